@@ -1,0 +1,118 @@
+// From numpy arrays to pointers, without ever converting: an array is used as it is, or
+// the caller is told that it cannot be.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <initializer_list>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "fastmlp/fp_environment.h"
+#include "fastmlp/types.h"
+
+namespace fastmlp::bindings {
+
+namespace py = pybind11;
+
+template <class T>
+constexpr const char* dtype_name() {
+  if constexpr (std::is_same_v<T, float>) return "float32";
+  if constexpr (std::is_same_v<T, double>) return "float64";
+  return "int64";
+}
+
+template <class T>
+struct ArrayView {
+  T* data;
+  Index ndim;
+  Index shape[2];  // of a 1-D array: its size, 1
+
+  Index size() const { return shape[0] * shape[1]; }
+};
+
+// The array's memory if it is an aligned, C-contiguous array of native T with one or two
+// dimensions (and writeable, if T is not const).
+template <class T>
+std::optional<ArrayView<T>> view(py::handle object) {
+  using Element = std::remove_const_t<T>;
+  if (!py::isinstance<py::array>(object)) return std::nullopt;
+  const auto array = py::reinterpret_borrow<py::array>(object);
+  constexpr int kNeeded =
+      py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  if ((array.flags() & kNeeded) != kNeeded || array.ndim() < 1 || array.ndim() > 2) {
+    return std::nullopt;
+  }
+  if (!std::is_const_v<T> && !array.writeable()) return std::nullopt;
+  if (!array.dtype().is(py::dtype::of<Element>())) return std::nullopt;
+  return ArrayView<T>{const_cast<Element*>(static_cast<const Element*>(array.data())),
+                      array.ndim(),
+                      {array.shape(0), array.ndim() == 2 ? array.shape(1) : 1}};
+}
+
+// As view, but an array that cannot be used is an error that names the argument.
+// `shape`: the wanted sizes, -1 for any; its length is the wanted number of dimensions.
+template <class T>
+ArrayView<T> require(py::handle object, const char* name,
+                     std::initializer_list<Index> shape) {
+  const auto found = view<T>(object);
+  if (!found) {
+    throw py::type_error(std::string(name) + ": expected a C-contiguous" +
+                         (std::is_const_v<T> ? " " : " writeable ") +
+                         dtype_name<std::remove_const_t<T>>() +
+                         " array, got " + std::string(py::str(py::type::of(object))));
+  }
+  bool fits = found->ndim == static_cast<Index>(shape.size());
+  std::string wanted, got;
+  Index i = 0;
+  for (const Index size : shape) {
+    if (fits && size >= 0 && found->shape[i] != size) fits = false;
+    wanted += (i > 0 ? ", " : "") + (size < 0 ? std::string("any") : std::to_string(size));
+    ++i;
+  }
+  if (fits) return *found;
+  for (Index d = 0; d < found->ndim; ++d) {
+    got += (d > 0 ? ", " : "") + std::to_string(found->shape[d]);
+  }
+  throw py::value_error(std::string(name) + ": expected shape (" + wanted + "), got (" +
+                        got + ")");
+}
+
+// None, or require.
+template <class T>
+T* require_or_null(py::handle object, const char* name,
+                   std::initializer_list<Index> shape) {
+  return object.is_none() ? nullptr : require<T>(object, name, shape).data;
+}
+
+// Calls f with a value of the array's element type, float or double, under the default
+// floating-point environment.
+template <class F>
+void by_dtype(py::handle object, const char* name, F f) {
+  const DefaultFpEnvironment environment;
+  if (view<const float>(object)) {
+    f(float{});
+  } else if (view<const double>(object)) {
+    f(double{});
+  } else {
+    throw py::type_error(std::string(name) +
+                         ": expected a C-contiguous float32 or float64 array, got " +
+                         std::string(py::str(py::type::of(object))));
+  }
+}
+
+// A new array, its memory not set.
+template <class T>
+py::array_t<T> new_array(Index rows, Index cols, Index ndim) {
+  if (ndim == 1) return py::array_t<T>(rows * cols);
+  return py::array_t<T>({rows, cols});
+}
+
+inline py::object not_implemented() {
+  return py::reinterpret_borrow<py::object>(Py_NotImplemented);
+}
+
+}  // namespace fastmlp::bindings

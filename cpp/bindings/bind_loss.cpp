@@ -1,0 +1,69 @@
+#include <string>
+
+#include "arrays.h"
+#include "fastmlp/loss.h"
+#include "names.h"
+#include "targets.h"
+
+namespace fastmlp::bindings {
+namespace {
+
+// The loss of pred if it is an array of T and the rest fits it, else NotImplemented.
+template <class T>
+py::object evaluate(const Loss& loss, py::handle pred, py::handle target,
+                    py::handle sample_weight, bool with_grad) {
+  const auto p = view<const T>(pred);
+  if (!p || p->size() == 0) return not_implemented();
+  const Index rows = p->shape[0], n_out = p->shape[1];
+  const auto targets = targets_of<T>(target, sample_weight, loss, rows, n_out);
+  if (!targets) return not_implemented();
+  py::array_t<T> grad = new_array<T>(with_grad ? rows : 0, n_out, p->ndim);
+  T* const grad_data = with_grad ? grad.mutable_data() : nullptr;
+  double value = 0.0;
+  {
+    const py::gil_scoped_release release;
+    value = loss_value_and_grad<T>(loss, grad_data, p->data, *targets, rows, n_out);
+  }
+  if (!with_grad) return py::float_(value);
+  return py::make_tuple(value, grad);
+}
+
+py::object evaluate_any(const Loss& loss, py::object pred, py::object target,
+                        py::object sample_weight, bool with_grad) {
+  if (view<const double>(pred)) {
+    return evaluate<double>(loss, pred, target, sample_weight, with_grad);
+  }
+  return evaluate<float>(loss, pred, target, sample_weight, with_grad);
+}
+
+}  // namespace
+
+void bind_loss(py::module_& m) {
+  using py::arg;
+  py::class_<Loss>(m, "Loss")
+      .def(py::init([](const std::string& kind, double delta,
+                       const std::string& reduction) {
+             return Loss{from_name<LossKind>(kLossNames, kind, "loss"), delta,
+                         from_name<Reduction>(kReductionNames, reduction, "reduction")};
+           }),
+           arg("kind"), arg("delta") = 1.0, arg("reduction") = "mean")
+      .def_property_readonly("kind",
+                             [](const Loss& l) { return to_name(kLossNames, l.kind); })
+      .def_readonly("delta", &Loss::delta)
+      .def_property_readonly(
+          "reduction", [](const Loss& l) { return to_name(kReductionNames, l.reduction); })
+      .def(
+          "value",
+          [](const Loss& loss, py::object pred, py::object target, py::object weight) {
+            return evaluate_any(loss, pred, target, weight, false);
+          },
+          arg("pred"), arg("target"), arg("sample_weight") = py::none())
+      .def(
+          "value_and_grad",
+          [](const Loss& loss, py::object pred, py::object target, py::object weight) {
+            return evaluate_any(loss, pred, target, weight, true);
+          },
+          arg("pred"), arg("target"), arg("sample_weight") = py::none());
+}
+
+}  // namespace fastmlp::bindings

@@ -1,0 +1,290 @@
+#include <chrono>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "arrays.h"
+#include "fastmlp/mlp.h"
+#include "names.h"
+#include "targets.h"
+
+namespace fastmlp::bindings {
+namespace {
+
+template <class T>
+struct Network {
+  Mlp<T> mlp;
+  LastGoodState<T> last_good;
+
+  Network(Index n_in, std::vector<DenseSpec> layers) : mlp(n_in, std::move(layers)) {}
+};
+
+// One Python class for both element types.
+class AnyMlp {
+ public:
+  AnyMlp(const std::string& dtype, const std::vector<Index>& widths,
+         const std::vector<std::string>& activations, const std::vector<bool>& biases) {
+    if (widths.size() != activations.size() + 1 || biases.size() != activations.size()) {
+      throw py::value_error("widths, activations and biases do not fit together");
+    }
+    std::vector<DenseSpec> layers;
+    for (size_t i = 0; i < activations.size(); ++i) {
+      layers.push_back({widths[i + 1], activation_from(activations[i]), biases[i]});
+    }
+    if (dtype == "float32") {
+      network_ = std::make_unique<Network<float>>(widths[0], layers);
+    } else if (dtype == "float64") {
+      network_ = std::make_unique<Network<double>>(widths[0], layers);
+    } else {
+      throw py::value_error("dtype: expected float32 or float64, got " + dtype);
+    }
+  }
+
+  // f(network) with the network of either type.
+  template <class F>
+  decltype(auto) visit(F f) {
+    return std::visit([&](auto& network) -> decltype(auto) { return f(*network); },
+                      network_);
+  }
+
+ private:
+  std::variant<std::unique_ptr<Network<float>>, std::unique_ptr<Network<double>>> network_;
+};
+
+template <class T>
+T element_of(const Network<T>&);
+
+// x as a batch of rows: (rows, n_in), or one row of n_in if `row_allowed`.
+template <class T>
+std::optional<ArrayView<const T>> rows_of(py::handle x, Index width, bool row_allowed) {
+  auto v = view<const T>(x);
+  if (!v) return v;
+  if (v->ndim == 1 && row_allowed) {
+    v->shape[1] = v->shape[0];
+    v->shape[0] = 1;
+  } else if (v->ndim == 1) {
+    return std::nullopt;
+  }
+  if (v->shape[1] != width || v->shape[0] == 0) return std::nullopt;
+  return v;
+}
+
+template <class T>
+bool overlap(const ArrayView<T>& a, const ArrayView<const T>& b) {
+  return a.data < b.data + b.size() && b.data < a.data + a.size();
+}
+
+py::object params(py::object self) {
+  return py::cast<AnyMlp&>(self).visit([&](auto& n) -> py::object {
+    using T = decltype(element_of(n));
+    return py::array_t<T>(n.mlp.n_params(), n.mlp.params(), self);
+  });
+}
+
+py::object predict(AnyMlp& self, py::object x, py::object out) {
+  return self.visit([&](auto& n) -> py::object {
+    using T = decltype(element_of(n));
+    const auto xv = rows_of<T>(x, n.mlp.n_in(), true);
+    if (!xv) return not_implemented();
+    const Index n_out = n.mlp.n_out();
+    if (out.is_none()) out = new_array<T>(xv->shape[0], n_out, xv->ndim);
+    const auto yv = view<T>(out);
+    if (!yv || yv->ndim != xv->ndim || yv->size() != xv->shape[0] * n_out ||
+        (yv->ndim == 2 && yv->shape[1] != n_out) || overlap(*yv, *xv)) {
+      return not_implemented();
+    }
+    {
+      const py::gil_scoped_release release;
+      n.mlp.predict(yv->data, xv->data, xv->shape[0]);
+    }
+    return out;
+  });
+}
+
+py::object forward(AnyMlp& self, py::object x) {
+  return self.visit([&](auto& n) -> py::object {
+    using T = decltype(element_of(n));
+    const auto xv = rows_of<T>(x, n.mlp.n_in(), false);
+    if (!xv) return not_implemented();
+    auto y = new_array<T>(xv->shape[0], n.mlp.n_out(), 2);
+    T* const data = y.mutable_data();
+    const py::gil_scoped_release release;
+    n.mlp.forward(data, xv->data, xv->shape[0]);
+    return y;
+  });
+}
+
+py::object backward(AnyMlp& self, py::object dy) {
+  return self.visit([&](auto& n) -> py::object {
+    using T = decltype(element_of(n));
+    const Index rows = n.mlp.forward_rows();
+    const auto dv = rows_of<T>(dy, n.mlp.n_out(), false);
+    if (rows > 0 && (!dv || dv->shape[0] != rows)) return not_implemented();
+    auto dx = new_array<T>(rows, n.mlp.n_in(), 2);
+    auto grads = new_array<T>(n.mlp.n_params(), 1, 1);
+    T* const dx_data = dx.mutable_data();
+    T* const grads_data = grads.mutable_data();
+    {
+      const py::gil_scoped_release release;
+      n.mlp.backward(dx_data, grads_data, dv ? dv->data : nullptr, rows);
+    }
+    return py::make_tuple(dx, grads);
+  });
+}
+
+py::object vjp(AnyMlp& self, py::object x, py::object dy) {
+  return self.visit([&](auto& n) -> py::object {
+    using T = decltype(element_of(n));
+    const auto xv = rows_of<T>(x, n.mlp.n_in(), true);
+    const auto dv = rows_of<T>(dy, n.mlp.n_out(), true);
+    if (!xv || !dv || xv->ndim != dv->ndim || xv->shape[0] != dv->shape[0]) {
+      return not_implemented();
+    }
+    auto y = new_array<T>(xv->shape[0], n.mlp.n_out(), xv->ndim);
+    auto dx = new_array<T>(xv->shape[0], n.mlp.n_in(), xv->ndim);
+    auto grads = new_array<T>(n.mlp.n_params(), 1, 1);
+    T* const y_data = y.mutable_data();
+    T* const dx_data = dx.mutable_data();
+    T* const grads_data = grads.mutable_data();
+    {
+      const py::gil_scoped_release release;
+      n.mlp.vjp(y_data, dx_data, grads_data, xv->data, dv->data, xv->shape[0]);
+    }
+    return py::make_tuple(y, dx, grads);
+  });
+}
+
+// The batch that (x, y, sample_weight) make, if they can be used as they are.
+template <class T>
+std::optional<Batch<T>> batch_of(const Mlp<T>& mlp, py::handle x, py::handle y,
+                                 const Loss& loss, py::handle sample_weight) {
+  const auto xv = rows_of<T>(x, mlp.n_in(), false);
+  if (!xv) return std::nullopt;
+  const Index rows = xv->shape[0];
+  const auto targets = targets_of<T>(y, sample_weight, loss, rows, mlp.n_out());
+  if (!targets) return std::nullopt;
+  return Batch<T>{xv->data, *targets, rows};
+}
+
+py::object value_and_grad(AnyMlp& self, py::object x, py::object y, const Loss& loss,
+                          py::object sample_weight) {
+  return self.visit([&](auto& n) -> py::object {
+    using T = decltype(element_of(n));
+    const auto batch = batch_of<T>(n.mlp, x, y, loss, sample_weight);
+    if (!batch) return not_implemented();
+    auto grads = new_array<T>(n.mlp.n_params(), 1, 1);
+    T* const grads_data = grads.mutable_data();
+    double value = 0.0;
+    {
+      const py::gil_scoped_release release;
+      value = n.mlp.value_and_grad(grads_data, *batch, loss);
+    }
+    return py::make_tuple(value, grads);
+  });
+}
+
+py::object train_step(AnyMlp& self, py::object x, py::object y, const Loss& loss,
+                      Optimizer& optimizer, py::object sample_weight) {
+  return self.visit([&](auto& n) -> py::object {
+    using T = decltype(element_of(n));
+    const auto batch = batch_of<T>(n.mlp, x, y, loss, sample_weight);
+    if (!batch) return not_implemented();
+    double value = 0.0;
+    {
+      const py::gil_scoped_release release;
+      value = n.mlp.train_step(*batch, loss, optimizer);
+    }
+    return py::float_(value);
+  });
+}
+
+py::object evaluate(AnyMlp& self, py::object x, py::object y, const Loss& loss,
+                    py::object sample_weight) {
+  return self.visit([&](auto& n) -> py::object {
+    using T = decltype(element_of(n));
+    const auto batch = batch_of<T>(n.mlp, x, y, loss, sample_weight);
+    if (!batch) return not_implemented();
+    double value = 0.0;
+    {
+      const py::gil_scoped_release release;
+      value = n.mlp.evaluate(*batch, loss);
+    }
+    return py::float_(value);
+  });
+}
+
+// Looks for Ctrl-C now and then: taking the GIL costs more than a small step.
+struct SignalPoll {
+  using Clock = std::chrono::steady_clock;
+  static constexpr std::chrono::milliseconds kEvery{20};
+  Clock::time_point next = Clock::now() + kEvery;
+
+  static bool interrupted(void* context) {
+    auto* poll = static_cast<SignalPoll*>(context);
+    const Clock::time_point now = Clock::now();
+    if (now < poll->next) return false;
+    poll->next = now + kEvery;
+    const py::gil_scoped_acquire acquire;
+    return PyErr_CheckSignals() != 0;
+  }
+};
+
+py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
+                     Optimizer& optimizer, py::object sample_weight, Index batch_size,
+                     std::optional<uint64_t> seed, uint32_t epoch) {
+  if (batch_size < 1) throw py::value_error("batch_size: must be at least 1");
+  return self.visit([&](auto& n) -> py::object {
+    using T = decltype(element_of(n));
+    const auto batch = batch_of<T>(n.mlp, x, y, loss, sample_weight);
+    if (!batch) return not_implemented();
+    SignalPoll poll;
+    EpochOptions options;
+    options.batch_size = batch_size;
+    options.shuffle = seed.has_value();
+    options.seed = seed.value_or(0);
+    options.epoch = epoch;
+    options.interrupted = &SignalPoll::interrupted;
+    options.context = &poll;
+    double value = 0.0;
+    try {
+      // The arrays and objects are held by this call's arguments.
+      const py::gil_scoped_release release;
+      value = n.mlp.fit_epoch(*batch, loss, optimizer, options, n.last_good);
+    } catch (const Interrupted&) {
+      throw py::error_already_set();
+    }
+    return py::float_(value);
+  });
+}
+
+}  // namespace
+
+void bind_mlp(py::module_& m) {
+  using py::arg;
+  const py::none none;
+  py::register_exception<Diverged>(m, "DivergenceError", PyExc_FloatingPointError);
+  py::class_<AnyMlp>(m, "Mlp")
+      .def(py::init<const std::string&, const std::vector<Index>&,
+                    const std::vector<std::string>&, const std::vector<bool>&>(),
+           arg("dtype"), arg("widths"), arg("activations"), arg("biases"))
+      .def_property_readonly("params", &params)
+      .def_property_readonly(
+          "n_params", [](AnyMlp& self) { return self.visit([](auto& n) { return n.mlp.n_params(); }); })
+      .def("predict", &predict, arg("x"), arg("out") = none)
+      .def("forward", &forward, arg("x"))
+      .def("backward", &backward, arg("dy"))
+      .def("vjp", &vjp, arg("x"), arg("dy"))
+      .def("value_and_grad", &value_and_grad, arg("x"), arg("y"), arg("loss"),
+           arg("sample_weight") = none)
+      .def("train_step", &train_step, arg("x"), arg("y"), arg("loss"), arg("optimizer"),
+           arg("sample_weight") = none)
+      .def("evaluate", &evaluate, arg("x"), arg("y"), arg("loss"),
+           arg("sample_weight") = none)
+      .def("begin_fit",
+           [](AnyMlp& self) { self.visit([](auto& n) { n.last_good.valid = false; }); })
+      .def("fit_epoch", &fit_epoch, arg("x"), arg("y"), arg("loss"), arg("optimizer"),
+           arg("sample_weight"), arg("batch_size"), arg("seed"), arg("epoch"));
+}
+
+}  // namespace fastmlp::bindings

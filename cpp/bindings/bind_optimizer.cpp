@@ -1,0 +1,248 @@
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "arrays.h"
+#include "fastmlp/optimizer.h"
+#include "names.h"
+#include "optimizer_config.h"
+#include "parallel.h"
+
+namespace fastmlp::bindings {
+namespace {
+
+struct NumberField {
+  const char* name;
+  double OptimizerConfig::* field;
+};
+constexpr NumberField kNumbers[] = {
+    {"lr", &OptimizerConfig::lr},
+    {"momentum", &OptimizerConfig::momentum},
+    {"dampening", &OptimizerConfig::dampening},
+    {"weight_decay", &OptimizerConfig::weight_decay},
+    {"lr_decay", &OptimizerConfig::lr_decay},
+    {"initial_accumulator_value", &OptimizerConfig::initial_accumulator_value},
+    {"alpha", &OptimizerConfig::alpha},
+    {"beta1", &OptimizerConfig::beta1},
+    {"beta2", &OptimizerConfig::beta2},
+    {"eps", &OptimizerConfig::eps},
+};
+struct FlagField {
+  const char* name;
+  bool OptimizerConfig::* field;
+};
+constexpr FlagField kFlags[] = {
+    {"nesterov", &OptimizerConfig::nesterov},   {"centered", &OptimizerConfig::centered},
+    {"amsgrad", &OptimizerConfig::amsgrad},     {"decoupled", &OptimizerConfig::decoupled},
+    {"maximize", &OptimizerConfig::maximize},
+};
+
+void assign(OptimizerConfig& config, const std::string& name, py::handle value) {
+  for (const NumberField& f : kNumbers) {
+    if (name == f.name) {
+      config.*f.field = py::cast<double>(value);
+      return;
+    }
+  }
+  for (const FlagField& f : kFlags) {
+    if (name == f.name) {
+      config.*f.field = py::cast<bool>(value);
+      return;
+    }
+  }
+  if (name != "eps_mode") throw py::type_error("unknown hyperparameter '" + name + "'");
+  config.eps_mode = eps_mode_from(py::cast<std::string>(value), config.kind);
+}
+
+py::object lookup(const OptimizerConfig& config, const std::string& name) {
+  for (const NumberField& f : kNumbers) {
+    if (name == f.name) return py::float_(config.*f.field);
+  }
+  for (const FlagField& f : kFlags) {
+    if (name == f.name) return py::bool_(config.*f.field);
+  }
+  if (name != "eps_mode") throw py::type_error("unknown hyperparameter '" + name + "'");
+  return py::str(to_name(kEpsModeNames, config.eps_mode));
+}
+
+void set(Optimizer& optimizer, const std::string& name, py::object value) {
+  OptimizerConfig changed = optimizer.config();
+  assign(changed, name, value);
+  if (!optimizer.state().empty()) {
+    const auto before = optimizer.slot_names();
+    const auto after = Optimizer(changed).slot_names();
+    for (size_t i = 0; i < kMaxSlots; ++i) {
+      if ((before[i] == nullptr) != (after[i] == nullptr)) {
+        throw py::value_error(name + ": cannot be changed so once the optimiser has " +
+                              "state; make a new one, or reset() it first");
+      }
+    }
+  }
+  optimizer.mutable_config() = changed;
+}
+
+// One parameter array with its gradient.
+template <class T>
+struct Pair {
+  T* param;
+  const T* grad;
+  Index size;
+  OptimizerSlots<T>* slots;
+};
+
+struct AnyPair {
+  std::optional<Pair<float>> f32;
+  std::optional<Pair<double>> f64;
+};
+
+template <class T>
+std::optional<Pair<T>> pair_of(py::handle param, py::handle grad) {
+  const auto p = view<T>(param);
+  const auto g = view<const T>(grad);
+  if (!p || !g || p->ndim != g->ndim || p->shape[0] != g->shape[0] ||
+      p->shape[1] != g->shape[1]) {
+    return std::nullopt;
+  }
+  return Pair<T>{p->data, g->data, p->size(), nullptr};
+}
+
+template <class T>
+void update(const Optimizer& optimizer, const Pair<T>& pair) {
+  // About the operations of an Adam update; the range is cut at cache lines.
+  constexpr double kFlopsPerParameter = 15;
+  constexpr Index kLine = static_cast<Index>(kAlignment / sizeof(T));
+  const int threads = threads_for_work(
+      kFlopsPerParameter * static_cast<double>(pair.size), pair.size / kLine);
+  run_team(threads, [&](const Team& team) {
+    const Range mine = team.share(pair.size, kLine);
+    optimizer.apply(*pair.slots, pair.param, pair.grad, mine.begin, mine.end);
+  });
+}
+
+py::object step(Optimizer& optimizer, const py::list& params, const py::list& grads) {
+  if (params.size() != grads.size()) return not_implemented();
+  std::vector<AnyPair> pairs;
+  pairs.reserve(params.size());
+  for (size_t i = 0; i < params.size(); ++i) {
+    AnyPair pair = {pair_of<float>(params[i], grads[i]),
+                    pair_of<double>(params[i], grads[i])};
+    if (!pair.f32 && !pair.f64) return not_implemented();
+    pairs.push_back(pair);
+  }
+  {
+    const py::gil_scoped_release release;
+    const std::lock_guard<std::mutex> lock(optimizer.mutex());
+    optimizer.begin_step(static_cast<Index>(pairs.size()));
+    for (size_t i = 0; i < pairs.size(); ++i) {
+      auto& [f32, f64] = pairs[i];
+      const auto which = static_cast<Index>(i);
+      if (f32) f32->slots = &optimizer.prepare<float>(which, f32->size);
+      if (f64) f64->slots = &optimizer.prepare<double>(which, f64->size);
+    }
+    for (const auto& [f32, f64] : pairs) {
+      if (f32) update(optimizer, *f32);
+      if (f64) update(optimizer, *f64);
+    }
+    optimizer.end_step();
+  }
+  return py::none();
+}
+
+py::dict state(Optimizer& optimizer) {
+  const auto names = optimizer.slot_names();
+  py::list arrays;
+  for (const auto& any : optimizer.state()) {
+    py::dict slots;
+    std::visit(
+        [&](const auto& s) {
+          using T = std::remove_pointer_t<decltype(s.slot[0].data())>;
+          for (size_t i = 0; i < kMaxSlots; ++i) {
+            if (names[i]) slots[names[i]] = py::array_t<T>(s.size, s.slot[i].data());
+          }
+        },
+        any);
+    arrays.append(slots);
+  }
+  py::dict result;
+  result["step"] = optimizer.step_count();
+  result["slots"] = arrays;
+  return result;
+}
+
+template <class T>
+bool load_slots(Optimizer::AnySlots& to, const py::dict& from,
+                const std::array<const char*, kMaxSlots>& names) {
+  OptimizerSlots<T> slots;
+  bool first = true;
+  for (size_t i = 0; i < kMaxSlots; ++i) {
+    if (!names[i]) continue;
+    const auto array = view<const T>(from[names[i]]);
+    if (!array || array->ndim != 1) return false;
+    if (!first && array->size() != slots.size) return false;
+    first = false;
+    slots.size = array->size();
+    slots.slot[i] = AlignedBuffer<T>(slots.size);
+    std::copy_n(array->data, slots.size, slots.slot[i].data());
+  }
+  to = std::move(slots);
+  return true;
+}
+
+void load_state(Optimizer& optimizer, const py::dict& state) {
+  if (!state.contains("step") || !state.contains("slots")) {
+    throw py::value_error("state: expected the keys 'step' and 'slots'");
+  }
+  const auto step_count = py::cast<int64_t>(state["step"]);
+  if (step_count < 0) throw py::value_error("state: 'step' must not be negative");
+  const auto names = optimizer.slot_names();
+  const auto used = std::count_if(names.begin(), names.end(),
+                                  [](const char* name) { return name != nullptr; });
+  std::vector<Optimizer::AnySlots> loaded;
+  size_t which = 0;
+  for (const py::handle item : py::cast<py::list>(state["slots"])) {
+    const auto slots = py::cast<py::dict>(item);
+    const std::string where = "state: slots[" + std::to_string(which++) + "]";
+    bool complete = static_cast<std::ptrdiff_t>(slots.size()) == used;
+    for (const char* name : names) complete = complete && (!name || slots.contains(name));
+    if (!complete) {
+      throw py::value_error(where + ": its names are not those of this optimiser");
+    }
+    loaded.emplace_back();
+    if (used > 0 && !load_slots<float>(loaded.back(), slots, names) &&
+        !load_slots<double>(loaded.back(), slots, names)) {
+      throw py::value_error(
+          where + ": expected 1-D C-contiguous arrays of one size, float32 or float64");
+    }
+  }
+  optimizer.state() = std::move(loaded);
+  optimizer.set_step_count(step_count);
+}
+
+}  // namespace
+
+void bind_optimizer(py::module_& m) {
+  using py::arg;
+  py::class_<Optimizer>(m, "Optimizer")
+      .def(py::init([](const std::string& kind, const py::kwargs& hyper) {
+             OptimizerConfig config;
+             config.kind = from_name<OptimizerKind>(kOptimizerNames, kind, "optimizer");
+             for (const auto& [name, value] : hyper) {
+               assign(config, py::cast<std::string>(name), value);
+             }
+             return std::make_unique<Optimizer>(config);
+           }),
+           arg("kind"))
+      .def_property_readonly(
+          "kind", [](const Optimizer& o) { return to_name(kOptimizerNames, o.config().kind); })
+      .def_property_readonly("step_count", &Optimizer::step_count)
+      .def("get",
+           [](const Optimizer& o, const std::string& name) { return lookup(o.config(), name); },
+           arg("name"))
+      .def("set", &set, arg("name"), arg("value"))
+      .def("step", &step, arg("params"), arg("grads"))
+      .def("state", &state)
+      .def("load_state", &load_state, arg("state"))
+      .def("reset", &Optimizer::reset);
+}
+
+}  // namespace fastmlp::bindings

@@ -1,0 +1,69 @@
+#include <pybind11/pybind11.h>
+
+#include <string>
+
+#include "fastmlp/isa.h"
+#include "fastmlp/kernel_table.h"
+#include "fastmlp/threads.h"
+#include "names.h"
+
+namespace fastmlp::bindings {
+namespace {
+
+namespace py = pybind11;
+
+template <size_t N>
+py::tuple as_tuple(const std::array<const char*, N>& names) {
+  py::tuple result(N);
+  for (size_t i = 0; i < N; ++i) result[i] = py::str(names[i]);
+  return result;
+}
+
+py::tuple isa_names() {
+  const auto isas = available_isas();
+  py::tuple result(isas.size());
+  for (size_t i = 0; i < isas.size(); ++i) result[i] = py::str(isa_name(isas[i]));
+  return result;
+}
+
+const char* compiler() {
+#if defined(__clang__)
+  return "clang " __clang_version__;
+#elif defined(__GNUC__)
+  return "gcc " __VERSION__;
+#else
+  return "unknown";
+#endif
+}
+
+py::dict build_info() {
+  py::dict info;
+  info["version"] = FASTMLP_VERSION;
+  info["compiler"] = compiler();
+  info["build_type"] = FASTMLP_BUILD_TYPE;
+  info["flags"] = FASTMLP_BUILD_FLAGS;
+  info["openmp"] = built_with_openmp();
+  info["isas"] = isa_names();
+  return info;
+}
+
+}  // namespace
+
+void bind_runtime(py::module_& m) {
+  active_isa();  // a bad FASTMLP_ISA is an error now, not at the first product
+  m.attr("__version__") = FASTMLP_VERSION;
+  m.attr("ACTIVATIONS") = as_tuple(kActivationNames);
+  m.attr("LOSSES") = as_tuple(kLossNames);
+  m.attr("OPTIMIZERS") = as_tuple(kOptimizerNames);
+  m.def("activation_saves", [](const std::string& activation) {
+    return activation_saves_input(activation_from(activation)) ? "input" : "output";
+  }, py::arg("activation"));
+  m.def("isa", [] { return isa_name(active_isa()); });
+  m.def("available_isas", &isa_names);
+  m.def("set_isa", &set_active_isa, py::arg("name"));
+  m.def("get_num_threads", &num_threads);
+  m.def("set_num_threads", &set_num_threads, py::arg("n"));
+  m.def("build_info", &build_info);
+}
+
+}  // namespace fastmlp::bindings

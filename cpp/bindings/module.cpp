@@ -1,0 +1,19 @@
+// The extension module: registers what the bind_* files define.
+#include <pybind11/pybind11.h>
+
+namespace fastmlp::bindings {
+void bind_runtime(pybind11::module_& m);
+void bind_kernels(pybind11::module_ m);
+void bind_loss(pybind11::module_& m);
+void bind_optimizer(pybind11::module_& m);
+void bind_mlp(pybind11::module_& m);
+}  // namespace fastmlp::bindings
+
+PYBIND11_MODULE(_core, m) {
+  using namespace fastmlp::bindings;
+  bind_runtime(m);
+  bind_kernels(m.def_submodule("kernels"));
+  bind_loss(m);
+  bind_optimizer(m);
+  bind_mlp(m);
+}

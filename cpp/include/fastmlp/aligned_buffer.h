@@ -1,0 +1,57 @@
+// Memory for vectors: aligned to a cache line, never initialised, never shared.
+#pragma once
+
+#include <limits>
+#include <new>
+#include <utility>
+
+#include "fastmlp/types.h"
+
+namespace fastmlp {
+
+constexpr size_t kAlignment = 64;
+
+template <class T>
+class AlignedBuffer {
+ public:
+  AlignedBuffer() = default;
+  // Throws std::bad_alloc, also where the number of bytes cannot be represented.
+  explicit AlignedBuffer(Index size) : data_(allocate(size)), size_(size) {}
+  AlignedBuffer(AlignedBuffer&& other) noexcept { swap(other); }
+  AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
+    swap(other);
+    return *this;
+  }
+  ~AlignedBuffer() {
+    if (data_) ::operator delete(data_, std::align_val_t(kAlignment));
+  }
+
+  // At least `size` elements; the contents are lost if it has to grow.
+  void reserve(Index size) {
+    if (size > size_) {
+      *this = AlignedBuffer();  // let go first: two at once may not fit
+      *this = AlignedBuffer(size);
+    }
+  }
+
+  T* data() const { return data_; }
+  Index size() const { return size_; }
+
+ private:
+  void swap(AlignedBuffer& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+  }
+  static T* allocate(Index size) {
+    if (size < 0 || static_cast<size_t>(size) > kLargest) throw std::bad_alloc();
+    return static_cast<T*>(::operator new(sizeof(T) * static_cast<size_t>(size),
+                                          std::align_val_t(kAlignment)));
+  }
+  static constexpr size_t kLargest =
+      static_cast<size_t>(std::numeric_limits<Index>::max()) / sizeof(T);
+
+  T* data_ = nullptr;
+  Index size_ = 0;
+};
+
+}  // namespace fastmlp

@@ -1,0 +1,57 @@
+// Matrix products on whole matrices, and the cache-blocked single-threaded product that
+// the network is built from. Every element is one chain of fused multiply-adds in
+// ascending k, whatever the blocking.
+#pragma once
+
+#include "fastmlp/kernel_table.h"
+#include "fastmlp/types.h"
+
+namespace fastmlp {
+
+// C = A B (+ bias in every row), C = A B^T, C = A^T B; `accumulate`: C += instead, and no
+// bias. C must not overlap A or B. Threads by the amount of work. Throws std::bad_alloc.
+template <class T>
+void gemm_nn(MatrixView<T> c, MatrixView<const T> a, MatrixView<const T> b, const T* bias,
+             bool accumulate);
+template <class T>
+void gemm_nt(MatrixView<T> c, MatrixView<const T> a, MatrixView<const T> b,
+             bool accumulate);
+template <class T>
+void gemm_tn(MatrixView<T> c, MatrixView<const T> a, MatrixView<const T> b,
+             bool accumulate);
+
+namespace detail {
+
+// Elements that packing k x n right panels takes.
+template <class T>
+Index packed_right_size(const KernelTable<T>& table, Index k, Index n) {
+  return (n + table.nr - 1) / table.nr * table.nr * k;
+}
+
+// The most that this is for any instruction set: memory planned by it survives a change.
+constexpr Index packed_right_bound(Index k, Index n) {
+  constexpr Index kWidestPanel = 32;
+  return (n + kWidestPanel - 1) / kWidestPanel * kWidestPanel * k;
+}
+
+// Elements of scratch that gemm_blocked wants to pack its left operand.
+Index left_scratch_size(Index k);
+
+template <class T>
+RightOperand<T> packed_right(const KernelTable<T>& table, const T* packed, Index k) {
+  return {packed, table.nr, k * table.nr};
+}
+template <class T>
+RightOperand<T> plain_right(const KernelTable<T>& table, const T* b, Index ld) {
+  return {b, ld, table.nr};
+}
+
+// C[m, n] = S + A B, in blocks that stay in cache. S as in KernelTable::gemm. The left
+// operand is packed into `left_scratch` where that pays.
+template <class T>
+void gemm_blocked(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a,
+                  RightOperand<T> b, Index k, const T* bias, bool accumulate,
+                  T* left_scratch);
+
+}  // namespace detail
+}  // namespace fastmlp

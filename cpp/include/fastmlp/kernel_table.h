@@ -1,0 +1,152 @@
+// The contract between the layers above (threads, memory, order of work) and the kernels
+// below (one instruction set each). Every slot is single-threaded, allocates nothing and
+// throws nothing. Results do not depend on the instruction set: see each slot's order of
+// operations. Nothing may alias unless a slot says so; any alignment is fine; sizes of
+// zero are fine. Elements beyond the stated sizes are neither read nor written.
+#pragma once
+
+#include "fastmlp/types.h"
+
+namespace fastmlp {
+
+// Left operand of a product: element (i, p) is data[i * rs + p * cs]. Packed by pack_left:
+// panels of `mr` rows, each k-major, so rs == 1 and cs == mr within a panel.
+template <class T>
+struct LeftOperand {
+  const T* data;
+  Index rs;
+  Index cs;
+};
+
+// Right operand of a product, its columns in panels of `nr`: element (p, j) is
+// data[(j / nr) * panel_stride + p * ld + j % nr]. A plain row-major matrix has
+// panel_stride == nr; packed by pack_right it has ld == nr, panel_stride == k * nr.
+template <class T>
+struct RightOperand {
+  const T* data;
+  Index ld;
+  Index panel_stride;
+};
+
+template <class T>
+struct SgdArgs {
+  T lr, momentum, grad_share, weight_decay;  // grad_share = 1 - dampening, 1 at step 1
+  bool nesterov, maximize, first;            // first: the momentum buffer is not read
+};
+
+template <class T>
+struct AdagradArgs {
+  T lr, eps, weight_decay;
+  bool maximize, eps_inside;
+};
+
+template <class T>
+struct RmspropArgs {
+  T lr, alpha, one_minus_alpha, eps, momentum, weight_decay;
+  bool maximize, eps_inside;
+};
+
+// step_size and root_scale carry the bias corrections and the eps mode:
+//   denominator = eps_inside ? sqrt(v * v_scale + eps) : sqrt(v) * root_scale + eps
+//   param -= step_size * m / denominator, after param *= decay (1 unless decoupled)
+template <class T>
+struct AdamArgs {
+  T step_size, beta1, one_minus_beta1, beta2, one_minus_beta2;
+  T eps, v_scale, root_scale, weight_decay, decay;
+  bool maximize, eps_inside;
+};
+
+template <class T>
+struct LossArgs {
+  LossKind kind;
+  T delta;  // huber, pseudo_huber
+};
+
+// The sums over a row below (softmax, losses) share one order: element j is added to
+// partial sum j % 16, the 16 partial sums are added pairwise at distance 8, 4, 2, 1.
+constexpr Index kRowSumLanes = 16;
+
+template <class T>
+struct KernelTable {
+  Isa isa;
+  Index lanes;  // of a vector
+  Index mr;     // rows of a register tile = rows of a packed left panel
+  Index nr;     // columns of a register tile = columns of a packed right panel
+
+  // C[m, n] = S + A[m, k] B[k, n], each element one chain of fused multiply-adds in
+  // ascending p. S is C itself if `accumulate`, else bias[n] in every row, else 0 for a
+  // null bias. C is not read unless `accumulate`.
+  void (*gemm)(T* c, Index ldc, LeftOperand<T> a, RightOperand<T> b, Index m, Index n,
+               Index k, const T* bias, bool accumulate);
+
+  // dst = panels of mr rows of A[m, k], k-major: ceil(m / mr) * mr * k elements, of which
+  // those of rows >= m in the last panel stay as they are.
+  void (*pack_left)(T* dst, LeftOperand<T> a, Index m, Index k);
+
+  // dst = panels of nr columns of B[k, n], B(p, j) = b[p * rs + j * cs], k-major:
+  // ceil(n / nr) * nr * k elements, of which those of columns >= n stay as they are.
+  void (*pack_right)(T* dst, const T* b, Index rs, Index cs, Index k, Index n);
+
+  // out[n] = (accumulate ? out : 0) + sum of the rows of A[m, n], in ascending order.
+  void (*column_sum)(T* out, const T* a, Index lda, Index m, Index n, bool accumulate);
+
+  // H = act(Z), elementwise, softmax by rows. H may be Z.
+  void (*activation_forward)(Activation kind, T* h, Index ldh, const T* z, Index ldz,
+                             Index m, Index n);
+
+  // dZ = dH * act'(S), with S = Z or H as activation_saves_input(kind) says; softmax:
+  // dZ = H (dH - sum_j dH_j H_j) by rows. dZ may be dH.
+  void (*activation_backward)(Activation kind, T* dz, Index lddz, const T* dh, Index lddh,
+                              const T* saved, Index lds, Index m, Index n);
+
+  // Row r of pred[m, n] against target[m, n], or against the class labels[m] where these
+  // are given (cross_entropy only; 0 <= label < n):
+  //   row_loss[r] = sum over j of loss(pred[r, j], target[r, j])
+  //   dpred[r, :] = row_scale[r] * d row_loss[r] / d pred[r, :]     (unless dpred is null)
+  // dpred may be pred.
+  void (*loss_rows)(const LossArgs<T>& args, T* dpred, Index lddpred, T* row_loss,
+                    const T* pred, Index ldpred, const T* target, Index ldtarget,
+                    const int64_t* labels, const T* row_scale, Index m, Index n);
+
+  // One pass over flat vectors of n elements. `grad` is only read.
+  void (*sgd_step)(const SgdArgs<T>& args, T* param, T* buf, const T* grad, Index n);
+  void (*adagrad_step)(const AdagradArgs<T>& args, T* param, T* sum, const T* grad,
+                       Index n);
+  // buf is null without momentum, grad_avg is null unless centered.
+  void (*rmsprop_step)(const RmspropArgs<T>& args, T* param, T* square_avg, T* buf,
+                       T* grad_avg, const T* grad, Index n);
+  // max_exp_avg_sq is null unless amsgrad.
+  void (*adam_step)(const AdamArgs<T>& args, T* param, T* exp_avg, T* exp_avg_sq,
+                    T* max_exp_avg_sq, const T* grad, Index n);
+
+  // out = f(x), n elements. out may be x.
+  void (*elementary)(Elementary f, T* out, const T* x, Index n);
+};
+
+struct KernelTables {
+  KernelTable<float> f32;
+  KernelTable<double> f64;
+};
+
+// Those of the active ISA.
+const KernelTables& active_kernels();
+
+template <class T>
+const KernelTable<T>& kernels();
+
+template <>
+inline const KernelTable<float>& kernels<float>() {
+  return active_kernels().f32;
+}
+template <>
+inline const KernelTable<double>& kernels<double>() {
+  return active_kernels().f64;
+}
+
+// Whether the derivative is taken from the layer's input Z (else from its output H).
+constexpr bool activation_saves_input(Activation kind) {
+  return kind == Activation::gelu || kind == Activation::gelu_tanh ||
+         kind == Activation::silu || kind == Activation::sin || kind == Activation::cos;
+}
+
+}  // namespace fastmlp

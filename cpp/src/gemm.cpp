@@ -1,0 +1,124 @@
+#include "fastmlp/gemm.h"
+
+#include <algorithm>
+
+#include "fastmlp/aligned_buffer.h"
+#include "parallel.h"
+
+namespace fastmlp {
+namespace detail {
+namespace {
+
+// Blocks in elements: a packed left panel (mr x kKc) stays in the first-level cache while
+// the right block (kKc x nc) streams past it from the second level.
+constexpr Index kKc = 256;
+constexpr Index kMc = 96;  // a multiple of every mr
+template <class T>
+constexpr Index kNc = 512 * sizeof(float) / sizeof(T);
+
+}  // namespace
+
+Index left_scratch_size(Index k) { return kMc * std::min(k, kKc); }
+
+template <class T>
+void gemm_blocked(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a,
+                  RightOperand<T> b, Index k, const T* bias, bool accumulate,
+                  T* left_scratch) {
+  const Index m = c.rows, n = c.cols;
+  // A packed panel is read once per column panel: with few of those, packing is the larger
+  // part of the work.
+  const bool pack = m >= table.mr && n > 2 * table.nr;
+  for (Index j = 0; j < n; j += kNc<T>) {
+    const Index nj = std::min(n - j, kNc<T>);
+    for (Index p = 0; p < k || p == 0; p += kKc) {
+      const Index kp = std::min(k - p, kKc);
+      const RightOperand<T> bp = {b.data + j / table.nr * b.panel_stride + p * b.ld, b.ld,
+                                  b.panel_stride};
+      const T* init = p == 0 && bias ? bias + j : nullptr;
+      for (Index i = 0; i < m; i += kMc) {
+        const Index mi = std::min(m - i, kMc);
+        LeftOperand<T> ai = {a.data + i * a.rs + p * a.cs, a.rs, a.cs};
+        if (pack) {
+          table.pack_left(left_scratch, ai, mi, kp);
+          ai = {left_scratch, 1, table.mr};
+        }
+        table.gemm(c.data + i * c.ld + j, c.ld, ai, bp, mi, nj, kp, init,
+                   accumulate || p > 0);
+      }
+    }
+  }
+}
+
+template void gemm_blocked(const KernelTable<float>&, MatrixView<float>,
+                           LeftOperand<float>, RightOperand<float>, Index, const float*,
+                           bool, float*);
+template void gemm_blocked(const KernelTable<double>&, MatrixView<double>,
+                           LeftOperand<double>, RightOperand<double>, Index,
+                           const double*, bool, double*);
+
+namespace {
+
+// C = S + A B with B(p, j) = b[p * rs + j * cs]: B is packed once, rows of C are shared out.
+template <class T>
+void gemm_threaded(MatrixView<T> c, LeftOperand<T> a, const T* b, Index rs, Index cs,
+                   Index k, const T* bias, bool accumulate) {
+  const KernelTable<T>& table = kernels<T>();
+  const Index n = c.cols;
+  // B is read once per register tile of rows; below a few of these, packing it (always
+  // needed if its rows are not contiguous) is the larger part of the work.
+  const bool pack = cs != 1 || c.rows > 4 * table.mr;
+  const double flops = 2.0 * static_cast<double>(c.rows) * static_cast<double>(n) *
+                       static_cast<double>(k);
+  const int threads = threads_for_work(flops, (c.rows + table.mr - 1) / table.mr);
+  const Index left_size = left_scratch_size(k);
+  const Index right_size = pack ? packed_right_size(table, k, n) : 0;
+  const AlignedBuffer<T> scratch(right_size + threads * left_size);
+
+  run_team(threads, [&](const Team& team) {
+    RightOperand<T> right = plain_right(table, b, rs);
+    if (pack) {
+      const Range columns = team.share(n, table.nr);
+      table.pack_right(scratch.data() + columns.begin * k, b + columns.begin * cs, rs, cs,
+                       k, columns.size());
+      team.barrier();
+      right = packed_right<T>(table, scratch.data(), k);
+    }
+    const Range rows = team.share(c.rows, table.mr);
+    const MatrixView<T> part = {c.row(rows.begin), rows.size(), n, c.ld};
+    gemm_blocked(table, part, {a.data + rows.begin * a.rs, a.rs, a.cs}, right, k, bias,
+                 accumulate, scratch.data() + right_size + team.rank() * left_size);
+  });
+}
+
+}  // namespace
+}  // namespace detail
+
+template <class T>
+void gemm_nn(MatrixView<T> c, MatrixView<const T> a, MatrixView<const T> b, const T* bias,
+             bool accumulate) {
+  detail::gemm_threaded<T>(c, {a.data, a.ld, 1}, b.data, b.ld, 1, a.cols, bias,
+                           accumulate);
+}
+template <class T>
+void gemm_nt(MatrixView<T> c, MatrixView<const T> a, MatrixView<const T> b,
+             bool accumulate) {
+  detail::gemm_threaded<T>(c, {a.data, a.ld, 1}, b.data, 1, b.ld, a.cols, nullptr,
+                           accumulate);
+}
+template <class T>
+void gemm_tn(MatrixView<T> c, MatrixView<const T> a, MatrixView<const T> b,
+             bool accumulate) {
+  detail::gemm_threaded<T>(c, {a.data, 1, a.ld}, b.data, b.ld, 1, a.rows, nullptr,
+                           accumulate);
+}
+
+#define FASTMLP_INSTANTIATE(T)                                                            \
+  template void gemm_nn(MatrixView<T>, MatrixView<const T>, MatrixView<const T>, const T*, \
+                        bool);                                                            \
+  template void gemm_nt(MatrixView<T>, MatrixView<const T>, MatrixView<const T>, bool);    \
+  template void gemm_tn(MatrixView<T>, MatrixView<const T>, MatrixView<const T>, bool);
+FASTMLP_INSTANTIATE(float)
+FASTMLP_INSTANTIATE(double)
+#undef FASTMLP_INSTANTIATE
+
+}  // namespace fastmlp

@@ -1,0 +1,336 @@
+// Activations: each a pair of vector functions, forward(z) and backward(dh, s) = dh * act'
+// with s = h or z as activation_saves_input says. Formulas and constants are torch's.
+#pragma once
+
+#include "math-inl.h"
+#include "sweep-inl.h"
+
+namespace fastmlp {
+namespace FASTMLP_ISA {
+
+template <class T>
+FASTMLP_INLINE Vec<T> num(double x) {
+  return Vec<T>::set1(static_cast<T>(x));
+}
+
+struct Identity {
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> forward(Vec<T> z) {
+    return z;
+  }
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T>) {
+    return dh;
+  }
+};
+
+// z <= 0 decides, so NaN passes through;
+// relu'(0) = 0.
+struct Relu {
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> forward(Vec<T> z) {
+    return select(z <= num<T>(0), num<T>(0), z);
+  }
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> h) {
+    return select(h > num<T>(0), dh, num<T>(0));
+  }
+};
+
+struct LeakyRelu {
+  static constexpr double kSlope = 0.01;
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> forward(Vec<T> z) {
+    return select(z > num<T>(0), z, z * num<T>(kSlope));
+  }
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> h) {
+    return select(h > num<T>(0), dh, dh * num<T>(kSlope));
+  }
+};
+
+// elu (alpha = 1): z, or e^z - 1 = h for z <= 0, whose derivative is h + 1.
+struct Elu {
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> forward(Vec<T> z) {
+    return select(z > num<T>(0), z, vexpm1(min(z, num<T>(0))));
+  }
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> h) {
+    return select(h > num<T>(0), dh, fma(dh, h, dh));
+  }
+};
+
+// selu: Klambauer et al. 2017, eq. 2 with the constants of its fixed point.
+struct Selu {
+  static constexpr double kAlpha = 1.6732632423543772848170429916717;
+  static constexpr double kScale = 1.0507009873554804934193349852946;
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> forward(Vec<T> z) {
+    return select(z > num<T>(0), z * num<T>(kScale),
+                  vexpm1(min(z, num<T>(0))) * num<T>(kScale * kAlpha));
+  }
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> h) {
+    return dh * select(h > num<T>(0), num<T>(kScale), h + num<T>(kScale * kAlpha));
+  }
+};
+
+// gelu: z Phi(z); derivative Phi(z) + z phi(z) (Hendrycks & Gimpel 2016).
+struct Gelu {
+  static constexpr double kHalfRoot = 0.70710678118654752440;      // sqrt(1/2)
+  static constexpr double kDensity = 0.39894228040143267794;       // 1 / sqrt(2 pi)
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> forward(Vec<T> z) {
+    return z * (num<T>(0.5) * verfc(z * num<T>(-kHalfRoot)));
+  }
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> z) {
+    const Vec<T> cdf = num<T>(0.5) * verfc(z * num<T>(-kHalfRoot));
+    const Vec<T> pdf = vexp(z * z * num<T>(-0.5)) * num<T>(kDensity);
+    return dh * fma(z, pdf, cdf);
+  }
+};
+
+// gelu, tanh form: z/2 (1 + tanh u), u = sqrt(2/pi) (z + 0.044715 z^3).
+struct GeluTanh {
+  static constexpr double kRoot = 0.79788456080286535588;  // sqrt(2 / pi)
+  static constexpr double kCubic = 0.044715;
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> inner_tanh(Vec<T> z) {
+    return vtanh(z * fma(z * z, num<T>(kRoot * kCubic), num<T>(kRoot)));
+  }
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> forward(Vec<T> z) {
+    const Vec<T> half = z * num<T>(0.5);
+    return fma(half, inner_tanh(z), half);
+  }
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> z) {
+    const Vec<T> t = inner_tanh(z);
+    const Vec<T> du = fma(z * z, num<T>(3 * kRoot * kCubic), num<T>(kRoot));
+    const Vec<T> slope = z * fnma(t, t, num<T>(1)) * du;
+    return dh * (num<T>(0.5) * (num<T>(1) + t + slope));
+  }
+};
+
+// silu: z s(z); derivative s (1 + z (1 - s)).
+struct Silu {
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> forward(Vec<T> z) {
+    return z * vsigmoid(z);
+  }
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> z) {
+    const Vec<T> s = vsigmoid(z);
+    return dh * (s * fma(z, num<T>(1) - s, num<T>(1)));
+  }
+};
+
+// softplus: log(1 + e^z) without overflow; derivative s(z) = 1 - e^-h.
+struct Softplus {
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> forward(Vec<T> z) {
+    return select(z > num<T>(0), z, z * num<T>(0)) + vlog1p(vexp(-abs(z)));
+  }
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> h) {
+    return dh * -vexpm1(-h);
+  }
+};
+
+// softsign: z / (1 + |z|); derivative (1 - |h|)^2.
+struct Softsign {
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> forward(Vec<T> z) {
+    return z / (num<T>(1) + abs(z));
+  }
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> h) {
+    const Vec<T> q = num<T>(1) - abs(h);
+    return dh * (q * q);
+  }
+};
+
+struct Sigmoid {
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> forward(Vec<T> z) {
+    return vsigmoid(z);
+  }
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> h) {
+    return dh * fnma(h, h, h);
+  }
+};
+
+struct Tanh {
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> forward(Vec<T> z) {
+    return vtanh(z);
+  }
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> h) {
+    return dh * fnma(h, h, num<T>(1));
+  }
+};
+
+struct Sin {
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> forward(Vec<T> z) {
+    return vsin(z);
+  }
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> z) {
+    return dh * vcos(z);
+  }
+};
+
+struct Cos {
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> forward(Vec<T> z) {
+    return vcos(z);
+  }
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> z) {
+    return dh * -vsin(z);
+  }
+};
+
+struct Exp {
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> forward(Vec<T> z) {
+    return vexp(z);
+  }
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> h) {
+    return dh * h;
+  }
+};
+
+// Rows that lie one behind the other are one long row: fewer tails.
+template <class T>
+FASTMLP_INLINE void join_rows(Index& m, Index& n, bool contiguous) {
+  if (contiguous) {
+    n *= m;
+    m = 1;
+  }
+}
+
+template <class T, class F>
+void map_forward(T* h, Index ldh, const T* z, Index ldz, Index m, Index n) {
+  join_rows<T>(m, n, ldh == n && ldz == n);
+  for (Index i = 0; i < m; ++i) {
+    const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
+      io.store(h + i * ldh + j, F::template forward<T>(io.load(z + i * ldz + j)));
+    };
+    sweep<T>(n, body);
+  }
+}
+
+template <class T, class F>
+void map_backward(T* dz, Index lddz, const T* dh, Index lddh, const T* saved, Index lds,
+                  Index m, Index n) {
+  join_rows<T>(m, n, lddz == n && lddh == n && lds == n);
+  for (Index i = 0; i < m; ++i) {
+    const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
+      io.store(dz + i * lddz + j, F::template backward<T>(io.load(dh + i * lddh + j),
+                                                          io.load(saved + i * lds + j)));
+    };
+    sweep<T>(n, body);
+  }
+}
+
+// e[j] = exp(x[j] - max), returning the sum of e. `e` may be x.
+template <class T>
+FASTMLP_INLINE T exp_below_max(T* e, const T* x, T max, Index n) {
+  RowSum<T> sum;
+  const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
+    const Vec<T> v = vexp(io.load(x + j) - Vec<T>::set1(max));
+    io.store(e + j, v);
+    sum.add(j, keep(io, v));
+  };
+  sweep<T>(n, body);
+  return sum.total(n);
+}
+
+template <class T>
+void softmax_forward(T* h, Index ldh, const T* z, Index ldz, Index m, Index n) {
+  for (Index i = 0; i < m; ++i) {
+    T* row = h + i * ldh;
+    const T* in = z + i * ldz;
+    const Vec<T> sum = Vec<T>::set1(exp_below_max(row, in, row_max(in, n), n));
+    const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
+      io.store(row + j, io.load(row + j) / sum);
+    };
+    sweep<T>(n, body);
+  }
+}
+
+template <class T>
+void softmax_backward(T* dz, Index lddz, const T* dh, Index lddh, const T* h, Index ldh,
+                      Index m, Index n) {
+  for (Index i = 0; i < m; ++i) {
+    const T* drow = dh + i * lddh;
+    const T* row = h + i * ldh;
+    RowSum<T> sum;
+    const auto dot = [&](auto io, Index j) FASTMLP_LAMBDA {
+      sum.add(j, keep(io, io.load(drow + j) * io.load(row + j)));
+    };
+    sweep<T>(n, dot);
+    const Vec<T> mean = Vec<T>::set1(sum.total(n));
+    const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
+      io.store(dz + i * lddz + j, io.load(row + j) * (io.load(drow + j) - mean));
+    };
+    sweep<T>(n, body);
+  }
+}
+
+// The elementwise pair for each kind, once for both directions.
+#define FASTMLP_ELEMENTWISE_ACTIVATIONS(X) \
+  X(identity, Identity)                    \
+  X(relu, Relu)                            \
+  X(leaky_relu, LeakyRelu)                 \
+  X(elu, Elu)                              \
+  X(selu, Selu)                            \
+  X(gelu, Gelu)                            \
+  X(gelu_tanh, GeluTanh)                   \
+  X(silu, Silu)                            \
+  X(softplus, Softplus)                    \
+  X(softsign, Softsign)                    \
+  X(sigmoid, Sigmoid)                      \
+  X(tanh, Tanh)                            \
+  X(sin, Sin)                              \
+  X(cos, Cos)                              \
+  X(exp, Exp)
+
+template <class T>
+void activation_forward(Activation kind, T* h, Index ldh, const T* z, Index ldz, Index m,
+                        Index n) {
+  switch (kind) {
+#define X(name, F)       \
+  case Activation::name: \
+    return map_forward<T, F>(h, ldh, z, ldz, m, n);
+    FASTMLP_ELEMENTWISE_ACTIVATIONS(X)
+#undef X
+    case Activation::softmax:
+      return softmax_forward(h, ldh, z, ldz, m, n);
+  }
+}
+
+template <class T>
+void activation_backward(Activation kind, T* dz, Index lddz, const T* dh, Index lddh,
+                         const T* saved, Index lds, Index m, Index n) {
+  switch (kind) {
+#define X(name, F)       \
+  case Activation::name: \
+    return map_backward<T, F>(dz, lddz, dh, lddh, saved, lds, m, n);
+    FASTMLP_ELEMENTWISE_ACTIVATIONS(X)
+#undef X
+    case Activation::softmax:
+      return softmax_backward(dz, lddz, dh, lddh, saved, lds, m, n);
+  }
+}
+#undef FASTMLP_ELEMENTWISE_ACTIVATIONS
+
+}  // namespace FASTMLP_ISA
+}  // namespace fastmlp

@@ -1,0 +1,172 @@
+// Losses by rows, value and gradient in one pass. See kernel_table.h for the contract.
+// With r = pred - target:
+//   mse           r^2                                     2 r
+//   mae           |r|                                     sign(r), 0 at 0
+//   huber         r^2 / 2, or d (|r| - d / 2) for |r| > d r clipped to [-d, d]
+//   pseudo_huber  d^2 (q - 1), q = sqrt(1 + (r / d)^2)    r / q
+//   cross_entropy -sum y log softmax(pred)                softmax(pred) sum(y) - y
+//   binary_cross_entropy  max(p, 0) - p y + log(1 + e^-|p|)   sigmoid(p) - y
+#pragma once
+
+#include "activation-inl.h"
+
+namespace fastmlp {
+namespace FASTMLP_ISA {
+
+template <class T>
+struct ValueAndSlope {
+  Vec<T> value, slope;
+};
+
+struct SquaredError {
+  template <class T>
+  static FASTMLP_MEMBER ValueAndSlope<T> at(Vec<T> p, Vec<T> y, Vec<T>) {
+    const Vec<T> r = p - y;
+    return {r * r, r + r};
+  }
+};
+
+struct AbsoluteError {
+  template <class T>
+  static FASTMLP_MEMBER ValueAndSlope<T> at(Vec<T> p, Vec<T> y, Vec<T>) {
+    const Vec<T> r = p - y;
+    const Vec<T> zero = num<T>(0), one = num<T>(1);
+    // r * 0 keeps NaN.
+    return {abs(r), select(r > zero, one, select(r < zero, -one, r * zero))};
+  }
+};
+
+struct Huber {
+  template <class T>
+  static FASTMLP_MEMBER ValueAndSlope<T> at(Vec<T> p, Vec<T> y, Vec<T> delta) {
+    const Vec<T> r = p - y;
+    const Vec<T> a = abs(r), half = num<T>(0.5);
+    const Vec<T> far = delta * (a - half * delta);
+    const Vec<T> clipped = select(r > delta, delta, select(r < -delta, -delta, r));
+    return {select(a <= delta, half * r * r, far), clipped};
+  }
+};
+
+struct PseudoHuber {
+  template <class T>
+  static FASTMLP_MEMBER ValueAndSlope<T> at(Vec<T> p, Vec<T> y, Vec<T> delta) {
+    const Vec<T> r = p - y;
+    const Vec<T> s = r / delta;
+    const Vec<T> q = sqrt(fma(s, s, num<T>(1)));
+    // delta^2 (q - 1) = r^2 / (q + 1) without the cancellation at small r.
+    return {r / (q + num<T>(1)) * r, r / q};
+  }
+};
+
+struct BinaryCrossEntropy {
+  template <class T>
+  static FASTMLP_MEMBER ValueAndSlope<T> at(Vec<T> p, Vec<T> y, Vec<T>) {
+    const Vec<T> zero = num<T>(0);
+    const Vec<T> positive = select(p > zero, p, p * zero);
+    const Vec<T> value = fnma(p, y, positive) + vlog1p(vexp(-abs(p)));
+    return {value, vsigmoid(p) - y};
+  }
+};
+
+template <class T, class F>
+void elementwise_loss_rows(T delta, T* dpred, Index lddpred, T* row_loss, const T* pred,
+                           Index ldpred, const T* target, Index ldtarget,
+                           const T* row_scale, Index m, Index n) {
+  const Vec<T> d = Vec<T>::set1(delta);
+  for (Index i = 0; i < m; ++i) {
+    const Vec<T> scale = Vec<T>::set1(row_scale[i]);
+    RowSum<T> sum;
+    const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
+      const ValueAndSlope<T> l = F::template at<T>(io.load(pred + i * ldpred + j),
+                                                   io.load(target + i * ldtarget + j), d);
+      sum.add(j, keep(io, l.value));
+      if (dpred) io.store(dpred + i * lddpred + j, l.slope * scale);
+    };
+    sweep<T>(n, body);
+    row_loss[i] = sum.total(n);
+  }
+}
+
+template <class T>
+FASTMLP_INLINE T scalar_log(T x) {
+  T lane[Vec<T>::kLanes];
+  vlog(Vec<T>::set1(x)).store(lane);
+  return lane[0];
+}
+
+// log-sum-exp by the row maximum. The exponentials go through dpred where there is one
+// (it may be pred: both passes over pred come before dpred's final values).
+template <class T>
+void cross_entropy_rows(T* dpred, Index lddpred, T* row_loss, const T* pred, Index ldpred,
+                        const T* target, Index ldtarget, const int64_t* labels,
+                        const T* row_scale, Index m, Index n) {
+  for (Index i = 0; i < m; ++i) {
+    const T* p = pred + i * ldpred;
+    const T* y = target + i * ldtarget;
+    T* d = dpred ? dpred + i * lddpred : nullptr;
+    const T top = row_max(p, n);
+    const Vec<T> vtop = Vec<T>::set1(top);
+
+    RowSum<T> exps;
+    const auto sum_exps = [&](auto io, Index j) FASTMLP_LAMBDA {
+      exps.add(j, keep(io, vexp(io.load(p + j) - vtop)));
+    };
+    sweep<T>(n, sum_exps);
+    const T total = exps.total(n);
+    const T log_total = scalar_log(total);
+
+    T mass = T(1);
+    if (labels) {
+      row_loss[i] = log_total - (p[labels[i]] - top);
+    } else {
+      RowSum<T> loss, ys;
+      const Vec<T> vlog_total = Vec<T>::set1(log_total);
+      const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
+        const Vec<T> yj = io.load(y + j);
+        loss.add(j, keep(io, yj * (vlog_total - (io.load(p + j) - vtop))));
+        ys.add(j, yj);
+      };
+      sweep<T>(n, body);
+      row_loss[i] = loss.total(n);
+      mass = ys.total(n);
+    }
+
+    if (!d) continue;
+    const Vec<T> share = Vec<T>::set1(mass / total);
+    const Vec<T> scale = Vec<T>::set1(row_scale[i]);
+    const auto slope = [&](auto io, Index j) FASTMLP_LAMBDA {
+      const Vec<T> e = vexp(io.load(p + j) - vtop) * share;
+      io.store(d + j, labels ? e * scale : (e - io.load(y + j)) * scale);
+    };
+    sweep<T>(n, slope);
+    if (labels) d[labels[i]] = d[labels[i]] - row_scale[i];
+  }
+}
+
+template <class T>
+void loss_rows(const LossArgs<T>& args, T* dpred, Index lddpred, T* row_loss,
+               const T* pred, Index ldpred, const T* target, Index ldtarget,
+               const int64_t* labels, const T* row_scale, Index m, Index n) {
+#define FASTMLP_ELEMENTWISE_LOSS(F)                                                      \
+  elementwise_loss_rows<T, F>(args.delta, dpred, lddpred, row_loss, pred, ldpred, target, \
+                              ldtarget, row_scale, m, n)
+  switch (args.kind) {
+    case LossKind::mse:
+      return FASTMLP_ELEMENTWISE_LOSS(SquaredError);
+    case LossKind::mae:
+      return FASTMLP_ELEMENTWISE_LOSS(AbsoluteError);
+    case LossKind::huber:
+      return FASTMLP_ELEMENTWISE_LOSS(Huber);
+    case LossKind::pseudo_huber:
+      return FASTMLP_ELEMENTWISE_LOSS(PseudoHuber);
+    case LossKind::binary_cross_entropy:
+      return FASTMLP_ELEMENTWISE_LOSS(BinaryCrossEntropy);
+    case LossKind::cross_entropy:
+      return cross_entropy_rows(dpred, lddpred, row_loss, pred, ldpred, target, ldtarget,
+                                labels, row_scale, m, n);
+  }
+#undef FASTMLP_ELEMENTWISE_LOSS
+}
+
+}  // namespace FASTMLP_ISA
+}  // namespace fastmlp

@@ -1,0 +1,435 @@
+// Elementary functions over Vec<T>, T = float or double.
+//
+// Made of + - * / fma and integer lane operations only, so that a lane's result depends
+// on its argument alone: not on the instruction set, the lane count or its neighbours.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "math_coefficients.h"
+#include "simd.h"
+
+namespace fastmlp {
+namespace FASTMLP_ISA {
+
+template <class T>
+struct Ieee;
+template <>
+struct Ieee<float> {
+  static constexpr int kMantissa = 23;
+  static constexpr uint32_t kBias = 127;
+  static constexpr uint32_t kSign = 0x80000000u;
+  static constexpr uint32_t kInf = 0x7F800000u;
+  static constexpr uint32_t kMantissaMask = 0x007FFFFFu;
+  static constexpr uint32_t kSqrtHalf = 0x3F3504F3u;
+  // Adding it to a small number leaves the nearest integer in the low mantissa bits.
+  static constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
+};
+template <>
+struct Ieee<double> {
+  static constexpr int kMantissa = 52;
+  static constexpr uint64_t kBias = 1023;
+  static constexpr uint64_t kSign = 0x8000000000000000u;
+  static constexpr uint64_t kInf = 0x7FF0000000000000u;
+  static constexpr uint64_t kMantissaMask = 0x000FFFFFFFFFFFFFu;
+  static constexpr uint64_t kSqrtHalf = 0x3FE6A09E667F3BCDu;
+  static constexpr double kRound = 6755399441055744.0;  // 1.5 * 2^52
+};
+
+// The constant of the lanes' type.
+template <class T>
+FASTMLP_INLINE constexpr T pick_scalar(float f, double d) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    return f;
+  } else {
+    return d;
+  }
+}
+template <class T>
+FASTMLP_INLINE Vec<T> pick(float f, double d) {
+  return Vec<T>::set1(pick_scalar<T>(f, d));
+}
+
+// c[0] + c[1] x + ...: even and odd powers apart, which halves the chain of dependent
+// operations for one more multiplication.
+template <class T, int N>
+FASTMLP_INLINE Vec<T> poly_of(Vec<T> x, const T (&c)[N]) {
+  if constexpr (N < 5) {
+    Vec<T> y = Vec<T>::set1(c[N - 1]);
+    for (int i = N - 2; i >= 0; --i) y = fma(y, x, Vec<T>::set1(c[i]));
+    return y;
+  } else {
+    const Vec<T> q = x * x;
+    Vec<T> even = Vec<T>::set1(c[(N - 1) / 2 * 2]);
+    for (int i = (N - 1) / 2 * 2 - 2; i >= 0; i -= 2) {
+      even = fma(even, q, Vec<T>::set1(c[i]));
+    }
+    Vec<T> odd = Vec<T>::set1(c[N / 2 * 2 - 1]);
+    for (int i = N / 2 * 2 - 3; i >= 1; i -= 2) odd = fma(odd, q, Vec<T>::set1(c[i]));
+    return fma(odd, x, even);
+  }
+}
+template <class T, int N, int M>
+FASTMLP_INLINE Vec<T> poly(Vec<T> x, const float (&f)[N], const double (&d)[M]) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    return poly_of(x, f);
+  } else {
+    return poly_of(x, d);
+  }
+}
+
+// 2^n from the rounded z = n + kRound + bias; what the shift pushes out does not matter.
+template <class T>
+FASTMLP_INLINE Vec<T> exponent_of(Bits<T> z) {
+  return from_bits(shl<Ieee<T>::kMantissa>(z));
+}
+
+// The sign of x for a result >= 0 (a zero's too).
+template <class T>
+FASTMLP_INLINE Vec<T> with_sign_of(Vec<T> x, Vec<T> result) {
+  return from_bits(to_bits(result) | (to_bits(x) & set1_bits<T>(Ieee<T>::kSign)));
+}
+
+// x if |x| is so small that f(x) = x to all bits; keeps -0 and subnormals.
+template <class T>
+FASTMLP_INLINE Vec<T> identity_if_tiny(Vec<T> x, Vec<T> result) {
+  return select(abs(x) < pick<T>(0x1p-26f, 0x1p-55), x, result);
+}
+
+// e^r - 1 for |r| <= ln(2) / 2.
+template <class T>
+FASTMLP_INLINE Vec<T> expm1_reduced(Vec<T> r) {
+  return fma(r * r, poly(r, kExpF, kExpD), r);
+}
+
+// x = n ln 2 + r with |r| <= ln(2) / 2; z has n + bias in its low bits.
+template <class T>
+struct ExpReduced {
+  Vec<T> r;
+  Bits<T> z;
+};
+template <class T>
+FASTMLP_INLINE ExpReduced<T> exp_reduce(Vec<T> x, T bias) {
+  const Vec<T> round = Vec<T>::set1(Ieee<T>::kRound + bias);
+  const Vec<T> z = fma(x, pick<T>(kLog2EF, kLog2ED), round);
+  const Vec<T> n = z - round;
+  const Vec<T> r = fnma(n, pick<T>(kLn2HiF, kLn2HiD), x);
+  return {fnma(n, pick<T>(kLn2LoF, kLn2LoD), r), to_bits(z)};
+}
+
+template <class T>
+FASTMLP_INLINE Vec<T> vexp(Vec<T> x) {
+  using I = Ieee<T>;
+  // The constant comes first: min and max give the second operand on NaN.
+  x = max(pick<T>(-104.0f, -746.0), min(pick<T>(89.0f, 710.0), x));
+  const ExpReduced<T> e = exp_reduce(x, T(2 * I::kBias));
+  const Vec<T> p = Vec<T>::set1(1) + expm1_reduced(e.r);
+  // 2^n in two factors: their product may be subnormal or above the largest number.
+  const Bits<T> half = shr<1>(e.z);
+  return p * exponent_of(half) * exponent_of(e.z - half);
+}
+
+// exp for x <= 0, with the same bits: what is shifted up by 2^64 stays normal.
+template <class T>
+FASTMLP_INLINE Vec<T> vexp_nonpositive(Vec<T> x) {
+  x = max(pick<T>(-104.0f, -746.0), x);
+  const ExpReduced<T> e = exp_reduce(x, T(Ieee<T>::kBias + 64));
+  const Vec<T> p = Vec<T>::set1(1) + expm1_reduced(e.r);
+  return p * exponent_of(e.z) * Vec<T>::set1(T(0x1p-64));
+}
+
+template <class T>
+FASTMLP_INLINE Vec<T> vexpm1(Vec<T> x) {
+  const Vec<T> c = max(pick<T>(-18.0f, -38.0), min(pick<T>(89.0f, 710.0), x));
+  const ExpReduced<T> e = exp_reduce(c, T(Ieee<T>::kBias - 1));
+  const Vec<T> half = exponent_of(e.z);  // 2^(n - 1), as 2^n may be too large
+  const Vec<T> y = fma(half, expm1_reduced(e.r), half - Vec<T>::set1(T(0.5)));
+  return identity_if_tiny(x, y + y);
+}
+
+// With |x| = n ln(2) / 2 + h, s = 2^n and t = tanh h the addition theorem says
+//   tanh |x| = ((s - 1) + (s + 1) t) / d = 1 - 2 (1 - t) / d,  d = (s + 1) + (s - 1) t.
+// The first form is accurate near 0, the second near 1 (and it ascends there); they are
+// chosen between by n < 3.
+template <class T>
+FASTMLP_INLINE Vec<T> vtanh(Vec<T> x) {
+  using I = Ieee<T>;
+  const Vec<T> one = Vec<T>::set1(1);
+  const Vec<T> round = Vec<T>::set1(I::kRound + T(I::kBias));
+  const Vec<T> a = min(pick<T>(10.0f, 20.0), abs(x));
+  const Vec<T> z = fma(a, pick<T>(2 * kLog2EF, 2 * kLog2ED), round);
+  // The low part of ln(2) / 2 changes the result by less than its own rounding would.
+  const Vec<T> h = fnma(z - round, pick<T>(kLn2HiF / 2, kLn2HiD / 2), a);
+  const Vec<T> s = exponent_of(to_bits(z));
+  const Vec<T> q = h * h;
+  const Vec<T> t = fma(h * q, poly(q, kTanhF, kTanhD), h);
+  const Vec<T> below = s - one;
+  const Vec<T> above = s + one;
+  const Mask<T> near_zero = s < Vec<T>::set1(8);
+  const Vec<T> base = select(near_zero, Vec<T>::set1(0), one);
+  const Vec<T> top = select(near_zero, fma(above, t, below), t + t - Vec<T>::set1(2));
+  return with_sign_of(x, base + top / fma(below, t, above));
+}
+
+// With e = exp(-|x|) and w = e / (1 + e): e - e w for x < 0 and 1 - w otherwise.
+template <class T>
+FASTMLP_INLINE Vec<T> vsigmoid(Vec<T> x) {
+  const Vec<T> one = Vec<T>::set1(1);
+  const Vec<T> e =
+      vexp_nonpositive(from_bits(to_bits(x) | set1_bits<T>(Ieee<T>::kSign)));
+  const Vec<T> top = select(x < Vec<T>::set1(0), e, one);
+  return fnma(top, e / (one + e), top);
+}
+
+// u = 2^e (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)); u is normal.
+template <class T>
+struct LogReduced {
+  Vec<T> e;        // as a number, still with the bias
+  Bits<T> biased;  // e + bias
+  Vec<T> f;
+};
+template <class T>
+FASTMLP_INLINE LogReduced<T> log_reduce(Vec<T> u) {
+  using I = Ieee<T>;
+  using U = typename BitsOf<T>::type;
+  const Bits<T> shifted =
+      to_bits(u) + set1_bits<T>((U(I::kBias) << I::kMantissa) - I::kSqrtHalf);
+  const Bits<T> biased = shr<I::kMantissa>(shifted);
+  const Bits<T> m =
+      (shifted & set1_bits<T>(I::kMantissaMask)) + set1_bits<T>(I::kSqrtHalf);
+  // An integer below 2^kMantissa in the mantissa of 2^kMantissa is that sum.
+  const Bits<T> sum =
+      biased | set1_bits<T>((U(I::kBias) + I::kMantissa) << I::kMantissa);
+  return {from_bits(sum), biased, from_bits(m) - Vec<T>::set1(1)};
+}
+
+// e ln 2 + log(1 + f).  With s = f / (2 + f), log(1 + f) = 2 atanh s = f - s (f - R).
+template <class T>
+FASTMLP_INLINE Vec<T> log_assemble(Vec<T> e, Vec<T> f) {
+  const Vec<T> s = f / (Vec<T>::set1(2) + f);
+  const Vec<T> q = s * s;
+  const Vec<T> rest = fnma(q, poly(q, kLogF, kLogD), f);
+  const Vec<T> low = fnma(s, rest, e * pick<T>(kLn2LoF, kLn2LoD));
+  return fma(e, pick<T>(kLn2HiF, kLn2HiD), f + low);
+}
+
+// The values of a logarithm outside (0, inf), by its argument u.
+template <class T>
+FASTMLP_INLINE Vec<T> log_edges(Vec<T> u, Vec<T> result) {
+  using I = Ieee<T>;
+  const Vec<T> zero = Vec<T>::set1(0);
+  const Vec<T> inf = from_bits(set1_bits<T>(I::kInf));
+  const Vec<T> nan = from_bits(set1_bits<T>(I::kInf | I::kMantissaMask));
+  result = select(u < inf, result, u);  // inf and NaN
+  return select(u > zero, result, select(u == zero, -inf, nan));
+}
+
+template <class T>
+FASTMLP_INLINE Vec<T> vlog(Vec<T> x) {
+  using I = Ieee<T>;
+  constexpr T kTwoToMantissa = T(typename BitsOf<T>::type(1) << I::kMantissa);
+  const Vec<T> scale = Vec<T>::set1(kTwoToMantissa);
+  const Mask<T> small = x < pick<T>(0x1p-126f, 0x1p-1022);
+  const LogReduced<T> l = log_reduce(select(small, x * scale, x));
+  const Vec<T> offset = select(small, Vec<T>::set1(kTwoToMantissa + T(I::kBias) + T(I::kMantissa)),
+                               Vec<T>::set1(kTwoToMantissa + T(I::kBias)));
+  return log_edges(x, log_assemble(l.e - offset, l.f));
+}
+
+template <class T>
+FASTMLP_INLINE Vec<T> vlog1p(Vec<T> x) {
+  using I = Ieee<T>;
+  using U = typename BitsOf<T>::type;
+  const Vec<T> one = Vec<T>::set1(1);
+  // 1 + x = u + low exactly.
+  const Vec<T> u = one + x;
+  const Vec<T> back = u - one;
+  const Vec<T> low = (one - (u - back)) + (x - back);
+  const LogReduced<T> l = log_reduce(u);
+  // 2^(1 - e), which unlike 2^-e is never subnormal (only 0, when low is nothing).
+  const Vec<T> scale =
+      from_bits(shl<I::kMantissa>(set1_bits<T>(U(2 * I::kBias + 1)) - l.biased));
+  const Vec<T> f = fma(low * Vec<T>::set1(T(0.5)), scale, l.f);
+  const Vec<T> e = l.e - Vec<T>::set1(T(U(1) << I::kMantissa) + T(I::kBias));
+  return identity_if_tiny(x, log_edges(u, log_assemble(e, f)));
+}
+
+template <class T>
+FASTMLP_INLINE Vec<T> vlog1p01(Vec<T> x) {
+  const Vec<T> s = x / (Vec<T>::set1(2) + x);
+  const Vec<T> q = s * s;
+  return fnma(s, fnma(q, poly(q, kLog01F, kLog01D), x), x);
+}
+
+// The high half of a 64 x 64 bit product.
+FASTMLP_INLINE uint64_t multiply_high(uint64_t a, uint64_t b) {
+  const uint64_t al = a & 0xFFFFFFFFu, ah = a >> 32;
+  const uint64_t bl = b & 0xFFFFFFFFu, bh = b >> 32;
+  const uint64_t middle = ah * bl + (al * bl >> 32);
+  return ah * bh + (middle >> 32) + ((al * bh + (middle & 0xFFFFFFFFu)) >> 32);
+}
+
+// a = n pi / 2 + r with |r| <= pi / 4, for any finite a >= 2^14 (Payne and Hanek, 1983).
+// Only those digits of 2 / pi are used that matter to 2 a / pi modulo 4: 192 of them,
+// which leaves over 60 good bits in r even where a is as close to a multiple of pi / 2
+// as a double can be.  Returns r; *quadrant = n modulo 4.
+FASTMLP_INLINE double reduce_by_half_pi(double a, unsigned* quadrant) {
+  uint64_t bits;
+  memcpy(&bits, &a, sizeof bits);
+  const uint64_t m = (bits & 0x000FFFFFFFFFFFFFu) | 0x0010000000000000u;
+  // a = m 2^e.  Digits of weight 2^(2 - e) and more give multiples of 4.
+  const int e = static_cast<int>(bits >> 52) - 1075;
+  const int first = 64 + e - 2;
+  uint32_t p[6];
+  for (int i = 0; i < 6; ++i) {
+    const uint32_t* w = kTwoOverPiBits + first / 32 + i;
+    p[i] = static_cast<uint32_t>(((uint64_t(w[0]) << 32 | w[1]) << (first % 32)) >> 32);
+  }
+  // y = m p modulo 2^192, most significant word first: 2 a / pi in units of 2^-190.
+  uint32_t y[6];
+  uint64_t carry = 0;
+  for (int i = 5; i >= 0; --i) {
+    carry += (m & 0xFFFFFFFFu) * p[i];
+    y[i] = static_cast<uint32_t>(carry);
+    carry >>= 32;
+  }
+  carry = 0;
+  for (int i = 4; i >= 0; --i) {
+    carry += (m >> 32) * p[i + 1] + y[i];
+    y[i] = static_cast<uint32_t>(carry);
+    carry >>= 32;
+  }
+  // Round to the nearest integer; keep the sign and the size of what is left.
+  const bool negative = (y[0] & 0x20000000u) != 0;
+  *quadrant = ((y[0] >> 30) + negative) & 3u;
+  if (negative) {
+    carry = 1;
+    for (int i = 5; i >= 0; --i) {
+      carry += static_cast<uint32_t>(~y[i]);
+      y[i] = static_cast<uint32_t>(carry);
+      carry >>= 32;
+    }
+  }
+  y[0] &= 0x3FFFFFFFu;
+  int word = 0;
+  while (word < 3 && y[word] == 0) ++word;
+  const uint64_t top = uint64_t(y[word]) << 32 | y[word + 1];
+  const int zeros = __builtin_clzll(top | 1);
+  const uint64_t fraction = (top << zeros) | (uint64_t(y[word + 2]) << zeros >> 32);
+  // fraction 2^(-62 - 32 word - zeros) times pi / 2; one bit less, so that it is signed.
+  const uint64_t product = multiply_high(fraction, kHalfPiBits) >> 1;
+  const uint64_t scale_bits = static_cast<uint64_t>(1023 - 60 - 32 * word - zeros) << 52;
+  double scale;
+  memcpy(&scale, &scale_bits, sizeof scale);
+  const double r = static_cast<double>(static_cast<int64_t>(product)) * scale;
+  return negative ? -r : r;
+}
+
+// Up to here three parts of pi / 2 are enough.
+template <class T>
+FASTMLP_INLINE constexpr T sin_fast_limit() {
+  return pick_scalar<T>(0x1p14f, 0x1p28);
+}
+
+// Replaces r and n (as the integer kRound + n) in the lanes that are above the limit.
+template <class T>
+static __attribute__((noinline, cold)) void reduce_large(const T* a, T* r, T* z) {
+  for (Index i = 0; i < Vec<T>::kLanes; ++i) {
+    if (a[i] <= sin_fast_limit<T>()) continue;
+    unsigned quadrant = 0;
+    const T nan_if_infinite = a[i] - a[i];
+    if (nan_if_infinite == 0) {
+      r[i] = static_cast<T>(reduce_by_half_pi(static_cast<double>(a[i]), &quadrant));
+    } else {
+      r[i] = nan_if_infinite;
+    }
+    z[i] = Ieee<T>::kRound + static_cast<T>(quadrant);
+  }
+}
+
+// sin(a + kQuadrant pi / 2) for a >= 0.
+template <int kQuadrant, class T>
+FASTMLP_INLINE Vec<T> sin_of_magnitude(Vec<T> a) {
+  using I = Ieee<T>;
+  using U = typename BitsOf<T>::type;
+  const Vec<T> one = Vec<T>::set1(1);
+  const Vec<T> round = Vec<T>::set1(I::kRound);
+  Vec<T> z = fma(a, pick<T>(kTwoOverPiF, kTwoOverPiD), round);
+  const Vec<T> n = z - round;
+  // The first step is exact; the parts must be taken off one after another, because r
+  // may come near 0 at any of them.
+  Vec<T> r = fnma(n, pick<T>(kHalfPi1F, kHalfPi1D), a);
+  r = fnma(n, pick<T>(kHalfPi2F, kHalfPi2D), r);
+  r = fnma(n, pick<T>(kHalfPi3F, kHalfPi3D), r);
+  if (__builtin_expect(any(!(a <= Vec<T>::set1(sin_fast_limit<T>()))), 0)) {
+    T lanes[3][Vec<T>::kLanes];
+    a.store(lanes[0]);
+    r.store(lanes[1]);
+    z.store(lanes[2]);
+    reduce_large(lanes[0], lanes[1], lanes[2]);
+    r = Vec<T>::load(lanes[1]);
+    z = Vec<T>::load(lanes[2]);
+  }
+  const Bits<T> quadrant = to_bits(z) + set1_bits<T>(U(kQuadrant));
+  const Vec<T> q = r * r;
+  const Vec<T> sine = fma(r * q, poly(q, kSinF, kSinD), r);
+  const Vec<T> cosine =
+      fma(q * q, poly(q, kCosF, kCosD), fnma(q, Vec<T>::set1(T(0.5)), one));
+  const Vec<T> y = select(nonzero(quadrant & set1_bits<T>(1)), cosine, sine);
+  // Bit 1 of the quadrant is the sign.
+  const Bits<T> flip = shl<8 * sizeof(T) - 2>(quadrant) & set1_bits<T>(I::kSign);
+  return from_bits(to_bits(y) ^ flip);
+}
+
+template <class T>
+FASTMLP_INLINE Vec<T> vsin(Vec<T> x) {
+  const Vec<T> y = sin_of_magnitude<0>(abs(x));
+  return from_bits(to_bits(y) ^ (to_bits(x) & set1_bits<T>(Ieee<T>::kSign)));
+}
+
+template <class T>
+FASTMLP_INLINE Vec<T> vcos(Vec<T> x) {
+  return sin_of_magnitude<1>(abs(x));
+}
+
+// erf |x| = 1 - e^u with u = ln(erfc |x|) = |x| Q(|x|): one polynomial, no division.
+template <class T>
+FASTMLP_INLINE Vec<T> verf(Vec<T> x) {
+  using I = Ieee<T>;
+  const Vec<T> round = Vec<T>::set1(I::kRound + T(I::kBias));
+  const Vec<T> a = min(pick<T>(3.95f, 5.95), abs(x));
+  const Vec<T> u = fma(a, pick<T>(kErfLeadingF, kErfLeadingD), a * poly(a, kErfF, kErfD));
+  const Vec<T> z = fma(u, pick<T>(kLog2EF, kLog2ED), round);
+  const Vec<T> r = fnma(z - round, pick<T>(kLn2HiF, kLn2HiD), u);
+  const Vec<T> s = exponent_of(to_bits(z));
+  return with_sign_of(x, fnma(s, expm1_reduced(r), Vec<T>::set1(1) - s));
+}
+
+template <class T>
+FASTMLP_INLINE Vec<T> verfc(Vec<T> x) {
+  using I = Ieee<T>;
+  const Vec<T> one = Vec<T>::set1(1);
+  const Vec<T> round = Vec<T>::set1(I::kRound + T(I::kBias) + T(64));
+  const Vec<T> centre = pick<T>(kErfcCentreF, kErfcCentreD);
+  const Vec<T> a = min(pick<T>(10.1f, 27.3), abs(x));
+  // For exp(-a^2), with the rounding error of the square taken into the reduced argument.
+  const Vec<T> square = a * a;
+  const Vec<T> error = fma(a, a, -square);
+  const Vec<T> z = fnma(square, pick<T>(kLog2EF, kLog2ED), round);
+  const Vec<T> n = z - round;
+  const Vec<T> low = fma(n, pick<T>(kLn2LoF, kLn2LoD), error);
+  const Vec<T> r = fnma(n, pick<T>(kLn2HiF, kLn2HiD), -square) - low;
+  // w = 1 / (a + K) with the rounding of the sum and of the quotient put right.
+  const Vec<T> d = a + centre;
+  const Vec<T> w0 = one / d;
+  const Vec<T> w = fma(fnma(a - (d - centre), w0, fnma(d, w0, one)), w0, w0);
+  const Vec<T> g = w * poly((a - centre) * w, kErfcF, kErfcD);
+  const Vec<T> y = fma(g, expm1_reduced(r), g) * exponent_of(to_bits(z)) *
+                   Vec<T>::set1(T(0x1p-64));
+  return select(x < Vec<T>::set1(0), Vec<T>::set1(2) - y, y);
+}
+
+}  // namespace FASTMLP_ISA
+}  // namespace fastmlp

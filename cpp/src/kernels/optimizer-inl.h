@@ -1,0 +1,120 @@
+// Optimiser updates: one pass over flat vectors, elementwise, so any split of the range
+// gives the same bits. Formulas are torch's; kernel_table.h says what the scalars carry.
+#pragma once
+
+#include "sweep-inl.h"
+
+namespace fastmlp {
+namespace FASTMLP_ISA {
+
+// g, negated for ascent, plus weight_decay * p (L2). Without weight decay the parameter is
+// not multiplied in: 0 * inf would be NaN.
+template <class T>
+FASTMLP_INLINE Vec<T> effective_gradient(Vec<T> g, Vec<T> p, T weight_decay,
+                                         bool maximize) {
+  if (maximize) g = -g;
+  if (weight_decay != T(0)) g = fma(Vec<T>::set1(weight_decay), p, g);
+  return g;
+}
+
+// p - lr g with g the momentum buffer buf = momentum buf + (1 - dampening) g, or with
+// Nesterov's g + momentum buf.
+template <class T>
+void sgd_step(const SgdArgs<T>& args, T* param, T* buf, const T* grad, Index n) {
+  using V = Vec<T>;
+  const V lr = V::set1(args.lr), momentum = V::set1(args.momentum);
+  const V share = V::set1(args.grad_share);
+  const auto body = [&](auto io, Index i) FASTMLP_LAMBDA {
+    const V p = io.load(param + i);
+    V g = effective_gradient(io.load(grad + i), p, args.weight_decay, args.maximize);
+    if (buf) {
+      const V b = args.first ? g : fma(momentum, io.load(buf + i), share * g);
+      io.store(buf + i, b);
+      g = args.nesterov ? fma(momentum, b, g) : b;
+    }
+    io.store(param + i, fnma(lr, g, p));
+  };
+  sweep<T>(n, body);
+}
+
+template <class T>
+FASTMLP_INLINE Vec<T> rooted(Vec<T> v, Vec<T> eps, bool eps_inside) {
+  return eps_inside ? sqrt(v + eps) : sqrt(v) + eps;
+}
+
+// sum += g^2; p -= lr g / (sqrt(sum) + eps).
+template <class T>
+void adagrad_step(const AdagradArgs<T>& args, T* param, T* sum, const T* grad, Index n) {
+  using V = Vec<T>;
+  const V lr = V::set1(args.lr), eps = V::set1(args.eps);
+  const auto body = [&](auto io, Index i) FASTMLP_LAMBDA {
+    const V p = io.load(param + i);
+    const V g = effective_gradient(io.load(grad + i), p, args.weight_decay, args.maximize);
+    const V s = fma(g, g, io.load(sum + i));
+    io.store(sum + i, s);
+    io.store(param + i, fnma(lr, g / rooted(s, eps, args.eps_inside), p));
+  };
+  sweep<T>(n, body);
+}
+
+// v = alpha v + (1 - alpha) g^2, less the square of the mean gradient where that is kept;
+// the step g / (sqrt(v) + eps) goes through the momentum buffer where there is one.
+template <class T>
+void rmsprop_step(const RmspropArgs<T>& args, T* param, T* square_avg, T* buf, T* grad_avg,
+                  const T* grad, Index n) {
+  using V = Vec<T>;
+  const V lr = V::set1(args.lr), eps = V::set1(args.eps);
+  const V alpha = V::set1(args.alpha), rest = V::set1(args.one_minus_alpha);
+  const V momentum = V::set1(args.momentum), zero = V::set1(T(0));
+  const auto body = [&](auto io, Index i) FASTMLP_LAMBDA {
+    const V p = io.load(param + i);
+    const V g = effective_gradient(io.load(grad + i), p, args.weight_decay, args.maximize);
+    V v = fma(alpha, io.load(square_avg + i), rest * g * g);
+    io.store(square_avg + i, v);
+    if (grad_avg) {
+      const V mean = fma(alpha, io.load(grad_avg + i), rest * g);
+      io.store(grad_avg + i, mean);
+      v = fnma(mean, mean, v);
+      v = select(v < zero, zero, v);  // rounding must not reach the root
+    }
+    V step = g / rooted(v, eps, args.eps_inside);
+    if (buf) {
+      step = fma(momentum, io.load(buf + i), step);
+      io.store(buf + i, step);
+    }
+    io.store(param + i, fnma(lr, step, p));
+  };
+  sweep<T>(n, body);
+}
+
+// Kingma & Ba 2015, algorithm 1; amsgrad: Reddi et al. 2018; decoupled decay: Loshchilov &
+// Hutter 2019.
+template <class T>
+void adam_step(const AdamArgs<T>& args, T* param, T* exp_avg, T* exp_avg_sq,
+               T* max_exp_avg_sq, const T* grad, Index n) {
+  using V = Vec<T>;
+  const V step_size = V::set1(args.step_size), decay = V::set1(args.decay);
+  const V beta1 = V::set1(args.beta1), rest1 = V::set1(args.one_minus_beta1);
+  const V beta2 = V::set1(args.beta2), rest2 = V::set1(args.one_minus_beta2);
+  const V eps = V::set1(args.eps), v_scale = V::set1(args.v_scale);
+  const V root_scale = V::set1(args.root_scale);
+  const auto body = [&](auto io, Index i) FASTMLP_LAMBDA {
+    V p = io.load(param + i);
+    const V g = effective_gradient(io.load(grad + i), p, args.weight_decay, args.maximize);
+    const V m = fma(beta1, io.load(exp_avg + i), rest1 * g);
+    V v = fma(beta2, io.load(exp_avg_sq + i), rest2 * g * g);
+    io.store(exp_avg + i, m);
+    io.store(exp_avg_sq + i, v);
+    if (max_exp_avg_sq) {
+      v = max(io.load(max_exp_avg_sq + i), v);
+      io.store(max_exp_avg_sq + i, v);
+    }
+    const V denominator =
+        args.eps_inside ? sqrt(fma(v, v_scale, eps)) : fma(sqrt(v), root_scale, eps);
+    io.store(param + i, fnma(step_size, m / denominator, p * decay));
+  };
+  sweep<T>(n, body);
+}
+
+}  // namespace FASTMLP_ISA
+}  // namespace fastmlp

@@ -1,0 +1,92 @@
+// Loops over arrays, whole vectors first and one partial vector for the tail, and the sum
+// over a row whose order does not depend on the vector width.
+#pragma once
+
+#include "fastmlp/kernel_table.h"
+#include "simd.h"
+
+#define FASTMLP_LAMBDA __attribute__((always_inline))
+
+namespace fastmlp {
+namespace FASTMLP_ISA {
+
+// How a loop body loads and stores: the same body is compiled for both.
+template <class T>
+struct WholeVector {
+  FASTMLP_MEMBER Vec<T> load(const T* p) const { return Vec<T>::load(p); }
+  FASTMLP_MEMBER void store(T* p, Vec<T> v) const { v.store(p); }
+};
+template <class T>
+struct PartialVector {
+  Index n;
+  FASTMLP_MEMBER Vec<T> load(const T* p) const { return Vec<T>::load_partial(p, n); }
+  FASTMLP_MEMBER void store(T* p, Vec<T> v) const { v.store_partial(p, n); }
+};
+
+// body(io, i) for i = 0, lanes, 2 lanes, ... < n.
+template <class T, class Body>
+FASTMLP_INLINE void sweep(Index n, Body body) {
+  constexpr Index L = Vec<T>::kLanes;
+  Index i = 0;
+  for (; i + L <= n; i += L) body(WholeVector<T>{}, i);
+  if (i < n) body(PartialVector<T>{n - i}, i);
+}
+
+// The sum of a row in the order that kernel_table.h states: partial sums j % 16, then a
+// tree. Lanes beyond the row must be added as +0, which leaves every partial sum as it is.
+template <class T>
+struct RowSum {
+  static constexpr Index kVectors = kRowSumLanes / Vec<T>::kLanes;
+  Vec<T> part[kVectors];
+
+  FASTMLP_MEMBER RowSum() {
+    for (Index v = 0; v < kVectors; ++v) part[v] = Vec<T>::set1(T(0));
+  }
+  // `j` is the row index of the vector's first lane.
+  FASTMLP_MEMBER void add(Index j, Vec<T> x) {
+    const Index v = (j / Vec<T>::kLanes) % kVectors;
+    part[v] = part[v] + x;
+  }
+  // `n` is the length of the row: for a short row the tree's zero branches are left out.
+  FASTMLP_MEMBER T total(Index n) const {
+    T lane[kRowSumLanes];
+    for (Index v = 0; v < kVectors; ++v) part[v].store(lane + v * Vec<T>::kLanes);
+    for (Index d = kRowSumLanes / 2; d > 0; d /= 2) {
+      if (n <= d) continue;
+      for (Index i = 0; i < d; ++i) lane[i] = lane[i] + lane[i + d];
+    }
+    return lane[0];
+  }
+};
+
+// x where the lane is below n, +0 elsewhere; all of x for a whole vector.
+template <class T>
+FASTMLP_INLINE Vec<T> keep(WholeVector<T>, Vec<T> x) {
+  return x;
+}
+template <class T>
+FASTMLP_INLINE Vec<T> keep(PartialVector<T> io, Vec<T> x) {
+  T ones[Vec<T>::kLanes];
+  Vec<T>::set1(T(1)).store(ones);
+  const Vec<T> zero = Vec<T>::set1(T(0));
+  return select(io.load(ones) > zero, x, zero);
+}
+
+// The largest element of a row; NaN if there is one only when it comes last, so callers
+// must let NaN through by other means. Independent of order but for the sign of zero.
+template <class T>
+FASTMLP_INLINE T row_max(const T* x, Index n) {
+  using V = Vec<T>;
+  T lane[V::kLanes];
+  V best = V::set1(x[0]);
+  Index j = 0;
+  for (; j + V::kLanes <= n; j += V::kLanes) best = max(V::load(x + j), best);
+  best.store(lane);
+  T result = lane[0];
+  for (Index i = 1; i < V::kLanes; ++i) result = lane[i] > result ? lane[i] : result;
+  for (; j < n; ++j) result = x[j] > result ? x[j] : result;
+  return result;
+}
+
+}  // namespace FASTMLP_ISA
+}  // namespace fastmlp

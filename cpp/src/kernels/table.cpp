@@ -1,0 +1,40 @@
+// All kernels of one instruction set. Compiled once per ISA with that ISA's flags and
+// FASTMLP_ISA set to its name; kKernels is the one symbol that others see.
+#include "activation-inl.h"
+#include "elementary-inl.h"
+#include "fastmlp/kernel_table.h"
+#include "gemm-inl.h"
+#include "loss-inl.h"
+#include "math-inl.h"
+#include "optimizer-inl.h"
+#include "simd.h"
+#include "sweep-inl.h"
+
+namespace fastmlp {
+namespace FASTMLP_ISA {
+
+template <class T>
+constexpr KernelTable<T> make_table() {
+  return {Isa::FASTMLP_ISA,
+          Vec<T>::kLanes,
+          kTileRows,
+          tile_columns<T>(),
+          gemm<T>,
+          pack_left<T>,
+          pack_right<T>,
+          column_sum<T>,
+          activation_forward<T>,
+          activation_backward<T>,
+          loss_rows<T>,
+          sgd_step<T>,
+          adagrad_step<T>,
+          rmsprop_step<T>,
+          adam_step<T>,
+          elementary<T>};
+}
+
+extern const KernelTables kKernels;
+constexpr KernelTables kKernels = {make_table<float>(), make_table<double>()};
+
+}  // namespace FASTMLP_ISA
+}  // namespace fastmlp

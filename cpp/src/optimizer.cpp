@@ -1,0 +1,178 @@
+#include "fastmlp/optimizer.h"
+
+#include <cmath>
+#include <stdexcept>
+#include <string>
+
+#include "fastmlp/kernel_table.h"
+
+namespace fastmlp {
+namespace {
+
+// x^n by squaring: the same bits everywhere, unlike std::pow.
+double power(double x, int64_t n) {
+  double result = 1.0;
+  for (; n > 0; n >>= 1) {
+    if (n & 1) result *= x;
+    x *= x;
+  }
+  return result;
+}
+
+template <class T>
+SgdArgs<T> sgd_args(const OptimizerConfig& c, int64_t step) {
+  return {static_cast<T>(c.lr),
+          static_cast<T>(c.momentum),
+          static_cast<T>(1 - c.dampening),
+          static_cast<T>(c.weight_decay),
+          c.nesterov,
+          c.maximize,
+          step == 1};
+}
+
+template <class T>
+AdagradArgs<T> adagrad_args(const OptimizerConfig& c, int64_t step) {
+  const double lr = c.lr / (1 + static_cast<double>(step - 1) * c.lr_decay);
+  return {static_cast<T>(lr), static_cast<T>(c.eps), static_cast<T>(c.weight_decay),
+          c.maximize, c.eps_mode == EpsMode::inside};
+}
+
+template <class T>
+RmspropArgs<T> rmsprop_args(const OptimizerConfig& c) {
+  return {static_cast<T>(c.lr),
+          static_cast<T>(c.alpha),
+          static_cast<T>(1 - c.alpha),
+          static_cast<T>(c.eps),
+          static_cast<T>(c.momentum),
+          static_cast<T>(c.weight_decay),
+          c.maximize,
+          c.eps_mode == EpsMode::inside};
+}
+
+template <class T>
+AdamArgs<T> adam_args(const OptimizerConfig& c, int64_t step) {
+  const double correction1 = 1 - power(c.beta1, step);
+  const double correction2 = 1 - power(c.beta2, step);
+  // "hat" folds both corrections into the step size and leaves eps beside the raw root.
+  const bool hat = c.eps_mode == EpsMode::hat;
+  const double step_size = c.lr / correction1 * (hat ? std::sqrt(correction2) : 1.0);
+  return {static_cast<T>(step_size),
+          static_cast<T>(c.beta1),
+          static_cast<T>(1 - c.beta1),
+          static_cast<T>(c.beta2),
+          static_cast<T>(1 - c.beta2),
+          static_cast<T>(c.eps),
+          static_cast<T>(1 / correction2),
+          static_cast<T>(hat ? 1.0 : 1 / std::sqrt(correction2)),
+          static_cast<T>(c.decoupled ? 0.0 : c.weight_decay),
+          static_cast<T>(c.decoupled ? 1 - c.lr * c.weight_decay : 1.0),
+          c.maximize,
+          c.eps_mode == EpsMode::inside};
+}
+
+}  // namespace
+
+template <class T>
+void apply_optimizer(const OptimizerConfig& config, int64_t step, T* param,
+                     const std::array<T*, kMaxSlots>& slots, const T* grad, Index n) {
+  const KernelTable<T>& table = kernels<T>();
+  switch (config.kind) {
+    case OptimizerKind::sgd:
+      return table.sgd_step(sgd_args<T>(config, step), param, slots[0], grad, n);
+    case OptimizerKind::adagrad:
+      return table.adagrad_step(adagrad_args<T>(config, step), param, slots[0], grad, n);
+    case OptimizerKind::rmsprop:
+      return table.rmsprop_step(rmsprop_args<T>(config), param, slots[0], slots[1],
+                                slots[2], grad, n);
+    case OptimizerKind::adam:
+      return table.adam_step(adam_args<T>(config, step), param, slots[0], slots[1],
+                             slots[2], grad, n);
+  }
+}
+
+std::array<const char*, kMaxSlots> Optimizer::slot_names() const {
+  const OptimizerConfig& c = config_;
+  const auto used_if = [](bool used, const char* name) { return used ? name : nullptr; };
+  switch (c.kind) {
+    case OptimizerKind::sgd:
+      return {used_if(c.momentum != 0, "momentum_buffer"), nullptr, nullptr};
+    case OptimizerKind::adagrad:
+      return {"sum", nullptr, nullptr};
+    case OptimizerKind::rmsprop:
+      return {"square_avg", used_if(c.momentum != 0, "momentum_buffer"),
+              used_if(c.centered, "grad_avg")};
+    case OptimizerKind::adam:
+      return {"exp_avg", "exp_avg_sq", used_if(c.amsgrad, "max_exp_avg_sq")};
+  }
+  return {};
+}
+
+void Optimizer::begin_step(Index vectors) {
+  bool fresh = true;
+  for (const AnySlots& any : state_) {
+    fresh = fresh && std::visit([](const auto& s) { return s.size == 0; }, any);
+  }
+  if (fresh) state_.resize(static_cast<size_t>(vectors));
+  if (static_cast<Index>(state_.size()) != vectors) {
+    throw std::invalid_argument(
+        "the optimiser holds state for " + std::to_string(state_.size()) +
+        " parameter arrays, but got " + std::to_string(vectors));
+  }
+}
+
+template <class T>
+OptimizerSlots<T>& Optimizer::prepare(Index which, Index size) {
+  AnySlots& any = state_[static_cast<size_t>(which)];
+  auto* slots = std::get_if<OptimizerSlots<T>>(&any);
+  const bool fresh = std::visit([](const auto& s) { return s.size == 0; }, any);
+  if (fresh) {
+    OptimizerSlots<T> made;
+    made.size = size;
+    const auto names = slot_names();
+    const T initial = static_cast<T>(
+        config_.kind == OptimizerKind::adagrad ? config_.initial_accumulator_value : 0.0);
+    for (size_t i = 0; i < kMaxSlots; ++i) {
+      if (!names[i]) continue;
+      made.slot[i] = AlignedBuffer<T>(size);
+      for (Index j = 0; j < size; ++j) made.slot[i].data()[j] = initial;
+    }
+    any = std::move(made);
+    return std::get<OptimizerSlots<T>>(any);
+  }
+  if (!slots || slots->size != size) {
+    const Index held = std::visit([](const auto& s) { return s.size; }, any);
+    throw std::invalid_argument(
+        "the optimiser holds state for an array of " + std::to_string(held) +
+        (std::holds_alternative<OptimizerSlots<float>>(any) ? " float32" : " float64") +
+        " parameters, but got " + std::to_string(size) +
+        (sizeof(T) == sizeof(float) ? " float32" : " float64"));
+  }
+  return *slots;
+}
+
+template <class T>
+void Optimizer::apply(const OptimizerSlots<T>& slots, T* param, const T* grad, Index begin,
+                      Index end) const {
+  std::array<T*, kMaxSlots> part{};
+  for (size_t i = 0; i < kMaxSlots; ++i) {
+    if (slots.slot[i].data()) part[i] = slots.slot[i].data() + begin;
+  }
+  apply_optimizer(config_, step_count_ + 1, param + begin, part, grad + begin, end - begin);
+}
+
+void Optimizer::reset() {
+  state_.clear();
+  step_count_ = 0;
+}
+
+#define FASTMLP_INSTANTIATE(T)                                          \
+  template void apply_optimizer(const OptimizerConfig&, int64_t, T*,      \
+                                const std::array<T*, kMaxSlots>&, const T*, Index); \
+  template OptimizerSlots<T>& Optimizer::prepare<T>(Index, Index);       \
+  template void Optimizer::apply(const OptimizerSlots<T>&, T*, const T*, \
+                                 Index, Index) const;
+FASTMLP_INSTANTIATE(float)
+FASTMLP_INSTANTIATE(double)
+#undef FASTMLP_INSTANTIATE
+
+}  // namespace fastmlp

@@ -1,0 +1,192 @@
+#include "parallel.h"
+
+#include <chrono>
+#include <cmath>
+#include <fstream>
+#include <stdexcept>
+#include <string>
+#include <thread>
+
+#include "fastmlp/fp_environment.h"
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+#if defined(__linux__)
+#include <sched.h>
+#endif
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
+
+namespace fastmlp {
+namespace {
+
+// --- limits ---------------------------------------------------------------------------
+
+std::atomic<bool> forked_child{false};
+
+void watch_forks() {
+#if defined(__unix__) || defined(__APPLE__)
+  static const int registered = pthread_atfork(
+      nullptr, nullptr, [] { forked_child.store(true, std::memory_order_relaxed); });
+  (void)registered;
+#endif
+}
+
+int openmp_limit() {
+#ifdef _OPENMP
+  return omp_get_max_threads();
+#else
+  return 1;
+#endif
+}
+
+int affinity_limit() {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+#endif
+  const unsigned n = std::thread::hardware_concurrency();
+  return n > 0 ? static_cast<int>(n) : 1;
+}
+
+#if defined(__linux__)
+// quota / period of one cgroup, rounded up; `none` where there is no limit.
+int quota_of(const std::string& quota, const std::string& period, int none) {
+  char* end = nullptr;
+  const double q = std::strtod(quota.c_str(), &end);
+  const double p = std::strtod(period.c_str(), nullptr);
+  if (end == quota.c_str() || q <= 0 || p <= 0) return none;  // "max", or -1 in version 1
+  return std::max(1, static_cast<int>(std::ceil(q / p)));
+}
+#endif
+
+int cgroup_limit() {
+  constexpr int kNone = 1 << 20;
+  int limit = kNone;
+#if defined(__linux__)
+  // Version 2: the tightest limit from our own group up to the root.
+  std::ifstream groups("/proc/self/cgroup");
+  std::string line;
+  while (std::getline(groups, line)) {
+    if (line.rfind("0::", 0) != 0) continue;
+    std::string path = line.substr(3);
+    for (;;) {
+      std::ifstream file("/sys/fs/cgroup" + path + "/cpu.max");
+      std::string quota, period;
+      if (file >> quota >> period) limit = std::min(limit, quota_of(quota, period, kNone));
+      if (path.empty() || path == "/") break;
+      path.erase(path.rfind('/'));
+    }
+  }
+  // Version 1, as a container sees it.
+  std::ifstream quota_file("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
+  std::ifstream period_file("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+  std::string quota, period;
+  if (quota_file >> quota && period_file >> period) {
+    limit = std::min(limit, quota_of(quota, period, kNone));
+  }
+#endif
+  return limit;
+}
+
+// The machine's limits cost a system call and a few files to read: look again only after
+// a while.
+int machine_limit() {
+  using Clock = std::chrono::steady_clock;
+  constexpr int64_t kFresh = 100'000'000;  // ns
+  static std::atomic<int64_t> read_at{-kFresh - 1};
+  static std::atomic<int> limit{1};
+  const int64_t now = Clock::now().time_since_epoch().count();
+  if (now - read_at.load(std::memory_order_acquire) > kFresh) {
+    limit.store(std::min(affinity_limit(), cgroup_limit()), std::memory_order_relaxed);
+    read_at.store(now, std::memory_order_release);
+  }
+  return limit.load(std::memory_order_relaxed);
+}
+
+std::atomic<int> requested{0};            // by set_num_threads; 0: automatic
+std::atomic<int> openmp_at_request{0};    // OpenMP's limit when it was called
+
+void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+}  // namespace
+
+int num_threads() {
+  watch_forks();
+  if (forked_child.load(std::memory_order_relaxed)) return 1;
+  const int openmp = openmp_limit();
+  const int asked = requested.load(std::memory_order_relaxed);
+  if (asked == 0) return std::max(1, std::min(openmp, machine_limit()));
+  // OpenMP's limit has changed since: someone (threadpoolctl, say) limits it.
+  const bool limited = openmp != openmp_at_request.load(std::memory_order_relaxed);
+  return limited ? std::min(asked, openmp) : asked;
+}
+
+void set_num_threads(int n) {
+  if (n < 0) throw std::invalid_argument("the number of threads must not be negative");
+  openmp_at_request.store(openmp_limit());
+  requested.store(n);
+}
+
+bool built_with_openmp() {
+#ifdef _OPENMP
+  return true;
+#else
+  return false;
+#endif
+}
+
+int threads_for_work(double flops, Index parts) {
+  // A region with its barriers costs some 3 us while the threads spin; below this many
+  // operations (about 40 us of work) a second thread gains little and may lose much.
+  constexpr double kSerialBelow = 4e6;
+  if (flops < kSerialBelow || parts < 2) return 1;
+  const int n = num_threads();
+  return parts < n ? static_cast<int>(parts) : n;
+}
+
+void Team::barrier() const {
+  if (size_ == 1) return;
+  constexpr int kSpins = 2000;
+  const unsigned generation = shared_->generation.load(std::memory_order_acquire);
+  if (shared_->arrived.fetch_add(1, std::memory_order_acq_rel) == size_ - 1) {
+    shared_->arrived.store(0, std::memory_order_relaxed);
+    shared_->generation.store(generation + 1, std::memory_order_release);
+    return;
+  }
+  for (int spins = 0;
+       shared_->generation.load(std::memory_order_acquire) == generation; ++spins) {
+    if (spins < kSpins) {
+      pause();
+    } else {
+      std::this_thread::yield();
+    }
+  }
+}
+
+void detail::run_untyped_team(int threads, void (*body)(void*, const Team&), void* state) {
+  Team::Shared shared;
+#ifdef _OPENMP
+  if (threads > 1) {
+#pragma omp parallel num_threads(threads)
+    {
+      const DefaultFpEnvironment environment;
+      body(state, Team(&shared, omp_get_thread_num(), omp_get_num_threads()));
+    }
+    return;
+  }
+#endif
+  (void)threads;
+  const DefaultFpEnvironment environment;
+  body(state, Team(&shared, 0, 1));
+}
+
+}  // namespace fastmlp

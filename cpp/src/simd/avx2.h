@@ -1,0 +1,164 @@
+// AVX2 + FMA: 8 float or 4 double lanes; partial loads and stores by vmaskmov.
+#pragma once
+
+#include <immintrin.h>
+
+// A specialisation takes no storage class, unlike FASTMLP_INLINE.
+#define FASTMLP_SPECIAL inline __attribute__((always_inline))
+
+namespace fastmlp {
+namespace FASTMLP_ISA {
+
+template <class T>
+struct Vec;
+template <class T>
+struct Mask;
+template <class T>
+struct Bits;
+template <class T>
+struct BitsOf;
+template <>
+struct BitsOf<float> {
+  using type = uint32_t;
+};
+template <>
+struct BitsOf<double> {
+  using type = uint64_t;
+};
+template <class T>
+Bits<T> set1_bits(typename BitsOf<T>::type u);
+
+template <>
+struct Mask<float> {
+  __m256 m;
+};
+template <>
+struct Bits<float> {
+  __m256i b;
+};
+template <>
+struct Vec<float> {
+  static constexpr Index kLanes = 8;
+  __m256 v;
+
+  static FASTMLP_MEMBER __m256i lanes_below(Index n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  static FASTMLP_MEMBER Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static FASTMLP_MEMBER Vec load_partial(const float* p, Index n) {
+    return {_mm256_maskload_ps(p, lanes_below(n))};
+  }
+  static FASTMLP_MEMBER Vec set1(float x) { return {_mm256_set1_ps(x)}; }
+  FASTMLP_MEMBER void store(float* p) const { _mm256_storeu_ps(p, v); }
+  FASTMLP_MEMBER void store_partial(float* p, Index n) const {
+    _mm256_maskstore_ps(p, lanes_below(n), v);
+  }
+};
+
+// clang-format off
+FASTMLP_INLINE Vec<float> operator+(Vec<float> a, Vec<float> b) { return {_mm256_add_ps(a.v, b.v)}; }
+FASTMLP_INLINE Vec<float> operator-(Vec<float> a, Vec<float> b) { return {_mm256_sub_ps(a.v, b.v)}; }
+FASTMLP_INLINE Vec<float> operator*(Vec<float> a, Vec<float> b) { return {_mm256_mul_ps(a.v, b.v)}; }
+FASTMLP_INLINE Vec<float> operator/(Vec<float> a, Vec<float> b) { return {_mm256_div_ps(a.v, b.v)}; }
+FASTMLP_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+FASTMLP_INLINE Vec<float> fnma(Vec<float> a, Vec<float> b, Vec<float> c) { return {_mm256_fnmadd_ps(a.v, b.v, c.v)}; }
+FASTMLP_INLINE Vec<float> sqrt(Vec<float> a) { return {_mm256_sqrt_ps(a.v)}; }
+FASTMLP_INLINE Vec<float> min(Vec<float> a, Vec<float> b) { return {_mm256_min_ps(a.v, b.v)}; }
+FASTMLP_INLINE Vec<float> max(Vec<float> a, Vec<float> b) { return {_mm256_max_ps(a.v, b.v)}; }
+FASTMLP_INLINE Mask<float> operator<(Vec<float> a, Vec<float> b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)}; }
+FASTMLP_INLINE Mask<float> operator<=(Vec<float> a, Vec<float> b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LE_OQ)}; }
+FASTMLP_INLINE Mask<float> operator>(Vec<float> a, Vec<float> b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ)}; }
+FASTMLP_INLINE Mask<float> operator>=(Vec<float> a, Vec<float> b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_GE_OQ)}; }
+FASTMLP_INLINE Mask<float> operator==(Vec<float> a, Vec<float> b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ)}; }
+FASTMLP_INLINE Mask<float> is_nan(Vec<float> a) { return {_mm256_cmp_ps(a.v, a.v, _CMP_UNORD_Q)}; }
+FASTMLP_INLINE Mask<float> operator&(Mask<float> a, Mask<float> b) { return {_mm256_and_ps(a.m, b.m)}; }
+FASTMLP_INLINE Mask<float> operator|(Mask<float> a, Mask<float> b) { return {_mm256_or_ps(a.m, b.m)}; }
+FASTMLP_INLINE Mask<float> operator!(Mask<float> a) { return {_mm256_xor_ps(a.m, _mm256_castsi256_ps(_mm256_set1_epi32(-1)))}; }
+FASTMLP_INLINE bool any(Mask<float> a) { return _mm256_movemask_ps(a.m) != 0; }
+FASTMLP_INLINE Vec<float> select(Mask<float> m, Vec<float> a, Vec<float> b) { return {_mm256_blendv_ps(b.v, a.v, m.m)}; }
+FASTMLP_INLINE Bits<float> to_bits(Vec<float> a) { return {_mm256_castps_si256(a.v)}; }
+FASTMLP_INLINE Vec<float> from_bits(Bits<float> a) { return {_mm256_castsi256_ps(a.b)}; }
+template <> FASTMLP_SPECIAL Bits<float> set1_bits<float>(uint32_t u) { return {_mm256_set1_epi32(static_cast<int>(u))}; }
+FASTMLP_INLINE Bits<float> operator+(Bits<float> a, Bits<float> b) { return {_mm256_add_epi32(a.b, b.b)}; }
+FASTMLP_INLINE Bits<float> operator-(Bits<float> a, Bits<float> b) { return {_mm256_sub_epi32(a.b, b.b)}; }
+FASTMLP_INLINE Bits<float> operator&(Bits<float> a, Bits<float> b) { return {_mm256_and_si256(a.b, b.b)}; }
+FASTMLP_INLINE Bits<float> operator|(Bits<float> a, Bits<float> b) { return {_mm256_or_si256(a.b, b.b)}; }
+FASTMLP_INLINE Bits<float> operator^(Bits<float> a, Bits<float> b) { return {_mm256_xor_si256(a.b, b.b)}; }
+template <int N> FASTMLP_INLINE Bits<float> shl(Bits<float> a) { return {_mm256_slli_epi32(a.b, N)}; }
+template <int N> FASTMLP_INLINE Bits<float> shr(Bits<float> a) { return {_mm256_srli_epi32(a.b, N)}; }
+FASTMLP_INLINE Mask<float> nonzero(Bits<float> a) { return !Mask<float>{_mm256_castsi256_ps(_mm256_cmpeq_epi32(a.b, _mm256_setzero_si256()))}; }
+// clang-format on
+
+template <>
+struct Mask<double> {
+  __m256d m;
+};
+template <>
+struct Bits<double> {
+  __m256i b;
+};
+template <>
+struct Vec<double> {
+  static constexpr Index kLanes = 4;
+  __m256d v;
+
+  static FASTMLP_MEMBER __m256i lanes_below(Index n) {
+    return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
+  }
+  static FASTMLP_MEMBER Vec load(const double* p) { return {_mm256_loadu_pd(p)}; }
+  static FASTMLP_MEMBER Vec load_partial(const double* p, Index n) {
+    return {_mm256_maskload_pd(p, lanes_below(n))};
+  }
+  static FASTMLP_MEMBER Vec set1(double x) { return {_mm256_set1_pd(x)}; }
+  FASTMLP_MEMBER void store(double* p) const { _mm256_storeu_pd(p, v); }
+  FASTMLP_MEMBER void store_partial(double* p, Index n) const {
+    _mm256_maskstore_pd(p, lanes_below(n), v);
+  }
+};
+
+// clang-format off
+FASTMLP_INLINE Vec<double> operator+(Vec<double> a, Vec<double> b) { return {_mm256_add_pd(a.v, b.v)}; }
+FASTMLP_INLINE Vec<double> operator-(Vec<double> a, Vec<double> b) { return {_mm256_sub_pd(a.v, b.v)}; }
+FASTMLP_INLINE Vec<double> operator*(Vec<double> a, Vec<double> b) { return {_mm256_mul_pd(a.v, b.v)}; }
+FASTMLP_INLINE Vec<double> operator/(Vec<double> a, Vec<double> b) { return {_mm256_div_pd(a.v, b.v)}; }
+FASTMLP_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) { return {_mm256_fmadd_pd(a.v, b.v, c.v)}; }
+FASTMLP_INLINE Vec<double> fnma(Vec<double> a, Vec<double> b, Vec<double> c) { return {_mm256_fnmadd_pd(a.v, b.v, c.v)}; }
+FASTMLP_INLINE Vec<double> sqrt(Vec<double> a) { return {_mm256_sqrt_pd(a.v)}; }
+FASTMLP_INLINE Vec<double> min(Vec<double> a, Vec<double> b) { return {_mm256_min_pd(a.v, b.v)}; }
+FASTMLP_INLINE Vec<double> max(Vec<double> a, Vec<double> b) { return {_mm256_max_pd(a.v, b.v)}; }
+FASTMLP_INLINE Mask<double> operator<(Vec<double> a, Vec<double> b) { return {_mm256_cmp_pd(a.v, b.v, _CMP_LT_OQ)}; }
+FASTMLP_INLINE Mask<double> operator<=(Vec<double> a, Vec<double> b) { return {_mm256_cmp_pd(a.v, b.v, _CMP_LE_OQ)}; }
+FASTMLP_INLINE Mask<double> operator>(Vec<double> a, Vec<double> b) { return {_mm256_cmp_pd(a.v, b.v, _CMP_GT_OQ)}; }
+FASTMLP_INLINE Mask<double> operator>=(Vec<double> a, Vec<double> b) { return {_mm256_cmp_pd(a.v, b.v, _CMP_GE_OQ)}; }
+FASTMLP_INLINE Mask<double> operator==(Vec<double> a, Vec<double> b) { return {_mm256_cmp_pd(a.v, b.v, _CMP_EQ_OQ)}; }
+FASTMLP_INLINE Mask<double> is_nan(Vec<double> a) { return {_mm256_cmp_pd(a.v, a.v, _CMP_UNORD_Q)}; }
+FASTMLP_INLINE Mask<double> operator&(Mask<double> a, Mask<double> b) { return {_mm256_and_pd(a.m, b.m)}; }
+FASTMLP_INLINE Mask<double> operator|(Mask<double> a, Mask<double> b) { return {_mm256_or_pd(a.m, b.m)}; }
+FASTMLP_INLINE Mask<double> operator!(Mask<double> a) { return {_mm256_xor_pd(a.m, _mm256_castsi256_pd(_mm256_set1_epi32(-1)))}; }
+FASTMLP_INLINE bool any(Mask<double> a) { return _mm256_movemask_pd(a.m) != 0; }
+FASTMLP_INLINE Vec<double> select(Mask<double> m, Vec<double> a, Vec<double> b) { return {_mm256_blendv_pd(b.v, a.v, m.m)}; }
+FASTMLP_INLINE Bits<double> to_bits(Vec<double> a) { return {_mm256_castpd_si256(a.v)}; }
+FASTMLP_INLINE Vec<double> from_bits(Bits<double> a) { return {_mm256_castsi256_pd(a.b)}; }
+template <> FASTMLP_SPECIAL Bits<double> set1_bits<double>(uint64_t u) { return {_mm256_set1_epi64x(static_cast<long long>(u))}; }
+FASTMLP_INLINE Bits<double> operator+(Bits<double> a, Bits<double> b) { return {_mm256_add_epi64(a.b, b.b)}; }
+FASTMLP_INLINE Bits<double> operator-(Bits<double> a, Bits<double> b) { return {_mm256_sub_epi64(a.b, b.b)}; }
+FASTMLP_INLINE Bits<double> operator&(Bits<double> a, Bits<double> b) { return {_mm256_and_si256(a.b, b.b)}; }
+FASTMLP_INLINE Bits<double> operator|(Bits<double> a, Bits<double> b) { return {_mm256_or_si256(a.b, b.b)}; }
+FASTMLP_INLINE Bits<double> operator^(Bits<double> a, Bits<double> b) { return {_mm256_xor_si256(a.b, b.b)}; }
+template <int N> FASTMLP_INLINE Bits<double> shl(Bits<double> a) { return {_mm256_slli_epi64(a.b, N)}; }
+template <int N> FASTMLP_INLINE Bits<double> shr(Bits<double> a) { return {_mm256_srli_epi64(a.b, N)}; }
+FASTMLP_INLINE Mask<double> nonzero(Bits<double> a) { return !Mask<double>{_mm256_castsi256_pd(_mm256_cmpeq_epi64(a.b, _mm256_setzero_si256()))}; }
+// clang-format on
+
+template <class T>
+FASTMLP_INLINE Vec<T> operator-(Vec<T> a) {
+  constexpr int kSign = 8 * sizeof(T) - 1;
+  return from_bits(to_bits(a) ^ set1_bits<T>(typename BitsOf<T>::type(1) << kSign));
+}
+template <class T>
+FASTMLP_INLINE Vec<T> abs(Vec<T> a) {
+  return from_bits(to_bits(a) & set1_bits<T>(typename BitsOf<T>::type(-1) >> 1));
+}
+
+}  // namespace FASTMLP_ISA
+}  // namespace fastmlp
