@@ -91,7 +91,8 @@ py::object predict(AnyMlp& self, py::object x, py::object out) {
     if (out.is_none()) out = new_array<T>(xv->shape[0], n_out, xv->ndim);
     const auto yv = view<T>(out);
     if (!yv || yv->ndim != xv->ndim || yv->size() != xv->shape[0] * n_out ||
-        (yv->ndim == 2 && yv->shape[1] != n_out) || overlap(*yv, *xv)) {
+        (yv->ndim == 2 && yv->shape[1] != n_out) || overlap(*yv, *xv) ||
+        overlap(*yv, {n.mlp.params(), 1, {n.mlp.n_params(), 1}})) {
       return not_implemented();
     }
     {
@@ -263,7 +264,8 @@ py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
 void bind_mlp(py::module_& m) {
   using py::arg;
   const py::none none;
-  py::register_exception<Diverged>(m, "DivergenceError", PyExc_FloatingPointError);
+  py::register_exception<Diverged>(m, "DivergenceError", PyExc_FloatingPointError)
+      .attr("__doc__") = "The loss is not finite: training stopped before the update.";
   py::class_<AnyMlp>(m, "Mlp")
       .def(py::init<const std::string&, const std::vector<Index>&,
                     const std::vector<std::string>&, const std::vector<bool>&>(),

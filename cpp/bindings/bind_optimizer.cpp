@@ -99,7 +99,7 @@ template <class T>
 std::optional<Pair<T>> pair_of(py::handle param, py::handle grad) {
   const auto p = view<T>(param);
   const auto g = view<const T>(grad);
-  if (!p || !g || p->ndim != g->ndim || p->shape[0] != g->shape[0] ||
+  if (!p || !g || p->size() == 0 || p->ndim != g->ndim || p->shape[0] != g->shape[0] ||
       p->shape[1] != g->shape[1]) {
     return std::nullopt;
   }
@@ -119,8 +119,35 @@ void update(const Optimizer& optimizer, const Pair<T>& pair) {
   });
 }
 
+// Whether a parameter array shares memory with another one or with a gradient.
+bool overlapping(const std::vector<AnyPair>& pairs) {
+  struct Extent {
+    uintptr_t begin, end;
+    bool param;
+  };
+  std::vector<Extent> extents;
+  const auto add = [&](const auto& pair) {
+    const auto at = [](const auto* p) { return reinterpret_cast<uintptr_t>(p); };
+    extents.push_back({at(pair.param), at(pair.param + pair.size), true});
+    extents.push_back({at(pair.grad), at(pair.grad + pair.size), false});
+  };
+  for (const auto& [f32, f64] : pairs) {
+    if (f32) add(*f32);
+    if (f64) add(*f64);
+  }
+  std::sort(extents.begin(), extents.end(),
+            [](const Extent& a, const Extent& b) { return a.begin < b.begin; });
+  uintptr_t end_of_any = 0, end_of_params = 0;
+  for (const Extent& e : extents) {
+    if (e.begin < (e.param ? end_of_any : end_of_params)) return true;
+    end_of_any = std::max(end_of_any, e.end);
+    if (e.param) end_of_params = std::max(end_of_params, e.end);
+  }
+  return false;
+}
+
 py::object step(Optimizer& optimizer, const py::list& params, const py::list& grads) {
-  if (params.size() != grads.size()) return not_implemented();
+  if (params.size() != grads.size() || params.empty()) return not_implemented();
   std::vector<AnyPair> pairs;
   pairs.reserve(params.size());
   for (size_t i = 0; i < params.size(); ++i) {
@@ -129,6 +156,7 @@ py::object step(Optimizer& optimizer, const py::list& params, const py::list& gr
     if (!pair.f32 && !pair.f64) return not_implemented();
     pairs.push_back(pair);
   }
+  if (overlapping(pairs)) return not_implemented();
   {
     const py::gil_scoped_release release;
     const std::lock_guard<std::mutex> lock(optimizer.mutex());

@@ -53,7 +53,7 @@ struct LeakyRelu {
 struct Elu {
   template <class T>
   static FASTMLP_MEMBER Vec<T> forward(Vec<T> z) {
-    return select(z > num<T>(0), z, vexpm1(min(z, num<T>(0))));
+    return select(z > num<T>(0), z, vexpm1(min(num<T>(0), z)));
   }
   template <class T>
   static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> h) {
@@ -68,7 +68,7 @@ struct Selu {
   template <class T>
   static FASTMLP_MEMBER Vec<T> forward(Vec<T> z) {
     return select(z > num<T>(0), z * num<T>(kScale),
-                  vexpm1(min(z, num<T>(0))) * num<T>(kScale * kAlpha));
+                  vexpm1(min(num<T>(0), z)) * num<T>(kScale * kAlpha));
   }
   template <class T>
   static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> h) {
@@ -107,10 +107,15 @@ struct GeluTanh {
   }
   template <class T>
   static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> z) {
-    const Vec<T> t = inner_tanh(z);
-    const Vec<T> du = fma(z * z, num<T>(3 * kRoot * kCubic), num<T>(kRoot));
-    const Vec<T> slope = z * fnma(t, t, num<T>(1)) * du;
-    return dh * (num<T>(0.5) * (num<T>(1) + t + slope));
+    // With c = z up to where the gate is constant (beyond, z^3 would overflow) and
+    // w = s(-|2 u|): (1 + tanh u) / 2 is w or 1 - w, its slope w (1 - w) 2 u'.
+    const Vec<T> c = max(num<T>(-30), min(num<T>(30), z));
+    const Vec<T> q = c * c;
+    const Vec<T> u2 = c * fma(q, num<T>(2 * kRoot * kCubic), num<T>(2 * kRoot));
+    const Vec<T> w = vsigmoid(-abs(u2)), rest = num<T>(1) - w;
+    const Vec<T> gate = select(c > num<T>(0), rest, w);
+    const Vec<T> du2 = fma(q, num<T>(6 * kRoot * kCubic), num<T>(2 * kRoot));
+    return dh * fma(c * du2, w * rest, gate);
   }
 };
 
@@ -131,7 +136,7 @@ struct Silu {
 struct Softplus {
   template <class T>
   static FASTMLP_MEMBER Vec<T> forward(Vec<T> z) {
-    return select(z > num<T>(0), z, z * num<T>(0)) + vlog1p(vexp(-abs(z)));
+    return max(num<T>(0), z) + vlog1p(vexp(-abs(z)));
   }
   template <class T>
   static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> h) {

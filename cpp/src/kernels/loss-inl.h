@@ -52,7 +52,9 @@ struct PseudoHuber {
   static FASTMLP_MEMBER ValueAndSlope<T> at(Vec<T> p, Vec<T> y, Vec<T> delta) {
     const Vec<T> r = p - y;
     const Vec<T> s = r / delta;
-    const Vec<T> q = sqrt(fma(s, s, num<T>(1)));
+    // Far out s^2 would overflow, and q is |s| to the last bit long before.
+    const Vec<T> far = num<T>(1e15);
+    const Vec<T> q = select(abs(s) > far, abs(s), sqrt(fma(s, s, num<T>(1))));
     // delta^2 (q - 1) = r^2 / (q + 1) without the cancellation at small r.
     return {r / (q + num<T>(1)) * r, r / q};
   }
@@ -62,7 +64,7 @@ struct BinaryCrossEntropy {
   template <class T>
   static FASTMLP_MEMBER ValueAndSlope<T> at(Vec<T> p, Vec<T> y, Vec<T>) {
     const Vec<T> zero = num<T>(0);
-    const Vec<T> positive = select(p > zero, p, p * zero);
+    const Vec<T> positive = max(zero, p);
     const Vec<T> value = fnma(p, y, positive) + vlog1p(vexp(-abs(p)));
     return {value, vsigmoid(p) - y};
   }

@@ -150,9 +150,10 @@ FASTMLP_INLINE Vec<T> vexpm1(Vec<T> x) {
 }
 
 // With |x| = n ln(2) / 2 + h, s = 2^n and t = tanh h the addition theorem says
-//   tanh |x| = ((s - 1) + (s + 1) t) / d = 1 - 2 (1 - t) / d,  d = (s + 1) + (s - 1) t.
-// The first form is accurate near 0, the second near 1 (and it ascends there); they are
-// chosen between by n < 3.
+//   tanh |x| = (A + B t) / (B + A t),  A = s - 1, B = s + 1.
+// A multiple c near that value is taken out, because what is added to c then may have
+// the errors of a few operations: tanh |x| = c + ((A - c B) + (B - c A) t) / (B + A t).
+// c = min(n / 4, 1) is 0 where the result may be small, and makes A - c B, B - c A exact.
 template <class T>
 FASTMLP_INLINE Vec<T> vtanh(Vec<T> x) {
   using I = Ieee<T>;
@@ -160,17 +161,17 @@ FASTMLP_INLINE Vec<T> vtanh(Vec<T> x) {
   const Vec<T> round = Vec<T>::set1(I::kRound + T(I::kBias));
   const Vec<T> a = min(pick<T>(10.0f, 20.0), abs(x));
   const Vec<T> z = fma(a, pick<T>(2 * kLog2EF, 2 * kLog2ED), round);
+  const Vec<T> n = z - round;
   // The low part of ln(2) / 2 changes the result by less than its own rounding would.
-  const Vec<T> h = fnma(z - round, pick<T>(kLn2HiF / 2, kLn2HiD / 2), a);
+  const Vec<T> h = fnma(n, pick<T>(kLn2HiF / 2, kLn2HiD / 2), a);
   const Vec<T> s = exponent_of(to_bits(z));
   const Vec<T> q = h * h;
   const Vec<T> t = fma(h * q, poly(q, kTanhF, kTanhD), h);
   const Vec<T> below = s - one;
   const Vec<T> above = s + one;
-  const Mask<T> near_zero = s < Vec<T>::set1(8);
-  const Vec<T> base = select(near_zero, Vec<T>::set1(0), one);
-  const Vec<T> top = select(near_zero, fma(above, t, below), t + t - Vec<T>::set1(2));
-  return with_sign_of(x, base + top / fma(below, t, above));
+  const Vec<T> c = min(n * Vec<T>::set1(T(0.25)), one);
+  const Vec<T> top = fma(fnma(c, below, above), t, fnma(c, above, below));
+  return with_sign_of(x, c + top / fma(below, t, above));
 }
 
 // With e = exp(-|x|) and w = e / (1 + e): e - e w for x < 0 and 1 - w otherwise.

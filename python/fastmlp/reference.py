@@ -1,0 +1,949 @@
+"""The readable specification of fastmlp, in pure numpy.
+
+Every compiled kernel has a function of the same name here, with the same arguments,
+defaults and side effects, and the small :class:`MLP` below has the interface of
+``fastmlp.MLP``. The code favours the formula over speed, works in the dtype of its
+arrays (float32 or float64) and imports nothing but numpy and the standard library,
+so it can be read, copied and trusted on its own.
+
+Conventions: arrays are row-major and rows are samples, ``x (B, I)``, ``w (I, O)``,
+``b (O,)``, ``h = act(x @ w + b)``. Outputs come first in an argument list; ``dz``
+stands for the derivative of a scalar loss with respect to ``z``. Kernels write into
+their first arguments and return ``None``.
+
+References
+----------
+.. [1] Kingma & Ba, "Adam", ICLR 2015. Loshchilov & Hutter, "Decoupled weight decay
+   regularization", ICLR 2019. Reddi et al., "On the convergence of Adam", ICLR 2018.
+.. [2] Duchi et al., "Adaptive subgradient methods", JMLR 2011 (Adagrad). Hinton,
+   "Neural networks for machine learning", lecture 6e, 2012 (RMSprop). Sutskever et
+   al., "On the importance of initialization and momentum", ICML 2013 (Nesterov).
+.. [3] He et al., ICCV 2015; Glorot & Bengio, AISTATS 2010; LeCun et al., "Efficient
+   BackProp", 1998 (initialisation). Klambauer et al., NeurIPS 2017 (SELU). Clevert et
+   al., ICLR 2016 (ELU). Hendrycks & Gimpel, 2016 (GELU, SiLU).
+.. [4] Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (Philox).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[Any]
+_V = TypeVar("_V")
+
+# fmt: off
+ACTIVATIONS: tuple[str, ...] = (
+    "identity", "relu", "leaky_relu", "elu", "selu", "gelu", "gelu_tanh", "silu",
+    "softplus", "softsign", "sigmoid", "tanh", "sin", "cos", "exp", "softmax",
+)
+LOSSES: tuple[str, ...] = (
+    "mse", "mae", "huber", "pseudo_huber", "cross_entropy", "binary_cross_entropy",
+)
+OPTIMIZERS: tuple[str, ...] = ("sgd", "adagrad", "rmsprop", "adam")
+# fmt: on
+
+
+# ---------------------------------------------------------------- matrix products
+
+
+def gemm_nn(
+    c: Array, a: Array, b: Array, bias: Array | None = None, accumulate: bool = False
+) -> None:
+    """``c[m,n] = a[m,k] @ b[k,n] + bias[n]``, or ``c += a @ b``."""
+    if accumulate and bias is not None:
+        raise ValueError("bias must be None when accumulate is True")
+    product = a @ b
+    if bias is not None:
+        product += bias
+    c[...] = c + product if accumulate else product
+
+
+def gemm_nt(c: Array, a: Array, b: Array, accumulate: bool = False) -> None:
+    """``c[m,n] = a[m,k] @ b[n,k].T``, or ``c += a @ b.T``."""
+    gemm_nn(c, a, b.T, accumulate=accumulate)
+
+
+def gemm_tn(c: Array, a: Array, b: Array, accumulate: bool = False) -> None:
+    """``c[m,n] = a[k,m].T @ b[k,n]``, or ``c += a.T @ b``."""
+    gemm_nn(c, a.T, b, accumulate=accumulate)
+
+
+def dense_forward(
+    h: Array, x: Array, w: Array, bias: Array | None, activation: str
+) -> None:
+    """``h[B,O] = act(x[B,I] @ w[I,O] + bias[O])``."""
+    gemm_nn(h, x, w, bias)
+    activation_forward(h, h, activation)
+
+
+def column_sum(out: Array, a: Array) -> None:
+    """``out[n]`` = sum of the rows of ``a[m,n]``, added in order."""
+    out[...] = 0
+    for row in a:
+        out += row
+
+
+# ----------------------------------------------------------- elementary functions
+
+# As in the compiled kernels, infinities and NaN appear where IEEE 754 puts them,
+# without a warning.
+_quiet = np.errstate(all="ignore")
+
+
+def _named(what: str, name: str, table: Mapping[str, _V]) -> _V:
+    if name not in table:
+        raise ValueError(f"unknown {what} {name!r}; one of {', '.join(table)}")
+    return table[name]
+
+
+_python_erf = np.frompyfunc(math.erf, 1, 1)
+_python_erfc = np.frompyfunc(math.erfc, 1, 1)
+
+
+def _erf(x: Array) -> Array:
+    return np.asarray(_python_erf(x), dtype=x.dtype)
+
+
+def _erfc(x: Array) -> Array:
+    return np.asarray(_python_erfc(x), dtype=x.dtype)
+
+
+def _sigmoid(x: Array) -> Array:
+    # 1 / (1 + e^-x), written so that the exponential never overflows.
+    e = np.exp(-np.abs(x))
+    return np.asarray(np.where(x >= 0, 1, e) / (1 + e))
+
+
+_ELEMENTARY: dict[str, Callable[[Array], Array]] = {
+    "exp": np.exp,
+    "expm1": np.expm1,
+    "log": np.log,
+    "log1p": np.log1p,
+    "tanh": np.tanh,
+    "sigmoid": _sigmoid,
+    "sin": np.sin,
+    "cos": np.cos,
+    "erf": _erf,
+    "erfc": _erfc,
+}
+
+
+@_quiet
+def elementary(out: Array, x: Array, function: str) -> None:
+    """``out[i] = function(x[i])``: exp, expm1, log, log1p, tanh, sigmoid, sin, ..."""
+    out[...] = _named("function", function, _ELEMENTARY)(x)
+
+
+# -------------------------------------------------------------------- activations
+
+_SELU_ALPHA = 1.6732632423543772848170429916717
+_SELU_SCALE = 1.0507009873554804934193349852946
+_LEAKY_SLOPE = 0.01
+_GELU_TANH_CUBIC = 0.044715
+# |z| beyond which gelu_tanh's inner tanh is exactly +-1 in float64; clipping there
+# keeps z**3 from overflowing and its derivative from becoming 0 * inf.
+_GELU_TANH_SATURATED = 30.0
+
+
+def _elu(z: Array) -> Array:
+    return np.where(z > 0, z, np.expm1(np.minimum(z, 0)))
+
+
+def _selu(z: Array) -> Array:
+    return _SELU_SCALE * np.where(z > 0, z, _SELU_ALPHA * np.expm1(np.minimum(z, 0)))
+
+
+def _normal_cdf(z: Array) -> Array:
+    # erfc keeps full relative accuracy in the left tail, where 1 + erf cancels.
+    return np.asarray(0.5 * _erfc(-z / math.sqrt(2)))
+
+
+def _gelu_tanh_gate(z: Array) -> Array:
+    # (1 + tanh u) / 2 = sigmoid(2 u),  u = sqrt(2/pi) (z + 0.044715 z^3)
+    z = np.clip(z, -_GELU_TANH_SATURATED, _GELU_TANH_SATURATED)
+    return _sigmoid(2 * math.sqrt(2 / math.pi) * (z + _GELU_TANH_CUBIC * z**3))
+
+
+def _softmax(z: Array) -> Array:
+    e = np.exp(z - z.max(axis=-1, keepdims=True))
+    return np.asarray(e / e.sum(axis=-1, keepdims=True))
+
+
+_FORWARD: dict[str, Callable[[Array], Array]] = {
+    "identity": lambda z: z,
+    "relu": lambda z: np.maximum(z, 0),
+    "leaky_relu": lambda z: np.where(z > 0, z, _LEAKY_SLOPE * z),
+    "elu": _elu,
+    "selu": _selu,
+    "gelu": lambda z: z * _normal_cdf(z),
+    "gelu_tanh": lambda z: z * _gelu_tanh_gate(z),
+    "silu": lambda z: z * _sigmoid(z),
+    "softplus": lambda z: np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z))),
+    "softsign": lambda z: z / (1 + np.abs(z)),
+    "sigmoid": _sigmoid,
+    "tanh": np.tanh,
+    "sin": np.sin,
+    "cos": np.cos,
+    "exp": np.exp,
+    "softmax": _softmax,
+}
+
+
+def _gelu_derivative(z: Array) -> Array:
+    # (z Phi(z))' = Phi(z) + z phi(z)
+    density = np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+    return _normal_cdf(z) + z * density
+
+
+def _gelu_tanh_derivative(z: Array) -> Array:
+    # (z s(2u))' = s + z s (1 - s) 2 u'; u is odd, so 1 - s(2u(z)) = s(2u(-z)), which
+    # does not cancel.
+    gate = _gelu_tanh_gate(z)
+    z = np.clip(z, -_GELU_TANH_SATURATED, _GELU_TANH_SATURATED)
+    inner = 2 * math.sqrt(2 / math.pi) * (1 + 3 * _GELU_TANH_CUBIC * z * z)
+    return np.asarray(gate + z * gate * _gelu_tanh_gate(-z) * inner)
+
+
+def _silu_derivative(z: Array) -> Array:
+    # (z s(z))' = s + z s (1 - s)
+    s = _sigmoid(z)
+    return np.asarray(s + z * s * _sigmoid(-z))
+
+
+# Derivatives as functions of what is saved: the output h where that suffices, else
+# the pre-activation z (see activation_saves).
+_DERIVATIVE: dict[str, Callable[[Array], Array]] = {
+    "identity": np.ones_like,
+    "relu": lambda h: (h > 0).astype(h.dtype),
+    "leaky_relu": lambda h: np.where(h > 0, 1, _LEAKY_SLOPE).astype(h.dtype),
+    "elu": lambda h: np.where(h > 0, 1, h + 1),
+    "selu": lambda h: np.where(h > 0, _SELU_SCALE, h + _SELU_SCALE * _SELU_ALPHA),
+    "gelu": _gelu_derivative,
+    "gelu_tanh": _gelu_tanh_derivative,
+    "silu": _silu_derivative,
+    "softplus": lambda h: -np.expm1(-h),
+    "softsign": lambda h: (1 - np.abs(h)) ** 2,
+    "sigmoid": lambda h: h * (1 - h),
+    "tanh": lambda h: 1 - h * h,
+    "sin": np.cos,
+    "cos": lambda z: -np.sin(z),
+    "exp": lambda h: h,
+}
+_SAVES_INPUT = ("gelu", "gelu_tanh", "silu", "sin", "cos")
+
+
+def activation_saves(kind: str) -> Literal["input", "output"]:
+    """Whether :func:`activation_backward` needs the activation's input or output."""
+    if kind not in ACTIVATIONS:
+        raise ValueError(
+            f"unknown activation {kind!r}; one of {', '.join(ACTIVATIONS)}"
+        )
+    return "input" if kind in _SAVES_INPUT else "output"
+
+
+@_quiet
+def activation_forward(h: Array, z: Array, activation: str) -> None:
+    """``h = act(z)``, 2-D; softmax runs along each row. ``h`` may be ``z``."""
+    h[...] = _named("activation", activation, _FORWARD)(z)
+
+
+@_quiet
+def activation_backward(dz: Array, dh: Array, saved: Array, activation: str) -> None:
+    """``dz = dh * act'``, with ``saved`` as :func:`activation_saves` says.
+
+    Softmax couples the elements of a row: ``dz = h * (dh - sum(dh * h))``.
+    """
+    if activation == "softmax":
+        dz[...] = saved * (dh - (dh * saved).sum(axis=-1, keepdims=True))
+    else:
+        dz[...] = dh * _named("activation", activation, _DERIVATIVE)(saved)
+
+
+# ------------------------------------------------------------------------- losses
+
+
+def _elementwise_loss(
+    p: Array, y: Array, loss: str, delta: float
+) -> tuple[Array, Array]:
+    """``l(p, y)`` and ``dl/dp`` for each element."""
+    r = p - y
+    a = np.abs(r)
+    if loss == "mse":
+        return r * r, 2 * r
+    if loss == "mae":
+        return a, np.sign(r)
+    if loss == "huber":
+        value = np.where(a <= delta, 0.5 * r * r, delta * (a - 0.5 * delta))
+        return value, np.clip(r, -delta, delta)
+    if loss == "pseudo_huber":
+        # delta^2 (sqrt(1 + t^2) - 1) with t = r / delta, without the cancellation.
+        t = r / delta
+        root = np.hypot(1, t)
+        return delta**2 * t * (t / (root + 1)), r / root
+    if loss == "binary_cross_entropy":
+        # -y log s(p) - (1 - y) log(1 - s(p)) for logits p.
+        return np.maximum(p, 0) - p * y + np.log1p(np.exp(-np.abs(p))), _sigmoid(p) - y
+    raise ValueError(f"unknown loss {loss!r}; one of {', '.join(LOSSES)}")
+
+
+def _cross_entropy(p: Array, target: Array) -> tuple[Array, Array]:
+    """``-y log softmax(p)`` and its gradient; labels count as one-hot rows."""
+    if target.ndim == 1:
+        y = np.zeros_like(p)
+        y[np.arange(len(target)), target] = 1
+    else:
+        y = target
+    shifted = p - p.max(axis=-1, keepdims=True)
+    log_softmax = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    # 0 log 0 = 0: a class with a logit of -inf and no target costs nothing.
+    value = -y * np.where(y == 0, 0, log_softmax)
+    return value, np.exp(log_softmax) * y.sum(axis=-1, keepdims=True) - y
+
+
+@_quiet
+def loss_rows(
+    dpred: Array | None,
+    row_loss: Array,
+    pred: Array,
+    target: Array,
+    row_scale: Array,
+    loss: str,
+    delta: float = 1.0,
+) -> None:
+    """Loss of each row (unscaled) and its gradient (scaled).
+
+    ``row_loss[b] = sum_o l(pred[b,o], target[b,o])`` and ``dpred[b,:] =
+    row_scale[b] * dl/dpred[b,:]``. ``pred`` is ``(B, O)``; ``target`` too, or int64
+    labels ``(B,)`` for cross_entropy. The loss of the batch is then ``sum(row_scale *
+    row_loss)``. ``dpred`` may be None.
+    """
+    if loss == "cross_entropy":
+        value, slope = _cross_entropy(pred, target)
+    else:
+        value, slope = _elementwise_loss(pred, target, loss, delta)
+    row_loss[...] = value.sum(axis=1)
+    if dpred is not None:
+        dpred[...] = row_scale[:, None] * slope
+
+
+# ---------------------------------------------------------- steps of the optimisers
+
+
+def _gradient(param: Array, grad: Array, weight_decay: float, maximize: bool) -> Array:
+    # The penalty (weight_decay / 2) |param|^2 is minimised even if the rest is
+    # maximised, as in torch. Without one the parameter stays out: 0 * inf is NaN.
+    g = -grad if maximize else grad
+    return g if weight_decay == 0 else g + weight_decay * param
+
+
+def _denominator(square: Array, eps: float, eps_mode: str) -> Array:
+    if eps_mode == "inside":
+        return np.sqrt(square + eps)
+    if eps_mode == "outside":
+        return np.sqrt(square) + eps
+    raise ValueError(f"unknown eps_mode {eps_mode!r}")
+
+
+# fmt: off
+@_quiet
+def sgd_step(
+    param: Array, buf: Array | None, grad: Array, lr: float, momentum: float,
+    dampening: float, nesterov: bool, weight_decay: float, maximize: bool, step: int,
+) -> None:
+    """``v = momentum v + (1 - dampening) g``, ``param -= lr v``.
+
+    With Nesterov's momentum [2] it is ``param -= lr (g + momentum v)``. ``step`` counts
+    from 1, where v is g itself; ``buf`` holds v and is None when ``momentum`` is 0.
+    """
+    g = _gradient(param, grad, weight_decay, maximize)
+    if momentum != 0:
+        assert buf is not None
+        buf[...] = g if step == 1 else momentum * buf + (1 - dampening) * g
+        g = g + momentum * buf if nesterov else buf
+    param -= lr * g
+
+
+@_quiet
+def adagrad_step(
+    param: Array, sum: Array, grad: Array, lr: float, lr_decay: float, eps: float,
+    weight_decay: float, maximize: bool, eps_mode: str, step: int,
+) -> None:
+    """``G += g^2``, ``param -= lr / (1 + (step - 1) lr_decay) g / (sqrt(G) + eps)``.
+
+    From [2]; ``sum`` holds G (torch's name). eps_mode "inside" is ``sqrt(G + eps)``.
+    """
+    g = _gradient(param, grad, weight_decay, maximize)
+    sum += g * g
+    param -= lr / (1 + (step - 1) * lr_decay) * (g / _denominator(sum, eps, eps_mode))
+
+
+@_quiet
+def rmsprop_step(
+    param: Array, square_avg: Array, momentum_buf: Array | None,
+    grad_avg: Array | None, grad: Array, lr: float, alpha: float, eps: float,
+    momentum: float, weight_decay: float, maximize: bool, eps_mode: str,
+) -> None:
+    """``v = alpha v + (1 - alpha) g^2``, ``param -= lr g / (sqrt(v) + eps)`` [2].
+
+    With ``grad_avg`` (centred) the running mean's square is taken off ``v``, clamped at
+    0 since rounding can leave it negative. ``momentum_buf`` is None without momentum.
+    """
+    g = _gradient(param, grad, weight_decay, maximize)
+    square_avg[...] = alpha * square_avg + (1 - alpha) * g * g
+    variance = square_avg
+    if grad_avg is not None:
+        grad_avg[...] = alpha * grad_avg + (1 - alpha) * g
+        variance = np.maximum(square_avg - grad_avg * grad_avg, 0)
+    direction = g / _denominator(variance, eps, eps_mode)
+    if momentum != 0:
+        assert momentum_buf is not None
+        momentum_buf[...] = momentum * momentum_buf + direction
+        direction = momentum_buf
+    param -= lr * direction
+
+
+@_quiet
+def adam_step(
+    param: Array, exp_avg: Array, exp_avg_sq: Array, max_exp_avg_sq: Array | None,
+    grad: Array, lr: float, beta1: float, beta2: float, eps: float,
+    weight_decay: float, decoupled: bool, maximize: bool, eps_mode: str, step: int,
+) -> None:
+    """Adam [1] and, with ``decoupled``, AdamW; ``step`` t counts from 1.
+
+    ``m = beta1 m + (1 - beta1) g``, ``v = beta2 v + (1 - beta2) g^2``,
+    ``m_hat = m / (1 - beta1^t)``, ``v_hat = v / (1 - beta2^t)``. The step is lr times,
+    by ``eps_mode``, "outside": ``m_hat / (sqrt(v_hat) + eps)`` (algorithm 1), "inside":
+    ``m_hat / sqrt(v_hat + eps)``, or "hat":
+    ``sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + eps)`` (end of section 2).
+    ``max_exp_avg_sq`` (AMSGrad) replaces v by its running maximum.
+    """
+    if decoupled:
+        param *= 1 - lr * weight_decay
+        weight_decay = 0.0
+    g = _gradient(param, grad, weight_decay, maximize)
+    exp_avg[...] = beta1 * exp_avg + (1 - beta1) * g
+    exp_avg_sq[...] = beta2 * exp_avg_sq + (1 - beta2) * g * g
+    v = exp_avg_sq
+    if max_exp_avg_sq is not None:
+        np.maximum(max_exp_avg_sq, exp_avg_sq, out=max_exp_avg_sq)
+        v = max_exp_avg_sq
+    correction1, correction2 = 1 - beta1**step, 1 - beta2**step
+    if eps_mode == "hat":
+        scale = lr * math.sqrt(correction2) / correction1
+        param -= scale * (exp_avg / (np.sqrt(v) + eps))
+    else:
+        m_hat, v_hat = exp_avg / correction1, v / correction2
+        param -= lr * (m_hat / _denominator(v_hat, eps, eps_mode))
+# fmt: on
+
+
+# ------------------------------------------------------------------ random numbers
+
+_MASK32 = 0xFFFFFFFF
+_MASK64 = 0xFFFFFFFFFFFFFFFF
+_SHUFFLE_STREAM = 0x53485546  # "SHUF"
+
+
+def philox4x32(
+    counter: tuple[Array | int, ...], key: tuple[int, int]
+) -> tuple[npt.NDArray[np.uint64], ...]:
+    """Philox4x32-10 [4]: four 32-bit words from a counter of four and a key of two.
+
+    Counters may be arrays (broadcast together); words are held in uint64.
+    """
+    c0, c1, c2, c3 = (np.asarray(c, dtype=np.uint64) for c in counter)
+    k0, k1 = key
+    low, shift = np.uint64(_MASK32), np.uint64(32)
+    for _ in range(10):
+        product0 = np.uint64(0xD2511F53) * c0
+        product1 = np.uint64(0xCD9E8D57) * c2
+        c0, c1, c2, c3 = (
+            (product1 >> shift) ^ c1 ^ np.uint64(k0),
+            product1 & low,
+            (product0 >> shift) ^ c3 ^ np.uint64(k1),
+            product0 & low,
+        )
+        k0 = (k0 + 0x9E3779B9) & _MASK32
+        k1 = (k1 + 0xBB67AE85) & _MASK32
+    return c0, c1, c2, c3
+
+
+def shuffle(order: npt.NDArray[np.int64], seed: int, epoch: int) -> None:
+    """``order`` := the permutation of 0..N-1 that belongs to (seed, epoch).
+
+    Fisher-Yates from the top: element i is swapped with element j <= i, the high 64
+    bits of ``r * (i + 1)``, where the random word r depends on (seed, epoch, i) alone.
+    """
+    n = len(order)
+    draws = np.arange(n, dtype=np.uint64)
+    words = philox4x32(
+        (
+            draws & np.uint64(_MASK32),
+            draws >> np.uint64(32),
+            epoch & _MASK32,
+            _SHUFFLE_STREAM,
+        ),
+        (seed & _MASK32, (seed >> 32) & _MASK32),
+    )
+    random = (words[0] | (words[1] << np.uint64(32))).tolist()
+    result = list(range(n))
+    for i in range(n - 1, 0, -1):
+        j = random[i] * (i + 1) >> 64  # Python integers: the full 128-bit product
+        result[i], result[j] = result[j], result[i]
+    order[...] = result
+
+
+_shuffle = shuffle  # for MLP.fit, where the name is an argument
+
+
+# ------------------------------------------------------------------ loss functions
+
+
+@dataclass
+class Loss:
+    """A loss over a batch: mean (or sum) of :func:`loss_rows` over rows and outputs.
+
+    With weights the mean is ``sum(w * l) / sum(w)`` and the sum is ``sum(w * l)``;
+    cross-entropy averages over rows only.
+    """
+
+    kind: str
+    delta: float = 1.0
+    reduction: str = "mean"
+
+    def __call__(
+        self, pred: Array, target: Array, sample_weight: Array | None = None
+    ) -> float:
+        """Return the loss of predictions ``(B, O)`` or ``(B,)``."""
+        return self.value_and_grad(pred, target, sample_weight)[0]
+
+    def value_and_grad(
+        self, pred: Array, target: Array, sample_weight: Array | None = None
+    ) -> tuple[float, Array]:
+        """Return the loss and its derivative by ``pred``, in the shape of ``pred``."""
+        pred = np.asarray(pred)
+        if pred.dtype not in (np.float32, np.float64):
+            pred = pred.astype(np.float64)
+        rows = pred.reshape(len(pred), -1)
+        target = np.asarray(target)
+        if self.kind != "cross_entropy" or target.ndim == 2:
+            target = target.astype(pred.dtype).reshape(rows.shape)
+        weight = np.ones(len(rows)) if sample_weight is None else sample_weight
+        scale = np.asarray(weight, dtype=np.float64)
+        if self.reduction == "mean":
+            outputs = 1 if self.kind == "cross_entropy" else rows.shape[1]
+            scale = scale / (scale.sum() * outputs)
+        scale = scale.astype(pred.dtype)
+        row_loss, dpred = np.empty_like(scale), np.empty_like(rows)
+        loss_rows(dpred, row_loss, rows, target, scale, self.kind, self.delta)
+        return float((scale * row_loss).sum()), dpred.reshape(pred.shape)
+
+
+def MSE(*, reduction: str = "mean") -> Loss:
+    """``(p - y)^2``."""
+    return Loss("mse", reduction=reduction)
+
+
+def MAE(*, reduction: str = "mean") -> Loss:
+    """``|p - y|``."""
+    return Loss("mae", reduction=reduction)
+
+
+def Huber(delta: float = 1.0, *, reduction: str = "mean") -> Loss:
+    """``r^2 / 2`` up to delta, ``delta (|r| - delta / 2)`` beyond."""
+    return Loss("huber", delta, reduction)
+
+
+def PseudoHuber(delta: float = 1.0, *, reduction: str = "mean") -> Loss:
+    """``delta^2 (sqrt(1 + (r / delta)^2) - 1)``."""
+    return Loss("pseudo_huber", delta, reduction)
+
+
+def CrossEntropy(*, reduction: str = "mean") -> Loss:
+    """``-log softmax(p)[y]`` for labels, ``-y . log softmax(p)`` for probabilities."""
+    return Loss("cross_entropy", reduction=reduction)
+
+
+def BinaryCrossEntropy(*, reduction: str = "mean") -> Loss:
+    """``-y log s(p) - (1 - y) log(1 - s(p))``, s the sigmoid."""
+    return Loss("binary_cross_entropy", reduction=reduction)
+
+
+# ---------------------------------------------------------------------- optimisers
+
+
+class Optimizer:
+    """Steps any float arrays downhill, in place; one step count for all of them.
+
+    The optimisers below have torch's names, defaults and formulas.
+    """
+
+    def __post_init__(self) -> None:
+        self.step_count = 0
+        self.slots: list[dict[str, Array]] = []
+
+    def step(
+        self, params: Array | Sequence[Array], grads: Array | Sequence[Array]
+    ) -> None:
+        """Update one array, or several, with gradients of the same shapes."""
+        params = [params] if isinstance(params, np.ndarray) else params
+        grads = [grads] if isinstance(grads, np.ndarray) else grads
+        if not self.slots:
+            first = self._slots()
+            self.slots = [
+                {name: np.full_like(p, fill) for name, fill in first.items()}
+                for p in params
+            ]
+        self.step_count += 1
+        for param, grad, slots in zip(params, grads, self.slots, strict=True):
+            self._update(param, grad, slots)
+
+    def _slots(self) -> dict[str, float]:
+        """Name and first value of each array of state."""
+        raise NotImplementedError
+
+    def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
+        raise NotImplementedError
+
+
+# fmt: off
+@dataclass
+class SGD(Optimizer):
+    """:func:`sgd_step`."""
+
+    lr: float = 1e-3
+    momentum: float = 0.0
+    dampening: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    maximize: bool = False
+
+    def _slots(self) -> dict[str, float]:
+        return {"momentum_buffer": 0.0} if self.momentum else {}
+
+    def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
+        sgd_step(
+            param, slots.get("momentum_buffer"), grad, self.lr, self.momentum,
+            self.dampening, self.nesterov, self.weight_decay, self.maximize,
+            self.step_count,
+        )
+
+
+@dataclass
+class Adagrad(Optimizer):
+    """:func:`adagrad_step`."""
+
+    lr: float = 1e-2
+    lr_decay: float = 0.0
+    weight_decay: float = 0.0
+    initial_accumulator_value: float = 0.0
+    eps: float = 1e-10
+    maximize: bool = False
+    eps_mode: str = "outside"
+
+    def _slots(self) -> dict[str, float]:
+        return {"sum": self.initial_accumulator_value}
+
+    def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
+        adagrad_step(
+            param, slots["sum"], grad, self.lr, self.lr_decay, self.eps,
+            self.weight_decay, self.maximize, self.eps_mode, self.step_count,
+        )
+
+
+@dataclass
+class RMSprop(Optimizer):
+    """:func:`rmsprop_step`."""
+
+    lr: float = 1e-2
+    alpha: float = 0.99
+    eps: float = 1e-8
+    momentum: float = 0.0
+    centered: bool = False
+    weight_decay: float = 0.0
+    maximize: bool = False
+    eps_mode: str = "outside"
+
+    def _slots(self) -> dict[str, float]:
+        names = ["square_avg"] + ["momentum_buffer"] * (self.momentum != 0)
+        return dict.fromkeys(names + ["grad_avg"] * self.centered, 0.0)
+
+    def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
+        rmsprop_step(
+            param, slots["square_avg"], slots.get("momentum_buffer"),
+            slots.get("grad_avg"), grad, self.lr, self.alpha, self.eps, self.momentum,
+            self.weight_decay, self.maximize, self.eps_mode,
+        )
+
+
+@dataclass
+class Adam(Optimizer):
+    """:func:`adam_step`."""
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    amsgrad: bool = False
+    maximize: bool = False
+    eps_mode: str = "outside"
+    decoupled: ClassVar[bool] = False
+
+    def _slots(self) -> dict[str, float]:
+        names = ["exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * self.amsgrad
+        return dict.fromkeys(names, 0.0)
+
+    def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
+        adam_step(
+            param, slots["exp_avg"], slots["exp_avg_sq"], slots.get("max_exp_avg_sq"),
+            grad, self.lr, *self.betas, self.eps, self.weight_decay, self.decoupled,
+            self.maximize, self.eps_mode, self.step_count,
+        )
+# fmt: on
+
+
+@dataclass
+class AdamW(Adam):
+    """Adam with decoupled weight decay."""
+
+    weight_decay: float = 1e-2
+    decoupled: ClassVar[bool] = True
+
+
+# ----------------------------------------------------------- multilayer perceptron
+
+_RELU_LIKE = ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus")
+
+
+def init_weights(
+    rng: np.random.Generator, fan_in: int, fan_out: int, name: str, activation: str
+) -> npt.NDArray[np.float64]:
+    """First weights ``(fan_in, fan_out)`` of a layer [3].
+
+    ``name`` is he_normal (standard deviation ``sqrt(2 / fan_in)``), lecun_normal
+    (``sqrt(1 / fan_in)``), glorot_uniform (limit ``sqrt(6 / (fan_in + fan_out))``),
+    zeros, or "auto": he_normal before ReLU-like activations, lecun_normal before selu,
+    glorot_uniform before the others.
+    """
+    if name == "auto":
+        name = "he_normal" if activation in _RELU_LIKE else "glorot_uniform"
+        name = "lecun_normal" if activation == "selu" else name
+    shape = (fan_in, fan_out)
+    if name == "he_normal":
+        return math.sqrt(2 / fan_in) * rng.standard_normal(shape)
+    if name == "lecun_normal":
+        return math.sqrt(1 / fan_in) * rng.standard_normal(shape)
+    if name == "glorot_uniform":
+        variance = 2 / (fan_in + fan_out)
+        limit = math.sqrt(3 * variance)  # U(-a, a) has the variance a^2 / 3
+        return rng.uniform(-limit, limit, shape)
+    if name == "zeros":
+        return np.zeros(shape)
+    raise ValueError(f"unknown init {name!r}")
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A dense layer of ``n`` units; None takes the network's default."""
+
+    n: int
+    activation: str | None = None
+    bias: bool = True
+    init: str | None = None
+
+
+@dataclass
+class History:
+    """Losses of the epochs of :meth:`MLP.fit`."""
+
+    loss: list[float] = field(default_factory=list)
+    val_loss: list[float] = field(default_factory=list)
+
+
+class MLP:
+    """Multilayer perceptron ``h_0 = x, h_t = act_t(h_{t-1} @ W_t + b_t)``.
+
+    Arguments and methods are those of ``fastmlp.MLP``, for dense layers.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[int | Dense],
+        *,
+        activation: str = "relu",
+        output_activation: str = "identity",
+        init: str = "auto",
+        bias: bool = True,
+        dtype: npt.DTypeLike = "float32",
+        seed: int | None = None,
+    ) -> None:
+        n_in, *rest = layers
+        assert isinstance(n_in, int)
+        self.n_in, self.dtype = n_in, np.dtype(dtype)
+        self.layers: list[Dense] = []
+        for i, spec in enumerate(rest):
+            layer = spec if isinstance(spec, Dense) else Dense(spec, bias=bias)
+            default = output_activation if i == len(rest) - 1 else activation
+            kind = layer.activation or default
+            activation_saves(kind)  # raises for an unknown name
+            self.layers.append(replace(layer, activation=kind, init=layer.init or init))
+        self.n_out = self.layers[-1].n
+        widths = [n_in, *(layer.n for layer in self.layers)]
+        self.n_params = 0
+        for fan_in, layer in zip(widths, self.layers, strict=False):
+            self.n_params += (fan_in + layer.bias) * layer.n
+        self.params = np.zeros(self.n_params, dtype=self.dtype)
+        self.weights, self.biases = self._views(self.params)
+        rng = np.random.default_rng(seed)
+        for w, layer in zip(self.weights, self.layers, strict=True):
+            fan_in, fan_out = w.shape
+            name, kind = str(layer.init), str(layer.activation)
+            w[...] = init_weights(rng, fan_in, fan_out, name, kind)
+        self._tape: list[tuple[Array, Array]] = []
+
+    def _views(self, flat: Array) -> tuple[list[Array], list[Array | None]]:
+        """Weights and biases as views of a flat vector W0, b0, W1, b1, ..."""
+        weights: list[Array] = []
+        biases: list[Array | None] = []
+        start, fan_in = 0, self.n_in
+        for layer in self.layers:
+            size = fan_in * layer.n
+            weights.append(flat[start : start + size].reshape(fan_in, layer.n))
+            start += size
+            biases.append(flat[start : start + layer.n] if layer.bias else None)
+            start += layer.n if layer.bias else 0
+            fan_in = layer.n
+        return weights, biases
+
+    def forward(self, x: npt.ArrayLike) -> Array:
+        """Return the output for ``x (B, I)`` or ``(I,)``; keep what backward needs."""
+        x = np.asarray(x, dtype=self.dtype)
+        h, self._tape = np.atleast_2d(x), []
+        for layer, w, b in zip(self.layers, self.weights, self.biases, strict=True):
+            kind = str(layer.activation)
+            z = np.empty((len(h), layer.n), dtype=self.dtype)
+            gemm_nn(z, h, w, b)
+            out = np.empty_like(z)
+            activation_forward(out, z, kind)
+            self._tape.append((h, z if activation_saves(kind) == "input" else out))
+            h = out
+        return h[0] if x.ndim == 1 else h
+
+    def backward(self, dy: npt.ArrayLike) -> tuple[Array, Array]:
+        """``(dx, grads)`` of a loss with derivative ``dy`` at the last output.
+
+        Per layer, last to first: ``dz = dh * act'``, ``dW = h_in.T @ dz``, ``db`` =
+        column sums of dz, ``dh_in = dz @ W.T``.
+        """
+        dy = np.asarray(dy, dtype=self.dtype)
+        dh, grads = np.atleast_2d(dy), np.empty_like(self.params)
+        dweights, dbiases = self._views(grads)
+        for i in reversed(range(len(self.layers))):
+            h_in, saved = self._tape[i]
+            dz, dh_in = np.empty_like(dh), np.empty_like(h_in)
+            activation_backward(dz, dh, saved, str(self.layers[i].activation))
+            gemm_tn(dweights[i], h_in, dz)
+            db = dbiases[i]
+            if db is not None:
+                column_sum(db, dz)
+            gemm_nt(dh_in, dz, self.weights[i])
+            dh = dh_in
+        return (dh[0] if dy.ndim == 1 else dh), grads
+
+    def predict(self, x: npt.ArrayLike, out: Array | None = None) -> Array:
+        """Return the output for ``x (B, I)`` or ``(I,)``, in ``out`` if given."""
+        tape, y = self._tape, self.forward(x)
+        self._tape = tape
+        if out is None:
+            return y
+        out[...] = y
+        return out
+
+    __call__ = predict
+
+    def vjp(self, x: npt.ArrayLike, dy: npt.ArrayLike) -> tuple[Array, Array, Array]:
+        """``(y, dx, grads)``: forward and backward in one."""
+        y = self.forward(x)
+        return y, *self.backward(dy)
+
+    def value_and_grad(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        loss: Loss,
+        sample_weight: Array | None = None,
+    ) -> tuple[float, Array]:
+        """Return the loss and its gradient with respect to ``params``."""
+        value, dy = loss.value_and_grad(self.forward(x), np.asarray(y), sample_weight)
+        return value, self.backward(dy)[1]
+
+    def train_step(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        loss: Loss,
+        optimizer: Optimizer,
+        sample_weight: Array | None = None,
+    ) -> float:
+        """One step of the optimiser; returns the loss before it."""
+        value, grads = self.value_and_grad(x, y, loss, sample_weight)
+        optimizer.step(self.params, grads)
+        return value
+
+    def evaluate(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        loss: Loss,
+        sample_weight: Array | None = None,
+    ) -> float:
+        """Return the loss, without a step."""
+        return loss(self.predict(x), np.asarray(y), sample_weight)
+
+    def fit(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        *,
+        loss: Loss,
+        optimizer: Optimizer,
+        epochs: int,
+        batch_size: int,
+        shuffle: bool = True,
+        sample_weight: Array | None = None,
+        validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        seed: int | None = None,
+    ) -> History:
+        """Train on mini-batches without replacement, the last one possibly short.
+
+        An epoch's loss is the mean of its batches' weighted by rows (by weight if there
+        are sample weights), or their sum for ``reduction="sum"``.
+        """
+        x, y = np.asarray(x), np.asarray(y)
+        seed = (
+            int(np.random.default_rng(seed).integers(2**63)) if seed is None else seed
+        )
+        history, order = History(), np.arange(len(x))
+        for epoch in range(epochs):
+            if shuffle:
+                _shuffle(order, seed, epoch)
+            values, shares = [], []
+            for start in range(0, len(x), batch_size):
+                rows = order[start : start + batch_size]
+                weight = None if sample_weight is None else sample_weight[rows]
+                values.append(
+                    self.train_step(x[rows], y[rows], loss, optimizer, weight)
+                )
+                shares.append(len(rows) if weight is None else weight.sum())
+            total = np.average(values, weights=shares)
+            total = total if loss.reduction == "mean" else np.sum(values)
+            history.loss.append(float(total))
+            if validation_data is not None:
+                history.val_loss.append(self.evaluate(*validation_data, loss))
+        return history

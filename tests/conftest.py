@@ -1,0 +1,87 @@
+"""Fixtures and tolerances that all tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import fastmlp as fm
+import numpy as np
+import pytest
+
+# Sizes around the widths of vectors and register tiles: 1 lane to several vectors,
+# each with its neighbours, so that every tail is taken.
+TAILS = (1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 64, 65)
+
+SEED = 20240229
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """An error bound in units of eps = np.finfo(dtype).eps, and why it holds."""
+
+    ulps: float
+    reason: str
+
+    def of(self, dtype: np.dtype | type | str) -> float:
+        """The bound as a plain number for ``dtype``."""
+        return self.ulps * float(np.finfo(dtype).eps)
+
+
+TOLERANCE = {
+    "elementary": Tolerance(
+        4,
+        "exp, log, tanh and the like are polynomials of near machine precision after "
+        "one exact or two-word range reduction",
+    ),
+    "elementwise": Tolerance(
+        16,
+        "an activation or loss is one or two elementary functions and a handful of "
+        "roundings, relative to its largest intermediate term",
+    ),
+    "update": Tolerance(
+        16,
+        "an optimiser step is about ten roundings per element, relative to the "
+        "largest element of the array",
+    ),
+    "network": Tolerance(
+        512,
+        "a few layers of sums over at most some hundred terms, whose errors grow with "
+        "depth and width",
+    ),
+    "finite_difference": Tolerance(
+        1e-6 / float(np.finfo(np.float64).eps),
+        "central differences with the step cbrt(eps) are good to eps**(2/3) = 4e-11 "
+        "times the third derivative; 1e-6 leaves room for steep functions",
+    ),
+}
+
+
+def pytest_make_parametrize_id(config: object, val: object, argname: str) -> str | None:
+    """Short ids for dtypes."""
+    return val.__name__ if val in (np.float32, np.float64) else None
+
+
+@pytest.fixture(params=[np.float32, np.float64], ids=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> type:
+    """Both dtypes of the library."""
+    return request.param
+
+
+@pytest.fixture(params=fm.available_isas())
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every instruction set of this machine, active for the test."""
+    with fm.use_isa(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Random numbers that are the same in every run."""
+    return np.random.default_rng(SEED)
+
+
+@pytest.fixture(params=TAILS)
+def tail(request: pytest.FixtureRequest) -> int:
+    """One of the sizes that exercise every tail."""
+    return request.param

@@ -1,0 +1,85 @@
+"""The C++ side: builds the library on its own with CMake and runs its tests.
+
+Warnings are errors in this build, so it is also where they are looked for.
+"""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import fastmlp as fm
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*command: str | Path) -> str:
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("build")
+    run(
+        *("cmake", "-S", ROOT, "-B", folder, "-G", "Ninja"),
+        *("-DFASTMLP_DEVELOPER=ON", "-DFASTMLP_WERROR=ON"),
+    )
+    run("cmake", "--build", folder)
+    return folder
+
+
+def test_trains_without_python(build: Path) -> None:
+    assert run(build / "tests/cpp/test_train").strip() == "all checks passed"
+
+
+def test_elementary_functions(build: Path) -> None:
+    hashes = set()
+    for isa in fm.available_isas():
+        out = run(build / f"tests/cpp/test_math_{isa}")
+        found = re.search(r"^hash .* ([0-9a-f]{16})$", out, re.MULTILINE)
+        assert found, out
+        hashes.add(found[1])
+    assert len(hashes) == 1, "the instruction sets disagree in bits"
+
+
+def test_benchmark_runs(build: Path) -> None:
+    out = run(build / "bench/bench_kernels", "--rounds", "1", "activation")
+    assert "tanh forward" in out
+
+
+def test_installs_and_is_found(build: Path, tmp_path: Path) -> None:
+    """An outside CMake project finds the installed library and trains with it."""
+    run("cmake", "--install", build, "--prefix", tmp_path / "prefix")
+    source = tmp_path / "user"
+    source.mkdir()
+    (source / "main.cpp").write_text(
+        "#include <fastmlp/mlp.h>\n"
+        "#include <cstdio>\n"
+        "int main() {\n"
+        "  fastmlp::Mlp<float> mlp(1, {{1}});\n"
+        "  const float x[2] = {0, 1}, y[2] = {1, 3};\n"
+        "  fastmlp::OptimizerConfig config;\n"
+        "  config.lr = 0.3;\n"
+        "  fastmlp::Optimizer sgd(config);\n"
+        "  for (int i = 0; i < 200; ++i)\n"
+        "    mlp.train_step({x, {y}, 2}, {}, sgd);\n"
+        '  std::printf("%.3f %.3f\\n", mlp.params()[0], mlp.params()[1]);\n'
+        "}\n"
+    )
+    (source / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.20)\n"
+        "project(user CXX)\n"
+        "find_package(fastmlp REQUIRED)\n"
+        "add_executable(user main.cpp)\n"
+        "target_link_libraries(user PRIVATE fastmlp::fastmlp)\n"
+    )
+    out = tmp_path / "out"
+    prefix = f"-DCMAKE_PREFIX_PATH={tmp_path / 'prefix'}"
+    run("cmake", "-S", source, "-B", out, "-G", "Ninja", prefix)
+    run("cmake", "--build", out)
+    assert run(out / "user").split() == ["2.000", "1.000"]
