@@ -25,9 +25,9 @@ void gemm_blocked(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a
                   RightOperand<T> b, Index k, const T* bias, bool accumulate,
                   T* left_scratch) {
   const Index m = c.rows, n = c.cols;
-  // A packed panel is read once per column panel: with few of those, packing is the larger
-  // part of the work.
-  const bool pack = m >= table.mr && n > 2 * table.nr;
+  // Rows that are contiguous along k are read as they lie: transposing them into a panel
+  // costs more than it saves. So does packing for few column panels.
+  const bool pack = a.cs != 1 && m >= table.mr && n > 2 * table.nr;
   for (Index j = 0; j < n; j += kNc<T>) {
     const Index nj = std::min(n - j, kNc<T>);
     for (Index p = 0; p < k || p == 0; p += kKc) {

@@ -24,14 +24,18 @@ using detail::Workspace;
 // weight gradient's chain runs over the rows in order however they are grouped.
 
 // Rows that training takes at a time: their values should stay in the second-level cache,
-// yet be enough to make reading the weights again worth it.
+// yet be enough to make fetching weights and weight gradients once more worth it.
 template <class T>
 Index chunk_rows(const NetworkPlan& net, Index rows) {
   constexpr Index kBytes = 1 << 20;
-  constexpr Index kFewest = 256;
+  constexpr Index kFewest = 512;
   const Index fitting = kBytes / (net.values_per_row * static_cast<Index>(sizeof(T)));
-  // A multiple of every register tile, so that only the last chunk has an edge.
-  return std::min(rows, std::max(kFewest, fitting) / 24 * 24);
+  const Index most = std::max(kFewest, fitting);
+  // Chunks of about the same size, of whole register tiles.
+  constexpr Index kTile = 24;
+  const Index chunks = (rows + most - 1) / most;
+  const Index even = (rows + chunks - 1) / chunks;
+  return std::min(rows, (even + kTile - 1) / kTile * kTile);
 }
 
 // Rows taken through all layers together: small while the weights stay in cache, more

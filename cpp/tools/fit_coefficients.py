@@ -309,9 +309,9 @@ def main() -> None:
     cos_count = {"F": 3, "D": 6}
     erf_count = {"F": 9, "D": 24}
     erf_limit = {"F": mpf("3.95"), "D": mpf("5.95")}
-    erfc_count = {"F": 10, "D": 22}
+    erfc_count = {"F": 11, "D": 22}
     erfc_limit = {"F": mpf("10.1"), "D": mpf("27.3")}
-    erfc_centre = {"F": mpf(3), "D": mpf(4)}
+    erfc_centre = {"F": mpf(2), "D": mpf(4)}
 
     for kind in both:
         log2e = to_type(1 / mp.ln(2), kind)

@@ -52,23 +52,32 @@ FASTMLP_INLINE Vec<T> pick(float f, double d) {
   return Vec<T>::set1(pick_scalar<T>(f, d));
 }
 
-// c[0] + c[1] x + ...: even and odd powers apart, which halves the chain of dependent
-// operations for one more multiplication.
+// c[0] + c[1] x + ... by Horner's rule.
+template <class T, int N>
+FASTMLP_INLINE Vec<T> horner_of(Vec<T> x, const T (&c)[N]) {
+  Vec<T> y = Vec<T>::set1(c[N - 1]);
+  for (int i = N - 2; i >= 0; --i) y = fma(y, x, Vec<T>::set1(c[i]));
+  return y;
+}
+// The same with even and odd powers apart, which halves the chain of dependent operations
+// for one more multiplication; loses digits where the two halves cancel.
 template <class T, int N>
 FASTMLP_INLINE Vec<T> poly_of(Vec<T> x, const T (&c)[N]) {
-  if constexpr (N < 5) {
-    Vec<T> y = Vec<T>::set1(c[N - 1]);
-    for (int i = N - 2; i >= 0; --i) y = fma(y, x, Vec<T>::set1(c[i]));
-    return y;
+  if constexpr (N < 5) return horner_of(x, c);
+  const Vec<T> q = x * x;
+  constexpr int kEven = (N - 1) / 2 * 2, kOdd = N / 2 * 2 - 1;
+  Vec<T> even = Vec<T>::set1(c[kEven]);
+  for (int i = kEven - 2; i >= 0; i -= 2) even = fma(even, q, Vec<T>::set1(c[i]));
+  Vec<T> odd = Vec<T>::set1(c[kOdd]);
+  for (int i = kOdd - 2; i >= 1; i -= 2) odd = fma(odd, q, Vec<T>::set1(c[i]));
+  return fma(odd, x, even);
+}
+template <class T, int N, int M>
+FASTMLP_INLINE Vec<T> horner(Vec<T> x, const float (&f)[N], const double (&d)[M]) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    return horner_of(x, f);
   } else {
-    const Vec<T> q = x * x;
-    Vec<T> even = Vec<T>::set1(c[(N - 1) / 2 * 2]);
-    for (int i = (N - 1) / 2 * 2 - 2; i >= 0; i -= 2) {
-      even = fma(even, q, Vec<T>::set1(c[i]));
-    }
-    Vec<T> odd = Vec<T>::set1(c[N / 2 * 2 - 1]);
-    for (int i = N / 2 * 2 - 3; i >= 1; i -= 2) odd = fma(odd, q, Vec<T>::set1(c[i]));
-    return fma(odd, x, even);
+    return horner_of(x, d);
   }
 }
 template <class T, int N, int M>
@@ -426,7 +435,8 @@ FASTMLP_INLINE Vec<T> verfc(Vec<T> x) {
   const Vec<T> d = a + centre;
   const Vec<T> w0 = one / d;
   const Vec<T> w = fma(fnma(a - (d - centre), w0, fnma(d, w0, one)), w0, w0);
-  const Vec<T> g = w * poly((a - centre) * w, kErfcF, kErfcD);
+  const Vec<T> t = fnma(centre + centre, w, one);  // (a - K) / (a + K)
+  const Vec<T> g = w * horner(t, kErfcF, kErfcD);
   const Vec<T> y = fma(g, expm1_reduced(r), g) * exponent_of(to_bits(z)) *
                    Vec<T>::set1(T(0x1p-64));
   return select(x < Vec<T>::set1(0), Vec<T>::set1(2) - y, y);

@@ -80,15 +80,16 @@ static constexpr float kErfF[] = {
 static constexpr float kErfcCentreF = 0x1.0000000000000p+1f;
 static constexpr float kErfcF[] = {
     0x1.0586720000000p+0f,
-    -0x1.5fd38e0000000p-1f,
-    0x1.1e2dc80000000p-2f,
-    -0x1.2a7ba00000000p-5f,
-    -0x1.604d5a0000000p-6f,
-    0x1.a5bcf00000000p-8f,
-    0x1.8ed7700000000p-9f,
-    -0x1.7cd1e80000000p-11f,
-    -0x1.156d7c0000000p-11f,
-    -0x1.889c880000000p-15f,
+    -0x1.5fd3860000000p-1f,
+    0x1.1e2dda0000000p-2f,
+    -0x1.2a87f60000000p-5f,
+    -0x1.60598a0000000p-6f,
+    0x1.a8673c0000000p-8f,
+    0x1.916c080000000p-9f,
+    -0x1.b43dea0000000p-11f,
+    -0x1.36ac9a0000000p-11f,
+    0x1.89c54e0000000p-15f,
+    0x1.236dba0000000p-14f,
 };
 
 // Range reduction of exp: log2(e), and ln 2 in two parts.
@@ -99,15 +100,16 @@ static constexpr double kLn2LoD = 0x1.abc9e3b39803fp-56;
 // (e^r - 1 - r) / r^2 in r.
 static constexpr double kExpD[] = {
     0x1.0000000000000p-1,
-    0x1.555555555553ep-3,
-    0x1.5555555553afbp-5,
-    0x1.1111111118de7p-7,
-    0x1.6c16c17a0627ep-10,
-    0x1.a01a017166641p-13,
-    0x1.a019b381073e6p-16,
-    0x1.71de97fa3ea50p-19,
-    0x1.289785b53fbc1p-22,
-    0x1.ae486a2225fbfp-26,
+    0x1.5555555555559p-3,
+    0x1.5555555555548p-5,
+    0x1.111111110f7d6p-7,
+    0x1.6c16c16c1cd21p-10,
+    0x1.a01a01af804afp-13,
+    0x1.a01a018303f7dp-16,
+    0x1.71ddf93526310p-19,
+    0x1.27e52b0c5e93cp-22,
+    0x1.af5d5bc597b83p-26,
+    0x1.1ef58ab056648p-29,
 };
 
 // (tanh h - h) / h^3 in h^2.

@@ -1,0 +1,84 @@
+"""Multilayer perceptrons on the CPU: fast, small, and the same bits everywhere.
+
+>>> import numpy as np
+>>> import fastmlp as fm
+>>> x = np.linspace(-1, 1, 64, dtype=np.float32)[:, np.newaxis]
+>>> mlp = fm.MLP([1, 16, 1], activation="tanh", seed=0)
+>>> history = mlp.fit(
+...     x, x**2, loss=fm.MSE(), optimizer=fm.Adam(lr=1e-2), epochs=50, batch_size=16
+... )
+>>> mlp(x).shape
+(64, 1)
+
+`MLP` is the model; `fastmlp.losses`, `fastmlp.optimizers`, `fastmlp.initializers` and
+`fastmlp.runtime` say what there is of each, and by which formulas. `fastmlp.reference`
+is all of it again in plain numpy, to read and to compare with.
+"""
+
+try:
+    from fastmlp._core import ACTIVATIONS, DivergenceError, __version__
+except ImportError as _error:
+    raise ImportError(
+        f"fastmlp's compiled core, fastmlp._core, cannot be loaded ({_error}). Either "
+        "fastmlp is imported from its source tree, where it has not been built: leave "
+        "that directory or run `pip install .` in it; or its installation does not fit "
+        "this Python: reinstall it."
+    ) from _error
+
+from . import initializers, losses, optimizers, runtime
+from .callbacks import Callback, EarlyStopping
+from .history import History
+from .layers import Dense
+from .losses import MAE, MSE, BinaryCrossEntropy, CrossEntropy, Huber, PseudoHuber
+from .mlp import MLP
+from .optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
+from .runtime import (
+    available_isas,
+    build_info,
+    get_num_threads,
+    isa,
+    set_num_threads,
+    show_config,
+    threads,
+    use_isa,
+)
+
+# The binding's means of making an exception has no place for this.
+DivergenceError.__doc__ = """The loss of a training step is not finite.
+
+The step was not taken: the model stands as the last good one left it.
+"""
+
+__all__ = [
+    "ACTIVATIONS",
+    "MAE",
+    "MLP",
+    "MSE",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "BinaryCrossEntropy",
+    "Callback",
+    "CrossEntropy",
+    "Dense",
+    "DivergenceError",
+    "EarlyStopping",
+    "History",
+    "Huber",
+    "PseudoHuber",
+    "RMSprop",
+    "__version__",
+    "available_isas",
+    "build_info",
+    "get_num_threads",
+    "initializers",
+    "isa",
+    "losses",
+    "optimizers",
+    "runtime",
+    "set_num_threads",
+    "show_config",
+    "threads",
+    "use_isa",
+]

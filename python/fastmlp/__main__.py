@@ -1,0 +1,17 @@
+"""``python -m fastmlp``: what this build is, and whether it computes right here."""
+
+import sys
+
+from .runtime import show_config
+from .selfcheck import run
+
+
+def main() -> int:
+    """Print the configuration, run the self-check and return the exit code."""
+    show_config()
+    print()
+    return 0 if run() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""The kernels of the active instruction set, one call each, on numpy arrays.
+
+The same names, arguments, defaults and side effects as in `fastmlp.reference`. All work
+in place on their first arguments; arrays are C-contiguous and of one float dtype.
+"""
+
+from typing import Any
+
+import numpy.typing as npt
+
+_Array = npt.NDArray[Any]
+
+def gemm_nn(
+    c: _Array,
+    a: _Array,
+    b: _Array,
+    bias: _Array | None = None,
+    accumulate: bool = False,
+) -> None: ...
+def gemm_nt(c: _Array, a: _Array, b: _Array, accumulate: bool = False) -> None: ...
+def gemm_tn(c: _Array, a: _Array, b: _Array, accumulate: bool = False) -> None: ...
+def dense_forward(
+    h: _Array, x: _Array, w: _Array, bias: _Array | None, activation: str
+) -> None: ...
+def column_sum(out: _Array, a: _Array) -> None: ...
+def activation_forward(h: _Array, z: _Array, activation: str) -> None: ...
+def activation_backward(
+    dz: _Array, dh: _Array, saved: _Array, activation: str
+) -> None: ...
+def loss_rows(
+    dpred: _Array | None,
+    row_loss: _Array,
+    pred: _Array,
+    target: _Array,
+    row_scale: _Array,
+    loss: str,
+    delta: float = 1.0,
+) -> None: ...
+def sgd_step(
+    param: _Array,
+    buf: _Array | None,
+    grad: _Array,
+    lr: float,
+    momentum: float,
+    dampening: float,
+    nesterov: bool,
+    weight_decay: float,
+    maximize: bool,
+    step: int,
+) -> None: ...
+def adagrad_step(
+    param: _Array,
+    sum: _Array,
+    grad: _Array,
+    lr: float,
+    lr_decay: float,
+    eps: float,
+    weight_decay: float,
+    maximize: bool,
+    eps_mode: str,
+    step: int,
+) -> None: ...
+def rmsprop_step(
+    param: _Array,
+    square_avg: _Array,
+    momentum_buf: _Array | None,
+    grad_avg: _Array | None,
+    grad: _Array,
+    lr: float,
+    alpha: float,
+    eps: float,
+    momentum: float,
+    weight_decay: float,
+    maximize: bool,
+    eps_mode: str,
+) -> None: ...
+def adam_step(
+    param: _Array,
+    exp_avg: _Array,
+    exp_avg_sq: _Array,
+    max_exp_avg_sq: _Array | None,
+    grad: _Array,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+    maximize: bool,
+    eps_mode: str,
+    step: int,
+) -> None: ...
+def elementary(out: _Array, x: _Array, function: str) -> None: ...
+def shuffle(order: _Array, seed: int, epoch: int) -> None: ...

@@ -1,0 +1,364 @@
+"""The rim: makes arrays for the core of what callers hand in, or says what is wrong.
+
+Nothing here runs for arrays that are right already (`MLP.fit` apart, which looks at all
+its data once). Every message names the argument, what it wanted and what it got.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+from types import NotImplementedType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
+
+T = TypeVar("T")
+
+# Rows of class probabilities may be off 1 by this much in sum: softmax outputs of some
+# float16 or float32 program pass, percentages or unnormalised scores do not.
+PROBABILITY_SLACK = 1e-3
+
+
+# Scalars and names ------------------------------------------------------------------
+
+
+def describe(value: object) -> str:
+    """Return a few words on a value, for messages."""
+    if isinstance(value, np.ndarray):
+        return f"a {value.dtype} array of shape {value.shape}"
+    if value is None or isinstance(value, (bool, numbers.Number, np.generic)):
+        return f"{value!r} ({type(value).__name__})"
+    if isinstance(value, str):
+        return f"{value[:40]!r} (str)"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple):
+        return f"a {type(value).__name__} of shape {tuple(shape)}"
+    return f"a {type(value).__name__}"
+
+
+def count(name: str, value: object, minimum: int) -> int:
+    """Return an int (numpy's too, but no bool) that is at least ``minimum``."""
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an int, got {describe(value)}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an int, got {describe(value)}") from None
+    if number < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {number}")
+    return number
+
+
+def real(
+    name: str,
+    value: object,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> float:
+    """Return a finite number within bounds, which ``open_…`` excludes."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {describe(value)}")
+    number = float(value)
+    too_low = number <= low if open_low else number < low
+    too_high = number >= high if open_high else number > high
+    if too_low or too_high or not math.isfinite(number):
+        wanted = ["finite"]
+        if low > -math.inf:
+            wanted.append(f"{'>' if open_low else '>='} {low:g}")
+        if high < math.inf:
+            wanted.append(f"{'<' if open_high else '<='} {high:g}")
+        raise ValueError(f"{name} must be {' and '.join(wanted)}, got {number!r}")
+    return number
+
+
+def flag(name: str, value: object) -> bool:
+    """Return True or False, nothing that is merely truthy."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {describe(value)}")
+    return bool(value)
+
+
+def choice(name: str, value: object, known: Collection[str]) -> str:
+    """Return one of the ``known`` names; answer a near miss with the name meant."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a name (str), got {describe(value)}")
+    if value not in known:
+        import difflib
+
+        near = difflib.get_close_matches(value.lower(), known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"{name} must be one of {', '.join(known)}, got {value!r}{hint}"
+        )
+    return str(value)
+
+
+def float_dtype(value: object) -> np.dtype[Any]:
+    """Return float32 or float64, in native byte order."""
+    wanted = f"dtype must be float32 or float64, got {value!r}"
+    if value is None:  # to numpy it would mean float64
+        raise TypeError(wanted)
+    try:
+        dtype: np.dtype[Any] = np.dtype(value)  # type: ignore[call-overload]
+    except TypeError:
+        raise TypeError(wanted) from None
+    if dtype not in (np.float32, np.float64):
+        raise ValueError(wanted)
+    return dtype
+
+
+# Arrays that may be converted -------------------------------------------------------
+
+
+def numeric(name: str, value: object) -> Array:
+    """Return ``value`` as an array of booleans, integers or floats."""
+    # Anything np.asarray takes. Masked entries would silently lose their mask.
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise TypeError(f"{name} is a masked array with masked entries; fill them")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be made an array: {error}") from None
+    except (TypeError, RuntimeError) as error:
+        raise TypeError(f"{name} cannot be made an array: {error}") from None
+
+    # Python objects only if each of them is a real number (and not a string of one).
+    if array.dtype == object:
+        odd = [item for item in array.flat if not isinstance(item, numbers.Real)]
+        if odd or array.ndim == 0:
+            got = describe(odd[0] if array.ndim else value)
+            raise TypeError(f"{name} must hold real numbers, got {got}")
+        try:
+            array = array.astype(np.float64)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{name} does not fit float64: {error}") from None
+
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold real numbers, got {describe(array)}")
+    return array
+
+
+def convert(name: str, value: object, dtype: np.dtype[Any]) -> Array:
+    """Return ``value`` as an aligned C-contiguous array of a float ``dtype``."""
+    if type(value) is np.ndarray and value.dtype is dtype and value.flags.carray:
+        return value
+    array = numeric(name, value)
+    with np.errstate(over="ignore"):
+        result = _required(array, dtype)
+    # A finite number must not become infinite on the way.
+    if array.dtype.kind == "f" and array.dtype.itemsize > dtype.itemsize:
+        lost = np.isinf(result) & np.isfinite(array)
+        if lost.any():
+            index = tuple(int(i) for i in np.argwhere(lost)[0])
+            raise ValueError(
+                f"{name}{list(index)} = {array[index]} is too large for {dtype}"
+            )
+    return result
+
+
+def _required(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Return the array, converted if need be, with this very dtype object.
+
+    The core compares dtypes by identity, and those of unpickled arrays are only equal.
+    """
+    result: Array = np.require(array, dtype, ["C", "ALIGNED", "ENSUREARRAY"])
+    return result if result.dtype is dtype else result.view(dtype)
+
+
+def inputs(
+    name: str, x: object, n_in: int, dtype: np.dtype[Any], *, vector: bool = False
+) -> Array:
+    """Return samples as rows, (B, n_in); with ``vector`` also one sample, (n_in,)."""
+    array = convert(name, x, dtype)
+    if vector and array.shape == (n_in,):
+        return array
+    if array.ndim != 2 or array.shape[1] != n_in:
+        wanted = f"(rows, {n_in})" + (f" or ({n_in},)" if vector else "")
+        hint = ""
+        if array.shape == (n_in,):
+            hint = f"; write {name}[np.newaxis, :] for one row"
+        elif array.ndim == 1 and n_in == 1:
+            hint = f"; write {name}[:, np.newaxis] for rows of one number"
+        raise ValueError(
+            f"{name} must have shape {wanted}, got {describe(array)}{hint}"
+        )
+    if array.shape[0] == 0:
+        raise ValueError(f"{name} must have at least one row, got {describe(array)}")
+    return array
+
+
+def targets(
+    name: str, y: object, kind: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array:
+    """Return targets for predictions of ``shape``; class labels become int64."""
+    # Class labels, or probabilities as below.
+    if kind == "cross_entropy":
+        if len(shape) != 2:
+            raise ValueError(
+                f"pred must have shape (rows, classes) for CrossEntropy, got {shape}"
+            )
+        array = numeric(name, y)
+        if array.shape != shape:
+            return _labels(name, array, shape)
+
+    # One number for each output. (B,) and (B, 1) are the same numbers; any other
+    # difference would need broadcasting, which is never what was meant.
+    array = convert(name, y, dtype)
+    if array.shape == shape:
+        return array
+    if shape[1:] in ((), (1,)) and array.shape in (shape[:1], (*shape[:1], 1)):
+        return array.reshape(shape)
+    wanted = f"{shape}" + (f" or {shape[:1]}" if shape[1:] == (1,) else "")
+    raise ValueError(f"{name} must have shape {wanted}, got {describe(array)}")
+
+
+def _labels(name: str, array: Array, shape: tuple[int, ...]) -> Array:
+    rows, classes = shape
+    if array.shape != (rows,):
+        hint = f"; {name}.ravel() gives labels" if array.shape == (rows, 1) else ""
+        raise ValueError(
+            f"{name} must hold {rows} int class labels, shape {(rows,)}, or class "
+            f"probabilities, shape {shape}; got {describe(array)}{hint}"
+        )
+    if array.dtype.kind == "f":
+        raise TypeError(
+            f"{name} must hold class labels of an integer dtype, got "
+            f"{describe(array)}; write {name}.astype(int) if they are whole numbers"
+        )
+    # Before the conversion, as int64 would wrap what is large in uint64.
+    bad = (array < 0) | (array >= classes)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ValueError(
+            f"{name}: the label {array[row]} in row {row} is out of range for "
+            f"{classes} classes (0 to {classes - 1})"
+        )
+    return _required(array, np.dtype(np.int64))
+
+
+def weights(
+    name: str, value: object, dtype: np.dtype[Any], rows: int | None = None
+) -> Array:
+    """Return sample weights: (B,), finite, none negative, not all zero.
+
+    Without ``rows`` their number is left to the core to compare.
+    """
+    array = convert(name, value, dtype)
+    if array.ndim != 1 or array.size == 0 or rows not in (None, array.size):
+        wanted = "(rows,)" if rows is None else f"({rows},)"
+        raise ValueError(f"{name} must have shape {wanted}, got {describe(array)}")
+    if array.min() >= 0 and 0 < array.max() < np.inf:  # and so no NaN
+        return array
+    bad = ~(np.isfinite(array) & (array >= 0))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ValueError(
+            f"{name} must be finite and not negative, got {array[row]} in row {row}"
+        )
+    raise ValueError(f"{name} must not be all zero")
+
+
+# What only training on a whole data set looks at ------------------------------------
+
+
+def finite(name: str, array: Array) -> None:
+    """Refuse NaN and infinity, which one step would spread over all parameters."""
+    bad = ~np.isfinite(array)
+    if bad.any():
+        index = [int(i) for i in np.argwhere(bad)[0]]
+        raise ValueError(
+            f"{name} must be finite, got {array[tuple(index)]} in row {index[0]}"
+            + (f", column {index[1]}" if len(index) > 1 else "")
+        )
+
+
+def target_values(name: str, array: Array, kind: str) -> None:
+    """Refuse what is not finite, and what is no probability where one is due."""
+    if array.dtype == np.int64:
+        return  # class labels, whose range is known to be right
+    finite(name, array)
+    if kind not in ("cross_entropy", "binary_cross_entropy"):
+        return
+    bad = ((array < 0) | (array > 1)).reshape(len(array), -1).any(axis=1)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ValueError(
+            f"{name} must hold probabilities, 0 to 1, got {array[row]} in row {row}"
+        )
+    if kind == "cross_entropy":
+        total = array.sum(axis=1, dtype=np.float64)
+        off = abs(total - 1) > PROBABILITY_SLACK
+        if off.any():
+            row = int(np.argmax(off))
+            raise ValueError(
+                f"{name} must hold class probabilities that sum to 1 in each row, "
+                f"got a sum of {total[row]:.6g} in row {row}"
+            )
+
+
+# Arrays that are never converted ----------------------------------------------------
+
+
+def exact(
+    name: str,
+    array: object,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    *,
+    writeable: bool,
+) -> Array:
+    """Refuse an array that is not right as it is: the caller wants it itself used."""
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name} must be a numpy array, got {describe(array)}")
+    if array.dtype != dtype:
+        raise TypeError(
+            f"{name} must have dtype {dtype} (it is never converted), "
+            f"got {describe(array)}"
+        )
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {describe(array)}")
+    if not array.flags.c_contiguous:
+        raise ValueError(
+            f"{name} must be C-contiguous (it is never converted), got strides "
+            f"{array.strides} for {describe(array)}"
+        )
+    if not array.flags.aligned:
+        raise ValueError(f"{name} must be aligned in memory (it is never converted)")
+    if writeable and not array.flags.writeable:
+        raise ValueError(f"{name} must be writeable, got a read-only array")
+    return array if array.dtype is dtype else array.view(dtype)
+
+
+def apart(name: str, array: Array, other_name: str, other: object) -> None:
+    """Refuse two arrays that share memory."""
+    if isinstance(other, np.ndarray) and np.may_share_memory(array, other):
+        raise ValueError(f"{name} must not overlap {other_name} in memory")
+
+
+# Odds and ends ----------------------------------------------------------------------
+
+
+def answered(result: T | NotImplementedType) -> T:
+    """Return the core's answer to arrays that passed here; a refusal is a bug."""
+    if isinstance(result, NotImplementedType):
+        raise RuntimeError("fastmlp: the core refused arrays that passed all checks")
+    return result
+
+
+def arguments(values: dict[str, Any]) -> str:
+    """Return keyword arguments as in source, for representations."""
+    return ", ".join(f"{name}={value!r}" for name, value in values.items())

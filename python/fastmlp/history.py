@@ -1,0 +1,60 @@
+"""What happened in a training run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class History:
+    """Per epoch: losses, metrics and time. Made by `fastmlp.MLP.fit`.
+
+    Attributes
+    ----------
+    loss : list of float
+        The mean training loss of the epoch (for ``reduction="sum"``, the sum over its
+        batches), each batch's taken before its step.
+    val_loss : list of float
+        The validation loss after the epoch; empty if there are no validation data.
+    metrics : dict of str to list of float
+        What callbacks add, by `log`.
+    seconds : list of float
+        The wall time of the epoch, validation included.
+    has_validation : bool
+        Whether there are validation data.
+    """
+
+    __slots__ = ("has_validation", "loss", "metrics", "seconds", "val_loss")
+
+    def __init__(self, *, has_validation: bool = False) -> None:
+        self.loss: list[float] = []
+        self.val_loss: list[float] = []
+        self.metrics: dict[str, list[float]] = {}
+        self.seconds: list[float] = []
+        self.has_validation = has_validation
+
+    def log(self, name: str, value: float) -> None:
+        """Append a value to a metric; for callbacks."""
+        self.metrics.setdefault(name, []).append(float(value))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return copies of the lists: loss, val_loss, metrics, seconds."""
+        return {
+            "loss": list(self.loss),
+            "val_loss": list(self.val_loss),
+            "metrics": {name: list(values) for name, values in self.metrics.items()},
+            "seconds": list(self.seconds),
+        }
+
+    def __len__(self) -> int:
+        """How many epochs were finished."""
+        return len(self.loss)
+
+    def __repr__(self) -> str:
+        parts = [f"epochs={len(self)}"]
+        if self.loss:
+            parts.append(f"loss={self.loss[-1]:.6g}")
+        if self.val_loss:
+            parts.append(f"val_loss={self.val_loss[-1]:.6g}")
+        for name, values in self.metrics.items():
+            parts.append(f"{name}={values[-1]:.6g}")
+        return f"History({', '.join(parts)})"

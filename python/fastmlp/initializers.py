@@ -1,0 +1,146 @@
+"""Initial weights: who draws what, from which bound.
+
+Everything is drawn in float64 from one `numpy.random.Generator`, in the order W0, b0,
+W1, b1, … with W of shape (in, out), and rounded once to the dtype of the model.
+
+=====================  ============================================================
+name                   weights (in, out); biases are 0 unless said
+=====================  ============================================================
+``he_normal``          N(0, 2 / in), He et al. 2015
+``he_uniform``         U(±√(6 / in))
+``glorot_normal``      N(0, 2 / (in + out)), Glorot & Bengio 2010
+``glorot_uniform``     U(±√(6 / (in + out)))
+``lecun_normal``       N(0, 1 / in), LeCun et al. 1998
+``lecun_uniform``      U(±√(3 / in))
+``orthogonal``         orthonormal rows or columns, Haar-distributed, Saxe et al. 2014
+``zeros``              0
+``torch``              U(±1 / √in), for the biases too, as ``torch.nn.Linear``
+``sklearn``            U(±√(f / (in + out))), for the biases too, as scikit-learn's
+                       MLP; f is 2 if the hidden activation is sigmoid, 6 if not
+``auto``               ``he_normal`` before ReLU-like activations (relu, leaky_relu,
+                       elu, gelu, gelu_tanh, silu, softplus), ``lecun_normal`` before
+                       selu, ``glorot_uniform`` before all others
+=====================  ============================================================
+
+The normal distributions are not truncated.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import _core
+
+if TYPE_CHECKING:
+    from ._validate import Array
+
+INITIALIZERS = (
+    "auto",
+    "he_normal",
+    "he_uniform",
+    "glorot_normal",
+    "glorot_uniform",
+    "lecun_normal",
+    "lecun_uniform",
+    "orthogonal",
+    "zeros",
+    "torch",
+    "sklearn",
+)
+
+_RELU_LIKE = frozenset(
+    ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus")
+)
+
+
+def draw(
+    name: str,
+    rng: np.random.Generator,
+    weight: Array,
+    bias: Array | None,
+    activation: str,
+    hidden_activation: str,
+) -> None:
+    """Fill ``weight (in, out)`` and ``bias (out,)`` in place.
+
+    Parameters
+    ----------
+    name
+        One of `INITIALIZERS`.
+    rng
+        The generator drawn from: first for the weight, then for the bias.
+    weight, bias
+        What to fill; float32 or float64; ``bias`` is None where there is none.
+    activation
+        The activation of this layer, for "auto".
+    hidden_activation
+        The activation of the hidden layers (that of the last of them, for the output
+        layer), for "sklearn".
+    """
+    n_in, n_out = weight.shape
+    if name == "auto":
+        if activation in _RELU_LIKE:
+            name = "he_normal"
+        else:
+            name = "lecun_normal" if activation == "selu" else "glorot_uniform"
+
+    # The two that draw biases as well, from the bound of the weights.
+    if name in ("torch", "sklearn"):
+        factor = 2.0 if hidden_activation == "sigmoid" else 6.0
+        bound = 1 / sqrt(n_in) if name == "torch" else sqrt(factor / (n_in + n_out))
+        weight[:] = rng.uniform(-bound, bound, weight.shape)
+        if bias is not None:
+            bias[:] = rng.uniform(-bound, bound, bias.shape)
+        return
+
+    if bias is not None:
+        bias[:] = 0
+    if name == "zeros":
+        weight[:] = 0
+    elif name == "orthogonal":
+        weight[:] = _orthogonal(rng, n_in, n_out)
+    else:
+        family, distribution = name.split("_")
+        variance = {"he": 2 / n_in, "glorot": 2 / (n_in + n_out), "lecun": 1 / n_in}
+        if distribution == "normal":
+            weight[:] = rng.normal(0.0, sqrt(variance[family]), weight.shape)
+        else:
+            bound = sqrt(3 * variance[family])
+            weight[:] = rng.uniform(-bound, bound, weight.shape)
+
+
+# Vectors made orthogonal to each other at a time; those before them are projected out
+# of the whole panel by two matrix products.
+_PANEL = 32
+
+
+def _orthogonal(rng: np.random.Generator, n_in: int, n_out: int) -> Array:
+    """Return a Haar-distributed matrix, its rows (columns if it is tall) orthonormal.
+
+    Gram-Schmidt, each projection done twice ("twice is enough": Giraud et al. 2005), in
+    the core's kernels: LAPACK's QR would give other bits for another number of threads.
+    """
+    rows = rng.standard_normal((min(n_in, n_out), max(n_in, n_out)))
+    for start in range(0, len(rows), _PANEL):
+        panel = rows[start : start + _PANEL]
+        _project_out(panel, rows[:start])
+        for i in range(len(panel)):
+            row = panel[i : i + 1]
+            _project_out(row, panel[:i])
+            square = np.empty((1, 1))
+            _core.kernels.gemm_nt(square, row, row)
+            row /= np.sqrt(square)
+    return rows if n_in <= n_out else rows.T
+
+
+def _project_out(rows: Array, basis: Array) -> None:
+    """Subtract, twice, from each of the rows its components along the basis."""
+    if len(basis) == 0:
+        return
+    for _ in range(2):
+        components = np.empty((len(rows), len(basis)))
+        _core.kernels.gemm_nt(components, rows, basis)
+        _core.kernels.gemm_nn(rows, -components, basis, accumulate=True)

@@ -1,0 +1,799 @@
+"""The multilayer perceptron."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import weakref
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import _core, _validate, initializers
+from . import progress as _progress
+from .callbacks import as_callbacks, wants_stop
+from .history import History
+from .layers import Dense
+from .losses import Loss
+from .optimizers import Optimizer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Self
+
+    import numpy.typing as npt
+
+    from ._validate import Array
+    from .callbacks import Callback
+
+
+class MLP:
+    """A multilayer perceptron: h₀ = x, hᵢ = actᵢ(hᵢ₋₁ @ Wᵢ + bᵢ), y the last of the h.
+
+    Parameters
+    ----------
+    layers : sequence of int or Dense
+        The input width, then for each layer its width or a `Dense`. There need be no
+        hidden layer.
+    activation : str
+        Of hidden layers that do not name their own: one of ``fastmlp.ACTIVATIONS``.
+    output_activation : str
+        Of the last layer.
+    init : str
+        How parameters are drawn, see `fastmlp.initializers`.
+    bias : bool
+        Whether the layers given as widths have biases.
+    dtype : {"float32", "float64"}
+        Of parameters, inputs and outputs.
+    seed : int or numpy.random.Generator, optional
+        Where parameters, and after them the orders of `fit`, are drawn from; None draws
+        from the operating system.
+
+    Attributes
+    ----------
+    n_in, n_out : int
+        Widths of input and output.
+    n_params : int
+        How many parameters there are.
+    dtype : numpy.dtype
+        Of parameters, inputs and outputs.
+    layers : tuple of Dense
+        The layers, nothing left open.
+    history : History or None
+        Of the last `fit`, an interrupted one included.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For widths that are no positive ints, unknown names, and other ``layers``.
+
+    Notes
+    -----
+    Inputs are anything ``np.asarray`` takes. Arrays of the model's dtype that are
+    C-contiguous are used as they are, all others are converted once per call; arrays
+    to be written to (``out``) are never converted. Whatever raises TypeError or
+    ValueError leaves the model unchanged.
+
+    Results are the same to the last bit for any number of threads, any position of a
+    row in a batch and any instruction set.
+    """
+
+    n_in: int
+    n_out: int
+    n_params: int
+    dtype: np.dtype[Any]
+    layers: tuple[Dense, ...]
+    history: History | None
+
+    def __init__(
+        self,
+        layers: Iterable[int | Dense],
+        *,
+        activation: str = "relu",
+        output_activation: str = "identity",
+        init: str = "auto",
+        bias: bool = True,
+        dtype: npt.DTypeLike = "float32",
+        seed: int | np.random.Generator | None = None,
+    ) -> None:
+        # The architecture, as given (for the representation) and resolved.
+        known = _core.ACTIVATIONS
+        self._given: dict[str, Any] = {
+            "layers": _layers(layers),
+            "activation": _validate.choice("activation", activation, known),
+            "output_activation": _validate.choice(
+                "output_activation", output_activation, known
+            ),
+            "init": _validate.choice("init", init, initializers.INITIALIZERS),
+            "bias": _validate.flag("bias", bias),
+            "dtype": _validate.float_dtype(dtype).name,
+        }
+        rng = _generator(seed)
+        self._build()
+
+        # Parameters, then the seed of all orders to come.
+        hidden = str(self.layers[0].activation)
+        for i, layer in enumerate(self.layers):
+            own = str(layer.activation)
+            hidden = own if i < len(self.layers) - 1 else hidden
+            weight, bias_vector = self.weights[i], self.biases[i]
+            initializers.draw(str(layer.init), rng, weight, bias_vector, own, hidden)
+        self._order_seed = int(rng.integers(2**63))
+        self._epochs_done = 0
+        self.history = None
+
+    def _build(self) -> None:
+        """Make from ``_given`` all that follows from it; parameters are not drawn."""
+        # Layers without gaps.
+        self.n_in, *items = self._given["layers"]
+        kinds = [self._given["activation"]] * (len(items) - 1)
+        kinds.append(self._given["output_activation"])
+        layers = []
+        for item, kind in zip(items, kinds, strict=True):
+            dense = item if isinstance(item, Dense) else None
+            width = item if dense is None else dense.n
+            bias = self._given["bias"] if dense is None else dense.bias
+            init = (dense and dense.init) or self._given["init"]
+            layers.append(
+                Dense(width, (dense and dense.activation) or kind, bias, init)
+            )
+        self.layers = tuple(layers)
+        self.n_out = layers[-1].n
+        self.dtype = np.dtype(self._given["dtype"])
+
+        # The size, in Python's integers, which do not overflow.
+        widths = [self.n_in, *(layer.n for layer in layers)]
+        biases = [layer.bias for layer in layers]
+        size = 0
+        for i, layer in enumerate(layers):
+            size += (widths[i] + layer.bias) * layer.n
+        if size > sys.maxsize // self.dtype.itemsize:
+            raise ValueError(
+                f"layers need {size} parameters, more than can be addressed"
+            )
+        self.n_params = size
+
+        # The core, and views of its parameters.
+        activations = [str(layer.activation) for layer in layers]
+        self._net = _core.Mlp(self.dtype.name, widths, activations, biases)
+        self._params = self._net.params
+        views = _views(self._params, widths, biases)
+        self._weights, self._biases = views
+        self._forward_shape: tuple[int, ...] | None = None
+        # What an optimiser keeps of the model it belongs to.
+        self._self = weakref.ref(self)
+
+    # Parameters ---------------------------------------------------------------------
+
+    @property
+    def params(self) -> Array:
+        """All parameters, 1-D, in the order W₀, b₀, W₁, b₁, …: a view to write into."""
+        return self._params
+
+    @params.setter
+    def params(self, value: object) -> None:
+        raise AttributeError(
+            "mlp.params cannot be replaced; write into it: mlp.params[:] = values"
+        )
+
+    @property
+    def weights(self) -> tuple[Array, ...]:
+        """The weight (in, out) of each layer, views of `params`."""
+        return self._weights
+
+    @property
+    def biases(self) -> tuple[Array | None, ...]:
+        """The bias (out,) of each layer or None, views of `params`."""
+        return self._biases
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return contiguous copies of the parameters by torch's names, in its layout.
+
+        Returns
+        -------
+        dict of str to ndarray
+            ``"0.weight"`` (out, in), ``"0.bias"`` (out,), ``"2.weight"``, …: as of a
+            ``torch.nn.Sequential`` in which an activation follows each layer.
+        """
+        state = {}
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            state[f"{2 * i}.weight"] = np.array(weight.T, order="C")
+            if bias is not None:
+                state[f"{2 * i}.bias"] = bias.copy()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, npt.ArrayLike]) -> None:
+        """Take over parameters that `state_dict` gave, or a ``torch.nn.Sequential``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If names are missing or unknown, or arrays of a wrong kind or shape; all
+            that is wrong is listed, and the model is unchanged.
+        """
+        if not hasattr(state, "keys"):
+            raise TypeError(f"state must be a dict, got {_validate.describe(state)}")
+        places: dict[str, Array] = {}
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            places[f"{2 * i}.weight"] = weight.T
+            if bias is not None:
+                places[f"{2 * i}.bias"] = bias
+
+        # Names and shapes, all of them before anything is written.
+        wrong = [f"missing: {name}" for name in places if name not in state]
+        wrong += [f"unexpected: {name}" for name in state if name not in places]
+        arrays = {}
+        for name in places.keys() & state.keys():
+            array = _validate.convert(f"state[{name!r}]", state[name], self.dtype)
+            if array.shape != places[name].shape:
+                wanted = places[name].shape
+                wrong.append(f"{name}: wanted shape {wanted}, got {array.shape}")
+            arrays[name] = array
+        if wrong:
+            raise ValueError(
+                "state does not fit the model; " + "; ".join(sorted(wrong))
+            )
+
+        # An array that is a view of these parameters must not change while it is read.
+        for name, array in arrays.items():
+            if np.may_share_memory(array, self._params):
+                arrays[name] = array.copy()
+        for name, array in arrays.items():
+            places[name][:] = array
+
+    # Inference and gradients --------------------------------------------------------
+
+    def predict(self, x: npt.ArrayLike, out: Array | None = None) -> Array:
+        """Return the outputs for inputs; calling the model is the same.
+
+        Parameters
+        ----------
+        x : (B, n_in) or (n_in,)
+            Samples as rows, or one sample.
+        out : ndarray (B, n_out) or (n_out,), optional
+            Where to write the result: of the model's dtype, C-contiguous, writeable,
+            apart from ``x``.
+
+        Returns
+        -------
+        ndarray (B, n_out) or (n_out,)
+            ``out`` if it is given.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For arrays of a wrong kind or shape.
+        """
+        y = self._net.predict(x, out)
+        return self._predict_slowly(x, out) if y is NotImplemented else y
+
+    __call__ = predict
+
+    def _predict_slowly(self, x: object, out: Array | None) -> Array:
+        rows = _validate.inputs("x", x, self.n_in, self.dtype, vector=True)
+        if out is not None:
+            shape = (*rows.shape[:-1], self.n_out)
+            place = _validate.exact("out", out, self.dtype, shape, writeable=True)
+            _validate.apart("out", place, "x", rows)
+            _validate.apart("out", place, "mlp.params", self._params)
+            _validate.answered(self._net.predict(rows, place))
+            return out
+        return _validate.answered(self._net.predict(rows, None))
+
+    def forward(self, x: npt.ArrayLike) -> Array:
+        """Return the outputs for inputs, and keep what `backward` needs.
+
+        Parameters and result are those of `predict`, without ``out``.
+        """
+        y = self._net.forward(x)
+        if y is NotImplemented:
+            rows = _validate.inputs("x", x, self.n_in, self.dtype, vector=True)
+            y = _validate.answered(self._net.forward(np.atleast_2d(rows)))
+            y = y.reshape(*rows.shape[:-1], self.n_out)
+        self._forward_shape = y.shape
+        return y
+
+    def backward(self, dy: npt.ArrayLike) -> tuple[Array, Array]:
+        """Return gradients of any scalar function of the last `forward`'s outputs.
+
+        Parameters
+        ----------
+        dy : (B, n_out) or (n_out,)
+            The derivative of the function with respect to those outputs.
+
+        Returns
+        -------
+        dx : ndarray, shape of the inputs
+            Its derivative with respect to the inputs.
+        grads : ndarray (n_params,)
+            Its derivative with respect to `params`, in their order.
+
+        Raises
+        ------
+        RuntimeError
+            If there was no `forward`.
+        TypeError, ValueError
+            If dy is of a wrong kind or shape.
+        """
+        shape = self._forward_shape
+        if shape is None:
+            raise RuntimeError("backward needs a forward before it")
+        result = self._net.backward(dy)
+        if result is not NotImplemented:
+            return result
+        rows = _validate.convert("dy", dy, self.dtype)
+        if rows.shape != shape:
+            raise ValueError(
+                f"dy must have the shape of forward's result, {shape}, "
+                f"got {_validate.describe(rows)}"
+            )
+        dx, grads = _validate.answered(self._net.backward(np.atleast_2d(rows)))
+        return dx.reshape(*shape[:-1], self.n_in), grads
+
+    def vjp(self, x: npt.ArrayLike, dy: npt.ArrayLike) -> tuple[Array, Array, Array]:
+        """Return outputs and gradients (vector-Jacobian product), forward and backward.
+
+        Parameters
+        ----------
+        x : (B, n_in) or (n_in,)
+            Samples as rows, or one sample.
+        dy : (B, n_out) or (n_out,)
+            The derivative of any scalar function with respect to the outputs.
+
+        Returns
+        -------
+        y : ndarray (B, n_out) or (n_out,)
+            The outputs.
+        dx : ndarray, shape of x
+            The function's derivative with respect to the inputs.
+        grads : ndarray (n_params,)
+            Its derivative with respect to `params`, in their order.
+        """
+        result = self._net.vjp(x, dy)
+        if result is not NotImplemented:
+            return result
+        rows = _validate.inputs("x", x, self.n_in, self.dtype, vector=True)
+        seeds = _validate.convert("dy", dy, self.dtype)
+        shape = (*rows.shape[:-1], self.n_out)
+        if seeds.shape != shape:
+            raise ValueError(
+                f"dy must have the shape of the outputs, {shape}, "
+                f"got {_validate.describe(seeds)}"
+            )
+        y, dx, grads = _validate.answered(
+            self._net.vjp(np.atleast_2d(rows), np.atleast_2d(seeds))
+        )
+        return y.reshape(shape), dx.reshape(rows.shape), grads
+
+    # Training -----------------------------------------------------------------------
+
+    def value_and_grad(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        loss: Loss,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> tuple[float, Array]:
+        """Return the loss and its gradient with respect to `params`.
+
+        Parameters
+        ----------
+        x : (B, n_in)
+            Samples as rows.
+        y : (B, n_out), or (B,) if n_out is 1
+            Targets; for `fastmlp.CrossEntropy` class labels, (B,), as well.
+        loss : Loss
+            Such as ``fm.MSE()``.
+        sample_weight : (B,), optional
+            Weights of the rows: finite, none negative, not all zero.
+
+        Returns
+        -------
+        value : float
+            The loss.
+        grads : ndarray (n_params,)
+            Its gradient, in the order of `params`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For arrays of a wrong kind or shape, and for labels out of range.
+        """
+        try:
+            if sample_weight is not None:
+                sample_weight = self._checked_weights(sample_weight)
+            result = self._net.value_and_grad(x, y, loss._loss, sample_weight)
+        except (AttributeError, TypeError):
+            _check_tools(loss)
+            raise
+        if result is NotImplemented:
+            batch = self._batch(x, y, loss, sample_weight)
+            result = _validate.answered(
+                self._net.value_and_grad(*batch[:2], loss._loss, batch[2])
+            )
+        return result
+
+    def train_step(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        loss: Loss,
+        optimizer: Optimizer,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> float:
+        """Take one step of the optimiser on one batch.
+
+        Parameters are those of `value_and_grad`, and
+
+        optimizer : Optimizer
+            Such as ``fm.Adam()``. It belongs to the first model it trains.
+
+        Returns
+        -------
+        float
+            The loss before the step.
+
+        Raises
+        ------
+        DivergenceError
+            If the loss is not finite; the step is not taken.
+        TypeError, ValueError
+            As `value_and_grad`, and if the optimiser belongs to another model.
+        """
+        try:
+            if optimizer._owner is not self._self:
+                self._claim(optimizer)
+            if sample_weight is not None:
+                sample_weight = self._checked_weights(sample_weight)
+            value = self._net.train_step(
+                x, y, loss._loss, optimizer._optimizer, sample_weight
+            )
+        except (AttributeError, TypeError):
+            _check_tools(loss, optimizer)
+            raise
+        if value is NotImplemented:
+            batch = self._batch(x, y, loss, sample_weight)
+            value = _validate.answered(
+                self._net.train_step(
+                    *batch[:2], loss._loss, optimizer._optimizer, batch[2]
+                )
+            )
+        return value
+
+    def evaluate(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        loss: Loss,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> float:
+        """Return the loss; parameters are those of `value_and_grad`."""
+        try:
+            if sample_weight is not None:
+                sample_weight = self._checked_weights(sample_weight)
+            value = self._net.evaluate(x, y, loss._loss, sample_weight)
+        except (AttributeError, TypeError):
+            _check_tools(loss)
+            raise
+        if value is NotImplemented:
+            batch = self._batch(x, y, loss, sample_weight)
+            value = _validate.answered(
+                self._net.evaluate(*batch[:2], loss._loss, batch[2])
+            )
+        return value
+
+    def fit(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        *,
+        loss: Loss,
+        optimizer: Optimizer,
+        epochs: int,
+        batch_size: int,
+        shuffle: bool = True,
+        sample_weight: npt.ArrayLike | None = None,
+        validation_data: tuple[npt.ArrayLike, ...] | None = None,
+        callbacks: Iterable[Callback | Callable[[MLP, History], Any]] = (),
+        progress: bool | None = None,
+        seed: int | np.random.Generator | None = None,
+    ) -> History:
+        """Train for some epochs.
+
+        Ctrl-C ends the training between two steps: the model and its `history` stay as
+        they are then, and KeyboardInterrupt goes on to the caller.
+
+        Parameters
+        ----------
+        x : (N, n_in)
+            Samples as rows, all finite.
+        y : (N, n_out), or (N,) if n_out is 1
+            Targets, all finite; for `fastmlp.CrossEntropy` class labels, (N,), as well.
+        loss : Loss
+            What to minimise, such as ``fm.CrossEntropy()``.
+        optimizer : Optimizer
+            Such as ``fm.Adam()``. It belongs to the first model it trains.
+        epochs : int
+            How many times to go through all samples; 0 is allowed.
+        batch_size : int
+            Samples in a step. The last step of an epoch takes what is left; all samples
+            make one step if they are no more than this.
+        shuffle : bool
+            Take the samples of each epoch in another random order.
+        sample_weight : (N,), optional
+            Weights of the samples: finite, none negative, not all zero.
+        validation_data : tuple, optional
+            (x, y) or (x, y, sample_weight): the loss on them is taken after each epoch.
+        callbacks : sequence of Callback or function
+            Called between epochs, see `fastmlp.Callback`.
+        progress : bool, optional
+            Show progress on standard error; None does so if that is a terminal.
+        seed : int or numpy.random.Generator, optional
+            The order of samples is a function of the seed and the epoch. An int gives
+            the orders of that seed from its first epoch on. None goes on with the
+            model's own: so two fits in a row see different orders, and training for
+            6 epochs and then for 4, stored and loaded in between or not, is the same as
+            for 10.
+
+        Returns
+        -------
+        History
+            Losses and times by epoch; also kept as `history`.
+
+        Raises
+        ------
+        DivergenceError
+            If a loss is not finite. The message says in which epoch and step. The model
+            and the optimiser are at their last good state; `history` is kept.
+        TypeError, ValueError
+            For arguments of a wrong kind, shape or range; nothing has changed then.
+        """
+        # How to train.
+        _check_tools(loss, optimizer)
+        epochs = _validate.count("epochs", epochs, 0)
+        batch_size = _validate.count("batch_size", batch_size, 1)
+        shuffle = _validate.flag("shuffle", shuffle)
+        if progress is not None:
+            progress = _validate.flag("progress", progress)
+        hooks = as_callbacks(callbacks)
+        key, first = self._order_seed, self._epochs_done
+        if seed is not None:
+            key, first = _key(seed), 0
+
+        # What to train on.
+        data = self._data("", (x, y, sample_weight), loss)
+        validation = None
+        if validation_data is not None:
+            validation = self._data("validation_data: ", validation_data, loss)
+        self._claim(optimizer)
+
+        # The record, and what watches it.
+        history = History(has_validation=validation is not None)
+        for hook in hooks:
+            hook.on_train_begin(self, history)
+        self.history = history
+        bar = _progress.start(progress, epochs)
+
+        # One native call an epoch; it polls for Ctrl-C itself.
+        tools = (loss._loss, optimizer._optimizer)
+        self._net.begin_fit()
+        try:
+            for epoch in range(epochs):
+                start = perf_counter()
+                order = (key if shuffle else None, first + epoch)
+                try:
+                    value = _validate.answered(
+                        self._net.fit_epoch(
+                            *data[:2], *tools, data[2], batch_size, *order
+                        )
+                    )
+                except _core.DivergenceError as error:
+                    message = f"epoch {epoch + 1} of {epochs}: {error}"
+                    raise _core.DivergenceError(message) from None
+                if seed is None:
+                    self._epochs_done += 1
+                if validation is not None:
+                    val_loss = _validate.answered(
+                        self._net.evaluate(*validation[:2], tools[0], validation[2])
+                    )
+                    history.val_loss.append(val_loss)
+                history.loss.append(value)
+                history.seconds.append(perf_counter() - start)
+                stops = [wants_stop(h.on_epoch_end(self, history)) for h in hooks]
+                bar.update(history)
+                if any(stops):
+                    break
+        finally:
+            bar.close()
+        for hook in hooks:
+            hook.on_train_end(self, history)
+        return history
+
+    def _checked_weights(self, sample_weight: object) -> Array:
+        return _validate.weights("sample_weight", sample_weight, self.dtype)
+
+    def _batch(
+        self, x: object, y: object, loss: Loss, sample_weight: object, where: str = ""
+    ) -> tuple[Array, Array, Array | None]:
+        """Return what the core takes, or raise an error that says what is wrong."""
+        rows = _validate.inputs(where + "x", x, self.n_in, self.dtype)
+        shape = (len(rows), self.n_out)
+        kind = loss._loss.kind
+        target = _validate.targets(where + "y", y, kind, shape, self.dtype)
+        if sample_weight is None:
+            return rows, target, None
+        name = where + "sample_weight"
+        weight = _validate.weights(name, sample_weight, self.dtype, len(rows))
+        return rows, target, weight
+
+    def _data(
+        self, where: str, data: object, loss: Loss
+    ) -> tuple[Array, Array, Array | None]:
+        """Do the same for whole data sets, whose values are looked at as well."""
+        if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
+            raise TypeError(
+                "validation_data must be (x, y) or (x, y, sample_weight), "
+                f"got {_validate.describe(data)}"
+            )
+        x, y, sample_weight = data if len(data) == 3 else (*data, None)
+        batch = self._batch(x, y, loss, sample_weight, where)
+        _validate.finite(where + "x", batch[0])
+        _validate.target_values(where + "y", batch[1], loss._loss.kind)
+        return batch
+
+    def _claim(self, optimizer: Optimizer) -> None:
+        """Make the optimiser this model's, unless it has worked for another."""
+        if optimizer._owner not in (None, self._self) and optimizer.step_count > 0:
+            raise ValueError(
+                "optimizer has trained another model, to which its state belongs; make "
+                "a new one, or call its reset() to start again with this model"
+            )
+        optimizer._owner = self._self
+
+    # Copies and text ----------------------------------------------------------------
+
+    def copy(self) -> Self:
+        """Return an independent copy with the same parameters, ready to go on alike."""
+        return copy.deepcopy(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        derived = self.__dict__.keys() & _DERIVED
+        state = {k: v for k, v in self.__dict__.items() if k not in derived}
+        return {**state, "params": self._params.copy()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        params = state.pop("params")
+        self.__dict__.update(state)
+        self._build()
+        self._params[:] = params
+
+    def summary(self) -> str:
+        """Return a table of the layers: weight (in, out), activation, bias, size."""
+        rows = [("layer", "weight", "activation", "bias", "parameters")]
+        for i, (layer, weight) in enumerate(
+            zip(self.layers, self.weights, strict=True)
+        ):
+            size = weight.size + layer.bias * layer.n
+            bias = "yes" if layer.bias else "no"
+            shape = str(weight.shape)
+            rows.append((str(i), shape, str(layer.activation), bias, f"{size:,}"))
+        rows.append(("total", "", "", "", f"{self.n_params:,}"))
+
+        # Numbers to the right, all else to the left.
+        sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = []
+        for row in rows:
+            cells = [text.ljust(n) for text, n in zip(row[:-1], sizes, strict=False)]
+            lines.append("  ".join([*cells, row[-1].rjust(sizes[-1])]))
+        rule = "-" * len(lines[0])
+        kilobytes = self.n_params * self.dtype.itemsize / 1000
+        title = f"MLP {self.n_in} -> {self.n_out}, {self.dtype}, {kilobytes:,.1f} kB"
+        return "\n".join([title, lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+    def __repr__(self) -> str:
+        given = dict(self._given)
+        parts = [repr(given.pop("layers"))]
+        parts += [f"{k}={v!r}" for k, v in given.items() if v != _DEFAULTS[k]]
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+
+# What __repr__ need not say.
+_DEFAULTS = {
+    "activation": "relu",
+    "output_activation": "identity",
+    "init": "auto",
+    "bias": True,
+    "dtype": "float32",
+}
+
+# What _build makes anew, and so is not pickled.
+_DERIVED = frozenset(
+    (
+        "layers",
+        "n_in",
+        "n_out",
+        "n_params",
+        "dtype",
+        "_net",
+        "_params",
+        "_weights",
+        "_biases",
+        "_forward_shape",
+        "_self",
+    )
+)
+
+
+def _layers(layers: object) -> list[int | Dense]:
+    """Check the argument ``layers``: the input width, then widths or layers."""
+    wanted = "layers must be a sequence: the input width, then widths or layers"
+    if isinstance(layers, (str, bytes)):
+        raise TypeError(f"{wanted}; got {_validate.describe(layers)}")
+    try:
+        items = list(layers)  # type: ignore[call-overload]
+    except TypeError:
+        raise TypeError(f"{wanted}; got {_validate.describe(layers)}") from None
+    if len(items) < 2:
+        raise ValueError(f"{wanted}, of at least one layer; got {len(items)} entries")
+
+    result: list[int | Dense] = []
+    for i, item in enumerate(items):
+        if isinstance(item, Dense) and i > 0:
+            result.append(item)
+        elif hasattr(item, "__index__"):
+            result.append(_validate.count(f"layers[{i}]", item, 1))
+        else:
+            kinds = "an int, the input width" if i == 0 else "an int or a fm.Dense"
+            got = _validate.describe(item)
+            raise TypeError(f"layers[{i}] must be {kinds}; got {got}")
+    return result
+
+
+def _views(
+    params: Array, widths: list[int], biases: list[bool]
+) -> tuple[tuple[Array, ...], tuple[Array | None, ...]]:
+    """Return the weights and biases within a flat vector of parameters."""
+    weights: list[Array] = []
+    vectors: list[Array | None] = []
+    at = 0
+    for n_in, n_out, bias in zip(widths[:-1], widths[1:], biases, strict=True):
+        weights.append(params[at : at + n_in * n_out].reshape(n_in, n_out))
+        at += n_in * n_out
+        vectors.append(params[at : at + n_out] if bias else None)
+        at += n_out * bias
+    return tuple(weights), tuple(vectors)
+
+
+def _generator(seed: object) -> np.random.Generator:
+    """Return a generator; ``seed`` may be less than numpy.random.default_rng takes."""
+    if seed is None or isinstance(seed, np.random.Generator):
+        return np.random.default_rng(seed)
+    return np.random.default_rng(_validate.count("seed", seed, 0))
+
+
+def _key(seed: object) -> int:
+    """Return the 64 bits by which epochs are shuffled."""
+    if isinstance(seed, np.random.Generator):
+        return int(seed.integers(2**63))
+    key = _validate.count("seed", seed, 0)
+    if key >= 2**64:
+        raise ValueError(f"seed must be below 2**64, got {key}")
+    return key
+
+
+def _check_tools(loss: object, optimizer: object = ...) -> None:
+    """Refuse what is no loss and no optimiser, names and classes among it."""
+    pairs: list[tuple[str, object, type[Any], str]] = [("loss", loss, Loss, "fm.MSE()")]
+    if optimizer is not ...:
+        pairs.append(("optimizer", optimizer, Optimizer, "fm.Adam()"))
+    for name, value, wanted, example in pairs:
+        if isinstance(value, wanted):
+            continue
+        got = _validate.describe(value)
+        if isinstance(value, type) and issubclass(value, wanted):
+            got = f"fm.{value.__name__}; did you mean fm.{value.__name__}()?"
+        raise TypeError(
+            f"{name} must be a fastmlp {wanted.__name__} such as {example}, got {got}"
+        )

@@ -1,0 +1,108 @@
+"""Threads, instruction sets, and what this build is.
+
+Neither the number of threads nor the instruction set has any influence on results: they
+are the same to the last bit.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from . import _core, _validate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# What was asked for last; the core tells only what comes of it.
+_threads_asked = 0
+
+
+def set_num_threads(n: int) -> None:
+    """Limit the threads of each call to ``n`` ≥ 1; 0 goes back to choosing.
+
+    It is a limit: small work is done by fewer threads, as that is faster. It holds for
+    the whole process. By default OMP_NUM_THREADS, threadpoolctl, the CPU affinity and
+    the quota of the control group decide, at each call.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If n is no int, or negative.
+    """
+    global _threads_asked
+    n = _validate.count("n", n, 0)
+    _core.set_num_threads(n)
+    _threads_asked = n
+
+
+def get_num_threads() -> int:
+    """Return the number of threads a big enough call would use now."""
+    return _core.get_num_threads()
+
+
+@contextmanager
+def threads(n: int) -> Iterator[None]:
+    """``with fm.threads(n):`` is `set_num_threads` for as long as the block runs."""
+    before = _threads_asked
+    set_num_threads(n)
+    try:
+        yield
+    finally:
+        set_num_threads(before)
+
+
+def isa() -> str:
+    """Return the instruction set in use, such as "avx2".
+
+    The best that the CPU has, or what the environment variable FASTMLP_ISA named when
+    fastmlp was imported.
+    """
+    return _core.isa()
+
+
+def available_isas() -> tuple[str, ...]:
+    """Return the instruction sets that build and CPU have, the best one last."""
+    return tuple(_core.available_isas())
+
+
+@contextmanager
+def use_isa(name: str) -> Iterator[None]:
+    """``with fm.use_isa("avx2"):`` uses an instruction set in a block, process-wide.
+
+    Raises
+    ------
+    ValueError
+        If this build or this CPU lacks it.
+    """
+    name = _validate.choice("name", name, available_isas())
+    before = _core.isa()
+    _core.set_isa(name)
+    try:
+        yield
+    finally:
+        _core.set_isa(before)
+
+
+def build_info() -> dict[str, Any]:
+    """Return what this build is: version, compiler, flags, instruction sets."""
+    return dict(_core.build_info())
+
+
+def show_config() -> None:
+    """Print what a bug report should say."""
+    import platform
+
+    import numpy as np
+
+    rows: dict[str, object] = {"fastmlp": _core.__version__}
+    rows["python"] = f"{platform.python_version()} on {platform.platform()}"
+    rows["numpy"] = np.__version__
+    rows |= {key: value for key, value in build_info().items() if key != "version"}
+    rows["available isas"] = available_isas()
+    rows["isa in use"] = isa()
+    rows["threads"] = get_num_threads()
+    for name, value in rows.items():
+        if isinstance(value, (list, tuple)):
+            value = " ".join(map(str, value))
+        print(f"{name:<16}{value}")

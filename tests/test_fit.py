@@ -1,0 +1,587 @@
+"""Training for whole epochs: what it computes, records, and how it ends."""
+
+import _thread
+import math
+import pickle
+import sys
+import threading
+import time
+import types
+
+import fastmlp as fm
+import numpy as np
+import pytest
+from fastmlp import _core
+from fastmlp.progress import SECONDS_BETWEEN_UPDATES
+
+ROWS = 50
+
+# Sums of a few float32 batch losses, taken in another order.
+SUM_RTOL = 1e-6
+
+
+def data(rows=ROWS, dtype="float32", n_out=2):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((rows, 3)).astype(dtype)
+    y = np.tanh(x @ rng.standard_normal((3, n_out))).astype(dtype)
+    return x, y
+
+
+def model(seed=0, n_out=2, **options):
+    return fm.MLP([3, 8, n_out], **{"activation": "tanh", "seed": seed, **options})
+
+
+def fit(mlp, x, y, **options):
+    options = {
+        "loss": fm.MSE(),
+        "optimizer": fm.Adam(0.01),
+        "epochs": 3,
+        "batch_size": 16,
+        **options,
+    }
+    return mlp.fit(x, y, **options)
+
+
+# What it computes ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 16, 25, ROWS, ROWS + 1, 10**12])
+@pytest.mark.parametrize("seed", [None, 5])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_an_epoch_is_its_steps(batch_size, seed, reduction):
+    x, y = data()
+    w = np.random.default_rng(1).random(ROWS).astype("float32")
+    loss = fm.MSE(reduction=reduction)
+    for weight in (None, w):
+        mlp, other, opt = model(), model(), fm.Adam(0.01)
+        options = {"shuffle": seed is not None, "seed": seed, "sample_weight": weight}
+        history = fit(mlp, x, y, loss=loss, batch_size=batch_size, **options)
+
+        order = np.arange(ROWS)
+        for epoch in range(3):
+            if seed is not None:
+                _core.kernels.shuffle(order, seed, epoch)
+            total = share = 0.0
+            for start in range(0, ROWS, batch_size):
+                rows = order[start : start + batch_size]
+                part = None if weight is None else weight[rows]
+                value = other.train_step(x[rows], y[rows], loss, opt, part)
+                size = len(rows) if part is None else part.sum(dtype=float)
+                total += value * (size if reduction == "mean" else 1)
+                share += size
+            wanted = total / share if reduction == "mean" else total
+            assert history.loss[epoch] == pytest.approx(wanted, rel=SUM_RTOL)
+        np.testing.assert_array_equal(mlp.params, other.params)
+        assert opt.step_count == 3 * math.ceil(ROWS / batch_size)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_training_lowers_the_loss(dtype):
+    x, y = data(dtype=dtype)
+    mlp = model(dtype=dtype)
+    history = fit(mlp, x, y, epochs=60)
+    assert history.loss[-1] < 0.2 * history.loss[0]
+    assert mlp.evaluate(x, y, fm.MSE()) < history.loss[-1]
+
+
+def test_classification():
+    x, y = data()
+    labels = y.argmax(axis=1)
+    mlp = model()
+    fit(mlp, x, labels, loss=fm.CrossEntropy(), epochs=60)
+    assert (mlp(x).argmax(axis=1) == labels).mean() > 0.9
+
+    mlp = model(n_out=1)
+    fit(mlp, x, labels, loss=fm.BinaryCrossEntropy(), epochs=60)
+    assert ((mlp(x)[:, 0] > 0) == labels).mean() > 0.9
+
+
+def test_weights_count_rows():
+    x, y = data()
+    w = np.arange(ROWS) % 3
+    twice = np.repeat(np.arange(ROWS), w)
+    one, two = model(dtype="float64"), model(dtype="float64")
+    h1 = fit(one, x, y, sample_weight=w, batch_size=1000)
+    h2 = fit(two, x[twice], y[twice], batch_size=1000)
+    # The same sums in another order, in float64.
+    np.testing.assert_allclose(h1.loss, h2.loss, rtol=1e-12)
+    np.testing.assert_allclose(one.params, two.params, rtol=1e-8, atol=1e-12)
+
+
+def test_a_batch_may_weigh_nothing():
+    x, y = data()
+    w = np.zeros(ROWS, "float32")
+    w[:10] = 1
+    mlp = model()
+    history = fit(mlp, x, y, sample_weight=w, batch_size=10, shuffle=False)
+    assert np.isfinite(mlp.params).all()
+    assert np.isfinite(history.loss).all()
+
+
+# Seeds --------------------------------------------------------------------------------
+
+
+def trained(*, fits=(6,), seed=0, fit_seed=None, store=False):
+    x, y = data()
+    mlp, opt = model(seed), fm.Adam(0.01)
+    for epochs in fits:
+        fit(mlp, x, y, optimizer=opt, epochs=epochs, seed=fit_seed)
+        if store:
+            mlp, opt = pickle.loads(pickle.dumps((mlp, opt)))
+    return mlp.params
+
+
+def test_the_seed_of_the_model_is_enough():
+    np.testing.assert_array_equal(trained(), trained())
+    assert (trained(seed=1) != trained()).any()
+
+
+@pytest.mark.parametrize("store", [False, True])
+def test_fits_go_on_where_the_last_one_ended(store):
+    np.testing.assert_array_equal(trained(fits=(4, 2), store=store), trained())
+
+
+def test_an_explicit_seed_starts_its_orders_anew():
+    np.testing.assert_array_equal(trained(fit_seed=3), trained(fit_seed=np.uint8(3)))
+    assert (trained(fit_seed=3) != trained(fit_seed=4)).any()
+    assert (trained(fit_seed=3) != trained(fits=(4, 2), fit_seed=3)).any()
+    # One generator gives one seed after the other.
+    rng = np.random.default_rng(0)
+    first = trained(fit_seed=np.random.default_rng(0))
+    np.testing.assert_array_equal(trained(fit_seed=rng), first)
+    assert (trained(fit_seed=rng) != first).any()
+    assert (trained(fit_seed=2**64 - 1) != trained(fit_seed=2**32 - 1)).any()
+
+
+def test_epochs_have_different_orders():
+    x, y = data()
+    mlp = model()
+    losses = fit(mlp, x, y, optimizer=fm.SGD(0.0), batch_size=7, epochs=2).loss
+    # Nothing is learnt, so batches differ but not what they sum to.
+    np.testing.assert_allclose(losses[0], losses[1], rtol=SUM_RTOL)
+    assert (trained(fits=(1,), fit_seed=0) != trained(fits=(1,), fit_seed=1)).any()
+
+
+# The record ---------------------------------------------------------------------------
+
+
+def test_history():
+    x, y = data()
+    mlp = model()
+    history = fit(mlp, x, y)
+    assert history is mlp.history
+    assert len(history) == len(history.loss) == len(history.seconds) == 3
+    assert history.val_loss == []
+    assert history.metrics == {}
+    assert not history.has_validation
+    assert all(isinstance(value, float) for value in history.loss)
+    assert all(seconds > 0 for seconds in history.seconds)
+    assert repr(history) == f"History(epochs=3, loss={history.loss[-1]:.6g})"
+    again = pickle.loads(pickle.dumps(history))
+    assert again.to_dict() == history.to_dict()
+    again.to_dict()["loss"].clear()
+    assert len(again) == 3
+    assert fit(mlp, x, y) is mlp.history is not history
+
+
+def test_no_epochs():
+    x, y = data()
+    mlp = model()
+    before = mlp.params.copy()
+    assert len(fit(mlp, x, y, epochs=0)) == 0
+    assert repr(mlp.history) == "History(epochs=0)"
+    np.testing.assert_array_equal(mlp.params, before)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_validation(weighted):
+    x, y = data()
+    xv, yv = x[:20].astype("float64"), y[:20].tolist()
+    weight = (np.arange(20),) if weighted else ()
+    mlp, wanted = model(), []
+
+    def check(mlp, history):
+        wanted.append(mlp.evaluate(xv, yv, fm.MSE(), *weight))
+
+    history = fit(mlp, x, y, validation_data=[xv, yv, *weight], callbacks=[check])
+    assert history.val_loss == wanted
+    assert len(set(wanted)) == 3
+    other = model()
+    fit(other, x, y)
+    np.testing.assert_array_equal(mlp.params, other.params)
+
+
+# Callbacks ----------------------------------------------------------------------------
+
+
+class Recorder(fm.Callback):
+    def __init__(self, stop_after=None):
+        self.calls = []
+        self.stop_after = stop_after
+
+    def on_train_begin(self, mlp, history):
+        self.calls.append(("begin", len(history)))
+
+    def on_epoch_end(self, mlp, history):
+        self.calls.append(("epoch", len(history)))
+        return len(history) == self.stop_after
+
+    def on_train_end(self, mlp, history):
+        self.calls.append(("end", len(history)))
+
+
+def test_callbacks_are_called_in_order():
+    x, y = data()
+    first, second = Recorder(), Recorder(stop_after=2)
+    history = fit(model(), x, y, epochs=9, callbacks=(first, second))
+    assert len(history) == 2
+    assert first.calls == [("begin", 0), ("epoch", 1), ("epoch", 2), ("end", 2)]
+    assert second.calls == first.calls
+
+
+def test_functions_are_callbacks():
+    x, y = data()
+    seen = []
+    for result, epochs in [(True, 1), (np.True_, 1), (None, 3), (False, 3), (1.5, 3)]:
+        callbacks = [lambda m, h: seen.append(len(h)), lambda m, h, r=result: r]
+        history = fit(model(), x, y, callbacks=callbacks)
+        assert len(history) == epochs, result
+    assert seen == [1, 1, 1, 2, 3, 1, 2, 3, 1, 2, 3]
+
+
+def test_callbacks_may_log_metrics():
+    x, y = data()
+
+    def accuracy(mlp, history):
+        history.log("accuracy", np.float32(len(history) / 4))
+
+    history = fit(model(), x, y, callbacks=[accuracy])
+    assert history.metrics == {"accuracy": [0.25, 0.5, 0.75]}
+    assert history.to_dict()["metrics"] == history.metrics
+    assert repr(history).endswith("accuracy=0.75)")
+
+
+def test_an_error_in_a_callback_ends_the_training():
+    x, y = data()
+    mlp, recorder = model(), Recorder()
+
+    def fail(mlp, history):
+        if len(history) == 2:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fit(mlp, x, y, epochs=9, callbacks=[recorder, fail])
+    assert len(mlp.history) == 2
+    assert ("end", 2) not in recorder.calls
+    other = model()
+    fit(other, x, y, epochs=2)
+    np.testing.assert_array_equal(mlp.params, other.params)
+
+
+BAD_CALLBACKS = [
+    (fm.EarlyStopping(), r"^callbacks must be a sequence.*callbacks=\["),
+    (print, "^callbacks must be a sequence"),
+    (3, "^callbacks must be a sequence.*3"),
+    ([fm.EarlyStopping], r"^callbacks\[0\].*did you mean EarlyStopping\(\)\?"),
+    ([print, "x"], r"^callbacks\[1\] must be a fm.Callback or a function"),
+]
+
+
+@pytest.mark.parametrize(("callbacks", "words"), BAD_CALLBACKS, ids=str)
+def test_bad_callbacks(callbacks, words):
+    with pytest.raises(TypeError, match=words):
+        fit(model(), *data(), callbacks=callbacks)
+
+
+# Early stopping -----------------------------------------------------------------------
+
+
+def script(values, name="score"):
+    """A callback that logs given values and sets the parameters to the epoch."""
+
+    def play(mlp, history):
+        mlp.params[:] = len(history)
+        history.log(name, values[len(history) - 1])
+
+    return play
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "epochs", "best"),
+    [
+        ([3, 2, 1, 1, 1, 1, 0], {"patience": 3}, 6, 3),
+        ([3, 2, 1, 2, 0.5, 1, 1, 1], {"patience": 3}, 8, 5),
+        ([1, 2, 3], {"patience": 1}, 2, 1),
+        ([1, 0.95, 0.89, 0.88, 0.87], {"patience": 2, "min_delta": 0.1}, 5, 3),
+        ([1, 2, 3, 3, 2, 9], {"patience": 2, "mode": "max"}, 5, 3),
+        ([1, math.nan, math.nan, 0], {"patience": 2}, 3, 1),
+        ([math.nan, math.nan, 0], {"patience": 2}, 2, None),
+        ([math.nan, 1, 2, 2], {"patience": 2}, 4, 2),
+    ],
+)
+def test_early_stopping(values, options, epochs, best):
+    stop = fm.EarlyStopping("score", **options)
+    mlp = model()
+    history = fit(mlp, *data(), epochs=len(values), callbacks=[script(values), stop])
+    assert len(history) == epochs
+    assert stop.best_epoch == best
+    assert stop.best == (None if best is None else values[best - 1])
+    assert (mlp.params == (best or epochs)).all()
+    # It can be used again, from the start.
+    again = fit(model(), *data(), epochs=len(values), callbacks=[script(values), stop])
+    assert len(again) == epochs
+
+
+def test_early_stopping_may_leave_the_parameters():
+    mlp = model()
+    stop = fm.EarlyStopping("score", patience=1, restore_best=False)
+    fit(mlp, *data(), callbacks=[script([1, 2, 3]), stop])
+    assert (mlp.params == 2).all()
+
+
+def test_early_stopping_monitors_what_there_is():
+    x, y = data()
+    stop = fm.EarlyStopping(patience=2)
+    history = fit(model(), x, y, optimizer=fm.SGD(0.0), shuffle=False, callbacks=[stop])
+    assert (len(history), stop.best) == (3, history.loss[0])
+    history = fit(
+        model(),
+        x,
+        y,
+        optimizer=fm.SGD(0.0),
+        validation_data=(x[:9], y[:9]),
+        callbacks=[stop],
+    )
+    assert (len(history), stop.best) == (3, history.val_loss[0])
+    assert repr(stop) == (
+        "EarlyStopping(monitor=None, patience=2, min_delta=0.0, restore_best=True, "
+        "mode='min')"
+    )
+
+
+def test_bad_early_stopping():
+    mlp = model()
+    before = mlp.params.copy()
+    with pytest.raises(ValueError, match=r"needs fit\(validation_data="):
+        fit(mlp, *data(), callbacks=[fm.EarlyStopping("val_loss")])
+    np.testing.assert_array_equal(mlp.params, before)
+    assert mlp.history is None
+    with pytest.raises(ValueError, match="no callback before it has logged 'acc'"):
+        fit(mlp, *data(), callbacks=[fm.EarlyStopping("acc")])
+    for options, error, words in [
+        ({"monitor": 3}, TypeError, "^monitor"),
+        ({"patience": 0}, ValueError, "^patience must be at least 1"),
+        ({"patience": 2.0}, TypeError, "^patience"),
+        ({"min_delta": -1}, ValueError, "^min_delta"),
+        ({"restore_best": 1}, TypeError, "^restore_best"),
+        ({"mode": "auto"}, ValueError, "^mode must be one of min, max"),
+    ]:
+        with pytest.raises(error, match=words):
+            fm.EarlyStopping(**options)
+
+
+# How it ends --------------------------------------------------------------------------
+
+
+BAD_OPTIONS = [
+    ({"epochs": -1}, ValueError, "^epochs must be at least 0"),
+    ({"epochs": 2.0}, TypeError, "^epochs must be an int"),
+    ({"epochs": True}, TypeError, "^epochs must be an int"),
+    ({"batch_size": 0}, ValueError, "^batch_size must be at least 1"),
+    ({"batch_size": None}, TypeError, "^batch_size must be an int"),
+    ({"shuffle": 1}, TypeError, "^shuffle must be True or False"),
+    ({"progress": 1}, TypeError, "^progress must be True or False"),
+    ({"seed": -1}, ValueError, "^seed must be at least 0"),
+    ({"seed": 2**64}, ValueError, r"^seed must be below 2\*\*64"),
+    ({"seed": 0.5}, TypeError, "^seed must be an int"),
+    ({"validation_data": 3}, TypeError, r"^validation_data must be \(x, y\)"),
+    ({"validation_data": (1, 2, 3, 4)}, TypeError, "^validation_data must be"),
+    ({"validation_data": np.ones((2, 3))}, TypeError, "^validation_data must be"),
+    ({"validation_data": ([[1, 2]], [[1, 2]])}, ValueError, "^validation_data: x must"),
+    (
+        {"validation_data": ([[1, 2, 3]], [[1, 2]], [-1])},
+        ValueError,
+        "^validation_data: sample_weight must",
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "error", "words"), BAD_OPTIONS, ids=str)
+def test_bad_options(options, error, words):
+    mlp, opt = model(), fm.Adam()
+    before = mlp.params.copy()
+    with pytest.raises(error, match=words):
+        fit(mlp, *data(), optimizer=opt, **options)
+    np.testing.assert_array_equal(mlp.params, before)
+    assert opt.step_count == 0
+    assert mlp.history is None
+
+
+def test_fit_wants_its_settings_by_name():
+    with pytest.raises(TypeError, match="positional"):
+        model().fit(*data(), fm.MSE())
+    with pytest.raises(TypeError, match="batch_size"):
+        model().fit(*data(), loss=fm.MSE(), optimizer=fm.Adam(), epochs=1)
+
+
+def test_divergence_says_where_and_keeps_what_was_good():
+    x, y = data()
+    mlp, opt = model(), fm.SGD(0.01)
+
+    def explode(mlp, history):
+        opt.lr = 1e30 if len(history) == 2 else 0.01
+
+    with pytest.raises(
+        fm.DivergenceError, match=r"^epoch [34] of 9: .*step \d"
+    ) as error:
+        fit(mlp, x, y, optimizer=opt, epochs=9, callbacks=[explode])
+    assert isinstance(error.value, FloatingPointError)
+    assert len(mlp.history) in (2, 3)
+    assert np.isfinite(mlp.params).all()
+    # The model can be trained on, by an optimiser in its senses.
+    history = fit(mlp, x, y, epochs=2)
+    assert np.isfinite(history.loss).all()
+
+
+def test_a_diverging_first_step_changes_nothing():
+    x, y = data()
+    mlp, opt = model(), fm.Adam()
+    before = mlp.params.copy()
+    huge = np.full_like(y, 3e38)
+    with pytest.raises(fm.DivergenceError, match=r"^epoch 1 of 3: "):
+        fit(mlp, x, huge, optimizer=opt)
+    np.testing.assert_array_equal(mlp.params, before)
+    with pytest.raises(fm.DivergenceError):
+        mlp.train_step(x, huge, fm.MSE(), opt)
+    np.testing.assert_array_equal(mlp.params, before)
+    assert len(mlp.history) == 0
+
+
+def test_a_fit_does_not_go_back_behind_its_start():
+    x, y = data()
+    mlp = model()
+    fit(mlp, x, y)
+    mlp.params[:] = 0.125
+    with pytest.raises(fm.DivergenceError):
+        fit(mlp, x, np.full_like(y, 3e38))
+    assert (mlp.params == 0.125).all()
+
+
+def test_interrupt_keeps_model_and_history():
+    rows = 200_000  # so that an epoch takes much longer than to get into it
+    x, y = data(rows=rows)
+    mlp, opt = model(), fm.SGD(1e-3)
+    started = threading.Event()
+
+    def interrupt():
+        started.wait()
+        time.sleep(0.02)
+        _thread.interrupt_main()
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            mlp,
+            x,
+            y,
+            optimizer=opt,
+            epochs=10**9,
+            batch_size=1,
+            callbacks=[lambda m, h: started.set()],
+        )
+    thread.join()
+    # The epochs before it are on record, and it ended within one, not after it.
+    assert len(mlp.history) >= 1
+    assert 0 < opt.step_count - rows * len(mlp.history) < rows
+    assert np.isfinite(mlp.params).all()
+    params = mlp.params.copy()
+    mlp.train_step(x[:1], y[:1], fm.MSE(), opt)
+    assert (mlp.params != params).any()
+
+
+# Progress -----------------------------------------------------------------------------
+
+
+class Stream:
+    """Standard error, as a terminal or not."""
+
+    def __init__(self, tty):
+        self.tty = tty
+        self.text = ""
+
+    def isatty(self):
+        return self.tty
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+
+@pytest.mark.parametrize("progress", [None, False])
+def test_no_progress_in_files(progress, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", stream := Stream(tty=False))
+    fit(model(), *data(), progress=progress)
+    monkeypatch.setattr(sys, "stderr", None)
+    fit(model(), *data(), progress=True)
+    assert stream.text == ""
+
+
+def test_progress_as_lines(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", stream := Stream(tty=False))
+    x, y = data()
+    history = fit(model(), x, y, validation_data=(x, y), progress=True)
+    lines = stream.text.splitlines()
+    assert len(lines) == 3
+    for i, line in enumerate(lines):
+        loss, val_loss = history.loss[i], history.val_loss[i]
+        wanted = f"epoch {i + 1}/3  loss {loss:.4g}  val_loss {val_loss:.4g}  "
+        assert line.startswith(wanted)
+        assert line.endswith(" s")
+
+
+def test_progress_on_a_terminal_without_tqdm(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", stream := Stream(tty=True))
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    history = fit(model(), *data(), epochs=40)
+    shown = stream.text.split("\r")
+    assert shown[0] == ""
+    assert shown[1].startswith("epoch 1/40  loss ")
+    assert shown[-1].startswith(f"epoch 40/40  loss {history.loss[-1]:.4g}  ")
+    assert stream.text.endswith(" s\n")
+    updates = sum(history.seconds) / SECONDS_BETWEEN_UPDATES
+    assert len(shown) <= 3 + 2 * updates
+    fit(model(), *data(), progress=False)
+    assert stream.text.endswith(" s\n")
+
+
+def test_progress_by_tqdm(monkeypatch):
+    calls = []
+
+    class Bar:
+        def __init__(self, **options):
+            calls.append(options)
+
+        def set_postfix(self, numbers, refresh):
+            assert not refresh
+            self.numbers = numbers
+
+        def update(self):
+            calls.append(self.numbers)
+
+        def close(self):
+            calls.append("closed")
+
+    monkeypatch.setattr(sys, "stderr", stream := Stream(tty=True))
+    monkeypatch.setitem(sys.modules, "tqdm", types.SimpleNamespace(tqdm=Bar))
+    history = fit(model(), *data())
+    numbers = [{"loss": f"{value:.4g}"} for value in history.loss]
+    assert calls == [{"total": 3, "unit": "epoch", "file": stream}, *numbers, "closed"]
+
+    # It is closed whatever happens.
+    calls.clear()
+    with pytest.raises(ZeroDivisionError):
+        fit(model(), *data(), callbacks=[lambda m, h: 1 / 0])
+    assert calls[-1] == "closed"

@@ -1,0 +1,525 @@
+"""Optimisers as objects: arguments, arrays, state, and whom they belong to."""
+
+import copy
+import pickle
+
+import fastmlp as fm
+import numpy as np
+import pytest
+from fastmlp import reference
+
+MAKERS = {
+    "SGD": lambda: fm.SGD(0.1),
+    "SGD momentum": lambda: fm.SGD(0.1, momentum=0.9, dampening=0.1, weight_decay=0.01),
+    "SGD nesterov": lambda: fm.SGD(0.1, 0.9, nesterov=True, maximize=True),
+    "Adagrad": lambda: fm.Adagrad(0.1, lr_decay=0.1, initial_accumulator_value=0.5),
+    "Adagrad inside": lambda: fm.Adagrad(eps=1e-3, eps_mode="inside"),
+    "RMSprop": lambda: fm.RMSprop(0.01, weight_decay=0.1),
+    "RMSprop all": lambda: fm.RMSprop(0.01, 0.9, 1e-6, 0.5, True, eps_mode="inside"),
+    "Adam": lambda: fm.Adam(0.01),
+    "Adam amsgrad": lambda: fm.Adam(0.01, (0.8, 0.9), 1e-3, 0.1, True, maximize=True),
+    "Adam hat": lambda: fm.Adam(0.01, eps=1e-3, eps_mode="hat"),
+    "AdamW": lambda: fm.AdamW(0.01, weight_decay=0.3),
+}
+SLOTS = {
+    "SGD": set(),
+    "SGD momentum": {"momentum_buffer"},
+    "SGD nesterov": {"momentum_buffer"},
+    "Adagrad": {"sum"},
+    "Adagrad inside": {"sum"},
+    "RMSprop": {"square_avg"},
+    "RMSprop all": {"square_avg", "momentum_buffer", "grad_avg"},
+    "Adam": {"exp_avg", "exp_avg_sq"},
+    "Adam amsgrad": {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"},
+    "Adam hat": {"exp_avg", "exp_avg_sq"},
+    "AdamW": {"exp_avg", "exp_avg_sq"},
+}
+
+# A few steps in float64, some ten roundings each.
+STEPS_RTOL = 1e-12
+
+
+@pytest.fixture(params=MAKERS)
+def maker(request):
+    return MAKERS[request.param]
+
+
+def steps(opt, n, params, seed=0):
+    """Take n steps with gradients that depend on the seed and the step alone."""
+    for i in range(n):
+        rng = np.random.default_rng((seed, i))
+        opt.step(params, [rng.standard_normal(p.shape).astype(p.dtype) for p in params])
+    return params
+
+
+def some_params(dtype="float64"):
+    return [np.linspace(-1, 1, 6, dtype=dtype).reshape(2, 3), np.ones(5, dtype)]
+
+
+# Steps --------------------------------------------------------------------------------
+
+
+def test_steps_are_those_of_the_reference(maker):
+    opt = maker()
+    other = getattr(reference, type(opt).__name__)(**opt._hyper())
+    got, wanted = some_params(), some_params()
+    for i in range(4):
+        grads = [
+            np.random.default_rng((i, j)).standard_normal(p.shape)
+            for j, p in enumerate(got)
+        ]
+        opt.step(got, grads)
+        other.step(wanted, [g.copy() for g in grads])
+        for a, b in zip(got, wanted, strict=True):
+            np.testing.assert_allclose(a, b, rtol=STEPS_RTOL)
+    assert opt.step_count == 4
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (2, 3), (2, 3, 4), (1, 2, 1, 2)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_arrays_of_any_rank(shape, dtype, maker):
+    rng = np.random.default_rng(0)
+    param = np.asarray(rng.standard_normal(shape), dtype)
+    grad = np.asarray(rng.standard_normal(shape), dtype)
+    flat = param.flatten()
+    one, two = maker(), maker()
+    for _ in range(2):
+        assert one.step(param, grad) is None
+        two.step([flat], [grad.flatten()])
+        np.testing.assert_array_equal(param.ravel(), flat)
+
+
+def test_sequences_of_arrays(maker):
+    wanted = steps(maker(), 2, some_params())
+    opt, params = maker(), some_params()
+    for i in range(2):
+        rng = np.random.default_rng((0, i))
+        grads = tuple(rng.standard_normal(p.shape) for p in params)
+        opt.step(tuple(params), list(grads) if i else grads)
+    for a, b in zip(params, wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_mixed_dtypes():
+    params = [np.ones(3, "float32"), np.ones(4, "float64")]
+    fm.Adam(0.5).step(params, [np.ones(3, "float32"), np.ones(4)])
+    # Adam's first step is lr in size, but for eps.
+    np.testing.assert_allclose(params[0], 0.5, rtol=1e-6)
+    np.testing.assert_allclose(params[1], 0.5, rtol=1e-7)
+
+
+def test_grads_are_not_changed(maker):
+    params, grads = some_params(), [np.ones((2, 3)), np.arange(5.0)]
+    before = copy.deepcopy(grads)
+    for grad in grads:
+        grad.flags.writeable = False
+    maker().step(params, grads)
+    for a, b in zip(grads, before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_unpickled_arrays_are_stepped_in_place():
+    param = pickle.loads(pickle.dumps(np.ones(3, "float32")))
+    fm.SGD(1.0).step(param, np.ones(3, "float32"))
+    np.testing.assert_array_equal(param, 0)
+
+
+def frozen(array):
+    array.flags.writeable = False
+    return array
+
+
+MEMORY = np.zeros(8)
+BAD_STEPS = {
+    "list for params": ([1.0], np.ones(1), TypeError, "^params must be a float32"),
+    "float16": (np.ones(2, "f2"), np.ones(2, "f2"), TypeError, "^params.*float16"),
+    "ints": (np.ones(2, int), np.ones(2), TypeError, "^params.*never converted.*int64"),
+    "swapped": (np.ones(2, ">f8"), np.ones(2), TypeError, "^params.*>f8"),
+    "complex": (np.ones(2, complex), np.ones(2), TypeError, "^params.*complex"),
+    "scalar": (1.0, 1.0, TypeError, "^params must be a numpy array or a list.*1.0"),
+    "None": (np.ones(2), None, TypeError, "^grads must be a numpy array"),
+    "numpy scalar": (np.float64(1), np.ones(1), TypeError, "^params must be"),
+    "dict": ({"w": np.ones(2)}, np.ones(2), TypeError, "^params must be.*dict"),
+    "grad list": ([np.ones(2)], [[1.0, 1.0]], TypeError, "^grads must be a numpy arr"),
+    "grad dtype": (np.ones(2), np.ones(2, "f4"), TypeError, "^grads.*float64.*float32"),
+    "grad shape": (
+        np.ones(2),
+        np.ones(3),
+        ValueError,
+        r"^grads must have shape \(2,\)",
+    ),
+    "grad rank": (np.ones((2, 1)), np.ones(2), ValueError, "^grads must have shape"),
+    "second": (
+        [np.ones(2), np.ones(2)],
+        [np.ones(2), np.ones(1)],
+        ValueError,
+        r"^grads\[1\] must have shape",
+    ),
+    "numbers": ([np.ones(2)], [np.ones(2)] * 2, ValueError, "1 params and 2 grads"),
+    "none": ([], [], ValueError, "at least one array"),
+    "strided": (
+        np.ones(4)[::2],
+        np.ones(2),
+        ValueError,
+        "^params must be C-contiguous",
+    ),
+    "reversed": (np.ones(4)[::-1], np.ones(4), ValueError, "^params must be C-contig"),
+    "fortran": (np.ones((2, 3)).T, np.ones((3, 2)), ValueError, "^params must be C-co"),
+    "grad order": (
+        np.ones((3, 2)),
+        np.ones((2, 3)).T,
+        ValueError,
+        "^grads must be C-c",
+    ),
+    "read-only": (frozen(np.ones(2)), np.ones(2), ValueError, "^params.*read-only"),
+    "empty": (np.ones(0), np.ones(0), ValueError, "^params must not be empty"),
+    "overlap": (MEMORY[:4], MEMORY[2:6], ValueError, "^params.*must not overlap grads"),
+    "same": (
+        [MEMORY[:4], MEMORY[2:6]],
+        [np.ones(4), np.ones(4)],
+        ValueError,
+        r"^params\[1\] must not overlap params\[0\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_STEPS)
+def test_bad_steps(case, maker):
+    params, grads, error, words = BAD_STEPS[case]
+    opt, before = maker(), copy.deepcopy(params)
+    with pytest.raises(error, match=words):
+        opt.step(params, grads)
+    assert opt.step_count == 0
+    assert opt.state_dict()["slots"] == []
+    for a, b in zip(np.atleast_1d(params), np.atleast_1d(before), strict=True):
+        np.testing.assert_equal(a, b)
+
+
+def test_the_first_step_fixes_the_arrays(maker):
+    opt, params = maker(), some_params()
+    steps(opt, 1, params)
+    before = copy.deepcopy(params)
+    for other in (params[:1], [params[1], params[0]], some_params("float32")):
+        with pytest.raises(ValueError, match="parameter"):
+            steps(opt, 1, other)
+    assert opt.step_count == 1
+    for a, b in zip(params, before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# Hyperparameters ----------------------------------------------------------------------
+
+
+BAD_HYPER = [
+    (fm.SGD, {"lr": -1e-3}, ValueError, "^lr must be finite and >= 0"),
+    (fm.SGD, {"lr": float("nan")}, ValueError, "^lr must be finite"),
+    (fm.SGD, {"lr": float("inf")}, ValueError, "^lr must be finite"),
+    (fm.SGD, {"lr": "0.1"}, TypeError, "^lr must be a number.*'0.1'"),
+    (fm.SGD, {"lr": True}, TypeError, "^lr must be a number"),
+    (fm.SGD, {"lr": None}, TypeError, "^lr must be a number"),
+    (fm.SGD, {"lr": 0.1, "momentum": -0.1}, ValueError, "^momentum must be"),
+    (fm.SGD, {"lr": 0.1, "weight_decay": -1}, ValueError, "^weight_decay must be"),
+    (fm.SGD, {"lr": 0.1, "nesterov": True}, ValueError, "^nesterov needs momentum"),
+    (fm.SGD, {"lr": 0.1, "nesterov": 1}, TypeError, "^nesterov must be True or False"),
+    (
+        fm.SGD,
+        {"lr": 0.1, "momentum": 0.9, "dampening": 0.1, "nesterov": True},
+        ValueError,
+        "^nesterov needs momentum > 0 and dampening 0",
+    ),
+    (fm.Adagrad, {"lr_decay": -1}, ValueError, "^lr_decay must be"),
+    (fm.Adagrad, {"initial_accumulator_value": -1}, ValueError, "^initial_accumul"),
+    (fm.Adagrad, {"eps": -1}, ValueError, "^eps must be"),
+    (
+        fm.Adagrad,
+        {"eps_mode": "hat"},
+        ValueError,
+        "^eps_mode must be one of outside, in",
+    ),
+    (
+        fm.RMSprop,
+        {"alpha": -0.1},
+        ValueError,
+        "^alpha must be finite and >= 0 and <= 1",
+    ),
+    (fm.RMSprop, {"alpha": 1.1}, ValueError, "^alpha must be"),
+    (fm.RMSprop, {"eps_mode": "hat"}, ValueError, "^eps_mode must be"),
+    (fm.RMSprop, {"eps_mode": None}, TypeError, "^eps_mode must be a name"),
+    (fm.Adam, {"betas": (1.0, 0.9)}, ValueError, r"^betas\[0\] must be .*< 1"),
+    (fm.Adam, {"betas": (0.9, -0.1)}, ValueError, r"^betas\[1\] must be"),
+    (fm.Adam, {"betas": 0.9}, TypeError, "^betas must be two numbers"),
+    (fm.Adam, {"betas": (0.9,)}, TypeError, "^betas must be two numbers"),
+    (fm.Adam, {"betas": "12"}, TypeError, "^betas must be two numbers"),
+    (fm.Adam, {"eps": -1e-8}, ValueError, "^eps must be"),
+    (fm.Adam, {"amsgrad": "no"}, TypeError, "^amsgrad must be True or False"),
+    (fm.Adam, {"eps_mode": "inner"}, ValueError, "^eps_mode must be one of"),
+    (fm.AdamW, {"weight_decay": -0.1}, ValueError, "^weight_decay must be"),
+    (fm.AdamW, {"maximize": 0}, TypeError, "^maximize must be True or False"),
+]
+
+
+@pytest.mark.parametrize(("cls", "hyper", "error", "words"), BAD_HYPER, ids=str)
+def test_bad_hyperparameters(cls, hyper, error, words):
+    with pytest.raises(error, match=words):
+        cls(**hyper)
+    # Setting is checked like making.
+    opt = fm.SGD(0.1, momentum=0.5) if cls is fm.SGD else cls()
+    before = opt.state_dict()
+    name, value = list(hyper.items())[-1]
+    if name not in ("eps_mode", "nesterov", "dampening", "initial_accumulator_value"):
+        with pytest.raises((error, AttributeError)):
+            setattr(opt, name, value)
+        assert opt.state_dict() == before
+
+
+def test_defaults_are_torchs():
+    def hyper(opt):
+        return {
+            k: v for k, v in opt._hyper().items() if k not in ("maximize", "eps_mode")
+        }
+
+    assert hyper(fm.SGD(1)) == {
+        "lr": 1.0,
+        "momentum": 0.0,
+        "dampening": 0.0,
+        "nesterov": False,
+        "weight_decay": 0.0,
+    }
+    assert hyper(fm.Adagrad()) == {
+        "lr": 1e-2,
+        "lr_decay": 0.0,
+        "weight_decay": 0.0,
+        "initial_accumulator_value": 0.0,
+        "eps": 1e-10,
+    }
+    assert hyper(fm.RMSprop()) == {
+        "lr": 1e-2,
+        "alpha": 0.99,
+        "eps": 1e-8,
+        "momentum": 0.0,
+        "centered": False,
+        "weight_decay": 0.0,
+    }
+    adam = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "amsgrad": False}
+    assert hyper(fm.Adam()) == {**adam, "weight_decay": 0.0}
+    assert hyper(fm.AdamW()) == {**adam, "weight_decay": 1e-2}
+    with pytest.raises(TypeError, match="lr"):
+        fm.SGD()
+    with pytest.raises(TypeError, match="abstract"):
+        fm.optimizers.Optimizer()
+
+
+def test_numbers_can_be_set_between_steps():
+    opt = fm.SGD(1.0)
+    param = np.zeros(1)
+    opt.step(param, np.ones(1))
+    opt.lr = np.float32(0.5)
+    opt.step(param, np.ones(1))
+    opt.maximize = True
+    opt.step(param, np.ones(1))
+    assert param == -1.0
+    assert (opt.lr, opt.maximize) == (0.5, True)
+
+    adam = fm.Adam()
+    adam.betas = [0.5, 0.25]
+    adam.eps = 1
+    adam.weight_decay = 0.1
+    assert (adam.betas, adam.eps, adam.weight_decay) == ((0.5, 0.25), 1.0, 0.1)
+
+
+def test_what_cannot_be_set():
+    plain, heavy = fm.SGD(0.1), fm.SGD(0.1, momentum=0.5, nesterov=True)
+    plain.nesterov = False
+    for opt, name, value in [
+        (plain, "momentum", 0.9),
+        (fm.SGD(0.1, momentum=0.9), "momentum", 0.0),
+        (fm.RMSprop(), "momentum", 0.9),
+        (fm.RMSprop(), "centered", True),
+        (fm.Adam(), "amsgrad", True),
+    ]:
+        # With a step taken there are slots, and there would have to be others.
+        steps(opt, 1, some_params())
+        before = opt._hyper()
+        with pytest.raises(ValueError, match=f"^{name}"):
+            setattr(opt, name, value)
+        assert opt._hyper() == before
+    heavy.momentum = 0.75
+    assert heavy.momentum == 0.75
+    with pytest.raises(ValueError, match="nesterov needs"):
+        heavy.dampening = 0.1
+    with pytest.raises(ValueError, match="nesterov needs"):
+        plain.nesterov = True
+    for opt, name, value in [
+        (fm.Adagrad(), "initial_accumulator_value", 1.0),
+        (fm.Adam(), "eps_mode", "hat"),
+        (fm.Adam(), "step_count", 3),
+        (fm.Adam(), "learning_rate", 3),
+    ]:
+        before = opt.state_dict()
+        with pytest.raises(AttributeError):
+            setattr(opt, name, value)
+        assert opt.state_dict() == before
+
+
+def test_repr_makes_the_same_optimiser(maker):
+    opt = maker()
+    assert eval(repr(opt), vars(fm))._hyper() == opt._hyper()
+
+
+# State --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_state_dict(name):
+    opt = MAKERS[name]()
+    assert opt.state_dict()["step"] == 0
+    steps(opt, 3, some_params("float32"))
+    state = opt.state_dict()
+    assert state.keys() == {"kind", "hyper", "step", "slots"}
+    assert state["kind"] == type(opt).__name__.lower()
+    assert state["step"] == 3
+    assert type(opt)(**state["hyper"])._hyper() == opt._hyper()
+    for slot, size in zip(state["slots"], (6, 5), strict=True):
+        assert slot.keys() == SLOTS[name]
+        for array in slot.values():
+            assert (array.shape, array.dtype) == ((size,), np.float32)
+            array[:] = np.nan  # a copy: this does no harm
+    params = steps(opt, 1, some_params("float32"))
+    assert all(np.isfinite(p).all() for p in params)
+
+
+def through_state_dict(opt):
+    other = fm.SGD(0.5) if isinstance(opt, fm.SGD) else type(opt)()
+    other.load_state_dict(opt.state_dict())
+    return other
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda opt: pickle.loads(pickle.dumps(opt)),
+        copy.deepcopy,
+        copy.copy,
+        through_state_dict,
+    ],
+    ids=["pickle", "deepcopy", "copy", "state_dict"],
+)
+def test_copies_go_on_alike_and_apart(way, maker):
+    opt = maker()
+    params = steps(opt, 3, some_params())
+    other, other_params = way(opt), copy.deepcopy(params)
+    assert repr(other) == repr(opt)
+    assert other.step_count == 3
+    steps(opt, 2, params, seed=1)
+    steps(other, 2, other_params, seed=1)
+    for a, b in zip(params, other_params, strict=True):
+        np.testing.assert_array_equal(a, b)
+    steps(opt, 1, params)
+    assert (opt.step_count, other.step_count) == (6, 5)
+
+
+def test_load_state_dict_is_strict_and_atomic():
+    opt = fm.Adam(0.25)
+    params = steps(opt, 2, [np.ones(3)])
+    good = opt.state_dict()
+    slot = good["slots"][0]
+    for bad, error, words in [
+        ({}, ValueError, "state must be what state_dict"),
+        (None, ValueError, "state must be what state_dict"),
+        ([1, 2], ValueError, "state must be what state_dict"),
+        ({**good, "kind": "adamw"}, ValueError, "kind 'adam', got 'adamw'"),
+        ({**good, "hyper": {"lr": 1.0}}, ValueError, "must have the keys lr, betas"),
+        ({**good, "hyper": {**good["hyper"], "lr": -1}}, ValueError, "^lr must"),
+        ({**good, "step": -1}, ValueError, r"state\['step'\]"),
+        ({**good, "step": 1.5}, TypeError, r"state\['step'\]"),
+        ({**good, "slots": [None]}, ValueError, r"^state\['slots'\]\[0\] must be a"),
+        ({**good, "slots": [{"exp_avg": ["a"]}]}, ValueError, "'exp_avg'.*must be 1-D"),
+        ({**good, "slots": [{}]}, ValueError, r"^state\b"),
+        ({**good, "slots": [{"exp_avg": slot["exp_avg"]}]}, ValueError, r"^state\b"),
+        (
+            {**good, "slots": [{**slot, "sum": slot["exp_avg"]}]},
+            ValueError,
+            r"^state\b",
+        ),
+        ({**good, "slots": [{**slot, "exp_avg": np.ones(2)}]}, ValueError, r"^state\b"),
+    ]:
+        with pytest.raises(error, match=words):
+            opt.load_state_dict(bad)
+        assert opt.step_count == 2
+        assert opt.lr == 0.25
+        for name, array in opt.state_dict()["slots"][0].items():
+            np.testing.assert_array_equal(array, slot[name])
+    steps(opt, 1, params)
+
+
+def test_reset_is_as_new(maker):
+    opt = maker()
+    steps(opt, 3, some_params())
+    opt.reset()
+    assert opt.step_count == 0
+    assert opt.state_dict()["slots"] == []
+    again = steps(opt, 3, some_params("float32"))
+    wanted = steps(maker(), 3, some_params("float32"))
+    for a, b in zip(again, wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# Models -------------------------------------------------------------------------------
+
+
+X, Y = np.ones((4, 3), "float32"), np.ones((4, 2), "float32")
+
+
+def train(mlp, opt, how):
+    if how == "fit":
+        mlp.fit(X, Y, loss=fm.MSE(), optimizer=opt, epochs=1, batch_size=4)
+    else:
+        mlp.train_step(X, Y, fm.MSE(), opt)
+
+
+@pytest.mark.parametrize("first", ["fit", "train_step"])
+@pytest.mark.parametrize("second", ["fit", "train_step"])
+def test_an_optimiser_belongs_to_one_model(first, second, maker):
+    opt, mlp, other = maker(), fm.MLP([3, 2], seed=0), fm.MLP([3, 2], seed=1)
+    train(mlp, opt, first)
+    train(mlp, opt, second)
+    before = other.params.copy()
+    with pytest.raises(ValueError, match=r"^optimizer has trained another.*reset\(\)"):
+        train(other, opt, second)
+    np.testing.assert_array_equal(other.params, before)
+    assert opt.step_count == 2
+    del mlp  # that it is gone makes its moments no better for another
+    with pytest.raises(ValueError, match="another model"):
+        train(other, opt, second)
+    opt.reset()
+    train(other, opt, second)
+    assert opt.step_count == 1
+
+
+def test_an_optimiser_is_free_until_its_first_step(maker):
+    opt, mlp, other = maker(), fm.MLP([3, 2], seed=0), fm.MLP([3, 2], seed=1)
+    with pytest.raises(ValueError, match=r"^x must"):
+        mlp.train_step(X[:, :2], Y, fm.MSE(), opt)
+    train(other, opt, "train_step")
+    with pytest.raises(ValueError, match="another model"):
+        train(mlp, opt, "train_step")
+
+
+def test_a_loaded_optimiser_goes_on_with_a_loaded_model(maker):
+    opt, mlp = maker(), fm.MLP([3, 5, 2], seed=0)
+    for _ in range(2):
+        train(mlp, opt, "train_step")
+    other, other_opt = pickle.loads(pickle.dumps((mlp, opt)))
+    for _ in range(2):
+        train(mlp, opt, "train_step")
+        train(other, other_opt, "train_step")
+    np.testing.assert_array_equal(mlp.params, other.params)
+
+
+def test_steps_by_hand_are_train_steps(maker):
+    one, two = fm.MLP([3, 5, 2], seed=0), fm.MLP([3, 5, 2], seed=0)
+    opt, other = maker(), maker()
+    for _ in range(3):
+        one.train_step(X, Y, fm.MSE(), opt)
+        other.step(two.params, two.value_and_grad(X, Y, fm.MSE())[1])
+    np.testing.assert_array_equal(one.params, two.params)

@@ -1,0 +1,198 @@
+"""Threads, instruction sets, the configuration and the self-check."""
+
+import subprocess
+import sys
+
+import fastmlp as fm
+import numpy as np
+import pytest
+from fastmlp import __main__, _core, selfcheck
+
+
+@pytest.fixture(autouse=True)
+def _as_before():
+    yield
+    fm.set_num_threads(0)
+
+
+def test_threads_can_be_set():
+    automatic = fm.get_num_threads()
+    assert automatic >= 1
+    fm.set_num_threads(1)
+    assert fm.get_num_threads() == 1
+    fm.set_num_threads(np.int64(3))
+    assert fm.get_num_threads() == 3
+    fm.set_num_threads(0)
+    assert fm.get_num_threads() == automatic
+
+
+def test_threads_in_a_block():
+    automatic = fm.get_num_threads()
+    with fm.threads(3):
+        assert fm.get_num_threads() == 3
+        with fm.threads(2):
+            assert fm.get_num_threads() == 2
+        with fm.threads(0):
+            assert fm.get_num_threads() == automatic
+        assert fm.get_num_threads() == 3
+    assert fm.get_num_threads() == automatic
+
+    with pytest.raises(ZeroDivisionError), fm.threads(3):
+        raise ZeroDivisionError
+    assert fm.get_num_threads() == automatic
+    # "As before" is automatic again, not the number it came to then.
+    fm.set_num_threads(5)
+    with fm.threads(1):
+        pass
+    assert fm.get_num_threads() == 5
+
+
+@pytest.mark.parametrize(
+    ("n", "error"),
+    [(-1, ValueError), (1.0, TypeError), (True, TypeError), ("2", TypeError)],
+)
+def test_bad_threads(n, error):
+    before = fm.get_num_threads()
+    with pytest.raises(error, match=r"^n must be"):
+        fm.set_num_threads(n)
+    with pytest.raises(error, match=r"^n must be"), fm.threads(n):
+        pass
+    assert fm.get_num_threads() == before
+
+
+def test_isas():
+    isas = fm.available_isas()
+    assert isas[0] == "scalar"
+    assert len(set(isas)) == len(isas)
+    assert fm.isa() in isas
+    before = fm.isa()
+    for name in isas:
+        with fm.use_isa(name):
+            assert fm.isa() == name
+            with fm.use_isa("scalar"):
+                assert fm.isa() == "scalar"
+            assert fm.isa() == name
+    with pytest.raises(ZeroDivisionError), fm.use_isa("scalar"):
+        raise ZeroDivisionError
+    assert fm.isa() == before
+
+
+@pytest.mark.parametrize("name", ["avx1024", "", "SCALAR"])
+def test_an_isa_that_is_not_there(name):
+    before = fm.isa()
+    with (
+        pytest.raises(ValueError, match=r"^name must be one of scalar"),
+        fm.use_isa(name),
+    ):
+        pass
+    with pytest.raises(TypeError, match=r"^name must be a name"), fm.use_isa(2):
+        pass
+    assert fm.isa() == before
+
+
+def python(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env={"PATH": "", "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_environment_names_the_isa():
+    code = "import fastmlp; print(fastmlp.isa())"
+    for name in fm.available_isas():
+        assert python(code, FASTMLP_ISA=name).stdout == f"{name}\n"
+    bad = python(code, FASTMLP_ISA="avx1024")
+    assert bad.returncode != 0
+    assert "avx1024" in bad.stderr
+
+
+def test_build_info_is_a_copy():
+    info = fm.build_info()
+    assert info["version"] == fm.__version__
+    assert set(fm.available_isas()) <= set(info["isas"])
+    info.clear()
+    assert fm.build_info()["version"] == fm.__version__
+
+
+def test_show_config(capsys):
+    fm.show_config()
+    out = capsys.readouterr().out
+    for value in (fm.__version__, np.__version__, fm.isa(), *fm.available_isas()):
+        assert value in out
+    fields = {line[:16].strip() for line in out.splitlines()}
+    assert {"fastmlp", "numpy", "compiler", "flags", "isa in use", "threads"} <= fields
+
+
+# The self-check -----------------------------------------------------------------------
+
+
+def test_selfcheck_passes():
+    lines = []
+    before = (fm.isa(), fm.get_num_threads())
+    assert selfcheck.run(lines.append)
+    assert (fm.isa(), fm.get_num_threads()) == before
+    wanted = [
+        (name, dtype) for name in fm.available_isas() for dtype in selfcheck.DTYPES
+    ]
+    assert [tuple(line.split()[:2]) for line in lines] == wanted
+    assert all(line.split()[2] == "ok" for line in lines)
+
+
+def test_main_prints_and_passes(capsys):
+    assert __main__.main() == 0
+    out = capsys.readouterr().out
+    assert fm.__version__ in out
+    assert out.count("ok  ") == 2 * len(fm.available_isas())
+
+
+def slightly_wrong(name):
+    """The kernel, but off by a thousandth in one element."""
+    kernel = getattr(_core.kernels, name)
+
+    def wrong(out, *args):
+        kernel(out, *args)
+        out.flat[-1] *= 1.001
+
+    return wrong
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gemm_nn",
+        "gemm_nt",
+        "gemm_tn",
+        "column_sum",
+        "dense_forward",
+        "activation_forward",
+        "activation_backward",
+        "loss_rows",
+        "sgd_step",
+        "adagrad_step",
+        "rmsprop_step",
+        "adam_step",
+    ],
+)
+def test_selfcheck_finds_a_wrong_kernel(name, monkeypatch, capsys):
+    monkeypatch.setattr(_core.kernels, name, slightly_wrong(name))
+    monkeypatch.setattr(selfcheck, "available_isas", lambda: ("scalar",))
+    monkeypatch.setattr(selfcheck, "DTYPES", ("float64",))
+    assert __main__.main() == 1
+    out = capsys.readouterr().out
+    assert f"FAILED: {name}" in out
+    assert "is off by" in out
+
+
+def test_selfcheck_finds_different_bits(monkeypatch):
+    digests = iter(["a", "a", "a", "b", "a", "a"])
+    monkeypatch.setattr(selfcheck, "_trained_hash", lambda dtype, n: next(digests))
+    monkeypatch.setattr(selfcheck, "_wrong_kernels", lambda dtype: iter(()))
+    monkeypatch.setattr(selfcheck, "available_isas", lambda: ("scalar", "scalar"))
+    monkeypatch.setattr(selfcheck, "DTYPES", ("float32",))
+    lines = []
+    assert not selfcheck.run(lines.append)
+    assert "ok  a" in lines[0]
+    assert "FAILED: training: bits differ" in lines[1]
