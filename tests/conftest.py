@@ -59,7 +59,9 @@ TOLERANCE = {
 
 def pytest_make_parametrize_id(config: object, val: object, argname: str) -> str | None:
     """Short ids for dtypes."""
-    return val.__name__ if val in (np.float32, np.float64) else None
+    if isinstance(val, type) and issubclass(val, np.floating):
+        return val.__name__
+    return None
 
 
 @pytest.fixture(params=[np.float32, np.float64], ids=["float32", "float64"])

@@ -35,11 +35,16 @@ struct ArrayView {
 };
 
 // The array's memory if it is an aligned, C-contiguous array of native T with one or two
-// dimensions (and writeable, if T is not const).
+// dimensions (and writeable, if T is not const). Subclasses may mean something else by
+// their memory (masked arrays do) and are left to the Python layer.
 template <class T>
 std::optional<ArrayView<T>> view(py::handle object) {
   using Element = std::remove_const_t<T>;
-  if (!py::isinstance<py::array>(object)) return std::nullopt;
+  const auto& api = py::detail::npy_api::get();
+  if (reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())) !=
+      reinterpret_cast<PyObject*>(api.PyArray_Type_)) {
+    return std::nullopt;
+  }
   const auto array = py::reinterpret_borrow<py::array>(object);
   constexpr int kNeeded =
       py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
@@ -47,7 +52,11 @@ std::optional<ArrayView<T>> view(py::handle object) {
     return std::nullopt;
   }
   if (!std::is_const_v<T> && !array.writeable()) return std::nullopt;
-  if (!array.dtype().is(py::dtype::of<Element>())) return std::nullopt;
+  // Unpickled arrays have dtypes of their own that are only equal to numpy's.
+  const py::dtype wanted = py::dtype::of<Element>(), got = array.dtype();
+  if (!got.is(wanted) && !api.PyArray_EquivTypes_(got.ptr(), wanted.ptr())) {
+    return std::nullopt;
+  }
   return ArrayView<T>{const_cast<Element*>(static_cast<const Element*>(array.data())),
                       array.ndim(),
                       {array.shape(0), array.ndim() == 2 ? array.shape(1) : 1}};

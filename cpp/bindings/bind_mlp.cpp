@@ -200,28 +200,13 @@ py::object train_step(AnyMlp& self, py::object x, py::object y, const Loss& loss
   });
 }
 
-py::object evaluate(AnyMlp& self, py::object x, py::object y, const Loss& loss,
-                    py::object sample_weight) {
-  return self.visit([&](auto& n) -> py::object {
-    using T = decltype(element_of(n));
-    const auto batch = batch_of<T>(n.mlp, x, y, loss, sample_weight);
-    if (!batch) return not_implemented();
-    double value = 0.0;
-    {
-      const py::gil_scoped_release release;
-      value = n.mlp.evaluate(*batch, loss);
-    }
-    return py::float_(value);
-  });
-}
-
 // Looks for Ctrl-C now and then: taking the GIL costs more than a small step.
-struct SignalPoll {
-  using Clock = std::chrono::steady_clock;
-  static constexpr std::chrono::milliseconds kEvery{20};
-  Clock::time_point next = Clock::now() + kEvery;
+class SignalPoll {
+ public:
+  Interruption interruption() { return {&SignalPoll::requested, this}; }
 
-  static bool interrupted(void* context) {
+ private:
+  static bool requested(void* context) {
     auto* poll = static_cast<SignalPoll*>(context);
     const Clock::time_point now = Clock::now();
     if (now < poll->next) return false;
@@ -229,7 +214,29 @@ struct SignalPoll {
     const py::gil_scoped_acquire acquire;
     return PyErr_CheckSignals() != 0;
   }
+
+  using Clock = std::chrono::steady_clock;
+  static constexpr std::chrono::milliseconds kEvery{20};
+  Clock::time_point next = Clock::now() + kEvery;
 };
+
+py::object evaluate(AnyMlp& self, py::object x, py::object y, const Loss& loss,
+                    py::object sample_weight) {
+  return self.visit([&](auto& n) -> py::object {
+    using T = decltype(element_of(n));
+    const auto batch = batch_of<T>(n.mlp, x, y, loss, sample_weight);
+    if (!batch) return not_implemented();
+    SignalPoll poll;
+    double value = 0.0;
+    try {
+      const py::gil_scoped_release release;
+      value = n.mlp.evaluate(*batch, loss, poll.interruption());
+    } catch (const Interrupted&) {
+      throw py::error_already_set();
+    }
+    return py::float_(value);
+  });
+}
 
 py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
                      Optimizer& optimizer, py::object sample_weight, Index batch_size,
@@ -245,8 +252,7 @@ py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
     options.shuffle = seed.has_value();
     options.seed = seed.value_or(0);
     options.epoch = epoch;
-    options.interrupted = &SignalPoll::interrupted;
-    options.context = &poll;
+    options.interruption = poll.interruption();
     double value = 0.0;
     try {
       // The arrays and objects are held by this call's arguments.
@@ -264,8 +270,7 @@ py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
 void bind_mlp(py::module_& m) {
   using py::arg;
   const py::none none;
-  py::register_exception<Diverged>(m, "DivergenceError", PyExc_FloatingPointError)
-      .attr("__doc__") = "The loss is not finite: training stopped before the update.";
+  py::register_exception<Diverged>(m, "DivergenceError", PyExc_FloatingPointError);
   py::class_<AnyMlp>(m, "Mlp")
       .def(py::init<const std::string&, const std::vector<Index>&,
                     const std::vector<std::string>&, const std::vector<bool>&>(),

@@ -622,14 +622,24 @@ void Mlp<T>::predict(T* y, const T* x, Index rows) const {
 }
 
 template <class T>
-double Mlp<T>::evaluate(const Batch<T>& batch, const Loss& loss) const {
+double Mlp<T>::evaluate(const Batch<T>& batch, const Loss& loss,
+                        const Interruption& interruption) const {
+  // Enough rows to make packing the weights again for each block negligible.
+  constexpr Index kBlock = 16384;
   const std::shared_lock lock(impl_->mutex);
   const AlignedBuffer<T> row_loss(batch.rows);
-  typename Impl::InferRequest rq = {batch.x, batch.rows};
-  rq.loss = &loss;
-  rq.targets = &batch.targets;
-  rq.row_loss = row_loss.data();
-  impl_->infer(rq);
+  for (Index first = 0; first < batch.rows; first += kBlock) {
+    interruption.check();
+    Targets<T> targets = batch.targets;
+    if (targets.values) targets.values += first * n_out();
+    if (targets.labels) targets.labels += first;
+    typename Impl::InferRequest rq = {batch.x + first * n_in(),
+                                      std::min(kBlock, batch.rows - first)};
+    rq.loss = &loss;
+    rq.targets = &targets;
+    rq.row_loss = row_loss.data() + first;
+    impl_->infer(rq);
+  }
   const DefaultFpEnvironment environment;
   const T* weights = batch.targets.weights;
   const double normalizer = loss_normalizer(loss, weights, batch.rows, n_out());
@@ -710,7 +720,7 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
   double total = 0.0, divisor = 0.0;
   Index steps = 0;
   for (Index first = 0; first < data.rows; first += options.batch_size, ++steps) {
-    if (options.interrupted && options.interrupted(options.context)) throw Interrupted();
+    options.interruption.check();
     const std::unique_lock lock(impl.mutex);
     const Index rows = std::min(options.batch_size, data.rows - first);
     const int64_t* order = options.shuffle ? impl.order.data() + first : nullptr;

@@ -6,9 +6,6 @@
 //   test_math                        a few million points, seconds
 //   test_math --exhaustive [name]    every float, of every function or of one
 
-#include "simd.h"
-#include "math-inl.h"
-
 #include <cfloat>
 #include <cmath>
 #include <cstdint>
@@ -16,6 +13,9 @@
 #include <cstring>
 #include <limits>
 #include <vector>
+
+#include "math-inl.h"
+#include "simd.h"
 
 namespace {
 
@@ -28,8 +28,8 @@ namespace isa = fastmlp::FASTMLP_ISA;
 // Where long double is double, the reference itself is off by up to about one ULP.
 constexpr double kReferenceSlack = LDBL_MANT_DIG >= 64 ? 0.0 : 1.0;
 
-// Consecutive tests of the sweep over float bit patterns are this far apart (a prime, so
-// that all mantissas and signs turn up).
+// Consecutive tests of the sweep over float bit patterns are this far apart (a prime,
+// so that all mantissas and signs turn up).
 constexpr uint64_t kFloatStride = 4093;
 constexpr int kDenseFloats = 1000000;
 constexpr int kDenseDoubles = 100000;
@@ -38,17 +38,17 @@ constexpr int kDenseDoubles = 100000;
 
 // Largest allowed errors in ULP, and the interval where most of the points belong.
 // The same bounds stand above each function in math-inl.h.
-#define FASTMLP_FUNCTIONS(X)                                                   \
-  X(exp, 1.5, 1.5, -104, 89, -746, 710)                                        \
-  X(expm1, 2.0, 2.0, -18, 89, -38, 710)                                        \
-  X(log, 1.5, 1.5, 0, 8, 0, 8)                                                 \
-  X(log1p, 2.0, 2.0, -1, 8, -1, 8)                                             \
-  X(log1p01, 2.0, 2.0, 0, 1, 0, 1)                                             \
-  X(tanh, 2.0, 2.0, -9.5, 9.5, -19.5, 19.5)                                    \
-  X(sigmoid, 2.0, 2.0, -104, 18, -746, 38)                                     \
-  X(sin, 2.0, 2.0, -400, 400, -400, 400)                                       \
-  X(cos, 2.0, 2.0, -400, 400, -400, 400)                                       \
-  X(erf, 2.0, 2.0, -4, 4, -6, 6)                                               \
+#define FASTMLP_FUNCTIONS(X)                \
+  X(exp, 1.5, 1.5, -104, 89, -746, 710)     \
+  X(expm1, 2.0, 2.0, -18, 89, -38, 710)     \
+  X(log, 1.5, 1.5, 0, 8, 0, 8)              \
+  X(log1p, 2.0, 2.0, -1, 8, -1, 8)          \
+  X(log1p01, 2.0, 2.0, 0, 1, 0, 1)          \
+  X(tanh, 2.0, 2.0, -9.5, 9.5, -19.5, 19.5) \
+  X(sigmoid, 2.0, 2.0, -104, 18, -746, 38)  \
+  X(sin, 2.0, 2.0, -400, 400, -400, 400)    \
+  X(cos, 2.0, 2.0, -400, 400, -400, 400)    \
+  X(erf, 2.0, 2.0, -4, 4, -6, 6)            \
   X(erfc, 4.0, 8.0, -4, 10.2, -6, 27.3)
 
 template <class R>
@@ -122,17 +122,17 @@ struct Function {
 };
 
 // The whole vectors, then the rest by a partial load, as kernels do it.
-#define FASTMLP_RUN(name)                                              \
-  template <class T>                                                   \
-  void run_##name(const T* x, T* y, Index n) {                         \
-    using V = isa::Vec<T>;                                             \
-    Index i = 0;                                                       \
-    for (; i + V::kLanes <= n; i += V::kLanes) {                       \
-      isa::v##name(V::load(x + i)).store(y + i);                       \
-    }                                                                  \
-    if (i < n) {                                                       \
+#define FASTMLP_RUN(name)                                                      \
+  template <class T>                                                           \
+  void run_##name(const T* x, T* y, Index n) {                                 \
+    using V = isa::Vec<T>;                                                     \
+    Index i = 0;                                                               \
+    for (; i + V::kLanes <= n; i += V::kLanes) {                               \
+      isa::v##name(V::load(x + i)).store(y + i);                               \
+    }                                                                          \
+    if (i < n) {                                                               \
       isa::v##name(V::load_partial(x + i, n - i)).store_partial(y + i, n - i); \
-    }                                                                  \
+    }                                                                          \
   }
 #define FASTMLP_RUN_ENTRY(name, ...) FASTMLP_RUN(name)
 FASTMLP_FUNCTIONS(FASTMLP_RUN_ENTRY)
@@ -192,8 +192,9 @@ T from_bits_of(typename Reference<T>::bits b) {
   return x;
 }
 
-// |got - want| in units of the spacing of T at want.  What lies above the largest number
-// is taken to be 2^emax, so that a result may be infinite if it is not far from that.
+// |got - want| in units of the spacing of T at want.  What lies above the largest
+// number is taken to be 2^emax, so that a result may be infinite if it is not far from
+// that.
 template <class T>
 double ulp_error(T got, typename Reference<T>::type want) {
   using R = typename Reference<T>::type;
@@ -277,19 +278,9 @@ template <class T>
 std::vector<T> special_points() {
   using L = std::numeric_limits<T>;
   std::vector<T> points;
-  const T base[] = {T(0),
-                    L::denorm_min(),
-                    3 * L::denorm_min(),
-                    L::min() / 2,
-                    L::min(),
-                    L::epsilon() / 4,
-                    L::epsilon(),
-                    T(0.5),
-                    T(1),
-                    T(2),
-                    L::max() / 2,
-                    L::max(),
-                    L::infinity(),
+  const T base[] = {T(0), L::denorm_min(), 3 * L::denorm_min(), L::min() / 2, L::min(),
+                    L::epsilon() / 4, L::epsilon(), T(0.5), T(1), T(2), L::max() / 2,
+                    L::max(), L::infinity(),
                     // where exp overflows, turns subnormal and vanishes
                     T(sizeof(T) == 4 ? 88.722839 : 709.78271289338397),
                     T(sizeof(T) == 4 ? 87.336548 : 708.39641853226408),
@@ -300,12 +291,12 @@ std::vector<T> special_points() {
                     // where erfc vanishes
                     T(sizeof(T) == 4 ? 10.0198 : 27.226017111108366),
                     // limits of the fast range reduction of sin
-                    T(16384),
-                    T(0x1p28),
+                    T(16384), T(0x1p28),
                     // the double nearest to a multiple of pi / 2
                     T(sizeof(T) == 4 ? 0x1.6ac5b2p+117 : 0x1.6ac5b262ca1ffp+849)};
   for (T b : base) {
-    for (T x : {std::nextafter(b, -L::infinity()), b, std::nextafter(b, L::infinity())}) {
+    for (T x :
+         {std::nextafter(b, -L::infinity()), b, std::nextafter(b, L::infinity())}) {
       points.push_back(x);
       points.push_back(-x);
     }

@@ -48,14 +48,23 @@ class Interrupted : public std::runtime_error {
   Interrupted() : std::runtime_error("training was interrupted") {}
 };
 
+// Asked between steps, and between blocks of rows; true stops.
+struct Interruption {
+  bool (*requested)(void* context) = nullptr;
+  void* context = nullptr;
+
+  // Throws Interrupted.
+  void check() const {
+    if (requested && requested(context)) throw Interrupted();
+  }
+};
+
 struct EpochOptions {
   Index batch_size = 32;
   bool shuffle = false;  // by (seed, epoch); see random.h
   uint64_t seed = 0;
   uint32_t epoch = 0;
-  // Asked before every step; true stops.
-  bool (*interrupted)(void* context) = nullptr;
-  void* context = nullptr;
+  Interruption interruption = {};
 };
 
 // Parameters and optimiser state as they were at the first step of the last epoch whose
@@ -95,7 +104,8 @@ class Mlp {
   void initialize(uint64_t seed);
 
   void predict(T* y, const T* x, Index rows) const;
-  double evaluate(const Batch<T>& batch, const Loss& loss) const;
+  double evaluate(const Batch<T>& batch, const Loss& loss,
+                  const Interruption& interruption = {}) const;
 
   // Keeps a copy of the input and what the layers computed, for backward.
   void forward(T* y, const T* x, Index rows);

@@ -59,8 +59,8 @@ FASTMLP_INLINE Vec<T> horner_of(Vec<T> x, const T (&c)[N]) {
   for (int i = N - 2; i >= 0; --i) y = fma(y, x, Vec<T>::set1(c[i]));
   return y;
 }
-// The same with even and odd powers apart, which halves the chain of dependent operations
-// for one more multiplication; loses digits where the two halves cancel.
+// The same with even and odd powers apart, which halves the chain of dependent
+// operations for one more multiplication; loses digits where the two halves cancel.
 template <class T, int N>
 FASTMLP_INLINE Vec<T> poly_of(Vec<T> x, const T (&c)[N]) {
   if constexpr (N < 5) return horner_of(x, c);
@@ -89,7 +89,8 @@ FASTMLP_INLINE Vec<T> poly(Vec<T> x, const float (&f)[N], const double (&d)[M]) 
   }
 }
 
-// 2^n from the rounded z = n + kRound + bias; what the shift pushes out does not matter.
+// 2^n from the rounded z = n + kRound + bias; what the shift pushes out does not
+// matter.
 template <class T>
 FASTMLP_INLINE Vec<T> exponent_of(Bits<T> z) {
   return from_bits(shl<Ieee<T>::kMantissa>(z));
@@ -162,7 +163,8 @@ FASTMLP_INLINE Vec<T> vexpm1(Vec<T> x) {
 //   tanh |x| = (A + B t) / (B + A t),  A = s - 1, B = s + 1.
 // A multiple c near that value is taken out, because what is added to c then may have
 // the errors of a few operations: tanh |x| = c + ((A - c B) + (B - c A) t) / (B + A t).
-// c = min(n / 4, 1) is 0 where the result may be small, and makes A - c B, B - c A exact.
+// c = min(n / 4, 1) is 0 where the result may be small, and makes A - c B, B - c A
+// exact.
 template <class T>
 FASTMLP_INLINE Vec<T> vtanh(Vec<T> x) {
   using I = Ieee<T>;
@@ -243,8 +245,9 @@ FASTMLP_INLINE Vec<T> vlog(Vec<T> x) {
   const Vec<T> scale = Vec<T>::set1(kTwoToMantissa);
   const Mask<T> small = x < pick<T>(0x1p-126f, 0x1p-1022);
   const LogReduced<T> l = log_reduce(select(small, x * scale, x));
-  const Vec<T> offset = select(small, Vec<T>::set1(kTwoToMantissa + T(I::kBias) + T(I::kMantissa)),
-                               Vec<T>::set1(kTwoToMantissa + T(I::kBias)));
+  const Vec<T> offset =
+      select(small, Vec<T>::set1(kTwoToMantissa + T(I::kBias) + T(I::kMantissa)),
+             Vec<T>::set1(kTwoToMantissa + T(I::kBias)));
   return log_edges(x, log_assemble(l.e - offset, l.f));
 }
 
@@ -281,10 +284,10 @@ FASTMLP_INLINE uint64_t multiply_high(uint64_t a, uint64_t b) {
   return ah * bh + (middle >> 32) + ((al * bh + (middle & 0xFFFFFFFFu)) >> 32);
 }
 
-// a = n pi / 2 + r with |r| <= pi / 4, for any finite a >= 2^14 (Payne and Hanek, 1983).
-// Only those digits of 2 / pi are used that matter to 2 a / pi modulo 4: 192 of them,
-// which leaves over 60 good bits in r even where a is as close to a multiple of pi / 2
-// as a double can be.  Returns r; *quadrant = n modulo 4.
+// a = n pi / 2 + r with |r| <= pi / 4, for any finite a >= 2^14 (Payne and Hanek,
+// 1983). Only those digits of 2 / pi are used that matter to 2 a / pi modulo 4: 192 of
+// them, which leaves over 60 good bits in r even where a is as close to a multiple of
+// pi / 2 as a double can be.  Returns r; *quadrant = n modulo 4.
 FASTMLP_INLINE double reduce_by_half_pi(double a, unsigned* quadrant) {
   uint64_t bits;
   memcpy(&bits, &a, sizeof bits);
@@ -328,9 +331,11 @@ FASTMLP_INLINE double reduce_by_half_pi(double a, unsigned* quadrant) {
   const uint64_t top = uint64_t(y[word]) << 32 | y[word + 1];
   const int zeros = __builtin_clzll(top | 1);
   const uint64_t fraction = (top << zeros) | (uint64_t(y[word + 2]) << zeros >> 32);
-  // fraction 2^(-62 - 32 word - zeros) times pi / 2; one bit less, so that it is signed.
+  // fraction 2^(-62 - 32 word - zeros) times pi / 2; one bit less, so that it is
+  // signed.
   const uint64_t product = multiply_high(fraction, kHalfPiBits) >> 1;
-  const uint64_t scale_bits = static_cast<uint64_t>(1023 - 60 - 32 * word - zeros) << 52;
+  const uint64_t scale_bits = static_cast<uint64_t>(1023 - 60 - 32 * word - zeros)
+                              << 52;
   double scale;
   memcpy(&scale, &scale_bits, sizeof scale);
   const double r = static_cast<double>(static_cast<int64_t>(product)) * scale;
@@ -410,7 +415,8 @@ FASTMLP_INLINE Vec<T> verf(Vec<T> x) {
   using I = Ieee<T>;
   const Vec<T> round = Vec<T>::set1(I::kRound + T(I::kBias));
   const Vec<T> a = min(pick<T>(3.95f, 5.95), abs(x));
-  const Vec<T> u = fma(a, pick<T>(kErfLeadingF, kErfLeadingD), a * poly(a, kErfF, kErfD));
+  const Vec<T> u =
+      fma(a, pick<T>(kErfLeadingF, kErfLeadingD), a * poly(a, kErfF, kErfD));
   const Vec<T> z = fma(u, pick<T>(kLog2EF, kLog2ED), round);
   const Vec<T> r = fnma(z - round, pick<T>(kLn2HiF, kLn2HiD), u);
   const Vec<T> s = exponent_of(to_bits(z));
@@ -424,7 +430,8 @@ FASTMLP_INLINE Vec<T> verfc(Vec<T> x) {
   const Vec<T> round = Vec<T>::set1(I::kRound + T(I::kBias) + T(64));
   const Vec<T> centre = pick<T>(kErfcCentreF, kErfcCentreD);
   const Vec<T> a = min(pick<T>(10.1f, 27.3), abs(x));
-  // For exp(-a^2), with the rounding error of the square taken into the reduced argument.
+  // For exp(-a^2), with the rounding error of the square taken into the reduced
+  // argument.
   const Vec<T> square = a * a;
   const Vec<T> error = fma(a, a, -square);
   const Vec<T> z = fnma(square, pick<T>(kLog2EF, kLog2ED), round);
@@ -437,8 +444,8 @@ FASTMLP_INLINE Vec<T> verfc(Vec<T> x) {
   const Vec<T> w = fma(fnma(a - (d - centre), w0, fnma(d, w0, one)), w0, w0);
   const Vec<T> t = fnma(centre + centre, w, one);  // (a - K) / (a + K)
   const Vec<T> g = w * horner(t, kErfcF, kErfcD);
-  const Vec<T> y = fma(g, expm1_reduced(r), g) * exponent_of(to_bits(z)) *
-                   Vec<T>::set1(T(0x1p-64));
+  const Vec<T> y =
+      fma(g, expm1_reduced(r), g) * exponent_of(to_bits(z)) * Vec<T>::set1(T(0x1p-64));
   return select(x < Vec<T>::set1(0), Vec<T>::set1(2) - y, y);
 }
 

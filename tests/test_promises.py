@@ -1,0 +1,342 @@
+"""The promises that hold for a whole model: same bits everywhere, and bad luck survived.
+
+One hash of the parameters after training stands for all bits: it must not depend on the
+number of threads, the instruction set, the floating-point environment of the caller, or
+the process.
+"""
+
+import ctypes
+import gc
+import hashlib
+import os
+import pickle
+import platform
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+import fastmlp as fm
+
+THREADS = (1, 2, 3, 7)
+STEPS = 200
+
+# SMALL runs on one thread whatever is asked for; BIG is above the threshold and has edges
+# in every direction; MANY takes its rows in several chunks, the last one shorter.
+SMALL = {"layers": [5, 19, 33, 3], "rows": 37}
+BIG = {"layers": [33, 130, 70, 10], "rows": 149}
+MANY = {"layers": [7, 40, 9], "rows": 6001}
+
+
+def problem(layers, rows, dtype, labels):
+    rng = np.random.default_rng(7)
+    x = rng.standard_normal((rows, layers[0])).astype(dtype)
+    if labels:
+        return x, rng.integers(0, layers[-1], rows), fm.CrossEntropy()
+    return x, rng.standard_normal((rows, layers[-1])).astype(dtype), fm.Huber()
+
+
+def digest(params):
+    return hashlib.sha256(params.tobytes()).hexdigest()
+
+
+def trained_hash(net, dtype, *, activation="tanh", labels=True, steps=STEPS):
+    x, y, loss = problem(**net, dtype=dtype, labels=labels)
+    mlp = fm.MLP(net["layers"], activation=activation, dtype=dtype, seed=0)
+    opt = fm.Adam(lr=1e-3)
+    for _ in range(steps):
+        mlp.train_step(x, y, loss, opt)
+    return digest(mlp.params)
+
+
+@pytest.mark.parametrize(
+    ("net", "steps"),
+    [(SMALL, STEPS), (BIG, STEPS), (MANY, 5)],
+    ids=["small", "big", "many rows"],
+)
+def test_training_is_the_same_bits_for_any_isa_and_threads(net, steps, dtype):
+    hashes = {}
+    for isa in fm.available_isas():
+        for n in THREADS:
+            if isa == "scalar" and net is BIG and n not in (1, 3):
+                continue  # seconds each: the portable kernels, called the same way
+            with fm.use_isa(isa), fm.threads(n):
+                hashes[isa, n] = trained_hash(net, dtype, steps=steps)
+    assert len(set(hashes.values())) == 1, hashes
+
+
+@pytest.mark.parametrize("activation", fm.ACTIVATIONS)
+def test_every_activation_trains_to_the_same_bits(activation, dtype):
+    hashes = set()
+    for isa in fm.available_isas():
+        for n in (1, 2):
+            with fm.use_isa(isa), fm.threads(n):
+                hashes.add(
+                    trained_hash(
+                        SMALL, dtype, activation=activation, labels=False, steps=20
+                    )
+                )
+    assert len(hashes) == 1
+
+
+def test_fit_is_the_same_bits_for_any_isa_and_threads(dtype):
+    x, y, loss = problem(**BIG, dtype=dtype, labels=True)
+    weights = np.linspace(0.5, 1.5, len(x)).astype(dtype)
+    hashes = set()
+    for isa in fm.available_isas():
+        for n in (1, 2, 7):
+            with fm.use_isa(isa), fm.threads(n):
+                mlp = fm.MLP(BIG["layers"], activation="gelu", dtype=dtype, seed=3)
+                mlp.fit(
+                    x,
+                    y,
+                    loss=loss,
+                    optimizer=fm.RMSprop(momentum=0.5, centered=True),
+                    epochs=3,
+                    batch_size=128,
+                    sample_weight=weights,
+                    progress=False,
+                )
+                hashes.add(digest(mlp.params))
+    assert len(hashes) == 1
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+def test_a_row_is_the_same_bits_at_any_place_in_a_batch(softmax, isa, dtype):
+    layers = [21, 67, 40, 5]
+    mlp = fm.MLP(
+        layers,
+        activation="silu",
+        output_activation="softmax" if softmax else "identity",
+        dtype=dtype,
+        seed=1,
+    )
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((257, 21)).astype(dtype)
+    with fm.use_isa(isa):
+        alone = np.stack([mlp(row) for row in x])
+        for rows in (*range(1, 40), 64, 97, 128, 200, 257):
+            first = int(rng.integers(0, len(x) - rows + 1))
+            batch = mlp(x[first : first + rows])
+            assert batch.tobytes() == alone[first : first + rows].tobytes()
+        order = rng.permutation(len(x))
+        assert mlp(x[order]).tobytes() == alone[order].tobytes()
+
+
+class RoundingUpward:
+    """The caller's rounding mode, as another package might have left it."""
+
+    NEAREST, UPWARD = 0x0, 0x800 if platform.machine() == "x86_64" else 0x400000
+
+    def __init__(self):
+        self.libm = ctypes.CDLL(None)
+
+    def __enter__(self):
+        assert self.libm.fesetround(self.UPWARD) == 0
+
+    def __exit__(self, *error):
+        self.libm.fesetround(self.NEAREST)
+
+    def kept(self):
+        return self.libm.fegetround() == self.UPWARD
+
+
+@pytest.fixture
+def rounding_upward():
+    if sys.platform == "win32":
+        pytest.skip("the C library is elsewhere, and its constants differ")
+    return RoundingUpward()
+
+
+def test_the_floating_point_environment_is_ours_and_given_back(rounding_upward, dtype):
+    x, y, loss = problem(**BIG, dtype=dtype, labels=True)
+    fresh = fm.MLP(BIG["layers"], dtype=dtype, seed=0)
+
+    def results(n):
+        """Of everything that computes, as bytes."""
+        mlp, opt = fresh.copy(), fm.Adam()
+        with fm.threads(n):
+            values = [mlp.train_step(x, y, loss, opt) for _ in range(3)]
+            values.append(mlp.evaluate(x, y, loss))
+            values.append(loss(mlp(x), y))
+            options = {"epochs": 1, "batch_size": 40, "seed": 1, "progress": False}
+            values += mlp.fit(x, y, loss=loss, optimizer=opt, **options).loss
+            opt.reset()
+            opt.step(mlp.params, mlp.value_and_grad(x, y, loss)[1])
+        return digest(mlp.params), values, mlp(x).tobytes()
+
+    with rounding_upward:
+        upward = [results(n) for n in (1, 2)]
+        assert rounding_upward.kept()
+    assert upward == [results(1)] * 2
+
+
+def test_another_process_trains_to_the_same_bits():
+    expected = trained_hash(BIG, "float32", steps=20)
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import test_promises as t; "
+        "print(t.trained_hash(t.BIG, 'float32', steps=20))"
+    )
+    for isa in fm.available_isas()[-2:]:
+        out = subprocess.run(
+            [sys.executable, "-c", program, os.path.dirname(__file__)],
+            env={**os.environ, "FASTMLP_ISA": isa, "OMP_NUM_THREADS": "2"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert out.stdout.strip() == expected
+
+
+def test_a_copied_model_goes_on_alike():
+    x, y, loss = problem(**BIG, dtype="float32", labels=True)
+    mlp, opt = fm.MLP(BIG["layers"], seed=0), fm.Adam()
+    for _ in range(3):
+        mlp.train_step(x, y, loss, opt)
+    twin, twin_opt = pickle.loads(pickle.dumps((mlp, opt)))
+    for _ in range(3):
+        mlp.train_step(x, y, loss, opt)
+        twin.train_step(x, y, loss, twin_opt)
+    assert digest(mlp.params) == digest(twin.params)
+
+
+# Bad luck -----------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_works():
+    """OpenMP's threads do not survive a fork; a child that waited for them would hang."""
+    with fm.threads(2):
+        expected = trained_hash(BIG, "float32", steps=5)
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if trained_hash(BIG, "float32", steps=5) == expected else 1)
+        deadline = time.monotonic() + 60
+        done, status = 0, 0
+        while done == 0 and time.monotonic() < deadline:
+            done, status = os.waitpid(pid, os.WNOHANG)
+            time.sleep(0.01)
+        if done == 0:
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
+    assert done == pid, "the child hangs"
+    assert status == 0
+    assert fm.get_num_threads() >= 1
+
+
+def in_threads(n, work):
+    """Run work(i) in n Python threads; re-raise the first exception."""
+    errors = []
+
+    def guarded(i):
+        try:
+            work(i)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(i,)) for i in range(n)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    if errors:
+        raise errors[0]
+
+
+def test_one_model_may_infer_in_several_threads():
+    mlp = fm.MLP(BIG["layers"], seed=0)
+    x, y, loss = problem(**BIG, dtype="float32", labels=True)
+    expected, value = mlp(x), mlp.evaluate(x, y, loss)
+
+    def infer(i):
+        for rows in (1, 3, 50, len(x)):
+            for _ in range(20):
+                assert mlp(x[:rows]).tobytes() == expected[:rows].tobytes()
+        assert mlp.evaluate(x, y, loss) == value
+
+    in_threads(4, infer)
+
+
+def test_training_one_model_in_several_threads_takes_turns():
+    mlp, opt = fm.MLP(BIG["layers"], seed=0), fm.SGD(lr=1e-3)
+    x, y, loss = problem(**BIG, dtype="float32", labels=True)
+
+    def train(i):
+        for _ in range(10):
+            mlp.train_step(x, y, loss, opt)
+
+    in_threads(4, train)
+    assert opt.step_count == 40
+    alone = fm.MLP(BIG["layers"], seed=0)
+    alone_opt = fm.SGD(lr=1e-3)
+    for _ in range(40):
+        alone.train_step(x, y, loss, alone_opt)
+    assert digest(mlp.params) == digest(alone.params)
+
+
+def test_parameter_views_outlive_the_model():
+    weight = fm.MLP([3, 4, 2], seed=0).weights[0]
+    gc.collect()
+    assert weight.tobytes() == fm.MLP([3, 4, 2], seed=0).weights[0].tobytes()
+
+
+def test_a_model_too_large_is_a_memory_error():
+    with pytest.raises(MemoryError):
+        fm.MLP([2**22, 2**24, 1])
+
+
+# Limits on threads --------------------------------------------------------------------
+
+
+def threads_in_subprocess(**environment):
+    """How many threads a new process would use."""
+    out = subprocess.run(
+        [sys.executable, "-c", "import fastmlp; print(fastmlp.get_num_threads())"],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(out.stdout)
+
+
+def test_the_openmp_environment_is_obeyed():
+    assert threads_in_subprocess(OMP_NUM_THREADS="1") == 1
+
+
+@pytest.mark.skipif(not fm.build_info()["openmp"], reason="a build without threads")
+def test_threadpoolctl_is_obeyed_at_call_time():
+    with threadpool_limits(1):
+        assert fm.get_num_threads() == 1
+    with fm.threads(3):
+        assert fm.get_num_threads() == 3
+        with threadpool_limits(1):
+            assert fm.get_num_threads() == 1
+        assert fm.get_num_threads() == 3
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity"), reason="this system has no affinity"
+)
+def test_cpu_affinity_is_obeyed():
+    one = {min(os.sched_getaffinity(0))}
+    out = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import os, fastmlp, time; before = fastmlp.get_num_threads(); "
+            f"os.sched_setaffinity(0, {one}); time.sleep(0.2); "
+            "print(before, fastmlp.get_num_threads())",
+        ],
+        env={k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    before, after = map(int, out.stdout.split())
+    assert before >= after == 1
