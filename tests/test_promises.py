@@ -290,6 +290,15 @@ def test_a_model_too_large_is_a_memory_error():
         fm.MLP([2**22, 2**24, 1])
 
 
+def test_a_gradient_that_overflows_is_not_applied():
+    """The loss is finite, its gradient is not: the step must not be taken."""
+    mlp, opt = fm.MLP([1, 1], init="zeros"), fm.SGD(lr=1.0)
+    with pytest.raises(fm.DivergenceError, match="gradient of layer 0"):
+        mlp.train_step([[3e38]], [[10.0]], fm.MSE(), opt)
+    assert (mlp.params == 0).all()
+    assert opt.step_count == 0
+
+
 # Limits on threads --------------------------------------------------------------------
 
 

@@ -108,6 +108,7 @@ void loss_rows_(py::object dpred, py::object row_loss, py::object pred, py::obje
       require<const T>(target, "target", {m, n});  // says what is wrong with it
       throw py::value_error("target: does not fit pred");
     }
+    check_targets<T>({kind, delta}, *targets, m, n);
     kernels<T>().loss_rows({kind, static_cast<T>(delta)}, d, n, losses, pv.data, n,
                            targets->values, n, targets->labels, scale, m, n);
   });

@@ -2,15 +2,13 @@
 #pragma once
 
 #include <optional>
-#include <string>
 
 #include "arrays.h"
 #include "fastmlp/loss.h"
 
 namespace fastmlp::bindings {
 
-// Nothing if the arrays cannot be used as they are. Throws ValueError for a class label
-// out of range, which no conversion can mend.
+// Nothing if the arrays cannot be used as they are. Labels are not looked at.
 template <class T>
 std::optional<Targets<T>> targets_of(py::handle y, py::handle sample_weight,
                                      const Loss& loss, Index rows, Index n_out) {
@@ -23,13 +21,6 @@ std::optional<Targets<T>> targets_of(py::handle y, py::handle sample_weight,
   if (loss.kind == LossKind::cross_entropy) {
     if (const auto labels = view<const int64_t>(y)) {
       if (labels->ndim != 1 || labels->shape[0] != rows) return std::nullopt;
-      const Index bad = first_bad_label(labels->data, rows, n_out);
-      if (bad >= 0) {
-        throw py::value_error("y: the label " + std::to_string(labels->data[bad]) +
-                              " in row " + std::to_string(bad) +
-                              " is out of range for " + std::to_string(n_out) +
-                              " classes (0 to " + std::to_string(n_out - 1) + ")");
-      }
       targets.labels = labels->data;
       return targets;
     }

@@ -19,6 +19,11 @@ namespace fastmlp {
 namespace scalar {
 extern const KernelTables kKernels;
 }
+#ifdef FASTMLP_HAVE_neon
+namespace neon {
+extern const KernelTables kKernels;
+}
+#endif
 #ifdef FASTMLP_HAVE_avx2
 namespace avx2 {
 extern const KernelTables kKernels;
@@ -41,6 +46,9 @@ struct Entry {
 // Portable first, best last.
 const Entry kEntries[] = {
     {Isa::scalar, &scalar::kKernels, [] { return true; }},
+#ifdef FASTMLP_HAVE_neon
+    {Isa::neon, &neon::kKernels, [] { return true; }},  // part of every aarch64
+#endif
 #ifdef FASTMLP_HAVE_avx2
     {Isa::avx2, &avx2::kKernels,
      [] { return FASTMLP_CPU_HAS("avx2") && FASTMLP_CPU_HAS("fma"); }},

@@ -1,5 +1,8 @@
 #include "fastmlp/loss.h"
 
+#include <stdexcept>
+#include <string>
+
 #include "fastmlp/aligned_buffer.h"
 #include "fastmlp/kernel_table.h"
 #include "parallel.h"
@@ -21,11 +24,22 @@ double ordered_sum(Index n, Term term) {
 
 }  // namespace
 
-Index first_bad_label(const int64_t* labels, Index rows, Index classes) {
-  for (Index r = 0; r < rows; ++r) {
-    if (labels[r] < 0 || labels[r] >= classes) return r;
+template <class T>
+void check_targets(const Loss& loss, const Targets<T>& targets, Index rows, Index n_out) {
+  if (!targets.labels) {
+    if (!targets.values) throw std::invalid_argument("y: there are no targets");
+    return;
   }
-  return -1;
+  if (loss.kind != LossKind::cross_entropy) {
+    throw std::invalid_argument("y: class labels are for cross-entropy");
+  }
+  for (Index r = 0; r < rows; ++r) {
+    if (targets.labels[r] >= 0 && targets.labels[r] < n_out) continue;
+    throw std::invalid_argument("y: the label " + std::to_string(targets.labels[r]) +
+                                " in row " + std::to_string(r) + " is out of range for " +
+                                std::to_string(n_out) + " classes (0 to " +
+                                std::to_string(n_out - 1) + ")");
+  }
 }
 
 template <class T>
@@ -61,6 +75,7 @@ double weighted_sum(const T* row_loss, const T* weights, const int64_t* order,
 template <class T>
 double loss_value_and_grad(const Loss& loss, T* dpred, const T* pred,
                            const Targets<T>& targets, Index rows, Index n_out) {
+  check_targets(loss, targets, rows, n_out);
   const KernelTable<T>& table = kernels<T>();
   const AlignedBuffer<T> buffer(2 * rows);
   T* row_loss = buffer.data();
@@ -78,6 +93,7 @@ double loss_value_and_grad(const Loss& loss, T* dpred, const T* pred,
 }
 
 #define FASTMLP_INSTANTIATE(T)                                                            \
+  template void check_targets(const Loss&, const Targets<T>&, Index, Index);               \
   template double loss_normalizer(const Loss&, const T*, Index, Index);                    \
   template void fill_row_scale(T*, const T*, const int64_t*, double, Index);               \
   template double weighted_sum(const T*, const T*, const int64_t*, Index);                 \

@@ -1,6 +1,7 @@
 #include "fastmlp/mlp.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <mutex>
 #include <shared_mutex>
@@ -104,12 +105,22 @@ void gather_rows(T* dst, const T* src, const int64_t* order, Index rows, Index w
   }
 }
 
+void check_rows(Index rows) {
+  if (rows < 1) throw std::invalid_argument("x: there must be at least one row");
+}
+
 template <class T>
 Index first_nonfinite(const T* x, Index n) {
   for (Index i = 0; i < n; ++i) {
     if (!std::isfinite(x[i])) return i;
   }
   return -1;
+}
+
+template <class T>
+void check_batch(const Batch<T>& batch, const Loss& loss, Index n_out) {
+  check_rows(batch.rows);
+  check_targets(loss, batch.targets, batch.rows, n_out);
 }
 
 // --- a training pass --------------------------------------------------------------------
@@ -155,7 +166,7 @@ class Pass {
     ws_.prepare(net, chunk_, rq_.rows, threads_);
   }
 
-  // The loss (0 for a given dy). The update is left out if it is not finite.
+  // The loss (0 for a given dy). The update is left out if it or the gradient is not finite.
   double run() {
     const Index rows = rq_.rows;
     const size_t first_dx = rq_.dx ? 0 : 1;
@@ -185,15 +196,16 @@ class Pass {
       const double sum = weighted_sum<T>(ws_.row_loss, rq_.targets.weights, rq_.order, rows);
       const double mean = normalizer_ == 0.0 ? 0.0 : sum / normalizer_;
       if (team.rank() == 0) value = mean;
-      if (rq_.optimizer && std::isfinite(mean)) {
-        team.barrier();
-        update(team);
-      }
+      if (!rq_.optimizer) return;
+      team.barrier();
+      if (std::isfinite(mean) && gradient_is_finite()) update(team);
     });
     return value;
   }
 
-  // Why the loss is not finite, looking at what this pass left behind.
+  bool gradient_is_finite() const { return finite_.load(std::memory_order_relaxed); }
+
+  // Why the loss or the gradient is not finite, by what this pass left behind.
   std::string diagnosis() const {
     for (Index r = 0; r < rq_.rows; ++r) {
       const Index row = rq_.order ? rq_.order[r] : r;
@@ -219,6 +231,10 @@ class Pass {
       // With more than one chunk only the last one's values are still there.
       if (rq_.rows == rows && first_nonfinite(ws_.h[l], rows * layer.n_out) >= 0) {
         return "the output of " + name + " is not finite";
+      }
+      if (!gradient_is_finite() &&
+          first_nonfinite(rq_.grads + layer.weight, end - layer.weight) >= 0) {
+        return "the gradient of " + name + " is not finite";
       }
     }
     return "the loss itself overflows";
@@ -331,11 +347,15 @@ class Pass {
           {input + rows.begin, 1, layer.n_in},
           detail::plain_right<T>(table_, ws_.dz[l] + cols.begin, layer.n_out), n, nullptr,
           accumulate, scratch);
+      bool finite = table_.all_finite(dw, layer.n_out, rows.size(), cols.size());
       if (layer.bias >= 0) {
         const Range mine = team.share(layer.n_out, table_.lanes);
-        table_.column_sum(rq_.grads + layer.bias + mine.begin, ws_.dz[l] + mine.begin,
-                          layer.n_out, n, mine.size(), accumulate);
+        T* db = rq_.grads + layer.bias + mine.begin;
+        table_.column_sum(db, ws_.dz[l] + mine.begin, layer.n_out, n, mine.size(),
+                          accumulate);
+        finite = finite && table_.all_finite(db, mine.size(), 1, mine.size());
       }
+      if (!finite) finite_.store(false, std::memory_order_relaxed);
     }
   }
 
@@ -362,6 +382,7 @@ class Pass {
   int threads_;
   Index chunk_;
   bool pack_forward_ = false;
+  std::atomic<bool> finite_{true};  // the gradients, so far
   double normalizer_ = 1.0;
 };
 
@@ -509,10 +530,12 @@ struct Mlp<T>::Impl {
     }
     Pass<T> pass(net, params.data(), training, rq);
     const double value = pass.run();
-    if (!std::isfinite(value)) {
+    if (!std::isfinite(value) || !pass.gradient_is_finite()) {
+      const char* loss_is = std::isfinite(value) ? "finite"
+                            : std::isnan(value)  ? "nan"
+                                                 : "infinite";
       throw Diverged("training diverged at step " + std::to_string(steps_before + 1) +
-                     ": the loss is " + (std::isnan(value) ? "nan" : "infinite") + "; " +
-                     pass.diagnosis());
+                     ": the loss is " + loss_is + "; " + pass.diagnosis());
     }
     if (save_to) {
       save_to->step_count = optimizer.step_count();
@@ -615,6 +638,7 @@ void Mlp<T>::initialize(uint64_t seed) {
 
 template <class T>
 void Mlp<T>::predict(T* y, const T* x, Index rows) const {
+  check_rows(rows);
   const std::shared_lock lock(impl_->mutex);
   typename Impl::InferRequest rq = {x, rows};
   rq.y = y;
@@ -626,6 +650,7 @@ double Mlp<T>::evaluate(const Batch<T>& batch, const Loss& loss,
                         const Interruption& interruption) const {
   // Enough rows to make packing the weights again for each block negligible.
   constexpr Index kBlock = 16384;
+  check_batch(batch, loss, n_out());
   const std::shared_lock lock(impl_->mutex);
   const AlignedBuffer<T> row_loss(batch.rows);
   for (Index first = 0; first < batch.rows; first += kBlock) {
@@ -649,6 +674,7 @@ double Mlp<T>::evaluate(const Batch<T>& batch, const Loss& loss,
 
 template <class T>
 void Mlp<T>::forward(T* y, const T* x, Index rows) {
+  check_rows(rows);
   const std::unique_lock lock(impl_->mutex);
   impl_->kept_rows = 0;
   PassRequest<T> rq = {x, rows};
@@ -663,6 +689,11 @@ template <class T>
 void Mlp<T>::backward(T* dx, T* grads, const T* dy, Index rows) {
   const std::unique_lock lock(impl_->mutex);
   if (impl_->kept_rows == 0) throw std::logic_error("backward needs a forward before it");
+  if (rows != impl_->kept_rows) {
+    throw std::invalid_argument("dy: the last forward had " +
+                                std::to_string(impl_->kept_rows) + " rows, not " +
+                                std::to_string(rows));
+  }
   PassRequest<T> rq = {impl_->kept.x, rows};
   rq.forward = false;
   rq.dy = dy;
@@ -679,6 +710,7 @@ Index Mlp<T>::forward_rows() const {
 
 template <class T>
 void Mlp<T>::vjp(T* y, T* dx, T* grads, const T* x, const T* dy, Index rows) {
+  check_rows(rows);
   const std::unique_lock lock(impl_->mutex);
   PassRequest<T> rq = {x, rows};
   rq.dy = dy;
@@ -690,6 +722,7 @@ void Mlp<T>::vjp(T* y, T* dx, T* grads, const T* x, const T* dy, Index rows) {
 
 template <class T>
 double Mlp<T>::value_and_grad(T* grads, const Batch<T>& batch, const Loss& loss) {
+  check_batch(batch, loss, n_out());
   const std::unique_lock lock(impl_->mutex);
   PassRequest<T> rq = {batch.x, batch.rows};
   rq.loss = &loss;
@@ -700,8 +733,10 @@ double Mlp<T>::value_and_grad(T* grads, const Batch<T>& batch, const Loss& loss)
 
 template <class T>
 double Mlp<T>::train_step(const Batch<T>& batch, const Loss& loss, Optimizer& optimizer) {
-  const std::unique_lock lock(impl_->mutex);
+  check_batch(batch, loss, n_out());
+  // Always the optimiser first: two threads must not each hold one of the two.
   const std::lock_guard<std::mutex> optimizer_lock(optimizer.mutex());
+  const std::unique_lock lock(impl_->mutex);
   const Index steps = static_cast<Index>(optimizer.step_count());
   return impl_->step(batch, nullptr, loss, optimizer, nullptr, steps);
 }
@@ -709,6 +744,8 @@ double Mlp<T>::train_step(const Batch<T>& batch, const Loss& loss, Optimizer& op
 template <class T>
 double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& optimizer,
                          const EpochOptions& options, LastGoodState<T>& last_good) {
+  check_batch(data, loss, n_out());
+  if (options.batch_size < 1) throw std::invalid_argument("batch_size must be at least 1");
   const DefaultFpEnvironment environment;
   const std::lock_guard<std::mutex> optimizer_lock(optimizer.mutex());
   Impl& impl = *impl_;

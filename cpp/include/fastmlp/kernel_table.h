@@ -90,6 +90,9 @@ struct KernelTable {
   // out[n] = (accumulate ? out : 0) + sum of the rows of A[m, n], in ascending order.
   void (*column_sum)(T* out, const T* a, Index lda, Index m, Index n, bool accumulate);
 
+  // Whether no element of A[m, n] is an infinity or NaN.
+  bool (*all_finite)(const T* a, Index lda, Index m, Index n);
+
   // H = act(Z), elementwise, softmax by rows. H may be Z.
   void (*activation_forward)(Activation kind, T* h, Index ldh, const T* z, Index ldz,
                              Index m, Index n);

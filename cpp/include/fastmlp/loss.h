@@ -21,8 +21,10 @@ struct Targets {
   const T* weights = nullptr;        // (rows,); null: all 1
 };
 
-// The first row whose label is not in [0, classes), or -1.
-Index first_bad_label(const int64_t* labels, Index rows, Index classes);
+// Throws std::invalid_argument unless there are values, or (for cross_entropy) labels, all
+// of them in [0, n_out).
+template <class T>
+void check_targets(const Loss& loss, const Targets<T>& targets, Index rows, Index n_out);
 
 // What sum(w l) over rows (l summed over outputs) is divided by. 0 if all weights are 0.
 template <class T>
@@ -39,7 +41,7 @@ template <class T>
 double weighted_sum(const T* row_loss, const T* weights, const int64_t* order, Index rows);
 
 // The loss of pred (rows, n_out) and, unless dpred is null, its gradient (may be pred).
-// Throws std::bad_alloc.
+// Throws std::bad_alloc, and what check_targets throws.
 template <class T>
 double loss_value_and_grad(const Loss& loss, T* dpred, const T* pred,
                            const Targets<T>& targets, Index rows, Index n_out);

@@ -36,7 +36,7 @@ struct Batch {
   Index rows;
 };
 
-// The loss of a step is not finite. The step was not taken.
+// The loss or the gradient of a step is not finite. The step was not taken.
 class Diverged : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -78,7 +78,8 @@ struct LastGoodState {
 };
 
 // Inference may run in several threads at once; training takes turns with everything else.
-// Any method may throw std::bad_alloc, and then has changed nothing.
+// Any method may throw std::bad_alloc, and those that take rows std::invalid_argument (no
+// rows, targets that do not fit the loss); then they have changed nothing.
 template <class T>
 class Mlp {
  public:
@@ -116,7 +117,7 @@ class Mlp {
   void vjp(T* y, T* dx, T* grads, const T* x, const T* dy, Index rows);
 
   double value_and_grad(T* grads, const Batch<T>& batch, const Loss& loss);
-  // The loss before the update. Throws Diverged if it is not finite.
+  // The loss before the update. Throws Diverged if it or the gradient is not finite.
   double train_step(const Batch<T>& batch, const Loss& loss, Optimizer& optimizer);
   // One pass over the data in steps of batch_size rows, the last one maybe shorter. The
   // mean of the steps' losses by rows (by weight where there are weights), or their sum

@@ -212,18 +212,9 @@ struct Exp {
   }
 };
 
-// Rows that lie one behind the other are one long row: fewer tails.
-template <class T>
-FASTMLP_INLINE void join_rows(Index& m, Index& n, bool contiguous) {
-  if (contiguous) {
-    n *= m;
-    m = 1;
-  }
-}
-
 template <class T, class F>
 void map_forward(T* h, Index ldh, const T* z, Index ldz, Index m, Index n) {
-  join_rows<T>(m, n, ldh == n && ldz == n);
+  join_rows(m, n, ldh == n && ldz == n);
   for (Index i = 0; i < m; ++i) {
     const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
       io.store(h + i * ldh + j, F::template forward<T>(io.load(z + i * ldz + j)));
@@ -235,7 +226,7 @@ void map_forward(T* h, Index ldh, const T* z, Index ldz, Index m, Index n) {
 template <class T, class F>
 void map_backward(T* dz, Index lddz, const T* dh, Index lddh, const T* saved, Index lds,
                   Index m, Index n) {
-  join_rows<T>(m, n, lddz == n && lddh == n && lds == n);
+  join_rows(m, n, lddz == n && lddh == n && lds == n);
   for (Index i = 0; i < m; ++i) {
     const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
       io.store(dz + i * lddz + j, F::template backward<T>(io.load(dh + i * lddh + j),

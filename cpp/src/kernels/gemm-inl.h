@@ -6,6 +6,7 @@
 // blocking or the vector width.
 #pragma once
 
+#include "math-inl.h"
 #include "simd.h"
 #include "sweep-inl.h"
 
@@ -14,7 +15,7 @@ namespace FASTMLP_ISA {
 
 // Tiles that measure best with GCC 12 on Zen 4: 8 x 2 vectors where there are 32
 // registers, 6 x 2 where there are 16. Taller tiles spill.
-#if defined(FASTMLP_ISA_avx512)
+#if defined(FASTMLP_ISA_avx512) || defined(FASTMLP_ISA_neon)
 constexpr int kTileRows = 8;
 #else
 constexpr int kTileRows = 6;
@@ -205,6 +206,21 @@ void column_sum(T* out, const T* a, Index lda, Index m, Index n, bool accumulate
     io.store(out + j, sum);
   };
   sweep<T>(n, columns);
+}
+
+template <class T>
+bool all_finite(const T* a, Index lda, Index m, Index n) {
+  using V = Vec<T>;
+  join_rows(m, n, lda == n);
+  const V infinity = from_bits(set1_bits<T>(Ieee<T>::kInf));
+  Mask<T> finite = V::set1(T(0)) < infinity;
+  for (Index i = 0; i < m; ++i) {
+    const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
+      finite = finite & (abs(io.load(a + i * lda + j)) < infinity);
+    };
+    sweep<T>(n, body);
+  }
+  return !any(!finite);
 }
 
 }  // namespace FASTMLP_ISA

@@ -32,6 +32,14 @@ FASTMLP_INLINE void sweep(Index n, Body body) {
   if (i < n) body(PartialVector<T>{n - i}, i);
 }
 
+// Rows that lie one behind the other are one long row: fewer tails.
+FASTMLP_INLINE void join_rows(Index& m, Index& n, bool contiguous) {
+  if (contiguous) {
+    n *= m;
+    m = 1;
+  }
+}
+
 // The sum of a row in the order that kernel_table.h states: partial sums j % 16, then a
 // tree. Lanes beyond the row must be added as +0, which leaves every partial sum as it is.
 template <class T>

@@ -23,6 +23,7 @@ constexpr KernelTable<T> make_table() {
           pack_left<T>,
           pack_right<T>,
           column_sum<T>,
+          all_finite<T>,
           activation_forward<T>,
           activation_backward<T>,
           loss_rows<T>,

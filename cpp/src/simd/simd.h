@@ -38,6 +38,8 @@
 #include "avx512.h"
 #elif defined(FASTMLP_ISA_avx2)
 #include "avx2.h"
+#elif defined(FASTMLP_ISA_neon)
+#include "neon.h"
 #else
 #include "scalar.h"
 #endif
