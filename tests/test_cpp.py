@@ -5,6 +5,7 @@ Warnings are errors in this build, so it is also where they are looked for.
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,12 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_trains_without_python(build: Path) -> None:
     assert run(build / "tests/cpp/test_train").strip() == "all checks passed"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="guard pages are made with mmap")
+def test_kernels_stay_within_their_arrays(build: Path) -> None:
+    out = run(build / "tests/cpp/test_guard")
+    assert out.count("stayed within bounds") == len(fm.available_isas())
 
 
 def test_elementary_functions(build: Path) -> None:

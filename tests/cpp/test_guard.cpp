@@ -1,0 +1,143 @@
+// Every kernel on arrays that end where readable memory ends: reading or writing one element
+// too far is a crash. Sanitizers do not see masked vector loads; the page table does.
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <vector>
+
+#include "fastmlp/isa.h"
+#include "fastmlp/kernel_table.h"
+
+namespace {
+
+using namespace fastmlp;
+
+// Arrays of up to a page, each right before an inaccessible page.
+class Guarded {
+ public:
+  ~Guarded() {
+    for (void* p : pages_) munmap(p, 2 * page_);
+  }
+  template <class T>
+  T* array(Index n) {
+    const size_t bytes = sizeof(T) * static_cast<size_t>(n);
+    if (bytes > page_) std::abort();
+    void* p = mmap(nullptr, 2 * page_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                   -1, 0);
+    if (p == MAP_FAILED) std::abort();
+    pages_.push_back(p);
+    char* end = static_cast<char*>(p) + page_;
+    if (mprotect(end, page_, PROT_NONE) != 0) std::abort();
+    T* data = reinterpret_cast<T*>(end - bytes);
+    for (Index i = 0; i < n; ++i) data[i] = static_cast<T>((i % 7) - 3) / static_cast<T>(4);
+    return data;
+  }
+
+ private:
+  const size_t page_ = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  std::vector<void*> pages_;
+};
+
+constexpr Index kSizes[] = {1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33};
+
+template <class T>
+void products(const KernelTable<T>& table) {
+  constexpr Index kDepth = 3;
+  for (const Index m : kSizes) {
+    for (const Index n : kSizes) {
+      if (m * n * static_cast<Index>(sizeof(T)) > 4096) continue;
+      Guarded g;
+      T* const c = g.array<T>(m * n);
+      T* const bias = g.array<T>(n);
+      const LeftOperand<T> rows = {g.array<T>(m * kDepth), kDepth, 1};
+      const LeftOperand<T> columns = {g.array<T>(m * kDepth), 1, m};
+      const RightOperand<T> b = {g.array<T>(kDepth * n), n, table.nr};
+      table.gemm(c, n, rows, b, m, n, kDepth, bias, false);
+      table.gemm(c, n, columns, b, m, n, kDepth, nullptr, true);
+
+      // Packed, and the product of what was packed.
+      const Index left = (m + table.mr - 1) / table.mr * table.mr * kDepth;
+      const Index right = (n + table.nr - 1) / table.nr * table.nr * kDepth;
+      T* const packed_left = g.array<T>(left);
+      T* const packed_right = g.array<T>(right);
+      table.pack_left(packed_left, rows, m, kDepth);
+      table.pack_left(packed_left, columns, m, kDepth);
+      table.pack_right(packed_right, b.data, n, 1, kDepth, n);
+      table.pack_right(packed_right, b.data, 1, kDepth, kDepth, n);
+      table.gemm(c, n, {packed_left, 1, table.mr},
+                 {packed_right, table.nr, kDepth * table.nr}, m, n, kDepth, bias, false);
+      table.column_sum(bias, c, n, m, n, false);
+      table.all_finite(c, n, m, n);
+    }
+  }
+}
+
+template <class T>
+void rows_of(const KernelTable<T>& table, Index m, Index n) {
+  Guarded g;
+  T* const z = g.array<T>(m * n);
+  T* const h = g.array<T>(m * n);
+  for (int i = 0; i < kActivationCount; ++i) {
+    const auto kind = static_cast<Activation>(i);
+    table.activation_forward(kind, h, n, z, n, m, n);
+    table.activation_backward(kind, h, n, z, n, z, n, m, n);
+  }
+  T* const target = g.array<T>(m * n);
+  T* const row_loss = g.array<T>(m);
+  T* const row_scale = g.array<T>(m);
+  int64_t* const labels = g.array<int64_t>(m);
+  for (Index r = 0; r < m; ++r) labels[r] = r % n;
+  for (int i = 0; i < kLossCount; ++i) {
+    const LossArgs<T> args = {static_cast<LossKind>(i), T(1)};
+    for (T* const d : {h, static_cast<T*>(nullptr)}) {
+      table.loss_rows(args, d, n, row_loss, z, n, target, n, nullptr, row_scale, m, n);
+      if (args.kind == LossKind::cross_entropy) {
+        table.loss_rows(args, d, n, row_loss, z, n, nullptr, n, labels, row_scale, m, n);
+      }
+    }
+  }
+}
+
+template <class T>
+void flat(const KernelTable<T>& table, Index n) {
+  Guarded g;
+  T* const p = g.array<T>(n);
+  T* const grad = g.array<T>(n);
+  T* const a = g.array<T>(n);
+  T* const b = g.array<T>(n);
+  T* const c = g.array<T>(n);
+  table.sgd_step({T(1), T(1), T(1), T(0), false, false, false}, p, a, grad, n);
+  table.adagrad_step({T(1), T(1), T(0), false, false}, p, b, grad, n);
+  table.rmsprop_step({T(1), T(0.5), T(0.5), T(1), T(1), T(0), false, true}, p, a, b, c,
+                     grad, n);
+  table.adam_step({T(1), T(0.5), T(0.5), T(0.5), T(0.5), T(1), T(1), T(1), T(0), T(1),
+                   false, true},
+                  p, a, b, c, grad, n);
+  for (int i = 0; i < kElementaryCount; ++i) {
+    table.elementary(static_cast<Elementary>(i), p, grad, n);
+  }
+}
+
+template <class T>
+void all_kernels() {
+  const KernelTable<T>& table = kernels<T>();
+  products(table);
+  for (const Index n : kSizes) {
+    for (const Index m : {1, 2, 9}) rows_of(table, m, n);
+    flat(table, n);
+  }
+}
+
+}  // namespace
+
+int main() {
+  for (const Isa isa : available_isas()) {
+    set_active_isa(isa_name(isa));
+    all_kernels<float>();
+    all_kernels<double>();
+    std::printf("%s: stayed within bounds\n", isa_name(isa));
+  }
+  return 0;
+}
