@@ -145,9 +145,10 @@ bool built_with_openmp() {
 }
 
 int threads_for_work(double flops, Index parts) {
-  // A region with its barriers costs some 3 us while the threads spin; below this many
-  // operations (about 40 us of work) a second thread gains little and may lose much.
-  constexpr double kSerialBelow = 4e6;
+  // A region with its barriers costs a few us on an idle machine, but milliseconds when
+  // another process has the core that a member waits for. Below this many operations (some
+  // 0.2 ms of work) there is too little to gain.
+  constexpr double kSerialBelow = 2e7;
   if (flops < kSerialBelow || parts < 2) return 1;
   const int n = num_threads();
   return parts < n ? static_cast<int>(parts) : n;

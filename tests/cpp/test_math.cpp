@@ -38,18 +38,18 @@ constexpr int kDenseDoubles = 100000;
 
 // Largest allowed errors in ULP, and the interval where most of the points belong.
 // The same bounds stand above each function in math-inl.h.
-#define FASTMLP_FUNCTIONS(X)                \
-  X(exp, 1.5, 1.5, -104, 89, -746, 710)     \
-  X(expm1, 2.0, 2.0, -18, 89, -38, 710)     \
-  X(log, 1.5, 1.5, 0, 8, 0, 8)              \
-  X(log1p, 2.0, 2.0, -1, 8, -1, 8)          \
-  X(log1p01, 2.0, 2.0, 0, 1, 0, 1)          \
-  X(tanh, 2.0, 2.0, -9.5, 9.5, -19.5, 19.5) \
-  X(sigmoid, 2.0, 2.0, -104, 18, -746, 38)  \
-  X(sin, 2.0, 2.0, -400, 400, -400, 400)    \
-  X(cos, 2.0, 2.0, -400, 400, -400, 400)    \
-  X(erf, 2.0, 2.0, -4, 4, -6, 6)            \
-  X(erfc, 4.0, 8.0, -4, 10.2, -6, 27.3)
+#define FASTMLP_FUNCTIONS(X)                  \
+  X(exp, 1.1, 1.1, -104, 89, -746, 710)       \
+  X(expm1, 1.7, 2.0, -18, 89, -38, 710)       \
+  X(log, 0.95, 0.9, 0, 8, 0, 8)               \
+  X(log1p, 1.5, 1.5, -1, 8, -1, 8)            \
+  X(log1p01, 1.1, 1.1, 0, 1, 0, 1)            \
+  X(tanh, 1.85, 1.95, -9.5, 9.5, -19.5, 19.5) \
+  X(sigmoid, 1.7, 1.7, -104, 18, -746, 38)    \
+  X(sin, 1.6, 1.6, -400, 400, -400, 400)      \
+  X(cos, 1.6, 1.6, -400, 400, -400, 400)      \
+  X(erf, 1.95, 1.8, -4, 4, -6, 6)             \
+  X(erfc, 3.8, 4.5, -4, 10.2, -6, 27.3)
 
 template <class R>
 R reference_exp(R x) {

@@ -2,6 +2,12 @@
 //
 // Made of + - * / fma and integer lane operations only, so that a lane's result depends
 // on its argument alone: not on the instruction set, the lane count or its neighbours.
+//
+// Every function takes every argument unless it says otherwise; NaN gives NaN, and
+// subnormal arguments and results are kept.  "Error" is the largest distance from the
+// exact value in units in the last place, as float / double.  For float it is the
+// largest over all arguments (test_math --exhaustive), for double over the random and
+// special ones of test_math, with a tenth or two added; the test holds these bounds.
 #pragma once
 
 #include <stddef.h>
@@ -129,6 +135,8 @@ FASTMLP_INLINE ExpReduced<T> exp_reduce(Vec<T> x, T bias) {
   return {fnma(n, pick<T>(kLn2LoF, kLn2LoD), r), to_bits(z)};
 }
 
+// e^x.  Error 1.1 / 1.1.  Overflows to inf and vanishes where the exact value does;
+// ascends from one float to the next.
 template <class T>
 FASTMLP_INLINE Vec<T> vexp(Vec<T> x) {
   using I = Ieee<T>;
@@ -141,7 +149,8 @@ FASTMLP_INLINE Vec<T> vexp(Vec<T> x) {
   return p * exponent_of(half) * exponent_of(e.z - half);
 }
 
-// exp for x <= 0, with the same bits: what is shifted up by 2^64 stays normal.
+// e^x for x <= 0 (larger arguments give nonsense), cheaper and with the bits of vexp:
+// what is shifted up by 2^64 stays normal.
 template <class T>
 FASTMLP_INLINE Vec<T> vexp_nonpositive(Vec<T> x) {
   x = max(pick<T>(-104.0f, -746.0), x);
@@ -150,6 +159,7 @@ FASTMLP_INLINE Vec<T> vexp_nonpositive(Vec<T> x) {
   return p * exponent_of(e.z) * Vec<T>::set1(T(0x1p-64));
 }
 
+// e^x - 1.  Error 1.7 / 2.0.
 template <class T>
 FASTMLP_INLINE Vec<T> vexpm1(Vec<T> x) {
   const Vec<T> c = max(pick<T>(-18.0f, -38.0), min(pick<T>(89.0f, 710.0), x));
@@ -159,6 +169,9 @@ FASTMLP_INLINE Vec<T> vexpm1(Vec<T> x) {
   return identity_if_tiny(x, y + y);
 }
 
+// tanh x.  Error 1.85 / 1.95.  tanh(-x) = -tanh(x) to the bit, |tanh x| <= 1, and it
+// ascends to within one unit in the last place.
+//
 // With |x| = n ln(2) / 2 + h, s = 2^n and t = tanh h the addition theorem says
 //   tanh |x| = (A + B t) / (B + A t),  A = s - 1, B = s + 1.
 // A multiple c near that value is taken out, because what is added to c then may have
@@ -185,6 +198,8 @@ FASTMLP_INLINE Vec<T> vtanh(Vec<T> x) {
   return with_sign_of(x, c + top / fma(below, t, above));
 }
 
+// 1 / (1 + e^-x).  Error 1.7 / 1.7.
+//
 // With e = exp(-|x|) and w = e / (1 + e): e - e w for x < 0 and 1 - w otherwise.
 template <class T>
 FASTMLP_INLINE Vec<T> vsigmoid(Vec<T> x) {
@@ -238,6 +253,7 @@ FASTMLP_INLINE Vec<T> log_edges(Vec<T> u, Vec<T> result) {
   return select(u > zero, result, select(u == zero, -inf, nan));
 }
 
+// Natural logarithm.  Error 0.95 / 0.9.  -inf at 0, NaN below.
 template <class T>
 FASTMLP_INLINE Vec<T> vlog(Vec<T> x) {
   using I = Ieee<T>;
@@ -251,6 +267,7 @@ FASTMLP_INLINE Vec<T> vlog(Vec<T> x) {
   return log_edges(x, log_assemble(l.e - offset, l.f));
 }
 
+// log(1 + x).  Error 1.5 / 1.5.  -inf at -1, NaN below.
 template <class T>
 FASTMLP_INLINE Vec<T> vlog1p(Vec<T> x) {
   using I = Ieee<T>;
@@ -269,6 +286,7 @@ FASTMLP_INLINE Vec<T> vlog1p(Vec<T> x) {
   return identity_if_tiny(x, log_edges(u, log_assemble(e, f)));
 }
 
+// log(1 + x) for 0 <= x <= 1, at a third of the price.  Error 1.1 / 1.1.
 template <class T>
 FASTMLP_INLINE Vec<T> vlog1p01(Vec<T> x) {
   const Vec<T> s = x / (Vec<T>::set1(2) + x);
@@ -398,17 +416,21 @@ FASTMLP_INLINE Vec<T> sin_of_magnitude(Vec<T> a) {
   return from_bits(to_bits(y) ^ flip);
 }
 
+// sin x.  Error 1.6 / 1.6, however large x is; NaN if it is infinite.  Odd to the bit.
 template <class T>
 FASTMLP_INLINE Vec<T> vsin(Vec<T> x) {
   const Vec<T> y = sin_of_magnitude<0>(abs(x));
   return from_bits(to_bits(y) ^ (to_bits(x) & set1_bits<T>(Ieee<T>::kSign)));
 }
 
+// cos x.  Error 1.6 / 1.6, however large x is; NaN if it is infinite.  Even to the bit.
 template <class T>
 FASTMLP_INLINE Vec<T> vcos(Vec<T> x) {
   return sin_of_magnitude<1>(abs(x));
 }
 
+// erf x.  Error 1.95 / 1.8.  Odd to the bit, |erf x| <= 1.
+//
 // erf |x| = 1 - e^u with u = ln(erfc |x|) = |x| Q(|x|): one polynomial, no division.
 template <class T>
 FASTMLP_INLINE Vec<T> verf(Vec<T> x) {
@@ -423,6 +445,10 @@ FASTMLP_INLINE Vec<T> verf(Vec<T> x) {
   return with_sign_of(x, fnma(s, expm1_reduced(r), Vec<T>::set1(1) - s));
 }
 
+// erfc x = 1 - erf x.  Error 3.8 / 4.5, of the result itself: the tail is as good as
+// the rest, down to the subnormal numbers.
+//
+// For a = |x|, erfc a = e^(-a^2) P(t) / (a + K), t = (a - K) / (a + K).
 template <class T>
 FASTMLP_INLINE Vec<T> verfc(Vec<T> x) {
   using I = Ieee<T>;

@@ -78,19 +78,19 @@ static constexpr float kErfF[] = {
 };
 
 // erfc(a) e^(a^2) (a + K) in (a - K) / (a + K).
-static constexpr float kErfcCentreF = 0x1p+1f;
+static constexpr float kErfcCentreF = 0x1.ap+0f;
 static constexpr float kErfcF[] = {
-    0x1.058672p+0f,
-    -0x1.5fd386p-1f,
-    0x1.1e2ddap-2f,
-    -0x1.2a87f6p-5f,
-    -0x1.60598ap-6f,
-    0x1.a8673cp-8f,
-    0x1.916c08p-9f,
-    -0x1.b43deap-11f,
-    -0x1.36ac9ap-11f,
-    0x1.89c54ep-15f,
-    0x1.236dbap-14f,
+    0x1.f6f67p-1f,
+    -0x1.1ec4d4p-1f,
+    0x1.0517bp-3f,
+    0x1.20e436p-5f,
+    -0x1.180244p-6f,
+    -0x1.d1fc66p-8f,
+    0x1.d904ep-10f,
+    0x1.e62368p-10f,
+    0x1.4a533p-13f,
+    -0x1.53099ep-12f,
+    -0x1.e94d5cp-14f,
 };
 
 // Range reduction of exp: log2(e), and ln 2 in two parts.

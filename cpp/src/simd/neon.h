@@ -1,6 +1,6 @@
-// NEON (aarch64): 4 float or 2 double lanes; partial loads and stores by halves and lanes.
+// NEON (aarch64): 4 float or 2 double lanes; partial loads and stores by halves, lanes.
 //
-// min and max are compare and select: vminq and vmaxq treat NaN and zeros in another way.
+// min and max are compare and select: vminq and vmaxq treat NaN and zeros differently.
 #pragma once
 
 #include <arm_neon.h>

@@ -1,0 +1,44 @@
+"""The competitors of `bench/peers.py`, one file each, and their process."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .base import Rival
+    from .tasks import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """Where a rival lives, and what it can do; nothing is imported until `load`."""
+
+    module: str
+    class_name: str
+    package: str  # what must be installed
+    modes: tuple[str, ...] = ("train", "infer")
+
+    def load(self) -> type[Rival]:
+        """Import the rival; ImportError if its package is not installed."""
+        module = importlib.import_module(f"{__name__}.{self.module}")
+        rival: type[Rival] = getattr(module, self.class_name)
+        return rival
+
+    def accepts(self, task: Task) -> bool:
+        """Whether the rival takes part in a task."""
+        return task.mode in self.modes
+
+
+RIVALS = {
+    "fastmlp": Entry("fastmlp_rival", "FastmlpRival", "fastmlp"),
+    "torch": Entry("torch_rival", "TorchRival", "torch"),
+    "torch-compile": Entry("torch_rival", "TorchCompileRival", "torch"),
+    "jax": Entry("jax_rival", "JaxRival", "jax"),
+    "sklearn": Entry("sklearn_rival", "SklearnRival", "sklearn"),
+    "onnxruntime": Entry(
+        "onnxruntime_rival", "OnnxruntimeRival", "onnxruntime", ("infer",)
+    ),
+    "numpy": Entry("numpy_rival", "NumpyRival", "numpy", ("infer",)),
+}

@@ -1,0 +1,139 @@
+"""What is timed: networks, batches, data and initial parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+
+import numpy as np
+
+SEED = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """A network and how it is trained; everything is float32."""
+
+    name: str
+    widths: tuple[int, ...]
+    activation: str  # of the hidden layers: "tanh" or "relu"
+    loss: str  # "mse" or "cross_entropy"
+    optimizer: str  # "adam" or "sgd"
+    lr: float
+    batch: int
+
+    @property
+    def description(self) -> str:
+        """For example ``4-64-64-2 tanh, mse, adam``."""
+        widths = "-".join(map(str, self.widths))
+        return f"{widths} {self.activation}, {self.loss}, {self.optimizer}"
+
+
+WORKLOADS = {
+    workload.name: workload
+    for workload in (
+        Workload("rl-tiny", (4, 64, 64, 2), "tanh", "mse", "adam", 1e-3, 64),
+        Workload("sk-default", (20, 100, 1), "relu", "mse", "adam", 1e-3, 200),
+        Workload("sac", (17, 256, 256, 6), "relu", "mse", "adam", 1e-3, 256),
+        Workload(
+            "mnist1d-fb", (40, 100, 100, 10), "relu", "cross_entropy", "sgd", 0.1, 4000
+        ),
+        Workload(
+            "mnist", (784, 512, 512, 10), "tanh", "cross_entropy", "adam", 1e-3, 128
+        ),
+        Workload(
+            "wide",
+            (1024, 1024, 1024, 1024, 10),
+            "relu",
+            "cross_entropy",
+            "adam",
+            1e-4,
+            512,
+        ),
+    )
+}
+INFERENCE_WORKLOADS = ("rl-tiny", "sac", "mnist")
+INFERENCE_ROWS = (1, 4096)
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One thing to time: a training step, or one call of inference."""
+
+    workload_name: str
+    mode: str  # "train" or "infer"
+    rows: int
+
+    @property
+    def workload(self) -> Workload:
+        """The network."""
+        return WORKLOADS[self.workload_name]
+
+    @property
+    def label(self) -> str:
+        """For example ``mnist`` (one training step) or ``mnist x1``."""
+        if self.mode == "train":
+            return self.workload_name
+        return f"{self.workload_name} x{self.rows}"
+
+    @property
+    def flops(self) -> int:
+        """Operations of the matrix products, 2 per multiplication and addition.
+
+        Training: forward, weight gradients, and input gradients of all layers but the
+        first, 2 * B * I * O each.
+        """
+        widths = self.workload.widths
+        products = [2 * self.rows * i * o for i, o in itertools.pairwise(widths)]
+        if self.mode == "infer":
+            return sum(products)
+        return 3 * sum(products) - products[0]
+
+    @functools.cached_property
+    def params(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Initial weights (in, out) and biases (out,), the same for every rival.
+
+        Biases are not zero, so that a rival that loses them is found out.
+        """
+        rng = np.random.default_rng([SEED, 0])
+        gain = 2.0 if self.workload.activation == "relu" else 1.0
+        widths = self.workload.widths
+        return [
+            (
+                rng.normal(0.0, (gain / i) ** 0.5, (i, o)).astype(np.float32),
+                rng.normal(0.0, 0.1, o).astype(np.float32),
+            )
+            for i, o in itertools.pairwise(widths)
+        ]
+
+    @functools.cached_property
+    def x(self) -> np.ndarray:
+        """Inputs (rows, in)."""
+        rng = np.random.default_rng([SEED, 1])
+        shape = (self.rows, self.workload.widths[0])
+        return rng.normal(size=shape).astype(np.float32)
+
+    @functools.cached_property
+    def y(self) -> np.ndarray:
+        """Targets (rows, out), or class labels (rows,) for cross-entropy."""
+        rng = np.random.default_rng([SEED, 2])
+        n_out = self.workload.widths[-1]
+        if self.workload.loss == "cross_entropy":
+            return rng.integers(0, n_out, self.rows)
+        return rng.normal(size=(self.rows, n_out)).astype(np.float32)
+
+
+def all_tasks(workloads: list[str], modes: list[str]) -> list[Task]:
+    """Return the tasks of the named workloads, training first."""
+    tasks = []
+    if "train" in modes:
+        tasks += [Task(name, "train", WORKLOADS[name].batch) for name in workloads]
+    if "infer" in modes:
+        tasks += [
+            Task(name, "infer", rows)
+            for rows in INFERENCE_ROWS
+            for name in workloads
+            if name in INFERENCE_WORKLOADS
+        ]
+    return tasks

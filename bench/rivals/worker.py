@@ -1,0 +1,142 @@
+"""The process that holds one rival: ``python -m rivals.worker`` (started by peers.py).
+
+The arguments come as JSON on the command line; then requests are read from standard
+input and answered on standard output, one JSON object per line. Between requests the
+process blocks, and the parent stops it besides (SIGSTOP), so that no thread pool spins
+while another rival is timed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import time
+import traceback
+import warnings
+from typing import Any, TextIO
+
+from . import RIVALS
+from .base import Rival
+from .tasks import Task
+
+WARM_SECONDS = 0.02  # thread pools wake, caches fill, clocks rise
+SAMPLE_SECONDS = 0.002  # one sample is a run of steps at least this long ...
+MAX_SAMPLE_STEPS = 100  # ... but short, so that training stays near its start
+MIN_SAMPLES = 3
+
+
+def confine(cpus: list[int]) -> None:
+    """Keep this process and all its threads to be on the given CPUs."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cpus)
+
+
+class Stopwatch:
+    """Times the calls of one rival.
+
+    Every sample of training starts again from the first parameters: all rivals do the
+    same arithmetic, and none drifts into saturated units or subnormal moments. The
+    reset and one step after it are not timed.
+    """
+
+    def __init__(self, rival: Rival) -> None:
+        self.rival = rival
+        self.trains = rival.task.mode == "train"
+        self.call = rival.train_step if self.trains else rival.infer
+        self.steps = 0  # per sample; not known yet
+
+    def run(self, steps: int) -> float:
+        """Seconds per call of a run of calls."""
+        call = self.call
+        start = time.perf_counter()
+        for _ in range(steps):
+            result = call()
+        self.rival.wait(result)
+        return (time.perf_counter() - start) / steps
+
+    def sample(self, steps: int) -> float:
+        """Seconds per call of one sample."""
+        if self.trains:
+            self.rival.reset()
+            self.run(1)
+        return self.run(steps)
+
+    def calibrate(self) -> None:
+        """Choose the calls per sample."""
+        seconds = min(self.sample(1) for _ in range(MIN_SAMPLES))
+        steps = 1 + int(SAMPLE_SECONDS / max(seconds, 1e-9))
+        # Inference does not drift.
+        self.steps = min(steps, MAX_SAMPLE_STEPS) if self.trains else steps
+
+    def burst(self, seconds: float) -> dict[str, float]:
+        """Warm up, then take samples for a while; their median is the result."""
+        if self.steps == 0:
+            self.calibrate()
+        start = time.perf_counter()
+        while time.perf_counter() - start < WARM_SECONDS:
+            self.sample(self.steps)
+        samples: list[float] = []
+        start = time.perf_counter()
+        while len(samples) < MIN_SAMPLES or time.perf_counter() - start < seconds:
+            samples.append(self.sample(self.steps))
+        return {"median": statistics.median(samples), "best": min(samples)}
+
+
+def first_losses(rival: Rival, steps: int) -> list[float]:
+    """Return the losses of the first steps."""
+    rival.reset()
+    return [float(rival.train_step()) for _ in range(steps)]
+
+
+def serve(rival: Rival, requests: TextIO, answer: Any) -> None:
+    """Answer requests until the parent closes the pipe."""
+    stopwatch = Stopwatch(rival)
+    for line in requests:
+        request = json.loads(line)
+        if request["do"] == "losses":
+            answer({"losses": first_losses(rival, request["steps"])})
+        elif request["do"] == "output":
+            answer({"output": rival.output().tolist()})
+        elif request["do"] == "burst":
+            answer(stopwatch.burst(request["seconds"]))
+        else:
+            raise ValueError(f"unknown request {request}")
+
+
+def main() -> None:
+    """Set up the rival, then serve."""
+    arguments = json.loads(sys.argv[1])
+    confine(arguments["cpus"])
+    warnings.simplefilter("ignore")
+    # Whatever a library prints must not get between the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def answer(message: dict[str, Any]) -> None:
+        answers.write(json.dumps(message) + "\n")
+        answers.flush()
+
+    entry = RIVALS[arguments["rival"]]
+    try:
+        rival_class = entry.load()
+    except ModuleNotFoundError as error:
+        answer({"absent": str(error)})
+        return
+    try:
+        rival = rival_class(Task(**arguments["task"]), arguments["threads"])
+        answer(
+            {
+                "versions": rival.versions(),
+                "loss_tolerance": rival.loss_tolerance,
+                "output_tolerance": rival.output_tolerance,
+            }
+        )
+        serve(rival, sys.stdin, answer)
+    except Exception:
+        answer({"error": traceback.format_exc()})
+
+
+if __name__ == "__main__":
+    main()
