@@ -1,7 +1,9 @@
 // How far from the machine: products against the FMA peak, optimisers and activations
-// against memory bandwidth, both measured in the same run. Medians of interleaved rounds.
+// against memory bandwidth, both measured in the same run. Medians of interleaved
+// rounds.
 //
-//   bench_kernels [--rounds N] [--threads N] [--isa NAME]... [gemm|optimizer|activation]...
+//   bench_kernels [--rounds N] [--threads N] [--isa NAME]...
+//   [gemm|optimizer|activation]...
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -20,8 +22,8 @@
 
 namespace fastmlp {
 
-#define BENCH_DECLARE_PEAK(isa)              \
-  namespace isa {                            \
+#define BENCH_DECLARE_PEAK(isa)               \
+  namespace isa {                             \
   double peak_f32(Index steps, float* sink);  \
   double peak_f64(Index steps, double* sink); \
   }
@@ -109,7 +111,7 @@ void bench_gemm(int rounds) {
   struct Shape {
     Index m, n, k;
   };
-  const Shape shapes[] = {{64, 64, 64},    {128, 128, 128},   {256, 256, 256},
+  const Shape shapes[] = {{64, 64, 64},    {128, 128, 128},    {256, 256, 256},
                           {512, 512, 512}, {1024, 1024, 1024}, {128, 512, 784},
                           {256, 100, 40},  {512, 10, 100}};
   std::vector<AlignedBuffer<T>> keep;
@@ -125,7 +127,8 @@ void bench_gemm(int rounds) {
     const double ops = 2.0 * static_cast<double>(m * n * k);
     cases.push_back({"nn " + shape,
                      [=, m = m, n = n, k = k] {
-                       gemm_nn<T>({c, m, n, n}, {a, m, k, k}, {b, k, n, n}, nullptr, false);
+                       gemm_nn<T>({c, m, n, n}, {a, m, k, k}, {b, k, n, n}, nullptr,
+                                  false);
                      },
                      ops});
     cases.push_back({"nt " + shape,
@@ -143,9 +146,9 @@ void bench_gemm(int rounds) {
   const double peak = cases[0].amount / median(cases[0].times) * num_threads();
   for (const Case& c : cases) {
     const double rate = c.amount / median(c.times);
-    std::printf("%-8s %-4s %-22s %8.1f GFLOP/s %6.1f %% of peak\n", isa_name(active_isa()),
-                sizeof(T) == 4 ? "f32" : "f64", c.name.c_str(), rate / 1e9,
-                100 * rate / (&c == &cases[0] ? rate : peak));
+    std::printf("%-8s %-4s %-22s %8.1f GFLOP/s %6.1f %% of peak\n",
+                isa_name(active_isa()), sizeof(T) == 4 ? "f32" : "f64", c.name.c_str(),
+                rate / 1e9, 100 * rate / (&c == &cases[0] ? rate : peak));
   }
 }
 
@@ -191,10 +194,10 @@ void bench_optimizer(int rounds) {
     const double copy = cases[0].amount / median(cases[0].times);
     for (const Case& c : cases) {
       const double t = median(c.times);
-      std::printf("%-8s f32  %-14s n=%-9td %7.3f ns/parameter %7.1f GB/s %6.1f %% of copy\n",
-                  isa_name(active_isa()), c.name.c_str(), n,
-                  1e9 * t / static_cast<double>(n), c.amount / t / 1e9,
-                  100 * c.amount / t / copy);
+      std::printf(
+          "%-8s f32  %-14s n=%-9td %7.3f ns/parameter %7.1f GB/s %6.1f %% of copy\n",
+          isa_name(active_isa()), c.name.c_str(), n, 1e9 * t / static_cast<double>(n),
+          c.amount / t / 1e9, 100 * c.amount / t / copy);
     }
   }
 }
@@ -203,23 +206,24 @@ void bench_activation(int rounds) {
   constexpr Index kRows = 64, kCols = 64;  // stays in the first-level cache
   const auto x = filled<float>(kRows * kCols), y = filled<float>(kRows * kCols);
   const auto d = filled<float>(kRows * kCols);
-  const char* names[] = {"identity", "relu",     "leaky_relu", "elu",     "selu", "gelu",
-                         "gelu_tanh", "silu",    "softplus",   "softsign", "sigmoid",
-                         "tanh",     "sin",      "cos",        "exp",     "softmax"};
+  const char* names[] = {"identity", "relu",     "leaky_relu", "elu",
+                         "selu",     "gelu",     "gelu_tanh",  "silu",
+                         "softplus", "softsign", "sigmoid",    "tanh",
+                         "sin",      "cos",      "exp",        "softmax"};
   std::vector<Case> cases;
   for (int i = 0; i < kActivationCount; ++i) {
     const auto kind = static_cast<Activation>(i);
     cases.push_back({std::string(names[i]) + " forward",
                      [&, kind] {
-                       kernels<float>().activation_forward(kind, y.data(), kCols, x.data(),
-                                                           kCols, kRows, kCols);
+                       kernels<float>().activation_forward(
+                           kind, y.data(), kCols, x.data(), kCols, kRows, kCols);
                      },
                      kRows * kCols});
     cases.push_back({std::string(names[i]) + " backward",
                      [&, kind] {
-                       kernels<float>().activation_backward(kind, d.data(), kCols, x.data(),
-                                                            kCols, x.data(), kCols, kRows,
-                                                            kCols);
+                       kernels<float>().activation_backward(kind, d.data(), kCols,
+                                                            x.data(), kCols, x.data(),
+                                                            kCols, kRows, kCols);
                      },
                      kRows * kCols});
   }

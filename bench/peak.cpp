@@ -19,7 +19,8 @@ double fma_rounds(Index steps, T* sink) {
   }
   for (int c = 1; c < kChains; ++c) acc[0] = acc[0] + acc[c];
   acc[0].store(sink);
-  return 2.0 * kChains * static_cast<double>(Vec<T>::kLanes) * static_cast<double>(steps);
+  return 2.0 * kChains * static_cast<double>(Vec<T>::kLanes) *
+         static_cast<double>(steps);
 }
 
 double peak_f32(Index steps, float* sink) { return fma_rounds<float>(steps, sink); }

@@ -11,9 +11,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 import fastmlp as fm
+import pytest
 from fastmlp import _core, reference
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +26,9 @@ def cpp_files(folder: Path) -> list[Path]:
 
 
 def includes(path: Path) -> set[str]:
-    return set(re.findall(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', path.read_text(), re.M))
+    return set(
+        re.findall(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', path.read_text(), re.M)
+    )
 
 
 def code(path: Path) -> str:
@@ -73,8 +74,8 @@ def test_includes_point_downwards(path: Path) -> None:
 def test_kernels_are_plain(path: Path) -> None:
     """No threads, allocation, exceptions, printing; only C headers and their own.
 
-    An inline function of a C++ header compiled with an ISA's flags could be the copy that
-    the linker keeps for everyone.
+    An inline function of a C++ header compiled with an ISA's flags could be the copy
+    that the linker keeps for everyone.
     """
     allowed = {"stddef.h", "stdint.h", "string.h", "math.h"}
     allowed |= {"immintrin.h", "arm_neon.h"}

@@ -8,9 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import fastmlp as fm
+import pytest
 
 ROOT = Path(__file__).parents[1]
 

@@ -491,8 +491,8 @@ def test_interrupt_keeps_model_and_history():
             callbacks=[lambda m, h: started.set()],
         )
     thread.join()
-    # The epochs before it are on record, and it ended within one (or, on a busy machine,
-    # just before one was put on record).
+    # The epochs before it are on record, and it ended within one (or, on a busy
+    # machine, just before one was put on record).
     assert len(mlp.history) >= 1
     assert 0 < opt.step_count - rows * len(mlp.history) <= rows
     assert np.isfinite(mlp.params).all()

@@ -1,4 +1,4 @@
-"""The promises that hold for a whole model: same bits everywhere, and bad luck survived.
+"""The promises for a whole model: same bits everywhere, and bad luck survived.
 
 One hash of the parameters after training stands for all bits: it must not depend on the
 number of threads, the instruction set, the floating-point environment of the caller, or
@@ -16,16 +16,15 @@ import sys
 import threading
 import time
 
+import fastmlp as fm
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-import fastmlp as fm
-
 THREADS = (1, 2, 3, 7)
 
-# SMALL runs on one thread whatever is asked for; BIG is above the threshold and has edges
-# in every direction; MANY takes its rows in several chunks, the last one shorter.
+# SMALL runs on one thread whatever is asked for; BIG is above the threshold and has
+# edges in every direction; MANY takes its rows in several chunks, the last one shorter.
 SMALL = {"layers": [5, 19, 33, 3], "rows": 37}
 BIG = {"layers": [33, 130, 70, 10], "rows": 257}
 MANY = {"layers": [7, 40, 9], "rows": 6001}
@@ -209,7 +208,7 @@ def test_a_copied_model_goes_on_alike():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_works():
-    """OpenMP's threads do not survive a fork; a child that waited for them would hang."""
+    """OpenMP's threads do not survive a fork: a child that waits for them hangs."""
     with fm.threads(2):
         expected = trained_hash(BIG, "float32", steps=5)
         pid = os.fork()

@@ -18,11 +18,15 @@ def test_the_code_runs(capsys):
 def test_the_lists_are_complete():
     rows = dict(re.findall(r"^\| (\w[\w ]*) \| (.+) \|$", README, re.MULTILINE))
     assert set(rows["activations"].split(";")[0].split(", ")) == set(fm.ACTIVATIONS)
-    for kind, base in (("losses", fm.losses.Loss), ("optimisers", fm.optimizers.Optimizer)):
+    for kind, base in (
+        ("losses", fm.losses.Loss),
+        ("optimisers", fm.optimizers.Optimizer),
+    ):
         classes = {
             name
             for name in fm.__all__
-            if isinstance(getattr(fm, name), type) and issubclass(getattr(fm, name), base)
+            if isinstance(getattr(fm, name), type)
+            and issubclass(getattr(fm, name), base)
         }
         assert set(re.findall(r"`([A-Z]\w+)`", rows[kind])) == classes
     assert rows["initialisers"].split(", ") == list(fm.initializers.INITIALIZERS)

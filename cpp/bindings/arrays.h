@@ -34,9 +34,9 @@ struct ArrayView {
   Index size() const { return shape[0] * shape[1]; }
 };
 
-// The array's memory if it is an aligned, C-contiguous array of native T with one or two
-// dimensions (and writeable, if T is not const). Subclasses may mean something else by
-// their memory (masked arrays do) and are left to the Python layer.
+// The array's memory if it is an aligned, C-contiguous array of native T with one or
+// two dimensions (and writeable, if T is not const). Subclasses may mean something else
+// by their memory (masked arrays do) and are left to the Python layer.
 template <class T>
 std::optional<ArrayView<T>> view(py::handle object) {
   using Element = std::remove_const_t<T>;
@@ -46,8 +46,7 @@ std::optional<ArrayView<T>> view(py::handle object) {
     return std::nullopt;
   }
   const auto array = py::reinterpret_borrow<py::array>(object);
-  constexpr int kNeeded =
-      py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  constexpr int kNeeded = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
   if ((array.flags() & kNeeded) != kNeeded || array.ndim() < 1 || array.ndim() > 2) {
     return std::nullopt;
   }
@@ -71,15 +70,16 @@ ArrayView<T> require(py::handle object, const char* name,
   if (!found) {
     throw py::type_error(std::string(name) + ": expected a C-contiguous" +
                          (std::is_const_v<T> ? " " : " writeable ") +
-                         dtype_name<std::remove_const_t<T>>() +
-                         " array, got " + std::string(py::str(py::type::of(object))));
+                         dtype_name<std::remove_const_t<T>>() + " array, got " +
+                         std::string(py::str(py::type::of(object))));
   }
   bool fits = found->ndim == static_cast<Index>(shape.size());
   std::string wanted, got;
   Index i = 0;
   for (const Index size : shape) {
     if (fits && size >= 0 && found->shape[i] != size) fits = false;
-    wanted += (i > 0 ? ", " : "") + (size < 0 ? std::string("any") : std::to_string(size));
+    wanted +=
+        (i > 0 ? ", " : "") + (size < 0 ? std::string("any") : std::to_string(size));
     ++i;
   }
   if (fits) return *found;

@@ -1,5 +1,5 @@
-// _core.kernels: every kernel on its own, for tests, benchmarks and the curious. Same names,
-// arguments and side effects as fastmlp.reference.
+// _core.kernels: every kernel on its own, for tests, benchmarks and the curious. Same
+// names, arguments and side effects as fastmlp.reference.
 #include <string>
 
 #include "arrays.h"
@@ -19,7 +19,8 @@ MatrixView<T> matrix(const ArrayView<T>& a) {
   return {a.data, a.shape[0], a.shape[1], a.shape[1]};
 }
 
-void gemm_nn_(py::object c, py::object a, py::object b, py::object bias, bool accumulate) {
+void gemm_nn_(py::object c, py::object a, py::object b, py::object bias,
+              bool accumulate) {
   if (accumulate && !bias.is_none()) {
     throw py::value_error("bias: must be None when accumulate is true");
   }
@@ -89,12 +90,14 @@ void column_sum_(py::object out, py::object a) {
     using T = decltype(t);
     const auto ov = require<T>(out, "out", {-1});
     const auto av = require<const T>(a, "a", {-1, ov.shape[0]});
-    kernels<T>().column_sum(ov.data, av.data, av.shape[1], av.shape[0], av.shape[1], false);
+    kernels<T>().column_sum(ov.data, av.data, av.shape[1], av.shape[0], av.shape[1],
+                            false);
   });
 }
 
-void loss_rows_(py::object dpred, py::object row_loss, py::object pred, py::object target,
-                py::object row_scale, const std::string& loss, double delta) {
+void loss_rows_(py::object dpred, py::object row_loss, py::object pred,
+                py::object target, py::object row_scale, const std::string& loss,
+                double delta) {
   const LossKind kind = from_name<LossKind>(kLossNames, loss, "loss");
   by_dtype(pred, "pred", [&](auto t) {
     using T = decltype(t);
@@ -114,10 +117,11 @@ void loss_rows_(py::object dpred, py::object row_loss, py::object pred, py::obje
   });
 }
 
-// The optimisers' kernels through OptimizerConfig, which owns how their scalars are made.
+// The optimisers' kernels through OptimizerConfig, which owns how their scalars are
+// made.
 template <class Slots>
-void step_(py::object param, py::object grad, const OptimizerConfig& config, int64_t step,
-           Slots slots) {
+void step_(py::object param, py::object grad, const OptimizerConfig& config,
+           int64_t step, Slots slots) {
   by_dtype(param, "param", [&](auto t) {
     using T = decltype(t);
     const auto pv = require<T>(param, "param", {-1});
@@ -158,9 +162,10 @@ void bind_kernels(py::module_ m) {
   m.def("dense_forward", &dense_forward_, arg("h"), arg("x"), arg("w"), arg("bias"),
         arg("activation"));
   m.def("column_sum", &column_sum_, arg("out"), arg("a"));
-  m.def("activation_forward", &activation_forward_, arg("h"), arg("z"), arg("activation"));
-  m.def("activation_backward", &activation_backward_, arg("dz"), arg("dh"), arg("saved"),
+  m.def("activation_forward", &activation_forward_, arg("h"), arg("z"),
         arg("activation"));
+  m.def("activation_backward", &activation_backward_, arg("dz"), arg("dh"),
+        arg("saved"), arg("activation"));
   m.def("loss_rows", &loss_rows_, arg("dpred"), arg("row_loss"), arg("pred"),
         arg("target"), arg("row_scale"), arg("loss"), arg("delta") = 1.0);
   m.def(
@@ -176,10 +181,12 @@ void bind_kernels(py::module_ m) {
         c.nesterov = nesterov;
         c.weight_decay = weight_decay;
         c.maximize = maximize;
-        step_(param, grad, c, step, std::array<py::object, 3>{buf, py::none(), py::none()});
+        step_(param, grad, c, step,
+              std::array<py::object, 3>{buf, py::none(), py::none()});
       },
-      arg("param"), arg("buf"), arg("grad"), arg("lr"), arg("momentum"), arg("dampening"),
-      arg("nesterov"), arg("weight_decay"), arg("maximize"), arg("step"));
+      arg("param"), arg("buf"), arg("grad"), arg("lr"), arg("momentum"),
+      arg("dampening"), arg("nesterov"), arg("weight_decay"), arg("maximize"),
+      arg("step"));
   m.def(
       "adagrad_step",
       [](py::object param, py::object sum, py::object grad, double lr, double lr_decay,
@@ -193,7 +200,8 @@ void bind_kernels(py::module_ m) {
         c.weight_decay = weight_decay;
         c.maximize = maximize;
         c.eps_mode = eps_mode_from(eps_mode, c.kind);
-        step_(param, grad, c, step, std::array<py::object, 3>{sum, py::none(), py::none()});
+        step_(param, grad, c, step,
+              std::array<py::object, 3>{sum, py::none(), py::none()});
       },
       arg("param"), arg("sum"), arg("grad"), arg("lr"), arg("lr_decay"), arg("eps"),
       arg("weight_decay"), arg("maximize"), arg("eps_mode"), arg("step"));
@@ -215,14 +223,14 @@ void bind_kernels(py::module_ m) {
         step_(param, grad, c, 1,
               std::array<py::object, 3>{square_avg, momentum_buf, grad_avg});
       },
-      arg("param"), arg("square_avg"), arg("momentum_buf"), arg("grad_avg"), arg("grad"),
-      arg("lr"), arg("alpha"), arg("eps"), arg("momentum"), arg("weight_decay"),
-      arg("maximize"), arg("eps_mode"));
+      arg("param"), arg("square_avg"), arg("momentum_buf"), arg("grad_avg"),
+      arg("grad"), arg("lr"), arg("alpha"), arg("eps"), arg("momentum"),
+      arg("weight_decay"), arg("maximize"), arg("eps_mode"));
   m.def(
       "adam_step",
       [](py::object param, py::object exp_avg, py::object exp_avg_sq,
-         py::object max_exp_avg_sq, py::object grad, double lr, double beta1, double beta2,
-         double eps, double weight_decay, bool decoupled, bool maximize,
+         py::object max_exp_avg_sq, py::object grad, double lr, double beta1,
+         double beta2, double eps, double weight_decay, bool decoupled, bool maximize,
          const std::string& eps_mode, int64_t step) {
         OptimizerConfig c;
         c.kind = OptimizerKind::adam;
@@ -237,9 +245,10 @@ void bind_kernels(py::module_ m) {
         step_(param, grad, c, step,
               std::array<py::object, 3>{exp_avg, exp_avg_sq, max_exp_avg_sq});
       },
-      arg("param"), arg("exp_avg"), arg("exp_avg_sq"), arg("max_exp_avg_sq"), arg("grad"),
-      arg("lr"), arg("beta1"), arg("beta2"), arg("eps"), arg("weight_decay"),
-      arg("decoupled"), arg("maximize"), arg("eps_mode"), arg("step"));
+      arg("param"), arg("exp_avg"), arg("exp_avg_sq"), arg("max_exp_avg_sq"),
+      arg("grad"), arg("lr"), arg("beta1"), arg("beta2"), arg("eps"),
+      arg("weight_decay"), arg("decoupled"), arg("maximize"), arg("eps_mode"),
+      arg("step"));
   m.def("elementary", &elementary_, arg("out"), arg("x"), arg("function"));
   m.def("shuffle", &shuffle_, arg("order"), arg("seed"), arg("epoch"));
 }

@@ -51,7 +51,8 @@ void bind_loss(py::module_& m) {
                              [](const Loss& l) { return to_name(kLossNames, l.kind); })
       .def_readonly("delta", &Loss::delta)
       .def_property_readonly(
-          "reduction", [](const Loss& l) { return to_name(kReductionNames, l.reduction); })
+          "reduction",
+          [](const Loss& l) { return to_name(kReductionNames, l.reduction); })
       .def(
           "value",
           [](const Loss& loss, py::object pred, py::object target, py::object weight) {

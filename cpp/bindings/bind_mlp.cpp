@@ -25,7 +25,8 @@ class AnyMlp {
  public:
   AnyMlp(const std::string& dtype, const std::vector<Index>& widths,
          const std::vector<std::string>& activations, const std::vector<bool>& biases) {
-    if (widths.size() != activations.size() + 1 || biases.size() != activations.size()) {
+    if (widths.size() != activations.size() + 1 ||
+        biases.size() != activations.size()) {
       throw py::value_error("widths, activations and biases do not fit together");
     }
     std::vector<DenseSpec> layers;
@@ -49,7 +50,8 @@ class AnyMlp {
   }
 
  private:
-  std::variant<std::unique_ptr<Network<float>>, std::unique_ptr<Network<double>>> network_;
+  std::variant<std::unique_ptr<Network<float>>, std::unique_ptr<Network<double>>>
+      network_;
 };
 
 template <class T>
@@ -277,7 +279,10 @@ void bind_mlp(py::module_& m) {
            arg("dtype"), arg("widths"), arg("activations"), arg("biases"))
       .def_property_readonly("params", &params)
       .def_property_readonly(
-          "n_params", [](AnyMlp& self) { return self.visit([](auto& n) { return n.mlp.n_params(); }); })
+          "n_params",
+          [](AnyMlp& self) {
+            return self.visit([](auto& n) { return n.mlp.n_params(); });
+          })
       .def("predict", &predict, arg("x"), arg("out") = none)
       .def("forward", &forward, arg("x"))
       .def("backward", &backward, arg("dy"))

@@ -32,8 +32,10 @@ struct FlagField {
   bool OptimizerConfig::* field;
 };
 constexpr FlagField kFlags[] = {
-    {"nesterov", &OptimizerConfig::nesterov},   {"centered", &OptimizerConfig::centered},
-    {"amsgrad", &OptimizerConfig::amsgrad},     {"decoupled", &OptimizerConfig::decoupled},
+    {"nesterov", &OptimizerConfig::nesterov},
+    {"centered", &OptimizerConfig::centered},
+    {"amsgrad", &OptimizerConfig::amsgrad},
+    {"decoupled", &OptimizerConfig::decoupled},
     {"maximize", &OptimizerConfig::maximize},
 };
 
@@ -231,7 +233,8 @@ void load_state(Optimizer& optimizer, const py::dict& state) {
     const auto slots = py::cast<py::dict>(item);
     const std::string where = "state: slots[" + std::to_string(which++) + "]";
     bool complete = static_cast<std::ptrdiff_t>(slots.size()) == used;
-    for (const char* name : names) complete = complete && (!name || slots.contains(name));
+    for (const char* name : names)
+      complete = complete && (!name || slots.contains(name));
     if (!complete) {
       throw py::value_error(where + ": its names are not those of this optimiser");
     }
@@ -261,11 +264,15 @@ void bind_optimizer(py::module_& m) {
            }),
            arg("kind"))
       .def_property_readonly(
-          "kind", [](const Optimizer& o) { return to_name(kOptimizerNames, o.config().kind); })
+          "kind",
+          [](const Optimizer& o) { return to_name(kOptimizerNames, o.config().kind); })
       .def_property_readonly("step_count", &Optimizer::step_count)
-      .def("get",
-           [](const Optimizer& o, const std::string& name) { return lookup(o.config(), name); },
-           arg("name"))
+      .def(
+          "get",
+          [](const Optimizer& o, const std::string& name) {
+            return lookup(o.config(), name);
+          },
+          arg("name"))
       .def("set", &set, arg("name"), arg("value"))
       .def("step", &step, arg("params"), arg("grads"))
       .def("state", &state)

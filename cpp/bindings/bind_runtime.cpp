@@ -55,9 +55,12 @@ void bind_runtime(py::module_& m) {
   m.attr("ACTIVATIONS") = as_tuple(kActivationNames);
   m.attr("LOSSES") = as_tuple(kLossNames);
   m.attr("OPTIMIZERS") = as_tuple(kOptimizerNames);
-  m.def("activation_saves", [](const std::string& activation) {
-    return activation_saves_input(activation_from(activation)) ? "input" : "output";
-  }, py::arg("activation"));
+  m.def(
+      "activation_saves",
+      [](const std::string& activation) {
+        return activation_saves_input(activation_from(activation)) ? "input" : "output";
+      },
+      py::arg("activation"));
   m.def("isa", [] { return isa_name(active_isa()); });
   m.def("available_isas", &isa_names);
   m.def("set_isa", &set_active_isa, py::arg("name"));

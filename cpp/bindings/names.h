@@ -11,12 +11,13 @@ namespace fastmlp::bindings {
 
 // In the order of the enums.
 constexpr std::array<const char*, kActivationCount> kActivationNames = {
-    "identity", "relu",     "leaky_relu", "elu",     "selu", "gelu", "gelu_tanh", "silu",
-    "softplus", "softsign", "sigmoid",    "tanh",    "sin",  "cos",  "exp",       "softmax"};
+    "identity",  "relu", "leaky_relu", "elu",      "selu",    "gelu",
+    "gelu_tanh", "silu", "softplus",   "softsign", "sigmoid", "tanh",
+    "sin",       "cos",  "exp",        "softmax"};
 constexpr std::array<const char*, kLossCount> kLossNames = {
     "mse", "mae", "huber", "pseudo_huber", "cross_entropy", "binary_cross_entropy"};
-constexpr std::array<const char*, kOptimizerCount> kOptimizerNames = {"sgd", "adagrad",
-                                                                      "rmsprop", "adam"};
+constexpr std::array<const char*, kOptimizerCount> kOptimizerNames = {
+    "sgd", "adagrad", "rmsprop", "adam"};
 constexpr std::array<const char*, 3> kEpsModeNames = {"outside", "inside", "hat"};
 constexpr std::array<const char*, 2> kReductionNames = {"mean", "sum"};
 constexpr std::array<const char*, kElementaryCount> kElementaryNames = {

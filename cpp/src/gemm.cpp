@@ -9,8 +9,8 @@ namespace fastmlp {
 namespace detail {
 namespace {
 
-// Blocks in elements: a packed left panel (mr x kKc) stays in the first-level cache while
-// the right block (kKc x nc) streams past it from the second level.
+// Blocks in elements: a packed left panel (mr x kKc) stays in the first-level cache
+// while the right block (kKc x nc) streams past it from the second level.
 constexpr Index kKc = 256;
 constexpr Index kMc = 96;  // a multiple of every mr
 template <class T>
@@ -25,15 +25,15 @@ void gemm_blocked(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a
                   RightOperand<T> b, Index k, const T* bias, bool accumulate,
                   T* left_scratch) {
   const Index m = c.rows, n = c.cols;
-  // Rows that are contiguous along k are read as they lie: transposing them into a panel
-  // costs more than it saves. So does packing for few column panels.
+  // Rows that are contiguous along k are read as they lie: transposing them into a
+  // panel costs more than it saves. So does packing for few column panels.
   const bool pack = a.cs != 1 && m >= table.mr && n > 2 * table.nr;
   for (Index j = 0; j < n; j += kNc<T>) {
     const Index nj = std::min(n - j, kNc<T>);
     for (Index p = 0; p < k || p == 0; p += kKc) {
       const Index kp = std::min(k - p, kKc);
-      const RightOperand<T> bp = {b.data + j / table.nr * b.panel_stride + p * b.ld, b.ld,
-                                  b.panel_stride};
+      const RightOperand<T> bp = {b.data + j / table.nr * b.panel_stride + p * b.ld,
+                                  b.ld, b.panel_stride};
       const T* init = p == 0 && bias ? bias + j : nullptr;
       for (Index i = 0; i < m; i += kMc) {
         const Index mi = std::min(m - i, kMc);
@@ -58,7 +58,8 @@ template void gemm_blocked(const KernelTable<double>&, MatrixView<double>,
 
 namespace {
 
-// C = S + A B with B(p, j) = b[p * rs + j * cs]: B is packed once, rows of C are shared out.
+// C = S + A B with B(p, j) = b[p * rs + j * cs]: B is packed once, rows of C are shared
+// out.
 template <class T>
 void gemm_threaded(MatrixView<T> c, LeftOperand<T> a, const T* b, Index rs, Index cs,
                    Index k, const T* bias, bool accumulate) {
@@ -78,8 +79,8 @@ void gemm_threaded(MatrixView<T> c, LeftOperand<T> a, const T* b, Index rs, Inde
     RightOperand<T> right = plain_right(table, b, rs);
     if (pack) {
       const Range columns = team.share(n, table.nr);
-      table.pack_right(scratch.data() + columns.begin * k, b + columns.begin * cs, rs, cs,
-                       k, columns.size());
+      table.pack_right(scratch.data() + columns.begin * k, b + columns.begin * cs, rs,
+                       cs, k, columns.size());
       team.barrier();
       right = packed_right<T>(table, scratch.data(), k);
     }
@@ -94,8 +95,8 @@ void gemm_threaded(MatrixView<T> c, LeftOperand<T> a, const T* b, Index rs, Inde
 }  // namespace detail
 
 template <class T>
-void gemm_nn(MatrixView<T> c, MatrixView<const T> a, MatrixView<const T> b, const T* bias,
-             bool accumulate) {
+void gemm_nn(MatrixView<T> c, MatrixView<const T> a, MatrixView<const T> b,
+             const T* bias, bool accumulate) {
   detail::gemm_threaded<T>(c, {a.data, a.ld, 1}, b.data, b.ld, 1, a.cols, bias,
                            accumulate);
 }
@@ -112,10 +113,11 @@ void gemm_tn(MatrixView<T> c, MatrixView<const T> a, MatrixView<const T> b,
                            accumulate);
 }
 
-#define FASTMLP_INSTANTIATE(T)                                                            \
-  template void gemm_nn(MatrixView<T>, MatrixView<const T>, MatrixView<const T>, const T*, \
-                        bool);                                                            \
-  template void gemm_nt(MatrixView<T>, MatrixView<const T>, MatrixView<const T>, bool);    \
+#define FASTMLP_INSTANTIATE(T)                                                   \
+  template void gemm_nn(MatrixView<T>, MatrixView<const T>, MatrixView<const T>, \
+                        const T*, bool);                                         \
+  template void gemm_nt(MatrixView<T>, MatrixView<const T>, MatrixView<const T>, \
+                        bool);                                                   \
   template void gemm_tn(MatrixView<T>, MatrixView<const T>, MatrixView<const T>, bool);
 FASTMLP_INSTANTIATE(float)
 FASTMLP_INSTANTIATE(double)

@@ -10,7 +10,8 @@
 namespace fastmlp {
 namespace {
 
-// sum of term(0) .. term(n - 1): eight chains, so that the additions overlap, then a tree.
+// sum of term(0) .. term(n - 1): eight chains, so that the additions overlap, then a
+// tree.
 template <class Term>
 double ordered_sum(Index n, Term term) {
   constexpr Index kChains = 8;
@@ -25,7 +26,8 @@ double ordered_sum(Index n, Term term) {
 }  // namespace
 
 template <class T>
-void check_targets(const Loss& loss, const Targets<T>& targets, Index rows, Index n_out) {
+void check_targets(const Loss& loss, const Targets<T>& targets, Index rows,
+                   Index n_out) {
   if (!targets.labels) {
     if (!targets.values) throw std::invalid_argument("y: there are no targets");
     return;
@@ -36,9 +38,9 @@ void check_targets(const Loss& loss, const Targets<T>& targets, Index rows, Inde
   for (Index r = 0; r < rows; ++r) {
     if (targets.labels[r] >= 0 && targets.labels[r] < n_out) continue;
     throw std::invalid_argument("y: the label " + std::to_string(targets.labels[r]) +
-                                " in row " + std::to_string(r) + " is out of range for " +
-                                std::to_string(n_out) + " classes (0 to " +
-                                std::to_string(n_out - 1) + ")");
+                                " in row " + std::to_string(r) +
+                                " is out of range for " + std::to_string(n_out) +
+                                " classes (0 to " + std::to_string(n_out - 1) + ")");
   }
 }
 
@@ -46,9 +48,11 @@ template <class T>
 double loss_normalizer(const Loss& loss, const T* weights, Index rows, Index n_out) {
   if (loss.reduction == Reduction::sum) return 1.0;
   const double total =
-      weights ? ordered_sum(rows, [&](Index r) { return static_cast<double>(weights[r]); })
-              : static_cast<double>(rows);
-  return loss.kind == LossKind::cross_entropy ? total : total * static_cast<double>(n_out);
+      weights
+          ? ordered_sum(rows, [&](Index r) { return static_cast<double>(weights[r]); })
+          : static_cast<double>(rows);
+  return loss.kind == LossKind::cross_entropy ? total
+                                              : total * static_cast<double>(n_out);
 }
 
 template <class T>
@@ -56,8 +60,7 @@ void fill_row_scale(T* scale, const T* weights, const int64_t* order, double nor
                     Index rows) {
   const double unit = normalizer == 0.0 ? 0.0 : 1.0 / normalizer;
   for (Index r = 0; r < rows; ++r) {
-    const double w =
-        weights ? static_cast<double>(weights[order ? order[r] : r]) : 1.0;
+    const double w = weights ? static_cast<double>(weights[order ? order[r] : r]) : 1.0;
     scale[r] = static_cast<T>(w * unit);
   }
 }
@@ -66,8 +69,7 @@ template <class T>
 double weighted_sum(const T* row_loss, const T* weights, const int64_t* order,
                     Index rows) {
   return ordered_sum(rows, [&](Index r) {
-    const double w =
-        weights ? static_cast<double>(weights[order ? order[r] : r]) : 1.0;
+    const double w = weights ? static_cast<double>(weights[order ? order[r] : r]) : 1.0;
     return w * static_cast<double>(row_loss[r]);
   });
 }
@@ -84,21 +86,22 @@ double loss_value_and_grad(const Loss& loss, T* dpred, const T* pred,
   run_team(1, [&](const Team&) {
     const double normalizer = loss_normalizer(loss, targets.weights, rows, n_out);
     fill_row_scale<T>(row_scale, targets.weights, nullptr, normalizer, rows);
-    table.loss_rows({loss.kind, static_cast<T>(loss.delta)}, dpred, n_out, row_loss, pred,
-                    n_out, targets.values, n_out, targets.labels, row_scale, rows, n_out);
+    table.loss_rows({loss.kind, static_cast<T>(loss.delta)}, dpred, n_out, row_loss,
+                    pred, n_out, targets.values, n_out, targets.labels, row_scale, rows,
+                    n_out);
     value = weighted_sum<T>(row_loss, targets.weights, nullptr, rows);
     value = normalizer == 0.0 ? 0.0 : value / normalizer;
   });
   return value;
 }
 
-#define FASTMLP_INSTANTIATE(T)                                                            \
-  template void check_targets(const Loss&, const Targets<T>&, Index, Index);               \
-  template double loss_normalizer(const Loss&, const T*, Index, Index);                    \
-  template void fill_row_scale(T*, const T*, const int64_t*, double, Index);               \
-  template double weighted_sum(const T*, const T*, const int64_t*, Index);                 \
-  template double loss_value_and_grad(const Loss&, T*, const T*, const Targets<T>&, Index, \
-                                      Index);
+#define FASTMLP_INSTANTIATE(T)                                                      \
+  template void check_targets(const Loss&, const Targets<T>&, Index, Index);        \
+  template double loss_normalizer(const Loss&, const T*, Index, Index);             \
+  template void fill_row_scale(T*, const T*, const int64_t*, double, Index);        \
+  template double weighted_sum(const T*, const T*, const int64_t*, Index);          \
+  template double loss_value_and_grad(const Loss&, T*, const T*, const Targets<T>&, \
+                                      Index, Index);
 FASTMLP_INSTANTIATE(float)
 FASTMLP_INSTANTIATE(double)
 #undef FASTMLP_INSTANTIATE

@@ -20,12 +20,14 @@ using detail::LayerPlan;
 using detail::NetworkPlan;
 using detail::Workspace;
 
-// --- choices by shape -------------------------------------------------------------------
-// None of these touches the bits: rows are independent going forward and backward, and a
-// weight gradient's chain runs over the rows in order however they are grouped.
+// --- choices by shape
+// ------------------------------------------------------------------- None of these
+// touches the bits: rows are independent going forward and backward, and a weight
+// gradient's chain runs over the rows in order however they are grouped.
 
-// Rows that training takes at a time: their values should stay in the second-level cache,
-// yet be enough to make fetching weights and weight gradients once more worth it.
+// Rows that training takes at a time: their values should stay in the second-level
+// cache, yet be enough to make fetching weights and weight gradients once more worth
+// it.
 template <class T>
 Index chunk_rows(const NetworkPlan& net, Index rows) {
   constexpr Index kBytes = 1 << 20;
@@ -50,7 +52,8 @@ Index tile_rows(const NetworkPlan& net) {
 // Packing the weights costs one pass over them and is used once per row tile.
 bool worth_packing(Index rows, Index mr) { return rows > 4 * mr; }
 
-// --- layers -----------------------------------------------------------------------------
+// --- layers
+// -----------------------------------------------------------------------------
 
 template <class T>
 RightOperand<T> weight_operand(const KernelTable<T>& table, const LayerPlan& layer,
@@ -66,8 +69,8 @@ void dense_forward(const KernelTable<T>& table, const LayerPlan& layer, const T*
   const Index n = layer.n_out;
   const T* bias = layer.bias >= 0 ? params + layer.bias : nullptr;
   detail::gemm_blocked<T>(table, {z, rows, n, n}, {x, layer.n_in, 1},
-                          weight_operand(table, layer, params, packed), layer.n_in, bias,
-                          false, scratch);
+                          weight_operand(table, layer, params, packed), layer.n_in,
+                          bias, false, scratch);
   if (layer.activation != Activation::identity) {
     table.activation_forward(layer.activation, h, n, z, n, rows, n);
   }
@@ -87,14 +90,15 @@ void pack_forward(const Team& team, const KernelTable<T>& table, const NetworkPl
 }
 
 template <class T>
-void pack_backward(const Team& team, const KernelTable<T>& table, const NetworkPlan& net,
-                   const T* params, const std::vector<T*>& packed, size_t first_layer) {
+void pack_backward(const Team& team, const KernelTable<T>& table,
+                   const NetworkPlan& net, const T* params,
+                   const std::vector<T*>& packed, size_t first_layer) {
   for (size_t l = first_layer; l < net.layers.size(); ++l) {
     const LayerPlan& layer = net.layers[l];
     const Range columns = team.share(layer.n_in, table.nr);
     table.pack_right(packed[l] + columns.begin * layer.n_out,
-                     params + layer.weight + columns.begin * layer.n_out, 1, layer.n_out,
-                     layer.n_out, columns.size());
+                     params + layer.weight + columns.begin * layer.n_out, 1,
+                     layer.n_out, layer.n_out, columns.size());
   }
 }
 
@@ -123,7 +127,8 @@ void check_batch(const Batch<T>& batch, const Loss& loss, Index n_out) {
   check_targets(loss, batch.targets, batch.rows, n_out);
 }
 
-// --- a training pass --------------------------------------------------------------------
+// --- a training pass
+// --------------------------------------------------------------------
 
 // What a pass is asked for. Its head is a loss with targets, or a given dy.
 template <class T>
@@ -138,8 +143,8 @@ struct PassRequest {
   const Loss* loss = nullptr;
   Targets<T> targets = {};
   const T* dy = nullptr;
-  T* y = nullptr;   // out, unless null
-  T* dx = nullptr;  // out, unless null
+  T* y = nullptr;      // out, unless null
+  T* dx = nullptr;     // out, unless null
   T* grads = nullptr;  // out
   Optimizer* optimizer = nullptr;
   OptimizerSlots<T>* slots = nullptr;
@@ -148,9 +153,9 @@ struct PassRequest {
 };
 
 // Forward, head, backward and update of one batch in one parallel region:
-//   pack the weights | barrier | per chunk of rows: every member takes its rows forward and
-//   back | barrier | every member makes its part of the weight gradients | barrier |
-//   every member updates its part of the parameters.
+//   pack the weights | barrier | per chunk of rows: every member takes its rows forward
+//   and back | barrier | every member makes its part of the weight gradients | barrier
+//   | every member updates its part of the parameters.
 template <class T>
 class Pass {
  public:
@@ -166,7 +171,8 @@ class Pass {
     ws_.prepare(net, chunk_, rq_.rows, threads_);
   }
 
-  // The loss (0 for a given dy). The update is left out if it or the gradient is not finite.
+  // The loss (0 for a given dy). The update is left out if it or the gradient is not
+  // finite.
   double run() {
     const Index rows = rq_.rows;
     const size_t first_dx = rq_.dx ? 0 : 1;
@@ -193,7 +199,8 @@ class Pass {
       }
       if (!rq_.loss) return;
       // Every member adds the same numbers in the same order: no need to wait.
-      const double sum = weighted_sum<T>(ws_.row_loss, rq_.targets.weights, rq_.order, rows);
+      const double sum =
+          weighted_sum<T>(ws_.row_loss, rq_.targets.weights, rq_.order, rows);
       const double mean = normalizer_ == 0.0 ? 0.0 : sum / normalizer_;
       if (team.rank() == 0) value = mean;
       if (!rq_.optimizer) return;
@@ -220,8 +227,8 @@ class Pass {
     const Index rows = std::min(chunk_, rq_.rows);
     for (size_t l = 0; l < net_.layers.size(); ++l) {
       const LayerPlan& layer = net_.layers[l];
-      const Index end = l + 1 < net_.layers.size() ? net_.layers[l + 1].weight
-                                                   : net_.n_params;
+      const Index end =
+          l + 1 < net_.layers.size() ? net_.layers[l + 1].weight : net_.n_params;
       const std::string name = "layer " + std::to_string(l) + " (dense " +
                                std::to_string(layer.n_in) + " -> " +
                                std::to_string(layer.n_out) + ")";
@@ -275,8 +282,8 @@ class Pass {
       const Index n = net_.layers[l].n_out;
       T* h = ws_.h[l] + r * n;
       dense_forward<T>(table_, net_.layers[l], params_,
-                       pack_forward_ ? ws_.packed[l] : nullptr, h, ws_.z[l] + r * n, input,
-                       m, scratch);
+                       pack_forward_ ? ws_.packed[l] : nullptr, h, ws_.z[l] + r * n,
+                       input, m, scratch);
       input = h;
     }
     if (rq_.y) std::copy_n(input, m * net_.n_out, rq_.y + (first + r) * net_.n_out);
@@ -321,16 +328,17 @@ class Pass {
         table_.activation_backward(layer.activation, dz, n, dz, n, saved, n, m, n);
       }
       if (l == 0 && !rq_.dx) break;
-      T* dh = l > 0 ? ws_.dz[l - 1] + r * layer.n_in : rq_.dx + (first + r) * layer.n_in;
+      T* dh =
+          l > 0 ? ws_.dz[l - 1] + r * layer.n_in : rq_.dx + (first + r) * layer.n_in;
       detail::gemm_blocked<T>(
           table_, {dh, m, layer.n_in, layer.n_in}, {dz, n, 1},
-          detail::packed_right<T>(table_, ws_.packed_transposed[l], n), n, nullptr, false,
-          scratch);
+          detail::packed_right<T>(table_, ws_.packed_transposed[l], n), n, nullptr,
+          false, scratch);
     }
   }
 
-  // dW = h^T dz and db = sum of the rows of dz, added to those of the chunks before. Each
-  // member owns a part of dW and runs over all rows in order.
+  // dW = h^T dz and db = sum of the rows of dz, added to those of the chunks before.
+  // Each member owns a part of dW and runs over all rows in order.
   void weight_gradients(const Team& team, Index first, Index n) {
     const bool accumulate = first > 0;
     T* scratch = ws_.scratch(team.rank());
@@ -338,15 +346,16 @@ class Pass {
       const LayerPlan& layer = net_.layers[l];
       const T* input = l > 0 ? ws_.h[l - 1] : chunk_input(first);
       const bool by_rows = layer.n_in >= layer.n_out;
-      const Range rows = by_rows ? team.share(layer.n_in, table_.mr) : Range{0, layer.n_in};
+      const Range rows =
+          by_rows ? team.share(layer.n_in, table_.mr) : Range{0, layer.n_in};
       const Range cols =
           by_rows ? Range{0, layer.n_out} : team.share(layer.n_out, table_.nr);
       T* dw = rq_.grads + layer.weight + rows.begin * layer.n_out + cols.begin;
       detail::gemm_blocked<T>(
           table_, {dw, rows.size(), cols.size(), layer.n_out},
           {input + rows.begin, 1, layer.n_in},
-          detail::plain_right<T>(table_, ws_.dz[l] + cols.begin, layer.n_out), n, nullptr,
-          accumulate, scratch);
+          detail::plain_right<T>(table_, ws_.dz[l] + cols.begin, layer.n_out), n,
+          nullptr, accumulate, scratch);
       bool finite = table_.all_finite(dw, layer.n_out, rows.size(), cols.size());
       if (layer.bias >= 0) {
         const Range mine = team.share(layer.n_out, table_.lanes);
@@ -371,7 +380,8 @@ class Pass {
         save(rq_.save_to->slots[i].data(), rq_.slots->slot[i].data());
       }
     }
-    rq_.optimizer->apply(*rq_.slots, rq_.params_to_update, rq_.grads, mine.begin, mine.end);
+    rq_.optimizer->apply(*rq_.slots, rq_.params_to_update, rq_.grads, mine.begin,
+                         mine.end);
   }
 
   const NetworkPlan& net_;
@@ -388,7 +398,8 @@ class Pass {
 
 }  // namespace
 
-// --- Mlp --------------------------------------------------------------------------------
+// --- Mlp
+// --------------------------------------------------------------------------------
 
 template <class T>
 struct Mlp<T>::Impl {
@@ -432,7 +443,8 @@ struct Mlp<T>::Impl {
 
     Index packed_size = 0;
     for (const LayerPlan& layer : net.layers) {
-      packed_size += pack ? detail::packed_right_size(table, layer.n_in, layer.n_out) : 0;
+      packed_size +=
+          pack ? detail::packed_right_size(table, layer.n_in, layer.n_out) : 0;
     }
     const Index values = tile * net.widest;
     const Index left = detail::left_scratch_size(net.widest);
@@ -466,8 +478,8 @@ struct Mlp<T>::Impl {
         for (size_t l = 0; l < net.layers.size(); ++l) {
           const bool last = l + 1 == net.layers.size();
           T* h = last && rq.y ? rq.y + r * net.n_out : buffers[l % 2];
-          dense_forward<T>(table, net.layers[l], params.data(), pack ? packed[l] : nullptr,
-                           h, h, input, m, scratch);
+          dense_forward<T>(table, net.layers[l], params.data(),
+                           pack ? packed[l] : nullptr, h, h, input, m, scratch);
           input = h;
         }
         if (rq.loss) {
@@ -627,8 +639,8 @@ void Mlp<T>::initialize(uint64_t seed) {
     const double bound = std::sqrt(3 * variance);
     T* w = params() + layer.weight;
     for (Index i = 0; i < layer.n_in * layer.n_out; ++i) {
-      const uint64_t bits = random_bits(seed, Stream::initialize, static_cast<uint32_t>(l),
-                                        static_cast<uint64_t>(i));
+      const uint64_t bits = random_bits(
+          seed, Stream::initialize, static_cast<uint32_t>(l), static_cast<uint64_t>(i));
       // 53 bits to [0, 1), exactly, then to [-bound, bound).
       const double unit = static_cast<double>(bits >> 11) * 0x1p-53;
       w[i] = static_cast<T>((2 * unit - 1) * bound);
@@ -688,7 +700,8 @@ void Mlp<T>::forward(T* y, const T* x, Index rows) {
 template <class T>
 void Mlp<T>::backward(T* dx, T* grads, const T* dy, Index rows) {
   const std::unique_lock lock(impl_->mutex);
-  if (impl_->kept_rows == 0) throw std::logic_error("backward needs a forward before it");
+  if (impl_->kept_rows == 0)
+    throw std::logic_error("backward needs a forward before it");
   if (rows != impl_->kept_rows) {
     throw std::invalid_argument("dy: the last forward had " +
                                 std::to_string(impl_->kept_rows) + " rows, not " +
@@ -732,7 +745,8 @@ double Mlp<T>::value_and_grad(T* grads, const Batch<T>& batch, const Loss& loss)
 }
 
 template <class T>
-double Mlp<T>::train_step(const Batch<T>& batch, const Loss& loss, Optimizer& optimizer) {
+double Mlp<T>::train_step(const Batch<T>& batch, const Loss& loss,
+                          Optimizer& optimizer) {
   check_batch(batch, loss, n_out());
   // Always the optimiser first: two threads must not each hold one of the two.
   const std::lock_guard<std::mutex> optimizer_lock(optimizer.mutex());
@@ -745,7 +759,8 @@ template <class T>
 double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& optimizer,
                          const EpochOptions& options, LastGoodState<T>& last_good) {
   check_batch(data, loss, n_out());
-  if (options.batch_size < 1) throw std::invalid_argument("batch_size must be at least 1");
+  if (options.batch_size < 1)
+    throw std::invalid_argument("batch_size must be at least 1");
   const DefaultFpEnvironment environment;
   const std::lock_guard<std::mutex> optimizer_lock(optimizer.mutex());
   Impl& impl = *impl_;
@@ -770,8 +785,8 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
     }
     double value;
     try {
-      value = impl.step(batch, order, loss, optimizer, first == 0 ? &last_good : nullptr,
-                        steps);
+      value = impl.step(batch, order, loss, optimizer,
+                        first == 0 ? &last_good : nullptr, steps);
     } catch (const Diverged&) {
       if (last_good.valid) impl.restore(last_good, optimizer);
       throw;
@@ -779,7 +794,8 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
     double share = loss.reduction == Reduction::sum ? 1.0 : static_cast<double>(rows);
     if (loss.reduction == Reduction::mean && batch.targets.weights) {
       share = 0.0;
-      for (Index r = 0; r < rows; ++r) share += batch.targets.weights[order ? order[r] : r];
+      for (Index r = 0; r < rows; ++r)
+        share += batch.targets.weights[order ? order[r] : r];
     }
     total += value * share;
     divisor += share;

@@ -80,7 +80,8 @@ void apply_optimizer(const OptimizerConfig& config, int64_t step, T* param,
     case OptimizerKind::sgd:
       return table.sgd_step(sgd_args<T>(config, step), param, slots[0], grad, n);
     case OptimizerKind::adagrad:
-      return table.adagrad_step(adagrad_args<T>(config, step), param, slots[0], grad, n);
+      return table.adagrad_step(adagrad_args<T>(config, step), param, slots[0], grad,
+                                n);
     case OptimizerKind::rmsprop:
       return table.rmsprop_step(rmsprop_args<T>(config), param, slots[0], slots[1],
                                 slots[2], grad, n);
@@ -92,7 +93,9 @@ void apply_optimizer(const OptimizerConfig& config, int64_t step, T* param,
 
 std::array<const char*, kMaxSlots> Optimizer::slot_names() const {
   const OptimizerConfig& c = config_;
-  const auto used_if = [](bool used, const char* name) { return used ? name : nullptr; };
+  const auto used_if = [](bool used, const char* name) {
+    return used ? name : nullptr;
+  };
   switch (c.kind) {
     case OptimizerKind::sgd:
       return {used_if(c.momentum != 0, "momentum_buffer"), nullptr, nullptr};
@@ -129,8 +132,9 @@ OptimizerSlots<T>& Optimizer::prepare(Index which, Index size) {
     OptimizerSlots<T> made;
     made.size = size;
     const auto names = slot_names();
-    const T initial = static_cast<T>(
-        config_.kind == OptimizerKind::adagrad ? config_.initial_accumulator_value : 0.0);
+    const T initial = static_cast<T>(config_.kind == OptimizerKind::adagrad
+                                         ? config_.initial_accumulator_value
+                                         : 0.0);
     for (size_t i = 0; i < kMaxSlots; ++i) {
       if (!names[i]) continue;
       made.slot[i] = AlignedBuffer<T>(size);
@@ -151,13 +155,14 @@ OptimizerSlots<T>& Optimizer::prepare(Index which, Index size) {
 }
 
 template <class T>
-void Optimizer::apply(const OptimizerSlots<T>& slots, T* param, const T* grad, Index begin,
-                      Index end) const {
+void Optimizer::apply(const OptimizerSlots<T>& slots, T* param, const T* grad,
+                      Index begin, Index end) const {
   std::array<T*, kMaxSlots> part{};
   for (size_t i = 0; i < kMaxSlots; ++i) {
     if (slots.slot[i].data()) part[i] = slots.slot[i].data() + begin;
   }
-  apply_optimizer(config_, step_count_ + 1, param + begin, part, grad + begin, end - begin);
+  apply_optimizer(config_, step_count_ + 1, param + begin, part, grad + begin,
+                  end - begin);
 }
 
 void Optimizer::reset() {
@@ -165,12 +170,12 @@ void Optimizer::reset() {
   step_count_ = 0;
 }
 
-#define FASTMLP_INSTANTIATE(T)                                          \
-  template void apply_optimizer(const OptimizerConfig&, int64_t, T*,      \
-                                const std::array<T*, kMaxSlots>&, const T*, Index); \
-  template OptimizerSlots<T>& Optimizer::prepare<T>(Index, Index);       \
-  template void Optimizer::apply(const OptimizerSlots<T>&, T*, const T*, \
-                                 Index, Index) const;
+#define FASTMLP_INSTANTIATE(T)                                                         \
+  template void apply_optimizer(const OptimizerConfig&, int64_t, T*,                   \
+                                const std::array<T*, kMaxSlots>&, const T*, Index);    \
+  template OptimizerSlots<T>& Optimizer::prepare<T>(Index, Index);                     \
+  template void Optimizer::apply(const OptimizerSlots<T>&, T*, const T*, Index, Index) \
+      const;
 FASTMLP_INSTANTIATE(float)
 FASTMLP_INSTANTIATE(double)
 #undef FASTMLP_INSTANTIATE

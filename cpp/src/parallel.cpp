@@ -22,7 +22,8 @@
 namespace fastmlp {
 namespace {
 
-// --- limits ---------------------------------------------------------------------------
+// --- limits
+// ---------------------------------------------------------------------------
 
 std::atomic<bool> forked_child{false};
 
@@ -57,7 +58,8 @@ int quota_of(const std::string& quota, const std::string& period, int none) {
   char* end = nullptr;
   const double q = std::strtod(quota.c_str(), &end);
   const double p = std::strtod(period.c_str(), nullptr);
-  if (end == quota.c_str() || q <= 0 || p <= 0) return none;  // "max", or -1 in version 1
+  if (end == quota.c_str() || q <= 0 || p <= 0)
+    return none;  // "max", or -1 in version 1
   return std::max(1, static_cast<int>(std::ceil(q / p)));
 }
 #endif
@@ -75,7 +77,8 @@ int cgroup_limit() {
     for (;;) {
       std::ifstream file("/sys/fs/cgroup" + path + "/cpu.max");
       std::string quota, period;
-      if (file >> quota >> period) limit = std::min(limit, quota_of(quota, period, kNone));
+      if (file >> quota >> period)
+        limit = std::min(limit, quota_of(quota, period, kNone));
       if (path.empty() || path == "/") break;
       path.erase(path.rfind('/'));
     }
@@ -91,8 +94,8 @@ int cgroup_limit() {
   return limit;
 }
 
-// The machine's limits cost a system call and a few files to read: look again only after
-// a while.
+// The machine's limits cost a system call and a few files to read: look again only
+// after a while.
 int machine_limit() {
   using Clock = std::chrono::steady_clock;
   constexpr int64_t kFresh = 100'000'000;  // ns
@@ -106,8 +109,8 @@ int machine_limit() {
   return limit.load(std::memory_order_relaxed);
 }
 
-std::atomic<int> requested{0};            // by set_num_threads; 0: automatic
-std::atomic<int> openmp_at_request{0};    // OpenMP's limit when it was called
+std::atomic<int> requested{0};          // by set_num_threads; 0: automatic
+std::atomic<int> openmp_at_request{0};  // OpenMP's limit when it was called
 
 void pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -146,8 +149,8 @@ bool built_with_openmp() {
 
 int threads_for_work(double flops, Index parts) {
   // A region with its barriers costs a few us on an idle machine, but milliseconds when
-  // another process has the core that a member waits for. Below this many operations (some
-  // 0.2 ms of work) there is too little to gain.
+  // another process has the core that a member waits for. Below this many operations
+  // (some 0.2 ms of work) there is too little to gain.
   constexpr double kSerialBelow = 2e7;
   if (flops < kSerialBelow || parts < 2) return 1;
   const int n = num_threads();
@@ -163,8 +166,8 @@ void Team::barrier() const {
     shared_->generation.store(generation + 1, std::memory_order_release);
     return;
   }
-  for (int spins = 0;
-       shared_->generation.load(std::memory_order_acquire) == generation; ++spins) {
+  for (int spins = 0; shared_->generation.load(std::memory_order_acquire) == generation;
+       ++spins) {
     if (spins < kSpins) {
       pause();
     } else {
@@ -173,7 +176,8 @@ void Team::barrier() const {
   }
 }
 
-void detail::run_untyped_team(int threads, void (*body)(void*, const Team&), void* state) {
+void detail::run_untyped_team(int threads, void (*body)(void*, const Team&),
+                              void* state) {
   Team::Shared shared;
 #ifdef _OPENMP
   if (threads > 1) {

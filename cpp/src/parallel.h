@@ -33,7 +33,8 @@ class Team {
     alignas(64) std::atomic<unsigned> generation{0};
   };
 
-  Team(Shared* shared, int rank, int size) : shared_(shared), rank_(rank), size_(size) {}
+  Team(Shared* shared, int rank, int size)
+      : shared_(shared), rank_(rank), size_(size) {}
   int rank() const { return rank_; }
   int size() const { return size_; }
   Range share(Index n, Index grain = 1) const { return split(n, grain, rank_, size_); }
@@ -60,10 +61,12 @@ void run_team(int threads, Body&& body) {
   using Plain = std::remove_reference_t<Body>;
   detail::run_untyped_team(
       threads,
-      [](void* state, const Team& team) { (*static_cast<Plain*>(state))(team); }, &body);
+      [](void* state, const Team& team) { (*static_cast<Plain*>(state))(team); },
+      &body);
 }
 
-// How many threads are worth waking for `flops` operations that can be cut into `parts`.
+// How many threads are worth waking for `flops` operations that can be cut into
+// `parts`.
 int threads_for_work(double flops, Index parts);
 
 }  // namespace fastmlp

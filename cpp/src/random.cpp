@@ -30,8 +30,8 @@ std::array<uint32_t, 4> philox(std::array<uint32_t, 4> c, uint64_t key) {
 }
 
 uint64_t random_bits(uint64_t seed, Stream stream, uint32_t group, uint64_t i) {
-  const auto r = philox({static_cast<uint32_t>(i), static_cast<uint32_t>(i >> 32), group,
-                         static_cast<uint32_t>(stream)},
+  const auto r = philox({static_cast<uint32_t>(i), static_cast<uint32_t>(i >> 32),
+                         group, static_cast<uint32_t>(stream)},
                         seed);
   return r[0] | uint64_t{r[1]} << 32;
 }

@@ -21,7 +21,8 @@ Index checked_add_product(Index a, Index b, Index c) {
   return a + b * c;
 }
 
-// Hands out consecutive cache-line aligned parts of one buffer, first counting, then real.
+// Hands out consecutive cache-line aligned parts of one buffer, first counting, then
+// real.
 template <class T>
 class Carver {
  public:
@@ -51,7 +52,8 @@ NetworkPlan::NetworkPlan(Index inputs, const std::vector<DenseSpec>& specs)
   if (specs.empty()) throw std::invalid_argument("a network needs at least one layer");
   if (inputs < 1) throw std::invalid_argument("the input width must be at least 1");
   for (const DenseSpec& spec : specs) {
-    if (spec.width < 1) throw std::invalid_argument("a layer's width must be at least 1");
+    if (spec.width < 1)
+      throw std::invalid_argument("a layer's width must be at least 1");
     LayerPlan layer = {n_out, spec.width, spec.activation, n_params, -1};
     n_params = checked_add_product(n_params, layer.n_in, layer.n_out);
     if (spec.bias) {

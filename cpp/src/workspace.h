@@ -1,5 +1,6 @@
-// The plan of a network's memory: where parameters, activations, gradients, packed weights
-// and scratch lie. Made once for a number of rows, so that a step allocates nothing.
+// The plan of a network's memory: where parameters, activations, gradients, packed
+// weights and scratch lie. Made once for a number of rows, so that a step allocates
+// nothing.
 #pragma once
 
 #include <vector>
@@ -22,9 +23,9 @@ struct LayerPlan {
 struct NetworkPlan {
   std::vector<LayerPlan> layers;
   Index n_in, n_out, n_params;
-  Index widest;            // of all layers' inputs and outputs
-  double weights;          // number of weights, biases aside
-  Index values_per_row;    // elements that training keeps per row
+  Index widest;          // of all layers' inputs and outputs
+  double weights;        // number of weights, biases aside
+  Index values_per_row;  // elements that training keeps per row
 
   NetworkPlan(Index n_in, const std::vector<DenseSpec>& specs);
 };
@@ -33,8 +34,8 @@ struct NetworkPlan {
 template <class T>
 class Workspace {
  public:
-  // Does nothing if what there is suffices; else everything in it is lost. `batch_rows` >=
-  // `rows`: rows of the whole batch, for what is kept per row of it.
+  // Does nothing if what there is suffices; else everything in it is lost. `batch_rows`
+  // >= `rows`: rows of the whole batch, for what is kept per row of it.
   void prepare(const NetworkPlan& net, Index rows, Index batch_rows, int threads);
   int threads() const { return threads_; }
 
@@ -42,11 +43,11 @@ class Workspace {
   // Per layer. z is h unless the activation's derivative needs its input.
   std::vector<T*> h, z, dz;
   std::vector<T*> packed, packed_transposed;
-  T* x = nullptr;               // gathered or kept input (rows, n_in)
-  T* target = nullptr;          // gathered targets (rows, n_out)
-  int64_t* labels = nullptr;    // gathered labels (rows)
-  T* row_loss = nullptr;        // (batch_rows)
-  T* row_scale = nullptr;       // (batch_rows)
+  T* x = nullptr;             // gathered or kept input (rows, n_in)
+  T* target = nullptr;        // gathered targets (rows, n_out)
+  int64_t* labels = nullptr;  // gathered labels (rows)
+  T* row_loss = nullptr;      // (batch_rows)
+  T* row_scale = nullptr;     // (batch_rows)
   T* scratch(int rank) const { return scratch_ + rank * scratch_size_; }
 
  private:

@@ -1,5 +1,6 @@
-// Every kernel on arrays that end where readable memory ends: reading or writing one element
-// too far is a crash. Sanitizers do not see masked vector loads; the page table does.
+// Every kernel on arrays that end where readable memory ends: reading or writing one
+// element too far is a crash. Sanitizers do not see masked vector loads; the page table
+// does.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -24,14 +25,15 @@ class Guarded {
   T* array(Index n) {
     const size_t bytes = sizeof(T) * static_cast<size_t>(n);
     if (bytes > page_) std::abort();
-    void* p = mmap(nullptr, 2 * page_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                   -1, 0);
+    void* p = mmap(nullptr, 2 * page_, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) std::abort();
     pages_.push_back(p);
     char* end = static_cast<char*>(p) + page_;
     if (mprotect(end, page_, PROT_NONE) != 0) std::abort();
     T* data = reinterpret_cast<T*>(end - bytes);
-    for (Index i = 0; i < n; ++i) data[i] = static_cast<T>((i % 7) - 3) / static_cast<T>(4);
+    for (Index i = 0; i < n; ++i)
+      data[i] = static_cast<T>((i % 7) - 3) / static_cast<T>(4);
     return data;
   }
 
@@ -67,7 +69,8 @@ void products(const KernelTable<T>& table) {
       table.pack_right(packed_right, b.data, n, 1, kDepth, n);
       table.pack_right(packed_right, b.data, 1, kDepth, kDepth, n);
       table.gemm(c, n, {packed_left, 1, table.mr},
-                 {packed_right, table.nr, kDepth * table.nr}, m, n, kDepth, bias, false);
+                 {packed_right, table.nr, kDepth * table.nr}, m, n, kDepth, bias,
+                 false);
       table.column_sum(bias, c, n, m, n, false);
       table.all_finite(c, n, m, n);
     }
@@ -94,7 +97,8 @@ void rows_of(const KernelTable<T>& table, Index m, Index n) {
     for (T* const d : {h, static_cast<T*>(nullptr)}) {
       table.loss_rows(args, d, n, row_loss, z, n, target, n, nullptr, row_scale, m, n);
       if (args.kind == LossKind::cross_entropy) {
-        table.loss_rows(args, d, n, row_loss, z, n, nullptr, n, labels, row_scale, m, n);
+        table.loss_rows(args, d, n, row_loss, z, n, nullptr, n, labels, row_scale, m,
+                        n);
       }
     }
   }
@@ -112,9 +116,9 @@ void flat(const KernelTable<T>& table, Index n) {
   table.adagrad_step({T(1), T(1), T(0), false, false}, p, b, grad, n);
   table.rmsprop_step({T(1), T(0.5), T(0.5), T(1), T(1), T(0), false, true}, p, a, b, c,
                      grad, n);
-  table.adam_step({T(1), T(0.5), T(0.5), T(0.5), T(0.5), T(1), T(1), T(1), T(0), T(1),
-                   false, true},
-                  p, a, b, c, grad, n);
+  table.adam_step(
+      {T(1), T(0.5), T(0.5), T(0.5), T(0.5), T(1), T(1), T(1), T(0), T(1), false, true},
+      p, a, b, c, grad, n);
   for (int i = 0; i < kElementaryCount; ++i) {
     table.elementary(static_cast<Elementary>(i), p, grad, n);
   }

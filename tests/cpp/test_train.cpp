@@ -95,7 +95,8 @@ void test_same_bits_everywhere() {
       set_num_threads(threads);
       const std::vector<T> params = trained_wide<T>();
       if (expected.empty()) expected = params;
-      CHECK(std::memcmp(expected.data(), params.data(), sizeof(T) * params.size()) == 0);
+      CHECK(std::memcmp(expected.data(), params.data(), sizeof(T) * params.size()) ==
+            0);
     }
   }
   set_num_threads(0);

@@ -8,11 +8,12 @@
 
 namespace fastmlp {
 
-// C = A B (+ bias in every row), C = A B^T, C = A^T B; `accumulate`: C += instead, and no
-// bias. C must not overlap A or B. Threads by the amount of work. Throws std::bad_alloc.
+// C = A B (+ bias in every row), C = A B^T, C = A^T B; `accumulate`: C += instead, and
+// no bias. C must not overlap A or B. Threads by the amount of work. Throws
+// std::bad_alloc.
 template <class T>
-void gemm_nn(MatrixView<T> c, MatrixView<const T> a, MatrixView<const T> b, const T* bias,
-             bool accumulate);
+void gemm_nn(MatrixView<T> c, MatrixView<const T> a, MatrixView<const T> b,
+             const T* bias, bool accumulate);
 template <class T>
 void gemm_nt(MatrixView<T> c, MatrixView<const T> a, MatrixView<const T> b,
              bool accumulate);
@@ -28,7 +29,8 @@ Index packed_right_size(const KernelTable<T>& table, Index k, Index n) {
   return (n + table.nr - 1) / table.nr * table.nr * k;
 }
 
-// The most that this is for any instruction set: memory planned by it survives a change.
+// The most that this is for any instruction set: memory planned by it survives a
+// change.
 constexpr Index packed_right_bound(Index k, Index n) {
   constexpr Index kWidestPanel = 32;
   return (n + kWidestPanel - 1) / kWidestPanel * kWidestPanel * k;

@@ -1,16 +1,17 @@
-// The contract between the layers above (threads, memory, order of work) and the kernels
-// below (one instruction set each). Every slot is single-threaded, allocates nothing and
-// throws nothing. Results do not depend on the instruction set: see each slot's order of
-// operations. Nothing may alias unless a slot says so; any alignment is fine; sizes of
-// zero are fine. Elements beyond the stated sizes are neither read nor written.
+// The contract between the layers above (threads, memory, order of work) and the
+// kernels below (one instruction set each). Every slot is single-threaded, allocates
+// nothing and throws nothing. Results do not depend on the instruction set: see each
+// slot's order of operations. Nothing may alias unless a slot says so; any alignment is
+// fine; sizes of zero are fine. Elements beyond the stated sizes are neither read nor
+// written.
 #pragma once
 
 #include "fastmlp/types.h"
 
 namespace fastmlp {
 
-// Left operand of a product: element (i, p) is data[i * rs + p * cs]. Packed by pack_left:
-// panels of `mr` rows, each k-major, so rs == 1 and cs == mr within a panel.
+// Left operand of a product: element (i, p) is data[i * rs + p * cs]. Packed by
+// pack_left: panels of `mr` rows, each k-major, so rs == 1 and cs == mr within a panel.
 template <class T>
 struct LeftOperand {
   const T* data;
@@ -79,8 +80,8 @@ struct KernelTable {
   void (*gemm)(T* c, Index ldc, LeftOperand<T> a, RightOperand<T> b, Index m, Index n,
                Index k, const T* bias, bool accumulate);
 
-  // dst = panels of mr rows of A[m, k], k-major: ceil(m / mr) * mr * k elements, of which
-  // those of rows >= m in the last panel stay as they are.
+  // dst = panels of mr rows of A[m, k], k-major: ceil(m / mr) * mr * k elements, of
+  // which those of rows >= m in the last panel stay as they are.
   void (*pack_left)(T* dst, LeftOperand<T> a, Index m, Index k);
 
   // dst = panels of nr columns of B[k, n], B(p, j) = b[p * rs + j * cs], k-major:
@@ -99,13 +100,14 @@ struct KernelTable {
 
   // dZ = dH * act'(S), with S = Z or H as activation_saves_input(kind) says; softmax:
   // dZ = H (dH - sum_j dH_j H_j) by rows. dZ may be dH.
-  void (*activation_backward)(Activation kind, T* dz, Index lddz, const T* dh, Index lddh,
-                              const T* saved, Index lds, Index m, Index n);
+  void (*activation_backward)(Activation kind, T* dz, Index lddz, const T* dh,
+                              Index lddh, const T* saved, Index lds, Index m, Index n);
 
-  // Row r of pred[m, n] against target[m, n], or against the class labels[m] where these
-  // are given (cross_entropy only; 0 <= label < n):
+  // Row r of pred[m, n] against target[m, n], or against the class labels[m] where
+  // these are given (cross_entropy only; 0 <= label < n):
   //   row_loss[r] = sum over j of loss(pred[r, j], target[r, j])
-  //   dpred[r, :] = row_scale[r] * d row_loss[r] / d pred[r, :]     (unless dpred is null)
+  //   dpred[r, :] = row_scale[r] * d row_loss[r] / d pred[r, :]     (unless dpred is
+  //   null)
   // dpred may be pred.
   void (*loss_rows)(const LossArgs<T>& args, T* dpred, Index lddpred, T* row_loss,
                     const T* pred, Index ldpred, const T* target, Index ldtarget,

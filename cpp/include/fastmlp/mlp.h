@@ -1,7 +1,7 @@
 // A multilayer perceptron: h_0 = x, h_l = act_l(h_{l-1} W_l + b_l), y = h_L.
 //
-// All parameters lie in one flat vector, W_0, b_0, W_1, b_1, ..., each W (in, out) row-major.
-// Rows are samples; x is (rows, n_in), y is (rows, n_out), both contiguous.
+// All parameters lie in one flat vector, W_0, b_0, W_1, b_1, ..., each W (in, out)
+// row-major. Rows are samples; x is (rows, n_in), y is (rows, n_out), both contiguous.
 //
 //   fastmlp::Mlp<float> mlp(2, {{16, fastmlp::Activation::tanh},
 //                               {1, fastmlp::Activation::identity}});
@@ -77,9 +77,10 @@ struct LastGoodState {
   int64_t step_count = 0;
 };
 
-// Inference may run in several threads at once; training takes turns with everything else.
-// Any method may throw std::bad_alloc, and those that take rows std::invalid_argument (no
-// rows, targets that do not fit the loss); then they have changed nothing.
+// Inference may run in several threads at once; training takes turns with everything
+// else. Any method may throw std::bad_alloc, and those that take rows
+// std::invalid_argument (no rows, targets that do not fit the loss); then they have
+// changed nothing.
 template <class T>
 class Mlp {
  public:
@@ -121,8 +122,8 @@ class Mlp {
   double train_step(const Batch<T>& batch, const Loss& loss, Optimizer& optimizer);
   // One pass over the data in steps of batch_size rows, the last one maybe shorter. The
   // mean of the steps' losses by rows (by weight where there are weights), or their sum
-  // under Reduction::sum. Throws Diverged, with the state rolled back to `last_good`, and
-  // Interrupted.
+  // under Reduction::sum. Throws Diverged, with the state rolled back to `last_good`,
+  // and Interrupted.
   double fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& optimizer,
                    const EpochOptions& options, LastGoodState<T>& last_good);
 

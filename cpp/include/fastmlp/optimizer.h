@@ -33,21 +33,22 @@ struct OptimizerConfig {
 
 constexpr int kMaxSlots = 3;
 
-// One update of n parameters at step `step` (from 1), `slots` in the order of slot_names().
+// One update of n parameters at step `step` (from 1), `slots` in the order of
+// slot_names().
 template <class T>
 void apply_optimizer(const OptimizerConfig& config, int64_t step, T* param,
                      const std::array<T*, kMaxSlots>& slots, const T* grad, Index n);
 
-// The state kept per parameter, in the order of slot_names(): pointers are null for slots
-// that the configuration does not use.
+// The state kept per parameter, in the order of slot_names(): pointers are null for
+// slots that the configuration does not use.
 template <class T>
 struct OptimizerSlots {
   Index size = 0;
   std::array<AlignedBuffer<T>, kMaxSlots> slot;
 };
 
-// One step count for all the vectors it updates. The first step fixes how many there are,
-// their sizes and types.
+// One step count for all the vectors it updates. The first step fixes how many there
+// are, their sizes and types.
 class Optimizer {
  public:
   explicit Optimizer(const OptimizerConfig& config) : config_(config) {}
@@ -60,9 +61,9 @@ class Optimizer {
   std::array<const char*, kMaxSlots> slot_names() const;
 
   // A step over several vectors: begin_step, then prepare each of them, then apply any
-  // split of their ranges from any thread, then end_step, which counts it. A step that is
-  // not ended has not happened if apply was not called.
-  // Throws std::invalid_argument if number, size or type differ from the first step's.
+  // split of their ranges from any thread, then end_step, which counts it. A step that
+  // is not ended has not happened if apply was not called. Throws std::invalid_argument
+  // if number, size or type differ from the first step's.
   void begin_step(Index vectors);
   template <class T>
   OptimizerSlots<T>& prepare(Index which, Index size);

@@ -1,5 +1,5 @@
-// Counter-based random numbers: a pure function of (key, counter), so that a draw does not
-// depend on threads or on what was drawn before, and training resumes exactly.
+// Counter-based random numbers: a pure function of (key, counter), so that a draw does
+// not depend on threads or on what was drawn before, and training resumes exactly.
 #pragma once
 
 #include <array>
@@ -14,7 +14,8 @@ std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, uint64_t key);
 // What a draw is for: the last word of the counter, so that uses never overlap.
 enum class Stream : uint32_t { shuffle = 0x53485546, initialize = 0x494E4954 };
 
-// 64 random bits: element `i` of stream `stream` under `seed`, in epoch (or layer) `group`.
+// 64 random bits: element `i` of stream `stream` under `seed`, in epoch (or layer)
+// `group`.
 uint64_t random_bits(uint64_t seed, Stream stream, uint32_t group, uint64_t i);
 
 // order[0..n) = the permutation of 0..n-1 that (seed, epoch) stands for (Fisher-Yates).

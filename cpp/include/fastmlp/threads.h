@@ -3,10 +3,10 @@
 
 namespace fastmlp {
 
-// The number of threads that large work is split over now: what set_num_threads asked for,
-// else the least of OpenMP's current limit (OMP_NUM_THREADS, omp_set_num_threads), the CPU
-// affinity of the process and its cgroup quota. 1 in a forked child, where OpenMP's
-// threads are gone. A limit put on OpenMP after set_num_threads is obeyed too.
+// The number of threads that large work is split over now: what set_num_threads asked
+// for, else the least of OpenMP's current limit (OMP_NUM_THREADS, omp_set_num_threads),
+// the CPU affinity of the process and its cgroup quota. 1 in a forked child, where
+// OpenMP's threads are gone. A limit put on OpenMP after set_num_threads is obeyed too.
 int num_threads();
 
 // n >= 1; 0: back to automatic. Throws std::invalid_argument for n < 0.

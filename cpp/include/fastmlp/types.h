@@ -9,7 +9,8 @@ namespace fastmlp {
 
 using Index = ptrdiff_t;
 
-// Row-major rows x cols matrix of T that someone else owns; `ld` elements apart per row.
+// Row-major rows x cols matrix of T that someone else owns; `ld` elements apart per
+// row.
 template <class T>
 struct MatrixView {
   T* data;
@@ -43,7 +44,14 @@ enum class Activation : int {
 };
 constexpr int kActivationCount = 16;
 
-enum class LossKind : int { mse, mae, huber, pseudo_huber, cross_entropy, binary_cross_entropy };
+enum class LossKind : int {
+  mse,
+  mae,
+  huber,
+  pseudo_huber,
+  cross_entropy,
+  binary_cross_entropy
+};
 constexpr int kLossCount = 6;
 
 enum class Reduction : int { mean, sum };
@@ -51,12 +59,23 @@ enum class Reduction : int { mean, sum };
 enum class OptimizerKind : int { sgd, adagrad, rmsprop, adam };
 constexpr int kOptimizerCount = 4;
 
-// Where a denominator's eps goes: sqrt(v) + eps, sqrt(v + eps), or (Adam only) beside the
-// square root of the second moment before its bias correction ("epsilon hat").
+// Where a denominator's eps goes: sqrt(v) + eps, sqrt(v + eps), or (Adam only) beside
+// the square root of the second moment before its bias correction ("epsilon hat").
 enum class EpsMode : int { outside, inside, hat };
 
 // The elementary functions on their own, for tests and tables.
-enum class Elementary : int { exp, expm1, log, log1p, tanh, sigmoid, sin, cos, erf, erfc };
+enum class Elementary : int {
+  exp,
+  expm1,
+  log,
+  log1p,
+  tanh,
+  sigmoid,
+  sin,
+  cos,
+  erf,
+  erfc
+};
 constexpr int kElementaryCount = 10;
 
 }  // namespace fastmlp

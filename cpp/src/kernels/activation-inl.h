@@ -1,5 +1,6 @@
-// Activations: each a pair of vector functions, forward(z) and backward(dh, s) = dh * act'
-// with s = h or z as activation_saves_input says. Formulas and constants are torch's.
+// Activations: each a pair of vector functions, forward(z) and backward(dh, s) = dh *
+// act' with s = h or z as activation_saves_input says. Formulas and constants are
+// torch's.
 #pragma once
 
 #include "math-inl.h"
@@ -78,8 +79,8 @@ struct Selu {
 
 // gelu: z Phi(z); derivative Phi(z) + z phi(z) (Hendrycks & Gimpel 2016).
 struct Gelu {
-  static constexpr double kHalfRoot = 0.70710678118654752440;      // sqrt(1/2)
-  static constexpr double kDensity = 0.39894228040143267794;       // 1 / sqrt(2 pi)
+  static constexpr double kHalfRoot = 0.70710678118654752440;  // sqrt(1/2)
+  static constexpr double kDensity = 0.39894228040143267794;   // 1 / sqrt(2 pi)
   template <class T>
   static FASTMLP_MEMBER Vec<T> forward(Vec<T> z) {
     return z * (num<T>(0.5) * verfc(z * num<T>(-kHalfRoot)));
@@ -229,8 +230,9 @@ void map_backward(T* dz, Index lddz, const T* dh, Index lddh, const T* saved, In
   join_rows(m, n, lddz == n && lddh == n && lds == n);
   for (Index i = 0; i < m; ++i) {
     const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
-      io.store(dz + i * lddz + j, F::template backward<T>(io.load(dh + i * lddh + j),
-                                                          io.load(saved + i * lds + j)));
+      io.store(dz + i * lddz + j,
+               F::template backward<T>(io.load(dh + i * lddh + j),
+                                       io.load(saved + i * lds + j)));
     };
     sweep<T>(n, body);
   }
@@ -255,9 +257,8 @@ void softmax_forward(T* h, Index ldh, const T* z, Index ldz, Index m, Index n) {
     T* row = h + i * ldh;
     const T* in = z + i * ldz;
     const Vec<T> sum = Vec<T>::set1(exp_below_max(row, in, row_max(in, n), n));
-    const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
-      io.store(row + j, io.load(row + j) / sum);
-    };
+    const auto body = [&](auto io, Index j)
+                          FASTMLP_LAMBDA { io.store(row + j, io.load(row + j) / sum); };
     sweep<T>(n, body);
   }
 }
@@ -300,8 +301,8 @@ void softmax_backward(T* dz, Index lddz, const T* dh, Index lddh, const T* h, In
   X(exp, Exp)
 
 template <class T>
-void activation_forward(Activation kind, T* h, Index ldh, const T* z, Index ldz, Index m,
-                        Index n) {
+void activation_forward(Activation kind, T* h, Index ldh, const T* z, Index ldz,
+                        Index m, Index n) {
   switch (kind) {
 #define X(name, F)       \
   case Activation::name: \

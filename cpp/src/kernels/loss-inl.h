@@ -79,8 +79,8 @@ void elementwise_loss_rows(T delta, T* dpred, Index lddpred, T* row_loss, const 
     const Vec<T> scale = Vec<T>::set1(row_scale[i]);
     RowSum<T> sum;
     const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
-      const ValueAndSlope<T> l = F::template at<T>(io.load(pred + i * ldpred + j),
-                                                   io.load(target + i * ldtarget + j), d);
+      const ValueAndSlope<T> l = F::template at<T>(
+          io.load(pred + i * ldpred + j), io.load(target + i * ldtarget + j), d);
       sum.add(j, keep(io, l.value));
       if (dpred) io.store(dpred + i * lddpred + j, l.slope * scale);
     };
@@ -99,9 +99,9 @@ FASTMLP_INLINE T scalar_log(T x) {
 // log-sum-exp by the row maximum. The exponentials go through dpred where there is one
 // (it may be pred: both passes over pred come before dpred's final values).
 template <class T>
-void cross_entropy_rows(T* dpred, Index lddpred, T* row_loss, const T* pred, Index ldpred,
-                        const T* target, Index ldtarget, const int64_t* labels,
-                        const T* row_scale, Index m, Index n) {
+void cross_entropy_rows(T* dpred, Index lddpred, T* row_loss, const T* pred,
+                        Index ldpred, const T* target, Index ldtarget,
+                        const int64_t* labels, const T* row_scale, Index m, Index n) {
   for (Index i = 0; i < m; ++i) {
     const T* p = pred + i * ldpred;
     const T* y = target + i * ldtarget;
@@ -149,9 +149,9 @@ template <class T>
 void loss_rows(const LossArgs<T>& args, T* dpred, Index lddpred, T* row_loss,
                const T* pred, Index ldpred, const T* target, Index ldtarget,
                const int64_t* labels, const T* row_scale, Index m, Index n) {
-#define FASTMLP_ELEMENTWISE_LOSS(F)                                                      \
-  elementwise_loss_rows<T, F>(args.delta, dpred, lddpred, row_loss, pred, ldpred, target, \
-                              ldtarget, row_scale, m, n)
+#define FASTMLP_ELEMENTWISE_LOSS(F)                                               \
+  elementwise_loss_rows<T, F>(args.delta, dpred, lddpred, row_loss, pred, ldpred, \
+                              target, ldtarget, row_scale, m, n)
   switch (args.kind) {
     case LossKind::mse:
       return FASTMLP_ELEMENTWISE_LOSS(SquaredError);
@@ -164,8 +164,8 @@ void loss_rows(const LossArgs<T>& args, T* dpred, Index lddpred, T* row_loss,
     case LossKind::binary_cross_entropy:
       return FASTMLP_ELEMENTWISE_LOSS(BinaryCrossEntropy);
     case LossKind::cross_entropy:
-      return cross_entropy_rows(dpred, lddpred, row_loss, pred, ldpred, target, ldtarget,
-                                labels, row_scale, m, n);
+      return cross_entropy_rows(dpred, lddpred, row_loss, pred, ldpred, target,
+                                ldtarget, labels, row_scale, m, n);
   }
 #undef FASTMLP_ELEMENTWISE_LOSS
 }

@@ -78,19 +78,19 @@ static constexpr float kErfF[] = {
 };
 
 // erfc(a) e^(a^2) (a + K) in (a - K) / (a + K).
-static constexpr float kErfcCentreF = 0x1.ap+0f;
+static constexpr float kErfcCentreF = 0x1.a8p+0f;
 static constexpr float kErfcF[] = {
-    0x1.f6f67p-1f,
-    -0x1.1ec4d4p-1f,
-    0x1.0517bp-3f,
-    0x1.20e436p-5f,
-    -0x1.180244p-6f,
-    -0x1.d1fc66p-8f,
-    0x1.d904ep-10f,
-    0x1.e62368p-10f,
-    0x1.4a533p-13f,
-    -0x1.53099ep-12f,
-    -0x1.e94d5cp-14f,
+    0x1.f9006ap-1f,
+    -0x1.2505f8p-1f,
+    0x1.1fbca4p-3f,
+    0x1.fd05fap-6f,
+    -0x1.34b674p-6f,
+    -0x1.963b7ep-8f,
+    0x1.2f854cp-9f,
+    0x1.c6d934p-10f,
+    0x1.ae6d5p-17f,
+    -0x1.5b0a76p-12f,
+    -0x1.a8d81ap-14f,
 };
 
 // Range reduction of exp: log2(e), and ln 2 in two parts.

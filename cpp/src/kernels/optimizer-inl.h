@@ -1,5 +1,6 @@
 // Optimiser updates: one pass over flat vectors, elementwise, so any split of the range
-// gives the same bits. Formulas are torch's; kernel_table.h says what the scalars carry.
+// gives the same bits. Formulas are torch's; kernel_table.h says what the scalars
+// carry.
 #pragma once
 
 #include "sweep-inl.h"
@@ -7,8 +8,8 @@
 namespace fastmlp {
 namespace FASTMLP_ISA {
 
-// g, negated for ascent, plus weight_decay * p (L2). Without weight decay the parameter is
-// not multiplied in: 0 * inf would be NaN.
+// g, negated for ascent, plus weight_decay * p (L2). Without weight decay the parameter
+// is not multiplied in: 0 * inf would be NaN.
 template <class T>
 FASTMLP_INLINE Vec<T> effective_gradient(Vec<T> g, Vec<T> p, T weight_decay,
                                          bool maximize) {
@@ -44,12 +45,14 @@ FASTMLP_INLINE Vec<T> rooted(Vec<T> v, Vec<T> eps, bool eps_inside) {
 
 // sum += g^2; p -= lr g / (sqrt(sum) + eps).
 template <class T>
-void adagrad_step(const AdagradArgs<T>& args, T* param, T* sum, const T* grad, Index n) {
+void adagrad_step(const AdagradArgs<T>& args, T* param, T* sum, const T* grad,
+                  Index n) {
   using V = Vec<T>;
   const V lr = V::set1(args.lr), eps = V::set1(args.eps);
   const auto body = [&](auto io, Index i) FASTMLP_LAMBDA {
     const V p = io.load(param + i);
-    const V g = effective_gradient(io.load(grad + i), p, args.weight_decay, args.maximize);
+    const V g =
+        effective_gradient(io.load(grad + i), p, args.weight_decay, args.maximize);
     const V s = fma(g, g, io.load(sum + i));
     io.store(sum + i, s);
     io.store(param + i, fnma(lr, g / rooted(s, eps, args.eps_inside), p));
@@ -57,18 +60,20 @@ void adagrad_step(const AdagradArgs<T>& args, T* param, T* sum, const T* grad, I
   sweep<T>(n, body);
 }
 
-// v = alpha v + (1 - alpha) g^2, less the square of the mean gradient where that is kept;
-// the step g / (sqrt(v) + eps) goes through the momentum buffer where there is one.
+// v = alpha v + (1 - alpha) g^2, less the square of the mean gradient where that is
+// kept; the step g / (sqrt(v) + eps) goes through the momentum buffer where there is
+// one.
 template <class T>
-void rmsprop_step(const RmspropArgs<T>& args, T* param, T* square_avg, T* buf, T* grad_avg,
-                  const T* grad, Index n) {
+void rmsprop_step(const RmspropArgs<T>& args, T* param, T* square_avg, T* buf,
+                  T* grad_avg, const T* grad, Index n) {
   using V = Vec<T>;
   const V lr = V::set1(args.lr), eps = V::set1(args.eps);
   const V alpha = V::set1(args.alpha), rest = V::set1(args.one_minus_alpha);
   const V momentum = V::set1(args.momentum), zero = V::set1(T(0));
   const auto body = [&](auto io, Index i) FASTMLP_LAMBDA {
     const V p = io.load(param + i);
-    const V g = effective_gradient(io.load(grad + i), p, args.weight_decay, args.maximize);
+    const V g =
+        effective_gradient(io.load(grad + i), p, args.weight_decay, args.maximize);
     V v = fma(alpha, io.load(square_avg + i), rest * g * g);
     io.store(square_avg + i, v);
     if (grad_avg) {
@@ -87,8 +92,8 @@ void rmsprop_step(const RmspropArgs<T>& args, T* param, T* square_avg, T* buf, T
   sweep<T>(n, body);
 }
 
-// Kingma & Ba 2015, algorithm 1; amsgrad: Reddi et al. 2018; decoupled decay: Loshchilov &
-// Hutter 2019.
+// Kingma & Ba 2015, algorithm 1; amsgrad: Reddi et al. 2018; decoupled decay:
+// Loshchilov & Hutter 2019.
 template <class T>
 void adam_step(const AdamArgs<T>& args, T* param, T* exp_avg, T* exp_avg_sq,
                T* max_exp_avg_sq, const T* grad, Index n) {
@@ -100,7 +105,8 @@ void adam_step(const AdamArgs<T>& args, T* param, T* exp_avg, T* exp_avg_sq,
   const V root_scale = V::set1(args.root_scale);
   const auto body = [&](auto io, Index i) FASTMLP_LAMBDA {
     V p = io.load(param + i);
-    const V g = effective_gradient(io.load(grad + i), p, args.weight_decay, args.maximize);
+    const V g =
+        effective_gradient(io.load(grad + i), p, args.weight_decay, args.maximize);
     const V m = fma(beta1, io.load(exp_avg + i), rest1 * g);
     V v = fma(beta2, io.load(exp_avg_sq + i), rest2 * g * g);
     io.store(exp_avg + i, m);

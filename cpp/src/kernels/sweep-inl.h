@@ -1,5 +1,5 @@
-// Loops over arrays, whole vectors first and one partial vector for the tail, and the sum
-// over a row whose order does not depend on the vector width.
+// Loops over arrays, whole vectors first and one partial vector for the tail, and the
+// sum over a row whose order does not depend on the vector width.
 #pragma once
 
 #include "fastmlp/kernel_table.h"
@@ -41,7 +41,8 @@ FASTMLP_INLINE void join_rows(Index& m, Index& n, bool contiguous) {
 }
 
 // The sum of a row in the order that kernel_table.h states: partial sums j % 16, then a
-// tree. Lanes beyond the row must be added as +0, which leaves every partial sum as it is.
+// tree. Lanes beyond the row must be added as +0, which leaves every partial sum as it
+// is.
 template <class T>
 struct RowSum {
   static constexpr Index kVectors = kRowSumLanes / Vec<T>::kLanes;
@@ -55,7 +56,8 @@ struct RowSum {
     const Index v = (j / Vec<T>::kLanes) % kVectors;
     part[v] = part[v] + x;
   }
-  // `n` is the length of the row: for a short row the tree's zero branches are left out.
+  // `n` is the length of the row: for a short row the tree's zero branches are left
+  // out.
   FASTMLP_MEMBER T total(Index n) const {
     T lane[kRowSumLanes];
     for (Index v = 0; v < kVectors; ++v) part[v].store(lane + v * Vec<T>::kLanes);

@@ -42,7 +42,8 @@ struct Vec<float> {
   __m256 v;
 
   static FASTMLP_MEMBER __m256i lanes_below(Index n) {
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)),
+                              _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }
   static FASTMLP_MEMBER Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
   static FASTMLP_MEMBER Vec load_partial(const float* p, Index n) {

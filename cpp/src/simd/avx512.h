@@ -42,7 +42,8 @@ struct Vec<float> {
   __m512 v;
 
   static FASTMLP_MEMBER __mmask16 lanes_below(Index n) {
-    return n >= kLanes ? static_cast<__mmask16>(~0) : static_cast<__mmask16>((1u << (n > 0 ? n : 0)) - 1u);
+    return n >= kLanes ? static_cast<__mmask16>(~0)
+                       : static_cast<__mmask16>((1u << (n > 0 ? n : 0)) - 1u);
   }
   static FASTMLP_MEMBER Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
   static FASTMLP_MEMBER Vec load_partial(const float* p, Index n) {
@@ -103,7 +104,8 @@ struct Vec<double> {
   __m512d v;
 
   static FASTMLP_MEMBER __mmask8 lanes_below(Index n) {
-    return n >= kLanes ? static_cast<__mmask8>(~0) : static_cast<__mmask8>((1u << (n > 0 ? n : 0)) - 1u);
+    return n >= kLanes ? static_cast<__mmask8>(~0)
+                       : static_cast<__mmask8>((1u << (n > 0 ? n : 0)) - 1u);
   }
   static FASTMLP_MEMBER Vec load(const double* p) { return {_mm512_loadu_pd(p)}; }
   static FASTMLP_MEMBER Vec load_partial(const double* p, Index n) {

@@ -1,4 +1,5 @@
-// Width-1 vectors: portable C++, always compiled, and the bitwise reference for the rest.
+// Width-1 vectors: portable C++, always compiled, and the bitwise reference for the
+// rest.
 #pragma once
 
 #include <math.h>

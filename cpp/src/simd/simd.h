@@ -1,7 +1,7 @@
 // The smallest vector type the kernels need, one implementation per instruction set.
 //
-// Everything here lives in namespace fastmlp::FASTMLP_ISA and is always inlined, so that
-// no symbol compiled with one ISA's flags can be picked by the linker for another.
+// Everything here lives in namespace fastmlp::FASTMLP_ISA and is always inlined, so
+// that no symbol compiled with one ISA's flags can be picked by the linker for another.
 //
 // Required of each implementation, for T = float and double:
 //
@@ -10,10 +10,10 @@
 //   fma(a, b, c)    a * b + c, rounded once
 //   fnma(a, b, c)   c - a * b, rounded once
 //   sqrt, abs
-//   min, max        (a < b ? a : b), (a > b ? a : b): the second operand on NaN or a tie
-//   Mask<T>         result of <, <=, >, >=, ==, is_nan; & | !; any(mask)
-//   select(m, a, b) m ? a : b per lane
-//   Bits<T>         the lanes as unsigned integers of the same width: + - & | ^,
+//   min, max        (a < b ? a : b), (a > b ? a : b): the second operand on NaN or a
+//   tie Mask<T>         result of <, <=, >, >=, ==, is_nan; & | !; any(mask) select(m,
+//   a, b) m ? a : b per lane Bits<T>         the lanes as unsigned integers of the same
+//   width: + - & | ^,
 //                   shl<N>, shr<N> (logical), set1_bits<T>(u), nonzero(bits) -> Mask
 //   to_bits(v), from_bits(b)
 //
