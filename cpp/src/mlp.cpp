@@ -226,28 +226,38 @@ class Pass {
     }
     const Index rows = std::min(chunk_, rq_.rows);
     for (size_t l = 0; l < net_.layers.size(); ++l) {
-      const LayerPlan& layer = net_.layers[l];
-      const Index end =
-          l + 1 < net_.layers.size() ? net_.layers[l + 1].weight : net_.n_params;
-      const std::string name = "layer " + std::to_string(l) + " (dense " +
-                               std::to_string(layer.n_in) + " -> " +
-                               std::to_string(layer.n_out) + ")";
-      if (first_nonfinite(params_ + layer.weight, end - layer.weight) >= 0) {
-        return "the parameters of " + name + " are not finite";
+      if (!finite_of_layer(params_, l)) {
+        return "the parameters of " + name_of_layer(l) + " are not finite";
       }
       // With more than one chunk only the last one's values are still there.
-      if (rq_.rows == rows && first_nonfinite(ws_.h[l], rows * layer.n_out) >= 0) {
-        return "the output of " + name + " is not finite";
+      if (rq_.rows == rows &&
+          first_nonfinite(ws_.h[l], rows * net_.layers[l].n_out) >= 0) {
+        return "the output of " + name_of_layer(l) + " is not finite";
       }
-      if (!gradient_is_finite() &&
-          first_nonfinite(rq_.grads + layer.weight, end - layer.weight) >= 0) {
-        return "the gradient of " + name + " is not finite";
+    }
+    // Gradients overflow on the way back: the last layer that is hit comes first.
+    for (size_t l = net_.layers.size(); l-- > 0;) {
+      if (!finite_of_layer(rq_.grads, l)) {
+        return "the gradient of " + name_of_layer(l) + " is not finite";
       }
     }
     return "the loss itself overflows";
   }
 
  private:
+  std::string name_of_layer(size_t l) const {
+    return "layer " + std::to_string(l) + " (dense " +
+           std::to_string(net_.layers[l].n_in) + " -> " +
+           std::to_string(net_.layers[l].n_out) + ")";
+  }
+  // The part of a vector like the parameters that belongs to a layer.
+  bool finite_of_layer(const T* vector, size_t l) const {
+    const Index begin = net_.layers[l].weight;
+    const bool last = l + 1 == net_.layers.size();
+    const Index end = last ? net_.n_params : net_.layers[l + 1].weight;
+    return first_nonfinite(vector + begin, end - begin) < 0;
+  }
+
   double normalizer() const {
     if (!rq_.order || !rq_.targets.weights) {
       return loss_normalizer(*rq_.loss, rq_.targets.weights, rq_.rows, net_.n_out);
