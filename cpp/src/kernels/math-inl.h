@@ -58,32 +58,34 @@ FASTMLP_INLINE Vec<T> pick(float f, double d) {
   return Vec<T>::set1(pick_scalar<T>(f, d));
 }
 
-// c[0] + c[1] x + ... by Horner's rule.
-template <class T, int N>
+// c[I] + c[I + Step] x + c[I + 2 Step] x^2 + ... by Horner's rule.  Recursion, because
+// compilers stop unrolling loops at some length.
+template <int I, int Step, class T, int N>
 FASTMLP_INLINE Vec<T> horner_of(Vec<T> x, const T (&c)[N]) {
-  Vec<T> y = Vec<T>::set1(c[N - 1]);
-  for (int i = N - 2; i >= 0; --i) y = fma(y, x, Vec<T>::set1(c[i]));
-  return y;
+  const Vec<T> first = Vec<T>::set1(c[I]);
+  if constexpr (I + Step < N) {
+    return fma(horner_of<I + Step, Step>(x, c), x, first);
+  } else {
+    return first;
+  }
 }
-// The same with even and odd powers apart, which halves the chain of dependent
+// The polynomial with even and odd powers apart, which halves the chain of dependent
 // operations for one more multiplication; loses digits where the two halves cancel.
 template <class T, int N>
 FASTMLP_INLINE Vec<T> poly_of(Vec<T> x, const T (&c)[N]) {
-  if constexpr (N < 5) return horner_of(x, c);
-  const Vec<T> q = x * x;
-  constexpr int kEven = (N - 1) / 2 * 2, kOdd = N / 2 * 2 - 1;
-  Vec<T> even = Vec<T>::set1(c[kEven]);
-  for (int i = kEven - 2; i >= 0; i -= 2) even = fma(even, q, Vec<T>::set1(c[i]));
-  Vec<T> odd = Vec<T>::set1(c[kOdd]);
-  for (int i = kOdd - 2; i >= 1; i -= 2) odd = fma(odd, q, Vec<T>::set1(c[i]));
-  return fma(odd, x, even);
+  if constexpr (N < 5) {
+    return horner_of<0, 1>(x, c);
+  } else {
+    const Vec<T> q = x * x;
+    return fma(horner_of<1, 2>(q, c), x, horner_of<0, 2>(q, c));
+  }
 }
 template <class T, int N, int M>
 FASTMLP_INLINE Vec<T> horner(Vec<T> x, const float (&f)[N], const double (&d)[M]) {
   if constexpr (sizeof(T) == sizeof(float)) {
-    return horner_of(x, f);
+    return horner_of<0, 1>(x, f);
   } else {
-    return horner_of(x, d);
+    return horner_of<0, 1>(x, d);
   }
 }
 template <class T, int N, int M>
