@@ -137,7 +137,7 @@ struct Silu {
 struct Softplus {
   template <class T>
   static FASTMLP_MEMBER Vec<T> forward(Vec<T> z) {
-    return max(num<T>(0), z) + vlog1p(vexp(-abs(z)));
+    return max(num<T>(0), z) + vlog1p01(vexp_nonpositive(-abs(z)));
   }
   template <class T>
   static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> h) {
@@ -243,7 +243,7 @@ template <class T>
 FASTMLP_INLINE T exp_below_max(T* e, const T* x, T max, Index n) {
   RowSum<T> sum;
   const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
-    const Vec<T> v = vexp(io.load(x + j) - Vec<T>::set1(max));
+    const Vec<T> v = vexp_nonpositive(io.load(x + j) - Vec<T>::set1(max));
     io.store(e + j, v);
     sum.add(j, keep(io, v));
   };

@@ -65,7 +65,7 @@ struct BinaryCrossEntropy {
   static FASTMLP_MEMBER ValueAndSlope<T> at(Vec<T> p, Vec<T> y, Vec<T>) {
     const Vec<T> zero = num<T>(0);
     const Vec<T> positive = max(zero, p);
-    const Vec<T> value = fnma(p, y, positive) + vlog1p(vexp(-abs(p)));
+    const Vec<T> value = fnma(p, y, positive) + vlog1p01(vexp_nonpositive(-abs(p)));
     return {value, vsigmoid(p) - y};
   }
 };
@@ -111,7 +111,7 @@ void cross_entropy_rows(T* dpred, Index lddpred, T* row_loss, const T* pred,
 
     RowSum<T> exps;
     const auto sum_exps = [&](auto io, Index j) FASTMLP_LAMBDA {
-      exps.add(j, keep(io, vexp(io.load(p + j) - vtop)));
+      exps.add(j, keep(io, vexp_nonpositive(io.load(p + j) - vtop)));
     };
     sweep<T>(n, sum_exps);
     const T total = exps.total(n);
@@ -137,7 +137,7 @@ void cross_entropy_rows(T* dpred, Index lddpred, T* row_loss, const T* pred,
     const Vec<T> share = Vec<T>::set1(mass / total);
     const Vec<T> scale = Vec<T>::set1(row_scale[i]);
     const auto slope = [&](auto io, Index j) FASTMLP_LAMBDA {
-      const Vec<T> e = vexp(io.load(p + j) - vtop) * share;
+      const Vec<T> e = vexp_nonpositive(io.load(p + j) - vtop) * share;
       io.store(d + j, labels ? e * scale : (e - io.load(y + j)) * scale);
     };
     sweep<T>(n, slope);
