@@ -28,6 +28,9 @@ namespace fastmlp {
   double peak_f64(Index steps, double* sink); \
   }
 BENCH_DECLARE_PEAK(scalar)
+#ifdef BENCH_HAVE_neon
+BENCH_DECLARE_PEAK(neon)
+#endif
 #ifdef BENCH_HAVE_avx2
 BENCH_DECLARE_PEAK(avx2)
 #endif
@@ -50,6 +53,10 @@ double run_peak(Index steps) {
     }
   };
   switch (active_isa()) {
+#ifdef BENCH_HAVE_neon
+    case Isa::neon:
+      return pick(neon::peak_f32, neon::peak_f64);
+#endif
 #ifdef BENCH_HAVE_avx2
     case Isa::avx2:
       return pick(avx2::peak_f32, avx2::peak_f64);

@@ -45,7 +45,10 @@ FASTMLP_INLINE void gemm_tile(T* c, Index ldc, LeftOperand<T> a, const T* b, Ind
     return kTail && v == NV - 1 ? V::load_partial(p + v * L, tail) : V::load(p + v * L);
   };
 
+  // GCC unrolls outermost loops too late to keep acc in registers alone: without the
+  // pragmas it is also stored in every step of k.
   V acc[MR][NV];
+#pragma GCC unroll 8
   for (int r = 0; r < MR; ++r) {
     for (int v = 0; v < NV; ++v) {
       acc[r][v] = accumulate ? load(c + r * ldc, v)
@@ -64,6 +67,7 @@ FASTMLP_INLINE void gemm_tile(T* c, Index ldc, LeftOperand<T> a, const T* b, Ind
     ap += cs;
     b += ldb;
   }
+#pragma GCC unroll 8
   for (int r = 0; r < MR; ++r) {
     for (int v = 0; v < NV; ++v) {
       T* out = c + r * ldc + v * L;
