@@ -2,8 +2,9 @@
 // against memory bandwidth, both measured in the same run. Medians of interleaved
 // rounds.
 //
-//   bench_kernels [--rounds N] [--threads N] [--isa NAME]...
-//   [gemm|optimizer|activation]...
+//   bench_kernels [--rounds N] [--threads N] [--isa NAME]... [TOPIC]...
+//
+// Topics: gemm, optimizer, activation; all of them if none is named.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>

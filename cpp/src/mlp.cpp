@@ -52,8 +52,7 @@ Index tile_rows(const NetworkPlan& net) {
 // Packing the weights costs one pass over them and is used once per row tile.
 bool worth_packing(Index rows, Index mr) { return rows > 4 * mr; }
 
-// --- layers
-// -----------------------------------------------------------------------------
+// --- layers ----------------------------------------------------------------------
 
 template <class T>
 RightOperand<T> weight_operand(const KernelTable<T>& table, const LayerPlan& layer,
@@ -127,8 +126,7 @@ void check_batch(const Batch<T>& batch, const Loss& loss, Index n_out) {
   check_targets(loss, batch.targets, batch.rows, n_out);
 }
 
-// --- a training pass
-// --------------------------------------------------------------------
+// --- a training pass -------------------------------------------------------------
 
 // What a pass is asked for. Its head is a loss with targets, or a given dy.
 template <class T>
@@ -153,9 +151,13 @@ struct PassRequest {
 };
 
 // Forward, head, backward and update of one batch in one parallel region:
-//   pack the weights | barrier | per chunk of rows: every member takes its rows forward
-//   and back | barrier | every member makes its part of the weight gradients | barrier
-//   | every member updates its part of the parameters.
+//   every member packs its part of the weights
+//   --- barrier; then for each chunk of rows:
+//       every member takes its rows forward and back
+//       --- barrier
+//       every member makes its part of the weight gradients
+//       --- barrier
+//   every member updates its part of the parameters
 template <class T>
 class Pass {
  public:
@@ -408,8 +410,7 @@ class Pass {
 
 }  // namespace
 
-// --- Mlp
-// --------------------------------------------------------------------------------
+// --- Mlp -------------------------------------------------------------------------
 
 template <class T>
 struct Mlp<T>::Impl {

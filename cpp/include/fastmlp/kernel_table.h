@@ -106,8 +106,7 @@ struct KernelTable {
   // Row r of pred[m, n] against target[m, n], or against the class labels[m] where
   // these are given (cross_entropy only; 0 <= label < n):
   //   row_loss[r] = sum over j of loss(pred[r, j], target[r, j])
-  //   dpred[r, :] = row_scale[r] * d row_loss[r] / d pred[r, :]     (unless dpred is
-  //   null)
+  //   dpred[r, :] = row_scale[r] * d row_loss[r] / d pred[r, :]  (unless it is null)
   // dpred may be pred.
   void (*loss_rows)(const LossArgs<T>& args, T* dpred, Index lddpred, T* row_loss,
                     const T* pred, Index ldpred, const T* target, Index ldtarget,

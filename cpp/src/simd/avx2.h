@@ -3,30 +3,8 @@
 
 #include <immintrin.h>
 
-// A specialisation takes no storage class, unlike FASTMLP_INLINE.
-#define FASTMLP_SPECIAL inline __attribute__((always_inline))
-
 namespace fastmlp {
 namespace FASTMLP_ISA {
-
-template <class T>
-struct Vec;
-template <class T>
-struct Mask;
-template <class T>
-struct Bits;
-template <class T>
-struct BitsOf;
-template <>
-struct BitsOf<float> {
-  using type = uint32_t;
-};
-template <>
-struct BitsOf<double> {
-  using type = uint64_t;
-};
-template <class T>
-Bits<T> set1_bits(typename BitsOf<T>::type u);
 
 template <>
 struct Mask<float> {
@@ -150,16 +128,6 @@ template <int N> FASTMLP_INLINE Bits<double> shl(Bits<double> a) { return {_mm25
 template <int N> FASTMLP_INLINE Bits<double> shr(Bits<double> a) { return {_mm256_srli_epi64(a.b, N)}; }
 FASTMLP_INLINE Mask<double> nonzero(Bits<double> a) { return !Mask<double>{_mm256_castsi256_pd(_mm256_cmpeq_epi64(a.b, _mm256_setzero_si256()))}; }
 // clang-format on
-
-template <class T>
-FASTMLP_INLINE Vec<T> operator-(Vec<T> a) {
-  constexpr int kSign = 8 * sizeof(T) - 1;
-  return from_bits(to_bits(a) ^ set1_bits<T>(typename BitsOf<T>::type(1) << kSign));
-}
-template <class T>
-FASTMLP_INLINE Vec<T> abs(Vec<T> a) {
-  return from_bits(to_bits(a) & set1_bits<T>(typename BitsOf<T>::type(-1) >> 1));
-}
 
 }  // namespace FASTMLP_ISA
 }  // namespace fastmlp

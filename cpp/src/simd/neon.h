@@ -5,30 +5,8 @@
 
 #include <arm_neon.h>
 
-// A specialisation takes no storage class, unlike FASTMLP_INLINE.
-#define FASTMLP_SPECIAL inline __attribute__((always_inline))
-
 namespace fastmlp {
 namespace FASTMLP_ISA {
-
-template <class T>
-struct Vec;
-template <class T>
-struct Mask;
-template <class T>
-struct Bits;
-template <class T>
-struct BitsOf;
-template <>
-struct BitsOf<float> {
-  using type = uint32_t;
-};
-template <>
-struct BitsOf<double> {
-  using type = uint64_t;
-};
-template <class T>
-Bits<T> set1_bits(typename BitsOf<T>::type u);
 
 template <>
 struct Mask<float> {
@@ -67,11 +45,9 @@ FASTMLP_INLINE Vec<float> operator+(Vec<float> a, Vec<float> b) { return {vaddq_
 FASTMLP_INLINE Vec<float> operator-(Vec<float> a, Vec<float> b) { return {vsubq_f32(a.v, b.v)}; }
 FASTMLP_INLINE Vec<float> operator*(Vec<float> a, Vec<float> b) { return {vmulq_f32(a.v, b.v)}; }
 FASTMLP_INLINE Vec<float> operator/(Vec<float> a, Vec<float> b) { return {vdivq_f32(a.v, b.v)}; }
-FASTMLP_INLINE Vec<float> operator-(Vec<float> a) { return {vnegq_f32(a.v)}; }
 FASTMLP_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
 FASTMLP_INLINE Vec<float> fnma(Vec<float> a, Vec<float> b, Vec<float> c) { return {vfmsq_f32(c.v, a.v, b.v)}; }
 FASTMLP_INLINE Vec<float> sqrt(Vec<float> a) { return {vsqrtq_f32(a.v)}; }
-FASTMLP_INLINE Vec<float> abs(Vec<float> a) { return {vabsq_f32(a.v)}; }
 FASTMLP_INLINE Vec<float> min(Vec<float> a, Vec<float> b) { return {vbslq_f32(vcltq_f32(a.v, b.v), a.v, b.v)}; }
 FASTMLP_INLINE Vec<float> max(Vec<float> a, Vec<float> b) { return {vbslq_f32(vcgtq_f32(a.v, b.v), a.v, b.v)}; }
 FASTMLP_INLINE Mask<float> operator<(Vec<float> a, Vec<float> b) { return {vcltq_f32(a.v, b.v)}; }
@@ -130,11 +106,9 @@ FASTMLP_INLINE Vec<double> operator+(Vec<double> a, Vec<double> b) { return {vad
 FASTMLP_INLINE Vec<double> operator-(Vec<double> a, Vec<double> b) { return {vsubq_f64(a.v, b.v)}; }
 FASTMLP_INLINE Vec<double> operator*(Vec<double> a, Vec<double> b) { return {vmulq_f64(a.v, b.v)}; }
 FASTMLP_INLINE Vec<double> operator/(Vec<double> a, Vec<double> b) { return {vdivq_f64(a.v, b.v)}; }
-FASTMLP_INLINE Vec<double> operator-(Vec<double> a) { return {vnegq_f64(a.v)}; }
 FASTMLP_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) { return {vfmaq_f64(c.v, a.v, b.v)}; }
 FASTMLP_INLINE Vec<double> fnma(Vec<double> a, Vec<double> b, Vec<double> c) { return {vfmsq_f64(c.v, a.v, b.v)}; }
 FASTMLP_INLINE Vec<double> sqrt(Vec<double> a) { return {vsqrtq_f64(a.v)}; }
-FASTMLP_INLINE Vec<double> abs(Vec<double> a) { return {vabsq_f64(a.v)}; }
 FASTMLP_INLINE Vec<double> min(Vec<double> a, Vec<double> b) { return {vbslq_f64(vcltq_f64(a.v, b.v), a.v, b.v)}; }
 FASTMLP_INLINE Vec<double> max(Vec<double> a, Vec<double> b) { return {vbslq_f64(vcgtq_f64(a.v, b.v), a.v, b.v)}; }
 FASTMLP_INLINE Mask<double> operator<(Vec<double> a, Vec<double> b) { return {vcltq_f64(a.v, b.v)}; }

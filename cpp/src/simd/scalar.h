@@ -9,17 +9,6 @@ namespace fastmlp {
 namespace FASTMLP_ISA {
 
 template <class T>
-struct BitsOf;
-template <>
-struct BitsOf<float> {
-  using type = uint32_t;
-};
-template <>
-struct BitsOf<double> {
-  using type = uint64_t;
-};
-
-template <class T>
 struct Mask {
   bool m;
 };
@@ -49,11 +38,10 @@ template <class T> FASTMLP_INLINE Vec<T> operator+(Vec<T> a, Vec<T> b) { return 
 template <class T> FASTMLP_INLINE Vec<T> operator-(Vec<T> a, Vec<T> b) { return {a.v - b.v}; }
 template <class T> FASTMLP_INLINE Vec<T> operator*(Vec<T> a, Vec<T> b) { return {a.v * b.v}; }
 template <class T> FASTMLP_INLINE Vec<T> operator/(Vec<T> a, Vec<T> b) { return {a.v / b.v}; }
-template <class T> FASTMLP_INLINE Vec<T> operator-(Vec<T> a) { return {-a.v}; }
 
 FASTMLP_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) { return {::fmaf(a.v, b.v, c.v)}; }
 FASTMLP_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) { return {::fma(a.v, b.v, c.v)}; }
-template <class T> FASTMLP_INLINE Vec<T> fnma(Vec<T> a, Vec<T> b, Vec<T> c) { return fma(-a, b, c); }
+template <class T> FASTMLP_INLINE Vec<T> fnma(Vec<T> a, Vec<T> b, Vec<T> c) { return fma(Vec<T>{-a.v}, b, c); }
 FASTMLP_INLINE Vec<float> sqrt(Vec<float> a) { return {::sqrtf(a.v)}; }
 FASTMLP_INLINE Vec<double> sqrt(Vec<double> a) { return {::sqrt(a.v)}; }
 
@@ -71,7 +59,8 @@ template <class T> FASTMLP_INLINE Vec<T> select(Mask<T> m, Vec<T> a, Vec<T> b) {
 template <class T> FASTMLP_INLINE Vec<T> min(Vec<T> a, Vec<T> b) { return {a.v < b.v ? a.v : b.v}; }
 template <class T> FASTMLP_INLINE Vec<T> max(Vec<T> a, Vec<T> b) { return {a.v > b.v ? a.v : b.v}; }
 
-template <class T> FASTMLP_INLINE Bits<T> set1_bits(typename BitsOf<T>::type u) { return {u}; }
+template <> FASTMLP_SPECIAL Bits<float> set1_bits<float>(uint32_t u) { return {u}; }
+template <> FASTMLP_SPECIAL Bits<double> set1_bits<double>(uint64_t u) { return {u}; }
 template <class T> FASTMLP_INLINE Bits<T> to_bits(Vec<T> a) { Bits<T> r; memcpy(&r.b, &a.v, sizeof r.b); return r; }
 template <class T> FASTMLP_INLINE Vec<T> from_bits(Bits<T> a) { Vec<T> r; memcpy(&r.v, &a.b, sizeof r.v); return r; }
 template <class T> FASTMLP_INLINE Bits<T> operator+(Bits<T> a, Bits<T> b) { return {a.b + b.b}; }
@@ -82,9 +71,6 @@ template <class T> FASTMLP_INLINE Bits<T> operator^(Bits<T> a, Bits<T> b) { retu
 template <int N, class T> FASTMLP_INLINE Bits<T> shl(Bits<T> a) { return {a.b << N}; }
 template <int N, class T> FASTMLP_INLINE Bits<T> shr(Bits<T> a) { return {a.b >> N}; }
 template <class T> FASTMLP_INLINE Mask<T> nonzero(Bits<T> a) { return {a.b != 0}; }
-
-FASTMLP_INLINE Vec<float> abs(Vec<float> a) { return from_bits<float>({to_bits(a).b & 0x7FFFFFFFu}); }
-FASTMLP_INLINE Vec<double> abs(Vec<double> a) { return from_bits<double>({to_bits(a).b & 0x7FFFFFFFFFFFFFFFull}); }
 // clang-format on
 
 }  // namespace FASTMLP_ISA

@@ -3,17 +3,18 @@
 // Everything here lives in namespace fastmlp::FASTMLP_ISA and is always inlined, so
 // that no symbol compiled with one ISA's flags can be picked by the linker for another.
 //
-// Required of each implementation, for T = float and double:
+// Required of each implementation, for T = float and double (negation and abs are made
+// of bit operations below):
 //
 //   Vec<T>   kLanes; load, load_partial(p, n) (lanes >= n are zero and are not read),
-//            store, store_partial(p, n), set1; + - * / and unary -
+//            store, store_partial(p, n), set1; + - * /
 //   fma(a, b, c)    a * b + c, rounded once
 //   fnma(a, b, c)   c - a * b, rounded once
-//   sqrt, abs
-//   min, max        (a < b ? a : b), (a > b ? a : b): the second operand on NaN or a
-//   tie Mask<T>         result of <, <=, >, >=, ==, is_nan; & | !; any(mask) select(m,
-//   a, b) m ? a : b per lane Bits<T>         the lanes as unsigned integers of the same
-//   width: + - & | ^,
+//   sqrt
+//   min, max        (a < b ? a : b), (a > b ? a : b): the second operand on NaN or a tie
+//   Mask<T>         result of <, <=, >, >=, ==, is_nan; & | !; any(mask)
+//   select(m, a, b) m ? a : b per lane
+//   Bits<T>         the lanes as unsigned integers of the same width: + - & | ^,
 //                   shl<N>, shr<N> (logical), set1_bits<T>(u), nonzero(bits) -> Mask
 //   to_bits(v), from_bits(b)
 //
@@ -33,6 +34,33 @@
 
 #define FASTMLP_INLINE static inline __attribute__((always_inline))
 #define FASTMLP_MEMBER inline __attribute__((always_inline))
+// A specialisation takes no storage class.
+#define FASTMLP_SPECIAL inline __attribute__((always_inline))
+
+namespace fastmlp {
+namespace FASTMLP_ISA {
+
+template <class T>
+struct Vec;
+template <class T>
+struct Mask;
+template <class T>
+struct Bits;
+template <class T>
+struct BitsOf;
+template <>
+struct BitsOf<float> {
+  using type = uint32_t;
+};
+template <>
+struct BitsOf<double> {
+  using type = uint64_t;
+};
+template <class T>
+Bits<T> set1_bits(typename BitsOf<T>::type u);
+
+}  // namespace FASTMLP_ISA
+}  // namespace fastmlp
 
 #if defined(FASTMLP_ISA_avx512)
 #include "avx512.h"
@@ -43,3 +71,19 @@
 #else
 #include "scalar.h"
 #endif
+
+namespace fastmlp {
+namespace FASTMLP_ISA {
+
+template <class T>
+FASTMLP_INLINE Vec<T> operator-(Vec<T> a) {
+  constexpr int kSign = 8 * sizeof(T) - 1;
+  return from_bits(to_bits(a) ^ set1_bits<T>(typename BitsOf<T>::type(1) << kSign));
+}
+template <class T>
+FASTMLP_INLINE Vec<T> abs(Vec<T> a) {
+  return from_bits(to_bits(a) & set1_bits<T>(typename BitsOf<T>::type(-1) >> 1));
+}
+
+}  // namespace FASTMLP_ISA
+}  // namespace fastmlp
