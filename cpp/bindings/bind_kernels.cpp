@@ -119,9 +119,12 @@ void loss_rows_(py::object dpred, py::object row_loss, py::object pred,
 
 // The optimisers' kernels through OptimizerConfig, which owns how their scalars are
 // made.
-template <class Slots>
 void step_(py::object param, py::object grad, const OptimizerConfig& config,
-           int64_t step, Slots slots) {
+           int64_t step, const std::array<py::object, 3>& slots) {
+  const size_t momentum_slot = config.kind == OptimizerKind::sgd ? 0 : 1;
+  if (config.momentum != 0 && slots[momentum_slot].is_none()) {
+    throw py::value_error("momentum needs a momentum buffer");
+  }
   by_dtype(param, "param", [&](auto t) {
     using T = decltype(t);
     const auto pv = require<T>(param, "param", {-1});

@@ -66,6 +66,7 @@ void bind_runtime(py::module_& m) {
   m.def("set_isa", &set_active_isa, py::arg("name"));
   m.def("get_num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads, py::arg("n"));
+  m.def("threads_for_work", &threads_for_work, py::arg("flops"), py::arg("parts"));
   m.def("build_info", &build_info);
 }
 

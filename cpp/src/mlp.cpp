@@ -811,6 +811,13 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
     total += value * share;
     divisor += share;
   }
+  // The last update has no next loss to show that it went too far.
+  const std::unique_lock lock(impl.mutex);
+  if (first_nonfinite(impl.params.data(), impl.net.n_params) >= 0) {
+    impl.restore(last_good, optimizer);
+    throw Diverged("training diverged at step " + std::to_string(steps) +
+                   ": the parameters are not finite after it");
+  }
   if (loss.reduction == Reduction::sum) return total;
   return divisor == 0.0 ? 0.0 : total / divisor;
 }

@@ -65,8 +65,4 @@ void run_team(int threads, Body&& body) {
       &body);
 }
 
-// How many threads are worth waking for `flops` operations that can be cut into
-// `parts`.
-int threads_for_work(double flops, Index parts);
-
 }  // namespace fastmlp

@@ -1,6 +1,8 @@
 // How many threads the library may use. Results never depend on it.
 #pragma once
 
+#include "fastmlp/types.h"
+
 namespace fastmlp {
 
 // The number of threads that large work is split over now: what set_num_threads asked
@@ -11,6 +13,10 @@ int num_threads();
 
 // n >= 1; 0: back to automatic. Throws std::invalid_argument for n < 0.
 void set_num_threads(int n);
+
+// How many threads are worth waking for `flops` operations that can be cut into `parts`:
+// 1 for little work, num_threads() at most.
+int threads_for_work(double flops, Index parts);
 
 bool built_with_openmp();
 
