@@ -813,7 +813,8 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
   }
   // The last update has no next loss to show that it went too far.
   const std::unique_lock lock(impl.mutex);
-  if (first_nonfinite(impl.params.data(), impl.net.n_params) >= 0) {
+  const Index n = impl.net.n_params;
+  if (!kernels<T>().all_finite(impl.params.data(), n, 1, n)) {
     impl.restore(last_good, optimizer);
     throw Diverged("training diverged at step " + std::to_string(steps) +
                    ": the parameters are not finite after it");
