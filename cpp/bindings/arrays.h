@@ -61,6 +61,11 @@ std::optional<ArrayView<T>> view(py::handle object) {
                       {array.shape(0), array.ndim() == 2 ? array.shape(1) : 1}};
 }
 
+template <class T>
+bool overlap(const ArrayView<T>& a, const ArrayView<const T>& b) {
+  return a.data < b.data + b.size() && b.data < a.data + a.size();
+}
+
 // As view, but an array that cannot be used is an error that names the argument.
 // `shape`: the wanted sizes, -1 for any; its length is the wanted number of dimensions.
 template <class T>

@@ -19,6 +19,14 @@ MatrixView<T> matrix(const ArrayView<T>& a) {
   return {a.data, a.shape[0], a.shape[1], a.shape[1]};
 }
 
+template <class T>
+void refuse_overlap(const ArrayView<T>& c, const ArrayView<const T>& a,
+                    const ArrayView<const T>& b) {
+  if (overlap(c, a) || overlap(c, b)) {
+    throw py::value_error("the result must not overlap the operands");
+  }
+}
+
 void gemm_nn_(py::object c, py::object a, py::object b, py::object bias,
               bool accumulate) {
   if (accumulate && !bias.is_none()) {
@@ -29,6 +37,7 @@ void gemm_nn_(py::object c, py::object a, py::object b, py::object bias,
     const auto cv = require<T>(c, "c", {-1, -1});
     const auto av = require<const T>(a, "a", {cv.shape[0], -1});
     const auto bv = require<const T>(b, "b", {av.shape[1], cv.shape[1]});
+    refuse_overlap(cv, av, bv);
     const T* bias_data = require_or_null<const T>(bias, "bias", {cv.shape[1]});
     gemm_nn<T>(matrix(cv), matrix(av), matrix(bv), bias_data, accumulate);
   });
@@ -40,6 +49,7 @@ void gemm_nt_(py::object c, py::object a, py::object b, bool accumulate) {
     const auto cv = require<T>(c, "c", {-1, -1});
     const auto av = require<const T>(a, "a", {cv.shape[0], -1});
     const auto bv = require<const T>(b, "b", {cv.shape[1], av.shape[1]});
+    refuse_overlap(cv, av, bv);
     gemm_nt<T>(matrix(cv), matrix(av), matrix(bv), accumulate);
   });
 }
@@ -50,6 +60,7 @@ void gemm_tn_(py::object c, py::object a, py::object b, bool accumulate) {
     const auto cv = require<T>(c, "c", {-1, -1});
     const auto av = require<const T>(a, "a", {-1, cv.shape[0]});
     const auto bv = require<const T>(b, "b", {av.shape[0], cv.shape[1]});
+    refuse_overlap(cv, av, bv);
     gemm_tn<T>(matrix(cv), matrix(av), matrix(bv), accumulate);
   });
 }
@@ -121,9 +132,12 @@ void loss_rows_(py::object dpred, py::object row_loss, py::object pred,
 // made.
 void step_(py::object param, py::object grad, const OptimizerConfig& config,
            int64_t step, const std::array<py::object, 3>& slots) {
-  const size_t momentum_slot = config.kind == OptimizerKind::sgd ? 0 : 1;
-  if (config.momentum != 0 && slots[momentum_slot].is_none()) {
-    throw py::value_error("momentum needs a momentum buffer");
+  if (step < 1) throw py::value_error("step: counts from 1");
+  const auto names = Optimizer(config).slot_names();
+  for (size_t i = 0; i < kMaxSlots; ++i) {
+    if (names[i] && slots[i].is_none()) {
+      throw py::value_error(std::string(names[i]) + ": must not be None");
+    }
   }
   by_dtype(param, "param", [&](auto t) {
     using T = decltype(t);

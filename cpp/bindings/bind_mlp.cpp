@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "arrays.h"
+#include "fastmlp/fork_safety.h"
 #include "fastmlp/mlp.h"
 #include "names.h"
 #include "targets.h"
@@ -15,7 +16,8 @@ namespace {
 template <class T>
 struct Network {
   Mlp<T> mlp;
-  LastGoodState<T> last_good;
+  LastGoodState<T> last_good;  // of the fit under way
+  int fit_in = 0;              // its process: fork generation + 1; 0: no fit
 
   Network(Index n_in, std::vector<DenseSpec> layers) : mlp(n_in, std::move(layers)) {}
 };
@@ -72,11 +74,6 @@ std::optional<ArrayView<const T>> rows_of(py::handle x, Index width, bool row_al
   return v;
 }
 
-template <class T>
-bool overlap(const ArrayView<T>& a, const ArrayView<const T>& b) {
-  return a.data < b.data + b.size() && b.data < a.data + a.size();
-}
-
 py::object params(py::object self) {
   return py::cast<AnyMlp&>(self).visit([&](auto& n) -> py::object {
     using T = decltype(element_of(n));
@@ -112,8 +109,10 @@ py::object forward(AnyMlp& self, py::object x) {
     if (!xv) return not_implemented();
     auto y = new_array<T>(xv->shape[0], n.mlp.n_out(), 2);
     T* const data = y.mutable_data();
-    const py::gil_scoped_release release;
-    n.mlp.forward(data, xv->data, xv->shape[0]);
+    {
+      const py::gil_scoped_release release;
+      n.mlp.forward(data, xv->data, xv->shape[0]);
+    }
     return y;
   });
 }
@@ -240,6 +239,22 @@ py::object evaluate(AnyMlp& self, py::object x, py::object y, const Loss& loss,
   });
 }
 
+// Between the two no other fit of this model is let in, from whichever thread or callback.
+// The GIL guards them.
+void begin_fit(AnyMlp& self) {
+  self.visit([](auto& n) {
+    const int here = fork_generation() + 1;
+    if (n.fit_in == here)
+      throw std::runtime_error("another fit of this model is under way");
+    n.fit_in = here;
+    n.last_good.valid = false;
+  });
+}
+
+void end_fit(AnyMlp& self) {
+  self.visit([](auto& n) { n.fit_in = 0; });
+}
+
 py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
                      Optimizer& optimizer, py::object sample_weight, Index batch_size,
                      std::optional<uint64_t> seed, uint32_t epoch) {
@@ -293,8 +308,8 @@ void bind_mlp(py::module_& m) {
            arg("sample_weight") = none)
       .def("evaluate", &evaluate, arg("x"), arg("y"), arg("loss"),
            arg("sample_weight") = none)
-      .def("begin_fit",
-           [](AnyMlp& self) { self.visit([](auto& n) { n.last_good.valid = false; }); })
+      .def("begin_fit", &begin_fit)
+      .def("end_fit", &end_fit)
       .def("fit_epoch", &fit_epoch, arg("x"), arg("y"), arg("loss"), arg("optimizer"),
            arg("sample_weight"), arg("batch_size"), arg("seed"), arg("epoch"));
 }

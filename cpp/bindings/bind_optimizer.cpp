@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <chrono>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "arrays.h"
@@ -67,7 +69,27 @@ py::object lookup(const OptimizerConfig& config, const std::string& name) {
   return py::str(to_name(kEpsModeNames, config.eps_mode));
 }
 
+// The optimiser's lock, for work under the GIL. It is never waited for with the GIL held,
+// nor held while waiting for the GIL: either could be a deadlock with a training thread or
+// with a fork.
+class LockUnderGil {
+ public:
+  explicit LockUnderGil(Optimizer& optimizer) : mutex_(optimizer.mutex()) {
+    while (!mutex_.try_lock()) {
+      const py::gil_scoped_release release;
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
+  }
+  ~LockUnderGil() { mutex_.unlock(); }
+  LockUnderGil(const LockUnderGil&) = delete;
+  LockUnderGil& operator=(const LockUnderGil&) = delete;
+
+ private:
+  OptimizerMutex& mutex_;
+};
+
 void set(Optimizer& optimizer, const std::string& name, py::object value) {
+  const LockUnderGil lock(optimizer);
   OptimizerConfig changed = optimizer.config();
   assign(changed, name, value);
   if (!optimizer.state().empty()) {
@@ -161,7 +183,7 @@ py::object step(Optimizer& optimizer, const py::list& params, const py::list& gr
   if (overlapping(pairs)) return not_implemented();
   {
     const py::gil_scoped_release release;
-    const std::lock_guard<std::mutex> lock(optimizer.mutex());
+    const std::lock_guard lock(optimizer.mutex());
     optimizer.begin_step(static_cast<Index>(pairs.size()));
     for (size_t i = 0; i < pairs.size(); ++i) {
       auto& [f32, f64] = pairs[i];
@@ -179,6 +201,7 @@ py::object step(Optimizer& optimizer, const py::list& params, const py::list& gr
 }
 
 py::dict state(Optimizer& optimizer) {
+  const LockUnderGil lock(optimizer);
   const auto names = optimizer.slot_names();
   py::list arrays;
   for (const auto& any : optimizer.state()) {
@@ -245,6 +268,7 @@ void load_state(Optimizer& optimizer, const py::dict& state) {
           where + ": expected 1-D C-contiguous arrays of one size, float32 or float64");
     }
   }
+  const LockUnderGil lock(optimizer);
   optimizer.state() = std::move(loaded);
   optimizer.set_step_count(step_count);
 }
@@ -277,7 +301,10 @@ void bind_optimizer(py::module_& m) {
       .def("step", &step, arg("params"), arg("grads"))
       .def("state", &state)
       .def("load_state", &load_state, arg("state"))
-      .def("reset", &Optimizer::reset);
+      .def("reset", [](Optimizer& o) {
+        const LockUnderGil lock(o);
+        o.reset();
+      });
 }
 
 }  // namespace fastmlp::bindings

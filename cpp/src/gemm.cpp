@@ -27,7 +27,7 @@ void gemm_blocked(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a
   const Index m = c.rows, n = c.cols;
   // Rows that are contiguous along k are read as they lie: transposing them into a
   // panel costs more than it saves. So does packing for few column panels.
-  const bool pack = a.cs != 1 && m >= table.mr && n > 2 * table.nr;
+  const bool pack = left_scratch && a.cs != 1 && m >= table.mr && n > 2 * table.nr;
   for (Index j = 0; j < n; j += kNc<T>) {
     const Index nj = std::min(n - j, kNc<T>);
     for (Index p = 0; p < k || p == 0; p += kKc) {

@@ -64,12 +64,12 @@ RightOperand<T> weight_operand(const KernelTable<T>& table, const LayerPlan& lay
 // h = act(z), z = x W + b for `rows` contiguous rows; z may be h.
 template <class T>
 void dense_forward(const KernelTable<T>& table, const LayerPlan& layer, const T* params,
-                   const T* packed, T* h, T* z, const T* x, Index rows, T* scratch) {
+                   const T* packed, T* h, T* z, const T* x, Index rows) {
   const Index n = layer.n_out;
   const T* bias = layer.bias >= 0 ? params + layer.bias : nullptr;
   detail::gemm_blocked<T>(table, {z, rows, n, n}, {x, layer.n_in, 1},
                           weight_operand(table, layer, params, packed), layer.n_in,
-                          bias, false, scratch);
+                          bias, false, nullptr);
   if (layer.activation != Activation::identity) {
     table.activation_forward(layer.activation, h, n, z, n, rows, n);
   }
@@ -275,17 +275,16 @@ class Pass {
   void rows_forward_and_back(const Team& team, Index first, Index n) {
     const Index tile = tile_rows<T>(net_);
     const Range mine = team.share(n, table_.mr);
-    T* scratch = ws_.scratch(team.rank());
     for (Index r = mine.begin; r < mine.end; r += tile) {
       const Index m = std::min(tile, mine.end - r);
-      if (rq_.forward) forward_tile(first, r, m, scratch);
+      if (rq_.forward) forward_tile(first, r, m);
       if (!rq_.backward) continue;
       head_tile(first, r, m);
-      backward_tile(first, r, m, scratch);
+      backward_tile(first, r, m);
     }
   }
 
-  void forward_tile(Index first, Index r, Index m, T* scratch) {
+  void forward_tile(Index first, Index r, Index m) {
     if (rq_.order) {
       gather_rows(ws_.x + r * net_.n_in, rq_.x, rq_.order + first + r, m, net_.n_in);
     }
@@ -295,7 +294,7 @@ class Pass {
       T* h = ws_.h[l] + r * n;
       dense_forward<T>(table_, net_.layers[l], params_,
                        pack_forward_ ? ws_.packed[l] : nullptr, h, ws_.z[l] + r * n,
-                       input, m, scratch);
+                       input, m);
       input = h;
     }
     if (rq_.y) std::copy_n(input, m * net_.n_out, rq_.y + (first + r) * net_.n_out);
@@ -330,7 +329,7 @@ class Pass {
                      ws_.row_scale + at, m, n);
   }
 
-  void backward_tile(Index first, Index r, Index m, T* scratch) {
+  void backward_tile(Index first, Index r, Index m) {
     for (size_t l = net_.layers.size(); l-- > 0;) {
       const LayerPlan& layer = net_.layers[l];
       const Index n = layer.n_out;
@@ -345,7 +344,7 @@ class Pass {
       detail::gemm_blocked<T>(
           table_, {dh, m, layer.n_in, layer.n_in}, {dz, n, 1},
           detail::packed_right<T>(table_, ws_.packed_transposed[l], n), n, nullptr,
-          false, scratch);
+          false, nullptr);
     }
   }
 
@@ -385,7 +384,7 @@ class Pass {
     const Range mine = team.share(net_.n_params, kLine);
     if (rq_.save_to) {
       const auto save = [&](T* to, const T* from) {
-        if (to) std::copy(from + mine.begin, from + mine.end, to + mine.begin);
+        if (to && from) std::copy(from + mine.begin, from + mine.end, to + mine.begin);
       };
       save(rq_.save_to->params.data(), params_);
       for (size_t i = 0; i < kMaxSlots; ++i) {
@@ -416,7 +415,7 @@ template <class T>
 struct Mlp<T>::Impl {
   NetworkPlan net;
   AlignedBuffer<T> params;
-  mutable std::shared_mutex mutex;  // shared: reads the parameters; exclusive: trains
+  mutable ModelMutex mutex;  // shared: reads the parameters; exclusive: trains
 
   // Used under the exclusive lock.
   Workspace<T> training;
@@ -424,10 +423,13 @@ struct Mlp<T>::Impl {
   std::vector<int64_t> order;
   // What forward keeps for backward.
   Workspace<T> kept;
-  Index kept_rows = 0;
+  std::atomic<Index> kept_rows{0};
+
+  // The fork generation + 1 of the process in which an epoch is under way, else 0.
+  std::atomic<int> in_epoch{0};
 
   // Buffers that inference borrows, one per call under way.
-  mutable std::mutex pool_mutex;
+  mutable PoolMutex pool_mutex;
   mutable std::vector<AlignedBuffer<T>> pool;
 
   explicit Impl(Index n_in, const std::vector<DenseSpec>& layers)
@@ -458,9 +460,8 @@ struct Mlp<T>::Impl {
           pack ? detail::packed_right_size(table, layer.n_in, layer.n_out) : 0;
     }
     const Index values = tile * net.widest;
-    const Index left = detail::left_scratch_size(net.widest);
-    const Index loss_values = 2 * tile;
-    const Index per_thread = 2 * values + left + loss_values;
+    const Index loss_values = tile;  // the rows' scales
+    const Index per_thread = 2 * values + loss_values;
     const Lease lease(*this, packed_size + threads * per_thread);
     T* const base = lease.buffer.data();
     std::vector<T*> packed;
@@ -479,8 +480,7 @@ struct Mlp<T>::Impl {
       }
       T* const mine = base + packed_size + team.rank() * per_thread;
       T* const buffers[2] = {mine, mine + values};
-      T* const scratch = mine + 2 * values;
-      T* const row_scale = scratch + left;
+      T* const row_scale = mine + 2 * values;
       std::fill_n(row_scale, rq.loss ? tile : 0, T(1));
       const Range rows = team.share(rq.rows, table.mr);
       for (Index r = rows.begin; r < rows.end; r += tile) {
@@ -490,7 +490,7 @@ struct Mlp<T>::Impl {
           const bool last = l + 1 == net.layers.size();
           T* h = last && rq.y ? rq.y + r * net.n_out : buffers[l % 2];
           dense_forward<T>(table, net.layers[l], params.data(),
-                           pack ? packed[l] : nullptr, h, h, input, m, scratch);
+                           pack ? packed[l] : nullptr, h, h, input, m);
           input = h;
         }
         if (rq.loss) {
@@ -510,7 +510,7 @@ struct Mlp<T>::Impl {
     AlignedBuffer<T> buffer;
     Lease(const Impl& owner, Index size) : impl(owner) {
       {
-        const std::lock_guard<std::mutex> lock(impl.pool_mutex);
+        const std::lock_guard lock(impl.pool_mutex);
         if (!impl.pool.empty()) {
           buffer = std::move(impl.pool.back());
           impl.pool.pop_back();
@@ -519,7 +519,7 @@ struct Mlp<T>::Impl {
       buffer.reserve(size);
     }
     ~Lease() {
-      const std::lock_guard<std::mutex> lock(impl.pool_mutex);
+      const std::lock_guard lock(impl.pool_mutex);
       try {
         impl.pool.push_back(std::move(buffer));
       } catch (const std::bad_alloc&) {
@@ -530,10 +530,26 @@ struct Mlp<T>::Impl {
     Lease& operator=(const Lease&) = delete;
   };
 
+  // Marks that an epoch is under way: the order of rows is the model's.
+  struct Epoch {
+    Impl& impl;
+    explicit Epoch(Impl& owner) : impl(owner) {
+      const int here = fork_generation() + 1;
+      int found = impl.in_epoch.load();
+      if (found == here || !impl.in_epoch.compare_exchange_strong(found, here)) {
+        throw std::runtime_error("another fit of this model is under way");
+      }
+    }
+    ~Epoch() { impl.in_epoch.store(0); }
+    Epoch(const Epoch&) = delete;
+    Epoch& operator=(const Epoch&) = delete;
+  };
+
   // One optimiser step on one batch, under the exclusive lock and the optimiser's.
   // `steps_before`: for the message.
   double step(const Batch<T>& batch, const int64_t* batch_order, const Loss& loss,
               Optimizer& optimizer, LastGoodState<T>* save_to, Index steps_before) {
+    kept_rows = 0;  // the parameters are about to change
     grads.reserve(net.n_params);
     optimizer.begin_step(1);
     PassRequest<T> rq = {batch.x, batch.rows};
@@ -712,7 +728,8 @@ template <class T>
 void Mlp<T>::backward(T* dx, T* grads, const T* dy, Index rows) {
   const std::unique_lock lock(impl_->mutex);
   if (impl_->kept_rows == 0)
-    throw std::logic_error("backward needs a forward before it");
+    throw std::logic_error(
+        "backward needs a forward before it, and no training between");
   if (rows != impl_->kept_rows) {
     throw std::invalid_argument("dy: the last forward had " +
                                 std::to_string(impl_->kept_rows) + " rows, not " +
@@ -728,7 +745,6 @@ void Mlp<T>::backward(T* dx, T* grads, const T* dy, Index rows) {
 
 template <class T>
 Index Mlp<T>::forward_rows() const {
-  const std::shared_lock lock(impl_->mutex);
   return impl_->kept_rows;
 }
 
@@ -760,7 +776,7 @@ double Mlp<T>::train_step(const Batch<T>& batch, const Loss& loss,
                           Optimizer& optimizer) {
   check_batch(batch, loss, n_out());
   // Always the optimiser first: two threads must not each hold one of the two.
-  const std::lock_guard<std::mutex> optimizer_lock(optimizer.mutex());
+  const std::lock_guard optimizer_lock(optimizer.mutex());
   const std::unique_lock lock(impl_->mutex);
   const Index steps = static_cast<Index>(optimizer.step_count());
   return impl_->step(batch, nullptr, loss, optimizer, nullptr, steps);
@@ -773,8 +789,8 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
   if (options.batch_size < 1)
     throw std::invalid_argument("batch_size must be at least 1");
   const DefaultFpEnvironment environment;
-  const std::lock_guard<std::mutex> optimizer_lock(optimizer.mutex());
   Impl& impl = *impl_;
+  const typename Impl::Epoch epoch(impl);
   if (options.shuffle) {
     const std::unique_lock lock(impl.mutex);
     impl.order.resize(static_cast<size_t>(data.rows));
@@ -783,7 +799,9 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
   double total = 0.0, divisor = 0.0;
   Index steps = 0;
   for (Index first = 0; first < data.rows; first += options.batch_size, ++steps) {
+    // No lock is held while the caller is asked: that may run anything.
     options.interruption.check();
+    const std::lock_guard optimizer_lock(optimizer.mutex());
     const std::unique_lock lock(impl.mutex);
     const Index rows = std::min(options.batch_size, data.rows - first);
     const int64_t* order = options.shuffle ? impl.order.data() + first : nullptr;
@@ -812,6 +830,7 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
     divisor += share;
   }
   // The last update has no next loss to show that it went too far.
+  const std::lock_guard optimizer_lock(optimizer.mutex());
   const std::unique_lock lock(impl.mutex);
   const Index n = impl.net.n_params;
   if (!kernels<T>().all_finite(impl.params.data(), n, 1, n)) {

@@ -1,12 +1,15 @@
 #include "parallel.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdlib>
 #include <fstream>
 #include <stdexcept>
 #include <string>
 #include <thread>
 
+#include "fastmlp/fork_safety.h"
 #include "fastmlp/fp_environment.h"
 
 #ifdef _OPENMP
@@ -15,24 +18,11 @@
 #if defined(__linux__)
 #include <sched.h>
 #endif
-#if defined(__unix__) || defined(__APPLE__)
-#include <pthread.h>
-#endif
 
 namespace fastmlp {
 namespace {
 
 // --- limits ----------------------------------------------------------------------
-
-std::atomic<bool> forked_child{false};
-
-void watch_forks() {
-#if defined(__unix__) || defined(__APPLE__)
-  static const int registered = pthread_atfork(
-      nullptr, nullptr, [] { forked_child.store(true, std::memory_order_relaxed); });
-  (void)registered;
-#endif
-}
 
 int openmp_limit() {
 #ifdef _OPENMP
@@ -122,14 +112,16 @@ void pause() {
 }  // namespace
 
 int num_threads() {
-  watch_forks();
-  if (forked_child.load(std::memory_order_relaxed)) return 1;
+  if (fork_generation() > 0) return 1;
   const int openmp = openmp_limit();
   const int asked = requested.load(std::memory_order_relaxed);
   if (asked == 0) return std::max(1, std::min(openmp, machine_limit()));
   // OpenMP's limit has changed since: someone (threadpoolctl, say) limits it.
   const bool limited = openmp != openmp_at_request.load(std::memory_order_relaxed);
-  return limited ? std::min(asked, openmp) : asked;
+  // Threads that cannot be made end the process in OpenMP's runtime.
+  constexpr int kAlwaysAllowed = 8, kPerCpu = 4;
+  const int most = std::max(kAlwaysAllowed, kPerCpu * affinity_limit());
+  return std::min({asked, most, limited ? openmp : asked});
 }
 
 void set_num_threads(int n) {

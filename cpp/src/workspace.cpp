@@ -90,8 +90,7 @@ void Workspace<T>::prepare(const NetworkPlan& net, Index n_rows, Index batch_row
       packed[l] = carver.take(packed_right_bound(layer.n_in, layer.n_out));
       packed_transposed[l] = carver.take(packed_right_bound(layer.n_out, layer.n_in));
     }
-    const Index deepest = std::max(net.widest, n_rows);  // the products' longest chain
-    scratch_size_ = left_scratch_size(deepest);
+    scratch_size_ = left_scratch_size(n_rows);
     scratch_ = carver.take(scratch_size_ * threads);
     return carver.used();
   };

@@ -10,7 +10,8 @@
 >>> mlp(x).shape
 (64, 1)
 
-`MLP` is the model; `fastmlp.losses`, `fastmlp.optimizers`, `fastmlp.initializers` and
+`MLP` is the model; `fastmlp.layers` (for the activations, whose names `ACTIVATIONS`
+holds), `fastmlp.losses`, `fastmlp.optimizers`, `fastmlp.initializers` and
 `fastmlp.runtime` say what there is of each, and by which formulas. `fastmlp.reference`
 is all of it again in plain numpy, to read and to compare with.
 """
@@ -25,7 +26,7 @@ except ImportError as _error:
         "this Python: reinstall it."
     ) from _error
 
-from . import initializers, losses, optimizers, runtime
+from . import initializers, layers, losses, optimizers, runtime
 from .callbacks import Callback, EarlyStopping
 from .history import History
 from .layers import Dense
@@ -46,7 +47,8 @@ from .runtime import (
 # The binding's means of making an exception has no place for this.
 DivergenceError.__doc__ = """The loss of a training step is not finite.
 
-The step was not taken: the model stands as the last good one left it.
+`fastmlp.MLP.fit` goes back to its last good state; `fastmlp.MLP.train_step` does not
+take the step.
 """
 
 __all__ = [
@@ -74,6 +76,7 @@ __all__ = [
     "get_num_threads",
     "initializers",
     "isa",
+    "layers",
     "losses",
     "optimizers",
     "runtime",

@@ -321,7 +321,16 @@ def exact(
     *,
     writeable: bool,
 ) -> Array:
-    """Refuse an array that is not right as it is: the caller wants it itself used."""
+    """Refuse an array that is not right as it is: the caller wants it itself used.
+
+    What is returned is the same memory as an array of the base class with this very
+    dtype object, as the core takes nothing else.
+    """
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} must not be a masked array, whose mask would be passed over; "
+            f"got {describe(array)}"
+        )
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{name} must be a numpy array, got {describe(array)}")
     if array.dtype != dtype:
@@ -340,7 +349,8 @@ def exact(
         raise ValueError(f"{name} must be aligned in memory (it is never converted)")
     if writeable and not array.flags.writeable:
         raise ValueError(f"{name} must be writeable, got a read-only array")
-    return array if array.dtype is dtype else array.view(dtype)
+    plain = np.asarray(array)
+    return plain if plain.dtype is dtype else plain.view(dtype)
 
 
 def apart(name: str, array: Array, other_name: str, other: object) -> None:

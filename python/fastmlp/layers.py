@@ -1,4 +1,34 @@
-"""Layer objects, for what a plain width cannot say."""
+"""Layer objects, for what a plain width cannot say, and the activations.
+
+``fastmlp.ACTIVATIONS`` holds the names of the activations h = act(z); all but softmax
+work element by element. Names, formulas and constants are torch's, where it has them.
+
+==============  ======================================================================
+name            h
+==============  ======================================================================
+``identity``    z
+``relu``        max(z, 0); derivative 0 at 0 (Nair & Hinton 2010)
+``leaky_relu``  z for z > 0, else 0.01 z; derivative 0.01 at 0 (Maas et al. 2013)
+``elu``         z for z > 0, else e^z - 1: alpha is 1 (Clevert et al. 2016)
+``selu``        s z for z > 0, else s a (e^z - 1); s = 1.0507009873554805,
+                a = 1.6732632423543772; derivative s a at 0 (Klambauer et al. 2017)
+``gelu``        z Φ(z) = z (1 + erf(z / √2)) / 2 (Hendrycks & Gimpel 2016)
+``gelu_tanh``   z (1 + tanh(√(2 / π) (z + 0.044715 z³))) / 2, an approximation of gelu
+                from the same paper: torch's ``GELU(approximate="tanh")``
+``silu``        z sigmoid(z), also called swish (Hendrycks & Gimpel 2016; Ramachandran
+                et al. 2017)
+``softplus``    log(1 + e^z) (Dugas et al. 2001), with no threshold beyond which it is z
+``softsign``    z / (1 + abs(z)) (Bergstra et al. 2009)
+``sigmoid``     1 / (1 + e^-z)
+``tanh``        tanh(z)
+``sin``         sin(z)
+``cos``         cos(z)
+``exp``         e^z
+``softmax``     e^z_o / Σ_p e^z_p over the last axis, a row's outputs (Bridle 1990)
+==============  ======================================================================
+
+Exponentials are arranged so that none overflows on the way to a result that does not.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +49,8 @@ class Dense:
     n : int
         The width: how many outputs the layer has.
     activation : str, optional
-        Its activation; None takes the model's ``activation``, or its
-        ``output_activation`` for the last layer.
+        Its activation, see `fastmlp.layers`; None takes the model's ``activation``, or
+        its ``output_activation`` for the last layer.
     bias : bool
         Whether there is a b. Stands whatever the model's ``bias`` says.
     init : str, optional

@@ -70,9 +70,15 @@ class Loss:
         pred : (B, O) or (B,)
             Predictions; float32 is computed in float32, all else in float64.
         target : like ``pred``
-            Targets; `CrossEntropy` takes int class labels (B,) as well.
+            Targets; `CrossEntropy` takes int class labels (B,) as well. That targets
+            which are probabilities lie from 0 to 1 is not checked.
         sample_weight : (B,), optional
             Weights of the rows: finite, none negative, not all zero.
+
+        Returns
+        -------
+        float
+            The loss.
 
         Raises
         ------
@@ -97,8 +103,14 @@ class Loss:
     ) -> tuple[float, Array]:
         """Return the loss of predictions and its gradient with respect to them.
 
-        Parameters are those of calling the loss; the gradient has the shape of ``pred``
-        and the dtype it was computed in.
+        Parameters and errors are those of calling the loss.
+
+        Returns
+        -------
+        value : float
+            The loss.
+        grad : ndarray, shape of ``pred``
+            Its gradient, of the dtype it was computed in.
         """
         if sample_weight is None:
             try:
@@ -160,6 +172,11 @@ class MSE(Loss):
     """Squared error, L = r².
 
     As ``torch.nn.MSELoss``: no factor ½ (scikit-learn's MLP has one).
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum"}
+        How rows are put together, see `fastmlp.losses`.
     """
 
     __slots__ = ()
@@ -169,7 +186,13 @@ class MSE(Loss):
 
 
 class MAE(Loss):
-    """Absolute error, L = abs(r), with derivative 0 at 0 (``torch.nn.L1Loss``)."""
+    """Absolute error, L = abs(r), with derivative 0 at 0 (``torch.nn.L1Loss``).
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum"}
+        How rows are put together, see `fastmlp.losses`.
+    """
 
     __slots__ = ()
 
@@ -193,6 +216,13 @@ class Huber(_WithDelta):
     """L = ½ r² for abs(r) ≤ δ, δ (abs(r) - ½ δ) beyond; δ is ``delta`` > 0.
 
     Huber, "Robust estimation of a location parameter", 1964; ``torch.nn.HuberLoss``.
+
+    Parameters
+    ----------
+    delta : float
+        The abs(r) at which the square turns into a straight line, > 0.
+    reduction : {"mean", "sum"}
+        How rows are put together, see `fastmlp.losses`.
     """
 
     __slots__ = ()
@@ -205,6 +235,13 @@ class PseudoHuber(_WithDelta):
     """L = δ² (√(1 + (r / δ)²) - 1); δ is ``delta`` > 0.
 
     Charbonnier et al. 1997: ½ r² near 0 and δ abs(r) far out like `Huber`, but smooth.
+
+    Parameters
+    ----------
+    delta : float
+        The abs(r) around which the square turns into a straight line, > 0.
+    reduction : {"mean", "sum"}
+        How rows are put together, see `fastmlp.losses`.
     """
 
     __slots__ = ()
@@ -219,7 +256,13 @@ class CrossEntropy(Loss):
     As ``torch.nn.CrossEntropyLoss``. The target is either an array of class labels
     0 … O - 1 of any integer dtype, (B,), for which L_b = -log softmax(p_b)[y_b], or of
     class probabilities, (B, O). The softmax is part of the loss: the model's output
-    activation is to be the identity.
+    activation is to be the identity. Probabilities are taken as they are, whether or
+    not they are from 0 to 1 and sum to 1; `fastmlp.MLP.fit` alone checks that.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum"}
+        How rows are put together, see `fastmlp.losses`.
     """
 
     __slots__ = ()
@@ -233,7 +276,13 @@ class BinaryCrossEntropy(Loss):
 
     This is -y log s - (1 - y) log(1 - s) with s = sigmoid(p) without its overflow, as
     ``torch.nn.BCEWithLogitsLoss``. The sigmoid is part of the loss: the model's
-    output activation is to be the identity.
+    output activation is to be the identity. Targets are taken as they are, whether or
+    not they are from 0 to 1; `fastmlp.MLP.fit` alone checks that.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum"}
+        How rows are put together, see `fastmlp.losses`.
     """
 
     __slots__ = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 import sys
 import weakref
 from time import perf_counter
@@ -19,13 +20,24 @@ from .losses import Loss
 from .optimizers import Optimizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Self
 
     import numpy.typing as npt
 
     from ._validate import Array
     from .callbacks import Callback
+
+    # What numpy.random.default_rng takes, but for None.
+    Seed = (
+        int
+        | np.integer[Any]
+        | Sequence[int]
+        | Array
+        | np.random.SeedSequence
+        | np.random.BitGenerator
+        | np.random.Generator
+    )
 
 
 class MLP:
@@ -37,7 +49,8 @@ class MLP:
         The input width, then for each layer its width or a `Dense`. There need be no
         hidden layer.
     activation : str
-        Of hidden layers that do not name their own: one of ``fastmlp.ACTIVATIONS``.
+        Of hidden layers that do not name their own: one of ``fastmlp.ACTIVATIONS``,
+        whose formulas `fastmlp.layers` gives.
     output_activation : str
         Of the last layer.
     init : str
@@ -46,14 +59,15 @@ class MLP:
         Whether the layers given as widths have biases.
     dtype : {"float32", "float64"}
         Of parameters, inputs and outputs.
-    seed : int or numpy.random.Generator, optional
-        Where parameters, and after them the orders of `fit`, are drawn from; None draws
-        from the operating system.
+    seed : int, sequence of int, SeedSequence, BitGenerator or Generator, optional
+        Where parameters, and after them the orders of `fit`, are drawn from: whatever
+        ``numpy.random.default_rng`` takes, bools apart; None draws from the operating
+        system.
 
     Attributes
     ----------
     n_in, n_out : int
-        Widths of input and output.
+        Widths of input and output; read-only, as are the next three.
     n_params : int
         How many parameters there are.
     dtype : numpy.dtype
@@ -79,12 +93,10 @@ class MLP:
     row in a batch and any instruction set.
     """
 
-    n_in: int
-    n_out: int
-    n_params: int
-    dtype: np.dtype[Any]
-    layers: tuple[Dense, ...]
     history: History | None
+
+    _n_in: int
+    _dtype: np.dtype[Any]
 
     def __init__(
         self,
@@ -95,12 +107,12 @@ class MLP:
         init: str = "auto",
         bias: bool = True,
         dtype: npt.DTypeLike = "float32",
-        seed: int | np.random.Generator | None = None,
+        seed: Seed | None = None,
     ) -> None:
         # The architecture, as given (for the representation) and resolved.
         known = _core.ACTIVATIONS
         self._given: dict[str, Any] = {
-            "layers": _layers(layers),
+            "layers": _checked_layers(layers),
             "activation": _validate.choice("activation", activation, known),
             "output_activation": _validate.choice(
                 "output_activation", output_activation, known
@@ -126,7 +138,7 @@ class MLP:
     def _build(self) -> None:
         """Make from ``_given`` all that follows from it; parameters are not drawn."""
         # Layers without gaps.
-        self.n_in, *items = self._given["layers"]
+        self._n_in, *items = self._given["layers"]
         kinds = [self._given["activation"]] * (len(items) - 1)
         kinds.append(self._given["output_activation"])
         layers = []
@@ -138,9 +150,9 @@ class MLP:
             layers.append(
                 Dense(width, (dense and dense.activation) or kind, bias, init)
             )
-        self.layers = tuple(layers)
-        self.n_out = layers[-1].n
-        self.dtype = np.dtype(self._given["dtype"])
+        self._layers = tuple(layers)
+        self._n_out = layers[-1].n
+        self._dtype = np.dtype(self._given["dtype"])
 
         # The size, in Python's integers, which do not overflow.
         widths = [self.n_in, *(layer.n for layer in layers)]
@@ -152,7 +164,7 @@ class MLP:
             raise ValueError(
                 f"layers need {size} parameters, more than can be addressed"
             )
-        self.n_params = size
+        self._n_params = size
 
         # The core, and views of its parameters.
         activations = [str(layer.activation) for layer in layers]
@@ -163,6 +175,33 @@ class MLP:
         self._forward_shape: tuple[int, ...] | None = None
         # What an optimiser keeps of the model it belongs to.
         self._self = weakref.ref(self)
+
+    # The architecture ---------------------------------------------------------------
+
+    @property
+    def n_in(self) -> int:
+        """The width of the input."""
+        return self._n_in
+
+    @property
+    def n_out(self) -> int:
+        """The width of the output."""
+        return self._n_out
+
+    @property
+    def n_params(self) -> int:
+        """How many parameters there are."""
+        return self._n_params
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of parameters, inputs and outputs."""
+        return self._dtype
+
+    @property
+    def layers(self) -> tuple[Dense, ...]:
+        """The layers, nothing left open."""
+        return self._layers
 
     # Parameters ---------------------------------------------------------------------
 
@@ -205,6 +244,12 @@ class MLP:
 
     def load_state_dict(self, state: Mapping[str, npt.ArrayLike]) -> None:
         """Take over parameters that `state_dict` gave, or a ``torch.nn.Sequential``.
+
+        Parameters
+        ----------
+        state : mapping of str to array_like
+            Names and shapes as of `state_dict`, all of them and no others. Arrays are
+            copied, and converted to the model's dtype if need be.
 
         Raises
         ------
@@ -349,6 +394,11 @@ class MLP:
             The function's derivative with respect to the inputs.
         grads : ndarray (n_params,)
             Its derivative with respect to `params`, in their order.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For arrays of a wrong kind or shape.
         """
         result = self._net.vjp(x, dy)
         if result is not NotImplemented:
@@ -399,19 +449,22 @@ class MLP:
         ------
         TypeError, ValueError
             For arrays of a wrong kind or shape, and for labels out of range.
+
+        Notes
+        -----
+        Labels out of range are refused, but the values of x and of other targets are
+        used as they are: `fit` alone checks that they are finite, and that
+        probabilities lie from 0 to 1 and, for `fastmlp.CrossEntropy`, sum to 1.
         """
         try:
             if sample_weight is not None:
                 sample_weight = self._checked_weights(sample_weight)
             result = self._net.value_and_grad(x, y, loss._loss, sample_weight)
         except (AttributeError, TypeError):
-            _check_tools(loss)
-            raise
+            result = NotImplemented
         if result is NotImplemented:
-            batch = self._batch(x, y, loss, sample_weight)
-            result = _validate.answered(
-                self._net.value_and_grad(*batch[:2], loss._loss, batch[2])
-            )
+            call = self._net.value_and_grad
+            result = self._slowly(call, x, y, sample_weight, loss)
         return result
 
     def train_step(
@@ -424,10 +477,18 @@ class MLP:
     ) -> float:
         """Take one step of the optimiser on one batch.
 
-        Parameters are those of `value_and_grad`, and
-
+        Parameters
+        ----------
+        x : (B, n_in)
+            Samples as rows.
+        y : (B, n_out), or (B,) if n_out is 1
+            Targets; for `fastmlp.CrossEntropy` class labels, (B,), as well.
+        loss : Loss
+            Such as ``fm.MSE()``.
         optimizer : Optimizer
             Such as ``fm.Adam()``. It belongs to the first model it trains.
+        sample_weight : (B,), optional
+            Weights of the rows: finite, none negative, not all zero.
 
         Returns
         -------
@@ -439,7 +500,14 @@ class MLP:
         DivergenceError
             If the loss is not finite; the step is not taken.
         TypeError, ValueError
-            As `value_and_grad`, and if the optimiser belongs to another model.
+            For arrays of a wrong kind or shape, for labels out of range, and if the
+            optimiser belongs to another model; nothing has changed then.
+
+        Notes
+        -----
+        Labels out of range are refused, but the values of x and of other targets are
+        used as they are: `fit` alone checks that they are finite, and that
+        probabilities lie from 0 to 1 and, for `fastmlp.CrossEntropy`, sum to 1.
         """
         try:
             if optimizer._owner is not self._self:
@@ -450,15 +518,10 @@ class MLP:
                 x, y, loss._loss, optimizer._optimizer, sample_weight
             )
         except (AttributeError, TypeError):
-            _check_tools(loss, optimizer)
-            raise
+            value = NotImplemented
         if value is NotImplemented:
-            batch = self._batch(x, y, loss, sample_weight)
-            value = _validate.answered(
-                self._net.train_step(
-                    *batch[:2], loss._loss, optimizer._optimizer, batch[2]
-                )
-            )
+            call = self._net.train_step
+            value = self._slowly(call, x, y, sample_weight, loss, optimizer)
         return value
 
     def evaluate(
@@ -468,19 +531,43 @@ class MLP:
         loss: Loss,
         sample_weight: npt.ArrayLike | None = None,
     ) -> float:
-        """Return the loss; parameters are those of `value_and_grad`."""
+        """Return the loss.
+
+        Parameters
+        ----------
+        x : (B, n_in)
+            Samples as rows.
+        y : (B, n_out), or (B,) if n_out is 1
+            Targets; for `fastmlp.CrossEntropy` class labels, (B,), as well.
+        loss : Loss
+            Such as ``fm.MSE()``.
+        sample_weight : (B,), optional
+            Weights of the rows: finite, none negative, not all zero.
+
+        Returns
+        -------
+        float
+            The loss.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For arrays of a wrong kind or shape, and for labels out of range.
+
+        Notes
+        -----
+        Labels out of range are refused, but the values of x and of other targets are
+        used as they are: `fit` alone checks that they are finite, and that
+        probabilities lie from 0 to 1 and, for `fastmlp.CrossEntropy`, sum to 1.
+        """
         try:
             if sample_weight is not None:
                 sample_weight = self._checked_weights(sample_weight)
             value = self._net.evaluate(x, y, loss._loss, sample_weight)
         except (AttributeError, TypeError):
-            _check_tools(loss)
-            raise
+            value = NotImplemented
         if value is NotImplemented:
-            batch = self._batch(x, y, loss, sample_weight)
-            value = _validate.answered(
-                self._net.evaluate(*batch[:2], loss._loss, batch[2])
-            )
+            value = self._slowly(self._net.evaluate, x, y, sample_weight, loss)
         return value
 
     def fit(
@@ -497,7 +584,7 @@ class MLP:
         validation_data: tuple[npt.ArrayLike, ...] | None = None,
         callbacks: Iterable[Callback | Callable[[MLP, History], Any]] = (),
         progress: bool | None = None,
-        seed: int | np.random.Generator | None = None,
+        seed: Seed | None = None,
     ) -> History:
         """Train for some epochs.
 
@@ -510,6 +597,7 @@ class MLP:
             Samples as rows, all finite.
         y : (N, n_out), or (N,) if n_out is 1
             Targets, all finite; for `fastmlp.CrossEntropy` class labels, (N,), as well.
+            Probabilities must lie from 0 to 1 and those of classes sum to 1.
         loss : Loss
             What to minimise, such as ``fm.CrossEntropy()``.
         optimizer : Optimizer
@@ -529,9 +617,10 @@ class MLP:
             Called between epochs, see `fastmlp.Callback`.
         progress : bool, optional
             Show progress on standard error; None does so if that is a terminal.
-        seed : int or numpy.random.Generator, optional
-            The order of samples is a function of the seed and the epoch. An int gives
-            the orders of that seed from its first epoch on. None goes on with the
+        seed : int, sequence of int, SeedSequence, BitGenerator or Generator, optional
+            The order of samples is a function of the seed and the epoch. An int, below
+            2⁶⁴, gives the orders of that seed from its first epoch on; anything else
+            that ``numpy.random.default_rng`` takes draws one. None goes on with the
             model's own: so two fits in a row see different orders, and training for
             6 epochs and then for 4, stored and loaded in between or not, is the same as
             for 10.
@@ -576,7 +665,6 @@ class MLP:
         bar = _progress.start(progress, epochs)
 
         # One native call an epoch; it polls for Ctrl-C itself.
-        tools = (loss._loss, optimizer._optimizer)
         self._net.begin_fit()
         try:
             for epoch in range(epochs):
@@ -585,7 +673,12 @@ class MLP:
                 try:
                     value = _validate.answered(
                         self._net.fit_epoch(
-                            *data[:2], *tools, data[2], batch_size, *order
+                            *data[:2],
+                            loss._loss,
+                            optimizer._optimizer,
+                            data[2],
+                            batch_size,
+                            *order,
                         )
                     )
                 except _core.DivergenceError as error:
@@ -595,7 +688,7 @@ class MLP:
                     self._epochs_done += 1
                 if validation is not None:
                     val_loss = _validate.answered(
-                        self._net.evaluate(*validation[:2], tools[0], validation[2])
+                        self._net.evaluate(*validation[:2], loss._loss, validation[2])
                     )
                     history.val_loss.append(val_loss)
                 history.loss.append(value)
@@ -605,6 +698,7 @@ class MLP:
                 if any(stops):
                     break
         finally:
+            self._net.end_fit()
             bar.close()
         for hook in hooks:
             hook.on_train_end(self, history)
@@ -612,6 +706,23 @@ class MLP:
 
     def _checked_weights(self, sample_weight: object) -> Array:
         return _validate.weights("sample_weight", sample_weight, self.dtype)
+
+    def _slowly(
+        self,
+        call: Callable[..., Any],
+        x: object,
+        y: object,
+        sample_weight: object,
+        *tools: Any,
+    ) -> Any:
+        """Call the core with what it refused at first, converted, or say what is wrong.
+
+        The methods try without any of this, as their arguments nearly always are right.
+        """
+        _check_tools(*tools)
+        rows, target, weight = self._batch(x, y, tools[0], sample_weight)
+        cores = [tools[0]._loss, *(tool._optimizer for tool in tools[1:])]
+        return _validate.answered(call(rows, target, *cores, weight))
 
     def _batch(
         self, x: object, y: object, loss: Loss, sample_weight: object, where: str = ""
@@ -711,11 +822,11 @@ _DEFAULTS = {
 # What _build makes anew, and so is not pickled.
 _DERIVED = frozenset(
     (
-        "layers",
-        "n_in",
-        "n_out",
-        "n_params",
-        "dtype",
+        "_layers",
+        "_n_in",
+        "_n_out",
+        "_n_params",
+        "_dtype",
         "_net",
         "_params",
         "_weights",
@@ -726,7 +837,7 @@ _DERIVED = frozenset(
 )
 
 
-def _layers(layers: object) -> list[int | Dense]:
+def _checked_layers(layers: object) -> list[int | Dense]:
     """Check the argument ``layers``: the input width, then widths or layers."""
     wanted = "layers must be a sequence: the input width, then widths or layers"
     if isinstance(layers, (str, bytes)):
@@ -766,17 +877,33 @@ def _views(
     return tuple(weights), tuple(vectors)
 
 
-def _generator(seed: object) -> np.random.Generator:
-    """Return a generator; ``seed`` may be less than numpy.random.default_rng takes."""
-    if seed is None or isinstance(seed, np.random.Generator):
+def _is_int(value: object) -> bool:
+    """Tell whether something is an int of any kind, a bool or 0-d array among them."""
+    try:
+        operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return True
+
+
+def _generator(seed: Any) -> np.random.Generator:
+    """Return a generator from what numpy.random.default_rng takes, bools apart."""
+    if _is_int(seed) or isinstance(seed, np.bool_):
+        seed = _validate.count("seed", seed, 0)
+    try:
         return np.random.default_rng(seed)
-    return np.random.default_rng(_validate.count("seed", seed, 0))
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            "seed must be an int or a sequence of ints, none negative, a numpy "
+            "SeedSequence, BitGenerator or Generator, or None; got "
+            f"{_validate.describe(seed)}: {error}"
+        ) from None
 
 
 def _key(seed: object) -> int:
     """Return the 64 bits by which epochs are shuffled."""
-    if isinstance(seed, np.random.Generator):
-        return int(seed.integers(2**63))
+    if not _is_int(seed):
+        return int(_generator(seed).integers(2**63))
     key = _validate.count("seed", seed, 0)
     if key >= 2**64:
         raise ValueError(f"seed must be below 2**64, got {key}")

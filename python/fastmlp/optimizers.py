@@ -5,10 +5,10 @@ optimiser. Before all else ``maximize=True`` turns g into -g, then ``weight_deca
 adds λ θ to g (`AdamW`: θ is multiplied by 1 - lr λ instead).
 
 ``eps_mode`` says where ε stands in a denominator made of a mean square v, on which
-libraries disagree: "outside", √v + ε (torch; the default), or "inside", √(v + ε)
-(optax, Keras' RMSprop). `Adam` and `AdamW` know "hat" as well, the form without bias
-correction in the denominator (TensorFlow, scikit-learn; "ε hat" in section 2 of
-Kingma & Ba).
+libraries disagree: "outside", √v + ε (torch; the default), or "inside", √(v + ε), for
+`Adam` and `AdamW` m̂ / √(v̂ + ε). These two know "hat" as well, the form without bias
+correction in the denominator, which Keras, TensorFlow and scikit-learn use ("ε hat" in
+section 2 of Kingma & Ba).
 """
 
 from __future__ import annotations
@@ -585,8 +585,9 @@ class Adam(_Adam):
     maximize : bool
         Ascend instead.
     eps_mode : {"outside", "inside", "hat"}
-        Where ε stands: m̂ / (√v̂ + ε), m̂ / √(v̂ + ε), or
-        lr √(1 - β₂^t) / (1 - β₁^t) · m / (√v + ε).
+        Where ε stands: "outside", m̂ / (√v̂ + ε); "inside", m̂ / √(v̂ + ε); or "hat", a
+        step of lr √(1 - β₂^t) / (1 - β₁^t) · m / (√v + ε), the form of Keras,
+        TensorFlow and scikit-learn.
     """
 
     __slots__ = ()
@@ -616,8 +617,24 @@ class Adam(_Adam):
 class AdamW(_Adam):
     """`Adam` with decoupled weight decay (Loshchilov & Hutter 2019).
 
-    θ ← θ (1 - lr λ) comes first, then Adam's step with a gradient free of λ. Parameters
-    are those of `Adam`.
+    θ ← θ (1 - lr λ) comes first, then Adam's step with a gradient free of λ.
+
+    Parameters
+    ----------
+    lr : float
+        The learning rate, ≥ 0.
+    betas : (float, float)
+        β₁ and β₂, from 0 to below 1.
+    eps : float
+        ε, ≥ 0.
+    weight_decay : float
+        λ, ≥ 0; not added to the gradient, see above.
+    amsgrad : bool
+        Never let the denominator shrink.
+    maximize : bool
+        Ascend instead; the decay is the same.
+    eps_mode : {"outside", "inside", "hat"}
+        Where ε stands, as in `Adam`.
     """
 
     __slots__ = ()

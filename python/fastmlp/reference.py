@@ -2,9 +2,9 @@
 
 Every compiled kernel has a function of the same name here, with the same arguments,
 defaults and side effects, and the small :class:`MLP` below has the interface of
-``fastmlp.MLP``. The code favours the formula over speed, works in the dtype of its
-arrays (float32 or float64) and imports nothing but numpy and the standard library,
-so it can be read, copied and trusted on its own.
+``fastmlp.MLP`` but for what its docstring leaves out. The code favours the formula
+over speed, works in the dtype of its arrays (float32 or float64) and imports nothing
+but numpy and the standard library, so it can be read, copied and trusted on its own.
 
 Conventions: arrays are row-major and rows are samples, ``x (B, I)``, ``w (I, O)``,
 ``b (O,)``, ``h = act(x @ w + b)``. Outputs come first in an argument list; ``dz``
@@ -26,9 +26,10 @@ References
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import numpy as np
@@ -49,9 +50,15 @@ OPTIMIZERS: tuple[str, ...] = ("sgd", "adagrad", "rmsprop", "adam")
 # fmt: on
 
 
+# As in the compiled kernels, infinities and NaN appear where IEEE 754 puts them,
+# without a warning.
+_quiet = np.errstate(all="ignore")
+
+
 # ---------------------------------------------------------------- matrix products
 
 
+@_quiet
 def gemm_nn(
     c: Array, a: Array, b: Array, bias: Array | None = None, accumulate: bool = False
 ) -> None:
@@ -82,6 +89,7 @@ def dense_forward(
     activation_forward(h, h, activation)
 
 
+@_quiet
 def column_sum(out: Array, a: Array) -> None:
     """``out[n]`` = sum of the rows of ``a[m,n]``, added in order."""
     out[...] = 0
@@ -90,10 +98,6 @@ def column_sum(out: Array, a: Array) -> None:
 
 
 # ----------------------------------------------------------- elementary functions
-
-# As in the compiled kernels, infinities and NaN appear where IEEE 754 puts them,
-# without a warning.
-_quiet = np.errstate(all="ignore")
 
 
 def _named(what: str, name: str, table: Mapping[str, _V]) -> _V:
@@ -292,9 +296,19 @@ def _elementwise_loss(
     raise ValueError(f"unknown loss {loss!r}; one of {', '.join(LOSSES)}")
 
 
+def _check_labels(labels: Array, classes: int) -> None:
+    """Refuse what would count from the end, or not at all."""
+    for row in np.flatnonzero((labels < 0) | (labels >= classes)):
+        raise ValueError(
+            f"y: the label {labels[row]} in row {row} is out of range for "
+            f"{classes} classes"
+        )
+
+
 def _cross_entropy(p: Array, target: Array) -> tuple[Array, Array]:
     """``-y log softmax(p)`` and its gradient; labels count as one-hot rows."""
     if target.ndim == 1:
+        _check_labels(target, p.shape[1])
         y = np.zeros_like(p)
         y[np.arange(len(target)), target] = 1
     else:
@@ -363,7 +377,8 @@ def sgd_step(
     """
     g = _gradient(param, grad, weight_decay, maximize)
     if momentum != 0:
-        assert buf is not None
+        if buf is None:
+            raise ValueError("buf must be an array when momentum is not 0")
         buf[...] = g if step == 1 else momentum * buf + (1 - dampening) * g
         g = g + momentum * buf if nesterov else buf
     param -= lr * g
@@ -394,6 +409,8 @@ def rmsprop_step(
     With ``grad_avg`` (centred) the running mean's square is taken off ``v``, clamped at
     0 since rounding can leave it negative. ``momentum_buf`` is None without momentum.
     """
+    if momentum != 0 and momentum_buf is None:
+        raise ValueError("momentum_buf must be an array when momentum is not 0")
     g = _gradient(param, grad, weight_decay, maximize)
     square_avg[...] = alpha * square_avg + (1 - alpha) * g * g
     variance = square_avg
@@ -401,8 +418,7 @@ def rmsprop_step(
         grad_avg[...] = alpha * grad_avg + (1 - alpha) * g
         variance = np.maximum(square_avg - grad_avg * grad_avg, 0)
     direction = g / _denominator(variance, eps, eps_mode)
-    if momentum != 0:
-        assert momentum_buf is not None
+    if momentum != 0 and momentum_buf is not None:
         momentum_buf[...] = momentum * momentum_buf + direction
         direction = momentum_buf
     param -= lr * direction
@@ -518,27 +534,41 @@ class Loss:
     reduction: str = "mean"
 
     def __call__(
-        self, pred: Array, target: Array, sample_weight: Array | None = None
+        self,
+        pred: npt.ArrayLike,
+        target: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None = None,
     ) -> float:
         """Return the loss of predictions ``(B, O)`` or ``(B,)``."""
         return self.value_and_grad(pred, target, sample_weight)[0]
 
+    @_quiet
     def value_and_grad(
-        self, pred: Array, target: Array, sample_weight: Array | None = None
+        self,
+        pred: npt.ArrayLike,
+        target: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None = None,
     ) -> tuple[float, Array]:
         """Return the loss and its derivative by ``pred``, in the shape of ``pred``."""
-        pred = np.asarray(pred)
+        pred, target = np.asarray(pred), np.asarray(target)
         if pred.dtype not in (np.float32, np.float64):
             pred = pred.astype(np.float64)
         rows = pred.reshape(len(pred), -1)
-        target = np.asarray(target)
-        if self.kind != "cross_entropy" or target.ndim == 2:
+        outputs = rows.shape[1]
+        if self.kind == "cross_entropy" and target.ndim == 1:
+            target = target.astype(np.int64, casting="same_kind")  # no floats
+        elif target.shape == rows.shape or (target.shape, outputs) == ((len(rows),), 1):
             target = target.astype(pred.dtype).reshape(rows.shape)
+        else:
+            raise ValueError(f"target of shape {target.shape} for {rows.shape}")
         weight = np.ones(len(rows)) if sample_weight is None else sample_weight
         scale = np.asarray(weight, dtype=np.float64)
+        if scale.shape != (len(rows),):
+            raise ValueError(f"sample_weight of shape {scale.shape} for {rows.shape}")
         if self.reduction == "mean":
-            outputs = 1 if self.kind == "cross_entropy" else rows.shape[1]
-            scale = scale / (scale.sum() * outputs)
+            total = scale.sum() * (1 if self.kind == "cross_entropy" else outputs)
+            # Rows that all weigh nothing, as a batch's may, cost nothing.
+            scale = scale / total if total != 0 else scale
         scale = scale.astype(pred.dtype)
         row_loss, dpred = np.empty_like(scale), np.empty_like(rows)
         loss_rows(dpred, row_loss, rows, target, scale, self.kind, self.delta)
@@ -585,23 +615,37 @@ class Optimizer:
     """
 
     def __post_init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all steps."""
         self.step_count = 0
         self.slots: list[dict[str, Array]] = []
 
     def step(
         self, params: Array | Sequence[Array], grads: Array | Sequence[Array]
     ) -> None:
-        """Update one array, or several, with gradients of the same shapes."""
+        """Update one array, or several, with gradients of the same shapes.
+
+        Raises ValueError, before anything is changed, if they are not as many and of
+        the same shapes as each other and as in the first step.
+        """
         params = [params] if isinstance(params, np.ndarray) else params
         grads = [grads] if isinstance(grads, np.ndarray) else grads
-        if not self.slots:
-            first = self._slots()
-            self.slots = [
-                {name: np.full_like(p, fill) for name, fill in first.items()}
-                for p in params
-            ]
+        first = self._slots()
+        state = self.slots or [
+            {name: np.full_like(p, fill) for name, fill in first.items()}
+            for p in params
+        ]
+        shapes = [p.shape for p in params]
+        if [g.shape for g in grads] != shapes or len(state) != len(shapes):
+            raise ValueError("params and grads must be as many, of the same shapes")
+        for shape, slots in zip(shapes, state, strict=True):
+            if any(slot.shape != shape for slot in slots.values()):
+                raise ValueError("params must have the shapes of the first step")
+        self.slots = state
         self.step_count += 1
-        for param, grad, slots in zip(params, grads, self.slots, strict=True):
+        for param, grad, slots in zip(params, grads, state, strict=True):
             self._update(param, grad, slots)
 
     def _slots(self) -> dict[str, float]:
@@ -617,11 +661,12 @@ class Optimizer:
 class SGD(Optimizer):
     """:func:`sgd_step`."""
 
-    lr: float = 1e-3
+    lr: float
     momentum: float = 0.0
     dampening: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
+    _: KW_ONLY
     maximize: bool = False
 
     def _slots(self) -> dict[str, float]:
@@ -644,6 +689,7 @@ class Adagrad(Optimizer):
     weight_decay: float = 0.0
     initial_accumulator_value: float = 0.0
     eps: float = 1e-10
+    _: KW_ONLY
     maximize: bool = False
     eps_mode: str = "outside"
 
@@ -666,6 +712,7 @@ class RMSprop(Optimizer):
     eps: float = 1e-8
     momentum: float = 0.0
     centered: bool = False
+    _: KW_ONLY
     weight_decay: float = 0.0
     maximize: bool = False
     eps_mode: str = "outside"
@@ -691,6 +738,7 @@ class Adam(Optimizer):
     eps: float = 1e-8
     weight_decay: float = 0.0
     amsgrad: bool = False
+    _: KW_ONLY
     maximize: bool = False
     eps_mode: str = "outside"
     decoupled: ClassVar[bool] = False
@@ -721,31 +769,57 @@ class AdamW(Adam):
 _RELU_LIKE = ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus")
 
 
-def init_weights(
-    rng: np.random.Generator, fan_in: int, fan_out: int, name: str, activation: str
-) -> npt.NDArray[np.float64]:
-    """First weights ``(fan_in, fan_out)`` of a layer [3].
+def initialize(
+    rng: np.random.Generator,
+    weight: Array,
+    bias: Array | None,
+    name: str,
+    activation: str,
+    hidden_activation: str,
+) -> None:
+    """Draw the first ``weight (fan_in, fan_out)`` and then ``bias`` of a layer [3].
 
-    ``name`` is he_normal (standard deviation ``sqrt(2 / fan_in)``), lecun_normal
-    (``sqrt(1 / fan_in)``), glorot_uniform (limit ``sqrt(6 / (fan_in + fan_out))``),
-    zeros, or "auto": he_normal before ReLU-like activations, lecun_normal before selu,
+    Normal with the variance v, or uniform in +-sqrt(3 v), which has it too, where v is
+    ``2 / fan_in`` (he), ``2 / (fan_in + fan_out)`` (glorot) or ``1 / fan_in`` (lecun);
+    biases are 0. "torch" and "sklearn" draw weight and bias from +-``1 / sqrt(fan_in)``
+    and +-``sqrt(f / (fan_in + fan_out))``, f = 2 if the hidden activation is sigmoid,
+    else 6. "orthogonal" is orthonormal rows, or columns if they are fewer (Saxe et al.,
+    2014). "auto" is he_normal before ReLU-like activations, lecun_normal before selu,
     glorot_uniform before the others.
     """
+    fan_in, fan_out = weight.shape
     if name == "auto":
         name = "he_normal" if activation in _RELU_LIKE else "glorot_uniform"
         name = "lecun_normal" if activation == "selu" else name
-    shape = (fan_in, fan_out)
-    if name == "he_normal":
-        return math.sqrt(2 / fan_in) * rng.standard_normal(shape)
-    if name == "lecun_normal":
-        return math.sqrt(1 / fan_in) * rng.standard_normal(shape)
-    if name == "glorot_uniform":
-        variance = 2 / (fan_in + fan_out)
-        limit = math.sqrt(3 * variance)  # U(-a, a) has the variance a^2 / 3
-        return rng.uniform(-limit, limit, shape)
-    if name == "zeros":
-        return np.zeros(shape)
-    raise ValueError(f"unknown init {name!r}")
+    he, glorot, lecun = 2 / fan_in, 2 / (fan_in + fan_out), 1 / fan_in
+    variances = {"he_normal": he, "glorot_normal": glorot, "lecun_normal": lecun}
+    f = 2 if hidden_activation == "sigmoid" else 6
+    limits = {
+        "he_uniform": math.sqrt(3 * he),
+        "glorot_uniform": math.sqrt(3 * glorot),
+        "lecun_uniform": math.sqrt(3 * lecun),
+        "torch": 1 / math.sqrt(fan_in),
+        "sklearn": math.sqrt(f / (fan_in + fan_out)),
+    }
+    if bias is not None:
+        bias[...] = 0
+    if name in variances:
+        weight[...] = math.sqrt(variances[name]) * rng.standard_normal(weight.shape)
+    elif name in limits:
+        limit = limits[name]
+        weight[...] = rng.uniform(-limit, limit, weight.shape)
+        if bias is not None and name in ("torch", "sklearn"):
+            bias[...] = rng.uniform(-limit, limit, bias.shape)
+    elif name == "orthogonal":
+        # Q of A = QR is unique, and uniform over all of them, if R's diagonal is > 0.
+        short, long = sorted(weight.shape)
+        q, r = np.linalg.qr(rng.standard_normal((short, long)).T)
+        q = q * np.sign(np.diag(r))
+        weight[...] = q.T if fan_in <= fan_out else q
+    elif name == "zeros":
+        weight[...] = 0
+    else:
+        raise ValueError(f"unknown init {name!r}")
 
 
 @dataclass(frozen=True)
@@ -766,48 +840,71 @@ class History:
     val_loss: list[float] = field(default_factory=list)
 
 
+_Tape: TypeAlias = list[tuple[Array, Array]]
+
+
 class MLP:
     """Multilayer perceptron ``h_0 = x, h_t = act_t(h_{t-1} @ W_t + b_t)``.
 
-    Arguments and methods are those of ``fastmlp.MLP``, for dense layers.
+    Attributes, arguments and methods are those of ``fastmlp.MLP``; for one seed so are
+    the first parameters and the orders of :meth:`fit`. Left out are ``summary`` and
+    ``repr``, the ``callbacks`` and ``progress`` of fit, the ``metrics`` and ``seconds``
+    of its history, ``state_dict`` and ``load_state_dict`` of optimisers and their
+    belonging to one model. Fewer arguments are checked. A training that diverges stops
+    before the first step whose loss or gradient is not finite, and goes back no
+    further; the parameters after the last step are not looked at.
     """
 
     def __init__(
         self,
-        layers: Sequence[int | Dense],
+        layers: Iterable[int | Dense],
         *,
         activation: str = "relu",
         output_activation: str = "identity",
         init: str = "auto",
         bias: bool = True,
         dtype: npt.DTypeLike = "float32",
-        seed: int | None = None,
+        seed: int | np.random.Generator | None = None,
     ) -> None:
-        n_in, *rest = layers
-        assert isinstance(n_in, int)
-        self.n_in, self.dtype = n_in, np.dtype(dtype)
-        self.layers: list[Dense] = []
+        n_in, *rest = list(layers) or [0]
+        if isinstance(n_in, Dense) or not rest:
+            raise ValueError("layers must be the input width, then at least one layer")
+        self.n_in, self.dtype = int(n_in), np.dtype(dtype)
+        if self.dtype not in (np.float32, np.float64):
+            raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
+        resolved: list[Dense] = []
         for i, spec in enumerate(rest):
             layer = spec if isinstance(spec, Dense) else Dense(spec, bias=bias)
             default = output_activation if i == len(rest) - 1 else activation
             kind = layer.activation or default
             activation_saves(kind)  # raises for an unknown name
-            self.layers.append(replace(layer, activation=kind, init=layer.init or init))
-        self.n_out = self.layers[-1].n
-        widths = [n_in, *(layer.n for layer in self.layers)]
+            resolved.append(replace(layer, activation=kind, init=layer.init or init))
+        self.layers = tuple(resolved)
+        self.n_out = resolved[-1].n
+        widths = [self.n_in, *(layer.n for layer in resolved)]
         self.n_params = 0
-        for fan_in, layer in zip(widths, self.layers, strict=False):
+        for fan_in, layer in zip(widths, resolved, strict=False):
             self.n_params += (fan_in + layer.bias) * layer.n
-        self.params = np.zeros(self.n_params, dtype=self.dtype)
-        self.weights, self.biases = self._views(self.params)
-        rng = np.random.default_rng(seed)
-        for w, layer in zip(self.weights, self.layers, strict=True):
-            fan_in, fan_out = w.shape
-            name, kind = str(layer.init), str(layer.activation)
-            w[...] = init_weights(rng, fan_in, fan_out, name, kind)
-        self._tape: list[tuple[Array, Array]] = []
+        self._set_params(np.zeros(self.n_params, dtype=self.dtype))
 
-    def _views(self, flat: Array) -> tuple[list[Array], list[Array | None]]:
+        # Parameters, then the seed of all orders to come.
+        rng = np.random.default_rng(seed)
+        last_hidden = max(0, len(resolved) - 2)
+        for i, layer in enumerate(resolved):
+            name, kind = str(layer.init), str(layer.activation)
+            hidden = str(resolved[min(i, last_hidden)].activation)
+            initialize(rng, self.weights[i], self.biases[i], name, kind, hidden)
+        self._order_seed = int(rng.integers(2**63))
+        self._epochs_done = 0
+        self.history: History | None = None
+
+    def _set_params(self, params: Array) -> None:
+        self._params = params
+        self.weights, self.biases = self._views(params)
+        # The shape of the last forward's result, and what its backward needs.
+        self._kept: tuple[tuple[int, ...], _Tape] | None = None
+
+    def _views(self, flat: Array) -> tuple[tuple[Array, ...], tuple[Array | None, ...]]:
         """Weights and biases as views of a flat vector W0, b0, W1, b1, ..."""
         weights: list[Array] = []
         biases: list[Array | None] = []
@@ -819,33 +916,76 @@ class MLP:
             biases.append(flat[start : start + layer.n] if layer.bias else None)
             start += layer.n if layer.bias else 0
             fan_in = layer.n
-        return weights, biases
+        return tuple(weights), tuple(biases)
 
-    def forward(self, x: npt.ArrayLike) -> Array:
-        """Return the output for ``x (B, I)`` or ``(I,)``; keep what backward needs."""
-        x = np.asarray(x, dtype=self.dtype)
-        h, self._tape = np.atleast_2d(x), []
+    @property
+    def params(self) -> Array:
+        """All parameters, 1-D, in the order W0, b0, W1, b1, ...: to write into."""
+        return self._params
+
+    def _torch_views(self) -> dict[str, Array]:
+        views = {}
+        for i, (w, b) in enumerate(zip(self.weights, self.biases, strict=True)):
+            views[f"{2 * i}.weight"] = w.T
+            if b is not None:
+                views[f"{2 * i}.bias"] = b
+        return views
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return copies by torch's names, in its layout: ``"0.weight"`` (out, in)."""
+        return {name: np.array(v, order="C") for name, v in self._torch_views().items()}
+
+    def load_state_dict(self, state: Mapping[str, npt.ArrayLike]) -> None:
+        """Take over such copies; ValueError, nothing changed, if they do not fit."""
+        views = self._torch_views()
+        arrays = {name: np.array(v, dtype=self.dtype) for name, v in state.items()}
+        wanted = {name: view.shape for name, view in views.items()}
+        given = {name: array.shape for name, array in arrays.items()}
+        if given != wanted:
+            raise ValueError(f"state must have the shapes {wanted}, got {given}")
+        for name, view in views.items():
+            view[...] = arrays[name]
+
+    def copy(self) -> MLP:
+        """Return an independent copy, ready to go on alike."""
+        return copy.deepcopy(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        views = ("weights", "biases", "_kept")
+        return {name: v for name, v in self.__dict__.items() if name not in views}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._set_params(self._params)
+
+    def _forward(self, x: Array) -> tuple[Array, _Tape]:
+        """Return the output, and for each layer its input and what its act' needs."""
+        h, tape = np.atleast_2d(x), []
         for layer, w, b in zip(self.layers, self.weights, self.biases, strict=True):
             kind = str(layer.activation)
             z = np.empty((len(h), layer.n), dtype=self.dtype)
             gemm_nn(z, h, w, b)
             out = np.empty_like(z)
             activation_forward(out, z, kind)
-            self._tape.append((h, z if activation_saves(kind) == "input" else out))
+            tape.append((h, z if activation_saves(kind) == "input" else out))
             h = out
-        return h[0] if x.ndim == 1 else h
+        return (h[0] if x.ndim == 1 else h), tape
 
-    def backward(self, dy: npt.ArrayLike) -> tuple[Array, Array]:
-        """``(dx, grads)`` of a loss with derivative ``dy`` at the last output.
+    def _backward(
+        self, dy: npt.ArrayLike, shape: tuple[int, ...], tape: _Tape
+    ) -> tuple[Array, Array]:
+        """``(dx, grads)`` by the chain rule.
 
         Per layer, last to first: ``dz = dh * act'``, ``dW = h_in.T @ dz``, ``db`` =
         column sums of dz, ``dh_in = dz @ W.T``.
         """
         dy = np.asarray(dy, dtype=self.dtype)
+        if dy.shape != shape:
+            raise ValueError(f"dy must have the outputs' shape {shape}, got {dy.shape}")
         dh, grads = np.atleast_2d(dy), np.empty_like(self.params)
         dweights, dbiases = self._views(grads)
         for i in reversed(range(len(self.layers))):
-            h_in, saved = self._tape[i]
+            h_in, saved = tape[i]
             dz, dh_in = np.empty_like(dh), np.empty_like(h_in)
             activation_backward(dz, dh, saved, str(self.layers[i].activation))
             gemm_tn(dweights[i], h_in, dz)
@@ -856,10 +996,21 @@ class MLP:
             dh = dh_in
         return (dh[0] if dy.ndim == 1 else dh), grads
 
+    def forward(self, x: npt.ArrayLike) -> Array:
+        """Return the output for ``x (B, I)`` or ``(I,)``; keep what backward needs."""
+        y, tape = self._forward(np.array(x, dtype=self.dtype))
+        self._kept = y.shape, tape
+        return y.copy()  # the tape may hold y itself
+
+    def backward(self, dy: npt.ArrayLike) -> tuple[Array, Array]:
+        """``(dx, grads)`` of a function with derivative ``dy`` at the last output."""
+        if self._kept is None:
+            raise RuntimeError("backward needs a forward before it")
+        return self._backward(dy, *self._kept)
+
     def predict(self, x: npt.ArrayLike, out: Array | None = None) -> Array:
         """Return the output for ``x (B, I)`` or ``(I,)``, in ``out`` if given."""
-        tape, y = self._tape, self.forward(x)
-        self._tape = tape
+        y = self._forward(np.asarray(x, dtype=self.dtype))[0]
         if out is None:
             return y
         out[...] = y
@@ -869,19 +1020,20 @@ class MLP:
 
     def vjp(self, x: npt.ArrayLike, dy: npt.ArrayLike) -> tuple[Array, Array, Array]:
         """``(y, dx, grads)``: forward and backward in one."""
-        y = self.forward(x)
-        return y, *self.backward(dy)
+        y, tape = self._forward(np.asarray(x, dtype=self.dtype))
+        return y, *self._backward(dy, y.shape, tape)
 
     def value_and_grad(
         self,
         x: npt.ArrayLike,
         y: npt.ArrayLike,
         loss: Loss,
-        sample_weight: Array | None = None,
+        sample_weight: npt.ArrayLike | None = None,
     ) -> tuple[float, Array]:
         """Return the loss and its gradient with respect to ``params``."""
-        value, dy = loss.value_and_grad(self.forward(x), np.asarray(y), sample_weight)
-        return value, self.backward(dy)[1]
+        pred, tape = self._forward(np.asarray(x, dtype=self.dtype))
+        value, dy = loss.value_and_grad(pred, y, sample_weight)
+        return value, self._backward(dy, pred.shape, tape)[1]
 
     def train_step(
         self,
@@ -889,10 +1041,19 @@ class MLP:
         y: npt.ArrayLike,
         loss: Loss,
         optimizer: Optimizer,
-        sample_weight: Array | None = None,
+        sample_weight: npt.ArrayLike | None = None,
     ) -> float:
-        """One step of the optimiser; returns the loss before it."""
+        """One step of the optimiser; returns the loss before it.
+
+        Raises FloatingPointError, and takes no step, if the loss or its gradient is not
+        finite.
+        """
         value, grads = self.value_and_grad(x, y, loss, sample_weight)
+        if not (math.isfinite(value) and np.isfinite(grads).all()):
+            raise FloatingPointError(
+                f"training diverged at step {optimizer.step_count + 1}: the loss "
+                f"({value}) or its gradient is not finite"
+            )
         optimizer.step(self.params, grads)
         return value
 
@@ -901,10 +1062,10 @@ class MLP:
         x: npt.ArrayLike,
         y: npt.ArrayLike,
         loss: Loss,
-        sample_weight: Array | None = None,
+        sample_weight: npt.ArrayLike | None = None,
     ) -> float:
         """Return the loss, without a step."""
-        return loss(self.predict(x), np.asarray(y), sample_weight)
+        return loss(self.predict(x), y, sample_weight)
 
     def fit(
         self,
@@ -916,34 +1077,45 @@ class MLP:
         epochs: int,
         batch_size: int,
         shuffle: bool = True,
-        sample_weight: Array | None = None,
-        validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
-        seed: int | None = None,
+        sample_weight: npt.ArrayLike | None = None,
+        validation_data: tuple[npt.ArrayLike, ...] | None = None,
+        seed: int | np.random.Generator | None = None,
     ) -> History:
         """Train on mini-batches without replacement, the last one possibly short.
 
         An epoch's loss is the mean of its batches' weighted by rows (by weight if there
-        are sample weights), or their sum for ``reduction="sum"``.
+        are sample weights), or their sum for ``reduction="sum"``. The orders are those
+        of ``seed`` from its first epoch on; without one they go on with the model's.
         """
         x, y = np.asarray(x), np.asarray(y)
-        seed = (
-            int(np.random.default_rng(seed).integers(2**63)) if seed is None else seed
-        )
-        history, order = History(), np.arange(len(x))
-        for epoch in range(epochs):
+        if loss.kind == "cross_entropy" and y.ndim == 1:
+            _check_labels(y, self.n_out)  # of all batches, before the first step
+        weights = None if sample_weight is None else np.asarray(sample_weight)
+        key, first = self._order_seed, self._epochs_done
+        if isinstance(seed, np.random.Generator):
+            key, first = int(seed.integers(2**63)), 0
+        elif seed is not None:
+            key, first = int(seed), 0
+
+        self.history = history = History()
+        order = np.arange(len(x))
+        for epoch in range(first, first + epochs):
             if shuffle:
-                _shuffle(order, seed, epoch)
+                _shuffle(order, key, epoch)
             values, shares = [], []
             for start in range(0, len(x), batch_size):
                 rows = order[start : start + batch_size]
-                weight = None if sample_weight is None else sample_weight[rows]
+                weight = None if weights is None else weights[rows]
                 values.append(
                     self.train_step(x[rows], y[rows], loss, optimizer, weight)
                 )
                 shares.append(len(rows) if weight is None else weight.sum())
+            if seed is None:
+                self._epochs_done += 1
             total = np.average(values, weights=shares)
             total = total if loss.reduction == "mean" else np.sum(values)
             history.loss.append(float(total))
             if validation_data is not None:
-                history.val_loss.append(self.evaluate(*validation_data, loss))
+                x_val, y_val, *w_val = validation_data
+                history.val_loss.append(self.evaluate(x_val, y_val, loss, *w_val))
         return history

@@ -25,6 +25,11 @@ def set_num_threads(n: int) -> None:
     the whole process. By default OMP_NUM_THREADS, threadpoolctl, the CPU affinity and
     the quota of the control group decide, at each call.
 
+    Parameters
+    ----------
+    n : int
+        The most threads that a call may use, or 0.
+
     Raises
     ------
     TypeError, ValueError
@@ -43,7 +48,18 @@ def get_num_threads() -> int:
 
 @contextmanager
 def threads(n: int) -> Iterator[None]:
-    """``with fm.threads(n):`` is `set_num_threads` for as long as the block runs."""
+    """``with fm.threads(n):`` is `set_num_threads` for as long as the block runs.
+
+    Parameters
+    ----------
+    n : int
+        As of `set_num_threads`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If n is no int, or negative.
+    """
     before = _threads_asked
     set_num_threads(n)
     try:
@@ -70,8 +86,15 @@ def available_isas() -> tuple[str, ...]:
 def use_isa(name: str) -> Iterator[None]:
     """``with fm.use_isa("avx2"):`` uses an instruction set in a block, process-wide.
 
+    Parameters
+    ----------
+    name : str
+        One of `available_isas`.
+
     Raises
     ------
+    TypeError
+        If the name is no str.
     ValueError
         If this build or this CPU lacks it.
     """

@@ -37,6 +37,11 @@ EPSILONS = 16.0
 # Odd sizes, so that the kernels' tails run; big enough for full vector tiles.
 ROWS, N_IN, N_OUT = 37, 53, 41
 
+# What is trained: a step on a batch of the first size is work for several threads, three
+# times what it takes at least; one on a batch of the second is done by the caller alone.
+WIDTHS = (N_IN, 128, 96, 65, N_OUT)
+BATCH_SIZES = (403, 7)
+
 
 def run(report: Callable[[str], object] = print) -> bool:
     """Check all instruction sets; report a line for each of them and each dtype.
@@ -159,13 +164,20 @@ def _calls(
 def _trained_hash(dtype: str, n_threads: int) -> str:
     """Train a small model and return the SHA-256 of its parameters."""
     rng = np.random.default_rng(1)
-    x = rng.standard_normal((400, N_IN)).astype(dtype)
-    y = rng.integers(N_OUT, size=len(x))
-    layers: list[int | Dense] = [N_IN, 64, Dense(48, "gelu"), Dense(33, "silu"), N_OUT]
+    n_in, first, second, third, n_out = WIDTHS
+    layers: list[int | Dense] = [
+        n_in,
+        first,
+        Dense(second, "gelu"),
+        Dense(third, "silu"),
+        n_out,
+    ]
     mlp = MLP(layers, activation="tanh", dtype=dtype, seed=2)
-    # Batches on both sides of the size from which threads share the work.
     with threads(n_threads):
-        for batch_size in (300, 7):
+        for batch_size in BATCH_SIZES:
+            # One batch, and a last one that is shorter.
+            x = rng.standard_normal((batch_size * 5 // 4, n_in)).astype(dtype)
+            y = rng.integers(n_out, size=len(x))
             mlp.fit(
                 x,
                 y,

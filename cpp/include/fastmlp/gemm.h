@@ -36,7 +36,8 @@ constexpr Index packed_right_bound(Index k, Index n) {
   return (n + kWidestPanel - 1) / kWidestPanel * kWidestPanel * k;
 }
 
-// Elements of scratch that gemm_blocked wants to pack its left operand.
+// Elements of scratch that gemm_blocked wants to pack its left operand, if that has its
+// rows side by side (rs == 1: a transpose) and not its columns; else it wants none.
 Index left_scratch_size(Index k);
 
 template <class T>

@@ -2,8 +2,8 @@
 // kernels below (one instruction set each). Every slot is single-threaded, allocates
 // nothing and throws nothing. Results do not depend on the instruction set: see each
 // slot's order of operations. Nothing may alias unless a slot says so; any alignment is
-// fine; sizes of zero are fine. Elements beyond the stated sizes are neither read nor
-// written.
+// fine; sizes of zero are fine, but for n in softmax and cross_entropy. Elements beyond
+// the stated sizes are neither read nor written.
 #pragma once
 
 #include "fastmlp/types.h"

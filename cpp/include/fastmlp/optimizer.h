@@ -3,11 +3,11 @@
 #pragma once
 
 #include <array>
-#include <mutex>
 #include <variant>
 #include <vector>
 
 #include "fastmlp/aligned_buffer.h"
+#include "fastmlp/fork_safety.h"
 #include "fastmlp/types.h"
 
 namespace fastmlp {
@@ -80,13 +80,13 @@ class Optimizer {
   std::vector<AnySlots>& state() { return state_; }
 
   // Held through a step by whoever makes it.
-  std::mutex& mutex() { return mutex_; }
+  OptimizerMutex& mutex() { return mutex_; }
 
  private:
   OptimizerConfig config_;
   int64_t step_count_ = 0;
   std::vector<AnySlots> state_;
-  std::mutex mutex_;
+  OptimizerMutex mutex_;
 };
 
 }  // namespace fastmlp

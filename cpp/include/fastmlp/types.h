@@ -5,6 +5,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+// Both would break the promise of the same bits everywhere.
+#if defined(__FAST_MATH__)
+#error "fastmlp must not be compiled with -ffast-math or -Ofast"
+#endif
+#if defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ != 0
+#error "fastmlp needs a target that computes in the type of the operands (no x87)"
+#endif
+
 namespace fastmlp {
 
 using Index = ptrdiff_t;

@@ -82,8 +82,8 @@ FASTMLP_INLINE Vec<T> keep(PartialVector<T> io, Vec<T> x) {
   return select(io.load(ones) > zero, x, zero);
 }
 
-// The largest element of a row; NaN if there is one only when it comes last, so callers
-// must let NaN through by other means. Independent of order but for the sign of zero.
+// The largest element of a row of n >= 1. NaN is passed over except in first place, so
+// callers must let it through by other means. Independent of order but for the sign of zero.
 template <class T>
 FASTMLP_INLINE T row_max(const T* x, Index n) {
   using V = Vec<T>;

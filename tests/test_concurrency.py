@@ -1,0 +1,161 @@
+"""Threads, forks, signals and callbacks that get in each other's way.
+
+Nothing here may hang, crash or mix up what belongs to different fits.
+"""
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import fastmlp as fm
+
+LAYERS = [64, 128, 8]
+OPTIONS = {"loss": fm.MSE(), "batch_size": 100, "progress": False}
+
+
+def data(rows):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((rows, LAYERS[0])).astype(np.float32)
+    return x, rng.standard_normal((rows, LAYERS[-1])).astype(np.float32)
+
+
+def model():
+    return fm.MLP(LAYERS, activation="tanh", seed=0)
+
+
+class Fitting:
+    """A fit that goes on in another thread until the block ends."""
+
+    def __init__(self, mlp, opt):
+        self.started, self.stop = threading.Event(), threading.Event()
+        x, y = data(2000)
+
+        def watch(mlp, history):
+            self.started.set()
+            return self.stop.is_set()
+
+        options = {**OPTIONS, "epochs": 10**6, "callbacks": [watch]}
+        self.thread = threading.Thread(
+            target=mlp.fit, args=(x, y), kwargs={**options, "optimizer": opt}
+        )
+
+    def __enter__(self):
+        self.thread.start()
+        assert self.started.wait(30)
+
+    def __exit__(self, *error):
+        self.stop.set()
+        self.thread.join()
+
+
+MAKERS = {
+    "sgd": lambda: fm.SGD(lr=1e-3),
+    "momentum": lambda: fm.SGD(lr=1e-3, momentum=0.9),
+    "adagrad": fm.Adagrad,
+    "adam": fm.Adam,
+    "amsgrad": lambda: fm.Adam(amsgrad=True),
+}
+
+
+@pytest.mark.parametrize("second", MAKERS)
+@pytest.mark.parametrize("first", MAKERS)
+def test_one_fit_after_another_with_any_optimisers(first, second):
+    """What the first fit kept to go back to is not the second one's."""
+    x, y = data(200)
+    mlp = model()
+    for name in (first, second):
+        mlp.fit(x, y, optimizer=MAKERS[name](), epochs=2, **OPTIONS)
+    assert np.isfinite(mlp.params).all()
+
+
+def test_a_second_fit_of_one_model_is_refused():
+    mlp = model()
+    x, y = data(300)
+    with Fitting(mlp, fm.Adam()):
+        with pytest.raises(RuntimeError, match="another fit of this model"):
+            mlp.fit(x, y, optimizer=fm.SGD(lr=1e-3), epochs=1, **OPTIONS)
+    mlp.fit(x, y, optimizer=fm.SGD(lr=1e-3), epochs=1, **OPTIONS)
+
+
+def test_a_fit_within_a_callback_is_refused():
+    mlp, (x, y) = model(), data(300)
+
+    def again(mlp, history):
+        mlp.fit(x, y, optimizer=fm.SGD(lr=1e-3), epochs=1, **OPTIONS)
+
+    with pytest.raises(RuntimeError, match="another fit of this model"):
+        mlp.fit(x, y, optimizer=fm.Adam(), epochs=2, callbacks=[again], **OPTIONS)
+    assert len(mlp.history) == 1
+
+
+def test_an_optimiser_may_be_handled_while_it_works():
+    mlp, opt = model(), fm.Adam()
+    with Fitting(mlp, opt):
+        for i in range(200):
+            opt.lr = 1e-3 / (i + 1)
+            assert opt.state_dict()["step"] >= 0
+            opt.reset()
+    assert np.isfinite(mlp.params).all()
+
+
+def test_state_loaded_in_a_callback_is_used():
+    mlp, opt, (x, y) = model(), fm.SGD(lr=0.0), data(300)
+    state = fm.SGD(lr=0.1).state_dict()
+    before = mlp.params.copy()
+    options = {**OPTIONS, "callbacks": [lambda m, h: opt.load_state_dict(state)]}
+    mlp.fit(x, y, optimizer=opt, epochs=2, **options)
+    assert (mlp.params != before).any()
+    assert opt.lr == 0.1
+
+
+def test_backward_does_not_mix_parameters_of_two_times():
+    mlp, (x, y) = model(), data(10)
+    mlp.forward(x)
+    mlp.train_step(x, y, fm.MSE(), fm.Adam())
+    with pytest.raises(RuntimeError, match="forward"):
+        mlp.backward(y)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_forked_during_training_works():
+    mlp, opt, (x, y) = model(), fm.Adam(), data(100)
+    with Fitting(mlp, opt):
+        for _ in range(5):
+            time.sleep(0.01)
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(20)  # a child that hangs is killed by it
+                mlp(x)
+                opt.reset()
+                mlp.fit(x, y, optimizer=opt, epochs=1, **OPTIONS)
+                os._exit(0)
+            _, status = os.waitpid(pid, 0)
+            assert status == 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers")
+def test_a_signal_handler_may_train():
+    """Handlers run between two steps, where the model and optimiser are free."""
+    mlp, opt, (x, y) = model(), fm.Adam(), data(2000)
+    losses = []
+
+    def handler(number, frame):
+        losses.append(mlp.train_step(x[:10], y[:10], fm.MSE(), opt))
+
+    def until_handled(mlp, history):
+        return bool(losses)
+
+    old = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        options = {**OPTIONS, "epochs": 10**5, "callbacks": [until_handled]}
+        mlp.fit(x, y, optimizer=opt, **options)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+    assert np.isfinite(losses).all()
