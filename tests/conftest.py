@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import fastmlp as fm
 import numpy as np
 import pytest
+from fastmlp import _core
 
 # Sizes around the widths of vectors and register tiles: 1 lane to several vectors,
 # each with its neighbours, so that every tail is taken.
@@ -55,6 +57,36 @@ TOLERANCE = {
         "times the third derivative; 1e-6 leaves room for steep functions",
     ),
 }
+
+
+# Work that is to run in threads is this far above what the core takes them for, so that
+# a change of that threshold does not quietly turn a test of threads into one without.
+MARGIN = 3.0
+# No register tile, the least that a thread gets, has more rows.
+TILE_ROWS = 16
+
+
+def assert_threaded(flops: float, rows: int) -> None:
+    """Check that the number of threads now set would share this work, by far."""
+    wanted = fm.get_num_threads() if fm.build_info()["openmp"] else 1
+    parts = rows // TILE_ROWS
+    assert parts >= wanted
+    assert _core.threads_for_work(flops / MARGIN, parts) == wanted
+
+
+def inference_flops(widths: list[int], rows: int) -> float:
+    """Operations of `predict` and `evaluate` as the core counts them."""
+    return 2.0 * rows * sum(a * b for a, b in pairwise(widths))
+
+
+def training_flops(widths: list[int], rows: int) -> float:
+    """The same of a pass forward, back, or both."""
+    return 3 * inference_flops(widths, rows)
+
+
+def thread_counts(isa: str) -> tuple[int, ...]:
+    """Numbers of threads to compare; few where the instruction set is slow."""
+    return (1, 3) if isa == "scalar" else (1, 2, 3, 7)
 
 
 def pytest_make_parametrize_id(config: object, val: object, argname: str) -> str | None:

@@ -5,15 +5,17 @@ python/fastmlp -> cpp/bindings -> cpp (mlp -> layers -> gemm -> kernel table) <-
 """
 
 import ast
+import importlib.metadata
 import inspect
 import re
 import sys
+import types
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import fastmlp as fm
 import pytest
-from fastmlp import _core, reference
+from fastmlp import _core
 
 ROOT = Path(__file__).parents[1]
 CPP = ROOT / "cpp"
@@ -26,9 +28,10 @@ def cpp_files(folder: Path) -> list[Path]:
 
 
 def includes(path: Path) -> set[str]:
-    return set(
-        re.findall(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', path.read_text(), re.M)
-    )
+    found = re.findall(r"^\s*#\s*include\b\s*(\S*)", path.read_text(), re.M)
+    # Nothing hidden behind a macro.
+    assert all(re.fullmatch(r'<[^<>"]+>|"[^<>"]+"', i) for i in found), found
+    return {i[1:-1] for i in found}
 
 
 def code(path: Path) -> str:
@@ -42,8 +45,100 @@ def test_there_is_something_to_check() -> None:
     assert len(list(PACKAGE.glob("*.py"))) > 5
 
 
+def known_as(path: Path) -> str:
+    """What a header is included as; for a source file, its name."""
+    where = path.relative_to(CPP)
+    return str(PurePosixPath(*where.parts[1 if where.parts[0] == "include" else -1 :]))
+
+
+# Files of the core, lowest first, and which of the project's headers each may include.
+TYPES = "fastmlp/types.h"
+TABLE = "fastmlp/kernel_table.h"
+BUFFER = "fastmlp/aligned_buffer.h"
+MAY_INCLUDE = {
+    TYPES: set(),
+    TABLE: {TYPES},
+    BUFFER: {TYPES},
+    "fastmlp/fp_environment.h": set(),
+    "fastmlp/fork_safety.h": set(),
+    "fork_safety.cpp": {"fastmlp/fork_safety.h"},
+    "fastmlp/threads.h": {TYPES},
+    "fastmlp/random.h": {TYPES},
+    "random.cpp": {"fastmlp/random.h"},
+    "fastmlp/isa.h": {TYPES},
+    "isa.cpp": {"fastmlp/isa.h", TABLE},
+    "parallel.h": {"fastmlp/threads.h", TYPES},
+    "parallel.cpp": {
+        "parallel.h",
+        "fastmlp/fork_safety.h",
+        "fastmlp/fp_environment.h",
+    },
+    "fastmlp/gemm.h": {TABLE, TYPES},
+    "gemm.cpp": {"fastmlp/gemm.h", BUFFER, "parallel.h"},
+    "fastmlp/loss.h": {TYPES},
+    "loss.cpp": {"fastmlp/loss.h", BUFFER, TABLE, "parallel.h"},
+    "fastmlp/optimizer.h": {BUFFER, "fastmlp/fork_safety.h", TYPES},
+    "optimizer.cpp": {"fastmlp/optimizer.h", TABLE},
+    # The network's public face says what its layers are; the plan of memory is made
+    # from that, and the network itself from the plan.
+    "fastmlp/mlp.h": {"fastmlp/loss.h", "fastmlp/optimizer.h", TYPES},
+    "workspace.h": {BUFFER, TABLE, "fastmlp/mlp.h"},
+    "workspace.cpp": {"workspace.h", "fastmlp/gemm.h"},
+    "mlp.cpp": {
+        "fastmlp/mlp.h",
+        "fastmlp/fork_safety.h",
+        "fastmlp/fp_environment.h",
+        "fastmlp/gemm.h",
+        "fastmlp/random.h",
+        "parallel.h",
+        "workspace.h",
+    },
+}
+
+
+def may_include(path: Path) -> set[str]:
+    """The project's headers that a file may include."""
+    where = path.relative_to(CPP).parts
+
+    def headers(*folder: str) -> set[str]:
+        files = cpp_files(CPP.joinpath(*folder))
+        return {known_as(p) for p in files if p.suffix == ".h"}
+
+    if where[0] == "bindings":
+        # The public headers; to share out an update among threads, one more.
+        team = {"parallel.h"} if path.name == "bind_optimizer.cpp" else set()
+        return headers("bindings") | headers("include") | team
+    if where[:2] == ("src", "simd"):
+        return headers("src", "simd") | {TYPES}
+    if where[:2] == ("src", "kernels"):
+        return headers("src", "kernels") | {"simd.h", TYPES, TABLE}
+    return MAY_INCLUDE[known_as(path)]
+
+
+def test_the_table_of_includes_is_the_core() -> None:
+    placed = {
+        known_as(p)
+        for p in cpp_files(CPP)
+        if p.relative_to(CPP).parts[0] != "bindings"
+        and p.parent.name not in {"kernels", "simd"}
+    }
+    assert placed == MAY_INCLUDE.keys()
+
+
 @pytest.mark.parametrize("path", cpp_files(CPP), ids=lambda p: str(p.relative_to(CPP)))
-def test_includes_point_downwards(path: Path) -> None:
+def test_files_include_what_they_may(path: Path) -> None:
+    ours = {known_as(p) for p in cpp_files(CPP)}
+    for include in includes(path):
+        parts = PurePosixPath(include).parts
+        assert not {"..", ".", "tests", "bench"} & set(parts), include
+        # The last part alone gives away a file by another path than its own.
+        quoted = f'"{include}"' in path.read_text()
+        if quoted or parts[0] == "fastmlp" or {include, parts[-1]} & ours:
+            assert include in may_include(path), include
+
+
+@pytest.mark.parametrize("path", cpp_files(CPP), ids=lambda p: str(p.relative_to(CPP)))
+def test_tools_stay_in_their_places(path: Path) -> None:
     found = includes(path)
     text = code(path)
     where = path.relative_to(CPP).parts
@@ -94,33 +189,102 @@ def test_no_fast_math() -> None:
     assert "-ffp-contract=off" in (ROOT / "CMakeLists.txt").read_text()
 
 
-def imported(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield "." * node.level + (node.module or "")
-            if node.level:
-                yield from (f".{alias.name}" for alias in node.names)
+# Modules of the package: each imports from lower ranks only, the reference from none.
+RANK = {
+    "_core": 0,
+    "_validate": 0,
+    "reference": 0,
+    "initializers": 1,
+    "losses": 1,
+    "optimizers": 1,
+    "history": 1,
+    "runtime": 1,
+    "layers": 2,
+    "callbacks": 3,
+    "progress": 3,
+    "mlp": 4,
+    "__init__": 5,
+    "selfcheck": 6,
+    "__main__": 7,
+}
+# Other packages: numpy, and in one place one that is used if it is there.
+PACKAGES = {"progress": {"numpy", "tqdm"}}
 
 
-def test_reference_imports_numpy_alone() -> None:
-    names = {name.split(".")[0] for name in imported(PACKAGE / "reference.py")}
-    assert names <= {"numpy", "__future__", *sys.stdlib_module_names}
+def for_types_only(tree: ast.Module) -> set[ast.AST]:
+    """Everything inside ``if TYPE_CHECKING:``, which no program runs."""
+    return {
+        inside
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If)
+        and isinstance(node.test, ast.Name)
+        and node.test.id == "TYPE_CHECKING"
+        for statement in node.body
+        for inside in ast.walk(statement)
+    }
 
 
-def test_only_the_self_check_imports_the_reference() -> None:
-    for path in PACKAGE.glob("*.py"):
-        if path.name not in {"reference.py", "selfcheck.py"}:
-            assert ".reference" not in set(imported(path)), path.name
+def imported(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
+    """Names of modules; those of the package start with a dot, without its name."""
+
+    def relative(module: str, name: str = "") -> str:
+        for candidate in (module.split(".")[0], name):
+            if candidate:
+                return "." + (candidate if candidate in RANK else "__init__")
+        return ".__init__"
+
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            package, _, module = alias.name.partition(".")
+            yield relative(module) if package == "fastmlp" else package
+        return
+    package, _, module = (node.module or "").partition(".")
+    if node.level:
+        assert node.level == 1, "above the package"
+        package, module = "fastmlp", node.module or ""
+    for alias in node.names:
+        yield relative(module, alias.name) if package == "fastmlp" else package
+
+
+def test_every_module_has_its_rank() -> None:
+    found = {p.stem for p in PACKAGE.glob("*.py")}
+    found |= {p.name for p in PACKAGE.iterdir() if list(p.glob("*.pyi"))}
+    assert found == RANK.keys()
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda p: p.stem)
+def test_imports_point_downwards(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    types_only = for_types_only(tree)
+    allowed = PACKAGES.get(path.stem, {"numpy"}) | set(sys.stdlib_module_names)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name | ast.Attribute):
+            name = node.id if isinstance(node, ast.Name) else node.attr
+            assert name not in {"import_module", "__import__"}
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        for name in imported(node):
+            if not name.startswith("."):
+                assert name in allowed, name
+            elif name == ".reference":
+                assert path.stem == "selfcheck"
+            elif node not in types_only:
+                assert RANK[name[1:]] < RANK[path.stem], name
+            assert path.stem != "reference" or not name.startswith("."), name
 
 
 def stub_functions(path: Path) -> dict[str, list[str]]:
-    """Name -> argument names of functions, and `Class.method` of classes' methods."""
+    """Name -> arguments of functions, and `Class.method` of classes' methods.
+
+    An argument is its name, with " = " and the default if there is one.
+    """
 
     def arguments(node: ast.FunctionDef) -> list[str]:
-        args = node.args
-        return [a.arg for a in args.posonlyargs + args.args + args.kwonlyargs]
+        assert not node.args.posonlyargs + node.args.kwonlyargs
+        names = [a.arg for a in node.args.args]
+        defaults = [f" = {ast.unparse(d)}" for d in node.args.defaults]
+        without = len(names) - len(defaults)
+        return [a + b for a, b in zip(names, [""] * without + defaults, strict=True)]
 
     found: dict[str, list[str]] = {}
     for node in ast.parse(path.read_text()).body:
@@ -134,7 +298,7 @@ def stub_functions(path: Path) -> dict[str, list[str]]:
 
 
 def compiled_functions(module: object, prefix: str = "") -> dict[str, list[str]]:
-    """The same of the extension, argument names from pybind11's signature lines."""
+    """The same of the extension, arguments from pybind11's signature lines."""
     found: dict[str, list[str]] = {}
     for name, value in vars(module).items():
         if inspect.isclass(value) and not issubclass(value, BaseException):
@@ -149,8 +313,25 @@ def compiled_functions(module: object, prefix: str = "") -> dict[str, list[str]]
             # A comma between arguments is followed by a name and a colon, or by stars.
             parts = re.split(r", (?=\*{0,2}\w+(?::|$))", inside) if inside else []
             # pybind11 always calls keyword arguments "kwargs": no name to compare.
-            found[prefix + name] = [p.split(":")[0] for p in parts if p[0] != "*"]
+            found[prefix + name] = [
+                p.split(":")[0] + "".join(p.partition(" = ")[1:])
+                for p in parts
+                if p[0] != "*"
+            ]
     return found
+
+
+def stub_names(path: Path) -> set[str]:
+    """What a stub says is in the module, but for what is private."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.AnnAssign):
+            names.add(ast.unparse(node.target))
+        elif isinstance(node, ast.ImportFrom) and node.module is None:
+            names |= {str(alias.asname) for alias in node.names}
+    return {n for n in names if not n.startswith("_") or n == "__version__"}
 
 
 @pytest.mark.parametrize(
@@ -158,21 +339,18 @@ def compiled_functions(module: object, prefix: str = "") -> dict[str, list[str]]
     [(_core, "__init__.pyi"), (_core.kernels, "kernels.pyi")],
     ids=["_core", "_core.kernels"],
 )
-def test_stubs_equal_the_module(module: object, stub: str) -> None:
+def test_stubs_equal_the_module(module: types.ModuleType, stub: str) -> None:
     assert stub_functions(STUBS / stub) == compiled_functions(module)
-
-
-def test_reference_has_the_kernels_signatures() -> None:
-    for name, arguments in compiled_functions(_core.kernels).items():
-        signature = inspect.signature(getattr(reference, name))
-        assert list(signature.parameters) == arguments, name
+    public = {n for n in vars(module) if not n.startswith("_") or n == "__version__"}
+    assert stub_names(STUBS / stub) == public
 
 
 def test_version_is_said_once() -> None:
     text = (ROOT / "pyproject.toml").read_text()
     found = re.search(r'^version = "(.+)"$', text, re.M)
     assert found
-    assert fm.__version__ == found[1] == fm.build_info()["version"]
+    said = {fm.__version__, _core.__version__, fm.build_info()["version"]}
+    assert said | {importlib.metadata.version("fastmlp")} == {found[1]}
 
 
 def test_nothing_left_behind() -> None:

@@ -8,10 +8,9 @@ import signal
 import threading
 import time
 
+import fastmlp as fm
 import numpy as np
 import pytest
-
-import fastmlp as fm
 
 LAYERS = [64, 128, 8]
 OPTIONS = {"loss": fm.MSE(), "batch_size": 100, "progress": False}
@@ -75,9 +74,9 @@ def test_one_fit_after_another_with_any_optimisers(first, second):
 def test_a_second_fit_of_one_model_is_refused():
     mlp = model()
     x, y = data(300)
-    with Fitting(mlp, fm.Adam()):
-        with pytest.raises(RuntimeError, match="another fit of this model"):
-            mlp.fit(x, y, optimizer=fm.SGD(lr=1e-3), epochs=1, **OPTIONS)
+    refused = pytest.raises(RuntimeError, match="another fit of this model")
+    with Fitting(mlp, fm.Adam()), refused:
+        mlp.fit(x, y, optimizer=fm.SGD(lr=1e-3), epochs=1, **OPTIONS)
     mlp.fit(x, y, optimizer=fm.SGD(lr=1e-3), epochs=1, **OPTIONS)
 
 

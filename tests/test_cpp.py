@@ -3,6 +3,7 @@
 Warnings are errors in this build, so it is also where they are looked for.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -15,8 +16,15 @@ ROOT = Path(__file__).parents[1]
 
 
 def run(*command: str | Path) -> str:
+    # CMake and Ninja may be installed next to a Python that nobody has activated. The
+    # link to that Python is not followed: what it points to has other neighbours.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, check=False
+        [str(part) for part in command],
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return done.stdout

@@ -151,6 +151,14 @@ def test_an_explicit_seed_starts_its_orders_anew():
     np.testing.assert_array_equal(trained(fit_seed=rng), first)
     assert (trained(fit_seed=rng) != first).any()
     assert (trained(fit_seed=2**64 - 1) != trained(fit_seed=2**32 - 1)).any()
+    # Whatever else makes a generator draws a seed as that one does.
+    for seed in ((1, 2), np.random.SeedSequence(3)):
+        drawn = int(np.random.default_rng(seed).integers(2**63))
+        np.testing.assert_array_equal(
+            trained(fit_seed=seed), trained(fit_seed=drawn), strict=True
+        )
+    bits = np.random.PCG64(4)
+    assert (trained(fit_seed=bits) != trained(fit_seed=bits)).any()
 
 
 def test_epochs_have_different_orders():
@@ -394,6 +402,8 @@ BAD_OPTIONS = [
     ({"seed": -1}, ValueError, "^seed must be at least 0"),
     ({"seed": 2**64}, ValueError, r"^seed must be below 2\*\*64"),
     ({"seed": 0.5}, TypeError, "^seed must be an int"),
+    ({"seed": True}, TypeError, "^seed must be an int"),
+    ({"seed": [3, -1]}, ValueError, "^seed must be an int.*none negative"),
     ({"validation_data": 3}, TypeError, r"^validation_data must be \(x, y\)"),
     ({"validation_data": (1, 2, 3, 4)}, TypeError, "^validation_data must be"),
     ({"validation_data": np.ones((2, 3))}, TypeError, "^validation_data must be"),

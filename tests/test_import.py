@@ -1,7 +1,5 @@
 """What ``import fastmlp`` loads, exports and says if it cannot."""
 
-import ast
-import importlib.metadata
 import json
 import pathlib
 import subprocess
@@ -9,8 +7,6 @@ import sys
 import types
 
 import fastmlp as fm
-import pytest
-from fastmlp import _core
 
 PACKAGE = pathlib.Path(fm.__file__).parent
 
@@ -60,11 +56,6 @@ def test_everything_exported_is_documented():
         assert getattr(fm, name).__doc__, name
 
 
-def test_version():
-    assert fm.__version__ == _core.__version__ == fm.build_info()["version"]
-    assert importlib.metadata.version("fastmlp") == fm.__version__
-
-
 def test_a_missing_core_is_explained():
     code = "import sys; sys.modules['fastmlp._core'] = None; import fastmlp"
     run = python(code)
@@ -72,40 +63,6 @@ def test_a_missing_core_is_explained():
     last = run.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: fastmlp's compiled core")
     assert "pip install" in last
-
-
-def stub(name):
-    """The public names of a stub: each with those of its members, if it is a class."""
-    names = {}
-    for node in ast.parse((PACKAGE / "_core" / name).read_text()).body:
-        if isinstance(node, ast.FunctionDef):
-            names[node.name] = None
-        elif isinstance(node, ast.AnnAssign):
-            names[node.target.id] = None
-        elif isinstance(node, ast.ImportFrom) and node.module is None:
-            names |= {alias.asname: None for alias in node.names}
-        elif isinstance(node, ast.ClassDef):
-            members = {m.name for m in node.body if isinstance(m, ast.FunctionDef)}
-            names[node.name] = {m for m in members if not m.startswith("_")}
-    return {
-        k: v for k, v in names.items() if not k.startswith("_") or k == "__version__"
-    }
-
-
-def public(thing):
-    return {name for name in vars(thing) if not name.startswith("_")}
-
-
-@pytest.mark.parametrize(
-    ("name", "module"), [("__init__.pyi", _core), ("kernels.pyi", _core.kernels)]
-)
-def test_stubs_are_the_module(name, module):
-    names = stub(name)
-    assert names.keys() - {"__version__"} == public(module)
-    for cls, members in names.items():
-        if members is not None:
-            found = public(getattr(module, cls))
-            assert members == found - public(FloatingPointError)
 
 
 def test_the_package_is_typed():

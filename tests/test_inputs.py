@@ -380,6 +380,31 @@ def test_out_is_written_in_place():
     np.testing.assert_array_equal(row, wanted[0])
 
 
+def test_out_of_a_subclass_is_written_in_place(tmp_path):
+    mlp, x = model(), small_ints(ROWS, N_IN)
+    wanted = mlp(x)
+    path = tmp_path / "out"
+    places = [
+        np.memmap(path, "float32", "w+", shape=wanted.shape),
+        np.zeros_like(wanted).view(np.recarray),
+        np.zeros_like(wanted).view(np.matrix),
+    ]
+    for out in places:
+        for given in (x, x.tolist()):
+            out[...] = 0
+            assert mlp(given, out=out) is out
+            np.testing.assert_array_equal(np.asarray(out), wanted)
+    places[0].flush()
+    np.testing.assert_array_equal(np.fromfile(path, "float32"), wanted.ravel())
+    # What is refused of arrays is refused of these.
+    square = fm.MLP([4, 4])
+    place = np.memmap(path, "float32", "r+", shape=(4, 4))
+    with pytest.raises(ValueError, match=r"^out must not overlap x"):
+        square(place, out=place)
+    with pytest.raises(ValueError, match=r"^out must be writeable"):
+        mlp(x, out=np.memmap(path, "float32", "r", shape=wanted.shape))
+
+
 def test_bad_out():
     mlp, x = model(), small_ints(ROWS, N_IN)
     right = np.zeros((ROWS, N_OUT), "float32")
@@ -395,9 +420,11 @@ def test_bad_out():
         (strided(right), ValueError, "C-contiguous"),
         (unaligned(right), ValueError, "aligned"),
         (read_only(right), ValueError, "read-only"),
+        (np.ma.masked_array(right), TypeError, "masked"),
+        (np.ma.masked_array(right, mask=right == 0), TypeError, "masked"),
     ]:
         before = np.array(out)
-        with pytest.raises(error, match=rf"^out must be|^out must have.*{words}"):
+        with pytest.raises(error, match=rf"^out must (be|have|not be) .*{words}"):
             mlp(x, out=out)
         np.testing.assert_array_equal(np.array(out), before)
 

@@ -118,7 +118,10 @@ def test_bad_layers(case):
         ({"seed": -1}, ValueError, "^seed must be at least 0"),
         ({"seed": 1.0}, TypeError, "^seed must be an int"),
         ({"seed": True}, TypeError, "^seed must be an int"),
+        ({"seed": np.True_}, TypeError, "^seed must be an int, got .*bool"),
         ({"seed": "1"}, TypeError, "^seed must be an int"),
+        ({"seed": [1, -1]}, ValueError, "^seed must be an int.*none negative"),
+        ({"seed": [1, 0.5]}, TypeError, "^seed must be an int.*sequence of ints"),
     ],
     ids=str,
 )
@@ -168,9 +171,11 @@ def test_params_cannot_be_replaced():
     before = mlp.params.copy()
     with pytest.raises(AttributeError, match=r"mlp\.params\[:\] = values"):
         mlp.params = np.zeros(mlp.n_params)
-    for name in ("weights", "biases"):
-        with pytest.raises(AttributeError):
+    for name in ("weights", "biases", "layers", "n_in", "n_out", "n_params", "dtype"):
+        value = getattr(mlp, name)
+        with pytest.raises(AttributeError, match=name):
             setattr(mlp, name, ())
+        assert getattr(mlp, name) is value
     np.testing.assert_array_equal(mlp.params, before)
 
 
@@ -336,6 +341,27 @@ def test_seeds():
     # One generator goes on from model to model.
     rng = np.random.default_rng(5)
     assert (small(seed=rng).params != small(seed=rng).params).any()
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [
+        lambda: 2**70,
+        lambda: np.uint8(3),
+        lambda: np.array(3),
+        lambda: (1, 2, 3),
+        lambda: np.array([1, 2, 3]),
+        lambda: np.random.SeedSequence(5, spawn_key=(1,)),
+        lambda: np.random.MT19937(5),
+        lambda: np.random.Generator(np.random.PCG64DXSM(5)),
+    ],
+)
+def test_seeds_are_those_of_default_rng(seed):
+    given = seed()
+    start = int(given) if isinstance(given, np.ndarray) and given.ndim == 0 else given
+    wanted = np.random.default_rng(start).normal(0, 1, (4, 3))
+    mlp = fm.MLP([4, 3], init="lecun_normal", dtype="float64", seed=seed())
+    np.testing.assert_array_equal(mlp.weights[0], wanted * 0.5)
 
 
 # Calls --------------------------------------------------------------------------------

@@ -124,6 +124,32 @@ def test_unpickled_arrays_are_stepped_in_place():
     np.testing.assert_array_equal(param, 0)
 
 
+def test_memory_mapped_arrays_are_stepped_in_the_file(tmp_path, maker):
+    plain, path = some_params(), tmp_path / "params"
+    mapped = [np.memmap(path, "float64", "w+", shape=plain[0].shape), plain[1].copy()]
+    mapped[0][...] = plain[0]
+    slopes = [np.linspace(1, 2, 6).reshape(2, 3), np.arange(5.0)]
+    file = np.memmap(tmp_path / "grads", "float64", "w+", shape=(2, 3))
+    file[...] = slopes[0]
+    one, two = maker(), maker()
+    for _ in range(2):
+        one.step(plain, slopes)
+        two.step(mapped, [file, slopes[1]])
+    mapped[0].flush()
+    np.testing.assert_array_equal(np.fromfile(path), plain[0].ravel())
+    np.testing.assert_array_equal(mapped[1], plain[1])
+    np.testing.assert_array_equal(file, slopes[0])
+
+
+@pytest.mark.parametrize("cls", [np.matrix, np.recarray])
+def test_arrays_of_subclasses(cls):
+    param, grad = some_params()[0], np.arange(6.0).reshape(2, 3)
+    other = param.copy().view(cls)
+    fm.SGD(0.5).step(param, grad)
+    fm.SGD(0.5).step(other, grad.view(cls))
+    np.testing.assert_array_equal(np.asarray(other), param)
+
+
 def frozen(array):
     array.flags.writeable = False
     return array
@@ -172,6 +198,13 @@ BAD_STEPS = {
         "^grads must be C-c",
     ),
     "read-only": (frozen(np.ones(2)), np.ones(2), ValueError, "^params.*read-only"),
+    "masked": (np.ma.ones(2), np.ones(2), TypeError, "^params must not be a masked"),
+    "masked grads": (
+        np.ones(2),
+        np.ma.masked_array([1.0, 1.0], mask=[True, False]),
+        TypeError,
+        "^grads must not be a masked",
+    ),
     "empty": (np.ones(0), np.ones(0), ValueError, "^params must not be empty"),
     "overlap": (MEMORY[:4], MEMORY[2:6], ValueError, "^params.*must not overlap grads"),
     "same": (

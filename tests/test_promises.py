@@ -19,15 +19,30 @@ import time
 import fastmlp as fm
 import numpy as np
 import pytest
+from conftest import (
+    assert_threaded,
+    inference_flops,
+    thread_counts,
+    training_flops,
+)
 from threadpoolctl import threadpool_limits
 
-THREADS = (1, 2, 3, 7)
-
-# SMALL runs on one thread whatever is asked for; BIG is above the threshold and has
-# edges in every direction; MANY takes its rows in several chunks, the last one shorter.
+# SMALL runs on one thread whatever is asked for; a training step of BIG, which has
+# edges in every direction, is work for several, and so is inference for LONG; MANY
+# takes its rows in several chunks, the last one shorter.
 SMALL = {"layers": [5, 19, 33, 3], "rows": 37}
-BIG = {"layers": [33, 130, 70, 10], "rows": 257}
-MANY = {"layers": [7, 40, 9], "rows": 6001}
+BIG = {"layers": [33, 260, 90, 10], "rows": 389}
+LONG = {**BIG, "rows": 1201}
+MANY = {"layers": [7, 80, 9], "rows": 9001}
+
+
+def assert_trains_in_threads(net, rows=None):
+    rows = net["rows"] if rows is None else rows
+    assert_threaded(training_flops(net["layers"], rows), rows)
+
+
+def assert_infers_in_threads(net):
+    assert_threaded(inference_flops(net["layers"], net["rows"]), net["rows"])
 
 
 def problem(layers, rows, dtype, labels):
@@ -53,16 +68,16 @@ def trained_hash(net, dtype, *, activation="tanh", labels=True, steps=20):
 
 @pytest.mark.parametrize(
     ("net", "steps"),
-    [(SMALL, 200), (BIG, 60), (MANY, 5)],
+    [(SMALL, 200), (BIG, 10), (MANY, 4)],
     ids=["small", "big", "many rows"],
 )
 def test_training_is_the_same_bits_for_any_isa_and_threads(net, steps, dtype):
     hashes = {}
     for isa in fm.available_isas():
-        for n in THREADS:
-            if isa == "scalar" and net is BIG and n not in (1, 3):
-                continue  # seconds each: the portable kernels, called the same way
+        for n in thread_counts(isa):
             with fm.use_isa(isa), fm.threads(n):
+                if net is not SMALL:
+                    assert_trains_in_threads(net)
                 hashes[isa, n] = trained_hash(net, dtype, steps=steps)
     assert len(set(hashes.values())) == 1, hashes
 
@@ -71,13 +86,61 @@ def test_training_is_the_same_bits_for_any_isa_and_threads(net, steps, dtype):
 def test_every_activation_trains_to_the_same_bits(activation, dtype):
     hashes = set()
     for isa in fm.available_isas():
-        for n in (1, 2):
+        with fm.use_isa(isa):
+            hashes.add(trained_hash(SMALL, dtype, activation=activation, labels=False))
+    assert len(hashes) == 1
+    hashes = set()
+    for n in (1, 3):
+        with fm.threads(n):
+            assert_trains_in_threads(BIG)
+            hashes.add(trained_hash(BIG, dtype, activation=activation, steps=2))
+    assert len(hashes) == 1
+
+
+def everything_but_training(mlp, x, y, loss, dy, weights):
+    """Results of all that infers or differentiates, as bytes by name."""
+    results = {"predict": (mlp(x),), "forward": (mlp.forward(x),)}
+    results["backward"] = mlp.backward(dy)
+    results["vjp"] = mlp.vjp(x, dy)
+    results["evaluate"] = (mlp.evaluate(x, y, loss, weights),)
+    results["value_and_grad"] = mlp.value_and_grad(x, y, loss, weights)
+    return {
+        name: b"".join(np.asarray(part).tobytes() for part in parts)
+        for name, parts in results.items()
+    }
+
+
+@pytest.mark.parametrize(("dtype", "labels"), [(np.float32, True), (np.float64, False)])
+def test_inference_and_gradients_are_the_same_bits_for_any_isa_and_threads(
+    dtype, labels
+):
+    x, y, loss = problem(**LONG, dtype=dtype, labels=labels)
+    weights = np.linspace(0.5, 1.5, len(x)).astype(dtype)
+    mlp = fm.MLP(LONG["layers"], activation="silu", dtype=dtype, seed=4)
+    dy = np.random.default_rng(8).standard_normal((len(x), mlp.n_out)).astype(dtype)
+    with fm.use_isa("scalar"), fm.threads(1):
+        wanted = everything_but_training(mlp, x, y, loss, dy, weights)
+    for isa in fm.available_isas():
+        for n in thread_counts(isa):
             with fm.use_isa(isa), fm.threads(n):
-                hashes.add(
-                    trained_hash(
-                        SMALL, dtype, activation=activation, labels=False, steps=20
-                    )
-                )
+                assert_infers_in_threads(LONG)
+                assert_trains_in_threads(LONG)
+                found = everything_but_training(mlp, x, y, loss, dy, weights)
+            wrong = [name for name in wanted if found[name] != wanted[name]]
+            assert not wrong, f"{isa}, {n} threads"
+
+
+def test_an_optimiser_step_is_the_same_bits_for_any_isa_and_threads(dtype):
+    size = 4_100_003  # the core counts 15 operations for each
+    param, grad = np.random.default_rng(9).standard_normal((2, size)).astype(dtype)
+    hashes = set()
+    for isa in fm.available_isas():
+        for n in thread_counts(isa):
+            with fm.use_isa(isa), fm.threads(n):
+                assert_threaded(15.0 * size, size)
+                stepped = param.copy()
+                fm.Adam(amsgrad=True, weight_decay=0.1).step(stepped, grad)
+                hashes.add(digest(stepped))
     assert len(hashes) == 1
 
 
@@ -86,8 +149,9 @@ def test_fit_is_the_same_bits_for_any_isa_and_threads(dtype):
     weights = np.linspace(0.5, 1.5, len(x)).astype(dtype)
     hashes = set()
     for isa in fm.available_isas():
-        for n in (1, 2, 7):
+        for n in thread_counts(isa):
             with fm.use_isa(isa), fm.threads(n):
+                assert_trains_in_threads(BIG, 380)
                 mlp = fm.MLP(BIG["layers"], activation="gelu", dtype=dtype, seed=3)
                 mlp.fit(
                     x,
@@ -95,7 +159,7 @@ def test_fit_is_the_same_bits_for_any_isa_and_threads(dtype):
                     loss=loss,
                     optimizer=fm.RMSprop(momentum=0.5, centered=True),
                     epochs=3,
-                    batch_size=250,
+                    batch_size=380,
                     sample_weight=weights,
                     progress=False,
                 )
@@ -125,6 +189,21 @@ def test_a_row_is_the_same_bits_at_any_place_in_a_batch(softmax, isa, dtype):
         assert mlp(x[order]).tobytes() == alone[order].tobytes()
 
 
+def test_a_row_is_the_same_bits_at_any_place_in_a_batch_that_threads_share(isa, dtype):
+    x, _, _ = problem(**LONG, dtype=dtype, labels=True)
+    mlp = fm.MLP(LONG["layers"], activation="silu", dtype=dtype, seed=1)
+    alone = np.stack([mlp(row) for row in x])
+    order = np.random.default_rng(0).permutation(len(x))
+    with fm.threads(3):
+        assert_infers_in_threads(LONG)
+        assert mlp(x).tobytes() == alone.tobytes()
+        assert mlp(x[order]).tobytes() == alone[order].tobytes()
+        # Other cuts between the threads, still enough work for them.
+        for first in (1, 5, 100):
+            assert_infers_in_threads({**LONG, "rows": len(x) - first})
+            assert mlp(x[first:]).tobytes() == alone[first:].tobytes()
+
+
 class RoundingUpward:
     """The caller's rounding mode, as another package might have left it."""
 
@@ -151,26 +230,35 @@ def rounding_upward():
 
 
 def test_the_floating_point_environment_is_ours_and_given_back(rounding_upward, dtype):
-    x, y, loss = problem(**BIG, dtype=dtype, labels=True)
-    fresh = fm.MLP(BIG["layers"], dtype=dtype, seed=0)
+    x, y, loss = problem(**LONG, dtype=dtype, labels=True)
+    fresh = fm.MLP(LONG["layers"], dtype=dtype, seed=0)
+    param, grad = np.random.default_rng(9).standard_normal((2, 4_100_003)).astype(dtype)
+
+    dy = fresh(x)
 
     def results(n):
         """Of everything that computes, as bytes."""
         mlp, opt = fresh.copy(), fm.Adam()
+        stepped = param.copy()
         with fm.threads(n):
+            assert_trains_in_threads(LONG, 650)
+            assert_infers_in_threads(LONG)
+            assert_threaded(15.0 * stepped.size, stepped.size)
             values = [mlp.train_step(x, y, loss, opt) for _ in range(3)]
             values.append(mlp.evaluate(x, y, loss))
             values.append(loss(mlp(x), y))
-            options = {"epochs": 1, "batch_size": 240, "seed": 1, "progress": False}
+            options = {"epochs": 1, "batch_size": 650, "seed": 1, "progress": False}
             values += mlp.fit(x, y, loss=loss, optimizer=opt, **options).loss
             opt.reset()
             opt.step(mlp.params, mlp.value_and_grad(x, y, loss)[1])
-        return digest(mlp.params), values, mlp(x).tobytes()
+            fm.Adam().step(stepped, grad)
+            hashes = [digest(a) for a in (mlp.params, stepped, mlp(x), *mlp.vjp(x, dy))]
+        return hashes, values
 
     with rounding_upward:
-        upward = [results(n) for n in (1, 2)]
+        upward = [results(n) for n in (1, 2, 3)]
         assert rounding_upward.kept()
-    assert upward == [results(1)] * 2
+    assert upward == [results(1)] * 3
 
 
 def test_another_process_trains_to_the_same_bits():
@@ -179,6 +267,8 @@ def test_another_process_trains_to_the_same_bits():
         "import sys; sys.path.insert(0, sys.argv[1]); import test_promises as t; "
         "print(t.trained_hash(t.BIG, 'float32', steps=20))"
     )
+    with fm.threads(2):
+        assert_trains_in_threads(BIG)
     for isa in fm.available_isas()[-2:]:
         out = subprocess.run(
             [sys.executable, "-c", program, os.path.dirname(__file__)],
@@ -210,6 +300,7 @@ def test_a_copied_model_goes_on_alike():
 def test_a_forked_child_works():
     """OpenMP's threads do not survive a fork: a child that waits for them hangs."""
     with fm.threads(2):
+        assert_trains_in_threads(BIG)
         expected = trained_hash(BIG, "float32", steps=5)
         pid = os.fork()
         if pid == 0:
@@ -247,17 +338,20 @@ def in_threads(n, work):
 
 
 def test_one_model_may_infer_in_several_threads():
-    mlp = fm.MLP(BIG["layers"], seed=0)
-    x, y, loss = problem(**BIG, dtype="float32", labels=True)
-    expected, value = mlp(x), mlp.evaluate(x, y, loss)
+    mlp = fm.MLP(LONG["layers"], seed=0)
+    x, y, loss = problem(**LONG, dtype="float32", labels=True)
+    with fm.threads(1):
+        expected, value = mlp(x), mlp.evaluate(x, y, loss)
 
     def infer(i):
-        for rows in (1, 3, 50, len(x)):
-            for _ in range(20):
+        for rows, repeats in ((1, 20), (3, 20), (50, 20), (len(x), 10)):
+            for _ in range(repeats):
                 assert mlp(x[:rows]).tobytes() == expected[:rows].tobytes()
         assert mlp.evaluate(x, y, loss) == value
 
-    in_threads(4, infer)
+    with fm.threads(2):
+        assert_infers_in_threads(LONG)
+        in_threads(4, infer)
 
 
 def test_training_one_model_in_several_threads_takes_turns():
@@ -268,7 +362,9 @@ def test_training_one_model_in_several_threads_takes_turns():
         for _ in range(10):
             mlp.train_step(x, y, loss, opt)
 
-    in_threads(4, train)
+    with fm.threads(2):
+        assert_trains_in_threads(BIG)
+        in_threads(4, train)
     assert opt.step_count == 40
     alone = fm.MLP(BIG["layers"], seed=0)
     alone_opt = fm.SGD(lr=1e-3)

@@ -1,18 +1,22 @@
 """The reference is right: finite differences, hand-computed steps, published vectors.
 
-Everything here is float64 and independent of the compiled core, which the other tests
-compare with this reference.
+Formulas are tested in float64 and independently of the compiled core, which the other
+tests compare with this reference. Signatures, first parameters and orders are compared
+with those of the package here.
 """
 
 from __future__ import annotations
 
 import ast
 import dataclasses
+import inspect
 import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import fastmlp as fm
 import numpy as np
 import pytest
 from conftest import TOLERANCE
@@ -64,6 +68,48 @@ def test_imports_only_numpy_and_the_standard_library() -> None:
             roots.add(str(node.module).split(".")[0])
     assert "numpy" in roots
     assert roots - {"numpy"} <= sys.stdlib_module_names
+
+
+# fmt: off
+CONSTRUCTORS = [
+    "MLP", "Dense", "MSE", "MAE", "Huber", "PseudoHuber", "CrossEntropy",
+    "BinaryCrossEntropy", "SGD", "Adagrad", "RMSprop", "Adam", "AdamW",
+]
+# fmt: on
+LEFT_OUT = {"callbacks", "progress"}
+
+
+def parameters(function: Any) -> list[tuple[str, object, object]]:
+    """Name, default and kind of each parameter that the reference has as well."""
+    found = inspect.signature(function).parameters.values()
+    return [(p.name, p.default, p.kind) for p in found if p.name not in LEFT_OUT]
+
+
+@pytest.mark.parametrize("name", CONSTRUCTORS)
+def test_constructors_have_the_signatures_of_the_package(name: str) -> None:
+    assert parameters(getattr(ref, name)) == parameters(getattr(fm, name))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "missing"),
+    [
+        (ref.MLP, fm.MLP, {"summary"}),
+        (ref.Loss, fm.losses.Loss, set()),
+        (ref.Optimizer, fm.optimizers.Optimizer, {"state_dict", "load_state_dict"}),
+    ],
+    ids=["MLP", "Loss", "Optimizer"],
+)
+def test_methods_have_the_signatures_of_the_package(
+    ours: type, theirs: type, missing: set[str]
+) -> None:
+    def methods(cls: type) -> set[str]:
+        public = {n for n in dir(cls) if n == "__call__" or not n.startswith("_")}
+        return {n for n in public if inspect.isfunction(getattr(cls, n))}
+
+    assert methods(theirs) - methods(ours) == missing
+    for method in methods(theirs) - missing:
+        expected = parameters(getattr(theirs, method))
+        assert parameters(getattr(ours, method)) == expected, method
 
 
 # -------------------------------------------------------------------- matrix products
@@ -347,6 +393,36 @@ def test_loss_rows_without_a_gradient(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(row_loss, ((pred - y) ** 2).sum(axis=1), rtol=ROUNDING)
 
 
+@pytest.mark.parametrize("label", [-1, 3])
+def test_labels_out_of_range_are_refused(label: int) -> None:
+    labels = np.array([0, label])
+    dpred, row_loss = np.full((2, 3), 7.0), np.full(2, 7.0)
+    arrays = dpred, row_loss, np.zeros((2, 3)), labels, np.ones(2)
+    with pytest.raises(ValueError, match=f"label {label} in row 1 .* 3 classes"):
+        ref.loss_rows(*arrays, "cross_entropy")
+    assert (dpred == 7).all()
+    assert (row_loss == 7).all()
+    mlp, x = ref.MLP([2, 3], seed=0), np.ones((2, 2))
+    before = mlp.params.copy()
+    tools = {"loss": ref.CrossEntropy(), "optimizer": ref.SGD(0.1)}
+    with pytest.raises(ValueError, match=f"label {label}"):
+        mlp.train_step(x, labels, **tools)
+    with pytest.raises(ValueError, match=f"label {label}"):
+        mlp.fit(x, labels, epochs=1, batch_size=1, **tools, shuffle=False)
+    np.testing.assert_array_equal(mlp.params, before)
+
+
+def test_labels_are_integers() -> None:
+    with pytest.raises(TypeError):
+        ref.CrossEntropy()(np.zeros((2, 3)), np.array([0.0, 1.5]))
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (6,), (2,), (2, 1)])
+def test_targets_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="target of shape"):
+        ref.MSE()(np.zeros((2, 3)), np.zeros(shape))
+
+
 def test_unknown_loss() -> None:
     with pytest.raises(ValueError, match="hinge"):
         ref.Loss("hinge")(np.zeros((1, 1)), np.zeros((1, 1)))
@@ -405,42 +481,145 @@ def test_one_dimensional_input_and_out(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(dx, mlp.vjp(x[None], dy[None])[1][0])
 
 
-def test_predict_keeps_what_backward_needs(rng: np.random.Generator) -> None:
-    mlp = ref.MLP([3, 4, 2], dtype="float64", seed=0)
+def test_predict_and_training_leave_the_tape_alone(rng: np.random.Generator) -> None:
+    mlp = ref.MLP([3, 4, 2], activation="tanh", dtype="float64", seed=0)
     x, dy = rng.standard_normal((2, 3)), rng.standard_normal((2, 2))
-    mlp.forward(x)
-    mlp.predict(rng.standard_normal((5, 3)))
-    np.testing.assert_array_equal(mlp.backward(dy)[1], mlp.vjp(x, dy)[2])
+    expected = mlp.vjp(x, dy)
+    y = mlp.forward(x)
+    x[:], y[:] = 0, 0  # both are the caller's
+    x, y = rng.standard_normal((5, 3)), rng.standard_normal((5, 2))
+    mlp.predict(x)
+    mlp.vjp(x, y)
+    mlp.value_and_grad(x, y, ref.MSE())
+    mlp.train_step(x, y, ref.MSE(), ref.SGD(0.0))
+    for actual, wanted in zip(mlp.backward(dy), expected[1:], strict=True):
+        np.testing.assert_array_equal(actual, wanted)
+
+
+def test_backward_needs_a_forward_of_its_shape() -> None:
+    mlp = ref.MLP([3, 2])
+    with pytest.raises(RuntimeError, match="forward"):
+        mlp.backward(np.ones((1, 2)))
+    mlp.forward(np.ones((4, 3)))
+    with pytest.raises(ValueError, match="shape"):
+        mlp.backward(np.ones((1, 2)))
+
+
+@pytest.mark.parametrize("reason", ["loss", "gradient"])
+def test_a_diverging_step_is_refused(reason: str) -> None:
+    mlp, optimizer = ref.MLP([1, 1], dtype="float64", init="zeros"), ref.SGD(0.1)
+    before = mlp.params.copy()
+    # |0 - 1| = 1 is finite, and its derivative by the weight, -inf, is not.
+    x, y = ([[1.0]], [[np.nan]]) if reason == "loss" else ([[1.5e308]] * 4, [[1.0]] * 4)
+    loss = ref.MAE(reduction="sum")
+    with pytest.raises(FloatingPointError, match="step 1"):
+        mlp.train_step(x, y, loss, optimizer)
+    with pytest.raises(FloatingPointError, match="step 1"):
+        mlp.fit(x, y, loss=loss, optimizer=optimizer, epochs=1, batch_size=4)
+    np.testing.assert_array_equal(mlp.params, before)
+    assert optimizer.step_count == 0
+
+
+def test_state_dict_is_torchs_and_loads_all_or_nothing() -> None:
+    layers = [2, 3, ref.Dense(1, bias=False)]
+    a, b = (ref.MLP(layers, dtype="float64", seed=seed) for seed in (0, 1))
+    state = a.state_dict()
+    assert list(state) == ["0.weight", "0.bias", "2.weight"]
+    np.testing.assert_array_equal(state["0.weight"], a.weights[0].T)
+    assert state["0.weight"].flags.c_contiguous
+    before = b.params.copy()
+    for wrong in (
+        {k: v for k, v in state.items() if k != "0.bias"},
+        {**state, "2.bias": np.zeros(1)},
+        {**state, "2.weight": state["2.weight"].T},
+    ):
+        with pytest.raises(ValueError, match="shapes"):
+            b.load_state_dict(wrong)
+    np.testing.assert_array_equal(b.params, before)
+    b.load_state_dict(state)
+    np.testing.assert_array_equal(b.params, a.params)
+    state["0.weight"][:] = 9
+    assert not (a.params == 9).any()
+
+
+def test_a_copy_is_independent_and_goes_on_alike(rng: np.random.Generator) -> None:
+    x, y = rng.standard_normal((9, 2)), rng.standard_normal(9)
+    how = {"loss": ref.MSE(), "epochs": 1, "batch_size": 2}
+    a = ref.MLP([2, 3, 1], seed=0)
+    a.fit(x, y, optimizer=ref.SGD(0.1), **how)
+    b, before = a.copy(), a.params.copy()
+    b.fit(x, y, optimizer=ref.SGD(0.1), **how)
+    np.testing.assert_array_equal(a.params, before)
+    a.fit(x, y, optimizer=ref.SGD(0.1), **how)
+    np.testing.assert_array_equal(a.params, b.params)
+    b.weights[0][:] = 5
+    assert (b.params[:6] == 5).all()
+
+
+@pytest.mark.parametrize("hidden", ["relu", "selu", "tanh", "sigmoid"])
+@pytest.mark.parametrize("init", fm.initializers.INITIALIZERS)
+def test_first_parameters_are_those_of_the_package(init: str, hidden: str) -> None:
+    for widths in ([5], [5, 7, 4, 4]):
+        kwargs = {"activation": hidden, "init": init, "dtype": "float64", "seed": 3}
+        ours, theirs = ref.MLP([*widths, 2], **kwargs), fm.MLP([*widths, 2], **kwargs)
+        # Only "orthogonal" is computed in another way.
+        tolerance = TOLERANCE["network"].of(np.float64) * (init == "orthogonal")
+        np.testing.assert_allclose(
+            ours.params, theirs.params, rtol=tolerance, atol=tolerance
+        )
 
 
 def test_init_rules() -> None:
-    many, fan_out = 400, 500
+    fan_in, fan_out = 400, 500
 
-    def weights(name: str, activation: str) -> np.ndarray:
+    def draw(name: str, kind: str = "tanh") -> tuple[np.ndarray, np.ndarray]:
+        weight, bias = np.empty((fan_in, fan_out)), np.full(fan_out, np.nan)
         rng = np.random.default_rng(0)
-        return ref.init_weights(rng, many, fan_out, name, activation)
+        ref.initialize(rng, weight, bias, name, kind, kind)
+        return weight, bias
 
     # The sample deviation of 200,000 draws is within 1 % (six of its own deviations).
-    assert weights("he_normal", "tanh").std() == pytest.approx(
-        math.sqrt(2 / many), rel=0.01
-    )
-    assert weights("lecun_normal", "tanh").std() == pytest.approx(
-        math.sqrt(1 / many), rel=0.01
-    )
-    limit = math.sqrt(6 / (many + fan_out))
-    uniform = weights("glorot_uniform", "tanh")
-    assert 0.99 * limit < np.abs(uniform).max() <= limit
-    assert uniform.std() == pytest.approx(limit / math.sqrt(3), rel=0.01)
-    assert not weights("zeros", "relu").any()
+    total = fan_in + fan_out
+    for family, variance in {
+        "he": 2 / fan_in,
+        "glorot": 2 / total,
+        "lecun": 1 / fan_in,
+    }.items():
+        for distribution in ("normal", "uniform"):
+            weight, bias = draw(f"{family}_{distribution}")
+            assert weight.std() == pytest.approx(math.sqrt(variance), rel=0.01)
+            assert not bias.any()
+            bounded = np.abs(weight).max() <= math.sqrt(3 * variance)
+            assert bounded == (distribution == "uniform")
+    for name, kind, limit in [
+        ("torch", "tanh", 1 / math.sqrt(fan_in)),
+        ("sklearn", "tanh", math.sqrt(6 / total)),
+        ("sklearn", "sigmoid", math.sqrt(2 / total)),
+    ]:
+        for array in draw(name, kind):
+            assert 0.98 * limit < np.abs(array).max() <= limit
+    rows = draw("orthogonal")[0]
+    np.testing.assert_allclose(rows @ rows.T, np.eye(fan_in), atol=fan_in * ROUNDING)
+    assert not draw("zeros")[0].any()
     for activation, name in [
         ("relu", "he_normal"),
         ("selu", "lecun_normal"),
         ("tanh", "glorot_uniform"),
     ]:
-        auto = weights("auto", activation)
-        np.testing.assert_array_equal(auto, weights(name, activation))
+        np.testing.assert_array_equal(draw("auto", activation)[0], draw(name)[0])
     with pytest.raises(ValueError, match="magic"):
-        weights("magic", "relu")
+        draw("magic")
+
+
+@pytest.mark.parametrize("layers", [[], [3], [ref.Dense(3), 2]])
+def test_layers_start_with_the_input_width(layers: list[int | ref.Dense]) -> None:
+    with pytest.raises(ValueError, match="layers"):
+        ref.MLP(layers)
+
+
+def test_dtypes_are_two() -> None:
+    with pytest.raises(ValueError, match="dtype"):
+        ref.MLP([2, 1], dtype="int64")
 
 
 def test_seeds_fix_the_weights() -> None:
@@ -477,6 +656,50 @@ def test_fit_is_train_steps_in_shuffled_order(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(a.params, b.params)
     np.testing.assert_allclose(history.loss, epoch_losses, rtol=ROUNDING)
     assert history.val_loss[-1] == a.evaluate(x, y, ref.MSE())
+
+
+@pytest.mark.parametrize("weights", [None, [1, 0, 2, 0, 1, 3, 0, 1, 1, 2]])
+def test_fits_are_those_of_the_package(
+    weights: list[int] | None, rng: np.random.Generator
+) -> None:
+    # Orders of the model's own, of a seed, of a generator, and of the model's again;
+    # weights as a list, with batches that weigh nothing.
+    x, y = rng.standard_normal((10, 2)), rng.integers(0, 3, 10)
+    runs = []
+    for lib in (ref, fm):
+        mlp = lib.MLP([2, 4, 3], dtype="float64", seed=np.random.default_rng(4))
+        optimizer, losses = lib.Adam(0.05), []
+        for seed in (None, 3, np.random.default_rng(1), None):
+            history = mlp.fit(
+                x,
+                y,
+                loss=lib.CrossEntropy(),
+                optimizer=optimizer,
+                epochs=2,
+                batch_size=1 if weights else 3,
+                sample_weight=weights,
+                validation_data=(x, y, np.arange(10)),
+                seed=seed,
+            )
+            assert mlp.history is history
+            losses += history.loss + history.val_loss
+        runs.append((losses, mlp.params))
+    tolerance = TOLERANCE["network"].of(np.float64)
+    for ours, theirs in zip(*runs, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+def test_two_fits_are_one_long_fit(rng: np.random.Generator) -> None:
+    x, y = rng.standard_normal((10, 2)), rng.standard_normal(10)
+    params = []
+    for parts in ([3], [2, 1], [1, 1, 1]):
+        mlp, optimizer = ref.MLP([2, 3, 1], seed=0), ref.SGD(0.1)
+        how = {"loss": ref.MSE(), "optimizer": optimizer, "batch_size": 3}
+        for epochs in parts:
+            mlp.fit(x, y, epochs=epochs, **how)
+        params.append(mlp.params)
+    np.testing.assert_array_equal(params[0], params[1])
+    np.testing.assert_array_equal(params[0], params[2])
 
 
 # ---------------------------------------------------------------------- optimisers
@@ -598,6 +821,40 @@ def test_one_step_count_for_all_arrays() -> None:
         alone.step(c, 0.3 * c)
     assert together.step_count == 3
     np.testing.assert_array_equal(a, c)
+
+
+def test_arrays_that_do_not_fit_change_nothing() -> None:
+    optimizer, a, b = ref.SGD(0.1, momentum=0.9), np.ones(2), np.ones(3)
+    with pytest.raises(ValueError, match="as many"):
+        optimizer.step([a, b], [a])
+    optimizer.step([a, b], [np.ones(2), np.ones(3)])
+    before = a.copy(), b.copy()
+    for params, grads in [
+        ([a], [np.ones(2)]),
+        ([a, b], [np.ones(2)]),
+        ([a, b], [np.ones(2), np.ones(1)]),
+        ([b, a], [np.ones(3), np.ones(2)]),
+    ]:
+        with pytest.raises(ValueError, match="params"):
+            optimizer.step(params, grads)
+    np.testing.assert_array_equal(a, before[0])
+    np.testing.assert_array_equal(b, before[1])
+    assert optimizer.step_count == 1
+    optimizer.reset()
+    optimizer.step(b, np.ones(3))
+    assert optimizer.step_count == 1
+
+
+def test_momentum_needs_its_array() -> None:
+    param, square = np.ones(1), np.ones(1)
+    with pytest.raises(ValueError, match="buf"):
+        ref.sgd_step(param, None, np.ones(1), 0.1, 0.9, 0.0, False, 0.0, False, 1)
+    with pytest.raises(ValueError, match="momentum_buf"):
+        ref.rmsprop_step(
+            *(param, square, None, None, np.ones(1)),
+            *(0.1, 0.9, 1e-8, 0.9, 0.0, False, "outside"),
+        )
+    assert (param[0], square[0]) == (1, 1)
 
 
 def test_unknown_eps_mode() -> None:

@@ -6,6 +6,7 @@ import sys
 import fastmlp as fm
 import numpy as np
 import pytest
+from conftest import assert_threaded, training_flops
 from fastmlp import __main__, _core, selfcheck
 
 
@@ -139,6 +140,15 @@ def test_selfcheck_passes():
     ]
     assert [tuple(line.split()[:2]) for line in lines] == wanted
     assert all(line.split()[2] == "ok" for line in lines)
+
+
+def test_selfcheck_trains_in_threads():
+    large, small = selfcheck.BATCH_SIZES
+    for n in selfcheck.THREADS:
+        with fm.threads(n):
+            assert_threaded(training_flops(selfcheck.WIDTHS, large), large)
+            flops = training_flops(selfcheck.WIDTHS, small)
+            assert _core.threads_for_work(flops, small) == 1
 
 
 def test_main_prints_and_passes(capsys):

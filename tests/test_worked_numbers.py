@@ -144,11 +144,32 @@ def test_shallow_relu_net_is_piecewise_linear(
     assert not (steps & ~changes).any()
 
 
-def test_linear_regions_of_deep_relu_nets(lib: ModuleType) -> None:
-    # S2: at most (D + 1)^K regions for K layers of D units on one input.
-    assert (10 + 1) ** 5 == 161_051  # printed 161,501, a misprint
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_linear_regions_of_deep_relu_nets(lib: ModuleType, depth: int) -> None:
+    """S2: K layers of D units on one input make up to (D + 1)^K regions.
+
+    Reached here with D = 3. The same formula gives 11^5 = 161,051 for D = 10, K = 5,
+    where 161,501 is printed: a misprint.
+    """
+    # A zigzag with 3 joints, whose 4 pieces each map a part of [0, 1] onto all of it.
+    # The third unit looks to the left, which gives the first piece its slope.
+    slopes = np.array([25 / 3, -25 / 6, 25 / 4, -25 / 12])
+    joints, sides = np.array([3, 9, 13]) / 25, np.array([1.0, 1.0, -1.0])
+    out, shift = np.diff(slopes), slopes[0] * joints[2]
+    params = [sides, -sides * joints]
+    for _ in range(depth - 1):
+        params += [np.outer(out, sides), sides * (shift - joints)]
+    mlp = network(lib, [1, *[3] * depth, 1], *params, out, [shift])
+    # Slopes alternate, so that regions are between changes of sign.
+    x = np.linspace(-0.5, 1.5, 20_001)[:, None]
+    y, slope, _ = mlp.vjp(x, np.ones_like(x))
+    assert 1 + np.count_nonzero(np.diff(np.sign(slope[:, 0]))) == (3 + 1) ** depth
+    assert y.max() == pytest.approx(1, abs=2e-4 * slopes[0] ** depth)
+
+
+def test_folding_doubles_the_pieces(lib: ModuleType) -> None:
     # The tent 2 relu(x) - 4 relu(x - 1/2) folds [0, 1] in two; K tents make 2^K pieces
-    # there, and with the two flat or straight ends no more than the bound allows.
+    # there, no more than the bound (D + 1)^K allows.
     depth, width = 5, 2
     mlp = network(lib, [1, *[width] * depth, 1], activation="relu")
     for i, w in enumerate(mlp.weights):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import operator
 import sys
@@ -657,52 +658,58 @@ class MLP:
             validation = self._data("validation_data: ", validation_data, loss)
         self._claim(optimizer)
 
-        # The record, and what watches it.
-        history = History(has_validation=validation is not None)
-        for hook in hooks:
-            hook.on_train_begin(self, history)
-        self.history = history
-        bar = _progress.start(progress, epochs)
-
-        # One native call an epoch; it polls for Ctrl-C itself.
+        # Nothing else may fit this model meanwhile, from whatever thread or callback.
         self._net.begin_fit()
         try:
-            for epoch in range(epochs):
-                start = perf_counter()
-                order = (key if shuffle else None, first + epoch)
-                try:
-                    value = _validate.answered(
-                        self._net.fit_epoch(
-                            *data[:2],
-                            loss._loss,
-                            optimizer._optimizer,
-                            data[2],
-                            batch_size,
-                            *order,
+            history = History(has_validation=validation is not None)
+            for hook in hooks:
+                hook.on_train_begin(self, history)
+            self.history = history
+            with contextlib.closing(_progress.start(progress, epochs)) as bar:
+                for epoch in range(epochs):
+                    start = perf_counter()
+                    order = (key if shuffle else None, first + epoch)
+                    try:
+                        value = self._epoch(data, loss, optimizer, batch_size, order)
+                    except _core.DivergenceError as error:
+                        message = f"epoch {epoch + 1} of {epochs}: {error}"
+                        raise _core.DivergenceError(message) from None
+                    if seed is None:
+                        self._epochs_done += 1
+                    if validation is not None:
+                        val_loss = _validate.answered(
+                            self._net.evaluate(
+                                *validation[:2], loss._loss, validation[2]
+                            )
                         )
-                    )
-                except _core.DivergenceError as error:
-                    message = f"epoch {epoch + 1} of {epochs}: {error}"
-                    raise _core.DivergenceError(message) from None
-                if seed is None:
-                    self._epochs_done += 1
-                if validation is not None:
-                    val_loss = _validate.answered(
-                        self._net.evaluate(*validation[:2], loss._loss, validation[2])
-                    )
-                    history.val_loss.append(val_loss)
-                history.loss.append(value)
-                history.seconds.append(perf_counter() - start)
-                stops = [wants_stop(h.on_epoch_end(self, history)) for h in hooks]
-                bar.update(history)
-                if any(stops):
-                    break
+                        history.val_loss.append(val_loss)
+                    history.loss.append(value)
+                    history.seconds.append(perf_counter() - start)
+                    stops = [wants_stop(h.on_epoch_end(self, history)) for h in hooks]
+                    bar.update(history)
+                    if any(stops):
+                        break
+            for hook in hooks:
+                hook.on_train_end(self, history)
         finally:
             self._net.end_fit()
-            bar.close()
-        for hook in hooks:
-            hook.on_train_end(self, history)
         return history
+
+    def _epoch(
+        self,
+        data: tuple[Array, Array, Array | None],
+        loss: Loss,
+        optimizer: Optimizer,
+        batch_size: int,
+        order: tuple[int | None, int],
+    ) -> float:
+        """One native call; it polls for Ctrl-C itself."""
+        x, y, sample_weight = data
+        # The optimiser's core is asked for anew: a callback may have loaded a state.
+        tools = (loss._loss, optimizer._optimizer)
+        return _validate.answered(
+            self._net.fit_epoch(x, y, *tools, sample_weight, batch_size, *order)
+        )
 
     def _checked_weights(self, sample_weight: object) -> Array:
         return _validate.weights("sample_weight", sample_weight, self.dtype)

@@ -37,8 +37,8 @@ EPSILONS = 16.0
 # Odd sizes, so that the kernels' tails run; big enough for full vector tiles.
 ROWS, N_IN, N_OUT = 37, 53, 41
 
-# What is trained: a step on a batch of the first size is work for several threads, three
-# times what it takes at least; one on a batch of the second is done by the caller alone.
+# What is trained: a step on a batch of the first size is work for several threads,
+# three times what it takes at least; one of the second size the caller does alone.
 WIDTHS = (N_IN, 128, 96, 65, N_OUT)
 BATCH_SIZES = (403, 7)
 
