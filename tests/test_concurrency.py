@@ -137,6 +137,57 @@ def test_a_child_forked_during_training_works():
             assert status == 0
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_forks_during_a_long_evaluation_do_not_wait_for_it():
+    """It asks for Ctrl-C now and then, with no lock held that a fork waits for."""
+    mlp, (x, y) = model(), data(200_000)
+
+    def evaluate():
+        for _ in range(3):
+            mlp.evaluate(x, y, fm.MSE())
+
+    worker = threading.Thread(target=evaluate)
+    worker.start()
+    while worker.is_alive():
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(20)
+            mlp(x[:10])
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        time.sleep(0.005)
+    worker.join()
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers")
+def test_a_signal_handler_may_train_during_an_evaluation():
+    mlp, opt, (x, y) = model(), fm.Adam(), data(200_000)
+    losses = []
+
+    def handler(number, frame):
+        losses.append(mlp.train_step(x[:10], y[:10], fm.MSE(), opt))
+
+    old = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.005)
+        while not losses:
+            mlp.evaluate(x, y, fm.MSE())
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+    assert np.isfinite(losses).all()
+
+
+def test_a_refused_fit_does_not_end_the_other():
+    mlp, (x, y) = model(), data(300)
+    refused = pytest.raises(RuntimeError, match="another fit of this model")
+    with Fitting(mlp, fm.Adam()):
+        for _ in range(2):
+            with refused:
+                mlp.fit(x, y, optimizer=fm.SGD(lr=1e-3), epochs=1, **OPTIONS)
+
+
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers")
 def test_a_signal_handler_may_train():
     """Handlers run between two steps, where the model and optimiser are free."""

@@ -133,7 +133,7 @@ void loss_rows_(py::object dpred, py::object row_loss, py::object pred,
 void step_(py::object param, py::object grad, const OptimizerConfig& config,
            int64_t step, const std::array<py::object, 3>& slots) {
   if (step < 1) throw py::value_error("step: counts from 1");
-  const auto names = Optimizer(config).slot_names();
+  const auto names = slot_names(config);
   for (size_t i = 0; i < kMaxSlots; ++i) {
     if (names[i] && slots[i].is_none()) {
       throw py::value_error(std::string(names[i]) + ": must not be None");

@@ -17,7 +17,8 @@ template <class T>
 struct Network {
   Mlp<T> mlp;
   LastGoodState<T> last_good;  // of the fit under way
-  int fit_in = 0;              // its process: fork generation + 1; 0: no fit
+  int fit_in = 0;              // its process: fork generation + 1
+  py::object fit_token;        // its mark; null: no fit
 
   Network(Index n_in, std::vector<DenseSpec> layers) : mlp(n_in, std::move(layers)) {}
 };
@@ -240,19 +241,24 @@ py::object evaluate(AnyMlp& self, py::object x, py::object y, const Loss& loss,
 }
 
 // Between the two no other fit of this model is let in, from whichever thread or callback.
-// The GIL guards them.
-void begin_fit(AnyMlp& self) {
-  self.visit([](auto& n) {
+// The GIL guards them. Only the token that began a fit ends it, so that a caller may ask
+// for the end without knowing whether its beginning was refused.
+void begin_fit(AnyMlp& self, py::object token) {
+  self.visit([&](auto& n) {
     const int here = fork_generation() + 1;
-    if (n.fit_in == here)
+    if (n.fit_in == here && n.fit_token) {
       throw std::runtime_error("another fit of this model is under way");
+    }
     n.fit_in = here;
+    n.fit_token = token;
     n.last_good.valid = false;
   });
 }
 
-void end_fit(AnyMlp& self) {
-  self.visit([](auto& n) { n.fit_in = 0; });
+void end_fit(AnyMlp& self, py::object token) {
+  self.visit([&](auto& n) {
+    if (token.is(n.fit_token)) n.fit_token = py::object();
+  });
 }
 
 py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
@@ -308,8 +314,8 @@ void bind_mlp(py::module_& m) {
            arg("sample_weight") = none)
       .def("evaluate", &evaluate, arg("x"), arg("y"), arg("loss"),
            arg("sample_weight") = none)
-      .def("begin_fit", &begin_fit)
-      .def("end_fit", &end_fit)
+      .def("begin_fit", &begin_fit, arg("token"))
+      .def("end_fit", &end_fit, arg("token"))
       .def("fit_epoch", &fit_epoch, arg("x"), arg("y"), arg("loss"), arg("optimizer"),
            arg("sample_weight"), arg("batch_size"), arg("seed"), arg("epoch"));
 }

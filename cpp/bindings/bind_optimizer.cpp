@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -41,21 +42,25 @@ constexpr FlagField kFlags[] = {
     {"maximize", &OptimizerConfig::maximize},
 };
 
-void assign(OptimizerConfig& config, const std::string& name, py::handle value) {
+// What sets the hyperparameter to the value: all that may run Python is done here.
+std::function<void(OptimizerConfig&)> assignment(OptimizerKind kind,
+                                                 const std::string& name,
+                                                 py::handle value) {
   for (const NumberField& f : kNumbers) {
-    if (name == f.name) {
-      config.*f.field = py::cast<double>(value);
-      return;
-    }
+    if (name != f.name) continue;
+    return [field = f.field, number = py::cast<double>(value)](OptimizerConfig& c) {
+      c.*field = number;
+    };
   }
   for (const FlagField& f : kFlags) {
-    if (name == f.name) {
-      config.*f.field = py::cast<bool>(value);
-      return;
-    }
+    if (name != f.name) continue;
+    return [field = f.field, flag = py::cast<bool>(value)](OptimizerConfig& c) {
+      c.*field = flag;
+    };
   }
   if (name != "eps_mode") throw py::type_error("unknown hyperparameter '" + name + "'");
-  config.eps_mode = eps_mode_from(py::cast<std::string>(value), config.kind);
+  return [mode = eps_mode_from(py::cast<std::string>(value), kind)](
+             OptimizerConfig& c) { c.eps_mode = mode; };
 }
 
 py::object lookup(const OptimizerConfig& config, const std::string& name) {
@@ -89,20 +94,19 @@ class LockUnderGil {
 };
 
 void set(Optimizer& optimizer, const std::string& name, py::object value) {
+  const auto assign = assignment(optimizer.config().kind, name, value);
   const LockUnderGil lock(optimizer);
-  OptimizerConfig changed = optimizer.config();
-  assign(changed, name, value);
-  if (!optimizer.state().empty()) {
-    const auto before = optimizer.slot_names();
-    const auto after = Optimizer(changed).slot_names();
-    for (size_t i = 0; i < kMaxSlots; ++i) {
-      if ((before[i] == nullptr) != (after[i] == nullptr)) {
-        throw py::value_error(name + ": cannot be changed so once the optimiser has " +
-                              "state; make a new one, or reset() it first");
-      }
+  OptimizerConfig asked = optimizer.config();
+  assign(asked);
+  const auto before = slot_names(optimizer.config());
+  const auto after = slot_names(asked);
+  for (size_t i = 0; i < kMaxSlots && !optimizer.state().empty(); ++i) {
+    if ((before[i] == nullptr) != (after[i] == nullptr)) {
+      throw py::value_error(name + ": cannot be changed so once the optimiser has " +
+                            "state; make a new one, or reset() it first");
     }
   }
-  optimizer.mutable_config() = changed;
+  optimizer.mutable_config() = asked;
 }
 
 // One parameter array with its gradient.
@@ -201,10 +205,32 @@ py::object step(Optimizer& optimizer, const py::list& params, const py::list& gr
 }
 
 py::dict state(Optimizer& optimizer) {
-  const LockUnderGil lock(optimizer);
-  const auto names = optimizer.slot_names();
+  // Copies are made under the lock, Python objects after it: those may run anything.
+  std::vector<Optimizer::AnySlots> copies;
+  std::array<const char*, kMaxSlots> names{};
+  int64_t step_count = 0;
+  {
+    const LockUnderGil lock(optimizer);
+    names = slot_names(optimizer.config());
+    step_count = optimizer.step_count();
+    for (const auto& any : optimizer.state()) {
+      std::visit(
+          [&](const auto& from) {
+            std::decay_t<decltype(from)> to;
+            to.size = from.size;
+            for (size_t i = 0; i < kMaxSlots; ++i) {
+              using Buffer = std::decay_t<decltype(to.slot[i])>;
+              if (!from.slot[i].data()) continue;
+              to.slot[i] = Buffer(from.size);
+              std::copy_n(from.slot[i].data(), from.size, to.slot[i].data());
+            }
+            copies.emplace_back(std::move(to));
+          },
+          any);
+    }
+  }
   py::list arrays;
-  for (const auto& any : optimizer.state()) {
+  for (const auto& any : copies) {
     py::dict slots;
     std::visit(
         [&](const auto& s) {
@@ -217,7 +243,7 @@ py::dict state(Optimizer& optimizer) {
     arrays.append(slots);
   }
   py::dict result;
-  result["step"] = optimizer.step_count();
+  result["step"] = step_count;
   result["slots"] = arrays;
   return result;
 }
@@ -247,7 +273,7 @@ void load_state(Optimizer& optimizer, const py::dict& state) {
   }
   const auto step_count = py::cast<int64_t>(state["step"]);
   if (step_count < 0) throw py::value_error("state: 'step' must not be negative");
-  const auto names = optimizer.slot_names();
+  const auto names = slot_names(optimizer.config());
   const auto used = std::count_if(names.begin(), names.end(),
                                   [](const char* name) { return name != nullptr; });
   std::vector<Optimizer::AnySlots> loaded;
@@ -269,6 +295,9 @@ void load_state(Optimizer& optimizer, const py::dict& state) {
     }
   }
   const LockUnderGil lock(optimizer);
+  if (slot_names(optimizer.config()) != names) {
+    throw std::runtime_error("state: the optimiser was changed while it was loaded");
+  }
   optimizer.state() = std::move(loaded);
   optimizer.set_step_count(step_count);
 }
@@ -282,7 +311,7 @@ void bind_optimizer(py::module_& m) {
              OptimizerConfig config;
              config.kind = from_name<OptimizerKind>(kOptimizerNames, kind, "optimizer");
              for (const auto& [name, value] : hyper) {
-               assign(config, py::cast<std::string>(name), value);
+               assignment(config.kind, py::cast<std::string>(name), value)(config);
              }
              return std::make_unique<Optimizer>(config);
            }),

@@ -690,10 +690,11 @@ double Mlp<T>::evaluate(const Batch<T>& batch, const Loss& loss,
   // Enough rows to make packing the weights again for each block negligible.
   constexpr Index kBlock = 16384;
   check_batch(batch, loss, n_out());
-  const std::shared_lock lock(impl_->mutex);
   const AlignedBuffer<T> row_loss(batch.rows);
   for (Index first = 0; first < batch.rows; first += kBlock) {
+    // No lock is held while the caller is asked: that may run anything.
     interruption.check();
+    const std::shared_lock lock(impl_->mutex);
     Targets<T> targets = batch.targets;
     if (targets.values) targets.values += first * n_out();
     if (targets.labels) targets.labels += first;

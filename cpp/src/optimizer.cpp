@@ -91,8 +91,7 @@ void apply_optimizer(const OptimizerConfig& config, int64_t step, T* param,
   }
 }
 
-std::array<const char*, kMaxSlots> Optimizer::slot_names() const {
-  const OptimizerConfig& c = config_;
+std::array<const char*, kMaxSlots> slot_names(const OptimizerConfig& c) {
   const auto used_if = [](bool used, const char* name) {
     return used ? name : nullptr;
   };
@@ -131,7 +130,7 @@ OptimizerSlots<T>& Optimizer::prepare(Index which, Index size) {
   if (fresh) {
     OptimizerSlots<T> made;
     made.size = size;
-    const auto names = slot_names();
+    const auto names = slot_names(config_);
     const T initial = static_cast<T>(config_.kind == OptimizerKind::adagrad
                                          ? config_.initial_accumulator_value
                                          : 0.0);

@@ -659,8 +659,10 @@ class MLP:
         self._claim(optimizer)
 
         # Nothing else may fit this model meanwhile, from whatever thread or callback.
-        self._net.begin_fit()
+        # Ctrl-C may strike as soon as begin_fit has returned.
+        token = object()
         try:
+            self._net.begin_fit(token)
             history = History(has_validation=validation is not None)
             for hook in hooks:
                 hook.on_train_begin(self, history)
@@ -692,7 +694,7 @@ class MLP:
             for hook in hooks:
                 hook.on_train_end(self, history)
         finally:
-            self._net.end_fit()
+            self._net.end_fit(token)
         return history
 
     def _epoch(

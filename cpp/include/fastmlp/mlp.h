@@ -106,6 +106,7 @@ class Mlp {
   void initialize(uint64_t seed);
 
   void predict(T* y, const T* x, Index rows) const;
+  // Training in another thread may come between two blocks of many rows.
   double evaluate(const Batch<T>& batch, const Loss& loss,
                   const Interruption& interruption = {}) const;
 

@@ -33,6 +33,9 @@ struct OptimizerConfig {
 
 constexpr int kMaxSlots = 3;
 
+// torch's names of the slots that a configuration uses; null for the unused ones.
+std::array<const char*, kMaxSlots> slot_names(const OptimizerConfig& config);
+
 // One update of n parameters at step `step` (from 1), `slots` in the order of
 // slot_names().
 template <class T>
@@ -56,9 +59,6 @@ class Optimizer {
   const OptimizerConfig& config() const { return config_; }
   // Which slots exist must not change with it once there is state.
   OptimizerConfig& mutable_config() { return config_; }
-
-  // torch's names of the slots this configuration uses; null for the unused ones.
-  std::array<const char*, kMaxSlots> slot_names() const;
 
   // A step over several vectors: begin_step, then prepare each of them, then apply any
   // split of their ranges from any thread, then end_step, which counts it. A step that
