@@ -84,14 +84,14 @@ MAY_INCLUDE = {
     "fastmlp/mlp.h": {"fastmlp/loss.h", "fastmlp/optimizer.h", TYPES},
     "workspace.h": {BUFFER, TABLE, "fastmlp/mlp.h"},
     "workspace.cpp": {"workspace.h", "fastmlp/gemm.h"},
+    "dense.h": {"fastmlp/gemm.h", "parallel.h", "workspace.h"},
+    "training_pass.h": {"dense.h", "fastmlp/mlp.h", "parallel.h", "workspace.h"},
     "mlp.cpp": {
         "fastmlp/mlp.h",
         "fastmlp/fork_safety.h",
         "fastmlp/fp_environment.h",
-        "fastmlp/gemm.h",
         "fastmlp/random.h",
-        "parallel.h",
-        "workspace.h",
+        "training_pass.h",
     },
 }
 
