@@ -49,9 +49,14 @@ struct Mlp<T>::Impl {
   // The fork generation + 1 of the process in which an epoch is under way, else 0.
   std::atomic<int> in_epoch{0};
 
-  // Buffers that inference borrows, one per call under way.
+  // What inference borrows, one per call under way: so that calls allocate only until
+  // there is enough.
+  struct Borrowed {
+    AlignedBuffer<T> buffer;
+    std::vector<T*> packed;  // into the buffer, per layer
+  };
   mutable PoolMutex pool_mutex;
-  mutable std::vector<AlignedBuffer<T>> pool;
+  mutable std::vector<Borrowed> pool;
 
   explicit Impl(Index n_in, const std::vector<DenseSpec>& layers)
       : net(n_in, layers), params(net.n_params) {
@@ -83,13 +88,15 @@ struct Mlp<T>::Impl {
     const Index values = tile * net.widest;
     const Index loss_values = tile;  // the rows' scales
     const Index per_thread = 2 * values + loss_values;
-    const Lease lease(*this, packed_size + threads * per_thread);
-    T* const base = lease.buffer.data();
-    std::vector<T*> packed;
+    Lease lease(*this, packed_size + threads * per_thread);
+    T* const base = lease.borrowed.buffer.data();
+    std::vector<T*>& packed = lease.borrowed.packed;
     if (pack) {
+      packed.resize(net.layers.size());
       T* at = base;
-      for (const LayerPlan& layer : net.layers) {
-        packed.push_back(at);
+      for (size_t l = 0; l < packed.size(); ++l) {
+        const LayerPlan& layer = net.layers[l];
+        packed[l] = at;
         at += detail::packed_right_size(table, layer.n_in, layer.n_out);
       }
     }
@@ -125,24 +132,24 @@ struct Mlp<T>::Impl {
     });
   }
 
-  // A buffer of the pool, given back at the end of the scope.
+  // Taken from the pool, given back at the end of the scope.
   struct Lease {
     const Impl& impl;
-    AlignedBuffer<T> buffer;
+    Borrowed borrowed;
     Lease(const Impl& owner, Index size) : impl(owner) {
       {
         const std::lock_guard lock(impl.pool_mutex);
         if (!impl.pool.empty()) {
-          buffer = std::move(impl.pool.back());
+          borrowed = std::move(impl.pool.back());
           impl.pool.pop_back();
         }
       }
-      buffer.reserve(size);
+      borrowed.buffer.reserve(size);
     }
     ~Lease() {
       const std::lock_guard lock(impl.pool_mutex);
       try {
-        impl.pool.push_back(std::move(buffer));
+        impl.pool.push_back(std::move(borrowed));
       } catch (const std::bad_alloc&) {
         // The pool is a convenience: without it the buffer is simply freed.
       }
