@@ -7,6 +7,7 @@
 #include "loss-inl.h"
 #include "math-inl.h"
 #include "optimizer-inl.h"
+#include "pack-inl.h"
 #include "simd.h"
 #include "sweep-inl.h"
 
