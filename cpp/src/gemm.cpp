@@ -9,12 +9,16 @@ namespace fastmlp {
 namespace detail {
 namespace {
 
-// Blocks in elements: a packed left panel (mr x kKc) stays in the first-level cache
-// while the right block (kKc x nc) streams past it from the second level.
-constexpr Index kKc = 256;
+// Blocks in elements. Long chains pay more than a right block that stays in the second
+// level: C is read and written once per kKc, and its rows are often a power of two apart,
+// where they displace each other.
+constexpr Index kKc = 1024;
 constexpr Index kMc = 96;  // a multiple of every mr
 template <class T>
-constexpr Index kNc = 512 * sizeof(float) / sizeof(T);
+constexpr Index kNc = 1024 * sizeof(float) / sizeof(T);
+// Rows of the left operand that are this long are worth packing though they are contiguous:
+// a strip of them fills the first-level cache, so order counts.
+constexpr Index kLongRow = 1024;
 
 }  // namespace
 
@@ -23,11 +27,10 @@ Index left_scratch_size(Index k) { return kMc * std::min(k, kKc); }
 template <class T>
 void gemm_blocked(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a,
                   RightOperand<T> b, Index k, const T* bias, bool accumulate,
-                  T* left_scratch) {
+                  T* left_scratch, const Finish<T>& finish) {
   const Index m = c.rows, n = c.cols;
-  // Rows that are contiguous along k are read as they lie: transposing them into a
-  // panel costs more than it saves. So does packing for few column panels.
-  const bool pack = left_scratch && a.cs != 1 && m >= table.mr && n > 2 * table.nr;
+  const bool pack =
+      left_scratch && (a.cs != 1 || k >= kLongRow) && m >= table.mr && n > 2 * table.nr;
   for (Index j = 0; j < n; j += kNc<T>) {
     const Index nj = std::min(n - j, kNc<T>);
     for (Index p = 0; p < k || p == 0; p += kKc) {
@@ -42,8 +45,13 @@ void gemm_blocked(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a
           table.pack_left(left_scratch, ai, mi, kp);
           ai = {left_scratch, 1, table.mr};
         }
+        Finish<T> at_end;
+        if (p + kp == k) {
+          at_end = finish;
+          if (finish.saved) at_end.saved += i * finish.ld + j;
+        }
         table.gemm(c.data + i * c.ld + j, c.ld, ai, bp, mi, nj, kp, init,
-                   accumulate || p > 0);
+                   accumulate || p > 0, at_end);
       }
     }
   }
@@ -51,10 +59,10 @@ void gemm_blocked(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a
 
 template void gemm_blocked(const KernelTable<float>&, MatrixView<float>,
                            LeftOperand<float>, RightOperand<float>, Index, const float*,
-                           bool, float*);
+                           bool, float*, const Finish<float>&);
 template void gemm_blocked(const KernelTable<double>&, MatrixView<double>,
                            LeftOperand<double>, RightOperand<double>, Index,
-                           const double*, bool, double*);
+                           const double*, bool, double*, const Finish<double>&);
 
 namespace {
 
@@ -65,9 +73,8 @@ void gemm_threaded(MatrixView<T> c, LeftOperand<T> a, const T* b, Index rs, Inde
                    Index k, const T* bias, bool accumulate) {
   const KernelTable<T>& table = kernels<T>();
   const Index n = c.cols;
-  // B is read once per register tile of rows; below a few of these, packing it (always
-  // needed if its rows are not contiguous) is the larger part of the work.
-  const bool pack = cs != 1 || c.rows > 4 * table.mr;
+  // Packing is always needed if the rows of B are not contiguous.
+  const bool pack = cs != 1 || c.rows >= table.packing_pays;
   const double flops = 2.0 * static_cast<double>(c.rows) * static_cast<double>(n) *
                        static_cast<double>(k);
   const int threads = threads_for_work(flops, (c.rows + table.mr - 1) / table.mr);
@@ -79,8 +86,8 @@ void gemm_threaded(MatrixView<T> c, LeftOperand<T> a, const T* b, Index rs, Inde
     RightOperand<T> right = plain_right(table, b, rs);
     if (pack) {
       const Range columns = team.share(n, table.nr);
-      table.pack_right(scratch.data() + columns.begin * k, b + columns.begin * cs, rs,
-                       cs, k, columns.size());
+      table.pack_right(scratch.data() + columns.begin * k, k * table.nr,
+                       b + columns.begin * cs, rs, cs, k, columns.size());
       team.barrier();
       right = packed_right<T>(table, scratch.data(), k);
     }

@@ -77,7 +77,7 @@ struct Mlp<T>::Impl {
     const KernelTable<T>& table = kernels<T>();
     const double flops = 2.0 * static_cast<double>(rq.rows) * net.weights;
     const int threads = threads_for_work(flops, (rq.rows + table.mr - 1) / table.mr);
-    const bool pack = detail::worth_packing(rq.rows, table.mr);
+    const bool pack = rq.rows >= table.packing_pays;
     const Index tile = std::min(rq.rows, detail::tile_rows<T>(net));
 
     Index packed_size = 0;
@@ -87,7 +87,8 @@ struct Mlp<T>::Impl {
     }
     const Index values = tile * net.widest;
     const Index loss_values = tile;  // the rows' scales
-    const Index per_thread = 2 * values + loss_values;
+    const Index scratch_size = pack ? detail::left_scratch_size(net.widest) : 0;
+    const Index per_thread = 2 * values + loss_values + scratch_size;
     Lease lease(*this, packed_size + threads * per_thread);
     T* const base = lease.borrowed.buffer.data();
     std::vector<T*>& packed = lease.borrowed.packed;
@@ -109,6 +110,7 @@ struct Mlp<T>::Impl {
       T* const mine = base + packed_size + team.rank() * per_thread;
       T* const buffers[2] = {mine, mine + values};
       T* const row_scale = mine + 2 * values;
+      T* const scratch = pack ? row_scale + loss_values : nullptr;
       std::fill_n(row_scale, rq.loss ? tile : 0, T(1));
       const Range rows = team.share(rq.rows, table.mr);
       for (Index r = rows.begin; r < rows.end; r += tile) {
@@ -118,7 +120,7 @@ struct Mlp<T>::Impl {
           const bool last = l + 1 == net.layers.size();
           T* h = last && rq.y ? rq.y + r * net.n_out : buffers[l % 2];
           detail::dense_forward<T>(table, net.layers[l], params.data(),
-                                   pack ? packed[l] : nullptr, h, h, input, m);
+                                   pack ? packed[l] : nullptr, h, h, input, m, scratch);
           input = h;
         }
         if (rq.loss) {

@@ -94,7 +94,7 @@ class Pass {
   double run() {
     const Index rows = rq_.rows;
     const size_t first_dx = rq_.dx ? 0 : 1;
-    pack_forward_ = rq_.forward && worth_packing(rows, table_.mr);
+    pack_forward_ = rq_.forward && rows >= table_.packing_pays;
     double value = 0.0;
     run_team(threads_, [&](const Team& team) {
       if (team.rank() == 0 && rq_.loss) {
@@ -193,14 +193,14 @@ class Pass {
     const Range mine = team.share(n, table_.mr);
     for (Index r = mine.begin; r < mine.end; r += tile) {
       const Index m = std::min(tile, mine.end - r);
-      if (rq_.forward) forward_tile(first, r, m);
+      if (rq_.forward) forward_tile(team, first, r, m);
       if (!rq_.backward) continue;
       head_tile(first, r, m);
-      backward_tile(first, r, m);
+      backward_tile(team, first, r, m);
     }
   }
 
-  void forward_tile(Index first, Index r, Index m) {
+  void forward_tile(const Team& team, Index first, Index r, Index m) {
     if (rq_.order) {
       gather_rows(ws_.x + r * net_.n_in, rq_.x, rq_.order + first + r, m, net_.n_in);
     }
@@ -210,7 +210,7 @@ class Pass {
       T* h = ws_.h[l] + r * n;
       dense_forward<T>(table_, net_.layers[l], params_,
                        pack_forward_ ? ws_.packed[l] : nullptr, h, ws_.z[l] + r * n,
-                       input, m);
+                       input, m, ws_.scratch(team.rank()));
       input = h;
     }
     if (rq_.y) std::copy_n(input, m * net_.n_out, rq_.y + (first + r) * net_.n_out);
@@ -245,21 +245,27 @@ class Pass {
                      ws_.row_scale + at, m, n);
   }
 
-  void backward_tile(Index first, Index r, Index m) {
+  void backward_tile(const Team& team, Index first, Index r, Index m) {
+    bool is_dz = false;  // whether dz holds d loss / d z already, and not d loss / d h
     for (size_t l = net_.layers.size(); l-- > 0;) {
       const LayerPlan& layer = net_.layers[l];
       const Index n = layer.n_out;
       T* dz = ws_.dz[l] + r * n;
-      if (layer.activation != Activation::identity) {
+      if (!is_dz && layer.activation != Activation::identity) {
         const T* saved = (layer.saves_input() ? ws_.z[l] : ws_.h[l]) + r * n;
         table_.activation_backward(layer.activation, dz, n, dz, n, saved, n, m, n);
       }
       if (l == 0 && !rq_.dx) break;
       T* dh =
           l > 0 ? ws_.dz[l - 1] + r * layer.n_in : rq_.dx + (first + r) * layer.n_in;
+      Finish<T> finish;
+      is_dz = l > 0 && net_.layers[l - 1].activation == Activation::relu;
+      if (is_dz) {
+        finish = {Finishing::relu_backward, ws_.h[l - 1] + r * layer.n_in, layer.n_in};
+      }
       gemm_blocked<T>(table_, {dh, m, layer.n_in, layer.n_in}, {dz, n, 1},
                       packed_right<T>(table_, ws_.packed_transposed[l], n), n, nullptr,
-                      false, nullptr);
+                      false, ws_.scratch(team.rank()), finish);
     }
   }
 
@@ -268,20 +274,27 @@ class Pass {
   void weight_gradients(const Team& team, Index first, Index n) {
     const bool accumulate = first > 0;
     T* scratch = ws_.scratch(team.rank());
+    bool finite = true;
     for (size_t l = 0; l < net_.layers.size(); ++l) {
       const LayerPlan& layer = net_.layers[l];
-      const T* input = l > 0 ? ws_.h[l - 1] : chunk_input(first);
       const bool by_rows = layer.n_in >= layer.n_out;
-      const Range rows =
-          by_rows ? team.share(layer.n_in, table_.mr) : Range{0, layer.n_in};
+      const bool across = few_outputs(layer);
+      const Index grain = across ? table_.lanes : table_.mr;
+      const Range rows = by_rows ? team.share(layer.n_in, grain) : Range{0, layer.n_in};
       const Range cols =
           by_rows ? Range{0, layer.n_out} : team.share(layer.n_out, table_.nr);
+      const T* h = (l > 0 ? ws_.h[l - 1] : chunk_input(first)) + rows.begin;
+      const T* dz = ws_.dz[l] + cols.begin;
       T* dw = rq_.grads + layer.weight + rows.begin * layer.n_out + cols.begin;
-      gemm_blocked<T>(table_, {dw, rows.size(), cols.size(), layer.n_out},
-                      {input + rows.begin, 1, layer.n_in},
-                      plain_right<T>(table_, ws_.dz[l] + cols.begin, layer.n_out), n,
-                      nullptr, accumulate, scratch);
-      bool finite = table_.all_finite(dw, layer.n_out, rows.size(), cols.size());
+      if (across) {
+        weight_gradient_across<T>(table_, dw, h, layer.n_in, rows.size(), dz,
+                                  layer.n_out, n, accumulate, scratch);
+      } else {
+        gemm_blocked<T>(table_, {dw, rows.size(), cols.size(), layer.n_out},
+                        {h, 1, layer.n_in}, plain_right<T>(table_, dz, layer.n_out), n,
+                        nullptr, accumulate, scratch);
+      }
+      finite = finite && table_.all_finite(dw, layer.n_out, rows.size(), cols.size());
       if (layer.bias >= 0) {
         const Range mine = team.share(layer.n_out, table_.lanes);
         T* db = rq_.grads + layer.bias + mine.begin;
@@ -289,8 +302,8 @@ class Pass {
                           accumulate);
         finite = finite && table_.all_finite(db, mine.size(), 1, mine.size());
       }
-      if (!finite) finite_.store(false, std::memory_order_relaxed);
     }
+    if (!finite) finite_.store(false, std::memory_order_relaxed);
   }
 
   void update(const Team& team) {

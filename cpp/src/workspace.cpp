@@ -90,7 +90,9 @@ void Workspace<T>::prepare(const NetworkPlan& net, Index n_rows, Index batch_row
       packed[l] = carver.take(packed_right_bound(layer.n_in, layer.n_out));
       packed_transposed[l] = carver.take(packed_right_bound(layer.n_out, layer.n_in));
     }
-    scratch_size_ = left_scratch_size(n_rows);
+    // Room for a packed left operand, or for the transposed gradient of few outputs.
+    scratch_size_ = std::max(left_scratch_size(std::max(n_rows, net.widest)),
+                             kFewOutputs * net.widest);
     scratch_ = carver.take(scratch_size_ * threads);
     return carver.used();
   };

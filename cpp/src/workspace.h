@@ -11,6 +11,9 @@
 
 namespace fastmlp::detail {
 
+// A layer with no more outputs than this has its weight gradient made transposed.
+constexpr Index kFewOutputs = 16;
+
 struct LayerPlan {
   Index n_in, n_out;
   Activation activation;

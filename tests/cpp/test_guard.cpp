@@ -1,46 +1,15 @@
 // Every kernel on arrays that end where readable memory ends: reading or writing one
 // element too far is a crash. Sanitizers do not see masked vector loads; the page table
 // does.
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <cstdio>
-#include <cstdlib>
-#include <vector>
 
 #include "fastmlp/isa.h"
 #include "fastmlp/kernel_table.h"
+#include "guarded.h"
 
 namespace {
 
 using namespace fastmlp;
-
-// Arrays of up to a page, each right before an inaccessible page.
-class Guarded {
- public:
-  ~Guarded() {
-    for (void* p : pages_) munmap(p, 2 * page_);
-  }
-  template <class T>
-  T* array(Index n) {
-    const size_t bytes = sizeof(T) * static_cast<size_t>(n);
-    if (bytes > page_) std::abort();
-    void* p = mmap(nullptr, 2 * page_, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED) std::abort();
-    pages_.push_back(p);
-    char* end = static_cast<char*>(p) + page_;
-    if (mprotect(end, page_, PROT_NONE) != 0) std::abort();
-    T* data = reinterpret_cast<T*>(end - bytes);
-    for (Index i = 0; i < n; ++i)
-      data[i] = static_cast<T>((i % 7) - 3) / static_cast<T>(4);
-    return data;
-  }
-
- private:
-  const size_t page_ = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-  std::vector<void*> pages_;
-};
 
 constexpr Index kSizes[] = {1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33};
 
@@ -49,15 +18,14 @@ void products(const KernelTable<T>& table) {
   constexpr Index kDepth = 3;
   for (const Index m : kSizes) {
     for (const Index n : kSizes) {
-      if (m * n * static_cast<Index>(sizeof(T)) > 4096) continue;
       Guarded g;
       T* const c = g.array<T>(m * n);
       T* const bias = g.array<T>(n);
       const LeftOperand<T> rows = {g.array<T>(m * kDepth), kDepth, 1};
       const LeftOperand<T> columns = {g.array<T>(m * kDepth), 1, m};
       const RightOperand<T> b = {g.array<T>(kDepth * n), n, table.nr};
-      table.gemm(c, n, rows, b, m, n, kDepth, bias, false);
-      table.gemm(c, n, columns, b, m, n, kDepth, nullptr, true);
+      table.gemm(c, n, rows, b, m, n, kDepth, bias, false, {});
+      table.gemm(c, n, columns, b, m, n, kDepth, nullptr, true, {});
 
       // Packed, and the product of what was packed.
       const Index left = (m + table.mr - 1) / table.mr * table.mr * kDepth;
@@ -66,11 +34,14 @@ void products(const KernelTable<T>& table) {
       T* const packed_right = g.array<T>(right);
       table.pack_left(packed_left, rows, m, kDepth);
       table.pack_left(packed_left, columns, m, kDepth);
-      table.pack_right(packed_right, b.data, n, 1, kDepth, n);
-      table.pack_right(packed_right, b.data, 1, kDepth, kDepth, n);
-      table.gemm(c, n, {packed_left, 1, table.mr},
-                 {packed_right, table.nr, kDepth * table.nr}, m, n, kDepth, bias,
-                 false);
+      const Index stride = kDepth * table.nr;
+      table.pack_right(packed_right, stride, b.data, n, 1, kDepth, n);
+      table.pack_right(packed_right, stride, b.data, 1, kDepth, kDepth, n);
+      table.gemm(c, n, {packed_left, 1, table.mr}, {packed_right, table.nr, stride}, m,
+                 n, kDepth, bias, false, {Finishing::relu, nullptr, 0});
+      const T* const saved = g.array<T>(m * n);
+      table.gemm(c, n, rows, b, m, n, kDepth, bias, false,
+                 {Finishing::relu_backward, saved, n});
       table.column_sum(bias, c, n, m, n, false);
       table.all_finite(c, n, m, n);
     }

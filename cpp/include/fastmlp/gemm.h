@@ -36,8 +36,7 @@ constexpr Index packed_right_bound(Index k, Index n) {
   return (n + kWidestPanel - 1) / kWidestPanel * kWidestPanel * k;
 }
 
-// Elements of scratch that gemm_blocked wants to pack its left operand, if that has its
-// rows side by side (rs == 1: a transpose) and not its columns; else it wants none.
+// Elements of scratch in which gemm_blocked can pack its left operand.
 Index left_scratch_size(Index k);
 
 template <class T>
@@ -49,12 +48,12 @@ RightOperand<T> plain_right(const KernelTable<T>& table, const T* b, Index ld) {
   return {b, ld, table.nr};
 }
 
-// C[m, n] = S + A B, in blocks that stay in cache. S as in KernelTable::gemm. The left
-// operand is packed into `left_scratch` where that pays.
+// C[m, n] = S + A B, in blocks that stay in cache, then `finish`. S as in
+// KernelTable::gemm. The left operand is packed into `left_scratch` where that pays.
 template <class T>
 void gemm_blocked(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a,
                   RightOperand<T> b, Index k, const T* bias, bool accumulate,
-                  T* left_scratch);
+                  T* left_scratch, const Finish<T>& finish = {});
 
 }  // namespace detail
 }  // namespace fastmlp

@@ -21,12 +21,24 @@ struct LeftOperand {
 
 // Right operand of a product, its columns in panels of `nr`: element (p, j) is
 // data[(j / nr) * panel_stride + p * ld + j % nr]. A plain row-major matrix has
-// panel_stride == nr; packed by pack_right it has ld == nr, panel_stride == k * nr.
+// panel_stride == nr; packed by pack_right it has ld == nr and the panel_stride of that
+// call.
 template <class T>
 struct RightOperand {
   const T* data;
   Index ld;
   Index panel_stride;
+};
+
+// What becomes of an element c of a product at the end of its chain, before it is stored:
+//   relu           0 where c <= 0
+//   relu_backward  0 unless the same element of `saved` (., ld) is > 0
+enum class Finishing { none, relu, relu_backward };
+template <class T>
+struct Finish {
+  Finishing kind = Finishing::none;
+  const T* saved = nullptr;
+  Index ld = 0;
 };
 
 template <class T>
@@ -70,23 +82,27 @@ constexpr Index kRowSumLanes = 16;
 template <class T>
 struct KernelTable {
   Isa isa;
-  Index lanes;  // of a vector
-  Index mr;     // rows of a register tile = rows of a packed left panel
-  Index nr;     // columns of a register tile = columns of a packed right panel
+  Index lanes;         // of a vector
+  Index mr;            // rows of a register tile = rows of a packed left panel
+  Index nr;            // columns of a register tile = columns of a packed right panel
+  Index packing_pays;  // rows of A from which packing a row-major B pays
 
   // C[m, n] = S + A[m, k] B[k, n], each element one chain of fused multiply-adds in
   // ascending p. S is C itself if `accumulate`, else bias[n] in every row, else 0 for a
-  // null bias. C is not read unless `accumulate`.
+  // null bias. C is not read unless `accumulate`. Then `finish`.
   void (*gemm)(T* c, Index ldc, LeftOperand<T> a, RightOperand<T> b, Index m, Index n,
-               Index k, const T* bias, bool accumulate);
+               Index k, const T* bias, bool accumulate, const Finish<T>& finish);
 
   // dst = panels of mr rows of A[m, k], k-major: ceil(m / mr) * mr * k elements, of
   // which those of rows >= m in the last panel stay as they are.
   void (*pack_left)(T* dst, LeftOperand<T> a, Index m, Index k);
 
   // dst = panels of nr columns of B[k, n], B(p, j) = b[p * rs + j * cs], k-major:
-  // ceil(n / nr) * nr * k elements, of which those of columns >= n stay as they are.
-  void (*pack_right)(T* dst, const T* b, Index rs, Index cs, Index k, Index n);
+  // k * nr elements each, of which those of columns >= n in the last panel stay as they
+  // are. Panels start panel_stride >= k * nr elements apart; more than k * nr fills a
+  // range of the rows of deeper panels, and what lies between stays as it is.
+  void (*pack_right)(T* dst, Index panel_stride, const T* b, Index rs, Index cs,
+                     Index k, Index n);
 
   // out[n] = (accumulate ? out : 0) + sum of the rows of A[m, n], in ascending order.
   void (*column_sum)(T* out, const T* a, Index lda, Index m, Index n, bool accumulate);

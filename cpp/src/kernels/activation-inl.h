@@ -25,16 +25,15 @@ struct Identity {
   }
 };
 
-// z <= 0 decides, so NaN passes through;
 // relu'(0) = 0.
 struct Relu {
   template <class T>
   static FASTMLP_MEMBER Vec<T> forward(Vec<T> z) {
-    return select(z <= num<T>(0), num<T>(0), z);
+    return rectified(z);
   }
   template <class T>
   static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> h) {
-    return select(h > num<T>(0), dh, num<T>(0));
+    return where_positive(h, dh);
   }
 };
 

@@ -6,6 +6,7 @@
 // tile, the blocking or the vector width.
 #pragma once
 
+#include "half.h"
 #include "math-inl.h"
 #include "pack-inl.h"
 #include "simd.h"
@@ -14,20 +15,51 @@
 namespace fastmlp {
 namespace FASTMLP_ISA {
 
+// Rows of A from which packing a row-major B pays. Tiles that are two cache lines wide read
+// plain rows nearly as fast as panels, so that only many rows repay the packing; half as
+// wide, they pay for it soon.
+#if defined(FASTMLP_ISA_avx512)
+constexpr Index kPackingPays = 384;
+#else
+constexpr Index kPackingPays = 32;
+#endif
+
 // One to three rows need more vectors side by side to hide the latency of the chains.
 constexpr int kWideRows = 3;
 constexpr int kWideVectors = 4;
 
-// One tile: C[MR, n], n in ((NV - 1) * lanes, NV * lanes]; kTail: n is not a whole
-// number of vectors. kPackedLeft: a.rs == 1 and a.cs == MR are known at compile time.
-template <class T, int MR, int NV, bool kTail, bool kPackedLeft>
-FASTMLP_INLINE void gemm_tile(T* c, Index ldc, LeftOperand<T> a, const T* b, Index ldb,
-                              Index n, Index k, const T* bias, bool accumulate) {
-  using V = Vec<T>;
+// A tile's part of a product: C[., n] = S + A B as kernel_table.h says.
+template <class T>
+struct TileArgs {
+  T* c;
+  Index ldc;
+  LeftOperand<T> a;
+  const T* b;
+  Index ldb, n, k;
+  const T* bias;
+  bool accumulate;
+  Finish<T> finish;
+
+  // The same rows, `j` columns on; `b_step`: to the same place in B.
+  FASTMLP_MEMBER TileArgs moved(Index j, Index b_step, Index columns) const {
+    TileArgs to = *this;
+    to.c += j;
+    to.b += b_step;
+    to.n = columns;
+    if (bias) to.bias += j;
+    if (finish.kind == Finishing::relu_backward) to.finish.saved += j;
+    return to;
+  }
+};
+
+// C[MR, n], n in ((NV - 1) * lanes, NV * lanes]; kTail: n is not a whole number of
+// vectors V. kPackedLeft: a.rs == 1 and a.cs == MR are known at compile time.
+template <class V, int MR, int NV, bool kTail, bool kPackedLeft, class T>
+FASTMLP_INLINE void gemm_tile(const TileArgs<T>& t) {
   constexpr Index L = V::kLanes;
-  const Index rs = kPackedLeft ? 1 : a.rs;
-  const Index cs = kPackedLeft ? MR : a.cs;
-  const Index tail = n - (NV - 1) * L;
+  const Index rs = kPackedLeft ? 1 : t.a.rs;
+  const Index cs = kPackedLeft ? MR : t.a.cs;
+  const Index tail = t.n - (NV - 1) * L;
   const auto load = [tail](const T* p, int v) FASTMLP_LAMBDA {
     return kTail && v == NV - 1 ? V::load_partial(p + v * L, tail) : V::load(p + v * L);
   };
@@ -35,109 +67,124 @@ FASTMLP_INLINE void gemm_tile(T* c, Index ldc, LeftOperand<T> a, const T* b, Ind
   // GCC unrolls outermost loops too late to keep acc in registers alone: without the
   // pragmas it is also stored in every step of k.
   V acc[MR][NV];
+  const auto each = [&](auto f) FASTMLP_LAMBDA {
 #pragma GCC unroll 8
-  for (int r = 0; r < MR; ++r) {
-    for (int v = 0; v < NV; ++v) {
-      acc[r][v] = accumulate ? load(c + r * ldc, v)
-                  : bias     ? load(bias, v)
-                             : V::set1(T(0));
+    for (int r = 0; r < MR; ++r) {
+      for (int v = 0; v < NV; ++v) f(r, v, acc[r][v]);
     }
+  };
+  if (t.accumulate) {
+    each([&](int r, int v, V& x) FASTMLP_LAMBDA { x = load(t.c + r * t.ldc, v); });
+  } else if (t.bias) {
+    each([&](int, int v, V& x) FASTMLP_LAMBDA { x = load(t.bias, v); });
+  } else {
+    each([&](int, int, V& x) FASTMLP_LAMBDA { x = V::set1(T(0)); });
   }
-  const T* ap = a.data;
-  for (Index p = 0; p < k; ++p) {
+  const T* a = t.a.data;
+  const T* b = t.b;
+  for (Index p = 0; p < t.k; ++p) {
     V bv[NV];
     for (int v = 0; v < NV; ++v) bv[v] = load(b, v);
     for (int r = 0; r < MR; ++r) {
-      const V ar = V::set1(ap[r * rs]);
+      const V ar = V::set1(a[r * rs]);
       for (int v = 0; v < NV; ++v) acc[r][v] = fma(ar, bv[v], acc[r][v]);
     }
-    ap += cs;
-    b += ldb;
+    a += cs;
+    b += t.ldb;
   }
-#pragma GCC unroll 8
-  for (int r = 0; r < MR; ++r) {
-    for (int v = 0; v < NV; ++v) {
-      T* out = c + r * ldc + v * L;
-      if (kTail && v == NV - 1) {
-        acc[r][v].store_partial(out, tail);
-      } else {
-        acc[r][v].store(out);
-      }
+  if (t.finish.kind == Finishing::relu) {
+    each([&](int, int, V& x) FASTMLP_LAMBDA { x = rectified(x); });
+  } else if (t.finish.kind == Finishing::relu_backward) {
+    each([&](int r, int v, V& x) FASTMLP_LAMBDA {
+      x = where_positive(load(t.finish.saved + r * t.finish.ld, v), x);
+    });
+  }
+  each([&](int r, int v, V& x) FASTMLP_LAMBDA {
+    T* out = t.c + r * t.ldc + v * L;
+    if (kTail && v == NV - 1) {
+      x.store_partial(out, tail);
+    } else {
+      x.store(out);
     }
+  });
+}
+
+// n in [1, 2 lanes).
+template <class T, int MR, bool kPackedLeft>
+FASTMLP_INLINE void gemm_tail(const TileArgs<T>& t) {
+  using V = Vec<T>;
+  using H = Half<T>;
+  if (t.n > V::kLanes) {
+    gemm_tile<V, MR, 2, true, kPackedLeft>(t);
+  } else if (t.n == V::kLanes) {
+    gemm_tile<V, MR, 1, false, kPackedLeft>(t);
+  } else if (t.n > H::kLanes || H::kLanes == V::kLanes) {
+    gemm_tile<V, MR, 1, true, kPackedLeft>(t);
+  } else {
+    gemm_tile<H, MR, 1, true, kPackedLeft>(t);
   }
 }
 
+// MR rows, any n; panels of B are `panel_stride` apart.
 template <class T, int MR, bool kPackedLeft>
-void gemm_tile_columns(T* c, Index ldc, LeftOperand<T> a, const T* b, Index ldb,
-                       Index n, Index k, const T* bias, bool accumulate) {
-  constexpr Index L = Vec<T>::kLanes;
-  static_assert(kTileVectors == 2, "the cases below are one and two vectors");
-  if (n == 2 * L) {
-    gemm_tile<T, MR, 2, false, kPackedLeft>(c, ldc, a, b, ldb, n, k, bias, accumulate);
-  } else if (n > L) {
-    gemm_tile<T, MR, 2, true, kPackedLeft>(c, ldc, a, b, ldb, n, k, bias, accumulate);
-  } else if (n == L) {
-    gemm_tile<T, MR, 1, false, kPackedLeft>(c, ldc, a, b, ldb, n, k, bias, accumulate);
-  } else {
-    gemm_tile<T, MR, 1, true, kPackedLeft>(c, ldc, a, b, ldb, n, k, bias, accumulate);
+void gemm_strip(const TileArgs<T>& strip, Index panel_stride) {
+  static_assert(kTileVectors == 2, "a tile is one or two vectors");
+  constexpr Index kColumns = tile_columns<T>();
+  Index j = 0, at = 0;
+  for (; j + kColumns <= strip.n; j += kColumns, at += panel_stride) {
+    gemm_tile<Vec<T>, MR, 2, false, kPackedLeft>(strip.moved(j, at, kColumns));
+  }
+  if (j < strip.n) {
+    gemm_tail<T, MR, kPackedLeft>(strip.moved(j, at, strip.n - j));
   }
 }
 
 template <class T>
-using GemmTile = void (*)(T*, Index, LeftOperand<T>, const T*, Index, Index, Index,
-                          const T*, bool);
+using GemmStrip = void (*)(const TileArgs<T>&, Index);
 
-// The tile for `rows` = 1 .. kTileRows, found by counting MR down at compile time.
+// The strip for `rows` = 1 .. kTileRows, found by counting MR down at compile time.
 template <class T, int MR>
-FASTMLP_INLINE GemmTile<T> tile_for_rows(Index rows) {
+FASTMLP_INLINE GemmStrip<T> strip_for_rows(Index rows) {
   if constexpr (MR == 1) {
-    return gemm_tile_columns<T, 1, false>;
+    return gemm_strip<T, 1, false>;
   } else {
-    return rows == MR ? gemm_tile_columns<T, MR, false>
-                      : tile_for_rows<T, MR - 1>(rows);
+    return rows == MR ? gemm_strip<T, MR, false> : strip_for_rows<T, MR - 1>(rows);
   }
 }
 
-// Few rows against an unpacked B: wide tiles first, then the narrow ones for the rest.
+// Few rows against an unpacked B: wide tiles first, then a strip for the rest.
 template <class T, int MR>
-void gemm_wide(T* c, Index ldc, LeftOperand<T> a, RightOperand<T> b, Index n, Index k,
-               const T* bias, bool accumulate) {
+void gemm_wide(const TileArgs<T>& t) {
   constexpr Index W = kWideVectors * Vec<T>::kLanes;
   Index j = 0;
-  for (; j + W <= n; j += W) {
-    gemm_tile<T, MR, kWideVectors, false, false>(c + j, ldc, a, b.data + j, b.ld, W, k,
-                                                 bias ? bias + j : nullptr, accumulate);
+  for (; j + W <= t.n; j += W) {
+    gemm_tile<Vec<T>, MR, kWideVectors, false, false>(t.moved(j, j, W));
   }
-  for (; j < n; j += tile_columns<T>()) {
-    const Index nj = n - j < tile_columns<T>() ? n - j : tile_columns<T>();
-    gemm_tile_columns<T, MR, false>(c + j, ldc, a, b.data + j, b.ld, nj, k,
-                                    bias ? bias + j : nullptr, accumulate);
-  }
+  if (j < t.n) gemm_strip<T, MR, false>(t.moved(j, j, t.n - j), tile_columns<T>());
 }
 
 template <class T>
 void gemm(T* c, Index ldc, LeftOperand<T> a, RightOperand<T> b, Index m, Index n,
-          Index k, const T* bias, bool accumulate) {
-  constexpr Index kColumns = tile_columns<T>();
-  if (m <= kWideRows && b.panel_stride == kColumns) {
+          Index k, const T* bias, bool accumulate, const Finish<T>& finish) {
+  TileArgs<T> strip = {c, ldc, a, b.data, b.ld, n, k, bias, accumulate, finish};
+  if (m <= kWideRows && b.panel_stride == tile_columns<T>()) {
     static_assert(kWideRows == 3, "the cases below are one to three rows");
-    if (m == 1) gemm_wide<T, 1>(c, ldc, a, b, n, k, bias, accumulate);
-    if (m == 2) gemm_wide<T, 2>(c, ldc, a, b, n, k, bias, accumulate);
-    if (m == 3) gemm_wide<T, 3>(c, ldc, a, b, n, k, bias, accumulate);
+    if (m == 1) gemm_wide<T, 1>(strip);
+    if (m == 2) gemm_wide<T, 2>(strip);
+    if (m == 3) gemm_wide<T, 3>(strip);
     return;
   }
   const bool packed = a.rs == 1 && a.cs == kTileRows;
   for (Index i = 0; i < m; i += kTileRows) {
     const Index rows = m - i < kTileRows ? m - i : kTileRows;
     // A packed left operand's panels lie one after the other, k * kTileRows apart.
-    const LeftOperand<T> ai = {a.data + (packed ? i * k : i * a.rs), a.rs, a.cs};
-    const GemmTile<T> tile = packed && rows == kTileRows
-                                 ? gemm_tile_columns<T, kTileRows, true>
-                                 : tile_for_rows<T, kTileRows>(rows);
-    for (Index j = 0; j < n; j += kColumns) {
-      const Index nj = n - j < kColumns ? n - j : kColumns;
-      tile(c + i * ldc + j, ldc, ai, b.data + (j / kColumns) * b.panel_stride, b.ld, nj,
-           k, bias ? bias + j : nullptr, accumulate);
+    strip.a.data = a.data + (packed ? i * k : i * a.rs);
+    strip.c = c + i * ldc;
+    if (finish.saved) strip.finish.saved = finish.saved + i * finish.ld;
+    if (packed && rows == kTileRows) {
+      gemm_strip<T, kTileRows, true>(strip, b.panel_stride);
+    } else {
+      strip_for_rows<T, kTileRows>(rows)(strip, b.panel_stride);
     }
   }
 }

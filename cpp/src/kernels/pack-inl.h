@@ -2,6 +2,8 @@
 // kernel_table.h for the contract.
 #pragma once
 
+#include <string.h>
+
 #include "fastmlp/kernel_table.h"
 #include "simd.h"
 
@@ -22,51 +24,178 @@ constexpr Index tile_columns() {
   return kTileVectors * Vec<T>::kLanes;
 }
 
-template <class T>
-void pack_left(T* dst, LeftOperand<T> a, Index m, Index k) {
-  for (Index i = 0; i < m; i += kTileRows) {
-    const Index rows = m - i < kTileRows ? m - i : kTileRows;
-    const T* src = a.data + i * a.rs;
-    if (rows == kTileRows && a.rs == 1) {
-      for (Index p = 0; p < k; ++p) {
-        for (int r = 0; r < kTileRows; ++r) dst[p * kTileRows + r] = src[p * a.cs + r];
-      }
-    } else {
-      for (Index r = 0; r < rows; ++r) {
-        for (Index p = 0; p < k; ++p) dst[p * kTileRows + r] = src[r * a.rs + p * a.cs];
+// A left panel's rows that lie along k: `lanes` steps of them, or for kEdge the last
+// `depth` <= lanes steps of the panel.
+template <class T, bool kEdge>
+FASTMLP_INLINE void pack_left_square(T* dst, const T* src, Index rs, Index depth) {
+  using V = Vec<T>;
+  constexpr Index L = V::kLanes;
+  constexpr int kGroups = (kTileRows + L - 1) / L;
+  constexpr Index kLast = kTileRows - (kGroups - 1) * L;  // rows of the last group
+  static_assert(L - kLast <= kTileRows, "the lanes too many lie in the next step");
+  V rows[kGroups][L];
+#pragma GCC unroll 8
+  for (int g = 0; g < kGroups; ++g) {
+    // Rows that are missing are copies: for half a group of them, half the shuffles are
+    // copies as well and left out by the compiler.
+#pragma GCC unroll 16
+    for (Index q = 0; q < L; ++q) {
+      const T* row = src + (g * L + (g == kGroups - 1 ? q % kLast : q)) * rs;
+      rows[g][q] = kEdge ? V::load_partial(row, depth) : V::load(row);
+    }
+    transpose(rows[g]);
+  }
+#pragma GCC unroll 16
+  for (Index i = 0; i < L; ++i) {
+    if (kEdge && i >= depth) break;
+#pragma GCC unroll 8
+    for (int g = 0; g < kGroups; ++g) {
+      // The lanes too many of the last group fall on the next step, which is stored
+      // after this one; the panel's last step has none.
+      T* out = dst + i * kTileRows + g * L;
+      if (kEdge && kLast < L && g == kGroups - 1 && i == depth - 1) {
+        rows[g][i].store_partial(out, kLast);
+      } else {
+        rows[g][i].store(out);
       }
     }
-    dst += k * kTileRows;
   }
 }
 
 template <class T>
-void pack_right(T* dst, const T* b, Index rs, Index cs, Index k, Index n) {
-  using V = Vec<T>;
-  constexpr Index kColumns = tile_columns<T>();
-  // Transposing writes one element per line of dst: stay within a first-level cache.
-  constexpr Index kBlock = 64;
-  for (Index j = 0; j < n; j += kColumns) {
-    const Index cols = n - j < kColumns ? n - j : kColumns;
-    const T* src = b + j * cs;
-    if (cs == 1) {
-      for (Index p = 0; p < k; ++p) {
-        Index q = 0;
-        for (; q + V::kLanes <= cols; q += V::kLanes) {
-          V::load(src + p * rs + q).store(dst + p * kColumns + q);
-        }
-        V::load_partial(src + p * rs + q, cols - q)
-            .store_partial(dst + p * kColumns + q, cols - q);
-      }
-    } else {
-      for (Index p0 = 0; p0 < k; p0 += kBlock) {
-        const Index p1 = k < p0 + kBlock ? k : p0 + kBlock;
-        for (Index q = 0; q < cols; ++q) {
-          for (Index p = p0; p < p1; ++p) dst[p * kColumns + q] = src[q * cs + p * rs];
+void pack_left(T* dst, LeftOperand<T> a, Index m, Index k) {
+  constexpr Index L = Vec<T>::kLanes;
+  const bool contiguous = a.rs == 1 || a.cs == 1;
+  const Index whole = contiguous ? m - m % kTileRows : 0;  // rows done by vectors
+  if (a.rs == 1) {
+    // A few steps of k at a time: their rows of A are read from end to end, and each
+    // panel gets whole lines.
+    constexpr Index kSteps = 8;
+    for (Index p0 = 0; p0 < k; p0 += kSteps) {
+      const Index p1 = k < p0 + kSteps ? k : p0 + kSteps;
+      for (Index i = 0; i < whole; i += kTileRows) {
+        for (Index p = p0; p < p1; ++p) {
+          memcpy(dst + i * k + p * kTileRows, a.data + p * a.cs + i,
+                 kTileRows * sizeof(T));
         }
       }
     }
-    dst += k * kColumns;
+  } else if (a.cs == 1) {
+    for (Index i = 0; i < whole; i += kTileRows) {
+      T* const panel = dst + i * k;
+      const T* const src = a.data + i * a.rs;
+      Index p = 0;
+      for (; p + L < k; p += L) {
+        pack_left_square<T, false>(panel + p * kTileRows, src + p, a.rs, L);
+      }
+      if (p < k) {
+        pack_left_square<T, true>(panel + p * kTileRows, src + p, a.rs, k - p);
+      }
+    }
+  }
+  for (Index i = whole; i < m; i += kTileRows) {
+    const Index rows = m - i < kTileRows ? m - i : kTileRows;
+    for (Index p = 0; p < k; ++p) {
+      for (Index r = 0; r < rows; ++r) {
+        dst[i * k + p * kTileRows + r] = a.data[(i + r) * a.rs + p * a.cs];
+      }
+    }
+  }
+}
+
+// lanes x lanes elements of a right panel out of columns that lie along k. kEdge: there
+// are `depth` steps of k and `cols` columns, which may be more than fit.
+template <class T, bool kEdge>
+FASTMLP_INLINE void pack_right_square(T* dst, const T* src, Index cs, Index depth,
+                                      Index cols) {
+  using V = Vec<T>;
+  V rows[V::kLanes];
+#pragma GCC unroll 16
+  for (Index q = 0; q < V::kLanes; ++q, src += cs) {
+    if (kEdge) {
+      rows[q] = q < cols ? V::load_partial(src, depth) : V::set1(T(0));
+    } else {
+      rows[q] = V::load(src);
+    }
+  }
+  transpose(rows);
+  const bool whole = !kEdge || cols >= V::kLanes;
+#pragma GCC unroll 16
+  for (Index i = 0; i < V::kLanes; ++i) {
+    if (kEdge && i >= depth) break;
+    T* const out = dst + i * tile_columns<T>();
+    if (whole) {
+      rows[i].store(out);
+    } else {
+      rows[i].store_partial(out, cols);
+    }
+  }
+}
+
+// One vector's width of a right panel out of columns that lie along k.
+template <class T>
+void pack_right_strip(T* dst, const T* src, Index cs, Index k, Index cols) {
+  constexpr Index L = Vec<T>::kLanes;
+  Index p = 0;
+  if (cols >= L) {
+    for (; p + L <= k; p += L) {
+      pack_right_square<T, false>(dst + p * tile_columns<T>(), src + p, cs, L, L);
+    }
+  }
+  for (; p < k; p += L) {
+    pack_right_square<T, true>(dst + p * tile_columns<T>(), src + p, cs, k - p, cols);
+  }
+}
+
+// One panel, or the `cols` columns that there are of it.
+template <class T>
+void pack_right_panel(T* dst, const T* b, Index rs, Index cs, Index k, Index cols) {
+  using V = Vec<T>;
+  constexpr Index L = V::kLanes;
+  constexpr Index kColumns = tile_columns<T>();
+  if (cs == 1) {
+    for (Index p = 0; p < k; ++p) {
+      const T* const src = b + p * rs;
+      T* const out = dst + p * kColumns;
+      Index q = 0;
+      for (; q + L <= cols; q += L) V::load(src + q).store(out + q);
+      if (q < cols) V::load_partial(src + q, cols - q).store_partial(out + q, cols - q);
+    }
+  } else if (rs == 1) {
+    for (Index q = 0; q < cols; q += L) {
+      pack_right_strip(dst + q, b + q * cs, cs, k, cols - q);
+    }
+  } else {
+    for (Index p = 0; p < k; ++p) {
+      for (Index q = 0; q < cols; ++q) dst[p * kColumns + q] = b[p * rs + q * cs];
+    }
+  }
+}
+
+template <class T>
+void pack_right(T* dst, Index panel_stride, const T* b, Index rs, Index cs, Index k,
+                Index n) {
+  constexpr Index kColumns = tile_columns<T>();
+  constexpr Index kLine = 64 / sizeof(T);
+  const auto block = [&](Index p, Index j, Index depth) {
+    pack_right_panel(dst + j / kColumns * panel_stride + p * kColumns,
+                     b + p * rs + j * cs, rs, cs, k - p < depth ? k - p : depth,
+                     n - j < kColumns ? n - j : kColumns);
+  };
+  if (cs == 1) {
+    // A few rows of B from end to end: going down B for each panel would jump from page
+    // to page.
+    constexpr Index kDepth = 8;
+    for (Index p = 0; p < k; p += kDepth) {
+      for (Index j = 0; j < n; j += kColumns) block(p, j, kDepth);
+    }
+  } else {
+    // Panel after panel, a few lines of each column at a time: where a line of dst is
+    // two vectors, it is still in cache when the second one comes.
+    constexpr Index kDepth = 4 * kLine;
+    for (Index j = 0; j < n; j += kColumns) {
+      for (Index p = 0; p < k; p += kDepth) block(p, j, kDepth);
+    }
   }
 }
 

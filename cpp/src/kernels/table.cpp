@@ -20,6 +20,7 @@ constexpr KernelTable<T> make_table() {
           Vec<T>::kLanes,
           kTileRows,
           tile_columns<T>(),
+          kPackingPays,
           gemm<T>,
           pack_left<T>,
           pack_right<T>,

@@ -129,5 +129,42 @@ template <int N> FASTMLP_INLINE Bits<double> shr(Bits<double> a) { return {_mm25
 FASTMLP_INLINE Mask<double> nonzero(Bits<double> a) { return !Mask<double>{_mm256_castsi256_pd(_mm256_cmpeq_epi64(a.b, _mm256_setzero_si256()))}; }
 // clang-format on
 
+// Pairs of rows, then pairs of pairs, change elements within 128-bit lanes; the lanes
+// change places last. GCC keeps the rows in registers only where the loops over them are
+// unrolled early.
+FASTMLP_INLINE void transpose(Vec<float> (&rows)[8]) {
+  __m256 t[8];
+#pragma GCC unroll 2
+  for (int i = 0; i < 8; i += 4) {
+    const __m256d low01 =
+        _mm256_castps_pd(_mm256_unpacklo_ps(rows[i].v, rows[i + 1].v));
+    const __m256d high01 =
+        _mm256_castps_pd(_mm256_unpackhi_ps(rows[i].v, rows[i + 1].v));
+    const __m256d low23 =
+        _mm256_castps_pd(_mm256_unpacklo_ps(rows[i + 2].v, rows[i + 3].v));
+    const __m256d high23 =
+        _mm256_castps_pd(_mm256_unpackhi_ps(rows[i + 2].v, rows[i + 3].v));
+    t[i] = _mm256_castpd_ps(_mm256_unpacklo_pd(low01, low23));
+    t[i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(low01, low23));
+    t[i + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(high01, high23));
+    t[i + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(high01, high23));
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    rows[c].v = _mm256_permute2f128_ps(t[c], t[4 + c], 0x20);
+    rows[4 + c].v = _mm256_permute2f128_ps(t[c], t[4 + c], 0x31);
+  }
+}
+FASTMLP_INLINE void transpose(Vec<double> (&rows)[4]) {
+  const __m256d low01 = _mm256_unpacklo_pd(rows[0].v, rows[1].v);
+  const __m256d high01 = _mm256_unpackhi_pd(rows[0].v, rows[1].v);
+  const __m256d low23 = _mm256_unpacklo_pd(rows[2].v, rows[3].v);
+  const __m256d high23 = _mm256_unpackhi_pd(rows[2].v, rows[3].v);
+  rows[0].v = _mm256_permute2f128_pd(low01, low23, 0x20);
+  rows[1].v = _mm256_permute2f128_pd(high01, high23, 0x20);
+  rows[2].v = _mm256_permute2f128_pd(low01, low23, 0x31);
+  rows[3].v = _mm256_permute2f128_pd(high01, high23, 0x31);
+}
+
 }  // namespace FASTMLP_ISA
 }  // namespace fastmlp

@@ -130,5 +130,57 @@ template <int N> FASTMLP_INLINE Bits<double> shr(Bits<double> a) { return {_mm51
 FASTMLP_INLINE Mask<double> nonzero(Bits<double> a) { return {_mm512_test_epi64_mask(a.b, a.b)}; }
 // clang-format on
 
+// Pairs of rows, then pairs of pairs, change elements within 128-bit lanes; what is left
+// is a 4 x 4 transpose of the lanes. rows[kStride * i + c], i = 0 .. 3, take part in it.
+// GCC keeps the rows in registers only where the loops over them are unrolled early.
+template <int kStride>
+FASTMLP_INLINE void transpose_lanes(__m512 (&rows)[4 * kStride]) {
+#pragma GCC unroll 4
+  for (int c = 0; c < kStride; ++c) {
+    const __m512 r0 = rows[c], r1 = rows[kStride + c];
+    const __m512 r2 = rows[2 * kStride + c], r3 = rows[3 * kStride + c];
+    const __m512 even01 = _mm512_shuffle_f32x4(r0, r1, 0x88);  // lanes 0, 2 of both
+    const __m512 even23 = _mm512_shuffle_f32x4(r2, r3, 0x88);
+    const __m512 odd01 = _mm512_shuffle_f32x4(r0, r1, 0xdd);  // lanes 1, 3 of both
+    const __m512 odd23 = _mm512_shuffle_f32x4(r2, r3, 0xdd);
+    rows[c] = _mm512_shuffle_f32x4(even01, even23, 0x88);
+    rows[kStride + c] = _mm512_shuffle_f32x4(odd01, odd23, 0x88);
+    rows[2 * kStride + c] = _mm512_shuffle_f32x4(even01, even23, 0xdd);
+    rows[3 * kStride + c] = _mm512_shuffle_f32x4(odd01, odd23, 0xdd);
+  }
+}
+FASTMLP_INLINE void transpose(Vec<float> (&rows)[16]) {
+  __m512 t[16];
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    const __m512d low01 =
+        _mm512_castps_pd(_mm512_unpacklo_ps(rows[i].v, rows[i + 1].v));
+    const __m512d high01 =
+        _mm512_castps_pd(_mm512_unpackhi_ps(rows[i].v, rows[i + 1].v));
+    const __m512d low23 =
+        _mm512_castps_pd(_mm512_unpacklo_ps(rows[i + 2].v, rows[i + 3].v));
+    const __m512d high23 =
+        _mm512_castps_pd(_mm512_unpackhi_ps(rows[i + 2].v, rows[i + 3].v));
+    t[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(low01, low23));
+    t[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low01, low23));
+    t[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(high01, high23));
+    t[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(high01, high23));
+  }
+  transpose_lanes<4>(t);
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) rows[i].v = t[i];
+}
+FASTMLP_INLINE void transpose(Vec<double> (&rows)[8]) {
+  __m512 t[8];
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 2) {
+    t[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(rows[i].v, rows[i + 1].v));
+    t[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(rows[i].v, rows[i + 1].v));
+  }
+  transpose_lanes<2>(t);
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) rows[i].v = _mm512_castps_pd(t[i]);
+}
+
 }  // namespace FASTMLP_ISA
 }  // namespace fastmlp

@@ -135,5 +135,21 @@ template <int N> FASTMLP_INLINE Bits<double> shr(Bits<double> a) { return {vshrq
 FASTMLP_INLINE Mask<double> nonzero(Bits<double> a) { return {vtstq_u64(a.b, a.b)}; }
 // clang-format on
 
+FASTMLP_INLINE void transpose(Vec<float> (&rows)[4]) {
+  const float64x2_t even01 = vreinterpretq_f64_f32(vtrn1q_f32(rows[0].v, rows[1].v));
+  const float64x2_t odd01 = vreinterpretq_f64_f32(vtrn2q_f32(rows[0].v, rows[1].v));
+  const float64x2_t even23 = vreinterpretq_f64_f32(vtrn1q_f32(rows[2].v, rows[3].v));
+  const float64x2_t odd23 = vreinterpretq_f64_f32(vtrn2q_f32(rows[2].v, rows[3].v));
+  rows[0].v = vreinterpretq_f32_f64(vtrn1q_f64(even01, even23));
+  rows[1].v = vreinterpretq_f32_f64(vtrn1q_f64(odd01, odd23));
+  rows[2].v = vreinterpretq_f32_f64(vtrn2q_f64(even01, even23));
+  rows[3].v = vreinterpretq_f32_f64(vtrn2q_f64(odd01, odd23));
+}
+FASTMLP_INLINE void transpose(Vec<double> (&rows)[2]) {
+  const float64x2_t first = vtrn1q_f64(rows[0].v, rows[1].v);
+  rows[1].v = vtrn2q_f64(rows[0].v, rows[1].v);
+  rows[0].v = first;
+}
+
 }  // namespace FASTMLP_ISA
 }  // namespace fastmlp

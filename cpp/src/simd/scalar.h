@@ -71,6 +71,7 @@ template <class T> FASTMLP_INLINE Bits<T> operator^(Bits<T> a, Bits<T> b) { retu
 template <int N, class T> FASTMLP_INLINE Bits<T> shl(Bits<T> a) { return {a.b << N}; }
 template <int N, class T> FASTMLP_INLINE Bits<T> shr(Bits<T> a) { return {a.b >> N}; }
 template <class T> FASTMLP_INLINE Mask<T> nonzero(Bits<T> a) { return {a.b != 0}; }
+template <class T> FASTMLP_INLINE void transpose(Vec<T> (&)[1]) {}
 // clang-format on
 
 }  // namespace FASTMLP_ISA

@@ -17,6 +17,8 @@
 //   Bits<T>         the lanes as unsigned integers of the same width: + - & | ^,
 //                   shl<N>, shr<N> (logical), set1_bits<T>(u), nonzero(bits) -> Mask
 //   to_bits(v), from_bits(b)
+//   transpose(rows) Vec<T>[kLanes] in place, in registers: lane j of rows[i] and lane i
+//                   of rows[j] change places
 //
 // All operations are IEEE exact per lane, so the lane count never shows in a result.
 // Absent on purpose: horizontal sums (their order would depend on the width) and
@@ -83,6 +85,17 @@ FASTMLP_INLINE Vec<T> operator-(Vec<T> a) {
 template <class T>
 FASTMLP_INLINE Vec<T> abs(Vec<T> a) {
   return from_bits(to_bits(a) & set1_bits<T>(typename BitsOf<T>::type(-1) >> 1));
+}
+
+// 0 where a <= 0, so NaN passes.
+template <class T>
+FASTMLP_INLINE Vec<T> rectified(Vec<T> a) {
+  return select(a <= Vec<T>::set1(T(0)), Vec<T>::set1(T(0)), a);
+}
+// a where gate > 0, else 0.
+template <class T>
+FASTMLP_INLINE Vec<T> where_positive(Vec<T> gate, Vec<T> a) {
+  return select(gate > Vec<T>::set1(T(0)), a, Vec<T>::set1(T(0)));
 }
 
 }  // namespace FASTMLP_ISA
