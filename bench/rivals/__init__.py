@@ -1,4 +1,4 @@
-"""The competitors of `bench/peers.py`, one file each, and their process."""
+"""The competitors, one file each, their processes, and the arena they meet in."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ class Entry:
         return task.mode in self.modes
 
 
+EVERYTHING = ("train", "infer", "fit")
+
 RIVALS = {
-    "fastmlp": Entry("fastmlp_rival", "FastmlpRival", "fastmlp"),
-    "torch": Entry("torch_rival", "TorchRival", "torch"),
+    "fastmlp": Entry("fastmlp_rival", "FastmlpRival", "fastmlp", EVERYTHING),
+    "torch": Entry("torch_rival", "TorchRival", "torch", EVERYTHING),
     "torch-compile": Entry("torch_rival", "TorchCompileRival", "torch"),
     "jax": Entry("jax_rival", "JaxRival", "jax"),
-    "sklearn": Entry("sklearn_rival", "SklearnRival", "sklearn"),
+    "sklearn": Entry("sklearn_rival", "SklearnRival", "sklearn", EVERYTHING),
     "onnxruntime": Entry(
         "onnxruntime_rival", "OnnxruntimeRival", "onnxruntime", ("infer",)
     ),

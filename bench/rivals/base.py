@@ -14,7 +14,8 @@ class Rival(abc.ABC):
     """A library set up for one task: the network with its first parameters.
 
     Data are converted to what the library likes best before anything is timed; what is
-    timed are the calls that a user of the library would write.
+    timed are the calls that a user of the library would write. Without a number of
+    threads the library keeps its own.
     """
 
     # Largest relative deviation of the loss from the float64 judge's, step by step:
@@ -23,7 +24,7 @@ class Rival(abc.ABC):
     # Largest deviation of an output, relative to the largest output.
     output_tolerance: ClassVar[float] = 1e-4
 
-    def __init__(self, task: Task, threads: int) -> None:
+    def __init__(self, task: Task, threads: int | None) -> None:
         self.task = task
         self.threads = threads
 
@@ -42,6 +43,13 @@ class Rival(abc.ABC):
     def train_step(self) -> Any:
         """One optimiser step on the task's batch; returns the loss before it."""
         raise NotImplementedError(f"{type(self).__name__} does not train")
+
+    def fit(self) -> float:
+        """`FIT_EPOCHS` epochs from `reset` on, in shuffled batches of the workload's.
+
+        Returns the mean loss over the last epoch.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no fit")
 
     def wait(self, result: Any) -> None:
         """Wait until a result of `train_step` or `infer` is there."""

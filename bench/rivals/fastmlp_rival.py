@@ -6,15 +6,16 @@ import fastmlp as fm
 import numpy as np
 
 from .base import Rival
-from .tasks import Task
+from .tasks import FIT_EPOCHS, Task
 
 
 class FastmlpRival(Rival):
-    """``mlp.train_step(x, y, loss, opt)`` and ``mlp(x, out=p)``."""
+    """``mlp.train_step(x, y, loss, opt)``, ``mlp(x, out=p)``, ``mlp.fit(...)``."""
 
-    def __init__(self, task: Task, threads: int) -> None:
+    def __init__(self, task: Task, threads: int | None) -> None:
         super().__init__(task, threads)
-        fm.set_num_threads(threads)
+        if threads is not None:
+            fm.set_num_threads(threads)
         workload = task.workload
         self.mlp = fm.MLP(list(workload.widths), activation=workload.activation)
         self.loss = fm.MSE() if workload.loss == "mse" else fm.CrossEntropy()
@@ -35,6 +36,20 @@ class FastmlpRival(Rival):
     def train_step(self) -> float:
         """Take one step."""
         return self.mlp.train_step(self.task.x, self.task.y, self.loss, self.optimizer)
+
+    def fit(self) -> float:
+        """Train for a fixed number of epochs."""
+        history = self.mlp.fit(
+            self.task.x,
+            self.task.y,
+            loss=self.loss,
+            optimizer=self.optimizer,
+            epochs=FIT_EPOCHS,
+            batch_size=self.task.workload.batch,
+            progress=False,
+            seed=0,
+        )
+        return history.loss[-1]
 
     def infer(self) -> np.ndarray:
         """Return the network's output."""

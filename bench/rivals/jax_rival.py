@@ -60,7 +60,7 @@ def train_step(
 class JaxRival(Rival):
     """Data live on the device; a burst of steps is waited for once, at its end."""
 
-    def __init__(self, task: Task, threads: int) -> None:
+    def __init__(self, task: Task, threads: int | None) -> None:
         super().__init__(task, threads)
         self.x, self.y = jnp.asarray(task.x), jnp.asarray(task.y)
         self.forward = jax.jit(functools.partial(forward, task.workload))

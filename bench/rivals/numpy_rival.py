@@ -17,7 +17,7 @@ class NumpyRival(Rival):
 
     def infer(self) -> np.ndarray:
         """Return the network's output."""
-        h = self.task.x
+        h: np.ndarray = self.task.x
         *hidden, last = self.task.params
         for weight, bias in hidden:
             h = h @ weight

@@ -46,10 +46,10 @@ def build_model(task: Task) -> ModelProto:
 class OnnxruntimeRival(Rival):
     """``session.run`` with all graph optimisations."""
 
-    def __init__(self, task: Task, threads: int) -> None:
+    def __init__(self, task: Task, threads: int | None) -> None:
         super().__init__(task, threads)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or 0  # 0: its own choice
         options.inter_op_num_threads = 1
         level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.graph_optimization_level = level

@@ -9,11 +9,13 @@ import sklearn
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from .base import Rival
-from .tasks import Task
+from .tasks import FIT_EPOCHS, Task
 
 
 class SklearnRival(Rival):
     """``partial_fit(x, y)`` with alpha=0 and batch_size = rows: exactly one step.
+
+    ``fit`` starts from its own random parameters, and never stops early.
 
     Known differences, none of which changes the amount of work: the regressor's loss is
     half the mean squared error, summed over outputs in the gradient (Adam does not mind
@@ -24,7 +26,7 @@ class SklearnRival(Rival):
     # Epsilon hat is up to 30 times epsilon in the first steps.
     loss_tolerance: ClassVar[float] = 1e-3
 
-    def __init__(self, task: Task, threads: int) -> None:
+    def __init__(self, task: Task, threads: int | None) -> None:
         super().__init__(task, threads)
         workload = task.workload
         if workload.loss == "mse" and workload.optimizer == "sgd":
@@ -35,9 +37,12 @@ class SklearnRival(Rival):
             "activation": workload.activation,
             "solver": workload.optimizer,
             "alpha": 0.0,
-            "batch_size": max(task.rows, 1),
+            "batch_size": workload.batch if task.mode == "fit" else task.rows,
             "learning_rate_init": workload.lr,
-            "shuffle": False,
+            "shuffle": task.mode == "fit",
+            "max_iter": FIT_EPOCHS,
+            "n_iter_no_change": FIT_EPOCHS + 1,
+            "tol": 0.0,
             "momentum": 0.0,
             "nesterovs_momentum": False,
             "random_state": 0,
@@ -69,6 +74,11 @@ class SklearnRival(Rival):
     def train_step(self) -> float:
         """Take one step."""
         self.model.partial_fit(self.task.x, self.y)
+        return self.model.loss_ * (1.0 if self.classifies else 2.0)
+
+    def fit(self) -> float:
+        """Train for a fixed number of epochs."""
+        self.model.fit(self.task.x, self.y)
         return self.model.loss_ * (1.0 if self.classifies else 2.0)
 
     def infer(self) -> np.ndarray:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+from typing import Any
 
 import numpy as np
 
 SEED = 0
+FIT_EPOCHS = 10  # of one call of `fit`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,38 +59,52 @@ INFERENCE_WORKLOADS = ("rl-tiny", "sac", "mnist")
 INFERENCE_ROWS = (1, 4096)
 
 
+def square_workload(n_in: int, width: int, n_out: int, batch: int) -> Workload:
+    """Return a network n_in-width-width-n_out: ReLU, mean squared error, Adam.
+
+    The learning rate falls with the width, so that the loss falls by a few percent per
+    step whatever the width: enough to verify it, and float32 stays near float64.
+    """
+    lr = 8e-3 / width
+    widths = (n_in, width, width, n_out)
+    return Workload(f"{width} x{batch}", widths, "relu", "mse", "adam", lr, batch)
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One thing to time: a training step, or one call of inference."""
+    """One thing to time: a training step, a call of inference, or a whole `fit`."""
 
-    workload_name: str
-    mode: str  # "train" or "infer"
-    rows: int
+    workload: Workload
+    mode: str  # "train", "infer" or "fit"
+    rows: int  # of one call: a batch, or for fit all data
 
-    @property
-    def workload(self) -> Workload:
-        """The network."""
-        return WORKLOADS[self.workload_name]
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Task:
+        """Undo `dataclasses.asdict`."""
+        workload = dict(fields["workload"])
+        workload["widths"] = tuple(workload["widths"])
+        return cls(Workload(**workload), fields["mode"], fields["rows"])
 
     @property
     def label(self) -> str:
         """For example ``mnist`` (one training step) or ``mnist x1``."""
-        if self.mode == "train":
-            return self.workload_name
-        return f"{self.workload_name} x{self.rows}"
+        if self.mode == "infer":
+            return f"{self.workload.name} x{self.rows}"
+        return self.workload.name
 
     @property
     def flops(self) -> int:
         """Operations of the matrix products, 2 per multiplication and addition.
 
         Training: forward, weight gradients, and input gradients of all layers but the
-        first, 2 * B * I * O each.
+        first, 2 * B * I * O each; a fit does so in every epoch.
         """
         widths = self.workload.widths
         products = [2 * self.rows * i * o for i, o in itertools.pairwise(widths)]
         if self.mode == "infer":
             return sum(products)
-        return 3 * sum(products) - products[0]
+        epochs = FIT_EPOCHS if self.mode == "fit" else 1
+        return epochs * (3 * sum(products) - products[0])
 
     @functools.cached_property
     def params(self) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -128,10 +144,11 @@ def all_tasks(workloads: list[str], modes: list[str]) -> list[Task]:
     """Return the tasks of the named workloads, training first."""
     tasks = []
     if "train" in modes:
-        tasks += [Task(name, "train", WORKLOADS[name].batch) for name in workloads]
+        for name in workloads:
+            tasks.append(Task(WORKLOADS[name], "train", WORKLOADS[name].batch))
     if "infer" in modes:
         tasks += [
-            Task(name, "infer", rows)
+            Task(WORKLOADS[name], "infer", rows)
             for rows in INFERENCE_ROWS
             for name in workloads
             if name in INFERENCE_WORKLOADS

@@ -6,15 +6,16 @@ import torch
 import torch.nn.functional as F
 
 from .base import Rival
-from .tasks import Task
+from .tasks import FIT_EPOCHS, Task
 
 
 class TorchRival(Rival):
     """``zero_grad``, forward, ``backward``, ``step``; the loss is never read back."""
 
-    def __init__(self, task: Task, threads: int) -> None:
+    def __init__(self, task: Task, threads: int | None) -> None:
         super().__init__(task, threads)
-        torch.set_num_threads(threads)
+        if threads is not None:
+            torch.set_num_threads(threads)
         layers: list[torch.nn.Module] = []
         for weight, _ in task.params:
             layers += [torch.nn.Linear(*weight.shape), self.activation()]
@@ -53,6 +54,21 @@ class TorchRival(Rival):
         self.optimizer.step()
         return loss.detach()
 
+    def fit(self) -> float:
+        """Train for a fixed number of epochs, as one writes the loop by hand."""
+        rows, batch = self.task.rows, self.task.workload.batch
+        for _ in range(FIT_EPOCHS):
+            total = torch.zeros(())
+            order = torch.randperm(rows)
+            for start in range(0, rows, batch):
+                picked = order[start : start + batch]
+                self.optimizer.zero_grad()
+                loss = self.loss(self.model(self.x[picked]), self.y[picked])
+                loss.backward()
+                self.optimizer.step()
+                total += loss.detach() * len(picked)
+        return float(total) / rows
+
     @torch.inference_mode()
     def infer(self) -> torch.Tensor:
         """Return the network's output."""
@@ -62,8 +78,9 @@ class TorchRival(Rival):
 class TorchCompileRival(TorchRival):
     """As `TorchRival`, with the model compiled; needs a C++ compiler."""
 
-    def __init__(self, task: Task, threads: int) -> None:
+    def __init__(self, task: Task, threads: int | None) -> None:
         super().__init__(task, threads)
+        torch.compiler.reset()  # or it gives up after a few networks
         self.compiled = torch.compile(self.model)
 
     def train_step(self) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The process that holds one rival: ``python -m rivals.worker`` (started by peers.py).
+"""The process that holds one rival: ``python -m rivals.worker`` (started by `arena`).
 
 The arguments come as JSON on the command line; then requests are read from standard
 input and answered on standard output, one JSON object per line. Between requests the
@@ -8,6 +8,8 @@ while another rival is timed.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 import statistics
@@ -15,6 +17,7 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Callable
 from typing import Any, TextIO
 
 from . import RIVALS
@@ -38,13 +41,14 @@ class Stopwatch:
 
     Every sample of training starts again from the first parameters: all rivals do the
     same arithmetic, and none drifts into saturated units or subnormal moments. The
-    reset and one step after it are not timed.
+    reset and one step after it are not timed. A sample of fit is one call.
     """
 
     def __init__(self, rival: Rival) -> None:
         self.rival = rival
         self.trains = rival.task.mode == "train"
-        self.call = rival.train_step if self.trains else rival.infer
+        calls = {"train": rival.train_step, "infer": rival.infer, "fit": rival.fit}
+        self.call = calls[rival.task.mode]
         self.steps = 0  # per sample; not known yet
 
     def run(self, steps: int) -> float:
@@ -58,8 +62,9 @@ class Stopwatch:
 
     def sample(self, steps: int) -> float:
         """Seconds per call of one sample."""
-        if self.trains:
+        if self.rival.task.mode != "infer":
             self.rival.reset()
+        if self.trains:
             self.run(1)
         return self.run(steps)
 
@@ -67,8 +72,8 @@ class Stopwatch:
         """Choose the calls per sample."""
         seconds = min(self.sample(1) for _ in range(MIN_SAMPLES))
         steps = 1 + int(SAMPLE_SECONDS / max(seconds, 1e-9))
-        # Inference does not drift.
-        self.steps = min(steps, MAX_SAMPLE_STEPS) if self.trains else steps
+        limit = {"train": MAX_SAMPLE_STEPS, "infer": steps, "fit": 1}
+        self.steps = min(steps, limit[self.rival.task.mode])  # inference does not drift
 
     def burst(self, seconds: float) -> dict[str, float]:
         """Warm up, then take samples for a while; their median is the result."""
@@ -90,15 +95,39 @@ def first_losses(rival: Rival, steps: int) -> list[float]:
     return [float(rival.train_step()) for _ in range(steps)]
 
 
-def serve(rival: Rival, requests: TextIO, answer: Any) -> None:
-    """Answer requests until the parent closes the pipe."""
-    stopwatch = Stopwatch(rival)
+def serve(make: Callable[[Task], Rival] | None, requests: TextIO, answer: Any) -> None:
+    """Answer requests until the parent closes the pipe.
+
+    Parameters
+    ----------
+    make : callable, optional
+        Sets up the rival for a task; None if it is not installed.
+    requests : text file
+        One JSON object per line; the first one brings a task.
+    answer : callable
+        Takes what is to be answered.
+    """
     for line in requests:
         request = json.loads(line)
-        if request["do"] == "losses":
+        if make is None:
+            answer({"absent": True})
+        elif request["do"] == "task":
+            rival = make(Task.from_json(request["task"]))
+            stopwatch = Stopwatch(rival)
+            answer(
+                {
+                    "versions": rival.versions(),
+                    "loss_tolerance": rival.loss_tolerance,
+                    "output_tolerance": rival.output_tolerance,
+                }
+            )
+        elif request["do"] == "losses":
             answer({"losses": first_losses(rival, request["steps"])})
         elif request["do"] == "output":
             answer({"output": rival.output().tolist()})
+        elif request["do"] == "fit":
+            rival.reset()
+            answer({"loss": rival.fit()})
         elif request["do"] == "burst":
             answer(stopwatch.burst(request["seconds"]))
         else:
@@ -106,9 +135,10 @@ def serve(rival: Rival, requests: TextIO, answer: Any) -> None:
 
 
 def main() -> None:
-    """Set up the rival, then serve."""
+    """Import the rival, then serve."""
     arguments = json.loads(sys.argv[1])
-    confine(arguments["cpus"])
+    if arguments["cpus"] is not None:
+        confine(arguments["cpus"])
     warnings.simplefilter("ignore")
     # Whatever a library prints must not get between the answers.
     answers = os.fdopen(os.dup(1), "w")
@@ -118,22 +148,12 @@ def main() -> None:
         answers.write(json.dumps(message) + "\n")
         answers.flush()
 
-    entry = RIVALS[arguments["rival"]]
     try:
-        rival_class = entry.load()
-    except ModuleNotFoundError as error:
-        answer({"absent": str(error)})
-        return
-    try:
-        rival = rival_class(Task(**arguments["task"]), arguments["threads"])
-        answer(
-            {
-                "versions": rival.versions(),
-                "loss_tolerance": rival.loss_tolerance,
-                "output_tolerance": rival.output_tolerance,
-            }
-        )
-        serve(rival, sys.stdin, answer)
+        make = None
+        with contextlib.suppress(ModuleNotFoundError):
+            rival_class = RIVALS[arguments["rival"]].load()
+            make = functools.partial(rival_class, threads=arguments["threads"])
+        serve(make, sys.stdin, answer)
     except Exception:
         answer({"error": traceback.format_exc()})
 
