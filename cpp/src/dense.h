@@ -13,12 +13,14 @@
 
 namespace fastmlp::detail {
 
-// Rows taken through all layers together: small while the weights stay in cache, more
-// where every tile has to fetch them again.
+// Rows taken through all layers together: few while the weights stay in cache, more where
+// every tile has to fetch them again.
 template <class T>
 Index tile_rows(const NetworkPlan& net) {
   constexpr double kCachedBytes = 256 << 10;
-  return net.weights * sizeof(T) > kCachedBytes ? 96 : 48;
+  constexpr double kLargeBytes = 4 << 20;
+  const double bytes = net.weights * sizeof(T);
+  return bytes <= kCachedBytes ? 48 : bytes <= kLargeBytes ? 256 : 512;
 }
 
 template <class T>
@@ -28,18 +30,36 @@ RightOperand<T> weight_operand(const KernelTable<T>& table, const LayerPlan& lay
                 : plain_right(table, params + layer.weight, layer.n_out);
 }
 
-// h = act(z), z = x W + b for `rows` contiguous rows; z may be h. `scratch`: for the
-// product, or null.
+// Whether a layer's weights are packed block by block as they are used, by everyone for
+// himself: packed beforehand, they would be gone from cache when they are wanted.
+// `rows`: that use a block.
+template <class T>
+bool packed_in_blocks(const LayerPlan& layer, Index rows) {
+  constexpr Index kBytes = 2 << 20;
+  constexpr Index kRows = 192;
+  return rows >= kRows &&
+         layer.n_in * layer.n_out * static_cast<Index>(sizeof(T)) >= kBytes;
+}
+
+// h = act(z), z = x W + b for `rows` contiguous rows; z may be h. W is read packed, or
+// packed in blocks if there is scratch for that, or else as it lies.
 template <class T>
 void dense_forward(const KernelTable<T>& table, const LayerPlan& layer, const T* params,
-                   const T* packed, T* h, T* z, const T* x, Index rows, T* scratch) {
+                   const T* packed, T* h, T* z, const T* x, Index rows,
+                   const Scratch<T>& scratch) {
   const Index n = layer.n_out;
   const T* bias = layer.bias >= 0 ? params + layer.bias : nullptr;
+  const MatrixView<T> out = {z, rows, n, n};
+  const LeftOperand<T> in = {x, layer.n_in, 1};
   Finish<T> finish;
   if (layer.activation == Activation::relu) finish.kind = Finishing::relu;
-  gemm_blocked<T>(table, {z, rows, n, n}, {x, layer.n_in, 1},
-                  weight_operand(table, layer, params, packed), layer.n_in, bias, false,
-                  scratch, finish);
+  if (scratch.right) {
+    gemm_packing<T>(table, out, in, params + layer.weight, n, 1, layer.n_in, bias,
+                    false, scratch.left, scratch.right, finish);
+  } else {
+    gemm_blocked<T>(table, out, in, weight_operand(table, layer, params, packed),
+                    layer.n_in, bias, false, scratch.left, finish);
+  }
   if (layer.activation != Activation::identity && finish.kind == Finishing::none) {
     table.activation_forward(layer.activation, h, n, z, n, rows, n);
   }
@@ -71,12 +91,14 @@ void weight_gradient_across(const KernelTable<T>& table, T* dw, const T* h, Inde
   transpose(dw, n_out, scratch, rows, n_out, rows);
 }
 
-// Each member packs its share of the columns of every layer's weights.
+// Each member packs its share of the columns of every layer's weights, for use by
+// `block_rows` rows at a time.
 template <class T>
 void pack_forward(const Team& team, const KernelTable<T>& table, const NetworkPlan& net,
-                  const T* params, const std::vector<T*>& packed) {
+                  const T* params, const std::vector<T*>& packed, Index block_rows) {
   for (size_t l = 0; l < net.layers.size(); ++l) {
     const LayerPlan& layer = net.layers[l];
+    if (packed_in_blocks<T>(layer, block_rows)) continue;
     const Range columns = team.share(layer.n_out, table.nr);
     table.pack_right(packed[l] + columns.begin * layer.n_in, layer.n_in * table.nr,
                      params + layer.weight + columns.begin, layer.n_out, 1, layer.n_in,
@@ -87,9 +109,11 @@ void pack_forward(const Team& team, const KernelTable<T>& table, const NetworkPl
 template <class T>
 void pack_backward(const Team& team, const KernelTable<T>& table,
                    const NetworkPlan& net, const T* params,
-                   const std::vector<T*>& packed, size_t first_layer) {
+                   const std::vector<T*>& packed, size_t first_layer,
+                   Index block_rows) {
   for (size_t l = first_layer; l < net.layers.size(); ++l) {
     const LayerPlan& layer = net.layers[l];
+    if (packed_in_blocks<T>(layer, block_rows)) continue;
     const Range columns = team.share(layer.n_in, table.nr);
     table.pack_right(packed[l] + columns.begin * layer.n_out, layer.n_out * table.nr,
                      params + layer.weight + columns.begin * layer.n_out, 1,

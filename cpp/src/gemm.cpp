@@ -25,44 +25,80 @@ constexpr Index kLongRow = 1024;
 Index left_scratch_size(Index k) { return kMc * std::min(k, kKc); }
 
 template <class T>
-void gemm_blocked(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a,
-                  RightOperand<T> b, Index k, const T* bias, bool accumulate,
-                  T* left_scratch, const Finish<T>& finish) {
+Index right_scratch_size(Index k, Index n) {
+  return packed_right_bound(std::min(k, kKc), std::min(n, kNc<T>));
+}
+
+namespace {
+
+// right_block(p, j, kp, nj): the operand for kp rows and nj columns of B from (p, j).
+template <class T, class RightBlock>
+void gemm_in_blocks(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a,
+                    RightBlock right_block, Index k, const T* bias, bool accumulate,
+                    T* left_scratch, const Finish<T>& finish) {
   const Index m = c.rows, n = c.cols;
-  const bool pack =
-      left_scratch && (a.cs != 1 || k >= kLongRow) && m >= table.mr && n > 2 * table.nr;
+  const bool pack = left_scratch && (a.cs != 1 || k >= kLongRow) && m >= table.mr &&
+                    n > 2 * table.nr;
   for (Index j = 0; j < n; j += kNc<T>) {
     const Index nj = std::min(n - j, kNc<T>);
     for (Index p = 0; p < k || p == 0; p += kKc) {
       const Index kp = std::min(k - p, kKc);
-      const RightOperand<T> bp = {b.data + j / table.nr * b.panel_stride + p * b.ld,
-                                  b.ld, b.panel_stride};
+      const RightOperand<T> right = right_block(p, j, kp, nj);
       const T* init = p == 0 && bias ? bias + j : nullptr;
       for (Index i = 0; i < m; i += kMc) {
         const Index mi = std::min(m - i, kMc);
-        LeftOperand<T> ai = {a.data + i * a.rs + p * a.cs, a.rs, a.cs};
+        LeftOperand<T> left = {a.data + i * a.rs + p * a.cs, a.rs, a.cs};
         if (pack) {
-          table.pack_left(left_scratch, ai, mi, kp);
-          ai = {left_scratch, 1, table.mr};
+          table.pack_left(left_scratch, left, mi, kp);
+          left = {left_scratch, 1, table.mr};
         }
         Finish<T> at_end;
         if (p + kp == k) {
           at_end = finish;
           if (finish.saved) at_end.saved += i * finish.ld + j;
         }
-        table.gemm(c.data + i * c.ld + j, c.ld, ai, bp, mi, nj, kp, init,
+        table.gemm(c.data + i * c.ld + j, c.ld, left, right, mi, nj, kp, init,
                    accumulate || p > 0, at_end);
       }
     }
   }
 }
 
-template void gemm_blocked(const KernelTable<float>&, MatrixView<float>,
-                           LeftOperand<float>, RightOperand<float>, Index, const float*,
-                           bool, float*, const Finish<float>&);
-template void gemm_blocked(const KernelTable<double>&, MatrixView<double>,
-                           LeftOperand<double>, RightOperand<double>, Index,
-                           const double*, bool, double*, const Finish<double>&);
+}  // namespace
+
+template <class T>
+void gemm_blocked(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a,
+                  RightOperand<T> b, Index k, const T* bias, bool accumulate,
+                  T* left_scratch, const Finish<T>& finish) {
+  const auto block = [&](Index p, Index j, Index, Index) -> RightOperand<T> {
+    return {b.data + j / table.nr * b.panel_stride + p * b.ld, b.ld, b.panel_stride};
+  };
+  gemm_in_blocks(table, c, a, block, k, bias, accumulate, left_scratch, finish);
+}
+
+template <class T>
+void gemm_packing(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a,
+                  const T* b, Index rs, Index cs, Index k, const T* bias,
+                  bool accumulate, T* left_scratch, T* right_scratch,
+                  const Finish<T>& finish) {
+  const auto block = [&](Index p, Index j, Index kp, Index nj) {
+    table.pack_right(right_scratch, kp * table.nr, b + p * rs + j * cs, rs, cs, kp, nj);
+    return packed_right<T>(table, right_scratch, kp);
+  };
+  gemm_in_blocks(table, c, a, block, k, bias, accumulate, left_scratch, finish);
+}
+
+#define FASTMLP_INSTANTIATE(T)                                                     \
+  template Index right_scratch_size<T>(Index, Index);                              \
+  template void gemm_blocked(const KernelTable<T>&, MatrixView<T>, LeftOperand<T>, \
+                             RightOperand<T>, Index, const T*, bool, T*,           \
+                             const Finish<T>&);                                    \
+  template void gemm_packing(const KernelTable<T>&, MatrixView<T>, LeftOperand<T>, \
+                             const T*, Index, Index, Index, const T*, bool, T*,    \
+                             T*, const Finish<T>&);
+FASTMLP_INSTANTIATE(float)
+FASTMLP_INSTANTIATE(double)
+#undef FASTMLP_INSTANTIATE
 
 namespace {
 

@@ -18,6 +18,7 @@ using detail::LayerPlan;
 using detail::NetworkPlan;
 using detail::Pass;
 using detail::PassRequest;
+using detail::Scratch;
 using detail::Workspace;
 
 void check_rows(Index rows) {
@@ -104,13 +105,13 @@ struct Mlp<T>::Impl {
 
     run_team(threads, [&](const Team& team) {
       if (pack) {
-        detail::pack_forward(team, table, net, params.data(), packed);
+        detail::pack_forward(team, table, net, params.data(), packed, 0);
         team.barrier();
       }
       T* const mine = base + packed_size + team.rank() * per_thread;
       T* const buffers[2] = {mine, mine + values};
       T* const row_scale = mine + 2 * values;
-      T* const scratch = pack ? row_scale + loss_values : nullptr;
+      const Scratch<T> scratch = {pack ? row_scale + loss_values : nullptr, nullptr};
       std::fill_n(row_scale, rq.loss ? tile : 0, T(1));
       const Range rows = team.share(rq.rows, table.mr);
       for (Index r = rows.begin; r < rows.end; r += tile) {

@@ -86,6 +86,7 @@ class Pass {
     chunk_ = both ? chunk_rows<T>(net, rq_.rows) : rq_.rows;
     // What forward left must not be lost to more threads' scratch.
     if (!rq_.forward) threads_ = std::min(threads_, ws_.threads());
+    block_rows_ = std::min(chunk_ / threads_, tile_rows<T>(net));
     ws_.prepare(net, chunk_, rq_.rows, threads_);
   }
 
@@ -102,9 +103,12 @@ class Pass {
         fill_row_scale<T>(ws_.row_scale, rq_.targets.weights, rq_.order, normalizer_,
                           rows);
       }
-      if (pack_forward_) pack_forward(team, table_, net_, params_, ws_.packed);
+      if (pack_forward_) {
+        pack_forward(team, table_, net_, params_, ws_.packed, block_rows_);
+      }
       if (rq_.backward) {
-        pack_backward(team, table_, net_, params_, ws_.packed_transposed, first_dx);
+        pack_backward(team, table_, net_, params_, ws_.packed_transposed, first_dx,
+                      block_rows_);
       }
       team.barrier();
       for (Index first = 0; first < rows; first += chunk_) {
@@ -200,6 +204,13 @@ class Pass {
     }
   }
 
+  // With a right half only if the layer's operands are packed in blocks.
+  Scratch<T> scratch_for(const LayerPlan& layer, const Team& team) const {
+    Scratch<T> scratch = ws_.scratch(team.rank());
+    if (!packed_in_blocks<T>(layer, block_rows_)) scratch.right = nullptr;
+    return scratch;
+  }
+
   void forward_tile(const Team& team, Index first, Index r, Index m) {
     if (rq_.order) {
       gather_rows(ws_.x + r * net_.n_in, rq_.x, rq_.order + first + r, m, net_.n_in);
@@ -210,7 +221,7 @@ class Pass {
       T* h = ws_.h[l] + r * n;
       dense_forward<T>(table_, net_.layers[l], params_,
                        pack_forward_ ? ws_.packed[l] : nullptr, h, ws_.z[l] + r * n,
-                       input, m, ws_.scratch(team.rank()));
+                       input, m, scratch_for(net_.layers[l], team));
       input = h;
     }
     if (rq_.y) std::copy_n(input, m * net_.n_out, rq_.y + (first + r) * net_.n_out);
@@ -263,9 +274,17 @@ class Pass {
       if (is_dz) {
         finish = {Finishing::relu_backward, ws_.h[l - 1] + r * layer.n_in, layer.n_in};
       }
-      gemm_blocked<T>(table_, {dh, m, layer.n_in, layer.n_in}, {dz, n, 1},
-                      packed_right<T>(table_, ws_.packed_transposed[l], n), n, nullptr,
-                      false, ws_.scratch(team.rank()), finish);
+      const MatrixView<T> out = {dh, m, layer.n_in, layer.n_in};
+      const LeftOperand<T> in = {dz, n, 1};
+      const Scratch<T> scratch = scratch_for(layer, team);
+      if (scratch.right) {
+        gemm_packing<T>(table_, out, in, params_ + layer.weight, 1, n, n, nullptr,
+                        false, scratch.left, scratch.right, finish);
+      } else {
+        gemm_blocked<T>(table_, out, in,
+                        packed_right<T>(table_, ws_.packed_transposed[l], n), n,
+                        nullptr, false, scratch.left, finish);
+      }
     }
   }
 
@@ -273,10 +292,10 @@ class Pass {
   // Each member owns a part of dW and runs over all rows in order.
   void weight_gradients(const Team& team, Index first, Index n) {
     const bool accumulate = first > 0;
-    T* scratch = ws_.scratch(team.rank());
     bool finite = true;
     for (size_t l = 0; l < net_.layers.size(); ++l) {
       const LayerPlan& layer = net_.layers[l];
+      const Scratch<T> scratch = scratch_for(layer, team);
       const bool by_rows = layer.n_in >= layer.n_out;
       const bool across = few_outputs(layer);
       const Index grain = across ? table_.lanes : table_.mr;
@@ -288,11 +307,17 @@ class Pass {
       T* dw = rq_.grads + layer.weight + rows.begin * layer.n_out + cols.begin;
       if (across) {
         weight_gradient_across<T>(table_, dw, h, layer.n_in, rows.size(), dz,
-                                  layer.n_out, n, accumulate, scratch);
+                                  layer.n_out, n, accumulate, scratch.left);
       } else {
-        gemm_blocked<T>(table_, {dw, rows.size(), cols.size(), layer.n_out},
-                        {h, 1, layer.n_in}, plain_right<T>(table_, dz, layer.n_out), n,
-                        nullptr, accumulate, scratch);
+        const MatrixView<T> out = {dw, rows.size(), cols.size(), layer.n_out};
+        const LeftOperand<T> in = {h, 1, layer.n_in};
+        if (scratch.right) {
+          gemm_packing<T>(table_, out, in, dz, layer.n_out, 1, n, nullptr, accumulate,
+                          scratch.left, scratch.right);
+        } else {
+          gemm_blocked<T>(table_, out, in, plain_right<T>(table_, dz, layer.n_out), n,
+                          nullptr, accumulate, scratch.left);
+        }
       }
       finite = finite && table_.all_finite(dw, layer.n_out, rows.size(), cols.size());
       if (layer.bias >= 0) {
@@ -329,6 +354,7 @@ class Pass {
   const KernelTable<T>& table_;
   int threads_;
   Index chunk_;
+  Index block_rows_;  // that a member takes at once
   bool pack_forward_ = false;
   std::atomic<bool> finite_{true};  // the gradients, so far
   double normalizer_ = 1.0;

@@ -91,9 +91,10 @@ void Workspace<T>::prepare(const NetworkPlan& net, Index n_rows, Index batch_row
       packed_transposed[l] = carver.take(packed_right_bound(layer.n_out, layer.n_in));
     }
     // Room for a packed left operand, or for the transposed gradient of few outputs.
-    scratch_size_ = std::max(left_scratch_size(std::max(n_rows, net.widest)),
-                             kFewOutputs * net.widest);
-    scratch_ = carver.take(scratch_size_ * threads);
+    left_size_ = std::max(left_scratch_size(std::max(n_rows, net.widest)),
+                          kFewOutputs * net.widest);
+    right_size_ = right_scratch_size<T>(std::max(n_rows, net.widest), net.widest);
+    scratch_ = carver.take((left_size_ + right_size_) * threads);
     return carver.used();
   };
   h.resize(n_layers);

@@ -33,6 +33,13 @@ struct NetworkPlan {
   NetworkPlan(Index n_in, const std::vector<DenseSpec>& specs);
 };
 
+// One member's memory for blocks of a product's operands. `right` may be null.
+template <class T>
+struct Scratch {
+  T* left;
+  T* right;
+};
+
 // Memory of a training pass, `rows` rows at a time.
 template <class T>
 class Workspace {
@@ -51,7 +58,10 @@ class Workspace {
   int64_t* labels = nullptr;  // gathered labels (rows)
   T* row_loss = nullptr;      // (batch_rows)
   T* row_scale = nullptr;     // (batch_rows)
-  T* scratch(int rank) const { return scratch_ + rank * scratch_size_; }
+  Scratch<T> scratch(int rank) const {
+    T* const left = scratch_ + rank * (left_size_ + right_size_);
+    return {left, left + left_size_};
+  }
 
  private:
   AlignedBuffer<T> buffer_;
@@ -59,7 +69,7 @@ class Workspace {
   Index batch_rows_ = 0;
   int threads_ = 0;
   T* scratch_ = nullptr;
-  Index scratch_size_ = 0;
+  Index left_size_ = 0, right_size_ = 0;
 };
 
 }  // namespace fastmlp::detail

@@ -36,8 +36,10 @@ constexpr Index packed_right_bound(Index k, Index n) {
   return (n + kWidestPanel - 1) / kWidestPanel * kWidestPanel * k;
 }
 
-// Elements of scratch in which gemm_blocked can pack its left operand.
+// Elements of scratch for a block of the left operand, and one of the right.
 Index left_scratch_size(Index k);
+template <class T>
+Index right_scratch_size(Index k, Index n);
 
 template <class T>
 RightOperand<T> packed_right(const KernelTable<T>& table, const T* packed, Index k) {
@@ -54,6 +56,14 @@ template <class T>
 void gemm_blocked(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a,
                   RightOperand<T> b, Index k, const T* bias, bool accumulate,
                   T* left_scratch, const Finish<T>& finish = {});
+
+// The same with B(p, j) = b[p * rs + j * cs], packed into `right_scratch` block by block:
+// for a B that would not stay in cache until it is used, were it packed beforehand.
+template <class T>
+void gemm_packing(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a,
+                  const T* b, Index rs, Index cs, Index k, const T* bias,
+                  bool accumulate, T* left_scratch, T* right_scratch,
+                  const Finish<T>& finish = {});
 
 }  // namespace detail
 }  // namespace fastmlp
