@@ -5,6 +5,7 @@
 // a weight gradient's chain runs over the rows in order however they are grouped.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "fastmlp/gemm.h"
@@ -41,6 +42,46 @@ bool packed_in_blocks(const LayerPlan& layer, Index rows) {
          layer.n_in * layer.n_out * static_cast<Index>(sizeof(T)) >= kBytes;
 }
 
+// Whether a product with the weights is better made transposed, with vectors along what
+// there is much of and not along the outputs.
+inline bool few_outputs(const LayerPlan& layer) {
+  return layer.n_out <= kFewOutputs && layer.n_in >= 2 * layer.n_out;
+}
+
+// The same for the forward product, where the inputs have to be packed for it: worth it for
+// fewer outputs.
+inline bool few_outputs_forward(const LayerPlan& layer) {
+  return layer.n_out <= kFewOutputs / 2 && few_outputs(layer);
+}
+
+// dst[j, i] = src[i, j], src (m, n): for matrices small beside the work around them.
+template <class T>
+void transpose(T* dst, Index lddst, const T* src, Index ldsrc, Index m, Index n) {
+  for (Index i = 0; i < m; ++i) {
+    for (Index j = 0; j < n; ++j) dst[j * lddst + i] = src[i * ldsrc + j];
+  }
+}
+
+// z (rows, n_out) = x W + b by its transpose: `nr` rows of x at a time become a packed right
+// operand, W the left one.
+template <class T>
+void forward_across(const KernelTable<T>& table, const LayerPlan& layer, const T* params,
+                    T* z, const T* x, Index rows, const Finish<T>& finish, T* scratch) {
+  const Index n = layer.n_out, k = layer.n_in;
+  T* const panel = scratch;
+  T* const zt = panel + table.nr * k;
+  for (Index r = 0; r < rows; r += table.nr) {
+    const Index m = std::min(table.nr, rows - r);
+    table.pack_right(panel, k * table.nr, x + r * k, 1, k, k, m);
+    for (Index o = 0; o < n; ++o) {
+      std::fill_n(zt + o * m, m, layer.bias >= 0 ? params[layer.bias + o] : T(0));
+    }
+    table.gemm(zt, m, {params + layer.weight, 1, n}, packed_right(table, panel, k), n, m,
+               k, nullptr, true, finish);
+    transpose(z + r * n, n, zt, m, n, m);
+  }
+}
+
 // h = act(z), z = x W + b for `rows` contiguous rows; z may be h. W is read packed, or
 // packed in blocks if there is scratch for that, or else as it lies.
 template <class T>
@@ -53,7 +94,9 @@ void dense_forward(const KernelTable<T>& table, const LayerPlan& layer, const T*
   const LeftOperand<T> in = {x, layer.n_in, 1};
   Finish<T> finish;
   if (layer.activation == Activation::relu) finish.kind = Finishing::relu;
-  if (scratch.right) {
+  if (scratch.left && few_outputs_forward(layer) && rows >= table.nr) {
+    forward_across(table, layer, params, z, x, rows, finish, scratch.left);
+  } else if (scratch.right) {
     gemm_packing<T>(table, out, in, params + layer.weight, n, 1, layer.n_in, bias,
                     false, scratch.left, scratch.right, finish);
   } else {
@@ -62,19 +105,6 @@ void dense_forward(const KernelTable<T>& table, const LayerPlan& layer, const T*
   }
   if (layer.activation != Activation::identity && finish.kind == Finishing::none) {
     table.activation_forward(layer.activation, h, n, z, n, rows, n);
-  }
-}
-
-// Whether the weight gradient is better made with vectors along the inputs.
-inline bool few_outputs(const LayerPlan& layer) {
-  return layer.n_out <= kFewOutputs && layer.n_in >= 2 * layer.n_out;
-}
-
-// dst[j, i] = src[i, j], src (m, n): for matrices small beside the work around them.
-template <class T>
-void transpose(T* dst, Index lddst, const T* src, Index ldsrc, Index m, Index n) {
-  for (Index i = 0; i < m; ++i) {
-    for (Index j = 0; j < n; ++j) dst[j * lddst + i] = src[i * ldsrc + j];
   }
 }
 

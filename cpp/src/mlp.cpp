@@ -88,7 +88,8 @@ struct Mlp<T>::Impl {
     }
     const Index values = tile * net.widest;
     const Index loss_values = tile;  // the rows' scales
-    const Index scratch_size = pack ? detail::left_scratch_size(net.widest) : 0;
+    const Index scratch_size =
+        rq.rows >= table.mr ? detail::layer_scratch_size(net, 1) : 0;
     const Index per_thread = 2 * values + loss_values + scratch_size;
     Lease lease(*this, packed_size + threads * per_thread);
     T* const base = lease.borrowed.buffer.data();
@@ -111,7 +112,7 @@ struct Mlp<T>::Impl {
       T* const mine = base + packed_size + team.rank() * per_thread;
       T* const buffers[2] = {mine, mine + values};
       T* const row_scale = mine + 2 * values;
-      const Scratch<T> scratch = {pack ? row_scale + loss_values : nullptr, nullptr};
+      const Scratch<T> scratch = {scratch_size ? row_scale + loss_values : nullptr, nullptr};
       std::fill_n(row_scale, rq.loss ? tile : 0, T(1));
       const Range rows = team.share(rq.rows, table.mr);
       for (Index r = rows.begin; r < rows.end; r += tile) {

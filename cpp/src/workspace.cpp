@@ -68,6 +68,14 @@ NetworkPlan::NetworkPlan(Index inputs, const std::vector<DenseSpec>& specs)
   }
 }
 
+Index layer_scratch_size(const NetworkPlan& net, Index rows) {
+  const Index left = left_scratch_size(std::max(rows, net.widest));
+  // A panel of rows of the inputs, and the few outputs (or the gradient) transposed.
+  const Index across = packed_right_bound(net.widest, 1) +
+                       kFewOutputs * std::max(net.widest, packed_right_bound(1, 1));
+  return std::max(left, across);
+}
+
 template <class T>
 void Workspace<T>::prepare(const NetworkPlan& net, Index n_rows, Index batch_rows,
                            int threads) {
@@ -90,9 +98,7 @@ void Workspace<T>::prepare(const NetworkPlan& net, Index n_rows, Index batch_row
       packed[l] = carver.take(packed_right_bound(layer.n_in, layer.n_out));
       packed_transposed[l] = carver.take(packed_right_bound(layer.n_out, layer.n_in));
     }
-    // Room for a packed left operand, or for the transposed gradient of few outputs.
-    left_size_ = std::max(left_scratch_size(std::max(n_rows, net.widest)),
-                          kFewOutputs * net.widest);
+    left_size_ = layer_scratch_size(net, n_rows);
     right_size_ = right_scratch_size<T>(std::max(n_rows, net.widest), net.widest);
     scratch_ = carver.take((left_size_ + right_size_) * threads);
     return carver.used();

@@ -11,7 +11,7 @@
 
 namespace fastmlp::detail {
 
-// A layer with no more outputs than this has its weight gradient made transposed.
+// Up to so many outputs of a layer, products may be made transposed.
 constexpr Index kFewOutputs = 16;
 
 struct LayerPlan {
@@ -32,6 +32,9 @@ struct NetworkPlan {
 
   NetworkPlan(Index n_in, const std::vector<DenseSpec>& specs);
 };
+
+// Elements of Scratch::left that the layers of a network want for up to `rows` rows.
+Index layer_scratch_size(const NetworkPlan& net, Index rows);
 
 // One member's memory for blocks of a product's operands. `right` may be null.
 template <class T>
