@@ -68,8 +68,13 @@ MAY_INCLUDE = {
     "fastmlp/isa.h": {TYPES},
     "isa.cpp": {"fastmlp/isa.h", TABLE},
     "parallel.h": {"fastmlp/threads.h", TYPES},
+    "spin.h": set(),
+    "standby.h": set(),
+    "standby.cpp": {"standby.h", "spin.h"},
     "parallel.cpp": {
         "parallel.h",
+        "spin.h",
+        "standby.h",
         "fastmlp/fork_safety.h",
         "fastmlp/fp_environment.h",
     },

@@ -139,9 +139,9 @@ void update(const Optimizer& optimizer, const Pair<T>& pair) {
   // About the operations of an Adam update; the range is cut at cache lines.
   constexpr double kFlopsPerParameter = 15;
   constexpr Index kLine = static_cast<Index>(kAlignment / sizeof(T));
-  const int threads = threads_for_work(
-      kFlopsPerParameter * static_cast<double>(pair.size), pair.size / kLine);
-  run_team(threads, [&](const Team& team) {
+  const TeamPlan plan =
+      plan_team(kFlopsPerParameter * static_cast<double>(pair.size), pair.size / kLine);
+  run_team(plan, [&](const Team& team) {
     const Range mine = team.share(pair.size, kLine);
     optimizer.apply(*pair.slots, pair.param, pair.grad, mine.begin, mine.end);
   });

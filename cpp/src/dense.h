@@ -65,8 +65,9 @@ void transpose(T* dst, Index lddst, const T* src, Index ldsrc, Index m, Index n)
 // z (rows, n_out) = x W + b by its transpose: `nr` rows of x at a time become a packed right
 // operand, W the left one.
 template <class T>
-void forward_across(const KernelTable<T>& table, const LayerPlan& layer, const T* params,
-                    T* z, const T* x, Index rows, const Finish<T>& finish, T* scratch) {
+void forward_across(const KernelTable<T>& table, const LayerPlan& layer,
+                    const T* params, T* z, const T* x, Index rows,
+                    const Finish<T>& finish, T* scratch) {
   const Index n = layer.n_out, k = layer.n_in;
   T* const panel = scratch;
   T* const zt = panel + table.nr * k;
@@ -76,8 +77,8 @@ void forward_across(const KernelTable<T>& table, const LayerPlan& layer, const T
     for (Index o = 0; o < n; ++o) {
       std::fill_n(zt + o * m, m, layer.bias >= 0 ? params[layer.bias + o] : T(0));
     }
-    table.gemm(zt, m, {params + layer.weight, 1, n}, packed_right(table, panel, k), n, m,
-               k, nullptr, true, finish);
+    table.gemm(zt, m, {params + layer.weight, 1, n}, packed_right(table, panel, k), n,
+               m, k, nullptr, true, finish);
     transpose(z + r * n, n, zt, m, n, m);
   }
 }
@@ -105,6 +106,28 @@ void dense_forward(const KernelTable<T>& table, const LayerPlan& layer, const T*
   }
   if (layer.activation != Activation::identity && finish.kind == Finishing::none) {
     table.activation_forward(layer.activation, h, n, z, n, rows, n);
+  }
+}
+
+// This member's share of the columns of h = act(x W + b), for a few rows.
+template <class T>
+void dense_forward_columns(const KernelTable<T>& table, const Team& team,
+                           const LayerPlan& layer, const T* params, T* h, const T* x,
+                           Index rows) {
+  const Index n = layer.n_out;
+  const Range mine = team.share(n, table.nr);
+  T* const part = h + mine.begin;
+  gemm_blocked<T>(
+      table, {part, rows, mine.size(), n}, {x, layer.n_in, 1},
+      plain_right<T>(table, params + layer.weight + mine.begin, n), layer.n_in,
+      layer.bias >= 0 ? params + layer.bias + mine.begin : nullptr, false, nullptr);
+  if (layer.activation == Activation::softmax) {
+    // It needs whole rows.
+    team.barrier();
+    if (team.rank() > 0) return;
+    table.activation_forward(layer.activation, h, n, h, n, rows, n);
+  } else {
+    table.activation_forward(layer.activation, part, n, part, n, rows, mine.size());
   }
 }
 

@@ -37,8 +37,8 @@ void gemm_in_blocks(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T>
                     RightBlock right_block, Index k, const T* bias, bool accumulate,
                     T* left_scratch, const Finish<T>& finish) {
   const Index m = c.rows, n = c.cols;
-  const bool pack = left_scratch && (a.cs != 1 || k >= kLongRow) && m >= table.mr &&
-                    n > 2 * table.nr;
+  const bool pack =
+      left_scratch && (a.cs != 1 || k >= kLongRow) && m >= table.mr && n > 2 * table.nr;
   for (Index j = 0; j < n; j += kNc<T>) {
     const Index nj = std::min(n - j, kNc<T>);
     for (Index p = 0; p < k || p == 0; p += kKc) {
@@ -88,14 +88,14 @@ void gemm_packing(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a
   gemm_in_blocks(table, c, a, block, k, bias, accumulate, left_scratch, finish);
 }
 
-#define FASTMLP_INSTANTIATE(T)                                                     \
-  template Index right_scratch_size<T>(Index, Index);                              \
-  template void gemm_blocked(const KernelTable<T>&, MatrixView<T>, LeftOperand<T>, \
-                             RightOperand<T>, Index, const T*, bool, T*,           \
-                             const Finish<T>&);                                    \
-  template void gemm_packing(const KernelTable<T>&, MatrixView<T>, LeftOperand<T>, \
-                             const T*, Index, Index, Index, const T*, bool, T*,    \
-                             T*, const Finish<T>&);
+#define FASTMLP_INSTANTIATE(T)                                                      \
+  template Index right_scratch_size<T>(Index, Index);                               \
+  template void gemm_blocked(const KernelTable<T>&, MatrixView<T>, LeftOperand<T>,  \
+                             RightOperand<T>, Index, const T*, bool, T*,            \
+                             const Finish<T>&);                                     \
+  template void gemm_packing(const KernelTable<T>&, MatrixView<T>, LeftOperand<T>,  \
+                             const T*, Index, Index, Index, const T*, bool, T*, T*, \
+                             const Finish<T>&);
 FASTMLP_INSTANTIATE(float)
 FASTMLP_INSTANTIATE(double)
 #undef FASTMLP_INSTANTIATE
@@ -113,12 +113,12 @@ void gemm_threaded(MatrixView<T> c, LeftOperand<T> a, const T* b, Index rs, Inde
   const bool pack = cs != 1 || c.rows >= table.packing_pays;
   const double flops = 2.0 * static_cast<double>(c.rows) * static_cast<double>(n) *
                        static_cast<double>(k);
-  const int threads = threads_for_work(flops, (c.rows + table.mr - 1) / table.mr);
+  const TeamPlan plan = plan_team(flops, (c.rows + table.mr - 1) / table.mr);
   const Index left_size = left_scratch_size(k);
   const Index right_size = pack ? packed_right_size(table, k, n) : 0;
-  const AlignedBuffer<T> scratch(right_size + threads * left_size);
+  const AlignedBuffer<T> scratch(right_size + plan.most * left_size);
 
-  run_team(threads, [&](const Team& team) {
+  run_team(plan, [&](const Team& team) {
     RightOperand<T> right = plain_right(table, b, rs);
     if (pack) {
       const Range columns = team.share(n, table.nr);

@@ -83,7 +83,7 @@ double loss_value_and_grad(const Loss& loss, T* dpred, const T* pred,
   T* row_loss = buffer.data();
   T* row_scale = row_loss + rows;
   double value = 0.0;
-  run_team(1, [&](const Team&) {
+  run_team({}, [&](const Team&) {
     const double normalizer = loss_normalizer(loss, targets.weights, rows, n_out);
     fill_row_scale<T>(row_scale, targets.weights, nullptr, normalizer, rows);
     table.loss_rows({loss.kind, static_cast<T>(loss.delta)}, dpred, n_out, row_loss,

@@ -76,8 +76,15 @@ struct Mlp<T>::Impl {
 
   void infer(const InferRequest& rq) const {
     const KernelTable<T>& table = kernels<T>();
-    const double flops = 2.0 * static_cast<double>(rq.rows) * net.weights;
-    const int threads = threads_for_work(flops, (rq.rows + table.mr - 1) / table.mr);
+    // Reading a weight takes as long as some operations, which matters for a few rows.
+    constexpr double kFewestFlops = 6.0;
+    const double flops =
+        std::max(2.0 * static_cast<double>(rq.rows), kFewestFlops) * net.weights;
+    const bool few = rq.rows < 2 * table.mr;
+    TeamPlan plan = plan_team(flops, few ? (net.widest + table.nr - 1) / table.nr
+                                         : (rq.rows + table.mr - 1) / table.mr);
+    // Shared out by columns, every layer waits for the one before: for brief teams only.
+    if (few && !plan.brief) plan = {};
     const bool pack = rq.rows >= table.packing_pays;
     const Index tile = std::min(rq.rows, detail::tile_rows<T>(net));
 
@@ -88,10 +95,9 @@ struct Mlp<T>::Impl {
     }
     const Index values = tile * net.widest;
     const Index loss_values = tile;  // the rows' scales
-    const Index scratch_size =
-        rq.rows >= table.mr ? detail::layer_scratch_size(net, 1) : 0;
+    const Index scratch_size = few ? 0 : detail::layer_scratch_size(net, 1);
     const Index per_thread = 2 * values + loss_values + scratch_size;
-    Lease lease(*this, packed_size + threads * per_thread);
+    Lease lease(*this, packed_size + plan.most * per_thread);
     T* const base = lease.borrowed.buffer.data();
     std::vector<T*>& packed = lease.borrowed.packed;
     if (pack) {
@@ -104,36 +110,64 @@ struct Mlp<T>::Impl {
       }
     }
 
-    run_team(threads, [&](const Team& team) {
+    run_team(plan, [&](const Team& team) {
       if (pack) {
         detail::pack_forward(team, table, net, params.data(), packed, 0);
         team.barrier();
       }
+      if (few && team.size() > 1) {
+        T* const buffers[2] = {base, base + values};
+        infer_by_columns(rq, team, buffers, base + 2 * values);
+        return;
+      }
       T* const mine = base + packed_size + team.rank() * per_thread;
       T* const buffers[2] = {mine, mine + values};
       T* const row_scale = mine + 2 * values;
-      const Scratch<T> scratch = {scratch_size ? row_scale + loss_values : nullptr, nullptr};
-      std::fill_n(row_scale, rq.loss ? tile : 0, T(1));
+      const Scratch<T> scratch = {few ? nullptr : row_scale + loss_values, nullptr};
       const Range rows = team.share(rq.rows, table.mr);
       for (Index r = rows.begin; r < rows.end; r += tile) {
         const Index m = std::min(tile, rows.end - r);
         const T* input = rq.x + r * net.n_in;
         for (size_t l = 0; l < net.layers.size(); ++l) {
-          const bool last = l + 1 == net.layers.size();
-          T* h = last && rq.y ? rq.y + r * net.n_out : buffers[l % 2];
+          T* h = layer_output(rq, buffers, l, r);
           detail::dense_forward<T>(table, net.layers[l], params.data(),
                                    pack ? packed[l] : nullptr, h, h, input, m, scratch);
           input = h;
         }
-        if (rq.loss) {
-          const Targets<T>& t = *rq.targets;
-          table.loss_rows({rq.loss->kind, static_cast<T>(rq.loss->delta)}, nullptr, 0,
-                          rq.row_loss + r, input, net.n_out,
-                          t.values ? t.values + r * net.n_out : nullptr, net.n_out,
-                          t.labels ? t.labels + r : nullptr, row_scale, m, net.n_out);
-        }
+        if (rq.loss) loss_of_rows(rq, input, r, m, row_scale);
       }
     });
+  }
+
+  // Where the output of layer l for rows from r on goes.
+  T* layer_output(const InferRequest& rq, T* const (&buffers)[2], size_t l,
+                  Index r) const {
+    const bool last = l + 1 == net.layers.size();
+    return last && rq.y ? rq.y + r * net.n_out : buffers[l % 2];
+  }
+
+  void loss_of_rows(const InferRequest& rq, const T* y, Index r, Index m,
+                    T* row_scale) const {
+    std::fill_n(row_scale, m, T(1));
+    const Targets<T>& t = *rq.targets;
+    kernels<T>().loss_rows({rq.loss->kind, static_cast<T>(rq.loss->delta)}, nullptr, 0,
+                           rq.row_loss + r, y, net.n_out,
+                           t.values ? t.values + r * net.n_out : nullptr, net.n_out,
+                           t.labels ? t.labels + r : nullptr, row_scale, m, net.n_out);
+  }
+
+  // All rows at once, each member making its share of every layer's outputs.
+  void infer_by_columns(const InferRequest& rq, const Team& team,
+                        T* const (&buffers)[2], T* row_scale) const {
+    const T* input = rq.x;
+    for (size_t l = 0; l < net.layers.size(); ++l) {
+      T* const h = layer_output(rq, buffers, l, 0);
+      detail::dense_forward_columns(kernels<T>(), team, net.layers[l], params.data(), h,
+                                    input, rq.rows);
+      team.barrier();
+      input = h;
+    }
+    if (rq.loss && team.rank() == 0) loss_of_rows(rq, input, 0, rq.rows, row_scale);
   }
 
   // Taken from the pool, given back at the end of the scope.

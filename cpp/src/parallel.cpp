@@ -11,6 +11,8 @@
 
 #include "fastmlp/fork_safety.h"
 #include "fastmlp/fp_environment.h"
+#include "spin.h"
+#include "standby.h"
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -101,14 +103,6 @@ int machine_limit() {
 std::atomic<int> requested{0};          // by set_num_threads; 0: automatic
 std::atomic<int> openmp_at_request{0};  // OpenMP's limit when it was called
 
-void pause() {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
-
 }  // namespace
 
 int num_threads() {
@@ -138,49 +132,67 @@ bool built_with_openmp() {
 #endif
 }
 
-int threads_for_work(double flops, Index parts) {
+TeamPlan plan_team(double flops, Index parts) {
   // A region with its barriers costs a few us on an idle machine, but milliseconds when
   // another process has the core that a member waits for. Below this many operations
-  // (some 0.2 ms of work) there is too little to gain.
+  // (some 0.2 ms of work) there is too little to gain ...
   constexpr double kSerialBelow = 2e7;
-  if (flops < kSerialBelow || parts < 2) return 1;
-  const int n = num_threads();
-  return parts < n ? static_cast<int>(parts) : n;
+  // ... unless a second thread happens to stand by; and below this, not even then.
+  constexpr double kAloneBelow = 1.5e6;
+  if (flops < kAloneBelow || parts < 2) return {};
+  const int n = static_cast<int>(std::min<Index>(parts, num_threads()));
+  return flops < kSerialBelow ? TeamPlan{std::min(n, 2), n > 1} : TeamPlan{n, false};
+}
+
+int threads_for_work(double flops, Index parts) {
+  const TeamPlan plan = plan_team(flops, parts);
+  return plan.brief ? 1 : plan.most;
 }
 
 void Team::barrier() const {
   if (size_ == 1) return;
-  constexpr int kSpins = 2000;
   const unsigned generation = shared_->generation.load(std::memory_order_acquire);
   if (shared_->arrived.fetch_add(1, std::memory_order_acq_rel) == size_ - 1) {
     shared_->arrived.store(0, std::memory_order_relaxed);
     shared_->generation.store(generation + 1, std::memory_order_release);
     return;
   }
-  for (int spins = 0; shared_->generation.load(std::memory_order_acquire) == generation;
-       ++spins) {
-    if (spins < kSpins) {
-      pause();
-    } else {
-      std::this_thread::yield();
-    }
-  }
+  detail::Spin spin;
+  while (shared_->generation.load(std::memory_order_acquire) == generation) spin.once();
 }
 
-void detail::run_untyped_team(int threads, void (*body)(void*, const Team&),
+void detail::run_untyped_team(TeamPlan plan, void (*body)(void*, const Team&),
                               void* state) {
   Team::Shared shared;
+  if (plan.brief) {
+    struct Second {
+      void (*body)(void*, const Team&);
+      void* state;
+      Team team;
+    } second = {body, state, Team(&shared, 1, 2)};
+    const auto run_second = [](void* context) {
+      const DefaultFpEnvironment environment;
+      const Second& s = *static_cast<Second*>(context);
+      s.body(s.state, s.team);
+    };
+    if (start_standby(run_second, &second)) {
+      {
+        const DefaultFpEnvironment environment;
+        body(state, Team(&shared, 0, 2));
+      }
+      finish_standby();
+      return;
+    }
 #ifdef _OPENMP
-  if (threads > 1) {
-#pragma omp parallel num_threads(threads)
+  } else if (plan.most > 1) {
+#pragma omp parallel num_threads(plan.most)
     {
       const DefaultFpEnvironment environment;
       body(state, Team(&shared, omp_get_thread_num(), omp_get_num_threads()));
     }
     return;
-  }
 #endif
-  (void)threads;
+  }
   const DefaultFpEnvironment environment;
   body(state, Team(&shared, 0, 1));
 }

@@ -25,6 +25,16 @@ inline Range split(Index n, Index grain, int rank, int size) {
   return {cut(rank), cut(rank + 1)};
 }
 
+// How many threads a region is worth: at most `most`. `brief`: it is over so soon that a
+// second thread takes part only if it stands by.
+struct TeamPlan {
+  int most = 1;
+  bool brief = false;
+};
+
+// For this much work (2 operations per multiply-add) that falls into `parts` parts.
+TeamPlan plan_team(double flops, Index parts);
+
 // One member's view of the team that runs a region.
 class Team {
  public:
@@ -49,19 +59,18 @@ class Team {
 };
 
 namespace detail {
-void run_untyped_team(int threads, void (*body)(void*, const Team&), void* state);
+void run_untyped_team(TeamPlan plan, void (*body)(void*, const Team&), void* state);
 }
 
-// Calls body(team) once in each of up to `threads` threads, the caller among them, and
-// returns when all are done. Every thread runs with the default floating-point
-// environment (round to nearest, subnormals kept), the caller's is restored after.
-// The body must not throw.
+// Calls body(team) once in each thread of a team as planned, or a smaller one, the caller
+// among them, and returns when all are done. Every thread runs with the default
+// floating-point environment (round to nearest, subnormals kept), the caller's is restored
+// after. The body must not throw.
 template <class Body>
-void run_team(int threads, Body&& body) {
+void run_team(TeamPlan plan, Body&& body) {
   using Plain = std::remove_reference_t<Body>;
   detail::run_untyped_team(
-      threads,
-      [](void* state, const Team& team) { (*static_cast<Plain*>(state))(team); },
+      plan, [](void* state, const Team& team) { (*static_cast<Plain*>(state))(team); },
       &body);
 }
 

@@ -81,13 +81,13 @@ class Pass {
        const PassRequest<T>& request)
       : net_(net), params_(params), ws_(ws), rq_(request), table_(kernels<T>()) {
     const double flops = 6.0 * static_cast<double>(rq_.rows) * net.weights;
-    threads_ = threads_for_work(flops, (rq_.rows + table_.mr - 1) / table_.mr);
+    plan_ = plan_team(flops, (rq_.rows + table_.mr - 1) / table_.mr);
     const bool both = rq_.forward && rq_.backward;
     chunk_ = both ? chunk_rows<T>(net, rq_.rows) : rq_.rows;
     // What forward left must not be lost to more threads' scratch.
-    if (!rq_.forward) threads_ = std::min(threads_, ws_.threads());
-    block_rows_ = std::min(chunk_ / threads_, tile_rows<T>(net));
-    ws_.prepare(net, chunk_, rq_.rows, threads_);
+    if (!rq_.forward) plan_.most = std::min(plan_.most, ws_.threads());
+    block_rows_ = std::min(chunk_ / plan_.most, tile_rows<T>(net));
+    ws_.prepare(net, chunk_, rq_.rows, plan_.most);
   }
 
   // The loss (0 for a given dy). The update is left out if it or the gradient is not
@@ -97,7 +97,7 @@ class Pass {
     const size_t first_dx = rq_.dx ? 0 : 1;
     pack_forward_ = rq_.forward && rows >= table_.packing_pays;
     double value = 0.0;
-    run_team(threads_, [&](const Team& team) {
+    run_team(plan_, [&](const Team& team) {
       if (team.rank() == 0 && rq_.loss) {
         normalizer_ = normalizer();
         fill_row_scale<T>(ws_.row_scale, rq_.targets.weights, rq_.order, normalizer_,
@@ -352,7 +352,7 @@ class Pass {
   Workspace<T>& ws_;
   const PassRequest<T>& rq_;
   const KernelTable<T>& table_;
-  int threads_;
+  TeamPlan plan_;
   Index chunk_;
   Index block_rows_;  // that a member takes at once
   bool pack_forward_ = false;
