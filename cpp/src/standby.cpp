@@ -10,6 +10,10 @@
 
 #include "spin.h"
 
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
 namespace fastmlp::detail {
 namespace {
 
@@ -29,6 +33,31 @@ constexpr int kSoundRegions = 1000;  // in a row, after which stalls are forgott
 // Pauses, of some 10 to 50 ns, in which it must begin.
 constexpr int kPatience = 60;
 
+// The CPU this thread runs on; -1 where that is not known.
+int current_cpu() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
+
+// Leaves a CPU for another that this thread may use. A thread is often woken on the CPU of
+// its waker, where it would wait for the very region it is to help with.
+void leave_cpu([[maybe_unused]] int cpu) {
+#if defined(__linux__)
+  cpu_set_t allowed;
+  if (cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+  cpu_set_t others = allowed;
+  CPU_CLR(static_cast<size_t>(cpu), &others);
+  if (CPU_COUNT(&others) == 0) return;
+  // Once it has moved it stays, though it may come back.
+  if (sched_setaffinity(0, sizeof others, &others) == 0) {
+    sched_setaffinity(0, sizeof allowed, &allowed);
+  }
+#endif
+}
+
 // asleep -> waking -> ready <-> offered -> working -> done -> ready, and ready -> asleep.
 enum State : int { asleep, waking, ready, offered, working, done };
 
@@ -38,6 +67,7 @@ class Standby {
     if (busy_.exchange(true, std::memory_order_acquire)) return false;
     const int found = state_.load(std::memory_order_acquire);
     const Clock::time_point now = Clock::now();
+    caller_cpu_.store(current_cpu(), std::memory_order_relaxed);
     if (now >= rests_until_) {
       if (found == ready) {
         f_ = f;
@@ -107,16 +137,23 @@ class Standby {
         std::unique_lock<std::mutex> lock(mutex_);
         wake_.wait(lock, [this] { return state_.load() != asleep; });
       }
-      state_.store(ready, std::memory_order_release);
       stand_by();
     }
   }
 
+  void leave_callers_cpu() const {
+    const int cpu = current_cpu();
+    if (cpu >= 0 && cpu == caller_cpu_.load(std::memory_order_relaxed)) leave_cpu(cpu);
+  }
+
   // Until it has been without work for kAwake.
   void stand_by() {
+    leave_callers_cpu();
+    state_.store(ready, std::memory_order_release);
     constexpr int kBetweenLooks = 64;  // at the clock
     Clock::time_point idle_since = Clock::now();
     for (;;) {
+      leave_callers_cpu();
       for (int i = 0; i < kBetweenLooks; ++i) {
         int expected = offered;
         if (state_.load(std::memory_order_relaxed) == offered &&
@@ -136,6 +173,7 @@ class Standby {
   }
 
   std::atomic<int> state_{asleep};
+  std::atomic<int> caller_cpu_{-1};
   // The job; written before it is offered.
   void (*f_)(void*) = nullptr;
   void* context_ = nullptr;
