@@ -910,6 +910,77 @@ def test_small_residuals_keep_their_digits(isa: str, dtype: type) -> None:
     assert row_loss[0] == pytest.approx(exact, rel=TOLERANCE["elementwise"].of(dtype))
 
 
+# Rows of at most so many elements go through the kernels several at a time: as many as
+# a vector has lanes, and where they are shorter still a multiple of that, which
+# MANY_ROWS are above.
+NARROW = 16
+MOST_LANES = 16
+MANY_ROWS = 300
+
+
+def narrow_row_calls(
+    n: int, dtype: type, rng: np.random.Generator, rows: int
+) -> Iterator[
+    tuple[str, Callable[..., tuple[np.ndarray, ...]], tuple[np.ndarray, ...]]
+]:
+    """What works by rows: a name, a function of row arrays, and arguments for it."""
+    values = rng.standard_normal((3, rows, n)) * rng.choice([0.01, 1, 30], (3, rows, n))
+    values[rng.uniform(size=values.shape) < 0.1] = -0.0
+    pred, target, dh = values.astype(dtype)
+    target[0] = -0.0  # whose cross-entropy is a sum of -0 alone
+    scale = rng.uniform(0, 2, rows).astype(dtype)
+
+    def loss(kind: str, mode: str) -> Callable[..., tuple[np.ndarray, ...]]:
+        def call(
+            pred: np.ndarray, target: np.ndarray, scale: np.ndarray
+        ) -> tuple[np.ndarray, ...]:
+            pred, row_loss = pred.copy(), np.empty_like(scale)
+            dpred = {"new": np.empty_like(pred), "in place": pred, "none": None}[mode]
+            kernels.loss_rows(dpred, row_loss, pred, target, scale, kind, delta=0.75)
+            return (row_loss,) if dpred is None else (row_loss, dpred)
+
+        return call
+
+    def forward(z: np.ndarray) -> tuple[np.ndarray]:
+        h = np.empty_like(z)
+        kernels.activation_forward(h, z, "softmax")
+        return (h,)
+
+    def backward(dh: np.ndarray, saved: np.ndarray) -> tuple[np.ndarray]:
+        dz = np.empty_like(dh)
+        kernels.activation_backward(dz, dh, saved, "softmax")
+        return (dz,)
+
+    for mode in ("new", "in place", "none"):
+        for kind in _core.LOSSES:
+            yield f"{kind}, {mode}", loss(kind, mode), (pred, target, scale)
+        labels = rng.integers(0, n, rows)
+        yield f"labels, {mode}", loss("cross_entropy", mode), (pred, labels, scale)
+    yield "softmax forward", forward, (pred,)
+    yield "softmax backward", backward, (dh, target)
+
+
+@pytest.mark.parametrize("n", range(1, NARROW + 2))
+def test_a_row_is_the_same_bits_beside_any_others(
+    n: int, isa: str, dtype: type
+) -> None:
+    # Narrow rows are taken several at a time; a row alone is not.
+    rng = np.random.default_rng([SEED, n])
+    for name, function, arrays in narrow_row_calls(n, dtype, rng, MANY_ROWS):
+        alone = [
+            np.concatenate(parts)
+            for parts in zip(
+                *(function(*(a[i : i + 1] for a in arrays)) for i in range(MANY_ROWS)),
+                strict=True,
+            )
+        ]
+        for m in (*range(1, 2 * MOST_LANES + 2), MANY_ROWS):
+            first = int(rng.integers(0, MANY_ROWS - m + 1))
+            together = function(*(a[first : first + m] for a in arrays))
+            for wanted, found in zip(alone, together, strict=True):
+                assert found.tobytes() == wanted[first : first + m].tobytes(), (name, m)
+
+
 # ---------------------------------------------------------------------- optimisers
 
 

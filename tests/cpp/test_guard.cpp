@@ -100,7 +100,7 @@ void all_kernels() {
   const KernelTable<T>& table = kernels<T>();
   products(table);
   for (const Index n : kSizes) {
-    for (const Index m : {1, 2, 9}) rows_of(table, m, n);
+    for (const Index m : {1, 2, 7, 9, 33}) rows_of(table, m, n);
     flat(table, n);
   }
 }

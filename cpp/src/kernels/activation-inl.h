@@ -3,6 +3,7 @@
 // torch's.
 #pragma once
 
+#include "columns-inl.h"
 #include "math-inl.h"
 #include "sweep-inl.h"
 
@@ -252,7 +253,20 @@ FASTMLP_INLINE T exp_below_max(T* e, const T* x, T max, Index n) {
 
 template <class T>
 void softmax_forward(T* h, Index ldh, const T* z, Index ldz, Index m, Index n) {
-  for (Index i = 0; i < m; ++i) {
+  const auto block = [=](Index i, Index count, Index g) FASTMLP_LAMBDA {
+    Vec<T> e[kRowSumLanes];
+    load_columns(e, z + i * ldz, g * ldz, count, g * n);
+    for (Vec<T>* row = e; row < e + g * n; row += n) {
+      const Vec<T> top = max_columns(row, n);
+      for (Index j = 0; j < n; ++j) row[j] = vexp_nonpositive(row[j] - top);
+      const Vec<T> sum = sum_columns(row, n);
+      for (Index j = 0; j < n; ++j) row[j] = row[j] / sum;
+    }
+    store_columns(h + i * ldh, g * ldh, e, count, g * n);
+  };
+  const Index done = each_block_of_rows<T>(m, n, ldh == n && ldz == n, block);
+
+  for (Index i = done; i < m; ++i) {
     T* row = h + i * ldh;
     const T* in = z + i * ldz;
     const Vec<T> sum = Vec<T>::set1(exp_below_max(row, in, row_max(in, n), n));
@@ -265,7 +279,21 @@ void softmax_forward(T* h, Index ldh, const T* z, Index ldz, Index m, Index n) {
 template <class T>
 void softmax_backward(T* dz, Index lddz, const T* dh, Index lddh, const T* h, Index ldh,
                       Index m, Index n) {
-  for (Index i = 0; i < m; ++i) {
+  const auto block = [=](Index i, Index count, Index g) FASTMLP_LAMBDA {
+    Vec<T> d[kRowSumLanes], s[kRowSumLanes], dot[kRowSumLanes];
+    load_columns(d, dh + i * lddh, g * lddh, count, g * n);
+    load_columns(s, h + i * ldh, g * ldh, count, g * n);
+    for (Index r = 0; r < g * n; r += n) {
+      for (Index j = 0; j < n; ++j) dot[j] = d[r + j] * s[r + j];
+      const Vec<T> mean = sum_columns(dot, n);
+      for (Index j = 0; j < n; ++j) d[r + j] = s[r + j] * (d[r + j] - mean);
+    }
+    store_columns(dz + i * lddz, g * lddz, d, count, g * n);
+  };
+  const bool contiguous = lddz == n && lddh == n && ldh == n;
+  const Index done = each_block_of_rows<T>(m, n, contiguous, block);
+
+  for (Index i = done; i < m; ++i) {
     const T* drow = dh + i * lddh;
     const T* row = h + i * ldh;
     RowSum<T> sum;

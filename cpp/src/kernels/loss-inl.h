@@ -75,7 +75,37 @@ void elementwise_loss_rows(T delta, T* dpred, Index lddpred, T* row_loss, const 
                            Index ldpred, const T* target, Index ldtarget,
                            const T* row_scale, Index m, Index n) {
   const Vec<T> d = Vec<T>::set1(delta);
-  for (Index i = 0; i < m; ++i) {
+  const bool contiguous = ldpred == n && ldtarget == n && (!dpred || lddpred == n);
+  if (n == 1 && contiguous) {
+    const Vec<T> zero = num<T>(0);
+    const auto body = [&](auto io, Index i) FASTMLP_LAMBDA {
+      const ValueAndSlope<T> l =
+          F::template at<T>(io.load(pred + i), io.load(target + i), d);
+      io.store(row_loss + i, zero + l.value);
+      if (dpred) io.store(dpred + i, l.slope * io.load(row_scale + i));
+    };
+    return sweep<T>(m, body);
+  }
+
+  const auto block = [=](Index i, Index count, Index g) FASTMLP_LAMBDA {
+    Vec<T> p[kRowSumLanes], y[kRowSumLanes], scale[kRowSumLanes], loss[kRowSumLanes];
+    load_columns(p, pred + i * ldpred, g * ldpred, count, g * n);
+    load_columns(y, target + i * ldtarget, g * ldtarget, count, g * n);
+    load_columns(scale, row_scale + i, g, count, g);
+    for (Index r = 0; r < g; ++r) {
+      for (Index j = r * n; j < r * n + n; ++j) {
+        const ValueAndSlope<T> l = F::template at<T>(p[j], y[j], d);
+        p[j] = l.value;
+        y[j] = l.slope * scale[r];
+      }
+      loss[r] = sum_columns(p + r * n, n);
+    }
+    store_columns(row_loss + i, g, loss, count, g);
+    if (dpred) store_columns(dpred + i * lddpred, g * lddpred, y, count, g * n);
+  };
+  const Index done = each_block_of_rows<T>(m, n, contiguous, block);
+
+  for (Index i = done; i < m; ++i) {
     const Vec<T> scale = Vec<T>::set1(row_scale[i]);
     RowSum<T> sum;
     const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
@@ -96,22 +126,87 @@ FASTMLP_INLINE T scalar_log(T x) {
   return lane[0];
 }
 
-// log-sum-exp by the row maximum. The exponentials go through dpred where there is one
-// (it may be pred: both passes over pred come before dpred's final values).
+// The columns of a block of rows, and what becomes of them:
+//   p  predictions; then the terms of the loss, if there are probabilities
+//   y  probabilities, or in y[0] the labels
+//   e  the gradient
+// Returns the loss.
+template <class T>
+FASTMLP_INLINE Vec<T> cross_entropy_columns(Vec<T>* e, Vec<T>* p, const Vec<T>* y,
+                                            bool labels, Vec<T> scale, Index n) {
+  const Vec<T> one = num<T>(1);
+  const Vec<T> top = max_columns(p, n);
+  for (Index j = 0; j < n; ++j) {
+    p[j] = p[j] - top;
+    e[j] = vexp_nonpositive(p[j]);
+  }
+  const Vec<T> total = sum_columns(e, n);
+  const Vec<T> log_total = vlog(total);
+  if (labels) {
+    const Vec<T> share = one / total;
+    Vec<T> column = num<T>(0), chosen = p[0];
+    for (Index j = 0; j < n; ++j, column = column + one) {
+      const Mask<T> here = y[0] == column;
+      const Vec<T> slope = e[j] * share * scale;
+      chosen = select(here, p[j], chosen);
+      e[j] = select(here, slope - scale, slope);
+    }
+    return log_total - chosen;
+  }
+  const Vec<T> share = sum_columns(y, n) / total;
+  for (Index j = 0; j < n; ++j) {
+    p[j] = y[j] * (log_total - p[j]);
+    e[j] = (e[j] * share - y[j]) * scale;
+  }
+  return sum_columns(p, n);
+}
+
+// log-sum-exp by the row maximum.
 template <class T>
 void cross_entropy_rows(T* dpred, Index lddpred, T* row_loss, const T* pred,
                         Index ldpred, const T* target, Index ldtarget,
                         const int64_t* labels, const T* row_scale, Index m, Index n) {
-  for (Index i = 0; i < m; ++i) {
+  const auto block = [=](Index i, Index count, Index g) FASTMLP_LAMBDA {
+    constexpr Index L = Vec<T>::kLanes;
+    Vec<T> p[kRowSumLanes], y[kRowSumLanes], e[kRowSumLanes];
+    Vec<T> scale[kRowSumLanes], loss[kRowSumLanes];
+    load_columns(p, pred + i * ldpred, g * ldpred, count, g * n);
+    if (labels) {
+      // As numbers, which are exact.
+      T numbers[kRowSumLanes * L];
+      for (Index q = 0; q < count * g; ++q) numbers[q] = static_cast<T>(labels[i + q]);
+      load_columns(y, numbers, g, count, g);
+    } else {
+      load_columns(y, target + i * ldtarget, g * ldtarget, count, g * n);
+    }
+    load_columns(scale, row_scale + i, g, count, g);
+    for (Index r = 0; r < g; ++r) {
+      loss[r] = cross_entropy_columns(e + r * n, p + r * n, y + (labels ? r : r * n),
+                                      labels != nullptr, scale[r], n);
+    }
+    store_columns(row_loss + i, g, loss, count, g);
+    if (dpred) store_columns(dpred + i * lddpred, g * lddpred, e, count, g * n);
+  };
+  const bool contiguous =
+      ldpred == n && (labels || ldtarget == n) && (!dpred || lddpred == n);
+  const Index done = each_block_of_rows<T>(m, n, contiguous, block);
+
+  for (Index i = done; i < m; ++i) {
     const T* p = pred + i * ldpred;
-    const T* y = target + i * ldtarget;
+    const T* y = labels ? nullptr : target + i * ldtarget;
     T* d = dpred ? dpred + i * lddpred : nullptr;
     const T top = row_max(p, n);
     const Vec<T> vtop = Vec<T>::set1(top);
+    const T at_label = labels ? p[labels[i]] : T(0);
 
+    // The exponentials are kept in d, unless that is p and p is still needed. To read
+    // again at once what was stored as a partial vector takes as long as an exponential.
+    const bool kept = d && (labels || d != p) && n >= 2 * Vec<T>::kLanes;
     RowSum<T> exps;
     const auto sum_exps = [&](auto io, Index j) FASTMLP_LAMBDA {
-      exps.add(j, keep(io, vexp_nonpositive(io.load(p + j) - vtop)));
+      const Vec<T> e = vexp_nonpositive(io.load(p + j) - vtop);
+      if (kept) io.store(d + j, e);
+      exps.add(j, keep(io, e));
     };
     sweep<T>(n, sum_exps);
     const T total = exps.total(n);
@@ -119,7 +214,7 @@ void cross_entropy_rows(T* dpred, Index lddpred, T* row_loss, const T* pred,
 
     T mass = T(1);
     if (labels) {
-      row_loss[i] = log_total - (p[labels[i]] - top);
+      row_loss[i] = log_total - (at_label - top);
     } else {
       RowSum<T> loss, ys;
       const Vec<T> vlog_total = Vec<T>::set1(log_total);
@@ -137,7 +232,9 @@ void cross_entropy_rows(T* dpred, Index lddpred, T* row_loss, const T* pred,
     const Vec<T> share = Vec<T>::set1(mass / total);
     const Vec<T> scale = Vec<T>::set1(row_scale[i]);
     const auto slope = [&](auto io, Index j) FASTMLP_LAMBDA {
-      const Vec<T> e = vexp_nonpositive(io.load(p + j) - vtop) * share;
+      const Vec<T> exp =
+          kept ? io.load(d + j) : vexp_nonpositive(io.load(p + j) - vtop);
+      const Vec<T> e = exp * share;
       io.store(d + j, labels ? e * scale : (e - io.load(y + j)) * scale);
     };
     sweep<T>(n, slope);

@@ -1,0 +1,158 @@
+// Narrow rows, of at most kRowSumLanes elements, `lanes` of them at a time: one vector
+// for each column, so that what is done once in a row (its maximum, sums, a logarithm)
+// is done for all of these rows at once. What is done to an element, and the order of a
+// row's sum, are those of a row by itself, so the bits do not show which way it went.
+#pragma once
+
+#include "sweep-inl.h"
+
+// Too large for a copy in each loss and activation.
+#define FASTMLP_ONCE static __attribute__((noinline))
+
+namespace fastmlp {
+namespace FASTMLP_ISA {
+
+template <class T, class Block>
+FASTMLP_ONCE Index go_through_blocks(Index m, Index most, Block block) {
+  constexpr Index L = Vec<T>::kLanes;
+  Index i = 0;
+  while (4 * (m - i) > L) {
+    const Index left = m - i, fit = left / L;
+    const Index count = fit ? L : left;
+    const Index g = !fit ? 1 : fit < most ? fit : most;
+    block(i, count, g);
+    i += count * g;
+  }
+  return i;
+}
+
+// Calls block(i, count, g) for the leading rows out of m, and returns how many these
+// are: as many as are worth it. A block is the count * g rows from row i on, with
+// count <= lanes; g of them lie one behind the other and are taken as one row of
+// g * n <= kRowSumLanes elements.
+template <class T, class Block>
+FASTMLP_INLINE Index each_block_of_rows(Index m, Index n, bool contiguous,
+                                        Block block) {
+  constexpr Index L = Vec<T>::kLanes;
+  if (L == 1 || n > kRowSumLanes || 4 * m <= L) return 0;
+  // Single elements need no transposing, and so no longer rows.
+  const Index most = contiguous && n > 1 ? kRowSumLanes / n : 1;
+  return go_through_blocks<T>(m, most, block);
+}
+
+// Calls square(j) with the first column of each square of `lanes` columns. The last one
+// may overlap the one before it, so that only rows shorter than a vector need partial
+// vectors.
+template <class T, class Square>
+FASTMLP_INLINE void each_square(Index n, Square square) {
+  constexpr Index L = Vec<T>::kLanes;
+  Index j = 0;
+  for (; j + L <= n; j += L) square(j);
+  if (j < n) square(n > L ? n - L : 0);
+}
+
+// columns[n] = `count` rows of n elements. Lanes beyond them get numbers that mean
+// nothing.
+template <class T>
+FASTMLP_ONCE void load_columns(Vec<T>* columns, const T* src, Index ld, Index count,
+                               Index n) {
+  using V = Vec<T>;
+  constexpr Index L = V::kLanes;
+  if (n == 1 && ld == 1) {
+    columns[0] = count < L ? V::load_partial(src, count) : V::load(src);
+    return;
+  }
+  const auto square = [&](Index j) FASTMLP_LAMBDA {
+    V rows[L];
+    const T* row = src + j;
+#pragma GCC unroll 16
+    for (Index q = 0; q < L; ++q) {
+      rows[q] = n < L ? V::load_partial(row, n) : V::load(row);
+      row += q + 1 < count ? ld : 0;
+    }
+    transpose(rows);
+#pragma GCC unroll 16
+    for (Index k = 0; k < L; ++k) {
+      if (k < n) columns[j + k] = rows[k];
+    }
+  };
+  each_square<T>(n, square);
+}
+
+#if defined(FASTMLP_ISA_avx512)
+constexpr bool kPartialStoresAreCheap = true;
+#else
+constexpr bool kPartialStoresAreCheap = false;
+#endif
+
+// The way back.
+template <class T>
+FASTMLP_ONCE void store_columns(T* dst, Index ld, const Vec<T>* columns, Index count,
+                                Index n) {
+  using V = Vec<T>;
+  constexpr Index L = V::kLanes;
+  if (n == 1 && ld == 1) {
+    if (count < L) {
+      columns[0].store_partial(dst, count);
+    } else {
+      columns[0].store(dst);
+    }
+    return;
+  }
+  if (n < L && !kPartialStoresAreCheap) {
+    T buffer[L][L];
+    for (Index j = 0; j < n; ++j) columns[j].store(buffer[j]);
+    for (Index q = 0; q < count; ++q) {
+      for (Index j = 0; j < n; ++j) dst[q * ld + j] = buffer[j][q];
+    }
+    return;
+  }
+  const auto square = [&](Index j) FASTMLP_LAMBDA {
+    V rows[L];
+#pragma GCC unroll 16
+    for (Index k = 0; k < L; ++k) rows[k] = columns[k < n ? j + k : j];
+    transpose(rows);
+#pragma GCC unroll 16
+    for (Index q = 0; q < L; ++q) {
+      if (q >= count) break;
+      T* const row = dst + q * ld + j;
+      if (n < L) {
+        rows[q].store_partial(row, n);
+      } else {
+        rows[q].store(row);
+      }
+    }
+  };
+  each_square<T>(n, square);
+}
+
+// The sum of each row in the order of RowSum, where every partial sum has at most one
+// element here. That partial sums start from +0 can be told from a row of nothing but
+// -0 only, so it is enough to add +0 at the end.
+template <class T>
+FASTMLP_INLINE Vec<T> sum_columns(const Vec<T>* columns, Index n) {
+  constexpr Index kHalf = kRowSumLanes / 2;
+  Vec<T> part[kHalf];
+  Index count = n < kHalf ? n : kHalf;
+  for (Index i = 0; i < count; ++i) {
+    part[i] = i + kHalf < n ? columns[i] + columns[i + kHalf] : columns[i];
+  }
+  for (Index d = kHalf / 2; d > 0; d /= 2) {
+    for (Index i = 0; i + d < count; ++i) part[i] = part[i] + part[i + d];
+    count = count < d ? count : d;
+  }
+  return Vec<T>::set1(T(0)) + part[0];
+}
+
+// The largest element of each row; NaN as in row_max.
+template <class T>
+FASTMLP_INLINE Vec<T> max_columns(const Vec<T>* columns, Index n) {
+  Vec<T> best = columns[0];
+  for (Index j = 1; j < n; ++j) best = max(columns[j], best);
+  return best;
+}
+
+#undef FASTMLP_ONCE
+
+}  // namespace FASTMLP_ISA
+}  // namespace fastmlp
