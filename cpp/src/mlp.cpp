@@ -50,6 +50,9 @@ struct Mlp<T>::Impl {
   // The fork generation + 1 of the process in which an epoch is under way, else 0.
   std::atomic<int> in_epoch{0};
 
+  // Whether a second thread pays for a small batch.
+  mutable SecondThread second_in_training, second_in_inference;
+
   // What inference borrows, one per call under way: so that calls allocate only until
   // there is enough.
   struct Borrowed {
@@ -81,10 +84,12 @@ struct Mlp<T>::Impl {
     const double flops =
         std::max(2.0 * static_cast<double>(rq.rows), kFewestFlops) * net.weights;
     const bool few = rq.rows < 2 * table.mr;
-    TeamPlan plan = plan_team(flops, few ? (net.widest + table.nr - 1) / table.nr
-                                         : (rq.rows + table.mr - 1) / table.mr);
+    TeamPlan plan = plan_team(flops,
+                              few ? (net.widest + table.nr - 1) / table.nr
+                                  : (rq.rows + table.mr - 1) / table.mr,
+                              &second_in_inference);
     // Shared out by columns, every layer waits for the one before: for brief teams only.
-    if (few && !plan.brief) plan = {};
+    if (few && !plan.second) plan = {};
     const bool pack = rq.rows >= table.packing_pays;
     const Index tile = std::min(rq.rows, detail::tile_rows<T>(net));
 
@@ -226,6 +231,7 @@ struct Mlp<T>::Impl {
     rq.optimizer = &optimizer;
     rq.slots = &optimizer.prepare<T>(0, net.n_params);
     rq.params_to_update = params.data();
+    rq.second = &second_in_training;
     if (save_to) {
       save_to->params.reserve(net.n_params);
       for (size_t i = 0; i < kMaxSlots; ++i) {
@@ -424,6 +430,7 @@ void Mlp<T>::vjp(T* y, T* dx, T* grads, const T* x, const T* dy, Index rows) {
   rq.y = y;
   rq.dx = dx;
   rq.grads = grads;
+  rq.second = &impl_->second_in_training;
   Pass<T>(impl_->net, params(), impl_->training, rq).run();
 }
 
@@ -435,6 +442,7 @@ double Mlp<T>::value_and_grad(T* grads, const Batch<T>& batch, const Loss& loss)
   rq.loss = &loss;
   rq.targets = batch.targets;
   rq.grads = grads;
+  rq.second = &impl_->second_in_training;
   return Pass<T>(impl_->net, params(), impl_->training, rq).run();
 }
 

@@ -132,22 +132,20 @@ bool built_with_openmp() {
 #endif
 }
 
-TeamPlan plan_team(double flops, Index parts) {
+TeamPlan plan_team(double flops, Index parts, SecondThread* second) {
   // A region with its barriers costs a few us on an idle machine, but milliseconds when
   // another process has the core that a member waits for. Below this many operations
   // (some 0.2 ms of work) there is too little to gain ...
   constexpr double kSerialBelow = 2e7;
   // ... unless a second thread happens to stand by; and below this, not even then.
   constexpr double kAloneBelow = 1.5e6;
-  if (flops < kAloneBelow || parts < 2) return {};
+  if (flops < (second ? kAloneBelow : kSerialBelow) || parts < 2) return {};
   const int n = static_cast<int>(std::min<Index>(parts, num_threads()));
-  return flops < kSerialBelow ? TeamPlan{std::min(n, 2), n > 1} : TeamPlan{n, false};
+  if (!second || flops >= kSerialBelow || n == 1) return {n, nullptr};
+  return {2, &second->record(flops)};
 }
 
-int threads_for_work(double flops, Index parts) {
-  const TeamPlan plan = plan_team(flops, parts);
-  return plan.brief ? 1 : plan.most;
-}
+int threads_for_work(double flops, Index parts) { return plan_team(flops, parts).most; }
 
 void Team::barrier() const {
   if (size_ == 1) return;
@@ -161,40 +159,63 @@ void Team::barrier() const {
   while (shared_->generation.load(std::memory_order_acquire) == generation) spin.once();
 }
 
-void detail::run_untyped_team(TeamPlan plan, void (*body)(void*, const Team&),
-                              void* state) {
+namespace {
+
+using Body = void (*)(void*, const Team&);
+
+void run_alone(Body body, void* state) {
   Team::Shared shared;
-  if (plan.brief) {
-    struct Second {
-      void (*body)(void*, const Team&);
-      void* state;
-      Team team;
-    } second = {body, state, Team(&shared, 1, 2)};
-    const auto run_second = [](void* context) {
-      const DefaultFpEnvironment environment;
-      const Second& s = *static_cast<Second*>(context);
-      s.body(s.state, s.team);
-    };
-    if (start_standby(run_second, &second)) {
-      {
-        const DefaultFpEnvironment environment;
-        body(state, Team(&shared, 0, 2));
-      }
-      finish_standby();
-      return;
-    }
+  const DefaultFpEnvironment environment;
+  body(state, Team(&shared, 0, 1));
+}
+
+// Whether there was a second thread; if not, nothing has been done.
+bool run_with_standby(Body body, void* state) {
+  Team::Shared shared;
+  struct Second {
+    Body body;
+    void* state;
+    Team team;
+  } second = {body, state, Team(&shared, 1, 2)};
+  const auto run_second = [](void* context) {
+    const DefaultFpEnvironment environment;
+    const Second& s = *static_cast<Second*>(context);
+    s.body(s.state, s.team);
+  };
+  if (!detail::start_standby(run_second, &second)) return false;
+  {
+    const DefaultFpEnvironment environment;
+    body(state, Team(&shared, 0, 2));
+  }
+  detail::finish_standby();
+  return true;
+}
+
+void run_brief(SecondThread::Record& record, Body body, void* state) {
+  using Clock = std::chrono::steady_clock;
+  const bool wanted = record.wanted();
+  const Clock::time_point start = Clock::now();
+  const bool both = wanted && run_with_standby(body, state);
+  if (!both) run_alone(body, state);
+  record.took(std::chrono::duration<float>(Clock::now() - start).count(), both);
+}
+
+}  // namespace
+
+void detail::run_untyped_team(TeamPlan plan, Body body, void* state) {
+  if (plan.second) return run_brief(*plan.second, body, state);
 #ifdef _OPENMP
-  } else if (plan.most > 1) {
+  if (plan.most > 1) {
+    Team::Shared shared;
 #pragma omp parallel num_threads(plan.most)
     {
       const DefaultFpEnvironment environment;
       body(state, Team(&shared, omp_get_thread_num(), omp_get_num_threads()));
     }
     return;
-#endif
   }
-  const DefaultFpEnvironment environment;
-  body(state, Team(&shared, 0, 1));
+#endif
+  run_alone(body, state);
 }
 
 }  // namespace fastmlp

@@ -6,6 +6,7 @@
 
 #include "fastmlp/threads.h"
 #include "fastmlp/types.h"
+#include "second_thread.h"
 
 namespace fastmlp {
 
@@ -25,15 +26,17 @@ inline Range split(Index n, Index grain, int rank, int size) {
   return {cut(rank), cut(rank + 1)};
 }
 
-// How many threads a region is worth: at most `most`. `brief`: it is over so soon that a
-// second thread takes part only if it stands by.
+// How many threads a region is worth: at most `most`.
 struct TeamPlan {
   int most = 1;
-  bool brief = false;
+  // Of a region that is over so soon that a second thread takes part only if it stands by
+  // and has paid before.
+  SecondThread::Record* second = nullptr;
 };
 
 // For this much work (2 operations per multiply-add) that falls into `parts` parts.
-TeamPlan plan_team(double flops, Index parts);
+// Without `second`, little work is done alone.
+TeamPlan plan_team(double flops, Index parts, SecondThread* second = nullptr);
 
 // One member's view of the team that runs a region.
 class Team {

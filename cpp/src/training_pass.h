@@ -64,6 +64,7 @@ struct PassRequest {
   OptimizerSlots<T>* slots = nullptr;
   T* params_to_update = nullptr;
   LastGoodState<T>* save_to = nullptr;  // before the update
+  SecondThread* second = nullptr;       // null: a small batch is taken alone
 };
 
 // Forward, head, backward and update of one batch in one parallel region:
@@ -81,7 +82,7 @@ class Pass {
        const PassRequest<T>& request)
       : net_(net), params_(params), ws_(ws), rq_(request), table_(kernels<T>()) {
     const double flops = 6.0 * static_cast<double>(rq_.rows) * net.weights;
-    plan_ = plan_team(flops, (rq_.rows + table_.mr - 1) / table_.mr);
+    plan_ = plan_team(flops, (rq_.rows + table_.mr - 1) / table_.mr, rq_.second);
     const bool both = rq_.forward && rq_.backward;
     chunk_ = both ? chunk_rows<T>(net, rq_.rows) : rq_.rows;
     // What forward left must not be lost to more threads' scratch.
