@@ -51,9 +51,12 @@ std::optional<ArrayView<T>> view(py::handle object) {
     return std::nullopt;
   }
   if (!std::is_const_v<T> && !array.writeable()) return std::nullopt;
-  // Unpickled arrays have dtypes of their own that are only equal to numpy's.
-  const py::dtype wanted = py::dtype::of<Element>(), got = array.dtype();
-  if (!got.is(wanted) && !api.PyArray_EquivTypes_(got.ptr(), wanted.ptr())) {
+  // The usual case by two fields; unpickled arrays have dtypes of their own that numpy must
+  // be asked about.
+  const py::dtype got = array.dtype();
+  const bool usual =
+      got.normalized_num() == py::dtype::num_of<Element>() && got.byteorder() == '=';
+  if (!usual && !api.PyArray_EquivTypes_(got.ptr(), py::dtype::of<Element>().ptr())) {
     return std::nullopt;
   }
   return ArrayView<T>{const_cast<Element*>(static_cast<const Element*>(array.data())),
