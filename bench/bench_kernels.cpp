@@ -6,11 +6,8 @@
 //
 // Topics: gemm, optimizer, activation; all of them if none is named.
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <string>
 #include <vector>
 
@@ -20,108 +17,31 @@
 #include "fastmlp/kernel_table.h"
 #include "fastmlp/optimizer.h"
 #include "fastmlp/threads.h"
+#include "harness.h"
 
 namespace fastmlp {
-
-#define BENCH_DECLARE_PEAK(isa)               \
-  namespace isa {                             \
-  double peak_f32(Index steps, float* sink);  \
-  double peak_f64(Index steps, double* sink); \
-  }
-BENCH_DECLARE_PEAK(scalar)
-#ifdef BENCH_HAVE_neon
-BENCH_DECLARE_PEAK(neon)
-#endif
-#ifdef BENCH_HAVE_avx2
-BENCH_DECLARE_PEAK(avx2)
-#endif
-#ifdef BENCH_HAVE_avx512
-BENCH_DECLARE_PEAK(avx512)
-#endif
-
+namespace bench {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-template <class T>
-double run_peak(Index steps) {
-  T sink[64];
-  const auto pick = [&](auto f32, auto f64) {
-    if constexpr (std::is_same_v<T, float>) {
-      return f32(steps, sink);
-    } else {
-      return f64(steps, sink);
-    }
-  };
-  switch (active_isa()) {
-#ifdef BENCH_HAVE_neon
-    case Isa::neon:
-      return pick(neon::peak_f32, neon::peak_f64);
-#endif
-#ifdef BENCH_HAVE_avx2
-    case Isa::avx2:
-      return pick(avx2::peak_f32, avx2::peak_f64);
-#endif
-#ifdef BENCH_HAVE_avx512
-    case Isa::avx512:
-      return pick(avx512::peak_f32, avx512::peak_f64);
-#endif
-    default:
-      return pick(scalar::peak_f32, scalar::peak_f64);
-  }
-}
-
-double seconds(const std::function<void()>& work, int repeats) {
-  const auto start = Clock::now();
-  for (int i = 0; i < repeats; ++i) work();
-  return std::chrono::duration<double>(Clock::now() - start).count() / repeats;
-}
-
-double median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
-  return values[values.size() / 2];
-}
-
-struct Case {
-  std::string name;
-  std::function<void()> work;
-  double amount;  // operations, bytes or elements per call
-  std::vector<double> times = {};
-};
-
-// Times every case in turn, `rounds` times over.
-void measure(std::vector<Case>& cases, int rounds) {
-  constexpr double kBurst = 0.02;  // seconds
-  for (int round = 0; round < rounds; ++round) {
-    for (Case& c : cases) {
-      const double once = seconds(c.work, 1);  // also warms up
-      const int repeats = static_cast<int>(std::clamp(kBurst / once, 1.0, 1e5));
-      c.times.push_back(seconds(c.work, repeats));
-    }
-  }
-}
 
 template <class T>
 AlignedBuffer<T> filled(Index n) {
   AlignedBuffer<T> buffer(n);
   for (Index i = 0; i < n; ++i) {
-    buffer.data()[i] = static_cast<T>((i * 37 % 101) - 50) / static_cast<T>(64);
+    // Never 0: moments of a zero gradient decay into subnormal numbers, which are slow.
+    buffer.data()[i] = (static_cast<T>(i * 37 % 101) - T(50.5)) / T(64);
   }
   return buffer;
 }
 
 template <class T>
 void bench_gemm(int rounds) {
-  constexpr Index kPeakSteps = 200000;
-  std::vector<Case> cases;
-  const double peak_ops = run_peak<T>(1) * kPeakSteps;
-  cases.push_back({"FMA peak", [] { run_peak<T>(kPeakSteps); }, peak_ops});
+  std::vector<Case> cases = {peak_case<T>()};
   struct Shape {
     Index m, n, k;
   };
   const Shape shapes[] = {{64, 64, 64},    {128, 128, 128},    {256, 256, 256},
-                          {512, 512, 512}, {1024, 1024, 1024}, {128, 512, 784},
-                          {256, 100, 40},  {512, 10, 100}};
+                          {512, 512, 512}, {1024, 1024, 1024}, {2048, 2048, 2048},
+                          {128, 512, 784}, {256, 100, 40},     {512, 10, 100}};
   std::vector<AlignedBuffer<T>> keep;
   for (const auto& [m, n, k] : shapes) {
     keep.push_back(filled<T>(m * n));
@@ -243,48 +163,24 @@ void bench_activation(int rounds) {
 }
 
 }  // namespace
+}  // namespace bench
 }  // namespace fastmlp
 
 int main(int argc, char** argv) {
   using namespace fastmlp;
-  int rounds = 7, threads = 1;
-  std::vector<std::string> isas, topics;
-  for (int i = 1; i < argc; ++i) {
-    const std::string arg = argv[i];
-    const auto value = [&] {
-      if (++i < argc) return argv[i];
-      std::fprintf(stderr, "%s needs a value\n", arg.c_str());
-      std::exit(2);
-    };
-    if (arg == "--rounds") {
-      rounds = std::max(1, std::atoi(value()));
-    } else if (arg == "--threads") {
-      threads = std::max(1, std::atoi(value()));
-    } else if (arg == "--isa") {
-      isas.push_back(value());
-    } else {
-      topics.push_back(arg);
-    }
-  }
-  if (topics.empty()) topics = {"gemm", "optimizer", "activation"};
-  if (isas.empty()) {
-    for (const Isa isa : available_isas()) {
-      if (isa != Isa::scalar) isas.push_back(isa_name(isa));
-    }
-    if (isas.empty()) isas.push_back("scalar");
-  }
-  set_num_threads(threads);
-  std::printf("threads %d, rounds %d\n", threads, rounds);
-  for (const std::string& isa : isas) {
+  using namespace fastmlp::bench;
+  Options options = parse(argc, argv);
+  if (options.names.empty()) options.names = {"gemm", "optimizer", "activation"};
+  for (const std::string& isa : options.isas) {
     set_active_isa(isa);
-    for (const std::string& topic : topics) {
+    for (const std::string& topic : options.names) {
       if (topic == "gemm") {
-        bench_gemm<float>(rounds);
-        bench_gemm<double>(rounds);
+        bench_gemm<float>(options.rounds);
+        bench_gemm<double>(options.rounds);
       } else if (topic == "optimizer") {
-        bench_optimizer(rounds);
+        bench_optimizer(options.rounds);
       } else if (topic == "activation") {
-        bench_activation(rounds);
+        bench_activation(options.rounds);
       } else {
         std::fprintf(stderr, "unknown topic %s\n", topic.c_str());
         return 2;

@@ -114,23 +114,34 @@ void gemm_threaded(MatrixView<T> c, LeftOperand<T> a, const T* b, Index rs, Inde
   const double flops = 2.0 * static_cast<double>(c.rows) * static_cast<double>(n) *
                        static_cast<double>(k);
   const TeamPlan plan = plan_team(flops, (c.rows + table.mr - 1) / table.mr);
+  // B is packed a band of columns at a time: all of a large one would only be pages more to
+  // touch, and out of cache before it is used.
+  constexpr Index kBandBytes = 8 << 20;
+  const Index band_panels = std::max<Index>(
+      1, kBandBytes / static_cast<Index>(sizeof(T)) / table.nr / std::max<Index>(k, 1));
+  const Index band = pack ? std::min(n, band_panels * table.nr) : n;
   const Index left_size = left_scratch_size(k);
-  const Index right_size = pack ? packed_right_size(table, k, n) : 0;
+  const Index right_size = pack ? packed_right_size(table, k, band) : 0;
   const AlignedBuffer<T> scratch(right_size + plan.most * left_size);
 
   run_team(plan, [&](const Team& team) {
-    RightOperand<T> right = plain_right(table, b, rs);
-    if (pack) {
-      const Range columns = team.share(n, table.nr);
-      table.pack_right(scratch.data() + columns.begin * k, k * table.nr,
-                       b + columns.begin * cs, rs, cs, k, columns.size());
-      team.barrier();
-      right = packed_right<T>(table, scratch.data(), k);
-    }
     const Range rows = team.share(c.rows, table.mr);
-    const MatrixView<T> part = {c.row(rows.begin), rows.size(), n, c.ld};
-    gemm_blocked(table, part, {a.data + rows.begin * a.rs, a.rs, a.cs}, right, k, bias,
-                 accumulate, scratch.data() + right_size + team.rank() * left_size);
+    T* const left_scratch = scratch.data() + right_size + team.rank() * left_size;
+    for (Index j = 0; j < n; j += band) {
+      const Index nj = std::min(n - j, band);
+      RightOperand<T> right = plain_right(table, b, rs);
+      if (pack) {
+        if (j > 0) team.barrier();  // nobody uses the band before any more
+        const Range mine = team.share(nj, table.nr);
+        table.pack_right(scratch.data() + mine.begin * k, k * table.nr,
+                         b + (j + mine.begin) * cs, rs, cs, k, mine.size());
+        team.barrier();
+        right = packed_right<T>(table, scratch.data(), k);
+      }
+      gemm_blocked(table, {c.row(rows.begin) + j, rows.size(), nj, c.ld},
+                   {a.data + rows.begin * a.rs, a.rs, a.cs}, right, k,
+                   bias ? bias + j : nullptr, accumulate, left_scratch);
+    }
   });
 }
 
