@@ -134,8 +134,9 @@ def sizes(count: int) -> list[tuple[int, ...]]:
     ]
 
 
-# Corners: a single element, rows, columns, outer products, long sums, and one that is
-# larger than the tiles and panels.
+# Corners: a single element, rows, columns, outer products, long sums, one that is
+# larger than the tiles and panels, and some larger than a block of the right operand,
+# or of the left one.
 PRODUCT_SIZES = [
     *sizes(3),
     (1, 1, 1),
@@ -145,6 +146,9 @@ PRODUCT_SIZES = [
     (1, 1, 300),
     (3, 5, 600),
     (37, 131, 520),
+    (5, 70, 1100),
+    (9, 1100, 3),
+    (110, 70, 2),
 ]
 
 

@@ -11,6 +11,7 @@ import hashlib
 import os
 import pickle
 import platform
+import signal
 import subprocess
 import sys
 import threading
@@ -25,6 +26,7 @@ from conftest import (
     thread_counts,
     training_flops,
 )
+from fastmlp import reference
 from threadpoolctl import threadpool_limits
 
 # SMALL runs on one thread whatever is asked for; a training step of BIG, which has
@@ -34,6 +36,10 @@ SMALL = {"layers": [5, 19, 33, 3], "rows": 37}
 BIG = {"layers": [33, 260, 90, 10], "rows": 389}
 LONG = {**BIG, "rows": 1201}
 MANY = {"layers": [7, 80, 9], "rows": 9001}
+# Work for one thread, and a second one if that happens to be awake: a training step of
+# BRIEF, inference for a few rows through WIDE.
+BRIEF = {"layers": [40, 100, 101, 10], "rows": 61}
+WIDE = {"layers": [200, 512, 515, 5], "rows": 15}
 
 
 def assert_trains_in_threads(net, rows=None):
@@ -82,6 +88,103 @@ def test_training_is_the_same_bits_for_any_isa_and_threads(net, steps, dtype):
     assert len(set(hashes.values())) == 1, hashes
 
 
+def test_close_brief_steps_are_the_same_bits_with_a_second_thread(dtype):
+    hashes = set()
+    for n in (1, 2):
+        with fm.threads(n):
+            hashes.add(trained_hash(BRIEF, dtype, steps=500))
+    assert len(hashes) == 1
+
+
+def brief_inference(dtype, activation="relu", output_activation="softmax"):
+    """Checks close calls of every small number of rows against one thread's results."""
+    mlp = fm.MLP(
+        WIDE["layers"],
+        activation=activation,
+        output_activation=output_activation,
+        dtype=dtype,
+        seed=0,
+    )
+    x, y, _ = problem(**WIDE, dtype=dtype, labels=False)
+    loss = fm.MSE()
+    rows = range(1, len(x) + 1)
+    with fm.threads(1):
+        outputs = {n: mlp(x[:n]).tobytes() for n in rows}
+        losses = {n: mlp.evaluate(x[:n], y[:n], loss) for n in rows}
+
+    def check(repeats=30):
+        for n in rows:
+            for _ in range(repeats):
+                assert mlp(x[:n]).tobytes() == outputs[n]
+            assert mlp.evaluate(x[:n], y[:n], loss) == losses[n]
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("activation", "output"), [("relu", "identity"), ("tanh", "softmax")]
+)
+def test_a_few_rows_are_the_same_bits_with_a_second_thread(activation, output, dtype):
+    check = brief_inference(dtype, activation, output)
+    with fm.threads(2):
+        check()
+
+
+def test_two_threads_may_want_the_second_thread_at_once(dtype):
+    check = brief_inference(dtype)
+    train = BRIEF, dtype
+    expected = trained_hash(*train, steps=100)
+
+    def work(i):
+        check(10)
+        assert trained_hash(*train, steps=100) == expected
+
+    with fm.threads(2):
+        in_threads(2, work)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_forked_between_brief_calls_works():
+    """The second thread is not there any more, whatever it was about to do."""
+    check = brief_inference(np.float32)
+    with fm.threads(2):
+        for _ in range(3):
+            check(5)
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(20)  # a child that hangs is killed by it
+                try:
+                    check(5)
+                    os._exit(0)
+                finally:
+                    os._exit(1)
+            assert os.waitpid(pid, 0)[1] == 0
+        check(5)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no such signals")
+def test_the_second_thread_gets_no_signals():
+    """A signal that the program blocks in its own threads must not end the process."""
+    program = (
+        "import os, signal, sys; sys.path.insert(0, sys.argv[1]); "
+        "import fastmlp as fm, numpy as np, test_promises as t; "
+        "fm.set_num_threads(2); t.brief_inference(np.float32)(5); "
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}); "
+        "os.kill(os.getpid(), signal.SIGTERM); t.brief_inference(np.float32)(5); "
+        "print(signal.sigwait({signal.SIGTERM}) == signal.SIGTERM)"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", program, os.path.dirname(__file__)],
+        # OpenMP's threads, as well as those of numpy, take any signal.
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert out.stdout.strip() == "True"
+
+
 @pytest.mark.parametrize("activation", fm.ACTIVATIONS)
 def test_every_activation_trains_to_the_same_bits(activation, dtype):
     hashes = set()
@@ -128,6 +231,35 @@ def test_inference_and_gradients_are_the_same_bits_for_any_isa_and_threads(
                 found = everything_but_training(mlp, x, y, loss, dy, weights)
             wrong = [name for name in wanted if found[name] != wanted[name]]
             assert not wrong, f"{isa}, {n} threads"
+
+
+# A ReLU whose input is within rounding of 0 may open in one computation and not in the
+# other, which moves a gradient by a few thousandths of its norm; a last block that is
+# left out, or comes after the ReLU, moves it by more than a tenth.
+SAME_GRADIENT = 0.02
+
+
+def test_layers_larger_than_a_block(dtype):
+    """Chains go on from one block to the next, and ReLU waits for the last."""
+    # Blocks hold 1024 inputs; from 2 MB on, weights are packed block by block.
+    middle = 2**21 // (1024 * np.dtype(dtype).itemsize)
+    layers = [1100, middle, 1100, 5]
+    x, dy, _ = problem(layers, 400, dtype, labels=False)
+    mlp = fm.MLP(layers, dtype=dtype, seed=0)
+    mlp.biases[0][:] = mlp.biases[1][:] = 0.1
+    exact = reference.MLP(layers, dtype="float64")
+    exact.params[:] = mlp.params
+    wanted = exact.vjp(x, dy)
+    hashes = set()
+    for isa in fm.available_isas():
+        for n in (1,) if isa == "scalar" else (1, 2):
+            with fm.use_isa(isa), fm.threads(n):
+                found = mlp.vjp(x, dy)
+                assert mlp(x).tobytes() == found[0].tobytes()
+                hashes.add(b"".join(array.tobytes() for array in found))
+    assert len(hashes) == 1
+    for got, right in zip(found, wanted, strict=True):
+        assert np.linalg.norm(got - right) < SAME_GRADIENT * np.linalg.norm(right)
 
 
 def test_an_optimiser_step_is_the_same_bits_for_any_isa_and_threads(dtype):

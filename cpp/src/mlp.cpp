@@ -84,12 +84,10 @@ struct Mlp<T>::Impl {
     const double flops =
         std::max(2.0 * static_cast<double>(rq.rows), kFewestFlops) * net.weights;
     const bool few = rq.rows < 2 * table.mr;
-    TeamPlan plan = plan_team(flops,
-                              few ? (net.widest + table.nr - 1) / table.nr
-                                  : (rq.rows + table.mr - 1) / table.mr,
-                              &second_in_inference);
-    // Shared out by columns, every layer waits for the one before: for brief teams only.
-    if (few && !plan.second) plan = {};
+    const TeamPlan plan = plan_team(flops,
+                                    few ? (net.widest + table.nr - 1) / table.nr
+                                        : (rq.rows + table.mr - 1) / table.mr,
+                                    &second_in_inference);
     const bool pack = rq.rows >= table.packing_pays;
     const Index tile = std::min(rq.rows, detail::tile_rows<T>(net));
 

@@ -170,7 +170,7 @@ void run_alone(Body body, void* state) {
 }
 
 // Whether there was a second thread; if not, nothing has been done.
-bool run_with_standby(Body body, void* state) {
+bool run_with_standby(Body body, void* state, std::chrono::microseconds alone) {
   Team::Shared shared;
   struct Second {
     Body body;
@@ -182,7 +182,7 @@ bool run_with_standby(Body body, void* state) {
     const Second& s = *static_cast<Second*>(context);
     s.body(s.state, s.team);
   };
-  if (!detail::start_standby(run_second, &second)) return false;
+  if (!detail::start_standby(run_second, &second, alone)) return false;
   {
     const DefaultFpEnvironment environment;
     body(state, Team(&shared, 0, 2));
@@ -193,11 +193,14 @@ bool run_with_standby(Body body, void* state) {
 
 void run_brief(SecondThread::Record& record, Body body, void* state) {
   using Clock = std::chrono::steady_clock;
+  using Seconds = std::chrono::duration<float>;
   const bool wanted = record.wanted();
+  const auto alone = std::chrono::duration_cast<std::chrono::microseconds>(
+      Seconds(record.seconds_alone()));
   const Clock::time_point start = Clock::now();
-  const bool both = wanted && run_with_standby(body, state);
+  const bool both = wanted && run_with_standby(body, state, alone);
   if (!both) run_alone(body, state);
-  record.took(std::chrono::duration<float>(Clock::now() - start).count(), both);
+  record.took(Seconds(Clock::now() - start).count(), both);
 }
 
 }  // namespace

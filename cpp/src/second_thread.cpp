@@ -12,10 +12,11 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr float kWorthIt = 0.95f;
 constexpr int kTrials = 8;
 
-// A moving average that a single interruption does not spoil for long, nor a cold start.
+// A moving average that a single interruption does not spoil for long. One that is far
+// above what a region has just taken came of an interruption, or of a cold start.
 void average(std::atomic<float>& mean, float x) {
   constexpr float kUp = 1.0f / 8, kDown = 1.0f / 4, kMostTimes = 2.0f;
-  const float old = mean.load(kRelaxed);
+  const float old = std::min(mean.load(kRelaxed), kMostTimes * x);
   if (old == 0) {
     mean.store(x, kRelaxed);
   } else if (x < old) {

@@ -21,6 +21,8 @@ class SecondThread {
     bool wanted();
     // How long it took, and whether it had one: it may have been refused.
     void took(float seconds, bool with_second);
+    // How long it takes alone; 0: not known yet.
+    float seconds_alone() const { return alone_.load(std::memory_order_relaxed); }
 
    private:
     bool pays() const;

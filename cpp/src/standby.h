@@ -7,11 +7,14 @@
 // which is asleep, costs next to nothing, the caller just works alone.
 #pragma once
 
+#include <chrono>
+
 namespace fastmlp::detail {
 
 // Whether the standby has begun f(context), which must not throw. If so, the caller must
-// call finish_standby before anything that f uses goes away.
-bool start_standby(void (*f)(void*), void* context);
+// call finish_standby before anything that f uses goes away. `alone`: about how long the
+// caller takes without it.
+bool start_standby(void (*f)(void*), void* context, std::chrono::microseconds alone);
 
 // Returns when f has returned.
 void finish_standby();

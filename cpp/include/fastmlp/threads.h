@@ -11,7 +11,8 @@ namespace fastmlp {
 // OpenMP's threads are gone. A limit put on OpenMP after set_num_threads is obeyed too.
 int num_threads();
 
-// n >= 1, of which at most 8, or 4 for each CPU, are used; 0: back to automatic. Throws std::invalid_argument for n < 0.
+// n >= 1, of which at most 8, or 4 for each CPU, are used; 0: back to automatic. Throws
+// std::invalid_argument for n < 0.
 void set_num_threads(int n);
 
 // How many threads are worth waking for `flops` operations that can be cut into `parts`:
