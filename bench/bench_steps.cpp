@@ -1,5 +1,5 @@
-// Whole training steps and inference without Python: what they take, and something for a
-// profiler to look at (see README.md). Medians of interleaved rounds.
+// Whole training steps and inference without Python: what they take, and something for
+// a profiler to look at (see README.md). Medians of interleaved rounds.
 //
 //   bench_steps [--rounds N] [--threads N] [--isa NAME]... [WORKLOAD]...
 //

@@ -19,8 +19,17 @@
 
 typedef float Vector __attribute__((vector_size(VECTOR_BYTES)));
 
-/* 12 chains hide a latency of 4 at two per cycle, and fit into 16 registers. */
-enum { kChains = 12, kLanes = VECTOR_BYTES / 4, kSteps = 1000000, kRuns = 10 };
+/* 12 chains hide a latency of 4 at up to three per cycle, and fit into 16 registers.
+ * With 32 registers there are 20, for four per cycle. Without FMA the compiler makes two
+ * instructions of each step: then it is the peak of these. */
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define MORE_CHAINS 1
+enum { kChains = 20 };
+#else
+#define MORE_CHAINS 0
+enum { kChains = 12 };
+#endif
+enum { kLanes = VECTOR_BYTES / 4, kSteps = 1000000, kRuns = 10 };
 
 /* Keeps a chain in a register of its own, and the compiler from merging chains. */
 #if defined(__x86_64__)
@@ -41,6 +50,9 @@ static double seconds(void) {
 static double run(void) {
   Vector a0 = {0}, a1 = a0, a2 = a0, a3 = a0, a4 = a0, a5 = a0;
   Vector a6 = a0, a7 = a0, a8 = a0, a9 = a0, a10 = a0, a11 = a0;
+#if MORE_CHAINS
+  Vector b0 = a0, b1 = a0, b2 = a0, b3 = a0, b4 = a0, b5 = a0, b6 = a0, b7 = a0;
+#endif
   Vector x = a0 + 0.999f, y = a0 + 1e-3f;
   KEEP(x);
   KEEP(y);
@@ -61,6 +73,16 @@ static double run(void) {
     STEP(a9);
     STEP(a10);
     STEP(a11);
+#if MORE_CHAINS
+    STEP(b0);
+    STEP(b1);
+    STEP(b2);
+    STEP(b3);
+    STEP(b4);
+    STEP(b5);
+    STEP(b6);
+    STEP(b7);
+#endif
   }
   return 2.0 * kChains * kLanes * kSteps / (seconds() - start) / 1e9;
 }

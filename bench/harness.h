@@ -1,5 +1,5 @@
-// What the benchmarks in C++ share: the FMA peak of the active instruction set, and medians
-// of interleaved rounds.
+// What the benchmarks in C++ share: the FMA peak of the active instruction set, and
+// medians of interleaved rounds.
 #pragma once
 
 #include <algorithm>

@@ -163,8 +163,9 @@ def speed_up_maps(content: Mapping[str, Any], subject: str, path: Path) -> None:
     if any(crossover(grid) for grid in grids.values()):
         line = "line: where it is 1"
     else:
-        ahead = np.nanmin(list(grids.values())) >= 1.0
-        line = f"{'above' if ahead else 'below'} 1 everywhere"
+        ahead = [bool(np.nanmin(grid) >= 1.0) for grid in grids.values()]
+        sides = {True: "above 1 everywhere", False: "below 1 everywhere"}
+        line = sides[ahead[0]] if len(set(ahead)) == 1 else "1 is never crossed"
     figure.suptitle(
         f"Training step: time of the rival / time of {subject} ({line})\n"
         + captions(content, subject, grids),

@@ -168,6 +168,15 @@ def test_tools_stay_in_their_places(path: Path) -> None:
         assert not {i for i in found if i.endswith("-inl.h") or i == "parallel.h"}
 
 
+@pytest.mark.parametrize("path", cpp_files(CPP), ids=lambda p: str(p.relative_to(CPP)))
+def test_lines_fit(path: Path) -> None:
+    """clang-format leaves comments alone, and tables between its off and on."""
+    text = re.sub(
+        r"// clang-format off.*?// clang-format on", "", path.read_text(), flags=re.S
+    )
+    assert [line for line in text.splitlines() if len(line) > 88] == []
+
+
 @pytest.mark.parametrize(
     "path",
     cpp_files(CPP / "src" / "kernels") + cpp_files(CPP / "src" / "simd"),

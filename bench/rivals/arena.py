@@ -51,8 +51,12 @@ def thread_environment(threads: int | None) -> dict[str, str]:
 
 
 def end_cleanly_when_terminated() -> None:
-    """On SIGTERM leave by SystemExit, so that no stopped process is left behind."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    """On SIGTERM or SIGHUP leave by SystemExit: no stopped process is left behind."""
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has only the first
+        if hasattr(signal, name):
+            signal.signal(
+                getattr(signal, name), lambda number, frame: sys.exit(128 + number)
+            )
 
 
 class Contestant:
@@ -182,7 +186,7 @@ def verify_losses(contestant: Contestant, expected: list[float]) -> None:
     tolerance = contestant.loss_tolerance
     change = max(abs(loss - expected[0]) for loss in expected) / abs(expected[0])
     if change < MIN_CHANGE * tolerance:
-        raise AssertionError("the task trains too slowly to verify")
+        raise DisagreementError("the task trains too slowly to verify")
     losses = contestant.ask(do="losses", steps=VERIFIED_STEPS)["losses"]
     for step, (loss, right) in enumerate(zip(losses, expected, strict=True)):
         if not abs(loss - right) <= tolerance * abs(right):

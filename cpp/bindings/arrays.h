@@ -51,8 +51,8 @@ std::optional<ArrayView<T>> view(py::handle object) {
     return std::nullopt;
   }
   if (!std::is_const_v<T> && !array.writeable()) return std::nullopt;
-  // The usual case by two fields; unpickled arrays have dtypes of their own that numpy must
-  // be asked about.
+  // The usual case by two fields; unpickled arrays have dtypes of their own that numpy
+  // must be asked about.
   const py::dtype got = array.dtype();
   const bool usual =
       got.normalized_num() == py::dtype::num_of<Element>() && got.byteorder() == '=';

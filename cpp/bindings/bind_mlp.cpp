@@ -240,9 +240,9 @@ py::object evaluate(AnyMlp& self, py::object x, py::object y, const Loss& loss,
   });
 }
 
-// Between the two no other fit of this model is let in, from whichever thread or callback.
-// The GIL guards them. Only the token that began a fit ends it, so that a caller may ask
-// for the end without knowing whether its beginning was refused.
+// Between the two no other fit of this model is let in, from whichever thread or
+// callback. The GIL guards them. Only the token that began a fit ends it, so that a
+// caller may ask for the end without knowing whether its beginning was refused.
 void begin_fit(AnyMlp& self, py::object token) {
   self.visit([&](auto& n) {
     const int here = fork_generation() + 1;

@@ -74,9 +74,9 @@ py::object lookup(const OptimizerConfig& config, const std::string& name) {
   return py::str(to_name(kEpsModeNames, config.eps_mode));
 }
 
-// The optimiser's lock, for work under the GIL. It is never waited for with the GIL held,
-// nor held while waiting for the GIL: either could be a deadlock with a training thread or
-// with a fork.
+// The optimiser's lock, for work under the GIL. It is never waited for with the GIL
+// held, nor held while waiting for the GIL: either could be a deadlock with a training
+// thread or with a fork.
 class LockUnderGil {
  public:
   explicit LockUnderGil(Optimizer& optimizer) : mutex_(optimizer.mutex()) {

@@ -1,8 +1,8 @@
 // Dense layers in terms of products and activations, and how rows are grouped for them:
 // what training and inference share.
 //
-// The choices by shape here do not touch the bits: rows are independent of each other, and
-// a weight gradient's chain runs over the rows in order however they are grouped.
+// The choices by shape here do not touch the bits: rows are independent of each other,
+// and a weight gradient's chain runs over the rows in order however they are grouped.
 #pragma once
 
 #include <algorithm>
@@ -14,8 +14,8 @@
 
 namespace fastmlp::detail {
 
-// Rows taken through all layers together: few while the weights stay in cache, more where
-// every tile has to fetch them again.
+// Rows taken through all layers together: few while the weights stay in cache, more
+// where every tile has to fetch them again.
 template <class T>
 Index tile_rows(const NetworkPlan& net) {
   constexpr double kCachedBytes = 256 << 10;
@@ -42,14 +42,22 @@ bool packed_in_blocks(const LayerPlan& layer, Index rows) {
          layer.n_in * layer.n_out * static_cast<Index>(sizeof(T)) >= kBytes;
 }
 
+// What of a layer's activation is done within its product: all of relu, none of others.
+template <class T>
+Finish<T> finish_of(const LayerPlan& layer) {
+  Finish<T> finish;
+  if (layer.activation == Activation::relu) finish.kind = Finishing::relu;
+  return finish;
+}
+
 // Whether a product with the weights is better made transposed, with vectors along what
 // there is much of and not along the outputs.
 inline bool few_outputs(const LayerPlan& layer) {
   return layer.n_out <= kFewOutputs && layer.n_in >= 2 * layer.n_out;
 }
 
-// The same for the forward product, where the inputs have to be packed for it: worth it for
-// fewer outputs.
+// The same for the forward product, where the inputs have to be packed for it: worth it
+// for fewer outputs.
 inline bool few_outputs_forward(const LayerPlan& layer) {
   return layer.n_out <= kFewOutputs / 2 && few_outputs(layer);
 }
@@ -62,8 +70,8 @@ void transpose(T* dst, Index lddst, const T* src, Index ldsrc, Index m, Index n)
   }
 }
 
-// z (rows, n_out) = x W + b by its transpose: `nr` rows of x at a time become a packed right
-// operand, W the left one.
+// z (rows, n_out) = x W + b by its transpose: `nr` rows of x at a time become a packed
+// right operand, W the left one.
 template <class T>
 void forward_across(const KernelTable<T>& table, const LayerPlan& layer,
                     const T* params, T* z, const T* x, Index rows,
@@ -85,6 +93,8 @@ void forward_across(const KernelTable<T>& table, const LayerPlan& layer,
 
 // h = act(z), z = x W + b for `rows` contiguous rows; z may be h. W is read packed, or
 // packed in blocks if there is scratch for that, or else as it lies.
+// Where a layer has few outputs, and there are rows enough and scratch on the left, the
+// product is made transposed.
 template <class T>
 void dense_forward(const KernelTable<T>& table, const LayerPlan& layer, const T* params,
                    const T* packed, T* h, T* z, const T* x, Index rows,
@@ -93,8 +103,7 @@ void dense_forward(const KernelTable<T>& table, const LayerPlan& layer, const T*
   const T* bias = layer.bias >= 0 ? params + layer.bias : nullptr;
   const MatrixView<T> out = {z, rows, n, n};
   const LeftOperand<T> in = {x, layer.n_in, 1};
-  Finish<T> finish;
-  if (layer.activation == Activation::relu) finish.kind = Finishing::relu;
+  const Finish<T> finish = finish_of<T>(layer);
   if (scratch.left && few_outputs_forward(layer) && rows >= table.nr) {
     forward_across(table, layer, params, z, x, rows, finish, scratch.left);
   } else if (scratch.right) {
@@ -117,23 +126,25 @@ void dense_forward_columns(const KernelTable<T>& table, const Team& team,
   const Index n = layer.n_out;
   const Range mine = team.share(n, table.nr);
   T* const part = h + mine.begin;
-  gemm_blocked<T>(
-      table, {part, rows, mine.size(), n}, {x, layer.n_in, 1},
-      plain_right<T>(table, params + layer.weight + mine.begin, n), layer.n_in,
-      layer.bias >= 0 ? params + layer.bias + mine.begin : nullptr, false, nullptr);
+  const Finish<T> finish = finish_of<T>(layer);
+  gemm_blocked<T>(table, {part, rows, mine.size(), n}, {x, layer.n_in, 1},
+                  plain_right<T>(table, params + layer.weight + mine.begin, n),
+                  layer.n_in,
+                  layer.bias >= 0 ? params + layer.bias + mine.begin : nullptr, false,
+                  nullptr, finish);
   if (layer.activation == Activation::softmax) {
     // It needs whole rows.
     team.barrier();
     if (team.rank() > 0) return;
     table.activation_forward(layer.activation, h, n, h, n, rows, n);
-  } else {
+  } else if (finish.kind == Finishing::none) {
     table.activation_forward(layer.activation, part, n, part, n, rows, mine.size());
   }
 }
 
-// dW (rows, n_out) = S + h^T dz over `k` rows of h (., ldh) and dz (., n_out), S = dW or 0,
-// by its transpose: vectors run along the inputs, of which there are many, and not along
-// the few outputs. `scratch` holds rows * n_out elements.
+// dW (rows, n_out) = S + h^T dz over `k` rows of h (., ldh) and dz (., n_out), S = dW
+// or 0, by its transpose: vectors run along the inputs, of which there are many, and
+// not along the few outputs. `scratch` holds rows * n_out elements.
 template <class T>
 void weight_gradient_across(const KernelTable<T>& table, T* dw, const T* h, Index ldh,
                             Index rows, const T* dz, Index n_out, Index k,

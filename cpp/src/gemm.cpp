@@ -10,14 +10,14 @@ namespace detail {
 namespace {
 
 // Blocks in elements. Long chains pay more than a right block that stays in the second
-// level: C is read and written once per kKc, and its rows are often a power of two apart,
-// where they displace each other.
+// level: C is read and written once per kKc, and its rows are often a power of two
+// apart, where they displace each other.
 constexpr Index kKc = 1024;
-constexpr Index kMc = 96;  // a multiple of every mr
+constexpr Index kMc = 4 * kRowGrain;
 template <class T>
-constexpr Index kNc = 1024 * sizeof(float) / sizeof(T);
-// Rows of the left operand that are this long are worth packing though they are contiguous:
-// a strip of them fills the first-level cache, so order counts.
+constexpr Index kNc = 32 * kMostPanelColumns * sizeof(float) / sizeof(T);
+// Rows of the left operand that are this long are worth packing though they are
+// contiguous: a strip of them fills the first-level cache, so order counts.
 constexpr Index kLongRow = 1024;
 
 }  // namespace
@@ -114,8 +114,8 @@ void gemm_threaded(MatrixView<T> c, LeftOperand<T> a, const T* b, Index rs, Inde
   const double flops = 2.0 * static_cast<double>(c.rows) * static_cast<double>(n) *
                        static_cast<double>(k);
   const TeamPlan plan = plan_team(flops, (c.rows + table.mr - 1) / table.mr);
-  // B is packed a band of columns at a time: all of a large one would only be pages more to
-  // touch, and out of cache before it is used.
+  // B is packed a band of columns at a time: all of a large one would only be pages
+  // more to touch, and out of cache before it is used.
   constexpr Index kBandBytes = 8 << 20;
   const Index band_panels = std::max<Index>(
       1, kBandBytes / static_cast<Index>(sizeof(T)) / table.nr / std::max<Index>(k, 1));

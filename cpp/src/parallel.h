@@ -29,8 +29,8 @@ inline Range split(Index n, Index grain, int rank, int size) {
 // How many threads a region is worth: at most `most`.
 struct TeamPlan {
   int most = 1;
-  // Of a region that is over so soon that a second thread takes part only if it stands by
-  // and has paid before.
+  // Of a region that is over so soon that a second thread takes part only if it stands
+  // by and has paid before.
   SecondThread::Record* second = nullptr;
 };
 
@@ -65,10 +65,10 @@ namespace detail {
 void run_untyped_team(TeamPlan plan, void (*body)(void*, const Team&), void* state);
 }
 
-// Calls body(team) once in each thread of a team as planned, or a smaller one, the caller
-// among them, and returns when all are done. Every thread runs with the default
-// floating-point environment (round to nearest, subnormals kept), the caller's is restored
-// after. The body must not throw.
+// Calls body(team) once in each thread of a team as planned, or a smaller one, the
+// caller among them, and returns when all are done. Every thread runs with the default
+// floating-point environment (round to nearest, subnormals kept), the caller's is
+// restored after. The body must not throw.
 template <class Body>
 void run_team(TeamPlan plan, Body&& body) {
   using Plain = std::remove_reference_t<Body>;

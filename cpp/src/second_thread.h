@@ -1,8 +1,8 @@
 // Whether a second thread pays for a short region: found out by trying.
 //
-// It depends on more than the work: on how far apart the two cores are (a cache line may
-// take 50 ns from one to the other, or 350), and on what else runs there. Results do not
-// depend on it.
+// It depends on more than the work: on how far apart the two cores are (a cache line
+// may take 50 ns from one to the other, or 350), and on what else runs there. Results
+// do not depend on it.
 #pragma once
 
 #include <array>
@@ -10,8 +10,8 @@
 
 namespace fastmlp {
 
-// Kept beside what the regions belong to, such as a model. May be used by several threads
-// at once; what they then overwrite for each other is a guess anyway.
+// Kept beside what the regions belong to, such as a model. May be used by several
+// threads at once; what they then overwrite for each other is a guess anyway.
 class SecondThread {
  public:
   // One for each half octave of work, so that batches of different sizes do not mix.
@@ -30,8 +30,9 @@ class SecondThread {
     static constexpr int kOften = 64, kSeldom = 4096;
     // Moving averages in seconds; 0: not known yet.
     std::atomic<float> alone_{0.0f}, both_{0.0f};
-    // Regions until the other choice is tried, what that was last set to, and for how many
-    // more regions it goes on being tried: a second thread may have to wake up first.
+    // Regions until the other choice is tried, what that was last set to, and for how
+    // many more regions it goes on being tried: a second thread may have to wake up
+    // first.
     std::atomic<int> until_trial_{0}, period_{kOften}, trials_left_{0};
   };
 

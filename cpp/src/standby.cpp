@@ -26,8 +26,8 @@ using std::chrono::microseconds;
 
 constexpr microseconds kAwake{200};  // that it spins without work
 // A sleeping standby is woken if the last region was over no longer ago than this, or,
-// where only its beginning is known, would have been. It stays awake for as long after the
-// region that woke it, which its waker works on alone.
+// where only its beginning is known, would have been. It stays awake for as long after
+// the region that woke it, which its waker works on alone.
 constexpr microseconds kSoon{300};
 // It is let alone for a while if it fails to answer, and for longer if it was woken in
 // vain, or if a region takes so much longer than it would alone that a member must have
@@ -92,8 +92,8 @@ class Cpus {
 #endif
 };
 
-// Threads made during its life get no signals: they are for the threads that the program
-// knows of, some of which may wait for them. Those that report a fault stay.
+// Threads made during its life get no signals: they are for the threads that the
+// program knows of, some of which may wait for them. Those that report a fault stay.
 class WithoutSignals {
  public:
 #if defined(__unix__) || defined(__APPLE__)
@@ -116,7 +116,8 @@ class WithoutSignals {
 #endif
 };
 
-// asleep -> waking -> ready <-> offered -> working -> done -> ready, and ready -> asleep.
+// asleep -> waking -> ready <-> offered -> working -> done -> ready, and ready ->
+// asleep.
 enum State : int { asleep, waking, ready, offered, working, done };
 
 class Standby {
@@ -178,8 +179,8 @@ class Standby {
 
   // Whether that is possible.
   bool wake(microseconds alone) {
-    // It goes where its waker may go, wherever that was when the thread was made. On one
-    // CPU it would only be in the way.
+    // It goes where its waker may go, wherever that was when the thread was made. On
+    // one CPU it would only be in the way.
     if (!cpus_.look()) return false;
     if (!made_) {
       made_ = true;

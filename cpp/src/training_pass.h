@@ -23,10 +23,9 @@ Index chunk_rows(const NetworkPlan& net, Index rows) {
   const Index fitting = kBytes / (net.values_per_row * static_cast<Index>(sizeof(T)));
   const Index most = std::max(kFewest, fitting);
   // Chunks of about the same size, of whole register tiles.
-  constexpr Index kTile = 24;
   const Index chunks = (rows + most - 1) / most;
   const Index even = (rows + chunks - 1) / chunks;
-  return std::min(rows, (even + kTile - 1) / kTile * kTile);
+  return std::min(rows, (even + kRowGrain - 1) / kRowGrain * kRowGrain);
 }
 
 template <class T>
@@ -86,7 +85,7 @@ class Pass {
     const bool both = rq_.forward && rq_.backward;
     chunk_ = both ? chunk_rows<T>(net, rq_.rows) : rq_.rows;
     // What forward left must not be lost to more threads' scratch.
-    if (!rq_.forward) plan_.most = std::min(plan_.most, ws_.threads());
+    if (!rq_.forward) plan_ = {std::min(plan_.most, ws_.threads()), nullptr};
     block_rows_ = std::min(chunk_ / plan_.most, tile_rows<T>(net));
     ws_.prepare(net, chunk_, rq_.rows, plan_.most);
   }

@@ -69,11 +69,15 @@ NetworkPlan::NetworkPlan(Index inputs, const std::vector<DenseSpec>& specs)
 }
 
 Index layer_scratch_size(const NetworkPlan& net, Index rows) {
-  const Index left = left_scratch_size(std::max(rows, net.widest));
-  // A panel of rows of the inputs, and the few outputs (or the gradient) transposed.
-  const Index across = packed_right_bound(net.widest, 1) +
-                       kFewOutputs * std::max(net.widest, packed_right_bound(1, 1));
-  return std::max(left, across);
+  Index size = left_scratch_size(std::max(rows, net.widest));
+  for (const LayerPlan& layer : net.layers) {
+    if (layer.n_out > kFewOutputs) continue;
+    // A panel of rows of the inputs, and the few outputs (or the gradient) transposed.
+    const Index across = packed_right_bound(layer.n_in, 1) +
+                         kFewOutputs * std::max(layer.n_in, kMostPanelColumns);
+    size = std::max(size, across);
+  }
+  return size;
 }
 
 template <class T>

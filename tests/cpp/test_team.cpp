@@ -1,6 +1,6 @@
-// Short regions: the standby does each job that it accepts exactly once, a team meets at
-// its barriers whoever is in it, and whether a second thread is asked for follows from the
-// times that are told, here made up.
+// Short regions: the standby does each job that it accepts exactly once, a team meets
+// at its barriers whoever is in it, and whether a second thread is asked for follows
+// from the times that are told, here made up.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "check.h"
 #include "parallel.h"
 #include "second_thread.h"
 #include "standby.h"
@@ -17,15 +18,6 @@ namespace {
 
 using namespace fastmlp;
 using Record = SecondThread::Record;
-
-int failures = 0;
-#define CHECK(condition)                                                  \
-  do {                                                                    \
-    if (!(condition)) {                                                   \
-      std::printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
-      ++failures;                                                         \
-    }                                                                     \
-  } while (false)
 
 // --- the standby -------------------------------------------------------------------
 
@@ -158,7 +150,8 @@ struct Simulated {
 };
 
 constexpr float kMicro = 1e-6f;
-// More regions than lie between two trials at most, with what a trial takes to convince.
+// More regions than lie between two trials at most, with what a trial takes to
+// convince.
 constexpr int kLong = 3 * 4096;
 
 void the_faster_way_is_taken() {

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "check.h"
 #include "fastmlp/isa.h"
 #include "fastmlp/mlp.h"
 #include "fastmlp/threads.h"
@@ -16,15 +17,6 @@
 namespace {
 
 using namespace fastmlp;
-
-int failures = 0;
-#define CHECK(condition)                                                  \
-  do {                                                                    \
-    if (!(condition)) {                                                   \
-      std::printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
-      ++failures;                                                         \
-    }                                                                     \
-  } while (false)
 
 template <class T>
 struct Data {

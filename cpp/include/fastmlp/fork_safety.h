@@ -1,6 +1,7 @@
 // Locks that a fork leaves usable. A child has only the thread that forked: a lock that
-// another thread held at that moment would stay locked in it for ever. So fork waits for
-// every lock here (training holds them for one step at most), and parent and child let go.
+// another thread held at that moment would stay locked in it for ever. So fork waits
+// for every lock here (training holds them for one step at most), and parent and child
+// let go.
 #pragma once
 
 #include <mutex>
@@ -44,7 +45,8 @@ class ForkSafe final : public ForkAware {
   void unlock_shared() { mutex_.unlock_shared(); }
   void lock_for_fork() override { mutex_.lock(); }
   void unlock_in_parent() override { mutex_.unlock(); }
-  // A read-write lock remembers its holder's thread id, which is another one in the child.
+  // A read-write lock remembers its holder's thread id, which is another one in the
+  // child.
   void renew_in_child() override {
     mutex_.~Mutex();
     new (&mutex_) Mutex;

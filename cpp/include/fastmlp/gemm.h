@@ -32,8 +32,7 @@ Index packed_right_size(const KernelTable<T>& table, Index k, Index n) {
 // The most that this is for any instruction set: memory planned by it survives a
 // change.
 constexpr Index packed_right_bound(Index k, Index n) {
-  constexpr Index kWidestPanel = 32;
-  return (n + kWidestPanel - 1) / kWidestPanel * kWidestPanel * k;
+  return (n + kMostPanelColumns - 1) / kMostPanelColumns * kMostPanelColumns * k;
 }
 
 // Elements of scratch for a block of the left operand, and one of the right.
@@ -57,8 +56,9 @@ void gemm_blocked(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a
                   RightOperand<T> b, Index k, const T* bias, bool accumulate,
                   T* left_scratch, const Finish<T>& finish = {});
 
-// The same with B(p, j) = b[p * rs + j * cs], packed into `right_scratch` block by block:
-// for a B that would not stay in cache until it is used, were it packed beforehand.
+// The same with B(p, j) = b[p * rs + j * cs], packed into `right_scratch` block by
+// block: for a B that would not stay in cache until it is used, were it packed
+// beforehand.
 template <class T>
 void gemm_packing(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a,
                   const T* b, Index rs, Index cs, Index k, const T* bias,

@@ -30,7 +30,8 @@ struct RightOperand {
   Index panel_stride;
 };
 
-// What becomes of an element c of a product at the end of its chain, before it is stored:
+// What becomes of an element c of a product at the end of its chain, before it is
+// stored:
 //   relu           0 where c <= 0
 //   relu_backward  0 unless the same element of `saved` (., ld) is > 0
 enum class Finishing { none, relu, relu_backward };
@@ -74,6 +75,11 @@ struct LossArgs {
   LossKind kind;
   T delta;  // huber, pseudo_huber
 };
+
+// Blocks and memory are planned for every instruction set alike: its `nr` divides
+// kMostPanelColumns, its `mr` divides kRowGrain.
+constexpr Index kMostPanelColumns = 32;
+constexpr Index kRowGrain = 24;
 
 // The sums over a row below (softmax, losses) share one order: element j is added to
 // partial sum j % 16, the 16 partial sums are added pairwise at distance 8, 4, 2, 1.

@@ -15,9 +15,9 @@ int num_threads();
 // std::invalid_argument for n < 0.
 void set_num_threads(int n);
 
-// How many threads are worth waking for `flops` operations that can be cut into `parts`:
-// 1 for little work, num_threads() at most. (Of little work a thread that happens to be
-// awake may take a part all the same.)
+// How many threads are worth waking for `flops` operations that can be cut into
+// `parts`: 1 for little work, num_threads() at most. (Of little work a thread that
+// happens to be awake may take a part all the same.)
 int threads_for_work(double flops, Index parts);
 
 bool built_with_openmp();

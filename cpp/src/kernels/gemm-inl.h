@@ -15,9 +15,9 @@
 namespace fastmlp {
 namespace FASTMLP_ISA {
 
-// Rows of A from which packing a row-major B pays. Tiles that are two cache lines wide read
-// plain rows nearly as fast as panels, so that only many rows repay the packing; half as
-// wide, they pay for it soon.
+// Rows of A from which packing a row-major B pays. Tiles that are two cache lines wide
+// read plain rows nearly as fast as panels, so that only many rows repay the packing;
+// half as wide, they pay for it soon.
 #if defined(FASTMLP_ISA_avx512)
 constexpr Index kPackingPays = 384;
 #else
@@ -27,6 +27,11 @@ constexpr Index kPackingPays = 32;
 // One to three rows need more vectors side by side to hide the latency of the chains.
 constexpr int kWideRows = 3;
 constexpr int kWideVectors = 4;
+
+static_assert(kRowGrain % kTileRows == 0, "blocks of rows are whole tiles");
+static_assert(kMostPanelColumns % tile_columns<float>() == 0 &&
+                  kMostPanelColumns % tile_columns<double>() == 0,
+              "memory is planned for panels of at most kMostPanelColumns");
 
 // A tile's part of a product: C[., n] = S + A B as kernel_table.h says.
 template <class T>
@@ -174,6 +179,7 @@ void gemm(T* c, Index ldc, LeftOperand<T> a, RightOperand<T> b, Index m, Index n
     if (m == 3) gemm_wide<T, 3>(strip);
     return;
   }
+  // A plain matrix may look packed, if it has kTileRows columns: its panel is the same.
   const bool packed = a.rs == 1 && a.cs == kTileRows;
   for (Index i = 0; i < m; i += kTileRows) {
     const Index rows = m - i < kTileRows ? m - i : kTileRows;

@@ -200,7 +200,8 @@ void cross_entropy_rows(T* dpred, Index lddpred, T* row_loss, const T* pred,
     const T at_label = labels ? p[labels[i]] : T(0);
 
     // The exponentials are kept in d, unless that is p and p is still needed. To read
-    // again at once what was stored as a partial vector takes as long as an exponential.
+    // again at once what was stored as a partial vector takes as long as an
+    // exponential.
     const bool kept = d && (labels || d != p) && n >= 2 * Vec<T>::kLanes;
     RowSum<T> exps;
     const auto sum_exps = [&](auto io, Index j) FASTMLP_LAMBDA {

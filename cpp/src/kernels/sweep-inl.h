@@ -83,7 +83,8 @@ FASTMLP_INLINE Vec<T> keep(PartialVector<T> io, Vec<T> x) {
 }
 
 // The largest element of a row of n >= 1. NaN is passed over except in first place, so
-// callers must let it through by other means. Independent of order but for the sign of zero.
+// callers must let it through by other means. Independent of order but for the sign of
+// zero.
 template <class T>
 FASTMLP_INLINE T row_max(const T* x, Index n) {
   using V = Vec<T>;

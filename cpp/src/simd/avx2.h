@@ -130,8 +130,8 @@ FASTMLP_INLINE Mask<double> nonzero(Bits<double> a) { return !Mask<double>{_mm25
 // clang-format on
 
 // Pairs of rows, then pairs of pairs, change elements within 128-bit lanes; the lanes
-// change places last. GCC keeps the rows in registers only where the loops over them are
-// unrolled early.
+// change places last. GCC keeps the rows in registers only where the loops over them
+// are unrolled early.
 FASTMLP_INLINE void transpose(Vec<float> (&rows)[8]) {
   __m256 t[8];
 #pragma GCC unroll 2

@@ -130,9 +130,10 @@ template <int N> FASTMLP_INLINE Bits<double> shr(Bits<double> a) { return {_mm51
 FASTMLP_INLINE Mask<double> nonzero(Bits<double> a) { return {_mm512_test_epi64_mask(a.b, a.b)}; }
 // clang-format on
 
-// Pairs of rows, then pairs of pairs, change elements within 128-bit lanes; what is left
-// is a 4 x 4 transpose of the lanes. rows[kStride * i + c], i = 0 .. 3, take part in it.
-// GCC keeps the rows in registers only where the loops over them are unrolled early.
+// Pairs of rows, then pairs of pairs, change elements within 128-bit lanes; what is
+// left is a 4 x 4 transpose of the lanes. rows[kStride * i + c], i = 0 .. 3, take part
+// in it. GCC keeps the rows in registers only where the loops over them are unrolled
+// early.
 template <int kStride>
 FASTMLP_INLINE void transpose_lanes(__m512 (&rows)[4 * kStride]) {
 #pragma GCC unroll 4

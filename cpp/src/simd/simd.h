@@ -11,10 +11,10 @@
 //   fma(a, b, c)    a * b + c, rounded once
 //   fnma(a, b, c)   c - a * b, rounded once
 //   sqrt
-//   min, max        (a < b ? a : b), (a > b ? a : b): the second operand on NaN or a tie
-//   Mask<T>         result of <, <=, >, >=, ==, is_nan; & | !; any(mask)
-//   select(m, a, b) m ? a : b per lane
-//   Bits<T>         the lanes as unsigned integers of the same width: + - & | ^,
+//   min, max        (a < b ? a : b), (a > b ? a : b): the second operand on NaN or a
+//   tie Mask<T>         result of <, <=, >, >=, ==, is_nan; & | !; any(mask) select(m,
+//   a, b) m ? a : b per lane Bits<T>         the lanes as unsigned integers of the same
+//   width: + - & | ^,
 //                   shl<N>, shr<N> (logical), set1_bits<T>(u), nonzero(bits) -> Mask
 //   to_bits(v), from_bits(b)
 //   transpose(rows) Vec<T>[kLanes] in place, in registers: lane j of rows[i] and lane i
