@@ -21,7 +21,7 @@ Index tile_rows(const NetworkPlan& net) {
   constexpr double kCachedBytes = 256 << 10;
   constexpr double kLargeBytes = 4 << 20;
   const double bytes = net.weights * sizeof(T);
-  return bytes <= kCachedBytes ? 48 : bytes <= kLargeBytes ? 256 : 512;
+  return bytes <= kCachedBytes ? 96 : bytes <= kLargeBytes ? 256 : 512;
 }
 
 template <class T>
