@@ -31,9 +31,9 @@ RightOperand<T> weight_operand(const KernelTable<T>& table, const LayerPlan& lay
                 : plain_right(table, params + layer.weight, layer.n_out);
 }
 
-// Whether a layer's weights are packed block by block as they are used, by everyone for
-// himself: packed beforehand, they would be gone from cache when they are wanted.
-// `rows`: that use a block.
+// Whether a layer's weights are packed block by block as they are used, by each member
+// for itself: packed beforehand, they would be gone from cache when they are wanted.
+// `rows`: those that use a block.
 template <class T>
 bool packed_in_blocks(const LayerPlan& layer, Index rows) {
   constexpr Index kBytes = 2 << 20;
