@@ -31,23 +31,29 @@ RightOperand<T> weight_operand(const KernelTable<T>& table, const LayerPlan& lay
                 : plain_right(table, params + layer.weight, layer.n_out);
 }
 
-// Whether a layer's weights are packed block by block as they are used, by each member
-// for itself: packed beforehand, they would be gone from cache when they are wanted.
-// `rows`: those that use a block.
-template <class T>
-bool packed_in_blocks(const LayerPlan& layer, Index rows) {
-  constexpr Index kBytes = 2 << 20;
-  constexpr Index kRows = 192;
-  return rows >= kRows &&
-         layer.n_in * layer.n_out * static_cast<Index>(sizeof(T)) >= kBytes;
+// Whether a layer's activation and its derivative are done within the products.
+inline bool finished_in_product(const LayerPlan& layer) {
+  return layer.activation == Activation::relu;
 }
-
-// What of a layer's activation is done within its product: all of relu, none of others.
 template <class T>
 Finish<T> finish_of(const LayerPlan& layer) {
   Finish<T> finish;
-  if (layer.activation == Activation::relu) finish.kind = Finishing::relu;
+  if (finished_in_product(layer)) finish.kind = Finishing::relu;
   return finish;
+}
+
+// C = S + A B, then `finish`, for a B of which element (p, j) is b[p * rs + j * cs]:
+// packed in blocks if there is scratch for that, else read as `right` has it.
+template <class T>
+void product(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a, const T* b,
+             Index rs, Index cs, RightOperand<T> right, Index k, const T* bias,
+             bool accumulate, const Scratch<T>& scratch, const Finish<T>& finish = {}) {
+  if (scratch.right) {
+    gemm_packing<T>(table, c, a, b, rs, cs, k, bias, accumulate, scratch.left,
+                    scratch.right, finish);
+  } else {
+    gemm_blocked<T>(table, c, a, right, k, bias, accumulate, scratch.left, finish);
+  }
 }
 
 // Whether a product with the weights is better made transposed, with vectors along what
@@ -92,28 +98,24 @@ void forward_across(const KernelTable<T>& table, const LayerPlan& layer,
 }
 
 // h = act(z), z = x W + b for `rows` contiguous rows; z may be h. W is read packed, or
-// packed in blocks if there is scratch for that, or else as it lies.
-// Where a layer has few outputs, and there are rows enough and scratch on the left, the
-// product is made transposed.
+// packed in blocks if there is scratch for that, or else as it lies. Where a layer has
+// few outputs, and there are rows enough and scratch on the left, the product is made
+// transposed.
 template <class T>
 void dense_forward(const KernelTable<T>& table, const LayerPlan& layer, const T* params,
                    const T* packed, T* h, T* z, const T* x, Index rows,
                    const Scratch<T>& scratch) {
   const Index n = layer.n_out;
   const T* bias = layer.bias >= 0 ? params + layer.bias : nullptr;
-  const MatrixView<T> out = {z, rows, n, n};
-  const LeftOperand<T> in = {x, layer.n_in, 1};
   const Finish<T> finish = finish_of<T>(layer);
   if (scratch.left && few_outputs_forward(layer) && rows >= table.nr) {
     forward_across(table, layer, params, z, x, rows, finish, scratch.left);
-  } else if (scratch.right) {
-    gemm_packing<T>(table, out, in, params + layer.weight, n, 1, layer.n_in, bias,
-                    false, scratch.left, scratch.right, finish);
   } else {
-    gemm_blocked<T>(table, out, in, weight_operand(table, layer, params, packed),
-                    layer.n_in, bias, false, scratch.left, finish);
+    product<T>(table, {z, rows, n, n}, {x, layer.n_in, 1}, params + layer.weight, n, 1,
+               weight_operand(table, layer, params, packed), layer.n_in, bias, false,
+               scratch, finish);
   }
-  if (layer.activation != Activation::identity && finish.kind == Finishing::none) {
+  if (layer.activation != Activation::identity && !finished_in_product(layer)) {
     table.activation_forward(layer.activation, h, n, z, n, rows, n);
   }
 }
@@ -137,7 +139,7 @@ void dense_forward_columns(const KernelTable<T>& table, const Team& team,
     team.barrier();
     if (team.rank() > 0) return;
     table.activation_forward(layer.activation, h, n, h, n, rows, n);
-  } else if (finish.kind == Finishing::none) {
+  } else if (!finished_in_product(layer)) {
     table.activation_forward(layer.activation, part, n, part, n, rows, mine.size());
   }
 }

@@ -273,21 +273,14 @@ class Pass {
       T* dh =
           l > 0 ? ws_.dz[l - 1] + r * layer.n_in : rq_.dx + (first + r) * layer.n_in;
       Finish<T> finish;
-      is_dz = l > 0 && net_.layers[l - 1].activation == Activation::relu;
+      is_dz = l > 0 && finished_in_product(net_.layers[l - 1]);
       if (is_dz) {
         finish = {Finishing::relu_backward, ws_.h[l - 1] + r * layer.n_in, layer.n_in};
       }
-      const MatrixView<T> out = {dh, m, layer.n_in, layer.n_in};
-      const LeftOperand<T> in = {dz, n, 1};
-      const Scratch<T> scratch = scratch_for(layer, team);
-      if (scratch.right) {
-        gemm_packing<T>(table_, out, in, params_ + layer.weight, 1, n, n, nullptr,
-                        false, scratch.left, scratch.right, finish);
-      } else {
-        gemm_blocked<T>(table_, out, in,
-                        packed_right<T>(table_, ws_.packed_transposed[l], n), n,
-                        nullptr, false, scratch.left, finish);
-      }
+      product<T>(table_, {dh, m, layer.n_in, layer.n_in}, {dz, n, 1},
+                 params_ + layer.weight, 1, n,
+                 packed_right<T>(table_, ws_.packed_transposed[l], n), n, nullptr,
+                 false, scratch_for(layer, team), finish);
     }
   }
 
@@ -312,15 +305,10 @@ class Pass {
         weight_gradient_across<T>(table_, dw, h, layer.n_in, rows.size(), dz,
                                   layer.n_out, n, accumulate, scratch.left);
       } else {
-        const MatrixView<T> out = {dw, rows.size(), cols.size(), layer.n_out};
-        const LeftOperand<T> in = {h, 1, layer.n_in};
-        if (scratch.right) {
-          gemm_packing<T>(table_, out, in, dz, layer.n_out, 1, n, nullptr, accumulate,
-                          scratch.left, scratch.right);
-        } else {
-          gemm_blocked<T>(table_, out, in, plain_right<T>(table_, dz, layer.n_out), n,
-                          nullptr, accumulate, scratch.left);
-        }
+        product<T>(table_, {dw, rows.size(), cols.size(), layer.n_out},
+                   {h, 1, layer.n_in}, dz, layer.n_out, 1,
+                   plain_right<T>(table_, dz, layer.n_out), n, nullptr, accumulate,
+                   scratch);
       }
       finite = finite && table_.all_finite(dw, layer.n_out, rows.size(), cols.size());
       if (layer.bias >= 0) {

@@ -103,7 +103,15 @@ void Workspace<T>::prepare(const NetworkPlan& net, Index n_rows, Index batch_row
       packed_transposed[l] = carver.take(packed_right_bound(layer.n_out, layer.n_in));
     }
     left_size_ = layer_scratch_size(net, n_rows);
-    right_size_ = right_scratch_size<T>(std::max(n_rows, net.widest), net.widest);
+    right_size_ = 0;
+    for (const LayerPlan& layer : net.layers) {
+      if (!packed_in_blocks<T>(layer, n_rows)) continue;
+      // The weights, these transposed, and the rows of dz.
+      right_size_ =
+          std::max({right_size_, right_scratch_size<T>(layer.n_in, layer.n_out),
+                    right_scratch_size<T>(layer.n_out, layer.n_in),
+                    right_scratch_size<T>(n_rows, layer.n_out)});
+    }
     scratch_ = carver.take((left_size_ + right_size_) * threads);
     return carver.used();
   };

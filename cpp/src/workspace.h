@@ -43,6 +43,17 @@ struct Scratch {
   T* right;
 };
 
+// Whether a layer's weights are packed block by block as they are used, by each member
+// for itself: packed beforehand, they would be gone from cache when they are wanted.
+// `rows`: those that use a block.
+template <class T>
+bool packed_in_blocks(const LayerPlan& layer, Index rows) {
+  constexpr Index kBytes = 2 << 20;
+  constexpr Index kRows = 192;
+  return rows >= kRows &&
+         layer.n_in * layer.n_out * static_cast<Index>(sizeof(T)) >= kBytes;
+}
+
 // Memory of a training pass, `rows` rows at a time.
 template <class T>
 class Workspace {
