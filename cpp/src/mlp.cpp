@@ -470,12 +470,12 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
     shuffle(impl.order.data(), data.rows, options.seed, options.epoch);
   }
   double total = 0.0, divisor = 0.0;
-  Index steps = 0;
+  Index steps = options.first_step;
   for (Index first = 0; first < data.rows; first += options.batch_size, ++steps) {
     // No lock is held while the caller is asked: that may run anything.
     options.interruption.check();
-    const std::lock_guard optimizer_lock(optimizer.mutex());
-    const std::unique_lock lock(impl.mutex);
+    std::unique_lock optimizer_lock(optimizer.mutex());
+    std::unique_lock lock(impl.mutex);
     const Index rows = std::min(options.batch_size, data.rows - first);
     const int64_t* order = options.shuffle ? impl.order.data() + first : nullptr;
     Batch<T> batch = {data.x, data.targets, rows};
@@ -488,7 +488,7 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
     double value;
     try {
       value = impl.step(batch, order, loss, optimizer,
-                        first == 0 ? &last_good : nullptr, steps);
+                        steps == 0 ? &last_good : nullptr, steps);
     } catch (const Diverged&) {
       if (last_good.valid) impl.restore(last_good, optimizer);
       throw;
@@ -501,13 +501,16 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
     }
     total += value * share;
     divisor += share;
+    lock.unlock();
+    optimizer_lock.unlock();
+    options.listener.tell(steps, value);
   }
   // The last update has no next loss to show that it went too far.
   const std::lock_guard optimizer_lock(optimizer.mutex());
   const std::unique_lock lock(impl.mutex);
   const Index n = impl.net.n_params;
   if (!kernels<T>().all_finite(impl.params.data(), n, 1, n)) {
-    impl.restore(last_good, optimizer);
+    if (last_good.valid) impl.restore(last_good, optimizer);
     throw Diverged("training diverged at step " + std::to_string(steps) +
                    ": the parameters are not finite after it");
   }

@@ -102,6 +102,9 @@ class Mlp:
         batch_size: int,
         seed: int | None,
         epoch: int,
+        shuffle: bool = True,
+        first_step: int = 0,
+        listener: object = None,
     ) -> float | NotImplementedType: ...
 
 def isa() -> str: ...
