@@ -284,8 +284,8 @@ void end_fit(AnyMlp& self, py::object token) {
 
 py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
                      Optimizer& optimizer, py::object sample_weight, Index batch_size,
-                     std::optional<uint64_t> seed, uint32_t epoch, bool shuffle,
-                     Index first_step, py::object listener) {
+                     std::optional<uint64_t> seed, uint32_t epoch, py::object /*lr*/,
+                     bool shuffle, Index first_step, py::object listener) {
   if (batch_size < 1) throw py::value_error("batch_size: must be at least 1");
   return self.visit([&](auto& n) -> py::object {
     using T = decltype(element_of(n));
@@ -343,7 +343,8 @@ void bind_mlp(py::module_& m) {
       .def("end_fit", &end_fit, arg("token"))
       .def("fit_epoch", &fit_epoch, arg("x"), arg("y"), arg("loss"), arg("optimizer"),
            arg("sample_weight"), arg("batch_size"), arg("seed"), arg("epoch"),
-           arg("shuffle") = true, arg("first_step") = 0, arg("listener") = none);
+           arg("lr") = none, arg("shuffle") = true, arg("first_step") = 0,
+           arg("listener") = none);
 }
 
 }  // namespace fastmlp::bindings

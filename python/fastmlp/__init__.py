@@ -11,8 +11,9 @@
 (64, 1)
 
 `MLP` is the model; `fastmlp.layers` (for the activations, whose names `ACTIVATIONS`
-holds), `fastmlp.losses`, `fastmlp.optimizers`, `fastmlp.initializers` and
-`fastmlp.runtime` say what there is of each, and by which formulas. `fastmlp.reference`
+holds), `fastmlp.losses`, `fastmlp.optimizers`, `fastmlp.initializers`,
+`fastmlp.metrics`, `fastmlp.callbacks` and `fastmlp.runtime` say what there is of each,
+and by which formulas. `fastmlp.reference`
 is all of it again in plain numpy, to read and to compare with.
 """
 
@@ -26,8 +27,15 @@ except ImportError as _error:
         "this Python: reinstall it."
     ) from _error
 
-from . import initializers, layers, losses, optimizers, runtime
-from .callbacks import Callback, EarlyStopping
+from . import callbacks, initializers, layers, losses, metrics, optimizers, runtime
+from .callbacks import (
+    Callback,
+    Checkpoint,
+    CSVLogger,
+    EarlyStopping,
+    LambdaCallback,
+    LearningRateFinder,
+)
 from .history import History
 from .layers import Dense
 from .losses import MAE, MSE, BinaryCrossEntropy, CrossEntropy, Huber, PseudoHuber
@@ -61,23 +69,29 @@ __all__ = [
     "Adam",
     "AdamW",
     "BinaryCrossEntropy",
+    "CSVLogger",
     "Callback",
+    "Checkpoint",
     "CrossEntropy",
     "Dense",
     "DivergenceError",
     "EarlyStopping",
     "History",
     "Huber",
+    "LambdaCallback",
+    "LearningRateFinder",
     "PseudoHuber",
     "RMSprop",
     "__version__",
     "available_isas",
     "build_info",
+    "callbacks",
     "get_num_threads",
     "initializers",
     "isa",
     "layers",
     "losses",
+    "metrics",
     "optimizers",
     "runtime",
     "set_num_threads",

@@ -180,6 +180,13 @@ class Optimizer:
         if self._optimizer.step(params, grads) is NotImplemented:
             _validate.answered(self._optimizer.step(*_flat(params, grads)))
 
+    def _values(self, count: int) -> Array | None:
+        """Return the learning rates of the next steps; None is the one that is set."""
+        return None
+
+    def _epoch_end(self, value: float) -> None:
+        """Take note of a loss that fit watches."""
+
     def reset(self) -> None:
         """Forget all steps: as new, with the same hyperparameters, for any model."""
         self._optimizer.reset()

@@ -102,6 +102,7 @@ class Mlp:
         batch_size: int,
         seed: int | None,
         epoch: int,
+        lr: _Array | None = None,
         shuffle: bool = True,
         first_step: int = 0,
         listener: object = None,
