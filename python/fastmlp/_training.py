@@ -92,10 +92,9 @@ class _Arrays:
                 self._batch_size,
                 self._seed,
                 epoch,
-                optimizer._values(self._steps),
-                self._shuffle,
-                0,
-                self._listener,
+                lr=optimizer._values(self._steps),
+                shuffle=self._shuffle,
+                listener=self._listener,
             )
         )
 
@@ -150,9 +149,9 @@ class _NativeStep:
                 len(x),
                 self._seed,
                 epoch,
-                optimizer._values(1),
-                False,
-                k,
+                lr=optimizer._values(1),
+                shuffle=False,
+                first_step=k,
             )
         )
 
@@ -243,8 +242,9 @@ class Batches:
                 self._takes_epoch = True
         elif isinstance(source, (np.ndarray, str, bytes, dict)):
             raise TypeError(
-                "y may be left out only if x is an iterable of batches (x, y), or a "
-                f"function that returns one; x is {_validate.describe(source)}"
+                "y must hold real numbers, got None; it may be left out only if x is "
+                "an iterable of batches (x, y), or a function that returns one; "
+                f"x is {_validate.describe(source)}"
             )
         else:
             try:

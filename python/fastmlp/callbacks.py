@@ -714,8 +714,8 @@ class LearningRateFinder(Callback):
     raw_losses : ndarray (n,)
         The same as they were.
     suggestion : float or None
-        The learning rate at which the smoothed loss falls fastest against the rate's
-        logarithm; None if it never falls.
+        The learning rate at which the loss falls fastest against the rate's logarithm
+        (that of the smoothed loss, less its lag); None if it never falls.
 
     Examples
     --------
@@ -801,11 +801,16 @@ class LearningRateFinder(Callback):
         self.raw_losses = np.array(self._seen)
         self.losses = np.array(self._smooth)
         self.lrs = np.array([self._rate(i) for i in range(len(self._seen))])
-        if len(self.lrs) > 2:
-            slope = np.gradient(self.losses, np.log(self.lrs))
-            steepest = int(slope.argmin())
-            if slope[steepest] < 0:
-                self.suggestion = float(self.lrs[steepest])
+        if not self._seen:
+            return
+        # Where the average is of a few batches only, its slope is that of their noise.
+        # Later it lags behind the losses by as many steps.
+        lag = round(self.smoothing / (1 - self.smoothing))
+        first = min(len(self.lrs) // 2, lag)
+        fall = self.losses[first : first + 1 + int(self.losses[first:].argmin())]
+        if len(fall) > 1:
+            slope = np.gradient(fall, np.log(self.lrs[first : first + len(fall)]))
+            self.suggestion = float(self.lrs[max(0, first + slope.argmin() - lag)])
 
     def on_error(self, mlp: MLP, history: History, error: BaseException) -> bool:
         """Restore everything; that a loss is not finite is what was looked for."""

@@ -740,17 +740,18 @@ class MLP:
         given: Mapping[str, object],
     ) -> _training.Batches:
         """Return what fit takes batches from, each checked as arrays are."""
+        if steps is not None:
+            steps = _validate.count("steps_per_epoch", steps, 1)
+        batches = _training.Batches(
+            x, steps, epochs, lambda where, batch: self._data(where, batch, loss)
+        )
         for name, value in given.items():
             if value is not None:
                 raise TypeError(
                     f"{name} must be left out if y is, as x is an iterable of batches "
                     f"then, each with its own; got {_validate.describe(value)}"
                 )
-        if steps is not None:
-            steps = _validate.count("steps_per_epoch", steps, 1)
-        return _training.Batches(
-            x, steps, epochs, lambda where, batch: self._data(where, batch, loss)
-        )
+        return batches
 
     def _checked_weights(self, sample_weight: object) -> Array:
         return _validate.weights("sample_weight", sample_weight, self.dtype)

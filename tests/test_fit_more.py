@@ -1,0 +1,401 @@
+"""fit with batches from Python, steps that callbacks see, and training that goes on."""
+
+import pickle
+
+import fastmlp as fm
+import numpy as np
+import pytest
+from fastmlp import _core
+
+ROWS = 60
+BATCH = 16
+STEPS = 4  # of an epoch: 16, 16, 16 and 12 rows
+
+# Sums of a few float32 batch losses, taken in another order.
+SUM_RTOL = 1e-6
+
+
+def data():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((ROWS, 3)).astype("float32")
+    return x, np.tanh(x @ rng.standard_normal((3, 2))).astype("float32")
+
+
+def model(seed=0):
+    return fm.MLP([3, 8, 2], activation="tanh", seed=seed)
+
+
+def fit(mlp, x, y=None, **options):
+    if y is not None:
+        options = {"batch_size": BATCH, **options}
+    options = {"loss": fm.MSE(), "epochs": 3, **options}
+    return mlp.fit(x, y, **{"optimizer": fm.Adam(0.01), **options})
+
+
+def slices(weighted=False):
+    x, y = data()
+    w = (np.arange(ROWS) % 4 + 1).astype("float32")
+    parts = [x, y, w] if weighted else [x, y]
+    return [tuple(a[i : i + BATCH] for a in parts) for i in range(0, ROWS, BATCH)]
+
+
+# Batches ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_batches_are_what_arrays_are(weighted, reduction):
+    x, y = data()
+    w = (np.arange(ROWS) % 4 + 1).astype("float32") if weighted else None
+    loss = fm.MSE(reduction=reduction)
+    one, two = model(), model()
+    wanted = fit(one, x, y, loss=loss, shuffle=False, sample_weight=w)
+    got = fit(two, slices(weighted), loss=loss)
+    np.testing.assert_array_equal(one.params, two.params)
+    np.testing.assert_allclose(got.loss, wanted.loss, rtol=SUM_RTOL)
+
+
+def test_where_batches_may_come_from():
+    x, y = data()
+    wanted = model()
+    fit(wanted, x, y, shuffle=False)
+    batches = slices()
+
+    class Loader:
+        def __iter__(self):
+            return iter(batches)
+
+    epochs = []
+
+    def numbered(epoch):
+        epochs.append(epoch)
+        return iter(batches)
+
+    for source in (
+        batches,
+        Loader(),
+        lambda: iter(batches),
+        lambda: batches,
+        numbered,
+        [[a.tolist() for a in batch] for batch in batches],
+    ):
+        mlp = model()
+        history = fit(mlp, source)
+        np.testing.assert_array_equal(mlp.params, wanted.params)
+        assert len(history) == 3
+    assert epochs == [0, 1, 2]
+    mlp = model()
+    fit(mlp, iter(batches * 3), steps_per_epoch=STEPS)
+    np.testing.assert_array_equal(mlp.params, wanted.params)
+    mlp = model()
+    fit(mlp, iter(batches), epochs=1)
+    assert len(mlp.history) == 1
+
+
+def test_the_epoch_goes_on_over_fits():
+    epochs = []
+
+    def numbered(epoch):
+        epochs.append(epoch)
+        return slices()
+
+    mlp, opt = model(), fm.Adam(0.01)
+    fit(mlp, numbered, optimizer=opt, epochs=2)
+    fit(mlp, numbered, optimizer=opt, epochs=2)
+    fit(mlp, numbered, optimizer=opt, epochs=1, seed=0)
+    assert epochs == [0, 1, 2, 3, 0]
+
+
+def test_an_epoch_may_be_a_part():
+    count = 0
+
+    def endless():
+        nonlocal count
+        while True:
+            count += 1
+            yield slices()[0]
+
+    mlp, opt = model(), fm.Adam(0.01)
+    fit(mlp, endless, optimizer=opt, steps_per_epoch=5)
+    assert (opt.step_count, count) == (15, 15)
+    fit(mlp, endless(), optimizer=opt, steps_per_epoch=5)
+    assert (opt.step_count, count) == (30, 30)
+
+
+def test_batches_of_classes_with_validation_and_metrics():
+    x, y = data()
+    labels = y.argmax(axis=1)
+    batches = [(x[:30], labels[:30]), (x[30:], labels[30:])]
+    mlp = model()
+    history = fit(
+        mlp,
+        batches,
+        loss=fm.CrossEntropy(),
+        epochs=60,
+        validation_data=(x, labels),
+        metrics=["accuracy"],
+        callbacks=[fm.EarlyStopping(patience=60)],
+    )
+    assert history.metrics["val_accuracy"][-1] > 0.9
+
+
+def test_generators_that_run_dry_say_so():
+    mlp = model()
+    with pytest.raises(
+        ValueError, match=r"^x, a generator, gives its batches but once"
+    ):
+        fit(mlp, (b for b in slices()))
+    assert mlp.history is None
+    with pytest.raises(
+        ValueError, match=r"^x ran dry: it gave 1 of 3 .* after 4 in all"
+    ):
+        fit(mlp, (b for b in slices()), steps_per_epoch=3)
+    assert len(mlp.history) == 1
+    with pytest.raises(ValueError, match=r"^x ran dry: it gave 4 of 9 batches"):
+        fit(mlp, slices(), steps_per_epoch=9)
+    with pytest.raises(ValueError, match=r"^x ran dry: it gave 0 batches"):
+        fit(mlp, [])
+
+
+def test_errors_of_the_source_go_through():
+    def broken():
+        yield from slices()[:2]
+        raise OSError("no such file")
+
+    mlp, opt = model(), fm.Adam()
+    with pytest.raises(OSError, match="no such file"):
+        fit(mlp, broken, optimizer=opt)
+    assert opt.step_count == 2
+    assert len(mlp.history) == 0
+    assert np.isfinite(fit(mlp, slices(), optimizer=opt).loss).all()
+
+
+@pytest.mark.parametrize(
+    ("x", "options", "error", "words"),
+    [
+        (np.ones((4, 3)), {}, TypeError, "^y must hold real numbers.*batches"),
+        (5, {}, TypeError, "^x must be an array, or without y an iterable"),
+        (lambda: 5, {}, TypeError, "^x must return an iterable"),
+        ([5], {}, TypeError, r"^x, batch 0 must be \(x, y\)"),
+        ([(1,)], {}, TypeError, r"^x, batch 0 must be \(x, y\)"),
+        ([(np.ones((4, 2)), np.ones((4, 2)))], {}, ValueError, "^x, batch 0: x must"),
+        (
+            [(np.full((4, 3), np.nan), np.ones((4, 2)))],
+            {},
+            ValueError,
+            "^x, batch 0: x must be finite",
+        ),
+        (slices(), {"batch_size": 3}, TypeError, "^batch_size must be left out"),
+        (slices(), {"sample_weight": [1]}, TypeError, "^sample_weight must be left"),
+        (slices(), {"steps_per_epoch": 0}, ValueError, "^steps_per_epoch must be at"),
+        (slices(), {"metrics": ["mae"]}, ValueError, "^metrics need validation_data"),
+    ],
+)
+def test_bad_batches(x, options, error, words):
+    mlp = model()
+    before = mlp.params.copy()
+    with pytest.raises(error, match=words):
+        fit(mlp, x, **options)
+    np.testing.assert_array_equal(mlp.params, before)
+
+
+def test_arrays_have_no_steps_per_epoch():
+    with pytest.raises(ValueError, match=r"^steps_per_epoch is for batches"):
+        fit(model(), *data(), steps_per_epoch=3)
+
+
+def test_a_diverging_batch_goes_back_to_the_last_good_state():
+    x, y = data()
+    bad = [*slices(), (x, np.full_like(y, 3e38))]
+    mlp, opt, other = model(), fm.SGD(0.01), model()
+    start = mlp.params.copy()
+    with pytest.raises(fm.DivergenceError, match=r"^epoch 1 of 3: .*step 5"):
+        fit(mlp, bad, optimizer=opt)
+    # To the first step of this epoch, as with arrays.
+    np.testing.assert_array_equal(mlp.params, start)
+    assert opt.step_count == 0
+    epochs = iter([slices(), bad])
+    with pytest.raises(fm.DivergenceError, match=r"^epoch 2 of 3: .*step 5"):
+        fit(mlp, lambda: next(epochs), optimizer=opt)
+    fit(other, slices(), optimizer=fm.SGD(0.01), epochs=1)
+    np.testing.assert_array_equal(mlp.params, other.params)
+    assert len(mlp.history) == 1
+
+
+# Steps --------------------------------------------------------------------------------
+
+
+class Steps(fm.Callback):
+    def __init__(self, stop_at=None):
+        self.seen, self.stop_at = [], stop_at
+
+    def on_batch_end(self, mlp, history, step, loss):
+        self.seen.append((len(history), step, loss, mlp.params.copy()))
+        return len(self.seen) == self.stop_at
+
+
+def test_steps_are_seen_and_change_nothing():
+    x, y = data()
+    one, two, steps = model(), model(), Steps()
+    wanted = fit(one, x, y, seed=3)
+    got = fit(two, x, y, seed=3, callbacks=[steps])
+    np.testing.assert_array_equal(one.params, two.params)
+    assert got.loss == wanted.loss
+    assert [s[:2] for s in steps.seen] == [
+        (e, k) for e in range(3) for k in range(STEPS)
+    ]
+
+    # Each is a step of its own.
+    three, opt, order = model(), fm.Adam(0.01), np.arange(ROWS)
+    for epoch, k, loss, params in steps.seen:
+        if k == 0:
+            _core.kernels.shuffle(order, 3, epoch)
+        rows = order[k * BATCH : (k + 1) * BATCH]
+        assert three.train_step(x[rows], y[rows], fm.MSE(), opt) == loss
+        np.testing.assert_array_equal(three.params, params)
+
+    # And the same from batches.
+    steps, four = Steps(), model()
+    fit(four, slices(), callbacks=[steps])
+    assert [s[:2] for s in steps.seen] == [
+        (e, k) for e in range(3) for k in range(STEPS)
+    ]
+
+
+@pytest.mark.parametrize("batches", [False, True])
+def test_a_step_may_end_the_training(batches):
+    x, y = data()
+    mlp, opt, ended = model(), fm.Adam(0.01), []
+    steps = Steps(stop_at=6)
+    last = fm.LambdaCallback(on_train_end=lambda m, h: ended.append(len(h)))
+    given = (slices(),) if batches else (x, y)
+    history = fit(mlp, *given, optimizer=opt, callbacks=[steps, last])
+    assert opt.step_count == 6
+    assert len(history) == 1
+    assert ended == [1]
+    np.testing.assert_array_equal(mlp.params, steps.seen[-1][3])
+
+
+def test_an_error_in_a_step_leaves_a_model_to_go_on_with():
+    def fail(mlp, history, step, loss):
+        if step == 2:
+            raise ZeroDivisionError
+
+    mlp, opt = model(), fm.Adam(0.01)
+    with pytest.raises(ZeroDivisionError):
+        fit(
+            mlp,
+            *data(),
+            optimizer=opt,
+            callbacks=[fm.LambdaCallback(on_batch_end=fail)],
+        )
+    assert opt.step_count == 3
+    assert len(mlp.history) == 0
+    assert len(fit(mlp, *data(), optimizer=opt)) == 3
+
+
+def test_a_step_may_use_the_model_and_set_the_rate():
+    x, y = data()
+    opt = fm.SGD(0.1)
+
+    def look(mlp, history, step, loss):
+        assert mlp(x).shape == y.shape
+        mlp.evaluate(x, y, fm.MSE())
+        opt.lr = 0.0
+
+    one, two = model(), model()
+    calls = [fm.LambdaCallback(on_batch_end=look)]
+    fit(one, x, y, optimizer=opt, callbacks=calls, shuffle=False)
+    two.train_step(x[:BATCH], y[:BATCH], fm.MSE(), fm.SGD(0.1))
+    np.testing.assert_array_equal(one.params, two.params)
+
+
+# Going on -----------------------------------------------------------------------------
+
+
+def everything(tmp_path, epochs, resume_from=None):
+    """A training with all that has a state; resumed by a checkpoint or not."""
+    x, y = data()
+    mlp, opt = model(), fm.Adam(0.05)
+    stop = fm.EarlyStopping(patience=4, min_delta=0.005)
+    log = fm.CSVLogger(tmp_path / "log.csv", append=True)
+    save = fm.Checkpoint(tmp_path / "run-{epoch}.npz")
+    hooks = [stop, log, save]
+    done = None
+    if resume_from is not None:
+        path = tmp_path / f"run-{resume_from}.npz"
+        done = fm.Checkpoint.load(path, mlp, opt, hooks)
+        assert len(done) == resume_from
+        assert mlp.history is done
+    history = fit(
+        mlp,
+        x,
+        y,
+        optimizer=opt,
+        epochs=epochs - (resume_from or 0),
+        validation_data=(x[:20], y[:20]),
+        metrics=["r2"],
+        callbacks=hooks,
+        seed=None if resume_from else 11,
+    )
+    if done is not None:
+        done.extend(history)
+        history = done
+    return mlp, opt, stop, history
+
+
+def test_a_checkpoint_goes_on_exactly(tmp_path):
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    mlp, opt, stop, history = everything(whole, 60)
+    # It stopped in mid-training, by patience.
+    total = len(history)
+    assert stop.stopped_epoch == total
+    assert 6 < total < 60
+    assert stop.best_epoch == total - 4
+    for cut in (1, total - 3, total - 1):
+        part = tmp_path / str(cut)
+        part.mkdir()
+        everything(part, cut)
+        got = everything(part, 60, resume_from=cut)
+        np.testing.assert_array_equal(got[0].params, mlp.params)
+        assert got[1].step_count == opt.step_count
+        for a, b in zip(
+            got[1].state_dict()["slots"], opt.state_dict()["slots"], strict=True
+        ):
+            for name in a:
+                np.testing.assert_array_equal(a[name], b[name])
+        assert got[2].best_epoch == stop.best_epoch
+        assert got[2].stopped_epoch == stop.stopped_epoch
+        assert got[3].loss == history.loss
+        assert got[3].val_loss == history.val_loss
+        assert got[3].metrics == history.metrics
+        # The log has all epochs, and the numbers of them.
+        lines = (part / "log.csv").read_text().splitlines()
+        plain = (whole / "log.csv").read_text().splitlines()
+        strip = [line.rsplit(",", 1)[0] for line in lines]
+        assert strip == [line.rsplit(",", 1)[0] for line in plain]
+        # The checkpoints of the resumed run are those of the whole.
+        one, two = (
+            fm.Checkpoint.load(p / f"run-{total}.npz", model()) for p in (whole, part)
+        )
+        assert one.loss == two.loss
+
+
+def test_pickles_go_on_exactly():
+    x, y = data()
+    whole = model()
+    stop = fm.EarlyStopping("loss", patience=3, min_delta=0.05, restore_best=False)
+    history = fit(whole, x, y, epochs=100, callbacks=[stop])
+    total = len(history)
+    assert 5 < total < 100
+
+    mlp, opt = model(), fm.Adam(0.01)
+    first = fm.EarlyStopping("loss", patience=3, min_delta=0.05, restore_best=False)
+    fit(mlp, x, y, optimizer=opt, epochs=total - 2, callbacks=[first])
+    mlp, opt, state = pickle.loads(pickle.dumps((mlp, opt, first.state_dict())))
+    second = fm.EarlyStopping("loss", patience=3, min_delta=0.05, restore_best=False)
+    second.load_state_dict(state)
+    fit(mlp, x, y, optimizer=opt, epochs=100, callbacks=[second])
+    assert second.stopped_epoch == total
+    np.testing.assert_array_equal(mlp.params, whole.params)
