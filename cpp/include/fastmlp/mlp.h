@@ -1,9 +1,13 @@
-// A multilayer perceptron: h_0 = x, h_l = act_l(h_{l-1} W_l + b_l), y = h_L.
+// A multilayer perceptron: h_0 = x, h_l = layer_l(h_{l-1}), y = h_L, where a layer is
+// dense, act(h W + b), or one of those that LayerSpec makes.
 //
-// All parameters lie in one flat vector, W_0, b_0, W_1, b_1, ..., each W (in, out)
-// row-major. Rows are samples; x is (rows, n_in), y is (rows, n_out), both contiguous.
+// All parameters lie in one flat vector in the order of the layers: of a dense one W
+// (in, out), row-major, then b; of a normalisation the scale, then the shift; of a
+// residual block those of its body, then of its projection. Rows are samples; x is
+// (rows, n_in), y is (rows, n_out), both contiguous.
 //
 //   fastmlp::Mlp<float> mlp(2, {{16, fastmlp::Activation::tanh},
+//                               fastmlp::LayerSpec::dropout(0.1),
 //                               {1, fastmlp::Activation::identity}});
 //   mlp.initialize(0);
 //   fastmlp::OptimizerConfig config;
@@ -15,6 +19,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "fastmlp/loss.h"
@@ -23,10 +28,83 @@
 
 namespace fastmlp {
 
-struct DenseSpec {
-  Index width;
+// An activation from outside, elementwise; called by one thread at a time, on blocks of
+// n elements. What it throws ends the call that needed it.
+class CustomActivation {
+ public:
+  virtual ~CustomActivation() = default;
+  // h = f(z); d = f'(z).
+  virtual void forward(float* h, const float* z, Index n) const = 0;
+  virtual void forward(double* h, const double* z, Index n) const = 0;
+  virtual void derivative(float* d, const float* z, Index n) const = 0;
+  virtual void derivative(double* d, const double* z, Index n) const = 0;
+};
+
+// A layer, by what it needs; the rest is unused.
+struct LayerSpec {
+  // act(h W + b)
+  LayerSpec(Index units, Activation act = Activation::identity, bool with_bias = true)
+      : width(units), activation(act), bias(with_bias) {}
+  static LayerSpec activation_only(Activation act) {
+    return of(LayerKind::activation, act);
+  }
+  static LayerSpec activation_only(std::shared_ptr<const CustomActivation> act) {
+    LayerSpec spec = of(LayerKind::activation);
+    spec.custom = std::move(act);
+    return spec;
+  }
+  // In training an element becomes 0 with probability `rate`, else h / (1 - rate).
+  static LayerSpec dropout(double rate) {
+    LayerSpec spec = of(LayerKind::dropout);
+    spec.rate = rate;
+    return spec;
+  }
+  // (h - mean) / sqrt(var + eps) * scale + shift, mean and variance over a row.
+  static LayerSpec layer_norm(double eps = 1e-5, bool affine = true) {
+    LayerSpec spec = of(LayerKind::layer_norm);
+    spec.eps = eps;
+    spec.bias = affine;
+    return spec;
+  }
+  // The same with mean and variance of a column: over the batch in training, else their
+  // running means, which move by `momentum` of the way in each step.
+  static LayerSpec batch_norm(double eps = 1e-5, double momentum = 0.1,
+                              bool affine = true) {
+    LayerSpec spec = layer_norm(eps, affine);
+    spec.kind = LayerKind::batch_norm;
+    spec.momentum = momentum;
+    return spec;
+  }
+  // h + body(h), or h W + b + body(h) where the widths differ.
+  static LayerSpec residual(std::vector<LayerSpec> body) {
+    LayerSpec spec = of(LayerKind::add);
+    spec.body = std::move(body);
+    return spec;
+  }
+
+  LayerKind kind = LayerKind::dense;
+  Index width = 0;
   Activation activation = Activation::identity;
-  bool bias = true;
+  bool bias = true;  // of a normalisation: whether it has a scale and a shift
+  double rate = 0, eps = 0, momentum = 0;
+  std::vector<LayerSpec> body;
+  std::shared_ptr<const CustomActivation> custom;
+
+ private:
+  static LayerSpec of(LayerKind kind, Activation act = Activation::identity) {
+    LayerSpec spec(0, act);
+    spec.kind = kind;
+    return spec;
+  }
+};
+
+// Where a step's parameters and statistics lie, in the order of computation.
+struct LayerInfo {
+  std::string name;  // where its layer is in the specification: "2", "3.body.0", ...
+  LayerKind kind;
+  Index n_in, n_out;
+  Index weight, bias;  // offsets into the parameters, -1: none; or scale and shift
+  Index statistics;    // batch_norm: offset into the buffers, else -1
 };
 
 template <class T>
@@ -72,9 +150,9 @@ struct EpochOptions {
 template <class T>
 struct LastGoodState {
   bool valid = false;
-  AlignedBuffer<T> params;
+  AlignedBuffer<T> params, buffers;
   std::array<AlignedBuffer<T>, kMaxSlots> slots;
-  int64_t step_count = 0;
+  int64_t step_count = 0, batches_tracked = 0;
 };
 
 // Inference may run in several threads at once; training takes turns with everything
@@ -85,7 +163,7 @@ template <class T>
 class Mlp {
  public:
   // Throws std::invalid_argument: no layers, a width < 1, or sizes that overflow.
-  Mlp(Index n_in, std::vector<DenseSpec> layers);
+  Mlp(Index n_in, std::vector<LayerSpec> layers);
   ~Mlp();
   Mlp(const Mlp&) = delete;
   Mlp& operator=(const Mlp&) = delete;
