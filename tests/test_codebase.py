@@ -92,7 +92,14 @@ MAY_INCLUDE = {
     "workspace.h": {BUFFER, TABLE, "fastmlp/mlp.h"},
     "workspace.cpp": {"workspace.h", "fastmlp/gemm.h"},
     "dense.h": {"fastmlp/gemm.h", "parallel.h", "workspace.h"},
-    "training_pass.h": {"dense.h", "fastmlp/mlp.h", "parallel.h", "workspace.h"},
+    "layers.h": {"fastmlp/random.h", "workspace.h"},
+    "training_pass.h": {
+        "dense.h",
+        "fastmlp/mlp.h",
+        "layers.h",
+        "parallel.h",
+        "workspace.h",
+    },
     "mlp.cpp": {
         "fastmlp/mlp.h",
         "fastmlp/fork_safety.h",
@@ -219,6 +226,7 @@ RANK = {
     "metrics": 1,
     "callbacks": 2,
     "progress": 2,
+    "_network": 3,
     "_training": 3,
     "mlp": 4,
     "__init__": 5,

@@ -37,7 +37,14 @@ from .callbacks import (
     LearningRateFinder,
 )
 from .history import History
-from .layers import Dense
+from .layers import (
+    Activation,
+    BatchNorm,
+    Dense,
+    Dropout,
+    LayerNorm,
+    Residual,
+)
 from .losses import MAE, MSE, BinaryCrossEntropy, CrossEntropy, Huber, PseudoHuber
 from .mlp import MLP
 from .optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
@@ -65,9 +72,11 @@ __all__ = [
     "MLP",
     "MSE",
     "SGD",
+    "Activation",
     "Adagrad",
     "Adam",
     "AdamW",
+    "BatchNorm",
     "BinaryCrossEntropy",
     "CSVLogger",
     "Callback",
@@ -75,13 +84,16 @@ __all__ = [
     "CrossEntropy",
     "Dense",
     "DivergenceError",
+    "Dropout",
     "EarlyStopping",
     "History",
     "Huber",
     "LambdaCallback",
+    "LayerNorm",
     "LearningRateFinder",
     "PseudoHuber",
     "RMSprop",
+    "Residual",
     "__version__",
     "available_isas",
     "build_info",

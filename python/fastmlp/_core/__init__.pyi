@@ -62,22 +62,45 @@ class Mlp:
     def __init__(
         self,
         dtype: str,
-        widths: list[int],
-        activations: list[str],
-        biases: list[bool],
+        n_in: int,
+        layers: list[tuple[Any, ...]],
     ) -> None: ...
     @property
     def params(self) -> _Array: ...
     @property
+    def buffers(self) -> _Array: ...
+    @property
+    def layers(self) -> list[tuple[str, str, int, int, int, int, int]]: ...
+    # Seed, passes in training mode, batches tracked.
+    @property
+    def training_state(self) -> tuple[int, int, int]: ...
+    @training_state.setter
+    def training_state(self, state: tuple[int, int, int]) -> None: ...
+    @property
+    def watch(self) -> bool: ...
+    @watch.setter
+    def watch(self, on: bool) -> None: ...
+    def last_step(self) -> dict[str, Any] | None: ...
+    @property
     def n_params(self) -> int: ...
     def predict(self, x: object, out: object = None) -> _Array | NotImplementedType: ...
-    def forward(self, x: object) -> _Array | NotImplementedType: ...
+    def forward(
+        self, x: object, training: bool = False
+    ) -> _Array | NotImplementedType: ...
     def backward(self, dy: object) -> tuple[_Array, _Array] | NotImplementedType: ...
+    def backward_step(
+        self, dy: object, optimizer: Optimizer
+    ) -> NotImplementedType | None: ...
     def vjp(
-        self, x: object, dy: object
+        self, x: object, dy: object, training: bool = False
     ) -> tuple[_Array, _Array, _Array] | NotImplementedType: ...
     def value_and_grad(
-        self, x: object, y: object, loss: Loss, sample_weight: object = None
+        self,
+        x: object,
+        y: object,
+        loss: Loss,
+        sample_weight: object = None,
+        training: bool = False,
     ) -> tuple[float, _Array] | NotImplementedType: ...
     def train_step(
         self,
@@ -100,7 +123,7 @@ class Mlp:
         optimizer: Optimizer,
         sample_weight: object,
         batch_size: int,
-        seed: int | None,
+        seed: int,
         epoch: int,
         lr: _Array | None = None,
         shuffle: bool = True,
