@@ -1273,13 +1273,12 @@ def _fold(nodes: list[_Node], run: _Pass) -> list[_Folded]:
         if isinstance(node, _DropoutNode):
             continue
         if isinstance(node, _ResidualNode):
-            body = _fold(node.body, run)
-            inner = body or [_Folded(Activation("identity"), [], [])]
+            body = _fold(node.body, run) or [_Folded(Activation("identity"), [], [])]
+            layer = Residual([item.layer for item in body])
             if node.projection is not None:
                 body += _fold([node.projection], run)
             params = [array for item in body for array in item.params]
             running = [array for item in body for array in item.running]
-            layer = Residual([item.layer for item in inner])
             items.append(_Folded(layer, params, running))
             continue
         own = [run.params[name].astype(np.float64) for name in node.shapes()]
