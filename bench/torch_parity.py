@@ -36,10 +36,12 @@ the gradient is another one, and neither answer is wrong), or if PyTorch's own t
 diverges, as ascent does. Normalised updates (Adagrad, RMSprop, Adam) turn rounding
 noise in a vanishing gradient into a full step; half of those draws have an eps of 1e-5
 to 1e-3, which also tells the places of eps apart, the others PyTorch's default. Batch
-norm takes away whatever is constant in a column, so the gradient of a bias right before
-it is rounding noise around 0, which such updates blow up; it is drawn where no bias
-reaches it, and with 8 rows or more, layer norm with 4 columns or more: fewer leave
-little but signs of what they normalise. (tests/test_reference_layers.py has the rest.)
+norm takes away the mean of a column and its scale, so the gradient of a bias right
+before it, or before an exponential before it, is rounding noise around 0, which such
+updates blow up; it is drawn where no bias reaches it so. Norms of a few rows or columns
+leave little but signs; networks with norms are no narrower than 4 before the last layer
+and batches for batch norm no shorter than 16. (tests/test_reference_layers.py compares
+norms where a draw may not have them.)
 """
 
 from __future__ import annotations
@@ -124,8 +126,9 @@ MAX_EXTRAS = 2  # between two dense layers
 MAX_BODY = 3  # layers in a residual block
 MAX_NESTING = 2
 EXTRA_SHARE = 0.75  # of draws that have any
-BATCH_NORM_ROWS = 8
-LAYER_NORM_COLUMNS = 4
+NORM_SHARE = 0.7  # of draws with extras that may have norms
+NORM_ROWS = 16
+NORM_COLUMNS = 4
 # The epochs that stand for masks of steps and of passes outside of `fit`.
 STEP_EPOCH, PASS_EPOCH = 0xFFFFFFFF, 0xFFFFFFFE
 
@@ -356,12 +359,13 @@ def draw_optimizer(
 class LayerDraw:
     """Draws layers between the dense ones of a plain network.
 
-    `shifted` says whether a bias reaches the next layer with nothing but sums between:
-    there batch norm would leave rounding noise of its gradient.
+    `shifted` says whether a bias reaches the next layer with nothing but sums between,
+    or an exponential: there batch norm would leave rounding noise of its gradient.
     """
 
     def __init__(self, rng: np.random.Generator, n_in: int) -> None:
         self.rng = rng
+        self.norms = bool(rng.random() < NORM_SHARE)
         self.width = n_in
         self.shifted = False
         self.first = ""  # the kind to take next, if it may stand there
@@ -369,9 +373,13 @@ class LayerDraw:
     def dense(self, layer: Layer) -> Layer:
         """Take in a given dense layer."""
         self.width = layer.width
-        linear = layer.activation == "identity"
+        linear = layer.activation in ("identity", "exp")
         self.shifted = linear and (self.shifted or layer.bias)
         return layer
+
+    def wide(self, width: int) -> int:
+        """Return a width that norms can stand."""
+        return max(width, NORM_COLUMNS) if self.norms else width
 
     def extras(self, depth: int = 0, width: int | None = None) -> Iterator[Layer]:
         """Yield up to two more layers; residual blocks keep a given width."""
@@ -383,9 +391,9 @@ class LayerDraw:
         rng, n = self.rng, self.width
         wanted, self.first = self.first, ""
         kind = wanted or str(rng.choice(EXTRAS))
-        if kind == "BatchNorm" and self.shifted:
+        if kind == "BatchNorm" and (self.shifted or not self.norms):
             kind = "LayerNorm"
-        if kind == "LayerNorm" and n < LAYER_NORM_COLUMNS:
+        if kind == "LayerNorm" and (n < NORM_COLUMNS or not self.norms):
             kind = "Dropout"
         if kind == "Residual" and depth == MAX_NESTING:
             kind = "Activation"
@@ -399,19 +407,21 @@ class LayerDraw:
         if kind == "Dropout":
             return Layer(kind, n, p=float(rng.choice([0.0, 0.1, 0.3, 0.5, 0.8])))
         affine = bool(rng.random() < 0.7)
-        self.shifted = affine
-        eps = 1e-5 if rng.random() < 0.5 else log_uniform(rng, 1e-4, 1e-1)
+        self.shifted = affine or kind == "BatchNorm"  # which leaves means of 0
+        eps = 1e-5 if rng.random() < 0.3 else log_uniform(rng, 1e-4, 1e-1)
         momentum = 0.1 if rng.random() < 0.5 else float(rng.uniform(0.01, 0.9))
         return Layer(kind, n, eps=eps, momentum=momentum, affine=affine)
 
     def residual(self, depth: int, width: int | None) -> Layer:
         """Return a residual block, of the width that comes in or of another one."""
         rng, n_in, before = self.rng, self.width, self.shifted
-        last = n_in if width is not None or rng.random() < 0.5 else size(rng, MAX_WIDTH)
+        last = self.wide(size(rng, MAX_WIDTH))
+        if width is not None or rng.random() < 0.5:
+            last = n_in
         names = [name for name in ACTIVATIONS if name != "exp"]
         body: list[Layer] = list(self.extras(depth))
         for _ in range(int(rng.integers(0, MAX_BODY - 1))):
-            name, n = str(rng.choice(names)), size(rng, MAX_WIDTH)
+            name, n = str(rng.choice(names)), self.wide(size(rng, MAX_WIDTH))
             body.append(self.dense(Layer("Dense", n, name, bool(rng.random() < 0.7))))
             body += self.extras(depth)
         if not body or body[-1].width != last or rng.random() < 0.5:
@@ -427,22 +437,29 @@ class LayerDraw:
 
 def draw_layers(
     rng: np.random.Generator, n_in: int, plain: list[Layer], first: str
-) -> tuple[Layer, ...]:
-    """Put layers of other kinds between those of a plain network, `first` first."""
+) -> tuple[int, tuple[Layer, ...]]:
+    """Put layers of other kinds between those of a plain network, `first` first.
+
+    Returns the width of the input, too.
+    """
     draw = LayerDraw(rng, n_in)
+    draw.norms = draw.norms or first.endswith("Norm")
+    n_in = draw.width = draw.wide(n_in)
     layers = list(draw.extras()) if rng.random() < 0.2 else []
     draw.first = first
     for i, layer in enumerate(plain):
         if draw.first == "BatchNorm":
             layer = dataclasses.replace(layer, bias=False)
-        layers.append(draw.dense(layer))
         last = i == len(plain) - 1
+        if not last:
+            layer = dataclasses.replace(layer, width=draw.wide(layer.width))
+        layers.append(draw.dense(layer))
         keep = layer.width if last else None
         if draw.first:
             layers.append(draw.extra(0, keep))
         if not last or rng.random() < 0.3:
             layers += draw.extras(0, keep)
-    return tuple(layers)
+    return n_in, tuple(layers)
 
 
 def draw_spec(seed: int, draw: int, attempt: int) -> Spec:
@@ -497,7 +514,8 @@ def draw_spec(seed: int, draw: int, attempt: int) -> Spec:
         n_out == 1 and target in ("values", "fractions") and rng.random() < 0.5
     )
     if rng.random() < EXTRA_SHARE:
-        layers = draw_layers(rng, n_in, list(layers), EXTRAS[draw % len(EXTRAS)])
+        first = EXTRAS[draw % len(EXTRAS)]
+        n_in, layers = draw_layers(rng, n_in, list(layers), first)
     spec = Spec(
         seed=seed,
         draw=draw,
@@ -515,7 +533,7 @@ def draw_spec(seed: int, draw: int, attempt: int) -> Spec:
         optimizer_options=optimizer_options,
     )
     if spec.statistics:
-        rows = tuple(max(n, BATCH_NORM_ROWS) for n in rows)
+        rows = tuple(max(n, NORM_ROWS) for n in rows)
     return dataclasses.replace(spec, rows=rows)
 
 
