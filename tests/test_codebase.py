@@ -92,7 +92,14 @@ MAY_INCLUDE = {
     "workspace.h": {BUFFER, TABLE, "fastmlp/mlp.h"},
     "workspace.cpp": {"workspace.h", "fastmlp/gemm.h"},
     "dense.h": {"fastmlp/gemm.h", "parallel.h", "workspace.h"},
-    "training_pass.h": {"dense.h", "fastmlp/mlp.h", "parallel.h", "workspace.h"},
+    "layers.h": {"fastmlp/random.h", "workspace.h"},
+    "training_pass.h": {
+        "dense.h",
+        "fastmlp/mlp.h",
+        "layers.h",
+        "parallel.h",
+        "workspace.h",
+    },
     "mlp.cpp": {
         "fastmlp/mlp.h",
         "fastmlp/fork_safety.h",
@@ -216,6 +223,7 @@ RANK = {
     "history": 1,
     "runtime": 1,
     "layers": 2,
+    "_network": 3,
     "callbacks": 3,
     "progress": 3,
     "mlp": 4,
