@@ -43,6 +43,11 @@ BLOCK = 16384
 class Runner(Protocol):
     """Does an epoch at a time."""
 
+    @property
+    def finished(self) -> bool:
+        """Whether more epochs would change nothing."""
+        ...
+
     def run(self, epoch: int) -> float:
         """Train for an epoch of this number, and return its loss."""
         ...
@@ -60,6 +65,8 @@ class _Stopped(Exception):
 
 class _Arrays:
     """Whole epochs of arrays, each in one native call, which polls for Ctrl-C."""
+
+    finished = False
 
     def __init__(
         self,
@@ -101,6 +108,8 @@ class _Arrays:
 
 class _Steps:
     """Steps that come one by one from Python; the bits are those of `_Arrays`."""
+
+    finished = False
 
     def __init__(
         self,
@@ -161,33 +170,50 @@ class _CustomStep:
 
     def __init__(self, mlp: MLP, loss: Loss, optimizer: Optimizer, seed: int) -> None:
         self._mlp, self._loss, self._optimizer = mlp, loss, optimizer
-        self._good: tuple[Array, Any] | None = None
+        self._seed = seed
+        self._good: tuple[Any, ...] | None = None
 
     def __call__(self, batch: Data, epoch: int, k: int) -> float:
         x, y, weight = batch
-        mlp, optimizer = self._mlp, self._optimizer
-        pred = mlp._net.predict(x)
+        mlp, net, optimizer = self._mlp, self._mlp._net, self._optimizer
+        candidate = self._state() if k == 0 else None
+
+        # Dropout is a function of (seed, epoch, step) here too.
+        seed, passes, _ = net.training_state
+        net.training_state = (self._seed, (epoch << 32) | k, net.training_state[2])
+        try:
+            pred = _validate.answered(net.forward(x, True))
+        finally:
+            net.training_state = (seed, passes, net.training_state[2])
+
         value, dy = self._loss.value_and_grad(pred, y, weight)
-        grads = mlp._net.vjp(x, np.ascontiguousarray(dy, mlp.dtype))[2]
-        if not (math.isfinite(value) and np.isfinite(grads).all()):
-            raise self._diverged(k, value)
-        if k == 0:
-            self._good = (mlp.params.copy(), optimizer._optimizer.state())
+        if not math.isfinite(value):
+            raise self._diverged(k, f"the loss is {value}")
         rates = optimizer._values(1)
         if rates is not None:
             optimizer._optimizer.set("lr", float(rates[0]))
-        optimizer.step(mlp.params, grads)
+        try:
+            dy = _validate.convert("the loss's gradient", dy, mlp.dtype)
+            _validate.answered(net.backward_step(dy, optimizer._optimizer))
+        except _core.DivergenceError as error:
+            raise self._diverged(k, str(error).partition(": ")[2]) from None
+        self._good = candidate or self._good
         return value
 
-    def _diverged(self, k: int, value: float) -> _core.DivergenceError:
+    def _state(self) -> tuple[Any, ...]:
+        mlp = self._mlp
+        tracked = mlp._net.training_state[2]
+        state = self._optimizer._optimizer.state()
+        return mlp.params.copy(), mlp.buffers.copy(), tracked, state
+
+    def _diverged(self, k: int, why: str) -> _core.DivergenceError:
+        """Go back as the core does, to the beginning of the last epoch that began."""
+        mlp, core = self._mlp, self._optimizer._optimizer
         if self._good is not None:
-            params, state = self._good
-            self._mlp.params[:] = params
-            self._optimizer._optimizer.load_state(state)
-        return _core.DivergenceError(
-            f"training diverged at step {k + 1}: the loss ({value}) or its gradient is "
-            "not finite"
-        )
+            mlp.params[:], mlp.buffers[:], tracked, state = self._good
+            mlp._net.training_state = (*mlp._net.training_state[:2], tracked)
+            core.load_state(state)
+        return _core.DivergenceError(f"training diverged at step {k + 1}: {why}")
 
 
 # Where batches come from --------------------------------------------------------------
@@ -389,6 +415,10 @@ class _Told:
     def __init__(self, runner: Runner, listener: Listener) -> None:
         self._runner, self._listener = runner, listener
 
+    @property
+    def finished(self) -> bool:
+        return self._runner.finished
+
     def run(self, epoch: int) -> float:
         value = self._runner.run(epoch)
         self._listener(0, value)
@@ -486,7 +516,7 @@ def _epochs(
         for call in ends:
             stop |= wants_stop(call(mlp, history))
         bar.update(history)
-        if stop:
+        if stop or runner.finished:
             break
 
 

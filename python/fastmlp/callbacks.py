@@ -32,6 +32,7 @@ otherwise would start afresh. `Checkpoint` stores them.
 from __future__ import annotations
 
 import contextlib
+import copy
 import csv
 import json
 import math
@@ -73,7 +74,8 @@ class Run:
     Attributes
     ----------
     optimizer : Optimizer
-        Fit's optimiser; its learning rate may be set between steps.
+        Fit's optimiser; its learning rate may be set between steps (between epochs,
+        if it had a schedule).
     loss : Loss
         Fit's loss.
     epochs : int
@@ -343,8 +345,8 @@ class EarlyStopping(_Watching):
         if self._better(value, self.min_delta):
             self.best, self.best_epoch = value, self._epoch
             if self.restore_best:
-                assert self.run is not None
-                optimizer = self.run.optimizer if self.restore_optimizer else None
+                with_it = self.restore_optimizer and self.run is not None
+                optimizer = self.run.optimizer if with_it and self.run else None
                 self._kept = _model_state(mlp, optimizer)
         stop = self._epoch - (self.best_epoch or 0) >= self.patience
         if stop:
@@ -353,9 +355,13 @@ class EarlyStopping(_Watching):
 
     def on_train_end(self, mlp: MLP, history: History) -> None:
         """Take back the best parameters."""
-        if self._kept is not None:
-            assert self.run is not None
-            _restore(self._kept, mlp, self.run.optimizer)
+        if self._kept is None:
+            return
+        # Random numbers to come are not taken back.
+        seed, passes, _ = mlp._net.training_state
+        tracked = self._kept["training_state"][2]
+        kept = {**self._kept, "training_state": (seed, passes, tracked)}
+        _restore(kept, mlp, None if self.run is None else self.run.optimizer)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best value and epoch, what to restore, and how long ago it was."""
@@ -633,10 +639,8 @@ class Checkpoint(_Watching):
         # All is looked at before anything is changed.
         model = state["model"]
         for part in ("params", "buffers"):
-            have = getattr(mlp, part, np.empty(0))
-            if model[part].shape != have.shape or (
-                have.size and model[part].dtype != have.dtype
-            ):
+            have = getattr(mlp, part)
+            if (model[part].shape, model[part].dtype) != (have.shape, have.dtype):
                 raise ValueError(
                     f"path: {name} does not fit the model, {mlp!r}: it is of "
                     f"{model['text']}"
@@ -762,6 +766,11 @@ class LearningRateFinder(Callback):
         """Keep what is to be restored; set the first learning rate."""
         run = self.run
         assert run is not None
+        if not hasattr(run.optimizer, "lr"):
+            raise TypeError(
+                f"LearningRateFinder: {type(run.optimizer).__name__} has no learning "
+                "rate to find"
+            )
         if run.steps_per_epoch is not None:
             available = run.epochs * run.steps_per_epoch
             if available < self.steps:
@@ -836,10 +845,10 @@ class LearningRateFinder(Callback):
 
 def _model_state(mlp: MLP, optimizer: Optimizer | None) -> dict[str, Any]:
     """Return copies of all that training changes."""
-    buffers = getattr(mlp, "buffers", None)
     return {
         "params": mlp.params.copy(),
-        "buffers": np.empty(0, mlp.dtype) if buffers is None else buffers.copy(),
+        "buffers": mlp.buffers.copy(),
+        "training_state": tuple(mlp._net.training_state),
         "optimizer": None if optimizer is None else optimizer.state_dict(),
     }
 
@@ -848,8 +857,8 @@ def _restore(
     state: Mapping[str, Any], mlp: MLP, optimizer: Optimizer | None = None
 ) -> None:
     mlp.params[:] = state["params"]
-    if state["buffers"].size:
-        mlp.buffers[:] = state["buffers"]
+    mlp.buffers[:] = state["buffers"]
+    mlp._net.training_state = state["training_state"]
     if optimizer is not None and state["optimizer"] is not None:
         optimizer.load_state_dict(state["optimizer"])
 
@@ -857,6 +866,9 @@ def _restore(
 # Files --------------------------------------------------------------------------------
 
 _FORMAT = "fastmlp checkpoint 1"
+
+# Schedules are stored by their fields.
+_SCHEDULES = f"{__package__}.schedules"
 
 
 def _path(path: object) -> str:
@@ -904,6 +916,8 @@ def _packed(value: Any, arrays: dict[str, Array]) -> Any:
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if type(value).__module__ == _SCHEDULES:
+        return {"schedule": [type(value).__name__, _packed(vars(value), arrays)]}
     return {"kept": repr(value)}
 
 
@@ -916,6 +930,15 @@ def _unpacked(value: Any, arrays: Mapping[str, Array], given: Any) -> Any:
         return arrays[inside]
     if kind == "kept":
         return given
+    if kind == "schedule":
+        if given is None:
+            return None
+        name, fields = inside
+        if (type(given).__module__, type(given).__name__) != (_SCHEDULES, name):
+            raise ValueError(f"the schedule is a {name}, the optimiser has {given!r}")
+        schedule = copy.copy(given)
+        vars(schedule).update(_unpacked(fields, arrays, vars(given)))
+        return schedule
     if kind == "dict":
         get = given.get if isinstance(given, dict) else lambda key: None
         return {k: _unpacked(item, arrays, get(k)) for k, item in inside.items()}

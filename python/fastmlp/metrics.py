@@ -287,13 +287,13 @@ def _metric(name: str, item: object, loss: Loss) -> Metric:
     if item is accuracy:
         options = dict(_ANSWERS.get(kind, {}))
     own = item in METRICS.values()
+    if own and getattr(loss._loss, "action", False):
+        raise ValueError(f"metrics: {name!r} has no meaning for {loss!r}")
     weighted = own or _takes_weights(item)
 
     def measure(pred: Array, target: Any, weight: Array | None) -> float:
         if own and kind == "gaussian_nll":
             pred = pred[:, : pred.shape[1] // 2]  # the means, without the variances
-        if own and not isinstance(target, np.ndarray):
-            raise ValueError(f"the metric {name!r} has no meaning for {loss!r}")
         if weighted and weight is not None:
             value = item(pred, target, sample_weight=weight, **options)
         else:
