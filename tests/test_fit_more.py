@@ -399,3 +399,186 @@ def test_pickles_go_on_exactly():
     fit(mlp, x, y, optimizer=opt, epochs=100, callbacks=[second])
     assert second.stopped_epoch == total
     np.testing.assert_array_equal(mlp.params, whole.params)
+
+
+# Layers that draw or keep something ---------------------------------------------------
+
+
+def deep(seed=0):
+    layers = [
+        3,
+        8,
+        fm.BatchNorm(),
+        fm.Dropout(0.3),
+        fm.Residual([8]),
+        fm.LayerNorm(),
+        2,
+    ]
+    return fm.MLP(layers, activation="tanh", seed=seed)
+
+
+class LogCosh(fm.losses.Loss):
+    """A loss that the core does not know, or MSE by another way."""
+
+    __slots__ = ("mse",)
+    reduction = "mean"
+
+    def __init__(self, mse=False):
+        object.__setattr__(self, "_loss", None)
+        object.__setattr__(self, "mse", mse)
+
+    def __call__(self, pred, target, sample_weight=None):
+        return self.value_and_grad(pred, target, sample_weight)[0]
+
+    def value_and_grad(self, pred, target, sample_weight=None):
+        if self.mse:
+            return fm.MSE().value_and_grad(pred, target, sample_weight)
+        r = (pred - target).astype("float64")
+        return float(np.log(np.cosh(r)).mean()), (np.tanh(r) / r.size).astype("float32")
+
+
+def same(a, b):
+    np.testing.assert_array_equal(a.params, b.params)
+    np.testing.assert_array_equal(a.buffers, b.buffers)
+    assert a.state_dict().keys() == b.state_dict().keys()
+    for name, value in a.state_dict().items():
+        np.testing.assert_array_equal(value, b.state_dict()[name])
+
+
+def test_steps_draw_what_epochs_draw():
+    x, y = data()
+    one, two, three = deep(), deep(), deep()
+    fit(one, x, y, shuffle=False)
+    fit(two, x, y, shuffle=False, callbacks=[Steps()])
+    fit(three, slices())
+    same(one, two)
+    same(one, three)
+    other = deep()
+    fit(other, x, y, shuffle=False, seed=1)
+    assert (other.params != one.params).any()
+
+
+@pytest.mark.parametrize("custom", [False, True])
+def test_deep_checkpoints_go_on_exactly(tmp_path, custom):
+    x, y = data()
+    loss = LogCosh() if custom else fm.MSE()
+    save = fm.Checkpoint(tmp_path / "{epoch}.npz")
+    whole, opt = deep(), fm.Adam(0.01)
+    fit(whole, x, y, loss=loss, optimizer=opt, epochs=5, seed=4, callbacks=[save])
+    mlp, again = deep(seed=9), fm.Adam(0.5)
+    fm.Checkpoint.load(tmp_path / "2.npz", mlp, again)
+    fit(mlp, x, y, loss=loss, optimizer=again, epochs=3)
+    same(mlp, whole)
+    assert again.lr == opt.lr
+
+
+def test_the_finder_and_early_stopping_restore_statistics():
+    x, y = data()
+    mlp, opt = deep(), fm.Adam(0.01)
+    fit(mlp, x, y, optimizer=opt)
+    other = mlp.copy()
+    finder = fm.LearningRateFinder(steps=12)
+    fit(mlp, x, y, optimizer=opt, callbacks=[finder])
+    same(mlp, other)
+
+    states = []
+    stop = fm.EarlyStopping("score", patience=2)
+    scores = [1.0, 0.0, 1.0, 1.0]
+
+    def note(mlp, history):
+        states.append(mlp.copy())
+        history.log("score", scores[len(history) - 1])
+
+    fit(mlp, x, y, optimizer=opt, epochs=4, callbacks=[note, stop])
+    same(mlp, states[1])
+
+
+# Losses in Python ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_loss_in_python_trains_as_one_of_the_core(weighted):
+    x, y = data()
+    w = (np.arange(ROWS) % 4 + 1).astype("float32") if weighted else None
+    one, two, three = model(), model(), model()
+    validation = (x[:9], y[:9])
+    options = {"sample_weight": w, "validation_data": validation, "seed": 3}
+    wanted = fit(one, x, y, **options)
+    got = fit(two, x, y, loss=LogCosh(mse=True), **options)
+    np.testing.assert_array_equal(one.params, two.params)
+    np.testing.assert_allclose(got.loss, wanted.loss, rtol=SUM_RTOL)
+    np.testing.assert_allclose(got.val_loss, wanted.val_loss, rtol=SUM_RTOL)
+    fit(one := model(), slices(weighted))
+    fit(three, slices(weighted), loss=LogCosh(mse=True))
+    np.testing.assert_array_equal(one.params, three.params)
+
+
+def test_a_loss_in_python_learns():
+    x, y = data()
+    mlp, steps = deep(), Steps()
+    history = fit(
+        mlp, x, y, loss=LogCosh(), epochs=40, metrics=["r2"], callbacks=[steps]
+    )
+    assert history.loss[-1] < 0.5 * history.loss[0]
+    assert len(steps.seen) == 40 * STEPS
+    assert history.metrics["r2"][-1] > 0.5
+
+
+def test_a_loss_in_python_that_diverges_goes_back():
+    x, y = data()
+
+    class Bad(LogCosh):
+        __slots__ = ("calls",)
+
+        def value_and_grad(self, pred, target, sample_weight=None):
+            value, grad = super().value_and_grad(pred, target)
+            object.__setattr__(self, "calls", getattr(self, "calls", 0) + 1)
+            if self.calls == 7:
+                grad = grad * np.float32(np.nan)
+            return (np.inf if self.calls == 17 else value), grad
+
+    mlp, opt, loss, good = deep(), fm.Adam(0.01), Bad(), deep()
+    with pytest.raises(fm.DivergenceError, match=r"^epoch 2 of 3: .*step 3: "):
+        fit(mlp, x, y, loss=loss, optimizer=opt)
+    fit(good, x, y, loss=LogCosh(), epochs=1)
+    same(mlp, good)
+    assert opt.step_count == STEPS
+    assert len(mlp.history) == 1
+    with pytest.raises(fm.DivergenceError, match=r"^epoch 3 of 3: .*the loss is inf"):
+        fit(mlp, x, y, loss=loss, optimizer=opt)
+    assert len(mlp.history) == 2
+    with pytest.raises(ValueError, match=r"^y must have 60 rows"):
+        fit(mlp, x, y[:5], loss=loss)
+
+
+# Solvers ------------------------------------------------------------------------------
+
+
+def test_an_optimiser_may_bring_its_own_runner():
+    class Halving(fm.SGD):
+        __slots__ = ()
+
+        def _runner(self, mlp, data, loss):
+            class Runner:
+                finished = False
+
+                def run(self, epoch):
+                    mlp.params[:] /= 2
+                    self.finished = epoch == 3
+                    return float(epoch)
+
+            assert data[0].shape == (ROWS, 3)
+            return Runner()
+
+    x, y = data()
+    mlp, steps = model(), Steps()
+    params = mlp.params.copy()
+    history = mlp.fit(
+        x, y, loss=fm.MSE(), optimizer=Halving(0.1), epochs=9, callbacks=[steps]
+    )
+    assert history.loss == [0.0, 1.0, 2.0, 3.0]
+    assert [s[:3] for s in steps.seen] == [(e, 0, float(e)) for e in range(4)]
+    np.testing.assert_array_equal(mlp.params, params / 16)
+    for given, options in [((x, y), {"batch_size": 9}), ((slices(),), {})]:
+        with pytest.raises(ValueError, match=r"^Halving takes all samples"):
+            mlp.fit(*given, loss=fm.MSE(), optimizer=Halving(0.1), epochs=1, **options)
