@@ -9,7 +9,6 @@ their own.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import math
 from itertools import islice
 from time import perf_counter
@@ -263,6 +262,8 @@ class Batches:
         self._once: Iterator[Any] | None = None
         self._takes_epoch = False
         if not hasattr(source, "__iter__") and callable(source):
+            import inspect
+
             with contextlib.suppress(TypeError, ValueError):
                 inspect.signature(source).bind(0)
                 self._takes_epoch = True

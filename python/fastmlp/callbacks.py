@@ -33,11 +33,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import csv
-import json
 import math
 import os
-from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +64,6 @@ __all__ = [
 ]
 
 
-@dataclass
 class Run:
     """What a callback may ask of the fit it is in, by its attribute ``run``.
 
@@ -91,14 +87,31 @@ class Run:
         first epoch has there.
     """
 
-    optimizer: Optimizer
-    loss: Loss
-    epochs: int
-    steps_per_epoch: int | None
-    history: History
-    callbacks: list[Callback]
-    seed: int
-    first_epoch: int
+    __slots__ = (
+        "callbacks",
+        "epochs",
+        "first_epoch",
+        "history",
+        "loss",
+        "optimizer",
+        "seed",
+        "steps_per_epoch",
+    )
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        loss: Loss,
+        epochs: int,
+        steps_per_epoch: int | None,
+        history: History,
+        callbacks: list[Callback],
+        seed: int,
+        first_epoch: int,
+    ) -> None:
+        self.optimizer, self.loss, self.history = optimizer, loss, history
+        self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
+        self.callbacks, self.seed, self.first_epoch = callbacks, seed, first_epoch
 
 
 class Callback:
@@ -441,6 +454,8 @@ class CSVLogger(Callback):
 
     def on_train_begin(self, mlp: MLP, history: History) -> None:
         """Start the file, or see how far it goes."""
+        import csv
+
         self._columns, self._epoch = None, 0
         if self.append and os.path.exists(self.path):
             with open(self.path, newline="", encoding="utf-8") as file:
@@ -460,6 +475,8 @@ class CSVLogger(Callback):
 
     def on_epoch_end(self, mlp: MLP, history: History) -> None:
         """Write a line."""
+        import csv
+
         self._epoch += 1
         values: dict[str, float] = {"epoch": self._epoch, "loss": history.loss[-1]}
         if history.val_loss:
@@ -883,6 +900,8 @@ def _path(path: object) -> str:
 
 def _write(path: str, state: dict[str, Any]) -> None:
     """Replace a file by one that holds the state, in one step."""
+    import json
+
     arrays: dict[str, Any] = {}
     arrays["state"] = np.array(json.dumps(_packed(state, arrays)))
     # Beside it, as a file moves in one step within its folder only.
@@ -951,6 +970,8 @@ def _unpacked(value: Any, arrays: Mapping[str, Array], given: Any) -> Any:
 
 
 def _read(path: str, given: Any) -> dict[str, Any]:
+    import json
+
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}

@@ -11,7 +11,6 @@ In ``fit(metrics=…)`` predictions are what the model returns: logits, where th
 
 from __future__ import annotations
 
-import inspect
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -318,6 +317,8 @@ _ANSWERS: dict[str, dict[str, Any]] = {
 
 
 def _takes_weights(function: Any) -> bool:
+    import inspect
+
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
