@@ -13,8 +13,11 @@
 `MLP` is the model; `fastmlp.layers` (for the activations, whose names `ACTIVATIONS`
 holds), `fastmlp.losses`, `fastmlp.optimizers`, `fastmlp.initializers` and
 `fastmlp.runtime` say what there is of each, and by which formulas. `fastmlp.reference`
-is all of it again in plain numpy, to read and to compare with.
+is all of it again in plain numpy, to read and to compare with. To look inside there are
+`Monitor`, `MLP.summary`, `fastmlp.regions` and, with matplotlib, `fastmlp.plot`.
 """
+
+from types import ModuleType as _ModuleType
 
 try:
     from fastmlp._core import ACTIVATIONS, DivergenceError, __version__
@@ -32,6 +35,7 @@ from .history import History
 from .layers import Dense
 from .losses import MAE, MSE, BinaryCrossEntropy, CrossEntropy, Huber, PseudoHuber
 from .mlp import MLP
+from .monitor import Monitor
 from .optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from .runtime import (
     available_isas,
@@ -51,6 +55,24 @@ DivergenceError.__doc__ = """The loss of a training step is not finite.
 take the step.
 """
 
+
+def __getattr__(name: str) -> _ModuleType:
+    """Load what is for rare moments when it is first asked for."""
+    if name == "plot":
+        import fastmlp.plot
+
+        return fastmlp.plot
+    if name == "regions":
+        import fastmlp.regions
+
+        return fastmlp.regions
+    raise AttributeError(f"module 'fastmlp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 __all__ = [
     "ACTIVATIONS",
     "MAE",
@@ -68,6 +90,7 @@ __all__ = [
     "EarlyStopping",
     "History",
     "Huber",
+    "Monitor",
     "PseudoHuber",
     "RMSprop",
     "__version__",
@@ -79,6 +102,8 @@ __all__ = [
     "layers",
     "losses",
     "optimizers",
+    "plot",
+    "regions",
     "runtime",
     "set_num_threads",
     "show_config",

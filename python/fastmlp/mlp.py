@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _core, _validate, initializers
+from . import _core, _summary, _validate, initializers
 from . import progress as _progress
 from .callbacks import as_callbacks, wants_stop
 from .history import History
@@ -790,27 +790,19 @@ class MLP:
         self._params[:] = params
 
     def summary(self) -> str:
-        """Return a table of the layers: weight (in, out), activation, bias, size."""
-        rows = [("layer", "weight", "activation", "bias", "parameters")]
-        for i, (layer, weight) in enumerate(
-            zip(self.layers, self.weights, strict=True)
-        ):
-            size = weight.size + layer.bias * layer.n
-            bias = "yes" if layer.bias else "no"
-            shape = str(weight.shape)
-            rows.append((str(i), shape, str(layer.activation), bias, f"{size:,}"))
-        rows.append(("total", "", "", "", f"{self.n_params:,}"))
+        """Return a table of the layers.
 
-        # Numbers to the right, all else to the left.
-        sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = []
-        for row in rows:
-            cells = [text.ljust(n) for text, n in zip(row[:-1], sizes, strict=False)]
-            lines.append("  ".join([*cells, row[-1].rjust(sizes[-1])]))
-        rule = "-" * len(lines[0])
-        kilobytes = self.n_params * self.dtype.itemsize / 1000
-        title = f"MLP {self.n_in} -> {self.n_out}, {self.dtype}, {kilobytes:,.1f} kB"
-        return "\n".join([title, lines[0], rule, *lines[1:-1], rule, lines[-1]])
+        Returns
+        -------
+        str
+            A line per layer, those of residual blocks indented, and the totals: name
+            (as in `state_dict`), layer, output shape, activation, parameters, FLOPs for
+            a row in inference and, about, in a training step (the optimiser, whose work
+            does not grow with the rows, not counted), memory of the parameters, and of
+            the outputs that a row leaves. A multiplication and an addition are two
+            FLOPs, an activation one per element.
+        """
+        return _summary.summary(self)
 
     def __repr__(self) -> str:
         given = dict(self._given)
