@@ -216,7 +216,7 @@ RANK = {
     "history": 1,
     "runtime": 1,
     "layers": 2,
-    "_network": 2,
+    "_steps": 2,
     "_summary": 3,
     "regions": 3,
     "callbacks": 3,

@@ -170,3 +170,91 @@ def test_arguments():
         fm.Monitor(bins=1.5)
     with pytest.raises(TypeError, match="path must be True or False"):
         fm.Monitor(path="yes")
+
+
+# Norms of a few dozen float64 numbers, summed in two ways, after a pass through layers.
+REAL = 1e-10
+
+
+def test_a_real_fit(rng):
+    layers = [2, 6, fm.BatchNorm(), fm.Residual([6]), 1]
+    mlp = fm.MLP(layers, activation="relu", dtype="float64", seed=0)
+    x = rng.standard_normal((10, 2))
+    monitor = fm.Monitor(path=True, bins=9)
+    names = ["0", "2", "3.body.0", "3", "4"]
+
+    # One batch of all rows, without shuffling: everything can be computed again.
+    def check(model, history):
+        before, after = monitor.path[-2], monitor.path[-1]
+        np.testing.assert_array_equal(after, model.params)
+        twin = model.copy()
+        twin.params[:] = before
+        _, grads = twin.value_and_grad(x, x[:, :1], fm.MSE(), training=True)
+        for name, view in model.named_parameters().items():
+            layer, _, role = name.rpartition(".")
+            if role != "weight":
+                continue
+            at = (view.ctypes.data - model.params.ctypes.data) // view.itemsize
+            part = slice(at, at + view.size)
+            norm = np.linalg.norm(grads[part])
+            np.testing.assert_allclose(monitor.gradient_norms[layer][-1], norm, REAL)
+            change = np.linalg.norm(after[part] - before[part])
+            ratio = change / np.linalg.norm(before[part])
+            np.testing.assert_allclose(monitor.update_ratios[layer][-1], ratio, REAL)
+        h = np.maximum(x @ twin.weights[0] + twin.biases[0], 0)
+        assert monitor.dead["0"][-1] == (h == 0).all(axis=0).sum()
+        counts, edges = np.histogram(h, bins=9)
+        np.testing.assert_array_equal(monitor.activations["0"][-1].counts, counts)
+        np.testing.assert_allclose(monitor.activations["0"][-1].edges, edges, REAL)
+
+    history = mlp.fit(
+        x,
+        x[:, :1],
+        loss=fm.MSE(),
+        optimizer=fm.Adam(lr=0.05),
+        epochs=4,
+        batch_size=10,
+        shuffle=False,
+        callbacks=[monitor, check],
+    )
+    assert monitor.epochs == [1, 2, 3, 4]
+    assert list(monitor.activations) == names
+    assert len(history) == 4
+
+
+def test_monitoring_changes_nothing(rng):
+    x = rng.standard_normal((50, 2)).astype(np.float32)
+    results = []
+    for callbacks in ([], [fm.Monitor(path=True)], [fm.Monitor(every=2)]):
+        mlp = fm.MLP([2, 8, fm.Dropout(0.3), 1], seed=0)
+        mlp.fit(
+            x,
+            x[:, :1],
+            loss=fm.MSE(),
+            optimizer=fm.Adam(),
+            epochs=3,
+            batch_size=16,
+            callbacks=callbacks,
+        )
+        results.append(mlp.params.tobytes())
+    assert len(set(results)) == 1
+
+
+@pytest.mark.parametrize("ending", ["train_end", "error"])
+def test_nothing_is_kept_after_a_run(rng, ending):
+    mlp = fm.MLP([2, 3, 1], seed=0)
+    x = rng.standard_normal((8, 2)).astype(np.float32)
+
+    def stop(model, history):
+        assert model._net.watch
+        if ending == "error":
+            raise KeyError("stop")
+        return True
+
+    tools = {"loss": fm.MSE(), "optimizer": fm.SGD(lr=0.1)}
+    callbacks = [fm.Monitor(), stop]
+    try:
+        mlp.fit(x, x[:, :1], **tools, epochs=2, batch_size=4, callbacks=callbacks)
+    except KeyError:
+        assert ending == "error"
+    assert mlp._net.watch is False

@@ -421,3 +421,21 @@ def test_large_layers_are_abbreviated():
     assert [len(c.get_segments()) for c in edges] == [64, 64]
     with pytest.raises(ValueError, match="max_units must be at least 2"):
         plot.network(net([1, 1]), max_units=1)
+
+
+def test_residual_blocks_are_arcs():
+    mlp = fm.MLP([2, 4, fm.Residual([4, fm.LayerNorm(), 4]), fm.Residual([6]), 1])
+    ax = plot.network(mlp)
+    arcs = [line.get_xdata()[[0, -1]].round(9).tolist() for line in ax.lines]
+    assert arcs == [[1, 3], [3, 4]]
+    assert [t.get_text() for t in ax.texts] == [
+        "input\n2",
+        "relu\n4",
+        "relu\n4\nlayer norm",
+        "relu\n4",
+        "relu\n6",
+        "identity\n1",
+        "+",
+        "+ projection",
+    ]
+    assert texts(ax)[-1] == "residual"

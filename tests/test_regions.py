@@ -227,3 +227,36 @@ def test_bad_arguments():
             count_regions_2d(mlp, window)
     with pytest.raises(ValueError, match="resolution must be at least 2"):
         count_regions_2d(mlp, [[0, 1], [0, 1]], resolution=1)
+
+
+def test_residual_blocks_and_batch_norm():
+    block = fm.Residual([8, fm.Residual([5, 8]), fm.Activation("leaky_relu")])
+    layers = [2, 8, fm.BatchNorm(), fm.Dropout(0.5), block, fm.Residual([5]), 1]
+    mlp = random_net(layers, 1)
+    rng = np.random.default_rng(0)
+    mlp.params[:] += 0.1 * rng.standard_normal(mlp.n_params)
+    mlp.buffers[:] += 0.3
+    start, end = np.array([-3.0, -2.0]), np.array([3.0, 3.0])
+    found = count_regions(mlp, start, end)
+    assert found.count > 10
+
+    # The function is linear on each region, with these slopes.
+    edges = np.concatenate([[0], found.joints, [1]])
+    middle, part = (edges[1:] + edges[:-1]) / 2, (edges[1:] - edges[:-1]) / 4
+    low, mid, high = (
+        mlp.predict(start + t[:, np.newaxis] * (end - start))
+        for t in (middle - part, middle, middle + part)
+    )
+    np.testing.assert_allclose(low + high, 2 * mid, atol=EXACT)
+    slopes = (high - low) / (2 * part[:, np.newaxis])
+    np.testing.assert_allclose(found.slopes, slopes, rtol=1e-6, atol=1e-6)
+
+    # Cells of a window have one pattern each, and a line meets them in its regions.
+    cells = count_regions_2d(mlp, ((-3, 3), (-2, 3)))
+    assert len(np.unique(cells.patterns, axis=0)) == cells.count
+    assert {*map(bytes, found.patterns)} <= {*map(bytes, cells.patterns)}
+
+
+def test_layer_norm_is_not_piecewise_linear():
+    with pytest.raises(ValueError, match="layer 2 has LayerNorm"):
+        count_regions(fm.MLP([1, 3, fm.LayerNorm(), 1]), 0, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fastmlp as fm
 import pytest
-from fastmlp import _summary
+from fastmlp import _steps, _summary
 from fastmlp._summary import size
 
 
@@ -87,3 +87,52 @@ def test_layers_without_bias_or_activation():
 )
 def test_sizes(count, text):
     assert size(count) == text
+
+
+def test_all_kinds_of_layer():
+    block = fm.Residual([fm.LayerNorm(), fm.Residual([5, fm.Activation("sin"), 6])])
+    mlp = fm.MLP([3, 4, fm.BatchNorm(), fm.Dropout(0.25), block, 2], seed=0)
+    rows = clean(table(mlp))
+    assert [row[:2] for row in rows[:-1]] == [
+        ["0", "Dense 3 -> 4"],
+        ["2", "BatchNorm"],
+        ["3", "Dropout(0.25)"],
+        ["4", "Residual"],
+        ["4.body.0", "LayerNorm"],
+        ["4.body.1", "Residual"],
+        ["4.body.1.body.0", "Dense 4 -> 5"],
+        ["4.body.1.body.2", "Activation"],
+        ["4.body.1.body.3", "Dense 5 -> 6"],
+        ["4.body.1.projection", "Projection 4 -> 6"],
+        ["4.projection", "Projection 4 -> 6"],
+        ["5", "Dense 6 -> 2"],
+    ]
+    params = [16, 8, 0, 0, 8, 0, 25, 0, 36, 30, 30, 14]
+    counts = [int(row[-5]) for row in rows]
+    assert counts == [*params, mlp.n_params]
+    # Indented by how deep they are.
+    layers = mlp.summary().splitlines()[3:-2]
+    at = [line.index(row[1]) for line, row in zip(layers, rows, strict=False)]
+    assert [i - at[0] for i in at] == [0, 0, 0, 0, 2, 2, 4, 4, 4, 4, 2, 0]
+    # Every layer's own names lead to its parameters.
+    names = {name.rpartition(".")[0] for name in mlp.named_parameters()}
+    assert names == {row[0] for row in rows[:-1] if int(row[-5])}
+
+
+def test_steps_are_those_of_the_core():
+    block = fm.Residual([4, fm.BatchNorm(), fm.Residual([fm.LayerNorm(affine=False)])])
+    layers = [3, fm.BatchNorm(affine=False), 4, block, fm.Residual([7]), fm.Dropout()]
+    mlp = fm.MLP([*layers, fm.Dense(2, bias=False)], seed=0)
+    ours = [
+        (
+            {"add": "residual"}.get(step.kind, step.kind),
+            step.n_in,
+            step.n_out,
+            -1 if step.weight is None else step.weight.start,
+            -1 if step.bias is None else step.bias.start,
+            step.stats,
+        )
+        for step in _steps.steps(mlp)
+    ]
+    assert ours == [tuple(layer[1:]) for layer in mlp._net.layers]
+    assert sum(s.n_params for s in _steps.steps(mlp)) == mlp.n_params

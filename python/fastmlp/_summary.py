@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import _network
+from . import _steps
 
 if TYPE_CHECKING:
-    from ._network import Step
+    from ._steps import Step
     from .mlp import MLP
 
 # Operations per element of what is no matrix product: mean, variance and the affine map
@@ -47,7 +47,7 @@ def flops(step: Step) -> tuple[int, int]:
         "add": n,
     }[step.kind]
     other += (step.activation != "identity") * n
-    products = 2 if step.source == _network.INPUT else 3
+    products = 2 if step.source == _steps.INPUT else 3
     training = products * product + 2 * other
     if step.kind == "dropout":
         training += 2 * n
@@ -81,17 +81,17 @@ def size(count: float) -> str:
 
 def summary(mlp: MLP) -> str:
     """Return the table of `fastmlp.MLP.summary`, which says what is in it."""
-    network = _network.steps(mlp)
+    network = _steps.steps(mlp)
     item = mlp.dtype.itemsize
     rows: list[tuple[str, ...]] = []
     totals = [0, 0, 0, 0]
-    for step in _network.tree(network):
+    for step in _steps.tree(network):
         work = flops(step)
         numbers = (step.n_params, *work, step.n_out)
         totals = [a + b for a, b in zip(totals, numbers, strict=True)]
         rows.append(
             (
-                "  " * step.depth + step.name,
+                step.name,
                 "  " * step.depth + _title(step),
                 f"(B, {step.n_out})",
                 step.activation if step.kind in ("dense", "activation") else "",

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import _network, _validate
+from . import _steps, _validate
 from .callbacks import Callback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._network import Step
+    from ._steps import Step
     from ._validate import Array
     from .history import History
     from .mlp import MLP
@@ -121,9 +121,9 @@ class Monitor(Callback):
     def on_train_begin(self, mlp: MLP, history: History) -> None:
         """Forget any earlier run, and have the core keep what will be asked for."""
         self._forget()
-        self._network = _network.steps(mlp)
+        self._network = _steps.steps(mlp)
         for step in self._network:
-            self.layers[step.name] = _network.label(step)
+            self.layers[step.name] = _steps.label(step)
             self.activations[step.name] = []
             if step.activation in _DEAD:
                 self.units[step.name] = step.n_out
@@ -146,6 +146,10 @@ class Monitor(Callback):
         mlp._net.watch = epoch % self.every == 0
 
     def on_train_end(self, mlp: MLP, history: History) -> None:
+        """Have the core keep nothing more."""
+        mlp._net.watch = False
+
+    def on_error(self, mlp: MLP, history: History, error: BaseException) -> None:
         """Have the core keep nothing more."""
         mlp._net.watch = False
 

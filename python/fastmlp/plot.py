@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from . import _network, _validate
+from . import _steps, _validate
 from . import regions as _regions
 from .history import History
 from .losses import Loss
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure, SubFigure
 
-    from ._network import Step
+    from ._steps import Step
     from ._validate import Array
     from .mlp import MLP
 
@@ -46,8 +46,8 @@ __all__ = [
 ]
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-PURPLE, SKY, YELLOW, BLACK = "#CC79A7", "#56B4E9", "#F0E442", "#000000"
-COLOURS = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, BLACK, YELLOW)
+PURPLE, SKY, BLACK = "#CC79A7", "#56B4E9", "#000000"
+COLOURS = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, BLACK)
 MARKERS = "osD^vPX*"
 GREY = "#666666"
 
@@ -55,6 +55,8 @@ GREY = "#666666"
 LOG_RANGE = 20.0
 MARGIN = 0.1
 LEVELS = 12
+# Where a legend hides nothing.
+OUTSIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
 
 
 def learning_curves(
@@ -176,9 +178,9 @@ def histograms(
         title, tables = _recorded(source, epoch)
         labels = source.layers
     else:
-        steps = _network.steps(source)
+        steps = _steps.steps(source)
         monitor = Monitor(bins=bins)
-        labels = {step.name: _network.label(step) for step in steps}
+        labels = {step.name: _steps.label(step) for step in steps}
         weights = {
             step.name: monitor._histogram(source.params[step.weight])
             for step in steps
@@ -270,7 +272,7 @@ def dead_units(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
     ax.set(xlabel="epoch", ylabel="dead units, % of the layer", title="Dead units")
     top = ax.get_ylim()[1]
     ax.set_ylim(-0.03 * top, max(top, 1.0))
-    ax.legend(title="layer (units)")
+    ax.legend(title="layer (units)", **OUTSIDE)
     _light(ax)
     _whole(ax.xaxis)
     return ax
@@ -315,7 +317,7 @@ def update_ratios(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
         ylabel=r"$\log_{10}\,(|\Delta W|\,/\,|W|)$",
         title="Update-to-weight ratios",
     )
-    ax.legend(title="layer")
+    ax.legend(title="layer", **OUTSIDE)
     _light(ax)
     _whole(ax.xaxis)
     return ax
@@ -409,7 +411,7 @@ def fit_1d(
                 label=f"joints ({len(lines.joints)})",
             )
     ax.set(ylabel="y", title=title)
-    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    ax.legend(**OUTSIDE)
     _light(ax)
 
     # The patterns: a row for each unit, white where it rests.
@@ -438,8 +440,7 @@ def fit_1d(
                 Patch(facecolor=SKY, edgecolor=GREY, label="active"),
                 Patch(facecolor="white", edgecolor=GREY, label="resting"),
             ],
-            loc="upper left",
-            bbox_to_anchor=(1.0, 1.0),
+            **OUTSIDE,
         )
     grid[-1].set(xlabel="x", xlim=(low, high))
     return fig
@@ -508,7 +509,7 @@ def decision_regions(
     grid_y = np.linspace(y_low, y_high, resolution)
     out = _values(mlp, _grid(grid_x, grid_y))
     if mlp.n_out == 1:
-        last = _network.steps(mlp)[-1].activation
+        last = _steps.steps(mlp)[-1].activation
         won = (out[:, 0] > (0.5 if last == "sigmoid" else 0.0)).astype(int)
     else:
         won = out.argmax(axis=1)
@@ -823,7 +824,7 @@ def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
         If there is no matplotlib.
     """
     max_units = _validate.count("max_units", max_units, 2)
-    steps = _network.steps(mlp)
+    steps = _steps.steps(mlp)
     columns, texts, arcs = _columns(mlp, steps)
     ax = _axes(ax, (max(6.4, 1.5 * len(columns)), 4.8))
     from matplotlib.collections import LineCollection
@@ -875,15 +876,16 @@ def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
         text = "\n".join(texts[k])
         ax.text(k, -tallest, text, ha="center", va="top", fontsize="medium")
 
-    # Residual blocks.
+    # Residual blocks, inner ones lower.
     top = tallest
     for start, end, name in arcs:
-        rise = tallest + 0.5 * (end - start)
+        inner = [a for a in arcs if start <= a[0] and a[1] <= end]
+        low, high = tallest - 0.3, tallest + 1.2 * len(inner) - 0.6
         t = np.linspace(0, np.pi, 50)
         across = (start + end) / 2 - (end - start) / 2 * np.cos(t)
-        ax.plot(across, tallest - 0.3 + (rise - tallest) * np.sin(t), color=GREEN)
-        ax.text((start + end) / 2, rise - 0.2, name, ha="center", va="bottom")
-        top = max(top, rise + 0.8)
+        ax.plot(across, low + (high - low) * np.sqrt(np.sin(t)), color=GREEN)
+        ax.text((start + end) / 2, high, name, ha="center", va="bottom")
+        top = max(top, high + 1.0)
     lines = max(map(len, texts))
     depth = (tallest + top) * 0.075 * lines + 0.3
     ax.set(
@@ -1062,7 +1064,7 @@ def _filtered(mlp: MLP, seed: int, index: int) -> Array:
     rng = np.random.default_rng([_validate.count("seed", seed, 0), index])
     params = mlp.params.astype(np.float64)
     direction = np.zeros(len(params))
-    for step in _network.steps(mlp):
+    for step in _steps.steps(mlp):
         if step.kind != "dense":
             continue
         weight = step.matrix(params)
@@ -1079,7 +1081,7 @@ def _columns(
     columns: list[tuple[int, Step | None]] = [(mlp.n_in, None)]
     texts = [["input", f"{mlp.n_in}"]]
     arcs: list[tuple[int, int, str]] = []
-    places = {_network.INPUT: 0}
+    places = {_steps.INPUT: 0}
     for i, step in enumerate(steps):
         if step.kind == "dense" and step.layer is None:  # a projection
             places[i] = places[step.source]
@@ -1094,7 +1096,7 @@ def _columns(
             columns.append((step.n_out, step))
             texts.append([step.activation, f"{step.n_out}"])
         else:
-            texts[-1].append(_network.label(step))
+            texts[-1].append(_steps.label(step))
         places[i] = len(columns) - 1
     return columns, texts, arcs
 

@@ -152,7 +152,7 @@ class _Walk:
                 continue
             step = Step(kind, layer, name, depth, (width, width), source)
             if kind == "activation":
-                step.activation = layer.name
+                step.activation = _name(layer.function)
             if kind in ("layer_norm", "batch_norm") and layer.affine:
                 step.weight = self.take(width)
                 step.bias = self.take(width)
@@ -182,6 +182,11 @@ def steps(mlp: MLP) -> list[Step]:
     walk = _Walk()
     walk.sequence(mlp.layers, "", 0, mlp.n_in, INPUT)
     return walk.steps
+
+
+def _name(function: Any) -> str:
+    """Return the name of an activation, which may be a function."""
+    return str(getattr(function, "__name__", function))
 
 
 def label(step: Step) -> str:
