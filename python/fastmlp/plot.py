@@ -55,7 +55,7 @@ GREY = "#666666"
 LOG_RANGE = 20.0
 MARGIN = 0.1
 LEVELS = 12
-# Where a legend hides nothing.
+# Where a legend hides nothing; only in figures of our own, which make room for it.
 OUTSIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
 
 
@@ -260,7 +260,8 @@ def dead_units(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
     _check_monitor(monitor)
     if not monitor.dead:
         raise ValueError("monitor has seen no layer that can have dead units")
-    ax = _axes(ax)
+    place = OUTSIDE if ax is None else {}
+    ax = _axes(ax, (7.6, 4.0))
     for i, (name, counts) in enumerate(monitor.dead.items()):
         share = [100 * n / monitor.units[name] if n >= 0 else np.nan for n in counts]
         ax.plot(
@@ -272,7 +273,7 @@ def dead_units(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
     ax.set(xlabel="epoch", ylabel="dead units, % of the layer", title="Dead units")
     top = ax.get_ylim()[1]
     ax.set_ylim(-0.03 * top, max(top, 1.0))
-    ax.legend(title="layer (units)", **OUTSIDE)
+    ax.legend(title="layer (units)", **place)
     _light(ax)
     _whole(ax.xaxis)
     return ax
@@ -304,7 +305,8 @@ def update_ratios(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
         If there is no matplotlib.
     """
     _check_monitor(monitor)
-    ax = _axes(ax)
+    place = OUTSIDE if ax is None else {}
+    ax = _axes(ax, (7.6, 4.0))
     for i, (name, ratios) in enumerate(monitor.update_ratios.items()):
         values = np.array(ratios)
         values[values <= 0] = np.nan
@@ -317,7 +319,7 @@ def update_ratios(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
         ylabel=r"$\log_{10}\,(|\Delta W|\,/\,|W|)$",
         title="Update-to-weight ratios",
     )
-    ax.legend(title="layer", **OUTSIDE)
+    ax.legend(title="layer", **place)
     _light(ax)
     _whole(ax.xaxis)
     return ax
@@ -380,7 +382,8 @@ def fit_1d(
     except ValueError:  # a smooth network has none
         lines = None
     patterned = lines is not None and lines.patterns.shape[1] > 0
-    fig = _figure(fig, (6.4, 6.0 if patterned else 4.0))
+    place = OUTSIDE if fig is None else {}
+    fig = _figure(fig, (7.2, 6.0 if patterned else 4.0))
     heights = [2, 1][: 1 + patterned]
     grid = fig.subplots(
         1 + patterned, 1, sharex=True, squeeze=False, height_ratios=heights
@@ -411,7 +414,7 @@ def fit_1d(
                 label=f"joints ({len(lines.joints)})",
             )
     ax.set(ylabel="y", title=title)
-    ax.legend(**OUTSIDE)
+    ax.legend(**place)
     _light(ax)
 
     # The patterns: a row for each unit, white where it rests.
@@ -440,7 +443,7 @@ def fit_1d(
                 Patch(facecolor=SKY, edgecolor=GREY, label="active"),
                 Patch(facecolor="white", edgecolor=GREY, label="resting"),
             ],
-            **OUTSIDE,
+            **place,
         )
     grid[-1].set(xlabel="x", xlim=(low, high))
     return fig
