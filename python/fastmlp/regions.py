@@ -204,7 +204,8 @@ def count_regions_2d(
     Without ``resolution`` the count is exact but for the rounding of float64: the
     window is cut along the lines on which a unit's z is 0, layer by layer, into convex
     polygons. With it, the different patterns at the points of a grid are counted: a
-    lower bound, for networks with more regions than one wants to cut.
+    lower bound (but for points that happen to lie just on a boundary), for networks
+    with more regions than one wants to cut.
 
     Parameters
     ----------
