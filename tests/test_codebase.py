@@ -225,16 +225,21 @@ RANK = {
     "history": 1,
     "runtime": 1,
     "layers": 2,
+    "_steps": 2,
+    "_summary": 3,
+    "regions": 3,
     "_network": 3,
     "callbacks": 3,
     "progress": 3,
+    "monitor": 4,
+    "plot": 5,
     "mlp": 4,
-    "__init__": 5,
-    "selfcheck": 6,
-    "__main__": 7,
+    "__init__": 6,
+    "selfcheck": 7,
+    "__main__": 8,
 }
-# Other packages: numpy, and in one place one that is used if it is there.
-PACKAGES = {"progress": {"numpy", "tqdm"}}
+# Other packages: numpy, and in two places one that is used if it is there.
+PACKAGES = {"progress": {"numpy", "tqdm"}, "plot": {"numpy", "matplotlib"}}
 
 
 def for_types_only(tree: ast.Module) -> set[ast.AST]:

@@ -13,8 +13,11 @@
 `MLP` is the model; `fastmlp.layers` (for the activations, whose names `ACTIVATIONS`
 holds), `fastmlp.losses`, `fastmlp.optimizers`, `fastmlp.initializers` and
 `fastmlp.runtime` say what there is of each, and by which formulas. `fastmlp.reference`
-is all of it again in plain numpy, to read and to compare with.
+is all of it again in plain numpy, to read and to compare with. To look inside there are
+`Monitor`, `MLP.summary`, `fastmlp.regions` and, with matplotlib, `fastmlp.plot`.
 """
+
+from types import ModuleType as _ModuleType
 
 try:
     from fastmlp._core import ACTIVATIONS, DivergenceError, __version__
@@ -39,6 +42,7 @@ from .layers import (
 )
 from .losses import MAE, MSE, BinaryCrossEntropy, CrossEntropy, Huber, PseudoHuber
 from .mlp import MLP
+from .monitor import Monitor
 from .optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from .runtime import (
     available_isas,
@@ -57,6 +61,24 @@ DivergenceError.__doc__ = """The loss of a training step is not finite.
 `fastmlp.MLP.fit` goes back to its last good state; `fastmlp.MLP.train_step` does not
 take the step.
 """
+
+
+def __getattr__(name: str) -> _ModuleType:
+    """Load what is for rare moments when it is first asked for."""
+    if name == "plot":
+        import fastmlp.plot
+
+        return fastmlp.plot
+    if name == "regions":
+        import fastmlp.regions
+
+        return fastmlp.regions
+    raise AttributeError(f"module 'fastmlp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "ACTIVATIONS",
@@ -79,6 +101,7 @@ __all__ = [
     "History",
     "Huber",
     "LayerNorm",
+    "Monitor",
     "PseudoHuber",
     "RMSprop",
     "Residual",
@@ -91,6 +114,8 @@ __all__ = [
     "layers",
     "losses",
     "optimizers",
+    "plot",
+    "regions",
     "runtime",
     "set_num_threads",
     "show_config",

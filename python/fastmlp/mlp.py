@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _core, _network, _validate, initializers
+from . import _core, _network, _summary, _validate, initializers
 from . import progress as _progress
 from .callbacks import as_callbacks, wants_stop
 from .history import History
@@ -891,29 +891,19 @@ class MLP:
         return folded
 
     def summary(self) -> str:
-        """Return a table of the dense layers: weight (in, out), bias, size."""
-        rows = [("layer", "weight", "activation", "bias", "parameters")]
-        draws = _network.first_draws(self._layers, self._given["init"])
-        kinds = {place: kind for place, kind, _ in draws}
-        for place, weight, bias in zip(
-            self._views.places, self.weights, self.biases, strict=True
-        ):
-            size = weight.size + (0 if bias is None else bias.size)
-            has_bias = "no" if bias is None else "yes"
-            row = (place, str(weight.shape), kinds[place], has_bias, f"{size:,}")
-            rows.append(row)
-        rows.append(("total", "", "", "", f"{self.n_params:,}"))
+        """Return a table of the layers.
 
-        # Numbers to the right, all else to the left.
-        sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = []
-        for row in rows:
-            cells = [text.ljust(n) for text, n in zip(row[:-1], sizes, strict=False)]
-            lines.append("  ".join([*cells, row[-1].rjust(sizes[-1])]))
-        rule = "-" * len(lines[0])
-        kilobytes = self.n_params * self.dtype.itemsize / 1000
-        title = f"MLP {self.n_in} -> {self.n_out}, {self.dtype}, {kilobytes:,.1f} kB"
-        return "\n".join([title, lines[0], rule, *lines[1:-1], rule, lines[-1]])
+        Returns
+        -------
+        str
+            A line per layer, those of residual blocks indented, and the totals: name
+            (as in `state_dict`), layer, output shape, activation, parameters, FLOPs for
+            a row in inference and, about, in a training step (the optimiser, whose work
+            does not grow with the rows, not counted), memory of the parameters, and of
+            the outputs that a row leaves. A multiplication and an addition are two
+            FLOPs, an activation one per element.
+        """
+        return _summary.summary(self)
 
     def __repr__(self) -> str:
         given = dict(self._given)
