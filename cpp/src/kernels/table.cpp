@@ -10,6 +10,7 @@
 #include "pack-inl.h"
 #include "simd.h"
 #include "sweep-inl.h"
+#include "vector-inl.h"
 
 namespace fastmlp {
 namespace FASTMLP_ISA {
@@ -21,7 +22,8 @@ constexpr KernelTable<T> make_table() {
           pack_left<T>,      pack_right<T>,         column_sum<T>,
           all_finite<T>,     activation_forward<T>, activation_backward<T>,
           loss_rows<T>,      sgd_step<T>,           adagrad_step<T>,
-          rmsprop_step<T>,   adam_step<T>,          elementary<T>};
+          rmsprop_step<T>,   adam_step<T>,          dot<T>,
+          axpy<T>,           elementary<T>};
 }
 
 extern const KernelTables kKernels;
