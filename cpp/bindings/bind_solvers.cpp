@@ -219,14 +219,16 @@ void bind_solvers(py::module_& m) {
            arg("tolerance"))
       .def("minimize", &minimize_lbfgs, arg("theta"), arg("f"), arg("most"));
   bind_common<AnyLevenbergMarquardt, LevenbergMarquardt>(m, "LevenbergMarquardt")
-      .def(py::init([](double damping, Index max_tries, double tolerance) {
+      .def(py::init([](double damping, Index max_tries, double tolerance,
+                       bool acceleration) {
              LevenbergMarquardtConfig c;
              c.damping = damping;
              c.max_tries = max_tries;
              c.tolerance = tolerance;
+             c.acceleration = acceleration;
              return std::make_unique<AnyLevenbergMarquardt>(c);
            }),
-           arg("damping"), arg("max_tries"), arg("tolerance"))
+           arg("damping"), arg("max_tries"), arg("tolerance"), arg("acceleration"))
       .def("minimize", &minimize_lm, arg("theta"), arg("f"), arg("most"));
 }
 

@@ -14,6 +14,10 @@
 namespace fastmlp {
 namespace {
 
+// The greatest 2 |a| / |d| of a step that is taken: beyond it the series is not to be
+// trusted (section 3 of the paper).
+constexpr double kMostBend = 0.75;
+
 template <class T>
 bool same_bits(const T* a, const T* b, Index n) {
   return std::memcmp(a, b, sizeof(T) * static_cast<size_t>(n)) == 0;
@@ -28,6 +32,7 @@ void LevenbergMarquardt<T>::prepare(Index n) {
   if (n > std::numeric_limits<Index>::max() / n) throw std::bad_alloc();
   for (auto* buffer : {&theta_, &grad_, &trial_, &trial_grad_}) buffer->reserve(n);
   direction_.reserve(n);
+  bend_.reserve(n);
   h_.reserve(n * n);
   factor_.reserve(n * n);
   n_ = n;
@@ -105,13 +110,28 @@ SolverReport LevenbergMarquardt<T>::iterate(T* theta, Index n,
     for (Index i = 0; i < n; ++i) d[i] = -static_cast<double>(grad_.data()[i]);
     cholesky_solve(factor_.data(), n, d);
 
+    const double* a = nullptr;
+    if (config_.acceleration && problem.bend) {
+      double* const bend = bend_.data();
+      problem.bend(bend, theta_.data(), d);
+      for (Index i = 0; i < n; ++i) bend[i] = -bend[i];
+      cholesky_solve(factor_.data(), n, bend);
+      const double dd = ordered_dot<double>(d, d, n),
+                   aa = ordered_dot<double>(bend, bend, n);
+      if (!(4 * aa <= kMostBend * kMostBend * dd)) {
+        raise();
+        continue;
+      }
+      a = bend;
+    }
+
     // What the model of second order promises: d (lambda d - g) / 2.
     double promised = 0.0;
     bool moved = false;
     for (Index i = 0; i < n; ++i) {
       promised += d[i] * (lambda_ * d[i] - static_cast<double>(grad_.data()[i])) / 2;
       const double at = static_cast<double>(theta_.data()[i]);
-      trial_.data()[i] = static_cast<T>(at + d[i]);
+      trial_.data()[i] = static_cast<T>(at + d[i] + (a ? a[i] / 2 : 0.0));
       moved = moved || trial_.data()[i] != theta_.data()[i];
     }
     if (!moved) return report;

@@ -439,6 +439,16 @@ double Mlp<T>::value_and_grad(T* grads, const Batch<T>& batch, const Loss& loss)
 }
 
 template <class T>
+void Mlp<T>::forward_at(T* y, const T* theta, const T* x, Index rows) {
+  check_rows(rows);
+  const std::unique_lock lock(impl_->mutex);
+  PassRequest<T> rq = {x, rows};
+  rq.backward = false;
+  rq.y = y;
+  Pass<T>(impl_->net, theta, impl_->training, rq).run();
+}
+
+template <class T>
 double Mlp<T>::value_and_grad_at(T* grads, const T* theta, const Batch<T>& batch,
                                  const Loss& loss) {
   check_batch(batch, loss, n_out());

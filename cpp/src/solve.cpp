@@ -18,6 +18,11 @@ constexpr Index kBand = 128;
 // Elements of a block of the Jacobian: stays in the outer caches.
 constexpr Index kJacobianElements = 1 << 19;
 
+// The second derivative along a step is a difference over this part of it: the error
+// falls with its square, that of rounding grows with it.
+template <class T>
+constexpr double kDifference = sizeof(T) == sizeof(float) ? 0.5 : 0.1;
+
 // A network's iteration by any of the solvers: `advance(theta)` is that of the solver.
 template <class T, class Advance>
 SolverReport on_network(Mlp<T>& mlp, Advance advance) {
@@ -113,6 +118,39 @@ SolverReport iterate(LevenbergMarquardt<T>& solver, Mlp<T>& mlp, const Batch<T>&
       add_normal_matrix(h, scaled.data(), rows * n_out, n);
     }
   };
+  problem.bend = [&](double* out, const T* theta, const double* d) {
+    const Index values = batch.rows * n_out;
+    const AlignedBuffer<T> memory(2 * n + 3 * values + batch.rows * mlp.n_in());
+    T* const shifted = memory.data();
+    T* const grads = shifted + n;
+    T* const ahead = grads + n;
+    T* const behind = ahead + values;
+    T* const here = behind + values;
+    T* const dx = here + values;
+    const auto outputs = [&](T* y, double shift) {
+      interruption.check();
+      for (Index i = 0; i < n; ++i) {
+        shifted[i] = static_cast<T>(static_cast<double>(theta[i]) + shift * d[i]);
+      }
+      mlp.forward_at(y, shifted, batch.x, batch.rows);
+    };
+    constexpr double kShift = kDifference<T>;
+    outputs(ahead, kShift);
+    outputs(behind, -kShift);
+    outputs(here, 0.0);
+    const T* const weights = batch.targets.weights;
+    const double c = loss_normalizer(loss, weights, batch.rows, n_out);
+    const double unit = c == 0.0 ? 0.0 : 2.0 / (c * kShift * kShift);
+    for (Index i = 0; i < values; ++i) {
+      const double w = weights ? static_cast<double>(weights[i / n_out]) : 1.0;
+      const double middle = static_cast<double>(here[i]);
+      const double bent = (static_cast<double>(ahead[i]) - middle) +
+                          (static_cast<double>(behind[i]) - middle);
+      ahead[i] = static_cast<T>(w * unit * bent);
+    }
+    mlp.vjp(here, dx, grads, batch.x, ahead, batch.rows);
+    for (Index i = 0; i < n; ++i) out[i] = static_cast<double>(grads[i]);
+  };
   return on_network(mlp, [&](T* theta) { return solver.iterate(theta, n, problem); });
 }
 
@@ -147,6 +185,36 @@ LeastSquares<T> least_squares(Index n, Residuals<T> residuals) {
     }
     std::fill_n(h, n * n, 0.0);
     add_normal_matrix(h, last->jacobian.data(), static_cast<Index>(last->r.size()), n);
+  };
+  // Ahead alone, as J is at hand: r'' = 2 ((r(theta + s d) - r) / s - J d) / s.
+  problem.bend = [=](double* out, const T* theta, const double* d) {
+    constexpr double kShift = kDifference<double>;
+    if (!std::equal(last->theta.begin(), last->theta.end(), theta, theta + n)) {
+      evaluate(theta);
+    }
+    const std::vector<T> here = last->theta;
+    const std::vector<double> r = last->r, jacobian = last->jacobian;
+    std::vector<T> shifted(here);
+    for (size_t i = 0; i < shifted.size(); ++i) {
+      shifted[i] = static_cast<T>(static_cast<double>(here[i]) + kShift * d[i]);
+    }
+    last->theta.clear();
+    residuals(last->r, last->jacobian, shifted.data());
+    if (last->r.size() != r.size()) {
+      throw std::invalid_argument("residuals: their number must not change");
+    }
+    const Index rows = static_cast<Index>(r.size());
+    std::vector<double> along(r.size());
+    gemm_nn<double>({along.data(), rows, 1, 1}, {jacobian.data(), rows, n, n},
+                    {d, n, 1, 1}, nullptr, false);
+    for (size_t i = 0; i < r.size(); ++i) {
+      along[i] = 2 * ((last->r[i] - r[i]) / kShift - along[i]) / kShift;
+    }
+    gemm_tn<double>({out, n, 1, 1}, {jacobian.data(), rows, n, n},
+                    {along.data(), rows, 1, 1}, false);
+    last->r = r;
+    last->jacobian = jacobian;
+    last->theta = here;
   };
   return problem;
 }

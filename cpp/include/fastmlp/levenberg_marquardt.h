@@ -1,5 +1,7 @@
 // Levenberg-Marquardt for f = |r|^2 / 2 up to a factor, with Nielsen's rule for the
-// damping (H. B. Nielsen, "Damping parameter in Marquardt's method", IMM-REP-1999-05).
+// damping (H. B. Nielsen, "Damping parameter in Marquardt's method", IMM-REP-1999-05)
+// and the geodesic acceleration of Transtrum & Sethna 2012 ("Improvements to the
+// Levenberg-Marquardt algorithm for nonlinear least-squares minimization").
 #pragma once
 
 #include <vector>
@@ -13,6 +15,7 @@ struct LevenbergMarquardtConfig {
   double damping = 1e-3;     // the first, in parts of the largest element of diag(H)
   Index max_tries = 30;      // steps tried in one iteration
   double tolerance = 1e-10;  // of the gradient's largest element
+  bool acceleration = true;
 };
 
 // A sum of squares: its value and gradient, and its Gauss-Newton matrix H at theta,
@@ -21,9 +24,15 @@ template <class T>
 struct LeastSquares {
   Objective<T> objective;
   std::function<void(double* h, const T* theta)> gauss_newton;
+  // out = J^T r'' in the units of the gradient, r'' the second derivative of the
+  // residuals along d. Without it steps are not accelerated.
+  std::function<void(double* out, const T* theta, const double* d)> bend = {};
 };
 
-// An iteration solves (H + lambda I) d = -g, raising lambda until theta + d is lower.
+// An iteration solves (H + lambda I) d = -g and (H + lambda I) a = -J^T r'', and takes
+// the step d + a / 2, raising lambda until that is lower and a is small beside d. Plain
+// I: with the diagonal of H, which Marquardt put there, a unit that has gone flat would
+// hardly be damped at all, and fits of networks took more iterations.
 // Throws std::bad_alloc, and what the function throws; then theta is as before.
 template <class T>
 class LevenbergMarquardt {
@@ -62,7 +71,7 @@ class LevenbergMarquardt {
   bool known_ = false, certain_ = false;
   double value_ = 0.0, lambda_ = 0.0, growth_ = 2.0;
   AlignedBuffer<T> theta_, grad_, trial_, trial_grad_;
-  AlignedBuffer<double> h_, factor_, direction_;
+  AlignedBuffer<double> h_, factor_, direction_, bend_;
 };
 
 }  // namespace fastmlp

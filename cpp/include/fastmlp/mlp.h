@@ -119,7 +119,8 @@ class Mlp {
   void vjp(T* y, T* dx, T* grads, const T* x, const T* dy, Index rows);
 
   double value_and_grad(T* grads, const Batch<T>& batch, const Loss& loss);
-  // The same with other parameters in place of the network's own, n_params() of them.
+  // With other parameters in place of the network's own, n_params() of them.
+  void forward_at(T* y, const T* theta, const T* x, Index rows);
   double value_and_grad_at(T* grads, const T* theta, const Batch<T>& batch,
                            const Loss& loss);
   // Sets the parameters if they still are `expected`, to the bit, else returns false.
