@@ -26,7 +26,7 @@ except ImportError as _error:
         "this Python: reinstall it."
     ) from _error
 
-from . import initializers, layers, losses, optimizers, runtime
+from . import initializers, layers, losses, optimizers, runtime, solvers
 from .callbacks import Callback, EarlyStopping
 from .history import History
 from .layers import Dense
@@ -43,6 +43,7 @@ from .runtime import (
     threads,
     use_isa,
 )
+from .solvers import LBFGS, LevenbergMarquardt
 
 # The binding's means of making an exception has no place for this.
 DivergenceError.__doc__ = """The loss of a training step is not finite.
@@ -53,6 +54,7 @@ take the step.
 
 __all__ = [
     "ACTIVATIONS",
+    "LBFGS",
     "MAE",
     "MLP",
     "MSE",
@@ -68,6 +70,7 @@ __all__ = [
     "EarlyStopping",
     "History",
     "Huber",
+    "LevenbergMarquardt",
     "PseudoHuber",
     "RMSprop",
     "__version__",
@@ -82,6 +85,7 @@ __all__ = [
     "runtime",
     "set_num_threads",
     "show_config",
+    "solvers",
     "threads",
     "use_isa",
 ]

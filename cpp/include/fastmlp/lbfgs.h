@@ -1,5 +1,5 @@
-// Limited-memory BFGS: Nocedal & Wright, "Numerical Optimization", 2nd edition, algorithms
-// 7.4 and 7.5, with a line search for the strong Wolfe conditions.
+// Limited-memory BFGS: Nocedal & Wright, "Numerical Optimization", 2nd edition,
+// algorithms 7.4 and 7.5, with a line search for the strong Wolfe conditions.
 //
 //   fastmlp::Lbfgs<double> lbfgs({});
 //   do report = lbfgs.iterate(theta, n, f); while (!report.finished());

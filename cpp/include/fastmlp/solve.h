@@ -20,9 +20,8 @@ template <class T>
 SolverReport iterate(LevenbergMarquardt<T>& solver, Mlp<T>& mlp, const Batch<T>& batch,
                      const Loss& loss, const Interruption& interruption = {});
 
-// |r|^2 / 2 for residuals r that come together with their Jacobian: `residuals` sets both
-// vectors, (rows,) and (rows, n) row-major, for theta. What it is given is kept by the
-// result, and called when that is.
+// |r|^2 / 2 for residuals r that come together with their Jacobian: `residuals` sets
+// both vectors, (rows,) and (rows, n) row-major, for theta. The result keeps a copy.
 template <class T>
 using Residuals = std::function<void(std::vector<double>& r,
                                      std::vector<double>& jacobian, const T* theta)>;

@@ -1,5 +1,5 @@
-// What the second-order solvers share: they minimise a smooth function of a flat vector,
-// of which they see nothing but values and gradients.
+// What the second-order solvers share: they minimise a smooth function of a flat
+// vector, of which they see nothing but values and derivatives.
 #pragma once
 
 #include <functional>
