@@ -5,15 +5,19 @@
 SciPy's L-BFGS-B is driven by this library's own value_and_grad, from the same start, so
 that the two differ in the solver alone. Both are measured by the time to the same loss:
 the higher of the two that they reach within the given iterations. Medians of repeats,
-which take turns.
+which take turns. SciPy's vectors are done by one BLAS thread unless
+OPENBLAS_NUM_THREADS says otherwise: more of them spin, and slow both down.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 from dataclasses import dataclass
 from time import perf_counter
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is loaded
 
 import fastmlp as fm
 import numpy as np
@@ -25,6 +29,8 @@ SLACK = 1 + 1e-9
 
 @dataclass(frozen=True)
 class Case:
+    """A network, its data and how long to train it."""
+
     name: str
     widths: tuple[int, ...]
     rows: int

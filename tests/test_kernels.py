@@ -216,7 +216,7 @@ def vector_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
         yield Call(
             "axpy",
             {"y": a, "x": b, "alpha": alpha},
-            outputs=("y",),
+            updated=("y",),
             bound={"y": lambda _, a=a, b=b: 2 * (abs(a) + abs(b))},
         )
 

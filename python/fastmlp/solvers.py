@@ -28,8 +28,7 @@ Both are also useful without a network, by their ``minimize``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -49,8 +48,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Solution:
+class Solution(NamedTuple):
     """What ``minimize`` found.
 
     Attributes
@@ -413,7 +411,8 @@ class LBFGS(Solver):
         Evaluations of the loss in one search, at least 1.
     c1, c2 : float
         Of the strong Wolfe conditions for a step t along d:
-        f(θ + t d) ≤ f(θ) + c₁ t gᵀd and abs(∇f(θ + t d)ᵀd) ≤ c₂ abs(gᵀd); 0 < c₁ < c₂ < 1.
+        f(θ + t d) ≤ f(θ) + c₁ t gᵀd and abs(∇f(θ + t d)ᵀd) ≤ c₂ abs(gᵀd);
+        0 < c₁ < c₂ < 1.
     tol : float
         It has converged when no element of the gradient exceeds this, ≥ 0.
 
