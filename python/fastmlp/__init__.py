@@ -29,7 +29,7 @@ except ImportError as _error:
         "this Python: reinstall it."
     ) from _error
 
-from . import initializers, layers, losses, optimizers, runtime
+from . import initializers, layers, losses, optimizers, runtime, solvers
 from .callbacks import Callback, EarlyStopping
 from .history import History
 from .layers import (
@@ -54,6 +54,7 @@ from .runtime import (
     threads,
     use_isa,
 )
+from .solvers import LBFGS, LevenbergMarquardt
 
 # The binding's means of making an exception has no place for this.
 DivergenceError.__doc__ = """The loss of a training step is not finite.
@@ -82,6 +83,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "ACTIVATIONS",
+    "LBFGS",
     "MAE",
     "MLP",
     "MSE",
@@ -100,6 +102,7 @@ __all__ = [
     "EarlyStopping",
     "History",
     "Huber",
+    "LevenbergMarquardt",
     "LayerNorm",
     "Monitor",
     "PseudoHuber",
@@ -119,6 +122,7 @@ __all__ = [
     "runtime",
     "set_num_threads",
     "show_config",
+    "solvers",
     "threads",
     "use_isa",
 ]

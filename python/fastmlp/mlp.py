@@ -20,6 +20,7 @@ from .history import History
 from .layers import checked
 from .losses import Loss
 from .optimizers import Optimizer
+from .solvers import Solver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -650,9 +651,9 @@ class MLP:
         y: npt.ArrayLike,
         *,
         loss: Loss,
-        optimizer: Optimizer,
+        optimizer: Optimizer | Solver,
         epochs: int,
-        batch_size: int,
+        batch_size: int | None = None,
         shuffle: bool = True,
         sample_weight: npt.ArrayLike | None = None,
         validation_data: tuple[npt.ArrayLike, ...] | None = None,
@@ -678,9 +679,10 @@ class MLP:
             Such as ``fm.Adam()``. It belongs to the first model it trains.
         epochs : int
             How many times to go through all samples; 0 is allowed.
-        batch_size : int
+        batch_size : int, optional
             Samples in a step. The last step of an epoch takes what is left; all samples
-            make one step if they are no more than this.
+            make one step if they are no more than this. None takes all of them, and is
+            for `fastmlp.solvers` alone.
         shuffle : bool
             Take the samples of each epoch in another random order.
         sample_weight : (N,), optional
@@ -713,9 +715,12 @@ class MLP:
             For arguments of a wrong kind, shape or range; nothing has changed then.
         """
         # How to train.
-        _check_tools(loss, optimizer)
+        _check_tools(loss, optimizer, solvers=True)
         epochs = _validate.count("epochs", epochs, 0)
-        batch_size = _validate.count("batch_size", batch_size, 1)
+        if batch_size is not None:
+            batch_size = _validate.count("batch_size", batch_size, 1)
+        elif not isinstance(optimizer, Solver):
+            raise TypeError("batch_size must be an int, got None (NoneType)")
         shuffle = _validate.flag("shuffle", shuffle)
         if progress is not None:
             progress = _validate.flag("progress", progress)
@@ -729,6 +734,14 @@ class MLP:
         validation = None
         if validation_data is not None:
             validation = self._data("validation_data: ", validation_data, loss)
+        runner = None
+        if isinstance(optimizer, Solver):
+            if batch_size is not None and batch_size < len(data[0]):
+                raise ValueError(
+                    f"batch_size must be None or at least the {len(data[0])} samples "
+                    f"for {type(optimizer).__name__}, got {batch_size}"
+                )
+            runner = optimizer._runner(self, data, loss)
         self._claim(optimizer)
 
         # Nothing else may fit this model meanwhile, from whatever thread or callback.
@@ -745,7 +758,13 @@ class MLP:
                     start = perf_counter()
                     order = (key, first + epoch, shuffle)
                     try:
-                        value = self._epoch(data, loss, optimizer, batch_size, order)
+                        if isinstance(optimizer, Solver) or batch_size is None:
+                            assert runner is not None
+                            value = runner.run(first + epoch)
+                        else:
+                            value = self._epoch(
+                                data, loss, optimizer, batch_size, order
+                            )
                     except _core.DivergenceError as error:
                         message = f"epoch {epoch + 1} of {epochs}: {error}"
                         raise _core.DivergenceError(message) from None
@@ -762,7 +781,7 @@ class MLP:
                     history.seconds.append(perf_counter() - start)
                     stops = [wants_stop(h.on_epoch_end(self, history)) for h in hooks]
                     bar.update(history)
-                    if any(stops):
+                    if any(stops) or (runner is not None and runner.finished):
                         break
             for hook in hooks:
                 hook.on_train_end(self, history)
@@ -837,7 +856,7 @@ class MLP:
         _validate.target_values(where + "y", batch[1], loss._loss.kind)
         return batch
 
-    def _claim(self, optimizer: Optimizer) -> None:
+    def _claim(self, optimizer: Optimizer | Solver) -> None:
         """Make the optimiser this model's, unless it has worked for another."""
         if optimizer._owner not in (None, self._self) and optimizer.step_count > 0:
             raise ValueError(
@@ -979,8 +998,23 @@ def _key(seed: object) -> int:
     return key
 
 
-def _check_tools(loss: object, optimizer: object = ...) -> None:
+def _check_tools(
+    loss: object, optimizer: object = ..., *, solvers: bool = False
+) -> None:
     """Refuse what is no loss and no optimiser, names and classes among it."""
+    if isinstance(optimizer, Solver):
+        if not solvers:
+            name = type(optimizer).__name__
+            raise TypeError(
+                f"optimizer must take single steps on batches, got {name}, which works "
+                f"on all samples at once: use fit(optimizer=fm.{name}(), …)"
+            )
+        optimizer = ...
+    if isinstance(optimizer, type) and issubclass(optimizer, Solver):
+        raise TypeError(
+            f"optimizer must be a fastmlp Optimizer such as fm.Adam(), got "
+            f"fm.{optimizer.__name__}; did you mean fm.{optimizer.__name__}()?"
+        )
     pairs: list[tuple[str, object, type[Any], str]] = [("loss", loss, Loss, "fm.MSE()")]
     if optimizer is not ...:
         pairs.append(("optimizer", optimizer, Optimizer, "fm.Adam()"))
