@@ -554,31 +554,38 @@ def test_a_loss_in_python_that_diverges_goes_back():
 # Solvers ------------------------------------------------------------------------------
 
 
-def test_an_optimiser_may_bring_its_own_runner():
-    class Halving(fm.SGD):
-        __slots__ = ()
-
-        def _runner(self, mlp, data, loss):
-            class Runner:
-                finished = False
-
-                def run(self, epoch):
-                    mlp.params[:] /= 2
-                    self.finished = epoch == 3
-                    return float(epoch)
-
-            assert data[0].shape == (ROWS, 3)
-            return Runner()
-
+def test_solvers_see_callbacks_and_go_on_exactly(tmp_path):
     x, y = data()
-    mlp, steps = model(), Steps()
-    params = mlp.params.copy()
-    history = mlp.fit(
-        x, y, loss=fm.MSE(), optimizer=Halving(0.1), epochs=9, callbacks=[steps]
-    )
-    assert history.loss == [0.0, 1.0, 2.0, 3.0]
-    assert [s[:3] for s in steps.seen] == [(e, 0, float(e)) for e in range(4)]
-    np.testing.assert_array_equal(mlp.params, params / 16)
-    for given, options in [((x, y), {"batch_size": 9}), ((slices(),), {})]:
-        with pytest.raises(ValueError, match=r"^Halving takes all samples"):
-            mlp.fit(*given, loss=fm.MSE(), optimizer=Halving(0.1), epochs=1, **options)
+    hooks = [Steps(), fm.Checkpoint(tmp_path / "{epoch}.npz")]
+    options = {"batch_size": None, "metrics": ["r2"]}
+    whole, opt = model(), fm.LBFGS()
+    history = fit(whole, x, y, optimizer=opt, epochs=6, callbacks=hooks, **options)
+    assert history.loss[-1] < history.loss[0]
+    assert [s[:3] for s in hooks[0].seen] == [
+        (e, 0, loss) for e, loss in enumerate(history.loss)
+    ]
+    assert len(history.metrics["r2"]) == 6
+    mlp, again = model(seed=1), fm.LBFGS()
+    done = fm.Checkpoint.load(tmp_path / "4.npz", mlp, again)
+    done.extend(fit(mlp, x, y, optimizer=again, epochs=2, **options))
+    assert done.loss == history.loss
+    np.testing.assert_array_equal(mlp.params, whole.params)
+
+
+def test_solvers_want_arrays_whole():
+    x, y = data()
+    with pytest.raises(
+        ValueError, match=r"^batch_size must be None or at least"
+    ):
+        fit(model(), x, y, optimizer=fm.LBFGS(), batch_size=9)
+    with pytest.raises(TypeError, match=r"^LBFGS works on all samples at once"):
+        fit(model(), slices(), optimizer=fm.LBFGS())
+    with pytest.raises(TypeError, match=r"LBFGS has no learning rate to find"):
+        fit(
+            model(),
+            x,
+            y,
+            optimizer=fm.LBFGS(),
+            batch_size=None,
+            callbacks=[fm.LearningRateFinder()],
+        )

@@ -47,6 +47,8 @@ KERNELS = (
     "adagrad_step",
     "rmsprop_step",
     "adam_step",
+    "dot",
+    "axpy",
     "elementary",
     "shuffle",
 )
@@ -206,6 +208,25 @@ def column_sum_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
             {"out": np.zeros(n), "a": a},
             outputs=("out",),
             bound={"out": lambda _, size=size: size},
+        )
+
+
+def vector_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
+    for n in (*TAILS, 1000, 1024):
+        a, b = (rounded(rng.standard_normal(n), dtype) for _ in range(2))
+        size = n * (abs(a) * abs(b)).sum()
+        yield Call(
+            "dot",
+            {"out": np.zeros(1), "a": a, "b": b},
+            outputs=("out",),
+            bound={"out": lambda _, size=size: size},
+        )
+        alpha = float(rounded(np.array([-0.37]), dtype)[0])
+        yield Call(
+            "axpy",
+            {"y": a, "x": b, "alpha": alpha},
+            updated=("y",),
+            bound={"y": lambda _, a=a, b=b: 2 * (abs(a) + abs(b))},
         )
 
 
@@ -479,6 +500,7 @@ def optimiser_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
 GROUPS: dict[str, Callable[[type, np.random.Generator], Iterator[Call]]] = {
     "products": product_calls,
     "column_sum": column_sum_calls,
+    "vectors": vector_calls,
     "dense": dense_calls,
     "activations": activation_calls,
     "losses": loss_calls,

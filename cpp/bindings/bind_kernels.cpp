@@ -269,6 +269,25 @@ void step_(py::object param, py::object grad, const OptimizerConfig& config,
   });
 }
 
+void dot_(py::object out, py::object a, py::object b) {
+  by_dtype(out, "out", [&](auto t) {
+    using T = decltype(t);
+    const auto ov = require<T>(out, "out", {1});
+    const auto av = require<const T>(a, "a", {-1});
+    const auto bv = require<const T>(b, "b", {av.shape[0]});
+    ov.data[0] = kernels<T>().dot(av.data, bv.data, av.shape[0]);
+  });
+}
+
+void axpy_(py::object y, py::object x, double alpha) {
+  by_dtype(y, "y", [&](auto t) {
+    using T = decltype(t);
+    const auto yv = require<T>(y, "y", {-1});
+    const auto xv = require<const T>(x, "x", {yv.shape[0]});
+    kernels<T>().axpy(yv.data, xv.data, static_cast<T>(alpha), yv.shape[0]);
+  });
+}
+
 void elementary_(py::object out, py::object x, const std::string& function) {
   const Elementary f = from_name<Elementary>(kElementaryNames, function, "function");
   by_dtype(out, "out", [&](auto t) {
@@ -399,6 +418,8 @@ void bind_kernels(py::module_ m) {
   m.def("multiply", &multiply_, arg("out"), arg("a"), arg("b"));
   m.def("dropout", &dropout_, arg("h"), arg("mask"), arg("x"), arg("p"), arg("seed"),
         arg("epoch"), arg("step"), arg("layer"), arg("first") = 0);
+  m.def("dot", &dot_, arg("out"), arg("a"), arg("b"));
+  m.def("axpy", &axpy_, arg("y"), arg("x"), arg("alpha"));
   m.def("elementary", &elementary_, arg("out"), arg("x"), arg("function"));
   m.def("shuffle", &shuffle_, arg("order"), arg("seed"), arg("epoch"));
 }

@@ -10,6 +10,7 @@
 #include "fastmlp/fork_safety.h"
 #include "fastmlp/mlp.h"
 #include "names.h"
+#include "solvers.h"
 #include "targets.h"
 
 namespace fastmlp::bindings {
@@ -446,6 +447,28 @@ py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
   });
 }
 
+// One iteration of a second-order solver on all rows at once.
+template <class Any>
+py::object iterate_with(AnyMlp& self, Any& solver, py::object x, py::object y,
+                        const Loss& loss, py::object sample_weight) {
+  return self.visit([&](auto& n) -> py::object {
+    using T = decltype(element_of(n));
+    const auto batch = batch_of<T>(n.mlp, x, y, loss, sample_weight);
+    if (!batch) return not_implemented();
+    const AtWork<Any> mark(solver);
+    auto& typed = solver.template of<T>();
+    SignalPoll poll;
+    SolverReport report;
+    try {
+      const py::gil_scoped_release release;
+      report = iterate(typed, n.mlp, *batch, loss, poll.interruption());
+    } catch (const Interrupted&) {
+      throw py::error_already_set();
+    }
+    return report_tuple(report);
+  });
+}
+
 }  // namespace
 
 void bind_mlp(py::module_& m) {
@@ -497,6 +520,10 @@ void bind_mlp(py::module_& m) {
            arg("sample_weight") = none)
       .def("evaluate", &evaluate, arg("x"), arg("y"), arg("loss"),
            arg("sample_weight") = none)
+      .def("iterate_lbfgs", &iterate_with<AnyLbfgs>, arg("solver"), arg("x"), arg("y"),
+           arg("loss"), arg("sample_weight"))
+      .def("iterate_lm", &iterate_with<AnyLevenbergMarquardt>, arg("solver"), arg("x"),
+           arg("y"), arg("loss"), arg("sample_weight"))
       .def("begin_fit", &begin_fit, arg("token"))
       .def("end_fit", &end_fit, arg("token"))
       .def("fit_epoch", &fit_epoch, arg("x"), arg("y"), arg("loss"), arg("optimizer"),

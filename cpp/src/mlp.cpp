@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 #include <exception>
 #include <mutex>
 #include <shared_mutex>
@@ -361,15 +362,23 @@ struct Mlp<T>::Impl {
     ++batches_tracked;
   }
 
-  // Forward and back in one, without an update.
-  double value_pass(PassRequest<T>& rq, bool in_training) {
+  // A pass without an update.
+  double value_pass(PassRequest<T>& rq, const T* theta, bool in_training) {
     last_rows = 0;  // what the last step left is about to be lost
     rq.second = &second_in_training;
     if (in_training) train_once(rq);
-    Pass<T> pass(net, params.data(), training, rq);
+    Pass<T> pass(net, theta, training, rq);
     const double value = pass.run();
     if (in_training) follow_batch(pass);
     return value;
+  }
+  double loss_pass(T* gradient, const T* theta, const Batch<T>& batch, const Loss& loss,
+                   bool in_training) {
+    PassRequest<T> rq = request(batch.x, batch.rows);
+    rq.loss = &loss;
+    rq.targets = batch.targets;
+    rq.grads = gradient;
+    return value_pass(rq, theta, in_training);
   }
 
   // What every update needs, whatever the gradient comes from.
@@ -645,7 +654,7 @@ void Mlp<T>::vjp(T* y, T* dx, T* grads, const T* x, const T* dy, Index rows,
   rq.y = y;
   rq.dx = dx;
   rq.grads = grads;
-  impl_->value_pass(rq, training);
+  impl_->value_pass(rq, params(), training);
 }
 
 template <class T>
@@ -654,11 +663,36 @@ double Mlp<T>::value_and_grad(T* grads, const Batch<T>& batch, const Loss& loss,
   check_batch(batch, loss, n_out());
   if (training) check_training_rows(impl_->net, batch.rows);
   const std::unique_lock lock(impl_->mutex);
-  PassRequest<T> rq = impl_->request(batch.x, batch.rows);
-  rq.loss = &loss;
-  rq.targets = batch.targets;
-  rq.grads = grads;
-  return impl_->value_pass(rq, training);
+  return impl_->loss_pass(grads, params(), batch, loss, training);
+}
+
+template <class T>
+void Mlp<T>::forward_at(T* y, const T* theta, const T* x, Index rows) {
+  check_rows(rows);
+  const std::unique_lock lock(impl_->mutex);
+  PassRequest<T> rq = impl_->request(x, rows);
+  rq.backward = false;
+  rq.y = y;
+  impl_->value_pass(rq, theta, false);
+}
+
+template <class T>
+double Mlp<T>::value_and_grad_at(T* grads, const T* theta, const Batch<T>& batch,
+                                 const Loss& loss) {
+  check_batch(batch, loss, n_out());
+  const std::unique_lock lock(impl_->mutex);
+  return impl_->loss_pass(grads, theta, batch, loss, false);
+}
+
+template <class T>
+bool Mlp<T>::replace_params(const T* expected, const T* wanted) {
+  const std::unique_lock lock(impl_->mutex);
+  const size_t bytes = sizeof(T) * static_cast<size_t>(n_params());
+  if (std::memcmp(params(), expected, bytes) != 0) return false;
+  if (std::memcmp(expected, wanted, bytes) == 0) return true;
+  impl_->kept_rows = 0;
+  std::memcpy(params(), wanted, bytes);
+  return true;
 }
 
 template <class T>

@@ -13,9 +13,12 @@
 `MLP` is the model; `fastmlp.layers` (for the activations, whose names `ACTIVATIONS`
 holds), `fastmlp.losses`, `fastmlp.optimizers`, `fastmlp.initializers`,
 `fastmlp.metrics`, `fastmlp.callbacks` and `fastmlp.runtime` say what there is of each,
-and by which formulas. `fastmlp.reference`
-is all of it again in plain numpy, to read and to compare with.
+and by which formulas. `fastmlp.reference` is all of it again in plain numpy, to read
+and to compare with. To look inside there are `Monitor`, `MLP.summary`,
+`fastmlp.regions` and, with matplotlib, `fastmlp.plot`.
 """
+
+from types import ModuleType as _ModuleType
 
 try:
     from fastmlp._core import ACTIVATIONS, DivergenceError, __version__
@@ -27,7 +30,16 @@ except ImportError as _error:
         "this Python: reinstall it."
     ) from _error
 
-from . import callbacks, initializers, layers, losses, metrics, optimizers, runtime
+from . import (
+    callbacks,
+    initializers,
+    layers,
+    losses,
+    metrics,
+    optimizers,
+    runtime,
+    solvers,
+)
 from .callbacks import (
     Callback,
     Checkpoint,
@@ -47,6 +59,7 @@ from .layers import (
 )
 from .losses import MAE, MSE, BinaryCrossEntropy, CrossEntropy, Huber, PseudoHuber
 from .mlp import MLP
+from .monitor import Monitor
 from .optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from .runtime import (
     available_isas,
@@ -58,6 +71,7 @@ from .runtime import (
     threads,
     use_isa,
 )
+from .solvers import LBFGS, LevenbergMarquardt
 
 # The binding's means of making an exception has no place for this.
 DivergenceError.__doc__ = """The loss of a training step is not finite.
@@ -66,8 +80,27 @@ DivergenceError.__doc__ = """The loss of a training step is not finite.
 take the step.
 """
 
+
+def __getattr__(name: str) -> _ModuleType:
+    """Load what is for rare moments when it is first asked for."""
+    if name == "plot":
+        import fastmlp.plot
+
+        return fastmlp.plot
+    if name == "regions":
+        import fastmlp.regions
+
+        return fastmlp.regions
+    raise AttributeError(f"module 'fastmlp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 __all__ = [
     "ACTIVATIONS",
+    "LBFGS",
     "MAE",
     "MLP",
     "MSE",
@@ -91,6 +124,8 @@ __all__ = [
     "LambdaCallback",
     "LayerNorm",
     "LearningRateFinder",
+    "LevenbergMarquardt",
+    "Monitor",
     "PseudoHuber",
     "RMSprop",
     "Residual",
@@ -105,9 +140,12 @@ __all__ = [
     "losses",
     "metrics",
     "optimizers",
+    "plot",
+    "regions",
     "runtime",
     "set_num_threads",
     "show_config",
+    "solvers",
     "threads",
     "use_isa",
 ]

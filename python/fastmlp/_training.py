@@ -19,6 +19,7 @@ import numpy as np
 from . import _core, _validate
 from . import progress as _progress
 from .callbacks import Callback, Run, overridden, wants_stop
+from .solvers import Solver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -388,16 +389,15 @@ def make_runner(
     mlp: MLP,
     data: Data | Batches,
     loss: Loss,
-    optimizer: Optimizer,
+    optimizer: Optimizer | Solver,
     batch_size: int,
     seed: int,
     shuffle: bool,
     listener: Listener | None,
 ) -> Runner:
     """Choose how to train."""
-    solver = getattr(optimizer, "_runner", None)
-    if solver is not None:
-        runner: Runner = solver(mlp, data, loss)
+    if isinstance(optimizer, Solver):
+        runner: Runner = optimizer._runner(mlp, data, loss)
         return runner if listener is None else _Told(runner, listener)
     if not isinstance(data, Batches) and loss._loss is not None:
         return _Arrays(mlp, data, loss, optimizer, batch_size, seed, shuffle, listener)

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from .losses import Loss
     from .mlp import MLP
     from .optimizers import Optimizer
+    from .solvers import Solver
 
 __all__ = [
     "CSVLogger",
@@ -69,7 +70,7 @@ class Run:
 
     Attributes
     ----------
-    optimizer : Optimizer
+    optimizer : Optimizer or Solver
         Fit's optimiser; its learning rate may be set between steps (between epochs,
         if it had a schedule).
     loss : Loss
@@ -100,7 +101,7 @@ class Run:
 
     def __init__(
         self,
-        optimizer: Optimizer,
+        optimizer: Any,
         loss: Loss,
         epochs: int,
         steps_per_epoch: int | None,
@@ -615,7 +616,7 @@ class Checkpoint(_Watching):
     def load(
         path: str | os.PathLike[str],
         mlp: MLP,
-        optimizer: Optimizer | None = None,
+        optimizer: Optimizer | Solver | None = None,
         callbacks: Iterable[Callback] = (),
     ) -> History:
         """Take over what a checkpoint holds.
@@ -860,7 +861,7 @@ class LearningRateFinder(Callback):
 # States -------------------------------------------------------------------------------
 
 
-def _model_state(mlp: MLP, optimizer: Optimizer | None) -> dict[str, Any]:
+def _model_state(mlp: MLP, optimizer: Optimizer | Solver | None) -> dict[str, Any]:
     """Return copies of all that training changes."""
     return {
         "params": mlp.params.copy(),
@@ -871,7 +872,7 @@ def _model_state(mlp: MLP, optimizer: Optimizer | None) -> dict[str, Any]:
 
 
 def _restore(
-    state: Mapping[str, Any], mlp: MLP, optimizer: Optimizer | None = None
+    state: Mapping[str, Any], mlp: MLP, optimizer: Optimizer | Solver | None = None
 ) -> None:
     mlp.params[:] = state["params"]
     mlp.buffers[:] = state["buffers"]

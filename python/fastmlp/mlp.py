@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _core, _network, _training, _validate, initializers
+from . import _core, _network, _summary, _training, _validate, initializers
 from .callbacks import Run, as_callbacks
 from .history import History
 from .layers import checked
 from .losses import Loss
 from .metrics import as_metrics
 from .optimizers import Optimizer
+from .solvers import Solver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -648,7 +649,7 @@ class MLP:
         y: npt.ArrayLike | None = None,
         *,
         loss: Loss,
-        optimizer: Optimizer,
+        optimizer: Optimizer | Solver,
         epochs: int,
         batch_size: int | None = None,
         shuffle: bool = True,
@@ -685,7 +686,7 @@ class MLP:
             Such as ``fm.Adam()``. It belongs to the first model it trains.
         epochs : int
             How many times to go through all samples; 0 is allowed.
-        batch_size : int
+        batch_size : int, optional
             Samples in a step. The last step of an epoch takes what is left; all samples
             make one step if they are no more than this. To be left out where x is
             batches, and for solvers that take all samples at once.
@@ -736,7 +737,7 @@ class MLP:
             batch that is wrong, or one that does not come, ends the training there.
         """
         # How to train.
-        _check_tools(loss, optimizer)
+        _check_tools(loss, optimizer, solvers=True)
         epochs = _validate.count("epochs", epochs, 0)
         shuffle = _validate.flag("shuffle", shuffle)
         if progress is not None:
@@ -751,26 +752,32 @@ class MLP:
         data: _training.Data | _training.Batches
         steps: int | None
         if y is None:
+            if isinstance(optimizer, Solver):
+                raise TypeError(
+                    f"{type(optimizer).__name__} works on all samples at once: give "
+                    "fit arrays x and y, no batches"
+                )
             given = {"batch_size": batch_size, "sample_weight": sample_weight}
             data = self._batches(x, loss, epochs, steps_per_epoch, given)
-            rows, steps = 0, data.steps
+            steps = data.steps
         else:
             if steps_per_epoch is not None:
                 raise ValueError(
                     "steps_per_epoch is for batches (x without y); for arrays "
                     "batch_size says how many steps there are"
                 )
-            if batch_size is not None or not hasattr(optimizer, "_runner"):
+            solving = isinstance(optimizer, Solver)
+            if batch_size is not None or not solving:
                 batch_size = _validate.count("batch_size", batch_size, 1)
             data = self._data("", (x, y, sample_weight), loss)
             rows = len(data[0])
+            if solving and batch_size is not None and batch_size < rows:
+                raise ValueError(
+                    f"batch_size must be None or at least the {rows} samples for "
+                    f"{type(optimizer).__name__}, got {batch_size}"
+                )
             batch_size = batch_size or rows
             steps = -(-rows // batch_size)
-        if hasattr(optimizer, "_runner") and steps != 1:
-            raise ValueError(
-                f"{type(optimizer).__name__} takes all samples in each step: give fit "
-                "arrays, and leave batch_size out"
-            )
         measures = None
         if validation_data is not None:
             validation = self._data("validation_data: ", validation_data, loss)
@@ -784,6 +791,12 @@ class MLP:
                     "gone through twice"
                 )
             measures = _training.Measures(self, data, loss, measured, validation=False)
+        history = History(has_validation=validation_data is not None)
+        listener = _training.listener_of(hooks, self, history)
+        runner = _training.make_runner(
+            self, data, loss, optimizer, batch_size or 1, key, shuffle, listener
+        )
+        run = Run(optimizer, loss, epochs, steps, history, hooks, key, first)
         self._claim(optimizer)
 
         # Nothing else may fit this model meanwhile, from whatever thread or callback.
@@ -791,12 +804,6 @@ class MLP:
         token = object()
         try:
             self._net.begin_fit(token)
-            history = History(has_validation=validation_data is not None)
-            listener = _training.listener_of(hooks, self, history)
-            runner = _training.make_runner(
-                self, data, loss, optimizer, batch_size or 1, key, shuffle, listener
-            )
-            run = Run(optimizer, loss, epochs, steps, history, hooks, key, first)
             _training.train(
                 self, runner, run, measures, progress, own_orders=seed is None
             )
@@ -898,7 +905,7 @@ class MLP:
         weight = _validate.weights(name, sample_weight, self.dtype, len(rows))
         return rows, target, weight
 
-    def _claim(self, optimizer: Optimizer) -> None:
+    def _claim(self, optimizer: Optimizer | Solver) -> None:
         """Make the optimiser this model's, unless it has worked for another."""
         if optimizer._owner not in (None, self._self) and optimizer.step_count > 0:
             raise ValueError(
@@ -952,29 +959,19 @@ class MLP:
         return folded
 
     def summary(self) -> str:
-        """Return a table of the dense layers: weight (in, out), bias, size."""
-        rows = [("layer", "weight", "activation", "bias", "parameters")]
-        draws = _network.first_draws(self._layers, self._given["init"])
-        kinds = {place: kind for place, kind, _ in draws}
-        for place, weight, bias in zip(
-            self._views.places, self.weights, self.biases, strict=True
-        ):
-            size = weight.size + (0 if bias is None else bias.size)
-            has_bias = "no" if bias is None else "yes"
-            row = (place, str(weight.shape), kinds[place], has_bias, f"{size:,}")
-            rows.append(row)
-        rows.append(("total", "", "", "", f"{self.n_params:,}"))
+        """Return a table of the layers.
 
-        # Numbers to the right, all else to the left.
-        sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = []
-        for row in rows:
-            cells = [text.ljust(n) for text, n in zip(row[:-1], sizes, strict=False)]
-            lines.append("  ".join([*cells, row[-1].rjust(sizes[-1])]))
-        rule = "-" * len(lines[0])
-        kilobytes = self.n_params * self.dtype.itemsize / 1000
-        title = f"MLP {self.n_in} -> {self.n_out}, {self.dtype}, {kilobytes:,.1f} kB"
-        return "\n".join([title, lines[0], rule, *lines[1:-1], rule, lines[-1]])
+        Returns
+        -------
+        str
+            A line per layer, those of residual blocks indented, and the totals: name
+            (as in `state_dict`), layer, output shape, activation, parameters, FLOPs for
+            a row in inference and, about, in a training step (the optimiser, whose work
+            does not grow with the rows, not counted), memory of the parameters, and of
+            the outputs that a row leaves. A multiplication and an addition are two
+            FLOPs, an activation one per element.
+        """
+        return _summary.summary(self)
 
     def __repr__(self) -> str:
         given = dict(self._given)
@@ -1050,8 +1047,23 @@ def _key(seed: object) -> int:
     return key
 
 
-def _check_tools(loss: object, optimizer: object = ...) -> None:
+def _check_tools(
+    loss: object, optimizer: object = ..., *, solvers: bool = False
+) -> None:
     """Refuse what is no loss and no optimiser, names and classes among it."""
+    if isinstance(optimizer, Solver):
+        if not solvers:
+            name = type(optimizer).__name__
+            raise TypeError(
+                f"optimizer must take single steps on batches, got {name}, which works "
+                f"on all samples at once: use fit(optimizer=fm.{name}(), …)"
+            )
+        optimizer = ...
+    if isinstance(optimizer, type) and issubclass(optimizer, Solver):
+        raise TypeError(
+            f"optimizer must be a fastmlp Optimizer such as fm.Adam(), got "
+            f"fm.{optimizer.__name__}; did you mean fm.{optimizer.__name__}()?"
+        )
     pairs: list[tuple[str, object, type[Any], str]] = [("loss", loss, Loss, "fm.MSE()")]
     if optimizer is not ...:
         pairs.append(("optimizer", optimizer, Optimizer, "fm.Adam()"))

@@ -101,6 +101,18 @@ def column_sum(out: Array, a: Array) -> None:
         out += row
 
 
+@_quiet
+def dot(out: Array, a: Array, b: Array) -> None:
+    """``out[0]`` = sum of ``a[i] b[i]``."""
+    out[0] = (a * b).sum()
+
+
+@_quiet
+def axpy(y: Array, x: Array, alpha: float) -> None:
+    """``y += alpha x``."""
+    y += y.dtype.type(alpha) * x
+
+
 # ----------------------------------------------------------- elementary functions
 
 

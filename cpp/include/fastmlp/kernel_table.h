@@ -195,6 +195,13 @@ struct KernelTable {
   void (*adam_step)(const AdamArgs<T>& args, T* param, T* exp_avg, T* exp_avg_sq,
                     T* max_exp_avg_sq, const T* grad, Index n);
 
+  // Sum of a[i] * b[i], in the order of sums over a row, each partial sum one chain of
+  // fused multiply-adds.
+  T (*dot)(const T* a, const T* b, Index n);
+
+  // y[i] += alpha * x[i], fused.
+  void (*axpy)(T* y, const T* x, T alpha, Index n);
+
   // out = f(x), n elements. out may be x.
   void (*elementary)(Elementary f, T* out, const T* x, Index n);
 };

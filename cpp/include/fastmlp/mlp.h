@@ -243,6 +243,12 @@ class Mlp {
 
   double value_and_grad(T* grads, const Batch<T>& batch, const Loss& loss,
                         bool training = false);
+  // With other parameters in place of the network's own, n_params() of them.
+  void forward_at(T* y, const T* theta, const T* x, Index rows);
+  double value_and_grad_at(T* grads, const T* theta, const Batch<T>& batch,
+                           const Loss& loss);
+  // Sets the parameters if they still are `expected`, to the bit, else returns false.
+  bool replace_params(const T* expected, const T* wanted);
   // The loss before the update. Throws Diverged if it or the gradient is not finite.
   double train_step(const Batch<T>& batch, const Loss& loss, Optimizer& optimizer);
   // One pass over the data in steps of batch_size rows, the last one maybe shorter. The
