@@ -16,12 +16,13 @@ namespace FASTMLP_ISA {
 
 template <class T>
 constexpr KernelTable<T> make_table() {
-  return {Isa::FASTMLP_ISA,  Vec<T>::kLanes,        kTileRows,
-          tile_columns<T>(), kPackingPays,          gemm<T>,
-          pack_left<T>,      pack_right<T>,         column_sum<T>,
-          all_finite<T>,     activation_forward<T>, activation_backward<T>,
-          loss_rows<T>,      sgd_step<T>,           adagrad_step<T>,
-          rmsprop_step<T>,   adam_step<T>,          elementary<T>};
+  return {Isa::FASTMLP_ISA,      Vec<T>::kLanes,        kTileRows,
+          tile_columns<T>(),     kPackingPays,          gemm<T>,
+          pack_left<T>,          pack_right<T>,         column_sum<T>,
+          all_finite<T>,         activation_forward<T>, activation_backward<T>,
+          loss_rows<T>,          sgd_step<T>,           adagrad_step<T>,
+          rmsprop_step<T>,       adam_step<T>,          sum_of_squares<T>,
+          condition_gradient<T>, interpolate<T>,        elementary<T>};
 }
 
 extern const KernelTables kKernels;
