@@ -210,7 +210,7 @@ void Optimizer::apply(const OptimizerSlots<T>& slots, T* param, const T* grad,
   if (clip_scale == 1.0 && config->clip_value == 0 && config->l1 == 0) {
     update(grad + begin, begin, end - begin);
   } else {
-    // Gradients are the caller's: what they become is kept only as long as a cache does.
+    // Gradients are the caller's: what becomes of them is kept in a cache at most.
     constexpr Index kBlock = 1024;
     T block[kBlock];
     const double l1 = config->maximize ? -config->l1 : config->l1;

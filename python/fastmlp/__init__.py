@@ -11,7 +11,8 @@
 (64, 1)
 
 `MLP` is the model; `fastmlp.layers` (for the activations, whose names `ACTIVATIONS`
-holds), `fastmlp.losses`, `fastmlp.optimizers`, `fastmlp.initializers` and
+holds), `fastmlp.losses`, `fastmlp.optimizers`, `fastmlp.schedules`,
+`fastmlp.initializers` and
 `fastmlp.runtime` say what there is of each, and by which formulas. `fastmlp.reference`
 is all of it again in plain numpy, to read and to compare with.
 """
@@ -26,7 +27,7 @@ except ImportError as _error:
         "this Python: reinstall it."
     ) from _error
 
-from . import initializers, layers, losses, optimizers, runtime
+from . import initializers, layers, losses, optimizers, runtime, schedules
 from .callbacks import Callback, EarlyStopping
 from .history import History
 from .layers import Dense
@@ -80,6 +81,7 @@ __all__ = [
     "losses",
     "optimizers",
     "runtime",
+    "schedules",
     "set_num_threads",
     "show_config",
     "threads",
