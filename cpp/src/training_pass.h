@@ -212,7 +212,8 @@ class Pass {
                 "the gradient of " + name_of_layer(l) + " is not finite", l};
       }
     }
-    return {Place::loss, "the loss itself overflows"};
+    return {Place::loss, "the loss itself overflows, on outputs of " +
+                             name_of_layer(net_.layers.size() - 1)};
   }
 
   // Data of this size are not scaled, by any standard.

@@ -778,6 +778,9 @@ class MLP:
         The methods try without any of this, as their arguments nearly always are right.
         """
         _check_tools(*tools)
+        for optimizer in tools[1:]:
+            if optimizer._schedule is not None:
+                optimizer._set_lr()  # if this was what failed, it says why
         rows, target, weight = self._batch(x, y, tools[0], sample_weight)
         cores = [tools[0]._loss, *(tool._optimizer for tool in tools[1:])]
         return _validate.answered(call(rows, target, *cores, weight))

@@ -154,8 +154,8 @@ struct KernelTable {
   void (*adam_step)(const AdamArgs<T>& args, T* param, T* exp_avg, T* exp_avg_sq,
                     T* max_exp_avg_sq, const T* grad, Index n);
 
-  // The sum of x[i]^2: element i goes to partial sum i % 32 by a fused multiply-add, the
-  // 32 are added pairwise at distance 16, 8, 4, 2, 1.
+  // The sum of x[i]^2: element i goes to partial sum i % 32 by a fused multiply-add;
+  // the 32 are added pairwise at distance 16, 8, 4, 2, 1.
   T (*sum_of_squares)(const T* x, Index n);
 
   // out = grad * scale, cut to [-limit, limit] (NaN stays), plus l1 sign(param), with
