@@ -254,10 +254,10 @@ ALL_AT_ONCE = {
 
 def trained(name, dtype):
     """Enough work for threads: their number must not show."""
-    mlp = model(dtype, [30, 100, 70, 10])
+    mlp = model(dtype, [30, 256, 200, 10])
     opt = MAKERS[name](**ALL_AT_ONCE)
     rng = np.random.default_rng(0)
-    assert_threaded(training_flops([30, 100, 70, 10], 300), 300)
+    assert_threaded(training_flops([30, 256, 200, 10], 300), 300)
     x = rng.standard_normal((600, 30)).astype(dtype)
     y = rng.standard_normal((600, 10)).astype(dtype)
     mlp.fit(

@@ -38,7 +38,6 @@ Gradients handed in are never changed.
 from __future__ import annotations
 
 import copy
-import inspect
 from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, overload
 
@@ -192,6 +191,23 @@ class _Decay:
         instance._optimizer.set("decay_weights_only", only)
 
 
+class _Signature:
+    """The constructor's, with what all optimisers take spelled out."""
+
+    def __get__(self, instance: object, owner: type[Optimizer]) -> Any:
+        import inspect
+
+        own = list(inspect.signature(owner.__init__).parameters.values())[1:-1]
+        only = inspect.Parameter.KEYWORD_ONLY
+        shared = [
+            inspect.Parameter(name, only, default=default)
+            for name, default in _DEFAULTS.items()
+        ]
+        first = [p for p in own if p.kind is p.POSITIONAL_OR_KEYWORD]
+        last = [p for p in own if p.kind is only]
+        return inspect.Signature([*first, *shared, *last])
+
+
 class _Lr:
     """The learning rate: the core has a number, a schedule is kept beside it."""
 
@@ -272,20 +288,7 @@ class Optimizer:
     decay = _Decay()
     ema = _Optional(0.0, 1.0)
 
-    def __init_subclass__(cls) -> None:
-        """Show the arguments that all optimisers take wherever signatures are shown."""
-        super().__init_subclass__()
-        if "__init__" not in vars(cls):
-            return
-        own = list(inspect.signature(cls.__init__).parameters.values())[1:-1]
-        only = inspect.Parameter.KEYWORD_ONLY
-        shared = [
-            inspect.Parameter(name, only, default=default)
-            for name, default in _DEFAULTS.items()
-        ]
-        first = [p for p in own if p.kind is not only]
-        last = [p for p in own if p.kind is only]
-        cls.__signature__ = inspect.Signature([*first, *shared, *last])  # type: ignore[attr-defined]
+    __signature__ = _Signature()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("Optimizer is abstract: make fm.SGD(lr), fm.Adam(), …")

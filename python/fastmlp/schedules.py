@@ -17,9 +17,8 @@ values are the same to the last bit everywhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from math import inf, pi
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
 
 class Schedule:
     """What the schedules share; make one of the classes below, not this one."""
+
+    _names: ClassVar[tuple[str, ...]] = ()  # of the constructor's arguments
 
     def __call__(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
@@ -70,13 +71,26 @@ class Schedule:
         raise TypeError("Schedule is abstract: make fm.schedules.Cosine(lr, period), …")
 
     def _take(self, **checked: Any) -> None:
-        """Put checked values into fields that are otherwise frozen."""
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
+        vars(self).update(checked)
+
+    def _given(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self._names}
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{name} is fixed: make a new schedule with another")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{name} is fixed: make a new schedule with another")
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and vars(other) == vars(self)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self._given().values()))
 
     def __repr__(self) -> str:
-        given = {f.name: getattr(self, f.name) for f in fields(self) if f.init}  # type: ignore[arg-type]
-        return f"schedules.{type(self).__name__}({_validate.arguments(given)})"
+        given = _validate.arguments(self._given())
+        return f"schedules.{type(self).__name__}({given})"
 
 
 def _rate(name: str, value: object) -> float:
@@ -104,7 +118,6 @@ def _half_cosine(part: Array) -> Array:
     return out
 
 
-@dataclass(frozen=True, repr=False)
 class Constant(Schedule):
     """``lr`` at every step.
 
@@ -114,16 +127,19 @@ class Constant(Schedule):
         The learning rate, ≥ 0.
     """
 
+    _names = ("lr",)
     lr: float
 
-    def __post_init__(self) -> None:
-        self._take(lr=_rate("lr", self.lr))
+    def __init__(
+        self,
+        lr: float,
+    ) -> None:
+        self._take(lr=_rate("lr", lr))
 
     def _at(self, steps: Steps) -> Array:
         return np.full(steps.shape, self.lr)
 
 
-@dataclass(frozen=True, repr=False)
 class Step(Schedule):
     """lr · gamma^⌊t / step_size⌋: by a factor every so many steps (StepLR).
 
@@ -137,22 +153,27 @@ class Step(Schedule):
         The factor, ≥ 0.
     """
 
+    _names = ("lr", "step_size", "gamma")
     lr: float
     step_size: int
-    gamma: float = 0.1
+    gamma: float
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        lr: float,
+        step_size: int,
+        gamma: float = 0.1,
+    ) -> None:
         self._take(
-            lr=_rate("lr", self.lr),
-            step_size=_validate.count("step_size", self.step_size, 1),
-            gamma=_rate("gamma", self.gamma),
+            lr=_rate("lr", lr),
+            step_size=_validate.count("step_size", step_size, 1),
+            gamma=_rate("gamma", gamma),
         )
 
     def _at(self, steps: Steps) -> Array:
         return self.lr * _power(self.gamma, steps // self.step_size)
 
 
-@dataclass(frozen=True, repr=False)
 class MultiStep(Schedule):
     """lr · gamma^(milestones reached): by a factor at given steps (MultiStepLR).
 
@@ -167,24 +188,30 @@ class MultiStep(Schedule):
         The factor, ≥ 0.
     """
 
+    _names = ("lr", "milestones", "gamma")
     lr: float
     milestones: Sequence[int]
-    gamma: float = 0.1
+    gamma: float
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.milestones, (list, tuple, np.ndarray)):
-            got = _validate.describe(self.milestones)
+    def __init__(
+        self,
+        lr: float,
+        milestones: Sequence[int],
+        gamma: float = 0.1,
+    ) -> None:
+        if not isinstance(milestones, (list, tuple, np.ndarray)):
+            got = _validate.describe(milestones)
             raise TypeError(f"milestones must be a sequence of ints, got {got}")
         milestones = tuple(
             _validate.count(f"milestones[{i}]", step, 0)
-            for i, step in enumerate(self.milestones)
+            for i, step in enumerate(milestones)
         )
         if list(milestones) != sorted(milestones):
             raise ValueError(f"milestones must be in ascending order, got {milestones}")
         self._take(
-            lr=_rate("lr", self.lr),
+            lr=_rate("lr", lr),
             milestones=milestones,
-            gamma=_rate("gamma", self.gamma),
+            gamma=_rate("gamma", gamma),
         )
 
     def _at(self, steps: Steps) -> Array:
@@ -192,7 +219,6 @@ class MultiStep(Schedule):
         return self.lr * _power(self.gamma, reached.astype(np.int64))
 
 
-@dataclass(frozen=True, repr=False)
 class Exponential(Schedule):
     """lr · gamma^t (ExponentialLR).
 
@@ -204,18 +230,22 @@ class Exponential(Schedule):
         The factor of each step, from 0 to 1.
     """
 
+    _names = ("lr", "gamma")
     lr: float
     gamma: float
 
-    def __post_init__(self) -> None:
-        gamma = _validate.real("gamma", self.gamma, 0.0, 1.0)
-        self._take(lr=_rate("lr", self.lr), gamma=gamma)
+    def __init__(
+        self,
+        lr: float,
+        gamma: float,
+    ) -> None:
+        gamma = _validate.real("gamma", gamma, 0.0, 1.0)
+        self._take(lr=_rate("lr", lr), gamma=gamma)
 
     def _at(self, steps: Steps) -> Array:
         return self.lr * _power(self.gamma, steps)
 
 
-@dataclass(frozen=True, repr=False)
 class Cosine(Schedule):
     """Half a cosine from ``lr`` to ``min_lr``, once or with warm restarts.
 
@@ -237,20 +267,26 @@ class Cosine(Schedule):
         (torch's T_mult): 1 for equal periods. None does not start again.
     """
 
+    _names = ("lr", "period", "min_lr", "restarts")
     lr: float
     period: int
-    min_lr: float = 0.0
-    restarts: int | None = None
+    min_lr: float
+    restarts: int | None
 
-    def __post_init__(self) -> None:
-        lr = _rate("lr", self.lr)
-        restarts = self.restarts
+    def __init__(
+        self,
+        lr: float,
+        period: int,
+        min_lr: float = 0.0,
+        restarts: int | None = None,
+    ) -> None:
+        lr = _rate("lr", lr)
         if restarts is not None:
             restarts = _validate.count("restarts", restarts, 1)
         self._take(
             lr=lr,
-            period=_validate.count("period", self.period, 1),
-            min_lr=_validate.real("min_lr", self.min_lr, 0.0, lr),
+            period=_validate.count("period", period, 1),
+            min_lr=_validate.real("min_lr", min_lr, 0.0, lr),
             restarts=restarts,
         )
 
@@ -271,7 +307,6 @@ class Cosine(Schedule):
         return self.min_lr + (self.lr - self.min_lr) * _half_cosine(part)
 
 
-@dataclass(frozen=True, repr=False)
 class LinearWarmup(Schedule):
     """A straight line up to a learning rate or schedule, which then starts.
 
@@ -290,12 +325,17 @@ class LinearWarmup(Schedule):
         s, from 0 to 1. At 0 the very first step moves nothing.
     """
 
+    _names = ("after", "steps", "start_factor")
     after: float | Schedule
     steps: int
-    start_factor: float = 0.0
+    start_factor: float
 
-    def __post_init__(self) -> None:
-        after = self.after
+    def __init__(
+        self,
+        after: float | Schedule,
+        steps: int,
+        start_factor: float = 0.0,
+    ) -> None:
         if isinstance(after, ReduceOnPlateau) or not isinstance(after, Schedule):
             if isinstance(after, (bool, ReduceOnPlateau)) or not _is_real(after):
                 raise TypeError(
@@ -305,8 +345,8 @@ class LinearWarmup(Schedule):
             after = _rate("after", after)
         self._take(
             after=after,
-            steps=_validate.count("steps", self.steps, 1),
-            start_factor=_validate.real("start_factor", self.start_factor, 0.0, 1.0),
+            steps=_validate.count("steps", steps, 1),
+            start_factor=_validate.real("start_factor", start_factor, 0.0, 1.0),
         )
 
     def _at(self, steps: Steps) -> Array:
@@ -322,7 +362,6 @@ def _is_real(value: object) -> bool:
     return isinstance(value, (int, float, np.integer, np.floating))
 
 
-@dataclass(frozen=True, repr=False)
 class OneCycle(Schedule):
     """Up to ``max_lr``, then down to next to nothing (Smith & Topin 2018; OneCycleLR).
 
@@ -348,28 +387,49 @@ class OneCycle(Schedule):
         Down as fast as up, to the first learning rate, and only then on to the last.
     """
 
+    _names = (
+        "max_lr",
+        "total_steps",
+        "pct_start",
+        "anneal_strategy",
+        "div_factor",
+        "final_div_factor",
+        "three_phase",
+    )
     max_lr: float
     total_steps: int
-    pct_start: float = 0.3
-    anneal_strategy: str = "cos"
-    div_factor: float = 25.0
-    final_div_factor: float = 1e4
-    three_phase: bool = False
+    pct_start: float
+    anneal_strategy: str
+    div_factor: float
+    final_div_factor: float
+    three_phase: bool
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        max_lr: float,
+        total_steps: int,
+        pct_start: float = 0.3,
+        anneal_strategy: str = "cos",
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+        three_phase: bool = False,
+    ) -> None:
         shapes = ("cos", "linear")
         factors = {
-            name: _validate.real(name, getattr(self, name), 0.0, open_low=True)
-            for name in ("div_factor", "final_div_factor")
+            name: _validate.real(name, value, 0.0, open_low=True)
+            for name, value in (
+                ("div_factor", div_factor),
+                ("final_div_factor", final_div_factor),
+            )
         }
         self._take(
-            max_lr=_rate("max_lr", self.max_lr),
-            total_steps=_validate.count("total_steps", self.total_steps, 1),
-            pct_start=_validate.real("pct_start", self.pct_start, 0.0, 1.0),
+            max_lr=_rate("max_lr", max_lr),
+            total_steps=_validate.count("total_steps", total_steps, 1),
+            pct_start=_validate.real("pct_start", pct_start, 0.0, 1.0),
             anneal_strategy=_validate.choice(
-                "anneal_strategy", self.anneal_strategy, shapes
+                "anneal_strategy", anneal_strategy, shapes
             ),
-            three_phase=_validate.flag("three_phase", self.three_phase),
+            three_phase=_validate.flag("three_phase", three_phase),
             **factors,
         )
 
@@ -397,7 +457,6 @@ class OneCycle(Schedule):
         return rates
 
 
-@dataclass(frozen=True, repr=False)
 class InverseSqrt(Schedule):
     """lr · min((t + 1) / warmup, √(warmup / (t + 1))) (Vaswani et al. 2017).
 
@@ -411,12 +470,17 @@ class InverseSqrt(Schedule):
         Steps of the way up, at least 1.
     """
 
+    _names = ("lr", "warmup")
     lr: float
-    warmup: int = 1
+    warmup: int
 
-    def __post_init__(self) -> None:
-        warmup = _validate.count("warmup", self.warmup, 1)
-        self._take(lr=_rate("lr", self.lr), warmup=warmup)
+    def __init__(
+        self,
+        lr: float,
+        warmup: int = 1,
+    ) -> None:
+        warmup = _validate.count("warmup", warmup, 1)
+        self._take(lr=_rate("lr", lr), warmup=warmup)
 
     def _at(self, steps: Steps) -> Array:
         count = steps + 1.0
@@ -424,7 +488,6 @@ class InverseSqrt(Schedule):
         return self.lr * np.minimum(rise, np.sqrt(self.warmup / count))
 
 
-@dataclass(repr=False)
 class ReduceOnPlateau(Schedule):
     """A smaller learning rate when a measure stops getting better (ReduceLROnPlateau).
 
@@ -459,29 +522,40 @@ class ReduceOnPlateau(Schedule):
         Reductions by no more than this are left out, ≥ 0.
     """
 
-    lr: float
-    mode: str = "min"
-    factor: float = 0.1
-    patience: int = 10
-    threshold: float = 1e-4
-    threshold_mode: str = "rel"
-    cooldown: int = 0
-    min_lr: float = 0.0
-    eps: float = 1e-8
+    _names = (
+        "lr",
+        "mode",
+        "factor",
+        "patience",
+        "threshold",
+        "threshold_mode",
+        "cooldown",
+        "min_lr",
+        "eps",
+    )
 
-    def __post_init__(self) -> None:
-        self.lr = _rate("lr", self.lr)
-        self.mode = _validate.choice("mode", self.mode, ("min", "max"))
-        self.factor = _validate.real("factor", self.factor, 0.0, 1.0, open_high=True)
-        self.patience = _validate.count("patience", self.patience, 0)
-        self.threshold = _rate("threshold", self.threshold)
+    def __init__(
+        self,
+        lr: float,
+        mode: str = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+        eps: float = 1e-8,
+    ) -> None:
+        self.lr = _rate("lr", lr)
+        self.mode = _validate.choice("mode", mode, ("min", "max"))
+        self.factor = _validate.real("factor", factor, 0.0, 1.0, open_high=True)
+        self.patience = _validate.count("patience", patience, 0)
+        self.threshold = _rate("threshold", threshold)
         modes = ("rel", "abs")
-        self.threshold_mode = _validate.choice(
-            "threshold_mode", self.threshold_mode, modes
-        )
-        self.cooldown = _validate.count("cooldown", self.cooldown, 0)
-        self.min_lr = _rate("min_lr", self.min_lr)
-        self.eps = _rate("eps", self.eps)
+        self.threshold_mode = _validate.choice("threshold_mode", threshold_mode, modes)
+        self.cooldown = _validate.count("cooldown", cooldown, 0)
+        self.min_lr = _rate("min_lr", min_lr)
+        self.eps = _rate("eps", eps)
         self.reset()
 
     def reset(self) -> None:
@@ -531,7 +605,7 @@ class ReduceOnPlateau(Schedule):
     def _at(self, steps: Steps) -> Array:
         return np.full(steps.shape, self._now)
 
-    def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and vars(other) == vars(self)
+    def __setattr__(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
 
     __hash__ = None  # type: ignore[assignment]
