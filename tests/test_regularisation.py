@@ -521,3 +521,74 @@ def test_divergence_after_the_last_step_says_why():
             batch_size=12,
             progress=False,
         )
+
+
+# All kinds of layers ------------------------------------------------------------------
+
+MIXED = [
+    5,
+    fm.BatchNorm(),
+    8,
+    fm.Residual([8, fm.LayerNorm(), fm.Dropout(0.25), 6]),
+    fm.LayerNorm(),
+    2,
+]
+
+
+def test_decay_of_weights_spares_biases_and_norms():
+    mlp = fm.MLP(MIXED, dtype="float64", seed=0)
+    mlp.params[:] = np.random.default_rng(0).uniform(1, 2, mlp.n_params)
+    before = {name: view.copy() for name, view in mlp.named_parameters().items()}
+    x, y = batch()
+    # Nothing but the penalties: no gradient is left by this clipping.
+    opt = fm.SGD(0.5, weight_decay=0.25, l1=0.5, decay="weights", clip_value=1e-300)
+    mlp.train_step(x, y[:, :2], fm.MSE(), opt)
+    ranks = set()
+    for name, view in mlp.named_parameters().items():
+        old = before[name]
+        wanted = old - 0.5 * (0.25 * old + 0.5) if view.ndim == 2 else old
+        np.testing.assert_allclose(view, wanted, rtol=1e-15, err_msg=name)
+        ranks.add((view.ndim, "weight" in name))
+    assert ranks == {(2, True), (1, True), (1, False)}
+
+
+def test_polyak_moves_running_statistics():
+    x, y = batch()
+    mlp, other = (fm.MLP(MIXED, dtype="float64", seed=s) for s in (0, 1))
+    other.train_step(x, y[:, :2], fm.MSE(), fm.SGD(0.1))
+    wanted = 0.75 * mlp.buffers + 0.25 * other.buffers
+    assert (mlp.buffers != other.buffers).any()
+    mlp.polyak_(other, 0.25)
+    np.testing.assert_allclose(mlp.buffers, wanted, rtol=1e-15)
+    plain = fm.MLP([5, 3], seed=0, dtype="float64")
+    with pytest.raises(ValueError, match=r"^other must have"):
+        plain.polyak_(fm.MLP([5, fm.BatchNorm(affine=False), 3], dtype="float64"), 0.5)
+
+
+def test_averages_of_mixed_networks_resume():
+    x, y = batch()
+
+    def fit(mlp, opt, epochs):
+        mlp.fit(
+            x,
+            y[:, :2],
+            loss=fm.MSE(),
+            optimizer=opt,
+            epochs=epochs,
+            batch_size=5,
+            progress=False,
+        )
+
+    rate = fm.schedules.Cosine(0.02, 5, restarts=2)
+    options = {"ema": 0.9, "clip_norm": 0.5, "decay": "weights", "l1": 1e-3}
+    whole, opt = fm.MLP(MIXED, seed=0, dtype="float64"), fm.AdamW(rate, **options)
+    fit(whole, opt, 4)
+    half, rest = fm.MLP(MIXED, seed=0, dtype="float64"), fm.AdamW(rate, **options)
+    fit(half, rest, 1)
+    half, rest = pickle.loads(pickle.dumps((half, rest)))
+    fit(half, rest, 3)
+    assert half.params.tobytes() == whole.params.tobytes()
+    assert half.buffers.tobytes() == whole.buffers.tobytes()
+    assert rest.ema_params[0].tobytes() == opt.ema_params[0].tobytes()
+    averaged = opt.averaged(whole)
+    assert averaged.buffers.tobytes() == whole.buffers.tobytes()
