@@ -11,7 +11,8 @@
 (64, 1)
 
 `MLP` is the model; `fastmlp.layers` (for the activations, whose names `ACTIVATIONS`
-holds), `fastmlp.losses`, `fastmlp.optimizers`, `fastmlp.initializers` and
+holds), `fastmlp.losses`, `fastmlp.optimizers`, `fastmlp.schedules`,
+`fastmlp.initializers` and
 `fastmlp.runtime` say what there is of each, and by which formulas. `fastmlp.reference`
 is all of it again in plain numpy, to read and to compare with. To look inside there are
 `Monitor`, `MLP.summary`, `fastmlp.regions` and, with matplotlib, `fastmlp.plot`.
@@ -29,7 +30,7 @@ except ImportError as _error:
         "this Python: reinstall it."
     ) from _error
 
-from . import initializers, layers, losses, optimizers, runtime, solvers
+from . import initializers, layers, losses, optimizers, runtime, schedules, solvers
 from .callbacks import Callback, EarlyStopping
 from .history import History
 from .layers import (
@@ -120,6 +121,7 @@ __all__ = [
     "plot",
     "regions",
     "runtime",
+    "schedules",
     "set_num_threads",
     "show_config",
     "solvers",

@@ -587,6 +587,8 @@ class MLP:
         try:
             if optimizer._owner is not self._self:
                 self._claim(optimizer)
+            if optimizer._schedule is not None:
+                optimizer._set_lr()
             if sample_weight is not None:
                 sample_weight = self._checked_weights(sample_weight)
             value = self._net.train_step(
@@ -778,6 +780,7 @@ class MLP:
                         )
                         history.val_loss.append(val_loss)
                     history.loss.append(value)
+                    optimizer._epoch_end((history.val_loss or history.loss)[-1])
                     history.seconds.append(perf_counter() - start)
                     stops = [wants_stop(h.on_epoch_end(self, history)) for h in hooks]
                     bar.update(history)
@@ -801,11 +804,54 @@ class MLP:
         x, y, sample_weight = data
         # The optimiser's core is asked for anew: a callback may have loaded a state.
         core = optimizer._optimizer
+        lr = optimizer._values(-(-len(x) // batch_size))
         return _validate.answered(
             self._net.fit_epoch(
-                x, y, loss._loss, core, sample_weight, batch_size, *order
+                x, y, loss._loss, core, sample_weight, batch_size, *order, lr=lr
             )
         )
+
+    def polyak_(self, other: MLP, tau: float) -> Self:
+        """Move the parameters towards another model's: θ ← θ + τ (θ' - θ), in place.
+
+        The update of target networks (Polyak & Juditsky 1992; Lillicrap et al. 2016),
+        also of running statistics if there are any.
+
+        Parameters
+        ----------
+        other : MLP
+            The model to move towards, of the same dtype and shapes of parameters.
+        tau : float
+            τ, from 0 (nothing changes) to 1 (the parameters become the other's).
+
+        Returns
+        -------
+        MLP
+            This model.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For what is no such model, and for τ out of range; nothing has changed then.
+        """
+        if not isinstance(other, MLP):
+            raise TypeError(f"other must be a fm.MLP, got {_validate.describe(other)}")
+        tau = _validate.real("tau", tau, 0.0, 1.0)
+        if other.dtype != self.dtype:
+            raise TypeError(f"other must have dtype {self.dtype}, got {other.dtype}")
+        shapes = [[w.shape for w in mlp.weights] for mlp in (self, other)]
+        if shapes[0] != shapes[1] or self.n_params != other.n_params:
+            raise ValueError(
+                f"other must have {self.n_params} parameters with weights of shapes "
+                f"{shapes[0]}, got {other.n_params} with {shapes[1]}"
+            )
+        if self.buffers.size != other.buffers.size:
+            raise ValueError(
+                f"other must have {self.buffers.size} running statistics, got "
+                f"{other.buffers.size}"
+            )
+        self._net.interpolate(other._net, tau)
+        return self
 
     def _checked_weights(self, sample_weight: object) -> Array:
         return _validate.weights("sample_weight", sample_weight, self.dtype)
@@ -823,6 +869,9 @@ class MLP:
         The methods try without any of this, as their arguments nearly always are right.
         """
         _check_tools(*tools)
+        for optimizer in tools[1:]:
+            if optimizer._schedule is not None:
+                optimizer._set_lr()  # if this was what failed, it says why
         rows, target, weight = self._batch(x, y, tools[0], sample_weight)
         cores = [tools[0]._loss, *(tool._optimizer for tool in tools[1:])]
         return _validate.answered(call(rows, target, *cores, weight))
