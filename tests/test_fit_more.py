@@ -574,9 +574,7 @@ def test_solvers_see_callbacks_and_go_on_exactly(tmp_path):
 
 def test_solvers_want_arrays_whole():
     x, y = data()
-    with pytest.raises(
-        ValueError, match=r"^batch_size must be None or at least"
-    ):
+    with pytest.raises(ValueError, match=r"^batch_size must be None or at least"):
         fit(model(), x, y, optimizer=fm.LBFGS(), batch_size=9)
     with pytest.raises(TypeError, match=r"^LBFGS works on all samples at once"):
         fit(model(), slices(), optimizer=fm.LBFGS())
@@ -589,3 +587,62 @@ def test_solvers_want_arrays_whole():
             batch_size=None,
             callbacks=[fm.LearningRateFinder()],
         )
+
+
+# Schedules ----------------------------------------------------------------------------
+
+
+def plateau():
+    return fm.schedules.ReduceOnPlateau(0.05, patience=0, threshold=0.02, factor=0.5)
+
+
+SCHEDULES = {
+    "cosine": lambda: fm.schedules.Cosine(0.05, 10),
+    "warmup": lambda: fm.schedules.LinearWarmup(fm.schedules.Step(0.05, 6, 0.5), 5),
+    "plateau": plateau,
+    "function": lambda: lambda step: 0.05 / (step + 1),
+}
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_schedules_are_the_same_however_steps_come(kind):
+    x, y = data()
+    results = []
+    for given, options in [
+        ((x, y), {"shuffle": False}),
+        ((x, y), {"shuffle": False, "callbacks": [Steps()]}),
+        ((slices(),), {}),
+        ((x, y), {"shuffle": False, "loss": LogCosh(mse=True)}),
+    ]:
+        mlp, opt = model(), fm.SGD(SCHEDULES[kind](), momentum=0.5)
+        fit(mlp, *given, optimizer=opt, epochs=8, validation_data=(x, y), **options)
+        results.append((mlp.params.copy(), opt.lr, opt.step_count))
+    for params, lr, steps in results[1:]:
+        np.testing.assert_array_equal(params, results[0][0])
+        assert (lr, steps) == results[0][1:]
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_checkpoints_hold_schedules(tmp_path, kind):
+    x, y = data()
+    make = SCHEDULES[kind]
+    save = fm.Checkpoint(tmp_path / "{epoch}.npz")
+    whole, opt = deep(), fm.Adam(make(), ema=0.9)
+    fit(whole, x, y, optimizer=opt, epochs=9, seed=4, callbacks=[save])
+    mlp, again = deep(), fm.Adam(make(), ema=0.9)
+    fm.Checkpoint.load(tmp_path / "5.npz", mlp, again)
+    fit(mlp, x, y, optimizer=again, epochs=4)
+    same(mlp, whole)
+    assert again.lr == opt.lr
+    np.testing.assert_array_equal(again.ema_params[0], opt.ema_params[0])
+    if kind == "cosine":
+        with pytest.raises(ValueError, match=r"the schedule is a Cosine"):
+            fm.Checkpoint.load(tmp_path / "5.npz", mlp, fm.Adam(plateau()))
+
+
+def test_the_finder_puts_a_schedule_back():
+    mlp, opt = model(), fm.SGD(fm.schedules.Cosine(0.1, 40))
+    finder = fm.LearningRateFinder(steps=12)
+    fit(mlp, *data(), optimizer=opt, callbacks=[finder])
+    assert opt.schedule == fm.schedules.Cosine(0.1, 40)
+    assert (opt.lr, len(finder.lrs)) == (0.1, 12)

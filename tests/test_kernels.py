@@ -49,6 +49,9 @@ KERNELS = (
     "adam_step",
     "dot",
     "axpy",
+    "sum_of_squares",
+    "condition_gradient",
+    "interpolate",
     "elementary",
     "shuffle",
 )
@@ -497,6 +500,40 @@ def optimiser_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
             yield update("adam_step", slots, **hyper)
 
 
+def around_updates(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
+    for n in (*TAILS, 1024, 1500):
+        x, y = (rounded(rng.standard_normal(n), dtype) for _ in range(2))
+        # n terms of one sign, in any order.
+        yield Call(
+            "sum_of_squares",
+            {"out": np.zeros(1), "x": x},
+            outputs=("out",),
+            bound={"out": lambda total, n=n: (n + 2) * total},
+        )
+        y[rng.uniform(size=n) < 0.1] = 0  # where the sign is 0
+        for scale, limit, l1 in [(0.5, np.inf, 0.0), (1, 0.75, 0.25), (0.1, 1, -0.5)]:
+            yield Call(
+                "condition_gradient",
+                {
+                    "out": np.zeros(n),
+                    "grad": x,
+                    "param": y,
+                    "scale": scale,
+                    "limit": limit,
+                    "l1": l1,
+                },
+                outputs=("out",),
+                bound={"out": elementwise_bound()},
+            )
+        for weight in (0.0, 0.125, 0.9, 1.0):
+            yield Call(
+                "interpolate",
+                {"out": y, "x": x, "weight": weight},
+                updated=("out",),
+                bound={"out": elementwise_bound(np.abs(x - y).max())},
+            )
+
+
 GROUPS: dict[str, Callable[[type, np.random.Generator], Iterator[Call]]] = {
     "products": product_calls,
     "column_sum": column_sum_calls,
@@ -507,6 +544,7 @@ GROUPS: dict[str, Callable[[type, np.random.Generator], Iterator[Call]]] = {
     "norms": norm_calls,
     "dropout": dropout_calls,
     "optimisers": optimiser_calls,
+    "around updates": around_updates,
 }
 
 

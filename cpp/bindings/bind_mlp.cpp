@@ -418,7 +418,7 @@ void end_fit(AnyMlp& self, py::object token) {
 
 py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
                      Optimizer& optimizer, py::object sample_weight, Index batch_size,
-                     uint64_t seed, uint32_t epoch, py::object /*lr*/, bool shuffle,
+                     uint64_t seed, uint32_t epoch, bool shuffle, py::object lr,
                      Index first_step, py::object listener) {
   if (batch_size < 1) throw py::value_error("batch_size: must be at least 1");
   return self.visit([&](auto& n) -> py::object {
@@ -435,6 +435,8 @@ py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
     options.interruption = poll.interruption();
     StepCall call(listener);
     options.listener = call.listener();
+    const Index steps = (batch->rows - 1) / batch_size + 1;
+    options.lr = require_or_null<const double>(lr, "lr", {steps});
     double value = 0.0;
     try {
       // The arrays and objects are held by this call's arguments.
@@ -466,6 +468,19 @@ py::object iterate_with(AnyMlp& self, Any& solver, py::object x, py::object y,
       throw py::error_already_set();
     }
     return report_tuple(report);
+  });
+}
+
+void interpolate(AnyMlp& self, AnyMlp& other, double weight) {
+  self.visit([&](auto& n) {
+    other.visit([&](auto& o) {
+      if constexpr (std::is_same_v<decltype(n), decltype(o)>) {
+        const py::gil_scoped_release release;
+        n.mlp.interpolate(o.mlp, weight);
+      } else {
+        throw py::type_error("other: has parameters of another dtype");
+      }
+    });
   });
 }
 
@@ -528,8 +543,9 @@ void bind_mlp(py::module_& m) {
       .def("end_fit", &end_fit, arg("token"))
       .def("fit_epoch", &fit_epoch, arg("x"), arg("y"), arg("loss"), arg("optimizer"),
            arg("sample_weight"), arg("batch_size"), arg("seed"), arg("epoch"),
-           arg("lr") = none, arg("shuffle") = true, arg("first_step") = 0,
-           arg("listener") = none);
+           arg("shuffle") = true, arg("lr") = none, arg("first_step") = 0,
+           arg("listener") = none)
+      .def("interpolate", &interpolate, arg("other"), arg("weight"));
 }
 
 }  // namespace fastmlp::bindings

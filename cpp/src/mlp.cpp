@@ -554,6 +554,31 @@ void Mlp<T>::initialize(uint64_t seed) {
 }
 
 template <class T>
+void Mlp<T>::interpolate(const Mlp& other, double weight) {
+  if (&other == this) return;
+  const Index n = n_params(), extra = impl_->net.n_buffers;
+  if (other.n_params() != n || other.impl_->net.n_buffers != extra) {
+    throw std::invalid_argument("other: has " + std::to_string(other.n_params()) +
+                                " parameters, not " + std::to_string(n));
+  }
+  // A copy first: whoever holds one model's lock must not wait for another's.
+  AlignedBuffer<T> goal(n + extra);
+  {
+    const std::shared_lock lock(other.impl_->mutex);
+    std::copy_n(other.params(), n, goal.data());
+    if (extra > 0) std::copy_n(other.impl_->buffers.data(), extra, goal.data() + n);
+  }
+  const std::unique_lock lock(impl_->mutex);
+  const DefaultFpEnvironment environment;
+  impl_->kept_rows = 0;  // the parameters change
+  const T w = static_cast<T>(weight);
+  kernels<T>().interpolate(params(), goal.data(), w, n);
+  if (extra > 0) {
+    kernels<T>().interpolate(impl_->buffers.data(), goal.data() + n, w, extra);
+  }
+}
+
+template <class T>
 void Mlp<T>::predict(T* y, const T* x, Index rows) const {
   check_rows(rows);
   const std::shared_lock lock(impl_->mutex);
@@ -733,6 +758,8 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
     options.interruption.check();
     std::unique_lock optimizer_lock(optimizer.mutex());
     std::unique_lock lock(impl.mutex);
+    if (options.lr)
+      optimizer.mutable_config().lr = options.lr[steps - options.first_step];
     const Index rows = std::min(options.batch_size, data.rows - first);
     const int64_t* order = options.shuffle ? impl.order.data() + first : nullptr;
     Batch<T> batch = {data.x, data.targets, rows};
@@ -771,7 +798,10 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
   if (!kernels<T>().all_finite(impl.params.data(), n, 1, n)) {
     if (last_good.valid) impl.restore(last_good, optimizer);
     throw Diverged("training diverged at step " + std::to_string(steps) +
-                   ": the parameters are not finite after it");
+                   ": the parameters are not finite after it; learning rate " +
+                   detail::in_short(optimizer.config().lr) + ", gradient norm " +
+                   detail::in_short(detail::norm_of(impl.grads.data(), n)) +
+                   ". Likely cause: the update went too far: lower the learning rate");
   }
   if (loss.reduction == Reduction::sum) return total;
   return divisor == 0.0 ? 0.0 : total / divisor;

@@ -11,11 +11,11 @@
 (64, 1)
 
 `MLP` is the model; `fastmlp.layers` (for the activations, whose names `ACTIVATIONS`
-holds), `fastmlp.losses`, `fastmlp.optimizers`, `fastmlp.initializers`,
-`fastmlp.metrics`, `fastmlp.callbacks` and `fastmlp.runtime` say what there is of each,
-and by which formulas. `fastmlp.reference` is all of it again in plain numpy, to read
-and to compare with. To look inside there are `Monitor`, `MLP.summary`,
-`fastmlp.regions` and, with matplotlib, `fastmlp.plot`.
+holds), `fastmlp.losses`, `fastmlp.optimizers`, `fastmlp.schedules`,
+`fastmlp.initializers`, `fastmlp.metrics`, `fastmlp.callbacks` and `fastmlp.runtime` say
+what there is of each, and by which formulas. `fastmlp.reference` is all of it again in
+plain numpy, to read and to compare with. To look inside there are `Monitor`,
+`MLP.summary`, `fastmlp.regions` and, with matplotlib, `fastmlp.plot`.
 """
 
 from types import ModuleType as _ModuleType
@@ -38,6 +38,7 @@ from . import (
     metrics,
     optimizers,
     runtime,
+    schedules,
     solvers,
 )
 from .callbacks import (
@@ -143,6 +144,7 @@ __all__ = [
     "plot",
     "regions",
     "runtime",
+    "schedules",
     "set_num_threads",
     "show_config",
     "solvers",

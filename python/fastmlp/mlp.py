@@ -585,6 +585,8 @@ class MLP:
         try:
             if optimizer._owner is not self._self:
                 self._claim(optimizer)
+            if optimizer._schedule is not None:
+                optimizer._set_lr()
             if sample_weight is not None:
                 sample_weight = self._checked_weights(sample_weight)
             value = self._net.train_step(
@@ -833,6 +835,48 @@ class MLP:
                 )
         return batches
 
+    def polyak_(self, other: MLP, tau: float) -> Self:
+        """Move the parameters towards another model's: θ ← θ + τ (θ' - θ), in place.
+
+        The update of target networks (Polyak & Juditsky 1992; Lillicrap et al. 2016),
+        also of running statistics if there are any.
+
+        Parameters
+        ----------
+        other : MLP
+            The model to move towards, of the same dtype and shapes of parameters.
+        tau : float
+            τ, from 0 (nothing changes) to 1 (the parameters become the other's).
+
+        Returns
+        -------
+        MLP
+            This model.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For what is no such model, and for τ out of range; nothing has changed then.
+        """
+        if not isinstance(other, MLP):
+            raise TypeError(f"other must be a fm.MLP, got {_validate.describe(other)}")
+        tau = _validate.real("tau", tau, 0.0, 1.0)
+        if other.dtype != self.dtype:
+            raise TypeError(f"other must have dtype {self.dtype}, got {other.dtype}")
+        shapes = [[w.shape for w in mlp.weights] for mlp in (self, other)]
+        if shapes[0] != shapes[1] or self.n_params != other.n_params:
+            raise ValueError(
+                f"other must have {self.n_params} parameters with weights of shapes "
+                f"{shapes[0]}, got {other.n_params} with {shapes[1]}"
+            )
+        if self.buffers.size != other.buffers.size:
+            raise ValueError(
+                f"other must have {self.buffers.size} running statistics, got "
+                f"{other.buffers.size}"
+            )
+        self._net.interpolate(other._net, tau)
+        return self
+
     def _checked_weights(self, sample_weight: object) -> Array:
         return _validate.weights("sample_weight", sample_weight, self.dtype)
 
@@ -849,6 +893,9 @@ class MLP:
         The methods try without any of this, as their arguments nearly always are right.
         """
         _check_tools(*tools)
+        for optimizer in tools[1:]:
+            if optimizer._schedule is not None:
+                optimizer._set_lr()  # if this was what failed, it says why
         rows, target, weight = self._batch(x, y, tools[0], sample_weight)
         cores = [tools[0]._loss, *(tool._optimizer for tool in tools[1:])]
         return _validate.answered(call(rows, target, *cores, weight))

@@ -155,6 +155,7 @@ struct EpochOptions {
   uint32_t epoch = 0;
   Index first_step = 0;  // what the first step counts as, where an epoch has parts
   Interruption interruption = {};
+  const double* lr = nullptr;  // of each step, instead of the optimiser's
   StepListener listener = {};
 };
 
@@ -219,6 +220,11 @@ class Mlp {
   // before ReLU-like activations, LeCun's 1 / fan_in before selu, Glorot's
   // 2 / (fan_in + fan_out) elsewhere.
   void initialize(uint64_t seed);
+
+  // Polyak averaging: parameters += weight * (the other's - parameters), each by one
+  // fused multiply-add; running statistics as well. Throws std::invalid_argument for
+  // another number of either.
+  void interpolate(const Mlp& other, double weight);
 
   void predict(T* y, const T* x, Index rows) const;
   // Training in another thread may come between two blocks of many rows.

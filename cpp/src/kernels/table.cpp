@@ -47,6 +47,9 @@ constexpr KernelTable<T> make_table() {
           adam_step<T>,
           dot<T>,
           axpy<T>,
+          sum_of_squares<T>,
+          condition_gradient<T>,
+          interpolate<T>,
           elementary<T>};
 }
 

@@ -176,11 +176,12 @@ class Mlp:
         batch_size: int,
         seed: int,
         epoch: int,
-        lr: _Array | None = None,
         shuffle: bool = True,
+        lr: _Array | None = None,
         first_step: int = 0,
         listener: object = None,
     ) -> float | NotImplementedType: ...
+    def interpolate(self, other: Mlp, weight: float) -> None: ...
 
 def isa() -> str: ...
 def available_isas() -> tuple[str, ...]: ...
