@@ -145,7 +145,8 @@ class Pass {
         return "x holds a value that is not finite in row " + std::to_string(row);
       }
       const T* target = rq_.targets.values;
-      if (target && first_nonfinite(target + row * net_.n_out, net_.n_out) >= 0) {
+      const Index width = rq_.loss ? target_width(*rq_.loss, net_.n_out) : 0;
+      if (target && first_nonfinite(target + row * width, width) >= 0) {
         return "y holds a value that is not finite in row " + std::to_string(row);
       }
     }
@@ -184,11 +185,7 @@ class Pass {
   }
 
   double normalizer() const {
-    if (!rq_.order || !rq_.targets.weights) {
-      return loss_normalizer(*rq_.loss, rq_.targets.weights, rq_.rows, net_.n_out);
-    }
-    gather_rows(ws_.row_loss, rq_.targets.weights, rq_.order, rq_.rows, 1);
-    return loss_normalizer(*rq_.loss, ws_.row_loss, rq_.rows, net_.n_out);
+    return loss_normalizer(*rq_.loss, rq_.targets, rq_.order, rq_.rows, net_.n_out);
   }
 
   const T* chunk_input(Index first) const {
@@ -247,16 +244,18 @@ class Pass {
         gather_rows(ws_.labels + r, rq_.targets.labels, rq_.order + at, m, 1);
         labels = ws_.labels + r;
       }
-    } else {
-      target = rq_.targets.values + at * n;
+    }
+    if (rq_.targets.values) {
+      const Index width = target_width(*rq_.loss, n);
+      target = rq_.targets.values + at * width;
       if (rq_.order) {
-        gather_rows(ws_.target + r * n, rq_.targets.values, rq_.order + at, m, n);
-        target = ws_.target + r * n;
+        T* const gathered = ws_.target + r * width;
+        gather_rows(gathered, rq_.targets.values, rq_.order + at, m, width);
+        target = gathered;
       }
     }
-    table_.loss_rows({rq_.loss->kind, static_cast<T>(rq_.loss->delta)}, d, n,
-                     ws_.row_loss + at, ws_.h.back() + r * n, n, target, n, labels,
-                     ws_.row_scale + at, m, n);
+    loss_rows<T>(*rq_.loss, d, ws_.row_loss + at, ws_.h.back() + r * n, target, labels,
+                 ws_.row_scale + at, m, n);
   }
 
   void backward_tile(const Team& team, Index first, Index r, Index m) {

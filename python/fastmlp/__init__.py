@@ -30,7 +30,20 @@ from . import initializers, layers, losses, optimizers, runtime
 from .callbacks import Callback, EarlyStopping
 from .history import History
 from .layers import Dense
-from .losses import MAE, MSE, BinaryCrossEntropy, CrossEntropy, Huber, PseudoHuber
+from .losses import (
+    MAE,
+    MSE,
+    ActionValue,
+    BinaryCrossEntropy,
+    CrossEntropy,
+    CustomLoss,
+    GaussianNLL,
+    Hinge,
+    Huber,
+    Poisson,
+    PseudoHuber,
+    Quantile,
+)
 from .mlp import MLP
 from .optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from .runtime import (
@@ -57,18 +70,24 @@ __all__ = [
     "MLP",
     "MSE",
     "SGD",
+    "ActionValue",
     "Adagrad",
     "Adam",
     "AdamW",
     "BinaryCrossEntropy",
     "Callback",
     "CrossEntropy",
+    "CustomLoss",
     "Dense",
     "DivergenceError",
     "EarlyStopping",
+    "GaussianNLL",
+    "Hinge",
     "History",
     "Huber",
+    "Poisson",
     "PseudoHuber",
+    "Quantile",
     "RMSprop",
     "__version__",
     "available_isas",
