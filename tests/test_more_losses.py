@@ -975,6 +975,23 @@ def test_a_function_trains() -> None:
     assert tools[0][1].step_count == 10
 
 
+def test_a_function_trains_in_training_mode() -> None:
+    """Batch statistics, and running ones that move, as for the core's losses."""
+    x, (_, y, _) = inputs(20, "float64"), problem("quantile", rows=20)
+    found = []
+    for loss in (squares, fm.MSE()):
+        layers = [3, 6, fm.BatchNorm(), OUTPUTS]
+        mlp = fm.MLP(layers, activation="tanh", dtype="float64", seed=0)
+        optimizer = fm.SGD(lr=0.1)
+        for _ in range(3):
+            mlp.train_step(x, y, loss, optimizer)
+        value, grads = mlp.value_and_grad(x, y, loss, training=True)
+        found.append([mlp.params.copy(), mlp.buffers.copy(), value, grads])
+    tolerance = TOLERANCE["network"].of(np.float64)
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
 def test_a_function_gets_targets_as_they_are() -> None:
     class Anything:
         goal = 1.0

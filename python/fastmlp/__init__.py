@@ -29,7 +29,14 @@ except ImportError as _error:
 from . import initializers, layers, losses, optimizers, runtime
 from .callbacks import Callback, EarlyStopping
 from .history import History
-from .layers import Dense
+from .layers import (
+    Activation,
+    BatchNorm,
+    Dense,
+    Dropout,
+    LayerNorm,
+    Residual,
+)
 from .losses import (
     MAE,
     MSE,
@@ -71,24 +78,29 @@ __all__ = [
     "MSE",
     "SGD",
     "ActionValue",
+    "Activation",
     "Adagrad",
     "Adam",
     "AdamW",
+    "BatchNorm",
     "BinaryCrossEntropy",
     "Callback",
     "CrossEntropy",
     "CustomLoss",
     "Dense",
     "DivergenceError",
+    "Dropout",
     "EarlyStopping",
     "GaussianNLL",
     "Hinge",
     "History",
     "Huber",
+    "LayerNorm",
     "Poisson",
     "PseudoHuber",
     "Quantile",
     "RMSprop",
+    "Residual",
     "__version__",
     "available_isas",
     "build_info",

@@ -1,9 +1,13 @@
-// A multilayer perceptron: h_0 = x, h_l = act_l(h_{l-1} W_l + b_l), y = h_L.
+// A multilayer perceptron: h_0 = x, h_l = layer_l(h_{l-1}), y = h_L, where a layer is
+// dense, act(h W + b), or one of those that LayerSpec makes.
 //
-// All parameters lie in one flat vector, W_0, b_0, W_1, b_1, ..., each W (in, out)
-// row-major. Rows are samples; x is (rows, n_in), y is (rows, n_out), both contiguous.
+// All parameters lie in one flat vector in the order of the layers: of a dense one W
+// (in, out), row-major, then b; of a normalisation the scale, then the shift; of a
+// residual block those of its body, then of its projection. Rows are samples; x is
+// (rows, n_in), y is (rows, n_out), both contiguous.
 //
 //   fastmlp::Mlp<float> mlp(2, {{16, fastmlp::Activation::tanh},
+//                               fastmlp::LayerSpec::dropout(0.1),
 //                               {1, fastmlp::Activation::identity}});
 //   mlp.initialize(0);
 //   fastmlp::OptimizerConfig config;
@@ -15,6 +19,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "fastmlp/loss.h"
@@ -23,10 +28,83 @@
 
 namespace fastmlp {
 
-struct DenseSpec {
-  Index width;
+// An activation from outside, elementwise; called by one thread at a time, on blocks of
+// n elements. What it throws ends the call that needed it.
+class CustomActivation {
+ public:
+  virtual ~CustomActivation() = default;
+  // h = f(z); d = f'(z).
+  virtual void forward(float* h, const float* z, Index n) const = 0;
+  virtual void forward(double* h, const double* z, Index n) const = 0;
+  virtual void derivative(float* d, const float* z, Index n) const = 0;
+  virtual void derivative(double* d, const double* z, Index n) const = 0;
+};
+
+// A layer, by what it needs; the rest is unused.
+struct LayerSpec {
+  // act(h W + b)
+  LayerSpec(Index units, Activation act = Activation::identity, bool with_bias = true)
+      : width(units), activation(act), bias(with_bias) {}
+  static LayerSpec activation_only(Activation act) {
+    return of(LayerKind::activation, act);
+  }
+  static LayerSpec activation_only(std::shared_ptr<const CustomActivation> act) {
+    LayerSpec spec = of(LayerKind::activation);
+    spec.custom = std::move(act);
+    return spec;
+  }
+  // In training an element becomes 0 with probability `rate`, else h / (1 - rate).
+  static LayerSpec dropout(double rate) {
+    LayerSpec spec = of(LayerKind::dropout);
+    spec.rate = rate;
+    return spec;
+  }
+  // (h - mean) / sqrt(var + eps) * scale + shift, mean and variance over a row.
+  static LayerSpec layer_norm(double eps = 1e-5, bool affine = true) {
+    LayerSpec spec = of(LayerKind::layer_norm);
+    spec.eps = eps;
+    spec.bias = affine;
+    return spec;
+  }
+  // The same with mean and variance of a column: over the batch in training, else their
+  // running means, which move by `momentum` of the way in each step.
+  static LayerSpec batch_norm(double eps = 1e-5, double momentum = 0.1,
+                              bool affine = true) {
+    LayerSpec spec = layer_norm(eps, affine);
+    spec.kind = LayerKind::batch_norm;
+    spec.momentum = momentum;
+    return spec;
+  }
+  // h + body(h), or h W + b + body(h) where the widths differ.
+  static LayerSpec residual(std::vector<LayerSpec> body) {
+    LayerSpec spec = of(LayerKind::add);
+    spec.body = std::move(body);
+    return spec;
+  }
+
+  LayerKind kind = LayerKind::dense;
+  Index width = 0;
   Activation activation = Activation::identity;
-  bool bias = true;
+  bool bias = true;  // of a normalisation: whether it has a scale and a shift
+  double rate = 0, eps = 0, momentum = 0;
+  std::vector<LayerSpec> body;
+  std::shared_ptr<const CustomActivation> custom;
+
+ private:
+  static LayerSpec of(LayerKind kind, Activation act = Activation::identity) {
+    LayerSpec spec(0, act);
+    spec.kind = kind;
+    return spec;
+  }
+};
+
+// Where a step's parameters and statistics lie, in the order of computation.
+struct LayerInfo {
+  std::string name;  // where its layer is in the specification: "2", "3.body.0", ...
+  LayerKind kind;
+  Index n_in, n_out;
+  Index weight, bias;  // offsets into the parameters, -1: none; or scale and shift
+  Index statistics;    // batch_norm: offset into the buffers, else -1
 };
 
 template <class T>
@@ -72,9 +150,27 @@ struct EpochOptions {
 template <class T>
 struct LastGoodState {
   bool valid = false;
-  AlignedBuffer<T> params;
+  AlignedBuffer<T> params, buffers;
   std::array<AlignedBuffer<T>, kMaxSlots> slots;
-  int64_t step_count = 0;
+  int64_t step_count = 0, batches_tracked = 0;
+};
+
+// What random numbers training draws outside fit_epoch, which are a function of this,
+// and how many batches running statistics have seen.
+struct TrainingState {
+  uint64_t seed = 0;
+  uint64_t passes = 0;  // in training mode, optimiser steps aside
+  int64_t batches_tracked = 0;
+};
+
+// What the last train_step, or step of fit_epoch, has left behind; valid until the
+// model is used again.
+template <class T>
+struct LastStep {
+  Index rows = 0;            // 0: there is nothing; of a large batch only its last ones
+  const T* grads = nullptr;  // (n_params)
+  const T* before = nullptr;      // the parameters before it, if watched
+  std::vector<const T*> outputs;  // (rows, width) of each step of layers()
 };
 
 // Inference may run in several threads at once; training takes turns with everything
@@ -85,7 +181,7 @@ template <class T>
 class Mlp {
  public:
   // Throws std::invalid_argument: no layers, a width < 1, or sizes that overflow.
-  Mlp(Index n_in, std::vector<DenseSpec> layers);
+  Mlp(Index n_in, std::vector<LayerSpec> layers);
   ~Mlp();
   Mlp(const Mlp&) = delete;
   Mlp& operator=(const Mlp&) = delete;
@@ -93,16 +189,22 @@ class Mlp {
   Index n_in() const;
   Index n_out() const;
   Index n_params() const;
-  Index n_layers() const;
+  // Their steps, in the order of computation: of a residual block its body's, then its
+  // projection's, then its own. An activation by itself belongs to the step before it,
+  // where that has none.
+  std::vector<LayerInfo> layers() const;
   // Zeros until set or initialised.
   T* params();
   const T* params() const;
-  // Views into params(): (in, out), and out elements or null.
-  MatrixView<T> weight(Index layer);
-  T* bias(Index layer);
+  // Running means (0 at first) and variances (1) of each batch_norm.
+  Index n_buffers() const;
+  T* buffers();
+  TrainingState training_state() const;
+  void set_training_state(const TrainingState& state);
 
-  // Weights uniform with He's variance 2 / fan_in before ReLU-like activations, LeCun's
-  // 1 / fan_in before selu, Glorot's 2 / (fan_in + fan_out) elsewhere; biases zero.
+  // Scales one, shifts and biases zero, weights uniform with He's variance 2 / fan_in
+  // before ReLU-like activations, LeCun's 1 / fan_in before selu, Glorot's
+  // 2 / (fan_in + fan_out) elsewhere.
   void initialize(uint64_t seed);
 
   void predict(T* y, const T* x, Index rows) const;
@@ -110,15 +212,24 @@ class Mlp {
   double evaluate(const Batch<T>& batch, const Loss& loss,
                   const Interruption& interruption = {}) const;
 
+  // In training mode dropout drops, and batch_norm takes the statistics of the batch
+  // and moves its running ones; it needs at least two rows then. train_step and
+  // fit_epoch are always in training mode, predict and evaluate never.
+
   // Keeps a copy of the input and what the layers computed, for backward.
-  void forward(T* y, const T* x, Index rows);
+  void forward(T* y, const T* x, Index rows, bool training = false);
   // Gradients of sum(dy * y), y of the last forward, whose rows these must be.
   // Throws std::logic_error if there was none.
   void backward(T* dx, T* grads, const T* dy, Index rows);
   Index forward_rows() const;  // of the last forward, 0 if there was none
-  void vjp(T* y, T* dx, T* grads, const T* x, const T* dy, Index rows);
+  // backward and an update by its gradient. Throws Diverged if that is not finite, and
+  // what backward throws.
+  void backward_step(const T* dy, Index rows, Optimizer& optimizer);
+  void vjp(T* y, T* dx, T* grads, const T* x, const T* dy, Index rows,
+           bool training = false);
 
-  double value_and_grad(T* grads, const Batch<T>& batch, const Loss& loss);
+  double value_and_grad(T* grads, const Batch<T>& batch, const Loss& loss,
+                        bool training = false);
   // The loss before the update. Throws Diverged if it or the gradient is not finite.
   double train_step(const Batch<T>& batch, const Loss& loss, Optimizer& optimizer);
   // One pass over the data in steps of batch_size rows, the last one maybe shorter. The
@@ -127,6 +238,11 @@ class Mlp {
   // and Interrupted.
   double fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& optimizer,
                    const EpochOptions& options, LastGoodState<T>& last_good);
+
+  // Whether steps keep the parameters as they were before them.
+  void set_watch(bool on);
+  bool watch() const;
+  LastStep<T> last_step() const;
 
  private:
   struct Impl;
