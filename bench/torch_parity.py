@@ -784,9 +784,11 @@ def touches_kink(problem: Problem) -> bool:
     batch = torch_batch(spec, problem.batches[0], torch.float64)
 
     def near_zero(values: torch.Tensor, scale: torch.Tensor) -> bool:
-        # An exact zero (below a layer of dead units, without bias) is one everywhere.
+        # An exact zero (below a layer of dead units, without bias) is one everywhere,
+        # and what comes from softmax, say, never is on the other side.
         bound = margin * scale.square().mean().sqrt()
-        return bool(((values != 0) & (values.abs() <= bound)).any())
+        near = (values != 0) & (values.abs() <= bound)
+        return bool(near.any() and (values < 0).any())
 
     statistics = initial_statistics(spec, torch.float64)
     key = (spec.mask_seed, PASS_EPOCH, 0)
