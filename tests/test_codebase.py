@@ -316,7 +316,11 @@ def stub_functions(path: Path) -> dict[str, list[str]]:
             found[node.name] = arguments(node)
         elif isinstance(node, ast.ClassDef):
             for item in node.body:
-                if isinstance(item, ast.FunctionDef):
+                # The setter of a property repeats its name.
+                if isinstance(item, ast.FunctionDef) and not any(
+                    isinstance(d, ast.Attribute) and d.attr == "setter"
+                    for d in item.decorator_list
+                ):
                     found[f"{node.name}.{item.name}"] = arguments(item)
     return found
 
