@@ -15,7 +15,6 @@
 namespace fastmlp {
 namespace {
 
-using detail::Draw;
 using detail::LayerPlan;
 using detail::NetworkPlan;
 using detail::Pass;

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "dense.h"
+#include "fastmlp/dropout.h"
 #include "fastmlp/mlp.h"
 #include "layers.h"
 #include "parallel.h"
@@ -370,7 +371,7 @@ class Pass {
       case LayerKind::dropout:
         if (rq_.training) {
           table_.dropout(h, kept, x, (first + r) * n, size,
-                         dropout_args<T>(layer, rq_.draw));
+                         dropout_args<T>(layer.rate, rq_.draw, layer.stream));
         } else {
           std::copy_n(x, size, h);
         }

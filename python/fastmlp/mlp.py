@@ -273,16 +273,14 @@ class MLP:
             ``projection``: ``"3.body.0.weight"``.
         """
         views = self._views.in_torch_layout()
-        state = {name: np.array(view, order="C") for name, view in views.items()}
         tracked = self._net.training_state[2]
-        for name in self._tracked_names():
-            state[name] = np.array(tracked, dtype=np.int64)
+        state = {}
+        for name, view in views.items():
+            state[name] = np.array(view, order="C")
+            # The last one of a batch normalisation.
+            if name.endswith(".running_var"):
+                state[_counter(name)] = np.array(tracked, dtype=np.int64)
         return state
-
-    def _tracked_names(self) -> list[str]:
-        ends = ".running_var"
-        found = [n for n in self._views.statistics if n.endswith(ends)]
-        return [n.removesuffix(ends) + ".num_batches_tracked" for n in found]
 
     def load_state_dict(self, state: Mapping[str, npt.ArrayLike]) -> None:
         """Take over parameters that `state_dict` gave, or a ``torch.nn.Sequential``.
@@ -302,7 +300,8 @@ class MLP:
         if not hasattr(state, "keys"):
             raise TypeError(f"state must be a dict, got {_validate.describe(state)}")
         places = self._views.in_torch_layout()
-        counters = {n: state[n] for n in self._tracked_names() if n in state}
+        names = [_counter(n) for n in places if n.endswith(".running_var")]
+        counters = {n: state[n] for n in names if n in state}
 
         # Names and shapes, all of them before anything is written.
         wrong = [f"missing: {name}" for name in places if name not in state]
@@ -885,11 +884,9 @@ class MLP:
         MLP
             A new model of the same dtype.
         """
-        views = {**self._views.parameters, **self._views.statistics}
-        layers, arrays = _network.fold(self._layers, views)
+        layers, arrays = _network.fold(self._layers, self._views.named)
         folded = MLP([self.n_in, *layers], init="zeros", dtype=self.dtype, seed=0)
-        new = folded._views
-        for name, view in {**new.parameters, **new.statistics}.items():
+        for name, view in folded._views.named.items():
             view[...] = arrays[name]
         return folded
 
@@ -952,6 +949,11 @@ _DERIVED = frozenset(
         "_self",
     )
 )
+
+
+def _counter(name: str) -> str:
+    """Return the name of torch's count of batches beside a running variance."""
+    return name.removesuffix("running_var") + "num_batches_tracked"
 
 
 def _is_int(value: object) -> bool:

@@ -579,6 +579,122 @@ def normalize_backward(dn: Array, normal: Array, rstd: Array, axis: int) -> Arra
     return np.asarray(rstd * (dn - mean - normal * along))
 
 
+def _scaled(normal: Array, scale: Array | None, shift: Array | None) -> Array:
+    if scale is None or shift is None:
+        return normal
+    return np.asarray(normal * scale + shift)
+
+
+def layer_norm_forward(
+    h: Array,
+    xhat: Array | None,
+    rstd: Array | None,
+    x: Array,
+    scale: Array | None,
+    shift: Array | None,
+    eps: float,
+) -> None:
+    """``xhat``, ``rstd`` (by row) of :func:`normalize`; ``h = xhat scale + shift``."""
+    normal, _, _, deviation = normalize(x, 1, eps)
+    if xhat is not None:
+        xhat[...] = normal
+    if rstd is not None:
+        rstd[...] = deviation[:, 0]
+    h[...] = _scaled(normal, scale, shift)
+
+
+def layer_norm_backward(
+    dx: Array,
+    dh: Array,
+    xhat: Array,
+    rstd: Array,
+    scale: Array | None,
+    accumulate: bool = False,
+) -> None:
+    """``dx`` of :func:`layer_norm_forward`, added to what it holds if asked for."""
+    dn = dh if scale is None else dh * scale
+    back = normalize_backward(dn, xhat, rstd[:, np.newaxis], 1)
+    dx[...] = dx + back if accumulate else back
+
+
+def column_moments(mean: Array, var: Array, x: Array) -> None:
+    """Mean and variance (that of sums over m) of the columns of ``x (m, n)``."""
+    mean[...] = x.mean(axis=0)
+    var[...] = ((x - mean) ** 2).mean(axis=0)
+
+
+def batch_norm_forward(
+    h: Array,
+    xhat: Array | None,
+    x: Array,
+    mean: Array,
+    rstd: Array,
+    scale: Array | None,
+    shift: Array | None,
+) -> None:
+    """``xhat = (x - mean) rstd`` by column; ``h = xhat scale + shift``."""
+    normal = (x - mean) * rstd
+    if xhat is not None:
+        xhat[...] = normal
+    h[...] = _scaled(normal, scale, shift)
+
+
+def batch_norm_backward(
+    dx: Array,
+    dh: Array,
+    xhat: Array,
+    rstd: Array,
+    scale: Array | None,
+    mean_dh: Array,
+    mean_dhx: Array,
+    accumulate: bool = False,
+) -> None:
+    """``dx = scale rstd (dh - mean_dh - xhat mean_dhx)``, or added to what it holds.
+
+    The means are those over the batch of dh and of ``dh xhat``; with zeros it is the
+    way back through fixed statistics.
+    """
+    factor = rstd if scale is None else rstd * scale
+    back = factor * (dh - mean_dh - xhat * mean_dhx)
+    dx[...] = dx + back if accumulate else back
+
+
+def column_dot(out: Array, a: Array, b: Array, accumulate: bool = False) -> None:
+    """``out[n] = sum over m of a[m, n] b[m, n]``, or added to what it holds."""
+    dots = (a * b).sum(axis=0)
+    out[...] = out + dots if accumulate else dots
+
+
+def add(out: Array, a: Array, b: Array) -> None:
+    """``out = a + b``."""
+    out[...] = a + b
+
+
+def multiply(out: Array, a: Array, b: Array) -> None:
+    """``out = a b``, element by element."""
+    out[...] = a * b
+
+
+def dropout(
+    h: Array,
+    mask: Array,
+    x: Array,
+    p: float,
+    seed: int,
+    epoch: int,
+    step: int,
+    layer: int,
+    first: int = 0,
+) -> None:
+    """``mask = kept / (1 - p)``, ``h = x mask``: from element ``first`` of the batch on.
+
+    What is kept: :func:`dropout_mask`.
+    """
+    kept = dropout_mask((1, first + x.size), p, seed, epoch, step, layer)[0, first:]
+    mask[...] = np.where(kept, 1 / (1 - p), 0)
+    h[...] = np.where(kept, x / (1 - p), 0)
+
+
 # ------------------------------------------------------------------ loss functions
 
 
