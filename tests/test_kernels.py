@@ -47,6 +47,11 @@ KERNELS = (
     "adagrad_step",
     "rmsprop_step",
     "adam_step",
+    "dot",
+    "axpy",
+    "sum_of_squares",
+    "condition_gradient",
+    "interpolate",
     "elementary",
     "shuffle",
 )
@@ -206,6 +211,25 @@ def column_sum_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
             {"out": np.zeros(n), "a": a},
             outputs=("out",),
             bound={"out": lambda _, size=size: size},
+        )
+
+
+def vector_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
+    for n in (*TAILS, 1000, 1024):
+        a, b = (rounded(rng.standard_normal(n), dtype) for _ in range(2))
+        size = n * (abs(a) * abs(b)).sum()
+        yield Call(
+            "dot",
+            {"out": np.zeros(1), "a": a, "b": b},
+            outputs=("out",),
+            bound={"out": lambda _, size=size: size},
+        )
+        alpha = float(rounded(np.array([-0.37]), dtype)[0])
+        yield Call(
+            "axpy",
+            {"y": a, "x": b, "alpha": alpha},
+            updated=("y",),
+            bound={"y": lambda _, a=a, b=b: 2 * (abs(a) + abs(b))},
         )
 
 
@@ -476,15 +500,51 @@ def optimiser_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
             yield update("adam_step", slots, **hyper)
 
 
+def around_updates(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
+    for n in (*TAILS, 1024, 1500):
+        x, y = (rounded(rng.standard_normal(n), dtype) for _ in range(2))
+        # n terms of one sign, in any order.
+        yield Call(
+            "sum_of_squares",
+            {"out": np.zeros(1), "x": x},
+            outputs=("out",),
+            bound={"out": lambda total, n=n: (n + 2) * total},
+        )
+        y[rng.uniform(size=n) < 0.1] = 0  # where the sign is 0
+        for scale, limit, l1 in [(0.5, np.inf, 0.0), (1, 0.75, 0.25), (0.1, 1, -0.5)]:
+            yield Call(
+                "condition_gradient",
+                {
+                    "out": np.zeros(n),
+                    "grad": x,
+                    "param": y,
+                    "scale": scale,
+                    "limit": limit,
+                    "l1": l1,
+                },
+                outputs=("out",),
+                bound={"out": elementwise_bound()},
+            )
+        for weight in (0.0, 0.125, 0.9, 1.0):
+            yield Call(
+                "interpolate",
+                {"out": y, "x": x, "weight": weight},
+                updated=("out",),
+                bound={"out": elementwise_bound(np.abs(x - y).max())},
+            )
+
+
 GROUPS: dict[str, Callable[[type, np.random.Generator], Iterator[Call]]] = {
     "products": product_calls,
     "column_sum": column_sum_calls,
+    "vectors": vector_calls,
     "dense": dense_calls,
     "activations": activation_calls,
     "losses": loss_calls,
     "norms": norm_calls,
     "dropout": dropout_calls,
     "optimisers": optimiser_calls,
+    "around updates": around_updates,
 }
 
 

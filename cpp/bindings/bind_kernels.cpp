@@ -251,7 +251,7 @@ void step_(py::object param, py::object grad, const OptimizerConfig& config,
            int64_t step, const std::array<py::object, 3>& slots) {
   if (step < 1) throw py::value_error("step: counts from 1");
   const auto names = slot_names(config);
-  for (size_t i = 0; i < kMaxSlots; ++i) {
+  for (size_t i = 0; i < slots.size(); ++i) {
     if (names[i] && slots[i].is_none()) {
       throw py::value_error(std::string(names[i]) + ": must not be None");
     }
@@ -264,8 +264,59 @@ void step_(py::object param, py::object grad, const OptimizerConfig& config,
     apply_optimizer<T>(config, step, pv.data,
                        {require_or_null<T>(slots[0], "state", {n}),
                         require_or_null<T>(slots[1], "state", {n}),
-                        require_or_null<T>(slots[2], "state", {n})},
+                        require_or_null<T>(slots[2], "state", {n}), nullptr},
                        gv.data, n);
+  });
+}
+
+void dot_(py::object out, py::object a, py::object b) {
+  by_dtype(out, "out", [&](auto t) {
+    using T = decltype(t);
+    const auto ov = require<T>(out, "out", {1});
+    const auto av = require<const T>(a, "a", {-1});
+    const auto bv = require<const T>(b, "b", {av.shape[0]});
+    ov.data[0] = kernels<T>().dot(av.data, bv.data, av.shape[0]);
+  });
+}
+
+void axpy_(py::object y, py::object x, double alpha) {
+  by_dtype(y, "y", [&](auto t) {
+    using T = decltype(t);
+    const auto yv = require<T>(y, "y", {-1});
+    const auto xv = require<const T>(x, "x", {yv.shape[0]});
+    kernels<T>().axpy(yv.data, xv.data, static_cast<T>(alpha), yv.shape[0]);
+  });
+}
+
+void sum_of_squares_(py::object out, py::object x) {
+  by_dtype(out, "out", [&](auto t) {
+    using T = decltype(t);
+    const auto ov = require<T>(out, "out", {1});
+    const auto xv = require<const T>(x, "x", {-1});
+    *ov.data = kernels<T>().sum_of_squares(xv.data, xv.shape[0]);
+  });
+}
+
+void condition_gradient_(py::object out, py::object grad, py::object param,
+                         double scale, double limit, double l1) {
+  by_dtype(out, "out", [&](auto t) {
+    using T = decltype(t);
+    const auto ov = require<T>(out, "out", {-1});
+    const Index n = ov.shape[0];
+    const auto gv = require<const T>(grad, "grad", {n});
+    const auto pv = require<const T>(param, "param", {n});
+    kernels<T>().condition_gradient(
+        {static_cast<T>(scale), static_cast<T>(limit), static_cast<T>(l1)}, ov.data,
+        gv.data, pv.data, n);
+  });
+}
+
+void interpolate_(py::object out, py::object x, double weight) {
+  by_dtype(out, "out", [&](auto t) {
+    using T = decltype(t);
+    const auto ov = require<T>(out, "out", {-1});
+    const auto xv = require<const T>(x, "x", {ov.shape[0]});
+    kernels<T>().interpolate(ov.data, xv.data, static_cast<T>(weight), ov.shape[0]);
   });
 }
 
@@ -399,6 +450,12 @@ void bind_kernels(py::module_ m) {
   m.def("multiply", &multiply_, arg("out"), arg("a"), arg("b"));
   m.def("dropout", &dropout_, arg("h"), arg("mask"), arg("x"), arg("p"), arg("seed"),
         arg("epoch"), arg("step"), arg("layer"), arg("first") = 0);
+  m.def("dot", &dot_, arg("out"), arg("a"), arg("b"));
+  m.def("axpy", &axpy_, arg("y"), arg("x"), arg("alpha"));
+  m.def("sum_of_squares", &sum_of_squares_, arg("out"), arg("x"));
+  m.def("condition_gradient", &condition_gradient_, arg("out"), arg("grad"),
+        arg("param"), arg("scale"), arg("limit"), arg("l1"));
+  m.def("interpolate", &interpolate_, arg("out"), arg("x"), arg("weight"));
   m.def("elementary", &elementary_, arg("out"), arg("x"), arg("function"));
   m.def("shuffle", &shuffle_, arg("order"), arg("seed"), arg("epoch"));
 }

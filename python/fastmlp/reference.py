@@ -34,12 +34,13 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[Any]
+Rate: TypeAlias = float | Callable[[int], float]
 _V = TypeVar("_V")
 
 # fmt: off
@@ -99,6 +100,18 @@ def column_sum(out: Array, a: Array) -> None:
     out[...] = 0
     for row in a:
         out += row
+
+
+@_quiet
+def dot(out: Array, a: Array, b: Array) -> None:
+    """``out[0]`` = sum of ``a[i] b[i]``."""
+    out[0] = (a * b).sum()
+
+
+@_quiet
+def axpy(y: Array, x: Array, alpha: float) -> None:
+    """``y += alpha x``."""
+    y += y.dtype.type(alpha) * x
 
 
 # ----------------------------------------------------------- elementary functions
@@ -460,6 +473,33 @@ def adam_step(
     else:
         m_hat, v_hat = exp_avg / correction1, v / correction2
         param -= lr * (m_hat / _denominator(v_hat, eps, eps_mode))
+
+
+@_quiet
+def sum_of_squares(out: Array, x: Array) -> None:
+    """``out[0]`` = the sum of ``x^2``."""
+    out[0] = np.sum(x * x)
+
+
+@_quiet
+def condition_gradient(
+    out: Array, grad: Array, param: Array, scale: float, limit: float, l1: float
+) -> None:
+    """Clip by norm (``scale``; Pascanu et al. 2013), by value, add L1's slope.
+
+    Without an L1 penalty the parameter stays out, as NaN has no sign.
+    """
+    clipped = np.clip(grad * scale, -limit, limit)
+    out[...] = clipped if l1 == 0 else clipped + l1 * np.sign(param)
+
+
+@_quiet
+def interpolate(out: Array, x: Array, weight: float) -> None:
+    """``out += weight (x - out)``: moving averages and Polyak's updates."""
+    if weight == 1:
+        out[...] = x
+    elif weight != 0:
+        out += weight * (x - out)
 # fmt: on
 
 
@@ -785,13 +825,31 @@ def BinaryCrossEntropy(*, reduction: str = "mean") -> Loss:
 # ---------------------------------------------------------------------- optimisers
 
 
+@dataclass
 class Optimizer:
     """Steps any float arrays downhill, in place; one step count for all of them.
 
-    The optimisers below have torch's names, defaults and formulas.
+    The optimisers below have torch's names, defaults and formulas. ``lr`` may be a
+    function of the step, which counts from 0. Before a step gradients are clipped, by
+    the norm of all of them or one by one, then ``l1`` times the sign of the parameter
+    is added, then weight decay; ``decay="weights"`` leaves both out for arrays of fewer
+    than two dimensions. After it the average moves, the slot ``"ema"``.
     """
 
+    lr: Rate
+    _: KW_ONLY
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    l1: float = 0.0
+    decay: str = "all"
+    ema: float | None = None
+    maximize: bool = False
+
     def __post_init__(self) -> None:
+        if self.clip_norm is not None and self.clip_value is not None:
+            raise ValueError("clip_norm and clip_value exclude each other")
+        if self.decay not in ("all", "weights"):
+            raise ValueError(f"decay must be 'all' or 'weights', got {self.decay!r}")
         self.reset()
 
     def reset(self) -> None:
@@ -809,7 +867,16 @@ class Optimizer:
         """
         params = [params] if isinstance(params, np.ndarray) else params
         grads = [grads] if isinstance(grads, np.ndarray) else grads
-        first = self._slots()
+        self._step(params, grads, [[(..., p.ndim > 1)] for p in params])
+
+    def _step(
+        self,
+        params: Sequence[Array],
+        grads: Sequence[Array],
+        parts: Sequence[Sequence[tuple[Any, bool]]],
+    ) -> None:
+        """Take a step; ``parts`` of each array, and whether these are weights."""
+        first = self._slots() | ({} if self.ema is None else {"ema": 0.0})
         state = self.slots or [
             {name: np.full_like(p, fill) for name, fill in first.items()}
             for p in params
@@ -820,10 +887,50 @@ class Optimizer:
         for shape, slots in zip(shapes, state, strict=True):
             if any(slot.shape != shape for slot in slots.values()):
                 raise ValueError("params must have the shapes of the first step")
+        scale = 1.0
+        if self.clip_norm is not None:
+            squares = [np.sum(np.square(g, dtype=np.float64)) for g in grads]
+            scale = min(1.0, self.clip_norm / (math.sqrt(sum(squares)) + 1e-6))
+        self._rate = float(self.lr(self.step_count) if callable(self.lr) else self.lr)
         self.slots = state
         self.step_count += 1
-        for param, grad, slots in zip(params, grads, state, strict=True):
-            self._update(param, grad, slots)
+        for p, g, slots, pieces in zip(params, grads, state, parts, strict=True):
+            for part, is_weight in pieces:
+                self._spared = self.decay == "weights" and not is_weight
+                views = {name: slot[part] for name, slot in slots.items()}
+                self._piece(p[part], g[part], views, scale)
+
+    def _piece(
+        self, param: Array, grad: Array, slots: dict[str, Array], scale: float
+    ) -> None:
+        g = np.empty_like(param)
+        limit = math.inf if self.clip_value is None else self.clip_value
+        # The penalty is minimised even if the rest is maximised.
+        l1 = self._penalty(self.l1) * (-1 if self.maximize else 1)
+        condition_gradient(g, grad, param, scale, limit, l1)
+        self._update(param, g, slots)
+        if self.ema is not None:
+            weight = 1.0 if self.step_count == 1 else 1 - self.ema
+            interpolate(slots["ema"], param, weight)
+
+    def _penalty(self, size: float) -> float:
+        return 0.0 if self._spared else size
+
+    @property
+    def ema_params(self) -> list[Array] | None:
+        """Copies of the moving averages, flat; None without ``ema``."""
+        if self.ema is None:
+            return None
+        return [slots["ema"].flatten() for slots in self.slots]
+
+    def averaged(self, mlp: MLP) -> MLP:
+        """Return a copy of a model with the moving averages of its parameters."""
+        averages = self.ema_params
+        if not averages:
+            raise ValueError("averaged needs ema, and at least one step")
+        copied = mlp.copy()
+        copied.params[:] = averages[0]
+        return copied
 
     def _slots(self) -> dict[str, float]:
         """Name and first value of each array of state."""
@@ -838,22 +945,20 @@ class Optimizer:
 class SGD(Optimizer):
     """:func:`sgd_step`."""
 
-    lr: float
+    lr: Rate
     momentum: float = 0.0
     dampening: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
-    _: KW_ONLY
-    maximize: bool = False
 
     def _slots(self) -> dict[str, float]:
         return {"momentum_buffer": 0.0} if self.momentum else {}
 
     def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
         sgd_step(
-            param, slots.get("momentum_buffer"), grad, self.lr, self.momentum,
-            self.dampening, self.nesterov, self.weight_decay, self.maximize,
-            self.step_count,
+            param, slots.get("momentum_buffer"), grad, self._rate, self.momentum,
+            self.dampening, self.nesterov, self._penalty(self.weight_decay),
+            self.maximize, self.step_count,
         )
 
 
@@ -861,13 +966,12 @@ class SGD(Optimizer):
 class Adagrad(Optimizer):
     """:func:`adagrad_step`."""
 
-    lr: float = 1e-2
+    lr: Rate = 1e-2
     lr_decay: float = 0.0
     weight_decay: float = 0.0
     initial_accumulator_value: float = 0.0
     eps: float = 1e-10
     _: KW_ONLY
-    maximize: bool = False
     eps_mode: str = "outside"
 
     def _slots(self) -> dict[str, float]:
@@ -875,8 +979,9 @@ class Adagrad(Optimizer):
 
     def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
         adagrad_step(
-            param, slots["sum"], grad, self.lr, self.lr_decay, self.eps,
-            self.weight_decay, self.maximize, self.eps_mode, self.step_count,
+            param, slots["sum"], grad, self._rate, self.lr_decay, self.eps,
+            self._penalty(self.weight_decay), self.maximize, self.eps_mode,
+            self.step_count,
         )
 
 
@@ -884,14 +989,13 @@ class Adagrad(Optimizer):
 class RMSprop(Optimizer):
     """:func:`rmsprop_step`."""
 
-    lr: float = 1e-2
+    lr: Rate = 1e-2
     alpha: float = 0.99
     eps: float = 1e-8
     momentum: float = 0.0
     centered: bool = False
     _: KW_ONLY
     weight_decay: float = 0.0
-    maximize: bool = False
     eps_mode: str = "outside"
 
     def _slots(self) -> dict[str, float]:
@@ -901,8 +1005,9 @@ class RMSprop(Optimizer):
     def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
         rmsprop_step(
             param, slots["square_avg"], slots.get("momentum_buffer"),
-            slots.get("grad_avg"), grad, self.lr, self.alpha, self.eps, self.momentum,
-            self.weight_decay, self.maximize, self.eps_mode,
+            slots.get("grad_avg"), grad, self._rate, self.alpha, self.eps,
+            self.momentum, self._penalty(self.weight_decay), self.maximize,
+            self.eps_mode,
         )
 
 
@@ -910,13 +1015,12 @@ class RMSprop(Optimizer):
 class Adam(Optimizer):
     """:func:`adam_step`."""
 
-    lr: float = 1e-3
+    lr: Rate = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
     amsgrad: bool = False
     _: KW_ONLY
-    maximize: bool = False
     eps_mode: str = "outside"
     decoupled: ClassVar[bool] = False
 
@@ -927,8 +1031,9 @@ class Adam(Optimizer):
     def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
         adam_step(
             param, slots["exp_avg"], slots["exp_avg_sq"], slots.get("max_exp_avg_sq"),
-            grad, self.lr, *self.betas, self.eps, self.weight_decay, self.decoupled,
-            self.maximize, self.eps_mode, self.step_count,
+            grad, self._rate, *self.betas, self.eps,
+            self._penalty(self.weight_decay), self.decoupled, self.maximize,
+            self.eps_mode, self.step_count,
         )
 # fmt: on
 
@@ -1723,9 +1828,25 @@ class MLP:
                 f"training diverged at step {optimizer.step_count + 1}: the loss "
                 f"({value}) or its gradient is not finite"
             )
-        optimizer.step(self.params, grads)
+        optimizer._step([self.params], [grads], [self._parts()])
         self._take_statistics(run)
         return value
+
+    def _parts(self) -> list[tuple[slice, bool]]:
+        """Ranges of the parameters, and whether they are weights."""
+        parts, at = [], 0
+        for view in self.named_parameters().values():
+            parts.append((slice(at, at + view.size), view.ndim == 2))
+            at += view.size
+        return parts
+
+    def polyak_(self, other: MLP, tau: float) -> Self:
+        """``params += tau (other.params - params)``, in place; buffers as well."""
+        if other.n_params != self.n_params or not 0 <= tau <= 1:
+            raise ValueError("other must have the same parameters, and 0 <= tau <= 1")
+        interpolate(self.params, other.params, tau)
+        interpolate(self.buffers, other.buffers, tau)
+        return self
 
     def evaluate(
         self,
