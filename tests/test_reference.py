@@ -72,8 +72,9 @@ def test_imports_only_numpy_and_the_standard_library() -> None:
 
 # fmt: off
 CONSTRUCTORS = [
-    "MLP", "Dense", "MSE", "MAE", "Huber", "PseudoHuber", "CrossEntropy",
-    "BinaryCrossEntropy", "SGD", "Adagrad", "RMSprop", "Adam", "AdamW",
+    "MLP", "Dense", "Activation", "Dropout", "LayerNorm", "BatchNorm", "Residual",
+    "MSE", "MAE", "Huber", "PseudoHuber", "CrossEntropy", "BinaryCrossEntropy",
+    "SGD", "Adagrad", "RMSprop", "Adam", "AdamW",
 ]
 # fmt: on
 LEFT_OUT = {"callbacks", "progress"}
