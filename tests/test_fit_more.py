@@ -13,6 +13,8 @@ STEPS = 4  # of an epoch: 16, 16, 16 and 12 rows
 
 # Sums of a few float32 batch losses, taken in another order.
 SUM_RTOL = 1e-6
+# The same training with gradients rounded elsewhere, for some tens of steps.
+PATH_RTOL = 1e-4
 
 
 def data():
@@ -522,6 +524,51 @@ def test_a_loss_in_python_learns():
     assert history.loss[-1] < 0.5 * history.loss[0]
     assert len(steps.seen) == 40 * STEPS
     assert history.metrics["r2"][-1] > 0.5
+
+
+def test_functions_are_losses():
+    x, y = data()
+
+    def squares(pred, target):
+        r = pred - target
+        return np.mean(r * r, dtype="float64"), 2 * r / r.size
+
+    one, two, three = model(), model(), model()
+    wanted = fit(one, x, y, epochs=5, validation_data=(x, y))
+    got = fit(two, x, y, epochs=5, validation_data=(x, y), loss=squares)
+    np.testing.assert_allclose(got.val_loss, wanted.val_loss, rtol=PATH_RTOL)
+    fit(three, x, y, epochs=5, loss=fm.CustomLoss(squares))
+    np.testing.assert_array_equal(two.params, three.params)
+
+
+def test_other_targets_come_in_batches_too():
+    x, y = data()
+    actions, values = y.argmax(axis=1), y.max(axis=1)
+    loss = fm.ActionValue(fm.MSE())
+    parts = [slice(i, i + BATCH) for i in range(0, ROWS, BATCH)]
+    batches = [(x[p], (actions[p], values[p])) for p in parts]
+    one, two = model(), model()
+    validation = (x, (actions, values))
+    wanted = fit(
+        one, x, (actions, values), loss=loss, shuffle=False, validation_data=validation
+    )
+    got = fit(two, batches, loss=loss, validation_data=validation)
+    np.testing.assert_array_equal(one.params, two.params)
+    assert got.val_loss == wanted.val_loss
+    with pytest.raises(ValueError, match=r"^metrics: 'mae' has no meaning for"):
+        fit(two, batches, loss=loss, validation_data=validation, metrics=["mae"])
+
+    # Means are what metrics look at, not variances.
+    history = fit(
+        one,
+        x,
+        y[:, :1],
+        loss=fm.GaussianNLL(),
+        validation_data=(x, y[:, :1]),
+        metrics=["mae"],
+    )
+    wanted = fm.metrics.mae(one(x)[:, :1], y[:, :1])
+    assert history.metrics["val_mae"][-1] == wanted
 
 
 def test_a_loss_in_python_that_diverges_goes_back():

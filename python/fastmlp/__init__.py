@@ -58,7 +58,20 @@ from .layers import (
     LayerNorm,
     Residual,
 )
-from .losses import MAE, MSE, BinaryCrossEntropy, CrossEntropy, Huber, PseudoHuber
+from .losses import (
+    MAE,
+    MSE,
+    ActionValue,
+    BinaryCrossEntropy,
+    CrossEntropy,
+    CustomLoss,
+    GaussianNLL,
+    Hinge,
+    Huber,
+    Poisson,
+    PseudoHuber,
+    Quantile,
+)
 from .mlp import MLP
 from .monitor import Monitor
 from .optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
@@ -106,6 +119,7 @@ __all__ = [
     "MLP",
     "MSE",
     "SGD",
+    "ActionValue",
     "Activation",
     "Adagrad",
     "Adam",
@@ -116,10 +130,13 @@ __all__ = [
     "Callback",
     "Checkpoint",
     "CrossEntropy",
+    "CustomLoss",
     "Dense",
     "DivergenceError",
     "Dropout",
     "EarlyStopping",
+    "GaussianNLL",
+    "Hinge",
     "History",
     "Huber",
     "LambdaCallback",
@@ -127,7 +144,9 @@ __all__ = [
     "LearningRateFinder",
     "LevenbergMarquardt",
     "Monitor",
+    "Poisson",
     "PseudoHuber",
+    "Quantile",
     "RMSprop",
     "Residual",
     "__version__",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _validate
+from . import _core, _validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -186,6 +186,9 @@ METRICS: dict[str, Callable[..., float]] = {
 # Those of which more is better.
 RISING = ("accuracy", "r2")
 
+# A loss whose targets have the shape of its predictions.
+_LIKE_PRED = _core.Loss("mse")
+
 # What a history holds anyway.
 _TAKEN = ("loss", "val_loss", "metrics", "seconds")
 
@@ -202,7 +205,9 @@ def _pair(pred: npt.ArrayLike, target: npt.ArrayLike) -> tuple[Array, Array]:
     """Return predictions and as many targets, in float64."""
     p = _validate.convert("pred", pred, np.dtype(np.float64))
     _check_pred(p)
-    return p, _validate.targets("target", target, "mse", p.shape, p.dtype)
+    y = _validate.targets("target", target, _LIKE_PRED, p.shape, p.dtype)
+    assert isinstance(y, np.ndarray)
+    return p, y
 
 
 def _weights(sample_weight: object, rows: int) -> Array:
