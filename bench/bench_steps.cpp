@@ -101,8 +101,8 @@ class Bench {
   static constexpr Index kManyRows = 4096;
 
  private:
-  static std::vector<DenseSpec> layers(const Workload& w) {
-    std::vector<DenseSpec> specs;
+  static std::vector<LayerSpec> layers(const Workload& w) {
+    std::vector<LayerSpec> specs;
     for (size_t i = 1; i < w.widths.size(); ++i) {
       const bool last = i + 1 == w.widths.size();
       specs.push_back({w.widths[i], last ? Activation::identity : w.activation});

@@ -1,6 +1,8 @@
+#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <variant>
 #include <vector>
 
@@ -20,26 +22,99 @@ struct Network {
   int fit_in = 0;              // its process: fork generation + 1
   py::object fit_token;        // its mark; null: no fit
 
-  Network(Index n_in, std::vector<DenseSpec> layers) : mlp(n_in, std::move(layers)) {}
+  Network(Index n_in, std::vector<LayerSpec> layers) : mlp(n_in, std::move(layers)) {}
 };
+
+// A pair of Python functions of arrays, z -> h and z -> dh/dz.
+class PythonActivation : public CustomActivation {
+ public:
+  PythonActivation(py::object function, py::object derivative)
+      : function_(std::move(function)), derivative_(std::move(derivative)) {}
+  ~PythonActivation() override {
+    const py::gil_scoped_acquire acquire;
+    function_ = py::object();
+    derivative_ = py::object();
+  }
+  PythonActivation(const PythonActivation&) = delete;
+  PythonActivation& operator=(const PythonActivation&) = delete;
+  void forward(float* h, const float* z, Index n) const override {
+    call(function_, "its function", h, z, n);
+  }
+  void forward(double* h, const double* z, Index n) const override {
+    call(function_, "its function", h, z, n);
+  }
+  void derivative(float* d, const float* z, Index n) const override {
+    call(derivative_, "its derivative", d, z, n);
+  }
+  void derivative(double* d, const double* z, Index n) const override {
+    call(derivative_, "its derivative", d, z, n);
+  }
+
+ private:
+  // out = f(in) by way of a copy: what Python is given may outlive the call.
+  template <class T>
+  static void call(const py::object& f, const char* what, T* out, const T* in,
+                   Index n) {
+    const py::gil_scoped_acquire acquire;
+    py::array_t<T> argument(n);
+    std::copy_n(in, n, argument.mutable_data());
+    const auto result =
+        py::array_t<T, py::array::c_style | py::array::forcecast>::ensure(f(argument));
+    if (!result) throw py::error_already_set();
+    if (result.ndim() != 1 || result.shape(0) != n) {
+      throw py::value_error(std::string("a custom activation: ") + what +
+                            " must return an array of the shape it is given");
+    }
+    std::copy_n(result.data(), n, out);
+  }
+
+  py::object function_, derivative_;
+};
+
+// Layers as Python describes them: a tuple each, its kind first.
+std::vector<LayerSpec> layers_from(const py::sequence& layers) {
+  std::vector<LayerSpec> specs;
+  for (const py::handle item : layers) {
+    const auto layer = py::cast<py::tuple>(item);
+    const auto kind = py::cast<std::string>(layer[0]);
+    if (kind == "dense") {
+      specs.emplace_back(py::cast<Index>(layer[1]),
+                         activation_from(py::cast<std::string>(layer[2])),
+                         py::cast<bool>(layer[3]));
+    } else if (kind == "activation" && layer.size() == 3) {
+      specs.push_back(LayerSpec::activation_only(
+          std::make_shared<PythonActivation>(layer[1], layer[2])));
+    } else if (kind == "activation") {
+      specs.push_back(
+          LayerSpec::activation_only(activation_from(py::cast<std::string>(layer[1]))));
+    } else if (kind == "dropout") {
+      specs.push_back(LayerSpec::dropout(py::cast<double>(layer[1])));
+    } else if (kind == "layer_norm") {
+      specs.push_back(
+          LayerSpec::layer_norm(py::cast<double>(layer[1]), py::cast<bool>(layer[2])));
+    } else if (kind == "batch_norm") {
+      specs.push_back(LayerSpec::batch_norm(py::cast<double>(layer[1]),
+                                            py::cast<double>(layer[2]),
+                                            py::cast<bool>(layer[3])));
+    } else if (kind == "residual") {
+      specs.push_back(
+          LayerSpec::residual(layers_from(py::cast<py::sequence>(layer[1]))));
+    } else {
+      throw py::value_error("layers: unknown kind " + kind);
+    }
+  }
+  return specs;
+}
 
 // One Python class for both element types.
 class AnyMlp {
  public:
-  AnyMlp(const std::string& dtype, const std::vector<Index>& widths,
-         const std::vector<std::string>& activations, const std::vector<bool>& biases) {
-    if (widths.size() != activations.size() + 1 ||
-        biases.size() != activations.size()) {
-      throw py::value_error("widths, activations and biases do not fit together");
-    }
-    std::vector<DenseSpec> layers;
-    for (size_t i = 0; i < activations.size(); ++i) {
-      layers.push_back({widths[i + 1], activation_from(activations[i]), biases[i]});
-    }
+  AnyMlp(const std::string& dtype, Index n_in, const py::sequence& sequence) {
+    const std::vector<LayerSpec> layers = layers_from(sequence);
     if (dtype == "float32") {
-      network_ = std::make_unique<Network<float>>(widths[0], layers);
+      network_ = std::make_unique<Network<float>>(n_in, layers);
     } else if (dtype == "float64") {
-      network_ = std::make_unique<Network<double>>(widths[0], layers);
+      network_ = std::make_unique<Network<double>>(n_in, layers);
     } else {
       throw py::value_error("dtype: expected float32 or float64, got " + dtype);
     }
@@ -82,6 +157,51 @@ py::object params(py::object self) {
   });
 }
 
+py::object buffers(py::object self) {
+  return py::cast<AnyMlp&>(self).visit([&](auto& n) -> py::object {
+    using T = decltype(element_of(n));
+    return py::array_t<T>(n.mlp.n_buffers(), n.mlp.buffers(), self);
+  });
+}
+
+// The steps: (name, kind, n_in, n_out, offsets of weight, bias and statistics).
+py::object layers(AnyMlp& self) {
+  return self.visit([&](auto& n) -> py::object {
+    py::list list;
+    for (const LayerInfo& l : n.mlp.layers()) {
+      list.append(py::make_tuple(l.name, to_name(kLayerKindNames, l.kind), l.n_in,
+                                 l.n_out, l.weight, l.bias, l.statistics));
+    }
+    return list;
+  });
+}
+
+py::object last_step(AnyMlp& self) {
+  return self.visit([&](auto& n) -> py::object {
+    using T = decltype(element_of(n));
+    const LastStep<T> last = n.mlp.last_step();
+    if (last.rows == 0) return py::none();
+    const auto copy = [](const T* from, Index rows, Index cols, int ndim) {
+      auto array = new_array<T>(rows, cols, ndim);
+      std::copy_n(from, rows * cols, array.mutable_data());
+      return array;
+    };
+    const Index size = n.mlp.n_params();
+    py::dict result;
+    result["rows"] = last.rows;
+    result["grads"] = copy(last.grads, size, 1, 1);
+    result["before"] =
+        last.before ? py::object(copy(last.before, size, 1, 1)) : py::none();
+    py::list outputs;
+    const std::vector<LayerInfo> infos = n.mlp.layers();
+    for (size_t l = 0; l < infos.size(); ++l) {
+      outputs.append(copy(last.outputs[l], last.rows, infos[l].n_out, 2));
+    }
+    result["outputs"] = outputs;
+    return result;
+  });
+}
+
 py::object predict(AnyMlp& self, py::object x, py::object out) {
   return self.visit([&](auto& n) -> py::object {
     using T = decltype(element_of(n));
@@ -103,7 +223,7 @@ py::object predict(AnyMlp& self, py::object x, py::object out) {
   });
 }
 
-py::object forward(AnyMlp& self, py::object x) {
+py::object forward(AnyMlp& self, py::object x, bool training) {
   return self.visit([&](auto& n) -> py::object {
     using T = decltype(element_of(n));
     const auto xv = rows_of<T>(x, n.mlp.n_in(), false);
@@ -112,7 +232,7 @@ py::object forward(AnyMlp& self, py::object x) {
     T* const data = y.mutable_data();
     {
       const py::gil_scoped_release release;
-      n.mlp.forward(data, xv->data, xv->shape[0]);
+      n.mlp.forward(data, xv->data, xv->shape[0], training);
     }
     return y;
   });
@@ -136,7 +256,19 @@ py::object backward(AnyMlp& self, py::object dy) {
   });
 }
 
-py::object vjp(AnyMlp& self, py::object x, py::object dy) {
+py::object backward_step(AnyMlp& self, py::object dy, Optimizer& optimizer) {
+  return self.visit([&](auto& n) -> py::object {
+    using T = decltype(element_of(n));
+    const Index rows = n.mlp.forward_rows();
+    const auto dv = rows_of<T>(dy, n.mlp.n_out(), false);
+    if (rows > 0 && (!dv || dv->shape[0] != rows)) return not_implemented();
+    const py::gil_scoped_release release;
+    n.mlp.backward_step(dv ? dv->data : nullptr, rows, optimizer);
+    return py::none();
+  });
+}
+
+py::object vjp(AnyMlp& self, py::object x, py::object dy, bool training) {
   return self.visit([&](auto& n) -> py::object {
     using T = decltype(element_of(n));
     const auto xv = rows_of<T>(x, n.mlp.n_in(), true);
@@ -152,7 +284,8 @@ py::object vjp(AnyMlp& self, py::object x, py::object dy) {
     T* const grads_data = grads.mutable_data();
     {
       const py::gil_scoped_release release;
-      n.mlp.vjp(y_data, dx_data, grads_data, xv->data, dv->data, xv->shape[0]);
+      n.mlp.vjp(y_data, dx_data, grads_data, xv->data, dv->data, xv->shape[0],
+                training);
     }
     return py::make_tuple(y, dx, grads);
   });
@@ -171,7 +304,7 @@ std::optional<Batch<T>> batch_of(const Mlp<T>& mlp, py::handle x, py::handle y,
 }
 
 py::object value_and_grad(AnyMlp& self, py::object x, py::object y, const Loss& loss,
-                          py::object sample_weight) {
+                          py::object sample_weight, bool training) {
   return self.visit([&](auto& n) -> py::object {
     using T = decltype(element_of(n));
     const auto batch = batch_of<T>(n.mlp, x, y, loss, sample_weight);
@@ -181,7 +314,7 @@ py::object value_and_grad(AnyMlp& self, py::object x, py::object y, const Loss& 
     double value = 0.0;
     {
       const py::gil_scoped_release release;
-      value = n.mlp.value_and_grad(grads_data, *batch, loss);
+      value = n.mlp.value_and_grad(grads_data, *batch, loss, training);
     }
     return py::make_tuple(value, grads);
   });
@@ -263,7 +396,7 @@ void end_fit(AnyMlp& self, py::object token) {
 
 py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
                      Optimizer& optimizer, py::object sample_weight, Index batch_size,
-                     std::optional<uint64_t> seed, uint32_t epoch) {
+                     uint64_t seed, uint32_t epoch, bool shuffle) {
   if (batch_size < 1) throw py::value_error("batch_size: must be at least 1");
   return self.visit([&](auto& n) -> py::object {
     using T = decltype(element_of(n));
@@ -272,8 +405,8 @@ py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
     SignalPoll poll;
     EpochOptions options;
     options.batch_size = batch_size;
-    options.shuffle = seed.has_value();
-    options.seed = seed.value_or(0);
+    options.shuffle = shuffle;
+    options.seed = seed;
     options.epoch = epoch;
     options.interruption = poll.interruption();
     double value = 0.0;
@@ -295,21 +428,46 @@ void bind_mlp(py::module_& m) {
   const py::none none;
   py::register_exception<Diverged>(m, "DivergenceError", PyExc_FloatingPointError);
   py::class_<AnyMlp>(m, "Mlp")
-      .def(py::init<const std::string&, const std::vector<Index>&,
-                    const std::vector<std::string>&, const std::vector<bool>&>(),
-           arg("dtype"), arg("widths"), arg("activations"), arg("biases"))
+      .def(py::init<const std::string&, Index, const py::sequence&>(), arg("dtype"),
+           arg("n_in"), arg("layers"))
       .def_property_readonly("params", &params)
+      .def_property_readonly("buffers", &buffers)
+      .def_property_readonly("layers", &layers)
+      .def_property(
+          "training_state",
+          [](AnyMlp& self) {
+            return self.visit([](auto& n) {
+              const TrainingState s = n.mlp.training_state();
+              return py::make_tuple(s.seed, s.passes, s.batches_tracked);
+            });
+          },
+          [](AnyMlp& self, const std::tuple<uint64_t, uint64_t, int64_t>& state) {
+            self.visit([&](auto& n) {
+              n.mlp.set_training_state(
+                  {std::get<0>(state), std::get<1>(state), std::get<2>(state)});
+            });
+          })
+      .def_property(
+          "watch",
+          [](AnyMlp& self) {
+            return self.visit([](auto& n) { return n.mlp.watch(); });
+          },
+          [](AnyMlp& self, bool on) {
+            self.visit([&](auto& n) { n.mlp.set_watch(on); });
+          })
+      .def("last_step", &last_step)
       .def_property_readonly(
           "n_params",
           [](AnyMlp& self) {
             return self.visit([](auto& n) { return n.mlp.n_params(); });
           })
       .def("predict", &predict, arg("x"), arg("out") = none)
-      .def("forward", &forward, arg("x"))
+      .def("forward", &forward, arg("x"), arg("training") = false)
       .def("backward", &backward, arg("dy"))
-      .def("vjp", &vjp, arg("x"), arg("dy"))
+      .def("backward_step", &backward_step, arg("dy"), arg("optimizer"))
+      .def("vjp", &vjp, arg("x"), arg("dy"), arg("training") = false)
       .def("value_and_grad", &value_and_grad, arg("x"), arg("y"), arg("loss"),
-           arg("sample_weight") = none)
+           arg("sample_weight") = none, arg("training") = false)
       .def("train_step", &train_step, arg("x"), arg("y"), arg("loss"), arg("optimizer"),
            arg("sample_weight") = none)
       .def("evaluate", &evaluate, arg("x"), arg("y"), arg("loss"),
@@ -317,7 +475,8 @@ void bind_mlp(py::module_& m) {
       .def("begin_fit", &begin_fit, arg("token"))
       .def("end_fit", &end_fit, arg("token"))
       .def("fit_epoch", &fit_epoch, arg("x"), arg("y"), arg("loss"), arg("optimizer"),
-           arg("sample_weight"), arg("batch_size"), arg("seed"), arg("epoch"));
+           arg("sample_weight"), arg("batch_size"), arg("seed"), arg("epoch"),
+           arg("shuffle") = true);
 }
 
 }  // namespace fastmlp::bindings

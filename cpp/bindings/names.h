@@ -16,6 +16,8 @@ constexpr std::array<const char*, kActivationCount> kActivationNames = {
     "sin",       "cos",  "exp",        "softmax"};
 constexpr std::array<const char*, kLossCount> kLossNames = {
     "mse", "mae", "huber", "pseudo_huber", "cross_entropy", "binary_cross_entropy"};
+constexpr std::array<const char*, 6> kLayerKindNames = {
+    "dense", "activation", "dropout", "layer_norm", "batch_norm", "residual"};
 constexpr std::array<const char*, kOptimizerCount> kOptimizerNames = {
     "sgd", "adagrad", "rmsprop", "adam"};
 constexpr std::array<const char*, 3> kEpsModeNames = {"outside", "inside", "hat"};

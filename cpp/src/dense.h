@@ -164,7 +164,7 @@ void pack_forward(const Team& team, const KernelTable<T>& table, const NetworkPl
                   const T* params, const std::vector<T*>& packed, Index block_rows) {
   for (size_t l = 0; l < net.layers.size(); ++l) {
     const LayerPlan& layer = net.layers[l];
-    if (packed_in_blocks<T>(layer, block_rows)) continue;
+    if (!layer.is_dense() || packed_in_blocks<T>(layer, block_rows)) continue;
     const Range columns = team.share(layer.n_out, table.nr);
     table.pack_right(packed[l] + columns.begin * layer.n_in, layer.n_in * table.nr,
                      params + layer.weight + columns.begin, layer.n_out, 1, layer.n_in,
@@ -175,11 +175,13 @@ void pack_forward(const Team& team, const KernelTable<T>& table, const NetworkPl
 template <class T>
 void pack_backward(const Team& team, const KernelTable<T>& table,
                    const NetworkPlan& net, const T* params,
-                   const std::vector<T*>& packed, size_t first_layer,
-                   Index block_rows) {
-  for (size_t l = first_layer; l < net.layers.size(); ++l) {
+                   const std::vector<T*>& packed, bool with_dx, Index block_rows) {
+  for (size_t l = 0; l < net.layers.size(); ++l) {
     const LayerPlan& layer = net.layers[l];
-    if (packed_in_blocks<T>(layer, block_rows)) continue;
+    if (!layer.is_dense() || packed_in_blocks<T>(layer, block_rows)) continue;
+    const int from = layer.input;
+    const bool learns = from >= 0 && net.layers[static_cast<size_t>(from)].learns;
+    if (!with_dx && !learns) continue;
     const Range columns = team.share(layer.n_in, table.nr);
     table.pack_right(packed[l] + columns.begin * layer.n_out, layer.n_out * table.nr,
                      params + layer.weight + columns.begin * layer.n_out, 1,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <exception>
 #include <mutex>
 #include <shared_mutex>
 #include <string>
@@ -14,6 +15,7 @@
 namespace fastmlp {
 namespace {
 
+using detail::Draw;
 using detail::LayerPlan;
 using detail::NetworkPlan;
 using detail::Pass;
@@ -23,6 +25,15 @@ using detail::Workspace;
 
 void check_rows(Index rows) {
   if (rows < 1) throw std::invalid_argument("x: there must be at least one row");
+}
+
+// The variance of a batch of one row is no variance.
+void check_training_rows(const NetworkPlan& net, Index rows) {
+  check_rows(rows);
+  if (rows == 1 && !net.batch_norms.empty()) {
+    throw std::invalid_argument(
+        "x: batch normalisation needs batches of at least two rows in training");
+  }
 }
 
 template <class T>
@@ -37,6 +48,10 @@ template <class T>
 struct Mlp<T>::Impl {
   NetworkPlan net;
   AlignedBuffer<T> params;
+  AlignedBuffer<T> buffers;  // running statistics
+  int64_t batches_tracked = 0;
+  uint64_t seed = 0;         // of what training draws outside fit_epoch
+  uint64_t passes = 0;       // in training mode, other than steps
   mutable ModelMutex mutex;  // shared: reads the parameters; exclusive: trains
 
   // Used under the exclusive lock.
@@ -46,6 +61,12 @@ struct Mlp<T>::Impl {
   // What forward keeps for backward.
   Workspace<T> kept;
   std::atomic<Index> kept_rows{0};
+  bool kept_training = false;
+  // What the last step leaves to be looked at.
+  bool watch = false;
+  AlignedBuffer<T> before;
+  bool has_before = false;
+  Index last_rows = 0;  // 0: there is nothing
 
   // The fork generation + 1 of the process in which an epoch is under way, else 0.
   std::atomic<int> in_epoch{0};
@@ -62,9 +83,14 @@ struct Mlp<T>::Impl {
   mutable PoolMutex pool_mutex;
   mutable std::vector<Borrowed> pool;
 
-  explicit Impl(Index n_in, const std::vector<DenseSpec>& layers)
-      : net(n_in, layers), params(net.n_params) {
+  explicit Impl(Index n_in, const std::vector<LayerSpec>& layers)
+      : net(n_in, layers), params(net.n_params), buffers(net.n_buffers) {
     std::fill_n(params.data(), net.n_params, T(0));
+    for (const int b : net.batch_norms) {
+      const LayerPlan& layer = net.layers[static_cast<size_t>(b)];
+      std::fill_n(buffers.data() + layer.statistics, layer.n_out, T(0));
+      std::fill_n(buffers.data() + layer.statistics + layer.n_out, layer.n_out, T(1));
+    }
   }
 
   // Inference: to y unless null, to losses of rows otherwise.
@@ -82,24 +108,29 @@ struct Mlp<T>::Impl {
     // Reading a weight takes as long as some operations, which matters for a few rows.
     constexpr double kFewestFlops = 6.0;
     const double flops =
-        std::max(2.0 * static_cast<double>(rq.rows), kFewestFlops) * net.weights;
+        std::max(2.0 * static_cast<double>(rq.rows), kFewestFlops) * net.work;
     const bool few = rq.rows < 2 * table.mr;
-    const TeamPlan plan = plan_team(flops,
-                                    few ? (net.widest + table.nr - 1) / table.nr
-                                        : (rq.rows + table.mr - 1) / table.mr,
-                                    &second_in_inference);
+    TeamPlan plan = plan_team(flops,
+                              few ? (net.widest + table.nr - 1) / table.nr
+                                  : (rq.rows + table.mr - 1) / table.mr,
+                              &second_in_inference);
+    // What comes from outside is called by one thread.
+    if (net.has_custom) plan = {};
     const bool pack = rq.rows >= table.packing_pays;
     const Index tile = std::min(rq.rows, detail::tile_rows<T>(net));
 
     Index packed_size = 0;
     for (const LayerPlan& layer : net.layers) {
-      packed_size +=
-          pack ? detail::packed_right_size(table, layer.n_in, layer.n_out) : 0;
+      if (!pack || !layer.is_dense()) continue;
+      packed_size += detail::packed_right_size(table, layer.n_in, layer.n_out);
     }
     const Index values = tile * net.widest;
     const Index loss_values = tile;  // the rows' scales
     const Index scratch_size = few ? 0 : detail::layer_scratch_size(net, 1);
-    const Index per_thread = 2 * values + loss_values + scratch_size;
+    // Where a loss needs the last output as well, that lies in a buffer, too.
+    const Index deviations = net.n_buffers / 2;
+    const Index per_thread =
+        net.n_inference_buffers * values + loss_values + deviations + scratch_size;
     Lease lease(*this, packed_size + plan.most * per_thread);
     T* const base = lease.borrowed.buffer.data();
     std::vector<T*>& packed = lease.borrowed.packed;
@@ -109,44 +140,114 @@ struct Mlp<T>::Impl {
       for (size_t l = 0; l < packed.size(); ++l) {
         const LayerPlan& layer = net.layers[l];
         packed[l] = at;
+        if (!layer.is_dense()) continue;
         at += detail::packed_right_size(table, layer.n_in, layer.n_out);
       }
     }
 
+    std::exception_ptr failure;  // from outside
     run_team(plan, [&](const Team& team) {
       if (pack) {
         detail::pack_forward(team, table, net, params.data(), packed, 0);
         team.barrier();
       }
-      if (few && team.size() > 1) {
-        T* const buffers[2] = {base, base + values};
-        infer_by_columns(rq, team, buffers, base + 2 * values);
+      const bool by_columns = few && team.size() > 1;
+      T* const mine = base + packed_size + (by_columns ? 0 : team.rank() * per_thread);
+      T* const row_scale = mine + net.n_inference_buffers * values;
+      T* const rstd = row_scale + loss_values;
+      if (!by_columns || team.rank() == 0) fill_deviations(rstd);
+      if (by_columns) {
+        infer_by_columns(rq, team, {mine, values, rstd}, row_scale);
         return;
       }
-      T* const mine = base + packed_size + team.rank() * per_thread;
-      T* const buffers[2] = {mine, mine + values};
-      T* const row_scale = mine + 2 * values;
-      const Scratch<T> scratch = {few ? nullptr : row_scale + loss_values, nullptr};
+      const Scratch<T> scratch = {few ? nullptr : rstd + deviations, nullptr};
       const Range rows = team.share(rq.rows, table.mr);
-      for (Index r = rows.begin; r < rows.end; r += tile) {
+      for (Index r = rows.begin; r < rows.end && !failure; r += tile) {
         const Index m = std::min(tile, rows.end - r);
-        const T* input = rq.x + r * net.n_in;
-        for (size_t l = 0; l < net.layers.size(); ++l) {
-          T* h = layer_output(rq, buffers, l, r);
-          detail::dense_forward<T>(table, net.layers[l], params.data(),
-                                   pack ? packed[l] : nullptr, h, h, input, m, scratch);
-          input = h;
+        const auto infer_tile = [&] {
+          for (size_t l = 0; l < net.layers.size(); ++l) {
+            const LayerPlan& layer = net.layers[l];
+            if (layer.passes()) continue;
+            T* const h = output_of(rq, mine, values, l, r);
+            const T* const x = value_of(rq, mine, values, layer.input, r);
+            if (layer.is_dense()) {
+              detail::dense_forward<T>(table, layer, params.data(),
+                                       pack ? packed[l] : nullptr, h, h, x, m, scratch);
+            } else {
+              infer_other(rq, {mine, values, rstd}, layer, h, x, r, m);
+            }
+          }
+          finish_tile(rq, {mine, values, rstd}, r, m, row_scale);
+        };
+        if (!net.has_custom) {
+          infer_tile();
+          continue;
         }
-        if (rq.loss) loss_of_rows(rq, input, r, m, row_scale);
+        try {
+          infer_tile();
+        } catch (...) {
+          failure = std::current_exception();
+        }
       }
     });
+    if (failure) std::rethrow_exception(failure);
   }
 
-  // Where the output of layer l for rows from r on goes.
-  T* layer_output(const InferRequest& rq, T* const (&buffers)[2], size_t l,
-                  Index r) const {
-    const bool last = l + 1 == net.layers.size();
-    return last && rq.y ? rq.y + r * net.n_out : buffers[l % 2];
+  // A member's memory: the buffers, `size` elements each, and the batch_norms'
+  // reciprocal deviations.
+  struct InferMemory {
+    T* buffers;
+    Index size;
+    T* rstd;
+  };
+
+  void fill_deviations(T* rstd) const {
+    for (const int b : net.batch_norms) {
+      const LayerPlan& layer = net.layers[static_cast<size_t>(b)];
+      detail::reciprocal_deviation(rstd + layer.statistics / 2,
+                                   buffers.data() + layer.statistics + layer.n_out,
+                                   layer.eps, layer.n_out);
+    }
+  }
+
+  // Where the output of step l for rows from r on goes.
+  T* output_of(const InferRequest& rq, T* memory, Index size, size_t l, Index r) const {
+    if (static_cast<int>(l) == net.output_step && rq.y) return rq.y + r * net.n_out;
+    return memory + net.layers[l].buffer * size;
+  }
+
+  // Where the output of any step, or what the network is given, is found.
+  const T* value_of(const InferRequest& rq, T* memory, Index size, int step,
+                    Index r) const {
+    while (step != detail::kInput && net.layers[static_cast<size_t>(step)].passes()) {
+      step = net.layers[static_cast<size_t>(step)].input;
+    }
+    if (step == detail::kInput) return rq.x + r * net.n_in;
+    return output_of(rq, memory, size, static_cast<size_t>(step), r);
+  }
+
+  // A step that is not dense.
+  void infer_other(const InferRequest& rq, const InferMemory& memory,
+                   const LayerPlan& layer, T* h, const T* x, Index r, Index m) const {
+    const T* const other =
+        layer.other == detail::kNone
+            ? nullptr
+            : value_of(rq, memory.buffers, memory.size, layer.other, r);
+    const bool by_batch = layer.statistics >= 0;
+    detail::infer_step<T>(kernels<T>(), layer, params.data(), h, x, other,
+                          by_batch ? buffers.data() + layer.statistics : nullptr,
+                          by_batch ? memory.rstd + layer.statistics / 2 : nullptr, m);
+  }
+
+  // What follows the last step.
+  void finish_tile(const InferRequest& rq, const InferMemory& memory, Index r, Index m,
+                   T* row_scale) const {
+    const int last = static_cast<int>(net.layers.size()) - 1;
+    const T* const y = value_of(rq, memory.buffers, memory.size, last, r);
+    if (rq.y && net.output_step == detail::kInput) {
+      std::copy_n(y, m * net.n_out, rq.y + r * net.n_out);
+    }
+    if (rq.loss) loss_of_rows(rq, y, r, m, row_scale);
   }
 
   void loss_of_rows(const InferRequest& rq, const T* y, Index r, Index m,
@@ -159,18 +260,24 @@ struct Mlp<T>::Impl {
                            t.labels ? t.labels + r : nullptr, row_scale, m, net.n_out);
   }
 
-  // All rows at once, each member making its share of every layer's outputs.
+  // All rows at once, each member making its share of every dense layer's outputs; the
+  // first one alone does what is between.
   void infer_by_columns(const InferRequest& rq, const Team& team,
-                        T* const (&buffers)[2], T* row_scale) const {
-    const T* input = rq.x;
+                        const InferMemory& memory, T* row_scale) const {
     for (size_t l = 0; l < net.layers.size(); ++l) {
-      T* const h = layer_output(rq, buffers, l, 0);
-      detail::dense_forward_columns(kernels<T>(), team, net.layers[l], params.data(), h,
-                                    input, rq.rows);
+      const LayerPlan& layer = net.layers[l];
+      if (layer.passes()) continue;
+      T* const h = output_of(rq, memory.buffers, memory.size, l, 0);
+      const T* const x = value_of(rq, memory.buffers, memory.size, layer.input, 0);
+      if (layer.is_dense()) {
+        detail::dense_forward_columns(kernels<T>(), team, layer, params.data(), h, x,
+                                      rq.rows);
+      } else if (team.rank() == 0) {
+        infer_other(rq, memory, layer, h, x, 0, rq.rows);
+      }
       team.barrier();
-      input = h;
     }
-    if (rq.loss && team.rank() == 0) loss_of_rows(rq, input, 0, rq.rows, row_scale);
+    if (team.rank() == 0) finish_tile(rq, memory, 0, rq.rows, row_scale);
   }
 
   // Taken from the pool, given back at the end of the scope.
@@ -214,29 +321,98 @@ struct Mlp<T>::Impl {
     Epoch& operator=(const Epoch&) = delete;
   };
 
-  // One optimiser step on one batch, under the exclusive lock and the optimiser's.
-  // `steps_before`: for the message.
-  double step(const Batch<T>& batch, const int64_t* batch_order, const Loss& loss,
-              Optimizer& optimizer, LastGoodState<T>* save_to, Index steps_before) {
-    kept_rows = 0;  // the parameters are about to change
+  // The numbers drawn outside fit_epoch, which has the epochs from 0 on.
+  static constexpr uint32_t kStepDraws = 0xFFFFFFFF, kPassDraws = 0xFFFFFFFE;
+
+  // Makes a request one for training mode. `draw`: which random numbers.
+  void train(PassRequest<T>& rq, const Draw& draw) const {
+    rq.training = true;
+    rq.draw = draw;
+  }
+  // The same for a pass that is no optimiser's step: each has numbers of its own.
+  void train_once(PassRequest<T>& rq) { train(rq, {seed, kPassDraws, passes++}); }
+
+  PassRequest<T> request(const T* x, Index rows) const {
+    PassRequest<T> rq = {x, rows};
+    rq.buffers = buffers.data();
+    return rq;
+  }
+
+  // The way back from what forward kept.
+  PassRequest<T> back_request(const T* dy, Index rows) const {
+    if (kept_rows == 0)
+      throw std::logic_error(
+          "backward needs a forward before it, and no training between");
+    if (rows != kept_rows) {
+      throw std::invalid_argument("dy: the last forward had " +
+                                  std::to_string(kept_rows) + " rows, not " +
+                                  std::to_string(rows));
+    }
+    PassRequest<T> rq = request(kept.x, rows);
+    rq.forward = false;
+    rq.dy = dy;
+    rq.training = kept_training;
+    return rq;
+  }
+
+  // After a pass in training mode.
+  void follow_batch(const Pass<T>& pass) {
+    if (net.batch_norms.empty()) return;
+    pass.update_running_statistics(buffers.data());
+    ++batches_tracked;
+  }
+
+  // Forward and back in one, without an update.
+  double value_pass(PassRequest<T>& rq, bool in_training) {
+    last_rows = 0;  // what the last step left is about to be lost
+    rq.second = &second_in_training;
+    if (in_training) train_once(rq);
+    Pass<T> pass(net, params.data(), training, rq);
+    const double value = pass.run();
+    if (in_training) follow_batch(pass);
+    return value;
+  }
+
+  // What every update needs, whatever the gradient comes from.
+  void plan_update(PassRequest<T>& rq, Optimizer& optimizer) {
     grads.reserve(net.n_params);
     optimizer.begin_step(1);
-    PassRequest<T> rq = {batch.x, batch.rows};
-    rq.order = batch_order;
-    rq.loss = &loss;
-    rq.targets = batch.targets;
     rq.grads = grads.data();
     rq.optimizer = &optimizer;
     rq.slots = &optimizer.prepare<T>(0, net.n_params);
     rq.params_to_update = params.data();
+  }
+
+  void keep_before(bool keep) {
+    has_before = keep;
+    if (!keep) return;
+    before.reserve(net.n_params);
+    std::copy_n(params.data(), net.n_params, before.data());
+  }
+
+  // One optimiser step on one batch, under the exclusive lock and the optimiser's.
+  // `steps_before`: for the message. `last`: of an epoch.
+  double step(const Batch<T>& batch, const int64_t* batch_order, const Loss& loss,
+              Optimizer& optimizer, LastGoodState<T>* save_to, Index steps_before,
+              const Draw& draw, bool last = true) {
+    kept_rows = 0;  // the parameters are about to change
+    last_rows = 0;
+    PassRequest<T> rq = request(batch.x, batch.rows);
+    rq.order = batch_order;
+    rq.loss = &loss;
+    rq.targets = batch.targets;
     rq.second = &second_in_training;
+    train(rq, draw);
+    plan_update(rq, optimizer);
     if (save_to) {
       save_to->params.reserve(net.n_params);
+      save_to->buffers.reserve(net.n_buffers);
       for (size_t i = 0; i < kMaxSlots; ++i) {
         if (rq.slots->slot[i].data()) save_to->slots[i].reserve(net.n_params);
       }
       rq.save_to = save_to;
     }
+    keep_before(watch && last);
     Pass<T> pass(net, params.data(), training, rq);
     const double value = pass.run();
     if (!std::isfinite(value) || !pass.gradient_is_finite()) {
@@ -247,15 +423,23 @@ struct Mlp<T>::Impl {
                      ": the loss is " + loss_is + "; " + pass.diagnosis());
     }
     if (save_to) {
+      if (net.n_buffers > 0)
+        std::copy_n(buffers.data(), net.n_buffers, save_to->buffers.data());
+      save_to->batches_tracked = batches_tracked;
       save_to->step_count = optimizer.step_count();
       save_to->valid = true;
     }
+    follow_batch(pass);
+    last_rows = pass.rows_at_the_end();
     optimizer.end_step();
     return value;
   }
 
   void restore(const LastGoodState<T>& saved, Optimizer& optimizer) {
     std::copy_n(saved.params.data(), net.n_params, params.data());
+    if (net.n_buffers > 0)
+      std::copy_n(saved.buffers.data(), net.n_buffers, buffers.data());
+    batches_tracked = saved.batches_tracked;
     OptimizerSlots<T>& slots = optimizer.prepare<T>(0, net.n_params);
     for (size_t i = 0; i < kMaxSlots; ++i) {
       if (slots.slot[i].data() && saved.slots[i].data()) {
@@ -267,7 +451,7 @@ struct Mlp<T>::Impl {
 };
 
 template <class T>
-Mlp<T>::Mlp(Index n_in, std::vector<DenseSpec> layers)
+Mlp<T>::Mlp(Index n_in, std::vector<LayerSpec> layers)
     : impl_(std::make_unique<Impl>(n_in, layers)) {}
 template <class T>
 Mlp<T>::~Mlp() = default;
@@ -285,8 +469,31 @@ Index Mlp<T>::n_params() const {
   return impl_->net.n_params;
 }
 template <class T>
-Index Mlp<T>::n_layers() const {
-  return static_cast<Index>(impl_->net.layers.size());
+std::vector<LayerInfo> Mlp<T>::layers() const {
+  std::vector<LayerInfo> infos;
+  for (const LayerPlan& l : impl_->net.layers) {
+    infos.push_back({l.name, l.kind, l.n_in, l.n_out, l.weight, l.bias, l.statistics});
+  }
+  return infos;
+}
+template <class T>
+Index Mlp<T>::n_buffers() const {
+  return impl_->net.n_buffers;
+}
+template <class T>
+T* Mlp<T>::buffers() {
+  return impl_->buffers.data();
+}
+template <class T>
+TrainingState Mlp<T>::training_state() const {
+  return {impl_->seed, impl_->passes, impl_->batches_tracked};
+}
+template <class T>
+void Mlp<T>::set_training_state(const TrainingState& state) {
+  const std::unique_lock lock(impl_->mutex);
+  impl_->seed = state.seed;
+  impl_->passes = state.passes;
+  impl_->batches_tracked = state.batches_tracked;
 }
 template <class T>
 T* Mlp<T>::params() {
@@ -297,23 +504,16 @@ const T* Mlp<T>::params() const {
   return impl_->params.data();
 }
 template <class T>
-MatrixView<T> Mlp<T>::weight(Index layer) {
-  const LayerPlan& l = impl_->net.layers.at(static_cast<size_t>(layer));
-  return {params() + l.weight, l.n_in, l.n_out, l.n_out};
-}
-template <class T>
-T* Mlp<T>::bias(Index layer) {
-  const LayerPlan& l = impl_->net.layers.at(static_cast<size_t>(layer));
-  return l.bias >= 0 ? params() + l.bias : nullptr;
-}
-
-template <class T>
 void Mlp<T>::initialize(uint64_t seed) {
   const std::unique_lock lock(impl_->mutex);
   const DefaultFpEnvironment environment;
   std::fill_n(params(), n_params(), T(0));
-  for (Index l = 0; l < n_layers(); ++l) {
-    const LayerPlan& layer = impl_->net.layers[static_cast<size_t>(l)];
+  for (size_t l = 0; l < impl_->net.layers.size(); ++l) {
+    const LayerPlan& layer = impl_->net.layers[l];
+    if (layer.kind == LayerKind::layer_norm || layer.kind == LayerKind::batch_norm) {
+      if (layer.weight >= 0) std::fill_n(params() + layer.weight, layer.n_out, T(1));
+    }
+    if (!layer.is_dense()) continue;
     const double fan_in = static_cast<double>(layer.n_in);
     const double fan_out = static_cast<double>(layer.n_out);
     double variance = 2 / (fan_in + fan_out);
@@ -383,35 +583,51 @@ double Mlp<T>::evaluate(const Batch<T>& batch, const Loss& loss,
 }
 
 template <class T>
-void Mlp<T>::forward(T* y, const T* x, Index rows) {
-  check_rows(rows);
+void Mlp<T>::forward(T* y, const T* x, Index rows, bool training) {
   const std::unique_lock lock(impl_->mutex);
-  impl_->kept_rows = 0;
-  PassRequest<T> rq = {x, rows};
+  Impl& impl = *impl_;
+  check_rows(rows);
+  if (training) check_training_rows(impl.net, rows);
+  impl.kept_rows = 0;
+  PassRequest<T> rq = impl.request(x, rows);
   rq.backward = false;
   rq.y = y;
-  Pass<T>(impl_->net, params(), impl_->kept, rq).run();
-  std::copy_n(x, rows * n_in(), impl_->kept.x);
-  impl_->kept_rows = rows;
+  if (training) impl.train_once(rq);
+  Pass<T> pass(impl.net, params(), impl.kept, rq);
+  pass.run();
+  if (training) impl.follow_batch(pass);
+  std::copy_n(x, rows * n_in(), impl.kept.x);
+  impl.kept_training = training;
+  impl.kept_rows = rows;
 }
 
 template <class T>
 void Mlp<T>::backward(T* dx, T* grads, const T* dy, Index rows) {
   const std::unique_lock lock(impl_->mutex);
-  if (impl_->kept_rows == 0)
-    throw std::logic_error(
-        "backward needs a forward before it, and no training between");
-  if (rows != impl_->kept_rows) {
-    throw std::invalid_argument("dy: the last forward had " +
-                                std::to_string(impl_->kept_rows) + " rows, not " +
-                                std::to_string(rows));
-  }
-  PassRequest<T> rq = {impl_->kept.x, rows};
-  rq.forward = false;
-  rq.dy = dy;
+  PassRequest<T> rq = impl_->back_request(dy, rows);
   rq.dx = dx;
   rq.grads = grads;
   Pass<T>(impl_->net, params(), impl_->kept, rq).run();
+}
+
+template <class T>
+void Mlp<T>::backward_step(const T* dy, Index rows, Optimizer& optimizer) {
+  const std::lock_guard optimizer_lock(optimizer.mutex());
+  const std::unique_lock lock(impl_->mutex);
+  Impl& impl = *impl_;
+  PassRequest<T> rq = impl.back_request(dy, rows);
+  impl.plan_update(rq, optimizer);
+  impl.keep_before(impl.watch);
+  Pass<T> pass(impl.net, params(), impl.kept, rq);
+  pass.run();
+  if (!pass.gradient_is_finite()) {
+    throw Diverged("training diverged at step " +
+                   std::to_string(optimizer.step_count() + 1) + ": " +
+                   pass.diagnosis());
+  }
+  impl.kept_rows = 0;  // the parameters have changed
+  impl.last_rows = 0;
+  optimizer.end_step();
 }
 
 template <class T>
@@ -420,39 +636,44 @@ Index Mlp<T>::forward_rows() const {
 }
 
 template <class T>
-void Mlp<T>::vjp(T* y, T* dx, T* grads, const T* x, const T* dy, Index rows) {
+void Mlp<T>::vjp(T* y, T* dx, T* grads, const T* x, const T* dy, Index rows,
+                 bool training) {
   check_rows(rows);
+  if (training) check_training_rows(impl_->net, rows);
   const std::unique_lock lock(impl_->mutex);
-  PassRequest<T> rq = {x, rows};
+  PassRequest<T> rq = impl_->request(x, rows);
   rq.dy = dy;
   rq.y = y;
   rq.dx = dx;
   rq.grads = grads;
-  rq.second = &impl_->second_in_training;
-  Pass<T>(impl_->net, params(), impl_->training, rq).run();
+  impl_->value_pass(rq, training);
 }
 
 template <class T>
-double Mlp<T>::value_and_grad(T* grads, const Batch<T>& batch, const Loss& loss) {
+double Mlp<T>::value_and_grad(T* grads, const Batch<T>& batch, const Loss& loss,
+                              bool training) {
   check_batch(batch, loss, n_out());
+  if (training) check_training_rows(impl_->net, batch.rows);
   const std::unique_lock lock(impl_->mutex);
-  PassRequest<T> rq = {batch.x, batch.rows};
+  PassRequest<T> rq = impl_->request(batch.x, batch.rows);
   rq.loss = &loss;
   rq.targets = batch.targets;
   rq.grads = grads;
-  rq.second = &impl_->second_in_training;
-  return Pass<T>(impl_->net, params(), impl_->training, rq).run();
+  return impl_->value_pass(rq, training);
 }
 
 template <class T>
 double Mlp<T>::train_step(const Batch<T>& batch, const Loss& loss,
                           Optimizer& optimizer) {
   check_batch(batch, loss, n_out());
+  check_training_rows(impl_->net, batch.rows);
   // Always the optimiser first: two threads must not each hold one of the two.
   const std::lock_guard optimizer_lock(optimizer.mutex());
   const std::unique_lock lock(impl_->mutex);
-  const Index steps = static_cast<Index>(optimizer.step_count());
-  return impl_->step(batch, nullptr, loss, optimizer, nullptr, steps);
+  const int64_t steps = optimizer.step_count();
+  const Draw draw = {impl_->seed, Impl::kStepDraws, static_cast<uint64_t>(steps)};
+  return impl_->step(batch, nullptr, loss, optimizer, nullptr,
+                     static_cast<Index>(steps), draw);
 }
 
 template <class T>
@@ -464,6 +685,9 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
   const DefaultFpEnvironment environment;
   Impl& impl = *impl_;
   const typename Impl::Epoch epoch(impl);
+  check_training_rows(impl.net, std::min(options.batch_size, data.rows));
+  if (const Index rest = data.rows % options.batch_size; rest > 0)
+    check_training_rows(impl.net, rest);
   if (options.shuffle) {
     const std::unique_lock lock(impl.mutex);
     impl.order.resize(static_cast<size_t>(data.rows));
@@ -487,8 +711,10 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
     }
     double value;
     try {
-      value = impl.step(batch, order, loss, optimizer,
-                        first == 0 ? &last_good : nullptr, steps);
+      const Draw draw = {options.seed, options.epoch, static_cast<uint64_t>(steps)};
+      value =
+          impl.step(batch, order, loss, optimizer, first == 0 ? &last_good : nullptr,
+                    steps, draw, first + rows == data.rows);
     } catch (const Diverged&) {
       if (last_good.valid) impl.restore(last_good, optimizer);
       throw;
@@ -513,6 +739,25 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
   }
   if (loss.reduction == Reduction::sum) return total;
   return divisor == 0.0 ? 0.0 : total / divisor;
+}
+
+template <class T>
+void Mlp<T>::set_watch(bool on) {
+  impl_->watch = on;
+}
+template <class T>
+bool Mlp<T>::watch() const {
+  return impl_->watch;
+}
+template <class T>
+LastStep<T> Mlp<T>::last_step() const {
+  LastStep<T> last;
+  if (impl_->last_rows == 0) return last;
+  last.rows = impl_->last_rows;
+  last.grads = impl_->grads.data();
+  last.before = impl_->has_before ? impl_->before.data() : nullptr;
+  for (const T* h : impl_->training.h) last.outputs.push_back(h);
+  return last;
 }
 
 template class Mlp<float>;

@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <exception>
 #include <string>
 
 #include "dense.h"
 #include "fastmlp/mlp.h"
+#include "layers.h"
 #include "parallel.h"
 #include "workspace.h"
 
@@ -67,6 +69,9 @@ struct PassRequest {
   T* params_to_update = nullptr;
   LastGoodState<T>* save_to = nullptr;  // before the update
   SecondThread* second = nullptr;       // null: a small batch is taken alone
+  bool training = false;  // else dropout passes and batch_norm takes `buffers`
+  Draw draw = {};         // of dropout
+  const T* buffers = nullptr;
 };
 
 // Forward, head, backward and update of one batch in one parallel region:
@@ -77,16 +82,21 @@ struct PassRequest {
 //       every member makes its part of the weight gradients
 //       --- barrier
 //   every member updates its part of the parameters
+// A batch_norm in training needs all rows at each of its two ends, so it cuts the way
+// forward and the way back into segments with barriers between; the chunk is the batch.
 template <class T>
 class Pass {
  public:
   Pass(const NetworkPlan& net, const T* params, Workspace<T>& ws,
        const PassRequest<T>& request)
       : net_(net), params_(params), ws_(ws), rq_(request), table_(kernels<T>()) {
-    const double flops = 6.0 * static_cast<double>(rq_.rows) * net.weights;
+    const double flops = 6.0 * static_cast<double>(rq_.rows) * net.work;
     plan_ = plan_team(flops, (rq_.rows + table_.mr - 1) / table_.mr, rq_.second);
+    // What comes from outside is called by one thread.
+    if (net.has_custom) plan_ = {};
+    by_batch_ = rq_.training && !net.batch_norms.empty();
     const bool both = rq_.forward && rq_.backward;
-    chunk_ = both ? chunk_rows<T>(net, rq_.rows) : rq_.rows;
+    chunk_ = both && !by_batch_ ? chunk_rows<T>(net, rq_.rows) : rq_.rows;
     // What forward left must not be lost to more threads' scratch.
     if (!rq_.forward) plan_ = {std::min(plan_.most, ws_.threads()), nullptr};
     block_rows_ = std::min(chunk_ / plan_.most, tile_rows<T>(net));
@@ -97,7 +107,6 @@ class Pass {
   // finite.
   double run() {
     const Index rows = rq_.rows;
-    const size_t first_dx = rq_.dx ? 0 : 1;
     pack_forward_ = rq_.forward && rows >= table_.packing_pays;
     double value = 0.0;
     run_team(plan_, [&](const Team& team) {
@@ -110,30 +119,57 @@ class Pass {
         pack_forward(team, table_, net_, params_, ws_.packed, block_rows_);
       }
       if (rq_.backward) {
-        pack_backward(team, table_, net_, params_, ws_.packed_transposed, first_dx,
-                      block_rows_);
+        pack_backward(team, table_, net_, params_, ws_.packed_transposed,
+                      rq_.dx != nullptr, block_rows_);
       }
+      if (!by_batch_) use_running_statistics(team);
       team.barrier();
       for (Index first = 0; first < rows; first += chunk_) {
         const Index n = std::min(chunk_, rows - first);
         if (first > 0) team.barrier();
-        rows_forward_and_back(team, first, n);
+        rows_by_segments(team, first, n);
         if (!rq_.backward) continue;
         team.barrier();
         weight_gradients(team, first, n);
       }
-      if (!rq_.loss) return;
-      // Every member adds the same numbers in the same order: no need to wait.
-      const double sum =
-          weighted_sum<T>(ws_.row_loss, rq_.targets.weights, rq_.order, rows);
-      const double mean = normalizer_ == 0.0 ? 0.0 : sum / normalizer_;
-      if (team.rank() == 0) value = mean;
+      double mean = 0.0;
+      if (rq_.loss) {
+        // Every member adds the same numbers in the same order: no need to wait.
+        const double sum =
+            weighted_sum<T>(ws_.row_loss, rq_.targets.weights, rq_.order, rows);
+        mean = normalizer_ == 0.0 ? 0.0 : sum / normalizer_;
+        if (team.rank() == 0) value = mean;
+      }
       if (!rq_.optimizer) return;
       team.barrier();
-      if (std::isfinite(mean) && gradient_is_finite()) update(team);
+      if (std::isfinite(mean) && gradient_is_finite() && !failure_) update(team);
     });
+    if (failure_) std::rethrow_exception(failure_);
     return value;
   }
+
+  // Moves running means and variances towards those of the batch.
+  void update_running_statistics(T* buffers) const {
+    const T rows = static_cast<T>(rq_.rows);
+    for (const int b : net_.batch_norms) {
+      const LayerPlan& layer = net_.layers[static_cast<size_t>(b)];
+      const Index n = layer.n_out;
+      const BatchStatistics<T> batch = statistics_of(b);
+      T* const mean = buffers + layer.statistics;
+      T* const var = mean + n;
+      const T m = static_cast<T>(layer.momentum),
+              rest = static_cast<T>(1 - layer.momentum);
+      // The unbiased variance, as torch has it.
+      const T unbiased = rows / (rows - T(1));
+      for (Index j = 0; j < n; ++j) {
+        mean[j] = rest * mean[j] + m * batch.mean[j];
+        var[j] = rest * var[j] + m * (batch.var[j] * unbiased);
+      }
+    }
+  }
+
+  // The rows whose values the pass leaves in the workspace.
+  Index rows_at_the_end() const { return rq_.rows - (rq_.rows - 1) / chunk_ * chunk_; }
 
   bool gradient_is_finite() const { return finite_.load(std::memory_order_relaxed); }
 
@@ -171,16 +207,24 @@ class Pass {
 
  private:
   std::string name_of_layer(size_t l) const {
-    return "layer " + std::to_string(l) + " (dense " +
-           std::to_string(net_.layers[l].n_in) + " -> " +
-           std::to_string(net_.layers[l].n_out) + ")";
+    const LayerPlan& layer = net_.layers[l];
+    const std::string in = std::to_string(layer.n_in),
+                      out = std::to_string(layer.n_out);
+    const std::string what = layer.is_dense() ? "dense " + in + " -> " + out
+                             : layer.kind == LayerKind::layer_norm ? "layer norm " + in
+                             : layer.kind == LayerKind::batch_norm ? "batch norm " + in
+                             : layer.kind == LayerKind::dropout    ? "dropout " + in
+                             : layer.kind == LayerKind::add        ? "residual " + out
+                                                                   : "activation " + in;
+    return "layer " + layer.name + " (" + what + ")";
   }
   // The part of a vector like the parameters that belongs to a layer.
   bool finite_of_layer(const T* vector, size_t l) const {
-    const Index begin = net_.layers[l].weight;
-    const bool last = l + 1 == net_.layers.size();
-    const Index end = last ? net_.n_params : net_.layers[l + 1].weight;
-    return first_nonfinite(vector + begin, end - begin) < 0;
+    const LayerPlan& layer = net_.layers[l];
+    if (layer.weight < 0) return true;
+    const Index end = layer.bias >= 0 ? layer.bias + layer.n_out
+                                      : layer.weight + layer.n_in * layer.n_out;
+    return first_nonfinite(vector + layer.weight, end - layer.weight) < 0;
   }
 
   double normalizer() const {
@@ -191,20 +235,90 @@ class Pass {
     return loss_normalizer(*rq_.loss, ws_.row_loss, rq_.rows, net_.n_out);
   }
 
-  const T* chunk_input(Index first) const {
-    return rq_.order ? ws_.x : rq_.x + first * net_.n_in;
+  // The output of a step for rows of the chunk from r on.
+  const T* value_of(int step, Index first, Index r) const {
+    if (step == kInput) {
+      return rq_.order ? ws_.x + r * net_.n_in : rq_.x + (first + r) * net_.n_in;
+    }
+    const size_t l = static_cast<size_t>(step);
+    return ws_.h[l] + r * net_.layers[l].n_out;
   }
 
-  void rows_forward_and_back(const Team& team, Index first, Index n) {
+  // Where the gradient of a step's output for these rows goes; null: nobody asks for it.
+  T* gradient_of(int step, Index first, Index r) const {
+    if (step == kInput) return rq_.dx ? rq_.dx + (first + r) * net_.n_in : nullptr;
+    const size_t l = static_cast<size_t>(step);
+    if (!wanted(net_.layers[l])) return nullptr;
+    return ws_.dz[l] + r * net_.layers[l].n_out;
+  }
+  bool wanted(const LayerPlan& layer) const { return layer.learns || rq_.dx; }
+
+  BatchStatistics<T> statistics_of(int step) const {
+    const size_t l = static_cast<size_t>(step);
+    return {ws_.statistics[l], net_.layers[l].n_out};
+  }
+
+  // Rows of a chunk forward and back, segment by segment.
+  void rows_by_segments(const Team& team, Index first, Index n) {
+    const size_t cuts = by_batch_ ? net_.batch_norms.size() : 0;
+    const auto begin = [&](size_t i) {
+      return i == 0 ? size_t{0} : static_cast<size_t>(net_.batch_norms[i - 1]);
+    };
+    const auto end = [&](size_t i) {
+      return i < cuts ? begin(i + 1) : net_.layers.size();
+    };
+    for (size_t i = 0; i < cuts && rq_.forward; ++i) {
+      each_tile(team, n, [&](Index r, Index m) {
+        forward_tile(team, first, r, m, begin(i), end(i));
+      });
+      team.barrier();
+      batch_moments(team, net_.batch_norms[i], first, n);
+      team.barrier();
+    }
+    each_tile(team, n, [&](Index r, Index m) {
+      if (rq_.forward) {
+        forward_tile(team, first, r, m, begin(cuts), end(cuts));
+        if (rq_.y) copy_output(first, r, m);
+      }
+      if (!rq_.backward) return;
+      head_tile(first, r, m);
+      backward_tile(team, first, r, m, begin(cuts), end(cuts));
+    });
+    if (!rq_.backward) return;
+    for (size_t i = cuts; i-- > 0;) {
+      team.barrier();
+      batch_gradients(team, net_.batch_norms[i], n);
+      team.barrier();
+      each_tile(team, n, [&](Index r, Index m) {
+        batch_norm_back(net_.batch_norms[i], first, r, m);
+        backward_tile(team, first, r, m, begin(i), end(i));
+      });
+    }
+  }
+
+  // body(r, m) for this member's rows of a chunk of n, m of them from r on. An exception
+  // from outside, which there is only where one thread works, ends it.
+  template <class Body>
+  void each_tile(const Team& team, Index n, Body body) {
     const Index tile = tile_rows<T>(net_);
     const Range mine = team.share(n, table_.mr);
-    for (Index r = mine.begin; r < mine.end; r += tile) {
+    for (Index r = mine.begin; r < mine.end && !failure_; r += tile) {
       const Index m = std::min(tile, mine.end - r);
-      if (rq_.forward) forward_tile(team, first, r, m);
-      if (!rq_.backward) continue;
-      head_tile(first, r, m);
-      backward_tile(team, first, r, m);
+      if (!net_.has_custom) {
+        body(r, m);
+        continue;
+      }
+      try {
+        body(r, m);
+      } catch (...) {
+        failure_ = std::current_exception();
+      }
     }
+  }
+
+  void copy_output(Index first, Index r, Index m) const {
+    const T* const y = ws_.h.back() + r * net_.n_out;
+    std::copy_n(y, m * net_.n_out, rq_.y + (first + r) * net_.n_out);
   }
 
   // With a right half only if the layer's operands are packed in blocks.
@@ -214,20 +328,70 @@ class Pass {
     return scratch;
   }
 
-  void forward_tile(const Team& team, Index first, Index r, Index m) {
-    if (rq_.order) {
+  // Steps begin .. end for m rows from r on.
+  void forward_tile(const Team& team, Index first, Index r, Index m, size_t begin,
+                    size_t end) {
+    if (rq_.order && begin == 0) {
       gather_rows(ws_.x + r * net_.n_in, rq_.x, rq_.order + first + r, m, net_.n_in);
     }
-    const T* input = chunk_input(first) + r * net_.n_in;
-    for (size_t l = 0; l < net_.layers.size(); ++l) {
-      const Index n = net_.layers[l].n_out;
-      T* h = ws_.h[l] + r * n;
-      dense_forward<T>(table_, net_.layers[l], params_,
-                       pack_forward_ ? ws_.packed[l] : nullptr, h, ws_.z[l] + r * n,
-                       input, m, scratch_for(net_.layers[l], team));
-      input = h;
+    for (size_t l = begin; l < end; ++l) {
+      const LayerPlan& layer = net_.layers[l];
+      const Index n = layer.n_out;
+      T* const h = ws_.h[l] + r * n;
+      T* const z = ws_.z[l] + r * n;
+      const T* const x = value_of(layer.input, first, r);
+      if (layer.is_dense()) {
+        dense_forward<T>(table_, layer, params_,
+                         pack_forward_ ? ws_.packed[l] : nullptr, h, z, x, m,
+                         scratch_for(layer, team));
+      } else {
+        other_forward(l, h, z, x, first, r, m);
+      }
     }
-    if (rq_.y) std::copy_n(input, m * net_.n_out, rq_.y + (first + r) * net_.n_out);
+  }
+
+  // A step that is not dense, keeping what its way back needs.
+  void other_forward(size_t l, T* h, T* z, const T* x, Index first, Index r, Index m) {
+    const LayerPlan& layer = net_.layers[l];
+    const Index n = layer.n_out, size = m * n;
+    T* const kept = ws_.kept[l] ? ws_.kept[l] + r * n : nullptr;
+    const T* const scale = parameters(params_, layer.weight);
+    const T* const shift = parameters(params_, layer.bias);
+    switch (layer.kind) {
+      case LayerKind::dense:
+        break;
+      case LayerKind::activation:
+        if (layer.custom) {
+          layer.custom->forward(h, x, size);
+        } else {
+          table_.activation_forward(layer.activation, h, n, x, n, m, n);
+        }
+        return;
+      case LayerKind::dropout:
+        if (rq_.training) {
+          table_.dropout(h, kept, x, (first + r) * n, size,
+                         dropout_args<T>(layer, rq_.draw));
+        } else {
+          std::copy_n(x, size, h);
+        }
+        return;
+      case LayerKind::layer_norm:
+        table_.layer_norm_forward(z, n, kept, n, ws_.statistics[l] + r, x, n, scale,
+                                  shift, static_cast<T>(layer.eps), m, n);
+        break;
+      case LayerKind::batch_norm: {
+        const BatchStatistics<T> batch = statistics_of(static_cast<int>(l));
+        table_.batch_norm_forward(z, n, kept, n, x, n, batch.mean, batch.rstd, scale,
+                                  shift, m, n);
+        break;
+      }
+      case LayerKind::add:
+        table_.add(z, x, value_of(layer.other, first, r), size);
+        break;
+    }
+    if (layer.activation != Activation::identity) {
+      table_.activation_forward(layer.activation, h, n, z, n, m, n);
+    }
   }
 
   // dz of the last layer := d loss / d h, or the given dy.
@@ -259,29 +423,151 @@ class Pass {
                      ws_.row_scale + at, m, n);
   }
 
-  void backward_tile(const Team& team, Index first, Index r, Index m) {
-    bool is_dz = false;  // whether dz holds d loss / d z already, and not d loss / d h
-    for (size_t l = net_.layers.size(); l-- > 0;) {
+  // Steps end .. begin, last to first: from the gradient of each one's output to that of
+  // what it takes.
+  void backward_tile(const Team& team, Index first, Index r, Index m, size_t begin,
+                     size_t end) {
+    for (size_t l = end; l-- > begin;) {
       const LayerPlan& layer = net_.layers[l];
+      if (!wanted(layer)) continue;
       const Index n = layer.n_out;
-      T* dz = ws_.dz[l] + r * n;
-      if (!is_dz && layer.activation != Activation::identity) {
+      T* const dz = ws_.dz[l] + r * n;
+      if (layer.activation != Activation::identity && !layer.relu_ended) {
         const T* saved = (layer.saves_input() ? ws_.z[l] : ws_.h[l]) + r * n;
+        // An activation by itself has its input in the step before.
+        if (layer.kind == LayerKind::activation &&
+            activation_saves_input(layer.activation)) {
+          saved = value_of(layer.input, first, r);
+        }
         table_.activation_backward(layer.activation, dz, n, dz, n, saved, n, m, n);
       }
-      if (l == 0 && !rq_.dx) break;
-      T* dh =
-          l > 0 ? ws_.dz[l - 1] + r * layer.n_in : rq_.dx + (first + r) * layer.n_in;
+      if (!layer.is_dense()) {
+        other_backward(l, dz, first, r, m);
+        continue;
+      }
+      T* const dh = gradient_of(layer.input, first, r);
+      if (!dh) continue;
       Finish<T> finish;
-      is_dz = l > 0 && finished_in_product(net_.layers[l - 1]);
-      if (is_dz) {
-        finish = {Finishing::relu_backward, ws_.h[l - 1] + r * layer.n_in, layer.n_in};
+      if (layer.ends_relu) {
+        finish = {Finishing::relu_backward, value_of(layer.input, first, r),
+                  layer.n_in};
       }
       product<T>(table_, {dh, m, layer.n_in, layer.n_in}, {dz, n, 1},
                  params_ + layer.weight, 1, n,
                  packed_right<T>(table_, ws_.packed_transposed[l], n), n, nullptr,
-                 false, scratch_for(layer, team), finish);
+                 layer.adds_input, scratch_for(layer, team), finish);
     }
+  }
+
+  void other_backward(size_t l, T* dz, Index first, Index r, Index m) {
+    const LayerPlan& layer = net_.layers[l];
+    const Index n = layer.n_out, size = m * n;
+    T* const kept = ws_.kept[l] ? ws_.kept[l] + r * n : nullptr;
+    T* const dx = gradient_of(layer.input, first, r);
+    switch (layer.kind) {
+      case LayerKind::dense:
+        return;
+      case LayerKind::activation:
+        if (layer.custom) {
+          layer.custom->derivative(kept, value_of(layer.input, first, r), size);
+          table_.multiply(dz, dz, kept, size);
+        }
+        break;
+      case LayerKind::dropout:
+        if (rq_.training) table_.multiply(dz, dz, kept, size);
+        break;
+      case LayerKind::layer_norm:
+        if (!dx) return;
+        table_.layer_norm_backward(dx, n, dz, n, kept, n, ws_.statistics[l] + r,
+                                   parameters(params_, layer.weight), layer.adds_input,
+                                   m, n);
+        return;
+      case LayerKind::batch_norm:
+        if (!by_batch_) batch_norm_back(static_cast<int>(l), first, r, m);
+        return;
+      case LayerKind::add:
+        pass_on(gradient_of(layer.other, first, r), dz, size, layer.adds_other);
+        break;
+    }
+    if (!layer.shares_input) pass_on(dx, dz, size, layer.adds_input);
+  }
+
+  void pass_on(T* to, const T* d, Index size, bool adds) const {
+    if (!to) return;
+    if (adds) {
+      table_.add(to, to, d, size);
+    } else {
+      std::copy_n(d, size, to);
+    }
+  }
+
+  // From the gradient of a batch_norm's output to that of its input.
+  void batch_norm_back(int step, Index first, Index r, Index m) {
+    const size_t l = static_cast<size_t>(step);
+    const LayerPlan& layer = net_.layers[l];
+    const Index n = layer.n_out;
+    T* const dx = gradient_of(layer.input, first, r);
+    if (!dx) return;
+    const BatchStatistics<T> batch = statistics_of(step);
+    table_.batch_norm_backward(dx, n, ws_.dz[l] + r * n, n, ws_.kept[l] + r * n, n,
+                               batch.rstd, parameters(params_, layer.weight),
+                               batch.mean_dh, batch.mean_dhx, layer.adds_input, m, n);
+  }
+
+  // Mean and deviation of the columns of a batch_norm's input, by owner of the column.
+  void batch_moments(const Team& team, int step, Index first, Index n) {
+    const LayerPlan& layer = net_.layers[static_cast<size_t>(step)];
+    const Range mine = team.share(layer.n_out, table_.lanes);
+    const BatchStatistics<T> batch = statistics_of(step);
+    table_.column_moments(batch.mean + mine.begin, batch.var + mine.begin,
+                          value_of(layer.input, first, 0) + mine.begin, layer.n_in, n,
+                          mine.size());
+    reciprocal_deviation(batch.rstd + mine.begin, batch.var + mine.begin, layer.eps,
+                         mine.size());
+  }
+
+  // The gradients of a batch_norm's scale and shift, and the means over the batch that
+  // its input's gradient needs; by owner of the column.
+  void batch_gradients(const Team& team, int step, Index n) {
+    const size_t l = static_cast<size_t>(step);
+    const LayerPlan& layer = net_.layers[l];
+    const BatchStatistics<T> batch = statistics_of(step);
+    const Range mine = team.share(layer.n_out, table_.lanes);
+    norm_gradients(l, batch.mean_dhx, batch.mean_dh, mine, n, false);
+    const T rows = static_cast<T>(n);
+    for (Index j = mine.begin; j < mine.end; ++j) {
+      if (layer.weight >= 0) {
+        rq_.grads[layer.weight + j] = batch.mean_dhx[j];
+        rq_.grads[layer.bias + j] = batch.mean_dh[j];
+      }
+      batch.mean_dh[j] /= rows;
+      batch.mean_dhx[j] /= rows;
+    }
+  }
+
+  // Outside training a batch_norm is a fixed map of each column.
+  void use_running_statistics(const Team& team) {
+    if (team.rank() > 0) return;
+    for (const int b : net_.batch_norms) {
+      const LayerPlan& layer = net_.layers[static_cast<size_t>(b)];
+      const Index n = layer.n_out;
+      const BatchStatistics<T> batch = statistics_of(b);
+      const T* const mean = rq_.buffers + layer.statistics;
+      std::copy_n(mean, n, batch.mean);
+      std::copy_n(mean + n, n, batch.var);
+      reciprocal_deviation(batch.rstd, batch.var, layer.eps, n);
+      std::fill_n(batch.mean_dh, n, T(0));
+      std::fill_n(batch.mean_dhx, n, T(0));
+    }
+  }
+
+  // Sums over n rows of dy xhat and of dy, for a range of a normalisation's columns.
+  void norm_gradients(size_t l, T* dscale, T* dshift, Range columns, Index n,
+                      bool accumulate) const {
+    const Index width = net_.layers[l].n_out, j = columns.begin;
+    table_.column_dot(dscale + j, ws_.dz[l] + j, width, ws_.kept[l] + j, width, n,
+                      columns.size(), accumulate);
+    table_.column_sum(dshift + j, ws_.dz[l] + j, width, n, columns.size(), accumulate);
   }
 
   // dW = h^T dz and db = sum of the rows of dz, added to those of the chunks before.
@@ -291,6 +577,19 @@ class Pass {
     bool finite = true;
     for (size_t l = 0; l < net_.layers.size(); ++l) {
       const LayerPlan& layer = net_.layers[l];
+      if (layer.weight < 0) continue;
+      if (!layer.is_dense()) {
+        const Range mine = team.share(layer.n_out, table_.lanes);
+        T* const dscale = rq_.grads + layer.weight;
+        T* const dshift = rq_.grads + layer.bias;
+        if (layer.kind == LayerKind::layer_norm || !by_batch_) {
+          norm_gradients(l, dscale, dshift, mine, n, accumulate);
+        }
+        finite = finite &&
+                 table_.all_finite(dscale + mine.begin, mine.size(), 1, mine.size()) &&
+                 table_.all_finite(dshift + mine.begin, mine.size(), 1, mine.size());
+        continue;
+      }
       const Scratch<T> scratch = scratch_for(layer, team);
       const bool by_rows = layer.n_in >= layer.n_out;
       const bool across = few_outputs(layer);
@@ -298,7 +597,7 @@ class Pass {
       const Range rows = by_rows ? team.share(layer.n_in, grain) : Range{0, layer.n_in};
       const Range cols =
           by_rows ? Range{0, layer.n_out} : team.share(layer.n_out, table_.nr);
-      const T* h = (l > 0 ? ws_.h[l - 1] : chunk_input(first)) + rows.begin;
+      const T* h = value_of(layer.input, first, 0) + rows.begin;
       const T* dz = ws_.dz[l] + cols.begin;
       T* dw = rq_.grads + layer.weight + rows.begin * layer.n_out + cols.begin;
       if (across) {
@@ -346,7 +645,9 @@ class Pass {
   TeamPlan plan_;
   Index chunk_;
   Index block_rows_;  // that a member takes at once
+  bool by_batch_;     // whether a batch_norm needs all rows at once
   bool pack_forward_ = false;
+  std::exception_ptr failure_;      // from outside
   std::atomic<bool> finite_{true};  // the gradients, so far
   double normalizer_ = 1.0;
 };

@@ -76,7 +76,7 @@ int NetworkPlan::push(LayerPlan layer) {
   }
   Index values = 2 + layer.saves_input();
   if (layer.kind == LayerKind::dropout || layer.kind == LayerKind::layer_norm ||
-      layer.kind == LayerKind::batch_norm) {
+      layer.kind == LayerKind::batch_norm || layer.custom) {
     ++values;
   }
   values_per_row += n * values;
@@ -199,7 +199,8 @@ void NetworkPlan::plan_gradients() {
     LayerPlan& source = layers[at(layer.input)];
     const bool alone = uses[at(layer.input)] == 1;
     layer.shares_input =
-        alone && (layer.kind == LayerKind::dropout || layer.kind == LayerKind::add);
+        alone && (layer.kind == LayerKind::dropout || layer.kind == LayerKind::add ||
+                  layer.kind == LayerKind::activation);
     // The last to write to a gradient may finish it.
     if (layer.is_dense() && source.activation == Activation::relu &&
         written[at(layer.input)] == uses[at(layer.input)]) {
@@ -224,13 +225,15 @@ void NetworkPlan::plan_inference() {
       if (held >= 0) last_use[static_cast<size_t>(held)] = i;
     }
   }
-  if (owner[n - 1] >= 0) last_use[static_cast<size_t>(owner[n - 1])] = n;
+  output_step = owner[n - 1];
+  if (output_step >= 0) last_use[static_cast<size_t>(output_step)] = n;
   n_inference_buffers = 0;
   std::vector<bool> taken;
   for (size_t i = 0; i < n; ++i) {
     LayerPlan& layer = layers[i];
     if (layer.passes()) {
-      layer.buffer = owner[i] < 0 ? kInput : layers[static_cast<size_t>(owner[i])].buffer;
+      layer.buffer =
+          owner[i] < 0 ? kInput : layers[static_cast<size_t>(owner[i])].buffer;
       continue;
     }
     size_t free = 0;
@@ -302,6 +305,8 @@ void Workspace<T>::prepare(const NetworkPlan& net, Index n_rows, Index batch_row
           statistics[l] = carver.take(kBatchStatistics * layer.n_out);
           break;
         case LayerKind::activation:
+          if (layer.custom) kept[l] = carver.take(values);
+          break;
         case LayerKind::add:
           break;
       }

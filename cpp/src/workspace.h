@@ -27,7 +27,7 @@ struct LayerPlan {
   Activation activation = Activation::identity;  // of its own, after all else
   Index weight = -1;  // offset into the parameters; normalisation: of the scale
   Index bias = -1;    // offset; normalisation: of the shift; -1: none
-  int input;
+  int input = kInput;
   int other = kNone;  // add: the second addend
   double rate = 0, eps = 0, momentum = 0;
   Index statistics = -1;  // batch_norm: offset of running means; variances follow
@@ -36,16 +36,19 @@ struct LayerPlan {
   std::string name = {};
 
   // What follows from the network around it.
-  bool learns = false;       // it or a step before it has parameters
-  bool adds_input = false;   // its gradient is added to what `input` has already
-  bool adds_other = false;   // the same for `other`
-  bool shares_input = false; // its gradient is that of `input`, in the same place
-  bool ends_relu = false;    // its product applies the derivative of `input`'s relu
-  bool relu_ended = false;   // so it need not be applied to this step's gradient
-  int buffer = 0;            // for its output in inference; kInput: it has none
+  bool learns = false;        // it or a step before it has parameters
+  bool adds_input = false;    // its gradient is added to what `input` has already
+  bool adds_other = false;    // the same for `other`
+  bool shares_input = false;  // its gradient is that of `input`, in the same place
+  bool ends_relu = false;     // its product applies the derivative of `input`'s relu
+  bool relu_ended = false;    // so it need not be applied to this step's gradient
+  int buffer = 0;             // for its output in inference; kInput: it has none
 
   bool is_dense() const { return kind == LayerKind::dense; }
-  bool saves_input() const { return activation_saves_input(activation); }
+  // Whether what is before the activation is kept in a place of its own.
+  bool saves_input() const {
+    return activation_saves_input(activation) && kind != LayerKind::activation;
+  }
   // Whether it leaves its input as it is when there is no training.
   bool passes() const { return kind == LayerKind::dropout; }
 };
@@ -58,6 +61,7 @@ struct NetworkPlan {
   double work;           // per row, in multiply-adds, of a forward pass
   Index values_per_row;  // elements that training keeps per row
   int n_inference_buffers;
+  int output_step;  // whose output in inference is the network's; kInput: its input
   bool has_custom = false;
   std::vector<int> batch_norms;  // their steps, ascending
 
@@ -109,8 +113,8 @@ class Workspace {
 
   Index rows = 0;
   // Per layer. z is h unless the activation's derivative needs its input. dz is the
-  // gradient of its output, then that before its activation. kept: dropout's mask, or
-  // normalised values (both like h). statistics: of a layer_norm 1 / deviation by row;
+  // gradient of its output, then that before its activation. kept: dropout's mask,
+  // normalised values, or a custom activation's derivative (all like h). statistics: of a layer_norm 1 / deviation by row;
   // of a batch_norm kBatchStatistics vectors of n_out.
   std::vector<T*> h, z, dz, kept, statistics;
   std::vector<T*> packed, packed_transposed;

@@ -52,7 +52,7 @@ OptimizerConfig adam() {
   return config;
 }
 
-const std::vector<DenseSpec> kLayers = {
+const std::vector<LayerSpec> kLayers = {
     {24, Activation::tanh}, {24, Activation::silu}, {1, Activation::identity}};
 
 template <class T>
@@ -147,7 +147,7 @@ void test_epochs() {
 }
 
 void test_errors() {
-  const auto refused = [](Index n_in, std::vector<DenseSpec> layers) {
+  const auto refused = [](Index n_in, std::vector<LayerSpec> layers) {
     try {
       Mlp<float> mlp(n_in, layers);
       return false;

@@ -76,6 +76,13 @@ struct LossArgs {
   T delta;  // huber, pseudo_huber
 };
 
+template <class T>
+struct DropoutArgs {
+  uint64_t key, draw;
+  uint64_t bound;  // (1 - p) 2^32: 2^32 keeps all
+  T scale;         // 1 / (1 - p)
+};
+
 // Blocks and memory are planned for every instruction set alike: its `nr` divides
 // kMostPanelColumns, its `mr` divides kRowGrain.
 constexpr Index kMostPanelColumns = 32;
@@ -133,6 +140,49 @@ struct KernelTable {
   void (*loss_rows)(const LossArgs<T>& args, T* dpred, Index lddpred, T* row_loss,
                     const T* pred, Index ldpred, const T* target, Index ldtarget,
                     const int64_t* labels, const T* row_scale, Index m, Index n);
+
+  // Rows r of X[m, n], n >= 1: mean = sum / n, var = sum of (x - mean)^2 / n,
+  //   rstd[r] = 1 / sqrt(var + eps), Xhat = (x - mean) * rstd[r],
+  //   H = Xhat * scale[n] + shift[n], fused (null scale: H = Xhat)
+  // Xhat and rstd are left out if null. H may be X; Xhat may be H if scale is null.
+  void (*layer_norm_forward)(T* h, Index ldh, T* xhat, Index ldxhat, T* rstd,
+                             const T* x, Index ldx, const T* scale, const T* shift,
+                             T eps, Index m, Index n);
+  // With g = dH * scale (null: dH): dX = (accumulate ? dX : 0)
+  //   + rstd[r] * (g - mean(g) - Xhat * mean(g * Xhat)), means over the row.
+  // dX may be dH.
+  void (*layer_norm_backward)(T* dx, Index lddx, const T* dh, Index lddh,
+                              const T* xhat, Index ldxhat, const T* rstd,
+                              const T* scale, bool accumulate, Index m, Index n);
+
+  // Columns of X[m, n]: mean[n] = sum / m, var[n] = sum of (x - mean)^2 / m, sums over
+  // rows in ascending order.
+  void (*column_moments)(T* mean, T* var, const T* x, Index ldx, Index m, Index n);
+  // Xhat = (x - mean[n]) * rstd[n]; H as above. Xhat may be null. H may be X.
+  void (*batch_norm_forward)(T* h, Index ldh, T* xhat, Index ldxhat, const T* x,
+                             Index ldx, const T* mean, const T* rstd, const T* scale,
+                             const T* shift, Index m, Index n);
+  // dX = (accumulate ? dX : 0)
+  //   + (scale[n] * rstd[n]) * (dH - mean_dh[n] - Xhat * mean_dhx[n]); dX may be dH.
+  void (*batch_norm_backward)(T* dx, Index lddx, const T* dh, Index lddh,
+                              const T* xhat, Index ldxhat, const T* rstd,
+                              const T* scale, const T* mean_dh, const T* mean_dhx,
+                              bool accumulate, Index m, Index n);
+  // out[n] = (accumulate ? out : 0) + sum over rows of A * B, one chain of fused
+  // multiply-adds in ascending row.
+  void (*column_dot)(T* out, const T* a, Index lda, const T* b, Index ldb, Index m,
+                     Index n, bool accumulate);
+
+  // out = a + b, out = a * b: n elements. out may be a or b.
+  void (*add)(T* out, const T* a, const T* b, Index n);
+  void (*multiply)(T* out, const T* a, const T* b, Index n);
+
+  // Elements `first` .. first + n of a dropout: mask = scale where it is kept, else 0;
+  // h = x * scale where it is kept, else 0. Element e = 64 b + i is kept if word
+  // i / 16 of philox({g, g >> 32, draw, draw >> 32}, key), g = 16 b + i % 16, is
+  // below `bound` (random.h). h may be x.
+  void (*dropout)(T* h, T* mask, const T* x, Index first, Index n,
+                  const DropoutArgs<T>& args);
 
   // One pass over flat vectors of n elements. `grad` is only read.
   void (*sgd_step)(const SgdArgs<T>& args, T* param, T* buf, const T* grad, Index n);

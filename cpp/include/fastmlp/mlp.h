@@ -155,6 +155,24 @@ struct LastGoodState {
   int64_t step_count = 0, batches_tracked = 0;
 };
 
+// What random numbers training draws outside fit_epoch, which are a function of this,
+// and how many batches running statistics have seen.
+struct TrainingState {
+  uint64_t seed = 0;
+  uint64_t passes = 0;  // in training mode, optimiser steps aside
+  int64_t batches_tracked = 0;
+};
+
+// What the last train_step, or step of fit_epoch, has left behind; valid until the model
+// is used again.
+template <class T>
+struct LastStep {
+  Index rows = 0;            // 0: there is nothing; of a large batch only its last ones
+  const T* grads = nullptr;  // (n_params)
+  const T* before = nullptr;      // the parameters before it, if watched
+  std::vector<const T*> outputs;  // (rows, width) of each step of layers()
+};
+
 // Inference may run in several threads at once; training takes turns with everything
 // else. Any method may throw std::bad_alloc, and those that take rows
 // std::invalid_argument (no rows, targets that do not fit the loss); then they have
@@ -171,16 +189,21 @@ class Mlp {
   Index n_in() const;
   Index n_out() const;
   Index n_params() const;
-  Index n_layers() const;
+  // Their steps, in the order of computation: of a residual block its body's, then its
+  // projection's, then its own. An activation by itself belongs to the step before it,
+  // where that has none.
+  std::vector<LayerInfo> layers() const;
   // Zeros until set or initialised.
   T* params();
   const T* params() const;
-  // Views into params(): (in, out), and out elements or null.
-  MatrixView<T> weight(Index layer);
-  T* bias(Index layer);
+  // Running means (0 at first) and variances (1) of each batch_norm.
+  Index n_buffers() const;
+  T* buffers();
+  TrainingState training_state() const;
+  void set_training_state(const TrainingState& state);
 
-  // Weights uniform with He's variance 2 / fan_in before ReLU-like activations, LeCun's
-  // 1 / fan_in before selu, Glorot's 2 / (fan_in + fan_out) elsewhere; biases zero.
+  // Scales one, shifts and biases zero, weights uniform with He's variance 2 / fan_in before ReLU-like activations, LeCun's
+  // 1 / fan_in before selu, Glorot's 2 / (fan_in + fan_out) elsewhere.
   void initialize(uint64_t seed);
 
   void predict(T* y, const T* x, Index rows) const;
@@ -188,15 +211,24 @@ class Mlp {
   double evaluate(const Batch<T>& batch, const Loss& loss,
                   const Interruption& interruption = {}) const;
 
+  // In training mode dropout drops, and batch_norm takes the statistics of the batch and
+  // moves its running ones; it needs at least two rows then. train_step and fit_epoch
+  // are always in training mode, predict and evaluate never.
+
   // Keeps a copy of the input and what the layers computed, for backward.
-  void forward(T* y, const T* x, Index rows);
+  void forward(T* y, const T* x, Index rows, bool training = false);
   // Gradients of sum(dy * y), y of the last forward, whose rows these must be.
   // Throws std::logic_error if there was none.
   void backward(T* dx, T* grads, const T* dy, Index rows);
   Index forward_rows() const;  // of the last forward, 0 if there was none
-  void vjp(T* y, T* dx, T* grads, const T* x, const T* dy, Index rows);
+  // backward and an update by its gradient. Throws Diverged if that is not finite, and
+  // what backward throws.
+  void backward_step(const T* dy, Index rows, Optimizer& optimizer);
+  void vjp(T* y, T* dx, T* grads, const T* x, const T* dy, Index rows,
+           bool training = false);
 
-  double value_and_grad(T* grads, const Batch<T>& batch, const Loss& loss);
+  double value_and_grad(T* grads, const Batch<T>& batch, const Loss& loss,
+                        bool training = false);
   // The loss before the update. Throws Diverged if it or the gradient is not finite.
   double train_step(const Batch<T>& batch, const Loss& loss, Optimizer& optimizer);
   // One pass over the data in steps of batch_size rows, the last one maybe shorter. The
@@ -205,6 +237,11 @@ class Mlp {
   // and Interrupted.
   double fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& optimizer,
                    const EpochOptions& options, LastGoodState<T>& last_good);
+
+  // Whether steps keep the parameters as they were before them.
+  void set_watch(bool on);
+  bool watch() const;
+  LastStep<T> last_step() const;
 
  private:
   struct Impl;

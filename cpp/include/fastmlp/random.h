@@ -12,7 +12,11 @@ namespace fastmlp {
 std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, uint64_t key);
 
 // What a draw is for: the last word of the counter, so that uses never overlap.
-enum class Stream : uint32_t { shuffle = 0x53485546, initialize = 0x494E4954 };
+enum class Stream : uint32_t {
+  shuffle = 0x53485546,
+  initialize = 0x494E4954,
+  dropout = 0x44524F50
+};
 
 // 64 random bits: element `i` of stream `stream` under `seed`, in epoch (or layer)
 // `group`.

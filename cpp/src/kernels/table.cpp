@@ -1,11 +1,13 @@
 // All kernels of one instruction set. Compiled once per ISA with that ISA's flags and
 // FASTMLP_ISA set to its name; kKernels is the one symbol that others see.
 #include "activation-inl.h"
+#include "dropout-inl.h"
 #include "elementary-inl.h"
 #include "fastmlp/kernel_table.h"
 #include "gemm-inl.h"
 #include "loss-inl.h"
 #include "math-inl.h"
+#include "norm-inl.h"
 #include "optimizer-inl.h"
 #include "pack-inl.h"
 #include "simd.h"
@@ -16,12 +18,33 @@ namespace FASTMLP_ISA {
 
 template <class T>
 constexpr KernelTable<T> make_table() {
-  return {Isa::FASTMLP_ISA,  Vec<T>::kLanes,        kTileRows,
-          tile_columns<T>(), kPackingPays,          gemm<T>,
-          pack_left<T>,      pack_right<T>,         column_sum<T>,
-          all_finite<T>,     activation_forward<T>, activation_backward<T>,
-          loss_rows<T>,      sgd_step<T>,           adagrad_step<T>,
-          rmsprop_step<T>,   adam_step<T>,          elementary<T>};
+  return {Isa::FASTMLP_ISA,
+          Vec<T>::kLanes,
+          kTileRows,
+          tile_columns<T>(),
+          kPackingPays,
+          gemm<T>,
+          pack_left<T>,
+          pack_right<T>,
+          column_sum<T>,
+          all_finite<T>,
+          activation_forward<T>,
+          activation_backward<T>,
+          loss_rows<T>,
+          layer_norm_forward<T>,
+          layer_norm_backward<T>,
+          column_moments<T>,
+          batch_norm_forward<T>,
+          batch_norm_backward<T>,
+          column_dot<T>,
+          add<T>,
+          multiply<T>,
+          dropout<T>,
+          sgd_step<T>,
+          adagrad_step<T>,
+          rmsprop_step<T>,
+          adam_step<T>,
+          elementary<T>};
 }
 
 extern const KernelTables kKernels;
