@@ -292,13 +292,13 @@ py::object vjp(AnyMlp& self, py::object x, py::object dy, bool training) {
 }
 
 // A new array of (rows, a, b), without the rows if x is one row; the last is left out
-// if b is 0.
+// if b is negative.
 template <class T>
 py::array_t<T> array_by_row(const ArrayView<const T>& x, Index a, Index b) {
   std::vector<Index> shape;
   if (x.ndim == 2) shape.push_back(x.shape[0]);
   shape.push_back(a);
-  if (b > 0) shape.push_back(b);
+  if (b >= 0) shape.push_back(b);
   return py::array_t<T>(shape);
 }
 
@@ -321,7 +321,7 @@ py::object param_jacobian(AnyMlp& self, py::object x) {
   return self.visit([&](auto& n) -> py::object {
     using T = decltype(element_of(n));
     const auto xv = rows_of<T>(x, n.mlp.n_in(), true);
-    if (!xv || n.mlp.n_params() == 0) return not_implemented();
+    if (!xv) return not_implemented();
     auto j = array_by_row<T>(*xv, n.mlp.n_out(), n.mlp.n_params());
     T* const data = j.mutable_data();
     {
@@ -340,8 +340,8 @@ py::object jvp(AnyMlp& self, py::object x, py::object v) {
     if (!xv || !vv || xv->ndim != vv->ndim || xv->shape[0] != vv->shape[0]) {
       return not_implemented();
     }
-    auto y = array_by_row<T>(*xv, n.mlp.n_out(), 0);
-    auto dy = array_by_row<T>(*xv, n.mlp.n_out(), 0);
+    auto y = array_by_row<T>(*xv, n.mlp.n_out(), -1);
+    auto dy = array_by_row<T>(*xv, n.mlp.n_out(), -1);
     T* const y_data = y.mutable_data();
     T* const dy_data = dy.mutable_data();
     {
@@ -361,7 +361,7 @@ py::object hvp(AnyMlp& self, py::object x, py::object v, py::object weights) {
     if (!xv || !vv || xv->ndim != vv->ndim || xv->shape[0] != vv->shape[0]) {
       return not_implemented();
     }
-    auto hv = array_by_row<T>(*xv, n.mlp.n_in(), 0);
+    auto hv = array_by_row<T>(*xv, n.mlp.n_in(), -1);
     T* const data = hv.mutable_data();
     {
       const py::gil_scoped_release release;

@@ -27,6 +27,9 @@ def activation_forward(h: _Array, z: _Array, activation: str) -> None: ...
 def activation_backward(
     dz: _Array, dh: _Array, saved: _Array, activation: str
 ) -> None: ...
+def activation_second(
+    out: _Array, c: _Array, saved: _Array, activation: str
+) -> None: ...
 def loss_rows(
     dpred: _Array | None,
     row_loss: _Array,
