@@ -2,12 +2,15 @@
 
     python bench/torch_parity.py --draws 500 --seed 0
 
-Every draw is a network (0 to 5 hidden layers, widths 1 to 130, any mixture of
-activations, with and without biases), a loss (any, mean or sum, with and without
-sample weights), an optimiser with random options, a dtype, and three batches of 1 to
-300 rows. Compared are the output, the loss, the gradient of every parameter tensor and
-of the input, and every parameter tensor after 50 optimiser steps that cycle through the
-three batches, so that gradients rise and fall as they do in training.
+Every draw is a network (0 to 5 hidden dense layers, widths 1 to 130, any mixture of
+activations, with and without biases; in three of four draws activations of their own,
+dropouts, norms and nested residual blocks between them), a loss (any, mean or sum, with
+and without sample weights), an optimiser with random options, a dtype, and three
+batches of 1 to 300 rows. Compared are the output, the loss, the gradient of every
+parameter tensor and of the input, all in training mode, every parameter tensor and
+running statistic after 50 optimiser steps that cycle through the three batches, so that
+gradients rise and fall as they do in training, and the output in inference mode after
+them. PyTorch's dropout takes its masks from the recipe in `fastmlp.reference`.
 
 **Measure.** A tensor `a` agrees with `b` if ``norm(a - b) <= tolerance * norm(b) +
 floor``. The floor, the square of the rounding unit times the norm of all tensors of the
@@ -32,7 +35,13 @@ kink (relu, leaky_relu, selu, mae) within rounding distance (on either side of a
 the gradient is another one, and neither answer is wrong), or if PyTorch's own training
 diverges, as ascent does. Normalised updates (Adagrad, RMSprop, Adam) turn rounding
 noise in a vanishing gradient into a full step; half of those draws have an eps of 1e-5
-to 1e-3, which also tells the places of eps apart, the others PyTorch's default.
+to 1e-3, which also tells the places of eps apart, the others PyTorch's default. Batch
+norm takes away the mean of a column and its scale, so the gradient of a bias right
+before it, or before an exponential before it, is rounding noise around 0, which such
+updates blow up; it is drawn where no bias reaches it so. Norms of a few rows or columns
+leave little but signs; networks with norms are no narrower than 4 before the last layer
+and batches for batch norm no shorter than 16. (tests/test_reference_layers.py compares
+norms where a draw may not have them.)
 """
 
 from __future__ import annotations
@@ -45,19 +54,23 @@ import itertools
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from fastmlp.reference import dropout_mask
 
 STEPS = 50
 MAX_WIDTH = 130
 MAX_ROWS = 300
 MAX_HIDDEN = 5
 
-TRAINED = f"parameters after {STEPS} steps"  # a kind of quantity that is compared
+# Kinds of quantities that are compared after training.
+TRAINED = f"parameters after {STEPS} steps"
+STATISTICS = f"statistics after {STEPS} steps"
+INFERENCE = f"inference after {STEPS} steps"
 
 # Asked for by the project's acceptance: relative in norm, per tensor.
 GRADIENT_TOLERANCE = {"float32": 1e-5, "float64": 1e-11}
@@ -107,13 +120,54 @@ LOSSES = (
 )
 OPTIMIZERS = ("SGD", "Adagrad", "RMSprop", "Adam", "AdamW")
 
+# What there is beside dense layers, by its name in fastmlp.
+EXTRAS = ("Activation", "Dropout", "LayerNorm", "BatchNorm", "Residual")
+MAX_EXTRAS = 2  # between two dense layers
+MAX_BODY = 3  # layers in a residual block
+MAX_NESTING = 2
+EXTRA_SHARE = 0.75  # of draws that have any
+NORM_SHARE = 0.7  # of draws with extras that may have norms
+NORM_ROWS = 16
+NORM_COLUMNS = 4
+# The epochs that stand for masks of steps and of passes outside of `fit`.
+STEP_EPOCH, PASS_EPOCH = 0xFFFFFFFF, 0xFFFFFFFE
+
+
+def custom(z: Any) -> Any:
+    """Return z / sqrt(1 + z^2), for numpy's arrays and PyTorch's tensors."""
+    return z * (1.0 + z * z) ** -0.5
+
+
+def custom_derivative(z: Any) -> Any:
+    """Return the derivative of `custom`."""
+    return (1.0 + z * z) ** -1.5
+
+
+# What a layer of its own may be.
+NAMED = {**ACTIVATIONS, "custom": custom}
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A layer: `kind` is its name in fastmlp; what does not belong to it is unused."""
+
+    kind: str
+    width: int  # of the output
+    activation: str = "identity"
+    bias: bool = True
+    p: float = 0.0
+    eps: float = 1e-5
+    momentum: float = 0.1
+    affine: bool = True
+    body: tuple[Layer, ...] = ()
+
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
     """Everything about one draw but the numbers, which follow from the first three.
 
-    `widths`, `activations` and `biases` have one entry per layer, `rows` one per batch.
-    `flat_target`: targets of a single output are given with one axis.
+    `rows` has one entry per batch. `flat_target`: targets of a single output are given
+    with one axis.
     """
 
     seed: int
@@ -121,9 +175,7 @@ class Spec:
     attempt: int
     dtype: str
     n_in: int
-    widths: tuple[int, ...]
-    activations: tuple[str, ...]
-    biases: tuple[bool, ...]
+    layers: tuple[Layer, ...]
     loss: str
     target: str
     loss_options: dict[str, Any]
@@ -139,24 +191,71 @@ class Spec:
         return np.random.default_rng([self.seed, self.draw, self.attempt])
 
     @property
-    def shapes(self) -> list[tuple[int, ...]]:
-        """Shapes of the parameter tensors in the order W0, b0, W1, b1, ..."""
-        shapes: list[tuple[int, ...]] = []
-        fan_in = self.n_in
-        for width, bias in zip(self.widths, self.biases, strict=True):
-            shapes.append((fan_in, width))
-            if bias:
-                shapes.append((width,))
-            fan_in = width
-        return shapes
+    def n_out(self) -> int:
+        """Width of the output."""
+        return self.layers[-1].width
 
     @property
-    def tensor_names(self) -> list[str]:
-        """Names of the parameter tensors, as `shapes`."""
-        names = []
-        for layer, bias in enumerate(self.biases):
-            names += [f"W{layer}", f"b{layer}"] if bias else [f"W{layer}"]
-        return names
+    def leaves(self) -> list[tuple[str, int, Layer]]:
+        """Path, input width and layer of all but residual blocks, by their parameters.
+
+        The projections of those are among them.
+        """
+        return list(walk(self.layers, self.n_in))
+
+    @property
+    def kinds(self) -> set[str]:
+        """Kinds of layers and names of activations that occur."""
+        leaves = [layer for _, _, layer in self.leaves]
+        nested = any(".body" in path for path, _, _ in self.leaves)
+        found = {layer.kind for layer in leaves} | ({"Residual"} if nested else set())
+        acting = [layer for layer in leaves if layer.kind in ("Dense", "Activation")]
+        return found | {layer.activation for layer in acting}
+
+    @property
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the parameter tensors in their order."""
+        tensors: dict[str, tuple[int, ...]] = {}
+        for path, n_in, layer in self.leaves:
+            if layer.kind == "Dense":
+                tensors[f"{path}.weight"] = (n_in, layer.width)
+                if layer.bias:
+                    tensors[f"{path}.bias"] = (layer.width,)
+            elif layer.kind in ("LayerNorm", "BatchNorm") and layer.affine:
+                tensors[f"{path}.scale"] = tensors[f"{path}.shift"] = (layer.width,)
+        return tensors
+
+    @property
+    def statistics(self) -> dict[str, int]:
+        """Names and sizes of running statistics in their order."""
+        statistics = {}
+        for path, _, layer in self.leaves:
+            if layer.kind == "BatchNorm":
+                statistics[f"{path}.mean"] = statistics[f"{path}.var"] = layer.width
+        return statistics
+
+    @property
+    def mask_seed(self) -> int:
+        """The first number that a model with the seed `draw` draws.
+
+        Its masks depend on it, if its weights are not random.
+        """
+        return int(np.random.default_rng(self.draw).integers(2**63))
+
+
+def walk(
+    layers: tuple[Layer, ...], n_in: int, prefix: str = ""
+) -> Iterator[tuple[str, int, Layer]]:
+    """Yield path, input width and layer, see `Spec.leaves`."""
+    for i, layer in enumerate(layers):
+        path = f"{prefix}{i}"
+        if layer.kind == "Residual":
+            yield from walk(layer.body, n_in, f"{path}.body.")
+            if layer.width != n_in:
+                yield f"{path}.projection", n_in, Layer("Dense", layer.width)
+        else:
+            yield path, n_in, layer
+        n_in = layer.width
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,12 +278,14 @@ class Problem:
 
 @dataclasses.dataclass
 class Result:
-    """What one library computed; `params` are those after training."""
+    """What one library computed; from `params` on after training."""
 
     output: np.ndarray
     loss: np.ndarray
     gradients: list[np.ndarray]
     params: list[np.ndarray]
+    statistics: list[np.ndarray]
+    inference: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,10 +356,117 @@ def draw_optimizer(
     return options
 
 
+class LayerDraw:
+    """Draws layers between the dense ones of a plain network.
+
+    `shifted` says whether a bias reaches the next layer with nothing but sums between,
+    or an exponential: there batch norm would leave rounding noise of its gradient.
+    """
+
+    def __init__(self, rng: np.random.Generator, n_in: int) -> None:
+        self.rng = rng
+        self.norms = bool(rng.random() < NORM_SHARE)
+        self.width = n_in
+        self.shifted = False
+        self.first = ""  # the kind to take next, if it may stand there
+
+    def dense(self, layer: Layer) -> Layer:
+        """Take in a given dense layer."""
+        self.width = layer.width
+        linear = layer.activation in ("identity", "exp")
+        self.shifted = linear and (self.shifted or layer.bias)
+        return layer
+
+    def wide(self, width: int) -> int:
+        """Return a width that norms can stand."""
+        return max(width, NORM_COLUMNS) if self.norms else width
+
+    def extras(self, depth: int = 0, width: int | None = None) -> Iterator[Layer]:
+        """Yield up to two more layers; residual blocks keep a given width."""
+        for _ in range(int(self.rng.integers(0, MAX_EXTRAS + 1))):
+            yield self.extra(depth, width)
+
+    def extra(self, depth: int, width: int | None) -> Layer:
+        """Return one layer of any kind that is well-posed here."""
+        rng, n = self.rng, self.width
+        wanted, self.first = self.first, ""
+        kind = wanted or str(rng.choice(EXTRAS))
+        if kind == "BatchNorm" and (self.shifted or not self.norms):
+            kind = "LayerNorm"
+        if kind == "LayerNorm" and (n < NORM_COLUMNS or not self.norms):
+            kind = "Dropout"
+        if kind == "Residual" and depth == MAX_NESTING:
+            kind = "Activation"
+        if kind == "Residual":
+            return self.residual(depth + 1, width)
+        if kind == "Activation":
+            # The exponential of a sum of residual blocks may be anything.
+            name = str(rng.choice([name for name in NAMED if name != "exp"]))
+            self.shifted = self.shifted and name == "identity"
+            return Layer(kind, n, name)
+        if kind == "Dropout":
+            return Layer(kind, n, p=float(rng.choice([0.0, 0.1, 0.3, 0.5, 0.8])))
+        affine = bool(rng.random() < 0.7)
+        self.shifted = affine or kind == "BatchNorm"  # which leaves means of 0
+        eps = 1e-5 if rng.random() < 0.3 else log_uniform(rng, 1e-4, 1e-1)
+        momentum = 0.1 if rng.random() < 0.5 else float(rng.uniform(0.01, 0.9))
+        return Layer(kind, n, eps=eps, momentum=momentum, affine=affine)
+
+    def residual(self, depth: int, width: int | None) -> Layer:
+        """Return a residual block, of the width that comes in or of another one."""
+        rng, n_in, before = self.rng, self.width, self.shifted
+        last = self.wide(size(rng, MAX_WIDTH))
+        if width is not None or rng.random() < 0.5:
+            last = n_in
+        names = [name for name in ACTIVATIONS if name != "exp"]
+        body: list[Layer] = list(self.extras(depth))
+        for _ in range(int(rng.integers(0, MAX_BODY - 1))):
+            name, n = str(rng.choice(names)), self.wide(size(rng, MAX_WIDTH))
+            body.append(self.dense(Layer("Dense", n, name, bool(rng.random() < 0.7))))
+            body += self.extras(depth)
+        if not body or body[-1].width != last or rng.random() < 0.5:
+            name = "identity" if rng.random() < 0.5 else str(rng.choice(names))
+            body.append(
+                self.dense(Layer("Dense", last, name, bool(rng.random() < 0.7)))
+            )
+            body += self.extras(depth, last)
+        self.width = last
+        self.shifted = self.shifted or before or last != n_in
+        return Layer("Residual", last, body=tuple(body))
+
+
+def draw_layers(
+    rng: np.random.Generator, n_in: int, plain: list[Layer], first: str
+) -> tuple[int, tuple[Layer, ...]]:
+    """Put layers of other kinds between those of a plain network, `first` first.
+
+    Returns the width of the input, too.
+    """
+    draw = LayerDraw(rng, n_in)
+    draw.norms = draw.norms or first.endswith("Norm")
+    n_in = draw.width = draw.wide(n_in)
+    layers = list(draw.extras()) if rng.random() < 0.2 else []
+    draw.first = first
+    for i, layer in enumerate(plain):
+        if draw.first == "BatchNorm":
+            layer = dataclasses.replace(layer, bias=False)
+        last = i == len(plain) - 1
+        if not last:
+            layer = dataclasses.replace(layer, width=draw.wide(layer.width))
+        layers.append(draw.dense(layer))
+        keep = layer.width if last else None
+        if draw.first:
+            layers.append(draw.extra(0, keep))
+        if not last or rng.random() < 0.3:
+            layers += draw.extras(0, keep)
+    return n_in, tuple(layers)
+
+
 def draw_spec(seed: int, draw: int, attempt: int) -> Spec:
     """Draw a network, a loss, an optimiser and the sizes of three batches.
 
-    Losses, optimisers and one activation take turns, so that short runs meet all.
+    Losses, optimisers, one activation and one other layer take turns, so that short
+    runs meet all.
     """
     rng = np.random.default_rng([seed, draw])
     hidden = int(rng.integers(0, MAX_HIDDEN + 1))
@@ -288,33 +496,45 @@ def draw_spec(seed: int, draw: int, attempt: int) -> Spec:
     n_in = size(rng, MAX_WIDTH)
     widths = tuple(size(rng, MAX_WIDTH) for _ in range(hidden + 1))
     rows = tuple(size(rng, MAX_ROWS) for _ in range(3))
+    n_out = widths[-1]
     gradient_scale = 1.0
     if "reduction" in loss_options:
-        outputs = 1 if loss == "CrossEntropy" else widths[-1]
+        outputs = 1 if loss == "CrossEntropy" else n_out
         gradient_scale = float(max(rows) * outputs)
     optimizer = OPTIMIZERS[draw % len(OPTIMIZERS)]
     optimizer_options = draw_optimizer(rng, optimizer, gradient_scale)
     optimizer_options["lr"] *= 0.1**attempt
-    return Spec(
+    layers = tuple(
+        Layer("Dense", *options)
+        for options in zip(widths, activations, biases, strict=True)
+    )
+    dtype = str(rng.choice(["float32", "float64"]))
+    weighted = bool(rng.random() < 0.5)
+    flat_target = bool(
+        n_out == 1 and target in ("values", "fractions") and rng.random() < 0.5
+    )
+    if rng.random() < EXTRA_SHARE:
+        first = EXTRAS[draw % len(EXTRAS)]
+        n_in, layers = draw_layers(rng, n_in, list(layers), first)
+    spec = Spec(
         seed=seed,
         draw=draw,
         attempt=attempt,
-        dtype=str(rng.choice(["float32", "float64"])),
+        dtype=dtype,
         n_in=n_in,
-        widths=widths,
-        activations=tuple(activations),
-        biases=tuple(biases),
+        layers=layers,
         loss=loss,
         target=target,
         loss_options=loss_options,
         rows=rows,
-        weighted=bool(rng.random() < 0.5),
-        flat_target=bool(
-            widths[-1] == 1 and target in ("values", "fractions") and rng.random() < 0.5
-        ),
+        weighted=weighted,
+        flat_target=flat_target,
         optimizer=optimizer,
         optimizer_options=optimizer_options,
     )
+    if spec.statistics:
+        rows = tuple(max(n, NORM_ROWS) for n in rows)
+    return dataclasses.replace(spec, rows=rows)
 
 
 def draw_params(spec: Spec, rng: np.random.Generator) -> list[np.ndarray]:
@@ -329,23 +549,28 @@ def draw_params(spec: Spec, rng: np.random.Generator) -> list[np.ndarray]:
         "exp": 0.3,
     }
     params = []
-    fan_in, previous = spec.n_in, "input"
-    for width, activation, bias in zip(
-        spec.widths, spec.activations, spec.biases, strict=True
-    ):
-        # The outputs of softmax sum to one, so their weighted mean needs no 1/sqrt(n).
-        spread = 1.0 if previous == "softmax" else fan_in**-0.5
-        scale = gains.get(activation, 1.0) * spread
-        params.append(rng.normal(0.0, scale, (fan_in, width)))
-        if bias:
-            params.append(rng.normal(0.0, 0.1 if activation == "exp" else 0.3, width))
-        fan_in, previous = width, activation
+    previous = "input"
+    for _, fan_in, layer in spec.leaves:
+        activation = layer.activation
+        if layer.kind == "Dense":
+            # The outputs of softmax sum to one: their weighted mean needs no 1/sqrt(n).
+            spread = 1.0 if previous == "softmax" else fan_in**-0.5
+            scale = gains.get(activation, 1.0) * spread
+            params.append(rng.normal(0.0, scale, (fan_in, layer.width)))
+            if layer.bias:
+                deviation = 0.1 if activation == "exp" else 0.3
+                params.append(rng.normal(0.0, deviation, layer.width))
+        elif layer.kind in ("LayerNorm", "BatchNorm") and layer.affine:
+            params.append(rng.normal(1.0, 0.3, layer.width))
+            params.append(rng.normal(0.0, 0.3, layer.width))
+        if layer.kind != "Dropout":
+            previous = activation
     return [param.astype(spec.dtype) for param in params]
 
 
 def draw_batch(spec: Spec, rows: int, rng: np.random.Generator) -> Batch:
     """Return inputs, targets and sample weights (some of them zero) of one batch."""
-    n_out = spec.widths[-1]
+    n_out = spec.n_out
     x = rng.normal(size=(rows, spec.n_in)).astype(spec.dtype)
     if spec.target == "labels":
         y = rng.integers(0, n_out, rows)
@@ -383,27 +608,78 @@ class TorchBatch:
     weight: torch.Tensor | None
 
 
-def torch_forward(
-    spec: Spec, params: list[torch.Tensor], x: torch.Tensor
-) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
-    """Yield the activation's name, its input and its output, layer by layer."""
-    tensors = iter(params)
-    h = x
-    for activation, bias in zip(spec.activations, spec.biases, strict=True):
-        z = h @ next(tensors)
-        if bias:
-            z = z + next(tensors)
-        h = ACTIVATIONS[activation](z)
-        yield activation, z, h
+@dataclasses.dataclass
+class TorchPass:
+    """A pass in training mode if there is a `draw`, the masks' (seed, epoch, step).
+
+    `statistics`, means and variances in turn, are updated in place. `activations`
+    gathers the name of each activation, its input and its output.
+    """
+
+    params: Iterator[torch.Tensor]
+    statistics: Iterator[torch.Tensor]
+    draw: tuple[int, int, int] | None
+    dropouts: Iterator[int] = dataclasses.field(default_factory=itertools.count)
+    activations: list[tuple[str, torch.Tensor, torch.Tensor]] = dataclasses.field(
+        default_factory=list
+    )
+
+    def sequence(self, layers: tuple[Layer, ...], h: torch.Tensor) -> torch.Tensor:
+        """Return the output of layers in a row."""
+        for layer in layers:
+            h = self.layer(layer, h)
+        return h
+
+    def layer(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
+        """Return the output of one layer."""
+        training = self.draw is not None
+        if layer.kind == "Residual":
+            h = self.sequence(layer.body, x)
+            same = layer.width == x.shape[1]
+            return h + (x if same else self.layer(Layer("Dense", layer.width), x))
+        if layer.kind == "Dropout":
+            number = next(self.dropouts)
+            if self.draw is None:
+                return x
+            kept = dropout_mask(tuple(x.shape), layer.p, *self.draw, number)
+            return torch.from_numpy(kept) * x / (1.0 - layer.p)
+        if layer.kind in ("LayerNorm", "BatchNorm"):
+            scale = next(self.params) if layer.affine else None
+            shift = next(self.params) if layer.affine else None
+            if layer.kind == "LayerNorm":
+                return F.layer_norm(x, (layer.width,), scale, shift, layer.eps)
+            mean, var = next(self.statistics), next(self.statistics)
+            options = training, layer.momentum, layer.eps
+            return F.batch_norm(x, mean, var, scale, shift, *options)
+        z = x
+        if layer.kind == "Dense":
+            z = x @ next(self.params)
+            if layer.bias:
+                z = z + next(self.params)
+        h = NAMED[layer.activation](z)
+        self.activations.append((layer.activation, z, h))
+        return h
+
+
+def initial_statistics(spec: Spec, dtype: torch.dtype) -> list[torch.Tensor]:
+    """Return running means of 0 and variances of 1."""
+    return [
+        torch.full((n,), float(name.endswith("var")), dtype=dtype)
+        for name, n in spec.statistics.items()
+    ]
 
 
 def torch_predict(
-    spec: Spec, params: list[torch.Tensor], x: torch.Tensor
+    spec: Spec,
+    params: list[torch.Tensor],
+    x: torch.Tensor,
+    statistics: list[torch.Tensor],
+    draw: tuple[int, int] | None = None,
 ) -> torch.Tensor:
-    """Return the network's output."""
-    for _, _, h in torch_forward(spec, params, x):
-        output = h
-    return output
+    """Return the network's output, in training mode for masks of (epoch, step)."""
+    key = None if draw is None else (spec.mask_seed, *draw)
+    run = TorchPass(iter(params), iter(statistics), key)
+    return run.sequence(spec.layers, x)
 
 
 def torch_elements(spec: Spec, pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -467,17 +743,22 @@ def run_torch(
 
     disturb()
     x = batches[0].x.clone().requires_grad_()
-    pred = torch_predict(spec, params, x)
+    pred = torch_predict(
+        spec, params, x, initial_statistics(spec, dtype), (PASS_EPOCH, 0)
+    )
     loss = torch_loss(spec, pred, batches[0])
     gradients = torch.autograd.grad(loss, [*params, x])
+    statistics = initial_statistics(spec, dtype)
 
     optimizer = getattr(torch.optim, spec.optimizer)(params, **spec.optimizer_options)
     for step in range(STEPS):
         disturb()
         batch = batches[step % len(batches)]
         optimizer.zero_grad()
-        torch_loss(spec, torch_predict(spec, params, batch.x), batch).backward()
+        output = torch_predict(spec, params, batch.x, statistics, (STEP_EPOCH, step))
+        torch_loss(spec, output, batch).backward()
         optimizer.step()
+    inference = torch_predict(spec, params, batches[0].x, statistics)
 
     def array(tensor: torch.Tensor) -> np.ndarray:
         return tensor.detach().numpy()
@@ -487,6 +768,8 @@ def run_torch(
         loss=array(loss),
         gradients=[array(gradient) for gradient in gradients],
         params=[array(param) for param in params],
+        statistics=[array(statistic) for statistic in statistics],
+        inference=array(inference),
     )
 
 
@@ -505,11 +788,13 @@ def touches_kink(problem: Problem) -> bool:
         bound = margin * scale.square().mean().sqrt()
         return bool(((values != 0) & (values.abs() <= bound)).any())
 
-    pred = batch.x
-    for activation, z, h in torch_forward(spec, params, batch.x):
+    statistics = initial_statistics(spec, torch.float64)
+    key = (spec.mask_seed, PASS_EPOCH, 0)
+    run = TorchPass(iter(params), iter(statistics), key)
+    pred = run.sequence(spec.layers, batch.x)
+    for activation, z, _ in run.activations:
         if activation in KINKED_ACTIVATIONS and near_zero(z, z):
             return True
-        pred = h
     return spec.loss == "MAE" and near_zero(pred - batch.y, pred)
 
 
@@ -518,8 +803,10 @@ def diverges(problem: Problem, truth: Result) -> bool:
     spec = problem.spec
     batch = torch_batch(spec, problem.batches[0], torch.float64)
     trained = [torch.from_numpy(param) for param in truth.params]
+    statistics = initial_statistics(spec, torch.float64)
     with torch.no_grad():
-        loss = float(torch_loss(spec, torch_predict(spec, trained, batch.x), batch))
+        pred = torch_predict(spec, trained, batch.x, statistics, (PASS_EPOCH, 0))
+        loss = float(torch_loss(spec, pred, batch))
     before = math.hypot(*(norm(param) for param in problem.params))
     after = math.hypot(*(norm(param) for param in truth.params))
     calm = after <= MAX_GROWTH * before and loss <= MAX_GROWTH * (1.0 + truth.loss)
@@ -546,33 +833,53 @@ def draw_problem(seed: int, draw: int) -> tuple[Problem, Result]:
 
 
 def build_network(library: Any, spec: Spec) -> Any:
-    """Build the network, with plain widths where they can say it all."""
-    hidden = set(spec.activations[:-1])
-    if len(hidden) <= 1 and len(set(spec.biases)) == 1:
+    """Build the network, with plain widths where they can say it all.
+
+    Weights of zeros take no random numbers, see `Spec.mask_seed`.
+    """
+    options = {"init": "zeros", "dtype": spec.dtype, "seed": spec.draw}
+    hidden = {layer.activation for layer in spec.layers[:-1]}
+    biases = {layer.bias for layer in spec.layers}
+    plain = all(layer.kind == "Dense" for layer in spec.layers)
+    if plain and len(hidden) <= 1 and len(biases) == 1:
         return library.MLP(
-            [spec.n_in, *spec.widths],
+            [spec.n_in, *(layer.width for layer in spec.layers)],
             activation=hidden.pop() if hidden else "relu",
-            output_activation=spec.activations[-1],
-            bias=spec.biases[0],
-            dtype=spec.dtype,
+            output_activation=spec.layers[-1].activation,
+            bias=biases.pop(),
+            **options,
         )
-    layers = [
-        library.Dense(width, activation=activation, bias=bias)
-        for width, activation, bias in zip(
-            spec.widths, spec.activations, spec.biases, strict=True
-        )
-    ]
-    return library.MLP([spec.n_in, *layers], dtype=spec.dtype)
+    layers = [build_layer(library, layer) for layer in spec.layers]
+    return library.MLP([spec.n_in, *layers], **options)
 
 
-def split(spec: Spec, flat: np.ndarray) -> list[np.ndarray]:
-    """Return the tensors of a flat parameter or gradient vector, as copies."""
-    sizes = [math.prod(shape) for shape in spec.shapes]
-    parts = np.split(flat, np.cumsum(sizes)[:-1])
-    return [
-        part.reshape(shape).copy()
-        for part, shape in zip(parts, spec.shapes, strict=True)
-    ]
+def build_layer(library: Any, layer: Layer) -> Any:
+    """Build one layer."""
+    make = getattr(library, layer.kind)
+    if layer.kind == "Dense":
+        return make(layer.width, activation=layer.activation, bias=layer.bias)
+    if layer.kind == "Activation":
+        named = layer.activation != "custom"
+        return make(layer.activation) if named else make(custom, custom_derivative)
+    if layer.kind == "Dropout":
+        return make(layer.p)
+    if layer.kind == "LayerNorm":
+        return make(eps=layer.eps, affine=layer.affine)
+    if layer.kind == "BatchNorm":
+        return make(eps=layer.eps, momentum=layer.momentum, affine=layer.affine)
+    return make([build_layer(library, inner) for inner in layer.body])
+
+
+def split(flat: np.ndarray, shapes: Iterable[tuple[int, ...]]) -> list[np.ndarray]:
+    """Return the tensors of a flat vector, as copies."""
+    tensors, start = [], 0
+    for shape in shapes:
+        stop = start + math.prod(shape)
+        tensors.append(flat[start:stop].reshape(shape).copy())
+        start = stop
+    if start != flat.size:
+        raise AssertionError(f"{flat.size} numbers where there should be {start}")
+    return tensors
 
 
 def run_fastmlp(problem: Problem, library: Any) -> Result:
@@ -580,25 +887,27 @@ def run_fastmlp(problem: Problem, library: Any) -> Result:
 
     Loss and parameter gradients come from the fused `value_and_grad`, the gradient of
     the input from the loss's own gradient and `vjp`, the trajectory from `train_step`.
+    Masks depend on how often a model has been called, so each call is that of a copy.
     """
     spec = problem.spec
+    shapes = spec.tensors.values()
     network = build_network(library, spec)
-    network.params[:] = np.concatenate([p.ravel() for p in problem.params])
+    if problem.params:
+        network.params[:] = np.concatenate([p.ravel() for p in problem.params])
     loss = getattr(library, spec.loss)(**spec.loss_options)
     optimizer = getattr(library, spec.optimizer)(**spec.optimizer_options)
 
     first = problem.batches[0]
-    output = network(first.x)
-    value, flat = network.value_and_grad(
-        first.x, first.y, loss, sample_weight=first.weight
+    output = network.copy().forward(first.x, training=True)
+    value, flat = network.copy().value_and_grad(
+        first.x, first.y, loss, sample_weight=first.weight, training=True
     )
-    flat = flat.copy()
     target = first.y[:, None] if spec.flat_target else first.y
     _, d_output = loss.value_and_grad(output, target, sample_weight=first.weight)
-    _, d_input, flat_by_vjp = network.vjp(first.x, d_output)
-    gradients = [*split(spec, flat), d_input.copy()]
+    _, d_input, flat_by_vjp = network.copy().vjp(first.x, d_output, training=True)
+    gradients = [*split(flat, shapes), d_input.copy()]
     # The unfused path must give the same gradients; rounding may differ.
-    gradients += split(spec, flat_by_vjp)
+    gradients += split(flat_by_vjp, shapes)
 
     for step in range(STEPS):
         batch = problem.batches[step % len(problem.batches)]
@@ -609,7 +918,9 @@ def run_fastmlp(problem: Problem, library: Any) -> Result:
         output=np.array(output),
         loss=np.asarray(value, dtype=np.float64),
         gradients=gradients,
-        params=split(spec, network.params),
+        params=split(network.params, shapes),
+        statistics=split(network.buffers, [(n,) for n in spec.statistics.values()]),
+        inference=np.array(network(first.x)),
     )
 
 
@@ -632,7 +943,7 @@ def named_tensors(spec: Spec, result: Result) -> Iterator[tuple[str, str, np.nda
 
     fastmlp gives the gradients of the parameters twice, PyTorch once.
     """
-    names = spec.tensor_names
+    names = list(spec.tensors)
     yield "output", "output", result.output
     yield "loss", "loss", result.loss
     gradient_names = [f"d{name}" for name in (*names, "x")]
@@ -644,11 +955,15 @@ def named_tensors(spec: Spec, result: Result) -> Iterator[tuple[str, str, np.nda
         yield "gradient", name, gradient
     for name, param in zip(names, result.params, strict=True):
         yield TRAINED, name, param
+    for name, array in zip(spec.statistics, result.statistics, strict=True):
+        yield STATISTICS, name, array
+    yield INFERENCE, "output", result.inference
 
 
 def tolerance(spec: Spec, kind: str) -> float:
     """Return the tolerance of a kind of quantity for the dtype of the draw."""
-    table = PARAMETER_TOLERANCE if kind == TRAINED else GRADIENT_TOLERANCE
+    trained = kind in (TRAINED, STATISTICS, INFERENCE)
+    table = PARAMETER_TOLERANCE if trained else GRADIENT_TOLERANCE
     return table[spec.dtype]
 
 
@@ -746,7 +1061,7 @@ class Summary:
         self.draws += 1
         self.redrawn += spec.attempt > 0
         self.covered.update([spec.dtype, spec.optimizer])
-        self.covered.update([f"{spec.loss} ({spec.target})", *set(spec.activations)])
+        self.covered.update([f"{spec.loss} ({spec.target})", *spec.kinds])
         self.covered.update(["weighted"] if spec.weighted else [])
         for comparison in comparisons:
             if not comparison.agrees:

@@ -92,7 +92,14 @@ MAY_INCLUDE = {
     "workspace.h": {BUFFER, TABLE, "fastmlp/mlp.h"},
     "workspace.cpp": {"workspace.h", "fastmlp/gemm.h"},
     "dense.h": {"fastmlp/gemm.h", "parallel.h", "workspace.h"},
-    "training_pass.h": {"dense.h", "fastmlp/mlp.h", "parallel.h", "workspace.h"},
+    "layers.h": {"fastmlp/random.h", "workspace.h"},
+    "training_pass.h": {
+        "dense.h",
+        "fastmlp/mlp.h",
+        "layers.h",
+        "parallel.h",
+        "workspace.h",
+    },
     "derivatives.h": {BUFFER, "fastmlp/loss.h", "workspace.h"},
     "derivatives.cpp": {"derivatives.h", "dense.h", "layers.h", "parallel.h"},
     "mlp.cpp": {
@@ -220,6 +227,7 @@ RANK = {
     "history": 1,
     "runtime": 1,
     "layers": 2,
+    "_network": 3,
     "callbacks": 3,
     "progress": 3,
     "mlp": 4,
@@ -312,7 +320,11 @@ def stub_functions(path: Path) -> dict[str, list[str]]:
             found[node.name] = arguments(node)
         elif isinstance(node, ast.ClassDef):
             for item in node.body:
-                if isinstance(item, ast.FunctionDef):
+                # The setter of a property repeats its name.
+                if isinstance(item, ast.FunctionDef) and not any(
+                    isinstance(d, ast.Attribute) and d.attr == "setter"
+                    for d in item.decorator_list
+                ):
                     found[f"{node.name}.{item.name}"] = arguments(item)
     return found
 

@@ -83,7 +83,7 @@ BAD_ARCHITECTURES = {
     "negative": ([-4, 2], ValueError, r"^layers\[0\] must be at least 1"),
     "bool": ([4, True], TypeError, r"^layers\[1\] must be an int.*True"),
     "numpy bool": ([4, np.True_], TypeError, r"^layers\[1\] must be an int"),
-    "float": ([4, 2.0], TypeError, r"^layers\[1\] must be an int or a fm.Dense"),
+    "float": ([4, 2.0], TypeError, r"^layers\[1\] must be an int or a layer"),
     "name": ([4, "relu"], TypeError, r"^layers\[1\] must be .*'relu'"),
     "nested": ([4, [8, 8], 2], TypeError, r"^layers\[1\] must be .*list"),
     "class": ([4, fm.Dense], TypeError, r"^layers\[1\] must be .*class Dense"),

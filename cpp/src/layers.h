@@ -1,5 +1,5 @@
-// The layers that are not dense, for a group of rows: what training and inference share.
-// Rows are contiguous throughout, and independent of each other.
+// The layers that are not dense, for a group of rows: what training and inference
+// share. Rows are contiguous throughout, and independent of each other.
 #pragma once
 
 #include <algorithm>

@@ -244,7 +244,7 @@ class Pass {
     return ws_.h[l] + r * net_.layers[l].n_out;
   }
 
-  // Where the gradient of a step's output for these rows goes; null: nobody asks for it.
+  // Where the gradient of a step's output for these rows goes; null: nobody asks.
   T* gradient_of(int step, Index first, Index r) const {
     if (step == kInput) return rq_.dx ? rq_.dx + (first + r) * net_.n_in : nullptr;
     const size_t l = static_cast<size_t>(step);
@@ -296,8 +296,8 @@ class Pass {
     }
   }
 
-  // body(r, m) for this member's rows of a chunk of n, m of them from r on. An exception
-  // from outside, which there is only where one thread works, ends it.
+  // body(r, m) for this member's rows of a chunk of n, m of them from r on. An
+  // exception from outside, which there is only where one thread works, ends it.
   template <class Body>
   void each_tile(const Team& team, Index n, Body body) {
     const Index tile = tile_rows<T>(net_);
@@ -423,8 +423,8 @@ class Pass {
                      ws_.row_scale + at, m, n);
   }
 
-  // Steps end .. begin, last to first: from the gradient of each one's output to that of
-  // what it takes.
+  // Steps end .. begin, last to first: from the gradient of each one's output to that
+  // of what it takes.
   void backward_tile(const Team& team, Index first, Index r, Index m, size_t begin,
                      size_t end) {
     for (size_t l = end; l-- > begin;) {

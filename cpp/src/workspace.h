@@ -16,9 +16,9 @@ namespace fastmlp::detail {
 // Up to so many outputs of a layer, products may be made transposed.
 constexpr Index kFewOutputs = 16;
 
-// A step of the network. Residual blocks are flattened: their body's steps, a dense step
-// for the projection if there is one, then `add`. A step takes the output of another
-// one, by its index, or kInput, what the network is given.
+// A step of the network. Residual blocks are flattened: their body's steps, a dense
+// step for the projection if there is one, then `add`. A step takes the output of
+// another one, by its index, or kInput, what the network is given.
 constexpr int kInput = -1;
 constexpr int kNone = -2;
 struct LayerPlan {
@@ -114,8 +114,9 @@ class Workspace {
   Index rows = 0;
   // Per layer. z is h unless the activation's derivative needs its input. dz is the
   // gradient of its output, then that before its activation. kept: dropout's mask,
-  // normalised values, or a custom activation's derivative (all like h). statistics: of a layer_norm 1 / deviation by row;
-  // of a batch_norm kBatchStatistics vectors of n_out.
+  // normalised values, or a custom activation's derivative (all like h). statistics: of
+  // a layer_norm 1 / deviation by row; of a batch_norm kBatchStatistics vectors of
+  // n_out.
   std::vector<T*> h, z, dz, kept, statistics;
   std::vector<T*> packed, packed_transposed;
   T* x = nullptr;             // gathered or kept input (rows, n_in)

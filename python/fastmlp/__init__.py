@@ -30,7 +30,14 @@ from . import initializers, layers, losses, optimizers, runtime
 from ._check_grad import check_grad
 from .callbacks import Callback, EarlyStopping
 from .history import History
-from .layers import Dense
+from .layers import (
+    Activation,
+    BatchNorm,
+    Dense,
+    Dropout,
+    LayerNorm,
+    Residual,
+)
 from .losses import MAE, MSE, BinaryCrossEntropy, CrossEntropy, Huber, PseudoHuber
 from .mlp import MLP
 from .optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
@@ -58,19 +65,24 @@ __all__ = [
     "MLP",
     "MSE",
     "SGD",
+    "Activation",
     "Adagrad",
     "Adam",
     "AdamW",
+    "BatchNorm",
     "BinaryCrossEntropy",
     "Callback",
     "CrossEntropy",
     "Dense",
     "DivergenceError",
+    "Dropout",
     "EarlyStopping",
     "History",
     "Huber",
+    "LayerNorm",
     "PseudoHuber",
     "RMSprop",
+    "Residual",
     "__version__",
     "available_isas",
     "build_info",

@@ -7,16 +7,17 @@ import copy
 import operator
 import sys
 import weakref
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _core, _validate, initializers
+from . import _core, _network, _validate, initializers
 from . import progress as _progress
 from .callbacks import as_callbacks, wants_stop
 from .history import History
-from .layers import Dense
+from .layers import checked
 from .losses import Loss
 from .optimizers import Optimizer
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from ._validate import Array
     from .callbacks import Callback
+    from .layers import Layer
 
     # What numpy.random.default_rng takes, but for None.
     Seed = (
@@ -42,18 +44,21 @@ if TYPE_CHECKING:
 
 
 class MLP:
-    """A multilayer perceptron: h₀ = x, hᵢ = actᵢ(hᵢ₋₁ @ Wᵢ + bᵢ), y the last of the h.
+    """A multilayer perceptron: h₀ = x, hᵢ = layerᵢ(hᵢ₋₁), y the last of the h.
+
+    A layer is dense, act(h @ W + b), or another one of `fastmlp.layers`.
 
     Parameters
     ----------
-    layers : sequence of int or Dense
-        The input width, then for each layer its width or a `Dense`. There need be no
-        hidden layer.
+    layers : sequence of int or Layer
+        The input width, then for each layer its width, if it is dense, or a layer
+        object: `Dense`, `Activation`, `Dropout`, `LayerNorm`, `BatchNorm`, `Residual`.
+        There need be no hidden layer.
     activation : str
-        Of hidden layers that do not name their own: one of ``fastmlp.ACTIVATIONS``,
+        Of dense layers that do not name their own: one of ``fastmlp.ACTIVATIONS``,
         whose formulas `fastmlp.layers` gives.
     output_activation : str
-        Of the last layer.
+        Of the last dense layer, if it does not name its own.
     init : str
         How parameters are drawn, see `fastmlp.initializers`.
     bias : bool
@@ -61,7 +66,8 @@ class MLP:
     dtype : {"float32", "float64"}
         Of parameters, inputs and outputs.
     seed : int, sequence of int, SeedSequence, BitGenerator or Generator, optional
-        Where parameters, and after them the orders of `fit`, are drawn from: whatever
+        Where parameters, and after them the orders of `fit` and what dropout draws in
+        training, are drawn from: whatever
         ``numpy.random.default_rng`` takes, bools apart; None draws from the operating
         system.
 
@@ -73,7 +79,7 @@ class MLP:
         How many parameters there are.
     dtype : numpy.dtype
         Of parameters, inputs and outputs.
-    layers : tuple of Dense
+    layers : tuple of Layer
         The layers, nothing left open.
     history : History or None
         Of the last `fit`, an interrupted one included.
@@ -101,7 +107,7 @@ class MLP:
 
     def __init__(
         self,
-        layers: Iterable[int | Dense],
+        layers: Iterable[int | Layer],
         *,
         activation: str = "relu",
         output_activation: str = "identity",
@@ -113,7 +119,7 @@ class MLP:
         # The architecture, as given (for the representation) and resolved.
         known = _core.ACTIVATIONS
         self._given: dict[str, Any] = {
-            "layers": _checked_layers(layers),
+            "layers": checked("layers", layers, n_in=True),
             "activation": _validate.choice("activation", activation, known),
             "output_activation": _validate.choice(
                 "output_activation", output_activation, known
@@ -126,41 +132,37 @@ class MLP:
         self._build()
 
         # Parameters, then the seed of all orders to come.
-        hidden = str(self.layers[0].activation)
-        for i, layer in enumerate(self.layers):
-            own = str(layer.activation)
-            hidden = own if i < len(self.layers) - 1 else hidden
+        for scale in self._views.scales:
+            scale[:] = 1
+        draws = _network.first_draws(self._layers, self._given["init"])
+        by_place = {place: how for place, *how in draws}
+        hidden = ""
+        for i, place in enumerate(self._views.places):
+            own, how = by_place[place]
+            last = i == len(self._views.places) - 1
+            hidden = hidden if last and i > 0 else own
             weight, bias_vector = self.weights[i], self.biases[i]
-            initializers.draw(str(layer.init), rng, weight, bias_vector, own, hidden)
+            initializers.draw(how, rng, weight, bias_vector, own, hidden)
         self._order_seed = int(rng.integers(2**63))
+        self._net.training_state = (self._order_seed, 0, 0)
         self._epochs_done = 0
         self.history = None
 
     def _build(self) -> None:
         """Make from ``_given`` all that follows from it; parameters are not drawn."""
-        # Layers without gaps.
-        self._n_in, *items = self._given["layers"]
-        kinds = [self._given["activation"]] * (len(items) - 1)
-        kinds.append(self._given["output_activation"])
-        layers = []
-        for item, kind in zip(items, kinds, strict=True):
-            dense = item if isinstance(item, Dense) else None
-            width = item if dense is None else dense.n
-            bias = self._given["bias"] if dense is None else dense.bias
-            init = (dense and dense.init) or self._given["init"]
-            layers.append(
-                Dense(width, (dense and dense.activation) or kind, bias, init)
-            )
-        self._layers = tuple(layers)
-        self._n_out = layers[-1].n
-        self._dtype = np.dtype(self._given["dtype"])
+        given = self._given
+        self._n_in, *items = given["layers"]
+        defaults = _network.Defaults(
+            given["activation"],
+            given["output_activation"],
+            given["bias"],
+            given["init"],
+        )
+        self._layers = _network.resolve(items, defaults)
+        self._dtype = np.dtype(given["dtype"])
 
         # The size, in Python's integers, which do not overflow.
-        widths = [self.n_in, *(layer.n for layer in layers)]
-        biases = [layer.bias for layer in layers]
-        size = 0
-        for i, layer in enumerate(layers):
-            size += (widths[i] + layer.bias) * layer.n
+        size, self._n_out = _network.count_parameters(self.n_in, self._layers)
         if size > sys.maxsize // self.dtype.itemsize:
             raise ValueError(
                 f"layers need {size} parameters, more than can be addressed"
@@ -168,11 +170,14 @@ class MLP:
         self._n_params = size
 
         # The core, and views of its parameters.
-        activations = [str(layer.activation) for layer in layers]
-        self._net = _core.Mlp(self.dtype.name, widths, activations, biases)
-        self._params = self._net.params
-        views = _views(self._params, widths, biases)
-        self._weights, self._biases = views
+        layers = _network.core_layers(self._layers)
+        self._net = _core.Mlp(self.dtype.name, self.n_in, layers)
+        self._params, self._buffers = self._net.params, self._net.buffers
+        self._views = _network.Views(
+            self._layers, self._net.layers, self._params, self._buffers
+        )
+        self._weights = tuple(self._views.weights)
+        self._biases = tuple(self._views.biases)
         self._forward_shape: tuple[int, ...] | None = None
         # What an optimiser keeps of the model it belongs to.
         self._self = weakref.ref(self)
@@ -200,7 +205,7 @@ class MLP:
         return self._dtype
 
     @property
-    def layers(self) -> tuple[Dense, ...]:
+    def layers(self) -> tuple[Layer, ...]:
         """The layers, nothing left open."""
         return self._layers
 
@@ -208,7 +213,11 @@ class MLP:
 
     @property
     def params(self) -> Array:
-        """All parameters, 1-D, in the order W₀, b₀, W₁, b₁, …: a view to write into."""
+        """All parameters, 1-D, in the order W₀, b₀, W₁, b₁, …: a view to write into.
+
+        In the place of a normalisation are its scale, then its shift; in that of a
+        residual block are its body's, then its projection's.
+        """
         return self._params
 
     @params.setter
@@ -219,13 +228,36 @@ class MLP:
 
     @property
     def weights(self) -> tuple[Array, ...]:
-        """The weight (in, out) of each layer, views of `params`."""
+        """The weight (in, out) of each dense layer, views of `params`.
+
+        Those within residual blocks, and their projections, are among them, in the
+        order of `params`.
+        """
         return self._weights
 
     @property
     def biases(self) -> tuple[Array | None, ...]:
-        """The bias (out,) of each layer or None, views of `params`."""
+        """The bias (out,) of each dense layer or None, views of `params`."""
         return self._biases
+
+    @property
+    def buffers(self) -> Array:
+        """The running statistics of each `BatchNorm`, 1-D: a view to write into.
+
+        In the order of the layers the running mean (n,), then the variance (n,).
+        """
+        return self._buffers
+
+    def named_parameters(self) -> dict[str, Array]:
+        """Return views of `params` by the names of `state_dict`.
+
+        Returns
+        -------
+        dict of str to ndarray
+            ``"0.weight"`` (in, out) and ``"0.bias"`` (out,) of dense layers, ``weight``
+            (the scale) and ``bias`` (the shift) of normalisations.
+        """
+        return dict(self._views.parameters)
 
     def state_dict(self) -> dict[str, Array]:
         """Return contiguous copies of the parameters by torch's names, in its layout.
@@ -234,14 +266,23 @@ class MLP:
         -------
         dict of str to ndarray
             ``"0.weight"`` (out, in), ``"0.bias"`` (out,), ``"2.weight"``, …: as of a
-            ``torch.nn.Sequential`` in which an activation follows each layer.
+            ``torch.nn.Sequential`` with a module for each layer, and one after a dense
+            layer for an activation other than the identity. Normalisations have
+            ``weight``, ``bias``, and ``running_mean``, ``running_var`` and
+            ``num_batches_tracked``; residual blocks have modules ``body`` and
+            ``projection``: ``"3.body.0.weight"``.
         """
-        state = {}
-        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            state[f"{2 * i}.weight"] = np.array(weight.T, order="C")
-            if bias is not None:
-                state[f"{2 * i}.bias"] = bias.copy()
+        views = self._views.in_torch_layout()
+        state = {name: np.array(view, order="C") for name, view in views.items()}
+        tracked = self._net.training_state[2]
+        for name in self._tracked_names():
+            state[name] = np.array(tracked, dtype=np.int64)
         return state
+
+    def _tracked_names(self) -> list[str]:
+        ends = ".running_var"
+        found = [n for n in self._views.statistics if n.endswith(ends)]
+        return [n.removesuffix(ends) + ".num_batches_tracked" for n in found]
 
     def load_state_dict(self, state: Mapping[str, npt.ArrayLike]) -> None:
         """Take over parameters that `state_dict` gave, or a ``torch.nn.Sequential``.
@@ -260,15 +301,13 @@ class MLP:
         """
         if not hasattr(state, "keys"):
             raise TypeError(f"state must be a dict, got {_validate.describe(state)}")
-        places: dict[str, Array] = {}
-        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            places[f"{2 * i}.weight"] = weight.T
-            if bias is not None:
-                places[f"{2 * i}.bias"] = bias
+        places = self._views.in_torch_layout()
+        counters = {n: state[n] for n in self._tracked_names() if n in state}
 
         # Names and shapes, all of them before anything is written.
         wrong = [f"missing: {name}" for name in places if name not in state]
-        wrong += [f"unexpected: {name}" for name in state if name not in places]
+        known = {*places, *counters}
+        wrong += [f"unexpected: {name}" for name in state if name not in known]
         arrays = {}
         for name in places.keys() & state.keys():
             array = _validate.convert(f"state[{name!r}]", state[name], self.dtype)
@@ -276,6 +315,13 @@ class MLP:
                 wanted = places[name].shape
                 wrong.append(f"{name}: wanted shape {wanted}, got {array.shape}")
             arrays[name] = array
+        tracked = 0
+        for name, value in counters.items():
+            count = np.asarray(value)
+            if count.shape != () or count.dtype.kind not in "iu" or count < 0:
+                wrong.append(f"{name}: wanted a count, got {_validate.describe(value)}")
+            else:
+                tracked = max(tracked, int(count))
         if wrong:
             raise ValueError(
                 "state does not fit the model; " + "; ".join(sorted(wrong))
@@ -283,10 +329,13 @@ class MLP:
 
         # An array that is a view of these parameters must not change while it is read.
         for name, array in arrays.items():
-            if np.may_share_memory(array, self._params):
+            own = (self._params, self._buffers)
+            if any(np.may_share_memory(array, o) for o in own):
                 arrays[name] = array.copy()
         for name, array in arrays.items():
             places[name][:] = array
+        seed, passes, _ = self._net.training_state
+        self._net.training_state = (seed, passes, tracked)
 
     # Inference and gradients --------------------------------------------------------
 
@@ -327,15 +376,32 @@ class MLP:
             return out
         return _validate.answered(self._net.predict(rows, None))
 
-    def forward(self, x: npt.ArrayLike) -> Array:
+    def forward(self, x: npt.ArrayLike, training: bool = False) -> Array:
         """Return the outputs for inputs, and keep what `backward` needs.
 
-        Parameters and result are those of `predict`, without ``out``.
+        Parameters
+        ----------
+        x : (B, n_in) or (n_in,)
+            Samples as rows, or one sample.
+        training : bool
+            Whether `Dropout` drops (differently in each such call) and `BatchNorm`
+            takes the statistics of the batch and moves its running ones.
+
+        Returns
+        -------
+        ndarray (B, n_out) or (n_out,)
+            The outputs.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For arrays of a wrong kind or shape, and for fewer than two rows in training
+            where there is a `BatchNorm`.
         """
-        y = self._net.forward(x)
+        y = self._net.forward(x, training)
         if y is NotImplemented:
             rows = _validate.inputs("x", x, self.n_in, self.dtype, vector=True)
-            y = _validate.answered(self._net.forward(np.atleast_2d(rows)))
+            y = _validate.answered(self._net.forward(np.atleast_2d(rows), training))
             y = y.reshape(*rows.shape[:-1], self.n_out)
         self._forward_shape = y.shape
         return y
@@ -377,7 +443,9 @@ class MLP:
         dx, grads = _validate.answered(self._net.backward(np.atleast_2d(rows)))
         return dx.reshape(*shape[:-1], self.n_in), grads
 
-    def vjp(self, x: npt.ArrayLike, dy: npt.ArrayLike) -> tuple[Array, Array, Array]:
+    def vjp(
+        self, x: npt.ArrayLike, dy: npt.ArrayLike, training: bool = False
+    ) -> tuple[Array, Array, Array]:
         """Return outputs and gradients (vector-Jacobian product), forward and backward.
 
         Parameters
@@ -386,6 +454,8 @@ class MLP:
             Samples as rows, or one sample.
         dy : (B, n_out) or (n_out,)
             The derivative of any scalar function with respect to the outputs.
+        training : bool
+            As of `forward`.
 
         Returns
         -------
@@ -401,7 +471,7 @@ class MLP:
         TypeError, ValueError
             For arrays of a wrong kind or shape.
         """
-        result = self._net.vjp(x, dy)
+        result = self._net.vjp(x, dy, training)
         if result is not NotImplemented:
             return result
         rows = _validate.inputs("x", x, self.n_in, self.dtype, vector=True)
@@ -413,7 +483,7 @@ class MLP:
                 f"got {_validate.describe(seeds)}"
             )
         y, dx, grads = _validate.answered(
-            self._net.vjp(np.atleast_2d(rows), np.atleast_2d(seeds))
+            self._net.vjp(np.atleast_2d(rows), np.atleast_2d(seeds), training)
         )
         return y.reshape(shape), dx.reshape(rows.shape), grads
 
@@ -676,6 +746,8 @@ class MLP:
         y: npt.ArrayLike,
         loss: Loss,
         sample_weight: npt.ArrayLike | None = None,
+        *,
+        training: bool = False,
     ) -> tuple[float, Array]:
         """Return the loss and its gradient with respect to `params`.
 
@@ -689,6 +761,8 @@ class MLP:
             Such as ``fm.MSE()``.
         sample_weight : (B,), optional
             Weights of the rows: finite, none negative, not all zero.
+        training : bool
+            As of `forward`.
 
         Returns
         -------
@@ -711,11 +785,11 @@ class MLP:
         try:
             if sample_weight is not None:
                 sample_weight = self._checked_weights(sample_weight)
-            result = self._net.value_and_grad(x, y, loss._loss, sample_weight)
+            result = self._net.value_and_grad(x, y, loss._loss, sample_weight, training)
         except (AttributeError, TypeError):
             result = NotImplemented
         if result is NotImplemented:
-            call = self._net.value_and_grad
+            call = partial(self._net.value_and_grad, training=training)
             result = self._slowly(call, x, y, sample_weight, loss)
         return result
 
@@ -921,7 +995,7 @@ class MLP:
             with contextlib.closing(_progress.start(progress, epochs)) as bar:
                 for epoch in range(epochs):
                     start = perf_counter()
-                    order = (key if shuffle else None, first + epoch)
+                    order = (key, first + epoch, shuffle)
                     try:
                         value = self._epoch(data, loss, optimizer, batch_size, order)
                     except _core.DivergenceError as error:
@@ -954,14 +1028,16 @@ class MLP:
         loss: Loss,
         optimizer: Optimizer,
         batch_size: int,
-        order: tuple[int | None, int],
+        order: tuple[int, int, bool],
     ) -> float:
         """One native call; it polls for Ctrl-C itself."""
         x, y, sample_weight = data
         # The optimiser's core is asked for anew: a callback may have loaded a state.
-        tools = (loss._loss, optimizer._optimizer)
+        core = optimizer._optimizer
         return _validate.answered(
-            self._net.fit_epoch(x, y, *tools, sample_weight, batch_size, *order)
+            self._net.fit_epoch(
+                x, y, loss._loss, core, sample_weight, batch_size, *order
+            )
         )
 
     def _checked_weights(self, sample_weight: object) -> Array:
@@ -1031,25 +1107,55 @@ class MLP:
     def __getstate__(self) -> dict[str, Any]:
         derived = self.__dict__.keys() & _DERIVED
         state = {k: v for k, v in self.__dict__.items() if k not in derived}
-        return {**state, "params": self._params.copy()}
+        return {
+            **state,
+            "params": self._params.copy(),
+            "buffers": self._buffers.copy(),
+            "training_state": self._net.training_state,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
-        params = state.pop("params")
+        params, buffers = state.pop("params"), state.pop("buffers")
+        training_state = state.pop("training_state")
         self.__dict__.update(state)
         self._build()
         self._params[:] = params
+        self._buffers[:] = buffers
+        self._net.training_state = training_state
+
+    def fold(self) -> MLP:
+        """Return a model for inference alone: the same outputs, with less to do.
+
+        Each `BatchNorm` beside a dense layer becomes part of that layer (after one
+        without activation, or before one); `Dropout` is left out. Outputs agree to
+        rounding.
+
+        Returns
+        -------
+        MLP
+            A new model of the same dtype.
+        """
+        views = {**self._views.parameters, **self._views.statistics}
+        layers, arrays = _network.fold(self._layers, views)
+        folded = MLP([self.n_in, *layers], init="zeros", dtype=self.dtype, seed=0)
+        new = folded._views
+        for name, view in {**new.parameters, **new.statistics}.items():
+            view[...] = arrays[name]
+        return folded
 
     def summary(self) -> str:
-        """Return a table of the layers: weight (in, out), activation, bias, size."""
+        """Return a table of the dense layers: weight (in, out), bias, size."""
         rows = [("layer", "weight", "activation", "bias", "parameters")]
-        for i, (layer, weight) in enumerate(
-            zip(self.layers, self.weights, strict=True)
+        draws = _network.first_draws(self._layers, self._given["init"])
+        kinds = {place: kind for place, kind, _ in draws}
+        for place, weight, bias in zip(
+            self._views.places, self.weights, self.biases, strict=True
         ):
-            size = weight.size + layer.bias * layer.n
-            bias = "yes" if layer.bias else "no"
-            shape = str(weight.shape)
-            rows.append((str(i), shape, str(layer.activation), bias, f"{size:,}"))
+            size = weight.size + (0 if bias is None else bias.size)
+            has_bias = "no" if bias is None else "yes"
+            row = (place, str(weight.shape), kinds[place], has_bias, f"{size:,}")
+            rows.append(row)
         rows.append(("total", "", "", "", f"{self.n_params:,}"))
 
         # Numbers to the right, all else to the left.
@@ -1089,52 +1195,14 @@ _DERIVED = frozenset(
         "_dtype",
         "_net",
         "_params",
+        "_buffers",
+        "_views",
         "_weights",
         "_biases",
         "_forward_shape",
         "_self",
     )
 )
-
-
-def _checked_layers(layers: object) -> list[int | Dense]:
-    """Check the argument ``layers``: the input width, then widths or layers."""
-    wanted = "layers must be a sequence: the input width, then widths or layers"
-    if isinstance(layers, (str, bytes)):
-        raise TypeError(f"{wanted}; got {_validate.describe(layers)}")
-    try:
-        items = list(layers)  # type: ignore[call-overload]
-    except TypeError:
-        raise TypeError(f"{wanted}; got {_validate.describe(layers)}") from None
-    if len(items) < 2:
-        raise ValueError(f"{wanted}, of at least one layer; got {len(items)} entries")
-
-    result: list[int | Dense] = []
-    for i, item in enumerate(items):
-        if isinstance(item, Dense) and i > 0:
-            result.append(item)
-        elif hasattr(item, "__index__"):
-            result.append(_validate.count(f"layers[{i}]", item, 1))
-        else:
-            kinds = "an int, the input width" if i == 0 else "an int or a fm.Dense"
-            got = _validate.describe(item)
-            raise TypeError(f"layers[{i}] must be {kinds}; got {got}")
-    return result
-
-
-def _views(
-    params: Array, widths: list[int], biases: list[bool]
-) -> tuple[tuple[Array, ...], tuple[Array | None, ...]]:
-    """Return the weights and biases within a flat vector of parameters."""
-    weights: list[Array] = []
-    vectors: list[Array | None] = []
-    at = 0
-    for n_in, n_out, bias in zip(widths[:-1], widths[1:], biases, strict=True):
-        weights.append(params[at : at + n_in * n_out].reshape(n_in, n_out))
-        at += n_in * n_out
-        vectors.append(params[at : at + n_out] if bias else None)
-        at += n_out * bias
-    return tuple(weights), tuple(vectors)
 
 
 def _is_int(value: object) -> bool:

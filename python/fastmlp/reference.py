@@ -22,13 +22,17 @@ References
    BackProp", 1998 (initialisation). Klambauer et al., NeurIPS 2017 (SELU). Clevert et
    al., ICLR 2016 (ELU). Hendrycks & Gimpel, 2016 (GELU, SiLU).
 .. [4] Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (Philox).
+.. [5] Srivastava et al., "Dropout", JMLR 2014. Ba et al., "Layer normalization", 2016.
+   Ioffe & Szegedy, "Batch normalization", ICML 2015. He et al., "Deep residual
+   learning for image recognition", CVPR 2016.
 """
 
 from __future__ import annotations
 
 import copy
+import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
@@ -515,6 +519,7 @@ def adam_step(
 _MASK32 = 0xFFFFFFFF
 _MASK64 = 0xFFFFFFFFFFFFFFFF
 _SHUFFLE_STREAM = 0x53485546  # "SHUF"
+_DROPOUT_STREAM = 0x44524F50  # "DROP"
 
 
 def philox4x32(
@@ -567,6 +572,62 @@ def shuffle(order: npt.NDArray[np.int64], seed: int, epoch: int) -> None:
 
 
 _shuffle = shuffle  # for MLP.fit, where the name is an argument
+
+
+def dropout_mask(
+    shape: tuple[int, int], p: float, seed: int, epoch: int, step: int, layer: int
+) -> npt.NDArray[np.bool_]:
+    """Which elements a dropout layer keeps, each with the probability 1 - p.
+
+    The 64 bits of (seed, epoch, layer) are the key. Elements are taken row by row in
+    blocks of 64; block b reads the four words of the counters (g, step), g from 16 b
+    to 16 b + 15: element i of it the word i // 16 of g = 16 b + i % 16. It is kept if
+    that word is less than (1 - p) 2^32.
+    """
+    key = philox4x32(
+        (layer & _MASK32, layer >> 32, epoch & _MASK32, _DROPOUT_STREAM),
+        (seed & _MASK32, (seed >> 32) & _MASK32),
+    )
+    size = math.prod(shape)
+    blocks = -(-size // 64)
+    g = np.arange(16 * blocks, dtype=np.uint64)
+    words = philox4x32(
+        (g & np.uint64(_MASK32), g >> np.uint64(32), step & _MASK32, step >> 32),
+        (int(key[0]), int(key[1])),
+    )
+    # Axes: word, block, counter in the block; elements go by block, word, counter.
+    by_element = np.stack(words).reshape(4, blocks, 16).transpose(1, 0, 2).ravel()
+    kept = by_element < np.uint64(math.floor((1 - p) * 2**32))
+    return np.asarray(kept[:size].reshape(shape))
+
+
+# ---------------------------------------------------------------- normalisation [5]
+
+
+@_quiet
+def normalize(x: Array, axis: int, eps: float) -> tuple[Array, Array, Array, Array]:
+    """``((x - mean) rstd, mean, variance, rstd)``, ``rstd = 1 / sqrt(variance + eps)``.
+
+    Mean and variance, that of the sum of squares over n, are those along ``axis``: 1
+    for layer norm, where each row stands alone, 0 for batch norm.
+    """
+    mean = x.mean(axis=axis, keepdims=True)
+    centred = x - mean
+    variance = (centred * centred).mean(axis=axis, keepdims=True)
+    rstd = 1 / np.sqrt(variance + eps)
+    return centred * rstd, mean, variance, rstd
+
+
+@_quiet
+def normalize_backward(dn: Array, normal: Array, rstd: Array, axis: int) -> Array:
+    """``dx = rstd (dn - mean(dn) - n mean(dn n))`` for ``n`` of :func:`normalize`.
+
+    Mean and rstd depend on x, too: moving all x alike, or scaling them, leaves n as it
+    is, so what dn has of either direction is taken off.
+    """
+    mean = dn.mean(axis=axis, keepdims=True)
+    along = (dn * normal).mean(axis=axis, keepdims=True)
+    return np.asarray(rstd * (dn - mean - normal * along))
 
 
 # ------------------------------------------------------------------ loss functions
@@ -873,14 +934,424 @@ def initialize(
         raise ValueError(f"unknown init {name!r}")
 
 
+# ------------------------------------------------------------------- layers, as given
+
+
 @dataclass(frozen=True)
 class Dense:
-    """A dense layer of ``n`` units; None takes the network's default."""
+    """``h = act(x @ W + b)``, ``n`` units; None takes the network's default."""
 
     n: int
     activation: str | None = None
     bias: bool = True
     init: str | None = None
+
+
+@dataclass(frozen=True)
+class Activation:
+    """``h = act(z)``: a name, or a function of arrays and its derivative by z."""
+
+    function: str | Callable[[Array], Array]
+    derivative: Callable[[Array], Array] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.function, str):
+            activation_saves(self.function)  # raises for an unknown name
+        elif self.derivative is None:
+            raise ValueError("derivative must be given with a function")
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """``h = x / (1 - p)`` with probability 1 - p, else 0; ``h = x`` in inference."""
+
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.p < 1:
+            raise ValueError(f"p must be in [0, 1), got {self.p}")
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """``h = scale (x - mean) / sqrt(variance + eps) + shift``, of each row."""
+
+    eps: float = 1e-5
+    affine: bool = True
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """The same of each column: of the batch in training, of running statistics else.
+
+    Those start from 0 and 1, and are ``(1 - momentum) running + momentum batch`` after
+    each batch, with the batch's variance over its rows less one.
+    """
+
+    eps: float = 1e-5
+    momentum: float = 0.1
+    affine: bool = True
+
+
+@dataclass(frozen=True)
+class Residual:
+    """``h = x + f(x)``, f the given layers; ``x @ P + c + f(x)`` for another width."""
+
+    layers: Sequence[Layer | int]
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise ValueError("layers of a Residual must be at least one")
+        object.__setattr__(self, "layers", tuple(self.layers))
+
+
+Layer: TypeAlias = Dense | Activation | Dropout | LayerNorm | BatchNorm | Residual
+
+
+# ------------------------------------------------------- layers, in their places
+
+
+@dataclass
+class _Pass:
+    """What a pass reads beside its input, and the statistics or gradients it leaves.
+
+    Arrays go by name. ``draw`` is what masks depend on, (seed, epoch, step), or None
+    in inference mode.
+    """
+
+    params: Mapping[str, Array]
+    buffers: Mapping[str, Array]
+    draw: tuple[int, int, int] | None = None
+    running: dict[str, Array] = field(default_factory=dict)
+    grads: dict[str, Array] = field(default_factory=dict)
+
+
+@dataclass
+class _Node:
+    """A layer with its name and widths. Forward returns what backward needs, too.
+
+    Backward returns dx and writes its parameters' gradients into ``run.grads``.
+    """
+
+    layer: Any
+    name: str
+    n_in: int
+    n_out: int
+
+    @property
+    def leaves(self) -> list[_Node]:
+        """The node, or those inside it, in the order of their parameters."""
+        return [self]
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of its parameters by name, in their order."""
+        return {}
+
+    def forward(self, x: Array, run: _Pass) -> tuple[Array, Any]:
+        raise NotImplementedError
+
+    def backward(self, dh: Array, saved: Any, run: _Pass) -> Array:
+        raise NotImplementedError
+
+
+_Tape: TypeAlias = list[Any]  # what each node of a sequence saved
+
+
+def _forward(nodes: list[_Node], h: Array, run: _Pass) -> tuple[Array, _Tape]:
+    """Run through a sequence; its output, and what each node saved."""
+    tape = []
+    for node in nodes:
+        h, saved = node.forward(h, run)
+        tape.append(saved)
+    return h, tape
+
+
+def _backward(nodes: list[_Node], dh: Array, tape: _Tape, run: _Pass) -> Array:
+    """Go back through a sequence, last to first (the chain rule)."""
+    for node, saved in zip(reversed(nodes), reversed(tape), strict=True):
+        dh = node.backward(dh, saved, run)
+    return dh
+
+
+class _DenseNode(_Node):
+    """``dz = dh act'``, ``dW = x.T @ dz``, ``db = sum(dz)``, ``dx = dz @ W.T``."""
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        bias = {f"{self.name}.bias": (self.n_out,)} if self.layer.bias else {}
+        return {f"{self.name}.weight": (self.n_in, self.n_out), **bias}
+
+    def forward(self, x: Array, run: _Pass) -> tuple[Array, Any]:
+        w, b = run.params[f"{self.name}.weight"], run.params.get(f"{self.name}.bias")
+        z = np.empty((len(x), self.n_out), dtype=x.dtype)
+        gemm_nn(z, x, w, b)
+        h, saved = _activate(z, self.layer.activation)
+        return h, (x, saved)
+
+    def backward(self, dh: Array, saved: Any, run: _Pass) -> Array:
+        x, kept = saved
+        dz = np.empty_like(dh)
+        dx: Array = np.empty_like(x)
+        activation_backward(dz, dh, kept, self.layer.activation)
+        gemm_tn(run.grads[f"{self.name}.weight"], x, dz)
+        if self.layer.bias:
+            column_sum(run.grads[f"{self.name}.bias"], dz)
+        gemm_nt(dx, dz, run.params[f"{self.name}.weight"])
+        return dx
+
+
+def _activate(z: Array, kind: str) -> tuple[Array, Array]:
+    """``act(z)``, and what its derivative is a function of."""
+    h = np.empty_like(z)
+    activation_forward(h, z, kind)
+    return h, (z if activation_saves(kind) == "input" else h)
+
+
+class _ActivationNode(_Node):
+    """``dz = dh * act'``."""
+
+    @_quiet
+    def forward(self, x: Array, run: _Pass) -> tuple[Array, Any]:
+        if isinstance(self.layer.function, str):
+            return _activate(x, self.layer.function)
+        h: Array = np.asarray(self.layer.function(x), dtype=x.dtype)
+        return h, x
+
+    @_quiet
+    def backward(self, dh: Array, saved: Any, run: _Pass) -> Array:
+        if isinstance(self.layer.function, str):
+            dz = np.empty_like(dh)
+            activation_backward(dz, dh, saved, self.layer.function)
+            return dz
+        return np.asarray(dh * self.layer.derivative(saved), dtype=dh.dtype)
+
+
+@dataclass
+class _DropoutNode(_Node):
+    """``dx = dh / (1 - p)`` where x was kept, else 0; ``number`` among the dropouts."""
+
+    number: int
+
+    @_quiet
+    def forward(self, x: Array, run: _Pass) -> tuple[Array, Any]:
+        if run.draw is None:
+            return x, None
+        kept = dropout_mask((len(x), self.n_in), self.layer.p, *run.draw, self.number)
+        return self._drop(x, kept), kept
+
+    @_quiet
+    def backward(self, dh: Array, saved: Any, run: _Pass) -> Array:
+        return dh if saved is None else self._drop(dh, saved)
+
+    def _drop(self, x: Array, kept: Array) -> Array:
+        return np.where(kept, x * (1 / (1 - self.layer.p)), 0).astype(x.dtype)
+
+
+class _NormNode(_Node):
+    """``dscale = sum(dh n)``, ``dshift = sum(dh)`` over rows, ``dn = dh scale``.
+
+    Where n is normalised by numbers that do not depend on x, ``dx = rstd dn``, else as
+    :func:`normalize_backward` says.
+    """
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        names = ("weight", "bias") if self.layer.affine else ()
+        return {f"{self.name}.{name}": (self.n_in,) for name in names}
+
+    @_quiet
+    def forward(self, x: Array, run: _Pass) -> tuple[Array, Any]:
+        normal, rstd, axis = self._normalize(x, run)
+        saved = normal, rstd, axis
+        if not self.layer.affine:
+            return normal, saved
+        scale, shift = (run.params[name] for name in self.shapes())
+        return normal * scale + shift, saved
+
+    def _normalize(self, x: Array, run: _Pass) -> tuple[Array, Array, int | None]:
+        """n, rstd, and the axis along which they depend on x, if they do."""
+        raise NotImplementedError
+
+    @_quiet
+    def backward(self, dh: Array, saved: Any, run: _Pass) -> Array:
+        normal, rstd, axis = saved
+        dn = dh
+        if self.layer.affine:
+            scale, shift = self.shapes()
+            column_sum(run.grads[scale], dh * normal)
+            column_sum(run.grads[shift], dh)
+            dn = dh * run.params[scale]
+        if axis is None:
+            return np.asarray(rstd * dn)
+        return normalize_backward(dn, normal, rstd, axis)
+
+
+class _LayerNormNode(_NormNode):
+    def _normalize(self, x: Array, run: _Pass) -> tuple[Array, Array, int | None]:
+        normal, _, _, rstd = normalize(x, 1, self.layer.eps)
+        return normal, rstd, 1
+
+
+class _BatchNormNode(_NormNode):
+    @property
+    def running(self) -> tuple[str, str]:
+        """Names of the running mean and variance."""
+        return f"{self.name}.running_mean", f"{self.name}.running_var"
+
+    def _normalize(self, x: Array, run: _Pass) -> tuple[Array, Array, int | None]:
+        mean, variance = (run.buffers[name] for name in self.running)
+        if run.draw is None:
+            rstd = 1 / np.sqrt(variance + self.layer.eps)
+            return (x - mean) * rstd, rstd, None
+        if len(x) < 2:
+            raise ValueError("x must have 2 rows or more: BatchNorm is in training")
+        normal, *batch, rstd = normalize(x, 0, self.layer.eps)
+        batch[1] = batch[1] * (len(x) / (len(x) - 1))
+        m = self.layer.momentum
+        for name, new in zip(self.running, batch, strict=True):
+            run.running[name] = (1 - m) * run.buffers[name] + m * new[0]
+        return normal, rstd, 0
+
+
+@dataclass
+class _ResidualNode(_Node):
+    """``dx = dh + df``; with a projection it is dh that goes back through that, too."""
+
+    body: list[_Node]
+    projection: _Node | None
+
+    @property
+    def leaves(self) -> list[_Node]:
+        last = [] if self.projection is None else [self.projection]
+        return [leaf for node in self.body + last for leaf in node.leaves]
+
+    @_quiet
+    def forward(self, x: Array, run: _Pass) -> tuple[Array, Any]:
+        h, tape = _forward(self.body, x, run)
+        if self.projection is None:
+            return x + h, (tape, None)
+        straight, saved = self.projection.forward(x, run)
+        return straight + h, (tape, saved)
+
+    @_quiet
+    def backward(self, dh: Array, saved: Any, run: _Pass) -> Array:
+        tape, straight = saved
+        dx = _backward(self.body, dh, tape, run)
+        if self.projection is None:
+            return dh + dx
+        return self.projection.backward(dh, straight, run) + dx
+
+
+def _place(
+    layers: Iterable[Layer | int],
+    n_in: int,
+    init: str,
+    dropouts: Iterator[int],
+    prefix: str = "",
+) -> list[_Node]:
+    """Name layers by torch's count, in which a Dense's activation has a place, too."""
+    nodes: list[_Node] = []
+    at = 0
+    for layer in layers:
+        name = f"{prefix}{at}"
+        at += 1
+        if isinstance(layer, Dense):
+            nodes.append(_DenseNode(layer, name, n_in, layer.n))
+            at += layer.activation != "identity"
+        elif isinstance(layer, Activation):
+            nodes.append(_ActivationNode(layer, name, n_in, n_in))
+        elif isinstance(layer, Dropout):
+            nodes.append(_DropoutNode(layer, name, n_in, n_in, next(dropouts)))
+        elif isinstance(layer, LayerNorm):
+            nodes.append(_LayerNormNode(layer, name, n_in, n_in))
+        elif isinstance(layer, BatchNorm):
+            nodes.append(_BatchNormNode(layer, name, n_in, n_in))
+        elif isinstance(layer, Residual):
+            body = _place(layer.layers, n_in, init, dropouts, f"{name}.body.")
+            n_out, projection = body[-1].n_out, None
+            if n_out != n_in:
+                dense = Dense(n_out, "identity", init=init)
+                projection = _DenseNode(dense, f"{name}.projection", n_in, n_out)
+            nodes.append(_ResidualNode(layer, name, n_in, n_out, body, projection))
+        else:
+            raise TypeError(f"layers must be ints or layers, got {layer!r}")
+        n_in = nodes[-1].n_out
+    return nodes
+
+
+def _kinds(nodes: list[_Node]) -> Iterator[str]:
+    """For each dense layer in order the activation that its first weights are for.
+
+    Its own, or, if that is the identity, that of an Activation after it in the same
+    sequence, with nothing but norms and dropouts between.
+    """
+    for i, node in enumerate(nodes):
+        if isinstance(node, _ResidualNode):
+            yield from _kinds(node.body)
+            if node.projection is not None:
+                yield "identity"
+        elif isinstance(node, _DenseNode):
+            rest = nodes[i + 1 :] if node.layer.activation == "identity" else []
+            between = (_NormNode, _DropoutNode)
+            follower = next((n for n in rest if not isinstance(n, between)), node)
+            function = getattr(follower.layer, "function", node.layer.activation)
+            yield function if isinstance(function, str) else "identity"
+
+
+@dataclass
+class _Folded:
+    """A layer for inference with its parameters and running statistics, in order."""
+
+    layer: Any
+    params: list[Array]
+    running: list[Array]
+
+
+def _affine(norm: _Folded) -> tuple[Array, Array]:
+    """Return s and t of ``h = s x + t``, which batch norm is in inference."""
+    mean, variance = norm.running
+    scale, shift = norm.params or (np.ones_like(mean), np.zeros_like(mean))
+    s = scale / np.sqrt(variance + norm.layer.eps)
+    return s, shift - s * mean
+
+
+def _fold(nodes: list[_Node], run: _Pass) -> list[_Folded]:
+    """Leave out dropout, and batch norm where a dense layer can take it in.
+
+    One before it without an activation, ``(x @ W + b) s + t``, or else one after it,
+    ``(x s + t) @ W + b``. Numbers are float64.
+    """
+    items: list[_Folded] = []
+    for node in nodes:
+        if isinstance(node, _DropoutNode):
+            continue
+        if isinstance(node, _ResidualNode):
+            body = _fold(node.body, run) or [_Folded(Activation("identity"), [], [])]
+            layer = Residual([item.layer for item in body])
+            if node.projection is not None:
+                body += _fold([node.projection], run)
+            params = [array for item in body for array in item.params]
+            running = [array for item in body for array in item.running]
+            items.append(_Folded(layer, params, running))
+            continue
+        own = [run.params[name].astype(np.float64) for name in node.shapes()]
+        item = _Folded(node.layer, own, [])
+        if isinstance(node, _BatchNormNode):
+            item.running = [run.buffers[n].astype(np.float64) for n in node.running]
+            before = items[-1].layer if items else None
+            if isinstance(before, Dense) and before.activation == "identity":
+                s, t = _affine(item)
+                w, b = [*items[-1].params, np.zeros(node.n_in)][:2]
+                items[-1] = _Folded(replace(before, bias=True), [w * s, b * s + t], [])
+                continue
+        items.append(item)
+
+    for i in reversed(range(len(items) - 1)):
+        after = items[i + 1]
+        if isinstance(items[i].layer, BatchNorm) and isinstance(after.layer, Dense):
+            s, t = _affine(items[i])
+            w, b = [*after.params, np.zeros(after.layer.n)][:2]
+            params = [s[:, None] * w, t @ w + b]
+            items[i : i + 2] = [_Folded(replace(after.layer, bias=True), params, [])]
+    return items
 
 
 @dataclass
@@ -891,24 +1362,26 @@ class History:
     val_loss: list[float] = field(default_factory=list)
 
 
-_Tape: TypeAlias = list[tuple[Array, Array]]
+# The epochs of the masks of steps and passes that are not of a fit.
+_STEP_EPOCH = 0xFFFFFFFF
+_PASS_EPOCH = 0xFFFFFFFE
 
 
 class MLP:
     """Multilayer perceptron ``h_0 = x, h_t = act_t(h_{t-1} @ W_t + b_t)``.
 
     Attributes, arguments and methods are those of ``fastmlp.MLP``; for one seed so are
-    the first parameters and the orders of :meth:`fit`. Left out are ``summary`` and
-    ``repr``, the ``callbacks`` and ``progress`` of fit, the ``metrics`` and ``seconds``
-    of its history, ``state_dict`` and ``load_state_dict`` of optimisers and their
-    belonging to one model. Fewer arguments are checked. A training that diverges stops
-    before the first step whose loss or gradient is not finite, and goes back no
-    further; the parameters after the last step are not looked at.
+    the first parameters, the orders and the masks of :meth:`fit`. Left out are
+    ``summary`` and ``repr``, the ``callbacks`` and ``progress`` of fit, the ``metrics``
+    and ``seconds`` of its history, ``state_dict`` and ``load_state_dict`` of optimisers
+    and their belonging to one model. Fewer arguments are checked. A training that
+    diverges stops before the first step whose loss or gradient is not finite, and goes
+    back no further; the parameters after the last step are not looked at.
     """
 
     def __init__(
         self,
-        layers: Iterable[int | Dense],
+        layers: Iterable[int | Layer],
         *,
         activation: str = "relu",
         output_activation: str = "identity",
@@ -918,68 +1391,114 @@ class MLP:
         seed: int | np.random.Generator | None = None,
     ) -> None:
         n_in, *rest = list(layers) or [0]
-        if isinstance(n_in, Dense) or not rest:
+        if isinstance(n_in, Layer) or not rest:
             raise ValueError("layers must be the input width, then at least one layer")
         self.n_in, self.dtype = int(n_in), np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):
             raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
-        resolved: list[Dense] = []
-        for i, spec in enumerate(rest):
-            layer = spec if isinstance(spec, Dense) else Dense(spec, bias=bias)
-            default = output_activation if i == len(rest) - 1 else activation
+
+        # From the last dense layer, which may be in a Residual, back to the first.
+        defaults = itertools.chain([output_activation], itertools.repeat(activation))
+
+        def resolve(item: Layer | int) -> Layer:
+            if isinstance(item, Residual):
+                return Residual(resolve_all(item.layers))
+            if isinstance(item, Layer) and not isinstance(item, Dense):
+                return item
+            layer = item if isinstance(item, Dense) else Dense(int(item), bias=bias)
+            default = next(defaults)
             kind = layer.activation or default
             activation_saves(kind)  # raises for an unknown name
-            resolved.append(replace(layer, activation=kind, init=layer.init or init))
-        self.layers = tuple(resolved)
-        self.n_out = resolved[-1].n
-        widths = [self.n_in, *(layer.n for layer in resolved)]
-        self.n_params = 0
-        for fan_in, layer in zip(widths, resolved, strict=False):
-            self.n_params += (fan_in + layer.bias) * layer.n
-        self._set_params(np.zeros(self.n_params, dtype=self.dtype))
+            return replace(layer, activation=kind, init=layer.init or init)
 
-        # Parameters, then the seed of all orders to come.
+        def resolve_all(items: Sequence[Layer | int]) -> list[Layer]:
+            return [resolve(item) for item in reversed(items)][::-1]
+
+        self.layers = tuple(resolve_all(rest))
+        self._nodes = _place(self.layers, self.n_in, init, itertools.count())
+        self._leaves = [leaf for node in self._nodes for leaf in node.leaves]
+        self.n_out = self._nodes[-1].n_out
+        self.n_params = sum(math.prod(s) for s in self._shapes().values())
+        self._params = np.zeros(self.n_params, dtype=self.dtype)
+        norms = [leaf for leaf in self._leaves if isinstance(leaf, _BatchNormNode)]
+        self._buffers = np.zeros(2 * sum(n.n_in for n in norms), dtype=self.dtype)
+        self._batches = np.zeros(len(norms), dtype=np.int64)
+        self._connect()
+        for norm in norms:
+            self._running[norm.running[1]][:] = 1
+
+        # Parameters, then the seed of all orders and masks to come.
         rng = np.random.default_rng(seed)
-        last_hidden = max(0, len(resolved) - 2)
-        for i, layer in enumerate(resolved):
-            name, kind = str(layer.init), str(layer.activation)
-            hidden = str(resolved[min(i, last_hidden)].activation)
-            initialize(rng, self.weights[i], self.biases[i], name, kind, hidden)
+        denses = [leaf for leaf in self._leaves if isinstance(leaf, _DenseNode)]
+        kinds = list(_kinds(self._nodes))
+        for i, dense in enumerate(denses):
+            hidden = kinds[min(i, max(0, len(denses) - 2))]
+            w, b = self.weights[i], self.biases[i]
+            initialize(rng, w, b, str(dense.layer.init), kinds[i], hidden)
+        for leaf in self._leaves:
+            if isinstance(leaf, _NormNode) and leaf.layer.affine:
+                self._named[f"{leaf.name}.weight"][:] = 1
         self._order_seed = int(rng.integers(2**63))
         self._epochs_done = 0
+        self._passes = 0  # in training mode, steps apart
         self.history: History | None = None
 
-    def _set_params(self, params: Array) -> None:
-        self._params = params
-        self.weights, self.biases = self._views(params)
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of all parameters by name, in their order."""
+        return {k: v for leaf in self._leaves for k, v in leaf.shapes().items()}
+
+    def _connect(self) -> None:
+        """Make all views of what the model's three arrays hold."""
+        self._named = self._views(self._params)
+        denses = [leaf for leaf in self._leaves if isinstance(leaf, _DenseNode)]
+        self.weights = tuple(self._named[f"{d.name}.weight"] for d in denses)
+        self.biases = tuple(self._named.get(f"{d.name}.bias") for d in denses)
+        self._running: dict[str, Array] = {}
+        start = 0
+        for leaf in self._leaves:
+            for name in leaf.running if isinstance(leaf, _BatchNormNode) else ():
+                self._running[name] = self._buffers[start : start + leaf.n_in]
+                start += leaf.n_in
         # The shape of the last forward's result, and what its backward needs.
         self._kept: tuple[tuple[int, ...], _Tape] | None = None
 
-    def _views(self, flat: Array) -> tuple[tuple[Array, ...], tuple[Array | None, ...]]:
-        """Weights and biases as views of a flat vector W0, b0, W1, b1, ..."""
-        weights: list[Array] = []
-        biases: list[Array | None] = []
-        start, fan_in = 0, self.n_in
-        for layer in self.layers:
-            size = fan_in * layer.n
-            weights.append(flat[start : start + size].reshape(fan_in, layer.n))
-            start += size
-            biases.append(flat[start : start + layer.n] if layer.bias else None)
-            start += layer.n if layer.bias else 0
-            fan_in = layer.n
-        return tuple(weights), tuple(biases)
+    def _views(self, flat: Array) -> dict[str, Array]:
+        """All parameters, or gradients, by name, as views of a flat vector."""
+        views, start = {}, 0
+        for name, shape in self._shapes().items():
+            stop = start + math.prod(shape)
+            views[name] = flat[start:stop].reshape(shape)
+            start = stop
+        return views
 
     @property
     def params(self) -> Array:
-        """All parameters, 1-D, in the order W0, b0, W1, b1, ...: to write into."""
+        """All parameters, 1-D, in the order W0, b0, W1, b1, ...: to write into.
+
+        Norms have scale and shift in their place, a Residual its layers' parameters,
+        then its projection's.
+        """
         return self._params
 
+    @property
+    def buffers(self) -> Array:
+        """Running means and variances, 1-D, layer by layer: to write into."""
+        return self._buffers
+
+    def named_parameters(self) -> dict[str, Array]:
+        """Return views of `params` by torch's names, weights (in, out)."""
+        return dict(self._named)
+
     def _torch_views(self) -> dict[str, Array]:
-        views = {}
-        for i, (w, b) in enumerate(zip(self.weights, self.biases, strict=True)):
-            views[f"{2 * i}.weight"] = w.T
-            if b is not None:
-                views[f"{2 * i}.bias"] = b
+        views, norms = {}, 0
+        for leaf in self._leaves:
+            for name in leaf.shapes():
+                views[name] = self._named[name].T
+            if isinstance(leaf, _BatchNormNode):
+                views |= {name: self._running[name] for name in leaf.running}
+                count = self._batches[norms : norms + 1].reshape(())
+                views[f"{leaf.name}.num_batches_tracked"] = count
+                norms += 1
         return views
 
     def state_dict(self) -> dict[str, Array]:
@@ -989,7 +1508,7 @@ class MLP:
     def load_state_dict(self, state: Mapping[str, npt.ArrayLike]) -> None:
         """Take over such copies; ValueError, nothing changed, if they do not fit."""
         views = self._torch_views()
-        arrays = {name: np.array(v, dtype=self.dtype) for name, v in state.items()}
+        arrays = {name: np.array(v) for name, v in state.items()}
         wanted = {name: view.shape for name, view in views.items()}
         given = {name: array.shape for name, array in arrays.items()}
         if given != wanted:
@@ -997,59 +1516,74 @@ class MLP:
         for name, view in views.items():
             view[...] = arrays[name]
 
+    def fold(self) -> MLP:
+        """Return a model for inference, without dropout and, where it can, batch norm.
+
+        Batch norm goes into a dense layer next to it, see ``_fold``. Outputs are the
+        same but for rounding.
+        """
+        run = _Pass(self._named, self._running)
+        items = _fold(self._nodes, run) or [_Folded(Activation("identity"), [], [])]
+        model = MLP([self.n_in, *(item.layer for item in items)], dtype=self.dtype)
+        params = [array.ravel() for item in items for array in item.params]
+        running = [array for item in items for array in item.running]
+        model.params[:] = np.concatenate([np.zeros(0), *params])
+        model.buffers[:] = np.concatenate([np.zeros(0), *running])
+        return model
+
     def copy(self) -> MLP:
         """Return an independent copy, ready to go on alike."""
         return copy.deepcopy(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        views = ("weights", "biases", "_kept")
+        views = ("weights", "biases", "_named", "_running", "_kept")
         return {name: v for name, v in self.__dict__.items() if name not in views}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._set_params(self._params)
+        self._connect()
 
-    def _forward(self, x: Array) -> tuple[Array, _Tape]:
-        """Return the output, and for each layer its input and what its act' needs."""
-        h, tape = np.atleast_2d(x), []
-        for layer, w, b in zip(self.layers, self.weights, self.biases, strict=True):
-            kind = str(layer.activation)
-            z = np.empty((len(h), layer.n), dtype=self.dtype)
-            gemm_nn(z, h, w, b)
-            out = np.empty_like(z)
-            activation_forward(out, z, kind)
-            tape.append((h, z if activation_saves(kind) == "input" else out))
-            h = out
-        return (h[0] if x.ndim == 1 else h), tape
+    def _forward(
+        self, x: Array, draw: tuple[int, int, int] | None = None
+    ) -> tuple[Array, _Tape, _Pass]:
+        """Return the output, what backward needs, and the pass with its statistics."""
+        run = _Pass(self._named, self._running, draw)
+        h, tape = _forward(self._nodes, np.atleast_2d(x), run)
+        return (h[0] if x.ndim == 1 else h), tape, run
+
+    def _forward_in(self, training: bool, x: Array) -> tuple[Array, _Tape]:
+        """Return the same in either mode; in training take over the statistics."""
+        draw = (self._order_seed, _PASS_EPOCH, self._passes) if training else None
+        y, tape, run = self._forward(x, draw)
+        self._passes += training
+        self._take_statistics(run)
+        return y, tape
+
+    def _take_statistics(self, run: _Pass) -> None:
+        for name, value in run.running.items():
+            self._running[name][:] = value
+        self._batches += run.draw is not None
 
     def _backward(
         self, dy: npt.ArrayLike, shape: tuple[int, ...], tape: _Tape
     ) -> tuple[Array, Array]:
-        """``(dx, grads)`` by the chain rule.
-
-        Per layer, last to first: ``dz = dh * act'``, ``dW = h_in.T @ dz``, ``db`` =
-        column sums of dz, ``dh_in = dz @ W.T``.
-        """
+        """``(dx, grads)`` by the chain rule, layer by layer from the last."""
         dy = np.asarray(dy, dtype=self.dtype)
         if dy.shape != shape:
             raise ValueError(f"dy must have the outputs' shape {shape}, got {dy.shape}")
-        dh, grads = np.atleast_2d(dy), np.empty_like(self.params)
-        dweights, dbiases = self._views(grads)
-        for i in reversed(range(len(self.layers))):
-            h_in, saved = tape[i]
-            dz, dh_in = np.empty_like(dh), np.empty_like(h_in)
-            activation_backward(dz, dh, saved, str(self.layers[i].activation))
-            gemm_tn(dweights[i], h_in, dz)
-            db = dbiases[i]
-            if db is not None:
-                column_sum(db, dz)
-            gemm_nt(dh_in, dz, self.weights[i])
-            dh = dh_in
-        return (dh[0] if dy.ndim == 1 else dh), grads
+        grads = np.empty_like(self.params)
+        rows = np.atleast_2d(dy)
+        run = _Pass(self._named, self._running, grads=self._views(grads))
+        dx = _backward(self._nodes, rows, tape, run)
+        return (dx[0] if dy.ndim == 1 else dx), grads
 
-    def forward(self, x: npt.ArrayLike) -> Array:
-        """Return the output for ``x (B, I)`` or ``(I,)``; keep what backward needs."""
-        y, tape = self._forward(np.array(x, dtype=self.dtype))
+    def forward(self, x: npt.ArrayLike, training: bool = False) -> Array:
+        """Return the output for ``x (B, I)`` or ``(I,)``; keep what backward needs.
+
+        In training mode dropout is on and batch norm takes the statistics of the batch,
+        and the model takes over its running statistics.
+        """
+        y, tape = self._forward_in(training, np.array(x, dtype=self.dtype))
         self._kept = y.shape, tape
         return y.copy()  # the tape may hold y itself
 
@@ -1057,11 +1591,12 @@ class MLP:
         """``(dx, grads)`` of a function with derivative ``dy`` at the last output."""
         if self._kept is None:
             raise RuntimeError("backward needs a forward before it")
-        return self._backward(dy, *self._kept)
+        dx, grads = self._backward(dy, *self._kept)
+        return dx.copy(), grads  # layers that change nothing return dy itself
 
     def predict(self, x: npt.ArrayLike, out: Array | None = None) -> Array:
         """Return the output for ``x (B, I)`` or ``(I,)``, in ``out`` if given."""
-        y = self._forward(np.asarray(x, dtype=self.dtype))[0]
+        y = self._forward(np.array(x, dtype=self.dtype))[0]
         if out is None:
             return y
         out[...] = y
@@ -1069,10 +1604,12 @@ class MLP:
 
     __call__ = predict
 
-    def vjp(self, x: npt.ArrayLike, dy: npt.ArrayLike) -> tuple[Array, Array, Array]:
+    def vjp(
+        self, x: npt.ArrayLike, dy: npt.ArrayLike, training: bool = False
+    ) -> tuple[Array, Array, Array]:
         """``(y, dx, grads)``: forward and backward in one."""
-        y, tape = self._forward(np.asarray(x, dtype=self.dtype))
-        return y, *self._backward(dy, y.shape, tape)
+        y, tape = self._forward_in(training, np.array(x, dtype=self.dtype))
+        return y, *self._backward(np.array(dy, dtype=self.dtype), y.shape, tape)
 
     def value_and_grad(
         self,
@@ -1080,9 +1617,11 @@ class MLP:
         y: npt.ArrayLike,
         loss: Loss,
         sample_weight: npt.ArrayLike | None = None,
+        *,
+        training: bool = False,
     ) -> tuple[float, Array]:
         """Return the loss and its gradient with respect to ``params``."""
-        pred, tape = self._forward(np.asarray(x, dtype=self.dtype))
+        pred, tape = self._forward_in(training, np.asarray(x, dtype=self.dtype))
         value, dy = loss.value_and_grad(pred, y, sample_weight)
         return value, self._backward(dy, pred.shape, tape)[1]
 
@@ -1094,18 +1633,33 @@ class MLP:
         optimizer: Optimizer,
         sample_weight: npt.ArrayLike | None = None,
     ) -> float:
-        """One step of the optimiser; returns the loss before it.
+        """One step of the optimiser, in training mode; returns the loss before it.
 
-        Raises FloatingPointError, and takes no step, if the loss or its gradient is not
-        finite.
+        Raises FloatingPointError, and changes nothing, if the loss or its gradient is
+        not finite.
         """
-        value, grads = self.value_and_grad(x, y, loss, sample_weight)
+        draw = (self._order_seed, _STEP_EPOCH, optimizer.step_count)
+        return self._step(x, y, loss, optimizer, sample_weight, draw)
+
+    def _step(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        loss: Loss,
+        optimizer: Optimizer,
+        sample_weight: npt.ArrayLike | None,
+        draw: tuple[int, int, int],
+    ) -> float:
+        pred, tape, run = self._forward(np.asarray(x, dtype=self.dtype), draw)
+        value, dy = loss.value_and_grad(pred, y, sample_weight)
+        grads = self._backward(dy, pred.shape, tape)[1]
         if not (math.isfinite(value) and np.isfinite(grads).all()):
             raise FloatingPointError(
                 f"training diverged at step {optimizer.step_count + 1}: the loss "
                 f"({value}) or its gradient is not finite"
             )
         optimizer.step(self.params, grads)
+        self._take_statistics(run)
         return value
 
     def evaluate(
@@ -1135,8 +1689,9 @@ class MLP:
         """Train on mini-batches without replacement, the last one possibly short.
 
         An epoch's loss is the mean of its batches' weighted by rows (by weight if there
-        are sample weights), or their sum for ``reduction="sum"``. The orders are those
-        of ``seed`` from its first epoch on; without one they go on with the model's.
+        are sample weights), or their sum for ``reduction="sum"``. The orders and masks
+        are those of ``seed`` from its first epoch on; without one they go on with the
+        model's.
         """
         x, y = np.asarray(x), np.asarray(y)
         if loss.kind == "cross_entropy" and y.ndim == 1:
@@ -1154,11 +1709,12 @@ class MLP:
             if shuffle:
                 _shuffle(order, key, epoch)
             values, shares = [], []
-            for start in range(0, len(x), batch_size):
+            for step, start in enumerate(range(0, len(x), batch_size)):
                 rows = order[start : start + batch_size]
                 weight = None if weights is None else weights[rows]
+                draw = (key, epoch, step)
                 values.append(
-                    self.train_step(x[rows], y[rows], loss, optimizer, weight)
+                    self._step(x[rows], y[rows], loss, optimizer, weight, draw)
                 )
                 shares.append(len(rows) if weight is None else weight.sum())
             if seed is None:

@@ -151,9 +151,9 @@ struct KernelTable {
   // With g = dH * scale (null: dH): dX = (accumulate ? dX : 0)
   //   + rstd[r] * (g - mean(g) - Xhat * mean(g * Xhat)), means over the row.
   // dX may be dH.
-  void (*layer_norm_backward)(T* dx, Index lddx, const T* dh, Index lddh,
-                              const T* xhat, Index ldxhat, const T* rstd,
-                              const T* scale, bool accumulate, Index m, Index n);
+  void (*layer_norm_backward)(T* dx, Index lddx, const T* dh, Index lddh, const T* xhat,
+                              Index ldxhat, const T* rstd, const T* scale,
+                              bool accumulate, Index m, Index n);
 
   // Columns of X[m, n]: mean[n] = sum / m, var[n] = sum of (x - mean)^2 / m, sums over
   // rows in ascending order.
@@ -164,10 +164,10 @@ struct KernelTable {
                              const T* shift, Index m, Index n);
   // dX = (accumulate ? dX : 0)
   //   + (scale[n] * rstd[n]) * (dH - mean_dh[n] - Xhat * mean_dhx[n]); dX may be dH.
-  void (*batch_norm_backward)(T* dx, Index lddx, const T* dh, Index lddh,
-                              const T* xhat, Index ldxhat, const T* rstd,
-                              const T* scale, const T* mean_dh, const T* mean_dhx,
-                              bool accumulate, Index m, Index n);
+  void (*batch_norm_backward)(T* dx, Index lddx, const T* dh, Index lddh, const T* xhat,
+                              Index ldxhat, const T* rstd, const T* scale,
+                              const T* mean_dh, const T* mean_dhx, bool accumulate,
+                              Index m, Index n);
   // out[n] = (accumulate ? out : 0) + sum over rows of A * B, one chain of fused
   // multiply-adds in ascending row.
   void (*column_dot)(T* out, const T* a, Index lda, const T* b, Index ldb, Index m,

@@ -163,8 +163,8 @@ struct TrainingState {
   int64_t batches_tracked = 0;
 };
 
-// What the last train_step, or step of fit_epoch, has left behind; valid until the model
-// is used again.
+// What the last train_step, or step of fit_epoch, has left behind; valid until the
+// model is used again.
 template <class T>
 struct LastStep {
   Index rows = 0;            // 0: there is nothing; of a large batch only its last ones
@@ -202,8 +202,9 @@ class Mlp {
   TrainingState training_state() const;
   void set_training_state(const TrainingState& state);
 
-  // Scales one, shifts and biases zero, weights uniform with He's variance 2 / fan_in before ReLU-like activations, LeCun's
-  // 1 / fan_in before selu, Glorot's 2 / (fan_in + fan_out) elsewhere.
+  // Scales one, shifts and biases zero, weights uniform with He's variance 2 / fan_in
+  // before ReLU-like activations, LeCun's 1 / fan_in before selu, Glorot's
+  // 2 / (fan_in + fan_out) elsewhere.
   void initialize(uint64_t seed);
 
   void predict(T* y, const T* x, Index rows) const;
@@ -211,9 +212,9 @@ class Mlp {
   double evaluate(const Batch<T>& batch, const Loss& loss,
                   const Interruption& interruption = {}) const;
 
-  // In training mode dropout drops, and batch_norm takes the statistics of the batch and
-  // moves its running ones; it needs at least two rows then. train_step and fit_epoch
-  // are always in training mode, predict and evaluate never.
+  // In training mode dropout drops, and batch_norm takes the statistics of the batch
+  // and moves its running ones; it needs at least two rows then. train_step and
+  // fit_epoch are always in training mode, predict and evaluate never.
 
   // Keeps a copy of the input and what the layers computed, for backward.
   void forward(T* y, const T* x, Index rows, bool training = false);
