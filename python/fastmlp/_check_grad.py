@@ -124,9 +124,7 @@ def check_grad(
             result = result[0]
         number_only = np.asarray(result)
         if number_only.size != 1 or number_only.dtype.kind not in "fiub":
-            raise TypeError(
-                f"f must return a number, got {_validate.describe(result)}"
-            )
+            raise TypeError(f"f must return a number, got {_validate.describe(result)}")
         return float(number_only.reshape(()))
 
     differences = np.empty(chosen.size)
