@@ -420,7 +420,7 @@ SHAPES: dict[str, list[Any]] = {
 }
 # Of which there are enough for several threads: rows of a Jacobian, and those of larger
 # results.
-MANY, SOME = 1500, 300
+MANY, SOME, FEW = 1500, 300, 20
 
 
 @pytest.mark.parametrize("layers", SHAPES.values(), ids=SHAPES)
@@ -434,8 +434,9 @@ def test_bits_on_every_isa_and_number_of_threads(
         with fm.use_isa(isa):
             for threads in thread_counts(isa):
                 with fm.threads(threads):
-                    found = bits_of(results(mlp, x[:SOME]), slice(None))
+                    found = bits_of(results(mlp, x[:FEW]), slice(None))
                     found["jacobian"] = mlp.jacobian(x).tobytes()
+                    found["hessian"] = mlp.hessian(x[:SOME], 2).tobytes()
                 expected = expected or found
                 assert found == expected, (isa, threads)
 

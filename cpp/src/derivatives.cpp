@@ -80,9 +80,9 @@ class Derivation {
     shared_.resize(n_layers_);
     members_.resize(static_cast<size_t>(team_.most));
     for (Member& member : members_) {
-      for (auto* list : {&member.h, &member.z, &member.slope, &member.hat, &member.rstd,
-                         &member.before, &member.tangent, &member.cotangent,
-                         &member.dot}) {
+      for (auto* list :
+           {&member.h, &member.z, &member.slope, &member.hat, &member.rstd,
+            &member.before, &member.tangent, &member.cotangent, &member.dot}) {
         list->assign(n_layers_, nullptr);
       }
       member.slots.assign(slot_width_.size(), nullptr);
@@ -117,11 +117,11 @@ class Derivation {
     // for each row), its tangents and whether they are there or still 0.
     std::vector<T*> before, tangent, cotangent, dot;
     std::vector<char> has_dot;
-    T* spread = nullptr;   // one number for each direction
-    T* row = nullptr;      // a row's values: losses, scales
-    T* identity = nullptr; // tangents of the input, where they are needed as such
-    T* product = nullptr;  // cotangent * act''
-    T* scratch = nullptr;  // left operands
+    T* spread = nullptr;    // one number for each direction
+    T* row = nullptr;       // a row's values: losses, scales
+    T* identity = nullptr;  // tangents of the input, where they are needed as such
+    T* product = nullptr;   // cotangent * act''
+    T* scratch = nullptr;   // left operands
   };
 
   // A group of rows, and which of their directions.
@@ -139,7 +139,7 @@ class Derivation {
   bool back() const { return rq_.mode != Mode::tangents; }
   bool unit_tangents() const { return rq_.mode != Mode::cotangents && !rq_.v; }
 
-  // Planning -------------------------------------------------------------------------
+  // Planning ------------------------------------------------------------------------
 
   // Where the directions are unit vectors, the first product of a dense layer with them
   // is its weights. Anything else needs the unit vectors themselves.
@@ -317,7 +317,7 @@ class Derivation {
     me.scratch = take(layer_scratch_size(net_, std::max(rows, all)));
   }
 
-  // The region ------------------------------------------------------------------------
+  // The region ----------------------------------------------------------------------
 
   void prepare(const Team& team) {
     for (size_t l = 0; l < n_layers_; ++l) {
@@ -340,9 +340,9 @@ class Derivation {
         const Index n = step.n_out;
         reciprocal_deviation(shared.rstd, buffers_ + step.statistics + n, step.eps, n);
         for (Index j = 0; j < n; ++j) {
-          shared.factor[j] =
-              step.weight >= 0 ? shared.rstd[j] * params_[step.weight + j]
-                               : shared.rstd[j];
+          shared.factor[j] = step.weight >= 0
+                                 ? shared.rstd[j] * params_[step.weight + j]
+                                 : shared.rstd[j];
         }
       }
     }
@@ -379,7 +379,7 @@ class Derivation {
     }
   }
 
-  // Values ----------------------------------------------------------------------------
+  // Values --------------------------------------------------------------------------
 
   const T* value_of(const Member& me, const Tile& tile, int step) const {
     if (step == kInput) return rq_.x + tile.row * net_.n_in;
@@ -495,7 +495,7 @@ class Derivation {
              shared_[l].packed_transposed, nullptr, accumulate, me);
   }
 
-  // Tangents ---------------------------------------------------------------------------
+  // Tangents ------------------------------------------------------------------------
 
   // Of a step's output; null: unit vectors that are nowhere.
   const T* tangent_of(const Member& me, const Tile& tile, int step) const {
@@ -574,7 +574,7 @@ class Derivation {
     }
   }
 
-  // Cotangents -------------------------------------------------------------------------
+  // Cotangents ----------------------------------------------------------------------
 
   T* cotangent_of(const Member& me, const Tile& tile, int step) const {
     if (step == kInput) {
@@ -609,13 +609,21 @@ class Derivation {
   void cotangents(Member& me, const Tile& tile) const {
     const Index all = tile.all();
     size_t top = n_layers_;
+    size_t sloped = n_layers_;  // the step whose activation is done with already
     if (seeds_from_weights_) {
-      // The last layer's weights are the cotangents of its input.
+      // The last layer's weights are the cotangents of its input, which nothing else
+      // takes: that step's activation can be applied on the way.
       const LayerPlan& last = net_.layers.back();
       const T* const rows = seed_ + tile.first * last.n_in;
-      table_.scale_groups(cotangent_of(me, tile, last.input), rows, 0, nullptr, false,
-                          tile.rows, tile.directions, last.n_in);
+      T* const to = cotangent_of(me, tile, last.input);
       --top;
+      if (last.input == kInput) {
+        table_.scale_groups(to, rows, 0, nullptr, false, tile.rows, tile.directions,
+                            last.n_in);
+      } else {
+        sloped = static_cast<size_t>(last.input);
+        times_slope(me, sloped, to, rows, 0, tile);
+      }
     } else {
       fill_seeds(me, tile, cotangent_of(me, tile, static_cast<int>(n_layers_) - 1));
     }
@@ -623,7 +631,7 @@ class Derivation {
       T* const c = cotangent_of(me, tile, static_cast<int>(l));
       if (!c) continue;  // nothing before it learns
       const LayerPlan& step = layer(l);
-      times_slope(me, l, c, c, tile.directions, tile);
+      if (l != sloped) times_slope(me, l, c, c, tile.directions, tile);
       if (rq_.of_params) param_gradients(me, tile, l, c);
       if (step.other != kNone && wanted(step.other)) {
         pass_on(cotangent_of(me, tile, step.other), c, all * step.n_out,
@@ -634,8 +642,8 @@ class Derivation {
       if (step.is_dense()) {
         times_weights_transposed(me, l, to, c, all, step.adds_input);
       } else if (step.kind == LayerKind::layer_norm) {
-        layer_norm_rows(me, l, to, c, parameters(params_, step.weight),
-                        step.adds_input, tile);
+        layer_norm_rows(me, l, to, c, parameters(params_, step.weight), step.adds_input,
+                        tile);
       } else if (step.kind == LayerKind::batch_norm) {
         times_columns(to, c, shared_[l].factor, all, step.n_out, step.adds_input);
       } else {
@@ -683,7 +691,7 @@ class Derivation {
     }
   }
 
-  // Second derivatives -----------------------------------------------------------------
+  // Second derivatives --------------------------------------------------------------
 
   void second(Member& me, const Tile& tile) const {
     const Index m = tile.rows, all = tile.all();
@@ -875,24 +883,23 @@ template <class T>
 void hessian(const NetworkView<T>& view, T* h, const T* x, const T* weights, Index rows,
              AlignedBuffer<T>& memory) {
   refuse_custom(view.net, "hessian");
-  Request<T> rq = {Mode::second, x,       rows,    view.net.n_in,
-                   h,            nullptr, nullptr, weights};
+  Request<T> rq = {Mode::second, x, rows, view.net.n_in, h, nullptr, nullptr, weights};
   derive(view, rq, memory);
 }
 
-#define FASTMLP_INSTANTIATE(T)                                                       \
-  template void jacobian(const NetworkView<T>&, T*, const T*, Index,                 \
-                         AlignedBuffer<T>&);                                         \
-  template void jvp(const NetworkView<T>&, T*, T*, const T*, const T*, Index,        \
-                    AlignedBuffer<T>&);                                              \
-  template void param_jacobian(const NetworkView<T>&, T*, T*, const T*, Index,       \
-                               AlignedBuffer<T>&);                                   \
-  template void per_sample_grads(const NetworkView<T>&, T*, const T*,                \
-                                 const Targets<T>&, const Loss&, Index,              \
-                                 AlignedBuffer<T>&);                                 \
-  template void hvp(const NetworkView<T>&, T*, const T*, const T*, const T*, Index,  \
-                    AlignedBuffer<T>&);                                              \
-  template void hessian(const NetworkView<T>&, T*, const T*, const T*, Index,        \
+#define FASTMLP_INSTANTIATE(T)                                                      \
+  template void jacobian(const NetworkView<T>&, T*, const T*, Index,                \
+                         AlignedBuffer<T>&);                                        \
+  template void jvp(const NetworkView<T>&, T*, T*, const T*, const T*, Index,       \
+                    AlignedBuffer<T>&);                                             \
+  template void param_jacobian(const NetworkView<T>&, T*, T*, const T*, Index,      \
+                               AlignedBuffer<T>&);                                  \
+  template void per_sample_grads(const NetworkView<T>&, T*, const T*,               \
+                                 const Targets<T>&, const Loss&, Index,             \
+                                 AlignedBuffer<T>&);                                \
+  template void hvp(const NetworkView<T>&, T*, const T*, const T*, const T*, Index, \
+                    AlignedBuffer<T>&);                                             \
+  template void hessian(const NetworkView<T>&, T*, const T*, const T*, Index,       \
                         AlignedBuffer<T>&);
 FASTMLP_INSTANTIATE(float)
 FASTMLP_INSTANTIATE(double)

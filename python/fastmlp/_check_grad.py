@@ -128,7 +128,7 @@ def check_grad(
         return float(number_only.reshape(()))
 
     differences = np.empty(chosen.size)
-    for i, index in enumerate(chosen):
+    for i, index in enumerate(chosen.tolist()):
         at = point.reshape(-1)[index]
         half = dtype.type(step * max(1.0, abs(float(at))))
         above, below = at + half, at - half

@@ -721,7 +721,7 @@ class MLP:
             return np.ones(1, self.dtype)
         if isinstance(output, (bool, np.bool_)):
             raise TypeError(f"output must be an index or weights, got {output}")
-        if hasattr(output, "__index__") and np.ndim(output) == 0:
+        if isinstance(output, (int, np.integer)):
             index = operator.index(output)
             if not 0 <= index < self.n_out:
                 raise ValueError(

@@ -185,18 +185,19 @@ struct KernelTable {
                   const DropoutArgs<T>& args);
 
   // Groups: `group` rows of directions, contiguous like all here, belong to each of the
-  // m rows of values beside them, the k-th one of group i being row i * group + k. Where
-  // a step is given, groups of `a` are so many rows apart: `group`, or 0 where all take
+  // m rows of values beside them; the k-th one of group i is row i * group + k. Where a
+  // step is given, groups of `a` are so many rows apart: `group`, or 0 where all take
   // the same rows.
   //
-  // out = A * (row i of scale[m, n]); `masks`: A where scale > 0, else 0; null scale: A.
-  // out may be A.
+  // out = A * (row i of scale[m, n]); `masks`: A where scale > 0, else 0; null scale:
+  // A. out may be A.
   void (*scale_groups)(T* out, const T* a, Index a_step, const T* scale, bool masks,
                        Index m, Index group, Index n);
   // out += A * (row i of scale[m, n]), fused.
   void (*add_scaled_groups)(T* out, const T* a, Index a_step, const T* scale, Index m,
                             Index group, Index n);
-  // out[r, p * n + j] = x[i, p] * d[r, j] for row r of group i, x (m, k), d of n columns.
+  // out[r, p * n + j] = x[i, p] * d[r, j] for row r of group i; x[m, k], d of n
+  // columns.
   void (*outer_rows)(T* out, Index ldout, const T* x, Index ldx, const T* d, Index m,
                      Index group, Index k, Index n);
 

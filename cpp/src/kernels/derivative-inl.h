@@ -234,8 +234,8 @@ void softmax_second(T* out, const T* dot, const T* c, const T* t, const T* h, In
       const V mean_dot = V::set1(sum_of_row<T>(n, change));
       const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
         const V slope = dot ? io.load(dot + j) - mean_dot : -mean_dot;
-        io.store(out + j, fma(io.load(t + j), io.load(c + j) - mean,
-                              io.load(h + j) * slope));
+        io.store(out + j,
+                 fma(io.load(t + j), io.load(c + j) - mean, io.load(h + j) * slope));
       };
       sweep<T>(n, body);
     }
@@ -255,8 +255,8 @@ void layer_norm_second(T* out, const T* dot, const T* c, const T* t, const T* xh
     };
     const auto mean_of = [&](auto term)
                              FASTMLP_LAMBDA { return sum_of_row<T>(n, term) / count; };
-    const T u_mean = mean_of([&](auto io, Index j)
-                                 FASTMLP_LAMBDA { return scaled(io, c, j); });
+    const T u_mean =
+        mean_of([&](auto io, Index j) FASTMLP_LAMBDA { return scaled(io, c, j); });
     const T u_hat = mean_of([&](auto io, Index j) FASTMLP_LAMBDA {
       return scaled(io, c, j) * io.load(xhat + j);
     });
