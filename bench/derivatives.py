@@ -1,6 +1,7 @@
 """Time Jacobians against torch.func and JAX, after checking that all agree.
 
     python bench/derivatives.py               10-64-64-10, 10^4 points, 1 and 2 threads
+    python bench/derivatives.py --activation relu
     python bench/derivatives.py --second      also Hessians of 10-64-64-1
 
 Rivals are ``torch.func.vmap(jacrev(f))`` (eager) and JAX's jitted ``vmap(jacrev(f))``
@@ -29,7 +30,10 @@ AGREEMENT = 1e-4
 
 
 def rivals(
-    parameters: list[tuple[np.ndarray, np.ndarray]], x: np.ndarray, order: int
+    parameters: list[tuple[np.ndarray, np.ndarray]],
+    x: np.ndarray,
+    order: int,
+    activation: str,
 ) -> dict[str, Callable[[], Any]]:
     """Name -> call, of whatever is installed."""
     calls: dict[str, Callable[[], Any]] = {}
@@ -42,10 +46,11 @@ def rivals(
         func = torch.func
         layers = [(torch.tensor(w), torch.tensor(b)) for w, b in parameters]
         rows = torch.tensor(x)
+        act = getattr(torch, activation)
 
         def torch_network(h: Any) -> Any:
             for w, b in layers[:-1]:
-                h = torch.tanh(h @ w + b)
+                h = act(h @ w + b)
             w, b = layers[-1]
             y = h @ w + b
             return y if order == 1 else y[0]
@@ -61,10 +66,11 @@ def rivals(
     else:
         device = [(jax.numpy.asarray(w), jax.numpy.asarray(b)) for w, b in parameters]
         samples = jax.numpy.asarray(x)
+        jax_act = getattr(jax.nn, activation)
 
         def jax_network(device: Any, h: Any) -> Any:
             for w, b in device[:-1]:
-                h = jax.numpy.tanh(h @ w + b)
+                h = jax_act(h @ w + b)
             w, b = device[-1]
             y = h @ w + b
             return y if order == 1 else y[0]
@@ -80,17 +86,17 @@ def rivals(
     return calls
 
 
-def measure(order: int, rows: int, rounds: int) -> None:
+def measure(order: int, rows: int, rounds: int, activation: str) -> None:
     """Print the times of one workload in this process."""
     import fastmlp as fm
 
     widths = [10, 64, 64, 10 if order == 1 else 1]
-    mlp = fm.MLP(widths, activation="tanh", seed=0)
+    mlp = fm.MLP(widths, activation=activation, seed=0)
     x = np.random.default_rng(0).standard_normal((rows, 10)).astype(np.float32)
     pairs = zip(mlp.weights, mlp.biases, strict=True)
     parameters = [(w.copy(), np.array(b)) for w, b in pairs]
     ours = mlp.jacobian if order == 1 else mlp.hessian
-    calls = {"fastmlp": lambda: ours(x), **rivals(parameters, x, order)}
+    calls = {"fastmlp": lambda: ours(x), **rivals(parameters, x, order, activation)}
 
     expected = ours(x)
     for name, call in calls.items():
@@ -105,7 +111,8 @@ def measure(order: int, rows: int, rounds: int) -> None:
     medians = {n: statistics.median(s[WARM_UP:]) for n, s in seconds.items()}
     what = "Jacobians" if order == 1 else "Hessians"
     threads = fm.get_num_threads()
-    print(f"{what} of {'-'.join(map(str, widths))}, {rows} points, threads: {threads}")
+    name = "-".join(map(str, widths))
+    print(f"{what} of {name}, {activation}, {rows} points, threads: {threads}")
     for name, median in medians.items():
         times = median / medians["fastmlp"]
         print(f"  {name:16s} {1e3 * median:9.2f} ms {times:7.2f} x")
@@ -117,11 +124,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--activation", default="tanh", choices=["tanh", "relu"])
     parser.add_argument("--second", action="store_true")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child is not None:
-        measure(options.child, options.rows, options.rounds)
+        measure(options.child, options.rows, options.rounds, options.activation)
         return
     cpus = sorted(os.sched_getaffinity(0))
     for threads in options.threads:

@@ -57,6 +57,21 @@ NETWORKS: dict[str, list[Any]] = {
     "no bias": [3, fm.Dense(4, "tanh", bias=False), fm.Dense(2, bias=False)],
     "wide input": [40, 5, 2],
     "wide output": [2, 5, 40],
+    "relu back": [
+        9,
+        fm.Dense(37, "relu"),
+        fm.Residual([fm.Dense(37, "relu"), fm.Dense(37, "relu")]),
+        fm.Dense(35, "relu"),
+        7,
+    ],
+    "relu forward": [
+        7,
+        fm.Dense(37, "relu"),
+        fm.Dense(35, "relu"),
+        fm.Residual([fm.Dense(35, "relu"), fm.Dense(37, "relu")]),
+        fm.Activation("relu"),
+        19,
+    ],
     "activations": [4, 3, fm.Activation("sin"), 4, fm.Activation("gelu"), 2],
     "dropout": [4, fm.Dropout(0.5), 5, fm.Dropout(0.2), 3, fm.Dropout(0.1)],
     "layer_norm first": [4, fm.LayerNorm(), 5, 2],
@@ -416,6 +431,8 @@ def bits_of(found: dict[str, np.ndarray], rows: slice) -> dict[str, bytes]:
 SHAPES: dict[str, list[Any]] = {
     "back": [17, fm.LayerNorm(), 48, fm.BatchNorm(), fm.Residual([48, 48]), 5],
     "forward": [3, 65, fm.LayerNorm(), fm.Dense(64, "gelu"), fm.Dense(60, "softmax")],
+    "relu back": NETWORKS["relu back"],
+    "relu forward": NETWORKS["relu forward"],
     "identity": [7, fm.Residual([9, 12]), fm.Activation("sin"), 9],
 }
 # Of which there are enough for several threads: rows of a Jacobian, and those of larger

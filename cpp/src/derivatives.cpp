@@ -1,6 +1,7 @@
 #include "derivatives.h"
 
 #include <algorithm>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -72,6 +73,7 @@ class Derivation {
         table_(kernels<T>()),
         n_layers_(net_.layers.size()) {
     plan_seed();
+    plan_lists();
     plan_slots();
     plan_tiles();
   }
@@ -79,7 +81,13 @@ class Derivation {
   void run(AlignedBuffer<T>& memory) {
     shared_.resize(n_layers_);
     members_.resize(static_cast<size_t>(team_.most));
+    Index longest = 0;
+    for (size_t l = 0; l < n_layers_; ++l) {
+      if (listed_[l]) longest = std::max({longest, layer(l).n_in, layer(l).n_out});
+    }
     for (Member& member : members_) {
+      member.list.resize(static_cast<size_t>(longest * tile_rows_));
+      member.count.resize(static_cast<size_t>(tile_rows_));
       for (auto* list :
            {&member.h, &member.z, &member.slope, &member.hat, &member.rstd,
             &member.before, &member.tangent, &member.cotangent, &member.dot}) {
@@ -122,6 +130,7 @@ class Derivation {
     T* identity = nullptr;  // tangents of the input, where they are needed as such
     T* product = nullptr;   // cotangent * act''
     T* scratch = nullptr;   // left operands
+    std::vector<int32_t> list, count;  // which values of a relu are > 0, by row
   };
 
   // A group of rows, and which of their directions.
@@ -162,6 +171,36 @@ class Derivation {
   bool wanted(int step) const {
     if (!rq_.of_params) return true;
     return step >= 0 && layer(static_cast<size_t>(step)).learns;
+  }
+
+  // Of what comes out of a relu about half is 0 for a row of values. The other half can
+  // be picked out for a product, if there are enough directions to pay for that: then
+  // relu's derivative need not be multiplied by. Only where nothing else takes what is
+  // before it.
+  void plan_lists() {
+    constexpr Index kPays = 4;
+    listed_.assign(n_layers_, 0);
+    if (rq_.directions < kPays || wants_second() || rq_.of_params) return;
+    for (size_t l = 0; l < n_layers_; ++l) {
+      const LayerPlan& step = layer(l);
+      if (!step.is_dense() || step.n_out > std::numeric_limits<int32_t>::max())
+        continue;
+      if (rq_.mode == Mode::cotangents) {
+        listed_[l] = step.activation == Activation::relu;
+      } else if (step.input >= 0) {
+        const size_t from = static_cast<size_t>(step.input);
+        listed_[l] = layer(from).activation == Activation::relu && uses_[from] == 1;
+      }
+    }
+  }
+
+  // Whether a step's tangents are left as they are before its relu.
+  bool slope_is_left(size_t l) const {
+    if (rq_.mode != Mode::tangents) return false;
+    for (size_t to = l + 1; to < n_layers_; ++to) {
+      if (layer(to).input == static_cast<int>(l) && listed_[to]) return true;
+    }
+    return false;
   }
 
   // Memory for first derivatives: who holds which slot, from when to when.
@@ -251,6 +290,8 @@ class Derivation {
     pack_values_ = rq_.rows >= table_.packing_pays;
     pack_tangents_ = rq_.mode != Mode::cotangents &&
                      rq_.rows * rq_.directions >= table_.packing_pays;
+    // Products by list take packed weights only.
+    for (const char listed : listed_) pack_tangents_ = pack_tangents_ || listed;
   }
 
   // Hands out memory, first counting, then real.
@@ -487,6 +528,24 @@ class Derivation {
     gemm_blocked<T>(table_, c, {a, k, 1}, right, k, nullptr, accumulate, me.scratch);
   }
 
+  // The same with weights `packed`, taking only what a step's relu lets through.
+  void multiply_listed(Member& me, const Tile& tile, size_t relu, T* c, Index n,
+                       const T* a, const T* packed, bool accumulate) const {
+    const Index k = layer(relu).n_out;
+    for (Index i = 0; i < tile.rows; ++i) {
+      const T* const h = me.h[relu] + i * k;
+      int32_t* const list = me.list.data() + i * k;
+      int32_t found = 0;
+      for (Index p = 0; p < k; ++p) {
+        list[found] = static_cast<int32_t>(p);
+        found += h[p] > 0;
+      }
+      me.count[static_cast<size_t>(i)] = found;
+    }
+    table_.gemm_listed(c, a, packed_right<T>(table_, packed, k), me.list.data(), k,
+                       me.count.data(), tile.rows, tile.directions, n, k, accumulate);
+  }
+
   // out (+)= in W^T for `rows` rows.
   void times_weights_transposed(const Member& me, size_t l, T* out, const T* in,
                                 Index rows, bool accumulate) const {
@@ -524,8 +583,18 @@ class Derivation {
     switch (step.kind) {
       case LayerKind::dense: {
         const T* const w = params_ + step.weight;
+        if (listed_[l]) {
+          multiply_listed(me, tile, static_cast<size_t>(step.input), before, n, from,
+                          shared_[l].packed, false);
+          break;
+        }
         if (step.input == kInput && unit_tangents()) {
           const T* const rows = w + tile.first * n;
+          if (slope_is_left(l)) {
+            table_.scale_groups(after, rows, 0, nullptr, false, tile.rows,
+                                tile.directions, n);
+            return;
+          }
           if (before != after) {
             table_.scale_groups(before, rows, 0, nullptr, false, tile.rows,
                                 tile.directions, n);
@@ -553,7 +622,7 @@ class Derivation {
       case LayerKind::dropout:
         std::copy_n(from, all * n, before);
     }
-    times_slope(me, l, after, before, tile.directions, tile);
+    if (!slope_is_left(l)) times_slope(me, l, after, before, tile.directions, tile);
   }
 
   void tangents(Member& me, const Tile& tile) const {
@@ -622,7 +691,12 @@ class Derivation {
                             last.n_in);
       } else {
         sloped = static_cast<size_t>(last.input);
-        times_slope(me, sloped, to, rows, 0, tile);
+        if (listed_[sloped]) {
+          table_.scale_groups(to, rows, 0, nullptr, false, tile.rows, tile.directions,
+                              last.n_in);
+        } else {
+          times_slope(me, sloped, to, rows, 0, tile);
+        }
       }
     } else {
       fill_seeds(me, tile, cotangent_of(me, tile, static_cast<int>(n_layers_) - 1));
@@ -631,7 +705,7 @@ class Derivation {
       T* const c = cotangent_of(me, tile, static_cast<int>(l));
       if (!c) continue;  // nothing before it learns
       const LayerPlan& step = layer(l);
-      if (l != sloped) times_slope(me, l, c, c, tile.directions, tile);
+      if (l != sloped && !listed_[l]) times_slope(me, l, c, c, tile.directions, tile);
       if (rq_.of_params) param_gradients(me, tile, l, c);
       if (step.other != kNone && wanted(step.other)) {
         pass_on(cotangent_of(me, tile, step.other), c, all * step.n_out,
@@ -639,7 +713,10 @@ class Derivation {
       }
       if (!wanted(step.input)) continue;
       T* const to = cotangent_of(me, tile, step.input);
-      if (step.is_dense()) {
+      if (listed_[l]) {
+        multiply_listed(me, tile, l, to, step.n_in, c, shared_[l].packed_transposed,
+                        step.adds_input);
+      } else if (step.is_dense()) {
         times_weights_transposed(me, l, to, c, all, step.adds_input);
       } else if (step.kind == LayerKind::layer_norm) {
         layer_norm_rows(me, l, to, c, parameters(params_, step.weight), step.adds_input,
@@ -796,7 +873,8 @@ class Derivation {
   const KernelTable<T>& table_;
   const size_t n_layers_;
   TeamPlan team_;
-  std::vector<int> uses_;  // of a step's output; of the network's input last
+  std::vector<int> uses_;     // of a step's output; of the network's input last
+  std::vector<char> listed_;  // dense steps that take rows of weights by list
   bool seeds_from_weights_ = false;
   bool needs_identity_ = false;
   bool pack_values_ = false, pack_tangents_ = false;

@@ -201,6 +201,14 @@ struct KernelTable {
   void (*outer_rows)(T* out, Index ldout, const T* x, Index ldx, const T* d, Index m,
                      Index group, Index k, Index n);
 
+  // C[r, n] = S + the sum over p in list[i, 0 .. count[i]) of A[r, p] B[p, n] for row r
+  // of group i, each element one chain of fused multiply-adds in the order of the list;
+  // S = C if `accumulate`, else 0. A has k columns, B is packed, lists are ldlist
+  // apart.
+  void (*gemm_listed)(T* c, const T* a, RightOperand<T> b, const int32_t* list,
+                      Index ldlist, const int32_t* count, Index m, Index group, Index n,
+                      Index k, bool accumulate);
+
   // out = c * act''(S), n elements, S as for activation_backward; not for softmax. out
   // may be c.
   void (*activation_second)(Activation kind, T* out, const T* c, const T* saved,

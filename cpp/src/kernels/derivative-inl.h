@@ -5,6 +5,7 @@
 
 #include "activation-inl.h"
 #include "norm-inl.h"
+#include "pack-inl.h"
 
 namespace fastmlp {
 namespace FASTMLP_ISA {
@@ -76,6 +77,106 @@ void outer_rows(T* out, Index ldout, const T* x, Index ldx, const T* d, Index m,
       for (Index p = 0; p < k; ++p) io.store(to + p * n + j, V::set1(row[p]) * v);
     };
     sweep<T>(n, body);
+  }
+}
+
+// Rows of one group by the listed rows of one panel of B, or what there is of it.
+template <class T, int kRows, int kVectors>
+FASTMLP_INLINE void listed_tile(T* c, Index ldc, const T* a, Index lda, const T* panel,
+                                const int32_t* list, Index count, bool accumulate,
+                                Index cols) {
+  using V = Vec<T>;
+  constexpr Index L = V::kLanes;
+  V sum[kRows][kVectors];
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      const Index left = cols - v * L;
+      const T* const from = c + i * ldc + v * L;
+      sum[i][v] = !accumulate ? V::set1(T(0))
+                  : left >= L ? V::load(from)
+                              : V::load_partial(from, left);
+    }
+  }
+  for (Index q = 0; q < count; ++q) {
+    const Index p = list[q];
+    V b[kVectors];
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      b[v] = V::load(panel + p * tile_columns<T>() + v * L);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) {
+      const V x = V::set1(a[i * lda + p]);
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) sum[i][v] = fma(x, b[v], sum[i][v]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      const Index left = cols - v * L;
+      T* const to = c + i * ldc + v * L;
+      if (left >= L) {
+        sum[i][v].store(to);
+      } else {
+        sum[i][v].store_partial(to, left);
+      }
+    }
+  }
+}
+
+template <class T, int kVectors>
+void listed_rows(T* c, Index ldc, const T* a, Index lda, const T* panel,
+                 const int32_t* list, Index count, bool accumulate, Index cols,
+                 Index rows) {
+  // Tiles of about the same height: a low one keeps the units waiting for itself.
+  constexpr Index kMost = 6;
+  Index tiles = (rows + kMost - 1) / kMost;
+  while (rows > 0) {
+    const Index m = (rows + tiles - 1) / tiles;
+    switch (m) {
+#define X(kRows)                                                                    \
+  case kRows:                                                                       \
+    listed_tile<T, kRows, kVectors>(c, ldc, a, lda, panel, list, count, accumulate, \
+                                    cols);                                          \
+    break;
+      X(1)
+      X(2)
+      X(3)
+      X(4)
+      X(5)
+      X(6)
+#undef X
+    }
+    c += m * ldc;
+    a += m * lda;
+    rows -= m;
+    --tiles;
+  }
+}
+
+template <class T>
+void gemm_listed(T* c, const T* a, RightOperand<T> b, const int32_t* list, Index ldlist,
+                 const int32_t* count, Index m, Index group, Index n, Index k,
+                 bool accumulate) {
+  constexpr Index kColumns = tile_columns<T>();
+  for (Index j = 0; j < n; j += kColumns) {
+    const T* const panel = b.data + j / kColumns * b.panel_stride;
+    const Index cols = n - j < kColumns ? n - j : kColumns;
+    for (Index i = 0; i < m; ++i) {
+      T* const to = c + i * group * n + j;
+      const T* const from = a + i * group * k;
+      if (cols > Vec<T>::kLanes) {
+        listed_rows<T, 2>(to, n, from, k, panel, list + i * ldlist, count[i],
+                          accumulate, cols, group);
+      } else {
+        listed_rows<T, 1>(to, n, from, k, panel, list + i * ldlist, count[i],
+                          accumulate, cols, group);
+      }
+    }
   }
 }
 

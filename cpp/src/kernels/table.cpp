@@ -44,6 +44,7 @@ constexpr KernelTable<T> make_table() {
           scale_groups<T>,
           add_scaled_groups<T>,
           outer_rows<T>,
+          gemm_listed<T>,
           activation_second<T>,
           softmax_second<T>,
           layer_norm_second<T>,
