@@ -65,6 +65,7 @@ MAY_INCLUDE = {
     "fastmlp/threads.h": {TYPES},
     "fastmlp/random.h": {TYPES},
     "random.cpp": {"fastmlp/random.h"},
+    "fastmlp/dropout.h": {TABLE, "fastmlp/random.h"},
     "fastmlp/isa.h": {TYPES},
     "isa.cpp": {"fastmlp/isa.h", TABLE},
     "second_thread.h": set(),
@@ -86,15 +87,44 @@ MAY_INCLUDE = {
     "loss.cpp": {"fastmlp/loss.h", BUFFER, TABLE, "parallel.h"},
     "fastmlp/optimizer.h": {BUFFER, "fastmlp/fork_safety.h", TYPES},
     "optimizer.cpp": {"fastmlp/optimizer.h", TABLE},
+    # The solvers see a function; that it may be a network's is solve's affair.
+    "vectors.h": {TABLE, TYPES},
+    "cholesky.h": {TYPES},
+    "cholesky.cpp": {"cholesky.h", BUFFER, "fastmlp/gemm.h", "parallel.h"},
+    "line_search.h": set(),
+    "line_search.cpp": {"line_search.h"},
+    "fastmlp/solver.h": {TYPES},
+    "fastmlp/lbfgs.h": {BUFFER, "fastmlp/solver.h"},
+    "lbfgs.cpp": {
+        "fastmlp/lbfgs.h",
+        "fastmlp/fp_environment.h",
+        "line_search.h",
+        "parallel.h",
+        "vectors.h",
+    },
+    "fastmlp/levenberg_marquardt.h": {BUFFER, "fastmlp/solver.h"},
+    "levenberg_marquardt.cpp": {
+        "fastmlp/levenberg_marquardt.h",
+        "cholesky.h",
+        "fastmlp/fp_environment.h",
+        "vectors.h",
+    },
+    "fastmlp/solve.h": {
+        "fastmlp/lbfgs.h",
+        "fastmlp/levenberg_marquardt.h",
+        "fastmlp/mlp.h",
+    },
+    "solve.cpp": {"fastmlp/solve.h", "fastmlp/gemm.h", "vectors.h"},
     # The network's public face says what its layers are; the plan of memory is made
     # from that, and the network itself from the plan.
     "fastmlp/mlp.h": {"fastmlp/loss.h", "fastmlp/optimizer.h", TYPES},
     "workspace.h": {BUFFER, TABLE, "fastmlp/mlp.h"},
     "workspace.cpp": {"workspace.h", "fastmlp/gemm.h"},
     "dense.h": {"fastmlp/gemm.h", "parallel.h", "workspace.h"},
-    "layers.h": {"fastmlp/random.h", "workspace.h"},
+    "layers.h": {TABLE, "workspace.h"},
     "training_pass.h": {
         "dense.h",
+        "fastmlp/dropout.h",
         "fastmlp/mlp.h",
         "layers.h",
         "parallel.h",
@@ -223,20 +253,27 @@ RANK = {
     "reference": 0,
     "initializers": 1,
     "losses": 1,
-    "optimizers": 1,
+    "schedules": 1,
+    "optimizers": 2,
+    "solvers": 2,
     "history": 1,
     "runtime": 1,
     "layers": 2,
+    "_steps": 2,
+    "_summary": 3,
+    "regions": 3,
     "_network": 3,
     "callbacks": 3,
     "progress": 3,
+    "monitor": 4,
+    "plot": 5,
     "mlp": 4,
-    "__init__": 5,
-    "selfcheck": 6,
-    "__main__": 7,
+    "__init__": 6,
+    "selfcheck": 7,
+    "__main__": 8,
 }
-# Other packages: numpy, and in one place one that is used if it is there.
-PACKAGES = {"progress": {"numpy", "tqdm"}}
+# Other packages: numpy, and in two places one that is used if it is there.
+PACKAGES = {"progress": {"numpy", "tqdm"}, "plot": {"numpy", "matplotlib"}}
 
 
 def for_types_only(tree: ast.Module) -> set[ast.AST]:

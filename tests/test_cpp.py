@@ -49,6 +49,10 @@ def test_short_regions_and_their_second_thread(build: Path) -> None:
     assert run(build / "tests/cpp/test_team").strip() == "all checks passed"
 
 
+def test_cholesky_and_line_search(build: Path) -> None:
+    assert run(build / "tests/cpp/test_solvers").strip() == "all checks passed"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="guard pages are made with mmap")
 def test_kernels_stay_within_their_arrays(build: Path) -> None:
     out = run(build / "tests/cpp/test_guard")

@@ -33,6 +33,8 @@ def test_import_loads_numpy_and_itself_only():
     # What is for readers, checkers and rare moments must not cost everybody time.
     assert "fastmlp.reference" not in new
     assert "fastmlp.selfcheck" not in new
+    assert "fastmlp.plot" not in new
+    assert "fastmlp.regions" not in new
     for name in ("dataclasses", "inspect", "difflib", "platform", "hashlib", "typing"):
         assert name not in new
 

@@ -35,10 +35,24 @@ KERNELS = (
     "activation_backward",
     "activation_second",
     "loss_rows",
+    "layer_norm_forward",
+    "layer_norm_backward",
+    "column_moments",
+    "batch_norm_forward",
+    "batch_norm_backward",
+    "column_dot",
+    "add",
+    "multiply",
+    "dropout",
     "sgd_step",
     "adagrad_step",
     "rmsprop_step",
     "adam_step",
+    "dot",
+    "axpy",
+    "sum_of_squares",
+    "condition_gradient",
+    "interpolate",
     "elementary",
     "shuffle",
 )
@@ -201,6 +215,25 @@ def column_sum_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
         )
 
 
+def vector_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
+    for n in (*TAILS, 1000, 1024):
+        a, b = (rounded(rng.standard_normal(n), dtype) for _ in range(2))
+        size = n * (abs(a) * abs(b)).sum()
+        yield Call(
+            "dot",
+            {"out": np.zeros(1), "a": a, "b": b},
+            outputs=("out",),
+            bound={"out": lambda _, size=size: size},
+        )
+        alpha = float(rounded(np.array([-0.37]), dtype)[0])
+        yield Call(
+            "axpy",
+            {"y": a, "x": b, "alpha": alpha},
+            updated=("y",),
+            bound={"y": lambda _, a=a, b=b: 2 * (abs(a) + abs(b))},
+        )
+
+
 ELEMENTWISE = TOLERANCE["elementwise"].ulps
 UPDATE = TOLERANCE["update"].ulps
 
@@ -320,6 +353,70 @@ def loss_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
         yield Call("loss_rows", value_only, ("row_loss",), bound=bound)
 
 
+def norm_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
+    for i, (m, n) in enumerate(sizes(2)):
+
+        def normal(*shape: int) -> np.ndarray:
+            return rounded(rng.standard_normal(shape), dtype)
+
+        def positive(*shape: int) -> np.ndarray:
+            return rounded(rng.uniform(0.5, 2, shape), dtype)
+
+        x, dh, xhat = normal(m, n), normal(m, n), normal(m, n)
+        affine = i % 2 == 0
+        scale = positive(n) if affine else None
+        shift = normal(n) if affine else None
+        # Sums over rows or columns of data of order 1, divided by their length; no
+        # deviation is below sqrt(0.1).
+        size = 10 * (1 + float(np.abs(x).max())) ** 2 * (m + n)
+        bound = dict.fromkeys(
+            ("h", "xhat", "rstd", "dx", "mean", "var", "out"), elementwise_bound(size)
+        )
+        wide = np.zeros((m, n))
+        layer = {"x": x, "scale": scale, "shift": shift, "eps": 0.1}
+        kept = {"h": wide, "xhat": wide, "rstd": np.zeros(m)}
+        yield Call("layer_norm_forward", {**kept, **layer}, tuple(kept), bound=bound)
+        alone = {"h": wide, "xhat": None, "rstd": None}
+        yield Call("layer_norm_forward", {**alone, **layer}, ("h",), bound=bound)
+        batch = {"x": x, "mean": normal(n), "rstd": positive(n)}
+        batch |= {"scale": scale, "shift": shift}
+        for args in ({"h": wide, "xhat": wide}, {"h": wide, "xhat": None}):
+            written = tuple(k for k, v in args.items() if v is not None)
+            yield Call("batch_norm_forward", {**args, **batch}, written, bound=bound)
+        moments = {"mean": np.zeros(n), "var": np.zeros(n)}
+        yield Call("column_moments", {**moments, "x": x}, tuple(moments), bound=bound)
+        for accumulate in (False, True):
+            back = {"dx": normal(m, n), "dh": dh, "xhat": xhat}
+            last = {"scale": scale, "accumulate": accumulate}
+            rows = {**back, "rstd": positive(m), **last}
+            yield Call("layer_norm_backward", rows, updated=("dx",), bound=bound)
+            means = {"mean_dh": normal(n), "mean_dhx": normal(n)}
+            columns = {**back, "rstd": positive(n), **last, **means}
+            yield Call("batch_norm_backward", columns, updated=("dx",), bound=bound)
+            dot = {"out": normal(n), "a": x, "b": dh, "accumulate": accumulate}
+            yield Call("column_dot", dot, updated=("out",), bound=bound)
+        flat = {"out": np.zeros(m * n), "a": x.ravel(), "b": dh.ravel()}
+        yield Call("add", flat, ("out",), bound=bound)
+        yield Call("multiply", flat, ("out",), bound=bound)
+
+
+def dropout_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
+    draws = [
+        (0.5, 0, 0, 0, 0),
+        (0.1, 2**63 + 5, 2**32 - 1, 2**40 + 3, 2),
+        (0.0, 1, 2, 3, 4),
+    ]
+    # Blocks are of 64 elements; the second one begins in the middle of one.
+    for n, first, draw in product((1, 63, 64, 65, 200), (0, 37, 640), draws):
+        x = rounded(rng.standard_normal(n), dtype)
+        args = {"h": np.zeros(n), "mask": np.zeros(n), "x": x}
+        names = ("p", "seed", "epoch", "step", "layer")
+        args |= dict(zip(names, draw, strict=True)) | {"first": first}
+        # A product and a quotient, of numbers below 8.
+        bound = dict.fromkeys(("h", "mask"), elementwise_bound(8))
+        yield Call("dropout", args, ("h", "mask"), bound=bound)
+
+
 def update_bound(result: np.ndarray) -> float:
     return UPDATE * float(np.abs(result).max())
 
@@ -417,13 +514,51 @@ def optimiser_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
             yield update("adam_step", slots, **hyper)
 
 
+def around_updates(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
+    for n in (*TAILS, 1024, 1500):
+        x, y = (rounded(rng.standard_normal(n), dtype) for _ in range(2))
+        # n terms of one sign, in any order.
+        yield Call(
+            "sum_of_squares",
+            {"out": np.zeros(1), "x": x},
+            outputs=("out",),
+            bound={"out": lambda total, n=n: (n + 2) * total},
+        )
+        y[rng.uniform(size=n) < 0.1] = 0  # where the sign is 0
+        for scale, limit, l1 in [(0.5, np.inf, 0.0), (1, 0.75, 0.25), (0.1, 1, -0.5)]:
+            yield Call(
+                "condition_gradient",
+                {
+                    "out": np.zeros(n),
+                    "grad": x,
+                    "param": y,
+                    "scale": scale,
+                    "limit": limit,
+                    "l1": l1,
+                },
+                outputs=("out",),
+                bound={"out": elementwise_bound()},
+            )
+        for weight in (0.0, 0.125, 0.9, 1.0):
+            yield Call(
+                "interpolate",
+                {"out": y, "x": x, "weight": weight},
+                updated=("out",),
+                bound={"out": elementwise_bound(np.abs(x - y).max())},
+            )
+
+
 GROUPS: dict[str, Callable[[type, np.random.Generator], Iterator[Call]]] = {
     "products": product_calls,
     "column_sum": column_sum_calls,
+    "vectors": vector_calls,
     "dense": dense_calls,
     "activations": activation_calls,
     "losses": loss_calls,
+    "norms": norm_calls,
+    "dropout": dropout_calls,
     "optimisers": optimiser_calls,
+    "around updates": around_updates,
 }
 
 

@@ -525,16 +525,3 @@ def test_repr_makes_the_same_architecture():
         assert other.dtype == mlp.dtype
     assert repr(fm.MLP([np.int64(4), 2])) == "MLP([4, 2])"
     assert repr(small()) == "MLP([4, 7, 5, 3], activation='tanh')"
-
-
-def test_summary():
-    mlp = fm.MLP([784, 512, fm.Dense(10, bias=False)], activation="tanh")
-    lines = mlp.summary().splitlines()
-    assert lines[0] == "MLP 784 -> 10, float32, 1,628.2 kB"
-    rows = [line.split() for line in lines if line[:1].isdigit()]
-    assert rows == [
-        ["0", "(784,", "512)", "tanh", "yes", "401,920"],
-        ["1", "(512,", "10)", "identity", "no", "5,120"],
-    ]
-    assert lines[-1].split() == ["total", "407,040"]
-    assert len({len(line) for line in lines[1:]}) == 1

@@ -306,10 +306,10 @@ def test_bad_hyperparameters(cls, hyper, error, words):
 
 
 def test_defaults_are_torchs():
+    ours = ("maximize", "eps_mode", "clip_norm", "clip_value", "l1", "decay", "ema")
+
     def hyper(opt):
-        return {
-            k: v for k, v in opt._hyper().items() if k not in ("maximize", "eps_mode")
-        }
+        return {k: v for k, v in opt._hyper().items() if k not in ours}
 
     assert hyper(fm.SGD(1)) == {
         "lr": 1.0,

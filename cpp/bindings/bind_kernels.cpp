@@ -3,6 +3,7 @@
 #include <string>
 
 #include "arrays.h"
+#include "fastmlp/dropout.h"
 #include "fastmlp/gemm.h"
 #include "fastmlp/kernel_table.h"
 #include "fastmlp/optimizer.h"
@@ -122,6 +123,122 @@ void column_sum_(py::object out, py::object a) {
   });
 }
 
+void layer_norm_forward_(py::object h, py::object xhat, py::object rstd, py::object x,
+                         py::object scale, py::object shift, double eps) {
+  by_dtype(h, "h", [&](auto t) {
+    using T = decltype(t);
+    const auto hv = require<T>(h, "h", {-1, -1});
+    const Index m = hv.shape[0], n = hv.shape[1];
+    kernels<T>().layer_norm_forward(
+        hv.data, n, require_or_null<T>(xhat, "xhat", {m, n}), n,
+        require_or_null<T>(rstd, "rstd", {m}), require<const T>(x, "x", {m, n}).data, n,
+        require_or_null<const T>(scale, "scale", {n}),
+        require_or_null<const T>(shift, "shift", {n}), static_cast<T>(eps), m, n);
+  });
+}
+
+void layer_norm_backward_(py::object dx, py::object dh, py::object xhat,
+                          py::object rstd, py::object scale, bool accumulate) {
+  by_dtype(dx, "dx", [&](auto t) {
+    using T = decltype(t);
+    const auto xv = require<T>(dx, "dx", {-1, -1});
+    const Index m = xv.shape[0], n = xv.shape[1];
+    kernels<T>().layer_norm_backward(
+        xv.data, n, require<const T>(dh, "dh", {m, n}).data, n,
+        require<const T>(xhat, "xhat", {m, n}).data, n,
+        require<const T>(rstd, "rstd", {m}).data,
+        require_or_null<const T>(scale, "scale", {n}), accumulate, m, n);
+  });
+}
+
+void column_moments_(py::object mean, py::object var, py::object x) {
+  by_dtype(mean, "mean", [&](auto t) {
+    using T = decltype(t);
+    const auto mv = require<T>(mean, "mean", {-1});
+    const Index n = mv.shape[0];
+    const auto xv = require<const T>(x, "x", {-1, n});
+    kernels<T>().column_moments(mv.data, require<T>(var, "var", {n}).data, xv.data, n,
+                                xv.shape[0], n);
+  });
+}
+
+void batch_norm_forward_(py::object h, py::object xhat, py::object x, py::object mean,
+                         py::object rstd, py::object scale, py::object shift) {
+  by_dtype(h, "h", [&](auto t) {
+    using T = decltype(t);
+    const auto hv = require<T>(h, "h", {-1, -1});
+    const Index m = hv.shape[0], n = hv.shape[1];
+    kernels<T>().batch_norm_forward(
+        hv.data, n, require_or_null<T>(xhat, "xhat", {m, n}), n,
+        require<const T>(x, "x", {m, n}).data, n,
+        require<const T>(mean, "mean", {n}).data,
+        require<const T>(rstd, "rstd", {n}).data,
+        require_or_null<const T>(scale, "scale", {n}),
+        require_or_null<const T>(shift, "shift", {n}), m, n);
+  });
+}
+
+void batch_norm_backward_(py::object dx, py::object dh, py::object xhat,
+                          py::object rstd, py::object scale, py::object mean_dh,
+                          py::object mean_dhx, bool accumulate) {
+  by_dtype(dx, "dx", [&](auto t) {
+    using T = decltype(t);
+    const auto xv = require<T>(dx, "dx", {-1, -1});
+    const Index m = xv.shape[0], n = xv.shape[1];
+    kernels<T>().batch_norm_backward(
+        xv.data, n, require<const T>(dh, "dh", {m, n}).data, n,
+        require<const T>(xhat, "xhat", {m, n}).data, n,
+        require<const T>(rstd, "rstd", {n}).data,
+        require_or_null<const T>(scale, "scale", {n}),
+        require<const T>(mean_dh, "mean_dh", {n}).data,
+        require<const T>(mean_dhx, "mean_dhx", {n}).data, accumulate, m, n);
+  });
+}
+
+void column_dot_(py::object out, py::object a, py::object b, bool accumulate) {
+  by_dtype(out, "out", [&](auto t) {
+    using T = decltype(t);
+    const auto ov = require<T>(out, "out", {-1});
+    const Index n = ov.shape[0];
+    const auto av = require<const T>(a, "a", {-1, n});
+    const auto bv = require<const T>(b, "b", {av.shape[0], n});
+    kernels<T>().column_dot(ov.data, av.data, n, bv.data, n, av.shape[0], n,
+                            accumulate);
+  });
+}
+
+// out = a (op) b for one of the table's elementwise functions.
+template <class Slot>
+void combine(py::object out, py::object a, py::object b, Slot slot) {
+  by_dtype(out, "out", [&](auto t) {
+    using T = decltype(t);
+    const auto ov = require<T>(out, "out", {-1});
+    const Index n = ov.shape[0];
+    slot(kernels<T>())(ov.data, require<const T>(a, "a", {n}).data,
+                       require<const T>(b, "b", {n}).data, n);
+  });
+}
+void add_(py::object out, py::object a, py::object b) {
+  combine(out, a, b, [](const auto& table) { return table.add; });
+}
+void multiply_(py::object out, py::object a, py::object b) {
+  combine(out, a, b, [](const auto& table) { return table.multiply; });
+}
+
+void dropout_(py::object h, py::object mask, py::object x, double p, uint64_t seed,
+              uint32_t epoch, uint64_t step, uint32_t layer, Index first) {
+  if (!(p >= 0 && p < 1)) throw py::value_error("p: must be in [0, 1)");
+  if (first < 0) throw py::value_error("first: must not be negative");
+  by_dtype(h, "h", [&](auto t) {
+    using T = decltype(t);
+    const auto hv = require<T>(h, "h", {-1});
+    const Index n = hv.shape[0];
+    kernels<T>().dropout(hv.data, require<T>(mask, "mask", {n}).data,
+                         require<const T>(x, "x", {n}).data, first, n,
+                         dropout_args<T>(p, {seed, epoch, step}, layer));
+  });
+}
+
 void loss_rows_(py::object dpred, py::object row_loss, py::object pred,
                 py::object target, py::object row_scale, const std::string& loss,
                 double delta) {
@@ -150,7 +267,7 @@ void step_(py::object param, py::object grad, const OptimizerConfig& config,
            int64_t step, const std::array<py::object, 3>& slots) {
   if (step < 1) throw py::value_error("step: counts from 1");
   const auto names = slot_names(config);
-  for (size_t i = 0; i < kMaxSlots; ++i) {
+  for (size_t i = 0; i < slots.size(); ++i) {
     if (names[i] && slots[i].is_none()) {
       throw py::value_error(std::string(names[i]) + ": must not be None");
     }
@@ -163,8 +280,59 @@ void step_(py::object param, py::object grad, const OptimizerConfig& config,
     apply_optimizer<T>(config, step, pv.data,
                        {require_or_null<T>(slots[0], "state", {n}),
                         require_or_null<T>(slots[1], "state", {n}),
-                        require_or_null<T>(slots[2], "state", {n})},
+                        require_or_null<T>(slots[2], "state", {n}), nullptr},
                        gv.data, n);
+  });
+}
+
+void dot_(py::object out, py::object a, py::object b) {
+  by_dtype(out, "out", [&](auto t) {
+    using T = decltype(t);
+    const auto ov = require<T>(out, "out", {1});
+    const auto av = require<const T>(a, "a", {-1});
+    const auto bv = require<const T>(b, "b", {av.shape[0]});
+    ov.data[0] = kernels<T>().dot(av.data, bv.data, av.shape[0]);
+  });
+}
+
+void axpy_(py::object y, py::object x, double alpha) {
+  by_dtype(y, "y", [&](auto t) {
+    using T = decltype(t);
+    const auto yv = require<T>(y, "y", {-1});
+    const auto xv = require<const T>(x, "x", {yv.shape[0]});
+    kernels<T>().axpy(yv.data, xv.data, static_cast<T>(alpha), yv.shape[0]);
+  });
+}
+
+void sum_of_squares_(py::object out, py::object x) {
+  by_dtype(out, "out", [&](auto t) {
+    using T = decltype(t);
+    const auto ov = require<T>(out, "out", {1});
+    const auto xv = require<const T>(x, "x", {-1});
+    *ov.data = kernels<T>().sum_of_squares(xv.data, xv.shape[0]);
+  });
+}
+
+void condition_gradient_(py::object out, py::object grad, py::object param,
+                         double scale, double limit, double l1) {
+  by_dtype(out, "out", [&](auto t) {
+    using T = decltype(t);
+    const auto ov = require<T>(out, "out", {-1});
+    const Index n = ov.shape[0];
+    const auto gv = require<const T>(grad, "grad", {n});
+    const auto pv = require<const T>(param, "param", {n});
+    kernels<T>().condition_gradient(
+        {static_cast<T>(scale), static_cast<T>(limit), static_cast<T>(l1)}, ov.data,
+        gv.data, pv.data, n);
+  });
+}
+
+void interpolate_(py::object out, py::object x, double weight) {
+  by_dtype(out, "out", [&](auto t) {
+    using T = decltype(t);
+    const auto ov = require<T>(out, "out", {-1});
+    const auto xv = require<const T>(x, "x", {ov.shape[0]});
+    kernels<T>().interpolate(ov.data, xv.data, static_cast<T>(weight), ov.shape[0]);
   });
 }
 
@@ -284,6 +452,28 @@ void bind_kernels(py::module_ m) {
       arg("grad"), arg("lr"), arg("beta1"), arg("beta2"), arg("eps"),
       arg("weight_decay"), arg("decoupled"), arg("maximize"), arg("eps_mode"),
       arg("step"));
+  m.def("layer_norm_forward", &layer_norm_forward_, arg("h"), arg("xhat"), arg("rstd"),
+        arg("x"), arg("scale"), arg("shift"), arg("eps"));
+  m.def("layer_norm_backward", &layer_norm_backward_, arg("dx"), arg("dh"), arg("xhat"),
+        arg("rstd"), arg("scale"), arg("accumulate") = false);
+  m.def("column_moments", &column_moments_, arg("mean"), arg("var"), arg("x"));
+  m.def("batch_norm_forward", &batch_norm_forward_, arg("h"), arg("xhat"), arg("x"),
+        arg("mean"), arg("rstd"), arg("scale"), arg("shift"));
+  m.def("batch_norm_backward", &batch_norm_backward_, arg("dx"), arg("dh"), arg("xhat"),
+        arg("rstd"), arg("scale"), arg("mean_dh"), arg("mean_dhx"),
+        arg("accumulate") = false);
+  m.def("column_dot", &column_dot_, arg("out"), arg("a"), arg("b"),
+        arg("accumulate") = false);
+  m.def("add", &add_, arg("out"), arg("a"), arg("b"));
+  m.def("multiply", &multiply_, arg("out"), arg("a"), arg("b"));
+  m.def("dropout", &dropout_, arg("h"), arg("mask"), arg("x"), arg("p"), arg("seed"),
+        arg("epoch"), arg("step"), arg("layer"), arg("first") = 0);
+  m.def("dot", &dot_, arg("out"), arg("a"), arg("b"));
+  m.def("axpy", &axpy_, arg("y"), arg("x"), arg("alpha"));
+  m.def("sum_of_squares", &sum_of_squares_, arg("out"), arg("x"));
+  m.def("condition_gradient", &condition_gradient_, arg("out"), arg("grad"),
+        arg("param"), arg("scale"), arg("limit"), arg("l1"));
+  m.def("interpolate", &interpolate_, arg("out"), arg("x"), arg("weight"));
   m.def("elementary", &elementary_, arg("out"), arg("x"), arg("function"));
   m.def("shuffle", &shuffle_, arg("order"), arg("seed"), arg("epoch"));
 }

@@ -10,6 +10,7 @@
 #include "fastmlp/fork_safety.h"
 #include "fastmlp/mlp.h"
 #include "names.h"
+#include "solvers.h"
 #include "targets.h"
 
 namespace fastmlp::bindings {
@@ -508,7 +509,7 @@ void end_fit(AnyMlp& self, py::object token) {
 
 py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
                      Optimizer& optimizer, py::object sample_weight, Index batch_size,
-                     uint64_t seed, uint32_t epoch, bool shuffle) {
+                     uint64_t seed, uint32_t epoch, bool shuffle, py::object lr) {
   if (batch_size < 1) throw py::value_error("batch_size: must be at least 1");
   return self.visit([&](auto& n) -> py::object {
     using T = decltype(element_of(n));
@@ -521,6 +522,8 @@ py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
     options.seed = seed;
     options.epoch = epoch;
     options.interruption = poll.interruption();
+    const Index steps = (batch->rows - 1) / batch_size + 1;
+    options.lr = require_or_null<const double>(lr, "lr", {steps});
     double value = 0.0;
     try {
       // The arrays and objects are held by this call's arguments.
@@ -530,6 +533,41 @@ py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
       throw py::error_already_set();
     }
     return py::float_(value);
+  });
+}
+
+// One iteration of a second-order solver on all rows at once.
+template <class Any>
+py::object iterate_with(AnyMlp& self, Any& solver, py::object x, py::object y,
+                        const Loss& loss, py::object sample_weight) {
+  return self.visit([&](auto& n) -> py::object {
+    using T = decltype(element_of(n));
+    const auto batch = batch_of<T>(n.mlp, x, y, loss, sample_weight);
+    if (!batch) return not_implemented();
+    const AtWork<Any> mark(solver);
+    auto& typed = solver.template of<T>();
+    SignalPoll poll;
+    SolverReport report;
+    try {
+      const py::gil_scoped_release release;
+      report = iterate(typed, n.mlp, *batch, loss, poll.interruption());
+    } catch (const Interrupted&) {
+      throw py::error_already_set();
+    }
+    return report_tuple(report);
+  });
+}
+
+void interpolate(AnyMlp& self, AnyMlp& other, double weight) {
+  self.visit([&](auto& n) {
+    other.visit([&](auto& o) {
+      if constexpr (std::is_same_v<decltype(n), decltype(o)>) {
+        const py::gil_scoped_release release;
+        n.mlp.interpolate(o.mlp, weight);
+      } else {
+        throw py::type_error("other: has parameters of another dtype");
+      }
+    });
   });
 }
 
@@ -591,11 +629,16 @@ void bind_mlp(py::module_& m) {
            arg("sample_weight") = none)
       .def("evaluate", &evaluate, arg("x"), arg("y"), arg("loss"),
            arg("sample_weight") = none)
+      .def("iterate_lbfgs", &iterate_with<AnyLbfgs>, arg("solver"), arg("x"), arg("y"),
+           arg("loss"), arg("sample_weight"))
+      .def("iterate_lm", &iterate_with<AnyLevenbergMarquardt>, arg("solver"), arg("x"),
+           arg("y"), arg("loss"), arg("sample_weight"))
       .def("begin_fit", &begin_fit, arg("token"))
       .def("end_fit", &end_fit, arg("token"))
       .def("fit_epoch", &fit_epoch, arg("x"), arg("y"), arg("loss"), arg("optimizer"),
            arg("sample_weight"), arg("batch_size"), arg("seed"), arg("epoch"),
-           arg("shuffle") = true);
+           arg("shuffle") = true, arg("lr") = none)
+      .def("interpolate", &interpolate, arg("other"), arg("weight"));
 }
 
 }  // namespace fastmlp::bindings

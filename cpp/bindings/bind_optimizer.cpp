@@ -29,6 +29,10 @@ constexpr NumberField kNumbers[] = {
     {"beta1", &OptimizerConfig::beta1},
     {"beta2", &OptimizerConfig::beta2},
     {"eps", &OptimizerConfig::eps},
+    {"clip_norm", &OptimizerConfig::clip_norm},
+    {"clip_value", &OptimizerConfig::clip_value},
+    {"l1", &OptimizerConfig::l1},
+    {"ema", &OptimizerConfig::ema},
 };
 struct FlagField {
   const char* name;
@@ -40,6 +44,7 @@ constexpr FlagField kFlags[] = {
     {"amsgrad", &OptimizerConfig::amsgrad},
     {"decoupled", &OptimizerConfig::decoupled},
     {"maximize", &OptimizerConfig::maximize},
+    {"decay_weights_only", &OptimizerConfig::decay_weights_only},
 };
 
 // What sets the hyperparameter to the value: all that may run Python is done here.
@@ -116,6 +121,7 @@ struct Pair {
   const T* grad;
   Index size;
   OptimizerSlots<T>* slots;
+  bool matrix;  // has rows and columns, as weights do and biases do not
 };
 
 struct AnyPair {
@@ -131,11 +137,21 @@ std::optional<Pair<T>> pair_of(py::handle param, py::handle grad) {
       p->shape[1] != g->shape[1]) {
     return std::nullopt;
   }
-  return Pair<T>{p->data, g->data, p->size(), nullptr};
+  return Pair<T>{p->data, g->data, p->size(), nullptr, p->ndim > 1};
 }
 
 template <class T>
-void update(const Optimizer& optimizer, const Pair<T>& pair) {
+void sum_squares(const Pair<T>& pair) {
+  const Index chunks = square_chunks(pair.size);
+  run_team(plan_team(2 * static_cast<double>(pair.size), chunks),
+           [&](const Team& team) {
+             const Range mine = team.share(chunks);
+             Optimizer::sum_squares(*pair.slots, pair.grad, mine.begin, mine.end);
+           });
+}
+
+template <class T>
+void update(const Optimizer& optimizer, const Pair<T>& pair, double clip_scale) {
   // About the operations of an Adam update; the range is cut at cache lines.
   constexpr double kFlopsPerParameter = 15;
   constexpr Index kLine = static_cast<Index>(kAlignment / sizeof(T));
@@ -143,7 +159,8 @@ void update(const Optimizer& optimizer, const Pair<T>& pair) {
       plan_team(kFlopsPerParameter * static_cast<double>(pair.size), pair.size / kLine);
   run_team(plan, [&](const Team& team) {
     const Range mine = team.share(pair.size, kLine);
-    optimizer.apply(*pair.slots, pair.param, pair.grad, mine.begin, mine.end);
+    optimizer.apply(*pair.slots, pair.param, pair.grad, mine.begin, mine.end,
+                    clip_scale, pair.matrix || !optimizer.spares_some());
   });
 }
 
@@ -196,8 +213,14 @@ py::object step(Optimizer& optimizer, const py::list& params, const py::list& gr
       if (f64) f64->slots = &optimizer.prepare<double>(which, f64->size);
     }
     for (const auto& [f32, f64] : pairs) {
-      if (f32) update(optimizer, *f32);
-      if (f64) update(optimizer, *f64);
+      if (!optimizer.clips_by_norm()) break;
+      if (f32) sum_squares(*f32);
+      if (f64) sum_squares(*f64);
+    }
+    const double clip_scale = optimizer.clip_scale();
+    for (const auto& [f32, f64] : pairs) {
+      if (f32) update(optimizer, *f32, clip_scale);
+      if (f64) update(optimizer, *f64, clip_scale);
     }
     optimizer.end_step();
   }

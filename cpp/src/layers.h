@@ -2,29 +2,12 @@
 // share. Rows are contiguous throughout, and independent of each other.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 
-#include "fastmlp/random.h"
+#include "fastmlp/kernel_table.h"
 #include "workspace.h"
 
 namespace fastmlp::detail {
-
-// Which random numbers a training pass draws: a function of these alone.
-struct Draw {
-  uint64_t seed = 0;
-  uint32_t epoch = 0;
-  uint64_t step = 0;
-};
-
-template <class T>
-DropoutArgs<T> dropout_args(const LayerPlan& layer, const Draw& draw) {
-  const double kept = 1 - layer.rate;
-  const uint64_t key =
-      random_bits(draw.seed, Stream::dropout, draw.epoch, layer.stream);
-  const double bound = std::max(1.0, std::floor(kept * 0x1p32));
-  return {key, draw.step, static_cast<uint64_t>(bound), static_cast<T>(1 / kept)};
-}
 
 // The vectors of a batch_norm's statistics (see kBatchStatistics).
 template <class T>

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 #include <exception>
 #include <mutex>
 #include <shared_mutex>
@@ -16,7 +17,6 @@
 namespace fastmlp {
 namespace {
 
-using detail::Draw;
 using detail::LayerPlan;
 using detail::NetworkPlan;
 using detail::Pass;
@@ -373,15 +373,23 @@ struct Mlp<T>::Impl {
     ++batches_tracked;
   }
 
-  // Forward and back in one, without an update.
-  double value_pass(PassRequest<T>& rq, bool in_training) {
+  // A pass without an update.
+  double value_pass(PassRequest<T>& rq, const T* theta, bool in_training) {
     last_rows = 0;  // what the last step left is about to be lost
     rq.second = &second_in_training;
     if (in_training) train_once(rq);
-    Pass<T> pass(net, params.data(), training, rq);
+    Pass<T> pass(net, theta, training, rq);
     const double value = pass.run();
     if (in_training) follow_batch(pass);
     return value;
+  }
+  double loss_pass(T* gradient, const T* theta, const Batch<T>& batch, const Loss& loss,
+                   bool in_training) {
+    PassRequest<T> rq = request(batch.x, batch.rows);
+    rq.loss = &loss;
+    rq.targets = batch.targets;
+    rq.grads = gradient;
+    return value_pass(rq, theta, in_training);
   }
 
   // What every update needs, whatever the gradient comes from.
@@ -557,6 +565,31 @@ void Mlp<T>::initialize(uint64_t seed) {
 }
 
 template <class T>
+void Mlp<T>::interpolate(const Mlp& other, double weight) {
+  if (&other == this) return;
+  const Index n = n_params(), extra = impl_->net.n_buffers;
+  if (other.n_params() != n || other.impl_->net.n_buffers != extra) {
+    throw std::invalid_argument("other: has " + std::to_string(other.n_params()) +
+                                " parameters, not " + std::to_string(n));
+  }
+  // A copy first: whoever holds one model's lock must not wait for another's.
+  AlignedBuffer<T> goal(n + extra);
+  {
+    const std::shared_lock lock(other.impl_->mutex);
+    std::copy_n(other.params(), n, goal.data());
+    if (extra > 0) std::copy_n(other.impl_->buffers.data(), extra, goal.data() + n);
+  }
+  const std::unique_lock lock(impl_->mutex);
+  const DefaultFpEnvironment environment;
+  impl_->kept_rows = 0;  // the parameters change
+  const T w = static_cast<T>(weight);
+  kernels<T>().interpolate(params(), goal.data(), w, n);
+  if (extra > 0) {
+    kernels<T>().interpolate(impl_->buffers.data(), goal.data() + n, w, extra);
+  }
+}
+
+template <class T>
 void Mlp<T>::predict(T* y, const T* x, Index rows) const {
   check_rows(rows);
   const std::shared_lock lock(impl_->mutex);
@@ -700,7 +733,7 @@ void Mlp<T>::vjp(T* y, T* dx, T* grads, const T* x, const T* dy, Index rows,
   rq.y = y;
   rq.dx = dx;
   rq.grads = grads;
-  impl_->value_pass(rq, training);
+  impl_->value_pass(rq, params(), training);
 }
 
 template <class T>
@@ -709,11 +742,36 @@ double Mlp<T>::value_and_grad(T* grads, const Batch<T>& batch, const Loss& loss,
   check_batch(batch, loss, n_out());
   if (training) check_training_rows(impl_->net, batch.rows);
   const std::unique_lock lock(impl_->mutex);
-  PassRequest<T> rq = impl_->request(batch.x, batch.rows);
-  rq.loss = &loss;
-  rq.targets = batch.targets;
-  rq.grads = grads;
-  return impl_->value_pass(rq, training);
+  return impl_->loss_pass(grads, params(), batch, loss, training);
+}
+
+template <class T>
+void Mlp<T>::forward_at(T* y, const T* theta, const T* x, Index rows) {
+  check_rows(rows);
+  const std::unique_lock lock(impl_->mutex);
+  PassRequest<T> rq = impl_->request(x, rows);
+  rq.backward = false;
+  rq.y = y;
+  impl_->value_pass(rq, theta, false);
+}
+
+template <class T>
+double Mlp<T>::value_and_grad_at(T* grads, const T* theta, const Batch<T>& batch,
+                                 const Loss& loss) {
+  check_batch(batch, loss, n_out());
+  const std::unique_lock lock(impl_->mutex);
+  return impl_->loss_pass(grads, theta, batch, loss, false);
+}
+
+template <class T>
+bool Mlp<T>::replace_params(const T* expected, const T* wanted) {
+  const std::unique_lock lock(impl_->mutex);
+  const size_t bytes = sizeof(T) * static_cast<size_t>(n_params());
+  if (std::memcmp(params(), expected, bytes) != 0) return false;
+  if (std::memcmp(expected, wanted, bytes) == 0) return true;
+  impl_->kept_rows = 0;
+  std::memcpy(params(), wanted, bytes);
+  return true;
 }
 
 template <class T>
@@ -754,6 +812,7 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
     options.interruption.check();
     const std::lock_guard optimizer_lock(optimizer.mutex());
     const std::unique_lock lock(impl.mutex);
+    if (options.lr) optimizer.mutable_config().lr = options.lr[steps];
     const Index rows = std::min(options.batch_size, data.rows - first);
     const int64_t* order = options.shuffle ? impl.order.data() + first : nullptr;
     Batch<T> batch = {data.x, data.targets, rows};
@@ -789,7 +848,10 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
   if (!kernels<T>().all_finite(impl.params.data(), n, 1, n)) {
     impl.restore(last_good, optimizer);
     throw Diverged("training diverged at step " + std::to_string(steps) +
-                   ": the parameters are not finite after it");
+                   ": the parameters are not finite after it; learning rate " +
+                   detail::in_short(optimizer.config().lr) + ", gradient norm " +
+                   detail::in_short(detail::norm_of(impl.grads.data(), n)) +
+                   ". Likely cause: the update went too far: lower the learning rate");
   }
   if (loss.reduction == Reduction::sum) return total;
   return divisor == 0.0 ? 0.0 : total / divisor;

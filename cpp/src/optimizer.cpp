@@ -1,6 +1,8 @@
 #include "fastmlp/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -95,16 +97,17 @@ std::array<const char*, kMaxSlots> slot_names(const OptimizerConfig& c) {
   const auto used_if = [](bool used, const char* name) {
     return used ? name : nullptr;
   };
+  const char* const average = used_if(c.ema != 0, "ema");
   switch (c.kind) {
     case OptimizerKind::sgd:
-      return {used_if(c.momentum != 0, "momentum_buffer"), nullptr, nullptr};
+      return {used_if(c.momentum != 0, "momentum_buffer"), nullptr, nullptr, average};
     case OptimizerKind::adagrad:
-      return {"sum", nullptr, nullptr};
+      return {"sum", nullptr, nullptr, average};
     case OptimizerKind::rmsprop:
       return {"square_avg", used_if(c.momentum != 0, "momentum_buffer"),
-              used_if(c.centered, "grad_avg")};
+              used_if(c.centered, "grad_avg"), average};
     case OptimizerKind::adam:
-      return {"exp_avg", "exp_avg_sq", used_if(c.amsgrad, "max_exp_avg_sq")};
+      return {"exp_avg", "exp_avg_sq", used_if(c.amsgrad, "max_exp_avg_sq"), average};
   }
   return {};
 }
@@ -140,7 +143,7 @@ OptimizerSlots<T>& Optimizer::prepare(Index which, Index size) {
       for (Index j = 0; j < size; ++j) made.slot[i].data()[j] = initial;
     }
     any = std::move(made);
-    return std::get<OptimizerSlots<T>>(any);
+    slots = &std::get<OptimizerSlots<T>>(any);
   }
   if (!slots || slots->size != size) {
     const Index held = std::visit([](const auto& s) { return s.size; }, any);
@@ -150,18 +153,84 @@ OptimizerSlots<T>& Optimizer::prepare(Index which, Index size) {
         " parameters, but got " + std::to_string(size) +
         (sizeof(T) == sizeof(float) ? " float32" : " float64"));
   }
+  if (clips_by_norm()) slots->squares.reserve(square_chunks(size));
   return *slots;
 }
 
 template <class T>
-void Optimizer::apply(const OptimizerSlots<T>& slots, T* param, const T* grad,
-                      Index begin, Index end) const {
-  std::array<T*, kMaxSlots> part{};
-  for (size_t i = 0; i < kMaxSlots; ++i) {
-    if (slots.slot[i].data()) part[i] = slots.slot[i].data() + begin;
+void Optimizer::sum_squares(const OptimizerSlots<T>& slots, const T* grad, Index first,
+                            Index last) {
+  for (Index chunk = first; chunk < last; ++chunk) {
+    const T* const x = grad + chunk * kSquaresChunk;
+    const Index n = std::min(kSquaresChunk, slots.size - chunk * kSquaresChunk);
+    double sum = static_cast<double>(kernels<T>().sum_of_squares(x, n));
+    if (!std::isfinite(sum)) {  // squares of a float's largest values are no floats
+      sum = 0.0;
+      for (Index i = 0; i < n; ++i) {
+        sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+      }
+    }
+    slots.squares.data()[chunk] = sum;
   }
-  apply_optimizer(config_, step_count_ + 1, param + begin, part, grad + begin,
-                  end - begin);
+}
+
+double Optimizer::clip_scale() const {
+  if (!clips_by_norm()) return 1.0;
+  double sum = 0.0;
+  for (const AnySlots& any : state_) {
+    std::visit(
+        [&](const auto& s) {
+          for (Index i = 0; i < square_chunks(s.size); ++i) sum += s.squares.data()[i];
+        },
+        any);
+  }
+  constexpr double kTiny = 1e-6;  // torch's
+  const double scale = config_.clip_norm / (std::sqrt(sum) + kTiny);
+  return scale >= 1.0 ? 1.0 : scale;  // NaN stays
+}
+
+template <class T>
+void Optimizer::apply(const OptimizerSlots<T>& slots, T* param, const T* grad,
+                      Index begin, Index end, double clip_scale, bool decayed) const {
+  const OptimizerConfig* config = &config_;
+  OptimizerConfig without;
+  if (!decayed) {
+    without = config_;
+    without.l1 = without.weight_decay = 0;
+    config = &without;
+  }
+  const auto update = [&](const T* from, Index at, Index n) {
+    std::array<T*, kMaxSlots> part{};
+    for (size_t i = 0; i < kMaxSlots; ++i) {
+      if (slots.slot[i].data()) part[i] = slots.slot[i].data() + at;
+    }
+    apply_optimizer(*config, step_count_ + 1, param + at, part, from, n);
+  };
+
+  if (clip_scale == 1.0 && config->clip_value == 0 && config->l1 == 0) {
+    update(grad + begin, begin, end - begin);
+  } else {
+    // Gradients are the caller's: what becomes of them is kept in a cache at most.
+    constexpr Index kBlock = 1024;
+    T block[kBlock];
+    const double l1 = config->maximize ? -config->l1 : config->l1;
+    const ConditionArgs<T> args = {static_cast<T>(clip_scale),
+                                   config->clip_value > 0
+                                       ? static_cast<T>(config->clip_value)
+                                       : std::numeric_limits<T>::infinity(),
+                                   static_cast<T>(l1)};
+    for (Index at = begin; at < end; at += kBlock) {
+      const Index n = std::min(kBlock, end - at);
+      kernels<T>().condition_gradient(args, block, grad + at, param + at, n);
+      update(block, at, n);
+    }
+  }
+
+  T* const average = slots.slot[kAverageSlot].data();
+  if (!average) return;
+  const double weight = step_count_ == 0 ? 1.0 : 1 - config->ema;
+  kernels<T>().interpolate(average + begin, param + begin, static_cast<T>(weight),
+                           end - begin);
 }
 
 void Optimizer::reset() {
@@ -173,8 +242,10 @@ void Optimizer::reset() {
   template void apply_optimizer(const OptimizerConfig&, int64_t, T*,                   \
                                 const std::array<T*, kMaxSlots>&, const T*, Index);    \
   template OptimizerSlots<T>& Optimizer::prepare<T>(Index, Index);                     \
-  template void Optimizer::apply(const OptimizerSlots<T>&, T*, const T*, Index, Index) \
-      const;
+  template void Optimizer::sum_squares(const OptimizerSlots<T>&, const T*, Index,      \
+                                       Index);                                         \
+  template void Optimizer::apply(const OptimizerSlots<T>&, T*, const T*, Index, Index, \
+                                 double, bool) const;
 FASTMLP_INSTANTIATE(float)
 FASTMLP_INSTANTIATE(double)
 #undef FASTMLP_INSTANTIATE

@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstdio>
 #include <exception>
 #include <string>
 
 #include "dense.h"
+#include "fastmlp/dropout.h"
 #include "fastmlp/mlp.h"
 #include "layers.h"
 #include "parallel.h"
@@ -38,6 +40,30 @@ void gather_rows(T* dst, const T* src, const int64_t* order, Index rows, Index w
     if (r + kAhead < rows) __builtin_prefetch(src + order[r + kAhead] * width);
     std::copy_n(src + order[r] * width, width, dst + r * width);
   }
+}
+
+// For messages.
+inline std::string in_short(double x) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3g", x);
+  return text;
+}
+
+template <class T>
+double norm_of(const T* x, Index n) {
+  double sum = 0.0;
+  for (Index i = 0; i < n; ++i) {
+    sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  }
+  return std::sqrt(sum);
+}
+
+// The largest size of an element, NaN passed over.
+template <class T>
+double largest(const T* x, Index n) {
+  double most = 0.0;
+  for (Index i = 0; i < n; ++i) most = std::fmax(most, std::fabs(x[i]));
+  return most;
 }
 
 template <class T>
@@ -173,39 +199,110 @@ class Pass {
 
   bool gradient_is_finite() const { return finite_.load(std::memory_order_relaxed); }
 
-  // Why the loss or the gradient is not finite, by what this pass left behind.
+  // Why the loss or the gradient is not finite, by what this pass left behind: where
+  // it shows first, then the numbers of the step, then the likely cause.
   std::string diagnosis() const {
+    const Finding found = find_nonfinite();
+    return found.what + "; learning rate " + in_short(rq_.optimizer->config().lr) +
+           ", gradient norm " + in_short(norm_of(rq_.grads, net_.n_params)) +
+           ". Likely cause: " + likely_cause(found);
+  }
+
+ private:
+  enum class Place { input, target, parameters, output, gradient, loss };
+  struct Finding {
+    Place place;
+    std::string what;
+    size_t layer = 0;  // parameters, output, gradient
+  };
+
+  Finding find_nonfinite() const {
     for (Index r = 0; r < rq_.rows; ++r) {
       const Index row = rq_.order ? rq_.order[r] : r;
       if (first_nonfinite(rq_.x + row * net_.n_in, net_.n_in) >= 0) {
-        return "x holds a value that is not finite in row " + std::to_string(row);
+        return {Place::input,
+                "x holds a value that is not finite in row " + std::to_string(row)};
       }
       const T* target = rq_.targets.values;
-      if (target && first_nonfinite(target + row * net_.n_out, net_.n_out) >= 0) {
-        return "y holds a value that is not finite in row " + std::to_string(row);
+      const Index width = target_width();
+      if (target && first_nonfinite(target + row * width, width) >= 0) {
+        return {Place::target,
+                "y holds a value that is not finite in row " + std::to_string(row)};
       }
     }
     const Index rows = std::min(chunk_, rq_.rows);
     for (size_t l = 0; l < net_.layers.size(); ++l) {
       if (!finite_of_layer(params_, l)) {
-        return "the parameters of " + name_of_layer(l) + " are not finite";
+        return {Place::parameters,
+                "the parameters of " + name_of_layer(l) + " are not finite", l};
       }
       // With more than one chunk only the last one's values are still there.
       if (rq_.rows == rows &&
           first_nonfinite(ws_.h[l], rows * net_.layers[l].n_out) >= 0) {
-        return "the output of " + name_of_layer(l) + " is not finite";
+        return {Place::output, "the output of " + name_of_layer(l) + " is not finite",
+                l};
       }
     }
     // Gradients overflow on the way back: the last layer that is hit comes first.
     for (size_t l = net_.layers.size(); l-- > 0;) {
       if (!finite_of_layer(rq_.grads, l)) {
-        return "the gradient of " + name_of_layer(l) + " is not finite";
+        return {Place::gradient,
+                "the gradient of " + name_of_layer(l) + " is not finite", l};
       }
     }
-    return "the loss itself overflows";
+    return {Place::loss, "the loss itself overflows, on outputs of " +
+                             name_of_layer(net_.layers.size() - 1)};
   }
 
- private:
+  Index target_width() const { return net_.n_out; }
+
+  // Data of this size are not scaled, by any standard.
+  static constexpr double kUnscaled = 1e3;
+
+  std::string likely_cause(const Finding& found) const {
+    const bool trained = rq_.optimizer->step_count() > 0;
+    double x = 0.0, y = 0.0;
+    for (Index r = 0; r < rq_.rows; ++r) {
+      const Index row = rq_.order ? rq_.order[r] : r;
+      x = std::max(x, largest(rq_.x + row * net_.n_in, net_.n_in));
+      if (!rq_.targets.values) continue;
+      const Index width = target_width();
+      y = std::max(y, largest(rq_.targets.values + row * width, width));
+    }
+    switch (found.place) {
+      case Place::input:
+      case Place::target:
+        return "the data: remove or replace NaN and infinity";
+      case Place::parameters:
+        return trained
+                   ? "an update before this step went too far: lower the learning rate"
+                   : "they were set so before training";
+      default:
+        break;
+    }
+    if (found.place == Place::output &&
+        net_.layers[found.layer].activation == Activation::exp) {
+      return "exp overflows: scale the layer's input, or lower the learning rate";
+    }
+    if (x > kUnscaled) {
+      return "the input is not scaled, its largest size is " + in_short(x) +
+             ": standardise it, or lower the learning rate";
+    }
+    if (found.place != Place::output && y > kUnscaled) {
+      return "the targets are not scaled, their largest size is " + in_short(y) +
+             ": standardise them, or lower the learning rate";
+    }
+    if (trained) {
+      return "the parameters have grown to " +
+             in_short(largest(params_, net_.n_params)) +
+             ": the learning rate is too large; lower it, warm it up, or clip "
+             "gradients";
+    }
+    return "the parameters before the first step are too large, their largest size "
+           "is " +
+           in_short(largest(params_, net_.n_params));
+  }
+
   std::string name_of_layer(size_t l) const {
     const LayerPlan& layer = net_.layers[l];
     const std::string in = std::to_string(layer.n_in),
@@ -370,7 +467,7 @@ class Pass {
       case LayerKind::dropout:
         if (rq_.training) {
           table_.dropout(h, kept, x, (first + r) * n, size,
-                         dropout_args<T>(layer, rq_.draw));
+                         dropout_args<T>(layer.rate, rq_.draw, layer.stream));
         } else {
           std::copy_n(x, size, h);
         }
@@ -623,6 +720,13 @@ class Pass {
 
   void update(const Team& team) {
     constexpr Index kLine = static_cast<Index>(kAlignment / sizeof(T));
+    const Optimizer& optimizer = *rq_.optimizer;
+    if (optimizer.clips_by_norm()) {
+      const Range chunks = team.share(square_chunks(net_.n_params));
+      optimizer.sum_squares(*rq_.slots, rq_.grads, chunks.begin, chunks.end);
+      team.barrier();
+    }
+    const double clip_scale = optimizer.clip_scale();
     const Range mine = team.share(net_.n_params, kLine);
     if (rq_.save_to) {
       const auto save = [&](T* to, const T* from) {
@@ -633,8 +737,20 @@ class Pass {
         save(rq_.save_to->slots[i].data(), rq_.slots->slot[i].data());
       }
     }
-    rq_.optimizer->apply(*rq_.slots, rq_.params_to_update, rq_.grads, mine.begin,
-                         mine.end);
+    const auto apply = [&](Index begin, Index end, bool decayed) {
+      begin = std::max(begin, mine.begin);
+      end = std::min(end, mine.end);
+      if (begin >= end) return;
+      optimizer.apply(*rq_.slots, rq_.params_to_update, rq_.grads, begin, end,
+                      clip_scale, decayed);
+    };
+    if (!optimizer.spares_some()) return apply(mine.begin, mine.end, true);
+    for (const LayerPlan& layer : net_.layers) {
+      const bool dense = layer.is_dense();
+      const Index size = dense ? layer.n_in * layer.n_out : layer.n_out;
+      if (layer.weight >= 0) apply(layer.weight, layer.weight + size, dense);
+      if (layer.bias >= 0) apply(layer.bias, layer.bias + layer.n_out, false);
+    }
   }
 
   const NetworkPlan& net_;

@@ -11,10 +11,14 @@
 (64, 1)
 
 `MLP` is the model; `fastmlp.layers` (for the activations, whose names `ACTIVATIONS`
-holds), `fastmlp.losses`, `fastmlp.optimizers`, `fastmlp.initializers` and
+holds), `fastmlp.losses`, `fastmlp.optimizers`, `fastmlp.schedules`,
+`fastmlp.initializers` and
 `fastmlp.runtime` say what there is of each, and by which formulas. `fastmlp.reference`
-is all of it again in plain numpy, to read and to compare with.
+is all of it again in plain numpy, to read and to compare with. To look inside there are
+`Monitor`, `MLP.summary`, `fastmlp.regions` and, with matplotlib, `fastmlp.plot`.
 """
+
+from types import ModuleType as _ModuleType
 
 try:
     from fastmlp._core import ACTIVATIONS, DivergenceError, __version__
@@ -26,7 +30,7 @@ except ImportError as _error:
         "this Python: reinstall it."
     ) from _error
 
-from . import initializers, layers, losses, optimizers, runtime
+from . import initializers, layers, losses, optimizers, runtime, schedules, solvers
 from ._check_grad import check_grad
 from .callbacks import Callback, EarlyStopping
 from .history import History
@@ -40,6 +44,7 @@ from .layers import (
 )
 from .losses import MAE, MSE, BinaryCrossEntropy, CrossEntropy, Huber, PseudoHuber
 from .mlp import MLP
+from .monitor import Monitor
 from .optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from .runtime import (
     available_isas,
@@ -51,6 +56,7 @@ from .runtime import (
     threads,
     use_isa,
 )
+from .solvers import LBFGS, LevenbergMarquardt
 
 # The binding's means of making an exception has no place for this.
 DivergenceError.__doc__ = """The loss of a training step is not finite.
@@ -59,8 +65,27 @@ DivergenceError.__doc__ = """The loss of a training step is not finite.
 take the step.
 """
 
+
+def __getattr__(name: str) -> _ModuleType:
+    """Load what is for rare moments when it is first asked for."""
+    if name == "plot":
+        import fastmlp.plot
+
+        return fastmlp.plot
+    if name == "regions":
+        import fastmlp.regions
+
+        return fastmlp.regions
+    raise AttributeError(f"module 'fastmlp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 __all__ = [
     "ACTIVATIONS",
+    "LBFGS",
     "MAE",
     "MLP",
     "MSE",
@@ -79,7 +104,9 @@ __all__ = [
     "EarlyStopping",
     "History",
     "Huber",
+    "LevenbergMarquardt",
     "LayerNorm",
+    "Monitor",
     "PseudoHuber",
     "RMSprop",
     "Residual",
@@ -93,9 +120,13 @@ __all__ = [
     "layers",
     "losses",
     "optimizers",
+    "plot",
+    "regions",
     "runtime",
+    "schedules",
     "set_num_threads",
     "show_config",
+    "solvers",
     "threads",
     "use_isa",
 ]

@@ -132,6 +132,7 @@ class Views:
         self.places: list[str] = []
         self.parameters: dict[str, Array] = {}
         self.statistics: dict[str, Array] = {}
+        self.named: dict[str, Array] = {}
         self.scales: list[Array] = []
         self._dense: set[str] = set()
         names = dict(torch_places(layers))
@@ -155,11 +156,13 @@ class Views:
                 var = buffers[statistics + n_out : statistics + 2 * n_out]
                 self.statistics[f"{name}.running_mean"] = mean
                 self.statistics[f"{name}.running_var"] = var
+            # Of all layers, each one's parameters and statistics together.
+            both = {**self.parameters, **self.statistics}
+            self.named |= {n: v for n, v in both.items() if n not in self.named}
 
     def in_torch_layout(self) -> dict[str, Array]:
         """Return the same views, weights of dense layers as (out, in)."""
-        own = {**self.parameters, **self.statistics}
-        return {n: v.T if n in self._dense else v for n, v in own.items()}
+        return {n: v.T if n in self._dense else v for n, v in self.named.items()}
 
 
 def first_draws(

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _core, _network, _validate, initializers
+from . import _core, _network, _summary, _validate, initializers
 from . import progress as _progress
 from .callbacks import as_callbacks, wants_stop
 from .history import History
 from .layers import checked
 from .losses import Loss
 from .optimizers import Optimizer
+from .solvers import Solver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -273,16 +274,14 @@ class MLP:
             ``projection``: ``"3.body.0.weight"``.
         """
         views = self._views.in_torch_layout()
-        state = {name: np.array(view, order="C") for name, view in views.items()}
         tracked = self._net.training_state[2]
-        for name in self._tracked_names():
-            state[name] = np.array(tracked, dtype=np.int64)
+        state = {}
+        for name, view in views.items():
+            state[name] = np.array(view, order="C")
+            # The last one of a batch normalisation.
+            if name.endswith(".running_var"):
+                state[_counter(name)] = np.array(tracked, dtype=np.int64)
         return state
-
-    def _tracked_names(self) -> list[str]:
-        ends = ".running_var"
-        found = [n for n in self._views.statistics if n.endswith(ends)]
-        return [n.removesuffix(ends) + ".num_batches_tracked" for n in found]
 
     def load_state_dict(self, state: Mapping[str, npt.ArrayLike]) -> None:
         """Take over parameters that `state_dict` gave, or a ``torch.nn.Sequential``.
@@ -302,7 +301,8 @@ class MLP:
         if not hasattr(state, "keys"):
             raise TypeError(f"state must be a dict, got {_validate.describe(state)}")
         places = self._views.in_torch_layout()
-        counters = {n: state[n] for n in self._tracked_names() if n in state}
+        names = [_counter(n) for n in places if n.endswith(".running_var")]
+        counters = {n: state[n] for n in names if n in state}
 
         # Names and shapes, all of them before anything is written.
         wrong = [f"missing: {name}" for name in places if name not in state]
@@ -838,6 +838,8 @@ class MLP:
         try:
             if optimizer._owner is not self._self:
                 self._claim(optimizer)
+            if optimizer._schedule is not None:
+                optimizer._set_lr()
             if sample_weight is not None:
                 sample_weight = self._checked_weights(sample_weight)
             value = self._net.train_step(
@@ -902,9 +904,9 @@ class MLP:
         y: npt.ArrayLike,
         *,
         loss: Loss,
-        optimizer: Optimizer,
+        optimizer: Optimizer | Solver,
         epochs: int,
-        batch_size: int,
+        batch_size: int | None = None,
         shuffle: bool = True,
         sample_weight: npt.ArrayLike | None = None,
         validation_data: tuple[npt.ArrayLike, ...] | None = None,
@@ -930,9 +932,10 @@ class MLP:
             Such as ``fm.Adam()``. It belongs to the first model it trains.
         epochs : int
             How many times to go through all samples; 0 is allowed.
-        batch_size : int
+        batch_size : int, optional
             Samples in a step. The last step of an epoch takes what is left; all samples
-            make one step if they are no more than this.
+            make one step if they are no more than this. None takes all of them, and is
+            for `fastmlp.solvers` alone.
         shuffle : bool
             Take the samples of each epoch in another random order.
         sample_weight : (N,), optional
@@ -965,9 +968,12 @@ class MLP:
             For arguments of a wrong kind, shape or range; nothing has changed then.
         """
         # How to train.
-        _check_tools(loss, optimizer)
+        _check_tools(loss, optimizer, solvers=True)
         epochs = _validate.count("epochs", epochs, 0)
-        batch_size = _validate.count("batch_size", batch_size, 1)
+        if batch_size is not None:
+            batch_size = _validate.count("batch_size", batch_size, 1)
+        elif not isinstance(optimizer, Solver):
+            raise TypeError("batch_size must be an int, got None (NoneType)")
         shuffle = _validate.flag("shuffle", shuffle)
         if progress is not None:
             progress = _validate.flag("progress", progress)
@@ -981,6 +987,14 @@ class MLP:
         validation = None
         if validation_data is not None:
             validation = self._data("validation_data: ", validation_data, loss)
+        runner = None
+        if isinstance(optimizer, Solver):
+            if batch_size is not None and batch_size < len(data[0]):
+                raise ValueError(
+                    f"batch_size must be None or at least the {len(data[0])} samples "
+                    f"for {type(optimizer).__name__}, got {batch_size}"
+                )
+            runner = optimizer._runner(self, data, loss)
         self._claim(optimizer)
 
         # Nothing else may fit this model meanwhile, from whatever thread or callback.
@@ -997,7 +1011,13 @@ class MLP:
                     start = perf_counter()
                     order = (key, first + epoch, shuffle)
                     try:
-                        value = self._epoch(data, loss, optimizer, batch_size, order)
+                        if isinstance(optimizer, Solver) or batch_size is None:
+                            assert runner is not None
+                            value = runner.run(first + epoch)
+                        else:
+                            value = self._epoch(
+                                data, loss, optimizer, batch_size, order
+                            )
                     except _core.DivergenceError as error:
                         message = f"epoch {epoch + 1} of {epochs}: {error}"
                         raise _core.DivergenceError(message) from None
@@ -1011,10 +1031,11 @@ class MLP:
                         )
                         history.val_loss.append(val_loss)
                     history.loss.append(value)
+                    optimizer._epoch_end((history.val_loss or history.loss)[-1])
                     history.seconds.append(perf_counter() - start)
                     stops = [wants_stop(h.on_epoch_end(self, history)) for h in hooks]
                     bar.update(history)
-                    if any(stops):
+                    if any(stops) or (runner is not None and runner.finished):
                         break
             for hook in hooks:
                 hook.on_train_end(self, history)
@@ -1034,11 +1055,54 @@ class MLP:
         x, y, sample_weight = data
         # The optimiser's core is asked for anew: a callback may have loaded a state.
         core = optimizer._optimizer
+        lr = optimizer._values(-(-len(x) // batch_size))
         return _validate.answered(
             self._net.fit_epoch(
-                x, y, loss._loss, core, sample_weight, batch_size, *order
+                x, y, loss._loss, core, sample_weight, batch_size, *order, lr=lr
             )
         )
+
+    def polyak_(self, other: MLP, tau: float) -> Self:
+        """Move the parameters towards another model's: θ ← θ + τ (θ' - θ), in place.
+
+        The update of target networks (Polyak & Juditsky 1992; Lillicrap et al. 2016),
+        also of running statistics if there are any.
+
+        Parameters
+        ----------
+        other : MLP
+            The model to move towards, of the same dtype and shapes of parameters.
+        tau : float
+            τ, from 0 (nothing changes) to 1 (the parameters become the other's).
+
+        Returns
+        -------
+        MLP
+            This model.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For what is no such model, and for τ out of range; nothing has changed then.
+        """
+        if not isinstance(other, MLP):
+            raise TypeError(f"other must be a fm.MLP, got {_validate.describe(other)}")
+        tau = _validate.real("tau", tau, 0.0, 1.0)
+        if other.dtype != self.dtype:
+            raise TypeError(f"other must have dtype {self.dtype}, got {other.dtype}")
+        shapes = [[w.shape for w in mlp.weights] for mlp in (self, other)]
+        if shapes[0] != shapes[1] or self.n_params != other.n_params:
+            raise ValueError(
+                f"other must have {self.n_params} parameters with weights of shapes "
+                f"{shapes[0]}, got {other.n_params} with {shapes[1]}"
+            )
+        if self.buffers.size != other.buffers.size:
+            raise ValueError(
+                f"other must have {self.buffers.size} running statistics, got "
+                f"{other.buffers.size}"
+            )
+        self._net.interpolate(other._net, tau)
+        return self
 
     def _checked_weights(self, sample_weight: object) -> Array:
         return _validate.weights("sample_weight", sample_weight, self.dtype)
@@ -1056,6 +1120,9 @@ class MLP:
         The methods try without any of this, as their arguments nearly always are right.
         """
         _check_tools(*tools)
+        for optimizer in tools[1:]:
+            if optimizer._schedule is not None:
+                optimizer._set_lr()  # if this was what failed, it says why
         rows, target, weight = self._batch(x, y, tools[0], sample_weight)
         cores = [tools[0]._loss, *(tool._optimizer for tool in tools[1:])]
         return _validate.answered(call(rows, target, *cores, weight))
@@ -1089,7 +1156,7 @@ class MLP:
         _validate.target_values(where + "y", batch[1], loss._loss.kind)
         return batch
 
-    def _claim(self, optimizer: Optimizer) -> None:
+    def _claim(self, optimizer: Optimizer | Solver) -> None:
         """Make the optimiser this model's, unless it has worked for another."""
         if optimizer._owner not in (None, self._self) and optimizer.step_count > 0:
             raise ValueError(
@@ -1136,38 +1203,26 @@ class MLP:
         MLP
             A new model of the same dtype.
         """
-        views = {**self._views.parameters, **self._views.statistics}
-        layers, arrays = _network.fold(self._layers, views)
+        layers, arrays = _network.fold(self._layers, self._views.named)
         folded = MLP([self.n_in, *layers], init="zeros", dtype=self.dtype, seed=0)
-        new = folded._views
-        for name, view in {**new.parameters, **new.statistics}.items():
+        for name, view in folded._views.named.items():
             view[...] = arrays[name]
         return folded
 
     def summary(self) -> str:
-        """Return a table of the dense layers: weight (in, out), bias, size."""
-        rows = [("layer", "weight", "activation", "bias", "parameters")]
-        draws = _network.first_draws(self._layers, self._given["init"])
-        kinds = {place: kind for place, kind, _ in draws}
-        for place, weight, bias in zip(
-            self._views.places, self.weights, self.biases, strict=True
-        ):
-            size = weight.size + (0 if bias is None else bias.size)
-            has_bias = "no" if bias is None else "yes"
-            row = (place, str(weight.shape), kinds[place], has_bias, f"{size:,}")
-            rows.append(row)
-        rows.append(("total", "", "", "", f"{self.n_params:,}"))
+        """Return a table of the layers.
 
-        # Numbers to the right, all else to the left.
-        sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = []
-        for row in rows:
-            cells = [text.ljust(n) for text, n in zip(row[:-1], sizes, strict=False)]
-            lines.append("  ".join([*cells, row[-1].rjust(sizes[-1])]))
-        rule = "-" * len(lines[0])
-        kilobytes = self.n_params * self.dtype.itemsize / 1000
-        title = f"MLP {self.n_in} -> {self.n_out}, {self.dtype}, {kilobytes:,.1f} kB"
-        return "\n".join([title, lines[0], rule, *lines[1:-1], rule, lines[-1]])
+        Returns
+        -------
+        str
+            A line per layer, those of residual blocks indented, and the totals: name
+            (as in `state_dict`), layer, output shape, activation, parameters, FLOPs for
+            a row in inference and, about, in a training step (the optimiser, whose work
+            does not grow with the rows, not counted), memory of the parameters, and of
+            the outputs that a row leaves. A multiplication and an addition are two
+            FLOPs, an activation one per element.
+        """
+        return _summary.summary(self)
 
     def __repr__(self) -> str:
         given = dict(self._given)
@@ -1205,6 +1260,11 @@ _DERIVED = frozenset(
 )
 
 
+def _counter(name: str) -> str:
+    """Return the name of torch's count of batches beside a running variance."""
+    return name.removesuffix("running_var") + "num_batches_tracked"
+
+
 def _is_int(value: object) -> bool:
     """Tell whether something is an int of any kind, a bool or 0-d array among them."""
     try:
@@ -1238,8 +1298,23 @@ def _key(seed: object) -> int:
     return key
 
 
-def _check_tools(loss: object, optimizer: object = ...) -> None:
+def _check_tools(
+    loss: object, optimizer: object = ..., *, solvers: bool = False
+) -> None:
     """Refuse what is no loss and no optimiser, names and classes among it."""
+    if isinstance(optimizer, Solver):
+        if not solvers:
+            name = type(optimizer).__name__
+            raise TypeError(
+                f"optimizer must take single steps on batches, got {name}, which works "
+                f"on all samples at once: use fit(optimizer=fm.{name}(), …)"
+            )
+        optimizer = ...
+    if isinstance(optimizer, type) and issubclass(optimizer, Solver):
+        raise TypeError(
+            f"optimizer must be a fastmlp Optimizer such as fm.Adam(), got "
+            f"fm.{optimizer.__name__}; did you mean fm.{optimizer.__name__}()?"
+        )
     pairs: list[tuple[str, object, type[Any], str]] = [("loss", loss, Loss, "fm.MSE()")]
     if optimizer is not ...:
         pairs.append(("optimizer", optimizer, Optimizer, "fm.Adam()"))

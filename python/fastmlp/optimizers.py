@@ -9,23 +9,71 @@ libraries disagree: "outside", √v + ε (torch; the default), or "inside", √(
 `Adam` and `AdamW` m̂ / √(v̂ + ε). These two know "hat" as well, the form without bias
 correction in the denominator, which Keras, TensorFlow and scikit-learn use ("ε hat" in
 section 2 of Kingma & Ba).
+
+The learning rate ``lr`` is a number ≥ 0, one of `fastmlp.schedules`, or a function of
+the step, an int that counts from 0; the function should depend on nothing else, and be
+picklable if the optimiser is to be.
+
+All optimisers take these as well:
+
+clip_norm : float, optional
+    Gradients are multiplied by min(1, clip_norm / (‖g‖ + 1e-6)), ‖g‖ the Euclidean norm
+    of all of them together (``torch.nn.utils.clip_grad_norm_``). > 0.
+clip_value : float, optional
+    Or each is cut to [-clip_value, clip_value] (``clip_grad_value_``). > 0.
+l1 : float
+    μ ≥ 0: μ sign(θ) is added to g, after clipping and beside weight decay; the penalty
+    is μ ‖θ‖₁, and ``maximize`` leaves it one. sign(0) = 0.
+decay : {"all", "weights"}
+    "weights": ``weight_decay`` and ``l1`` leave biases and the parameters of norm
+    layers alone; in `Optimizer.step`, arrays of fewer than two dimensions.
+ema : float, optional
+    d, from above 0 to below 1: keep an exponential moving average a of the parameters,
+    a ← θ after the first step, then a ← a + (1 - d) (θ - a) after each; see
+    `Optimizer.ema_params` and `Optimizer.averaged`.
+
+Gradients handed in are never changed.
 """
 
 from __future__ import annotations
 
+import copy
 from math import inf
-from typing import TYPE_CHECKING, Any, ClassVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, overload
 
 import numpy as np
 
 from . import _core, _validate
+from .schedules import ReduceOnPlateau, Schedule
 
 if TYPE_CHECKING:
     import weakref
-    from collections.abc import Mapping, Sequence
-    from typing import Self
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Self, Unpack
 
     from ._validate import Array
+    from .mlp import MLP
+
+    Rate = float | Schedule | Callable[[int], float]
+
+
+class _Options(TypedDict, total=False):
+    """What every optimiser takes beside its own."""
+
+    clip_norm: float | None
+    clip_value: float | None
+    l1: float
+    decay: str
+    ema: float | None
+
+
+_DEFAULTS: dict[str, Any] = {
+    "clip_norm": None,
+    "clip_value": None,
+    "l1": 0.0,
+    "decay": "all",
+    "ema": None,
+}
 
 
 class _Number:
@@ -96,6 +144,113 @@ class _Flag:
         instance._optimizer.set(self._name, flag)
 
 
+class _Optional(_Number):
+    """A number > 0 or None, which the core knows as 0."""
+
+    def check(self, value: object) -> float | None:  # type: ignore[override]
+        if value is None:
+            return None
+        return _validate.real(
+            self._name, value, *self._bounds, open_low=True, open_high=True
+        )
+
+    @overload  # type: ignore[override]
+    def __get__(self, instance: None, owner: type[Optimizer]) -> Self: ...
+    @overload
+    def __get__(self, instance: Optimizer, owner: type[Optimizer]) -> float | None: ...
+    def __get__(
+        self, instance: Optimizer | None, owner: type[Optimizer]
+    ) -> Self | float | None:
+        if instance is None:
+            return self
+        return float(instance._optimizer.get(self._name)) or None
+
+    def __set__(self, instance: Optimizer, value: float | None) -> None:
+        number = self.check(value)
+        instance._check_together({**instance._hyper(), self._name: number})
+        instance._optimizer.set(self._name, number or 0.0)
+
+
+class _Decay:
+    """What weight decay and L1 act on; the core knows a flag."""
+
+    def check(self, value: object) -> str:
+        return _validate.choice("decay", value, ("all", "weights"))
+
+    @overload
+    def __get__(self, instance: None, owner: type[Optimizer]) -> Self: ...
+    @overload
+    def __get__(self, instance: Optimizer, owner: type[Optimizer]) -> str: ...
+    def __get__(self, instance: Optimizer | None, owner: type[Optimizer]) -> Self | str:
+        if instance is None:
+            return self
+        return "weights" if instance._optimizer.get("decay_weights_only") else "all"
+
+    def __set__(self, instance: Optimizer, value: str) -> None:
+        only = self.check(value) == "weights"
+        instance._optimizer.set("decay_weights_only", only)
+
+
+class _Signature:
+    """The constructor's, with what all optimisers take spelled out."""
+
+    def __get__(self, instance: object, owner: type[Optimizer]) -> Any:
+        import inspect
+
+        own = list(inspect.signature(owner.__init__).parameters.values())[1:-1]
+        only = inspect.Parameter.KEYWORD_ONLY
+        shared = [
+            inspect.Parameter(name, only, default=default)
+            for name, default in _DEFAULTS.items()
+        ]
+        first = [p for p in own if p.kind is p.POSITIONAL_OR_KEYWORD]
+        last = [p for p in own if p.kind is only]
+        return inspect.Signature([*first, *shared, *last])
+
+
+class _Lr:
+    """The learning rate: the core has a number, a schedule is kept beside it."""
+
+    def check(self, value: object) -> Rate:
+        if isinstance(value, Schedule) or (
+            callable(value) and not isinstance(value, type)
+        ):
+            return value
+        if isinstance(value, type) and issubclass(value, Schedule):
+            raise TypeError(
+                f"lr must be a schedule, not a class; did you mean "
+                f"fm.schedules.{value.__name__}(lr, …)?"
+            )
+        if not isinstance(value, str) and value is not None:
+            return _validate.real("lr", value, 0.0)
+        raise TypeError(
+            "lr must be a number, one of fm.schedules or a function of the step, "
+            f"got {_validate.describe(value)}"
+        )
+
+    @overload
+    def __get__(self, instance: None, owner: type[Optimizer]) -> Self: ...
+    @overload
+    def __get__(self, instance: Optimizer, owner: type[Optimizer]) -> float: ...
+    def __get__(
+        self, instance: Optimizer | None, owner: type[Optimizer]
+    ) -> Self | float:
+        if instance is None:
+            return self
+        if instance._schedule is not None:
+            return instance._scheduled(instance.step_count)
+        return float(instance._optimizer.get("lr"))
+
+    def __set__(self, instance: Optimizer, value: Rate) -> None:
+        rate = self.check(value)
+        instance._ahead = 0, []
+        if isinstance(rate, float):
+            instance._optimizer.set("lr", rate)
+            instance._schedule = None
+        else:
+            instance._schedule = rate
+
+
 class Optimizer:
     """What the optimisers share; make one of the classes below, not this one.
 
@@ -103,26 +258,51 @@ class Optimizer:
     any other; `reset` frees it. It is useful without a model too, by `step`. Its
     hyperparameters can be set between steps, unless that would take other state than
     there is. It can be pickled and copied with all its state.
+
+    Attributes
+    ----------
+    lr : float
+        The learning rate of the next step; may be set to anything that the constructor
+        takes.
+    clip_norm, clip_value, l1, decay, ema
+        See `fastmlp.optimizers`.
     """
 
-    __slots__ = ("__weakref__", "_optimizer", "_owner")
+    __slots__ = ("__weakref__", "_ahead", "_optimizer", "_owner", "_schedule")
 
     _kind: ClassVar[str]
     _names: ClassVar[tuple[str, ...]]
 
     _optimizer: _core.Optimizer
     _owner: weakref.ref[Any] | None
+    # What gives the learning rate, unless it is a number; and its values from some step
+    # on, as asking for many at once is cheap.
+    _schedule: Schedule | Callable[[int], float] | None
+    _ahead: tuple[int, list[float]]
 
-    lr = _Number(0.0)
+    lr = _Lr()
     maximize = _Flag()
+    clip_norm = _Optional(0.0)
+    clip_value = _Optional(0.0)
+    l1 = _Number(0.0)
+    decay = _Decay()
+    ema = _Optional(0.0, 1.0)
+
+    __signature__ = _Signature()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("Optimizer is abstract: make fm.SGD(lr), fm.Adam(), …")
 
     def _make(self, **hyper: Any) -> None:
         """Check the hyperparameters one by one, then together, and make the core's."""
+        unknown = hyper.keys() - set(self._names) - _DEFAULTS.keys()
+        if unknown:
+            raise TypeError(
+                f"{type(self).__name__} got an unexpected keyword argument "
+                f"{min(unknown)!r}"
+            )
         checked: dict[str, Any] = {}
-        for name, value in hyper.items():
+        for name, value in (_DEFAULTS | hyper).items():
             if name == "betas":
                 checked["betas"] = _betas(value)
             elif name == "eps_mode":
@@ -134,6 +314,13 @@ class Optimizer:
         betas = checked.pop("betas", None)
         if betas is not None:
             checked["beta1"], checked["beta2"] = betas
+        for name in ("clip_norm", "clip_value", "ema"):
+            checked[name] = checked[name] or 0.0
+        checked["decay_weights_only"] = checked.pop("decay") == "weights"
+        rate = checked["lr"]
+        self._schedule, self._ahead = None, (0, [])
+        if not isinstance(rate, float):
+            self._schedule, checked["lr"] = rate, 0.0
         self._optimizer = self._make_core(checked)
         self._owner = None
 
@@ -145,15 +332,140 @@ class Optimizer:
 
     def _check_together(self, hyper: Mapping[str, Any]) -> None:
         """Refuse hyperparameters that are fine alone but not with each other."""
+        if hyper["clip_norm"] is not None and hyper["clip_value"] is not None:
+            raise ValueError(
+                "clip_norm and clip_value exclude each other, got "
+                f"clip_norm={hyper['clip_norm']}, clip_value={hyper['clip_value']}"
+            )
 
     def _hyper(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {name: getattr(self, name) for name in self._names}
+        hyper: dict[str, Any] = {"lr": self._schedule}
+        for name in (*self._names, *_DEFAULTS):
+            if hyper.get(name) is None:
+                hyper[name] = getattr(self, name)
+        return hyper
 
     @property
     def step_count(self) -> int:
         """How many steps were taken."""
         return self._optimizer.step_count
+
+    # Learning rates -----------------------------------------------------------------
+
+    @property
+    def schedule(self) -> Schedule | Callable[[int], float] | None:
+        """What gives the learning rate by the step; None if it is a number."""
+        return self._schedule
+
+    def _scheduled(self, step: int) -> float:
+        """Return the schedule's learning rate of a step."""
+        if isinstance(self._schedule, ReduceOnPlateau):
+            return self._schedule.current
+        first, rates = self._ahead
+        if not first <= step < first + len(rates):
+            # A function of the caller's is asked step by step: it may be no pure one.
+            count = _AHEAD if isinstance(self._schedule, Schedule) else 1
+            first, rates = step, self._rates(step, count).tolist()
+            if count > 1:
+                self._ahead = first, rates
+        return float(rates[step - first])
+
+    def _rates(self, first: int, count: int) -> Array:
+        """Return the schedule's learning rates of some steps, looked at."""
+        schedule = self._schedule
+        if isinstance(schedule, Schedule):
+            rates: Array = schedule.values(first, count)
+        else:
+            assert schedule is not None
+            given = [schedule(step) for step in range(first, first + count)]
+            try:
+                rates = np.array([float(rate) for rate in given])
+            except (TypeError, ValueError):
+                raise TypeError(
+                    "lr must be a function from the step to a number, got "
+                    f"{_validate.describe(given[0])} for step {first}"
+                ) from None
+        bad = ~(np.isfinite(rates) & (rates >= 0))
+        if bad.any():
+            at = int(np.argmax(bad))
+            raise ValueError(
+                f"lr must be finite and >= 0 at every step, got {rates[at]} for step "
+                f"{first + at}"
+            )
+        return rates
+
+    def _values(self, count: int) -> Array | None:
+        """Return the learning rates of the next steps, None if all are ``lr``."""
+        if self._schedule is None:
+            return None
+        return self._rates(self.step_count, count)
+
+    def _set_lr(self) -> None:
+        """Hand the core the schedule's learning rate of the next step."""
+        self._optimizer.set("lr", self._scheduled(self.step_count))
+
+    def _epoch_end(self, value: float) -> None:
+        """Take notice of what an epoch achieved."""
+        if isinstance(self._schedule, ReduceOnPlateau):
+            self._schedule.observe(value)
+
+    # Averages -----------------------------------------------------------------------
+
+    @property
+    def ema_params(self) -> list[Array] | None:
+        """Copies of the moving averages, flat, one for each array of parameters.
+
+        None without ``ema``; an empty list before the first step.
+        """
+        if self.ema is None:
+            return None
+        return [slots["ema"] for slots in self._optimizer.state()["slots"]]
+
+    def averaged(self, mlp: MLP) -> MLP:
+        """Return a copy of a model with the moving averages of its parameters.
+
+        Parameters
+        ----------
+        mlp : MLP
+            The model that this optimiser trains; running statistics of `BatchNorm` are
+            copied as they are.
+
+        Returns
+        -------
+        MLP
+            The copy.
+
+        Raises
+        ------
+        TypeError
+            For what is no model.
+        ValueError
+            If the optimiser keeps no average (``ema``), has taken no step, or has
+            trained another model.
+        """
+        owner = getattr(mlp, "_self", None)
+        if owner is None:
+            got = _validate.describe(mlp)
+            raise TypeError(f"mlp must be a fm.MLP, got {got}")
+        averages = self.ema_params
+        if averages is None:
+            raise ValueError("averaged needs an optimiser with an average: ema=0.999")
+        if not averages or not self.step_count:
+            raise ValueError("averaged needs at least one step, there was none")
+        if self._owner not in (None, owner):
+            raise ValueError("mlp must be the model that this optimiser trains")
+        if [(a.size, a.dtype) for a in averages] != [(mlp.n_params, mlp.dtype)]:
+            raise ValueError(
+                "mlp must be the model that this optimiser trains: it has averages of "
+                + ", ".join(f"{a.size} {a.dtype}" for a in averages)
+                + f" parameters, and mlp has {mlp.n_params} {mlp.dtype}"
+            )
+        copied = mlp.copy()
+        copied.params[:] = averages[0]
+        return copied
+
+    # Steps and state ----------------------------------------------------------------
 
     def step(
         self, params: Array | Sequence[Array], grads: Array | Sequence[Array]
@@ -173,6 +485,8 @@ class Optimizer:
         TypeError, ValueError
             For arrays that cannot be used as they are; nothing has changed then.
         """
+        if self._schedule is not None:
+            self._set_lr()
         if type(params) is np.ndarray and type(grads) is np.ndarray:
             params, grads = [params], [grads]
         elif type(params) is not list or type(grads) is not list:
@@ -191,12 +505,19 @@ class Optimizer:
         Returns
         -------
         dict
-            ``"kind"`` (str), ``"hyper"`` (dict: the constructor's arguments),
-            ``"step"`` (int) and ``"slots"`` (list: for each parameter array a dict of
-            flat arrays with torch's names, such as ``"exp_avg"``).
+            ``"kind"`` (str), ``"hyper"`` (dict: the constructor's arguments; a
+            `fastmlp.schedules.ReduceOnPlateau` with what it has observed), ``"step"``
+            (int) and ``"slots"`` (list: for each parameter array a dict of
+            flat arrays with torch's names, such as ``"exp_avg"``, and ``"ema"``).
         """
         state = self._optimizer.state()
-        return {"kind": self._kind_name(), "hyper": self._hyper(), **state}
+        return {"kind": self._kind_name(), "hyper": self._hyper_copy(), **state}
+
+    def _hyper_copy(self) -> dict[str, Any]:
+        hyper = self._hyper()
+        if isinstance(self._schedule, ReduceOnPlateau):
+            hyper["lr"] = copy.copy(self._schedule)
+        return hyper
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave, hyperparameters included.
@@ -219,9 +540,10 @@ class Optimizer:
             raise ValueError(
                 f"state must be of kind {self._kind_name()!r}, got {kind!r}"
             )
-        if hyper.keys() != set(self._names):
+        names = (*self._names, *_DEFAULTS)
+        if hyper.keys() != set(names):
             raise ValueError(
-                f"state['hyper'] must have the keys {', '.join(self._names)}, "
+                f"state['hyper'] must have the keys {', '.join(names)}, "
                 f"got {', '.join(map(str, hyper))}"
             )
 
@@ -232,6 +554,8 @@ class Optimizer:
         arrays = [_slot_arrays(i, slot) for i, slot in enumerate(slots)]
         other._optimizer.load_state({"step": count, "slots": arrays})
         self._optimizer = other._optimizer
+        self._schedule = copy.copy(other._schedule)
+        self._ahead = 0, []
 
     def _kind_name(self) -> str:
         return type(self).__name__.lower()
@@ -244,7 +568,12 @@ class Optimizer:
         self.load_state_dict(state)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({_validate.arguments(self._hyper())})"
+        hyper = {
+            name: value
+            for name, value in self._hyper().items()
+            if name not in _DEFAULTS or value != _DEFAULTS[name]
+        }
+        return f"{type(self).__name__}({_validate.arguments(hyper)})"
 
 
 def _betas(value: object) -> tuple[float, float]:
@@ -293,7 +622,7 @@ def _lists(params: object, grads: object) -> tuple[list[Any], list[Any]]:
 
 
 def _flat(params: list[Any], grads: list[Any]) -> tuple[list[Array], list[Array]]:
-    """Return flat views of arrays of any rank, or say why a step is impossible."""
+    """Return views of one or two dimensions, or say why a step is impossible."""
     if len(params) != len(grads):
         raise ValueError(
             "params and grads must be as many arrays, "
@@ -314,10 +643,12 @@ def _flat(params: list[Any], grads: list[Any]) -> tuple[list[Array], list[Array]
         dtype, shape = np.dtype(param.dtype.type), param.shape
         param = _validate.exact(names[0], param, dtype, shape, writeable=True)
         grad = _validate.exact(names[1], grad, dtype, shape, writeable=False)
-        flat[0].append(param.reshape(-1))
-        flat[1].append(grad.reshape(-1))
         if param.size == 0:
             raise ValueError(f"{names[0]} must not be empty, got shape {shape}")
+        # Two dimensions say that it is no bias.
+        flat_shape = (-1,) if param.ndim < 2 else (shape[0], -1)
+        flat[0].append(param.reshape(flat_shape))
+        flat[1].append(grad.reshape(flat_shape))
 
     # No memory twice: a step on one array would move another.
     for i, param in enumerate(params):
@@ -329,6 +660,7 @@ def _flat(params: list[Any], grads: list[Any]) -> tuple[list[Array], list[Array]
 
 
 _SINGLE = ("params", "grads")
+_AHEAD = 256
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -342,8 +674,8 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    lr : float
-        The learning rate, ≥ 0.
+    lr : float, Schedule or callable
+        The learning rate, ≥ 0; see `fastmlp.optimizers`.
     momentum : float
         μ, ≥ 0.
     dampening : float
@@ -354,6 +686,8 @@ class SGD(Optimizer):
         λ, ≥ 0.
     maximize : bool
         Ascend instead.
+    clip_norm, clip_value, l1, decay, ema
+        As all optimisers, see `fastmlp.optimizers`.
     """
 
     __slots__ = ()
@@ -367,13 +701,14 @@ class SGD(Optimizer):
 
     def __init__(
         self,
-        lr: float,
+        lr: Rate,
         momentum: float = 0.0,
         dampening: float = 0.0,
         nesterov: bool = False,
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        **options: Unpack[_Options],
     ) -> None:
         self._make(
             lr=lr,
@@ -382,9 +717,11 @@ class SGD(Optimizer):
             nesterov=nesterov,
             weight_decay=weight_decay,
             maximize=maximize,
+            **options,
         )
 
     def _check_together(self, hyper: Mapping[str, Any]) -> None:
+        super()._check_together(hyper)
         if hyper["nesterov"] and (hyper["momentum"] == 0 or hyper["dampening"] != 0):
             raise ValueError(
                 "nesterov needs momentum > 0 and dampening 0, got "
@@ -411,8 +748,8 @@ class Adagrad(_WithEps):
 
     Parameters
     ----------
-    lr : float
-        The learning rate, ≥ 0.
+    lr : float, Schedule or callable
+        The learning rate, ≥ 0; see `fastmlp.optimizers`.
     lr_decay : float
         η, ≥ 0.
     weight_decay : float
@@ -425,6 +762,8 @@ class Adagrad(_WithEps):
         Ascend instead.
     eps_mode : {"outside", "inside"}
         Where ε stands.
+    clip_norm, clip_value, l1, decay, ema
+        As all optimisers, see `fastmlp.optimizers`.
     """
 
     __slots__ = ()
@@ -444,7 +783,7 @@ class Adagrad(_WithEps):
 
     def __init__(
         self,
-        lr: float = 1e-2,
+        lr: Rate = 1e-2,
         lr_decay: float = 0.0,
         weight_decay: float = 0.0,
         initial_accumulator_value: float = 0.0,
@@ -452,6 +791,7 @@ class Adagrad(_WithEps):
         *,
         maximize: bool = False,
         eps_mode: str = "outside",
+        **options: Unpack[_Options],
     ) -> None:
         self._make(
             lr=lr,
@@ -461,6 +801,7 @@ class Adagrad(_WithEps):
             eps=eps,
             maximize=maximize,
             eps_mode=eps_mode,
+            **options,
         )
 
 
@@ -473,8 +814,8 @@ class RMSprop(_WithEps):
 
     Parameters
     ----------
-    lr : float
-        The learning rate, ≥ 0.
+    lr : float, Schedule or callable
+        The learning rate, ≥ 0; see `fastmlp.optimizers`.
     alpha : float
         The weight of the past in v, from 0 to 1.
     eps : float
@@ -489,6 +830,8 @@ class RMSprop(_WithEps):
         Ascend instead.
     eps_mode : {"outside", "inside"}
         Where ε stands.
+    clip_norm, clip_value, l1, decay, ema
+        As all optimisers, see `fastmlp.optimizers`.
     """
 
     __slots__ = ()
@@ -510,15 +853,16 @@ class RMSprop(_WithEps):
 
     def __init__(
         self,
-        lr: float = 1e-2,
+        lr: Rate = 1e-2,
         alpha: float = 0.99,
         eps: float = 1e-8,
         momentum: float = 0.0,
         centered: bool = False,
         *,
-        weight_decay: float = 0.0,
         maximize: bool = False,
+        weight_decay: float = 0.0,
         eps_mode: str = "outside",
+        **options: Unpack[_Options],
     ) -> None:
         self._make(
             lr=lr,
@@ -529,6 +873,7 @@ class RMSprop(_WithEps):
             weight_decay=weight_decay,
             maximize=maximize,
             eps_mode=eps_mode,
+            **options,
         )
 
 
@@ -572,8 +917,8 @@ class Adam(_Adam):
 
     Parameters
     ----------
-    lr : float
-        The learning rate, ≥ 0.
+    lr : float, Schedule or callable
+        The learning rate, ≥ 0; see `fastmlp.optimizers`.
     betas : (float, float)
         β₁ and β₂, from 0 to below 1.
     eps : float
@@ -588,13 +933,15 @@ class Adam(_Adam):
         Where ε stands: "outside", m̂ / (√v̂ + ε); "inside", m̂ / √(v̂ + ε); or "hat", a
         step of lr √(1 - β₂^t) / (1 - β₁^t) · m / (√v + ε), the form of Keras,
         TensorFlow and scikit-learn.
+    clip_norm, clip_value, l1, decay, ema
+        As all optimisers, see `fastmlp.optimizers`.
     """
 
     __slots__ = ()
 
     def __init__(
         self,
-        lr: float = 1e-3,
+        lr: Rate = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
@@ -602,6 +949,7 @@ class Adam(_Adam):
         *,
         maximize: bool = False,
         eps_mode: str = "outside",
+        **options: Unpack[_Options],
     ) -> None:
         self._make(
             lr=lr,
@@ -611,6 +959,7 @@ class Adam(_Adam):
             amsgrad=amsgrad,
             maximize=maximize,
             eps_mode=eps_mode,
+            **options,
         )
 
 
@@ -621,8 +970,8 @@ class AdamW(_Adam):
 
     Parameters
     ----------
-    lr : float
-        The learning rate, ≥ 0.
+    lr : float, Schedule or callable
+        The learning rate, ≥ 0; see `fastmlp.optimizers`.
     betas : (float, float)
         β₁ and β₂, from 0 to below 1.
     eps : float
@@ -635,13 +984,15 @@ class AdamW(_Adam):
         Ascend instead; the decay is the same.
     eps_mode : {"outside", "inside", "hat"}
         Where ε stands, as in `Adam`.
+    clip_norm, clip_value, l1, decay, ema
+        As all optimisers, see `fastmlp.optimizers`.
     """
 
     __slots__ = ()
 
     def __init__(
         self,
-        lr: float = 1e-3,
+        lr: Rate = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
@@ -649,6 +1000,7 @@ class AdamW(_Adam):
         *,
         maximize: bool = False,
         eps_mode: str = "outside",
+        **options: Unpack[_Options],
     ) -> None:
         self._make(
             lr=lr,
@@ -658,6 +1010,7 @@ class AdamW(_Adam):
             amsgrad=amsgrad,
             maximize=maximize,
             eps_mode=eps_mode,
+            **options,
         )
 
     def _make_core(self, hyper: dict[str, Any]) -> _core.Optimizer:

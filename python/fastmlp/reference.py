@@ -34,12 +34,13 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[Any]
+Rate: TypeAlias = float | Callable[[int], float]
 _V = TypeVar("_V")
 
 # fmt: off
@@ -99,6 +100,18 @@ def column_sum(out: Array, a: Array) -> None:
     out[...] = 0
     for row in a:
         out += row
+
+
+@_quiet
+def dot(out: Array, a: Array, b: Array) -> None:
+    """``out[0]`` = sum of ``a[i] b[i]``."""
+    out[0] = (a * b).sum()
+
+
+@_quiet
+def axpy(y: Array, x: Array, alpha: float) -> None:
+    """``y += alpha x``."""
+    y += y.dtype.type(alpha) * x
 
 
 # ----------------------------------------------------------- elementary functions
@@ -511,6 +524,33 @@ def adam_step(
     else:
         m_hat, v_hat = exp_avg / correction1, v / correction2
         param -= lr * (m_hat / _denominator(v_hat, eps, eps_mode))
+
+
+@_quiet
+def sum_of_squares(out: Array, x: Array) -> None:
+    """``out[0]`` = the sum of ``x^2``."""
+    out[0] = np.sum(x * x)
+
+
+@_quiet
+def condition_gradient(
+    out: Array, grad: Array, param: Array, scale: float, limit: float, l1: float
+) -> None:
+    """Clip by norm (``scale``; Pascanu et al. 2013), by value, add L1's slope.
+
+    Without an L1 penalty the parameter stays out, as NaN has no sign.
+    """
+    clipped = np.clip(grad * scale, -limit, limit)
+    out[...] = clipped if l1 == 0 else clipped + l1 * np.sign(param)
+
+
+@_quiet
+def interpolate(out: Array, x: Array, weight: float) -> None:
+    """``out += weight (x - out)``: moving averages and Polyak's updates."""
+    if weight == 1:
+        out[...] = x
+    elif weight != 0:
+        out += weight * (x - out)
 # fmt: on
 
 
@@ -630,6 +670,122 @@ def normalize_backward(dn: Array, normal: Array, rstd: Array, axis: int) -> Arra
     return np.asarray(rstd * (dn - mean - normal * along))
 
 
+def _scaled(normal: Array, scale: Array | None, shift: Array | None) -> Array:
+    if scale is None or shift is None:
+        return normal
+    return np.asarray(normal * scale + shift)
+
+
+def layer_norm_forward(
+    h: Array,
+    xhat: Array | None,
+    rstd: Array | None,
+    x: Array,
+    scale: Array | None,
+    shift: Array | None,
+    eps: float,
+) -> None:
+    """``xhat``, ``rstd`` (by row) of :func:`normalize`; ``h = xhat scale + shift``."""
+    normal, _, _, deviation = normalize(x, 1, eps)
+    if xhat is not None:
+        xhat[...] = normal
+    if rstd is not None:
+        rstd[...] = deviation[:, 0]
+    h[...] = _scaled(normal, scale, shift)
+
+
+def layer_norm_backward(
+    dx: Array,
+    dh: Array,
+    xhat: Array,
+    rstd: Array,
+    scale: Array | None,
+    accumulate: bool = False,
+) -> None:
+    """``dx`` of :func:`layer_norm_forward`, added to what it holds if asked for."""
+    dn = dh if scale is None else dh * scale
+    back = normalize_backward(dn, xhat, rstd[:, np.newaxis], 1)
+    dx[...] = dx + back if accumulate else back
+
+
+def column_moments(mean: Array, var: Array, x: Array) -> None:
+    """Mean and variance (that of sums over m) of the columns of ``x (m, n)``."""
+    mean[...] = x.mean(axis=0)
+    var[...] = ((x - mean) ** 2).mean(axis=0)
+
+
+def batch_norm_forward(
+    h: Array,
+    xhat: Array | None,
+    x: Array,
+    mean: Array,
+    rstd: Array,
+    scale: Array | None,
+    shift: Array | None,
+) -> None:
+    """``xhat = (x - mean) rstd`` by column; ``h = xhat scale + shift``."""
+    normal = (x - mean) * rstd
+    if xhat is not None:
+        xhat[...] = normal
+    h[...] = _scaled(normal, scale, shift)
+
+
+def batch_norm_backward(
+    dx: Array,
+    dh: Array,
+    xhat: Array,
+    rstd: Array,
+    scale: Array | None,
+    mean_dh: Array,
+    mean_dhx: Array,
+    accumulate: bool = False,
+) -> None:
+    """``dx = scale rstd (dh - mean_dh - xhat mean_dhx)``, or added to what it holds.
+
+    The means are those over the batch of dh and of ``dh xhat``; with zeros it is the
+    way back through fixed statistics.
+    """
+    factor = rstd if scale is None else rstd * scale
+    back = factor * (dh - mean_dh - xhat * mean_dhx)
+    dx[...] = dx + back if accumulate else back
+
+
+def column_dot(out: Array, a: Array, b: Array, accumulate: bool = False) -> None:
+    """``out[n] = sum over m of a[m, n] b[m, n]``, or added to what it holds."""
+    dots = (a * b).sum(axis=0)
+    out[...] = out + dots if accumulate else dots
+
+
+def add(out: Array, a: Array, b: Array) -> None:
+    """``out = a + b``."""
+    out[...] = a + b
+
+
+def multiply(out: Array, a: Array, b: Array) -> None:
+    """``out = a b``, element by element."""
+    out[...] = a * b
+
+
+def dropout(
+    h: Array,
+    mask: Array,
+    x: Array,
+    p: float,
+    seed: int,
+    epoch: int,
+    step: int,
+    layer: int,
+    first: int = 0,
+) -> None:
+    """``mask = kept / (1 - p)``, ``h = x mask``: from element ``first`` of the batch on.
+
+    What is kept: :func:`dropout_mask`.
+    """
+    kept = dropout_mask((1, first + x.size), p, seed, epoch, step, layer)[0, first:]
+    mask[...] = np.where(kept, 1 / (1 - p), 0)
+    h[...] = np.where(kept, x / (1 - p), 0)
+
+
 # ------------------------------------------------------------------ loss functions
 
 
@@ -720,13 +876,31 @@ def BinaryCrossEntropy(*, reduction: str = "mean") -> Loss:
 # ---------------------------------------------------------------------- optimisers
 
 
+@dataclass
 class Optimizer:
     """Steps any float arrays downhill, in place; one step count for all of them.
 
-    The optimisers below have torch's names, defaults and formulas.
+    The optimisers below have torch's names, defaults and formulas. ``lr`` may be a
+    function of the step, which counts from 0. Before a step gradients are clipped, by
+    the norm of all of them or one by one, then ``l1`` times the sign of the parameter
+    is added, then weight decay; ``decay="weights"`` leaves both out for arrays of fewer
+    than two dimensions. After it the average moves, the slot ``"ema"``.
     """
 
+    lr: Rate
+    _: KW_ONLY
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    l1: float = 0.0
+    decay: str = "all"
+    ema: float | None = None
+    maximize: bool = False
+
     def __post_init__(self) -> None:
+        if self.clip_norm is not None and self.clip_value is not None:
+            raise ValueError("clip_norm and clip_value exclude each other")
+        if self.decay not in ("all", "weights"):
+            raise ValueError(f"decay must be 'all' or 'weights', got {self.decay!r}")
         self.reset()
 
     def reset(self) -> None:
@@ -744,7 +918,16 @@ class Optimizer:
         """
         params = [params] if isinstance(params, np.ndarray) else params
         grads = [grads] if isinstance(grads, np.ndarray) else grads
-        first = self._slots()
+        self._step(params, grads, [[(..., p.ndim > 1)] for p in params])
+
+    def _step(
+        self,
+        params: Sequence[Array],
+        grads: Sequence[Array],
+        parts: Sequence[Sequence[tuple[Any, bool]]],
+    ) -> None:
+        """Take a step; ``parts`` of each array, and whether these are weights."""
+        first = self._slots() | ({} if self.ema is None else {"ema": 0.0})
         state = self.slots or [
             {name: np.full_like(p, fill) for name, fill in first.items()}
             for p in params
@@ -755,10 +938,50 @@ class Optimizer:
         for shape, slots in zip(shapes, state, strict=True):
             if any(slot.shape != shape for slot in slots.values()):
                 raise ValueError("params must have the shapes of the first step")
+        scale = 1.0
+        if self.clip_norm is not None:
+            squares = [np.sum(np.square(g, dtype=np.float64)) for g in grads]
+            scale = min(1.0, self.clip_norm / (math.sqrt(sum(squares)) + 1e-6))
+        self._rate = float(self.lr(self.step_count) if callable(self.lr) else self.lr)
         self.slots = state
         self.step_count += 1
-        for param, grad, slots in zip(params, grads, state, strict=True):
-            self._update(param, grad, slots)
+        for p, g, slots, pieces in zip(params, grads, state, parts, strict=True):
+            for part, is_weight in pieces:
+                self._spared = self.decay == "weights" and not is_weight
+                views = {name: slot[part] for name, slot in slots.items()}
+                self._piece(p[part], g[part], views, scale)
+
+    def _piece(
+        self, param: Array, grad: Array, slots: dict[str, Array], scale: float
+    ) -> None:
+        g = np.empty_like(param)
+        limit = math.inf if self.clip_value is None else self.clip_value
+        # The penalty is minimised even if the rest is maximised.
+        l1 = self._penalty(self.l1) * (-1 if self.maximize else 1)
+        condition_gradient(g, grad, param, scale, limit, l1)
+        self._update(param, g, slots)
+        if self.ema is not None:
+            weight = 1.0 if self.step_count == 1 else 1 - self.ema
+            interpolate(slots["ema"], param, weight)
+
+    def _penalty(self, size: float) -> float:
+        return 0.0 if self._spared else size
+
+    @property
+    def ema_params(self) -> list[Array] | None:
+        """Copies of the moving averages, flat; None without ``ema``."""
+        if self.ema is None:
+            return None
+        return [slots["ema"].flatten() for slots in self.slots]
+
+    def averaged(self, mlp: MLP) -> MLP:
+        """Return a copy of a model with the moving averages of its parameters."""
+        averages = self.ema_params
+        if not averages:
+            raise ValueError("averaged needs ema, and at least one step")
+        copied = mlp.copy()
+        copied.params[:] = averages[0]
+        return copied
 
     def _slots(self) -> dict[str, float]:
         """Name and first value of each array of state."""
@@ -773,22 +996,20 @@ class Optimizer:
 class SGD(Optimizer):
     """:func:`sgd_step`."""
 
-    lr: float
+    lr: Rate
     momentum: float = 0.0
     dampening: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
-    _: KW_ONLY
-    maximize: bool = False
 
     def _slots(self) -> dict[str, float]:
         return {"momentum_buffer": 0.0} if self.momentum else {}
 
     def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
         sgd_step(
-            param, slots.get("momentum_buffer"), grad, self.lr, self.momentum,
-            self.dampening, self.nesterov, self.weight_decay, self.maximize,
-            self.step_count,
+            param, slots.get("momentum_buffer"), grad, self._rate, self.momentum,
+            self.dampening, self.nesterov, self._penalty(self.weight_decay),
+            self.maximize, self.step_count,
         )
 
 
@@ -796,13 +1017,12 @@ class SGD(Optimizer):
 class Adagrad(Optimizer):
     """:func:`adagrad_step`."""
 
-    lr: float = 1e-2
+    lr: Rate = 1e-2
     lr_decay: float = 0.0
     weight_decay: float = 0.0
     initial_accumulator_value: float = 0.0
     eps: float = 1e-10
     _: KW_ONLY
-    maximize: bool = False
     eps_mode: str = "outside"
 
     def _slots(self) -> dict[str, float]:
@@ -810,8 +1030,9 @@ class Adagrad(Optimizer):
 
     def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
         adagrad_step(
-            param, slots["sum"], grad, self.lr, self.lr_decay, self.eps,
-            self.weight_decay, self.maximize, self.eps_mode, self.step_count,
+            param, slots["sum"], grad, self._rate, self.lr_decay, self.eps,
+            self._penalty(self.weight_decay), self.maximize, self.eps_mode,
+            self.step_count,
         )
 
 
@@ -819,14 +1040,13 @@ class Adagrad(Optimizer):
 class RMSprop(Optimizer):
     """:func:`rmsprop_step`."""
 
-    lr: float = 1e-2
+    lr: Rate = 1e-2
     alpha: float = 0.99
     eps: float = 1e-8
     momentum: float = 0.0
     centered: bool = False
     _: KW_ONLY
     weight_decay: float = 0.0
-    maximize: bool = False
     eps_mode: str = "outside"
 
     def _slots(self) -> dict[str, float]:
@@ -836,8 +1056,9 @@ class RMSprop(Optimizer):
     def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
         rmsprop_step(
             param, slots["square_avg"], slots.get("momentum_buffer"),
-            slots.get("grad_avg"), grad, self.lr, self.alpha, self.eps, self.momentum,
-            self.weight_decay, self.maximize, self.eps_mode,
+            slots.get("grad_avg"), grad, self._rate, self.alpha, self.eps,
+            self.momentum, self._penalty(self.weight_decay), self.maximize,
+            self.eps_mode,
         )
 
 
@@ -845,13 +1066,12 @@ class RMSprop(Optimizer):
 class Adam(Optimizer):
     """:func:`adam_step`."""
 
-    lr: float = 1e-3
+    lr: Rate = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
     amsgrad: bool = False
     _: KW_ONLY
-    maximize: bool = False
     eps_mode: str = "outside"
     decoupled: ClassVar[bool] = False
 
@@ -862,8 +1082,9 @@ class Adam(Optimizer):
     def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
         adam_step(
             param, slots["exp_avg"], slots["exp_avg_sq"], slots.get("max_exp_avg_sq"),
-            grad, self.lr, *self.betas, self.eps, self.weight_decay, self.decoupled,
-            self.maximize, self.eps_mode, self.step_count,
+            grad, self._rate, *self.betas, self.eps,
+            self._penalty(self.weight_decay), self.decoupled, self.maximize,
+            self.eps_mode, self.step_count,
         )
 # fmt: on
 
@@ -1658,9 +1879,25 @@ class MLP:
                 f"training diverged at step {optimizer.step_count + 1}: the loss "
                 f"({value}) or its gradient is not finite"
             )
-        optimizer.step(self.params, grads)
+        optimizer._step([self.params], [grads], [self._parts()])
         self._take_statistics(run)
         return value
+
+    def _parts(self) -> list[tuple[slice, bool]]:
+        """Ranges of the parameters, and whether they are weights."""
+        parts, at = [], 0
+        for view in self.named_parameters().values():
+            parts.append((slice(at, at + view.size), view.ndim == 2))
+            at += view.size
+        return parts
+
+    def polyak_(self, other: MLP, tau: float) -> Self:
+        """``params += tau (other.params - params)``, in place; buffers as well."""
+        if other.n_params != self.n_params or not 0 <= tau <= 1:
+            raise ValueError("other must have the same parameters, and 0 <= tau <= 1")
+        interpolate(self.params, other.params, tau)
+        interpolate(self.buffers, other.buffers, tau)
+        return self
 
     def evaluate(
         self,

@@ -159,6 +159,9 @@ def _calls(
     for mode in ("outside", "inside", "hat"):
         numbers = [0.1, 0.9, 0.99, 1e-8, 0.01, True, False, mode, 3]
         yield "adam_step", [p, m, v, top], [g, *numbers], 0
+    yield "sum_of_squares", [np.zeros(1, dtype)], [g], 0
+    yield "condition_gradient", [np.zeros_like(g)], [g, p, 0.5, 0.4, 0.1], 0
+    yield "interpolate", [p], [g, 0.1], 0
 
 
 def _trained_hash(dtype: str, n_threads: int) -> str:

@@ -90,6 +90,11 @@ void flat(const KernelTable<T>& table, Index n) {
   table.adam_step(
       {T(1), T(0.5), T(0.5), T(0.5), T(0.5), T(1), T(1), T(1), T(0), T(1), false, true},
       p, a, b, c, grad, n);
+  p[0] = table.dot(a, grad, n);
+  table.axpy(p, grad, T(2), n);
+  table.sum_of_squares(grad, n);
+  table.condition_gradient({T(0.5), T(1), T(0.1)}, a, grad, p, n);
+  table.interpolate(a, grad, T(0.5), n);
   for (int i = 0; i < kElementaryCount; ++i) {
     table.elementary(static_cast<Elementary>(i), p, grad, n);
   }

@@ -70,6 +70,13 @@ struct AdamArgs {
   bool maximize, eps_inside;
 };
 
+// scale: of clipping by norm, 1 for none; limit: of clipping by value, infinity for
+// none; l1: negative for ascent, as the sum is negated after.
+template <class T>
+struct ConditionArgs {
+  T scale, limit, l1;
+};
+
 template <class T>
 struct LossArgs {
   LossKind kind;
@@ -91,6 +98,8 @@ constexpr Index kRowGrain = 24;
 // The sums over a row below (softmax, losses) share one order: element j is added to
 // partial sum j % 16, the 16 partial sums are added pairwise at distance 8, 4, 2, 1.
 constexpr Index kRowSumLanes = 16;
+// Sums of squares do the same with more partial sums, to be fast.
+constexpr Index kSquareSumLanes = 32;
 
 template <class T>
 struct KernelTable {
@@ -242,6 +251,25 @@ struct KernelTable {
   // max_exp_avg_sq is null unless amsgrad.
   void (*adam_step)(const AdamArgs<T>& args, T* param, T* exp_avg, T* exp_avg_sq,
                     T* max_exp_avg_sq, const T* grad, Index n);
+
+  // Sum of a[i] * b[i], in the order of sums over a row, each partial sum one chain of
+  // fused multiply-adds.
+  T (*dot)(const T* a, const T* b, Index n);
+
+  // y[i] += alpha * x[i], fused.
+  void (*axpy)(T* y, const T* x, T alpha, Index n);
+  // The sum of x[i]^2: element i goes to partial sum i % 32 by a fused multiply-add;
+  // the 32 are added pairwise at distance 16, 8, 4, 2, 1.
+  T (*sum_of_squares)(const T* x, Index n);
+
+  // out = grad * scale, cut to [-limit, limit] (NaN stays), plus l1 sign(param), with
+  // sign(0) = 0.
+  void (*condition_gradient)(const ConditionArgs<T>& args, T* out, const T* grad,
+                             const T* param, Index n);
+
+  // out += weight * (x - out), by one fused multiply-add; weight 0 leaves out alone,
+  // weight 1 makes it x.
+  void (*interpolate)(T* out, const T* x, T weight, Index n);
 
   // out = f(x), n elements. out may be x.
   void (*elementary)(Elementary f, T* out, const T* x, Index n);

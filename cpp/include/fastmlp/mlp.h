@@ -143,6 +143,7 @@ struct EpochOptions {
   uint64_t seed = 0;
   uint32_t epoch = 0;
   Interruption interruption = {};
+  const double* lr = nullptr;  // of each step, instead of the optimiser's
 };
 
 // Parameters and optimiser state as they were at the first step of the last epoch whose
@@ -207,6 +208,11 @@ class Mlp {
   // 2 / (fan_in + fan_out) elsewhere.
   void initialize(uint64_t seed);
 
+  // Polyak averaging: parameters += weight * (the other's - parameters), each by one
+  // fused multiply-add; running statistics as well. Throws std::invalid_argument for
+  // another number of either.
+  void interpolate(const Mlp& other, double weight);
+
   void predict(T* y, const T* x, Index rows) const;
   // Training in another thread may come between two blocks of many rows.
   double evaluate(const Batch<T>& batch, const Loss& loss,
@@ -230,6 +236,12 @@ class Mlp {
 
   double value_and_grad(T* grads, const Batch<T>& batch, const Loss& loss,
                         bool training = false);
+  // With other parameters in place of the network's own, n_params() of them.
+  void forward_at(T* y, const T* theta, const T* x, Index rows);
+  double value_and_grad_at(T* grads, const T* theta, const Batch<T>& batch,
+                           const Loss& loss);
+  // Sets the parameters if they still are `expected`, to the bit, else returns false.
+  bool replace_params(const T* expected, const T* wanted);
   // The loss before the update. Throws Diverged if it or the gradient is not finite.
   double train_step(const Batch<T>& batch, const Loss& loss, Optimizer& optimizer);
   // One pass over the data in steps of batch_size rows, the last one maybe shorter. The

@@ -29,15 +29,27 @@ struct OptimizerConfig {
   double beta1 = 0.9, beta2 = 0.999;     // adam
   bool amsgrad = false;                  // adam
   bool decoupled = false;                // adam: AdamW's weight decay
+
+  // Before the update: gradients are clipped, by the norm of all of them or one by one
+  // (0: not), then l1 sign(parameter) is added, then weight decay.
+  double clip_norm = 0;
+  double clip_value = 0;
+  double l1 = 0;
+  bool decay_weights_only = false;  // l1 and weight_decay leave other parameters alone
+  // After it: ema += (1 - ema) (parameters - ema), from the first step's parameters on;
+  // 0: none is kept.
+  double ema = 0;
 };
 
-constexpr int kMaxSlots = 3;
+constexpr int kMaxSlots = 4;
+constexpr int kAverageSlot = 3;  // of the moving average
 
-// torch's names of the slots that a configuration uses; null for the unused ones.
+// Names of the slots that a configuration uses, torch's and "ema"; null for the unused
+// ones.
 std::array<const char*, kMaxSlots> slot_names(const OptimizerConfig& config);
 
 // One update of n parameters at step `step` (from 1), `slots` in the order of
-// slot_names().
+// slot_names(): by the optimiser's formula alone, without clipping, l1 and average.
 template <class T>
 void apply_optimizer(const OptimizerConfig& config, int64_t step, T* param,
                      const std::array<T*, kMaxSlots>& slots, const T* grad, Index n);
@@ -48,7 +60,15 @@ template <class T>
 struct OptimizerSlots {
   Index size = 0;
   std::array<AlignedBuffer<T>, kMaxSlots> slot;
+  // Of this step's gradients, by chunks; only where clip_norm asks for it. No state.
+  AlignedBuffer<double> squares;
 };
+
+// Elements of a chunk, of which sums of squares are made.
+constexpr Index kSquaresChunk = 1024;
+constexpr Index square_chunks(Index size) {
+  return (size + kSquaresChunk - 1) / kSquaresChunk;
+}
 
 // One step count for all the vectors it updates. The first step fixes how many there
 // are, their sizes and types.
@@ -60,16 +80,29 @@ class Optimizer {
   // Which slots exist must not change with it once there is state.
   OptimizerConfig& mutable_config() { return config_; }
 
-  // A step over several vectors: begin_step, then prepare each of them, then apply any
-  // split of their ranges from any thread, then end_step, which counts it. A step that
-  // is not ended has not happened if apply was not called. Throws std::invalid_argument
-  // if number, size or type differ from the first step's.
+  // A step over several vectors: begin_step, then prepare each of them, then, if
+  // clips_by_norm, sum_squares of all chunks of each of them, then apply any split of
+  // their ranges, then end_step, which counts it. sum_squares and apply may be called
+  // from any thread. A step that is not ended has not happened if apply was not called.
+  // Throws std::invalid_argument if number, size or type differ from the first step's.
   void begin_step(Index vectors);
   template <class T>
   OptimizerSlots<T>& prepare(Index which, Index size);
+  bool clips_by_norm() const { return config_.clip_norm > 0; }
+  // Of chunks [first, last) of square_chunks(size).
+  template <class T>
+  static void sum_squares(const OptimizerSlots<T>& slots, const T* grad, Index first,
+                          Index last);
+  // min(1, clip_norm / (norm + 1e-6)), the norm that of all gradients of the step: for
+  // apply, once all squares are summed. 1 if not clips_by_norm.
+  double clip_scale() const;
+  // Whether apply must be told of parameters that are not to be `decayed`.
+  bool spares_some() const {
+    return config_.decay_weights_only && (config_.l1 != 0 || config_.weight_decay != 0);
+  }
   template <class T>
   void apply(const OptimizerSlots<T>& slots, T* param, const T* grad, Index begin,
-             Index end) const;
+             Index end, double clip_scale = 1.0, bool decayed = true) const;
   void end_step() { ++step_count_; }
 
   int64_t step_count() const { return step_count_; }

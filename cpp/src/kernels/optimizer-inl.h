@@ -122,5 +122,66 @@ void adam_step(const AdamArgs<T>& args, T* param, T* exp_avg, T* exp_avg_sq,
   sweep<T>(n, body);
 }
 
+template <class T>
+T sum_of_squares(const T* x, Index n) {
+  using V = Vec<T>;
+  constexpr Index L = V::kLanes;
+  constexpr Index kVectors = kSquareSumLanes / L;
+  V part[kVectors];
+  for (Index v = 0; v < kVectors; ++v) part[v] = V::set1(T(0));
+  Index i = 0;
+  for (; i + kSquareSumLanes <= n; i += kSquareSumLanes) {
+#pragma GCC unroll 32
+    for (Index v = 0; v < kVectors; ++v) {
+      const V a = V::load(x + i + v * L);
+      part[v] = fma(a, a, part[v]);
+    }
+  }
+  T lane[kSquareSumLanes];
+  for (Index v = 0; v < kVectors; ++v) part[v].store(lane + v * L);
+  const auto rest = [&](auto io, Index j) FASTMLP_LAMBDA {
+    const V a = io.load(x + i + j);
+    io.store(lane + j, fma(a, a, io.load(lane + j)));
+  };
+  sweep<T>(n - i, rest);
+  for (Index d = kSquareSumLanes / 2; d > 0; d /= 2) {
+    for (Index k = 0; k < d; ++k) lane[k] = lane[k] + lane[k + d];
+  }
+  return lane[0];
+}
+
+template <class T>
+void condition_gradient(const ConditionArgs<T>& args, T* out, const T* grad,
+                        const T* param, Index n) {
+  using V = Vec<T>;
+  const V scale = V::set1(args.scale), zero = V::set1(T(0));
+  const V high = V::set1(args.limit), low = V::set1(-args.limit);
+  const V up = V::set1(args.l1), down = V::set1(-args.l1);
+  const bool penalised = args.l1 != T(0);
+  const auto body = [&](auto io, Index i) FASTMLP_LAMBDA {
+    V g = max(low, min(high, io.load(grad + i) * scale));
+    if (penalised) {
+      const V p = io.load(param + i);
+      g = g + select(p > zero, up, select(p < zero, down, zero));
+    }
+    io.store(out + i, g);
+  };
+  sweep<T>(n, body);
+}
+
+template <class T>
+void interpolate(T* out, const T* x, T weight, Index n) {
+  using V = Vec<T>;
+  if (weight == T(0)) return;
+  const V w = V::set1(weight);
+  const bool all = weight == T(1);
+  const auto body = [&](auto io, Index i) FASTMLP_LAMBDA {
+    const V a = io.load(x + i);
+    const V o = io.load(out + i);
+    io.store(out + i, all ? a : fma(w, a - o, o));
+  };
+  sweep<T>(n, body);
+}
+
 }  // namespace FASTMLP_ISA
 }  // namespace fastmlp

@@ -13,6 +13,7 @@
 #include "pack-inl.h"
 #include "simd.h"
 #include "sweep-inl.h"
+#include "vector-inl.h"
 
 namespace fastmlp {
 namespace FASTMLP_ISA {
@@ -52,6 +53,11 @@ constexpr KernelTable<T> make_table() {
           adagrad_step<T>,
           rmsprop_step<T>,
           adam_step<T>,
+          dot<T>,
+          axpy<T>,
+          sum_of_squares<T>,
+          condition_gradient<T>,
+          interpolate<T>,
           elementary<T>};
 }
 

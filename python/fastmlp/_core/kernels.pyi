@@ -30,6 +30,57 @@ def activation_backward(
 def activation_second(
     out: _Array, c: _Array, saved: _Array, activation: str
 ) -> None: ...
+def layer_norm_forward(
+    h: _Array,
+    xhat: _Array | None,
+    rstd: _Array | None,
+    x: _Array,
+    scale: _Array | None,
+    shift: _Array | None,
+    eps: float,
+) -> None: ...
+def layer_norm_backward(
+    dx: _Array,
+    dh: _Array,
+    xhat: _Array,
+    rstd: _Array,
+    scale: _Array | None,
+    accumulate: bool = False,
+) -> None: ...
+def column_moments(mean: _Array, var: _Array, x: _Array) -> None: ...
+def batch_norm_forward(
+    h: _Array,
+    xhat: _Array | None,
+    x: _Array,
+    mean: _Array,
+    rstd: _Array,
+    scale: _Array | None,
+    shift: _Array | None,
+) -> None: ...
+def batch_norm_backward(
+    dx: _Array,
+    dh: _Array,
+    xhat: _Array,
+    rstd: _Array,
+    scale: _Array | None,
+    mean_dh: _Array,
+    mean_dhx: _Array,
+    accumulate: bool = False,
+) -> None: ...
+def column_dot(out: _Array, a: _Array, b: _Array, accumulate: bool = False) -> None: ...
+def add(out: _Array, a: _Array, b: _Array) -> None: ...
+def multiply(out: _Array, a: _Array, b: _Array) -> None: ...
+def dropout(
+    h: _Array,
+    mask: _Array,
+    x: _Array,
+    p: float,
+    seed: int,
+    epoch: int,
+    step: int,
+    layer: int,
+    first: int = 0,
+) -> None: ...
 def loss_rows(
     dpred: _Array | None,
     row_loss: _Array,
@@ -93,5 +144,12 @@ def adam_step(
     eps_mode: str,
     step: int,
 ) -> None: ...
+def dot(out: _Array, a: _Array, b: _Array) -> None: ...
+def axpy(y: _Array, x: _Array, alpha: float) -> None: ...
+def sum_of_squares(out: _Array, x: _Array) -> None: ...
+def condition_gradient(
+    out: _Array, grad: _Array, param: _Array, scale: float, limit: float, l1: float
+) -> None: ...
+def interpolate(out: _Array, x: _Array, weight: float) -> None: ...
 def elementary(out: _Array, x: _Array, function: str) -> None: ...
 def shuffle(order: _Array, seed: int, epoch: int) -> None: ...

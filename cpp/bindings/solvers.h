@@ -1,0 +1,68 @@
+// The solvers as Python has them: of either element type, made at their first use.
+#pragma once
+
+#include <optional>
+#include <stdexcept>
+
+#include "arrays.h"
+#include "fastmlp/fork_safety.h"
+#include "fastmlp/solve.h"
+
+namespace fastmlp::bindings {
+
+template <template <class> class Solver, class Config>
+struct AnySolver {
+  Config config;
+  std::optional<Solver<float>> f32;
+  std::optional<Solver<double>> f64;
+  int busy_in = 0;  // the process in which it works: fork generation + 1
+
+  explicit AnySolver(const Config& c) : config(c) {}
+
+  // That of type T; one of the other type must have been reset.
+  template <class T>
+  Solver<T>& of() {
+    if constexpr (std::is_same_v<T, float>) {
+      if (f64) throw std::invalid_argument("the solver holds float64 state");
+      if (!f32) f32.emplace(config);
+      return *f32;
+    } else {
+      if (f32) throw std::invalid_argument("the solver holds float32 state");
+      if (!f64) f64.emplace(config);
+      return *f64;
+    }
+  }
+  void reset() {
+    f32.reset();
+    f64.reset();
+  }
+};
+using AnyLbfgs = AnySolver<Lbfgs, LbfgsConfig>;
+using AnyLevenbergMarquardt = AnySolver<LevenbergMarquardt, LevenbergMarquardtConfig>;
+
+// Keeps others from a solver that works without the GIL. The GIL guards the mark.
+template <class Any>
+class AtWork {
+ public:
+  explicit AtWork(Any& solver) : solver_(solver) {
+    const int here = fork_generation() + 1;
+    if (solver.busy_in == here) {
+      throw std::runtime_error("the solver is at work in another thread");
+    }
+    solver.busy_in = here;
+  }
+  ~AtWork() { solver_.busy_in = 0; }
+  AtWork(const AtWork&) = delete;
+  AtWork& operator=(const AtWork&) = delete;
+
+ private:
+  Any& solver_;
+};
+
+inline py::tuple report_tuple(const SolverReport& r) {
+  constexpr const char* kStatus[] = {"improved", "converged", "stalled", "not_finite"};
+  return py::make_tuple(kStatus[static_cast<int>(r.status)], r.before, r.after,
+                        r.gradient, r.step, r.evaluations);
+}
+
+}  // namespace fastmlp::bindings

@@ -1,0 +1,26 @@
+// What a dropout draws: a function of (seed, epoch, step, layer, element).
+#pragma once
+
+#include <math.h>
+
+#include "fastmlp/kernel_table.h"
+#include "fastmlp/random.h"
+
+namespace fastmlp {
+
+struct Draw {
+  uint64_t seed = 0;
+  uint32_t epoch = 0;
+  uint64_t step = 0;
+};
+
+// For elements dropped with probability `rate`, in dropout `layer` of a network.
+template <class T>
+DropoutArgs<T> dropout_args(double rate, const Draw& draw, uint32_t layer) {
+  const double kept = 1 - rate;
+  const double bound = floor(kept * 0x1p32);
+  return {random_bits(draw.seed, Stream::dropout, draw.epoch, layer), draw.step,
+          bound < 1 ? 1 : static_cast<uint64_t>(bound), static_cast<T>(1 / kept)};
+}
+
+}  // namespace fastmlp

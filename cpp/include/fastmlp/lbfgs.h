@@ -1,0 +1,67 @@
+// Limited-memory BFGS: Nocedal & Wright, "Numerical Optimization", 2nd edition,
+// algorithms 7.4 and 7.5, with a line search for the strong Wolfe conditions.
+//
+//   fastmlp::Lbfgs<double> lbfgs({});
+//   do report = lbfgs.iterate(theta, n, f); while (!report.finished());
+#pragma once
+
+#include <vector>
+
+#include "fastmlp/aligned_buffer.h"
+#include "fastmlp/solver.h"
+
+namespace fastmlp {
+
+struct LbfgsConfig {
+  Index history = 10;          // pairs kept, at least 1
+  Index max_line_search = 25;  // evaluations in one iteration
+  double c1 = 1e-4, c2 = 0.9;  // 0 < c1 < c2 < 1
+  double tolerance = 1e-7;     // of the gradient's largest element
+};
+
+// Throws std::bad_alloc, and what the objective throws; then theta is as before.
+template <class T>
+class Lbfgs {
+ public:
+  explicit Lbfgs(const LbfgsConfig& config) : config_(config) {}
+  const LbfgsConfig& config() const { return config_; }
+
+  // The objective may have changed: it is evaluated again at the next iteration's
+  // start, and if its value and gradient are not those remembered, all is forgotten.
+  void expect_change() { certain_ = false; }
+  SolverReport iterate(T* theta, Index n, const Objective<T>& objective);
+  void reset();
+
+  // What makes it go on as if it had never stopped. Pairs, oldest first: pairs * size
+  // elements each of s and y.
+  struct State {
+    Index iterations = 0, evaluations = 0, size = 0, pairs = 0;
+    double value = 0.0;
+    std::vector<T> theta, grad, s, y;
+  };
+  State state() const;
+  void load(const State& state);
+  Index iterations() const { return iterations_; }
+  Index evaluations() const { return evaluations_; }
+
+ private:
+  void prepare(Index n);
+  void find_direction();
+  T* s(Index i) const { return s_.data() + row(i) * n_; }  // the i-th, oldest first
+  T* y(Index i) const { return y_.data() + row(i) * n_; }
+  Index row(Index i) const { return (first_ + i) % config_.history; }
+
+  LbfgsConfig config_;
+  Index n_ = 0;
+  Index iterations_ = 0, evaluations_ = 0;
+  bool known_ = false;    // theta_, value_ and grad_ are those of some objective
+  bool certain_ = false;  // ... of the one that comes next
+  double value_ = 0.0;
+  Index first_ = 0, pairs_ = 0;
+  AlignedBuffer<T> theta_, grad_, direction_, trial_, trial_grad_, best_, best_grad_;
+  AlignedBuffer<T> s_, y_;
+  std::vector<double> sy_, yy_;  // by row
+  std::vector<double> alphas_, partial_;
+};
+
+}  // namespace fastmlp

@@ -1,0 +1,77 @@
+// Levenberg-Marquardt for f = |r|^2 / 2 up to a factor, with Nielsen's rule for the
+// damping (H. B. Nielsen, "Damping parameter in Marquardt's method", IMM-REP-1999-05)
+// and the geodesic acceleration of Transtrum & Sethna 2012 ("Improvements to the
+// Levenberg-Marquardt algorithm for nonlinear least-squares minimization").
+#pragma once
+
+#include <vector>
+
+#include "fastmlp/aligned_buffer.h"
+#include "fastmlp/solver.h"
+
+namespace fastmlp {
+
+struct LevenbergMarquardtConfig {
+  double damping = 1e-3;     // the first, in parts of the largest element of diag(H)
+  Index max_tries = 30;      // steps tried in one iteration
+  double tolerance = 1e-10;  // of the gradient's largest element
+  bool acceleration = true;
+};
+
+// A sum of squares: its value and gradient, and its Gauss-Newton matrix H at theta,
+// (n, n) row-major, of which the lower triangle is to be written.
+template <class T>
+struct LeastSquares {
+  Objective<T> objective;
+  std::function<void(double* h, const T* theta)> gauss_newton;
+  // out = J^T r'' in the units of the gradient, r'' the second derivative of the
+  // residuals along d. Without it steps are not accelerated.
+  std::function<void(double* out, const T* theta, const double* d)> bend = {};
+};
+
+// An iteration solves (H + lambda I) d = -g and (H + lambda I) a = -J^T r'', and takes
+// the step d + a / 2, raising lambda until that is lower and a is small beside d. Plain
+// I: with the diagonal of H, which Marquardt put there, a unit that has gone flat would
+// hardly be damped at all, and fits of networks took more iterations.
+// Throws std::bad_alloc, and what the function throws; then theta is as before.
+template <class T>
+class LevenbergMarquardt {
+ public:
+  explicit LevenbergMarquardt(const LevenbergMarquardtConfig& config)
+      : config_(config) {}
+  const LevenbergMarquardtConfig& config() const { return config_; }
+
+  // As of Lbfgs.
+  void expect_change() { certain_ = false; }
+  SolverReport iterate(T* theta, Index n, const LeastSquares<T>& problem);
+  void reset();
+
+  struct State {
+    Index iterations = 0, evaluations = 0, size = 0;
+    double value = 0.0, lambda = 0.0, growth = 0.0;
+    std::vector<T> theta, grad;
+  };
+  State state() const;
+  void load(const State& state);
+  Index iterations() const { return iterations_; }
+  Index evaluations() const { return evaluations_; }
+  double lambda() const { return lambda_; }  // 0: not set yet
+
+  // Bytes of the two matrices for n parameters.
+  static double matrix_bytes(Index n) {
+    return 2.0 * sizeof(double) * static_cast<double>(n) * static_cast<double>(n);
+  }
+
+ private:
+  void prepare(Index n);
+
+  LevenbergMarquardtConfig config_;
+  Index n_ = 0;
+  Index iterations_ = 0, evaluations_ = 0;
+  bool known_ = false, certain_ = false;
+  double value_ = 0.0, lambda_ = 0.0, growth_ = 2.0;
+  AlignedBuffer<T> theta_, grad_, trial_, trial_grad_;
+  AlignedBuffer<double> h_, factor_, direction_, bend_;
+};
+
+}  // namespace fastmlp

@@ -1,0 +1,263 @@
+#include "fastmlp/lbfgs.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <stdexcept>
+#include <utility>
+
+#include "fastmlp/fp_environment.h"
+#include "line_search.h"
+#include "parallel.h"
+#include "vectors.h"
+
+namespace fastmlp {
+namespace {
+
+template <class T>
+bool same_bits(const T* a, const T* b, Index n) {
+  return std::memcmp(a, b, sizeof(T) * static_cast<size_t>(n)) == 0;
+}
+
+}  // namespace
+
+template <class T>
+void Lbfgs<T>::prepare(Index n) {
+  if (n == n_) return;
+  if (known_) throw std::invalid_argument("the solver holds state for another size");
+  const auto history = static_cast<size_t>(config_.history);
+  for (auto* buffer :
+       {&theta_, &grad_, &direction_, &trial_, &trial_grad_, &best_, &best_grad_}) {
+    buffer->reserve(n);
+  }
+  if (n > std::numeric_limits<Index>::max() / config_.history) throw std::bad_alloc();
+  s_.reserve(n * config_.history);
+  y_.reserve(n * config_.history);
+  sy_.resize(history);
+  yy_.resize(history);
+  partial_.resize(2 * static_cast<size_t>(sum_chunks(n)));
+  n_ = n;
+}
+
+template <class T>
+void Lbfgs<T>::reset() {
+  known_ = certain_ = false;
+  pairs_ = first_ = iterations_ = evaluations_ = 0;
+}
+
+template <class T>
+SolverReport Lbfgs<T>::iterate(T* theta, Index n, const Objective<T>& objective) {
+  const DefaultFpEnvironment environment;
+  prepare(n);
+  constexpr double kEps = static_cast<double>(std::numeric_limits<T>::epsilon());
+  SolverReport report;
+  const auto evaluate = [&](T* grad, const T* at) {
+    ++report.evaluations;
+    ++evaluations_;
+    return objective(grad, at);
+  };
+
+  // Where it begins: known from the last iteration, unless something has changed.
+  if (!known_ || !certain_ || !same_bits(theta, theta_.data(), n)) {
+    std::copy_n(theta, n, trial_.data());
+    const double value = evaluate(trial_grad_.data(), trial_.data());
+    const bool same = known_ && value == value_ &&
+                      same_bits(trial_.data(), theta_.data(), n) &&
+                      same_bits(trial_grad_.data(), grad_.data(), n);
+    if (!same) pairs_ = 0;
+    std::swap(theta_, trial_);
+    std::swap(grad_, trial_grad_);
+    value_ = value;
+    known_ = certain_ = true;
+  }
+  report.before = report.after = value_;
+  report.gradient = largest(grad_.data(), n);
+  if (!std::isfinite(value_) || !std::isfinite(report.gradient)) {
+    certain_ = false;
+    report.status = SolverStatus::not_finite;
+    return report;
+  }
+  if (report.gradient <= config_.tolerance) {
+    report.status = SolverStatus::converged;
+    return report;
+  }
+
+  // A line search; without memory once more where it has failed with it.
+  while (true) {
+    find_direction();
+    double slope = ordered_dot(grad_.data(), direction_.data(), n);
+    if (!(slope < 0) && pairs_ > 0) {
+      pairs_ = 0;
+      continue;
+    }
+    const double norm = std::sqrt(ordered_dot(grad_.data(), grad_.data(), n));
+    const double first = pairs_ > 0 ? 1.0 : std::min(1.0, 1.0 / norm);
+    LineSearch search(
+        {config_.c1, config_.c2, static_cast<int>(config_.max_line_search)}, value_,
+        slope, first);
+    LineSearch::Verdict verdict = LineSearch::Verdict::give_up;
+    double best_value = value_;
+    if (slope < 0) {
+      do {
+        const T step = static_cast<T>(search.step());
+        std::copy_n(theta_.data(), n, trial_.data());
+        kernels<T>().axpy(trial_.data(), direction_.data(), step, n);
+        const double tried = search.step();
+        const double value = evaluate(trial_grad_.data(), trial_.data());
+        verdict = search.observe(value,
+                                 ordered_dot(trial_grad_.data(), direction_.data(), n));
+        if (search.best()) {
+          std::swap(trial_, best_);
+          std::swap(trial_grad_, best_grad_);
+          best_value = value;
+          report.step = tried;
+        }
+      } while (verdict == LineSearch::Verdict::search);
+    }
+    if (verdict == LineSearch::Verdict::found || search.any_decrease()) {
+      // The pair, by what theta has really moved.
+      const Index into = pairs_ < config_.history ? pairs_ : 0;
+      T* const s_new = s(into);
+      T* const y_new = y(into);
+      for (Index i = 0; i < n; ++i) {
+        s_new[i] = best_.data()[i] - theta_.data()[i];
+        y_new[i] = best_grad_.data()[i] - grad_.data()[i];
+      }
+      // The oldest pair is gone from here on, whether or not the new one is taken.
+      const double sy = ordered_dot(s_new, y_new, n);
+      const double yy = ordered_dot(y_new, y_new, n);
+      const double ss = ordered_dot(s_new, s_new, n);
+      const bool curved = sy > kEps * std::sqrt(ss * yy) && std::isfinite(yy);
+      if (curved) {
+        sy_[static_cast<size_t>(row(into))] = sy;
+        yy_[static_cast<size_t>(row(into))] = yy;
+      }
+      if (pairs_ == config_.history) {
+        first_ = (first_ + 1) % config_.history;
+        if (!curved) --pairs_;
+      } else if (curved) {
+        ++pairs_;
+      }
+      std::swap(theta_, best_);
+      std::swap(grad_, best_grad_);
+      std::copy_n(theta_.data(), n, theta);
+      report.after = value_ = best_value;
+      report.gradient = largest(grad_.data(), n);
+      ++iterations_;
+      if (report.gradient <= config_.tolerance) {
+        report.status = SolverStatus::converged;
+      } else if (report.before - report.after <= kEps * std::fabs(report.before)) {
+        report.status = SolverStatus::stalled;
+      }
+      return report;
+    }
+    if (pairs_ == 0) {
+      report.status = SolverStatus::stalled;
+      return report;
+    }
+    pairs_ = 0;
+  }
+}
+
+// Two loops over the pairs (algorithm 7.4). Members of the team own chunks of the
+// vectors; every one of them adds up all chunks' sums for itself, in the same order.
+template <class T>
+void Lbfgs<T>::find_direction() {
+  const KernelTable<T>& table = kernels<T>();
+  const Index chunks = sum_chunks(n_);
+  const double flops = 8.0 * static_cast<double>(pairs_) * static_cast<double>(n_);
+  const TeamPlan plan = plan_team(flops, chunks);
+  alphas_.resize(static_cast<size_t>(plan.most * config_.history));
+  run_team(plan, [&](const Team& team) {
+    const Range mine = team.share(chunks);
+    T* const d = direction_.data();
+    double* const alpha = alphas_.data() + team.rank() * config_.history;
+    int turn = 0;
+    // d += factor * add, then the sum of d * with.
+    const auto step = [&](T factor, const T* add, const T* with) {
+      double* const partial = partial_.data() + (turn ^= 1) * chunks;
+      for (Index c = mine.begin; c < mine.end; ++c) {
+        const Index at = c * kSumChunk, count = std::min(kSumChunk, n_ - at);
+        if (add) table.axpy(d + at, add + at, factor, count);
+        if (with) partial[c] = static_cast<double>(table.dot(d + at, with + at, count));
+      }
+      double sum = 0.0;
+      if (!with) return sum;
+      // One barrier is enough as the sums take turns between two places.
+      team.barrier();
+      for (Index c = 0; c < chunks; ++c) sum += partial[c];
+      return sum;
+    };
+    const Index begin = std::min(n_, mine.begin * kSumChunk);
+    const Index end = std::min(n_, mine.end * kSumChunk);
+    for (Index i = begin; i < end; ++i) d[i] = -grad_.data()[i];
+    if (pairs_ == 0) return;
+
+    T factor = T(0);
+    const T* add = nullptr;
+    for (Index i = pairs_ - 1; i >= 0; --i) {
+      alpha[i] = step(factor, add, s(i)) / sy_[static_cast<size_t>(row(i))];
+      factor = static_cast<T>(-alpha[i]);
+      add = y(i);
+    }
+    step(factor, add, nullptr);
+    const auto last = static_cast<size_t>(row(pairs_ - 1));
+    const T gamma = static_cast<T>(sy_[last] / yy_[last]);
+    for (Index i = begin; i < end; ++i) d[i] *= gamma;
+    add = nullptr;
+    for (Index i = 0; i < pairs_; ++i) {
+      const double beta = step(factor, add, y(i)) / sy_[static_cast<size_t>(row(i))];
+      factor = static_cast<T>(alpha[i] - beta);
+      add = s(i);
+    }
+    step(factor, add, nullptr);
+  });
+}
+
+template <class T>
+typename Lbfgs<T>::State Lbfgs<T>::state() const {
+  State state;
+  state.iterations = iterations_;
+  state.evaluations = evaluations_;
+  if (!known_) return state;
+  state.size = n_;
+  state.pairs = pairs_;
+  state.value = value_;
+  state.theta.assign(theta_.data(), theta_.data() + n_);
+  state.grad.assign(grad_.data(), grad_.data() + n_);
+  for (Index i = 0; i < pairs_; ++i) {
+    state.s.insert(state.s.end(), s(i), s(i) + n_);
+    state.y.insert(state.y.end(), y(i), y(i) + n_);
+  }
+  return state;
+}
+
+template <class T>
+void Lbfgs<T>::load(const State& state) {
+  if (state.pairs > config_.history)
+    throw std::invalid_argument("state: more pairs than the history holds");
+  known_ = false;
+  iterations_ = state.iterations;
+  evaluations_ = state.evaluations;
+  first_ = pairs_ = 0;
+  certain_ = false;
+  if (state.size == 0) return;
+  prepare(state.size);
+  value_ = state.value;
+  std::copy_n(state.theta.data(), n_, theta_.data());
+  std::copy_n(state.grad.data(), n_, grad_.data());
+  for (pairs_ = 0; pairs_ < state.pairs; ++pairs_) {
+    std::copy_n(state.s.data() + pairs_ * n_, n_, s(pairs_));
+    std::copy_n(state.y.data() + pairs_ * n_, n_, y(pairs_));
+    const auto at = static_cast<size_t>(row(pairs_));
+    sy_[at] = ordered_dot(s(pairs_), y(pairs_), n_);
+    yy_[at] = ordered_dot(y(pairs_), y(pairs_), n_);
+  }
+  known_ = true;
+}
+
+template class Lbfgs<float>;
+template class Lbfgs<double>;
+
+}  // namespace fastmlp

@@ -1,0 +1,232 @@
+#include "fastmlp/solve.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "fastmlp/gemm.h"
+#include "vectors.h"
+
+namespace fastmlp {
+namespace {
+
+// Columns of the normal matrix made by one product: above the diagonal that of a band
+// is all that is made in vain.
+constexpr Index kBand = 128;
+// Elements of a block of the Jacobian: stays in the outer caches.
+constexpr Index kJacobianElements = 1 << 19;
+
+// The second derivative along a step is a difference over this part of it: the error
+// falls with its square, that of rounding grows with it.
+template <class T>
+constexpr double kDifference = sizeof(T) == sizeof(float) ? 0.5 : 0.1;
+
+// A network's iteration by any of the solvers: `advance(theta)` is that of the solver.
+template <class T, class Advance>
+SolverReport on_network(Mlp<T>& mlp, Advance advance) {
+  const Index n = mlp.n_params();
+  const std::vector<T> start(mlp.params(), mlp.params() + n);
+  std::vector<T> theta = start;
+  const SolverReport report = advance(theta.data());
+  if (report.status == SolverStatus::not_finite) {
+    const char* loss_is = std::isfinite(report.before) ? "finite, its gradient is not"
+                          : std::isnan(report.before)  ? "nan"
+                                                       : "infinite";
+    throw Diverged(std::string("the iteration cannot begin: the loss is ") + loss_is);
+  }
+  if (!mlp.replace_params(start.data(), theta.data())) {
+    throw std::runtime_error(
+        "the model's parameters were changed while the solver was at work");
+  }
+  return report;
+}
+
+template <class T>
+Objective<T> objective_of(Mlp<T>& mlp, const Batch<T>& batch, const Loss& loss,
+                          const Interruption& interruption) {
+  return [&](T* grad, const T* theta) {
+    interruption.check();
+    return mlp.value_and_grad_at(grad, theta, batch, loss);
+  };
+}
+
+// The outputs' derivatives with respect to the parameters, (rows * n_out, n_params).
+template <class T>
+void output_jacobian(Mlp<T>& mlp, T* jacobian, const T* x, Index rows) {
+  const Index n_out = mlp.n_out();
+  std::vector<T> y(static_cast<size_t>(n_out)), dx(static_cast<size_t>(mlp.n_in()));
+  for (Index r = 0; r < rows; ++r) {
+    for (Index o = 0; o < n_out; ++o) {
+      std::vector<T> seed(static_cast<size_t>(n_out), T(0));
+      seed[static_cast<size_t>(o)] = T(1);
+      mlp.vjp(y.data(), dx.data(), jacobian, x + r * mlp.n_in(), seed.data(), 1);
+      jacobian += mlp.n_params();
+    }
+  }
+}
+
+}  // namespace
+
+void add_normal_matrix(double* h, const double* jacobian, Index rows, Index n) {
+  for (Index j = 0; j < n; j += kBand) {
+    const Index band = std::min(kBand, n - j);
+    gemm_tn<double>({h + j * n + j, n - j, band, n}, {jacobian + j, rows, n - j, n},
+                    {jacobian + j, rows, band, n}, true);
+  }
+}
+
+template <class T>
+SolverReport iterate(Lbfgs<T>& solver, Mlp<T>& mlp, const Batch<T>& batch,
+                     const Loss& loss, const Interruption& interruption) {
+  const Objective<T> objective = objective_of(mlp, batch, loss, interruption);
+  return on_network(
+      mlp, [&](T* theta) { return solver.iterate(theta, mlp.n_params(), objective); });
+}
+
+template <class T>
+SolverReport iterate(LevenbergMarquardt<T>& solver, Mlp<T>& mlp, const Batch<T>& batch,
+                     const Loss& loss, const Interruption& interruption) {
+  if (loss.kind != LossKind::mse)
+    throw std::invalid_argument("loss: Levenberg-Marquardt is for the squared error");
+  const Index n = mlp.n_params(), n_out = mlp.n_out();
+  LeastSquares<T> problem;
+  problem.objective = objective_of(mlp, batch, loss, interruption);
+  // The loss is sum(w r^2) / c, so H = sum(2 w / c J^T J).
+  problem.gauss_newton = [&](double* h, const T*) {
+    const T* const weights = batch.targets.weights;
+    const double c = loss_normalizer(loss, weights, batch.rows, n_out);
+    const double unit = c == 0.0 ? 0.0 : 2.0 / c;
+    const Index block =
+        std::min(batch.rows, std::max<Index>(1, kJacobianElements / (n * n_out)));
+    const AlignedBuffer<T> own(block * n_out * n);
+    const AlignedBuffer<double> scaled(block * n_out * n);
+    std::fill_n(h, n * n, 0.0);
+    for (Index first = 0; first < batch.rows; first += block) {
+      interruption.check();
+      const Index rows = std::min(block, batch.rows - first);
+      output_jacobian(mlp, own.data(), batch.x + first * mlp.n_in(), rows);
+      for (Index r = 0; r < rows; ++r) {
+        const double w = weights ? static_cast<double>(weights[first + r]) : 1.0;
+        const double scale = std::sqrt(w * unit);
+        const Index at = r * n_out * n;
+        for (Index i = at; i < at + n_out * n; ++i) {
+          scaled.data()[i] = scale * static_cast<double>(own.data()[i]);
+        }
+      }
+      add_normal_matrix(h, scaled.data(), rows * n_out, n);
+    }
+  };
+  problem.bend = [&](double* out, const T* theta, const double* d) {
+    const Index values = batch.rows * n_out;
+    const AlignedBuffer<T> memory(2 * n + 3 * values + batch.rows * mlp.n_in());
+    T* const shifted = memory.data();
+    T* const grads = shifted + n;
+    T* const ahead = grads + n;
+    T* const behind = ahead + values;
+    T* const here = behind + values;
+    T* const dx = here + values;
+    const auto outputs = [&](T* y, double shift) {
+      interruption.check();
+      for (Index i = 0; i < n; ++i) {
+        shifted[i] = static_cast<T>(static_cast<double>(theta[i]) + shift * d[i]);
+      }
+      mlp.forward_at(y, shifted, batch.x, batch.rows);
+    };
+    constexpr double kShift = kDifference<T>;
+    outputs(ahead, kShift);
+    outputs(behind, -kShift);
+    outputs(here, 0.0);
+    const T* const weights = batch.targets.weights;
+    const double c = loss_normalizer(loss, weights, batch.rows, n_out);
+    const double unit = c == 0.0 ? 0.0 : 2.0 / (c * kShift * kShift);
+    for (Index i = 0; i < values; ++i) {
+      const double w = weights ? static_cast<double>(weights[i / n_out]) : 1.0;
+      const double middle = static_cast<double>(here[i]);
+      const double bent = (static_cast<double>(ahead[i]) - middle) +
+                          (static_cast<double>(behind[i]) - middle);
+      ahead[i] = static_cast<T>(w * unit * bent);
+    }
+    mlp.vjp(here, dx, grads, batch.x, ahead, batch.rows);
+    for (Index i = 0; i < n; ++i) out[i] = static_cast<double>(grads[i]);
+  };
+  return on_network(mlp, [&](T* theta) { return solver.iterate(theta, n, problem); });
+}
+
+template <class T>
+LeastSquares<T> least_squares(Index n, Residuals<T> residuals) {
+  struct Last {
+    std::vector<double> r, jacobian, grad;
+    std::vector<T> theta;
+  };
+  const auto last = std::make_shared<Last>();
+  const auto evaluate = [=](const T* theta) {
+    last->theta.clear();
+    residuals(last->r, last->jacobian, theta);
+    last->theta.assign(theta, theta + n);
+  };
+  LeastSquares<T> problem;
+  problem.objective = [=](T* grad, const T* theta) {
+    evaluate(theta);
+    const Index rows = static_cast<Index>(last->r.size());
+    last->grad.resize(static_cast<size_t>(n));
+    gemm_tn<double>({last->grad.data(), n, 1, 1}, {last->jacobian.data(), rows, n, n},
+                    {last->r.data(), rows, 1, 1}, false);
+    for (Index i = 0; i < n; ++i) {
+      grad[i] = static_cast<T>(last->grad[static_cast<size_t>(i)]);
+    }
+    return ordered_dot(last->r.data(), last->r.data(), rows) / 2;
+  };
+  problem.gauss_newton = [=](double* h, const T* theta) {
+    // The last evaluation may have been of a step that was not taken.
+    if (!std::equal(last->theta.begin(), last->theta.end(), theta, theta + n)) {
+      evaluate(theta);
+    }
+    std::fill_n(h, n * n, 0.0);
+    add_normal_matrix(h, last->jacobian.data(), static_cast<Index>(last->r.size()), n);
+  };
+  // Ahead alone, as J is at hand: r'' = 2 ((r(theta + s d) - r) / s - J d) / s.
+  problem.bend = [=](double* out, const T* theta, const double* d) {
+    constexpr double kShift = kDifference<double>;
+    if (!std::equal(last->theta.begin(), last->theta.end(), theta, theta + n)) {
+      evaluate(theta);
+    }
+    const std::vector<T> here = last->theta;
+    const std::vector<double> r = last->r, jacobian = last->jacobian;
+    std::vector<T> shifted(here);
+    for (size_t i = 0; i < shifted.size(); ++i) {
+      shifted[i] = static_cast<T>(static_cast<double>(here[i]) + kShift * d[i]);
+    }
+    last->theta.clear();
+    residuals(last->r, last->jacobian, shifted.data());
+    if (last->r.size() != r.size()) {
+      throw std::invalid_argument("residuals: their number must not change");
+    }
+    const Index rows = static_cast<Index>(r.size());
+    std::vector<double> along(r.size());
+    gemm_nn<double>({along.data(), rows, 1, 1}, {jacobian.data(), rows, n, n},
+                    {d, n, 1, 1}, nullptr, false);
+    for (size_t i = 0; i < r.size(); ++i) {
+      along[i] = 2 * ((last->r[i] - r[i]) / kShift - along[i]) / kShift;
+    }
+    gemm_tn<double>({out, n, 1, 1}, {jacobian.data(), rows, n, n},
+                    {along.data(), rows, 1, 1}, false);
+    last->r = r;
+    last->jacobian = jacobian;
+    last->theta = here;
+  };
+  return problem;
+}
+
+#define FASTMLP_INSTANTIATE(T)                                                    \
+  template LeastSquares<T> least_squares(Index, Residuals<T>);                    \
+  template SolverReport iterate(Lbfgs<T>&, Mlp<T>&, const Batch<T>&, const Loss&, \
+                                const Interruption&);                             \
+  template SolverReport iterate(LevenbergMarquardt<T>&, Mlp<T>&, const Batch<T>&, \
+                                const Loss&, const Interruption&);
+FASTMLP_INSTANTIATE(float)
+FASTMLP_INSTANTIATE(double)
+#undef FASTMLP_INSTANTIATE
+
+}  // namespace fastmlp

@@ -1,0 +1,37 @@
+// Sums over long vectors: chunks of a fixed length by the dot kernel, the chunks' sums
+// in double, in ascending order. So they depend on neither threads nor instruction set.
+#pragma once
+
+#include "fastmlp/kernel_table.h"
+#include "fastmlp/types.h"
+
+namespace fastmlp {
+
+constexpr Index kSumChunk = 1024;
+
+inline Index sum_chunks(Index n) { return (n + kSumChunk - 1) / kSumChunk; }
+
+template <class T>
+double ordered_dot(const T* a, const T* b, Index n) {
+  const KernelTable<T>& table = kernels<T>();
+  double sum = 0.0;
+  for (Index i = 0; i < n; i += kSumChunk) {
+    const Index count = n - i < kSumChunk ? n - i : kSumChunk;
+    sum += static_cast<double>(table.dot(a + i, b + i, count));
+  }
+  return sum;
+}
+
+// The largest element without its sign; NaN passes.
+template <class T>
+double largest(const T* a, Index n) {
+  T most = T(0);
+  for (Index i = 0; i < n; ++i) {
+    const T size = a[i] < T(0) ? -a[i] : a[i];
+    if (!(size <= most)) most = size;
+    if (most != most) break;
+  }
+  return static_cast<double>(most);
+}
+
+}  // namespace fastmlp

@@ -1,0 +1,419 @@
+"""Linear regions of networks that are piecewise linear.
+
+A network of dense layers (and residual blocks, dropout and batch normalisation, as they
+are in inference) with the activations ``relu``, ``leaky_relu`` and ``identity`` is a
+piecewise linear function. On each piece the same units are active, those with z > 0:
+that is its activation pattern, and a set of inputs with one pattern is a convex
+polytope (Montúfar et al. 2014; Hanin & Rolnick 2019).
+
+Everything is computed in float64 from the model's parameters. Neighbouring regions
+have different patterns, but may have the same slope, where no unit that changes has a
+say in the output.
+
+With one input, a hidden layer of D relu units makes at most D joints, and K layers make
+at most (D + 1)^K regions.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import _steps, _validate
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from ._steps import Step
+    from ._validate import Array
+    from .mlp import MLP
+
+__all__ = [
+    "LineRegions",
+    "WindowRegions",
+    "activation_patterns",
+    "count_regions",
+    "count_regions_2d",
+]
+
+# Slope of the activation where z < 0.
+SLOPES = {"identity": 1.0, "relu": 0.0, "leaky_relu": 0.01}
+KINKED = ("relu", "leaky_relu")
+
+# Joints nearer to each other than this part of the line are one; nor is a polygon cut
+# so near its rim.
+COINCIDENT = 1e-12
+# A sum smaller than this part of the sum of its terms' sizes is 0 but for rounding.
+ROUNDING = 64 * float(np.finfo(np.float64).eps)
+
+
+class LineRegions(
+    namedtuple("LineRegions", ("count", "joints", "points", "patterns", "slopes"))
+):
+    """The linear regions along a line, from `count_regions`.
+
+    Attributes
+    ----------
+    count : int
+        How many regions there are.
+    joints : ndarray (count - 1,)
+        Where on the line they meet: t of start + t (end - start), ascending.
+    points : ndarray (count - 1, n_in)
+        The same as inputs.
+    patterns : ndarray of bool (count, units)
+        Which units are active (z > 0) in each; units as in `activation_patterns`.
+    slopes : ndarray (count, n_out)
+        The derivative of the outputs with respect to t in each.
+    """
+
+    __slots__ = ()
+
+
+class WindowRegions(namedtuple("WindowRegions", ("count", "polygons", "patterns"))):
+    """The linear regions in a 2-D window, from `count_regions_2d`.
+
+    Attributes
+    ----------
+    count : int
+        How many regions there are.
+    polygons : list of ndarray (corners, 2), or None
+        Their corners in order, in coordinates of the window; None if counted on a grid.
+    patterns : ndarray of bool (count, units)
+        Which units are active (z > 0) in each; units as in `activation_patterns`.
+    """
+
+    __slots__ = ()
+
+
+def activation_patterns(mlp: MLP, x: npt.ArrayLike) -> Array:
+    """Return which units are active, z > 0, for inputs.
+
+    Parameters
+    ----------
+    mlp : MLP
+        Any piecewise linear network, see above.
+    x : (B, n_in) or (n_in,)
+        Samples as rows, or one sample.
+
+    Returns
+    -------
+    ndarray of bool (B, units) or (units,)
+        A column for each unit with relu or leaky_relu, layer by layer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a network that is not piecewise linear, and for x of a wrong kind or shape.
+    """
+    network = _checked(mlp)
+    rows = _validate.inputs("x", x, mlp.n_in, np.dtype(np.float64), vector=True)
+    found: list[Array] = []
+    outputs: list[Array] = []
+    for step in network:
+        z, scale = _sum(step, mlp, np.atleast_2d(rows), outputs)
+        if step.activation in KINKED:
+            z[abs(z) <= ROUNDING * scale] = 0
+            found.append(z > 0)
+        outputs.append(_act(step, z))
+    patterns = _joined(found, len(outputs[-1]))
+    return patterns if rows.ndim == 2 else patterns[0]
+
+
+def count_regions(mlp: MLP, start: npt.ArrayLike, end: npt.ArrayLike) -> LineRegions:
+    """Count the linear regions that a straight line goes through, exactly.
+
+    The joints go through the network layer by layer: on a piece where the layers before
+    are linear, so is a unit's z, and where that changes its sign there is a joint. They
+    are exact but for the rounding of float64, joints within 1e-12 of the line's length
+    being one.
+
+    Parameters
+    ----------
+    mlp : MLP
+        Any piecewise linear network, see above.
+    start, end : (n_in,) or float if n_in is 1
+        The ends of the line, apart.
+
+    Returns
+    -------
+    LineRegions
+        ``count``, ``joints``, ``points``, ``patterns``, ``slopes``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a network that is not piecewise linear, and for ends of a wrong kind or
+        shape, not finite, or equal.
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> mlp = fm.MLP([1, 2, 1], dtype="float64", seed=0)
+    >>> mlp.weights[0][:], mlp.biases[0][:] = [1, 1], [0, -1]
+    >>> lines = fm.regions.count_regions(mlp, -2, 2)
+    >>> lines.count, lines.points.ravel().tolist()
+    (3, [0.0, 1.0])
+    """
+    network = _checked(mlp)
+    a, b = (_point(n, v, mlp.n_in) for n, v in (("start", start), ("end", end)))
+    if (a == b).all():
+        raise ValueError("start and end must be two points, got the same twice")
+
+    # Values at the joints found so far, of which a piecewise linear function is made.
+    t = np.array([0.0, 1.0])
+    values: dict[int, Array] = {_steps.INPUT: np.stack([a, b])}
+    found: list[Array] = []
+    uses = _steps.last_uses(network)
+    for i, step in enumerate(network):
+        z, scale = _sum(step, mlp, values[_steps.INPUT], values)
+        if step.activation in KINKED:
+            z[abs(z) <= ROUNDING * scale] = 0
+            new, zeros = _crossings(t, z)
+            if len(new):
+                place = np.searchsorted(t, new)
+                z = _refined(t, z, new, place)
+                values = {k: _refined(t, v, new, place) for k, v in values.items()}
+                parent = np.insert(np.arange(len(t)), place, place - 1)[:-1]
+                found = [pattern[parent] for pattern in found]
+                t = np.insert(t, place, new)
+            for at, unit in zeros:
+                z[np.searchsorted(t, at), unit] = 0
+            found.append(z[:-1] + z[1:] > 0)
+        values[i] = _act(step, z)
+        for k in [k for k in values if k not in (_steps.INPUT, i) and uses[k] <= i]:
+            del values[k]
+
+    joints = t[1:-1]
+    y = values[len(network) - 1]
+    return LineRegions(
+        count=len(t) - 1,
+        joints=joints,
+        points=a + joints[:, np.newaxis] * (b - a),
+        patterns=_joined(found, len(t) - 1),
+        slopes=np.diff(y, axis=0) / np.diff(t)[:, np.newaxis],
+    )
+
+
+def count_regions_2d(
+    mlp: MLP, window: npt.ArrayLike, resolution: int | None = None
+) -> WindowRegions:
+    """Count the linear regions in a flat window of the inputs.
+
+    Without ``resolution`` the count is exact but for the rounding of float64: the
+    window is cut along the lines on which a unit's z is 0, layer by layer, into convex
+    polygons. With it, the different patterns at the points of a grid are counted: a
+    lower bound (but for points that happen to lie just on a boundary), for networks
+    with more regions than one wants to cut.
+
+    Parameters
+    ----------
+    mlp : MLP
+        Any piecewise linear network, see above.
+    window : (2, 2) or (3, n_in)
+        Of a network with two inputs ((x_low, x_high), (y_low, y_high)); of any network
+        a corner and its two neighbours, the window being the parallelogram they span,
+        with coordinates from 0 to 1 along its sides.
+    resolution : int, optional
+        Points of the grid along each side, at least 2.
+
+    Returns
+    -------
+    WindowRegions
+        ``count``, ``polygons``, ``patterns``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a network that is not piecewise linear, and for a window of a wrong kind or
+        shape, not finite, or without area.
+    """
+    network = _checked(mlp)
+    low, high, corner, sides = _window(window, mlp.n_in)
+    if resolution is not None:
+        resolution = _validate.count("resolution", resolution, 2)
+        u, v = np.meshgrid(*2 * (np.linspace(0, 1, resolution),))
+        grid = np.stack([u.ravel(), v.ravel()], axis=1)
+        patterns = activation_patterns(mlp, corner + grid @ sides)
+        different = np.unique(patterns, axis=0)
+        return WindowRegions(len(different), None, different)
+
+    # A polygon is its corners; every function is linear on it and known at those.
+    square = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    sizes = [4]
+    values = {_steps.INPUT: corner + square @ sides}
+    places = square
+    patterns = np.zeros((1, 0), bool)
+    uses = _steps.last_uses(network)
+    for i, step in enumerate(network):
+        z, scale = _sum(step, mlp, values[_steps.INPUT], values)
+        if step.activation in KINKED:
+            z[abs(z) <= ROUNDING * scale] = 0
+            # All that is known at the corners goes through the cuts side by side.
+            keys = list(values)
+            table = np.hstack([z, places, *(values[k] for k in keys)])
+            table, sizes, parents, active = _cut(table, sizes, z.shape[1])
+            patterns = np.hstack([patterns[parents], active])
+            ends = np.cumsum([z.shape[1], 2, *(values[k].shape[1] for k in keys)])
+            z, places, *parts = np.split(table, ends[:-1], axis=1)
+            values = dict(zip(keys, parts, strict=True))
+        values[i] = _act(step, z)
+        for k in [k for k in values if k not in (_steps.INPUT, i) and uses[k] <= i]:
+            del values[k]
+    corners = np.split(low + places * (high - low), np.cumsum(sizes)[:-1])
+    return WindowRegions(len(sizes), corners, patterns)
+
+
+# Piecewise linear networks ----------------------------------------------------------
+
+
+def _checked(mlp: MLP) -> list[Step]:
+    """Return the steps of a piecewise linear network; refuse others."""
+    network = _steps.steps(mlp)
+    for step in network:
+        if step.kind == "layer_norm" or step.activation not in SLOPES:
+            what = "LayerNorm" if step.kind == "layer_norm" else step.activation
+            raise ValueError(
+                f"mlp must be piecewise linear, with {', '.join(SLOPES)} alone; layer "
+                f"{step.name} has {what}"
+            )
+    return network
+
+
+def _sum(step: Step, mlp: MLP, x: Array, outputs: Any) -> tuple[Array, Array]:
+    """Return a step's values before its activation, and the size of their terms."""
+    h = x if step.source == _steps.INPUT else outputs[step.source]
+    if step.kind == "add":
+        other = x if step.other == _steps.INPUT else outputs[step.other]
+        return h + other, abs(h) + abs(other)
+    map_ = _steps.affine(step, mlp)
+    if map_ is None:
+        return h.copy(), abs(h)
+    a, c = map_
+    if a.ndim == 1:
+        return h * a + c, abs(h * a) + abs(c)
+    return h @ a + c, abs(h) @ abs(a) + abs(c)
+
+
+def _act(step: Step, z: Array) -> Array:
+    slope = SLOPES[step.activation]
+    return z if slope == 1 else np.where(z > 0, z, slope * z)
+
+
+def _joined(found: list[Array], rows: int) -> Array:
+    return np.hstack(found) if found else np.zeros((rows, 0), bool)
+
+
+def _point(name: str, value: object, n_in: int) -> Array:
+    if n_in == 1 and np.ndim(value) == 0:  # type: ignore[arg-type]
+        value = [value]
+    array = _validate.convert(name, value, np.dtype(np.float64))
+    if array.shape != (n_in,):
+        raise ValueError(
+            f"{name} must have shape ({n_in},), got {_validate.describe(array)}"
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite, got {array}")
+    return array
+
+
+def _window(window: object, n_in: int) -> tuple[Array, Array, Array, Array]:
+    """Return low and high of the coordinates, a corner, and two sides as rows."""
+    array = _validate.convert("window", window, np.dtype(np.float64))
+    wanted = "((x_low, x_high), (y_low, y_high)) of a network with two inputs, or "
+    wanted += f"three corners (3, {n_in})"
+    if array.shape == (2, 2) and n_in == 2:
+        low, high = array.T
+        corner, sides = low, np.diag(high - low)
+    elif array.shape == (3, n_in):
+        low, high = np.zeros(2), np.ones(2)
+        corner, sides = array[0], array[1:] - array[0]
+    else:
+        raise ValueError(f"window must be {wanted}; got {_validate.describe(array)}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"window must be finite, got {array.tolist()}")
+    if np.linalg.matrix_rank(sides) < 2 or not (low < high).all():
+        raise ValueError(f"window must have an area, got {array.tolist()}")
+    return low, high, corner, sides
+
+
+# A line -----------------------------------------------------------------------------
+
+
+def _crossings(t: Array, z: Array) -> tuple[Array, list[tuple[float, int]]]:
+    """Return new joints, and at which t (new or not) which unit's z is 0."""
+    piece, unit = np.nonzero(np.sign(z[:-1]) * np.sign(z[1:]) < 0)
+    if not len(piece):
+        return np.empty(0), []
+    left, right = z[piece, unit], z[piece + 1, unit]
+    at = t[piece] + (t[piece + 1] - t[piece]) * (left / (left - right))
+    order = np.argsort(at, kind="stable")
+    new: list[float] = []
+    zeros: list[tuple[float, int]] = []
+    for k in order:
+        near = [t[piece[k]], t[piece[k] + 1], *new[-1:]]
+        place = min(near, key=lambda v: abs(v - at[k]))
+        if abs(place - at[k]) > COINCIDENT:
+            place = float(at[k])
+            new.append(place)
+        zeros.append((place, int(unit[k])))
+    return np.array(new), zeros
+
+
+def _refined(t: Array, values: Array, new: Array, place: Array) -> Array:
+    """Return values at all joints, linear between those known."""
+    left, right = t[place - 1], t[place]
+    part = ((new - left) / (right - left))[:, np.newaxis]
+    between = values[place - 1] * (1 - part) + values[place] * part
+    return np.insert(values, place, between, axis=0)
+
+
+# A window ---------------------------------------------------------------------------
+
+
+def _cut(
+    table: Array, sizes: list[int], units: int
+) -> tuple[Array, list[int], list[int], Array]:
+    """Cut polygons where a unit's z, the first columns of the table, is 0.
+
+    Returns the new table and sizes, which polygon each was part of, and which units are
+    active in it.
+    """
+    starts = np.cumsum([0, *sizes[:-1]])
+    lows = np.minimum.reduceat(table[:, :units], starts, axis=0)
+    highs = np.maximum.reduceat(table[:, :units], starts, axis=0)
+    crossed = (lows < 0) & (highs > 0)
+    parts: list[Array] = []
+    parents: list[int] = []
+    for i, (start, count) in enumerate(zip(starts, sizes, strict=True)):
+        pieces = [table[start : start + count]]
+        for unit in np.flatnonzero(crossed[i]):
+            pieces = [half for piece in pieces for half in _halves(piece, unit)]
+        parts += pieces
+        parents += [i] * len(pieces)
+    active = np.stack([part[:, :units].sum(axis=0) > 0 for part in parts])
+    return np.vstack(parts), [len(p) for p in parts], parents, active
+
+
+def _halves(polygon: Array, unit: Any) -> list[Array]:
+    """Cut one convex polygon, or return it whole if the line misses its inside."""
+    z = polygon[:, unit]
+    # Three lines that meet in a point must not leave a sliver for rounding's sake.
+    z[abs(z) <= COINCIDENT * abs(z).max()] = 0
+    if not (z.min() < 0 < z.max()):
+        return [polygon]
+    sides: tuple[list[Array], list[Array]] = ([], [])
+    for k, row in enumerate(polygon):
+        if row[unit] >= 0:
+            sides[0].append(row)
+        if row[unit] <= 0:
+            sides[1].append(row)
+        after = polygon[(k + 1) % len(polygon)]
+        if row[unit] * after[unit] < 0:
+            part = row[unit] / (row[unit] - after[unit])
+            corner = row * (1 - part) + after * part
+            corner[unit] = 0
+            sides[0].append(corner)
+            sides[1].append(corner)
+    return [np.stack(side) for side in sides]

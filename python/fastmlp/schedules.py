@@ -1,0 +1,611 @@
+"""Learning rates that change with the step: the argument ``lr`` of every optimiser.
+
+>>> import fastmlp as fm
+>>> cosine = fm.schedules.Cosine(1e-3, period=10_000)
+>>> opt = fm.Adam(lr=fm.schedules.LinearWarmup(cosine, 500))
+
+Schedules count an optimiser's steps, batches and not epochs, from 0: `values` are the
+learning rates of steps ``first``, ``first`` + 1, …. They are immutable and functions of
+the step alone, so that training resumed from a stored state goes on exactly; one may
+serve several optimisers. `ReduceOnPlateau` alone has a state, which `Optimizer` stores.
+
+Where ``torch.optim.lr_scheduler`` has the same schedule, the formula and the names of
+parameters are its own; what torch counts are calls of ``scheduler.step()``, one after
+each step of the optimiser. Powers are made of products and cosines by the core, so that
+values are the same to the last bit everywhere.
+"""
+
+from __future__ import annotations
+
+from math import inf, pi
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from . import _core, _validate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    Array = npt.NDArray[np.float64]
+    Steps = npt.NDArray[np.int64]
+
+
+class Schedule:
+    """What the schedules share; make one of the classes below, not this one."""
+
+    _names: ClassVar[tuple[str, ...]] = ()  # of the constructor's arguments
+
+    def __call__(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        return float(self.values(step, 1)[0])
+
+    def values(self, first: int, count: int) -> Array:
+        """Return the learning rates of ``count`` steps from step ``first`` on.
+
+        Parameters
+        ----------
+        first : int
+            The first step, counted from 0.
+        count : int
+            How many; 0 is allowed.
+
+        Returns
+        -------
+        ndarray (count,), float64
+            Equal, to the last bit, to calls for each step.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Unless both are ints that are not negative.
+        """
+        first = _validate.count("first", first, 0)
+        count = _validate.count("count", count, 0)
+        rates = self._at(np.arange(first, first + count, dtype=np.int64))
+        return np.ascontiguousarray(rates, np.float64)
+
+    def _at(self, steps: Steps) -> Array:
+        raise TypeError("Schedule is abstract: make fm.schedules.Cosine(lr, period), …")
+
+    def _take(self, **checked: Any) -> None:
+        vars(self).update(checked)
+
+    def _given(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self._names}
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{name} is fixed: make a new schedule with another")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{name} is fixed: make a new schedule with another")
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and vars(other) == vars(self)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self._given().values()))
+
+    def __repr__(self) -> str:
+        given = _validate.arguments(self._given())
+        return f"schedules.{type(self).__name__}({given})"
+
+
+def _rate(name: str, value: object) -> float:
+    return _validate.real(name, value, 0.0)
+
+
+def _power(base: float, exponents: Steps) -> Array:
+    """base^n by squaring, for n >= 0: products only, the same bits everywhere."""
+    result = np.ones(exponents.shape)
+    square, left = base, exponents.copy()
+    with np.errstate(over="ignore"):
+        while left.any():
+            result = np.where(left & 1, result * square, result)
+            left >>= 1
+            square *= square
+    return result
+
+
+def _half_cosine(part: Array) -> Array:
+    """(1 + cos(π part)) / 2, from 1 at part 0 to 0 at part 1."""
+    out = np.empty(part.shape)
+    _core.kernels.elementary(out, np.ascontiguousarray(pi / 2 * part), "cos")
+    out *= out  # cos(φ / 2)² keeps digits where 1 + cos(φ) would cancel
+    out[part >= 1.0] = 0.0
+    return out
+
+
+class Constant(Schedule):
+    """``lr`` at every step.
+
+    Parameters
+    ----------
+    lr : float
+        The learning rate, ≥ 0.
+    """
+
+    _names = ("lr",)
+    lr: float
+
+    def __init__(
+        self,
+        lr: float,
+    ) -> None:
+        self._take(lr=_rate("lr", lr))
+
+    def _at(self, steps: Steps) -> Array:
+        return np.full(steps.shape, self.lr)
+
+
+class Step(Schedule):
+    """lr · gamma^⌊t / step_size⌋: by a factor every so many steps (StepLR).
+
+    Parameters
+    ----------
+    lr : float
+        At the start, ≥ 0.
+    step_size : int
+        How many steps share a learning rate.
+    gamma : float
+        The factor, ≥ 0.
+    """
+
+    _names = ("lr", "step_size", "gamma")
+    lr: float
+    step_size: int
+    gamma: float
+
+    def __init__(
+        self,
+        lr: float,
+        step_size: int,
+        gamma: float = 0.1,
+    ) -> None:
+        self._take(
+            lr=_rate("lr", lr),
+            step_size=_validate.count("step_size", step_size, 1),
+            gamma=_rate("gamma", gamma),
+        )
+
+    def _at(self, steps: Steps) -> Array:
+        return self.lr * _power(self.gamma, steps // self.step_size)
+
+
+class MultiStep(Schedule):
+    """lr · gamma^(milestones reached): by a factor at given steps (MultiStepLR).
+
+    Parameters
+    ----------
+    lr : float
+        At the start, ≥ 0.
+    milestones : sequence of int
+        The first steps with the next learning rate, in ascending order; one that is
+        given twice counts twice.
+    gamma : float
+        The factor, ≥ 0.
+    """
+
+    _names = ("lr", "milestones", "gamma")
+    lr: float
+    milestones: Sequence[int]
+    gamma: float
+
+    def __init__(
+        self,
+        lr: float,
+        milestones: Sequence[int],
+        gamma: float = 0.1,
+    ) -> None:
+        if not isinstance(milestones, (list, tuple, np.ndarray)):
+            got = _validate.describe(milestones)
+            raise TypeError(f"milestones must be a sequence of ints, got {got}")
+        milestones = tuple(
+            _validate.count(f"milestones[{i}]", step, 0)
+            for i, step in enumerate(milestones)
+        )
+        if list(milestones) != sorted(milestones):
+            raise ValueError(f"milestones must be in ascending order, got {milestones}")
+        self._take(
+            lr=_rate("lr", lr),
+            milestones=milestones,
+            gamma=_rate("gamma", gamma),
+        )
+
+    def _at(self, steps: Steps) -> Array:
+        reached = np.searchsorted(np.asarray(self.milestones, np.int64), steps, "right")
+        return self.lr * _power(self.gamma, reached.astype(np.int64))
+
+
+class Exponential(Schedule):
+    """lr · gamma^t (ExponentialLR).
+
+    Parameters
+    ----------
+    lr : float
+        At the start, ≥ 0.
+    gamma : float
+        The factor of each step, from 0 to 1.
+    """
+
+    _names = ("lr", "gamma")
+    lr: float
+    gamma: float
+
+    def __init__(
+        self,
+        lr: float,
+        gamma: float,
+    ) -> None:
+        gamma = _validate.real("gamma", gamma, 0.0, 1.0)
+        self._take(lr=_rate("lr", lr), gamma=gamma)
+
+    def _at(self, steps: Steps) -> Array:
+        return self.lr * _power(self.gamma, steps)
+
+
+class Cosine(Schedule):
+    """Half a cosine from ``lr`` to ``min_lr``, once or with warm restarts.
+
+    min_lr + (lr - min_lr) (1 + cos(π t / T)) / 2 at step t of a period of T steps
+    (Loshchilov & Hutter 2017). Without restarts it is torch's CosineAnnealingLR, but
+    stays at ``min_lr`` after the period, where torch's rises again; with them it is
+    torch's CosineAnnealingWarmRestarts.
+
+    Parameters
+    ----------
+    lr : float
+        At the start of each period, ≥ 0.
+    period : int
+        Steps of the first period (torch's T_max, T_0).
+    min_lr : float
+        At the end, ≥ 0 and ≤ lr (torch's eta_min).
+    restarts : int, optional
+        Start again after each period, each that many times as long as the one before
+        (torch's T_mult): 1 for equal periods. None does not start again.
+    """
+
+    _names = ("lr", "period", "min_lr", "restarts")
+    lr: float
+    period: int
+    min_lr: float
+    restarts: int | None
+
+    def __init__(
+        self,
+        lr: float,
+        period: int,
+        min_lr: float = 0.0,
+        restarts: int | None = None,
+    ) -> None:
+        lr = _rate("lr", lr)
+        if restarts is not None:
+            restarts = _validate.count("restarts", restarts, 1)
+        self._take(
+            lr=lr,
+            period=_validate.count("period", period, 1),
+            min_lr=_validate.real("min_lr", min_lr, 0.0, lr),
+            restarts=restarts,
+        )
+
+    def _at(self, steps: Steps) -> Array:
+        if self.restarts is None:
+            part = np.minimum(steps / self.period, 1.0)
+        elif self.restarts == 1:
+            part = steps % self.period / self.period
+        else:
+            # The periods' first steps, in integers: exact at every restart.
+            starts, lengths = [0], [self.period]
+            last = int(steps.max(initial=0))
+            while starts[-1] + lengths[-1] <= last:
+                starts.append(starts[-1] + lengths[-1])
+                lengths.append(lengths[-1] * self.restarts)
+            which = np.searchsorted(starts, steps, "right") - 1
+            part = (steps - np.take(starts, which)) / np.take(lengths, which)
+        return self.min_lr + (self.lr - self.min_lr) * _half_cosine(part)
+
+
+class LinearWarmup(Schedule):
+    """A straight line up to a learning rate or schedule, which then starts.
+
+    At step t below ``steps`` it is r (s + (1 - s) t / steps), with s = ``start_factor``
+    and r the learning rate, or the schedule's at its step 0; from there on it is the
+    schedule's at its step t - ``steps``. For a constant r this is torch's LinearLR, for
+    a schedule its SequentialLR of LinearLR and that.
+
+    Parameters
+    ----------
+    after : float or Schedule
+        What to warm up to; no `ReduceOnPlateau`.
+    steps : int
+        How many steps the line takes.
+    start_factor : float
+        s, from 0 to 1. At 0 the very first step moves nothing.
+    """
+
+    _names = ("after", "steps", "start_factor")
+    after: float | Schedule
+    steps: int
+    start_factor: float
+
+    def __init__(
+        self,
+        after: float | Schedule,
+        steps: int,
+        start_factor: float = 0.0,
+    ) -> None:
+        if isinstance(after, ReduceOnPlateau) or not isinstance(after, Schedule):
+            if isinstance(after, (bool, ReduceOnPlateau)) or not _is_real(after):
+                raise TypeError(
+                    "after must be a number or one of fm.schedules that has no state, "
+                    f"got {_validate.describe(after)}"
+                )
+            after = _rate("after", after)
+        self._take(
+            after=after,
+            steps=_validate.count("steps", steps, 1),
+            start_factor=_validate.real("start_factor", start_factor, 0.0, 1.0),
+        )
+
+    def _at(self, steps: Steps) -> Array:
+        after = self.after if isinstance(self.after, Schedule) else Constant(self.after)
+        rates = after._at(np.maximum(steps - self.steps, 0))
+        rise = (1 - self.start_factor) * (steps / self.steps)
+        # Rates are those of the schedule's step 0 wherever the line counts.
+        line = rates * (self.start_factor + rise)
+        return np.where(steps < self.steps, line, rates)
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating))
+
+
+class OneCycle(Schedule):
+    """Up to ``max_lr``, then down to next to nothing (Smith & Topin 2018; OneCycleLR).
+
+    From max_lr / div_factor to max_lr, and on to that start / final_div_factor, where
+    it stays. The turn is at step pct_start · total_steps - 1, the end at
+    total_steps - 1.
+
+    Parameters
+    ----------
+    max_lr : float
+        The peak, ≥ 0.
+    total_steps : int
+        Steps of the cycle.
+    pct_start : float
+        The part of them that goes up, from 0 to 1.
+    anneal_strategy : {"cos", "linear"}
+        The shape of each way.
+    div_factor : float
+        max_lr over the first learning rate, > 0.
+    final_div_factor : float
+        The first learning rate over the last, > 0.
+    three_phase : bool
+        Down as fast as up, to the first learning rate, and only then on to the last.
+    """
+
+    _names = (
+        "max_lr",
+        "total_steps",
+        "pct_start",
+        "anneal_strategy",
+        "div_factor",
+        "final_div_factor",
+        "three_phase",
+    )
+    max_lr: float
+    total_steps: int
+    pct_start: float
+    anneal_strategy: str
+    div_factor: float
+    final_div_factor: float
+    three_phase: bool
+
+    def __init__(
+        self,
+        max_lr: float,
+        total_steps: int,
+        pct_start: float = 0.3,
+        anneal_strategy: str = "cos",
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+        three_phase: bool = False,
+    ) -> None:
+        shapes = ("cos", "linear")
+        factors = {
+            name: _validate.real(name, value, 0.0, open_low=True)
+            for name, value in (
+                ("div_factor", div_factor),
+                ("final_div_factor", final_div_factor),
+            )
+        }
+        self._take(
+            max_lr=_rate("max_lr", max_lr),
+            total_steps=_validate.count("total_steps", total_steps, 1),
+            pct_start=_validate.real("pct_start", pct_start, 0.0, 1.0),
+            anneal_strategy=_validate.choice(
+                "anneal_strategy", anneal_strategy, shapes
+            ),
+            three_phase=_validate.flag("three_phase", three_phase),
+            **factors,
+        )
+
+    def _at(self, steps: Steps) -> Array:
+        first = self.max_lr / self.div_factor
+        last = first / self.final_div_factor
+        turn, end = self.pct_start * self.total_steps - 1.0, self.total_steps - 1.0
+        # Each way: where it ends, and its learning rates from and to.
+        ways = [(turn, first, self.max_lr), (end, self.max_lr, last)]
+        if self.three_phase:
+            back = 2 * self.pct_start * self.total_steps - 2.0
+            ways[1:] = [(back, self.max_lr, first), (end, first, last)]
+
+        at = np.minimum(steps, end)
+        rates, begin, free = np.empty(at.shape), 0.0, np.ones(at.shape, bool)
+        for i, (until, low, high) in enumerate(ways):
+            mine = free & ((at <= until) | (i == len(ways) - 1))
+            length = until - begin
+            part = (at[mine] - begin) / length if length else np.ones(mine.sum())
+            if self.anneal_strategy == "cos":
+                rates[mine] = high + (low - high) * _half_cosine(part)
+            else:
+                rates[mine] = low + (high - low) * part
+            free, begin = free & ~mine, until
+        return rates
+
+
+class InverseSqrt(Schedule):
+    """lr · min((t + 1) / warmup, √(warmup / (t + 1))) (Vaswani et al. 2017).
+
+    A straight line up to ``lr`` at step ``warmup`` - 1, then as 1 / √(t + 1).
+
+    Parameters
+    ----------
+    lr : float
+        The peak, ≥ 0.
+    warmup : int
+        Steps of the way up, at least 1.
+    """
+
+    _names = ("lr", "warmup")
+    lr: float
+    warmup: int
+
+    def __init__(
+        self,
+        lr: float,
+        warmup: int = 1,
+    ) -> None:
+        warmup = _validate.count("warmup", warmup, 1)
+        self._take(lr=_rate("lr", lr), warmup=warmup)
+
+    def _at(self, steps: Steps) -> Array:
+        count = steps + 1.0
+        rise = count / self.warmup
+        return self.lr * np.minimum(rise, np.sqrt(self.warmup / count))
+
+
+class ReduceOnPlateau(Schedule):
+    """A smaller learning rate when a measure stops getting better (ReduceLROnPlateau).
+
+    `MLP.fit` shows it the validation loss after each epoch, or the loss if there is no
+    validation data; whoever trains by `MLP.train_step` calls
+    ``opt.schedule.observe(value)``. After more than ``patience`` values in a row
+    without an improvement the learning rate is multiplied by ``factor``; the next
+    ``cooldown`` values are then let pass.
+
+    It has a state, unlike the other schedules: an optimiser's ``state_dict`` holds a
+    copy, and after loading one ``opt.schedule`` is a new object.
+
+    Parameters
+    ----------
+    lr : float
+        At the start, ≥ 0.
+    mode : {"min", "max"}
+        Whether less or more is better.
+    factor : float
+        From 0 to below 1.
+    patience : int
+        How many values without improvement are put up with.
+    threshold : float
+        How much better than the best so far an improvement is, ≥ 0.
+    threshold_mode : {"rel", "abs"}
+        Whether ``threshold`` is a part of the best value or an amount.
+    cooldown : int
+        How many values are let pass after a reduction.
+    min_lr : float
+        Never below this, ≥ 0.
+    eps : float
+        Reductions by no more than this are left out, ≥ 0.
+    """
+
+    _names = (
+        "lr",
+        "mode",
+        "factor",
+        "patience",
+        "threshold",
+        "threshold_mode",
+        "cooldown",
+        "min_lr",
+        "eps",
+    )
+
+    def __init__(
+        self,
+        lr: float,
+        mode: str = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+        eps: float = 1e-8,
+    ) -> None:
+        self.lr = _rate("lr", lr)
+        self.mode = _validate.choice("mode", mode, ("min", "max"))
+        self.factor = _validate.real("factor", factor, 0.0, 1.0, open_high=True)
+        self.patience = _validate.count("patience", patience, 0)
+        self.threshold = _rate("threshold", threshold)
+        modes = ("rel", "abs")
+        self.threshold_mode = _validate.choice("threshold_mode", threshold_mode, modes)
+        self.cooldown = _validate.count("cooldown", cooldown, 0)
+        self.min_lr = _rate("min_lr", min_lr)
+        self.eps = _rate("eps", eps)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all that was observed, and start again from ``lr``."""
+        self._now = self.lr
+        self._best = inf if self.mode == "min" else -inf
+        self._bad = self._resting = 0
+
+    @property
+    def current(self) -> float:
+        """The learning rate now."""
+        return self._now
+
+    def observe(self, value: float) -> None:
+        """Take notice of a new value of the measure; NaN is no improvement.
+
+        Raises
+        ------
+        TypeError
+            If it is no number.
+        """
+        if not _is_real(value):
+            raise TypeError(f"value must be a number, got {_validate.describe(value)}")
+        value = float(value)
+        if self._improves(value):
+            self._best, self._bad = value, 0
+        else:
+            self._bad += 1
+        if self._resting > 0:
+            self._resting -= 1
+            self._bad = 0
+        if self._bad > self.patience:
+            lower = max(self._now * self.factor, self.min_lr)
+            self._now = lower if self._now - lower > self.eps else self._now
+            self._resting, self._bad = self.cooldown, 0
+
+    def _improves(self, value: float) -> bool:
+        sign = 1.0 if self.mode == "max" else -1.0
+        if self.threshold_mode == "abs":
+            return sign * value > sign * self._best + self.threshold
+        return sign * value > sign * self._best * (1 + sign * self.threshold)
+
+    def __call__(self, step: int) -> float:
+        """Return the learning rate now, of whatever step."""
+        return self._now
+
+    def _at(self, steps: Steps) -> Array:
+        return np.full(steps.shape, self._now)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    __hash__ = None  # type: ignore[assignment]

@@ -1,0 +1,674 @@
+"""Second-order solvers for small data: all samples at once, few and good steps.
+
+`LBFGS` is for any loss, `LevenbergMarquardt` for the squared error and no more than
+some thousand parameters; for a smooth function and a small network it is the tool.
+Both work through `fastmlp.MLP.fit`, where one epoch is one iteration on all samples:
+
+>>> import numpy as np
+>>> import fastmlp as fm
+>>> x = np.linspace(-2, 2, 200)[:, np.newaxis]
+>>> y = np.sin(3 * x) * np.exp(-(x**2))
+>>> mlp = fm.MLP([1, 20, 1], activation="tanh", dtype="float64", seed=0)
+>>> history = mlp.fit(
+...     x, y, loss=fm.MSE(), optimizer=fm.LevenbergMarquardt(), epochs=200,
+...     batch_size=200,
+... )
+>>> bool(mlp.evaluate(x, y, fm.MSE()) < 1e-10)
+True
+
+There is no randomness and no learning rate. The network is in inference mode (dropout
+passes everything, batch normalisation uses its running statistics and leaves them), so
+that all iterations minimise the same function. `fastmlp.History.loss` holds the loss
+before each iteration, as for the optimisers. The training ends before the last epoch
+when an iteration has converged (no element of the gradient exceeds ``tol``) or stalled
+(the loss can be made no smaller, within rounding).
+
+Both are also useful without a network, by their ``minimize``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
+
+import numpy as np
+
+from . import _core, _validate
+from .losses import MSE
+
+if TYPE_CHECKING:
+    import weakref
+    from collections.abc import Callable, Mapping
+
+    import numpy.typing as npt
+
+    from ._validate import Array
+    from .losses import Loss
+    from .mlp import MLP
+
+T = TypeVar("T")
+
+
+class Solution(NamedTuple):
+    """What ``minimize`` found.
+
+    Attributes
+    ----------
+    theta : ndarray
+        Where.
+    value : float
+        The value there.
+    gradient : float
+        The largest element of the gradient there, without its sign.
+    iterations, evaluations : int
+        How many iterations were made, and how often the function was called.
+    status : {"converged", "stalled", "limit"}
+        Why it ended: the gradient is within ``tol``; the value can be made no smaller,
+        within rounding; or the iterations are used up.
+    """
+
+    theta: Array
+    value: float
+    gradient: float
+    iterations: int
+    evaluations: int
+    status: str
+
+    @property
+    def converged(self) -> bool:
+        """Whether the gradient is within ``tol``."""
+        return self.status == "converged"
+
+
+class _Fixed(Generic[T]):
+    """A hyperparameter: read-only."""
+
+    def __init__(self, kind: Callable[[Any], T]) -> None:
+        self._kind = kind
+
+    def __set_name__(self, owner: type[Solver], name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Solver, owner: type[Solver]) -> T:
+        return self._kind(instance._hyper[self._name])
+
+    def __set__(self, instance: Solver, value: T) -> None:
+        raise AttributeError(
+            f"{self._name} is fixed: make a new {type(instance).__name__} with another"
+        )
+
+
+class Solver:
+    """What the solvers share; make `LBFGS` or `LevenbergMarquardt`.
+
+    A solver belongs to the first model it trains; `reset` frees it. It can be pickled
+    and copied with all its state: a fit that goes on with a stored model and solver, on
+    the same data, takes the steps that it would have taken without a break, to the bit.
+    On other data it begins afresh by itself.
+    """
+
+    __slots__ = ("__weakref__", "_hyper", "_owner", "_solver", "_status")
+
+    _hyper: dict[str, Any]
+    _owner: weakref.ref[Any] | None
+    _solver: Any
+    _status: str | None
+
+    _checks: ClassVar[dict[str, Callable[[str, object], Any]]]
+
+    tol = _Fixed(float)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise TypeError(
+            "Solver is abstract: make fm.LBFGS() or fm.LevenbergMarquardt()"
+        )
+
+    def _make(self, **hyper: Any) -> None:
+        self._hyper = {name: self._checks[name](name, v) for name, v in hyper.items()}
+        self._check_together()
+        self._solver = self._core()
+        self._owner = None
+        self._status = None
+
+    def _check_together(self) -> None:
+        """Refuse hyperparameters that are fine alone but not with each other."""
+
+    def _core(self) -> Any:
+        raise NotImplementedError
+
+    @property
+    def step_count(self) -> int:
+        """How many iterations have changed the parameters."""
+        return int(self._solver.iterations)
+
+    @property
+    def evaluations(self) -> int:
+        """How often the loss and its gradient were evaluated."""
+        return int(self._solver.evaluations)
+
+    @property
+    def status(self) -> str | None:
+        """How the last iteration in a fit ended: "improved", "converged", "stalled"."""
+        return self._status
+
+    def reset(self) -> None:
+        """Forget all iterations: as new, for any model."""
+        self._solver.reset()
+        self._owner = None
+        self._status = None
+
+    # Within fit ---------------------------------------------------------------------
+
+    def _runner(self, mlp: MLP, data: Any, loss: Loss) -> _Runner:
+        """Return what does an epoch for fit, or refuse the data or loss."""
+        name = type(self).__name__
+        if not isinstance(data, tuple):
+            raise TypeError(
+                f"x must be an array of all samples for {name}, got "
+                f"{_validate.describe(data)}"
+            )
+        if loss._loss is None:
+            raise TypeError(
+                f"loss must be one of fastmlp's own for {name}, got {loss!r}; "
+                f"{name}.minimize takes any function"
+            )
+        self._check_task(mlp, loss)
+        self._solver.expect_change()
+        return _Runner(self, self._iteration(mlp), data, loss)
+
+    def _check_task(self, mlp: MLP, loss: Loss) -> None:
+        """Refuse a loss or network that it is not for."""
+
+    def _iteration(self, mlp: MLP) -> Callable[..., Any]:
+        raise NotImplementedError
+
+    def _epoch_end(self, value: float) -> None:
+        """Learn the monitored loss, as optimisers do; solvers need it not."""
+
+    # Without a network --------------------------------------------------------------
+
+    def _minimize(
+        self,
+        f: Callable[[Array], tuple[Any, Any]],
+        theta: npt.ArrayLike,
+        iterations: int,
+    ) -> Solution:
+        if not callable(f):
+            raise TypeError(f"f must be a function, got {_validate.describe(f)}")
+        iterations = _validate.count("iterations", iterations, 0)
+        start = _validate.numeric("theta", theta)
+        if start.size == 0:
+            raise ValueError(
+                f"theta must not be empty, got {_validate.describe(start)}"
+            )
+        dtype = np.dtype(np.float32 if start.dtype == np.float32 else np.float64)
+        start = _validate.convert("theta", start, dtype)
+        self._check_size(start.size)
+        place = start.reshape(-1).copy()
+        solver = self._core()
+        checked = self._checked(f, start.shape, dtype)
+        status, before, value, gradient, _, _ = solver.minimize(
+            place, checked, iterations
+        )
+        if status == "not_finite":
+            what = "gradient" if np.isfinite(before) else "value"
+            raise _core.DivergenceError(f"f's {what} is not finite at the given theta")
+        if iterations == 0:
+            value = gradient = float("nan")
+        if status == "improved":
+            status = "limit"
+        return Solution(
+            place.reshape(start.shape),
+            value,
+            gradient,
+            solver.iterations,
+            solver.evaluations,
+            status,
+        )
+
+    def _check_size(self, n: int) -> None:
+        """Refuse more parameters than fit the memory."""
+
+    def _checked(
+        self, f: Callable[[Array], Any], shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> Callable[[Array], tuple[Any, Array]]:
+        raise NotImplementedError
+
+    # State --------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all there is to the solver, as copies.
+
+        Returns
+        -------
+        dict
+            ``"kind"`` (str), ``"hyper"`` (dict: the constructor's arguments),
+            ``"step"`` (int: the iterations) and ``"slots"`` (list: empty before the
+            first iteration, else one dict of flat arrays).
+        """
+        core = self._solver.state()
+        slots = []
+        if "arrays" in core:
+            slot = {
+                name: np.atleast_1d(np.asarray(value)).reshape(-1)
+                for name, value in core["arrays"].items()
+            }
+            slot["value"] = np.array([core["value"]])
+            slot["evaluations"] = np.array([float(core["evaluations"])])
+            slots.append(slot)
+        return {
+            "kind": self._kind_name(),
+            "hyper": dict(self._hyper),
+            "step": core["step"],
+            "slots": slots,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave, hyperparameters included.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For anything else; the solver is unchanged then.
+        """
+        try:
+            kind, hyper = state["kind"], dict(state["hyper"])
+            step, slots = state["step"], list(state["slots"])
+        except (KeyError, TypeError, IndexError, ValueError) as error:
+            raise ValueError(
+                "state must be what state_dict() gives, a dict with kind, hyper, step "
+                f"and slots: {type(error).__name__} {error}"
+            ) from None
+        if kind != self._kind_name():
+            raise ValueError(
+                f"state must be of kind {self._kind_name()!r}, got {kind!r}"
+            )
+        if hyper.keys() != self._checks.keys():
+            raise ValueError(
+                f"state['hyper'] must have the keys {', '.join(self._checks)}, "
+                f"got {', '.join(map(str, hyper))}"
+            )
+
+        # The inside is put into a new core; only if that works is it taken over.
+        other = type(self).__new__(type(self))
+        other._make(**hyper)
+        core: dict[str, Any] = {"step": _validate.count("state['step']", step, 0)}
+        core["evaluations"] = 0
+        if len(slots) > 1:
+            raise ValueError(f"state['slots'] must hold one dict, got {len(slots)}")
+        for slot in slots:
+            core.update(self._unpacked(slot))
+        other._solver.load_state(core)
+        self._hyper, self._solver = other._hyper, other._solver
+        self._status = None
+
+    def _unpacked(self, slot: object) -> dict[str, Any]:
+        """Return a slot of `state_dict` as the core takes it."""
+        names = {"theta", "grad", "value", "evaluations", *self._slot_names}
+        if not isinstance(slot, dict) or slot.keys() != names:
+            got = _validate.describe(slot)
+            if isinstance(slot, dict):
+                got = ", ".join(map(str, slot))
+            raise ValueError(
+                f"state['slots'][0] must have the keys {', '.join(sorted(names))}, "
+                f"got {got}"
+            )
+        arrays: dict[str, Any] = {}
+        dtype = np.asarray(slot["theta"]).dtype
+        if dtype not in (np.float32, np.float64):
+            raise ValueError(
+                "state['slots'][0]['theta'] must be float32 or float64, "
+                f"got {_validate.describe(slot['theta'])}"
+            )
+        size = np.asarray(slot["theta"]).size
+        for name in sorted(names):
+            scalar = name in ("value", "evaluations", "lambda", "growth")
+            kind = np.dtype(np.float64 if scalar else dtype.type)
+            where = f"state['slots'][0][{name!r}]"
+            array = _validate.convert(where, slot[name], kind)
+            rows = array.size // size if size and name in ("s", "y") else 1
+            wanted = 1 if scalar else rows * size
+            if array.ndim != 1 or array.size != wanted or size == 0:
+                raise ValueError(
+                    f"{where} must be 1-D of {wanted} elements, "
+                    f"got {_validate.describe(array)}"
+                )
+            arrays[name] = float(array[0]) if scalar else array
+            if name in ("s", "y"):
+                arrays[name] = array.reshape(rows, size)
+        return {
+            "value": arrays.pop("value"),
+            "evaluations": int(arrays.pop("evaluations")),
+            "arrays": arrays,
+        }
+
+    _slot_names: ClassVar[tuple[str, ...]]
+
+    def _kind_name(self) -> str:
+        return type(self).__name__.lower()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.state_dict()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._owner = None
+        self.load_state_dict(state)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({_validate.arguments(self._hyper)})"
+
+
+class _Runner:
+    """One iteration per epoch; ``finished`` tells fit to end."""
+
+    def __init__(
+        self, solver: Solver, call: Callable[..., Any], data: Any, loss: Loss
+    ) -> None:
+        self._solver, self._call = solver, call
+        self._data, self._loss = data, loss._loss
+        self.finished = False
+
+    def run(self, epoch: int) -> float:
+        x, y, weight = self._data
+        # The solver's core is asked for anew: a callback may have loaded a state.
+        core = self._solver._solver
+        report = _validate.answered(self._call(core, x, y, self._loss, weight))
+        self._solver._status = report[0]
+        self.finished = report[0] != "improved"
+        return float(report[1])
+
+
+def _positive(name: str, value: object) -> float:
+    return _validate.real(name, value, 0.0, open_low=True)
+
+
+def _share(name: str, value: object) -> float:
+    return _validate.real(name, value, 0.0, 1.0, open_low=True, open_high=True)
+
+
+def _tolerance(name: str, value: object) -> float:
+    return _validate.real(name, value, 0.0)
+
+
+def _at_least_one(name: str, value: object) -> int:
+    return _validate.count(name, value, 1)
+
+
+class LBFGS(Solver):
+    """Limited-memory BFGS with a line search for the strong Wolfe conditions.
+
+    The direction is that of algorithm 7.4 of Nocedal & Wright, "Numerical Optimization"
+    (2nd edition, 2006), from the last ``history`` pairs of steps s and changes of the
+    gradient y, scaled by sᵀy / yᵀy of the last; pairs without positive curvature are
+    left out. The step along it is found by the search of Moré & Thuente 1994, whose
+    first trial is 1, or min(1, 1 / ‖g‖) without pairs. Where a search fails, the pairs
+    are forgotten and the direction is -g.
+
+    Parameters
+    ----------
+    history : int
+        Pairs kept, at least 1.
+    max_line_search : int
+        Evaluations of the loss in one search, at least 1.
+    c1, c2 : float
+        Of the strong Wolfe conditions for a step t along d:
+        f(θ + t d) ≤ f(θ) + c₁ t gᵀd and abs(∇f(θ + t d)ᵀd) ≤ c₂ abs(gᵀd);
+        0 < c₁ < c₂ < 1.
+    tol : float
+        It has converged when no element of the gradient exceeds this, ≥ 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For hyperparameters of a wrong kind or range.
+    """
+
+    __slots__ = ()
+    _checks: ClassVar = {
+        "history": _at_least_one,
+        "max_line_search": _at_least_one,
+        "c1": _share,
+        "c2": _share,
+        "tol": _tolerance,
+    }
+    _slot_names = ("s", "y")
+
+    history = _Fixed(int)
+    max_line_search = _Fixed(int)
+    c1 = _Fixed(float)
+    c2 = _Fixed(float)
+
+    def __init__(
+        self,
+        history: int = 10,
+        max_line_search: int = 25,
+        c1: float = 1e-4,
+        c2: float = 0.9,
+        tol: float = 1e-7,
+    ) -> None:
+        self._make(
+            history=history, max_line_search=max_line_search, c1=c1, c2=c2, tol=tol
+        )
+
+    def _check_together(self) -> None:
+        if not self._hyper["c1"] < self._hyper["c2"]:
+            raise ValueError(
+                "c1 must be below c2, got "
+                f"c1={self._hyper['c1']}, c2={self._hyper['c2']}"
+            )
+
+    def _core(self) -> _core.Lbfgs:
+        return _core.Lbfgs(*self._hyper.values())
+
+    def _iteration(self, mlp: MLP) -> Callable[..., Any]:
+        return mlp._net.iterate_lbfgs
+
+    def minimize(
+        self,
+        f: Callable[[Array], tuple[float, npt.ArrayLike]],
+        theta: npt.ArrayLike,
+        *,
+        iterations: int = 1000,
+    ) -> Solution:
+        """Minimise any function; what the solver knows of a network is left alone.
+
+        Parameters
+        ----------
+        f : callable
+            ``f(theta) -> (value, grad)``, grad of theta's shape. A value that is not
+            finite is taken for too long a step, but not at the start.
+        theta : array_like
+            Where to start, of any shape; float32 is computed in float32, all else in
+            float64.
+        iterations : int
+            The most to make.
+
+        Returns
+        -------
+        Solution
+            Where it is least, the value there, and why it ended.
+
+        Raises
+        ------
+        DivergenceError
+            If value or gradient are not finite at the start.
+        TypeError, ValueError
+            For arguments, or results of f, of a wrong kind or shape.
+        """
+        return self._minimize(f, theta, iterations)
+
+    def _checked(
+        self, f: Callable[[Array], Any], shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> Callable[[Array], tuple[float, Array]]:
+        def call(theta: Array) -> tuple[float, Array]:
+            value, grad = _pair(f(theta.reshape(shape)), "(value, grad)")
+            number = _validate.numeric("f's value", value)
+            if number.size != 1:
+                raise ValueError(
+                    f"f's value must be one number, got {_validate.describe(value)}"
+                )
+            array = _validate.convert("f's grad", grad, dtype)
+            if array.shape != shape:
+                raise ValueError(
+                    f"f's grad must have theta's shape, {shape}, "
+                    f"got {_validate.describe(array)}"
+                )
+            return float(number.reshape(())), array.reshape(-1)
+
+        return call
+
+
+class LevenbergMarquardt(Solver):
+    """Levenberg-Marquardt for the squared error: Gauss-Newton steps, damped.
+
+    With J the Jacobian of the residuals, H = JᵀJ and g = Jᵀr the gradient (both in the
+    units of the loss), a step d solves (H + λ I) d = -g. λ follows Nielsen's rule
+    (IMM-REP-1999-05): after a step that gained q times what was promised it is
+    multiplied by max(1/3, 1 - (2q - 1)³), and a step that is no gain is tried again
+    with 2, 8, 64, … times λ. ``acceleration`` adds half the second-order correction a,
+    (H + λ I) a = -Jᵀr″ with r″ the second derivative of the residuals along d
+    (Transtrum & Sethna 2012), and takes no step with 2 ‖a‖ > 0.75 ‖d‖: it costs little
+    and saves most of the iterations where the valley of the loss is narrow and bent, as
+    that of a network is.
+
+    For `fastmlp.MSE` alone. An iteration takes time in proportion to n_params³ and to
+    n_params² times samples and outputs, in float64 for either dtype.
+
+    Parameters
+    ----------
+    damping : float
+        The first λ, in parts of the largest element of H's diagonal, > 0.
+    max_tries : int
+        Steps tried in an iteration, at least 1.
+    tol : float
+        It has converged when no element of the gradient exceeds this, ≥ 0.
+    acceleration : bool
+        Whether steps are corrected as above.
+    memory_limit : int
+        Bytes that its two matrices of n_params² float64 may take; networks for which
+        they would take more are refused.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For hyperparameters of a wrong kind or range.
+    """
+
+    __slots__ = ()
+    _checks: ClassVar = {
+        "damping": _positive,
+        "max_tries": _at_least_one,
+        "tol": _tolerance,
+        "acceleration": _validate.flag,
+        "memory_limit": _at_least_one,
+    }
+    _slot_names = ("lambda", "growth")
+
+    damping = _Fixed(float)
+    max_tries = _Fixed(int)
+    acceleration = _Fixed(bool)
+    memory_limit = _Fixed(int)
+
+    def __init__(
+        self,
+        damping: float = 1e-3,
+        max_tries: int = 30,
+        tol: float = 1e-10,
+        *,
+        acceleration: bool = True,
+        memory_limit: int = 2**31,
+    ) -> None:
+        self._make(
+            damping=damping,
+            max_tries=max_tries,
+            tol=tol,
+            acceleration=acceleration,
+            memory_limit=memory_limit,
+        )
+
+    def _core(self) -> _core.LevenbergMarquardt:
+        hyper = {**self._hyper, "tolerance": self._hyper["tol"]}
+        del hyper["memory_limit"], hyper["tol"]
+        return _core.LevenbergMarquardt(**hyper)
+
+    def _iteration(self, mlp: MLP) -> Callable[..., Any]:
+        return mlp._net.iterate_lm
+
+    def _check_task(self, mlp: MLP, loss: Loss) -> None:
+        if not isinstance(loss, MSE):
+            raise TypeError(
+                f"loss must be fm.MSE() for LevenbergMarquardt, got {loss!r}; "
+                "fm.LBFGS() takes any loss"
+            )
+        self._check_size(mlp.n_params)
+
+    def _check_size(self, n: int) -> None:
+        needed = 16 * n * n
+        if needed > self.memory_limit:
+            raise ValueError(
+                f"LevenbergMarquardt needs {needed / 1e9:,.1f} GB for two matrices of "
+                f"{n} by {n}, more than its memory_limit of "
+                f"{self.memory_limit / 1e9:,.1f} GB; use fm.LBFGS()"
+            )
+
+    def minimize(
+        self,
+        f: Callable[[Array], tuple[npt.ArrayLike, npt.ArrayLike]],
+        theta: npt.ArrayLike,
+        *,
+        iterations: int = 1000,
+    ) -> Solution:
+        """Minimise ½ ‖r‖² of any residuals; the solver's own state is left alone.
+
+        Parameters
+        ----------
+        f : callable
+            ``f(theta) -> (r, jacobian)``: residuals (M,) and their derivatives
+            ``(M, *theta.shape)``.
+        theta : array_like
+            Where to start, of any shape; float32 is computed in float32, all else in
+            float64.
+        iterations : int
+            The most to make.
+
+        Returns
+        -------
+        Solution
+            Where it is least, ½ ‖r‖² there, and why it ended.
+
+        Raises
+        ------
+        DivergenceError
+            If residuals or derivatives are not finite at the start.
+        TypeError, ValueError
+            For arguments, or results of f, of a wrong kind or shape.
+        """
+        return self._minimize(f, theta, iterations)
+
+    def _checked(
+        self, f: Callable[[Array], Any], shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> Callable[[Array], tuple[Array, Array]]:
+        double = np.dtype(np.float64)
+
+        def call(theta: Array) -> tuple[Array, Array]:
+            r, jacobian = _pair(f(theta.reshape(shape)), "(residuals, jacobian)")
+            rows = _validate.convert("f's residuals", r, double)
+            if rows.ndim != 1 or rows.size == 0:
+                raise ValueError(
+                    "f's residuals must have shape (M,), M at least 1, "
+                    f"got {_validate.describe(rows)}"
+                )
+            slopes = _validate.convert("f's jacobian", jacobian, double)
+            if slopes.shape != (rows.size, *shape):
+                raise ValueError(
+                    f"f's jacobian must have shape {(rows.size, *shape)}, "
+                    f"got {_validate.describe(slopes)}"
+                )
+            return rows, slopes.reshape(rows.size, -1)
+
+        return call
+
+
+def _pair(result: object, wanted: str) -> tuple[Any, Any]:
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TypeError(f"f must return {wanted}, got {_validate.describe(result)}")
+    return result

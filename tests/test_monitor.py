@@ -1,0 +1,260 @@
+"""callbacks.Monitor: what the last step of an epoch left behind."""
+
+from __future__ import annotations
+
+import fastmlp as fm
+import numpy as np
+import pytest
+from fastmlp.monitor import Histogram
+
+# Recorded in float64 from the very arrays; sums in another order.
+CLOSE = 1e-12
+
+
+class FakeNet:
+    """A core that keeps its last step: a script of steps, no training."""
+
+    def __init__(self, net, steps):
+        self._net = net
+        self._steps = iter(steps)
+        self.watch = False
+        self.watched = []
+
+    def __getattr__(self, name):
+        return getattr(self._net, name)
+
+    def fit_epoch(self, *args, **kwargs):
+        self.watched.append(self.watch)
+        self._last = next(self._steps)
+        return 1.0
+
+    def last_step(self):
+        return self._last
+
+
+X = np.zeros((4, 2), np.float32)
+Y = np.zeros((4, 1), np.float32)
+
+
+def train(mlp, steps, monitor):
+    """Fit with one epoch for each scripted step."""
+    mlp._net = net = FakeNet(mlp._net, steps)
+    mlp.fit(
+        X,
+        Y,
+        loss=fm.MSE(),
+        optimizer=fm.SGD(lr=0.1),
+        epochs=len(steps),
+        batch_size=4,
+        callbacks=[monitor],
+    )
+    return net
+
+
+def step(mlp, rng, outputs=None):
+    widths = [layer.n for layer in mlp.layers]
+    if outputs is None:
+        outputs = [rng.standard_normal((4, n)).astype(np.float32) for n in widths]
+    return {
+        "grads": rng.standard_normal(mlp.n_params).astype(np.float32),
+        "before": rng.standard_normal(mlp.n_params).astype(np.float32),
+        "outputs": outputs,
+        "rows": 4,
+    }
+
+
+def test_everything_by_layer(rng):
+    mlp = fm.MLP([2, 3, 1], seed=0)
+    script = [step(mlp, rng) for _ in range(3)]
+    monitor = fm.Monitor(bins=7)
+    net = train(mlp, script, monitor)
+    assert monitor.epochs == [1, 2, 3]
+    assert monitor.layers == {"0": "dense relu", "2": "dense"}
+    assert net.watched == [True] * 3
+    assert net.watch is False
+    for name, where, h in (("0", slice(0, 6), 0), ("2", slice(9, 12), 1)):
+        weight = mlp.params[where].astype(np.float64)
+        for i, last in enumerate(script):
+            grad = last["grads"][where].astype(np.float64)
+            old = last["before"][where].astype(np.float64)
+            ratio = np.linalg.norm(weight - old) / np.linalg.norm(old)
+            norm = np.linalg.norm(grad)
+            np.testing.assert_allclose(monitor.gradient_norms[name][i], norm, CLOSE)
+            np.testing.assert_allclose(monitor.update_ratios[name][i], ratio, 1e-6)
+            for table, values in (
+                (monitor.weights, weight),
+                (monitor.gradients, grad),
+                (monitor.activations, last["outputs"][h].astype(np.float64)),
+            ):
+                counts, edges = np.histogram(values, bins=7)
+                np.testing.assert_array_equal(table[name][i].counts, counts)
+                np.testing.assert_allclose(table[name][i].edges, edges, CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("activation", "values", "dead"),
+    [
+        ("relu", [0, 0, 1], 2),
+        ("sigmoid", [1e-4, 1 - 1e-4, 0.01], 2),
+        ("tanh", [-0.999, 0.999, 0.9], 2),
+        ("softsign", [-0.95, 0.95, 0.85], 2),
+        ("elu", [-0.995, 3, -0.9], 1),
+        ("selu", [-1.75, 3, -1.7], 1),
+    ],
+)
+def test_dead_units(rng, activation, values, dead):
+    mlp = fm.MLP([2, 3, 1], activation=activation, seed=0)
+    outputs = [np.tile(np.float32(values), (4, 1)), np.ones((4, 1), np.float32)]
+    alive = [outputs[0].copy(), outputs[1]]
+    alive[0][2] = 0.5  # one row in which they do something is enough
+    monitor = fm.Monitor()
+    train(mlp, [step(mlp, rng, outputs), step(mlp, rng, alive)], monitor)
+    assert monitor.dead == {"0": [dead, 0]}
+    assert monitor.units == {"0": 3}
+
+
+def test_every_few_epochs_and_the_path(rng):
+    mlp = fm.MLP([2, 3, 1], seed=0)
+    monitor = fm.Monitor(every=3, path=True)
+    net = train(mlp, [step(mlp, rng) for _ in range(7)], monitor)
+    assert monitor.epochs == [1, 4, 7]
+    # The core keeps parameters in those epochs alone.
+    assert net.watched == [True, False, False, True, False, False, True]
+    assert [len(v) for v in monitor.weights.values()] == [3, 3]
+    assert len(monitor.path) == 4
+    assert not np.shares_memory(monitor.path[0], mlp.params)
+    np.testing.assert_array_equal(monitor.path[0], mlp.params)
+
+
+def test_steps_that_left_nothing(rng):
+    mlp = fm.MLP([2, 3, 1], seed=0)
+    monitor = fm.Monitor()
+    without = {**step(mlp, rng), "before": None}
+    train(mlp, [None, without], monitor)
+    assert monitor.dead["0"][0] == -1
+    assert np.isnan(monitor.update_ratios["0"]).all()
+    assert np.isnan(monitor.gradient_norms["2"][0])
+    assert monitor.gradient_norms["2"][1] > 0
+    assert monitor.weights["0"][0].counts.sum() == 6
+    assert monitor.activations["0"][0].counts.sum() == 0
+
+
+def test_a_second_run_starts_anew(rng):
+    mlp = fm.MLP([2, 3, 1], seed=0)
+    monitor = fm.Monitor()
+    train(mlp, [step(mlp, rng)] * 2, monitor)
+    other = fm.MLP([2, 4, 4, 1], seed=0)
+    train(other, [step(other, rng)], monitor)
+    assert monitor.epochs == [1]
+    assert list(monitor.layers) == ["0", "2", "4"]
+
+
+def test_histograms_of_odd_values():
+    monitor = fm.Monitor(bins=4)
+    same = monitor._histogram(np.full(5, 2.0))
+    assert same.counts.sum() == 5
+    assert same.edges[0] < 2 < same.edges[-1]
+    odd = monitor._histogram(np.array([np.nan, 0, 1, np.inf, 1]))
+    assert odd.not_finite == 2
+    assert odd.counts.tolist() == [1, 0, 0, 2]
+    assert isinstance(odd, Histogram)
+    tiny = monitor._histogram(np.array([0, 5e-324]))
+    assert tiny.counts.sum() == 2
+
+
+def test_arguments():
+    assert repr(fm.Monitor(every=2)) == "Monitor(every=2, bins=40, path=False)"
+    with pytest.raises(ValueError, match="every must be at least 1"):
+        fm.Monitor(every=0)
+    with pytest.raises(TypeError, match="bins must be an int"):
+        fm.Monitor(bins=1.5)
+    with pytest.raises(TypeError, match="path must be True or False"):
+        fm.Monitor(path="yes")
+
+
+# Norms of a few dozen float64 numbers, summed in two ways, after a pass through layers.
+REAL = 1e-10
+
+
+def test_a_real_fit(rng):
+    layers = [2, 6, fm.BatchNorm(), fm.Residual([6]), 1]
+    mlp = fm.MLP(layers, activation="relu", dtype="float64", seed=0)
+    x = rng.standard_normal((10, 2))
+    monitor = fm.Monitor(path=True, bins=9)
+    names = ["0", "2", "3.body.0", "3", "4"]
+
+    # One batch of all rows, without shuffling: everything can be computed again.
+    def check(model, history):
+        before, after = monitor.path[-2], monitor.path[-1]
+        np.testing.assert_array_equal(after, model.params)
+        twin = model.copy()
+        twin.params[:] = before
+        _, grads = twin.value_and_grad(x, x[:, :1], fm.MSE(), training=True)
+        for name, view in model.named_parameters().items():
+            layer, _, role = name.rpartition(".")
+            if role != "weight":
+                continue
+            at = (view.ctypes.data - model.params.ctypes.data) // view.itemsize
+            part = slice(at, at + view.size)
+            norm = np.linalg.norm(grads[part])
+            np.testing.assert_allclose(monitor.gradient_norms[layer][-1], norm, REAL)
+            change = np.linalg.norm(after[part] - before[part])
+            ratio = change / np.linalg.norm(before[part])
+            np.testing.assert_allclose(monitor.update_ratios[layer][-1], ratio, REAL)
+        h = np.maximum(x @ twin.weights[0] + twin.biases[0], 0)
+        assert monitor.dead["0"][-1] == (h == 0).all(axis=0).sum()
+        counts, edges = np.histogram(h, bins=9)
+        np.testing.assert_array_equal(monitor.activations["0"][-1].counts, counts)
+        np.testing.assert_allclose(monitor.activations["0"][-1].edges, edges, REAL)
+
+    history = mlp.fit(
+        x,
+        x[:, :1],
+        loss=fm.MSE(),
+        optimizer=fm.Adam(lr=0.05),
+        epochs=4,
+        batch_size=10,
+        shuffle=False,
+        callbacks=[monitor, check],
+    )
+    assert monitor.epochs == [1, 2, 3, 4]
+    assert list(monitor.activations) == names
+    assert len(history) == 4
+
+
+def test_monitoring_changes_nothing(rng):
+    x = rng.standard_normal((50, 2)).astype(np.float32)
+    results = []
+    for callbacks in ([], [fm.Monitor(path=True)], [fm.Monitor(every=2)]):
+        mlp = fm.MLP([2, 8, fm.Dropout(0.3), 1], seed=0)
+        mlp.fit(
+            x,
+            x[:, :1],
+            loss=fm.MSE(),
+            optimizer=fm.Adam(),
+            epochs=3,
+            batch_size=16,
+            callbacks=callbacks,
+        )
+        results.append(mlp.params.tobytes())
+    assert len(set(results)) == 1
+
+
+@pytest.mark.parametrize("ending", ["train_end", "error"])
+def test_nothing_is_kept_after_a_run(rng, ending):
+    mlp = fm.MLP([2, 3, 1], seed=0)
+    x = rng.standard_normal((8, 2)).astype(np.float32)
+
+    def stop(model, history):
+        assert model._net.watch
+        if ending == "error":
+            raise KeyError("stop")
+        return True
+
+    tools = {"loss": fm.MSE(), "optimizer": fm.SGD(lr=0.1)}
+    callbacks = [fm.Monitor(), stop]
+    try:
+        mlp.fit(x, x[:, :1], **tools, epochs=2, batch_size=4, callbacks=callbacks)
+    except KeyError:
+        assert ending == "error"
+    assert mlp._net.watch is False
