@@ -31,6 +31,7 @@ except ImportError as _error:
     ) from _error
 
 from . import initializers, layers, losses, optimizers, runtime, schedules, solvers
+from ._check_grad import check_grad
 from .callbacks import Callback, EarlyStopping
 from .history import History
 from .layers import (
@@ -131,6 +132,7 @@ __all__ = [
     "__version__",
     "available_isas",
     "build_info",
+    "check_grad",
     "get_num_threads",
     "initializers",
     "isa",
