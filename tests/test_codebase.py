@@ -130,7 +130,10 @@ MAY_INCLUDE = {
         "parallel.h",
         "workspace.h",
     },
+    "derivatives.h": {BUFFER, "fastmlp/loss.h", "workspace.h"},
+    "derivatives.cpp": {"derivatives.h", "dense.h", "layers.h", "parallel.h"},
     "mlp.cpp": {
+        "derivatives.h",
         "fastmlp/mlp.h",
         "fastmlp/fork_safety.h",
         "fastmlp/fp_environment.h",
@@ -246,6 +249,7 @@ def test_no_fast_math() -> None:
 RANK = {
     "_core": 0,
     "_validate": 0,
+    "_check_grad": 1,
     "reference": 0,
     "initializers": 1,
     "losses": 1,

@@ -9,6 +9,7 @@
 #include <shared_mutex>
 #include <string>
 
+#include "derivatives.h"
 #include "fastmlp/fp_environment.h"
 #include "fastmlp/random.h"
 #include "training_pass.h"
@@ -303,6 +304,16 @@ struct Mlp<T>::Impl {
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;
   };
+
+  // f(what derivatives read, memory for them) while nobody trains.
+  template <class F>
+  void derive(Index rows, F f) const {
+    check_rows(rows);
+    const std::shared_lock lock(mutex);
+    Lease lease(*this, 0);
+    f(detail::NetworkView<T>{net, params.data(), buffers.data()},
+      lease.borrowed.buffer);
+  }
 
   // Marks that an epoch is under way: the order of rows is the model's.
   struct Epoch {
@@ -611,6 +622,49 @@ double Mlp<T>::evaluate(const Batch<T>& batch, const Loss& loss,
       loss_normalizer(loss, batch.targets, nullptr, batch.rows, n_out());
   const double sum = weighted_sum<T>(row_loss.data(), weights, nullptr, batch.rows);
   return normalizer == 0.0 ? 0.0 : sum / normalizer;
+}
+
+template <class T>
+void Mlp<T>::jacobian(T* j, const T* x, Index rows) const {
+  impl_->derive(rows, [&](const auto& view, auto& memory) {
+    detail::jacobian(view, j, x, rows, memory);
+  });
+}
+
+template <class T>
+void Mlp<T>::jvp(T* y, T* dy, const T* x, const T* v, Index rows) const {
+  impl_->derive(rows, [&](const auto& view, auto& memory) {
+    detail::jvp(view, y, dy, x, v, rows, memory);
+  });
+}
+
+template <class T>
+void Mlp<T>::param_jacobian(T* j, const T* x, Index rows) const {
+  impl_->derive(rows, [&](const auto& view, auto& memory) {
+    detail::param_jacobian<T>(view, j, nullptr, x, rows, memory);
+  });
+}
+
+template <class T>
+void Mlp<T>::per_sample_grads(T* grads, const Batch<T>& batch, const Loss& loss) const {
+  impl_->derive(batch.rows, [&](const auto& view, auto& memory) {
+    detail::per_sample_grads(view, grads, batch.x, batch.targets, loss, batch.rows,
+                             memory);
+  });
+}
+
+template <class T>
+void Mlp<T>::hessian(T* h, const T* x, const T* weights, Index rows) const {
+  impl_->derive(rows, [&](const auto& view, auto& memory) {
+    detail::hessian(view, h, x, weights, rows, memory);
+  });
+}
+
+template <class T>
+void Mlp<T>::hvp(T* hv, const T* x, const T* v, const T* weights, Index rows) const {
+  impl_->derive(rows, [&](const auto& view, auto& memory) {
+    detail::hvp(view, hv, x, v, weights, rows, memory);
+  });
 }
 
 template <class T>

@@ -41,6 +41,7 @@ from . import (
     schedules,
     solvers,
 )
+from ._check_grad import check_grad
 from .callbacks import (
     Callback,
     Checkpoint,
@@ -153,6 +154,7 @@ __all__ = [
     "available_isas",
     "build_info",
     "callbacks",
+    "check_grad",
     "get_num_threads",
     "initializers",
     "isa",

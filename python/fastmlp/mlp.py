@@ -486,6 +486,257 @@ class MLP:
         )
         return y.reshape(shape), dx.reshape(rows.shape), grads
 
+    # Derivatives --------------------------------------------------------------------
+
+    # All of these are of each row by itself and in inference mode: dropout passes, and
+    # batch normalisation uses its running statistics.
+
+    def jacobian(self, x: npt.ArrayLike) -> Array:
+        """Return the derivatives of all outputs with respect to all inputs.
+
+        Parameters
+        ----------
+        x : (B, n_in) or (n_in,)
+            Samples as rows, or one sample.
+
+        Returns
+        -------
+        ndarray (B, n_out, n_in) or (n_out, n_in)
+            Element (b, o, i) is the derivative of output o of row b with respect to its
+            input i.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x is of a wrong kind or shape.
+
+        Notes
+        -----
+        All directions of many rows go through the layers as one matrix: n_in tangents
+        on the way forward, or n_out cotangents on the way back, whichever is less work.
+        Derivatives at a kink are those of the activation's backward: relu'(0) = 0.
+        """
+        j = self._net.jacobian(x)
+        if j is NotImplemented:
+            j = _validate.answered(self._net.jacobian(self._samples(x)))
+        return j
+
+    def jvp(self, x: npt.ArrayLike, v: npt.ArrayLike) -> tuple[Array, Array]:
+        """Return outputs, and how they move as the inputs do (Jacobian times vector).
+
+        Parameters
+        ----------
+        x : (B, n_in) or (n_in,)
+            Samples as rows, or one sample.
+        v : array_like, shape of x
+            A direction for each.
+
+        Returns
+        -------
+        y : ndarray (B, n_out) or (n_out,)
+            The outputs.
+        dy : ndarray, shape of y
+            Their derivatives along v.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For arrays of a wrong kind or shape.
+        """
+        result = self._net.jvp(x, v)
+        if result is NotImplemented:
+            result = _validate.answered(self._net.jvp(*self._samples_with(x, v)))
+        return result
+
+    def hvp(
+        self,
+        x: npt.ArrayLike,
+        v: npt.ArrayLike,
+        output: int | npt.ArrayLike | None = None,
+    ) -> Array:
+        """Return the second derivatives of an output times a direction.
+
+        Parameters
+        ----------
+        x : (B, n_in) or (n_in,)
+            Samples as rows, or one sample.
+        v : array_like, shape of x
+            A direction for each.
+        output : int or (n_out,), optional
+            Which output, or the weights of a sum of all outputs; None if there is only
+            one.
+
+        Returns
+        -------
+        ndarray, shape of x
+            Of each row its `hessian` times v, at the cost of two gradients.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For arrays of a wrong kind or shape, without ``output`` if there are several
+            outputs, and if an activation is given as functions: it has no second
+            derivative.
+        """
+        weights = self._output_weights(output)
+        result = self._net.hvp(x, v, weights)
+        if result is NotImplemented:
+            pair = self._samples_with(x, v)
+            result = _validate.answered(self._net.hvp(*pair, weights))
+        return result
+
+    def hessian(
+        self, x: npt.ArrayLike, output: int | npt.ArrayLike | None = None
+    ) -> Array:
+        """Return the second derivatives of an output with respect to the inputs.
+
+        Parameters
+        ----------
+        x : (B, n_in) or (n_in,)
+            Samples as rows, or one sample.
+        output : int or (n_out,), optional
+            Which output, or the weights of a sum of all outputs; None if there is only
+            one.
+
+        Returns
+        -------
+        ndarray (B, n_in, n_in) or (n_in, n_in)
+            One matrix for each row. It is symmetric up to rounding.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x is of a wrong kind or shape, without ``output`` if there are several
+            outputs, and if an activation is given as functions: it has no second
+            derivative.
+
+        Notes
+        -----
+        Tangents of the gradient, n_in for each row, through the second derivatives of
+        activations and layer normalisations in closed form. Where a network is linear
+        in pieces (relu), its second derivatives are 0.
+        """
+        weights = self._output_weights(output)
+        h = self._net.hessian(x, weights)
+        if h is NotImplemented:
+            h = _validate.answered(self._net.hessian(self._samples(x), weights))
+        return h
+
+    def param_jacobian(self, x: npt.ArrayLike) -> Array:
+        """Return the derivatives of all outputs with respect to all parameters.
+
+        Parameters
+        ----------
+        x : (B, n_in) or (n_in,)
+            Samples as rows, or one sample.
+
+        Returns
+        -------
+        ndarray (B, n_out, n_params) or (n_out, n_params)
+            The last axis in the order of `params`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x is of a wrong kind or shape.
+        """
+        j = self._net.param_jacobian(x)
+        if j is NotImplemented:
+            j = _validate.answered(self._net.param_jacobian(self._samples(x)))
+        return j
+
+    def per_sample_grads(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        loss: Loss,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> Array:
+        """Return the gradient of each row's own loss with respect to `params`.
+
+        Parameters
+        ----------
+        x : (B, n_in)
+            Samples as rows.
+        y : (B, n_out), or (B,) if n_out is 1
+            Targets; for `fastmlp.CrossEntropy` class labels, (B,), as well.
+        loss : Loss
+            Such as ``fm.MSE()``; not a function.
+        sample_weight : (B,), optional
+            Weights of the rows: finite, none negative, not all zero.
+
+        Returns
+        -------
+        ndarray (B, n_params)
+            Row b is the gradient of its weight times its loss. That loss is summed over
+            outputs if the loss's reduction is "sum", else it is their mean (of
+            cross-entropy there is one value). So the sum of the rows is the gradient
+            that `value_and_grad` returns under "sum", and under "mean" it is that
+            gradient times B, or times the sum of the weights.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For arrays of a wrong kind or shape, for labels out of range, and for losses
+            given as functions, which say nothing of single rows.
+        """
+        try:
+            if sample_weight is not None:
+                sample_weight = self._checked_weights(sample_weight)
+            result = self._net.per_sample_grads(x, y, loss._loss, sample_weight)
+        except (AttributeError, TypeError):
+            result = NotImplemented
+        if result is NotImplemented:
+            if isinstance(loss, Loss) and loss._loss is None:
+                raise TypeError(
+                    "loss must be one of fastmlp's own losses: a function of a batch "
+                    "says nothing of its single rows"
+                )
+            call = self._net.per_sample_grads
+            result = self._slowly(call, x, y, sample_weight, loss)
+        return result
+
+    def _samples(self, x: object) -> Array:
+        return _validate.inputs("x", x, self.n_in, self.dtype, vector=True)
+
+    def _samples_with(self, x: object, v: object) -> tuple[Array, Array]:
+        rows = self._samples(x)
+        directions = _validate.convert("v", v, self.dtype)
+        if directions.shape != rows.shape:
+            raise ValueError(
+                f"v must have the shape of x, {rows.shape}, "
+                f"got {_validate.describe(directions)}"
+            )
+        return rows, directions
+
+    def _output_weights(self, output: object) -> Array:
+        """Return what outputs are multiplied by to make one number."""
+        if output is None:
+            if self.n_out > 1:
+                raise ValueError(
+                    f"output must be given, as there are {self.n_out}: the index of "
+                    "one, or weights of all"
+                )
+            return np.ones(1, self.dtype)
+        if isinstance(output, (bool, np.bool_)):
+            raise TypeError(f"output must be an index or weights, got {output}")
+        if isinstance(output, (int, np.integer)):
+            index = operator.index(output)
+            if not 0 <= index < self.n_out:
+                raise ValueError(
+                    f"output must be an index from 0 to {self.n_out - 1}, got {index}"
+                )
+            weights = np.zeros(self.n_out, self.dtype)
+            weights[index] = 1
+            return weights
+        weights = _validate.convert("output", output, self.dtype)
+        if weights.shape != (self.n_out,):
+            raise ValueError(
+                f"output must be an index or weights of shape ({self.n_out},), "
+                f"got {_validate.describe(weights)}"
+            )
+        return weights
+
     # Training -----------------------------------------------------------------------
 
     def value_and_grad(
