@@ -425,8 +425,8 @@ def test_targets_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
 
 
 def test_unknown_loss() -> None:
-    with pytest.raises(ValueError, match="hinge"):
-        ref.Loss("hinge")(np.zeros((1, 1)), np.zeros((1, 1)))
+    with pytest.raises(ValueError, match="focal"):
+        ref.Loss("focal")(np.zeros((1, 1)), np.zeros((1, 1)))
 
 
 # ------------------------------------------------------------------------ networks

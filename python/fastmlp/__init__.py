@@ -41,7 +41,20 @@ from .layers import (
     LayerNorm,
     Residual,
 )
-from .losses import MAE, MSE, BinaryCrossEntropy, CrossEntropy, Huber, PseudoHuber
+from .losses import (
+    MAE,
+    MSE,
+    ActionValue,
+    BinaryCrossEntropy,
+    CrossEntropy,
+    CustomLoss,
+    GaussianNLL,
+    Hinge,
+    Huber,
+    Poisson,
+    PseudoHuber,
+    Quantile,
+)
 from .mlp import MLP
 from .monitor import Monitor
 from .optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
@@ -89,6 +102,7 @@ __all__ = [
     "MLP",
     "MSE",
     "SGD",
+    "ActionValue",
     "Activation",
     "Adagrad",
     "Adam",
@@ -97,16 +111,21 @@ __all__ = [
     "BinaryCrossEntropy",
     "Callback",
     "CrossEntropy",
+    "CustomLoss",
     "Dense",
     "DivergenceError",
     "Dropout",
     "EarlyStopping",
+    "GaussianNLL",
+    "Hinge",
     "History",
     "Huber",
-    "LevenbergMarquardt",
     "LayerNorm",
+    "LevenbergMarquardt",
     "Monitor",
+    "Poisson",
     "PseudoHuber",
+    "Quantile",
     "RMSprop",
     "Residual",
     "__version__",
