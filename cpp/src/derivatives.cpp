@@ -666,13 +666,13 @@ class Derivation {
     T* const losses = me.row;
     T* const scales = me.row + tile_rows_;
     const Index at = tile.row;
+    // A row's own loss: as of a batch of that row without a weight.
     fill_row_scale<T>(scales, targets.weights ? targets.weights + at : nullptr, nullptr,
-                      loss_normalizer<T>(*rq_.loss, nullptr, 1, n), tile.rows);
+                      loss_normalizer<T>(*rq_.loss, {}, nullptr, 1, n), tile.rows);
+    const Targets<T> mine = targets.from_row(at, target_width(*rq_.loss, n));
     const T* const y = value_of(me, tile, static_cast<int>(n_layers_) - 1);
-    table_.loss_rows({rq_.loss->kind, static_cast<T>(rq_.loss->delta)}, c, n, losses, y,
-                     n, targets.values ? targets.values + at * n : nullptr, n,
-                     targets.labels ? targets.labels + at : nullptr, scales, tile.rows,
-                     n);
+    loss_rows<T>(*rq_.loss, c, losses, y, mine.values, mine.labels, scales, tile.rows,
+                 n);
   }
 
   void cotangents(Member& me, const Tile& tile) const {
