@@ -22,7 +22,8 @@ ill-conditioned: a relu whose unit changes sides during training, or a differenc
 nearly equal numbers, turns a rounding error into a large one in any implementation.
 When a tensor misses its tolerance, the draw is therefore put on trial: PyTorch repeats
 it in float64 on the same rounded data `TRIALS` times, with parameters disturbed by one
-rounding unit of the dtype before every step. If fastmlp's distance from the undisturbed
+rounding unit of the dtype before every step, and the results of layers and their
+gradients likewise. If fastmlp's distance from the undisturbed
 float64 run is within `SLACK` times the largest distance of the disturbed ones (and of
 PyTorch in float32), the draw counts as ill-conditioned, otherwise as failed. The run
 fails, too, if more than `MAX_ILL_CONDITIONED` of the draws (but at least one may be)
@@ -30,18 +31,20 @@ are ill-conditioned.
 
 **Well-posed draws.** Initial weights are scaled so that signals neither vanish nor
 explode (exp layers get small weights), and learning rates are small. A draw is drawn
-again, with a tenth of the learning rate, if its pre-activations or residuals touch a
-kink (relu, leaky_relu, selu, mae) within rounding distance (on either side of a kink
-the gradient is another one, and neither answer is wrong), or if PyTorch's own training
-diverges, as ascent does. Normalised updates (Adagrad, RMSprop, Adam) turn rounding
-noise in a vanishing gradient into a full step; half of those draws have an eps of 1e-5
-to 1e-3, which also tells the places of eps apart, the others PyTorch's default. Batch
-norm takes away the mean of a column and its scale, so the gradient of a bias right
-before it, or before an exponential before it, is rounding noise around 0, which such
-updates blow up; it is drawn where no bias reaches it so. Norms of a few rows or columns
-leave little but signs; networks with norms are no narrower than 4 before the last layer
-and batches for batch norm no shorter than 16. (tests/test_reference_layers.py compares
-norms where a draw may not have them.)
+again if its pre-activations or residuals touch a kink (relu, leaky_relu, selu, mae)
+within rounding distance (on either side of a kink the gradient is another one, and
+neither answer is wrong), if PyTorch's own training diverges, as ascent does, or if one
+disturbed run of PyTorch as above, by `CALM_UNITS` rounding units, moves a tensor by its
+tolerance or more; in the last two cases with a lower learning rate. fastmlp has no say
+in it. Normalised updates (Adagrad, RMSprop, Adam) turn rounding noise in a vanishing
+gradient into a full step; half of those draws have an eps of 1e-5 to 1e-3, which also
+tells the places of eps apart, the others PyTorch's default. Batch norm takes away the
+mean of a column and its scale, so the gradient of a bias right before it, or before an
+exponential before it, is rounding noise around 0, which such updates blow up; it is
+drawn where no bias reaches it so. Norms of a few rows or columns leave little but
+signs; networks with norms are no narrower than 4 before the last layer and batches for
+batch norm no shorter than 16. (tests/test_reference_layers.py compares norms where a
+draw may not have them.)
 """
 
 from __future__ import annotations
@@ -54,7 +57,7 @@ import itertools
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -81,12 +84,17 @@ PARAMETER_TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
 SLACK = 4.0
 TRIALS = 16
 MAX_ILL_CONDITIONED = 0.01
+# Rounding units of the disturbed run that decides about drawing again: more than one,
+# as a single run may be lucky, and not come across a kink.
+CALM_UNITS = 4.0
+# What learning rates are multiplied by, for the next attempt.
+AFTER_DIVERGENCE, AFTER_DISTURBANCE = 0.1, 0.6
 
 # A pre-activation closer to a kink than this many rounding units (of the layer's root
 # mean square) may come out on the other side of it.
 KINK_MARGIN = 8.0
 KINKED_ACTIVATIONS = {"relu", "leaky_relu", "selu"}
-MAX_ATTEMPTS = 10
+MAX_ATTEMPTS = 30
 MAX_GROWTH = 10.0  # of the loss and of the parameters' norm during training
 
 ACTIVATIONS = {
@@ -462,7 +470,7 @@ def draw_layers(
     return n_in, tuple(layers)
 
 
-def draw_spec(seed: int, draw: int, attempt: int) -> Spec:
+def draw_spec(seed: int, draw: int, attempt: int, slower: float) -> Spec:
     """Draw a network, a loss, an optimiser and the sizes of three batches.
 
     Losses, optimisers, one activation and one other layer take turns, so that short
@@ -503,7 +511,7 @@ def draw_spec(seed: int, draw: int, attempt: int) -> Spec:
         gradient_scale = float(max(rows) * outputs)
     optimizer = OPTIMIZERS[draw % len(OPTIMIZERS)]
     optimizer_options = draw_optimizer(rng, optimizer, gradient_scale)
-    optimizer_options["lr"] *= 0.1**attempt
+    optimizer_options["lr"] *= slower
     layers = tuple(
         Layer("Dense", *options)
         for options in zip(widths, activations, biases, strict=True)
@@ -515,6 +523,7 @@ def draw_spec(seed: int, draw: int, attempt: int) -> Spec:
     )
     if rng.random() < EXTRA_SHARE:
         first = EXTRAS[draw % len(EXTRAS)]
+        rng = np.random.default_rng([seed, draw, attempt, 1])
         n_in, layers = draw_layers(rng, n_in, list(layers), first)
     spec = Spec(
         seed=seed,
@@ -608,17 +617,42 @@ class TorchBatch:
     weight: torch.Tensor | None
 
 
+class Disturb(torch.autograd.Function):
+    """Multiplies a tensor, and its gradient, by 1 + unit u with random u in +-1."""
+
+    @staticmethod
+    def noise(like: torch.Tensor, unit: float, rng: torch.Generator) -> torch.Tensor:
+        """Return such factors."""
+        random = torch.rand(like.shape, generator=rng, dtype=like.dtype)
+        return 1.0 + unit * (2.0 * random - 1.0)
+
+    @staticmethod
+    def forward(
+        context: Any, h: torch.Tensor, unit: float, rng: torch.Generator
+    ) -> torch.Tensor:
+        """Disturb a tensor."""
+        context.unit, context.rng = unit, rng
+        return h * Disturb.noise(h, unit, rng)
+
+    @staticmethod
+    def backward(context: Any, *dh: torch.Tensor) -> Any:
+        """Disturb its gradient."""
+        return dh[0] * Disturb.noise(dh[0], context.unit, context.rng), None, None
+
+
 @dataclasses.dataclass
 class TorchPass:
     """A pass in training mode if there is a `draw`, the masks' (seed, epoch, step).
 
     `statistics`, means and variances in turn, are updated in place. `activations`
-    gathers the name of each activation, its input and its output.
+    gathers the name of each activation, its input and its output. With a `disturb`,
+    that is applied to whatever a layer computes.
     """
 
     params: Iterator[torch.Tensor]
     statistics: Iterator[torch.Tensor]
     draw: tuple[int, int, int] | None
+    disturb: Callable[[torch.Tensor], torch.Tensor] = lambda h: h
     dropouts: Iterator[int] = dataclasses.field(default_factory=itertools.count)
     activations: list[tuple[str, torch.Tensor, torch.Tensor]] = dataclasses.field(
         default_factory=list
@@ -627,7 +661,7 @@ class TorchPass:
     def sequence(self, layers: tuple[Layer, ...], h: torch.Tensor) -> torch.Tensor:
         """Return the output of layers in a row."""
         for layer in layers:
-            h = self.layer(layer, h)
+            h = self.disturb(self.layer(layer, h))
         return h
 
     def layer(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
@@ -656,6 +690,7 @@ class TorchPass:
             z = x @ next(self.params)
             if layer.bias:
                 z = z + next(self.params)
+            z = self.disturb(z)
         h = NAMED[layer.activation](z)
         self.activations.append((layer.activation, z, h))
         return h
@@ -675,10 +710,11 @@ def torch_predict(
     x: torch.Tensor,
     statistics: list[torch.Tensor],
     draw: tuple[int, int] | None = None,
+    disturb: Callable[[torch.Tensor], torch.Tensor] = lambda h: h,
 ) -> torch.Tensor:
     """Return the network's output, in training mode for masks of (epoch, step)."""
     key = None if draw is None else (spec.mask_seed, *draw)
-    run = TorchPass(iter(params), iter(statistics), key)
+    run = TorchPass(iter(params), iter(statistics), key, disturb)
     return run.sequence(spec.layers, x)
 
 
@@ -721,12 +757,15 @@ def torch_batch(spec: Spec, batch: Batch, dtype: torch.dtype) -> TorchBatch:
 
 
 def run_torch(
-    problem: Problem, dtype: torch.dtype, disturbance: torch.Generator | None = None
+    problem: Problem,
+    dtype: torch.dtype,
+    disturbance: torch.Generator | None = None,
+    units: float = 1.0,
 ) -> Result:
     """Autograd's answers, and the parameters after training with torch.optim.
 
-    With a `disturbance` the parameters are changed before every evaluation by up to one
-    rounding unit of the draw's dtype, relatively.
+    With a `disturbance` the parameters are changed before every evaluation by up to so
+    many rounding units of the draw's dtype, relatively, and so is what layers compute.
     """
     spec = problem.spec
     params = [
@@ -734,18 +773,24 @@ def run_torch(
     ]
     batches = [torch_batch(spec, batch, dtype) for batch in problem.batches]
 
+    unit = units * float(np.finfo(spec.dtype).eps)
+
     @torch.no_grad()
     def disturb() -> None:
         if disturbance is not None:
             for param in params:
-                noise = torch.rand(param.shape, generator=disturbance, dtype=dtype)
-                param *= 1.0 + float(np.finfo(spec.dtype).eps) * (2.0 * noise - 1.0)
+                param *= Disturb.noise(param, unit, disturbance)
+
+    def disturb_layer(h: torch.Tensor) -> torch.Tensor:
+        if disturbance is None:
+            return h
+        disturbed: torch.Tensor = Disturb.apply(h, unit, disturbance)
+        return disturbed
 
     disturb()
     x = batches[0].x.clone().requires_grad_()
-    pred = torch_predict(
-        spec, params, x, initial_statistics(spec, dtype), (PASS_EPOCH, 0)
-    )
+    statistics = initial_statistics(spec, dtype)
+    pred = torch_predict(spec, params, x, statistics, (PASS_EPOCH, 0), disturb_layer)
     loss = torch_loss(spec, pred, batches[0])
     gradients = torch.autograd.grad(loss, [*params, x])
     statistics = initial_statistics(spec, dtype)
@@ -755,10 +800,12 @@ def run_torch(
         disturb()
         batch = batches[step % len(batches)]
         optimizer.zero_grad()
-        output = torch_predict(spec, params, batch.x, statistics, (STEP_EPOCH, step))
+        draw = STEP_EPOCH, step
+        output = torch_predict(spec, params, batch.x, statistics, draw, disturb_layer)
         torch_loss(spec, output, batch).backward()
         optimizer.step()
-    inference = torch_predict(spec, params, batches[0].x, statistics)
+    x = batches[0].x
+    inference = torch_predict(spec, params, x, statistics, None, disturb_layer)
 
     def array(tensor: torch.Tensor) -> np.ndarray:
         return tensor.detach().numpy()
@@ -784,9 +831,11 @@ def touches_kink(problem: Problem) -> bool:
     batch = torch_batch(spec, problem.batches[0], torch.float64)
 
     def near_zero(values: torch.Tensor, scale: torch.Tensor) -> bool:
-        # An exact zero (below a layer of dead units, without bias) is one everywhere.
+        # An exact zero (below a layer of dead units, without bias) is one everywhere,
+        # and what comes from softmax, say, never is on the other side.
         bound = margin * scale.square().mean().sqrt()
-        return bool(((values != 0) & (values.abs() <= bound)).any())
+        near = (values != 0) & (values.abs() <= bound)
+        return bool(near.any() and (values < 0).any())
 
     statistics = initial_statistics(spec, torch.float64)
     key = (spec.mask_seed, PASS_EPOCH, 0)
@@ -813,10 +862,19 @@ def diverges(problem: Problem, truth: Result) -> bool:
     return not calm  # so that NaN diverges, too
 
 
+def is_calm(problem: Problem, truth: Result) -> bool:
+    """Whether rounding errors stay well below the tolerances."""
+    disturbance = torch.Generator().manual_seed(problem.spec.draw)
+    trial = run_torch(problem, torch.float64, disturbance, CALM_UNITS)
+    moved = compare_results(problem.spec, trial, truth, truth)
+    return all(comparison.agrees for comparison in moved)
+
+
 def draw_problem(seed: int, draw: int) -> tuple[Problem, Result]:
     """Return a draw's first well-posed attempt, and PyTorch's answers in float64."""
+    slower = 1.0
     for attempt in range(MAX_ATTEMPTS):
-        spec = draw_spec(seed, draw, attempt)
+        spec = draw_spec(seed, draw, attempt, slower)
         rng = spec.generator
         params = draw_params(spec, rng)
         batches = [draw_batch(spec, rows, rng) for rows in spec.rows]
@@ -824,8 +882,12 @@ def draw_problem(seed: int, draw: int) -> tuple[Problem, Result]:
         if touches_kink(problem):
             continue
         truth = run_torch(problem, torch.float64)
-        if not diverges(problem, truth):
+        if diverges(problem, truth):
+            slower *= AFTER_DIVERGENCE
+        elif is_calm(problem, truth):
             return problem, truth
+        else:
+            slower *= AFTER_DISTURBANCE
     raise RuntimeError(f"no well-posed attempt for {spec}")
 
 
@@ -1102,7 +1164,7 @@ class Summary:
                 f" {worst.error_truth:11.2e} {worst.peer_error_truth:17.2e}"
                 f"  {spec.draw}, {worst.name}"
             )
-        yield f"drawn again because of a kink or of divergence: {self.redrawn} draws"
+        yield f"drawn again (kink, divergence, conditioning): {self.redrawn} draws"
         yield (
             f"ill-conditioned, judged by disturbed float64 runs: "
             f"{self.ill_conditioned_draws} draws "

@@ -481,7 +481,7 @@ def test_losses_and_optimisers_are_objects(call):
         ("mse", "'mse'"),
         (None, "None"),
         (fm.Adam(), "Adam"),
-        (lambda p, t: 0.0, "function"),
+        (0.5, "0.5"),
     ]
     for loss, words in bad_losses:
         with pytest.raises(TypeError, match=rf"^loss must be a fastmlp Loss.*{words}"):

@@ -335,6 +335,8 @@ def loss_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
         target[0, 0] = pred[0, 0]  # where the slope of |r| jumps
         if "cross_entropy" in kind:
             target = rounded(rng.uniform(size=(m, n)), dtype)
+        if kind == "gaussian_nll":  # of half the columns, see test_more_losses.py
+            continue
         if kind == "labels":
             target = rng.integers(0, n, m)
         scale = rounded(rng.uniform(0, 2, m), dtype)
@@ -698,7 +700,7 @@ def test_unknown_names_are_refused(module: ModuleType) -> None:
         ("mish", lambda: module.activation_forward(one.copy(), one, "mish")),
         ("mish", lambda: module.activation_backward(one.copy(), one, one, "mish")),
         ("mish", lambda: module.dense_forward(one.copy(), one, one, None, "mish")),
-        ("hinge", lambda: module.loss_rows(None, row.copy(), one, one, row, "hinge")),
+        ("focal", lambda: module.loss_rows(None, row.copy(), one, one, row, "focal")),
         ("gamma", lambda: module.elementary(row.copy(), row, "gamma")),
         (
             "hat",
@@ -1163,7 +1165,7 @@ def narrow_row_calls(
         return (dz,)
 
     for mode in ("new", "in place", "none"):
-        for kind in _core.LOSSES:
+        for kind in sorted({*_core.LOSSES} - {"gaussian_nll"}):
             yield f"{kind}, {mode}", loss(kind, mode), (pred, target, scale)
         labels = rng.integers(0, n, rows)
         yield f"labels, {mode}", loss("cross_entropy", mode), (pred, labels, scale)

@@ -354,7 +354,8 @@ void dropout_(py::object h, py::object mask, py::object x, double p, uint64_t se
 
 void loss_rows_(py::object dpred, py::object row_loss, py::object pred,
                 py::object target, py::object row_scale, const std::string& loss,
-                double delta) {
+                double delta, double smoothing, py::object per_output,
+                py::object actions) {
   const LossKind kind = from_name<LossKind>(kLossNames, loss, "loss");
   by_dtype(pred, "pred", [&](auto t) {
     using T = decltype(t);
@@ -363,14 +364,22 @@ void loss_rows_(py::object dpred, py::object row_loss, py::object pred,
     T* d = require_or_null<T>(dpred, "dpred", {m, n});
     T* losses = require<T>(row_loss, "row_loss", {m}).data;
     const T* scale = require<const T>(row_scale, "row_scale", {m}).data;
-    const auto targets = targets_of<T>(target, py::none(), {kind, delta}, m, n);
+    Loss what = {kind, delta, Reduction::mean, smoothing};
+    if (const T* p = require_or_null<const T>(per_output, "per_output", {n})) {
+      what.per_output = PerOutput({p, p + n});
+    }
+    what.action = !actions.is_none();
+    const py::object y = what.action ? py::make_tuple(actions, target) : target;
+    const auto targets = targets_of<T>(y, py::none(), what, m, n);
     if (!targets) {
-      require<const T>(target, "target", {m, n});  // says what is wrong with it
+      if (what.action) require<const int64_t>(actions, "actions", {m});
+      const Index width = target_width(what, n);
+      require<const T>(target, "target", {m, width});  // says what is wrong with it
       throw py::value_error("target: does not fit pred");
     }
-    check_targets<T>({kind, delta}, *targets, m, n);
-    kernels<T>().loss_rows({kind, static_cast<T>(delta)}, d, n, losses, pv.data, n,
-                           targets->values, n, targets->labels, scale, m, n);
+    check_targets<T>(what, *targets, m, n);
+    loss_rows<T>(what, d, losses, pv.data, targets->values, targets->labels, scale, m,
+                 n);
   });
 }
 
@@ -493,7 +502,8 @@ void bind_kernels(py::module_ m) {
   m.def("activation_second", &activation_second_, arg("out"), arg("c"), arg("saved"),
         arg("activation"));
   m.def("loss_rows", &loss_rows_, arg("dpred"), arg("row_loss"), arg("pred"),
-        arg("target"), arg("row_scale"), arg("loss"), arg("delta") = 1.0);
+        arg("target"), arg("row_scale"), arg("loss"), arg("delta") = 1.0,
+        arg("smoothing") = 0.0, arg("per_output") = none, arg("actions") = none);
   m.def(
       "sgd_step",
       [](py::object param, py::object buf, py::object grad, double lr, double momentum,

@@ -1,4 +1,6 @@
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "arrays.h"
 #include "fastmlp/loss.h"
@@ -42,14 +44,26 @@ void bind_loss(py::module_& m) {
   using py::arg;
   py::class_<Loss>(m, "Loss")
       .def(py::init([](const std::string& kind, double delta,
-                       const std::string& reduction) {
-             return Loss{from_name<LossKind>(kLossNames, kind, "loss"), delta,
-                         from_name<Reduction>(kReductionNames, reduction, "reduction")};
+                       const std::string& reduction, double smoothing,
+                       std::vector<double> per_output, bool action) {
+             return Loss{from_name<LossKind>(kLossNames, kind, "loss"),
+                         delta,
+                         from_name<Reduction>(kReductionNames, reduction, "reduction"),
+                         smoothing,
+                         PerOutput(std::move(per_output)),
+                         action};
            }),
-           arg("kind"), arg("delta") = 1.0, arg("reduction") = "mean")
+           arg("kind"), arg("delta") = 1.0, arg("reduction") = "mean",
+           arg("smoothing") = 0.0, arg("per_output") = py::tuple(),
+           arg("action") = false)
       .def_property_readonly("kind",
                              [](const Loss& l) { return to_name(kLossNames, l.kind); })
       .def_readonly("delta", &Loss::delta)
+      .def_readonly("smoothing", &Loss::smoothing)
+      .def_property_readonly(
+          "per_output",
+          [](const Loss& l) { return py::tuple(py::cast(l.per_output.values())); })
+      .def_readonly("action", &Loss::action)
       .def_property_readonly(
           "reduction",
           [](const Loss& l) { return to_name(kReductionNames, l.reduction); })

@@ -15,7 +15,10 @@ constexpr std::array<const char*, kActivationCount> kActivationNames = {
     "gelu_tanh", "silu", "softplus",   "softsign", "sigmoid", "tanh",
     "sin",       "cos",  "exp",        "softmax"};
 constexpr std::array<const char*, kLossCount> kLossNames = {
-    "mse", "mae", "huber", "pseudo_huber", "cross_entropy", "binary_cross_entropy"};
+    "mse",          "mae",           "huber",
+    "pseudo_huber", "cross_entropy", "binary_cross_entropy",
+    "poisson",      "quantile",      "gaussian_nll",
+    "hinge"};
 constexpr std::array<const char*, 6> kLayerKindNames = {
     "dense", "activation", "dropout", "layer_norm", "batch_norm", "residual"};
 constexpr std::array<const char*, kOptimizerCount> kOptimizerNames = {

@@ -18,6 +18,15 @@ std::optional<Targets<T>> targets_of(py::handle y, py::handle sample_weight,
     if (!w || w->ndim != 1 || w->shape[0] != rows) return std::nullopt;
     targets.weights = w->data;
   }
+  if (loss.action) {
+    if (!PyTuple_Check(y.ptr()) || PyTuple_GET_SIZE(y.ptr()) != 2) return std::nullopt;
+    const auto actions = view<const int64_t>(PyTuple_GET_ITEM(y.ptr(), 0));
+    if (!actions || actions->ndim != 1 || actions->shape[0] != rows) {
+      return std::nullopt;
+    }
+    targets.labels = actions->data;
+    y = PyTuple_GET_ITEM(y.ptr(), 1);
+  }
   if (loss.kind == LossKind::cross_entropy) {
     if (const auto labels = view<const int64_t>(y)) {
       if (labels->ndim != 1 || labels->shape[0] != rows) return std::nullopt;
@@ -26,7 +35,8 @@ std::optional<Targets<T>> targets_of(py::handle y, py::handle sample_weight,
     }
   }
   const auto values = view<const T>(y);
-  if (!values || values->shape[0] != rows || values->shape[1] != n_out) {
+  if (!values || values->shape[0] != rows ||
+      values->shape[1] != target_width(loss, n_out)) {
     return std::nullopt;
   }
   targets.values = values->data;

@@ -2,6 +2,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "fastmlp/aligned_buffer.h"
 #include "fastmlp/kernel_table.h"
@@ -23,36 +24,72 @@ double ordered_sum(Index n, Term term) {
   return chain[0];
 }
 
+void check_loss(const Loss& loss, Index n_out) {
+  if (loss.action) {
+    if (loss.kind == LossKind::cross_entropy || loss.kind == LossKind::gaussian_nll ||
+        loss.per_output.size() > 0) {
+      throw std::invalid_argument("loss: an action has one prediction and one value");
+    }
+    return;
+  }
+  if (loss.kind == LossKind::gaussian_nll && n_out % 2 != 0) {
+    throw std::invalid_argument(
+        "loss: GaussianNLL needs a mean and a log variance for each target, got " +
+        std::to_string(n_out) + " outputs");
+  }
+  const Index n = loss.per_output.size();
+  if (n == 0 || n == n_out) return;
+  const char* const name = loss.kind == LossKind::cross_entropy ? "class_weight"
+                           : loss.kind == LossKind::quantile    ? "q"
+                                                                : "pos_weight";
+  throw std::invalid_argument(std::string("loss: ") + name + " has " +
+                              std::to_string(n) + " numbers, for " +
+                              std::to_string(n_out) + " outputs");
+}
+
 }  // namespace
+
+PerOutput::PerOutput(std::vector<double> values)
+    : doubles_(std::move(values)), floats_(doubles_.begin(), doubles_.end()) {}
 
 template <class T>
 void check_targets(const Loss& loss, const Targets<T>& targets, Index rows,
                    Index n_out) {
+  check_loss(loss, n_out);
+  if (!targets.values && (loss.action || !targets.labels)) {
+    throw std::invalid_argument("y: there are no targets");
+  }
   if (!targets.labels) {
-    if (!targets.values) throw std::invalid_argument("y: there are no targets");
+    if (loss.action) throw std::invalid_argument("y: there are no actions");
     return;
   }
-  if (loss.kind != LossKind::cross_entropy) {
+  if (loss.kind != LossKind::cross_entropy && !loss.action) {
     throw std::invalid_argument("y: class labels are for cross-entropy");
   }
   for (Index r = 0; r < rows; ++r) {
     if (targets.labels[r] >= 0 && targets.labels[r] < n_out) continue;
-    throw std::invalid_argument("y: the label " + std::to_string(targets.labels[r]) +
-                                " in row " + std::to_string(r) +
-                                " is out of range for " + std::to_string(n_out) +
-                                " classes (0 to " + std::to_string(n_out - 1) + ")");
+    throw std::invalid_argument(
+        std::string("y: the ") + (loss.action ? "action " : "label ") +
+        std::to_string(targets.labels[r]) + " in row " + std::to_string(r) +
+        " is out of range for " + std::to_string(n_out) +
+        (loss.action ? " actions" : " classes") + " (0 to " +
+        std::to_string(n_out - 1) + ")");
   }
 }
 
 template <class T>
-double loss_normalizer(const Loss& loss, const T* weights, Index rows, Index n_out) {
+double loss_normalizer(const Loss& loss, const Targets<T>& targets,
+                       const int64_t* order, Index rows, Index n_out) {
   if (loss.reduction == Reduction::sum) return 1.0;
   const double total =
-      weights
-          ? ordered_sum(rows, [&](Index r) { return static_cast<double>(weights[r]); })
+      rows_are_weighted(loss, targets)
+          ? ordered_sum(rows,
+                        [&](Index r) {
+                          return row_weight(loss, targets, order ? order[r] : r);
+                        })
           : static_cast<double>(rows);
-  return loss.kind == LossKind::cross_entropy ? total
-                                              : total * static_cast<double>(n_out);
+  if (loss.kind == LossKind::cross_entropy) return total;
+  return total * static_cast<double>(target_width(loss, n_out));
 }
 
 template <class T>
@@ -75,20 +112,28 @@ double weighted_sum(const T* row_loss, const T* weights, const int64_t* order,
 }
 
 template <class T>
+void loss_rows(const Loss& loss, T* dpred, T* row_loss, const T* pred, const T* target,
+               const int64_t* labels, const T* row_scale, Index rows, Index n_out) {
+  const LossArgs<T> args = {loss.kind, static_cast<T>(loss.delta),
+                            static_cast<T>(loss.smoothing), loss.per_output.data<T>(),
+                            loss.action};
+  kernels<T>().loss_rows(args, dpred, n_out, row_loss, pred, n_out, target,
+                         target_width(loss, n_out), labels, row_scale, rows, n_out);
+}
+
+template <class T>
 double loss_value_and_grad(const Loss& loss, T* dpred, const T* pred,
                            const Targets<T>& targets, Index rows, Index n_out) {
   check_targets(loss, targets, rows, n_out);
-  const KernelTable<T>& table = kernels<T>();
   const AlignedBuffer<T> buffer(2 * rows);
   T* row_loss = buffer.data();
   T* row_scale = row_loss + rows;
   double value = 0.0;
   run_team({}, [&](const Team&) {
-    const double normalizer = loss_normalizer(loss, targets.weights, rows, n_out);
+    const double normalizer = loss_normalizer(loss, targets, nullptr, rows, n_out);
     fill_row_scale<T>(row_scale, targets.weights, nullptr, normalizer, rows);
-    table.loss_rows({loss.kind, static_cast<T>(loss.delta)}, dpred, n_out, row_loss,
-                    pred, n_out, targets.values, n_out, targets.labels, row_scale, rows,
-                    n_out);
+    loss_rows<T>(loss, dpred, row_loss, pred, targets.values, targets.labels, row_scale,
+                 rows, n_out);
     value = weighted_sum<T>(row_loss, targets.weights, nullptr, rows);
     value = normalizer == 0.0 ? 0.0 : value / normalizer;
   });
@@ -97,9 +142,12 @@ double loss_value_and_grad(const Loss& loss, T* dpred, const T* pred,
 
 #define FASTMLP_INSTANTIATE(T)                                                      \
   template void check_targets(const Loss&, const Targets<T>&, Index, Index);        \
-  template double loss_normalizer(const Loss&, const T*, Index, Index);             \
+  template double loss_normalizer(const Loss&, const Targets<T>&, const int64_t*,   \
+                                  Index, Index);                                    \
   template void fill_row_scale(T*, const T*, const int64_t*, double, Index);        \
   template double weighted_sum(const T*, const T*, const int64_t*, Index);          \
+  template void loss_rows(const Loss&, T*, T*, const T*, const T*, const int64_t*,  \
+                          const T*, Index, Index);                                  \
   template double loss_value_and_grad(const Loss&, T*, const T*, const Targets<T>&, \
                                       Index, Index);
 FASTMLP_INSTANTIATE(float)

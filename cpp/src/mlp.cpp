@@ -254,11 +254,9 @@ struct Mlp<T>::Impl {
   void loss_of_rows(const InferRequest& rq, const T* y, Index r, Index m,
                     T* row_scale) const {
     std::fill_n(row_scale, m, T(1));
-    const Targets<T>& t = *rq.targets;
-    kernels<T>().loss_rows({rq.loss->kind, static_cast<T>(rq.loss->delta)}, nullptr, 0,
-                           rq.row_loss + r, y, net.n_out,
-                           t.values ? t.values + r * net.n_out : nullptr, net.n_out,
-                           t.labels ? t.labels + r : nullptr, row_scale, m, net.n_out);
+    const Targets<T> t = rq.targets->from_row(r, target_width(*rq.loss, net.n_out));
+    loss_rows<T>(*rq.loss, nullptr, rq.row_loss + r, y, t.values, t.labels, row_scale,
+                 m, net.n_out);
   }
 
   // All rows at once, each member making its share of every dense layer's outputs; the
@@ -609,9 +607,8 @@ double Mlp<T>::evaluate(const Batch<T>& batch, const Loss& loss,
     // No lock is held while the caller is asked: that may run anything.
     interruption.check();
     const std::shared_lock lock(impl_->mutex);
-    Targets<T> targets = batch.targets;
-    if (targets.values) targets.values += first * n_out();
-    if (targets.labels) targets.labels += first;
+    const Targets<T> targets =
+        batch.targets.from_row(first, target_width(loss, n_out()));
     typename Impl::InferRequest rq = {batch.x + first * n_in(),
                                       std::min(kBlock, batch.rows - first)};
     rq.loss = &loss;
@@ -621,7 +618,8 @@ double Mlp<T>::evaluate(const Batch<T>& batch, const Loss& loss,
   }
   const DefaultFpEnvironment environment;
   const T* weights = batch.targets.weights;
-  const double normalizer = loss_normalizer(loss, weights, batch.rows, n_out());
+  const double normalizer =
+      loss_normalizer(loss, batch.targets, nullptr, batch.rows, n_out());
   const double sum = weighted_sum<T>(row_loss.data(), weights, nullptr, batch.rows);
   return normalizer == 0.0 ? 0.0 : sum / normalizer;
 }
@@ -818,9 +816,7 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
     Batch<T> batch = {data.x, data.targets, rows};
     if (!order) {
       batch.x += first * n_in();
-      if (batch.targets.values) batch.targets.values += first * n_out();
-      if (batch.targets.labels) batch.targets.labels += first;
-      if (batch.targets.weights) batch.targets.weights += first;
+      batch.targets = data.targets.from_row(first, target_width(loss, n_out()));
     }
     double value;
     try {
@@ -833,10 +829,10 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
       throw;
     }
     double share = loss.reduction == Reduction::sum ? 1.0 : static_cast<double>(rows);
-    if (loss.reduction == Reduction::mean && batch.targets.weights) {
+    if (loss.reduction == Reduction::mean && rows_are_weighted(loss, batch.targets)) {
       share = 0.0;
       for (Index r = 0; r < rows; ++r)
-        share += batch.targets.weights[order ? order[r] : r];
+        share += row_weight(loss, batch.targets, order ? order[r] : r);
     }
     total += value * share;
     divisor += share;

@@ -88,7 +88,7 @@ SolverReport iterate(Lbfgs<T>& solver, Mlp<T>& mlp, const Batch<T>& batch,
 template <class T>
 SolverReport iterate(LevenbergMarquardt<T>& solver, Mlp<T>& mlp, const Batch<T>& batch,
                      const Loss& loss, const Interruption& interruption) {
-  if (loss.kind != LossKind::mse)
+  if (loss.kind != LossKind::mse || loss.action)
     throw std::invalid_argument("loss: Levenberg-Marquardt is for the squared error");
   const Index n = mlp.n_params(), n_out = mlp.n_out();
   LeastSquares<T> problem;
@@ -96,7 +96,7 @@ SolverReport iterate(LevenbergMarquardt<T>& solver, Mlp<T>& mlp, const Batch<T>&
   // The loss is sum(w r^2) / c, so H = sum(2 w / c J^T J).
   problem.gauss_newton = [&](double* h, const T*) {
     const T* const weights = batch.targets.weights;
-    const double c = loss_normalizer(loss, weights, batch.rows, n_out);
+    const double c = loss_normalizer(loss, batch.targets, nullptr, batch.rows, n_out);
     const double unit = c == 0.0 ? 0.0 : 2.0 / c;
     const Index block =
         std::min(batch.rows, std::max<Index>(1, kJacobianElements / (n * n_out)));
@@ -139,7 +139,7 @@ SolverReport iterate(LevenbergMarquardt<T>& solver, Mlp<T>& mlp, const Batch<T>&
     outputs(behind, -kShift);
     outputs(here, 0.0);
     const T* const weights = batch.targets.weights;
-    const double c = loss_normalizer(loss, weights, batch.rows, n_out);
+    const double c = loss_normalizer(loss, batch.targets, nullptr, batch.rows, n_out);
     const double unit = c == 0.0 ? 0.0 : 2.0 / (c * kShift * kShift);
     for (Index i = 0; i < values; ++i) {
       const double w = weights ? static_cast<double>(weights[i / n_out]) : 1.0;

@@ -224,7 +224,7 @@ class Pass {
                 "x holds a value that is not finite in row " + std::to_string(row)};
       }
       const T* target = rq_.targets.values;
-      const Index width = target_width();
+      const Index width = rq_.loss ? target_width(*rq_.loss, net_.n_out) : 0;
       if (target && first_nonfinite(target + row * width, width) >= 0) {
         return {Place::target,
                 "y holds a value that is not finite in row " + std::to_string(row)};
@@ -254,8 +254,6 @@ class Pass {
                              name_of_layer(net_.layers.size() - 1)};
   }
 
-  Index target_width() const { return net_.n_out; }
-
   // Data of this size are not scaled, by any standard.
   static constexpr double kUnscaled = 1e3;
 
@@ -266,7 +264,7 @@ class Pass {
       const Index row = rq_.order ? rq_.order[r] : r;
       x = std::max(x, largest(rq_.x + row * net_.n_in, net_.n_in));
       if (!rq_.targets.values) continue;
-      const Index width = target_width();
+      const Index width = rq_.loss ? target_width(*rq_.loss, net_.n_out) : 0;
       y = std::max(y, largest(rq_.targets.values + row * width, width));
     }
     switch (found.place) {
@@ -325,11 +323,7 @@ class Pass {
   }
 
   double normalizer() const {
-    if (!rq_.order || !rq_.targets.weights) {
-      return loss_normalizer(*rq_.loss, rq_.targets.weights, rq_.rows, net_.n_out);
-    }
-    gather_rows(ws_.row_loss, rq_.targets.weights, rq_.order, rq_.rows, 1);
-    return loss_normalizer(*rq_.loss, ws_.row_loss, rq_.rows, net_.n_out);
+    return loss_normalizer(*rq_.loss, rq_.targets, rq_.order, rq_.rows, net_.n_out);
   }
 
   // The output of a step for rows of the chunk from r on.
@@ -508,16 +502,18 @@ class Pass {
         gather_rows(ws_.labels + r, rq_.targets.labels, rq_.order + at, m, 1);
         labels = ws_.labels + r;
       }
-    } else {
-      target = rq_.targets.values + at * n;
+    }
+    if (rq_.targets.values) {
+      const Index width = target_width(*rq_.loss, n);
+      target = rq_.targets.values + at * width;
       if (rq_.order) {
-        gather_rows(ws_.target + r * n, rq_.targets.values, rq_.order + at, m, n);
-        target = ws_.target + r * n;
+        T* const gathered = ws_.target + r * width;
+        gather_rows(gathered, rq_.targets.values, rq_.order + at, m, width);
+        target = gathered;
       }
     }
-    table_.loss_rows({rq_.loss->kind, static_cast<T>(rq_.loss->delta)}, d, n,
-                     ws_.row_loss + at, ws_.h.back() + r * n, n, target, n, labels,
-                     ws_.row_scale + at, m, n);
+    loss_rows<T>(*rq_.loss, d, ws_.row_loss + at, ws_.h.back() + r * n, target, labels,
+                 ws_.row_scale + at, m, n);
   }
 
   // Steps end .. begin, last to first: from the gradient of each one's output to that

@@ -42,7 +42,20 @@ from .layers import (
     LayerNorm,
     Residual,
 )
-from .losses import MAE, MSE, BinaryCrossEntropy, CrossEntropy, Huber, PseudoHuber
+from .losses import (
+    MAE,
+    MSE,
+    ActionValue,
+    BinaryCrossEntropy,
+    CrossEntropy,
+    CustomLoss,
+    GaussianNLL,
+    Hinge,
+    Huber,
+    Poisson,
+    PseudoHuber,
+    Quantile,
+)
 from .mlp import MLP
 from .monitor import Monitor
 from .optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
@@ -90,6 +103,7 @@ __all__ = [
     "MLP",
     "MSE",
     "SGD",
+    "ActionValue",
     "Activation",
     "Adagrad",
     "Adam",
@@ -98,16 +112,21 @@ __all__ = [
     "BinaryCrossEntropy",
     "Callback",
     "CrossEntropy",
+    "CustomLoss",
     "Dense",
     "DivergenceError",
     "Dropout",
     "EarlyStopping",
+    "GaussianNLL",
+    "Hinge",
     "History",
     "Huber",
     "LayerNorm",
     "LevenbergMarquardt",
     "Monitor",
+    "Poisson",
     "PseudoHuber",
+    "Quantile",
     "RMSprop",
     "Residual",
     "__version__",

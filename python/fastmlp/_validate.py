@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from . import _core
+
     Array = npt.NDArray[Any]
+    Target = Array | tuple[Array, Array]  # labels and values, for action values
 
 T = TypeVar("T")
 
@@ -121,6 +124,19 @@ def float_dtype(value: object) -> np.dtype[Any]:
     return dtype
 
 
+def reals(
+    name: str, value: object, low: float, high: float = math.inf, **options: bool
+) -> tuple[float, ...]:
+    """Return a sequence of finite numbers within bounds, at least one, as a tuple."""
+    array = numeric(name, value)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(f"{name} must be a sequence of numbers, got {describe(value)}")
+    return tuple(
+        real(f"{name}[{i}]", number, low, high, **options)
+        for i, number in enumerate(array.astype(np.float64).tolist())
+    )
+
+
 # Arrays that may be converted -------------------------------------------------------
 
 
@@ -202,10 +218,33 @@ def inputs(
 
 
 def targets(
-    name: str, y: object, kind: str, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> Array:
-    """Return targets for predictions of ``shape``; class labels become int64."""
+    name: str, y: Any, loss: _core.Loss, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Target:
+    """Return targets for predictions of ``shape``; class labels become int64.
+
+    For action values they are a pair: actions, int64, and what these are worth.
+    """
+    # An action and its value in each row.
+    if loss.action:
+        if len(shape) != 2:
+            raise ValueError(
+                f"pred must have shape (rows, actions) for ActionValue, got {shape}"
+            )
+        if not isinstance(y, (tuple, list)) or len(y) != 2:
+            raise TypeError(
+                f"{name} must be (actions, values) for ActionValue, got {describe(y)}"
+            )
+        actions = _actions(name, y[0], shape)
+        values = convert(f"{name}: the values", y[1], dtype)
+        if values.shape not in (shape[:1], (shape[0], 1)):
+            raise ValueError(
+                f"{name}: the values must have shape {shape[:1]}, "
+                f"got {describe(values)}"
+            )
+        return actions, values
+
     # Class labels, or probabilities as below.
+    kind = loss.kind
     if kind == "cross_entropy":
         if len(shape) != 2:
             raise ValueError(
@@ -215,6 +254,15 @@ def targets(
         if array.shape != shape:
             return _labels(name, array, shape)
 
+    # A mean and a log variance for each.
+    if kind == "gaussian_nll":
+        if len(shape) != 2 or shape[1] % 2 != 0:
+            raise ValueError(
+                "pred must have shape (rows, 2 * targets) for GaussianNLL, means and "
+                f"log variances, got {shape}"
+            )
+        shape = (shape[0], shape[1] // 2)
+
     # One number for each output. (B,) and (B, 1) are the same numbers; any other
     # difference would need broadcasting, which is never what was meant.
     array = convert(name, y, dtype)
@@ -222,7 +270,12 @@ def targets(
         return array
     if shape[1:] in ((), (1,)) and array.shape in (shape[:1], (*shape[:1], 1)):
         return array.reshape(shape)
-    wanted = f"{shape}" + (f" or {shape[:1]}" if shape[1:] == (1,) else "")
+    several = kind == "quantile" and len(loss.per_output) > 0
+    if several and array.shape in (shape[:1], (*shape[:1], 1)):
+        # One number, of which each column predicts another quantile.
+        return np.repeat(array.reshape(-1, 1), shape[1], axis=1)
+    alone = shape[1:] == (1,) or several
+    wanted = f"{shape}" + (f" or {shape[:1]}" if alone else "")
     raise ValueError(f"{name} must have shape {wanted}, got {describe(array)}")
 
 
@@ -239,13 +292,30 @@ def _labels(name: str, array: Array, shape: tuple[int, ...]) -> Array:
             f"{name} must hold class labels of an integer dtype, got "
             f"{describe(array)}; write {name}.astype(int) if they are whole numbers"
         )
+    return _below(f"{name}: the label", array, classes, "classes")
+
+
+def _actions(name: str, value: object, shape: tuple[int, ...]) -> Array:
+    rows, n_actions = shape
+    array = numeric(f"{name}: the actions", value)
+    if array.shape != (rows,) or array.dtype.kind == "f":
+        error = TypeError if array.dtype.kind == "f" else ValueError
+        raise error(
+            f"{name}: the actions must be of an integer dtype and of shape {(rows,)}, "
+            f"got {describe(array)}"
+        )
+    return _below(f"{name}: the action", array, n_actions, "actions")
+
+
+def _below(what: str, array: Array, n: int, among: str) -> Array:
+    """Return integers from 0 to n - 1 as int64."""
     # Before the conversion, as int64 would wrap what is large in uint64.
-    bad = (array < 0) | (array >= classes)
+    bad = (array < 0) | (array >= n)
     if bad.any():
         row = int(np.argmax(bad))
         raise ValueError(
-            f"{name}: the label {array[row]} in row {row} is out of range for "
-            f"{classes} classes (0 to {classes - 1})"
+            f"{what} {array[row]} in row {row} is out of range for "
+            f"{n} {among} (0 to {n - 1})"
         )
     return _required(array, np.dtype(np.int64))
 
@@ -286,18 +356,29 @@ def finite(name: str, array: Array) -> None:
         )
 
 
-def target_values(name: str, array: Array, kind: str) -> None:
-    """Refuse what is not finite, and what is no probability where one is due."""
+def target_values(name: str, target: Target, loss: _core.Loss) -> None:
+    """Refuse what is not finite, and what a loss cannot mean: probabilities, signs."""
+    if isinstance(target, tuple):
+        name, target = f"{name}: the values", target[1]
+    array, kind = target, loss.kind
     if array.dtype == np.int64:
         return  # class labels, whose range is known to be right
     finite(name, array)
-    if kind not in ("cross_entropy", "binary_cross_entropy"):
+    if kind in ("cross_entropy", "binary_cross_entropy"):
+        bad, wanted, hint = (array < 0) | (array > 1), "probabilities, 0 to 1", ""
+    elif kind == "hinge":
+        bad, wanted = abs(array) != 1, "-1 or 1 for Hinge"
+        zeros_and_ones = bool(((array == 0) | (array == 1)).all())
+        hint = "; 2 * y - 1 makes them of 0 and 1" if zeros_and_ones else ""
+    elif kind == "poisson":
+        bad, wanted, hint = array < 0, "counts, none negative, for Poisson", ""
+    else:
         return
-    bad = ((array < 0) | (array > 1)).reshape(len(array), -1).any(axis=1)
-    if bad.any():
-        row = int(np.argmax(bad))
+    rows = np.reshape(bad, (len(array), -1)).any(axis=1)
+    if rows.any():
+        row = int(np.argmax(rows))
         raise ValueError(
-            f"{name} must hold probabilities, 0 to 1, got {array[row]} in row {row}"
+            f"{name} must hold {wanted}, got {array[row]} in row {row}{hint}"
         )
     if kind == "cross_entropy":
         total = array.sum(axis=1, dtype=np.float64)

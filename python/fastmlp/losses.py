@@ -6,9 +6,11 @@ is
 
     Σ_b w_b L_b / Σ_b w_b,    L_b the mean over the row's O outputs of L(p, y)
 
-(`CrossEntropy`: L_b itself, there is one per row), so that without weights it is the
-mean over all elements, as in torch; with ``reduction="sum"`` it is Σ_b w_b Σ_o L(p, y).
-Gradients are of exactly the value that is returned.
+(`CrossEntropy`, `ActionValue`: L_b itself, there is one per row), so that without
+weights it is the mean over all elements, as in torch; with ``reduction="sum"`` it is
+Σ_b w_b Σ_o L(p, y). Gradients are of exactly the value that is returned.
+
+A loss of one's own is a function (pred, target) → (value, gradient): see `CustomLoss`.
 """
 
 from __future__ import annotations
@@ -20,12 +22,15 @@ import numpy as np
 from . import _core, _validate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import NoReturn
+    from collections.abc import Callable, Sequence
+    from typing import NoReturn, TypeAlias
 
     import numpy.typing as npt
 
-    from ._validate import Array
+    from ._validate import Array, Target
+
+    # Values, labels, or for ActionValue (actions, values).
+    TargetLike: TypeAlias = npt.ArrayLike | tuple[npt.ArrayLike, npt.ArrayLike]
 
 REDUCTIONS = ("mean", "sum")
 
@@ -43,10 +48,19 @@ class Loss:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("Loss is abstract: make fm.MSE(), fm.CrossEntropy(), …")
 
-    def _make(self, kind: str, reduction: str, delta: float = 1.0) -> None:
+    def _make(
+        self,
+        kind: str,
+        reduction: str,
+        delta: float = 1.0,
+        smoothing: float = 0.0,
+        per_output: tuple[float, ...] = (),
+        *,
+        action: bool = False,
+    ) -> None:
         reduction = _validate.choice("reduction", reduction, REDUCTIONS)
-        delta = _validate.real("delta", delta, 0.0, open_low=True)
-        object.__setattr__(self, "_loss", _core.Loss(kind, delta, reduction))
+        core = _core.Loss(kind, delta, reduction, smoothing, per_output, action)
+        object.__setattr__(self, "_loss", core)
 
     @property
     def reduction(self) -> str:
@@ -60,7 +74,7 @@ class Loss:
     def __call__(
         self,
         pred: npt.ArrayLike,
-        target: npt.ArrayLike,
+        target: TargetLike,
         sample_weight: npt.ArrayLike | None = None,
     ) -> float:
         """Return the loss of predictions.
@@ -70,8 +84,9 @@ class Loss:
         pred : (B, O) or (B,)
             Predictions; float32 is computed in float32, all else in float64.
         target : like ``pred``
-            Targets; `CrossEntropy` takes int class labels (B,) as well. That targets
-            which are probabilities lie from 0 to 1 is not checked.
+            Targets; `CrossEntropy` takes int class labels (B,) as well, and
+            `Quantile`, `GaussianNLL` and `ActionValue` say what they take. That targets
+            lie where they should, such as probabilities from 0 to 1, is not checked.
         sample_weight : (B,), optional
             Weights of the rows: finite, none negative, not all zero.
 
@@ -98,7 +113,7 @@ class Loss:
     def value_and_grad(
         self,
         pred: npt.ArrayLike,
-        target: npt.ArrayLike,
+        target: TargetLike,
         sample_weight: npt.ArrayLike | None = None,
     ) -> tuple[float, Array]:
         """Return the loss of predictions and its gradient with respect to them.
@@ -124,20 +139,15 @@ class Loss:
 
     def _arrays(
         self, pred: object, target: object, sample_weight: object
-    ) -> tuple[Array, Array, Array | None]:
+    ) -> tuple[Array, Target, Array | None]:
         """Return what the core takes, or raise an error that says what is wrong."""
         # Predictions, in their own precision.
         p = _validate.numeric("pred", pred)
         dtype = np.dtype(np.float32 if p.dtype == np.float32 else np.float64)
-        p = _validate.convert("pred", p, dtype)
-        if p.ndim not in (1, 2) or p.size == 0:
-            raise ValueError(
-                "pred must have shape (rows, outputs) or (rows,), none of them zero, "
-                f"got {_validate.describe(p)}"
-            )
+        p = _predictions(_validate.convert("pred", p, dtype))
 
         # Targets and weights for as many rows.
-        y = _validate.targets("target", target, self._loss.kind, p.shape, dtype)
+        y = _validate.targets("target", target, self._loss, p.shape, dtype)
         if sample_weight is None:
             return p, y, None
         return p, y, _validate.weights("sample_weight", sample_weight, dtype, len(p))
@@ -163,9 +173,31 @@ class Loss:
         return _make, (type(self), self._arguments())
 
 
+def _predictions(p: Array) -> Array:
+    if p.ndim not in (1, 2) or p.size == 0:
+        raise ValueError(
+            "pred must have shape (rows, outputs) or (rows,), none of them zero, "
+            f"got {_validate.describe(p)}"
+        )
+    return p
+
+
 def _make(cls: type[Loss], arguments: dict[str, Any]) -> Loss:
     """Make a loss for pickle, which passes positional arguments only."""
     return cls(**arguments)
+
+
+def _positive(name: str, value: object) -> float:
+    return _validate.real(name, value, 0.0, open_low=True)
+
+
+def _one_or_several(
+    name: str, value: object, low: float, high: float, **options: bool
+) -> tuple[float, tuple[float, ...]]:
+    """Return one number and no others, or 1 and a sequence of numbers."""
+    if isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) > 0:
+        return 1.0, _validate.reals(name, value, low, high, **options)
+    return _validate.real(name, value, low, high, **options), ()
 
 
 class MSE(Loss):
@@ -228,7 +260,7 @@ class Huber(_WithDelta):
     __slots__ = ()
 
     def __init__(self, delta: float = 1.0, *, reduction: str = "mean") -> None:
-        self._make("huber", reduction, delta)
+        self._make("huber", reduction, _positive("delta", delta))
 
 
 class PseudoHuber(_WithDelta):
@@ -247,7 +279,7 @@ class PseudoHuber(_WithDelta):
     __slots__ = ()
 
     def __init__(self, delta: float = 1.0, *, reduction: str = "mean") -> None:
-        self._make("pseudo_huber", reduction, delta)
+        self._make("pseudo_huber", reduction, _positive("delta", delta))
 
 
 class CrossEntropy(Loss):
@@ -259,16 +291,59 @@ class CrossEntropy(Loss):
     activation is to be the identity. Probabilities are taken as they are, whether or
     not they are from 0 to 1 and sum to 1; `fastmlp.MLP.fit` alone checks that.
 
+    With label smoothing ε and class weights c, -Σ_o c_o ((1 - ε) y_bo + ε / O) log
+    softmax(p_b)_o takes its place (labels as rows of 0 and one 1). The mean over rows
+    is then, as in torch, Σ_b w_b L_b / Σ_b w_b c[y_b] for labels, and without the
+    classes' weights in the divisor for probabilities.
+
     Parameters
     ----------
+    label_smoothing : float
+        ε, from 0 to 1 (Szegedy et al., "Rethinking the Inception architecture", 2016).
+    class_weight : sequence of O floats, optional
+        c, finite, none negative: such as N / (O N_o) for classes of N_o out of N rows.
     reduction : {"mean", "sum"}
         How rows are put together, see `fastmlp.losses`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For numbers out of range, and on use for class weights of another length.
     """
 
     __slots__ = ()
 
-    def __init__(self, *, reduction: str = "mean") -> None:
-        self._make("cross_entropy", reduction)
+    def __init__(
+        self,
+        *,
+        label_smoothing: float = 0.0,
+        class_weight: Sequence[float] | Array | None = None,
+        reduction: str = "mean",
+    ) -> None:
+        smoothing = _validate.real("label_smoothing", label_smoothing, 0.0, 1.0)
+        weights: tuple[float, ...] = ()
+        if class_weight is not None:
+            weights = _validate.reals("class_weight", class_weight, 0.0)
+            if not any(weights):
+                raise ValueError("class_weight must not be all zero")
+        self._make("cross_entropy", reduction, 1.0, smoothing, weights)
+
+    @property
+    def label_smoothing(self) -> float:
+        """How much of a label goes evenly to all classes."""
+        return self._loss.smoothing
+
+    @property
+    def class_weight(self) -> tuple[float, ...] | None:
+        """The weights of the classes."""
+        return self._loss.per_output or None
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "label_smoothing": self.label_smoothing,
+            "class_weight": self.class_weight,
+            "reduction": self.reduction,
+        }
 
 
 class BinaryCrossEntropy(Loss):
@@ -281,6 +356,49 @@ class BinaryCrossEntropy(Loss):
 
     Parameters
     ----------
+    pos_weight : float or sequence of O floats, optional
+        c ≥ 0 in -c y log s - (1 - y) log(1 - s), one for all outputs or one for each:
+        such as the number of zeros for each one among the targets.
+    reduction : {"mean", "sum"}
+        How rows are put together, see `fastmlp.losses`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For numbers out of range, and on use for weights of another length.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        pos_weight: float | Sequence[float] | Array | None = None,
+        reduction: str = "mean",
+    ) -> None:
+        given = 1.0 if pos_weight is None else pos_weight
+        one, each = _one_or_several("pos_weight", given, 0.0, np.inf)
+        self._make("binary_cross_entropy", reduction, one, 0.0, each)
+
+    @property
+    def pos_weight(self) -> float | tuple[float, ...] | None:
+        """The weight of the ones among the targets; None: they weigh what zeros do."""
+        one = None if self._loss.delta == 1.0 else self._loss.delta
+        return self._loss.per_output or one
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"pos_weight": self.pos_weight, "reduction": self.reduction}
+
+
+class Poisson(Loss):
+    """L = exp(p) - y p, for counts y ≥ 0 and the logarithm p of their rate.
+
+    The negative log likelihood of a Poisson distribution but for log y!, which no
+    prediction changes: ``torch.nn.PoissonNLLLoss`` with its defaults. The model's
+    output activation is to be the identity; its rate is ``np.exp(mlp(x))``.
+
+    Parameters
+    ----------
     reduction : {"mean", "sum"}
         How rows are put together, see `fastmlp.losses`.
     """
@@ -288,4 +406,333 @@ class BinaryCrossEntropy(Loss):
     __slots__ = ()
 
     def __init__(self, *, reduction: str = "mean") -> None:
-        self._make("binary_cross_entropy", reduction)
+        self._make("poisson", reduction)
+
+
+class Quantile(Loss):
+    """L = max(q (y - p), (q - 1) (y - p)), least where p is the quantile q of y.
+
+    The pinball loss (Koenker & Bassett, "Regression quantiles", 1978): a prediction too
+    low costs q for each unit, one too high 1 - q; q = ½ is half the absolute error. The
+    derivative at p = y is taken as 0.
+
+    With several q, output o is trained for q_o. The target is then (B, O), or (B,) or
+    (B, 1), and serves all outputs.
+
+    Parameters
+    ----------
+    q : float or sequence of O floats
+        Between 0 and 1, both excluded: one for all outputs or one for each.
+    reduction : {"mean", "sum"}
+        How rows are put together, see `fastmlp.losses`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For numbers out of range, and on use for another number of outputs.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self, q: float | Sequence[float] | Array = 0.5, *, reduction: str = "mean"
+    ) -> None:
+        one, each = _one_or_several("q", q, 0.0, 1.0, open_low=True, open_high=True)
+        self._make("quantile", reduction, one, 0.0, each)
+
+    @property
+    def q(self) -> float | tuple[float, ...]:
+        """The quantile, or one for each output."""
+        return self._loss.per_output or self._loss.delta
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"q": self.q, "reduction": self.reduction}
+
+
+class GaussianNLL(Loss):
+    """L = ½ (s + (m - y)² / v), v = exp(s), for predictions p = (m, s).
+
+    The negative log likelihood of a normal distribution, but for ½ log 2π (Nix &
+    Weigend, "Estimating the mean and variance of the target probability distribution",
+    1994). Predictions are (B, 2 O): O means m, then O logarithms s of variances; the
+    target is (B, O), or (B,) for O = 1. The mean is over rows and the O targets.
+
+    Where v would be below ``eps``, it is ``eps``, and s is log(eps), in the value; the
+    derivative by s is taken as if only the value of v had been replaced: ½ (1 - (m -
+    y)² / eps) exp(s) / eps. So it is not of the value alone there, where that does not
+    depend on s, but leads out again. This is ``torch.nn.GaussianNLLLoss`` of exp(s).
+
+    Parameters
+    ----------
+    eps : float
+        The least variance, > 0.
+    reduction : {"mean", "sum"}
+        How rows are put together, see `fastmlp.losses`.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, eps: float = 1e-6, *, reduction: str = "mean") -> None:
+        self._make("gaussian_nll", reduction, _positive("eps", eps))
+
+    @property
+    def eps(self) -> float:
+        """The least variance."""
+        return self._loss.delta
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"eps": self.eps, "reduction": self.reduction}
+
+
+class Hinge(Loss):
+    """L = max(0, margin - y p), for targets y of -1 or 1 and scores p.
+
+    With a margin of 1 the loss of the support vector machine (Cortes & Vapnik, 1995),
+    linear where the model has no hidden layer; with a margin of 0 that of the
+    perceptron (Rosenblatt, 1958), whose rule is its gradient step on one example. The
+    class is the sign of p. At the kink, y p = margin, the derivative is -y, as of a
+    mistake: so a perceptron learns from p = 0, where it starts.
+
+    Parameters
+    ----------
+    margin : float
+        Where the loss becomes 0, ≥ 0.
+    reduction : {"mean", "sum"}
+        How rows are put together, see `fastmlp.losses`.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, margin: float = 1.0, *, reduction: str = "mean") -> None:
+        self._make("hinge", reduction, _validate.real("margin", margin, 0.0))
+
+    @property
+    def margin(self) -> float:
+        """Where the loss becomes 0."""
+        return self._loss.delta
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"margin": self.margin, "reduction": self.reduction}
+
+
+class ActionValue(Loss):
+    """L_b = loss(p[b, a_b], v_b): only the prediction for the action taken counts.
+
+    For Q-learning (Watkins & Dayan, 1992): p (B, A) are the values of all A actions,
+    and the target is a pair (actions, values), int (B,) and (B,), values such as the
+    reward plus the discounted max_u Q(x', u), which are held fixed. The mean is over
+    rows.
+
+    Parameters
+    ----------
+    loss : Loss
+        Of a prediction and a value: `MSE`, `Huber`, … but not `CrossEntropy` or
+        `GaussianNLL`, nor with one number per output. Its reduction is taken over.
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> loss = fm.ActionValue(fm.MSE())
+    >>> loss([[1.0, 2.0], [3.0, 4.0]], ([0, 1], [1.5, 3.0]))
+    0.625
+    """
+
+    __slots__ = ("_inner",)
+
+    _inner: Loss
+
+    def __init__(self, loss: Loss) -> None:
+        if not isinstance(loss, Loss) or isinstance(loss, (ActionValue, CustomLoss)):
+            raise TypeError(
+                "loss must be a fastmlp Loss of a prediction and a value such as "
+                f"fm.MSE(), got {_validate.describe(loss)}"
+            )
+        core = loss._loss
+        if core.kind in ("cross_entropy", "gaussian_nll") or core.per_output:
+            raise ValueError(f"loss must be of one prediction and a value, got {loss}")
+        object.__setattr__(self, "_inner", loss)
+        self._make(core.kind, core.reduction, core.delta, action=True)
+
+    @property
+    def loss(self) -> Loss:
+        """The loss of a prediction and a value."""
+        return self._inner
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"loss": self.loss}
+
+
+class CustomLoss(Loss):
+    """A loss that is a Python function.
+
+    Whatever takes a loss takes the function itself as well. Each batch then costs a
+    call from Python and what the function does, where the losses above run in the core
+    with the layers: for small models and batches that is most of a step.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(pred, target)`` returns the loss, a number, and its gradient with
+        respect to the predictions, an array of their shape (B, O). It gets the targets
+        as they were given, and a third argument, the weights (B,), where there are
+        sample weights.
+    reduction : {"mean", "sum"}
+        Whether the function's value is a mean or a sum over rows: how the losses of
+        batches are put together into that of an epoch. The function is not touched.
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> import numpy as np
+    >>> def log_cosh(pred, target):
+    ...     r = pred - target
+    ...     return np.log(np.cosh(r)).mean(), np.tanh(r) / r.size
+    >>> loss = fm.CustomLoss(log_cosh)
+    >>> loss(np.zeros((2, 1)), np.zeros((2, 1)))
+    0.0
+    """
+
+    __slots__ = ("_function", "_reduction")
+
+    _function: Callable[..., Any]
+    _reduction: str
+
+    def __init__(
+        self, function: Callable[..., Any], *, reduction: str = "mean"
+    ) -> None:
+        if not callable(function) or isinstance(function, (type, Loss)):
+            raise TypeError(
+                "function must be a function of (pred, target), got "
+                f"{_validate.describe(function)}"
+            )
+        reduction = _validate.choice("reduction", reduction, REDUCTIONS)
+        object.__setattr__(self, "_loss", None)  # the core never sees it
+        object.__setattr__(self, "_function", function)
+        object.__setattr__(self, "_reduction", reduction)
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The function."""
+        return self._function
+
+    @property
+    def reduction(self) -> str:
+        """Whether the function's value is a mean or a sum over rows."""
+        return self._reduction
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"function": self.function, "reduction": self.reduction}
+
+    def __call__(
+        self,
+        pred: npt.ArrayLike,
+        target: Any,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> float:
+        """Return the loss of predictions, see `value_and_grad`."""
+        return self.value_and_grad(pred, target, sample_weight)[0]
+
+    def value_and_grad(
+        self,
+        pred: npt.ArrayLike,
+        target: Any,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> tuple[float, Array]:
+        """Call the function and check what it returns.
+
+        Parameters
+        ----------
+        pred : (B, O) or (B,)
+            Predictions; float32 stays float32, all else becomes float64.
+        target : object
+            Whatever the function takes.
+        sample_weight : (B,), optional
+            Weights of the rows: finite, none negative, not all zero.
+
+        Returns
+        -------
+        value : float
+            The loss.
+        grad : ndarray, shape of ``pred``
+            Its gradient, of the dtype of the predictions.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the function does not return a number and such an array, or takes no
+            weights and there are some.
+        """
+        p = _validate.numeric("pred", pred)
+        dtype = np.dtype(np.float32 if p.dtype == np.float32 else np.float64)
+        p = _predictions(_validate.convert("pred", p, dtype))
+        if sample_weight is None:
+            result = self.function(p, target)
+        else:
+            weight = _validate.weights("sample_weight", sample_weight, dtype, len(p))
+            self._check_takes_weights()
+            result = self.function(p, target, weight)
+        return self._checked(result, p)
+
+    def _check_takes_weights(self) -> None:
+        import inspect
+
+        try:
+            inspect.signature(self.function).bind(None, None, None)
+        except TypeError:
+            raise TypeError(
+                "sample_weight is for a loss function with a third argument, "
+                f"(pred, target, sample_weight); {self.function!r} has none"
+            ) from None
+        except ValueError:
+            pass  # of functions written in C nothing is known
+
+    def _checked(self, result: object, pred: Array) -> tuple[float, Array]:
+        who = "the loss function"
+        if not isinstance(result, (tuple, list)) or len(result) != 2:
+            raise TypeError(
+                f"{who} must return (value, gradient), got {_validate.describe(result)}"
+            )
+        value = _validate.numeric(f"{who}'s value", result[0])
+        if value.ndim != 0:
+            raise ValueError(
+                f"{who}'s value must be one number, got {_validate.describe(value)}"
+            )
+        grad = _validate.numeric(f"{who}'s gradient", result[1])
+        if grad.shape != pred.shape:
+            raise ValueError(
+                f"{who}'s gradient must have the shape of pred, {pred.shape}, got "
+                f"{_validate.describe(grad)}"
+            )
+        with np.errstate(over="ignore"):
+            return float(value), np.ascontiguousarray(grad, pred.dtype)
+
+
+def as_loss(loss: Loss | Callable[..., Any]) -> Loss:
+    """Return a loss as it is, and a function as a `CustomLoss`.
+
+    Parameters
+    ----------
+    loss : Loss or callable
+        What is to become a loss.
+
+    Returns
+    -------
+    Loss
+        The loss.
+
+    Raises
+    ------
+    TypeError
+        For anything else, the name or the class of a loss among it.
+    """
+    if isinstance(loss, Loss):
+        return loss
+    if callable(loss) and not isinstance(loss, type):
+        return CustomLoss(loss)
+    got = _validate.describe(loss)
+    if isinstance(loss, type) and issubclass(loss, Loss):
+        got = f"fm.{loss.__name__}; did you mean fm.{loss.__name__}()?"
+    raise TypeError(
+        "loss must be a fastmlp Loss such as fm.MSE(), or a function (pred, target) -> "
+        f"(value, gradient); got {got}"
+    )

@@ -18,7 +18,7 @@ from . import progress as _progress
 from .callbacks import as_callbacks, wants_stop
 from .history import History
 from .layers import checked
-from .losses import Loss
+from .losses import CustomLoss, Loss, as_loss
 from .optimizers import Optimizer
 from .solvers import Solver
 
@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from ._validate import Array
+    from ._validate import Array, Target
     from .callbacks import Callback
     from .layers import Layer
+    from .losses import TargetLike
 
     # What numpy.random.default_rng takes, but for None.
     Seed = (
@@ -743,8 +744,8 @@ class MLP:
     def value_and_grad(
         self,
         x: npt.ArrayLike,
-        y: npt.ArrayLike,
-        loss: Loss,
+        y: TargetLike,
+        loss: Loss | Callable[..., Any],
         sample_weight: npt.ArrayLike | None = None,
         *,
         training: bool = False,
@@ -756,9 +757,11 @@ class MLP:
         x : (B, n_in)
             Samples as rows.
         y : (B, n_out), or (B,) if n_out is 1
-            Targets; for `fastmlp.CrossEntropy` class labels, (B,), as well.
-        loss : Loss
-            Such as ``fm.MSE()``.
+            Targets; for `fastmlp.CrossEntropy` class labels, (B,), as well; other
+            losses say what they take.
+        loss : Loss or callable
+            Such as ``fm.MSE()``; a function (pred, target) -> (value, gradient) is made
+            a `fastmlp.CustomLoss`.
         sample_weight : (B,), optional
             Weights of the rows: finite, none negative, not all zero.
         training : bool
@@ -785,10 +788,16 @@ class MLP:
         try:
             if sample_weight is not None:
                 sample_weight = self._checked_weights(sample_weight)
-            result = self._net.value_and_grad(x, y, loss._loss, sample_weight, training)
+            core = loss._loss  # type: ignore[union-attr]
+            if core is None:
+                raise TypeError  # a loss in Python, for which see below
+            result = self._net.value_and_grad(x, y, core, sample_weight, training)
         except (AttributeError, TypeError):
             result = NotImplemented
         if result is NotImplemented:
+            loss = as_loss(loss)
+            if isinstance(loss, CustomLoss):
+                return self._custom_value_and_grad(x, y, loss, sample_weight, training)
             call = partial(self._net.value_and_grad, training=training)
             result = self._slowly(call, x, y, sample_weight, loss)
         return result
@@ -796,8 +805,8 @@ class MLP:
     def train_step(
         self,
         x: npt.ArrayLike,
-        y: npt.ArrayLike,
-        loss: Loss,
+        y: TargetLike,
+        loss: Loss | Callable[..., Any],
         optimizer: Optimizer,
         sample_weight: npt.ArrayLike | None = None,
     ) -> float:
@@ -808,9 +817,11 @@ class MLP:
         x : (B, n_in)
             Samples as rows.
         y : (B, n_out), or (B,) if n_out is 1
-            Targets; for `fastmlp.CrossEntropy` class labels, (B,), as well.
-        loss : Loss
-            Such as ``fm.MSE()``.
+            Targets; for `fastmlp.CrossEntropy` class labels, (B,), as well; other
+            losses say what they take.
+        loss : Loss or callable
+            Such as ``fm.MSE()``; a function (pred, target) -> (value, gradient) is made
+            a `fastmlp.CustomLoss`.
         optimizer : Optimizer
             Such as ``fm.Adam()``. It belongs to the first model it trains.
         sample_weight : (B,), optional
@@ -842,12 +853,18 @@ class MLP:
                 optimizer._set_lr()
             if sample_weight is not None:
                 sample_weight = self._checked_weights(sample_weight)
+            core = loss._loss  # type: ignore[union-attr]
+            if core is None:
+                raise TypeError  # a loss in Python, for which see below
             value = self._net.train_step(
-                x, y, loss._loss, optimizer._optimizer, sample_weight
+                x, y, core, optimizer._optimizer, sample_weight
             )
         except (AttributeError, TypeError):
             value = NotImplemented
         if value is NotImplemented:
+            loss = as_loss(loss)
+            if isinstance(loss, CustomLoss):
+                return self._custom_train_step(x, y, loss, optimizer, sample_weight)
             call = self._net.train_step
             value = self._slowly(call, x, y, sample_weight, loss, optimizer)
         return value
@@ -855,8 +872,8 @@ class MLP:
     def evaluate(
         self,
         x: npt.ArrayLike,
-        y: npt.ArrayLike,
-        loss: Loss,
+        y: TargetLike,
+        loss: Loss | Callable[..., Any],
         sample_weight: npt.ArrayLike | None = None,
     ) -> float:
         """Return the loss.
@@ -866,9 +883,11 @@ class MLP:
         x : (B, n_in)
             Samples as rows.
         y : (B, n_out), or (B,) if n_out is 1
-            Targets; for `fastmlp.CrossEntropy` class labels, (B,), as well.
-        loss : Loss
-            Such as ``fm.MSE()``.
+            Targets; for `fastmlp.CrossEntropy` class labels, (B,), as well; other
+            losses say what they take.
+        loss : Loss or callable
+            Such as ``fm.MSE()``; a function (pred, target) -> (value, gradient) is made
+            a `fastmlp.CustomLoss`.
         sample_weight : (B,), optional
             Weights of the rows: finite, none negative, not all zero.
 
@@ -891,17 +910,24 @@ class MLP:
         try:
             if sample_weight is not None:
                 sample_weight = self._checked_weights(sample_weight)
-            value = self._net.evaluate(x, y, loss._loss, sample_weight)
+            core = loss._loss  # type: ignore[union-attr]
+            if core is None:
+                raise TypeError  # a loss in Python, for which see below
+            value = self._net.evaluate(x, y, core, sample_weight)
         except (AttributeError, TypeError):
             value = NotImplemented
         if value is NotImplemented:
+            loss = as_loss(loss)
+            if isinstance(loss, CustomLoss):
+                rows, weight = self._custom_batch(x, sample_weight)
+                return loss(self._net.predict(rows), y, weight)
             value = self._slowly(self._net.evaluate, x, y, sample_weight, loss)
         return value
 
     def fit(
         self,
         x: npt.ArrayLike,
-        y: npt.ArrayLike,
+        y: TargetLike,
         *,
         loss: Loss,
         optimizer: Optimizer | Solver,
@@ -909,7 +935,7 @@ class MLP:
         batch_size: int | None = None,
         shuffle: bool = True,
         sample_weight: npt.ArrayLike | None = None,
-        validation_data: tuple[npt.ArrayLike, ...] | None = None,
+        validation_data: tuple[Any, ...] | None = None,
         callbacks: Iterable[Callback | Callable[[MLP, History], Any]] = (),
         progress: bool | None = None,
         seed: Seed | None = None,
@@ -1045,7 +1071,7 @@ class MLP:
 
     def _epoch(
         self,
-        data: tuple[Array, Array, Array | None],
+        data: tuple[Array, Target, Array | None],
         loss: Loss,
         optimizer: Optimizer,
         batch_size: int,
@@ -1104,6 +1130,59 @@ class MLP:
         self._net.interpolate(other._net, tau)
         return self
 
+    def _custom_batch(
+        self, x: object, sample_weight: object
+    ) -> tuple[Array, Array | None]:
+        """Return what the core takes; targets are the loss function's business."""
+        rows = _validate.inputs("x", x, self.n_in, self.dtype)
+        if sample_weight is None:
+            return rows, None
+        name = "sample_weight"
+        return rows, _validate.weights(name, sample_weight, self.dtype, len(rows))
+
+    def _custom_value_and_grad(
+        self,
+        x: object,
+        y: object,
+        loss: CustomLoss,
+        sample_weight: object,
+        training: bool,
+    ) -> tuple[float, Array]:
+        rows, weight = self._custom_batch(x, sample_weight)
+        if not training:
+            pred = _validate.answered(self._net.predict(rows))
+            value, dy = loss.value_and_grad(pred, y, weight)
+            return value, _validate.answered(self._net.vjp(rows, dy))[2]
+        # Forward but once, as each has other masks.
+        pred = self._custom_forward(rows)
+        value, dy = loss.value_and_grad(pred, y, weight)
+        return value, _validate.answered(self._net.backward(dy))[1]
+
+    def _custom_forward(self, rows: Array) -> Array:
+        self._forward_shape = None  # what the caller's forward kept is gone
+        return _validate.answered(self._net.forward(rows, True))
+
+    def _custom_train_step(
+        self,
+        x: object,
+        y: object,
+        loss: CustomLoss,
+        optimizer: Optimizer,
+        sample_weight: object,
+    ) -> float:
+        _check_tools(loss, optimizer)
+        rows, weight = self._custom_batch(x, sample_weight)
+        value, dy = loss.value_and_grad(self._custom_forward(rows), y, weight)
+        if not np.isfinite(value):
+            raise _core.DivergenceError(
+                f"training diverged at step {optimizer.step_count + 1}: the loss "
+                f"function's value is {value}"
+            )
+        if optimizer._schedule is not None:
+            optimizer._set_lr()
+        _validate.answered(self._net.backward_step(dy, optimizer._optimizer))
+        return value
+
     def _checked_weights(self, sample_weight: object) -> Array:
         return _validate.weights("sample_weight", sample_weight, self.dtype)
 
@@ -1129,12 +1208,11 @@ class MLP:
 
     def _batch(
         self, x: object, y: object, loss: Loss, sample_weight: object, where: str = ""
-    ) -> tuple[Array, Array, Array | None]:
+    ) -> tuple[Array, Target, Array | None]:
         """Return what the core takes, or raise an error that says what is wrong."""
         rows = _validate.inputs(where + "x", x, self.n_in, self.dtype)
         shape = (len(rows), self.n_out)
-        kind = loss._loss.kind
-        target = _validate.targets(where + "y", y, kind, shape, self.dtype)
+        target = _validate.targets(where + "y", y, loss._loss, shape, self.dtype)
         if sample_weight is None:
             return rows, target, None
         name = where + "sample_weight"
@@ -1143,7 +1221,7 @@ class MLP:
 
     def _data(
         self, where: str, data: object, loss: Loss
-    ) -> tuple[Array, Array, Array | None]:
+    ) -> tuple[Array, Target, Array | None]:
         """Do the same for whole data sets, whose values are looked at as well."""
         if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
             raise TypeError(
@@ -1153,7 +1231,7 @@ class MLP:
         x, y, sample_weight = data if len(data) == 3 else (*data, None)
         batch = self._batch(x, y, loss, sample_weight, where)
         _validate.finite(where + "x", batch[0])
-        _validate.target_values(where + "y", batch[1], loss._loss.kind)
+        _validate.target_values(where + "y", batch[1], loss._loss)
         return batch
 
     def _claim(self, optimizer: Optimizer | Solver) -> None:

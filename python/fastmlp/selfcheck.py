@@ -146,8 +146,12 @@ def _calls(
         between = kind in ("cross_entropy", "binary_cross_entropy")
         targets = [shares, labels] if kind == "cross_entropy" else [shares]
         for target in targets if between else [normal(ROWS, N_OUT)]:
-            outputs = [np.zeros_like(dz), np.zeros(ROWS, dtype)]
-            yield "loss_rows", outputs, [dz, target, scale, kind, 0.5], N_OUT
+            pred, y = dz, target
+            if kind == "gaussian_nll":  # a mean and a log variance for each target
+                y = np.ascontiguousarray(target[:, : N_OUT // 2])
+                pred = np.ascontiguousarray(dz[:, : 2 * (N_OUT // 2)])
+            outputs = [np.zeros_like(pred), np.zeros(ROWS, dtype)]
+            yield "loss_rows", outputs, [pred, y, scale, kind, 0.5], N_OUT
 
     # Optimisers, in their third step.
     p, g, m = normal(N_IN), normal(N_IN), normal(N_IN)

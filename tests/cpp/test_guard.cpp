@@ -61,16 +61,37 @@ void rows_of(const KernelTable<T>& table, Index m, Index n) {
   T* const target = g.array<T>(m * n);
   T* const row_loss = g.array<T>(m);
   T* const row_scale = g.array<T>(m);
+  T* const each = g.array<T>(n);
+  T* const column = g.array<T>(m);
   int64_t* const labels = g.array<int64_t>(m);
   for (Index r = 0; r < m; ++r) labels[r] = r % n;
   for (int i = 0; i < kLossCount; ++i) {
-    const LossArgs<T> args = {static_cast<LossKind>(i), T(1)};
-    for (T* const d : {h, static_cast<T*>(nullptr)}) {
-      table.loss_rows(args, d, n, row_loss, z, n, target, n, nullptr, row_scale, m, n);
-      if (args.kind == LossKind::cross_entropy) {
-        table.loss_rows(args, d, n, row_loss, z, n, nullptr, n, labels, row_scale, m,
+    LossArgs<T> args = {static_cast<LossKind>(i), T(1)};
+    if (args.kind == LossKind::gaussian_nll) {
+      if (n % 2 != 0) continue;
+      T* const half = g.array<T>(m * (n / 2));
+      for (T* const d : {h, static_cast<T*>(nullptr)}) {
+        table.loss_rows(args, d, n, row_loss, z, n, half, n / 2, nullptr, row_scale, m,
                         n);
       }
+      continue;
+    }
+    for (const bool weighted : {false, true}) {
+      args.per_output = weighted ? each : nullptr;
+      args.smoothing = weighted ? T(0.5) : T(0);
+      for (T* const d : {h, static_cast<T*>(nullptr)}) {
+        table.loss_rows(args, d, n, row_loss, z, n, target, n, nullptr, row_scale, m,
+                        n);
+        if (args.kind == LossKind::cross_entropy) {
+          table.loss_rows(args, d, n, row_loss, z, n, nullptr, n, labels, row_scale, m,
+                          n);
+        }
+      }
+    }
+    if (args.kind == LossKind::cross_entropy) continue;
+    args = {args.kind, T(1), T(0), nullptr, true};
+    for (T* const d : {h, static_cast<T*>(nullptr)}) {
+      table.loss_rows(args, d, n, row_loss, z, n, column, 1, labels, row_scale, m, n);
     }
   }
 }

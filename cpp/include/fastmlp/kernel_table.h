@@ -80,7 +80,14 @@ struct ConditionArgs {
 template <class T>
 struct LossArgs {
   LossKind kind;
-  T delta;  // huber, pseudo_huber
+  // huber, pseudo_huber: delta; binary_cross_entropy: the weight of y = 1; quantile: q;
+  // gaussian_nll: the least variance; hinge: the margin.
+  T delta;
+  T smoothing = 0;  // cross_entropy: what labels lose, evenly to all classes
+  // One number per column, or null. cross_entropy: class weights (null: all 1);
+  // binary_cross_entropy, quantile: instead of delta.
+  const T* per_output = nullptr;
+  bool action = false;  // see loss_rows
 };
 
 template <class T>
@@ -145,7 +152,10 @@ struct KernelTable {
   // these are given (cross_entropy only; 0 <= label < n):
   //   row_loss[r] = sum over j of loss(pred[r, j], target[r, j])
   //   dpred[r, :] = row_scale[r] * d row_loss[r] / d pred[r, :]  (unless it is null)
-  // dpred may be pred.
+  // gaussian_nll: n is even, pred is n / 2 means, then as many logarithms of variances,
+  // against target[m, n / 2]. With args.action (not for these two kinds, nor with
+  // per_output): row r is pred[r, labels[r]] against target[m, 1], and dpred is 0
+  // elsewhere. dpred may be pred.
   void (*loss_rows)(const LossArgs<T>& args, T* dpred, Index lddpred, T* row_loss,
                     const T* pred, Index ldpred, const T* target, Index ldtarget,
                     const int64_t* labels, const T* row_scale, Index m, Index n);

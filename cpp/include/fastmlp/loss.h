@@ -3,34 +3,97 @@
 // elements, weighted by w. Formulas: kernel_table.h.
 #pragma once
 
+#include <type_traits>
+#include <vector>
+
 #include "fastmlp/types.h"
 
 namespace fastmlp {
 
+// One number for each output, kept in both element types for the kernels.
+class PerOutput {
+ public:
+  PerOutput() = default;
+  explicit PerOutput(std::vector<double> values);
+  Index size() const { return static_cast<Index>(doubles_.size()); }
+  const std::vector<double>& values() const { return doubles_; }
+  // Null if there are none.
+  template <class T>
+  const T* data() const {
+    if (doubles_.empty()) return nullptr;
+    if constexpr (std::is_same_v<T, float>) {
+      return floats_.data();
+    } else {
+      return doubles_.data();
+    }
+  }
+
+ private:
+  std::vector<double> doubles_;
+  std::vector<float> floats_;
+};
+
 struct Loss {
   LossKind kind = LossKind::mse;
-  double delta = 1.0;  // huber, pseudo_huber
+  // huber, pseudo_huber: delta; binary_cross_entropy: the weight of y = 1; quantile: q;
+  // gaussian_nll: the least variance; hinge: the margin.
+  double delta = 1.0;
   Reduction reduction = Reduction::mean;
+  double smoothing = 0.0;  // cross_entropy: of the labels
+  // cross_entropy: class weights; binary_cross_entropy, quantile: instead of delta.
+  PerOutput per_output = {};
+  // Only the prediction at the row's label counts, against one value: action values.
+  bool action = false;
 };
 
-// What predictions are compared with: rows of values, or class labels (cross_entropy).
+// What predictions are compared with: rows of values, or class labels (cross_entropy),
+// or both: actions and their values (Loss::action).
 template <class T>
 struct Targets {
-  const T* values = nullptr;        // (rows, n_out), contiguous
+  const T* values = nullptr;        // (rows, target_width), contiguous
   const int64_t* labels = nullptr;  // (rows,)
   const T* weights = nullptr;       // (rows,); null: all 1
+
+  // Those of the rows from `first` on.
+  Targets from_row(Index first, Index width) const {
+    return {values ? values + first * width : nullptr,
+            labels ? labels + first : nullptr, weights ? weights + first : nullptr};
+  }
 };
 
-// Throws std::invalid_argument unless there are values, or (for cross_entropy) labels,
-// all of them in [0, n_out).
+// Columns of Targets::values for n_out predictions in a row.
+inline Index target_width(const Loss& loss, Index n_out) {
+  if (loss.action) return 1;
+  return loss.kind == LossKind::gaussian_nll ? n_out / 2 : n_out;
+}
+
+// Throws std::invalid_argument unless the loss is one of n_out predictions, and there
+// are the values and labels that it needs, labels in [0, n_out).
 template <class T>
 void check_targets(const Loss& loss, const Targets<T>& targets, Index rows,
                    Index n_out);
 
-// What sum(w l) over rows (l summed over outputs) is divided by. 0 if all weights are
-// 0.
+// The weight of a row in a mean: the sample's, times that of its label's class.
 template <class T>
-double loss_normalizer(const Loss& loss, const T* weights, Index rows, Index n_out);
+double row_weight(const Loss& loss, const Targets<T>& targets, Index row) {
+  const double w = targets.weights ? static_cast<double>(targets.weights[row]) : 1.0;
+  if (loss.kind != LossKind::cross_entropy || !targets.labels) return w;
+  const T* const of_class = loss.per_output.data<T>();
+  return of_class ? w * static_cast<double>(of_class[targets.labels[row]]) : w;
+}
+
+// Whether these differ from row to row.
+template <class T>
+bool rows_are_weighted(const Loss& loss, const Targets<T>& targets) {
+  return targets.weights || (loss.kind == LossKind::cross_entropy && targets.labels &&
+                             loss.per_output.size() > 0);
+}
+
+// What sum(w l) over rows (l summed over outputs) is divided by. 0 if all weights are
+// 0. `order`, if given, picks the rows: row r is the targets' row order[r].
+template <class T>
+double loss_normalizer(const Loss& loss, const Targets<T>& targets,
+                       const int64_t* order, Index rows, Index n_out);
 
 // scale[r] = w_r / normalizer, or 0 if that is 0: what a row's gradient is multiplied
 // by. `order`, if given, picks the weights: row r has weights[order[r]].
@@ -42,6 +105,12 @@ void fill_row_scale(T* scale, const T* weights, const int64_t* order, double nor
 template <class T>
 double weighted_sum(const T* row_loss, const T* weights, const int64_t* order,
                     Index rows);
+
+// The rows of pred (rows, n_out; ld = n_out) against targets as the kernel does it,
+// see KernelTable::loss_rows.
+template <class T>
+void loss_rows(const Loss& loss, T* dpred, T* row_loss, const T* pred, const T* target,
+               const int64_t* labels, const T* row_scale, Index rows, Index n_out);
 
 // The loss of pred (rows, n_out) and, unless dpred is null, its gradient (may be pred).
 // Throws std::bad_alloc, and what check_targets throws.

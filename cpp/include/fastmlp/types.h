@@ -58,9 +58,13 @@ enum class LossKind : int {
   huber,
   pseudo_huber,
   cross_entropy,
-  binary_cross_entropy
+  binary_cross_entropy,
+  poisson,
+  quantile,
+  gaussian_nll,
+  hinge,
 };
-constexpr int kLossCount = 6;
+constexpr int kLossCount = 10;
 
 enum class Reduction : int { mean, sum };
 

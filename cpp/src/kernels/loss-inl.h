@@ -6,6 +6,13 @@
 //   pseudo_huber  d^2 (q - 1), q = sqrt(1 + (r / d)^2)    r / q
 //   cross_entropy -sum y log softmax(pred)                softmax(pred) sum(y) - y
 //   binary_cross_entropy  max(p, 0) - p y + log(1 + e^-|p|)   sigmoid(p) - y
+//     with a weight c of y = 1: c y log(1 + e^-p) + (1 - y) log(1 + e^p)
+//   poisson       e^p - y p                               e^p - y
+//   quantile      (1 - q) r for r > 0, -q r otherwise     1 - q, -q, 0 at 0
+//   hinge         max(0, margin - y p)                    -y, 0 for y p > margin
+//   gaussian_nll  (s + r^2 / v) / 2, v = e^s   by p: r / v, by s: (1 - r^2 / v) / 2
+//     where e^s < eps: v = eps and s = log(eps), but the slope by s is that of v = e^s
+//     there, so that s finds its way back: e^s / eps of the formula's
 #pragma once
 
 #include "activation-inl.h"
@@ -70,14 +77,79 @@ struct BinaryCrossEntropy {
   }
 };
 
-template <class T, class F>
-void elementwise_loss_rows(T delta, T* dpred, Index lddpred, T* row_loss, const T* pred,
-                           Index ldpred, const T* target, Index ldtarget,
+// c = 1 gives the same to within rounding.
+struct WeightedBinaryCrossEntropy {
+  template <class T>
+  static FASTMLP_MEMBER ValueAndSlope<T> at(Vec<T> p, Vec<T> y, Vec<T> c) {
+    const Vec<T> zero = num<T>(0), one = num<T>(1);
+    const Vec<T> log_one_plus = vlog1p01(vexp_nonpositive(-abs(p)));
+    const Vec<T> ones = c * y, zeros = one - y;
+    // 1 - sigmoid(p) would lose the digits of sigmoid(-p) where that is small.
+    return {
+        ones * (max(zero, -p) + log_one_plus) + zeros * (max(zero, p) + log_one_plus),
+        zeros * vsigmoid(p) - ones * vsigmoid(-p)};
+  }
+};
+
+struct Poisson {
+  template <class T>
+  static FASTMLP_MEMBER ValueAndSlope<T> at(Vec<T> p, Vec<T> y, Vec<T>) {
+    const Vec<T> e = vexp(p);
+    return {fnma(y, p, e), e - y};
+  }
+};
+
+struct Quantile {
+  template <class T>
+  static FASTMLP_MEMBER ValueAndSlope<T> at(Vec<T> p, Vec<T> y, Vec<T> q) {
+    const Vec<T> r = p - y;
+    const Vec<T> zero = num<T>(0), above = num<T>(1) - q;
+    // r * 0 keeps NaN.
+    return {select(r > zero, above * r, -q * r),
+            select(r > zero, above, select(r < zero, -q, r * zero))};
+  }
+};
+
+struct Hinge {
+  template <class T>
+  static FASTMLP_MEMBER ValueAndSlope<T> at(Vec<T> p, Vec<T> y, Vec<T> margin) {
+    const Vec<T> short_of = fnma(y, p, margin);
+    const Vec<T> zero = num<T>(0);
+    // At the kink the slope is the mistaken side's: with a margin of 0 (the perceptron)
+    // there would be no way out of p = 0 otherwise.
+    return {rectified(short_of),
+            select(short_of < zero, zero, select(is_nan(short_of), short_of, -y))};
+  }
+};
+
+// A loss's parameter: one for all columns, or one for each.
+template <class T>
+struct OneForAll {
+  Vec<T> value;
+  template <class Io>
+  FASTMLP_MEMBER Vec<T> load(Io, Index) const {
+    return value;
+  }
+  FASTMLP_MEMBER Vec<T> column(Index) const { return value; }
+};
+template <class T>
+struct OnePerColumn {
+  const T* values;
+  template <class Io>
+  FASTMLP_MEMBER Vec<T> load(Io io, Index j) const {
+    return io.load(values + j);
+  }
+  FASTMLP_MEMBER Vec<T> column(Index j) const { return Vec<T>::set1(values[j]); }
+};
+
+template <class T, class F, class Parameter>
+void elementwise_loss_rows(Parameter parameter, T* dpred, Index lddpred, T* row_loss,
+                           const T* pred, Index ldpred, const T* target, Index ldtarget,
                            const T* row_scale, Index m, Index n) {
-  const Vec<T> d = Vec<T>::set1(delta);
   const bool contiguous = ldpred == n && ldtarget == n && (!dpred || lddpred == n);
   if (n == 1 && contiguous) {
     const Vec<T> zero = num<T>(0);
+    const Vec<T> d = parameter.column(0);
     const auto body = [&](auto io, Index i) FASTMLP_LAMBDA {
       const ValueAndSlope<T> l =
           F::template at<T>(io.load(pred + i), io.load(target + i), d);
@@ -94,6 +166,7 @@ void elementwise_loss_rows(T delta, T* dpred, Index lddpred, T* row_loss, const 
     load_columns(scale, row_scale + i, g, count, g);
     for (Index r = 0; r < g; ++r) {
       for (Index j = r * n; j < r * n + n; ++j) {
+        const Vec<T> d = parameter.column(j - r * n);
         const ValueAndSlope<T> l = F::template at<T>(p[j], y[j], d);
         p[j] = l.value;
         y[j] = l.slope * scale[r];
@@ -109,13 +182,82 @@ void elementwise_loss_rows(T delta, T* dpred, Index lddpred, T* row_loss, const 
     const Vec<T> scale = Vec<T>::set1(row_scale[i]);
     RowSum<T> sum;
     const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
-      const ValueAndSlope<T> l = F::template at<T>(
-          io.load(pred + i * ldpred + j), io.load(target + i * ldtarget + j), d);
+      const ValueAndSlope<T> l =
+          F::template at<T>(io.load(pred + i * ldpred + j),
+                            io.load(target + i * ldtarget + j), parameter.load(io, j));
       sum.add(j, keep(io, l.value));
       if (dpred) io.store(dpred + i * lddpred + j, l.slope * scale);
     };
     sweep<T>(n, body);
     row_loss[i] = sum.total(n);
+  }
+}
+
+// A mean and a log variance s against a target.
+template <class T>
+struct GaussianTerm {
+  Vec<T> value, by_mean, by_log_variance;
+};
+
+template <class T>
+FASTMLP_INLINE GaussianTerm<T> gaussian_nll(Vec<T> p, Vec<T> s, Vec<T> y, Vec<T> eps,
+                                            Vec<T> log_eps) {
+  const Vec<T> r = p - y, one = num<T>(1), half = num<T>(0.5);
+  const Vec<T> wanted = vexp(s);
+  const Mask<T> low = wanted < eps;
+  const Vec<T> v = select(low, eps, wanted);
+  const Vec<T> share = select(low, wanted / eps, one);
+  const Vec<T> by_mean = r / v;
+  const Vec<T> error = r * by_mean;
+  return {half * (select(low, log_eps, s) + error), by_mean,
+          half * share * (one - error)};
+}
+
+template <class T>
+void gaussian_nll_rows(T least_variance, T* dpred, Index lddpred, T* row_loss,
+                       const T* pred, Index ldpred, const T* target, Index ldtarget,
+                       const T* row_scale, Index m, Index n) {
+  const Index k = n / 2;
+  const Vec<T> eps = Vec<T>::set1(least_variance), log_eps = vlog(eps);
+  const auto block = [=](Index i, Index count, Index g) FASTMLP_LAMBDA {
+    Vec<T> p[kRowSumLanes], y[kRowSumLanes], scale[kRowSumLanes], loss[kRowSumLanes];
+    load_columns(p, pred + i * ldpred, g * ldpred, count, g * n);
+    load_columns(y, target + i * ldtarget, g * ldtarget, count, g * k);
+    load_columns(scale, row_scale + i, g, count, g);
+    for (Index r = 0; r < g; ++r) {
+      Vec<T>* const mean = p + r * n;
+      Vec<T>* const term = y + r * k;
+      for (Index j = 0; j < k; ++j) {
+        const GaussianTerm<T> l =
+            gaussian_nll(mean[j], mean[k + j], term[j], eps, log_eps);
+        term[j] = l.value;
+        mean[j] = l.by_mean * scale[r];
+        mean[k + j] = l.by_log_variance * scale[r];
+      }
+      loss[r] = sum_columns(term, k);
+    }
+    store_columns(row_loss + i, g, loss, count, g);
+    if (dpred) store_columns(dpred + i * lddpred, g * lddpred, p, count, g * n);
+  };
+  const bool contiguous = ldpred == n && ldtarget == k && (!dpred || lddpred == n);
+  const Index done = each_block_of_rows<T>(m, n, contiguous, block);
+
+  for (Index i = done; i < m; ++i) {
+    const T* p = pred + i * ldpred;
+    const T* y = target + i * ldtarget;
+    T* const d = dpred ? dpred + i * lddpred : nullptr;
+    const Vec<T> scale = Vec<T>::set1(row_scale[i]);
+    RowSum<T> sum;
+    const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
+      const GaussianTerm<T> l = gaussian_nll(io.load(p + j), io.load(p + k + j),
+                                             io.load(y + j), eps, log_eps);
+      sum.add(j, keep(io, l.value));
+      if (!d) return;
+      io.store(d + j, l.by_mean * scale);
+      io.store(d + k + j, l.by_log_variance * scale);
+    };
+    sweep<T>(k, body);
+    row_loss[i] = sum.total(k);
   }
 }
 
@@ -243,13 +385,226 @@ void cross_entropy_rows(T* dpred, Index lddpred, T* row_loss, const T* pred,
   }
 }
 
+// Cross-entropy against u_j = c_j ((1 - a) y_j + a / n), with class weights c and
+// smoothing a: -sum_j u_j log softmax(pred)_j. For labels, y being 1 at one j, that is
+// the part that all columns share and more at the label.
+template <class T>
+struct SoftTargets {
+  const T* weights;  // null: all 1
+  T kept, spread;    // 1 - a, a / n
+  T shared;          // labels: the sum of c_j a / n
+
+  SoftTargets(const LossArgs<T>& args, Index n)
+      : weights(args.per_output),
+        kept(T(1) - args.smoothing),
+        spread(args.smoothing / static_cast<T>(n)) {
+    RowSum<T> sum;
+    const auto add = [&](auto io, Index j) FASTMLP_LAMBDA {
+      sum.add(j, keep(io, weight(io, j) * Vec<T>::set1(spread)));
+    };
+    sweep<T>(n, add);
+    shared = sum.total(n);
+  }
+  bool smooth() const { return spread != T(0); }
+  template <class Io>
+  FASTMLP_MEMBER Vec<T> weight(Io io, Index j) const {
+    return weights ? io.load(weights + j) : Vec<T>::set1(T(1));
+  }
+  FASTMLP_MEMBER Vec<T> weight_of_column(Index j) const {
+    return Vec<T>::set1(weights ? weights[j] : T(1));
+  }
+  // What the label's class gets on top.
+  FASTMLP_MEMBER T at_label(int64_t label) const {
+    return weights ? weights[label] * kept : kept;
+  }
+  // u_j for y_j.
+  FASTMLP_MEMBER Vec<T> of(Vec<T> y, Vec<T> weight) const {
+    return weight * fma(Vec<T>::set1(kept), y, Vec<T>::set1(spread));
+  }
+};
+
+// A class without a target costs nothing, however unlikely it is.
+template <class T>
+FASTMLP_INLINE Vec<T> soft_term(Vec<T> u, Vec<T> log_total, Vec<T> p) {
+  const Vec<T> zero = num<T>(0);
+  return select(u == zero, zero, u * (log_total - p));
+}
+
+// As cross_entropy_columns; with labels, y[1] is SoftTargets::at_label of these.
+template <class T>
+FASTMLP_INLINE Vec<T> soft_cross_entropy_columns(Vec<T>* e, Vec<T>* p, Vec<T>* y,
+                                                 bool labels, Vec<T> scale, Index n,
+                                                 const SoftTargets<T>& soft) {
+  const Vec<T> one = num<T>(1);
+  const Vec<T> top = max_columns(p, n);
+  for (Index j = 0; j < n; ++j) {
+    p[j] = p[j] - top;
+    e[j] = vexp_nonpositive(p[j]);
+  }
+  const Vec<T> total = sum_columns(e, n);
+  const Vec<T> log_total = vlog(total);
+  if (!labels) {
+    for (Index j = 0; j < n; ++j) y[j] = soft.of(y[j], soft.weight_of_column(j));
+    const Vec<T> share = sum_columns(y, n) / total;
+    for (Index j = 0; j < n; ++j) {
+      p[j] = soft_term(y[j], log_total, p[j]);
+      e[j] = (e[j] * share - y[j]) * scale;
+    }
+    return sum_columns(p, n);
+  }
+  const Vec<T> at_label = y[1], spread = Vec<T>::set1(soft.spread);
+  const Vec<T> share = (Vec<T>::set1(soft.shared) + at_label) / total;
+  const Vec<T> more = at_label * scale;
+  Vec<T> column = num<T>(0), chosen = p[0];
+  for (Index j = 0; j < n; ++j, column = column + one) {
+    const Mask<T> here = y[0] == column;
+    const Vec<T> u = soft.weight_of_column(j) * spread;
+    const Vec<T> slope = (e[j] * share - u) * scale;
+    chosen = select(here, p[j], chosen);
+    e[j] = select(here, slope - more, slope);
+    p[j] = soft_term(u, log_total, p[j]);
+  }
+  const Vec<T> rest = sum_columns(p, n);
+  return rest + soft_term(at_label, log_total, chosen);
+}
+
+// cross_entropy_rows for SoftTargets.
+template <class T>
+void soft_cross_entropy_rows(const LossArgs<T>& args, T* dpred, Index lddpred,
+                             T* row_loss, const T* pred, Index ldpred, const T* target,
+                             Index ldtarget, const int64_t* labels, const T* row_scale,
+                             Index m, Index n) {
+  const SoftTargets<T> soft(args, n);
+  const auto block = [=](Index i, Index count, Index g) FASTMLP_LAMBDA {
+    constexpr Index L = Vec<T>::kLanes;
+    Vec<T> p[kRowSumLanes], y[kRowSumLanes], e[kRowSumLanes];
+    Vec<T> scale[kRowSumLanes], loss[kRowSumLanes];
+    Vec<T> number[kRowSumLanes], at_label[kRowSumLanes];
+    load_columns(p, pred + i * ldpred, g * ldpred, count, g * n);
+    if (labels) {
+      T numbers[kRowSumLanes * L], more[kRowSumLanes * L];
+      for (Index q = 0; q < count * g; ++q) {
+        numbers[q] = static_cast<T>(labels[i + q]);
+        more[q] = soft.at_label(labels[i + q]);
+      }
+      load_columns(number, numbers, g, count, g);
+      load_columns(at_label, more, g, count, g);
+    } else {
+      load_columns(y, target + i * ldtarget, g * ldtarget, count, g * n);
+    }
+    load_columns(scale, row_scale + i, g, count, g);
+    for (Index r = 0; r < g; ++r) {
+      Vec<T> of_label[2] = {number[r], at_label[r]};
+      loss[r] = soft_cross_entropy_columns(e + r * n, p + r * n,
+                                           labels ? of_label : y + r * n,
+                                           labels != nullptr, scale[r], n, soft);
+    }
+    store_columns(row_loss + i, g, loss, count, g);
+    if (dpred) store_columns(dpred + i * lddpred, g * lddpred, e, count, g * n);
+  };
+  const bool contiguous =
+      ldpred == n && (labels || ldtarget == n) && (!dpred || lddpred == n);
+  const Index done = each_block_of_rows<T>(m, n, contiguous, block);
+
+  for (Index i = done; i < m; ++i) {
+    const T* p = pred + i * ldpred;
+    const T* y = labels ? nullptr : target + i * ldtarget;
+    T* d = dpred ? dpred + i * lddpred : nullptr;
+    const T top = row_max(p, n);
+    const Vec<T> vtop = Vec<T>::set1(top);
+    const T chosen = labels ? p[labels[i]] - top : T(0);
+    const T at_label = labels ? soft.at_label(labels[i]) : T(0);
+    const auto u_of = [&](auto io, Index j) FASTMLP_LAMBDA {
+      return labels ? soft.weight(io, j) * Vec<T>::set1(soft.spread)
+                    : soft.of(io.load(y + j), soft.weight(io, j));
+    };
+
+    // Kept as in cross_entropy_rows.
+    const bool kept = d && d != p && n >= 2 * Vec<T>::kLanes;
+    RowSum<T> exps;
+    const auto sum_exps = [&](auto io, Index j) FASTMLP_LAMBDA {
+      const Vec<T> e = vexp_nonpositive(io.load(p + j) - vtop);
+      if (kept) io.store(d + j, e);
+      exps.add(j, keep(io, e));
+    };
+    sweep<T>(n, sum_exps);
+    const T total = exps.total(n);
+    const Vec<T> log_total = Vec<T>::set1(scalar_log(total));
+
+    RowSum<T> loss, us;
+    if (!labels || soft.smooth()) {
+      const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
+        const Vec<T> u = u_of(io, j);
+        loss.add(j, keep(io, soft_term(u, log_total, io.load(p + j) - vtop)));
+        us.add(j, keep(io, u));
+      };
+      sweep<T>(n, body);
+    }
+    T mass = us.total(n);
+    row_loss[i] = loss.total(n);
+    if (labels) {
+      T lane[Vec<T>::kLanes];
+      soft_term(Vec<T>::set1(at_label), log_total, Vec<T>::set1(chosen)).store(lane);
+      row_loss[i] = row_loss[i] + lane[0];
+      mass = soft.shared + at_label;
+    }
+
+    if (!d) continue;
+    const Vec<T> share = Vec<T>::set1(mass / total);
+    const Vec<T> scale = Vec<T>::set1(row_scale[i]);
+    const auto slope = [&](auto io, Index j) FASTMLP_LAMBDA {
+      const Vec<T> exp =
+          kept ? io.load(d + j) : vexp_nonpositive(io.load(p + j) - vtop);
+      io.store(d + j, (exp * share - u_of(io, j)) * scale);
+    };
+    sweep<T>(n, slope);
+    if (labels) d[labels[i]] = d[labels[i]] - at_label * row_scale[i];
+  }
+}
+
+template <class T>
+void loss_rows(const LossArgs<T>& args, T* dpred, Index lddpred, T* row_loss,
+               const T* pred, Index ldpred, const T* target, Index ldtarget,
+               const int64_t* labels, const T* row_scale, Index m, Index n);
+
+// The chosen predictions are a column by themselves.
+template <class T>
+void action_rows(LossArgs<T> args, T* dpred, Index lddpred, T* row_loss, const T* pred,
+                 Index ldpred, const T* target, Index ldtarget, const int64_t* actions,
+                 const T* row_scale, Index m, Index n) {
+  constexpr Index kBlock = 64;
+  args.action = false;
+  T column[kBlock];
+  for (Index i = 0; i < m; i += kBlock) {
+    const Index count = m - i < kBlock ? m - i : kBlock;
+    for (Index q = 0; q < count; ++q) {
+      column[q] = pred[(i + q) * ldpred + actions[i + q]];
+    }
+    loss_rows<T>(args, dpred ? column : nullptr, 1, row_loss + i, column, 1,
+                 target + i * ldtarget, ldtarget, nullptr, row_scale + i, count, 1);
+    if (!dpred) continue;
+    for (Index q = 0; q < count; ++q) {
+      T* const d = dpred + (i + q) * lddpred;
+      for (Index j = 0; j < n; ++j) d[j] = T(0);
+      d[actions[i + q]] = column[q];
+    }
+  }
+}
+
 template <class T>
 void loss_rows(const LossArgs<T>& args, T* dpred, Index lddpred, T* row_loss,
                const T* pred, Index ldpred, const T* target, Index ldtarget,
                const int64_t* labels, const T* row_scale, Index m, Index n) {
-#define FASTMLP_ELEMENTWISE_LOSS(F)                                               \
-  elementwise_loss_rows<T, F>(args.delta, dpred, lddpred, row_loss, pred, ldpred, \
+  if (args.action) {
+    return action_rows(args, dpred, lddpred, row_loss, pred, ldpred, target, ldtarget,
+                       labels, row_scale, m, n);
+  }
+  const OneForAll<T> one = {Vec<T>::set1(args.delta)};
+  const OnePerColumn<T> each = {args.per_output};
+#define FASTMLP_ELEMENTWISE_LOSS_BY(F, parameter)                                \
+  elementwise_loss_rows<T, F>(parameter, dpred, lddpred, row_loss, pred, ldpred, \
                               target, ldtarget, row_scale, m, n)
+#define FASTMLP_ELEMENTWISE_LOSS(F) FASTMLP_ELEMENTWISE_LOSS_BY(F, one)
   switch (args.kind) {
     case LossKind::mse:
       return FASTMLP_ELEMENTWISE_LOSS(SquaredError);
@@ -260,12 +615,33 @@ void loss_rows(const LossArgs<T>& args, T* dpred, Index lddpred, T* row_loss,
     case LossKind::pseudo_huber:
       return FASTMLP_ELEMENTWISE_LOSS(PseudoHuber);
     case LossKind::binary_cross_entropy:
+      if (args.per_output) {
+        return FASTMLP_ELEMENTWISE_LOSS_BY(WeightedBinaryCrossEntropy, each);
+      }
+      if (args.delta != T(1)) {
+        return FASTMLP_ELEMENTWISE_LOSS(WeightedBinaryCrossEntropy);
+      }
       return FASTMLP_ELEMENTWISE_LOSS(BinaryCrossEntropy);
+    case LossKind::poisson:
+      return FASTMLP_ELEMENTWISE_LOSS(Poisson);
+    case LossKind::quantile:
+      if (args.per_output) return FASTMLP_ELEMENTWISE_LOSS_BY(Quantile, each);
+      return FASTMLP_ELEMENTWISE_LOSS(Quantile);
+    case LossKind::hinge:
+      return FASTMLP_ELEMENTWISE_LOSS(Hinge);
+    case LossKind::gaussian_nll:
+      return gaussian_nll_rows(args.delta, dpred, lddpred, row_loss, pred, ldpred,
+                               target, ldtarget, row_scale, m, n);
     case LossKind::cross_entropy:
+      if (args.per_output || args.smoothing != T(0)) {
+        return soft_cross_entropy_rows(args, dpred, lddpred, row_loss, pred, ldpred,
+                                       target, ldtarget, labels, row_scale, m, n);
+      }
       return cross_entropy_rows(dpred, lddpred, row_loss, pred, ldpred, target,
                                 ldtarget, labels, row_scale, m, n);
   }
 #undef FASTMLP_ELEMENTWISE_LOSS
+#undef FASTMLP_ELEMENTWISE_LOSS_BY
 }
 
 }  // namespace FASTMLP_ISA

@@ -6,7 +6,7 @@ Every method that takes arrays on a hot path accepts only arrays it can use as t
 part.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import NotImplementedType
 from typing import Any, TypedDict
 
@@ -29,7 +29,13 @@ class _OptimizerState(TypedDict):
 
 class Loss:
     def __init__(
-        self, kind: str, delta: float = 1.0, reduction: str = "mean"
+        self,
+        kind: str,
+        delta: float = 1.0,
+        reduction: str = "mean",
+        smoothing: float = 0.0,
+        per_output: Sequence[float] = (),
+        action: bool = False,
     ) -> None: ...
     @property
     def kind(self) -> str: ...
@@ -37,6 +43,12 @@ class Loss:
     def delta(self) -> float: ...
     @property
     def reduction(self) -> str: ...
+    @property
+    def smoothing(self) -> float: ...
+    @property
+    def per_output(self) -> tuple[float, ...]: ...
+    @property
+    def action(self) -> bool: ...
     def value(
         self, pred: object, target: object, sample_weight: object = None
     ) -> float | NotImplementedType: ...

@@ -110,6 +110,9 @@ def loss_rows(
     row_scale: _Array,
     loss: str,
     delta: float = 1.0,
+    smoothing: float = 0.0,
+    per_output: _Array | None = None,
+    actions: _Array | None = None,
 ) -> None: ...
 def sgd_step(
     param: _Array,
