@@ -2135,7 +2135,7 @@ class MLP:
         loss: Loss,
         optimizer: Optimizer,
         epochs: int,
-        batch_size: int,
+        batch_size: int | None = None,
         shuffle: bool = True,
         sample_weight: npt.ArrayLike | None = None,
         validation_data: tuple[npt.ArrayLike, ...] | None = None,
@@ -2148,6 +2148,8 @@ class MLP:
         are those of ``seed`` from its first epoch on; without one they go on with the
         model's.
         """
+        if batch_size is None:
+            raise TypeError("batch_size must be an int, got None")
         x = np.asarray(x)
         targets = [np.asarray(a) for a in (y if loss.action else [y])]
         if loss.action or (loss.kind == "cross_entropy" and targets[0].ndim == 1):
