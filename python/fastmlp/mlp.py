@@ -672,7 +672,8 @@ class MLP:
             outputs if the loss's reduction is "sum", else it is their mean (of
             cross-entropy there is one value). So the sum of the rows is the gradient
             that `value_and_grad` returns under "sum", and under "mean" it is that
-            gradient times B, or times the sum of the weights.
+            gradient times B, or times the sum of the weights, those of classes
+            included.
 
         Raises
         ------
