@@ -77,7 +77,7 @@ CONSTRUCTORS = [
     "SGD", "Adagrad", "RMSprop", "Adam", "AdamW",
 ]
 # fmt: on
-LEFT_OUT = {"callbacks", "progress"}
+LEFT_OUT = {"callbacks", "metrics", "progress", "steps_per_epoch"}
 
 
 def parameters(function: Any) -> list[tuple[str, object, object]]:

@@ -2130,7 +2130,7 @@ class MLP:
     def fit(
         self,
         x: npt.ArrayLike,
-        y: Any,
+        y: Any = None,
         *,
         loss: Loss,
         optimizer: Optimizer,
@@ -2148,8 +2148,8 @@ class MLP:
         are those of ``seed`` from its first epoch on; without one they go on with the
         model's.
         """
-        if batch_size is None:
-            raise TypeError("batch_size must be an int, got None")
+        if y is None or batch_size is None:
+            raise TypeError("y and batch_size are needed: there are arrays only")
         x = np.asarray(x)
         targets = [np.asarray(a) for a in (y if loss.action else [y])]
         if loss.action or (loss.kind == "cross_entropy" and targets[0].ndim == 1):
