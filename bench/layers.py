@@ -7,7 +7,8 @@
 
 One optimiser step on a batch of 128 rows, float32, ReLU, mean squared error, Adam, of
 networks 16-w-w-w-4, or 16-w-w-w-w-w-4 where the last four hidden layers make up two
-residual blocks. Norms follow the activation of every hidden layer, dropout follows them.
+residual blocks. Norms follow the activation of every hidden layer, dropout follows
+them.
 
 Done as in peers.py: a process for each rival, verified against a float64 judge before
 it is timed (with a dropout rate of 0; then dropout must show in the first loss), bursts

@@ -67,7 +67,7 @@ class TorchRival(Rival):
     @torch.no_grad()
     def reset(self) -> None:
         """Go back to the first parameters and a fresh optimiser."""
-        # In the order of the layers, as in the task: a weight, then what has but one axis.
+        # In the order of the layers, as in the task; only weights have two axes.
         params = self.model.parameters()
         arrays = [array for layer in self.task.params for array in layer]
         for param, array in zip(params, arrays, strict=True):
