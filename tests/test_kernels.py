@@ -33,6 +33,7 @@ KERNELS = (
     "column_sum",
     "activation_forward",
     "activation_backward",
+    "activation_second",
     "loss_rows",
     "layer_norm_forward",
     "layer_norm_backward",
@@ -305,6 +306,19 @@ def activation_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
             },
             outputs=("dz",),
             bound={"dz": elementwise_bound(slack)},
+        )
+        if activation == "softmax":
+            continue
+        yield Call(
+            "activation_second",
+            {
+                "out": np.zeros_like(z),
+                "c": dh,
+                "saved": saved,
+                "activation": activation,
+            },
+            outputs=("out",),
+            bound={"out": elementwise_bound(slack)},
         )
 
 
@@ -956,6 +970,19 @@ def test_activations_far_out(activation: str, isa: str, dtype: type) -> None:
     dz = run(kernels, backward, dtype)["dz"]
     exact = run(reference, backward, np.float64)["dz"]
     np.testing.assert_allclose(dz, exact, rtol=tolerance, atol=tolerance)
+    second = Call(
+        "activation_second",
+        {
+            "out": np.zeros_like(z),
+            "c": np.ones_like(z),
+            "saved": saved,
+            "activation": activation,
+        },
+        ("out",),
+    )
+    out = run(kernels, second, dtype)["out"]
+    exact = run(reference, second, np.float64)["out"]
+    np.testing.assert_allclose(out, exact, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("activation", reference.ACTIVATIONS)

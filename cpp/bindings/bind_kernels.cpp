@@ -97,6 +97,22 @@ void activation_backward_(py::object dz, py::object dh, py::object saved,
   });
 }
 
+void activation_second_(py::object out, py::object c, py::object saved,
+                        const std::string& activation) {
+  const Activation kind = activation_from(activation);
+  if (kind == Activation::softmax) {
+    throw py::value_error("activation: softmax has no second derivative by element");
+  }
+  by_dtype(out, "out", [&](auto t) {
+    using T = decltype(t);
+    const auto ov = require<T>(out, "out", {-1, -1});
+    const Index m = ov.shape[0], n = ov.shape[1];
+    const auto cv = require<const T>(c, "c", {m, n});
+    const auto sv = require<const T>(saved, "saved", {m, n});
+    kernels<T>().activation_second(kind, ov.data, cv.data, sv.data, m * n);
+  });
+}
+
 void column_sum_(py::object out, py::object a) {
   by_dtype(out, "out", [&](auto t) {
     using T = decltype(t);
@@ -360,6 +376,8 @@ void bind_kernels(py::module_ m) {
         arg("activation"));
   m.def("activation_backward", &activation_backward_, arg("dz"), arg("dh"),
         arg("saved"), arg("activation"));
+  m.def("activation_second", &activation_second_, arg("out"), arg("c"), arg("saved"),
+        arg("activation"));
   m.def("loss_rows", &loss_rows_, arg("dpred"), arg("row_loss"), arg("pred"),
         arg("target"), arg("row_scale"), arg("loss"), arg("delta") = 1.0,
         arg("smoothing") = 0.0, arg("per_output") = none, arg("actions") = none);

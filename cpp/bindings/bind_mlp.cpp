@@ -292,6 +292,102 @@ py::object vjp(AnyMlp& self, py::object x, py::object dy, bool training) {
   });
 }
 
+// A new array of (rows, a, b), without the rows if x is one row; the last is left out
+// if b is negative.
+template <class T>
+py::array_t<T> array_by_row(const ArrayView<const T>& x, Index a, Index b) {
+  std::vector<Index> shape;
+  if (x.ndim == 2) shape.push_back(x.shape[0]);
+  shape.push_back(a);
+  if (b >= 0) shape.push_back(b);
+  return py::array_t<T>(shape);
+}
+
+py::object jacobian(AnyMlp& self, py::object x) {
+  return self.visit([&](auto& n) -> py::object {
+    using T = decltype(element_of(n));
+    const auto xv = rows_of<T>(x, n.mlp.n_in(), true);
+    if (!xv) return not_implemented();
+    auto j = array_by_row<T>(*xv, n.mlp.n_out(), n.mlp.n_in());
+    T* const data = j.mutable_data();
+    {
+      const py::gil_scoped_release release;
+      n.mlp.jacobian(data, xv->data, xv->shape[0]);
+    }
+    return j;
+  });
+}
+
+py::object param_jacobian(AnyMlp& self, py::object x) {
+  return self.visit([&](auto& n) -> py::object {
+    using T = decltype(element_of(n));
+    const auto xv = rows_of<T>(x, n.mlp.n_in(), true);
+    if (!xv) return not_implemented();
+    auto j = array_by_row<T>(*xv, n.mlp.n_out(), n.mlp.n_params());
+    T* const data = j.mutable_data();
+    {
+      const py::gil_scoped_release release;
+      n.mlp.param_jacobian(data, xv->data, xv->shape[0]);
+    }
+    return j;
+  });
+}
+
+py::object jvp(AnyMlp& self, py::object x, py::object v) {
+  return self.visit([&](auto& n) -> py::object {
+    using T = decltype(element_of(n));
+    const auto xv = rows_of<T>(x, n.mlp.n_in(), true);
+    const auto vv = rows_of<T>(v, n.mlp.n_in(), true);
+    if (!xv || !vv || xv->ndim != vv->ndim || xv->shape[0] != vv->shape[0]) {
+      return not_implemented();
+    }
+    auto y = array_by_row<T>(*xv, n.mlp.n_out(), -1);
+    auto dy = array_by_row<T>(*xv, n.mlp.n_out(), -1);
+    T* const y_data = y.mutable_data();
+    T* const dy_data = dy.mutable_data();
+    {
+      const py::gil_scoped_release release;
+      n.mlp.jvp(y_data, dy_data, xv->data, vv->data, xv->shape[0]);
+    }
+    return py::make_tuple(y, dy);
+  });
+}
+
+py::object hvp(AnyMlp& self, py::object x, py::object v, py::object weights) {
+  return self.visit([&](auto& n) -> py::object {
+    using T = decltype(element_of(n));
+    const auto xv = rows_of<T>(x, n.mlp.n_in(), true);
+    const auto vv = rows_of<T>(v, n.mlp.n_in(), true);
+    const T* const w = require<const T>(weights, "weights", {n.mlp.n_out()}).data;
+    if (!xv || !vv || xv->ndim != vv->ndim || xv->shape[0] != vv->shape[0]) {
+      return not_implemented();
+    }
+    auto hv = array_by_row<T>(*xv, n.mlp.n_in(), -1);
+    T* const data = hv.mutable_data();
+    {
+      const py::gil_scoped_release release;
+      n.mlp.hvp(data, xv->data, vv->data, w, xv->shape[0]);
+    }
+    return hv;
+  });
+}
+
+py::object hessian(AnyMlp& self, py::object x, py::object weights) {
+  return self.visit([&](auto& n) -> py::object {
+    using T = decltype(element_of(n));
+    const auto xv = rows_of<T>(x, n.mlp.n_in(), true);
+    const T* const w = require<const T>(weights, "weights", {n.mlp.n_out()}).data;
+    if (!xv) return not_implemented();
+    auto h = array_by_row<T>(*xv, n.mlp.n_in(), n.mlp.n_in());
+    T* const data = h.mutable_data();
+    {
+      const py::gil_scoped_release release;
+      n.mlp.hessian(data, xv->data, w, xv->shape[0]);
+    }
+    return h;
+  });
+}
+
 // The batch that (x, y, sample_weight) make, if they can be used as they are.
 template <class T>
 std::optional<Batch<T>> batch_of(const Mlp<T>& mlp, py::handle x, py::handle y,
@@ -302,6 +398,22 @@ std::optional<Batch<T>> batch_of(const Mlp<T>& mlp, py::handle x, py::handle y,
   const auto targets = targets_of<T>(y, sample_weight, loss, rows, mlp.n_out());
   if (!targets) return std::nullopt;
   return Batch<T>{xv->data, *targets, rows};
+}
+
+py::object per_sample_grads(AnyMlp& self, py::object x, py::object y, const Loss& loss,
+                            py::object sample_weight) {
+  return self.visit([&](auto& n) -> py::object {
+    using T = decltype(element_of(n));
+    const auto batch = batch_of<T>(n.mlp, x, y, loss, sample_weight);
+    if (!batch) return not_implemented();
+    auto grads = new_array<T>(batch->rows, n.mlp.n_params(), 2);
+    T* const data = grads.mutable_data();
+    {
+      const py::gil_scoped_release release;
+      n.mlp.per_sample_grads(data, *batch, loss);
+    }
+    return grads;
+  });
 }
 
 py::object value_and_grad(AnyMlp& self, py::object x, py::object y, const Loss& loss,
@@ -356,6 +468,27 @@ class SignalPoll {
   Clock::time_point next = Clock::now() + kEvery;
 };
 
+// Calls listener(step, loss) after each step; what it raises stops the epoch.
+class StepCall {
+ public:
+  explicit StepCall(py::handle listener) : listener_(listener) {}
+  StepListener listener() {
+    return listener_.is_none() ? StepListener{} : StepListener{&StepCall::call, this};
+  }
+
+ private:
+  static bool call(void* context, Index step, double loss) {
+    const py::gil_scoped_acquire acquire;
+    const py::handle listener = static_cast<StepCall*>(context)->listener_;
+    PyObject* result = PyObject_CallFunction(listener.ptr(), "nd",
+                                             static_cast<Py_ssize_t>(step), loss);
+    Py_XDECREF(result);
+    return result != nullptr;
+  }
+
+  py::handle listener_;
+};
+
 py::object evaluate(AnyMlp& self, py::object x, py::object y, const Loss& loss,
                     py::object sample_weight) {
   return self.visit([&](auto& n) -> py::object {
@@ -397,7 +530,8 @@ void end_fit(AnyMlp& self, py::object token) {
 
 py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
                      Optimizer& optimizer, py::object sample_weight, Index batch_size,
-                     uint64_t seed, uint32_t epoch, bool shuffle, py::object lr) {
+                     uint64_t seed, uint32_t epoch, bool shuffle, py::object lr,
+                     Index first_step, py::object listener) {
   if (batch_size < 1) throw py::value_error("batch_size: must be at least 1");
   return self.visit([&](auto& n) -> py::object {
     using T = decltype(element_of(n));
@@ -409,7 +543,10 @@ py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
     options.shuffle = shuffle;
     options.seed = seed;
     options.epoch = epoch;
+    options.first_step = first_step;
     options.interruption = poll.interruption();
+    StepCall call(listener);
+    options.listener = call.listener();
     const Index steps = (batch->rows - 1) / batch_size + 1;
     options.lr = require_or_null<const double>(lr, "lr", {steps});
     double value = 0.0;
@@ -504,6 +641,13 @@ void bind_mlp(py::module_& m) {
       .def("backward", &backward, arg("dy"))
       .def("backward_step", &backward_step, arg("dy"), arg("optimizer"))
       .def("vjp", &vjp, arg("x"), arg("dy"), arg("training") = false)
+      .def("jacobian", &jacobian, arg("x"))
+      .def("jvp", &jvp, arg("x"), arg("v"))
+      .def("hvp", &hvp, arg("x"), arg("v"), arg("weights"))
+      .def("hessian", &hessian, arg("x"), arg("weights"))
+      .def("param_jacobian", &param_jacobian, arg("x"))
+      .def("per_sample_grads", &per_sample_grads, arg("x"), arg("y"), arg("loss"),
+           arg("sample_weight") = none)
       .def("value_and_grad", &value_and_grad, arg("x"), arg("y"), arg("loss"),
            arg("sample_weight") = none, arg("training") = false)
       .def("train_step", &train_step, arg("x"), arg("y"), arg("loss"), arg("optimizer"),
@@ -518,7 +662,8 @@ void bind_mlp(py::module_& m) {
       .def("end_fit", &end_fit, arg("token"))
       .def("fit_epoch", &fit_epoch, arg("x"), arg("y"), arg("loss"), arg("optimizer"),
            arg("sample_weight"), arg("batch_size"), arg("seed"), arg("epoch"),
-           arg("shuffle") = true, arg("lr") = none)
+           arg("shuffle") = true, arg("lr") = none, arg("first_step") = 0,
+           arg("listener") = none)
       .def("interpolate", &interpolate, arg("other"), arg("weight"));
 }
 

@@ -9,6 +9,7 @@
 #include <shared_mutex>
 #include <string>
 
+#include "derivatives.h"
 #include "fastmlp/fp_environment.h"
 #include "fastmlp/random.h"
 #include "training_pass.h"
@@ -303,6 +304,16 @@ struct Mlp<T>::Impl {
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;
   };
+
+  // f(what derivatives read, memory for them) while nobody trains.
+  template <class F>
+  void derive(Index rows, F f) const {
+    check_rows(rows);
+    const std::shared_lock lock(mutex);
+    Lease lease(*this, 0);
+    f(detail::NetworkView<T>{net, params.data(), buffers.data()},
+      lease.borrowed.buffer);
+  }
 
   // Marks that an epoch is under way: the order of rows is the model's.
   struct Epoch {
@@ -614,6 +625,49 @@ double Mlp<T>::evaluate(const Batch<T>& batch, const Loss& loss,
 }
 
 template <class T>
+void Mlp<T>::jacobian(T* j, const T* x, Index rows) const {
+  impl_->derive(rows, [&](const auto& view, auto& memory) {
+    detail::jacobian(view, j, x, rows, memory);
+  });
+}
+
+template <class T>
+void Mlp<T>::jvp(T* y, T* dy, const T* x, const T* v, Index rows) const {
+  impl_->derive(rows, [&](const auto& view, auto& memory) {
+    detail::jvp(view, y, dy, x, v, rows, memory);
+  });
+}
+
+template <class T>
+void Mlp<T>::param_jacobian(T* j, const T* x, Index rows) const {
+  impl_->derive(rows, [&](const auto& view, auto& memory) {
+    detail::param_jacobian<T>(view, j, nullptr, x, rows, memory);
+  });
+}
+
+template <class T>
+void Mlp<T>::per_sample_grads(T* grads, const Batch<T>& batch, const Loss& loss) const {
+  impl_->derive(batch.rows, [&](const auto& view, auto& memory) {
+    detail::per_sample_grads(view, grads, batch.x, batch.targets, loss, batch.rows,
+                             memory);
+  });
+}
+
+template <class T>
+void Mlp<T>::hessian(T* h, const T* x, const T* weights, Index rows) const {
+  impl_->derive(rows, [&](const auto& view, auto& memory) {
+    detail::hessian(view, h, x, weights, rows, memory);
+  });
+}
+
+template <class T>
+void Mlp<T>::hvp(T* hv, const T* x, const T* v, const T* weights, Index rows) const {
+  impl_->derive(rows, [&](const auto& view, auto& memory) {
+    detail::hvp(view, hv, x, v, weights, rows, memory);
+  });
+}
+
+template <class T>
 void Mlp<T>::forward(T* y, const T* x, Index rows, bool training) {
   const std::unique_lock lock(impl_->mutex);
   Impl& impl = *impl_;
@@ -750,13 +804,14 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
     shuffle(impl.order.data(), data.rows, options.seed, options.epoch);
   }
   double total = 0.0, divisor = 0.0;
-  Index steps = 0;
+  Index steps = options.first_step;
   for (Index first = 0; first < data.rows; first += options.batch_size, ++steps) {
     // No lock is held while the caller is asked: that may run anything.
     options.interruption.check();
-    const std::lock_guard optimizer_lock(optimizer.mutex());
-    const std::unique_lock lock(impl.mutex);
-    if (options.lr) optimizer.mutable_config().lr = options.lr[steps];
+    std::unique_lock optimizer_lock(optimizer.mutex());
+    std::unique_lock lock(impl.mutex);
+    if (options.lr)
+      optimizer.mutable_config().lr = options.lr[steps - options.first_step];
     const Index rows = std::min(options.batch_size, data.rows - first);
     const int64_t* order = options.shuffle ? impl.order.data() + first : nullptr;
     Batch<T> batch = {data.x, data.targets, rows};
@@ -768,7 +823,7 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
     try {
       const Draw draw = {options.seed, options.epoch, static_cast<uint64_t>(steps)};
       value =
-          impl.step(batch, order, loss, optimizer, first == 0 ? &last_good : nullptr,
+          impl.step(batch, order, loss, optimizer, steps == 0 ? &last_good : nullptr,
                     steps, draw, first + rows == data.rows);
     } catch (const Diverged&) {
       if (last_good.valid) impl.restore(last_good, optimizer);
@@ -782,13 +837,16 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
     }
     total += value * share;
     divisor += share;
+    lock.unlock();
+    optimizer_lock.unlock();
+    options.listener.tell(steps, value);
   }
   // The last update has no next loss to show that it went too far.
   const std::lock_guard optimizer_lock(optimizer.mutex());
   const std::unique_lock lock(impl.mutex);
   const Index n = impl.net.n_params;
   if (!kernels<T>().all_finite(impl.params.data(), n, 1, n)) {
-    impl.restore(last_good, optimizer);
+    if (last_good.valid) impl.restore(last_good, optimizer);
     throw Diverged("training diverged at step " + std::to_string(steps) +
                    ": the parameters are not finite after it; learning rate " +
                    detail::in_short(optimizer.config().lr) + ", gradient norm " +

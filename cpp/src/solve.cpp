@@ -52,21 +52,6 @@ Objective<T> objective_of(Mlp<T>& mlp, const Batch<T>& batch, const Loss& loss,
   };
 }
 
-// The outputs' derivatives with respect to the parameters, (rows * n_out, n_params).
-template <class T>
-void output_jacobian(Mlp<T>& mlp, T* jacobian, const T* x, Index rows) {
-  const Index n_out = mlp.n_out();
-  std::vector<T> y(static_cast<size_t>(n_out)), dx(static_cast<size_t>(mlp.n_in()));
-  for (Index r = 0; r < rows; ++r) {
-    for (Index o = 0; o < n_out; ++o) {
-      std::vector<T> seed(static_cast<size_t>(n_out), T(0));
-      seed[static_cast<size_t>(o)] = T(1);
-      mlp.vjp(y.data(), dx.data(), jacobian, x + r * mlp.n_in(), seed.data(), 1);
-      jacobian += mlp.n_params();
-    }
-  }
-}
-
 }  // namespace
 
 void add_normal_matrix(double* h, const double* jacobian, Index rows, Index n) {
@@ -106,7 +91,7 @@ SolverReport iterate(LevenbergMarquardt<T>& solver, Mlp<T>& mlp, const Batch<T>&
     for (Index first = 0; first < batch.rows; first += block) {
       interruption.check();
       const Index rows = std::min(block, batch.rows - first);
-      output_jacobian(mlp, own.data(), batch.x + first * mlp.n_in(), rows);
+      mlp.param_jacobian(own.data(), batch.x + first * mlp.n_in(), rows);
       for (Index r = 0; r < rows; ++r) {
         const double w = weights ? static_cast<double>(weights[first + r]) : 1.0;
         const double scale = std::sqrt(w * unit);

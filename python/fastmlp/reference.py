@@ -287,6 +287,57 @@ def activation_backward(dz: Array, dh: Array, saved: Array, activation: str) -> 
         dz[...] = dh * _named("activation", activation, _DERIVATIVE)(saved)
 
 
+def _gelu_second(z: Array) -> Array:
+    # (Phi + z phi)' = phi (2 - z^2); beyond 40, phi is 0 and z^2 may overflow.
+    z = np.clip(z, -40, 40)
+    return (2 - z * z) * np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+
+
+def _gelu_tanh_second(z: Array) -> Array:
+    # (z s(2u))'' = 2 s' 2u' + z (s'' (2u')^2 + s' 2u''), s' = s (1 - s),
+    # s'' = s' (1 - 2 s)
+    z = np.clip(z, -_GELU_TANH_SATURATED, _GELU_TANH_SATURATED)
+    gate, rest = _gelu_tanh_gate(z), _gelu_tanh_gate(-z)
+    root = 2 * math.sqrt(2 / math.pi)
+    first = root * (1 + 3 * _GELU_TANH_CUBIC * z * z)
+    second = root * 6 * _GELU_TANH_CUBIC * z
+    return np.asarray(
+        gate * rest * (2 * first + z * ((rest - gate) * first * first + second))
+    )
+
+
+def _silu_second(z: Array) -> Array:
+    # (s + z s')' = s' (2 + z (1 - 2 s))
+    s, rest = _sigmoid(z), _sigmoid(-z)
+    return np.asarray(s * rest * (2 + z * (rest - s)))
+
+
+# Second derivatives, as functions of the same.
+_SECOND: dict[str, Callable[[Array], Array]] = {
+    "identity": np.zeros_like,
+    "relu": np.zeros_like,
+    "leaky_relu": np.zeros_like,
+    "elu": lambda h: np.where(h > 0, 0, h + 1),
+    "selu": lambda h: np.where(h > 0, 0, h + _SELU_SCALE * _SELU_ALPHA),
+    "gelu": _gelu_second,
+    "gelu_tanh": _gelu_tanh_second,
+    "silu": _silu_second,
+    "softplus": lambda h: -np.exp(-h) * np.expm1(-h),
+    "softsign": lambda h: -2 * np.sign(h) * (1 - np.abs(h)) ** 3,
+    "sigmoid": lambda h: h * (1 - h) * (1 - 2 * h),
+    "tanh": lambda h: -2 * h * (1 - h * h),
+    "sin": lambda z: -np.sin(z),
+    "cos": lambda z: -np.cos(z),
+    "exp": lambda h: h,
+}
+
+
+@_quiet
+def activation_second(out: Array, c: Array, saved: Array, activation: str) -> None:
+    """``out = c * act''``, ``saved`` as for `activation_backward`; not for softmax."""
+    out[...] = c * _named("activation", activation, _SECOND)(saved)
+
+
 # ------------------------------------------------------------------------- losses
 
 
@@ -2000,7 +2051,7 @@ class MLP:
         loss: Loss,
         optimizer: Optimizer,
         epochs: int,
-        batch_size: int,
+        batch_size: int | None = None,
         shuffle: bool = True,
         sample_weight: npt.ArrayLike | None = None,
         validation_data: tuple[npt.ArrayLike, ...] | None = None,
@@ -2013,6 +2064,8 @@ class MLP:
         are those of ``seed`` from its first epoch on; without one they go on with the
         model's.
         """
+        if batch_size is None:
+            raise TypeError("batch_size must be an int, got None")
         x = np.asarray(x)
         targets = [np.asarray(a) for a in (y if loss.action else [y])]
         if loss.action or (loss.kind == "cross_entropy" and targets[0].ndim == 1):

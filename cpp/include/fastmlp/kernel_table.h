@@ -203,6 +203,54 @@ struct KernelTable {
   void (*dropout)(T* h, T* mask, const T* x, Index first, Index n,
                   const DropoutArgs<T>& args);
 
+  // Groups: `group` rows of directions, contiguous like all here, belong to each of the
+  // m rows of values beside them; the k-th one of group i is row i * group + k. Where a
+  // step is given, groups of `a` are so many rows apart: `group`, or 0 where all take
+  // the same rows.
+  //
+  // out = A * (row i of scale[m, n]); `masks`: A where scale > 0, else 0; null scale:
+  // A. out may be A.
+  void (*scale_groups)(T* out, const T* a, Index a_step, const T* scale, bool masks,
+                       Index m, Index group, Index n);
+  // out += A * (row i of scale[m, n]), fused.
+  void (*add_scaled_groups)(T* out, const T* a, Index a_step, const T* scale, Index m,
+                            Index group, Index n);
+  // out[r, p * n + j] = x[i, p] * d[r, j] for row r of group i; x[m, k], d of n
+  // columns.
+  void (*outer_rows)(T* out, Index ldout, const T* x, Index ldx, const T* d, Index m,
+                     Index group, Index k, Index n);
+
+  // C[r, n] = S + the sum over p in list[i, 0 .. count[i]) of A[r, p] B[p, n] for row r
+  // of group i, each element one chain of fused multiply-adds in the order of the list;
+  // S = C if `accumulate`, else 0. A has k columns, B is packed, lists are ldlist
+  // apart.
+  void (*gemm_listed)(T* c, const T* a, RightOperand<T> b, const int32_t* list,
+                      Index ldlist, const int32_t* count, Index m, Index group, Index n,
+                      Index k, bool accumulate);
+
+  // out = c * act''(S), n elements, S as for activation_backward; not for softmax. out
+  // may be c.
+  void (*activation_second)(Activation kind, T* out, const T* c, const T* saved,
+                            Index n);
+  // The derivatives of what activation_backward for softmax, and layer_norm_backward,
+  // make of c[m, n], along the tangents t of the group's rows, where c moves by dot
+  // (null: by 0). Softmax, t being H's tangents:
+  //   out = t * (c - sum(c * H)) + H * (dot - sum(dot * H + c * t))
+  // layer_norm, t being X's, u = c * scale, v = dot * scale (null scale: c, dot), means
+  // over the row:
+  //   q = mean(v * Xhat) + rstd * (mean(u * t) - mean(u) * mean(t)
+  //                                - mean(u * Xhat) * mean(t * Xhat))
+  //   out = (accumulate ? out : 0) + rstd * (v - mean(v)
+  //         - rstd * mean(t * Xhat) * (u - mean(u))
+  //         - rstd * mean(u * Xhat) * (t - mean(t))
+  //         + Xhat * (2 * rstd * mean(u * Xhat) * mean(t * Xhat) - q))
+  // out may be dot.
+  void (*softmax_second)(T* out, const T* dot, const T* c, const T* t, const T* h,
+                         Index m, Index group, Index n);
+  void (*layer_norm_second)(T* out, const T* dot, const T* c, const T* t,
+                            const T* xhat, const T* rstd, const T* scale,
+                            bool accumulate, Index m, Index group, Index n);
+
   // One pass over flat vectors of n elements. `grad` is only read.
   void (*sgd_step)(const SgdArgs<T>& args, T* param, T* buf, const T* grad, Index n);
   void (*adagrad_step)(const AdagradArgs<T>& args, T* param, T* sum, const T* grad,

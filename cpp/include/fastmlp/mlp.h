@@ -137,13 +137,26 @@ struct Interruption {
   }
 };
 
+// Told of every step of an epoch, with no lock held. False stops as an interruption.
+struct StepListener {
+  bool (*stepped)(void* context, Index step, double loss) = nullptr;
+  void* context = nullptr;
+
+  // Throws Interrupted.
+  void tell(Index step, double loss) const {
+    if (stepped && !stepped(context, step, loss)) throw Interrupted();
+  }
+};
+
 struct EpochOptions {
   Index batch_size = 32;
   bool shuffle = false;  // by (seed, epoch); see random.h
   uint64_t seed = 0;
   uint32_t epoch = 0;
+  Index first_step = 0;  // what the first step counts as, where an epoch has parts
   Interruption interruption = {};
   const double* lr = nullptr;  // of each step, instead of the optimiser's
+  StepListener listener = {};
 };
 
 // Parameters and optimiser state as they were at the first step of the last epoch whose
@@ -250,6 +263,24 @@ class Mlp {
   // and Interrupted.
   double fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& optimizer,
                    const EpochOptions& options, LastGoodState<T>& last_good);
+
+  // Derivatives of each row by itself, in inference mode, as many rows at once as there
+  // is memory for. Those of second order throw std::invalid_argument where there is a
+  // CustomActivation.
+  //
+  // j (rows, n_out, n_in) = d y / d x.
+  void jacobian(T* j, const T* x, Index rows) const;
+  // dy (rows, n_out) = d y / d x times v (rows, n_in).
+  void jvp(T* y, T* dy, const T* x, const T* v, Index rows) const;
+  // j (rows, n_out, n_params) = d y / d params.
+  void param_jacobian(T* j, const T* x, Index rows) const;
+  // grads (rows, n_params): the gradient of each row's loss times its weight. A row's
+  // loss is the sum over its outputs, or their mean if the loss's reduction is that.
+  void per_sample_grads(T* grads, const Batch<T>& batch, const Loss& loss) const;
+  // The second derivatives of sum(weights * y), weights (n_out), for each row: h (rows,
+  // n_in, n_in), or hv (rows, n_in), these times v (rows, n_in).
+  void hessian(T* h, const T* x, const T* weights, Index rows) const;
+  void hvp(T* hv, const T* x, const T* v, const T* weights, Index rows) const;
 
   // Whether steps keep the parameters as they were before them.
   void set_watch(bool on);

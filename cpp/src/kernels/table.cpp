@@ -1,6 +1,7 @@
 // All kernels of one instruction set. Compiled once per ISA with that ISA's flags and
 // FASTMLP_ISA set to its name; kKernels is the one symbol that others see.
 #include "activation-inl.h"
+#include "derivative-inl.h"
 #include "dropout-inl.h"
 #include "elementary-inl.h"
 #include "fastmlp/kernel_table.h"
@@ -41,6 +42,13 @@ constexpr KernelTable<T> make_table() {
           add<T>,
           multiply<T>,
           dropout<T>,
+          scale_groups<T>,
+          add_scaled_groups<T>,
+          outer_rows<T>,
+          gemm_listed<T>,
+          activation_second<T>,
+          softmax_second<T>,
+          layer_norm_second<T>,
           sgd_step<T>,
           adagrad_step<T>,
           rmsprop_step<T>,

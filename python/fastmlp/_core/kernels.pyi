@@ -27,6 +27,9 @@ def activation_forward(h: _Array, z: _Array, activation: str) -> None: ...
 def activation_backward(
     dz: _Array, dh: _Array, saved: _Array, activation: str
 ) -> None: ...
+def activation_second(
+    out: _Array, c: _Array, saved: _Array, activation: str
+) -> None: ...
 def layer_norm_forward(
     h: _Array,
     xhat: _Array | None,

@@ -1,0 +1,400 @@
+// What derivatives of each row by itself need: several directions for one row (a group
+// of rows, beside one row of values), outer products, second derivatives. Formulas,
+// aliasing and orders of summation: kernel_table.h.
+#pragma once
+
+#include "activation-inl.h"
+#include "norm-inl.h"
+#include "pack-inl.h"
+
+namespace fastmlp {
+namespace FASTMLP_ISA {
+
+// body(io, i, j) for the columns j of every row i of m.
+template <class T, class Body>
+FASTMLP_INLINE void sweep_rows(Index m, Index n, Body body) {
+  for (Index i = 0; i < m; ++i) {
+    sweep<T>(n, [&](auto io, Index j) FASTMLP_LAMBDA { body(io, i, j); });
+  }
+}
+
+// out row of each group = f(a row, scale row), the latter loaded once for its group.
+template <class T, class F>
+FASTMLP_INLINE void map_groups(T* out, const T* a, Index a_step, const T* scale,
+                               Index m, Index group, Index n, F f) {
+  const auto body = [&](auto io, Index i, Index j) FASTMLP_LAMBDA {
+    T* to = out + i * group * n + j;
+    const T* from = a + i * a_step * n + j;
+    const Vec<T> s = scale ? io.load(scale + i * n + j) : Vec<T>::set1(T(1));
+    for (Index k = 0; k < group; ++k, to += n, from += n) {
+      io.store(to, f(io, to, io.load(from), s));
+    }
+  };
+  sweep_rows<T>(m, n, body);
+}
+
+template <class T>
+void scale_groups(T* out, const T* a, Index a_step, const T* scale, bool masks, Index m,
+                  Index group, Index n) {
+  using V = Vec<T>;
+  if (!scale) {
+    map_groups(out, a, a_step, scale, m, group, n,
+               [](auto, T*, V x, V) FASTMLP_LAMBDA { return x; });
+  } else if (masks) {
+    map_groups(out, a, a_step, scale, m, group, n,
+               [](auto, T*, V x, V s) FASTMLP_LAMBDA { return where_positive(s, x); });
+  } else {
+    map_groups(out, a, a_step, scale, m, group, n,
+               [](auto, T*, V x, V s) FASTMLP_LAMBDA { return x * s; });
+  }
+}
+
+template <class T>
+void add_scaled_groups(T* out, const T* a, Index a_step, const T* scale, Index m,
+                       Index group, Index n) {
+  using V = Vec<T>;
+  map_groups(out, a, a_step, scale, m, group, n,
+             [](auto io, T* to, V x, V s)
+                 FASTMLP_LAMBDA { return fma(x, s, io.load(to)); });
+}
+
+template <class T>
+void outer_rows(T* out, Index ldout, const T* x, Index ldx, const T* d, Index m,
+                Index group, Index k, Index n) {
+  using V = Vec<T>;
+  for (Index r = 0; r < m * group; ++r) {
+    T* const to = out + r * ldout;
+    const T* const row = x + r / group * ldx;
+    const T* const from = d + r * n;
+    if (n == 1) {
+      const V scale = V::set1(*from);
+      sweep<T>(k, [&](auto io, Index p)
+                      FASTMLP_LAMBDA { io.store(to + p, io.load(row + p) * scale); });
+      continue;
+    }
+    const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
+      const V v = io.load(from + j);
+      for (Index p = 0; p < k; ++p) io.store(to + p * n + j, V::set1(row[p]) * v);
+    };
+    sweep<T>(n, body);
+  }
+}
+
+// Rows of one group by the listed rows of one panel of B, or what there is of it.
+template <class T, int kRows, int kVectors>
+FASTMLP_INLINE void listed_tile(T* c, Index ldc, const T* a, Index lda, const T* panel,
+                                const int32_t* list, Index count, bool accumulate,
+                                Index cols) {
+  using V = Vec<T>;
+  constexpr Index L = V::kLanes;
+  V sum[kRows][kVectors];
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      const Index left = cols - v * L;
+      const T* const from = c + i * ldc + v * L;
+      sum[i][v] = !accumulate ? V::set1(T(0))
+                  : left >= L ? V::load(from)
+                              : V::load_partial(from, left);
+    }
+  }
+  for (Index q = 0; q < count; ++q) {
+    const Index p = list[q];
+    V b[kVectors];
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      b[v] = V::load(panel + p * tile_columns<T>() + v * L);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) {
+      const V x = V::set1(a[i * lda + p]);
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) sum[i][v] = fma(x, b[v], sum[i][v]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      const Index left = cols - v * L;
+      T* const to = c + i * ldc + v * L;
+      if (left >= L) {
+        sum[i][v].store(to);
+      } else {
+        sum[i][v].store_partial(to, left);
+      }
+    }
+  }
+}
+
+template <class T, int kVectors>
+void listed_rows(T* c, Index ldc, const T* a, Index lda, const T* panel,
+                 const int32_t* list, Index count, bool accumulate, Index cols,
+                 Index rows) {
+  // Tiles of about the same height: a low one keeps the units waiting for itself.
+  constexpr Index kMost = 6;
+  Index tiles = (rows + kMost - 1) / kMost;
+  while (rows > 0) {
+    const Index m = (rows + tiles - 1) / tiles;
+    switch (m) {
+#define X(kRows)                                                                    \
+  case kRows:                                                                       \
+    listed_tile<T, kRows, kVectors>(c, ldc, a, lda, panel, list, count, accumulate, \
+                                    cols);                                          \
+    break;
+      X(1)
+      X(2)
+      X(3)
+      X(4)
+      X(5)
+      X(6)
+#undef X
+    }
+    c += m * ldc;
+    a += m * lda;
+    rows -= m;
+    --tiles;
+  }
+}
+
+template <class T>
+void gemm_listed(T* c, const T* a, RightOperand<T> b, const int32_t* list, Index ldlist,
+                 const int32_t* count, Index m, Index group, Index n, Index k,
+                 bool accumulate) {
+  constexpr Index kColumns = tile_columns<T>();
+  for (Index j = 0; j < n; j += kColumns) {
+    const T* const panel = b.data + j / kColumns * b.panel_stride;
+    const Index cols = n - j < kColumns ? n - j : kColumns;
+    for (Index i = 0; i < m; ++i) {
+      T* const to = c + i * group * n + j;
+      const T* const from = a + i * group * k;
+      if (cols > Vec<T>::kLanes) {
+        listed_rows<T, 2>(to, n, from, k, panel, list + i * ldlist, count[i],
+                          accumulate, cols, group);
+      } else {
+        listed_rows<T, 1>(to, n, from, k, panel, list + i * ldlist, count[i],
+                          accumulate, cols, group);
+      }
+    }
+  }
+}
+
+// Second derivatives, each with s = h or z as activation_saves_input says.
+
+// Those that are made of straight pieces.
+struct Straight {
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T>) {
+    return num<T>(0);
+  }
+};
+struct EluSecond {
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T> h) {
+    return select(h > num<T>(0), num<T>(0), h + num<T>(1));
+  }
+};
+struct SeluSecond {
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T> h) {
+    return select(h > num<T>(0), num<T>(0), h + num<T>(Selu::kScale * Selu::kAlpha));
+  }
+};
+// phi(z) (2 - z^2)
+struct GeluSecond {
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T> z) {
+    // Beyond, phi is 0 and z^2 may overflow.
+    const Vec<T> c = max(num<T>(-40), min(num<T>(40), z));
+    const Vec<T> q = c * c;
+    return vexp(q * num<T>(-0.5)) * num<T>(Gelu::kDensity) * (num<T>(2) - q);
+  }
+};
+// (1 - t^2) (u' + z u'' / 2 - z t u'^2) with t = tanh u; 1 - t^2 = 4 w (1 - w) and
+// |t| = 1 - 2 w with w = s(-|2 u|), as in GeluTanh.
+struct GeluTanhSecond {
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T> z) {
+    constexpr double kRoot = GeluTanh::kRoot, kCubic = GeluTanh::kCubic;
+    const Vec<T> c = max(num<T>(-30), min(num<T>(30), z));
+    const Vec<T> q = c * c;
+    const Vec<T> u2 = c * fma(q, num<T>(2 * kRoot * kCubic), num<T>(2 * kRoot));
+    const Vec<T> w = vsigmoid(-abs(u2)), rest = num<T>(1) - w;
+    const Vec<T> du = fma(q, num<T>(3 * kRoot * kCubic), num<T>(kRoot));
+    const Vec<T> straight = fma(q, num<T>(6 * kRoot * kCubic), num<T>(kRoot));
+    // z t = |z| |t|, as u has the sign of z.
+    const Vec<T> zt = abs(c) * (rest - w);
+    return num<T>(4) * (w * rest) * fnma(zt * du, du, straight);
+  }
+};
+// s (1 - s) (2 + z (1 - 2 s))
+struct SiluSecond {
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T> z) {
+    // With w = s(-|z|), s (1 - s) is w (1 - w), and z (1 - 2 s) = -|z| (1 - 2 w).
+    const Vec<T> c = min(abs(z), num<T>(1000));  // beyond, w is 0
+    const Vec<T> w = vsigmoid(-c), rest = num<T>(1) - w;
+    return w * rest * fnma(c, rest - w, num<T>(2));
+  }
+};
+// s (1 - s) with 1 - s = e^-h
+struct SoftplusSecond {
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T> h) {
+    return vexp(-h) * -vexpm1(-h);
+  }
+};
+// -2 sign(h) (1 - |h|)^3
+struct SoftsignSecond {
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T> h) {
+    const Vec<T> q = num<T>(1) - abs(h);
+    const Vec<T> cube = num<T>(2) * (q * q * q);
+    return select(h > num<T>(0), -cube, select(h < num<T>(0), cube, num<T>(0)));
+  }
+};
+struct SigmoidSecond {
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T> h) {
+    return fnma(h, h, h) * fnma(num<T>(2), h, num<T>(1));
+  }
+};
+struct TanhSecond {
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T> h) {
+    return num<T>(-2) * h * fnma(h, h, num<T>(1));
+  }
+};
+struct SinSecond {
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T> z) {
+    return -vsin(z);
+  }
+};
+struct CosSecond {
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T> z) {
+    return -vcos(z);
+  }
+};
+struct ExpSecond {
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T> h) {
+    return h;
+  }
+};
+
+template <class T, class F>
+void map_second(T* out, const T* c, const T* saved, Index n) {
+  sweep<T>(n, [&](auto io, Index i) FASTMLP_LAMBDA {
+    io.store(out + i, io.load(c + i) * F::template second<T>(io.load(saved + i)));
+  });
+}
+
+template <class T>
+void activation_second(Activation kind, T* out, const T* c, const T* saved, Index n) {
+  switch (kind) {
+#define X(name, F)       \
+  case Activation::name: \
+    return map_second<T, F>(out, c, saved, n);
+    X(identity, Straight)
+    X(relu, Straight)
+    X(leaky_relu, Straight)
+    X(elu, EluSecond)
+    X(selu, SeluSecond)
+    X(gelu, GeluSecond)
+    X(gelu_tanh, GeluTanhSecond)
+    X(silu, SiluSecond)
+    X(softplus, SoftplusSecond)
+    X(softsign, SoftsignSecond)
+    X(sigmoid, SigmoidSecond)
+    X(tanh, TanhSecond)
+    X(sin, SinSecond)
+    X(cos, CosSecond)
+    X(exp, ExpSecond)
+#undef X
+    case Activation::softmax:
+      return;
+  }
+}
+
+template <class T>
+void softmax_second(T* out, const T* dot, const T* c, const T* t, const T* h, Index m,
+                    Index group, Index n) {
+  using V = Vec<T>;
+  for (Index i = 0; i < m; ++i, c += n, h += n) {
+    const auto value = [&](auto io, Index j)
+                           FASTMLP_LAMBDA { return io.load(c + j) * io.load(h + j); };
+    const V mean = V::set1(sum_of_row<T>(n, value));
+    for (Index k = 0; k < group; ++k, out += n, t += n, dot += dot ? n : 0) {
+      const auto change = [&](auto io, Index j) FASTMLP_LAMBDA {
+        const V by_tangent = io.load(c + j) * io.load(t + j);
+        return dot ? fma(io.load(dot + j), io.load(h + j), by_tangent) : by_tangent;
+      };
+      const V mean_dot = V::set1(sum_of_row<T>(n, change));
+      const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
+        const V slope = dot ? io.load(dot + j) - mean_dot : -mean_dot;
+        io.store(out + j,
+                 fma(io.load(t + j), io.load(c + j) - mean, io.load(h + j) * slope));
+      };
+      sweep<T>(n, body);
+    }
+  }
+}
+
+template <class T>
+void layer_norm_second(T* out, const T* dot, const T* c, const T* t, const T* xhat,
+                       const T* rstd, const T* scale, bool accumulate, Index m,
+                       Index group, Index n) {
+  using V = Vec<T>;
+  const T count = static_cast<T>(n);
+  for (Index i = 0; i < m; ++i, c += n, xhat += n) {
+    const auto scaled = [&](auto io, const T* row, Index j) FASTMLP_LAMBDA {
+      const V x = io.load(row + j);
+      return scale ? x * io.load(scale + j) : x;
+    };
+    const auto mean_of = [&](auto term)
+                             FASTMLP_LAMBDA { return sum_of_row<T>(n, term) / count; };
+    const T u_mean =
+        mean_of([&](auto io, Index j) FASTMLP_LAMBDA { return scaled(io, c, j); });
+    const T u_hat = mean_of([&](auto io, Index j) FASTMLP_LAMBDA {
+      return scaled(io, c, j) * io.load(xhat + j);
+    });
+    const T r = rstd[i];
+    for (Index k = 0; k < group; ++k, out += n, t += n, dot += dot ? n : 0) {
+      const T t_mean =
+          mean_of([&](auto io, Index j) FASTMLP_LAMBDA { return io.load(t + j); });
+      const T t_hat = mean_of([&](auto io, Index j) FASTMLP_LAMBDA {
+        return io.load(t + j) * io.load(xhat + j);
+      });
+      const T u_t = mean_of([&](auto io, Index j) FASTMLP_LAMBDA {
+        return scaled(io, c, j) * io.load(t + j);
+      });
+      T dot_mean = 0, dot_hat = 0;
+      if (dot) {
+        dot_mean = mean_of([&](auto io, Index j)
+                               FASTMLP_LAMBDA { return scaled(io, dot, j); });
+        dot_hat = mean_of([&](auto io, Index j) FASTMLP_LAMBDA {
+          return scaled(io, dot, j) * io.load(xhat + j);
+        });
+      }
+      const T turn = r * (u_t - t_mean * u_mean - t_hat * u_hat);
+      const V of_hat = V::set1(T(2) * (r * t_hat * u_hat) - (dot_hat + turn));
+      const V of_u = V::set1(r * t_hat), of_t = V::set1(r * u_hat);
+      const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
+        V d = io.load(xhat + j) * of_hat;
+        if (dot) d = d + (scaled(io, dot, j) - V::set1(dot_mean));
+        d = fnma(of_u, scaled(io, c, j) - V::set1(u_mean), d);
+        d = fnma(of_t, io.load(t + j) - V::set1(t_mean), d);
+        const V scale_out = V::set1(r);
+        io.store(out + j,
+                 accumulate ? fma(scale_out, d, io.load(out + j)) : scale_out * d);
+      };
+      sweep<T>(n, body);
+    }
+  }
+}
+
+}  // namespace FASTMLP_ISA
+}  // namespace fastmlp
