@@ -154,8 +154,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--peers", nargs="*", choices=["torch", "jax"], default=["torch", "jax"])
     add("--compile", action="store_true", help="torch.compile as well")
     add("--threads", nargs="+", type=int, help="default: 1 2")
-    add("--rounds", type=int, help="default: 7, quick: 3")
-    add("--seconds", type=float, help="per burst; default: 0.1, quick: 0.03")
+    add("--rounds", type=int, help="default: 5, quick: 3")
+    add("--seconds", type=float, help="per burst; default: 0.06, quick: 0.03")
     add("--json", type=Path, help="also write everything to this file")
     options = parser.parse_args(arguments)
     if options.compile:
@@ -167,8 +167,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         options.threads = [1, 2][:cpus]
     if not 1 <= min(options.threads) <= max(options.threads) <= cpus:
         parser.error(f"--threads: there are {cpus} CPUs, got {options.threads}")
-    options.rounds = options.rounds or (3 if options.quick else 7)
-    options.seconds = options.seconds or (0.03 if options.quick else 0.1)
+    options.rounds = options.rounds or (3 if options.quick else 5)
+    options.seconds = options.seconds or (0.03 if options.quick else 0.06)
     return options
 
 
