@@ -66,6 +66,12 @@ FASTMLP_INLINE Bits<float> operator^(Bits<float> a, Bits<float> b) { return {_mm
 template <int N> FASTMLP_INLINE Bits<float> shl(Bits<float> a) { return {_mm256_slli_epi32(a.b, N)}; }
 template <int N> FASTMLP_INLINE Bits<float> shr(Bits<float> a) { return {_mm256_srli_epi32(a.b, N)}; }
 FASTMLP_INLINE Mask<float> nonzero(Bits<float> a) { return !Mask<float>{_mm256_castsi256_ps(_mm256_cmpeq_epi32(a.b, _mm256_setzero_si256()))}; }
+FASTMLP_INLINE void multiply_wide(Bits<float> a, Bits<float> m, Bits<float>& low, Bits<float>& high) {
+  const __m256i even = _mm256_mul_epu32(a.b, m.b);
+  const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64(a.b, 32), _mm256_srli_epi64(m.b, 32));
+  low.b = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA);
+  high.b = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA);
+}
 // clang-format on
 
 template <>

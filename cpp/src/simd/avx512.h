@@ -66,6 +66,12 @@ FASTMLP_INLINE Bits<float> operator^(Bits<float> a, Bits<float> b) { return {_mm
 template <int N> FASTMLP_INLINE Bits<float> shl(Bits<float> a) { return {_mm512_slli_epi32(a.b, N)}; }
 template <int N> FASTMLP_INLINE Bits<float> shr(Bits<float> a) { return {_mm512_srli_epi32(a.b, N)}; }
 FASTMLP_INLINE Mask<float> nonzero(Bits<float> a) { return {_mm512_test_epi32_mask(a.b, a.b)}; }
+FASTMLP_INLINE void multiply_wide(Bits<float> a, Bits<float> m, Bits<float>& low, Bits<float>& high) {
+  const __m512i even = _mm512_mul_epu32(a.b, m.b);
+  const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(a.b, 32), _mm512_srli_epi64(m.b, 32));
+  low.b = _mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64(odd, 32));
+  high.b = _mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64(even, 32), odd);
+}
 // clang-format on
 
 template <>

@@ -72,6 +72,12 @@ FASTMLP_INLINE Bits<float> operator^(Bits<float> a, Bits<float> b) { return {veo
 template <int N> FASTMLP_INLINE Bits<float> shl(Bits<float> a) { return {vshlq_n_u32(a.b, N)}; }
 template <int N> FASTMLP_INLINE Bits<float> shr(Bits<float> a) { return {vshrq_n_u32(a.b, N)}; }
 FASTMLP_INLINE Mask<float> nonzero(Bits<float> a) { return {vtstq_u32(a.b, a.b)}; }
+FASTMLP_INLINE void multiply_wide(Bits<float> a, Bits<float> m, Bits<float>& low, Bits<float>& high) {
+  const uint32x4_t lower = vreinterpretq_u32_u64(vmull_u32(vget_low_u32(a.b), vget_low_u32(m.b)));
+  const uint32x4_t upper = vreinterpretq_u32_u64(vmull_high_u32(a.b, m.b));
+  low.b = vuzp1q_u32(lower, upper);
+  high.b = vuzp2q_u32(lower, upper);
+}
 // clang-format on
 
 template <>

@@ -71,6 +71,11 @@ template <class T> FASTMLP_INLINE Bits<T> operator^(Bits<T> a, Bits<T> b) { retu
 template <int N, class T> FASTMLP_INLINE Bits<T> shl(Bits<T> a) { return {a.b << N}; }
 template <int N, class T> FASTMLP_INLINE Bits<T> shr(Bits<T> a) { return {a.b >> N}; }
 template <class T> FASTMLP_INLINE Mask<T> nonzero(Bits<T> a) { return {a.b != 0}; }
+FASTMLP_INLINE void multiply_wide(Bits<float> a, Bits<float> m, Bits<float>& low, Bits<float>& high) {
+  const uint64_t product = uint64_t{a.b} * m.b;
+  low.b = static_cast<uint32_t>(product);
+  high.b = static_cast<uint32_t>(product >> 32);
+}
 template <class T> FASTMLP_INLINE void transpose(Vec<T> (&)[1]) {}
 // clang-format on
 

@@ -17,6 +17,7 @@
 //   width: + - & | ^,
 //                   shl<N>, shr<N> (logical), set1_bits<T>(u), nonzero(bits) -> Mask
 //   to_bits(v), from_bits(b)
+//   multiply_wide(a, m, low, high)  Bits<float>: the halves of the 64-bit products
 //   transpose(rows) Vec<T>[kLanes] in place, in registers: lane j of rows[i] and lane i
 //                   of rows[j] change places
 //
