@@ -5,12 +5,16 @@
 Every draw is a network (0 to 5 hidden dense layers, widths 1 to 130, any mixture of
 activations, with and without biases; in three of four draws activations of their own,
 dropouts, norms and nested residual blocks between them), a loss (any, mean or sum, with
-and without sample weights), an optimiser with random options, a dtype, and three
-batches of 1 to 300 rows. Compared are the output, the loss, the gradient of every
-parameter tensor and of the input, all in training mode, every parameter tensor and
-running statistic after 50 optimiser steps that cycle through the three batches, so that
-gradients rise and fall as they do in training, and the output in inference mode after
-them. PyTorch's dropout takes its masks from the recipe in `fastmlp.reference`.
+and without sample weights, with random options), an optimiser with random options of
+its own and of those that all share (clipping, L1, decay of weights alone, a moving
+average), a learning rate or a schedule, a dtype, and three batches of 1 to 300 rows.
+Compared are the output, the loss, the gradient of every parameter tensor and of the
+input, all in training mode, every parameter tensor, its average and running statistic
+after 50 optimiser steps that cycle through the three batches, so that gradients rise
+and fall as they do in training, and the output in inference mode after them. PyTorch's
+dropout takes its masks from the recipe in `fastmlp.reference`. What PyTorch has no
+module for (pseudo-Huber, pinball and hinge loss, action values, L1) is written with its
+operations; clipping, averages and schedules are its own. The parts are in `parity/`.
 
 **Measure.** A tensor `a` agrees with `b` if ``norm(a - b) <= tolerance * norm(b) +
 floor``. The floor, the square of the rounding unit times the norm of all tensors of the
@@ -31,20 +35,20 @@ are ill-conditioned.
 
 **Well-posed draws.** Initial weights are scaled so that signals neither vanish nor
 explode (exp layers get small weights), and learning rates are small. A draw is drawn
-again if its pre-activations or residuals touch a kink (relu, leaky_relu, selu, mae)
-within rounding distance (on either side of a kink the gradient is another one, and
-neither answer is wrong), if PyTorch's own training diverges, as ascent does, or if one
-disturbed run of PyTorch as above, by `CALM_UNITS` rounding units, moves a tensor by its
-tolerance or more; in the last two cases with a lower learning rate. fastmlp has no say
-in it. Normalised updates (Adagrad, RMSprop, Adam) turn rounding noise in a vanishing
-gradient into a full step; half of those draws have an eps of 1e-5 to 1e-3, which also
-tells the places of eps apart, the others PyTorch's default. Batch norm takes away the
-mean of a column and its scale, so the gradient of a bias right before it, or before an
-exponential before it, is rounding noise around 0, which such updates blow up; it is
-drawn where no bias reaches it so. Norms of a few rows or columns leave little but
-signs; networks with norms are no narrower than 4 before the last layer and batches for
-batch norm no shorter than 16. (tests/test_reference_layers.py compares norms where a
-draw may not have them.)
+again if its pre-activations or residuals touch a kink (relu, leaky_relu, selu, MAE,
+Quantile, Hinge) within rounding distance (on either side of a kink the gradient is
+another one, and neither answer is wrong), if PyTorch's own training diverges, as ascent
+does, or if one disturbed run of PyTorch as above, by `CALM_UNITS` rounding units, moves
+a tensor by its tolerance or more; in the last two cases with a lower learning rate.
+fastmlp has no say in it. Normalised updates (Adagrad, RMSprop, Adam) turn rounding
+noise in a vanishing gradient into a full step; half of those draws have an eps of 1e-5
+to 1e-3, which also tells the places of eps apart, the others PyTorch's default. Batch
+norm takes away the mean of a column and its scale, so the gradient of a bias right
+before it, or before an exponential before it, is rounding noise around 0, which such
+updates blow up; it is drawn where no bias reaches it so. Norms of a few rows or columns
+leave little but signs; networks with norms are no narrower than 4 before the last layer
+and batches for batch norm no shorter than 16. (tests/test_reference_layers.py compares
+norms where a draw may not have them.)
 """
 
 from __future__ import annotations
