@@ -48,7 +48,8 @@ before it, or before an exponential before it, is rounding noise around 0, which
 updates blow up; it is drawn where no bias reaches it so. Norms of a few rows or columns
 leave little but signs; networks with norms are no narrower than 4 before the last layer
 and batches for batch norm no shorter than 16. (tests/test_reference_layers.py compares
-norms where a draw may not have them.)
+norms where a draw may not have them.) L1 is a kink, too, for weights that shrink to 0:
+the few that rounding takes across it are left to the trials.
 """
 
 from __future__ import annotations
