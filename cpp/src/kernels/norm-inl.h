@@ -137,21 +137,43 @@ void layer_norm_backward(T* dx, Index lddx, const T* dh, Index lddh, const T* xh
   }
 }
 
+// part(i, end) for the blocks of rows i .. end that m rows fall into.
+template <class Part>
+FASTMLP_INLINE void each_block(Index m, Part part) {
+  for (Index i = 0; i < m; i += kBlockRows) {
+    part(i, m - i < kBlockRows ? m : i + kBlockRows);
+  }
+}
+
 template <class T>
 void column_moments(T* mean, T* var, const T* x, Index ldx, Index m, Index n) {
   using V = Vec<T>;
-  const V count = V::set1(static_cast<T>(m));
+  const V count = V::set1(static_cast<T>(m)), zero = V::set1(T(0));
   const auto columns = [&](auto io, Index j) FASTMLP_LAMBDA {
-    V sum = V::set1(T(0));
-    for (Index i = 0; i < m; ++i) sum = sum + io.load(x + i * ldx + j);
+    V sum = zero;
+    const auto add = [&](Index i, Index end) FASTMLP_LAMBDA {
+      V part = zero;
+      for (; i < end; ++i) part = part + io.load(x + i * ldx + j);
+      sum = sum + part;
+    };
+    each_block(m, add);
     const V middle = sum / count;
-    V squares = V::set1(T(0));
-    for (Index i = 0; i < m; ++i) {
-      const V d = io.load(x + i * ldx + j) - middle;
-      squares = fma(d, d, squares);
-    }
-    io.store(mean + j, middle);
-    io.store(var + j, squares / count);
+    V rest = zero, squares = zero;
+    const auto add_squares = [&](Index i, Index end) FASTMLP_LAMBDA {
+      V part = zero, square = zero;
+      for (; i < end; ++i) {
+        const V d = io.load(x + i * ldx + j) - middle;
+        part = part + d;
+        square = fma(d, d, square);
+      }
+      rest = rest + part;
+      squares = squares + square;
+    };
+    each_block(m, add_squares);
+    const V shift = rest / count;
+    io.store(mean + j, middle + shift);
+    // Rounding may take it below 0; max lets NaN in second place through.
+    io.store(var + j, max(zero, fnma(shift, shift, squares / count)));
   };
   sweep<T>(n, columns);
 }
@@ -189,6 +211,29 @@ void batch_norm_backward(T* dx, Index lddx, const T* dh, Index lddh, const T* xh
     };
     sweep<T>(n, body);
   }
+}
+
+template <class T>
+void batch_norm_sums(T* sum_dh, T* sum_dhx, const T* dh, Index lddh, const T* xhat,
+                     Index ldxhat, Index m, Index n) {
+  using V = Vec<T>;
+  const auto columns = [&](auto io, Index j) FASTMLP_LAMBDA {
+    V sum = V::set1(T(0)), dot = sum;
+    const auto add = [&](Index i, Index end) FASTMLP_LAMBDA {
+      V part = V::set1(T(0)), product = part;
+      for (; i < end; ++i) {
+        const V g = io.load(dh + i * lddh + j);
+        part = part + g;
+        product = fma(g, io.load(xhat + i * ldxhat + j), product);
+      }
+      sum = sum + part;
+      dot = dot + product;
+    };
+    each_block(m, add);
+    io.store(sum_dh + j, sum);
+    io.store(sum_dhx + j, dot);
+  };
+  sweep<T>(n, columns);
 }
 
 template <class T>
