@@ -5,7 +5,10 @@
 1797 images of 8 x 8 pixels, a quarter of them held out; a 64-128-64-10 network with
 relu, cross-entropy and Adam. Prints the accuracy on the held-out images and the time
 beside that of scikit-learn's MLPClassifier with the same network, optimiser, batches
-and number of epochs, and saves a picture of learning curves and some predictions.
+and number of epochs. Then the network is trained with dropout, for as many epochs as
+early stopping says, and compared with the plain one on several splits of the data: by
+one split alone, 450 images of which 10 are mistaken, one could not tell. Saves a
+picture of learning curves and some predictions.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import argparse
 import sys
 import time
 import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +36,11 @@ LEARNING_RATE = 3e-3
 EPOCHS, QUICK_EPOCHS = 40, 15
 HELD_OUT = 0.25
 WANTED_ACCURACY = 0.97
+# With dropout: of the inputs and of each hidden layer; a smaller step for its noise.
+DROPOUT = (0.2, 0.3, 0.3)
+DROPOUT_RATE = 2e-3
+MOST_EPOCHS, PATIENCE, VALIDATION = 200, 40, 0.1
+SPLITS, QUICK_SPLITS = 10, 4
 GRID_ROWS, GRID_COLUMNS = 4, 8
 
 
@@ -69,6 +78,12 @@ def load(seed: int) -> Digits:
     return Digits(x, y, x_held_out, y_held_out)
 
 
+def accuracy(network: fm.MLP, digits: Digits) -> float:
+    """Return the share of held-out images that are recognised."""
+    predicted = network(digits.x_held_out).argmax(axis=1)
+    return float(np.mean(predicted == digits.y_held_out))
+
+
 def train(digits: Digits, epochs: int, seed: int) -> tuple[fm.MLP, fm.History, Outcome]:
     """Train with fastmlp.
 
@@ -88,9 +103,61 @@ def train(digits: Digits, epochs: int, seed: int) -> tuple[fm.MLP, fm.History, O
         seed=seed,
     )
     seconds = time.perf_counter() - start
-    predicted = network(digits.x_held_out).argmax(axis=1)
-    accuracy = float(np.mean(predicted == digits.y_held_out))
-    return network, history, Outcome(accuracy, seconds)
+    return network, history, Outcome(accuracy(network, digits), seconds)
+
+
+def train_regularised(digits: Digits, seed: int) -> tuple[fm.MLP, fm.History, Outcome]:
+    """Train with dropout, for as many epochs as early stopping finds best.
+
+    A tenth of the training images is set aside to find the number of epochs; then the
+    network is trained anew on all of them. The held-out images take no part in it.
+    """
+    order = np.random.default_rng(seed).permutation(len(digits.x))
+    aside, rest = np.split(order, [int(VALIDATION * len(order))])
+    start = time.perf_counter()
+    stopping = fm.EarlyStopping(patience=PATIENCE)
+    _fit_with_dropout(
+        (digits.x[rest], digits.y[rest]),
+        (digits.x[aside], digits.y[aside]),
+        MOST_EPOCHS,
+        seed,
+        [stopping],
+    )
+    assert stopping.best_epoch is not None
+    network, history = _fit_with_dropout(
+        (digits.x, digits.y),
+        (digits.x_held_out, digits.y_held_out),
+        stopping.best_epoch,
+        seed,
+    )
+    seconds = time.perf_counter() - start
+    return network, history, Outcome(accuracy(network, digits), seconds)
+
+
+def _fit_with_dropout(
+    training: tuple[np.ndarray, np.ndarray],
+    validation: tuple[np.ndarray, np.ndarray],
+    epochs: int,
+    seed: int,
+    callbacks: Sequence[fm.Callback] = (),
+) -> tuple[fm.MLP, fm.History]:
+    inputs, first, second = (fm.Dropout(share) for share in DROPOUT)
+    network = fm.MLP(
+        [64, inputs, HIDDEN[0], first, HIDDEN[1], second, CLASSES],
+        activation="relu",
+        seed=seed,
+    )
+    history = network.fit(
+        *training,
+        loss=fm.CrossEntropy(),
+        optimizer=fm.Adam(lr=DROPOUT_RATE),
+        epochs=epochs,
+        batch_size=BATCH_SIZE,
+        validation_data=validation,
+        callbacks=callbacks,
+        seed=seed,
+    )
+    return network, history
 
 
 def train_sklearn(digits: Digits, epochs: int, seed: int) -> Outcome:
@@ -116,18 +183,22 @@ def train_sklearn(digits: Digits, epochs: int, seed: int) -> Outcome:
     return Outcome(classifier.score(digits.x_held_out, digits.y_held_out), seconds)
 
 
-def plot(network: fm.MLP, history: fm.History, digits: Digits, output: Path) -> None:
+def plot(
+    network: fm.MLP, histories: dict[str, fm.History], digits: Digits, output: Path
+) -> None:
     """Save the learning curves and a grid of held-out images with predictions."""
-    figure = Figure(figsize=(12, 5), layout="constrained")
+    figure = Figure(figsize=(12, 5.5), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(2, 3))
 
-    axes = left.subplots()
-    epochs = range(1, len(history) + 1)
-    axes.semilogy(epochs, history.loss, label="training")
-    axes.semilogy(epochs, history.val_loss, label="validation (held out)")
-    axes.set(xlabel="epoch", ylabel="cross-entropy", title="Learning curves")
-    axes.grid(alpha=0.3)
-    axes.legend()
+    panels = left.subplots(len(histories), 1, sharex=True, sharey=True)
+    for axes, (name, history) in zip(panels, histories.items(), strict=True):
+        epochs = range(1, len(history) + 1)
+        axes.semilogy(epochs, history.loss, color="#0072B2", label="training")
+        axes.semilogy(epochs, history.val_loss, "--", color="#D55E00", label="held out")
+        axes.set(ylabel="cross-entropy", title=f"Learning curves, {name}")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    panels[-1].set_xlabel("epoch")
 
     predicted = network(digits.x_held_out).argmax(axis=1)
     wrong = predicted != digits.y_held_out
@@ -147,38 +218,54 @@ def plot(network: fm.MLP, history: fm.History, digits: Digits, output: Path) -> 
     figure.savefig(output, dpi=120)
 
 
-def check(ours: Outcome, theirs: Outcome) -> str:
+def compare(seeds: Iterable[int], epochs: int) -> tuple[list[float], list[float]]:
+    """Return held-out accuracies of plain and regularised training, by split."""
+    plain, regularised = [], []
+    for seed in seeds:
+        digits = load(seed)
+        plain.append(train(digits, epochs, seed)[2].accuracy)
+        regularised.append(train_regularised(digits, seed)[2].accuracy)
+    return plain, regularised
+
+
+def check(ours: Outcome, theirs: Outcome, plain: float, regularised: float) -> str:
     """Return what is wrong with the outcome, or nothing."""
     if ours.accuracy < WANTED_ACCURACY:
         return f"accuracy {ours.accuracy:.2%} is below {WANTED_ACCURACY:.0%}"
     if ours.seconds >= theirs.seconds:
         return f"{ours.seconds:.3f} s is not faster than {theirs.seconds:.3f} s"
+    if regularised <= plain:
+        return f"{regularised:.2%} with dropout is no better than {plain:.2%}"
     return ""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 1 if --check fails."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--epochs", type=int, help=f"default: {EPOCHS}")
+    parser.add_argument(
+        "--epochs", type=int, help=f"of plain training, default: {EPOCHS}"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of split and training")
     parser.add_argument("--output", type=Path, default=Path("digits.png"))
     parser.add_argument(
-        "--quick", action="store_true", help=f"{QUICK_EPOCHS} epochs unless told"
+        "--quick",
+        action="store_true",
+        help=f"{QUICK_EPOCHS} epochs unless told, {QUICK_SPLITS} splits",
     )
     parser.add_argument(
         "--check",
         action="store_true",
-        help=f"fail below {WANTED_ACCURACY:.0%}, or if scikit-learn is faster",
+        help=f"fail below {WANTED_ACCURACY:.0%}, if scikit-learn is faster, or if "
+        "dropout does not help",
     )
     options = parser.parse_args(arguments)
     epochs = options.epochs or (QUICK_EPOCHS if options.quick else EPOCHS)
+    splits = QUICK_SPLITS if options.quick else SPLITS
 
     digits = load(options.seed)
     print(f"{len(digits.x)} digits to train on, {len(digits.x_held_out)} held out")
     network, history, ours = train(digits, epochs, options.seed)
     theirs = train_sklearn(digits, epochs, options.seed)
-    plot(network, history, digits, options.output)
-
     print(f"{epochs} epochs of {BATCH_SIZE}-row batches, {network.n_params} parameters")
     print(f"loss {history.loss[-1]:.5f}, validation {history.val_loss[-1]:.5f}")
     for name, outcome in (("fastmlp", ours), ("scikit-learn", theirs)):
@@ -187,8 +274,18 @@ def main(arguments: list[str] | None = None) -> int:
             f"  training {outcome.seconds:7.3f} s"
         )
     print(f"fastmlp is {theirs.seconds / ours.seconds:.1f} times as fast")
+
+    seeds = range(options.seed, options.seed + splits)
+    plain, regularised = (float(np.mean(v)) for v in compare(seeds, epochs))
+    print(f"mean held-out accuracy on {splits} splits")
+    print(f"{'plain':32} {plain:.2%}")
+    print(f"{'with dropout and early stopping':32} {regularised:.2%}")
+
+    network, curves, _ = train_regularised(digits, options.seed)
+    histories = {"plain": history, "with dropout": curves}
+    plot(network, histories, digits, options.output)
     print(f"picture: {options.output}")
-    problem = check(ours, theirs) if options.check else ""
+    problem = check(ours, theirs, plain, regularised) if options.check else ""
     if problem:
         print(f"check failed: {problem}", file=sys.stderr)
     return 1 if problem else 0

@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 
 HIDDEN, POINTS = 20, 200
 LM, LBFGS, ADAM = "Levenberg-Marquardt", "L-BFGS", "Adam"
-EPOCHS = {LM: 200, LBFGS: 3000, ADAM: 15000}
-QUICK_EPOCHS = {LM: 200, LBFGS: 1000, ADAM: 3000}
+EPOCHS = {LM: 300, LBFGS: 3000, ADAM: 15000}
+QUICK_EPOCHS = {LM: 300, LBFGS: 1000, ADAM: 3000}
 LEARNING_RATE = 0.01
 # Colour-blind safe, of Okabe & Ito (2008).
 STYLES = {LM: ("#0072B2", "-"), LBFGS: ("#E69F00", "--"), ADAM: ("#D55E00", "-.")}
