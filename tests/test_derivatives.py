@@ -257,13 +257,18 @@ def test_float32_is_close_to_float64(rng: np.random.Generator) -> None:
 
 # Gradients of samples ---------------------------------------------------------------
 
-LOSSES = {
+LOSSES: dict[str, Callable[..., Any]] = {
     "mse": fm.MSE,
     "mae": fm.MAE,
     "huber": lambda **kind: fm.Huber(0.7, **kind),
     "pseudo_huber": lambda **kind: fm.PseudoHuber(0.7, **kind),
     "cross_entropy": fm.CrossEntropy,
-    "binary_cross_entropy": fm.BinaryCrossEntropy,
+    "binary_cross_entropy": lambda **kind: fm.BinaryCrossEntropy(
+        pos_weight=3.0, **kind
+    ),
+    "poisson": fm.Poisson,
+    "quantile": lambda **kind: fm.Quantile(0.3, **kind),
+    "gaussian_nll": fm.GaussianNLL,
 }
 
 
@@ -274,7 +279,7 @@ def test_per_sample_grads_are_those_of_single_rows(name: str, reduction: str) ->
     mlp = network(NETWORKS["nested"], activation="gelu")
     rng = np.random.default_rng(SEED)
     x, w = inputs(mlp, 5), rng.uniform(0.1, 2, 5)
-    y = rng.uniform(size=(5, 2))
+    y = rng.uniform(size=(5, 1 if name == "gaussian_nll" else 2))
     if name == "cross_entropy":
         y /= y.sum(axis=1, keepdims=True)
     grads = mlp.per_sample_grads(x, y, loss)
@@ -297,6 +302,24 @@ def test_per_sample_grads_with_labels() -> None:
     assert mlp.per_sample_grads(x, y.astype(np.int16), loss).tobytes() == (
         grads.tobytes()
     )
+
+
+def test_per_sample_grads_with_weights_of_classes() -> None:
+    mlp = network([4, 8, 3], activation="tanh")
+    x, y = inputs(mlp, 6), np.array([0, 2, 1, 1, 0, 2])
+    of_class = np.array([0.5, 2.0, 1.0])
+    loss = fm.CrossEntropy(class_weight=of_class, label_smoothing=0.1)
+    total = mlp.per_sample_grads(x, y, loss).sum(axis=0)
+    _, whole = mlp.value_and_grad(x, y, loss)
+    close(total / of_class[y].sum(), whole, SAME.of(np.float64))
+
+
+def test_per_sample_grads_of_action_values() -> None:
+    mlp = network([4, 8, 3], activation="tanh")
+    x, y = inputs(mlp, 6), (np.array([0, 2, 1, 1, 0, 2]), np.linspace(-1, 1, 6))
+    loss = fm.ActionValue(fm.Huber())
+    grads = mlp.per_sample_grads(x, y, loss)
+    close(grads.mean(axis=0), mlp.value_and_grad(x, y, loss)[1], SAME.of(np.float64))
 
 
 # Against PyTorch --------------------------------------------------------------------
@@ -599,6 +622,9 @@ def test_bad_losses_for_samples() -> None:
     x = np.zeros((2, 4))
     with pytest.raises(TypeError, match="loss"):
         mlp.per_sample_grads(x, np.zeros((2, 3)), "mse")  # type: ignore[arg-type]
+    function = fm.losses.as_loss(lambda pred, target: (0.0, pred))
+    with pytest.raises(TypeError, match="loss must be one of fastmlp's own"):
+        mlp.per_sample_grads(x, np.zeros((2, 3)), function)
     with pytest.raises(ValueError, match="out of range"):
         mlp.per_sample_grads(x, np.array([0, 3]), fm.CrossEntropy())
     with pytest.raises(ValueError, match="sample_weight"):

@@ -37,6 +37,12 @@ KERNELS = (
     "loss_rows",
     "layer_norm_forward",
     "layer_norm_backward",
+    "scale_groups",
+    "add_scaled_groups",
+    "outer_rows",
+    "gemm_listed",
+    "softmax_second",
+    "layer_norm_second",
     "column_moments",
     "batch_norm_forward",
     "batch_norm_backward",
@@ -402,6 +408,44 @@ def norm_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
         yield Call("multiply", flat, ("out",), bound=bound)
 
 
+def group_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
+    """Several directions for each row of values."""
+    for i, (m, n) in enumerate(sizes(2)):
+        group, k = 1 + i % 13, 1 + 5 * i % 37
+
+        def normal(*shape: int) -> np.ndarray:
+            return rounded(rng.standard_normal(shape), dtype)
+
+        a, scale, out = normal(m * group, n), normal(m, n), normal(m * group, n)
+        # Sums over rows of data of order 1 and products of up to five of them.
+        size = 10 * (1 + float(max(abs(v).max() for v in (a, scale, out)))) ** 5
+        bound = dict.fromkeys(("out", "c"), elementwise_bound(size * (n + k)))
+        for rows in (a, a[:group]):
+            for masks in (False, True):
+                args = {"out": out, "a": rows, "scale": scale, "masks": masks}
+                yield Call("scale_groups", args, ("out",), bound=bound)
+            added = {"out": out, "a": rows, "scale": scale}
+            yield Call("add_scaled_groups", added, updated=("out",), bound=bound)
+        flat = {"out": np.zeros((m * group, k * n)), "x": normal(m, k), "d": a}
+        yield Call("outer_rows", flat, ("out",), bound=bound)
+        gate, b = normal(m, k), normal(k, n)
+        for accumulate in (False, True):
+            args = {"c": out, "a": normal(m * group, k), "b": b, "gate": gate}
+            args["accumulate"] = accumulate
+            written = {"updated": ("c",)} if accumulate else {"outputs": ("c",)}
+            yield Call("gemm_listed", args, bound=bound, **written)
+        h = rounded(rng.dirichlet(np.ones(n), m), dtype)
+        xhat, rstd = normal(m, n), rounded(rng.uniform(0.5, 2, m), dtype)
+        for dot in (None, normal(m * group, n)):
+            args = {"out": out, "dot": dot, "c": scale, "t": a}
+            yield Call("softmax_second", {**args, "h": h}, ("out",), bound=bound)
+            args |= {"xhat": xhat, "rstd": rstd}
+            args["scale"] = normal(n) if i % 2 == 0 else None
+            yield Call("layer_norm_second", args, ("out",), bound=bound)
+            added = {**args, "accumulate": True}
+            yield Call("layer_norm_second", added, updated=("out",), bound=bound)
+
+
 def dropout_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
     draws = [
         (0.5, 0, 0, 0, 0),
@@ -558,6 +602,7 @@ GROUPS: dict[str, Callable[[type, np.random.Generator], Iterator[Call]]] = {
     "activations": activation_calls,
     "losses": loss_calls,
     "norms": norm_calls,
+    "groups": group_calls,
     "dropout": dropout_calls,
     "optimisers": optimiser_calls,
     "around updates": around_updates,

@@ -1,7 +1,7 @@
 """Randomly drawn networks agree with PyTorch autograd: a short `bench/torch_parity.py`.
 
-The tolerances and their reasons are in the script. Losses, optimisers and activations
-take turns there, so 16 draws meet every one of them.
+The tolerances and their reasons are in the script. Losses, optimisers, activations and
+other layers take turns there, so 16 draws meet every one of them.
 """
 
 import sys
@@ -26,12 +26,13 @@ def one_torch_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize(("library", "draws"), [(fastmlp, 40), (reference, 16)])
+@pytest.mark.parametrize(("library", "draws"), [(fastmlp, 20), (reference, 16)])
 def test_random_networks_agree_with_torch(library, draws):
     summary = torch_parity.run(range(draws), seed=0, library=library)
     assert summary.passed, "\n".join(summary.lines())
     every = {*torch_parity.ACTIVATIONS, *torch_parity.OPTIMIZERS, "float32", "float64"}
     every |= {f"{loss} ({target})" for loss, target in torch_parity.LOSSES}
+    every |= {"Dense", *torch_parity.EXTRAS}
     assert every <= set(summary.covered)
 
 
@@ -53,11 +54,32 @@ class WrongEps:
         return getattr(reference, name)
 
 
+class WrongMomentum:
+    """A library whose BatchNorm always has torch's default momentum."""
+
+    def __getattr__(self, name):
+        if name == "BatchNorm":
+            return lambda momentum, **options: reference.BatchNorm(**options)
+        return getattr(reference, name)
+
+
+def draw_with_momentum():
+    """The first draw whose running statistics move by another share."""
+    for draw in range(60):
+        spec = torch_parity.draw_spec(0, draw, 0, 1.0)
+        leaves = [layer for _, _, layer in spec.leaves if layer.kind == "BatchNorm"]
+        if any(layer.momentum != 0.1 for layer in leaves):
+            return draw
+    raise AssertionError("no such draw")
+
+
 @pytest.mark.parametrize(
-    ("library", "draw"), [(WrongLoss(), 3), (WrongEps(), 3)], ids=["loss", "eps"]
+    ("library", "draw"),
+    [(WrongLoss(), 3), (WrongEps(), 3), (WrongMomentum(), draw_with_momentum())],
+    ids=["loss", "eps", "momentum"],
 )
 def test_a_wrong_formula_is_found(library, draw):
-    """Draw 3 has both; the conditioning trials must not excuse either."""
+    """The conditioning trials must not excuse any. Draw 3 has the first two."""
     summary = torch_parity.run(range(draw, draw + 1), seed=0, library=library)
     assert summary.failures
     assert not summary.passed

@@ -1,8 +1,10 @@
 // _core.kernels: every kernel on its own, for tests, benchmarks and the curious. Same
 // names, arguments and side effects as fastmlp.reference.
 #include <string>
+#include <vector>
 
 #include "arrays.h"
+#include "fastmlp/aligned_buffer.h"
 #include "fastmlp/dropout.h"
 #include "fastmlp/gemm.h"
 #include "fastmlp/kernel_table.h"
@@ -148,6 +150,117 @@ void layer_norm_backward_(py::object dx, py::object dh, py::object xhat,
         require<const T>(xhat, "xhat", {m, n}).data, n,
         require<const T>(rstd, "rstd", {m}).data,
         require_or_null<const T>(scale, "scale", {n}), accumulate, m, n);
+  });
+}
+
+// How many rows of directions belong to each of `rows` rows of values.
+Index group_of(Index all, Index rows) {
+  if (rows < 1 || all % rows != 0) {
+    throw py::value_error("out: expected as many rows for each row of values");
+  }
+  return all / rows;
+}
+
+void scale_groups_(py::object out, py::object a, py::object scale, bool masks) {
+  by_dtype(out, "out", [&](auto t) {
+    using T = decltype(t);
+    const auto ov = require<T>(out, "out", {-1, -1});
+    const Index n = ov.shape[1];
+    const auto sv = require<const T>(scale, "scale", {-1, n});
+    const Index m = sv.shape[0], group = group_of(ov.shape[0], m);
+    const auto av = require<const T>(a, "a", {-1, n});
+    const bool shared = av.shape[0] == group;
+    if (!shared) require<const T>(a, "a", {m * group, n});
+    kernels<T>().scale_groups(ov.data, av.data, shared ? 0 : group, sv.data, masks, m,
+                              group, n);
+  });
+}
+
+void add_scaled_groups_(py::object out, py::object a, py::object scale) {
+  by_dtype(out, "out", [&](auto t) {
+    using T = decltype(t);
+    const auto ov = require<T>(out, "out", {-1, -1});
+    const Index n = ov.shape[1];
+    const auto sv = require<const T>(scale, "scale", {-1, n});
+    const Index m = sv.shape[0], group = group_of(ov.shape[0], m);
+    const auto av = require<const T>(a, "a", {-1, n});
+    const bool shared = av.shape[0] == group;
+    if (!shared) require<const T>(a, "a", {m * group, n});
+    kernels<T>().add_scaled_groups(ov.data, av.data, shared ? 0 : group, sv.data, m,
+                                   group, n);
+  });
+}
+
+void outer_rows_(py::object out, py::object x, py::object d) {
+  by_dtype(out, "out", [&](auto t) {
+    using T = decltype(t);
+    const auto xv = require<const T>(x, "x", {-1, -1});
+    const auto dv = require<const T>(d, "d", {-1, -1});
+    const Index m = xv.shape[0], k = xv.shape[1], n = dv.shape[1];
+    const Index group = group_of(dv.shape[0], m);
+    const auto ov = require<T>(out, "out", {m * group, k * n});
+    kernels<T>().outer_rows(ov.data, k * n, xv.data, k, dv.data, m, group, k, n);
+  });
+}
+
+void gemm_listed_(py::object c, py::object a, py::object b, py::object gate,
+                  bool accumulate) {
+  by_dtype(c, "c", [&](auto t) {
+    using T = decltype(t);
+    const auto cv = require<T>(c, "c", {-1, -1});
+    const auto gv = require<const T>(gate, "gate", {-1, -1});
+    const Index m = gv.shape[0], k = gv.shape[1], n = cv.shape[1];
+    const Index group = group_of(cv.shape[0], m);
+    const auto av = require<const T>(a, "a", {m * group, k});
+    const auto bv = require<const T>(b, "b", {k, n});
+    const KernelTable<T>& table = kernels<T>();
+    const AlignedBuffer<T> packed(detail::packed_right_bound(k, n));
+    table.pack_right(packed.data(), k * table.nr, bv.data, n, 1, k, n);
+    std::vector<int32_t> list(static_cast<size_t>(m * k)), count;
+    for (Index i = 0; i < m; ++i) {
+      int32_t found = 0;
+      for (Index p = 0; p < k; ++p) {
+        if (!(gv.data[i * k + p] > 0)) continue;
+        list[static_cast<size_t>(i * k + found++)] = static_cast<int32_t>(p);
+      }
+      count.push_back(found);
+    }
+    table.gemm_listed(cv.data, av.data, detail::packed_right(table, packed.data(), k),
+                      list.data(), k, count.data(), m, group, n, k, accumulate);
+  });
+}
+
+void softmax_second_(py::object out, py::object dot, py::object c, py::object t,
+                     py::object h) {
+  by_dtype(out, "out", [&](auto type) {
+    using T = decltype(type);
+    const auto ov = require<T>(out, "out", {-1, -1});
+    const Index all = ov.shape[0], n = ov.shape[1];
+    const auto cv = require<const T>(c, "c", {-1, n});
+    const Index m = cv.shape[0];
+    kernels<T>().softmax_second(ov.data, require_or_null<const T>(dot, "dot", {all, n}),
+                                cv.data, require<const T>(t, "t", {all, n}).data,
+                                require<const T>(h, "h", {m, n}).data, m,
+                                group_of(all, m), n);
+  });
+}
+
+void layer_norm_second_(py::object out, py::object dot, py::object c, py::object t,
+                        py::object xhat, py::object rstd, py::object scale,
+                        bool accumulate) {
+  by_dtype(out, "out", [&](auto type) {
+    using T = decltype(type);
+    const auto ov = require<T>(out, "out", {-1, -1});
+    const Index all = ov.shape[0], n = ov.shape[1];
+    const auto cv = require<const T>(c, "c", {-1, n});
+    const Index m = cv.shape[0];
+    kernels<T>().layer_norm_second(ov.data,
+                                   require_or_null<const T>(dot, "dot", {all, n}),
+                                   cv.data, require<const T>(t, "t", {all, n}).data,
+                                   require<const T>(xhat, "xhat", {m, n}).data,
+                                   require<const T>(rstd, "rstd", {m}).data,
+                                   require_or_null<const T>(scale, "scale", {n}),
+                                   accumulate, m, group_of(all, m), n);
   });
 }
 
@@ -376,6 +489,16 @@ void bind_kernels(py::module_ m) {
         arg("activation"));
   m.def("activation_backward", &activation_backward_, arg("dz"), arg("dh"),
         arg("saved"), arg("activation"));
+  m.def("scale_groups", &scale_groups_, arg("out"), arg("a"), arg("scale"),
+        arg("masks") = false);
+  m.def("add_scaled_groups", &add_scaled_groups_, arg("out"), arg("a"), arg("scale"));
+  m.def("outer_rows", &outer_rows_, arg("out"), arg("x"), arg("d"));
+  m.def("gemm_listed", &gemm_listed_, arg("c"), arg("a"), arg("b"), arg("gate"),
+        arg("accumulate") = false);
+  m.def("softmax_second", &softmax_second_, arg("out"), arg("dot"), arg("c"), arg("t"),
+        arg("h"));
+  m.def("layer_norm_second", &layer_norm_second_, arg("out"), arg("dot"), arg("c"),
+        arg("t"), arg("xhat"), arg("rstd"), arg("scale"), arg("accumulate") = false);
   m.def("activation_second", &activation_second_, arg("out"), arg("c"), arg("saved"),
         arg("activation"));
   m.def("loss_rows", &loss_rows_, arg("dpred"), arg("row_loss"), arg("pred"),

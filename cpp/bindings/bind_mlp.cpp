@@ -468,6 +468,27 @@ class SignalPoll {
   Clock::time_point next = Clock::now() + kEvery;
 };
 
+// Calls listener(step, loss) after each step; what it raises stops the epoch.
+class StepCall {
+ public:
+  explicit StepCall(py::handle listener) : listener_(listener) {}
+  StepListener listener() {
+    return listener_.is_none() ? StepListener{} : StepListener{&StepCall::call, this};
+  }
+
+ private:
+  static bool call(void* context, Index step, double loss) {
+    const py::gil_scoped_acquire acquire;
+    const py::handle listener = static_cast<StepCall*>(context)->listener_;
+    PyObject* result = PyObject_CallFunction(listener.ptr(), "nd",
+                                             static_cast<Py_ssize_t>(step), loss);
+    Py_XDECREF(result);
+    return result != nullptr;
+  }
+
+  py::handle listener_;
+};
+
 py::object evaluate(AnyMlp& self, py::object x, py::object y, const Loss& loss,
                     py::object sample_weight) {
   return self.visit([&](auto& n) -> py::object {
@@ -509,7 +530,8 @@ void end_fit(AnyMlp& self, py::object token) {
 
 py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
                      Optimizer& optimizer, py::object sample_weight, Index batch_size,
-                     uint64_t seed, uint32_t epoch, bool shuffle, py::object lr) {
+                     uint64_t seed, uint32_t epoch, bool shuffle, py::object lr,
+                     Index first_step, py::object listener) {
   if (batch_size < 1) throw py::value_error("batch_size: must be at least 1");
   return self.visit([&](auto& n) -> py::object {
     using T = decltype(element_of(n));
@@ -521,7 +543,10 @@ py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
     options.shuffle = shuffle;
     options.seed = seed;
     options.epoch = epoch;
+    options.first_step = first_step;
     options.interruption = poll.interruption();
+    StepCall call(listener);
+    options.listener = call.listener();
     const Index steps = (batch->rows - 1) / batch_size + 1;
     options.lr = require_or_null<const double>(lr, "lr", {steps});
     double value = 0.0;
@@ -637,7 +662,8 @@ void bind_mlp(py::module_& m) {
       .def("end_fit", &end_fit, arg("token"))
       .def("fit_epoch", &fit_epoch, arg("x"), arg("y"), arg("loss"), arg("optimizer"),
            arg("sample_weight"), arg("batch_size"), arg("seed"), arg("epoch"),
-           arg("shuffle") = true, arg("lr") = none)
+           arg("shuffle") = true, arg("lr") = none, arg("first_step") = 0,
+           arg("listener") = none)
       .def("interpolate", &interpolate, arg("other"), arg("weight"));
 }
 

@@ -662,17 +662,16 @@ class Derivation {
       }
       return;
     }
-    const Targets<T>& targets = *rq_.targets;
+    const Targets<T> targets =
+        rq_.targets->from_row(tile.row, target_width(*rq_.loss, n));
     T* const losses = me.row;
     T* const scales = me.row + tile_rows_;
-    const Index at = tile.row;
-    // A row's own loss: as of a batch of that row without a weight.
-    fill_row_scale<T>(scales, targets.weights ? targets.weights + at : nullptr, nullptr,
-                      loss_normalizer<T>(*rq_.loss, {}, nullptr, 1, n), tile.rows);
-    const Targets<T> mine = targets.from_row(at, target_width(*rq_.loss, n));
+    // What a row by itself without a weight is divided by.
+    const double divisor = loss_normalizer<T>(*rq_.loss, {}, nullptr, 1, n);
+    fill_row_scale<T>(scales, targets.weights, nullptr, divisor, tile.rows);
     const T* const y = value_of(me, tile, static_cast<int>(n_layers_) - 1);
-    loss_rows<T>(*rq_.loss, c, losses, y, mine.values, mine.labels, scales, tile.rows,
-                 n);
+    loss_rows<T>(*rq_.loss, c, losses, y, targets.values, targets.labels, scales,
+                 tile.rows, n);
   }
 
   void cotangents(Member& me, const Tile& tile) const {

@@ -804,13 +804,14 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
     shuffle(impl.order.data(), data.rows, options.seed, options.epoch);
   }
   double total = 0.0, divisor = 0.0;
-  Index steps = 0;
+  Index steps = options.first_step;
   for (Index first = 0; first < data.rows; first += options.batch_size, ++steps) {
     // No lock is held while the caller is asked: that may run anything.
     options.interruption.check();
-    const std::lock_guard optimizer_lock(optimizer.mutex());
-    const std::unique_lock lock(impl.mutex);
-    if (options.lr) optimizer.mutable_config().lr = options.lr[steps];
+    std::unique_lock optimizer_lock(optimizer.mutex());
+    std::unique_lock lock(impl.mutex);
+    if (options.lr)
+      optimizer.mutable_config().lr = options.lr[steps - options.first_step];
     const Index rows = std::min(options.batch_size, data.rows - first);
     const int64_t* order = options.shuffle ? impl.order.data() + first : nullptr;
     Batch<T> batch = {data.x, data.targets, rows};
@@ -822,7 +823,7 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
     try {
       const Draw draw = {options.seed, options.epoch, static_cast<uint64_t>(steps)};
       value =
-          impl.step(batch, order, loss, optimizer, first == 0 ? &last_good : nullptr,
+          impl.step(batch, order, loss, optimizer, steps == 0 ? &last_good : nullptr,
                     steps, draw, first + rows == data.rows);
     } catch (const Diverged&) {
       if (last_good.valid) impl.restore(last_good, optimizer);
@@ -836,13 +837,16 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
     }
     total += value * share;
     divisor += share;
+    lock.unlock();
+    optimizer_lock.unlock();
+    options.listener.tell(steps, value);
   }
   // The last update has no next loss to show that it went too far.
   const std::lock_guard optimizer_lock(optimizer.mutex());
   const std::unique_lock lock(impl.mutex);
   const Index n = impl.net.n_params;
   if (!kernels<T>().all_finite(impl.params.data(), n, 1, n)) {
-    impl.restore(last_good, optimizer);
+    if (last_good.valid) impl.restore(last_good, optimizer);
     throw Diverged("training diverged at step " + std::to_string(steps) +
                    ": the parameters are not finite after it; learning rate " +
                    detail::in_short(optimizer.config().lr) + ", gradient norm " +

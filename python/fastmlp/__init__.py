@@ -12,10 +12,10 @@
 
 `MLP` is the model; `fastmlp.layers` (for the activations, whose names `ACTIVATIONS`
 holds), `fastmlp.losses`, `fastmlp.optimizers`, `fastmlp.schedules`,
-`fastmlp.initializers` and
-`fastmlp.runtime` say what there is of each, and by which formulas. `fastmlp.reference`
-is all of it again in plain numpy, to read and to compare with. To look inside there are
-`Monitor`, `MLP.summary`, `fastmlp.regions` and, with matplotlib, `fastmlp.plot`.
+`fastmlp.initializers`, `fastmlp.metrics`, `fastmlp.callbacks` and `fastmlp.runtime` say
+what there is of each, and by which formulas. `fastmlp.reference` is all of it again in
+plain numpy, to read and to compare with. To look inside there are `Monitor`,
+`MLP.summary`, `fastmlp.regions` and, with matplotlib, `fastmlp.plot`.
 """
 
 from types import ModuleType as _ModuleType
@@ -30,9 +30,26 @@ except ImportError as _error:
         "this Python: reinstall it."
     ) from _error
 
-from . import initializers, layers, losses, optimizers, runtime, schedules, solvers
+from . import (
+    callbacks,
+    initializers,
+    layers,
+    losses,
+    metrics,
+    optimizers,
+    runtime,
+    schedules,
+    solvers,
+)
 from ._check_grad import check_grad
-from .callbacks import Callback, EarlyStopping
+from .callbacks import (
+    Callback,
+    Checkpoint,
+    CSVLogger,
+    EarlyStopping,
+    LambdaCallback,
+    LearningRateFinder,
+)
 from .history import History
 from .layers import (
     Activation,
@@ -110,7 +127,9 @@ __all__ = [
     "AdamW",
     "BatchNorm",
     "BinaryCrossEntropy",
+    "CSVLogger",
     "Callback",
+    "Checkpoint",
     "CrossEntropy",
     "CustomLoss",
     "Dense",
@@ -121,7 +140,9 @@ __all__ = [
     "Hinge",
     "History",
     "Huber",
+    "LambdaCallback",
     "LayerNorm",
+    "LearningRateFinder",
     "LevenbergMarquardt",
     "Monitor",
     "Poisson",
@@ -132,12 +153,14 @@ __all__ = [
     "__version__",
     "available_isas",
     "build_info",
+    "callbacks",
     "check_grad",
     "get_num_threads",
     "initializers",
     "isa",
     "layers",
     "losses",
+    "metrics",
     "optimizers",
     "plot",
     "regions",

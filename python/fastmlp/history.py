@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Self
 
 
 class History:
@@ -16,7 +20,8 @@ class History:
     val_loss : list of float
         The validation loss after the epoch; empty if there are no validation data.
     metrics : dict of str to list of float
-        What callbacks add, by `log`.
+        The metrics that fit was asked for, "val_accuracy" and the like, and what
+        callbacks add, by `log`.
     seconds : list of float
         The wall time of the epoch, validation included.
     has_validation : bool
@@ -44,6 +49,26 @@ class History:
             "metrics": {name: list(values) for name, values in self.metrics.items()},
             "seconds": list(self.seconds),
         }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return a history that holds what `to_dict` gave."""
+        history = cls(has_validation=bool(values["val_loss"]))
+        history.loss += values["loss"]
+        history.val_loss += values["val_loss"]
+        history.metrics |= {k: list(v) for k, v in values["metrics"].items()}
+        history.seconds += values["seconds"]
+        return history
+
+    def extend(self, other: History) -> None:
+        """Append the epochs of another history, such as that of a resumed training."""
+        values = other.to_dict()
+        self.loss += values["loss"]
+        self.val_loss += values["val_loss"]
+        self.seconds += values["seconds"]
+        for name, series in values["metrics"].items():
+            self.metrics.setdefault(name, []).extend(series)
+        self.has_validation |= other.has_validation
 
     def __len__(self) -> int:
         """How many epochs were finished."""

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import operator
 import sys
 import weakref
 from functools import partial
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _core, _network, _summary, _validate, initializers
-from . import progress as _progress
-from .callbacks import as_callbacks, wants_stop
+from . import _core, _network, _summary, _training, _validate, initializers
+from .callbacks import Run, as_callbacks
 from .history import History
 from .layers import checked
 from .losses import CustomLoss, Loss, as_loss
+from .metrics import as_metrics
 from .optimizers import Optimizer
 from .solvers import Solver
 
@@ -674,7 +672,8 @@ class MLP:
             outputs if the loss's reduction is "sum", else it is their mean (of
             cross-entropy there is one value). So the sum of the rows is the gradient
             that `value_and_grad` returns under "sum", and under "mean" it is that
-            gradient times B, or times the sum of the weights.
+            gradient times B, or times the sum of the weights, those of classes
+            included.
 
         Raises
         ------
@@ -926,19 +925,22 @@ class MLP:
 
     def fit(
         self,
-        x: npt.ArrayLike,
-        y: TargetLike,
+        x: Any,
+        y: TargetLike | None = None,
         *,
-        loss: Loss,
+        loss: Loss | Callable[..., Any],
         optimizer: Optimizer | Solver,
         epochs: int,
         batch_size: int | None = None,
         shuffle: bool = True,
         sample_weight: npt.ArrayLike | None = None,
         validation_data: tuple[Any, ...] | None = None,
+        metrics: Iterable[str | Callable[..., Any]]
+        | Mapping[str, str | Callable[..., Any]] = (),
         callbacks: Iterable[Callback | Callable[[MLP, History], Any]] = (),
         progress: bool | None = None,
         seed: Seed | None = None,
+        steps_per_epoch: int | None = None,
     ) -> History:
         """Train for some epochs.
 
@@ -947,29 +949,49 @@ class MLP:
 
         Parameters
         ----------
-        x : (N, n_in)
-            Samples as rows, all finite.
-        y : (N, n_out), or (N,) if n_out is 1
+        x : (N, n_in), or iterable or function
+            Samples as rows, all finite. Without ``y``, for data that do not fit in
+            memory: batches, each a tuple (x, y) or (x, y, sample_weight) and a step of
+            its own. An iterable (a list, a data loader) is gone through anew in each
+            epoch; a function returns such an iterable for an epoch, and is handed the
+            epoch's number, from 0 over all fits, if it takes an argument; of an
+            iterator, such as a generator, that gives its batches but once, each epoch
+            takes the next ``steps_per_epoch``.
+        y : (N, n_out), or (N,) if n_out is 1, optional
             Targets, all finite; for `fastmlp.CrossEntropy` class labels, (N,), as well.
             Probabilities must lie from 0 to 1 and those of classes sum to 1.
-        loss : Loss
-            What to minimise, such as ``fm.CrossEntropy()``.
+        loss : Loss or callable
+            What to minimise, such as ``fm.CrossEntropy()``; a function (pred, target)
+            -> (value, gradient) is made a `fastmlp.CustomLoss`, and steps come from
+            Python one by one.
         optimizer : Optimizer
             Such as ``fm.Adam()``. It belongs to the first model it trains.
         epochs : int
             How many times to go through all samples; 0 is allowed.
         batch_size : int, optional
             Samples in a step. The last step of an epoch takes what is left; all samples
-            make one step if they are no more than this. None takes all of them, and is
-            for `fastmlp.solvers` alone.
+            make one step if they are no more than this. To be left out where x is
+            batches, and for solvers that take all samples at once.
         shuffle : bool
-            Take the samples of each epoch in another random order.
+            Take the samples of each epoch in another random order; batches come in
+            their own.
         sample_weight : (N,), optional
             Weights of the samples: finite, none negative, not all zero.
         validation_data : tuple, optional
-            (x, y) or (x, y, sample_weight): the loss on them is taken after each epoch.
+            (x, y) or (x, y, sample_weight): loss and metrics on them are taken after
+            each epoch.
+        metrics : sequence or dict, optional
+            Names from `fastmlp.metrics` ("accuracy", "r2", "mae", "mse", "rmse"),
+            functions of (pred, target) that return a number (and that are handed
+            sample_weight by that name if they have such an argument and there are
+            weights), or a dict that names them. They are taken on the validation data,
+            in the same pass as their loss, as "val_accuracy" and so on in
+            ``history.metrics``; without validation data on the training data after the
+            epoch, as "accuracy" and so on, which costs a pass of inference over all of
+            them: about a third of the epoch.
         callbacks : sequence of Callback or function
-            Called between epochs, see `fastmlp.Callback`.
+            Called between epochs, and between steps if they ask for it, see
+            `fastmlp.callbacks`.
         progress : bool, optional
             Show progress on standard error; None does so if that is a terminal.
         seed : int, sequence of int, SeedSequence, BitGenerator or Generator, optional
@@ -979,11 +1001,13 @@ class MLP:
             model's own: so two fits in a row see different orders, and training for
             6 epochs and then for 4, stored and loaded in between or not, is the same as
             for 10.
+        steps_per_epoch : int, optional
+            How many batches make an epoch, where x is batches; None takes all.
 
         Returns
         -------
         History
-            Losses and times by epoch; also kept as `history`.
+            Losses, metrics and times by epoch; also kept as `history`.
 
         Raises
         ------
@@ -991,36 +1015,71 @@ class MLP:
             If a loss is not finite. The message says in which epoch and step. The model
             and the optimiser are at their last good state; `history` is kept.
         TypeError, ValueError
-            For arguments of a wrong kind, shape or range; nothing has changed then.
+            For arguments of a wrong kind, shape or range; nothing has changed then. A
+            batch that is wrong, or one that does not come, ends the training there.
         """
         # How to train.
+        loss = as_loss(loss)
         _check_tools(loss, optimizer, solvers=True)
         epochs = _validate.count("epochs", epochs, 0)
-        if batch_size is not None:
-            batch_size = _validate.count("batch_size", batch_size, 1)
-        elif not isinstance(optimizer, Solver):
-            raise TypeError("batch_size must be an int, got None (NoneType)")
         shuffle = _validate.flag("shuffle", shuffle)
         if progress is not None:
             progress = _validate.flag("progress", progress)
         hooks = as_callbacks(callbacks)
+        measured = as_metrics(metrics, loss)
         key, first = self._order_seed, self._epochs_done
         if seed is not None:
             key, first = _key(seed), 0
 
         # What to train on.
-        data = self._data("", (x, y, sample_weight), loss)
-        validation = None
+        data: _training.Data | _training.Batches
+        steps: int | None
+        if y is None:
+            if isinstance(optimizer, Solver):
+                raise TypeError(
+                    f"{type(optimizer).__name__} works on all samples at once: give "
+                    "fit arrays x and y, no batches"
+                )
+            given = {"batch_size": batch_size, "sample_weight": sample_weight}
+            data = self._batches(x, loss, epochs, steps_per_epoch, given)
+            steps = data.steps
+        else:
+            if steps_per_epoch is not None:
+                raise ValueError(
+                    "steps_per_epoch is for batches (x without y); for arrays "
+                    "batch_size says how many steps there are"
+                )
+            solving = isinstance(optimizer, Solver)
+            if batch_size is not None or not solving:
+                batch_size = _validate.count("batch_size", batch_size, 1)
+            data = self._data("", (x, y, sample_weight), loss)
+            rows = len(data[0])
+            if solving and batch_size is not None and batch_size < rows:
+                raise ValueError(
+                    f"batch_size must be None or at least the {rows} samples for "
+                    f"{type(optimizer).__name__}, got {batch_size}"
+                )
+            batch_size = batch_size or rows
+            steps = -(-rows // batch_size)
+        measures = None
         if validation_data is not None:
             validation = self._data("validation_data: ", validation_data, loss)
-        runner = None
-        if isinstance(optimizer, Solver):
-            if batch_size is not None and batch_size < len(data[0]):
+            measures = _training.Measures(
+                self, validation, loss, measured, validation=True
+            )
+        elif measured:
+            if isinstance(data, _training.Batches):
                 raise ValueError(
-                    f"batch_size must be None or at least the {len(data[0])} samples "
-                    f"for {type(optimizer).__name__}, got {batch_size}"
+                    "metrics need validation_data where x is batches, which are not "
+                    "gone through twice"
                 )
-            runner = optimizer._runner(self, data, loss)
+            measures = _training.Measures(self, data, loss, measured, validation=False)
+        history = History(has_validation=validation_data is not None)
+        listener = _training.listener_of(hooks, self, history)
+        runner = _training.make_runner(
+            self, data, loss, optimizer, batch_size or 1, key, shuffle, listener
+        )
+        run = Run(optimizer, loss, epochs, steps, history, hooks, key, first)
         self._claim(optimizer)
 
         # Nothing else may fit this model meanwhile, from whatever thread or callback.
@@ -1028,65 +1087,34 @@ class MLP:
         token = object()
         try:
             self._net.begin_fit(token)
-            history = History(has_validation=validation is not None)
-            for hook in hooks:
-                hook.on_train_begin(self, history)
-            self.history = history
-            with contextlib.closing(_progress.start(progress, epochs)) as bar:
-                for epoch in range(epochs):
-                    start = perf_counter()
-                    order = (key, first + epoch, shuffle)
-                    try:
-                        if isinstance(optimizer, Solver) or batch_size is None:
-                            assert runner is not None
-                            value = runner.run(first + epoch)
-                        else:
-                            value = self._epoch(
-                                data, loss, optimizer, batch_size, order
-                            )
-                    except _core.DivergenceError as error:
-                        message = f"epoch {epoch + 1} of {epochs}: {error}"
-                        raise _core.DivergenceError(message) from None
-                    if seed is None:
-                        self._epochs_done += 1
-                    if validation is not None:
-                        val_loss = _validate.answered(
-                            self._net.evaluate(
-                                *validation[:2], loss._loss, validation[2]
-                            )
-                        )
-                        history.val_loss.append(val_loss)
-                    history.loss.append(value)
-                    optimizer._epoch_end((history.val_loss or history.loss)[-1])
-                    history.seconds.append(perf_counter() - start)
-                    stops = [wants_stop(h.on_epoch_end(self, history)) for h in hooks]
-                    bar.update(history)
-                    if any(stops) or (runner is not None and runner.finished):
-                        break
-            for hook in hooks:
-                hook.on_train_end(self, history)
+            _training.train(
+                self, runner, run, measures, progress, own_orders=seed is None
+            )
         finally:
             self._net.end_fit(token)
         return history
 
-    def _epoch(
+    def _batches(
         self,
-        data: tuple[Array, Target, Array | None],
+        x: object,
         loss: Loss,
-        optimizer: Optimizer,
-        batch_size: int,
-        order: tuple[int, int, bool],
-    ) -> float:
-        """One native call; it polls for Ctrl-C itself."""
-        x, y, sample_weight = data
-        # The optimiser's core is asked for anew: a callback may have loaded a state.
-        core = optimizer._optimizer
-        lr = optimizer._values(-(-len(x) // batch_size))
-        return _validate.answered(
-            self._net.fit_epoch(
-                x, y, loss._loss, core, sample_weight, batch_size, *order, lr=lr
-            )
+        epochs: int,
+        steps: int | None,
+        given: Mapping[str, object],
+    ) -> _training.Batches:
+        """Return what fit takes batches from, each checked as arrays are."""
+        if steps is not None:
+            steps = _validate.count("steps_per_epoch", steps, 1)
+        batches = _training.Batches(
+            x, steps, epochs, lambda where, batch: self._data(where, batch, loss)
         )
+        for name, value in given.items():
+            if value is not None:
+                raise TypeError(
+                    f"{name} must be left out if y is, as x is an iterable of batches "
+                    f"then, each with its own; got {_validate.describe(value)}"
+                )
+        return batches
 
     def polyak_(self, other: MLP, tau: float) -> Self:
         """Move the parameters towards another model's: θ ← θ + τ (θ' - θ), in place.
@@ -1224,15 +1252,38 @@ class MLP:
     ) -> tuple[Array, Target, Array | None]:
         """Do the same for whole data sets, whose values are looked at as well."""
         if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
+            name = where.removesuffix(": ")
             raise TypeError(
-                "validation_data must be (x, y) or (x, y, sample_weight), "
+                f"{name} must be (x, y) or (x, y, sample_weight), "
                 f"got {_validate.describe(data)}"
             )
         x, y, sample_weight = data if len(data) == 3 else (*data, None)
+        if loss._loss is None:
+            return self._custom_data(where, x, y, sample_weight)
         batch = self._batch(x, y, loss, sample_weight, where)
         _validate.finite(where + "x", batch[0])
         _validate.target_values(where + "y", batch[1], loss._loss)
         return batch
+
+    def _custom_data(
+        self, where: str, x: object, y: object, sample_weight: object
+    ) -> tuple[Array, Array, Array | None]:
+        """Do the same for losses written in Python, who alone know their targets."""
+        rows = _validate.inputs(where + "x", x, self.n_in, self.dtype)
+        _validate.finite(where + "x", rows)
+        target = np.asarray(y)
+        if target.shape[:1] != (len(rows),):
+            raise ValueError(
+                f"{where}y must have {len(rows)} rows as x has, "
+                f"got {_validate.describe(target)}"
+            )
+        if target.dtype.kind == "f":
+            _validate.finite(where + "y", target)
+        if sample_weight is None:
+            return rows, target, None
+        name = where + "sample_weight"
+        weight = _validate.weights(name, sample_weight, self.dtype, len(rows))
+        return rows, target, weight
 
     def _claim(self, optimizer: Optimizer | Solver) -> None:
         """Make the optimiser this model's, unless it has worked for another."""

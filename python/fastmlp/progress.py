@@ -29,12 +29,19 @@ class _Lines(Progress):
     def __init__(self, stream: TextIO, epochs: int) -> None:
         self._stream = stream
         self._epochs = epochs
+        self._start = perf_counter()
 
     def _text(self, history: History) -> str:
         numbers = _numbers(history).items()
         losses = "  ".join(f"{name} {value}" for name, value in numbers)
         epoch = f"epoch {len(history)}/{self._epochs}"
-        return f"{epoch}  {losses}  {history.seconds[-1]:.2f} s"
+        left = self._time_left(len(history))
+        return f"{epoch}  {losses}  {left}{history.seconds[-1]:.2f} s"
+
+    def _time_left(self, done: int) -> str:
+        """Return the time that the epochs to come will take if they are as before."""
+        seconds = (perf_counter() - self._start) / done * (self._epochs - done)
+        return f"{duration(seconds)} left  "
 
     def update(self, history: History) -> None:
         self._stream.write(self._text(history) + "\n")
@@ -80,6 +87,15 @@ class _Bar(Progress):
 
     def close(self) -> None:
         self._bar.close()
+
+
+def duration(seconds: float) -> str:
+    """Return a time in seconds, or as m:ss or h:mm:ss."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _numbers(history: History) -> dict[str, str]:

@@ -770,6 +770,90 @@ def layer_norm_backward(
     dx[...] = dx + back if accumulate else back
 
 
+# Several directions for each row of values: a group of rows beside one row.
+
+
+def _groups(rows: Array, m: int) -> Array:
+    """``(m, group, n)`` of ``(m * group, n)``."""
+    return rows.reshape(m, -1, rows.shape[1])
+
+
+def _spread(a: Array, out: Array, m: int) -> Array:
+    """Return ``a`` by group, or the same rows for all groups."""
+    return a[np.newaxis] if len(a) * m == len(out) and m > 1 else _groups(a, m)
+
+
+def scale_groups(out: Array, a: Array, scale: Array, masks: bool = False) -> None:
+    """Rows of ``a`` times their group's row of ``scale``, or 0 where that is <= 0."""
+    m = len(scale)
+    factor = (scale > 0).astype(scale.dtype) if masks else scale
+    out[...] = (_spread(a, out, m) * factor[:, np.newaxis]).reshape(out.shape)
+
+
+def add_scaled_groups(out: Array, a: Array, scale: Array) -> None:
+    """Add to ``out`` rows of ``a`` times their group's row of ``scale``."""
+    m = len(scale)
+    out += (_spread(a, out, m) * scale[:, np.newaxis]).reshape(out.shape)
+
+
+def outer_rows(out: Array, x: Array, d: Array) -> None:
+    """Outer products of a group's row of ``x`` with each of its rows of ``d``, flat."""
+    products = x[:, np.newaxis, :, np.newaxis] * _groups(d, len(x))[:, :, np.newaxis]
+    out[...] = products.reshape(out.shape)
+
+
+def gemm_listed(
+    c: Array, a: Array, b: Array, gate: Array, accumulate: bool = False
+) -> None:
+    """``c = a @ b``, ``a`` being 0 unless its group's row of ``gate`` is > 0."""
+    kept = np.where(gate[:, np.newaxis] > 0, _groups(a, len(gate)), 0)
+    product = kept.reshape(a.shape) @ b
+    c[...] = c + product if accumulate else product
+
+
+def softmax_second(out: Array, dot: Array | None, c: Array, t: Array, h: Array) -> None:
+    """How ``h (c - sum(c h))`` moves as h does by ``t`` and c by ``dot`` (None: 0)."""
+    m = len(c)
+    c, h, t = c[:, np.newaxis], h[:, np.newaxis], _groups(t, m)
+    slope = np.zeros_like(t) if dot is None else _groups(dot, m)
+    mean = (c * h).sum(axis=-1, keepdims=True)
+    mean_dot = (slope * h + c * t).sum(axis=-1, keepdims=True)
+    out[...] = (t * (c - mean) + h * (slope - mean_dot)).reshape(out.shape)
+
+
+def layer_norm_second(
+    out: Array,
+    dot: Array | None,
+    c: Array,
+    t: Array,
+    xhat: Array,
+    rstd: Array,
+    scale: Array | None,
+    accumulate: bool = False,
+) -> None:
+    """How :func:`layer_norm_backward` of ``c`` moves as x does by ``t``, c by ``dot``.
+
+    The product rule on ``rstd * (u - mean(u) - xhat mean(u xhat))``, ``u = c scale``,
+    with ``xhat' = rstd (t - mean(t) - xhat mean(t xhat))`` and
+    ``rstd' = -rstd^2 mean(t xhat)``.
+    """
+    m = len(c)
+    factor = 1 if scale is None else scale
+    u, hat, r = (c * factor)[:, np.newaxis], xhat[:, np.newaxis], rstd[:, None, None]
+    along = _groups(t, m)
+    du = np.zeros_like(along) if dot is None else _groups(dot, m) * factor
+
+    def mean(a: Array) -> Array:
+        return np.asarray(a.mean(axis=-1, keepdims=True))
+
+    turn = r * (along - mean(along) - hat * mean(along * hat))
+    dr = -r * r * mean(along * hat)
+    inside = u - mean(u) - hat * mean(u * hat)
+    moved = du - mean(du) - turn * mean(u * hat) - hat * mean(du * hat + u * turn)
+    result = (dr * inside + r * moved).reshape(out.shape)
+    out[...] = out + result if accumulate else result
+
+
 def column_moments(mean: Array, var: Array, x: Array) -> None:
     """Mean and variance (that of sums over m) of the columns of ``x (m, n)``."""
     mean[...] = x.mean(axis=0)
@@ -2046,12 +2130,12 @@ class MLP:
     def fit(
         self,
         x: npt.ArrayLike,
-        y: Any,
+        y: Any = None,
         *,
         loss: Loss,
         optimizer: Optimizer,
         epochs: int,
-        batch_size: int,
+        batch_size: int | None = None,
         shuffle: bool = True,
         sample_weight: npt.ArrayLike | None = None,
         validation_data: tuple[npt.ArrayLike, ...] | None = None,
@@ -2064,6 +2148,8 @@ class MLP:
         are those of ``seed`` from its first epoch on; without one they go on with the
         model's.
         """
+        if y is None or batch_size is None:
+            raise TypeError("y and batch_size are needed: there are arrays only")
         x = np.asarray(x)
         targets = [np.asarray(a) for a in (y if loss.action else [y])]
         if loss.action or (loss.kind == "cross_entropy" and targets[0].ndim == 1):

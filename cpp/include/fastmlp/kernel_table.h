@@ -247,9 +247,9 @@ struct KernelTable {
   // out may be dot.
   void (*softmax_second)(T* out, const T* dot, const T* c, const T* t, const T* h,
                          Index m, Index group, Index n);
-  void (*layer_norm_second)(T* out, const T* dot, const T* c, const T* t,
-                            const T* xhat, const T* rstd, const T* scale,
-                            bool accumulate, Index m, Index group, Index n);
+  void (*layer_norm_second)(T* out, const T* dot, const T* c, const T* t, const T* xhat,
+                            const T* rstd, const T* scale, bool accumulate, Index m,
+                            Index group, Index n);
 
   // One pass over flat vectors of n elements. `grad` is only read.
   void (*sgd_step)(const SgdArgs<T>& args, T* param, T* buf, const T* grad, Index n);

@@ -137,13 +137,26 @@ struct Interruption {
   }
 };
 
+// Told of every step of an epoch, with no lock held. False stops as an interruption.
+struct StepListener {
+  bool (*stepped)(void* context, Index step, double loss) = nullptr;
+  void* context = nullptr;
+
+  // Throws Interrupted.
+  void tell(Index step, double loss) const {
+    if (stepped && !stepped(context, step, loss)) throw Interrupted();
+  }
+};
+
 struct EpochOptions {
   Index batch_size = 32;
   bool shuffle = false;  // by (seed, epoch); see random.h
   uint64_t seed = 0;
   uint32_t epoch = 0;
+  Index first_step = 0;  // what the first step counts as, where an epoch has parts
   Interruption interruption = {};
   const double* lr = nullptr;  // of each step, instead of the optimiser's
+  StepListener listener = {};
 };
 
 // Parameters and optimiser state as they were at the first step of the last epoch whose

@@ -202,6 +202,8 @@ class Mlp:
         epoch: int,
         shuffle: bool = True,
         lr: _Array | None = None,
+        first_step: int = 0,
+        listener: object = None,
     ) -> float | NotImplementedType: ...
     def interpolate(self, other: Mlp, weight: float) -> None: ...
 

@@ -30,6 +30,27 @@ def activation_backward(
 def activation_second(
     out: _Array, c: _Array, saved: _Array, activation: str
 ) -> None: ...
+def scale_groups(
+    out: _Array, a: _Array, scale: _Array, masks: bool = False
+) -> None: ...
+def add_scaled_groups(out: _Array, a: _Array, scale: _Array) -> None: ...
+def outer_rows(out: _Array, x: _Array, d: _Array) -> None: ...
+def gemm_listed(
+    c: _Array, a: _Array, b: _Array, gate: _Array, accumulate: bool = False
+) -> None: ...
+def softmax_second(
+    out: _Array, dot: _Array | None, c: _Array, t: _Array, h: _Array
+) -> None: ...
+def layer_norm_second(
+    out: _Array,
+    dot: _Array | None,
+    c: _Array,
+    t: _Array,
+    xhat: _Array,
+    rstd: _Array,
+    scale: _Array | None,
+    accumulate: bool = False,
+) -> None: ...
 def layer_norm_forward(
     h: _Array,
     xhat: _Array | None,

@@ -1,0 +1,537 @@
+"""The loop of `fastmlp.MLP.fit`, and what may run an epoch of it.
+
+A runner does an epoch at a time: ``run(epoch)`` trains and returns the epoch's loss.
+Arrays and one of the core's losses take one native call (`_Arrays`); batches from
+Python, and losses written in Python, take one step at a time (`_Steps`); solvers bring
+their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from itertools import islice
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from . import _core, _validate
+from . import progress as _progress
+from .callbacks import Callback, Run, overridden, wants_stop
+from .solvers import Solver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from ._validate import Array
+    from .history import History
+    from .losses import Loss
+    from .metrics import Metric
+    from .mlp import MLP
+    from .optimizers import Optimizer
+
+    # x, y and weights, as the core takes them.
+    Data = tuple[Array, Any, Array | None]
+    # Told of each step, by its number in the epoch and its loss.
+    Listener = Callable[[int, float], None]
+
+# So many rows are predicted at a time: Ctrl-C can come between two such blocks.
+BLOCK = 16384
+
+
+class Runner(Protocol):
+    """Does an epoch at a time."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether more epochs would change nothing."""
+        ...
+
+    def run(self, epoch: int) -> float:
+        """Train for an epoch of this number, and return its loss."""
+        ...
+
+
+_NOTHING: dict[str, float] = {}
+
+
+class _Stopped(Exception):
+    """A callback has ended the training within an epoch."""
+
+
+# Runners ------------------------------------------------------------------------------
+
+
+class _Arrays:
+    """Whole epochs of arrays, each in one native call, which polls for Ctrl-C."""
+
+    finished = False
+
+    def __init__(
+        self,
+        mlp: MLP,
+        data: Data,
+        loss: Loss,
+        optimizer: Optimizer,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+        listener: Listener | None,
+    ) -> None:
+        self._fit_epoch = mlp._net.fit_epoch
+        self._data, self._loss, self._optimizer = data, loss._loss, optimizer
+        self._steps = -(-len(data[0]) // batch_size)
+        self._batch_size, self._seed = batch_size, seed
+        self._shuffle, self._listener = shuffle, listener
+
+    def run(self, epoch: int) -> float:
+        x, y, weight = self._data
+        optimizer = self._optimizer
+        return _validate.answered(
+            self._fit_epoch(
+                x,
+                y,
+                self._loss,
+                # Asked for anew: a callback may have loaded a state.
+                optimizer._optimizer,
+                weight,
+                self._batch_size,
+                self._seed,
+                epoch,
+                lr=optimizer._values(self._steps),
+                shuffle=self._shuffle,
+                listener=self._listener,
+            )
+        )
+
+
+class _Steps:
+    """Steps that come one by one from Python; the bits are those of `_Arrays`."""
+
+    finished = False
+
+    def __init__(
+        self,
+        batches: Callable[[int], Iterable[Data]],
+        step: Callable[[Data, int, int], float],
+        reduction: str,
+        listener: Listener | None,
+    ) -> None:
+        self._batches, self._step = batches, step
+        self._mean, self._listener = reduction == "mean", listener
+
+    def run(self, epoch: int) -> float:
+        total = divisor = 0.0
+        for k, batch in enumerate(self._batches(epoch)):
+            value = self._step(batch, epoch, k)
+            rows, _, weight = batch
+            share = 1.0
+            if self._mean:
+                share = float(len(rows) if weight is None else weight.sum(dtype=float))
+            total += value * share
+            divisor += share
+            if self._listener is not None:
+                self._listener(k, value)
+        if not self._mean:
+            return total
+        return total / divisor if divisor else 0.0
+
+
+class _NativeStep:
+    """A step with one of the core's losses: one native call."""
+
+    def __init__(self, mlp: MLP, loss: Loss, optimizer: Optimizer, seed: int) -> None:
+        self._fit_epoch = mlp._net.fit_epoch
+        self._loss, self._optimizer, self._seed = loss._loss, optimizer, seed
+
+    def __call__(self, batch: Data, epoch: int, k: int) -> float:
+        x, y, weight = batch
+        optimizer = self._optimizer
+        return _validate.answered(
+            self._fit_epoch(
+                x,
+                y,
+                self._loss,
+                optimizer._optimizer,
+                weight,
+                len(x),
+                self._seed,
+                epoch,
+                lr=optimizer._values(1),
+                shuffle=False,
+                first_step=k,
+            )
+        )
+
+
+class _CustomStep:
+    """A step with a loss that Python computes: forward, loss, backward and update."""
+
+    def __init__(self, mlp: MLP, loss: Loss, optimizer: Optimizer, seed: int) -> None:
+        self._mlp, self._loss, self._optimizer = mlp, loss, optimizer
+        self._seed = seed
+        self._good: tuple[Any, ...] | None = None
+
+    def __call__(self, batch: Data, epoch: int, k: int) -> float:
+        x, y, weight = batch
+        mlp, net, optimizer = self._mlp, self._mlp._net, self._optimizer
+        candidate = self._state() if k == 0 else None
+
+        # Dropout is a function of (seed, epoch, step) here too.
+        seed, passes, _ = net.training_state
+        net.training_state = (self._seed, (epoch << 32) | k, net.training_state[2])
+        try:
+            pred = _validate.answered(net.forward(x, True))
+        finally:
+            net.training_state = (seed, passes, net.training_state[2])
+
+        value, dy = self._loss.value_and_grad(pred, y, weight)
+        if not math.isfinite(value):
+            raise self._diverged(k, f"the loss is {value}")
+        rates = optimizer._values(1)
+        if rates is not None:
+            optimizer._optimizer.set("lr", float(rates[0]))
+        try:
+            dy = _validate.convert("the loss's gradient", dy, mlp.dtype)
+            _validate.answered(net.backward_step(dy, optimizer._optimizer))
+        except _core.DivergenceError as error:
+            raise self._diverged(k, str(error).partition(": ")[2]) from None
+        self._good = candidate or self._good
+        return value
+
+    def _state(self) -> tuple[Any, ...]:
+        mlp = self._mlp
+        tracked = mlp._net.training_state[2]
+        state = self._optimizer._optimizer.state()
+        return mlp.params.copy(), mlp.buffers.copy(), tracked, state
+
+    def _diverged(self, k: int, why: str) -> _core.DivergenceError:
+        """Go back as the core does, to the beginning of the last epoch that began."""
+        mlp, core = self._mlp, self._optimizer._optimizer
+        if self._good is not None:
+            mlp.params[:], mlp.buffers[:], tracked, state = self._good
+            mlp._net.training_state = (*mlp._net.training_state[:2], tracked)
+            core.load_state(state)
+        return _core.DivergenceError(f"training diverged at step {k + 1}: {why}")
+
+
+# Where batches come from --------------------------------------------------------------
+
+
+class _Slices:
+    """The batches of arrays, in the order that the core would take them in."""
+
+    def __init__(self, data: Data, batch_size: int, seed: int, shuffle: bool) -> None:
+        self._data, self._batch_size = data, batch_size
+        self._seed, self._shuffle = seed, shuffle
+
+    def __call__(self, epoch: int) -> Iterator[Data]:
+        x, y, weight = self._data
+        order = np.arange(len(x))
+        if self._shuffle:
+            _core.kernels.shuffle(order, self._seed, epoch)
+        for start in range(0, len(x), self._batch_size):
+            rows = order[start : start + self._batch_size]
+            yield x[rows], y[rows], None if weight is None else weight[rows]
+
+
+class Batches:
+    """What fit was given for batches: an iterable of them, or a function to make one.
+
+    Parameters
+    ----------
+    source : iterable or callable
+        Of batches.
+    steps : int, optional
+        How many batches make an epoch.
+    epochs : int
+        How many epochs there are to be.
+    check : callable
+        Takes a name for messages and a batch, returns what the core takes.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        steps: int | None,
+        epochs: int,
+        check: Callable[[str, object], Data],
+    ) -> None:
+        self._source, self._check, self.steps = source, check, steps
+        self._used = 0
+        self._once: Iterator[Any] | None = None
+        self._takes_epoch = False
+        if not hasattr(source, "__iter__") and callable(source):
+            import inspect
+
+            with contextlib.suppress(TypeError, ValueError):
+                inspect.signature(source).bind(0)
+                self._takes_epoch = True
+        elif isinstance(source, (np.ndarray, str, bytes, dict)):
+            raise TypeError(
+                "y must hold real numbers, got None; it may be left out only if x is "
+                "an iterable of batches (x, y), or a function that returns one; "
+                f"x is {_validate.describe(source)}"
+            )
+        else:
+            try:
+                iterator = iter(source)
+            except TypeError:
+                raise TypeError(
+                    "x must be an array, or without y an iterable of batches (x, y), "
+                    "or a function that returns one; "
+                    f"got {_validate.describe(source)}"
+                ) from None
+            if iterator is source:
+                self._once = iterator
+        if self._once is not None and steps is None and epochs > 1:
+            raise ValueError(
+                f"x, {_validate.describe(source)}, gives its batches but once, and "
+                f"there are {epochs} epochs: give steps_per_epoch, or hand in a "
+                "function that makes a new one for each epoch"
+            )
+
+    def __call__(self, epoch: int) -> Iterator[Data]:
+        """Return an epoch's batches, checked."""
+        source = self._once
+        if source is None:
+            made = self._source
+            if not hasattr(made, "__iter__"):
+                made = made(epoch) if self._takes_epoch else made()
+            try:
+                source = iter(made)
+            except TypeError:
+                raise TypeError(
+                    "x must return an iterable of batches, "
+                    f"got {_validate.describe(made)}"
+                ) from None
+
+        count = 0
+        for batch in islice(source, self.steps):
+            yield self._check(f"x, batch {count}: ", batch)
+            count += 1
+        self._used += count
+        if count < (self.steps or 1):
+            wanted = f" of {self.steps}" if self.steps else ""
+            hint = ""
+            if self._once is not None:
+                hint = (
+                    f", after {self._used} in all; hand in a function that makes a new "
+                    "one for each epoch"
+                )
+            raise ValueError(
+                f"x ran dry: it gave {count}{wanted} batches for this epoch{hint}"
+            )
+
+
+# Validation ---------------------------------------------------------------------------
+
+
+class Measures:
+    """Takes loss and metrics on a data set, in one pass over it.
+
+    Parameters
+    ----------
+    mlp : MLP
+        The model.
+    data : Data
+        What to look at.
+    loss : Loss
+        Fit's loss.
+    metrics : dict
+        By name.
+    validation : bool
+        Whether the data are for validation: then the loss is taken too, and names
+        start with "val_".
+    """
+
+    def __init__(
+        self,
+        mlp: MLP,
+        data: Data,
+        loss: Loss,
+        metrics: dict[str, Metric],
+        *,
+        validation: bool,
+    ) -> None:
+        self._net, self._data, self._loss = mlp._net, data, loss
+        prefix = "val_" if validation else ""
+        self._metrics = {prefix + name: f for name, f in metrics.items()}
+        self._validation = validation
+        self._native = not metrics and loss._loss is not None
+        if not self._native:
+            self._pred = np.empty((len(data[0]), mlp.n_out), mlp.dtype)
+
+    def __call__(self) -> tuple[float | None, dict[str, float]]:
+        """Return the loss, if it is wanted, and the metrics."""
+        x, y, weight = self._data
+        core = self._loss._loss
+        if self._native:
+            value = self._net.evaluate(x, y, core, weight)
+            return _validate.answered(value), {}
+        pred = self._pred
+        for i in range(0, len(x), BLOCK):
+            rows = slice(i, i + BLOCK)
+            _validate.answered(self._net.predict(x[rows], pred[rows]))
+        loss = None
+        if self._validation and core is not None:
+            loss = _validate.answered(core.value(pred, y, weight))
+        elif self._validation:
+            loss = self._loss(pred, y, weight)
+        return loss, {k: f(pred, y, weight) for k, f in self._metrics.items()}
+
+
+# The loop -----------------------------------------------------------------------------
+
+
+def make_runner(
+    mlp: MLP,
+    data: Data | Batches,
+    loss: Loss,
+    optimizer: Optimizer | Solver,
+    batch_size: int,
+    seed: int,
+    shuffle: bool,
+    listener: Listener | None,
+) -> Runner:
+    """Choose how to train."""
+    if isinstance(optimizer, Solver):
+        runner: Runner = optimizer._runner(mlp, data, loss)
+        return runner if listener is None else _Told(runner, listener)
+    if not isinstance(data, Batches) and loss._loss is not None:
+        return _Arrays(mlp, data, loss, optimizer, batch_size, seed, shuffle, listener)
+    if not isinstance(data, Batches):
+        batches: Any = _Slices(data, batch_size, seed, shuffle)
+    else:
+        batches = data
+    kind = _CustomStep if loss._loss is None else _NativeStep
+    step = kind(mlp, loss, optimizer, seed)
+    return _Steps(batches, step, loss.reduction, listener)
+
+
+class _Told:
+    """A solver, whose epoch is one step, with a listener."""
+
+    def __init__(self, runner: Runner, listener: Listener) -> None:
+        self._runner, self._listener = runner, listener
+
+    @property
+    def finished(self) -> bool:
+        return self._runner.finished
+
+    def run(self, epoch: int) -> float:
+        value = self._runner.run(epoch)
+        self._listener(0, value)
+        return value
+
+
+def listener_of(hooks: list[Callback], mlp: MLP, history: History) -> Listener | None:
+    """Return what tells the callbacks of each step; None if none wants to know."""
+    calls = overridden(hooks, "on_batch_end")
+    if not calls:
+        return None
+
+    def tell(step: int, loss: float) -> None:
+        stops = [wants_stop(call(mlp, history, step, loss)) for call in calls]
+        if any(stops):
+            raise _Stopped
+
+    return tell
+
+
+def train(
+    mlp: MLP,
+    runner: Runner,
+    run: Run,
+    measures: Measures | None,
+    progress: bool | None,
+    *,
+    own_orders: bool,
+) -> None:
+    """Train for the epochs, record them, and call the callbacks.
+
+    ``own_orders``: whether the epochs count among those of the model's own sequence.
+    """
+    hooks, history = run.callbacks, run.history
+    begun: list[Callback] = []
+    try:
+        for hook in hooks:
+            hook.run = run
+        try:
+            for hook in hooks:
+                hook.on_train_begin(mlp, history)
+                begun.append(hook)
+            mlp.history = history
+            with contextlib.closing(_progress.start(progress, run.epochs)) as bar:
+                _epochs(mlp, runner, run, measures, bar, own_orders)
+        except _Stopped:
+            pass
+        except BaseException as error:
+            if not _forgiven(begun, mlp, history, error):
+                raise
+        for call in overridden(hooks, "on_train_end"):
+            call(mlp, history)
+    finally:
+        for hook in hooks:
+            hook.run = None
+
+
+def _epochs(
+    mlp: MLP,
+    runner: Runner,
+    run: Run,
+    measures: Measures | None,
+    bar: _progress.Progress,
+    own_orders: bool,
+) -> None:
+    history, optimizer = run.history, run.optimizer
+    begins = overridden(run.callbacks, "on_epoch_begin")
+    ends = overridden(run.callbacks, "on_epoch_end")
+    for epoch in range(run.epochs):
+        start = perf_counter()
+        for call in begins:
+            call(mlp, history)
+        try:
+            value = runner.run(run.first_epoch + epoch)
+        except _core.DivergenceError as error:
+            message = f"epoch {epoch + 1} of {run.epochs}: {error}"
+            raise _core.DivergenceError(message) from None
+        if own_orders:
+            mlp._epochs_done += 1
+
+        # The record grows only when all of the epoch is known.
+        watched, found = value, _NOTHING
+        if measures is not None:
+            val_loss, found = measures()
+            if val_loss is not None:
+                watched = val_loss
+                history.val_loss.append(val_loss)
+        for name, number in found.items():
+            history.log(name, number)
+        history.loss.append(value)
+        history.seconds.append(perf_counter() - start)
+
+        optimizer._epoch_end(watched)
+        stop = False
+        for call in ends:
+            stop |= wants_stop(call(mlp, history))
+        bar.update(history)
+        if stop or runner.finished:
+            break
+
+
+def _answer(answers: list[object], call: Callable[..., object], *args: object) -> None:
+    answers.append(call(*args))
+
+
+def _forgiven(
+    hooks: list[Callback], mlp: MLP, history: History, error: BaseException
+) -> bool:
+    """Tell all callbacks of an error; True if one of them takes it for an end."""
+    answers: list[object] = []
+    with contextlib.ExitStack() as stack:
+        # All are told, even if one of them raises; the stack goes backwards.
+        for call in reversed(overridden(hooks, "on_error")):
+            stack.callback(_answer, answers, call, mlp, history, error)
+    return isinstance(error, _core.DivergenceError) and any(map(wants_stop, answers))

@@ -1,0 +1,331 @@
+"""Measures of how good predictions are, for `fastmlp.MLP.fit` and by hand.
+
+Predictions p and targets y have shape (B, O), or (B,) for one output; w are sample
+weights, all 1 if there are none. A mean over rows is Σ_b w_b m_b / Σ_b w_b, m_b the
+mean over the row's outputs. All is computed in float64. What is the argument order of a
+loss, ``(pred, target)``, is the other way round in scikit-learn.
+
+In ``fit(metrics=…)`` predictions are what the model returns: logits, where the loss is
+`fastmlp.CrossEntropy` or `fastmlp.BinaryCrossEntropy`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import _core, _validate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+    from ._validate import Array
+    from .losses import Loss
+
+    # (pred, target, sample_weight) -> value, as fit calls it.
+    Metric = Callable[[Any, Any, Any], float]
+
+
+def accuracy(
+    pred: npt.ArrayLike,
+    target: npt.ArrayLike,
+    sample_weight: npt.ArrayLike | None = None,
+    *,
+    kind: str = "auto",
+    threshold: float = 0.5,
+) -> float:
+    """Return the share of right answers.
+
+    Parameters
+    ----------
+    pred : (B, O) or (B,)
+        Predictions: logits or probabilities of classes, or of yes and no.
+    target : (B,), (B, O)
+        Class labels, (B,) ints where O > 1; or like ``pred``: class probabilities, of
+        which the greatest is the class, or yes (> 0.5) and no, such as 1 and 0, or 1
+        and -1.
+    sample_weight : (B,), optional
+        Weights of the rows: finite, none negative, not all zero.
+    kind : {"auto", "classes", "binary"}
+        "classes": the answer is the greatest of the row's outputs. "binary": each
+        output is a question of its own. "auto" is "binary" for one output, "classes"
+        for several.
+    threshold : float
+        Above which an output says yes: 0.5 for probabilities, 0 for logits.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arrays of a wrong shape or kind.
+    """
+    kind = _validate.choice("kind", kind, ("auto", "classes", "binary"))
+    threshold = _validate.real("threshold", threshold)
+    p, y = _validate.numeric("pred", pred), _validate.numeric("target", target)
+    _check_pred(p)
+    if kind == "auto":
+        kind = "classes" if p.ndim == 2 and p.shape[1] > 1 else "binary"
+    if kind == "binary":
+        p, y = _pair(p, y)
+        right = (p > threshold) == (y > 0.5)
+    else:
+        if p.ndim != 2:
+            raise ValueError(
+                f"pred must have shape (rows, classes), got {_validate.describe(p)}"
+            )
+        if y.shape == p.shape:
+            y = y.argmax(axis=1)
+        elif y.shape != p.shape[:1]:
+            raise ValueError(
+                f"target must have shape {p.shape[:1]} or {p.shape}, "
+                f"got {_validate.describe(y)}"
+            )
+        right = p.argmax(axis=1) == y
+    return _mean(right, sample_weight)
+
+
+def mae(
+    pred: npt.ArrayLike,
+    target: npt.ArrayLike,
+    sample_weight: npt.ArrayLike | None = None,
+) -> float:
+    """Return the mean absolute error, the mean of abs(p - y).
+
+    Parameters
+    ----------
+    pred : (B, O) or (B,)
+        Predictions.
+    target : like ``pred``
+        What they should be.
+    sample_weight : (B,), optional
+        Weights of the rows: finite, none negative, not all zero.
+
+    Returns
+    -------
+    float
+        At least 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arrays of a wrong shape or kind.
+    """
+    p, y = _pair(pred, target)
+    return _mean(abs(p - y), sample_weight)
+
+
+def mse(
+    pred: npt.ArrayLike,
+    target: npt.ArrayLike,
+    sample_weight: npt.ArrayLike | None = None,
+) -> float:
+    """Return the mean squared error, the mean of (p - y)².
+
+    Parameters, result and errors are those of `mae`.
+    """
+    p, y = _pair(pred, target)
+    return _mean((p - y) ** 2, sample_weight)
+
+
+def rmse(
+    pred: npt.ArrayLike,
+    target: npt.ArrayLike,
+    sample_weight: npt.ArrayLike | None = None,
+) -> float:
+    """Return the root of the mean squared error, over all outputs together.
+
+    Parameters, result and errors are those of `mae`. (scikit-learn's
+    ``root_mean_squared_error`` takes a root for each output and the mean of these.)
+    """
+    return math.sqrt(mse(pred, target, sample_weight))
+
+
+def r2(
+    pred: npt.ArrayLike,
+    target: npt.ArrayLike,
+    sample_weight: npt.ArrayLike | None = None,
+) -> float:
+    """Return the coefficient of determination R², the mean of the outputs' own.
+
+    R² = 1 - Σ_b w_b (p_b - y_b)² / Σ_b w_b (y_b - ȳ)² with ȳ the (weighted) mean target
+    of that output, as ``sklearn.metrics.r2_score``: an output whose target is constant
+    counts 1 if it is met exactly, else 0.
+
+    Parameters, result and errors are those of `mae`, but the result is at most 1, and
+    NaN for a single row.
+    """
+    p, y = _pair(pred, target)
+    p, y = p.reshape(len(p), -1), y.reshape(len(y), -1)
+    w = _weights(sample_weight, len(p))[:, np.newaxis]
+    if len(p) < 2:
+        return math.nan
+    residual = (w * (p - y) ** 2).sum(axis=0)
+    mean = (w * y).sum(axis=0) / w.sum()
+    total = (w * (y - mean) ** 2).sum(axis=0)
+    constant = np.where(residual == 0, 1.0, 0.0)
+    score = 1 - residual / np.where(total == 0, 1.0, total)
+    return float(np.where(total == 0, constant, score).mean())
+
+
+METRICS: dict[str, Callable[..., float]] = {
+    "accuracy": accuracy,
+    "r2": r2,
+    "mae": mae,
+    "mse": mse,
+    "rmse": rmse,
+}
+
+# Those of which more is better.
+RISING = ("accuracy", "r2")
+
+# A loss whose targets have the shape of its predictions.
+_LIKE_PRED = _core.Loss("mse")
+
+# What a history holds anyway.
+_TAKEN = ("loss", "val_loss", "metrics", "seconds")
+
+
+def _check_pred(p: Array) -> None:
+    if p.ndim not in (1, 2) or p.size == 0:
+        raise ValueError(
+            "pred must have shape (rows, outputs) or (rows,), none of them zero, "
+            f"got {_validate.describe(p)}"
+        )
+
+
+def _pair(pred: npt.ArrayLike, target: npt.ArrayLike) -> tuple[Array, Array]:
+    """Return predictions and as many targets, in float64."""
+    p = _validate.convert("pred", pred, np.dtype(np.float64))
+    _check_pred(p)
+    y = _validate.targets("target", target, _LIKE_PRED, p.shape, p.dtype)
+    assert isinstance(y, np.ndarray)
+    return p, y
+
+
+def _weights(sample_weight: object, rows: int) -> Array:
+    dtype = np.dtype(np.float64)
+    if sample_weight is None:
+        return np.ones(rows)
+    return _validate.weights("sample_weight", sample_weight, dtype, rows)
+
+
+def _mean(values: Array, sample_weight: object) -> float:
+    """Return the weighted mean over rows of the means over their outputs."""
+    if sample_weight is None:
+        return float(values.mean(dtype=np.float64))
+    rows = values.reshape(len(values), -1).mean(axis=1, dtype=np.float64)
+    w = _weights(sample_weight, len(rows))
+    return float((w * rows).sum() / w.sum())
+
+
+# For fit ------------------------------------------------------------------------------
+
+
+def as_metrics(metrics: object, loss: Loss) -> dict[str, Metric]:
+    """Return fit's argument ``metrics`` by name, each as fit calls it."""
+    if metrics is None:
+        return {}
+    if isinstance(metrics, str) or (callable(metrics) and not hasattr(metrics, "keys")):
+        raise TypeError(
+            "metrics must be a sequence of names and functions or a dict of them, "
+            f"got {_validate.describe(metrics)}; write metrics=[…]"
+        )
+    named: list[tuple[str, object]]
+    if hasattr(metrics, "keys"):
+        named = list(dict(metrics).items())  # type: ignore[call-overload]
+    else:
+        try:
+            items = list(metrics)  # type: ignore[call-overload]
+        except TypeError:
+            raise TypeError(
+                "metrics must be a sequence of names and functions or a dict of them, "
+                f"got {_validate.describe(metrics)}"
+            ) from None
+        named = [(_name(i, item), item) for i, item in enumerate(items)]
+
+    result: dict[str, Metric] = {}
+    for name, item in named:
+        if not isinstance(name, str):
+            raise TypeError(f"metrics: a name is {_validate.describe(name)}, no str")
+        if name in _TAKEN or name in result:
+            raise ValueError(f"metrics: the name {name!r} is taken; choose another")
+        result[name] = _metric(name, item, loss)
+    return result
+
+
+def _name(i: int, item: object) -> str:
+    if isinstance(item, str):
+        return item
+    name = getattr(item, "__name__", None)
+    if not callable(item) or isinstance(item, type):
+        raise TypeError(
+            f"metrics[{i}] must be one of {', '.join(METRICS)} or a function of (pred, "
+            f"target), got {_validate.describe(item)}"
+        )
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(
+            f"metrics[{i}] has no name; hand in a dict: metrics={{'name': function}}"
+        )
+    return name
+
+
+def _metric(name: str, item: object, loss: Loss) -> Metric:
+    """Return what fit calls with (pred, target, sample_weight)."""
+    kind = "" if loss._loss is None else loss._loss.kind
+    if isinstance(item, str):
+        item = METRICS[_validate.choice("metrics", item, METRICS)]
+    if not callable(item):
+        raise TypeError(
+            f"metrics[{name!r}] must be a name or a function of (pred, target), "
+            f"got {_validate.describe(item)}"
+        )
+    options: dict[str, Any] = {}
+    if item is accuracy:
+        options = dict(_ANSWERS.get(kind, {}))
+    own = item in METRICS.values()
+    if own and getattr(loss._loss, "action", False):
+        raise ValueError(f"metrics: {name!r} has no meaning for {loss!r}")
+    weighted = own or _takes_weights(item)
+
+    def measure(pred: Array, target: Any, weight: Array | None) -> float:
+        if own and kind == "gaussian_nll":
+            pred = pred[:, : pred.shape[1] // 2]  # the means, without the variances
+        if weighted and weight is not None:
+            value = item(pred, target, sample_weight=weight, **options)
+        else:
+            value = item(pred, target, **options)
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"metrics: {name!r} must return a number, "
+                f"got {_validate.describe(value)}"
+            ) from None
+
+    return measure
+
+
+# How answers are read from the outputs that losses are made for.
+_ANSWERS: dict[str, dict[str, Any]] = {
+    "cross_entropy": {"kind": "classes"},
+    "binary_cross_entropy": {"kind": "binary", "threshold": 0.0},
+    "hinge": {"kind": "binary", "threshold": 0.0},
+}
+
+
+def _takes_weights(function: Any) -> bool:
+    import inspect
+
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return False
+    return "sample_weight" in parameters
