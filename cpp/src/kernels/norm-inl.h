@@ -17,8 +17,8 @@ FASTMLP_INLINE T sum_of_row(Index n, Term term) {
   return sum.total(n);
 }
 
-// The sums over the rows of a block, of as many rows as a vector has lanes: the trees of
-// all of them at once.
+// The sums over the rows of a block, of as many rows as a vector has lanes: the trees
+// of all of them at once.
 template <class T>
 struct BlockSums {
   static constexpr Index L = Vec<T>::kLanes;
