@@ -45,6 +45,10 @@ def test_trains_without_python(build: Path) -> None:
     assert run(build / "tests/cpp/test_train").strip() == "all checks passed"
 
 
+def test_layers_of_all_kinds(build: Path) -> None:
+    assert run(build / "tests/cpp/test_layers").strip() == "all checks passed"
+
+
 def test_short_regions_and_their_second_thread(build: Path) -> None:
     assert run(build / "tests/cpp/test_team").strip() == "all checks passed"
 
