@@ -81,11 +81,14 @@ struct Mlp<T>::Impl {
     AlignedBuffer<T> buffer;
     std::vector<T*> packed;  // into the buffer, per layer
   };
-  mutable PoolMutex pool_mutex;
+  mutable PoolMutex pool_mutex{false};
   mutable std::vector<Borrowed> pool;
 
   explicit Impl(Index n_in, const std::vector<LayerSpec>& layers)
-      : net(n_in, layers), params(net.n_params), buffers(net.n_buffers) {
+      : net(n_in, layers),
+        params(net.n_params),
+        buffers(net.n_buffers),
+        mutex(net.has_custom) {
     std::fill_n(params.data(), net.n_params, T(0));
     for (const int b : net.batch_norms) {
       const LayerPlan& layer = net.layers[static_cast<size_t>(b)];

@@ -64,12 +64,12 @@ class ForkAware {
   std::atomic<int> outside_{0};
 };
 
-// A std::timed_mutex or std::shared_timed_mutex that fork waits for. Nobody goes
-// Outside with a lock of the pool: those are not noted.
+// A std::timed_mutex or std::shared_timed_mutex that fork waits for. Notes cost time:
+// they are for locks with which a thread may go Outside.
 template <class Mutex, LockRank kRank>
 class ForkSafe final : public ForkAware {
  public:
-  ForkSafe() : ForkAware(kRank) {}
+  explicit ForkSafe(bool noted) : ForkAware(kRank), noted_(noted) {}
   void lock() {
     wish(Held::alone);
     mutex_.lock();
@@ -119,17 +119,17 @@ class ForkSafe final : public ForkAware {
   }
 
  private:
-  static constexpr bool kNoted = kRank != LockRank::pool;
   void wish(Held how) const {
-    if constexpr (kNoted) note_wish(how);
+    if (noted_) note_wish(how);
   }
   void got(Held how) {
-    if constexpr (kNoted) note_held(how);
+    if (noted_) note_held(how);
   }
   void released() {
-    if constexpr (kNoted) note_released();
+    if (noted_) note_released();
   }
 
+  const bool noted_;
   Mutex mutex_;
   bool held_for_fork_ = false;
 };
