@@ -57,6 +57,10 @@ def test_cholesky_and_line_search(build: Path) -> None:
     assert run(build / "tests/cpp/test_solvers").strip() == "all checks passed"
 
 
+def test_lbfgs_is_the_same_bits_for_any_team(build: Path) -> None:
+    assert run(build / "tests/cpp/test_lbfgs_teams").strip() == "all checks passed"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="guard pages are made with mmap")
 def test_kernels_stay_within_their_arrays(build: Path) -> None:
     out = run(build / "tests/cpp/test_guard")
