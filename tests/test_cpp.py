@@ -45,12 +45,20 @@ def test_trains_without_python(build: Path) -> None:
     assert run(build / "tests/cpp/test_train").strip() == "all checks passed"
 
 
+def test_layers_of_all_kinds(build: Path) -> None:
+    assert run(build / "tests/cpp/test_layers").strip() == "all checks passed"
+
+
 def test_short_regions_and_their_second_thread(build: Path) -> None:
     assert run(build / "tests/cpp/test_team").strip() == "all checks passed"
 
 
 def test_cholesky_and_line_search(build: Path) -> None:
     assert run(build / "tests/cpp/test_solvers").strip() == "all checks passed"
+
+
+def test_lbfgs_is_the_same_bits_for_any_team(build: Path) -> None:
+    assert run(build / "tests/cpp/test_lbfgs_teams").strip() == "all checks passed"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="guard pages are made with mmap")

@@ -56,15 +56,15 @@ class PythonActivation : public CustomActivation {
   template <class T>
   static void call(const py::object& f, const char* what, T* out, const T* in,
                    Index n) {
+    const Outside outside;
     const py::gil_scoped_acquire acquire;
     py::array_t<T> argument(n);
     std::copy_n(in, n, argument.mutable_data());
     const auto result =
         py::array_t<T, py::array::c_style | py::array::forcecast>::ensure(f(argument));
-    if (!result) throw py::error_already_set();
-    if (result.ndim() != 1 || result.shape(0) != n) {
+    if (!result || result.ndim() != 1 || result.shape(0) != n) {
       throw py::value_error(std::string("a custom activation: ") + what +
-                            " must return an array of the shape it is given");
+                            " must return numbers in the shape it is given");
     }
     std::copy_n(result.data(), n, out);
   }
@@ -618,6 +618,7 @@ void bind_mlp(py::module_& m) {
           },
           [](AnyMlp& self, const std::tuple<uint64_t, uint64_t, int64_t>& state) {
             self.visit([&](auto& n) {
+              const py::gil_scoped_release release;
               n.mlp.set_training_state(
                   {std::get<0>(state), std::get<1>(state), std::get<2>(state)});
             });

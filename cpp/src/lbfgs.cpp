@@ -176,7 +176,10 @@ void Lbfgs<T>::find_direction() {
     int turn = 0;
     // d += factor * add, then the sum of d * with.
     const auto step = [&](T factor, const T* add, const T* with) {
-      double* const partial = partial_.data() + (turn ^= 1) * chunks;
+      // A sum begins while others may still be at the one before it, but not further
+      // behind: with two places to take turns, one barrier is enough.
+      if (with) turn ^= 1;
+      double* const partial = partial_.data() + turn * chunks;
       for (Index c = mine.begin; c < mine.end; ++c) {
         const Index at = c * kSumChunk, count = std::min(kSumChunk, n_ - at);
         if (add) table.axpy(d + at, add + at, factor, count);
@@ -184,7 +187,6 @@ void Lbfgs<T>::find_direction() {
       }
       double sum = 0.0;
       if (!with) return sum;
-      // One barrier is enough as the sums take turns between two places.
       team.barrier();
       for (Index c = 0; c < chunks; ++c) sum += partial[c];
       return sum;

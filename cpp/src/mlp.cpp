@@ -81,11 +81,14 @@ struct Mlp<T>::Impl {
     AlignedBuffer<T> buffer;
     std::vector<T*> packed;  // into the buffer, per layer
   };
-  mutable PoolMutex pool_mutex;
+  mutable PoolMutex pool_mutex{false};
   mutable std::vector<Borrowed> pool;
 
   explicit Impl(Index n_in, const std::vector<LayerSpec>& layers)
-      : net(n_in, layers), params(net.n_params), buffers(net.n_buffers) {
+      : net(n_in, layers),
+        params(net.n_params),
+        buffers(net.n_buffers),
+        mutex(net.has_custom) {
     std::fill_n(params.data(), net.n_params, T(0));
     for (const int b : net.batch_norms) {
       const LayerPlan& layer = net.layers[static_cast<size_t>(b)];
@@ -339,7 +342,7 @@ struct Mlp<T>::Impl {
     rq.draw = draw;
   }
   // The same for a pass that is no optimiser's step: each has numbers of its own.
-  void train_once(PassRequest<T>& rq) { train(rq, {seed, kPassDraws, passes++}); }
+  void train_once(PassRequest<T>& rq) const { train(rq, {seed, kPassDraws, passes}); }
 
   PassRequest<T> request(const T* x, Index rows) const {
     PassRequest<T> rq = {x, rows};
@@ -371,6 +374,11 @@ struct Mlp<T>::Impl {
     ++batches_tracked;
   }
 
+  void follow_pass(const Pass<T>& pass) {
+    ++passes;
+    follow_batch(pass);
+  }
+
   // A pass without an update.
   double value_pass(PassRequest<T>& rq, const T* theta, bool in_training) {
     last_rows = 0;  // what the last step left is about to be lost
@@ -378,7 +386,7 @@ struct Mlp<T>::Impl {
     if (in_training) train_once(rq);
     Pass<T> pass(net, theta, training, rq);
     const double value = pass.run();
-    if (in_training) follow_batch(pass);
+    if (in_training) follow_pass(pass);
     return value;
   }
   double loss_pass(T* gradient, const T* theta, const Batch<T>& batch, const Loss& loss,
@@ -567,8 +575,13 @@ void Mlp<T>::interpolate(const Mlp& other, double weight) {
   if (&other == this) return;
   const Index n = n_params(), extra = impl_->net.n_buffers;
   if (other.n_params() != n || other.impl_->net.n_buffers != extra) {
-    throw std::invalid_argument("other: has " + std::to_string(other.n_params()) +
-                                " parameters, not " + std::to_string(n));
+    const auto sizes = [](Index parameters, Index statistics) {
+      return std::to_string(parameters) + " parameters and " +
+             std::to_string(statistics) + " running statistics";
+    };
+    throw std::invalid_argument("other: has " +
+                                sizes(other.n_params(), other.impl_->net.n_buffers) +
+                                ", not " + sizes(n, extra));
   }
   // A copy first: whoever holds one model's lock must not wait for another's.
   AlignedBuffer<T> goal(n + extra);
@@ -680,7 +693,7 @@ void Mlp<T>::forward(T* y, const T* x, Index rows, bool training) {
   if (training) impl.train_once(rq);
   Pass<T> pass(impl.net, params(), impl.kept, rq);
   pass.run();
-  if (training) impl.follow_batch(pass);
+  if (training) impl.follow_pass(pass);
   std::copy_n(x, rows * n_in(), impl.kept.x);
   impl.kept_training = training;
   impl.kept_rows = rows;
@@ -701,8 +714,8 @@ void Mlp<T>::backward_step(const T* dy, Index rows, Optimizer& optimizer) {
   const std::unique_lock lock(impl_->mutex);
   Impl& impl = *impl_;
   PassRequest<T> rq = impl.back_request(dy, rows);
+  impl.last_rows = 0;  // its gradient is about to be lost
   impl.plan_update(rq, optimizer);
-  impl.keep_before(impl.watch);
   Pass<T> pass(impl.net, params(), impl.kept, rq);
   pass.run();
   if (!pass.gradient_is_finite()) {
@@ -711,7 +724,6 @@ void Mlp<T>::backward_step(const T* dy, Index rows, Optimizer& optimizer) {
                    pass.diagnosis());
   }
   impl.kept_rows = 0;  // the parameters have changed
-  impl.last_rows = 0;
   optimizer.end_step();
 }
 

@@ -68,7 +68,7 @@ void run_untyped_team(TeamPlan plan, void (*body)(void*, const Team&), void* sta
 // Calls body(team) once in each thread of a team as planned, or a smaller one, the
 // caller among them, and returns when all are done. Every thread runs with the default
 // floating-point environment (round to nearest, subnormals kept), the caller's is
-// restored after. The body must not throw.
+// restored after. The body must not throw, unless it is planned for one thread.
 template <class Body>
 void run_team(TeamPlan plan, Body&& body) {
   using Plain = std::remove_reference_t<Body>;

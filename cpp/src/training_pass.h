@@ -148,7 +148,8 @@ class Pass {
         pack_backward(team, table_, net_, params_, ws_.packed_transposed,
                       rq_.dx != nullptr, block_rows_);
       }
-      if (!by_batch_) use_running_statistics(team);
+      // On the way back alone, they are what forward has taken.
+      if (!by_batch_ && rq_.forward) use_running_statistics(team);
       team.barrier();
       for (Index first = 0; first < rows; first += chunk_) {
         const Index n = std::min(chunk_, rows - first);
@@ -209,7 +210,7 @@ class Pass {
   }
 
  private:
-  enum class Place { input, target, parameters, output, gradient, loss };
+  enum class Place { input, target, parameters, output, given, gradient, loss };
   struct Finding {
     Place place;
     std::string what;
@@ -243,6 +244,13 @@ class Pass {
                 l};
       }
     }
+    if (rq_.dy) {
+      const Index at = first_nonfinite(rq_.dy, rq_.rows * net_.n_out);
+      if (at >= 0) {
+        return {Place::given, "the gradient of the loss is not finite in row " +
+                                  std::to_string(at / net_.n_out)};
+      }
+    }
     // Gradients overflow on the way back: the last layer that is hit comes first.
     for (size_t l = net_.layers.size(); l-- > 0;) {
       if (!finite_of_layer(rq_.grads, l)) {
@@ -271,6 +279,8 @@ class Pass {
       case Place::input:
       case Place::target:
         return "the data: remove or replace NaN and infinity";
+      case Place::given:
+        return "the loss: it makes such a gradient of finite outputs";
       case Place::parameters:
         return trained
                    ? "an update before this step went too far: lower the learning rate"
@@ -624,6 +634,7 @@ class Pass {
   void batch_gradients(const Team& team, int step, Index n) {
     const size_t l = static_cast<size_t>(step);
     const LayerPlan& layer = net_.layers[l];
+    if (!wanted(layer)) return;
     const BatchStatistics<T> batch = statistics_of(step);
     const Range mine = team.share(layer.n_out, table_.lanes);
     const Index first = mine.begin, width = layer.n_out;

@@ -16,7 +16,7 @@ constexpr Index kLargest = std::numeric_limits<Index>::max() / 64;
 Index checked_add_product(Index a, Index b, Index c) {
   if (b > 0 && c > (kLargest - a) / b) {
     throw std::invalid_argument("the network's sizes overflow: " + std::to_string(b) +
-                                " x " + std::to_string(c) + " weights in one layer");
+                                " x " + std::to_string(c) + " elements in one layer");
   }
   return a + b * c;
 }
@@ -50,9 +50,10 @@ NetworkPlan::NetworkPlan(Index inputs, const std::vector<LayerSpec>& specs)
       widest(inputs),
       weights(0),
       work(0),
-      values_per_row(inputs) {
+      values_per_row(0) {
   if (specs.empty()) throw std::invalid_argument("a network needs at least one layer");
   if (inputs < 1) throw std::invalid_argument("the input width must be at least 1");
+  values_per_row = checked_add_product(0, 1, inputs);
   n_out = width_of(append(specs, kInput, ""));
   plan_gradients();
   plan_inference();
@@ -79,7 +80,7 @@ int NetworkPlan::push(LayerPlan layer) {
       layer.kind == LayerKind::batch_norm || layer.custom) {
     ++values;
   }
-  values_per_row += n * values;
+  values_per_row = checked_add_product(values_per_row, values, n);
   widest = std::max(widest, n);
   has_custom = has_custom || layer.custom;
   layers.push_back(std::move(layer));
@@ -116,7 +117,8 @@ int NetworkPlan::append(const std::vector<LayerSpec>& specs, int input,
         if (before && !spec.custom && !before->custom && !before->passes() &&
             before->activation == Activation::identity) {
           before->activation = spec.activation;
-          values_per_row += before->saves_input() ? width : 0;
+          values_per_row =
+              checked_add_product(values_per_row, before->saves_input(), width);
           break;
         }
         layer.activation = spec.activation;

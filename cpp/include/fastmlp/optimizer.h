@@ -119,7 +119,7 @@ class Optimizer {
   OptimizerConfig config_;
   int64_t step_count_ = 0;
   std::vector<AnySlots> state_;
-  OptimizerMutex mutex_;
+  OptimizerMutex mutex_{true};
 };
 
 }  // namespace fastmlp

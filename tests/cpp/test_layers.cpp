@@ -1,0 +1,142 @@
+// What a model with layers of all kinds keeps from one call to the next, and what it
+// refuses.
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "check.h"
+#include "fastmlp/mlp.h"
+
+namespace {
+
+using namespace fastmlp;
+
+constexpr Index kRows = 4;
+const double kX[2 * kRows] = {1, 2, 3, 4, 5, 6, 7, 9};
+const double kTargets[kRows] = {0, 1, 0, 1};
+const double kOnes[kRows] = {1, 1, 1, 1};
+
+Batch<double> batch() {
+  Batch<double> b = {kX, {}, kRows};
+  b.targets.values = kTargets;
+  return b;
+}
+
+// backward belongs to the forward before it, whatever running statistics do meanwhile.
+void test_backward_after_statistics_moved() {
+  Mlp<double> mlp(2, {{3, Activation::tanh}, LayerSpec::batch_norm(), LayerSpec(1)});
+  mlp.initialize(1);
+  const size_t size = static_cast<size_t>(mlp.n_params());
+  std::vector<double> grads(size), again(size), other(size);
+  double y[kRows], dx[2 * kRows], dx_again[2 * kRows];
+  mlp.forward(y, kX, kRows);
+  mlp.backward(dx, grads.data(), kOnes, kRows);
+  const double variance = mlp.buffers()[3];
+  mlp.value_and_grad(other.data(), batch(), {}, true);
+  CHECK(mlp.buffers()[3] != variance);
+  mlp.backward(dx_again, again.data(), kOnes, kRows);
+  CHECK(std::memcmp(dx, dx_again, sizeof dx) == 0);
+  CHECK(grads == again);
+}
+
+class Failing : public CustomActivation {
+ public:
+  void forward(float*, const float*, Index) const override { fail(); }
+  void forward(double*, const double*, Index) const override { fail(); }
+  void derivative(float*, const float*, Index) const override {}
+  void derivative(double*, const double*, Index) const override {}
+
+ private:
+  [[noreturn]] static void fail() { throw std::domain_error("no"); }
+};
+
+// A pass that fails has drawn no random numbers and moved no statistics.
+void test_failed_pass_changes_nothing() {
+  Mlp<double> mlp(2, {{3},
+                      LayerSpec::batch_norm(),
+                      LayerSpec::dropout(0.5),
+                      LayerSpec::activation_only(std::make_shared<Failing>()),
+                      {1}});
+  double y[kRows];
+  try {
+    mlp.forward(y, kX, kRows, true);
+    CHECK(false);
+  } catch (const std::domain_error&) {
+  }
+  CHECK(mlp.training_state().passes == 0);
+  CHECK(mlp.training_state().batches_tracked == 0);
+  CHECK(mlp.buffers()[0] == 0 && mlp.buffers()[3] == 1);
+  CHECK(mlp.forward_rows() == 0);
+}
+
+// A step by a gradient from outside that is not finite: the step is not taken, what is
+// wrong is named, and its gradient does not pass for that of the last step.
+void test_given_gradient_not_finite() {
+  Mlp<double> mlp(2, {{1}});
+  mlp.initialize(0);
+  mlp.set_watch(true);
+  Optimizer sgd{OptimizerConfig{}};
+  mlp.train_step(batch(), {}, sgd);
+  CHECK(mlp.last_step().rows == kRows);
+  const std::vector<double> before(mlp.params(), mlp.params() + mlp.n_params());
+  const double dy[kRows] = {1, 1, std::numeric_limits<double>::quiet_NaN(), 1};
+  double y[kRows];
+  mlp.forward(y, kX, kRows);
+  try {
+    mlp.backward_step(dy, kRows, sgd);
+    CHECK(false);
+  } catch (const Diverged& e) {
+    const std::string what = e.what();
+    CHECK(what.find("the gradient of the loss is not finite in row 2") !=
+          std::string::npos);
+    CHECK(what.find("Likely cause: the loss") != std::string::npos);
+  }
+  CHECK(mlp.last_step().rows == 0);
+  CHECK(sgd.step_count() == 1);
+  CHECK(std::memcmp(before.data(), mlp.params(), before.size() * sizeof(double)) == 0);
+}
+
+// Layers without parameters have sizes, too.
+void test_sizes() {
+  const auto refused = [](Index n_in, const std::vector<LayerSpec>& layers) {
+    try {
+      Mlp<float> mlp(n_in, layers);
+      return false;
+    } catch (const std::invalid_argument&) {
+      return true;
+    }
+  };
+  CHECK(refused(Index{1} << 62, {LayerSpec::dropout(0.1)}));
+  CHECK(refused(Index{1} << 55, std::vector<LayerSpec>(4, LayerSpec::dropout(0.1))));
+  CHECK(!refused(Index{1} << 40, {LayerSpec::dropout(0.1)}));
+}
+
+void test_interpolate_other_statistics() {
+  // Both have six parameters.
+  Mlp<double> with(2, {LayerSpec::batch_norm(1e-5, 0.1, false), {2}}),
+      without(2, {{2}});
+  try {
+    with.interpolate(without, 0.5);
+    CHECK(false);
+  } catch (const std::invalid_argument& e) {
+    CHECK(std::string(e.what()).find("0 running statistics, not 6 parameters and 4") !=
+          std::string::npos);
+  }
+}
+
+}  // namespace
+
+int main() {
+  test_backward_after_statistics_moved();
+  test_failed_pass_changes_nothing();
+  test_given_gradient_not_finite();
+  test_sizes();
+  test_interpolate_other_statistics();
+  if (failures == 0) std::printf("all checks passed\n");
+  return failures == 0 ? 0 : 1;
+}
