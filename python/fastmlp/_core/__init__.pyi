@@ -110,6 +110,11 @@ class LevenbergMarquardt:
         self, theta: _Array, f: Callable[[_Array], tuple[_Array, _Array]], most: int
     ) -> _Report: ...
 
+class EpochProgress:
+    steps: int
+    total: float
+    divisor: float
+
 class Mlp:
     def __init__(
         self,
@@ -137,7 +142,10 @@ class Mlp:
     def n_params(self) -> int: ...
     def predict(self, x: object, out: object = None) -> _Array | NotImplementedType: ...
     def forward(
-        self, x: object, training: bool = False
+        self,
+        x: object,
+        training: bool = False,
+        draw: tuple[int, int, int] | None = None,
     ) -> _Array | NotImplementedType: ...
     def backward(self, dy: object) -> tuple[_Array, _Array] | NotImplementedType: ...
     def backward_step(
@@ -200,9 +208,10 @@ class Mlp:
         batch_size: int,
         seed: int,
         epoch: int,
+        progress: EpochProgress,
         shuffle: bool = True,
         lr: _Array | None = None,
-        first_step: int = 0,
+        first_row: int = 0,
         listener: object = None,
     ) -> float | NotImplementedType: ...
     def interpolate(self, other: Mlp, weight: float) -> None: ...
