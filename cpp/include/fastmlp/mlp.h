@@ -278,8 +278,8 @@ class Mlp {
   double train_step(const Batch<T>& batch, const Loss& loss, Optimizer& optimizer);
   // One pass over the data in steps of batch_size rows, the last one maybe shorter. The
   // mean of the steps' losses by rows (by weight where there are weights), or their sum
-  // under Reduction::sum, of all of the epoch so far. Throws Diverged, with the state rolled back to `last_good`,
-  // and Interrupted.
+  // under Reduction::sum, of all of the epoch so far. Throws Diverged, with the state
+  // rolled back to `last_good`, and Interrupted.
   double fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& optimizer,
                    const EpochOptions& options, LastGoodState<T>& last_good);
 
