@@ -17,7 +17,7 @@ import fastmlp as fm
 import numpy as np
 
 WIDTHS, ROWS, STEPS = [64, 130, 70, 10], 256, 200  # enough work to use threads
-MIXED_ROWS = 1500
+MIXED_ROWS = 640
 THREADS = (1, 2, 3, 7)
 
 
