@@ -258,3 +258,23 @@ def test_nothing_is_kept_after_a_run(rng, ending):
     except KeyError:
         assert ending == "error"
     assert mlp._net.watch is False
+
+
+def test_activations_by_themselves(rng):
+    """The core makes some of them part of the layer before; their names stay."""
+    block = fm.Residual([fm.LayerNorm(), fm.Activation("relu"), 5])
+    layers = [2, fm.Dense(5, "identity"), fm.Activation("tanh"), block, fm.BatchNorm()]
+    mlp = fm.MLP([*layers, fm.Activation("sigmoid"), fm.Activation("sin"), 1], seed=1)
+    x = rng.standard_normal((8, 2)).astype(np.float32)
+    monitor = fm.Monitor()
+    how = {"loss": fm.MSE(), "optimizer": fm.SGD(0.0), "epochs": 1, "batch_size": 8}
+    mlp.fit(x, x[:, :1], callbacks=[monitor], **how)
+    h = x @ mlp.weights[0] + mlp.biases[0]
+    counts = {name: int(h[0].counts.sum()) for name, h in monitor.activations.items()}
+    turned = {"0": 0, "2.body.0": 0, "3": 0}
+    assert counts == {**dict.fromkeys(monitor.layers, 40), **turned, "6": 8}
+    low, high = np.tanh(h).min(), np.tanh(h).max()
+    np.testing.assert_allclose(monitor.activations["1"][0].edges[[0, -1]], [low, high])
+    assert monitor.layers["4"] == "sigmoid"
+    assert 0 < monitor.activations["4"][0].edges[0] < 1
+    assert monitor.units == {"1": 5, "2.body.1": 5, "2.body.2": 5, "4": 5}

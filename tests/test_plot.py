@@ -74,15 +74,21 @@ def recorded():
     return monitor
 
 
-class _Watched:
-    """A model whose core answers last_step."""
+class _Core:
+    """A core that answers last_step."""
 
-    def __init__(self, mlp):
-        self._mlp, self._net = mlp, self
-        self.last, self.watch = None, False
+    def __init__(self, net):
+        self.layers, self.last, self.watch = net.layers, None, False
 
     def last_step(self):
         return self.last
+
+
+class _Watched:
+    """A model with such a core."""
+
+    def __init__(self, mlp):
+        self._mlp, self._net = mlp, _Core(mlp._net)
 
     def __getattr__(self, name):
         return getattr(self._mlp, name)

@@ -1,12 +1,14 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <variant>
 #include <vector>
 
 #include "arrays.h"
+#include "fastmlp/dropout.h"
 #include "fastmlp/fork_safety.h"
 #include "fastmlp/mlp.h"
 #include "names.h"
@@ -224,7 +226,11 @@ py::object predict(AnyMlp& self, py::object x, py::object out) {
   });
 }
 
-py::object forward(AnyMlp& self, py::object x, bool training) {
+// (seed, epoch, step), see dropout.h
+using DrawTuple = std::tuple<uint64_t, uint32_t, uint64_t>;
+
+py::object forward(AnyMlp& self, py::object x, bool training,
+                   const std::optional<DrawTuple>& numbers) {
   return self.visit([&](auto& n) -> py::object {
     using T = decltype(element_of(n));
     const auto xv = rows_of<T>(x, n.mlp.n_in(), false);
@@ -233,7 +239,9 @@ py::object forward(AnyMlp& self, py::object x, bool training) {
     T* const data = y.mutable_data();
     {
       const py::gil_scoped_release release;
-      n.mlp.forward(data, xv->data, xv->shape[0], training);
+      Draw draw;
+      if (numbers) std::tie(draw.seed, draw.epoch, draw.step) = *numbers;
+      n.mlp.forward(data, xv->data, xv->shape[0], training, numbers ? &draw : nullptr);
     }
     return y;
   });
@@ -530,8 +538,9 @@ void end_fit(AnyMlp& self, py::object token) {
 
 py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
                      Optimizer& optimizer, py::object sample_weight, Index batch_size,
-                     uint64_t seed, uint32_t epoch, bool shuffle, py::object lr,
-                     Index first_step, py::object listener) {
+                     uint64_t seed, uint32_t epoch, EpochProgress& progress,
+                     bool shuffle, py::object lr, Index first_row,
+                     py::object listener) {
   if (batch_size < 1) throw py::value_error("batch_size: must be at least 1");
   return self.visit([&](auto& n) -> py::object {
     using T = decltype(element_of(n));
@@ -543,11 +552,14 @@ py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
     options.shuffle = shuffle;
     options.seed = seed;
     options.epoch = epoch;
-    options.first_step = first_step;
+    options.progress = &progress;
+    options.first_row = first_row;
     options.interruption = poll.interruption();
     StepCall call(listener);
     options.listener = call.listener();
-    const Index steps = (batch->rows - 1) / batch_size + 1;
+    if (first_row < 0 || first_row > batch->rows)
+      throw py::value_error("first_row: must be a row, or how many there are");
+    const Index steps = (batch->rows - first_row + batch_size - 1) / batch_size;
     options.lr = require_or_null<const double>(lr, "lr", {steps});
     double value = 0.0;
     try {
@@ -602,6 +614,11 @@ void bind_mlp(py::module_& m) {
   using py::arg;
   const py::none none;
   py::register_exception<Diverged>(m, "DivergenceError", PyExc_FloatingPointError);
+  py::class_<EpochProgress>(m, "EpochProgress")
+      .def(py::init<>())
+      .def_readwrite("steps", &EpochProgress::steps)
+      .def_readwrite("total", &EpochProgress::total)
+      .def_readwrite("divisor", &EpochProgress::divisor);
   py::class_<AnyMlp>(m, "Mlp")
       .def(py::init<const std::string&, Index, const py::sequence&>(), arg("dtype"),
            arg("n_in"), arg("layers"))
@@ -638,7 +655,7 @@ void bind_mlp(py::module_& m) {
             return self.visit([](auto& n) { return n.mlp.n_params(); });
           })
       .def("predict", &predict, arg("x"), arg("out") = none)
-      .def("forward", &forward, arg("x"), arg("training") = false)
+      .def("forward", &forward, arg("x"), arg("training") = false, arg("draw") = none)
       .def("backward", &backward, arg("dy"))
       .def("backward_step", &backward_step, arg("dy"), arg("optimizer"))
       .def("vjp", &vjp, arg("x"), arg("dy"), arg("training") = false)
@@ -663,8 +680,8 @@ void bind_mlp(py::module_& m) {
       .def("end_fit", &end_fit, arg("token"))
       .def("fit_epoch", &fit_epoch, arg("x"), arg("y"), arg("loss"), arg("optimizer"),
            arg("sample_weight"), arg("batch_size"), arg("seed"), arg("epoch"),
-           arg("shuffle") = true, arg("lr") = none, arg("first_step") = 0,
-           arg("listener") = none)
+           arg("progress"), arg("shuffle") = true, arg("lr") = none,
+           arg("first_row") = 0, arg("listener") = none)
       .def("interpolate", &interpolate, arg("other"), arg("weight"));
 }
 

@@ -681,7 +681,7 @@ void Mlp<T>::hvp(T* hv, const T* x, const T* v, const T* weights, Index rows) co
 }
 
 template <class T>
-void Mlp<T>::forward(T* y, const T* x, Index rows, bool training) {
+void Mlp<T>::forward(T* y, const T* x, Index rows, bool training, const Draw* draw) {
   const std::unique_lock lock(impl_->mutex);
   Impl& impl = *impl_;
   check_rows(rows);
@@ -690,7 +690,10 @@ void Mlp<T>::forward(T* y, const T* x, Index rows, bool training) {
   PassRequest<T> rq = impl.request(x, rows);
   rq.backward = false;
   rq.y = y;
-  if (training) impl.train_once(rq);
+  if (training && draw)
+    impl.train(rq, *draw);
+  else if (training)
+    impl.train_once(rq);
   Pass<T> pass(impl.net, params(), impl.kept, rq);
   pass.run();
   if (training) impl.follow_pass(pass);
@@ -804,6 +807,8 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
   check_batch(data, loss, n_out());
   if (options.batch_size < 1)
     throw std::invalid_argument("batch_size must be at least 1");
+  if (options.first_row < 0 || options.first_row > data.rows)
+    throw std::invalid_argument("first_row must be a row, or how many there are");
   const DefaultFpEnvironment environment;
   Impl& impl = *impl_;
   const typename Impl::Epoch epoch(impl);
@@ -815,15 +820,17 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
     impl.order.resize(static_cast<size_t>(data.rows));
     shuffle(impl.order.data(), data.rows, options.seed, options.epoch);
   }
-  double total = 0.0, divisor = 0.0;
-  Index steps = options.first_step;
-  for (Index first = 0; first < data.rows; first += options.batch_size, ++steps) {
+  EpochProgress own;
+  EpochProgress& progress = options.progress ? *options.progress : own;
+  const double* lr = options.lr;
+  for (Index first = options.first_row; first < data.rows;
+       first += options.batch_size) {
     // No lock is held while the caller is asked: that may run anything.
     options.interruption.check();
     std::unique_lock optimizer_lock(optimizer.mutex());
     std::unique_lock lock(impl.mutex);
-    if (options.lr)
-      optimizer.mutable_config().lr = options.lr[steps - options.first_step];
+    const Index steps = progress.steps;
+    if (lr) optimizer.mutable_config().lr = *lr++;
     const Index rows = std::min(options.batch_size, data.rows - first);
     const int64_t* order = options.shuffle ? impl.order.data() + first : nullptr;
     Batch<T> batch = {data.x, data.targets, rows};
@@ -834,9 +841,10 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
     double value;
     try {
       const Draw draw = {options.seed, options.epoch, static_cast<uint64_t>(steps)};
-      value =
-          impl.step(batch, order, loss, optimizer, steps == 0 ? &last_good : nullptr,
-                    steps, draw, first + rows == data.rows);
+      // What a diverged epoch goes back to: its beginning, or where it was resumed.
+      const bool good = steps == 0 || (first > 0 && first == options.first_row);
+      value = impl.step(batch, order, loss, optimizer, good ? &last_good : nullptr,
+                        steps, draw, first + rows == data.rows);
     } catch (const Diverged&) {
       if (last_good.valid) impl.restore(last_good, optimizer);
       throw;
@@ -847,8 +855,9 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
       for (Index r = 0; r < rows; ++r)
         share += row_weight(loss, batch.targets, order ? order[r] : r);
     }
-    total += value * share;
-    divisor += share;
+    progress.total += value * share;
+    progress.divisor += share;
+    ++progress.steps;
     lock.unlock();
     optimizer_lock.unlock();
     options.listener.tell(steps, value);
@@ -859,14 +868,13 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
   const Index n = impl.net.n_params;
   if (!kernels<T>().all_finite(impl.params.data(), n, 1, n)) {
     if (last_good.valid) impl.restore(last_good, optimizer);
-    throw Diverged("training diverged at step " + std::to_string(steps) +
+    throw Diverged("training diverged at step " + std::to_string(progress.steps) +
                    ": the parameters are not finite after it; learning rate " +
                    detail::in_short(optimizer.config().lr) + ", gradient norm " +
                    detail::in_short(detail::norm_of(impl.grads.data(), n)) +
                    ". Likely cause: the update went too far: lower the learning rate");
   }
-  if (loss.reduction == Reduction::sum) return total;
-  return divisor == 0.0 ? 0.0 : total / divisor;
+  return progress.loss(loss.reduction);
 }
 
 template <class T>

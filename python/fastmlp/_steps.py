@@ -38,6 +38,8 @@ class Step:
         The layer it comes from; None for a projection, the `Residual` for "add".
     name : str
         As in ``state_dict``: "0", "3.body.0", "3.projection".
+    core : str
+        As in the core, which counts layers: "0", "2.body.0", "2.projection".
     depth : int
         How many residual blocks it is inside.
     n_in, n_out : int
@@ -56,6 +58,7 @@ class Step:
     __slots__ = (
         "activation",
         "bias",
+        "core",
         "depth",
         "kind",
         "layer",
@@ -72,14 +75,14 @@ class Step:
         self,
         kind: str,
         layer: Any,
-        name: str,
+        name: tuple[str, str],
         depth: int,
         widths: tuple[int, int],
         source: int,
     ) -> None:
         self.kind = kind
         self.layer = layer
-        self.name = name
+        self.name, self.core = name
         self.depth = depth
         self.n_in, self.n_out = widths
         self.source = source
@@ -119,7 +122,7 @@ class _Walk:
     def dense(
         self,
         layer: Any,
-        name: str,
+        name: tuple[str, str],
         depth: int,
         widths: tuple[int, int],
         source: int,
@@ -131,12 +134,12 @@ class _Walk:
         return self.add(step)
 
     def sequence(
-        self, layers: Any, prefix: str, depth: int, width: int, source: int
+        self, layers: Any, prefix: tuple[str, str], depth: int, width: int, source: int
     ) -> tuple[int, int]:
         """Add layers one after another; return the last step and its width."""
         place = 0
-        for layer in layers:
-            name = f"{prefix}{place}"
+        for count, layer in enumerate(layers):
+            name = f"{prefix[0]}{place}", f"{prefix[1]}{count}"
             place += 1
             if type(layer).__name__ == "Residual":
                 source, width = self.residual(layer, name, depth, width, source)
@@ -163,14 +166,13 @@ class _Walk:
         return source, width
 
     def residual(
-        self, layer: Any, name: str, depth: int, width: int, source: int
+        self, layer: Any, name: tuple[str, str], depth: int, width: int, source: int
     ) -> tuple[int, int]:
-        end, wide = self.sequence(
-            layer.layers, f"{name}.body.", depth + 1, width, source
-        )
+        body = f"{name[0]}.body.", f"{name[1]}.body."
+        end, wide = self.sequence(layer.layers, body, depth + 1, width, source)
         skip = source
         if wide != width:
-            place = f"{name}.projection"
+            place = f"{name[0]}.projection", f"{name[1]}.projection"
             skip = self.dense(None, place, depth + 1, (width, wide), source, True)
         step = Step("add", layer, name, depth, (wide, wide), end)
         step.other = skip
@@ -180,7 +182,7 @@ class _Walk:
 def steps(mlp: MLP) -> list[Step]:
     """Return what a model computes, in order."""
     walk = _Walk()
-    walk.sequence(mlp.layers, "", 0, mlp.n_in, INPUT)
+    walk.sequence(mlp.layers, ("", ""), 0, mlp.n_in, INPUT)
     return walk.steps
 
 

@@ -60,6 +60,44 @@ class _Stopped(Exception):
     """A callback has ended the training within an epoch."""
 
 
+class Place:
+    """How far the epoch under way has come: what going on within it needs."""
+
+    def __init__(self, of: list[int | None], epoch: int, state: Any = None) -> None:
+        self._of = of  # what epochs are of: steps, rows, rows of a batch
+        self._epoch, self._progress = -1, _core.EpochProgress()
+        if state is not None and state["of"] != of:
+            said = [
+                f"{steps} steps ({rows} rows, batch_size {size})"
+                for steps, rows, size in (state["of"], of)
+            ]
+            raise ValueError(
+                f"the checkpoint was made within an epoch of {said[0]}, this fit's are "
+                f"of {said[1]}: go on with the same data and batch_size, or give fit a "
+                "seed to begin anew"
+            )
+        if state is not None:
+            self._epoch = epoch
+            for name in _PLACE:
+                setattr(self._progress, name, state[name])
+
+    def enter(self, epoch: int) -> _core.EpochProgress:
+        """Return how far this epoch has come, to be kept up to date."""
+        if self._epoch != epoch:
+            self._epoch, self._progress = epoch, _core.EpochProgress()
+        return self._progress
+
+    def state(self, epoch: int) -> dict[str, Any] | None:
+        """Return the same, None if this epoch has not begun."""
+        if self._epoch != epoch:
+            return None
+        numbers = {name: getattr(self._progress, name) for name in _PLACE}
+        return {**numbers, "of": self._of}
+
+
+_PLACE = ("steps", "total", "divisor")
+
+
 # Runners ------------------------------------------------------------------------------
 
 
@@ -78,8 +116,9 @@ class _Arrays:
         seed: int,
         shuffle: bool,
         listener: Listener | None,
+        place: Place,
     ) -> None:
-        self._fit_epoch = mlp._net.fit_epoch
+        self._fit_epoch, self._place = mlp._net.fit_epoch, place
         self._data, self._loss, self._optimizer = data, loss._loss, optimizer
         self._steps = -(-len(data[0]) // batch_size)
         self._batch_size, self._seed = batch_size, seed
@@ -88,6 +127,8 @@ class _Arrays:
     def run(self, epoch: int) -> float:
         x, y, weight = self._data
         optimizer = self._optimizer
+        progress = self._place.enter(epoch)
+        behind = progress.steps
         return _validate.answered(
             self._fit_epoch(
                 x,
@@ -99,8 +140,10 @@ class _Arrays:
                 self._batch_size,
                 self._seed,
                 epoch,
-                lr=optimizer._values(self._steps),
+                progress,
+                lr=optimizer._values(self._steps - behind),
                 shuffle=self._shuffle,
+                first_row=min(behind * self._batch_size, len(x)),
                 listener=self._listener,
             )
         )
@@ -113,42 +156,42 @@ class _Steps:
 
     def __init__(
         self,
-        batches: Callable[[int], Iterable[Data]],
-        step: Callable[[Data, int, int], float],
+        batches: Callable[[int, int], Iterable[Data]],
+        step: Callable[[Data, int, _core.EpochProgress], None],
         reduction: str,
-        listener: Listener | None,
+        place: Place,
     ) -> None:
-        self._batches, self._step = batches, step
-        self._mean, self._listener = reduction == "mean", listener
+        self._batches, self._step, self._place = batches, step, place
+        self._mean = reduction == "mean"
 
     def run(self, epoch: int) -> float:
-        total = divisor = 0.0
-        for k, batch in enumerate(self._batches(epoch)):
-            value = self._step(batch, epoch, k)
-            rows, _, weight = batch
-            share = 1.0
-            if self._mean:
-                share = float(len(rows) if weight is None else weight.sum(dtype=float))
-            total += value * share
-            divisor += share
-            if self._listener is not None:
-                self._listener(k, value)
+        progress = self._place.enter(epoch)
+        for batch in self._batches(epoch, progress.steps):
+            self._step(batch, epoch, progress)
         if not self._mean:
-            return total
-        return total / divisor if divisor else 0.0
+            return progress.total
+        return progress.total / progress.divisor if progress.divisor else 0.0
 
 
 class _NativeStep:
     """A step with one of the core's losses: one native call."""
 
-    def __init__(self, mlp: MLP, loss: Loss, optimizer: Optimizer, seed: int) -> None:
+    def __init__(
+        self,
+        mlp: MLP,
+        loss: Loss,
+        optimizer: Optimizer,
+        seed: int,
+        listener: Listener | None,
+    ) -> None:
         self._fit_epoch = mlp._net.fit_epoch
         self._loss, self._optimizer, self._seed = loss._loss, optimizer, seed
+        self._listener = listener
 
-    def __call__(self, batch: Data, epoch: int, k: int) -> float:
+    def __call__(self, batch: Data, epoch: int, progress: _core.EpochProgress) -> None:
         x, y, weight = batch
         optimizer = self._optimizer
-        return _validate.answered(
+        _validate.answered(
             self._fit_epoch(
                 x,
                 y,
@@ -158,9 +201,10 @@ class _NativeStep:
                 len(x),
                 self._seed,
                 epoch,
+                progress,
                 lr=optimizer._values(1),
                 shuffle=False,
-                first_step=k,
+                listener=self._listener,
             )
         )
 
@@ -168,37 +212,57 @@ class _NativeStep:
 class _CustomStep:
     """A step with a loss that Python computes: forward, loss, backward and update."""
 
-    def __init__(self, mlp: MLP, loss: Loss, optimizer: Optimizer, seed: int) -> None:
+    def __init__(
+        self,
+        mlp: MLP,
+        loss: Loss,
+        optimizer: Optimizer,
+        seed: int,
+        listener: Listener | None,
+    ) -> None:
         self._mlp, self._loss, self._optimizer = mlp, loss, optimizer
-        self._seed = seed
+        self._seed, self._listener = seed, listener
         self._good: tuple[Any, ...] | None = None
 
-    def __call__(self, batch: Data, epoch: int, k: int) -> float:
+    def __call__(self, batch: Data, epoch: int, progress: _core.EpochProgress) -> None:
         x, y, weight = batch
         mlp, net, optimizer = self._mlp, self._mlp._net, self._optimizer
-        candidate = self._state() if k == 0 else None
+        k, taken = progress.steps, optimizer.step_count
+        begins = k == 0 or self._good is None
+        candidate = self._state() if begins else None
+        share = 1.0
+        if self._loss.reduction == "mean":
+            share = float(len(x) if weight is None else sum(weight.tolist()))
 
-        # Dropout is a function of (seed, epoch, step) here too.
-        seed, passes, _ = net.training_state
-        net.training_state = (self._seed, (epoch << 32) | k, net.training_state[2])
+        statistics, value = mlp.buffers.copy(), math.nan
+        tracked = net.training_state[2]
         try:
-            pred = _validate.answered(net.forward(x, True))
-        finally:
-            net.training_state = (seed, passes, net.training_state[2])
-
-        value, dy = self._loss.value_and_grad(pred, y, weight)
-        if not math.isfinite(value):
-            raise self._diverged(k, f"the loss is {value}")
-        rates = optimizer._values(1)
-        if rates is not None:
-            optimizer._optimizer.set("lr", float(rates[0]))
-        try:
+            draw = self._seed, epoch, k
+            pred = _validate.answered(net.forward(x, True, draw))
+            value, dy = self._loss.value_and_grad(pred, y, weight)
+            if not math.isfinite(value):
+                raise _core.DivergenceError(f"step: the loss is {value}")
+            rates = optimizer._values(1)
+            if rates is not None:
+                optimizer._optimizer.set("lr", float(rates[0]))
             dy = _validate.convert("the loss's gradient", dy, mlp.dtype)
             _validate.answered(net.backward_step(dy, optimizer._optimizer))
-        except _core.DivergenceError as error:
-            raise self._diverged(k, str(error).partition(": ")[2]) from None
-        self._good = candidate or self._good
-        return value
+        except BaseException as error:
+            # Whatever it was, Ctrl-C too: the step was taken, or nothing has changed.
+            if optimizer.step_count == taken:
+                mlp.buffers[:] = statistics
+                net.training_state = (*net.training_state[:2], tracked)
+            if isinstance(error, _core.DivergenceError):
+                raise self._diverged(k, str(error).partition(": ")[2]) from None
+            raise
+        finally:
+            if optimizer.step_count > taken:
+                progress.total += value * share
+                progress.divisor += share
+                progress.steps = k + 1
+                self._good = candidate or self._good
+        if self._listener is not None:
+            self._listener(k, value)
 
     def _state(self) -> tuple[Any, ...]:
         mlp = self._mlp
@@ -226,12 +290,12 @@ class _Slices:
         self._data, self._batch_size = data, batch_size
         self._seed, self._shuffle = seed, shuffle
 
-    def __call__(self, epoch: int) -> Iterator[Data]:
+    def __call__(self, epoch: int, behind: int) -> Iterator[Data]:
         x, y, weight = self._data
         order = np.arange(len(x))
         if self._shuffle:
             _core.kernels.shuffle(order, self._seed, epoch)
-        for start in range(0, len(x), self._batch_size):
+        for start in range(behind * self._batch_size, len(x), self._batch_size):
             rows = order[start : start + self._batch_size]
             yield x[rows], y[rows], None if weight is None else weight[rows]
 
@@ -292,9 +356,10 @@ class Batches:
                 "function that makes a new one for each epoch"
             )
 
-    def __call__(self, epoch: int) -> Iterator[Data]:
-        """Return an epoch's batches, checked."""
+    def __call__(self, epoch: int, behind: int) -> Iterator[Data]:
+        """Return an epoch's batches but those behind, checked."""
         source = self._once
+        steps = self.steps
         if source is None:
             made = self._source
             if not hasattr(made, "__iter__"):
@@ -306,12 +371,15 @@ class Batches:
                     "x must return an iterable of batches, "
                     f"got {_validate.describe(made)}"
                 ) from None
+            for _ in islice(source, behind):
+                pass
 
-        count = 0
-        for batch in islice(source, self.steps):
+        # An iterator stands where the training did.
+        count = behind
+        for batch in islice(source, None if steps is None else steps - behind):
             yield self._check(f"x, batch {count}: ", batch)
             count += 1
-        self._used += count
+        self._used += count - behind
         if count < (self.steps or 1):
             wanted = f" of {self.steps}" if self.steps else ""
             hint = ""
@@ -394,36 +462,42 @@ def make_runner(
     seed: int,
     shuffle: bool,
     listener: Listener | None,
+    place: Place,
 ) -> Runner:
     """Choose how to train."""
     if isinstance(optimizer, Solver):
-        runner: Runner = optimizer._runner(mlp, data, loss)
-        return runner if listener is None else _Told(runner, listener)
+        return _Solving(optimizer._runner(mlp, data, loss), listener, place)
     if not isinstance(data, Batches) and loss._loss is not None:
-        return _Arrays(mlp, data, loss, optimizer, batch_size, seed, shuffle, listener)
+        return _Arrays(
+            mlp, data, loss, optimizer, batch_size, seed, shuffle, listener, place
+        )
     if not isinstance(data, Batches):
         batches: Any = _Slices(data, batch_size, seed, shuffle)
     else:
         batches = data
     kind = _CustomStep if loss._loss is None else _NativeStep
-    step = kind(mlp, loss, optimizer, seed)
-    return _Steps(batches, step, loss.reduction, listener)
+    step = kind(mlp, loss, optimizer, seed, listener)
+    return _Steps(batches, step, loss.reduction, place)
 
 
-class _Told:
-    """A solver, whose epoch is one step, with a listener."""
+class _Solving:
+    """A solver, whose epoch is one step."""
 
-    def __init__(self, runner: Runner, listener: Listener) -> None:
-        self._runner, self._listener = runner, listener
+    def __init__(self, runner: Runner, listener: Listener | None, place: Place) -> None:
+        self._runner, self._listener, self._place = runner, listener, place
 
     @property
     def finished(self) -> bool:
         return self._runner.finished
 
     def run(self, epoch: int) -> float:
-        value = self._runner.run(epoch)
-        self._listener(0, value)
-        return value
+        progress = self._place.enter(epoch)
+        if not progress.steps:
+            progress.total = self._runner.run(epoch)
+            progress.steps = 1
+            if self._listener is not None:
+                self._listener(0, progress.total)
+        return progress.total
 
 
 def listener_of(hooks: list[Callback], mlp: MLP, history: History) -> Listener | None:
@@ -492,6 +566,7 @@ def _epochs(
         start = perf_counter()
         for call in begins:
             call(mlp, history)
+        mlp._place = None  # from here on it is the runner that knows
         try:
             value = runner.run(run.first_epoch + epoch)
         except _core.DivergenceError as error:

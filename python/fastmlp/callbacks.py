@@ -47,6 +47,7 @@ from .metrics import RISING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from ._training import Place
     from ._validate import Array
     from .losses import Loss
     from .mlp import MLP
@@ -89,6 +90,7 @@ class Run:
     """
 
     __slots__ = (
+        "_place",
         "callbacks",
         "epochs",
         "first_epoch",
@@ -113,6 +115,13 @@ class Run:
         self.optimizer, self.loss, self.history = optimizer, loss, history
         self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
         self.callbacks, self.seed, self.first_epoch = callbacks, seed, first_epoch
+        self._place: Place | None = None
+
+    def _within(self) -> dict[str, Any] | None:
+        """Return how far an epoch that is not on record has come, if there is one."""
+        if self._place is None:
+            return None
+        return self._place.state(self.first_epoch + len(self.history))
 
 
 class Callback:
@@ -130,6 +139,10 @@ class Callback:
 
     # Those that look at what others have done this epoch come after them.
     _last = False
+
+    def _asks(self, hook: str) -> bool:
+        """Tell whether a method that is overridden is to be called after all."""
+        return True
 
     def on_train_begin(self, mlp: MLP, history: History) -> None:
         """Do something once before the first epoch."""
@@ -503,7 +516,8 @@ class Checkpoint(_Watching):
     """Stores all that a training is, so that it can go on exactly as if uninterrupted.
 
     A file holds parameters, running statistics, the optimiser's state, the place in the
-    sequence of orders, the history, and the states of all callbacks. It is an ``.npz``
+    sequence of orders (which is that of dropout's masks too, and may be within an
+    epoch), the history, and the states of all callbacks. It is an ``.npz``
     of plain arrays, without pickle, and is replaced in one step: whatever happens,
     there is a whole file, the new one or the one before.
 
@@ -520,6 +534,14 @@ class Checkpoint(_Watching):
         Store after each so many epochs; at least 1.
     mode : {"min", "max"}, optional
         Whether low or high is good; None is "max" for accuracy and r2, else "min".
+    every_steps : int, optional
+        Store within epochs as well, after each so many of an epoch's steps; at least 1.
+        ``{epoch}`` is the epoch under way then. Costs a call of Python after each step.
+    on_interrupt : bool
+        Store as well when Ctrl-C (KeyboardInterrupt) ends the training, at whatever
+        step; it costs nothing before. (If it comes while callbacks are told of the end
+        of an epoch, some of them know of it and some do not: then the file that there
+        is stays.)
 
     Attributes
     ----------
@@ -537,6 +559,9 @@ class Checkpoint(_Watching):
         rest = mlp.fit(x, y, loss=loss, optimizer=opt, epochs=100 - len(done),
                        batch_size=128, callbacks=[stop, save])
         done.extend(rest)
+
+    Of a file made within an epoch ``done`` has the epochs before it, and the first of
+    the rest is what was left of that epoch.
     """
 
     _last = True
@@ -549,11 +574,22 @@ class Checkpoint(_Watching):
         every: int = 1,
         *,
         mode: str | None = None,
+        every_steps: int | None = None,
+        on_interrupt: bool = False,
     ) -> None:
         super().__init__(monitor, mode)
         self.path = _path(path)
         self.save_best_only = _validate.flag("save_best_only", save_best_only)
         self.every = _validate.count("every", every, 1)
+        if every_steps is not None:
+            every_steps = _validate.count("every_steps", every_steps, 1)
+        self.every_steps = every_steps
+        self.on_interrupt = _validate.flag("on_interrupt", on_interrupt)
+        if save_best_only and (on_interrupt or every_steps is not None):
+            raise ValueError(
+                "save_best_only excludes every_steps and on_interrupt, as what is best "
+                "is known at the end of an epoch: use a Checkpoint for each"
+            )
         try:
             self.path.format(epoch=1)
         except (KeyError, IndexError, ValueError) as error:
@@ -569,6 +605,7 @@ class Checkpoint(_Watching):
         self.last_path: str | None = None
         self._before: dict[str, Any] | None = None
         self._epoch = 0
+        self._told = 0
 
     def on_train_begin(self, mlp: MLP, history: History) -> None:
         """Forget any earlier run; refuse to watch what will not be there."""
@@ -576,11 +613,29 @@ class Checkpoint(_Watching):
             self._check(history)
         if not self._resumed:
             self._forget()
-        self._resumed = False
+        self._resumed, self._told = False, 0
+
+    def _asks(self, hook: str) -> bool:
+        return hook != "on_batch_end" or self.every_steps is not None
+
+    def on_batch_end(self, mlp: MLP, history: History, step: int, loss: float) -> None:
+        """Store, if it is time to."""
+        if self.every_steps is not None and (step + 1) % self.every_steps == 0:
+            self._store(self._epoch + 1, mlp, history)
+
+    def on_error(self, mlp: MLP, history: History, error: BaseException) -> None:
+        """Store, if this is what to store at."""
+        if (
+            self.on_interrupt
+            and isinstance(error, KeyboardInterrupt)
+            and len(history) == self._told
+        ):
+            within = self.run is not None and self.run._within() is not None
+            self._store(self._epoch + within, mlp, history)
 
     def on_epoch_end(self, mlp: MLP, history: History) -> None:
         """Store, if it is time to."""
-        self._epoch += 1
+        self._epoch, self._told = self._epoch + 1, self._told + 1
         if self.save_best_only:
             value = self._value(history)
             if not self._better(value):
@@ -588,7 +643,10 @@ class Checkpoint(_Watching):
             self.best = value
         elif self._epoch % self.every:
             return
-        path = self.path.format(epoch=self._epoch)
+        self._store(self._epoch, mlp, history)
+
+    def _store(self, epoch: int, mlp: MLP, history: History) -> None:
+        path = self.path.format(epoch=epoch)
         self._save(path, mlp, history)
         self.last_path = path
 
@@ -602,7 +660,11 @@ class Checkpoint(_Watching):
         state = {
             "format": _FORMAT,
             "model": {**_model_state(mlp, run.optimizer), "text": repr(mlp)},
-            "orders": {"seed": run.seed, "epoch": run.first_epoch + len(history)},
+            "orders": {
+                "seed": run.seed,
+                "epoch": run.first_epoch + len(history),
+                "within": run._within(),
+            },
             "history": whole.to_dict(),
             "callbacks": [
                 {"kind": type(hook).__name__, "state": hook.state_dict()}
@@ -651,8 +713,14 @@ class Checkpoint(_Watching):
             If it is no checkpoint, or one of something else. Nothing has changed then.
         """
         name = _path(path)
+        callbacks = list(callbacks)
         given = None if optimizer is None else optimizer.state_dict()
-        state = _read(name, {"model": {"optimizer": given}})
+        # A callback may have kept an optimiser's state as well.
+        kept = {"state": {"kept": {"optimizer": given}}}
+        state = _read(
+            name,
+            {"model": {"optimizer": given}, "callbacks": [kept] * len(callbacks)},
+        )
 
         # All is looked at before anything is changed.
         model = state["model"]
@@ -680,6 +748,7 @@ class Checkpoint(_Watching):
         _restore({**model, "optimizer": None}, mlp)
         mlp._order_seed = state["orders"]["seed"]
         mlp._epochs_done = state["orders"]["epoch"]
+        mlp._place = state["orders"].get("within")
         mlp.history = history
         for hook, entry in zip(_sorted(hooks), state["callbacks"], strict=False):
             hook.load_state_dict(entry["state"])
@@ -699,7 +768,11 @@ class Checkpoint(_Watching):
         self._resumed = True
 
     def __repr__(self) -> str:
-        names = ("path", "monitor", "save_best_only", "every", "mode")
+        names = ["path", "monitor", "save_best_only", "every", "mode"]
+        if self.every_steps is not None:
+            names.append("every_steps")
+        if self.on_interrupt:
+            names.append("on_interrupt")
         values = {name: getattr(self, name) for name in names}
         return f"Checkpoint({_validate.arguments(values)})"
 
@@ -801,6 +874,7 @@ class LearningRateFinder(Callback):
         self._before = {
             **_model_state(mlp, run.optimizer),
             "epochs_done": mlp._epochs_done,
+            "place": mlp._place,
         }
         run.optimizer.lr = self.start
 
@@ -850,6 +924,7 @@ class LearningRateFinder(Callback):
         assert self.run is not None
         _restore(self._before, mlp, self.run.optimizer)
         mlp._epochs_done = self._before["epochs_done"]
+        mlp._place = self._before["place"]
         self._before = None
 
     def __repr__(self) -> str:
@@ -1002,8 +1077,11 @@ def overridden(hooks: list[Callback], name: str) -> list[Callable[..., Any]]:
     return [
         getattr(hook, name)
         for hook in hooks
-        if name in hook.__dict__
-        or getattr(type(hook), name) is not getattr(Callback, name)
+        if (
+            name in hook.__dict__
+            or getattr(type(hook), name) is not getattr(Callback, name)
+        )
+        and hook._asks(name)
     ]
 
 

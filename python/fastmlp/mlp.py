@@ -102,6 +102,9 @@ class MLP:
 
     history: History | None
 
+    # How far within an epoch a checkpoint was made, from which the next fit goes on.
+    _place: dict[str, Any] | None = None
+
     _n_in: int
     _dtype: np.dtype[Any]
 
@@ -271,6 +274,14 @@ class MLP:
             ``weight``, ``bias``, and ``running_mean``, ``running_var`` and
             ``num_batches_tracked``; residual blocks have modules ``body`` and
             ``projection``: ``"3.body.0.weight"``.
+
+        Notes
+        -----
+        The seed of what training draws (orders, dropout) is not among them. Dropout in
+        `train_step` is a function of that seed and of the optimiser's count of steps:
+        so with both states in a model made with the same ``seed`` training goes on
+        exactly. `copy`, pickles and `fastmlp.Checkpoint` hold the seed, and how far
+        `fit` and calls with ``training=True`` have come, as well.
         """
         views = self._views.in_torch_layout()
         tracked = self._net.training_state[2]
@@ -945,7 +956,10 @@ class MLP:
         """Train for some epochs.
 
         Ctrl-C ends the training between two steps: the model and its `history` stay as
-        they are then, and KeyboardInterrupt goes on to the caller.
+        they are then, and KeyboardInterrupt goes on to the caller. Another fit takes
+        the broken epoch from its beginning, in the same order; to go on with its next
+        step instead, exactly as if nothing had happened, use
+        ``fm.Checkpoint(path, on_interrupt=True)`` and ``fm.Checkpoint.load``.
 
         Parameters
         ----------
@@ -956,7 +970,8 @@ class MLP:
             epoch; a function returns such an iterable for an epoch, and is handed the
             epoch's number, from 0 over all fits, if it takes an argument; of an
             iterator, such as a generator, that gives its batches but once, each epoch
-            takes the next ``steps_per_epoch``.
+            takes the next ``steps_per_epoch`` (of an epoch that goes on from a
+            checkpoint within it, those that were left).
         y : (N, n_out), or (N,) if n_out is 1, optional
             Targets, all finite; for `fastmlp.CrossEntropy` class labels, (N,), as well.
             Probabilities must lie from 0 to 1 and those of classes sum to 1.
@@ -1027,9 +1042,9 @@ class MLP:
             progress = _validate.flag("progress", progress)
         hooks = as_callbacks(callbacks)
         measured = as_metrics(metrics, loss)
-        key, first = self._order_seed, self._epochs_done
+        key, first, state = self._order_seed, self._epochs_done, self._place
         if seed is not None:
-            key, first = _key(seed), 0
+            key, first, state = _key(seed), 0, None
 
         # What to train on.
         data: _training.Data | _training.Batches
@@ -1053,14 +1068,14 @@ class MLP:
             if batch_size is not None or not solving:
                 batch_size = _validate.count("batch_size", batch_size, 1)
             data = self._data("", (x, y, sample_weight), loss)
-            rows = len(data[0])
-            if solving and batch_size is not None and batch_size < rows:
+            n = len(data[0])
+            if solving and batch_size is not None and batch_size < n:
                 raise ValueError(
-                    f"batch_size must be None or at least the {rows} samples for "
+                    f"batch_size must be None or at least the {n} samples for "
                     f"{type(optimizer).__name__}, got {batch_size}"
                 )
-            batch_size = batch_size or rows
-            steps = -(-rows // batch_size)
+            batch_size = batch_size or n
+            steps = -(-n // batch_size)
         measures = None
         if validation_data is not None:
             validation = self._data("validation_data: ", validation_data, loss)
@@ -1074,12 +1089,15 @@ class MLP:
                     "gone through twice"
                 )
             measures = _training.Measures(self, data, loss, measured, validation=False)
+        rows = None if isinstance(data, _training.Batches) else len(data[0])
+        place = _training.Place([steps, rows, batch_size], first, state)
         history = History(has_validation=validation_data is not None)
         listener = _training.listener_of(hooks, self, history)
         runner = _training.make_runner(
-            self, data, loss, optimizer, batch_size or 1, key, shuffle, listener
+            self, data, loss, optimizer, batch_size or 1, key, shuffle, listener, place
         )
         run = Run(optimizer, loss, epochs, steps, history, hooks, key, first)
+        run._place = place
         self._claim(optimizer)
 
         # Nothing else may fit this model meanwhile, from whatever thread or callback.
@@ -1186,9 +1204,11 @@ class MLP:
         value, dy = loss.value_and_grad(pred, y, weight)
         return value, _validate.answered(self._net.backward(dy))[1]
 
-    def _custom_forward(self, rows: Array) -> Array:
+    def _custom_forward(
+        self, rows: Array, draw: tuple[int, int, int] | None = None
+    ) -> Array:
         self._forward_shape = None  # what the caller's forward kept is gone
-        return _validate.answered(self._net.forward(rows, True))
+        return _validate.answered(self._net.forward(rows, True, draw))
 
     def _custom_train_step(
         self,
@@ -1200,15 +1220,28 @@ class MLP:
     ) -> float:
         _check_tools(loss, optimizer)
         rows, weight = self._custom_batch(x, sample_weight)
-        value, dy = loss.value_and_grad(self._custom_forward(rows), y, weight)
-        if not np.isfinite(value):
-            raise _core.DivergenceError(
-                f"training diverged at step {optimizer.step_count + 1}: the loss "
-                f"function's value is {value}"
-            )
-        if optimizer._schedule is not None:
-            optimizer._set_lr()
-        _validate.answered(self._net.backward_step(dy, optimizer._optimizer))
+        taken, statistics = optimizer.step_count, self._buffers.copy()
+        seed, _, tracked = self._net.training_state
+        # The numbers that a step draws with any other loss.
+        draw = seed, 0xFFFFFFFF, taken
+        try:
+            pred = self._custom_forward(rows, draw)
+            value, dy = loss.value_and_grad(pred, y, weight)
+            if not np.isfinite(value):
+                raise _core.DivergenceError(
+                    f"training diverged at step {taken + 1}: the loss function's value "
+                    f"is {value}"
+                )
+            if optimizer._schedule is not None:
+                optimizer._set_lr()
+            _validate.answered(self._net.backward_step(dy, optimizer._optimizer))
+        except BaseException:
+            # No step without running statistics, nor these without a step.
+            if optimizer.step_count == taken:
+                self._buffers[:] = statistics
+                passes = self._net.training_state[1]
+                self._net.training_state = (seed, passes, tracked)
+            raise
         return value
 
     def _checked_weights(self, sample_weight: object) -> Array:

@@ -70,7 +70,7 @@ class Monitor(Callback):
         By layer, of its weight (a norm's scale), without biases.
     activations : dict of str to list of Histogram
         By layer, of its outputs for the last batch; an empty histogram if there are
-        none.
+        none: those of a layer before an `Activation` turn into that one's in place.
     units : dict of str to int
         By layer that can have dead units, how many units there are.
     dead : dict of str to list of int
@@ -117,11 +117,13 @@ class Monitor(Callback):
         self.gradient_norms: dict[str, list[float]] = {}
         self.path: list[Array] = []
         self._network: list[Step] = []
+        self._seen: list[int | None] = []
 
     def on_train_begin(self, mlp: MLP, history: History) -> None:
         """Forget any earlier run, and have the core keep what will be asked for."""
         self._forget()
         self._network = _steps.steps(mlp)
+        self._seen = _outputs(self._network, [layer[0] for layer in mlp._net.layers])
         for step in self._network:
             self.layers[step.name] = _steps.label(step)
             self.activations[step.name] = []
@@ -156,12 +158,13 @@ class Monitor(Callback):
     def _record(self, mlp: MLP, epoch: int) -> None:
         last = mlp._net.last_step() or {}
         grads, before = last.get("grads"), last.get("before")
-        outputs = last.get("outputs") or [None] * len(self._network)
+        outputs = last.get("outputs")
         self.epochs.append(epoch)
         if self._keeps_path:
             self.path.append(mlp.params.copy())
-        for step, h in zip(self._network, outputs, strict=True):
+        for step, seen in zip(self._network, self._seen, strict=True):
             name = step.name
+            h = None if seen is None or outputs is None else outputs[seen]
             self.activations[name].append(self._histogram(h))
             if step.activation in _DEAD:
                 dead = -1 if h is None else int(_dead(step.activation, h).sum())
@@ -193,6 +196,19 @@ class Monitor(Callback):
     def __repr__(self) -> str:
         values = {"every": self.every, "bins": self.bins, "path": self._keeps_path}
         return f"Monitor({_validate.arguments(values)})"
+
+
+def _outputs(network: list[Step], names: list[str]) -> list[int | None]:
+    """Return for each step which of the core's outputs is its own, if one is.
+
+    The core makes an activation by itself part of the step before, if it can.
+    """
+    place: dict[str, int] = {name: i for i, name in enumerate(names)}
+    seen = [place.get(step.core) for step in network]
+    for i, step in enumerate(network):
+        if step.core not in place:
+            seen[i], seen[step.source] = seen[step.source], None
+    return seen
 
 
 def _norm(values: Array | None) -> float:

@@ -1,6 +1,7 @@
 // The library without Python: a network learns a function, its gradient is checked by
 // differences, the bits do not depend on threads or instruction set, errors are thrown.
 // No framework: a failed check prints its line, the program returns 1.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -133,6 +134,33 @@ void test_epochs() {
   }
   CHECK(optimizer.step_count() == 30 * 9);
   CHECK(last < first / 20);
+
+  // An epoch in two parts is the epoch.
+  {
+    LastGoodState<float> good;
+    Mlp<float> whole(2, kLayers), parts(2, kLayers);
+    whole.initialize(3);
+    parts.initialize(3);
+    Optimizer one(adam()), two(adam());
+    const double wanted = whole.fit_epoch(data.batch(), Loss{}, one, options, good);
+    EpochProgress progress;
+    EpochOptions part = options;
+    part.progress = &progress;
+    part.listener = {[](void*, Index step, double) { return step < 3; }, nullptr};
+    bool stopped = false;
+    try {
+      parts.fit_epoch(data.batch(), Loss{}, two, part, good);
+    } catch (const Interrupted&) {
+      stopped = true;
+    }
+    CHECK(stopped && progress.steps == 4);
+    part.listener = {};
+    part.first_row = progress.steps * part.batch_size;
+    CHECK(parts.fit_epoch(data.batch(), Loss{}, two, part, good) == wanted);
+    CHECK(progress.steps == 9);
+    CHECK(
+        std::equal(whole.params(), whole.params() + whole.n_params(), parts.params()));
+  }
 
   // A diverging epoch is rolled back to a state with a finite loss.
   optimizer.mutable_config().lr = 1e30;

@@ -148,14 +148,31 @@ struct StepListener {
   }
 };
 
+struct Draw;  // which random numbers, dropout.h
+
+// How far an epoch has come: the steps taken, and the sums that its loss is made of.
+struct EpochProgress {
+  Index steps = 0;
+  double total = 0.0, divisor = 0.0;
+
+  // The loss so far: a mean over rows (or weights), or a sum.
+  double loss(Reduction reduction) const {
+    if (reduction == Reduction::sum) return total;
+    return divisor == 0.0 ? 0.0 : total / divisor;
+  }
+};
+
 struct EpochOptions {
   Index batch_size = 32;
   bool shuffle = false;  // by (seed, epoch); see random.h
   uint64_t seed = 0;
   uint32_t epoch = 0;
-  Index first_step = 0;  // what the first step counts as, where an epoch has parts
+  // Where an epoch has parts: what came before, kept up to date after each step (before
+  // the listener is told), and the first row, in the epoch's order, to go on with.
+  EpochProgress* progress = nullptr;
+  Index first_row = 0;
   Interruption interruption = {};
-  const double* lr = nullptr;  // of each step, instead of the optimiser's
+  const double* lr = nullptr;  // of each step to come, instead of the optimiser's
   StepListener listener = {};
 };
 
@@ -235,8 +252,10 @@ class Mlp {
   // and moves its running ones; it needs at least two rows then. train_step and
   // fit_epoch are always in training mode, predict and evaluate never.
 
-  // Keeps a copy of the input and what the layers computed, for backward.
-  void forward(T* y, const T* x, Index rows, bool training = false);
+  // Keeps a copy of the input and what the layers computed, for backward. In training
+  // mode it draws the next numbers of its own, or those of `draw`, an optimiser's step.
+  void forward(T* y, const T* x, Index rows, bool training = false,
+               const Draw* draw = nullptr);
   // Gradients of sum(dy * y), y of the last forward, whose rows these must be.
   // Throws std::logic_error if there was none.
   void backward(T* dx, T* grads, const T* dy, Index rows);
@@ -259,8 +278,8 @@ class Mlp {
   double train_step(const Batch<T>& batch, const Loss& loss, Optimizer& optimizer);
   // One pass over the data in steps of batch_size rows, the last one maybe shorter. The
   // mean of the steps' losses by rows (by weight where there are weights), or their sum
-  // under Reduction::sum. Throws Diverged, with the state rolled back to `last_good`,
-  // and Interrupted.
+  // under Reduction::sum, of all of the epoch so far. Throws Diverged, with the state
+  // rolled back to `last_good`, and Interrupted.
   double fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& optimizer,
                    const EpochOptions& options, LastGoodState<T>& last_good);
 
