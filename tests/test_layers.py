@@ -520,3 +520,12 @@ def test_buffers_are_a_view_to_write_into() -> None:
     assert fm.MLP([2, 3]).buffers.shape == (0,)
     with pytest.raises(AttributeError, match="buffers"):
         mlp.buffers = np.zeros(2 * N_IN)
+
+
+def test_nothing_but_dropout_folds_to_an_identity():
+    mlp = fm.MLP([3, fm.Residual([fm.Dropout(), fm.Dropout()])], seed=0)
+    folded = mlp.fold()
+    assert folded.layers == (fm.Residual([fm.Activation("identity")]),)
+    x = np.ones((4, 3), np.float32)
+    np.testing.assert_array_equal(folded(x), 2 * x)
+    np.testing.assert_array_equal(folded.forward(x, training=True), 2 * x)

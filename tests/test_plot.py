@@ -78,14 +78,18 @@ class _Watched:
     """A model whose core answers last_step."""
 
     def __init__(self, mlp):
-        self._mlp, self._net = mlp, self
-        self.last, self.watch = None, False
-
-    def last_step(self):
-        return self.last
+        self._mlp, self._net = mlp, _WatchedCore(mlp._net)
 
     def __getattr__(self, name):
         return getattr(self._mlp, name)
+
+
+class _WatchedCore:
+    def __init__(self, net):
+        self.layers, self.last, self.watch = net.layers, None, False
+
+    def last_step(self):
+        return self.last
 
 
 def test_matplotlib_is_loaded_when_a_picture_is_drawn():

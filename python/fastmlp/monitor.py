@@ -70,7 +70,7 @@ class Monitor(Callback):
         By layer, of its weight (a norm's scale), without biases.
     activations : dict of str to list of Histogram
         By layer, of its outputs for the last batch; an empty histogram if there are
-        none.
+        none, as before a `fastmlp.Activation` that works in the same place.
     units : dict of str to int
         By layer that can have dead units, how many units there are.
     dead : dict of str to list of int
@@ -156,12 +156,14 @@ class Monitor(Callback):
     def _record(self, mlp: MLP, epoch: int) -> None:
         last = mlp._net.last_step() or {}
         grads, before = last.get("grads"), last.get("before")
-        outputs = last.get("outputs") or [None] * len(self._network)
+        outputs = last.get("outputs")
         self.epochs.append(epoch)
         if self._keeps_path:
             self.path.append(mlp.params.copy())
-        for step, h in zip(self._network, outputs, strict=True):
+        for step in self._network:
             name = step.name
+            at = step.output
+            h = None if outputs is None or at is None else outputs[at]
             self.activations[name].append(self._histogram(h))
             if step.activation in _DEAD:
                 dead = -1 if h is None else int(_dead(step.activation, h).sum())

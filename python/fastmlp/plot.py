@@ -178,6 +178,9 @@ def histograms(
         title, tables = _recorded(source, epoch)
         labels = source.layers
     else:
+        if not hasattr(source, "_net"):
+            got = _validate.describe(source)
+            raise TypeError(f"source must be a fm.MLP or fm.Monitor, got {got}")
         steps = _steps.steps(source)
         monitor = Monitor(bins=bins)
         labels = {step.name: _steps.label(step) for step in steps}
@@ -366,7 +369,7 @@ def fit_1d(
     ImportError
         If there is no matplotlib.
     """
-    if mlp.n_in != 1:
+    if _steps.checked(mlp).n_in != 1:
         raise ValueError(f"mlp must have one input, got {mlp.n_in}")
     output = _output(output, mlp.n_out)
     points = _validate.count("points", points, 2)
@@ -488,7 +491,7 @@ def decision_regions(
     ImportError
         If there is no matplotlib.
     """
-    if mlp.n_in != 2:
+    if _steps.checked(mlp).n_in != 2:
         raise ValueError(f"mlp must have two inputs, got {mlp.n_in}")
     resolution = _validate.count("resolution", resolution, 2)
     data = _validate.inputs("x", x, 2, np.dtype(np.float64))
@@ -598,7 +601,7 @@ def level_sets(
     ImportError
         If there is no matplotlib.
     """
-    if mlp.n_in != 2:
+    if _steps.checked(mlp).n_in != 2:
         raise ValueError(f"mlp must have two inputs, got {mlp.n_in}")
     output = _output(output, mlp.n_out)
     resolution = _validate.count("resolution", resolution, 2)
@@ -729,7 +732,7 @@ def loss_surface(
     """
     span = _validate.real("span", span, 0.0, open_low=True)
     resolution = _validate.count("resolution", resolution, 2)
-    centre = mlp.params.astype(np.float64)
+    centre = _steps.checked(mlp).params.astype(np.float64)
     walk = _walk(path, centre)
     if directions is None:
         directions = "random" if walk is None else "pca"
