@@ -174,9 +174,21 @@ class _CustomStep:
         self._good: tuple[Any, ...] | None = None
 
     def __call__(self, batch: Data, epoch: int, k: int) -> float:
+        candidate = self._state() if k == 0 else None
+        try:
+            with unmoved(self._mlp):
+                value = self._take(batch, epoch, k)
+        except _core.DivergenceError as error:
+            raise self._diverged(k, str(error).partition(": ")[2]) from None
+        self._good = candidate or self._good
+        return value
+
+    def _take(self, batch: Data, epoch: int, k: int) -> float:
         x, y, weight = batch
         mlp, net, optimizer = self._mlp, self._mlp._net, self._optimizer
-        candidate = self._state() if k == 0 else None
+        rates = optimizer._values(1)
+        if rates is not None:
+            optimizer._optimizer.set("lr", float(rates[0]))
 
         # Dropout is a function of (seed, epoch, step) here too.
         seed, passes, _ = net.training_state
@@ -185,20 +197,7 @@ class _CustomStep:
             pred = _validate.answered(net.forward(x, True))
         finally:
             net.training_state = (seed, passes, net.training_state[2])
-
-        value, dy = self._loss.value_and_grad(pred, y, weight)
-        if not math.isfinite(value):
-            raise self._diverged(k, f"the loss is {value}")
-        rates = optimizer._values(1)
-        if rates is not None:
-            optimizer._optimizer.set("lr", float(rates[0]))
-        try:
-            dy = _validate.convert("the loss's gradient", dy, mlp.dtype)
-            _validate.answered(net.backward_step(dy, optimizer._optimizer))
-        except _core.DivergenceError as error:
-            raise self._diverged(k, str(error).partition(": ")[2]) from None
-        self._good = candidate or self._good
-        return value
+        return custom_step(mlp, pred, y, self._loss, optimizer, weight)
 
     def _state(self) -> tuple[Any, ...]:
         mlp = self._mlp
@@ -214,6 +213,48 @@ class _CustomStep:
             mlp._net.training_state = (*mlp._net.training_state[:2], tracked)
             core.load_state(state)
         return _core.DivergenceError(f"training diverged at step {k + 1}: {why}")
+
+
+def custom_step(
+    mlp: MLP,
+    pred: Array,
+    y: Any,
+    loss: Loss,
+    optimizer: Optimizer,
+    weight: Array | None,
+) -> float:
+    """Take the step that follows a forward pass with a loss written in Python."""
+    value, dy = loss.value_and_grad(pred, y, weight)
+    if not math.isfinite(value):
+        if np.isfinite(pred).all():
+            size = float(abs(pred).max())
+            cause = f"the loss function, given predictions of at most {size:.3g}"
+        else:
+            size = float(abs(mlp.params).max())
+            cause = (
+                "predictions that are not finite, from parameters of at most "
+                f"{size:.3g}: lower the learning rate, warm it up, or clip gradients"
+            )
+        raise _core.DivergenceError(
+            f"training diverged at step {optimizer.step_count + 1}: the loss is {value}; "
+            f"learning rate {optimizer._optimizer.get('lr'):g}. Likely cause: {cause}"
+        )
+    dy = _validate.convert("the loss's gradient", dy, mlp.dtype)
+    _validate.answered(mlp._net.backward_step(dy, optimizer._optimizer))
+    return value
+
+
+@contextlib.contextmanager
+def unmoved(mlp: MLP) -> Iterator[None]:
+    """Take back what a pass in training mode has moved, if an exception follows it."""
+    net, buffers = mlp._net, mlp.buffers.copy()
+    state = net.training_state
+    try:
+        yield
+    except BaseException:
+        mlp.buffers[:] = buffers
+        net.training_state = state
+        raise
 
 
 # Where batches come from --------------------------------------------------------------
@@ -402,6 +443,12 @@ def make_runner(
     if not isinstance(data, Batches) and loss._loss is not None:
         return _Arrays(mlp, data, loss, optimizer, batch_size, seed, shuffle, listener)
     if not isinstance(data, Batches):
+        rows = len(data[0])
+        if mlp.buffers.size and 1 in (rows, batch_size, rows % batch_size):
+            raise ValueError(
+                "x: batch normalisation needs batches of at least two rows in "
+                f"training; {rows} rows by batch_size={batch_size} leave a single one"
+            )
         batches: Any = _Slices(data, batch_size, seed, shuffle)
     else:
         batches = data

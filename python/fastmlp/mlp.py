@@ -397,6 +397,8 @@ class MLP:
             For arrays of a wrong kind or shape, and for fewer than two rows in training
             where there is a `BatchNorm`.
         """
+        if training is not False and training is not True:
+            training = _validate.flag("training", training)
         y = self._net.forward(x, training)
         if y is NotImplemented:
             rows = _validate.inputs("x", x, self.n_in, self.dtype, vector=True)
@@ -470,6 +472,8 @@ class MLP:
         TypeError, ValueError
             For arrays of a wrong kind or shape.
         """
+        if training is not False and training is not True:
+            training = _validate.flag("training", training)
         result = self._net.vjp(x, dy, training)
         if result is not NotImplemented:
             return result
@@ -784,6 +788,8 @@ class MLP:
         used as they are: `fit` alone checks that they are finite, and that
         probabilities lie from 0 to 1 and, for `fastmlp.CrossEntropy`, sum to 1.
         """
+        if training is not False and training is not True:
+            training = _validate.flag("training", training)
         try:
             if sample_weight is not None:
                 sample_weight = self._checked_weights(sample_weight)
@@ -1182,9 +1188,10 @@ class MLP:
             value, dy = loss.value_and_grad(pred, y, weight)
             return value, _validate.answered(self._net.vjp(rows, dy))[2]
         # Forward but once, as each has other masks.
-        pred = self._custom_forward(rows)
-        value, dy = loss.value_and_grad(pred, y, weight)
-        return value, _validate.answered(self._net.backward(dy))[1]
+        with _training.unmoved(self):
+            pred = self._custom_forward(rows)
+            value, dy = loss.value_and_grad(pred, y, weight)
+            return value, _validate.answered(self._net.backward(dy))[1]
 
     def _custom_forward(self, rows: Array) -> Array:
         self._forward_shape = None  # what the caller's forward kept is gone
@@ -1200,16 +1207,11 @@ class MLP:
     ) -> float:
         _check_tools(loss, optimizer)
         rows, weight = self._custom_batch(x, sample_weight)
-        value, dy = loss.value_and_grad(self._custom_forward(rows), y, weight)
-        if not np.isfinite(value):
-            raise _core.DivergenceError(
-                f"training diverged at step {optimizer.step_count + 1}: the loss "
-                f"function's value is {value}"
-            )
         if optimizer._schedule is not None:
             optimizer._set_lr()
-        _validate.answered(self._net.backward_step(dy, optimizer._optimizer))
-        return value
+        with _training.unmoved(self):
+            pred = self._custom_forward(rows)
+            return _training.custom_step(self, pred, y, loss, optimizer, weight)
 
     def _checked_weights(self, sample_weight: object) -> Array:
         return _validate.weights("sample_weight", sample_weight, self.dtype)
