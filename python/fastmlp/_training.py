@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ._validate import Array
     from .history import History
     from .losses import Loss
-    from .metrics import Metric
+    from .metrics import _Measure
     from .mlp import MLP
     from .optimizers import Optimizer
 
@@ -235,9 +235,10 @@ def custom_step(
                 "predictions that are not finite, from parameters of at most "
                 f"{size:.3g}: lower the learning rate, warm it up, or clip gradients"
             )
+        rate = optimizer._optimizer.get("lr")
         raise _core.DivergenceError(
-            f"training diverged at step {optimizer.step_count + 1}: the loss is {value}; "
-            f"learning rate {optimizer._optimizer.get('lr'):g}. Likely cause: {cause}"
+            f"training diverged at step {optimizer.step_count + 1}: the loss is {value}"
+            f"; learning rate {rate:g}. Likely cause: {cause}"
         )
     dy = _validate.convert("the loss's gradient", dy, mlp.dtype)
     _validate.answered(mlp._net.backward_step(dy, optimizer._optimizer))
@@ -392,13 +393,16 @@ class Measures:
         mlp: MLP,
         data: Data,
         loss: Loss,
-        metrics: dict[str, Metric],
+        metrics: dict[str, _Measure],
         *,
         validation: bool,
     ) -> None:
         self._net, self._data, self._loss = mlp._net, data, loss
+        for metric in metrics.values():
+            metric.check(data[1])
         prefix = "val_" if validation else ""
         self._metrics = {prefix + name: f for name, f in metrics.items()}
+        self.names = tuple(self._metrics)
         self._validation = validation
         self._native = not metrics and loss._loss is not None
         if not self._native:
@@ -420,7 +424,9 @@ class Measures:
             loss = _validate.answered(core.value(pred, y, weight))
         elif self._validation:
             loss = self._loss(pred, y, weight)
-        return loss, {k: f(pred, y, weight) for k, f in self._metrics.items()}
+        seen = pred.view()
+        seen.flags.writeable = False  # one metric is not to change it for another
+        return loss, {k: f(seen, y, weight) for k, f in self._metrics.items()}
 
 
 # The loop -----------------------------------------------------------------------------
@@ -517,8 +523,16 @@ def train(
         except BaseException as error:
             if not _forgiven(begun, mlp, history, error):
                 raise
-        for call in overridden(hooks, "on_train_end"):
-            call(mlp, history)
+        left = list(hooks)
+        try:
+            while left:
+                for call in overridden(left[:1], "on_train_end"):
+                    call(mlp, history)
+                del left[0]
+        except BaseException as error:
+            # What is still to be cleaned up is so by other means.
+            _forgiven(left, mlp, history, error)
+            raise
     finally:
         for hook in hooks:
             hook.run = None

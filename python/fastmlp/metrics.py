@@ -6,7 +6,9 @@ mean over the row's outputs. All is computed in float64. What is the argument or
 loss, ``(pred, target)``, is the other way round in scikit-learn.
 
 In ``fit(metrics=…)`` predictions are what the model returns: logits, where the loss is
-`fastmlp.CrossEntropy` or `fastmlp.BinaryCrossEntropy`.
+`fastmlp.CrossEntropy` or `fastmlp.BinaryCrossEntropy`; read-only, in memory that the
+next epoch writes over. Targets are as fit has checked them: of the model's dtype and
+(B, 1) for one output, labels int64.
 """
 
 from __future__ import annotations
@@ -25,9 +27,6 @@ if TYPE_CHECKING:
 
     from ._validate import Array
     from .losses import Loss
-
-    # (pred, target, sample_weight) -> value, as fit calls it.
-    Metric = Callable[[Any, Any, Any], float]
 
 
 def accuracy(
@@ -229,7 +228,7 @@ def _mean(values: Array, sample_weight: object) -> float:
 # For fit ------------------------------------------------------------------------------
 
 
-def as_metrics(metrics: object, loss: Loss) -> dict[str, Metric]:
+def as_metrics(metrics: object, loss: Loss) -> dict[str, _Measure]:
     """Return fit's argument ``metrics`` by name, each as fit calls it."""
     if metrics is None:
         return {}
@@ -251,7 +250,7 @@ def as_metrics(metrics: object, loss: Loss) -> dict[str, Metric]:
             ) from None
         named = [(_name(i, item), item) for i, item in enumerate(items)]
 
-    result: dict[str, Metric] = {}
+    result: dict[str, _Measure] = {}
     for name, item in named:
         if not isinstance(name, str):
             raise TypeError(f"metrics: a name is {_validate.describe(name)}, no str")
@@ -277,7 +276,7 @@ def _name(i: int, item: object) -> str:
     return name
 
 
-def _metric(name: str, item: object, loss: Loss) -> Metric:
+def _metric(name: str, item: object, loss: Loss) -> _Measure:
     """Return what fit calls with (pred, target, sample_weight)."""
     kind = "" if loss._loss is None else loss._loss.kind
     if isinstance(item, str):
@@ -293,24 +292,47 @@ def _metric(name: str, item: object, loss: Loss) -> Metric:
     own = item in METRICS.values()
     if own and getattr(loss._loss, "action", False):
         raise ValueError(f"metrics: {name!r} has no meaning for {loss!r}")
-    weighted = own or _takes_weights(item)
+    return _Measure(name, item, options, own, kind)
 
-    def measure(pred: Array, target: Any, weight: Array | None) -> float:
-        if own and kind == "gaussian_nll":
+
+class _Measure:
+    """A metric as fit calls it."""
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        options: dict[str, Any],
+        own: bool,
+        kind: str,
+    ) -> None:
+        self._name, self._function, self._options = name, function, options
+        self._own, self._kind = own, kind
+        self._weighted = own or _takes_weights(function)
+
+    def check(self, target: Any) -> None:
+        """Refuse targets that it cannot be taken of."""
+        labels = self._kind == "cross_entropy" and target.ndim == 1
+        if labels and self._own and self._function is not accuracy:
+            raise ValueError(
+                f"metrics: {self._name!r} has no meaning for class labels; accuracy has"
+            )
+
+    def __call__(self, pred: Array, target: Any, weight: Array | None) -> float:
+        if self._own and self._kind == "gaussian_nll":
             pred = pred[:, : pred.shape[1] // 2]  # the means, without the variances
-        if weighted and weight is not None:
-            value = item(pred, target, sample_weight=weight, **options)
+        if self._weighted and weight is not None:
+            options = {**self._options, "sample_weight": weight}
         else:
-            value = item(pred, target, **options)
+            options = self._options
+        value = self._function(pred, target, **options)
         try:
             return float(value)
         except (TypeError, ValueError):
             raise TypeError(
-                f"metrics: {name!r} must return a number, "
+                f"metrics: {self._name!r} must return a number, "
                 f"got {_validate.describe(value)}"
             ) from None
-
-    return measure
 
 
 # How answers are read from the outputs that losses are made for.

@@ -1085,7 +1085,8 @@ class MLP:
         runner = _training.make_runner(
             self, data, loss, optimizer, batch_size or 1, key, shuffle, listener
         )
-        run = Run(optimizer, loss, epochs, steps, history, hooks, key, first)
+        logged = () if measures is None else measures.names
+        run = Run(optimizer, loss, epochs, steps, history, hooks, key, first, logged)
         self._claim(optimizer)
 
         # Nothing else may fit this model meanwhile, from whatever thread or callback.
