@@ -212,6 +212,11 @@ class LambdaCallback(Callback):
     ----------
     on_train_begin, on_epoch_begin, on_batch_end, on_epoch_end, on_train_end, on_error
         Functions with the arguments and results of `Callback`'s methods of these names.
+
+    Raises
+    ------
+    TypeError
+        For what is no function.
     """
 
     def __init__(
@@ -328,6 +333,12 @@ class EarlyStopping(_Watching):
     restore_optimizer : bool
         With ``restore_best``, take back the optimiser's state of that epoch as well.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range; at the beginning of a fit, if
+        nothing logs ``monitor``.
+
     Attributes
     ----------
     best : float or None
@@ -434,6 +445,11 @@ class TimeLimit(Callback):
     ----------
     seconds : float
         Wall time since the beginning of the training, > 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -466,6 +482,11 @@ class CSVLogger(Callback):
     append : bool
         Go on in a file that is there, with its columns and its count of epochs; else
         each fit writes it anew.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
     """
 
     # Callbacks that log metrics come first.
@@ -556,6 +577,12 @@ class Checkpoint(_Watching):
         Look, and store, after each so many epochs; at least 1.
     mode : {"min", "max"}, optional
         Whether low or high is good; None is "max" for accuracy and r2, else "min".
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range, or that exclude each other; at
+        the beginning of a fit, if nothing logs ``monitor``.
 
     Attributes
     ----------
@@ -791,6 +818,11 @@ class LearningRateFinder(Callback):
         the bias of its beginning; from 0 to below 1.
     stop_factor : float
         See above; > 1, or infinite to go on to the end.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
 
     Attributes
     ----------

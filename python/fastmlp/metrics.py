@@ -128,7 +128,24 @@ def mse(
 ) -> float:
     """Return the mean squared error, the mean of (p - y)².
 
-    Parameters, result and errors are those of `mae`.
+    Parameters
+    ----------
+    pred : (B, O) or (B,)
+        Predictions.
+    target : like ``pred``
+        What they should be.
+    sample_weight : (B,), optional
+        Weights of the rows: finite, none negative, not all zero.
+
+    Returns
+    -------
+    float
+        At least 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arrays of a wrong shape or kind.
     """
     p, y = _pair(pred, target)
     return _mean((p - y) ** 2, sample_weight)
@@ -141,8 +158,27 @@ def rmse(
 ) -> float:
     """Return the root of the mean squared error, over all outputs together.
 
-    Parameters, result and errors are those of `mae`. (scikit-learn's
-    ``root_mean_squared_error`` takes a root for each output and the mean of these.)
+    scikit-learn's ``root_mean_squared_error`` takes a root for each output and the mean
+    of these.
+
+    Parameters
+    ----------
+    pred : (B, O) or (B,)
+        Predictions.
+    target : like ``pred``
+        What they should be.
+    sample_weight : (B,), optional
+        Weights of the rows: finite, none negative, not all zero.
+
+    Returns
+    -------
+    float
+        At least 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arrays of a wrong shape or kind.
     """
     return math.sqrt(mse(pred, target, sample_weight))
 
@@ -158,8 +194,24 @@ def r2(
     of that output, as ``sklearn.metrics.r2_score``: an output whose target is constant
     counts 1 if it is met exactly, else 0.
 
-    Parameters, result and errors are those of `mae`, but the result is at most 1, and
-    NaN for a single row.
+    Parameters
+    ----------
+    pred : (B, O) or (B,)
+        Predictions.
+    target : like ``pred``
+        What they should be.
+    sample_weight : (B,), optional
+        Weights of the rows: finite, none negative, not all zero.
+
+    Returns
+    -------
+    float
+        At most 1; NaN for a single row.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arrays of a wrong shape or kind.
     """
     p, y = _pair(pred, target)
     p, y = p.reshape(len(p), -1), y.reshape(len(y), -1)

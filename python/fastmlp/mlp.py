@@ -14,7 +14,7 @@ import numpy as np
 from . import _core, _network, _summary, _training, _validate, initializers
 from .callbacks import Run, as_callbacks
 from .history import History
-from .layers import checked
+from .layers import activation_name, checked
 from .losses import CustomLoss, Loss, as_loss
 from .metrics import as_metrics
 from .optimizers import Optimizer
@@ -117,12 +117,11 @@ class MLP:
         seed: Seed | None = None,
     ) -> None:
         # The architecture, as given (for the representation) and resolved.
-        known = _core.ACTIVATIONS
         self._given: dict[str, Any] = {
             "layers": checked("layers", layers, n_in=True),
-            "activation": _validate.choice("activation", activation, known),
-            "output_activation": _validate.choice(
-                "output_activation", output_activation, known
+            "activation": activation_name("activation", activation),
+            "output_activation": activation_name(
+                "output_activation", output_activation
             ),
             "init": _validate.choice("init", init, initializers.INITIALIZERS),
             "bias": _validate.flag("bias", bias),

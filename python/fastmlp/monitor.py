@@ -59,6 +59,11 @@ class Monitor(Callback):
         Keep the parameters, too: before the first epoch and of each recorded one, for
         `fastmlp.plot.loss_surface`. Takes n_params numbers each.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
+
     Attributes
     ----------
     epochs : list of int

@@ -688,6 +688,11 @@ class SGD(Optimizer):
         Ascend instead.
     clip_norm, clip_value, l1, decay, ema
         As all optimisers, see `fastmlp.optimizers`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For hyperparameters of a wrong kind, out of range, or that exclude each other.
     """
 
     __slots__ = ()
@@ -764,6 +769,11 @@ class Adagrad(_WithEps):
         Where ε stands.
     clip_norm, clip_value, l1, decay, ema
         As all optimisers, see `fastmlp.optimizers`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For hyperparameters of a wrong kind, out of range, or that exclude each other.
     """
 
     __slots__ = ()
@@ -832,6 +842,11 @@ class RMSprop(_WithEps):
         Where ε stands.
     clip_norm, clip_value, l1, decay, ema
         As all optimisers, see `fastmlp.optimizers`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For hyperparameters of a wrong kind, out of range, or that exclude each other.
     """
 
     __slots__ = ()
@@ -935,6 +950,11 @@ class Adam(_Adam):
         TensorFlow and scikit-learn.
     clip_norm, clip_value, l1, decay, ema
         As all optimisers, see `fastmlp.optimizers`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For hyperparameters of a wrong kind, out of range, or that exclude each other.
     """
 
     __slots__ = ()
@@ -986,6 +1006,11 @@ class AdamW(_Adam):
         Where ε stands, as in `Adam`.
     clip_norm, clip_value, l1, decay, ema
         As all optimisers, see `fastmlp.optimizers`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For hyperparameters of a wrong kind, out of range, or that exclude each other.
     """
 
     __slots__ = ()

@@ -125,6 +125,11 @@ class Constant(Schedule):
     ----------
     lr : float
         The learning rate, ≥ 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
     """
 
     _names = ("lr",)
@@ -151,6 +156,11 @@ class Step(Schedule):
         How many steps share a learning rate.
     gamma : float
         The factor, ≥ 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
     """
 
     _names = ("lr", "step_size", "gamma")
@@ -186,6 +196,11 @@ class MultiStep(Schedule):
         given twice counts twice.
     gamma : float
         The factor, ≥ 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
     """
 
     _names = ("lr", "milestones", "gamma")
@@ -228,6 +243,11 @@ class Exponential(Schedule):
         At the start, ≥ 0.
     gamma : float
         The factor of each step, from 0 to 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
     """
 
     _names = ("lr", "gamma")
@@ -265,6 +285,11 @@ class Cosine(Schedule):
     restarts : int, optional
         Start again after each period, each that many times as long as the one before
         (torch's T_mult): 1 for equal periods. None does not start again.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
     """
 
     _names = ("lr", "period", "min_lr", "restarts")
@@ -323,6 +348,11 @@ class LinearWarmup(Schedule):
         How many steps the line takes.
     start_factor : float
         s, from 0 to 1. At 0 the very first step moves nothing.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
     """
 
     _names = ("after", "steps", "start_factor")
@@ -385,6 +415,11 @@ class OneCycle(Schedule):
         The first learning rate over the last, > 0.
     three_phase : bool
         Down as fast as up, to the first learning rate, and only then on to the last.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
     """
 
     _names = (
@@ -468,6 +503,11 @@ class InverseSqrt(Schedule):
         The peak, ≥ 0.
     warmup : int
         Steps of the way up, at least 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
     """
 
     _names = ("lr", "warmup")
@@ -520,6 +560,11 @@ class ReduceOnPlateau(Schedule):
         Never below this, ≥ 0.
     eps : float
         Reductions by no more than this are left out, ≥ 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
     """
 
     _names = (
