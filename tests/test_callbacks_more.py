@@ -145,3 +145,21 @@ def test_metrics_cannot_change_the_predictions():
 
     with pytest.raises(ValueError, match="read-only"):
         fit(model(), metrics=[spoil])
+
+
+@pytest.mark.parametrize("name", ["loss", "val_loss", "seconds", "epoch"])
+def test_names_that_mean_something_else(name):
+    with pytest.raises(ValueError, match=f"the name '{name}' is taken"):
+        fit(model(), [lambda mlp, history: history.log(name, 1.0)])
+    with pytest.raises(ValueError, match=f"the name '{name}' is taken"):
+        fit(model(), metrics={name: "r2"})
+
+
+def test_the_numbers_of_a_plateau_schedule_are_fixed():
+    schedule = fm.schedules.ReduceOnPlateau(0.1, patience=0)
+    for name in ("lr", "factor", "patience"):
+        with pytest.raises(AttributeError, match=f"{name} is fixed"):
+            setattr(schedule, name, 0.5)
+    schedule.observe(1.0)
+    schedule.observe(2.0)
+    assert schedule.current == schedule.lr * schedule.factor

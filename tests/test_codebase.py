@@ -259,7 +259,7 @@ RANK = {
     "history": 1,
     "runtime": 1,
     "layers": 2,
-    "metrics": 1,
+    "metrics": 2,
     "callbacks": 5,
     "progress": 2,
     "_network": 3,

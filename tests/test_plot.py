@@ -443,3 +443,22 @@ def test_residual_blocks_are_arcs():
         "+ projection",
     ]
     assert texts(ax)[-1] == "residual"
+
+
+def test_what_cannot_be_drawn():
+    line, plane = net([1, 3, 1]), net([2, 3, 3])
+    history_ = history([1.0, 0.5])
+    calls = [
+        (lambda: fm.plot.learning_curves(history_, log="yes"), "log must be"),
+        (lambda: fm.plot.fit_1d(line, [0.0, 1.0], [1.0] * 3), "y must have 2 rows"),
+        (lambda: fm.plot.histograms(line, epoch=1), "epoch is for a"),
+        (lambda: fm.plot.level_sets(plane, levels="many"), "levels must"),
+        (lambda: fm.plot.level_sets(plane, levels=0), "levels must be at least 1"),
+        (
+            lambda: fm.plot.decision_regions(plane, [[np.nan, 0.0]], [0]),
+            "x must be finite",
+        ),
+    ]
+    for call, words in calls:
+        with pytest.raises((TypeError, ValueError), match=words):
+            call()

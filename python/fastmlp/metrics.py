@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _core, _validate
+from .history import RESERVED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -240,9 +241,6 @@ RISING = ("accuracy", "r2")
 # A loss whose targets have the shape of its predictions.
 _LIKE_PRED = _core.Loss("mse")
 
-# What a history holds anyway.
-_TAKEN = ("loss", "val_loss", "metrics", "seconds")
-
 
 def _check_pred(p: Array) -> None:
     if p.ndim not in (1, 2) or p.size == 0:
@@ -306,7 +304,7 @@ def as_metrics(metrics: object, loss: Loss) -> dict[str, _Measure]:
     for name, item in named:
         if not isinstance(name, str):
             raise TypeError(f"metrics: a name is {_validate.describe(name)}, no str")
-        if name in _TAKEN or name in result:
+        if name in RESERVED or name in result:
             raise ValueError(f"metrics: the name {name!r} is taken; choose another")
         result[name] = _metric(name, item, loss)
     return result

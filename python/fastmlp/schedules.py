@@ -579,6 +579,16 @@ class ReduceOnPlateau(Schedule):
         "eps",
     )
 
+    lr: float
+    mode: str
+    factor: float
+    patience: int
+    threshold: float
+    threshold_mode: str
+    cooldown: int
+    min_lr: float
+    eps: float
+
     def __init__(
         self,
         lr: float,
@@ -591,16 +601,18 @@ class ReduceOnPlateau(Schedule):
         min_lr: float = 0.0,
         eps: float = 1e-8,
     ) -> None:
-        self.lr = _rate("lr", lr)
-        self.mode = _validate.choice("mode", mode, ("min", "max"))
-        self.factor = _validate.real("factor", factor, 0.0, 1.0, open_high=True)
-        self.patience = _validate.count("patience", patience, 0)
-        self.threshold = _rate("threshold", threshold)
         modes = ("rel", "abs")
-        self.threshold_mode = _validate.choice("threshold_mode", threshold_mode, modes)
-        self.cooldown = _validate.count("cooldown", cooldown, 0)
-        self.min_lr = _rate("min_lr", min_lr)
-        self.eps = _rate("eps", eps)
+        self._take(
+            lr=_rate("lr", lr),
+            mode=_validate.choice("mode", mode, ("min", "max")),
+            factor=_validate.real("factor", factor, 0.0, 1.0, open_high=True),
+            patience=_validate.count("patience", patience, 0),
+            threshold=_rate("threshold", threshold),
+            threshold_mode=_validate.choice("threshold_mode", threshold_mode, modes),
+            cooldown=_validate.count("cooldown", cooldown, 0),
+            min_lr=_rate("min_lr", min_lr),
+            eps=_rate("eps", eps),
+        )
         self.reset()
 
     def reset(self) -> None:
@@ -651,6 +663,8 @@ class ReduceOnPlateau(Schedule):
         return np.full(steps.shape, self._now)
 
     def __setattr__(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)
+        if not name.startswith("_"):
+            super().__setattr__(name, value)
+        vars(self)[name] = value  # its state
 
     __hash__ = None  # type: ignore[assignment]
