@@ -46,6 +46,7 @@ KERNELS = (
     "column_moments",
     "batch_norm_forward",
     "batch_norm_backward",
+    "batch_norm_sums",
     "column_dot",
     "add",
     "multiply",
@@ -377,9 +378,8 @@ def norm_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
         # Sums over rows or columns of data of order 1, divided by their length; no
         # deviation is below sqrt(0.1).
         size = 10 * (1 + float(np.abs(x).max())) ** 2 * (m + n)
-        bound = dict.fromkeys(
-            ("h", "xhat", "rstd", "dx", "mean", "var", "out"), elementwise_bound(size)
-        )
+        names = ("h", "xhat", "rstd", "dx", "mean", "var", "out", "sum_dh", "sum_dhx")
+        bound = dict.fromkeys(names, elementwise_bound(size))
         wide = np.zeros((m, n))
         layer = {"x": x, "scale": scale, "shift": shift, "eps": 0.1}
         kept = {"h": wide, "xhat": wide, "rstd": np.zeros(m)}
@@ -393,6 +393,9 @@ def norm_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
             yield Call("batch_norm_forward", {**args, **batch}, written, bound=bound)
         moments = {"mean": np.zeros(n), "var": np.zeros(n)}
         yield Call("column_moments", {**moments, "x": x}, tuple(moments), bound=bound)
+        sums = {"sum_dh": np.zeros(n), "sum_dhx": np.zeros(n)}
+        batch = {**sums, "dh": dh, "xhat": xhat}
+        yield Call("batch_norm_sums", batch, tuple(sums), bound=bound)
         for accumulate in (False, True):
             back = {"dx": normal(m, n), "dh": dh, "xhat": xhat}
             last = {"scale": scale, "accumulate": accumulate}

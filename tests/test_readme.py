@@ -4,15 +4,36 @@ import re
 from pathlib import Path
 
 import fastmlp as fm
+import pytest
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
 def test_the_code_runs(capsys):
-    blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 2
-    exec("\n".join(blocks), {})  # the second goes on with the first's names
+    assert len(BLOCKS) == 3
+    exec("\n".join(BLOCKS[:2]), {})  # each goes on with the names of those before
     assert float(capsys.readouterr().out.split()[0]) < 0.01
+
+
+def test_the_pictures_are_drawn(capsys, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib", reason="the third block draws with matplotlib")
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join((BLOCKS[0], BLOCKS[2])), {})
+    epoch, loss = capsys.readouterr().out.split()[-2:]
+    assert int(epoch) < 450  # it did end early
+    assert float(loss) < 0.4  # knowing nothing is 0.69
+    for name in ("curves.png", "regions.png"):
+        assert (tmp_path / name).stat().st_size > 10_000
+
+
+def test_images_are_there():
+    for name in re.findall(r"!\[[^]]*\]\((.+?)\)", README):
+        assert (ROOT / name).is_file(), name
 
 
 def test_the_lists_are_complete():

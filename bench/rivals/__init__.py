@@ -19,6 +19,7 @@ class Entry:
     class_name: str
     package: str  # what must be installed
     modes: tuple[str, ...] = ("train", "infer")
+    blocks: bool = False  # whether it trains networks with other than dense layers
 
     def load(self) -> type[Rival]:
         """Import the rival; ImportError if its package is not installed."""
@@ -28,16 +29,18 @@ class Entry:
 
     def accepts(self, task: Task) -> bool:
         """Whether the rival takes part in a task."""
+        if task.workload.blocks and not (self.blocks and task.mode == "train"):
+            return False
         return task.mode in self.modes
 
 
 EVERYTHING = ("train", "infer", "fit")
 
 RIVALS = {
-    "fastmlp": Entry("fastmlp_rival", "FastmlpRival", "fastmlp", EVERYTHING),
-    "torch": Entry("torch_rival", "TorchRival", "torch", EVERYTHING),
-    "torch-compile": Entry("torch_rival", "TorchCompileRival", "torch"),
-    "jax": Entry("jax_rival", "JaxRival", "jax"),
+    "fastmlp": Entry("fastmlp_rival", "FastmlpRival", "fastmlp", EVERYTHING, True),
+    "torch": Entry("torch_rival", "TorchRival", "torch", EVERYTHING, True),
+    "torch-compile": Entry("torch_rival", "TorchCompileRival", "torch", blocks=True),
+    "jax": Entry("jax_rival", "JaxRival", "jax", blocks=True),
     "sklearn": Entry("sklearn_rival", "SklearnRival", "sklearn", EVERYTHING),
     "onnxruntime": Entry(
         "onnxruntime_rival", "OnnxruntimeRival", "onnxruntime", ("infer",)

@@ -28,6 +28,11 @@ VERIFIED_STEPS = 5
 # agreeing with it would not show that the update is right.
 MIN_CHANGE = 10.0
 
+# Dropout draws differently everywhere, and adds noise of a variance that goes with
+# rate / (1 - rate): at a rate of 0.1 the first loss differs from that without it, by
+# less than this share of it.
+MAX_DROPOUT_CHANGE = 0.5
+
 # Runs of `fit` start and shuffle differently, but learn the same data by the same rule:
 # the loss of the last epoch may differ by this much, relatively.
 FIT_TOLERANCE = 0.25
@@ -193,6 +198,17 @@ def verify_losses(contestant: Contestant, expected: list[float]) -> None:
             raise DisagreementError(f"loss {loss:.7g} at step {step}, not {right:.7g}")
 
 
+def verify_dropout(contestant: Contestant, right: float) -> None:
+    """Raise DisagreementError unless dropout changes the first loss, but not by much.
+
+    What it is without dropout has been verified by then.
+    """
+    loss = contestant.ask(do="losses", steps=1)["losses"][0]
+    change = abs(loss - right) / abs(right)
+    if not contestant.loss_tolerance < change < MAX_DROPOUT_CHANGE:
+        raise DisagreementError(f"loss {loss:.7g} with dropout, {right:.7g} without")
+
+
 def verify_output(contestant: Contestant, task: Task, expected: np.ndarray) -> None:
     """Raise DisagreementError unless the rival's output is the judge's.
 
@@ -219,16 +235,23 @@ def verify_fit(contestant: Contestant, expected: list[float]) -> None:
 
 
 def verify(contestants: Sequence[Contestant], task: Task) -> None:
-    """Set the verdict of every rival that is absent, fails or disagrees."""
-    losses = judge_losses(task) if task.mode == "train" else []
-    output = Judge(task).activations()[-1] if task.mode == "infer" else np.empty(0)
+    """Set the verdict of every rival that is absent, fails or disagrees.
+
+    A task with dropout is verified with a rate of 0, then prepared as it is.
+    """
+    certain = task.without_dropout
+    losses = judge_losses(certain) if task.mode == "train" else []
+    output = Judge(task).output() if task.mode == "infer" else np.empty(0)
     for contestant in contestants:
         try:
-            contestant.prepare(task)
+            contestant.prepare(certain)
             if not contestant.timed:
                 continue
             if task.mode == "train":
                 verify_losses(contestant, losses)
+                if task != certain:
+                    contestant.prepare(task)
+                    verify_dropout(contestant, losses[0])
             elif task.mode == "infer":
                 verify_output(contestant, task, output)
             else:

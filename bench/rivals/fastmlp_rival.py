@@ -6,7 +6,24 @@ import fastmlp as fm
 import numpy as np
 
 from .base import Rival
-from .tasks import FIT_EPOCHS, Task
+from .tasks import FIT_EPOCHS, Task, Workload
+
+
+def layers(workload: Workload) -> list[int | fm.Layer]:
+    """Return the network as `fastmlp.MLP` takes it."""
+    result: list[int | fm.Layer] = [workload.widths[0]]
+    for group in workload.groups:
+        body: list[int | fm.Layer] = []
+        for layer in group:
+            body.append(workload.widths[layer + 1])
+            if workload.norm == "layer_norm":
+                body.append(fm.LayerNorm())
+            if workload.norm == "batch_norm":
+                body.append(fm.BatchNorm())
+            if "dropout" in workload.blocks:
+                body.append(fm.Dropout(workload.rate))
+        result += [fm.Residual(body)] if len(group) > 1 else body
+    return [*result, workload.widths[-1]]
 
 
 class FastmlpRival(Rival):
@@ -17,7 +34,8 @@ class FastmlpRival(Rival):
         if threads is not None:
             fm.set_num_threads(threads)
         workload = task.workload
-        self.mlp = fm.MLP(list(workload.widths), activation=workload.activation)
+        self.mlp = fm.MLP(layers(workload), activation=workload.activation)
+        self.buffers = self.mlp.buffers.copy()
         self.loss = fm.MSE() if workload.loss == "mse" else fm.CrossEntropy()
         self.out = np.empty((task.rows, workload.widths[-1]), np.float32)
         self.reset()
@@ -30,6 +48,7 @@ class FastmlpRival(Rival):
         """Go back to the first parameters and a fresh optimiser."""
         arrays = [array.ravel() for layer in self.task.params for array in layer]
         self.mlp.params[:] = np.concatenate(arrays)
+        self.mlp.buffers[:] = self.buffers
         make = {"adam": fm.Adam, "sgd": fm.SGD}[self.task.workload.optimizer]
         self.optimizer = make(lr=self.task.workload.lr)
 

@@ -11,25 +11,69 @@ import jax.numpy as jnp
 from .base import Rival
 from .tasks import Task, Workload
 
-State = tuple[Any, Any, Any, jax.Array]  # parameters, two moments, step count
+# Parameters, two moments, step count, and what only some layers need: running
+# statistics of batch norms by hidden layer, and a key that dropout draws from.
+State = tuple[Any, Any, Any, jax.Array, Any, Any]
+
+EPS = 1e-5
+MOMENTUM = 0.1
 
 
-def forward(workload: Workload, params: Any, x: jax.Array) -> jax.Array:
-    """Return the network's output."""
-    activation = jnp.tanh if workload.activation == "tanh" else jax.nn.relu
+def normalize(x: jax.Array, mean: jax.Array, var: jax.Array, affine: Any) -> jax.Array:
+    """Return rows or columns of mean 0 and variance 1, scaled and shifted."""
+    scale, shift = affine
+    return (x - mean) * jax.lax.rsqrt(var + EPS) * scale + shift
+
+
+def hidden_layer(
+    workload: Workload, params: Any, x: jax.Array, running: Any, key: Any
+) -> tuple[jax.Array, Any]:
+    """Return a layer's output in training, and its new running statistics."""
+    w, b, *affine = params
+    x = x @ w + b
+    x = jnp.tanh(x) if workload.activation == "tanh" else jax.nn.relu(x)
+    if workload.norm == "layer_norm":
+        mean, var = x.mean(axis=1, keepdims=True), x.var(axis=1, keepdims=True)
+        x = normalize(x, mean, var, affine)
+    if workload.norm == "batch_norm":
+        mean, var = x.mean(axis=0), x.var(axis=0)
+        x = normalize(x, mean, var, affine)
+        new = mean, var * (len(x) / (len(x) - 1))  # running variances are unbiased
+        running = jax.tree.map(lambda r, n: r + MOMENTUM * (n - r), running, new)
+    if key is not None:
+        kept = jax.random.bernoulli(key, 1.0 - workload.rate, x.shape)
+        x = jnp.where(kept, x / (1.0 - workload.rate), 0.0)
+    return x, running
+
+
+def forward(
+    workload: Workload, params: Any, x: jax.Array, running: Any = (), key: Any = None
+) -> tuple[jax.Array, Any]:
+    """Return the network's output, and new running statistics if there are any."""
     *hidden, (weight, bias) = params
-    for w, b in hidden:
-        x = activation(x @ w + b)
-    return x @ weight + bias
+    keys = [None] * len(hidden) if key is None else jax.random.split(key, len(hidden))
+    new = list(running)
+    for group in workload.groups:
+        block_input = x
+        for layer in group:
+            old = running[layer] if running else ()
+            x, stats = hidden_layer(workload, hidden[layer], x, old, keys[layer])
+            if running:
+                new[layer] = stats
+        if len(group) > 1:
+            x = block_input + x
+    return x @ weight + bias, new
 
 
-def loss_of(workload: Workload, params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-    """Return the training loss."""
-    output = forward(workload, params, x)
+def loss_of(
+    workload: Workload, params: Any, x: jax.Array, y: jax.Array, running: Any, key: Any
+) -> tuple[jax.Array, Any]:
+    """Return the training loss, and new running statistics."""
+    output, running = forward(workload, params, x, running, key)
     if workload.loss == "mse":
-        return jnp.mean((output - y) ** 2)
+        return jnp.mean((output - y) ** 2), running
     picked = jnp.take_along_axis(jax.nn.log_softmax(output), y[:, None], axis=1)
-    return -jnp.mean(picked)
+    return -jnp.mean(picked), running
 
 
 # The old state's memory is reused for the new one.
@@ -38,12 +82,16 @@ def train_step(
     workload: Workload, state: State, x: jax.Array, y: jax.Array
 ) -> tuple[State, jax.Array]:
     """Forward, backward and update; returns the new state and the loss."""
-    params, m, v, steps = state
-    loss, grads = jax.value_and_grad(functools.partial(loss_of, workload))(params, x, y)
+    params, m, v, steps, running, key = state
+    used = None
+    if key is not None:
+        key, used = jax.random.split(key)
+    slope = jax.value_and_grad(functools.partial(loss_of, workload), has_aux=True)
+    (loss, running), grads = slope(params, x, y, running, used)
     lr = workload.lr
     if workload.optimizer == "sgd":
         params = jax.tree.map(lambda p, g: p - lr * g, params, grads)
-        return (params, m, v, steps), loss
+        return (params, m, v, steps, running, key), loss
     steps = steps + 1.0
     m = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, m, grads)
     v = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, v, grads)
@@ -54,7 +102,7 @@ def train_step(
         m,
         v,
     )
-    return (params, m, v, steps), loss
+    return (params, m, v, steps, running, key), loss
 
 
 class JaxRival(Rival):
@@ -63,7 +111,8 @@ class JaxRival(Rival):
     def __init__(self, task: Task, threads: int | None) -> None:
         super().__init__(task, threads)
         self.x, self.y = jnp.asarray(task.x), jnp.asarray(task.y)
-        self.forward = jax.jit(functools.partial(forward, task.workload))
+        workload = task.workload
+        self.forward = jax.jit(lambda params, x: forward(workload, params, x)[0])
         self.reset()
 
     def versions(self) -> dict[str, str]:
@@ -82,7 +131,13 @@ class JaxRival(Rival):
         )
         if self.task.workload.optimizer == "sgd":
             moments = ((), ())
-        self.state: State = (params, *moments, jnp.zeros((), jnp.float32))
+        workload = self.task.workload
+        running: Any = []
+        if workload.norm == "batch_norm":
+            running = [(jnp.zeros(o), jnp.ones(o)) for o in workload.widths[1:-1]]
+        key = jax.random.key(0) if "dropout" in workload.blocks else None
+        steps = jnp.zeros((), jnp.float32)
+        self.state: State = (params, *moments, steps, running, key)
         jax.block_until_ready(self.state)
 
     def train_step(self) -> jax.Array:

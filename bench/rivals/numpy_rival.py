@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+
 import numpy as np
 
 from .base import Rival
 from .tasks import Task
+
+EPS = 1e-5  # of norms
+
+Gradients = list[list[np.ndarray]]  # of each layer's parameters
 
 
 class NumpyRival(Rival):
@@ -31,34 +38,104 @@ class NumpyRival(Rival):
         return h
 
 
+# Takes the slope with respect to an output; returns that with respect to the input, and
+# the gradients of the layer's parameters.
+Backward = Callable[[np.ndarray], tuple[np.ndarray, list[np.ndarray]]]
+
+
+def normalize(
+    x: np.ndarray, axis: int, scale: np.ndarray, shift: np.ndarray
+) -> tuple[np.ndarray, Backward]:
+    """Return batch norm (axis 0) or layer norm (axis 1) of x, and its derivative."""
+    centred = x - x.mean(axis=axis, keepdims=True)
+    deviation = np.sqrt((centred**2).mean(axis=axis, keepdims=True) + EPS)
+    normal = centred / deviation
+
+    def backward(slope: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        gradients = [(slope * normal).sum(axis=0), slope.sum(axis=0)]
+        slope = slope * scale
+        mean = slope.mean(axis=axis, keepdims=True)
+        along = (slope * normal).mean(axis=axis, keepdims=True)
+        return (slope - mean - normal * along) / deviation, gradients
+
+    return normal * scale + shift, backward
+
+
 class Judge:
     """Trains in float64 by the textbook formulas, independently of every rival.
 
-    Adam is Kingma & Ba (2015), algorithm 1.
+    Adam is Kingma & Ba (2015), algorithm 1; batch norm Ioffe & Szegedy (2015), layer
+    norm Ba et al. (2016), residual blocks He et al. (2016). It does not drop anything.
     """
 
     def __init__(self, task: Task) -> None:
         self.task = task
         self.params = [
-            array.astype(np.float64) for layer in task.params for array in layer
+            [array.astype(np.float64) for array in layer] for layer in task.params
         ]
-        self.first = [np.zeros_like(param) for param in self.params]
-        self.second = [np.zeros_like(param) for param in self.params]
+        self.first = [[np.zeros_like(array) for array in p] for p in self.params]
+        self.second = [[np.zeros_like(array) for array in p] for p in self.params]
         self.steps = 0
 
-    def activations(self) -> list[np.ndarray]:
-        """Return inputs, hidden outputs, and the network's output."""
-        hs = [self.task.x.astype(np.float64)]
-        n_layers = len(self.params) // 2
-        for layer in range(n_layers):
-            z = hs[-1] @ self.params[2 * layer] + self.params[2 * layer + 1]
-            if layer == n_layers - 1:
-                hs.append(z)
-            elif self.task.workload.activation == "tanh":
-                hs.append(np.tanh(z))
-            else:
-                hs.append(np.maximum(z, 0.0))
-        return hs
+    def dense(self, layer: int, x: np.ndarray) -> tuple[np.ndarray, Backward]:
+        """Return a dense layer's output without activation, and its derivative."""
+        weight, bias = self.params[layer][:2]
+
+        def backward(slope: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+            return slope @ weight.T, [x.T @ slope, slope.sum(axis=0)]
+
+        return x @ weight + bias, backward
+
+    def hidden(self, layer: int, x: np.ndarray) -> tuple[np.ndarray, Backward]:
+        """Return a hidden layer's output, after a norm if it has one."""
+        z, through_dense = self.dense(layer, x)
+        tanh = self.task.workload.activation == "tanh"
+        h = np.tanh(z) if tanh else np.maximum(z, 0.0)
+        output, through_norm = h, None
+        if self.task.workload.norm is not None:
+            axis = 0 if self.task.workload.norm == "batch_norm" else 1
+            output, through_norm = normalize(h, axis, *self.params[layer][2:])
+
+        def backward(slope: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+            affine: list[np.ndarray] = []
+            if through_norm is not None:
+                slope, affine = through_norm(slope)
+            slope = slope * (1.0 - h * h if tanh else h > 0.0)
+            slope, gradients = through_dense(slope)
+            return slope, gradients + affine
+
+        return output, backward
+
+    def output(self) -> np.ndarray:
+        """Return the network's output."""
+        return self.forward()[0]
+
+    def forward(self) -> tuple[np.ndarray, Callable[[np.ndarray], Gradients]]:
+        """Return the output, and a function from its slope to all gradients."""
+        h = self.task.x.astype(np.float64)
+        groups = self.task.workload.groups
+        back: dict[int, Backward] = {}
+        for group in groups:
+            block_input = h
+            for layer in group:
+                h, back[layer] = self.hidden(layer, h)
+            if len(group) > 1:
+                h = block_input + h
+        last = len(self.params) - 1
+        output, back[last] = self.dense(last, h)
+
+        def backward(slope: np.ndarray) -> Gradients:
+            gradients: Gradients = [[] for _ in self.params]
+            slope, gradients[last] = back[last](slope)
+            for group in reversed(groups):
+                around = slope
+                for layer in reversed(group):
+                    slope, gradients[layer] = back[layer](slope)
+                if len(group) > 1:
+                    slope = slope + around
+            return gradients
+
+        return output, backward
 
     def loss_and_slope(self, output: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the loss and its derivative with respect to the output."""
@@ -75,25 +152,18 @@ class Judge:
 
     def train_step(self) -> float:
         """One step; returns the loss before it."""
-        hs = self.activations()
-        loss, slope = self.loss_and_slope(hs[-1])
-        gradients: list[np.ndarray] = []
-        for layer in reversed(range(len(self.params) // 2)):
-            if layer < len(self.params) // 2 - 1:
-                h = hs[layer + 1]
-                tanh = self.task.workload.activation == "tanh"
-                slope = slope * (1.0 - h * h if tanh else h > 0.0)
-            gradients = [hs[layer].T @ slope, slope.sum(axis=0), *gradients]
-            slope = slope @ self.params[2 * layer].T
-        self.update(gradients)
+        output, backward = self.forward()
+        loss, slope = self.loss_and_slope(output)
+        self.update(backward(slope))
         return loss
 
-    def update(self, gradients: list[np.ndarray]) -> None:
+    def update(self, gradients: Gradients) -> None:
         """Apply the optimiser."""
         self.steps += 1
         lr = self.task.workload.lr
+        slots = (self.params, self.first, self.second, gradients)
         for param, m, v, g in zip(
-            self.params, self.first, self.second, gradients, strict=True
+            *map(itertools.chain.from_iterable, slots), strict=True
         ):
             if self.task.workload.optimizer == "sgd":
                 param -= lr * g

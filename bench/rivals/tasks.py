@@ -24,12 +24,32 @@ class Workload:
     optimizer: str  # "adam" or "sgd"
     lr: float
     batch: int
+    # What each hidden layer has besides: "layer_norm" or "batch_norm" after the
+    # activation, "dropout" after that; "residual" puts pairs of hidden layers, from the
+    # second on, into blocks with a connection around them. For training only.
+    blocks: tuple[str, ...] = ()
+    rate: float = 0.0  # of the dropout
+
+    @property
+    def norm(self) -> str | None:
+        """Which normalisation the hidden layers have, if any."""
+        found = [block for block in self.blocks if block.endswith("_norm")]
+        return found[0] if found else None
+
+    @property
+    def groups(self) -> list[list[int]]:
+        """Numbers of the hidden layers; those of a residual block are in one list."""
+        hidden = list(range(len(self.widths) - 2))
+        if "residual" not in self.blocks:
+            return [[layer] for layer in hidden]
+        return [hidden[:1], *(hidden[i : i + 2] for i in range(1, len(hidden), 2))]
 
     @property
     def description(self) -> str:
         """For example ``4-64-64-2 tanh, mse, adam``."""
         widths = "-".join(map(str, self.widths))
-        return f"{widths} {self.activation}, {self.loss}, {self.optimizer}"
+        parts = [f"{widths} {self.activation}", *self.blocks, self.loss, self.optimizer]
+        return ", ".join(parts)
 
 
 WORKLOADS = {
@@ -82,8 +102,16 @@ class Task:
     def from_json(cls, fields: dict[str, Any]) -> Task:
         """Undo `dataclasses.asdict`."""
         workload = dict(fields["workload"])
-        workload["widths"] = tuple(workload["widths"])
+        for name in ("widths", "blocks"):
+            workload[name] = tuple(workload[name])
         return cls(Workload(**workload), fields["mode"], fields["rows"])
+
+    @property
+    def without_dropout(self) -> Task:
+        """The task with a dropout rate of 0: what can be computed in one way only."""
+        return dataclasses.replace(
+            self, workload=dataclasses.replace(self.workload, rate=0.0)
+        )
 
     @property
     def label(self) -> str:
@@ -107,21 +135,28 @@ class Task:
         return epochs * (3 * sum(products) - products[0])
 
     @functools.cached_property
-    def params(self) -> list[tuple[np.ndarray, np.ndarray]]:
+    def params(self) -> list[tuple[np.ndarray, ...]]:
         """Initial weights (in, out) and biases (out,), the same for every rival.
 
-        Biases are not zero, so that a rival that loses them is found out.
+        Biases are not zero, so that a rival that loses them is found out. Hidden layers
+        with a normalisation have its scale and shift (out,) besides.
         """
         rng = np.random.default_rng([SEED, 0])
         gain = 2.0 if self.workload.activation == "relu" else 1.0
         widths = self.workload.widths
-        return [
+        params: list[tuple[np.ndarray, ...]] = [
             (
                 rng.normal(0.0, (gain / i) ** 0.5, (i, o)).astype(np.float32),
                 rng.normal(0.0, 0.1, o).astype(np.float32),
             )
             for i, o in itertools.pairwise(widths)
         ]
+        if self.workload.norm is not None:
+            for layer, o in enumerate(widths[1:-1]):
+                scale = rng.normal(1.0, 0.1, o).astype(np.float32)
+                shift = rng.normal(0.0, 0.1, o).astype(np.float32)
+                params[layer] += (scale, shift)
+        return params
 
     @functools.cached_property
     def x(self) -> np.ndarray:

@@ -9,6 +9,18 @@ from .base import Rival
 from .tasks import FIT_EPOCHS, Task
 
 
+class Residual(torch.nn.Module):
+    """A network with a connection around it."""
+
+    def __init__(self, body: torch.nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the sum of both."""
+        return x + self.body(x)
+
+
 class TorchRival(Rival):
     """``zero_grad``, forward, ``backward``, ``step``; the loss is never read back."""
 
@@ -17,9 +29,13 @@ class TorchRival(Rival):
         if threads is not None:
             torch.set_num_threads(threads)
         layers: list[torch.nn.Module] = []
-        for weight, _ in task.params:
-            layers += [torch.nn.Linear(*weight.shape), self.activation()]
-        self.model = torch.nn.Sequential(*layers[:-1])
+        for group in task.workload.groups:
+            body = [module for layer in group for module in self.hidden(layer)]
+            if len(group) > 1:
+                body = [Residual(torch.nn.Sequential(*body))]
+            layers += body
+        layers.append(torch.nn.Linear(*task.params[-1][0].shape))
+        self.model = torch.nn.Sequential(*layers)
         self.x = torch.from_numpy(task.x)
         self.y = torch.from_numpy(task.y)
         self.loss = F.mse_loss if task.workload.loss == "mse" else F.cross_entropy
@@ -31,6 +47,19 @@ class TorchRival(Rival):
             return torch.nn.Tanh()
         return torch.nn.ReLU()
 
+    def hidden(self, layer: int) -> list[torch.nn.Module]:
+        """Return a hidden layer and what follows it."""
+        workload = self.task.workload
+        weight = self.task.params[layer][0]
+        modules = [torch.nn.Linear(*weight.shape), self.activation()]
+        if workload.norm == "layer_norm":
+            modules.append(torch.nn.LayerNorm(weight.shape[1]))
+        if workload.norm == "batch_norm":
+            modules.append(torch.nn.BatchNorm1d(weight.shape[1]))
+        if "dropout" in workload.blocks:
+            modules.append(torch.nn.Dropout(workload.rate))
+        return modules
+
     def versions(self) -> dict[str, str]:
         """Return versions and settings."""
         return {"torch": torch.__version__}
@@ -38,10 +67,14 @@ class TorchRival(Rival):
     @torch.no_grad()
     def reset(self) -> None:
         """Go back to the first parameters and a fresh optimiser."""
-        linear = [m for m in self.model if isinstance(m, torch.nn.Linear)]
-        for layer, (weight, bias) in zip(linear, self.task.params, strict=True):
-            layer.weight.copy_(torch.from_numpy(weight.T))
-            layer.bias.copy_(torch.from_numpy(bias))
+        # In the order of the layers, as in the task; only weights have two axes.
+        params = self.model.parameters()
+        arrays = [array for layer in self.task.params for array in layer]
+        for param, array in zip(params, arrays, strict=True):
+            param.copy_(torch.from_numpy(array.T))
+        for module in self.model.modules():
+            if isinstance(module, torch.nn.BatchNorm1d):
+                module.reset_running_stats()
         workload = self.task.workload
         make = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[workload.optimizer]
         self.optimizer = make(self.model.parameters(), lr=workload.lr, fused=True)

@@ -308,6 +308,20 @@ void batch_norm_backward_(py::object dx, py::object dh, py::object xhat,
   });
 }
 
+void batch_norm_sums_(py::object sum_dh, py::object sum_dhx, py::object dh,
+                      py::object xhat) {
+  by_dtype(sum_dh, "sum_dh", [&](auto t) {
+    using T = decltype(t);
+    const auto sv = require<T>(sum_dh, "sum_dh", {-1});
+    const Index n = sv.shape[0];
+    const auto hv = require<const T>(dh, "dh", {-1, n});
+    const Index m = hv.shape[0];
+    kernels<T>().batch_norm_sums(sv.data, require<T>(sum_dhx, "sum_dhx", {n}).data,
+                                 hv.data, n,
+                                 require<const T>(xhat, "xhat", {m, n}).data, n, m, n);
+  });
+}
+
 void column_dot_(py::object out, py::object a, py::object b, bool accumulate) {
   by_dtype(out, "out", [&](auto t) {
     using T = decltype(t);
@@ -595,6 +609,8 @@ void bind_kernels(py::module_ m) {
   m.def("batch_norm_backward", &batch_norm_backward_, arg("dx"), arg("dh"), arg("xhat"),
         arg("rstd"), arg("scale"), arg("mean_dh"), arg("mean_dhx"),
         arg("accumulate") = false);
+  m.def("batch_norm_sums", &batch_norm_sums_, arg("sum_dh"), arg("sum_dhx"), arg("dh"),
+        arg("xhat"));
   m.def("column_dot", &column_dot_, arg("out"), arg("a"), arg("b"),
         arg("accumulate") = false);
   m.def("add", &add_, arg("out"), arg("a"), arg("b"));

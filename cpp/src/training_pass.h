@@ -626,7 +626,10 @@ class Pass {
     const LayerPlan& layer = net_.layers[l];
     const BatchStatistics<T> batch = statistics_of(step);
     const Range mine = team.share(layer.n_out, table_.lanes);
-    norm_gradients(l, batch.mean_dhx, batch.mean_dh, mine, n, false);
+    const Index first = mine.begin, width = layer.n_out;
+    table_.batch_norm_sums(batch.mean_dh + first, batch.mean_dhx + first,
+                           ws_.dz[l] + first, width, ws_.kept[l] + first, width, n,
+                           mine.size());
     const T rows = static_cast<T>(n);
     for (Index j = mine.begin; j < mine.end; ++j) {
       if (layer.weight >= 0) {

@@ -76,6 +76,10 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
+def _bad_rate(rate: float, step: int) -> str:
+    return f"lr must be finite and >= 0 at every step, got {rate} for step {step}"
+
+
 class _Number:
     """A number among the hyperparameters, with its bounds; may be set at any time."""
 
@@ -362,37 +366,39 @@ class Optimizer:
         """Return the schedule's learning rate of a step."""
         if isinstance(self._schedule, ReduceOnPlateau):
             return self._schedule.current
+        if not isinstance(self._schedule, Schedule):
+            # A function of the caller's is asked step by step: it may be no pure one.
+            return self._asked(step)
         first, rates = self._ahead
         if not first <= step < first + len(rates):
-            # A function of the caller's is asked step by step: it may be no pure one.
-            count = _AHEAD if isinstance(self._schedule, Schedule) else 1
-            first, rates = step, self._rates(step, count).tolist()
-            if count > 1:
-                self._ahead = first, rates
+            first, rates = step, self._rates(step, _AHEAD).tolist()
+            self._ahead = first, rates
         return float(rates[step - first])
+
+    def _asked(self, step: int) -> float:
+        """Return what a function of the caller's gives for a step."""
+        assert self._schedule is not None
+        given = self._schedule(step)
+        try:
+            rate = float(given)
+        except (TypeError, ValueError):
+            raise TypeError(
+                "lr must be a function from the step to a number, got "
+                f"{_validate.describe(given)} for step {step}"
+            ) from None
+        if not 0 <= rate < inf:
+            raise ValueError(_bad_rate(rate, step))
+        return rate
 
     def _rates(self, first: int, count: int) -> Array:
         """Return the schedule's learning rates of some steps, looked at."""
-        schedule = self._schedule
-        if isinstance(schedule, Schedule):
-            rates: Array = schedule.values(first, count)
-        else:
-            assert schedule is not None
-            given = [schedule(step) for step in range(first, first + count)]
-            try:
-                rates = np.array([float(rate) for rate in given])
-            except (TypeError, ValueError):
-                raise TypeError(
-                    "lr must be a function from the step to a number, got "
-                    f"{_validate.describe(given[0])} for step {first}"
-                ) from None
+        if not isinstance(self._schedule, Schedule):
+            return np.array([self._asked(i) for i in range(first, first + count)])
+        rates = self._schedule.values(first, count)
         bad = ~(np.isfinite(rates) & (rates >= 0))
         if bad.any():
             at = int(np.argmax(bad))
-            raise ValueError(
-                f"lr must be finite and >= 0 at every step, got {rates[at]} for step "
-                f"{first + at}"
-            )
+            raise ValueError(_bad_rate(float(rates[at]), first + at))
         return rates
 
     def _values(self, count: int) -> Array | None:

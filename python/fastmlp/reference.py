@@ -896,6 +896,12 @@ def batch_norm_backward(
     dx[...] = dx + back if accumulate else back
 
 
+def batch_norm_sums(sum_dh: Array, sum_dhx: Array, dh: Array, xhat: Array) -> None:
+    """Sums over the batch of dh and of ``dh xhat``."""
+    sum_dh[...] = dh.sum(axis=0)
+    sum_dhx[...] = (dh * xhat).sum(axis=0)
+
+
 def column_dot(out: Array, a: Array, b: Array, accumulate: bool = False) -> None:
     """``out[n] = sum over m of a[m, n] b[m, n]``, or added to what it holds."""
     dots = (a * b).sum(axis=0)

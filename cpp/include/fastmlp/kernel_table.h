@@ -107,6 +107,8 @@ constexpr Index kRowGrain = 24;
 constexpr Index kRowSumLanes = 16;
 // Sums of squares do the same with more partial sums, to be fast.
 constexpr Index kSquareSumLanes = 32;
+// Rows of a block in sums over a batch, see column_moments.
+constexpr Index kBlockRows = 32;
 
 template <class T>
 struct KernelTable {
@@ -174,8 +176,14 @@ struct KernelTable {
                               Index ldxhat, const T* rstd, const T* scale,
                               bool accumulate, Index m, Index n);
 
-  // Columns of X[m, n]: mean[n] = sum / m, var[n] = sum of (x - mean)^2 / m, sums over
-  // rows in ascending order.
+  // Sums over a batch, here and in batch_norm_sums, go down a column by blocks of
+  // kBlockRows rows, whose sums (from 0) are added up: after n rows rounding has grown
+  // as it does after n / kBlockRows. All are in ascending order.
+  //
+  // Columns of X[m, n] by two passes, of which the second one makes good what rounding
+  // left in the first (Chan, Golub & LeVeque 1983): with c = sum(x) / m and
+  // s = sum(x - c) / m, mean[n] = c + s and var[n] = max(0, sum((x - c)^2) / m - s^2),
+  // squares added and subtracted fused.
   void (*column_moments)(T* mean, T* var, const T* x, Index ldx, Index m, Index n);
   // Xhat = (x - mean[n]) * rstd[n]; H as above. Xhat may be null. H may be X.
   void (*batch_norm_forward)(T* h, Index ldh, T* xhat, Index ldxhat, const T* x,
@@ -187,6 +195,10 @@ struct KernelTable {
                               Index ldxhat, const T* rstd, const T* scale,
                               const T* mean_dh, const T* mean_dhx, bool accumulate,
                               Index m, Index n);
+  // sum_dh[n] = sum(dH), sum_dhx[n] = sum(dH * Xhat), products added fused: the
+  // gradients of shift and scale, and m times the means above.
+  void (*batch_norm_sums)(T* sum_dh, T* sum_dhx, const T* dh, Index lddh, const T* xhat,
+                          Index ldxhat, Index m, Index n);
   // out[n] = (accumulate ? out : 0) + sum over rows of A * B, one chain of fused
   // multiply-adds in ascending row.
   void (*column_dot)(T* out, const T* a, Index lda, const T* b, Index ldb, Index m,

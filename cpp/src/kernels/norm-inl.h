@@ -7,8 +7,7 @@
 namespace fastmlp {
 namespace FASTMLP_ISA {
 
-// The sum over j < n of term(io, j), a vector from column j on. Terms of lanes beyond n
-// must be +0.
+// The sum over j < n of term(io, j), a vector from column j on.
 template <class T, class Term>
 FASTMLP_INLINE T sum_of_row(Index n, Term term) {
   RowSum<T> sum;
@@ -18,33 +17,79 @@ FASTMLP_INLINE T sum_of_row(Index n, Term term) {
   return sum.total(n);
 }
 
+// The sums over the rows of a block, of as many rows as a vector has lanes: the trees
+// of all of them at once.
+template <class T>
+struct BlockSums {
+  static constexpr Index L = Vec<T>::kLanes;
+  Vec<T> part[L];
+
+  FASTMLP_MEMBER void set(Index q, const RowSum<T>& sum) {
+    Vec<T> fold[RowSum<T>::kVectors];
+    for (Index v = 0; v < RowSum<T>::kVectors; ++v) fold[v] = sum.part[v];
+    for (Index d = RowSum<T>::kVectors / 2; d > 0; d /= 2) {
+      for (Index v = 0; v < d; ++v) fold[v] = fold[v] + fold[v + d];
+    }
+    part[q] = fold[0];
+  }
+  // Lane q of the result: the total of row q. Rows that were not set count for nothing.
+  FASTMLP_MEMBER Vec<T> totals(Index rows) {
+    for (Index q = rows; q < L; ++q) part[q] = Vec<T>::set1(T(0));
+    transpose(part);
+    for (Index d = L / 2; d > 0; d /= 2) {
+      for (Index i = 0; i < d; ++i) part[i] = part[i] + part[i + d];
+    }
+    return part[0];
+  }
+};
+
 template <class T>
 void layer_norm_forward(T* h, Index ldh, T* xhat, Index ldxhat, T* rstd, const T* x,
                         Index ldx, const T* scale, const T* shift, T eps, Index m,
                         Index n) {
   using V = Vec<T>;
-  const T count = static_cast<T>(n);
-  for (Index i = 0; i < m; ++i) {
-    const T* const row = x + i * ldx;
-    T* const to = h + i * ldh;
-    T* const hat = xhat ? xhat + i * ldxhat : nullptr;
-    const auto value = [&](auto io, Index j)
-                           FASTMLP_LAMBDA { return io.load(row + j); };
-    const V mean = V::set1(sum_of_row<T>(n, value) / count);
-    const auto square = [&](auto io, Index j) FASTMLP_LAMBDA {
-      const V d = io.load(row + j) - mean;
-      return d * d;
-    };
-    const V var = V::set1(sum_of_row<T>(n, square) / count);
-    const V r = V::set1(T(1)) / sqrt(var + V::set1(eps));
-    if (rstd) r.store_partial(rstd + i, 1);
-    const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
-      const V normal = (io.load(row + j) - mean) * r;
-      if (hat) io.store(hat + j, normal);
-      io.store(to + j,
-               scale ? fma(normal, io.load(scale + j), io.load(shift + j)) : normal);
-    };
-    sweep<T>(n, body);
+  constexpr Index L = V::kLanes;
+  const V count = V::set1(static_cast<T>(n));
+  BlockSums<T> sums;
+  T mean[L], factor[L];
+  for (Index i = 0; i < m; i += L) {
+    const Index rows = m - i < L ? m - i : L;
+    for (Index q = 0; q < rows; ++q) {
+      const T* const row = x + (i + q) * ldx;
+      RowSum<T> sum;
+      const auto add = [&](auto io, Index j)
+                           FASTMLP_LAMBDA { sum.add(j, io.load(row + j)); };
+      sweep<T>(n, add);
+      sums.set(q, sum);
+    }
+    (sums.totals(rows) / count).store(mean);
+    for (Index q = 0; q < rows; ++q) {
+      const T* const row = x + (i + q) * ldx;
+      const V middle = V::set1(mean[q]);
+      RowSum<T> sum;
+      const auto add = [&](auto io, Index j) FASTMLP_LAMBDA {
+        const V d = io.load(row + j) - middle;
+        sum.add(j, keep(io, d * d));
+      };
+      sweep<T>(n, add);
+      sums.set(q, sum);
+    }
+    const V var = sums.totals(rows) / count;
+    (V::set1(T(1)) / sqrt(var + V::set1(eps))).store(factor);
+    for (Index q = 0; q < rows; ++q) {
+      const T* const row = x + (i + q) * ldx;
+      T* const to = h + (i + q) * ldh;
+      T* const hat = xhat ? xhat + (i + q) * ldxhat : nullptr;
+      if (rstd) rstd[i + q] = factor[q];
+      const V middle = V::set1(mean[q]), r = V::set1(factor[q]);
+      const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
+        const V normal = (io.load(row + j) - middle) * r;
+        if (hat) io.store(hat + j, normal);
+        io.store(to + j,
+                 scale ? fma(normal, io.load(scale + j), io.load(shift + j)) : normal);
+      };
+      sweep<T>(n, body);
+    }
   }
 }
 
@@ -53,48 +98,82 @@ void layer_norm_backward(T* dx, Index lddx, const T* dh, Index lddh, const T* xh
                          Index ldxhat, const T* rstd, const T* scale, bool accumulate,
                          Index m, Index n) {
   using V = Vec<T>;
-  const T count = static_cast<T>(n);
-  for (Index i = 0; i < m; ++i) {
-    const T* const from = dh + i * lddh;
-    const T* const hat = xhat + i * ldxhat;
-    T* const to = dx + i * lddx;
-    const auto gradient = [&](auto io, Index j) FASTMLP_LAMBDA {
-      const V g = io.load(from + j);
-      return scale ? g * io.load(scale + j) : g;
-    };
-    RowSum<T> sum, sum_hat;
-    const auto add = [&](auto io, Index j) FASTMLP_LAMBDA {
-      const V g = gradient(io, j);
-      sum.add(j, keep(io, g));
-      sum_hat.add(j, keep(io, g * io.load(hat + j)));
-    };
-    sweep<T>(n, add);
-    const V mean = V::set1(sum.total(n) / count);
-    const V mean_hat = V::set1(sum_hat.total(n) / count);
-    const V r = V::set1(rstd[i]);
-    const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
-      const V d = fnma(io.load(hat + j), mean_hat, gradient(io, j) - mean);
-      io.store(to + j, accumulate ? fma(r, d, io.load(to + j)) : r * d);
-    };
-    sweep<T>(n, body);
+  constexpr Index L = V::kLanes;
+  const V count = V::set1(static_cast<T>(n));
+  BlockSums<T> sums, sums_hat;
+  T mean[L], mean_hat[L];
+  for (Index i = 0; i < m; i += L) {
+    const Index rows = m - i < L ? m - i : L;
+    for (Index q = 0; q < rows; ++q) {
+      const T* const from = dh + (i + q) * lddh;
+      const T* const hat = xhat + (i + q) * ldxhat;
+      RowSum<T> sum, sum_hat;
+      const auto add = [&](auto io, Index j) FASTMLP_LAMBDA {
+        const V d = io.load(from + j);
+        const V g = scale ? d * io.load(scale + j) : d;
+        sum.add(j, g);
+        sum_hat.add(j, g * io.load(hat + j));
+      };
+      sweep<T>(n, add);
+      sums.set(q, sum);
+      sums_hat.set(q, sum_hat);
+    }
+    (sums.totals(rows) / count).store(mean);
+    (sums_hat.totals(rows) / count).store(mean_hat);
+    for (Index q = 0; q < rows; ++q) {
+      const T* const from = dh + (i + q) * lddh;
+      const T* const hat = xhat + (i + q) * ldxhat;
+      T* const to = dx + (i + q) * lddx;
+      const V middle = V::set1(mean[q]), middle_hat = V::set1(mean_hat[q]);
+      const V r = V::set1(rstd[i + q]);
+      const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
+        const V d = io.load(from + j);
+        const V g = scale ? d * io.load(scale + j) : d;
+        const V centred = fnma(io.load(hat + j), middle_hat, g - middle);
+        io.store(to + j, accumulate ? fma(r, centred, io.load(to + j)) : r * centred);
+      };
+      sweep<T>(n, body);
+    }
+  }
+}
+
+// part(i, end) for the blocks of rows i .. end that m rows fall into.
+template <class Part>
+FASTMLP_INLINE void each_block(Index m, Part part) {
+  for (Index i = 0; i < m; i += kBlockRows) {
+    part(i, m - i < kBlockRows ? m : i + kBlockRows);
   }
 }
 
 template <class T>
 void column_moments(T* mean, T* var, const T* x, Index ldx, Index m, Index n) {
   using V = Vec<T>;
-  const V count = V::set1(static_cast<T>(m));
+  const V count = V::set1(static_cast<T>(m)), zero = V::set1(T(0));
   const auto columns = [&](auto io, Index j) FASTMLP_LAMBDA {
-    V sum = V::set1(T(0));
-    for (Index i = 0; i < m; ++i) sum = sum + io.load(x + i * ldx + j);
+    V sum = zero;
+    const auto add = [&](Index i, Index end) FASTMLP_LAMBDA {
+      V part = zero;
+      for (; i < end; ++i) part = part + io.load(x + i * ldx + j);
+      sum = sum + part;
+    };
+    each_block(m, add);
     const V middle = sum / count;
-    V squares = V::set1(T(0));
-    for (Index i = 0; i < m; ++i) {
-      const V d = io.load(x + i * ldx + j) - middle;
-      squares = fma(d, d, squares);
-    }
-    io.store(mean + j, middle);
-    io.store(var + j, squares / count);
+    V rest = zero, squares = zero;
+    const auto add_squares = [&](Index i, Index end) FASTMLP_LAMBDA {
+      V part = zero, square = zero;
+      for (; i < end; ++i) {
+        const V d = io.load(x + i * ldx + j) - middle;
+        part = part + d;
+        square = fma(d, d, square);
+      }
+      rest = rest + part;
+      squares = squares + square;
+    };
+    each_block(m, add_squares);
+    const V shift = rest / count;
+    io.store(mean + j, middle + shift);
+    // Rounding may take it below 0; max lets NaN in second place through.
+    io.store(var + j, max(zero, fnma(shift, shift, squares / count)));
   };
   sweep<T>(n, columns);
 }
@@ -132,6 +211,29 @@ void batch_norm_backward(T* dx, Index lddx, const T* dh, Index lddh, const T* xh
     };
     sweep<T>(n, body);
   }
+}
+
+template <class T>
+void batch_norm_sums(T* sum_dh, T* sum_dhx, const T* dh, Index lddh, const T* xhat,
+                     Index ldxhat, Index m, Index n) {
+  using V = Vec<T>;
+  const auto columns = [&](auto io, Index j) FASTMLP_LAMBDA {
+    V sum = V::set1(T(0)), dot = sum;
+    const auto add = [&](Index i, Index end) FASTMLP_LAMBDA {
+      V part = V::set1(T(0)), product = part;
+      for (; i < end; ++i) {
+        const V g = io.load(dh + i * lddh + j);
+        part = part + g;
+        product = fma(g, io.load(xhat + i * ldxhat + j), product);
+      }
+      sum = sum + part;
+      dot = dot + product;
+    };
+    each_block(m, add);
+    io.store(sum_dh + j, sum);
+    io.store(sum_dhx + j, dot);
+  };
+  sweep<T>(n, columns);
 }
 
 template <class T>

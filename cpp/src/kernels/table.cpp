@@ -38,6 +38,7 @@ constexpr KernelTable<T> make_table() {
           column_moments<T>,
           batch_norm_forward<T>,
           batch_norm_backward<T>,
+          batch_norm_sums<T>,
           column_dot<T>,
           add<T>,
           multiply<T>,

@@ -127,6 +127,7 @@ FASTMLP_INLINE Bits<double> operator^(Bits<double> a, Bits<double> b) { return {
 template <int N> FASTMLP_INLINE Bits<double> shl(Bits<double> a) { return {_mm256_slli_epi64(a.b, N)}; }
 template <int N> FASTMLP_INLINE Bits<double> shr(Bits<double> a) { return {_mm256_srli_epi64(a.b, N)}; }
 FASTMLP_INLINE Mask<double> nonzero(Bits<double> a) { return !Mask<double>{_mm256_castsi256_pd(_mm256_cmpeq_epi64(a.b, _mm256_setzero_si256()))}; }
+FASTMLP_INLINE Bits<double> multiply_low_halves(Bits<double> a, Bits<double> b) { return {_mm256_mul_epu32(a.b, b.b)}; }
 // clang-format on
 
 // Pairs of rows, then pairs of pairs, change elements within 128-bit lanes; the lanes

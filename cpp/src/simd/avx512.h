@@ -128,6 +128,7 @@ FASTMLP_INLINE Bits<double> operator^(Bits<double> a, Bits<double> b) { return {
 template <int N> FASTMLP_INLINE Bits<double> shl(Bits<double> a) { return {_mm512_slli_epi64(a.b, N)}; }
 template <int N> FASTMLP_INLINE Bits<double> shr(Bits<double> a) { return {_mm512_srli_epi64(a.b, N)}; }
 FASTMLP_INLINE Mask<double> nonzero(Bits<double> a) { return {_mm512_test_epi64_mask(a.b, a.b)}; }
+FASTMLP_INLINE Bits<double> multiply_low_halves(Bits<double> a, Bits<double> b) { return {_mm512_mul_epu32(a.b, b.b)}; }
 // clang-format on
 
 // Pairs of rows, then pairs of pairs, change elements within 128-bit lanes; what is

@@ -133,6 +133,7 @@ FASTMLP_INLINE Bits<double> operator^(Bits<double> a, Bits<double> b) { return {
 template <int N> FASTMLP_INLINE Bits<double> shl(Bits<double> a) { return {vshlq_n_u64(a.b, N)}; }
 template <int N> FASTMLP_INLINE Bits<double> shr(Bits<double> a) { return {vshrq_n_u64(a.b, N)}; }
 FASTMLP_INLINE Mask<double> nonzero(Bits<double> a) { return {vtstq_u64(a.b, a.b)}; }
+FASTMLP_INLINE Bits<double> multiply_low_halves(Bits<double> a, Bits<double> b) { return {vmull_u32(vmovn_u64(a.b), vmovn_u64(b.b))}; }
 // clang-format on
 
 FASTMLP_INLINE void transpose(Vec<float> (&rows)[4]) {

@@ -71,6 +71,7 @@ template <class T> FASTMLP_INLINE Bits<T> operator^(Bits<T> a, Bits<T> b) { retu
 template <int N, class T> FASTMLP_INLINE Bits<T> shl(Bits<T> a) { return {a.b << N}; }
 template <int N, class T> FASTMLP_INLINE Bits<T> shr(Bits<T> a) { return {a.b >> N}; }
 template <class T> FASTMLP_INLINE Mask<T> nonzero(Bits<T> a) { return {a.b != 0}; }
+FASTMLP_INLINE Bits<double> multiply_low_halves(Bits<double> a, Bits<double> b) { return {uint64_t{static_cast<uint32_t>(a.b)} * static_cast<uint32_t>(b.b)}; }
 template <class T> FASTMLP_INLINE void transpose(Vec<T> (&)[1]) {}
 // clang-format on
 

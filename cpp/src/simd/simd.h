@@ -17,6 +17,7 @@
 //   width: + - & | ^,
 //                   shl<N>, shr<N> (logical), set1_bits<T>(u), nonzero(bits) -> Mask
 //   to_bits(v), from_bits(b)
+//   multiply_low_halves(a, b)  Bits<double>: products of the lower 32 bits of lanes
 //   transpose(rows) Vec<T>[kLanes] in place, in registers: lane j of rows[i] and lane i
 //                   of rows[j] change places
 //

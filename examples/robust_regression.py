@@ -1,0 +1,138 @@
+"""Fit a curve through data with outliers: squared, absolute and pseudo-Huber error.
+
+    python examples/robust_regression.py
+
+A sixth of the measurements is far too high. The squared error, for which one residual
+of 4 weighs as much as 16 of 1, is pulled up by them; the absolute error, and the
+pseudo-Huber error, which is quadratic near 0 and linear far out, hardly are. The three
+fits are drawn over data and truth, beside the losses as functions of the residual.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import fastmlp as fm
+import numpy as np
+from matplotlib.figure import Figure
+
+SAMPLES = 240
+OUTLIERS = 40
+NOISE = 0.1
+HIDDEN = 12
+EPOCHS, QUICK_EPOCHS = 3000, 1500
+LEARNING_RATE = 0.02
+LOSSES = {
+    "L2 (squared)": fm.MSE(),
+    "L1 (absolute)": fm.MAE(),
+    "pseudo-Huber": fm.PseudoHuber(delta=0.2),
+}
+# Colour-blind safe, of Okabe & Ito (2008).
+STYLES = dict(
+    zip(LOSSES, (("#D55E00", "--"), ("#009E73", "-."), ("#0072B2", "-")), strict=True)
+)
+# The robust fits' errors are at most this part of that of the squared error.
+WANTED_PART = 0.4
+
+
+def truth(x: np.ndarray) -> np.ndarray:
+    """Return the curve that was measured."""
+    return np.sin(2 * x) + x / 3
+
+
+def measure(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return x and y as columns, and which samples are outliers."""
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(-3, 3, (SAMPLES, 1))
+    y = truth(x) + NOISE * rng.standard_normal(x.shape)
+    bad = rng.permutation(SAMPLES) < OUTLIERS
+    y[bad] += rng.uniform(1.5, 4, (OUTLIERS, 1))
+    return x, y, bad
+
+
+def fit(x: np.ndarray, y: np.ndarray, loss: fm.losses.Loss, epochs: int) -> fm.MLP:
+    """Fit a small network; only the loss is different each time."""
+    network = fm.MLP([1, HIDDEN, 1], activation="tanh", init="torch", seed=0)
+    rate = fm.schedules.Cosine(LEARNING_RATE, period=epochs)
+    optimizer = fm.Adam(lr=rate)
+    network.fit(x, y, loss=loss, optimizer=optimizer, epochs=epochs, batch_size=len(x))
+    return network
+
+
+def error(network: fm.MLP) -> float:
+    """Return the root of the mean squared distance from the truth."""
+    x = np.linspace(-3, 3, 1001)[:, np.newaxis]
+    return float(np.sqrt(np.mean((network(x) - truth(x)) ** 2)))
+
+
+def plot(
+    networks: dict[str, fm.MLP],
+    data: tuple[np.ndarray, np.ndarray, np.ndarray],
+    output: Path,
+) -> None:
+    """Save the fits over data and truth, and the losses by the residual."""
+    x, y, bad = data
+    line = np.linspace(-3, 3, 601)[:, np.newaxis]
+    residual = np.linspace(-2, 2, 401)[:, np.newaxis]
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(2, 1))
+
+    left.scatter(x[~bad], y[~bad], s=14, color="#666666", label="data")
+    left.scatter(x[bad], y[bad], s=26, color="#666666", marker="x", label="outliers")
+    left.plot(line, truth(line), color="black", linewidth=5, alpha=0.25, label="truth")
+    for name, network in networks.items():
+        color, dashes = STYLES[name]
+        left.plot(line, network(line), dashes, color=color, linewidth=2, label=name)
+        # One sample for each residual: the loss of every row by itself.
+        values = [LOSSES[name].value_and_grad(r, 0 * r)[0] for r in residual]
+        right.plot(residual, values, dashes, color=color, linewidth=2, label=name)
+    left.set(xlabel="x", ylabel="y", title="Fits to data with outliers")
+    right.set(xlabel="residual", ylabel="loss of one sample", title="Losses")
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    left.legend(ncols=2)
+    right.legend(loc="upper center")
+    figure.savefig(output, dpi=100)
+
+
+def check(errors: dict[str, float]) -> str:
+    """Return what does not hold, or nothing."""
+    squared, *robust = errors.items()
+    for name, value in robust:
+        if value > WANTED_PART * squared[1]:
+            return f"{name} is off by {value:.3f}, {squared[0]} by {squared[1]:.3f}"
+    return ""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; 1 if --check fails."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--output", type=Path, default=Path("robust_regression.png"))
+    parser.add_argument("--seed", type=int, default=1, help="of the data")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_EPOCHS} epochs")
+    parser.add_argument(
+        "--check", action="store_true", help="fail if outliers pull the robust fits"
+    )
+    options = parser.parse_args(arguments)
+    epochs = QUICK_EPOCHS if options.quick else EPOCHS
+
+    data = measure(options.seed)
+    x, y, bad = data
+    networks = {name: fit(x, y, loss, epochs) for name, loss in LOSSES.items()}
+    errors = {name: error(network) for name, network in networks.items()}
+    print(f"{len(x)} samples with noise of {NOISE}, {bad.sum()} of them outliers")
+    for name, value in errors.items():
+        print(f"{name:14}  RMS distance from the truth {value:.3f}")
+    plot(networks, data, options.output)
+    print(f"picture: {options.output}")
+    problem = check(errors) if options.check else ""
+    if problem:
+        print(f"check failed: {problem}", file=sys.stderr)
+    return 1 if problem else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

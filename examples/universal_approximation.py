@@ -1,0 +1,161 @@
+"""Approximate a function of one variable by networks that grow wider.
+
+    python examples/universal_approximation.py
+
+A network with one hidden layer comes as near to any continuous function as one likes,
+if the layer is wide enough and its activation no polynomial (Cybenko 1989, Hornik 1991,
+Leshno et al. 1993). Here widths from 2 to 64 are fitted with three activations to waves
+that get shorter and shorter. The error falls with the width, until the optimiser is
+what limits it. With relu the network is piecewise linear, with at most one joint for
+each hidden unit: the picture marks the joints and shows which units are active on each
+piece.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import fastmlp as fm
+import numpy as np
+from matplotlib.figure import Figure
+
+ACTIVATIONS = ("relu", "tanh", "sin")
+# Colour-blind safe, of Okabe & Ito (2008).
+STYLES = {
+    "relu": {"color": "#0072B2", "linestyle": "-", "marker": "o"},
+    "tanh": {"color": "#D55E00", "linestyle": "--", "marker": "s"},
+    "sin": {"color": "#009E73", "linestyle": ":", "marker": "^"},
+}
+WIDTHS, QUICK_WIDTHS = (2, 4, 8, 16, 32, 64), (2, 4, 8, 16)
+STARTS, QUICK_STARTS = 5, 3
+ITERATIONS, QUICK_ITERATIONS = 2000, 500
+LOW, HIGH, POINTS = -3.0, 3.0, 301
+# Whose joints are drawn, and whose fits with all activations.
+FEW, MANY, BETWEEN = 4, 16, 4
+# The widest network's error is at most this, and this part of the narrowest one's.
+WANTED_ERROR, WANTED_PART = 0.05, 0.1
+
+
+def target(x: np.ndarray) -> np.ndarray:
+    """Return waves that get shorter and shorter."""
+    return np.cos((x + 3) ** 2 / 3)
+
+
+def grid(points: int) -> np.ndarray:
+    """Return points from LOW to HIGH, as a column."""
+    return np.linspace(LOW, HIGH, points)[:, np.newaxis]
+
+
+def fit(width: int, activation: str, starts: int, iterations: int) -> fm.MLP:
+    """Return the best of some networks fitted from different initial weights.
+
+    L-BFGS takes all points at once, and needs no learning rate. Where it ends depends
+    on where it starts, as always. PyTorch's initialisation is taken because it draws
+    biases, too: with biases of 0 all joints would start in one place.
+    """
+    x = grid(POINTS)
+    networks = []
+    for seed in range(starts):
+        network = fm.MLP(
+            [1, width, 1],
+            activation=activation,
+            init="torch",
+            dtype="float64",
+            seed=seed,
+        )
+        network.fit(
+            x, target(x), loss=fm.MSE(), optimizer=fm.LBFGS(), epochs=iterations
+        )
+        networks.append(network)
+    return min(networks, key=error)
+
+
+def error(network: fm.MLP) -> float:
+    """Return the root of the mean squared error, between the training points, too."""
+    x = grid(10 * POINTS)
+    return float(np.sqrt(np.mean((network(x) - target(x)) ** 2)))
+
+
+def joints(network: fm.MLP) -> int:
+    """Return how many joints a piecewise linear network has."""
+    return len(fm.regions.count_regions(network, LOW, HIGH).joints)
+
+
+def plot(networks: dict[str, dict[int, fm.MLP]], output: Path) -> None:
+    """Save two relu fits with their joints, fits of one width, errors by width."""
+    x = grid(1001)
+    widths = list(networks["relu"])
+    figure = Figure(figsize=(14, 6.5), layout="constrained")
+    parts = figure.subfigures(1, 3, wspace=0.03)
+    for part, width in zip(parts, (FEW, MANY), strict=False):
+        fm.plot.fit_1d(networks["relu"][width], x[::10], target(x[::10]), fig=part)
+        part.suptitle(f"relu, {width} hidden units")
+        patterns = part.axes[1]
+        patterns.get_legend().remove()
+        patterns.set_title("Which units are active (blue) on each piece")
+
+    upper, lower = parts[2].subplots(2, 1)
+    upper.plot(x, target(x), color="black", linewidth=4, alpha=0.25, label="function")
+    for name, style in STYLES.items():
+        fitted = networks[name][BETWEEN](x)
+        upper.plot(x, fitted, label=name, **{**style, "marker": ""})
+        errors = [error(network) for network in networks[name].values()]
+        lower.loglog(widths, errors, label=name, **style)
+    upper.set(xlabel="x", ylabel="y", title=f"{BETWEEN} hidden units")
+    lower.set(xlabel="hidden units", ylabel="RMS error", title="Error against width")
+    lower.set_xticks(widths, [str(width) for width in widths], minor=False)
+    lower.minorticks_off()
+    for axes in (upper, lower):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend()
+    figure.savefig(output, dpi=100)
+
+
+def check(networks: dict[str, dict[int, fm.MLP]]) -> str:
+    """Return what does not hold, or nothing."""
+    for name, by_width in networks.items():
+        errors = [error(network) for network in by_width.values()]
+        if errors[-1] > min(WANTED_ERROR, WANTED_PART * errors[0]):
+            return f"{name}: the error falls from {errors[0]:.4f} to {errors[-1]:.4f}"
+    for width, network in networks["relu"].items():
+        if joints(network) > width:
+            return f"{width} relu units have {joints(network)} joints"
+    return ""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; 1 if --check fails."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--output", type=Path, default=Path("universal_approximation.png")
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer and smaller nets")
+    parser.add_argument("--check", action="store_true", help="fail if errors stay")
+    options = parser.parse_args(arguments)
+    widths = QUICK_WIDTHS if options.quick else WIDTHS
+    starts = QUICK_STARTS if options.quick else STARTS
+    iterations = QUICK_ITERATIONS if options.quick else ITERATIONS
+
+    networks = {
+        name: {width: fit(width, name, starts, iterations) for width in widths}
+        for name in ACTIVATIONS
+    }
+    print("RMS error by hidden units, and joints of the relu networks")
+    print("width " + "".join(f"{name:>10}" for name in ACTIVATIONS) + "    joints")
+    for width in widths:
+        errors = [error(networks[name][width]) for name in ACTIVATIONS]
+        row = "".join(f"{value:10.5f}" for value in errors)
+        print(f"{width:5d} {row}{joints(networks['relu'][width]):10d}")
+    plot(networks, options.output)
+    print(f"picture: {options.output}")
+    problem = check(networks) if options.check else ""
+    if problem:
+        print(f"check failed: {problem}", file=sys.stderr)
+    return 1 if problem else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
