@@ -374,8 +374,12 @@ def test_bad_early_stopping():
         fit(mlp, *data(), callbacks=[fm.EarlyStopping("val_loss")])
     np.testing.assert_array_equal(mlp.params, before)
     assert mlp.history is None
-    with pytest.raises(ValueError, match="no callback before it has logged 'acc'"):
+    with pytest.raises(ValueError, match="nothing logs 'acc' in this fit"):
         fit(mlp, *data(), callbacks=[fm.EarlyStopping("acc")])
+    assert mlp.history is None
+    hooks = [lambda mlp, history: None, fm.EarlyStopping("acc")]
+    with pytest.raises(ValueError, match="no callback before it has logged 'acc'"):
+        fit(mlp, *data(), callbacks=hooks)
     for options, error, words in [
         ({"monitor": 3}, TypeError, "^monitor"),
         ({"patience": 0}, ValueError, "^patience must be at least 1"),

@@ -520,3 +520,24 @@ def test_buffers_are_a_view_to_write_into() -> None:
     assert fm.MLP([2, 3]).buffers.shape == (0,)
     with pytest.raises(AttributeError, match="buffers"):
         mlp.buffers = np.zeros(2 * N_IN)
+
+
+def test_nothing_but_dropout_folds_to_an_identity():
+    mlp = fm.MLP([3, fm.Residual([fm.Dropout(), fm.Dropout()])], seed=0)
+    folded = mlp.fold()
+    assert folded.layers == (fm.Residual([fm.Activation("identity")]),)
+    x = np.ones((4, 3), np.float32)
+    np.testing.assert_array_equal(folded(x), 2 * x)
+    np.testing.assert_array_equal(folded.forward(x, training=True), 2 * x)
+
+
+@pytest.mark.parametrize("value", [np.tanh, fm.Activation("tanh")])
+def test_where_functions_of_ones_own_go(value):
+    hint = r"activation must be a name .*fm\.Activation\(function, derivative\)"
+    for make in (
+        lambda: fm.Dense(3, value),
+        lambda: fm.MLP([3, 4, 1], activation=value),
+        lambda: fm.MLP([3, 4, 1], output_activation=value),
+    ):
+        with pytest.raises(TypeError, match=hint):
+            make()

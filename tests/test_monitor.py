@@ -278,3 +278,48 @@ def test_activations_by_themselves(rng):
     assert monitor.layers["4"] == "sigmoid"
     assert 0 < monitor.activations["4"][0].edges[0] < 1
     assert monitor.units == {"1": 5, "2.body.1": 5, "2.body.2": 5, "4": 5}
+
+
+def test_activations_that_are_layers_of_their_own(rng):
+    layers = [
+        3,
+        fm.Dense(8, "identity"),
+        fm.BatchNorm(),
+        fm.Activation("relu"),
+        fm.Residual([fm.Dense(8, "identity"), fm.Activation("tanh")]),
+        fm.Activation("relu"),
+        fm.Activation("tanh"),
+        1,
+    ]
+    mlp = fm.MLP(layers, dtype="float64", seed=0)
+    monitor = fm.Monitor()
+    x, y = rng.normal(size=(16, 3)), rng.normal(size=(16, 1))
+    before = mlp.copy()
+    mlp.fit(
+        x,
+        y,
+        loss=fm.MSE(),
+        optimizer=fm.SGD(0.1),
+        epochs=1,
+        batch_size=16,
+        shuffle=False,
+        callbacks=[monitor],
+    )
+    # What is computed in the same place as the activation after it has no outputs.
+    counts = {k: int(h[0].counts.sum()) for k, h in monitor.activations.items()}
+    assert counts == {
+        "0": 128,
+        "1": 0,
+        "2": 128,
+        "3.body.0": 0,
+        "3.body.1": 128,
+        "3": 0,
+        "4": 128,
+        "5": 128,
+        "6": 16,
+    }
+    # They are those of the step, of which the last is the prediction.
+    y_before = before.forward(x, training=True)
+    edges = monitor.activations["6"][0].edges
+    assert (edges[0], edges[-1]) == (y_before.min(), y_before.max())
+    assert set(monitor.dead) == {"2", "3.body.1", "4", "5"}

@@ -74,24 +74,22 @@ def recorded():
     return monitor
 
 
-class _Core:
-    """A core that answers last_step."""
+class _Watched:
+    """A model whose core answers last_step."""
 
+    def __init__(self, mlp):
+        self._mlp, self._net = mlp, _WatchedCore(mlp._net)
+
+    def __getattr__(self, name):
+        return getattr(self._mlp, name)
+
+
+class _WatchedCore:
     def __init__(self, net):
         self.layers, self.last, self.watch = net.layers, None, False
 
     def last_step(self):
         return self.last
-
-
-class _Watched:
-    """A model with such a core."""
-
-    def __init__(self, mlp):
-        self._mlp, self._net = mlp, _Core(mlp._net)
-
-    def __getattr__(self, name):
-        return getattr(self._mlp, name)
 
 
 def test_matplotlib_is_loaded_when_a_picture_is_drawn():
@@ -445,3 +443,22 @@ def test_residual_blocks_are_arcs():
         "+ projection",
     ]
     assert texts(ax)[-1] == "residual"
+
+
+def test_what_cannot_be_drawn():
+    line, plane = net([1, 3, 1]), net([2, 3, 3])
+    history_ = history([1.0, 0.5])
+    calls = [
+        (lambda: fm.plot.learning_curves(history_, log="yes"), "log must be"),
+        (lambda: fm.plot.fit_1d(line, [0.0, 1.0], [1.0] * 3), "y must have 2 rows"),
+        (lambda: fm.plot.histograms(line, epoch=1), "epoch is for a"),
+        (lambda: fm.plot.level_sets(plane, levels="many"), "levels must"),
+        (lambda: fm.plot.level_sets(plane, levels=0), "levels must be at least 1"),
+        (
+            lambda: fm.plot.decision_regions(plane, [[np.nan, 0.0]], [0]),
+            "x must be finite",
+        ),
+    ]
+    for call, words in calls:
+        with pytest.raises((TypeError, ValueError), match=words):
+            call()

@@ -212,11 +212,16 @@ def test_plateaus_are_torchs(options, rng):
 def test_fit_shows_plateaus_the_monitored_loss():
     x, y = data()
     for validation in (None, (x[:5], y[:5])):
-        plateau = schedules.ReduceOnPlateau(0.01, patience=0, threshold=1.0)
+        seen = []
+
+        class Plateau(schedules.ReduceOnPlateau):
+            def observe(self, value, seen=seen):
+                seen.append(value)
+                super().observe(value)
+
+        plateau = Plateau(0.01, patience=0, threshold=1.0)
         opt, mlp = fm.SGD(plateau), model()
         assert opt.schedule is plateau
-        seen, observe = [], plateau.observe
-        opt.schedule.observe = lambda v, seen=seen, o=observe: (seen.append(v), o(v))
         history = fit(mlp, opt, 3, validation_data=validation)
         assert seen == (history.val_loss if validation else history.loss)
         # The first value is an improvement on none; a better one than nothing is not.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fastmlp as fm
+import numpy as np
 import pytest
 from fastmlp import _steps, _summary
 from fastmlp._summary import size
@@ -136,3 +137,50 @@ def test_steps_are_those_of_the_core():
     ]
     assert ours == [tuple(layer[1:]) for layer in mlp._net.layers]
     assert sum(s.n_params for s in _steps.steps(mlp)) == mlp.n_params
+
+
+def test_steps_take_each_others_outputs():
+    block = fm.Residual([fm.Residual([5]), fm.Residual([fm.Dropout()])])
+    mlp = fm.MLP([3, 4, block, fm.Activation("tanh")], seed=0)
+    network = _steps.steps(mlp)
+    name = {i: step.name for i, step in enumerate(network)} | {_steps.INPUT: "input"}
+    taken = {s.name: (name[s.source], name[s.other]) for s in network}
+    assert taken == {
+        "0": ("input", "input"),
+        "2.body.0.body.0": ("0", "input"),
+        "2.body.0.projection": ("0", "input"),
+        "2.body.0": ("2.body.0.body.0", "2.body.0.projection"),
+        "2.body.1.body.0": ("2.body.0", "input"),
+        "2.body.1": ("2.body.1.body.0", "2.body.0"),
+        "2.projection": ("0", "input"),
+        "2": ("2.body.1", "2.projection"),
+        "3": ("2", "input"),
+    }
+
+
+def test_functions_are_no_activations_of_the_core():
+    def relu(z):
+        return np.tanh(z)
+
+    own = fm.Activation(relu, lambda z: 1 - np.tanh(z) ** 2)
+    mlp = fm.MLP([1, fm.Dense(4, "identity"), own, 1], seed=0)
+    assert _steps.steps(mlp)[1].activation == "relu()"
+    with pytest.raises(ValueError, match=r"piecewise linear.*relu\(\)"):
+        fm.regions.count_regions(mlp, -1, 1)
+
+
+@pytest.mark.parametrize("value", [3, None, "mlp", fm.MSE()])
+def test_what_is_no_model(value):
+    calls = [
+        lambda: fm.regions.count_regions(value, 0, 1),
+        lambda: fm.regions.activation_patterns(value, [[0.0]]),
+        lambda: fm.plot.network(value),
+        lambda: fm.plot.level_sets(value),
+        lambda: fm.plot.linear_regions(value),
+        lambda: fm.plot.fit_1d(value, [0.0]),
+        lambda: fm.plot.loss_surface(value, [[0.0]], [[0.0]], fm.MSE()),
+        lambda: fm.plot.histograms(value),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match=r"must be a fm\.MLP"):
+            call()

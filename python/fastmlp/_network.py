@@ -116,6 +116,15 @@ def torch_places(
         place += 2 if active else 1
 
 
+def by_place(layers: Sequence[Layer], prefix: str = "") -> Iterator[tuple[str, Layer]]:
+    """Yield each layer with its place among the layers, as the core names it."""
+    for i, layer in enumerate(layers):
+        yield f"{prefix}{i}", layer
+        if isinstance(layer, Residual):
+            body = [item for item in layer.layers if isinstance(item, Layer)]
+            yield from by_place(body, f"{prefix}{i}.body.")
+
+
 class Views:
     """Views of a model's parameters and running statistics, by torch's names."""
 
@@ -262,8 +271,9 @@ def _name_arrays(
 
 
 def _folded(items: Sequence[_Layer]) -> list[_Layer]:
-    # A block of nothing but dropouts keeps one, as it must have a layer.
-    kept = [i for i in items if not isinstance(i.layer, Dropout)] or list(items[:1])
+    # Of nothing but dropouts an identity is left, as there must be a layer.
+    kept = [i for i in items if not isinstance(i.layer, Dropout)]
+    kept = kept or [_Layer(Activation("identity"), {})]
     for i, item in enumerate(kept):
         if isinstance(item.layer, Residual):
             body = tuple(_folded(item.body))
@@ -275,7 +285,7 @@ def _folded(items: Sequence[_Layer]) -> list[_Layer]:
     for i, item in enumerate(kept):
         layer, arrays = item.layer, item.arrays
         if isinstance(layer, BatchNorm):
-            scale, shift = _affine(layer, arrays)
+            scale, shift = affine(layer, arrays)
             before = result[-1] if result else None
             after = kept[i + 1].layer if i + 1 < len(kept) else None
             if before is not None and _is_linear(before.layer):
@@ -305,7 +315,7 @@ def _is_linear(layer: Layer) -> bool:
     return isinstance(layer, Dense) and layer.activation == "identity"
 
 
-def _affine(layer: BatchNorm, arrays: Mapping[str, Array]) -> tuple[Array, Array]:
+def affine(layer: BatchNorm, arrays: Mapping[str, Array]) -> tuple[Array, Array]:
     """Return the scale and shift that a batch normalisation is in inference."""
     scale = 1 / np.sqrt(arrays["running_var"] + layer.eps)
     scale = scale * arrays.get("weight", 1.0)

@@ -10,20 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import _network, _validate
+from .layers import Activation, Dense, Residual
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ._validate import Array
     from .mlp import MLP
 
-# The kinds of step, by the name of the layer's class.
-KINDS = {
-    "Dense": "dense",
-    "Activation": "activation",
-    "Dropout": "dropout",
-    "LayerNorm": "layer_norm",
-    "BatchNorm": "batch_norm",
-}
 INPUT = -1
 
 
@@ -38,14 +33,13 @@ class Step:
         The layer it comes from; None for a projection, the `Residual` for "add".
     name : str
         As in ``state_dict``: "0", "3.body.0", "3.projection".
-    core : str
-        As in the core, which counts layers: "0", "2.body.0", "2.projection".
     depth : int
         How many residual blocks it is inside.
     n_in, n_out : int
         Widths.
     activation : str
-        What follows the sum or, of an "activation", what it is.
+        What follows the sum or, of an "activation", what it is; of a function its name
+        with "()".
     weight, bias : slice or None
         Where in ``params`` W and b are; scale and shift of a norm.
     stats : int
@@ -53,12 +47,14 @@ class Step:
     source, other : int
         The steps whose outputs it takes, `INPUT` for the network's input; ``other`` is
         the second addend of "add".
+    output : int or None
+        Which of the core's outputs is its own; None if it has none, because the
+        activation after it is computed in the same place.
     """
 
     __slots__ = (
         "activation",
         "bias",
-        "core",
         "depth",
         "kind",
         "layer",
@@ -66,6 +62,7 @@ class Step:
         "n_out",
         "name",
         "other",
+        "output",
         "source",
         "stats",
         "weight",
@@ -75,14 +72,14 @@ class Step:
         self,
         kind: str,
         layer: Any,
-        name: tuple[str, str],
+        name: str,
         depth: int,
         widths: tuple[int, int],
         source: int,
     ) -> None:
         self.kind = kind
         self.layer = layer
-        self.name, self.core = name
+        self.name = name
         self.depth = depth
         self.n_in, self.n_out = widths
         self.source = source
@@ -91,6 +88,7 @@ class Step:
         self.bias: slice | None = None
         self.stats = -1
         self.other = INPUT
+        self.output: int | None = None
 
     @property
     def n_params(self) -> int:
@@ -103,92 +101,85 @@ class Step:
         return params[self.weight].reshape(self.n_in, self.n_out)
 
 
-class _Walk:
-    """Numbers the steps, and gives out parameters and buffers in their order."""
-
-    def __init__(self) -> None:
-        self.steps: list[Step] = []
-        self.at = 0
-        self.stats = 0
-
-    def take(self, count: int) -> slice:
-        self.at += count
-        return slice(self.at - count, self.at)
-
-    def add(self, step: Step) -> int:
-        self.steps.append(step)
-        return len(self.steps) - 1
-
-    def dense(
-        self,
-        layer: Any,
-        name: tuple[str, str],
-        depth: int,
-        widths: tuple[int, int],
-        source: int,
-        bias: bool,
-    ) -> int:
-        step = Step("dense", layer, name, depth, widths, source)
-        step.weight = self.take(widths[0] * widths[1])
-        step.bias = self.take(widths[1]) if bias else None
-        return self.add(step)
-
-    def sequence(
-        self, layers: Any, prefix: tuple[str, str], depth: int, width: int, source: int
-    ) -> tuple[int, int]:
-        """Add layers one after another; return the last step and its width."""
-        place = 0
-        for count, layer in enumerate(layers):
-            name = f"{prefix[0]}{place}", f"{prefix[1]}{count}"
-            place += 1
-            if type(layer).__name__ == "Residual":
-                source, width = self.residual(layer, name, depth, width, source)
-                continue
-            kind = KINDS[type(layer).__name__]
-            if kind == "dense":
-                source = self.dense(
-                    layer, name, depth, (width, layer.n), source, layer.bias
-                )
-                width = layer.n
-                self.steps[source].activation = layer.activation
-                place += layer.activation != "identity"
-                continue
-            step = Step(kind, layer, name, depth, (width, width), source)
-            if kind == "activation":
-                step.activation = _name(layer.function)
-            if kind in ("layer_norm", "batch_norm") and layer.affine:
-                step.weight = self.take(width)
-                step.bias = self.take(width)
-            if kind == "batch_norm":
-                step.stats = self.stats
-                self.stats += 2 * width
-            source = self.add(step)
-        return source, width
-
-    def residual(
-        self, layer: Any, name: tuple[str, str], depth: int, width: int, source: int
-    ) -> tuple[int, int]:
-        body = f"{name[0]}.body.", f"{name[1]}.body."
-        end, wide = self.sequence(layer.layers, body, depth + 1, width, source)
-        skip = source
-        if wide != width:
-            place = f"{name[0]}.projection", f"{name[1]}.projection"
-            skip = self.dense(None, place, depth + 1, (width, wide), source, True)
-        step = Step("add", layer, name, depth, (wide, wide), end)
-        step.other = skip
-        return self.add(step), wide
-
-
 def steps(mlp: MLP) -> list[Step]:
-    """Return what a model computes, in order."""
-    walk = _Walk()
-    walk.sequence(mlp.layers, ("", ""), 0, mlp.n_in, INPUT)
-    return walk.steps
+    """Return what a model computes, in order.
+
+    Offsets and widths are the core's; which step takes which output follows from the
+    places of the layers.
+
+    Raises
+    ------
+    TypeError
+        For what is no model.
+    """
+    layers = dict(_network.by_place(checked(mlp).layers))
+    names = dict(_network.torch_places(mlp.layers))
+    result: list[Step] = []
+    at: dict[str, int] = {}
+
+    def add(place: str, kind: str, widths: tuple[int, int], source: int) -> Step:
+        depth = place.count(".body.") + place.endswith(".projection")
+        step = Step(kind, layers.get(place), names[place], depth, widths, source)
+        at[place] = len(result)
+        result.append(step)
+        return step
+
+    def source(place: str) -> int:
+        """Return the step whose output the layer of a place takes."""
+        block, _, last = place.rpartition(".")
+        if last == "projection" or (block and last == "0"):
+            return source(block.removesuffix(".body"))
+        return INPUT if last == "0" else at[_beside(place, -1)]
+
+    plan = mlp._net.layers
+    alone = {place for place, *_ in plan}
+    for i, (place, kind, n_in, n_out, weight, bias, stats) in enumerate(plan):
+        layer = layers.get(place)
+        step = add(place, kind, (n_in, n_out), source(place))
+        if isinstance(layer, Residual):
+            step.kind = "add"
+            step.other = at.get(f"{place}.projection", step.source)
+            step.source = at[f"{place}.body.{len(layer.layers) - 1}"]
+        elif isinstance(layer, Dense):
+            step.activation = str(layer.activation)
+        elif isinstance(layer, Activation):
+            step.activation = _name(layer.function)
+        if weight >= 0:
+            size = n_in * n_out if kind == "dense" else n_out
+            step.weight = slice(weight, weight + size)
+        if bias >= 0:
+            step.bias = slice(bias, bias + n_out)
+        step.stats = stats
+
+        # An activation that the core computes together with what is before it.
+        after = "" if place.endswith(".projection") else _beside(place, 1)
+        follower = layers.get(after)
+        if isinstance(follower, Activation) and after not in alone:
+            step = add(after, "activation", (n_out, n_out), at[place])
+            step.activation = _name(follower.function)
+        step.output = i
+    return result
 
 
-def _name(function: Any) -> str:
-    """Return the name of an activation, which may be a function."""
-    return str(getattr(function, "__name__", function))
+def _beside(place: str, by: int) -> str:
+    """Return the place of a layer so many after another in the same sequence."""
+    block, dot, last = place.rpartition(".")
+    return f"{block}{dot}{int(last) + by}"
+
+
+def checked(mlp: Any) -> MLP:
+    """Return a model, or refuse what is none."""
+    if not hasattr(mlp, "_net"):
+        raise TypeError(f"mlp must be a fm.MLP, got {_validate.describe(mlp)}")
+    model: MLP = mlp
+    return model
+
+
+def _name(function: object) -> str:
+    """Return the name of an activation; that of a function is none of the core's."""
+    if isinstance(function, str):
+        return function
+    return f"{getattr(function, '__name__', type(function).__name__)}()"
 
 
 def label(step: Step) -> str:
@@ -211,13 +202,14 @@ def affine(step: Step, mlp: MLP) -> tuple[Array, Array] | None:
         bias = np.zeros(step.n_out) if step.bias is None else params[step.bias]
         return step.matrix(params), bias
     if step.kind == "batch_norm":
-        stats = np.asarray(mlp.buffers, np.float64)[step.stats :]
-        mean, variance = stats[: step.n_out], stats[step.n_out : 2 * step.n_out]
-        slope = 1 / np.sqrt(variance + step.layer.eps)
-        if step.weight is not None:
-            slope = slope * params[step.weight]
-        shift = 0.0 if step.bias is None else params[step.bias]
-        return slope, shift - mean * slope
+        stats = mlp.buffers[step.stats :].astype(np.float64)
+        arrays = {
+            "running_mean": stats[: step.n_out],
+            "running_var": stats[step.n_out : 2 * step.n_out],
+        }
+        if step.weight is not None and step.bias is not None:
+            arrays |= {"weight": params[step.weight], "bias": params[step.bias]}
+        return _network.affine(step.layer, arrays)
     return None
 
 

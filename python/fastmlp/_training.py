@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ._validate import Array
     from .history import History
     from .losses import Loss
-    from .metrics import Metric
+    from .metrics import _Measure
     from .mlp import MLP
     from .optimizers import Optimizer
 
@@ -234,27 +234,18 @@ class _CustomStep:
         if self._loss.reduction == "mean":
             share = float(len(x) if weight is None else sum(weight.tolist()))
 
-        statistics, value = mlp.buffers.copy(), math.nan
-        tracked = net.training_state[2]
+        value = math.nan
         try:
-            draw = self._seed, epoch, k
-            pred = _validate.answered(net.forward(x, True, draw))
-            value, dy = self._loss.value_and_grad(pred, y, weight)
-            if not math.isfinite(value):
-                raise _core.DivergenceError(f"step: the loss is {value}")
-            rates = optimizer._values(1)
-            if rates is not None:
-                optimizer._optimizer.set("lr", float(rates[0]))
-            dy = _validate.convert("the loss's gradient", dy, mlp.dtype)
-            _validate.answered(net.backward_step(dy, optimizer._optimizer))
-        except BaseException as error:
-            # Whatever it was, Ctrl-C too: the step was taken, or nothing has changed.
-            if optimizer.step_count == taken:
-                mlp.buffers[:] = statistics
-                net.training_state = (*net.training_state[:2], tracked)
-            if isinstance(error, _core.DivergenceError):
-                raise self._diverged(k, str(error).partition(": ")[2]) from None
-            raise
+            # Whatever goes wrong, Ctrl-C too: the step was taken, or nothing changes.
+            with unmoved(mlp, optimizer):
+                rates = optimizer._values(1)
+                if rates is not None:
+                    optimizer._optimizer.set("lr", float(rates[0]))
+                pred = _validate.answered(net.forward(x, True, (self._seed, epoch, k)))
+                value, dy = custom_gradient(mlp, pred, y, self._loss, optimizer, weight)
+                _validate.answered(net.backward_step(dy, optimizer._optimizer))
+        except _core.DivergenceError as error:
+            raise self._diverged(k, str(error).partition(": ")[2]) from None
         finally:
             if optimizer.step_count > taken:
                 progress.total += value * share
@@ -278,6 +269,52 @@ class _CustomStep:
             mlp._net.training_state = (*mlp._net.training_state[:2], tracked)
             core.load_state(state)
         return _core.DivergenceError(f"training diverged at step {k + 1}: {why}")
+
+
+def custom_gradient(
+    mlp: MLP,
+    pred: Array,
+    y: Any,
+    loss: Loss,
+    optimizer: Optimizer,
+    weight: Array | None,
+) -> tuple[float, Array]:
+    """Return value and gradient of a loss written in Python, for the step to come."""
+    value, dy = loss.value_and_grad(pred, y, weight)
+    if not math.isfinite(value):
+        if np.isfinite(pred).all():
+            size = float(abs(pred).max())
+            cause = f"the loss function, given predictions of at most {size:.3g}"
+        else:
+            size = float(abs(mlp.params).max())
+            cause = (
+                "predictions that are not finite, from parameters of at most "
+                f"{size:.3g}: lower the learning rate, warm it up, or clip gradients"
+            )
+        rate = optimizer._optimizer.get("lr")
+        raise _core.DivergenceError(
+            f"training diverged at step {optimizer.step_count + 1}: the loss is {value}"
+            f"; learning rate {rate:g}. Likely cause: {cause}"
+        )
+    return value, _validate.convert("the loss's gradient", dy, mlp.dtype)
+
+
+@contextlib.contextmanager
+def unmoved(mlp: MLP, optimizer: Optimizer | None = None) -> Iterator[None]:
+    """Take back what a pass in training mode has moved, if an exception follows it.
+
+    Not if it comes after the optimiser's step: that stands as a whole.
+    """
+    net, buffers = mlp._net, mlp.buffers.copy()
+    state = net.training_state
+    taken = 0 if optimizer is None else optimizer.step_count
+    try:
+        yield
+    except BaseException:
+        if optimizer is None or optimizer.step_count == taken:
+            mlp.buffers[:] = buffers
+            net.training_state = state
+        raise
 
 
 # Where batches come from --------------------------------------------------------------
@@ -419,13 +456,16 @@ class Measures:
         mlp: MLP,
         data: Data,
         loss: Loss,
-        metrics: dict[str, Metric],
+        metrics: dict[str, _Measure],
         *,
         validation: bool,
     ) -> None:
         self._net, self._data, self._loss = mlp._net, data, loss
+        for metric in metrics.values():
+            metric.check(data[1])
         prefix = "val_" if validation else ""
         self._metrics = {prefix + name: f for name, f in metrics.items()}
+        self.names = tuple(self._metrics)
         self._validation = validation
         self._native = not metrics and loss._loss is not None
         if not self._native:
@@ -447,7 +487,9 @@ class Measures:
             loss = _validate.answered(core.value(pred, y, weight))
         elif self._validation:
             loss = self._loss(pred, y, weight)
-        return loss, {k: f(pred, y, weight) for k, f in self._metrics.items()}
+        seen = pred.view()
+        seen.flags.writeable = False  # one metric is not to change it for another
+        return loss, {k: f(seen, y, weight) for k, f in self._metrics.items()}
 
 
 # The loop -----------------------------------------------------------------------------
@@ -472,6 +514,12 @@ def make_runner(
             mlp, data, loss, optimizer, batch_size, seed, shuffle, listener, place
         )
     if not isinstance(data, Batches):
+        rows = len(data[0])
+        if mlp.buffers.size and 1 in (rows, batch_size, rows % batch_size):
+            raise ValueError(
+                "x: batch normalisation needs batches of at least two rows in "
+                f"training; {rows} rows by batch_size={batch_size} leave a single one"
+            )
         batches: Any = _Slices(data, batch_size, seed, shuffle)
     else:
         batches = data
@@ -544,8 +592,16 @@ def train(
         except BaseException as error:
             if not _forgiven(begun, mlp, history, error):
                 raise
-        for call in overridden(hooks, "on_train_end"):
-            call(mlp, history)
+        left = list(hooks)
+        try:
+            while left:
+                for call in overridden(left[:1], "on_train_end"):
+                    call(mlp, history)
+                del left[0]
+        except BaseException as error:
+            # What is still to be cleaned up is so by other means.
+            _forgiven(left, mlp, history, error)
+            raise
     finally:
         for hook in hooks:
             hook.run = None

@@ -10,11 +10,14 @@ history), which is called after each epoch. For one fit the order of calls is
 ``on_epoch_end``      after each epoch, whose values are in the history by then; with
                       ``restore_best`` and the like nothing has been restored yet
 ``on_train_end``      once, after the last epoch, whoever ended the training
-``on_error``          once, instead of ``on_train_end``, if an exception ends it
+``on_error``          once, instead of ``on_train_end``, if an exception ends it; also
+                      if that comes from an ``on_train_end``, of its own callback and
+                      those after it
 ====================  =================================================================
 
-and for each of them that of the callbacks in their sequence, but for a `Checkpoint`,
-which comes last so that it holds what the others have made of the epoch. Any exception
+and for each of them that of the callbacks in their sequence, but for `Checkpoint`,
+`CSVLogger` and `LearningRateFinder`, which come last so that they see, or take back,
+what the others have made of the epoch. Any exception
 from a callback ends the training and goes on to the caller: the model, the optimiser
 and the history stay as they are then, and can be used.
 
@@ -40,7 +43,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _core, _validate
+from . import _core, _steps, _validate
 from .history import History
 from .metrics import RISING
 
@@ -84,6 +87,8 @@ class Run:
         The record.
     callbacks : list of Callback
         All callbacks of this fit, in the order they are called in.
+    metrics : tuple of str
+        The names under which fit logs its metrics: "val_r2" and the like.
     seed, first_epoch : int
         What the orders of this fit are made from: its seed, and the number that its
         first epoch has there.
@@ -96,6 +101,7 @@ class Run:
         "first_epoch",
         "history",
         "loss",
+        "metrics",
         "optimizer",
         "seed",
         "steps_per_epoch",
@@ -111,10 +117,12 @@ class Run:
         callbacks: list[Callback],
         seed: int,
         first_epoch: int,
+        metrics: tuple[str, ...] = (),
     ) -> None:
         self.optimizer, self.loss, self.history = optimizer, loss, history
         self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
         self.callbacks, self.seed, self.first_epoch = callbacks, seed, first_epoch
+        self.metrics = metrics
         self._place: Place | None = None
 
     def _within(self) -> dict[str, Any] | None:
@@ -217,6 +225,11 @@ class LambdaCallback(Callback):
     ----------
     on_train_begin, on_epoch_begin, on_batch_end, on_epoch_end, on_train_end, on_error
         Functions with the arguments and results of `Callback`'s methods of these names.
+
+    Raises
+    ------
+    TypeError
+        For what is no function.
     """
 
     def __init__(
@@ -268,6 +281,16 @@ class _Watching(Callback):
                 f"{type(self).__name__}(monitor='val_loss') needs "
                 "fit(validation_data=…)"
             )
+        if self.run is None or self.monitor in (None, "loss", *self.run.metrics):
+            return
+        # Only callbacks of the user's log values of other names.
+        if not any(_may_log(hook) for hook in self.run.callbacks):
+            known = ["loss", *["val_loss"] * history.has_validation, *self.run.metrics]
+            if self.monitor not in known:
+                raise ValueError(
+                    f"{type(self).__name__}(monitor={self.monitor!r}): nothing logs "
+                    f"{self.monitor!r} in this fit; there are {', '.join(known)}"
+                )
 
     def _value(self, history: History) -> float:
         name = self.monitor or ("val_loss" if history.has_validation else "loss")
@@ -288,6 +311,12 @@ class _Watching(Callback):
             return False
         sign = 1.0 if self.mode == "min" else -1.0
         return self.best is None or sign * value < sign * self.best - min_delta
+
+
+def _may_log(hook: Callback) -> bool:
+    kind = type(hook)
+    package = kind.__module__.partition(".")[0]
+    return package != __package__ or kind in (_Function, LambdaCallback)
 
 
 def _known(history: History) -> list[str]:
@@ -316,6 +345,12 @@ class EarlyStopping(_Watching):
         Whether low or high is good; None is "max" for accuracy and r2, else "min".
     restore_optimizer : bool
         With ``restore_best``, take back the optimiser's state of that epoch as well.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range; at the beginning of a fit, if
+        nothing logs ``monitor``.
 
     Attributes
     ----------
@@ -423,6 +458,11 @@ class TimeLimit(Callback):
     ----------
     seconds : float
         Wall time since the beginning of the training, > 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -455,6 +495,11 @@ class CSVLogger(Callback):
     append : bool
         Go on in a file that is there, with its columns and its count of epochs; else
         each fit writes it anew.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
     """
 
     # Callbacks that log metrics come first.
@@ -473,7 +518,10 @@ class CSVLogger(Callback):
         self._columns, self._epoch = None, 0
         if self.append and os.path.exists(self.path):
             with open(self.path, newline="", encoding="utf-8") as file:
-                lines = list(csv.reader(file))
+                text = file.read()
+            # A line that was cut off is made a line; its epoch counts.
+            whole = not text or text.endswith("\n")
+            lines = list(csv.reader(text.splitlines()))
             if lines:
                 self._columns = lines[0]
             if lines and lines[0][:1] != ["epoch"]:
@@ -482,7 +530,16 @@ class CSVLogger(Callback):
                     f"is epoch; got {', '.join(lines[0])}"
                 )
             if len(lines) > 1:
-                self._epoch = int(lines[-1][0])
+                try:
+                    self._epoch = int(lines[-1][0])
+                except (IndexError, ValueError):
+                    raise ValueError(
+                        f"path: the last line of {self.path} has no epoch, got "
+                        f"{','.join(lines[-1])!r}"
+                    ) from None
+            if not whole:
+                with open(self.path, "a", encoding="utf-8") as file:
+                    file.write("\n")
             return
         with open(self.path, "w", encoding="utf-8"):
             pass
@@ -529,9 +586,9 @@ class Checkpoint(_Watching):
     monitor : str, optional
         What ``save_best_only`` looks at, as of `EarlyStopping`.
     save_best_only : bool
-        Store only when ``monitor`` is better than ever before.
+        Store only when ``monitor`` is better than whenever it was looked at before.
     every : int
-        Store after each so many epochs; at least 1.
+        Look, and store, after each so many epochs; at least 1.
     mode : {"min", "max"}, optional
         Whether low or high is good; None is "max" for accuracy and r2, else "min".
     every_steps : int, optional
@@ -542,6 +599,12 @@ class Checkpoint(_Watching):
         step; it costs nothing before. (If it comes while callbacks are told of the end
         of an epoch, some of them know of it and some do not: then the file that there
         is stays.)
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range, or that exclude each other; at
+        the beginning of a fit, if nothing logs ``monitor``.
 
     Attributes
     ----------
@@ -580,6 +643,10 @@ class Checkpoint(_Watching):
         super().__init__(monitor, mode)
         self.path = _path(path)
         self.save_best_only = _validate.flag("save_best_only", save_best_only)
+        if monitor is not None and not self.save_best_only:
+            raise ValueError(
+                f"monitor is for save_best_only=True, got monitor={monitor!r} without"
+            )
         self.every = _validate.count("every", every, 1)
         if every_steps is not None:
             every_steps = _validate.count("every_steps", every_steps, 1)
@@ -636,13 +703,13 @@ class Checkpoint(_Watching):
     def on_epoch_end(self, mlp: MLP, history: History) -> None:
         """Store, if it is time to."""
         self._epoch, self._told = self._epoch + 1, self._told + 1
+        if self._epoch % self.every:
+            return
         if self.save_best_only:
             value = self._value(history)
             if not self._better(value):
                 return
             self.best = value
-        elif self._epoch % self.every:
-            return
         self._store(self._epoch, mlp, history)
 
     def _store(self, epoch: int, mlp: MLP, history: History) -> None:
@@ -659,7 +726,11 @@ class Checkpoint(_Watching):
             whole.extend(history)
         state = {
             "format": _FORMAT,
-            "model": {**_model_state(mlp, run.optimizer), "text": repr(mlp)},
+            "model": {
+                **_model_state(mlp, run.optimizer),
+                "text": repr(mlp),
+                "steps": _architecture(mlp),
+            },
             "orders": {
                 "seed": run.seed,
                 "epoch": run.first_epoch + len(history),
@@ -713,28 +784,48 @@ class Checkpoint(_Watching):
             If it is no checkpoint, or one of something else. Nothing has changed then.
         """
         name = _path(path)
-        callbacks = list(callbacks)
+        if not hasattr(mlp, "_net"):
+            raise TypeError(f"mlp must be a fm.MLP, got {_validate.describe(mlp)}")
+        if optimizer is not None and isinstance(optimizer, type):
+            kind = optimizer.__name__
+            raise TypeError(
+                f"optimizer must be a fastmlp Optimizer, got fm.{kind}; did you mean "
+                f"fm.{kind}()?"
+            )
+        if optimizer is not None and not hasattr(optimizer, "_owner"):
+            raise TypeError(
+                "optimizer must be a fastmlp Optimizer, got "
+                f"{_validate.describe(optimizer)}"
+            )
+        given_hooks = as_callbacks(callbacks)
         given = None if optimizer is None else optimizer.state_dict()
         # A callback may have kept an optimiser's state as well.
         kept = {"state": {"kept": {"optimizer": given}}}
         state = _read(
             name,
-            {"model": {"optimizer": given}, "callbacks": [kept] * len(callbacks)},
+            {"model": {"optimizer": given}, "callbacks": [kept] * len(given_hooks)},
         )
 
         # All is looked at before anything is changed.
         model = state["model"]
-        for part in ("params", "buffers"):
-            have = getattr(mlp, part)
-            if (model[part].shape, model[part].dtype) != (have.shape, have.dtype):
-                raise ValueError(
-                    f"path: {name} does not fit the model, {mlp!r}: it is of "
-                    f"{model['text']}"
-                )
-        hooks = [h for h in callbacks if type(h).state_dict is not Callback.state_dict]
+        fits = [
+            (model[part].shape, model[part].dtype)
+            == (getattr(mlp, part).shape, mlp.dtype)
+            for part in ("params", "buffers")
+        ]
+        if not all(fits) or model["steps"] != _architecture(mlp):
+            raise ValueError(
+                f"path: {name} does not fit the model, {mlp!r}: it is of "
+                f"{model['text']}"
+            )
+        hooks = [
+            hook
+            for hook in given_hooks
+            if type(hook).state_dict is not Callback.state_dict
+        ]
         if hooks:
             kinds = [entry["kind"] for entry in state["callbacks"]]
-            got = [type(hook).__name__ for hook in _sorted(hooks)]
+            got = [type(hook).__name__ for hook in hooks]
             if kinds != got:
                 raise ValueError(
                     f"path: {name} holds the states of {', '.join(kinds) or 'none'}; "
@@ -750,7 +841,7 @@ class Checkpoint(_Watching):
         mlp._epochs_done = state["orders"]["epoch"]
         mlp._place = state["orders"].get("within")
         mlp.history = history
-        for hook, entry in zip(_sorted(hooks), state["callbacks"], strict=False):
+        for hook, entry in zip(hooks, state["callbacks"], strict=False):
             hook.load_state_dict(entry["state"])
             if isinstance(hook, Checkpoint):
                 hook._before = history.to_dict()
@@ -800,6 +891,11 @@ class LearningRateFinder(Callback):
     stop_factor : float
         See above; > 1, or infinite to go on to the end.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
+
     Attributes
     ----------
     lrs : ndarray (n,)
@@ -825,6 +921,9 @@ class LearningRateFinder(Callback):
     ... )
     >>> opt.lr = finder.suggestion
     """
+
+    # What others restore at the end is taken back, too.
+    _last = True
 
     def __init__(
         self,
@@ -954,6 +1053,15 @@ def _restore(
     mlp._net.training_state = state["training_state"]
     if optimizer is not None and state["optimizer"] is not None:
         optimizer.load_state_dict(state["optimizer"])
+
+
+def _architecture(mlp: MLP) -> list[str]:
+    """Say what a model computes, whatever way its layers were written."""
+    return [
+        f"{step.name} {step.kind} {step.activation} {step.n_in} {step.n_out}"
+        for step in _steps.steps(mlp)
+        if step.kind != "dropout"
+    ]
 
 
 # Files --------------------------------------------------------------------------------

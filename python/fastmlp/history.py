@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from typing import Self
 
 
+# What a history, and a log made of it, hold anyway.
+RESERVED = ("loss", "val_loss", "metrics", "seconds", "epoch")
+
+
 class History:
     """Per epoch: losses, metrics and time. Made by `fastmlp.MLP.fit`.
 
@@ -38,7 +42,15 @@ class History:
         self.has_validation = has_validation
 
     def log(self, name: str, value: float) -> None:
-        """Append a value to a metric; for callbacks."""
+        """Append a value to a metric; for callbacks.
+
+        Raises
+        ------
+        ValueError
+            For names that mean something else here or in a log.
+        """
+        if name in RESERVED:
+            raise ValueError(f"the name {name!r} is taken; choose another")
         self.metrics.setdefault(name, []).append(float(value))
 
     def to_dict(self) -> dict[str, Any]:

@@ -138,7 +138,7 @@ class Dense(Layer):
         init: str | None = None,
     ) -> None:
         if activation is not None:
-            activation = _validate.choice("activation", activation, _core.ACTIVATIONS)
+            activation = activation_name("activation", activation)
         if init is not None:
             init = _validate.choice("init", init, INITIALIZERS)
         self._put(
@@ -341,6 +341,17 @@ class Residual(Layer):
 
     def __repr__(self) -> str:
         return f"Residual({list(self.layers)!r})"
+
+
+def activation_name(name: str, value: object) -> str:
+    """Return the name of one of the core's activations."""
+    if callable(value) or isinstance(value, Activation):
+        raise TypeError(
+            f"{name} must be a name (str), got {_validate.describe(value)}; a function "
+            "of one's own is a layer, after a dense one without activation: "
+            "fm.Dense(n, 'identity'), fm.Activation(function, derivative)"
+        )
+    return _validate.choice(name, value, _core.ACTIVATIONS)
 
 
 def checked(name: str, layers: object, n_in: bool = False) -> list[int | Layer]:

@@ -209,6 +209,11 @@ class MSE(Loss):
     ----------
     reduction : {"mean", "sum"}
         How rows are put together, see `fastmlp.losses`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For another reduction.
     """
 
     __slots__ = ()
@@ -224,6 +229,11 @@ class MAE(Loss):
     ----------
     reduction : {"mean", "sum"}
         How rows are put together, see `fastmlp.losses`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For another reduction.
     """
 
     __slots__ = ()
@@ -255,6 +265,11 @@ class Huber(_WithDelta):
         The abs(r) at which the square turns into a straight line, > 0.
     reduction : {"mean", "sum"}
         How rows are put together, see `fastmlp.losses`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
     """
 
     __slots__ = ()
@@ -274,6 +289,11 @@ class PseudoHuber(_WithDelta):
         The abs(r) around which the square turns into a straight line, > 0.
     reduction : {"mean", "sum"}
         How rows are put together, see `fastmlp.losses`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
     """
 
     __slots__ = ()
@@ -401,6 +421,11 @@ class Poisson(Loss):
     ----------
     reduction : {"mean", "sum"}
         How rows are put together, see `fastmlp.losses`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For another reduction.
     """
 
     __slots__ = ()
@@ -468,6 +493,11 @@ class GaussianNLL(Loss):
         The least variance, > 0.
     reduction : {"mean", "sum"}
         How rows are put together, see `fastmlp.losses`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
     """
 
     __slots__ = ()
@@ -499,6 +529,11 @@ class Hinge(Loss):
         Where the loss becomes 0, ≥ 0.
     reduction : {"mean", "sum"}
         How rows are put together, see `fastmlp.losses`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
     """
 
     __slots__ = ()
@@ -528,6 +563,11 @@ class ActionValue(Loss):
     loss : Loss
         Of a prediction and a value: `MSE`, `Huber`, … but not `CrossEntropy` or
         `GaussianNLL`, nor with one number per output. Its reduction is taken over.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a loss that is none of these.
 
     Examples
     --------
@@ -567,7 +607,8 @@ class CustomLoss(Loss):
 
     Whatever takes a loss takes the function itself as well. Each batch then costs a
     call from Python and what the function does, where the losses above run in the core
-    with the layers: for small models and batches that is most of a step.
+    with the layers: for small models and batches that is most of a step. Dropout draws
+    other masks than with a loss of the core, as much functions of seed, epoch and step.
 
     Parameters
     ----------
@@ -579,6 +620,11 @@ class CustomLoss(Loss):
     reduction : {"mean", "sum"}
         Whether the function's value is a mean or a sum over rows: how the losses of
         batches are put together into that of an epoch. The function is not touched.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is no function, and another reduction.
 
     Examples
     --------

@@ -6,7 +6,9 @@ mean over the row's outputs. All is computed in float64. What is the argument or
 loss, ``(pred, target)``, is the other way round in scikit-learn.
 
 In ``fit(metrics=…)`` predictions are what the model returns: logits, where the loss is
-`fastmlp.CrossEntropy` or `fastmlp.BinaryCrossEntropy`.
+`fastmlp.CrossEntropy` or `fastmlp.BinaryCrossEntropy`; read-only, in memory that the
+next epoch writes over. Targets are as fit has checked them: of the model's dtype and
+(B, 1) for one output, labels int64.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _core, _validate
+from .history import RESERVED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,9 +28,6 @@ if TYPE_CHECKING:
 
     from ._validate import Array
     from .losses import Loss
-
-    # (pred, target, sample_weight) -> value, as fit calls it.
-    Metric = Callable[[Any, Any, Any], float]
 
 
 def accuracy(
@@ -129,7 +129,24 @@ def mse(
 ) -> float:
     """Return the mean squared error, the mean of (p - y)².
 
-    Parameters, result and errors are those of `mae`.
+    Parameters
+    ----------
+    pred : (B, O) or (B,)
+        Predictions.
+    target : like ``pred``
+        What they should be.
+    sample_weight : (B,), optional
+        Weights of the rows: finite, none negative, not all zero.
+
+    Returns
+    -------
+    float
+        At least 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arrays of a wrong shape or kind.
     """
     p, y = _pair(pred, target)
     return _mean((p - y) ** 2, sample_weight)
@@ -142,8 +159,27 @@ def rmse(
 ) -> float:
     """Return the root of the mean squared error, over all outputs together.
 
-    Parameters, result and errors are those of `mae`. (scikit-learn's
-    ``root_mean_squared_error`` takes a root for each output and the mean of these.)
+    scikit-learn's ``root_mean_squared_error`` takes a root for each output and the mean
+    of these.
+
+    Parameters
+    ----------
+    pred : (B, O) or (B,)
+        Predictions.
+    target : like ``pred``
+        What they should be.
+    sample_weight : (B,), optional
+        Weights of the rows: finite, none negative, not all zero.
+
+    Returns
+    -------
+    float
+        At least 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arrays of a wrong shape or kind.
     """
     return math.sqrt(mse(pred, target, sample_weight))
 
@@ -159,8 +195,24 @@ def r2(
     of that output, as ``sklearn.metrics.r2_score``: an output whose target is constant
     counts 1 if it is met exactly, else 0.
 
-    Parameters, result and errors are those of `mae`, but the result is at most 1, and
-    NaN for a single row.
+    Parameters
+    ----------
+    pred : (B, O) or (B,)
+        Predictions.
+    target : like ``pred``
+        What they should be.
+    sample_weight : (B,), optional
+        Weights of the rows: finite, none negative, not all zero.
+
+    Returns
+    -------
+    float
+        At most 1; NaN for a single row.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arrays of a wrong shape or kind.
     """
     p, y = _pair(pred, target)
     p, y = p.reshape(len(p), -1), y.reshape(len(y), -1)
@@ -188,9 +240,6 @@ RISING = ("accuracy", "r2")
 
 # A loss whose targets have the shape of its predictions.
 _LIKE_PRED = _core.Loss("mse")
-
-# What a history holds anyway.
-_TAKEN = ("loss", "val_loss", "metrics", "seconds")
 
 
 def _check_pred(p: Array) -> None:
@@ -229,7 +278,7 @@ def _mean(values: Array, sample_weight: object) -> float:
 # For fit ------------------------------------------------------------------------------
 
 
-def as_metrics(metrics: object, loss: Loss) -> dict[str, Metric]:
+def as_metrics(metrics: object, loss: Loss) -> dict[str, _Measure]:
     """Return fit's argument ``metrics`` by name, each as fit calls it."""
     if metrics is None:
         return {}
@@ -251,11 +300,11 @@ def as_metrics(metrics: object, loss: Loss) -> dict[str, Metric]:
             ) from None
         named = [(_name(i, item), item) for i, item in enumerate(items)]
 
-    result: dict[str, Metric] = {}
+    result: dict[str, _Measure] = {}
     for name, item in named:
         if not isinstance(name, str):
             raise TypeError(f"metrics: a name is {_validate.describe(name)}, no str")
-        if name in _TAKEN or name in result:
+        if name in RESERVED or name in result:
             raise ValueError(f"metrics: the name {name!r} is taken; choose another")
         result[name] = _metric(name, item, loss)
     return result
@@ -277,7 +326,7 @@ def _name(i: int, item: object) -> str:
     return name
 
 
-def _metric(name: str, item: object, loss: Loss) -> Metric:
+def _metric(name: str, item: object, loss: Loss) -> _Measure:
     """Return what fit calls with (pred, target, sample_weight)."""
     kind = "" if loss._loss is None else loss._loss.kind
     if isinstance(item, str):
@@ -293,24 +342,47 @@ def _metric(name: str, item: object, loss: Loss) -> Metric:
     own = item in METRICS.values()
     if own and getattr(loss._loss, "action", False):
         raise ValueError(f"metrics: {name!r} has no meaning for {loss!r}")
-    weighted = own or _takes_weights(item)
+    return _Measure(name, item, options, own, kind)
 
-    def measure(pred: Array, target: Any, weight: Array | None) -> float:
-        if own and kind == "gaussian_nll":
+
+class _Measure:
+    """A metric as fit calls it."""
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        options: dict[str, Any],
+        own: bool,
+        kind: str,
+    ) -> None:
+        self._name, self._function, self._options = name, function, options
+        self._own, self._kind = own, kind
+        self._weighted = own or _takes_weights(function)
+
+    def check(self, target: Any) -> None:
+        """Refuse targets that it cannot be taken of."""
+        labels = self._kind == "cross_entropy" and target.ndim == 1
+        if labels and self._own and self._function is not accuracy:
+            raise ValueError(
+                f"metrics: {self._name!r} has no meaning for class labels; accuracy has"
+            )
+
+    def __call__(self, pred: Array, target: Any, weight: Array | None) -> float:
+        if self._own and self._kind == "gaussian_nll":
             pred = pred[:, : pred.shape[1] // 2]  # the means, without the variances
-        if weighted and weight is not None:
-            value = item(pred, target, sample_weight=weight, **options)
+        if self._weighted and weight is not None:
+            options = {**self._options, "sample_weight": weight}
         else:
-            value = item(pred, target, **options)
+            options = self._options
+        value = self._function(pred, target, **options)
         try:
             return float(value)
         except (TypeError, ValueError):
             raise TypeError(
-                f"metrics: {name!r} must return a number, "
+                f"metrics: {self._name!r} must return a number, "
                 f"got {_validate.describe(value)}"
             ) from None
-
-    return measure
 
 
 # How answers are read from the outputs that losses are made for.

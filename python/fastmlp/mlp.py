@@ -14,7 +14,7 @@ import numpy as np
 from . import _core, _network, _summary, _training, _validate, initializers
 from .callbacks import Run, as_callbacks
 from .history import History
-from .layers import checked
+from .layers import activation_name, checked
 from .losses import CustomLoss, Loss, as_loss
 from .metrics import as_metrics
 from .optimizers import Optimizer
@@ -120,12 +120,11 @@ class MLP:
         seed: Seed | None = None,
     ) -> None:
         # The architecture, as given (for the representation) and resolved.
-        known = _core.ACTIVATIONS
         self._given: dict[str, Any] = {
             "layers": checked("layers", layers, n_in=True),
-            "activation": _validate.choice("activation", activation, known),
-            "output_activation": _validate.choice(
-                "output_activation", output_activation, known
+            "activation": activation_name("activation", activation),
+            "output_activation": activation_name(
+                "output_activation", output_activation
             ),
             "init": _validate.choice("init", init, initializers.INITIALIZERS),
             "bias": _validate.flag("bias", bias),
@@ -408,6 +407,8 @@ class MLP:
             For arrays of a wrong kind or shape, and for fewer than two rows in training
             where there is a `BatchNorm`.
         """
+        if training is not False and training is not True:
+            training = _validate.flag("training", training)
         y = self._net.forward(x, training)
         if y is NotImplemented:
             rows = _validate.inputs("x", x, self.n_in, self.dtype, vector=True)
@@ -481,6 +482,8 @@ class MLP:
         TypeError, ValueError
             For arrays of a wrong kind or shape.
         """
+        if training is not False and training is not True:
+            training = _validate.flag("training", training)
         result = self._net.vjp(x, dy, training)
         if result is not NotImplemented:
             return result
@@ -795,6 +798,8 @@ class MLP:
         used as they are: `fit` alone checks that they are finite, and that
         probabilities lie from 0 to 1 and, for `fastmlp.CrossEntropy`, sum to 1.
         """
+        if training is not False and training is not True:
+            training = _validate.flag("training", training)
         try:
             if sample_weight is not None:
                 sample_weight = self._checked_weights(sample_weight)
@@ -1096,7 +1101,8 @@ class MLP:
         runner = _training.make_runner(
             self, data, loss, optimizer, batch_size or 1, key, shuffle, listener, place
         )
-        run = Run(optimizer, loss, epochs, steps, history, hooks, key, first)
+        logged = () if measures is None else measures.names
+        run = Run(optimizer, loss, epochs, steps, history, hooks, key, first, logged)
         run._place = place
         self._claim(optimizer)
 
@@ -1200,9 +1206,10 @@ class MLP:
             value, dy = loss.value_and_grad(pred, y, weight)
             return value, _validate.answered(self._net.vjp(rows, dy))[2]
         # Forward but once, as each has other masks.
-        pred = self._custom_forward(rows)
-        value, dy = loss.value_and_grad(pred, y, weight)
-        return value, _validate.answered(self._net.backward(dy))[1]
+        with _training.unmoved(self):
+            pred = self._custom_forward(rows)
+            value, dy = loss.value_and_grad(pred, y, weight)
+            return value, _validate.answered(self._net.backward(dy))[1]
 
     def _custom_forward(
         self, rows: Array, draw: tuple[int, int, int] | None = None
@@ -1220,28 +1227,16 @@ class MLP:
     ) -> float:
         _check_tools(loss, optimizer)
         rows, weight = self._custom_batch(x, sample_weight)
-        taken, statistics = optimizer.step_count, self._buffers.copy()
-        seed, _, tracked = self._net.training_state
+        if optimizer._schedule is not None:
+            optimizer._set_lr()
         # The numbers that a step draws with any other loss.
-        draw = seed, 0xFFFFFFFF, taken
-        try:
+        draw = self._net.training_state[0], 0xFFFFFFFF, optimizer.step_count
+        with _training.unmoved(self, optimizer):
             pred = self._custom_forward(rows, draw)
-            value, dy = loss.value_and_grad(pred, y, weight)
-            if not np.isfinite(value):
-                raise _core.DivergenceError(
-                    f"training diverged at step {taken + 1}: the loss function's value "
-                    f"is {value}"
-                )
-            if optimizer._schedule is not None:
-                optimizer._set_lr()
+            value, dy = _training.custom_gradient(
+                self, pred, y, loss, optimizer, weight
+            )
             _validate.answered(self._net.backward_step(dy, optimizer._optimizer))
-        except BaseException:
-            # No step without running statistics, nor these without a step.
-            if optimizer.step_count == taken:
-                self._buffers[:] = statistics
-                passes = self._net.training_state[1]
-                self._net.training_state = (seed, passes, tracked)
-            raise
         return value
 
     def _checked_weights(self, sample_weight: object) -> Array:

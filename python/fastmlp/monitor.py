@@ -59,6 +59,11 @@ class Monitor(Callback):
         Keep the parameters, too: before the first epoch and of each recorded one, for
         `fastmlp.plot.loss_surface`. Takes n_params numbers each.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
+
     Attributes
     ----------
     epochs : list of int
@@ -70,7 +75,7 @@ class Monitor(Callback):
         By layer, of its weight (a norm's scale), without biases.
     activations : dict of str to list of Histogram
         By layer, of its outputs for the last batch; an empty histogram if there are
-        none: those of a layer before an `Activation` turn into that one's in place.
+        none, as before a `fastmlp.Activation` that works in the same place.
     units : dict of str to int
         By layer that can have dead units, how many units there are.
     dead : dict of str to list of int
@@ -117,13 +122,11 @@ class Monitor(Callback):
         self.gradient_norms: dict[str, list[float]] = {}
         self.path: list[Array] = []
         self._network: list[Step] = []
-        self._seen: list[int | None] = []
 
     def on_train_begin(self, mlp: MLP, history: History) -> None:
         """Forget any earlier run, and have the core keep what will be asked for."""
         self._forget()
         self._network = _steps.steps(mlp)
-        self._seen = _outputs(self._network, [layer[0] for layer in mlp._net.layers])
         for step in self._network:
             self.layers[step.name] = _steps.label(step)
             self.activations[step.name] = []
@@ -162,9 +165,10 @@ class Monitor(Callback):
         self.epochs.append(epoch)
         if self._keeps_path:
             self.path.append(mlp.params.copy())
-        for step, seen in zip(self._network, self._seen, strict=True):
+        for step in self._network:
             name = step.name
-            h = None if seen is None or outputs is None else outputs[seen]
+            at = step.output
+            h = None if outputs is None or at is None else outputs[at]
             self.activations[name].append(self._histogram(h))
             if step.activation in _DEAD:
                 dead = -1 if h is None else int(_dead(step.activation, h).sum())
@@ -196,19 +200,6 @@ class Monitor(Callback):
     def __repr__(self) -> str:
         values = {"every": self.every, "bins": self.bins, "path": self._keeps_path}
         return f"Monitor({_validate.arguments(values)})"
-
-
-def _outputs(network: list[Step], names: list[str]) -> list[int | None]:
-    """Return for each step which of the core's outputs is its own, if one is.
-
-    The core makes an activation by itself part of the step before, if it can.
-    """
-    place: dict[str, int] = {name: i for i, name in enumerate(names)}
-    seen = [place.get(step.core) for step in network]
-    for i, step in enumerate(network):
-        if step.core not in place:
-            seen[i], seen[step.source] = seen[step.source], None
-    return seen
 
 
 def _norm(values: Array | None) -> float:

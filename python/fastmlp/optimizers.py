@@ -694,6 +694,11 @@ class SGD(Optimizer):
         Ascend instead.
     clip_norm, clip_value, l1, decay, ema
         As all optimisers, see `fastmlp.optimizers`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For hyperparameters of a wrong kind, out of range, or that exclude each other.
     """
 
     __slots__ = ()
@@ -770,6 +775,11 @@ class Adagrad(_WithEps):
         Where ε stands.
     clip_norm, clip_value, l1, decay, ema
         As all optimisers, see `fastmlp.optimizers`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For hyperparameters of a wrong kind, out of range, or that exclude each other.
     """
 
     __slots__ = ()
@@ -838,6 +848,11 @@ class RMSprop(_WithEps):
         Where ε stands.
     clip_norm, clip_value, l1, decay, ema
         As all optimisers, see `fastmlp.optimizers`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For hyperparameters of a wrong kind, out of range, or that exclude each other.
     """
 
     __slots__ = ()
@@ -941,6 +956,11 @@ class Adam(_Adam):
         TensorFlow and scikit-learn.
     clip_norm, clip_value, l1, decay, ema
         As all optimisers, see `fastmlp.optimizers`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For hyperparameters of a wrong kind, out of range, or that exclude each other.
     """
 
     __slots__ = ()
@@ -992,6 +1012,11 @@ class AdamW(_Adam):
         Where ε stands, as in `Adam`.
     clip_norm, clip_value, l1, decay, ema
         As all optimisers, see `fastmlp.optimizers`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For hyperparameters of a wrong kind, out of range, or that exclude each other.
     """
 
     __slots__ = ()

@@ -117,7 +117,9 @@ def learning_curves(
             markeredgecolor="black",
             label=f"best, epoch {best + 1}: {values[best]:.3g}",
         )
-    if log is None:
+    if log is not None:
+        log = _validate.flag("log", log)
+    else:
         log = _spans(np.concatenate([c[1] for c in curves]))
     if log:
         ax.set_yscale("log")
@@ -178,6 +180,11 @@ def histograms(
         title, tables = _recorded(source, epoch)
         labels = source.layers
     else:
+        if not hasattr(source, "_net"):
+            got = _validate.describe(source)
+            raise TypeError(f"source must be a fm.MLP or fm.Monitor, got {got}")
+        if epoch is not None:
+            raise ValueError("epoch is for a fm.Monitor, a model has no epochs")
         steps = _steps.steps(source)
         monitor = Monitor(bins=bins)
         labels = {step.name: _steps.label(step) for step in steps}
@@ -366,7 +373,7 @@ def fit_1d(
     ImportError
         If there is no matplotlib.
     """
-    if mlp.n_in != 1:
+    if _steps.checked(mlp).n_in != 1:
         raise ValueError(f"mlp must have one input, got {mlp.n_in}")
     output = _output(output, mlp.n_out)
     points = _validate.count("points", points, 2)
@@ -374,7 +381,11 @@ def fit_1d(
     if at.size < 2 or not np.isfinite(at).all() or at.min() == at.max():
         raise ValueError("x must hold at least two different points, all finite")
     if y is not None:
-        targets = _validate.numeric("y", y).reshape(len(at), -1)
+        targets = _validate.numeric("y", y)
+        if targets.shape[:1] != (len(at),) or targets.ndim > 2:
+            got = _validate.describe(targets)
+            raise ValueError(f"y must have {len(at)} rows as x has, got {got}")
+        targets = targets.reshape(len(at), -1)
         target = targets[:, output if targets.shape[1] > 1 else 0]
     low, high = float(at.min()), float(at.max())
     try:
@@ -488,10 +499,11 @@ def decision_regions(
     ImportError
         If there is no matplotlib.
     """
-    if mlp.n_in != 2:
+    if _steps.checked(mlp).n_in != 2:
         raise ValueError(f"mlp must have two inputs, got {mlp.n_in}")
     resolution = _validate.count("resolution", resolution, 2)
     data = _validate.inputs("x", x, 2, np.dtype(np.float64))
+    _validate.finite("x", data)
     classes = max(mlp.n_out, 2)
     known = _validate.numeric("labels", labels).ravel()
     if known.shape != (len(data),):
@@ -598,7 +610,11 @@ def level_sets(
     ImportError
         If there is no matplotlib.
     """
-    if mlp.n_in != 2:
+    if isinstance(levels, (int, np.integer)):
+        levels = _validate.count("levels", levels, 1)
+    else:
+        levels = sorted(_validate.reals("levels", levels, -np.inf))
+    if _steps.checked(mlp).n_in != 2:
         raise ValueError(f"mlp must have two inputs, got {mlp.n_in}")
     output = _output(output, mlp.n_out)
     resolution = _validate.count("resolution", resolution, 2)
@@ -729,7 +745,7 @@ def loss_surface(
     """
     span = _validate.real("span", span, 0.0, open_low=True)
     resolution = _validate.count("resolution", resolution, 2)
-    centre = mlp.params.astype(np.float64)
+    centre = _steps.checked(mlp).params.astype(np.float64)
     walk = _walk(path, centre)
     if directions is None:
         directions = "random" if walk is None else "pca"

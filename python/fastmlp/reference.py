@@ -897,7 +897,7 @@ def batch_norm_backward(
 
 
 def batch_norm_sums(sum_dh: Array, sum_dhx: Array, dh: Array, xhat: Array) -> None:
-    """Sums over the batch of dh and of ``dh xhat``."""
+    """Write the sums over the batch of dh and of ``dh xhat``."""
     sum_dh[...] = dh.sum(axis=0)
     sum_dhx[...] = (dh * xhat).sum(axis=0)
 

@@ -125,6 +125,11 @@ class Constant(Schedule):
     ----------
     lr : float
         The learning rate, ≥ 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
     """
 
     _names = ("lr",)
@@ -151,6 +156,11 @@ class Step(Schedule):
         How many steps share a learning rate.
     gamma : float
         The factor, ≥ 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
     """
 
     _names = ("lr", "step_size", "gamma")
@@ -186,6 +196,11 @@ class MultiStep(Schedule):
         given twice counts twice.
     gamma : float
         The factor, ≥ 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
     """
 
     _names = ("lr", "milestones", "gamma")
@@ -228,6 +243,11 @@ class Exponential(Schedule):
         At the start, ≥ 0.
     gamma : float
         The factor of each step, from 0 to 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
     """
 
     _names = ("lr", "gamma")
@@ -265,6 +285,11 @@ class Cosine(Schedule):
     restarts : int, optional
         Start again after each period, each that many times as long as the one before
         (torch's T_mult): 1 for equal periods. None does not start again.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
     """
 
     _names = ("lr", "period", "min_lr", "restarts")
@@ -323,6 +348,11 @@ class LinearWarmup(Schedule):
         How many steps the line takes.
     start_factor : float
         s, from 0 to 1. At 0 the very first step moves nothing.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
     """
 
     _names = ("after", "steps", "start_factor")
@@ -385,6 +415,11 @@ class OneCycle(Schedule):
         The first learning rate over the last, > 0.
     three_phase : bool
         Down as fast as up, to the first learning rate, and only then on to the last.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
     """
 
     _names = (
@@ -468,6 +503,11 @@ class InverseSqrt(Schedule):
         The peak, ≥ 0.
     warmup : int
         Steps of the way up, at least 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
     """
 
     _names = ("lr", "warmup")
@@ -520,6 +560,11 @@ class ReduceOnPlateau(Schedule):
         Never below this, ≥ 0.
     eps : float
         Reductions by no more than this are left out, ≥ 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
     """
 
     _names = (
@@ -534,6 +579,16 @@ class ReduceOnPlateau(Schedule):
         "eps",
     )
 
+    lr: float
+    mode: str
+    factor: float
+    patience: int
+    threshold: float
+    threshold_mode: str
+    cooldown: int
+    min_lr: float
+    eps: float
+
     def __init__(
         self,
         lr: float,
@@ -546,16 +601,18 @@ class ReduceOnPlateau(Schedule):
         min_lr: float = 0.0,
         eps: float = 1e-8,
     ) -> None:
-        self.lr = _rate("lr", lr)
-        self.mode = _validate.choice("mode", mode, ("min", "max"))
-        self.factor = _validate.real("factor", factor, 0.0, 1.0, open_high=True)
-        self.patience = _validate.count("patience", patience, 0)
-        self.threshold = _rate("threshold", threshold)
         modes = ("rel", "abs")
-        self.threshold_mode = _validate.choice("threshold_mode", threshold_mode, modes)
-        self.cooldown = _validate.count("cooldown", cooldown, 0)
-        self.min_lr = _rate("min_lr", min_lr)
-        self.eps = _rate("eps", eps)
+        self._take(
+            lr=_rate("lr", lr),
+            mode=_validate.choice("mode", mode, ("min", "max")),
+            factor=_validate.real("factor", factor, 0.0, 1.0, open_high=True),
+            patience=_validate.count("patience", patience, 0),
+            threshold=_rate("threshold", threshold),
+            threshold_mode=_validate.choice("threshold_mode", threshold_mode, modes),
+            cooldown=_validate.count("cooldown", cooldown, 0),
+            min_lr=_rate("min_lr", min_lr),
+            eps=_rate("eps", eps),
+        )
         self.reset()
 
     def reset(self) -> None:
@@ -606,6 +663,8 @@ class ReduceOnPlateau(Schedule):
         return np.full(steps.shape, self._now)
 
     def __setattr__(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)
+        if not name.startswith("_"):
+            super().__setattr__(name, value)
+        vars(self)[name] = value  # its state
 
     __hash__ = None  # type: ignore[assignment]

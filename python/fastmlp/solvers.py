@@ -605,9 +605,9 @@ class LevenbergMarquardt(Solver):
         needed = 16 * n * n
         if needed > self.memory_limit:
             raise ValueError(
-                f"LevenbergMarquardt needs {needed / 1e9:,.1f} GB for two matrices of "
-                f"{n} by {n}, more than its memory_limit of "
-                f"{self.memory_limit / 1e9:,.1f} GB; use fm.LBFGS()"
+                f"LevenbergMarquardt needs {needed:,} bytes for two matrices of {n} by "
+                f"{n}, more than its memory_limit of {self.memory_limit:,}; use "
+                "fm.LBFGS()"
             )
 
     def minimize(
