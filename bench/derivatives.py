@@ -6,9 +6,9 @@
 
 Rivals are ``torch.func.vmap(jacrev(f))`` (eager) and JAX's jitted ``vmap(jacrev(f))``
 and ``vmap(jacfwd(f))``, the better of which counts; JAX's arrays are on its device
-already. For each number of threads all run in one process that is bound to so many
-CPUs, one call each per round in turns; figures are medians over the rounds, the first
-ones left out.
+already. Each is timed in a process of its own, bound to as many CPUs as there are
+threads, as thread pools that wait for work take time from each other; they take turns
+for some rounds. Figures are medians over the rounds of medians over the calls.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ import numpy as np
 WARM_UP = 3
 # float32 through three layers: far above rounding, far below a wrong formula.
 AGREEMENT = 1e-4
+NAMES = ("torch jacrev", "jax jacrev", "jax jacfwd")
+NAMES_SECOND = ("torch hessian", "jax hessian")
 
 
 def rivals(
@@ -40,7 +42,7 @@ def rivals(
     try:
         import torch
     except ImportError:
-        print("PyTorch is not installed")
+        pass
     else:
         torch.set_num_threads(len(os.sched_getaffinity(0)))
         func = torch.func
@@ -62,7 +64,7 @@ def rivals(
     try:
         import jax
     except ImportError:
-        print("JAX is not installed")
+        pass
     else:
         device = [(jax.numpy.asarray(w), jax.numpy.asarray(b)) for w, b in parameters]
         samples = jax.numpy.asarray(x)
@@ -86,60 +88,80 @@ def rivals(
     return calls
 
 
-def measure(order: int, rows: int, rounds: int, activation: str) -> None:
-    """Print the times of one workload in this process."""
+def time_one(order: int, rows: int, calls: int, activation: str, name: str) -> None:
+    """Print the median seconds of one rival in this process, if it is installed."""
     import fastmlp as fm
 
-    widths = [10, 64, 64, 10 if order == 1 else 1]
-    mlp = fm.MLP(widths, activation=activation, seed=0)
+    mlp = fm.MLP(widths(order), activation=activation, seed=0)
     x = np.random.default_rng(0).standard_normal((rows, 10)).astype(np.float32)
     pairs = zip(mlp.weights, mlp.biases, strict=True)
     parameters = [(w.copy(), np.array(b)) for w, b in pairs]
     ours = mlp.jacobian if order == 1 else mlp.hessian
-    calls = {"fastmlp": lambda: ours(x), **rivals(parameters, x, order, activation)}
+    found = {"fastmlp": lambda: ours(x)}
+    if name != "fastmlp":
+        found = rivals(parameters, x, order, activation)
+    if name not in found:
+        return
+    call = found[name]
+    if not np.allclose(np.asarray(call()), ours(x), rtol=0, atol=AGREEMENT):
+        raise SystemExit(f"{name} disagrees")
+    seconds = []
+    for _ in range(WARM_UP + calls):
+        start = perf_counter()
+        call()
+        seconds.append(perf_counter() - start)
+    print(statistics.median(seconds[WARM_UP:]))
 
-    expected = ours(x)
-    for name, call in calls.items():
-        if not np.allclose(np.asarray(call()), expected, rtol=0, atol=AGREEMENT):
-            raise SystemExit(f"{name} disagrees")
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(WARM_UP + rounds):
-        for name, call in calls.items():
-            start = perf_counter()
-            call()
-            seconds[name].append(perf_counter() - start)
-    medians = {n: statistics.median(s[WARM_UP:]) for n, s in seconds.items()}
+
+def widths(order: int) -> list[int]:
+    """Return the network's widths: many outputs for Jacobians, one for Hessians."""
+    return [10, 64, 64, 10 if order == 1 else 1]
+
+
+def race(order: int, threads: int, options: argparse.Namespace) -> None:
+    """Print a table of the rivals, each in a process of its own, in turns."""
+    cpus = sorted(os.sched_getaffinity(0))[:threads]
+    names = ["fastmlp", *(NAMES if order == 1 else NAMES_SECOND)]
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(options.rounds):
+        for name in names:
+            answer = subprocess.run(
+                [sys.executable, *sys.argv, "--child", str(order), name],
+                check=True,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+                preexec_fn=lambda: os.sched_setaffinity(0, cpus),
+            ).stdout
+            seconds[name] += [float(word) for word in answer.split()]
     what = "Jacobians" if order == 1 else "Hessians"
-    threads = fm.get_num_threads()
-    name = "-".join(map(str, widths))
-    print(f"{what} of {name}, {activation}, {rows} points, threads: {threads}")
+    net = "-".join(map(str, widths(order)))
+    rows, activation = options.rows, options.activation
+    print(f"{what} of {net}, {activation}, {rows} points, threads: {threads}")
+    medians = {n: statistics.median(s) for n, s in seconds.items() if s}
     for name, median in medians.items():
         times = median / medians["fastmlp"]
-        print(f"  {name:16s} {1e3 * median:9.2f} ms {times:7.2f} x")
+        print(f"  {name:16s} {1e3 * median:9.2f} ms {times:7.2f} x", flush=True)
 
 
 def main() -> None:
-    """Parse arguments, and start a process for each number of threads."""
+    """Parse arguments, and race the rivals for each number of threads."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--calls", type=int, default=40)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--activation", default="tanh", choices=["tanh", "relu"])
     parser.add_argument("--second", action="store_true")
-    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child is not None:
-        measure(options.child, options.rows, options.rounds, options.activation)
+        order, name = options.child
+        time_one(int(order), options.rows, options.calls, options.activation, name)
         return
-    cpus = sorted(os.sched_getaffinity(0))
     for threads in options.threads:
         for order in (1, 2) if options.second else (1,):
-            subprocess.run(
-                [sys.executable, *sys.argv, "--child", str(order)],
-                check=True,
-                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-                preexec_fn=lambda n=threads: os.sched_setaffinity(0, cpus[:n]),
-            )
+            race(order, threads, options)
 
 
 if __name__ == "__main__":
