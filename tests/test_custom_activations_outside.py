@@ -153,3 +153,9 @@ def test_an_activation_must_return_numbers(result: object) -> None:
     mlp = net(np.tanh, lambda z: result)
     with pytest.raises(ValueError, match="its derivative must return numbers"):
         mlp.train_step(X, Y, fm.MSE(), fm.SGD(0.01))
+
+
+def test_complex_results_are_refused():
+    mlp = fm.MLP([2, fm.Activation(lambda z: z + 1j, np.ones_like), 1], seed=0)
+    with pytest.raises(ValueError, match=r"shape it is given, \(6,\), got complex64"):
+        mlp(np.zeros((3, 2), np.float32))

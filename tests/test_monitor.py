@@ -323,3 +323,19 @@ def test_activations_that_are_layers_of_their_own(rng):
     edges = monitor.activations["6"][0].edges
     assert (edges[0], edges[-1]) == (y_before.min(), y_before.max())
     assert set(monitor.dead) == {"2", "3.body.1", "4", "5"}
+
+
+def test_a_loss_in_python_leaves_its_step_to_be_looked_at(rng):
+    """The same records as of the core's loss, whose values and bits it has."""
+    x = rng.standard_normal((8, 2)).astype(np.float32)
+    y = (x[:, :1] * x[:, 1:]).astype(np.float32)
+    records = []
+    for loss in (fm.MSE(), lambda pred, target: fm.MSE().value_and_grad(pred, target)):
+        mlp = fm.MLP([2, 6, fm.LayerNorm(), 1], seed=3)
+        monitor = fm.Monitor()
+        how = {"optimizer": fm.Adam(0.01), "epochs": 3, "batch_size": 8}
+        mlp.fit(x, y, loss=loss, callbacks=[monitor], **how)
+        records.append((monitor.gradient_norms, monitor.update_ratios, mlp.params))
+        assert np.isfinite(list(monitor.update_ratios.values())).all()
+    for of_core, of_python in zip(*records, strict=True):
+        assert str(of_core) == str(of_python)

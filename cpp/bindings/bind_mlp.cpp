@@ -62,13 +62,22 @@ class PythonActivation : public CustomActivation {
     const py::gil_scoped_acquire acquire;
     py::array_t<T> argument(n);
     std::copy_n(in, n, argument.mutable_data());
-    const auto result =
-        py::array_t<T, py::array::c_style | py::array::forcecast>::ensure(f(argument));
-    if (!result || result.ndim() != 1 || result.shape(0) != n) {
+    const py::array given = py::array::ensure(f(argument));
+    const bool real =
+        given && std::string("fiub").find(given.dtype().kind()) != std::string::npos;
+    if (!real || given.ndim() != 1 || given.shape(0) != n) {
+      std::string got = "something else";
+      if (given) {
+        got = py::str(given.dtype()).cast<std::string>() + " of shape " +
+              py::str(given.attr("shape")).cast<std::string>();
+      }
       throw py::value_error(std::string("a custom activation: ") + what +
-                            " must return numbers in the shape it is given");
+                            " must return numbers in the shape it is given, (" +
+                            std::to_string(n) + ",), got " + got);
     }
-    std::copy_n(result.data(), n, out);
+    const auto values =
+        py::array_t<T, py::array::c_style | py::array::forcecast>::ensure(given);
+    std::copy_n(values.data(), n, out);
   }
 
   py::object function_, derivative_;
@@ -182,24 +191,27 @@ py::object layers(AnyMlp& self) {
 py::object last_step(AnyMlp& self) {
   return self.visit([&](auto& n) -> py::object {
     using T = decltype(element_of(n));
-    const LastStep<T> last = n.mlp.last_step();
+    LastStep<T> last;
+    {
+      const py::gil_scoped_release release;
+      last = n.mlp.last_step();
+    }
     if (last.rows == 0) return py::none();
-    const auto copy = [](const T* from, Index rows, Index cols, int ndim) {
-      auto array = new_array<T>(rows, cols, ndim);
-      std::copy_n(from, rows * cols, array.mutable_data());
-      return array;
+    // As a vector, or as a matrix of so many rows.
+    const auto array = [](const std::vector<T>& from, Index rows) {
+      const Index size = static_cast<Index>(from.size());
+      auto made =
+          rows == 0 ? new_array<T>(size, 1, 1) : new_array<T>(rows, size / rows, 2);
+      std::copy_n(from.data(), size, made.mutable_data());
+      return made;
     };
-    const Index size = n.mlp.n_params();
     py::dict result;
     result["rows"] = last.rows;
-    result["grads"] = copy(last.grads, size, 1, 1);
-    result["before"] =
-        last.before ? py::object(copy(last.before, size, 1, 1)) : py::none();
+    result["grads"] = array(last.grads, 0);
+    result["before"] = last.before.empty() ? py::object(py::none())
+                                           : py::object(array(last.before, 0));
     py::list outputs;
-    const std::vector<LayerInfo> infos = n.mlp.layers();
-    for (size_t l = 0; l < infos.size(); ++l) {
-      outputs.append(copy(last.outputs[l], last.rows, infos[l].n_out, 2));
-    }
+    for (const std::vector<T>& h : last.outputs) outputs.append(array(h, last.rows));
     result["outputs"] = outputs;
     return result;
   });

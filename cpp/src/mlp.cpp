@@ -68,6 +68,7 @@ struct Mlp<T>::Impl {
   AlignedBuffer<T> before;
   bool has_before = false;
   Index last_rows = 0;  // 0: there is nothing
+  const Workspace<T>* last_values = nullptr;
 
   // The fork generation + 1 of the process in which an epoch is under way, else 0.
   std::atomic<int> in_epoch{0};
@@ -456,6 +457,7 @@ struct Mlp<T>::Impl {
     }
     follow_batch(pass);
     last_rows = pass.rows_at_the_end();
+    last_values = &training;
     optimizer.end_step();
     return value;
   }
@@ -687,6 +689,7 @@ void Mlp<T>::forward(T* y, const T* x, Index rows, bool training, const Draw* dr
   check_rows(rows);
   if (training) check_training_rows(impl.net, rows);
   impl.kept_rows = 0;
+  if (impl.last_values == &impl.kept) impl.last_rows = 0;
   PassRequest<T> rq = impl.request(x, rows);
   rq.backward = false;
   rq.y = y;
@@ -719,6 +722,7 @@ void Mlp<T>::backward_step(const T* dy, Index rows, Optimizer& optimizer) {
   PassRequest<T> rq = impl.back_request(dy, rows);
   impl.last_rows = 0;  // its gradient is about to be lost
   impl.plan_update(rq, optimizer);
+  impl.keep_before(impl.watch);
   Pass<T> pass(impl.net, params(), impl.kept, rq);
   pass.run();
   if (!pass.gradient_is_finite()) {
@@ -727,6 +731,8 @@ void Mlp<T>::backward_step(const T* dy, Index rows, Optimizer& optimizer) {
                    pass.diagnosis());
   }
   impl.kept_rows = 0;  // the parameters have changed
+  impl.last_rows = rows;
+  impl.last_values = &impl.kept;
   optimizer.end_step();
 }
 
@@ -887,12 +893,20 @@ bool Mlp<T>::watch() const {
 }
 template <class T>
 LastStep<T> Mlp<T>::last_step() const {
+  const std::shared_lock lock(impl_->mutex);
+  const Impl& impl = *impl_;
   LastStep<T> last;
-  if (impl_->last_rows == 0) return last;
-  last.rows = impl_->last_rows;
-  last.grads = impl_->grads.data();
-  last.before = impl_->has_before ? impl_->before.data() : nullptr;
-  for (const T* h : impl_->training.h) last.outputs.push_back(h);
+  if (impl.last_rows == 0) return last;
+  const auto copy = [](const T* from, Index n) {
+    return std::vector<T>(from, from + n);
+  };
+  last.rows = impl.last_rows;
+  last.grads = copy(impl.grads.data(), impl.net.n_params);
+  if (impl.has_before) last.before = copy(impl.before.data(), impl.net.n_params);
+  for (size_t l = 0; l < impl.net.layers.size(); ++l) {
+    const Index values = last.rows * impl.net.layers[l].n_out;
+    last.outputs.push_back(copy(impl.last_values->h[l], values));
+  }
   return last;
 }
 

@@ -4,15 +4,16 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <cstdio>
 #include <exception>
 #include <string>
 
 #include "dense.h"
+#include "diagnosis.h"
 #include "fastmlp/dropout.h"
 #include "fastmlp/mlp.h"
 #include "layers.h"
 #include "parallel.h"
+#include "pass_request.h"
 #include "workspace.h"
 
 namespace fastmlp::detail {
@@ -41,64 +42,6 @@ void gather_rows(T* dst, const T* src, const int64_t* order, Index rows, Index w
     std::copy_n(src + order[r] * width, width, dst + r * width);
   }
 }
-
-// For messages.
-inline std::string in_short(double x) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.3g", x);
-  return text;
-}
-
-template <class T>
-double norm_of(const T* x, Index n) {
-  double sum = 0.0;
-  for (Index i = 0; i < n; ++i) {
-    sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
-  }
-  return std::sqrt(sum);
-}
-
-// The largest size of an element, NaN passed over.
-template <class T>
-double largest(const T* x, Index n) {
-  double most = 0.0;
-  for (Index i = 0; i < n; ++i) most = std::fmax(most, std::fabs(x[i]));
-  return most;
-}
-
-template <class T>
-Index first_nonfinite(const T* x, Index n) {
-  for (Index i = 0; i < n; ++i) {
-    if (!std::isfinite(x[i])) return i;
-  }
-  return -1;
-}
-
-// What a pass is asked for. Its head is a loss with targets, or a given dy.
-template <class T>
-struct PassRequest {
-  const T* x;
-  Index rows;
-  // One of the two alone takes all rows at once and leaves the values in the workspace,
-  // or finds them there.
-  bool forward = true;
-  bool backward = true;
-  const int64_t* order = nullptr;  // row r is x[order[r]], targets likewise
-  const Loss* loss = nullptr;
-  Targets<T> targets = {};
-  const T* dy = nullptr;
-  T* y = nullptr;      // out, unless null
-  T* dx = nullptr;     // out, unless null
-  T* grads = nullptr;  // out
-  Optimizer* optimizer = nullptr;
-  OptimizerSlots<T>* slots = nullptr;
-  T* params_to_update = nullptr;
-  LastGoodState<T>* save_to = nullptr;  // before the update
-  SecondThread* second = nullptr;       // null: a small batch is taken alone
-  bool training = false;  // else dropout passes and batch_norm takes `buffers`
-  Draw draw = {};         // of dropout
-  const T* buffers = nullptr;
-};
 
 // Forward, head, backward and update of one batch in one parallel region:
 //   every member packs its part of the weights
@@ -200,138 +143,12 @@ class Pass {
 
   bool gradient_is_finite() const { return finite_.load(std::memory_order_relaxed); }
 
-  // Why the loss or the gradient is not finite, by what this pass left behind: where
-  // it shows first, then the numbers of the step, then the likely cause.
+  // Why the loss or the gradient is not finite, by what this pass left behind.
   std::string diagnosis() const {
-    const Finding found = find_nonfinite();
-    return found.what + "; learning rate " + in_short(rq_.optimizer->config().lr) +
-           ", gradient norm " + in_short(norm_of(rq_.grads, net_.n_params)) +
-           ". Likely cause: " + likely_cause(found);
+    return Diagnosis<T>(net_, params_, ws_, rq_, chunk_ >= rq_.rows).text();
   }
 
  private:
-  enum class Place { input, target, parameters, output, given, gradient, loss };
-  struct Finding {
-    Place place;
-    std::string what;
-    size_t layer = 0;  // parameters, output, gradient
-  };
-
-  Finding find_nonfinite() const {
-    for (Index r = 0; r < rq_.rows; ++r) {
-      const Index row = rq_.order ? rq_.order[r] : r;
-      if (first_nonfinite(rq_.x + row * net_.n_in, net_.n_in) >= 0) {
-        return {Place::input,
-                "x holds a value that is not finite in row " + std::to_string(row)};
-      }
-      const T* target = rq_.targets.values;
-      const Index width = rq_.loss ? target_width(*rq_.loss, net_.n_out) : 0;
-      if (target && first_nonfinite(target + row * width, width) >= 0) {
-        return {Place::target,
-                "y holds a value that is not finite in row " + std::to_string(row)};
-      }
-    }
-    const Index rows = std::min(chunk_, rq_.rows);
-    for (size_t l = 0; l < net_.layers.size(); ++l) {
-      if (!finite_of_layer(params_, l)) {
-        return {Place::parameters,
-                "the parameters of " + name_of_layer(l) + " are not finite", l};
-      }
-      // With more than one chunk only the last one's values are still there.
-      if (rq_.rows == rows &&
-          first_nonfinite(ws_.h[l], rows * net_.layers[l].n_out) >= 0) {
-        return {Place::output, "the output of " + name_of_layer(l) + " is not finite",
-                l};
-      }
-    }
-    if (rq_.dy) {
-      const Index at = first_nonfinite(rq_.dy, rq_.rows * net_.n_out);
-      if (at >= 0) {
-        return {Place::given, "the gradient of the loss is not finite in row " +
-                                  std::to_string(at / net_.n_out)};
-      }
-    }
-    // Gradients overflow on the way back: the last layer that is hit comes first.
-    for (size_t l = net_.layers.size(); l-- > 0;) {
-      if (!finite_of_layer(rq_.grads, l)) {
-        return {Place::gradient,
-                "the gradient of " + name_of_layer(l) + " is not finite", l};
-      }
-    }
-    return {Place::loss, "the loss itself overflows, on outputs of " +
-                             name_of_layer(net_.layers.size() - 1)};
-  }
-
-  // Data of this size are not scaled, by any standard.
-  static constexpr double kUnscaled = 1e3;
-
-  std::string likely_cause(const Finding& found) const {
-    const bool trained = rq_.optimizer->step_count() > 0;
-    double x = 0.0, y = 0.0;
-    for (Index r = 0; r < rq_.rows; ++r) {
-      const Index row = rq_.order ? rq_.order[r] : r;
-      x = std::max(x, largest(rq_.x + row * net_.n_in, net_.n_in));
-      if (!rq_.targets.values) continue;
-      const Index width = rq_.loss ? target_width(*rq_.loss, net_.n_out) : 0;
-      y = std::max(y, largest(rq_.targets.values + row * width, width));
-    }
-    switch (found.place) {
-      case Place::input:
-      case Place::target:
-        return "the data: remove or replace NaN and infinity";
-      case Place::given:
-        return "the loss: it makes such a gradient of finite outputs";
-      case Place::parameters:
-        return trained
-                   ? "an update before this step went too far: lower the learning rate"
-                   : "they were set so before training";
-      default:
-        break;
-    }
-    if (found.place == Place::output &&
-        net_.layers[found.layer].activation == Activation::exp) {
-      return "exp overflows: scale the layer's input, or lower the learning rate";
-    }
-    if (x > kUnscaled) {
-      return "the input is not scaled, its largest size is " + in_short(x) +
-             ": standardise it, or lower the learning rate";
-    }
-    if (found.place != Place::output && y > kUnscaled) {
-      return "the targets are not scaled, their largest size is " + in_short(y) +
-             ": standardise them, or lower the learning rate";
-    }
-    if (trained) {
-      return "the parameters have grown to " +
-             in_short(largest(params_, net_.n_params)) +
-             ": the learning rate is too large; lower it, warm it up, or clip "
-             "gradients";
-    }
-    return "the parameters before the first step are too large, their largest size "
-           "is " +
-           in_short(largest(params_, net_.n_params));
-  }
-
-  std::string name_of_layer(size_t l) const {
-    const LayerPlan& layer = net_.layers[l];
-    const std::string in = std::to_string(layer.n_in),
-                      out = std::to_string(layer.n_out);
-    const std::string what = layer.is_dense() ? "dense " + in + " -> " + out
-                             : layer.kind == LayerKind::layer_norm ? "layer norm " + in
-                             : layer.kind == LayerKind::batch_norm ? "batch norm " + in
-                             : layer.kind == LayerKind::dropout    ? "dropout " + in
-                             : layer.kind == LayerKind::add        ? "residual " + out
-                                                                   : "activation " + in;
-    return "layer " + layer.name + " (" + what + ")";
-  }
-  // The part of a vector like the parameters that belongs to a layer.
-  bool finite_of_layer(const T* vector, size_t l) const {
-    const LayerPlan& layer = net_.layers[l];
-    if (layer.weight < 0) return true;
-    const Index end = layer.bias >= 0 ? layer.bias + layer.n_out
-                                      : layer.weight + layer.n_in * layer.n_out;
-    return first_nonfinite(vector + layer.weight, end - layer.weight) < 0;
-  }
-
   double normalizer() const {
     return loss_normalizer(*rq_.loss, rq_.targets, rq_.order, rq_.rows, net_.n_out);
   }

@@ -1008,7 +1008,7 @@ class MLP:
             in the same pass as their loss, as "val_accuracy" and so on in
             ``history.metrics``; without validation data on the training data after the
             epoch, as "accuracy" and so on, which costs a pass of inference over all of
-            them: about a third of the epoch.
+            them: about half of the epoch.
         callbacks : sequence of Callback or function
             Called between epochs, and between steps if they ask for it, see
             `fastmlp.callbacks`.

@@ -194,14 +194,13 @@ struct TrainingState {
   int64_t batches_tracked = 0;
 };
 
-// What the last train_step, or step of fit_epoch, has left behind; valid until the
-// model is used again.
+// Copies of what the last optimiser step has left behind.
 template <class T>
 struct LastStep {
-  Index rows = 0;            // 0: there is nothing; of a large batch only its last ones
-  const T* grads = nullptr;  // (n_params)
-  const T* before = nullptr;      // the parameters before it, if watched
-  std::vector<const T*> outputs;  // (rows, width) of each step of layers()
+  Index rows = 0;  // 0: there is nothing any more; of a large batch only its last ones
+  std::vector<T> grads;   // (n_params)
+  std::vector<T> before;  // the parameters before it, if watched, else empty
+  std::vector<std::vector<T>> outputs;  // (rows, width) of each step of layers()
 };
 
 // Inference may run in several threads at once; training takes turns with everything

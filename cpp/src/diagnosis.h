@@ -1,0 +1,190 @@
+// Why a training step has no finite loss or gradient, in words.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <string>
+
+#include "pass_request.h"
+#include "workspace.h"
+
+namespace fastmlp::detail {
+
+inline std::string in_short(double x) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3g", x);
+  return text;
+}
+
+template <class T>
+double norm_of(const T* x, Index n) {
+  double sum = 0.0;
+  for (Index i = 0; i < n; ++i) {
+    sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  }
+  return std::sqrt(sum);
+}
+
+// The largest size of an element, NaN passed over.
+template <class T>
+double largest(const T* x, Index n) {
+  double most = 0.0;
+  for (Index i = 0; i < n; ++i) most = std::fmax(most, std::fabs(x[i]));
+  return most;
+}
+
+template <class T>
+Index first_nonfinite(const T* x, Index n) {
+  for (Index i = 0; i < n; ++i) {
+    if (!std::isfinite(x[i])) return i;
+  }
+  return -1;
+}
+
+// By what a pass has left behind. `all_rows`: whether the values of all rows are still
+// in the workspace, and not of the last chunk of them only.
+template <class T>
+class Diagnosis {
+ public:
+  Diagnosis(const NetworkPlan& net, const T* params, const Workspace<T>& ws,
+            const PassRequest<T>& request, bool all_rows)
+      : net_(net), params_(params), ws_(ws), rq_(request), all_rows_(all_rows) {}
+
+  // Where it shows first, then the numbers of the step, then the likely cause.
+  std::string text() const {
+    const Finding found = find_nonfinite();
+    return found.what + "; learning rate " + in_short(rq_.optimizer->config().lr) +
+           ", gradient norm " + in_short(norm_of(rq_.grads, net_.n_params)) +
+           ". Likely cause: " + likely_cause(found);
+  }
+
+ private:
+  enum class Place { input, target, parameters, output, given, gradient, loss };
+  struct Finding {
+    Place place;
+    std::string what;
+    size_t layer = 0;  // parameters, output, gradient
+  };
+
+  Finding find_nonfinite() const {
+    for (Index r = 0; r < rq_.rows; ++r) {
+      const Index row = rq_.order ? rq_.order[r] : r;
+      if (first_nonfinite(rq_.x + row * net_.n_in, net_.n_in) >= 0) {
+        return {Place::input,
+                "x holds a value that is not finite in row " + std::to_string(row)};
+      }
+      const T* target = rq_.targets.values;
+      const Index width = rq_.loss ? target_width(*rq_.loss, net_.n_out) : 0;
+      if (target && first_nonfinite(target + row * width, width) >= 0) {
+        return {Place::target,
+                "y holds a value that is not finite in row " + std::to_string(row)};
+      }
+    }
+    for (size_t l = 0; l < net_.layers.size(); ++l) {
+      if (!finite_of_layer(params_, l)) {
+        return {Place::parameters,
+                "the parameters of " + name_of_layer(l) + " are not finite", l};
+      }
+      if (all_rows_ &&
+          first_nonfinite(ws_.h[l], rq_.rows * net_.layers[l].n_out) >= 0) {
+        return {Place::output, "the output of " + name_of_layer(l) + " is not finite",
+                l};
+      }
+    }
+    if (rq_.dy) {
+      const Index at = first_nonfinite(rq_.dy, rq_.rows * net_.n_out);
+      if (at >= 0) {
+        return {Place::given, "the gradient of the loss is not finite in row " +
+                                  std::to_string(at / net_.n_out)};
+      }
+    }
+    // Gradients overflow on the way back: the last layer that is hit comes first.
+    for (size_t l = net_.layers.size(); l-- > 0;) {
+      if (!finite_of_layer(rq_.grads, l)) {
+        return {Place::gradient,
+                "the gradient of " + name_of_layer(l) + " is not finite", l};
+      }
+    }
+    return {Place::loss, "the loss itself overflows, on outputs of " +
+                             name_of_layer(net_.layers.size() - 1)};
+  }
+
+  // Data of this size are not scaled, by any standard.
+  static constexpr double kUnscaled = 1e3;
+
+  std::string likely_cause(const Finding& found) const {
+    const bool trained = rq_.optimizer->step_count() > 0;
+    double x = 0.0, y = 0.0;
+    for (Index r = 0; r < rq_.rows; ++r) {
+      const Index row = rq_.order ? rq_.order[r] : r;
+      x = std::max(x, largest(rq_.x + row * net_.n_in, net_.n_in));
+      if (!rq_.targets.values) continue;
+      const Index width = rq_.loss ? target_width(*rq_.loss, net_.n_out) : 0;
+      y = std::max(y, largest(rq_.targets.values + row * width, width));
+    }
+    switch (found.place) {
+      case Place::input:
+      case Place::target:
+        return "the data: remove or replace NaN and infinity";
+      case Place::given:
+        return "the loss: it makes such a gradient of finite outputs";
+      case Place::parameters:
+        return trained
+                   ? "an update before this step went too far: lower the learning rate"
+                   : "they were set so before training";
+      default:
+        break;
+    }
+    if (found.place == Place::output &&
+        net_.layers[found.layer].activation == Activation::exp) {
+      return "exp overflows: scale the layer's input, or lower the learning rate";
+    }
+    if (x > kUnscaled) {
+      return "the input is not scaled, its largest size is " + in_short(x) +
+             ": standardise it, or lower the learning rate";
+    }
+    if (found.place != Place::output && y > kUnscaled) {
+      return "the targets are not scaled, their largest size is " + in_short(y) +
+             ": standardise them, or lower the learning rate";
+    }
+    if (trained) {
+      return "the parameters have grown to " +
+             in_short(largest(params_, net_.n_params)) +
+             ": the learning rate is too large; lower it, warm it up, or clip "
+             "gradients";
+    }
+    return "the parameters before the first step are too large, their largest size "
+           "is " +
+           in_short(largest(params_, net_.n_params));
+  }
+
+  std::string name_of_layer(size_t l) const {
+    const LayerPlan& layer = net_.layers[l];
+    const std::string in = std::to_string(layer.n_in),
+                      out = std::to_string(layer.n_out);
+    const std::string what = layer.is_dense() ? "dense " + in + " -> " + out
+                             : layer.kind == LayerKind::layer_norm ? "layer norm " + in
+                             : layer.kind == LayerKind::batch_norm ? "batch norm " + in
+                             : layer.kind == LayerKind::dropout    ? "dropout " + in
+                             : layer.kind == LayerKind::add        ? "residual " + out
+                                                                   : "activation " + in;
+    return "layer " + layer.name + " (" + what + ")";
+  }
+  // The part of a vector like the parameters that belongs to a layer.
+  bool finite_of_layer(const T* vector, size_t l) const {
+    const LayerPlan& layer = net_.layers[l];
+    if (layer.weight < 0) return true;
+    const Index end = layer.bias >= 0 ? layer.bias + layer.n_out
+                                      : layer.weight + layer.n_in * layer.n_out;
+    return first_nonfinite(vector + layer.weight, end - layer.weight) < 0;
+  }
+
+  const NetworkPlan& net_;
+  const T* params_;
+  const Workspace<T>& ws_;
+  const PassRequest<T>& rq_;
+  bool all_rows_;
+};
+
+}  // namespace fastmlp::detail
