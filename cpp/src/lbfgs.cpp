@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <stdexcept>
 #include <utility>
@@ -10,25 +9,18 @@
 #include "fastmlp/fp_environment.h"
 #include "line_search.h"
 #include "parallel.h"
+#include "solver_start.h"
 #include "vectors.h"
 
 namespace fastmlp {
-namespace {
-
-template <class T>
-bool same_bits(const T* a, const T* b, Index n) {
-  return std::memcmp(a, b, sizeof(T) * static_cast<size_t>(n)) == 0;
-}
-
-}  // namespace
-
 template <class T>
 void Lbfgs<T>::prepare(Index n) {
   if (n == n_) return;
-  if (known_) throw std::invalid_argument("the solver holds state for another size");
+  if (point_.known)
+    throw std::invalid_argument("the solver holds state for another size");
   const auto history = static_cast<size_t>(config_.history);
-  for (auto* buffer :
-       {&theta_, &grad_, &direction_, &trial_, &trial_grad_, &best_, &best_grad_}) {
+  for (auto* buffer : {&point_.theta, &point_.grad, &direction_, &point_.trial,
+                       &point_.trial_grad, &best_, &best_grad_}) {
     buffer->reserve(n);
   }
   if (n > std::numeric_limits<Index>::max() / config_.history) throw std::bad_alloc();
@@ -42,7 +34,7 @@ void Lbfgs<T>::prepare(Index n) {
 
 template <class T>
 void Lbfgs<T>::reset() {
-  known_ = certain_ = false;
+  point_.known = point_.certain = false;
   pairs_ = first_ = iterations_ = evaluations_ = 0;
 }
 
@@ -58,58 +50,37 @@ SolverReport Lbfgs<T>::iterate(T* theta, Index n, const Objective<T>& objective)
     return objective(grad, at);
   };
 
-  // Where it begins: known from the last iteration, unless something has changed.
-  if (!known_ || !certain_ || !same_bits(theta, theta_.data(), n)) {
-    std::copy_n(theta, n, trial_.data());
-    const double value = evaluate(trial_grad_.data(), trial_.data());
-    const bool same = known_ && value == value_ &&
-                      same_bits(trial_.data(), theta_.data(), n) &&
-                      same_bits(trial_grad_.data(), grad_.data(), n);
-    if (!same) pairs_ = 0;
-    std::swap(theta_, trial_);
-    std::swap(grad_, trial_grad_);
-    value_ = value;
-    known_ = certain_ = true;
-  }
-  report.before = report.after = value_;
-  report.gradient = largest(grad_.data(), n);
-  if (!std::isfinite(value_) || !std::isfinite(report.gradient)) {
-    certain_ = false;
-    report.status = SolverStatus::not_finite;
-    return report;
-  }
-  if (report.gradient <= config_.tolerance) {
-    report.status = SolverStatus::converged;
-    return report;
-  }
+  if (!stand_at(point_, theta, n, evaluate)) pairs_ = 0;
+  if (!may_go_on(point_, n, config_.tolerance, report)) return report;
 
   // A line search; without memory once more where it has failed with it.
   while (true) {
     find_direction();
-    double slope = ordered_dot(grad_.data(), direction_.data(), n);
+    double slope = ordered_dot(point_.grad.data(), direction_.data(), n);
     if (!(slope < 0) && pairs_ > 0) {
       pairs_ = 0;
       continue;
     }
-    const double norm = std::sqrt(ordered_dot(grad_.data(), grad_.data(), n));
+    const double norm =
+        std::sqrt(ordered_dot(point_.grad.data(), point_.grad.data(), n));
     const double first = pairs_ > 0 ? 1.0 : std::min(1.0, 1.0 / norm);
     LineSearch search(
-        {config_.c1, config_.c2, static_cast<int>(config_.max_line_search)}, value_,
-        slope, first);
+        {config_.c1, config_.c2, static_cast<int>(config_.max_line_search)},
+        point_.value, slope, first);
     LineSearch::Verdict verdict = LineSearch::Verdict::give_up;
-    double best_value = value_;
+    double best_value = point_.value;
     if (slope < 0) {
       do {
         const T step = static_cast<T>(search.step());
-        std::copy_n(theta_.data(), n, trial_.data());
-        kernels<T>().axpy(trial_.data(), direction_.data(), step, n);
+        std::copy_n(point_.theta.data(), n, point_.trial.data());
+        kernels<T>().axpy(point_.trial.data(), direction_.data(), step, n);
         const double tried = search.step();
-        const double value = evaluate(trial_grad_.data(), trial_.data());
-        verdict = search.observe(value,
-                                 ordered_dot(trial_grad_.data(), direction_.data(), n));
+        const double value = evaluate(point_.trial_grad.data(), point_.trial.data());
+        verdict = search.observe(
+            value, ordered_dot(point_.trial_grad.data(), direction_.data(), n));
         if (search.best()) {
-          std::swap(trial_, best_);
-          std::swap(trial_grad_, best_grad_);
+          std::swap(point_.trial, best_);
+          std::swap(point_.trial_grad, best_grad_);
           best_value = value;
           report.step = tried;
         }
@@ -121,8 +92,8 @@ SolverReport Lbfgs<T>::iterate(T* theta, Index n, const Objective<T>& objective)
       T* const s_new = s(into);
       T* const y_new = y(into);
       for (Index i = 0; i < n; ++i) {
-        s_new[i] = best_.data()[i] - theta_.data()[i];
-        y_new[i] = best_grad_.data()[i] - grad_.data()[i];
+        s_new[i] = best_.data()[i] - point_.theta.data()[i];
+        y_new[i] = best_grad_.data()[i] - point_.grad.data()[i];
       }
       // The oldest pair is gone from here on, whether or not the new one is taken.
       const double sy = ordered_dot(s_new, y_new, n);
@@ -139,11 +110,11 @@ SolverReport Lbfgs<T>::iterate(T* theta, Index n, const Objective<T>& objective)
       } else if (curved) {
         ++pairs_;
       }
-      std::swap(theta_, best_);
-      std::swap(grad_, best_grad_);
-      std::copy_n(theta_.data(), n, theta);
-      report.after = value_ = best_value;
-      report.gradient = largest(grad_.data(), n);
+      std::swap(point_.theta, best_);
+      std::swap(point_.grad, best_grad_);
+      std::copy_n(point_.theta.data(), n, theta);
+      report.after = point_.value = best_value;
+      report.gradient = largest(point_.grad.data(), n);
       ++iterations_;
       if (report.gradient <= config_.tolerance) {
         report.status = SolverStatus::converged;
@@ -193,7 +164,7 @@ void Lbfgs<T>::find_direction() {
     };
     const Index begin = std::min(n_, mine.begin * kSumChunk);
     const Index end = std::min(n_, mine.end * kSumChunk);
-    for (Index i = begin; i < end; ++i) d[i] = -grad_.data()[i];
+    for (Index i = begin; i < end; ++i) d[i] = -point_.grad.data()[i];
     if (pairs_ == 0) return;
 
     T factor = T(0);
@@ -222,12 +193,12 @@ typename Lbfgs<T>::State Lbfgs<T>::state() const {
   State state;
   state.iterations = iterations_;
   state.evaluations = evaluations_;
-  if (!known_) return state;
+  if (!point_.known) return state;
   state.size = n_;
   state.pairs = pairs_;
-  state.value = value_;
-  state.theta.assign(theta_.data(), theta_.data() + n_);
-  state.grad.assign(grad_.data(), grad_.data() + n_);
+  state.value = point_.value;
+  state.theta.assign(point_.theta.data(), point_.theta.data() + n_);
+  state.grad.assign(point_.grad.data(), point_.grad.data() + n_);
   for (Index i = 0; i < pairs_; ++i) {
     state.s.insert(state.s.end(), s(i), s(i) + n_);
     state.y.insert(state.y.end(), y(i), y(i) + n_);
@@ -239,16 +210,16 @@ template <class T>
 void Lbfgs<T>::load(const State& state) {
   if (state.pairs > config_.history)
     throw std::invalid_argument("state: more pairs than the history holds");
-  known_ = false;
+  point_.known = false;
   iterations_ = state.iterations;
   evaluations_ = state.evaluations;
   first_ = pairs_ = 0;
-  certain_ = false;
+  point_.certain = false;
   if (state.size == 0) return;
   prepare(state.size);
-  value_ = state.value;
-  std::copy_n(state.theta.data(), n_, theta_.data());
-  std::copy_n(state.grad.data(), n_, grad_.data());
+  point_.value = state.value;
+  std::copy_n(state.theta.data(), n_, point_.theta.data());
+  std::copy_n(state.grad.data(), n_, point_.grad.data());
   for (pairs_ = 0; pairs_ < state.pairs; ++pairs_) {
     std::copy_n(state.s.data() + pairs_ * n_, n_, s(pairs_));
     std::copy_n(state.y.data() + pairs_ * n_, n_, y(pairs_));
@@ -256,7 +227,7 @@ void Lbfgs<T>::load(const State& state) {
     sy_[at] = ordered_dot(s(pairs_), y(pairs_), n_);
     yy_[at] = ordered_dot(y(pairs_), y(pairs_), n_);
   }
-  known_ = true;
+  point_.known = true;
 }
 
 template class Lbfgs<float>;

@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <stdexcept>
 #include <utility>
 
 #include "cholesky.h"
 #include "fastmlp/fp_environment.h"
+#include "solver_start.h"
 #include "vectors.h"
 
 namespace fastmlp {
@@ -18,19 +18,16 @@ namespace {
 // trusted (section 3 of the paper).
 constexpr double kMostBend = 0.75;
 
-template <class T>
-bool same_bits(const T* a, const T* b, Index n) {
-  return std::memcmp(a, b, sizeof(T) * static_cast<size_t>(n)) == 0;
-}
-
 }  // namespace
 
 template <class T>
 void LevenbergMarquardt<T>::prepare(Index n) {
   if (n == n_) return;
-  if (known_) throw std::invalid_argument("the solver holds state for another size");
+  if (point_.known)
+    throw std::invalid_argument("the solver holds state for another size");
   if (n > std::numeric_limits<Index>::max() / n) throw std::bad_alloc();
-  for (auto* buffer : {&theta_, &grad_, &trial_, &trial_grad_}) buffer->reserve(n);
+  for (auto* buffer : {&point_.theta, &point_.grad, &point_.trial, &point_.trial_grad})
+    buffer->reserve(n);
   direction_.reserve(n);
   bend_.reserve(n);
   h_.reserve(n * n);
@@ -40,7 +37,7 @@ void LevenbergMarquardt<T>::prepare(Index n) {
 
 template <class T>
 void LevenbergMarquardt<T>::reset() {
-  known_ = certain_ = false;
+  point_.known = point_.certain = false;
   lambda_ = 0.0;
   growth_ = 2.0;
   iterations_ = evaluations_ = 0;
@@ -59,35 +56,13 @@ SolverReport LevenbergMarquardt<T>::iterate(T* theta, Index n,
     return problem.objective(grad, at);
   };
 
-  // Where it begins: known from the last iteration, unless something has changed.
-  if (!known_ || !certain_ || !same_bits(theta, theta_.data(), n)) {
-    std::copy_n(theta, n, trial_.data());
-    const double value = evaluate(trial_grad_.data(), trial_.data());
-    const bool same = known_ && value == value_ &&
-                      same_bits(trial_.data(), theta_.data(), n) &&
-                      same_bits(trial_grad_.data(), grad_.data(), n);
-    if (!same) {
-      lambda_ = 0.0;
-      growth_ = 2.0;
-    }
-    std::swap(theta_, trial_);
-    std::swap(grad_, trial_grad_);
-    value_ = value;
-    known_ = certain_ = true;
+  if (!stand_at(point_, theta, n, evaluate)) {
+    lambda_ = 0.0;
+    growth_ = 2.0;
   }
-  report.before = report.after = value_;
-  report.gradient = largest(grad_.data(), n);
-  if (!std::isfinite(value_) || !std::isfinite(report.gradient)) {
-    certain_ = false;
-    report.status = SolverStatus::not_finite;
-    return report;
-  }
-  if (report.gradient <= config_.tolerance) {
-    report.status = SolverStatus::converged;
-    return report;
-  }
+  if (!may_go_on(point_, n, config_.tolerance, report)) return report;
 
-  problem.gauss_newton(h_.data(), theta_.data());
+  problem.gauss_newton(h_.data(), point_.theta.data());
   double most = 0.0;
   for (Index i = 0; i < n; ++i) most = std::max(most, h_.data()[i * n + i]);
   if (!(lambda_ > 0.0)) lambda_ = config_.damping * (most > 0.0 ? most : 1.0);
@@ -107,13 +82,13 @@ SolverReport LevenbergMarquardt<T>::iterate(T* theta, Index n,
       continue;
     }
     double* const d = direction_.data();
-    for (Index i = 0; i < n; ++i) d[i] = -static_cast<double>(grad_.data()[i]);
+    for (Index i = 0; i < n; ++i) d[i] = -static_cast<double>(point_.grad.data()[i]);
     cholesky_solve(factor_.data(), n, d);
 
     const double* a = nullptr;
     if (config_.acceleration && problem.bend) {
       double* const bend = bend_.data();
-      problem.bend(bend, theta_.data(), d);
+      problem.bend(bend, point_.theta.data(), d);
       for (Index i = 0; i < n; ++i) bend[i] = -bend[i];
       cholesky_solve(factor_.data(), n, bend);
       const double dd = ordered_dot<double>(d, d, n),
@@ -129,16 +104,17 @@ SolverReport LevenbergMarquardt<T>::iterate(T* theta, Index n,
     double promised = 0.0;
     bool moved = false;
     for (Index i = 0; i < n; ++i) {
-      promised += d[i] * (lambda_ * d[i] - static_cast<double>(grad_.data()[i])) / 2;
-      const double at = static_cast<double>(theta_.data()[i]);
-      trial_.data()[i] = static_cast<T>(at + d[i] + (a ? a[i] / 2 : 0.0));
-      moved = moved || trial_.data()[i] != theta_.data()[i];
+      promised +=
+          d[i] * (lambda_ * d[i] - static_cast<double>(point_.grad.data()[i])) / 2;
+      const double at = static_cast<double>(point_.theta.data()[i]);
+      point_.trial.data()[i] = static_cast<T>(at + d[i] + (a ? a[i] / 2 : 0.0));
+      moved = moved || point_.trial.data()[i] != point_.theta.data()[i];
     }
     if (!moved) return report;
-    const double value = evaluate(trial_grad_.data(), trial_.data());
-    const double steepest = largest(trial_grad_.data(), n);
-    const double gain = (value_ - value) / promised;
-    if (!(value < value_) || !(gain > 0) || !std::isfinite(steepest)) {
+    const double value = evaluate(point_.trial_grad.data(), point_.trial.data());
+    const double steepest = largest(point_.trial_grad.data(), n);
+    const double gain = (point_.value - value) / promised;
+    if (!(value < point_.value) || !(gain > 0) || !std::isfinite(steepest)) {
       raise();
       continue;
     }
@@ -146,10 +122,10 @@ SolverReport LevenbergMarquardt<T>::iterate(T* theta, Index n,
     const double surplus = 2 * gain - 1;
     lambda_ *= std::max(1.0 / 3, 1 - surplus * surplus * surplus);
     growth_ = 2.0;
-    std::swap(theta_, trial_);
-    std::swap(grad_, trial_grad_);
-    std::copy_n(theta_.data(), n, theta);
-    report.after = value_ = value;
+    std::swap(point_.theta, point_.trial);
+    std::swap(point_.grad, point_.trial_grad);
+    std::copy_n(point_.theta.data(), n, theta);
+    report.after = point_.value = value;
     report.gradient = steepest;
     report.step = 1.0;
     ++iterations_;
@@ -168,29 +144,29 @@ typename LevenbergMarquardt<T>::State LevenbergMarquardt<T>::state() const {
   State state;
   state.iterations = iterations_;
   state.evaluations = evaluations_;
-  if (!known_) return state;
+  if (!point_.known) return state;
   state.size = n_;
-  state.value = value_;
+  state.value = point_.value;
   state.lambda = lambda_;
   state.growth = growth_;
-  state.theta.assign(theta_.data(), theta_.data() + n_);
-  state.grad.assign(grad_.data(), grad_.data() + n_);
+  state.theta.assign(point_.theta.data(), point_.theta.data() + n_);
+  state.grad.assign(point_.grad.data(), point_.grad.data() + n_);
   return state;
 }
 
 template <class T>
 void LevenbergMarquardt<T>::load(const State& state) {
-  known_ = certain_ = false;
+  point_.known = point_.certain = false;
   iterations_ = state.iterations;
   evaluations_ = state.evaluations;
   if (state.size == 0) return;
   prepare(state.size);
-  value_ = state.value;
+  point_.value = state.value;
   lambda_ = state.lambda;
   growth_ = state.growth;
-  std::copy_n(state.theta.data(), n_, theta_.data());
-  std::copy_n(state.grad.data(), n_, grad_.data());
-  known_ = true;
+  std::copy_n(state.theta.data(), n_, point_.theta.data());
+  std::copy_n(state.grad.data(), n_, point_.grad.data());
+  point_.known = true;
 }
 
 template class LevenbergMarquardt<float>;

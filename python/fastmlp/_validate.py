@@ -394,6 +394,24 @@ def target_values(name: str, target: Target, loss: _core.Loss) -> None:
 # Arrays that are never converted ----------------------------------------------------
 
 
+def stored(state: Any, kind: str) -> tuple[dict[str, Any], Any, list[Any]]:
+    """Return hyperparameters, step and slots of a state that a ``state_dict`` gave.
+
+    Raises ValueError for anything else, and for a state of another kind.
+    """
+    try:
+        found, hyper = state["kind"], dict(state["hyper"])
+        step, slots = state["step"], list(state["slots"])
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        raise ValueError(
+            "state must be what state_dict() gives, a dict with kind, hyper, step "
+            f"and slots: {type(error).__name__} {error}"
+        ) from None
+    if found != kind:
+        raise ValueError(f"state must be of kind {kind!r}, got {found!r}")
+    return hyper, step, slots
+
+
 def exact(
     name: str,
     array: object,

@@ -534,18 +534,7 @@ class Optimizer:
             For anything else; the optimiser is unchanged then.
         """
         # The outside: four keys, for this kind of optimiser.
-        try:
-            kind, hyper = state["kind"], dict(state["hyper"])
-            step, slots = state["step"], list(state["slots"])
-        except (KeyError, TypeError, IndexError, ValueError) as error:
-            raise ValueError(
-                "state must be what state_dict() gives, a dict with kind, hyper, step "
-                f"and slots: {type(error).__name__} {error}"
-            ) from None
-        if kind != self._kind_name():
-            raise ValueError(
-                f"state must be of kind {self._kind_name()!r}, got {kind!r}"
-            )
+        hyper, step, slots = _validate.stored(state, self._kind_name())
         names = (*self._names, *_DEFAULTS)
         if hyper.keys() != set(names):
             raise ValueError(

@@ -270,18 +270,7 @@ class Solver:
         TypeError, ValueError
             For anything else; the solver is unchanged then.
         """
-        try:
-            kind, hyper = state["kind"], dict(state["hyper"])
-            step, slots = state["step"], list(state["slots"])
-        except (KeyError, TypeError, IndexError, ValueError) as error:
-            raise ValueError(
-                "state must be what state_dict() gives, a dict with kind, hyper, step "
-                f"and slots: {type(error).__name__} {error}"
-            ) from None
-        if kind != self._kind_name():
-            raise ValueError(
-                f"state must be of kind {self._kind_name()!r}, got {kind!r}"
-            )
+        hyper, step, slots = _validate.stored(state, self._kind_name())
         if hyper.keys() != self._checks.keys():
             raise ValueError(
                 f"state['hyper'] must have the keys {', '.join(self._checks)}, "

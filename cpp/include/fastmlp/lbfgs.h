@@ -28,7 +28,7 @@ class Lbfgs {
 
   // The objective may have changed: it is evaluated again at the next iteration's
   // start, and if its value and gradient are not those remembered, all is forgotten.
-  void expect_change() { certain_ = false; }
+  void expect_change() { point_.certain = false; }
   SolverReport iterate(T* theta, Index n, const Objective<T>& objective);
   void reset();
 
@@ -54,11 +54,9 @@ class Lbfgs {
   LbfgsConfig config_;
   Index n_ = 0;
   Index iterations_ = 0, evaluations_ = 0;
-  bool known_ = false;    // theta_, value_ and grad_ are those of some objective
-  bool certain_ = false;  // ... of the one that comes next
-  double value_ = 0.0;
+  SolverPoint<T> point_;
   Index first_ = 0, pairs_ = 0;
-  AlignedBuffer<T> theta_, grad_, direction_, trial_, trial_grad_, best_, best_grad_;
+  AlignedBuffer<T> direction_, best_, best_grad_;
   AlignedBuffer<T> s_, y_;
   std::vector<double> sy_, yy_;  // by row
   std::vector<double> alphas_, partial_;

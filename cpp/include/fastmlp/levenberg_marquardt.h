@@ -42,7 +42,7 @@ class LevenbergMarquardt {
   const LevenbergMarquardtConfig& config() const { return config_; }
 
   // As of Lbfgs.
-  void expect_change() { certain_ = false; }
+  void expect_change() { point_.certain = false; }
   SolverReport iterate(T* theta, Index n, const LeastSquares<T>& problem);
   void reset();
 
@@ -68,9 +68,8 @@ class LevenbergMarquardt {
   LevenbergMarquardtConfig config_;
   Index n_ = 0;
   Index iterations_ = 0, evaluations_ = 0;
-  bool known_ = false, certain_ = false;
-  double value_ = 0.0, lambda_ = 0.0, growth_ = 2.0;
-  AlignedBuffer<T> theta_, grad_, trial_, trial_grad_;
+  SolverPoint<T> point_;
+  double lambda_ = 0.0, growth_ = 2.0;
   AlignedBuffer<double> h_, factor_, direction_, bend_;
 };
 

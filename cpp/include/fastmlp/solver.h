@@ -4,6 +4,7 @@
 
 #include <functional>
 
+#include "fastmlp/aligned_buffer.h"
 #include "fastmlp/types.h"
 
 namespace fastmlp {
@@ -27,6 +28,15 @@ struct SolverReport {
   double step = 0.0;                 // L-BFGS: of the direction
   Index evaluations = 0;
   bool finished() const { return status != SolverStatus::improved; }
+};
+
+// Where a solver stands, and where it tries to go.
+template <class T>
+struct SolverPoint {
+  bool known = false;    // theta, value and grad are those of some objective
+  bool certain = false;  // ... of the one that comes next
+  double value = 0.0;
+  AlignedBuffer<T> theta, grad, trial, trial_grad;
 };
 
 }  // namespace fastmlp
