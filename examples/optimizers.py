@@ -303,7 +303,7 @@ def main(arguments: list[str] | None = None) -> int:
     stuck = fit_gabor(full[-1])[0]
     escape = {
         "full batch": full,
-        f"batches of {BATCH}": noisy[int(escaped.argmin())],
+        f"batches of {BATCH}, best run": noisy[int(escaped.argmin())],
     }
 
     for problem, paths in zip(problems, all_paths, strict=True):

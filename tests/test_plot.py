@@ -412,7 +412,7 @@ def test_network():
     np.testing.assert_allclose(edges[1].get_colors()[1][:3], negative)
     below = [t.get_text() for t in ax.texts]
     assert below == ["input\n2", "relu\n3", "identity\n1"]
-    assert ax.get_title() == "2 inputs, 1 outputs, 13 parameters"
+    assert ax.get_title() == "2 inputs, 1 output, 13 parameters"
     assert texts(ax) == ["positive weight", "negative weight"]
 
 

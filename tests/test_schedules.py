@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 from fastmlp import schedules
 
-torch = pytest.importorskip("torch")
-lr_scheduler = torch.optim.lr_scheduler
+try:
+    import torch
+except ImportError:
+    torch = None
+needs_torch = pytest.mark.skipif(torch is None, reason="PyTorch is not installed")
+lr_scheduler = torch and torch.optim.lr_scheduler
 
 LR = 0.3
 # Relative to the largest learning rate: torch's recursions add a rounding a step, and
@@ -111,6 +115,7 @@ OTHERS = {
 ALL = {**{name: pair[0] for name, pair in PAIRS.items()}, **OTHERS}
 
 
+@needs_torch
 @pytest.mark.filterwarnings("ignore::UserWarning")  # torch's, on its own schedulers
 @pytest.mark.parametrize("name", PAIRS)
 def test_rates_are_torchs(name):
@@ -190,6 +195,7 @@ PLATEAUS = [
 ]
 
 
+@needs_torch
 @pytest.mark.parametrize("options", PLATEAUS, ids=str)
 def test_plateaus_are_torchs(options, rng):
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=LR)

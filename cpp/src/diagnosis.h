@@ -12,6 +12,7 @@
 namespace fastmlp::detail {
 
 inline std::string in_short(double x) {
+  if (!std::isfinite(x)) return "not finite";
   char text[32];
   std::snprintf(text, sizeof text, "%.3g", x);
   return text;
@@ -30,7 +31,10 @@ double norm_of(const T* x, Index n) {
 template <class T>
 double largest(const T* x, Index n) {
   double most = 0.0;
-  for (Index i = 0; i < n; ++i) most = std::fmax(most, std::fabs(x[i]));
+  for (Index i = 0; i < n; ++i) {
+    const double size = std::fabs(static_cast<double>(x[i]));
+    if (size > most) most = size;
+  }
   return most;
 }
 

@@ -13,9 +13,10 @@
 `MLP` is the model; `fastmlp.layers` (for the activations, whose names `ACTIVATIONS`
 holds), `fastmlp.losses`, `fastmlp.optimizers`, `fastmlp.schedules`,
 `fastmlp.initializers`, `fastmlp.metrics`, `fastmlp.callbacks` and `fastmlp.runtime` say
-what there is of each, and by which formulas. `fastmlp.reference` is all of it again in
-plain numpy, to read and to compare with. To look inside there are `Monitor`,
-`MLP.summary`, `fastmlp.regions` and, with matplotlib, `fastmlp.plot`.
+what there is of each, and by which formulas. `fastmlp.reference` is the network, its
+layers, losses and optimisers again in plain numpy, to read and to compare with. To look
+inside there are `Monitor`, `MLP.summary`, `fastmlp.regions` and, with matplotlib,
+`fastmlp.plot`.
 """
 
 from types import ModuleType as _ModuleType
@@ -89,7 +90,7 @@ from .runtime import (
 from .solvers import LBFGS, LevenbergMarquardt
 
 # The binding's means of making an exception has no place for this.
-DivergenceError.__doc__ = """The loss of a training step is not finite.
+DivergenceError.__doc__ = """Loss or gradient of a training step is not finite.
 
 `fastmlp.MLP.fit` goes back to its last good state; `fastmlp.MLP.train_step` does not
 take the step.

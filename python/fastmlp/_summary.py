@@ -34,7 +34,8 @@ def flops(step: Step) -> tuple[int, int]:
 
     A multiplication and an addition are two. Training takes the products three times:
     forward, for the gradient of the weights, and for that of the input, which a layer
-    that reads the network's input does without. All else is counted twice.
+    that reads the network's input does without. All else is counted twice, a batch norm
+    as a layer norm, as it takes mean and variance then.
     """
     n = step.n_out
     product = 2 * step.n_in * n if step.kind == "dense" else 0
@@ -48,7 +49,10 @@ def flops(step: Step) -> tuple[int, int]:
     }[step.kind]
     other += (step.activation != "identity") * n
     products = 2 if step.source == _steps.INPUT else 3
-    training = products * product + 2 * other
+    trained = other
+    if step.kind == "batch_norm":
+        trained += (LAYER_NORM_FLOPS - BATCH_NORM_FLOPS) * n
+    training = products * product + 2 * trained
     if step.kind == "dropout":
         training += 2 * n
     return product + other, training

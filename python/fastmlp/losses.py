@@ -608,7 +608,7 @@ class CustomLoss(Loss):
     Whatever takes a loss takes the function itself as well. Each batch then costs a
     call from Python and what the function does, where the losses above run in the core
     with the layers: for small models and batches that is most of a step. Dropout draws
-    other masks than with a loss of the core, as much functions of seed, epoch and step.
+    the same masks as with a loss of the core.
 
     Parameters
     ----------

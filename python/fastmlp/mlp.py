@@ -984,8 +984,9 @@ class MLP:
             What to minimise, such as ``fm.CrossEntropy()``; a function (pred, target)
             -> (value, gradient) is made a `fastmlp.CustomLoss`, and steps come from
             Python one by one.
-        optimizer : Optimizer
-            Such as ``fm.Adam()``. It belongs to the first model it trains.
+        optimizer : Optimizer or Solver
+            Such as ``fm.Adam()`` or ``fm.LBFGS()``. It belongs to the first model that
+            it trains.
         epochs : int
             How many times to go through all samples; 0 is allowed.
         batch_size : int, optional
@@ -1032,7 +1033,8 @@ class MLP:
         Raises
         ------
         DivergenceError
-            If a loss is not finite. The message says in which epoch and step. The model
+            If a loss or gradient is not finite. The message says in which epoch, step
+            and layer, with which learning rate, and why, as far as it shows. The model
             and the optimiser are at their last good state; `history` is kept.
         TypeError, ValueError
             For arguments of a wrong kind, shape or range; nothing has changed then. A

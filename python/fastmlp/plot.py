@@ -791,7 +791,7 @@ def loss_surface(
         norm = LogNorm(height.min(), height.max())
     filled = ax.contourf(*grid, height, levels, cmap="viridis", norm=norm)
     ax.contour(*grid, height, filled.levels, colors="white", linewidths=0.5, alpha=0.7)
-    bar = ax.figure.colorbar(filled, ax=ax, label="loss", format="%.2g")
+    bar = ax.figure.colorbar(filled, ax=ax, label="loss", format="%.4g")
     bar.ax.minorticks_off()
     drawn = np.asarray(filled.levels)
     bar.set_ticks(drawn[:: 1 + len(drawn) // 10].tolist())
@@ -811,6 +811,10 @@ def loss_surface(
     ax.set(xlabel=names[0], ylabel=names[1], title="Slice of the loss surface")
     ax.legend(loc="best", framealpha=0.9)
     return ax
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
@@ -910,7 +914,8 @@ def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
     ax.set(
         xlim=(-0.6, len(columns) - 0.4),
         ylim=(-tallest - depth, top),
-        title=f"{mlp.n_in} inputs, {mlp.n_out} outputs, {mlp.n_params:,} parameters",
+        title=f"{_many(mlp.n_in, 'input')}, {_many(mlp.n_out, 'output')}, "
+        f"{mlp.n_params:,} parameters",
     )
     ax.set_axis_off()
     handles = [

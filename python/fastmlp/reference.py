@@ -1817,9 +1817,11 @@ class MLP:
 
     Attributes, arguments and methods are those of ``fastmlp.MLP``; for one seed so are
     the first parameters, the orders and the masks of :meth:`fit`. Left out are
-    ``summary`` and ``repr``, the ``callbacks`` and ``progress`` of fit, the ``metrics``
-    and ``seconds`` of its history, ``state_dict`` and ``load_state_dict`` of optimisers
-    and their belonging to one model. Fewer arguments are checked. A training that
+    derivatives other than :meth:`vjp` and :meth:`value_and_grad`, ``summary`` and
+    ``repr``, in fit the ``callbacks``, ``metrics`` and ``progress``, batches in place
+    of arrays and functions in place of losses, the ``seconds`` of its history,
+    ``state_dict`` and ``load_state_dict`` of optimisers and their belonging to one
+    model, and second-order solvers. Fewer arguments are checked. A training that
     diverges stops before the first step whose loss or gradient is not finite, and goes
     back no further; the parameters after the last step are not looked at.
     """
