@@ -34,8 +34,6 @@ otherwise would start afresh. `Checkpoint` stores them.
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import math
 import os
 from time import monotonic
@@ -43,7 +41,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _core, _steps, _validate
+from . import _core, _states, _validate
 from .history import History
 from .metrics import RISING
 
@@ -51,7 +49,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from ._training import Place
-    from ._validate import Array
     from .losses import Loss
     from .mlp import MLP
     from .optimizers import Optimizer
@@ -409,7 +406,7 @@ class EarlyStopping(_Watching):
             if self.restore_best:
                 with_it = self.restore_optimizer and self.run is not None
                 optimizer = self.run.optimizer if with_it and self.run else None
-                self._kept = _model_state(mlp, optimizer)
+                self._kept = _states.model_state(mlp, optimizer)
         stop = self._epoch - (self.best_epoch or 0) >= self.patience
         if stop:
             self.stopped_epoch = self._epoch
@@ -423,7 +420,7 @@ class EarlyStopping(_Watching):
         seed, passes, _ = mlp._net.training_state
         tracked = self._kept["training_state"][2]
         kept = {**self._kept, "training_state": (seed, passes, tracked)}
-        _restore(kept, mlp, None if self.run is None else self.run.optimizer)
+        _states.restore(kept, mlp, None if self.run is None else self.run.optimizer)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best value and epoch, what to restore, and how long ago it was."""
@@ -506,7 +503,7 @@ class CSVLogger(Callback):
     _last = True
 
     def __init__(self, path: str | os.PathLike[str], append: bool = False) -> None:
-        self.path = _path(path)
+        self.path = _states.file_name(path)
         self.append = _validate.flag("append", append)
         self._columns: list[str] | None = None
         self._epoch = 0
@@ -641,7 +638,7 @@ class Checkpoint(_Watching):
         on_interrupt: bool = False,
     ) -> None:
         super().__init__(monitor, mode)
-        self.path = _path(path)
+        self.path = _states.file_name(path)
         self.save_best_only = _validate.flag("save_best_only", save_best_only)
         if monitor is not None and not self.save_best_only:
             raise ValueError(
@@ -725,11 +722,11 @@ class Checkpoint(_Watching):
             whole = History.from_dict(self._before)
             whole.extend(history)
         state = {
-            "format": _FORMAT,
+            "format": _states.FORMAT,
             "model": {
-                **_model_state(mlp, run.optimizer),
+                **_states.model_state(mlp, run.optimizer),
                 "text": repr(mlp),
-                "steps": _architecture(mlp),
+                "steps": _states.architecture(mlp),
             },
             "orders": {
                 "seed": run.seed,
@@ -743,7 +740,7 @@ class Checkpoint(_Watching):
                 if type(hook).state_dict is not Callback.state_dict
             ],
         }
-        _write(path, state)
+        _states.write(path, state)
 
     @staticmethod
     def load(
@@ -783,7 +780,7 @@ class Checkpoint(_Watching):
         ValueError
             If it is no checkpoint, or one of something else. Nothing has changed then.
         """
-        name = _path(path)
+        name = _states.file_name(path)
         if not hasattr(mlp, "_net"):
             raise TypeError(f"mlp must be a fm.MLP, got {_validate.describe(mlp)}")
         if optimizer is not None and isinstance(optimizer, type):
@@ -801,7 +798,7 @@ class Checkpoint(_Watching):
         given = None if optimizer is None else optimizer.state_dict()
         # A callback may have kept an optimiser's state as well.
         kept = {"state": {"kept": {"optimizer": given}}}
-        state = _read(
+        state = _states.read(
             name,
             {"model": {"optimizer": given}, "callbacks": [kept] * len(given_hooks)},
         )
@@ -813,7 +810,7 @@ class Checkpoint(_Watching):
             == (getattr(mlp, part).shape, mlp.dtype)
             for part in ("params", "buffers")
         ]
-        if not all(fits) or model["steps"] != _architecture(mlp):
+        if not all(fits) or model["steps"] != _states.architecture(mlp):
             raise ValueError(
                 f"path: {name} does not fit the model, {mlp!r}: it is of "
                 f"{model['text']}"
@@ -836,7 +833,7 @@ class Checkpoint(_Watching):
         if optimizer is not None:
             optimizer.load_state_dict(model["optimizer"])
             optimizer._owner = mlp._self
-        _restore({**model, "optimizer": None}, mlp)
+        _states.restore({**model, "optimizer": None}, mlp)
         mlp._order_seed = state["orders"]["seed"]
         mlp._epochs_done = state["orders"]["epoch"]
         mlp._place = state["orders"].get("within")
@@ -971,7 +968,7 @@ class LearningRateFinder(Callback):
                 )
         self._clear()
         self._before = {
-            **_model_state(mlp, run.optimizer),
+            **_states.model_state(mlp, run.optimizer),
             "epochs_done": mlp._epochs_done,
             "place": mlp._place,
         }
@@ -1021,7 +1018,7 @@ class LearningRateFinder(Callback):
         if self._before is None:
             return
         assert self.run is not None
-        _restore(self._before, mlp, self.run.optimizer)
+        _states.restore(self._before, mlp, self.run.optimizer)
         mlp._epochs_done = self._before["epochs_done"]
         mlp._place = self._before["place"]
         self._before = None
@@ -1030,146 +1027,6 @@ class LearningRateFinder(Callback):
         names = ("start", "end", "steps", "smoothing", "stop_factor")
         values = {name: getattr(self, name) for name in names}
         return f"LearningRateFinder({_validate.arguments(values)})"
-
-
-# States -------------------------------------------------------------------------------
-
-
-def _model_state(mlp: MLP, optimizer: Optimizer | Solver | None) -> dict[str, Any]:
-    """Return copies of all that training changes."""
-    return {
-        "params": mlp.params.copy(),
-        "buffers": mlp.buffers.copy(),
-        "training_state": tuple(mlp._net.training_state),
-        "optimizer": None if optimizer is None else optimizer.state_dict(),
-    }
-
-
-def _restore(
-    state: Mapping[str, Any], mlp: MLP, optimizer: Optimizer | Solver | None = None
-) -> None:
-    mlp.params[:] = state["params"]
-    mlp.buffers[:] = state["buffers"]
-    mlp._net.training_state = state["training_state"]
-    if optimizer is not None and state["optimizer"] is not None:
-        optimizer.load_state_dict(state["optimizer"])
-
-
-def _architecture(mlp: MLP) -> list[str]:
-    """Say what a model computes, whatever way its layers were written."""
-    return [
-        f"{step.name} {step.kind} {step.activation} {step.n_in} {step.n_out}"
-        for step in _steps.steps(mlp)
-        if step.kind != "dropout"
-    ]
-
-
-# Files --------------------------------------------------------------------------------
-
-_FORMAT = "fastmlp checkpoint 1"
-
-# Schedules are stored by their fields.
-_SCHEDULES = f"{__package__}.schedules"
-
-
-def _path(path: object) -> str:
-    try:
-        name = os.fspath(path)  # type: ignore[call-overload]
-    except TypeError:
-        name = None
-    if not isinstance(name, str):
-        raise TypeError(f"path must be a str or path, got {_validate.describe(path)}")
-    return name
-
-
-def _write(path: str, state: dict[str, Any]) -> None:
-    """Replace a file by one that holds the state, in one step."""
-    import json
-
-    arrays: dict[str, Any] = {}
-    arrays["state"] = np.array(json.dumps(_packed(state, arrays)))
-    # Beside it, as a file moves in one step within its folder only.
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.remove(temporary)
-        raise
-
-
-def _packed(value: Any, arrays: dict[str, Array]) -> Any:
-    """Return what JSON holds, with arrays put aside and what is neither marked."""
-    if isinstance(value, dict):
-        if not all(isinstance(key, str) for key in value):
-            raise TypeError(f"a state's keys must be str, got {list(value)}")
-        return {"dict": {key: _packed(item, arrays) for key, item in value.items()}}
-    if isinstance(value, (list, tuple)):
-        kind = "list" if isinstance(value, list) else "tuple"
-        return {kind: [_packed(item, arrays) for item in value]}
-    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        name = f"array{len(arrays)}"
-        arrays[name] = value
-        return {"array": name}
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if type(value).__module__ == _SCHEDULES:
-        return {"schedule": [type(value).__name__, _packed(vars(value), arrays)]}
-    return {"kept": repr(value)}
-
-
-def _unpacked(value: Any, arrays: Mapping[str, Array], given: Any) -> Any:
-    """Return what `_packed` was given; what was marked is found in ``given``."""
-    if not isinstance(value, dict):
-        return value
-    ((kind, inside),) = value.items()
-    if kind == "array":
-        return arrays[inside]
-    if kind == "kept":
-        return given
-    if kind == "schedule":
-        if given is None:
-            return None
-        name, fields = inside
-        if (type(given).__module__, type(given).__name__) != (_SCHEDULES, name):
-            raise ValueError(f"the schedule is a {name}, the optimiser has {given!r}")
-        schedule = copy.copy(given)
-        vars(schedule).update(_unpacked(fields, arrays, vars(given)))
-        return schedule
-    if kind == "dict":
-        get = given.get if isinstance(given, dict) else lambda key: None
-        return {k: _unpacked(item, arrays, get(k)) for k, item in inside.items()}
-    others = given if isinstance(given, (list, tuple)) else ()
-    items = [
-        _unpacked(item, arrays, others[i] if i < len(others) else None)
-        for i, item in enumerate(inside)
-    ]
-    return items if kind == "list" else tuple(items)
-
-
-def _read(path: str, given: Any) -> dict[str, Any]:
-    import json
-
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        state = _unpacked(json.loads(str(arrays["state"])), arrays, given)
-        if state["format"] != _FORMAT:
-            raise ValueError(state["format"])
-    except OSError:
-        raise
-    except Exception as error:
-        raise ValueError(
-            f"path: {path} is no checkpoint that this version reads: "
-            f"{type(error).__name__} {error}"
-        ) from None
-    return dict(state)
 
 
 # For fit ------------------------------------------------------------------------------
