@@ -161,7 +161,10 @@ Index group_of(Index all, Index rows) {
   return all / rows;
 }
 
-void scale_groups_(py::object out, py::object a, py::object scale, bool masks) {
+// out = groups of rows of a (its own, or the same for all), for the rows of scale:
+// slot(table, out, a, rows of a group in a, scale, groups, rows of a group, columns).
+template <class Slot>
+void by_groups(py::object out, py::object a, py::object scale, Slot slot) {
   by_dtype(out, "out", [&](auto t) {
     using T = decltype(t);
     const auto ov = require<T>(out, "out", {-1, -1});
@@ -171,24 +174,23 @@ void scale_groups_(py::object out, py::object a, py::object scale, bool masks) {
     const auto av = require<const T>(a, "a", {-1, n});
     const bool shared = av.shape[0] == group;
     if (!shared) require<const T>(a, "a", {m * group, n});
-    kernels<T>().scale_groups(ov.data, av.data, shared ? 0 : group, sv.data, masks, m,
-                              group, n);
+    slot(kernels<T>(), ov.data, av.data, shared ? 0 : group, sv.data, m, group, n);
   });
 }
 
+void scale_groups_(py::object out, py::object a, py::object scale, bool masks) {
+  by_groups(out, a, scale,
+            [&](const auto& table, auto* o, auto* rows, Index stride, auto* by, Index m,
+                Index group, Index n) {
+              table.scale_groups(o, rows, stride, by, masks, m, group, n);
+            });
+}
+
 void add_scaled_groups_(py::object out, py::object a, py::object scale) {
-  by_dtype(out, "out", [&](auto t) {
-    using T = decltype(t);
-    const auto ov = require<T>(out, "out", {-1, -1});
-    const Index n = ov.shape[1];
-    const auto sv = require<const T>(scale, "scale", {-1, n});
-    const Index m = sv.shape[0], group = group_of(ov.shape[0], m);
-    const auto av = require<const T>(a, "a", {-1, n});
-    const bool shared = av.shape[0] == group;
-    if (!shared) require<const T>(a, "a", {m * group, n});
-    kernels<T>().add_scaled_groups(ov.data, av.data, shared ? 0 : group, sv.data, m,
-                                   group, n);
-  });
+  by_groups(out, a, scale,
+            [](const auto& table, auto* o, auto* rows, Index stride, auto* by, Index m,
+               Index group,
+               Index n) { table.add_scaled_groups(o, rows, stride, by, m, group, n); });
 }
 
 void outer_rows_(py::object out, py::object x, py::object d) {

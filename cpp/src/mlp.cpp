@@ -4,7 +4,6 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
-#include <exception>
 #include <mutex>
 #include <shared_mutex>
 #include <string>
@@ -119,7 +118,7 @@ struct Mlp<T>::Impl {
                               few ? (net.widest + table.nr - 1) / table.nr
                                   : (rq.rows + table.mr - 1) / table.mr,
                               &second_in_inference);
-    // What comes from outside is called by one thread.
+    // What comes from outside is called by one thread, from which it may throw.
     if (net.has_custom) plan = {};
     const bool pack = rq.rows >= table.packing_pays;
     const Index tile = std::min(rq.rows, detail::tile_rows<T>(net));
@@ -150,7 +149,6 @@ struct Mlp<T>::Impl {
       }
     }
 
-    std::exception_ptr failure;  // from outside
     run_team(plan, [&](const Team& team) {
       if (pack) {
         detail::pack_forward(team, table, net, params.data(), packed, 0);
@@ -167,35 +165,23 @@ struct Mlp<T>::Impl {
       }
       const Scratch<T> scratch = {few ? nullptr : rstd + deviations, nullptr};
       const Range rows = team.share(rq.rows, table.mr);
-      for (Index r = rows.begin; r < rows.end && !failure; r += tile) {
+      for (Index r = rows.begin; r < rows.end; r += tile) {
         const Index m = std::min(tile, rows.end - r);
-        const auto infer_tile = [&] {
-          for (size_t l = 0; l < net.layers.size(); ++l) {
-            const LayerPlan& layer = net.layers[l];
-            if (layer.passes()) continue;
-            T* const h = output_of(rq, mine, values, l, r);
-            const T* const x = value_of(rq, mine, values, layer.input, r);
-            if (layer.is_dense()) {
-              detail::dense_forward<T>(table, layer, params.data(),
-                                       pack ? packed[l] : nullptr, h, h, x, m, scratch);
-            } else {
-              infer_other(rq, {mine, values, rstd}, layer, h, x, r, m);
-            }
+        for (size_t l = 0; l < net.layers.size(); ++l) {
+          const LayerPlan& layer = net.layers[l];
+          if (layer.passes()) continue;
+          T* const h = output_of(rq, mine, values, l, r);
+          const T* const x = value_of(rq, mine, values, layer.input, r);
+          if (layer.is_dense()) {
+            detail::dense_forward<T>(table, layer, params.data(),
+                                     pack ? packed[l] : nullptr, h, h, x, m, scratch);
+          } else {
+            infer_other(rq, {mine, values, rstd}, layer, h, x, r, m);
           }
-          finish_tile(rq, {mine, values, rstd}, r, m, row_scale);
-        };
-        if (!net.has_custom) {
-          infer_tile();
-          continue;
         }
-        try {
-          infer_tile();
-        } catch (...) {
-          failure = std::current_exception();
-        }
+        finish_tile(rq, {mine, values, rstd}, r, m, row_scale);
       }
     });
-    if (failure) std::rethrow_exception(failure);
   }
 
   // A member's memory: the buffers, `size` elements each, and the batch_norms'

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <exception>
 #include <string>
 
 #include "dense.h"
@@ -61,7 +60,7 @@ class Pass {
       : net_(net), params_(params), ws_(ws), rq_(request), table_(kernels<T>()) {
     const double flops = 6.0 * static_cast<double>(rq_.rows) * net.work;
     plan_ = plan_team(flops, (rq_.rows + table_.mr - 1) / table_.mr, rq_.second);
-    // What comes from outside is called by one thread.
+    // What comes from outside is called by one thread, from which it may throw.
     if (net.has_custom) plan_ = {};
     by_batch_ = rq_.training && !net.batch_norms.empty();
     const bool both = rq_.forward && rq_.backward;
@@ -112,9 +111,8 @@ class Pass {
       }
       if (!rq_.optimizer) return;
       team.barrier();
-      if (std::isfinite(mean) && gradient_is_finite() && !failure_) update(team);
+      if (std::isfinite(mean) && gradient_is_finite()) update(team);
     });
-    if (failure_) std::rethrow_exception(failure_);
     return value;
   }
 
@@ -214,23 +212,14 @@ class Pass {
     }
   }
 
-  // body(r, m) for this member's rows of a chunk of n, m of them from r on. An
-  // exception from outside, which there is only where one thread works, ends it.
+  // body(r, m) for this member's rows of a chunk of n, m of them from r on.
   template <class Body>
   void each_tile(const Team& team, Index n, Body body) {
     const Index tile = tile_rows<T>(net_);
     const Range mine = team.share(n, table_.mr);
-    for (Index r = mine.begin; r < mine.end && !failure_; r += tile) {
+    for (Index r = mine.begin; r < mine.end; r += tile) {
       const Index m = std::min(tile, mine.end - r);
-      if (!net_.has_custom) {
-        body(r, m);
-        continue;
-      }
-      try {
-        body(r, m);
-      } catch (...) {
-        failure_ = std::current_exception();
-      }
+      body(r, m);
     }
   }
 
@@ -590,7 +579,6 @@ class Pass {
   Index block_rows_;  // that a member takes at once
   bool by_batch_;     // whether a batch_norm needs all rows at once
   bool pack_forward_ = false;
-  std::exception_ptr failure_;      // from outside
   std::atomic<bool> finite_{true};  // the gradients, so far
   double normalizer_ = 1.0;
 };

@@ -212,6 +212,8 @@ class _Function(Callback):
     """A plain function as a callback."""
 
     def __init__(self, function: Callable[[MLP, History], Any]) -> None:
+        # In the method's place, so that nothing stands between fit and the function;
+        # mypy forbids assigning to a method, ruff setattr with a constant name.
         setattr(self, "on_epoch_end", function)  # noqa: B010
 
 

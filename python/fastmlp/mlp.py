@@ -803,6 +803,7 @@ class MLP:
         try:
             if sample_weight is not None:
                 sample_weight = self._checked_weights(sample_weight)
+            # A function has no such attribute: the AttributeError is caught below.
             core = loss._loss  # type: ignore[union-attr]
             if core is None:
                 raise TypeError  # a loss in Python, for which see below
