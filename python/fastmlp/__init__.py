@@ -19,7 +19,9 @@ inside there are `Monitor`, `MLP.summary`, `fastmlp.regions` and, with matplotli
 `fastmlp.plot`.
 """
 
-from types import ModuleType as _ModuleType
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 try:
     from fastmlp._core import ACTIVATIONS, DivergenceError, __version__
@@ -97,16 +99,30 @@ take the step.
 """
 
 
-def __getattr__(name: str) -> _ModuleType:
-    """Load what is for rare moments when it is first asked for."""
-    if name == "plot":
-        import fastmlp.plot
+if _TYPE_CHECKING:
+    from . import plot, regions, rl, sklearn
+    from ._files import load
+    from ._keras import from_keras
+    from ._torch import from_torch
+    from .sklearn import from_sklearn
 
-        return fastmlp.plot
-    if name == "regions":
-        import fastmlp.regions
+# What is for rare moments, or needs more than numpy, is loaded when first asked for:
+# modules, and functions with the modules that hold them.
+_LAZY_MODULES = ("plot", "regions", "rl", "sklearn")
+_LAZY_FUNCTIONS = {
+    "from_keras": "_keras",
+    "from_sklearn": "sklearn",
+    "from_torch": "_torch",
+    "load": "_files",
+}
 
-        return fastmlp.regions
+
+def __getattr__(name: str) -> _Any:
+    if name in _LAZY_MODULES:
+        return _import_module(f"{__name__}.{name}")
+    if name in _LAZY_FUNCTIONS:
+        module = _import_module(f"{__name__}.{_LAZY_FUNCTIONS[name]}")
+        return globals().setdefault(name, getattr(module, name))
     raise AttributeError(f"module 'fastmlp' has no attribute {name!r}")
 
 
@@ -156,19 +172,25 @@ __all__ = [
     "build_info",
     "callbacks",
     "check_grad",
+    "from_keras",
+    "from_sklearn",
+    "from_torch",
     "get_num_threads",
     "initializers",
     "isa",
     "layers",
+    "load",
     "losses",
     "metrics",
     "optimizers",
     "plot",
     "regions",
+    "rl",
     "runtime",
     "schedules",
     "set_num_threads",
     "show_config",
+    "sklearn",
     "solvers",
     "threads",
     "use_isa",

@@ -21,11 +21,14 @@ from .optimizers import Optimizer
 from .solvers import Solver
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Self
 
     import numpy.typing as npt
+    import torch
 
+    from ._predictor import Predictor
     from ._validate import Array, Target
     from .callbacks import Callback
     from .layers import Layer
@@ -1324,6 +1327,38 @@ class MLP:
                 "a new one, or call its reset() to start again with this model"
             )
         optimizer._owner = self._self
+
+    # Other formats ------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to a safetensors file, which `fastmlp.load` reads."""
+        from . import _files
+
+        _files.save(self, path)
+
+    def to_torch(self) -> torch.nn.Sequential:
+        """Return the network as a PyTorch module."""
+        from . import _torch
+
+        return _torch.to_torch(self)
+
+    def to_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write the network as an ONNX model."""
+        from . import _onnx
+
+        _onnx.to_onnx(self, path)
+
+    def to_c(self, path: str | os.PathLike[str]) -> None:
+        """Write the network as one C99 header."""
+        from . import _c_header
+
+        _c_header.to_c(self, path)
+
+    def predictor(self, rows: int | None = None) -> Predictor:
+        """Return inference bound to buffers of its own."""
+        from ._predictor import Predictor
+
+        return Predictor(self, rows)
 
     # Copies and text ----------------------------------------------------------------
 
