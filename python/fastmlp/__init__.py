@@ -104,14 +104,14 @@ if _TYPE_CHECKING:
     from ._files import load
     from ._keras import from_keras
     from ._torch import from_torch
-    from .sklearn import from_sklearn
+    from ._sklearn import from_sklearn
 
 # What is for rare moments, or needs more than numpy, is loaded when first asked for:
 # modules, and functions with the modules that hold them.
 _LAZY_MODULES = ("plot", "regions", "rl", "sklearn")
 _LAZY_FUNCTIONS = {
     "from_keras": "_keras",
-    "from_sklearn": "sklearn",
+    "from_sklearn": "_sklearn",
     "from_torch": "_torch",
     "load": "_files",
 }
