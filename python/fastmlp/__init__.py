@@ -103,8 +103,8 @@ if _TYPE_CHECKING:
     from . import plot, regions, rl, sklearn
     from ._files import load
     from ._keras import from_keras
-    from ._torch import from_torch
     from ._sklearn import from_sklearn
+    from ._torch import from_torch
 
 # What is for rare moments, or needs more than numpy, is loaded when first asked for:
 # modules, and functions with the modules that hold them.

@@ -1342,6 +1342,12 @@ class MLP:
 
         return _torch.to_torch(self)
 
+    def as_torch_module(self) -> torch.nn.Module:
+        """Return a PyTorch module that computes with this network."""
+        from . import _torch
+
+        return _torch.as_torch_module(self)
+
     def to_onnx(self, path: str | os.PathLike[str]) -> None:
         """Write the network as an ONNX model."""
         from . import _onnx
