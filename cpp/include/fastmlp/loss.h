@@ -98,8 +98,8 @@ template <class T>
 double loss_normalizer(const Loss& loss, const Targets<T>& targets,
                        const int64_t* order, Index rows, Index n_out);
 
-// The sum of the rows' own weights (null: their number), in double, in an order fixed by
-// the number of rows. `order`, if given, picks the weights.
+// The sum of the rows' own weights (null: their number), in double, in an order fixed
+// by the number of rows. `order`, if given, picks the weights.
 template <class T>
 double sum_of_weights(const T* weights, const int64_t* order, Index rows);
 
