@@ -1,3 +1,4 @@
+#include <cmath>
 #include <string>
 #include <utility>
 #include <vector>
@@ -45,17 +46,21 @@ void bind_loss(py::module_& m) {
   py::class_<Loss>(m, "Loss")
       .def(py::init([](const std::string& kind, double delta,
                        const std::string& reduction, double smoothing,
-                       std::vector<double> per_output, bool action) {
+                       std::vector<double> per_output, bool action, double scale) {
+             if (!std::isfinite(scale) || scale <= 0)
+               throw py::value_error("scale: must be finite and positive, got " +
+                                     py::repr(py::float_(scale)).cast<std::string>());
              return Loss{from_name<LossKind>(kLossNames, kind, "loss"),
                          delta,
                          from_name<Reduction>(kReductionNames, reduction, "reduction"),
                          smoothing,
                          PerOutput(std::move(per_output)),
-                         action};
+                         action,
+                         scale};
            }),
            arg("kind"), arg("delta") = 1.0, arg("reduction") = "mean",
            arg("smoothing") = 0.0, arg("per_output") = py::tuple(),
-           arg("action") = false)
+           arg("action") = false, arg("scale") = 1.0)
       .def_property_readonly("kind",
                              [](const Loss& l) { return to_name(kLossNames, l.kind); })
       .def_readonly("delta", &Loss::delta)
@@ -64,6 +69,7 @@ void bind_loss(py::module_& m) {
           "per_output",
           [](const Loss& l) { return py::tuple(py::cast(l.per_output.values())); })
       .def_readonly("action", &Loss::action)
+      .def_readonly("scale", &Loss::scale)
       .def_property_readonly(
           "reduction",
           [](const Loss& l) { return to_name(kReductionNames, l.reduction); })

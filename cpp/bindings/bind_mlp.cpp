@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <memory>
 #include <optional>
 #include <string>
@@ -292,8 +293,16 @@ py::object per_sample_grads(AnyMlp& self, py::object x, py::object y, const Loss
   });
 }
 
+void check_l2(double l2) {
+  if (!std::isfinite(l2) || l2 < 0) {
+    throw py::value_error("l2: must be finite and not negative, got " +
+                          py::repr(py::float_(l2)).cast<std::string>());
+  }
+}
+
 py::object value_and_grad(AnyMlp& self, py::object x, py::object y, const Loss& loss,
-                          py::object sample_weight, bool training) {
+                          py::object sample_weight, bool training, double l2) {
+  check_l2(l2);
   return self.visit([&](auto& n) -> py::object {
     using T = decltype(element_of(n));
     const auto batch = batch_of<T>(n.mlp, x, y, loss, sample_weight);
@@ -303,7 +312,7 @@ py::object value_and_grad(AnyMlp& self, py::object x, py::object y, const Loss& 
     double value = 0.0;
     {
       const py::gil_scoped_release release;
-      value = n.mlp.value_and_grad(grads_data, *batch, loss, training);
+      value = n.mlp.value_and_grad(grads_data, *batch, loss, training, l2);
     }
     return py::make_tuple(value, grads);
   });
@@ -407,9 +416,12 @@ void end_fit(AnyMlp& self, py::object token) {
 py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
                      Optimizer& optimizer, py::object sample_weight, Index batch_size,
                      uint64_t seed, uint32_t epoch, EpochProgress& progress,
-                     bool shuffle, py::object lr, Index first_row,
-                     py::object listener) {
+                     bool shuffle, py::object lr, Index first_row, py::object listener,
+                     py::object order, double l2) {
   if (batch_size < 1) throw py::value_error("batch_size: must be at least 1");
+  check_l2(l2);
+  if (!order.is_none() && shuffle)
+    throw py::value_error("order: not with shuffle=True");
   return self.visit([&](auto& n) -> py::object {
     using T = decltype(element_of(n));
     const auto batch = batch_of<T>(n.mlp, x, y, loss, sample_weight);
@@ -425,9 +437,17 @@ py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
     options.interruption = poll.interruption();
     StepCall call(listener);
     options.listener = call.listener();
-    if (first_row < 0 || first_row > batch->rows)
+    options.l2 = l2;
+    Index rows = batch->rows;
+    if (!order.is_none()) {
+      const auto numbers = require<const int64_t>(order, "order", {-1});
+      rows = options.n_order = numbers.shape[0];
+      options.order = numbers.data;
+      if (rows == 0) throw py::value_error("order: there must be at least one row");
+    }
+    if (first_row < 0 || first_row > rows)
       throw py::value_error("first_row: must be a row, or how many there are");
-    const Index steps = (batch->rows - first_row + batch_size - 1) / batch_size;
+    const Index steps = (rows - first_row + batch_size - 1) / batch_size;
     options.lr = require_or_null<const double>(lr, "lr", {steps});
     double value = 0.0;
     try {
@@ -535,7 +555,7 @@ void bind_mlp(py::module_& m) {
       .def("per_sample_grads", &per_sample_grads, arg("x"), arg("y"), arg("loss"),
            arg("sample_weight") = none)
       .def("value_and_grad", &value_and_grad, arg("x"), arg("y"), arg("loss"),
-           arg("sample_weight") = none, arg("training") = false)
+           arg("sample_weight") = none, arg("training") = false, arg("l2") = 0.0)
       .def("train_step", &train_step, arg("x"), arg("y"), arg("loss"), arg("optimizer"),
            arg("sample_weight") = none)
       .def("evaluate", &evaluate, arg("x"), arg("y"), arg("loss"),
@@ -549,7 +569,8 @@ void bind_mlp(py::module_& m) {
       .def("fit_epoch", &fit_epoch, arg("x"), arg("y"), arg("loss"), arg("optimizer"),
            arg("sample_weight"), arg("batch_size"), arg("seed"), arg("epoch"),
            arg("progress"), arg("shuffle") = true, arg("lr") = none,
-           arg("first_row") = 0, arg("listener") = none)
+           arg("first_row") = 0, arg("listener") = none, arg("order") = none,
+           arg("l2") = 0.0)
       .def("interpolate", &interpolate, arg("other"), arg("weight"));
 }
 

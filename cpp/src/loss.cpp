@@ -1,5 +1,6 @@
 #include "fastmlp/loss.h"
 
+#include <cmath>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -25,6 +26,10 @@ double ordered_sum(Index n, Term term) {
 }
 
 void check_loss(const Loss& loss, Index n_out) {
+  if (!std::isfinite(loss.scale) || loss.scale <= 0) {
+    throw std::invalid_argument("loss: its scale must be finite and positive, got " +
+                                std::to_string(loss.scale));
+  }
   if (loss.action) {
     if (loss.kind == LossKind::cross_entropy || loss.kind == LossKind::gaussian_nll ||
         loss.per_output.size() > 0) {
@@ -80,7 +85,7 @@ void check_targets(const Loss& loss, const Targets<T>& targets, Index rows,
 template <class T>
 double loss_normalizer(const Loss& loss, const Targets<T>& targets,
                        const int64_t* order, Index rows, Index n_out) {
-  if (loss.reduction == Reduction::sum) return 1.0;
+  if (loss.reduction == Reduction::sum) return 1.0 / loss.scale;
   const double total =
       rows_are_weighted(loss, targets)
           ? ordered_sum(rows,
@@ -88,8 +93,16 @@ double loss_normalizer(const Loss& loss, const Targets<T>& targets,
                           return row_weight(loss, targets, order ? order[r] : r);
                         })
           : static_cast<double>(rows);
-  if (loss.kind == LossKind::cross_entropy) return total;
-  return total * static_cast<double>(target_width(loss, n_out));
+  if (loss.kind == LossKind::cross_entropy) return total / loss.scale;
+  return total * static_cast<double>(target_width(loss, n_out)) / loss.scale;
+}
+
+template <class T>
+double sum_of_weights(const T* weights, const int64_t* order, Index rows) {
+  if (!weights) return static_cast<double>(rows);
+  return ordered_sum(rows, [&](Index r) {
+    return static_cast<double>(weights[order ? order[r] : r]);
+  });
 }
 
 template <class T>
@@ -144,6 +157,7 @@ double loss_value_and_grad(const Loss& loss, T* dpred, const T* pred,
   template void check_targets(const Loss&, const Targets<T>&, Index, Index);        \
   template double loss_normalizer(const Loss&, const Targets<T>&, const int64_t*,   \
                                   Index, Index);                                    \
+  template double sum_of_weights(const T*, const int64_t*, Index);                  \
   template void fill_row_scale(T*, const T*, const int64_t*, double, Index);        \
   template double weighted_sum(const T*, const T*, const int64_t*, Index);          \
   template void loss_rows(const Loss&, T*, T*, const T*, const T*, const int64_t*,  \

@@ -36,6 +36,21 @@ void check_training_rows(const NetworkPlan& net, Index rows) {
   }
 }
 
+void check_order(const std::vector<int64_t>& order, Index rows) {
+  for (size_t i = 0; i < order.size(); ++i) {
+    if (order[i] >= 0 && order[i] < rows) continue;
+    throw std::invalid_argument("order: the number " + std::to_string(order[i]) +
+                                " at " + std::to_string(i) + " is not one of " +
+                                std::to_string(rows) + " rows (0 to " +
+                                std::to_string(rows - 1) + ")");
+  }
+}
+
+void check_l2(double l2) {
+  if (!std::isfinite(l2) || l2 < 0)
+    throw std::invalid_argument("l2: must be finite and not negative");
+}
+
 template <class T>
 void check_batch(const Batch<T>& batch, const Loss& loss, Index n_out) {
   check_rows(batch.rows);
@@ -57,6 +72,7 @@ struct Mlp<T>::Impl {
   // Used under the exclusive lock.
   Workspace<T> training;
   AlignedBuffer<T> grads;
+  AlignedBuffer<double> squares;  // of chunks of weights, where there is l2
   std::vector<int64_t> order;
   // What forward keeps for backward.
   Workspace<T> kept;
@@ -377,12 +393,20 @@ struct Mlp<T>::Impl {
     return value;
   }
   double loss_pass(T* gradient, const T* theta, const Batch<T>& batch, const Loss& loss,
-                   bool in_training) {
+                   bool in_training, double l2 = 0.0) {
     PassRequest<T> rq = request(batch.x, batch.rows);
     rq.loss = &loss;
     rq.targets = batch.targets;
     rq.grads = gradient;
+    penalize(rq, l2);
     return value_pass(rq, theta, in_training);
+  }
+
+  void penalize(PassRequest<T>& rq, double l2) {
+    if (l2 == 0.0) return;
+    squares.reserve(detail::weight_chunks(net));
+    rq.l2 = l2;
+    rq.squares = squares.data();
   }
 
   // What every update needs, whatever the gradient comes from.
@@ -406,7 +430,7 @@ struct Mlp<T>::Impl {
   // `steps_before`: for the message. `last`: of an epoch.
   double step(const Batch<T>& batch, const int64_t* batch_order, const Loss& loss,
               Optimizer& optimizer, LastGoodState<T>* save_to, Index steps_before,
-              const Draw& draw, bool last = true) {
+              const Draw& draw, bool last = true, double l2 = 0.0) {
     kept_rows = 0;  // the parameters are about to change
     last_rows = 0;
     PassRequest<T> rq = request(batch.x, batch.rows);
@@ -415,6 +439,7 @@ struct Mlp<T>::Impl {
     rq.targets = batch.targets;
     rq.second = &second_in_training;
     train(rq, draw);
+    penalize(rq, l2);
     plan_update(rq, optimizer);
     if (save_to) {
       save_to->params.reserve(net.n_params);
@@ -743,11 +768,12 @@ void Mlp<T>::vjp(T* y, T* dx, T* grads, const T* x, const T* dy, Index rows,
 
 template <class T>
 double Mlp<T>::value_and_grad(T* grads, const Batch<T>& batch, const Loss& loss,
-                              bool training) {
+                              bool training, double l2) {
   check_batch(batch, loss, n_out());
+  check_l2(l2);
   if (training) check_training_rows(impl_->net, batch.rows);
   const std::unique_lock lock(impl_->mutex);
-  return impl_->loss_pass(grads, params(), batch, loss, training);
+  return impl_->loss_pass(grads, params(), batch, loss, training, l2);
 }
 
 template <class T>
@@ -799,32 +825,42 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
   check_batch(data, loss, n_out());
   if (options.batch_size < 1)
     throw std::invalid_argument("batch_size must be at least 1");
-  if (options.first_row < 0 || options.first_row > data.rows)
+  check_l2(options.l2);
+  if (options.order && options.shuffle)
+    throw std::invalid_argument("order: not with shuffle");
+  const Index n_rows = options.order ? options.n_order : data.rows;
+  check_rows(n_rows);
+  if (options.first_row < 0 || options.first_row > n_rows)
     throw std::invalid_argument("first_row must be a row, or how many there are");
   const DefaultFpEnvironment environment;
   Impl& impl = *impl_;
   const typename Impl::Epoch epoch(impl);
-  check_training_rows(impl.net, std::min(options.batch_size, data.rows));
-  if (const Index rest = data.rows % options.batch_size; rest > 0)
+  check_training_rows(impl.net, std::min(options.batch_size, n_rows));
+  if (const Index rest = n_rows % options.batch_size; rest > 0)
     check_training_rows(impl.net, rest);
   if (options.shuffle) {
     const std::unique_lock lock(impl.mutex);
-    impl.order.resize(static_cast<size_t>(data.rows));
-    shuffle(impl.order.data(), data.rows, options.seed, options.epoch);
+    impl.order.resize(static_cast<size_t>(n_rows));
+    shuffle(impl.order.data(), n_rows, options.seed, options.epoch);
+  } else if (options.order) {
+    // A copy: what was checked must not be changed by a listener.
+    const std::unique_lock lock(impl.mutex);
+    impl.order.assign(options.order, options.order + n_rows);
+    check_order(impl.order, data.rows);
   }
+  const bool in_order = options.shuffle || options.order;
   EpochProgress own;
   EpochProgress& progress = options.progress ? *options.progress : own;
   const double* lr = options.lr;
-  for (Index first = options.first_row; first < data.rows;
-       first += options.batch_size) {
+  for (Index first = options.first_row; first < n_rows; first += options.batch_size) {
     // No lock is held while the caller is asked: that may run anything.
     options.interruption.check();
     std::unique_lock optimizer_lock(optimizer.mutex());
     std::unique_lock lock(impl.mutex);
     const Index steps = progress.steps;
     if (lr) optimizer.mutable_config().lr = *lr++;
-    const Index rows = std::min(options.batch_size, data.rows - first);
-    const int64_t* order = options.shuffle ? impl.order.data() + first : nullptr;
+    const Index rows = std::min(options.batch_size, n_rows - first);
+    const int64_t* order = in_order ? impl.order.data() + first : nullptr;
     Batch<T> batch = {data.x, data.targets, rows};
     if (!order) {
       batch.x += first * n_in();
@@ -836,7 +872,7 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
       // What a diverged epoch goes back to: its beginning, or where it was resumed.
       const bool good = steps == 0 || (first > 0 && first == options.first_row);
       value = impl.step(batch, order, loss, optimizer, good ? &last_good : nullptr,
-                        steps, draw, first + rows == data.rows);
+                        steps, draw, first + rows == n_rows, options.l2);
     } catch (const Diverged&) {
       if (last_good.valid) impl.restore(last_good, optimizer);
       throw;

@@ -22,37 +22,38 @@ double power(double x, int64_t n) {
 }
 
 template <class T>
-SgdArgs<T> sgd_args(const OptimizerConfig& c, int64_t step) {
+SgdArgs<T> sgd_args(const OptimizerConfig& c, int64_t step, double l2) {
   return {static_cast<T>(c.lr),
           static_cast<T>(c.momentum),
           static_cast<T>(1 - c.dampening),
-          static_cast<T>(c.weight_decay),
+          static_cast<T>(c.weight_decay + l2),
           c.nesterov,
           c.maximize,
           step == 1};
 }
 
 template <class T>
-AdagradArgs<T> adagrad_args(const OptimizerConfig& c, int64_t step) {
+AdagradArgs<T> adagrad_args(const OptimizerConfig& c, int64_t step, double l2) {
   const double lr = c.lr / (1 + static_cast<double>(step - 1) * c.lr_decay);
-  return {static_cast<T>(lr), static_cast<T>(c.eps), static_cast<T>(c.weight_decay),
-          c.maximize, c.eps_mode == EpsMode::inside};
+  return {static_cast<T>(lr), static_cast<T>(c.eps),
+          static_cast<T>(c.weight_decay + l2), c.maximize,
+          c.eps_mode == EpsMode::inside};
 }
 
 template <class T>
-RmspropArgs<T> rmsprop_args(const OptimizerConfig& c) {
+RmspropArgs<T> rmsprop_args(const OptimizerConfig& c, double l2) {
   return {static_cast<T>(c.lr),
           static_cast<T>(c.alpha),
           static_cast<T>(1 - c.alpha),
           static_cast<T>(c.eps),
           static_cast<T>(c.momentum),
-          static_cast<T>(c.weight_decay),
+          static_cast<T>(c.weight_decay + l2),
           c.maximize,
           c.eps_mode == EpsMode::inside};
 }
 
 template <class T>
-AdamArgs<T> adam_args(const OptimizerConfig& c, int64_t step) {
+AdamArgs<T> adam_args(const OptimizerConfig& c, int64_t step, double l2) {
   const double correction1 = 1 - power(c.beta1, step);
   const double correction2 = 1 - power(c.beta2, step);
   // "hat" folds both corrections into the step size and leaves eps beside the raw root.
@@ -66,7 +67,7 @@ AdamArgs<T> adam_args(const OptimizerConfig& c, int64_t step) {
           static_cast<T>(c.eps),
           static_cast<T>(1 / correction2),
           static_cast<T>(hat ? 1.0 : 1 / std::sqrt(correction2)),
-          static_cast<T>(c.decoupled ? 0.0 : c.weight_decay),
+          static_cast<T>((c.decoupled ? 0.0 : c.weight_decay) + l2),
           static_cast<T>(c.decoupled ? 1 - c.lr * c.weight_decay : 1.0),
           c.maximize,
           c.eps_mode == EpsMode::inside};
@@ -76,19 +77,20 @@ AdamArgs<T> adam_args(const OptimizerConfig& c, int64_t step) {
 
 template <class T>
 void apply_optimizer(const OptimizerConfig& config, int64_t step, T* param,
-                     const std::array<T*, kMaxSlots>& slots, const T* grad, Index n) {
+                     const std::array<T*, kMaxSlots>& slots, const T* grad, Index n,
+                     double l2) {
   const KernelTable<T>& table = kernels<T>();
   switch (config.kind) {
     case OptimizerKind::sgd:
-      return table.sgd_step(sgd_args<T>(config, step), param, slots[0], grad, n);
+      return table.sgd_step(sgd_args<T>(config, step, l2), param, slots[0], grad, n);
     case OptimizerKind::adagrad:
-      return table.adagrad_step(adagrad_args<T>(config, step), param, slots[0], grad,
-                                n);
+      return table.adagrad_step(adagrad_args<T>(config, step, l2), param, slots[0],
+                                grad, n);
     case OptimizerKind::rmsprop:
-      return table.rmsprop_step(rmsprop_args<T>(config), param, slots[0], slots[1],
+      return table.rmsprop_step(rmsprop_args<T>(config, l2), param, slots[0], slots[1],
                                 slots[2], grad, n);
     case OptimizerKind::adam:
-      return table.adam_step(adam_args<T>(config, step), param, slots[0], slots[1],
+      return table.adam_step(adam_args<T>(config, step, l2), param, slots[0], slots[1],
                              slots[2], grad, n);
   }
 }
@@ -158,19 +160,24 @@ OptimizerSlots<T>& Optimizer::prepare(Index which, Index size) {
 }
 
 template <class T>
+double squares_of_chunk(const T* x, Index size, Index chunk) {
+  x += chunk * kSquaresChunk;
+  const Index n = std::min(kSquaresChunk, size - chunk * kSquaresChunk);
+  double sum = static_cast<double>(kernels<T>().sum_of_squares(x, n));
+  if (!std::isfinite(sum)) {  // squares of a float's largest values are no floats
+    sum = 0.0;
+    for (Index i = 0; i < n; ++i) {
+      sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+    }
+  }
+  return sum;
+}
+
+template <class T>
 void Optimizer::sum_squares(const OptimizerSlots<T>& slots, const T* grad, Index first,
                             Index last) {
   for (Index chunk = first; chunk < last; ++chunk) {
-    const T* const x = grad + chunk * kSquaresChunk;
-    const Index n = std::min(kSquaresChunk, slots.size - chunk * kSquaresChunk);
-    double sum = static_cast<double>(kernels<T>().sum_of_squares(x, n));
-    if (!std::isfinite(sum)) {  // squares of a float's largest values are no floats
-      sum = 0.0;
-      for (Index i = 0; i < n; ++i) {
-        sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
-      }
-    }
-    slots.squares.data()[chunk] = sum;
+    slots.squares.data()[chunk] = squares_of_chunk(grad, slots.size, chunk);
   }
 }
 
@@ -191,7 +198,8 @@ double Optimizer::clip_scale() const {
 
 template <class T>
 void Optimizer::apply(const OptimizerSlots<T>& slots, T* param, const T* grad,
-                      Index begin, Index end, double clip_scale, bool decayed) const {
+                      Index begin, Index end, double clip_scale, bool decayed,
+                      double l2) const {
   const OptimizerConfig* config = &config_;
   OptimizerConfig without;
   if (!decayed) {
@@ -204,7 +212,7 @@ void Optimizer::apply(const OptimizerSlots<T>& slots, T* param, const T* grad,
     for (size_t i = 0; i < kMaxSlots; ++i) {
       if (slots.slot[i].data()) part[i] = slots.slot[i].data() + at;
     }
-    apply_optimizer(*config, step_count_ + 1, param + at, part, from, n);
+    apply_optimizer(*config, step_count_ + 1, param + at, part, from, n, l2);
   };
 
   if (clip_scale == 1.0 && config->clip_value == 0 && config->l1 == 0) {
@@ -240,12 +248,14 @@ void Optimizer::reset() {
 
 #define FASTMLP_INSTANTIATE(T)                                                         \
   template void apply_optimizer(const OptimizerConfig&, int64_t, T*,                   \
-                                const std::array<T*, kMaxSlots>&, const T*, Index);    \
+                                const std::array<T*, kMaxSlots>&, const T*, Index,     \
+                                double);                                               \
+  template double squares_of_chunk(const T*, Index, Index);                            \
   template OptimizerSlots<T>& Optimizer::prepare<T>(Index, Index);                     \
   template void Optimizer::sum_squares(const OptimizerSlots<T>&, const T*, Index,      \
                                        Index);                                         \
   template void Optimizer::apply(const OptimizerSlots<T>&, T*, const T*, Index, Index, \
-                                 double, bool) const;
+                                 double, bool, double) const;
 FASTMLP_INSTANTIATE(float)
 FASTMLP_INSTANTIATE(double)
 #undef FASTMLP_INSTANTIATE

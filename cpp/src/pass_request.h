@@ -31,6 +31,10 @@ struct PassRequest {
   bool training = false;  // else dropout passes and batch_norm takes `buffers`
   Draw draw = {};         // of dropout
   const T* buffers = nullptr;
+  // With a loss: l2 / 2 times the sum of the dense weights' squares, divided by the sum
+  // of the rows' weights, is added to it.
+  double l2 = 0.0;
+  double* squares = nullptr;  // where there is l2: memory for weight_chunks()
 };
 
 }  // namespace fastmlp::detail

@@ -80,6 +80,7 @@ class Pass {
     run_team(plan_, [&](const Team& team) {
       if (team.rank() == 0 && rq_.loss) {
         normalizer_ = normalizer();
+        decay_ = decay();
         fill_row_scale<T>(ws_.row_scale, rq_.targets.weights, rq_.order, normalizer_,
                           rows);
       }
@@ -92,6 +93,7 @@ class Pass {
       }
       // On the way back alone, they are what forward has taken.
       if (!by_batch_ && rq_.forward) use_running_statistics(team);
+      if (rq_.l2 != 0.0) square_weights(team);
       team.barrier();
       for (Index first = 0; first < rows; first += chunk_) {
         const Index n = std::min(chunk_, rows - first);
@@ -107,6 +109,7 @@ class Pass {
         const double sum =
             weighted_sum<T>(ws_.row_loss, rq_.targets.weights, rq_.order, rows);
         mean = normalizer_ == 0.0 ? 0.0 : sum / normalizer_;
+        mean += penalty();
         if (team.rank() == 0) value = mean;
       }
       if (!rq_.optimizer) return;
@@ -149,6 +152,39 @@ class Pass {
  private:
   double normalizer() const {
     return loss_normalizer(*rq_.loss, rq_.targets, rq_.order, rq_.rows, net_.n_out);
+  }
+
+  // What l2 adds to the gradient for each unit of a weight.
+  double decay() const {
+    if (rq_.l2 == 0.0) return 0.0;
+    const double divisor = sum_of_weights<T>(rq_.targets.weights, rq_.order, rq_.rows);
+    return divisor == 0.0 ? 0.0 : rq_.l2 / divisor;
+  }
+
+  // This member's share of the chunks of the dense weights' squares.
+  void square_weights(const Team& team) const {
+    const Range mine = team.share(weight_chunks(net_));
+    Index before = 0;
+    for (const LayerPlan& layer : net_.layers) {
+      if (!layer.is_dense()) continue;
+      const Index size = layer.n_in * layer.n_out;
+      const Index chunks = square_chunks(size);
+      const Index end = std::min(before + chunks, mine.end);
+      for (Index c = std::max(before, mine.begin); c < end; ++c) {
+        rq_.squares[c] = squares_of_chunk(params_ + layer.weight, size, c - before);
+      }
+      before += chunks;
+    }
+  }
+
+  double penalty() const {
+    if (decay_ == 0.0) return 0.0;
+    double sum = 0.0;
+    const Index chunks = weight_chunks(net_);
+    for (Index c = 0; c < chunks; ++c) sum += rq_.squares[c];
+    // It is taken off what is to grow: weights are to shrink either way.
+    const bool ascends = rq_.optimizer && rq_.optimizer->config().maximize;
+    return (ascends ? -0.5 : 0.5) * decay_ * sum;
   }
 
   // The output of a step for rows of the chunk from r on.
@@ -522,6 +558,11 @@ class Pass {
                    plain_right<T>(table_, dz, layer.n_out), n, nullptr, accumulate,
                    scratch);
       }
+      // An optimiser adds it on its way through the parameters.
+      if (decay_ != 0.0 && !rq_.optimizer && first + n == rq_.rows) {
+        add_decay(dw, params_ + (dw - rq_.grads), layer.n_out, rows.size(),
+                  cols.size());
+      }
       finite = finite && table_.all_finite(dw, layer.n_out, rows.size(), cols.size());
       if (layer.bias >= 0) {
         const Range mine = team.share(layer.n_out, table_.lanes);
@@ -532,6 +573,15 @@ class Pass {
       }
     }
     if (!finite) finite_.store(false, std::memory_order_relaxed);
+  }
+
+  // dw += decay w for a block of a layer's weights.
+  void add_decay(T* dw, const T* w, Index ld, Index rows, Index cols) const {
+    const T decay = static_cast<T>(decay_);
+    if (cols == ld) return table_.axpy(dw, w, decay, rows * cols);
+    for (Index i = 0; i < rows; ++i) {
+      table_.axpy(dw + i * ld, w + i * ld, decay, cols);
+    }
   }
 
   void update(const Team& team) {
@@ -553,19 +603,22 @@ class Pass {
         save(rq_.save_to->slots[i].data(), rq_.slots->slot[i].data());
       }
     }
-    const auto apply = [&](Index begin, Index end, bool decayed) {
+    const auto apply = [&](Index begin, Index end, bool decayed, double l2) {
       begin = std::max(begin, mine.begin);
       end = std::min(end, mine.end);
       if (begin >= end) return;
       optimizer.apply(*rq_.slots, rq_.params_to_update, rq_.grads, begin, end,
-                      clip_scale, decayed);
+                      clip_scale, decayed, l2);
     };
-    if (!optimizer.spares_some()) return apply(mine.begin, mine.end, true);
+    const bool all = !optimizer.spares_some();
+    if (all && decay_ == 0.0) return apply(mine.begin, mine.end, true, 0.0);
     for (const LayerPlan& layer : net_.layers) {
       const bool dense = layer.is_dense();
       const Index size = dense ? layer.n_in * layer.n_out : layer.n_out;
-      if (layer.weight >= 0) apply(layer.weight, layer.weight + size, dense);
-      if (layer.bias >= 0) apply(layer.bias, layer.bias + layer.n_out, false);
+      if (layer.weight >= 0) {
+        apply(layer.weight, layer.weight + size, all || dense, dense ? decay_ : 0.0);
+      }
+      if (layer.bias >= 0) apply(layer.bias, layer.bias + layer.n_out, all, 0.0);
     }
   }
 
@@ -581,6 +634,7 @@ class Pass {
   bool pack_forward_ = false;
   std::atomic<bool> finite_{true};  // the gradients, so far
   double normalizer_ = 1.0;
+  double decay_ = 0.0;
 };
 
 }  // namespace fastmlp::detail

@@ -252,6 +252,14 @@ void NetworkPlan::plan_inference() {
   n_inference_buffers = static_cast<int>(taken.size());
 }
 
+Index weight_chunks(const NetworkPlan& net) {
+  Index chunks = 0;
+  for (const LayerPlan& layer : net.layers) {
+    if (layer.is_dense()) chunks += square_chunks(layer.n_in * layer.n_out);
+  }
+  return chunks;
+}
+
 Index layer_scratch_size(const NetworkPlan& net, Index rows) {
   Index size = left_scratch_size(std::max(rows, net.widest));
   for (const LayerPlan& layer : net.layers) {

@@ -76,6 +76,10 @@ struct NetworkPlan {
   uint32_t dropouts_ = 0;
 };
 
+// Chunks, of kSquaresChunk elements of one dense layer's weights each, of which the sum
+// of the weights' squares is made.
+Index weight_chunks(const NetworkPlan& net);
+
 // Elements of Scratch::left that the layers of a network want for up to `rows` rows.
 Index layer_scratch_size(const NetworkPlan& net, Index rows);
 

@@ -57,9 +57,10 @@ class Loss:
         per_output: tuple[float, ...] = (),
         *,
         action: bool = False,
+        scale: float = 1.0,
     ) -> None:
         reduction = _validate.choice("reduction", reduction, REDUCTIONS)
-        core = _core.Loss(kind, delta, reduction, smoothing, per_output, action)
+        core = _core.Loss(kind, delta, reduction, smoothing, per_output, action, scale)
         object.__setattr__(self, "_loss", core)
 
     @property
@@ -70,6 +71,31 @@ class Loss:
     def _arguments(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return {"reduction": self.reduction}
+
+    def _factor(self) -> float:
+        """Return what the loss that the constructor makes is multiplied by."""
+        return self._loss.scale
+
+    def _times(self, factor: float) -> Loss:
+        """Return a copy that is multiplied by a factor, see `_scaled`."""
+        copy, core = _make(type(self), self._arguments()), self._loss
+        scale = core.scale * factor
+        if not (0.0 < scale < np.inf):
+            raise ValueError(
+                f"factor must leave the loss a finite scale > 0: {factor!r} makes it "
+                f"{scale!r}"
+            )
+        scaled = _core.Loss(
+            core.kind,
+            core.delta,
+            core.reduction,
+            core.smoothing,
+            core.per_output,
+            core.action,
+            scale,
+        )
+        object.__setattr__(copy, "_loss", scaled)
+        return copy
 
     def __call__(
         self,
@@ -161,16 +187,21 @@ class Loss:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Loss):
             return NotImplemented
-        return type(self) is type(other) and self._arguments() == other._arguments()
+        return (
+            type(self) is type(other)
+            and self._arguments() == other._arguments()
+            and self._factor() == other._factor()
+        )
 
     def __hash__(self) -> int:
-        return hash((type(self), *self._arguments().items()))
+        return hash((type(self), self._factor(), *self._arguments().items()))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({_validate.arguments(self._arguments())})"
+        made = f"{type(self).__name__}({_validate.arguments(self._arguments())})"
+        return made if self._factor() == 1.0 else f"{self._factor()!r} * {made}"
 
     def __reduce__(self) -> tuple[Callable[..., Loss], tuple[Any, ...]]:
-        return _make, (type(self), self._arguments())
+        return _make, (type(self), self._arguments(), self._factor())
 
 
 def _predictions(p: Array) -> Array:
@@ -182,9 +213,42 @@ def _predictions(p: Array) -> Array:
     return p
 
 
-def _make(cls: type[Loss], arguments: dict[str, Any]) -> Loss:
+def _make(cls: type[Loss], arguments: dict[str, Any], factor: float = 1.0) -> Loss:
     """Make a loss for pickle, which passes positional arguments only."""
-    return cls(**arguments)
+    loss = cls(**arguments)
+    return loss if factor == 1.0 else loss._times(factor)
+
+
+def _scaled(loss: Loss, factor: float) -> Loss:
+    """Return a copy of a loss whose value and gradient are multiplied by a factor.
+
+    For conventions that differ by one, such as the ½ in scikit-learn's squared error.
+    It goes into the divisor of the sum over rows: a factor that cancels a part of that,
+    such as the O of a mean over O outputs, costs no rounding.
+
+    Parameters
+    ----------
+    loss : Loss
+        Any but `CustomLoss`.
+    factor : float
+        Finite, > 0; times what the loss has been scaled by already.
+
+    Returns
+    -------
+    Loss
+        The copy; of the same class, so that it means the same to metrics.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For another loss or factor.
+    """
+    if not isinstance(loss, Loss) or isinstance(loss, CustomLoss):
+        raise TypeError(
+            "loss must be a fastmlp Loss that is computed in the core such as "
+            f"fm.MSE(), got {_validate.describe(loss)}"
+        )
+    return loss._times(_positive("factor", factor))
 
 
 def _positive(name: str, value: object) -> float:
@@ -591,12 +655,18 @@ class ActionValue(Loss):
         if core.kind in ("cross_entropy", "gaussian_nll") or core.per_output:
             raise ValueError(f"loss must be of one prediction and a value, got {loss}")
         object.__setattr__(self, "_inner", loss)
-        self._make(core.kind, core.reduction, core.delta, action=True)
+        self._make(core.kind, core.reduction, core.delta, action=True, scale=core.scale)
 
     @property
     def loss(self) -> Loss:
         """The loss of a prediction and a value."""
         return self._inner
+
+    def _factor(self) -> float:
+        return 1.0  # the inner loss has all of it
+
+    def _times(self, factor: float) -> ActionValue:
+        return ActionValue(self._inner._times(factor))
 
     def _arguments(self) -> dict[str, Any]:
         return {"loss": self.loss}
@@ -665,6 +735,9 @@ class CustomLoss(Loss):
     def reduction(self) -> str:
         """Whether the function's value is a mean or a sum over rows."""
         return self._reduction
+
+    def _factor(self) -> float:
+        return 1.0
 
     def _arguments(self) -> dict[str, Any]:
         return {"function": self.function, "reduction": self.reduction}

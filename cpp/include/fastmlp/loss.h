@@ -44,6 +44,7 @@ struct Loss {
   PerOutput per_output = {};
   // Only the prediction at the row's label counts, against one value: action values.
   bool action = false;
+  double scale = 1.0;  // what the value, and with it the gradient, is multiplied by
 };
 
 // What predictions are compared with: rows of values, or class labels (cross_entropy),
@@ -67,8 +68,9 @@ inline Index target_width(const Loss& loss, Index n_out) {
   return loss.kind == LossKind::gaussian_nll ? n_out / 2 : n_out;
 }
 
-// Throws std::invalid_argument unless the loss is one of n_out predictions, and there
-// are the values and labels that it needs, labels in [0, n_out).
+// Throws std::invalid_argument unless the loss is one of n_out predictions, its scale
+// finite and positive, and there are the values and labels that it needs, labels in
+// [0, n_out).
 template <class T>
 void check_targets(const Loss& loss, const Targets<T>& targets, Index rows,
                    Index n_out);
@@ -89,11 +91,17 @@ bool rows_are_weighted(const Loss& loss, const Targets<T>& targets) {
                              loss.per_output.size() > 0);
 }
 
-// What sum(w l) over rows (l summed over outputs) is divided by. 0 if all weights are
-// 0. `order`, if given, picks the rows: row r is the targets' row order[r].
+// What sum(w l) over rows (l summed over outputs) is divided by, the loss's scale and
+// all. 0 if all weights are 0. `order`, if given, picks the rows: row r is the targets'
+// row order[r].
 template <class T>
 double loss_normalizer(const Loss& loss, const Targets<T>& targets,
                        const int64_t* order, Index rows, Index n_out);
+
+// The sum of the rows' own weights (null: their number), in double, in an order fixed
+// by the number of rows. `order`, if given, picks the weights.
+template <class T>
+double sum_of_weights(const T* weights, const int64_t* order, Index rows);
 
 // scale[r] = w_r / normalizer, or 0 if that is 0: what a row's gradient is multiplied
 // by. `order`, if given, picks the weights: row r has weights[order[r]].

@@ -174,6 +174,11 @@ struct EpochOptions {
   Interruption interruption = {};
   const double* lr = nullptr;  // of each step to come, instead of the optimiser's
   StepListener listener = {};
+  // Rows of the data that make up the epoch, n_order of them, in this order; instead of
+  // all of them and without shuffle. They may repeat. Null: all rows.
+  const int64_t* order = nullptr;
+  Index n_order = 0;
+  double l2 = 0.0;  // see value_and_grad; subtracted where the optimiser maximises
 };
 
 // Parameters and optimiser state as they were at the first step of the last epoch whose
@@ -265,8 +270,11 @@ class Mlp {
   void vjp(T* y, T* dx, T* grads, const T* x, const T* dy, Index rows,
            bool training = false);
 
+  // l2 / 2 times the sum of the squares of all dense layers' weights, divided by the
+  // sum of the rows' weights (without weights: their number), is added to the loss,
+  // whatever its reduction; nothing if that sum is 0.
   double value_and_grad(T* grads, const Batch<T>& batch, const Loss& loss,
-                        bool training = false);
+                        bool training = false, double l2 = 0.0);
   // With other parameters in place of the network's own, n_params() of them.
   void forward_at(T* y, const T* theta, const T* x, Index rows);
   double value_and_grad_at(T* grads, const T* theta, const Batch<T>& batch,

@@ -50,9 +50,12 @@ std::array<const char*, kMaxSlots> slot_names(const OptimizerConfig& config);
 
 // One update of n parameters at step `step` (from 1), `slots` in the order of
 // slot_names(): by the optimiser's formula alone, without clipping, l1 and average.
+// `l2` times the parameter is added to the gradient as weight_decay is in SGD, also
+// where the configuration's own decay is decoupled.
 template <class T>
 void apply_optimizer(const OptimizerConfig& config, int64_t step, T* param,
-                     const std::array<T*, kMaxSlots>& slots, const T* grad, Index n);
+                     const std::array<T*, kMaxSlots>& slots, const T* grad, Index n,
+                     double l2 = 0.0);
 
 // The state kept per parameter, in the order of slot_names(): pointers are null for
 // slots that the configuration does not use.
@@ -69,6 +72,9 @@ constexpr Index kSquaresChunk = 1024;
 constexpr Index square_chunks(Index size) {
   return (size + kSquaresChunk - 1) / kSquaresChunk;
 }
+// The sum of squares of such a chunk of the `size` elements of x.
+template <class T>
+double squares_of_chunk(const T* x, Index size, Index chunk);
 
 // One step count for all the vectors it updates. The first step fixes how many there
 // are, their sizes and types.
@@ -100,9 +106,12 @@ class Optimizer {
   bool spares_some() const {
     return config_.decay_weights_only && (config_.l1 != 0 || config_.weight_decay != 0);
   }
+  // `decayed`: whether weight_decay and l1 are for these parameters. `l2`: as in
+  // apply_optimizer.
   template <class T>
   void apply(const OptimizerSlots<T>& slots, T* param, const T* grad, Index begin,
-             Index end, double clip_scale = 1.0, bool decayed = true) const;
+             Index end, double clip_scale = 1.0, bool decayed = true,
+             double l2 = 0.0) const;
   void end_step() { ++step_count_; }
 
   int64_t step_count() const { return step_count_; }

@@ -36,6 +36,7 @@ class Loss:
         smoothing: float = 0.0,
         per_output: Sequence[float] = (),
         action: bool = False,
+        scale: float = 1.0,
     ) -> None: ...
     @property
     def kind(self) -> str: ...
@@ -49,6 +50,8 @@ class Loss:
     def per_output(self) -> tuple[float, ...]: ...
     @property
     def action(self) -> bool: ...
+    @property
+    def scale(self) -> float: ...
     def value(
         self, pred: object, target: object, sample_weight: object = None
     ) -> float | NotImplementedType: ...
@@ -183,6 +186,7 @@ class Mlp:
         loss: Loss,
         sample_weight: object = None,
         training: bool = False,
+        l2: float = 0.0,
     ) -> tuple[float, _Array] | NotImplementedType: ...
     def train_step(
         self,
@@ -208,6 +212,9 @@ class Mlp:
     ) -> _Report | NotImplementedType: ...
     def begin_fit(self, token: object) -> None: ...
     def end_fit(self, token: object) -> None: ...
+    # order: int64 row numbers, the epoch's rows, not with shuffle; first_row and lr
+    # count in it. l2: 0.5 l2 (sum of dense weights squared) / (sum of sample weights of
+    # the batch) is added to each step's loss, as in value_and_grad.
     def fit_epoch(
         self,
         x: object,
@@ -223,6 +230,8 @@ class Mlp:
         lr: _Array | None = None,
         first_row: int = 0,
         listener: object = None,
+        order: _Array | None = None,
+        l2: float = 0.0,
     ) -> float | NotImplementedType: ...
     def interpolate(self, other: Mlp, weight: float) -> None: ...
 
