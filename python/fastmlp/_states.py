@@ -12,7 +12,8 @@ import numpy as np
 from . import _steps, _validate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from typing import BinaryIO
 
     from ._validate import Array
     from .mlp import MLP
@@ -67,6 +68,25 @@ def file_name(path: object) -> str:
     if not isinstance(name, str):
         raise TypeError(f"path must be a str or path, got {_validate.describe(path)}")
     return name
+
+
+def replace_file(path: str, data: bytes | Callable[[BinaryIO], object]) -> None:
+    """Replace a file in one step by what is given, or written by a function."""
+    # Beside it, as a file moves in one step within its folder only.
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            if isinstance(data, bytes):
+                file.write(data)
+            else:
+                data(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.remove(temporary)
+        raise
 
 
 def write(path: str, state: dict[str, Any]) -> None:
