@@ -6,9 +6,11 @@ Many headers go into one file of C, as compilers take their time to start.
 from __future__ import annotations
 
 import ctypes
+import platform
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -25,12 +27,14 @@ needs_compiler = pytest.mark.skipif(not COMPILERS, reason="there is no C compile
 
 STRICT = ("-Wall", "-Wextra", "-Werror", "-pedantic", "-Wshadow")
 C99 = ("-x", "c", "-std=c99", *STRICT)
+# So that there is an instruction for fma; elsewhere there always is.
+NATIVE = ("-march=native",) if platform.machine() in {"x86_64", "AMD64"} else ()
 # GNU's C fuses products and sums if the header does not forbid it.
 WAYS = {
     "C99, not optimised": (*C99, "-O0"),
-    "C99, this machine": (*C99, "-O2", "-march=native"),
-    "GNU C, this machine": ("-x", "c", "-std=gnu11", "-O3", "-march=native"),
-    "C++17": ("-x", "c++", "-std=c++17", *STRICT, "-O1", "-march=native"),
+    "C99, this machine": (*C99, "-O2", *NATIVE),
+    "GNU C, this machine": ("-x", "c", "-std=gnu11", "-O2", *NATIVE),
+    "C++17": ("-x", "c++", "-std=c++17", *STRICT, "-O0", *NATIVE),
 }
 ROWS = 24
 
@@ -206,7 +210,8 @@ def test_outputs_are_the_same_bits(
 def test_jacobians_are_the_same_bits(
     compiler: str, folder: Path, nets: dict[str, fm.MLP]
 ) -> None:
-    flags = (*C99, "-O1", "-march=native")
+    level = "-O1" if compiler == COMPILERS[0] else "-O0"
+    flags = (*C99, level, *NATIVE)
     library = compiled(folder, nets, "jacobian", compiler, *flags)
     for name, mlp in nets.items():
         x = inputs(name, mlp)
@@ -216,7 +221,9 @@ def test_jacobians_are_the_same_bits(
 
 
 @needs_compiler
-@pytest.mark.skipif(not shutil.which("nm"), reason="there is no nm")
+@pytest.mark.skipif(
+    sys.platform != "linux" or not shutil.which("nm"), reason="there is no GNU nm"
+)
 def test_nothing_but_mathematics_is_called(
     folder: Path, nets: dict[str, fm.MLP]
 ) -> None:
@@ -380,7 +387,7 @@ def test_what_is_refused_leaves_the_file(tmp_path: Path) -> None:
     path = tmp_path / "x.h"
     path.write_text("before")
     custom = fm.MLP([2, 2, fm.Activation(np.tanh, np.cos)], seed=0)
-    with pytest.raises(ValueError, match=r"function of one's own .* 'tanh\(\)'|tanh"):
+    with pytest.raises(ValueError, match=r"function of one's own .*, tanh\(\) at '1'"):
         custom.to_c(path)
     plain = fm.MLP([2, 2], seed=0)
     with pytest.raises(TypeError, match="path must be a str or path, got 3"):

@@ -518,12 +518,12 @@ class _Header:
             elements,
         )
 
-    def _listed(self, directions_from: int) -> bool:
-        """Whether products leave out what the relu of a node has made 0."""
+    def _listed(self, i: int) -> bool:
+        """Whether products may leave out what the relu of a node has made 0."""
         return (
-            directions_from != _steps.INPUT
+            i != _steps.INPUT
             and self._all_directions() >= _LISTS_PAY
-            and self.nodes[directions_from].activation == "relu"
+            and self.nodes[i].activation == "relu"
         )
 
     def _times_slope(self, i: int, t: str) -> list[str]:

@@ -1387,9 +1387,10 @@ class MLP:
         The functions allocate nothing, keep no state and may be called by several
         threads; what they take of the stack is said at the top of the header. Layers
         are as in inference: dropout does nothing, batch normalisation has its running
-        statistics. Weights are hexadecimal literals, which are exact, 15 bytes of text
-        for each in float32 and 23 in float64; so they are known to C99 and later, and
-        to C++17 and later.
+        statistics. Weights are hexadecimal literals, which are exact, 17 bytes of text
+        for each in float32 and 24 in float64; so they are known to C99 and later, and
+        to C++17 and later. Megabytes of them are written as they are made, but take
+        compilers their time.
 
         The bits hold wherever ``float`` and ``double`` are those of IEEE 754 in the
         default mode and ``fma`` rounds once, as C99 has it; not with ``-ffast-math``,
