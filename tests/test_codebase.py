@@ -269,7 +269,6 @@ RANK = {
     "metrics": 2,
     "_states": 5,
     "_c_math": 1,
-    "_c_header": 6,
     "_tensor_file": 1,
     "callbacks": 6,
     "progress": 2,
