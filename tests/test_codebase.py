@@ -268,6 +268,8 @@ RANK = {
     "layers": 2,
     "metrics": 2,
     "_states": 5,
+    "_c_math": 1,
+    "_tensor_file": 1,
     "callbacks": 6,
     "progress": 2,
     "_network": 3,

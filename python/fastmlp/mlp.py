@@ -1353,11 +1353,53 @@ class MLP:
 
         _onnx.to_onnx(self, path)
 
-    def to_c(self, path: str | os.PathLike[str]) -> None:
-        """Write the network as one C99 header."""
+    def to_c(
+        self, path: str | os.PathLike[str], *, name: str = "mlp", jacobian: bool = False
+    ) -> None:
+        """Write the network as one C99 header, which needs nothing but a C library.
+
+        ``#include`` it and call ``mlp_predict(x, y)``: y has the same bits as of
+        ``mlp(x)``, for one row.
+
+        Parameters
+        ----------
+        path : str or path
+            The file. It is replaced in one step, or left as it is.
+        name : str
+            What all names in the header start with, an identifier of C: ``mlp`` makes
+            ``mlp_predict``, ``mlp_jacobian``, ``MLP_N_IN`` and ``MLP_N_OUT``. Headers
+            of different names go into one program.
+        jacobian : bool
+            Whether there is a function for the Jacobian too, ``mlp_jacobian(x, y,
+            jac)``: the same bits as of `predict` and `jacobian`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a name that is none or a keyword of C or C++, and for a model with an
+            `Activation` that is a function of one's own.
+        OSError
+            If the file cannot be written.
+
+        Notes
+        -----
+        The functions allocate nothing, keep no state and may be called by several
+        threads; what they take of the stack is said at the top of the header. Layers
+        are as in inference: dropout does nothing, batch normalisation has its running
+        statistics. Weights are hexadecimal literals, which are exact, 17 bytes of text
+        for each in float32 and 24 in float64; so they are known to C99 and later, and
+        to C++17 and later. Megabytes of them are written as they are made, but take
+        compilers their time.
+
+        The bits hold wherever ``float`` and ``double`` are those of IEEE 754 in the
+        default mode and ``fma`` rounds once, as C99 has it; not with ``-ffast-math``,
+        which the header refuses. Tell the compiler that there is an instruction for
+        ``fma`` (on x86-64 ``-mfma`` or ``-march=native``): without one the results are
+        the same, later.
+        """
         from . import _c_header
 
-        _c_header.to_c(self, path)
+        _c_header.to_c(self, path, name=name, jacobian=jacobian)
 
     def predictor(
         self,
