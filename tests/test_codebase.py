@@ -268,6 +268,8 @@ RANK = {
     "layers": 2,
     "metrics": 2,
     "_states": 5,
+    "_torch": 9,
+    "_torch_modules": 7,
     "callbacks": 6,
     "progress": 2,
     "_network": 3,
@@ -278,12 +280,16 @@ RANK = {
     "monitor": 7,
     "plot": 8,
     "mlp": 8,
-    "__init__": 9,
-    "selfcheck": 10,
-    "__main__": 11,
+    "__init__": 10,
+    "selfcheck": 11,
+    "__main__": 12,
 }
-# Other packages: numpy, and in two places one that is used if it is there.
-PACKAGES = {"progress": {"numpy", "tqdm"}, "plot": {"numpy", "matplotlib"}}
+# Other packages: numpy, and in a few places one that is used if it is there.
+PACKAGES = {
+    "progress": {"numpy", "tqdm"},
+    "plot": {"numpy", "matplotlib"},
+    "_torch_modules": {"torch"},
+}
 
 
 def for_types_only(tree: ast.Module) -> set[ast.AST]:

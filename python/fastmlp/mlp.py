@@ -1337,16 +1337,69 @@ class MLP:
         _files.save(self, path)
 
     def to_torch(self) -> torch.nn.Sequential:
-        """Return the network as a PyTorch module."""
-        from . import _torch
+        """Return a copy of the network as a PyTorch module.
 
-        return _torch.to_torch(self)
+        Returns
+        -------
+        torch.nn.Sequential
+            With parameters of its own, the same bits by the names of `state_dict`, on
+            the CPU and in inference mode: ``eval()`` has been called, ``train()`` makes
+            dropout drop and batch normalisation learn. Residual blocks are modules with
+            a ``body`` and a ``projection``. PyTorch's random numbers are not touched.
+
+        Raises
+        ------
+        ImportError
+            Without PyTorch.
+        TypeError
+            If an activation is a function of one's own.
+
+        Notes
+        -----
+        Outputs agree to rounding, as PyTorch sums in another order. The way back is
+        `fastmlp.from_torch`.
+        """
+        from . import _torch_modules
+
+        return _torch_modules.to_torch(self)
 
     def as_torch_module(self) -> torch.nn.Module:
-        """Return a PyTorch module that computes with this network."""
-        from . import _torch
+        """Return a PyTorch module that computes with this very network.
 
-        return _torch.as_torch_module(self)
+        It can stand in the middle of a PyTorch model: its forward and backward are
+        fastmlp's, gradients flow through to its inputs, and PyTorch's optimisers train
+        this model in place.
+
+        Returns
+        -------
+        torch.nn.Module
+            Takes tensors (…, n_in) of the model's dtype on the CPU, without a copy if
+            they are contiguous. Its one parameter, ``params``, is the memory of
+            `params`, and the buffer ``statistics`` that of `buffers`, if there is
+            `BatchNorm`; ``mlp`` is this model. Pickles and deep copies have a model of
+            their own.
+
+        Raises
+        ------
+        ImportError
+            Without PyTorch.
+
+        Notes
+        -----
+        Like every new module it is in training mode, in which `Dropout` drops and
+        `BatchNorm` takes the statistics of the batch; call ``eval()`` for inference.
+        Several calls may be in one graph; each is differentiated with its own masks
+        and statistics. Backward after the last call goes on from what that has kept;
+        after others it computes the forward pass once more.
+
+        PyTorch notices, and refuses, if its optimisers have moved the parameters
+        between forward and backward, but not if fastmlp has or writes into `params`.
+        Second derivatives (``create_graph=True``) are refused, as are moves to another
+        device or dtype.
+        """
+        from . import _torch_modules
+
+        return _torch_modules.MLPModule(self)
 
     def to_onnx(self, path: str | os.PathLike[str]) -> None:
         """Write the network as an ONNX model."""
