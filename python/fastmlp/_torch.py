@@ -493,11 +493,7 @@ class _Modules:
                 f"{what} normalises over shape {shape}; fastmlp's rows have one axis"
             )
         arrays = self._arrays(what, module, "weight", "bias")
-        if len(arrays) == 1:
-            raise ValueError(
-                f"{what} has a weight without a bias; in fastmlp there are both or "
-                "none: use bias=True, with a bias of zeros"
-            )
+        _both_or_none(what, arrays)
         self._builder.fit(what, shape[0])
         layer = LayerNorm(_eps(what, module), affine=bool(arrays))
         self._builder.norm(what, layer, arrays)
@@ -518,6 +514,7 @@ class _Modules:
             raise ValueError(f"{what} has momentum={momentum}; it must be from 0 to 1")
         roles = ("weight", "bias", "running_mean", "running_var")
         arrays = self._arrays(what, module, *roles)
+        _both_or_none(what, arrays)
         self._builder.fit(what, module.num_features)
         layer = BatchNorm(_eps(what, module), momentum, "weight" in arrays)
         self._builder.norm(what, layer, arrays)
@@ -544,6 +541,14 @@ def _only(what: str, option: str, value: Any, wanted: float) -> None:
         raise ValueError(
             f"{what} has {option}={value}; fastmlp's has {wanted:g}. Another one is a "
             "function of one's own: fm.Activation(function, derivative)"
+        )
+
+
+def _both_or_none(what: str, arrays: Mapping[str, Array]) -> None:
+    if ("weight" in arrays) != ("bias" in arrays):
+        raise ValueError(
+            f"{what} has a weight without a bias; in fastmlp there are both or none: "
+            "use bias=True, with a bias of zeros"
         )
 
 

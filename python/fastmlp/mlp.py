@@ -94,8 +94,9 @@ class MLP:
 
     Notes
     -----
-    Inputs are anything ``np.asarray`` takes. Arrays of the model's dtype that are
-    C-contiguous are used as they are, all others are converted once per call; arrays
+    Inputs are anything ``np.asarray`` takes, or with ``__dlpack__``, in the CPU's
+    memory. Those of the model's dtype that are C-contiguous (read-only ones, memory
+    maps and tensors among them) are used as they are, all others are converted once per call; arrays
     to be written to (``out``) are never converted. Whatever raises TypeError or
     ValueError leaves the model unchanged.
 
@@ -351,7 +352,7 @@ class MLP:
 
     # Inference and gradients --------------------------------------------------------
 
-    def predict(self, x: npt.ArrayLike, out: Array | None = None) -> Array:
+    def predict(self, x: npt.ArrayLike, out: Any = None) -> Array:
         """Return the outputs for inputs; calling the model is the same.
 
         Parameters
@@ -360,7 +361,8 @@ class MLP:
             Samples as rows, or one sample.
         out : ndarray (B, n_out) or (n_out,), optional
             Where to write the result: of the model's dtype, C-contiguous, writeable,
-            apart from ``x``.
+            apart from ``x``. Also a tensor or buffer whose memory NumPy can share, such
+            as a PyTorch tensor on the CPU.
 
         Returns
         -------
@@ -377,15 +379,17 @@ class MLP:
 
     __call__ = predict
 
-    def _predict_slowly(self, x: object, out: Array | None) -> Array:
+    def _predict_slowly(self, x: object, out: Any) -> Array:
         rows = _validate.inputs("x", x, self.n_in, self.dtype, vector=True)
         if out is not None:
             shape = (*rows.shape[:-1], self.n_out)
-            place = _validate.exact("out", out, self.dtype, shape, writeable=True)
+            place = _validate.shared("out", out)
+            place = _validate.exact("out", place, self.dtype, shape, writeable=True)
             _validate.apart("out", place, "x", rows)
             _validate.apart("out", place, "mlp.params", self._params)
             _validate.answered(self._net.predict(rows, place))
-            return out
+            result: Array = out
+            return result
         return _validate.answered(self._net.predict(rows, None))
 
     def forward(self, x: npt.ArrayLike, training: bool = False) -> Array:
