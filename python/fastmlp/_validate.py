@@ -170,7 +170,9 @@ def reachable(name: str, value: object) -> None:
 
 def _as_array(value: object) -> Array:
     """Return an array, of the same memory if NumPy can do that."""
-    if hasattr(value, "__dlpack__") and not any(hasattr(value, n) for n in _NUMPY_READS):
+    if hasattr(value, "__dlpack__") and not any(
+        hasattr(value, n) for n in _NUMPY_READS
+    ):
         return np.from_dlpack(value)
     return np.asarray(value)
 

@@ -94,11 +94,11 @@ class MLP:
 
     Notes
     -----
-    Inputs are anything ``np.asarray`` takes, or with ``__dlpack__``, in the CPU's
-    memory. Those of the model's dtype that are C-contiguous (read-only ones, memory
-    maps and tensors among them) are used as they are, all others are converted once per call; arrays
-    to be written to (``out``) are never converted. Whatever raises TypeError or
-    ValueError leaves the model unchanged.
+    Inputs are anything that ``np.asarray`` takes or that has ``__dlpack__``, in the
+    CPU's memory. Arrays of the model's dtype that are C-contiguous (read-only ones,
+    memory maps and tensors among them) are used as they are, all others are converted
+    once per call; arrays to be written to (``out``) are never converted. Whatever
+    raises TypeError or ValueError leaves the model unchanged.
 
     Results are the same to the last bit for any number of threads, any position of a
     row in a batch and any instruction set.
