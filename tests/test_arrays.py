@@ -126,17 +126,15 @@ def test_bad_out_of_other_kinds(rng):
     fixed = held.copy()
     fixed.flags.writeable = False
     for out, error, words in [
+        (bytes(8), TypeError, "dtype"),
         (memoryview(held.astype("float64")), TypeError, "dtype float32.*float64"),
         (memoryview(held[:-1]), ValueError, "shape"),
         (memoryview(fixed), ValueError, "read-only"),
         (OnlyDlpack(held[::2].repeat(2, 0)[:, ::-1]), ValueError, "C-contiguous"),
         (OnlyDlpack(held, (2, 0)), TypeError, "CPU's memory.*CUDA"),
         (held.tolist(), TypeError, "share.*list"),
-        (bytes(8), ValueError, "shape|dtype"),
         (pd.DataFrame(held), TypeError, "share.*DataFrame"),
     ]:
-        if isinstance(out, bytes):
-            error, words = TypeError, "dtype"
         with pytest.raises(error, match=rf"^out must (be|have) .*({words})"):
             mlp(x, out=out)
     assert not held.any()
@@ -185,17 +183,13 @@ def test_read_only_memory_maps_are_not_copied(tmp_path, rng):
         lambda a: pd.DataFrame({i: a[:, i].astype(object) for i in range(N_IN)}),
         pl.DataFrame,
         lambda a: pl.DataFrame(a.astype("float64")),
-        scipy.sparse.csr_array.toarray,
         lambda a: OnlyDlpack(a.astype("float64")),
         lambda a: OnlyDlpack(np.asfortranarray(a)),
     ],
-    ids="pandas nullable wide objects polars wide dense dlpack columns".split(),
 )
 def test_frames_and_others_give_the_same_bits(make, rng):
     mlp, x = model(), numbers(rng, ROWS, N_IN)
-    x[0] = 0.5
-    got = mlp(make(scipy.sparse.csr_array(x) if make.__name__ == "toarray" else x))
-    np.testing.assert_array_equal(got, mlp(x))
+    np.testing.assert_array_equal(mlp(make(x)), mlp(x))
 
 
 @pytest.mark.parametrize("series", [pd.Series, pl.Series], ids=["pandas", "polars"])
@@ -251,12 +245,12 @@ def test_refused_with_words(x, words):
     for call in (mlp, mlp.forward, mlp.jacobian):
         with pytest.raises(TypeError, match=rf"(?s)^x .*{words}"):
             call(x)
-    with pytest.raises(TypeError, match="(?s)^dy "):
+    with pytest.raises(TypeError, match=r"(?s)^dy "):
         mlp.vjp(np.zeros((2, N_IN), "float32"), x)
 
 
 def test_missing_values_of_frames_stay_missing():
-    # Nullable columns become NaN or are refused; they never become numbers.
+    # They become NaN or are no numbers at all: that is up to pandas.
     mlp = fm.MLP([2, 1], seed=0)
     try:
         y = mlp(bad_frame())
@@ -273,7 +267,7 @@ def test_sixteen_bit_brain_floats():
         "ml_dtypes", reason="the dtype bfloat16 for numpy is there"
     )
     x = np.zeros((ROWS, N_IN), ml_dtypes.bfloat16)
-    with pytest.raises(TypeError, match="bfloat16.*x float32 first"):
+    with pytest.raises(TypeError, match=r"bfloat16.*x float32 first"):
         model()(x)
 
 

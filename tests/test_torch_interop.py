@@ -102,7 +102,7 @@ def sequentials():
     )
 
 
-@pytest.mark.parametrize("module", sequentials())
+@pytest.mark.parametrize("module", list(sequentials()))
 @pytest.mark.parametrize("dtype", BOTH)
 def test_torch_to_fastmlp_to_torch(module, dtype, rng):
     module = disturb(copy.deepcopy(module).to(getattr(torch, dtype)))
@@ -168,7 +168,7 @@ def test_gradients_and_modes_of_what_to_torch_makes(rng):
     module = mlp.to_torch()
     x, y = inputs(rng, "float64"), inputs(rng, "float64", width=3)
     nn.functional.mse_loss(module(x), y).backward()
-    gradient = fm.MLP(list((N_IN, *mlp.layers)), dtype="float64", seed=0)
+    gradient = fm.MLP([N_IN, *mlp.layers], dtype="float64", seed=0)
     named = {n: p.grad for n, p in module.named_parameters()}
     _, grads = mlp.value_and_grad(x, y, fm.MSE())
     gradient.params[:] = grads
@@ -360,8 +360,8 @@ def test_other_dtypes_if_asked(rng):
         wanted = module.weight.detach().to(torch.float32)
         np.testing.assert_array_equal(mlp.weights[0].T, wanted)
     assert fm.from_torch(nn.Linear(2, 1), dtype="float64").dtype == "float64"
+    huge = {"weight": np.full((1, 1), 1e300), "bias": np.zeros(1)}
     with pytest.raises(ValueError, match="too large for float32"):
-        huge = {"weight": np.full((1, 1), 1e300), "bias": np.zeros(1)}
         fm.from_torch(huge, dtype="float32")
 
 
@@ -801,7 +801,7 @@ def test_bad_tensors():
             module(x)
     mlp = fm.MLP([2, fm.BatchNorm(), 1], seed=0)
     buffers = mlp.buffers.copy()
-    with pytest.raises(ValueError, match="two rows|rows"):
+    with pytest.raises(ValueError, match="rows"):
         mlp.as_torch_module()(torch.zeros(1, 2))
     np.testing.assert_array_equal(mlp.buffers, buffers)
 

@@ -139,8 +139,8 @@ def reals(
 
 # Arrays that may be converted -------------------------------------------------------
 
-# DLPack's numbers of devices whose memory the CPU reads: its own, and what CUDA and ROCm
-# pin there or manage.
+# DLPack's numbers of devices whose memory the CPU reads: its own, and what CUDA and
+# ROCm pin there or manage.
 _READABLE = (1, 3, 11, 13)
 _DEVICES = {2: "CUDA", 8: "Metal", 10: "ROCm", 14: "oneAPI"}
 
@@ -170,9 +170,8 @@ def reachable(name: str, value: object) -> None:
 
 def _as_array(value: object) -> Array:
     """Return an array, of the same memory if NumPy can do that."""
-    if hasattr(value, "__dlpack__") and not any(
-        hasattr(value, n) for n in _NUMPY_READS
-    ):
+    known = any(hasattr(value, name) for name in _NUMPY_READS)
+    if hasattr(value, "__dlpack__") and not known:
         return np.from_dlpack(value)
     return np.asarray(value)
 
