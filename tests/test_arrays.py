@@ -252,14 +252,9 @@ def test_refused_with_words(x, words):
 def test_missing_values_of_frames_stay_missing():
     # They become NaN or are no numbers at all: that is up to pandas.
     mlp = fm.MLP([2, 1], seed=0)
-    try:
-        y = mlp(bad_frame())
-    except TypeError as error:
-        assert "real numbers" in str(error)  # noqa: PT017
-    else:
-        np.testing.assert_array_equal(np.isnan(y.ravel()), [False, True])
-    with pytest.raises((TypeError, ValueError), match=r"^x must"):
-        mlp.fit(bad_frame(), [0.0, 1.0], loss=fm.MSE(), optimizer=fm.SGD(0.1), epochs=1)
+    options = {"loss": fm.MSE(), "optimizer": fm.SGD(0.1), "epochs": 1}
+    with pytest.raises((TypeError, ValueError), match=r"^x must (be finite|hold real)"):
+        mlp.fit(bad_frame(), [0.0, 1.0], **options, batch_size=2)
 
 
 def test_sixteen_bit_brain_floats():

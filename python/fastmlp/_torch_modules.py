@@ -12,7 +12,6 @@ from .layers import Residual as ResidualLayer
 
 try:
     import torch
-    from torch.autograd.function import once_differentiable
 except ImportError as error:
     raise ImportError(
         f"PyTorch is needed to go to and from its modules ({error}): pip install torch"
@@ -20,6 +19,7 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import NoReturn
 
     from ._validate import Array
     from .mlp import MLP
@@ -312,16 +312,37 @@ class _Call(torch.autograd.Function):  # type: ignore[misc]
         return torch.from_numpy(y)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        rows, _ = ctx.saved_tensors
-        dx, grads = _gradients(ctx, rows.detach().numpy(), dy.contiguous().numpy())
+        dx, grads = _Back.apply(dy, *ctx.saved_tensors, ctx)
         wants_dx, wants_grads, *_ = ctx.needs_input_grad
-        return (
-            torch.from_numpy(dx) if wants_dx else None,
-            torch.from_numpy(grads) if wants_grads else None,
-            None,
-            None,
+        return dx if wants_dx else None, grads if wants_grads else None, None, None
+
+
+class _Back(torch.autograd.Function):  # type: ignore[misc]
+    """The way back through a call.
+
+    A function of its own, of all that second derivatives would be with respect to, so
+    that these are refused and not taken for zero.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        dy: torch.Tensor,
+        rows: torch.Tensor,
+        params: torch.Tensor,
+        call: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        numbers = rows.detach().numpy(), dy.detach().contiguous().numpy()
+        dx, grads = _gradients(call, *numbers)
+        return torch.from_numpy(dx), torch.from_numpy(grads)
+
+    @staticmethod
+    def backward(ctx: Any, *derivatives: torch.Tensor) -> NoReturn:
+        raise RuntimeError(
+            "a module that computes with a fastmlp model has no second derivatives in "
+            "PyTorch; mlp.to_torch() has, and mlp.hessian and mlp.hvp give those by "
+            "the inputs"
         )
 
 
