@@ -270,6 +270,7 @@ RANK = {
     "_states": 5,
     "_c_math": 1,
     "_tensor_file": 1,
+    "_torch_modules": 7,
     "callbacks": 6,
     "progress": 2,
     "_network": 3,
@@ -294,10 +295,10 @@ RANK = {
     "__main__": 13,
 }
 # Ways in and out of a network: they know MLP, whose methods load them when called.
-FORMATS = {"_c_header", "_files", "_onnx", "_torch"}
+FORMATS = {"_c_header", "_files", "_onnx"}
 # Other packages: numpy, and those that are used where they are there.
 PACKAGES = {
-    "_torch": {"numpy", "torch"},
+    "_torch_modules": {"torch"},
     "plot": {"numpy", "matplotlib"},
     "progress": {"numpy", "tqdm"},
     "sklearn": {"numpy", "scipy", "sklearn"},

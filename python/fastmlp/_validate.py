@@ -140,33 +140,82 @@ def reals(
 
 # Arrays that may be converted -------------------------------------------------------
 
+# DLPack's numbers of devices whose memory the CPU reads: its own, and what CUDA and
+# ROCm pin there or manage.
+_READABLE = (1, 3, 11, 13)
+_DEVICES = {2: "CUDA", 8: "Metal", 10: "ROCm", 14: "oneAPI"}
+
+# What other libraries have that np.asarray reads; without it, it makes an object array.
+_NUMPY_READS = ("__array__", "__array_interface__", "__array_struct__")
+
+
+def reachable(name: str, value: object) -> None:
+    """Refuse what is on another device, and what would lose its place in a graph."""
+    if getattr(value, "requires_grad", False) is True:
+        raise TypeError(
+            f"{name} requires grad, but what fastmlp computes is no part of PyTorch's "
+            f"graph: write {name}.detach(), or call mlp.as_torch_module() for a module "
+            "that is"
+        )
+    try:
+        device = value.__dlpack_device__()[0]  # type: ignore[attr-defined]
+    except Exception:  # none at all, or none that it can tell
+        return
+    if device not in _READABLE:
+        kind = _DEVICES.get(int(device), f"DLPack's type {int(device)}")
+        raise TypeError(
+            f"{name} must be in the CPU's memory, got {describe(value)} on another "
+            f"device ({kind}); copy it first, in PyTorch by {name}.cpu()"
+        )
+
+
+def _as_array(value: object) -> Array:
+    """Return an array, of the same memory if NumPy can do that."""
+    known = any(hasattr(value, name) for name in _NUMPY_READS)
+    if hasattr(value, "__dlpack__") and not known:
+        return np.from_dlpack(value)
+    return np.asarray(value)
+
 
 def numeric(name: str, value: object) -> Array:
     """Return ``value`` as an array of booleans, integers or floats."""
     # Anything np.asarray takes. Masked entries would silently lose their mask.
+    if not isinstance(value, np.ndarray):
+        reachable(name, value)
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise TypeError(f"{name} is a masked array with masked entries; fill them")
     try:
-        array = np.asarray(value)
+        array = _as_array(value)
     except ValueError as error:
         raise ValueError(f"{name} cannot be made an array: {error}") from None
-    except (TypeError, RuntimeError) as error:
-        raise TypeError(f"{name} cannot be made an array: {error}") from None
+    except (TypeError, RuntimeError, BufferError) as error:
+        hint = _dtype_hint(name, value)
+        raise TypeError(f"{name} cannot be made an array: {error}{hint}") from None
 
     # Python objects only if each of them is a real number (and not a string of one).
     if array.dtype == object:
         odd = [item for item in array.flat if not isinstance(item, numbers.Real)]
         if odd or array.ndim == 0:
             got = describe(odd[0] if array.ndim else value)
-            raise TypeError(f"{name} must hold real numbers, got {got}")
+            sparse = array.ndim == 0 and hasattr(value, "toarray")
+            hint = f"; write {name}.toarray()" if sparse else ""
+            raise TypeError(f"{name} must hold real numbers, got {got}{hint}")
         try:
             array = array.astype(np.float64)
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{name} does not fit float64: {error}") from None
 
     if array.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must hold real numbers, got {describe(array)}")
+        hint = _dtype_hint(name, array)
+        raise TypeError(f"{name} must hold real numbers, got {describe(array)}{hint}")
     return array
+
+
+def _dtype_hint(name: str, value: object) -> str:
+    """Say what to do about a dtype that NumPy does not have, as 16-bit brain floats."""
+    if not str(getattr(value, "dtype", "")).endswith("bfloat16"):
+        return ""
+    return f"; NumPy has no bfloat16, make {name} float32 first"
 
 
 def convert(name: str, value: object, dtype: np.dtype[Any]) -> Array:
@@ -393,6 +442,31 @@ def target_values(name: str, target: Target, loss: _core.Loss) -> None:
 
 
 # Arrays that are never converted ----------------------------------------------------
+
+
+def shared(name: str, value: object) -> Array:
+    """Return an array of the very memory that a tensor or buffer has, to write to.
+
+    Arrays are returned as they are.
+    """
+    if isinstance(value, np.ndarray):
+        return value
+    reachable(name, value)
+    try:
+        if not hasattr(value, "__dlpack__"):
+            return np.asarray(memoryview(value))  # type: ignore[arg-type]
+        own = np.from_dlpack(value)
+        if own.flags.writeable or not hasattr(value, "__array__"):
+            return own
+        # NumPy makes arrays read-only if their library speaks an older DLPack.
+        array = np.asarray(value)
+        same = array.ctypes.data == own.ctypes.data and array.strides == own.strides
+        return array if same else own
+    except (TypeError, ValueError, RuntimeError, BufferError):
+        raise TypeError(
+            f"{name} must be a numpy array, or a tensor or buffer whose memory NumPy "
+            f"can share, got {describe(value)}{_dtype_hint(name, value)}"
+        ) from None
 
 
 def stored(state: Any, kind: str) -> tuple[dict[str, Any], Any, list[Any]]:

@@ -93,10 +93,11 @@ class MLP:
 
     Notes
     -----
-    Inputs are anything ``np.asarray`` takes. Arrays of the model's dtype that are
-    C-contiguous are used as they are, all others are converted once per call; arrays
-    to be written to (``out``) are never converted. Whatever raises TypeError or
-    ValueError leaves the model unchanged.
+    Inputs are anything that ``np.asarray`` takes or that has ``__dlpack__``, in the
+    CPU's memory. Arrays of the model's dtype that are C-contiguous (read-only ones,
+    memory maps and tensors among them) are used as they are, all others are converted
+    once per call; arrays to be written to (``out``) are never converted. Whatever
+    raises TypeError or ValueError leaves the model unchanged.
 
     Results are the same to the last bit for any number of threads, any position of a
     row in a batch and any instruction set.
@@ -350,7 +351,7 @@ class MLP:
 
     # Inference and gradients --------------------------------------------------------
 
-    def predict(self, x: npt.ArrayLike, out: Array | None = None) -> Array:
+    def predict(self, x: npt.ArrayLike, out: Any = None) -> Array:
         """Return the outputs for inputs; calling the model is the same.
 
         Parameters
@@ -359,7 +360,8 @@ class MLP:
             Samples as rows, or one sample.
         out : ndarray (B, n_out) or (n_out,), optional
             Where to write the result: of the model's dtype, C-contiguous, writeable,
-            apart from ``x``.
+            apart from ``x``. Also a tensor or buffer whose memory NumPy can share, such
+            as a PyTorch tensor on the CPU.
 
         Returns
         -------
@@ -376,15 +378,17 @@ class MLP:
 
     __call__ = predict
 
-    def _predict_slowly(self, x: object, out: Array | None) -> Array:
+    def _predict_slowly(self, x: object, out: Any) -> Array:
         rows = _validate.inputs("x", x, self.n_in, self.dtype, vector=True)
         if out is not None:
             shape = (*rows.shape[:-1], self.n_out)
-            place = _validate.exact("out", out, self.dtype, shape, writeable=True)
+            place = _validate.shared("out", out)
+            place = _validate.exact("out", place, self.dtype, shape, writeable=True)
             _validate.apart("out", place, "x", rows)
             _validate.apart("out", place, "mlp.params", self._params)
             _validate.answered(self._net.predict(rows, place))
-            return out
+            result: Array = out
+            return result
         return _validate.answered(self._net.predict(rows, None))
 
     def forward(self, x: npt.ArrayLike, training: bool = False) -> Array:
@@ -1336,16 +1340,69 @@ class MLP:
         _files.save(self, path)
 
     def to_torch(self) -> torch.nn.Sequential:
-        """Return the network as a PyTorch module."""
-        from . import _torch
+        """Return a copy of the network as a PyTorch module.
 
-        return _torch.to_torch(self)
+        Returns
+        -------
+        torch.nn.Sequential
+            With parameters of its own, the same bits by the names of `state_dict`, on
+            the CPU and in inference mode: ``eval()`` has been called, ``train()`` makes
+            dropout drop and batch normalisation learn. Residual blocks are modules with
+            a ``body`` and a ``projection``. PyTorch's random numbers are not touched.
+
+        Raises
+        ------
+        ImportError
+            Without PyTorch.
+        TypeError
+            If an activation is a function of one's own.
+
+        Notes
+        -----
+        Outputs agree to rounding, as PyTorch sums in another order. The way back is
+        `fastmlp.from_torch`.
+        """
+        from . import _torch_modules
+
+        return _torch_modules.to_torch(self)
 
     def as_torch_module(self) -> torch.nn.Module:
-        """Return a PyTorch module that computes with this network."""
-        from . import _torch
+        """Return a PyTorch module that computes with this very network.
 
-        return _torch.as_torch_module(self)
+        It can stand in the middle of a PyTorch model: its forward and backward are
+        fastmlp's, gradients flow through to its inputs, and PyTorch's optimisers train
+        this model in place.
+
+        Returns
+        -------
+        torch.nn.Module
+            Takes tensors (…, n_in) of the model's dtype on the CPU, without a copy if
+            they are contiguous. Its one parameter, ``params``, is the memory of
+            `params`, and the buffer ``statistics`` that of `buffers`, if there is
+            `BatchNorm`; ``mlp`` is this model. Pickles and deep copies have a model of
+            their own.
+
+        Raises
+        ------
+        ImportError
+            Without PyTorch.
+
+        Notes
+        -----
+        Like every new module it is in training mode, in which `Dropout` drops and
+        `BatchNorm` takes the statistics of the batch; call ``eval()`` for inference.
+        Several calls may be in one graph; each is differentiated with its own masks
+        and statistics. Backward after the last call goes on from what that has kept;
+        after others it computes the forward pass once more.
+
+        PyTorch notices, and refuses, if its optimisers have moved the parameters
+        between forward and backward, but not if fastmlp has or writes into `params`.
+        Second derivatives (``create_graph=True``) are refused, as are moves to another
+        device or dtype.
+        """
+        from . import _torch_modules
+
+        return _torch_modules.MLPModule(self)
 
     def to_onnx(self, path: str | os.PathLike[str]) -> None:
         """Write the network as an ONNX model."""
