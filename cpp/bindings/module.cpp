@@ -8,6 +8,7 @@ void bind_loss(pybind11::module_& m);
 void bind_optimizer(pybind11::module_& m);
 void bind_solvers(pybind11::module_& m);
 void bind_mlp(pybind11::module_& m);
+void bind_predictor(pybind11::module_& m);
 }  // namespace fastmlp::bindings
 
 PYBIND11_MODULE(_core, m) {
@@ -18,4 +19,5 @@ PYBIND11_MODULE(_core, m) {
   bind_optimizer(m);
   bind_solvers(m);
   bind_mlp(m);
+  bind_predictor(m);
 }

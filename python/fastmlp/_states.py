@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import os
-from typing import TYPE_CHECKING, Any
+import stat
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from . import _steps, _validate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from ._validate import Array
     from .mlp import MLP
@@ -69,24 +71,83 @@ def file_name(path: object) -> str:
     return name
 
 
+def replace_file(
+    path: str | os.PathLike[str], data: bytes | Callable[[BinaryIO], object]
+) -> None:
+    """Write a file, or replace it, in one step that also a power cut leaves whole.
+
+    Parameters
+    ----------
+    path
+        The file; one that is there keeps its permissions, a link stays a link.
+    data
+        What it is to hold, or a function that writes this to a binary file.
+
+    Raises
+    ------
+    TypeError
+        If ``path`` is no str or path.
+    ValueError
+        If it is there and is no file.
+    OSError
+        If it cannot be written; what was there is there as before.
+    """
+    target = os.path.realpath(file_name(path))
+    mode = None
+    if os.path.lexists(target):
+        mode = os.stat(target).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(
+                errno.EISDIR, "path must be a file, got a folder", target
+            )
+        if not stat.S_ISREG(mode):
+            raise ValueError(f"path must be a file, got {target}, which is none")
+
+    # Beside it, as a file moves in one step within its folder only.
+    temporary = f"{target}.{os.urandom(8).hex()}.tmp"
+    try:
+        with open(temporary, "xb") as file:
+            if isinstance(data, bytes):
+                file.write(data)
+            else:
+                data(file)
+            file.flush()
+            # The content before the name: else a crash could leave the name alone.
+            os.fsync(file.fileno())
+        if mode is not None:
+            os.chmod(temporary, stat.S_IMODE(mode))
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.remove(temporary)
+        raise
+    _flush_folder(os.path.dirname(target))
+
+
+def _flush_folder(folder: str) -> None:
+    """Make a new name in a folder last, where the system can."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:
+        return  # a folder that may be written to but not read
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
 def write(path: str, state: dict[str, Any]) -> None:
     """Replace a file by one that holds the state, in one step."""
     import json
 
     arrays: dict[str, Any] = {}
     arrays["state"] = np.array(json.dumps(_packed(state, arrays)))
-    # Beside it, as a file moves in one step within its folder only.
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.remove(temporary)
-        raise
+    replace_file(path, lambda file: np.savez(file, **arrays))
 
 
 def _packed(value: Any, arrays: dict[str, Array]) -> Any:

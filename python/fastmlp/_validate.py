@@ -6,10 +6,11 @@ its data once). Every message names the argument, what it wanted and what it got
 
 from __future__ import annotations
 
+import importlib
 import math
 import numbers
 import operator
-from types import NotImplementedType
+from types import ModuleType, NotImplementedType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -459,6 +460,22 @@ def apart(name: str, array: Array, other_name: str, other: object) -> None:
 
 
 # Odds and ends ----------------------------------------------------------------------
+
+
+def extra(module: str, what: str, name: str) -> ModuleType:
+    """Return a module of another package, which comes with an extra of this one.
+
+    Raises ImportError that says what needs it and how to get it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise ImportError(
+            f"{what} needs the {package} package: pip install 'fastmlp[{name}]' "
+            f"({error})",
+            name=package,
+        ) from error
 
 
 def answered(result: T | NotImplementedType) -> T:
