@@ -36,7 +36,7 @@ def spread(model, rng):
     for variable in model.weights:
         shape, name = tuple(variable.shape), variable.path.rpartition("/")[2]
         # Small, as exponentials of exponentials magnify roundings.
-        values = 0.3 * rng.standard_normal(shape)
+        values = 0.2 * rng.standard_normal(shape)
         if name in ("gamma", "moving_variance"):
             values = rng.uniform(0.5, 2, shape)
         variable.assign(values)

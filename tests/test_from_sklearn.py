@@ -194,6 +194,47 @@ def test_attributes_are_enough():
     assert mlp.n_params == 3 * 4 + 4 + 4 * 2 + 2
 
 
+def own(n_out, output, **methods):
+    """As fastmlp's estimators are: the network of logits is an attribute."""
+    layers = [3, fm.Dense(5, "identity"), fm.BatchNorm(), fm.Activation("gelu"), n_out]
+    mlp = fm.MLP(layers, seed=0)
+    mlp.buffers[:] = np.linspace(0.5, 1, mlp.buffers.size)
+    return SimpleNamespace(
+        mlp_=mlp, out_activation_=output, coefs_=mlp.weights, **methods
+    )
+
+
+@pytest.mark.parametrize("output", ["softmax", "logistic", "identity"])
+def test_estimators_with_networks(output, rng):
+    model = own(2, output)
+    x = rng.standard_normal((9, 3)).astype(np.float32)
+    z = model.mlp_(x)
+    np.testing.assert_array_equal(fm.from_sklearn(model, logits=True)(x), z)
+    e = np.exp(z)
+    expected = {"softmax": e / e.sum(axis=1, keepdims=True), "logistic": e / (1 + e)}
+    mlp = fm.from_sklearn(model)
+    check(mlp, x, expected.get(output, z))
+    mlp.params[:] = 0
+    np.testing.assert_array_equal(model.mlp_(x), z)
+
+
+def test_what_was_put_in_later_counts(rng):
+    x = rng.standard_normal((9, 3)).astype(np.float32)
+    other = own(2, "identity").mlp_
+    other.params[:] = 1
+    model = own(2, "identity", _connected=lambda: other)
+    np.testing.assert_array_equal(fm.from_sklearn(model)(x), other(x))
+
+
+def test_one_against_the_rest_has_logits_only():
+    model = own(3, "logistic", _one_against_rest=lambda: True)
+    with pytest.raises(ValueError, match=r"class against the rest.*logits=True"):
+        fm.from_sklearn(model)
+    assert fm.from_sklearn(model, logits=True).layers[-1].activation == "identity"
+    one = own(1, "logistic", _one_against_rest=lambda: True)
+    assert fm.from_sklearn(one).layers[-1].activation == "sigmoid"
+
+
 ODD = {
     "unknown": ({"activation": "cube"}, "estimator.activation must be one of"),
     "shapes": ({"coefs_": [np.ones((3, 4)), np.ones((5, 2))]}, "follow each other"),

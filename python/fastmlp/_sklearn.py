@@ -46,8 +46,8 @@ def from_sklearn(estimator: Any, *, logits: bool = False) -> MLP:
     ----------
     estimator : object
         ``MLPClassifier`` or ``MLPRegressor``, or what has their attributes ``coefs_``,
-        ``intercepts_``, ``activation`` and ``out_activation_``, such as those of
-        `fastmlp.sklearn`; or, as a network without hidden layer,
+        ``intercepts_``, ``activation`` and ``out_activation_``; those of
+        `fastmlp.sklearn` with all their layers; or, as a network without hidden layer,
         ``LogisticRegression``, ``LinearRegression``, ``Ridge``, ``Lasso`` or
         ``ElasticNet``, those with ``CV`` as well.
     logits : bool
@@ -61,8 +61,9 @@ def from_sklearn(estimator: Any, *, logits: bool = False) -> MLP:
     MLP
         A copy, whose outputs are (rows, n_out) always. Of a regressor they are those of
         ``predict``. Of a classifier they are the columns of ``predict_proba``, but for
-        two classes: then there is one column, the probability of ``classes_[1]``. It
-        has the dtype of the coefficients, float32 or float64, and seed 0.
+        two classes: then there is one column, the probability of ``classes_[1]``
+        (unless a fastmlp loss gave them an output each). It has the dtype of the
+        coefficients, float32 or float64, and seed 0.
 
     Raises
     ------
@@ -82,6 +83,8 @@ def from_sklearn(estimator: Any, *, logits: bool = False) -> MLP:
             f"estimator must be {_WANTED}, got {_validate.describe(estimator)}"
         )
     kinds = {base.__name__ for base in type(estimator).__mro__}
+    if isinstance(getattr(estimator, "mlp_", None), MLP):
+        return _own(estimator, logits)
     if hasattr(estimator, "coefs_"):
         weights, biases, hidden, output = _network(estimator)
     elif kinds & {*_LOGISTIC, *_LINEAR} and hasattr(estimator, "coef_"):
@@ -119,9 +122,34 @@ def from_sklearn(estimator: Any, *, logits: bool = False) -> MLP:
     mlp = MLP([weights[0].shape[0], *layers], init="zeros", dtype=dtype, seed=0)
     for view, array in zip(mlp.weights, weights, strict=True):
         view[...] = array
-    for place, array in zip(mlp.biases, biases, strict=True):
-        if place is not None and array is not None:
-            place[...] = array
+    for place, bias in zip(mlp.biases, biases, strict=True):
+        if place is not None and bias is not None:
+            place[...] = bias
+    return mlp
+
+
+def _own(estimator: Any, logits: bool) -> MLP:
+    """Return the network of fastmlp's estimators, which may have all kinds of layers.
+
+    Theirs has no activation at its output.
+    """
+    # What somebody has put into coefs_ since the fit is taken over before.
+    source: MLP = getattr(estimator, "_connected", lambda: estimator.mlp_)()
+    output = _activation("out_activation_", estimator.out_activation_)
+    *layers, last = source.layers
+    assert isinstance(last, Dense)
+    if not logits and output == "sigmoid" and last.n > 1:
+        normalised = getattr(estimator, "_one_against_rest", lambda: False)
+        if normalised():
+            raise ValueError(
+                "estimator's probabilities are those of one class against the rest, "
+                "made to sum to 1, which no activation does; take logits=True"
+            )
+    last = Dense(last.n, "identity" if logits else output, last.bias, last.init)
+    dtype = source.dtype
+    mlp = MLP([source.n_in, *layers, last], init="zeros", dtype=dtype, seed=0)
+    mlp.params[:] = source.params
+    mlp.buffers[:] = source.buffers
     return mlp
 
 
@@ -135,8 +163,8 @@ def _network(estimator: Any) -> tuple[list[Array], list[Array | None], str, str]
     coefs, intercepts, hidden, output = found
     weights = [np.asarray(w) for w in coefs]
     biases: list[Array | None] = [np.asarray(b) for b in intercepts]
-    hidden = _activation("activation", hidden)
-    return weights, biases, hidden, _activation("out_activation_", output)
+    names = _activation("activation", hidden), _activation("out_activation_", output)
+    return weights, biases, *names
 
 
 def _activation(name: str, value: object) -> str:
@@ -148,8 +176,8 @@ def _linear(
     estimator: Any, logistic: bool
 ) -> tuple[list[Array], list[Array | None], str]:
     """Return weight, bias and output's activation of a linear model."""
-    weight = np.atleast_2d(estimator.coef_).T
-    bias = None
+    weight: Array = np.atleast_2d(estimator.coef_).T
+    bias: Array | None = None
     if estimator.fit_intercept:
         bias = np.broadcast_to(estimator.intercept_, (weight.shape[1],))
     if not logistic:
