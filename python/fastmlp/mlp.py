@@ -1404,11 +1404,52 @@ class MLP:
 
         return _torch_modules.MLPModule(self)
 
-    def to_onnx(self, path: str | os.PathLike[str]) -> None:
-        """Write the network as an ONNX model."""
+    def to_onnx(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        opset: int = 17,
+        input_name: str = "x",
+        output_name: str = "y",
+    ) -> None:
+        """Write the network, as it is in inference, as an ONNX model.
+
+        Needs the ``onnx`` package: ``pip install 'fastmlp[onnx]'``.
+
+        Parameters
+        ----------
+        path : str or path
+            The file, written in one step: it is there as a whole or not at all.
+        opset : int
+            The version of ONNX's set of operators, at least 17. All versions get the
+            same operators; only what reads the file may want a certain one.
+        input_name : str
+            Of the input, (N, n_in) in the model's dtype, any number N of rows.
+        output_name : str
+            Of the output, (N, n_out) in the same dtype.
+
+        Raises
+        ------
+        ImportError
+            Without the onnx package.
+        TypeError, ValueError
+            For arguments of a wrong kind, for activations written in Python, and for
+            models larger than ONNX's files can be, 2 GiB.
+
+        Notes
+        -----
+        Weights (out, in) and biases have the names of `state_dict`. `Dropout` is left
+        out, `BatchNorm` after a dense layer without activation is part of that layer,
+        as in `fold`. Operators are chosen so that onnxruntime runs the model in
+        float64 as well, and agrees within 1e-6 of the largest output (of float64 models
+        far closer) where the network itself is well conditioned in its dtype. It adds
+        in another order, so that bits differ.
+        """
         from . import _onnx
 
-        _onnx.to_onnx(self, path)
+        _onnx.to_onnx(
+            self, path, opset=opset, input_name=input_name, output_name=output_name
+        )
 
     def to_c(
         self, path: str | os.PathLike[str], *, name: str = "mlp", jacobian: bool = False

@@ -1,0 +1,404 @@
+"""Networks from Keras models: the same outputs, or a refusal that says why."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import fastmlp as fm
+import numpy as np
+import pytest
+
+# Of the largest output: sums in another order, and elementary functions of numpy's. On
+# NumPy Keras computes float64 layers in float32, too.
+AGREE = 1e-6
+
+
+@pytest.fixture(scope="module")
+def keras(tmp_path_factory):
+    """Keras on NumPy, which reads no settings of the user's and writes none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERAS_BACKEND", "numpy")
+        patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
+        import keras
+
+        yield keras
+
+
+@pytest.fixture
+def layers(keras):
+    return keras.layers
+
+
+def spread(model, rng):
+    """Give all variables values of their own; variances positive."""
+    for variable in model.weights:
+        shape, name = tuple(variable.shape), variable.path.rpartition("/")[2]
+        # Small, as exponentials of exponentials magnify roundings.
+        values = 0.2 * rng.standard_normal(shape)
+        if name in ("gamma", "moving_variance"):
+            values = rng.uniform(0.5, 2, shape)
+        variable.assign(values)
+    return model
+
+
+def check(model, rng, n_in, mlp=None):
+    mlp = fm.from_keras(model) if mlp is None else mlp
+    assert mlp.n_in == n_in
+    x = rng.standard_normal((11, n_in)).astype(mlp.dtype)
+    expected = np.asarray(model(x, training=False))
+    y = mlp(x)
+    assert y.shape == expected.shape
+    assert abs(y - expected).max() <= AGREE * abs(expected).max()
+    return mlp
+
+
+NAMES = {
+    "elu": "elu",
+    "exponential": "exp",
+    "gelu": "gelu",
+    "linear": "identity",
+    "relu": "relu",
+    "selu": "selu",
+    "sigmoid": "sigmoid",
+    "silu": "silu",
+    "swish": "silu",
+    "softmax": "softmax",
+    "softplus": "softplus",
+    "softsign": "softsign",
+    "tanh": "tanh",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype_name", ["float32", "float64"])
+def test_dense_layers_with_every_activation(name, dtype_name, keras, layers, rng):
+    model = keras.Sequential(
+        [
+            keras.Input((5,), dtype=dtype_name),
+            layers.Dense(8, activation=name, dtype=dtype_name),
+            layers.Dense(3, activation=name, dtype=dtype_name),
+        ]
+    )
+    mlp = check(spread(model, rng), rng, 5)
+    assert mlp.dtype == dtype_name
+    assert [layer.activation for layer in mlp.layers] == [NAMES[name]] * 2
+    # Keras' kernels are (in, out) as here.
+    np.testing.assert_array_equal(mlp.weights[0], np.asarray(model.weights[0]))
+
+
+OPERATIONS = "cos elu gelu relu selu sigmoid silu sin softmax softplus softsign tanh"
+
+
+@pytest.mark.parametrize("name", OPERATIONS.split())
+def test_operations_as_activations(name, keras, layers, rng):
+    """Of which gelu is the approximation."""
+    dense = layers.Dense(8, activation=getattr(keras.ops, name))
+    dense.build((None, 5))
+    mlp = check(spread(dense, rng), rng, 5)
+    assert mlp.layers[0].activation == ("gelu_tanh" if name == "gelu" else name)
+
+
+SEQUENCES = {
+    "no hidden layer": lambda L: [L.Dense(3)],
+    "no bias": lambda L: [L.Dense(6, use_bias=False), L.Dense(2, use_bias=False)],
+    "activation layers": lambda L: [
+        *(L.Dense(6), L.Activation("tanh")),
+        *(L.Dense(6), L.ReLU(), L.Dense(6), L.ELU(), L.Dense(6)),
+        *(L.LeakyReLU(negative_slope=0.01), L.Dense(6), L.ReLU(negative_slope=0.01)),
+        *(L.Dense(3), L.Softmax()),
+    ],
+    "layers as activations": lambda L: [
+        L.Dense(6, activation=L.LeakyReLU(negative_slope=0.01)),
+        L.Dense(3, activation=L.Softmax()),
+    ],
+    "dropout": lambda L: [L.Dropout(0.25), L.Dense(6), L.Dropout(0.5), L.Dense(3)],
+    "layer norm": lambda L: [
+        *(L.LayerNormalization(), L.Dense(6)),
+        *(L.LayerNormalization(epsilon=0.1, center=False), L.Dense(6)),
+        *(L.LayerNormalization(scale=False), L.Dense(6)),
+        *(L.LayerNormalization(scale=False, center=False), L.Dense(3)),
+    ],
+    "batch norm": lambda L: [
+        *(L.BatchNormalization(), L.Dense(6)),
+        *(L.BatchNormalization(epsilon=0.1, center=False), L.Dense(6)),
+        *(L.BatchNormalization(scale=False, momentum=0.9), L.Dense(6)),
+        *(L.BatchNormalization(scale=False, center=False), L.Dense(3)),
+    ],
+    "nothing": lambda L: [L.Identity()],
+    "flatten": lambda L: [L.Flatten(), L.Dense(3), L.Flatten()],
+}
+
+
+@pytest.mark.parametrize("make", SEQUENCES.values(), ids=SEQUENCES)
+@pytest.mark.parametrize("functional", [False, True], ids=["sequential", "functional"])
+def test_sequences(make, functional, keras, layers, rng):
+    chain = make(layers)
+    if functional:
+        value = first = keras.Input((5,))
+        for layer in chain:
+            value = layer(value)
+        model = keras.Model(first, value)
+    else:
+        model = keras.Sequential([keras.Input((5,)), *chain])
+    check(spread(model, rng), rng, 5)
+
+
+def test_numbers_of_layers(keras, layers):
+    chain = [
+        layers.Dense(4),
+        layers.Dropout(0.25),
+        layers.LayerNormalization(scale=False, center=False),
+        layers.BatchNormalization(momentum=0.95, center=False),
+    ]
+    model = keras.Sequential([keras.Input((3,)), *chain])
+    assert fm.from_keras(model).layers == (
+        fm.Dense(4, "identity", True, "zeros"),
+        fm.Dropout(0.25),
+        fm.LayerNorm(eps=1e-3, affine=False),
+        fm.BatchNorm(eps=1e-3, momentum=0.05),
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "width"), [("Dense", 4), ("LayerNormalization", 3)], ids=str
+)
+def test_layers_alone(kind, width, layers, rng):
+    layer = layers.Dense(4, "relu") if kind == "Dense" else getattr(layers, kind)()
+    layer.build((None, 3))
+    assert check(spread(layer, rng), rng, 3).n_out == width
+
+
+def test_models_built_by_data(keras, layers, rng):
+    model = keras.Sequential([layers.BatchNormalization(), layers.Dense(4)])
+    model(np.zeros((2, 3), np.float32))
+    check(spread(model, rng), rng, 3)
+
+
+def test_models_within_models(keras, layers, rng):
+    inner = keras.Sequential([keras.Input((6,)), layers.Dense(4, "tanh")])
+    first = keras.Input((4,))
+    graph = keras.Model(first, layers.Dense(2)(first))
+    outer = keras.Sequential([keras.Input((5,)), layers.Dense(6), inner, graph])
+    assert len(check(spread(outer, rng), rng, 5).layers) == 3
+    first = keras.Input((5,))
+    model = keras.Model(first, graph(inner(layers.Dense(6)(first))))
+    check(spread(model, rng), rng, 5)
+
+
+def test_a_first_flatten(keras, layers, rng):
+    model = keras.Sequential([keras.Input((4, 3)), layers.Flatten(), layers.Dense(2)])
+    spread(model, rng)
+    x = rng.standard_normal((7, 4, 3)).astype(np.float32)
+    expected = np.asarray(model(x))
+    y = fm.from_keras(model)(x.reshape(7, 12))
+    assert abs(y - expected).max() <= AGREE * abs(expected).max()
+
+
+def test_residual_blocks(keras, layers, rng):
+    """Plain, written with a plus, nested, at the start, and with projections."""
+    first = keras.Input((6,))
+    h = layers.Add()([first, layers.Dense(6, "tanh")(first)])
+    h = layers.BatchNormalization()(layers.Dense(8)(h))
+    body = layers.Dense(8)(layers.ReLU()(layers.LayerNormalization()(h)))
+    h = body + h
+    inner = layers.Dense(4, "relu")(h)
+    inner = inner + layers.Dense(4, "tanh")(inner)
+    outer = layers.BatchNormalization()(layers.Dense(8)(inner))
+    h = layers.ReLU()(layers.Add()([h, outer]))
+    body = layers.Dense(5)(layers.Dense(7, "tanh")(h))
+    h = layers.Add()([layers.Dense(5, use_bias=False)(h), body])
+    h = layers.Add()([layers.Dense(3, "tanh")(h), layers.Dense(3)(h)])
+    model = spread(keras.Model(first, layers.Dense(2)(h)), rng)
+    mlp = check(model, rng, 6)
+    blocks = [layer for layer in mlp.layers if isinstance(layer, fm.Residual)]
+    assert [len(block.layers) for block in blocks] == [1, 3, 4, 2, 1]
+
+
+def test_many_residual_blocks_take_no_time(keras, layers, rng):
+    """Each value is looked at once, not once for every way to it."""
+    value = first = keras.Input((4,))
+    for _ in range(40):
+        value = value + layers.Dense(4, "tanh")(value)
+    mlp = check(spread(keras.Model(first, value), rng), rng, 4)
+    assert len(mlp.layers) == 40
+
+
+def test_it_is_a_copy_to_train_further(keras, layers, rng):
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(4), layers.Dense(1)])
+    before = [np.asarray(variable).copy() for variable in model.weights]
+    mlp = fm.from_keras(model)
+    x = rng.standard_normal((20, 3))
+    mlp.fit(x, x[:, 0], loss=fm.MSE(), optimizer=fm.Adam(), epochs=2, batch_size=5)
+    assert abs(mlp.weights[0] - before[0]).max() > 0
+    for variable, array in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(np.asarray(variable), array)
+
+
+def sequential(*chain, width=(5,)):
+    return lambda K: K.Sequential([K.Input(width), *(f(K.layers) for f in chain)])
+
+
+def graph(make, width=5):
+    def build(K):
+        first = K.Input((width,))
+        return K.Model(first, make(K, first))
+
+    return build
+
+
+def with_layer_class(K):
+    class Mine(K.layers.Dense):
+        pass
+
+    return K.Sequential([K.Input((5,)), Mine(3)])
+
+
+def with_model_class(K):
+    class Net(K.Model):
+        pass
+
+    return Net()
+
+
+def with_lora(K):
+    model = K.Sequential([K.Input((5,)), K.layers.Dense(4)])
+    model.layers[0].enable_lora(2)
+    return model
+
+
+def with_two_inputs(K):
+    first, second = K.Input((5,)), K.Input((5,))
+    return K.Model([first, second], K.layers.Add()([first, second]))
+
+
+def with_two_outputs(K):
+    first = K.Input((5,))
+    return K.Model(first, [K.layers.Dense(2)(first), first])
+
+
+REFUSED = {
+    "slope by name": (
+        sequential(lambda L: L.Dense(3, activation="leaky_relu")),
+        "Dense 'dense.*' has a leaky ReLU of slope 0.2; fastmlp's leaky_relu has 0.01",
+    ),
+    "slope of a layer": (
+        sequential(lambda L: L.LeakyReLU()),
+        "has a leaky ReLU of slope 0.3",
+    ),
+    "slope of relu": (
+        sequential(lambda L: L.ReLU(negative_slope=0.1)),
+        "has a leaky ReLU of slope 0.1",
+    ),
+    "relu6": (
+        sequential(lambda L: L.ReLU(max_value=6.0)),
+        "must have no max_value and no threshold, has 6.0 and 0.0",
+    ),
+    "alpha": (sequential(lambda L: L.ELU(alpha=0.5)), "must have alpha 1, has 0.5"),
+    "activation": (
+        sequential(lambda L: L.Dense(3, activation="mish")),
+        "has the activation mish, which fastmlp has not",
+    ),
+    "one's own function": (
+        sequential(lambda L: L.Activation(lambda z: z)),
+        "has the activation <lambda>, which fastmlp has not",
+    ),
+    "layer as activation": (
+        sequential(lambda L: L.Dense(3, activation=L.PReLU())),
+        "has the activation PReLU, which fastmlp has not",
+    ),
+    "axis": (
+        sequential(lambda L: L.Softmax(axis=0)),
+        "must work along the last axis of rows, not 0",
+    ),
+    "noise shape": (
+        sequential(lambda L: L.Dropout(0.5, noise_shape=(None, 1))),
+        r"must have no noise_shape, has \(None, 1\)",
+    ),
+    "rate": (sequential(lambda L: L.Dropout(1.0)), "must have a rate below 1, has 1.0"),
+    "rms": (
+        sequential(lambda L: L.LayerNormalization(rms_scaling=True)),
+        "must take the mean off, and not have rms_scaling",
+    ),
+    "epsilon": (
+        sequential(lambda L: L.BatchNormalization(epsilon=0.0)),
+        "must have a positive epsilon, has 0.0",
+    ),
+    "other layer": (
+        sequential(lambda L: L.GaussianNoise(0.1)),
+        "GaussianNoise 'gaussian_noise.*' is no layer that fastmlp has",
+    ),
+    "own layer": (with_layer_class, "Mine 'mine' is of a class of its own"),
+    "own model": (with_model_class, "Net 'net' is of a class of its own"),
+    "lora": (with_lora, "has LoRA weights"),
+    "no weights": (
+        lambda K: K.Sequential([K.layers.Dense(3)]),
+        "Sequential 'sequential.*' has no weights yet",
+    ),
+    "no weights alone": (lambda K: K.layers.Dense(3), "has no weights yet"),
+    "no norm": (lambda K: K.layers.BatchNormalization(), "has no weights yet"),
+    "no width": (lambda K: K.layers.ReLU(), "the width of its input is not known"),
+    "half": (
+        sequential(lambda L: L.Dense(3, dtype="float16")),
+        "must be float32 or float64, is float16",
+    ),
+    "mixed": (
+        sequential(lambda L: L.Dense(3, dtype="mixed_float16")),
+        "has mixed precision: float32 weights, float16",
+    ),
+    "both": (
+        sequential(lambda L: L.Dense(3), lambda L: L.Dense(3, dtype="float64")),
+        "all layers must have one dtype, float32 or float64, got float32, float64",
+    ),
+    "sequences": (
+        sequential(lambda L: L.Dense(3), width=(7, 5)),
+        r"must take rows, or flatten its input first; it takes \(7, 5\) each",
+    ),
+    "channels": (
+        sequential(lambda L: L.Flatten(data_format="channels_first"), width=(7, 5)),
+        "must be of channels_last, not channels_first",
+    ),
+    "two inputs": (with_two_inputs, "one input and one output, has 2 and 1"),
+    "two outputs": (with_two_outputs, "one input and one output, has 1 and 2"),
+    "projection of no use": (
+        graph(lambda K, x: K.layers.Dense(5)(x) + K.layers.Dense(5)(x)),
+        "Add 'add.*' must add to what layers make of a value this value itself or",
+    ),
+    "projection with activation": (
+        graph(lambda K, x: K.layers.Dense(3, "relu")(x) + K.layers.Dense(3, "tanh")(x)),
+        "what one Dense without activation makes of it",
+    ),
+    "twice itself": (graph(lambda K, x: x + x), "must add to what layers make of"),
+    "broadcast": (
+        graph(lambda K, x: x + K.layers.Dense(1)(x)),
+        "must add to what layers make of",
+    ),
+    "constant": (graph(lambda K, x: x + 1.0), "Add 'add.*' is no layer that fastmlp"),
+    "three": (
+        graph(lambda K, x: K.layers.Add()([x, x, K.layers.Dense(5)(x)])),
+        "Add 'add.*' must have one input, has 3",
+    ),
+    "product": (
+        graph(lambda K, x: K.layers.Multiply()([x, K.layers.Dense(5)(x)])),
+        "Multiply 'multiply.*' must have one input, has 2",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:You passed .rms_scaling:UserWarning")
+@pytest.mark.parametrize(("make", "words"), REFUSED.values(), ids=REFUSED)
+def test_what_is_refused(make, words, keras):
+    with pytest.raises(ValueError, match=f"^model.*{words}"):
+        fm.from_keras(make(keras))
+
+
+def test_what_is_no_keras_model(keras):
+    for value in (3, None, fm.MLP([1, 1]), keras.layers.Dense, "model.keras"):
+        with pytest.raises(TypeError, match=r"^model must be a keras.Seq.* got"):
+            fm.from_keras(value)
+
+
+def test_it_does_not_import_keras():
+    code = "import sys, fastmlp as fm; fm.from_keras; assert 'keras' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
