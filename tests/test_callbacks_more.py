@@ -26,7 +26,7 @@ def fit(mlp, callbacks=(), **options):
 @pytest.mark.parametrize("monitor", ["val_r2", "vall_loss", "mae"])
 @pytest.mark.parametrize("kind", ["stop", "save"])
 def test_what_nothing_logs_is_refused_before_the_first_epoch(monitor, kind, tmp_path):
-    mlp, path = model(), tmp_path / "a.npz"
+    mlp, path = model(), tmp_path / "a.safetensors"
     callback = fm.EarlyStopping(monitor)
     if kind == "save":
         callback = fm.Checkpoint(path, monitor, save_best_only=True)
@@ -72,7 +72,7 @@ def test_a_learning_rate_finder_trains_nothing_whatever_else_restores(finder_fir
 
 
 def test_a_checkpoint_fits_one_architecture(tmp_path):
-    path = tmp_path / "run.npz"
+    path = tmp_path / "run.safetensors"
     opt = fm.SGD(0.1)
     fit(model(), [fm.Checkpoint(path)], optimizer=opt)
     # The same in other words, and with another rate, which is no part of it.
@@ -90,7 +90,7 @@ def test_a_checkpoint_fits_one_architecture(tmp_path):
 
 
 def test_what_checkpoints_cannot_be_loaded_into(tmp_path):
-    path = tmp_path / "run.npz"
+    path = tmp_path / "run.safetensors"
     fit(model(), [fm.Checkpoint(path)])
     with pytest.raises(TypeError, match=r"mlp must be a fm\.MLP, got 'mlp'"):
         fm.Checkpoint.load(path, "mlp")
@@ -104,13 +104,13 @@ def test_what_checkpoints_cannot_be_loaded_into(tmp_path):
 
 def test_the_best_of_some_epochs(tmp_path):
     with pytest.raises(ValueError, match="monitor is for save_best_only"):
-        fm.Checkpoint("a.npz", monitor="val_loss")
+        fm.Checkpoint("a.safetensors", monitor="val_loss")
     saved = []
-    save = fm.Checkpoint(tmp_path / "{epoch}.npz", save_best_only=True, every=2)
+    save = fm.Checkpoint(tmp_path / "{epoch}.safetensors", save_best_only=True, every=2)
     fit(model(), [save, lambda mlp, history: saved.append(save.best)], epochs=5)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names <= {"2.npz", "4.npz"}
-    assert "2.npz" in names
+    assert names <= {"2.safetensors", "4.safetensors"}
+    assert "2.safetensors" in names
 
 
 def test_logs_that_were_cut_off(tmp_path):

@@ -321,11 +321,11 @@ def everything(tmp_path, epochs, resume_from=None):
     mlp, opt = model(), fm.Adam(0.05)
     stop = fm.EarlyStopping(patience=4, min_delta=0.005)
     log = fm.CSVLogger(tmp_path / "log.csv", append=True)
-    save = fm.Checkpoint(tmp_path / "run-{epoch}.npz")
+    save = fm.Checkpoint(tmp_path / "run-{epoch}.safetensors")
     hooks = [stop, log, save]
     done = None
     if resume_from is not None:
-        path = tmp_path / f"run-{resume_from}.npz"
+        path = tmp_path / f"run-{resume_from}.safetensors"
         done = fm.Checkpoint.load(path, mlp, opt, hooks)
         assert len(done) == resume_from
         assert mlp.history is done
@@ -379,7 +379,8 @@ def test_a_checkpoint_goes_on_exactly(tmp_path):
         assert strip == [line.rsplit(",", 1)[0] for line in plain]
         # The checkpoints of the resumed run are those of the whole.
         one, two = (
-            fm.Checkpoint.load(p / f"run-{total}.npz", model()) for p in (whole, part)
+            fm.Checkpoint.load(p / f"run-{total}.safetensors", model())
+            for p in (whole, part)
         )
         assert one.loss == two.loss
 
@@ -464,11 +465,11 @@ def test_steps_draw_what_epochs_draw():
 def test_deep_checkpoints_go_on_exactly(tmp_path, custom):
     x, y = data()
     loss = LogCosh() if custom else fm.MSE()
-    save = fm.Checkpoint(tmp_path / "{epoch}.npz")
+    save = fm.Checkpoint(tmp_path / "{epoch}.safetensors")
     whole, opt = deep(), fm.Adam(0.01)
     fit(whole, x, y, loss=loss, optimizer=opt, epochs=5, seed=4, callbacks=[save])
     mlp, again = deep(seed=9), fm.Adam(0.5)
-    fm.Checkpoint.load(tmp_path / "2.npz", mlp, again)
+    fm.Checkpoint.load(tmp_path / "2.safetensors", mlp, again)
     fit(mlp, x, y, loss=loss, optimizer=again, epochs=3)
     same(mlp, whole)
     assert again.lr == opt.lr
@@ -603,7 +604,7 @@ def test_a_loss_in_python_that_diverges_goes_back():
 
 def test_solvers_see_callbacks_and_go_on_exactly(tmp_path):
     x, y = data()
-    hooks = [Steps(), fm.Checkpoint(tmp_path / "{epoch}.npz")]
+    hooks = [Steps(), fm.Checkpoint(tmp_path / "{epoch}.safetensors")]
     options = {"batch_size": None, "metrics": ["r2"]}
     whole, opt = model(), fm.LBFGS()
     history = fit(whole, x, y, optimizer=opt, epochs=6, callbacks=hooks, **options)
@@ -613,7 +614,7 @@ def test_solvers_see_callbacks_and_go_on_exactly(tmp_path):
     ]
     assert len(history.metrics["r2"]) == 6
     mlp, again = model(seed=1), fm.LBFGS()
-    done = fm.Checkpoint.load(tmp_path / "4.npz", mlp, again)
+    done = fm.Checkpoint.load(tmp_path / "4.safetensors", mlp, again)
     done.extend(fit(mlp, x, y, optimizer=again, epochs=2, **options))
     assert done.loss == history.loss
     np.testing.assert_array_equal(mlp.params, whole.params)
@@ -673,18 +674,18 @@ def test_schedules_are_the_same_however_steps_come(kind):
 def test_checkpoints_hold_schedules(tmp_path, kind):
     x, y = data()
     make = SCHEDULES[kind]
-    save = fm.Checkpoint(tmp_path / "{epoch}.npz")
+    save = fm.Checkpoint(tmp_path / "{epoch}.safetensors")
     whole, opt = deep(), fm.Adam(make(), ema=0.9)
     fit(whole, x, y, optimizer=opt, epochs=9, seed=4, callbacks=[save])
     mlp, again = deep(), fm.Adam(make(), ema=0.9)
-    fm.Checkpoint.load(tmp_path / "5.npz", mlp, again)
+    fm.Checkpoint.load(tmp_path / "5.safetensors", mlp, again)
     fit(mlp, x, y, optimizer=again, epochs=4)
     same(mlp, whole)
     assert again.lr == opt.lr
     np.testing.assert_array_equal(again.ema_params[0], opt.ema_params[0])
     if kind == "cosine":
         with pytest.raises(ValueError, match=r"the schedule is a Cosine"):
-            fm.Checkpoint.load(tmp_path / "5.npz", mlp, fm.Adam(plateau()))
+            fm.Checkpoint.load(tmp_path / "5.safetensors", mlp, fm.Adam(plateau()))
 
 
 def test_the_finder_puts_a_schedule_back():

@@ -509,7 +509,7 @@ class Training:
 
 @pytest.fixture
 def path(tmp_path: Any) -> Any:
-    return tmp_path / "run.npz"
+    return tmp_path / "run.safetensors"
 
 
 def uninterrupted(

@@ -125,6 +125,40 @@ def by_place(layers: Sequence[Layer], prefix: str = "") -> Iterator[tuple[str, L
             yield from by_place(body, f"{prefix}{i}.body.")
 
 
+def torch_shapes(
+    n_in: int, layers: Sequence[Layer], prefix: str = ""
+) -> tuple[dict[str, tuple[int, ...]], int]:
+    """Return the names and shapes of a ``state_dict``, and the width of the output.
+
+    From the resolved layers alone: nothing is allocated.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    width = n_in
+    for layer, place in zip(layers, _top_places(layers), strict=True):
+        name = f"{prefix}{place}."
+        if isinstance(layer, Dense):
+            shapes[f"{name}weight"] = layer.n, width
+            if layer.bias:
+                shapes[f"{name}bias"] = (layer.n,)
+            width = layer.n
+        elif isinstance(layer, Residual):
+            body = [item for item in layer.layers if isinstance(item, Layer)]
+            inner, n_out = torch_shapes(width, body, f"{name}body.")
+            shapes |= inner
+            if n_out != width:
+                shapes[f"{name}projection.weight"] = n_out, width
+                shapes[f"{name}projection.bias"] = (n_out,)
+            width = n_out
+        elif isinstance(layer, _NORMS):
+            if layer.affine:
+                shapes[f"{name}weight"] = shapes[f"{name}bias"] = (width,)
+            if isinstance(layer, BatchNorm):
+                roles = ("running_mean", "running_var")
+                shapes |= {name + role: (width,) for role in roles}
+                shapes[f"{name}num_batches_tracked"] = ()
+    return shapes, width
+
+
 class Views:
     """Views of a model's parameters and running statistics, by torch's names."""
 

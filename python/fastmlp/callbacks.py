@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _core, _states, _validate
+from . import _core, _states, _tensor_file, _validate
 from .history import History
 from .metrics import RISING
 
@@ -206,6 +206,11 @@ class Callback:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on in the next fit from what `state_dict` gave."""
+
+    def _check_state(
+        self, where: str, state: Mapping[str, Any], mlp: MLP, optimizer: Any
+    ) -> None:
+        """Refuse what `load_state_dict` or a later fit could not take."""
 
 
 class _Function(Callback):
@@ -433,6 +438,18 @@ class EarlyStopping(_Watching):
             "kept": None if self._kept is None else dict(self._kept),
         }
 
+    def _check_state(
+        self, where: str, state: Mapping[str, Any], mlp: MLP, optimizer: Any
+    ) -> None:
+        _check_best(where, state, ("best_epoch", "kept"))
+        epoch, best = state["epoch"], state["best_epoch"]
+        if best is not None and _states.whole(f"{where}.best_epoch", best, 63) > epoch:
+            raise ValueError(
+                f"{where}.best_epoch must be at most epoch, {epoch}, got {best}"
+            )
+        if state["kept"] is not None:
+            _states.check_kept(f"{where}.kept", state["kept"], mlp, optimizer)
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Let the next fit go on from here, with as much patience left as there was."""
         best, best_epoch = state["best"], state["best_epoch"]
@@ -573,15 +590,16 @@ class Checkpoint(_Watching):
 
     A file holds parameters, running statistics, the optimiser's state, the place in the
     sequence of orders (which is that of dropout's masks too, and may be within an
-    epoch), the history, and the states of all callbacks. It is an ``.npz``
-    of plain arrays, without pickle, and is replaced in one step: whatever happens,
-    there is a whole file, the new one or the one before.
+    epoch), the history, and the states of all callbacks. It is a safetensors file, as
+    of `fastmlp.MLP.save`, so that `fastmlp.load` makes a model of it, and is replaced
+    in one step: whatever happens, there is a whole file, the new one or the one before.
+    Needs the ``safetensors`` package.
 
     Parameters
     ----------
     path : str or path-like
-        The file; ``{epoch}`` in it, as in ``"run-{epoch:03d}.npz"``, is the number of
-        the epoch, counted from 1.
+        The file; ``{epoch}`` in it, as in ``"run-{epoch:03d}.safetensors"``, is
+        the number of the epoch, counted from 1.
     monitor : str, optional
         What ``save_best_only`` looks at, as of `EarlyStopping`.
     save_best_only : bool
@@ -616,8 +634,9 @@ class Checkpoint(_Watching):
     --------
     After a break, with the model and the optimiser made by the same code again::
 
-        stop, save = fm.EarlyStopping(patience=5), fm.Checkpoint("run.npz")
-        done = fm.Checkpoint.load("run.npz", mlp, opt, [stop, save])
+        path = "run.safetensors"
+        stop, save = fm.EarlyStopping(patience=5), fm.Checkpoint(path)
+        done = fm.Checkpoint.load(path, mlp, opt, [stop, save])
         rest = mlp.fit(x, y, loss=loss, optimizer=opt, epochs=100 - len(done),
                        batch_size=128, callbacks=[stop, save])
         done.extend(rest)
@@ -675,6 +694,7 @@ class Checkpoint(_Watching):
 
     def on_train_begin(self, mlp: MLP, history: History) -> None:
         """Forget any earlier run; refuse to watch what will not be there."""
+        _tensor_file.package("fm.Checkpoint")  # now, not when there is much to lose
         if self.save_best_only:
             self._check(history)
         if not self._resumed:
@@ -723,26 +743,23 @@ class Checkpoint(_Watching):
         if self._before is not None:
             whole = History.from_dict(self._before)
             whole.extend(history)
-        state = {
-            "format": _states.FORMAT,
-            "model": {
-                **_states.model_state(mlp, run.optimizer),
-                "text": repr(mlp),
-                "steps": _states.architecture(mlp),
-            },
-            "orders": {
-                "seed": run.seed,
-                "epoch": run.first_epoch + len(history),
-                "within": run._within(),
-            },
-            "history": whole.to_dict(),
+        training = {
+            "seed": run.seed,
+            "epochs": run.first_epoch + len(history),
+            "within": run._within(),
+        }
+        rest = {
+            "model": repr(mlp),
+            "steps": _states.architecture(mlp),
+            "optimizer": run.optimizer.state_dict(),
             "callbacks": [
                 {"kind": type(hook).__name__, "state": hook.state_dict()}
                 for hook in run.callbacks
                 if type(hook).state_dict is not Callback.state_dict
             ],
         }
-        _states.write(path, state)
+        data = _states.encoded(mlp, "fm.Checkpoint", training, whole, rest)
+        _states.replace_file(path, data)
 
     @staticmethod
     def load(
@@ -780,7 +797,10 @@ class Checkpoint(_Watching):
         OSError
             If the file cannot be read.
         ValueError
-            If it is no checkpoint, or one of something else. Nothing has changed then.
+            If it is anything but what a checkpoint was to the last bit, or one of
+            something else. Nothing has changed then.
+        ImportError
+            Without the ``safetensors`` package.
         """
         name = _states.file_name(path)
         if not hasattr(mlp, "_net"):
@@ -800,48 +820,50 @@ class Checkpoint(_Watching):
         given = None if optimizer is None else optimizer.state_dict()
         # A callback may have kept an optimiser's state as well.
         kept = {"state": {"kept": {"optimizer": given}}}
-        state = _states.read(
+        stored = _states.stored(
             name,
-            {"model": {"optimizer": given}, "callbacks": [kept] * len(given_hooks)},
+            "checkpoint",
+            kept={"optimizer": given, "callbacks": [kept] * len(given_hooks)},
         )
 
         # All is looked at before anything is changed.
-        model = state["model"]
-        fits = [
-            (model[part].shape, model[part].dtype)
-            == (getattr(mlp, part).shape, mlp.dtype)
-            for part in ("params", "buffers")
-        ]
-        if not all(fits) or model["steps"] != _states.architecture(mlp):
+        rest = stored.checkpoint
+        if rest is None:
+            raise ValueError(
+                f"path: {name} is no checkpoint: there is a model alone, which fm.load "
+                "reads"
+            )
+        if (
+            stored.given["dtype"] != mlp.dtype.name
+            or rest["steps"] != _states.architecture(mlp)
+            or not stored.fits(mlp)
+        ):
             raise ValueError(
                 f"path: {name} does not fit the model, {mlp!r}: it is of "
-                f"{model['text']}"
+                f"{rest['model']}"
             )
         hooks = [
             hook
             for hook in given_hooks
             if type(hook).state_dict is not Callback.state_dict
         ]
-        if hooks:
-            kinds = [entry["kind"] for entry in state["callbacks"]]
-            got = [type(hook).__name__ for hook in hooks]
-            if kinds != got:
-                raise ValueError(
-                    f"path: {name} holds the states of {', '.join(kinds) or 'none'}; "
-                    f"callbacks are {', '.join(got)}"
-                )
-        history = History.from_dict(state["history"])
+        try:
+            states = _states_of(hooks, rest["callbacks"])
+            for i, (hook, state) in enumerate(states):
+                hook._check_state(f"callbacks[{i}].state", state, mlp, optimizer)
+            if optimizer is not None:
+                _states.check_optimizer("optimizer", rest["optimizer"], mlp, optimizer)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"path: {name}: {error}") from None
 
         if optimizer is not None:
-            optimizer.load_state_dict(model["optimizer"])
+            optimizer.load_state_dict(rest["optimizer"])
             optimizer._owner = mlp._self
-        _states.restore({**model, "optimizer": None}, mlp)
-        mlp._order_seed = state["orders"]["seed"]
-        mlp._epochs_done = state["orders"]["epoch"]
-        mlp._place = state["orders"].get("within")
+        stored.fill(mlp)
+        history = stored.history or History()
         mlp.history = history
-        for hook, entry in zip(hooks, state["callbacks"], strict=False):
-            hook.load_state_dict(entry["state"])
+        for hook, state in states:
+            hook.load_state_dict(state)
             if isinstance(hook, Checkpoint):
                 hook._before = history.to_dict()
         return history
@@ -849,6 +871,11 @@ class Checkpoint(_Watching):
     def state_dict(self) -> dict[str, Any]:
         """Return the best value and the count of epochs."""
         return {"best": self.best, "epoch": self._epoch}
+
+    def _check_state(
+        self, where: str, state: Mapping[str, Any], mlp: MLP, optimizer: Any
+    ) -> None:
+        _check_best(where, state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Let the next fit go on from here."""
@@ -865,6 +892,40 @@ class Checkpoint(_Watching):
             names.append("on_interrupt")
         values = {name: getattr(self, name) for name in names}
         return f"Checkpoint({_validate.arguments(values)})"
+
+
+def _states_of(
+    hooks: list[Callback], entries: object
+) -> list[tuple[Callback, dict[str, Any]]]:
+    """Return callbacks with what a file holds of each."""
+    states = []
+    for i, entry in enumerate(_states.listed("callbacks", entries)):
+        where = f"callbacks[{i}]"
+        _states.fields(where, entry, ("kind", "state"))
+        _states.text(f"{where}.kind", entry["kind"])
+        if not isinstance(entry["state"], dict):
+            got = _validate.describe(entry["state"])
+            raise ValueError(f"{where}.state must be an object, got {got}")
+        states.append((entry["kind"], entry["state"]))
+    kinds = [kind for kind, _ in states]
+    given = [type(hook).__name__ for hook in hooks]
+    if hooks and kinds != given:
+        raise ValueError(
+            f"it holds the states of {', '.join(kinds) or 'none'}; callbacks are "
+            f"{', '.join(given)}"
+        )
+    return [(hook, state) for hook, (_, state) in zip(hooks, states, strict=False)]
+
+
+def _check_best(
+    where: str, state: Mapping[str, Any], others: tuple[str, ...] = ()
+) -> None:
+    """Refuse what is no state of a callback that looks for the best."""
+    _states.fields(where, {**state}, ("best", "epoch", *others))
+    if state["best"] is not None and not isinstance(state["best"], float):
+        got = _validate.describe(state["best"])
+        raise ValueError(f"{where}.best must be a float or None, got {got}")
+    _states.whole(f"{where}.epoch", state["epoch"], 63)
 
 
 class LearningRateFinder(Callback):

@@ -1334,7 +1334,32 @@ class MLP:
     # Other formats ------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to a safetensors file, which `fastmlp.load` reads."""
+        """Write the model to a safetensors file, which `fastmlp.load` reads.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file. It is replaced in one step: whatever happens, there is a whole
+            file, the new one or the one before.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``path`` is no path, or there is something that is no file.
+        OSError
+            If it cannot be written; what was there is there as before.
+        ImportError
+            Without the ``safetensors`` package.
+
+        Notes
+        -----
+        The arrays are those of `state_dict`, by torch's names and in its layout, and
+        ``safetensors.torch.load_file`` reads them. The architecture is in the metadata,
+        as JSON, with the state of training as in `copy`, optimisers apart, and a
+        SHA-256 of everything. The same model gives the same file. Of activations that
+        are functions of one's own there is the name alone: `fastmlp.load` must be given
+        them.
+        """
         from . import _files
 
         _files.save(self, path)
