@@ -549,6 +549,7 @@ class LbfgsB:
     ) -> None:
         """Train; an epoch is an iteration."""
         from scipy.optimize import minimize
+        from threadpoolctl import threadpool_limits
 
         params = self._work.params
         reached, value, within = params.copy(), 0.0, False
@@ -572,14 +573,17 @@ class LbfgsB:
                 raise _Over
 
         try:
-            self.result = minimize(
-                function,
-                reached,
-                jac=True,
-                method="L-BFGS-B",
-                callback=iterated,
-                options={"maxiter": epochs, **self._options},
-            )
+            # SciPy's vectors are short: threads of its BLAS would cost more than they
+            # save, and results depend on how many there are.
+            with threadpool_limits(1, user_api="blas"):
+                self.result = minimize(
+                    function,
+                    reached,
+                    jac=True,
+                    method="L-BFGS-B",
+                    callback=iterated,
+                    options={"maxiter": epochs, **self._options},
+                )
             reached = self.result.x
         except _Over:
             pass

@@ -426,9 +426,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             return p
         if self.out_activation_ == "logistic" and self._one_against_rest():
             sums = z.sum(axis=1, keepdims=True)
-            return np.divide(
-                z, sums, out=np.full_like(z, 1 / z.shape[1]), where=sums > 0
-            )
+            even: Array = np.full_like(z, 1 / z.shape[1])
+            np.divide(z, sums, out=even, where=sums > 0)
+            return even
         return z
 
     @available_if(lambda est: est._has_probabilities())  # type: ignore[untyped-decorator]
@@ -968,4 +968,5 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
 def _rest_of_deviance(y: Array) -> Array:
     """Return y log y - y, summed over a row's outputs."""
     y = y.astype(np.float64)
-    return (y * np.log(np.where(y > 0, y, 1)) - y).sum(axis=1)
+    rest: Array = y * np.log(np.where(y > 0, y, 1)) - y
+    return rest.sum(axis=1)  # type: ignore[no-any-return]
