@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     Data = tuple[Array, Any, Array | None]
     # Told of each step, by its number in the epoch and its loss.
     Listener = Callable[[int, float], None]
+    # The validation loss, if there is one, and metrics.
+    Measured = tuple[float | None, dict[str, float]]
 
 # So many rows are predicted at a time: Ctrl-C can come between two such blocks.
 BLOCK = 16384
@@ -50,6 +52,19 @@ class Runner(Protocol):
 
     def run(self, epoch: int) -> float:
         """Train for an epoch of this number, and return its loss."""
+        ...
+
+
+class Driver(Protocol):
+    """Does epochs in a loop that is not ours, such as that of a solver of SciPy's."""
+
+    def drive(
+        self, begin: Callable[[], None], end: Callable[[float], bool], epochs: int
+    ) -> None:
+        """Train: call ``begin`` before each epoch, and ``end`` with its loss after it.
+
+        If ``end`` returns True the training is over.
+        """
         ...
 
 
@@ -471,7 +486,7 @@ class Measures:
         if not self._native:
             self._pred = np.empty((len(data[0]), mlp.n_out), mlp.dtype)
 
-    def __call__(self) -> tuple[float | None, dict[str, float]]:
+    def __call__(self) -> Measured:
         """Return the loss, if it is wanted, and the metrics."""
         x, y, weight = self._data
         core = self._loss._loss
@@ -564,9 +579,9 @@ def listener_of(hooks: list[Callback], mlp: MLP, history: History) -> Listener |
 
 def train(
     mlp: MLP,
-    runner: Runner,
+    runner: Runner | Driver,
     run: Run,
-    measures: Measures | None,
+    measures: Callable[[], Measured] | None,
     progress: bool | None,
     *,
     own_orders: bool,
@@ -609,25 +624,25 @@ def train(
 
 def _epochs(
     mlp: MLP,
-    runner: Runner,
+    runner: Runner | Driver,
     run: Run,
-    measures: Measures | None,
+    measures: Callable[[], Measured] | None,
     bar: _progress.Progress,
     own_orders: bool,
 ) -> None:
     history, optimizer = run.history, run.optimizer
     begins = overridden(run.callbacks, "on_epoch_begin")
     ends = overridden(run.callbacks, "on_epoch_end")
-    for epoch in range(run.epochs):
+    start = 0.0
+
+    def begin() -> None:
+        nonlocal start
         start = perf_counter()
         for call in begins:
             call(mlp, history)
         mlp._place = None  # from here on it is the runner that knows
-        try:
-            value = runner.run(run.first_epoch + epoch)
-        except _core.DivergenceError as error:
-            message = f"epoch {epoch + 1} of {run.epochs}: {error}"
-            raise _core.DivergenceError(message) from None
+
+    def end(value: float) -> bool:
         if own_orders:
             mlp._epochs_done += 1
 
@@ -648,7 +663,19 @@ def _epochs(
         for call in ends:
             stop |= wants_stop(call(mlp, history))
         bar.update(history)
-        if stop or runner.finished:
+        return stop
+
+    if not hasattr(runner, "run"):
+        runner.drive(begin, end, run.epochs)
+        return
+    for epoch in range(run.epochs):
+        begin()
+        try:
+            value = runner.run(run.first_epoch + epoch)
+        except _core.DivergenceError as error:
+            message = f"epoch {epoch + 1} of {run.epochs}: {error}"
+            raise _core.DivergenceError(message) from None
+        if end(value) or runner.finished:
             break
 
 
