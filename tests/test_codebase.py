@@ -276,6 +276,7 @@ RANK = {
     "_summary": 5,
     "regions": 5,
     "monitor": 7,
+    "rl": 9,
     "plot": 8,
     "mlp": 8,
     "__init__": 9,
