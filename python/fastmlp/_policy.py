@@ -41,10 +41,10 @@ def _logits(name: str, value: Any, *, vector: bool = False) -> Array:
 def _actions(name: str, value: Any, shape: tuple[int, ...]) -> Array:
     """Return actions (B,), int64 and in range."""
     right = type(value) is np.ndarray and value.dtype == np.int64
-    if right and value.shape == shape[:1] and value.flags.c_contiguous:
-        # Seen as unsigned, what is negative is too large as well.
-        if value.view(np.uint64).max() < shape[1]:
-            return value  # type: ignore[no-any-return]
+    right = right and value.shape == shape[:1] and value.flags.c_contiguous
+    # Seen as unsigned, what is negative is too large as well.
+    if right and value.view(np.uint64).max() < shape[1]:
+        return value  # type: ignore[no-any-return]
     return _validate.actions(name, value, shape)
 
 
@@ -106,12 +106,11 @@ def entropy(logits: npt.ArrayLike) -> Array:
         For an array of a wrong kind or shape.
     """
     log_pi, pi = _softmax(_logits("logits", logits))
-    return -(pi * log_pi).sum(axis=1)
+    result: Array = -(pi * log_pi).sum(axis=1)
+    return result
 
 
-def sample_actions(
-    logits: npt.ArrayLike, rng: np.random.Generator
-) -> tuple[Any, Any]:
+def sample_actions(logits: npt.ArrayLike, rng: np.random.Generator) -> tuple[Any, Any]:
     """Draw an action for each row from π = softmax(logits).
 
     One uniform number is drawn for each row, and the action found by the inverse of the
@@ -367,9 +366,9 @@ class PolicyGradient(_PolicyLoss):
 
 
 class ClippedPolicyGradient(_PolicyLoss):
-    """L_b = -min(ρ_b A_b, clip(ρ_b, 1 - ε, 1 + ε) A_b) - β H(π(·|s_b)): PPO.
+    """L_b = -min(r_b A_b, clip(r_b, 1 - ε, 1 + ε) A_b) - β H(π(·|s_b)): PPO.
 
-    ρ_b = π(a_b|s_b) / π_old(a_b|s_b) is how much more likely the action has become
+    r_b = π(a_b|s_b) / π_old(a_b|s_b) is how much more likely the action has become
     since it was drawn, A_b its advantage, H the entropy -Σ_a π log π (Schulman et al.,
     "Proximal policy optimization algorithms", 2017, equations 7 and 9 without the
     value's part, as the value has a network of its own). Beyond the clip there is no
@@ -396,7 +395,7 @@ class ClippedPolicyGradient(_PolicyLoss):
 
     Notes
     -----
-    Where log ρ is above 60, ρ is taken for e⁶⁰.
+    Where log r is above 60, r is taken for e⁶⁰.
 
     Examples
     --------

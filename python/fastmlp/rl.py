@@ -12,6 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import _validate
+from ._policy import (
+    ClippedPolicyGradient,
+    PolicyGradient,
+    entropy,
+    log_prob,
+    sample_actions,
+)
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -19,8 +26,13 @@ if TYPE_CHECKING:
     from ._validate import Array
 
 __all__ = [
+    "ClippedPolicyGradient",
+    "PolicyGradient",
+    "entropy",
     "gae",
+    "log_prob",
     "returns",
+    "sample_actions",
 ]
 
 
