@@ -30,7 +30,7 @@ from matplotlib.figure import Figure
 
 ENVIRONMENTS, STEPS = 8, 32  # so many side by side, and steps between updates
 HIDDEN = (64, 64)
-EPOCHS, BATCH_SIZE = 20, 256
+EPOCHS, BATCH_SIZE = 10, 64
 LEARNING_RATE = 2e-3  # at first; it falls in a straight line to 0 at the last step
 CLIP, ENTROPY, CLIP_NORM = 0.2, 0.0, 0.5
 GAMMA, LAMBDA = 0.98, 0.8
@@ -167,7 +167,7 @@ def evaluate(policy: Policy, seed: list[int]) -> float:
         states, rewards, terminated, truncated, _ = env.step(actions)
         total += rewards[running].sum()
         running &= ~(terminated | truncated)  # the first episode of each counts
-    return total / EPISODES
+    return float(total / EPISODES)
 
 
 def train(policy: Policy, seed: int) -> Outcome:

@@ -48,17 +48,24 @@ def _actions(name: str, value: Any, shape: tuple[int, ...]) -> Array:
     return _validate.actions(name, value, shape)
 
 
-def _softmax(z: Array) -> tuple[Array, Array]:
-    """Return log π and π, (B, A) both, without overflow."""
-    z = z - z.max(axis=1, keepdims=True)
+def _softmax(logits: Array) -> tuple[Array, Array]:
+    """Return log π and π, (A, B) both, without overflow.
+
+    Actions are few and rows are many, so NumPy is faster along rows of B numbers.
+    """
+    z = np.array(logits.T, order="C")
+    z -= np.maximum.reduce(z, 0)
     e = np.exp(z)
-    total = e.sum(axis=1, keepdims=True)
-    return z - np.log(total), e / total
+    total = np.add.reduce(e, 0)
+    z -= np.log(total)
+    e /= total
+    return z, e
 
 
-def _places(actions: Array, n_actions: int) -> Array:
-    """Return where the actions' numbers are in a flat (B * A,)."""
-    return actions + np.arange(0, len(actions) * n_actions, n_actions)
+def _places(actions: Array) -> Array:
+    """Return where the actions' numbers are in a flat (A * B,)."""
+    rows = len(actions)
+    return actions * rows + np.arange(rows)
 
 
 def log_prob(logits: npt.ArrayLike, actions: npt.ArrayLike) -> Array:
@@ -83,7 +90,7 @@ def log_prob(logits: npt.ArrayLike, actions: npt.ArrayLike) -> Array:
     """
     z = _logits("logits", logits)
     a = _actions("actions", actions, z.shape)
-    return _softmax(z)[0].ravel()[_places(a, z.shape[1])]
+    return _softmax(z)[0].ravel()[_places(a)]
 
 
 def entropy(logits: npt.ArrayLike) -> Array:
@@ -106,7 +113,7 @@ def entropy(logits: npt.ArrayLike) -> Array:
         For an array of a wrong kind or shape.
     """
     log_pi, pi = _softmax(_logits("logits", logits))
-    result: Array = -(pi * log_pi).sum(axis=1)
+    result: Array = -(pi * log_pi).sum(axis=0)
     return result
 
 
@@ -153,18 +160,23 @@ def sample_actions(logits: npt.ArrayLike, rng: np.random.Generator) -> tuple[Any
     one = z.ndim == 1
     if one:
         z = z[np.newaxis]
-    largest = z.max(axis=1, keepdims=True)
-    if not np.isfinite(largest).all():
-        row = int(np.argmin(np.isfinite(largest)))
-        raise ValueError(f"logits must be finite, got {z[row]} in row {row}")
-    z = z - largest
-    cumulated = np.exp(z).cumsum(axis=1)
-    total = cumulated[:, -1]
+    z = np.array(z.T, order="C")
+    largest = np.maximum.reduce(z, 0)
+    finite = np.isfinite(largest)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise ValueError(
+            f"logits must be finite, got {z[:, row]}"
+            + ("" if one else f" in row {row}")
+        )
+    z -= largest
+    cumulated = np.add.accumulate(np.exp(z), 0)
+    total = cumulated[-1]
 
     # In float64, u * total < total even after rounding, so the last is never passed.
-    u = rng.random(len(z)) * total
-    actions = (cumulated <= u[:, np.newaxis]).sum(axis=1)
-    log_probs = z.ravel()[_places(actions, z.shape[1])] - np.log(total)
+    u = rng.random(z.shape[1]) * total
+    actions = np.add.reduce(cumulated <= u, 0)
+    log_probs = z.ravel()[_places(actions)] - np.log(total)
     if one:
         return int(actions[0]), float(log_probs[0])
     return actions, log_probs
@@ -233,7 +245,7 @@ class _PolicyLoss(CustomLoss):
         z = _logits("pred", pred)
         actions, parts = self._split(target, z)
         log_pi, pi = _softmax(z)
-        places = _places(actions, z.shape[1])
+        places = _places(actions)
 
         # Of each row its share of the loss.
         share: Any = 1.0
@@ -243,16 +255,17 @@ class _PolicyLoss(CustomLoss):
             share = share / (len(z) if sample_weight is None else share.sum())
 
         # d log π(a|s) / dz = 1 at a, less π; d H / dz = -π (log π + H).
-        each, pull = self._weigh(log_pi.ravel()[places], *parts)
-        inner = pull[:, np.newaxis]
+        each, inner = self._weigh(log_pi.ravel()[places], *parts)
+        pull = inner * share
         if self._entropy > 0:
-            negative = (pi * log_pi).sum(axis=1)  # -H
+            negative = np.add.reduce(pi * log_pi, 0)  # -H
             each = each + self._entropy * negative
-            inner = inner + self._entropy * (log_pi - negative[:, np.newaxis])
-        grad = pi * inner
-        grad.ravel()[places] -= pull  # a view, as all here is contiguous
-        grad *= share if sample_weight is None else share[:, np.newaxis]
-        return float((each * share).sum()), grad
+            log_pi -= negative
+            log_pi *= self._entropy
+            inner = log_pi + inner
+        pi *= inner * share
+        pi.ravel()[places] -= pull  # a view: the array is contiguous
+        return float(np.add.reduce(each * share)), pi.T.copy()
 
     def _split(self, target: Any, z: Array) -> tuple[Array, list[Array]]:
         """Return the actions, int64, and the rest of the target, like the logits."""
@@ -264,7 +277,7 @@ class _PolicyLoss(CustomLoss):
                     f"columns, shape {(len(z), len(names))}; "
                     f"got {_validate.describe(target)}"
                 )
-            columns = list(_validate.numeric("target", target).T)
+            columns = list(np.array(_validate.numeric("target", target).T, order="C"))
             if target.dtype.kind == "f":
                 with np.errstate(invalid="ignore"):
                     whole = columns[0].astype(np.int64)
@@ -311,7 +324,10 @@ class _PolicyLoss(CustomLoss):
                     "y: the actions must be of an integer dtype, got "
                     f"{_validate.describe(columns[0])}"
                 )
-            return np.stack(columns, axis=1, dtype=np.float64)
+            # Actions are small numbers, and exact in any float.
+            dtype = np.result_type(*columns[1:])
+            dtype = dtype if dtype == np.float32 else np.dtype(np.float64)
+            return np.stack(columns, axis=1, dtype=dtype, casting="same_kind")
         return np.asarray(target)
 
 
@@ -435,8 +451,7 @@ class ClippedPolicyGradient(_PolicyLoss):
         advantages, old = parts
         ratio = np.exp(np.minimum(log_pi_a - old, MOST_LOG_RATIO))
         free = ratio * advantages
-        # As maximum and minimum: np.clip is several times as slow on few numbers.
+        # Two calls, as np.clip is slower than both on few numbers.
         bounded = np.minimum(np.maximum(ratio, 1 - self._clip), 1 + self._clip)
-        held = bounded * advantages
-        least = np.minimum(free, held)
-        return -least, np.where(least == free, free, 0)
+        least = np.minimum(free, bounded * advantages)
+        return -least, free * (least == free)
