@@ -1,4 +1,4 @@
-"""PPO on CartPole, by fastmlp and by PyTorch: time until the pole is balanced.
+"""PPO on CartPole, by fastmlp and by PyTorch: how long until the pole is balanced.
 
 All but the networks, the loss and the optimiser is `examples/ppo_cartpole.py` for both:
 environments, sampling, advantages, evaluations, and the parameters they start from.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import fastmlp as fm
 import numpy as np
@@ -105,7 +106,7 @@ def network(ours: fm.MLP) -> torch.nn.Sequential:
     return torch.nn.Sequential(*layers[:-1])
 
 
-AGENTS = {"fastmlp": ppo.ActorCritic, "torch": TorchActorCritic}
+AGENTS: dict[str, Any] = {"fastmlp": ppo.ActorCritic, "torch": TorchActorCritic}
 
 
 def run(backend: str, seed: int, threads: int) -> tuple[bool, float, int, float]:
