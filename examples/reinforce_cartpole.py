@@ -2,7 +2,7 @@
 
     python examples/reinforce_cartpole.py
 
-One network, the policy, says how likely each action is. After every eight episodes of
+One network, the policy, says how likely each action is. After every 16 episodes of
 Gymnasium's CartPole-v1 it takes one step: actions become likelier the more what was
 earned after them (the return-to-go, discounted) exceeds what another network, the
 baseline, expected of the state; and the baseline is fitted to what was earned. Training
@@ -26,7 +26,7 @@ import numpy as np
 from fastmlp import rl
 from matplotlib.figure import Figure
 
-BATCH_EPISODES = 8  # side by side, between updates
+BATCH_EPISODES = 16  # side by side, between updates
 HIDDEN = (64, 64)
 LEARNING_RATE = 1e-2
 ENTROPY, CLIP_NORM = 0.0, 0.5
