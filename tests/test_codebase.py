@@ -65,6 +65,10 @@ MAY_INCLUDE = {
     "fastmlp/threads.h": {TYPES},
     "fastmlp/random.h": {TYPES},
     "random.cpp": {"fastmlp/random.h"},
+    "fastmlp/replay.h": {BUFFER, TYPES},
+    "replay.cpp": {"fastmlp/random.h", "fastmlp/replay.h"},
+    "fastmlp/returns.h": {TYPES},
+    "returns.cpp": {"fastmlp/returns.h"},
     "fastmlp/dropout.h": {TABLE, "fastmlp/random.h"},
     "fastmlp/isa.h": {TYPES},
     "isa.cpp": {"fastmlp/isa.h", TABLE},
@@ -276,12 +280,12 @@ RANK = {
     "_summary": 5,
     "regions": 5,
     "monitor": 7,
-    "rl": 9,
     "plot": 8,
     "mlp": 8,
-    "__init__": 9,
-    "selfcheck": 10,
-    "__main__": 11,
+    "rl": 9,
+    "__init__": 10,
+    "selfcheck": 11,
+    "__main__": 12,
 }
 # Other packages: numpy, and in two places one that is used if it is there.
 PACKAGES = {"progress": {"numpy", "tqdm"}, "plot": {"numpy", "matplotlib"}}
