@@ -1,8 +1,9 @@
 #include <pybind11/critical_section.h>
 
+#include <algorithm>
 #include <cmath>
-#include <memory>
 #include <string>
+#include <vector>
 
 #include "arrays.h"
 #include "fastmlp/replay.h"
@@ -21,6 +22,7 @@ struct PyReplayBuffer {
         action_floats(floats) {}
   ReplayBuffer buffer;
   Index action_floats;
+  std::vector<float> rounded, rounded_next;  // room for one observation each
 };
 
 template <class T>
@@ -41,15 +43,26 @@ void check_finite(const char* name, Index row, const float* x, Index n) {
   }
 }
 
+// n numbers of an array of float or double, the latter rounded into `room`; or null.
+const float* observation(py::handle object, Index n, std::vector<float>& room) {
+  if (const auto v = view<const float>(object)) {
+    return v->ndim == 1 && v->shape[0] == n ? v->data : nullptr;
+  }
+  const auto wide = view<const double>(object);
+  if (!wide || wide->ndim != 1 || wide->shape[0] != n) return nullptr;
+  room.resize(static_cast<size_t>(n));
+  std::transform(wide->data, wide->data + n, room.data(),
+                 [](double x) { return static_cast<float>(x); });
+  return room.data();
+}
+
 // One transition if it can be used as it is.
 bool add(PyReplayBuffer& self, py::handle obs, py::handle action, py::handle reward,
          py::handle next_obs, py::handle terminated) {
   const Index n = self.buffer.obs_size();
-  const auto before = view<const float>(obs), after = view<const float>(next_obs);
-  const auto fits = [n](const auto& v) {
-    return v && v->ndim == 1 && v->shape[0] == n;
-  };
-  if (!fits(before) || !fits(after)) return false;
+  const float* const before = observation(obs, n, self.rounded);
+  const float* const after = observation(next_obs, n, self.rounded_next);
+  if (!before || !after) return false;
 
   int64_t number = 0;
   const unsigned char* taken = as_bytes(&number);
@@ -85,9 +98,9 @@ bool add(PyReplayBuffer& self, py::handle obs, py::handle action, py::handle rew
     if (!caster.load(scalar, false)) return false;
     ended = caster;
   }
-  check_finite("obs", -1, before->data, n);
-  check_finite("next_obs", -1, after->data, n);
-  self.buffer.add({before->data, taken, &r, after->data, &ended}, 0);
+  check_finite("obs", -1, before, n);
+  check_finite("next_obs", -1, after, n);
+  self.buffer.add({before, taken, &r, after, &ended}, 0);
   return true;
 }
 
