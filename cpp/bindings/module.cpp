@@ -9,6 +9,7 @@ void bind_optimizer(pybind11::module_& m);
 void bind_replay(pybind11::module_& m);
 void bind_solvers(pybind11::module_& m);
 void bind_mlp(pybind11::module_& m);
+void bind_predictor(pybind11::module_& m);
 }  // namespace fastmlp::bindings
 
 PYBIND11_MODULE(_core, m) {
@@ -20,4 +21,5 @@ PYBIND11_MODULE(_core, m) {
   bind_replay(m);
   bind_solvers(m);
   bind_mlp(m);
+  bind_predictor(m);
 }
