@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
-    from ._predictor import Predictor
     from ._validate import Array, Target
     from .callbacks import Callback
     from .layers import Layer
@@ -1360,11 +1359,87 @@ class MLP:
 
         _c_header.to_c(self, path)
 
-    def predictor(self, rows: int | None = None) -> Predictor:
-        """Return inference bound to buffers of its own."""
-        from ._predictor import Predictor
+    def predictor(
+        self,
+        rows: int | None = None,
+        *,
+        x: Array | None = None,
+        out: Array | None = None,
+    ) -> _core.Predictor:
+        """Return inference bound to buffers: for loops that count microseconds.
 
-        return Predictor(self, rows)
+        All that a call looks at otherwise (kinds, shapes, overlaps of arrays, where the
+        result goes) is settled here, and a call allocates nothing.
+
+        Parameters
+        ----------
+        rows : int, optional
+            How many samples a call takes; None is for one sample, without that axis.
+        x : ndarray (rows, n_in) or (n_in,), optional
+            The input buffer, such as one that sensors are read into: of the model's
+            dtype, C-contiguous, never copied. None makes one, of zeros.
+        out : ndarray (rows, n_out) or (n_out,), optional
+            The output buffer, writeable and apart from ``x`` too. None makes one.
+
+        Returns
+        -------
+        predictor : callable
+            ``predictor()`` computes the outputs for what stands in its buffer ``x``
+            then; ``predictor(x)`` those for another array of that shape, which is
+            converted if it is of another kind. Both write the buffer ``y`` and return
+            it: the next call overwrites it. Attributes: ``x`` and ``y``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For buffers of a wrong kind or shape; from calls for such arguments.
+        RuntimeError
+            From calls, while another thread is within one of the same predictor: make
+            one for each thread.
+
+        Notes
+        -----
+        The model is not copied: what training changes is seen by the next call. The
+        bits are those of `predict`.
+
+        Examples
+        --------
+        >>> import numpy as np, fastmlp as fm
+        >>> mlp = fm.MLP([3, 16, 2], seed=0)
+        >>> policy = mlp.predictor()
+        >>> policy.x[:] = 0.1, 0.2, 0.3
+        >>> bool((policy() == mlp(policy.x)).all())
+        True
+        """
+        if rows is not None:
+            rows = _validate.count("rows", rows, 1)
+        if x is not None and isinstance(x, np.ndarray) and x.ndim == 2:
+            rows = len(x) if rows is None else rows
+        batch = () if rows is None else (rows,)
+        if x is None:
+            x = np.zeros((*batch, self.n_in), self.dtype)
+        if out is None:
+            out = np.zeros((*batch, self.n_out), self.dtype)
+        shape = (*batch, self.n_in)
+        rows_in = _validate.exact("x", x, self.dtype, shape, writeable=False)
+        place = _validate.exact(
+            "out", out, self.dtype, (*batch, self.n_out), writeable=True
+        )
+        _validate.apart("out", place, "x", rows_in)
+        for name, array in (("x", rows_in), ("out", place)):
+            _validate.apart(name, array, "mlp.params", self._params)
+        n_in, dtype = self.n_in, self.dtype
+
+        def convert(given: object) -> Array:
+            array = _validate.inputs("x", given, n_in, dtype, vector=rows is None)
+            if array.shape != shape:
+                raise ValueError(
+                    f"x must have shape {shape}, as this predictor was made for, "
+                    f"got {_validate.describe(given)}"
+                )
+            return array.copy() if np.may_share_memory(array, place) else array
+
+        return _core.Predictor(self._net, rows_in, place, convert)
 
     # Copies and text ----------------------------------------------------------------
 

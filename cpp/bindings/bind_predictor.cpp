@@ -1,0 +1,145 @@
+// Inference bound to buffers: what a call must look at is settled beforehand.
+#include <pybind11/pybind11.h>
+
+#include <atomic>
+#include <new>
+#include <optional>
+#include <stdexcept>
+#include <utility>
+
+#include "arrays.h"
+#include "network.h"
+
+namespace fastmlp::bindings {
+namespace {
+
+// One call at a time: the buffers are everybody's.
+class AtWork {
+ public:
+  explicit AtWork(std::atomic<bool>& busy) : busy_(busy) {
+    if (busy_.exchange(true, std::memory_order_acquire)) {
+      throw std::runtime_error(
+          "this predictor is at work in another thread, and has but one pair of "
+          "buffers; make one for each thread");
+    }
+  }
+  ~AtWork() { busy_.store(false, std::memory_order_release); }
+  AtWork(const AtWork&) = delete;
+  AtWork& operator=(const AtWork&) = delete;
+
+ private:
+  std::atomic<bool>& busy_;
+};
+
+class Predictor {
+ public:
+  // `convert` makes of anything an array like x, or raises.
+  Predictor(py::object net, py::object x, py::object y, py::object convert)
+      : net_(std::move(net)),
+        x_(std::move(x)),
+        y_(std::move(y)),
+        convert_(std::move(convert)),
+        any_(&py::cast<AnyMlp&>(net_)) {
+    any_->visit([&](auto& n) {
+      using T = decltype(element_of(n));
+      const auto xv = rows_of<T>(x_, n.mlp.n_in(), true);
+      const auto yv = view<T>(y_);
+      if (!xv || !yv || yv->size() != xv->shape[0] * n.mlp.n_out()) {
+        throw py::value_error("x, y: must be arrays that fit the network");
+      }
+      rows_ = xv->shape[0];
+      ndim_ = py::cast<py::array>(x_).ndim();
+      from_ = xv->data;
+      to_ = yv->data;
+    });
+  }
+
+  const py::object& x() const { return x_; }
+  const py::object& y() const { return y_; }
+
+  // Of the buffer x if there is no argument.
+  py::object call(py::handle argument) {
+    const AtWork mark(busy_);
+    return any_->visit([&](auto& n) -> py::object {
+      using T = decltype(element_of(n));
+      const T* from = static_cast<const T*>(from_);
+      py::object converted;
+      if (argument) {
+        auto xv = fitting<T>(argument, n.mlp.n_in());
+        if (!xv) {
+          converted = convert_(argument);
+          xv = fitting<T>(converted, n.mlp.n_in());
+          if (!xv) throw py::value_error("x: does not fit the buffer");
+        }
+        from = xv->data;
+      }
+      {
+        const py::gil_scoped_release release;
+        n.mlp.predict(static_cast<T*>(to_), from, rows_);
+      }
+      return y_;
+    });
+  }
+
+ private:
+  // x if it can be used as it is.
+  template <class T>
+  std::optional<ArrayView<const T>> fitting(py::handle x, Index n_in) const {
+    const auto xv = view<const T>(x);
+    const bool fits = xv && xv->ndim == ndim_ && xv->size() == rows_ * n_in &&
+                      xv->shape[0] == (ndim_ == 1 ? n_in : rows_) &&
+                      !overlap({static_cast<T*>(to_), 1, {y_size(), 1}}, *xv);
+    return fits ? xv : std::nullopt;
+  }
+
+  Index y_size() const { return py::reinterpret_borrow<py::array>(y_).size(); }
+
+  py::object net_, x_, y_, convert_;
+  AnyMlp* any_;
+  Index rows_ = 0, ndim_ = 0;
+  const void* from_ = nullptr;
+  void* to_ = nullptr;
+  std::atomic<bool> busy_{false};
+};
+
+// tp_call: what pybind11's dispatch would add is a good part of a small network's time.
+PyObject* call(PyObject* self, PyObject* args, PyObject* kwargs) {
+  const Py_ssize_t given = PyTuple_GET_SIZE(args);
+  if (given > 1 || (kwargs && PyDict_GET_SIZE(kwargs) > 0)) {
+    PyErr_SetString(PyExc_TypeError,
+                    "a predictor takes one argument, x, or none for its buffer");
+    return nullptr;
+  }
+  try {
+    auto* const instance = reinterpret_cast<py::detail::instance*>(self);
+    auto* const predictor = instance->get_value_and_holder().value_ptr<Predictor>();
+    if (!predictor) throw py::value_error("this predictor has not been made");
+    const PyObject* const argument = given == 1 ? PyTuple_GET_ITEM(args, 0) : nullptr;
+    return predictor->call(py::handle(const_cast<PyObject*>(argument))).release().ptr();
+  } catch (py::error_already_set& error) {
+    error.restore();
+  } catch (const py::builtin_exception& error) {
+    error.set_error();
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+void bind_predictor(py::module_& m) {
+  using py::arg;
+  py::class_<Predictor>(m, "Predictor",
+                        py::custom_type_setup([](PyHeapTypeObject* type) {
+                          type->ht_type.tp_call = &call;
+                        }))
+      .def(py::init<py::object, py::object, py::object, py::object>(), arg("net"),
+           arg("x"), arg("y"), arg("convert"))
+      .def_property_readonly("x", &Predictor::x)
+      .def_property_readonly("y", &Predictor::y);
+}
+
+}  // namespace fastmlp::bindings
