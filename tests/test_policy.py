@@ -356,6 +356,16 @@ def test_fit_says_what_is_wrong_with_targets(loss: fm.losses.Loss) -> None:
         fit(actions.astype(np.float64), *rest)
     with pytest.raises(ValueError, match=r"^y: all must have shape \(rows,\)"):
         fit(actions[1:], *rest)
+    with pytest.raises(ValueError, match=r"^validation_data: y: all must have shape"):
+        mlp.fit(
+            x,
+            (actions, *rest),
+            loss=loss,
+            optimizer=fm.Adam(),
+            epochs=1,
+            batch_size=4,
+            validation_data=(x, (actions[1:], *rest)),
+        )
     with pytest.raises(ValueError, match=r"^y must have 12 rows"):
         fit(actions[1:], *(part[1:] for part in rest))
     with pytest.raises(ValueError, match=r"^y must be finite, got nan in row 0"):

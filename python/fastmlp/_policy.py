@@ -308,20 +308,19 @@ class _PolicyLoss(CustomLoss):
             parts.append(part)
         return actions, parts
 
-    def _as_array(self, target: Any) -> Array:
+    def _as_array(self, name: str, target: Any) -> Array:
         """Return the parts of a target as columns, of which `fit` takes rows."""
         if isinstance(target, (tuple, list)) and len(target) == 1 + len(self._parts):
-            names = ("actions", *self._parts)
             columns = [
-                _validate.numeric(f"y: the {name}", part)
-                for name, part in zip(names, target, strict=True)
+                _validate.numeric(f"{name}: the {what}", part)
+                for what, part in zip(("actions", *self._parts), target, strict=True)
             ]
             if len({column.shape for column in columns}) > 1 or columns[0].ndim != 1:
                 got = ", ".join(map(_validate.describe, columns))
-                raise ValueError(f"y: all must have shape (rows,), got {got}")
+                raise ValueError(f"{name}: all must have shape (rows,), got {got}")
             if columns[0].dtype.kind == "f":
                 raise TypeError(
-                    "y: the actions must be of an integer dtype, got "
+                    f"{name}: the actions must be of an integer dtype, got "
                     f"{_validate.describe(columns[0])}"
                 )
             # Actions are small numbers, and exact in any float.

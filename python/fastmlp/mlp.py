@@ -1304,7 +1304,7 @@ class MLP:
         """Do the same for losses written in Python, who alone know their targets."""
         rows = _validate.inputs(where + "x", x, self.n_in, self.dtype)
         _validate.finite(where + "x", rows)
-        target = loss._as_array(y)
+        target = loss._as_array(where + "y", y)
         if target.shape[:1] != (len(rows),):
             raise ValueError(
                 f"{where}y must have {len(rows)} rows as x has, "
