@@ -6,6 +6,7 @@ void bind_runtime(pybind11::module_& m);
 void bind_kernels(pybind11::module_ m);
 void bind_loss(pybind11::module_& m);
 void bind_optimizer(pybind11::module_& m);
+void bind_replay(pybind11::module_& m);
 void bind_solvers(pybind11::module_& m);
 void bind_mlp(pybind11::module_& m);
 void bind_predictor(pybind11::module_& m);
@@ -17,6 +18,7 @@ PYBIND11_MODULE(_core, m) {
   bind_kernels(m.def_submodule("kernels"));
   bind_loss(m);
   bind_optimizer(m);
+  bind_replay(m);
   bind_solvers(m);
   bind_mlp(m);
   bind_predictor(m);

@@ -36,6 +36,20 @@ uint64_t random_bits(uint64_t seed, Stream stream, uint32_t group, uint64_t i) {
   return r[0] | uint64_t{r[1]} << 32;
 }
 
+void random_below(uint64_t* out, Index count, uint64_t n, uint64_t seed, Stream stream,
+                  uint64_t first) {
+  const uint64_t end = first + static_cast<uint64_t>(count);
+  for (uint64_t k = first & ~uint64_t{1}; k < end; k += 2) {
+    const uint64_t pair = k / 2;
+    const auto r =
+        philox({static_cast<uint32_t>(pair), static_cast<uint32_t>(pair >> 32), 0,
+                static_cast<uint32_t>(stream)},
+               seed);
+    if (k >= first) out[k - first] = multiply_high(r[0] | uint64_t{r[1]} << 32, n);
+    if (k + 1 < end) out[k + 1 - first] = multiply_high(r[2] | uint64_t{r[3]} << 32, n);
+  }
+}
+
 void shuffle(int64_t* order, Index n, uint64_t seed, uint32_t epoch) {
   for (Index i = 0; i < n; ++i) order[i] = i;
   for (Index i = n - 1; i > 0; --i) {

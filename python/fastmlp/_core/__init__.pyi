@@ -15,6 +15,7 @@ import numpy.typing as npt
 from . import kernels as kernels
 
 _Array = npt.NDArray[Any]
+_Rows = tuple[_Array, _Array, _Array, _Array, _Array]
 
 __version__: str
 ACTIVATIONS: tuple[str, ...]
@@ -75,6 +76,50 @@ class Optimizer:
     def reset(self) -> None: ...
 
 _Report = tuple[str, float, float, float, float, int]
+
+class ReplayBuffer:
+    def __init__(
+        self, capacity: int, obs_size: int, action_floats: int, seed: int
+    ) -> None: ...
+    def __len__(self) -> int: ...
+    @property
+    def added(self) -> int: ...
+    @property
+    def drawn(self) -> int: ...
+    def add(
+        self,
+        obs: object,
+        action: object,
+        reward: object,
+        next_obs: object,
+        terminated: object,
+    ) -> bool: ...
+    def add_batch(
+        self,
+        obs: _Array,
+        actions: _Array,
+        rewards: _Array,
+        next_obs: _Array,
+        terminated: _Array,
+        where: _Array | None = None,
+    ) -> None: ...
+    def sample(self, rows: int) -> _Rows: ...
+    def copy_out(self) -> _Rows: ...
+    def restore(
+        self,
+        obs: _Array,
+        actions: _Array,
+        rewards: _Array,
+        next_obs: _Array,
+        terminated: _Array,
+        added: int,
+        drawn: int,
+    ) -> None: ...
+
+def action_value_targets(
+    q: object, by: object, rewards: object, terminated: object, gamma: float
+) -> _Array | NotImplementedType: ...
+def accumulate_backwards(x: _Array, factor: _Array) -> None: ...
 
 class Lbfgs:
     def __init__(

@@ -1,0 +1,1 @@
+"""Algorithms of reinforcement learning, each by fastmlp and by PyTorch; see rl.py."""

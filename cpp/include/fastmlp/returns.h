@@ -1,0 +1,20 @@
+// What actions were worth: arithmetic on the way from rewards to targets.
+#pragma once
+
+#include "fastmlp/types.h"
+
+namespace fastmlp {
+
+// x[t] += factor[t] * x[t + 1] for all of `width` columns, from the last row but one
+// up; of the last, factor is not read.
+template <class T>
+void accumulate_backwards(T* x, const T* factor, Index steps, Index width);
+
+// out[b] = reward[b] + gamma q[b, a] with a where by[b, a] is largest (the first of
+// several; NaN counts as largest), or reward[b] where terminated.
+template <class T>
+void action_value_targets(T* out, const T* q, const T* by, const float* reward,
+                          const bool* terminated, double gamma, Index rows,
+                          Index actions);
+
+}  // namespace fastmlp
