@@ -921,7 +921,8 @@ def _check_best(
     where: str, state: Mapping[str, Any], others: tuple[str, ...] = ()
 ) -> None:
     """Refuse what is no state of a callback that looks for the best."""
-    _states.fields(where, {**state}, ("best", "epoch", *others))
+    names = ("best", "epoch", *others)
+    _states.fields(where, {n: state[n] for n in names if n in state}, names)
     if state["best"] is not None and not isinstance(state["best"], float):
         got = _validate.describe(state["best"])
         raise ValueError(f"{where}.best must be a float or None, got {got}")
