@@ -278,12 +278,21 @@ RANK = {
     "monitor": 7,
     "plot": 8,
     "mlp": 8,
+    "_sklearn_training": 8,
+    "_sklearn_base": 9,
+    "sklearn": 10,
     "__init__": 9,
     "selfcheck": 10,
     "__main__": 11,
 }
-# Other packages: numpy, and in two places one that is used if it is there.
-PACKAGES = {"progress": {"numpy", "tqdm"}, "plot": {"numpy", "matplotlib"}}
+# Other packages: numpy, and in a few places such as are used if they are there.
+PACKAGES = {
+    "progress": {"numpy", "tqdm"},
+    "plot": {"numpy", "matplotlib"},
+    "_sklearn_training": {"numpy", "scipy", "threadpoolctl"},
+    "_sklearn_base": {"numpy", "sklearn"},
+    "sklearn": {"numpy", "sklearn"},
+}
 
 
 def for_types_only(tree: ast.Module) -> set[ast.AST]:

@@ -959,11 +959,6 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
             z = z[:, [z.shape[1] // 2]]
         return float(r2_score(y, z, sample_weight=weight))
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
-
 
 def _rest_of_deviance(y: Array) -> Array:
     """Return y log y - y, summed over a row's outputs."""
