@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import LabelBinarizer, StandardScaler
+from threadpoolctl import threadpool_limits
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -100,6 +101,13 @@ def assert_follows(a: Any, b: Any, rtol: float = FOLLOWS) -> None:
     for x, y in zip(a.coefs_ + a.intercepts_, b.coefs_ + b.intercepts_, strict=True):
         assert x.shape == y.shape
         np.testing.assert_allclose(y, x, rtol=0, atol=100 * rtol)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _blas_by_one_thread() -> Iterator[None]:
+    # For theirs: on short vectors threads of a busy machine only wait.
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 # Following scikit-learn ---------------------------------------------------------------
@@ -188,14 +196,6 @@ def test_several_targets_have_the_gradient_of_scikit_learn_and_a_loss_of_it() ->
         np.testing.assert_allclose(z, x, rtol=0, atol=100 * FOLLOWS)
     # Theirs is a mean over targets, but for the penalty.
     penalty = 0.5 * b.alpha * sum((w**2).sum() for w in b.coefs_) / len(X)
-    full = OURS["MLPRegressor"](
-        random_state=3, hidden_layer_sizes=(12, 7), max_iter=1, batch_size=len(X)
-    ).fit(X, y)
-    start = OURS["MLPRegressor"](
-        random_state=3, hidden_layer_sizes=(12, 7), max_iter=1, batch_size=len(X)
-    )
-    start.fit(X, y)
-    assert full.loss_ == start.loss_
     ratio = (b.loss_ - penalty) / (a.loss_ - penalty)
     assert 2.9 < ratio < 3.1
 
@@ -263,7 +263,6 @@ def test_messages_of_bad_parameters_are_those_of_scikit_learn(setting: str) -> N
 
 def test_attributes_are_views_and_may_be_replaced() -> None:
     X, y = regression()
-    reg = MLPRegressor((5,), max_iter=3, random_state=0)
     reg = MLPRegressor(hidden_layer_sizes=(5,), max_iter=3, random_state=0).fit(X, y)
     assert isinstance(reg.coefs_, list)
     assert all(a is b for a, b in zip(reg.coefs_, reg.mlp_.weights, strict=True))
@@ -430,6 +429,12 @@ def squared(pred: Any, target: Any, weight: Any = None) -> tuple[float, Any]:
     return float(0.5 * (w * r**2).sum()), w * r
 
 
+def logistic(pred: Any, target: Any) -> tuple[float, Any]:
+    """The binary cross-entropy of logits."""
+    value = np.logaddexp(0, pred) - pred * target
+    return float(value.mean()), (1 / (1 + np.exp(-pred)) - target) / pred.size
+
+
 @pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_loss_written_in_python_trains_alike(solver: str, weighted: bool) -> None:
@@ -537,7 +542,7 @@ def test_quantiles_and_variances() -> None:
         fm.BinaryCrossEntropy(pos_weight=2.0),
         fm.Hinge(),
         fm.MSE(),
-        squared,
+        logistic,
     ],
     ids=str,
 )
