@@ -291,6 +291,8 @@ RANK = {
     "_onnx": 9,
     "_policy": 9,
     "_sklearn": 9,
+    "_sklearn_training": 8,
+    "_sklearn_base": 9,
     "_torch": 9,
     "rl": 10,
     "sklearn": 10,
@@ -305,7 +307,9 @@ PACKAGES = {
     "_torch_modules": {"torch"},
     "plot": {"numpy", "matplotlib"},
     "progress": {"numpy", "tqdm"},
-    "sklearn": {"numpy", "scipy", "sklearn"},
+    "_sklearn_training": {"numpy", "scipy", "threadpoolctl"},
+    "_sklearn_base": {"numpy", "sklearn"},
+    "sklearn": {"numpy", "sklearn"},
 }
 # The only places that import by a name in a string: what is loaded late.
 IMPORTERS = {"__init__", "_validate"}

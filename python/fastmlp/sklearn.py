@@ -141,9 +141,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         told from the rest; a function of logits and rows of 0 and 1, see
         `fastmlp.CustomLoss`; or `MSE`, `MAE`, `Huber`, `PseudoHuber` (of rows of 0 and
         1) and `Hinge` (of -1 and 1), by which there are no probabilities.
-    class_weight : dict, 'balanced' or None, default=None
+    class_weight : dict, list of dict, 'balanced' or None, default=None
         What the samples of a class weigh, by its label; 'balanced' weighs them by
-        n_samples / (n_classes · samples of the class). Validation is unweighted.
+        n_samples / (n_classes · samples of the class), and is not for `partial_fit`.
+        With several labels of a sample a dict for each. Validation is unweighted.
     dropout : float or sequence of float, default=0.0
         Behind hidden layers, the probability that an element becomes 0; one for all or
         one for each.
@@ -216,9 +217,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
       each instruction set.
     - A prediction is computed in the precision of the weights, whatever that of X.
     - Weights below zero are refused.
-    - ``partial_fit`` with ``class_weight`` or callbacks, ``warm_start`` with another
-      architecture: an error, or as said above. ``hasattr(…, "partial_fit")`` is False
-      for solvers without batches.
+    - ``warm_start`` with layers of other widths is an error; other changes of the
+      architecture are taken over, the weights kept.
+    - ``hasattr(…, "partial_fit")`` is False for all solvers without batches.
     - A loss that is not finite ends the training: with the ValueError that scikit-learn
       raises for weights that are not, or, if early stopping has weights to go back to,
       with these and a ConvergenceWarning.
@@ -238,7 +239,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseMLP._parameter_constraints,
         "loss": [StrOptions({"log_loss"}), Loss, callable],
-        "class_weight": [StrOptions({"balanced"}), dict, None],
+        "class_weight": [StrOptions({"balanced"}), dict, list, None],
     }
 
     def __init__(
@@ -725,9 +726,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
       each instruction set.
     - A prediction is computed in the precision of the weights, whatever that of X.
     - Weights below zero are refused.
-    - ``partial_fit`` with callbacks, ``warm_start`` with another
-      architecture: an error, or as said above. ``hasattr(…, "partial_fit")`` is False
-      for solvers without batches.
+    - ``warm_start`` with layers of other widths is an error; other changes of the
+      architecture are taken over, the weights kept.
+    - ``hasattr(…, "partial_fit")`` is False for all solvers without batches.
     - A loss that is not finite ends the training: with the ValueError that scikit-learn
       raises for weights that are not, or, if early stopping has weights to go back to,
       with these and a ConvergenceWarning.
@@ -958,11 +959,6 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         elif z.shape[1] != n:  # several quantiles of one target
             z = z[:, [z.shape[1] // 2]]
         return float(r2_score(y, z, sample_weight=weight))
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
 
 
 def _rest_of_deviance(y: Array) -> Array:
