@@ -417,6 +417,16 @@ def test_another_process_goes_on_to_the_bit(isa, threads, checkpoint, tmp_path):
     assert final.read_bytes() == wanted
 
 
+def test_a_solvers_state_may_be_in_any_order():
+    opt = fm.LBFGS(history=3, max_line_search=9)
+    state = opt.state_dict()
+    state["hyper"] = dict(reversed(state["hyper"].items()))
+    again = fm.LBFGS()
+    again.load_state_dict(state)
+    assert repr(again) == repr(opt)
+    assert list(again.state_dict()["hyper"]) == list(opt.state_dict()["hyper"])
+
+
 # Lies ---------------------------------------------------------------------------------
 
 
@@ -994,6 +1004,50 @@ def test_lies_of_what_a_schedule_has_seen(field, tmp_path):
         refused(path, lie, words, lambda p: fm.Checkpoint.load(p, mlp, opt))
 
 
+WRONG = (None, True, -1, 0.5, "x", [], {}, 2**70, [[]], {"dict": {}})
+
+
+def places(said, place=()):
+    """Where there is something in a text: its keys."""
+    yield place
+    if isinstance(said, list):
+        said = dict(enumerate(said))
+    for key, item in said.items() if isinstance(said, dict) else ():
+        yield from places(item, (*place, key))
+
+
+def test_whatever_is_wrong_is_refused_or_harmless(model, checkpoint, tmp_path):
+    """At every place in the text every kind of value: an answer, never a crash."""
+    path = tmp_path / "a"
+    mlp, opt, stop = parts_of_a_training(seed=9)
+    hooks = [stop, fm.Checkpoint("a")]
+    refusals, harmless = 0, []
+    for content, load in (
+        (model, fm.load),
+        (checkpoint, lambda p: fm.Checkpoint.load(p, mlp, opt, hooks)),
+    ):
+        said = json.loads(split(content)[0]["__metadata__"]["fastmlp"])
+        for place in list(places(said))[1:]:
+            for value in WRONG:
+                path.write_bytes(in_text(put(*place, value))(content, True))
+                try:
+                    load(path)
+                except ValueError as error:
+                    refusals += str(error).startswith(f"path: {path}")
+                else:
+                    harmless.append((place[0], place[-1]))
+    assert refusals > 2000
+    # The rest are values that could be true, such as another eps or loss.
+    possible = {
+        "layers": {"activation", "affine", "eps", "init", "momentum", "p"},
+        "bias": {"bias"},
+        "training": {"within", "total", "divisor", 0, 1, 2},
+        "history": {"history", "dict", "val_loss", "metrics", 0, 1, 2},
+        "checkpoint": {"checkpoint", "model", "lr"},
+    }
+    assert all(last in possible[first] for first, last in harmless)
+
+
 def test_a_file_cut_anywhere_is_refused(model, checkpoint, tmp_path):
     path = tmp_path / "a"
     for end in range(len(model)):
@@ -1013,10 +1067,9 @@ def test_a_file_cut_anywhere_is_refused(model, checkpoint, tmp_path):
 
 def test_a_flipped_bit_anywhere_is_refused(model, tmp_path):
     path = tmp_path / "a"
-    length = 8 + int.from_bytes(model[:8], "little")
     for at in range(len(model)):
-        # Every bit of the texts, one of each byte of the arrays.
-        for bit in range(8) if at < length else [at % 8]:
+        # All bits of the header's length; of all other bytes one, each time the next.
+        for bit in range(8) if at < 8 else [at % 8]:
             changed = bytearray(model)
             changed[at] ^= 1 << bit
             with pytest.raises(ValueError, match="is no model that this version reads"):

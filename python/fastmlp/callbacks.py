@@ -860,8 +860,8 @@ class Checkpoint(_Watching):
             optimizer.load_state_dict(rest["optimizer"])
             optimizer._owner = mlp._self
         stored.fill(mlp)
-        history = stored.history or History()
-        mlp.history = history
+        history = stored.history
+        assert history is not None  # as in every checkpoint
         for hook, state in states:
             hook.load_state_dict(state)
             if isinstance(hook, Checkpoint):
