@@ -109,7 +109,7 @@ class Pass {
         const double sum =
             weighted_sum<T>(ws_.row_loss, rq_.targets.weights, rq_.order, rows);
         mean = normalizer_ == 0.0 ? 0.0 : sum / normalizer_;
-        if (rq_.l2 != 0.0) mean += penalty();
+        mean += penalty();
         if (team.rank() == 0) value = mean;
       }
       if (!rq_.optimizer) return;
@@ -178,6 +178,7 @@ class Pass {
   }
 
   double penalty() const {
+    if (decay_ == 0.0) return 0.0;
     double sum = 0.0;
     const Index chunks = weight_chunks(net_);
     for (Index c = 0; c < chunks; ++c) sum += rq_.squares[c];

@@ -223,7 +223,8 @@ def _scaled(loss: Loss, factor: float) -> Loss:
     """Return a copy of a loss whose value and gradient are multiplied by a factor.
 
     For conventions that differ by one, such as the ½ in scikit-learn's squared error.
-    It goes into what the sum over rows is divided by, so nothing is rounded twice.
+    It goes into the divisor of the sum over rows: a factor that cancels a part of that,
+    such as the O of a mean over O outputs, costs no rounding.
 
     Parameters
     ----------
@@ -654,9 +655,7 @@ class ActionValue(Loss):
         if core.kind in ("cross_entropy", "gaussian_nll") or core.per_output:
             raise ValueError(f"loss must be of one prediction and a value, got {loss}")
         object.__setattr__(self, "_inner", loss)
-        self._make(
-            core.kind, core.reduction, core.delta, action=True, scale=core.scale
-        )
+        self._make(core.kind, core.reduction, core.delta, action=True, scale=core.scale)
 
     @property
     def loss(self) -> Loss:

@@ -174,6 +174,87 @@ void test_epochs() {
   CHECK(mlp.evaluate(data.batch(), Loss{}) < first);
 }
 
+// The sum of the squares of all weights of a network like kLayers.
+double squares_of_weights(const Mlp<double>& mlp) {
+  double sum = 0.0;
+  for (const LayerInfo& layer : mlp.layers()) {
+    for (Index i = 0; i < layer.n_in * layer.n_out; ++i) {
+      const double w = mlp.params()[layer.weight + i];
+      sum += w * w;
+    }
+  }
+  return sum;
+}
+
+// Chosen rows, a penalty and a scale: an epoch of one batch is a gradient step.
+void test_epoch_options() {
+  constexpr double kTolerance = 1e-13;
+  const Data<double> data = product_data<double>();
+  const std::vector<int64_t> order = {440, 3, 3, 17, 200};
+  Data<double> chosen = {{}, {}, static_cast<Index>(order.size())};
+  for (const int64_t row : order) {
+    const size_t r = static_cast<size_t>(row);
+    chosen.x.insert(chosen.x.end(), {data.x[2 * r], data.x[2 * r + 1]});
+    chosen.y.push_back(data.y[r]);
+  }
+  Loss loss;
+  loss.scale = 3.0;
+  OptimizerConfig config;
+  config.lr = 0.1;
+  Optimizer sgd(config);
+  EpochOptions options;
+  options.order = order.data();
+  options.n_order = chosen.rows;
+  options.l2 = 0.5;
+  LastGoodState<double> good;
+  Mlp<double> mlp(2, kLayers), other(2, kLayers);
+  mlp.initialize(4);
+  other.initialize(4);
+  std::vector<double> grads(static_cast<size_t>(mlp.n_params()));
+  const double plain = other.value_and_grad(grads.data(), chosen.batch(), Loss{});
+  const double value =
+      other.value_and_grad(grads.data(), chosen.batch(), loss, false, options.l2);
+  const double penalty =
+      options.l2 / 2 * squares_of_weights(other) / static_cast<double>(chosen.rows);
+  CHECK(std::fabs(value - (3 * plain + penalty)) < kTolerance);
+  CHECK(mlp.fit_epoch(data.batch(), loss, sgd, options, good) == value);
+  for (Index i = 0; i < mlp.n_params(); ++i) {
+    const double wanted = other.params()[i] - 0.1 * grads[static_cast<size_t>(i)];
+    CHECK(std::fabs(mlp.params()[i] - wanted) < kTolerance);
+  }
+
+  // What is refused changes nothing.
+  const std::vector<double> before(mlp.params(), mlp.params() + mlp.n_params());
+  const auto refused = [&](const Loss& of, const EpochOptions& with) {
+    try {
+      mlp.fit_epoch(data.batch(), of, sgd, with, good);
+      return false;
+    } catch (const std::invalid_argument&) {
+      return std::equal(before.begin(), before.end(), mlp.params());
+    }
+  };
+  for (const int64_t row : {int64_t{-1}, int64_t{441}}) {
+    const std::vector<int64_t> beyond = {0, 1, row};
+    EpochOptions with = options;
+    with.order = beyond.data();
+    with.n_order = 3;
+    CHECK(refused(loss, with));
+  }
+  EpochOptions with = options;
+  with.shuffle = true;
+  CHECK(refused(loss, with));
+  with = options;
+  with.n_order = 0;
+  CHECK(refused(loss, with));
+  with = options;
+  with.l2 = -1.0;
+  CHECK(refused(loss, with));
+  for (const double scale : {0.0, -1.0, std::numeric_limits<double>::infinity()}) {
+    loss.scale = scale;
+    CHECK(refused(loss, options));
+  }
+}
+
 void test_errors() {
   const auto refused = [](Index n_in, std::vector<LayerSpec> layers) {
     try {
@@ -203,6 +284,7 @@ int main() {
   test_same_bits_everywhere<double>();
   test_gradient();
   test_epochs();
+  test_epoch_options();
   test_errors();
   if (failures == 0) std::printf("all checks passed\n");
   return failures == 0 ? 0 : 1;

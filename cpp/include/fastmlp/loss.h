@@ -91,15 +91,15 @@ bool rows_are_weighted(const Loss& loss, const Targets<T>& targets) {
                              loss.per_output.size() > 0);
 }
 
-// What sum(w l) over rows (l summed over outputs) is divided by: it has the loss's scale
-// in it. 0 if all weights are 0. `order`, if given, picks the rows: row r is the
-// targets' row order[r].
+// What sum(w l) over rows (l summed over outputs) is divided by, the loss's scale and
+// all. 0 if all weights are 0. `order`, if given, picks the rows: row r is the targets'
+// row order[r].
 template <class T>
 double loss_normalizer(const Loss& loss, const Targets<T>& targets,
                        const int64_t* order, Index rows, Index n_out);
 
-// The sum of the rows' own weights (null: their number), in double, in an order fixed by
-// the number of rows. `order`, if given, picks the weights.
+// The sum of the rows' own weights (null: their number), in double, in an order fixed
+// by the number of rows. `order`, if given, picks the weights.
 template <class T>
 double sum_of_weights(const T* weights, const int64_t* order, Index rows);
 

@@ -270,8 +270,9 @@ class Mlp {
   void vjp(T* y, T* dx, T* grads, const T* x, const T* dy, Index rows,
            bool training = false);
 
-  // l2 / 2 times the sum of the squares of all dense layers' weights, divided by the sum
-  // of the rows' weights (without weights: their number), is added to the loss.
+  // l2 / 2 times the sum of the squares of all dense layers' weights, divided by the
+  // sum of the rows' weights (without weights: their number), is added to the loss,
+  // whatever its reduction; nothing if that sum is 0.
   double value_and_grad(T* grads, const Batch<T>& batch, const Loss& loss,
                         bool training = false, double l2 = 0.0);
   // With other parameters in place of the network's own, n_params() of them.

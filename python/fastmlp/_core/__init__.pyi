@@ -212,6 +212,9 @@ class Mlp:
     ) -> _Report | NotImplementedType: ...
     def begin_fit(self, token: object) -> None: ...
     def end_fit(self, token: object) -> None: ...
+    # order: int64 row numbers, the epoch's rows, not with shuffle; first_row and lr
+    # count in it. l2: 0.5 l2 (sum of dense weights squared) / (sum of sample weights of
+    # the batch) is added to each step's loss, as in value_and_grad.
     def fit_epoch(
         self,
         x: object,
