@@ -471,6 +471,23 @@ def test_a_loss_written_in_python_trains_alike(solver: str, weighted: bool) -> N
         np.testing.assert_allclose(x, z, rtol=0, atol=FOLLOWS)
 
 
+@pytest.mark.parametrize("loss", ["squared_error", squared], ids=str)
+def test_batches_that_weigh_nothing_change_nothing(loss: Any) -> None:
+    X, y = regression()
+    weight = np.where(np.arange(len(X)) < 64, 0.0, 1.0)
+    settings: dict[str, Any] = {
+        "solver": "sgd",
+        "momentum": 0.0,
+        "shuffle": False,
+        "batch_size": 64,
+        "max_iter": 3,
+        "random_state": 0,
+    }
+    a = MLPRegressor(loss, **settings).fit(X, y, weight)
+    b = MLPRegressor(loss, **settings).fit(X[64:], y[64:], weight[64:])
+    np.testing.assert_array_equal(a.coefs_[0], b.coefs_[0])
+
+
 @pytest.mark.parametrize(
     "settings",
     [
