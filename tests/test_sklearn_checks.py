@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from fastmlp.sklearn import MLPClassifier, MLPRegressor
+from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 # scikit-learn's own MLPs are checked with this max_iter too.
@@ -37,6 +38,7 @@ EQUIVALENCE = (
 )
 def test_checks_of_scikit_learn(estimator: Any, check: Any) -> None:
     if check.func.__name__ in EQUIVALENCE:
+        estimator = clone(estimator)
         if estimator.dtype == "float32":
             # Seven digits are all there are.
             estimator.set_params(solver="lbfgs")

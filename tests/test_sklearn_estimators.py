@@ -187,6 +187,13 @@ def test_float32_follows_within_its_precision() -> None:
     assert b.predict_proba(X).dtype == b.coefs_[0].dtype == np.float32
 
 
+def test_lbfgs_is_as_precise_in_float32() -> None:
+    X, y = (a.astype(np.float32) for a in regression())
+    a, b = both("MLPRegressor", solver="lbfgs", max_iter=10)
+    np.testing.assert_allclose(b.fit(X, y).loss_, a.fit(X, y).loss_, rtol=SINGLE)
+    assert b.coefs_[0].dtype == np.float32
+
+
 def test_several_targets_have_the_gradient_of_scikit_learn_and_a_loss_of_it() -> None:
     X, y = regression(3)
     a, b = both("MLPRegressor", tol=0.0)
@@ -231,6 +238,16 @@ def test_multilabel_partial_fit() -> None:
         b.partial_fit(X[part], y[part], classes=np.arange(4))
     assert_follows(a, b)
     np.testing.assert_array_equal(a.predict(X), b.predict(X))
+
+
+def test_labels_as_a_sparse_matrix() -> None:
+    X, y = multilabel()
+    a, b = both("MLPClassifier", max_iter=20)
+    a.fit(X, scipy.sparse.csr_matrix(y))
+    b.fit(X, scipy.sparse.csr_matrix(y))
+    assert_follows(a, b)
+    assert scipy.sparse.issparse(b.predict(X))
+    assert (a.predict(X) != b.predict(X)).nnz == 0
 
 
 def test_parameters_are_those_of_scikit_learn_first() -> None:
@@ -454,6 +471,23 @@ def test_a_loss_written_in_python_trains_alike(solver: str, weighted: bool) -> N
         np.testing.assert_allclose(x, z, rtol=0, atol=FOLLOWS)
 
 
+@pytest.mark.parametrize("loss", ["squared_error", squared], ids=str)
+def test_batches_that_weigh_nothing_change_nothing(loss: Any) -> None:
+    X, y = regression()
+    weight = np.where(np.arange(len(X)) < 64, 0.0, 1.0)
+    settings: dict[str, Any] = {
+        "solver": "sgd",
+        "momentum": 0.0,
+        "shuffle": False,
+        "batch_size": 64,
+        "max_iter": 3,
+        "random_state": 0,
+    }
+    a = MLPRegressor(loss, **settings).fit(X, y, weight)
+    b = MLPRegressor(loss, **settings).fit(X[64:], y[64:], weight[64:])
+    np.testing.assert_array_equal(a.coefs_[0], b.coefs_[0])
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -660,6 +694,27 @@ def test_callbacks(solver: Any) -> None:
     np.testing.assert_array_equal(same.predict(X), reg.predict(X))
 
 
+def test_callbacks_of_fastmlp(tmp_path: Path) -> None:
+    X, y = regression()
+    reg = MLPRegressor(
+        max_iter=200,
+        learning_rate_init=0.05,
+        random_state=0,
+        callbacks=[
+            fm.EarlyStopping(monitor="val_loss", patience=3, restore_best=True),
+            fm.CSVLogger(tmp_path / "log.csv"),
+            fm.Checkpoint(tmp_path / "last"),
+        ],
+    )
+    reg.fit(X[50:], y[50:], eval_set=(X[:50], y[:50]))
+    curve = reg.validation_loss_curve_
+    assert len(curve) == np.argmin(curve) + 4 < 200
+    best = 0.5 * ((reg.predict(X[:50]) - y[:50]) ** 2).mean()
+    np.testing.assert_allclose(best, min(curve))
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == len(curve) + 1
+    assert (tmp_path / "last").exists()
+
+
 def test_steps_are_told_with_and_without_weights() -> None:
     X, y = regression()
     for weight in (None, np.full(len(X), 2.0)):
@@ -821,6 +876,18 @@ def test_grid_search(backend: str) -> None:
     for name in ("mean_test_score", "std_test_score"):
         np.testing.assert_array_equal(search.cv_results_[name], alone.cv_results_[name])
     assert search.best_score_ > 0.8
+
+
+def test_workers_keep_to_the_threads_that_joblib_leaves_them() -> None:
+    with joblib.parallel_config("loky", n_jobs=2, inner_max_num_threads=1):
+        found = joblib.Parallel()(joblib.delayed(_threads)() for _ in range(2))
+    assert found == [1, 1]
+
+
+def _threads() -> int:
+    import fastmlp
+
+    return fastmlp.get_num_threads()
 
 
 def test_other_meta_estimators() -> None:

@@ -475,9 +475,10 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         if task.loss._loss is not None:
             shape = len(target), self.mlp_.n_out
             core = task.loss._loss
-            given = _validate.targets("y", target, core, shape, dtype)
-            assert isinstance(given, np.ndarray)
-            _validate.target_values("y", target := given, core)
+            checked = _validate.targets("y", target, core, shape, dtype)
+            assert isinstance(checked, np.ndarray)  # of action values they are pairs
+            _validate.target_values("y", checked, core)
+            target = checked
         if isinstance(X, np.ndarray):
             X = _sklearn_training.dense(X, dtype)
         elif X.format != "csr":

@@ -107,8 +107,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     shuffle : bool, default=True
         Whether to take the samples of each epoch in another order.
     random_state : int, RandomState instance or None, default=None
-        Where the weights, the validation split, the orders of samples, and with dropout
-        its seed, are drawn from, in this sequence: as scikit-learn draws them.
+        Where the weights, the validation split, with dropout its seed, and the orders
+        of samples are drawn from, in this sequence: as scikit-learn draws them.
     tol : float, default=1e-4
         What loss (or validation score) is to gain within n_iter_no_change epochs; the
         largest element of the gradient at which 'lbfgs' ends.
@@ -212,9 +212,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
     - The loss is taken from logits and not cut off where a probability is rounded to 0
       or 1.
-
     - Results do not depend on the number of threads, and the bits are the same with
-      each instruction set.
+      each instruction set, but for what SciPy computes of 'lbfgs'.
     - A prediction is computed in the precision of the weights, whatever that of X.
     - Weights below zero are refused.
     - ``warm_start`` with layers of other widths is an error; other changes of the
@@ -628,8 +627,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     shuffle : bool, default=True
         Whether to take the samples of each epoch in another order.
     random_state : int, RandomState instance or None, default=None
-        Where the weights, the validation split, the orders of samples, and with dropout
-        its seed, are drawn from, in this sequence: as scikit-learn draws them.
+        Where the weights, the validation split, with dropout its seed, and the orders
+        of samples are drawn from, in this sequence: as scikit-learn draws them.
     tol : float, default=1e-4
         What loss (or validation score) is to gain within n_iter_no_change epochs; the
         largest element of the gradient at which 'lbfgs' ends.
@@ -721,9 +720,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
       used for training. scikit-learn has the same gradient, but reports a squared error
       that is the mean over the targets (its issue 8349), by which 'lbfgs' and ``tol``
       go: results of 'sgd' and 'adam' agree but for when they end.
-
     - Results do not depend on the number of threads, and the bits are the same with
-      each instruction set.
+      each instruction set, but for what SciPy computes of 'lbfgs'.
     - A prediction is computed in the precision of the weights, whatever that of X.
     - Weights below zero are refused.
     - ``warm_start`` with layers of other widths is an error; other changes of the
