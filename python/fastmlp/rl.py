@@ -156,7 +156,7 @@ class ReplayBuffer:
         return self._buffer.added
 
     def __len__(self) -> int:
-        return len(self._buffer)
+        return self._buffer.size
 
     def add(
         self,
