@@ -30,10 +30,10 @@ HIDDEN = (64, 64)
 LEARNING_RATE = 3e-3
 GAMMA = 0.98
 TAU = 0.005  # by this part the second network follows, each step of training
-BATCH_SIZE = 128
+BATCH_SIZE = 64
 CAPACITY = 50_000
 FIRST = 1000  # so many steps at random before training starts
-EPSILON = rl.LinearSchedule(1.0, 0.05, 3000)  # from then on
+EPSILON = rl.LinearSchedule(1.0, 0.05, 6000)  # from then on
 MOST_STEPS = 100_000
 EPISODES = 100  # of an evaluation
 SOLVED = 475.0  # of 500
@@ -199,7 +199,8 @@ def main(arguments: list[str] | None = None) -> int:
         outcome = outcomes[seed] = train(DoubleDQN(seed), seed)
         print(
             f"seed {seed}  mean return of {EPISODES} episodes "
-            f"{outcome.mean_return:5.1f}  training {outcome.steps:6} steps, {outcome.seconds:.2f} s"
+            f"{outcome.mean_return:5.1f}  training {outcome.steps:6} steps, "
+            f"{outcome.seconds:.2f} s"
         )
     plot(outcomes, options.output)
     print(f"picture: {options.output}")
