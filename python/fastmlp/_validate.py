@@ -234,14 +234,14 @@ def targets(
             raise TypeError(
                 f"{name} must be (actions, values) for ActionValue, got {describe(y)}"
             )
-        actions = _actions(name, y[0], shape)
+        taken = actions(name, y[0], shape)
         values = convert(f"{name}: the values", y[1], dtype)
         if values.shape not in (shape[:1], (shape[0], 1)):
             raise ValueError(
                 f"{name}: the values must have shape {shape[:1]}, "
                 f"got {describe(values)}"
             )
-        return actions, values
+        return taken, values
 
     # Class labels, or probabilities as below.
     kind = loss.kind
@@ -295,7 +295,8 @@ def _labels(name: str, array: Array, shape: tuple[int, ...]) -> Array:
     return _below(f"{name}: the label", array, classes, "classes")
 
 
-def _actions(name: str, value: object, shape: tuple[int, ...]) -> Array:
+def actions(name: str, value: object, shape: tuple[int, ...]) -> Array:
+    """Return the actions taken, (B,), as int64, for predictions of ``shape``."""
     rows, n_actions = shape
     array = numeric(f"{name}: the actions", value)
     if array.shape != (rows,) or array.dtype.kind == "f":

@@ -719,6 +719,10 @@ class CustomLoss(Loss):
             result = self.function(p, target, weight)
         return self._checked(result, p)
 
+    def _as_array(self, name: str, target: Any) -> Array:
+        """Return the targets of a whole data set, of which `fit` takes rows."""
+        return np.asarray(target)
+
     def _check_takes_weights(self) -> None:
         import inspect
 

@@ -1291,20 +1291,20 @@ class MLP:
                 f"got {_validate.describe(data)}"
             )
         x, y, sample_weight = data if len(data) == 3 else (*data, None)
-        if loss._loss is None:
-            return self._custom_data(where, x, y, sample_weight)
+        if isinstance(loss, CustomLoss):
+            return self._custom_data(where, x, y, loss, sample_weight)
         batch = self._batch(x, y, loss, sample_weight, where)
         _validate.finite(where + "x", batch[0])
         _validate.target_values(where + "y", batch[1], loss._loss)
         return batch
 
     def _custom_data(
-        self, where: str, x: object, y: object, sample_weight: object
+        self, where: str, x: object, y: object, loss: CustomLoss, sample_weight: object
     ) -> tuple[Array, Array, Array | None]:
         """Do the same for losses written in Python, who alone know their targets."""
         rows = _validate.inputs(where + "x", x, self.n_in, self.dtype)
         _validate.finite(where + "x", rows)
-        target = np.asarray(y)
+        target = loss._as_array(where + "y", y)
         if target.shape[:1] != (len(rows),):
             raise ValueError(
                 f"{where}y must have {len(rows)} rows as x has, "

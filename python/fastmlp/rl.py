@@ -29,6 +29,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from . import _core, _validate
+from ._policy import (
+    ClippedPolicyGradient,
+    PolicyGradient,
+    entropy,
+    log_prob,
+    sample_actions,
+)
 from .mlp import MLP, _key
 
 if TYPE_CHECKING:
@@ -41,13 +48,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Batch",
+    "ClippedPolicyGradient",
     "LinearSchedule",
+    "PolicyGradient",
     "ReplayBuffer",
     "TargetNetwork",
     "dqn_targets",
+    "entropy",
     "epsilon_greedy",
     "gae",
+    "log_prob",
     "returns",
+    "sample_actions",
 ]
 
 INT64 = np.dtype(np.int64)

@@ -1,0 +1,100 @@
+"""REINFORCE on CartPole, by fastmlp and by PyTorch: how long until it is solved.
+
+All but the networks, the losses and the optimisers is `examples/reinforce_cartpole.py`
+for both: environments, sampling, returns, evaluations, and the parameters they start
+from.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import fastmlp as fm
+import numpy as np
+import torch
+
+from .ppo import network
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+
+import reinforce_cartpole as reinforce
+
+
+class TorchReinforce:
+    """What `reinforce.Reinforce` is, in PyTorch as it is fastest on a CPU."""
+
+    def __init__(self, seed: int) -> None:
+        ours = reinforce.Reinforce(seed)
+        self.rng = np.random.default_rng([seed, 5])
+        self.policy, self.baseline = network(ours.policy), network(ours.baseline)
+        self.policy_optimizer = torch.optim.Adam(
+            self.policy.parameters(), lr=reinforce.LEARNING_RATE, fused=True
+        )
+        self.baseline_optimizer = torch.optim.Adam(
+            self.baseline.parameters(), lr=reinforce.BASELINE_RATE, fused=True
+        )
+
+    @torch.inference_mode()
+    def logits(self, states: np.ndarray) -> np.ndarray:
+        """Return (B, 2): the policy's outputs for states (B, 4)."""
+        return self.policy(torch.from_numpy(states)).numpy()
+
+    @torch.inference_mode()
+    def values(self, states: np.ndarray) -> np.ndarray:
+        """Return (B,): what the baseline holds states to be worth."""
+        return self.baseline(torch.from_numpy(states)).numpy()[:, 0]
+
+    def update(
+        self,
+        states: np.ndarray,
+        actions: np.ndarray,
+        advantages: np.ndarray,
+        returns: np.ndarray,
+    ) -> None:
+        """Take a step with the policy, and fit the baseline to the returns."""
+        x, action, advantage, target = map(
+            torch.from_numpy, (states, actions, advantages, returns)
+        )
+        log_pi = torch.log_softmax(self.policy(x), 1)
+        loss = -(advantage * log_pi.gather(1, action[:, None])[:, 0]).mean()
+        if reinforce.ENTROPY > 0:
+            loss = loss + reinforce.ENTROPY * (log_pi.exp() * log_pi).sum(1).mean()
+        self.policy_optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), reinforce.CLIP_NORM)
+        self.policy_optimizer.step()
+
+        for _ in range(reinforce.BASELINE_EPOCHS):
+            order = torch.from_numpy(self.rng.permutation(len(x)))
+            for rows in order.split(reinforce.BASELINE_BATCH):
+                error = torch.nn.functional.mse_loss(
+                    self.baseline(x[rows])[:, 0], target[rows]
+                )
+                self.baseline_optimizer.zero_grad()
+                error.backward()
+                self.baseline_optimizer.step()
+
+    def parameters(self) -> np.ndarray:
+        """Return a copy of the policy's parameters."""
+        return torch.nn.utils.parameters_to_vector(self.policy.parameters()).numpy(
+            force=True
+        )
+
+    def restore(self, parameters: np.ndarray) -> None:
+        """Go back to those."""
+        torch.nn.utils.vector_to_parameters(
+            torch.from_numpy(parameters), self.policy.parameters()
+        )
+
+
+AGENTS: dict[str, Any] = {"fastmlp": reinforce.Reinforce, "torch": TorchReinforce}
+
+
+def run(backend: str, seed: int, threads: int) -> tuple[bool, float, int, float]:
+    """Train once: arguments and what is returned are those of `ppo.run`."""
+    torch.set_num_threads(threads)
+    with fm.threads(threads):
+        outcome = reinforce.train(AGENTS[backend](seed), seed)
+    return outcome.solved, outcome.seconds, outcome.steps, outcome.mean_return

@@ -1,0 +1,281 @@
+"""Balance a pole with REINFORCE, the simplest policy gradient.
+
+    python examples/reinforce_cartpole.py
+
+One network, the policy, says how likely each action is. After every 16 episodes of
+Gymnasium's CartPole-v1 it takes one step: actions become likelier the more what was
+earned after them (the return-to-go, discounted) exceeds what another network, the
+baseline, expected of the state; and the baseline is fitted to what was earned. Training
+ends when the policy balances the pole in an evaluation; what counts is the mean return
+of 100 fresh episodes, of 500 steps at most, with the most likely action in each state.
+CartPole counts as solved at 475. Prints a line for each seed and saves a picture of the
+learning curves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import fastmlp as fm
+import gymnasium
+import numpy as np
+from fastmlp import rl
+from matplotlib.figure import Figure
+
+BATCH_EPISODES = 16  # side by side, between updates
+HIDDEN = (64, 64)
+LEARNING_RATE = 1e-2
+ENTROPY, CLIP_NORM = 0.0, 0.5
+BASELINE_RATE, BASELINE_EPOCHS, BASELINE_BATCH = 2e-3, 5, 64
+GAMMA = 0.99
+MOST_STEPS = 300_000  # in all environments together
+EPISODES = 100  # of an evaluation
+SOLVED = 475.0  # of 500
+# The policy is evaluated when the last episodes of training came to this mean, at most
+# every so many updates, and training ends when an evaluation comes to that.
+RECENT, PROMISING, PAUSE, ENOUGH = 16, 200.0, 5, 490.0
+WANTED_SHARE = 0.8  # of the seeds that are to be solved
+SEEDS, QUICK_SEEDS = 5, 2
+# Colour-blind safe, of Okabe & Ito (2008).
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+LABELS = 12  # of seeds in the legend
+
+
+class Reinforce:
+    """A policy and what it learns by: two networks of fastmlp."""
+
+    def __init__(self, seed: int) -> None:
+        self.policy = fm.MLP([4, *HIDDEN, 2], activation="tanh", seed=[seed, 0])
+        self.policy.weights[-1][:] *= 0.01  # all actions are alike at first
+        self.baseline = fm.MLP([4, *HIDDEN, 1], activation="tanh", seed=[seed, 1])
+        self.policy_optimizer = fm.Adam(lr=LEARNING_RATE, clip_norm=CLIP_NORM)
+        self.baseline_optimizer = fm.Adam(lr=BASELINE_RATE)
+        self.policy_loss = rl.PolicyGradient(entropy=ENTROPY)
+
+    def logits(self, states: np.ndarray) -> np.ndarray:
+        """Return (B, 2): the policy's outputs for states (B, 4)."""
+        return self.policy(states)
+
+    def values(self, states: np.ndarray) -> np.ndarray:
+        """Return (B,): what the baseline holds states to be worth."""
+        return self.baseline(states)[:, 0]
+
+    def update(
+        self,
+        states: np.ndarray,
+        actions: np.ndarray,
+        advantages: np.ndarray,
+        returns: np.ndarray,
+    ) -> None:
+        """Take a step with the policy, and fit the baseline to the returns."""
+        self.policy.train_step(
+            states, (actions, advantages), self.policy_loss, self.policy_optimizer
+        )
+        self.baseline.fit(
+            states,
+            returns,
+            loss=fm.MSE(),
+            optimizer=self.baseline_optimizer,
+            epochs=BASELINE_EPOCHS,
+            batch_size=BASELINE_BATCH,
+        )
+
+    def parameters(self) -> np.ndarray:
+        """Return a copy of the policy's parameters."""
+        return self.policy.params.copy()
+
+    def restore(self, parameters: np.ndarray) -> None:
+        """Go back to those parameters."""
+        self.policy.params[:] = parameters
+
+
+def make(n: int) -> gymnasium.vector.VectorEnv:
+    """Return n environments that NumPy steps together."""
+    return gymnasium.make_vec(
+        "CartPole-v1", num_envs=n, vectorization_mode="vector_entry_point"
+    )
+
+
+@dataclass
+class Outcome:
+    """How a training went."""
+
+    mean_return: float = 0.0  # of 100 fresh episodes
+    seconds: float = 0.0  # of training, the evaluations in between included
+    steps: int = 0  # in all environments together
+    # After how many steps each episode of training ended, and what it returned.
+    ends: list[int] = field(default_factory=list)
+    returns: list[float] = field(default_factory=list)
+    # After how many steps the policy was evaluated, and with what mean return.
+    evaluations: list[tuple[int, float]] = field(default_factory=list)
+
+    @property
+    def solved(self) -> bool:
+        """Whether the pole was balanced."""
+        return self.mean_return >= SOLVED
+
+
+def evaluate(policy: Reinforce, seed: list[int]) -> float:
+    """Return the mean return of 100 episodes with the most likely actions."""
+    env = make(EPISODES)
+    states, _ = env.reset(seed=int(np.random.default_rng(seed).integers(2**31)))
+    running = np.ones(EPISODES, bool)
+    total = 0.0
+    while running.any():
+        actions = policy.logits(states).argmax(axis=1)
+        states, rewards, terminated, truncated, _ = env.step(actions)
+        total += rewards[running].sum()
+        running &= ~(terminated | truncated)  # the first episode of each counts
+    return float(total / EPISODES)
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """What happened in N episodes side by side, T steps until the last was over."""
+
+    states: np.ndarray  # (T + 1, N, 4): before each step, and after the last
+    actions: np.ndarray  # (T, N), as all that follow
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    running: np.ndarray  # before the step
+
+
+def play(
+    policy: Reinforce, env: gymnasium.vector.VectorEnv, rng: np.random.Generator
+) -> Episodes:
+    """Play an episode in each environment with actions drawn from the policy."""
+    state, _ = env.reset()
+    running = np.ones(env.num_envs, bool)
+    states, steps = [state], []
+    while running.any():
+        actions, _ = rl.sample_actions(policy.logits(state), rng)
+        state, rewards, terminated, truncated, _ = env.step(actions)
+        states.append(state)
+        steps.append((actions, rewards, terminated, truncated, running))
+        running = running & ~(terminated | truncated)
+    return Episodes(np.array(states), *map(np.array, zip(*steps, strict=True)))
+
+
+def train(policy: Reinforce, seed: int) -> Outcome:
+    """Train until the pole is balanced, or for MOST_STEPS steps."""
+    start = time.perf_counter()
+    outcome = Outcome()
+    rng = np.random.default_rng([seed, 2])
+    env = make(BATCH_EPISODES)
+    env.reset(seed=seed)
+    best, best_parameters, evaluated, update = -1.0, policy.parameters(), 0, 0
+
+    while outcome.steps < MOST_STEPS:
+        played = play(policy, env, rng)
+        running = played.running
+        lengths = running.sum(axis=0)
+        outcome.ends += (outcome.steps + np.cumsum(lengths)).tolist()
+        outcome.returns += (played.rewards * running).sum(axis=0).tolist()
+        outcome.steps += int(lengths.sum())
+
+        # Of an episode that was cut off the baseline says what would have come.
+        states = played.states
+        values = policy.values(states.reshape(-1, 4)).reshape(states.shape[:2])
+        returns = rl.returns(
+            played.rewards, GAMMA, played.terminated, played.truncated, values[1:]
+        )
+        advantages = (returns - values[:-1])[running]
+        policy.update(
+            states[:-1][running],
+            played.actions[running],
+            (advantages - advantages.mean()) / (advantages.std() + 1e-8),
+            returns[running],
+        )
+        update += 1
+
+        # Keep the best policy; end when it balances the pole.
+        promising = np.mean(outcome.returns[-RECENT:]) >= PROMISING
+        last = outcome.steps >= MOST_STEPS
+        if last or (promising and update >= evaluated + PAUSE):
+            evaluated = update
+            mean_return = evaluate(policy, [seed, 3, update])
+            outcome.evaluations.append((outcome.steps, mean_return))
+            if mean_return > best:
+                best, best_parameters = mean_return, policy.parameters()
+            if best >= ENOUGH:
+                break
+    outcome.seconds = time.perf_counter() - start
+
+    policy.restore(best_parameters)
+    outcome.mean_return = evaluate(policy, [seed, 4])
+    return outcome
+
+
+def plot(outcomes: dict[int, Outcome], output: Path) -> None:
+    """Save for each seed the smoothed returns of training, and the evaluations."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for i, (seed, outcome) in enumerate(outcomes.items()):
+        color = COLORS[i % len(COLORS)]
+        ends, returns = np.array(outcome.ends), np.array(outcome.returns)
+        axes.plot(ends, returns, ".", color=color, alpha=0.2, markersize=3)
+        width = min(RECENT, len(returns))
+        smooth = np.convolve(returns, np.ones(width) / width, "valid")
+        label = f"seed {seed}: {outcome.mean_return:.0f}" if i < LABELS else None
+        axes.plot(ends[width - 1 :], smooth, color=color, label=label)
+        axes.plot(*zip(*outcome.evaluations, strict=True), "o--", color=color)
+    axes.axhline(SOLVED, color="black", linestyle=":", linewidth=1, label="solved")
+    axes.set(
+        xlabel="steps",
+        ylabel="return of an episode",
+        title="REINFORCE on CartPole-v1: training (lines), evaluations (circles)",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(title="in the end")
+    figure.savefig(output, dpi=120)
+
+
+def check(outcomes: dict[int, Outcome]) -> str:
+    """Return what is wrong with the outcomes, or nothing."""
+    solved = sum(outcome.solved for outcome in outcomes.values())
+    wanted = max(1, int(WANTED_SHARE * len(outcomes)))
+    if solved >= wanted:
+        return ""
+    return f"{solved} of {len(outcomes)} seeds solved, at least {wanted} wanted"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; 1 if --check fails."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seed", type=int, default=0, help="the first seed")
+    parser.add_argument("--seeds", type=int, help=f"how many, default: {SEEDS}")
+    parser.add_argument("--output", type=Path, default=Path("reinforce_cartpole.png"))
+    parser.add_argument(
+        "--quick", action="store_true", help=f"{QUICK_SEEDS} seeds unless told"
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help=f"fail if fewer than {WANTED_SHARE:.0%} of the seeds are solved",
+    )
+    options = parser.parse_args(arguments)
+    seeds = options.seeds or (QUICK_SEEDS if options.quick else SEEDS)
+
+    outcomes = {}
+    for seed in range(options.seed, options.seed + seeds):
+        outcome = outcomes[seed] = train(Reinforce(seed), seed)
+        print(
+            f"seed {seed}  mean return of {EPISODES} episodes"
+            f" {outcome.mean_return:5.1f}"
+            f"  training {outcome.steps:6} steps, {outcome.seconds:.2f} s"
+        )
+    plot(outcomes, options.output)
+    print(f"picture: {options.output}")
+    problem = check(outcomes) if options.check else ""
+    if problem:
+        print(f"check failed: {problem}", file=sys.stderr)
+    return 1 if problem else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
