@@ -30,15 +30,15 @@ from fastmlp import rl
 from matplotlib.figure import Figure
 
 HIDDEN = (64, 64)
-LEARNING_RATE = 5e-4  # at first; it falls to 0, without which Q never settles
+LEARNING_RATE = 1e-3  # at first; it falls to 0, without which Q never settles
 GAMMA = 0.99
 BATCH_SIZE = 64
 CAPACITY = 50_000
 FIRST = 1000  # so many steps at random before training starts
 EPSILON = rl.LinearSchedule(1.0, 0.05, 5000)  # from then on
-STEPS, QUICK_STEPS = 40_000, 12_000
+STEPS, QUICK_STEPS = 40_000, 20_000
 EPISODES, QUICK_EPISODES = 100, 20  # with the best actions, after training
-SEEDS, QUICK_SEEDS = 5, 1
+SEEDS, QUICK_SEEDS = 5, 2
 SMOOTH = 10  # episodes that a point of the curve is the mean of
 # What episodes are to return in the mean with the best actions: at random it is -499.
 WANTED, QUICK_WANTED = -110.0, -200.0
@@ -150,7 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help=f"{QUICK_STEPS} steps, {QUICK_SEEDS} seed unless told",
+        help=f"{QUICK_STEPS} steps, {QUICK_SEEDS} seeds unless told",
     )
     parser.add_argument(
         "--check",
