@@ -5,11 +5,12 @@
 A network says what each of the two actions of Gymnasium's CartPole-v1 is worth. It acts
 by that, now and then at random, and learns from draws of what it has seen so far: the
 value of an action is to be the reward plus what the best action in the next state is
-worth, which a second network says that follows the first (double Q-learning). Training
-ends when the policy balances the pole in an evaluation; what counts is the mean return
-of 100 fresh episodes, of 500 steps at most, with the best action in each state.
-CartPole counts as solved at 475. Prints a line for each seed and saves a picture of the
-learning curves.
+worth, which a second network says that follows the first (double Q-learning). What it
+has learnt comes and goes, and returns while training are far below those of its best
+moments: so it is evaluated often, and training ends when the policy balances the pole.
+What counts is the mean return of 100 fresh episodes then, of 500 steps at most, with
+the best action in each state. CartPole counts as solved at 475. Prints a line for each
+seed and saves a picture of the learning curves.
 """
 
 from __future__ import annotations
