@@ -100,12 +100,13 @@ DERIVATIVES = {
     "param_jacobian",
     "per_sample_grads",
 }
+FORMATS = {"as_torch_module", "predictor", "save", "to_c", "to_onnx", "to_torch"}
 
 
 @pytest.mark.parametrize(
     ("ours", "theirs", "missing"),
     [
-        (ref.MLP, fm.MLP, {"summary", *DERIVATIVES}),
+        (ref.MLP, fm.MLP, {"summary", *DERIVATIVES, *FORMATS}),
         (ref.Loss, fm.losses.Loss, set()),
         (ref.Optimizer, fm.optimizers.Optimizer, {"state_dict", "load_state_dict"}),
     ],

@@ -68,6 +68,13 @@ class Loss:
         """How rows are put together: "mean" or "sum"."""
         return self._loss.reduction
 
+    def _as_array(self, name: str, target: Any) -> Array:
+        """Return a whole data set's targets, of which `fit` takes rows.
+
+        Only losses written in Python are asked: they alone know their targets.
+        """
+        return np.asarray(target)
+
     def _arguments(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return {"reduction": self.reduction}
@@ -791,10 +798,6 @@ class CustomLoss(Loss):
             self._check_takes_weights()
             result = self.function(p, target, weight)
         return self._checked(result, p)
-
-    def _as_array(self, name: str, target: Any) -> Array:
-        """Return the targets of a whole data set, of which `fit` takes rows."""
-        return np.asarray(target)
 
     def _check_takes_weights(self) -> None:
         import inspect

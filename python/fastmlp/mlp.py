@@ -1295,7 +1295,7 @@ class MLP:
                 f"got {_validate.describe(data)}"
             )
         x, y, sample_weight = data if len(data) == 3 else (*data, None)
-        if isinstance(loss, CustomLoss):
+        if loss._loss is None:
             return self._custom_data(where, x, y, loss, sample_weight)
         batch = self._batch(x, y, loss, sample_weight, where)
         _validate.finite(where + "x", batch[0])
@@ -1303,7 +1303,7 @@ class MLP:
         return batch
 
     def _custom_data(
-        self, where: str, x: object, y: object, loss: CustomLoss, sample_weight: object
+        self, where: str, x: object, y: object, loss: Loss, sample_weight: object
     ) -> tuple[Array, Array, Array | None]:
         """Do the same for losses written in Python, who alone know their targets."""
         rows = _validate.inputs(where + "x", x, self.n_in, self.dtype)
