@@ -379,6 +379,14 @@ REFUSED = {
         graph(lambda K, x: K.layers.Add()([x, x, K.layers.Dense(5)(x)])),
         "Add 'add.*' must have one input, has 3",
     ),
+    "always as in training": (
+        graph(lambda K, x: K.layers.Dropout(0.5)(K.layers.Dense(3)(x), training=True)),
+        "Dropout 'dropout.*' is called with training=True",
+    ),
+    "operation of a layer's name": (
+        graph(lambda K, x: K.ops.softmax(K.layers.Dense(3)(x), axis=0)),
+        "Softmax 'softmax.*' is no layer that fastmlp has",
+    ),
     "product": (
         graph(lambda K, x: K.layers.Multiply()([x, K.layers.Dense(5)(x)])),
         "Multiply 'multiply.*' must have one input, has 2",

@@ -188,7 +188,8 @@ class _Reader:
             return self._graph(layer)
         if kind in ("InputLayer", "Identity"):
             return []
-        if kind not in _KINDS:
+        # Some of keras.ops have names of layers.
+        if kind not in _KINDS or ".layers." not in type(layer).__module__:
             _refuse(layer, "is no layer that fastmlp has")
         self._note_dtype(layer)
         return [_KINDS[kind](layer)]
@@ -229,7 +230,12 @@ class _Reader:
         place = _place(value)
         if place not in self._made:
             operation, index, _ = value._keras_history
-            sources = operation._inbound_nodes[index].input_tensors
+            call = operation._inbound_nodes[index]
+            sources = call.input_tensors
+            for option in ("training", "mask"):
+                value = call.arguments.kwargs.get(option)
+                if value is not None and value is not False:
+                    _refuse(operation, f"is called with {option}={value}")
             if type(operation).__name__ == "Add" and len(sources) == 2:
                 self._made[place] = self._block(operation, sources, first)
             elif len(sources) == 1:
