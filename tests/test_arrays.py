@@ -219,6 +219,12 @@ class Unknown:
         raise BufferError("nothing to share")
 
 
+def released():
+    view = memoryview(b"1234")
+    view.release()
+    return view
+
+
 def bad_frame():
     return pd.DataFrame({"a": [1.0, None], "b": [1, 2]}, dtype="Float64")
 
@@ -237,6 +243,7 @@ def bad_frame():
         (pd.DataFrame({"a": pd.to_datetime(["2024-02-29"])}), "real numbers"),
         (np.ma.masked_array(np.zeros((2, 4)), mask=np.eye(2, 4)), "masked"),
         (b"1234", "real numbers"),
+        (released(), "memoryview"),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
 )
@@ -247,6 +254,13 @@ def test_refused_with_words(x, words):
             call(x)
     with pytest.raises(TypeError, match=r"(?s)^dy "):
         mlp.vjp(np.zeros((2, N_IN), "float32"), x)
+
+
+def test_shapes_come_before_conversions():
+    """A wrong shape is what is said of arrays that memory has no room to convert."""
+    wide = np.broadcast_to(0.0, (2, 2**45))
+    with pytest.raises(ValueError, match=rf"^x must have shape .*{N_IN}.*{2**45}"):
+        model()(wide)
 
 
 def test_missing_values_of_frames_stay_missing():

@@ -45,7 +45,10 @@ def describe(value: object) -> str:
         return f"{value[:40]!r} (str)"
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    shape = getattr(value, "shape", None)
+    try:
+        shape = getattr(value, "shape", None)
+    except Exception:  # such as a memoryview's that has been released
+        shape = None
     if isinstance(shape, tuple):
         return f"a {type(value).__name__} of shape {tuple(shape)}"
     return f"a {type(value).__name__}"
@@ -162,7 +165,7 @@ def reachable(name: str, value: object) -> None:
     except Exception:  # none at all, or none that it can tell
         return
     if device not in _READABLE:
-        kind = _DEVICES.get(int(device), f"DLPack's type {int(device)}")
+        kind = _DEVICES.get(device, f"DLPack's type {device}")
         raise TypeError(
             f"{name} must be in the CPU's memory, got {describe(value)} on another "
             f"device ({kind}); copy it first, in PyTorch by {name}.cpu()"
@@ -249,9 +252,9 @@ def inputs(
     name: str, x: object, n_in: int, dtype: np.dtype[Any], *, vector: bool = False
 ) -> Array:
     """Return samples as rows, (B, n_in); with ``vector`` also one sample, (n_in,)."""
-    array = convert(name, x, dtype)
+    array = numeric(name, x)
     if vector and array.shape == (n_in,):
-        return array
+        return convert(name, array, dtype)
     if array.ndim != 2 or array.shape[1] != n_in:
         wanted = f"(rows, {n_in})" + (f" or ({n_in},)" if vector else "")
         hint = ""
@@ -264,7 +267,7 @@ def inputs(
         )
     if array.shape[0] == 0:
         raise ValueError(f"{name} must have at least one row, got {describe(array)}")
-    return array
+    return convert(name, array, dtype)
 
 
 def targets(
