@@ -16,6 +16,7 @@ from fastmlp import reference
 
 torch = pytest.importorskip("torch", reason="PyTorch is what models come from")
 nn = torch.nn
+forward_ad = torch.autograd.forward_ad
 
 # Outputs and gradients of a few small layers: both sides round about as often, in
 # another order, relative to the largest element.
@@ -339,6 +340,22 @@ def test_odd_residual_blocks():
     ]:
         with pytest.raises((TypeError, ValueError), match=f"module 1 .*{words}"):
             fm.from_torch(nn.Sequential(nn.Linear(2, 2), residual(body, projection)))
+
+
+def test_blocks_that_write_to_their_input():
+    residual = type(fm.MLP([2, fm.Residual([2])]).to_torch()[0])
+    writes, linear = nn.ReLU(inplace=True), nn.Linear(2, 2)
+    inner = residual(nn.Sequential(writes, linear))
+    for parts in ([writes], [nn.Identity(), nn.Dropout(), writes], [inner]):
+        block = residual(nn.Sequential(*parts, linear))
+        with pytest.raises(ValueError, match=r"^module 0 .*inplace"):
+            fm.from_torch(nn.Sequential(block))
+    # Behind a layer it writes to what that has made.
+    block = nn.Sequential(residual(nn.Sequential(linear, writes))).eval()
+    x = torch.randn(ROWS, 2)
+    np.testing.assert_allclose(
+        fm.from_torch(block)(x), block(x).detach(), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_options_are_for_state_dicts():
@@ -780,13 +797,52 @@ def test_second_derivatives_are_refused(rng):
         (grads.sum() + x.sum()).backward()
 
 
-def test_parameters_moved_between_forward_and_backward(rng):
+# PyTorch's own forward mode makes scripts.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("grad", [False, True])
+def test_forward_mode_is_refused(frozen, grad, rng):
+    # Not taken for zero where no graph is made.
     _, module = bridge()
+    module.requires_grad_(not frozen)
+    x = inputs(rng, "float64")
+    with torch.set_grad_enabled(grad), forward_ad.dual_level():
+        with pytest.raises(RuntimeError, match=r"no forward-mode .*to_torch"):
+            module(forward_ad.make_dual(x, torch.ones_like(x)))
+        moving = forward_ad.make_dual(module.params, torch.ones_like(module.params))
+        with pytest.raises(RuntimeError, match=r"no forward-mode .*to_torch"):
+            torch.func.functional_call(module, {"params": moving}, x)
+
+
+def test_lazily_negated_memory(rng):
+    mlp, module = bridge()
+    x = inputs(rng, "float64")
+    conjugate = torch.complex(0 * x, -x).conj().imag
+    assert conjugate.is_neg()
+    y = module(conjugate)
+    np.testing.assert_array_equal(y.detach(), mlp(x))
+    dy = torch.complex(0 * y, torch.ones_like(y)).detach().conj().imag
+    y.backward(dy)
+    np.testing.assert_array_equal(module.params.grad, mlp.vjp(x, dy.resolve_neg())[2])
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_parameters_moved_between_forward_and_backward(same, rng):
+    mlp, module = bridge()
     loss = module(inputs(rng, "float64")).sum()
     with torch.no_grad():
-        module.params.add_(1.0)
+        (module if same else mlp.as_torch_module()).params.add_(1.0)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+def test_a_module_made_in_inference_mode_does_not_stand_in_the_way(rng):
+    mlp = fm.MLP([N_IN, 3], dtype="float64", seed=0)
+    with torch.inference_mode():
+        mlp.as_torch_module()
+    module = mlp.as_torch_module()
+    module(inputs(rng, "float64")).sum().backward()
+    assert module.params.grad.abs().sum() > 0
 
 
 class OnGpu(torch.Tensor):
@@ -885,9 +941,11 @@ def test_functions_of_ones_own_work_inside_of_pytorch(rng):
     assert torch.autograd.gradcheck(lambda x, _: module(x), (x, module.params))
 
 
-def test_threads_share_a_module(rng):
+@pytest.mark.parametrize("n_modules", [1, 4])
+def test_threads_share_a_model(n_modules, rng):
     """Each thread's gradient is that of its own call."""
     mlp, module = bridge()
+    modules = [module, *(mlp.as_torch_module() for _ in range(n_modules - 1))]
     xs = [inputs(rng, "float64") for _ in range(4)]
     wanted = [mlp.vjp(x, np.ones((ROWS, 3)))[1] for x in xs]
     wrong = []
@@ -895,7 +953,7 @@ def test_threads_share_a_module(rng):
     def work(i):
         for _ in range(30):
             x = xs[i].clone().requires_grad_()
-            got = torch.autograd.grad(module(x).sum(), x)[0]
+            got = torch.autograd.grad(modules[i % n_modules](x).sum(), x)[0]
             if not np.array_equal(got, wanted[i]):
                 wrong.append(i)
 

@@ -523,6 +523,11 @@ class _Modules:
             self._builder.tracked = max(self._builder.tracked, tracked)
 
     def _residual(self, what: str, inside: str, module: Any) -> None:
+        if self._starts_in_place(module.body):
+            raise ValueError(
+                f"{what}: its body begins with a module with inplace=True, which "
+                "changes the input that is added as well; use inplace=False"
+            )
         outer = self._builder
         body = self._builder = outer.block()
         self.read(f"{inside}body", module.body)
@@ -534,6 +539,16 @@ class _Modules:
             name = f"module {inside}projection"
             projection = self._arrays(name, module.projection, "weight", "bias")
         outer.residual(what, body, projection)
+
+    def _starts_in_place(self, body: Any) -> bool:
+        """Tell whether something is written to what a body is given."""
+        same = (self._nn.Identity, self._nn.Flatten, self._nn.Dropout)
+        for leaf in body.modules():
+            if getattr(leaf, "inplace", False):
+                return True
+            if next(leaf.children(), None) is None and not isinstance(leaf, same):
+                return False
+        return False
 
 
 def _only(what: str, option: str, value: Any, wanted: float) -> None:

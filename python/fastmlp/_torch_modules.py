@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Any
+import weakref
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _core, _network, _validate
 from .layers import Activation, BatchNorm, Dense, Dropout, Layer, LayerNorm
@@ -12,6 +13,7 @@ from .layers import Residual as ResidualLayer
 
 try:
     import torch
+    from torch.autograd import forward_ad
 except ImportError as error:
     raise ImportError(
         f"PyTorch is needed to go to and from its modules ({error}): pip install torch"
@@ -163,6 +165,39 @@ def _sequential(
 # The model itself ---------------------------------------------------------------------
 
 
+class _Memory(NamedTuple):
+    """What all modules of one model share.
+
+    Attributes
+    ----------
+    params, buffers : torch.Tensor
+        The model's. Parameters made of the same tensor have one count of changes, by
+        which PyTorch notices what another module's optimiser did.
+    lock : threading.Lock
+        Held from what a pass keeps in the model to where that is looked at.
+    """
+
+    params: torch.Tensor
+    buffers: torch.Tensor
+    lock: threading.Lock
+
+
+_memories: weakref.WeakKeyDictionary[MLP, _Memory] = weakref.WeakKeyDictionary()
+_memories_lock = threading.Lock()
+
+
+def _memory_of(mlp: MLP) -> _Memory:
+    with _memories_lock:
+        memory = _memories.get(mlp)
+        if memory is None:
+            # Also what is made in inference mode must serve outside of it.
+            with torch.inference_mode(False):
+                params = torch.from_numpy(mlp.params)
+                buffers = torch.from_numpy(mlp.buffers)
+            memory = _memories[mlp] = _Memory(params, buffers, threading.Lock())
+        return memory
+
+
 class MLPModule(torch.nn.Module):  # type: ignore[misc]
     """A model inside of PyTorch; made by `fastmlp.MLP.as_torch_module`.
 
@@ -193,11 +228,12 @@ class MLPModule(torch.nn.Module):  # type: ignore[misc]
         self._normalises = "batch_norm" in kinds
         self._has_modes = self._normalises or "dropout" in kinds
         self._dtype = getattr(torch, mlp.dtype.name)
-        self.params = torch.nn.Parameter(torch.from_numpy(mlp.params))
+        memory = _memory_of(mlp)
+        self.params = torch.nn.Parameter(memory.params)
         if mlp.buffers.size > 0:
-            self.register_buffer("statistics", torch.from_numpy(mlp.buffers))
+            self.register_buffer("statistics", memory.buffers)
         self._memory = self._addresses()
-        self._lock = threading.Lock()
+        self._lock = memory.lock
 
     def _addresses(self) -> tuple[int, ...]:
         tensors = (self.params, *self._buffers.values())
@@ -244,8 +280,15 @@ class MLPModule(torch.nn.Module):  # type: ignore[misc]
                 "model, but others have taken their place (torch.func.functional_call "
                 "and assignments do that); write into them instead"
             )
+        # PyTorch looks itself only where there is a graph to be made.
+        if any(forward_ad.unpack_dual(t).tangent is not None for t in (x, self.params)):
+            raise RuntimeError(
+                "a module that computes with a fastmlp model has no forward-mode "
+                "derivatives in PyTorch; mlp.to_torch() has, and mlp.jvp and "
+                "mlp.jacobian give those by the inputs"
+            )
         rows = x if x.ndim == 2 else x.reshape(-1, n_in)
-        return rows.contiguous()
+        return rows.resolve_neg().contiguous()
 
     def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> MLPModule:
         # What to(), double(), cuda(), share_memory() and their like go through. They
@@ -333,7 +376,7 @@ class _Back(torch.autograd.Function):  # type: ignore[misc]
         params: torch.Tensor,
         call: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        numbers = rows.detach().numpy(), dy.detach().contiguous().numpy()
+        numbers = rows.detach().numpy(), dy.detach().resolve_neg().contiguous().numpy()
         dx, grads = _gradients(call, *numbers)
         return torch.from_numpy(dx), torch.from_numpy(grads)
 

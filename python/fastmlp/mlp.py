@@ -1422,8 +1422,9 @@ class MLP:
 
         PyTorch notices, and refuses, if its optimisers have moved the parameters
         between forward and backward, but not if fastmlp has or writes into `params`.
-        Second derivatives (``create_graph=True``) are refused, as are moves to another
-        device or dtype.
+        Second derivatives (``create_graph=True``) and those of forward mode are
+        refused, as are moves to another device or dtype. Several modules of one model
+        have its parameters, and each a gradient of its own.
         """
         from . import _torch_modules
 
