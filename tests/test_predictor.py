@@ -178,7 +178,7 @@ def test_threads_with_their_own_agree_and_sharing_is_refused():
             try:
                 seen.append(shared(x) is shared.y)
             except RuntimeError as error:
-                seen.append("at work in another thread" in str(error))
+                seen.append("at work already" in str(error))
 
     workers = [threading.Thread(target=f) for f in (own, own, share, share)]
     for worker in workers:
@@ -187,6 +187,39 @@ def test_threads_with_their_own_agree_and_sharing_is_refused():
         worker.join()
     assert len(seen) == 140
     assert all(seen)
+
+
+def test_buffers_stay_where_they_are():
+    predictor = model().predictor(4)
+    for buffer in ("x", "y"):
+        with pytest.raises(ValueError, match="resize"):
+            getattr(predictor, buffer).resize((1000, 1000))
+
+
+def test_calls_within_calls_are_refused():
+    mlp = model()
+    predictor = mlp.predictor(3)
+
+    class Again:
+        def __array__(self, dtype=None, copy=None):
+            return predictor(samples(3))
+
+    with pytest.raises(TypeError, match="at work already"):
+        predictor(Again())
+    np.testing.assert_array_equal(predictor(samples(3)), mlp(samples(3)))
+
+
+def test_outputs_are_not_written_into_the_model():
+    mlp = fm.MLP([3, fm.BatchNorm(), 3], seed=0)
+    before = mlp.params.copy(), mlp.buffers.copy()
+    for name in ("params", "buffers"):
+        out = getattr(mlp, name)[:3]
+        with pytest.raises(ValueError, match=f"out must not overlap mlp.{name}"):
+            mlp.predictor(out=out)
+        with pytest.raises(ValueError, match=f"out must not overlap mlp.{name}"):
+            mlp.predict(np.ones(3, np.float32), out=out)
+    np.testing.assert_array_equal(mlp.params, before[0])
+    np.testing.assert_array_equal(mlp.buffers, before[1])
 
 
 def test_errors_of_custom_activations_come_through():

@@ -84,7 +84,8 @@ py::object predict(AnyMlp& self, py::object x, py::object out) {
     const auto yv = view<T>(out);
     if (!yv || yv->ndim != xv->ndim || yv->size() != xv->shape[0] * n_out ||
         (yv->ndim == 2 && yv->shape[1] != n_out) || overlap(*yv, *xv) ||
-        overlap(*yv, {n.mlp.params(), 1, {n.mlp.n_params(), 1}})) {
+        overlap(*yv, {n.mlp.params(), 1, {n.mlp.n_params(), 1}}) ||
+        overlap(*yv, {n.mlp.buffers(), 1, {n.mlp.n_buffers(), 1}})) {
       return not_implemented();
     }
     {

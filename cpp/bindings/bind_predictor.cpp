@@ -19,8 +19,8 @@ class AtWork {
   explicit AtWork(std::atomic<bool>& busy) : busy_(busy) {
     if (busy_.exchange(true, std::memory_order_acquire)) {
       throw std::runtime_error(
-          "this predictor is at work in another thread, and has but one pair of "
-          "buffers; make one for each thread");
+          "this predictor is at work already, in another thread or in a call that led "
+          "to this one, and has but one pair of buffers; make one for each");
     }
   }
   ~AtWork() { busy_.store(false, std::memory_order_release); }
@@ -39,6 +39,7 @@ class Predictor {
         x_(std::move(x)),
         y_(std::move(y)),
         convert_(std::move(convert)),
+        held_(py::make_tuple(x_, y_)),
         any_(&py::cast<AnyMlp&>(net_)) {
     any_->visit([&](auto& n) {
       using T = decltype(element_of(n));
@@ -95,6 +96,8 @@ class Predictor {
   Index y_size() const { return py::reinterpret_borrow<py::array>(y_).size(); }
 
   py::object net_, x_, y_, convert_;
+  // Once more x_ and y_: resize() moves arrays that are referred to but once.
+  py::tuple held_;
   AnyMlp* any_;
   Index rows_ = 0, ndim_ = 0;
   const void* from_ = nullptr;

@@ -385,11 +385,16 @@ class MLP:
             place = _validate.shared("out", out)
             place = _validate.exact("out", place, self.dtype, shape, writeable=True)
             _validate.apart("out", place, "x", rows)
-            _validate.apart("out", place, "mlp.params", self._params)
+            self._check_apart("out", place)
             _validate.answered(self._net.predict(rows, place))
             result: Array = out
             return result
         return _validate.answered(self._net.predict(rows, None))
+
+    def _check_apart(self, name: str, array: Array) -> None:
+        """Refuse an array in memory of the model's own."""
+        _validate.apart(name, array, "mlp.params", self._params)
+        _validate.apart(name, array, "mlp.buffers", self._buffers)
 
     def forward(self, x: npt.ArrayLike, training: bool = False) -> Array:
         """Return the outputs for inputs, and keep what `backward` needs.
@@ -1560,7 +1565,7 @@ class MLP:
         TypeError, ValueError
             For buffers of a wrong kind or shape; from calls for such arguments.
         RuntimeError
-            From calls, while another thread is within one of the same predictor: make
+            From calls within one of the same predictor, be it another thread's: make
             one for each thread.
 
         Notes
@@ -1592,8 +1597,8 @@ class MLP:
             "out", out, self.dtype, (*batch, self.n_out), writeable=True
         )
         _validate.apart("out", place, "x", rows_in)
-        for name, array in (("x", rows_in), ("out", place)):
-            _validate.apart(name, array, "mlp.params", self._params)
+        self._check_apart("x", rows_in)
+        self._check_apart("out", place)
         n_in, dtype = self.n_in, self.dtype
 
         def convert(given: object) -> Array:
