@@ -273,6 +273,11 @@ def patched():
     return module
 
 
+class Twice(nn.Linear):
+    def __call__(self, x):
+        return 2 * super().__call__(x)
+
+
 def behind(*modules):
     return nn.Sequential(nn.Linear(2, 4), *modules)
 
@@ -308,6 +313,7 @@ REFUSED = [
     (tied_weights, "module 1 .*shares .*module 0"),
     (hooked, "module 0 .*hooks"),
     (patched, "the module .*forward of its own"),
+    (lambda: behind(Twice(4, 1)), r"module 1 \(Twice\)"),
     (parametrised, "parametri"),
     (lambda: nn.Sequential(nn.ReLU()), "no width"),
     (nn.Sequential, "no width"),
@@ -493,6 +499,7 @@ def test_activations_one_by_one():
 
 
 ONES, PAIR = np.ones(3), {"2_weight": np.ones(3), "2_bias": np.ones(3)}
+STATISTICS = {"1_running_mean": ONES, "1_running_var": ONES}
 RELU = {"activation": "relu"}
 
 
@@ -516,6 +523,16 @@ RELU = {"activation": "relu"}
         (arrays(2, 3, **{"1_weight": ONES}), {}, "layer 1 must have weight and bias"),
         (arrays(2, 3, **{"1_running_mean": ONES}), {}, "running_mean and running_var"),
         (arrays(2, 3, **{"0_bias": np.ones(4)}), {}, "layer 0: the bias"),
+        (
+            arrays(2, 3, **STATISTICS, **{"1_num_batches_tracked": "x"}),
+            {},
+            r"source\['1.num_batches_tracked'\] must be an int",
+        ),
+        (
+            arrays(2, 3, **STATISTICS, **{"1_num_batches_tracked": -1}),
+            {},
+            r"source\['1.num_batches_tracked'\] must be at least 0",
+        ),
         ({"0.bias": ONES}, {}, "layer 0 has no weight|layer 0 must"),
         ({"0.weight": np.ones((2, 2), int)}, {}, "must be of floats"),
         ({"0.weight": np.ones((2, 2), "f2")}, {}, "float16.*dtype='float32'"),

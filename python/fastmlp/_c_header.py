@@ -753,7 +753,8 @@ _HEAD = """\
    in its default mode (rounding to nearest, subnormal numbers kept) and fused
    multiply-add as C99 wants it: fma() in <math.h>. Compile without -ffast-math and the
    like; products must not be fused with sums where this code does not say so
-   (-ffp-contract=off, which is what GCC does by -std=c99; below it is asked for).
+   (-ffp-contract=off, which is what GCC does by -std=c99; below it is asked for, to
+   which clang does not listen if it is called with -ffp-contract=fast).
    Where the processor can do fma() it is fast if the compiler knows that: -mfma or
    -march=native on x86-64, by itself on ARM. */
 #ifndef FASTMLP_<name>_h

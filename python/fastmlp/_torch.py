@@ -401,8 +401,10 @@ class _Modules:
     def _known(self, module: Any) -> Any:
         """Return the class whose forward a module has; subclasses may have it too."""
         kinds = (self._nn.Sequential, self._own.Residual, *self._readers)
+        own = type(module)
         for kind in kinds:
-            if isinstance(module, kind) and type(module).forward is kind.forward:
+            same = own.forward is kind.forward and own.__call__ is kind.__call__
+            if isinstance(module, kind) and same:
                 return kind
         return None
 
@@ -769,8 +771,9 @@ def _add(leaf: _Leaf, builder: _Builder) -> None:
                 f"or neither, as a batch normalisation; got {', '.join(leaf.entries)}"
             )
         builder.norm(what, BatchNorm(affine="weight" in arrays), arrays)
-        tracked = np.asarray(leaf.entries.get(_COUNTER, 0))
-        builder.tracked = max(builder.tracked, int(tracked))
+        name = f"source[{f'{leaf.full}{dot}{_COUNTER}'!r}]"
+        counter = np.asarray(leaf.entries.get(_COUNTER, 0))
+        builder.tracked = max(builder.tracked, _validate.count(name, counter, 0))
     elif _is_norm(leaf):
         if roles != {"weight", "bias"}:
             raise ValueError(
