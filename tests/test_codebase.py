@@ -15,9 +15,10 @@ from pathlib import Path, PurePosixPath
 
 import fastmlp as fm
 import pytest
+from conftest import ROOT, needs_source
 from fastmlp import _core
 
-ROOT = Path(__file__).parents[1]
+pytestmark = needs_source
 CPP = ROOT / "cpp"
 PACKAGE = ROOT / "python" / "fastmlp"
 STUBS = PACKAGE / "_core"

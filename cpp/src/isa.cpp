@@ -8,14 +8,14 @@
 
 #include "fastmlp/kernel_table.h"
 
+#if defined(FASTMLP_HAVE_avx2) || defined(FASTMLP_HAVE_avx512)
+#include <cpuid.h>
+#endif
+
 namespace fastmlp {
 
 // One line per instruction set. FASTMLP_HAVE_x is the build's promise to link its table
 // (CMake), not a statement about this file's own flags.
-// __builtin_cpu_supports also asks the system (XCR0) whether it saves the registers.
-#if defined(FASTMLP_HAVE_avx2) || defined(FASTMLP_HAVE_avx512)
-#define FASTMLP_CPU_HAS(feature) (__builtin_cpu_supports(feature) != 0)
-#endif
 namespace scalar {
 extern const KernelTables kKernels;
 }
@@ -37,6 +37,36 @@ extern const KernelTables kKernels;
 
 namespace {
 
+#if defined(FASTMLP_HAVE_avx2) || defined(FASTMLP_HAVE_avx512)
+// What the CPU can do and the system saves the registers of. __builtin_cpu_supports
+// says the same, but needs a runtime library that Clang does not link on Windows.
+struct X86 {
+  bool avx2 = false, avx512 = false;
+
+  X86() {
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx)) return;
+    constexpr unsigned kFma = 1u << 12, kOsXsave = 1u << 27, kAvx = 1u << 28;
+    if (!has(ecx, kFma | kOsXsave | kAvx)) return;
+    unsigned low = 0, high = 0;  // of XCR0
+    asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    constexpr unsigned kYmm = 0x06, kZmm = 0xe6;
+    if (!has(low, kYmm) || !__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return;
+    constexpr unsigned kAvx2 = 1u << 5;
+    constexpr unsigned kAvx512f = 1u << 16, kAvx512dq = 1u << 17, kAvx512bw = 1u << 30,
+                       kAvx512vl = 1u << 31;
+    avx2 = has(ebx, kAvx2);
+    avx512 = avx2 && has(low, kZmm) &&
+             has(ebx, kAvx512f | kAvx512dq | kAvx512bw | kAvx512vl);
+  }
+  static bool has(unsigned bits, unsigned wanted) { return (bits & wanted) == wanted; }
+};
+const X86& x86() {
+  static const X86 found;
+  return found;
+}
+#endif
+
 struct Entry {
   Isa isa;
   const KernelTables* tables;
@@ -50,16 +80,10 @@ const Entry kEntries[] = {
     {Isa::neon, &neon::kKernels, [] { return true; }},  // part of every aarch64
 #endif
 #ifdef FASTMLP_HAVE_avx2
-    {Isa::avx2, &avx2::kKernels,
-     [] { return FASTMLP_CPU_HAS("avx2") && FASTMLP_CPU_HAS("fma"); }},
+    {Isa::avx2, &avx2::kKernels, [] { return x86().avx2; }},
 #endif
 #ifdef FASTMLP_HAVE_avx512
-    {Isa::avx512, &avx512::kKernels,
-     [] {
-       return FASTMLP_CPU_HAS("avx512f") && FASTMLP_CPU_HAS("avx512dq") &&
-              FASTMLP_CPU_HAS("avx512bw") && FASTMLP_CPU_HAS("avx512vl") &&
-              FASTMLP_CPU_HAS("fma");
-     }},
+    {Isa::avx512, &avx512::kKernels, [] { return x86().avx512; }},
 #endif
 };
 
