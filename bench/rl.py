@@ -5,13 +5,14 @@
     python bench/rl.py --json result.json
 
 Both run the very scripts of examples/, `dqn_cartpole.py` and so on, of which only the
-class with the networks is exchanged (rl_agents/). They start from the same parameters and see the same random numbers; after some steps roundings have led them to
-different states, so that one seed may take one of them longer by luck. Therefore the
-times of all seeds are added up, solved or not, and the time of one step is compared as
-well. PyTorch runs with each number of `--threads`, and its best total counts; fastmlp
-with all of them set, for it chooses by itself. Each run is a process of its own, one
-after the other, fastmlp and PyTorch in turns. The exit code is 1 if an algorithm solves
-fewer than 4 of 5 seeds with fastmlp or is less than 3 times as fast.
+class with the networks is exchanged (rl_agents/). They start from the same parameters
+and see the same random numbers; after some steps roundings have led them to different
+states, so that one seed may take one of them longer by luck. Therefore the times of all
+seeds are added up, solved or not, and the time of one step is compared as well. PyTorch
+runs with each number of `--threads`, and its best total counts; fastmlp with all of
+them set, for it chooses by itself. Each run is a process of its own, one after the
+other, fastmlp and PyTorch in turns. The exit code is 1 if an algorithm solves fewer
+than 4 of 5 seeds with fastmlp or is less than 3 times as fast.
 """
 
 from __future__ import annotations

@@ -72,7 +72,8 @@ MAY_INCLUDE = {
     "returns.cpp": {"fastmlp/returns.h"},
     "fastmlp/dropout.h": {TABLE, "fastmlp/random.h"},
     "fastmlp/isa.h": {TYPES},
-    "isa.cpp": {"fastmlp/isa.h", TABLE},
+    "isa.cpp": {"fastmlp/isa.h", "x86.h", TABLE},
+    "x86.h": set(),
     "second_thread.h": set(),
     "second_thread.cpp": {"second_thread.h"},
     "parallel.h": {"fastmlp/threads.h", "second_thread.h", TYPES},
@@ -292,6 +293,8 @@ RANK = {
     "_onnx": 9,
     "_policy": 9,
     "_sklearn": 9,
+    "_sklearn_training": 8,
+    "_sklearn_base": 9,
     "_torch": 9,
     "rl": 10,
     "sklearn": 10,
@@ -306,7 +309,9 @@ PACKAGES = {
     "_torch_modules": {"torch"},
     "plot": {"numpy", "matplotlib"},
     "progress": {"numpy", "tqdm"},
-    "sklearn": {"numpy", "scipy", "sklearn"},
+    "_sklearn_training": {"numpy", "scipy", "threadpoolctl"},
+    "_sklearn_base": {"numpy", "sklearn"},
+    "sklearn": {"numpy", "sklearn"},
 }
 # The only places that import by a name in a string: what is loaded late.
 IMPORTERS = {"__init__", "_validate"}

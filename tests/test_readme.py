@@ -1,6 +1,7 @@
 """The README's Python runs as it stands, and what it lists is all there is."""
 
 import re
+import warnings
 
 import fastmlp as fm
 import pytest
@@ -12,17 +13,42 @@ README = PATH.read_text() if PATH.is_file() else ""
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
+def run(*numbers):
+    """Some blocks, each of which goes on with the names of those before."""
+    exec("\n".join(BLOCKS[i] for i in numbers), {})
+
+
 def test_the_code_runs(capsys):
-    assert len(BLOCKS) == 3
-    exec("\n".join(BLOCKS[:2]), {})  # each goes on with the names of those before
+    assert len(BLOCKS) == 6
+    run(0, 1)
     assert float(capsys.readouterr().out.split()[0]) < 0.01
 
 
+def test_the_estimators_learn(capsys):
+    exceptions = pytest.importorskip("sklearn.exceptions", reason="it is their base")
+    with warnings.catch_warnings():
+        # Few epochs, to be quick: scikit-learn would say so, too.
+        warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
+        run(0, 2)
+    score, loss, label = capsys.readouterr().out.split()[-3:]
+    assert float(score) > 0.8
+    assert float(loss) < 0.5
+    assert label == "0"
+
+
+def test_models_are_kept_and_sent(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(0, 3, 5)
+    assert float(capsys.readouterr().out.strip().splitlines()[-1].strip("[]")) < 10
+    for name in ("model.safetensors", "model.onnx", "model.h"):
+        assert (tmp_path / name).stat().st_size > 5_000
+
+
 def test_the_pictures_are_drawn(capsys, tmp_path, monkeypatch):
-    pytest.importorskip("matplotlib", reason="the third block draws with matplotlib")
+    pytest.importorskip("matplotlib", reason="the fifth block draws with matplotlib")
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.chdir(tmp_path)
-    exec("\n".join((BLOCKS[0], BLOCKS[2])), {})
+    run(0, 4)
     epoch, loss = capsys.readouterr().out.split()[-2:]
     assert int(epoch) < 450  # it did end early
     assert float(loss) < 0.4  # knowing nothing is 0.69

@@ -198,7 +198,8 @@ void bind_replay(py::module_& m) {
   py::class_<PyReplayBuffer>(m, "ReplayBuffer")
       .def(py::init<Index, Index, Index, uint64_t>(), arg("capacity"), arg("obs_size"),
            arg("action_floats"), arg("seed"))
-      .def("__len__", [](const PyReplayBuffer& self) { return self.buffer.size(); })
+      .def_property_readonly(
+          "size", [](const PyReplayBuffer& self) { return self.buffer.size(); })
       .def_property_readonly(
           "added", [](const PyReplayBuffer& self) { return self.buffer.added(); })
       .def_property_readonly(

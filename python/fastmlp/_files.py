@@ -21,7 +21,8 @@ def save(mlp: MLP, path: str | os.PathLike[str]) -> None:
         "epochs": mlp._epochs_done,
         "within": mlp._place,
     }
-    data = _states.encoded(mlp, "mlp.save", training, mlp.history)
+    # Without the history, whose times differ where all else is the same to the bit.
+    data = _states.encoded(mlp, "mlp.save", training, None)
     _states.replace_file(name, data)
 
 
@@ -31,8 +32,9 @@ def load(
     """Return the model in a file that `MLP.save` or `Checkpoint` wrote.
 
     It has the parameters and running statistics of the one that was saved, the seed of
-    what training draws, how far training had come, and its history: with the same data
-    and the optimiser's state (`Checkpoint.load`) it goes on exactly.
+    what training draws, and how far training had come; of a checkpoint also its
+    history. To go on training exactly, optimiser and callbacks included, see
+    `Checkpoint.load`.
 
     Parameters
     ----------

@@ -473,7 +473,12 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         if target.dtype.kind == "f":
             _validate.finite("y", target)
         if task.loss._loss is not None:
-            _validate.target_values("y", target, task.loss._loss)
+            shape = len(target), self.mlp_.n_out
+            core = task.loss._loss
+            checked = _validate.targets("y", target, core, shape, dtype)
+            assert isinstance(checked, np.ndarray)  # of action values they are pairs
+            _validate.target_values("y", checked, core)
+            target = checked
         if isinstance(X, np.ndarray):
             X = _sklearn_training.dense(X, dtype)
         elif X.format != "csr":
@@ -695,7 +700,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             or not 0 < X.size <= _QUICK
             or "mlp_" not in state
             or "feature_names_in_" in state
-            or state["n_threads"] is not None
+            or self.n_threads is not None
         ):
             return None
         # The core takes no array of another dtype, layout or width.
@@ -703,7 +708,9 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         if outputs is NotImplemented:
             return None
         flat = X.reshape(-1)
-        return outputs if math.isfinite(flat.dot(flat)) else None
+        with np.errstate(all="ignore"):
+            square = flat.dot(flat)
+        return outputs if math.isfinite(square) else None
 
     def _outputs(self, X: Any) -> Array:
         """Return the network's outputs, before the output's activation."""

@@ -258,6 +258,9 @@ class CustomEpochs(Epochs):
             stop = min(i + self._batch_size, self._rows)
             rows = slice(i, stop) if order is None else order[i:stop]
             weight = None if data.weight is None else data.weight[rows]
+            share = float(stop - i if weight is None else weight.sum())
+            if not share:
+                continue  # a mean over nothing
             with _training.unmoved(mlp, optimizer):
                 block = data.block(rows, mlp.dtype)
                 draw = self._seed, epoch, k
@@ -269,7 +272,6 @@ class CustomEpochs(Epochs):
                     mlp, pred, data.y[rows], self._loss, optimizer, weight
                 )
                 flat = _validate.answered(mlp._net.backward(dy))[1]
-                share = float(stop - i if weight is None else weight.sum())
                 value += penalise(mlp, flat, self._l2, share)
                 grads = [_like(flat, view, mlp) for view in views]
                 _validate.answered(optimizer._optimizer.step(views, grads))
@@ -278,7 +280,7 @@ class CustomEpochs(Epochs):
             if listener is not None:
                 listener(k, value)
         if self._loss.reduction == "mean":
-            return total / divisor if divisor else 0.0
+            return total / divisor
         return total
 
 
@@ -295,7 +297,7 @@ def _offset(view: Array, mlp: MLP) -> int:
 
 def penalise(mlp: MLP, grads: Array, l2: float, share: float) -> float:
     """Add the penalty's gradient to ``grads`` and return the penalty."""
-    if not l2 or not share:
+    if not l2:
         return 0.0
     total = 0.0
     for weight in mlp.weights:

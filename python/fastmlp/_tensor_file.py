@@ -8,7 +8,6 @@ that no byte can change without being noticed.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -70,6 +69,8 @@ def _no_number(text: str) -> NoReturn:
 
 def parse(what: str, text: str) -> Any:
     """Return what a JSON text holds; no name twice in an object, no NaN."""
+    import json
+
     try:
         return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
     except RecursionError:
@@ -80,6 +81,8 @@ def parse(what: str, text: str) -> Any:
 
 def compact(value: object) -> str:
     """Return the JSON text of a value, ASCII only."""
+    import json
+
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
@@ -117,9 +120,9 @@ def encode(arrays: Mapping[str, Array], texts: Mapping[str, str], what: str) -> 
     data: bytes = tools.save(dense, metadata=texts)
     # It writes the texts in an order that differs from process to process.
     length = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:length])
+    header = parse("the header", data[8:length].decode())
     header[_METADATA] = dict(sorted(texts.items()))
-    ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    ordered = compact(header).encode()
     ordered += b" " * (-len(ordered) % 8)
     return len(ordered).to_bytes(8, "little") + ordered + data[length:]
 

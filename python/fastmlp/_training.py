@@ -12,7 +12,7 @@ import contextlib
 import math
 from itertools import islice
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -55,6 +55,7 @@ class Runner(Protocol):
         ...
 
 
+@runtime_checkable
 class Driver(Protocol):
     """Does epochs in a loop that is not ours, such as that of a solver of SciPy's."""
 
@@ -665,7 +666,7 @@ def _epochs(
         bar.update(history)
         return stop
 
-    if not hasattr(runner, "run"):
+    if isinstance(runner, Driver):
         runner.drive(begin, end, run.epochs)
         return
     for epoch in range(run.epochs):

@@ -860,8 +860,8 @@ class Checkpoint(_Watching):
             optimizer.load_state_dict(rest["optimizer"])
             optimizer._owner = mlp._self
         stored.fill(mlp)
-        history = stored.history or History()
-        mlp.history = history
+        history = stored.history
+        assert history is not None  # as in every checkpoint
         for hook, state in states:
             hook.load_state_dict(state)
             if isinstance(hook, Checkpoint):
@@ -921,7 +921,8 @@ def _check_best(
     where: str, state: Mapping[str, Any], others: tuple[str, ...] = ()
 ) -> None:
     """Refuse what is no state of a callback that looks for the best."""
-    _states.fields(where, {**state}, ("best", "epoch", *others))
+    names = ("best", "epoch", *others)
+    _states.fields(where, {n: state[n] for n in names if n in state}, names)
     if state["best"] is not None and not isinstance(state["best"], float):
         got = _validate.describe(state["best"])
         raise ValueError(f"{where}.best must be a float or None, got {got}")

@@ -1355,10 +1355,10 @@ class MLP:
         -----
         The arrays are those of `state_dict`, by torch's names and in its layout, and
         ``safetensors.torch.load_file`` reads them. The architecture is in the metadata,
-        as JSON, with the state of training as in `copy`, optimisers apart, and a
-        SHA-256 of everything. The same model gives the same file. Of activations that
-        are functions of one's own there is the name alone: `fastmlp.load` must be given
-        them.
+        as JSON, with the seed of what training draws and how far it has come, and a
+        SHA-256 of everything. The same model gives the same file; `history` is not in
+        it. Of activations that are functions of one's own there is the name alone:
+        `fastmlp.load` must be given them.
         """
         from . import _files
 

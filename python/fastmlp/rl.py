@@ -168,7 +168,7 @@ class ReplayBuffer:
         return self._buffer.added
 
     def __len__(self) -> int:
-        return len(self._buffer)
+        return self._buffer.size
 
     def add(
         self,
@@ -555,7 +555,8 @@ class TargetNetwork:
         """
         self.updates += 1
         if self.updates % self.every == 0:
-            self.mlp.polyak_(self.online, self.tau)
+            # As polyak_ without its checks: the two were made alike.
+            self.mlp._net.interpolate(self.online._net, self.tau)
         return self
 
     def __repr__(self) -> str:
@@ -667,9 +668,9 @@ def returns(
     last = np.zeros_like(reward) if next_values is None else next_values
     after, ends, cut = _after(reward, None, last, terminated, truncated)
     # What is added to a step's reward whatever comes after, and how G_{t+1} counts.
-    cut[-1] = True
-    fixed = np.where(cut & ~ends, after, 0)
-    out = reward + gamma * fixed
+    known = cut.copy()
+    known[-1] = True
+    out = reward + gamma * np.where(known & ~ends, after, 0)
     _accumulate(out, gamma * ~(ends | cut))
     return out
 

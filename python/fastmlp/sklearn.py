@@ -107,8 +107,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     shuffle : bool, default=True
         Whether to take the samples of each epoch in another order.
     random_state : int, RandomState instance or None, default=None
-        Where the weights, the validation split, the orders of samples, and with dropout
-        its seed, are drawn from, in this sequence: as scikit-learn draws them.
+        Where the weights, the validation split, with dropout its seed, and the orders
+        of samples are drawn from, in this sequence: as scikit-learn draws them.
     tol : float, default=1e-4
         What loss (or validation score) is to gain within n_iter_no_change epochs; the
         largest element of the gradient at which 'lbfgs' ends.
@@ -141,9 +141,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         told from the rest; a function of logits and rows of 0 and 1, see
         `fastmlp.CustomLoss`; or `MSE`, `MAE`, `Huber`, `PseudoHuber` (of rows of 0 and
         1) and `Hinge` (of -1 and 1), by which there are no probabilities.
-    class_weight : dict, 'balanced' or None, default=None
+    class_weight : dict, list of dict, 'balanced' or None, default=None
         What the samples of a class weigh, by its label; 'balanced' weighs them by
-        n_samples / (n_classes · samples of the class). Validation is unweighted.
+        n_samples / (n_classes · samples of the class), and is not for `partial_fit`.
+        With several labels of a sample a dict for each. Validation is unweighted.
     dropout : float or sequence of float, default=0.0
         Behind hidden layers, the probability that an element becomes 0; one for all or
         one for each.
@@ -211,14 +212,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
     - The loss is taken from logits and not cut off where a probability is rounded to 0
       or 1.
-
     - Results do not depend on the number of threads, and the bits are the same with
-      each instruction set.
+      each instruction set, but for what SciPy computes of 'lbfgs'.
     - A prediction is computed in the precision of the weights, whatever that of X.
     - Weights below zero are refused.
-    - ``partial_fit`` with ``class_weight`` or callbacks, ``warm_start`` with another
-      architecture: an error, or as said above. ``hasattr(…, "partial_fit")`` is False
-      for solvers without batches.
+    - ``warm_start`` with layers of other widths is an error; other changes of the
+      architecture are taken over, the weights kept.
+    - ``hasattr(…, "partial_fit")`` is False for all solvers without batches.
     - A loss that is not finite ends the training: with the ValueError that scikit-learn
       raises for weights that are not, or, if early stopping has weights to go back to,
       with these and a ConvergenceWarning.
@@ -238,7 +238,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseMLP._parameter_constraints,
         "loss": [StrOptions({"log_loss"}), Loss, callable],
-        "class_weight": [StrOptions({"balanced"}), dict, None],
+        "class_weight": [StrOptions({"balanced"}), dict, list, None],
     }
 
     def __init__(
@@ -627,8 +627,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     shuffle : bool, default=True
         Whether to take the samples of each epoch in another order.
     random_state : int, RandomState instance or None, default=None
-        Where the weights, the validation split, the orders of samples, and with dropout
-        its seed, are drawn from, in this sequence: as scikit-learn draws them.
+        Where the weights, the validation split, with dropout its seed, and the orders
+        of samples are drawn from, in this sequence: as scikit-learn draws them.
     tol : float, default=1e-4
         What loss (or validation score) is to gain within n_iter_no_change epochs; the
         largest element of the gradient at which 'lbfgs' ends.
@@ -720,14 +720,13 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
       used for training. scikit-learn has the same gradient, but reports a squared error
       that is the mean over the targets (its issue 8349), by which 'lbfgs' and ``tol``
       go: results of 'sgd' and 'adam' agree but for when they end.
-
     - Results do not depend on the number of threads, and the bits are the same with
-      each instruction set.
+      each instruction set, but for what SciPy computes of 'lbfgs'.
     - A prediction is computed in the precision of the weights, whatever that of X.
     - Weights below zero are refused.
-    - ``partial_fit`` with callbacks, ``warm_start`` with another
-      architecture: an error, or as said above. ``hasattr(…, "partial_fit")`` is False
-      for solvers without batches.
+    - ``warm_start`` with layers of other widths is an error; other changes of the
+      architecture are taken over, the weights kept.
+    - ``hasattr(…, "partial_fit")`` is False for all solvers without batches.
     - A loss that is not finite ends the training: with the ValueError that scikit-learn
       raises for weights that are not, or, if early stopping has weights to go back to,
       with these and a ConvergenceWarning.
@@ -958,11 +957,6 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         elif z.shape[1] != n:  # several quantiles of one target
             z = z[:, [z.shape[1] // 2]]
         return float(r2_score(y, z, sample_weight=weight))
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
 
 
 def _rest_of_deviance(y: Array) -> Array:

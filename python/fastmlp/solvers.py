@@ -123,7 +123,9 @@ class Solver:
         )
 
     def _make(self, **hyper: Any) -> None:
-        self._hyper = {name: self._checks[name](name, v) for name, v in hyper.items()}
+        # In the order of the constructor, whatever order a state has them in.
+        checks = self._checks.items()
+        self._hyper = {name: check(name, hyper[name]) for name, check in checks}
         self._check_together()
         self._solver = self._core()
         self._owner = None
