@@ -16,7 +16,7 @@ from fastmlp import _core
 THREADS, ROUNDS = 8, 40
 LAYERS = [6, 16, 3]
 # What may be refused, and only this.
-BUSY = "at work in another thread|another fit of this model|Predictor|changed while"
+BUSY = ("at work in another thread", "another fit of this model is under way")
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def together(work):
                 try:
                     work(which)
                 except RuntimeError as error:
-                    if not any(text in str(error) for text in BUSY.split("|")):
+                    if not any(text in str(error) for text in BUSY):
                         raise
                     refusals.append(str(error))
         except BaseException as error:  # whatever it is, it is to be seen
@@ -181,19 +181,17 @@ def test_an_optimiser_without_a_model():
 
 def test_a_solver_is_one_threads_at_a_time():
     solver = fm.LBFGS()
-    done = []
+    found = []
 
     def work(which):
         solver.reset()
-        x = solver.minimize(lambda t: (float(t @ t), 2 * t), np.full(4, 3.0))
-        done.append(x)
+        solution = solver.minimize(lambda t: (float(t @ t), 2 * t), np.full(4, 3.0))
+        found.append(float(np.abs(solution.theta).max()))
 
-    try:
-        together(work)
-    except ValueError as error:
-        # Reset by another between two calls.
-        pytest.fail(str(error))
-    assert done
+    together(work)
+    # The minimum is at 0 and the first line search finds it, to roundings.
+    assert found
+    assert max(found) < 1e-6
 
 
 def test_a_replay_buffer_keeps_transitions_whole():
@@ -203,14 +201,12 @@ def test_a_replay_buffer_keeps_transitions_whole():
         # All of a transition says who added it.
         obs = np.full(3, which, dtype=np.float32)
         replay.add(obs, which, float(which), obs, False)
-        rows = np.repeat(obs[np.newaxis], 2, axis=0)
         batch = replay.sample(16)
         obs, actions, rewards, next_obs = batch[:4]
         assert (obs == actions[:, np.newaxis]).all()
         assert (next_obs == actions[:, np.newaxis]).all()
         assert (rewards == actions).all()
         assert len(replay) <= 64
-        del rows
 
     assert together(work) == 0
     assert len(replay) == 64
@@ -232,21 +228,20 @@ def test_activations_in_python():
     assert together(work) == 0
 
 
-def test_settings_may_change_at_any_time():
+def test_the_number_of_threads_may_change_at_any_time():
     mlp, (x, _) = model(), data()
     wanted = mlp(x)
-    isas, before = fm.available_isas(), fm.get_num_threads()
 
     def work(which):
-        if which == 0:
-            fm.set_num_threads(1 + len(isas) % 2)
+        # Of the whole process, and harmless: results are the same bits for all.
+        fm.set_num_threads(1 + which % 3)
         assert np.array_equal(mlp(x), wanted)
         assert fm.get_num_threads() >= 1
 
     try:
         together(work)
     finally:
-        fm.set_num_threads(before)
+        fm.set_num_threads(0)
 
 
 @pytest.mark.skipif(
