@@ -3,18 +3,20 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from threading import Barrier
+from threading import Barrier, Event
 from typing import Any
 
 import fastmlp as fm
 import numpy as np
 import pytest
+from fastmlp import _sklearn_training
 from fastmlp.sklearn import MLPClassifier, MLPRegressor
 from sklearn import neural_network as theirs
 from sklearn.datasets import load_iris, make_multilabel_classification
 from sklearn.utils.estimator_checks import (
     check_classifiers_multilabel_output_format_predict_proba,
 )
+from threadpoolctl import threadpool_info, threadpool_limits
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -54,6 +56,14 @@ def test_widths_are_integers(sizes: Any) -> None:
     X, y = load_iris(return_X_y=True)
     with pytest.raises((TypeError, ValueError), match="hidden_layer_sizes"):
         MLPClassifier(sizes).fit(X, y)
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(1, "auto"), (9, 1)])
+def test_batches_of_one_sample_cannot_be_normalised(n: int, batch_size: Any) -> None:
+    X, y = load_iris(return_X_y=True)
+    reg = MLPRegressor(normalization="batch", batch_size=batch_size)
+    with pytest.raises(ValueError, match=r"normalization='batch' .* got .* 1 sample"):
+        reg.fit(X[:n], y[:n])
 
 
 @pytest.mark.parametrize("weight", [-1.0, np.nan, np.inf])
@@ -121,3 +131,44 @@ def test_fits_side_by_side_share_the_threads_and_then_give_them_back() -> None:
         list(pool.map(fit, [4, 4]))
     assert seen == [2, 2, 2, 2]
     assert fm.get_num_threads() == 6
+
+
+def test_lbfgs_in_several_threads_leaves_blas_as_it_was() -> None:
+    X, y = load_iris(return_X_y=True)
+    first_began, second_began, first_ended = Event(), Event(), Event()
+    within = []
+
+    def first(mlp: fm.MLP, history: fm.History) -> None:
+        first_began.set()
+        assert second_began.wait(60)
+
+    def second(mlp: fm.MLP, history: fm.History) -> None:
+        second_began.set()
+        assert first_ended.wait(60)
+        within.append(blas_threads())
+
+    def fit(callback: Any) -> Any:
+        return MLPRegressor(solver="lbfgs", max_iter=1, callbacks=[callback]).fit(X, y)
+
+    with threadpool_limits(2, user_api="blas"):
+        # Else no other thread may limit anything from threadpoolctl 3.8 on.
+        _sklearn_training._let_others_limit()
+        before = blas_threads()
+        with ThreadPoolExecutor(2) as pool:
+            one = pool.submit(fit, first)
+            assert first_began.wait(60)
+            other = pool.submit(fit, second)
+            one.result()
+            first_ended.set()
+            other.result()
+        assert set(within[0]) == {1}
+        assert blas_threads() == before
+        assert set(before) == {2}
+
+
+def blas_threads() -> list[int]:
+    return [
+        library["num_threads"]
+        for library in threadpool_info()
+        if library["user_api"] == "blas"
+    ]

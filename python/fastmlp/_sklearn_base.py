@@ -264,6 +264,12 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
                 lambda z: self._score_outputs(z, y_val, weight_val),
             )
         batch_size = self._batch_size(data.rows) if stepping else data.rows
+        if self.normalization == "batch" and batch_size == 1:
+            raise ValueError(
+                "normalization='batch' needs batches of at least 2 samples, got "
+                f"batches of 1 sample by n_samples={data.rows} and "
+                f"batch_size={self.batch_size}"
+            )
 
         # What trains.
         optimizer: Optimizer | Solver
