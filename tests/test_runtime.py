@@ -1,6 +1,7 @@
 """Threads, instruction sets, the configuration and the self-check."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -220,10 +221,13 @@ def test_blocks_of_several_threads_may_end_in_any_order():
     assert fm.get_num_threads() == automatic
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_does_not_wait_for_a_lock_that_nobody_holds():
     with runtime._asking:
         child = os.fork()
         if child == 0:
+            signal.alarm(20)  # a child that hangs is killed by it
             with fm.threads(1):
                 os._exit(fm.get_num_threads())
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
