@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import fastmlp as fm
 import numpy as np
@@ -16,6 +17,13 @@ from fastmlp import _core
 TAILS = (1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 64, 65)
 
 SEED = 20240229
+
+# The project these tests are part of. They may also lie alone, beside no more than an
+# installed package.
+ROOT = Path(__file__).parents[1]
+needs_source = pytest.mark.skipif(
+    not (ROOT / "CMakeLists.txt").is_file(), reason="the source tree is not here"
+)
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from typing import Any
 import fastmlp as fm
 import numpy as np
 import pytest
+from conftest import ROOT, needs_source
 from fastmlp import _c_math
 
-ROOT = Path(__file__).parents[1]
 COMPILERS = [c for c in ("gcc", "clang") if shutil.which(c)]
 COMPILERS = COMPILERS or [c for c in ("cc",) if shutil.which(c)]
 needs_compiler = pytest.mark.skipif(not COMPILERS, reason="there is no C compiler")
@@ -299,6 +299,7 @@ def test_fast_math_is_refused(folder: Path) -> None:
     assert "-ffast-math would change the results" in done.stderr
 
 
+@needs_source
 def test_constants_are_the_kernels() -> None:
     """Those written down a second time, against the file that was generated."""
     kernels = ROOT / "cpp" / "src" / "kernels"

@@ -5,23 +5,25 @@ Warnings are errors in this build, so it is also where they are looked for.
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import fastmlp as fm
 import pytest
+from conftest import ROOT, needs_source
 
-ROOT = Path(__file__).parents[1]
+pytestmark = needs_source
+# CMake and Ninja may be installed next to a Python that nobody has activated. The link
+# to that Python is not followed: what it points to has other neighbours.
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 
 
 def run(*command: str | Path) -> str:
-    # CMake and Ninja may be installed next to a Python that nobody has activated. The
-    # link to that Python is not followed: what it points to has other neighbours.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     done = subprocess.run(
         [str(part) for part in command],
-        env={**os.environ, "PATH": path},
+        env={**os.environ, "PATH": PATH},
         capture_output=True,
         text=True,
         check=False,
@@ -32,6 +34,12 @@ def run(*command: str | Path) -> str:
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    for tool in ("cmake", "ninja"):
+        if not shutil.which(tool, path=PATH):
+            pytest.skip(f"there is no {tool}")
+    compilers = (os.environ.get("CXX", "c++"), "g++", "clang++")
+    if not any(shutil.which(compiler, path=PATH) for compiler in compilers):
+        pytest.skip("there is no C++ compiler")
     folder = tmp_path_factory.mktemp("build")
     run(
         *("cmake", "-S", ROOT, "-B", folder, "-G", "Ninja"),

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT, needs_source
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+pytestmark = needs_source
+EXAMPLES = ROOT / "examples"
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 TIMEOUT = 120  # seconds; a minute is promised on a machine that does nothing else
 # A picture has this many pixels a side, and this share that is not background.

@@ -137,6 +137,13 @@ def test_linear_regression(kind, y, fit_intercept):
     check(fm.from_sklearn(model), X, model.predict(X).reshape(len(X), -1))
 
 
+def test_sparse_coefficients():
+    estimator = LogisticRegression().fit(X, LABELS)
+    wanted = fm.from_sklearn(estimator).params.copy()
+    estimator.sparsify()
+    np.testing.assert_array_equal(fm.from_sklearn(estimator).params, wanted)
+
+
 def test_it_is_a_copy():
     model = classifier(LABELS)
     before = [w.copy() for w in model.coefs_]

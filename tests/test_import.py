@@ -1,5 +1,6 @@
 """What ``import fastmlp`` loads, exports and says if it cannot."""
 
+import importlib.metadata
 import json
 import pathlib
 import subprocess
@@ -7,8 +8,36 @@ import sys
 import types
 
 import fastmlp as fm
+import pytest
 
 PACKAGE = pathlib.Path(fm.__file__).parent
+
+# Packages that are used where they are there, by the names they are imported by.
+OPTIONAL = {
+    *("gymnasium", "jax", "keras", "matplotlib", "onnx", "onnxruntime", "pandas"),
+    *("polars", "safetensors", "scipy", "sklearn", "tensorflow", "torch", "tqdm"),
+}
+# What is loaded when first asked for, and which of them that may load.
+LAZY = {
+    "from_keras": set(),
+    "from_sklearn": set(),
+    "from_torch": set(),
+    "load": set(),
+    "plot": set(),
+    "regions": set(),
+    "rl": set(),
+    "sklearn": {"joblib", "pandas", "scipy", "sklearn"},  # the others by scikit-learn
+}
+# What needs an extra, and the package that is then missing.
+NEEDS = {
+    "onnx": ("onnx", "fm.MLP([1, 1], seed=0).to_onnx('nothing.onnx')"),
+    "plot": ("matplotlib", "fm.plot.network(fm.MLP([1, 1], seed=0))"),
+    "safetensors": ("safetensors", "fm.MLP([1, 1], seed=0).save('nothing')"),
+    "sklearn": ("sklearn", "fm.sklearn.MLPClassifier()"),
+}
+# Extras that are of no use to the library: of several others, for its examples (the
+# loops of `fastmlp.rl` are the user's, and so is Gymnasium), and for work on it.
+OTHERS = {"all", "bench", "examples", "lint", "rl", "test"}
 
 
 def python(code):
@@ -39,9 +68,46 @@ def test_import_loads_numpy_and_itself_only():
         assert name not in new
 
 
+def test_what_is_lazy_is_listed():
+    assert {*fm._LAZY_MODULES, *fm._LAZY_FUNCTIONS} == LAZY.keys()
+
+
+@pytest.mark.parametrize("name", LAZY)
+def test_lazy_names_load_their_own_package_only(name):
+    if name == "sklearn":
+        pytest.importorskip("sklearn", reason="fm.sklearn needs it")
+    # No warnings as errors: they would be of those packages.
+    code = (
+        "import json, sys, warnings; warnings.simplefilter('ignore'); "
+        f"import fastmlp as fm; fm.{name}; print(json.dumps(sorted(sys.modules)))"
+    )
+    run = python(code)
+    assert run.returncode == 0, run.stderr
+    loaded = {module.partition(".")[0] for module in json.loads(run.stdout)}
+    assert loaded & OPTIONAL <= LAZY[name]
+
+
+def test_extras_are_all_there_is():
+    said = importlib.metadata.metadata("fastmlp").get_all("Provides-Extra")
+    assert set(said) == NEEDS.keys() | OTHERS
+
+
+@pytest.mark.parametrize("extra", NEEDS)
+def test_a_missing_package_is_named_with_its_extra(extra, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    package, use = NEEDS[extra]
+    block = f"import sys; sys.modules[{package!r}] = None; import fastmlp as fm; "
+    run = python(block + use)
+    assert run.returncode == 1
+    assert f"pip install 'fastmlp[{extra}]'" in run.stderr.strip().splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
 def test_everything_exported_is_there():
     assert len(set(fm.__all__)) == len(fm.__all__)
     for name in fm.__all__:
+        if name in LAZY:
+            continue  # loaded one by one above
         assert hasattr(fm, name)
     public = {
         name
@@ -53,6 +119,8 @@ def test_everything_exported_is_there():
 
 def test_everything_exported_is_documented():
     for name in fm.__all__:
+        if name == "sklearn":
+            pytest.importorskip("sklearn", reason="fm.sklearn needs it")
         if isinstance(getattr(fm, name), str | tuple):
             continue
         assert getattr(fm, name).__doc__, name

@@ -102,7 +102,8 @@ def test_matplotlib_is_loaded_when_a_picture_is_drawn():
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    assert run.stdout == "fastmlp.plot needs matplotlib: pip install fastmlp[plot]\n"
+    wanted = "fastmlp.plot needs matplotlib: pip install 'fastmlp[plot]'\n"
+    assert run.stdout == wanted
 
 
 def test_all_is_exported_and_documented():

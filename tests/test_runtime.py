@@ -1,5 +1,7 @@
 """Threads, instruction sets, the configuration and the self-check."""
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -7,7 +9,7 @@ import fastmlp as fm
 import numpy as np
 import pytest
 from conftest import assert_threaded, training_flops
-from fastmlp import __main__, _core, selfcheck
+from fastmlp import __main__, _core, runtime, selfcheck
 
 
 @pytest.fixture(autouse=True)
@@ -206,3 +208,26 @@ def test_selfcheck_finds_different_bits(monkeypatch):
     assert not selfcheck.run(lines.append)
     assert "ok  a" in lines[0]
     assert "FAILED: training: bits differ" in lines[1]
+
+
+def test_blocks_of_several_threads_may_end_in_any_order():
+    automatic = fm.get_num_threads()
+    first, second = fm.threads(3), fm.threads(5)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert fm.get_num_threads() == 5
+    second.__exit__(None, None, None)
+    assert fm.get_num_threads() == automatic
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_does_not_wait_for_a_lock_that_nobody_holds():
+    with runtime._asking:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)  # a child that hangs is killed by it
+            with fm.threads(1):
+                os._exit(fm.get_num_threads())
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1

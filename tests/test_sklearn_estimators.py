@@ -790,7 +790,7 @@ def test_the_network_is_there() -> None:
         ({"activation": ["reluu"]}, "did you mean 'relu'"),
         ({"dropout": [0.1, 0.2]}, "dropout must be one value or one for each"),
         ({"dropout": 1.0}, "'dropout' parameter"),
-        ({"dropout": [1.5]}, "p must be"),
+        ({"dropout": [1.5]}, "dropout must be"),
         ({"normalization": "group"}, "'normalization' parameter"),
         ({"solver": "adamax"}, "'solver' parameter"),
         ({"solver": "lbfgs", "dropout": 0.1}, "need batches"),

@@ -1,3 +1,5 @@
+#include <pybind11/critical_section.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -394,10 +396,12 @@ py::object evaluate(AnyMlp& self, py::object x, py::object y, const Loss& loss,
 }
 
 // Between the two no other fit of this model is let in, from whichever thread or
-// callback. The GIL guards them. Only the token that began a fit ends it, so that a
-// caller may ask for the end without knowing whether its beginning was refused.
-void begin_fit(AnyMlp& self, py::object token) {
-  self.visit([&](auto& n) {
+// callback. The GIL guards them, or where there is none the section. Only the token
+// that began a fit ends it, so that a caller may ask for the end without knowing
+// whether its beginning was refused.
+void begin_fit(py::object self, py::object token) {
+  const py::scoped_critical_section section(self);
+  py::cast<AnyMlp&>(self).visit([&](auto& n) {
     const int here = fork_generation() + 1;
     if (n.fit_in == here && n.fit_token) {
       throw std::runtime_error("another fit of this model is under way");
@@ -408,8 +412,9 @@ void begin_fit(AnyMlp& self, py::object token) {
   });
 }
 
-void end_fit(AnyMlp& self, py::object token) {
-  self.visit([&](auto& n) {
+void end_fit(py::object self, py::object token) {
+  const py::scoped_critical_section section(self);
+  py::cast<AnyMlp&>(self).visit([&](auto& n) {
     if (token.is(n.fit_token)) n.fit_token = py::object();
   });
 }
@@ -470,7 +475,7 @@ py::object iterate_with(AnyMlp& self, Any& solver, py::object x, py::object y,
     using T = decltype(element_of(n));
     const auto batch = batch_of<T>(n.mlp, x, y, loss, sample_weight);
     if (!batch) return not_implemented();
-    const AtWork<Any> mark(solver);
+    const SolverAtWork mark(solver);
     auto& typed = solver.template of<T>();
     SignalPoll poll;
     SolverReport report;

@@ -1,35 +1,21 @@
 // Inference bound to buffers: what a call must look at is settled beforehand.
 #include <pybind11/pybind11.h>
 
-#include <atomic>
 #include <new>
 #include <optional>
-#include <stdexcept>
 #include <utility>
 
 #include "arrays.h"
+#include "at_work.h"
 #include "network.h"
 
 namespace fastmlp::bindings {
 namespace {
 
 // One call at a time: the buffers are everybody's.
-class AtWork {
- public:
-  explicit AtWork(std::atomic<bool>& busy) : busy_(busy) {
-    if (busy_.exchange(true, std::memory_order_acquire)) {
-      throw std::runtime_error(
-          "this predictor is at work already, in another thread or in a call that led "
-          "to this one, and has but one pair of buffers; make one for each");
-    }
-  }
-  ~AtWork() { busy_.store(false, std::memory_order_release); }
-  AtWork(const AtWork&) = delete;
-  AtWork& operator=(const AtWork&) = delete;
-
- private:
-  std::atomic<bool>& busy_;
-};
+constexpr const char* kBusy =
+    "this predictor is at work already, in another thread or in a call that led to "
+    "this one, and has but one pair of buffers; make one for each";
 
 class Predictor {
  public:
@@ -60,7 +46,7 @@ class Predictor {
 
   // Of the buffer x if there is no argument.
   py::object call(py::handle argument) {
-    const AtWork mark(busy_);
+    const AtWork mark(mark_, kBusy);
     return any_->visit([&](auto& n) -> py::object {
       using T = decltype(element_of(n));
       const T* from = static_cast<const T*>(from_);
@@ -102,7 +88,7 @@ class Predictor {
   Index rows_ = 0, ndim_ = 0;
   const void* from_ = nullptr;
   void* to_ = nullptr;
-  std::atomic<bool> busy_{false};
+  WorkMark mark_{0};
 };
 
 // tp_call: what pybind11's dispatch would add is a good part of a small network's time.

@@ -253,9 +253,11 @@ void bind_replay(py::module_& m) {
            })
       .def(
           "restore",
-          [](PyReplayBuffer& self, py::handle obs, py::handle actions,
-             py::handle rewards, py::handle next_obs, py::handle terminated,
-             uint64_t added, uint64_t drawn) {
+          [with_section](py::handle object, py::handle obs, py::handle actions,
+                         py::handle rewards, py::handle next_obs, py::handle terminated,
+                         uint64_t added, uint64_t drawn) {
+            const Section section(object);
+            auto& self = with_section(object);
             const Rows rows =
                 rows_of(self, obs, actions, rewards, next_obs, terminated);
             const uint64_t room = static_cast<uint64_t>(self.buffer.capacity());

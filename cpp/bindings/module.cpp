@@ -12,7 +12,9 @@ void bind_mlp(pybind11::module_& m);
 void bind_predictor(pybind11::module_& m);
 }  // namespace fastmlp::bindings
 
-PYBIND11_MODULE(_core, m) {
+// Nothing here relies on the GIL: locks of models and optimisers, atomic marks, and
+// critical sections where it would otherwise be the lock.
+PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   using namespace fastmlp::bindings;
   bind_runtime(m);
   bind_kernels(m.def_submodule("kernels"));

@@ -5,7 +5,7 @@
 #include <stdexcept>
 
 #include "arrays.h"
-#include "fastmlp/fork_safety.h"
+#include "at_work.h"
 #include "fastmlp/solve.h"
 
 namespace fastmlp::bindings {
@@ -15,7 +15,7 @@ struct AnySolver {
   Config config;
   std::optional<Solver<float>> f32;
   std::optional<Solver<double>> f64;
-  int busy_in = 0;  // the process in which it works: fork generation + 1
+  WorkMark mark{0};
 
   explicit AnySolver(const Config& c) : config(c) {}
 
@@ -40,23 +40,12 @@ struct AnySolver {
 using AnyLbfgs = AnySolver<Lbfgs, LbfgsConfig>;
 using AnyLevenbergMarquardt = AnySolver<LevenbergMarquardt, LevenbergMarquardtConfig>;
 
-// Keeps others from a solver that works without the GIL. The GIL guards the mark.
-template <class Any>
-class AtWork {
+// Keeps others from a solver that works.
+class SolverAtWork : public AtWork {
  public:
-  explicit AtWork(Any& solver) : solver_(solver) {
-    const int here = fork_generation() + 1;
-    if (solver.busy_in == here) {
-      throw std::runtime_error("the solver is at work in another thread");
-    }
-    solver.busy_in = here;
-  }
-  ~AtWork() { solver_.busy_in = 0; }
-  AtWork(const AtWork&) = delete;
-  AtWork& operator=(const AtWork&) = delete;
-
- private:
-  Any& solver_;
+  template <class Any>
+  explicit SolverAtWork(Any& solver)
+      : AtWork(solver.mark, "the solver is at work in another thread") {}
 };
 
 inline py::tuple report_tuple(const SolverReport& r) {

@@ -43,6 +43,7 @@ HeldLock* find_held(const detail::ForkAware* lock) {
   return nullptr;
 }
 
+#if defined(__unix__) || defined(__APPLE__)
 void before_fork() {
   registry().mutex.lock();
   for (auto& rank : registry().locks) {
@@ -65,7 +66,6 @@ void after_fork_in_child() {
   registry().mutex.unlock();
 }
 
-#if defined(__unix__) || defined(__APPLE__)
 // At load: whoever forks first may never have called anything here.
 [[maybe_unused]] const int registered =
     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);

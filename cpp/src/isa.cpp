@@ -8,14 +8,14 @@
 
 #include "fastmlp/kernel_table.h"
 
+#if defined(FASTMLP_HAVE_avx2) || defined(FASTMLP_HAVE_avx512)
+#include "x86.h"
+#endif
+
 namespace fastmlp {
 
 // One line per instruction set. FASTMLP_HAVE_x is the build's promise to link its table
 // (CMake), not a statement about this file's own flags.
-// __builtin_cpu_supports also asks the system (XCR0) whether it saves the registers.
-#if defined(FASTMLP_HAVE_avx2) || defined(FASTMLP_HAVE_avx512)
-#define FASTMLP_CPU_HAS(feature) (__builtin_cpu_supports(feature) != 0)
-#endif
 namespace scalar {
 extern const KernelTables kKernels;
 }
@@ -37,6 +37,13 @@ extern const KernelTables kKernels;
 
 namespace {
 
+#if defined(FASTMLP_HAVE_avx2) || defined(FASTMLP_HAVE_avx512)
+const X86& x86() {
+  static const X86 found;
+  return found;
+}
+#endif
+
 struct Entry {
   Isa isa;
   const KernelTables* tables;
@@ -50,16 +57,10 @@ const Entry kEntries[] = {
     {Isa::neon, &neon::kKernels, [] { return true; }},  // part of every aarch64
 #endif
 #ifdef FASTMLP_HAVE_avx2
-    {Isa::avx2, &avx2::kKernels,
-     [] { return FASTMLP_CPU_HAS("avx2") && FASTMLP_CPU_HAS("fma"); }},
+    {Isa::avx2, &avx2::kKernels, [] { return x86().avx2; }},
 #endif
 #ifdef FASTMLP_HAVE_avx512
-    {Isa::avx512, &avx512::kKernels,
-     [] {
-       return FASTMLP_CPU_HAS("avx512f") && FASTMLP_CPU_HAS("avx512dq") &&
-              FASTMLP_CPU_HAS("avx512bw") && FASTMLP_CPU_HAS("avx512vl") &&
-              FASTMLP_CPU_HAS("fma");
-     }},
+    {Isa::avx512, &avx512::kKernels, [] { return x86().avx512; }},
 #endif
 };
 

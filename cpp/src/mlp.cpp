@@ -79,7 +79,7 @@ struct Mlp<T>::Impl {
   std::atomic<Index> kept_rows{0};
   bool kept_training = false;
   // What the last step leaves to be looked at.
-  bool watch = false;
+  std::atomic<bool> watch{false};
   AlignedBuffer<T> before;
   bool has_before = false;
   Index last_rows = 0;  // 0: there is nothing

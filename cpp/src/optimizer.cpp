@@ -212,7 +212,7 @@ void Optimizer::apply(const OptimizerSlots<T>& slots, T* param, const T* grad,
     for (size_t i = 0; i < kMaxSlots; ++i) {
       if (slots.slot[i].data()) part[i] = slots.slot[i].data() + at;
     }
-    apply_optimizer(*config, step_count_ + 1, param + at, part, from, n, l2);
+    apply_optimizer(*config, step_count() + 1, param + at, part, from, n, l2);
   };
 
   if (clip_scale == 1.0 && config->clip_value == 0 && config->l1 == 0) {
@@ -236,14 +236,14 @@ void Optimizer::apply(const OptimizerSlots<T>& slots, T* param, const T* grad,
 
   T* const average = slots.slot[kAverageSlot].data();
   if (!average) return;
-  const double weight = step_count_ == 0 ? 1.0 : 1 - config->ema;
+  const double weight = step_count() == 0 ? 1.0 : 1 - config->ema;
   kernels<T>().interpolate(average + begin, param + begin, static_cast<T>(weight),
                            end - begin);
 }
 
 void Optimizer::reset() {
   state_.clear();
-  step_count_ = 0;
+  set_step_count(0);
 }
 
 #define FASTMLP_INSTANTIATE(T)                                                         \

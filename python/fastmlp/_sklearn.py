@@ -176,7 +176,10 @@ def _linear(
     estimator: Any, logistic: bool
 ) -> tuple[list[Array], list[Array | None], str]:
     """Return weight, bias and output's activation of a linear model."""
-    weight: Array = np.atleast_2d(estimator.coef_).T
+    coef = estimator.coef_
+    if hasattr(coef, "toarray"):  # after sparsify()
+        coef = coef.toarray()
+    weight: Array = np.atleast_2d(coef).T
     bias: Array | None = None
     if estimator.fit_intercept:
         bias = np.broadcast_to(estimator.intercept_, (weight.shape[1],))

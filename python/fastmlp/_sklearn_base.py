@@ -8,7 +8,7 @@ import math
 import warnings
 from itertools import pairwise
 from numbers import Integral, Real
-from operator import is_
+from operator import index, is_
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -30,7 +30,7 @@ from .layers import Activation, BatchNorm, Dense, Dropout, LayerNorm
 from .losses import CustomLoss, Loss
 from .mlp import MLP
 from .optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
-from .runtime import threads
+from .runtime import _sharing, threads
 from .schedules import Schedule
 from .solvers import LBFGS, Solver
 
@@ -185,7 +185,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         *,
         incremental: bool = False,
     ) -> Self:
-        with self._threads():
+        with self._threads(), _sharing():
             return self._fit_within_threads(X, y, sample_weight, eval_set, incremental)
 
     def _fit_within_threads(
@@ -264,6 +264,12 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
                 lambda z: self._score_outputs(z, y_val, weight_val),
             )
         batch_size = self._batch_size(data.rows) if stepping else data.rows
+        if self.normalization == "batch" and batch_size == 1:
+            raise ValueError(
+                "normalization='batch' needs batches of at least 2 samples, got "
+                f"batches of 1 sample by n_samples={data.rows} and "
+                f"batch_size={self.batch_size}"
+            )
 
         # What trains.
         optimizer: Optimizer | Solver
@@ -328,6 +334,9 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         first = mlp._epochs_done
         run = Run(optimizer, task.loss, epochs, steps, history, hooks, seed, first)
         self.n_iter_ = 0
+        # Of this fit: a warm start that finds nothing better ends where it has come to,
+        # as in scikit-learn, so that a loop of them does not tread on the spot.
+        self._best: tuple[Array, Array] | None = None
         token = object()
         try:
             mlp._net.begin_fit(token)
@@ -335,7 +344,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
                 mlp, runner, run, validation, self.progress, own_orders=True
             )
         except _core.DivergenceError as error:
-            if not stopping or not math.isfinite(self.best_validation_score_):
+            if self._best is None:
                 raise ValueError(f"{_NOT_FINITE} {error}") from error
             # scikit-learn goes on to its last epoch, whose scores are all NaN.
             self.validation_scores_.append(math.nan)
@@ -348,8 +357,9 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             warnings.warn("Training interrupted by user.", stacklevel=5)
         finally:
             mlp._net.end_fit(token)
-        if stopping and self._best is not None:
+        if self._best is not None:
             mlp.params[:], mlp.buffers[:] = self._best
+            self._best = None
         self._end(runner, rules.stopped or incremental)
 
     def _split(
@@ -511,9 +521,15 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
     def _hidden_sizes(self) -> list[int]:
         sizes = self.hidden_layer_sizes
         sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
-        if any(size <= 0 for size in sizes):
+        try:
+            widths = list(map(index, sizes))
+        except TypeError:
+            raise TypeError(
+                f"hidden_layer_sizes must be integers, got {sizes}."
+            ) from None
+        if any(width <= 0 for width in widths):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
-        return [int(size) for size in sizes]
+        return widths
 
     def _per_layer(self, name: str, n: int) -> list[Any]:
         """Return a parameter's values for the n hidden layers."""
@@ -529,7 +545,10 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         return values
 
     def _dropouts(self) -> list[float]:
-        return self._per_layer("dropout", len(self._hidden_sizes()))
+        return [
+            _validate.real("dropout", p, 0.0, 1.0, open_high=True)
+            for p in self._per_layer("dropout", len(self._hidden_sizes()))
+        ]
 
     def _activations(self, n: int) -> list[str]:
         """Return the activations by fastmlp's names."""
@@ -557,7 +576,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
                 norm = _NORMS[self.normalization]()
                 layers += [Dense(width, "identity"), norm, Activation(activation)]
             if p:
-                layers.append(Dropout(float(p)))
+                layers.append(Dropout(p))
         return [*layers, Dense(widths[-1], "identity")]
 
     def _network(self, widths: list[int], dtype: Any) -> MLP:
@@ -632,10 +651,9 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             records["validation_scores_"] = [] if stopping else None
             records["best_validation_score_"] = -np.inf if stopping else None
             records["best_loss_"] = None if stopping else np.inf
-            records["_best"] = None
         else:
             names = ("validation_scores_", "best_validation_score_", "best_loss_")
-            for name in (*names, "_best", "_optimizer") if fresh else ():
+            for name in (*names, "_optimizer") if fresh else ():
                 self.__dict__.pop(name, None)
         for name, value in records.items():
             # Of a record that early stopping needs, None is as good as none.

@@ -6,6 +6,8 @@ The loop and all that callbacks see are those of `fastmlp.MLP.fit`.
 from __future__ import annotations
 
 import math
+import os
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -501,6 +503,53 @@ class _Over(Exception):
     """A callback has ended the training."""
 
 
+class _OneBlasThread:
+    """Keeps BLAS to one thread while some thread of Python is within a ``with``.
+
+    The limit is the process's: the first to come sets it, the last to go takes it back.
+    """
+
+    def __init__(self) -> None:
+        self._inside = 0
+        self._limits: Any = None
+        self._unlock()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._unlock)
+
+    def _unlock(self) -> None:
+        # A child has none of the threads that might hold the lock.
+        self._lock = Lock()
+
+    def __enter__(self) -> None:
+        from threadpoolctl import threadpool_limits
+
+        with self._lock:
+            if not self._inside:
+                self._limits = threadpool_limits(1, user_api="blas")
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._limits.restore_original_limits()
+            _let_others_limit()
+
+
+def _let_others_limit() -> None:
+    """Give up this thread's control of OpenBLAS, which threadpoolctl 3.8 has given it.
+
+    As long as it is alive no other thread could take back the limit.
+    """
+    from threadpoolctl import OpenBLASController
+
+    if hasattr(OpenBLASController, "clear_controlling_thread"):
+        OpenBLASController.clear_controlling_thread()
+
+
+_one_blas_thread = _OneBlasThread()
+
+
 class LbfgsB:
     """Lets ``scipy.optimize.minimize(method="L-BFGS-B")`` train, in float64.
 
@@ -551,7 +600,6 @@ class LbfgsB:
     ) -> None:
         """Train; an epoch is an iteration."""
         from scipy.optimize import minimize
-        from threadpoolctl import threadpool_limits
 
         params = self._work.params
         reached, value, within = params.copy(), 0.0, False
@@ -577,7 +625,7 @@ class LbfgsB:
         try:
             # SciPy's vectors are short: threads of its BLAS would cost more than they
             # save, and results depend on how many there are.
-            with threadpool_limits(1, user_api="blas"):
+            with _one_blas_thread:
                 self.result = minimize(
                     function,
                     reached,

@@ -942,7 +942,7 @@ def _pyplot() -> Any:
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise ImportError(
-            "fastmlp.plot needs matplotlib: pip install fastmlp[plot]"
+            "fastmlp.plot needs matplotlib: pip install 'fastmlp[plot]'"
         ) from error
     return plt
 

@@ -6,7 +6,9 @@ are the same to the last bit.
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from . import _core, _validate
@@ -14,8 +16,29 @@ from . import _core, _validate
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What was asked for last; the core tells only what comes of it.
-_threads_asked = 0
+# What was asked for, then what each block under way asks for; the last one counts. The
+# blocks of several Python threads may overlap, and end in any order.
+_asked = [[0]]
+# Fits that Python threads run side by side, and that are to share the cores.
+_fits: list[object] = []
+_asking = Lock()
+
+
+def _limit() -> None:
+    _core.set_num_threads(_asked[-1][0])
+    if len(_fits) > 1:
+        _core.set_num_threads(max(1, _core.get_num_threads() // len(_fits)))
+
+
+def _forked() -> None:
+    """Let a child not wait for threads that it does not have."""
+    global _asking
+    _asking = Lock()
+    _fits.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def set_num_threads(n: int) -> None:
@@ -35,10 +58,11 @@ def set_num_threads(n: int) -> None:
     TypeError, ValueError
         If n is no int, or negative.
     """
-    global _threads_asked
     n = _validate.count("n", n, 0)
-    _core.set_num_threads(n)
-    _threads_asked = n
+    with _asking:
+        _core.set_num_threads(n)
+        _asked[-1][0] = n
+        _limit()
 
 
 def get_num_threads() -> int:
@@ -50,6 +74,9 @@ def get_num_threads() -> int:
 def threads(n: int) -> Iterator[None]:
     """``with fm.threads(n):`` is `set_num_threads` for as long as the block runs.
 
+    Of blocks of several Python threads the one that began last counts, for all of them;
+    after the last of them all is as it was before.
+
     Parameters
     ----------
     n : int
@@ -60,12 +87,34 @@ def threads(n: int) -> Iterator[None]:
     TypeError, ValueError
         If n is no int, or negative.
     """
-    before = _threads_asked
-    set_num_threads(n)
+    own = [_validate.count("n", n, 0)]
+    with _asking:
+        _core.set_num_threads(own[0])
+        _asked.append(own)
+        _limit()
     try:
         yield
     finally:
-        set_num_threads(before)
+        with _asking:
+            # By identity: others may ask for as many.
+            del _asked[next(i for i, one in enumerate(_asked) if one is own)]
+            _limit()
+
+
+@contextmanager
+def _sharing() -> Iterator[None]:
+    """Share the threads with others that are within such a block."""
+    own = object()
+    with _asking:
+        _fits.append(own)
+        _limit()
+    try:
+        yield
+    finally:
+        with _asking:
+            if own in _fits:  # but not in a child
+                _fits.remove(own)
+            _limit()
 
 
 def isa() -> str:

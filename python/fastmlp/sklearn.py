@@ -159,7 +159,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         and float64 for others, as scikit-learn does.
     n_threads : int or None, default=None
         The most threads to use; None leaves it to `fastmlp.runtime`. The limit is
-        the process's while a method runs.
+        the process's while a method runs. Fits that run side by side in threads of
+        Python, as of joblib's, share them.
     progress : bool or None, default=False
         Whether to show progress on standard error; None does so if that is a terminal.
 
@@ -211,7 +212,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     those of ``sklearn.neural_network.MLPClassifier``, up to rounding. Differences:
 
     - The loss is taken from logits and not cut off where a probability is rounded to 0
-      or 1.
+      or 1: where it is that large, curves differ, and line searches of 'lbfgs' that
+      come there may go on otherwise.
     - Results do not depend on the number of threads, and the bits are the same with
       each instruction set, but for what SciPy computes of 'lbfgs'.
     - A prediction is computed in the precision of the weights, whatever that of X.
@@ -416,7 +418,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         -------
         p : ndarray of shape (n_samples, n_classes)
             The probabilities, in the sequence of ``classes_``; for several labels of a
-            sample, each is that of the label.
+            sample, each is that of the label, and rounded to neither 0 nor 1.
         """
         z = activate(self._outputs(X), self.out_activation_)
         if z.shape[1] == 1:
@@ -429,6 +431,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             even: Array = np.full_like(z, 1 / z.shape[1])
             np.divide(z, sums, out=even, where=sums > 0)
             return even
+        if self.out_activation_ == "logistic":
+            # A label's probability is rounded to neither 0 nor 1: nothing is certain,
+            # and the checks of scikit-learn want it so.
+            limits = np.finfo(z.dtype)
+            np.clip(z, limits.smallest_normal, 1 - limits.epsneg, out=z)
         return z
 
     @available_if(lambda est: est._has_probabilities())  # type: ignore[untyped-decorator]
@@ -537,7 +544,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
                 "class_weight 'balanced' is not supported for partial_fit, which knows "
                 "only a part of the samples: give the weights of the classes as a dict"
             )
-        return compute_sample_weight(self.class_weight, y)  # type: ignore[no-any-return]
+        weight: Array = compute_sample_weight(self.class_weight, y)
+        if not (np.isfinite(weight) & (weight >= 0)).all():
+            raise ValueError(
+                f"class_weight must be finite and >= 0, got {self.class_weight}"
+            )
+        return weight
 
     def _strata(self, y: Array) -> Array | None:
         return y if y.shape[1] == 1 else None
@@ -668,7 +680,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         and float64 for others, as scikit-learn does.
     n_threads : int or None, default=None
         The most threads to use; None leaves it to `fastmlp.runtime`. The limit is
-        the process's while a method runs.
+        the process's while a method runs. Fits that run side by side in threads of
+        Python, as of joblib's, share them.
     progress : bool or None, default=False
         Whether to show progress on standard error; None does so if that is a terminal.
 

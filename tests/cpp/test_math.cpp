@@ -16,6 +16,9 @@
 
 #include "math-inl.h"
 #include "simd.h"
+#if defined(FASTMLP_ISA_avx2) || defined(FASTMLP_ISA_avx512)
+#include "x86.h"
+#endif
 
 namespace {
 
@@ -500,10 +503,9 @@ void test_laws() {
 
 bool cpu_has_isa() {
 #if defined(FASTMLP_ISA_avx512)
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+  return fastmlp::X86().avx512;
 #elif defined(FASTMLP_ISA_avx2)
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  return fastmlp::X86().avx2;
 #else
   return true;
 #endif

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <variant>
 #include <vector>
 
@@ -112,10 +113,11 @@ class Optimizer {
   void apply(const OptimizerSlots<T>& slots, T* param, const T* grad, Index begin,
              Index end, double clip_scale = 1.0, bool decayed = true,
              double l2 = 0.0) const;
-  void end_step() { ++step_count_; }
+  void end_step() { step_count_.store(step_count() + 1, kRelaxed); }
 
-  int64_t step_count() const { return step_count_; }
-  void set_step_count(int64_t n) { step_count_ = n; }
+  // May be asked for by any thread at any time.
+  int64_t step_count() const { return step_count_.load(kRelaxed); }
+  void set_step_count(int64_t n) { step_count_.store(n, kRelaxed); }
   void reset();
 
   using AnySlots = std::variant<OptimizerSlots<float>, OptimizerSlots<double>>;
@@ -125,8 +127,10 @@ class Optimizer {
   OptimizerMutex& mutex() { return mutex_; }
 
  private:
+  static constexpr auto kRelaxed = std::memory_order_relaxed;
+
   OptimizerConfig config_;
-  int64_t step_count_ = 0;
+  std::atomic<int64_t> step_count_{0};
   std::vector<AnySlots> state_;
   OptimizerMutex mutex_{true};
 };

@@ -1,0 +1,253 @@
+"""Many threads at once, over objects of their own and shared ones.
+
+With Python's lock or without it: every answer is right, or an error says what is in the
+way. Nothing crashes, and nothing is half of one thing and half of another.
+"""
+
+import sys
+import sysconfig
+import threading
+
+import fastmlp as fm
+import numpy as np
+import pytest
+from fastmlp import _core
+
+THREADS, ROUNDS = 8, 40
+LAYERS = [6, 16, 3]
+# What may be refused, and only this.
+BUSY = ("at work in another thread", "another fit of this model is under way")
+
+
+@pytest.fixture(autouse=True)
+def switch_often():
+    """Change threads 500 times as often as usual, where they take turns."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(usual)
+
+
+def together(work):
+    """Run work(which) in many threads that begin at once; how often it was refused."""
+    start, errors, refusals = threading.Barrier(THREADS), [], []
+
+    def run(which):
+        try:
+            start.wait(30)
+            for _ in range(ROUNDS):
+                try:
+                    work(which)
+                except RuntimeError as error:
+                    if not any(text in str(error) for text in BUSY):
+                        raise
+                    refusals.append(str(error))
+        except BaseException as error:  # whatever it is, it is to be seen
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return len(refusals)
+
+
+def model(seed=0):
+    return fm.MLP(LAYERS, activation="tanh", seed=seed)
+
+
+def data(seed=0, rows=20):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((rows, LAYERS[0])).astype(np.float32)
+    return x, rng.standard_normal((rows, LAYERS[-1])).astype(np.float32)
+
+
+def trained(which):
+    mlp, opt, (x, y) = model(which), fm.Adam(lr=1e-2), data(which)
+    for _ in range(5):
+        mlp.train_step(x, y, fm.MSE(), opt)
+    options = {"loss": fm.MSE(), "optimizer": opt, "epochs": 2, "batch_size": 7}
+    mlp.fit(x, y, progress=False, seed=which, **options)
+    return mlp.params.copy()
+
+
+def test_models_of_their_own_are_trained_as_if_alone():
+    alone = [trained(i) for i in range(THREADS)]
+
+    def work(which):
+        assert np.array_equal(trained(which), alone[which])
+
+    assert together(work) == 0
+
+
+def test_one_model_answers_all():
+    mlp, loss = model(), fm.MSE()
+    batches = [data(i) for i in range(THREADS)]
+    outputs = [mlp(x) for x, _ in batches]
+    values = [mlp.value_and_grad(x, y, loss) for x, y in batches]
+    jacobians = [mlp.jacobian(x) for x, _ in batches]
+
+    def work(which):
+        x, y = batches[which]
+        assert np.array_equal(mlp(x), outputs[which])
+        value, grads = mlp.value_and_grad(x, y, loss)
+        assert value == values[which][0]
+        assert np.array_equal(grads, values[which][1])
+        assert np.array_equal(mlp.jacobian(x), jacobians[which])
+        assert mlp.evaluate(x, y, loss) > 0
+
+    assert together(work) == 0
+
+
+def test_steps_on_one_model_come_one_after_another():
+    mlp, opt, (x, y) = model(), fm.Adam(), data()
+
+    def work(which):
+        assert np.isfinite(mlp.train_step(x, y, fm.MSE(), opt))
+        assert np.isfinite(mlp(x)).all()
+        opt.lr = 1e-3 * (which + 1)
+        assert 1e-4 < opt.lr < 1e-1
+        assert opt.state_dict()["step"] > 0
+
+    assert together(work) == 0
+    # None is lost, and none is counted twice.
+    assert opt.step_count == THREADS * ROUNDS
+
+
+def test_fits_of_one_model_are_refused_or_complete():
+    mlp, (x, y) = model(), data()
+    fits = []
+
+    def work(which):
+        options = {"loss": fm.MSE(), "batch_size": 5, "progress": False}
+        mlp.fit(x, y, optimizer=fm.SGD(lr=1e-3), epochs=1, **options)
+        fits.append(which)
+
+    refused = together(work)
+    assert fits
+    assert len(fits) + refused == THREADS * ROUNDS
+    assert np.isfinite(mlp.params).all()
+    # The last to come out has let go.
+    work(0)
+
+
+def test_predictors():
+    mlp = model()
+    shared = mlp.predictor()
+    rows = [data(i)[0][0] for i in range(THREADS)]
+    wanted = [mlp(row) for row in rows]
+    own = [mlp.predictor() for _ in rows]
+
+    def work(which):
+        assert np.array_equal(own[which](rows[which]), wanted[which])
+        # Its buffer is everybody's: what is in it by now is some thread's answer.
+        got = shared(rows[which]).copy()
+        assert all(g in {w[i] for w in wanted} for i, g in enumerate(got))
+
+    together(work)
+    assert np.array_equal(shared(rows[0]), wanted[0])
+
+
+def test_losses_are_everybodys():
+    loss, (pred, target) = fm.Huber(delta=0.5), (data(1)[1], data(2)[1])
+    value, grad = loss.value_and_grad(pred, target)
+
+    def work(which):
+        assert loss(pred, target) == value
+        got, d = loss.value_and_grad(pred, target)
+        assert got == value
+        assert np.array_equal(d, grad)
+
+    assert together(work) == 0
+
+
+def test_an_optimiser_without_a_model():
+    opt = fm.Adam(lr=1e-3)
+    arrays = [np.ones(50) for _ in range(THREADS)]
+    grads = np.ones(50)
+
+    def work(which):
+        opt.step(arrays[which], grads)
+
+    assert together(work) == 0
+    assert opt.step_count == THREADS * ROUNDS
+    for array in arrays:
+        # Moments of equal gradients are equal: each step takes lr, to a rounding.
+        assert np.allclose(array, 1 - 1e-3 * ROUNDS, rtol=0, atol=1e-6)
+
+
+def test_a_solver_is_one_threads_at_a_time():
+    solver = fm.LBFGS()
+    found = []
+
+    def work(which):
+        solver.reset()
+        solution = solver.minimize(lambda t: (float(t @ t), 2 * t), np.full(4, 3.0))
+        found.append(float(np.abs(solution.theta).max()))
+
+    together(work)
+    # The minimum is at 0 and the first line search finds it, to roundings.
+    assert found
+    assert max(found) < 1e-6
+
+
+def test_a_replay_buffer_keeps_transitions_whole():
+    replay = fm.rl.ReplayBuffer(64, 3, seed=0)
+
+    def work(which):
+        # All of a transition says who added it.
+        obs = np.full(3, which, dtype=np.float32)
+        replay.add(obs, which, float(which), obs, False)
+        batch = replay.sample(16)
+        obs, actions, rewards, next_obs = batch[:4]
+        assert (obs == actions[:, np.newaxis]).all()
+        assert (next_obs == actions[:, np.newaxis]).all()
+        assert (rewards == actions).all()
+        assert len(replay) <= 64
+
+    assert together(work) == 0
+    assert len(replay) == 64
+
+
+def test_activations_in_python():
+    act = fm.Activation(np.tanh, lambda z: 1 - np.tanh(z) ** 2)
+    mlp = fm.MLP([6, fm.Dense(8), act, 3], seed=0)
+    x, y = data()
+    loss = fm.MSE()
+    output, (value, grads) = mlp(x), mlp.value_and_grad(x, y, loss)
+
+    def work(which):
+        assert np.array_equal(mlp(x), output)
+        got, d = mlp.value_and_grad(x, y, loss)
+        assert got == value
+        assert np.array_equal(d, grads)
+
+    assert together(work) == 0
+
+
+def test_the_number_of_threads_may_change_at_any_time():
+    mlp, (x, _) = model(), data()
+    wanted = mlp(x)
+
+    def work(which):
+        # Of the whole process, and harmless: results are the same bits for all.
+        fm.set_num_threads(1 + which % 3)
+        assert np.array_equal(mlp(x), wanted)
+        assert fm.get_num_threads() >= 1
+
+    try:
+        together(work)
+    finally:
+        fm.set_num_threads(0)
+
+
+@pytest.mark.skipif(
+    not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python has the GIL"
+)
+def test_python_stays_without_its_lock():
+    """Importing the core does not bring it back."""
+    assert _core.__name__ in sys.modules
+    assert not sys._is_gil_enabled()
