@@ -137,6 +137,11 @@ class Dense(Layer):
         bias: bool = True,
         init: str | None = None,
     ) -> None:
+        if isinstance(activation, int):
+            raise TypeError(
+                f"activation must be a name (str), got {_validate.describe(activation)}"
+                "; fm.Dense(n) takes the number of outputs alone"
+            )
         if activation is not None:
             activation = activation_name("activation", activation)
         if init is not None:
@@ -350,6 +355,11 @@ def activation_name(name: str, value: object) -> str:
             f"{name} must be a name (str), got {_validate.describe(value)}; a function "
             "of one's own is a layer, after a dense one without activation: "
             "fm.Dense(n, 'identity'), fm.Activation(function, derivative)"
+        )
+    if isinstance(value, (list, tuple)):
+        raise TypeError(
+            f"{name} must be one name (str) for all hidden layers, got "
+            f"{_validate.describe(value)}; fm.Dense(n, 'tanh') has its own"
         )
     return _validate.choice(name, value, _core.ACTIVATIONS)
 
