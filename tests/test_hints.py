@@ -51,6 +51,15 @@ def test_dense_with_the_width_of_its_input():
         fm.Dense(4, 3)
 
 
+@pytest.mark.parametrize("layer", [fm.LayerNorm, fm.BatchNorm])
+def test_normalisations_with_a_width(layer):
+    # It would be taken for the number that is added to variances.
+    with pytest.raises(
+        ValueError, match=rf"^eps .*, got 64; .* fm\.{layer.__name__}\("
+    ):
+        layer(64)
+
+
 def test_batch_size_left_out():
     mlp = fm.MLP([4, 1], seed=0)
     before = mlp.params.copy()
@@ -105,3 +114,11 @@ def test_a_loss_of_pytorch_in_a_function():
     # float32 sums in another order.
     assert value == pytest.approx(wanted, rel=1e-6)
     np.testing.assert_allclose(grads, grads_wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_a_batch_of_one_row_with_batch_normalisation():
+    mlp = fm.MLP([4, 3, fm.BatchNorm(), 1], seed=0)
+    before = mlp.params.copy()
+    with pytest.raises(ValueError, match="6 rows by batch_size=5 leave a single one"):
+        mlp.fit(X, X[:, :1], loss=fm.MSE(), optimizer=fm.Adam(), epochs=1, batch_size=5)
+    np.testing.assert_array_equal(mlp.params, before)

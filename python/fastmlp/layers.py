@@ -239,6 +239,16 @@ class Dropout(Layer):
         self._put(p=_validate.real("p", p, 0.0, 1.0, open_high=True))
 
 
+def _norm_eps(layer: Layer, eps: object) -> float:
+    """Return what is added to a variance; a width, as torch wants one here, is none."""
+    if isinstance(eps, int) and eps > 1:
+        raise ValueError(
+            f"eps must be a small number, got {eps}; the width is that of the layer "
+            f"before: fm.{type(layer).__name__}()"
+        )
+    return _validate.real("eps", eps, 0.0, open_low=True)
+
+
 class LayerNorm(Layer):
     """Layer normalisation of each row (Ba et al. 2016).
 
@@ -266,7 +276,7 @@ class LayerNorm(Layer):
 
     def __init__(self, eps: float = 1e-5, affine: bool = True) -> None:
         self._put(
-            eps=_validate.real("eps", eps, 0.0, open_low=True),
+            eps=_norm_eps(self, eps),
             affine=_validate.flag("affine", affine),
         )
 
@@ -312,7 +322,7 @@ class BatchNorm(Layer):
         self, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True
     ) -> None:
         self._put(
-            eps=_validate.real("eps", eps, 0.0, open_low=True),
+            eps=_norm_eps(self, eps),
             momentum=_validate.real("momentum", momentum, 0.0, 1.0),
             affine=_validate.flag("affine", affine),
         )
