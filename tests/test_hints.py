@@ -79,10 +79,10 @@ def test_files_of_others(tmp_path):
 
     path = tmp_path / "state.safetensors"
     safetensors.numpy.save_file({"0.weight": X}, path)
-    with pytest.raises(ValueError, match=r"fm\.from_torch takes as"):
+    with pytest.raises(ValueError, match=r"fm\.from_torch\(safetensors\.numpy"):
         fm.load(path)
     path.write_bytes(b"PK\x03\x04" + bytes(100))  # how torch.save's files begin
-    with pytest.raises(ValueError, match=r"fm\.from_torch\(torch\.load\(path\)\)"):
+    with pytest.raises(ValueError, match=r"fm\.from_torch\(torch\.load\(path\)"):
         fm.load(path)
 
 

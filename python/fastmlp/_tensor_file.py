@@ -170,7 +170,9 @@ def _header_length(start: bytes, size: int) -> int:
     limit = min(size - 8, HEADER_LIMIT)
     if not 2 <= length <= limit:
         archive = start[:4] == b"PK\x03\x04"
-        hint = "; of what torch.save wrote, fm.from_torch(torch.load(path))" * archive
+        hint = (
+            "; for a file of torch.save: fm.from_torch(torch.load(path), …)" * archive
+        )
         raise ValueError(
             f"the header's length must be from 2 to {limit} bytes, got {length}{hint}"
         )
@@ -190,8 +192,8 @@ def _checked_header(data: bytes, room: int) -> dict[str, str]:
     if not isinstance(texts, dict):
         # A state dict of PyTorch's, say: arrays, but not what they are for.
         hint = (
-            "; arrays without architecture, fm.from_torch takes as "
-            "safetensors.numpy.load_file(path)"
+            "; for a state dict without architecture: "
+            "fm.from_torch(safetensors.numpy.load_file(path), activation=…)"
         ) * (texts is None)
         raise ValueError(
             f"{_METADATA} must be an object, got {_validate.describe(texts)}{hint}"
