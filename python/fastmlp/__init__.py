@@ -17,6 +17,12 @@ what there is of each, and by which formulas. `fastmlp.reference` is the network
 layers, losses and optimisers again in plain numpy, to read and to compare with. To look
 inside there are `Monitor`, `MLP.summary`, `fastmlp.regions` and, with matplotlib,
 `fastmlp.plot`.
+
+`fastmlp.sklearn` has scikit-learn's estimators, `fastmlp.rl` what reinforcement
+learning needs. Models are kept by `MLP.save` and `load` and in the midst of training by
+`Checkpoint`, come from elsewhere by `from_torch`, `from_sklearn` and `from_keras`, and
+go there by `MLP.to_torch`, `MLP.to_onnx` and `MLP.to_c`; `MLP.as_torch_module` stands
+in a PyTorch model, `MLP.predictor` in a control loop.
 """
 
 from importlib import import_module as _import_module

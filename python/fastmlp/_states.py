@@ -597,7 +597,7 @@ class Stored:
             text("checkpoint.model", self.checkpoint["model"])
             if self.history is None:
                 raise ValueError("history must be there in a checkpoint, got None")
-        extra = [n for n in arrays if n not in shapes and n not in unpack.used]
+        extra = sorted(n for n in arrays if n not in shapes and n not in unpack.used)
         if extra:
             raise ValueError(f"arrays that belong to nothing: {', '.join(extra)}")
 

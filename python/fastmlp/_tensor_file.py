@@ -169,8 +169,12 @@ def _header_length(start: bytes, size: int) -> int:
     length = int.from_bytes(start, "little")
     limit = min(size - 8, HEADER_LIMIT)
     if not 2 <= length <= limit:
+        archive = start[:4] == b"PK\x03\x04"
+        hint = (
+            "; for a file of torch.save: fm.from_torch(torch.load(path), …)" * archive
+        )
         raise ValueError(
-            f"the header's length must be from 2 to {limit} bytes, got {length}"
+            f"the header's length must be from 2 to {limit} bytes, got {length}{hint}"
         )
     return length
 
@@ -186,8 +190,13 @@ def _checked_header(data: bytes, room: int) -> dict[str, str]:
         raise ValueError("the header must be a JSON object, and spaces after it")
     texts = header.pop(_METADATA, None)
     if not isinstance(texts, dict):
+        # A state dict of PyTorch's, say: arrays, but not what they are for.
+        hint = (
+            "; for a state dict without architecture: "
+            "fm.from_torch(safetensors.numpy.load_file(path), activation=…)"
+        ) * (texts is None)
         raise ValueError(
-            f"{_METADATA} must be an object, got {_validate.describe(texts)}"
+            f"{_METADATA} must be an object, got {_validate.describe(texts)}{hint}"
         )
     for key, value in texts.items():
         if not isinstance(value, str):

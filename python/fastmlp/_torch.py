@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -120,9 +121,11 @@ def from_torch(
         output = activation_name("output_activation", output_activation)
         _read_state(source, _prefixes(prefix), activation, output, builder)
     else:
+        path = isinstance(source, (str, os.PathLike))
+        hint = "; of a file give what torch.load(path) returns" * path
         raise TypeError(
             "source must be a torch.nn.Module or a state dict (a mapping of names to "
-            f"tensors or arrays), got {_validate.describe(source)}"
+            f"tensors or arrays), got {_validate.describe(source)}{hint}"
         )
     return builder.build(seed)
 

@@ -525,16 +525,16 @@ def make_runner(
     """Choose how to train."""
     if isinstance(optimizer, Solver):
         return _Solving(optimizer._runner(mlp, data, loss), listener, place)
-    if not isinstance(data, Batches) and loss._loss is not None:
-        return _Arrays(
-            mlp, data, loss, optimizer, batch_size, seed, shuffle, listener, place
-        )
     if not isinstance(data, Batches):
         rows = len(data[0])
         if mlp.buffers.size and 1 in (rows, batch_size, rows % batch_size):
             raise ValueError(
                 "x: batch normalisation needs batches of at least two rows in "
                 f"training; {rows} rows by batch_size={batch_size} leave a single one"
+            )
+        if loss._loss is not None:
+            return _Arrays(
+                mlp, data, loss, optimizer, batch_size, seed, shuffle, listener, place
             )
         batches: Any = _Slices(data, batch_size, seed, shuffle)
     else:

@@ -27,6 +27,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# What other libraries call it, by its name here: for hints in messages.
+ELSEWHERE = {
+    "acc": "accuracy",
+    "kaiming_normal": "he_normal",
+    "kaiming_uniform": "he_uniform",
+    "linear": "identity",
+    "logistic": "sigmoid",
+    "swish": "silu",
+    "xavier_normal": "glorot_normal",
+    "xavier_uniform": "glorot_uniform",
+}
+
 # Rows of class probabilities may be off 1 by this much in sum: softmax outputs of some
 # float16 or float32 program pass, percentages or unnormalised scores do not.
 PROBABILITY_SLACK = 1e-3
@@ -106,7 +118,10 @@ def choice(name: str, value: object, known: Collection[str]) -> str:
     if value not in known:
         import difflib
 
+        same = ELSEWHERE.get(value.lower(), "")
         near = difflib.get_close_matches(value.lower(), known, n=1)
+        if same in known:
+            near = [same]
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(
             f"{name} must be one of {', '.join(known)}, got {value!r}{hint}"

@@ -137,6 +137,11 @@ class Dense(Layer):
         bias: bool = True,
         init: str | None = None,
     ) -> None:
+        if isinstance(activation, int):
+            raise TypeError(
+                f"activation must be a name (str), got {_validate.describe(activation)}"
+                "; fm.Dense(n) takes the number of outputs alone"
+            )
         if activation is not None:
             activation = activation_name("activation", activation)
         if init is not None:
@@ -234,6 +239,16 @@ class Dropout(Layer):
         self._put(p=_validate.real("p", p, 0.0, 1.0, open_high=True))
 
 
+def _norm_eps(layer: Layer, eps: object) -> float:
+    """Return what is added to a variance; a width, as torch wants one here, is none."""
+    if isinstance(eps, int) and eps > 1:
+        raise ValueError(
+            f"eps must be a small number, got {eps}; the width is that of the layer "
+            f"before: fm.{type(layer).__name__}()"
+        )
+    return _validate.real("eps", eps, 0.0, open_low=True)
+
+
 class LayerNorm(Layer):
     """Layer normalisation of each row (Ba et al. 2016).
 
@@ -261,7 +276,7 @@ class LayerNorm(Layer):
 
     def __init__(self, eps: float = 1e-5, affine: bool = True) -> None:
         self._put(
-            eps=_validate.real("eps", eps, 0.0, open_low=True),
+            eps=_norm_eps(self, eps),
             affine=_validate.flag("affine", affine),
         )
 
@@ -307,7 +322,7 @@ class BatchNorm(Layer):
         self, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True
     ) -> None:
         self._put(
-            eps=_validate.real("eps", eps, 0.0, open_low=True),
+            eps=_norm_eps(self, eps),
             momentum=_validate.real("momentum", momentum, 0.0, 1.0),
             affine=_validate.flag("affine", affine),
         )
@@ -350,6 +365,11 @@ def activation_name(name: str, value: object) -> str:
             f"{name} must be a name (str), got {_validate.describe(value)}; a function "
             "of one's own is a layer, after a dense one without activation: "
             "fm.Dense(n, 'identity'), fm.Activation(function, derivative)"
+        )
+    if isinstance(value, (list, tuple)):
+        raise TypeError(
+            f"{name} must be one name (str) for all hidden layers, got "
+            f"{_validate.describe(value)}; fm.Dense(n, 'tanh') has its own"
         )
     return _validate.choice(name, value, _core.ACTIVATIONS)
 

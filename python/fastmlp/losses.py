@@ -713,6 +713,15 @@ class CustomLoss(Loss):
     >>> loss = fm.CustomLoss(log_cosh)
     >>> loss(np.zeros((2, 1)), np.zeros((2, 1)))
     0.0
+
+    Predictions and targets are NumPy arrays. A loss of PyTorch's finds its gradient
+    itself::
+
+        def loss(pred, target):
+            p = torch.tensor(pred, requires_grad=True)
+            value = torch.nn.functional.huber_loss(p, torch.as_tensor(target))
+            value.backward()
+            return value.item(), p.grad.numpy()
     """
 
     __slots__ = ("_function", "_reduction")
@@ -853,9 +862,16 @@ def as_loss(loss: Loss | Callable[..., Any]) -> Loss:
     """
     if isinstance(loss, Loss):
         return loss
-    if callable(loss) and not isinstance(loss, type):
+    home = getattr(loss, "__module__", None) or ""
+    of_torch = home.startswith("torch.") and not isinstance(loss, type)
+    if callable(loss) and not isinstance(loss, type) and not of_torch:
         return CustomLoss(loss)
     got = _validate.describe(loss)
+    if of_torch:
+        got += (
+            f" of PyTorch's ({home}), which takes tensors: see fm.CustomLoss for a "
+            "function around it"
+        )
     if isinstance(loss, type) and issubclass(loss, Loss):
         got = f"fm.{loss.__name__}; did you mean fm.{loss.__name__}()?"
     raise TypeError(

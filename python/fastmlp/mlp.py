@@ -1084,7 +1084,12 @@ class MLP:
                     "batch_size says how many steps there are"
                 )
             solving = isinstance(optimizer, Solver)
-            if batch_size is not None or not solving:
+            if batch_size is None and not solving:
+                raise TypeError(
+                    "batch_size must be an int, how many samples make a step of "
+                    f"{type(optimizer).__name__}, got None"
+                )
+            if batch_size is not None:
                 batch_size = _validate.count("batch_size", batch_size, 1)
             data = self._data("", (x, y, sample_weight), loss)
             n = len(data[0])
@@ -1771,6 +1776,8 @@ def _check_tools(
         got = _validate.describe(value)
         if isinstance(value, type) and issubclass(value, wanted):
             got = f"fm.{value.__name__}; did you mean fm.{value.__name__}()?"
+        elif type(value).__module__.startswith("torch."):
+            got += f" of PyTorch's ({type(value).__module__})"
         raise TypeError(
             f"{name} must be a fastmlp {wanted.__name__} such as {example}, got {got}"
         )

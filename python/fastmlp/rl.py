@@ -429,8 +429,14 @@ def epsilon_greedy(
     Raises
     ------
     TypeError, ValueError
-        For values of a wrong shape or kind, and for ``epsilon`` out of range.
+        For values of a wrong shape or kind, for ``epsilon`` out of range, and for what
+        is no generator.
     """
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(
+            "rng must be a numpy.random.Generator such as np.random.default_rng(0), "
+            f"got {_validate.describe(rng)}"
+        )
     if type(epsilon) is not float or not 0.0 <= epsilon <= 1.0:
         epsilon = _validate.real("epsilon", epsilon, 0.0, 1.0)
     q = q_values
