@@ -16,7 +16,11 @@ from fastmlp import _core
 THREADS, ROUNDS = 8, 40
 LAYERS = [6, 16, 3]
 # What may be refused, and only this.
-BUSY = ("at work in another thread", "another fit of this model is under way")
+BUSY = (
+    "this predictor is at work already",
+    "the solver is at work in another thread",
+    "another fit of this model is under way",
+)
 
 
 @pytest.fixture(autouse=True)
