@@ -15,17 +15,14 @@ seed and saves a picture of the learning curves.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import fastmlp as fm
 import gymnasium
 import numpy as np
+from _episodes import Outcome, check, evaluate, parse, plot
 from fastmlp import rl
-from matplotlib.figure import Figure
 
 HIDDEN = (64, 64)
 LEARNING_RATE = 3e-3
@@ -36,12 +33,9 @@ CAPACITY = 50_000
 FIRST = 1000  # so many steps at random before training starts
 EPSILON = rl.LinearSchedule(1.0, 0.05, 6000)  # from then on
 MOST_STEPS = 100_000
-EPISODES = 100  # of an evaluation
-LONGEST, SOLVED = 500, 475.0  # an episode, and what the mean is to be
 # The policy is evaluated every so many steps, until the mean comes to this.
 PAUSE, ENOUGH = 500, 495.0
 SMOOTH = 10  # episodes that a point of the curve is the mean of
-WANTED_SHARE = 0.8  # of the seeds that are to be solved
 SEEDS, QUICK_SEEDS = 5, 1
 
 
@@ -71,46 +65,6 @@ class DoubleDQN:
     def restore(self, parameters: np.ndarray) -> None:
         """Go back to those."""
         self.q.params[:] = parameters
-
-
-@dataclass
-class Outcome:
-    """How a training went."""
-
-    mean_return: float = 0.0  # of 100 fresh episodes
-    seconds: float = 0.0  # of training, the evaluations in between included
-    steps: int = 0
-    # After how many steps each episode of training ended, and what it returned.
-    ends: list[int] = field(default_factory=list)
-    returns: list[float] = field(default_factory=list)
-
-    @property
-    def solved(self) -> bool:
-        """Whether the pole was balanced."""
-        return self.mean_return >= SOLVED
-
-
-def evaluate(agent: DoubleDQN, seed: list[int], enough: float = 0.0) -> float:
-    """Return the mean return of 100 episodes, side by side, with the best actions.
-
-    When it cannot come to ``enough`` any more, what it has come to is returned.
-    """
-    env = gymnasium.make_vec(
-        "CartPole-v1", num_envs=EPISODES, vectorization_mode="vector_entry_point"
-    )
-    states, _ = env.reset(seed=int(np.random.default_rng(seed).integers(2**31)))
-    running = np.ones(EPISODES, bool)
-    total = 0.0
-    steps, lost = 0, 0
-    while running.any() and lost <= EPISODES * (LONGEST - enough):
-        actions = agent.values(states).argmax(axis=1)
-        states, rewards, terminated, truncated, _ = env.step(actions)
-        total += rewards[running].sum()
-        steps += 1
-        over = running & (terminated | truncated)
-        running &= ~over  # the first episode of each counts
-        lost += over.sum() * (LONGEST - steps)
-    return float(total / EPISODES)
 
 
 def train(agent: DoubleDQN, seed: int) -> Outcome:
@@ -143,7 +97,7 @@ def train(agent: DoubleDQN, seed: int) -> Outcome:
 
         # Keep the best policy; end when it balances the pole.
         if step % PAUSE == 0:
-            mean_return = evaluate(agent, [seed, 2, step], ENOUGH)
+            mean_return = evaluate(agent.values, [seed, 2, step], ENOUGH)
             if mean_return > best:
                 best, best_parameters = mean_return, agent.parameters()
             if best >= ENOUGH:
@@ -152,70 +106,25 @@ def train(agent: DoubleDQN, seed: int) -> Outcome:
     outcome.seconds = time.perf_counter() - start
 
     agent.restore(best_parameters)
-    outcome.mean_return = evaluate(agent, [seed, 3])
+    outcome.mean_return = evaluate(agent.values, [seed, 3])
     return outcome
-
-
-def plot(outcomes: dict[int, Outcome], output: Path) -> None:
-    """Save the returns of the episodes of training, smoothed, for each seed."""
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    colors = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-    for i, (seed, outcome) in enumerate(outcomes.items()):
-        color = colors[i % len(colors)]
-        ends, returns = np.array(outcome.ends), np.array(outcome.returns)
-        axes.plot(ends, returns, ".", color=color, alpha=0.3, markersize=4)
-        width = min(SMOOTH, len(returns))
-        smooth = np.convolve(returns, np.ones(width) / width, "valid")
-        label = f"seed {seed}: {outcome.mean_return:.0f}"
-        axes.plot(ends[width - 1 :], smooth, color=color, label=label)
-    axes.axhline(SOLVED, color="black", linestyle=":", linewidth=1, label="solved")
-    axes.set(xlabel="steps", ylabel="return of an episode", title="DQN on CartPole-v1")
-    axes.grid(alpha=0.3)
-    axes.legend(title="greedy, 100 episodes")
-    figure.savefig(output, dpi=120)
-
-
-def check(outcomes: dict[int, Outcome]) -> str:
-    """Return what is wrong with the outcomes, or nothing."""
-    solved = sum(outcome.solved for outcome in outcomes.values())
-    wanted = max(1, int(WANTED_SHARE * len(outcomes)))
-    if solved >= wanted:
-        return ""
-    return f"{solved} of {len(outcomes)} seeds solved, at least {wanted} wanted"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 1 if --check fails."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seed", type=int, default=0, help="the first seed")
-    parser.add_argument("--seeds", type=int, help=f"how many, default: {SEEDS}")
-    parser.add_argument("--output", type=Path, default=Path("dqn_cartpole.png"))
-    parser.add_argument(
-        "--quick", action="store_true", help=f"{QUICK_SEEDS} seed unless told"
-    )
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help=f"fail if fewer than {WANTED_SHARE:.0%} of the seeds are solved",
-    )
-    options = parser.parse_args(arguments)
-    seeds = options.seeds or (QUICK_SEEDS if options.quick else SEEDS)
-
+    options = parse(arguments, __doc__, "dqn_cartpole.png", SEEDS, QUICK_SEEDS)
     outcomes = {}
-    for seed in range(options.seed, options.seed + seeds):
-        outcome = outcomes[seed] = train(DoubleDQN(seed), seed)
-        print(
-            f"seed {seed}  mean return of {EPISODES} episodes "
-            f"{outcome.mean_return:5.1f}  training {outcome.steps:6} steps, "
-            f"{outcome.seconds:.2f} s"
-        )
-    plot(outcomes, options.output)
-    print(f"picture: {options.output}")
-    problem = check(outcomes) if options.check else ""
-    if problem:
-        print(f"check failed: {problem}", file=sys.stderr)
-    return 1 if problem else 0
+    for seed in options.seeds:
+        outcomes[seed] = train(DoubleDQN(seed), seed)
+        print(f"seed {seed}  {outcomes[seed]}")
+    plot(
+        outcomes,
+        options.output,
+        SMOOTH,
+        legend="greedy, 100 episodes",
+        title="DQN on CartPole-v1",
+    )
+    return check(outcomes) if options.check else 0
 
 
 if __name__ == "__main__":

@@ -14,18 +14,14 @@ steps at most, with the most likely action in each state. CartPole counts as sol
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections import deque
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import fastmlp as fm
-import gymnasium
 import numpy as np
+from _episodes import Outcome, check, evaluate, make, parse, plot
 from fastmlp import rl
-from matplotlib.figure import Figure
 
 ENVIRONMENTS, STEPS = 8, 32  # so many side by side, and steps between updates
 HIDDEN = (64, 64)
@@ -34,16 +30,10 @@ LEARNING_RATE = 2e-3  # at first; it falls in a straight line to 0 at the last s
 CLIP, ENTROPY, CLIP_NORM = 0.2, 0.0, 0.5
 GAMMA, LAMBDA = 0.99, 0.95
 MOST_STEPS = 100_000  # in all environments together
-EPISODES = 100  # of an evaluation
-SOLVED = 475.0  # of 500
 # The policy is evaluated when the last episodes of training came to this mean, at most
 # every so many updates, and training ends when an evaluation comes to that.
 RECENT, PROMISING, PAUSE, ENOUGH = 20, 150.0, 10, 490.0
-WANTED_SHARE = 0.8  # of the seeds that are to be solved
 SEEDS, QUICK_SEEDS = 5, 2
-# Colour-blind safe, of Okabe & Ito (2008).
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-LABELS = 12  # of seeds in the legend
 
 
 class ActorCritic:
@@ -112,46 +102,6 @@ class ActorCritic:
         self.actor.params[:] = parameters
 
 
-def make(n: int) -> gymnasium.vector.VectorEnv:
-    """Return n environments that NumPy steps together."""
-    return gymnasium.make_vec(
-        "CartPole-v1", num_envs=n, vectorization_mode="vector_entry_point"
-    )
-
-
-@dataclass
-class Outcome:
-    """How a training went."""
-
-    mean_return: float = 0.0  # of 100 fresh episodes
-    seconds: float = 0.0  # of training, the evaluations in between included
-    steps: int = 0  # in all environments together
-    # After how many steps each episode of training ended, and what it returned.
-    ends: list[int] = field(default_factory=list)
-    returns: list[float] = field(default_factory=list)
-    # After how many steps the policy was evaluated, and with what mean return.
-    evaluations: list[tuple[int, float]] = field(default_factory=list)
-
-    @property
-    def solved(self) -> bool:
-        """Whether the pole was balanced."""
-        return self.mean_return >= SOLVED
-
-
-def evaluate(policy: ActorCritic, seed: list[int]) -> float:
-    """Return the mean return of 100 episodes with the most likely actions."""
-    env = make(EPISODES)
-    states, _ = env.reset(seed=int(np.random.default_rng(seed).integers(2**31)))
-    running = np.ones(EPISODES, bool)
-    total = 0.0
-    while running.any():
-        actions = policy.logits(states).argmax(axis=1)
-        states, rewards, terminated, truncated, _ = env.step(actions)
-        total += rewards[running].sum()
-        running &= ~(terminated | truncated)  # the first episode of each counts
-    return float(total / EPISODES)
-
-
 def train(policy: ActorCritic, seed: int) -> Outcome:
     """Train until the pole is balanced, or for MOST_STEPS steps."""
     start = time.perf_counter()
@@ -209,7 +159,7 @@ def train(policy: ActorCritic, seed: int) -> Outcome:
         promising = update >= evaluated + PAUSE and np.mean(recent or 0) >= PROMISING
         if promising or last:
             evaluated = update
-            mean_return = evaluate(policy, [seed, 3, update])
+            mean_return = evaluate(policy.logits, [seed, 3, update])
             outcome.evaluations.append((outcome.steps, mean_return))
             if mean_return > best:
                 best, best_parameters = mean_return, policy.parameters()
@@ -218,74 +168,25 @@ def train(policy: ActorCritic, seed: int) -> Outcome:
     outcome.seconds = time.perf_counter() - start
 
     policy.restore(best_parameters)
-    outcome.mean_return = evaluate(policy, [seed, 4])
+    outcome.mean_return = evaluate(policy.logits, [seed, 4])
     return outcome
-
-
-def plot(outcomes: dict[int, Outcome], output: Path) -> None:
-    """Save for each seed the smoothed returns of training, and the evaluations."""
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    for i, (seed, outcome) in enumerate(outcomes.items()):
-        color = COLORS[i % len(COLORS)]
-        ends, returns = np.array(outcome.ends), np.array(outcome.returns)
-        axes.plot(ends, returns, ".", color=color, alpha=0.2, markersize=3)
-        width = min(RECENT, len(returns))
-        smooth = np.convolve(returns, np.ones(width) / width, "valid")
-        label = f"seed {seed}: {outcome.mean_return:.0f}" if i < LABELS else None
-        axes.plot(ends[width - 1 :], smooth, color=color, label=label)
-        axes.plot(*zip(*outcome.evaluations, strict=True), "o--", color=color)
-    axes.axhline(SOLVED, color="black", linestyle=":", linewidth=1, label="solved")
-    axes.set(
-        xlabel="steps",
-        ylabel="return of an episode",
-        title="PPO on CartPole-v1: training (lines), evaluations (circles)",
-    )
-    axes.grid(alpha=0.3)
-    axes.legend(title="in the end")
-    figure.savefig(output, dpi=120)
-
-
-def check(outcomes: dict[int, Outcome]) -> str:
-    """Return what is wrong with the outcomes, or nothing."""
-    solved = sum(outcome.solved for outcome in outcomes.values())
-    wanted = max(1, int(WANTED_SHARE * len(outcomes)))
-    if solved >= wanted:
-        return ""
-    return f"{solved} of {len(outcomes)} seeds solved, at least {wanted} wanted"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 1 if --check fails."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seed", type=int, default=0, help="the first seed")
-    parser.add_argument("--seeds", type=int, help=f"how many, default: {SEEDS}")
-    parser.add_argument("--output", type=Path, default=Path("ppo_cartpole.png"))
-    parser.add_argument(
-        "--quick", action="store_true", help=f"{QUICK_SEEDS} seeds unless told"
-    )
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help=f"fail if fewer than {WANTED_SHARE:.0%} of the seeds are solved",
-    )
-    options = parser.parse_args(arguments)
-    seeds = options.seeds or (QUICK_SEEDS if options.quick else SEEDS)
-
+    options = parse(arguments, __doc__, "ppo_cartpole.png", SEEDS, QUICK_SEEDS)
     outcomes = {}
-    for seed in range(options.seed, options.seed + seeds):
-        outcome = outcomes[seed] = train(ActorCritic(seed), seed)
-        print(
-            f"seed {seed}  mean return of {EPISODES} episodes"
-            f" {outcome.mean_return:5.1f}"
-            f"  training {outcome.steps:6} steps, {outcome.seconds:.2f} s"
-        )
-    plot(outcomes, options.output)
-    print(f"picture: {options.output}")
-    problem = check(outcomes) if options.check else ""
-    if problem:
-        print(f"check failed: {problem}", file=sys.stderr)
-    return 1 if problem else 0
+    for seed in options.seeds:
+        outcomes[seed] = train(ActorCritic(seed), seed)
+        print(f"seed {seed}  {outcomes[seed]}")
+    plot(
+        outcomes,
+        options.output,
+        RECENT,
+        legend="in the end",
+        title="PPO on CartPole-v1: training (lines), evaluations (circles)",
+    )
+    return check(outcomes) if options.check else 0
 
 
 if __name__ == "__main__":

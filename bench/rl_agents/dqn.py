@@ -9,24 +9,20 @@ from.
 from __future__ import annotations
 
 import copy
-import sys
-from pathlib import Path
 
-import fastmlp as fm
+import dqn_cartpole as dqn
 import numpy as np
 import torch
 from fastmlp import rl
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-
-import dqn_cartpole as dqn
+from . import TorchAgent, network, train
 
 
-class TorchDoubleDQN:
+class TorchDoubleDQN(TorchAgent):
     """What `dqn.DoubleDQN` is, in PyTorch as it is fastest on a CPU."""
 
     def __init__(self, seed: int) -> None:
-        self.q = network(dqn.DoubleDQN(seed).q)
+        self.q = self.acting = network(dqn.DoubleDQN(seed).q)
         self.target = copy.deepcopy(self.q)
         self.online_parameters = list(self.q.parameters())
         self.target_parameters = list(self.target.parameters())
@@ -56,59 +52,10 @@ class TorchDoubleDQN:
                 self.target_parameters, self.online_parameters, dqn.TAU
             )
 
-    def parameters(self) -> np.ndarray:
-        """Return a copy of the parameters."""
-        return torch.nn.utils.parameters_to_vector(self.q.parameters()).numpy(
-            force=True
-        )
-
-    def restore(self, parameters: np.ndarray) -> None:
-        """Go back to those."""
-        torch.nn.utils.vector_to_parameters(
-            torch.from_numpy(parameters), self.q.parameters()
-        )
-
-
-def network(ours: fm.MLP) -> torch.nn.Sequential:
-    """Return the same network with the same parameters."""
-    layers: list[torch.nn.Module] = []
-    with torch.no_grad():
-        for weight, bias in zip(ours.weights, ours.biases, strict=True):
-            assert bias is not None
-            linear = torch.nn.Linear(*weight.shape)
-            linear.weight.copy_(torch.from_numpy(weight.T.copy()))
-            linear.bias.copy_(torch.from_numpy(bias.copy()))
-            layers += [linear, torch.nn.ReLU()]
-    return torch.nn.Sequential(*layers[:-1])
-
 
 AGENTS = {"fastmlp": dqn.DoubleDQN, "torch": TorchDoubleDQN}
 
 
 def run(backend: str, seed: int, threads: int) -> tuple[bool, float, int, float]:
-    """Train once.
-
-    Parameters
-    ----------
-    backend : {"fastmlp", "torch"}
-        Who does the networks.
-    seed : int
-        Of environments, parameters and actions.
-    threads : int
-        That fastmlp and PyTorch may use.
-
-    Returns
-    -------
-    solved : bool
-        Whether 100 fresh episodes came to a mean of 475 at least.
-    seconds : float
-        Of training.
-    steps : int
-        Of the environment.
-    mean_return : float
-        Of the fresh episodes.
-    """
-    torch.set_num_threads(threads)
-    with fm.threads(threads):
-        outcome = dqn.train(AGENTS[backend](seed), seed)
-    return outcome.solved, outcome.seconds, outcome.steps, outcome.mean_return
+    """Train once with "fastmlp" or "torch"; returns what `train` does."""
+    return train(dqn, AGENTS[backend], seed, threads)

@@ -6,26 +6,23 @@ environments, sampling, advantages, evaluations, and the parameters they start f
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
-import fastmlp as fm
 import numpy as np
+import ppo_cartpole as ppo
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-
-import ppo_cartpole as ppo
+from . import TorchAgent, network, train
 
 
-class TorchActorCritic:
+class TorchActorCritic(TorchAgent):
     """What `ppo.ActorCritic` is, in PyTorch as it is fastest on a CPU."""
 
     def __init__(self, seed: int) -> None:
         ours = ppo.ActorCritic(seed)
         self.rng = np.random.default_rng([seed, 5])
         self.actor, self.critic = network(ours.actor), network(ours.critic)
+        self.acting = self.actor
         self.networks = (self.actor, self.critic)
         self.optimizer = torch.optim.Adam(
             [*self.actor.parameters(), *self.critic.parameters()],
@@ -80,59 +77,10 @@ class TorchActorCritic:
                     torch.nn.utils.clip_grad_norm_(net.parameters(), ppo.CLIP_NORM)
                 self.optimizer.step()
 
-    def parameters(self) -> np.ndarray:
-        """Return a copy of the actor's parameters."""
-        return torch.nn.utils.parameters_to_vector(self.actor.parameters()).numpy(
-            force=True
-        )
-
-    def restore(self, parameters: np.ndarray) -> None:
-        """Go back to those."""
-        torch.nn.utils.vector_to_parameters(
-            torch.from_numpy(parameters), self.actor.parameters()
-        )
-
-
-def network(ours: fm.MLP) -> torch.nn.Sequential:
-    """Return the same network with the same parameters."""
-    layers: list[torch.nn.Module] = []
-    with torch.no_grad():
-        for weight, bias in zip(ours.weights, ours.biases, strict=True):
-            assert bias is not None
-            linear = torch.nn.Linear(*weight.shape)
-            linear.weight.copy_(torch.from_numpy(weight.T.copy()))
-            linear.bias.copy_(torch.from_numpy(bias.copy()))
-            layers += [linear, torch.nn.Tanh()]
-    return torch.nn.Sequential(*layers[:-1])
-
 
 AGENTS: dict[str, Any] = {"fastmlp": ppo.ActorCritic, "torch": TorchActorCritic}
 
 
 def run(backend: str, seed: int, threads: int) -> tuple[bool, float, int, float]:
-    """Train once.
-
-    Parameters
-    ----------
-    backend : {"fastmlp", "torch"}
-        Who does the networks.
-    seed : int
-        Of environments, parameters and actions.
-    threads : int
-        That fastmlp and PyTorch may use.
-
-    Returns
-    -------
-    solved : bool
-        Whether 100 fresh episodes came to a mean of 475 at least.
-    seconds : float
-        Of training.
-    steps : int
-        In all environments together.
-    mean_return : float
-        Of the fresh episodes.
-    """
-    torch.set_num_threads(threads)
-    with fm.threads(threads):
-        outcome = ppo.train(AGENTS[backend](seed), seed)
-    return outcome.solved, outcome.seconds, outcome.steps, outcome.mean_return
+    """Train once with "fastmlp" or "torch"; returns what `train` does."""
+    return train(ppo, AGENTS[backend], seed, threads)

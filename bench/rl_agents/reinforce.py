@@ -7,28 +7,23 @@ from.
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
-import fastmlp as fm
 import numpy as np
+import reinforce_cartpole as reinforce
 import torch
 
-from .ppo import network
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-
-import reinforce_cartpole as reinforce
+from . import TorchAgent, network, train
 
 
-class TorchReinforce:
+class TorchReinforce(TorchAgent):
     """What `reinforce.Reinforce` is, in PyTorch as it is fastest on a CPU."""
 
     def __init__(self, seed: int) -> None:
         ours = reinforce.Reinforce(seed)
         self.rng = np.random.default_rng([seed, 5])
         self.policy, self.baseline = network(ours.policy), network(ours.baseline)
+        self.acting = self.policy
         self.policy_optimizer = torch.optim.Adam(
             self.policy.parameters(), lr=reinforce.LEARNING_RATE, fused=True
         )
@@ -76,25 +71,10 @@ class TorchReinforce:
                 error.backward()
                 self.baseline_optimizer.step()
 
-    def parameters(self) -> np.ndarray:
-        """Return a copy of the policy's parameters."""
-        return torch.nn.utils.parameters_to_vector(self.policy.parameters()).numpy(
-            force=True
-        )
-
-    def restore(self, parameters: np.ndarray) -> None:
-        """Go back to those."""
-        torch.nn.utils.vector_to_parameters(
-            torch.from_numpy(parameters), self.policy.parameters()
-        )
-
 
 AGENTS: dict[str, Any] = {"fastmlp": reinforce.Reinforce, "torch": TorchReinforce}
 
 
 def run(backend: str, seed: int, threads: int) -> tuple[bool, float, int, float]:
-    """Train once: arguments and what is returned are those of `ppo.run`."""
-    torch.set_num_threads(threads)
-    with fm.threads(threads):
-        outcome = reinforce.train(AGENTS[backend](seed), seed)
-    return outcome.solved, outcome.seconds, outcome.steps, outcome.mean_return
+    """Train once with "fastmlp" or "torch"; returns what `train` does."""
+    return train(reinforce, AGENTS[backend], seed, threads)

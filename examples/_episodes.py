@@ -1,0 +1,202 @@
+"""What the examples of reinforcement learning share: no example itself.
+
+The record of a training, how well a policy balances Gymnasium's CartPole-v1, the
+picture of the learning curves and the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from matplotlib.figure import Figure
+
+EPISODES = 100  # of an evaluation
+LONGEST, SOLVED = 500, 475.0  # an episode of CartPole, and what the mean is to be
+WANTED_SHARE = 0.8  # of the seeds that are to be solved
+# Colour-blind safe, of Okabe & Ito (2008).
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+LABELS = 12  # of seeds in the legend
+
+
+@dataclass
+class Outcome:
+    """How a training went."""
+
+    mean_return: float = 0.0  # of fresh episodes, after training
+    wanted: float = SOLVED  # what that is to be
+    seconds: float = 0.0  # of training, the evaluations in between included
+    steps: int = 0  # in all environments together
+    # After how many steps each episode of training ended, and what it returned.
+    ends: list[int] = field(default_factory=list)
+    returns: list[float] = field(default_factory=list)
+    # After how many steps the policy was evaluated, and with what mean return.
+    evaluations: list[tuple[int, float]] = field(default_factory=list)
+
+    @property
+    def solved(self) -> bool:
+        """Whether the mean return is what is wanted."""
+        return self.mean_return >= self.wanted
+
+    def __str__(self) -> str:
+        """Return the line that is printed for CartPole."""
+        return (
+            f"mean return of {EPISODES} episodes {self.mean_return:5.1f}"
+            f"  training {self.steps:6} steps, {self.seconds:.2f} s"
+        )
+
+
+def make(n: int) -> gymnasium.vector.VectorEnv:
+    """Return n CartPoles that NumPy steps together."""
+    return gymnasium.make_vec(
+        "CartPole-v1", num_envs=n, vectorization_mode="vector_entry_point"
+    )
+
+
+def evaluate(
+    outputs: Callable[[np.ndarray], np.ndarray], seed: list[int], enough: float = 0.0
+) -> float:
+    """Balance the pole in 100 episodes, side by side, with the best actions.
+
+    Parameters
+    ----------
+    outputs : callable
+        Of states (B, 4), float32; returns (B, 2), and the larger output is the action.
+    seed : list of int
+        Of the environments.
+    enough : float, default 0.0
+        The evaluation ends early when the mean cannot come to this any more.
+
+    Returns
+    -------
+    float
+        The mean return, or what it had come to when that was not enough.
+    """
+    env = make(EPISODES)
+    states, _ = env.reset(seed=int(np.random.default_rng(seed).integers(2**31)))
+    running = np.ones(EPISODES, bool)
+    total = 0.0
+    steps, lost = 0, 0
+    while running.any() and lost <= EPISODES * (LONGEST - enough):
+        actions = outputs(states).argmax(axis=1)
+        states, rewards, terminated, truncated, _ = env.step(actions)
+        total += rewards[running].sum()
+        steps += 1
+        over = running & (terminated | truncated)
+        running &= ~over  # the first episode of each counts
+        lost += over.sum() * (LONGEST - steps)
+    return float(total / EPISODES)
+
+
+def parse(
+    arguments: list[str] | None,
+    description: str | None,
+    output: str,
+    seeds: int,
+    quick_seeds: int,
+) -> argparse.Namespace:
+    """Read the command line.
+
+    Parameters
+    ----------
+    arguments : list of str or None
+        Those of the process if None.
+    description : str or None
+        The script's docstring, whose first line ``--help`` shows.
+    output : str
+        Where the picture goes unless told.
+    seeds, quick_seeds : int
+        How many unless told, without and with ``--quick``.
+
+    Returns
+    -------
+    argparse.Namespace
+        With ``seeds``, a range, ``output``, a Path, and the flags ``quick`` and
+        ``check``.
+    """
+    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    parser.add_argument("--seed", type=int, default=0, help="the first seed")
+    parser.add_argument("--seeds", type=int, help=f"how many, default: {seeds}")
+    parser.add_argument("--output", type=Path, default=Path(output))
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"--seeds is {quick_seeds} unless told",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help=f"fail if fewer than {100 * WANTED_SHARE:.0f} %% of the seeds are solved",
+    )
+    options = parser.parse_args(arguments)
+    count = options.seeds or (quick_seeds if options.quick else seeds)
+    options.seeds = range(options.seed, options.seed + count)
+    return options
+
+
+def plot(
+    outcomes: dict[int, Outcome],
+    output: Path,
+    smooth: int,
+    legend: str,
+    solved: float | None = SOLVED,
+    **settings: Any,
+) -> None:
+    """Save the returns of training and the evaluations, and print where.
+
+    Parameters
+    ----------
+    outcomes : dict of int to Outcome
+        By seed.
+    output : Path
+        Of the picture.
+    smooth : int
+        Episodes that a point of a curve is the mean of.
+    legend : str
+        What the mean returns in the legend are of.
+    solved : float or None, default 475
+        Where to draw a line.
+    **settings
+        Of the axes: the title, for instance.
+    """
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for i, (seed, outcome) in enumerate(outcomes.items()):
+        color = COLORS[i % len(COLORS)]
+        ends, returns = np.array(outcome.ends), np.array(outcome.returns)
+        # Where evaluations are drawn as well, the episodes are fainter.
+        alpha, size = (0.2, 3) if outcome.evaluations else (0.3, 4)
+        axes.plot(ends, returns, ".", color=color, alpha=alpha, markersize=size)
+        width = min(smooth, len(returns))
+        means = np.convolve(returns, np.ones(width) / width, "valid")
+        label = f"seed {seed}: {outcome.mean_return:.0f}" if i < LABELS else None
+        axes.plot(ends[width - 1 :], means, color=color, label=label)
+        if outcome.evaluations:
+            axes.plot(*zip(*outcome.evaluations, strict=True), "o--", color=color)
+    if solved is not None:
+        axes.axhline(solved, color="black", linestyle=":", linewidth=1, label="solved")
+    axes.set(xlabel="steps", ylabel="return of an episode", **settings)
+    axes.grid(alpha=0.3)
+    axes.legend(title=legend)
+    figure.savefig(output, dpi=120)
+    print(f"picture: {output}")
+
+
+def check(outcomes: dict[int, Outcome]) -> int:
+    """Return 0 if enough seeds are solved; else say so and return 1."""
+    solved = sum(outcome.solved for outcome in outcomes.values())
+    least = max(1, int(WANTED_SHARE * len(outcomes)))
+    if solved >= least:
+        return 0
+    print(
+        f"check failed: {solved} of {len(outcomes)} seeds solved, "
+        f"at least {least} wanted",
+        file=sys.stderr,
+    )
+    return 1
