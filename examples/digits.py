@@ -268,7 +268,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--check",
         action="store_true",
-        help=f"fail below {WANTED_ACCURACY:.0%}, if scikit-learn is faster, or if "
+        help=f"fail below {WANTED_ACCURACY:.0%}%, if scikit-learn is faster, or if "
         "dropout does not help",
     )
     options = parser.parse_args(arguments)

@@ -53,6 +53,20 @@ def test_quick_run(name: str, tmp_path: Path) -> None:
         assert np.ptp(half) > 0.5
 
 
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / f"{name}.py"), "--help"],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for option in ("--quick", "--check", "--output"):
+        assert option in done.stdout
+
+
 def test_every_example_is_described() -> None:
     text = (EXAMPLES / "README.md").read_text()
     assert SCRIPTS
