@@ -218,8 +218,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
       each instruction set, but for what SciPy computes of 'lbfgs'.
     - A prediction is computed in the precision of the weights, whatever that of X.
     - Weights below zero are refused.
-    - A batch whose samples all weigh nothing is passed over, where scikit-learn ends with
-      a ZeroDivisionError.
+    - A batch whose samples all weigh nothing is passed over, where scikit-learn ends
+      with a ZeroDivisionError.
     - ``warm_start`` with layers of other widths is an error; other changes of the
       architecture are taken over, the weights kept.
     - ``hasattr(…, "partial_fit")`` is False for all solvers without batches.
@@ -739,8 +739,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
       each instruction set, but for what SciPy computes of 'lbfgs'.
     - A prediction is computed in the precision of the weights, whatever that of X.
     - Weights below zero are refused.
-    - A batch whose samples all weigh nothing is passed over, where scikit-learn ends with
-      a ZeroDivisionError.
+    - A batch whose samples all weigh nothing is passed over, where scikit-learn ends
+      with a ZeroDivisionError.
     - ``warm_start`` with layers of other widths is an error; other changes of the
       architecture are taken over, the weights kept.
     - ``hasattr(…, "partial_fit")`` is False for all solvers without batches.
