@@ -11,7 +11,7 @@ same defaults, have the attributes and methods, and follow the results of those 
 >>> bool(clf.score(X, y) > 0.95)
 True
 
-Needs scikit-learn: ``pip install 'fastmlp[sklearn]'``.
+Needs scikit-learn 1.7 or later: ``pip install 'fastmlp[sklearn]'``.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         What loss (or validation score) is to gain within n_iter_no_change epochs; the
         largest element of the gradient at which 'lbfgs' ends.
     verbose : bool, default=False
-        Whether to print the loss of each epoch.
+        Whether to print the loss of each epoch, of 'lbfgs' of each iteration.
     warm_start : bool, default=False
         Whether to go on from the last fit's weights.
     momentum : float, default=0.9
@@ -218,6 +218,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
       each instruction set, but for what SciPy computes of 'lbfgs'.
     - A prediction is computed in the precision of the weights, whatever that of X.
     - Weights below zero are refused.
+    - A batch whose samples all weigh nothing is passed over, where scikit-learn ends
+      with a ZeroDivisionError.
     - ``warm_start`` with layers of other widths is an error; other changes of the
       architecture are taken over, the weights kept.
     - ``hasattr(…, "partial_fit")`` is False for all solvers without batches.
@@ -645,7 +647,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         What loss (or validation score) is to gain within n_iter_no_change epochs; the
         largest element of the gradient at which 'lbfgs' ends.
     verbose : bool, default=False
-        Whether to print the loss of each epoch.
+        Whether to print the loss of each epoch, of 'lbfgs' of each iteration.
     warm_start : bool, default=False
         Whether to go on from the last fit's weights.
     momentum : float, default=0.9
@@ -737,6 +739,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
       each instruction set, but for what SciPy computes of 'lbfgs'.
     - A prediction is computed in the precision of the weights, whatever that of X.
     - Weights below zero are refused.
+    - A batch whose samples all weigh nothing is passed over, where scikit-learn ends
+      with a ZeroDivisionError.
     - ``warm_start`` with layers of other widths is an error; other changes of the
       architecture are taken over, the weights kept.
     - ``hasattr(…, "partial_fit")`` is False for all solvers without batches.
