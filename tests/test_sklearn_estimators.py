@@ -795,6 +795,10 @@ def test_the_network_is_there() -> None:
         ({"solver": "adamax"}, "'solver' parameter"),
         ({"solver": "lbfgs", "dropout": 0.1}, "need batches"),
         ({"solver": fm.LBFGS(), "normalization": "batch"}, "need batches"),
+        (
+            {"solver": "lbfgs", "learning_rate": fm.schedules.Cosine(1e-2, period=9)},
+            "solver that takes steps",
+        ),
         ({"hidden_layer_sizes": (3, 0)}, "hidden_layer_sizes must be > 0"),
         ({"hidden_layer_sizes": -3}, "hidden_layer_sizes"),
         ({"dtype": "float16"}, "'dtype' parameter"),

@@ -563,6 +563,11 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         hidden = widths[1:-1]
         activations, dropouts = self._activations(len(hidden)), self._dropouts()
         stepping = self._steps()
+        if not stepping and not isinstance(self.learning_rate, str):
+            raise ValueError(
+                "learning_rate can be a schedule or a function only for a solver that "
+                f"takes steps, not for {self.solver!r}; got {self.learning_rate!r}"
+            )
         if not stepping and (self.normalization == "batch" or any(dropouts)):
             raise ValueError(
                 "dropout and normalization='batch' need batches: another solver than "
