@@ -108,17 +108,17 @@ take the step.
 if _TYPE_CHECKING:
     from . import plot, regions, rl, sklearn
     from ._files import load
-    from ._keras import from_keras
-    from ._sklearn import from_sklearn
-    from ._torch import from_torch
+    from ._from_keras import from_keras
+    from ._from_sklearn import from_sklearn
+    from ._from_torch import from_torch
 
 # What is for rare moments, or needs more than numpy, is loaded when first asked for:
 # modules, and functions with the modules that hold them.
 _LAZY_MODULES = ("plot", "regions", "rl", "sklearn")
 _LAZY_FUNCTIONS = {
-    "from_keras": "_keras",
-    "from_sklearn": "_sklearn",
-    "from_torch": "_torch",
+    "from_keras": "_from_keras",
+    "from_sklearn": "_from_sklearn",
+    "from_torch": "_from_torch",
     "load": "_files",
 }
 
