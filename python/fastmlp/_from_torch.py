@@ -655,9 +655,10 @@ def _read_state(
 
 
 def _without_wrappers(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    if not all(isinstance(name, str) for name in state.keys()):  # noqa: SIM118
+    names = list(state.keys())  # all that a mapping must have besides its items
+    if not all(isinstance(name, str) for name in names):
         raise TypeError("source must have names (str) as its keys")
-    result = {name: state[name] for name in state.keys()}  # noqa: SIM118
+    result = {name: state[name] for name in names}
     while not prefix or not any(name.startswith(prefix) for name in result):
         shared = [w for w in _WRAPPERS if all(n.startswith(w) for n in result)]
         if not result or not shared:

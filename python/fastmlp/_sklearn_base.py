@@ -86,7 +86,7 @@ def as_floats(y: Array, dtype: np.dtype[Any]) -> Array:
         return np.ascontiguousarray(y, dtype)
 
 
-class BaseMLP(BaseEstimator):  # type: ignore[misc]
+class BaseMLP(BaseEstimator):
     """What `MLPClassifier` and `MLPRegressor` share; make one of these."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {

@@ -35,7 +35,7 @@ _SOFTPLUS_THRESHOLD = 40.0
 _PASS_DRAWS = 0xFFFFFFFE
 
 
-class Residual(torch.nn.Module):  # type: ignore[misc]
+class Residual(torch.nn.Module):
     """A residual block, ``x + body(x)``: `fastmlp.Residual` as a PyTorch module.
 
     Parameters
@@ -59,7 +59,7 @@ class Residual(torch.nn.Module):  # type: ignore[misc]
         return past + self.body(x)
 
 
-class Function(torch.nn.Module):  # type: ignore[misc]
+class Function(torch.nn.Module):
     """One of the activations for which PyTorch has no module.
 
     Parameters
@@ -198,7 +198,7 @@ def _memory_of(mlp: MLP) -> _Memory:
         return memory
 
 
-class MLPModule(torch.nn.Module):  # type: ignore[misc]
+class MLPModule(torch.nn.Module):
     """A model inside of PyTorch; made by `fastmlp.MLP.as_torch_module`.
 
     Parameters
@@ -329,7 +329,7 @@ class MLPModule(torch.nn.Module):  # type: ignore[misc]
 _TIED = frozenset(("_normalises", "_has_modes", "_dtype", "_memory", "_lock"))
 
 
-class _Call(torch.autograd.Function):  # type: ignore[misc]
+class _Call(torch.autograd.Function):
     """One call of a model, as PyTorch's graph has it."""
 
     @staticmethod
@@ -361,7 +361,7 @@ class _Call(torch.autograd.Function):  # type: ignore[misc]
         return dx if wants_dx else None, grads if wants_grads else None, None, None
 
 
-class _Back(torch.autograd.Function):  # type: ignore[misc]
+class _Back(torch.autograd.Function):
     """The way back through a call.
 
     A function of its own, of all that second derivatives would be with respect to, so

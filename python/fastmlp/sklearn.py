@@ -70,7 +70,7 @@ __all__ = ["MLPClassifier", "MLPRegressor"]
 _OF_LOGITS = (BinaryCrossEntropy, CrossEntropy, CustomLoss)
 
 
-class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
+class MLPClassifier(ClassifierMixin, BaseMLP):
     """A multilayer perceptron that classifies, as scikit-learn's, trained by fastmlp.
 
     Parameters
@@ -312,7 +312,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         self.n_threads = n_threads
         self.progress = progress
 
-    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @_fit_context(prefer_skip_nested_validation=True)
     def fit(
         self, X: Any, y: Any, sample_weight: Any = None, *, eval_set: Any = None
     ) -> Self:
@@ -344,8 +344,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         """
         return self._fit(X, y, sample_weight, eval_set)
 
-    @available_if(lambda est: est._check_solver())  # type: ignore[untyped-decorator]
-    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @available_if(lambda est: est._check_solver())
+    @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None
     ) -> Self:
@@ -393,21 +393,21 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         z = activate(self._outputs(X), self.out_activation_)
         binarizer, classes = self._label_binarizer, self.classes_
         if binarizer.y_type_ == "multiclass":
-            return classes.take(z.argmax(axis=1))  # type: ignore[no-any-return]
+            return classes.take(z.argmax(axis=1))
         if self._two_outputs():
-            return classes.take(z.argmax(axis=1), mode="clip")  # type: ignore[no-any-return]
+            return classes.take(z.argmax(axis=1), mode="clip")
         above = z > self._threshold()
         if binarizer.y_type_ == "binary" and len(classes) == 2:
-            return classes.take(above[:, 0])  # type: ignore[no-any-return]
+            return classes.take(above[:, 0])
         labels = above if above.shape[1] > 1 else above[:, 0]
-        return binarizer.inverse_transform(labels.astype(float))  # type: ignore[no-any-return]
+        return binarizer.inverse_transform(labels.astype(float))
 
     def _has_probabilities(self) -> bool:
         if self.loss == "log_loss" or isinstance(custom(self.loss), _OF_LOGITS):
             return True
         raise AttributeError(f"there are no probabilities with loss={self.loss!r}")
 
-    @available_if(lambda est: est._has_probabilities())  # type: ignore[untyped-decorator]
+    @available_if(lambda est: est._has_probabilities())
     def predict_proba(self, X: Any) -> Array:
         """Return the probabilities of the labels.
 
@@ -440,7 +440,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             np.clip(z, limits.smallest_normal, 1 - limits.epsneg, out=z)
         return z
 
-    @available_if(lambda est: est._has_probabilities())  # type: ignore[untyped-decorator]
+    @available_if(lambda est: est._has_probabilities())
     def predict_log_proba(self, X: Any) -> Array:
         """Return the logarithms of `predict_proba`.
 
@@ -596,7 +596,7 @@ _BY_NAME: dict[str, tuple[type[Loss], float]] = {
 }
 
 
-class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
+class MLPRegressor(RegressorMixin, BaseMLP):
     """A multilayer perceptron for regression, as scikit-learn's, trained by fastmlp.
 
     Parameters
@@ -830,7 +830,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         self.n_threads = n_threads
         self.progress = progress
 
-    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @_fit_context(prefer_skip_nested_validation=True)
     def fit(
         self, X: Any, y: Any, sample_weight: Any = None, *, eval_set: Any = None
     ) -> Self:
@@ -862,8 +862,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         """
         return self._fit(X, y, sample_weight, eval_set)
 
-    @available_if(lambda est: est._check_solver())  # type: ignore[untyped-decorator]
-    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @available_if(lambda est: est._check_solver())
+    @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Go once through these samples, the optimiser going on from the last call.
 
@@ -980,4 +980,4 @@ def _rest_of_deviance(y: Array) -> Array:
     """Return y log y - y, summed over a row's outputs."""
     y = y.astype(np.float64)
     rest: Array = y * np.log(np.where(y > 0, y, 1)) - y
-    return rest.sum(axis=1)  # type: ignore[no-any-return]
+    return rest.sum(axis=1)
