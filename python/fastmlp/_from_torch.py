@@ -603,11 +603,11 @@ class _Leaf(NamedTuple):
         return f"layer {self.full}" if self.full else "the layer"
 
 
-def _prefixes(prefix: object) -> list[str]:
+def _prefixes(prefix: Any) -> list[str]:
     """Return prefixes that end with a dot, or are empty."""
     given = [prefix] if isinstance(prefix, str) else prefix
     try:
-        prefixes = list(given)  # type: ignore[call-overload]
+        prefixes = list(given)
     except TypeError:
         prefixes = []
     if not prefixes or not all(isinstance(item, str) for item in prefixes):
@@ -731,7 +731,7 @@ def _gaps(leaves: Sequence[_Leaf]) -> list[int]:
     return places
 
 
-def _activations(activation: object, count: int) -> list[str]:
+def _activations(activation: Any, count: int) -> list[str]:
     """Return an activation for each place that has one."""
     if activation is None:
         if count > 0:
@@ -743,7 +743,7 @@ def _activations(activation: object, count: int) -> list[str]:
     if isinstance(activation, str) or callable(activation):
         return [activation_name("activation", activation)] * count
     try:
-        names = list(activation)  # type: ignore[call-overload]
+        names = list(activation)
     except TypeError:
         raise TypeError(
             f"activation must be a name or a sequence of names, got "

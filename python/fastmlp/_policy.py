@@ -44,7 +44,8 @@ def _actions(name: str, value: Any, shape: tuple[int, ...]) -> Array:
     right = right and value.shape == shape[:1] and value.flags.c_contiguous
     # Seen as unsigned, what is negative is too large as well.
     if right and value.view(np.uint64).max() < shape[1]:
-        return value  # type: ignore[no-any-return]
+        actions: Array = value
+        return actions
     return _validate.actions(name, value, shape)
 
 

@@ -71,10 +71,10 @@ def architecture(mlp: MLP) -> list[str]:
 # Files --------------------------------------------------------------------------------
 
 
-def file_name(path: object) -> str:
+def file_name(path: Any) -> str:
     """Return a path as a str."""
     try:
-        name = os.fspath(path)  # type: ignore[call-overload]
+        name = os.fspath(path)
     except TypeError:
         name = None
     if not isinstance(name, str):
@@ -414,11 +414,11 @@ def _history(where: str, value: object) -> History | None:
 
 
 def check_optimizer(
-    where: str, state: object, mlp: MLP, optimizer: Optimizer | Solver
+    where: str, state: Any, mlp: MLP, optimizer: Optimizer | Solver
 ) -> None:
     """Refuse a state that is not of this kind of optimiser, or of another model."""
     # A copy takes it, or says why not.
-    copy.copy(optimizer).load_state_dict(state)  # type: ignore[arg-type]
+    copy.copy(optimizer).load_state_dict(state)
     assert isinstance(state, dict)
     for i, slot in enumerate(state["slots"]):
         for name, array in slot.items():

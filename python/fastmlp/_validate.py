@@ -167,7 +167,7 @@ _DEVICES = {2: "CUDA", 8: "Metal", 10: "ROCm", 14: "oneAPI"}
 _NUMPY_READS = ("__array__", "__array_interface__", "__array_struct__")
 
 
-def reachable(name: str, value: object) -> None:
+def reachable(name: str, value: Any) -> None:
     """Refuse what is on another device, and what would lose its place in a graph."""
     if getattr(value, "requires_grad", False) is True:
         raise TypeError(
@@ -176,7 +176,7 @@ def reachable(name: str, value: object) -> None:
             "that is"
         )
     try:
-        device = value.__dlpack_device__()[0]  # type: ignore[attr-defined]
+        device = value.__dlpack_device__()[0]
     except Exception:  # none at all, or none that it can tell
         return
     if device not in _READABLE:
@@ -463,7 +463,7 @@ def target_values(name: str, target: Target, loss: _core.Loss) -> None:
 # Arrays that are never converted ----------------------------------------------------
 
 
-def shared(name: str, value: object) -> Array:
+def shared(name: str, value: Any) -> Array:
     """Return an array of the very memory that a tensor or buffer has, to write to.
 
     Arrays are returned as they are.
@@ -473,7 +473,7 @@ def shared(name: str, value: object) -> Array:
     reachable(name, value)
     try:
         if not hasattr(value, "__dlpack__"):
-            return np.asarray(memoryview(value))  # type: ignore[arg-type]
+            return np.asarray(memoryview(value))
         own = np.from_dlpack(value)
         if own.flags.writeable or not hasattr(value, "__array__"):
             return own

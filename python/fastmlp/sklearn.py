@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 try:
-    import sklearn  # noqa: F401
+    import sklearn  # noqa: F401 - whether it is there
 except ImportError as error:
     raise ImportError(
         "fastmlp.sklearn needs the scikit-learn package: pip install 'fastmlp[sklearn]'"
