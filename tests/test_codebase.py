@@ -46,155 +46,118 @@ def test_there_is_something_to_check() -> None:
     assert len(list(PACKAGE.glob("*.py"))) > 5
 
 
-def known_as(path: Path) -> str:
-    """What a header is included as; for a source file, its name."""
-    where = path.relative_to(CPP)
-    return str(PurePosixPath(*where.parts[1 if where.parts[0] == "include" else -1 :]))
-
-
-# Files of the core, lowest first, and which of the project's headers each may include.
-TYPES = "fastmlp/types.h"
-TABLE = "fastmlp/kernel_table.h"
-BUFFER = "fastmlp/aligned_buffer.h"
-MAY_INCLUDE = {
-    TYPES: set(),
-    TABLE: {TYPES},
-    BUFFER: {TYPES},
-    "fastmlp/fp_environment.h": set(),
-    "fastmlp/fork_safety.h": set(),
-    "fork_safety.cpp": {"fastmlp/fork_safety.h"},
-    "fastmlp/threads.h": {TYPES},
-    "fastmlp/random.h": {TYPES},
-    "random.cpp": {"fastmlp/random.h"},
-    "fastmlp/replay.h": {BUFFER, TYPES},
-    "replay.cpp": {"fastmlp/random.h", "fastmlp/replay.h"},
-    "fastmlp/returns.h": {TYPES},
-    "returns.cpp": {"fastmlp/returns.h"},
-    "fastmlp/dropout.h": {TABLE, "fastmlp/random.h"},
-    "fastmlp/isa.h": {TYPES},
-    "isa.cpp": {"fastmlp/isa.h", "x86.h", TABLE},
-    "x86.h": set(),
-    "second_thread.h": set(),
-    "second_thread.cpp": {"second_thread.h"},
-    "parallel.h": {"fastmlp/threads.h", "second_thread.h", TYPES},
-    "spin.h": set(),
-    "standby.h": set(),
-    "standby.cpp": {"standby.h", "spin.h"},
-    "parallel.cpp": {
-        "parallel.h",
-        "spin.h",
-        "standby.h",
-        "fastmlp/fork_safety.h",
-        "fastmlp/fp_environment.h",
-    },
-    "fastmlp/gemm.h": {TABLE, TYPES},
-    "gemm.cpp": {"fastmlp/gemm.h", BUFFER, "parallel.h"},
-    "fastmlp/loss.h": {TYPES},
-    "loss.cpp": {"fastmlp/loss.h", BUFFER, TABLE, "parallel.h"},
-    "fastmlp/optimizer.h": {BUFFER, "fastmlp/fork_safety.h", TYPES},
-    "optimizer.cpp": {"fastmlp/optimizer.h", TABLE},
-    # The solvers see a function; that it may be a network's is solve's affair.
-    "vectors.h": {TABLE, TYPES},
-    "cholesky.h": {TYPES},
-    "cholesky.cpp": {"cholesky.h", BUFFER, "fastmlp/gemm.h", "parallel.h"},
-    "line_search.h": set(),
-    "line_search.cpp": {"line_search.h"},
-    "fastmlp/solver.h": {BUFFER, TYPES},
-    "solver_start.h": {"fastmlp/solver.h", "vectors.h"},
-    "fastmlp/lbfgs.h": {BUFFER, "fastmlp/solver.h"},
-    "lbfgs.cpp": {
-        "fastmlp/lbfgs.h",
-        "fastmlp/fp_environment.h",
-        "line_search.h",
-        "parallel.h",
-        "solver_start.h",
-        "vectors.h",
-    },
-    "fastmlp/levenberg_marquardt.h": {BUFFER, "fastmlp/solver.h"},
-    "levenberg_marquardt.cpp": {
-        "fastmlp/levenberg_marquardt.h",
-        "cholesky.h",
-        "fastmlp/fp_environment.h",
-        "solver_start.h",
-        "vectors.h",
-    },
-    "fastmlp/solve.h": {
-        "fastmlp/lbfgs.h",
-        "fastmlp/levenberg_marquardt.h",
-        "fastmlp/mlp.h",
-    },
-    "solve.cpp": {"fastmlp/solve.h", "fastmlp/gemm.h", "vectors.h"},
-    # The network's public face says what its layers are; the plan of memory is made
-    # from that, and the network itself from the plan.
-    "fastmlp/mlp.h": {"fastmlp/loss.h", "fastmlp/optimizer.h", TYPES},
-    "workspace.h": {BUFFER, TABLE, "fastmlp/mlp.h"},
-    "workspace.cpp": {"workspace.h", "fastmlp/gemm.h"},
-    "dense.h": {"fastmlp/gemm.h", "parallel.h", "workspace.h"},
-    "layers.h": {TABLE, "workspace.h"},
-    "pass_request.h": {"fastmlp/dropout.h", "fastmlp/mlp.h", "second_thread.h"},
-    "diagnosis.h": {"pass_request.h", "workspace.h"},
-    "training_pass.h": {
-        "dense.h",
-        "diagnosis.h",
-        "fastmlp/dropout.h",
-        "fastmlp/mlp.h",
-        "layers.h",
-        "parallel.h",
-        "pass_request.h",
-        "workspace.h",
-    },
-    "derivatives.h": {BUFFER, "fastmlp/loss.h", "workspace.h"},
-    "derivatives.cpp": {"derivatives.h", "dense.h", "layers.h", "parallel.h"},
-    "mlp.cpp": {
-        "derivatives.h",
-        "fastmlp/mlp.h",
-        "fastmlp/fork_safety.h",
-        "fastmlp/fp_environment.h",
-        "fastmlp/random.h",
-        "training_pass.h",
+# The folders of the core, lowest first, and which of the folders below each may
+# include. "contract" is what both halves share, "core" the files of src itself.
+FOLDERS = {
+    "contract": set(),
+    "simd": {"contract"},
+    "kernels": {"contract", "simd"},
+    "dispatch": {"contract"},
+    "threading": {"contract"},
+    "core": {"contract", "dispatch", "threading"},
+    "rl": {"contract", "core"},
+    "solvers": {"contract", "threading", "core"},
+    "network": {"contract", "threading", "core"},
+    "network/ops": {"contract", "threading", "core", "network"},
+    "network/passes": {"contract", "threading", "core", "network", "network/ops"},
+    "network/derivatives": {"contract", "threading", "core", "network", "network/ops"},
+    "model": {
+        "contract",
+        "threading",
+        "core",
+        "solvers",
+        "network",
+        "network/ops",
+        "network/passes",
+        "network/derivatives",
     },
 }
+# Which folder implements a public header.
+PUBLIC = {
+    "contract": {"types", "kernel_table", "aligned_buffer", "fp_environment"},
+    "dispatch": {"isa"},
+    "threading": {"threads", "fork_safety"},
+    "core": {"gemm", "loss", "optimizer", "random", "dropout"},
+    "rl": {"replay", "discounted_sums"},
+    "solvers": {"lbfgs", "levenberg_marquardt", "solver_types"},
+    "network": {"mlp"},
+    "model": {"network_objective"},
+}
+# To share out an update among threads, one file of the bindings needs more than the
+# public headers.
+TEAMS = {"bind_optimizer.cpp": {"threading/parallel.h"}}
 
 
-def may_include(path: Path) -> set[str]:
-    """The project's headers that a file may include."""
+def known_as(path: Path) -> str:
+    """What a header is included as; kernels include each other by name."""
     where = path.relative_to(CPP).parts
-
-    def headers(*folder: str) -> set[str]:
-        files = cpp_files(CPP.joinpath(*folder))
-        return {known_as(p) for p in files if p.suffix == ".h"}
-
-    if where[0] == "bindings":
-        # The public headers; to share out an update among threads, one more.
-        team = {"parallel.h"} if path.name == "bind_optimizer.cpp" else set()
-        return headers("bindings") | headers("include") | team
-    if where[:2] == ("src", "simd"):
-        return headers("src", "simd") | {TYPES}
-    if where[:2] == ("src", "kernels"):
-        return headers("src", "kernels") | {"simd.h", "half.h", TYPES, TABLE}
-    return MAY_INCLUDE[known_as(path)]
+    inside = {"kernels", "simd"} & set(where)
+    return str(PurePosixPath(*where[-1 if inside or where[0] == "bindings" else 1 :]))
 
 
-def test_the_table_of_includes_is_the_core() -> None:
-    placed = {
-        known_as(p)
-        for p in cpp_files(CPP)
-        if p.relative_to(CPP).parts[0] != "bindings"
-        and p.parent.name not in {"kernels", "simd"}
-    }
-    assert placed == MAY_INCLUDE.keys()
+def folder_of(path: Path) -> str:
+    """The folder of a file of the core, as FOLDERS names it."""
+    where = path.relative_to(CPP).parts
+    if where[0] == "include":
+        (home,) = (f for f, names in PUBLIC.items() if path.stem in names)
+        return home
+    return "/".join(where[1:-1]) or "core"
 
 
-@pytest.mark.parametrize("path", cpp_files(CPP), ids=lambda p: str(p.relative_to(CPP)))
-def test_files_include_what_they_may(path: Path) -> None:
-    ours = {known_as(p) for p in cpp_files(CPP)}
+def project_headers() -> dict[str, Path]:
+    """The project's headers by the names they are included by."""
+    return {known_as(p): p for p in cpp_files(CPP) if p.suffix == ".h"}
+
+
+def project_includes(path: Path) -> dict[str, Path]:
+    """The project's headers that a file includes."""
+    headers = project_headers()
+    found = {}
     for include in includes(path):
         parts = PurePosixPath(include).parts
         assert not {"..", ".", "tests", "bench"} & set(parts), include
-        # The last part alone gives away a file by another path than its own.
+        # A header must not be included by another path than its own.
         quoted = f'"{include}"' in path.read_text()
-        if quoted or parts[0] == "fastmlp" or {include, parts[-1]} & ours:
-            assert include in may_include(path), include
+        if quoted or parts[0] == "fastmlp" or include in headers:
+            found[include] = headers[include]
+    return found
+
+
+def test_every_folder_is_in_the_table() -> None:
+    core = [p for p in cpp_files(CPP) if p.relative_to(CPP).parts[0] != "bindings"]
+    assert {folder_of(p) for p in core} == FOLDERS.keys()
+    lower: set[str] = set()
+    for folder, below in FOLDERS.items():
+        assert below <= lower, folder
+        lower.add(folder)
+
+
+@pytest.mark.parametrize("path", cpp_files(CPP), ids=lambda p: str(p.relative_to(CPP)))
+def test_includes_point_downwards(path: Path) -> None:
+    public = {"include"} if path.relative_to(CPP).parts[0] == "include" else None
+    for include, header in project_includes(path).items():
+        area = header.relative_to(CPP).parts[0]
+        if path.relative_to(CPP).parts[0] == "bindings":
+            assert area in {"bindings", "include"} or include in TEAMS[path.name]
+            continue
+        assert area in (public or {"include", "src"}), include
+        folder = folder_of(path)
+        assert folder_of(header) in FOLDERS[folder] | {folder}, include
+
+
+def test_no_header_includes_itself_by_way_of_others() -> None:
+    done: set[str] = set()
+
+    def visit(name: str, path: Path, under: tuple[str, ...]) -> None:
+        assert name not in under, (*under, name)
+        if name in done:
+            return
+        for include, header in project_includes(path).items():
+            visit(include, header, (*under, name))
+        done.add(name)
+
+    for name, path in project_headers().items():
+        visit(name, path, ())
 
 
 @pytest.mark.parametrize("path", cpp_files(CPP), ids=lambda p: str(p.relative_to(CPP)))
@@ -218,7 +181,9 @@ def test_tools_stay_in_their_places(path: Path) -> None:
         assert not re.search(r"\b(avx2|avx512|neon)\b", text)
     if where[0] == "include":
         assert all("/" in i or i.isidentifier() or i.endswith(".h") for i in found)
-        assert not {i for i in found if i.endswith("-inl.h") or i == "parallel.h"}
+        assert not {
+            i for i in found if i.endswith("-inl.h") or i == "threading/parallel.h"
+        }
 
 
 @pytest.mark.parametrize("path", cpp_files(CPP), ids=lambda p: str(p.relative_to(CPP)))

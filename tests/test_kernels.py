@@ -40,7 +40,7 @@ KERNELS = (
     "scale_groups",
     "add_scaled_groups",
     "outer_rows",
-    "gemm_listed",
+    "gemm_gather_k",
     "softmax_second",
     "layer_norm_second",
     "column_moments",
@@ -436,7 +436,7 @@ def group_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
             args = {"c": out, "a": normal(m * group, k), "b": b, "gate": gate}
             args["accumulate"] = accumulate
             written = {"updated": ("c",)} if accumulate else {"outputs": ("c",)}
-            yield Call("gemm_listed", args, bound=bound, **written)
+            yield Call("gemm_gather_k", args, bound=bound, **written)
         h = rounded(rng.dirichlet(np.ones(n), m), dtype)
         xhat, rstd = normal(m, n), rounded(rng.uniform(0.5, 2, m), dtype)
         for dot in (None, normal(m * group, n)):

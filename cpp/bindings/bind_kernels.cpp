@@ -227,8 +227,8 @@ void gemm_listed_(py::object c, py::object a, py::object b, py::object gate,
       }
       count.push_back(found);
     }
-    table.gemm_listed(cv.data, av.data, detail::packed_right(table, packed.data(), k),
-                      list.data(), k, count.data(), m, group, n, k, accumulate);
+    table.gemm_gather_k(cv.data, av.data, detail::packed_right(table, packed.data(), k),
+                        list.data(), k, count.data(), m, group, n, k, accumulate);
   });
 }
 
@@ -509,7 +509,7 @@ void bind_kernels(py::module_ m) {
         arg("masks") = false);
   m.def("add_scaled_groups", &add_scaled_groups_, arg("out"), arg("a"), arg("scale"));
   m.def("outer_rows", &outer_rows_, arg("out"), arg("x"), arg("d"));
-  m.def("gemm_listed", &gemm_listed_, arg("c"), arg("a"), arg("b"), arg("gate"),
+  m.def("gemm_gather_k", &gemm_listed_, arg("c"), arg("a"), arg("b"), arg("gate"),
         arg("accumulate") = false);
   m.def("softmax_second", &softmax_second_, arg("out"), arg("dot"), arg("c"), arg("t"),
         arg("h"));

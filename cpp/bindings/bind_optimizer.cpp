@@ -9,7 +9,7 @@
 #include "fastmlp/optimizer.h"
 #include "names.h"
 #include "optimizer_config.h"
-#include "parallel.h"
+#include "threading/parallel.h"
 
 namespace fastmlp::bindings {
 namespace {

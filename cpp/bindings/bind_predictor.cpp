@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "arrays.h"
-#include "at_work.h"
+#include "exclusive_use.h"
 #include "network.h"
 
 namespace fastmlp::bindings {
@@ -46,7 +46,7 @@ class Predictor {
 
   // Of the buffer x if there is no argument.
   py::object call(py::handle argument) {
-    const AtWork mark(mark_, kBusy);
+    const ExclusiveUse mark(mark_, kBusy);
     return any_->visit([&](auto& n) -> py::object {
       using T = decltype(element_of(n));
       const T* from = static_cast<const T*>(from_);
@@ -88,7 +88,7 @@ class Predictor {
   Index rows_ = 0, ndim_ = 0;
   const void* from_ = nullptr;
   void* to_ = nullptr;
-  WorkMark mark_{0};
+  BusyFlag mark_{0};
 };
 
 // tp_call: what pybind11's dispatch would add is a good part of a small network's time.

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "arrays.h"
+#include "fastmlp/discounted_sums.h"
 #include "fastmlp/replay.h"
-#include "fastmlp/returns.h"
 
 namespace fastmlp::bindings {
 namespace {

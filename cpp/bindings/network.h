@@ -58,7 +58,7 @@ class PythonActivation : public CustomActivation {
   template <class T>
   static void call(const py::object& f, const char* what, T* out, const T* in,
                    Index n) {
-    const Outside outside;
+    const InUserCode outside;
     const py::gil_scoped_acquire acquire;
     py::array_t<T> argument(n);
     std::copy_n(in, n, argument.mutable_data());

@@ -5,8 +5,8 @@
 #include <stdexcept>
 
 #include "arrays.h"
-#include "at_work.h"
-#include "fastmlp/solve.h"
+#include "exclusive_use.h"
+#include "fastmlp/network_objective.h"
 
 namespace fastmlp::bindings {
 
@@ -15,7 +15,7 @@ struct AnySolver {
   Config config;
   std::optional<Solver<float>> f32;
   std::optional<Solver<double>> f64;
-  WorkMark mark{0};
+  BusyFlag mark{0};
 
   explicit AnySolver(const Config& c) : config(c) {}
 
@@ -41,11 +41,11 @@ using AnyLbfgs = AnySolver<Lbfgs, LbfgsConfig>;
 using AnyLevenbergMarquardt = AnySolver<LevenbergMarquardt, LevenbergMarquardtConfig>;
 
 // Keeps others from a solver that works.
-class SolverAtWork : public AtWork {
+class SolverAtWork : public ExclusiveUse {
  public:
   template <class Any>
   explicit SolverAtWork(Any& solver)
-      : AtWork(solver.mark, "the solver is at work in another thread") {}
+      : ExclusiveUse(solver.mark, "the solver is at work in another thread") {}
 };
 
 inline py::tuple report_tuple(const SolverReport& r) {

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "fastmlp/aligned_buffer.h"
-#include "parallel.h"
+#include "threading/parallel.h"
 
 namespace fastmlp {
 namespace detail {
@@ -35,7 +35,7 @@ namespace {
 template <class T, class RightBlock>
 void gemm_in_blocks(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a,
                     RightBlock right_block, Index k, const T* bias, bool accumulate,
-                    T* left_scratch, const Finish<T>& finish) {
+                    T* left_scratch, const Epilogue<T>& epilogue) {
   const Index m = c.rows, n = c.cols;
   const bool pack =
       left_scratch && (a.cs != 1 || k >= kLongRow) && m >= table.mr && n > 2 * table.nr;
@@ -52,10 +52,10 @@ void gemm_in_blocks(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T>
           table.pack_left(left_scratch, left, mi, kp);
           left = {left_scratch, 1, table.mr};
         }
-        Finish<T> at_end;
+        Epilogue<T> at_end;
         if (p + kp == k) {
-          at_end = finish;
-          if (finish.saved) at_end.saved += i * finish.ld + j;
+          at_end = epilogue;
+          if (epilogue.saved) at_end.saved += i * epilogue.ld + j;
         }
         table.gemm(c.data + i * c.ld + j, c.ld, left, right, mi, nj, kp, init,
                    accumulate || p > 0, at_end);
@@ -69,33 +69,33 @@ void gemm_in_blocks(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T>
 template <class T>
 void gemm_blocked(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a,
                   RightOperand<T> b, Index k, const T* bias, bool accumulate,
-                  T* left_scratch, const Finish<T>& finish) {
+                  T* left_scratch, const Epilogue<T>& epilogue) {
   const auto block = [&](Index p, Index j, Index, Index) -> RightOperand<T> {
     return {b.data + j / table.nr * b.panel_stride + p * b.ld, b.ld, b.panel_stride};
   };
-  gemm_in_blocks(table, c, a, block, k, bias, accumulate, left_scratch, finish);
+  gemm_in_blocks(table, c, a, block, k, bias, accumulate, left_scratch, epilogue);
 }
 
 template <class T>
 void gemm_packing(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a,
                   const T* b, Index rs, Index cs, Index k, const T* bias,
                   bool accumulate, T* left_scratch, T* right_scratch,
-                  const Finish<T>& finish) {
+                  const Epilogue<T>& epilogue) {
   const auto block = [&](Index p, Index j, Index kp, Index nj) {
     table.pack_right(right_scratch, kp * table.nr, b + p * rs + j * cs, rs, cs, kp, nj);
     return packed_right<T>(table, right_scratch, kp);
   };
-  gemm_in_blocks(table, c, a, block, k, bias, accumulate, left_scratch, finish);
+  gemm_in_blocks(table, c, a, block, k, bias, accumulate, left_scratch, epilogue);
 }
 
 #define FASTMLP_INSTANTIATE(T)                                                      \
   template Index right_scratch_size<T>(Index, Index);                               \
   template void gemm_blocked(const KernelTable<T>&, MatrixView<T>, LeftOperand<T>,  \
                              RightOperand<T>, Index, const T*, bool, T*,            \
-                             const Finish<T>&);                                     \
+                             const Epilogue<T>&);                                   \
   template void gemm_packing(const KernelTable<T>&, MatrixView<T>, LeftOperand<T>,  \
                              const T*, Index, Index, Index, const T*, bool, T*, T*, \
-                             const Finish<T>&);
+                             const Epilogue<T>&);
 FASTMLP_INSTANTIATE(float)
 FASTMLP_INSTANTIATE(double)
 #undef FASTMLP_INSTANTIATE

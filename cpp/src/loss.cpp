@@ -7,7 +7,7 @@
 
 #include "fastmlp/aligned_buffer.h"
 #include "fastmlp/kernel_table.h"
-#include "parallel.h"
+#include "threading/parallel.h"
 
 namespace fastmlp {
 namespace {

@@ -802,7 +802,7 @@ def outer_rows(out: Array, x: Array, d: Array) -> None:
     out[...] = products.reshape(out.shape)
 
 
-def gemm_listed(
+def gemm_gather_k(
     c: Array, a: Array, b: Array, gate: Array, accumulate: bool = False
 ) -> None:
     """``c = a @ b``, ``a`` being 0 unless its group's row of ``gate`` is > 0."""

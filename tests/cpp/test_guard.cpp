@@ -38,10 +38,10 @@ void products(const KernelTable<T>& table) {
       table.pack_right(packed_right, stride, b.data, n, 1, kDepth, n);
       table.pack_right(packed_right, stride, b.data, 1, kDepth, kDepth, n);
       table.gemm(c, n, {packed_left, 1, table.mr}, {packed_right, table.nr, stride}, m,
-                 n, kDepth, bias, false, {Finishing::relu, nullptr, 0});
+                 n, kDepth, bias, false, {EpilogueKind::relu, nullptr, 0});
       const T* const saved = g.array<T>(m * n);
       table.gemm(c, n, rows, b, m, n, kDepth, bias, false,
-                 {Finishing::relu_backward, saved, n});
+                 {EpilogueKind::relu_backward, saved, n});
       table.column_sum(bias, c, n, m, n, false);
       table.all_finite(c, n, m, n);
     }

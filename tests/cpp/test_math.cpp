@@ -17,7 +17,7 @@
 #include "math-inl.h"
 #include "simd.h"
 #if defined(FASTMLP_ISA_avx2) || defined(FASTMLP_ISA_avx512)
-#include "x86.h"
+#include "dispatch/x86.h"
 #endif
 
 namespace {
@@ -31,7 +31,7 @@ namespace isa = fastmlp::FASTMLP_ISA;
 // Where long double is double, the reference itself is off by up to about one ULP.
 constexpr double kReferenceSlack = LDBL_MANT_DIG >= 64 ? 0.0 : 1.0;
 
-// Consecutive tests of the sweep over float bit patterns are this far apart (a prime,
+// Consecutive tests of the for_each_vector over float bit patterns are this far apart (a prime,
 // so that all mantissas and signs turn up).
 constexpr uint64_t kFloatStride = 4093;
 constexpr int kDenseFloats = 1000000;

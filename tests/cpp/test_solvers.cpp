@@ -7,11 +7,11 @@
 #include <vector>
 
 #include "check.h"
-#include "cholesky.h"
 #include "fastmlp/isa.h"
-#include "fastmlp/solve.h"
+#include "fastmlp/network_objective.h"
 #include "fastmlp/threads.h"
-#include "line_search.h"
+#include "solvers/cholesky.h"
+#include "solvers/line_search.h"
 
 namespace {
 

@@ -10,14 +10,14 @@
 #include <vector>
 
 #include "check.h"
-#include "parallel.h"
-#include "second_thread.h"
-#include "standby.h"
+#include "threading/helper_policy.h"
+#include "threading/parallel.h"
+#include "threading/spin_helper.h"
 
 namespace {
 
 using namespace fastmlp;
-using Record = SecondThread::Record;
+using Record = HelperPolicy::Record;
 
 // --- the standby -------------------------------------------------------------------
 
@@ -36,9 +36,9 @@ struct Caller {
     const auto end = std::chrono::steady_clock::now() + kPatience;
     while (accepted < wanted && std::chrono::steady_clock::now() < end) {
       const auto job = [](void* self) { ++static_cast<Caller*>(self)->done; };
-      if (detail::start_standby(job, this, std::chrono::microseconds(0))) {
+      if (detail::try_start_helper(job, this, std::chrono::microseconds(0))) {
         ++accepted;
-        detail::finish_standby();
+        detail::join_helper();
       }
       exact = exact && done == accepted;
       if (!kMayHelp) return;
@@ -245,7 +245,7 @@ void one_record_may_be_used_by_several_threads() {
 }
 
 void half_octaves_do_not_mix() {
-  SecondThread second;
+  HelperPolicy second;
   std::set<const Record*> records;
   // Those of which short regions are made.
   for (double flops = 1.6e6; flops < 2e7; flops *= 1.41421356) {

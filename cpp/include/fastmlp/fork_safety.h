@@ -1,7 +1,7 @@
 // Locks that a fork leaves usable. A child has only the thread that forked: a lock that
 // another thread held at that moment would stay locked in it for ever. So fork waits
 // for every lock here (training holds them for one step at most), and parent and child
-// let go. It does not wait for a thread that has gone Outside.
+// let go. It does not wait for a thread that has gone InUserCode.
 #pragma once
 
 #include <atomic>
@@ -19,12 +19,12 @@ int fork_generation();
 // While it lives, its thread runs what comes from outside, which may wait for the very
 // thread that forks (for Python's own lock, say). What the locks that it holds guard is
 // whole meanwhile, so that fork goes ahead without them.
-class Outside {
+class InUserCode {
  public:
-  Outside();
-  ~Outside();
-  Outside(const Outside&) = delete;
-  Outside& operator=(const Outside&) = delete;
+  InUserCode();
+  ~InUserCode();
+  InUserCode(const InUserCode&) = delete;
+  InUserCode& operator=(const InUserCode&) = delete;
 };
 
 namespace detail {
@@ -54,18 +54,18 @@ class ForkAware {
   void note_released();
   Held held_here() const;
   int times_shared_here() const;
-  // Whether a thread that holds it is Outside; in a child only this thread counts.
+  // Whether a thread that holds it is InUserCode; in a child only this thread counts.
   bool held_outside() const { return outside_.load(std::memory_order_relaxed) > 0; }
   void forget_others();
 
  private:
-  friend class fastmlp::Outside;
+  friend class fastmlp::InUserCode;
   LockRank rank_;
   std::atomic<int> outside_{0};
 };
 
 // A std::timed_mutex or std::shared_timed_mutex that fork waits for. Notes cost time:
-// they are for locks with which a thread may go Outside.
+// they are for locks with which a thread may go InUserCode.
 template <class Mutex, LockRank kRank>
 class ForkSafe final : public ForkAware {
  public:

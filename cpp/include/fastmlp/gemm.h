@@ -49,12 +49,12 @@ RightOperand<T> plain_right(const KernelTable<T>& table, const T* b, Index ld) {
   return {b, ld, table.nr};
 }
 
-// C[m, n] = S + A B, in blocks that stay in cache, then `finish`. S as in
+// C[m, n] = S + A B, in blocks that stay in cache, then `epilogue`. S as in
 // KernelTable::gemm. The left operand is packed into `left_scratch` where that pays.
 template <class T>
 void gemm_blocked(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a,
                   RightOperand<T> b, Index k, const T* bias, bool accumulate,
-                  T* left_scratch, const Finish<T>& finish = {});
+                  T* left_scratch, const Epilogue<T>& epilogue = {});
 
 // The same with B(p, j) = b[p * rs + j * cs], packed into `right_scratch` block by
 // block: for a B that would not stay in cache until it is used, were it packed
@@ -63,7 +63,7 @@ template <class T>
 void gemm_packing(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a,
                   const T* b, Index rs, Index cs, Index k, const T* bias,
                   bool accumulate, T* left_scratch, T* right_scratch,
-                  const Finish<T>& finish = {});
+                  const Epilogue<T>& epilogue = {});
 
 }  // namespace detail
 }  // namespace fastmlp

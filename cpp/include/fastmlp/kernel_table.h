@@ -34,10 +34,10 @@ struct RightOperand {
 // stored:
 //   relu           0 where c <= 0
 //   relu_backward  0 unless the same element of `saved` (., ld) is > 0
-enum class Finishing { none, relu, relu_backward };
+enum class EpilogueKind { none, relu, relu_backward };
 template <class T>
-struct Finish {
-  Finishing kind = Finishing::none;
+struct Epilogue {
+  EpilogueKind kind = EpilogueKind::none;
   const T* saved = nullptr;
   Index ld = 0;
 };
@@ -120,9 +120,9 @@ struct KernelTable {
 
   // C[m, n] = S + A[m, k] B[k, n], each element one chain of fused multiply-adds in
   // ascending p. S is C itself if `accumulate`, else bias[n] in every row, else 0 for a
-  // null bias. C is not read unless `accumulate`. Then `finish`.
+  // null bias. C is not read unless `accumulate`. Then `epilogue`.
   void (*gemm)(T* c, Index ldc, LeftOperand<T> a, RightOperand<T> b, Index m, Index n,
-               Index k, const T* bias, bool accumulate, const Finish<T>& finish);
+               Index k, const T* bias, bool accumulate, const Epilogue<T>& epilogue);
 
   // dst = panels of mr rows of A[m, k], k-major: ceil(m / mr) * mr * k elements, of
   // which those of rows >= m in the last panel stay as they are.
@@ -236,9 +236,9 @@ struct KernelTable {
   // of group i, each element one chain of fused multiply-adds in the order of the list;
   // S = C if `accumulate`, else 0. A has k columns, B is packed, lists are ldlist
   // apart.
-  void (*gemm_listed)(T* c, const T* a, RightOperand<T> b, const int32_t* list,
-                      Index ldlist, const int32_t* count, Index m, Index group, Index n,
-                      Index k, bool accumulate);
+  void (*gemm_gather_k)(T* c, const T* a, RightOperand<T> b, const int32_t* list,
+                        Index ldlist, const int32_t* count, Index m, Index group,
+                        Index n, Index k, bool accumulate);
 
   // out = c * act''(S), n elements, S as for activation_backward; not for softmax. out
   // may be c.

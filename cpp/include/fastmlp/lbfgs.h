@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "fastmlp/aligned_buffer.h"
-#include "fastmlp/solver.h"
+#include "fastmlp/solver_types.h"
 
 namespace fastmlp {
 

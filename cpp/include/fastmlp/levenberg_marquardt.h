@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "fastmlp/aligned_buffer.h"
-#include "fastmlp/solver.h"
+#include "fastmlp/solver_types.h"
 
 namespace fastmlp {
 
@@ -26,7 +26,8 @@ struct LeastSquares {
   std::function<void(double* h, const T* theta)> gauss_newton;
   // out = J^T r'' in the units of the gradient, r'' the second derivative of the
   // residuals along d. Without it steps are not accelerated.
-  std::function<void(double* out, const T* theta, const double* d)> bend = {};
+  std::function<void(double* out, const T* theta, const double* d)>
+      activation_second_order = {};
 };
 
 // An iteration solves (H + lambda I) d = -g and (H + lambda I) a = -J^T r'', and takes

@@ -1,6 +1,6 @@
 // Losses over a batch. A row's loss is the mean over its outputs (cross-entropy: the
 // row's one value); "mean" is sum(w l) / sum(w) over rows, "sum" is the sum over all
-// elements, weighted by w. Formulas: kernel_table.h.
+// elements, weighted by w. Formulas: kernels/loss-inl.h.
 #pragma once
 
 #include <type_traits>

@@ -4,8 +4,8 @@
 #pragma once
 
 #include "columns-inl.h"
+#include "loops-inl.h"
 #include "math-inl.h"
-#include "sweep-inl.h"
 
 namespace fastmlp {
 namespace FASTMLP_ISA {
@@ -220,7 +220,7 @@ void map_forward(T* h, Index ldh, const T* z, Index ldz, Index m, Index n) {
     const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
       io.store(h + i * ldh + j, F::template forward<T>(io.load(z + i * ldz + j)));
     };
-    sweep<T>(n, body);
+    for_each_vector<T>(n, body);
   }
 }
 
@@ -234,7 +234,7 @@ void map_backward(T* dz, Index lddz, const T* dh, Index lddh, const T* saved, In
                F::template backward<T>(io.load(dh + i * lddh + j),
                                        io.load(saved + i * lds + j)));
     };
-    sweep<T>(n, body);
+    for_each_vector<T>(n, body);
   }
 }
 
@@ -245,9 +245,9 @@ FASTMLP_INLINE T exp_below_max(T* e, const T* x, T max, Index n) {
   const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
     const Vec<T> v = vexp_nonpositive(io.load(x + j) - Vec<T>::set1(max));
     io.store(e + j, v);
-    sum.add(j, keep(io, v));
+    sum.add(j, zero_tail(io, v));
   };
-  sweep<T>(n, body);
+  for_each_vector<T>(n, body);
   return sum.total(n);
 }
 
@@ -272,7 +272,7 @@ void softmax_forward(T* h, Index ldh, const T* z, Index ldz, Index m, Index n) {
     const Vec<T> sum = Vec<T>::set1(exp_below_max(row, in, row_max(in, n), n));
     const auto body = [&](auto io, Index j)
                           FASTMLP_LAMBDA { io.store(row + j, io.load(row + j) / sum); };
-    sweep<T>(n, body);
+    for_each_vector<T>(n, body);
   }
 }
 
@@ -298,14 +298,14 @@ void softmax_backward(T* dz, Index lddz, const T* dh, Index lddh, const T* h, In
     const T* row = h + i * ldh;
     RowSum<T> sum;
     const auto dot = [&](auto io, Index j) FASTMLP_LAMBDA {
-      sum.add(j, keep(io, io.load(drow + j) * io.load(row + j)));
+      sum.add(j, zero_tail(io, io.load(drow + j) * io.load(row + j)));
     };
-    sweep<T>(n, dot);
+    for_each_vector<T>(n, dot);
     const Vec<T> mean = Vec<T>::set1(sum.total(n));
     const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
       io.store(dz + i * lddz + j, io.load(row + j) * (io.load(drow + j) - mean));
     };
-    sweep<T>(n, body);
+    for_each_vector<T>(n, body);
   }
 }
 

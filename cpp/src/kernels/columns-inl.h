@@ -4,7 +4,7 @@
 // row's sum, are those of a row by itself, so the bits do not show which way it went.
 #pragma once
 
-#include "sweep-inl.h"
+#include "loops-inl.h"
 
 // Too large for a copy in each loss and activation.
 #define FASTMLP_ONCE static __attribute__((noinline))

@@ -14,7 +14,7 @@ namespace FASTMLP_ISA {
 template <class T, class Body>
 FASTMLP_INLINE void sweep_rows(Index m, Index n, Body body) {
   for (Index i = 0; i < m; ++i) {
-    sweep<T>(n, [&](auto io, Index j) FASTMLP_LAMBDA { body(io, i, j); });
+    for_each_vector<T>(n, [&](auto io, Index j) FASTMLP_LAMBDA { body(io, i, j); });
   }
 }
 
@@ -68,15 +68,16 @@ void outer_rows(T* out, Index ldout, const T* x, Index ldx, const T* d, Index m,
     const T* const from = d + r * n;
     if (n == 1) {
       const V scale = V::set1(*from);
-      sweep<T>(k, [&](auto io, Index p)
-                      FASTMLP_LAMBDA { io.store(to + p, io.load(row + p) * scale); });
+      for_each_vector<T>(k, [&](auto io, Index p) FASTMLP_LAMBDA {
+        io.store(to + p, io.load(row + p) * scale);
+      });
       continue;
     }
     const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
       const V v = io.load(from + j);
       for (Index p = 0; p < k; ++p) io.store(to + p * n + j, V::set1(row[p]) * v);
     };
-    sweep<T>(n, body);
+    for_each_vector<T>(n, body);
   }
 }
 
@@ -159,9 +160,9 @@ void listed_rows(T* c, Index ldc, const T* a, Index lda, const T* panel,
 }
 
 template <class T>
-void gemm_listed(T* c, const T* a, RightOperand<T> b, const int32_t* list, Index ldlist,
-                 const int32_t* count, Index m, Index group, Index n, Index k,
-                 bool accumulate) {
+void gemm_gather_k(T* c, const T* a, RightOperand<T> b, const int32_t* list,
+                   Index ldlist, const int32_t* count, Index m, Index group, Index n,
+                   Index k, bool accumulate) {
   constexpr Index kColumns = tile_columns<T>();
   for (Index j = 0; j < n; j += kColumns) {
     const T* const panel = b.data + j / kColumns * b.panel_stride;
@@ -287,7 +288,7 @@ struct ExpSecond {
 
 template <class T, class F>
 void map_second(T* out, const T* c, const T* saved, Index n) {
-  sweep<T>(n, [&](auto io, Index i) FASTMLP_LAMBDA {
+  for_each_vector<T>(n, [&](auto io, Index i) FASTMLP_LAMBDA {
     io.store(out + i, io.load(c + i) * F::template second<T>(io.load(saved + i)));
   });
 }
@@ -338,7 +339,7 @@ void softmax_second(T* out, const T* dot, const T* c, const T* t, const T* h, In
         io.store(out + j,
                  fma(io.load(t + j), io.load(c + j) - mean, io.load(h + j) * slope));
       };
-      sweep<T>(n, body);
+      for_each_vector<T>(n, body);
     }
   }
 }
@@ -391,7 +392,7 @@ void layer_norm_second(T* out, const T* dot, const T* c, const T* t, const T* xh
         io.store(out + j,
                  accumulate ? fma(scale_out, d, io.load(out + j)) : scale_out * d);
       };
-      sweep<T>(n, body);
+      for_each_vector<T>(n, body);
     }
   }
 }

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "sweep-inl.h"
+#include "loops-inl.h"
 
 namespace fastmlp {
 namespace FASTMLP_ISA {

@@ -1,8 +1,8 @@
 // The elementary functions over arrays.
 #pragma once
 
+#include "loops-inl.h"
 #include "math-inl.h"
-#include "sweep-inl.h"
 
 namespace fastmlp {
 namespace FASTMLP_ISA {
@@ -10,10 +10,10 @@ namespace FASTMLP_ISA {
 template <class T>
 void elementary(Elementary f, T* out, const T* x, Index n) {
   switch (f) {
-#define FASTMLP_ELEMENTARY(name)                              \
-  case Elementary::name:                                      \
-    return sweep<T>(n, [&](auto io, Index i) FASTMLP_LAMBDA { \
-      io.store(out + i, v##name(io.load(x + i)));             \
+#define FASTMLP_ELEMENTARY(name)                                        \
+  case Elementary::name:                                                \
+    return for_each_vector<T>(n, [&](auto io, Index i) FASTMLP_LAMBDA { \
+      io.store(out + i, v##name(io.load(x + i)));                       \
     });
     FASTMLP_ELEMENTARY(exp)
     FASTMLP_ELEMENTARY(expm1)

@@ -7,10 +7,10 @@
 #pragma once
 
 #include "half.h"
+#include "loops-inl.h"
 #include "math-inl.h"
 #include "pack-inl.h"
 #include "simd.h"
-#include "sweep-inl.h"
 
 namespace fastmlp {
 namespace FASTMLP_ISA {
@@ -43,7 +43,7 @@ struct TileArgs {
   Index ldb, n, k;
   const T* bias;
   bool accumulate;
-  Finish<T> finish;
+  Epilogue<T> epilogue;
 
   // The same rows, `j` columns on; `b_step`: to the same place in B.
   FASTMLP_MEMBER TileArgs moved(Index j, Index b_step, Index columns) const {
@@ -52,7 +52,7 @@ struct TileArgs {
     to.b += b_step;
     to.n = columns;
     if (bias) to.bias += j;
-    if (finish.kind == Finishing::relu_backward) to.finish.saved += j;
+    if (epilogue.kind == EpilogueKind::relu_backward) to.epilogue.saved += j;
     return to;
   }
 };
@@ -97,11 +97,11 @@ FASTMLP_INLINE void gemm_tile(const TileArgs<T>& t) {
     a += cs;
     b += t.ldb;
   }
-  if (t.finish.kind == Finishing::relu) {
+  if (t.epilogue.kind == EpilogueKind::relu) {
     each([&](int, int, V& x) FASTMLP_LAMBDA { x = rectified(x); });
-  } else if (t.finish.kind == Finishing::relu_backward) {
+  } else if (t.epilogue.kind == EpilogueKind::relu_backward) {
     each([&](int r, int v, V& x) FASTMLP_LAMBDA {
-      x = where_positive(load(t.finish.saved + r * t.finish.ld, v), x);
+      x = where_positive(load(t.epilogue.saved + r * t.epilogue.ld, v), x);
     });
   }
   each([&](int r, int v, V& x) FASTMLP_LAMBDA {
@@ -170,8 +170,8 @@ void gemm_wide(const TileArgs<T>& t) {
 
 template <class T>
 void gemm(T* c, Index ldc, LeftOperand<T> a, RightOperand<T> b, Index m, Index n,
-          Index k, const T* bias, bool accumulate, const Finish<T>& finish) {
-  TileArgs<T> strip = {c, ldc, a, b.data, b.ld, n, k, bias, accumulate, finish};
+          Index k, const T* bias, bool accumulate, const Epilogue<T>& epilogue) {
+  TileArgs<T> strip = {c, ldc, a, b.data, b.ld, n, k, bias, accumulate, epilogue};
   if (m <= kWideRows && b.panel_stride == tile_columns<T>()) {
     static_assert(kWideRows == 3, "the cases below are one to three rows");
     if (m == 1) gemm_wide<T, 1>(strip);
@@ -186,7 +186,7 @@ void gemm(T* c, Index ldc, LeftOperand<T> a, RightOperand<T> b, Index m, Index n
     // A packed left operand's panels lie one after the other, k * kTileRows apart.
     strip.a.data = a.data + (packed ? i * k : i * a.rs);
     strip.c = c + i * ldc;
-    if (finish.saved) strip.finish.saved = finish.saved + i * finish.ld;
+    if (epilogue.saved) strip.epilogue.saved = epilogue.saved + i * epilogue.ld;
     if (packed && rows == kTileRows) {
       gemm_strip<T, kTileRows, true>(strip, b.panel_stride);
     } else {
@@ -203,7 +203,7 @@ void column_sum(T* out, const T* a, Index lda, Index m, Index n, bool accumulate
     for (Index i = 0; i < m; ++i) sum = sum + io.load(a + i * lda + j);
     io.store(out + j, sum);
   };
-  sweep<T>(n, columns);
+  for_each_vector<T>(n, columns);
 }
 
 template <class T>
@@ -216,7 +216,7 @@ bool all_finite(const T* a, Index lda, Index m, Index n) {
     const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
       finite = finite & (abs(io.load(a + i * lda + j)) < infinity);
     };
-    sweep<T>(n, body);
+    for_each_vector<T>(n, body);
   }
   return !any(!finite);
 }

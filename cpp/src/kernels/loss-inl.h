@@ -156,7 +156,7 @@ void elementwise_loss_rows(Parameter parameter, T* dpred, Index lddpred, T* row_
       io.store(row_loss + i, zero + l.value);
       if (dpred) io.store(dpred + i, l.slope * io.load(row_scale + i));
     };
-    return sweep<T>(m, body);
+    return for_each_vector<T>(m, body);
   }
 
   const auto block = [=](Index i, Index count, Index g) FASTMLP_LAMBDA {
@@ -185,10 +185,10 @@ void elementwise_loss_rows(Parameter parameter, T* dpred, Index lddpred, T* row_
       const ValueAndSlope<T> l =
           F::template at<T>(io.load(pred + i * ldpred + j),
                             io.load(target + i * ldtarget + j), parameter.load(io, j));
-      sum.add(j, keep(io, l.value));
+      sum.add(j, zero_tail(io, l.value));
       if (dpred) io.store(dpred + i * lddpred + j, l.slope * scale);
     };
-    sweep<T>(n, body);
+    for_each_vector<T>(n, body);
     row_loss[i] = sum.total(n);
   }
 }
@@ -251,12 +251,12 @@ void gaussian_nll_rows(T least_variance, T* dpred, Index lddpred, T* row_loss,
     const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
       const GaussianTerm<T> l = gaussian_nll(io.load(p + j), io.load(p + k + j),
                                              io.load(y + j), eps, log_eps);
-      sum.add(j, keep(io, l.value));
+      sum.add(j, zero_tail(io, l.value));
       if (!d) return;
       io.store(d + j, l.by_mean * scale);
       io.store(d + k + j, l.by_log_variance * scale);
     };
-    sweep<T>(k, body);
+    for_each_vector<T>(k, body);
     row_loss[i] = sum.total(k);
   }
 }
@@ -349,9 +349,9 @@ void cross_entropy_rows(T* dpred, Index lddpred, T* row_loss, const T* pred,
     const auto sum_exps = [&](auto io, Index j) FASTMLP_LAMBDA {
       const Vec<T> e = vexp_nonpositive(io.load(p + j) - vtop);
       if (kept) io.store(d + j, e);
-      exps.add(j, keep(io, e));
+      exps.add(j, zero_tail(io, e));
     };
-    sweep<T>(n, sum_exps);
+    for_each_vector<T>(n, sum_exps);
     const T total = exps.total(n);
     const T log_total = scalar_log(total);
 
@@ -363,10 +363,10 @@ void cross_entropy_rows(T* dpred, Index lddpred, T* row_loss, const T* pred,
       const Vec<T> vlog_total = Vec<T>::set1(log_total);
       const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
         const Vec<T> yj = io.load(y + j);
-        loss.add(j, keep(io, yj * (vlog_total - (io.load(p + j) - vtop))));
+        loss.add(j, zero_tail(io, yj * (vlog_total - (io.load(p + j) - vtop))));
         ys.add(j, yj);
       };
-      sweep<T>(n, body);
+      for_each_vector<T>(n, body);
       row_loss[i] = loss.total(n);
       mass = ys.total(n);
     }
@@ -380,7 +380,7 @@ void cross_entropy_rows(T* dpred, Index lddpred, T* row_loss, const T* pred,
       const Vec<T> e = exp * share;
       io.store(d + j, labels ? e * scale : (e - io.load(y + j)) * scale);
     };
-    sweep<T>(n, slope);
+    for_each_vector<T>(n, slope);
     if (labels) d[labels[i]] = d[labels[i]] - row_scale[i];
   }
 }
@@ -400,9 +400,9 @@ struct SoftTargets {
         spread(args.smoothing / static_cast<T>(n)) {
     RowSum<T> sum;
     const auto add = [&](auto io, Index j) FASTMLP_LAMBDA {
-      sum.add(j, keep(io, weight(io, j) * Vec<T>::set1(spread)));
+      sum.add(j, zero_tail(io, weight(io, j) * Vec<T>::set1(spread)));
     };
-    sweep<T>(n, add);
+    for_each_vector<T>(n, add);
     shared = sum.total(n);
   }
   bool smooth() const { return spread != T(0); }
@@ -525,9 +525,9 @@ void soft_cross_entropy_rows(const LossArgs<T>& args, T* dpred, Index lddpred,
     const auto sum_exps = [&](auto io, Index j) FASTMLP_LAMBDA {
       const Vec<T> e = vexp_nonpositive(io.load(p + j) - vtop);
       if (kept) io.store(d + j, e);
-      exps.add(j, keep(io, e));
+      exps.add(j, zero_tail(io, e));
     };
-    sweep<T>(n, sum_exps);
+    for_each_vector<T>(n, sum_exps);
     const T total = exps.total(n);
     const Vec<T> log_total = Vec<T>::set1(scalar_log(total));
 
@@ -535,10 +535,10 @@ void soft_cross_entropy_rows(const LossArgs<T>& args, T* dpred, Index lddpred,
     if (!labels || soft.smooth()) {
       const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
         const Vec<T> u = u_of(io, j);
-        loss.add(j, keep(io, soft_term(u, log_total, io.load(p + j) - vtop)));
-        us.add(j, keep(io, u));
+        loss.add(j, zero_tail(io, soft_term(u, log_total, io.load(p + j) - vtop)));
+        us.add(j, zero_tail(io, u));
       };
-      sweep<T>(n, body);
+      for_each_vector<T>(n, body);
     }
     T mass = us.total(n);
     row_loss[i] = loss.total(n);
@@ -557,7 +557,7 @@ void soft_cross_entropy_rows(const LossArgs<T>& args, T* dpred, Index lddpred,
           kept ? io.load(d + j) : vexp_nonpositive(io.load(p + j) - vtop);
       io.store(d + j, (exp * share - u_of(io, j)) * scale);
     };
-    sweep<T>(n, slope);
+    for_each_vector<T>(n, slope);
     if (labels) d[labels[i]] = d[labels[i]] - at_label * row_scale[i];
   }
 }

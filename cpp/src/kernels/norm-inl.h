@@ -2,7 +2,7 @@
 // of summation: kernel_table.h. (Ba et al. 2016; Ioffe & Szegedy 2015.)
 #pragma once
 
-#include "sweep-inl.h"
+#include "loops-inl.h"
 
 namespace fastmlp {
 namespace FASTMLP_ISA {
@@ -12,8 +12,8 @@ template <class T, class Term>
 FASTMLP_INLINE T sum_of_row(Index n, Term term) {
   RowSum<T> sum;
   const auto body = [&](auto io, Index j)
-                        FASTMLP_LAMBDA { sum.add(j, keep(io, term(io, j))); };
-  sweep<T>(n, body);
+                        FASTMLP_LAMBDA { sum.add(j, zero_tail(io, term(io, j))); };
+  for_each_vector<T>(n, body);
   return sum.total(n);
 }
 
@@ -59,7 +59,7 @@ void layer_norm_forward(T* h, Index ldh, T* xhat, Index ldxhat, T* rstd, const T
       RowSum<T> sum;
       const auto add = [&](auto io, Index j)
                            FASTMLP_LAMBDA { sum.add(j, io.load(row + j)); };
-      sweep<T>(n, add);
+      for_each_vector<T>(n, add);
       sums.set(q, sum);
     }
     (sums.totals(rows) / count).store(mean);
@@ -69,9 +69,9 @@ void layer_norm_forward(T* h, Index ldh, T* xhat, Index ldxhat, T* rstd, const T
       RowSum<T> sum;
       const auto add = [&](auto io, Index j) FASTMLP_LAMBDA {
         const V d = io.load(row + j) - middle;
-        sum.add(j, keep(io, d * d));
+        sum.add(j, zero_tail(io, d * d));
       };
-      sweep<T>(n, add);
+      for_each_vector<T>(n, add);
       sums.set(q, sum);
     }
     const V var = sums.totals(rows) / count;
@@ -88,7 +88,7 @@ void layer_norm_forward(T* h, Index ldh, T* xhat, Index ldxhat, T* rstd, const T
         io.store(to + j,
                  scale ? fma(normal, io.load(scale + j), io.load(shift + j)) : normal);
       };
-      sweep<T>(n, body);
+      for_each_vector<T>(n, body);
     }
   }
 }
@@ -114,7 +114,7 @@ void layer_norm_backward(T* dx, Index lddx, const T* dh, Index lddh, const T* xh
         sum.add(j, g);
         sum_hat.add(j, g * io.load(hat + j));
       };
-      sweep<T>(n, add);
+      for_each_vector<T>(n, add);
       sums.set(q, sum);
       sums_hat.set(q, sum_hat);
     }
@@ -132,7 +132,7 @@ void layer_norm_backward(T* dx, Index lddx, const T* dh, Index lddh, const T* xh
         const V centred = fnma(io.load(hat + j), middle_hat, g - middle);
         io.store(to + j, accumulate ? fma(r, centred, io.load(to + j)) : r * centred);
       };
-      sweep<T>(n, body);
+      for_each_vector<T>(n, body);
     }
   }
 }
@@ -175,7 +175,7 @@ void column_moments(T* mean, T* var, const T* x, Index ldx, Index m, Index n) {
     // Rounding may take it below 0; max lets NaN in second place through.
     io.store(var + j, max(zero, fnma(shift, shift, squares / count)));
   };
-  sweep<T>(n, columns);
+  for_each_vector<T>(n, columns);
 }
 
 template <class T>
@@ -191,7 +191,7 @@ void batch_norm_forward(T* h, Index ldh, T* xhat, Index ldxhat, const T* x, Inde
       io.store(h + i * ldh + j,
                scale ? fma(normal, io.load(scale + j), io.load(shift + j)) : normal);
     };
-    sweep<T>(n, body);
+    for_each_vector<T>(n, body);
   }
 }
 
@@ -209,7 +209,7 @@ void batch_norm_backward(T* dx, Index lddx, const T* dh, Index lddh, const T* xh
       const V factor = scale ? r * io.load(scale + j) : r;
       io.store(to + j, accumulate ? fma(factor, d, io.load(to + j)) : factor * d);
     };
-    sweep<T>(n, body);
+    for_each_vector<T>(n, body);
   }
 }
 
@@ -233,7 +233,7 @@ void batch_norm_sums(T* sum_dh, T* sum_dhx, const T* dh, Index lddh, const T* xh
     io.store(sum_dh + j, sum);
     io.store(sum_dhx + j, dot);
   };
-  sweep<T>(n, columns);
+  for_each_vector<T>(n, columns);
 }
 
 template <class T>
@@ -247,7 +247,7 @@ void column_dot(T* out, const T* a, Index lda, const T* b, Index ldb, Index m, I
     }
     io.store(out + j, sum);
   };
-  sweep<T>(n, columns);
+  for_each_vector<T>(n, columns);
 }
 
 template <class T>
@@ -255,7 +255,7 @@ void add(T* out, const T* a, const T* b, Index n) {
   const auto body = [&](auto io, Index i) FASTMLP_LAMBDA {
     io.store(out + i, io.load(a + i) + io.load(b + i));
   };
-  sweep<T>(n, body);
+  for_each_vector<T>(n, body);
 }
 
 template <class T>
@@ -263,7 +263,7 @@ void multiply(T* out, const T* a, const T* b, Index n) {
   const auto body = [&](auto io, Index i) FASTMLP_LAMBDA {
     io.store(out + i, io.load(a + i) * io.load(b + i));
   };
-  sweep<T>(n, body);
+  for_each_vector<T>(n, body);
 }
 
 }  // namespace FASTMLP_ISA

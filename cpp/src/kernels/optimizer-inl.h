@@ -3,7 +3,7 @@
 // carry.
 #pragma once
 
-#include "sweep-inl.h"
+#include "loops-inl.h"
 
 namespace fastmlp {
 namespace FASTMLP_ISA {
@@ -35,7 +35,7 @@ void sgd_step(const SgdArgs<T>& args, T* param, T* buf, const T* grad, Index n) 
     }
     io.store(param + i, fnma(lr, g, p));
   };
-  sweep<T>(n, body);
+  for_each_vector<T>(n, body);
 }
 
 template <class T>
@@ -57,7 +57,7 @@ void adagrad_step(const AdagradArgs<T>& args, T* param, T* sum, const T* grad,
     io.store(sum + i, s);
     io.store(param + i, fnma(lr, g / rooted(s, eps, args.eps_inside), p));
   };
-  sweep<T>(n, body);
+  for_each_vector<T>(n, body);
 }
 
 // v = alpha v + (1 - alpha) g^2, less the square of the mean gradient where that is
@@ -89,7 +89,7 @@ void rmsprop_step(const RmspropArgs<T>& args, T* param, T* square_avg, T* buf,
     }
     io.store(param + i, fnma(lr, step, p));
   };
-  sweep<T>(n, body);
+  for_each_vector<T>(n, body);
 }
 
 // Kingma & Ba 2015, algorithm 1; amsgrad: Reddi et al. 2018; decoupled decay:
@@ -119,7 +119,7 @@ void adam_step(const AdamArgs<T>& args, T* param, T* exp_avg, T* exp_avg_sq,
         args.eps_inside ? sqrt(fma(v, v_scale, eps)) : fma(sqrt(v), root_scale, eps);
     io.store(param + i, fnma(step_size, m / denominator, p * decay));
   };
-  sweep<T>(n, body);
+  for_each_vector<T>(n, body);
 }
 
 template <class T>
@@ -143,7 +143,7 @@ T sum_of_squares(const T* x, Index n) {
     const V a = io.load(x + i + j);
     io.store(lane + j, fma(a, a, io.load(lane + j)));
   };
-  sweep<T>(n - i, rest);
+  for_each_vector<T>(n - i, rest);
   for (Index d = kSquareSumLanes / 2; d > 0; d /= 2) {
     for (Index k = 0; k < d; ++k) lane[k] = lane[k] + lane[k + d];
   }
@@ -166,7 +166,7 @@ void condition_gradient(const ConditionArgs<T>& args, T* out, const T* grad,
     }
     io.store(out + i, g);
   };
-  sweep<T>(n, body);
+  for_each_vector<T>(n, body);
 }
 
 template <class T>
@@ -180,7 +180,7 @@ void interpolate(T* out, const T* x, T weight, Index n) {
     const V o = io.load(out + i);
     io.store(out + i, all ? a : fma(w, a - o, o));
   };
-  sweep<T>(n, body);
+  for_each_vector<T>(n, body);
 }
 
 }  // namespace FASTMLP_ISA

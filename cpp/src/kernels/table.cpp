@@ -6,13 +6,13 @@
 #include "elementary-inl.h"
 #include "fastmlp/kernel_table.h"
 #include "gemm-inl.h"
+#include "loops-inl.h"
 #include "loss-inl.h"
 #include "math-inl.h"
 #include "norm-inl.h"
 #include "optimizer-inl.h"
 #include "pack-inl.h"
 #include "simd.h"
-#include "sweep-inl.h"
 #include "vector-inl.h"
 
 namespace fastmlp {
@@ -46,7 +46,7 @@ constexpr KernelTable<T> make_table() {
           scale_groups<T>,
           add_scaled_groups<T>,
           outer_rows<T>,
-          gemm_listed<T>,
+          gemm_gather_k<T>,
           activation_second<T>,
           softmax_second<T>,
           layer_norm_second<T>,

@@ -1,7 +1,7 @@
 // Products of flat vectors, for the solvers.
 #pragma once
 
-#include "sweep-inl.h"
+#include "loops-inl.h"
 
 namespace fastmlp {
 namespace FASTMLP_ISA {
@@ -22,7 +22,7 @@ T dot(const T* a, const T* b, Index n) {
     V& part = sum.part[j / L];
     part = fma(io.load(a + i + j), io.load(b + i + j), part);
   };
-  sweep<T>(n - i, rest);
+  for_each_vector<T>(n - i, rest);
   return sum.total(n);
 }
 
@@ -32,7 +32,7 @@ void axpy(T* y, const T* x, T alpha, Index n) {
   const auto body = [&](auto io, Index i) FASTMLP_LAMBDA {
     io.store(y + i, fma(factor, io.load(x + i), io.load(y + i)));
   };
-  sweep<T>(n, body);
+  for_each_vector<T>(n, body);
 }
 
 }  // namespace FASTMLP_ISA

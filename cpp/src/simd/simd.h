@@ -6,20 +6,22 @@
 // Required of each implementation, for T = float and double (negation and abs are made
 // of bit operations below):
 //
-//   Vec<T>   kLanes; load, load_partial(p, n) (lanes >= n are zero and are not read),
-//            store, store_partial(p, n), set1; + - * /
+//   Vec<T>          kLanes; load, load_partial(p, n) (lanes >= n are zero and are not
+//                   read), store, store_partial(p, n), set1; + - * /
 //   fma(a, b, c)    a * b + c, rounded once
 //   fnma(a, b, c)   c - a * b, rounded once
 //   sqrt
-//   min, max        (a < b ? a : b), (a > b ? a : b): the second operand on NaN or a
-//   tie Mask<T>         result of <, <=, >, >=, ==, is_nan; & | !; any(mask) select(m,
-//   a, b) m ? a : b per lane Bits<T>         the lanes as unsigned integers of the same
-//   width: + - & | ^,
+//   min, max        (a < b ? a : b), (a > b ? a : b): the second operand on NaN and
+//                   on a tie
+//   Mask<T>         result of <, <=, >, >=, ==, is_nan; & | !; any(mask)
+//   select(m, a, b) m ? a : b per lane
+//   Bits<T>         the lanes as unsigned integers of the same width: + - & | ^,
 //                   shl<N>, shr<N> (logical), set1_bits<T>(u), nonzero(bits) -> Mask
 //   to_bits(v), from_bits(b)
-//   multiply_low_halves(a, b)  Bits<double>: products of the lower 32 bits of lanes
-//   transpose(rows) Vec<T>[kLanes] in place, in registers: lane j of rows[i] and lane i
-//                   of rows[j] change places
+//   multiply_low_halves(a, b)
+//                   Bits<double>: products of the lower 32 bits of the lanes
+//   transpose(rows) Vec<T>[kLanes] in place, in registers: swaps lane j of rows[i] with
+//                   lane i of rows[j]
 //
 // All operations are IEEE exact per lane, so the lane count never shows in a result.
 // Absent on purpose: horizontal sums (their order would depend on the width) and

@@ -1,4 +1,4 @@
-#include "standby.h"
+#include "threading/spin_helper.h"
 
 #include <algorithm>
 #include <atomic>
@@ -8,7 +8,7 @@
 #include <mutex>
 #include <thread>
 
-#include "spin.h"
+#include "threading/spin.h"
 
 #if defined(__linux__)
 #include <sched.h>
@@ -120,7 +120,7 @@ class WithoutSignals {
 // asleep.
 enum State : int { asleep, waking, ready, offered, working, done };
 
-class Standby {
+class SpinHelper {
  public:
   bool start(void (*f)(void*), void* context, microseconds alone) {
     if (busy_.exchange(true, std::memory_order_acquire)) return false;
@@ -150,7 +150,7 @@ class Standby {
     return false;
   }
 
-  void finish() {
+  void epilogue() {
     Spin spin;
     while (state_.load(std::memory_order_acquire) != done) spin.once();
     last_ = Clock::now();
@@ -269,17 +269,17 @@ class Standby {
 };
 
 // Never destroyed: the thread outlives main.
-Standby& standby() {
-  static Standby* const instance = new Standby;
+SpinHelper& standby() {
+  static SpinHelper* const instance = new SpinHelper;
   return *instance;
 }
 
 }  // namespace
 
-bool start_standby(void (*f)(void*), void* context, microseconds alone) {
+bool try_start_helper(void (*f)(void*), void* context, microseconds alone) {
   return standby().start(f, context, alone);
 }
 
-void finish_standby() { standby().finish(); }
+void join_helper() { standby().epilogue(); }
 
 }  // namespace fastmlp::detail

@@ -75,14 +75,14 @@ void after_fork_in_child() {
 
 int fork_generation() { return generation.load(std::memory_order_relaxed); }
 
-Outside::Outside() {
+InUserCode::InUserCode() {
   for (int i = 0; i < n_held; ++i) {
     ++held[i].outside;
     held[i].lock->outside_.fetch_add(1, std::memory_order_relaxed);
   }
 }
 
-Outside::~Outside() {
+InUserCode::~InUserCode() {
   if (n_held == 0) return;
   // Not while a fork is under way.
   const std::lock_guard<std::mutex> lock(registry().mutex);

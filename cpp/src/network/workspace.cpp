@@ -1,4 +1,4 @@
-#include "workspace.h"
+#include "network/workspace.h"
 
 #include <algorithm>
 #include <limits>
@@ -24,9 +24,9 @@ Index checked_add_product(Index a, Index b, Index c) {
 // Hands out consecutive cache-line aligned parts of one buffer, first counting, then
 // real.
 template <class T>
-class Carver {
+class Arena {
  public:
-  explicit Carver(T* base) : base_(base) {}
+  explicit Arena(T* base) : base_(base) {}
   T* take(Index size) {
     constexpr Index kLine = static_cast<Index>(kAlignment / sizeof(T));
     T* at = base_ ? base_ + used_ : nullptr;
@@ -63,7 +63,7 @@ Index NetworkPlan::width_of(int step) const {
   return step == kInput ? n_in : layers[static_cast<size_t>(step)].n_out;
 }
 
-int NetworkPlan::push(LayerPlan layer) {
+int NetworkPlan::push(OpPlan layer) {
   constexpr double kElementwiseWork = 4;
   const Index n = layer.n_out;
   if (layer.is_dense()) {
@@ -96,7 +96,7 @@ int NetworkPlan::append(const std::vector<LayerSpec>& specs, int input,
     const LayerSpec& spec = specs[i];
     const std::string name = prefix + std::to_string(i);
     const Index width = width_of(last);
-    LayerPlan layer = {spec.kind, width, width};
+    OpPlan layer = {spec.kind, width, width};
     layer.input = last;
     layer.name = name;
     switch (spec.kind) {
@@ -113,8 +113,9 @@ int NetworkPlan::append(const std::vector<LayerSpec>& specs, int input,
         break;
       case LayerKind::activation: {
         // An activation that nothing stands before is done with the step before.
-        LayerPlan* const before = last != input ? &layers.back() : nullptr;
-        if (before && !spec.custom && !before->custom && !before->passes() &&
+        OpPlan* const before = last != input ? &layers.back() : nullptr;
+        if (before && !spec.custom && !before->custom &&
+            !before->is_identity_at_inference() &&
             before->activation == Activation::identity) {
           before->activation = spec.activation;
           values_per_row =
@@ -158,7 +159,7 @@ int NetworkPlan::append(const std::vector<LayerSpec>& specs, int input,
         const Index n = width_of(body);
         int other = last;
         if (n != width) {
-          LayerPlan projection = {LayerKind::dense, width, n};
+          OpPlan projection = {LayerKind::dense, width, n};
           projection.input = last;
           projection.name = name + ".projection";
           other = push(std::move(projection));
@@ -184,7 +185,7 @@ void NetworkPlan::plan_gradients() {
   const auto at = [&](int step) {
     return step == kInput ? n : static_cast<size_t>(step);
   };
-  for (LayerPlan& layer : layers) {
+  for (OpPlan& layer : layers) {
     layer.learns = layer.weight >= 0;
     for (const int from : {layer.input, layer.other}) {
       if (from == kNone) continue;
@@ -194,11 +195,11 @@ void NetworkPlan::plan_gradients() {
   }
   std::vector<int> written(n + 1, 0);
   for (size_t i = n; i-- > 0;) {
-    LayerPlan& layer = layers[i];
+    OpPlan& layer = layers[i];
     if (layer.other != kNone) layer.adds_other = written[at(layer.other)]++ > 0;
     layer.adds_input = written[at(layer.input)]++ > 0;
     if (layer.input < 0) continue;
-    LayerPlan& source = layers[at(layer.input)];
+    OpPlan& source = layers[at(layer.input)];
     const bool alone = uses[at(layer.input)] == 1;
     layer.shares_input =
         alone && (layer.kind == LayerKind::dropout || layer.kind == LayerKind::add ||
@@ -220,8 +221,9 @@ void NetworkPlan::plan_inference() {
     return step == kInput ? kInput : owner[static_cast<size_t>(step)];
   };
   for (size_t i = 0; i < n; ++i) {
-    const LayerPlan& layer = layers[i];
-    owner[i] = layer.passes() ? resolved(layer.input) : static_cast<int>(i);
+    const OpPlan& layer = layers[i];
+    owner[i] =
+        layer.is_identity_at_inference() ? resolved(layer.input) : static_cast<int>(i);
     for (const int from : {layer.input, layer.other}) {
       const int held = from == kNone ? kInput : resolved(from);
       if (held >= 0) last_use[static_cast<size_t>(held)] = i;
@@ -232,8 +234,8 @@ void NetworkPlan::plan_inference() {
   n_inference_buffers = 0;
   std::vector<bool> taken;
   for (size_t i = 0; i < n; ++i) {
-    LayerPlan& layer = layers[i];
-    if (layer.passes()) {
+    OpPlan& layer = layers[i];
+    if (layer.is_identity_at_inference()) {
       layer.buffer =
           owner[i] < 0 ? kInput : layers[static_cast<size_t>(owner[i])].buffer;
       continue;
@@ -254,7 +256,7 @@ void NetworkPlan::plan_inference() {
 
 Index weight_chunks(const NetworkPlan& net) {
   Index chunks = 0;
-  for (const LayerPlan& layer : net.layers) {
+  for (const OpPlan& layer : net.layers) {
     if (layer.is_dense()) chunks += square_chunks(layer.n_in * layer.n_out);
   }
   return chunks;
@@ -262,7 +264,7 @@ Index weight_chunks(const NetworkPlan& net) {
 
 Index layer_scratch_size(const NetworkPlan& net, Index rows) {
   Index size = left_scratch_size(std::max(rows, net.widest));
-  for (const LayerPlan& layer : net.layers) {
+  for (const OpPlan& layer : net.layers) {
     if (!layer.is_dense() || layer.n_out > kFewOutputs) continue;
     // A panel of rows of the inputs, and the few outputs (or the gradient) transposed.
     const Index across = packed_right_bound(layer.n_in, 1) +
@@ -281,14 +283,14 @@ void Workspace<T>::prepare(const NetworkPlan& net, Index n_rows, Index batch_row
   threads = std::max(threads, threads_);
   const size_t n_layers = net.layers.size();
   const auto carve = [&](T* base) {
-    Carver<T> carver(base);
+    Arena<T> carver(base);
     std::vector<bool> shared(n_layers, false);  // gradients that have their memory
     x = carver.take(n_rows * net.n_in);
     target = carver.take(n_rows * net.n_out);
     row_loss = carver.take(batch_rows);
     row_scale = carver.take(batch_rows);
     for (size_t l = n_layers; l-- > 0;) {
-      const LayerPlan& layer = net.layers[l];
+      const OpPlan& layer = net.layers[l];
       const Index values = n_rows * layer.n_out;
       h[l] = carver.take(values);
       z[l] = layer.saves_input() ? carver.take(values) : h[l];
@@ -323,7 +325,7 @@ void Workspace<T>::prepare(const NetworkPlan& net, Index n_rows, Index batch_row
     }
     left_size_ = layer_scratch_size(net, n_rows);
     right_size_ = 0;
-    for (const LayerPlan& layer : net.layers) {
+    for (const OpPlan& layer : net.layers) {
       if (!layer.is_dense() || !packed_in_blocks<T>(layer, n_rows)) continue;
       // The weights, these transposed, and the rows of dz.
       right_size_ =

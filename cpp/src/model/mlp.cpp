@@ -8,18 +8,18 @@
 #include <shared_mutex>
 #include <string>
 
-#include "derivatives.h"
 #include "fastmlp/fp_environment.h"
 #include "fastmlp/random.h"
-#include "training_pass.h"
+#include "network/derivatives/derivatives.h"
+#include "network/passes/training_pass.h"
 
 namespace fastmlp {
 namespace {
 
-using detail::LayerPlan;
 using detail::NetworkPlan;
+using detail::OpPlan;
 using detail::Pass;
-using detail::PassRequest;
+using detail::PassArgs;
 using detail::Scratch;
 using detail::Workspace;
 
@@ -89,7 +89,7 @@ struct Mlp<T>::Impl {
   std::atomic<int> in_epoch{0};
 
   // Whether a second thread pays for a small batch.
-  mutable SecondThread second_in_training, second_in_inference;
+  mutable HelperPolicy second_in_training, second_in_inference;
 
   // What inference borrows, one per call under way: so that calls allocate only until
   // there is enough.
@@ -107,7 +107,7 @@ struct Mlp<T>::Impl {
         mutex(net.has_custom) {
     std::fill_n(params.data(), net.n_params, T(0));
     for (const int b : net.batch_norms) {
-      const LayerPlan& layer = net.layers[static_cast<size_t>(b)];
+      const OpPlan& layer = net.layers[static_cast<size_t>(b)];
       std::fill_n(buffers.data() + layer.statistics, layer.n_out, T(0));
       std::fill_n(buffers.data() + layer.statistics + layer.n_out, layer.n_out, T(1));
     }
@@ -140,7 +140,7 @@ struct Mlp<T>::Impl {
     const Index tile = std::min(rq.rows, detail::tile_rows<T>(net));
 
     Index packed_size = 0;
-    for (const LayerPlan& layer : net.layers) {
+    for (const OpPlan& layer : net.layers) {
       if (!pack || !layer.is_dense()) continue;
       packed_size += detail::packed_right_size(table, layer.n_in, layer.n_out);
     }
@@ -158,7 +158,7 @@ struct Mlp<T>::Impl {
       packed.resize(net.layers.size());
       T* at = base;
       for (size_t l = 0; l < packed.size(); ++l) {
-        const LayerPlan& layer = net.layers[l];
+        const OpPlan& layer = net.layers[l];
         packed[l] = at;
         if (!layer.is_dense()) continue;
         at += detail::packed_right_size(table, layer.n_in, layer.n_out);
@@ -184,8 +184,8 @@ struct Mlp<T>::Impl {
       for (Index r = rows.begin; r < rows.end; r += tile) {
         const Index m = std::min(tile, rows.end - r);
         for (size_t l = 0; l < net.layers.size(); ++l) {
-          const LayerPlan& layer = net.layers[l];
-          if (layer.passes()) continue;
+          const OpPlan& layer = net.layers[l];
+          if (layer.is_identity_at_inference()) continue;
           T* const h = output_of(rq, mine, values, l, r);
           const T* const x = value_of(rq, mine, values, layer.input, r);
           if (layer.is_dense()) {
@@ -210,7 +210,7 @@ struct Mlp<T>::Impl {
 
   void fill_deviations(T* rstd) const {
     for (const int b : net.batch_norms) {
-      const LayerPlan& layer = net.layers[static_cast<size_t>(b)];
+      const OpPlan& layer = net.layers[static_cast<size_t>(b)];
       detail::reciprocal_deviation(rstd + layer.statistics / 2,
                                    buffers.data() + layer.statistics + layer.n_out,
                                    layer.eps, layer.n_out);
@@ -226,7 +226,8 @@ struct Mlp<T>::Impl {
   // Where the output of any step, or what the network is given, is found.
   const T* value_of(const InferRequest& rq, T* memory, Index size, int step,
                     Index r) const {
-    while (step != detail::kInput && net.layers[static_cast<size_t>(step)].passes()) {
+    while (step != detail::kInput &&
+           net.layers[static_cast<size_t>(step)].is_identity_at_inference()) {
       step = net.layers[static_cast<size_t>(step)].input;
     }
     if (step == detail::kInput) return rq.x + r * net.n_in;
@@ -235,7 +236,7 @@ struct Mlp<T>::Impl {
 
   // A step that is not dense.
   void infer_other(const InferRequest& rq, const InferMemory& memory,
-                   const LayerPlan& layer, T* h, const T* x, Index r, Index m) const {
+                   const OpPlan& layer, T* h, const T* x, Index r, Index m) const {
     const T* const other =
         layer.other == detail::kNone
             ? nullptr
@@ -270,8 +271,8 @@ struct Mlp<T>::Impl {
   void infer_by_columns(const InferRequest& rq, const Team& team,
                         const InferMemory& memory, T* row_scale) const {
     for (size_t l = 0; l < net.layers.size(); ++l) {
-      const LayerPlan& layer = net.layers[l];
-      if (layer.passes()) continue;
+      const OpPlan& layer = net.layers[l];
+      if (layer.is_identity_at_inference()) continue;
       T* const h = output_of(rq, memory.buffers, memory.size, l, 0);
       const T* const x = value_of(rq, memory.buffers, memory.size, layer.input, 0);
       if (layer.is_dense()) {
@@ -340,21 +341,21 @@ struct Mlp<T>::Impl {
   static constexpr uint32_t kStepDraws = 0xFFFFFFFF, kPassDraws = 0xFFFFFFFE;
 
   // Makes a request one for training mode. `draw`: which random numbers.
-  void train(PassRequest<T>& rq, const Draw& draw) const {
+  void train(PassArgs<T>& rq, const Draw& draw) const {
     rq.training = true;
     rq.draw = draw;
   }
   // The same for a pass that is no optimiser's step: each has numbers of its own.
-  void train_once(PassRequest<T>& rq) const { train(rq, {seed, kPassDraws, passes}); }
+  void train_once(PassArgs<T>& rq) const { train(rq, {seed, kPassDraws, passes}); }
 
-  PassRequest<T> request(const T* x, Index rows) const {
-    PassRequest<T> rq = {x, rows};
+  PassArgs<T> request(const T* x, Index rows) const {
+    PassArgs<T> rq = {x, rows};
     rq.buffers = buffers.data();
     return rq;
   }
 
   // The way back from what forward kept.
-  PassRequest<T> back_request(const T* dy, Index rows) const {
+  PassArgs<T> back_request(const T* dy, Index rows) const {
     if (kept_rows == 0)
       throw std::logic_error(
           "backward needs a forward before it, and no training between");
@@ -363,7 +364,7 @@ struct Mlp<T>::Impl {
                                   std::to_string(kept_rows) + " rows, not " +
                                   std::to_string(rows));
     }
-    PassRequest<T> rq = request(kept.x, rows);
+    PassArgs<T> rq = request(kept.x, rows);
     rq.forward = false;
     rq.dy = dy;
     rq.training = kept_training;
@@ -383,7 +384,7 @@ struct Mlp<T>::Impl {
   }
 
   // A pass without an update.
-  double value_pass(PassRequest<T>& rq, const T* theta, bool in_training) {
+  double value_pass(PassArgs<T>& rq, const T* theta, bool in_training) {
     last_rows = 0;  // what the last step left is about to be lost
     rq.second = &second_in_training;
     if (in_training) train_once(rq);
@@ -394,7 +395,7 @@ struct Mlp<T>::Impl {
   }
   double loss_pass(T* gradient, const T* theta, const Batch<T>& batch, const Loss& loss,
                    bool in_training, double l2 = 0.0) {
-    PassRequest<T> rq = request(batch.x, batch.rows);
+    PassArgs<T> rq = request(batch.x, batch.rows);
     rq.loss = &loss;
     rq.targets = batch.targets;
     rq.grads = gradient;
@@ -402,7 +403,7 @@ struct Mlp<T>::Impl {
     return value_pass(rq, theta, in_training);
   }
 
-  void penalize(PassRequest<T>& rq, double l2) {
+  void penalize(PassArgs<T>& rq, double l2) {
     if (l2 == 0.0) return;
     squares.reserve(detail::weight_chunks(net));
     rq.l2 = l2;
@@ -410,7 +411,7 @@ struct Mlp<T>::Impl {
   }
 
   // What every update needs, whatever the gradient comes from.
-  void plan_update(PassRequest<T>& rq, Optimizer& optimizer) {
+  void plan_update(PassArgs<T>& rq, Optimizer& optimizer) {
     grads.reserve(net.n_params);
     optimizer.begin_step(1);
     rq.grads = grads.data();
@@ -433,7 +434,7 @@ struct Mlp<T>::Impl {
               const Draw& draw, bool last = true, double l2 = 0.0) {
     kept_rows = 0;  // the parameters are about to change
     last_rows = 0;
-    PassRequest<T> rq = request(batch.x, batch.rows);
+    PassArgs<T> rq = request(batch.x, batch.rows);
     rq.order = batch_order;
     rq.loss = &loss;
     rq.targets = batch.targets;
@@ -509,7 +510,7 @@ Index Mlp<T>::n_params() const {
 template <class T>
 std::vector<LayerInfo> Mlp<T>::layers() const {
   std::vector<LayerInfo> infos;
-  for (const LayerPlan& l : impl_->net.layers) {
+  for (const OpPlan& l : impl_->net.layers) {
     infos.push_back({l.name, l.kind, l.n_in, l.n_out, l.weight, l.bias, l.statistics});
   }
   return infos;
@@ -547,7 +548,7 @@ void Mlp<T>::initialize(uint64_t seed) {
   const DefaultFpEnvironment environment;
   std::fill_n(params(), n_params(), T(0));
   for (size_t l = 0; l < impl_->net.layers.size(); ++l) {
-    const LayerPlan& layer = impl_->net.layers[l];
+    const OpPlan& layer = impl_->net.layers[l];
     if (layer.kind == LayerKind::layer_norm || layer.kind == LayerKind::batch_norm) {
       if (layer.weight >= 0) std::fill_n(params() + layer.weight, layer.n_out, T(1));
     }
@@ -701,7 +702,7 @@ void Mlp<T>::forward(T* y, const T* x, Index rows, bool training, const Draw* dr
   if (training) check_training_rows(impl.net, rows);
   impl.kept_rows = 0;
   if (impl.last_values == &impl.kept) impl.last_rows = 0;
-  PassRequest<T> rq = impl.request(x, rows);
+  PassArgs<T> rq = impl.request(x, rows);
   rq.backward = false;
   rq.y = y;
   if (training && draw)
@@ -719,7 +720,7 @@ void Mlp<T>::forward(T* y, const T* x, Index rows, bool training, const Draw* dr
 template <class T>
 void Mlp<T>::backward(T* dx, T* grads, const T* dy, Index rows) {
   const std::unique_lock lock(impl_->mutex);
-  PassRequest<T> rq = impl_->back_request(dy, rows);
+  PassArgs<T> rq = impl_->back_request(dy, rows);
   rq.dx = dx;
   rq.grads = grads;
   Pass<T>(impl_->net, params(), impl_->kept, rq).run();
@@ -730,7 +731,7 @@ void Mlp<T>::backward_step(const T* dy, Index rows, Optimizer& optimizer) {
   const std::lock_guard optimizer_lock(optimizer.mutex());
   const std::unique_lock lock(impl_->mutex);
   Impl& impl = *impl_;
-  PassRequest<T> rq = impl.back_request(dy, rows);
+  PassArgs<T> rq = impl.back_request(dy, rows);
   impl.last_rows = 0;  // its gradient is about to be lost
   impl.plan_update(rq, optimizer);
   impl.keep_before(impl.watch);
@@ -758,7 +759,7 @@ void Mlp<T>::vjp(T* y, T* dx, T* grads, const T* x, const T* dy, Index rows,
   check_rows(rows);
   if (training) check_training_rows(impl_->net, rows);
   const std::unique_lock lock(impl_->mutex);
-  PassRequest<T> rq = impl_->request(x, rows);
+  PassArgs<T> rq = impl_->request(x, rows);
   rq.dy = dy;
   rq.y = y;
   rq.dx = dx;
@@ -780,7 +781,7 @@ template <class T>
 void Mlp<T>::forward_at(T* y, const T* theta, const T* x, Index rows) {
   check_rows(rows);
   const std::unique_lock lock(impl_->mutex);
-  PassRequest<T> rq = impl_->request(x, rows);
+  PassArgs<T> rq = impl_->request(x, rows);
   rq.backward = false;
   rq.y = y;
   impl_->value_pass(rq, theta, false);

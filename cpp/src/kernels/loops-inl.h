@@ -12,12 +12,12 @@ namespace FASTMLP_ISA {
 
 // How a loop body loads and stores: the same body is compiled for both.
 template <class T>
-struct WholeVector {
+struct FullVector {
   FASTMLP_MEMBER Vec<T> load(const T* p) const { return Vec<T>::load(p); }
   FASTMLP_MEMBER void store(T* p, Vec<T> v) const { v.store(p); }
 };
 template <class T>
-struct PartialVector {
+struct TailVector {
   Index n;
   FASTMLP_MEMBER Vec<T> load(const T* p) const { return Vec<T>::load_partial(p, n); }
   FASTMLP_MEMBER void store(T* p, Vec<T> v) const { v.store_partial(p, n); }
@@ -25,11 +25,11 @@ struct PartialVector {
 
 // body(io, i) for i = 0, lanes, 2 lanes, ... < n.
 template <class T, class Body>
-FASTMLP_INLINE void sweep(Index n, Body body) {
+FASTMLP_INLINE void for_each_vector(Index n, Body body) {
   constexpr Index L = Vec<T>::kLanes;
   Index i = 0;
-  for (; i + L <= n; i += L) body(WholeVector<T>{}, i);
-  if (i < n) body(PartialVector<T>{n - i}, i);
+  for (; i + L <= n; i += L) body(FullVector<T>{}, i);
+  if (i < n) body(TailVector<T>{n - i}, i);
 }
 
 // Rows that lie one behind the other are one long row: fewer tails.
@@ -71,11 +71,11 @@ struct RowSum {
 
 // x where the lane is below n, +0 elsewhere; all of x for a whole vector.
 template <class T>
-FASTMLP_INLINE Vec<T> keep(WholeVector<T>, Vec<T> x) {
+FASTMLP_INLINE Vec<T> zero_tail(FullVector<T>, Vec<T> x) {
   return x;
 }
 template <class T>
-FASTMLP_INLINE Vec<T> keep(PartialVector<T> io, Vec<T> x) {
+FASTMLP_INLINE Vec<T> zero_tail(TailVector<T> io, Vec<T> x) {
   T ones[Vec<T>::kLanes];
   Vec<T>::set1(T(1)).store(ones);
   const Vec<T> zero = Vec<T>::set1(T(0));

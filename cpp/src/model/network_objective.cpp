@@ -1,4 +1,4 @@
-#include "fastmlp/solve.h"
+#include "fastmlp/network_objective.h"
 
 #include <algorithm>
 #include <cmath>
@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "fastmlp/gemm.h"
-#include "vectors.h"
+#include "solvers/ordered_sums.h"
 
 namespace fastmlp {
 namespace {
@@ -103,7 +103,7 @@ SolverReport iterate(LevenbergMarquardt<T>& solver, Mlp<T>& mlp, const Batch<T>&
       add_normal_matrix(h, scaled.data(), rows * n_out, n);
     }
   };
-  problem.bend = [&](double* out, const T* theta, const double* d) {
+  problem.activation_second_order = [&](double* out, const T* theta, const double* d) {
     const Index values = batch.rows * n_out;
     const AlignedBuffer<T> memory(2 * n + 3 * values + batch.rows * mlp.n_in());
     T* const shifted = memory.data();
@@ -172,7 +172,7 @@ LeastSquares<T> least_squares(Index n, Residuals<T> residuals) {
     add_normal_matrix(h, last->jacobian.data(), static_cast<Index>(last->r.size()), n);
   };
   // Ahead alone, as J is at hand: r'' = 2 ((r(theta + s d) - r) / s - J d) / s.
-  problem.bend = [=](double* out, const T* theta, const double* d) {
+  problem.activation_second_order = [=](double* out, const T* theta, const double* d) {
     constexpr double kShift = kDifference<double>;
     if (!std::equal(last->theta.begin(), last->theta.end(), theta, theta + n)) {
       evaluate(theta);

@@ -3,13 +3,13 @@
 
 #include "fastmlp/dropout.h"
 #include "fastmlp/mlp.h"
-#include "second_thread.h"
+#include "threading/helper_policy.h"
 
 namespace fastmlp::detail {
 
 // What a pass is asked for. Its head is a loss with targets, or a given dy.
 template <class T>
-struct PassRequest {
+struct PassArgs {
   const T* x;
   Index rows;
   // One of the two alone takes all rows at once and leaves the values in the workspace,
@@ -27,7 +27,7 @@ struct PassRequest {
   OptimizerSlots<T>* slots = nullptr;
   T* params_to_update = nullptr;
   LastGoodState<T>* save_to = nullptr;  // before the update
-  SecondThread* second = nullptr;       // null: a small batch is taken alone
+  HelperPolicy* second = nullptr;       // null: a small batch is taken alone
   bool training = false;  // else dropout passes and batch_norm takes `buffers`
   Draw draw = {};         // of dropout
   const T* buffers = nullptr;

@@ -9,7 +9,7 @@
 
 #include "fastmlp/aligned_buffer.h"
 #include "fastmlp/loss.h"
-#include "workspace.h"
+#include "network/workspace.h"
 
 namespace fastmlp::detail {
 

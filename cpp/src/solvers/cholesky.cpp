@@ -1,11 +1,11 @@
-#include "cholesky.h"
+#include "solvers/cholesky.h"
 
 #include <algorithm>
 #include <cmath>
 
 #include "fastmlp/aligned_buffer.h"
 #include "fastmlp/gemm.h"
-#include "parallel.h"
+#include "threading/parallel.h"
 
 namespace fastmlp {
 namespace {

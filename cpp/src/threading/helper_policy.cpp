@@ -1,4 +1,4 @@
-#include "second_thread.h"
+#include "threading/helper_policy.h"
 
 #include <algorithm>
 #include <cmath>
@@ -28,13 +28,13 @@ void average(std::atomic<float>& mean, float x) {
 
 }  // namespace
 
-bool SecondThread::Record::pays() const {
+bool HelperPolicy::Record::pays() const {
   const float both = both_.load(kRelaxed), alone = alone_.load(kRelaxed);
   // Alone is tried last: it needs nobody.
   return both == 0 || (alone > 0 && both < kWorthIt * alone);
 }
 
-bool SecondThread::Record::wanted() {
+bool HelperPolicy::Record::wanted() {
   const bool pays_now = pays();
   if (trials_left_.load(kRelaxed) > 0) {
     trials_left_.fetch_sub(1, kRelaxed);
@@ -49,7 +49,7 @@ bool SecondThread::Record::wanted() {
   return !pays_now;
 }
 
-void SecondThread::Record::took(float seconds, bool with_second) {
+void HelperPolicy::Record::took(float seconds, bool with_second) {
   const bool paid = pays();
   average(with_second ? both_ : alone_, seconds);
   if (pays() != paid) {
@@ -58,7 +58,7 @@ void SecondThread::Record::took(float seconds, bool with_second) {
   }
 }
 
-SecondThread::Record& SecondThread::record(double flops) {
+HelperPolicy::Record& HelperPolicy::record(double flops) {
   int exponent = 0;
   const double mantissa = std::frexp(flops, &exponent);
   const int half_octave = 2 * exponent + (mantissa > 0.7071 ? 1 : 0);

@@ -10,12 +10,12 @@ namespace fastmlp::bindings {
 
 // The process in which it works: fork generation + 1, or 0. What another thread did at
 // the moment of a fork does not go on in the child.
-using WorkMark = std::atomic<int>;
+using BusyFlag = std::atomic<int>;
 
-class AtWork {
+class ExclusiveUse {
  public:
   // Throws std::runtime_error with this message if a call is under way.
-  AtWork(WorkMark& mark, const char* message) : mark_(mark) {
+  ExclusiveUse(BusyFlag& mark, const char* message) : mark_(mark) {
     const int here = fork_generation() + 1;
     int found = mark_.load(std::memory_order_relaxed);
     if (found == here ||
@@ -23,12 +23,12 @@ class AtWork {
       throw std::runtime_error(message);
     }
   }
-  ~AtWork() { mark_.store(0, std::memory_order_release); }
-  AtWork(const AtWork&) = delete;
-  AtWork& operator=(const AtWork&) = delete;
+  ~ExclusiveUse() { mark_.store(0, std::memory_order_release); }
+  ExclusiveUse(const ExclusiveUse&) = delete;
+  ExclusiveUse& operator=(const ExclusiveUse&) = delete;
 
  private:
-  WorkMark& mark_;
+  BusyFlag& mark_;
 };
 
 }  // namespace fastmlp::bindings

@@ -12,7 +12,7 @@ namespace fastmlp {
 
 // Kept beside what the regions belong to, such as a model. May be used by several
 // threads at once; what they then overwrite for each other is a guess anyway.
-class SecondThread {
+class HelperPolicy {
  public:
   // One for each half octave of work, so that batches of different sizes do not mix.
   class Record {

@@ -6,8 +6,8 @@
 #include <cstdio>
 #include <string>
 
-#include "pass_request.h"
-#include "workspace.h"
+#include "network/passes/pass_args.h"
+#include "network/workspace.h"
 
 namespace fastmlp::detail {
 
@@ -52,7 +52,7 @@ template <class T>
 class Diagnosis {
  public:
   Diagnosis(const NetworkPlan& net, const T* params, const Workspace<T>& ws,
-            const PassRequest<T>& request, bool all_rows)
+            const PassArgs<T>& request, bool all_rows)
       : net_(net), params_(params), ws_(ws), rq_(request), all_rows_(all_rows) {}
 
   // Where it shows first, then the numbers of the step, then the likely cause.
@@ -164,7 +164,7 @@ class Diagnosis {
   }
 
   std::string name_of_layer(size_t l) const {
-    const LayerPlan& layer = net_.layers[l];
+    const OpPlan& layer = net_.layers[l];
     const std::string in = std::to_string(layer.n_in),
                       out = std::to_string(layer.n_out);
     const std::string what = layer.is_dense() ? "dense " + in + " -> " + out
@@ -177,7 +177,7 @@ class Diagnosis {
   }
   // The part of a vector like the parameters that belongs to a layer.
   bool finite_of_layer(const T* vector, size_t l) const {
-    const LayerPlan& layer = net_.layers[l];
+    const OpPlan& layer = net_.layers[l];
     if (layer.weight < 0) return true;
     const Index end = layer.bias >= 0 ? layer.bias + layer.n_out
                                       : layer.weight + layer.n_in * layer.n_out;
@@ -187,7 +187,7 @@ class Diagnosis {
   const NetworkPlan& net_;
   const T* params_;
   const Workspace<T>& ws_;
-  const PassRequest<T>& rq_;
+  const PassArgs<T>& rq_;
   bool all_rows_;
 };
 

@@ -1,4 +1,4 @@
-#include "fastmlp/returns.h"
+#include "fastmlp/discounted_sums.h"
 
 namespace fastmlp {
 

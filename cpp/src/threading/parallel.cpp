@@ -1,4 +1,4 @@
-#include "parallel.h"
+#include "threading/parallel.h"
 
 #include <algorithm>
 #include <chrono>
@@ -11,8 +11,8 @@
 
 #include "fastmlp/fork_safety.h"
 #include "fastmlp/fp_environment.h"
-#include "spin.h"
-#include "standby.h"
+#include "threading/spin.h"
+#include "threading/spin_helper.h"
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -132,7 +132,7 @@ bool built_with_openmp() {
 #endif
 }
 
-TeamPlan plan_team(double flops, Index parts, SecondThread* second) {
+TeamPlan plan_team(double flops, Index parts, HelperPolicy* second) {
   // A region with its barriers costs a few us on an idle machine, but milliseconds when
   // another process has the core that a member waits for. Below this many operations
   // (some 0.2 ms of work) there is too little to gain ...
@@ -182,16 +182,16 @@ bool run_with_standby(Body body, void* state, std::chrono::microseconds alone) {
     const Second& s = *static_cast<Second*>(context);
     s.body(s.state, s.team);
   };
-  if (!detail::start_standby(run_second, &second, alone)) return false;
+  if (!detail::try_start_helper(run_second, &second, alone)) return false;
   {
     const DefaultFpEnvironment environment;
     body(state, Team(&shared, 0, 2));
   }
-  detail::finish_standby();
+  detail::join_helper();
   return true;
 }
 
-void run_brief(SecondThread::Record& record, Body body, void* state) {
+void run_brief(HelperPolicy::Record& record, Body body, void* state) {
   using Clock = std::chrono::steady_clock;
   using Seconds = std::chrono::duration<float>;
   const bool wanted = record.wanted();

@@ -6,8 +6,8 @@
 #include <cstring>
 #include <utility>
 
-#include "fastmlp/solver.h"
-#include "vectors.h"
+#include "fastmlp/solver_types.h"
+#include "solvers/ordered_sums.h"
 
 namespace fastmlp {
 

@@ -12,11 +12,11 @@
 namespace fastmlp::detail {
 
 // Whether the standby has begun f(context), which must not throw. If so, the caller
-// must call finish_standby before anything that f uses goes away. `alone`: about how
+// must call join_helper before anything that f uses goes away. `alone`: about how
 // long the caller takes without it.
-bool start_standby(void (*f)(void*), void* context, std::chrono::microseconds alone);
+bool try_start_helper(void (*f)(void*), void* context, std::chrono::microseconds alone);
 
 // Returns when f has returned.
-void finish_standby();
+void join_helper();
 
 }  // namespace fastmlp::detail

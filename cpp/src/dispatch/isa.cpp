@@ -9,7 +9,7 @@
 #include "fastmlp/kernel_table.h"
 
 #if defined(FASTMLP_HAVE_avx2) || defined(FASTMLP_HAVE_avx512)
-#include "x86.h"
+#include "dispatch/x86.h"
 #endif
 
 namespace fastmlp {

@@ -6,7 +6,7 @@
 
 #include "fastmlp/threads.h"
 #include "fastmlp/types.h"
-#include "second_thread.h"
+#include "threading/helper_policy.h"
 
 namespace fastmlp {
 
@@ -31,12 +31,12 @@ struct TeamPlan {
   int most = 1;
   // Of a region that is over so soon that a second thread takes part only if it stands
   // by and has paid before.
-  SecondThread::Record* second = nullptr;
+  HelperPolicy::Record* second = nullptr;
 };
 
 // For this much work (2 operations per multiply-add) that falls into `parts` parts.
 // Without `second`, little work is done alone.
-TeamPlan plan_team(double flops, Index parts, SecondThread* second = nullptr);
+TeamPlan plan_team(double flops, Index parts, HelperPolicy* second = nullptr);
 
 // One member's view of the team that runs a region.
 class Team {

@@ -1,4 +1,4 @@
-#include "line_search.h"
+#include "solvers/line_search.h"
 
 #include <algorithm>
 #include <cmath>

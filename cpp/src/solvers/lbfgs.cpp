@@ -7,10 +7,10 @@
 #include <utility>
 
 #include "fastmlp/fp_environment.h"
-#include "line_search.h"
-#include "parallel.h"
-#include "solver_start.h"
-#include "vectors.h"
+#include "solvers/line_search.h"
+#include "solvers/ordered_sums.h"
+#include "solvers/solver_iteration.h"
+#include "threading/parallel.h"
 
 namespace fastmlp {
 template <class T>

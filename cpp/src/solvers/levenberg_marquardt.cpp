@@ -6,10 +6,10 @@
 #include <stdexcept>
 #include <utility>
 
-#include "cholesky.h"
 #include "fastmlp/fp_environment.h"
-#include "solver_start.h"
-#include "vectors.h"
+#include "solvers/cholesky.h"
+#include "solvers/ordered_sums.h"
+#include "solvers/solver_iteration.h"
 
 namespace fastmlp {
 namespace {
@@ -86,18 +86,20 @@ SolverReport LevenbergMarquardt<T>::iterate(T* theta, Index n,
     cholesky_solve(factor_.data(), n, d);
 
     const double* a = nullptr;
-    if (config_.acceleration && problem.bend) {
-      double* const bend = bend_.data();
-      problem.bend(bend, point_.theta.data(), d);
-      for (Index i = 0; i < n; ++i) bend[i] = -bend[i];
-      cholesky_solve(factor_.data(), n, bend);
+    if (config_.acceleration && problem.activation_second_order) {
+      double* const activation_second_order = bend_.data();
+      problem.activation_second_order(activation_second_order, point_.theta.data(), d);
+      for (Index i = 0; i < n; ++i)
+        activation_second_order[i] = -activation_second_order[i];
+      cholesky_solve(factor_.data(), n, activation_second_order);
       const double dd = ordered_dot<double>(d, d, n),
-                   aa = ordered_dot<double>(bend, bend, n);
+                   aa = ordered_dot<double>(activation_second_order,
+                                            activation_second_order, n);
       if (!(4 * aa <= kMostBend * kMostBend * dd)) {
         raise();
         continue;
       }
-      a = bend;
+      a = activation_second_order;
     }
 
     // What the model of second order promises: d (lambda d - g) / 2.

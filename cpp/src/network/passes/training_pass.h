@@ -6,14 +6,14 @@
 #include <cmath>
 #include <string>
 
-#include "dense.h"
-#include "diagnosis.h"
 #include "fastmlp/dropout.h"
 #include "fastmlp/mlp.h"
-#include "layers.h"
-#include "parallel.h"
-#include "pass_request.h"
-#include "workspace.h"
+#include "network/dense.h"
+#include "network/ops/layers.h"
+#include "network/passes/diagnosis.h"
+#include "network/passes/pass_args.h"
+#include "network/workspace.h"
+#include "threading/parallel.h"
 
 namespace fastmlp::detail {
 
@@ -56,7 +56,7 @@ template <class T>
 class Pass {
  public:
   Pass(const NetworkPlan& net, const T* params, Workspace<T>& ws,
-       const PassRequest<T>& request)
+       const PassArgs<T>& request)
       : net_(net), params_(params), ws_(ws), rq_(request), table_(kernels<T>()) {
     const double flops = 6.0 * static_cast<double>(rq_.rows) * net.work;
     plan_ = plan_team(flops, (rq_.rows + table_.mr - 1) / table_.mr, rq_.second);
@@ -123,7 +123,7 @@ class Pass {
   void update_running_statistics(T* buffers) const {
     const T rows = static_cast<T>(rq_.rows);
     for (const int b : net_.batch_norms) {
-      const LayerPlan& layer = net_.layers[static_cast<size_t>(b)];
+      const OpPlan& layer = net_.layers[static_cast<size_t>(b)];
       const Index n = layer.n_out;
       const BatchStatistics<T> batch = statistics_of(b);
       T* const mean = buffers + layer.statistics;
@@ -165,7 +165,7 @@ class Pass {
   void square_weights(const Team& team) const {
     const Range mine = team.share(weight_chunks(net_));
     Index before = 0;
-    for (const LayerPlan& layer : net_.layers) {
+    for (const OpPlan& layer : net_.layers) {
       if (!layer.is_dense()) continue;
       const Index size = layer.n_in * layer.n_out;
       const Index chunks = square_chunks(size);
@@ -203,7 +203,7 @@ class Pass {
     if (!wanted(net_.layers[l])) return nullptr;
     return ws_.dz[l] + r * net_.layers[l].n_out;
   }
-  bool wanted(const LayerPlan& layer) const { return layer.learns || rq_.dx; }
+  bool wanted(const OpPlan& layer) const { return layer.learns || rq_.dx; }
 
   BatchStatistics<T> statistics_of(int step) const {
     const size_t l = static_cast<size_t>(step);
@@ -265,7 +265,7 @@ class Pass {
   }
 
   // With a right half only if the layer's operands are packed in blocks.
-  Scratch<T> scratch_for(const LayerPlan& layer, const Team& team) const {
+  Scratch<T> scratch_for(const OpPlan& layer, const Team& team) const {
     Scratch<T> scratch = ws_.scratch(team.rank());
     if (!packed_in_blocks<T>(layer, block_rows_)) scratch.right = nullptr;
     return scratch;
@@ -278,7 +278,7 @@ class Pass {
       gather_rows(ws_.x + r * net_.n_in, rq_.x, rq_.order + first + r, m, net_.n_in);
     }
     for (size_t l = begin; l < end; ++l) {
-      const LayerPlan& layer = net_.layers[l];
+      const OpPlan& layer = net_.layers[l];
       const Index n = layer.n_out;
       T* const h = ws_.h[l] + r * n;
       T* const z = ws_.z[l] + r * n;
@@ -295,7 +295,7 @@ class Pass {
 
   // A step that is not dense, keeping what its way back needs.
   void other_forward(size_t l, T* h, T* z, const T* x, Index first, Index r, Index m) {
-    const LayerPlan& layer = net_.layers[l];
+    const OpPlan& layer = net_.layers[l];
     const Index n = layer.n_out, size = m * n;
     T* const kept = ws_.kept[l] ? ws_.kept[l] + r * n : nullptr;
     const T* const scale = parameters(params_, layer.weight);
@@ -373,7 +373,7 @@ class Pass {
   void backward_tile(const Team& team, Index first, Index r, Index m, size_t begin,
                      size_t end) {
     for (size_t l = end; l-- > begin;) {
-      const LayerPlan& layer = net_.layers[l];
+      const OpPlan& layer = net_.layers[l];
       if (!wanted(layer)) continue;
       const Index n = layer.n_out;
       T* const dz = ws_.dz[l] + r * n;
@@ -392,20 +392,20 @@ class Pass {
       }
       T* const dh = gradient_of(layer.input, first, r);
       if (!dh) continue;
-      Finish<T> finish;
+      Epilogue<T> epilogue;
       if (layer.ends_relu) {
-        finish = {Finishing::relu_backward, value_of(layer.input, first, r),
-                  layer.n_in};
+        epilogue = {EpilogueKind::relu_backward, value_of(layer.input, first, r),
+                    layer.n_in};
       }
       product<T>(table_, {dh, m, layer.n_in, layer.n_in}, {dz, n, 1},
                  params_ + layer.weight, 1, n,
                  packed_right<T>(table_, ws_.packed_transposed[l], n), n, nullptr,
-                 layer.adds_input, scratch_for(layer, team), finish);
+                 layer.adds_input, scratch_for(layer, team), epilogue);
     }
   }
 
   void other_backward(size_t l, T* dz, Index first, Index r, Index m) {
-    const LayerPlan& layer = net_.layers[l];
+    const OpPlan& layer = net_.layers[l];
     const Index n = layer.n_out, size = m * n;
     T* const kept = ws_.kept[l] ? ws_.kept[l] + r * n : nullptr;
     T* const dx = gradient_of(layer.input, first, r);
@@ -431,13 +431,14 @@ class Pass {
         if (!by_batch_) batch_norm_back(static_cast<int>(l), first, r, m);
         return;
       case LayerKind::add:
-        pass_on(gradient_of(layer.other, first, r), dz, size, layer.adds_other);
+        accumulate_gradient(gradient_of(layer.other, first, r), dz, size,
+                            layer.adds_other);
         break;
     }
-    if (!layer.shares_input) pass_on(dx, dz, size, layer.adds_input);
+    if (!layer.shares_input) accumulate_gradient(dx, dz, size, layer.adds_input);
   }
 
-  void pass_on(T* to, const T* d, Index size, bool adds) const {
+  void accumulate_gradient(T* to, const T* d, Index size, bool adds) const {
     if (!to) return;
     if (adds) {
       table_.add(to, to, d, size);
@@ -449,7 +450,7 @@ class Pass {
   // From the gradient of a batch_norm's output to that of its input.
   void batch_norm_back(int step, Index first, Index r, Index m) {
     const size_t l = static_cast<size_t>(step);
-    const LayerPlan& layer = net_.layers[l];
+    const OpPlan& layer = net_.layers[l];
     const Index n = layer.n_out;
     T* const dx = gradient_of(layer.input, first, r);
     if (!dx) return;
@@ -461,7 +462,7 @@ class Pass {
 
   // Mean and deviation of the columns of a batch_norm's input, by owner of the column.
   void batch_moments(const Team& team, int step, Index first, Index n) {
-    const LayerPlan& layer = net_.layers[static_cast<size_t>(step)];
+    const OpPlan& layer = net_.layers[static_cast<size_t>(step)];
     const Range mine = team.share(layer.n_out, table_.lanes);
     const BatchStatistics<T> batch = statistics_of(step);
     table_.column_moments(batch.mean + mine.begin, batch.var + mine.begin,
@@ -475,7 +476,7 @@ class Pass {
   // its input's gradient needs; by owner of the column.
   void batch_gradients(const Team& team, int step, Index n) {
     const size_t l = static_cast<size_t>(step);
-    const LayerPlan& layer = net_.layers[l];
+    const OpPlan& layer = net_.layers[l];
     if (!wanted(layer)) return;
     const BatchStatistics<T> batch = statistics_of(step);
     const Range mine = team.share(layer.n_out, table_.lanes);
@@ -494,11 +495,11 @@ class Pass {
     }
   }
 
-  // Outside training a batch_norm is a fixed map of each column.
+  // InUserCode training a batch_norm is a fixed map of each column.
   void use_running_statistics(const Team& team) {
     if (team.rank() > 0) return;
     for (const int b : net_.batch_norms) {
-      const LayerPlan& layer = net_.layers[static_cast<size_t>(b)];
+      const OpPlan& layer = net_.layers[static_cast<size_t>(b)];
       const Index n = layer.n_out;
       const BatchStatistics<T> batch = statistics_of(b);
       const T* const mean = rq_.buffers + layer.statistics;
@@ -525,7 +526,7 @@ class Pass {
     const bool accumulate = first > 0;
     bool finite = true;
     for (size_t l = 0; l < net_.layers.size(); ++l) {
-      const LayerPlan& layer = net_.layers[l];
+      const OpPlan& layer = net_.layers[l];
       if (layer.weight < 0) continue;
       if (!layer.is_dense()) {
         const Range mine = team.share(layer.n_out, table_.lanes);
@@ -541,7 +542,7 @@ class Pass {
       }
       const Scratch<T> scratch = scratch_for(layer, team);
       const bool by_rows = layer.n_in >= layer.n_out;
-      const bool across = few_outputs(layer);
+      const bool across = has_few_outputs(layer);
       const Index grain = across ? table_.lanes : table_.mr;
       const Range rows = by_rows ? team.share(layer.n_in, grain) : Range{0, layer.n_in};
       const Range cols =
@@ -550,8 +551,8 @@ class Pass {
       const T* dz = ws_.dz[l] + cols.begin;
       T* dw = rq_.grads + layer.weight + rows.begin * layer.n_out + cols.begin;
       if (across) {
-        weight_gradient_across<T>(table_, dw, h, layer.n_in, rows.size(), dz,
-                                  layer.n_out, n, accumulate, scratch.left);
+        weight_gradient_transposed<T>(table_, dw, h, layer.n_in, rows.size(), dz,
+                                      layer.n_out, n, accumulate, scratch.left);
       } else {
         product<T>(table_, {dw, rows.size(), cols.size(), layer.n_out},
                    {h, 1, layer.n_in}, dz, layer.n_out, 1,
@@ -612,7 +613,7 @@ class Pass {
     };
     const bool all = !optimizer.spares_some();
     if (all && decay_ == 0.0) return apply(mine.begin, mine.end, true, 0.0);
-    for (const LayerPlan& layer : net_.layers) {
+    for (const OpPlan& layer : net_.layers) {
       const bool dense = layer.is_dense();
       const Index size = dense ? layer.n_in * layer.n_out : layer.n_out;
       if (layer.weight >= 0) {
@@ -625,7 +626,7 @@ class Pass {
   const NetworkPlan& net_;
   const T* params_;
   Workspace<T>& ws_;
-  const PassRequest<T>& rq_;
+  const PassArgs<T>& rq_;
   const KernelTable<T>& table_;
   TeamPlan plan_;
   Index chunk_;

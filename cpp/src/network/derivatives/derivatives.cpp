@@ -1,4 +1,4 @@
-#include "derivatives.h"
+#include "network/derivatives/derivatives.h"
 
 #include <algorithm>
 #include <limits>
@@ -7,9 +7,9 @@
 #include <utility>
 #include <vector>
 
-#include "dense.h"
-#include "layers.h"
-#include "parallel.h"
+#include "network/dense.h"
+#include "network/ops/layers.h"
+#include "threading/parallel.h"
 
 namespace fastmlp::detail {
 namespace {
@@ -37,7 +37,7 @@ struct Request {
 };
 
 // What the second derivative of an activation vanishes for.
-bool is_straight(const LayerPlan& layer) {
+bool is_piecewise_linear(const OpPlan& layer) {
   switch (layer.activation) {
     case Activation::identity:
     case Activation::relu:
@@ -48,17 +48,17 @@ bool is_straight(const LayerPlan& layer) {
   }
 }
 
-bool has_activation(const LayerPlan& layer) {
+bool has_activation(const OpPlan& layer) {
   return layer.custom || layer.activation != Activation::identity;
 }
 
 // Whether the derivative of the activation is a vector to multiply by.
-bool has_slope(const LayerPlan& layer) {
+bool has_derivative(const OpPlan& layer) {
   return has_activation(layer) && layer.activation != Activation::relu &&
          layer.activation != Activation::softmax;
 }
 
-bool is_norm(const LayerPlan& layer) {
+bool is_norm(const OpPlan& layer) {
   return layer.kind == LayerKind::layer_norm || layer.kind == LayerKind::batch_norm;
 }
 
@@ -73,7 +73,7 @@ class Derivation {
         table_(kernels<T>()),
         n_layers_(net_.layers.size()) {
     plan_seed();
-    plan_lists();
+    plan_relu_sparsity();
     plan_slots();
     plan_tiles();
   }
@@ -83,7 +83,7 @@ class Derivation {
     members_.resize(static_cast<size_t>(team_.most));
     Index longest = 0;
     for (size_t l = 0; l < n_layers_; ++l) {
-      if (listed_[l]) longest = std::max({longest, layer(l).n_in, layer(l).n_out});
+      if (gathered_[l]) longest = std::max({longest, layer(l).n_in, layer(l).n_out});
     }
     for (Member& member : members_) {
       member.list.resize(static_cast<size_t>(longest * tile_rows_));
@@ -140,7 +140,7 @@ class Derivation {
     Index all() const { return rows * directions; }
   };
 
-  const LayerPlan& layer(size_t l) const { return net_.layers[l]; }
+  const OpPlan& layer(size_t l) const { return net_.layers[l]; }
   Index width(int step) const {
     return step == kInput ? net_.n_in : layer(static_cast<size_t>(step)).n_out;
   }
@@ -153,11 +153,11 @@ class Derivation {
   // Where the directions are unit vectors, the first product of a dense layer with them
   // is its weights. Anything else needs the unit vectors themselves.
   void plan_seed() {
-    const LayerPlan& last = net_.layers.back();
+    const OpPlan& last = net_.layers.back();
     seeds_from_weights_ = rq_.mode == Mode::cotangents && !rq_.of_params && !rq_.loss &&
                           last.is_dense() && !has_activation(last);
     uses_.assign(n_layers_ + 1, 0);
-    for (const LayerPlan& step : net_.layers) {
+    for (const OpPlan& step : net_.layers) {
       for (const int from : {step.input, step.other}) {
         if (from == kNone) continue;
         ++uses_[from == kInput ? n_layers_ : static_cast<size_t>(from)];
@@ -177,28 +177,28 @@ class Derivation {
   // be picked out for a product, if there are enough directions to pay for that: then
   // relu's derivative need not be multiplied by. Only where nothing else takes what is
   // before it.
-  void plan_lists() {
+  void plan_relu_sparsity() {
     constexpr Index kPays = 4;
-    listed_.assign(n_layers_, 0);
+    gathered_.assign(n_layers_, 0);
     if (rq_.directions < kPays || wants_second() || rq_.of_params) return;
     for (size_t l = 0; l < n_layers_; ++l) {
-      const LayerPlan& step = layer(l);
+      const OpPlan& step = layer(l);
       if (!step.is_dense() || step.n_out > std::numeric_limits<int32_t>::max())
         continue;
       if (rq_.mode == Mode::cotangents) {
-        listed_[l] = step.activation == Activation::relu;
+        gathered_[l] = step.activation == Activation::relu;
       } else if (step.input >= 0) {
         const size_t from = static_cast<size_t>(step.input);
-        listed_[l] = layer(from).activation == Activation::relu && uses_[from] == 1;
+        gathered_[l] = layer(from).activation == Activation::relu && uses_[from] == 1;
       }
     }
   }
 
   // Whether a step's tangents are left as they are before its relu.
-  bool slope_is_left(size_t l) const {
+  bool derivative_is_deferred(size_t l) const {
     if (rq_.mode != Mode::tangents) return false;
     for (size_t to = l + 1; to < n_layers_; ++to) {
-      if (layer(to).input == static_cast<int>(l) && listed_[to]) return true;
+      if (layer(to).input == static_cast<int>(l) && gathered_[to]) return true;
     }
     return false;
   }
@@ -222,7 +222,7 @@ class Derivation {
     if (rq_.mode == Mode::cotangents) {
       slot_[n_layers_ - 1] = seeds_from_weights_ ? -1 : take(net_.n_out);
       for (size_t l = n_layers_; l-- > 0;) {
-        const LayerPlan& step = layer(l);
+        const OpPlan& step = layer(l);
         bool handed_on = false;
         for (const int to : {step.other, step.input}) {
           if (to < 0 || !wanted(to)) continue;
@@ -256,7 +256,7 @@ class Derivation {
     double operations = net_.work;
     Index for_row = 0, for_direction = 0;  // elements
     double for_each = 0;                   // operations for a direction
-    for (const LayerPlan& step : net_.layers) {
+    for (const OpPlan& step : net_.layers) {
       for_row += 3 * step.n_out;
       if (wants_second()) for_direction += 3 * step.n_out;
       const double size = static_cast<double>(step.n_in) *
@@ -291,7 +291,7 @@ class Derivation {
     pack_tangents_ = rq_.mode != Mode::cotangents &&
                      rq_.rows * rq_.directions >= table_.packing_pays;
     // Products by list take packed weights only.
-    for (const char listed : listed_) pack_tangents_ = pack_tangents_ || listed;
+    for (const char listed : gathered_) pack_tangents_ = pack_tangents_ || listed;
   }
 
   // Hands out memory, first counting, then real.
@@ -304,7 +304,7 @@ class Derivation {
       return at;
     };
     for (size_t l = 0; l < n_layers_; ++l) {
-      const LayerPlan& step = layer(l);
+      const OpPlan& step = layer(l);
       Shared& shared = shared_[l];
       if (step.is_dense()) {
         if (pack_values_ || pack_tangents_) {
@@ -328,13 +328,13 @@ class Derivation {
     const Index rows = tile_rows_, all = tile_rows_ * tile_directions_;
     Index widest = 0;
     for (size_t l = 0; l < n_layers_; ++l) {
-      const LayerPlan& step = layer(l);
+      const OpPlan& step = layer(l);
       const Index n = step.n_out;
       widest = std::max(widest, n);
-      if (step.passes()) continue;
+      if (step.is_identity_at_inference()) continue;
       me.h[l] = take(rows * n);
       if (step.saves_input()) me.z[l] = take(rows * n);
-      if (has_slope(step)) me.slope[l] = take(rows * n);
+      if (has_derivative(step)) me.slope[l] = take(rows * n);
       if (is_norm(step)) me.hat[l] = take(rows * n);
       if (step.kind == LayerKind::layer_norm) me.rstd[l] = take(rows);
     }
@@ -343,7 +343,7 @@ class Derivation {
         const Index n = layer(l).n_out;
         me.cotangent[l] = take(rows * n);
         me.dot[l] = take(all * n);
-        if (layer(l).passes()) continue;
+        if (layer(l).is_identity_at_inference()) continue;
         me.tangent[l] = take(all * n);
         me.before[l] = has_activation(layer(l)) ? take(all * n) : me.tangent[l];
       }
@@ -362,7 +362,7 @@ class Derivation {
 
   void prepare(const Team& team) {
     for (size_t l = 0; l < n_layers_; ++l) {
-      const LayerPlan& step = layer(l);
+      const OpPlan& step = layer(l);
       const Shared& shared = shared_[l];
       if (step.is_dense()) {
         const Index k = step.n_in, n = step.n_out;
@@ -388,7 +388,7 @@ class Derivation {
       }
     }
     if (seeds_from_weights_ && team.rank() == 0) {
-      const LayerPlan& last = net_.layers.back();
+      const OpPlan& last = net_.layers.back();
       transpose(seed_, last.n_in, params_ + last.weight, last.n_out, last.n_in,
                 last.n_out);
     }
@@ -424,8 +424,9 @@ class Derivation {
 
   const T* value_of(const Member& me, const Tile& tile, int step) const {
     if (step == kInput) return rq_.x + tile.row * net_.n_in;
-    const LayerPlan& of = layer(static_cast<size_t>(step));
-    return of.passes() ? value_of(me, tile, of.input) : me.h[static_cast<size_t>(step)];
+    const OpPlan& of = layer(static_cast<size_t>(step));
+    return of.is_identity_at_inference() ? value_of(me, tile, of.input)
+                                         : me.h[static_cast<size_t>(step)];
   }
 
   // What an activation's derivative is a function of.
@@ -437,8 +438,8 @@ class Derivation {
   void values(Member& me, const Tile& tile) const {
     const Index m = tile.rows;
     for (size_t l = 0; l < n_layers_; ++l) {
-      const LayerPlan& step = layer(l);
-      if (step.passes()) continue;
+      const OpPlan& step = layer(l);
+      if (step.is_identity_at_inference()) continue;
       const Index n = step.n_out;
       const T* const x = value_of(me, tile, step.input);
       const T* const scale = parameters(params_, step.weight);
@@ -490,9 +491,9 @@ class Derivation {
 
   // out = in times the derivative of a step's activation, for groups of rows; out may
   // be in. in_step: rows that groups of `in` are apart, 0: all take the same ones.
-  void times_slope(const Member& me, size_t l, T* out, const T* in, Index in_step,
-                   const Tile& tile) const {
-    const LayerPlan& step = layer(l);
+  void times_derivative(const Member& me, size_t l, T* out, const T* in, Index in_step,
+                        const Tile& tile) const {
+    const OpPlan& step = layer(l);
     const Index n = step.n_out, k = tile.directions;
     if (step.activation == Activation::softmax) {
       for (Index i = 0; i < tile.rows; ++i) {
@@ -529,8 +530,8 @@ class Derivation {
   }
 
   // The same with weights `packed`, taking only what a step's relu lets through.
-  void multiply_listed(Member& me, const Tile& tile, size_t relu, T* c, Index n,
-                       const T* a, const T* packed, bool accumulate) const {
+  void multiply_gathered(Member& me, const Tile& tile, size_t relu, T* c, Index n,
+                         const T* a, const T* packed, bool accumulate) const {
     const Index k = layer(relu).n_out;
     for (Index i = 0; i < tile.rows; ++i) {
       const T* const h = me.h[relu] + i * k;
@@ -542,14 +543,14 @@ class Derivation {
       }
       me.count[static_cast<size_t>(i)] = found;
     }
-    table_.gemm_listed(c, a, packed_right<T>(table_, packed, k), me.list.data(), k,
-                       me.count.data(), tile.rows, tile.directions, n, k, accumulate);
+    table_.gemm_gather_k(c, a, packed_right<T>(table_, packed, k), me.list.data(), k,
+                         me.count.data(), tile.rows, tile.directions, n, k, accumulate);
   }
 
   // out (+)= in W^T for `rows` rows.
   void times_weights_transposed(const Member& me, size_t l, T* out, const T* in,
                                 Index rows, bool accumulate) const {
-    const LayerPlan& step = layer(l);
+    const OpPlan& step = layer(l);
     multiply({out, rows, step.n_in, step.n_in}, in, step.n_out,
              shared_[l].packed_transposed, nullptr, accumulate, me);
   }
@@ -563,7 +564,8 @@ class Derivation {
     }
     const size_t l = static_cast<size_t>(step);
     if (!wants_second()) return me.slots[static_cast<size_t>(slot_[l])];
-    return layer(l).passes() ? tangent_of(me, tile, layer(l).input) : me.tangent[l];
+    return layer(l).is_identity_at_inference() ? tangent_of(me, tile, layer(l).input)
+                                               : me.tangent[l];
   }
 
   void fill_identity(Member& me, const Tile& tile) const {
@@ -577,20 +579,20 @@ class Derivation {
   // `before` and `after` the activation; they may be the same.
   void tangents_of_step(Member& me, const Tile& tile, size_t l, T* before,
                         T* after) const {
-    const LayerPlan& step = layer(l);
+    const OpPlan& step = layer(l);
     const Index n = step.n_out, all = tile.all();
     const T* const from = tangent_of(me, tile, step.input);
     switch (step.kind) {
       case LayerKind::dense: {
         const T* const w = params_ + step.weight;
-        if (listed_[l]) {
-          multiply_listed(me, tile, static_cast<size_t>(step.input), before, n, from,
-                          shared_[l].packed, false);
+        if (gathered_[l]) {
+          multiply_gathered(me, tile, static_cast<size_t>(step.input), before, n, from,
+                            shared_[l].packed, false);
           break;
         }
         if (step.input == kInput && unit_tangents()) {
           const T* const rows = w + tile.first * n;
-          if (slope_is_left(l)) {
+          if (derivative_is_deferred(l)) {
             table_.scale_groups(after, rows, 0, nullptr, false, tile.rows,
                                 tile.directions, n);
             return;
@@ -599,7 +601,7 @@ class Derivation {
             table_.scale_groups(before, rows, 0, nullptr, false, tile.rows,
                                 tile.directions, n);
           }
-          return times_slope(me, l, after, rows, 0, tile);
+          return times_derivative(me, l, after, rows, 0, tile);
         }
         multiply({before, all, n, n}, from, step.n_in,
                  pack_tangents_ ? shared_[l].packed : nullptr, w, false, me);
@@ -622,7 +624,8 @@ class Derivation {
       case LayerKind::dropout:
         std::copy_n(from, all * n, before);
     }
-    if (!slope_is_left(l)) times_slope(me, l, after, before, tile.directions, tile);
+    if (!derivative_is_deferred(l))
+      times_derivative(me, l, after, before, tile.directions, tile);
   }
 
   void tangents(Member& me, const Tile& tile) const {
@@ -681,7 +684,7 @@ class Derivation {
     if (seeds_from_weights_) {
       // The last layer's weights are the cotangents of its input, which nothing else
       // takes: that step's activation can be applied on the way.
-      const LayerPlan& last = net_.layers.back();
+      const OpPlan& last = net_.layers.back();
       const T* const rows = seed_ + tile.first * last.n_in;
       T* const to = cotangent_of(me, tile, last.input);
       --top;
@@ -690,11 +693,11 @@ class Derivation {
                             last.n_in);
       } else {
         sloped = static_cast<size_t>(last.input);
-        if (listed_[sloped]) {
+        if (gathered_[sloped]) {
           table_.scale_groups(to, rows, 0, nullptr, false, tile.rows, tile.directions,
                               last.n_in);
         } else {
-          times_slope(me, sloped, to, rows, 0, tile);
+          times_derivative(me, sloped, to, rows, 0, tile);
         }
       }
     } else {
@@ -703,18 +706,19 @@ class Derivation {
     for (size_t l = top; l-- > 0;) {
       T* const c = cotangent_of(me, tile, static_cast<int>(l));
       if (!c) continue;  // nothing before it learns
-      const LayerPlan& step = layer(l);
-      if (l != sloped && !listed_[l]) times_slope(me, l, c, c, tile.directions, tile);
+      const OpPlan& step = layer(l);
+      if (l != sloped && !gathered_[l])
+        times_derivative(me, l, c, c, tile.directions, tile);
       if (rq_.of_params) param_gradients(me, tile, l, c);
       if (step.other != kNone && wanted(step.other)) {
-        pass_on(cotangent_of(me, tile, step.other), c, all * step.n_out,
-                step.adds_other);
+        accumulate_gradient(cotangent_of(me, tile, step.other), c, all * step.n_out,
+                            step.adds_other);
       }
       if (!wanted(step.input)) continue;
       T* const to = cotangent_of(me, tile, step.input);
-      if (listed_[l]) {
-        multiply_listed(me, tile, l, to, step.n_in, c, shared_[l].packed_transposed,
-                        step.adds_input);
+      if (gathered_[l]) {
+        multiply_gathered(me, tile, l, to, step.n_in, c, shared_[l].packed_transposed,
+                          step.adds_input);
       } else if (step.is_dense()) {
         times_weights_transposed(me, l, to, c, all, step.adds_input);
       } else if (step.kind == LayerKind::layer_norm) {
@@ -723,12 +727,12 @@ class Derivation {
       } else if (step.kind == LayerKind::batch_norm) {
         times_columns(to, c, shared_[l].factor, all, step.n_out, step.adds_input);
       } else {
-        pass_on(to, c, all * step.n_out, step.adds_input);
+        accumulate_gradient(to, c, all * step.n_out, step.adds_input);
       }
     }
   }
 
-  void pass_on(T* to, const T* from, Index n, bool adds) const {
+  void accumulate_gradient(T* to, const T* from, Index n, bool adds) const {
     if (to == from) return;
     if (adds) {
       table_.add(to, to, from, n);
@@ -748,7 +752,7 @@ class Derivation {
 
   // c: d of a step's output before its activation.
   void param_gradients(const Member& me, const Tile& tile, size_t l, const T* c) const {
-    const LayerPlan& step = layer(l);
+    const OpPlan& step = layer(l);
     if (step.weight < 0) return;
     const Index n = step.n_out, k = tile.directions, stride = net_.n_params;
     T* const out = rq_.out + (tile.row * rq_.directions + tile.first) * stride;
@@ -773,10 +777,10 @@ class Derivation {
     const Index m = tile.rows, all = tile.all();
     if (needs_identity_) fill_identity(me, tile);
     for (size_t l = 0; l < n_layers_; ++l) {
-      const LayerPlan& step = layer(l);
+      const OpPlan& step = layer(l);
       // Nobody takes the last one's, unless its activation is bent.
-      const bool unused = l + 1 == n_layers_ && is_straight(step);
-      if (step.passes() || unused) continue;
+      const bool unused = l + 1 == n_layers_ && is_piecewise_linear(step);
+      if (step.is_identity_at_inference() || unused) continue;
       tangents_of_step(me, tile, l, me.before[l], me.tangent[l]);
     }
     for (Index i = 0; i < m; ++i) {
@@ -788,9 +792,9 @@ class Derivation {
     T* const out = rq_.out + (tile.row * rq_.directions + tile.first) * net_.n_in;
     bool has_out = false;
     for (size_t l = n_layers_; l-- > 0;) {
-      const LayerPlan& step = layer(l);
+      const OpPlan& step = layer(l);
       const Index n = step.n_out;
-      bend(me, tile, l);
+      activation_second_order(me, tile, l);
       const T* const c = me.cotangent[l];
       const T* const dot = me.has_dot[l] ? me.dot[l] : nullptr;
       const auto place = [&](int to) {
@@ -806,9 +810,10 @@ class Derivation {
       };
       if (step.other != kNone) {
         if (T* const co = cotangent(step.other)) {
-          pass_on(co, c, m * n, step.adds_other);
+          accumulate_gradient(co, c, m * n, step.adds_other);
         }
-        if (dot) pass_on(place(step.other), dot, all * n, adds_dot(step.other));
+        if (dot)
+          accumulate_gradient(place(step.other), dot, all * n, adds_dot(step.other));
       }
       T* const co = cotangent(step.input);
       T* const to = place(step.input);
@@ -831,16 +836,16 @@ class Derivation {
         if (co) times_columns(co, c, factor, m, n, step.adds_input);
         if (dot) times_columns(to, dot, factor, all, n, adds_dot(step.input));
       } else {
-        if (co) pass_on(co, c, m * n, step.adds_input);
-        if (dot) pass_on(to, dot, all * n, adds_dot(step.input));
+        if (co) accumulate_gradient(co, c, m * n, step.adds_input);
+        if (dot) accumulate_gradient(to, dot, all * n, adds_dot(step.input));
       }
     }
     if (!has_out) std::fill_n(out, all * net_.n_in, T(0));
   }
 
   // A step's cotangent and its tangents, from after its activation to before it.
-  void bend(Member& me, const Tile& tile, size_t l) const {
-    const LayerPlan& step = layer(l);
+  void activation_second_order(Member& me, const Tile& tile, size_t l) const {
+    const OpPlan& step = layer(l);
     if (!has_activation(step)) return;
     const Index n = step.n_out, m = tile.rows, k = tile.directions;
     T* const c = me.cotangent[l];
@@ -849,8 +854,8 @@ class Derivation {
       table_.softmax_second(dot, me.has_dot[l] ? dot : nullptr, c, me.tangent[l],
                             me.h[l], m, k, n);
     } else {
-      if (me.has_dot[l]) times_slope(me, l, dot, dot, k, tile);
-      if (!is_straight(step)) {
+      if (me.has_dot[l]) times_derivative(me, l, dot, dot, k, tile);
+      if (!is_piecewise_linear(step)) {
         table_.activation_second(step.activation, me.product, c, saved_of(me, tile, l),
                                  m * n);
         if (me.has_dot[l]) {
@@ -860,7 +865,7 @@ class Derivation {
         }
       }
     }
-    me.has_dot[l] = me.has_dot[l] || !is_straight(step);
+    me.has_dot[l] = me.has_dot[l] || !is_piecewise_linear(step);
     table_.activation_backward(step.activation, c, n, c, n, saved_of(me, tile, l), n, m,
                                n);
   }
@@ -872,8 +877,8 @@ class Derivation {
   const KernelTable<T>& table_;
   const size_t n_layers_;
   TeamPlan team_;
-  std::vector<int> uses_;     // of a step's output; of the network's input last
-  std::vector<char> listed_;  // dense steps that take rows of weights by list
+  std::vector<int> uses_;       // of a step's output; of the network's input last
+  std::vector<char> gathered_;  // dense steps that take rows of weights by list
   bool seeds_from_weights_ = false;
   bool needs_identity_ = false;
   bool pack_values_ = false, pack_tangents_ = false;
@@ -907,7 +912,7 @@ void jacobian(const NetworkView<T>& view, T* j, const T* x, Index rows,
   const NetworkPlan& net = view.net;
   // Multiply-adds for each direction and way; products with unit vectors cost none.
   double forward = 0, back = 0;
-  for (const LayerPlan& layer : net.layers) {
+  for (const OpPlan& layer : net.layers) {
     if (!layer.is_dense()) continue;
     const double size =
         static_cast<double>(layer.n_in) * static_cast<double>(layer.n_out);

@@ -21,7 +21,7 @@ constexpr Index kFewOutputs = 16;
 // another one, by its index, or kInput, what the network is given.
 constexpr int kInput = -1;
 constexpr int kNone = -2;
-struct LayerPlan {
+struct OpPlan {
   LayerKind kind;
   Index n_in, n_out;
   Activation activation = Activation::identity;  // of its own, after all else
@@ -50,11 +50,11 @@ struct LayerPlan {
     return activation_saves_input(activation) && kind != LayerKind::activation;
   }
   // Whether it leaves its input as it is when there is no training.
-  bool passes() const { return kind == LayerKind::dropout; }
+  bool is_identity_at_inference() const { return kind == LayerKind::dropout; }
 };
 
 struct NetworkPlan {
-  std::vector<LayerPlan> layers;  // in the order of computation
+  std::vector<OpPlan> layers;  // in the order of computation
   Index n_in, n_out, n_params, n_buffers;
   Index widest;          // of all layers' inputs and outputs
   double weights;        // number of weights of dense layers, biases aside
@@ -69,7 +69,7 @@ struct NetworkPlan {
 
  private:
   int append(const std::vector<LayerSpec>& specs, int input, const std::string& prefix);
-  int push(LayerPlan layer);
+  int push(OpPlan layer);
   Index width_of(int step) const;
   void plan_gradients();
   void plan_inference();
@@ -94,7 +94,7 @@ struct Scratch {
 // for itself: packed beforehand, they would be gone from cache when they are wanted.
 // `rows`: those that use a block.
 template <class T>
-bool packed_in_blocks(const LayerPlan& layer, Index rows) {
+bool packed_in_blocks(const OpPlan& layer, Index rows) {
   constexpr Index kBytes = 2 << 20;
   constexpr Index kRows = 192;
   return rows >= kRows &&

@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "fastmlp/kernel_table.h"
-#include "workspace.h"
+#include "network/workspace.h"
 
 namespace fastmlp::detail {
 
@@ -36,9 +36,8 @@ const T* parameters(const T* params, Index offset) {
 // h = layer(x) in inference for a layer that is not dense and does not pass. `other`:
 // add's second addend. `mean`, `rstd`: batch_norm's. h may be x.
 template <class T>
-void infer_step(const KernelTable<T>& table, const LayerPlan& layer, const T* params,
-                T* h, const T* x, const T* other, const T* mean, const T* rstd,
-                Index rows) {
+void infer_step(const KernelTable<T>& table, const OpPlan& layer, const T* params, T* h,
+                const T* x, const T* other, const T* mean, const T* rstd, Index rows) {
   const Index n = layer.n_out;
   const T* const scale = parameters(params, layer.weight);
   const T* const shift = parameters(params, layer.bias);
