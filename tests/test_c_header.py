@@ -19,7 +19,7 @@ import fastmlp as fm
 import numpy as np
 import pytest
 from conftest import ROOT, needs_source
-from fastmlp import _c_math
+from fastmlp._formats.c import math as _c_math
 
 COMPILERS = [c for c in ("gcc", "clang") if shutil.which(c)]
 COMPILERS = COMPILERS or [c for c in ("cc",) if shutil.which(c)]

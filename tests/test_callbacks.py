@@ -9,6 +9,7 @@ import fastmlp as fm
 import numpy as np
 import pytest
 from fastmlp import callbacks
+from fastmlp._training import progress
 from safetensors.numpy import load_file
 
 ROWS = 64
@@ -443,7 +444,7 @@ def test_histories_can_be_joined():
     [(0.2, "0 s"), (59.4, "59 s"), (61, "1:01"), (3599.4, "59:59"), (3600, "1:00:00")],
 )
 def test_durations(seconds, text):
-    assert fm.progress.duration(seconds) == text
+    assert progress.duration(seconds) == text
 
 
 def test_progress_shows_metrics_and_time_left(capsys):

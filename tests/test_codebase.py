@@ -223,63 +223,44 @@ def test_no_fast_math() -> None:
     assert "-ffp-contract=off" in (ROOT / "CMakeLists.txt").read_text()
 
 
-# Modules of the package: each imports from lower ranks only, the reference from none.
-RANK = {
-    "_core": 0,
-    "_validate": 0,
-    "_check_grad": 1,
-    "reference": 0,
-    "initializers": 1,
-    "losses": 1,
-    "schedules": 1,
-    "optimizers": 2,
-    "solvers": 2,
-    "history": 1,
-    "runtime": 1,
-    "layers": 2,
-    "metrics": 2,
-    "_states": 5,
-    "_c_math": 1,
-    "_tensor_file": 1,
-    "_torch_modules": 7,
-    "callbacks": 6,
-    "progress": 2,
-    "_network": 3,
-    "_training": 7,
-    "_steps": 4,
-    "_summary": 5,
-    "regions": 5,
-    "monitor": 7,
-    "plot": 8,
-    "mlp": 8,
-    "_c_header": 9,
-    "_files": 9,
-    "_from_keras": 9,
-    "_onnx": 9,
-    "_policy": 9,
-    "_from_sklearn": 9,
-    "_sklearn_training": 8,
-    "_sklearn_base": 9,
-    "_from_torch": 9,
-    "rl": 10,
-    "sklearn": 10,
-    "__init__": 11,
-    "selfcheck": 12,
-    "__main__": 13,
-}
-# Ways in and out of a network: they know MLP, whose methods load them when called.
-FORMATS = {"_c_header", "_files", "_onnx"}
-# Other packages: numpy, and those that are used where they are there.
+# Modules and folders of the package, lowest first: each imports from lower floors only,
+# and the reference from none.
+FLOORS = (
+    {"_core", "_validate", "reference"},
+    {"initializers", "losses", "schedules"},
+    {"layers", "metrics", "optimizers", "solvers"},
+    {"_network"},
+    {"_formats"},
+    {"callbacks"},
+    {"_training"},
+    {"mlp"},
+    {"regions", "runtime"},
+    {"plot"},
+    {"rl", "sklearn"},
+    {"__init__"},
+    {"__main__"},
+)
+RANK = {name: i for i, names in enumerate(FLOORS) for name in names}
+# Other packages than numpy, which are used where they are there.
 PACKAGES = {
-    "_torch_modules": {"torch"},
-    "plot": {"numpy", "matplotlib"},
-    "progress": {"numpy", "tqdm"},
-    "_sklearn_training": {"numpy", "scipy", "threadpoolctl"},
-    "_sklearn_base": {"numpy", "sklearn"},
-    "sklearn": {"numpy", "sklearn"},
+    "_formats": {"torch"},
+    "_training": {"tqdm"},
+    "plot": {"matplotlib"},
+    "sklearn": {"scipy", "sklearn", "threadpoolctl"},
 }
 # The only places that import by a name in a string: what is loaded late.
 IMPORTERS = {"__init__", "_validate"}
+
+
+def node_of(path: Path) -> str:
+    """The module or folder of the package in which a file is."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def module_of(path: Path) -> tuple[str, ...]:
+    """The parts of a module's name, without the package's."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[:-1] if parts[-1] == "__init__" else parts
 
 
 def for_types_only(tree: ast.Module) -> set[ast.AST]:
@@ -295,62 +276,96 @@ def for_types_only(tree: ast.Module) -> set[ast.AST]:
     }
 
 
-def in_functions(tree: ast.Module) -> set[ast.AST]:
-    """Everything inside functions, which runs when they are called."""
-    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
-    return {inside for f in functions for inside in ast.walk(f)}
+Statement = ast.Import | ast.ImportFrom
+MODULES = {module_of(p): p for p in PACKAGE.rglob("*.py")}
 
 
-def imported(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
-    """Names of modules; those of the package start with a dot, without its name."""
+def imported(
+    path: Path, node: ast.Import | ast.ImportFrom
+) -> Iterator[tuple[str, ...]]:
+    """Modules of the package that a statement imports, and names of other packages.
 
-    def relative(module: str, name: str = "") -> str:
-        for candidate in (module.split(".")[0], name):
-            if candidate:
-                return "." + (candidate if candidate in RANK else "__init__")
-        return ".__init__"
+    The package's are paths, as MODULES has them; another's is one name after "".
+    """
+
+    def inside(parts: tuple[str, ...]) -> tuple[str, ...]:
+        while parts not in MODULES and parts[:1] != ("_core",):
+            parts = parts[:-1]
+        return parts
 
     if isinstance(node, ast.Import):
         for alias in node.names:
-            package, _, module = alias.name.partition(".")
-            yield relative(module) if package == "fastmlp" else package
+            first, *rest = alias.name.split(".")
+            yield inside(tuple(rest)) if first == "fastmlp" else ("", first)
         return
-    package, _, module = (node.module or "").partition(".")
+    parts = tuple((node.module or "").split(".")) if node.module else ()
     if node.level:
-        assert node.level == 1, "above the package"
-        package, module = "fastmlp", node.module or ""
+        here = path.relative_to(PACKAGE).parts[:-1]
+        assert node.level <= len(here) + 1, "above the package"
+        parts = (*here[: len(here) + 1 - node.level], *parts)
+    elif parts[0] == "fastmlp":
+        parts = parts[1:]
+    else:
+        yield "", parts[0]
+        return
     for alias in node.names:
-        yield relative(module, alias.name) if package == "fastmlp" else package
+        yield inside((*parts, alias.name))
 
 
-def test_every_module_has_its_rank() -> None:
-    found = {p.stem for p in PACKAGE.glob("*.py")}
+def test_every_module_has_its_floor() -> None:
+    found = {node_of(p) for p in PACKAGE.rglob("*.py")}
     found |= {p.name for p in PACKAGE.iterdir() if list(p.glob("*.pyi"))}
     assert found == RANK.keys()
+    assert len(found) <= 22
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", MODULES.values(), ids=lambda p: str(node_of(p)))
 def test_imports_point_downwards(path: Path) -> None:
+    node = node_of(path)
     tree = ast.parse(path.read_text())
-    types_only, when_called = for_types_only(tree), in_functions(tree)
-    allowed = PACKAGES.get(path.stem, {"numpy"}) | set(sys.stdlib_module_names)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name | ast.Attribute):
-            name = node.id if isinstance(node, ast.Name) else node.attr
-            late = path.stem in IMPORTERS
+    types_only = for_types_only(tree)
+    allowed = {"numpy"} | PACKAGES.get(node, set()) | set(sys.stdlib_module_names)
+    for item in ast.walk(tree):
+        if isinstance(item, ast.Name | ast.Attribute):
+            name = item.id if isinstance(item, ast.Name) else item.attr
+            late = node in IMPORTERS
             assert name not in {"import_module", "__import__"} or late
-        if not isinstance(node, ast.Import | ast.ImportFrom):
+        if not isinstance(item, Statement):
             continue
-        for name in imported(node):
-            if not name.startswith("."):
-                assert name in allowed or node in types_only, name
-            elif path.stem == "mlp" and name[1:] in FORMATS:
-                assert node in when_called | types_only
-            elif name == ".reference":
-                assert path.stem == "selfcheck"
-            elif node not in types_only:
-                assert RANK[name[1:]] < RANK[path.stem], name
-            assert path.stem != "reference" or not name.startswith("."), name
+        for parts in imported(path, item):
+            if parts[:1] == ("",):
+                assert parts[1] in allowed or item in types_only, parts[1]
+                continue
+            assert node != "reference" or parts[0] == "reference", parts
+            to = parts[0] if parts else "__init__"
+            if to == "reference":
+                assert path.stem == "_selfcheck" or node == to
+            assert to == node or RANK[to] < RANK[node] or item in types_only, parts
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    graph: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+    for name, path in MODULES.items():
+        tree = ast.parse(path.read_text())
+        skipped = for_types_only(tree)
+        graph[name] = {
+            to
+            for item in ast.walk(tree)
+            if isinstance(item, Statement) and item not in skipped
+            for to in imported(path, item)
+            if to in MODULES and to != name
+        }
+    done: set[tuple[str, ...]] = set()
+
+    def visit(name: tuple[str, ...], under: tuple[tuple[str, ...], ...]) -> None:
+        assert name not in under, (*under, name)
+        if name not in done:
+            for to in graph[name]:
+                visit(to, (*under, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
 
 
 def stub_functions(path: Path) -> dict[str, list[str]]:

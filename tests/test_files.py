@@ -13,7 +13,9 @@ from pathlib import Path
 import fastmlp as fm
 import numpy as np
 import pytest
-from fastmlp import _states, _tensor_file, schedules
+from fastmlp import schedules
+from fastmlp._formats import safetensors as _tensor_file
+from fastmlp._formats import states as _states
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
@@ -135,7 +137,7 @@ def test_arguments_come_back(tmp_path):
 @pytest.mark.parametrize("name", MODELS)
 def test_names_and_shapes_follow_from_the_layers(name):
     """What files are compared with is what models have."""
-    from fastmlp import _network
+    from fastmlp._network import resolve as _network
 
     mlp = fm.MLP(MODELS[name], seed=0)
     shapes, n_out = _network.torch_shapes(mlp.n_in, mlp.layers)

@@ -12,7 +12,7 @@ import fastmlp as fm
 import numpy as np
 import pytest
 from fastmlp import _core
-from fastmlp.progress import SECONDS_BETWEEN_UPDATES
+from fastmlp._training.progress import SECONDS_BETWEEN_UPDATES
 
 ROWS = 50
 

@@ -61,7 +61,7 @@ def test_import_loads_numpy_and_itself_only():
     assert packages <= {"fastmlp", "numpy"} | set(sys.stdlib_module_names)
     # What is for readers, checkers and rare moments must not cost everybody time.
     assert "fastmlp.reference" not in new
-    assert "fastmlp.selfcheck" not in new
+    assert "fastmlp.runtime._selfcheck" not in new
     assert "fastmlp.plot" not in new
     assert "fastmlp.regions" not in new
     for name in ("dataclasses", "inspect", "difflib", "platform", "hashlib", "typing"):

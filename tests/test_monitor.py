@@ -5,7 +5,7 @@ from __future__ import annotations
 import fastmlp as fm
 import numpy as np
 import pytest
-from fastmlp.monitor import Histogram
+from fastmlp.callbacks._monitor import Histogram
 
 # Recorded in float64 from the very arrays; sums in another order.
 CLOSE = 1e-12

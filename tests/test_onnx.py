@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from fastmlp import _onnx
+from fastmlp._formats import to_onnx as _onnx
 
 # Of the largest output: what is promised for float32. Sums in another order and other
 # elementary functions leave a few units in the last place, 6e-8, per layer.

@@ -9,7 +9,8 @@ import fastmlp as fm
 import numpy as np
 import pytest
 from conftest import assert_threaded, training_flops
-from fastmlp import __main__, _core, runtime, selfcheck
+from fastmlp import __main__, _core, runtime
+from fastmlp.runtime import _selfcheck as selfcheck
 
 
 @pytest.fixture(autouse=True)

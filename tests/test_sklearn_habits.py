@@ -9,8 +9,8 @@ from typing import Any
 import fastmlp as fm
 import numpy as np
 import pytest
-from fastmlp import _sklearn_training
 from fastmlp.sklearn import MLPClassifier, MLPRegressor
+from fastmlp.sklearn import _epochs as _sklearn_training
 from sklearn import neural_network as theirs
 from sklearn.datasets import load_iris, make_multilabel_classification
 from sklearn.utils.estimator_checks import (

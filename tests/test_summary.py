@@ -5,8 +5,9 @@ from __future__ import annotations
 import fastmlp as fm
 import numpy as np
 import pytest
-from fastmlp import _steps, _summary
-from fastmlp._summary import size
+from fastmlp._network import ops as _steps
+from fastmlp._network import summary as _summary
+from fastmlp._network.summary import size
 
 
 def table(mlp):

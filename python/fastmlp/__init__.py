@@ -25,6 +25,7 @@ go there by `MLP.to_torch`, `MLP.to_onnx` and `MLP.to_c`; `MLP.as_torch_module` 
 in a PyTorch model, `MLP.predictor` in a control loop.
 """
 
+import sys as _sys
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
@@ -50,7 +51,7 @@ from . import (
     schedules,
     solvers,
 )
-from ._check_grad import check_grad
+from ._training.check_grad import check_grad
 from .callbacks import (
     Callback,
     Checkpoint,
@@ -59,7 +60,7 @@ from .callbacks import (
     LambdaCallback,
     LearningRateFinder,
 )
-from .history import History
+from .callbacks._monitor import Monitor
 from .layers import (
     Activation,
     BatchNorm,
@@ -82,8 +83,8 @@ from .losses import (
     PseudoHuber,
     Quantile,
 )
+from .metrics import History
 from .mlp import MLP
-from .monitor import Monitor
 from .optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from .runtime import (
     available_isas,
@@ -97,6 +98,10 @@ from .runtime import (
 )
 from .solvers import LBFGS, LevenbergMarquardt
 
+# Pickles of version 0.1.0 name these modules.
+_sys.modules[f"{__name__}.history"] = metrics
+_sys.modules[f"{__name__}.monitor"] = _sys.modules[Monitor.__module__]
+
 # The binding's means of making an exception has no place for this.
 DivergenceError.__doc__ = """Loss or gradient of a training step is not finite.
 
@@ -107,19 +112,19 @@ take the step.
 
 if _TYPE_CHECKING:
     from . import plot, regions, rl, sklearn
-    from ._files import load
-    from ._from_keras import from_keras
-    from ._from_sklearn import from_sklearn
-    from ._from_torch import from_torch
+    from ._formats.from_keras import from_keras
+    from ._formats.from_sklearn import from_sklearn
+    from ._formats.from_torch import from_torch
+    from ._formats.model_file import load
 
 # What is for rare moments, or needs more than numpy, is loaded when first asked for:
 # modules, and functions with the modules that hold them.
 _LAZY_MODULES = ("plot", "regions", "rl", "sklearn")
 _LAZY_FUNCTIONS = {
-    "from_keras": "_from_keras",
-    "from_sklearn": "_from_sklearn",
-    "from_torch": "_from_torch",
-    "load": "_files",
+    "from_keras": "_formats.from_keras",
+    "from_sklearn": "_formats.from_sklearn",
+    "from_torch": "_formats.from_torch",
+    "load": "_formats.model_file",
 }
 
 

@@ -3,7 +3,7 @@
 import sys
 
 from .runtime import show_config
-from .selfcheck import run
+from .runtime._selfcheck import run
 
 
 def main() -> int:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _core, _network, _summary, _training, _validate, initializers
+from . import _core, _validate, initializers
+from ._network import resolve, summary
+from ._network.model import register
+from ._training import loop
 from .callbacks import Run, as_callbacks
-from .history import History
 from .layers import activation_name, checked
 from .losses import CustomLoss, Loss, as_loss
-from .metrics import as_metrics
+from .metrics import History, as_metrics
 from .optimizers import Optimizer
 from .solvers import Solver
 
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     )
 
 
+@register
 class MLP:
     """A multilayer perceptron: h₀ = x, hᵢ = layerᵢ(hᵢ₋₁), y the last of the h.
 
@@ -139,7 +142,7 @@ class MLP:
         # Parameters, then the seed of all orders to come.
         for scale in self._views.scales:
             scale[:] = 1
-        draws = _network.first_draws(self._layers, self._given["init"])
+        draws = resolve.first_draws(self._layers, self._given["init"])
         by_place = {place: how for place, *how in draws}
         hidden = ""
         for i, place in enumerate(self._views.places):
@@ -157,17 +160,17 @@ class MLP:
         """Make from ``_given`` all that follows from it; parameters are not drawn."""
         given = self._given
         self._n_in, *items = given["layers"]
-        defaults = _network.Defaults(
+        defaults = resolve.Defaults(
             given["activation"],
             given["output_activation"],
             given["bias"],
             given["init"],
         )
-        self._layers = _network.resolve(items, defaults)
+        self._layers = resolve.resolve(items, defaults)
         self._dtype = np.dtype(given["dtype"])
 
         # The size, in Python's integers, which do not overflow.
-        size, self._n_out = _network.count_parameters(self.n_in, self._layers)
+        size, self._n_out = resolve.count_parameters(self.n_in, self._layers)
         if size > sys.maxsize // self.dtype.itemsize:
             raise ValueError(
                 f"layers need {size} parameters, more than can be addressed"
@@ -175,10 +178,10 @@ class MLP:
         self._n_params = size
 
         # The core, and views of its parameters.
-        layers = _network.core_layers(self._layers)
+        layers = resolve.core_layers(self._layers)
         self._net = _core.Mlp(self.dtype.name, self.n_in, layers)
         self._params, self._buffers = self._net.params, self._net.buffers
-        self._views = _network.Views(
+        self._views = resolve.Views(
             self._layers, self._net.layers, self._params, self._buffers
         )
         self._weights = tuple(self._views.weights)
@@ -1066,7 +1069,7 @@ class MLP:
             key, first, state = _key(seed), 0, None
 
         # What to train on.
-        data: _training.Data | _training.Batches
+        data: loop.Data | loop.Batches
         steps: int | None
         if y is None:
             if isinstance(optimizer, Solver):
@@ -1103,21 +1106,19 @@ class MLP:
         measures = None
         if validation_data is not None:
             validation = self._data("validation_data: ", validation_data, loss)
-            measures = _training.Measures(
-                self, validation, loss, measured, validation=True
-            )
+            measures = loop.Measures(self, validation, loss, measured, validation=True)
         elif measured:
-            if isinstance(data, _training.Batches):
+            if isinstance(data, loop.Batches):
                 raise ValueError(
                     "metrics need validation_data where x is batches, which are not "
                     "gone through twice"
                 )
-            measures = _training.Measures(self, data, loss, measured, validation=False)
-        rows = None if isinstance(data, _training.Batches) else len(data[0])
-        place = _training.Place([steps, rows, batch_size], first, state)
+            measures = loop.Measures(self, data, loss, measured, validation=False)
+        rows = None if isinstance(data, loop.Batches) else len(data[0])
+        place = loop.Place([steps, rows, batch_size], first, state)
         history = History(has_validation=validation_data is not None)
-        listener = _training.listener_of(hooks, self, history)
-        runner = _training.make_runner(
+        listener = loop.listener_of(hooks, self, history)
+        runner = loop.make_runner(
             self, data, loss, optimizer, batch_size or 1, key, shuffle, listener, place
         )
         logged = () if measures is None else measures.names
@@ -1130,9 +1131,7 @@ class MLP:
         token = object()
         try:
             self._net.begin_fit(token)
-            _training.train(
-                self, runner, run, measures, progress, own_orders=seed is None
-            )
+            loop.train(self, runner, run, measures, progress, own_orders=seed is None)
         finally:
             self._net.end_fit(token)
         return history
@@ -1144,11 +1143,11 @@ class MLP:
         epochs: int,
         steps: int | None,
         given: Mapping[str, object],
-    ) -> _training.Batches:
+    ) -> loop.Batches:
         """Return what fit takes batches from, each checked as arrays are."""
         if steps is not None:
             steps = _validate.count("steps_per_epoch", steps, 1)
-        batches = _training.Batches(
+        batches = loop.Batches(
             x, steps, epochs, lambda where, batch: self._data(where, batch, loss)
         )
         for name, value in given.items():
@@ -1225,7 +1224,7 @@ class MLP:
             value, dy = loss.value_and_grad(pred, y, weight)
             return value, _validate.answered(self._net.vjp(rows, dy))[2]
         # Forward but once, as each has other masks.
-        with _training.unmoved(self):
+        with loop.unmoved(self):
             pred = self._custom_forward(rows)
             value, dy = loss.value_and_grad(pred, y, weight)
             return value, _validate.answered(self._net.backward(dy))[1]
@@ -1250,11 +1249,9 @@ class MLP:
             optimizer._set_lr()
         # The numbers that a step draws with any other loss.
         draw = self._net.training_state[0], 0xFFFFFFFF, optimizer.step_count
-        with _training.unmoved(self, optimizer):
+        with loop.unmoved(self, optimizer):
             pred = self._custom_forward(rows, draw)
-            value, dy = _training.custom_gradient(
-                self, pred, y, loss, optimizer, weight
-            )
+            value, dy = loop.custom_gradient(self, pred, y, loss, optimizer, weight)
             _validate.answered(self._net.backward_step(dy, optimizer._optimizer))
         return value
 
@@ -1370,9 +1367,9 @@ class MLP:
         it. Of activations that are functions of one's own there is the name alone:
         `fastmlp.load` must be given them.
         """
-        from . import _files
+        from ._formats import model_file
 
-        _files.save(self, path)
+        model_file.save(self, path)
 
     def to_torch(self) -> torch.nn.Sequential:
         """Return a copy of the network as a PyTorch module.
@@ -1397,9 +1394,9 @@ class MLP:
         Outputs agree to rounding, as PyTorch sums in another order. The way back is
         `fastmlp.from_torch`.
         """
-        from . import _torch_modules
+        from ._formats import to_torch
 
-        return _torch_modules.to_torch(self)
+        return to_torch.to_torch(self)
 
     def as_torch_module(self) -> torch.nn.Module:
         """Return a PyTorch module that computes with this very network.
@@ -1436,9 +1433,9 @@ class MLP:
         refused, as are moves to another device or dtype. Several modules of one model
         have its parameters, and each a gradient of its own.
         """
-        from . import _torch_modules
+        from ._formats import to_torch
 
-        return _torch_modules.MLPModule(self)
+        return to_torch.MLPModule(self)
 
     def to_onnx(
         self,
@@ -1481,9 +1478,9 @@ class MLP:
         far closer) where the network itself is well conditioned in its dtype. It adds
         in another order, so that bits differ.
         """
-        from . import _onnx
+        from ._formats import to_onnx
 
-        _onnx.to_onnx(
+        to_onnx.to_onnx(
             self, path, opset=opset, input_name=input_name, output_name=output_name
         )
 
@@ -1531,9 +1528,9 @@ class MLP:
         ``fma`` (on x86-64 ``-mfma`` or ``-march=native``): without one the results are
         the same, later.
         """
-        from . import _c_header
+        from ._formats.c import header
 
-        _c_header.to_c(self, path, name=name, jacobian=jacobian)
+        header.to_c(self, path, name=name, jacobian=jacobian)
 
     def predictor(
         self,
@@ -1655,7 +1652,7 @@ class MLP:
         MLP
             A new model of the same dtype.
         """
-        layers, arrays = _network.fold(self._layers, self._views.named)
+        layers, arrays = resolve.fold(self._layers, self._views.named)
         folded = MLP([self.n_in, *layers], init="zeros", dtype=self.dtype, seed=0)
         for name, view in folded._views.named.items():
             view[...] = arrays[name]
@@ -1674,7 +1671,7 @@ class MLP:
             the outputs that a row leaves. A multiplication and an addition are two
             FLOPs, an activation one per element.
         """
-        return _summary.summary(self)
+        return summary.summary(self)
 
     def __repr__(self) -> str:
         given = dict(self._given)

@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _steps, _validate
+from . import _validate
+from ._network import ops
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from ._steps import Step
+    from ._network.ops import Step
     from ._validate import Array
     from .mlp import MLP
 
@@ -163,11 +164,11 @@ def count_regions(mlp: MLP, start: npt.ArrayLike, end: npt.ArrayLike) -> LineReg
 
     # Values at the joints found so far, of which a piecewise linear function is made.
     t = np.array([0.0, 1.0])
-    values: dict[int, Array] = {_steps.INPUT: np.stack([a, b])}
+    values: dict[int, Array] = {ops.INPUT: np.stack([a, b])}
     found: list[Array] = []
-    uses = _steps.last_uses(network)
+    uses = ops.last_uses(network)
     for i, step in enumerate(network):
-        z, scale = _sum(step, mlp, values[_steps.INPUT], values)
+        z, scale = _sum(step, mlp, values[ops.INPUT], values)
         if step.activation in KINKED:
             z[abs(z) <= ROUNDING * scale] = 0
             new, zeros = _crossings(t, z)
@@ -182,7 +183,7 @@ def count_regions(mlp: MLP, start: npt.ArrayLike, end: npt.ArrayLike) -> LineReg
                 z[np.searchsorted(t, at), unit] = 0
             found.append(z[:-1] + z[1:] > 0)
         values[i] = _act(step, z)
-        for k in [k for k in values if k not in (_steps.INPUT, i) and uses[k] <= i]:
+        for k in [k for k in values if k not in (ops.INPUT, i) and uses[k] <= i]:
             del values[k]
 
     joints = t[1:-1]
@@ -242,12 +243,12 @@ def count_regions_2d(
     # A polygon is its corners; every function is linear on it and known at those.
     square = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
     sizes = [4]
-    values = {_steps.INPUT: corner + square @ sides}
+    values = {ops.INPUT: corner + square @ sides}
     places = square
     patterns = np.zeros((1, 0), bool)
-    uses = _steps.last_uses(network)
+    uses = ops.last_uses(network)
     for i, step in enumerate(network):
-        z, scale = _sum(step, mlp, values[_steps.INPUT], values)
+        z, scale = _sum(step, mlp, values[ops.INPUT], values)
         if step.activation in KINKED:
             z[abs(z) <= ROUNDING * scale] = 0
             # All that is known at the corners goes through the cuts side by side.
@@ -259,7 +260,7 @@ def count_regions_2d(
             z, places, *parts = np.split(table, ends[:-1], axis=1)
             values = dict(zip(keys, parts, strict=True))
         values[i] = _act(step, z)
-        for k in [k for k in values if k not in (_steps.INPUT, i) and uses[k] <= i]:
+        for k in [k for k in values if k not in (ops.INPUT, i) and uses[k] <= i]:
             del values[k]
     corners = np.split(low + places * (high - low), np.cumsum(sizes)[:-1])
     return WindowRegions(len(sizes), corners, patterns)
@@ -270,7 +271,7 @@ def count_regions_2d(
 
 def _checked(mlp: MLP) -> list[Step]:
     """Return the steps of a piecewise linear network; refuse others."""
-    network = _steps.steps(mlp)
+    network = ops.steps(mlp)
     for step in network:
         if step.kind == "layer_norm" or step.activation not in SLOPES:
             what = "LayerNorm" if step.kind == "layer_norm" else step.activation
@@ -283,11 +284,11 @@ def _checked(mlp: MLP) -> list[Step]:
 
 def _sum(step: Step, mlp: MLP, x: Array, outputs: Any) -> tuple[Array, Array]:
     """Return a step's values before its activation, and the size of their terms."""
-    h = x if step.source == _steps.INPUT else outputs[step.source]
+    h = x if step.source == ops.INPUT else outputs[step.source]
     if step.kind == "add":
-        other = x if step.other == _steps.INPUT else outputs[step.other]
+        other = x if step.other == ops.INPUT else outputs[step.other]
         return h + other, abs(h) + abs(other)
-    map_ = _steps.affine(step, mlp)
+    map_ = ops.affine(step, mlp)
     if map_ is None:
         return h.copy(), abs(h)
     a, c = map_

@@ -1,0 +1,463 @@
+"""Networks from Keras models, which are known by their classes' names and attributes.
+
+Keras itself is not imported.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from .. import _validate
+from .._network.model import model_class
+from ..layers import Activation, BatchNorm, Dense, Dropout, Layer, LayerNorm, Residual
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .._validate import Array
+    from ..mlp import MLP
+
+# Keras' functions by their names, with the parameters that they have as activations.
+_ACTIVATIONS = {
+    "elu": "elu",
+    "exponential": "exp",
+    "gelu": "gelu",
+    "linear": "identity",
+    "relu": "relu",
+    "selu": "selu",
+    "sigmoid": "sigmoid",
+    "silu": "silu",
+    "softmax": "softmax",
+    "softplus": "softplus",
+    "softsign": "softsign",
+    "tanh": "tanh",
+}
+# The same of keras.ops, where gelu is by default the approximation.
+_OPERATIONS = {
+    **{k: v for k, v in _ACTIVATIONS.items() if k not in ("exponential", "linear")},
+    "cos": "cos",
+    "exp": "exp",
+    "gelu": "gelu_tanh",
+    "sin": "sin",
+}
+
+_SLOPE = 0.01  # of fastmlp's leaky_relu
+
+
+def from_keras(model: Any) -> MLP:
+    """Return the network of a Keras model.
+
+    Parameters
+    ----------
+    model : keras.Sequential, functional keras.Model or keras.layers.Layer
+        Of Keras 3, whatever its backend, with weights, in float32 or float64. One input
+        of rows goes through one layer after the other: ``Dense``, ``Activation``,
+        ``ReLU``, ``LeakyReLU``, ``ELU``, ``Softmax``, ``Dropout``,
+        ``LayerNormalization``, ``BatchNormalization``, and models of these. In
+        functional models ``Add`` may add to a layers' output what went into them, or
+        what one dense layer without activation makes of that with another width: a
+        `Residual`. A ``Flatten`` may come first; then the network takes rows that are
+        flattened already, ``x.reshape(len(x), -1)``.
+
+    Returns
+    -------
+    MLP
+        A copy with the same outputs in inference, in the model's dtype, with seed 0.
+
+    Raises
+    ------
+    TypeError
+        For what is no Keras model or layer.
+    ValueError
+        For models without weights yet, for other layers, and for parameters that
+        fastmlp's layers do not have, such as any slope of ``LeakyReLU`` but 0.01
+        (Keras' default is 0.3, that of ``"leaky_relu"`` 0.2) and mixed precision.
+
+    Notes
+    -----
+    What only training sees: Keras' momentum of running statistics is 1 minus that of
+    `BatchNorm`, and it moves the running variance by the biased variance of the batch.
+    Scale and shift of a normalisation come together, so that one which Keras leaves out
+    is there as ones or zeros. Regularisers, constraints and initialisers are left out,
+    and a layer that is used twice becomes two.
+    """
+    if isinstance(model, type) or not _is_keras(model):
+        raise TypeError(
+            "model must be a keras.Sequential, a functional keras.Model or a Keras "
+            f"layer, got {_validate.describe(model)}"
+        )
+    reader = _Reader()
+    items = reader.items(model)
+    n_in = _input_width(model, items)
+
+    # From layers and arrays to a model.
+    items = [item for item in items if item.layer is not None]
+    layers = _layers(items) or [Activation("identity")]
+    if len(reader.dtypes) > 1:
+        raise ValueError(
+            "model: all layers must have one dtype, float32 or float64, got "
+            f"{', '.join(sorted(reader.dtypes))}"
+        )
+    dtype = next(iter(reader.dtypes), "float32")
+    mlp = model_class()([n_in, *layers], init="zeros", dtype=dtype, seed=0)
+    views = mlp._views
+    both = (
+        (views.parameters, [a for item in items for a in item.parameters]),
+        (views.statistics, [a for item in items for a in item.statistics]),
+    )
+    for places, arrays in both:
+        for (name, place), array in zip(places.items(), arrays, strict=True):
+            if array.shape != place.shape:
+                raise ValueError(
+                    f"model: wanted shape {place.shape} for {name}, got {array.shape}"
+                )
+            place[...] = array
+    return mlp
+
+
+class _Item(NamedTuple):
+    """A layer and its arrays, in the order of a model's; no layer stands for Flatten.
+
+    Those of a dense layer are W (in, out) and b.
+    """
+
+    layer: Layer | None
+    parameters: tuple[Array, ...] = ()
+    statistics: tuple[Array, ...] = ()
+
+
+def _layers(items: Sequence[_Item]) -> list[Layer]:
+    return [item.layer for item in items if item.layer is not None]
+
+
+def _input_width(model: Any, items: Sequence[_Item]) -> int:
+    """Return the width of the network's input."""
+    try:
+        (value,) = model.inputs
+        shape = tuple(value.shape)[1:]
+    except (AttributeError, ValueError):  # of layers, and models built by data
+        shape = ()
+    flattened = bool(items) and items[0].layer is None
+    if len(shape) > 1 and not flattened:
+        raise ValueError(
+            f"model must take rows, or flatten its input first; it takes {shape} each"
+        )
+    if shape and None not in shape:
+        return math.prod(shape)
+    for item in items:
+        if isinstance(item.layer, Residual | Dense | LayerNorm | BatchNorm):
+            arrays = item.parameters or item.statistics
+            if arrays:
+                return len(arrays[0])
+    raise ValueError("model: the width of its input is not known; give it an Input")
+
+
+def _is_keras(value: object) -> bool:
+    """Tell whether something is a Keras layer or operation, or of a class made of one.
+
+    A model is a layer.
+    """
+    bases = ((base.__module__, base.__name__) for base in type(value).__mro__)
+    return any(m.startswith("keras.") and n == "Operation" for m, n in bases)
+
+
+def _refuse(layer: Any, why: str) -> NoReturn:
+    raise ValueError(f"model: {type(layer).__name__} {layer.name!r} {why}")
+
+
+class _Reader:
+    """Reads layers, and remembers what dtypes they have."""
+
+    def __init__(self) -> None:
+        self.dtypes: set[str] = set()
+        # What made a value of a graph, by the value's place there.
+        self._made: dict[tuple[int, int, int], tuple[Any, list[_Item]]] = {}
+
+    def items(self, layer: Any) -> list[_Item]:
+        """Return what a layer or model consists of."""
+        kind = type(layer).__name__
+        if not type(layer).__module__.startswith("keras."):
+            _refuse(layer, "is of a class of its own, whose call only Python knows")
+        if kind == "Sequential":
+            if not layer.built:
+                _refuse(layer, "has no weights yet: call it, or give it an Input")
+            return [item for inner in layer.layers for item in self.items(inner)]
+        if kind == "Functional":
+            return self._graph(layer)
+        if kind in ("InputLayer", "Identity"):
+            return []
+        # Some of keras.ops have names of layers.
+        if kind not in _KINDS or ".layers." not in type(layer).__module__:
+            _refuse(layer, "is no layer that fastmlp has")
+        self._note_dtype(layer)
+        return [_KINDS[kind](layer)]
+
+    def _note_dtype(self, layer: Any) -> None:
+        if getattr(layer, "quantization_mode", None) is not None:
+            _refuse(layer, f"is quantised, {layer.quantization_mode}")
+        dtypes = layer.variable_dtype, layer.compute_dtype
+        if dtypes[0] != dtypes[1]:
+            _refuse(layer, "has mixed precision: {} weights, {}".format(*dtypes))
+        if dtypes[0] not in ("float32", "float64"):
+            _refuse(layer, f"must be float32 or float64, is {dtypes[0]}")
+        self.dtypes.add(dtypes[0])
+
+    # Functional models, from the output back to the input.
+
+    def _graph(self, model: Any) -> list[_Item]:
+        if len(model.inputs) != 1 or len(model.outputs) != 1:
+            n_inputs, n_outputs = len(model.inputs), len(model.outputs)
+            _refuse(
+                model,
+                f"must have one input and one output, has {n_inputs} and {n_outputs}",
+            )
+        way = self._way(model.outputs[0], model.inputs[0])
+        return [item for _, items in way for item in items]
+
+    def _way(self, value: Any, first: Any) -> list[tuple[Any, list[_Item]]]:
+        """Return the values from the input to this one, each with what makes it."""
+        way = []
+        while _place(value) != _place(first):
+            before, items = self._before(value, first)
+            way.append((value, items))
+            value = before
+        return [(first, []), *way[::-1]]
+
+    def _before(self, value: Any, first: Any) -> tuple[Any, list[_Item]]:
+        """Return the value that one is made of, and by what."""
+        place = _place(value)
+        if place not in self._made:
+            operation, index, _ = value._keras_history
+            call = operation._inbound_nodes[index]
+            sources = call.input_tensors
+            for option in ("training", "mask"):
+                value = call.arguments.kwargs.get(option)
+                if value is not None and value is not False:
+                    _refuse(operation, f"is called with {option}={value}")
+            if type(operation).__name__ == "Add" and len(sources) == 2:
+                self._made[place] = self._block(operation, sources, first)
+            elif len(sources) == 1:
+                self._made[place] = sources[0], self.items(operation)
+            else:
+                _refuse(operation, f"must have one input, has {len(sources)}")
+        return self._made[place]
+
+    def _block(
+        self, add: Any, ends: Sequence[Any], first: Any
+    ) -> tuple[Any, list[_Item]]:
+        """Return the value at which the ways to both addends part, and the block."""
+        a, b = (self._way(end, first) for end in ends)
+        common = 1
+        while common < min(len(a), len(b)) and _place(a[common][0]) == _place(
+            b[common][0]
+        ):
+            common += 1
+        start = a[common - 1][0]
+        parts = [
+            [i for _, items in way[common:] for i in items if i.layer is not None]
+            for way in (a, b)
+        ]
+        n_in, (n_out, width) = start.shape[-1], (end.shape[-1] for end in ends)
+        for body, other in (parts, parts[::-1]):
+            same = n_out == width == n_in and not other
+            projected = n_out == width != n_in and _is_linear(other)
+            if body and (same or projected):
+                break
+        else:
+            _refuse(
+                add,
+                "must add to what layers make of a value this value itself or, where "
+                "their width is another, what one Dense without activation makes of it",
+            )
+
+        inner = [array for item in body for array in item.parameters]
+        for projection in other:
+            weight, *bias = projection.parameters
+            inner += [weight, *(bias or [np.zeros(n_out, weight.dtype)])]
+        statistics = [array for item in body for array in item.statistics]
+        block = Residual(_layers(body))
+        return start, [_Item(block, tuple(inner), tuple(statistics))]
+
+
+def _place(value: Any) -> tuple[int, int, int]:
+    """Return what is the same for the same value of a graph."""
+    operation, node, output = value._keras_history
+    return id(operation), node, output
+
+
+def _is_linear(items: Sequence[_Item]) -> bool:
+    """Tell whether it is one dense layer without activation."""
+    if len(items) != 1 or not isinstance(items[0].layer, Dense):
+        return False
+    return items[0].layer.activation == "identity"
+
+
+# Single layers ----------------------------------------------------------------------
+
+
+def _array(layer: Any, name: str) -> Array:
+    """Return a layer's variable as an array."""
+    variable = getattr(layer, name, None)
+    if variable is None:
+        _refuse(layer, "has no weights yet: call it, or give the model an Input")
+    return np.array(np.asarray(variable))  # asked for a copy, Keras' own would warn
+
+
+def _dense(layer: Any) -> _Item:
+    if not layer.built:
+        _refuse(layer, "has no weights yet: call it, or give the model an Input")
+    if getattr(layer, "lora_enabled", False):
+        _refuse(layer, "has LoRA weights beside its own, which must be merged before")
+    names = ("kernel", "bias") if layer.use_bias else ("kernel",)
+    activation = _activation(layer, layer.activation)
+    dense = Dense(layer.units, activation, bool(layer.use_bias))
+    return _Item(dense, tuple(_array(layer, name) for name in names))
+
+
+def _activation(layer: Any, value: Any) -> str:
+    """Return fastmlp's name of what a layer has as its activation."""
+    if value is None:
+        return "identity"
+    kind = type(value).__name__
+    if _is_keras(value):
+        if kind not in _LAYERS or not type(value).__module__.startswith("keras."):
+            _refuse(layer, f"has the activation {kind}, which fastmlp has not")
+        return _LAYERS[kind](value)
+    name = getattr(value, "__name__", kind)
+    module = str(getattr(value, "__module__", ""))
+    if module.startswith("keras.") and name == "leaky_relu":
+        _refuse_slope(layer, 0.2)
+    if module.startswith("keras.") and ".activations" in module:
+        known = _ACTIVATIONS.get(name)
+    elif module.startswith("keras.") and ".ops." in module:
+        known = _OPERATIONS.get(name)
+    else:
+        known = None
+    if known is None:
+        _refuse(layer, f"has the activation {name}, which fastmlp has not")
+    return known
+
+
+def _refuse_slope(layer: Any, slope: float) -> NoReturn:
+    _refuse(
+        layer,
+        f"has a leaky ReLU of slope {slope:g}; fastmlp's leaky_relu has {_SLOPE}",
+    )
+
+
+def _is_slope(value: float) -> bool:
+    return math.isclose(value, _SLOPE, rel_tol=1e-6)  # it may be stored as float32
+
+
+def _relu(layer: Any) -> str:
+    if layer.max_value is not None or layer.threshold != 0:
+        _refuse(
+            layer,
+            "must have no max_value and no threshold, has "
+            f"{layer.max_value} and {layer.threshold}",
+        )
+    return "relu" if layer.negative_slope == 0 else _leaky_relu(layer)
+
+
+def _leaky_relu(layer: Any) -> str:
+    if not _is_slope(layer.negative_slope):
+        _refuse_slope(layer, layer.negative_slope)
+    return "leaky_relu"
+
+
+def _elu(layer: Any) -> str:
+    if layer.alpha != 1:
+        _refuse(layer, f"must have alpha 1, has {layer.alpha}")
+    return "elu"
+
+
+def _softmax(layer: Any) -> str:
+    _check_axis(layer)
+    return "softmax"
+
+
+def _check_axis(layer: Any) -> None:
+    axis = layer.axis
+    if axis not in (-1, 1) and list(np.ravel(axis)) not in ([-1], [1]):
+        _refuse(layer, f"must work along the last axis of rows, not {axis}")
+
+
+def _dropout(layer: Any) -> _Item:
+    if layer.noise_shape is not None:
+        _refuse(layer, f"must have no noise_shape, has {layer.noise_shape}")
+    if layer.rate >= 1:
+        _refuse(layer, f"must have a rate below 1, has {layer.rate}")
+    return _Item(Dropout(float(layer.rate)))
+
+
+def _scale_and_shift(layer: Any) -> tuple[Array, ...]:
+    """Return both where Keras has one, neither where it has none."""
+    if not layer.built:
+        _refuse(layer, "has no weights yet: call it, or give the model an Input")
+    scale = _array(layer, "gamma") if layer.scale else None
+    shift = _array(layer, "beta") if layer.center else None
+    if scale is None and shift is None:
+        return ()
+    if scale is None:
+        scale = np.ones_like(shift)
+    if shift is None:
+        shift = np.zeros_like(scale)
+    return scale, shift
+
+
+def _layer_norm(layer: Any) -> _Item:
+    _check_axis(layer)
+    if getattr(layer, "rms_scaling", False):
+        _refuse(layer, "must take the mean off, and not have rms_scaling")
+    both = _scale_and_shift(layer)
+    return _Item(LayerNorm(_eps(layer), bool(both)), both)
+
+
+def _batch_norm(layer: Any) -> _Item:
+    _check_axis(layer)
+    if getattr(layer, "renorm", False):
+        _refuse(layer, "must not have renorm")
+    both = _scale_and_shift(layer)
+    # Without the digits that the subtraction makes of 0.99.
+    momentum = round(1 - layer.momentum, 12)
+    statistics = _array(layer, "moving_mean"), _array(layer, "moving_variance")
+    return _Item(BatchNorm(_eps(layer), momentum, bool(both)), both, statistics)
+
+
+def _eps(layer: Any) -> float:
+    if not layer.epsilon > 0:
+        _refuse(layer, f"must have a positive epsilon, has {layer.epsilon}")
+    return float(layer.epsilon)
+
+
+def _flatten(layer: Any) -> _Item:
+    if layer.data_format != "channels_last":
+        _refuse(layer, f"must be of channels_last, not {layer.data_format}")
+    return _Item(None)
+
+
+# Layers that are activations, and what they are here.
+_LAYERS: dict[str, Callable[[Any], str]] = {
+    "Activation": lambda layer: _activation(layer, layer.activation),
+    "ELU": _elu,
+    "LeakyReLU": _leaky_relu,
+    "ReLU": _relu,
+    "Softmax": _softmax,
+}
+
+
+def _alone(layer: Any) -> _Item:
+    return _Item(Activation(_LAYERS[type(layer).__name__](layer)))
+
+
+_KINDS: dict[str, Callable[[Any], _Item]] = {
+    "BatchNormalization": _batch_norm,
+    "Dense": _dense,
+    "Dropout": _dropout,
+    "Flatten": _flatten,
+    "LayerNormalization": _layer_norm,
+    **dict.fromkeys(_LAYERS, _alone),
+}

@@ -1,0 +1,218 @@
+"""Networks from scikit-learn's fitted estimators, which are known by their attributes.
+
+scikit-learn itself is not imported.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _core, _validate
+from .._network.model import model_class
+from ..layers import Dense
+
+if TYPE_CHECKING:
+    from .._validate import Array
+    from ..mlp import MLP
+
+# scikit-learn's names of activations where they differ.
+_NAMES = {"logistic": "sigmoid"}
+
+# Estimators without hidden layer, subclasses included. Others have coef_ as well, but
+# predict something else than x @ coef_.T + intercept_.
+_LOGISTIC = ("LogisticRegression", "LogisticRegressionCV")
+_LINEAR = (
+    "ElasticNet",
+    "ElasticNetCV",
+    "Lasso",
+    "LassoCV",
+    "LinearRegression",
+    "Ridge",
+    "RidgeCV",
+)
+_NETWORKS = ("MLPClassifier", "MLPRegressor")
+
+_WANTED = (
+    "a fitted MLPClassifier, MLPRegressor, LogisticRegression or linear regression"
+)
+
+
+def from_sklearn(estimator: Any, *, logits: bool = False) -> MLP:
+    """Return the network of a fitted scikit-learn estimator.
+
+    Parameters
+    ----------
+    estimator : object
+        ``MLPClassifier`` or ``MLPRegressor``, or what has their attributes ``coefs_``,
+        ``intercepts_``, ``activation`` and ``out_activation_``; those of
+        `fastmlp.sklearn` with all their layers; or, as a network without hidden layer,
+        ``LogisticRegression``, ``LinearRegression``, ``Ridge``, ``Lasso`` or
+        ``ElasticNet``, those with ``CV`` as well.
+    logits : bool
+        Whether to leave the activation of the output out, so that a classifier can be
+        trained further: with `CrossEntropy` for several classes, `BinaryCrossEntropy`
+        for two classes or several labels. Of regressors only those with
+        ``loss="poisson"`` have one, exp, without which `Poisson` trains them.
+
+    Returns
+    -------
+    MLP
+        A copy, whose outputs are (rows, n_out) always. Of a regressor they are those of
+        ``predict``. Of a classifier they are the columns of ``predict_proba``, but for
+        two classes: then there is one column, the probability of ``classes_[1]``
+        (unless a fastmlp loss gave them an output each). It has the dtype of the
+        coefficients, float32 or float64, and seed 0.
+
+    Raises
+    ------
+    TypeError
+        For other objects, pipelines among them.
+    ValueError
+        If the estimator is not fitted, or its attributes do not make a network.
+
+    Examples
+    --------
+    >>> mlp = fm.from_sklearn(classifier, logits=True)
+    >>> mlp.fit(x, labels, loss=fm.CrossEntropy(), optimizer=fm.Adam(), ...)
+    """
+    logits = _validate.flag("logits", logits)
+    if isinstance(estimator, type):
+        raise TypeError(
+            f"estimator must be {_WANTED}, got {_validate.describe(estimator)}"
+        )
+    kinds = {base.__name__ for base in type(estimator).__mro__}
+    if isinstance(getattr(estimator, "mlp_", None), model_class()):
+        return _own(estimator, logits)
+    if hasattr(estimator, "coefs_"):
+        weights, biases, hidden, output = _network(estimator)
+    elif kinds & {*_LOGISTIC, *_LINEAR} and hasattr(estimator, "coef_"):
+        weights, biases, output = _linear(estimator, bool(kinds & {*_LOGISTIC}))
+        hidden = "identity"
+    elif kinds & {*_NETWORKS, *_LOGISTIC, *_LINEAR}:
+        raise ValueError(
+            f"estimator, a {type(estimator).__name__}, is not fitted: call its fit "
+            "before"
+        )
+    else:
+        hint = ""
+        if hasattr(estimator, "steps"):
+            hint = (
+                "; of a pipeline give its last step, pipeline[-1], and transform the "
+                "data by the others, pipeline[:-1]"
+            )
+        raise TypeError(
+            f"estimator must be {_WANTED}, got {_validate.describe(estimator)}{hint}"
+        )
+
+    # From arrays to a model.
+    _check(weights, biases)
+    widths = [w.shape[1] for w in weights]
+    acts = [hidden] * (len(weights) - 1) + ["identity" if logits else output]
+    layers = [
+        Dense(width, act, bias is not None)
+        for width, act, bias in zip(widths, acts, biases, strict=True)
+    ]
+    dtype = np.result_type(*weights)
+    if dtype not in (np.float32, np.float64):
+        raise ValueError(
+            f"estimator's coefficients must be float32 or float64, got {dtype}"
+        )
+    mlp = model_class()(
+        [weights[0].shape[0], *layers], init="zeros", dtype=dtype, seed=0
+    )
+    for view, array in zip(mlp.weights, weights, strict=True):
+        view[...] = array
+    for place, bias in zip(mlp.biases, biases, strict=True):
+        if place is not None and bias is not None:
+            place[...] = bias
+    return mlp
+
+
+def _own(estimator: Any, logits: bool) -> MLP:
+    """Return the network of fastmlp's estimators, which may have all kinds of layers.
+
+    Theirs has no activation at its output.
+    """
+    # What somebody has put into coefs_ since the fit is taken over before.
+    source: MLP = getattr(estimator, "_connected", lambda: estimator.mlp_)()
+    output = _activation("out_activation_", estimator.out_activation_)
+    *layers, last = source.layers
+    assert isinstance(last, Dense)
+    if not logits and output == "sigmoid" and last.n > 1:
+        normalised = getattr(estimator, "_one_against_rest", lambda: False)
+        if normalised():
+            raise ValueError(
+                "estimator's probabilities are those of one class against the rest, "
+                "made to sum to 1, which no activation does; take logits=True"
+            )
+    last = Dense(last.n, "identity" if logits else output, last.bias, last.init)
+    dtype = source.dtype
+    mlp = model_class()([source.n_in, *layers, last], init="zeros", dtype=dtype, seed=0)
+    mlp.params[:] = source.params
+    mlp.buffers[:] = source.buffers
+    return mlp
+
+
+def _network(estimator: Any) -> tuple[list[Array], list[Array | None], str, str]:
+    """Return weights, biases, hidden activation and output's of an MLP."""
+    found: list[Any] = []
+    for name in ("coefs_", "intercepts_", "activation", "out_activation_"):
+        if not hasattr(estimator, name):
+            raise ValueError(f"estimator has coefs_, but no {name}: is it fitted?")
+        found.append(getattr(estimator, name))
+    coefs, intercepts, hidden, output = found
+    weights = [np.asarray(w) for w in coefs]
+    biases: list[Array | None] = [np.asarray(b) for b in intercepts]
+    names = _activation("activation", hidden), _activation("out_activation_", output)
+    return weights, biases, *names
+
+
+def _activation(name: str, value: object) -> str:
+    known = _NAMES.get(value, value) if isinstance(value, str) else value
+    return _validate.choice(f"estimator.{name}", known, _core.ACTIVATIONS)
+
+
+def _linear(
+    estimator: Any, logistic: bool
+) -> tuple[list[Array], list[Array | None], str]:
+    """Return weight, bias and output's activation of a linear model."""
+    coef = estimator.coef_
+    if hasattr(coef, "toarray"):  # after sparsify()
+        coef = coef.toarray()
+    weight: Array = np.atleast_2d(coef).T
+    bias: Array | None = None
+    if estimator.fit_intercept:
+        bias = np.broadcast_to(estimator.intercept_, (weight.shape[1],))
+    if not logistic:
+        return [weight], [bias], "identity"
+
+    # Before scikit-learn 1.8 there were other ways to make probabilities.
+    scheme = getattr(estimator, "multi_class", "auto")
+    odd = "multinomial" if weight.shape[1] == 1 else "ovr"
+    if scheme == odd or (weight.shape[1] > 1 and estimator.solver == "liblinear"):
+        raise ValueError(
+            "estimator's probabilities are neither those of one sigmoid nor of a "
+            f"softmax: multi_class is {scheme!r}, solver {estimator.solver!r}, with "
+            f"{len(estimator.classes_)} classes"
+        )
+    return [weight], [bias], "sigmoid" if weight.shape[1] == 1 else "softmax"
+
+
+def _check(weights: list[Array], biases: list[Array | None]) -> None:
+    """Refuse arrays that do not follow each other."""
+    shapes = [w.shape for w in weights]
+    fits = bool(shapes) and len(weights) == len(biases)
+    fits = fits and all(len(shape) == 2 and min(shape) > 0 for shape in shapes)
+    fits = fits and all(a[1] == b[0] for a, b in pairwise(shapes))
+    fits = fits and all(
+        b is None or b.shape == s[1:] for b, s in zip(biases, shapes, strict=True)
+    )
+    if not fits:
+        places = [None if b is None else b.shape for b in biases]
+        raise ValueError(
+            "estimator's coefficients must be those of layers that follow each other, "
+            f"got shapes {shapes} and of intercepts {places}"
+        )

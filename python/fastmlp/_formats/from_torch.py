@@ -1,0 +1,792 @@
+"""Models from PyTorch's modules and state dicts."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from .. import _validate
+from .._network import resolve
+from .._network.model import model_class
+from ..layers import (
+    Activation,
+    BatchNorm,
+    Dense,
+    Dropout,
+    LayerNorm,
+    Residual,
+    activation_name,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import numpy.typing as npt
+    import torch
+
+    from .._validate import Array
+    from ..mlp import MLP, Seed
+
+# torch's softplus is z itself beyond a threshold, 20 unless it is told otherwise. There
+# log(1 + e^z) is another number by 2e-9 at most, one part in 1e10.
+_LEAST_THRESHOLD = 20.0
+
+# What wraps a module puts its name before all names of the state dict.
+_WRAPPERS = ("module.", "_orig_mod.")
+
+_COUNTER = "num_batches_tracked"
+_ROLES = ("weight", "bias", "running_mean", "running_var", _COUNTER)
+
+
+def from_torch(
+    source: torch.nn.Module | Mapping[str, Any],
+    *,
+    prefix: str | Sequence[str] = "",
+    activation: str | Sequence[str] | None = None,
+    output_activation: str = "identity",
+    dtype: npt.DTypeLike | None = None,
+    seed: Seed | None = None,
+) -> MLP:
+    """Return a model with the layers and parameters of a PyTorch module or state dict.
+
+    Parameters
+    ----------
+    source : torch.nn.Module or mapping of str to tensor or array_like
+        A ``torch.nn.Sequential`` of the modules below, other Sequentials among them; or
+        one of those modules; or a state dict, of tensors or of arrays (such as
+        ``safetensors.numpy.load_file`` gives), for which PyTorch need not be installed.
+    prefix : str or sequence of str
+        Of a state dict, which entries to take: ``"mlp_extractor.policy_net"``. Several
+        are put one behind the other: ``["mlp_extractor.policy_net", "action_net"]``.
+    activation : str or sequence of str, optional
+        Of a state dict, which does not say, the activation of all layers but the last;
+        or that of each in turn.
+    output_activation : str
+        Of a state dict, what follows its last layer.
+    dtype : {"float32", "float64"}, optional
+        Of the model; None takes that of the parameters. Others, such as bfloat16, are
+        converted only if this is given.
+    seed : int, sequence of int, SeedSequence, BitGenerator or Generator, optional
+        As of `MLP`: where the orders of `MLP.fit` and dropout are drawn from.
+
+    Returns
+    -------
+    MLP
+        With copies of the parameters, the same bits; it is independent of ``source``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what a model cannot be, with the name of the module or entry.
+
+    Notes
+    -----
+    Modules taken over: ``Linear``, ``LayerNorm`` and ``BatchNorm1d`` (those with
+    running statistics), ``Dropout``, the activations that `fastmlp.layers` has under
+    torch's formulas and constants, ``Identity``, and ``Flatten``, which does nothing to
+    rows; also all that `MLP.to_torch` makes. Anything else computes what fastmlp does
+    not, or not by this number: it is refused, as is a module with a ``forward`` of its
+    own, with forward hooks or parametrisations, and one that stands in two places.
+
+    The layers of a state dict are those whose parameters it has, by number where names
+    differ in a number (``fc2``, ``fc10``), else in the order of the mapping. Where all
+    are numbers, as of one ``Sequential``, the first of the numbers left out between two
+    dense layers is an activation, those behind it are dropouts, which leave no trace;
+    what comes before the first layer does nothing. Under other names an activation
+    follows each dense layer but the last. Normalisations have torch's default numbers,
+    and blocks of layers cannot be told from it: pass the module, or make the model and
+    use its `MLP.load_state_dict`.
+
+    >>> mlp = fm.from_torch(net)  # an nn.Sequential
+    >>> mlp = fm.from_torch(
+    ...     policy.state_dict(),
+    ...     prefix=["mlp_extractor.policy_net", "action_net"],
+    ...     activation="tanh",
+    ... )
+    """
+    builder = _Builder(None if dtype is None else _validate.float_dtype(dtype))
+    # Without PyTorch in the process there are no modules.
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(source, torch.nn.Module):
+        if prefix != "" or activation is not None or output_activation != "identity":
+            raise ValueError(
+                "prefix, activation and output_activation are for state dicts; a "
+                "module says all of it, and its parts are modules themselves"
+            )
+        _Modules(torch, builder).read("", source)
+    elif hasattr(source, "keys"):
+        output = activation_name("output_activation", output_activation)
+        _read_state(source, _prefixes(prefix), activation, output, builder)
+    else:
+        path = isinstance(source, (str, os.PathLike))
+        hint = "; of a file give what torch.load(path) returns" * path
+        raise TypeError(
+            "source must be a torch.nn.Module or a state dict (a mapping of names to "
+            f"tensors or arrays), got {_validate.describe(source)}{hint}"
+        )
+    return builder.build(seed)
+
+
+# Layers with their arrays -------------------------------------------------------------
+
+
+class _Builder:
+    """Puts layers one behind the other and looks whether they fit."""
+
+    def __init__(self, dtype: np.dtype[Any] | None, width: int | None = None) -> None:
+        self.asked = dtype
+        self.dtypes: dict[np.dtype[Any], str] = {}
+        self.tracked = 0
+        self.items: list[resolve._Layer] = []
+        self.n_in = self.width = width
+
+    def array(self, what: str, value: Any) -> Array:
+        """Return parameters as an array of float32 or float64."""
+        torch = sys.modules.get("torch")
+        if torch is not None and isinstance(value, torch.Tensor):
+            array = _from_tensor(what, value, torch, convert=self.asked is not None)
+        else:
+            array = _validate.numeric(what, value)
+            if array.dtype.kind != "f":
+                raise TypeError(f"{what} must be of floats, got {array.dtype}")
+        native = array.dtype.newbyteorder("=")
+        if self.asked is None and native not in (np.float32, np.float64):
+            raise TypeError(_other_dtype(what, array.dtype))
+        self.dtypes.setdefault(native, what)
+        return array
+
+    def dense(self, what: str, weight: Array, bias: Array | None) -> None:
+        """Add a dense layer; its weight is (out, in)."""
+        if weight.ndim != 2 or 0 in weight.shape:
+            raise ValueError(
+                f"{what}: the weight of a dense layer must have shape (out, in), got "
+                f"{weight.shape}"
+            )
+        self.fit(what, weight.shape[1])
+        arrays = {"weight": weight}
+        if bias is not None:
+            _same(f"{what}: the bias", bias, weight.shape[0])
+            arrays["bias"] = bias
+        self.width = weight.shape[0]
+        layer = Dense(self.width, "identity", bias is not None)
+        self.items.append(resolve._Layer(layer, arrays))
+
+    def norm(
+        self, what: str, layer: LayerNorm | BatchNorm, arrays: Mapping[str, Array]
+    ) -> None:
+        """Add a normalisation, whose width has been looked at if it has no arrays."""
+        for role, array in arrays.items():
+            if array.ndim != 1:
+                raise ValueError(
+                    f"{what}: the {role} of a normalisation must be 1-D, got shape "
+                    f"{array.shape}"
+                )
+            self.fit(what, array.size)
+        self.items.append(resolve._Layer(layer, dict(arrays)))
+
+    def activation(self, name: str) -> None:
+        """Add an activation, to the dense layer before it if that has none."""
+        before = self.items[-1] if self.items else None
+        if name == "identity":
+            return
+        if before is not None and isinstance(before.layer, Dense):
+            dense = before.layer
+            if dense.activation == "identity":
+                new = Dense(dense.n, name, dense.bias)
+                self.items[-1] = resolve._Layer(new, before.arrays)
+                return
+        self.items.append(resolve._Layer(Activation(name), {}))
+
+    def fit(self, what: str, width: int) -> None:
+        """Look whether a layer takes what comes out of the one before it."""
+        if width == 0:
+            raise ValueError(f"{what} has width 0")
+        if self.width is None:
+            self.n_in = self.width = width
+        elif self.width != width:
+            raise ValueError(
+                f"{what} takes {width} numbers, but what is before it gives "
+                f"{self.width}"
+            )
+
+    def block(self) -> _Builder:
+        """Return a builder for what goes between this one's last layer and its next."""
+        inner = _Builder(self.asked, self.width)
+        inner.dtypes = self.dtypes
+        return inner
+
+    def residual(
+        self, what: str, body: _Builder, projection: Mapping[str, Array] | None
+    ) -> None:
+        """Add a block that `block` has made the body of."""
+        if body.n_in is None or body.width is None or not body.items:
+            raise ValueError(f"{what}: the body has no layer that has a width")
+        self.fit(what, body.n_in)
+        arrays = {}
+        if projection is not None:
+            if body.width == body.n_in:
+                raise ValueError(
+                    f"{what} has a projection although its body is as wide as its "
+                    f"input, {body.n_in}; fastmlp's blocks have none then"
+                )
+            shapes = {"weight": (body.width, body.n_in), "bias": (body.width,)}
+            if {role: a.shape for role, a in projection.items()} != shapes:
+                raise ValueError(
+                    f"{what}: the projection must be a Linear({body.n_in}, "
+                    f"{body.width}) with a bias"
+                )
+            arrays = {f"projection.{role}": a for role, a in projection.items()}
+        elif body.width != body.n_in:
+            raise ValueError(
+                f"{what}: the body gives {body.width} numbers for {body.n_in}, and "
+                "there is no projection"
+            )
+        self.tracked = max(self.tracked, body.tracked)
+        layer = Residual([item.layer for item in body.items])
+        self.items.append(resolve._Layer(layer, arrays, tuple(body.items)))
+        self.width = body.width
+
+    def build(self, seed: Any) -> MLP:
+        """Return the model."""
+        if self.n_in is None:
+            raise ValueError(
+                "source has no layer with parameters or statistics, and so no width"
+            )
+        if self.asked is None and len(self.dtypes) > 1:
+            found = ", ".join(f"{what} {d}" for d, what in self.dtypes.items())
+            raise TypeError(
+                f"source has parameters of several dtypes ({found}); say which the "
+                "model shall have: dtype='float32'"
+            )
+        dtype = self.asked or next(iter(self.dtypes), np.dtype(np.float32))
+        layers = [item.layer for item in self.items]
+        mlp = model_class()([self.n_in, *layers], dtype=dtype, seed=seed)
+        state: dict[str, Any] = {}
+        resolve._name_arrays(self.items, state, "")
+        counters = {
+            name.removesuffix("running_var") + _COUNTER: np.int64(self.tracked)
+            for name in state
+            if name.endswith(".running_var")
+        }
+        mlp.load_state_dict({**state, **counters})
+        return mlp
+
+
+def _same(what: str, array: Array, size: int) -> None:
+    if array.shape != (size,):
+        raise ValueError(f"{what} must have shape ({size},), got {array.shape}")
+
+
+def _other_dtype(what: str, dtype: object) -> str:
+    name = str(dtype).removeprefix("torch.")
+    return (
+        f"{what} is {name}, in which fastmlp does not compute; dtype='float32' converts"
+    )
+
+
+def _from_tensor(what: str, value: Any, torch: Any, *, convert: bool) -> Array:
+    """Return a tensor's numbers, of float32 or float64; from other devices a copy."""
+    if torch.nn.parameter.is_lazy(value):
+        raise ValueError(
+            f"{what} has no shape yet: its lazy module must see an input first"
+        )
+    if value.is_meta:
+        raise ValueError(f"{what} is on the meta device: it has no numbers")
+    if value.layout != torch.strided:
+        raise TypeError(f"{what} must be dense, got {value.layout}; call to_dense()")
+    if value.is_quantized or not value.dtype.is_floating_point:
+        raise TypeError(f"{what} must be of floats, got {value.dtype}")
+    if value.dtype not in (torch.float32, torch.float64):
+        if not convert:
+            raise TypeError(_other_dtype(what, value.dtype))
+        value = value.to(torch.float32)  # which holds all of the smaller ones
+    array: Array = value.detach().cpu().numpy()
+    return array
+
+
+# Modules ------------------------------------------------------------------------------
+
+_SUPPORTED = (
+    "fastmlp has nn.Linear, nn.LayerNorm, nn.BatchNorm1d, nn.Dropout, nn.Identity, "
+    "nn.Flatten, and the activations of fastmlp.ACTIVATIONS"
+)
+
+# What can be done about some that fastmlp does not have.
+_ADVICE = {
+    "LogSoftmax": "leave it out and use fm.CrossEntropy, which takes logits",
+    "LogSigmoid": "leave it out and use fm.BinaryCrossEntropy, which takes logits",
+    "Softmin": "use Softmax behind a Linear with the opposite sign",
+    "AlphaDropout": "use nn.Dropout, or leave it out if there is no more training",
+    "RMSNorm": "use nn.LayerNorm and train again",
+    "GroupNorm": "use nn.LayerNorm and train again",
+    "Bilinear": "no dense layer is one",
+    "MLPModule": "it computes with a fastmlp model already, module.mlp",
+}
+
+
+class _Modules:
+    """Reads modules into a builder."""
+
+    def __init__(self, torch: Any, builder: _Builder) -> None:
+        from . import to_torch
+
+        nn = torch.nn
+        self._nn, self._builder = nn, builder
+        self._own = to_torch
+        self._owners: dict[int, str] = {}
+        self._readers: dict[Any, Callable[[str, Any], None]] = {
+            nn.Linear: self._linear,
+            nn.LayerNorm: self._layer_norm,
+            nn.BatchNorm1d: self._batch_norm,
+            nn.Dropout: self._dropout,
+            nn.Identity: lambda what, module: None,
+            nn.Flatten: self._flatten,
+            nn.ReLU: self._plain("relu"),
+            nn.LeakyReLU: self._fixed("leaky_relu", negative_slope=0.01),
+            nn.ELU: self._fixed("elu", alpha=1.0),
+            nn.SELU: self._plain("selu"),
+            nn.GELU: self._gelu,
+            nn.SiLU: self._plain("silu"),
+            nn.Softplus: self._softplus,
+            nn.Softsign: self._plain("softsign"),
+            nn.Sigmoid: self._plain("sigmoid"),
+            nn.Tanh: self._plain("tanh"),
+            nn.Softmax: self._softmax,
+            to_torch.Function: lambda what, m: self._builder.activation(m.name),
+        }
+
+    def read(self, name: str, module: Any) -> None:
+        """Add a module, whose name within the one that was handed in is this."""
+        module = self._unwrapped(module)
+        kind = type(module).__name__
+        what = f"module {name} ({kind})" if name else f"the module ({kind})"
+        known = self._known(module)
+        if known is None:
+            raise TypeError(self._unknown(what, module))
+        if "forward" in vars(module):
+            raise TypeError(f"{what} has a forward of its own, which cannot be read")
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise TypeError(
+                f"{what} has forward hooks, which may change what it computes; "
+                "remove them first"
+            )
+        if self._nn.utils.parametrize.is_parametrized(module):
+            raise TypeError(
+                f"{what} has parametrisations; make them permanent first: "
+                "torch.nn.utils.parametrize.remove_parametrizations"
+            )
+        for parameter in module.parameters(recurse=False):
+            other = self._owners.setdefault(id(parameter), what)
+            if other != what:
+                raise ValueError(
+                    f"{what} shares its parameters with {other}; in fastmlp each layer "
+                    "has its own: copy the module (copy.deepcopy) to go on without "
+                    "sharing"
+                )
+        before = self._owners.setdefault(id(module), what)
+        if before != what and isinstance(module, self._nn.BatchNorm1d):
+            raise ValueError(
+                f"{what} is {before} once more; in fastmlp each layer has its own "
+                "statistics: copy the module (copy.deepcopy)"
+            )
+        inside = f"{name}." if name else ""
+        if known is self._nn.Sequential:
+            for child_name, child in module._modules.items():
+                self.read(f"{inside}{child_name}", child)
+        elif known is self._own.Residual:
+            self._residual(what, inside, module)
+        else:
+            self._readers[known](what, module)
+
+    def _known(self, module: Any) -> Any:
+        """Return the class whose forward a module has; subclasses may have it too."""
+        kinds = (self._nn.Sequential, self._own.Residual, *self._readers)
+        own = type(module)
+        for kind in kinds:
+            same = own.forward is kind.forward and own.__call__ is kind.__call__
+            if isinstance(module, kind) and same:
+                return kind
+        return None
+
+    def _unwrapped(self, module: Any) -> Any:
+        while True:
+            kind = type(module).__name__
+            if kind == "OptimizedModule" and hasattr(module, "_orig_mod"):
+                module = module._orig_mod  # of torch.compile
+            elif kind in ("DataParallel", "DistributedDataParallel"):
+                module = module.module
+            else:
+                return module
+
+    def _unknown(self, what: str, module: Any) -> str:
+        kind = type(module).__name__
+        if kind in _ADVICE:
+            return f"{what} has no counterpart in fastmlp: {_ADVICE[kind]}"
+        children = [name for name, _ in module.named_children()]
+        if children and not type(module).__module__.startswith("torch.nn."):
+            return (
+                f"{what} has a forward of its own, and what that does is not known. "
+                "Pass an nn.Sequential instead, such as one of its parts "
+                f"({', '.join(children)}), or its state_dict() with prefix= and "
+                "activation="
+            )
+        return f"{what} has no counterpart in fastmlp. {_SUPPORTED}"
+
+    def _plain(self, name: str) -> Callable[[str, Any], None]:
+        return lambda what, module: self._builder.activation(name)
+
+    def _fixed(self, name: str, **wanted: float) -> Callable[[str, Any], None]:
+        def read(what: str, module: Any) -> None:
+            for option, value in wanted.items():
+                _only(what, option, getattr(module, option), value)
+            self._builder.activation(name)
+
+        return read
+
+    def _gelu(self, what: str, module: Any) -> None:
+        names = {"none": "gelu", "tanh": "gelu_tanh"}
+        self._builder.activation(names[module.approximate])
+
+    def _softplus(self, what: str, module: Any) -> None:
+        _only(what, "beta", module.beta, 1)
+        if not module.threshold >= _LEAST_THRESHOLD:
+            raise ValueError(
+                f"{what} has threshold={module.threshold}; fastmlp's softplus has "
+                f"none, which is the same only from {_LEAST_THRESHOLD:g} on"
+            )
+        self._builder.activation("softplus")
+
+    def _softmax(self, what: str, module: Any) -> None:
+        if module.dim not in (-1, 1):
+            raise ValueError(
+                f"{what} has dim={module.dim}; fastmlp's softmax is over a row's "
+                "outputs, dim=-1"
+            )
+        self._builder.activation("softmax")
+
+    def _flatten(self, what: str, module: Any) -> None:
+        if module.start_dim not in (1, -1) or module.end_dim not in (-1, 1):
+            raise ValueError(
+                f"{what} must leave rows as they are, start_dim=1 and end_dim=-1, got "
+                f"{module.start_dim} and {module.end_dim}"
+            )
+
+    def _dropout(self, what: str, module: Any) -> None:
+        if not 0 <= module.p < 1:
+            raise ValueError(f"{what} has p={module.p}; fastmlp's is below 1")
+        self._builder.items.append(resolve._Layer(Dropout(module.p), {}))
+
+    def _arrays(self, what: str, module: Any, *roles: str) -> dict[str, Array]:
+        values = ((role, getattr(module, role)) for role in roles)
+        return {
+            role: self._builder.array(f"{what}: {role}", value)
+            for role, value in values
+            if value is not None
+        }
+
+    def _linear(self, what: str, module: Any) -> None:
+        arrays = self._arrays(what, module, "weight", "bias")
+        self._builder.dense(what, arrays["weight"], arrays.get("bias"))
+
+    def _layer_norm(self, what: str, module: Any) -> None:
+        shape = tuple(module.normalized_shape)
+        if len(shape) != 1:
+            raise ValueError(
+                f"{what} normalises over shape {shape}; fastmlp's rows have one axis"
+            )
+        arrays = self._arrays(what, module, "weight", "bias")
+        _both_or_none(what, arrays)
+        self._builder.fit(what, shape[0])
+        layer = LayerNorm(_eps(what, module), affine=bool(arrays))
+        self._builder.norm(what, layer, arrays)
+
+    def _batch_norm(self, what: str, module: Any) -> None:
+        if module.running_mean is None or module.running_var is None:
+            raise ValueError(
+                f"{what} has no running statistics, by which fastmlp's normalises in "
+                "inference: use track_running_stats=True"
+            )
+        if module.momentum is None:
+            raise ValueError(
+                f"{what} has momentum=None, the average of all batches; fastmlp's is a "
+                "number"
+            )
+        momentum = float(module.momentum)
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"{what} has momentum={momentum}; it must be from 0 to 1")
+        roles = ("weight", "bias", "running_mean", "running_var")
+        arrays = self._arrays(what, module, *roles)
+        _both_or_none(what, arrays)
+        self._builder.fit(what, module.num_features)
+        layer = BatchNorm(_eps(what, module), momentum, "weight" in arrays)
+        self._builder.norm(what, layer, arrays)
+        if module.num_batches_tracked is not None:
+            tracked = int(module.num_batches_tracked)
+            self._builder.tracked = max(self._builder.tracked, tracked)
+
+    def _residual(self, what: str, inside: str, module: Any) -> None:
+        if self._starts_in_place(module.body):
+            raise ValueError(
+                f"{what}: its body begins with a module with inplace=True, which "
+                "changes the input that is added as well; use inplace=False"
+            )
+        outer = self._builder
+        body = self._builder = outer.block()
+        self.read(f"{inside}body", module.body)
+        self._builder = outer
+        projection = None
+        if module.projection is not None:
+            if type(module.projection) is not self._nn.Linear:
+                raise TypeError(f"{what}: the projection must be an nn.Linear")
+            name = f"module {inside}projection"
+            projection = self._arrays(name, module.projection, "weight", "bias")
+        outer.residual(what, body, projection)
+
+    def _starts_in_place(self, body: Any) -> bool:
+        """Tell whether something is written to what a body is given."""
+        same = (self._nn.Identity, self._nn.Flatten, self._nn.Dropout)
+        for leaf in body.modules():
+            if getattr(leaf, "inplace", False):
+                return True
+            if next(leaf.children(), None) is None and not isinstance(leaf, same):
+                return False
+        return False
+
+
+def _only(what: str, option: str, value: Any, wanted: float) -> None:
+    if value != wanted:
+        raise ValueError(
+            f"{what} has {option}={value}; fastmlp's has {wanted:g}. Another one is a "
+            "function of one's own: fm.Activation(function, derivative)"
+        )
+
+
+def _both_or_none(what: str, arrays: Mapping[str, Array]) -> None:
+    if ("weight" in arrays) != ("bias" in arrays):
+        raise ValueError(
+            f"{what} has a weight without a bias; in fastmlp there are both or none: "
+            "use bias=True, with a bias of zeros"
+        )
+
+
+def _eps(what: str, module: Any) -> float:
+    eps = float(module.eps)
+    if not 0 < eps < np.inf:
+        raise ValueError(f"{what} has eps={eps}; fastmlp's is positive")
+    return eps
+
+
+# State dicts --------------------------------------------------------------------------
+
+
+class _Leaf(NamedTuple):
+    """A layer of a state dict.
+
+    Attributes
+    ----------
+    name, full : str
+        Its name below the prefix, and with it.
+    entries : dict of str to tensor or array
+        By what follows its name.
+    """
+
+    name: str
+    full: str
+    entries: dict[str, Any]
+
+    @property
+    def what(self) -> str:
+        """The name for messages."""
+        return f"layer {self.full}" if self.full else "the layer"
+
+
+def _prefixes(prefix: Any) -> list[str]:
+    """Return prefixes that end with a dot, or are empty."""
+    given = [prefix] if isinstance(prefix, str) else prefix
+    try:
+        prefixes = list(given)
+    except TypeError:
+        prefixes = []
+    if not prefixes or not all(isinstance(item, str) for item in prefixes):
+        raise TypeError(
+            f"prefix must be a str or a sequence of str, got "
+            f"{_validate.describe(prefix)}"
+        )
+    return [f"{item.removesuffix('.')}." if item else "" for item in prefixes]
+
+
+def _read_state(
+    state: Mapping[str, Any],
+    prefixes: Sequence[str],
+    activation: object,
+    output_activation: str,
+    builder: _Builder,
+) -> None:
+    state = _without_wrappers(state, prefixes[0])
+    leaves: list[_Leaf] = []
+    for prefix in prefixes:
+        found = _leaves(state, prefix)
+        if not found:
+            known = ", ".join(sorted({n.rpartition(".")[0] for n in state})[:20])
+            raise ValueError(
+                f"source has no entry that begins with {prefix!r}; layers: {known}"
+                if prefix
+                else "source has no entries"
+            )
+        leaves += found
+    numbered = len(prefixes) == 1 and all(leaf.name.isdecimal() for leaf in leaves)
+
+    # What each leaf is, and where there is an activation behind it.
+    norms = [leaf for leaf in leaves if _is_norm(leaf)]
+    places = _gaps(leaves) if numbered else list(range(len(leaves) - 1))
+    if norms and not numbered:
+        raise ValueError(
+            f"source: whether activations are before or behind normalisations such as "
+            f"{norms[0].full} cannot be told from the names; pass the module"
+        )
+    names = dict(zip(places, _activations(activation, len(places)), strict=True))
+    names[len(leaves) - 1] = output_activation
+    for i, leaf in enumerate(leaves):
+        _add(leaf, builder)
+        builder.activation(names.get(i, "identity"))
+
+
+def _without_wrappers(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    names = list(state.keys())  # all that a mapping must have besides its items
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError("source must have names (str) as its keys")
+    result = {name: state[name] for name in names}
+    while not prefix or not any(name.startswith(prefix) for name in result):
+        shared = [w for w in _WRAPPERS if all(n.startswith(w) for n in result)]
+        if not result or not shared:
+            break
+        result = {n.removeprefix(shared[0]): v for n, v in result.items()}
+    return result
+
+
+def _leaves(state: Mapping[str, Any], prefix: str) -> list[_Leaf]:
+    """Return the layers below a prefix, in their order."""
+    leaves: dict[str, _Leaf] = {}
+    for name, value in state.items():
+        if not name.startswith(prefix):
+            continue
+        layer, _, role = name.removeprefix(prefix).rpartition(".")
+        if role not in _ROLES:
+            raise ValueError(
+                f"source[{name!r}] belongs to no layer that fastmlp has; choose those "
+                "that do with prefix="
+            )
+        if {"body", "projection"} & set(layer.split(".")):
+            raise ValueError(
+                f"source[{name!r}] is of a residual block, whose activations cannot be "
+                "told from names: pass the module, or make the model and use its "
+                "load_state_dict"
+            )
+        full = f"{prefix}{layer}".removesuffix(".")
+        leaves.setdefault(layer, _Leaf(layer, full, {})).entries[role] = value
+    return sorted(leaves.values(), key=_order([leaf.name for leaf in leaves.values()]))
+
+
+def _order(names: Sequence[str]) -> Callable[[_Leaf], list[tuple[int, int]]]:
+    """Return a key: by numbers where names differ in one, else as they come."""
+    first: dict[tuple[str, ...], int] = {}
+
+    def parts(name: str) -> Iterator[tuple[tuple[str, ...], int]]:
+        path: tuple[str, ...] = ()
+        for token in re.findall(r"\d+|\D+", name):
+            number = int(token) if token.isdecimal() else 0
+            kind = "#" if token.isdecimal() else token
+            yield (*path, kind), number
+            path = (*path, token)
+
+    for name in names:
+        for path, _ in parts(name):
+            first.setdefault(path, len(first))
+    return lambda leaf: [(first[path], number) for path, number in parts(leaf.name)]
+
+
+def _is_norm(leaf: _Leaf) -> bool:
+    weight = leaf.entries.get("weight")
+    return "running_mean" in leaf.entries or len(getattr(weight, "shape", (0, 0))) == 1
+
+
+def _gaps(leaves: Sequence[_Leaf]) -> list[int]:
+    """Return behind which layers of a Sequential a number is left out."""
+    places: list[int] = []
+    since_dense = 0
+    for i, leaf in enumerate(leaves):
+        since_dense = since_dense if _is_norm(leaf) else 0
+        if i + 1 == len(leaves) or int(leaves[i + 1].name) - int(leaf.name) < 2:
+            continue
+        places.append(i)
+        since_dense += 1
+        if since_dense > 1:
+            raise ValueError(
+                f"source: of what is before and behind {leaf.full}, a normalisation, "
+                "it cannot be told which is the activation; pass the module"
+            )
+    return places
+
+
+def _activations(activation: Any, count: int) -> list[str]:
+    """Return an activation for each place that has one."""
+    if activation is None:
+        if count > 0:
+            raise TypeError(
+                "activation must be given, as a state dict does not say which it is: "
+                "activation='relu'"
+            )
+        return []
+    if isinstance(activation, str) or callable(activation):
+        return [activation_name("activation", activation)] * count
+    try:
+        names = list(activation)
+    except TypeError:
+        raise TypeError(
+            f"activation must be a name or a sequence of names, got "
+            f"{_validate.describe(activation)}"
+        ) from None
+    if len(names) != count:
+        raise ValueError(
+            f"activation must be one name or {count}, one for each place where there "
+            f"is an activation; got {len(names)}"
+        )
+    return [activation_name(f"activation[{i}]", n) for i, n in enumerate(names)]
+
+
+def _add(leaf: _Leaf, builder: _Builder) -> None:
+    """Add one layer of a state dict."""
+    what, dot = leaf.what, "." if leaf.full else ""
+    arrays = {
+        role: builder.array(f"source[{f'{leaf.full}{dot}{role}'!r}]", value)
+        for role, value in leaf.entries.items()
+        if role != _COUNTER
+    }
+    roles = set(arrays)
+    if {"running_mean", "running_var"} & roles or _COUNTER in leaf.entries:
+        if roles - {"weight", "bias"} != {"running_mean", "running_var"} or (
+            len(roles) == 3
+        ):
+            raise ValueError(
+                f"{what} must have running_mean and running_var, and weight and bias "
+                f"or neither, as a batch normalisation; got {', '.join(leaf.entries)}"
+            )
+        builder.norm(what, BatchNorm(affine="weight" in arrays), arrays)
+        name = f"source[{f'{leaf.full}{dot}{_COUNTER}'!r}]"
+        counter = np.asarray(leaf.entries.get(_COUNTER, 0))
+        builder.tracked = max(builder.tracked, _validate.count(name, counter, 0))
+    elif _is_norm(leaf):
+        if roles != {"weight", "bias"}:
+            raise ValueError(
+                f"{what} must have weight and bias as a layer normalisation; got "
+                f"{', '.join(leaf.entries)}"
+            )
+        builder.norm(what, LayerNorm(), arrays)
+    else:
+        if "weight" not in arrays:
+            raise ValueError(f"{what} has no weight; got {', '.join(leaf.entries)}")
+        builder.dense(what, arrays["weight"], arrays.get("bias"))

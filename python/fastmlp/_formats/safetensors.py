@@ -1,0 +1,252 @@
+"""Files of arrays and texts: safetensors, with a hash over all that is in them.
+
+A file is what the safetensors package writes: the length of a header, the header, JSON
+that has names, dtypes, shapes and places of the arrays and a ``__metadata__`` of texts,
+and the arrays. One of the texts, ``sha256``, is made of the others and the arrays, so
+that no byte can change without being noticed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from .. import _validate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .._validate import Array
+
+# What a header may be long, as in the package: no file can ask for more memory than
+# this without being as large itself.
+HEADER_LIMIT = 100_000_000
+
+# Dtypes by the format's names. It has more, in which nothing is stored here.
+DTYPES = {
+    "BOOL": np.dtype(np.bool_),
+    "F16": np.dtype(np.float16),
+    "F32": np.dtype(np.float32),
+    "F64": np.dtype(np.float64),
+    "I8": np.dtype(np.int8),
+    "I16": np.dtype(np.int16),
+    "I32": np.dtype(np.int32),
+    "I64": np.dtype(np.int64),
+    "U8": np.dtype(np.uint8),
+    "U16": np.dtype(np.uint16),
+    "U32": np.dtype(np.uint32),
+    "U64": np.dtype(np.uint64),
+}
+_CODES = {dtype: code for code, dtype in DTYPES.items()}
+
+_HASH = "sha256"
+_METADATA = "__metadata__"
+
+
+def package(what: str) -> Any:
+    """Return the package's part for numpy, or say that ``what`` needs it."""
+    return _validate.extra("safetensors.numpy", what, "safetensors")
+
+
+# Text ---------------------------------------------------------------------------------
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is there twice")
+    return found
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def parse(what: str, text: str) -> Any:
+    """Return what a JSON text holds; no name twice in an object, no NaN."""
+    import json
+
+    try:
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+    except RecursionError:
+        raise ValueError(f"{what} is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"{what} is no proper JSON: {error}") from None
+
+
+def compact(value: object) -> str:
+    """Return the JSON text of a value, ASCII only."""
+    import json
+
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+
+
+# Writing ------------------------------------------------------------------------------
+
+
+def _digest(arrays: Mapping[str, Array], texts: Mapping[str, str]) -> str:
+    import hashlib
+
+    table = [[name, _CODES[a.dtype], a.shape] for name, a in sorted(arrays.items())]
+    others = [[key, text] for key, text in sorted(texts.items()) if key != _HASH]
+    total = hashlib.sha256(compact([others, table]).encode())
+    for _, array in sorted(arrays.items()):
+        little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        total.update(np.ascontiguousarray(little).reshape(-1).view(np.uint8).data)
+    return total.hexdigest()
+
+
+def encode(arrays: Mapping[str, Array], texts: Mapping[str, str], what: str) -> bytes:
+    """Return a file's content, the same for the same arrays and texts.
+
+    Parameters
+    ----------
+    arrays
+        Of dtypes among `DTYPES`.
+    texts
+        The metadata, ASCII.
+    what
+        Who asks, for an error that the package is not there.
+    """
+    tools = package(what)
+    # The package writes the memory as it lies.
+    dense = {name: np.array(array, order="C") for name, array in arrays.items()}
+    texts = {**texts, _HASH: _digest(dense, texts)}
+    data: bytes = tools.save(dense, metadata=texts)
+    # It writes the texts in an order that differs from process to process.
+    length = 8 + int.from_bytes(data[:8], "little")
+    header = parse("the header", data[8:length].decode())
+    header[_METADATA] = dict(sorted(texts.items()))
+    ordered = compact(header).encode()
+    ordered += b" " * (-len(ordered) % 8)
+    return len(ordered).to_bytes(8, "little") + ordered + data[length:]
+
+
+# Reading ------------------------------------------------------------------------------
+
+
+def decode(data: bytes, what: str) -> tuple[dict[str, Array], dict[str, str]]:
+    """Return the arrays, read-only, and the texts of a file's content.
+
+    Raises ValueError that says what is wrong with anything that `encode` did not give.
+    """
+    tools = package(what)
+    length = _header_length(data[:8], len(data))
+    texts = _checked_header(data[8 : 8 + length], len(data) - 8 - length)
+    arrays: dict[str, Array] = tools.load(data)
+    for array in arrays.values():
+        array.flags.writeable = False
+    if _digest(arrays, texts) != texts[_HASH]:
+        raise ValueError(
+            f"{_HASH} does not fit: the content has changed since it was written"
+        )
+    return arrays, texts
+
+
+def read(path: str, what: str) -> tuple[dict[str, Array], dict[str, str]]:
+    """Return the arrays, read-only, and the texts of a file.
+
+    Raises OSError if it cannot be read, else as `decode`.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
+        raise ValueError("it is no ordinary file")
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        # Before anything is read that is not there, or is of something else.
+        _header_length(file.read(8), size)
+        file.seek(0)
+        return decode(file.read(), what)
+
+
+def _header_length(start: bytes, size: int) -> int:
+    if len(start) < 8:
+        raise ValueError(f"it must have at least 8 bytes, got {size}")
+    length = int.from_bytes(start, "little")
+    limit = min(size - 8, HEADER_LIMIT)
+    if not 2 <= length <= limit:
+        archive = start[:4] == b"PK\x03\x04"
+        hint = (
+            "; for a file of torch.save: fm.from_torch(torch.load(path), …)" * archive
+        )
+        raise ValueError(
+            f"the header's length must be from 2 to {limit} bytes, got {length}{hint}"
+        )
+    return length
+
+
+def _checked_header(data: bytes, room: int) -> dict[str, str]:
+    """Look at every field of a header; return the texts in it."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the header is no UTF-8: {error}") from None
+    header = parse("the header", text)
+    if not isinstance(header, dict) or text[0] != "{" or text.rstrip(" ")[-1] != "}":
+        raise ValueError("the header must be a JSON object, and spaces after it")
+    texts = header.pop(_METADATA, None)
+    if not isinstance(texts, dict):
+        # A state dict of PyTorch's, say: arrays, but not what they are for.
+        hint = (
+            "; for a state dict without architecture: "
+            "fm.from_torch(safetensors.numpy.load_file(path), activation=…)"
+        ) * (texts is None)
+        raise ValueError(
+            f"{_METADATA} must be an object, got {_validate.describe(texts)}{hint}"
+        )
+    for key, value in texts.items():
+        if not isinstance(value, str):
+            raise ValueError(
+                f"{_METADATA}[{key!r}] must be a str, got {_validate.describe(value)}"
+            )
+    if _HASH not in texts:
+        raise ValueError(f"{_METADATA}[{_HASH!r}] is missing; fastmlp writes it")
+
+    # One array after the other, from the first byte to the last.
+    end = 0
+    spans = {name: _span(name, entry) for name, entry in header.items()}
+    for name, (first, last) in sorted(spans.items(), key=lambda item: item[1]):
+        if first != end:
+            raise ValueError(
+                f"{name}: data_offsets must begin at {end}, where the array before "
+                f"ends, got {first}"
+            )
+        end = last
+    if end != room:
+        raise ValueError(f"the arrays must have {end} bytes, got {room}")
+    return texts
+
+
+def _span(name: str, entry: object) -> tuple[int, int]:
+    """Return where an array begins and ends."""
+    fields = ("dtype", "shape", "data_offsets")
+    if not isinstance(entry, dict) or set(entry) != set(fields):
+        got = ", ".join(entry) if isinstance(entry, dict) else entry
+        raise ValueError(f"{name}: must have {', '.join(fields)}, got {got!r}")
+    code, shape, offsets = (entry[field] for field in fields)
+    if not isinstance(code, str) or code not in DTYPES:
+        raise ValueError(
+            f"{name}: dtype must be one of {', '.join(DTYPES)}, got {code!r}"
+        )
+    for field, numbers in (("shape", shape), ("data_offsets", offsets)):
+        if not isinstance(numbers, list) or not all(
+            type(number) is int and number >= 0 for number in numbers
+        ):
+            raise ValueError(
+                f"{name}: {field} must be ints, none negative, got {numbers!r}"
+            )
+    if len(offsets) != 2:
+        raise ValueError(f"{name}: data_offsets must be two ints, got {offsets}")
+    size = DTYPES[code].itemsize
+    for n in shape:  # in Python's integers, which do not overflow
+        size *= n
+    if offsets[1] - offsets[0] != size:
+        raise ValueError(
+            f"{name}: shape {shape} of {code} needs {size} bytes, data_offsets "
+            f"{offsets} are {offsets[1] - offsets[0]}"
+        )
+    return offsets[0], offsets[1]

@@ -1,0 +1,387 @@
+"""Networks as ONNX models."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _core, _validate
+from .._network import ops
+from ..layers import Activation
+from . import states
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+
+    from .._network.ops import Step
+    from .._validate import Array
+    from ..mlp import MLP
+
+# The first one that has LayerNormalization.
+OLDEST_OPSET = 17
+
+# A message of Protocol Buffers, which an ONNX file is, cannot be longer.
+MOST_BYTES = 2**31 - 1
+
+
+def to_onnx(
+    mlp: MLP,
+    path: str | os.PathLike[str],
+    *,
+    opset: int = OLDEST_OPSET,
+    input_name: str = "x",
+    output_name: str = "y",
+) -> None:
+    """Write the network as an ONNX model, see `fastmlp.MLP.to_onnx`."""
+    onnx = _validate.extra("onnx", "mlp.to_onnx", "onnx")
+    file = states.file_name(path)
+    opset = _validate.count("opset", opset, OLDEST_OPSET)
+    newest = onnx.defs.onnx_opset_version()
+    if opset > newest:
+        raise ValueError(
+            f"opset must be at most {newest}, the newest that onnx {onnx.__version__} "
+            f"has, got {opset}"
+        )
+    for name, value in (("input_name", input_name), ("output_name", output_name)):
+        if not isinstance(value, str) or not value:
+            error = ValueError if isinstance(value, str) else TypeError
+            raise error(f"{name} must be a name, got {_validate.describe(value)}")
+    if input_name == output_name:
+        raise ValueError(
+            f"input_name and output_name must be two names, got {input_name!r} twice"
+        )
+    _check_size(mlp.params.nbytes)
+
+    graph = _Graph(onnx, mlp.dtype, input_name)
+    last = _add_steps(graph, mlp)
+    graph.finish(last, output_name)
+    helper = onnx.helper
+    versions = [helper.make_opsetid("", opset)]
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "fastmlp",
+            [graph.rows(input_name, mlp.n_in)],
+            [graph.rows(output_name, mlp.n_out)],
+            graph.arrays,
+        ),
+        opset_imports=versions,
+        ir_version=helper.find_min_ir_version_for(versions),
+        producer_name="fastmlp",
+        producer_version=_core.__version__,
+    )
+    helper.set_model_props(model, {"model": repr(mlp)})
+    _check_size(model.ByteSize())
+    onnx.checker.check_model(model, full_check=True)
+    states.replace_file(file, model.SerializeToString())
+
+
+def _check_size(n_bytes: int) -> None:
+    if n_bytes > MOST_BYTES:
+        raise ValueError(
+            f"the model takes {n_bytes} bytes as ONNX, whose files hold at most "
+            f"{MOST_BYTES}; mlp.save has no such limit"
+        )
+
+
+class _Graph:
+    """Nodes and arrays of a graph in the making; values are known by their names."""
+
+    def __init__(self, onnx: Any, dtype: np.dtype[Any], input_name: str) -> None:
+        self.onnx = onnx
+        self.dtype = dtype
+        self.nodes: list[Any] = []
+        self.arrays: list[Any] = []
+        self.input = input_name
+        # Of the layer that nodes are now added for; their names start with it.
+        self.layer = ""
+        self._names: set[str] = set()
+
+    def array(self, name: str, array: Array | float) -> str:
+        """Add an array of the model's dtype and return its name."""
+        stored = np.ascontiguousarray(array, self.dtype).reshape(np.shape(array))
+        self.arrays.append(self.onnx.numpy_helper.from_array(stored, name))
+        self._names.add(name)
+        return name
+
+    def node(self, operator: str, *inputs: str | float, **attributes: Any) -> str:
+        """Add a node, numbers among its inputs as constants; return its output."""
+        names = [i if isinstance(i, str) else self._number(i) for i in inputs]
+        name = stem = f"{self.layer}.{operator}"
+        count = 1
+        while name in self._names:
+            count += 1
+            name = f"{stem}_{count}"
+        self._names.add(name)
+        make = self.onnx.helper.make_node
+        self.nodes.append(make(operator, names, [name], name=name, **attributes))
+        return name
+
+    def last_axis(self) -> str:
+        """Return the name of the array that means: along each row."""
+        name = "last_axis"
+        if name not in self._names:
+            axis = self.onnx.numpy_helper.from_array(np.array([-1]), name)
+            self.arrays.append(axis)
+            self._names.add(name)
+        return name
+
+    def _number(self, value: float) -> str:
+        name = f"{value!r}"
+        return name if name in self._names else self.array(name, value)
+
+    def finish(self, value: str, output_name: str) -> None:
+        """Give a value, the last node's or the input, the output's name."""
+        if value == self.input:
+            self.layer = output_name
+            value = self.node("Identity", value)
+        names = [self.input, output_name]
+        for kind, name in zip(("input_name", "output_name"), names, strict=True):
+            if name in self._names:
+                raise ValueError(
+                    f"{kind} must not be a name that the network itself has, "
+                    f"got {name!r}"
+                )
+        assert list(self.nodes[-1].output) == [value]
+        self.nodes[-1].output[0] = output_name
+
+    def rows(self, name: str, width: int) -> Any:
+        """Return what is said of the input or output: any number of rows."""
+        helper = self.onnx.helper
+        element = helper.np_dtype_to_tensor_dtype(self.dtype)
+        return helper.make_tensor_value_info(name, element, ["N", width])
+
+
+def _add_steps(graph: _Graph, mlp: MLP) -> str:
+    """Add all that the network computes, and return the name of its output."""
+    network = ops.steps(mlp)
+    folded = _folded(network)
+    values: list[str] = []
+    for i, step in enumerate(network):
+        graph.layer = step.name
+        value = graph.input if step.source == ops.INPUT else values[step.source]
+        if step.kind == "dense":
+            norm = network[folded[i]] if i in folded else None
+            value = _dense(graph, mlp, step, norm, value)
+        elif step.kind == "layer_norm":
+            value = _layer_norm(graph, mlp, step, value)
+        elif step.kind == "batch_norm" and i not in folded.values():
+            value = _batch_norm(graph, mlp, step, value)
+        elif step.kind == "add":
+            other = graph.input if step.other == ops.INPUT else values[step.other]
+            value = graph.node("Add", other, value)
+        if isinstance(step.layer, Activation) and callable(step.layer.function):
+            raise ValueError(
+                f"layer {step.name} is {step.activation}, a function written in "
+                "Python, for which ONNX has no operator; only fm.ACTIVATIONS can be "
+                "exported"
+            )
+        if step.activation != "identity":
+            value = _ACTIVATIONS[step.activation](graph, value)
+        values.append(value)
+    return values[-1]
+
+
+def _folded(network: list[Step]) -> dict[int, int]:
+    """Return the dense steps that become one with a batch normalisation after them.
+
+    Only those: one before a dense layer subtracts its mean before the product, as
+    inputs far from zero would lose digits if it came after.
+    """
+    uses: dict[int, int] = {}
+    for step in network:
+        taken = (step.source, step.other) if step.kind == "add" else (step.source,)
+        for i in taken:
+            uses[i] = uses.get(i, 0) + 1
+    return {
+        step.source: i
+        for i, step in enumerate(network)
+        if step.kind == "batch_norm"
+        and step.source != ops.INPUT
+        and network[step.source].kind == "dense"
+        and network[step.source].activation == "identity"
+        and uses[step.source] == 1
+    }
+
+
+def _dense(graph: _Graph, mlp: MLP, step: Step, norm: Step | None, x: str) -> str:
+    weight: Array = step.matrix(mlp.params)
+    bias = None if step.bias is None else mlp.params[step.bias]
+    if norm is not None:
+        both, after = ops.affine(step, mlp), ops.affine(norm, mlp)
+        assert both is not None
+        assert after is not None
+        (weight, bias), (scale, shift) = both, after
+        weight, bias = weight * scale, bias * scale + shift
+    inputs = [x, graph.array(f"{step.name}.weight", weight.T)]
+    if bias is not None:
+        inputs.append(graph.array(f"{step.name}.bias", bias))
+    return graph.node("Gemm", *inputs, transB=1)
+
+
+def _layer_norm(graph: _Graph, mlp: MLP, step: Step, x: str) -> str:
+    scale, shift = _scale_and_shift(mlp, step)
+    weight = graph.array(f"{step.name}.weight", scale)
+    bias = graph.array(f"{step.name}.bias", shift)
+    eps = step.layer.eps
+    if graph.dtype == np.float32:
+        return graph.node("LayerNormalization", x, weight, bias, epsilon=eps)
+
+    # The operator's epsilon is float32 always, so the same in parts.
+    x = graph.node("Sub", x, _row_means(graph, x, step.n_out))
+    variance = _row_means(graph, graph.node("Mul", x, x), step.n_out)
+    deviation = graph.node("Sqrt", graph.node("Add", variance, eps))
+    scaled = graph.node("Mul", graph.node("Div", x, deviation), weight)
+    return graph.node("Add", scaled, bias)
+
+
+def _row_means(graph: _Graph, x: str, width: int) -> str:
+    # Not ReduceMean, whose axes are written differently from version 18 on.
+    total = graph.node("ReduceSum", x, graph.last_axis(), keepdims=1)
+    return graph.node("Div", total, float(width))
+
+
+def _batch_norm(graph: _Graph, mlp: MLP, step: Step, x: str) -> str:
+    # Not BatchNormalization, which runtimes make x * a + c: there a mean far from zero
+    # costs digits, and the epsilon of float64 models is one of float32.
+    stats = mlp.buffers[step.stats :].astype(np.float64)
+    mean, var = stats[: step.n_out], stats[step.n_out : 2 * step.n_out]
+    scale, shift = _scale_and_shift(mlp, step)
+    factor = scale / np.sqrt(var + step.layer.eps)
+    x = graph.node("Sub", x, graph.array(f"{step.name}.running_mean", mean))
+    x = graph.node("Mul", x, graph.array(f"{step.name}.factor", factor))
+    return graph.node("Add", x, graph.array(f"{step.name}.bias", shift))
+
+
+def _scale_and_shift(mlp: MLP, step: Step) -> tuple[Array, Array]:
+    if step.weight is None or step.bias is None:
+        return np.ones(step.n_out), np.zeros(step.n_out)
+    params = mlp.params.astype(np.float64)
+    return params[step.weight], params[step.bias]
+
+
+# Activations ------------------------------------------------------------------------
+#
+# ONNX has operators for nearly all of them. But to onnxruntime some are unknown in
+# float64, attributes such as a slope are float32 always, and its Elu, Selu, Sigmoid
+# and Softplus lose digits near 0 or far out to a sum with 1. So these are put together
+# from elementary functions.
+
+
+def _leaky_relu(g: _Graph, z: str) -> str:
+    return g.node("Max", z, g.node("Mul", z, 0.01))
+
+
+def _expm1(g: _Graph, z: str) -> str:
+    # e^z - 1 = tanh(z / 2) (e^z + 1), which does not cancel.
+    one_more = g.node("Add", g.node("Exp", z), 1.0)
+    return g.node("Mul", g.node("Tanh", g.node("Mul", z, 0.5)), one_more)
+
+
+def _elu(g: _Graph, z: str) -> str:
+    below = _expm1(g, g.node("Min", z, 0.0))
+    return g.node("Add", g.node("Max", z, 0.0), below)
+
+
+def _selu(g: _Graph, z: str) -> str:
+    scale, alpha = 1.0507009873554805, 1.6732632423543772
+    below = g.node("Mul", _expm1(g, g.node("Min", z, 0.0)), alpha)
+    return g.node("Mul", g.node("Add", g.node("Max", z, 0.0), below), scale)
+
+
+def _logistic(g: _Graph, z: str, numerator: str | float) -> str:
+    """Add numerator / (1 + e^-z); an infinite e^-z makes it 0."""
+    bottom = g.node("Add", g.node("Exp", g.node("Neg", z)), 1.0)
+    return g.node("Div", numerator, bottom)
+
+
+def _softplus(g: _Graph, z: str) -> str:
+    # max(z, 0) + log(1 + e), e = e^-|z|: with u = 1 + e as rounded, log(u) less what
+    # the rounding was (Kahan), ((u - 1) - e) / u.
+    e = g.node("Exp", g.node("Neg", g.node("Abs", z)))
+    u = g.node("Add", e, 1.0)
+    rounding = g.node("Div", g.node("Sub", g.node("Sub", u, 1.0), e), u)
+    log = g.node("Sub", g.node("Log", u), rounding)
+    return g.node("Add", g.node("Max", z, 0.0), log)
+
+
+def _softsign(g: _Graph, z: str) -> str:
+    return g.node("Div", z, g.node("Add", g.node("Abs", z), 1.0))
+
+
+def _gelu(g: _Graph, z: str) -> str:
+    if g.dtype == np.float64:  # for which onnxruntime has no Erf
+        return _gelu_float64(g, z)
+    # Its optimiser knows this form.
+    erf = g.node("Erf", g.node("Div", z, math.sqrt(2)))
+    return g.node("Mul", g.node("Mul", z, g.node("Add", erf, 1.0)), 0.5)
+
+
+# Of u = (a - 4) / (a + 4), lowest power first: (1 + a) e^(a² / 2) (1 - Φ(a)) for all
+# a >= 0, to 5e-15 of it. The form is that of Shepherd & Laframboise, "Chebyshev
+# approximation of (1 + 2x) exp(x²) erfc x", Math. Comp. 36 (1981); the coefficients
+# are of its Chebyshev series, computed with 50 digits.
+_UPPER_TAIL = (
+    0.47205320650984395,
+    -0.09670347732656154,
+    0.013999634724608825,
+    0.0286003640562329,
+    -0.03219783743544878,
+    0.01793609742007571,
+    -0.005002378475757048,
+    -0.00028562248670064736,
+    0.0006948961789017062,
+    -9.443373115513152e-05,
+    -8.784884943485594e-05,
+    2.1262090085665345e-05,
+    1.3614227944303727e-05,
+    -3.458815366831003e-06,
+    -2.5892658602758174e-06,
+    4.427023229772857e-07,
+    5.236781080471638e-07,
+    -3.38239002529617e-08,
+    -9.003385067481538e-08,
+    1.1568212491132488e-10,
+    8.941661885440675e-09,
+)
+
+
+def _gelu_float64(g: _Graph, z: str) -> str:
+    # z Φ(z) = max(z, 0) - a (1 - Φ(a)), a = |z|.
+    a = g.node("Abs", z)
+    u = g.node("Div", g.node("Sub", a, 4.0), g.node("Add", a, 4.0))
+    tail: str | float = _UPPER_TAIL[-1]
+    for coefficient in _UPPER_TAIL[-2::-1]:
+        tail = g.node("Add", g.node("Mul", tail, u), coefficient)
+    bell = g.node("Exp", g.node("Mul", g.node("Mul", a, a), -0.5))
+    tail = g.node("Div", g.node("Mul", tail, bell), g.node("Add", a, 1.0))
+    return g.node("Sub", g.node("Max", z, 0.0), g.node("Mul", a, tail))
+
+
+def _gelu_tanh(g: _Graph, z: str) -> str:
+    # z (1 + tanh(u)) / 2 = z / (1 + e^-2u), u = √(2 / π) z (1 + 0.044715 z²).
+    factor = g.node("Add", g.node("Mul", g.node("Mul", z, z), 0.044715), 1.0)
+    twice = g.node("Mul", g.node("Mul", z, factor), 2 * math.sqrt(2 / math.pi))
+    return _logistic(g, twice, z)
+
+
+_ACTIVATIONS: dict[str, Callable[[_Graph, str], str]] = {
+    "relu": lambda g, z: g.node("Relu", z),
+    "leaky_relu": _leaky_relu,
+    "elu": _elu,
+    "selu": _selu,
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+    "silu": lambda g, z: _logistic(g, z, z),
+    "softplus": _softplus,
+    "softsign": _softsign,
+    "sigmoid": lambda g, z: _logistic(g, z, 1.0),
+    "tanh": lambda g, z: g.node("Tanh", z),
+    "sin": lambda g, z: g.node("Sin", z),
+    "cos": lambda g, z: g.node("Cos", z),
+    "exp": lambda g, z: g.node("Exp", z),
+    "softmax": lambda g, z: g.node("Softmax", z, axis=-1),
+}

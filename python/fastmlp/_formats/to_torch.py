@@ -1,0 +1,411 @@
+"""Models as PyTorch modules. PyTorch is imported here, and nowhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .. import _core, _validate
+from .._network import resolve
+from ..layers import Activation, BatchNorm, Dense, Dropout, Layer, LayerNorm
+from ..layers import Residual as ResidualLayer
+
+try:
+    import torch
+    from torch.autograd import forward_ad
+except ImportError as error:
+    raise ImportError(
+        f"PyTorch is needed to go to and from its modules ({error}): pip install torch"
+    ) from error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import NoReturn
+
+    from .._validate import Array
+    from ..mlp import MLP
+
+# Beyond its threshold torch's softplus is z itself. From here on that is what rounding
+# makes of log(1 + e^z) in float64, and e^z overflows in neither dtype.
+_SOFTPLUS_THRESHOLD = 40.0
+
+# How passes in training mode that are no steps are told from those that are, in what
+# they draw: the core's kPassDraws.
+_PASS_DRAWS = 0xFFFFFFFE
+
+
+class Residual(torch.nn.Module):
+    """A residual block, ``x + body(x)``: `fastmlp.Residual` as a PyTorch module.
+
+    Parameters
+    ----------
+    body : torch.nn.Sequential
+        What is added to x.
+    projection : torch.nn.Linear, optional
+        Applied to the x that is added, where widths differ.
+    """
+
+    def __init__(
+        self, body: torch.nn.Sequential, projection: torch.nn.Linear | None = None
+    ) -> None:
+        super().__init__()
+        self.body = body
+        self.projection = projection
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the block's output."""
+        past = x if self.projection is None else self.projection(x)
+        return past + self.body(x)
+
+
+class Function(torch.nn.Module):
+    """One of the activations for which PyTorch has no module.
+
+    Parameters
+    ----------
+    name : {"sin", "cos", "exp"}
+        Which one.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = _validate.choice("name", name, FUNCTIONS)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the function's values."""
+        return getattr(torch, self.name)(x)
+
+    def extra_repr(self) -> str:
+        """Return the name, for the representation."""
+        return repr(self.name)
+
+
+FUNCTIONS = ("sin", "cos", "exp")
+
+_ACTIVATIONS: dict[str, Callable[[], torch.nn.Module]] = {
+    "identity": torch.nn.Identity,
+    "relu": torch.nn.ReLU,
+    "leaky_relu": torch.nn.LeakyReLU,
+    "elu": torch.nn.ELU,
+    "selu": torch.nn.SELU,
+    "gelu": torch.nn.GELU,
+    "gelu_tanh": lambda: torch.nn.GELU(approximate="tanh"),
+    "silu": torch.nn.SiLU,
+    "softplus": lambda: torch.nn.Softplus(threshold=_SOFTPLUS_THRESHOLD),
+    "softsign": torch.nn.Softsign,
+    "sigmoid": torch.nn.Sigmoid,
+    "tanh": torch.nn.Tanh,
+    "sin": lambda: Function("sin"),
+    "cos": lambda: Function("cos"),
+    "exp": lambda: Function("exp"),
+    "softmax": lambda: torch.nn.Softmax(dim=-1),
+}
+
+
+# Copies -------------------------------------------------------------------------------
+
+
+def to_torch(mlp: MLP) -> torch.nn.Sequential:
+    """Return a copy of a model as a PyTorch module; see `fastmlp.MLP.to_torch`."""
+    for name, layer in resolve.by_place(mlp.layers):
+        if isinstance(layer, Activation) and callable(layer.function):
+            raise TypeError(
+                f"layer {name} of mlp is a function of one's own, which cannot be "
+                "turned into PyTorch: make the model with one of fastmlp.ACTIVATIONS "
+                "in its place"
+            )
+    dtype = getattr(torch, mlp.dtype.name)
+    module, _ = _sequential(mlp.layers, mlp.n_in, dtype)
+    state = {name: torch.from_numpy(a) for name, a in mlp.state_dict().items()}
+    module.load_state_dict(state)
+    return module.eval()
+
+
+def _sequential(
+    layers: Sequence[Layer], width: int, dtype: torch.dtype
+) -> tuple[torch.nn.Sequential, int]:
+    """Return modules, their parameters not set, and the width of the last one."""
+
+    # PyTorch's own random numbers are left alone: nothing is drawn.
+    def empty(kind: Any, *args: Any, **options: Any) -> Any:
+        options |= {"dtype": dtype, "device": "cpu"}
+        return torch.nn.utils.skip_init(kind, *args, **options)
+
+    modules: list[torch.nn.Module] = []
+    for layer in layers:
+        match layer:
+            case Dense():
+                linear = empty(torch.nn.Linear, width, layer.n, bias=layer.bias)
+                modules.append(linear)
+                if layer.activation != "identity":
+                    modules.append(_ACTIVATIONS[str(layer.activation)]())
+                width = layer.n
+            case Activation():
+                modules.append(_ACTIVATIONS[str(layer.function)]())
+            case Dropout():
+                modules.append(torch.nn.Dropout(layer.p))
+            case LayerNorm():
+                options = {"eps": layer.eps, "elementwise_affine": layer.affine}
+                modules.append(empty(torch.nn.LayerNorm, width, **options))
+            case BatchNorm():
+                numbers = (layer.eps, layer.momentum, layer.affine)
+                modules.append(empty(torch.nn.BatchNorm1d, width, *numbers))
+            case ResidualLayer():
+                inner = [item for item in layer.layers if isinstance(item, Layer)]
+                body, n_out = _sequential(inner, width, dtype)
+                projection = None
+                if n_out != width:
+                    projection = empty(torch.nn.Linear, width, n_out)
+                modules.append(Residual(body, projection))
+                width = n_out
+    return torch.nn.Sequential(*modules), width
+
+
+# The model itself ---------------------------------------------------------------------
+
+
+class _Memory(NamedTuple):
+    """What all modules of one model share.
+
+    Attributes
+    ----------
+    params, buffers : torch.Tensor
+        The model's. Parameters made of the same tensor have one count of changes, by
+        which PyTorch notices what another module's optimiser did.
+    lock : threading.Lock
+        Held from what a pass keeps in the model to where that is looked at.
+    """
+
+    params: torch.Tensor
+    buffers: torch.Tensor
+    lock: threading.Lock
+
+
+_memories: weakref.WeakKeyDictionary[MLP, _Memory] = weakref.WeakKeyDictionary()
+_memories_lock = threading.Lock()
+
+
+def _memory_of(mlp: MLP) -> _Memory:
+    with _memories_lock:
+        memory = _memories.get(mlp)
+        if memory is None:
+            # Also what is made in inference mode must serve outside of it.
+            with torch.inference_mode(False):
+                params = torch.from_numpy(mlp.params)
+                buffers = torch.from_numpy(mlp.buffers)
+            memory = _memories[mlp] = _Memory(params, buffers, threading.Lock())
+        return memory
+
+
+class MLPModule(torch.nn.Module):
+    """A model inside of PyTorch; made by `fastmlp.MLP.as_torch_module`.
+
+    Parameters
+    ----------
+    mlp : MLP
+        The model to compute with.
+
+    Attributes
+    ----------
+    mlp : MLP
+        The model.
+    params : torch.nn.Parameter
+        The memory of ``mlp.params``.
+    statistics : torch.Tensor
+        That of ``mlp.buffers``, a buffer of the module, if there is `BatchNorm`.
+    """
+
+    def __init__(self, mlp: MLP) -> None:
+        super().__init__()
+        self.mlp = mlp
+        self._tie()
+
+    def _tie(self) -> None:
+        """Make what follows from the model and the process, none of it pickled."""
+        mlp = self.mlp
+        kinds = {kind for _, kind, *_ in mlp._net.layers}
+        self._normalises = "batch_norm" in kinds
+        self._has_modes = self._normalises or "dropout" in kinds
+        self._dtype = getattr(torch, mlp.dtype.name)
+        memory = _memory_of(mlp)
+        self.params = torch.nn.Parameter(memory.params)
+        if mlp.buffers.size > 0:
+            self.register_buffer("statistics", memory.buffers)
+        self._memory = self._addresses()
+        self._lock = memory.lock
+
+    def _addresses(self) -> tuple[int, ...]:
+        tensors = (self.params, *self._buffers.values())
+        return tuple(tensor.data_ptr() for tensor in tensors)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the outputs (…, n_out) for inputs (…, n_in)."""
+        rows = self._rows(x)
+        training = self._has_modes and self.training
+        wanted = x.requires_grad or self.params.requires_grad
+        if wanted and torch.is_grad_enabled():
+            y = _Call.apply(rows, self.params, self, training)
+        elif training:
+            with self._lock:
+                y = torch.from_numpy(self.mlp.forward(rows.detach().numpy(), True))
+        else:
+            y = torch.from_numpy(self.mlp.predict(rows.detach().numpy()))
+        return y if x.ndim == 2 else y.reshape(*x.shape[:-1], self.mlp.n_out)
+
+    def _rows(self, x: Any) -> torch.Tensor:
+        """Return the inputs as a C-contiguous matrix, or say what is wrong."""
+        if not isinstance(x, torch.Tensor):
+            raise TypeError(f"x must be a torch.Tensor, got {_validate.describe(x)}")
+        if x.device.type != "cpu":
+            raise TypeError(
+                f"x must be on the CPU, where fastmlp computes, got a tensor on "
+                f"{x.device}; call x.cpu()"
+            )
+        if x.dtype != self._dtype:
+            raise TypeError(
+                f"x must be {self._dtype} as the model is, got {x.dtype}; call "
+                f"x.to({self._dtype})"
+            )
+        if x.layout != torch.strided:
+            raise TypeError(f"x must be dense, got {x.layout}; call x.to_dense()")
+        n_in = self.mlp.n_in
+        if x.ndim == 0 or x.shape[-1] != n_in:
+            raise ValueError(f"x must have shape (…, {n_in}), got {tuple(x.shape)}")
+        if x.numel() == 0:
+            raise ValueError(f"x must have at least one row, got {tuple(x.shape)}")
+        if self._addresses() != self._memory:
+            raise RuntimeError(
+                "the parameters of this module must stay the memory of its fastmlp "
+                "model, but others have taken their place (torch.func.functional_call "
+                "and assignments do that); write into them instead"
+            )
+        # PyTorch looks itself only where there is a graph to be made.
+        if any(forward_ad.unpack_dual(t).tangent is not None for t in (x, self.params)):
+            raise RuntimeError(
+                "a module that computes with a fastmlp model has no forward-mode "
+                "derivatives in PyTorch; mlp.to_torch() has, and mlp.jvp and "
+                "mlp.jacobian give those by the inputs"
+            )
+        rows = x if x.ndim == 2 else x.reshape(-1, n_in)
+        return rows.resolve_neg().contiguous()
+
+    def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> MLPModule:
+        # What to(), double(), cuda(), share_memory() and their like go through. They
+        # are shown other tensors of the same memory, as some change theirs in place.
+        for array in (self.mlp.params, self.mlp.buffers):
+            given = torch.from_numpy(array)
+            place = given.data_ptr(), given.dtype, given.device
+            got = fn(given)
+            if (got.data_ptr(), got.dtype, got.device) != place:
+                raise TypeError(
+                    f"a module that computes with a fastmlp model stays {self._dtype} "
+                    f"on the CPU, in memory of its own; got {got.dtype} on "
+                    f"{got.device}. A copy that can move is mlp.to_torch()"
+                )
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {k: v for k, v in self.__dict__.items() if k not in _TIED}
+        buffers = {k: v for k, v in self._buffers.items() if k != "statistics"}
+        state |= {"_parameters": {}, "_buffers": buffers}
+        state["_gradient"] = self.params.requires_grad, self.params.grad
+        return state
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        state = dict(state)
+        requires_grad, gradient = state.pop("_gradient")
+        super().__setstate__(state)
+        self._tie()
+        self.params.requires_grad_(requires_grad)
+        self.params.grad = gradient
+
+    def extra_repr(self) -> str:
+        """Return the model, for the representation."""
+        return repr(self.mlp)
+
+
+# What _tie makes anew.
+_TIED = frozenset(("_normalises", "_has_modes", "_dtype", "_memory", "_lock"))
+
+
+class _Call(torch.autograd.Function):
+    """One call of a model, as PyTorch's graph has it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: torch.Tensor,
+        params: torch.Tensor,
+        module: MLPModule,
+        training: bool,
+    ) -> torch.Tensor:
+        # The parameters are kept for PyTorch to notice if they change.
+        ctx.save_for_backward(rows, params)
+        ctx.module, mlp = module, module.mlp
+        with module._lock:
+            # What makes this pass again if the model has not kept it.
+            seed, passes, _ = mlp._net.training_state
+            ctx.draw = (seed, _PASS_DRAWS, passes) if training else None
+            fixed = module._normalises and not training
+            ctx.statistics = mlp.buffers.copy() if fixed else None
+            y = mlp.forward(rows.detach().numpy(), training)
+            # An object that each forward makes anew, by which it is known.
+            ctx.kept = mlp._forward_shape
+        return torch.from_numpy(y)
+
+    @staticmethod
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        dx, grads = _Back.apply(dy, *ctx.saved_tensors, ctx)
+        wants_dx, wants_grads, *_ = ctx.needs_input_grad
+        return dx if wants_dx else None, grads if wants_grads else None, None, None
+
+
+class _Back(torch.autograd.Function):
+    """The way back through a call.
+
+    A function of its own, of all that second derivatives would be with respect to, so
+    that these are refused and not taken for zero.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        dy: torch.Tensor,
+        rows: torch.Tensor,
+        params: torch.Tensor,
+        call: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        numbers = rows.detach().numpy(), dy.detach().resolve_neg().contiguous().numpy()
+        dx, grads = _gradients(call, *numbers)
+        return torch.from_numpy(dx), torch.from_numpy(grads)
+
+    @staticmethod
+    def backward(ctx: Any, *derivatives: torch.Tensor) -> NoReturn:
+        raise RuntimeError(
+            "a module that computes with a fastmlp model has no second derivatives in "
+            "PyTorch; mlp.to_torch() has, and mlp.hessian and mlp.hvp give those by "
+            "the inputs"
+        )
+
+
+def _gradients(ctx: Any, rows: Array, dy: Array) -> tuple[Array, Array]:
+    """Go back through what the last forward kept, or make an earlier one again."""
+    mlp: MLP = ctx.module.mlp
+    with ctx.module._lock:
+        if mlp._forward_shape is ctx.kept:
+            # Training drops what is kept.
+            with contextlib.suppress(RuntimeError):
+                return _validate.answered(mlp._net.backward(dy))
+    if ctx.draw is None and ctx.statistics is None:
+        return mlp.vjp(rows, dy)[1:]
+
+    # In training mode a pass moves running statistics and what is drawn next, and here
+    # it may need those of long ago: so in a network of its own.
+    net = _core.Mlp(mlp.dtype.name, mlp.n_in, resolve.core_layers(mlp.layers))
+    net.params[:] = mlp.params
+    if ctx.statistics is not None:
+        net.buffers[:] = ctx.statistics
+    _validate.answered(net.forward(rows, ctx.draw is not None, ctx.draw))
+    return _validate.answered(net.backward(dy))

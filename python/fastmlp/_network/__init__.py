@@ -1,0 +1,1 @@
+"""A network's structure, derived from its layers."""

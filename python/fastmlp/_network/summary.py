@@ -1,0 +1,125 @@
+"""The table that `fastmlp.MLP.summary` returns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import ops
+
+if TYPE_CHECKING:
+    from ..mlp import MLP
+    from .ops import Step
+
+# Operations per element of what is no matrix product: mean, variance and the affine map
+# of a norm; in inference a batch norm is the map alone. An activation counts as one.
+LAYER_NORM_FLOPS = 8
+BATCH_NORM_FLOPS = 2
+
+HEADER = (
+    "name",
+    "layer",
+    "output",
+    "activation",
+    "parameters",
+    "FLOPs/row",
+    "training",
+    "memory",
+    "per row",
+)
+TEXT_COLUMNS = 4
+
+
+def flops(step: Step) -> tuple[int, int]:
+    """Return the operations for one row of one step: forward, and in training.
+
+    A multiplication and an addition are two. Training takes the products three times:
+    forward, for the gradient of the weights, and for that of the input, which a layer
+    that reads the network's input does without. All else is counted twice, a batch norm
+    as a layer norm, as it takes mean and variance then.
+    """
+    n = step.n_out
+    product = 2 * step.n_in * n if step.kind == "dense" else 0
+    other = {
+        "dense": (step.bias is not None) * n,
+        "activation": 0,
+        "dropout": 0,
+        "layer_norm": LAYER_NORM_FLOPS * n,
+        "batch_norm": BATCH_NORM_FLOPS * n,
+        "add": n,
+    }[step.kind]
+    other += (step.activation != "identity") * n
+    products = 2 if step.source == ops.INPUT else 3
+    trained = other
+    if step.kind == "batch_norm":
+        trained += (LAYER_NORM_FLOPS - BATCH_NORM_FLOPS) * n
+    training = products * product + 2 * trained
+    if step.kind == "dropout":
+        training += 2 * n
+    return product + other, training
+
+
+def _title(step: Step) -> str:
+    """Say what layer it is."""
+    layer = step.layer
+    if step.kind == "dense":
+        bias = "" if step.bias is not None else ", no bias"
+        what = "Projection" if layer is None else "Dense"
+        return f"{what} {step.n_in} -> {step.n_out}{bias}"
+    if step.kind == "dropout":
+        return f"Dropout({layer.p:g})"
+    if step.kind == "add":
+        return "Residual"
+    return type(layer).__name__
+
+
+def size(count: float) -> str:
+    """Write a number of bytes in a fitting unit, powers of 1000."""
+    if count < 1000:
+        return f"{count:.0f} B"
+    for unit in ("kB", "MB", "GB"):
+        count /= 1000
+        if count < 999.95 or unit == "GB":
+            break
+    return f"{count:,.1f} {unit}"
+
+
+def summary(mlp: MLP) -> str:
+    """Return the table of `fastmlp.MLP.summary`, which says what is in it."""
+    network = ops.steps(mlp)
+    item = mlp.dtype.itemsize
+    rows: list[tuple[str, ...]] = []
+    totals = [0, 0, 0, 0]
+    for step in ops.tree(network):
+        work = flops(step)
+        numbers = (step.n_params, *work, step.n_out)
+        totals = [a + b for a, b in zip(totals, numbers, strict=True)]
+        rows.append(
+            (
+                step.name,
+                "  " * step.depth + _title(step),
+                f"(B, {step.n_out})",
+                step.activation if step.kind in ("dense", "activation") else "",
+                *_cells(numbers, item),
+            )
+        )
+    last = ("total", "", "", "", *_cells(totals, item))
+
+    # Text to the left, numbers to the right.
+    table = [HEADER, *rows, last]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for row in table:
+        cells = [
+            text.ljust(width) if i < TEXT_COLUMNS else text.rjust(width)
+            for i, (text, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells))
+    rule = "-" * len(lines[0])
+    title = f"MLP {mlp.n_in} -> {mlp.n_out}, {mlp.dtype}, {size(mlp.n_params * item)}"
+    return "\n".join([title, lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+
+def _cells(numbers: tuple[int, ...] | list[int], item: int) -> tuple[str, ...]:
+    params, forward, training, outputs = numbers
+    counts = tuple(f"{n:,}" for n in (params, forward, training))
+    return (*counts, size(params * item), size(outputs * item))

@@ -1,0 +1,1 @@
+"""Training loops behind MLP.fit and the estimators."""

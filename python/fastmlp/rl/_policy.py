@@ -1,0 +1,457 @@
+"""Policy gradients: losses of logits, actions and advantages, and drawing actions.
+
+A policy is a network whose outputs z (B, A) are logits: π(a|s) = softmax(z)_a for A
+actions. What `fastmlp.rl` exports of it stands here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from .. import _validate
+from ..losses import REDUCTIONS, CustomLoss
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+    from .._validate import Array
+
+# Ratios of probabilities beyond exp of this are taken for exp of this: no float32
+# overflows then, even times an advantage.
+MOST_LOG_RATIO = 60.0
+
+
+def _logits(name: str, value: Any, *, vector: bool = False) -> Array:
+    """Return logits (B, A), or with ``vector`` (A,) also, in their own precision."""
+    single = getattr(value, "dtype", None) == np.float32
+    z = _validate.convert(name, value, np.dtype(np.float32 if single else np.float64))
+    if z.size == 0 or (z.ndim != 2 and not (vector and z.ndim == 1)):
+        wanted = "(rows, actions)" + (" or (actions,)" if vector else "")
+        raise ValueError(
+            f"{name} must have shape {wanted}, none of them zero, "
+            f"got {_validate.describe(z)}"
+        )
+    return z
+
+
+def _actions(name: str, value: Any, shape: tuple[int, ...]) -> Array:
+    """Return actions (B,), int64 and in range."""
+    right = type(value) is np.ndarray and value.dtype == np.int64
+    right = right and value.shape == shape[:1] and value.flags.c_contiguous
+    # Seen as unsigned, what is negative is too large as well.
+    if right and value.view(np.uint64).max() < shape[1]:
+        actions: Array = value
+        return actions
+    return _validate.actions(name, value, shape)
+
+
+def _softmax(logits: Array) -> tuple[Array, Array]:
+    """Return log π and π, (A, B) both, without overflow.
+
+    Actions are few and rows are many, so NumPy is faster along rows of B numbers.
+    """
+    z = np.array(logits.T, order="C")
+    z -= np.maximum.reduce(z, 0)
+    e = np.exp(z)
+    total = np.add.reduce(e, 0)
+    z -= np.log(total)
+    e /= total
+    return z, e
+
+
+def _places(actions: Array) -> Array:
+    """Return where the actions' numbers are in a flat (A * B,)."""
+    rows = len(actions)
+    return actions * rows + np.arange(rows)
+
+
+def log_prob(logits: npt.ArrayLike, actions: npt.ArrayLike) -> Array:
+    """Return log π(a|s) of actions, for π = softmax(logits).
+
+    Parameters
+    ----------
+    logits : (B, A)
+        Outputs of a policy; float32 is computed in float32, all else in float64.
+    actions : (B,)
+        Actions of an integer dtype, from 0 to A - 1.
+
+    Returns
+    -------
+    ndarray (B,)
+        Their log-probabilities.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arrays of a wrong kind or shape, and for actions out of range.
+    """
+    z = _logits("logits", logits)
+    a = _actions("actions", actions, z.shape)
+    return _softmax(z)[0].ravel()[_places(a)]
+
+
+def entropy(logits: npt.ArrayLike) -> Array:
+    """Return the entropy of each row's policy, -Σ_a π(a|s) log π(a|s), in nats.
+
+    Parameters
+    ----------
+    logits : (B, A)
+        Outputs of a policy, finite; float32 is computed in float32, all else in
+        float64.
+
+    Returns
+    -------
+    ndarray (B,)
+        From 0 (one action is certain) to log A (all are alike).
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an array of a wrong kind or shape.
+    """
+    log_pi, pi = _softmax(_logits("logits", logits))
+    result: Array = -(pi * log_pi).sum(axis=0)
+    return result
+
+
+def sample_actions(logits: npt.ArrayLike, rng: np.random.Generator) -> tuple[Any, Any]:
+    """Draw an action for each row from π = softmax(logits).
+
+    One uniform number is drawn for each row, and the action found by the inverse of the
+    distribution function; an action whose probability underflows to 0 is never drawn.
+
+    Parameters
+    ----------
+    logits : (B, A) or (A,)
+        Outputs of a policy; float32 is computed in float32, all else in float64.
+    rng : numpy.random.Generator
+        Where the numbers are drawn from.
+
+    Returns
+    -------
+    actions : ndarray (B,) of int64, or int
+        The actions; an int for logits (A,).
+    log_probs : ndarray (B,), or float
+        Their log-probabilities log π(a|s), of the dtype of the logits.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is no generator, for logits of a wrong kind or shape, and for logits
+        that are NaN, or infinite but for -inf.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastmlp.rl import sample_actions
+    >>> actions, _ = sample_actions(np.zeros((1000, 2)), np.random.default_rng(0))
+    >>> bool(400 < actions.sum() < 600)
+    True
+    """
+    z = _logits("logits", logits, vector=True)
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(
+            "rng must be a numpy.random.Generator such as np.random.default_rng(0), "
+            f"got {_validate.describe(rng)}"
+        )
+    one = z.ndim == 1
+    if one:
+        z = z[np.newaxis]
+    z = np.array(z.T, order="C")
+    largest = np.maximum.reduce(z, 0)
+    finite = np.isfinite(largest)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise ValueError(
+            f"logits must be finite, got {z[:, row]}"
+            + ("" if one else f" in row {row}")
+        )
+    z -= largest
+    cumulated = np.add.accumulate(np.exp(z), 0)
+    total = cumulated[-1]
+
+    # In float64, u * total < total even after rounding, so the last is never passed.
+    u = rng.random(z.shape[1]) * total
+    actions = np.add.reduce(cumulated <= u, 0)
+    log_probs = z.ravel()[_places(actions)] - np.log(total)
+    if one:
+        return int(actions[0]), float(log_probs[0])
+    return actions, log_probs
+
+
+class _PolicyLoss(CustomLoss):
+    """What the losses of policies share: their targets, and the entropy bonus."""
+
+    __slots__ = ("_entropy",)
+
+    _entropy: float
+    # What a target consists of, beside the actions.
+    _parts: ClassVar[tuple[str, ...]]
+
+    def __init__(self, entropy: float, reduction: str) -> None:
+        bonus = _validate.real("entropy", entropy, 0.0)
+        reduction = _validate.choice("reduction", reduction, REDUCTIONS)
+        object.__setattr__(self, "_loss", None)  # the core never sees it
+        object.__setattr__(self, "_entropy", bonus)
+        object.__setattr__(self, "_reduction", reduction)
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """`value_and_grad`."""
+        return self.value_and_grad
+
+    @property
+    def entropy(self) -> float:
+        """What an entropy of 1 takes off the loss."""
+        return self._entropy
+
+    def _weigh(self, log_pi_a: Array, *parts: Array) -> tuple[Array, Array]:
+        """Return each row's loss, and minus its derivative by log π(a|s)."""
+        raise NotImplementedError
+
+    def value_and_grad(
+        self,
+        pred: npt.ArrayLike,
+        target: Any,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> tuple[float, Array]:
+        """Return the loss of logits and its gradient with respect to them.
+
+        Parameters
+        ----------
+        pred : (B, A)
+            Logits, finite; float32 is computed in float32, all else in float64.
+        target : tuple of arrays (B,), or array (B, columns)
+            Actions and what else the loss takes: see the class. What is in the arrays,
+            actions apart, is not checked.
+        sample_weight : (B,), optional
+            Weights of the rows: finite, none negative, not all zero.
+
+        Returns
+        -------
+        value : float
+            The loss.
+        grad : ndarray (B, A)
+            Its gradient, of the dtype it was computed in.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For arrays of a wrong shape or kind, and for actions out of range.
+        """
+        z = _logits("pred", pred)
+        actions, parts = self._split(target, z)
+        log_pi, pi = _softmax(z)
+        places = _places(actions)
+
+        # Of each row its share of the loss.
+        share: Any = 1.0
+        if sample_weight is not None:
+            share = _validate.weights("sample_weight", sample_weight, z.dtype, len(z))
+        if self._reduction == "mean":
+            share = share / (len(z) if sample_weight is None else share.sum())
+
+        # d log π(a|s) / dz = 1 at a, less π; d H / dz = -π (log π + H).
+        each, inner = self._weigh(log_pi.ravel()[places], *parts)
+        pull = inner * share
+        if self._entropy > 0:
+            negative = np.add.reduce(pi * log_pi, 0)  # -H
+            each = each + self._entropy * negative
+            log_pi -= negative
+            log_pi *= self._entropy
+            inner = log_pi + inner
+        pi *= inner * share
+        pi.ravel()[places] -= pull  # a view: the array is contiguous
+        return float(np.add.reduce(each * share)), pi.T.copy()
+
+    def _split(self, target: Any, z: Array) -> tuple[Array, list[Array]]:
+        """Return the actions, int64, and the rest of the target, like the logits."""
+        names = ("actions", *self._parts)
+        if isinstance(target, np.ndarray):
+            if target.shape != (len(z), len(names)):
+                raise ValueError(
+                    f"target must be ({', '.join(names)}), or an array of these as "
+                    f"columns, shape {(len(z), len(names))}; "
+                    f"got {_validate.describe(target)}"
+                )
+            columns = list(np.array(_validate.numeric("target", target).T, order="C"))
+            if target.dtype.kind == "f":
+                with np.errstate(invalid="ignore"):
+                    whole = columns[0].astype(np.int64)
+                if (whole != columns[0]).any():
+                    row = int(np.argmax(whole != columns[0]))
+                    raise ValueError(
+                        "target: the actions must be whole numbers, got "
+                        f"{columns[0][row]} in row {row}"
+                    )
+                columns[0] = whole
+        elif isinstance(target, (tuple, list)) and len(target) == len(names):
+            columns = list(target)
+        else:
+            raise TypeError(
+                f"target must be ({', '.join(names)}) for {type(self).__name__}, got "
+                + _validate.describe(target)
+                + (f" of {len(target)}" if isinstance(target, (tuple, list)) else "")
+            )
+        actions = _actions("target", columns[0], z.shape)
+        parts = []
+        for name, column in zip(self._parts, columns[1:], strict=True):
+            part = _validate.convert(f"target: the {name}", column, z.dtype)
+            if part.shape != (len(z),):
+                raise ValueError(
+                    f"target: the {name} must have shape {(len(z),)}, "
+                    f"got {_validate.describe(part)}"
+                )
+            parts.append(part)
+        return actions, parts
+
+    def _as_array(self, name: str, target: Any) -> Array:
+        """Return the parts of a target as columns, of which `fit` takes rows."""
+        if isinstance(target, (tuple, list)) and len(target) == 1 + len(self._parts):
+            columns = [
+                _validate.numeric(f"{name}: the {what}", part)
+                for what, part in zip(("actions", *self._parts), target, strict=True)
+            ]
+            if len({column.shape for column in columns}) > 1 or columns[0].ndim != 1:
+                got = ", ".join(map(_validate.describe, columns))
+                raise ValueError(f"{name}: all must have shape (rows,), got {got}")
+            if columns[0].dtype.kind == "f":
+                raise TypeError(
+                    f"{name}: the actions must be of an integer dtype, got "
+                    f"{_validate.describe(columns[0])}"
+                )
+            # Actions are small numbers, and exact in any float.
+            dtype = np.result_type(*columns[1:])
+            dtype = dtype if dtype == np.float32 else np.dtype(np.float64)
+            return np.stack(columns, axis=1, dtype=dtype, casting="same_kind")
+        return np.asarray(target)
+
+
+class PolicyGradient(_PolicyLoss):
+    """L_b = -A_b log π(a_b|s_b) - β H(π(·|s_b)), from logits: REINFORCE.
+
+    Its gradient is minus that of the expected return (Williams, "Simple statistical
+    gradient-following algorithms for connectionist reinforcement learning", 1992),
+    estimated from actions a drawn from π and their advantages A: returns, less a
+    baseline that does not depend on the action. H is the entropy, -Σ_a π log π, whose
+    bonus keeps a policy from settling too soon (Williams & Peng 1991). The model's
+    output activation is to be the identity.
+
+    The target is (actions, advantages), of an integer dtype (B,) and float (B,), or one
+    array (B, 2) of both as columns. Weights and means over rows are those of
+    `fastmlp.losses`. It is written in Python: see `fastmlp.CustomLoss`.
+
+    Parameters
+    ----------
+    entropy : float
+        β, the bonus for an entropy of 1, ≥ 0.
+    reduction : {"mean", "sum"}
+        How rows are put together, see `fastmlp.losses`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastmlp.rl import PolicyGradient
+    >>> loss = PolicyGradient()
+    >>> round(loss(np.zeros((2, 2)), ([0, 1], [1.0, 3.0])), 6)  # 2 log 2
+    1.386294
+    """
+
+    __slots__ = ()
+
+    _parts = ("advantages",)
+
+    def __init__(self, entropy: float = 0.0, *, reduction: str = "mean") -> None:
+        super().__init__(entropy, reduction)
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"entropy": self.entropy, "reduction": self.reduction}
+
+    def _weigh(self, log_pi_a: Array, *parts: Array) -> tuple[Array, Array]:
+        (advantages,) = parts
+        return -advantages * log_pi_a, advantages
+
+
+class ClippedPolicyGradient(_PolicyLoss):
+    """L_b = -min(r_b A_b, clip(r_b, 1 - ε, 1 + ε) A_b) - β H(π(·|s_b)): PPO.
+
+    r_b = π(a_b|s_b) / π_old(a_b|s_b) is how much more likely the action has become
+    since it was drawn, A_b its advantage, H the entropy -Σ_a π log π (Schulman et al.,
+    "Proximal policy optimization algorithms", 2017, equations 7 and 9 without the
+    value's part, as the value has a network of its own). Beyond the clip there is no
+    gradient to go further. The model's output activation is to be the identity.
+
+    The target is (actions, advantages, old log-probabilities), of an integer dtype (B,)
+    and float (B,) twice, or one array (B, 3) of them as columns; `sample_actions`
+    returns the log-probabilities with the actions. Weights and means over rows are
+    those of `fastmlp.losses`. It is written in Python: see `fastmlp.CustomLoss`.
+
+    Parameters
+    ----------
+    clip : float
+        ε, > 0.
+    entropy : float
+        β, the bonus for an entropy of 1, ≥ 0.
+    reduction : {"mean", "sum"}
+        How rows are put together, see `fastmlp.losses`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
+
+    Notes
+    -----
+    Where log r is above 60, r is taken for e⁶⁰.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastmlp.rl import ClippedPolicyGradient
+    >>> loss = ClippedPolicyGradient(clip=0.2, entropy=0.0)
+    >>> log_half = float(np.log(0.5))
+    >>> loss(np.zeros((2, 2)), ([0, 1], [1.0, 3.0], [log_half, log_half]))
+    -2.0
+    """
+
+    __slots__ = ("_clip",)
+
+    _clip: float
+    _parts = ("advantages", "old log-probabilities")
+
+    def __init__(
+        self, clip: float = 0.2, entropy: float = 0.01, *, reduction: str = "mean"
+    ) -> None:
+        clip = _validate.real("clip", clip, 0.0, open_low=True)
+        super().__init__(entropy, reduction)
+        object.__setattr__(self, "_clip", clip)
+
+    @property
+    def clip(self) -> float:
+        """How far from 1 the ratio of probabilities is followed."""
+        return self._clip
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "clip": self.clip,
+            "entropy": self.entropy,
+            "reduction": self.reduction,
+        }
+
+    def _weigh(self, log_pi_a: Array, *parts: Array) -> tuple[Array, Array]:
+        advantages, old = parts
+        ratio = np.exp(np.minimum(log_pi_a - old, MOST_LOG_RATIO))
+        free = ratio * advantages
+        # Two calls, as np.clip is slower than both on few numbers.
+        bounded = np.minimum(np.maximum(ratio, 1 - self._clip), 1 + self._clip)
+        least = np.minimum(free, bounded * advantages)
+        return -least, free * (least == free)

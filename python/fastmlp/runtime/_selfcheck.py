@@ -1,0 +1,197 @@
+"""Checks of the compiled kernels on the machine they are to run on.
+
+`run` compares, for each instruction set and dtype, the kernels with `fastmlp.reference`
+in float64, and then trains a small model, whose parameters must come out the same to
+the last bit for all instruction sets and numbers of threads. ``python -m fastmlp`` runs
+it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _core
+from ..layers import Dense
+from ..losses import CrossEntropy
+from ..mlp import MLP
+from ..optimizers import Adam
+from . import available_isas, threads, use_isa
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .._validate import Array
+
+DTYPES = ("float32", "float64")
+THREADS = (1, 2, 3)
+
+# Errors are measured in units of the dtype's epsilon times the largest magnitude in
+# the reference's result (at least 1). A sum of n rounded terms can be off by n units;
+# what is made of a few elementary functions stays well below 16.
+EPSILONS_PER_TERM = 1.0
+EPSILONS = 16.0
+
+# Odd sizes, so that the kernels' tails run; big enough for full vector tiles.
+ROWS, N_IN, N_OUT = 37, 53, 41
+
+# What is trained: a step on a batch of the first size is work for several threads,
+# three times what it takes at least; one of the second size the caller does alone.
+WIDTHS = (N_IN, 128, 96, 65, N_OUT)
+BATCH_SIZES = (403, 7)
+
+
+def run(report: Callable[[str], object] = print) -> bool:
+    """Check all instruction sets; report a line for each of them and each dtype.
+
+    Parameters
+    ----------
+    report
+        Called with each line of text.
+
+    Returns
+    -------
+    bool
+        Whether everything was right.
+    """
+    hashes: dict[str, str] = {}
+    good = True
+    for name in available_isas():
+        for dtype in DTYPES:
+            with use_isa(name):
+                wrong = list(_wrong_kernels(dtype))
+                trained = {_trained_hash(dtype, n) for n in THREADS}
+            # The first instruction set, the portable one, is what all are held against.
+            if trained != {hashes.setdefault(dtype, min(trained))}:
+                wrong.append("training: bits differ between threads or from scalar")
+            good = good and not wrong
+            digest = hashes[dtype][:16]
+            verdict = f"ok  {digest}" if not wrong else "FAILED: " + "; ".join(wrong)
+            report(f"{name:<8} {dtype}  {verdict}")
+    return good
+
+
+def _wrong_kernels(dtype: str) -> Iterator[str]:
+    """Yield what the kernels of the instruction set in use get wrong."""
+    from .. import reference
+
+    rng = np.random.default_rng(0)
+    for name, outputs, inputs, terms in _calls(rng, np.dtype(dtype)):
+        call = f"{name}{[i for i in inputs if isinstance(i, str)] or ''}"
+        results = []
+        for module in (_core.kernels, reference):
+            function = getattr(module, name)
+            # The reference computes in float64 from the very same numbers.
+            wide = module is reference
+            arguments = [
+                _fresh(value, wide) if isinstance(value, np.ndarray) else value
+                for value in (*outputs, *inputs)
+            ]
+            function(*arguments)
+            results.append(arguments[: len(outputs)])
+        bound = (EPSILONS + EPSILONS_PER_TERM * terms) * float(np.finfo(dtype).eps)
+        for got, wanted in zip(*results, strict=True):
+            size = max(1.0, float(abs(wanted).max()))
+            error = float(abs(got.astype(np.float64) - wanted).max()) / size
+            if not error <= bound:  # a NaN is wrong as well
+                yield f"{call} is off by {error:.1e}, more than {bound:.1e}"
+
+
+def _fresh(array: Array, wide: bool) -> Array:
+    """Return a copy, in float64 if wanted (and if the array is one of floats)."""
+    dtype = np.float64 if wide and array.dtype.kind == "f" else array.dtype
+    return array.astype(dtype)
+
+
+def _calls(
+    rng: np.random.Generator, dtype: np.dtype[Any]
+) -> Iterator[tuple[str, list[Array], list[Any], int]]:
+    """Yield the calls to compare: kernel, outputs, other arguments, terms per sum."""
+
+    def normal(*shape: int) -> Array:
+        return rng.standard_normal(shape).astype(dtype)
+
+    # Products.
+    x, w, dz, b = (
+        normal(ROWS, N_IN),
+        normal(N_IN, N_OUT),
+        normal(ROWS, N_OUT),
+        normal(N_OUT),
+    )
+    yield "gemm_nn", [normal(ROWS, N_OUT)], [x, w, b], N_IN
+    yield "gemm_nt", [normal(ROWS, N_IN)], [dz, w], N_OUT
+    yield "gemm_tn", [normal(N_IN, N_OUT)], [x, dz, True], ROWS
+    yield "column_sum", [normal(N_OUT)], [dz], ROWS
+    yield "dense_forward", [normal(ROWS, N_OUT)], [x, w, b, "tanh"], N_IN
+
+    # Activations there and back, from what each of them saves.
+    from .. import reference
+
+    for kind in _core.ACTIVATIONS:
+        z = normal(ROWS, N_OUT)
+        yield "activation_forward", [np.zeros_like(z)], [z, kind], 0
+        saved = z
+        if _core.activation_saves(kind) == "output":
+            saved = np.zeros_like(z)
+            reference.activation_forward(saved, z, kind)
+        yield "activation_backward", [np.zeros_like(z)], [dz, saved, kind], N_OUT
+
+    # Losses, with gradients and scales of rows.
+    scale = abs(normal(ROWS))
+    labels = rng.integers(N_OUT, size=ROWS)
+    shares = rng.dirichlet(np.ones(N_OUT), ROWS).astype(dtype)
+    for kind in _core.LOSSES:
+        between = kind in ("cross_entropy", "binary_cross_entropy")
+        targets = [shares, labels] if kind == "cross_entropy" else [shares]
+        for target in targets if between else [normal(ROWS, N_OUT)]:
+            pred, y = dz, target
+            if kind == "gaussian_nll":  # a mean and a log variance for each target
+                y = np.ascontiguousarray(target[:, : N_OUT // 2])
+                pred = np.ascontiguousarray(dz[:, : 2 * (N_OUT // 2)])
+            outputs = [np.zeros_like(pred), np.zeros(ROWS, dtype)]
+            yield "loss_rows", outputs, [pred, y, scale, kind, 0.5], N_OUT
+
+    # Optimisers, in their third step.
+    p, g, m = normal(N_IN), normal(N_IN), normal(N_IN)
+    v, mean, top = abs(normal(N_IN)) + 1, 0.1 * normal(N_IN), abs(normal(N_IN)) + 1
+    yield "sgd_step", [p, m], [g, 0.1, 0.9, 0.1, False, 0.01, False, 3], 0
+    yield "adagrad_step", [p, v], [g, 0.1, 0.01, 1e-8, 0.01, False, "outside", 3], 0
+    numbers = [0.1, 0.9, 1e-8, 0.9, 0.01, False, "inside"]
+    yield "rmsprop_step", [p, v, m, mean], [g, *numbers], 0
+    for mode in ("outside", "inside", "hat"):
+        numbers = [0.1, 0.9, 0.99, 1e-8, 0.01, True, False, mode, 3]
+        yield "adam_step", [p, m, v, top], [g, *numbers], 0
+    yield "sum_of_squares", [np.zeros(1, dtype)], [g], 0
+    yield "condition_gradient", [np.zeros_like(g)], [g, p, 0.5, 0.4, 0.1], 0
+    yield "interpolate", [p], [g, 0.1], 0
+
+
+def _trained_hash(dtype: str, n_threads: int) -> str:
+    """Train a small model and return the SHA-256 of its parameters."""
+    rng = np.random.default_rng(1)
+    n_in, first, second, third, n_out = WIDTHS
+    layers: list[int | Dense] = [
+        n_in,
+        first,
+        Dense(second, "gelu"),
+        Dense(third, "silu"),
+        n_out,
+    ]
+    mlp = MLP(layers, activation="tanh", dtype=dtype, seed=2)
+    with threads(n_threads):
+        for batch_size in BATCH_SIZES:
+            # One batch, and a last one that is shorter.
+            x = rng.standard_normal((batch_size * 5 // 4, n_in)).astype(dtype)
+            y = rng.integers(n_out, size=len(x))
+            mlp.fit(
+                x,
+                y,
+                loss=CrossEntropy(),
+                optimizer=Adam(lr=1e-2),
+                epochs=2,
+                batch_size=batch_size,
+                progress=False,
+            )
+    return hashlib.sha256(mlp.params.tobytes()).hexdigest()
