@@ -80,7 +80,7 @@ PUBLIC = {
     "core": {"gemm", "loss", "optimizer", "random", "dropout"},
     "rl": {"replay", "discounted_sums"},
     "solvers": {"lbfgs", "levenberg_marquardt", "solver_types"},
-    "network": {"mlp"},
+    "network": {"mlp", "layer_spec"},
     "model": {"network_objective"},
 }
 # To share out an update among threads, one file of the bindings needs more than the

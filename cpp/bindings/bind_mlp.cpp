@@ -40,8 +40,8 @@ py::object layers(AnyMlp& self) {
   return self.visit([&](auto& n) -> py::object {
     py::list list;
     for (const LayerInfo& l : n.mlp.layers()) {
-      list.append(py::make_tuple(l.name, to_name(kLayerKindNames, l.kind), l.n_in,
-                                 l.n_out, l.weight, l.bias, l.statistics));
+      list.append(py::make_tuple(l.name, layer_kind_name(l.kind), l.n_in, l.n_out,
+                                 l.weight, l.bias, l.statistics));
     }
     return list;
   });

@@ -154,11 +154,10 @@ template <class T>
 void update(const Optimizer& optimizer, const Pair<T>& pair, double clip_scale) {
   // About the operations of an Adam update; the range is cut at cache lines.
   constexpr double kFlopsPerParameter = 15;
-  constexpr Index kLine = static_cast<Index>(kAlignment / sizeof(T));
-  const TeamPlan plan =
-      plan_team(kFlopsPerParameter * static_cast<double>(pair.size), pair.size / kLine);
+  const TeamPlan plan = plan_team(kFlopsPerParameter * static_cast<double>(pair.size),
+                                  pair.size / kCacheLine<T>);
   run_team(plan, [&](const Team& team) {
-    const Range mine = team.share(pair.size, kLine);
+    const Range mine = team.share(pair.size, kCacheLine<T>);
     optimizer.apply(*pair.slots, pair.param, pair.grad, mine.begin, mine.end,
                     clip_scale, pair.matrix || !optimizer.spares_some());
   });

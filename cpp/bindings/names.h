@@ -19,8 +19,6 @@ constexpr std::array<const char*, kLossCount> kLossNames = {
     "pseudo_huber", "cross_entropy", "binary_cross_entropy",
     "poisson",      "quantile",      "gaussian_nll",
     "hinge"};
-constexpr std::array<const char*, 6> kLayerKindNames = {
-    "dense", "activation", "dropout", "layer_norm", "batch_norm", "residual"};
 constexpr std::array<const char*, kOptimizerCount> kOptimizerNames = {
     "sgd", "adagrad", "rmsprop", "adam"};
 constexpr std::array<const char*, 3> kEpsModeNames = {"outside", "inside", "hat"};

@@ -10,6 +10,9 @@
 namespace fastmlp {
 
 constexpr size_t kAlignment = 64;
+// Elements of a cache line.
+template <class T>
+constexpr Index kCacheLine = static_cast<Index>(kAlignment / sizeof(T));
 
 template <class T>
 class AlignedBuffer {

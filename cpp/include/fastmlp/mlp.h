@@ -22,81 +22,12 @@
 #include <utility>
 #include <vector>
 
+#include "fastmlp/layer_spec.h"
 #include "fastmlp/loss.h"
 #include "fastmlp/optimizer.h"
 #include "fastmlp/types.h"
 
 namespace fastmlp {
-
-// An activation from outside, elementwise; called by one thread at a time, on blocks of
-// n elements. What it throws ends the call that needed it.
-class CustomActivation {
- public:
-  virtual ~CustomActivation() = default;
-  // h = f(z); d = f'(z).
-  virtual void forward(float* h, const float* z, Index n) const = 0;
-  virtual void forward(double* h, const double* z, Index n) const = 0;
-  virtual void derivative(float* d, const float* z, Index n) const = 0;
-  virtual void derivative(double* d, const double* z, Index n) const = 0;
-};
-
-// A layer, by what it needs; the rest is unused.
-struct LayerSpec {
-  // act(h W + b)
-  LayerSpec(Index units, Activation act = Activation::identity, bool with_bias = true)
-      : width(units), activation(act), bias(with_bias) {}
-  static LayerSpec activation_only(Activation act) {
-    return of(LayerKind::activation, act);
-  }
-  static LayerSpec activation_only(std::shared_ptr<const CustomActivation> act) {
-    LayerSpec spec = of(LayerKind::activation);
-    spec.custom = std::move(act);
-    return spec;
-  }
-  // In training an element becomes 0 with probability `rate`, else h / (1 - rate).
-  static LayerSpec dropout(double rate) {
-    LayerSpec spec = of(LayerKind::dropout);
-    spec.rate = rate;
-    return spec;
-  }
-  // (h - mean) / sqrt(var + eps) * scale + shift, mean and variance over a row.
-  static LayerSpec layer_norm(double eps = 1e-5, bool affine = true) {
-    LayerSpec spec = of(LayerKind::layer_norm);
-    spec.eps = eps;
-    spec.bias = affine;
-    return spec;
-  }
-  // The same with mean and variance of a column: over the batch in training, else their
-  // running means, which move by `momentum` of the way in each step.
-  static LayerSpec batch_norm(double eps = 1e-5, double momentum = 0.1,
-                              bool affine = true) {
-    LayerSpec spec = layer_norm(eps, affine);
-    spec.kind = LayerKind::batch_norm;
-    spec.momentum = momentum;
-    return spec;
-  }
-  // h + body(h), or h W + b + body(h) where the widths differ.
-  static LayerSpec residual(std::vector<LayerSpec> body) {
-    LayerSpec spec = of(LayerKind::add);
-    spec.body = std::move(body);
-    return spec;
-  }
-
-  LayerKind kind = LayerKind::dense;
-  Index width = 0;
-  Activation activation = Activation::identity;
-  bool bias = true;  // of a normalisation: whether it has a scale and a shift
-  double rate = 0, eps = 0, momentum = 0;
-  std::vector<LayerSpec> body;
-  std::shared_ptr<const CustomActivation> custom;
-
- private:
-  static LayerSpec of(LayerKind kind, Activation act = Activation::identity) {
-    LayerSpec spec(0, act);
-    spec.kind = kind;
-    return spec;
-  }
-};
 
 // Where a step's parameters and statistics lie, in the order of computation.
 struct LayerInfo {

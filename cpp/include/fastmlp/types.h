@@ -68,9 +68,6 @@ constexpr int kLossCount = 10;
 
 enum class Reduction : int { mean, sum };
 
-// What a step of a network does; `add` ends a residual block.
-enum class LayerKind : int { dense, activation, dropout, layer_norm, batch_norm, add };
-
 enum class OptimizerKind : int { sgd, adagrad, rmsprop, adam };
 constexpr int kOptimizerCount = 4;
 

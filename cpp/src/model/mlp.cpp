@@ -11,6 +11,8 @@
 #include "fastmlp/fp_environment.h"
 #include "fastmlp/random.h"
 #include "network/derivatives/derivatives.h"
+#include "network/ops/plan_network.h"
+#include "network/passes/inference.h"
 #include "network/passes/training_pass.h"
 
 namespace fastmlp {
@@ -20,7 +22,6 @@ using detail::NetworkPlan;
 using detail::OpPlan;
 using detail::Pass;
 using detail::PassArgs;
-using detail::Scratch;
 using detail::Workspace;
 
 void check_rows(Index rows) {
@@ -91,219 +92,45 @@ struct Mlp<T>::Impl {
   // Whether a second thread pays for a small batch.
   mutable HelperPolicy second_in_training, second_in_inference;
 
-  // What inference borrows, one per call under way: so that calls allocate only until
-  // there is enough.
-  struct Borrowed {
-    AlignedBuffer<T> buffer;
-    std::vector<T*> packed;  // into the buffer, per layer
-  };
+  // Memory that inference borrows, one for each call under way, so that calls allocate
+  // only until there is enough.
   mutable PoolMutex pool_mutex{false};
-  mutable std::vector<Borrowed> pool;
+  mutable std::vector<detail::InferenceMemory<T>> pool;
 
   explicit Impl(Index n_in, const std::vector<LayerSpec>& layers)
-      : net(n_in, layers),
+      : net(detail::plan_network(n_in, layers)),
         params(net.n_params),
         buffers(net.n_buffers),
         mutex(net.has_custom) {
     std::fill_n(params.data(), net.n_params, T(0));
     for (const int b : net.batch_norms) {
-      const OpPlan& layer = net.layers[static_cast<size_t>(b)];
-      std::fill_n(buffers.data() + layer.statistics, layer.n_out, T(0));
-      std::fill_n(buffers.data() + layer.statistics + layer.n_out, layer.n_out, T(1));
+      detail::BatchNormOp::initialize_running_statistics(
+          net.ops[static_cast<size_t>(b)], buffers.data());
     }
   }
 
-  // Inference: to y unless null, to losses of rows otherwise.
-  struct InferRequest {
-    const T* x;
-    Index rows;
-    T* y = nullptr;
-    const Loss* loss = nullptr;
-    const Targets<T>* targets = nullptr;
-    T* row_loss = nullptr;
-  };
+  detail::NetworkView<T> view() const { return {net, params.data(), buffers.data()}; }
 
-  void infer(const InferRequest& rq) const {
-    const KernelTable<T>& table = kernels<T>();
-    // Reading a weight takes as long as some operations, which matters for a few rows.
-    constexpr double kFewestFlops = 6.0;
-    const double flops =
-        std::max(2.0 * static_cast<double>(rq.rows), kFewestFlops) * net.work;
-    const bool few = rq.rows < 2 * table.mr;
-    TeamPlan plan = plan_team(flops,
-                              few ? (net.widest + table.nr - 1) / table.nr
-                                  : (rq.rows + table.mr - 1) / table.mr,
-                              &second_in_inference);
-    // What comes from outside is called by one thread, from which it may throw.
-    if (net.has_custom) plan = {};
-    const bool pack = rq.rows >= table.packing_pays;
-    const Index tile = std::min(rq.rows, detail::tile_rows<T>(net));
-
-    Index packed_size = 0;
-    for (const OpPlan& layer : net.layers) {
-      if (!pack || !layer.is_dense()) continue;
-      packed_size += detail::packed_right_size(table, layer.n_in, layer.n_out);
-    }
-    const Index values = tile * net.widest;
-    const Index loss_values = tile;  // the rows' scales
-    const Index scratch_size = few ? 0 : detail::layer_scratch_size(net, 1);
-    // Where a loss needs the last output as well, that lies in a buffer, too.
-    const Index deviations = net.n_buffers / 2;
-    const Index per_thread =
-        net.n_inference_buffers * values + loss_values + deviations + scratch_size;
-    Lease lease(*this, packed_size + plan.most * per_thread);
-    T* const base = lease.borrowed.buffer.data();
-    std::vector<T*>& packed = lease.borrowed.packed;
-    if (pack) {
-      packed.resize(net.layers.size());
-      T* at = base;
-      for (size_t l = 0; l < packed.size(); ++l) {
-        const OpPlan& layer = net.layers[l];
-        packed[l] = at;
-        if (!layer.is_dense()) continue;
-        at += detail::packed_right_size(table, layer.n_in, layer.n_out);
-      }
-    }
-
-    run_team(plan, [&](const Team& team) {
-      if (pack) {
-        detail::pack_forward(team, table, net, params.data(), packed, 0);
-        team.barrier();
-      }
-      const bool by_columns = few && team.size() > 1;
-      T* const mine = base + packed_size + (by_columns ? 0 : team.rank() * per_thread);
-      T* const row_scale = mine + net.n_inference_buffers * values;
-      T* const rstd = row_scale + loss_values;
-      if (!by_columns || team.rank() == 0) fill_deviations(rstd);
-      if (by_columns) {
-        infer_by_columns(rq, team, {mine, values, rstd}, row_scale);
-        return;
-      }
-      const Scratch<T> scratch = {few ? nullptr : rstd + deviations, nullptr};
-      const Range rows = team.share(rq.rows, table.mr);
-      for (Index r = rows.begin; r < rows.end; r += tile) {
-        const Index m = std::min(tile, rows.end - r);
-        for (size_t l = 0; l < net.layers.size(); ++l) {
-          const OpPlan& layer = net.layers[l];
-          if (layer.is_identity_at_inference()) continue;
-          T* const h = output_of(rq, mine, values, l, r);
-          const T* const x = value_of(rq, mine, values, layer.input, r);
-          if (layer.is_dense()) {
-            detail::dense_forward<T>(table, layer, params.data(),
-                                     pack ? packed[l] : nullptr, h, h, x, m, scratch);
-          } else {
-            infer_other(rq, {mine, values, rstd}, layer, h, x, r, m);
-          }
-        }
-        finish_tile(rq, {mine, values, rstd}, r, m, row_scale);
-      }
-    });
-  }
-
-  // A member's memory: the buffers, `size` elements each, and the batch_norms'
-  // reciprocal deviations.
-  struct InferMemory {
-    T* buffers;
-    Index size;
-    T* rstd;
-  };
-
-  void fill_deviations(T* rstd) const {
-    for (const int b : net.batch_norms) {
-      const OpPlan& layer = net.layers[static_cast<size_t>(b)];
-      detail::reciprocal_deviation(rstd + layer.statistics / 2,
-                                   buffers.data() + layer.statistics + layer.n_out,
-                                   layer.eps, layer.n_out);
-    }
-  }
-
-  // Where the output of step l for rows from r on goes.
-  T* output_of(const InferRequest& rq, T* memory, Index size, size_t l, Index r) const {
-    if (static_cast<int>(l) == net.output_step && rq.y) return rq.y + r * net.n_out;
-    return memory + net.layers[l].buffer * size;
-  }
-
-  // Where the output of any step, or what the network is given, is found.
-  const T* value_of(const InferRequest& rq, T* memory, Index size, int step,
-                    Index r) const {
-    while (step != detail::kInput &&
-           net.layers[static_cast<size_t>(step)].is_identity_at_inference()) {
-      step = net.layers[static_cast<size_t>(step)].input;
-    }
-    if (step == detail::kInput) return rq.x + r * net.n_in;
-    return output_of(rq, memory, size, static_cast<size_t>(step), r);
-  }
-
-  // A step that is not dense.
-  void infer_other(const InferRequest& rq, const InferMemory& memory,
-                   const OpPlan& layer, T* h, const T* x, Index r, Index m) const {
-    const T* const other =
-        layer.other == detail::kNone
-            ? nullptr
-            : value_of(rq, memory.buffers, memory.size, layer.other, r);
-    const bool by_batch = layer.statistics >= 0;
-    detail::infer_step<T>(kernels<T>(), layer, params.data(), h, x, other,
-                          by_batch ? buffers.data() + layer.statistics : nullptr,
-                          by_batch ? memory.rstd + layer.statistics / 2 : nullptr, m);
-  }
-
-  // What follows the last step.
-  void finish_tile(const InferRequest& rq, const InferMemory& memory, Index r, Index m,
-                   T* row_scale) const {
-    const int last = static_cast<int>(net.layers.size()) - 1;
-    const T* const y = value_of(rq, memory.buffers, memory.size, last, r);
-    if (rq.y && net.output_step == detail::kInput) {
-      std::copy_n(y, m * net.n_out, rq.y + r * net.n_out);
-    }
-    if (rq.loss) loss_of_rows(rq, y, r, m, row_scale);
-  }
-
-  void loss_of_rows(const InferRequest& rq, const T* y, Index r, Index m,
-                    T* row_scale) const {
-    std::fill_n(row_scale, m, T(1));
-    const Targets<T> t = rq.targets->from_row(r, target_width(*rq.loss, net.n_out));
-    loss_rows<T>(*rq.loss, nullptr, rq.row_loss + r, y, t.values, t.labels, row_scale,
-                 m, net.n_out);
-  }
-
-  // All rows at once, each member making its share of every dense layer's outputs; the
-  // first one alone does what is between.
-  void infer_by_columns(const InferRequest& rq, const Team& team,
-                        const InferMemory& memory, T* row_scale) const {
-    for (size_t l = 0; l < net.layers.size(); ++l) {
-      const OpPlan& layer = net.layers[l];
-      if (layer.is_identity_at_inference()) continue;
-      T* const h = output_of(rq, memory.buffers, memory.size, l, 0);
-      const T* const x = value_of(rq, memory.buffers, memory.size, layer.input, 0);
-      if (layer.is_dense()) {
-        detail::dense_forward_columns(kernels<T>(), team, layer, params.data(), h, x,
-                                      rq.rows);
-      } else if (team.rank() == 0) {
-        infer_other(rq, memory, layer, h, x, 0, rq.rows);
-      }
-      team.barrier();
-    }
-    if (team.rank() == 0) finish_tile(rq, memory, 0, rq.rows, row_scale);
+  void infer(const detail::InferenceArgs<T>& args) const {
+    detail::Inference<T> inference(view(), args, &second_in_inference);
+    Lease lease(*this);
+    inference.run(lease.memory);
   }
 
   // Taken from the pool, given back at the end of the scope.
   struct Lease {
     const Impl& impl;
-    Borrowed borrowed;
-    Lease(const Impl& owner, Index size) : impl(owner) {
-      {
-        const std::lock_guard lock(impl.pool_mutex);
-        if (!impl.pool.empty()) {
-          borrowed = std::move(impl.pool.back());
-          impl.pool.pop_back();
-        }
-      }
-      borrowed.buffer.reserve(size);
+    detail::InferenceMemory<T> memory;
+    explicit Lease(const Impl& owner) : impl(owner) {
+      const std::lock_guard lock(impl.pool_mutex);
+      if (impl.pool.empty()) return;
+      memory = std::move(impl.pool.back());
+      impl.pool.pop_back();
     }
     ~Lease() {
       const std::lock_guard lock(impl.pool_mutex);
       try {
-        impl.pool.push_back(std::move(borrowed));
+        impl.pool.push_back(std::move(memory));
       } catch (const std::bad_alloc&) {
         // The pool is a convenience: without it the buffer is simply freed.
       }
@@ -317,9 +144,8 @@ struct Mlp<T>::Impl {
   void derive(Index rows, F f) const {
     check_rows(rows);
     const std::shared_lock lock(mutex);
-    Lease lease(*this, 0);
-    f(detail::NetworkView<T>{net, params.data(), buffers.data()},
-      lease.borrowed.buffer);
+    Lease lease(*this);
+    f(view(), lease.memory.buffer);
   }
 
   // Marks that an epoch is under way: the order of rows is the model's.
@@ -510,7 +336,7 @@ Index Mlp<T>::n_params() const {
 template <class T>
 std::vector<LayerInfo> Mlp<T>::layers() const {
   std::vector<LayerInfo> infos;
-  for (const OpPlan& l : impl_->net.layers) {
+  for (const OpPlan& l : impl_->net.ops) {
     infos.push_back({l.name, l.kind, l.n_in, l.n_out, l.weight, l.bias, l.statistics});
   }
   return infos;
@@ -547,40 +373,9 @@ void Mlp<T>::initialize(uint64_t seed) {
   const std::unique_lock lock(impl_->mutex);
   const DefaultFpEnvironment environment;
   std::fill_n(params(), n_params(), T(0));
-  for (size_t l = 0; l < impl_->net.layers.size(); ++l) {
-    const OpPlan& layer = impl_->net.layers[l];
-    if (layer.kind == LayerKind::layer_norm || layer.kind == LayerKind::batch_norm) {
-      if (layer.weight >= 0) std::fill_n(params() + layer.weight, layer.n_out, T(1));
-    }
-    if (!layer.is_dense()) continue;
-    const double fan_in = static_cast<double>(layer.n_in);
-    const double fan_out = static_cast<double>(layer.n_out);
-    double variance = 2 / (fan_in + fan_out);
-    switch (layer.activation) {
-      case Activation::relu:
-      case Activation::leaky_relu:
-      case Activation::elu:
-      case Activation::gelu:
-      case Activation::gelu_tanh:
-      case Activation::silu:
-      case Activation::softplus:
-        variance = 2 / fan_in;
-        break;
-      case Activation::selu:
-        variance = 1 / fan_in;
-        break;
-      default:
-        break;
-    }
-    const double bound = std::sqrt(3 * variance);
-    T* w = params() + layer.weight;
-    for (Index i = 0; i < layer.n_in * layer.n_out; ++i) {
-      const uint64_t bits = random_bits(
-          seed, Stream::initialize, static_cast<uint32_t>(l), static_cast<uint64_t>(i));
-      // 53 bits to [0, 1), exactly, then to [-bound, bound).
-      const double unit = static_cast<double>(bits >> 11) * 0x1p-53;
-      w[i] = static_cast<T>((2 * unit - 1) * bound);
-    }
+  for (size_t l = 0; l < impl_->net.ops.size(); ++l) {
+    const OpPlan& op = impl_->net.ops[l];
+    detail::visit(op.kind, [&](auto kind) { kind.initialize(op, l, params(), seed); });
   }
 }
 
@@ -618,7 +413,7 @@ template <class T>
 void Mlp<T>::predict(T* y, const T* x, Index rows) const {
   check_rows(rows);
   const std::shared_lock lock(impl_->mutex);
-  typename Impl::InferRequest rq = {x, rows};
+  detail::InferenceArgs<T> rq = {x, rows};
   rq.y = y;
   impl_->infer(rq);
 }
@@ -636,8 +431,8 @@ double Mlp<T>::evaluate(const Batch<T>& batch, const Loss& loss,
     const std::shared_lock lock(impl_->mutex);
     const Targets<T> targets =
         batch.targets.from_row(first, target_width(loss, n_out()));
-    typename Impl::InferRequest rq = {batch.x + first * n_in(),
-                                      std::min(kBlock, batch.rows - first)};
+    detail::InferenceArgs<T> rq = {batch.x + first * n_in(),
+                                   std::min(kBlock, batch.rows - first)};
     rq.loss = &loss;
     rq.targets = &targets;
     rq.row_loss = row_loss.data() + first;
@@ -926,9 +721,9 @@ LastStep<T> Mlp<T>::last_step() const {
   last.rows = impl.last_rows;
   last.grads = copy(impl.grads.data(), impl.net.n_params);
   if (impl.has_before) last.before = copy(impl.before.data(), impl.net.n_params);
-  for (size_t l = 0; l < impl.net.layers.size(); ++l) {
-    const Index values = last.rows * impl.net.layers[l].n_out;
-    last.outputs.push_back(copy(impl.last_values->h[l], values));
+  for (size_t l = 0; l < impl.net.ops.size(); ++l) {
+    const Index values = last.rows * impl.net.ops[l].n_out;
+    last.outputs.push_back(copy(impl.last_values->ops[l].h, values));
   }
   return last;
 }

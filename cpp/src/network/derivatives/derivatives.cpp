@@ -7,8 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "network/dense.h"
-#include "network/ops/layers.h"
+#include "network/ops/ops.h"
 #include "threading/parallel.h"
 
 namespace fastmlp::detail {
@@ -71,7 +70,7 @@ class Derivation {
         buffers_(view.buffers),
         rq_(request),
         table_(kernels<T>()),
-        n_layers_(net_.layers.size()) {
+        n_layers_(net_.ops.size()) {
     plan_seed();
     plan_relu_sparsity();
     plan_slots();
@@ -110,8 +109,8 @@ class Derivation {
   struct Shared {
     T* packed = nullptr;
     T* packed_transposed = nullptr;
-    T* rstd = nullptr;    // batch_norm
-    T* factor = nullptr;  // batch_norm: rstd * scale
+    T* statistics = nullptr;  // batch_norm
+    T* factor = nullptr;      // batch_norm: rstd * scale
   };
 
   // One member's memory, for a tile of rows, per step.
@@ -140,7 +139,7 @@ class Derivation {
     Index all() const { return rows * directions; }
   };
 
-  const OpPlan& layer(size_t l) const { return net_.layers[l]; }
+  const OpPlan& layer(size_t l) const { return net_.ops[l]; }
   Index width(int step) const {
     return step == kInput ? net_.n_in : layer(static_cast<size_t>(step)).n_out;
   }
@@ -153,11 +152,11 @@ class Derivation {
   // Where the directions are unit vectors, the first product of a dense layer with them
   // is its weights. Anything else needs the unit vectors themselves.
   void plan_seed() {
-    const OpPlan& last = net_.layers.back();
+    const OpPlan& last = net_.ops.back();
     seeds_from_weights_ = rq_.mode == Mode::cotangents && !rq_.of_params && !rq_.loss &&
                           last.is_dense() && !has_activation(last);
     uses_.assign(n_layers_ + 1, 0);
-    for (const OpPlan& step : net_.layers) {
+    for (const OpPlan& step : net_.ops) {
       for (const int from : {step.input, step.other}) {
         if (from == kNone) continue;
         ++uses_[from == kInput ? n_layers_ : static_cast<size_t>(from)];
@@ -256,7 +255,7 @@ class Derivation {
     double operations = net_.work;
     Index for_row = 0, for_direction = 0;  // elements
     double for_each = 0;                   // operations for a direction
-    for (const OpPlan& step : net_.layers) {
+    for (const OpPlan& step : net_.ops) {
       for_row += 3 * step.n_out;
       if (wants_second()) for_direction += 3 * step.n_out;
       const double size = static_cast<double>(step.n_in) *
@@ -314,11 +313,11 @@ class Derivation {
           shared.packed_transposed = take(packed_right_bound(step.n_out, step.n_in));
         }
       } else if (step.kind == LayerKind::batch_norm) {
-        shared.rstd = take(step.n_out);
+        shared.statistics = take(BatchNormOp::kInferenceStatistics * step.n_out);
         shared.factor = take(step.n_out);
       }
     }
-    if (seeds_from_weights_) seed_ = take(net_.layers.back().n_in * net_.n_out);
+    if (seeds_from_weights_) seed_ = take(net_.ops.back().n_in * net_.n_out);
     for (Member& member : members_) carve_member(member, take);
     return used;
   }
@@ -331,7 +330,7 @@ class Derivation {
       const OpPlan& step = layer(l);
       const Index n = step.n_out;
       widest = std::max(widest, n);
-      if (step.is_identity_at_inference()) continue;
+      if (step.is_identity_at_inference) continue;
       me.h[l] = take(rows * n);
       if (step.saves_input()) me.z[l] = take(rows * n);
       if (has_derivative(step)) me.slope[l] = take(rows * n);
@@ -343,7 +342,7 @@ class Derivation {
         const Index n = layer(l).n_out;
         me.cotangent[l] = take(rows * n);
         me.dot[l] = take(all * n);
-        if (layer(l).is_identity_at_inference()) continue;
+        if (layer(l).is_identity_at_inference) continue;
         me.tangent[l] = take(all * n);
         me.before[l] = has_activation(layer(l)) ? take(all * n) : me.tangent[l];
       }
@@ -355,7 +354,7 @@ class Derivation {
     me.spread = take(tile_directions_);
     me.row = take(2 * rows);
     if (needs_identity_) me.identity = take(all * net_.n_in);
-    me.scratch = take(layer_scratch_size(net_, std::max(rows, all)));
+    me.scratch = take(dense_left_scratch_size(net_, std::max(rows, all)));
   }
 
   // The region ----------------------------------------------------------------------
@@ -379,16 +378,16 @@ class Derivation {
         }
       } else if (step.kind == LayerKind::batch_norm && team.rank() == 0) {
         const Index n = step.n_out;
-        reciprocal_deviation(shared.rstd, buffers_ + step.statistics + n, step.eps, n);
+        BatchNormOp::use_running_statistics(step, buffers_, shared.statistics);
+        const T* const rstd = BatchNormOp::Statistics<T>(shared.statistics, n).rstd();
         for (Index j = 0; j < n; ++j) {
-          shared.factor[j] = step.weight >= 0
-                                 ? shared.rstd[j] * params_[step.weight + j]
-                                 : shared.rstd[j];
+          shared.factor[j] =
+              step.weight >= 0 ? rstd[j] * params_[step.weight + j] : rstd[j];
         }
       }
     }
     if (seeds_from_weights_ && team.rank() == 0) {
-      const OpPlan& last = net_.layers.back();
+      const OpPlan& last = net_.ops.back();
       transpose(seed_, last.n_in, params_ + last.weight, last.n_out, last.n_in,
                 last.n_out);
     }
@@ -425,8 +424,8 @@ class Derivation {
   const T* value_of(const Member& me, const Tile& tile, int step) const {
     if (step == kInput) return rq_.x + tile.row * net_.n_in;
     const OpPlan& of = layer(static_cast<size_t>(step));
-    return of.is_identity_at_inference() ? value_of(me, tile, of.input)
-                                         : me.h[static_cast<size_t>(step)];
+    return of.is_identity_at_inference ? value_of(me, tile, of.input)
+                                       : me.h[static_cast<size_t>(step)];
   }
 
   // What an activation's derivative is a function of.
@@ -439,43 +438,21 @@ class Derivation {
     const Index m = tile.rows;
     for (size_t l = 0; l < n_layers_; ++l) {
       const OpPlan& step = layer(l);
-      if (step.is_identity_at_inference()) continue;
+      if (step.is_identity_at_inference) continue;
       const Index n = step.n_out;
-      const T* const x = value_of(me, tile, step.input);
-      const T* const scale = parameters(params_, step.weight);
-      const T* const shift = parameters(params_, step.bias);
-      T* const h = me.h[l];
-      T* const own = me.z[l] ? me.z[l] : h;
-      const T* z = own;
-      switch (step.kind) {
-        case LayerKind::dense:
-          dense_forward<T>(table_, step, params_,
-                           pack_values_ ? shared_[l].packed : nullptr, h, own, x, m,
-                           {me.scratch, nullptr});
-          break;
-        case LayerKind::layer_norm:
-          table_.layer_norm_forward(own, n, me.hat[l], n, me.rstd[l], x, n, scale,
-                                    shift, static_cast<T>(step.eps), m, n);
-          break;
-        case LayerKind::batch_norm:
-          table_.batch_norm_forward(own, n, me.hat[l], n, x, n,
-                                    buffers_ + step.statistics, shared_[l].rstd, scale,
-                                    shift, m, n);
-          break;
-        case LayerKind::add:
-          table_.add(own, x, value_of(me, tile, step.other), m * n);
-          break;
-        case LayerKind::activation:
-        case LayerKind::dropout:
-          z = x;
-      }
+      ForwardArgs<T> args = {table_, params_, 0, m};
+      args.x = value_of(me, tile, step.input);
+      if (step.other != kNone) args.other = value_of(me, tile, step.other);
+      args.h = me.h[l];
+      args.z = me.z[l] ? me.z[l] : me.h[l];
+      args.kept = me.hat[l];
+      args.statistics = step.statistics >= 0 ? shared_[l].statistics : me.rstd[l];
+      args.packed = pack_values_ ? shared_[l].packed : nullptr;
+      args.scratch.left = me.scratch;
+      visit(step.kind, [&](auto kind) { kind.forward(args, step); });
       if (step.custom) {
-        step.custom->forward(h, z, m * n);
-        step.custom->derivative(me.slope[l], z, m * n);
+        step.custom->derivative(me.slope[l], args.x, m * n);
         continue;
-      }
-      if (!step.is_dense() && (has_activation(step) || z != h)) {
-        table_.activation_forward(step.activation, h, n, z, n, m, n);
       }
       if (me.slope[l]) {
         std::fill_n(me.slope[l], m * n, T(1));
@@ -564,8 +541,8 @@ class Derivation {
     }
     const size_t l = static_cast<size_t>(step);
     if (!wants_second()) return me.slots[static_cast<size_t>(slot_[l])];
-    return layer(l).is_identity_at_inference() ? tangent_of(me, tile, layer(l).input)
-                                               : me.tangent[l];
+    return layer(l).is_identity_at_inference ? tangent_of(me, tile, layer(l).input)
+                                             : me.tangent[l];
   }
 
   void fill_identity(Member& me, const Tile& tile) const {
@@ -684,7 +661,7 @@ class Derivation {
     if (seeds_from_weights_) {
       // The last layer's weights are the cotangents of its input, which nothing else
       // takes: that step's activation can be applied on the way.
-      const OpPlan& last = net_.layers.back();
+      const OpPlan& last = net_.ops.back();
       const T* const rows = seed_ + tile.first * last.n_in;
       T* const to = cotangent_of(me, tile, last.input);
       --top;
@@ -780,7 +757,7 @@ class Derivation {
       const OpPlan& step = layer(l);
       // Nobody takes the last one's, unless its activation is bent.
       const bool unused = l + 1 == n_layers_ && is_piecewise_linear(step);
-      if (step.is_identity_at_inference() || unused) continue;
+      if (step.is_identity_at_inference || unused) continue;
       tangents_of_step(me, tile, l, me.before[l], me.tangent[l]);
     }
     for (Index i = 0; i < m; ++i) {
@@ -912,12 +889,12 @@ void jacobian(const NetworkView<T>& view, T* j, const T* x, Index rows,
   const NetworkPlan& net = view.net;
   // Multiply-adds for each direction and way; products with unit vectors cost none.
   double forward = 0, back = 0;
-  for (const OpPlan& layer : net.layers) {
+  for (const OpPlan& layer : net.ops) {
     if (!layer.is_dense()) continue;
     const double size =
         static_cast<double>(layer.n_in) * static_cast<double>(layer.n_out);
     if (layer.input != kInput) forward += size;
-    if (&layer != &net.layers.back() || has_activation(layer)) back += size;
+    if (&layer != &net.ops.back() || has_activation(layer)) back += size;
   }
   const bool is_forward =
       static_cast<double>(net.n_in) * forward < static_cast<double>(net.n_out) * back;

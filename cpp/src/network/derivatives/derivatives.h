@@ -9,17 +9,9 @@
 
 #include "fastmlp/aligned_buffer.h"
 #include "fastmlp/loss.h"
-#include "network/workspace.h"
+#include "network/plan.h"
 
 namespace fastmlp::detail {
-
-// What is read while a derivative is made: whoever calls holds the network's lock.
-template <class T>
-struct NetworkView {
-  const NetworkPlan& net;
-  const T* params;
-  const T* buffers;  // running statistics; null if there are none
-};
 
 // All of these take x (rows, n_in), contiguous, rows >= 1; use as many threads as the
 // work is worth; and need `memory` for the call, which grows if need be. Results are

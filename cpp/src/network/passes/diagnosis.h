@@ -7,7 +7,7 @@
 #include <string>
 
 #include "network/passes/pass_args.h"
-#include "network/workspace.h"
+#include "network/passes/workspace.h"
 
 namespace fastmlp::detail {
 
@@ -85,13 +85,13 @@ class Diagnosis {
                 "y holds a value that is not finite in row " + std::to_string(row)};
       }
     }
-    for (size_t l = 0; l < net_.layers.size(); ++l) {
-      if (!finite_of_layer(params_, l)) {
+    for (size_t l = 0; l < net_.ops.size(); ++l) {
+      if (!finite_of_op(params_, l)) {
         return {Place::parameters,
                 "the parameters of " + name_of_layer(l) + " are not finite", l};
       }
       if (all_rows_ &&
-          first_nonfinite(ws_.h[l], rq_.rows * net_.layers[l].n_out) >= 0) {
+          first_nonfinite(ws_.ops[l].h, rq_.rows * net_.ops[l].n_out) >= 0) {
         return {Place::output, "the output of " + name_of_layer(l) + " is not finite",
                 l};
       }
@@ -104,14 +104,14 @@ class Diagnosis {
       }
     }
     // Gradients overflow on the way back: the last layer that is hit comes first.
-    for (size_t l = net_.layers.size(); l-- > 0;) {
-      if (!finite_of_layer(rq_.grads, l)) {
+    for (size_t l = net_.ops.size(); l-- > 0;) {
+      if (!finite_of_op(rq_.grads, l)) {
         return {Place::gradient,
                 "the gradient of " + name_of_layer(l) + " is not finite", l};
       }
     }
     return {Place::loss, "the loss itself overflows, on outputs of " +
-                             name_of_layer(net_.layers.size() - 1)};
+                             name_of_layer(net_.ops.size() - 1)};
   }
 
   // Data of this size are not scaled, by any standard.
@@ -141,7 +141,7 @@ class Diagnosis {
         break;
     }
     if (found.place == Place::output &&
-        net_.layers[found.layer].activation == Activation::exp) {
+        net_.ops[found.layer].activation == Activation::exp) {
       return "exp overflows: scale the layer's input, or lower the learning rate";
     }
     if (x > kUnscaled) {
@@ -164,24 +164,20 @@ class Diagnosis {
   }
 
   std::string name_of_layer(size_t l) const {
-    const OpPlan& layer = net_.layers[l];
-    const std::string in = std::to_string(layer.n_in),
-                      out = std::to_string(layer.n_out);
-    const std::string what = layer.is_dense() ? "dense " + in + " -> " + out
-                             : layer.kind == LayerKind::layer_norm ? "layer norm " + in
-                             : layer.kind == LayerKind::batch_norm ? "batch norm " + in
-                             : layer.kind == LayerKind::dropout    ? "dropout " + in
-                             : layer.kind == LayerKind::add        ? "residual " + out
-                                                                   : "activation " + in;
-    return "layer " + layer.name + " (" + what + ")";
+    const OpPlan& op = net_.ops[l];
+    std::string kind = layer_kind_name(op.kind);
+    std::replace(kind.begin(), kind.end(), '_', ' ');
+    const std::string in = std::to_string(op.n_in), out = std::to_string(op.n_out);
+    return "layer " + op.name + " (" + kind + " " +
+           (op.is_dense() ? in + " -> " + out : out) + ")";
   }
-  // The part of a vector like the parameters that belongs to a layer.
-  bool finite_of_layer(const T* vector, size_t l) const {
-    const OpPlan& layer = net_.layers[l];
-    if (layer.weight < 0) return true;
-    const Index end = layer.bias >= 0 ? layer.bias + layer.n_out
-                                      : layer.weight + layer.n_in * layer.n_out;
-    return first_nonfinite(vector + layer.weight, end - layer.weight) < 0;
+  // Whether an op's part of a vector like the parameters is finite.
+  bool finite_of_op(const T* vector, size_t l) const {
+    const OpPlan& op = net_.ops[l];
+    const auto finite = [&](Index offset, Index size) {
+      return offset < 0 || first_nonfinite(vector + offset, size) < 0;
+    };
+    return finite(op.weight, op.weight_size) && finite(op.bias, op.n_out);
   }
 
   const NetworkPlan& net_;

@@ -8,11 +8,11 @@
 
 #include "fastmlp/dropout.h"
 #include "fastmlp/mlp.h"
-#include "network/dense.h"
-#include "network/ops/layers.h"
+#include "network/ops/ops.h"
 #include "network/passes/diagnosis.h"
 #include "network/passes/pass_args.h"
-#include "network/workspace.h"
+#include "network/passes/tile_rows.h"
+#include "network/passes/workspace.h"
 #include "threading/parallel.h"
 
 namespace fastmlp::detail {
@@ -84,13 +84,7 @@ class Pass {
         fill_row_scale<T>(ws_.row_scale, rq_.targets.weights, rq_.order, normalizer_,
                           rows);
       }
-      if (pack_forward_) {
-        pack_forward(team, table_, net_, params_, ws_.packed, block_rows_);
-      }
-      if (rq_.backward) {
-        pack_backward(team, table_, net_, params_, ws_.packed_transposed,
-                      rq_.dx != nullptr, block_rows_);
-      }
+      pack(team);
       // On the way back alone, they are what forward has taken.
       if (!by_batch_ && rq_.forward) use_running_statistics(team);
       if (rq_.l2 != 0.0) square_weights(team);
@@ -121,21 +115,9 @@ class Pass {
 
   // Moves running means and variances towards those of the batch.
   void update_running_statistics(T* buffers) const {
-    const T rows = static_cast<T>(rq_.rows);
     for (const int b : net_.batch_norms) {
-      const OpPlan& layer = net_.layers[static_cast<size_t>(b)];
-      const Index n = layer.n_out;
-      const BatchStatistics<T> batch = statistics_of(b);
-      T* const mean = buffers + layer.statistics;
-      T* const var = mean + n;
-      const T m = static_cast<T>(layer.momentum),
-              rest = static_cast<T>(1 - layer.momentum);
-      // The unbiased variance, as torch has it.
-      const T unbiased = rows / (rows - T(1));
-      for (Index j = 0; j < n; ++j) {
-        mean[j] = rest * mean[j] + m * batch.mean[j];
-        var[j] = rest * var[j] + m * (batch.var[j] * unbiased);
-      }
+      BatchNormOp::update_running_statistics(op(b), buffers, memory(b).statistics,
+                                             rq_.rows);
     }
   }
 
@@ -165,13 +147,13 @@ class Pass {
   void square_weights(const Team& team) const {
     const Range mine = team.share(weight_chunks(net_));
     Index before = 0;
-    for (const OpPlan& layer : net_.layers) {
-      if (!layer.is_dense()) continue;
-      const Index size = layer.n_in * layer.n_out;
-      const Index chunks = square_chunks(size);
+    for (const OpPlan& op : net_.ops) {
+      if (!op.is_dense()) continue;
+      const Index chunks = square_chunks(op.weight_size);
       const Index end = std::min(before + chunks, mine.end);
       for (Index c = std::max(before, mine.begin); c < end; ++c) {
-        rq_.squares[c] = squares_of_chunk(params_ + layer.weight, size, c - before);
+        rq_.squares[c] =
+            squares_of_chunk(params_ + op.weight, op.weight_size, c - before);
       }
       before += chunks;
     }
@@ -187,27 +169,38 @@ class Pass {
     return (ascends ? -0.5 : 0.5) * decay_ * sum;
   }
 
-  // The output of a step for rows of the chunk from r on.
-  const T* value_of(int step, Index first, Index r) const {
-    if (step == kInput) {
+  const OpPlan& op(int index) const { return net_.ops[static_cast<size_t>(index)]; }
+  const OpMemory<T>& memory(int index) const {
+    return ws_.ops[static_cast<size_t>(index)];
+  }
+
+  // The output of an op for rows of the chunk from r on.
+  const T* value_of(int index, Index first, Index r) const {
+    if (index == kInput) {
       return rq_.order ? ws_.x + r * net_.n_in : rq_.x + (first + r) * net_.n_in;
     }
-    const size_t l = static_cast<size_t>(step);
-    return ws_.h[l] + r * net_.layers[l].n_out;
+    return memory(index).h + r * op(index).n_out;
   }
 
-  // Where the gradient of a step's output for these rows goes; null: nobody asks.
-  T* gradient_of(int step, Index first, Index r) const {
-    if (step == kInput) return rq_.dx ? rq_.dx + (first + r) * net_.n_in : nullptr;
-    const size_t l = static_cast<size_t>(step);
-    if (!wanted(net_.layers[l])) return nullptr;
-    return ws_.dz[l] + r * net_.layers[l].n_out;
+  // The gradient of an op's output for these rows; null: not needed.
+  T* gradient_of(int index, Index first, Index r) const {
+    if (index == kInput) return rq_.dx ? rq_.dx + (first + r) * net_.n_in : nullptr;
+    if (!wanted(op(index))) return nullptr;
+    return memory(index).dz + r * op(index).n_out;
   }
-  bool wanted(const OpPlan& layer) const { return layer.learns || rq_.dx; }
+  bool wanted(const OpPlan& op) const { return op.learns || rq_.dx; }
 
-  BatchStatistics<T> statistics_of(int step) const {
-    const size_t l = static_cast<size_t>(step);
-    return {ws_.statistics[l], net_.layers[l].n_out};
+  // Each member packs its part of the weights.
+  void pack(const Team& team) const {
+    for (size_t l = 0; l < net_.ops.size(); ++l) {
+      const OpPlan& op = net_.ops[l];
+      if (!op.is_dense() || packed_in_blocks<T>(op, block_rows_)) continue;
+      if (pack_forward_) DenseOp::pack(team, table_, op, params_, ws_.ops[l].packed);
+      if (rq_.backward && gradient_of(op.input, 0, 0)) {
+        DenseOp::pack_transposed(team, table_, op, params_,
+                                 ws_.ops[l].packed_transposed);
+      }
+    }
   }
 
   // Rows of a chunk forward and back, segment by segment.
@@ -217,14 +210,16 @@ class Pass {
       return i == 0 ? size_t{0} : static_cast<size_t>(net_.batch_norms[i - 1]);
     };
     const auto end = [&](size_t i) {
-      return i < cuts ? begin(i + 1) : net_.layers.size();
+      return i < cuts ? begin(i + 1) : net_.ops.size();
     };
     for (size_t i = 0; i < cuts && rq_.forward; ++i) {
       each_tile(team, n, [&](Index r, Index m) {
         forward_tile(team, first, r, m, begin(i), end(i));
       });
       team.barrier();
-      batch_moments(team, net_.batch_norms[i], first, n);
+      const int b = net_.batch_norms[i];
+      BatchNormOp::batch_moments(table_, team, op(b), memory(b).statistics,
+                                 value_of(op(b).input, first, 0), n);
       team.barrier();
     }
     each_tile(team, n, [&](Index r, Index m) {
@@ -238,11 +233,16 @@ class Pass {
     });
     if (!rq_.backward) return;
     for (size_t i = cuts; i-- > 0;) {
+      const int b = net_.batch_norms[i];
       team.barrier();
-      batch_gradients(team, net_.batch_norms[i], n);
+      if (wanted(op(b))) {
+        BatchNormOp::sum_gradients(table_, team, op(b), memory(b), rq_.grads, n);
+      }
       team.barrier();
       each_tile(team, n, [&](Index r, Index m) {
-        batch_norm_back(net_.batch_norms[i], first, r, m);
+        if (wanted(op(b))) {
+          BatchNormOp::backward_to_input(backward_args(team, b, first, r, m), op(b));
+        }
         backward_tile(team, first, r, m, begin(i), end(i));
       });
     }
@@ -260,80 +260,33 @@ class Pass {
   }
 
   void copy_output(Index first, Index r, Index m) const {
-    const T* const y = ws_.h.back() + r * net_.n_out;
+    const T* const y = ws_.ops.back().h + r * net_.n_out;
     std::copy_n(y, m * net_.n_out, rq_.y + (first + r) * net_.n_out);
   }
 
-  // With a right half only if the layer's operands are packed in blocks.
-  Scratch<T> scratch_for(const OpPlan& layer, const Team& team) const {
-    Scratch<T> scratch = ws_.scratch(team.rank());
-    if (!packed_in_blocks<T>(layer, block_rows_)) scratch.right = nullptr;
-    return scratch;
-  }
-
-  // Steps begin .. end for m rows from r on.
+  // Ops begin .. end for m rows from r on.
   void forward_tile(const Team& team, Index first, Index r, Index m, size_t begin,
                     size_t end) {
     if (rq_.order && begin == 0) {
       gather_rows(ws_.x + r * net_.n_in, rq_.x, rq_.order + first + r, m, net_.n_in);
     }
+    ForwardArgs<T> args = {table_, params_, r, m};
+    args.block_rows = block_rows_;
+    args.scratch = ws_.scratch(team.rank());
+    args.draw = rq_.training ? &rq_.draw : nullptr;
+    args.first_row = first;
     for (size_t l = begin; l < end; ++l) {
-      const OpPlan& layer = net_.layers[l];
-      const Index n = layer.n_out;
-      T* const h = ws_.h[l] + r * n;
-      T* const z = ws_.z[l] + r * n;
-      const T* const x = value_of(layer.input, first, r);
-      if (layer.is_dense()) {
-        dense_forward<T>(table_, layer, params_,
-                         pack_forward_ ? ws_.packed[l] : nullptr, h, z, x, m,
-                         scratch_for(layer, team));
-      } else {
-        other_forward(l, h, z, x, first, r, m);
-      }
-    }
-  }
-
-  // A step that is not dense, keeping what its way back needs.
-  void other_forward(size_t l, T* h, T* z, const T* x, Index first, Index r, Index m) {
-    const OpPlan& layer = net_.layers[l];
-    const Index n = layer.n_out, size = m * n;
-    T* const kept = ws_.kept[l] ? ws_.kept[l] + r * n : nullptr;
-    const T* const scale = parameters(params_, layer.weight);
-    const T* const shift = parameters(params_, layer.bias);
-    switch (layer.kind) {
-      case LayerKind::dense:
-        break;
-      case LayerKind::activation:
-        if (layer.custom) {
-          layer.custom->forward(h, x, size);
-        } else {
-          table_.activation_forward(layer.activation, h, n, x, n, m, n);
-        }
-        return;
-      case LayerKind::dropout:
-        if (rq_.training) {
-          table_.dropout(h, kept, x, (first + r) * n, size,
-                         dropout_args<T>(layer.rate, rq_.draw, layer.stream));
-        } else {
-          std::copy_n(x, size, h);
-        }
-        return;
-      case LayerKind::layer_norm:
-        table_.layer_norm_forward(z, n, kept, n, ws_.statistics[l] + r, x, n, scale,
-                                  shift, static_cast<T>(layer.eps), m, n);
-        break;
-      case LayerKind::batch_norm: {
-        const BatchStatistics<T> batch = statistics_of(static_cast<int>(l));
-        table_.batch_norm_forward(z, n, kept, n, x, n, batch.mean, batch.rstd, scale,
-                                  shift, m, n);
-        break;
-      }
-      case LayerKind::add:
-        table_.add(z, x, value_of(layer.other, first, r), size);
-        break;
-    }
-    if (layer.activation != Activation::identity) {
-      table_.activation_forward(layer.activation, h, n, z, n, m, n);
+      const OpPlan& op = net_.ops[l];
+      const OpMemory<T>& memory = ws_.ops[l];
+      const Index at = r * op.n_out;
+      args.x = value_of(op.input, first, r);
+      if (op.other != kNone) args.other = value_of(op.other, first, r);
+      args.h = memory.h + at;
+      args.z = memory.z + at;
+      args.kept = memory.kept ? memory.kept + at : nullptr;
+      args.statistics = memory.statistics;
+      args.packed = pack_forward_ ? memory.packed : nullptr;
+      visit(op.kind, [&](auto kind) { kind.forward(args, op); });
     }
   }
 
@@ -341,7 +294,7 @@ class Pass {
   void head_tile(Index first, Index r, Index m) {
     const Index n = net_.n_out;
     const Index at = first + r;
-    T* d = ws_.dz.back() + r * n;
+    T* d = ws_.ops.back().dz + r * n;
     if (!rq_.loss) {
       std::copy_n(rq_.dy + at * n, m * n, d);
       return;
@@ -364,229 +317,88 @@ class Pass {
         target = gathered;
       }
     }
-    loss_rows<T>(*rq_.loss, d, ws_.row_loss + at, ws_.h.back() + r * n, target, labels,
-                 ws_.row_scale + at, m, n);
+    loss_rows<T>(*rq_.loss, d, ws_.row_loss + at, ws_.ops.back().h + r * n, target,
+                 labels, ws_.row_scale + at, m, n);
   }
 
-  // Steps end .. begin, last to first: from the gradient of each one's output to that
-  // of what it takes.
+  BackwardArgs<T> backward_args(const Team& team, int index, Index first, Index r,
+                                Index m) const {
+    const OpPlan& op = this->op(index);
+    const OpMemory<T>& memory = this->memory(index);
+    const Index at = r * op.n_out;
+    BackwardArgs<T> args = {table_,
+                            params_,
+                            r,
+                            m,
+                            value_of(op.input, first, r),
+                            memory.h + at,
+                            memory.z + at,
+                            memory.kept ? memory.kept + at : nullptr,
+                            memory.statistics,
+                            memory.dz + at};
+    args.dx = gradient_of(op.input, first, r);
+    if (op.other != kNone) args.d_other = gradient_of(op.other, first, r);
+    args.packed_transposed = memory.packed_transposed;
+    args.block_rows = block_rows_;
+    args.scratch = ws_.scratch(team.rank());
+    args.training = rq_.training;
+    args.whole_batch = by_batch_;
+    return args;
+  }
+
+  // Ops end .. begin, last to first: from the gradient of each one's output to that of
+  // its inputs.
   void backward_tile(const Team& team, Index first, Index r, Index m, size_t begin,
                      size_t end) {
     for (size_t l = end; l-- > begin;) {
-      const OpPlan& layer = net_.layers[l];
-      if (!wanted(layer)) continue;
-      const Index n = layer.n_out;
-      T* const dz = ws_.dz[l] + r * n;
-      if (layer.activation != Activation::identity && !layer.relu_ended) {
-        const T* saved = (layer.saves_input() ? ws_.z[l] : ws_.h[l]) + r * n;
-        // An activation by itself has its input in the step before.
-        if (layer.kind == LayerKind::activation &&
-            activation_saves_input(layer.activation)) {
-          saved = value_of(layer.input, first, r);
-        }
-        table_.activation_backward(layer.activation, dz, n, dz, n, saved, n, m, n);
-      }
-      if (!layer.is_dense()) {
-        other_backward(l, dz, first, r, m);
-        continue;
-      }
-      T* const dh = gradient_of(layer.input, first, r);
-      if (!dh) continue;
-      Epilogue<T> epilogue;
-      if (layer.ends_relu) {
-        epilogue = {EpilogueKind::relu_backward, value_of(layer.input, first, r),
-                    layer.n_in};
-      }
-      product<T>(table_, {dh, m, layer.n_in, layer.n_in}, {dz, n, 1},
-                 params_ + layer.weight, 1, n,
-                 packed_right<T>(table_, ws_.packed_transposed[l], n), n, nullptr,
-                 layer.adds_input, scratch_for(layer, team), epilogue);
+      const OpPlan& op = net_.ops[l];
+      if (!wanted(op)) continue;
+      const BackwardArgs<T> args =
+          backward_args(team, static_cast<int>(l), first, r, m);
+      visit(op.kind, [&](auto kind) { kind.backward(args, op); });
     }
   }
 
-  void other_backward(size_t l, T* dz, Index first, Index r, Index m) {
-    const OpPlan& layer = net_.layers[l];
-    const Index n = layer.n_out, size = m * n;
-    T* const kept = ws_.kept[l] ? ws_.kept[l] + r * n : nullptr;
-    T* const dx = gradient_of(layer.input, first, r);
-    switch (layer.kind) {
-      case LayerKind::dense:
-        return;
-      case LayerKind::activation:
-        if (layer.custom) {
-          layer.custom->derivative(kept, value_of(layer.input, first, r), size);
-          table_.multiply(dz, dz, kept, size);
-        }
-        break;
-      case LayerKind::dropout:
-        if (rq_.training) table_.multiply(dz, dz, kept, size);
-        break;
-      case LayerKind::layer_norm:
-        if (!dx) return;
-        table_.layer_norm_backward(dx, n, dz, n, kept, n, ws_.statistics[l] + r,
-                                   parameters(params_, layer.weight), layer.adds_input,
-                                   m, n);
-        return;
-      case LayerKind::batch_norm:
-        if (!by_batch_) batch_norm_back(static_cast<int>(l), first, r, m);
-        return;
-      case LayerKind::add:
-        accumulate_gradient(gradient_of(layer.other, first, r), dz, size,
-                            layer.adds_other);
-        break;
-    }
-    if (!layer.shares_input) accumulate_gradient(dx, dz, size, layer.adds_input);
-  }
-
-  void accumulate_gradient(T* to, const T* d, Index size, bool adds) const {
-    if (!to) return;
-    if (adds) {
-      table_.add(to, to, d, size);
-    } else {
-      std::copy_n(d, size, to);
-    }
-  }
-
-  // From the gradient of a batch_norm's output to that of its input.
-  void batch_norm_back(int step, Index first, Index r, Index m) {
-    const size_t l = static_cast<size_t>(step);
-    const OpPlan& layer = net_.layers[l];
-    const Index n = layer.n_out;
-    T* const dx = gradient_of(layer.input, first, r);
-    if (!dx) return;
-    const BatchStatistics<T> batch = statistics_of(step);
-    table_.batch_norm_backward(dx, n, ws_.dz[l] + r * n, n, ws_.kept[l] + r * n, n,
-                               batch.rstd, parameters(params_, layer.weight),
-                               batch.mean_dh, batch.mean_dhx, layer.adds_input, m, n);
-  }
-
-  // Mean and deviation of the columns of a batch_norm's input, by owner of the column.
-  void batch_moments(const Team& team, int step, Index first, Index n) {
-    const OpPlan& layer = net_.layers[static_cast<size_t>(step)];
-    const Range mine = team.share(layer.n_out, table_.lanes);
-    const BatchStatistics<T> batch = statistics_of(step);
-    table_.column_moments(batch.mean + mine.begin, batch.var + mine.begin,
-                          value_of(layer.input, first, 0) + mine.begin, layer.n_in, n,
-                          mine.size());
-    reciprocal_deviation(batch.rstd + mine.begin, batch.var + mine.begin, layer.eps,
-                         mine.size());
-  }
-
-  // The gradients of a batch_norm's scale and shift, and the means over the batch that
-  // its input's gradient needs; by owner of the column.
-  void batch_gradients(const Team& team, int step, Index n) {
-    const size_t l = static_cast<size_t>(step);
-    const OpPlan& layer = net_.layers[l];
-    if (!wanted(layer)) return;
-    const BatchStatistics<T> batch = statistics_of(step);
-    const Range mine = team.share(layer.n_out, table_.lanes);
-    const Index first = mine.begin, width = layer.n_out;
-    table_.batch_norm_sums(batch.mean_dh + first, batch.mean_dhx + first,
-                           ws_.dz[l] + first, width, ws_.kept[l] + first, width, n,
-                           mine.size());
-    const T rows = static_cast<T>(n);
-    for (Index j = mine.begin; j < mine.end; ++j) {
-      if (layer.weight >= 0) {
-        rq_.grads[layer.weight + j] = batch.mean_dhx[j];
-        rq_.grads[layer.bias + j] = batch.mean_dh[j];
-      }
-      batch.mean_dh[j] /= rows;
-      batch.mean_dhx[j] /= rows;
-    }
-  }
-
-  // InUserCode training a batch_norm is a fixed map of each column.
+  // Outside training a batch_norm is a fixed map of each column.
   void use_running_statistics(const Team& team) {
     if (team.rank() > 0) return;
     for (const int b : net_.batch_norms) {
-      const OpPlan& layer = net_.layers[static_cast<size_t>(b)];
-      const Index n = layer.n_out;
-      const BatchStatistics<T> batch = statistics_of(b);
-      const T* const mean = rq_.buffers + layer.statistics;
-      std::copy_n(mean, n, batch.mean);
-      std::copy_n(mean + n, n, batch.var);
-      reciprocal_deviation(batch.rstd, batch.var, layer.eps, n);
-      std::fill_n(batch.mean_dh, n, T(0));
-      std::fill_n(batch.mean_dhx, n, T(0));
+      BatchNormOp::use_running_statistics_in_training(op(b), rq_.buffers,
+                                                      memory(b).statistics);
     }
   }
 
-  // Sums over n rows of dy xhat and of dy, for a range of a normalisation's columns.
-  void norm_gradients(size_t l, T* dscale, T* dshift, Range columns, Index n,
-                      bool accumulate) const {
-    const Index width = net_.layers[l].n_out, j = columns.begin;
-    table_.column_dot(dscale + j, ws_.dz[l] + j, width, ws_.kept[l] + j, width, n,
-                      columns.size(), accumulate);
-    table_.column_sum(dshift + j, ws_.dz[l] + j, width, n, columns.size(), accumulate);
-  }
-
-  // dW = h^T dz and db = sum of the rows of dz, added to those of the chunks before.
-  // Each member owns a part of dW and runs over all rows in order.
+  // The gradients of all parameters, added to those of the chunks before. Each member
+  // owns a part of each of them and runs over all rows in order.
   void weight_gradients(const Team& team, Index first, Index n) {
-    const bool accumulate = first > 0;
+    const bool last = first + n == rq_.rows;
+    // An optimiser adds the decay on its way through the parameters.
+    const double decay = last && !rq_.optimizer ? decay_ : 0.0;
     bool finite = true;
-    for (size_t l = 0; l < net_.layers.size(); ++l) {
-      const OpPlan& layer = net_.layers[l];
-      if (layer.weight < 0) continue;
-      if (!layer.is_dense()) {
-        const Range mine = team.share(layer.n_out, table_.lanes);
-        T* const dscale = rq_.grads + layer.weight;
-        T* const dshift = rq_.grads + layer.bias;
-        if (layer.kind == LayerKind::layer_norm || !by_batch_) {
-          norm_gradients(l, dscale, dshift, mine, n, accumulate);
-        }
-        finite = finite &&
-                 table_.all_finite(dscale + mine.begin, mine.size(), 1, mine.size()) &&
-                 table_.all_finite(dshift + mine.begin, mine.size(), 1, mine.size());
-        continue;
-      }
-      const Scratch<T> scratch = scratch_for(layer, team);
-      const bool by_rows = layer.n_in >= layer.n_out;
-      const bool across = has_few_outputs(layer);
-      const Index grain = across ? table_.lanes : table_.mr;
-      const Range rows = by_rows ? team.share(layer.n_in, grain) : Range{0, layer.n_in};
-      const Range cols =
-          by_rows ? Range{0, layer.n_out} : team.share(layer.n_out, table_.nr);
-      const T* h = value_of(layer.input, first, 0) + rows.begin;
-      const T* dz = ws_.dz[l] + cols.begin;
-      T* dw = rq_.grads + layer.weight + rows.begin * layer.n_out + cols.begin;
-      if (across) {
-        weight_gradient_transposed<T>(table_, dw, h, layer.n_in, rows.size(), dz,
-                                      layer.n_out, n, accumulate, scratch.left);
-      } else {
-        product<T>(table_, {dw, rows.size(), cols.size(), layer.n_out},
-                   {h, 1, layer.n_in}, dz, layer.n_out, 1,
-                   plain_right<T>(table_, dz, layer.n_out), n, nullptr, accumulate,
-                   scratch);
-      }
-      // An optimiser adds it on its way through the parameters.
-      if (decay_ != 0.0 && !rq_.optimizer && first + n == rq_.rows) {
-        add_decay(dw, params_ + (dw - rq_.grads), layer.n_out, rows.size(),
-                  cols.size());
-      }
-      finite = finite && table_.all_finite(dw, layer.n_out, rows.size(), cols.size());
-      if (layer.bias >= 0) {
-        const Range mine = team.share(layer.n_out, table_.lanes);
-        T* db = rq_.grads + layer.bias + mine.begin;
-        table_.column_sum(db, ws_.dz[l] + mine.begin, layer.n_out, n, mine.size(),
-                          accumulate);
-        finite = finite && table_.all_finite(db, mine.size(), 1, mine.size());
-      }
+    for (size_t l = 0; l < net_.ops.size(); ++l) {
+      const OpPlan& op = net_.ops[l];
+      if (op.weight < 0) continue;
+      const WeightGradientArgs<T> args = {table_,
+                                          team,
+                                          params_,
+                                          rq_.grads,
+                                          n,
+                                          first > 0,
+                                          value_of(op.input, first, 0),
+                                          ws_.ops[l].dz,
+                                          ws_.ops[l].kept,
+                                          block_rows_,
+                                          ws_.scratch(team.rank()),
+                                          by_batch_,
+                                          decay};
+      const bool mine_finite =
+          visit(op.kind, [&](auto kind) { return kind.weight_gradients(args, op); });
+      finite = finite && mine_finite;
     }
     if (!finite) finite_.store(false, std::memory_order_relaxed);
   }
 
-  // dw += decay w for a block of a layer's weights.
-  void add_decay(T* dw, const T* w, Index ld, Index rows, Index cols) const {
-    const T decay = static_cast<T>(decay_);
-    if (cols == ld) return table_.axpy(dw, w, decay, rows * cols);
-    for (Index i = 0; i < rows; ++i) {
-      table_.axpy(dw + i * ld, w + i * ld, decay, cols);
-    }
-  }
-
   void update(const Team& team) {
-    constexpr Index kLine = static_cast<Index>(kAlignment / sizeof(T));
     const Optimizer& optimizer = *rq_.optimizer;
     if (optimizer.clips_by_norm()) {
       const Range chunks = team.share(square_chunks(net_.n_params));
@@ -594,7 +406,7 @@ class Pass {
       team.barrier();
     }
     const double clip_scale = optimizer.clip_scale();
-    const Range mine = team.share(net_.n_params, kLine);
+    const Range mine = team.share(net_.n_params, kCacheLine<T>);
     if (rq_.save_to) {
       const auto save = [&](T* to, const T* from) {
         if (to && from) std::copy(from + mine.begin, from + mine.end, to + mine.begin);
@@ -613,13 +425,13 @@ class Pass {
     };
     const bool all = !optimizer.spares_some();
     if (all && decay_ == 0.0) return apply(mine.begin, mine.end, true, 0.0);
-    for (const OpPlan& layer : net_.layers) {
-      const bool dense = layer.is_dense();
-      const Index size = dense ? layer.n_in * layer.n_out : layer.n_out;
-      if (layer.weight >= 0) {
-        apply(layer.weight, layer.weight + size, all || dense, dense ? decay_ : 0.0);
+    for (const OpPlan& op : net_.ops) {
+      const bool dense = op.is_dense();
+      if (op.weight >= 0) {
+        apply(op.weight, op.weight + op.weight_size, all || dense,
+              dense ? decay_ : 0.0);
       }
-      if (layer.bias >= 0) apply(layer.bias, layer.bias + layer.n_out, all, 0.0);
+      if (op.bias >= 0) apply(op.bias, op.bias + op.n_out, all, 0.0);
     }
   }
 

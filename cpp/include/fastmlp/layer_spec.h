@@ -1,0 +1,109 @@
+// A layer as the user describes it. The list of kinds is the only one: it gives the
+// enumeration, the count, the names, and in the core the op that computes each kind.
+#pragma once
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "fastmlp/types.h"
+
+namespace fastmlp {
+
+// X(enumerator, op, name): the op is a struct of network/ops; the name is that of
+// Python and of messages. `add` ends a residual block.
+#define FASTMLP_LAYER_KINDS(X)              \
+  X(dense, DenseOp, "dense")                \
+  X(activation, ActivationOp, "activation") \
+  X(dropout, DropoutOp, "dropout")          \
+  X(layer_norm, LayerNormOp, "layer_norm")  \
+  X(batch_norm, BatchNormOp, "batch_norm")  \
+  X(add, AddOp, "residual")
+
+enum class LayerKind : int {
+#define FASTMLP_ENUMERATOR(kind, op, name) kind,
+  FASTMLP_LAYER_KINDS(FASTMLP_ENUMERATOR)
+#undef FASTMLP_ENUMERATOR
+};
+
+// In the order of LayerKind.
+constexpr const char* kLayerKindNames[] = {
+#define FASTMLP_NAME(kind, op, name) name,
+    FASTMLP_LAYER_KINDS(FASTMLP_NAME)
+#undef FASTMLP_NAME
+};
+constexpr int kLayerKindCount =
+    static_cast<int>(sizeof kLayerKindNames / sizeof *kLayerKindNames);
+
+constexpr const char* layer_kind_name(LayerKind kind) {
+  return kLayerKindNames[static_cast<int>(kind)];
+}
+
+// A custom elementwise activation. It is called by one thread at a time, on blocks of n
+// elements. An exception that it throws ends the call that needed it.
+class CustomActivation {
+ public:
+  virtual ~CustomActivation() = default;
+  // h = f(z); d = f'(z).
+  virtual void forward(float* h, const float* z, Index n) const = 0;
+  virtual void forward(double* h, const double* z, Index n) const = 0;
+  virtual void derivative(float* d, const float* z, Index n) const = 0;
+  virtual void derivative(double* d, const double* z, Index n) const = 0;
+};
+
+// A layer: its kind and the fields that this kind uses.
+struct LayerSpec {
+  // act(h W + b)
+  LayerSpec(Index units, Activation act = Activation::identity, bool with_bias = true)
+      : width(units), activation(act), bias(with_bias) {}
+  explicit LayerSpec(LayerKind its_kind) : kind(its_kind) {}
+  static LayerSpec activation_only(Activation act) {
+    LayerSpec spec(LayerKind::activation);
+    spec.activation = act;
+    return spec;
+  }
+  static LayerSpec activation_only(std::shared_ptr<const CustomActivation> act) {
+    LayerSpec spec(LayerKind::activation);
+    spec.custom = std::move(act);
+    return spec;
+  }
+  // In training an element becomes 0 with probability `rate`, else h / (1 - rate).
+  static LayerSpec dropout(double rate) {
+    LayerSpec spec(LayerKind::dropout);
+    spec.rate = rate;
+    return spec;
+  }
+  // (h - mean) / sqrt(var + eps) * scale + shift, mean and variance over a row.
+  static LayerSpec layer_norm(double eps = 1e-5, bool affine = true) {
+    LayerSpec spec(LayerKind::layer_norm);
+    spec.eps = eps;
+    spec.bias = affine;
+    return spec;
+  }
+  // The same with the mean and variance of each column: those of the batch in training,
+  // else their running averages, which move by `momentum` of the way in each step.
+  static LayerSpec batch_norm(double eps = 1e-5, double momentum = 0.1,
+                              bool affine = true) {
+    LayerSpec spec(LayerKind::batch_norm);
+    spec.eps = eps;
+    spec.momentum = momentum;
+    spec.bias = affine;
+    return spec;
+  }
+  // h + body(h), or h W + b + body(h) where the widths differ.
+  static LayerSpec residual(std::vector<LayerSpec> body) {
+    LayerSpec spec(LayerKind::add);
+    spec.body = std::move(body);
+    return spec;
+  }
+
+  LayerKind kind = LayerKind::dense;
+  Index width = 0;
+  Activation activation = Activation::identity;
+  bool bias = true;  // of a normalisation: whether it has a scale and a shift
+  double rate = 0, eps = 0, momentum = 0;
+  std::vector<LayerSpec> body;
+  std::shared_ptr<const CustomActivation> custom;
+};
+
+}  // namespace fastmlp

@@ -1,0 +1,47 @@
+// An activation by itself: h = act(x).
+#pragma once
+
+#include "network/ops/op.h"
+
+namespace fastmlp::detail {
+
+struct ActivationOp : OpDefaults {
+  // `start`: the op whose output the sequence of layers takes.
+  static int plan(NetworkPlan& net, const LayerSpec& spec, OpPlan op, int start) {
+    if (!spec.custom && op.input != start) {
+      // It becomes part of the op before it, if that has no activation yet.
+      OpPlan& before = net.ops.back();
+      if (before.activation == Activation::identity && !before.custom &&
+          !before.is_identity_at_inference) {
+        before.activation = spec.activation;
+        return op.input;
+      }
+    }
+    op.activation = spec.activation;
+    op.custom = spec.custom;
+    op.keeps_values = spec.custom != nullptr;
+    op.works_in_place = true;
+    return net.push(std::move(op));
+  }
+
+  template <class T>
+  static void forward(const ForwardArgs<T>& a, const OpPlan& op) {
+    const Index n = op.n_out;
+    if (op.custom) return op.custom->forward(a.h, a.x, a.rows * n);
+    a.table.activation_forward(op.activation, a.h, n, a.x, n, a.rows, n);
+  }
+
+  template <class T>
+  static void backward(const BackwardArgs<T>& a, const OpPlan& op) {
+    const Index size = a.rows * op.n_out;
+    if (op.custom) {
+      op.custom->derivative(a.kept, a.x, size);
+      a.table.multiply(a.dz, a.dz, a.kept, size);
+    } else {
+      activation_backward(a, op, a.x);
+    }
+    pass_gradient_on(a, op);
+  }
+};
+
+}  // namespace fastmlp::detail

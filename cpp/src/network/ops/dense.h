@@ -1,0 +1,307 @@
+// Dense ops: h = act(x W + b).
+//
+// The choices by shape here do not change the bits: rows are independent of each other,
+// and a weight gradient's chain runs over the rows in order however they are grouped.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+
+#include "fastmlp/gemm.h"
+#include "fastmlp/optimizer.h"
+#include "fastmlp/random.h"
+#include "network/ops/op.h"
+
+namespace fastmlp::detail {
+
+// Up to this many outputs, products may be computed transposed.
+constexpr Index kFewOutputs = 16;
+
+// Whether a product with the weights is better computed transposed, with vectors along
+// the long dimension and not along the outputs.
+inline bool has_few_outputs(const OpPlan& op) {
+  return op.n_out <= kFewOutputs && op.n_in >= 2 * op.n_out;
+}
+
+// The same for the forward product. There the inputs have to be packed for it, which
+// pays for fewer outputs only.
+inline bool has_few_outputs_forward(const OpPlan& op) {
+  return op.n_out <= kFewOutputs / 2 && has_few_outputs(op);
+}
+
+// Whether each member packs the weights for itself, block by block as they are used:
+// packed beforehand, they would have left the cache by then. `rows`: those that use a
+// block.
+template <class T>
+bool packed_in_blocks(const OpPlan& op, Index rows) {
+  constexpr Index kBytes = 2 << 20;
+  constexpr Index kRows = 192;
+  return rows >= kRows && op.weight_size * static_cast<Index>(sizeof(T)) >= kBytes;
+}
+
+// Elements of Scratch::left that dense ops need for up to `rows` rows.
+inline Index dense_left_scratch_size(const NetworkPlan& net, Index rows) {
+  Index size = left_scratch_size(std::max(rows, net.widest));
+  for (const OpPlan& op : net.ops) {
+    if (!op.is_dense() || op.n_out > kFewOutputs) continue;
+    // A panel of rows of the inputs, and the few outputs (or the gradient) transposed.
+    const Index across = packed_right_bound(op.n_in, 1) +
+                         kFewOutputs * std::max(op.n_in, kMostPanelColumns);
+    size = std::max(size, across);
+  }
+  return size;
+}
+
+// Elements of Scratch::right in training, with blocks of `rows` rows.
+template <class T>
+Index dense_right_scratch_size(const NetworkPlan& net, Index rows) {
+  Index size = 0;
+  for (const OpPlan& op : net.ops) {
+    if (!op.is_dense() || !packed_in_blocks<T>(op, rows)) continue;
+    // The weights, these transposed, and the rows of dz.
+    size = std::max({size, right_scratch_size<T>(op.n_in, op.n_out),
+                     right_scratch_size<T>(op.n_out, op.n_in),
+                     right_scratch_size<T>(rows, op.n_out)});
+  }
+  return size;
+}
+
+// Chunks of square_chunks() for the sum of the squares of all dense weights.
+inline Index weight_chunks(const NetworkPlan& net) {
+  Index chunks = 0;
+  for (const OpPlan& op : net.ops) {
+    if (op.is_dense()) chunks += square_chunks(op.weight_size);
+  }
+  return chunks;
+}
+
+struct DenseOp : OpDefaults {
+  static int plan(NetworkPlan& net, const LayerSpec& spec, OpPlan op, int /*start*/) {
+    if (spec.width < 1)
+      throw std::invalid_argument("a layer's width must be at least 1");
+    op.n_out = spec.width;
+    op.activation = spec.activation;
+    op.weight = net.add_params(op.n_in, op.n_out);
+    op.weight_size = op.n_in * op.n_out;
+    if (spec.bias) op.bias = net.add_params(1, op.n_out);
+    return net.push(std::move(op));
+  }
+
+  template <class T>
+  static void take_memory(Arena<T>& arena, const OpPlan& op, Index /*rows*/,
+                          OpMemory<T>& memory) {
+    memory.packed = arena.take(packed_right_bound(op.n_in, op.n_out));
+    memory.packed_transposed = arena.take(packed_right_bound(op.n_out, op.n_in));
+  }
+
+  // Uniform weights of the variance that suits the activation, zero biases.
+  template <class T>
+  static void initialize(const OpPlan& op, size_t index, T* params, uint64_t seed) {
+    const double bound = std::sqrt(3 * initial_variance(op));
+    T* const w = params + op.weight;
+    for (Index i = 0; i < op.weight_size; ++i) {
+      const uint64_t bits =
+          random_bits(seed, Stream::initialize, static_cast<uint32_t>(index),
+                      static_cast<uint64_t>(i));
+      // 53 bits to [0, 1), exactly, then to [-bound, bound).
+      const double unit = static_cast<double>(bits >> 11) * 0x1p-53;
+      w[i] = static_cast<T>((2 * unit - 1) * bound);
+    }
+  }
+
+  // W is read packed, or packed in blocks if there is scratch for that, else as it
+  // lies. With few outputs, enough rows and scratch, the product is computed
+  // transposed.
+  template <class T>
+  static void forward(const ForwardArgs<T>& a, const OpPlan& op) {
+    const Index n = op.n_out;
+    if (a.scratch.left && has_few_outputs_forward(op) && a.rows >= a.table.nr) {
+      forward_transposed(a, op);
+    } else {
+      const RightOperand<T> right = a.packed
+                                        ? packed_right(a.table, a.packed, op.n_in)
+                                        : plain_right(a.table, a.params + op.weight, n);
+      product<T>(a.table, {a.z, a.rows, n, n}, {a.x, op.n_in, 1}, a.params + op.weight,
+                 n, 1, right, op.n_in, parameters(a.params, op.bias), false,
+                 scratch_for(op, a), epilogue_of<T>(op));
+    }
+    if (!has_fused_activation(op)) activate(a, op);
+  }
+
+  // This member's columns of h, for a few rows.
+  template <class T>
+  static void forward_columns(const ForwardArgs<T>& a, const OpPlan& op,
+                              const Team& team) {
+    const Index n = op.n_out;
+    const Range mine = team.share(n, a.table.nr);
+    T* const part = a.h + mine.begin;
+    const T* const bias = op.bias >= 0 ? a.params + op.bias + mine.begin : nullptr;
+    gemm_blocked<T>(a.table, {part, a.rows, mine.size(), n}, {a.x, op.n_in, 1},
+                    plain_right<T>(a.table, a.params + op.weight + mine.begin, n),
+                    op.n_in, bias, false, nullptr, epilogue_of<T>(op));
+    if (op.activation == Activation::softmax) {
+      // It needs whole rows.
+      team.barrier();
+      if (team.rank() == 0) activate(a, op);
+    } else if (!has_fused_activation(op)) {
+      a.table.activation_forward(op.activation, part, n, part, n, a.rows, mine.size());
+    }
+  }
+
+  template <class T>
+  static void backward(const BackwardArgs<T>& a, const OpPlan& op) {
+    activation_backward(a, op, a.z);
+    if (!a.dx) return;
+    const Index n = op.n_out;
+    Epilogue<T> epilogue;
+    if (op.ends_relu) epilogue = {EpilogueKind::relu_backward, a.x, op.n_in};
+    product<T>(a.table, {a.dx, a.rows, op.n_in, op.n_in}, {a.dz, n, 1},
+               a.params + op.weight, 1, n,
+               packed_right<T>(a.table, a.packed_transposed, n), n, nullptr,
+               op.adds_input, scratch_for(op, a), epilogue);
+  }
+
+  // dW = x^T dz and db = the sum of the rows of dz. Each member owns a part of dW and
+  // runs over all rows in order.
+  template <class T>
+  static bool weight_gradients(const WeightGradientArgs<T>& a, const OpPlan& op) {
+    const KernelTable<T>& table = a.table;
+    const Scratch<T> scratch = scratch_for(op, a);
+    const Index n_in = op.n_in, n_out = op.n_out;
+    const bool by_rows = n_in >= n_out;
+    const bool across = has_few_outputs(op);
+    const Index grain = across ? table.lanes : table.mr;
+    const Range rows = by_rows ? a.team.share(n_in, grain) : Range{0, n_in};
+    const Range cols = by_rows ? Range{0, n_out} : a.team.share(n_out, table.nr);
+    const T* const x = a.x + rows.begin;
+    const T* const dz = a.dz + cols.begin;
+    T* const dw = a.grads + op.weight + rows.begin * n_out + cols.begin;
+    if (across) {
+      weight_gradient_transposed<T>(table, dw, x, n_in, rows.size(), dz, n_out, a.rows,
+                                    a.accumulate, scratch.left);
+    } else {
+      product<T>(table, {dw, rows.size(), cols.size(), n_out}, {x, 1, n_in}, dz, n_out,
+                 1, plain_right<T>(table, dz, n_out), a.rows, nullptr, a.accumulate,
+                 scratch);
+    }
+    if (a.decay != 0.0) {
+      add_decay(a, dw, a.params + (dw - a.grads), n_out, rows.size(), cols.size());
+    }
+    bool finite = table.all_finite(dw, n_out, rows.size(), cols.size());
+    if (op.bias >= 0) {
+      const Range mine = a.team.share(n_out, table.lanes);
+      T* const db = a.grads + op.bias + mine.begin;
+      table.column_sum(db, a.dz + mine.begin, n_out, a.rows, mine.size(), a.accumulate);
+      finite = finite && table.all_finite(db, mine.size(), 1, mine.size());
+    }
+    return finite;
+  }
+
+  // This member's columns of the packed weights, and of these transposed.
+  template <class T>
+  static void pack(const Team& team, const KernelTable<T>& table, const OpPlan& op,
+                   const T* params, T* packed) {
+    const Range columns = team.share(op.n_out, table.nr);
+    table.pack_right(packed + columns.begin * op.n_in, op.n_in * table.nr,
+                     params + op.weight + columns.begin, op.n_out, 1, op.n_in,
+                     columns.size());
+  }
+  template <class T>
+  static void pack_transposed(const Team& team, const KernelTable<T>& table,
+                              const OpPlan& op, const T* params, T* packed) {
+    const Range columns = team.share(op.n_in, table.nr);
+    table.pack_right(packed + columns.begin * op.n_out, op.n_out * table.nr,
+                     params + op.weight + columns.begin * op.n_out, 1, op.n_out,
+                     op.n_out, columns.size());
+  }
+
+ private:
+  // Whether the activation and its derivative are applied within the products.
+  static bool has_fused_activation(const OpPlan& op) {
+    return op.activation == Activation::relu;
+  }
+  template <class T>
+  static Epilogue<T> epilogue_of(const OpPlan& op) {
+    Epilogue<T> epilogue;
+    if (has_fused_activation(op)) epilogue.kind = EpilogueKind::relu;
+    return epilogue;
+  }
+
+  // With a right half only if the op's operands are packed in blocks.
+  template <class T, template <class> class Args>
+  static Scratch<T> scratch_for(const OpPlan& op, const Args<T>& a) {
+    Scratch<T> scratch = a.scratch;
+    if (!packed_in_blocks<T>(op, a.block_rows)) scratch.right = nullptr;
+    return scratch;
+  }
+
+  // He's 2 / fan_in before ReLU-like activations, LeCun's 1 / fan_in before selu,
+  // Glorot's 2 / (fan_in + fan_out) elsewhere.
+  static double initial_variance(const OpPlan& op) {
+    const double fan_in = static_cast<double>(op.n_in);
+    const double fan_out = static_cast<double>(op.n_out);
+    switch (op.activation) {
+      case Activation::relu:
+      case Activation::leaky_relu:
+      case Activation::elu:
+      case Activation::gelu:
+      case Activation::gelu_tanh:
+      case Activation::silu:
+      case Activation::softplus:
+        return 2 / fan_in;
+      case Activation::selu:
+        return 1 / fan_in;
+      default:
+        return 2 / (fan_in + fan_out);
+    }
+  }
+
+  // z = x W + b by its transpose: `nr` rows of x at a time become a packed right
+  // operand, W the left one.
+  template <class T>
+  static void forward_transposed(const ForwardArgs<T>& a, const OpPlan& op) {
+    const KernelTable<T>& table = a.table;
+    const Epilogue<T> epilogue = epilogue_of<T>(op);
+    const Index n = op.n_out, k = op.n_in;
+    T* const panel = a.scratch.left;
+    T* const zt = panel + table.nr * k;
+    for (Index r = 0; r < a.rows; r += table.nr) {
+      const Index m = std::min(table.nr, a.rows - r);
+      table.pack_right(panel, k * table.nr, a.x + r * k, 1, k, k, m);
+      for (Index o = 0; o < n; ++o) {
+        std::fill_n(zt + o * m, m, op.bias >= 0 ? a.params[op.bias + o] : T(0));
+      }
+      table.gemm(zt, m, {a.params + op.weight, 1, n}, packed_right(table, panel, k), n,
+                 m, k, nullptr, true, epilogue);
+      transpose(a.z + r * n, n, zt, m, n, m);
+    }
+  }
+
+  // dW (rows, n_out) = S + x^T dz over `k` rows of x (., ldx) and dz (., n_out), S = dW
+  // or 0, by its transpose: vectors run along the many inputs and not along the few
+  // outputs. `scratch` holds rows * n_out elements.
+  template <class T>
+  static void weight_gradient_transposed(const KernelTable<T>& table, T* dw, const T* x,
+                                         Index ldx, Index rows, const T* dz,
+                                         Index n_out, Index k, bool accumulate,
+                                         T* scratch) {
+    if (accumulate) transpose(scratch, rows, dw, n_out, rows, n_out);
+    gemm_blocked<T>(table, {scratch, n_out, rows, rows}, {dz, 1, n_out},
+                    plain_right(table, x, ldx), k, nullptr, accumulate, nullptr);
+    transpose(dw, n_out, scratch, rows, n_out, rows);
+  }
+
+  // dw += decay w for a block of the weights.
+  template <class T>
+  static void add_decay(const WeightGradientArgs<T>& a, T* dw, const T* w, Index ld,
+                        Index rows, Index cols) {
+    const T decay = static_cast<T>(a.decay);
+    if (cols == ld) return a.table.axpy(dw, w, decay, rows * cols);
+    for (Index i = 0; i < rows; ++i) {
+      a.table.axpy(dw + i * ld, w + i * ld, decay, cols);
+    }
+  }
+};
+
+}  // namespace fastmlp::detail

@@ -1,0 +1,264 @@
+// Normalisations: of rows by layer_norm, of columns by batch_norm.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+
+#include "network/ops/op.h"
+
+namespace fastmlp::detail {
+
+// rstd = 1 / sqrt(var + eps).
+template <class T>
+void reciprocal_deviation(T* rstd, const T* var, double eps, Index n) {
+  const T small = static_cast<T>(eps);
+  for (Index j = 0; j < n; ++j) rstd[j] = T(1) / std::sqrt(var[j] + small);
+}
+
+// The part of plan that normalisations share. A scale and a shift if `bias`.
+inline void plan_norm(NetworkPlan& net, const LayerSpec& spec, OpPlan& op) {
+  if (!(spec.eps >= 0))
+    throw std::invalid_argument("a normalisation's eps must not be negative");
+  op.eps = spec.eps;
+  op.keeps_values = true;
+  if (!spec.bias) return;
+  op.weight = net.add_params(1, op.n_out);
+  op.weight_size = op.n_out;
+  op.bias = net.add_params(1, op.n_out);
+}
+
+// Scales start at one; shifts are zero already.
+template <class T>
+void initialize_norm(const OpPlan& op, T* params) {
+  if (op.weight >= 0) std::fill_n(params + op.weight, op.n_out, T(1));
+}
+
+// This member's columns of the sums over rows of dz * normalised values and of dz: the
+// gradients of scale and shift.
+template <class T>
+void sum_norm_gradients(const WeightGradientArgs<T>& a, const OpPlan& op, Range mine) {
+  const Index n = op.n_out, j = mine.begin;
+  a.table.column_dot(a.grads + op.weight + j, a.dz + j, n, a.kept + j, n, a.rows,
+                     mine.size(), a.accumulate);
+  a.table.column_sum(a.grads + op.bias + j, a.dz + j, n, a.rows, mine.size(),
+                     a.accumulate);
+}
+
+template <class T>
+bool norm_gradients_are_finite(const WeightGradientArgs<T>& a, const OpPlan& op,
+                               Range mine) {
+  const Index n = mine.size();
+  return a.table.all_finite(a.grads + op.weight + mine.begin, n, 1, n) &&
+         a.table.all_finite(a.grads + op.bias + mine.begin, n, 1, n);
+}
+
+// Its statistics are 1 / deviation of each row.
+struct LayerNormOp : OpDefaults {
+  static int plan(NetworkPlan& net, const LayerSpec& spec, OpPlan op, int /*start*/) {
+    plan_norm(net, spec, op);
+    return net.push(std::move(op));
+  }
+
+  template <class T>
+  static void take_memory(Arena<T>& arena, const OpPlan& op, Index rows,
+                          OpMemory<T>& memory) {
+    memory.kept = arena.take(rows * op.n_out);
+    memory.statistics = arena.take(rows);
+  }
+
+  template <class T>
+  static void initialize(const OpPlan& op, size_t /*index*/, T* params,
+                         uint64_t /*seed*/) {
+    initialize_norm(op, params);
+  }
+
+  template <class T>
+  static void forward(const ForwardArgs<T>& a, const OpPlan& op) {
+    const Index n = op.n_out;
+    T* const rstd = a.statistics ? a.statistics + a.row : nullptr;
+    a.table.layer_norm_forward(
+        a.z, n, a.kept, n, rstd, a.x, n, parameters(a.params, op.weight),
+        parameters(a.params, op.bias), static_cast<T>(op.eps), a.rows, n);
+    activate(a, op);
+  }
+
+  template <class T>
+  static void backward(const BackwardArgs<T>& a, const OpPlan& op) {
+    activation_backward(a, op, a.z);
+    if (!a.dx) return;
+    const Index n = op.n_out;
+    a.table.layer_norm_backward(a.dx, n, a.dz, n, a.kept, n, a.statistics + a.row,
+                                parameters(a.params, op.weight), op.adds_input, a.rows,
+                                n);
+  }
+
+  template <class T>
+  static bool weight_gradients(const WeightGradientArgs<T>& a, const OpPlan& op) {
+    const Range mine = a.team.share(op.n_out, a.table.lanes);
+    sum_norm_gradients(a, op, mine);
+    return norm_gradients_are_finite(a, op, mine);
+  }
+};
+
+// In training mode it needs all rows of the batch at each of its two ends: a pass calls
+// batch_moments between the forward of the op before it and its own, and sum_gradients
+// between its own backward, which then leaves dx alone, and backward_to_input.
+//
+// Its statistics are vectors of n_out: mean and 1 / deviation; in training further the
+// variance and, on the way back, the means over the batch of dz and dz * normalised
+// values.
+struct BatchNormOp : OpDefaults {
+  // Vectors of statistics that inference needs, and training.
+  static constexpr Index kInferenceStatistics = 2;
+  static constexpr Index kTrainingStatistics = 5;
+
+  template <class T>
+  class Statistics {
+   public:
+    Statistics(T* at, Index n) : at_(at), n_(n) {}
+    T* mean() const { return at_; }
+    T* rstd() const { return at_ + n_; }
+    T* var() const { return at_ + 2 * n_; }
+    T* mean_dz() const { return at_ + 3 * n_; }
+    T* mean_dzx() const { return at_ + 4 * n_; }
+
+   private:
+    T* at_;
+    Index n_;
+  };
+
+  static int plan(NetworkPlan& net, const LayerSpec& spec, OpPlan op, int /*start*/) {
+    plan_norm(net, spec, op);
+    op.momentum = spec.momentum;
+    op.statistics = net.add_buffers(op.n_out);
+    net.add_buffers(op.n_out);
+    const int index = net.push(std::move(op));
+    net.batch_norms.push_back(index);
+    return index;
+  }
+
+  template <class T>
+  static void take_memory(Arena<T>& arena, const OpPlan& op, Index rows,
+                          OpMemory<T>& memory) {
+    memory.kept = arena.take(rows * op.n_out);
+    memory.statistics = arena.take(kTrainingStatistics * op.n_out);
+  }
+
+  template <class T>
+  static void initialize(const OpPlan& op, size_t /*index*/, T* params,
+                         uint64_t /*seed*/) {
+    initialize_norm(op, params);
+  }
+
+  template <class T>
+  static void initialize_running_statistics(const OpPlan& op, T* buffers) {
+    std::fill_n(buffers + op.statistics, op.n_out, T(0));
+    std::fill_n(buffers + op.statistics + op.n_out, op.n_out, T(1));
+  }
+
+  // At inference it is a fixed map of each column, by the running statistics.
+  template <class T>
+  static void use_running_statistics(const OpPlan& op, const T* buffers,
+                                     T* statistics) {
+    const Statistics<T> s(statistics, op.n_out);
+    const Index n = op.n_out;
+    std::copy_n(buffers + op.statistics, n, s.mean());
+    reciprocal_deviation(s.rstd(), buffers + op.statistics + n, op.eps, n);
+  }
+
+  // The same where a backward pass follows.
+  template <class T>
+  static void use_running_statistics_in_training(const OpPlan& op, const T* buffers,
+                                                 T* statistics) {
+    use_running_statistics(op, buffers, statistics);
+    const Statistics<T> s(statistics, op.n_out);
+    std::fill_n(s.mean_dz(), op.n_out, T(0));
+    std::fill_n(s.mean_dzx(), op.n_out, T(0));
+  }
+
+  // Moves running means and variances towards those of a batch of `rows` rows.
+  template <class T>
+  static void update_running_statistics(const OpPlan& op, T* buffers, T* statistics,
+                                        Index rows) {
+    const Statistics<T> batch(statistics, op.n_out);
+    const Index n = op.n_out;
+    T* const mean = buffers + op.statistics;
+    T* const var = mean + n;
+    const T m = static_cast<T>(op.momentum), rest = static_cast<T>(1 - op.momentum);
+    // The unbiased variance, as in torch.
+    const T unbiased = static_cast<T>(rows) / (static_cast<T>(rows) - T(1));
+    for (Index j = 0; j < n; ++j) {
+      mean[j] = rest * mean[j] + m * batch.mean()[j];
+      var[j] = rest * var[j] + m * (batch.var()[j] * unbiased);
+    }
+  }
+
+  // Mean and deviation of this member's columns of all rows of x.
+  template <class T>
+  static void batch_moments(const KernelTable<T>& table, const Team& team,
+                            const OpPlan& op, T* statistics, const T* x, Index rows) {
+    const Statistics<T> s(statistics, op.n_out);
+    const Range mine = team.share(op.n_out, table.lanes);
+    const Index j = mine.begin;
+    table.column_moments(s.mean() + j, s.var() + j, x + j, op.n_in, rows, mine.size());
+    reciprocal_deviation(s.rstd() + j, s.var() + j, op.eps, mine.size());
+  }
+
+  // The gradients of this member's columns of scale and shift, and the means over the
+  // batch that backward_to_input needs.
+  template <class T>
+  static void sum_gradients(const KernelTable<T>& table, const Team& team,
+                            const OpPlan& op, const OpMemory<T>& memory, T* grads,
+                            Index rows) {
+    const Statistics<T> s(memory.statistics, op.n_out);
+    const Range mine = team.share(op.n_out, table.lanes);
+    const Index first = mine.begin, n = op.n_out;
+    table.batch_norm_sums(s.mean_dz() + first, s.mean_dzx() + first, memory.dz + first,
+                          n, memory.kept + first, n, rows, mine.size());
+    const T divisor = static_cast<T>(rows);
+    for (Index j = mine.begin; j < mine.end; ++j) {
+      if (op.weight >= 0) {
+        grads[op.weight + j] = s.mean_dzx()[j];
+        grads[op.bias + j] = s.mean_dz()[j];
+      }
+      s.mean_dz()[j] /= divisor;
+      s.mean_dzx()[j] /= divisor;
+    }
+  }
+
+  template <class T>
+  static void forward(const ForwardArgs<T>& a, const OpPlan& op) {
+    const Index n = op.n_out;
+    const Statistics<T> s(a.statistics, n);
+    a.table.batch_norm_forward(a.z, n, a.kept, n, a.x, n, s.mean(), s.rstd(),
+                               parameters(a.params, op.weight),
+                               parameters(a.params, op.bias), a.rows, n);
+    activate(a, op);
+  }
+
+  template <class T>
+  static void backward(const BackwardArgs<T>& a, const OpPlan& op) {
+    activation_backward(a, op, a.z);
+    if (!a.whole_batch) backward_to_input(a, op);
+  }
+
+  template <class T>
+  static void backward_to_input(const BackwardArgs<T>& a, const OpPlan& op) {
+    if (!a.dx) return;
+    const Index n = op.n_out;
+    const Statistics<T> s(a.statistics, n);
+    a.table.batch_norm_backward(a.dx, n, a.dz, n, a.kept, n, s.rstd(),
+                                parameters(a.params, op.weight), s.mean_dz(),
+                                s.mean_dzx(), op.adds_input, a.rows, n);
+  }
+
+  template <class T>
+  static bool weight_gradients(const WeightGradientArgs<T>& a, const OpPlan& op) {
+    const Range mine = a.team.share(op.n_out, a.table.lanes);
+    if (!a.whole_batch) sum_norm_gradients(a, op, mine);
+    return norm_gradients_are_finite(a, op, mine);
+  }
+};
+
+}  // namespace fastmlp::detail

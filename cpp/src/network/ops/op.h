@@ -1,0 +1,171 @@
+// What all kinds of ops share. An op is a struct of static functions:
+//
+//   plan              from the layer's specification to OpPlan: checks, widths,
+//                     parameters, running statistics, random streams
+//   take_memory       what training keeps for it
+//   initialize        initial parameters
+//   forward           rows of its output; the same function in training, at inference
+//                     and for derivatives
+//   backward          from the gradient of rows of its output to that of its input
+//   weight_gradients  the gradients of its parameters from all rows of a chunk
+//
+// Rows are contiguous throughout.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "fastmlp/dropout.h"
+#include "fastmlp/kernel_table.h"
+#include "fastmlp/layer_spec.h"
+#include "network/arena.h"
+#include "network/plan.h"
+#include "network/products.h"
+#include "threading/parallel.h"
+
+namespace fastmlp::detail {
+
+// An op's memory in training, for all rows of a chunk.
+template <class T>
+struct OpMemory {
+  T* h = nullptr;   // its output
+  T* z = nullptr;   // before the activation: h unless the derivative needs it
+  T* dz = nullptr;  // the gradient of h, then that of z
+  // If keeps_values: the dropout's mask, normalised values, or the derivative of a
+  // custom activation; like h.
+  T* kept = nullptr;
+  T* statistics = nullptr;  // of the op's own making
+  T* packed = nullptr;      // weights, and these transposed
+  T* packed_transposed = nullptr;
+};
+
+// Rows of an op's forward pass: `rows` of them, starting at row `row` of its memory.
+// All pointers are at that first row, except `statistics`.
+template <class T>
+struct ForwardArgs {
+  const KernelTable<T>& table;
+  const T* params;
+  Index row, rows;
+  const T* x = nullptr;        // (rows, n_in)
+  const T* other = nullptr;    // add: the second addend
+  T* h = nullptr;              // out (rows, n_out)
+  T* z = nullptr;              // out: before the activation; may be h
+  T* kept = nullptr;           // out, see OpMemory; null: not needed
+  T* statistics = nullptr;     // see OpMemory; layer_norm: null if not needed
+  const T* packed = nullptr;   // dense: packed weights; null: read as they lie
+  Index block_rows = 0;        // dense: rows for which weights are packed in blocks
+  Scratch<T> scratch = {};     // dense; `left` may be null
+  const Draw* draw = nullptr;  // dropout: null if there is no training
+  Index first_row = 0;         // dropout: the batch's row that `row` 0 is
+};
+
+// Rows of an op's backward pass, as above. On entry dz is the gradient of h.
+template <class T>
+struct BackwardArgs {
+  const KernelTable<T>& table;
+  const T* params;
+  Index row, rows;
+  const T* x;  // (rows, n_in)
+  const T* h;  // (rows, n_out)
+  const T* z;  // before the activation, if the op saves it
+  T* kept;
+  T* statistics;
+  T* dz;                 // in; out: the gradient of z
+  T* dx = nullptr;       // out or added to; null: not needed
+  T* d_other = nullptr;  // add: the same of the second addend
+  const T* packed_transposed = nullptr;
+  Index block_rows = 0;
+  Scratch<T> scratch = {};
+  bool training = false;     // else dropout is the identity
+  bool whole_batch = false;  // batch_norm takes the statistics of the batch
+};
+
+// What the gradients of an op's parameters are computed from: `rows` rows of a chunk.
+// Each member of the team writes its own part of `grads`.
+template <class T>
+struct WeightGradientArgs {
+  const KernelTable<T>& table;
+  const Team& team;
+  const T* params;
+  T* grads;
+  Index rows;
+  bool accumulate;  // add to what there is
+  const T* x;       // (rows, n_in)
+  const T* dz;      // (rows, n_out)
+  const T* kept;
+  Index block_rows;
+  Scratch<T> scratch;
+  bool whole_batch;
+  double decay;  // dense: add decay * W; 0 unless this is the last chunk
+};
+
+template <class T>
+const T* parameters(const T* params, Index offset) {
+  return offset >= 0 ? params + offset : nullptr;
+}
+
+// The end of forward: h = act(z).
+template <class T>
+void activate(const ForwardArgs<T>& a, const OpPlan& op) {
+  if (op.activation == Activation::identity) return;
+  a.table.activation_forward(op.activation, a.h, op.n_out, a.z, op.n_out, a.rows,
+                             op.n_out);
+}
+
+// The beginning of backward: dz, the gradient of h, becomes that of z. `z`: the values
+// before the activation.
+template <class T>
+void activation_backward(const BackwardArgs<T>& a, const OpPlan& op, const T* z) {
+  if (op.activation == Activation::identity || op.relu_ended) return;
+  const Index n = op.n_out;
+  const T* const saved = activation_saves_input(op.activation) ? z : a.h;
+  a.table.activation_backward(op.activation, a.dz, n, a.dz, n, saved, n, a.rows, n);
+}
+
+// to = d, or to += d if `adds`.
+template <class T>
+void accumulate_gradient(const KernelTable<T>& table, T* to, const T* d, Index size,
+                         bool adds) {
+  if (!to) return;
+  if (adds) {
+    table.add(to, to, d, size);
+  } else {
+    std::copy_n(d, size, to);
+  }
+}
+
+// The end of backward for an op that works in place: dx is dz.
+template <class T>
+void pass_gradient_on(const BackwardArgs<T>& a, const OpPlan& op) {
+  if (op.shares_input) return;
+  accumulate_gradient(a.table, a.dx, a.dz, a.rows * op.n_out, op.adds_input);
+}
+
+// What an op does not define itself.
+struct OpDefaults {
+  template <class T>
+  static void take_memory(Arena<T>& arena, const OpPlan& op, Index rows,
+                          OpMemory<T>& memory) {
+    if (op.keeps_values) memory.kept = arena.take(rows * op.n_out);
+  }
+
+  // `index`: of the op in its network.
+  template <class T>
+  static void initialize(const OpPlan&, size_t /*index*/, T* /*params*/,
+                         uint64_t /*seed*/) {}
+
+  // Returns whether this member's part is finite.
+  template <class T>
+  static bool weight_gradients(const WeightGradientArgs<T>&, const OpPlan&) {
+    return true;
+  }
+};
+
+// Appends the ops of a sequence of layers that takes the output of op `input`; returns
+// the op whose output is that of the sequence. Names begin with `prefix`.
+int plan_layers(NetworkPlan& net, const std::vector<LayerSpec>& specs, int input,
+                const std::string& prefix);
+
+}  // namespace fastmlp::detail

@@ -1,0 +1,26 @@
+// All ops, and the one place that chooses by kind.
+#pragma once
+
+#include "network/ops/activation.h"
+#include "network/ops/add.h"
+#include "network/ops/dense.h"
+#include "network/ops/dropout.h"
+#include "network/ops/norms.h"
+
+namespace fastmlp::detail {
+
+// f(op) with an object of the kind's struct, whose type is all that matters:
+//   visit(op.kind, [&](auto kind) { kind.forward(args, op); });
+template <class F>
+[[gnu::always_inline]] inline decltype(auto) visit(LayerKind kind, F&& f) {
+  switch (kind) {
+#define FASTMLP_CASE(name, Op, text) \
+  case LayerKind::name:              \
+    return f(Op{});
+    FASTMLP_LAYER_KINDS(FASTMLP_CASE)
+#undef FASTMLP_CASE
+  }
+  __builtin_unreachable();
+}
+
+}  // namespace fastmlp::detail

@@ -1,0 +1,213 @@
+// Inference: the outputs of rows, or their losses.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "fastmlp/aligned_buffer.h"
+#include "fastmlp/loss.h"
+#include "network/ops/ops.h"
+#include "network/passes/tile_rows.h"
+#include "threading/parallel.h"
+
+namespace fastmlp::detail {
+
+// Writes y unless it is null, and row_loss if there is a loss.
+template <class T>
+struct InferenceArgs {
+  const T* x;
+  Index rows;
+  T* y = nullptr;
+  const Loss* loss = nullptr;
+  const Targets<T>* targets = nullptr;
+  T* row_loss = nullptr;
+};
+
+// Memory for one call at a time, which grows as needed.
+template <class T>
+struct InferenceMemory {
+  AlignedBuffer<T> buffer;
+  std::vector<T*> packed;  // into the buffer, by op
+};
+
+template <class T>
+class Inference {
+ public:
+  Inference(const NetworkView<T>& network, const InferenceArgs<T>& args,
+            HelperPolicy* helper)
+      : net_(network.net),
+        params_(network.params),
+        buffers_(network.buffers),
+        args_(args),
+        table_(kernels<T>()) {
+    // Reading a weight takes as long as some operations, which matters for a few rows.
+    constexpr double kFewestFlops = 6.0;
+    const double flops =
+        std::max(2.0 * static_cast<double>(args.rows), kFewestFlops) * net_.work;
+    few_ = args.rows < 2 * table_.mr;
+    plan_ = plan_team(flops,
+                      few_ ? (net_.widest + table_.nr - 1) / table_.nr
+                           : (args.rows + table_.mr - 1) / table_.mr,
+                      helper);
+    // Custom activations are called by a single thread so that they may throw.
+    if (net_.has_custom) plan_ = {};
+    pack_ = args.rows >= table_.packing_pays;
+    tile_ = std::min(args.rows, tile_rows<T>(net_));
+    values_ = tile_ * net_.widest;
+  }
+
+  void run(InferenceMemory<T>& memory) {
+    const Index packed_size = pack_ ? this->packed_size() : 0;
+    const Index scratch_size = few_ ? 0 : dense_left_scratch_size(net_, 1);
+    const Index per_member =
+        net_.n_inference_buffers * values_ + tile_ + net_.n_buffers + scratch_size;
+    memory.buffer.reserve(packed_size + plan_.most * per_member);
+    T* const base = memory.buffer.data();
+    if (pack_) place_packed(memory.packed, base);
+    run_team(plan_, [&](const Team& team) {
+      if (pack_) {
+        for (size_t l = 0; l < net_.ops.size(); ++l) {
+          const OpPlan& op = net_.ops[l];
+          if (op.is_dense()) {
+            DenseOp::pack(team, table_, op, params_, memory.packed[l]);
+          }
+        }
+        team.barrier();
+      }
+      const bool by_columns = few_ && team.size() > 1;
+      Member me;
+      me.buffers = base + packed_size + (by_columns ? 0 : team.rank() * per_member);
+      me.row_scale = me.buffers + net_.n_inference_buffers * values_;
+      me.statistics = me.row_scale + tile_;
+      me.scratch = few_ ? nullptr : me.statistics + net_.n_buffers;
+      me.packed = pack_ ? memory.packed.data() : nullptr;
+      if (!by_columns || team.rank() == 0) use_running_statistics(me);
+      if (by_columns) {
+        infer_by_columns(team, me);
+      } else {
+        infer_by_rows(team, me);
+      }
+    });
+  }
+
+ private:
+  // A team member's memory.
+  struct Member {
+    T* buffers;        // outputs of ops: n_inference_buffers of values_ elements
+    T* row_scale;      // of the loss
+    T* statistics;     // of the batch_norms, at their offsets in the running statistics
+    T* scratch;        // left operands
+    T* const* packed;  // weights of all members
+  };
+
+  Index packed_size() const {
+    Index size = 0;
+    for (const OpPlan& op : net_.ops) {
+      if (op.is_dense()) size += packed_right_size(table_, op.n_in, op.n_out);
+    }
+    return size;
+  }
+
+  void place_packed(std::vector<T*>& packed, T* at) const {
+    packed.resize(net_.ops.size());
+    for (size_t l = 0; l < packed.size(); ++l) {
+      const OpPlan& op = net_.ops[l];
+      packed[l] = at;
+      if (op.is_dense()) at += packed_right_size(table_, op.n_in, op.n_out);
+    }
+  }
+
+  void use_running_statistics(const Member& me) const {
+    for (const int b : net_.batch_norms) {
+      const OpPlan& op = net_.ops[static_cast<size_t>(b)];
+      BatchNormOp::use_running_statistics(op, buffers_, me.statistics + op.statistics);
+    }
+  }
+
+  // Where the output of op l goes for rows from r on.
+  T* output_of(const Member& me, size_t l, Index r) const {
+    if (static_cast<int>(l) == net_.output_op && args_.y) {
+      return args_.y + r * net_.n_out;
+    }
+    return me.buffers + net_.ops[l].buffer * values_;
+  }
+
+  // Where the output of an op, or the network's input, is found.
+  const T* value_of(const Member& me, int index, Index r) const {
+    while (index != kInput &&
+           net_.ops[static_cast<size_t>(index)].is_identity_at_inference) {
+      index = net_.ops[static_cast<size_t>(index)].input;
+    }
+    if (index == kInput) return args_.x + r * net_.n_in;
+    return output_of(me, static_cast<size_t>(index), r);
+  }
+
+  // f(op, args) for each op that does something, for m rows from r on.
+  template <class F>
+  void each_op(const Member& me, Index r, Index m, F f) const {
+    ForwardArgs<T> args = {table_, params_, 0, m};
+    args.scratch.left = me.scratch;
+    for (size_t l = 0; l < net_.ops.size(); ++l) {
+      const OpPlan& op = net_.ops[l];
+      if (op.is_identity_at_inference) continue;
+      args.x = value_of(me, op.input, r);
+      if (op.other != kNone) args.other = value_of(me, op.other, r);
+      args.h = args.z = output_of(me, l, r);
+      args.statistics = op.statistics >= 0 ? me.statistics + op.statistics : nullptr;
+      args.packed = me.packed ? me.packed[l] : nullptr;
+      f(op, args);
+    }
+  }
+
+  void infer_by_rows(const Team& team, const Member& me) const {
+    const Range rows = team.share(args_.rows, table_.mr);
+    for (Index r = rows.begin; r < rows.end; r += tile_) {
+      const Index m = std::min(tile_, rows.end - r);
+      each_op(me, r, m, [](const OpPlan& op, const ForwardArgs<T>& args) {
+        visit(op.kind, [&](auto kind) { kind.forward(args, op); });
+      });
+      finish_tile(me, r, m);
+    }
+  }
+
+  // All rows at once. Each member computes its columns of every dense op's output; the
+  // first one alone computes the other ops.
+  void infer_by_columns(const Team& team, const Member& me) const {
+    each_op(me, 0, args_.rows, [&](const OpPlan& op, const ForwardArgs<T>& args) {
+      if (op.is_dense()) {
+        DenseOp::forward_columns(args, op, team);
+      } else if (team.rank() == 0) {
+        visit(op.kind, [&](auto kind) { kind.forward(args, op); });
+      }
+      team.barrier();
+    });
+    if (team.rank() == 0) finish_tile(me, 0, args_.rows);
+  }
+
+  void finish_tile(const Member& me, Index r, Index m) const {
+    const int last = static_cast<int>(net_.ops.size()) - 1;
+    const T* const y = value_of(me, last, r);
+    if (args_.y && net_.output_op == kInput) {
+      std::copy_n(y, m * net_.n_out, args_.y + r * net_.n_out);
+    }
+    if (!args_.loss) return;
+    std::fill_n(me.row_scale, m, T(1));
+    const Targets<T> t =
+        args_.targets->from_row(r, target_width(*args_.loss, net_.n_out));
+    loss_rows<T>(*args_.loss, nullptr, args_.row_loss + r, y, t.values, t.labels,
+                 me.row_scale, m, net_.n_out);
+  }
+
+  const NetworkPlan& net_;
+  const T* params_;
+  const T* buffers_;
+  const InferenceArgs<T>& args_;
+  const KernelTable<T>& table_;
+  TeamPlan plan_;
+  bool few_;      // rows: then members share out columns
+  bool pack_;     // the weights
+  Index tile_;    // rows taken through all ops together
+  Index values_;  // elements of an op's output for a tile, at most
+};
+
+}  // namespace fastmlp::detail

@@ -1,0 +1,17 @@
+// How many rows training and inference take through all ops together.
+#pragma once
+
+#include "network/plan.h"
+
+namespace fastmlp::detail {
+
+// Few while the weights stay in cache, more where every tile has to fetch them again.
+template <class T>
+Index tile_rows(const NetworkPlan& net) {
+  constexpr double kCachedBytes = 256 << 10;
+  constexpr double kLargeBytes = 4 << 20;
+  const double bytes = net.weights * sizeof(T);
+  return bytes <= kCachedBytes ? 96 : bytes <= kLargeBytes ? 256 : 512;
+}
+
+}  // namespace fastmlp::detail

@@ -1,0 +1,41 @@
+// Memory of a training pass. It is planned once for a number of rows, so that a step
+// allocates nothing.
+#pragma once
+
+#include <vector>
+
+#include "fastmlp/aligned_buffer.h"
+#include "network/ops/op.h"
+
+namespace fastmlp::detail {
+
+template <class T>
+class Workspace {
+ public:
+  // Does nothing if the memory suffices; else all contents are lost. A pass takes
+  // `rows` rows at a time; `batch_rows` >= `rows`: those of the whole batch.
+  void prepare(const NetworkPlan& net, Index rows, Index batch_rows, int threads);
+  int threads() const { return threads_; }
+
+  std::vector<OpMemory<T>> ops;
+  T* x = nullptr;             // gathered or kept input (rows, n_in)
+  T* target = nullptr;        // gathered targets (rows, n_out)
+  int64_t* labels = nullptr;  // gathered labels (rows)
+  T* row_loss = nullptr;      // (batch_rows)
+  T* row_scale = nullptr;     // (batch_rows)
+  Scratch<T> scratch(int rank) const {
+    T* const left = scratch_ + rank * (left_size_ + right_size_);
+    return {left, left + left_size_};
+  }
+
+ private:
+  AlignedBuffer<T> buffer_;
+  AlignedBuffer<int64_t> label_buffer_;
+  Index rows_ = 0;
+  Index batch_rows_ = 0;
+  int threads_ = 0;
+  T* scratch_ = nullptr;
+  Index left_size_ = 0, right_size_ = 0;
+};
+
+}  // namespace fastmlp::detail

@@ -1,0 +1,104 @@
+// The plan of a network: its ops in the order of computation, with everything that
+// follows from their shapes alone.
+//
+// An op is what the plan computes, a layer what the user wrote. A residual block
+// becomes the ops of its body, a dense op for the projection if there is one, then an
+// add; an activation becomes part of the op before it where that has none.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "fastmlp/kernel_table.h"
+#include "fastmlp/layer_spec.h"
+
+namespace fastmlp::detail {
+
+// An op takes the output of another one, given by its index, or the network's input.
+constexpr int kInput = -1;
+constexpr int kNone = -2;
+
+struct OpPlan {
+  LayerKind kind;
+  Index n_in, n_out;
+  Activation activation = Activation::identity;  // applied last
+  Index weight = -1;  // offset into the parameters, -1: none; a normalisation's scale
+  Index weight_size = 0;  // elements
+  Index bias = -1;        // offset, -1: none; n_out elements; a normalisation's shift
+  int input = kInput;
+  int other = kNone;  // add: the second addend
+  double rate = 0, eps = 0, momentum = 0;
+  Index statistics = -1;  // batch_norm: offset of running means; variances follow
+  uint32_t stream = 0;    // dropout: its number among the network's dropouts
+  std::shared_ptr<const CustomActivation> custom = nullptr;
+  std::string name = {};  // of its layer: "2", "3.body.0", "3.projection"
+
+  // What the op says of itself when it is planned.
+  bool keeps_values = false;  // training keeps n_out more values per row
+  bool is_identity_at_inference = false;
+  bool works_in_place = false;  // its backward may overwrite dz with dx
+
+  // What follows from the other ops.
+  bool learns = false;        // it or an op before it has parameters
+  bool adds_input = false;    // its gradient is added to what `input` already has
+  bool adds_other = false;    // the same for `other`
+  bool shares_input = false;  // its gradient is that of `input`, in the same memory
+  bool ends_relu = false;     // its product applies the derivative of `input`'s relu
+  bool relu_ended = false;    // so this op's backward need not apply that derivative
+  int buffer = 0;             // of its output at inference; kInput: it has none
+
+  bool is_dense() const { return kind == LayerKind::dense; }
+  // Whether the values before the activation are kept in memory of their own. An
+  // activation alone finds them in the output of the op before it.
+  bool saves_input() const {
+    return activation_saves_input(activation) && kind != LayerKind::activation;
+  }
+};
+
+struct NetworkPlan {
+  std::vector<OpPlan> ops;
+  Index n_in, n_out;
+  Index n_params = 0, n_buffers = 0;
+  Index widest;              // of all inputs and outputs
+  double weights = 0;        // elements of all weight matrices
+  double work = 0;           // multiply-adds of a forward pass per row
+  Index values_per_row = 0;  // elements that training keeps per row
+  int n_inference_buffers = 0;
+  int output_op = kInput;  // whose output at inference is the network's; or kInput
+  bool has_custom = false;
+  uint32_t n_dropouts = 0;
+  std::vector<int> batch_norms;  // indices of these ops, ascending
+
+  // A plan without ops, which ops/plan_network.h fills.
+  explicit NetworkPlan(Index inputs);
+
+  Index width_of(int op) const {
+    return op == kInput ? n_in : ops[static_cast<size_t>(op)].n_out;
+  }
+
+  // The following throw std::invalid_argument for sizes that overflow.
+
+  // The offset of rows x columns more parameters, or of n more running statistics.
+  Index add_params(Index rows, Index columns);
+  Index add_buffers(Index n);
+  // Appends an op and returns its index.
+  int push(OpPlan op);
+  // Plans what follows from all ops together. The network's output is that of op
+  // `last`.
+  void finish(int last);
+
+ private:
+  void plan_gradients();
+  void plan_inference();
+};
+
+// What a computation reads: the caller holds the network's lock.
+template <class T>
+struct NetworkView {
+  const NetworkPlan& net;
+  const T* params;
+  const T* buffers;  // running statistics; null if there are none
+};
+
+}  // namespace fastmlp::detail
