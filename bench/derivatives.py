@@ -5,10 +5,10 @@
     python bench/derivatives.py --second      also Hessians of 10-64-64-1
 
 Rivals are ``torch.func.vmap(jacrev(f))`` (eager) and JAX's jitted ``vmap(jacrev(f))``
-and ``vmap(jacfwd(f))``, the better of which counts; JAX's arrays are on its device
-already. Each is timed in a process of its own, bound to as many CPUs as there are
-threads, as thread pools that wait for work take time from each other; they take turns
-for some rounds. Figures are medians over the rounds of medians over the calls.
+and ``vmap(jacfwd(f))``, of which the faster counts; JAX's arrays are already on its
+device. Each rival is timed in its own process, bound to as many CPUs as there are
+threads, because waiting thread pools would slow each other down; the rivals take turns.
+Figures are medians over the rounds of medians over the calls.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def rivals(
     order: int,
     activation: str,
 ) -> dict[str, Callable[[], Any]]:
-    """Name -> call, of whatever is installed."""
+    """Return a call by name for each installed rival."""
     calls: dict[str, Callable[[], Any]] = {}
     try:
         import torch
@@ -119,7 +119,7 @@ def widths(order: int) -> list[int]:
 
 
 def race(order: int, threads: int, options: argparse.Namespace) -> None:
-    """Print a table of the rivals, each in a process of its own, in turns."""
+    """Print a table of the rivals, timed in turns in separate processes."""
     cpus = sorted(os.sched_getaffinity(0))[:threads]
     names = ["fastmlp", *(NAMES if order == 1 else NAMES_SECOND)]
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -145,7 +145,7 @@ def race(order: int, threads: int, options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Parse arguments, and race the rivals for each number of threads."""
+    """Parse arguments and time the rivals for each number of threads."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,12 +1,11 @@
-"""Time the estimators against scikit-learn's own, which they follow.
+"""Time the estimators against those of scikit-learn.
 
     python bench/estimators.py
 
 `MLPClassifier` with default parameters on the digits that come with scikit-learn, in
-float64 and float32: ``fit``, with the accuracy on a quarter of the data that is held
-back, and ``predict_proba`` of one row. Each library runs in a process of its own, bound
-to as many CPUs as there are threads; they take turns for some rounds. Figures are
-medians over the rounds.
+float64 and float32: ``fit``, with the accuracy on a held-out quarter of the data, and
+``predict_proba`` of one row. Each library runs in its own process, bound to as many
+CPUs as there are threads; they take turns. Figures are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from time import perf_counter
 MODULES = {"scikit-learn": "sklearn.neural_network", "fastmlp": "fastmlp.sklearn"}
 DTYPES = ("float64", "float32")
 CALLS = 300
-SEEDS = range(3)  # of a round: how long training goes on depends on the seed
+SEEDS = range(3)  # per round: the number of iterations depends on the seed
 
 
 def time_one(name: str, dtype: str, rounds: int) -> None:
-    """Print seconds of fits, of a prediction, accuracy and iterations of a library."""
+    """Print one library's times of fit and predict, accuracy and iterations."""
     from importlib import import_module
 
     from sklearn.datasets import load_digits
@@ -38,7 +37,7 @@ def time_one(name: str, dtype: str, rounds: int) -> None:
         x.astype(dtype), y, random_state=0, stratify=y
     )
     row = x_test[:1].copy()
-    warnings.simplefilter("ignore")  # that 200 iterations have not been enough
+    warnings.simplefilter("ignore")  # 200 iterations are not enough
     for _ in range(rounds):
         fits, right, iterations = 0.0, 0.0, 0
         for seed in SEEDS:

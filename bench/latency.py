@@ -1,16 +1,15 @@
-"""Time single calls of inference: the median, and what one call in a hundred exceeds.
+"""Time single calls of inference: the median and the 99th percentile.
 
     python bench/latency.py                one row, three networks
     python bench/latency.py --rows 16      a fixed batch
 
-What is timed is what a control loop would call, in one thread: ``mlp.predictor()`` and
-``mlp(x, out=y)``; a session of ONNX Runtime on the file that ``mlp.to_onnx`` writes,
-plain and with inputs and outputs bound; PyTorch on what ``mlp.to_torch`` returns, eager
-in inference mode and traced, frozen; NumPy's ``@``; and, called from C, the header that
-``mlp.to_c`` writes, compiled with ``cc -O3 -march=native``. All outputs are compared
-first. Each is timed in a process of its own, bound to one CPU; they take turns for some
-rounds. Figures are medians over the rounds. The clock's own time (some 40 ns in Python,
-20 in C) is part of them.
+The calls are those of a control loop, in one thread: ``mlp.predictor()`` and
+``mlp(x, out=y)``; an ONNX Runtime session on the file of ``mlp.to_onnx``, plain and
+with inputs and outputs bound; PyTorch on the module of ``mlp.to_torch``, eager in
+inference mode, and traced and frozen; NumPy's ``@``; and the header of ``mlp.to_c``
+called from C, compiled with ``cc -O3 -march=native``. All outputs are compared first.
+Each rival is timed in its own process, bound to one CPU; they take turns. Figures are
+medians over the rounds and include reading the clock (some 40 ns in Python, 20 in C).
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ WARM_UP = 200
 
 
 def ours(mlp: Any, x: np.ndarray, name: str) -> Callable[[], Any]:
-    """Return a call of fastmlp, or of NumPy with its parameters."""
+    """Return a call of fastmlp, or of NumPy with the same parameters."""
     if name == "predictor":
         return mlp.predictor(x=x)
     if name == "NumPy":
@@ -75,7 +74,7 @@ def relu(z: np.ndarray) -> np.ndarray:
 
 
 def onnx_session(mlp: Any, x: np.ndarray, *, bound: bool) -> Callable[[], Any]:
-    """Return a call of ONNX Runtime, which takes rows only."""
+    """Return a call of ONNX Runtime, which accepts 2-D inputs only."""
     import onnxruntime
 
     with tempfile.TemporaryDirectory() as folder:
@@ -120,7 +119,7 @@ def torch_network(mlp: Any, x: np.ndarray, *, frozen: bool) -> Callable[[], Any]
 
 
 def time_c(mlp: Any, x: np.ndarray, calls: int) -> tuple[np.ndarray, list[float]]:
-    """Compile and run bench/latency.c with the header; its outputs and figures."""
+    """Compile and run bench/latency.c; return its outputs and figures."""
     source = Path(__file__).with_name("latency.c")
     with tempfile.TemporaryDirectory() as folder:
         mlp.to_c(f"{folder}/mlp.h")
@@ -171,7 +170,7 @@ def time_one(network: str, rows: int | None, calls: int, name: str) -> None:
 
 
 def race(network: str, options: argparse.Namespace) -> None:
-    """Print a table of the rivals, each in a process of its own, in turns."""
+    """Print a table of the rivals, timed in turns in separate processes."""
     cpu = sorted(os.sched_getaffinity(0))[:1]
     figures: dict[str, list[list[float]]] = {name: [] for name in NAMES}
     for _ in range(options.rounds):

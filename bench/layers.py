@@ -6,14 +6,15 @@
     python bench/layers.py --kinds layer_norm all --widths 64 --threads 1
 
 One optimiser step on a batch of 128 rows, float32, ReLU, mean squared error, Adam, of
-networks 16-w-w-w-4, or 16-w-w-w-w-w-4 where the last four hidden layers make up two
-residual blocks. Norms follow the activation of every hidden layer, dropout follows
-them.
+networks 16-w-w-w-4, or 16-w-w-w-w-w-4 where the last four hidden layers form two
+residual blocks. Normalisation follows the activation of every hidden layer, and dropout
+follows the normalisation.
 
-Done as in peers.py: a process for each rival, verified against a float64 judge before
-it is timed (with a dropout rate of 0; then dropout must show in the first loss), bursts
-in turns, medians. The exit code is 1 if a rival disagrees, or if a step with other than
-dense layers misses the target: twice as fast as PyTorch, as fast as JAX.
+The method is that of peers.py: a process for each rival, verified against a float64
+judge before timing (with a dropout rate of 0; then dropout must show in the first
+loss), interleaved bursts, medians. The exit code is 1 if a rival disagrees, or if a
+step with layers besides dense ones misses the target: twice as fast as PyTorch, as fast
+as JAX.
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ TARGETS = {"torch": 2.0, "torch-compile": 2.0, "jax": 1.0}
 
 
 def block_task(kind: str, width: int) -> Task:
-    """Return a training step; its learning rate falls with the width.
+    """Return a training step with a learning rate that falls with the width.
 
-    So the loss falls by some percent per step whatever the width: enough to verify it.
+    The loss then falls by some percent per step at any width: enough to verify it.
     """
     blocks = KINDS[kind]
     hidden = HIDDEN_RESIDUAL if "residual" in blocks else HIDDEN
@@ -68,7 +69,7 @@ def block_task(kind: str, width: int) -> Task:
 
 
 def ratios(row: dict[str, Any]) -> dict[str, float]:
-    """Return the times of the rivals that were timed over fastmlp's."""
+    """Return each timed rival's time over fastmlp's."""
     ours = row["rivals"][SUBJECT]["seconds"]
     return {
         name: result["seconds"] / ours
@@ -108,7 +109,7 @@ def line(peers: Sequence[str], row: dict[str, Any], peak: float | None) -> str:
 
 
 def measure(options: argparse.Namespace, threads: int) -> list[dict[str, Any]]:
-    """Print the table of a number of threads as it comes; returns its rows."""
+    """Print the table for a number of threads row by row; return the rows."""
     cpus = machine.describe()["cpus"]
     peak = FmaPeak(cpus[0])
     tasks = [
@@ -143,7 +144,7 @@ def measure(options: argparse.Namespace, threads: int) -> list[dict[str, Any]]:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Read the command line; --quick only changes what is not given."""
+    """Read the command line; --quick only changes the defaults."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").partition("\n\n")[0],
     )
@@ -173,7 +174,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 0 if all rivals agree and all targets are met."""
+    """Run the command; return 0 if all rivals agree and all targets are met."""
     options = parse(arguments)
     end_cleanly_when_terminated()
     machine.announce(machine.describe())

@@ -1,4 +1,4 @@
-"""What the figures of a run depend on: processor, load, FMA peak, distance of cores."""
+"""The machine: processor, load, FMA peak, latency between cores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BUSY_LOAD = 0.25  # per CPU, before anything is timed
 
 
 def available_cpus() -> list[int]:
-    """CPUs this process may use; those of different cores first."""
+    """Return the CPUs of this process, those of different cores first."""
     if not hasattr(os, "sched_getaffinity"):
         return list(range(os.cpu_count() or 1))
     cpus = sorted(os.sched_getaffinity(0))
@@ -44,7 +44,7 @@ def cpu_model() -> str:
 
 
 def describe() -> dict[str, Any]:
-    """Return the machine as the JSON file has it."""
+    """Return the machine's description for the JSON file."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {
         "cpu": cpu_model(),
@@ -56,7 +56,7 @@ def describe() -> dict[str, Any]:
 
 
 def announce(description: dict[str, Any]) -> None:
-    """Print the machine, and a warning if it has other things to do."""
+    """Print the machine, and a warning if it is busy."""
     cpus, load = description["cpus"], description["load_average"]
     print(f"{description['cpu']}, {len(cpus)} CPUs, {description['system']}")
     print(f"load average {load}")
@@ -67,14 +67,14 @@ def announce(description: dict[str, Any]) -> None:
 
 
 class Probe:
-    """A small C program that prints one number; compiled here and now.
+    """A small C program that prints one number; compiled on the spot.
 
     Parameters
     ----------
     source : str
-        A file of this folder.
+        File name in this folder.
     flags : str
-        For the compiler, besides -O2.
+        Compiler flags in addition to -O2.
     """
 
     def __init__(self, source: str, *flags: str) -> None:
@@ -89,7 +89,7 @@ class Probe:
             self.program = program
 
     def run(self, *arguments: int) -> float | None:
-        """Return what the program prints; None if it cannot be compiled or run."""
+        """Return the printed number, or None if the program does not compile or run."""
         if self.program is None:
             return None
         command = [self.program, *map(str, arguments)]
@@ -98,19 +98,19 @@ class Probe:
 
 
 def ping_pong(cpus: list[int]) -> float | None:
-    """Nanoseconds to hand a cache line from one CPU to another, if it can be told."""
+    """Return the nanoseconds to pass a cache line between two CPUs, if measurable."""
     if len(cpus) < 2 or sys.platform != "linux":
         return None
     return Probe("ping_pong.c", "-pthread").run(cpus[0], cpus[1])
 
 
 class FmaPeak:
-    """The float32 FMA peak of one core, measured again and again through a run.
+    """The float32 FMA peak of one core, measured repeatedly during a run.
 
     Parameters
     ----------
     cpu : int
-        The CPU that is measured.
+        CPU to measure.
     """
 
     def __init__(self, cpu: int) -> None:
@@ -119,7 +119,7 @@ class FmaPeak:
         self.probe = Probe("fma_peak.c", "-march=native", "-ffp-contract=fast")
 
     def measure(self) -> None:
-        """Take a sample; nothing else should run meanwhile."""
+        """Take a sample; the machine should be idle."""
         sample = self.probe.run(self.cpu)
         if sample is not None:
             self.samples.append(sample)

@@ -1,4 +1,4 @@
-"""Time what options cost: each as a share of the same training without it.
+"""Time what options cost, relative to the same training without them.
 
     python bench/options.py                    all topics, 1 and 2 threads
     python bench/options.py --quick
@@ -14,8 +14,8 @@
 
 In every round, plain training and every option are timed once, in rotating order, from
 the same parameters; a figure is the median over the rounds of an option's time over
-that of plain training in the same round. *again* is plain training once more: what it
-differs from 0 is the error of the others. The exit code is 1 if a target is missed by
+that of plain training in the same round. *again* repeats the plain training: its
+difference from 0 is the measurement error. The exit code is 1 if a target is missed by
 more than that.
 """
 
@@ -46,16 +46,16 @@ from rivals.worker import confine
 TOPICS = ("steps", "epochs", "custom")
 STEP_WORKLOADS = ("rl-tiny", "sac", "mnist")
 SAMPLE_SECONDS = 0.004
-MAX_SAMPLE_STEPS = 100  # a fixed batch is soon learnt by heart
+MAX_SAMPLE_STEPS = 100  # a fixed batch is soon memorised
 
 EPOCH_WORKLOAD = "rl-tiny"
 EPOCH_SECONDS = 1e-3
-EPOCHS = 20  # of a sample
+EPOCHS = 20  # length of a sample
 
-# Largest relative deviation of what NumPy computes: float32 rounding is about 1e-6.
+# Largest relative deviation of NumPy's results: float32 rounding is about 1e-6.
 AGREEMENT = 1e-4
 
-# Options with a target: the most that they may add, as a share.
+# Targets: the largest relative cost of some options.
 TARGETS = {
     "clip_norm, never reached": 0.05,
     "clip_norm, always": 0.05,
@@ -70,14 +70,14 @@ Sample = Callable[[], float]  # takes one sample; returns seconds per step or ep
 
 @dataclasses.dataclass
 class Result:
-    """What an option costs.
+    """Cost of an option.
 
     Attributes
     ----------
     share : float
-        Median over the rounds of its time over that of plain training, less 1.
+        Median over the rounds of its time over that of plain training, minus 1.
     seconds : float
-        Median of its time per step or epoch.
+        Median time per step or epoch.
     """
 
     share: float
@@ -87,17 +87,17 @@ class Result:
 def compare(
     plain: Sample, options: dict[str, Sample], rounds: int
 ) -> dict[str, Result]:
-    """Time plain training and options of it in turns.
+    """Time plain training and its options in turns.
 
     Returns
     -------
     dict of str to Result
-        By option; "" is plain training.
+        Results by option; "" is plain training.
     """
     samples = {"": plain, **options}
     names = list(samples)
     for sample in samples.values():
-        sample()  # memory is there, clocks are up
+        sample()  # memory is allocated, clocks are up
     times: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(rounds):
         first = turn % len(names)
@@ -124,7 +124,7 @@ def built_in_loss(workload: Workload) -> fm.losses.Loss:
 
 
 def model(task: Task, **arguments: Any) -> fm.MLP:
-    """Return a workload's network with its first parameters."""
+    """Return a workload's network with its initial parameters."""
     mlp = fm.MLP(
         list(task.workload.widths), activation=task.workload.activation, **arguments
     )
@@ -134,20 +134,20 @@ def model(task: Task, **arguments: Any) -> fm.MLP:
 
 @functools.cache
 def first_params(task: Task) -> np.ndarray:
-    """Return the first parameters, flat."""
+    """Return the initial parameters as a flat vector."""
     return np.concatenate([array.ravel() for layer in task.params for array in layer])
 
 
 def step_sample(
     task: Task, mlp: fm.MLP, loss: Any, optimizer: fm.Optimizer, steps: int
 ) -> Sample:
-    """Return a sample of steps, from the first parameters on."""
+    """Return a function that times steps from the initial parameters."""
     x, y, start = task.x, task.y, first_params(task)
 
     def sample() -> float:
         mlp.params[:] = start
         optimizer.reset()
-        mlp.train_step(x, y, loss, optimizer)  # the caches hold what it needs
+        mlp.train_step(x, y, loss, optimizer)  # warms the caches
         begin = perf_counter()
         for _ in range(steps):
             mlp.train_step(x, y, loss, optimizer)
@@ -157,17 +157,17 @@ def step_sample(
 
 
 def steps_per_sample(step: Callable[[int], Sample]) -> int:
-    """Return how many steps make a sample long enough to time."""
+    """Return the number of steps in a sample that is long enough to time."""
     seconds = min(step(1)() for _ in range(5))
     return min(MAX_SAMPLE_STEPS, 1 + int(SAMPLE_SECONDS / seconds))
 
 
 def measure_steps(name: str, rounds: int) -> dict[str, Result]:
-    """Time options of the optimiser at a workload's step."""
+    """Time options of the optimiser in a workload's step."""
     workload = WORKLOADS[name]
     task = Task(workload, "train", workload.batch)
     lr = workload.lr if workload.optimizer == "adam" else 1e-3
-    # All train one model, so that memory lies the same for all but their own slots.
+    # All train one model, so that only their own state lies elsewhere in memory.
     mlp, loss = model(task), built_in_loss(workload)
     variants: dict[str, dict[str, Any]] = {
         AGAIN: {},
@@ -224,7 +224,7 @@ def nothing(mlp: fm.MLP, history: fm.History) -> None:
 
 
 def epoch_variants(task: Task) -> dict[str, Callable[[], dict[str, Any]]]:
-    """Return what to hand to fit, made anew for each."""
+    """Return new arguments for each call of fit."""
     lr = task.workload.lr
     tenth = len(task.x) // 10
     validation = task.x[:tenth], task.y[:tenth]
@@ -255,7 +255,7 @@ def epoch_variants(task: Task) -> dict[str, Callable[[], dict[str, Any]]]:
 
 
 def measure_epochs(rounds: int) -> dict[str, Result]:
-    """Time what may be handed to fit, in epochs of about a millisecond."""
+    """Time the options of fit in epochs of about a millisecond."""
     workload = WORKLOADS[EPOCH_WORKLOAD]
     mlp = fm.MLP(list(workload.widths), activation=workload.activation)
     loss = built_in_loss(workload)
@@ -278,7 +278,7 @@ def measure_epochs(rounds: int) -> dict[str, Result]:
         )
         return (perf_counter() - begin) / epochs
 
-    # The first guess at the number of batches is one, then what makes a millisecond.
+    # Time one batch first, then as many as make a millisecond.
     batches = 64
     for _ in range(2):
         task = Task(workload, "train", batches * workload.batch)
@@ -292,11 +292,11 @@ def measure_epochs(rounds: int) -> dict[str, Result]:
     return compare(functools.partial(sample, task, dict), samples, rounds)
 
 
-# --- losses and activations of one's own --------------------------------------------
+# --- custom losses and activations ---------------------------------------------------
 
 
 def numpy_mse(pred: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return the mean squared error and its slope."""
+    """Return the mean squared error and its gradient."""
     residual = pred - target
     return float(np.mean(residual * residual)), residual * (2.0 / residual.size)
 
@@ -304,7 +304,7 @@ def numpy_mse(pred: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray]:
 def numpy_cross_entropy(
     pred: np.ndarray, target: np.ndarray
 ) -> tuple[float, np.ndarray]:
-    """Return the cross-entropy of labels and its slope."""
+    """Return the cross-entropy of labels and its gradient."""
     rows = np.arange(len(pred))
     shifted = pred - pred.max(axis=1, keepdims=True)
     slope = np.exp(shifted)
@@ -347,7 +347,7 @@ def custom_model(task: Task) -> fm.MLP:
 
 
 def measure_custom(name: str, rounds: int) -> dict[str, Result]:
-    """Time a loss and activations written in NumPy at a workload's step."""
+    """Time a loss and activations written in NumPy in a workload's step."""
     workload = WORKLOADS[name]
     task = Task(workload, "train", workload.batch)
     mlp, own, loss = model(task), custom_model(task), built_in_loss(workload)
@@ -378,14 +378,14 @@ def measure_custom(name: str, rounds: int) -> dict[str, Result]:
 
 
 def misses(name: str, results: dict[str, Result]) -> bool:
-    """Whether an option misses its target by more than the error of the figure."""
+    """Return whether an option misses its target by more than the measurement error."""
     if name not in TARGETS:
         return False
     return results[name].share > TARGETS[name] + abs(results[AGAIN].share)
 
 
 def print_table(title: str, unit: str, columns: dict[str, dict[str, Result]]) -> int:
-    """Print a table of shares, marked with < where too high; returns how many are."""
+    """Print a table of costs, marking missed targets with <; return their number."""
     print(f"\n{title}: % more than without (and microseconds)")
     print(f"{'':26}" + "".join(f"{name:>24}" for name in columns))
     times = [f"{1e6 * results[''].seconds:.1f} us" for results in columns.values()]
@@ -409,7 +409,7 @@ def print_table(title: str, unit: str, columns: dict[str, dict[str, Result]]) ->
 
 
 def measure(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
-    """Measure and print all topics with the threads set; returns what was found."""
+    """Measure and print all topics with the threads set; return the results."""
     found: dict[str, Any] = {}
     missed = 0
     for topic in options.topics:
@@ -430,7 +430,7 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line; --quick only changes what is not given."""
+    """Read the command line; --quick only changes the defaults."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").partition("\n\n")[0],
     )
@@ -456,7 +456,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; 0 if all targets are met."""
+    """Run the command; return 0 if all targets are met."""
     options = parse(arguments)
     description = machine.describe()
     machine.announce(description)

@@ -1,18 +1,18 @@
-"""Time fastmlp against its rivals, after checking that all compute the same.
+"""Time fastmlp against its rivals, after checking that all agree.
 
     python bench/peers.py                      everything, 1 and 2 threads: half an hour
     python bench/peers.py --quick              short bursts: under 5 minutes
     python bench/peers.py --picture sweep.png  also width x batch, and its picture
 
 A training row is one optimiser step (forward, loss, backward, update), an inference row
-one call; both through the public Python API. Every rival runs in a process of its own,
-bound to as many CPUs as it has threads, from the same parameters on the same data. A
-rival whose first losses (or outputs) differ from a float64 judge's is not timed.
+one call, both through the public Python API. Every rival runs in its own process, bound
+to as many CPUs as it has threads, with the same parameters and data. A rival whose
+first losses (or outputs) differ from a float64 judge's is not timed.
 
 The rivals of a row are timed in turns, one short burst each per round, while the others
-are stopped; a burst's figure is the median of its samples, the row's figure the median
-over the rounds. The FMA peak is measured in every round as well. Times of one run can
-be compared, times of different runs cannot.
+are stopped. A burst's figure is the median of its samples, and the row's figure the
+median over the rounds. The FMA peak is measured in every round as well. Times can only
+be compared within one run.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from rivals.arena import (
 )
 from rivals.tasks import WORKLOADS, Task, all_tasks, square_workload
 
-SLOW_TO_START = ("torch-compile",)  # compiles for seconds per row
+SLOW_TO_START = ("torch-compile",)  # compiling takes seconds per row
 FIRST_PEAK_SAMPLES = 5
 
 # The sweep of the picture: networks 16-w-w-4.
@@ -46,14 +46,14 @@ SWEEP_RIVALS = ("torch", "jax", "sklearn")
 SWEEP_N_IN, SWEEP_N_OUT = 16, 4
 SWEEP_WIDTHS = (8, 16, 32, 64, 128, 256, 512, 1024)
 SWEEP_BATCHES = (1, 8, 32, 128, 512)
-SWEEP_SHARE = 0.3  # of a burst's length: the sweep has many points
+SWEEP_SHARE = 0.3  # factor on a burst's length: the sweep has many points
 
 
 # --- records, as in the JSON file ---------------------------------------------------
 
 
 def speed_up(contestants: Sequence[Contestant]) -> tuple[float, str]:
-    """Best rival's time over fastmlp's, and the rival; NaN if there is none."""
+    """Return the best rival's time over fastmlp's, and its name; NaN if absent."""
     timed = {runner.name: runner.seconds for runner in contestants if runner.timed}
     ours = timed.pop(SUBJECT, math.nan)
     if not timed:
@@ -103,7 +103,7 @@ def percent_of_peak(row: dict[str, Any], peak: float | None) -> float | None:
 
 
 def column_width(name: str) -> int:
-    """Return the characters of a rival's column."""
+    """Return the text of a rival's column."""
     return max(len(name), 8) + 2
 
 
@@ -141,7 +141,7 @@ def heading(threads: int, hand_over: float | None, cpus: list[int]) -> str:
 
 
 def footer(content: dict[str, Any]) -> str:
-    """Return what is to be said below the tables."""
+    """Return the notes below the tables."""
     peak, samples = content["fma_peak_gflops"], content["fma_peak_samples"]
     text = "\nFMA peak of one core: unknown, needs a C compiler"
     if peak is not None:
@@ -180,12 +180,12 @@ def sorted_threads(rows: Sequence[dict[str, Any]]) -> list[int]:
 
 
 class Run:
-    """One run of the benchmark, and what it has measured so far.
+    """One run of the benchmark with its results so far.
 
     Parameters
     ----------
     options : argparse.Namespace
-        The command line.
+        Parsed command line.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -198,7 +198,7 @@ class Run:
         self.failed = False
 
     def tasks(self, names: Sequence[str], threads: int) -> Iterator[dict[str, Any]]:
-        """Race at every workload, each in fresh processes; yields the rows."""
+        """Time every workload, each in new processes; yield the rows."""
         for task in all_tasks(self.options.workloads, self.options.modes):
             contestants = start_all(names, task, threads, self.cpus)
             try:
@@ -208,7 +208,7 @@ class Run:
                     contestant.close()
 
     def sweep(self, names: Sequence[str], threads: int) -> Iterator[dict[str, Any]]:
-        """Race at every width and batch, in the same processes; yields the points."""
+        """Time every width and batch in the same processes; yield the points."""
         tasks = [
             Task(square_workload(SWEEP_N_IN, width, SWEEP_N_OUT, batch), "train", batch)
             for width in self.options.widths
@@ -230,7 +230,7 @@ class Run:
         threads: int,
         seconds: float,
     ) -> dict[str, Any]:
-        """Race once, in bursts of so many seconds; returns the row."""
+        """Time one task in bursts of the given seconds; return the row."""
         race(contestants, task, self.options.rounds, seconds, self.peak.measure)
         for contestant in contestants:
             self.versions |= contestant.versions
@@ -240,7 +240,7 @@ class Run:
     def table(
         self, names: Sequence[str], threads: int, rows: Iterator[dict[str, Any]]
     ) -> list[dict[str, Any]]:
-        """Print rows as they come, and return them."""
+        """Print rows as they arrive, and return them."""
         for _ in range(FIRST_PEAK_SAMPLES):
             self.peak.measure()
         if threads > 1 and threads not in self.hand_overs:
@@ -289,7 +289,7 @@ class Run:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Read the command line; --quick only changes what is not given."""
+    """Read the command line; --quick only changes the defaults."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").partition("\n\n")[0],
     )
@@ -345,7 +345,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 0 if every rival that is installed agrees."""
+    """Run the command; return 0 if every installed rival agrees."""
     options = parse(arguments)
     end_cleanly_when_terminated()
     failed = False

@@ -1,4 +1,4 @@
-"""Pictures of what `peers.py` and `scaling.py` have measured; needs matplotlib."""
+"""Pictures of the results of `peers.py` and `scaling.py`; needs matplotlib."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH_INCHES, DPI = 9.0, 200
-COLOURS_UP_TO = 32.0  # ratios; beyond, the colour stays the same
-DARK_FROM = 0.55  # of the colour scale, where figures must be white
+COLOURS_UP_TO = 32.0  # ratios; the colour scale is clipped there
+DARK_FROM = 0.55  # position on the colour scale beyond which text is white
 
-# Names in the table, names on pictures, and whose version is to be printed.
+# Names in the table, names on pictures, and the package whose version is printed.
 TITLES = {
     "torch": ("PyTorch", "torch"),
     "torch-compile": ("PyTorch, compiled", "torch"),
@@ -27,7 +27,7 @@ TITLES = {
 
 
 def missing() -> str | None:
-    """Return what to tell a user who lacks matplotlib."""
+    """Return the message for a missing matplotlib."""
     if importlib.util.find_spec("matplotlib") is None:
         return "--picture needs matplotlib: pip install matplotlib"
     return None
@@ -52,7 +52,7 @@ def ratio_grid(
 
 
 def ratio_text(ratio: float) -> str:
-    """Return a ratio in as few digits as tell it from 1."""
+    """Return a ratio with as few digits as distinguish it from 1."""
     if math.isnan(ratio):
         return "-"
     if ratio >= 9.95:
@@ -61,9 +61,9 @@ def ratio_text(ratio: float) -> str:
 
 
 def crossover(grid: np.ndarray) -> list[list[tuple[float, float]]]:
-    """Return the cell edges, as (x, y) pairs, that part ratios below 1 from the rest.
+    """Return the cell edges, as (x, y) pairs, between ratios below 1 and the rest.
 
-    Cells without a ratio have no such edges.
+    Cells without a ratio do not have such edges.
     """
     edges = []
     known, ahead = ~np.isnan(grid), grid >= 1.0
@@ -124,11 +124,11 @@ def speed_up_maps(content: Mapping[str, Any], subject: str, path: Path) -> None:
     Parameters
     ----------
     content : mapping
-        What ``peers.py --json`` writes, with a sweep.
+        Content of the file of ``peers.py --json``, with a sweep.
     subject : str
-        The library that the rivals are compared with.
+        Library that the rivals are compared with.
     path : Path
-        Where to write the picture; the suffix is the format.
+        Output file; the suffix is the format.
 
     Raises
     ------
@@ -177,7 +177,7 @@ def speed_up_maps(content: Mapping[str, Any], subject: str, path: Path) -> None:
 
 
 def captions(content: Mapping[str, Any], subject: str, rivals: Iterable[str]) -> str:
-    """Return what was timed, on what, and the versions."""
+    """Return a caption: workload, machine and versions."""
     point = content["sweep"][0]
     n_in, *_, n_out = point["widths"]
     threads = point["threads"]

@@ -1,11 +1,12 @@
-"""Print hashes of what training leaves, per dtype, ISA and number of threads.
+"""Print hashes of training results, per dtype, ISA and number of threads.
 
     python bench/same_bits.py
 
-Two columns: the parameters of a plain network after 200 steps; parameters, running
-statistics, moving average and losses of one with all kinds of layers after three epochs
-of fit, with dropout, a schedule, clipping, decay and weighted classes. Within a dtype
-each column must be one and the same; exits with 1 if it is not.
+The first column hashes the parameters of a plain network after 200 steps; the second
+hashes parameters, running statistics, moving average and losses of a network with all
+kinds of layers after three epochs of fit, with dropout, a schedule, clipping, decay and
+class weights. Within a dtype each column must hold a single value; otherwise the exit
+code is 1.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def trained_hash(dtype: str) -> str:
 
 
 def mixed_hash(dtype: str) -> str:
-    """Do the same with all that a training may have."""
+    """Hash the results of a fit with all kinds of layers and options."""
     rng = np.random.default_rng(1)
     x = rng.standard_normal((MIXED_ROWS, WIDTHS[0])).astype(dtype)
     y = rng.integers(0, WIDTHS[-1], MIXED_ROWS)

@@ -1,19 +1,19 @@
-"""How times grow: with the width, over whole runs, and towards nothing at all.
+"""How times grow with width and over whole runs, and what an empty call costs.
 
     python bench/scaling.py                          all three topics: a few minutes
     python bench/scaling.py cliff --picture cliff.png
     python bench/scaling.py fit overhead --quick
 
 cliff     Training step of 10-w-w-10 (ReLU, mean squared error, Adam, 128 rows) for many
-          widths w, with the default number of threads and with one. There must be no
-          width at which more threads are slower: exits with 1 if the default is more
-          than 5 % slower than one thread anywhere, and is so again when measured again.
+          widths w, with the default number of threads and with one. More threads must
+          not be slower at any width: the exit code is 1 if the default is more than 5 %
+          slower than one thread in two measurements.
 fit       Whole runs of `fit`: time per epoch over that of the bare training steps, and
           against scikit-learn's `fit` and a PyTorch loop.
-overhead  What a call costs that computes next to nothing, in nanoseconds, beside an
+overhead  Cost of a call that computes almost nothing, in nanoseconds, compared with an
           empty Python method.
 
-Rivals run in processes of their own, one at a time, in interleaved bursts, as in
+Rivals run in separate processes, one at a time, in interleaved bursts, as in
 `peers.py`; figures are medians over rounds of medians.
 """
 
@@ -47,11 +47,11 @@ from rivals.tasks import FIT_EPOCHS, WORKLOADS, Task, Workload, square_workload
 
 CLIFF_N_IN = CLIFF_N_OUT = 10
 CLIFF_ROWS = 128
-# 45 and 46: where PyTorch's threads were seen to set in (pytorch#144633).
+# PyTorch was seen to start using threads between 45 and 46 (pytorch#144633).
 CLIFF_WIDTHS = tuple(sorted({*range(8, 257, 8), 45, 46}))
 QUICK_WIDTHS = (8, 16, 32, 45, 46, 48, 64, 96, 128, 192, 256)
-ALLOWED_SLOWDOWN = 1.05  # of the default number of threads over one thread
-CONFIRMING_ROUNDS = 3  # times as many, for widths that seem to be slower
+ALLOWED_SLOWDOWN = 1.05  # time of the default number of threads over one thread's
+CONFIRMING_ROUNDS = 3  # factor for widths that seem slower
 
 
 def cliff_task(width: int) -> Task:
@@ -80,9 +80,9 @@ def steepest(widths: Sequence[int], seconds: Sequence[float]) -> tuple[float, in
 
 
 def cliff_contestants(names: Sequence[str]) -> dict[str, Contestant]:
-    """Start rivals with their default number of threads and with one, bound to no CPU.
+    """Start unbound rivals with their default number of threads and with one.
 
-    Nothing but the number of threads differs between the two.
+    Only the number of threads differs between the two.
     """
     return {
         f"{name}, {title}": Contestant(name, threads)
@@ -92,7 +92,7 @@ def cliff_contestants(names: Sequence[str]) -> dict[str, Contestant]:
 
 
 def cliff(options: argparse.Namespace) -> bool:
-    """Print the table; returns whether all is well."""
+    """Print the table; return whether there is no cliff."""
     widths = QUICK_WIDTHS if options.quick else CLIFF_WIDTHS
     names = [SUBJECT, "torch"] if options.picture else [SUBJECT]
     print(f"\n10-w-w-10, {CLIFF_ROWS} rows; us per training step; ", end="")
@@ -168,7 +168,7 @@ FIT_RIVALS = ("sklearn", "torch")
 
 
 def fit(options: argparse.Namespace) -> bool:
-    """Print the table; returns whether every rival that is installed learns."""
+    """Print the table; return whether every installed rival learns."""
     threads, cpus = options.threads, machine.available_cpus()
     count = threads or f"default ({fm.get_num_threads()})"
     print(f"\n{FIT_EPOCHS} epochs of fit, ms per epoch; threads: {count}")
@@ -224,10 +224,10 @@ class Empty:
 
 
 def overhead_calls() -> dict[str, Callable[[], timeit.Timer]]:
-    """Return, for each line of the table, what makes a fresh timer.
+    """Return a factory of timers for each line of the table.
 
-    Every sample begins with a fresh network: training must not run away from the
-    numbers it starts with. The target is out of reach, so that it does not settle.
+    Every sample starts from a new network, so that training does not drift. The target
+    is out of reach, so that training does not converge.
     """
     x, y = np.ones((1, 1), np.float32), np.full((1, 1), 1e3, np.float32)
 
@@ -256,7 +256,7 @@ def overhead_calls() -> dict[str, Callable[[], timeit.Timer]]:
 
 
 def overhead(options: argparse.Namespace) -> bool:
-    """Print the table; always well."""
+    """Print the table; return True."""
     print("\nnetwork 1-1-1, 1 row; 1 parameter; nanoseconds per call")
     calls = overhead_calls()
     medians: dict[str, list[float]] = {statement: [] for statement in calls}
@@ -265,7 +265,7 @@ def overhead(options: argparse.Namespace) -> bool:
             samples = []
             for _ in range(OVERHEAD_SAMPLES):
                 timer = make()
-                timer.timeit(1)  # the first call makes the state
+                timer.timeit(1)  # the first call allocates the state
                 samples.append(timer.timeit(CALLS) / CALLS)
             medians[statement].append(statistics.median(samples))
     empty = statistics.median(next(iter(medians.values())))
@@ -282,7 +282,7 @@ TOPICS = {"cliff": cliff, "fit": fit, "overhead": overhead}
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Read the command line; --quick only changes what is not given."""
+    """Read the command line; --quick only changes the defaults."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").partition("\n\n")[0],
         epilog=f"topics: {', '.join(TOPICS)}; default: all",
@@ -293,7 +293,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--rounds", type=int, help="default: 7, quick: 3")
     add("--seconds", type=float, help="per burst; default: 0.1, quick: 0.03")
     add("--threads", type=int, help="of fit; default: what each library chooses")
-    add("--picture", type=Path, help="draw cliff, beside PyTorch, to this file")
+    add("--picture", type=Path, help="plot cliff, with PyTorch, to this file")
     options = parser.parse_args(arguments)
     unknown = set(options.topics) - set(TOPICS)
     if unknown:
@@ -307,7 +307,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 0 if all topics are well."""
+    """Run the command; return 0 if all topics succeed."""
     options = parse(arguments)
     end_cleanly_when_terminated()
     machine.announce(machine.describe())

@@ -2,11 +2,11 @@
 
     python bench/solvers.py [--repeats 7] [--quick]
 
-SciPy's L-BFGS-B is driven by this library's own value_and_grad, from the same start, so
-that the two differ in the solver alone. Both are measured by the time to the same loss:
-the higher of the two that they reach within the given iterations. Medians of repeats,
-which take turns. SciPy's vectors are done by one BLAS thread unless
-OPENBLAS_NUM_THREADS says otherwise: more of them spin, and slow both down.
+SciPy's L-BFGS-B uses fastmlp's value_and_grad and the same initial parameters, so only
+the solver differs. Both are measured by the time to the same loss: the higher of the
+two losses that they reach within the given iterations. Figures are medians of
+interleaved repeats. SciPy's vector operations use one BLAS thread unless
+OPENBLAS_NUM_THREADS says otherwise: further threads would spin and slow both down.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import statistics
 from dataclasses import dataclass
 from time import perf_counter
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is loaded
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is imported
 
 import fastmlp as fm
 import numpy as np
 from scipy import optimize
 
-# Below, the loss counts as reached.
+# Relative excess within which the loss counts as reached.
 SLACK = 1 + 1e-9
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network, its data and how long to train it."""
+    """A network, its data and the number of iterations."""
 
     name: str
     widths: tuple[int, ...]
@@ -59,7 +59,7 @@ def task(case: Case) -> tuple[fm.MLP, np.ndarray, np.ndarray]:
     return mlp, x, np.sin(3 * x @ mix).astype(case.dtype)
 
 
-# What a solver did: losses after its iterations, and when it had them.
+# Losses after a solver's iterations, and their times.
 Trace = list[tuple[float, float]]
 
 
@@ -80,7 +80,7 @@ def ours(case: Case) -> tuple[Trace, int]:
         callbacks=[note],
         progress=False,
     )
-    # An epoch's loss is that before it: known when the epoch before has ended.
+    # An epoch reports the loss before its step, known since the previous epoch's end.
     times = [0.0, *(t for t, _ in trace)]
     return [(t, loss) for t, (_, loss) in zip(times, trace, strict=False)], (
         solver.evaluations
