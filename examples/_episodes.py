@@ -1,4 +1,4 @@
-"""What the examples of reinforcement learning share: no example itself.
+"""Shared code of the reinforcement learning examples; not an example itself.
 
 The record of a training, how well a policy balances Gymnasium's CartPole-v1, the
 picture of the learning curves and the command line.
@@ -18,8 +18,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 EPISODES = 100  # of an evaluation
-LONGEST, SOLVED = 500, 475.0  # an episode of CartPole, and what the mean is to be
-WANTED_SHARE = 0.8  # of the seeds that are to be solved
+LONGEST, SOLVED = 500, 475.0  # CartPole: longest episode, mean return of a solution
+WANTED_SHARE = 0.8  # share of the seeds that must be solved
 # Colour-blind safe, of Okabe & Ito (2008).
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LABELS = 12  # of seeds in the legend
@@ -29,23 +29,23 @@ LABELS = 12  # of seeds in the legend
 class Outcome:
     """How a training went."""
 
-    mean_return: float = 0.0  # of fresh episodes, after training
-    wanted: float = SOLVED  # what that is to be
-    seconds: float = 0.0  # of training, the evaluations in between included
+    mean_return: float = 0.0  # mean over new episodes after training
+    wanted: float = SOLVED  # mean return that counts as solved
+    seconds: float = 0.0  # training time, including intermediate evaluations
     steps: int = 0  # in all environments together
-    # After how many steps each episode of training ended, and what it returned.
+    # Step at which each training episode ended, and its return.
     ends: list[int] = field(default_factory=list)
     returns: list[float] = field(default_factory=list)
-    # After how many steps the policy was evaluated, and with what mean return.
+    # Step at which the policy was evaluated, and the mean return.
     evaluations: list[tuple[int, float]] = field(default_factory=list)
 
     @property
     def solved(self) -> bool:
-        """Whether the mean return is what is wanted."""
+        """Whether the mean return counts as solved."""
         return self.mean_return >= self.wanted
 
     def __str__(self) -> str:
-        """Return the line that is printed for CartPole."""
+        """Return the printed line for CartPole."""
         return (
             f"mean return of {EPISODES} episodes {self.mean_return:5.1f}"
             f"  training {self.steps:6} steps, {self.seconds:.2f} s"
@@ -62,21 +62,21 @@ def make(n: int) -> gymnasium.vector.VectorEnv:
 def evaluate(
     outputs: Callable[[np.ndarray], np.ndarray], seed: list[int], enough: float = 0.0
 ) -> float:
-    """Balance the pole in 100 episodes, side by side, with the best actions.
+    """Evaluate the best actions in 100 CartPole episodes, run side by side.
 
     Parameters
     ----------
     outputs : callable
-        Of states (B, 4), float32; returns (B, 2), and the larger output is the action.
+        Maps states (B, 4), float32, to (B, 2); the larger output is the action.
     seed : list of int
-        Of the environments.
+        Seed of the environments.
     enough : float, default 0.0
-        The evaluation ends early when the mean cannot come to this any more.
+        Mean return below which the evaluation may end early.
 
     Returns
     -------
     float
-        The mean return, or what it had come to when that was not enough.
+        Mean return, or an upper bound if it cannot reach ``enough``.
     """
     env = make(EPISODES)
     states, _ = env.reset(seed=int(np.random.default_rng(seed).integers(2**31)))
@@ -89,7 +89,7 @@ def evaluate(
         total += rewards[running].sum()
         steps += 1
         over = running & (terminated | truncated)
-        running &= ~over  # the first episode of each counts
+        running &= ~over  # the first episode of each environment counts
         lost += over.sum() * (LONGEST - steps)
     return float(total / EPISODES)
 
@@ -106,18 +106,18 @@ def parse(
     Parameters
     ----------
     arguments : list of str or None
-        Those of the process if None.
+        Arguments; None takes those of the process.
     description : str or None
-        The script's docstring, whose first line ``--help`` shows.
+        The script's docstring; ``--help`` shows its first line.
     output : str
-        Where the picture goes unless told.
+        Default file of the picture.
     seeds, quick_seeds : int
-        How many unless told, without and with ``--quick``.
+        Default number of seeds, without and with ``--quick``.
 
     Returns
     -------
     argparse.Namespace
-        With ``seeds``, a range, ``output``, a Path, and the flags ``quick`` and
+        Has ``seeds`` (a range), ``output`` (a Path) and the flags ``quick`` and
         ``check``.
     """
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
@@ -148,29 +148,29 @@ def plot(
     solved: float | None = SOLVED,
     **settings: Any,
 ) -> None:
-    """Save the returns of training and the evaluations, and print where.
+    """Save a picture of training returns and evaluations, and print its path.
 
     Parameters
     ----------
     outcomes : dict of int to Outcome
-        By seed.
+        Outcomes by seed.
     output : Path
-        Of the picture.
+        File of the picture.
     smooth : int
-        Episodes that a point of a curve is the mean of.
+        Number of episodes averaged for a point of a curve.
     legend : str
-        What the mean returns in the legend are of.
+        Description of the mean returns in the legend.
     solved : float or None, default 475
-        Where to draw a line.
+        Return at which to draw a horizontal line.
     **settings
-        Of the axes: the title, for instance.
+        Settings of the axes, such as the title.
     """
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for i, (seed, outcome) in enumerate(outcomes.items()):
         color = COLORS[i % len(COLORS)]
         ends, returns = np.array(outcome.ends), np.array(outcome.returns)
-        # Where evaluations are drawn as well, the episodes are fainter.
+        # Episodes are drawn fainter if evaluations are drawn as well.
         alpha, size = (0.2, 3) if outcome.evaluations else (0.3, 4)
         axes.plot(ends, returns, ".", color=color, alpha=alpha, markersize=size)
         width = min(smooth, len(returns))
@@ -189,7 +189,7 @@ def plot(
 
 
 def check(outcomes: dict[int, Outcome]) -> int:
-    """Return 0 if enough seeds are solved; else say so and return 1."""
+    """Return 0 if enough seeds are solved; otherwise print why not and return 1."""
     solved = sum(outcome.solved for outcome in outcomes.values())
     least = max(1, int(WANTED_SHARE * len(outcomes)))
     if solved >= least:

@@ -3,12 +3,13 @@
     python examples/digits.py
 
 1797 images of 8 x 8 pixels, a quarter of them held out; a 64-128-64-10 network with
-relu, cross-entropy and Adam. Prints the accuracy on the held-out images and the time
-beside that of scikit-learn's MLPClassifier with the same network, optimiser, batches
-and number of epochs. Then the network is trained with dropout, for as many epochs as
-early stopping says, and compared with the plain one. By 450 images of which some 10 are
-mistaken one could not tell: for this there are several splits, with half the images
-held out. Saves a picture of learning curves and some predictions.
+relu, cross-entropy and Adam. Prints the accuracy on the held-out images and the time,
+compared with scikit-learn's MLPClassifier with the same network, optimiser, batches and
+number of epochs. Then the network is trained with dropout, for a number of epochs found
+by early stopping, and compared with the plain one. With 450 images, of which about 10
+are wrong, the difference would not be significant, so this comparison averages several
+splits with half the images held out. Saves a picture of learning curves and some
+predictions.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ LEARNING_RATE = 3e-3
 EPOCHS, QUICK_EPOCHS = 40, 15
 HELD_OUT, HELD_OUT_TO_COMPARE = 0.25, 0.5
 WANTED_ACCURACY = 0.97
-# With dropout: of the inputs and of each hidden layer; a smaller step for its noise.
+# Dropout rates of the inputs and of hidden layers; its noise needs a smaller step.
 DROPOUT = (0.2, 0.3, 0.3)
 DROPOUT_RATE = 2e-3
 MOST_EPOCHS, PATIENCE, VALIDATION = 200, 40, 0.1
@@ -46,7 +47,7 @@ GRID_ROWS, GRID_COLUMNS = 4, 8
 
 @dataclass(frozen=True)
 class Digits:
-    """Images as rows of 64 float32, labels 0 to 9, for training and held out."""
+    """Images as rows of 64 float32 and labels 0 to 9: training and held-out parts."""
 
     x: np.ndarray
     y: np.ndarray
@@ -56,7 +57,7 @@ class Digits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a training came to, and the mean loss on the held-out images."""
+    """Accuracy and time of a training, and the mean loss on the held-out images."""
 
     accuracy: float
     loss: float
@@ -64,10 +65,10 @@ class Outcome:
 
 
 def load(seed: int, held_out: float = HELD_OUT) -> Digits:
-    """Split the digits class by class, and standardise by the training images.
+    """Split the digits by class, and standardise them by the training images.
 
-    All pixels share one mean and one scale: they have the same unit, and pixels at the
-    rim, which are hardly ever inked, are not blown up.
+    All pixels share one mean and one scale: they have the same unit, and pixels near
+    the edge, which are rarely inked, are not amplified.
     """
     images, labels = load_digits(return_X_y=True)
     x, x_held_out, y, y_held_out = train_test_split(
@@ -80,7 +81,7 @@ def load(seed: int, held_out: float = HELD_OUT) -> Digits:
 
 
 def judge(network: fm.MLP, digits: Digits, seconds: float) -> Outcome:
-    """Return what the network makes of the held-out images."""
+    """Return the network's outputs for the held-out images."""
     predicted = network(digits.x_held_out).argmax(axis=1)
     accuracy = float(np.mean(predicted == digits.y_held_out))
     loss = network.evaluate(digits.x_held_out, digits.y_held_out, fm.CrossEntropy())
@@ -90,8 +91,8 @@ def judge(network: fm.MLP, digits: Digits, seconds: float) -> Outcome:
 def train(digits: Digits, epochs: int, seed: int) -> tuple[fm.MLP, fm.History, Outcome]:
     """Train with fastmlp.
 
-    The held-out images serve as validation data for the curves only: nothing is chosen
-    by them. The time includes their evaluation after each epoch.
+    The held-out images are validation data for the curves only; they do not affect any
+    choice. The time includes their evaluation after each epoch.
     """
     network = fm.MLP([64, *HIDDEN, CLASSES], activation="relu", seed=seed)
     start = time.perf_counter()
@@ -110,10 +111,10 @@ def train(digits: Digits, epochs: int, seed: int) -> tuple[fm.MLP, fm.History, O
 
 
 def train_regularised(digits: Digits, seed: int) -> tuple[fm.MLP, fm.History, Outcome]:
-    """Train with dropout, for as many epochs as early stopping finds best.
+    """Train with dropout, for the number of epochs that early stopping finds.
 
-    A tenth of the training images is set aside to find the number of epochs; then the
-    network is trained anew on all of them. The held-out images take no part in it.
+    A tenth of the training images is set aside to find the number of epochs; then a new
+    network is trained on all of them. The held-out images are not used.
     """
     order = np.random.default_rng(seed).permutation(len(digits.x))
     aside, rest = np.split(order, [int(VALIDATION * len(order))])
@@ -164,7 +165,7 @@ def _fit_with_dropout(
 
 
 def train_sklearn(digits: Digits, epochs: int, seed: int) -> tuple[float, float]:
-    """Train the same network with scikit-learn: no penalty, no early end.
+    """Train the same network with scikit-learn, without penalty or early stopping.
 
     Returns the accuracy on the held-out images, and the time.
     """
@@ -181,7 +182,7 @@ def train_sklearn(digits: Digits, epochs: int, seed: int) -> tuple[float, float]
         random_state=seed,
     )
     with warnings.catch_warnings():
-        # That it stops after max_iter is what is asked for here.
+        # Stopping after max_iter is intended here.
         warnings.simplefilter("ignore", ConvergenceWarning)
         start = time.perf_counter()
         classifier.fit(digits.x, digits.y)
@@ -208,7 +209,7 @@ def plot(
 
     predicted = network(digits.x_held_out).argmax(axis=1)
     wrong = predicted != digits.y_held_out
-    # The wrong ones first, as many as fit; a stable sort keeps the others in order.
+    # Wrong predictions first; a stable sort keeps the order of the others.
     shown = np.argsort(~wrong, kind="stable")[: GRID_ROWS * GRID_COLUMNS]
     right.suptitle(f"Held-out digits ({wrong.sum()} of {wrong.size} wrong, in red)")
     for panel, i in zip(
@@ -225,7 +226,7 @@ def plot(
 
 
 def compare(seeds: Iterable[int], epochs: int) -> tuple[Outcome, Outcome]:
-    """Return the mean outcomes of plain and regularised training over some splits."""
+    """Return the mean outcomes of both trainings over several splits."""
     plain, regularised = [], []
     for seed in seeds:
         digits = load(seed, HELD_OUT_TO_COMPARE)
@@ -242,7 +243,7 @@ def mean(outcomes: Sequence[Outcome]) -> Outcome:
 def check(
     ours: Outcome, their_seconds: float, plain: Outcome, regularised: Outcome
 ) -> str:
-    """Return what is wrong with the outcome, or nothing."""
+    """Return the reasons why the outcome is not as claimed."""
     if ours.accuracy < WANTED_ACCURACY:
         return f"accuracy {ours.accuracy:.2%} is below {WANTED_ACCURACY:.0%}"
     if ours.seconds >= their_seconds:
@@ -253,7 +254,7 @@ def check(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 1 if --check fails."""
+    """Run the command; return 1 if --check fails."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--epochs", type=int, help=f"of plain training, default: {EPOCHS}"

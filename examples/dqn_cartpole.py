@@ -2,15 +2,15 @@
 
     python examples/dqn_cartpole.py
 
-A network says what each of the two actions of Gymnasium's CartPole-v1 is worth. It acts
-by that, now and then at random, and learns from draws of what it has seen so far: the
-value of an action is to be the reward plus what the best action in the next state is
-worth, which a second network says that follows the first (double Q-learning). What it
-has learnt comes and goes, and returns while training are far below those of its best
-moments: so it is evaluated often, and training ends when the policy balances the pole.
-What counts is the mean return of 100 fresh episodes then, of 500 steps at most, with
-the best action in each state. CartPole counts as solved at 475. Prints a line for each
-seed and saves a picture of the learning curves.
+A network estimates the value of each of the two actions of Gymnasium's CartPole-v1. The
+agent takes the best action, sometimes a random one, and learns from samples of its
+past: the target for the value of an action is the reward plus the value of the best
+action in the next state, which a second network estimates that slowly follows the first
+(double Q-learning). The quality of the policy fluctuates, and returns during training
+are far below its best: so it is evaluated often, and training ends when the policy
+balances the pole. The result is the mean return of 100 new episodes of at most 500
+steps, with the best action in each state. CartPole counts as solved at 475. Prints a
+line for each seed and saves a picture of the learning curves.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from fastmlp import rl
 HIDDEN = (64, 64)
 LEARNING_RATE = 3e-3
 GAMMA = 0.98
-TAU = 0.005  # by this part the second network follows, each step of training
+TAU = 0.005  # weight of the first network in each update of the second
 BATCH_SIZE = 64
 CAPACITY = 50_000
-FIRST = 1000  # so many steps at random before training starts
-EPSILON = rl.LinearSchedule(1.0, 0.05, 6000)  # from then on
+FIRST = 1000  # random steps before training starts
+EPSILON = rl.LinearSchedule(1.0, 0.05, 6000)  # after that, per step
 MOST_STEPS = 100_000
-# The policy is evaluated every so many steps, until the mean comes to this.
+# Steps between evaluations, and the mean return that ends training.
 PAUSE, ENOUGH = 500, 495.0
-SMOOTH = 10  # episodes that a point of the curve is the mean of
+SMOOTH = 10  # episodes averaged for a point of the curve
 SEEDS, QUICK_SEEDS = 5, 1
 
 
 class DoubleDQN:
-    """A network of action values made by fastmlp, and one that follows it."""
+    """A network of action values in fastmlp, and a target network."""
 
     def __init__(self, seed: int) -> None:
         self.q = fm.MLP([4, *HIDDEN, 2], activation="relu", seed=seed)
@@ -49,7 +49,7 @@ class DoubleDQN:
         self.optimizer = fm.Adam(lr=LEARNING_RATE)
 
     def values(self, states: np.ndarray) -> np.ndarray:
-        """Return (B, actions), what actions are worth; of one state, (actions,)."""
+        """Return action values (B, actions); for one state (actions,)."""
         return self.q(states)
 
     def learn(self, batch: rl.Batch) -> None:
@@ -63,7 +63,7 @@ class DoubleDQN:
         return self.q.params.copy()
 
     def restore(self, parameters: np.ndarray) -> None:
-        """Go back to those."""
+        """Restore the parameters."""
         self.q.params[:] = parameters
 
 
@@ -82,7 +82,7 @@ def train(agent: DoubleDQN, seed: int) -> Outcome:
         epsilon = EPSILON(max(0, step - FIRST))
         action = rl.epsilon_greedy(agent.values(state), epsilon, rng)
         next_state, reward, terminated, truncated, _ = env.step(action)
-        # An episode that is cut off after 500 steps would go on: not terminated.
+        # An episode truncated after 500 steps is not terminated.
         buffer.add(state, action, reward, next_state, terminated)
         state = next_state
         earned += float(reward)
@@ -95,7 +95,7 @@ def train(agent: DoubleDQN, seed: int) -> Outcome:
             continue
         agent.learn(buffer.sample(BATCH_SIZE))
 
-        # Keep the best policy; end when it balances the pole.
+        # Keep the best policy; stop when it balances the pole.
         if step % PAUSE == 0:
             mean_return = evaluate(agent.values, [seed, 2, step], ENOUGH)
             if mean_return > best:
@@ -111,7 +111,7 @@ def train(agent: DoubleDQN, seed: int) -> Outcome:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 1 if --check fails."""
+    """Run the command; return 1 if --check fails."""
     options = parse(arguments, __doc__, "dqn_cartpole.png", SEEDS, QUICK_SEEDS)
     outcomes = {}
     for seed in options.seeds:

@@ -2,10 +2,10 @@
 
     python examples/levenberg_marquardt.py
 
-A 1-20-1 network with tanh (61 parameters) is to be a surrogate of the function
-sin(3x) exp(-x²), known without noise at 200 points. Levenberg-Marquardt, which solves
-a linear system for each step, goes down to errors that methods which know gradients
-alone do not come near to, in less time. All three start from the same weights.
+A 1-20-1 network with tanh (61 parameters) is fitted as a surrogate of the function
+sin(3x) exp(-x²), known without noise at 200 points. Levenberg-Marquardt, which solves a
+linear system in each step, reaches errors far below those of first-order methods, in
+less time. All three start from the same weights.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ QUICK_EPOCHS = {LM: 300, LBFGS: 1000, ADAM: 3000}
 LEARNING_RATE = 0.01
 # Colour-blind safe, of Okabe & Ito (2008).
 STYLES = {LM: ("#0072B2", "-"), LBFGS: ("#E69F00", "--"), ADAM: ("#D55E00", "-.")}
-# Of Levenberg-Marquardt: the RMS error, and what part of the others'.
+# Levenberg-Marquardt's largest RMS error, and its largest ratio to the others'.
 WANTED_ERROR, WANTED_PART = 1e-5, 0.1
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained network, its losses by epoch, and its error between the points."""
+    """A trained network, its losses per epoch, and its error between the points."""
 
     network: fm.MLP
     history: fm.History
@@ -40,12 +40,12 @@ class Outcome:
 
     @property
     def seconds(self) -> float:
-        """The time all epochs took."""
+        """Total time of all epochs."""
         return sum(self.history.seconds)
 
 
 def target(x: np.ndarray) -> np.ndarray:
-    """Return the function to stand in for."""
+    """Return the function to approximate."""
     return np.sin(3 * x) * np.exp(-(x**2))
 
 
@@ -73,7 +73,7 @@ def train(name: str, epochs: int, seed: int) -> Outcome:
 
 
 def plot(outcomes: dict[str, Outcome], output: Path) -> None:
-    """Save the fit, its error along x, and the errors by steps and by time."""
+    """Save the fit, its error along x, and the errors over steps and over time."""
     x = np.linspace(-2, 2, 10 * POINTS)[:, np.newaxis]
     figure = Figure(figsize=(13, 8), layout="constrained")
     (fit, rest), (steps, times) = figure.subplots(2, 2)
@@ -101,7 +101,7 @@ def plot(outcomes: dict[str, Outcome], output: Path) -> None:
 
 
 def check(outcomes: dict[str, Outcome]) -> str:
-    """Return what does not hold, or nothing."""
+    """Return the claims that do not hold."""
     ours = outcomes[LM].error
     if ours > WANTED_ERROR:
         return f"the RMS error of {LM} is {ours:.2g}"
@@ -112,7 +112,7 @@ def check(outcomes: dict[str, Outcome]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 1 if --check fails."""
+    """Run the command; return 1 if --check fails."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("levenberg_marquardt.png"))
     parser.add_argument("--seed", type=int, default=0, help="of the initial weights")

@@ -4,10 +4,10 @@
 
 Optimisers need no network: `opt.step(theta, grad)` updates any array, and
 `LBFGS().minimize(f, theta)` finds a minimum of any function that returns its value and
-gradient. Rosenbrock's function has one minimum, at the end of a narrow bent valley.
+gradient. Rosenbrock's function has one minimum, at the end of a narrow curved valley.
 The Gabor model (two parameters, fitted to 30 noisy points by least squares) has many
-minima: from the wrong valley full-batch descent never reaches the best one, while the
-noise of mini-batches sometimes throws it over the ridge.
+minima: from the wrong valley, full-batch descent never reaches the best one, while the
+noise of mini-batches sometimes carries it over the ridge.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ STYLES = {
 GROUPS = (("GD", "momentum", "Nesterov"), ("RMSprop", "Adam"), ("L-BFGS",))
 ESCAPE_STYLES = (("#000000", "-"), ("#009E73", "-"))
 RESOLUTION, QUICK_RESOLUTION = 161, 81
-FLOOR = 1e-12  # of the log scale
+FLOOR = 1e-12  # lower limit of the log scale
 GABOR_TRUTH = (0.0, 16.6)
 WRONG_START = (3.0, 6.0)
 GABOR_RATE, BATCH, EPOCHS, SEEDS = 1.5, 5, 60, 10
-# What may be left of the way down after so few steps, and of the wrong valley's height.
+# Largest remaining share of the initial value, and of the wrong valley's height.
 WANTED_LEFT, WANTED_ESCAPE = 0.5, 0.1
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A function of two parameters, where to start, and the window to draw."""
+    """A function of two parameters, its starting point, and the window to draw."""
 
     name: str
     function: Function
@@ -99,7 +99,7 @@ def descend(
     optimizer: fm.optimizers.Optimizer,
     steps: int,
 ) -> np.ndarray:
-    """Return where an optimiser went: (steps + 1, 2)."""
+    """Return the path of an optimiser: (steps + 1, 2)."""
     theta = np.array(start)
     path = [theta.copy()]
     for _ in range(steps):
@@ -110,7 +110,7 @@ def descend(
 
 
 def minimize(function: Function, start: tuple[float, float]) -> np.ndarray:
-    """Return where L-BFGS evaluated the function, trials of line searches included."""
+    """Return the points that L-BFGS evaluated, including line searches."""
     path = []
 
     def recorded(theta: np.ndarray) -> tuple[float, np.ndarray]:
@@ -124,7 +124,7 @@ def minimize(function: Function, start: tuple[float, float]) -> np.ndarray:
 def mini_batches(
     x: np.ndarray, y: np.ndarray, start: tuple[float, float], epochs: int, seed: int
 ) -> np.ndarray:
-    """Return the path of descent in batches of 5 points, drawn anew each epoch."""
+    """Return the path of descent in batches of 5 points, shuffled in each epoch."""
     rng = np.random.default_rng(seed)
     optimizer = fm.SGD(lr=GABOR_RATE)
     theta = np.array(start)
@@ -193,14 +193,14 @@ def draw_contours(axes: Axes, problem: Problem, resolution: int) -> None:
 
 
 def draw_path(axes: Axes, path: np.ndarray, label: str, color: str, line: str) -> None:
-    """Draw a path, and where it starts and ends."""
+    """Draw a path with its start and end."""
     axes.plot(*path.T, line, color=color, linewidth=1.4, label=label)
     axes.plot(*path[0], "o", color="white", markeredgecolor="black", zorder=4)
     axes.plot(*path[-1], "s", color=color, markeredgecolor="white", zorder=4)
 
 
 def draw_row(row: np.ndarray, problem: Problem, paths: Paths, resolution: int) -> None:
-    """Draw three panels of paths, and one of values by evaluations."""
+    """Draw three panels of paths, and one of values over evaluations."""
     for axes, group in zip(row, GROUPS, strict=False):
         draw_contours(axes, problem, resolution)
         for name in group:
@@ -210,7 +210,7 @@ def draw_row(row: np.ndarray, problem: Problem, paths: Paths, resolution: int) -
     lowest = problem.function(np.array(problem.minimum))[0]
     for name, path in paths.items():
         color, line = STYLES[name]
-        # The lowest so far: a step may go up, and L-BFGS's trials do.
+        # Running minimum: a step may increase the value, and line searches do.
         height = np.minimum.accumulate(values(problem.function, path)) - lowest
         count = np.arange(1, len(path) + 1)
         row[3].loglog(count, np.maximum(height, FLOOR), line, color=color, label=name)
@@ -227,7 +227,7 @@ def plot(
     resolution: int,
     output: Path,
 ) -> None:
-    """Save a row of panels for each problem, the wrong valley in the last but one."""
+    """Save a row of panels for each problem; the third shows the wrong valley."""
     figure = Figure(figsize=(19, 9), layout="constrained")
     grid = figure.subplots(len(problems), 4)
     for row, problem, paths in zip(grid, problems, all_paths, strict=True):
@@ -245,7 +245,7 @@ def plot(
 def check(
     problems: list[Problem], all_paths: list[Paths], escaped: np.ndarray, stuck: float
 ) -> str:
-    """Return what does not hold, or nothing."""
+    """Return the claims that do not hold."""
     for problem, paths in zip(problems, all_paths, strict=True):
         final = {k: problem.function(path[-1])[0] for k, path in paths.items()}
         lowest = problem.function(np.array(problem.minimum))[0]
@@ -261,7 +261,7 @@ def check(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 1 if --check fails."""
+    """Run the command; return 1 if --check fails."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("optimizers.png"))
     parser.add_argument("--quick", action="store_true", help="coarser contours")
@@ -295,7 +295,7 @@ def main(arguments: list[str] | None = None) -> int:
         optimise(waves, momentum_rate=0.5, rms_rate=0.1, adam_rate=0.3),
     ]
 
-    # From the wrong valley: as many steps of the same size on all points and on few.
+    # From the wrong valley: equal steps on all points and on mini-batches.
     noisy = [mini_batches(x, y, WRONG_START, EPOCHS, seed) for seed in range(SEEDS)]
     escaped = np.array([fit_gabor(path[-1])[0] for path in noisy])
     steps = len(noisy[0]) - 1

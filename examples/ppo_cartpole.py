@@ -2,14 +2,14 @@
 
     python examples/ppo_cartpole.py
 
-Eight of Gymnasium's CartPole-v1 run side by side. One network, the actor, says how
-likely each action is, another, the critic, what a state is worth. Every 32 steps the
-actor is moved towards the actions that turned out better than the critic thought
-(generalised advantage estimation), but no further than the clipped loss follows, and
-the critic towards what came of the states. Training ends when the policy balances the
-pole in an evaluation; what counts is the mean return of 100 fresh episodes, of 500
-steps at most, with the most likely action in each state. CartPole counts as solved at
-475. Prints a line for each seed and saves a picture of the learning curves.
+Eight copies of Gymnasium's CartPole-v1 run side by side. One network, the actor, gives
+the probability of each action; another, the critic, the value of a state. Every 32
+steps the actor is moved towards the actions that turned out better than the critic
+expected (generalised advantage estimation), but only as far as the clipped loss allows,
+and the critic towards the observed returns. Training ends when the policy balances the
+pole in an evaluation; the result is the mean return of 100 new episodes of at most 500
+steps, with the most likely action in each state. CartPole counts as solved at 475.
+Prints a line for each seed and saves a picture of the learning curves.
 """
 
 from __future__ import annotations
@@ -23,21 +23,22 @@ import numpy as np
 from _episodes import Outcome, check, evaluate, make, parse, plot
 from fastmlp import rl
 
-ENVIRONMENTS, STEPS = 8, 32  # so many side by side, and steps between updates
+ENVIRONMENTS, STEPS = 8, 32  # environments side by side, and steps between updates
 HIDDEN = (64, 64)
 EPOCHS, BATCH_SIZE = 10, 64
-LEARNING_RATE = 2e-3  # at first; it falls in a straight line to 0 at the last step
+LEARNING_RATE = 2e-3  # initial value; it decreases linearly to 0 at the last step
 CLIP, ENTROPY, CLIP_NORM = 0.2, 0.0, 0.5
 GAMMA, LAMBDA = 0.99, 0.95
-MOST_STEPS = 100_000  # in all environments together
-# The policy is evaluated when the last episodes of training came to this mean, at most
-# every so many updates, and training ends when an evaluation comes to that.
+MOST_STEPS = 100_000  # total over all environments
+# The policy is evaluated when the latest training episodes reach the first mean, at
+# most once per the given number of updates; training ends when an evaluation reaches
+# the last.
 RECENT, PROMISING, PAUSE, ENOUGH = 20, 150.0, 10, 490.0
 SEEDS, QUICK_SEEDS = 5, 2
 
 
 class ActorCritic:
-    """A policy and what it learns by: two networks of fastmlp."""
+    """Actor and critic: two networks in fastmlp."""
 
     def __init__(self, seed: int) -> None:
         self.actor = self.network(2, 0.01, [seed, 0])
@@ -48,7 +49,7 @@ class ActorCritic:
 
     @staticmethod
     def network(outputs: int, gain: float, seed: list[int]) -> fm.MLP:
-        """Return a network with orthogonal weights, times √2 but in the last layer."""
+        """Return a network with orthogonal weights, scaled by √2 in hidden layers."""
         mlp = fm.MLP(
             [4, *HIDDEN, outputs], activation="tanh", init="orthogonal", seed=seed
         )
@@ -62,7 +63,7 @@ class ActorCritic:
         return self.actor(states)
 
     def values(self, states: np.ndarray) -> np.ndarray:
-        """Return (B,): what the critic holds states to be worth."""
+        """Return the critic's values of states, (B,)."""
         return self.critic(states)[:, 0]
 
     def update(
@@ -74,7 +75,7 @@ class ActorCritic:
         returns: np.ndarray,
         rate: float,
     ) -> None:
-        """Train both networks for some epochs on what was just seen."""
+        """Train both networks for some epochs on the latest steps."""
         self.actor_optimizer.lr = self.critic_optimizer.lr = rate
         self.actor.fit(
             states,
@@ -98,7 +99,7 @@ class ActorCritic:
         return self.actor.params.copy()
 
     def restore(self, parameters: np.ndarray) -> None:
-        """Go back to those parameters."""
+        """Restore the parameters."""
         self.actor.params[:] = parameters
 
 
@@ -114,7 +115,7 @@ def train(policy: ActorCritic, seed: int) -> Outcome:
     recent: deque[float] = deque(maxlen=RECENT)
     best, best_parameters, evaluated = -1.0, policy.parameters(), 0
 
-    # Of STEPS steps: the states before each and after the last, and what happened.
+    # Records of STEPS steps: states (one more than steps), actions, rewards ...
     shape = (STEPS, ENVIRONMENTS)
     states = np.empty((STEPS + 1, ENVIRONMENTS, 4), np.float32)
     actions = np.empty(shape, np.int64)
@@ -124,7 +125,7 @@ def train(policy: ActorCritic, seed: int) -> Outcome:
     updates = MOST_STEPS // (STEPS * ENVIRONMENTS)
     for update in range(updates):
         for t in range(STEPS):
-            # A step after the end of an episode only resets the environment.
+            # The step after the end of an episode only resets the environment.
             states[t], idle[t] = state, over
             actions[t], log_probs[t] = rl.sample_actions(policy.logits(state), rng)
             state, rewards[t], terminated[t], truncated[t], _ = env.step(actions[t])
@@ -138,7 +139,7 @@ def train(policy: ActorCritic, seed: int) -> Outcome:
         states[STEPS] = state
         outcome.steps += STEPS * ENVIRONMENTS
 
-        # Of an episode that was cut off the critic says what would have come.
+        # The critic estimates the rest of a truncated episode.
         values = policy.values(states.reshape(-1, 4)).reshape(STEPS + 1, -1)
         advantages, returns = rl.gae(
             rewards, values[:-1], values[1:], terminated, truncated, GAMMA, LAMBDA
@@ -154,7 +155,7 @@ def train(policy: ActorCritic, seed: int) -> Outcome:
             LEARNING_RATE * (1 - update / updates),
         )
 
-        # Keep the best policy; end when it balances the pole.
+        # Keep the best policy; stop when it balances the pole.
         last = update == updates - 1
         promising = update >= evaluated + PAUSE and np.mean(recent or 0) >= PROMISING
         if promising or last:
@@ -173,7 +174,7 @@ def train(policy: ActorCritic, seed: int) -> Outcome:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 1 if --check fails."""
+    """Run the command; return 1 if --check fails."""
     options = parse(arguments, __doc__, "ppo_cartpole.png", SEEDS, QUICK_SEEDS)
     outcomes = {}
     for seed in options.seeds:

@@ -3,17 +3,17 @@
     python examples/q_learning_acrobot.py
 
 Gymnasium's Acrobot-v1 has two links, and a motor at the joint between them that turns
-left, right, or not. Each step costs 1 until the tip is above a line, at most 500. A
-network Q(x, u) learns what each action is worth by
+left, right, or not at all. Each of at most 500 steps costs 1 until the tip is above a
+line. A network Q(x, u) learns the value of each action by
 
     Q(x, u)  towards  r + gamma max_u' Q(x', u')
 
 with the right side held fixed: the gradient of the squared difference is Watkins's
-update of Q-learning. It is taken on draws from all that was seen so far. The actions
-are the best ones by Q, and now and then any. A seed counts as solved if episodes with
-the best actions only then return -110 or more in the mean, -200 after the shorter
-training of --quick. Prints for each seed what episodes returned at first, in the end
-and with the best actions; saves a picture of the learning curves.
+update of Q-learning. It uses samples of all past steps. The agent takes the best action
+by Q, and sometimes a random one. A seed counts as solved if episodes with only the best
+actions return -110 or more on average (-200 after the shorter training of --quick).
+Prints for each seed the returns of the first and last episodes and of the best actions;
+saves a picture of the learning curves.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from _episodes import Outcome, check, parse, plot
 from fastmlp import rl
 
 HIDDEN = (64, 64)
-LEARNING_RATE = 1e-3  # at first; it falls to 0, without which Q never settles
+LEARNING_RATE = 1e-3  # initial value; it decreases to 0, otherwise Q does not converge
 GAMMA = 0.99
 BATCH_SIZE = 64
 CAPACITY = 50_000
-FIRST = 1000  # so many steps at random before training starts
-EPSILON = rl.LinearSchedule(1.0, 0.05, 5000)  # from then on
+FIRST = 1000  # random steps before training starts
+EPSILON = rl.LinearSchedule(1.0, 0.05, 5000)  # after that, per step
 STEPS, QUICK_STEPS = 40_000, 20_000
-EPISODES, QUICK_EPISODES = 100, 20  # with the best actions, after training
+EPISODES, QUICK_EPISODES = 100, 20  # episodes with the best actions after training
 SEEDS, QUICK_SEEDS = 5, 2
-SMOOTH = 10  # episodes that a point of the curve is the mean of
-# What episodes are to return in the mean with the best actions: at random it is -499.
+SMOOTH = 10  # episodes averaged for a point of the curve
+# Mean return with the best actions that counts as solved; random actions return -499.
 WANTED, QUICK_WANTED = -110.0, -200.0
 
 
@@ -57,7 +57,7 @@ def train(q: fm.MLP, steps: int, seed: int) -> Outcome:
         epsilon = EPSILON(max(0, step - FIRST))
         action = rl.epsilon_greedy(q(state), epsilon, rng)
         next_state, reward, terminated, truncated, _ = env.step(action)
-        # An episode that is cut off after 500 steps would go on: not terminated.
+        # An episode truncated after 500 steps is not terminated.
         buffer.add(state, action, reward, next_state, terminated)
         state = next_state
         earned += float(reward)
@@ -75,7 +75,7 @@ def train(q: fm.MLP, steps: int, seed: int) -> Outcome:
 
 
 def evaluate(q: fm.MLP, episodes: int, seed: list[int]) -> float:
-    """Return the mean return of episodes with the best actions."""
+    """Return the mean return with the best actions."""
     env = gymnasium.make("Acrobot-v1", disable_env_checker=True)
     state, _ = env.reset(seed=int(np.random.default_rng(seed).integers(2**31)))
     total, over = 0.0, 0
@@ -89,7 +89,7 @@ def evaluate(q: fm.MLP, episodes: int, seed: list[int]) -> float:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 1 if --check fails."""
+    """Run the command; return 1 if --check fails."""
     options = parse(arguments, __doc__, "q_learning_acrobot.png", SEEDS, QUICK_SEEDS)
     steps = QUICK_STEPS if options.quick else STEPS
     episodes = QUICK_EPISODES if options.quick else EPISODES

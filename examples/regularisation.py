@@ -3,10 +3,10 @@
     python examples/regularisation.py
 
 A network with more than 10,000 parameters is trained on 100 noisy points of two moons.
-Without regularisation it learns the noise by heart: the training loss goes on falling,
-the loss on other points rises. Each of three remedies is added alone. The picture has
-what was learnt and the losses; the table has accuracies on 5,000 points that took no
-part in anything, averaged over several draws of the data.
+Without regularisation it memorises the noise: the training loss keeps falling while the
+loss on other points rises. Each of three remedies is applied alone. The picture shows
+decision regions and losses; the table shows accuracies on 5,000 test points, averaged
+over several draws of the data.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DRAWS, QUICK_DRAWS = 8, 4
 BATCH_SIZE = 20
 LEARNING_RATE = 3e-3
 METHODS = ("none", "dropout", "weight decay", "early stopping")
-# By how much each method's mean accuracy is above that without.
+# Least gain in mean accuracy of each method over none.
 WANTED_GAIN = 0.005
 
 Points = tuple[np.ndarray, np.ndarray]
@@ -39,7 +39,7 @@ Points = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained network, its losses by epoch, and its accuracy on new points."""
+    """A trained network, its losses per epoch, and its accuracy on test points."""
 
     network: fm.MLP
     history: fm.History
@@ -47,7 +47,7 @@ class Outcome:
 
 
 def moons(count: int, rng: np.random.Generator) -> Points:
-    """Return noisy points on two interleaved half circles, and which (0 or 1)."""
+    """Return noisy points on two interleaved half circles, and their labels."""
     label = np.arange(count) % 2
     angle = rng.uniform(0, np.pi, count)
     upper = np.stack([np.cos(angle), np.sin(angle)], axis=1)
@@ -65,10 +65,10 @@ def train(
     network = fm.MLP(
         [2, HIDDEN, *dropout, HIDDEN, *dropout, 1], activation="relu", seed=seed
     )
-    # Biases are left alone: they do not make a function wilder.
+    # Biases are not decayed: they do not make a function steeper.
     decay = WEIGHT_DECAY if method == "weight decay" else 0.0
     optimizer = fm.AdamW(lr=LEARNING_RATE, weight_decay=decay, decay="weights")
-    # At its end, the best epoch's parameters are taken back.
+    # At the end, the parameters of the best epoch are restored.
     stopping = [fm.EarlyStopping(patience=PATIENCE)]
     history = network.fit(
         *training,
@@ -84,13 +84,13 @@ def train(
 
 
 def accuracy(network: fm.MLP, points: Points) -> float:
-    """Return the share of right answers: yes where the logit is positive."""
+    """Return the accuracy; a positive logit means class 1."""
     x, label = points
     return float(np.mean((network(x)[:, 0] > 0) == label))
 
 
 def run(seed: int, epochs: int) -> tuple[Points, dict[str, Outcome]]:
-    """Draw data and train with all methods on them."""
+    """Draw data and train with every method."""
     rng = np.random.default_rng(seed)
     training, validation = moons(TRAINING, rng), moons(VALIDATION, rng)
     test = moons(TEST, rng)
@@ -139,7 +139,7 @@ def plot(training: Points, outcomes: dict[str, Outcome], output: Path) -> None:
 
 
 def check(means: dict[str, float]) -> str:
-    """Return what does not hold, or nothing."""
+    """Return the claims that do not hold."""
     for method in METHODS[1:]:
         if means[method] < means["none"] + WANTED_GAIN:
             return f"{method} has {means[method]:.2%}, without {means['none']:.2%}"
@@ -147,7 +147,7 @@ def check(means: dict[str, float]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 1 if --check fails."""
+    """Run the command; return 1 if --check fails."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("regularisation.png"))
     parser.add_argument(

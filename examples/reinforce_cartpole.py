@@ -2,14 +2,13 @@
 
     python examples/reinforce_cartpole.py
 
-One network, the policy, says how likely each action is. After every 16 episodes of
-Gymnasium's CartPole-v1 it takes one step: actions become likelier the more what was
-earned after them (the return-to-go, discounted) exceeds what another network, the
-baseline, expected of the state; and the baseline is fitted to what was earned. Training
-ends when the policy balances the pole in an evaluation; what counts is the mean return
-of 100 fresh episodes, of 500 steps at most, with the most likely action in each state.
-CartPole counts as solved at 475. Prints a line for each seed and saves a picture of the
-learning curves.
+One network, the policy, gives the probability of each action. After every 16 episodes
+of Gymnasium's CartPole-v1 it takes one step: an action becomes more likely the more its
+discounted return-to-go exceeds the value that another network, the baseline, predicts
+for the state; and the baseline is fitted to the returns. Training ends when the policy
+balances the pole in an evaluation; the result is the mean return of 100 new episodes of
+at most 500 steps, with the most likely action in each state. CartPole counts as solved
+at 475. Prints a line for each seed and saves a picture of the learning curves.
 """
 
 from __future__ import annotations
@@ -24,25 +23,26 @@ import numpy as np
 from _episodes import Outcome, check, evaluate, make, parse, plot
 from fastmlp import rl
 
-BATCH_EPISODES = 16  # side by side, between updates
+BATCH_EPISODES = 16  # episodes run side by side between updates
 HIDDEN = (64, 64)
 LEARNING_RATE = 1e-2
 ENTROPY, CLIP_NORM = 0.0, 0.5
 BASELINE_RATE, BASELINE_EPOCHS, BASELINE_BATCH = 2e-3, 5, 64
 GAMMA = 0.99
-MOST_STEPS = 300_000  # in all environments together
-# The policy is evaluated when the last episodes of training came to this mean, at most
-# every so many updates, and training ends when an evaluation comes to that.
+MOST_STEPS = 300_000  # total over all environments
+# The policy is evaluated when the latest training episodes reach the first mean, at
+# most once per the given number of updates; training ends when an evaluation reaches
+# the last.
 RECENT, PROMISING, PAUSE, ENOUGH = 16, 200.0, 5, 490.0
 SEEDS, QUICK_SEEDS = 5, 2
 
 
 class Reinforce:
-    """A policy and what it learns by: two networks of fastmlp."""
+    """Policy and baseline: two networks in fastmlp."""
 
     def __init__(self, seed: int) -> None:
         self.policy = fm.MLP([4, *HIDDEN, 2], activation="tanh", seed=[seed, 0])
-        self.policy.weights[-1][:] *= 0.01  # all actions are alike at first
+        self.policy.weights[-1][:] *= 0.01  # all actions are equally likely at first
         self.baseline = fm.MLP([4, *HIDDEN, 1], activation="tanh", seed=[seed, 1])
         self.policy_optimizer = fm.Adam(lr=LEARNING_RATE, clip_norm=CLIP_NORM)
         self.baseline_optimizer = fm.Adam(lr=BASELINE_RATE)
@@ -53,7 +53,7 @@ class Reinforce:
         return self.policy(states)
 
     def values(self, states: np.ndarray) -> np.ndarray:
-        """Return (B,): what the baseline holds states to be worth."""
+        """Return the baseline's values of states, (B,)."""
         return self.baseline(states)[:, 0]
 
     def update(
@@ -63,7 +63,7 @@ class Reinforce:
         advantages: np.ndarray,
         returns: np.ndarray,
     ) -> None:
-        """Take a step with the policy, and fit the baseline to the returns."""
+        """Take a policy step, and fit the baseline to the returns."""
         self.policy.train_step(
             states, (actions, advantages), self.policy_loss, self.policy_optimizer
         )
@@ -81,16 +81,16 @@ class Reinforce:
         return self.policy.params.copy()
 
     def restore(self, parameters: np.ndarray) -> None:
-        """Go back to those parameters."""
+        """Restore the parameters."""
         self.policy.params[:] = parameters
 
 
 @dataclass(frozen=True)
 class Episodes:
-    """What happened in N episodes side by side, T steps until the last was over."""
+    """Records of N episodes run side by side, T steps until the last one ends."""
 
     states: np.ndarray  # (T + 1, N, 4): before each step, and after the last
-    actions: np.ndarray  # (T, N), as all that follow
+    actions: np.ndarray  # (T, N), like all that follow
     rewards: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
@@ -130,7 +130,7 @@ def train(policy: Reinforce, seed: int) -> Outcome:
         outcome.returns += (played.rewards * running).sum(axis=0).tolist()
         outcome.steps += int(lengths.sum())
 
-        # Of an episode that was cut off the baseline says what would have come.
+        # The baseline estimates the rest of a truncated episode.
         states = played.states
         values = policy.values(states.reshape(-1, 4)).reshape(states.shape[:2])
         returns = rl.returns(
@@ -145,7 +145,7 @@ def train(policy: Reinforce, seed: int) -> Outcome:
         )
         update += 1
 
-        # Keep the best policy; end when it balances the pole.
+        # Keep the best policy; stop when it balances the pole.
         promising = np.mean(outcome.returns[-RECENT:]) >= PROMISING
         last = outcome.steps >= MOST_STEPS
         if last or (promising and update >= evaluated + PAUSE):
@@ -164,7 +164,7 @@ def train(policy: Reinforce, seed: int) -> Outcome:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 1 if --check fails."""
+    """Run the command; return 1 if --check fails."""
     options = parse(arguments, __doc__, "reinforce_cartpole.png", SEEDS, QUICK_SEEDS)
     outcomes = {}
     for seed in options.seeds:

@@ -2,10 +2,11 @@
 
     python examples/robust_regression.py
 
-A sixth of the measurements is far too high. The squared error, for which one residual
-of 4 weighs as much as 16 of 1, is pulled up by them; the absolute error, and the
-pseudo-Huber error, which is quadratic near 0 and linear far out, hardly are. The three
-fits are drawn over data and truth, beside the losses as functions of the residual.
+A sixth of the measurements are far too high. They pull up the fit by squared error, for
+which one residual of 4 weighs as much as 16 of 1; they hardly affect the fits by
+absolute error and by pseudo-Huber error, which is quadratic near 0 and linear far out.
+The picture shows the three fits over data and truth, and the losses as functions of the
+residual.
 """
 
 from __future__ import annotations
@@ -33,17 +34,17 @@ LOSSES = {
 STYLES = dict(
     zip(LOSSES, (("#D55E00", "--"), ("#009E73", "-."), ("#0072B2", "-")), strict=True)
 )
-# The robust fits' errors are at most this part of that of the squared error.
+# Largest ratio of a robust fit's error to that of the squared error.
 WANTED_PART = 0.4
 
 
 def truth(x: np.ndarray) -> np.ndarray:
-    """Return the curve that was measured."""
+    """Return the true curve."""
     return np.sin(2 * x) + x / 3
 
 
 def measure(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return x and y as columns, and which samples are outliers."""
+    """Return x and y as columns, and a mask of the outliers."""
     rng = np.random.default_rng(seed)
     x = rng.uniform(-3, 3, (SAMPLES, 1))
     y = truth(x) + NOISE * rng.standard_normal(x.shape)
@@ -53,7 +54,7 @@ def measure(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def fit(x: np.ndarray, y: np.ndarray, loss: fm.losses.Loss, epochs: int) -> fm.MLP:
-    """Fit a small network; only the loss is different each time."""
+    """Fit a small network with a given loss."""
     network = fm.MLP([1, HIDDEN, 1], activation="tanh", init="torch", seed=0)
     rate = fm.schedules.Cosine(LEARNING_RATE, period=epochs)
     optimizer = fm.Adam(lr=rate)
@@ -72,7 +73,7 @@ def plot(
     data: tuple[np.ndarray, np.ndarray, np.ndarray],
     output: Path,
 ) -> None:
-    """Save the fits over data and truth, and the losses by the residual."""
+    """Save the fits over data and truth, and the losses over the residual."""
     x, y, bad = data
     line = np.linspace(-3, 3, 601)[:, np.newaxis]
     residual = np.linspace(-2, 2, 401)[:, np.newaxis]
@@ -85,7 +86,7 @@ def plot(
     for name, network in networks.items():
         color, dashes = STYLES[name]
         left.plot(line, network(line), dashes, color=color, linewidth=2, label=name)
-        # One sample for each residual: the loss of every row by itself.
+        # One sample per residual gives the loss of each row.
         values = [LOSSES[name].value_and_grad(r, 0 * r)[0] for r in residual]
         right.plot(residual, values, dashes, color=color, linewidth=2, label=name)
     left.set(xlabel="x", ylabel="y", title="Fits to data with outliers")
@@ -99,7 +100,7 @@ def plot(
 
 
 def check(errors: dict[str, float]) -> str:
-    """Return what does not hold, or nothing."""
+    """Return the claims that do not hold."""
     squared, *robust = errors.items()
     for name, value in robust:
         if value > WANTED_PART * squared[1]:
@@ -108,7 +109,7 @@ def check(errors: dict[str, float]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 1 if --check fails."""
+    """Run the command; return 1 if --check fails."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("robust_regression.png"))
     parser.add_argument("--seed", type=int, default=1, help="of the data")

@@ -1,13 +1,13 @@
-"""Ask a network which pixels speak for a digit: gradients of outputs by inputs.
+"""Find the pixels that count for a digit: gradients of outputs with respect to inputs.
 
     python examples/saliency.py
 
 A classifier is trained on the handwritten digits that ship with scikit-learn. For each
-held-out image the Jacobian of the outputs tells by how much each pixel moves the score
-of each digit. The picture has, for each digit, one image, its gradient, and the mean
-gradient of the class. Gradients times ink estimate what a pixel contributes: if the
-estimate is worth anything, wiping out the few pixels with the greatest contribution
-must do more harm than wiping out the darkest ones, or as many inked ones at random.
+held-out image the Jacobian of the outputs tells by how much each pixel changes the
+score of each digit. The picture shows, for each digit, one image, its gradient, and the
+mean gradient of the class. Gradient times ink estimates a pixel's contribution: if the
+estimate is good, erasing the few pixels with the largest contributions must do more
+harm than erasing the darkest ones, or as many random inked ones.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ CLASSES, SIDE = 10, 8
 HIDDEN = 64
 EPOCHS, QUICK_EPOCHS = 60, 20
 WIPED = tuple(range(0, 13, 2))
-# Wiping out this many pixels costs this much more accuracy than other choices do.
+# Number of erased pixels, and the least extra loss of accuracy over other choices.
 CHECKED, WANTED_HARM = 6, 0.2
 
 
 def load() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return images as rows, ink from 0 to 1, and labels: to train on, and held out."""
+    """Return images as rows (ink from 0 to 1) and labels: training, held-out."""
     images, labels = load_digits(return_X_y=True)
     x, x_held_out, y, y_held_out = train_test_split(
         (images / 16).astype(np.float32),
@@ -44,7 +44,7 @@ def load() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def train(x: np.ndarray, y: np.ndarray, epochs: int) -> fm.MLP:
-    """Train the classifier. Dropout makes it look at more than a few pixels."""
+    """Train the classifier. Dropout makes it use more than a few pixels."""
     network = fm.MLP([64, fm.Dropout(0.2), HIDDEN, CLASSES], activation="tanh", seed=0)
     network.fit(
         x,
@@ -59,9 +59,9 @@ def train(x: np.ndarray, y: np.ndarray, epochs: int) -> fm.MLP:
 
 
 def gradients(network: fm.MLP, x: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Return by how much each pixel lifts the image's own digit over the others.
+    """Return the gradient of the margin of the image's own digit.
 
-    That is the gradient of its score less the mean score of all ten: (B, 64).
+    The margin is the digit's score minus the mean score of all ten; shape (B, 64).
     """
     jacobian = network.jacobian(x)  # (B, 10, 64)
     own = jacobian[np.arange(len(x)), label]
@@ -69,7 +69,7 @@ def gradients(network: fm.MLP, x: np.ndarray, label: np.ndarray) -> np.ndarray:
 
 
 def wipe(x: np.ndarray, order: np.ndarray, count: int) -> np.ndarray:
-    """Return the images without the ink of the first pixels of each row's order."""
+    """Return the images with the first pixels of each row's order erased."""
     wiped = x.copy()
     np.put_along_axis(wiped, order[:, :count], 0, axis=1)
     return wiped
@@ -78,7 +78,7 @@ def wipe(x: np.ndarray, order: np.ndarray, count: int) -> np.ndarray:
 def accuracies(
     network: fm.MLP, x: np.ndarray, y: np.ndarray, slopes: np.ndarray
 ) -> dict[str, list[float]]:
-    """Return accuracies by the number of pixels wiped, chosen in three ways."""
+    """Return accuracies over the number of erased pixels, chosen in three ways."""
     chance = np.random.default_rng(0).uniform(size=x.shape)
     inked = np.where(x > 0, chance, -1.0)
     orders = {
@@ -102,7 +102,7 @@ def plot(
     by_count: dict[str, list[float]],
     output: Path,
 ) -> None:
-    """Save images and gradients by class, and accuracies by pixels wiped out."""
+    """Save images and gradients by class, and accuracies over erased pixels."""
     figure = Figure(figsize=(13, 8), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(1.25, 1))
     grid = upper.subplots(3, CLASSES)
@@ -110,7 +110,7 @@ def plot(
     first = np.array([np.flatnonzero(y == digit)[0] for digit in range(CLASSES)])
     rows = (("image", x[first]), ("its gradient", slopes[first]), ("class mean", means))
     for panels, (name, pictures) in zip(grid, rows, strict=True):
-        # One scale for a row, symmetric: white is a pixel that does not matter.
+        # One symmetric scale per row: white is a pixel without influence.
         top = abs(pictures).max()
         for digit, (axes, values) in enumerate(zip(panels, pictures, strict=True)):
             signed = name != "image"
@@ -145,7 +145,7 @@ def plot(
 
 
 def check(by_count: dict[str, list[float]]) -> str:
-    """Return what does not hold, or nothing."""
+    """Return the claims that do not hold."""
     by_gradient, *others = (v[WIPED.index(CHECKED)] for v in by_count.values())
     if by_gradient > min(others) - WANTED_HARM:
         return (
@@ -156,7 +156,7 @@ def check(by_count: dict[str, list[float]]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 1 if --check fails."""
+    """Run the command; return 1 if --check fails."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("saliency.png"))
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_EPOCHS} epochs")

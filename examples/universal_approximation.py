@@ -2,13 +2,13 @@
 
     python examples/universal_approximation.py
 
-A network with one hidden layer comes as near to any continuous function as one likes,
-if the layer is wide enough and its activation no polynomial (Cybenko 1989, Hornik 1991,
-Leshno et al. 1993). Here widths from 2 to 64 are fitted with three activations to waves
-that get shorter and shorter. The error falls with the width, until the optimiser is
-what limits it. With relu the network is piecewise linear, with at most one joint for
-each hidden unit: the picture marks the joints and shows which units are active on each
-piece.
+A network with one hidden layer approximates any continuous function arbitrarily well if
+the layer is wide enough and its activation is not a polynomial (Cybenko 1989, Hornik
+1991, Leshno et al. 1993). Here networks of widths 2 to 64 with three activations are
+fitted to waves that become shorter and shorter. The error falls with the width, until
+the optimiser is the limit. With relu the network is piecewise linear, with at most one
+breakpoint per hidden unit: the picture marks the breakpoints and shows the active units
+on each piece.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ WIDTHS, QUICK_WIDTHS = (2, 4, 8, 16, 32, 64), (2, 4, 8, 16)
 STARTS, QUICK_STARTS = 5, 3
 ITERATIONS, QUICK_ITERATIONS = 2000, 500
 LOW, HIGH, POINTS = -3.0, 3.0, 301
-# Whose joints are drawn, and whose fits with all activations.
+# Widths whose breakpoints are drawn, and whose fits with all activations.
 FEW, MANY, BETWEEN = 4, 16, 4
-# The widest network's error is at most this, and this part of the narrowest one's.
+# Largest error of the widest network, and its largest ratio to the narrowest's.
 WANTED_ERROR, WANTED_PART = 0.05, 0.1
 
 
 def target(x: np.ndarray) -> np.ndarray:
-    """Return waves that get shorter and shorter."""
+    """Return waves that become shorter and shorter."""
     return np.cos((x + 3) ** 2 / 3)
 
 
@@ -49,11 +49,11 @@ def grid(points: int) -> np.ndarray:
 
 
 def fit(width: int, activation: str, starts: int, iterations: int) -> fm.MLP:
-    """Return the best of some networks fitted from different initial weights.
+    """Return the best of several networks fitted from different initial weights.
 
-    L-BFGS takes all points at once, and needs no learning rate. Where it ends depends
-    on where it starts, as always. PyTorch's initialisation is taken because it draws
-    biases, too: with biases of 0 all joints would start in one place.
+    L-BFGS uses all points at once and does not need a learning rate; its result depends
+    on the start. PyTorch's initialisation also draws biases: with zero biases all
+    breakpoints would start at the same place.
     """
     x = grid(POINTS)
     networks = []
@@ -73,18 +73,18 @@ def fit(width: int, activation: str, starts: int, iterations: int) -> fm.MLP:
 
 
 def error(network: fm.MLP) -> float:
-    """Return the root of the mean squared error, between the training points, too."""
+    """Return the root mean squared error on a grid finer than the training points."""
     x = grid(10 * POINTS)
     return float(np.sqrt(np.mean((network(x) - target(x)) ** 2)))
 
 
 def joints(network: fm.MLP) -> int:
-    """Return how many joints a piecewise linear network has."""
+    """Return the number of breakpoints of a piecewise linear network."""
     return len(fm.regions.count_regions(network, LOW, HIGH).joints)
 
 
 def plot(networks: dict[str, dict[int, fm.MLP]], output: Path) -> None:
-    """Save two relu fits with their joints, fits of one width, errors by width."""
+    """Save two relu fits with breakpoints, fits of one width, and errors over width."""
     x = grid(1001)
     widths = list(networks["relu"])
     figure = Figure(figsize=(14, 6.5), layout="constrained")
@@ -115,7 +115,7 @@ def plot(networks: dict[str, dict[int, fm.MLP]], output: Path) -> None:
 
 
 def check(networks: dict[str, dict[int, fm.MLP]]) -> str:
-    """Return what does not hold, or nothing."""
+    """Return the claims that do not hold."""
     for name, by_width in networks.items():
         errors = [error(network) for network in by_width.values()]
         if errors[-1] > min(WANTED_ERROR, WANTED_PART * errors[0]):
@@ -127,7 +127,7 @@ def check(networks: dict[str, dict[int, fm.MLP]]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 1 if --check fails."""
+    """Run the command; return 1 if --check fails."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--output", type=Path, default=Path("universal_approximation.png")
