@@ -1,10 +1,10 @@
-// How far from the machine: products against the FMA peak, optimisers and activations
-// against memory bandwidth, both measured in the same run. Medians of interleaved
-// rounds.
+// Kernels against the machine: products against the FMA peak, optimisers and
+// activations against memory bandwidth, both measured in the same run. Medians of
+// interleaved rounds.
 //
 //   bench_kernels [--rounds N] [--threads N] [--isa NAME]... [TOPIC]...
 //
-// Topics: gemm, optimizer, activation; all of them if none is named.
+// Topics: gemm, optimizer, activation; all by default.
 #include <algorithm>
 #include <cstdio>
 #include <cstring>

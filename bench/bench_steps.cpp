@@ -1,9 +1,9 @@
-// Whole training steps and inference without Python: what they take, and something for
-// a profiler to look at (see README.md). Medians of interleaved rounds.
+// Times of whole training steps and of inference without Python, also suited to a
+// profiler (see README.md). Medians of interleaved rounds.
 //
 //   bench_steps [--rounds N] [--threads N] [--isa NAME]... [WORKLOAD]...
 //
-// Workloads: those of rivals/tasks.py; all of them if none is named.
+// Workloads: those of rivals/tasks.py; all by default.
 #include <algorithm>
 #include <cstdio>
 #include <memory>
@@ -112,7 +112,7 @@ class Bench {
   static OptimizerConfig config(const Workload& w) {
     OptimizerConfig c;
     c.kind = w.optimizer;
-    c.lr = 1e-6;  // stays near its start, however many steps are taken
+    c.lr = 1e-6;  // stays near its start for any number of steps
     return c;
   }
   static std::vector<float> numbers(Index n) {

@@ -1,7 +1,7 @@
-/* The most float32 fused multiply-adds that one core does: fma_peak CPU -> GFLOP/s.
+/* The float32 FMA peak of one core: fma_peak CPU -> GFLOP/s.
  *
  * Independent chains in registers, no memory; the best of a few short runs, so that an
- * interrupted one does not count. Compiled for the machine it runs on (-march=native).
+ * interrupted run does not count. Compiled for the machine it runs on (-march=native).
  */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -20,8 +20,8 @@
 typedef float Vector __attribute__((vector_size(VECTOR_BYTES)));
 
 /* 12 chains hide a latency of 4 at up to three per cycle, and fit into 16 registers.
- * With 32 registers there are 20, for four per cycle. Without FMA the compiler makes two
- * instructions of each step: then it is the peak of these. */
+ * With 32 registers there are 20, for four per cycle. Without FMA the compiler emits
+ * two instructions per step, and the figure is their peak. */
 #if defined(__AVX512F__) || defined(__aarch64__)
 #define MORE_CHAINS 1
 enum { kChains = 20 };
@@ -31,7 +31,7 @@ enum { kChains = 12 };
 #endif
 enum { kLanes = VECTOR_BYTES / 4, kSteps = 1000000, kRuns = 10 };
 
-/* Keeps a chain in a register of its own, and the compiler from merging chains. */
+/* Keeps each chain in its own register; prevents the compiler from merging chains. */
 #if defined(__x86_64__)
 #define KEEP(v) __asm__ volatile("" : "+v"(v))
 #elif defined(__aarch64__)

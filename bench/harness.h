@@ -1,4 +1,4 @@
-// What the benchmarks in C++ share: the FMA peak of the active instruction set, and
+// Shared code of the C++ benchmarks: the FMA peak of the active instruction set, and
 // medians of interleaved rounds.
 #pragma once
 
@@ -36,7 +36,7 @@ namespace bench {
 
 using Clock = std::chrono::steady_clock;
 
-// Runs independent chains of FMAs in registers; returns the operations done.
+// Runs independent chains of FMAs in registers; returns the number of operations.
 template <class T>
 double run_peak(Index steps) {
   T sink[64];
@@ -83,7 +83,7 @@ struct Case {
   std::vector<double> times = {};
 };
 
-// Times every case in turn, `rounds` times over.
+// Times the cases in turn, for `rounds` rounds.
 inline void measure(std::vector<Case>& cases, int rounds) {
   constexpr double kBurst = 0.02;  // seconds
   for (int round = 0; round < rounds; ++round) {
@@ -95,7 +95,7 @@ inline void measure(std::vector<Case>& cases, int rounds) {
   }
 }
 
-// The case that the others are compared with.
+// The baseline of the other cases.
 template <class T>
 Case peak_case() {
   constexpr Index kSteps = 200000;
@@ -105,11 +105,11 @@ Case peak_case() {
 struct Options {
   int rounds = 7, threads = 1;
   std::vector<std::string> isas;
-  std::vector<std::string> names;  // what is not an option
+  std::vector<std::string> names;  // arguments that are not options
 };
 
 // [--rounds N] [--threads N] [--isa NAME]... [NAME]...
-// Without --isa, all that the CPU has but the portable one.
+// Without --isa: all of the CPU's except the portable one.
 inline Options parse(int argc, char** argv) {
   Options options;
   for (int i = 1; i < argc; ++i) {

@@ -1,6 +1,5 @@
-// Times the header that fastmlp.MLP.to_c wrote as mlp.h: prints the median and the 99th
-// percentile of a call, in ns. Arguments: calls, and the inputs. Before them it prints
-// the outputs.
+// Times mlp.h, a header written by fastmlp.MLP.to_c: prints the outputs, then the
+// median and the 99th percentile of a call in ns. Arguments: number of calls, inputs.
 #include "mlp.h"
 
 #include <stdio.h>

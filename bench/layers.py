@@ -120,12 +120,12 @@ def measure(options: argparse.Namespace, threads: int) -> list[dict[str, Any]]:
     print(heading(threads, hand_over, cpus))
     print(header(options.peers), flush=True)
     rows = []
-    contestants = start_all(names, tasks[0], threads, cpus)
+    processes = start_all(names, tasks[0], threads, cpus)
     try:
         for task in tasks:
-            race(contestants, task, options.rounds, options.seconds, peak.measure)
-            row = record(task, threads, contestants)
-            row["failed"] = [runner.name for runner in contestants if runner.failed]
+            race(processes, task, options.rounds, options.seconds, peak.measure)
+            row = record(task, threads, processes)
+            row["failed"] = [runner.name for runner in processes if runner.failed]
             row["missed"] = [
                 name
                 for name, ratio in ratios(row).items()
@@ -138,8 +138,8 @@ def measure(options: argparse.Namespace, threads: int) -> list[dict[str, Any]]:
                 verdict = row["rivals"][name]["verdict"]
                 print(f"  {name}, {row['task']}: refused, {verdict}")
     finally:
-        for contestant in contestants:
-            contestant.close()
+        for process in processes:
+            process.close()
     return rows
 
 

@@ -1,12 +1,12 @@
-// The most fused multiply-adds per second that a core does with one instruction set:
-// independent chains in registers, no memory. Compiled once per ISA, like the kernels.
+// The peak rate of fused multiply-adds of a core with one instruction set: independent
+// chains in registers, no memory. Compiled once per ISA, like the kernels.
 #include "simd.h"
 
 namespace fastmlp {
 namespace FASTMLP_ISA {
 
-// Runs `steps` rounds of kChains vector FMAs; returns the operations done (2 per lane).
-// 12 chains hide a latency of 4 at two per cycle with registers to spare.
+// Runs `steps` rounds of kChains vector FMAs; returns the number of operations (2 per
+// lane). 12 chains hide a latency of 4 at two per cycle with registers to spare.
 template <class T>
 double fma_rounds(Index steps, T* sink) {
   constexpr int kChains = 12;

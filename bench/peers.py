@@ -31,7 +31,7 @@ from machine import FmaPeak
 from rivals import RIVALS
 from rivals.arena import (
     SUBJECT,
-    Contestant,
+    RivalProcess,
     end_cleanly_when_terminated,
     race,
     start_all,
@@ -52,9 +52,9 @@ SWEEP_SHARE = 0.3  # factor on a burst's length: the sweep has many points
 # --- records, as in the JSON file ---------------------------------------------------
 
 
-def speed_up(contestants: Sequence[Contestant]) -> tuple[float, str]:
+def speed_up(processes: Sequence[RivalProcess]) -> tuple[float, str]:
     """Return the best rival's time over fastmlp's, and its name; NaN if absent."""
-    timed = {runner.name: runner.seconds for runner in contestants if runner.timed}
+    timed = {runner.name: runner.seconds for runner in processes if runner.timed}
     ours = timed.pop(SUBJECT, math.nan)
     if not timed:
         return math.nan, "-"
@@ -63,11 +63,11 @@ def speed_up(contestants: Sequence[Contestant]) -> tuple[float, str]:
 
 
 def record(
-    task: Task, threads: int, contestants: Sequence[Contestant]
+    task: Task, threads: int, processes: Sequence[RivalProcess]
 ) -> dict[str, Any]:
     """Return one row of a table, or one point of the sweep."""
-    ratio, rival = speed_up(contestants)
-    ours = [runner for runner in contestants if runner.name == SUBJECT]
+    ratio, rival = speed_up(processes)
+    ours = [runner for runner in processes if runner.name == SUBJECT]
     gflops = [task.flops / runner.seconds / 1e9 for runner in ours if runner.timed]
     return {
         "task": task.label,
@@ -87,7 +87,7 @@ def record(
                 "rounds": runner.medians,
                 "versions": runner.versions,
             }
-            for runner in contestants
+            for runner in processes
         },
     }
 
@@ -200,12 +200,12 @@ class Run:
     def tasks(self, names: Sequence[str], threads: int) -> Iterator[dict[str, Any]]:
         """Time every workload, each in new processes; yield the rows."""
         for task in all_tasks(self.options.workloads, self.options.modes):
-            contestants = start_all(names, task, threads, self.cpus)
+            processes = start_all(names, task, threads, self.cpus)
             try:
-                yield self.race(contestants, task, threads, self.options.seconds)
+                yield self.race(processes, task, threads, self.options.seconds)
             finally:
-                for contestant in contestants:
-                    contestant.close()
+                for process in processes:
+                    process.close()
 
     def sweep(self, names: Sequence[str], threads: int) -> Iterator[dict[str, Any]]:
         """Time every width and batch in the same processes; yield the points."""
@@ -215,27 +215,27 @@ class Run:
             for batch in self.options.batches
         ]
         seconds = SWEEP_SHARE * self.options.seconds
-        contestants = start_all(names, tasks[0], threads, self.cpus)
+        processes = start_all(names, tasks[0], threads, self.cpus)
         try:
             for task in tasks:
-                yield self.race(contestants, task, threads, seconds)
+                yield self.race(processes, task, threads, seconds)
         finally:
-            for contestant in contestants:
-                contestant.close()
+            for process in processes:
+                process.close()
 
     def race(
         self,
-        contestants: Sequence[Contestant],
+        processes: Sequence[RivalProcess],
         task: Task,
         threads: int,
         seconds: float,
     ) -> dict[str, Any]:
         """Time one task in bursts of the given seconds; return the row."""
-        race(contestants, task, self.options.rounds, seconds, self.peak.measure)
-        for contestant in contestants:
-            self.versions |= contestant.versions
-            self.failed |= contestant.failed
-        return record(task, threads, contestants)
+        race(processes, task, self.options.rounds, seconds, self.peak.measure)
+        for process in processes:
+            self.versions |= process.versions
+            self.failed |= process.failed
+        return record(task, threads, processes)
 
     def table(
         self, names: Sequence[str], threads: int, rows: Iterator[dict[str, Any]]

@@ -1,4 +1,4 @@
-/* Time of one hand-over between two CPUs: ping_pong CPU CPU -> nanoseconds.
+/* Time to pass a cache line between two CPUs: ping_pong CPU CPU -> nanoseconds.
  *
  * Two threads, each bound to its CPU, pass a counter back and forth through one cache
  * line. The figure tells whether the two share a cache: timings with two threads taken

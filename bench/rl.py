@@ -4,15 +4,14 @@
     python bench/rl.py --algorithms dqn --seeds 2 --threads 1
     python bench/rl.py --json result.json
 
-Both run the very scripts of examples/, `dqn_cartpole.py` and so on, of which only the
-class with the networks is exchanged (rl_agents/). They start from the same parameters
-and see the same random numbers; after some steps roundings have led them to different
-states, so that one seed may take one of them longer by luck. Therefore the times of all
-seeds are added up, solved or not, and the time of one step is compared as well. PyTorch
-runs with each number of `--threads`, and its best total counts; fastmlp with all of
-them set, for it chooses by itself. Each run is a process of its own, one after the
-other, fastmlp and PyTorch in turns. The exit code is 1 if an algorithm solves fewer
-than 4 of 5 seeds with fastmlp or is less than 3 times as fast.
+Both run the scripts of examples/ (`dqn_cartpole.py` and so on); only the class with the
+networks differs (rl_agents/). Both start from the same parameters and use the same
+random numbers. Rounding soon leads them to different states, so that a seed may take
+one of them longer by chance: the times of all seeds are added up, solved or not, and
+the time per step is compared as well. PyTorch runs with each number of `--threads`, and
+its best total counts; fastmlp may use all of them and chooses by itself. Each run is a
+separate process; fastmlp and PyTorch alternate. The exit code is 1 if an algorithm
+solves fewer than 4 of 5 seeds with fastmlp or is less than 3 times as fast.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ SHARE, TARGET = 0.8, 3.0
 
 @dataclass(frozen=True)
 class Run:
-    """What came of one training."""
+    """Result of one training."""
 
     algorithm: str
     backend: str
@@ -56,7 +55,7 @@ def here(algorithm: str, backend: str, seed: int, threads: int) -> Run:
 
 
 def apart(algorithm: str, backend: str, seed: int, threads: int) -> Run:
-    """Train in a process of its own."""
+    """Train in a separate process."""
     order = [algorithm, backend, str(seed), str(threads)]
     done = subprocess.run(
         [sys.executable, __file__, "--one", *order],
@@ -110,7 +109,7 @@ def compare(algorithm: str, seeds: Sequence[int], threads: Sequence[int]) -> lis
 
 
 def judge(algorithm: str, result: dict[str, Any]) -> bool:
-    """Print how the algorithm did, and return whether it is as wanted."""
+    """Print the algorithm's result, and return whether it meets its targets."""
     good = result["solved"] >= SHARE * result["seeds"] and result["ratio"] >= TARGET
     print(
         f"{algorithm}: fastmlp solves {result['solved']} of {result['seeds']} seeds, "
@@ -123,7 +122,7 @@ def judge(algorithm: str, result: dict[str, Any]) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 1 if a target is missed."""
+    """Run the command; return 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--algorithms", nargs="+", choices=ALGORITHMS, default=ALGORITHMS

@@ -35,7 +35,7 @@ import numpy as np
 import picture
 from rivals.arena import (
     SUBJECT,
-    Contestant,
+    RivalProcess,
     end_cleanly_when_terminated,
     race,
     time_in_turns,
@@ -79,13 +79,13 @@ def steepest(widths: Sequence[int], seconds: Sequence[float]) -> tuple[float, in
     )
 
 
-def cliff_contestants(names: Sequence[str]) -> dict[str, Contestant]:
+def cliff_processes(names: Sequence[str]) -> dict[str, RivalProcess]:
     """Start unbound rivals with their default number of threads and with one.
 
     Only the number of threads differs between the two.
     """
     return {
-        f"{name}, {title}": Contestant(name, threads)
+        f"{name}, {title}": RivalProcess(name, threads)
         for name in names
         for title, threads in (("default", None), ("1 thread", 1))
     }
@@ -97,20 +97,20 @@ def cliff(options: argparse.Namespace) -> bool:
     names = [SUBJECT, "torch"] if options.picture else [SUBJECT]
     print(f"\n10-w-w-10, {CLIFF_ROWS} rows; us per training step; ", end="")
     print(f"default: {fm.get_num_threads()} threads")
-    contestants = cliff_contestants(names)
-    ours, single = list(contestants)[:2]
-    lines: dict[str, list[float]] = {title: [] for title in contestants}
+    processes = cliff_processes(names)
+    ours, single = list(processes)[:2]
+    lines: dict[str, list[float]] = {title: [] for title in processes}
     fine = True
-    titles = "".join(f"{title:>19}" for title in contestants)
+    titles = "".join(f"{title:>19}" for title in processes)
     print(f"{'width':>6}{titles}{'ratio':>8}")
     try:
         for width in widths:
-            seconds = race_at(width, contestants, options.rounds, options.seconds)
+            seconds = race_at(width, processes, options.rounds, options.seconds)
             for title, second in seconds.items():
                 lines[title].append(second)
             note = ""
             if seconds[ours] > ALLOWED_SLOWDOWN * seconds[single]:
-                pair = {title: contestants[title] for title in (ours, single)}
+                pair = {title: processes[title] for title in (ours, single)}
                 rounds = CONFIRMING_ROUNDS * options.rounds
                 again = race_at(width, pair, rounds, options.seconds)
                 slower = again[ours] > ALLOWED_SLOWDOWN * again[single]
@@ -122,8 +122,8 @@ def cliff(options: argparse.Namespace) -> bool:
             ratio = seconds[ours] / seconds[single]
             print(f"{width:>6}{cells}{ratio:>8.2f}{note}", flush=True)
     finally:
-        for contestant in contestants.values():
-            contestant.close()
+        for process in processes.values():
+            process.close()
     for title, seconds_of in lines.items():
         ratio, a, b = steepest(widths, seconds_of)
         print(f"{title}: growth of time / growth of work: at most {ratio:.2f}", end="")
@@ -140,7 +140,7 @@ def cliff(options: argparse.Namespace) -> bool:
 
 
 def race_at(
-    width: int, contestants: dict[str, Contestant], rounds: int, seconds: float
+    width: int, processes: dict[str, RivalProcess], rounds: int, seconds: float
 ) -> dict[str, float]:
     """Return seconds per step of verified rivals at one width.
 
@@ -149,11 +149,11 @@ def race_at(
     SystemExit
         If one of them is absent or wrong.
     """
-    race(list(contestants.values()), cliff_task(width), rounds, seconds)
-    for title, contestant in contestants.items():
-        if not contestant.timed:
-            sys.exit(f"{title}, width {width}: {contestant.verdict}")
-    return {title: contestant.seconds for title, contestant in contestants.items()}
+    race(list(processes.values()), cliff_task(width), rounds, seconds)
+    for title, process in processes.items():
+        if not process.timed:
+            sys.exit(f"{title}, width {width}: {process.verdict}")
+    return {title: process.seconds for title, process in processes.items()}
 
 
 # --- fit ----------------------------------------------------------------------------
@@ -176,18 +176,18 @@ def fit(options: argparse.Namespace) -> bool:
     print(f"{'':32}{'rows':>6}{'batch':>6}{'fastmlp':>9}{'over steps':>12}{names}")
     fine = True
     for workload, rows in FIT_TASKS:
-        bare = Contestant(SUBJECT, threads, cpus)
-        whole = [Contestant(name, threads, cpus) for name in (SUBJECT, *FIT_RIVALS)]
+        bare = RivalProcess(SUBJECT, threads, cpus)
+        whole = [RivalProcess(name, threads, cpus) for name in (SUBJECT, *FIT_RIVALS)]
         try:
             verify([bare], Task(workload, "train", workload.batch))
             verify(whole, Task(workload, "fit", rows))
             time_in_turns([bare, *whole], options.rounds, options.seconds)
         finally:
-            for contestant in (bare, *whole):
-                contestant.close()
-        for contestant in (bare, *whole):
-            if contestant.failed:
-                print(f"{contestant.name}: {contestant.verdict}", file=sys.stderr)
+            for process in (bare, *whole):
+                process.close()
+        for process in (bare, *whole):
+            if process.failed:
+                print(f"{process.name}: {process.verdict}", file=sys.stderr)
                 fine = False
         if not (bare.timed and whole[0].timed):
             continue

@@ -1,4 +1,4 @@
-# Installing the C++ library on its own:
+# Installation of the C++ library without Python:
 #   cmake -B build && cmake --build build && cmake --install build --prefix ...
 # and in another project: find_package(fastmlp), target_link_libraries(... fastmlp::fastmlp).
 include(CMakePackageConfigHelpers)

@@ -1,1 +1,1 @@
-"""The parts of `torch_parity.py`: what is drawn, computed twice and compared."""
+"""The parts of `torch_parity.py`: draws, both computations, and the comparison."""

@@ -1,4 +1,4 @@
-"""Draws networks, losses, optimisers and numbers."""
+"""Random networks, losses, optimisers and data."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ MAX_WIDTH = 130
 MAX_ROWS = 300
 MAX_HIDDEN = 5
 
-# What there is beside dense layers, by its name in fastmlp.
+# Layers besides dense ones, by their names in fastmlp.
 EXTRAS = ("Activation", "Dropout", "LayerNorm", "BatchNorm", "Residual")
-MAX_EXTRAS = 2  # between two dense layers
+MAX_EXTRAS = 2  # most extra layers between two dense layers
 MAX_BODY = 3  # layers in a residual block
 MAX_NESTING = 2
-EXTRA_SHARE = 0.75  # of draws that have any
-NORM_SHARE = 0.7  # of draws with extras that may have norms
+EXTRA_SHARE = 0.75  # share of draws with extra layers
+NORM_SHARE = 0.7  # share of these that may have norms
 NORM_ROWS = 16
 NORM_COLUMNS = 4
 
 
 def size(rng: np.random.Generator, high: int) -> int:
-    """Return a size from 1 to `high`; every other one is small, where edges are."""
+    """Return a size from 1 to `high`; half of them are small, to test edges."""
     if rng.random() < 0.5:
         return int(rng.integers(1, high + 1))
     return min(high, int(log_uniform(rng, 1, high + 1)))
 
 
 class LayerDraw:
-    """Draws layers between the dense ones of a plain network.
+    """Draws layers between the dense layers of a plain network.
 
-    `shifted` says whether a bias reaches the next layer with nothing but sums between,
-    or an exponential: there batch norm would leave rounding noise of its gradient.
+    `shifted` says whether a bias reaches the next layer through sums or an exponential
+    only: after batch norm its gradient would be rounding noise.
     """
 
     def __init__(self, rng: np.random.Generator, n_in: int) -> None:
@@ -53,21 +53,21 @@ class LayerDraw:
         self.norms = bool(rng.random() < NORM_SHARE)
         self.width = n_in
         self.shifted = False
-        self.first = ""  # the kind to take next, if it may stand there
+        self.first = ""  # kind to use next, if it is allowed there
 
     def dense(self, layer: Layer) -> Layer:
-        """Take in a given dense layer."""
+        """Add a given dense layer."""
         self.width = layer.width
         linear = layer.activation in ("identity", "exp")
         self.shifted = linear and (self.shifted or layer.bias)
         return layer
 
     def wide(self, width: int) -> int:
-        """Return a width that norms can stand."""
+        """Return a width that is large enough for norms."""
         return max(width, NORM_COLUMNS) if self.norms else width
 
     def extras(self, depth: int = 0, width: int | None = None) -> Iterator[Layer]:
-        """Yield up to two more layers; residual blocks keep a given width."""
+        """Yield up to two extra layers; residual blocks keep the given width."""
         for _ in range(int(self.rng.integers(0, MAX_EXTRAS + 1))):
             yield self.extra(depth, width)
 
@@ -85,20 +85,20 @@ class LayerDraw:
         if kind == "Residual":
             return self.residual(depth + 1, width)
         if kind == "Activation":
-            # The exponential of a sum of residual blocks may be anything.
+            # The exponential of a sum of residual blocks may overflow.
             name = str(rng.choice([name for name in NAMED if name != "exp"]))
             self.shifted = self.shifted and name == "identity"
             return Layer(kind, n, name)
         if kind == "Dropout":
             return Layer(kind, n, p=float(rng.choice([0.0, 0.1, 0.3, 0.5, 0.8])))
         affine = bool(rng.random() < 0.7)
-        self.shifted = affine or kind == "BatchNorm"  # which leaves means of 0
+        self.shifted = affine or kind == "BatchNorm"  # it leaves means of 0
         eps = 1e-5 if rng.random() < 0.3 else log_uniform(rng, 1e-4, 1e-1)
         momentum = 0.1 if rng.random() < 0.5 else float(rng.uniform(0.01, 0.9))
         return Layer(kind, n, eps=eps, momentum=momentum, affine=affine)
 
     def residual(self, depth: int, width: int | None) -> Layer:
-        """Return a residual block, of the width that comes in or of another one."""
+        """Return a residual block with the input's width or another one."""
         rng, n_in, before = self.rng, self.width, self.shifted
         last = self.wide(size(rng, MAX_WIDTH))
         if width is not None or rng.random() < 0.5:
@@ -123,9 +123,9 @@ class LayerDraw:
 def draw_layers(
     rng: np.random.Generator, n_in: int, plain: list[Layer], first: str
 ) -> tuple[int, tuple[Layer, ...]]:
-    """Put layers of other kinds between those of a plain network, `first` first.
+    """Insert layers of other kinds into a plain network, `first` first.
 
-    Returns the width of the input, too.
+    Also return the width of the input.
     """
     draw = LayerDraw(rng, n_in)
     draw.norms = draw.norms or first.endswith("Norm")
@@ -150,8 +150,8 @@ def draw_layers(
 def draw_spec(seed: int, draw: int, attempt: int, slower: float) -> Spec:
     """Draw a network, a loss, an optimiser and the sizes of three batches.
 
-    Losses, optimisers, schedules, one activation and one other layer take turns, so
-    that short runs meet all.
+    Losses, optimisers, schedules, one activation and one extra layer rotate, so that
+    short runs cover all of them.
     """
     rng = np.random.default_rng([seed, draw])
     hidden = int(rng.integers(0, MAX_HIDDEN + 1))
@@ -231,7 +231,7 @@ def draw_spec(seed: int, draw: int, attempt: int, slower: float) -> Spec:
 
 
 def draw_params(spec: Spec, rng: np.random.Generator) -> list[np.ndarray]:
-    """Return initial parameters that keep the size of the signal through the layers."""
+    """Return initial parameters that preserve the size of the signal."""
     gains = {
         "relu": 2**0.5,
         "leaky_relu": 2**0.5,
@@ -246,7 +246,7 @@ def draw_params(spec: Spec, rng: np.random.Generator) -> list[np.ndarray]:
     for _, fan_in, layer in spec.leaves:
         activation = layer.activation
         if layer.kind == "Dense":
-            # The outputs of softmax sum to one: their weighted mean needs no 1/sqrt(n).
+            # Softmax outputs sum to one: their weighted mean does not need 1/sqrt(n).
             spread = 1.0 if previous == "softmax" else fan_in**-0.5
             scale = gains.get(activation, 1.0) * spread
             params.append(rng.normal(0.0, scale, (fan_in, layer.width)))

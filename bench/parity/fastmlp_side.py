@@ -1,4 +1,4 @@
-"""The same by fastmlp, or by its reference."""
+"""A draw's results by fastmlp or by its reference."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .torch_side import custom, custom_derivative
 
 
 def build_network(library: Any, spec: Spec) -> Any:
-    """Build the network, with plain widths where they can say it all.
+    """Build the network, with plain widths where these suffice.
 
-    Weights of zeros take no random numbers, see `Spec.mask_seed`.
+    Zero weights do not use random numbers, see `Spec.mask_seed`.
     """
     options = {"init": "zeros", "dtype": spec.dtype, "seed": spec.draw}
     hidden = {layer.activation for layer in spec.layers[:-1]}
@@ -78,7 +78,7 @@ def run_fastmlp(problem: Problem, library: Any) -> Result:
 
     Loss and parameter gradients come from the fused `value_and_grad`, the gradient of
     the input from the loss's own gradient and `vjp`, the trajectory from `train_step`.
-    Masks depend on how often a model has been called, so each call is that of a copy.
+    Masks depend on the number of previous calls, so each call uses a new copy.
     """
     spec = problem.spec
     shapes = spec.tensors.values()

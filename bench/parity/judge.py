@@ -1,4 +1,4 @@
-"""Compares what both computed, and reports."""
+"""Comparison of both results, and the report."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def named_tensors(spec: Spec, result: Result) -> Iterator[tuple[str, str, np.nda
         yield "gradient", name, gradient
     for name, param in zip(names, result.params, strict=True):
         yield TRAINED, name, param
-    # Without an average there is none to compare.
+    # Only draws with a moving average have one to compare.
     for name, average in zip(names, result.averages, strict=False):
         yield AVERAGES, name, average
     for name, array in zip(spec.statistics, result.statistics, strict=True):
@@ -100,7 +100,8 @@ def compare_results(
     ):
         if a.shape != b.shape:
             raise AssertionError(f"{kind} {name}: shape {a.shape}, PyTorch's {b.shape}")
-        # The floor is added to the scale, so that errors read against the tolerance.
+        # The floor is added to the scale, so that errors can be compared with the
+        # tolerance.
         scale = norm(b) + floor[kind] / tolerance(spec, kind) or 1.0
         comparisons.append(
             Comparison(
@@ -118,7 +119,7 @@ def compare_results(
 def try_conditioning(
     problem: Problem, truth: Result, comparisons: list[Comparison]
 ) -> list[Comparison]:
-    """Decide the comparisons that disagree by disturbed runs of PyTorch."""
+    """Judge failed comparisons by disturbed runs of PyTorch."""
     spec = problem.spec
     disturbance = torch.Generator().manual_seed(spec.draw)
     peer_errors = [comparison.peer_error_truth for comparison in comparisons]
@@ -156,7 +157,7 @@ def compare(problem: Problem, truth: Result, library: Any) -> list[Comparison]:
 
 
 class Summary:
-    """Worst errors by dtype and kind, failures, and what has been covered."""
+    """Worst errors by dtype and kind, failures, and coverage."""
 
     def __init__(self) -> None:
         self.worst: dict[tuple[str, str], tuple[Comparison, Spec]] = {}
@@ -184,17 +185,17 @@ class Summary:
 
     @property
     def ill_conditioned_draws(self) -> int:
-        """How many draws were ill-conditioned."""
+        """Number of ill-conditioned draws."""
         return len({spec.draw for _, spec in self.ill_conditioned})
 
     @property
     def ill_conditioned_limit(self) -> int:
-        """How many may be; in a short run one."""
+        """Largest allowed number of them; at least one."""
         return max(1, int(MAX_ILL_CONDITIONED * self.draws))
 
     @property
     def passed(self) -> bool:
-        """No failure, and few ill-conditioned draws."""
+        """Whether nothing failed and few draws were ill-conditioned."""
         few = self.ill_conditioned_draws <= self.ill_conditioned_limit
         return few and not self.failures
 

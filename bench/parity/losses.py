@@ -1,4 +1,4 @@
-"""Losses: their options and targets, and PyTorch's values of them."""
+"""Losses: options, targets, and their values in PyTorch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LOSSES = (
     ("Hinge", "signs"),
     ("ActionValue", "actions"),
 )
-# What may be the loss of an action's value.
+# Losses that `ActionValue` may wrap.
 OF_ONE_VALUE = tuple(
     (loss, target)
     for loss, target in LOSSES
@@ -117,7 +117,7 @@ def torch_batch(spec: Spec, batch: Batch, dtype: torch.dtype) -> TorchBatch:
 
 
 def chosen(pred: torch.Tensor, batch: TorchBatch) -> torch.Tensor:
-    """Return the predictions that count, as columns."""
+    """Return the selected predictions, as columns."""
     if batch.actions is None:
         return pred
     return pred.gather(1, batch.actions[:, None])
@@ -126,7 +126,7 @@ def chosen(pred: torch.Tensor, batch: TorchBatch) -> torch.Tensor:
 def cross_entropy(
     spec: Spec, pred: torch.Tensor, y: torch.Tensor, reduction: str
 ) -> torch.Tensor:
-    """Return PyTorch's own."""
+    """Return PyTorch's loss function."""
     weight = spec.loss_options.get("class_weight")
     return F.cross_entropy(
         pred,
@@ -175,7 +175,7 @@ def torch_elements(spec: Spec, pred: torch.Tensor, y: torch.Tensor) -> torch.Ten
 def torch_loss(spec: Spec, pred: torch.Tensor, batch: TorchBatch) -> torch.Tensor:
     """Return the reduced loss; rows are weighted by ``sum(w * row) / sum(w)``.
 
-    Labels bring the weight of their class along.
+    Labels add the weight of their class.
     """
     reduction = spec.loss_options.get("reduction", "mean")
     weight = batch.weight
@@ -196,7 +196,7 @@ def torch_loss(spec: Spec, pred: torch.Tensor, batch: TorchBatch) -> torch.Tenso
 def from_kink(
     spec: Spec, pred: torch.Tensor, batch: TorchBatch
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Return how far predictions are from a kink, and numbers of that size."""
+    """Return the distances of predictions from a kink, and their scale."""
     p = chosen(pred, batch)
     if spec.loss in ("MAE", "Quantile"):
         return p - batch.y, p

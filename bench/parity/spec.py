@@ -1,4 +1,4 @@
-"""What a draw is, what is computed of it, and how closely it must agree."""
+"""A draw, its results, and their tolerances."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy as np
 Target: TypeAlias = np.ndarray | tuple[np.ndarray, np.ndarray]
 
 STEPS = 50
-# The epochs that stand for masks of steps and of passes outside of `fit`.
+# Random-number epochs of steps and of other passes outside `fit`.
 STEP_EPOCH, PASS_EPOCH = 0xFFFFFFFF, 0xFFFFFFFE
 
-# Kinds of quantities that are compared after training.
+# Quantities compared after training.
 TRAINED = f"parameters after {STEPS} steps"
 AVERAGES = f"averages after {STEPS} steps"
 STATISTICS = f"statistics after {STEPS} steps"
 INFERENCE = f"inference after {STEPS} steps"
 
-# Asked for by the project's acceptance: relative in norm, per tensor.
+# Tolerances promised by the project: relative in norm, per tensor.
 GRADIENT_TOLERANCE = {"float32": 1e-5, "float64": 1e-11}
 PARAMETER_TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
 
@@ -33,7 +33,7 @@ def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A layer: `kind` is its name in fastmlp; what does not belong to it is unused."""
+    """A layer: `kind` is its name in fastmlp; other kinds' fields are unused."""
 
     kind: str
     width: int  # of the output
@@ -48,11 +48,11 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """Everything about one draw but the numbers, which follow from the first three.
+    """One draw without its data, which follow from the first three fields.
 
-    `action`: the loss is that of an action's value. `rows` has one entry per batch.
-    `flat_target`: targets of a single column are given with one axis. `schedule`: name
-    and options, where the learning rate has one.
+    `action`: whether the loss is an `ActionValue`. `rows` has one entry per batch.
+    `flat_target`: whether single-column targets are 1-D. `schedule`: name and options
+    of a learning rate schedule, if any.
     """
 
     seed: int
@@ -74,7 +74,7 @@ class Spec:
 
     @property
     def generator(self) -> np.random.Generator:
-        """A fresh generator for the numbers of this draw and attempt."""
+        """A new generator for the data of this draw and attempt."""
         return np.random.default_rng([self.seed, self.draw, self.attempt])
 
     @property
@@ -91,7 +91,7 @@ class Spec:
 
     @property
     def features(self) -> list[str]:
-        """What there is to count: everything but the kinds of layers."""
+        """Categories to count, except the kinds of layers."""
         loss = (
             "ActionValue (actions)" if self.action else f"{self.loss} ({self.target})"
         )
@@ -108,9 +108,9 @@ class Spec:
 
     @property
     def leaves(self) -> list[tuple[str, int, Layer]]:
-        """Path, input width and layer of all but residual blocks, by their parameters.
+        """Path, input width and layer, except residual blocks, in parameter order.
 
-        The projections of those are among them.
+        Projections of residual blocks are included.
         """
         return list(walk(self.layers, self.n_in))
 
@@ -147,9 +147,9 @@ class Spec:
 
     @property
     def mask_seed(self) -> int:
-        """The first number that a model with the seed `draw` draws.
+        """The first random number of a model with the seed `draw`.
 
-        Its masks depend on it, if its weights are not random.
+        Masks depend on it if weights are not random.
         """
         return int(np.random.default_rng(self.draw).integers(2**63))
 
@@ -180,7 +180,7 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A draw with its numbers: initial parameters, and batches to cycle through."""
+    """A draw with its data: initial parameters, and batches to cycle through."""
 
     spec: Spec
     params: list[np.ndarray]
@@ -189,7 +189,7 @@ class Problem:
 
 @dataclasses.dataclass
 class Result:
-    """What one library computed; from `params` on after training."""
+    """Results of one library; fields from `params` onwards are after training."""
 
     output: np.ndarray
     loss: np.ndarray
@@ -208,6 +208,6 @@ class Comparison:
     name: str
     error: float  # fastmlp against PyTorch in the same dtype
     error_truth: float  # fastmlp against PyTorch in float64
-    peer_error_truth: float  # PyTorch in the same dtype, or on trial, against float64
+    peer_error_truth: float  # PyTorch in the same dtype, or disturbed, against float64
     agrees: bool
     ill_conditioned: bool = False

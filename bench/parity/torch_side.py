@@ -1,4 +1,4 @@
-"""The same by PyTorch: autograd and torch.optim."""
+"""A draw's results by PyTorch: autograd and torch.optim."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def custom_derivative(z: Any) -> Any:
     return (1.0 + z * z) ** -1.5
 
 
-# What a layer of its own may be.
+# Activations that may be a separate layer.
 NAMED = {**ACTIVATIONS, "custom": custom}
 
 
@@ -55,7 +55,7 @@ class Disturb(torch.autograd.Function):
 
     @staticmethod
     def noise(like: torch.Tensor, unit: float, rng: torch.Generator) -> torch.Tensor:
-        """Return such factors."""
+        """Return random factors near 1."""
         random = torch.rand(like.shape, generator=rng, dtype=like.dtype)
         return 1.0 + unit * (2.0 * random - 1.0)
 
@@ -78,8 +78,8 @@ class TorchPass:
     """A pass in training mode if there is a `draw`, the masks' (seed, epoch, step).
 
     `statistics`, means and variances in turn, are updated in place. `activations`
-    gathers the name of each activation, its input and its output. With a `disturb`,
-    that is applied to whatever a layer computes.
+    collects the name of each activation, its input and its output. `disturb`, if given,
+    is applied to the result of each layer.
     """
 
     params: Iterator[torch.Tensor]
@@ -92,7 +92,7 @@ class TorchPass:
     )
 
     def sequence(self, layers: tuple[Layer, ...], h: torch.Tensor) -> torch.Tensor:
-        """Return the output of layers in a row."""
+        """Return the output of a sequence of layers."""
         for layer in layers:
             h = self.disturb(self.layer(layer, h))
         return h
@@ -159,8 +159,8 @@ def run_torch(
 ) -> Result:
     """Autograd's answers, and the parameters after training with torch.optim.
 
-    With a `disturbance` the parameters are changed before every evaluation by up to so
-    many rounding units of the draw's dtype, relatively, and so is what layers compute.
+    A `disturbance` changes the parameters before every evaluation, and the results of
+    layers, relatively by up to that many rounding units of the draw's dtype.
     """
     spec = problem.spec
     params = [

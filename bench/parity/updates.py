@@ -11,7 +11,7 @@ from torch.optim import lr_scheduler, swa_utils
 from .spec import STEPS, Spec, log_uniform
 
 OPTIMIZERS = ("SGD", "Adagrad", "RMSprop", "Adam", "AdamW")
-# By their names in fastmlp; the learning rate of some draws is a number.
+# Schedules by their names in fastmlp; None is a constant learning rate.
 SCHEDULES = (
     "Step",
     "MultiStep",
@@ -24,7 +24,7 @@ SCHEDULES = (
     None,
 )
 CLIPS = (None, "clip_norm", "clip_value")
-# What every optimiser of fastmlp takes, and none of PyTorch.
+# Options of every optimiser of fastmlp that PyTorch's do not have.
 SHARED = ("clip_norm", "clip_value", "l1", "decay", "ema")
 
 
@@ -59,7 +59,7 @@ def draw_optimizer(
             options["momentum"] = float(rng.uniform(0.1, 0.9))
     else:
         options["lr"] = log_uniform(rng, 1e-4, 3e-3)
-        # A short second memory lets v fall again, or amsgrad would change nothing.
+        # A small beta2 lets v fall again; otherwise amsgrad would not change anything.
         options["betas"] = (
             float(rng.uniform(0.5, 0.95)),
             float(rng.choice([0.5, 0.8, 0.9, 0.99, 0.999])),
@@ -71,7 +71,7 @@ def draw_optimizer(
 def draw_shared(
     rng: np.random.Generator, clip: str | None, gradient_scale: float
 ) -> dict[str, Any]:
-    """Random options that every optimiser takes."""
+    """Random options common to all optimisers."""
     options: dict[str, Any] = {}
     if clip == "clip_norm":
         options[clip] = log_uniform(rng, 0.03, 3.0) * gradient_scale
@@ -87,7 +87,7 @@ def draw_shared(
 
 
 def draw_schedule(rng: np.random.Generator, name: str) -> dict[str, Any]:
-    """Random options of a schedule but the learning rate, with fastmlp's names."""
+    """Random options of a schedule except the learning rate, with fastmlp's names."""
     if name == "Step":
         gamma = float(rng.uniform(0.3, 1.2))
         return {"step_size": int(rng.integers(5, 30)), "gamma": gamma}
@@ -141,7 +141,7 @@ def torch_schedule(spec: Spec, optimizer: torch.optim.Optimizer) -> Any:
 
 
 class TorchUpdates:
-    """Steps of parameters by torch.optim and what belongs to it."""
+    """Steps by torch.optim, with clipping, penalties and averages."""
 
     def __init__(self, spec: Spec, params: list[torch.Tensor]) -> None:
         options = dict(spec.optimizer_options)
@@ -160,25 +160,25 @@ class TorchUpdates:
         self.optimizer = getattr(torch.optim, spec.optimizer)(groups, **options)
         self.schedule = torch_schedule(spec, self.optimizer)
         self.average: swa_utils.AveragedModel | None = None
-        # The module's parameters share the memory of those that are trained.
+        # The module's parameters share memory with the trained ones.
         self.module = torch.nn.ParameterList(params)
         if self.shared["ema"] is not None:
             average = swa_utils.get_ema_multi_avg_fn(self.shared["ema"])
             self.average = swa_utils.AveragedModel(self.module, multi_avg_fn=average)
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Reset the gradients."""
         self.optimizer.zero_grad()
 
     def step(self) -> None:
-        """Take a step with the gradients that the parameters hold."""
+        """Take a step with the current gradients."""
         if self.shared["clip_norm"] is not None:
             torch.nn.utils.clip_grad_norm_(self.params, self.shared["clip_norm"])
         if self.shared["clip_value"] is not None:
             torch.nn.utils.clip_grad_value_(self.params, self.shared["clip_value"])
         if self.shared["l1"] is not None:
             for param in self.penalised:
-                # The penalty is minimised even if the rest is maximised.
+                # The penalty is minimised even if the loss is maximised.
                 slope = self.sign * self.shared["l1"]
                 assert param.grad is not None
                 param.grad.add_(param.detach().sign(), alpha=slope)
@@ -190,5 +190,5 @@ class TorchUpdates:
 
     @property
     def averages(self) -> list[torch.Tensor]:
-        """The moving averages, or none."""
+        """The moving averages, if any."""
         return [] if self.average is None else list(self.average.module)

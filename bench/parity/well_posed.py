@@ -1,4 +1,4 @@
-"""Draws again until there is one answer."""
+"""Repeated draws until the answer is unique."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .losses import from_kink, torch_batch, torch_loss
 from .spec import PASS_EPOCH, Problem, Result
 from .torch_side import TorchPass, initial_statistics, run_torch, torch_predict
 
-# Rounding units of the disturbed run that decides about drawing again: more than one,
-# as a single run may be lucky, and not come across a kink.
+# Rounding units of the disturbed run that decides whether to redraw: more than one,
+# since a single small disturbance may miss a kink.
 CALM_UNITS = 4.0
-# What learning rates are multiplied by, for the next attempt.
+# Factor on learning rates for the next attempt.
 AFTER_DIVERGENCE, AFTER_DISTURBANCE = 0.1, 0.6
 
 # A pre-activation closer to a kink than this many rounding units (of the layer's root
@@ -24,7 +24,7 @@ AFTER_DIVERGENCE, AFTER_DISTURBANCE = 0.1, 0.6
 KINK_MARGIN = 8.0
 KINKED_ACTIVATIONS = {"relu", "leaky_relu", "selu"}
 MAX_ATTEMPTS = 30
-MAX_GROWTH = 10.0  # of the loss and of the parameters' norm during training
+MAX_GROWTH = 10.0  # largest loss and norm of the parameters during training
 
 
 def touches_kink(problem: Problem) -> bool:
@@ -35,8 +35,8 @@ def touches_kink(problem: Problem) -> bool:
     batch = torch_batch(spec, problem.batches[0], torch.float64)
 
     def near_zero(values: torch.Tensor, scale: torch.Tensor) -> bool:
-        # An exact zero (below a layer of dead units, without bias) is one everywhere,
-        # and what comes from softmax, say, never is on the other side.
+        # An exact zero (after a layer of dead units, without bias) is zero in every
+        # implementation, and softmax outputs, for example, never change sign.
         bound = margin * scale.square().mean().sqrt()
         near = (values != 0) & (values.abs() <= bound)
         return bool(near.any() and (values < 0).any())
@@ -65,7 +65,7 @@ def diverges(problem: Problem, truth: Result) -> bool:
     after = math.hypot(*(norm(param) for param in truth.params))
     bound = MAX_GROWTH * (1.0 + abs(float(truth.loss)))
     calm = after <= MAX_GROWTH * before and loss <= bound
-    return not calm  # so that NaN diverges, too
+    return not calm  # NaN counts as diverged
 
 
 def is_calm(problem: Problem, truth: Result) -> bool:

@@ -1,4 +1,4 @@
-"""The competitors, one file each, their processes, and the arena they meet in."""
+"""The rivals: one file each, their processes, and the arena that times them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """Where a rival lives, and what it can do; nothing is imported until `load`."""
+    """A rival's module and abilities; nothing is imported until `load`."""
 
     module: str
     class_name: str
-    package: str  # what must be installed
+    package: str  # package that must be installed
     modes: tuple[str, ...] = ("train", "infer")
-    blocks: bool = False  # whether it trains networks with other than dense layers
+    blocks: bool = False  # whether it trains networks with layers besides dense ones
 
     def load(self) -> type[Rival]:
         """Import the rival; ImportError if its package is not installed."""

@@ -1,4 +1,4 @@
-"""The parent's side of a race: rivals in their processes, verified, timed in turns."""
+"""The parent process of a comparison: verifies the rivals and times them in turns."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ FOLDER = Path(__file__).resolve().parents[1]
 SUBJECT = "fastmlp"
 VERIFIED_STEPS = 5
 
-# The judge's loss must change by this many tolerances over the verified steps, or
-# agreeing with it would not show that the update is right.
+# The judge's loss must change by this many tolerances over the verified steps;
+# otherwise agreement would not show that the update is right.
 MIN_CHANGE = 10.0
 
-# Dropout draws differently everywhere, and adds noise of a variance that goes with
-# rate / (1 - rate): at a rate of 0.1 the first loss differs from that without it, by
-# less than this share of it.
+# Every library draws other dropout masks, whose noise has a variance proportional to
+# rate / (1 - rate). At a rate of 0.1 the first loss differs from the one without
+# dropout, by less than this share.
 MAX_DROPOUT_CHANGE = 0.5
 
 # Runs of `fit` start and shuffle differently, but learn the same data by the same rule:
-# the loss of the last epoch may differ by this much, relatively.
+# largest relative difference of the last epoch's loss.
 FIT_TOLERANCE = 0.25
 
 
 class DisagreementError(Exception):
-    """A rival computes something else."""
+    """A rival's results are wrong."""
 
 
 def thread_environment(threads: int | None) -> dict[str, str]:
@@ -56,16 +56,16 @@ def thread_environment(threads: int | None) -> dict[str, str]:
 
 
 def end_cleanly_when_terminated() -> None:
-    """On SIGTERM or SIGHUP leave by SystemExit: no stopped process is left behind."""
-    for name in ("SIGTERM", "SIGHUP"):  # Windows has only the first
+    """Exit by SystemExit on SIGTERM or SIGHUP, so that no stopped process remains."""
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has SIGTERM only
         if hasattr(signal, name):
             signal.signal(
                 getattr(signal, name), lambda number, frame: sys.exit(128 + number)
             )
 
 
-class Contestant:
-    """A rival in its process. Stopped unless it is asked something.
+class RivalProcess:
+    """A rival in its process, which is stopped unless it is handling a request.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class Contestant:
     threads : int, optional
         Threads it uses, bound to as many CPUs; None leaves the number to the library.
     cpus : list of int, optional
-        CPUs to choose from; None binds it to none.
+        CPUs to choose from; None does not bind the process.
     """
 
     def __init__(
@@ -85,13 +85,13 @@ class Contestant:
         self.cpus = cpus[:threads] if cpus is not None else None
         self.versions: dict[str, str] = {}
         self.loss_tolerance = self.output_tolerance = 0.0
-        self.verdict = ""  # why it is not timed
-        self.failed = False  # not timed, and that is an error
+        self.verdict = ""  # reason why it is not timed
+        self.failed = False  # whether that is an error
         self.medians: list[float] = []
         self.process = self.start()
 
     def start(self) -> subprocess.Popen[str]:
-        """Start the process, which imports the library at once."""
+        """Start the process, which imports the library immediately."""
         arguments = {"rival": self.name, "threads": self.threads, "cpus": self.cpus}
         return subprocess.Popen(
             [sys.executable, "-m", "rivals.worker", json.dumps(arguments)],
@@ -100,26 +100,26 @@ class Contestant:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # a group of its own, to be stopped as a whole
+            start_new_session=True,  # its own group, to be stopped as a whole
         )
 
     @property
     def timed(self) -> bool:
-        """Whether the rival takes part."""
+        """Whether the rival is timed."""
         return not self.verdict
 
     @property
     def seconds(self) -> float:
-        """Seconds per call: the median over the rounds."""
+        """Median seconds per call over the rounds."""
         return statistics.median(self.medians)
 
     def signal(self, number: int) -> None:
-        """Send a signal to the process and its children, if there still are any."""
+        """Send a signal to the process and its children, if they still exist."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
 
     def ask(self, **request: Any) -> dict[str, Any]:
-        """Let the process go on, ask it something, and stop it again.
+        """Resume the process, send it a request, and stop it again.
 
         Raises
         ------
@@ -129,7 +129,7 @@ class Contestant:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.signal(signal.SIGCONT)
-        with contextlib.suppress(BrokenPipeError):  # it may have left an answer
+        with contextlib.suppress(BrokenPipeError):  # it may have written an answer
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
         line = self.process.stdout.readline()
@@ -142,7 +142,7 @@ class Contestant:
         return answer
 
     def prepare(self, task: Task) -> None:
-        """Set up a task, in a new process if the last task was the end of the old one.
+        """Set up a task, in a new process if the old one has ended.
 
         Raises
         ------
@@ -168,7 +168,7 @@ class Contestant:
         self.medians.append(self.ask(do="burst", seconds=seconds)["median"])
 
     def refuse(self, reason: DisagreementError) -> None:
-        """Take the rival out of the race."""
+        """Exclude the rival."""
         self.verdict, self.failed = str(reason), True
 
     def close(self) -> None:
@@ -181,60 +181,60 @@ class Contestant:
 
 
 def judge_losses(task: Task) -> list[float]:
-    """Return the right losses of the first steps."""
+    """Return the judge's losses of the first steps."""
     judge = Judge(task)
     return [judge.train_step() for _ in range(VERIFIED_STEPS)]
 
 
-def verify_losses(contestant: Contestant, expected: list[float]) -> None:
+def verify_losses(process: RivalProcess, expected: list[float]) -> None:
     """Raise DisagreementError unless the rival's first losses are the judge's."""
-    tolerance = contestant.loss_tolerance
+    tolerance = process.loss_tolerance
     change = max(abs(loss - expected[0]) for loss in expected) / abs(expected[0])
     if change < MIN_CHANGE * tolerance:
         raise DisagreementError("the task trains too slowly to verify")
-    losses = contestant.ask(do="losses", steps=VERIFIED_STEPS)["losses"]
+    losses = process.ask(do="losses", steps=VERIFIED_STEPS)["losses"]
     for step, (loss, right) in enumerate(zip(losses, expected, strict=True)):
         if not abs(loss - right) <= tolerance * abs(right):
             raise DisagreementError(f"loss {loss:.7g} at step {step}, not {right:.7g}")
 
 
-def verify_dropout(contestant: Contestant, right: float) -> None:
+def verify_dropout(process: RivalProcess, right: float) -> None:
     """Raise DisagreementError unless dropout changes the first loss, but not by much.
 
-    What it is without dropout has been verified by then.
+    The loss without dropout must have been verified before.
     """
-    loss = contestant.ask(do="losses", steps=1)["losses"][0]
+    loss = process.ask(do="losses", steps=1)["losses"][0]
     change = abs(loss - right) / abs(right)
-    if not contestant.loss_tolerance < change < MAX_DROPOUT_CHANGE:
+    if not process.loss_tolerance < change < MAX_DROPOUT_CHANGE:
         raise DisagreementError(f"loss {loss:.7g} with dropout, {right:.7g} without")
 
 
-def verify_output(contestant: Contestant, task: Task, expected: np.ndarray) -> None:
+def verify_output(process: RivalProcess, task: Task, expected: np.ndarray) -> None:
     """Raise DisagreementError unless the rival's output is the judge's.
 
-    Logits are compared up to a constant per row, which no probability depends on.
+    Logits are compared up to a constant per row, which does not affect probabilities.
     """
-    output = np.array(contestant.ask(do="output")["output"])
+    output = np.array(process.ask(do="output")["output"])
     if task.workload.loss == "cross_entropy":
         output = output - output.mean(axis=1, keepdims=True)
         expected = expected - expected.mean(axis=1, keepdims=True)
     error = np.abs(output - expected).max() / np.abs(expected).max()
-    if not error <= contestant.output_tolerance:
+    if not error <= process.output_tolerance:
         raise DisagreementError(f"outputs differ by {error:.1e} of the largest")
 
 
-def verify_fit(contestant: Contestant, expected: list[float]) -> None:
+def verify_fit(process: RivalProcess, expected: list[float]) -> None:
     """Raise DisagreementError unless the rival learns as well as the first one did.
 
     The first rival's loss is appended to the empty list of expected ones.
     """
-    loss = contestant.ask(do="fit")["loss"]
+    loss = process.ask(do="fit")["loss"]
     expected.append(loss)
     if not abs(loss - expected[0]) <= FIT_TOLERANCE * abs(expected[0]):
         raise DisagreementError(f"loss {loss:.4g} after fit, not {expected[0]:.4g}")
 
 
-def verify(contestants: Sequence[Contestant], task: Task) -> None:
+def verify(processes: Sequence[RivalProcess], task: Task) -> None:
     """Set the verdict of every rival that is absent, fails or disagrees.
 
     A task with dropout is verified with a rate of 0, then prepared as it is.
@@ -242,38 +242,40 @@ def verify(contestants: Sequence[Contestant], task: Task) -> None:
     certain = task.without_dropout
     losses = judge_losses(certain) if task.mode == "train" else []
     output = Judge(task).output() if task.mode == "infer" else np.empty(0)
-    for contestant in contestants:
+    for process in processes:
         try:
-            contestant.prepare(certain)
-            if not contestant.timed:
+            process.prepare(certain)
+            if not process.timed:
                 continue
             if task.mode == "train":
-                verify_losses(contestant, losses)
+                verify_losses(process, losses)
                 if task != certain:
-                    contestant.prepare(task)
-                    verify_dropout(contestant, losses[0])
+                    process.prepare(task)
+                    verify_dropout(process, losses[0])
             elif task.mode == "infer":
-                verify_output(contestant, task, output)
+                verify_output(process, task, output)
             else:
-                verify_fit(contestant, losses)
+                verify_fit(process, losses)
         except DisagreementError as disagreement:
-            contestant.refuse(disagreement)
+            process.refuse(disagreement)
 
 
-# --- races --------------------------------------------------------------------------
+# --- timing --------------------------------------------------------------------------
 
 
 def start_all(
     names: Sequence[str], task: Task, threads: int, cpus: list[int]
-) -> list[Contestant]:
+) -> list[RivalProcess]:
     """Start the rivals that can do a task, all at once."""
     return [
-        Contestant(name, threads, cpus) for name in names if RIVALS[name].accepts(task)
+        RivalProcess(name, threads, cpus)
+        for name in names
+        if RIVALS[name].accepts(task)
     ]
 
 
 def time_in_turns(
-    contestants: Sequence[Contestant],
+    processes: Sequence[RivalProcess],
     rounds: int,
     seconds: float,
     between: Callable[[], None] | None = None,
@@ -282,20 +284,20 @@ def time_in_turns(
 
     Parameters
     ----------
-    contestants : sequence of Contestant
-        Those that are not `timed` are left out.
+    processes : sequence of RivalProcess
+        Rivals; those that are not `timed` are skipped.
     rounds : int
-        Bursts of each rival.
+        Number of bursts per rival.
     seconds : float
-        Length of a burst.
+        Length of a burst in seconds.
     between : callable, optional
         Called once per round, while all rivals are stopped.
     """
-    runners = [contestant for contestant in contestants if contestant.timed]
+    runners = [process for process in processes if process.timed]
     for turn in range(rounds):
         if between is not None:
             between()
-        # Nobody always runs after the same neighbour has warmed or cooled the CPU.
+        # The order rotates, because a predecessor may warm or cool the CPU.
         first = turn % max(len(runners), 1)
         for runner in runners[first:] + runners[:first]:
             if not runner.timed:
@@ -307,12 +309,12 @@ def time_in_turns(
 
 
 def race(
-    contestants: Sequence[Contestant],
+    processes: Sequence[RivalProcess],
     task: Task,
     rounds: int,
     seconds: float,
     between: Callable[[], None] | None = None,
 ) -> None:
     """Verify the rivals at one task, then time them in turns."""
-    verify(contestants, task)
-    time_in_turns(contestants, rounds, seconds, between)
+    verify(processes, task)
+    time_in_turns(processes, rounds, seconds, between)

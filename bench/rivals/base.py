@@ -1,4 +1,4 @@
-"""What a rival has to offer."""
+"""The interface of a rival."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .tasks import Task
 
 
 class Rival(abc.ABC):
-    """A library set up for one task: the network with its first parameters.
+    """A library set up for one task: the network with its initial parameters.
 
-    Data are converted to what the library likes best before anything is timed; what is
-    timed are the calls that a user of the library would write. Without a number of
-    threads the library keeps its own.
+    Data are converted to the library's preferred form before timing; the timed calls
+    are those that a user of the library would write. Without a number of threads the
+    library uses its default.
     """
 
     # Largest relative deviation of the loss from the float64 judge's, step by step:
@@ -30,30 +30,30 @@ class Rival(abc.ABC):
 
     @abc.abstractmethod
     def versions(self) -> dict[str, str]:
-        """Versions and settings that are worth printing."""
+        """Return versions and settings to print."""
 
     @abc.abstractmethod
     def infer(self) -> Any:
-        """Return the network's output for the task's inputs, as the library has it."""
+        """Return the network's output for the task's inputs, in the library's type."""
 
     def reset(self) -> None:
-        """Go back to the first parameters and a fresh optimiser."""
+        """Restore the initial parameters and reset the optimiser."""
         raise NotImplementedError(f"{type(self).__name__} does not train")
 
     def train_step(self) -> Any:
-        """One optimiser step on the task's batch; returns the loss before it."""
+        """Take one optimiser step on the task's batch; return the loss before it."""
         raise NotImplementedError(f"{type(self).__name__} does not train")
 
     def fit(self) -> float:
-        """`FIT_EPOCHS` epochs from `reset` on, in shuffled batches of the workload's.
+        """Train for `FIT_EPOCHS` epochs after `reset`, in shuffled batches.
 
-        Returns the mean loss over the last epoch.
+        Return the mean loss over the last epoch.
         """
         raise NotImplementedError(f"{type(self).__name__} has no fit")
 
     def wait(self, result: Any) -> None:
-        """Wait until a result of `train_step` or `infer` is there."""
-        del result  # most libraries return when they are done
+        """Wait until a result of `train_step` or `infer` is available."""
+        del result  # most libraries return when the result is complete
 
     def output(self) -> np.ndarray:
         """Return the result of `infer` as an array (rows, out) of logits or values."""

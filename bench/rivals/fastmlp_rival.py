@@ -45,7 +45,7 @@ class FastmlpRival(Rival):
         return {"fastmlp": fm.__version__, "isa": fm.isa()}
 
     def reset(self) -> None:
-        """Go back to the first parameters and a fresh optimiser."""
+        """Restore the initial parameters and reset the optimiser."""
         arrays = [array.ravel() for layer in self.task.params for array in layer]
         self.mlp.params[:] = np.concatenate(arrays)
         self.mlp.buffers[:] = self.buffers

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from .base import Rival
 from .tasks import Task, Workload
 
-# Parameters, two moments, step count, and what only some layers need: running
-# statistics of batch norms by hidden layer, and a key that dropout draws from.
+# Parameters, two moments, step count, and for some layers running statistics of batch
+# norms (by hidden layer) and the key of dropout's random numbers.
 State = tuple[Any, Any, Any, jax.Array, Any, Any]
 
 EPS = 1e-5
@@ -106,7 +106,7 @@ def train_step(
 
 
 class JaxRival(Rival):
-    """Data live on the device; a burst of steps is waited for once, at its end."""
+    """Data are on the device; only the end of a burst of steps is waited for."""
 
     def __init__(self, task: Task, threads: int | None) -> None:
         super().__init__(task, threads)
@@ -120,7 +120,7 @@ class JaxRival(Rival):
         return {"jax": jax.__version__}
 
     def reset(self) -> None:
-        """Go back to the first parameters and a fresh optimiser."""
+        """Restore the initial parameters and reset the optimiser."""
         # A copy: donated arrays must not be the task's own memory.
         params = jax.tree.map(
             lambda array: jnp.array(array, copy=True), self.task.params
@@ -151,5 +151,5 @@ class JaxRival(Rival):
 
     def wait(self, result: jax.Array) -> None:
         """Wait for the result and for the parameters."""
-        # The loss comes before the update: wait for the parameters as well.
+        # The loss is ready before the update: wait for the parameters as well.
         jax.block_until_ready((result, self.state))

@@ -10,13 +10,13 @@ import numpy as np
 from .base import Rival
 from .tasks import Task
 
-EPS = 1e-5  # of norms
+EPS = 1e-5  # eps of norms
 
-Gradients = list[list[np.ndarray]]  # of each layer's parameters
+Gradients = list[list[np.ndarray]]  # each layer's parameters
 
 
 class NumpyRival(Rival):
-    """What one writes by hand: matrix products, the rest in place."""
+    """A hand-written network: matrix products, everything else in place."""
 
     def versions(self) -> dict[str, str]:
         """Return versions and settings."""
@@ -38,8 +38,8 @@ class NumpyRival(Rival):
         return h
 
 
-# Takes the slope with respect to an output; returns that with respect to the input, and
-# the gradients of the layer's parameters.
+# Maps the gradient of the output to the gradient of the input and the gradients of the
+# layer's parameters.
 Backward = Callable[[np.ndarray], tuple[np.ndarray, list[np.ndarray]]]
 
 
@@ -65,7 +65,7 @@ class Judge:
     """Trains in float64 by the textbook formulas, independently of every rival.
 
     Adam is Kingma & Ba (2015), algorithm 1; batch norm Ioffe & Szegedy (2015), layer
-    norm Ba et al. (2016), residual blocks He et al. (2016). It does not drop anything.
+    norm Ba et al. (2016), residual blocks He et al. (2016). Dropout is ignored.
     """
 
     def __init__(self, task: Task) -> None:
@@ -111,7 +111,7 @@ class Judge:
         return self.forward()[0]
 
     def forward(self) -> tuple[np.ndarray, Callable[[np.ndarray], Gradients]]:
-        """Return the output, and a function from its slope to all gradients."""
+        """Return the output, and a function from its gradient to all gradients."""
         h = self.task.x.astype(np.float64)
         groups = self.task.workload.groups
         back: dict[int, Backward] = {}
@@ -151,7 +151,7 @@ class Judge:
         return float(-np.mean(log_softmax[rows, y])), slope / len(y)
 
     def train_step(self) -> float:
-        """One step; returns the loss before it."""
+        """Take one step; return the loss before it."""
         output, backward = self.forward()
         loss, slope = self.loss_and_slope(output)
         self.update(backward(slope))

@@ -10,7 +10,7 @@ from .base import Rival
 from .tasks import Task
 
 OPSET = 17
-IR_VERSION = 8  # the one that belongs to the opset; newer ones may be refused
+IR_VERSION = 8  # the IR version of the opset; newer ones may be rejected
 
 
 def build_model(task: Task) -> ModelProto:
@@ -49,7 +49,7 @@ class OnnxruntimeRival(Rival):
     def __init__(self, task: Task, threads: int | None) -> None:
         super().__init__(task, threads)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0  # 0: its own choice
+        options.intra_op_num_threads = threads or 0  # 0: the library's default
         options.inter_op_num_threads = 1
         level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.graph_optimization_level = level

@@ -18,8 +18,8 @@ class SklearnRival(Rival):
     ``fit`` starts from its own random parameters, and never stops early.
 
     Known differences, none of which changes the amount of work: the regressor's loss is
-    half the mean squared error, summed over outputs in the gradient (Adam does not mind
-    the scale); Adam adds epsilon before the bias correction ("epsilon hat"); the
+    half the mean squared error, summed over outputs in the gradient (Adam is invariant
+    to the scale); Adam adds epsilon before the bias correction ("epsilon hat"); the
     classifier's output is a softmax, and it encodes the labels in every call.
     """
 
@@ -50,7 +50,7 @@ class SklearnRival(Rival):
         make = MLPClassifier if self.classifies else MLPRegressor
         self.model = make(**options)
         self.y = task.y.ravel() if workload.widths[-1] == 1 else task.y
-        # The first call makes the parameter arrays, which `reset` fills.
+        # The first call allocates the parameter arrays that `reset` fills.
         if self.classifies:
             classes = np.arange(workload.widths[-1])
             self.model.partial_fit(task.x, self.y, classes=classes)
@@ -63,11 +63,11 @@ class SklearnRival(Rival):
         return {"scikit-learn": sklearn.__version__}
 
     def reset(self) -> None:
-        """Go back to the first parameters and a fresh optimiser."""
+        """Restore the initial parameters and reset the optimiser."""
         for layer, (weight, bias) in enumerate(self.task.params):
             self.model.coefs_[layer][...] = weight
             self.model.intercepts_[layer][...] = bias
-        # partial_fit makes a new optimiser if there is none.
+        # partial_fit makes a new optimiser if the attribute is missing.
         if hasattr(self.model, "_optimizer"):
             del self.model._optimizer
 
@@ -92,5 +92,5 @@ class SklearnRival(Rival):
         output = super().output()
         if not self.classifies:
             return output
-        # Logits up to a constant in each row, which the judge's comparison takes out.
+        # Logits up to a constant per row, which the judge's comparison removes.
         return np.log(output.astype(np.float64))

@@ -1,4 +1,4 @@
-"""What is timed: networks, batches, data and initial parameters."""
+"""Tasks: networks, batches, data and initial parameters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 SEED = 0
-FIT_EPOCHS = 10  # of one call of `fit`
+FIT_EPOCHS = 10  # epochs of one call of `fit`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,20 +19,20 @@ class Workload:
 
     name: str
     widths: tuple[int, ...]
-    activation: str  # of the hidden layers: "tanh" or "relu"
+    activation: str  # hidden layers: "tanh" or "relu"
     loss: str  # "mse" or "cross_entropy"
     optimizer: str  # "adam" or "sgd"
     lr: float
     batch: int
-    # What each hidden layer has besides: "layer_norm" or "batch_norm" after the
-    # activation, "dropout" after that; "residual" puts pairs of hidden layers, from the
-    # second on, into blocks with a connection around them. For training only.
+    # Further layers per hidden layer: "layer_norm" or "batch_norm" after the
+    # activation, then "dropout"; "residual" puts pairs of hidden layers, starting with
+    # the second, into residual blocks. For training only.
     blocks: tuple[str, ...] = ()
-    rate: float = 0.0  # of the dropout
+    rate: float = 0.0  # dropout rate
 
     @property
     def norm(self) -> str | None:
-        """Which normalisation the hidden layers have, if any."""
+        """Normalisation of the hidden layers, or None."""
         found = [block for block in self.blocks if block.endswith("_norm")]
         return found[0] if found else None
 
@@ -83,7 +83,7 @@ def square_workload(n_in: int, width: int, n_out: int, batch: int) -> Workload:
     """Return a network n_in-width-width-n_out: ReLU, mean squared error, Adam.
 
     The learning rate falls with the width, so that the loss falls by a few percent per
-    step whatever the width: enough to verify it, and float32 stays near float64.
+    step at any width: enough to verify it while float32 stays near float64.
     """
     lr = 8e-3 / width
     widths = (n_in, width, width, n_out)
@@ -96,7 +96,7 @@ class Task:
 
     workload: Workload
     mode: str  # "train", "infer" or "fit"
-    rows: int  # of one call: a batch, or for fit all data
+    rows: int  # rows of one call: a batch, or for fit all data
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Task:
@@ -108,7 +108,7 @@ class Task:
 
     @property
     def without_dropout(self) -> Task:
-        """The task with a dropout rate of 0: what can be computed in one way only."""
+        """The task with a dropout rate of 0, whose result is deterministic."""
         return dataclasses.replace(
             self, workload=dataclasses.replace(self.workload, rate=0.0)
         )
@@ -122,7 +122,7 @@ class Task:
 
     @property
     def flops(self) -> int:
-        """Operations of the matrix products, 2 per multiplication and addition.
+        """Operations of the matrix products, 2 per multiply-add.
 
         Training: forward, weight gradients, and input gradients of all layers but the
         first, 2 * B * I * O each; a fit does so in every epoch.
@@ -138,8 +138,8 @@ class Task:
     def params(self) -> list[tuple[np.ndarray, ...]]:
         """Initial weights (in, out) and biases (out,), the same for every rival.
 
-        Biases are not zero, so that a rival that loses them is found out. Hidden layers
-        with a normalisation have its scale and shift (out,) besides.
+        Biases are not zero, so that a rival that ignores them is detected. Hidden
+        layers with a normalisation also have its scale and shift (out,).
         """
         rng = np.random.default_rng([SEED, 0])
         gain = 2.0 if self.workload.activation == "relu" else 1.0

@@ -10,7 +10,7 @@ from .tasks import FIT_EPOCHS, Task
 
 
 class Residual(torch.nn.Module):
-    """A network with a connection around it."""
+    """A network with a residual connection."""
 
     def __init__(self, body: torch.nn.Module) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class TorchRival(Rival):
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Go back to the first parameters and a fresh optimiser."""
+        """Restore the initial parameters and reset the optimiser."""
         # In the order of the layers, as in the task; only weights have two axes.
         params = self.model.parameters()
         arrays = [array for layer in self.task.params for array in layer]
@@ -88,7 +88,7 @@ class TorchRival(Rival):
         return loss.detach()
 
     def fit(self) -> float:
-        """Train for a fixed number of epochs, as one writes the loop by hand."""
+        """Train for a fixed number of epochs in a hand-written loop."""
         rows, batch = self.task.rows, self.task.workload.batch
         for _ in range(FIT_EPOCHS):
             total = torch.zeros(())
@@ -109,11 +109,11 @@ class TorchRival(Rival):
 
 
 class TorchCompileRival(TorchRival):
-    """As `TorchRival`, with the model compiled; needs a C++ compiler."""
+    """Like `TorchRival`, with the model compiled; needs a C++ compiler."""
 
     def __init__(self, task: Task, threads: int | None) -> None:
         super().__init__(task, threads)
-        torch.compiler.reset()  # or it gives up after a few networks
+        torch.compiler.reset()  # the default limit is reached after a few networks
         self.compiled = torch.compile(self.model)
 
     def train_step(self) -> torch.Tensor:

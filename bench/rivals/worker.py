@@ -1,9 +1,9 @@
 """The process that holds one rival: ``python -m rivals.worker`` (started by `arena`).
 
-The arguments come as JSON on the command line; then requests are read from standard
-input and answered on standard output, one JSON object per line. Between requests the
-process blocks, and the parent stops it besides (SIGSTOP), so that no thread pool spins
-while another rival is timed.
+The arguments are JSON on the command line. Requests are read from standard input and
+answered on standard output, one JSON object per line. Between requests the process
+blocks, and the parent also stops it (SIGSTOP), so that no thread pool spins while
+another rival is timed.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from .base import Rival
 from .tasks import Task
 
 WARM_SECONDS = 0.02  # thread pools wake, caches fill, clocks rise
-SAMPLE_SECONDS = 0.002  # one sample is a run of steps at least this long ...
+SAMPLE_SECONDS = 0.002  # a sample is a run of steps of at least this length ...
 MAX_SAMPLE_STEPS = 100  # ... but short, so that training stays near its start
 MIN_SAMPLES = 3
 
 
 def confine(cpus: list[int]) -> None:
-    """Keep this process and all its threads to be on the given CPUs."""
+    """Bind this process and all its future threads to the given CPUs."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cpus)
 
@@ -39,9 +39,9 @@ def confine(cpus: list[int]) -> None:
 class Stopwatch:
     """Times the calls of one rival.
 
-    Every sample of training starts again from the first parameters: all rivals do the
+    Every sample of training restarts from the initial parameters: all rivals do the
     same arithmetic, and none drifts into saturated units or subnormal moments. The
-    reset and one step after it are not timed. A sample of fit is one call.
+    reset and the step after it are not timed. A sample of fit is one call.
     """
 
     def __init__(self, rival: Rival) -> None:
@@ -49,10 +49,10 @@ class Stopwatch:
         self.trains = rival.task.mode == "train"
         calls = {"train": rival.train_step, "infer": rival.infer, "fit": rival.fit}
         self.call = calls[rival.task.mode]
-        self.steps = 0  # per sample; not known yet
+        self.steps = 0  # calls per sample; unknown at first
 
     def run(self, steps: int) -> float:
-        """Seconds per call of a run of calls."""
+        """Return the seconds per call of a run of calls."""
         call = self.call
         start = time.perf_counter()
         for _ in range(steps):
@@ -61,7 +61,7 @@ class Stopwatch:
         return (time.perf_counter() - start) / steps
 
     def sample(self, steps: int) -> float:
-        """Seconds per call of one sample."""
+        """Return the seconds per call of one sample."""
         if self.rival.task.mode != "infer":
             self.rival.reset()
         if self.trains:
@@ -76,7 +76,7 @@ class Stopwatch:
         self.steps = min(steps, limit[self.rival.task.mode])  # inference does not drift
 
     def burst(self, seconds: float) -> dict[str, float]:
-        """Warm up, then take samples for a while; their median is the result."""
+        """Warm up, then take samples for some seconds; return their median."""
         if self.steps == 0:
             self.calibrate()
         start = time.perf_counter()
@@ -105,7 +105,7 @@ def serve(make: Callable[[Task], Rival] | None, requests: TextIO, answer: Any) -
     requests : text file
         One JSON object per line; the first one brings a task.
     answer : callable
-        Takes what is to be answered.
+        Called with each answer.
     """
     for line in requests:
         request = json.loads(line)
@@ -140,7 +140,7 @@ def main() -> None:
     if arguments["cpus"] is not None:
         confine(arguments["cpus"])
     warnings.simplefilter("ignore")
-    # Whatever a library prints must not get between the answers.
+    # Output of a library must not mix with the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 

@@ -16,18 +16,18 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
 
 class TorchAgent:
-    """What the agents of PyTorch share."""
+    """Base class of the PyTorch agents."""
 
-    acting: torch.nn.Module  # the network whose outputs say what to do
+    acting: torch.nn.Module  # the network that selects actions
 
     def parameters(self) -> np.ndarray:
-        """Return a copy of the parameters of the network that acts."""
+        """Return a copy of the acting network's parameters."""
         return torch.nn.utils.parameters_to_vector(self.acting.parameters()).numpy(
             force=True
         )
 
     def restore(self, parameters: np.ndarray) -> None:
-        """Go back to those."""
+        """Restore the parameters."""
         torch.nn.utils.vector_to_parameters(
             torch.from_numpy(parameters), self.acting.parameters()
         )
@@ -48,22 +48,22 @@ def train(
     script : module
         The example.
     agent : callable
-        Makes of a seed what does the networks, of fastmlp or PyTorch.
+        Maps a seed to an agent, of fastmlp or PyTorch.
     seed : int
-        Of environments, parameters and actions.
+        Seed of environments, parameters and actions.
     threads : int
-        That fastmlp and PyTorch may use.
+        Number of threads of fastmlp and PyTorch.
 
     Returns
     -------
     solved : bool
-        Whether 100 fresh episodes came to a mean of 475 at least.
+        Whether 100 new episodes reach a mean return of 475.
     seconds : float
-        Of training.
+        Training time.
     steps : int
-        In all environments together.
+        Number of steps over all environments.
     mean_return : float
-        Of the fresh episodes.
+        Mean return of the new episodes.
     """
     torch.set_num_threads(threads)
     with fm.threads(threads):

@@ -1,9 +1,8 @@
 """Double DQN on CartPole, by fastmlp and by PyTorch: time until the pole is balanced.
 
-All but the networks, the targets, the loss and the optimiser is
-`examples/dqn_cartpole.py` for both: environment, replay buffer (fastmlp's, whose arrays
-PyTorch takes without a copy), exploration, evaluations, and the parameters they start
-from.
+Except for the networks, the targets, the loss and the optimiser, both run
+`examples/dqn_cartpole.py`: environment, replay buffer (fastmlp's, whose arrays PyTorch
+uses without a copy), exploration, evaluations, and initial parameters.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from . import TorchAgent, network, train
 
 
 class TorchDoubleDQN(TorchAgent):
-    """What `dqn.DoubleDQN` is, in PyTorch as it is fastest on a CPU."""
+    """`dqn.DoubleDQN` in PyTorch, in its fastest form on a CPU."""
 
     def __init__(self, seed: int) -> None:
         self.q = self.acting = network(dqn.DoubleDQN(seed).q)
@@ -32,7 +31,7 @@ class TorchDoubleDQN(TorchAgent):
 
     @torch.inference_mode()
     def values(self, states: np.ndarray) -> np.ndarray:
-        """Return (B, actions), what actions are worth; of one state, (actions,)."""
+        """Return action values (B, actions); for one state (actions,)."""
         return self.q(torch.from_numpy(states)).numpy()
 
     def learn(self, batch: rl.Batch) -> None:
@@ -57,5 +56,5 @@ AGENTS = {"fastmlp": dqn.DoubleDQN, "torch": TorchDoubleDQN}
 
 
 def run(backend: str, seed: int, threads: int) -> tuple[bool, float, int, float]:
-    """Train once with "fastmlp" or "torch"; returns what `train` does."""
+    """Train once with "fastmlp" or "torch"; return the result of `train`."""
     return train(dqn, AGENTS[backend], seed, threads)

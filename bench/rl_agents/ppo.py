@@ -1,7 +1,8 @@
 """PPO on CartPole, by fastmlp and by PyTorch: how long until the pole is balanced.
 
-All but the networks, the loss and the optimiser is `examples/ppo_cartpole.py` for both:
-environments, sampling, advantages, evaluations, and the parameters they start from.
+Except for the networks, the loss and the optimiser, both run
+`examples/ppo_cartpole.py`: environments, sampling, advantages, evaluations, and initial
+parameters.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from . import TorchAgent, network, train
 
 
 class TorchActorCritic(TorchAgent):
-    """What `ppo.ActorCritic` is, in PyTorch as it is fastest on a CPU."""
+    """`ppo.ActorCritic` in PyTorch, in its fastest form on a CPU."""
 
     def __init__(self, seed: int) -> None:
         ours = ppo.ActorCritic(seed)
@@ -37,7 +38,7 @@ class TorchActorCritic(TorchAgent):
 
     @torch.inference_mode()
     def values(self, states: np.ndarray) -> np.ndarray:
-        """Return (B,): what the critic holds states to be worth."""
+        """Return the critic's values of states, (B,)."""
         return self.critic(torch.from_numpy(states)).numpy()[:, 0]
 
     def update(
@@ -49,7 +50,7 @@ class TorchActorCritic(TorchAgent):
         returns: np.ndarray,
         rate: float,
     ) -> None:
-        """Train both networks for some epochs on what was just seen."""
+        """Train both networks for some epochs on the latest steps."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         x, action, advantage, old, target = map(
@@ -72,7 +73,7 @@ class TorchActorCritic(TorchAgent):
                     self.critic(batch)[:, 0], target[rows]
                 )
                 self.optimizer.zero_grad()
-                (loss + value_loss).backward()  # no parameter has a part in both
+                (loss + value_loss).backward()  # the networks do not share parameters
                 for net in self.networks:
                     torch.nn.utils.clip_grad_norm_(net.parameters(), ppo.CLIP_NORM)
                 self.optimizer.step()
@@ -82,5 +83,5 @@ AGENTS: dict[str, Any] = {"fastmlp": ppo.ActorCritic, "torch": TorchActorCritic}
 
 
 def run(backend: str, seed: int, threads: int) -> tuple[bool, float, int, float]:
-    """Train once with "fastmlp" or "torch"; returns what `train` does."""
+    """Train once with "fastmlp" or "torch"; return the result of `train`."""
     return train(ppo, AGENTS[backend], seed, threads)

@@ -1,8 +1,8 @@
 """REINFORCE on CartPole, by fastmlp and by PyTorch: how long until it is solved.
 
-All but the networks, the losses and the optimisers is `examples/reinforce_cartpole.py`
-for both: environments, sampling, returns, evaluations, and the parameters they start
-from.
+Except for the networks, the losses and the optimisers, both run
+`examples/reinforce_cartpole.py`: environments, sampling, returns, evaluations, and
+initial parameters.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from . import TorchAgent, network, train
 
 
 class TorchReinforce(TorchAgent):
-    """What `reinforce.Reinforce` is, in PyTorch as it is fastest on a CPU."""
+    """`reinforce.Reinforce` in PyTorch, in its fastest form on a CPU."""
 
     def __init__(self, seed: int) -> None:
         ours = reinforce.Reinforce(seed)
@@ -38,7 +38,7 @@ class TorchReinforce(TorchAgent):
 
     @torch.inference_mode()
     def values(self, states: np.ndarray) -> np.ndarray:
-        """Return (B,): what the baseline holds states to be worth."""
+        """Return the baseline's values of states, (B,)."""
         return self.baseline(torch.from_numpy(states)).numpy()[:, 0]
 
     def update(
@@ -48,7 +48,7 @@ class TorchReinforce(TorchAgent):
         advantages: np.ndarray,
         returns: np.ndarray,
     ) -> None:
-        """Take a step with the policy, and fit the baseline to the returns."""
+        """Take a policy step, and fit the baseline to the returns."""
         x, action, advantage, target = map(
             torch.from_numpy, (states, actions, advantages, returns)
         )
@@ -76,5 +76,5 @@ AGENTS: dict[str, Any] = {"fastmlp": reinforce.Reinforce, "torch": TorchReinforc
 
 
 def run(backend: str, seed: int, threads: int) -> tuple[bool, float, int, float]:
-    """Train once with "fastmlp" or "torch"; returns what `train` does."""
+    """Train once with "fastmlp" or "torch"; return the result of `train`."""
     return train(reinforce, AGENTS[backend], seed, threads)
