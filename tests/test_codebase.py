@@ -371,15 +371,20 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 def stub_functions(path: Path) -> dict[str, list[str]]:
     """Name -> arguments of functions, and `Class.method` of classes' methods.
 
-    An argument is its name, with " = " and the default if there is one.
+    An argument is its name, with " = " and the default if there is one. A "*" stands
+    before those that can be given by keyword only.
     """
 
     def arguments(node: ast.FunctionDef) -> list[str]:
-        assert not node.args.kwonlyargs
-        names = [a.arg for a in node.args.args]
-        defaults = [f" = {ast.unparse(d)}" for d in node.args.defaults]
-        without = len(names) - len(defaults)
-        return [a + b for a, b in zip(names, [""] * without + defaults, strict=True)]
+        def said(names: list[ast.arg], defaults: list[ast.expr | None]) -> list[str]:
+            ends = [f" = {ast.unparse(d)}" if d else "" for d in defaults]
+            return [a.arg + end for a, end in zip(names, ends, strict=True)]
+
+        args = node.args
+        without: list[ast.expr | None] = [None] * (len(args.args) - len(args.defaults))
+        found = said(args.args, without + args.defaults)
+        keywords = said(args.kwonlyargs, args.kw_defaults)
+        return [*found, "*", *keywords] if keywords else found
 
     found: dict[str, list[str]] = {}
     for node in ast.parse(path.read_text()).body:
@@ -415,12 +420,13 @@ def compiled_functions(module: object, prefix: str = "") -> dict[str, list[str]]
             line = (value.__doc__ or "").splitlines()[0]
             inside = line[line.index("(") + 1 : line.rindex(") ->")]
             # A comma between arguments is followed by a name and a colon, or by stars.
-            parts = re.split(r", (?=\*{0,2}\w+(?::|$))", inside) if inside else []
+            comma = r", (?=\*(?:,|$)|\*{0,2}\w+(?::|$))"
+            parts = re.split(comma, inside) if inside else []
             # pybind11 always calls keyword arguments "kwargs": no name to compare.
             found[prefix + name] = [
                 p.split(":")[0] + "".join(p.partition(" = ")[1:])
                 for p in parts
-                if p[0] != "*"
+                if p == "*" or p[0] != "*"
             ]
     return found
 

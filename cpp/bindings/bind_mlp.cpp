@@ -573,8 +573,8 @@ void bind_mlp(py::module_& m) {
       .def("begin_fit", &begin_fit, arg("token"))
       .def("end_fit", &end_fit, arg("token"))
       .def("fit_epoch", &fit_epoch, arg("x"), arg("y"), arg("loss"), arg("optimizer"),
-           arg("sample_weight"), arg("batch_size"), arg("seed"), arg("epoch"),
-           arg("progress"), arg("shuffle") = true, arg("lr") = none,
+           arg("sample_weight"), py::kw_only(), arg("batch_size"), arg("seed"),
+           arg("epoch"), arg("progress"), arg("shuffle") = true, arg("lr") = none,
            arg("first_row") = 0, arg("listener") = none, arg("order") = none,
            arg("l2") = 0.0)
       .def("interpolate", &interpolate, arg("other"), arg("weight"));

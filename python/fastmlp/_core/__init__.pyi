@@ -268,6 +268,7 @@ class Mlp:
         loss: Loss,
         optimizer: Optimizer,
         sample_weight: object,
+        *,
         batch_size: int,
         seed: int,
         epoch: int,

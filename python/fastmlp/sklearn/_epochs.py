@@ -187,6 +187,10 @@ class Epochs:
         data, optimizer, size = self._data, self._optimizer, self._batch_size
         fit_epoch, progress = self._mlp._net.fit_epoch, _core.EpochProgress()
         options: dict[str, Any] = {
+            "batch_size": size,
+            "seed": self._seed,
+            "epoch": epoch,
+            "progress": progress,
             "shuffle": False,
             "listener": listener,
             "l2": self._l2,
@@ -198,10 +202,6 @@ class Epochs:
                 data.y,
                 *common,
                 data.weight,
-                size,
-                self._seed,
-                epoch,
-                progress,
                 lr=optimizer._values(-(-self._rows // size)),
                 order=order,
                 **options,
@@ -217,10 +217,6 @@ class Epochs:
                 data.y[rows],
                 *common,
                 None if data.weight is None else data.weight[rows],
-                size,
-                self._seed,
-                epoch,
-                progress,
                 lr=optimizer._values(-(-(stop - i) // size)),
                 **options,
             )
