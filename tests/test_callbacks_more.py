@@ -56,19 +56,19 @@ def test_callbacks_are_told_of_an_error_in_another_ones_end():
     with pytest.raises(KeyError, match="end"):
         fit(mlp, [note("a"), bad, note("b"), fm.Monitor()])
     assert told == [("a", "end"), ("b", "error")]
-    assert mlp._net.watch is False
+    assert mlp.core.watch is False
 
 
 @pytest.mark.parametrize("finder_first", [False, True])
 def test_a_learning_rate_finder_trains_nothing_whatever_else_restores(finder_first):
     mlp = model()
     fit(mlp)
-    before = mlp.params.copy(), mlp.buffers.copy(), mlp._net.training_state
+    before = mlp.params.copy(), mlp.buffers.copy(), mlp.core.training_state
     callbacks = [fm.EarlyStopping(), fm.LearningRateFinder(steps=30)]
     fit(mlp, callbacks[::-1] if finder_first else callbacks, epochs=10)
     np.testing.assert_array_equal(mlp.params, before[0])
     np.testing.assert_array_equal(mlp.buffers, before[1])
-    assert mlp._net.training_state == before[2]
+    assert mlp.core.training_state == before[2]
 
 
 def test_a_checkpoint_fits_one_architecture(tmp_path):

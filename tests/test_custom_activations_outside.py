@@ -107,7 +107,7 @@ def test_state_is_loaded_while_an_activation_runs() -> None:
         thread.start()
         inside.wait()
         mlp.load_state_dict(mlp.state_dict())
-        mlp._net.training_state = mlp._net.training_state
+        mlp.core.training_state = mlp.core.training_state
         thread.join()
         print("done")
     """)

@@ -25,8 +25,8 @@ def data():
 
 
 def state(mlp):
-    tracked = mlp._net.training_state
-    return mlp.params.tolist(), mlp.buffers.tolist(), tracked, mlp._epochs_done
+    tracked = mlp.core.training_state
+    return mlp.params.tolist(), mlp.buffers.tolist(), tracked, mlp.sequence.done
 
 
 def raising(pred, target):

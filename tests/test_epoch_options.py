@@ -125,11 +125,11 @@ def epoch(
     **options: Any,
 ) -> float:
     """Run an epoch in the core."""
-    value = mlp._net.fit_epoch(
+    value = mlp.core.fit_epoch(
         x,
         y,
-        (loss or fm.MSE())._loss,
-        optimizer._optimizer,
+        (loss or fm.MSE()).core,
+        optimizer.core,
         weight,
         batch_size=batch_size,
         seed=7,
@@ -144,7 +144,7 @@ def epoch(
 
 def value_and_grad(mlp: fm.MLP, *batch: Any, **options: Any) -> tuple[float, Any]:
     x, y, weight = batch
-    found = mlp._net.value_and_grad(x, y, fm.MSE()._loss, weight, **options)
+    found = mlp.core.value_and_grad(x, y, fm.MSE().core, weight, **options)
     assert found is not NotImplemented
     return found
 
@@ -152,9 +152,9 @@ def value_and_grad(mlp: fm.MLP, *batch: Any, **options: Any) -> tuple[float, Any
 def state(mlp: fm.MLP, optimizer: fm.Optimizer | None = None) -> list[bytes]:
     """All that training changes, to the bit."""
     found = [mlp.params.tobytes(), mlp.buffers.tobytes()]
-    found.append(repr(mlp._net.training_state).encode())
+    found.append(repr(mlp.core.training_state).encode())
     if optimizer is not None:
-        held = optimizer._optimizer.state()
+        held = optimizer.core.state()
         found.append(repr(held["step"]).encode())
         for slots in held["slots"]:
             found += [slot.tobytes() for slot in slots.values()]
@@ -269,8 +269,8 @@ def test_scaled_losses_are_values(name):
     assert hash(twice) == hash(_scaled(_scaled(loss, 0.5), 4.0))
     assert _scaled(twice, 0.5) == loss
     assert hash(_scaled(twice, 0.5)) == hash(loss)
-    assert loss._loss.scale == 1.0
-    assert twice._loss.scale == 2.0
+    assert loss.core.scale == 1.0
+    assert twice.core.scale == 2.0
     assert twice.reduction == "sum"
     assert repr(loss) == repr(_scaled(twice, 0.5))
     for again in (
@@ -279,10 +279,10 @@ def test_scaled_losses_are_values(name):
         copy.deepcopy(twice),
     ):
         assert again == twice
-        assert again._loss.scale == 2.0
+        assert again.core.scale == 2.0
         assert repr(again) == repr(twice)
     with pytest.raises(AttributeError, match="immutable"):
-        twice._loss = loss._loss
+        twice.core = loss.core
 
 
 def test_repr_tells_the_factor():
@@ -470,9 +470,9 @@ def test_the_penalty_is_the_formula(reduction, weighted, dtype):
     x, y, w = data(ROWS, dtype)
     w = w if weighted else None
     divisor = float(w.sum(dtype="float64")) if weighted else float(ROWS)
-    mlp, loss = network(dtype), fm.MSE(reduction=reduction)._loss
-    value, grad = mlp._net.value_and_grad(x, y, loss, w)
-    got, penalised = mlp._net.value_and_grad(x, y, loss, w, l2=L2)
+    mlp, loss = network(dtype), fm.MSE(reduction=reduction).core
+    value, grad = mlp.core.value_and_grad(x, y, loss, w)
+    got, penalised = mlp.core.value_and_grad(x, y, loss, w, l2=L2)
     wanted = value + 0.5 * L2 * squares(mlp) / divisor
     assert abs(got - wanted) <= TOLERANCE["elementwise"].of(dtype) * wanted
     weights = parts(mlp, mlp.params)
@@ -506,9 +506,9 @@ def test_the_penalty_of_classes_goes_by_sample_weights_alone():
     """The classes' weights are of the loss, and not of the divisor here."""
     x, _, w = data(ROWS, "float64")
     y = targets("labels", ROWS, "float64")
-    mlp, loss = network(), fm.CrossEntropy(class_weight=CLASSES)._loss
-    value = mlp._net.value_and_grad(x, y, loss, w)[0]
-    got = mlp._net.value_and_grad(x, y, loss, w, l2=L2)[0]
+    mlp, loss = network(), fm.CrossEntropy(class_weight=CLASSES).core
+    value = mlp.core.value_and_grad(x, y, loss, w)[0]
+    got = mlp.core.value_and_grad(x, y, loss, w, l2=L2)[0]
     wanted = value + 0.5 * L2 * squares(mlp) / w.sum()
     assert abs(got - wanted) <= TOLERANCE["elementwise"].of("float64") * wanted
 
@@ -612,13 +612,13 @@ def test_the_penalty_is_not_clipped():
     assert np.linalg.norm(grad) > 2 * limit
     clipped = parts(mlp, grad * (limit / (np.linalg.norm(grad) + 1e-6)))
     before = {k: v.copy() for k, v in parts(mlp, mlp.params).items()}
-    mlp._net.watch = True
+    mlp.core.watch = True
     # Running statistics have moved since, which training does not take.
     epoch(mlp, fm.SGD(rate, clip_norm=limit), x, y, w, l2=L2)
     for name, value in parts(mlp, mlp.params).items():
         step = clipped[name] + (L2 / w.sum() * before[name] if value.ndim == 2 else 0)
         np.testing.assert_allclose(value, before[name] - rate * step, rtol=1e-12)
-    np.testing.assert_array_equal(mlp._net.last_step()["grads"], grad)
+    np.testing.assert_array_equal(mlp.core.last_step()["grads"], grad)
 
 
 @pytest.mark.parametrize("l2", [-1.0, np.nan, np.inf])
@@ -660,7 +660,7 @@ def run(widths: tuple[int, ...], rows: int, dtype: Any) -> list[bytes]:
         mlp, optimizer, x, y, w, loss=loss, batch_size=rows - 5, order=order, l2=L2,
         listener=lambda _, loss: seen.append(loss),
     )  # fmt: skip
-    at, grad = mlp._net.value_and_grad(x, y, loss._loss, w, l2=L2)
+    at, grad = mlp.core.value_and_grad(x, y, loss.core, w, l2=L2)
     numbers = np.array([value, at, *seen]).tobytes()
     return [numbers, grad.tobytes(), *state(mlp, optimizer)]
 

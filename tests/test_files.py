@@ -85,10 +85,10 @@ def state(mlp):
         repr(mlp),
         mlp.params.tobytes(),
         mlp.buffers.tobytes(),
-        mlp._net.training_state,
-        mlp._order_seed,
-        mlp._epochs_done,
-        mlp._place,
+        mlp.core.training_state,
+        mlp.sequence.seed,
+        mlp.sequence.done,
+        mlp.sequence.within,
     )
 
 
@@ -291,7 +291,7 @@ def test_a_checkpoint_is_a_model_too(checkpoint, tmp_path):
     done = fm.Checkpoint.load(path, mlp, opt, [stop, fm.Checkpoint(path)])
     again = fm.load(path)
     assert state(again) == state(mlp)
-    assert again._place["steps"] == 2
+    assert again.sequence.within["steps"] == 2
     assert again.history.to_dict() == mlp.history.to_dict() == done.to_dict()
     assert len(done) == 3
 

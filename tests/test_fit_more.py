@@ -427,7 +427,7 @@ class LogCosh(fm.losses.Loss):
     reduction = "mean"
 
     def __init__(self, mse=False):
-        object.__setattr__(self, "_loss", None)
+        object.__setattr__(self, "core", None)
         object.__setattr__(self, "mse", mse)
 
     def __call__(self, pred, target, sample_weight=None):

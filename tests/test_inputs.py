@@ -604,4 +604,4 @@ def test_losses_are_values(loss):
     with pytest.raises(AttributeError, match="immutable"):
         loss.reduction = "sum"
     with pytest.raises(AttributeError, match="immutable"):
-        del loss._loss
+        del loss.core

@@ -15,13 +15,13 @@ class FakeNet:
     """A core that keeps its last step: a script of steps, no training."""
 
     def __init__(self, net, steps):
-        self._net = net
+        self._core = net
         self._steps = iter(steps)
         self.watch = False
         self.watched = []
 
     def __getattr__(self, name):
-        return getattr(self._net, name)
+        return getattr(self._core, name)
 
     def fit_epoch(self, *args, **kwargs):
         self.watched.append(self.watch)
@@ -38,7 +38,7 @@ Y = np.zeros((4, 1), np.float32)
 
 def train(mlp, steps, monitor):
     """Fit with one epoch for each scripted step."""
-    mlp._net = net = FakeNet(mlp._net, steps)
+    mlp.core = net = FakeNet(mlp.core, steps)
     mlp.fit(
         X,
         Y,
@@ -246,7 +246,7 @@ def test_nothing_is_kept_after_a_run(rng, ending):
     x = rng.standard_normal((8, 2)).astype(np.float32)
 
     def stop(model, history):
-        assert model._net.watch
+        assert model.core.watch
         if ending == "error":
             raise KeyError("stop")
         return True
@@ -257,7 +257,7 @@ def test_nothing_is_kept_after_a_run(rng, ending):
         mlp.fit(x, x[:, :1], **tools, epochs=2, batch_size=4, callbacks=callbacks)
     except KeyError:
         assert ending == "error"
-    assert mlp._net.watch is False
+    assert mlp.core.watch is False
 
 
 def test_activations_by_themselves(rng):

@@ -1098,7 +1098,7 @@ def test_as_loss_refuses_the_rest(other: Any) -> None:
 
 def test_targets_that_fit_are_not_copied() -> None:
     actions, values = np.zeros(6, np.int64), np.zeros(6)
-    core = fm.ActionValue(fm.MSE())._loss
+    core = fm.ActionValue(fm.MSE()).core
     found = _validate.targets("y", (actions, values), core, (6, 4), np.dtype(float))
     assert found[0] is actions
     assert found[1] is values

@@ -61,10 +61,10 @@ def recorded():
     """A monitor as if it had seen two epochs."""
     mlp = net([2, 3, 1])
     monitor = fm.Monitor(path=True)
-    monitor.on_train_begin(_Watched(mlp), fm.History())
+    monitor.on_train_begin(_watched(mlp), fm.History())
     for epoch in (1, 2):
-        watched = _Watched(mlp)
-        watched._net.last = {
+        watched = _watched(mlp)
+        watched.core.last = {
             "grads": np.linspace(-1, 1, mlp.n_params),
             "before": mlp.params * (1 + 10.0**-epoch),
             "outputs": [np.ones((4, 3)) * [0, epoch - 1, 1], np.ones((4, 1))],
@@ -74,14 +74,11 @@ def recorded():
     return monitor
 
 
-class _Watched:
-    """A model whose core answers last_step."""
-
-    def __init__(self, mlp):
-        self._mlp, self._net = mlp, _WatchedCore(mlp._net)
-
-    def __getattr__(self, name):
-        return getattr(self._mlp, name)
+def _watched(mlp):
+    """A copy of a model, whose core answers last_step."""
+    copy = mlp.copy()
+    copy.core = _WatchedCore(mlp.core)
+    return copy
 
 
 class _WatchedCore:

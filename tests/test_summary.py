@@ -136,7 +136,7 @@ def test_steps_are_those_of_the_core():
         )
         for step in _steps.steps(mlp)
     ]
-    assert ours == [tuple(layer[1:]) for layer in mlp._net.layers]
+    assert ours == [tuple(layer[1:]) for layer in mlp.core.layers]
     assert sum(s.n_params for s in _steps.steps(mlp)) == mlp.n_params
 
 

@@ -393,7 +393,7 @@ def test_other_dtypes_if_asked(rng):
 
 def test_seeds():
     one, other = (fm.from_torch(nn.Linear(2, 2), seed=3) for _ in range(2))
-    assert one._net.training_state == other._net.training_state
+    assert one.core.training_state == other.core.training_state
 
 
 # State dicts --------------------------------------------------------------------------
@@ -732,14 +732,14 @@ def test_several_calls_in_one_graph(training, interfering, rng):
     layers = [N_IN, 8, fm.Dropout(0.4), fm.BatchNorm(), 8, fm.Dropout(0.3), 3]
     mlp = fm.MLP(layers, activation="tanh", dtype="float64", seed=5)
     module = mlp.as_torch_module().train(training)
-    seed, passes, _ = mlp._net.training_state
+    seed, passes, _ = mlp.core.training_state
     xs = [inputs(rng, "float64").requires_grad_() for _ in range(3)]
     weights = [inputs(rng, "float64", width=3) for _ in xs]
 
     # The same by the reference, whose draws are said by hand, and numbers.
     def wanted(x, statistics, i):
         twin = mlp.copy()
-        twin._net.training_state = seed, passes + i, 0
+        twin.core.training_state = seed, passes + i, 0
         twin.buffers[:] = statistics
         y = twin.forward(x, training)
         dx, grads = twin.backward(weights[i])
@@ -749,19 +749,19 @@ def test_several_calls_in_one_graph(training, interfering, rng):
     for i, x in enumerate(xs):
         expected.append(wanted(x.detach(), mlp.buffers, i))
         ys.append(module(x))
-    after = mlp.buffers.copy(), mlp._net.training_state
+    after = mlp.buffers.copy(), mlp.core.training_state
     if interfering == "forward":
         mlp.copy().forward(xs[0].detach(), True)
         mlp.forward(xs[0].detach())
     elif interfering == "train_step":
         mlp.train_step(xs[0].detach(), weights[0], fm.MSE(), fm.SGD(0.1))
         mlp.params[:] = before
-        after = mlp.buffers.copy(), mlp._net.training_state
+        after = mlp.buffers.copy(), mlp.core.training_state
     elif interfering == "eval":
         # A pass in the other mode moves statistics, or is without masks.
         module.train(not training)
         module(xs[0])
-        after = mlp.buffers.copy(), mlp._net.training_state
+        after = mlp.buffers.copy(), mlp.core.training_state
     total = sum((y * w).sum() for y, w in zip(ys, weights, strict=True))
     total.backward()
 
@@ -771,14 +771,14 @@ def test_several_calls_in_one_graph(training, interfering, rng):
     close(module.params.grad, sum(grads for *_, grads in expected), "float64")
     # Going back moves nothing.
     np.testing.assert_array_equal(mlp.buffers, after[0])
-    assert mlp._net.training_state == after[1]
+    assert mlp.core.training_state == after[1]
     assert (len({tuple(y.detach().ravel().tolist()) for y in ys})) == 3
 
 
 def test_the_masks_are_those_of_the_reference(rng):
     mlp = fm.MLP([N_IN, fm.Dropout(0.5), 3], dtype="float64", seed=0)
     module = mlp.as_torch_module()
-    seed, passes, _ = mlp._net.training_state
+    seed, passes, _ = mlp.core.training_state
     x = inputs(rng, "float64").requires_grad_()
     first, second = module(x), module(x)
     gradient = torch.autograd.grad(first, x, torch.ones(ROWS, 3).double())[0]

@@ -41,9 +41,9 @@ class Loss:
     Losses are immutable, compare by value, and can be hashed and pickled.
     """
 
-    __slots__ = ("_loss",)
+    __slots__ = ("core",)
 
-    _loss: _core.Loss
+    core: _core.Loss
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("Loss is abstract: make fm.MSE(), fm.CrossEntropy(), …")
@@ -61,12 +61,12 @@ class Loss:
     ) -> None:
         reduction = _validate.choice("reduction", reduction, REDUCTIONS)
         core = _core.Loss(kind, delta, reduction, smoothing, per_output, action, scale)
-        object.__setattr__(self, "_loss", core)
+        object.__setattr__(self, "core", core)
 
     @property
     def reduction(self) -> str:
         """How rows are put together: "mean" or "sum"."""
-        return self._loss.reduction
+        return self.core.reduction
 
     def _as_array(self, name: str, target: Any) -> Array:
         """Return a whole data set's targets, of which `fit` takes rows.
@@ -81,11 +81,11 @@ class Loss:
 
     def _factor(self) -> float:
         """Return what the loss that the constructor makes is multiplied by."""
-        return self._loss.scale
+        return self.core.scale
 
     def _times(self, factor: float) -> Loss:
         """Return a copy that is multiplied by a factor, see `_scaled`."""
-        copy, core = _make(type(self), self._arguments()), self._loss
+        copy, core = _make(type(self), self._arguments()), self.core
         scale = core.scale * factor
         if not (0.0 < scale < np.inf):
             raise ValueError(
@@ -101,7 +101,7 @@ class Loss:
             core.action,
             scale,
         )
-        object.__setattr__(copy, "_loss", scaled)
+        object.__setattr__(copy, "core", scaled)
         return copy
 
     def __call__(
@@ -135,13 +135,13 @@ class Loss:
         """
         if sample_weight is None:
             try:
-                value = self._loss.value(pred, target)
+                value = self.core.value(pred, target)
             except ValueError:
                 value = NotImplemented  # a label out of range: said again, of target
             if value is not NotImplemented:
                 return value
         arrays = self._arrays(pred, target, sample_weight)
-        return _validate.answered(self._loss.value(*arrays))
+        return _validate.answered(self.core.value(*arrays))
 
     def value_and_grad(
         self,
@@ -162,13 +162,13 @@ class Loss:
         """
         if sample_weight is None:
             try:
-                result = self._loss.value_and_grad(pred, target)
+                result = self.core.value_and_grad(pred, target)
             except ValueError:
                 result = NotImplemented
             if result is not NotImplemented:
                 return result
         arrays = self._arrays(pred, target, sample_weight)
-        return _validate.answered(self._loss.value_and_grad(*arrays))
+        return _validate.answered(self.core.value_and_grad(*arrays))
 
     def _arrays(
         self, pred: object, target: object, sample_weight: object
@@ -180,7 +180,7 @@ class Loss:
         p = _predictions(_validate.convert("pred", p, dtype))
 
         # Targets and weights for as many rows.
-        y = _validate.targets("target", target, self._loss, p.shape, dtype)
+        y = _validate.targets("target", target, self.core, p.shape, dtype)
         if sample_weight is None:
             return p, y, None
         return p, y, _validate.weights("sample_weight", sample_weight, dtype, len(p))
@@ -319,7 +319,7 @@ class _WithDelta(Loss):
     @property
     def delta(self) -> float:
         """The abs(r) at which the loss turns from a square into a straight line."""
-        return self._loss.delta
+        return self.core.delta
 
     def _arguments(self) -> dict[str, Any]:
         return {"delta": self.delta, "reduction": self.reduction}
@@ -422,12 +422,12 @@ class CrossEntropy(Loss):
     @property
     def label_smoothing(self) -> float:
         """How much of a label goes evenly to all classes."""
-        return self._loss.smoothing
+        return self.core.smoothing
 
     @property
     def class_weight(self) -> tuple[float, ...] | None:
         """The weights of the classes."""
-        return self._loss.per_output or None
+        return self.core.per_output or None
 
     def _arguments(self) -> dict[str, Any]:
         return {
@@ -474,8 +474,8 @@ class BinaryCrossEntropy(Loss):
     @property
     def pos_weight(self) -> float | tuple[float, ...] | None:
         """The weight of the ones among the targets; None: they weigh what zeros do."""
-        one = None if self._loss.delta == 1.0 else self._loss.delta
-        return self._loss.per_output or one
+        one = None if self.core.delta == 1.0 else self.core.delta
+        return self.core.per_output or one
 
     def _arguments(self) -> dict[str, Any]:
         return {"pos_weight": self.pos_weight, "reduction": self.reduction}
@@ -539,7 +539,7 @@ class Quantile(Loss):
     @property
     def q(self) -> float | tuple[float, ...]:
         """The quantile, or one for each output."""
-        return self._loss.per_output or self._loss.delta
+        return self.core.per_output or self.core.delta
 
     def _arguments(self) -> dict[str, Any]:
         return {"q": self.q, "reduction": self.reduction}
@@ -579,7 +579,7 @@ class GaussianNLL(Loss):
     @property
     def eps(self) -> float:
         """The least variance."""
-        return self._loss.delta
+        return self.core.delta
 
     def _arguments(self) -> dict[str, Any]:
         return {"eps": self.eps, "reduction": self.reduction}
@@ -615,7 +615,7 @@ class Hinge(Loss):
     @property
     def margin(self) -> float:
         """Where the loss becomes 0."""
-        return self._loss.delta
+        return self.core.delta
 
     def _arguments(self) -> dict[str, Any]:
         return {"margin": self.margin, "reduction": self.reduction}
@@ -658,7 +658,7 @@ class ActionValue(Loss):
                 "loss must be a fastmlp Loss of a prediction and a value such as "
                 f"fm.MSE(), got {_validate.describe(loss)}"
             )
-        core = loss._loss
+        core = loss.core
         if core.kind in ("cross_entropy", "gaussian_nll") or core.per_output:
             raise ValueError(f"loss must be of one prediction and a value, got {loss}")
         object.__setattr__(self, "_inner", loss)
@@ -738,7 +738,7 @@ class CustomLoss(Loss):
                 f"{_validate.describe(function)}"
             )
         reduction = _validate.choice("reduction", reduction, REDUCTIONS)
-        object.__setattr__(self, "_loss", None)  # the core never sees it
+        object.__setattr__(self, "core", None)  # the core never sees it
         object.__setattr__(self, "_function", function)
         object.__setattr__(self, "_reduction", reduction)
 

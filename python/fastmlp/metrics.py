@@ -331,7 +331,7 @@ def _name(i: int, item: object) -> str:
 
 def _metric(name: str, item: object, loss: Loss) -> _Measure:
     """Return what fit calls with (pred, target, sample_weight)."""
-    kind = "" if loss._loss is None else loss._loss.kind
+    kind = "" if loss.core is None else loss.core.kind
     if isinstance(item, str):
         item = METRICS[_validate.choice("metrics", item, METRICS)]
     if not callable(item):
@@ -343,7 +343,7 @@ def _metric(name: str, item: object, loss: Loss) -> _Measure:
     if item is accuracy:
         options = dict(_ANSWERS.get(kind, {}))
     own = item in METRICS.values()
-    if own and getattr(loss._loss, "action", False):
+    if own and getattr(loss.core, "action", False):
         raise ValueError(f"metrics: {name!r} has no meaning for {loss!r}")
     return _Measure(name, item, options, own, kind)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from . import _core, _validate, initializers
 from ._network import resolve, summary
-from ._network.model import register
+from ._network.model import EpochSequence, register
 from ._training import loop
 from .callbacks import Run, as_callbacks
 from .layers import activation_name, checked
@@ -108,8 +108,10 @@ class MLP:
 
     history: History | None
 
-    # How far within an epoch a checkpoint was made, from which the next fit goes on.
-    _place: dict[str, Any] | None = None
+    # For the package's other modules: the compiled core, which computes, and the
+    # epochs that orders of samples are drawn for.
+    core: _core.Mlp
+    sequence: EpochSequence
 
     _n_in: int
     _dtype: np.dtype[Any]
@@ -151,9 +153,8 @@ class MLP:
             hidden = hidden if last and i > 0 else own
             weight, bias_vector = self.weights[i], self.biases[i]
             initializers.draw(how, rng, weight, bias_vector, own, hidden)
-        self._order_seed = int(rng.integers(2**63))
-        self._net.training_state = (self._order_seed, 0, 0)
-        self._epochs_done = 0
+        self.sequence = EpochSequence(int(rng.integers(2**63)))
+        self.core.training_state = (self.sequence.seed, 0, 0)
         self.history = None
 
     def _build(self) -> None:
@@ -179,10 +180,10 @@ class MLP:
 
         # The core, and views of its parameters.
         layers = resolve.core_layers(self._layers)
-        self._net = _core.Mlp(self.dtype.name, self.n_in, layers)
-        self._params, self._buffers = self._net.params, self._net.buffers
+        self.core = _core.Mlp(self.dtype.name, self.n_in, layers)
+        self._params, self._buffers = self.core.params, self.core.buffers
         self._views = resolve.Views(
-            self._layers, self._net.layers, self._params, self._buffers
+            self._layers, self.core.layers, self._params, self._buffers
         )
         self._weights = tuple(self._views.weights)
         self._biases = tuple(self._views.biases)
@@ -289,7 +290,7 @@ class MLP:
         `fit` and calls with ``training=True`` have come, as well.
         """
         views = self._views.in_torch_layout()
-        tracked = self._net.training_state[2]
+        tracked = self.core.training_state[2]
         state = {}
         for name, view in views.items():
             state[name] = np.array(view, order="C")
@@ -349,8 +350,8 @@ class MLP:
                 arrays[name] = array.copy()
         for name, array in arrays.items():
             places[name][:] = array
-        seed, passes, _ = self._net.training_state
-        self._net.training_state = (seed, passes, tracked)
+        seed, passes, _ = self.core.training_state
+        self.core.training_state = (seed, passes, tracked)
 
     # Inference and gradients --------------------------------------------------------
 
@@ -376,7 +377,7 @@ class MLP:
         TypeError, ValueError
             For arrays of a wrong kind or shape.
         """
-        y = self._net.predict(x, out)
+        y = self.core.predict(x, out)
         return self._predict_slowly(x, out) if y is NotImplemented else y
 
     __call__ = predict
@@ -389,10 +390,10 @@ class MLP:
             place = _validate.exact("out", place, self.dtype, shape, writeable=True)
             _validate.apart("out", place, "x", rows)
             self._check_apart("out", place)
-            _validate.answered(self._net.predict(rows, place))
+            _validate.answered(self.core.predict(rows, place))
             result: Array = out
             return result
-        return _validate.answered(self._net.predict(rows, None))
+        return _validate.answered(self.core.predict(rows, None))
 
     def _check_apart(self, name: str, array: Array) -> None:
         """Refuse an array in memory of the model's own."""
@@ -423,10 +424,10 @@ class MLP:
         """
         if training is not False and training is not True:
             training = _validate.flag("training", training)
-        y = self._net.forward(x, training)
+        y = self.core.forward(x, training)
         if y is NotImplemented:
             rows = _validate.inputs("x", x, self.n_in, self.dtype, vector=True)
-            y = _validate.answered(self._net.forward(np.atleast_2d(rows), training))
+            y = _validate.answered(self.core.forward(np.atleast_2d(rows), training))
             y = y.reshape(*rows.shape[:-1], self.n_out)
         self._forward_shape = y.shape
         return y
@@ -456,7 +457,7 @@ class MLP:
         shape = self._forward_shape
         if shape is None:
             raise RuntimeError("backward needs a forward before it")
-        result = self._net.backward(dy)
+        result = self.core.backward(dy)
         if result is not NotImplemented:
             return result
         rows = _validate.convert("dy", dy, self.dtype)
@@ -465,7 +466,7 @@ class MLP:
                 f"dy must have the shape of forward's result, {shape}, "
                 f"got {_validate.describe(rows)}"
             )
-        dx, grads = _validate.answered(self._net.backward(np.atleast_2d(rows)))
+        dx, grads = _validate.answered(self.core.backward(np.atleast_2d(rows)))
         return dx.reshape(*shape[:-1], self.n_in), grads
 
     def vjp(
@@ -498,7 +499,7 @@ class MLP:
         """
         if training is not False and training is not True:
             training = _validate.flag("training", training)
-        result = self._net.vjp(x, dy, training)
+        result = self.core.vjp(x, dy, training)
         if result is not NotImplemented:
             return result
         rows = _validate.inputs("x", x, self.n_in, self.dtype, vector=True)
@@ -510,7 +511,7 @@ class MLP:
                 f"got {_validate.describe(seeds)}"
             )
         y, dx, grads = _validate.answered(
-            self._net.vjp(np.atleast_2d(rows), np.atleast_2d(seeds), training)
+            self.core.vjp(np.atleast_2d(rows), np.atleast_2d(seeds), training)
         )
         return y.reshape(shape), dx.reshape(rows.shape), grads
 
@@ -544,9 +545,9 @@ class MLP:
         on the way forward, or n_out cotangents on the way back, whichever is less work.
         Derivatives at a kink are those of the activation's backward: relu'(0) = 0.
         """
-        j = self._net.jacobian(x)
+        j = self.core.jacobian(x)
         if j is NotImplemented:
-            j = _validate.answered(self._net.jacobian(self._samples(x)))
+            j = _validate.answered(self.core.jacobian(self._samples(x)))
         return j
 
     def jvp(self, x: npt.ArrayLike, v: npt.ArrayLike) -> tuple[Array, Array]:
@@ -571,9 +572,9 @@ class MLP:
         TypeError, ValueError
             For arrays of a wrong kind or shape.
         """
-        result = self._net.jvp(x, v)
+        result = self.core.jvp(x, v)
         if result is NotImplemented:
-            result = _validate.answered(self._net.jvp(*self._samples_with(x, v)))
+            result = _validate.answered(self.core.jvp(*self._samples_with(x, v)))
         return result
 
     def hvp(
@@ -607,10 +608,10 @@ class MLP:
             derivative.
         """
         weights = self._output_weights(output)
-        result = self._net.hvp(x, v, weights)
+        result = self.core.hvp(x, v, weights)
         if result is NotImplemented:
             pair = self._samples_with(x, v)
-            result = _validate.answered(self._net.hvp(*pair, weights))
+            result = _validate.answered(self.core.hvp(*pair, weights))
         return result
 
     def hessian(
@@ -645,9 +646,9 @@ class MLP:
         in pieces (relu), its second derivatives are 0.
         """
         weights = self._output_weights(output)
-        h = self._net.hessian(x, weights)
+        h = self.core.hessian(x, weights)
         if h is NotImplemented:
-            h = _validate.answered(self._net.hessian(self._samples(x), weights))
+            h = _validate.answered(self.core.hessian(self._samples(x), weights))
         return h
 
     def param_jacobian(self, x: npt.ArrayLike) -> Array:
@@ -668,9 +669,9 @@ class MLP:
         TypeError, ValueError
             If x is of a wrong kind or shape.
         """
-        j = self._net.param_jacobian(x)
+        j = self.core.param_jacobian(x)
         if j is NotImplemented:
-            j = _validate.answered(self._net.param_jacobian(self._samples(x)))
+            j = _validate.answered(self.core.param_jacobian(self._samples(x)))
         return j
 
     def per_sample_grads(
@@ -712,16 +713,16 @@ class MLP:
         try:
             if sample_weight is not None:
                 sample_weight = self._checked_weights(sample_weight)
-            result = self._net.per_sample_grads(x, y, loss._loss, sample_weight)
+            result = self.core.per_sample_grads(x, y, loss.core, sample_weight)
         except (AttributeError, TypeError):
             result = NotImplemented
         if result is NotImplemented:
-            if isinstance(loss, Loss) and loss._loss is None:
+            if isinstance(loss, Loss) and loss.core is None:
                 raise TypeError(
                     "loss must be one of fastmlp's own losses: a function of a batch "
                     "says nothing of its single rows"
                 )
-            call = self._net.per_sample_grads
+            call = self.core.per_sample_grads
             result = self._slowly(call, x, y, sample_weight, loss)
         return result
 
@@ -818,17 +819,17 @@ class MLP:
             if sample_weight is not None:
                 sample_weight = self._checked_weights(sample_weight)
             # A function has no such attribute: the AttributeError is caught below.
-            core = loss._loss  # type: ignore[union-attr]
+            core = loss.core  # type: ignore[union-attr]
             if core is None:
                 raise TypeError  # a loss in Python, for which see below
-            result = self._net.value_and_grad(x, y, core, sample_weight, training)
+            result = self.core.value_and_grad(x, y, core, sample_weight, training)
         except (AttributeError, TypeError):
             result = NotImplemented
         if result is NotImplemented:
             loss = as_loss(loss)
             if isinstance(loss, CustomLoss):
                 return self._custom_value_and_grad(x, y, loss, sample_weight, training)
-            call = partial(self._net.value_and_grad, training=training)
+            call = partial(self.core.value_and_grad, training=training)
             result = self._slowly(call, x, y, sample_weight, loss)
         return result
 
@@ -883,19 +884,17 @@ class MLP:
                 optimizer._set_lr()
             if sample_weight is not None:
                 sample_weight = self._checked_weights(sample_weight)
-            core = loss._loss  # type: ignore[union-attr]
+            core = loss.core  # type: ignore[union-attr]
             if core is None:
                 raise TypeError  # a loss in Python, for which see below
-            value = self._net.train_step(
-                x, y, core, optimizer._optimizer, sample_weight
-            )
+            value = self.core.train_step(x, y, core, optimizer.core, sample_weight)
         except (AttributeError, TypeError):
             value = NotImplemented
         if value is NotImplemented:
             loss = as_loss(loss)
             if isinstance(loss, CustomLoss):
                 return self._custom_train_step(x, y, loss, optimizer, sample_weight)
-            call = self._net.train_step
+            call = self.core.train_step
             value = self._slowly(call, x, y, sample_weight, loss, optimizer)
         return value
 
@@ -940,18 +939,18 @@ class MLP:
         try:
             if sample_weight is not None:
                 sample_weight = self._checked_weights(sample_weight)
-            core = loss._loss  # type: ignore[union-attr]
+            core = loss.core  # type: ignore[union-attr]
             if core is None:
                 raise TypeError  # a loss in Python, for which see below
-            value = self._net.evaluate(x, y, core, sample_weight)
+            value = self.core.evaluate(x, y, core, sample_weight)
         except (AttributeError, TypeError):
             value = NotImplemented
         if value is NotImplemented:
             loss = as_loss(loss)
             if isinstance(loss, CustomLoss):
                 rows, weight = self._custom_batch(x, sample_weight)
-                return loss(self._net.predict(rows), y, weight)
-            value = self._slowly(self._net.evaluate, x, y, sample_weight, loss)
+                return loss(self.core.predict(rows), y, weight)
+            value = self._slowly(self.core.evaluate, x, y, sample_weight, loss)
         return value
 
     def fit(
@@ -1064,7 +1063,8 @@ class MLP:
             progress = _validate.flag("progress", progress)
         hooks = as_callbacks(callbacks)
         measured = as_metrics(metrics, loss)
-        key, first, state = self._order_seed, self._epochs_done, self._place
+        own = self.sequence
+        key, first, state = own.seed, own.done, own.within
         if seed is not None:
             key, first, state = _key(seed), 0, None
 
@@ -1130,10 +1130,10 @@ class MLP:
         # Ctrl-C may strike as soon as begin_fit has returned.
         token = object()
         try:
-            self._net.begin_fit(token)
+            self.core.begin_fit(token)
             loop.train(self, runner, run, measures, progress, own_orders=seed is None)
         finally:
-            self._net.end_fit(token)
+            self.core.end_fit(token)
         return history
 
     def _batches(
@@ -1197,7 +1197,7 @@ class MLP:
                 f"other must have {self.buffers.size} running statistics, got "
                 f"{other.buffers.size}"
             )
-        self._net.interpolate(other._net, tau)
+        self.core.interpolate(other.core, tau)
         return self
 
     def _custom_batch(
@@ -1220,20 +1220,20 @@ class MLP:
     ) -> tuple[float, Array]:
         rows, weight = self._custom_batch(x, sample_weight)
         if not training:
-            pred = _validate.answered(self._net.predict(rows))
+            pred = _validate.answered(self.core.predict(rows))
             value, dy = loss.value_and_grad(pred, y, weight)
-            return value, _validate.answered(self._net.vjp(rows, dy))[2]
+            return value, _validate.answered(self.core.vjp(rows, dy))[2]
         # Forward but once, as each has other masks.
         with loop.unmoved(self):
             pred = self._custom_forward(rows)
             value, dy = loss.value_and_grad(pred, y, weight)
-            return value, _validate.answered(self._net.backward(dy))[1]
+            return value, _validate.answered(self.core.backward(dy))[1]
 
     def _custom_forward(
         self, rows: Array, draw: tuple[int, int, int] | None = None
     ) -> Array:
         self._forward_shape = None  # what the caller's forward kept is gone
-        return _validate.answered(self._net.forward(rows, True, draw))
+        return _validate.answered(self.core.forward(rows, True, draw))
 
     def _custom_train_step(
         self,
@@ -1248,11 +1248,11 @@ class MLP:
         if optimizer._schedule is not None:
             optimizer._set_lr()
         # The numbers that a step draws with any other loss.
-        draw = self._net.training_state[0], 0xFFFFFFFF, optimizer.step_count
+        draw = self.core.training_state[0], 0xFFFFFFFF, optimizer.step_count
         with loop.unmoved(self, optimizer):
             pred = self._custom_forward(rows, draw)
             value, dy = loop.custom_gradient(self, pred, y, loss, optimizer, weight)
-            _validate.answered(self._net.backward_step(dy, optimizer._optimizer))
+            _validate.answered(self.core.backward_step(dy, optimizer.core))
         return value
 
     def _checked_weights(self, sample_weight: object) -> Array:
@@ -1275,7 +1275,7 @@ class MLP:
             if optimizer._schedule is not None:
                 optimizer._set_lr()  # if this was what failed, it says why
         rows, target, weight = self._batch(x, y, tools[0], sample_weight)
-        cores = [tools[0]._loss, *(tool._optimizer for tool in tools[1:])]
+        cores = [tools[0].core, *(tool.core for tool in tools[1:])]
         return _validate.answered(call(rows, target, *cores, weight))
 
     def _batch(
@@ -1284,7 +1284,7 @@ class MLP:
         """Return what the core takes, or raise an error that says what is wrong."""
         rows = _validate.inputs(where + "x", x, self.n_in, self.dtype)
         shape = (len(rows), self.n_out)
-        target = _validate.targets(where + "y", y, loss._loss, shape, self.dtype)
+        target = _validate.targets(where + "y", y, loss.core, shape, self.dtype)
         if sample_weight is None:
             return rows, target, None
         name = where + "sample_weight"
@@ -1302,11 +1302,11 @@ class MLP:
                 f"got {_validate.describe(data)}"
             )
         x, y, sample_weight = data if len(data) == 3 else (*data, None)
-        if loss._loss is None:
+        if loss.core is None:
             return self._custom_data(where, x, y, loss, sample_weight)
         batch = self._batch(x, y, loss, sample_weight, where)
         _validate.finite(where + "x", batch[0])
-        _validate.target_values(where + "y", batch[1], loss._loss)
+        _validate.target_values(where + "y", batch[1], loss.core)
         return batch
 
     def _custom_data(
@@ -1612,7 +1612,7 @@ class MLP:
                 )
             return array.copy() if np.may_share_memory(array, place) else array
 
-        return _core.Predictor(self._net, rows_in, place, convert)
+        return _core.Predictor(self.core, rows_in, place, convert)
 
     # Copies and text ----------------------------------------------------------------
 
@@ -1627,18 +1627,21 @@ class MLP:
             **state,
             "params": self._params.copy(),
             "buffers": self._buffers.copy(),
-            "training_state": self._net.training_state,
+            "training_state": self.core.training_state,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         params, buffers = state.pop("params"), state.pop("buffers")
         training_state = state.pop("training_state")
+        if "_order_seed" in state:  # pickled by version 0.1.0
+            seed, done = state.pop("_order_seed"), state.pop("_epochs_done")
+            self.sequence = EpochSequence(seed, done, state.pop("_place", None))
         self.__dict__.update(state)
         self._build()
         self._params[:] = params
         self._buffers[:] = buffers
-        self._net.training_state = training_state
+        self.core.training_state = training_state
 
     def fold(self) -> MLP:
         """Return a model for inference alone: the same outputs, with less to do.
@@ -1697,7 +1700,7 @@ _DERIVED = frozenset(
         "_n_out",
         "_n_params",
         "_dtype",
-        "_net",
+        "core",
         "_params",
         "_buffers",
         "_views",

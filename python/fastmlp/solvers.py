@@ -106,11 +106,11 @@ class Solver:
     On other data it begins afresh by itself.
     """
 
-    __slots__ = ("__weakref__", "_hyper", "_owner", "_solver", "_status")
+    __slots__ = ("__weakref__", "_hyper", "_owner", "_status", "core")
 
     _hyper: dict[str, Any]
     _owner: weakref.ref[Any] | None
-    _solver: Any
+    core: Any
     _status: str | None
 
     _checks: ClassVar[dict[str, Callable[[str, object], Any]]]
@@ -127,25 +127,25 @@ class Solver:
         checks = self._checks.items()
         self._hyper = {name: check(name, hyper[name]) for name, check in checks}
         self._check_together()
-        self._solver = self._core()
+        self.core = self._make_core()
         self._owner = None
         self._status = None
 
     def _check_together(self) -> None:
         """Refuse hyperparameters that are fine alone but not with each other."""
 
-    def _core(self) -> Any:
+    def _make_core(self) -> Any:
         raise NotImplementedError
 
     @property
     def step_count(self) -> int:
         """How many iterations have changed the parameters."""
-        return int(self._solver.iterations)
+        return int(self.core.iterations)
 
     @property
     def evaluations(self) -> int:
         """How often the loss and its gradient were evaluated."""
-        return int(self._solver.evaluations)
+        return int(self.core.evaluations)
 
     @property
     def status(self) -> str | None:
@@ -154,7 +154,7 @@ class Solver:
 
     def reset(self) -> None:
         """Forget all iterations: as new, for any model."""
-        self._solver.reset()
+        self.core.reset()
         self._owner = None
         self._status = None
 
@@ -168,13 +168,13 @@ class Solver:
                 f"x must be an array of all samples for {name}, got "
                 f"{_validate.describe(data)}"
             )
-        if loss._loss is None:
+        if loss.core is None:
             raise TypeError(
                 f"loss must be one of fastmlp's own for {name}, got {loss!r}; "
                 f"{name}.minimize takes any function"
             )
         self._check_task(mlp, loss)
-        self._solver.expect_change()
+        self.core.expect_change()
         return _Runner(self, self._iteration(mlp), data, loss)
 
     def _check_task(self, mlp: MLP, loss: Loss) -> None:
@@ -206,7 +206,7 @@ class Solver:
         start = _validate.convert("theta", start, dtype)
         self._check_size(start.size)
         place = start.reshape(-1).copy()
-        solver = self._core()
+        solver = self._make_core()
         checked = self._checked(f, start.shape, dtype)
         status, before, value, gradient, _, _ = solver.minimize(
             place, checked, iterations
@@ -247,7 +247,7 @@ class Solver:
             ``"step"`` (int: the iterations) and ``"slots"`` (list: empty before the
             first iteration, else one dict of flat arrays).
         """
-        core = self._solver.state()
+        core = self.core.state()
         slots = []
         if "arrays" in core:
             slot = {
@@ -288,8 +288,8 @@ class Solver:
             raise ValueError(f"state['slots'] must hold one dict, got {len(slots)}")
         for slot in slots:
             core.update(self._unpacked(slot))
-        other._solver.load_state(core)
-        self._hyper, self._solver = other._hyper, other._solver
+        other.core.load_state(core)
+        self._hyper, self.core = other._hyper, other.core
         self._status = None
 
     def _unpacked(self, slot: object) -> dict[str, Any]:
@@ -355,13 +355,13 @@ class _Runner:
         self, solver: Solver, call: Callable[..., Any], data: Any, loss: Loss
     ) -> None:
         self._solver, self._call = solver, call
-        self._data, self._loss = data, loss._loss
+        self._data, self._loss = data, loss.core
         self.finished = False
 
     def run(self, epoch: int) -> float:
         x, y, weight = self._data
         # The solver's core is asked for anew: a callback may have loaded a state.
-        core = self._solver._solver
+        core = self._solver.core
         report = _validate.answered(self._call(core, x, y, self._loss, weight))
         self._solver._status = report[0]
         self.finished = report[0] != "improved"
@@ -447,11 +447,11 @@ class LBFGS(Solver):
                 f"c1={self._hyper['c1']}, c2={self._hyper['c2']}"
             )
 
-    def _core(self) -> _core.Lbfgs:
+    def _make_core(self) -> _core.Lbfgs:
         return _core.Lbfgs(*self._hyper.values())
 
     def _iteration(self, mlp: MLP) -> Callable[..., Any]:
-        return mlp._net.iterate_lbfgs
+        return mlp.core.iterate_lbfgs
 
     def minimize(
         self,
@@ -576,13 +576,13 @@ class LevenbergMarquardt(Solver):
             memory_limit=memory_limit,
         )
 
-    def _core(self) -> _core.LevenbergMarquardt:
+    def _make_core(self) -> _core.LevenbergMarquardt:
         hyper = {**self._hyper, "tolerance": self._hyper["tol"]}
         del hyper["memory_limit"], hyper["tol"]
         return _core.LevenbergMarquardt(**hyper)
 
     def _iteration(self, mlp: MLP) -> Callable[..., Any]:
-        return mlp._net.iterate_lm
+        return mlp.core.iterate_lm
 
     def _check_task(self, mlp: MLP, loss: Loss) -> None:
         if not isinstance(loss, MSE):

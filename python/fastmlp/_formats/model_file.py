@@ -20,9 +20,9 @@ def save(mlp: MLP, path: str | os.PathLike[str]) -> None:
     """Write a model to a file: `fastmlp.MLP.save`."""
     name = states.file_name(path)
     training = {
-        "seed": mlp._order_seed,
-        "epochs": mlp._epochs_done,
-        "within": mlp._place,
+        "seed": mlp.sequence.seed,
+        "epochs": mlp.sequence.done,
+        "within": mlp.sequence.within,
     }
     # Without the history, whose times differ where all else is the same to the bit.
     data = states.encoded(mlp, "mlp.save", training, None)

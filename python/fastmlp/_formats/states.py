@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import _validate
 from .._network import ops, resolve
+from .._network.model import EpochSequence
 from ..initializers import INITIALIZERS
 from ..layers import (
     Activation,
@@ -45,7 +46,7 @@ def model_state(mlp: MLP, optimizer: Optimizer | Solver | None) -> dict[str, Any
     return {
         "params": mlp.params.copy(),
         "buffers": mlp.buffers.copy(),
-        "training_state": tuple(mlp._net.training_state),
+        "training_state": tuple(mlp.core.training_state),
         "optimizer": None if optimizer is None else optimizer.state_dict(),
     }
 
@@ -56,7 +57,7 @@ def restore(
     """Take back what `model_state` gave."""
     mlp.params[:] = state["params"]
     mlp.buffers[:] = state["buffers"]
-    mlp._net.training_state = state["training_state"]
+    mlp.core.training_state = state["training_state"]
     if optimizer is not None and state["optimizer"] is not None:
         optimizer.load_state_dict(state["optimizer"])
 
@@ -512,7 +513,7 @@ def encoded(
         "training": {
             **training,
             "within": packed(training["within"], arrays, "within"),
-            "state": list(mlp._net.training_state),
+            "state": list(mlp.core.training_state),
         },
         "history": None,
         "checkpoint": None,
@@ -691,9 +692,9 @@ class Stored:
         """Put parameters, statistics and the place in training into a model."""
         for name, view in mlp._views.in_torch_layout().items():
             view[...] = self.arrays[name]
-        mlp._net.training_state = self.state
-        mlp._order_seed, mlp._epochs_done = self.seed, self.epochs
-        mlp._place, mlp.history = self.within, self.history
+        mlp.core.training_state = self.state
+        mlp.sequence = EpochSequence(self.seed, self.epochs, self.within)
+        mlp.history = self.history
 
 
 def stored(

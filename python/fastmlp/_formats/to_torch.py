@@ -225,7 +225,7 @@ class MLPModule(torch.nn.Module):
     def _tie(self) -> None:
         """Make what follows from the model and the process, none of it pickled."""
         mlp = self.mlp
-        kinds = {kind for _, kind, *_ in mlp._net.layers}
+        kinds = {kind for _, kind, *_ in mlp.core.layers}
         self._normalises = "batch_norm" in kinds
         self._has_modes = self._normalises or "dropout" in kinds
         self._dtype = getattr(torch, mlp.dtype.name)
@@ -346,7 +346,7 @@ class _Call(torch.autograd.Function):
         ctx.module, mlp = module, module.mlp
         with module._lock:
             # What makes this pass again if the model has not kept it.
-            seed, passes, _ = mlp._net.training_state
+            seed, passes, _ = mlp.core.training_state
             ctx.draw = (seed, _PASS_DRAWS, passes) if training else None
             fixed = module._normalises and not training
             ctx.statistics = mlp.buffers.copy() if fixed else None
@@ -397,7 +397,7 @@ def _gradients(ctx: Any, rows: Array, dy: Array) -> tuple[Array, Array]:
         if mlp._forward_shape is ctx.kept:
             # Training drops what is kept.
             with contextlib.suppress(RuntimeError):
-                return _validate.answered(mlp._net.backward(dy))
+                return _validate.answered(mlp.core.backward(dy))
     if ctx.draw is None and ctx.statistics is None:
         return mlp.vjp(rows, dy)[1:]
 

@@ -13,6 +13,7 @@ import numpy as np
 from .. import _validate
 from ..layers import Activation, Dense, Residual
 from . import resolve
+from .model import is_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,7 +133,7 @@ def steps(mlp: MLP) -> list[Step]:
             return source(block.removesuffix(".body"))
         return INPUT if last == "0" else at[_beside(place, -1)]
 
-    plan = mlp._net.layers
+    plan = mlp.core.layers
     alone = {place for place, *_ in plan}
     for i, (place, kind, n_in, n_out, weight, bias, stats) in enumerate(plan):
         layer = layers.get(place)
@@ -170,7 +171,7 @@ def _beside(place: str, by: int) -> str:
 
 def checked(mlp: Any) -> MLP:
     """Return a model, or refuse what is none."""
-    if not hasattr(mlp, "_net"):
+    if not is_model(mlp):
         raise TypeError(f"mlp must be a fm.MLP, got {_validate.describe(mlp)}")
     model: MLP = mlp
     return model

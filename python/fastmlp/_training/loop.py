@@ -133,8 +133,8 @@ class _Arrays:
         listener: Listener | None,
         place: Place,
     ) -> None:
-        self._fit_epoch, self._place = mlp._net.fit_epoch, place
-        self._data, self._loss, self._optimizer = data, loss._loss, optimizer
+        self._fit_epoch, self._place = mlp.core.fit_epoch, place
+        self._data, self._loss, self._optimizer = data, loss.core, optimizer
         self._steps = -(-len(data[0]) // batch_size)
         self._batch_size, self._seed = batch_size, seed
         self._shuffle, self._listener = shuffle, listener
@@ -150,7 +150,7 @@ class _Arrays:
                 y,
                 self._loss,
                 # Asked for anew: a callback may have loaded a state.
-                optimizer._optimizer,
+                optimizer.core,
                 weight,
                 batch_size=self._batch_size,
                 seed=self._seed,
@@ -199,8 +199,8 @@ class _NativeStep:
         seed: int,
         listener: Listener | None,
     ) -> None:
-        self._fit_epoch = mlp._net.fit_epoch
-        self._loss, self._optimizer, self._seed = loss._loss, optimizer, seed
+        self._fit_epoch = mlp.core.fit_epoch
+        self._loss, self._optimizer, self._seed = loss.core, optimizer, seed
         self._listener = listener
 
     def __call__(self, batch: Data, epoch: int, progress: _core.EpochProgress) -> None:
@@ -211,7 +211,7 @@ class _NativeStep:
                 x,
                 y,
                 self._loss,
-                optimizer._optimizer,
+                optimizer.core,
                 weight,
                 batch_size=len(x),
                 seed=self._seed,
@@ -241,7 +241,7 @@ class _CustomStep:
 
     def __call__(self, batch: Data, epoch: int, progress: _core.EpochProgress) -> None:
         x, y, weight = batch
-        mlp, net, optimizer = self._mlp, self._mlp._net, self._optimizer
+        mlp, net, optimizer = self._mlp, self._mlp.core, self._optimizer
         k, taken = progress.steps, optimizer.step_count
         begins = k == 0 or self._good is None
         candidate = self._state() if begins else None
@@ -255,10 +255,10 @@ class _CustomStep:
             with unmoved(mlp, optimizer):
                 rates = optimizer._values(1)
                 if rates is not None:
-                    optimizer._optimizer.set("lr", float(rates[0]))
+                    optimizer.core.set("lr", float(rates[0]))
                 pred = _validate.answered(net.forward(x, True, (self._seed, epoch, k)))
                 value, dy = custom_gradient(mlp, pred, y, self._loss, optimizer, weight)
-                _validate.answered(net.backward_step(dy, optimizer._optimizer))
+                _validate.answered(net.backward_step(dy, optimizer.core))
         except _core.DivergenceError as error:
             raise self._diverged(k, str(error).partition(": ")[2]) from None
         finally:
@@ -272,16 +272,16 @@ class _CustomStep:
 
     def _state(self) -> tuple[Any, ...]:
         mlp = self._mlp
-        tracked = mlp._net.training_state[2]
-        state = self._optimizer._optimizer.state()
+        tracked = mlp.core.training_state[2]
+        state = self._optimizer.core.state()
         return mlp.params.copy(), mlp.buffers.copy(), tracked, state
 
     def _diverged(self, k: int, why: str) -> _core.DivergenceError:
         """Go back as the core does, to the beginning of the last epoch that began."""
-        mlp, core = self._mlp, self._optimizer._optimizer
+        mlp, core = self._mlp, self._optimizer.core
         if self._good is not None:
             mlp.params[:], mlp.buffers[:], tracked, state = self._good
-            mlp._net.training_state = (*mlp._net.training_state[:2], tracked)
+            mlp.core.training_state = (*mlp.core.training_state[:2], tracked)
             core.load_state(state)
         return _core.DivergenceError(f"training diverged at step {k + 1}: {why}")
 
@@ -306,7 +306,7 @@ def custom_gradient(
                 "predictions that are not finite, from parameters of at most "
                 f"{size:.3g}: lower the learning rate, warm it up, or clip gradients"
             )
-        rate = optimizer._optimizer.get("lr")
+        rate = optimizer.core.get("lr")
         raise _core.DivergenceError(
             f"training diverged at step {optimizer.step_count + 1}: the loss is {value}"
             f"; learning rate {rate:g}. Likely cause: {cause}"
@@ -320,7 +320,7 @@ def unmoved(mlp: MLP, optimizer: Optimizer | None = None) -> Iterator[None]:
 
     Not if it comes after the optimiser's step: that stands as a whole.
     """
-    net, buffers = mlp._net, mlp.buffers.copy()
+    net, buffers = mlp.core, mlp.buffers.copy()
     state = net.training_state
     taken = 0 if optimizer is None else optimizer.step_count
     try:
@@ -475,21 +475,21 @@ class Measures:
         *,
         validation: bool,
     ) -> None:
-        self._net, self._data, self._loss = mlp._net, data, loss
+        self._net, self._data, self._loss = mlp.core, data, loss
         for metric in metrics.values():
             metric.check(data[1])
         prefix = "val_" if validation else ""
         self._metrics = {prefix + name: f for name, f in metrics.items()}
         self.names = tuple(self._metrics)
         self._validation = validation
-        self._native = not metrics and loss._loss is not None
+        self._native = not metrics and loss.core is not None
         if not self._native:
             self._pred = np.empty((len(data[0]), mlp.n_out), mlp.dtype)
 
     def __call__(self) -> Measured:
         """Return the loss, if it is wanted, and the metrics."""
         x, y, weight = self._data
-        core = self._loss._loss
+        core = self._loss.core
         if self._native:
             value = self._net.evaluate(x, y, core, weight)
             return _validate.answered(value), {}
@@ -531,14 +531,14 @@ def make_runner(
                 "x: batch normalisation needs batches of at least two rows in "
                 f"training; {rows} rows by batch_size={batch_size} leave a single one"
             )
-        if loss._loss is not None:
+        if loss.core is not None:
             return _Arrays(
                 mlp, data, loss, optimizer, batch_size, seed, shuffle, listener, place
             )
         batches: Any = _Slices(data, batch_size, seed, shuffle)
     else:
         batches = data
-    kind = _CustomStep if loss._loss is None else _NativeStep
+    kind = _CustomStep if loss.core is None else _NativeStep
     step = kind(mlp, loss, optimizer, seed, listener)
     return _Steps(batches, step, loss.reduction, place)
 
@@ -640,11 +640,11 @@ def _epochs(
         start = perf_counter()
         for call in begins:
             call(mlp, history)
-        mlp._place = None  # from here on it is the runner that knows
+        mlp.sequence.within = None  # from here on it is the runner that knows
 
     def end(value: float) -> bool:
         if own_orders:
-            mlp._epochs_done += 1
+            mlp.sequence.done += 1
 
         # The record grows only when all of the epoch is known.
         watched, found = value, _NOTHING

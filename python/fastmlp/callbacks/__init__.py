@@ -34,6 +34,7 @@ otherwise would start afresh. `Checkpoint` stores them.
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from time import monotonic
@@ -44,6 +45,7 @@ import numpy as np
 from .. import _core, _validate
 from .._formats import safetensors
 from .._formats import states as _states
+from .._network.model import is_model
 from ..metrics import RISING, History
 
 if TYPE_CHECKING:
@@ -425,7 +427,7 @@ class EarlyStopping(_Watching):
         if self._kept is None:
             return
         # Random numbers to come are not taken back.
-        seed, passes, _ = mlp._net.training_state
+        seed, passes, _ = mlp.core.training_state
         tracked = self._kept["training_state"][2]
         kept = {**self._kept, "training_state": (seed, passes, tracked)}
         _states.restore(kept, mlp, None if self.run is None else self.run.optimizer)
@@ -804,7 +806,7 @@ class Checkpoint(_Watching):
             Without the ``safetensors`` package.
         """
         name = _states.file_name(path)
-        if not hasattr(mlp, "_net"):
+        if not is_model(mlp):
             raise TypeError(f"mlp must be a fm.MLP, got {_validate.describe(mlp)}")
         if optimizer is not None and isinstance(optimizer, type):
             kind = optimizer.__name__
@@ -1034,8 +1036,7 @@ class LearningRateFinder(Callback):
         self._clear()
         self._before = {
             **_states.model_state(mlp, run.optimizer),
-            "epochs_done": mlp._epochs_done,
-            "place": mlp._place,
+            "sequence": copy.copy(mlp.sequence),
         }
         run.optimizer.lr = self.start
 
@@ -1084,8 +1085,7 @@ class LearningRateFinder(Callback):
             return
         assert self.run is not None
         _states.restore(self._before, mlp, self.run.optimizer)
-        mlp._epochs_done = self._before["epochs_done"]
-        mlp._place = self._before["place"]
+        mlp.sequence = self._before["sequence"]
         self._before = None
 
     def __repr__(self) -> str:

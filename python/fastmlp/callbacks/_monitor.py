@@ -141,7 +141,7 @@ class Monitor(Callback):
                 self.gradient_norms[step.name] = []
         if self._keeps_path:
             self.path.append(mlp.params.copy())
-        mlp._net.watch = True
+        mlp.core.watch = True
 
     def on_epoch_end(self, mlp: MLP, history: History) -> None:
         """Record, if it is this epoch's turn."""
@@ -149,18 +149,18 @@ class Monitor(Callback):
         if (epoch - 1) % self.every == 0:
             self._record(mlp, epoch)
         # The copy before the last step is made in epochs that are recorded, only.
-        mlp._net.watch = epoch % self.every == 0
+        mlp.core.watch = epoch % self.every == 0
 
     def on_train_end(self, mlp: MLP, history: History) -> None:
         """Have the core keep nothing more."""
-        mlp._net.watch = False
+        mlp.core.watch = False
 
     def on_error(self, mlp: MLP, history: History, error: BaseException) -> None:
         """Have the core keep nothing more."""
-        mlp._net.watch = False
+        mlp.core.watch = False
 
     def _record(self, mlp: MLP, epoch: int) -> None:
-        last = mlp._net.last_step() or {}
+        last = mlp.core.last_step() or {}
         grads, before = last.get("grads"), last.get("before")
         outputs = last.get("outputs")
         self.epochs.append(epoch)

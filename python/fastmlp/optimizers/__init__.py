@@ -112,7 +112,7 @@ class _Number:
     ) -> Self | float:
         if instance is None:
             return self
-        return float(instance._optimizer.get(self._name))
+        return float(instance.core.get(self._name))
 
     def __set__(self, instance: Optimizer, value: float) -> None:
         number = self.check(value)
@@ -121,7 +121,7 @@ class _Number:
                 f"{self._name} is fixed: make a new optimiser with another"
             )
         instance._check_together({**instance._hyper(), self._name: number})
-        instance._optimizer.set(self._name, number)
+        instance.core.set(self._name, number)
 
 
 class _Flag:
@@ -140,12 +140,12 @@ class _Flag:
     def __get__(
         self, instance: Optimizer | None, owner: type[Optimizer]
     ) -> Self | bool:
-        return self if instance is None else bool(instance._optimizer.get(self._name))
+        return self if instance is None else bool(instance.core.get(self._name))
 
     def __set__(self, instance: Optimizer, value: bool) -> None:
         flag = self.check(value)
         instance._check_together({**instance._hyper(), self._name: flag})
-        instance._optimizer.set(self._name, flag)
+        instance.core.set(self._name, flag)
 
 
 class _Optional(_Number):
@@ -167,12 +167,12 @@ class _Optional(_Number):
     ) -> Self | float | None:
         if instance is None:
             return self
-        return float(instance._optimizer.get(self._name)) or None
+        return float(instance.core.get(self._name)) or None
 
     def __set__(self, instance: Optimizer, value: float | None) -> None:
         number = self.check(value)
         instance._check_together({**instance._hyper(), self._name: number})
-        instance._optimizer.set(self._name, number or 0.0)
+        instance.core.set(self._name, number or 0.0)
 
 
 class _Decay:
@@ -188,11 +188,11 @@ class _Decay:
     def __get__(self, instance: Optimizer | None, owner: type[Optimizer]) -> Self | str:
         if instance is None:
             return self
-        return "weights" if instance._optimizer.get("decay_weights_only") else "all"
+        return "weights" if instance.core.get("decay_weights_only") else "all"
 
     def __set__(self, instance: Optimizer, value: str) -> None:
         only = self.check(value) == "weights"
-        instance._optimizer.set("decay_weights_only", only)
+        instance.core.set("decay_weights_only", only)
 
 
 class _Signature:
@@ -243,13 +243,13 @@ class _Lr:
             return self
         if instance._schedule is not None:
             return instance._scheduled(instance.step_count)
-        return float(instance._optimizer.get("lr"))
+        return float(instance.core.get("lr"))
 
     def __set__(self, instance: Optimizer, value: Rate) -> None:
         rate = self.check(value)
         instance._ahead = 0, []
         if isinstance(rate, float):
-            instance._optimizer.set("lr", rate)
+            instance.core.set("lr", rate)
             instance._schedule = None
         else:
             instance._schedule = rate
@@ -272,12 +272,12 @@ class Optimizer:
         See `fastmlp.optimizers`.
     """
 
-    __slots__ = ("__weakref__", "_ahead", "_optimizer", "_owner", "_schedule")
+    __slots__ = ("__weakref__", "_ahead", "_owner", "_schedule", "core")
 
     _kind: ClassVar[str]
     _names: ClassVar[tuple[str, ...]]
 
-    _optimizer: _core.Optimizer
+    core: _core.Optimizer
     _owner: weakref.ref[Any] | None
     # What gives the learning rate, unless it is a number; and its values from some step
     # on, as asking for many at once is cheap.
@@ -325,7 +325,7 @@ class Optimizer:
         self._schedule, self._ahead = None, (0, [])
         if not isinstance(rate, float):
             self._schedule, checked["lr"] = rate, 0.0
-        self._optimizer = self._make_core(checked)
+        self.core = self._make_core(checked)
         self._owner = None
 
     def _make_core(self, hyper: dict[str, Any]) -> _core.Optimizer:
@@ -353,7 +353,7 @@ class Optimizer:
     @property
     def step_count(self) -> int:
         """How many steps were taken."""
-        return self._optimizer.step_count
+        return self.core.step_count
 
     # Learning rates -----------------------------------------------------------------
 
@@ -409,7 +409,7 @@ class Optimizer:
 
     def _set_lr(self) -> None:
         """Hand the core the schedule's learning rate of the next step."""
-        self._optimizer.set("lr", self._scheduled(self.step_count))
+        self.core.set("lr", self._scheduled(self.step_count))
 
     def _epoch_end(self, value: float) -> None:
         """Take notice of what an epoch achieved."""
@@ -426,7 +426,7 @@ class Optimizer:
         """
         if self.ema is None:
             return None
-        return [slots["ema"] for slots in self._optimizer.state()["slots"]]
+        return [slots["ema"] for slots in self.core.state()["slots"]]
 
     def averaged(self, mlp: MLP) -> MLP:
         """Return a copy of a model with the moving averages of its parameters.
@@ -497,12 +497,12 @@ class Optimizer:
             params, grads = [params], [grads]
         elif type(params) is not list or type(grads) is not list:
             params, grads = _lists(params, grads)
-        if self._optimizer.step(params, grads) is NotImplemented:
-            _validate.answered(self._optimizer.step(*_flat(params, grads)))
+        if self.core.step(params, grads) is NotImplemented:
+            _validate.answered(self.core.step(*_flat(params, grads)))
 
     def reset(self) -> None:
         """Forget all steps: as new, with the same hyperparameters, for any model."""
-        self._optimizer.reset()
+        self.core.reset()
         self._owner = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -516,7 +516,7 @@ class Optimizer:
             (int) and ``"slots"`` (list: for each parameter array a dict of
             flat arrays with torch's names, such as ``"exp_avg"``, and ``"ema"``).
         """
-        state = self._optimizer.state()
+        state = self.core.state()
         return {"kind": self._kind_name(), "hyper": self._hyper_copy(), **state}
 
     def _hyper_copy(self) -> dict[str, Any]:
@@ -547,8 +547,8 @@ class Optimizer:
         other._make(**hyper)
         count = _validate.count("state['step']", step, 0)
         arrays = [_slot_arrays(i, slot) for i, slot in enumerate(slots)]
-        other._optimizer.load_state({"step": count, "slots": arrays})
-        self._optimizer = other._optimizer
+        other.core.load_state({"step": count, "slots": arrays})
+        self.core = other.core
         self._schedule = copy.copy(other._schedule)
         self._ahead = 0, []
 
@@ -738,7 +738,7 @@ class _WithEps(Optimizer):
     @property
     def eps_mode(self) -> str:
         """Where ε stands, see `fastmlp.optimizers`; fixed."""
-        return str(self._optimizer.get("eps_mode"))
+        return str(self.core.get("eps_mode"))
 
 
 class Adagrad(_WithEps):
@@ -905,14 +905,14 @@ class _Adam(_WithEps):
     @property
     def betas(self) -> tuple[float, float]:
         """(β₁, β₂); may be set."""
-        core = self._optimizer
+        core = self.core
         return float(core.get("beta1")), float(core.get("beta2"))
 
     @betas.setter
     def betas(self, value: tuple[float, float]) -> None:
         beta1, beta2 = _betas(value)
-        self._optimizer.set("beta1", beta1)
-        self._optimizer.set("beta2", beta2)
+        self.core.set("beta1", beta1)
+        self.core.set("beta2", beta2)
 
     def _eps_modes(self) -> tuple[str, ...]:
         return ("outside", "inside", "hat")

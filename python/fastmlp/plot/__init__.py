@@ -17,6 +17,7 @@ import numpy as np
 from .. import _validate
 from .. import regions as _regions
 from .._network import ops
+from .._network.model import is_model
 from ..callbacks._monitor import Histogram, Monitor
 from ..losses import Loss
 from ..metrics import History
@@ -181,7 +182,7 @@ def histograms(
         title, tables = _recorded(source, epoch)
         labels = source.layers
     else:
-        if not hasattr(source, "_net"):
+        if not is_model(source):
             got = _validate.describe(source)
             raise TypeError(f"source must be a fm.MLP or fm.Monitor, got {got}")
         if epoch is not None:

@@ -562,7 +562,7 @@ class TargetNetwork:
         self.updates += 1
         if self.updates % self.every == 0:
             # As polyak_ without its checks: the two were made alike.
-            self.mlp._net.interpolate(self.online._net, self.tau)
+            self.mlp.core.interpolate(self.online.core, self.tau)
         return self
 
     def __repr__(self) -> str:

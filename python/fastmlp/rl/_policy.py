@@ -195,7 +195,7 @@ class _PolicyLoss(CustomLoss):
     def __init__(self, entropy: float, reduction: str) -> None:
         bonus = _validate.real("entropy", entropy, 0.0)
         reduction = _validate.choice("reduction", reduction, REDUCTIONS)
-        object.__setattr__(self, "_loss", None)  # the core never sees it
+        object.__setattr__(self, "core", None)  # the core never sees it
         object.__setattr__(self, "_entropy", bonus)
         object.__setattr__(self, "_reduction", reduction)
 

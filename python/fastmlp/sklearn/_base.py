@@ -300,7 +300,7 @@ class BaseMLP(BaseEstimator):
         seed = 0
         if stepping:
             kind = _epochs.Epochs
-            if task.loss._loss is None:
+            if task.loss.core is None:
                 kind = _epochs.CustomEpochs
             orders = _epochs.Orders(data.rows, random_state if self.shuffle else None)
             if any(self._dropouts()):
@@ -331,7 +331,7 @@ class BaseMLP(BaseEstimator):
 
         # Train.
         epochs = 1 if incremental else int(self.max_iter)
-        first = mlp._epochs_done
+        first = mlp.sequence.done
         run = Run(optimizer, task.loss, epochs, steps, history, hooks, seed, first)
         self.n_iter_ = 0
         # Of this fit: a warm start that finds nothing better ends where it has come to,
@@ -339,7 +339,7 @@ class BaseMLP(BaseEstimator):
         self._best: tuple[Array, Array] | None = None
         token = object()
         try:
-            mlp._net.begin_fit(token)
+            mlp.core.begin_fit(token)
             loop.train(mlp, runner, run, validation, self.progress, own_orders=True)
         except _core.DivergenceError as error:
             if self._best is None:
@@ -354,7 +354,7 @@ class BaseMLP(BaseEstimator):
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=5)
         finally:
-            mlp._net.end_fit(token)
+            mlp.core.end_fit(token)
         if self._best is not None:
             mlp.params[:], mlp.buffers[:] = self._best
             self._best = None
@@ -480,9 +480,9 @@ class BaseMLP(BaseEstimator):
         target = task.encode(y, dtype)
         if target.dtype.kind == "f":
             _validate.finite("y", target)
-        if task.loss._loss is not None:
+        if task.loss.core is not None:
             shape = len(target), self.mlp_.n_out
-            core = task.loss._loss
+            core = task.loss.core
             checked = _validate.targets("y", target, core, shape, dtype)
             assert isinstance(checked, np.ndarray)  # of action values they are pairs
             _validate.target_values("y", checked, core)
@@ -725,7 +725,7 @@ class BaseMLP(BaseEstimator):
         ):
             return None
         # The core takes no array of another dtype, layout or width.
-        outputs = self._connected()._net.predict(X)
+        outputs = self._connected().core.predict(X)
         if outputs is NotImplemented:
             return None
         flat = X.reshape(-1)

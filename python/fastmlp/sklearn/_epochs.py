@@ -77,7 +77,7 @@ def predict(mlp: MLP, x: Any) -> Array:
     step = rows_at_a_time(x)
     for i in range(0, len(out), step):
         block = dense(x[i : i + step], mlp.dtype)
-        _validate.answered(mlp._net.predict(block, out[i : i + step]))
+        _validate.answered(mlp.core.predict(block, out[i : i + step]))
     return out
 
 
@@ -185,7 +185,7 @@ class Epochs:
         self, epoch: int, order: Array | None, listener: Listener | None
     ) -> float:
         data, optimizer, size = self._data, self._optimizer, self._batch_size
-        fit_epoch, progress = self._mlp._net.fit_epoch, _core.EpochProgress()
+        fit_epoch, progress = self._mlp.core.fit_epoch, _core.EpochProgress()
         options: dict[str, Any] = {
             "batch_size": size,
             "seed": self._seed,
@@ -195,7 +195,7 @@ class Epochs:
             "listener": listener,
             "l2": self._l2,
         }
-        common = self._loss._loss, optimizer._optimizer
+        common = self._loss.core, optimizer.core
         if isinstance(data.x, np.ndarray):
             value = fit_epoch(
                 data.x,
@@ -252,7 +252,7 @@ class CustomEpochs(Epochs):
     ) -> float:
         mlp, data, optimizer = self._mlp, self._data, self._optimizer
         total = divisor = 0.0
-        views = list(mlp._views.parameters.values())
+        views = list(mlp.named_parameters().values())
         for k, i in enumerate(range(0, self._rows, self._batch_size)):
             stop = min(i + self._batch_size, self._rows)
             rows = slice(i, stop) if order is None else order[i:stop]
@@ -263,17 +263,17 @@ class CustomEpochs(Epochs):
             with loop.unmoved(mlp, optimizer):
                 block = data.block(rows, mlp.dtype)
                 draw = self._seed, epoch, k
-                pred = _validate.answered(mlp._net.forward(block, True, draw))
+                pred = _validate.answered(mlp.core.forward(block, True, draw))
                 rates = optimizer._values(1)
                 if rates is not None:
-                    optimizer._optimizer.set("lr", float(rates[0]))
+                    optimizer.core.set("lr", float(rates[0]))
                 value, dy = loop.custom_gradient(
                     mlp, pred, data.y[rows], self._loss, optimizer, weight
                 )
-                flat = _validate.answered(mlp._net.backward(dy))[1]
+                flat = _validate.answered(mlp.core.backward(dy))[1]
                 value += penalise(mlp, flat, self._l2, share)
                 grads = [_like(flat, view, mlp) for view in views]
-                _validate.answered(optimizer._optimizer.step(views, grads))
+                _validate.answered(optimizer.core.step(views, grads))
             total += value * share
             divisor += share
             if listener is not None:
@@ -345,7 +345,7 @@ class Validation:
         """Return the loss; what was predicted is kept for the score."""
         _, y, weight = self._data
         self._pred = predict(self._mlp, self._data.x)
-        core = self._loss._loss
+        core = self._loss.core
         if core is None:
             value = self._loss(self._pred, y, weight)
         else:
@@ -393,7 +393,7 @@ class Stepper:
 
         scikit-learn's velocity has the learning rate in it, the buffer here has not.
         """
-        core, old = self.optimizer._optimizer, self.optimizer.lr
+        core, old = self.optimizer.core, self.optimizer.lr
         if getattr(self.optimizer, "momentum", 0.0) and rate:
             state = core.state()
             for slot in state["slots"]:
@@ -640,13 +640,13 @@ class LbfgsB:
 
     def _value_and_grad(self) -> tuple[float, Array]:
         x, y, weight = self._data
-        core = self._loss._loss
+        core = self._loss.core
         if core is None:
             value, grads = self._work.value_and_grad(x, y, self._loss, weight)
             value += penalise(self._work, grads, self._l2, self._share)
         else:
             value, grads = _validate.answered(
-                self._work._net.value_and_grad(x, y, core, weight, l2=self._l2)
+                self._work.core.value_and_grad(x, y, core, weight, l2=self._l2)
             )
         return value + self._constant, grads
 
