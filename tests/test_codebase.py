@@ -80,8 +80,8 @@ PUBLIC = {
     "core": {"gemm", "loss", "optimizer", "random", "dropout"},
     "rl": {"replay", "discounted_sums"},
     "solvers": {"lbfgs", "levenberg_marquardt", "solver_types"},
-    "network": {"mlp", "layer_spec"},
-    "model": {"network_objective"},
+    "network": {"layer_spec"},
+    "model": {"mlp", "training", "network_objective"},
 }
 # To share out an update among threads, one file of the bindings needs more than the
 # public headers.
@@ -414,6 +414,8 @@ def compiled_functions(module: object, prefix: str = "") -> dict[str, list[str]]
             found |= compiled_functions(value, f"{name}.")
         elif name.startswith("_") and name != "__init__":
             continue
+        elif isinstance(value, types.WrapperDescriptorType):
+            continue  # the constructor of a class that only the extension makes
         elif isinstance(value, property):
             found[prefix + name] = ["self"]
         elif callable(value) and not inspect.isclass(value):

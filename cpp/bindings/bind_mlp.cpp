@@ -1,4 +1,5 @@
 #include <pybind11/critical_section.h>
+#include <pybind11/stl.h>
 
 #include <algorithm>
 #include <chrono>
@@ -35,16 +36,18 @@ py::object buffers(py::object self) {
   });
 }
 
-// The steps: (name, kind, n_in, n_out, offsets of weight, bias and statistics).
+std::vector<OpInfo> ops(AnyMlp& self) {
+  return self.visit([&](auto& n) { return n.mlp.ops(); });
+}
+
+// The same as (name, kind, n_in, n_out, offsets of weight, bias and statistics).
 py::object layers(AnyMlp& self) {
-  return self.visit([&](auto& n) -> py::object {
-    py::list list;
-    for (const LayerInfo& l : n.mlp.layers()) {
-      list.append(py::make_tuple(l.name, layer_kind_name(l.kind), l.n_in, l.n_out,
-                                 l.weight, l.bias, l.statistics));
-    }
-    return list;
-  });
+  py::list list;
+  for (const OpInfo& op : ops(self)) {
+    list.append(py::make_tuple(op.name, layer_kind_name(op.kind), op.n_in, op.n_out,
+                               op.weight, op.bias, op.statistics));
+  }
+  return list;
 }
 
 py::object last_step(AnyMlp& self) {
@@ -513,11 +516,40 @@ void bind_mlp(py::module_& m) {
       .def_readwrite("steps", &EpochProgress::steps)
       .def_readwrite("total", &EpochProgress::total)
       .def_readwrite("divisor", &EpochProgress::divisor);
+  m.attr("STEP_DRAWS") = kStepDraws;
+  m.attr("PASS_DRAWS") = kPassDraws;
+  // An offset, or None where there is nothing.
+  const auto offset = [](Index OpInfo::* field) {
+    return [field](const OpInfo& op) {
+      return op.*field < 0 ? std::nullopt : std::optional<Index>(op.*field);
+    };
+  };
+  py::class_<OpInfo>(m, "OpInfo")
+      .def_readonly("name", &OpInfo::name)
+      .def_property_readonly("kind",
+                             [](const OpInfo& op) { return layer_kind_name(op.kind); })
+      .def_readonly("n_in", &OpInfo::n_in)
+      .def_readonly("n_out", &OpInfo::n_out)
+      .def_readonly("input", &OpInfo::input)
+      .def_property_readonly("other",
+                             [](const OpInfo& op) -> std::optional<int> {
+                               if (op.other == OpInfo::kNone) return std::nullopt;
+                               return op.other;
+                             })
+      .def_property_readonly("activation",
+                             [](const OpInfo& op) -> std::optional<const char*> {
+                               if (op.has_custom) return std::nullopt;
+                               return to_name(kActivationNames, op.activation);
+                             })
+      .def_property_readonly("weight", offset(&OpInfo::weight))
+      .def_property_readonly("bias", offset(&OpInfo::bias))
+      .def_property_readonly("statistics", offset(&OpInfo::statistics));
   py::class_<AnyMlp>(m, "Mlp")
       .def(py::init<const std::string&, Index, const py::sequence&>(), arg("dtype"),
            arg("n_in"), arg("layers"))
       .def_property_readonly("params", &params)
       .def_property_readonly("buffers", &buffers)
+      .def_property_readonly("ops", &ops)
       .def_property_readonly("layers", &layers)
       .def_property(
           "training_state",

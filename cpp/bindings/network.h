@@ -1,9 +1,10 @@
-// The network behind one Python object: of either element type, with what a fit keeps.
+// The network behind a Python object, of either element type, and the state of a fit.
 #pragma once
 
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,9 +22,9 @@ namespace fastmlp::bindings {
 template <class T>
 struct Network {
   Mlp<T> mlp;
-  LastGoodState<T> last_good;  // of the fit under way
+  LastGoodState<T> last_good;  // of the running fit
   int fit_in = 0;              // its process: fork generation + 1
-  py::object fit_token;        // its mark; null: no fit
+  py::object fit_token;        // identifies it; null: no fit
 
   Network(Index n_in, std::vector<LayerSpec> layers) : mlp(n_in, std::move(layers)) {}
 };
@@ -54,7 +55,7 @@ class PythonActivation : public CustomActivation {
   }
 
  private:
-  // out = f(in) by way of a copy: what Python is given may outlive the call.
+  // out = f(in) on a copy of `in`: Python may keep the array after the call.
   template <class T>
   static void call(const py::object& f, const char* what, T* out, const T* in,
                    Index n) {
@@ -83,37 +84,53 @@ class PythonActivation : public CustomActivation {
   py::object function_, derivative_;
 };
 
-// Layers as Python describes them: a tuple each, its kind first.
+std::vector<LayerSpec> layers_from(const py::sequence& layers);
+
+// The fields of LayerSpec by name.
+struct LayerField {
+  const char* name;
+  void (*set)(LayerSpec& spec, py::handle value);
+};
+constexpr LayerField kLayerFields[] = {
+    {"width", [](LayerSpec& s, py::handle v) { s.width = py::cast<Index>(v); }},
+    {"activation",
+     [](LayerSpec& s, py::handle v) {
+       s.activation = activation_from(py::cast<std::string>(v));
+     }},
+    {"custom",
+     [](LayerSpec& s, py::handle v) {
+       const auto pair = py::cast<py::tuple>(v);
+       s.custom = std::make_shared<PythonActivation>(pair[0], pair[1]);
+     }},
+    {"bias", [](LayerSpec& s, py::handle v) { s.bias = py::cast<bool>(v); }},
+    {"rate", [](LayerSpec& s, py::handle v) { s.rate = py::cast<double>(v); }},
+    {"eps", [](LayerSpec& s, py::handle v) { s.eps = py::cast<double>(v); }},
+    {"momentum", [](LayerSpec& s, py::handle v) { s.momentum = py::cast<double>(v); }},
+    {"body", [](LayerSpec& s,
+                py::handle v) { s.body = layers_from(py::cast<py::sequence>(v)); }},
+};
+
+// A layer from a dict: its kind, and the fields that are not at their defaults.
+inline LayerSpec layer_from(const py::dict& layer) {
+  LayerSpec spec(from_name<LayerKind>(kLayerKindNames,
+                                      py::cast<std::string>(layer["kind"]), "layer"));
+  for (const auto& [key, value] : layer) {
+    const auto name = py::cast<std::string>(key);
+    if (name == "kind") continue;
+    const auto* const field =
+        std::find_if(std::begin(kLayerFields), std::end(kLayerFields),
+                     [&](const LayerField& f) { return name == f.name; });
+    if (field == std::end(kLayerFields))
+      throw py::value_error("layers: unknown field '" + name + "'");
+    field->set(spec, value);
+  }
+  return spec;
+}
+
 inline std::vector<LayerSpec> layers_from(const py::sequence& layers) {
   std::vector<LayerSpec> specs;
-  for (const py::handle item : layers) {
-    const auto layer = py::cast<py::tuple>(item);
-    const auto kind = py::cast<std::string>(layer[0]);
-    if (kind == "dense") {
-      specs.emplace_back(py::cast<Index>(layer[1]),
-                         activation_from(py::cast<std::string>(layer[2])),
-                         py::cast<bool>(layer[3]));
-    } else if (kind == "activation" && layer.size() == 3) {
-      specs.push_back(LayerSpec::activation_only(
-          std::make_shared<PythonActivation>(layer[1], layer[2])));
-    } else if (kind == "activation") {
-      specs.push_back(
-          LayerSpec::activation_only(activation_from(py::cast<std::string>(layer[1]))));
-    } else if (kind == "dropout") {
-      specs.push_back(LayerSpec::dropout(py::cast<double>(layer[1])));
-    } else if (kind == "layer_norm") {
-      specs.push_back(
-          LayerSpec::layer_norm(py::cast<double>(layer[1]), py::cast<bool>(layer[2])));
-    } else if (kind == "batch_norm") {
-      specs.push_back(LayerSpec::batch_norm(py::cast<double>(layer[1]),
-                                            py::cast<double>(layer[2]),
-                                            py::cast<bool>(layer[3])));
-    } else if (kind == "residual") {
-      specs.push_back(
-          LayerSpec::residual(layers_from(py::cast<py::sequence>(layer[1]))));
-    } else {
-      throw py::value_error("layers: unknown kind " + kind);
-    }
+  for (const py::handle layer : layers) {
+    specs.push_back(layer_from(py::cast<py::dict>(layer)));
   }
   return specs;
 }

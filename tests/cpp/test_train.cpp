@@ -177,9 +177,9 @@ void test_epochs() {
 // The sum of the squares of all weights of a network like kLayers.
 double squares_of_weights(const Mlp<double>& mlp) {
   double sum = 0.0;
-  for (const LayerInfo& layer : mlp.layers()) {
-    for (Index i = 0; i < layer.n_in * layer.n_out; ++i) {
-      const double w = mlp.params()[layer.weight + i];
+  for (const OpInfo& op : mlp.ops()) {
+    for (Index i = 0; i < op.n_in * op.n_out; ++i) {
+      const double w = mlp.params()[op.weight + i];
       sum += w * w;
     }
   }

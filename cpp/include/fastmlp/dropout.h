@@ -1,4 +1,4 @@
-// What a dropout draws: a function of (seed, epoch, step, layer, element).
+// The random numbers of dropout: a function of (seed, epoch, step, layer, element).
 #pragma once
 
 #include <math.h>
@@ -13,6 +13,12 @@ struct Draw {
   uint32_t epoch = 0;
   uint64_t step = 0;
 };
+
+// Epochs of draws outside fit_epoch, whose own epochs count from 0: for optimiser
+// steps, by the optimiser's step count, and for other passes in training mode, by their
+// number.
+constexpr uint32_t kStepDraws = 0xFFFFFFFF;
+constexpr uint32_t kPassDraws = 0xFFFFFFFE;
 
 // For elements dropped with probability `rate`, in dropout `layer` of a network.
 template <class T>

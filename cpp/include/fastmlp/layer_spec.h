@@ -2,6 +2,7 @@
 // enumeration, the count, the names, and in the core the op that computes each kind.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -26,17 +27,19 @@ enum class LayerKind : int {
 #undef FASTMLP_ENUMERATOR
 };
 
+#define FASTMLP_COUNT(kind, op, name) +1
+constexpr int kLayerKindCount = FASTMLP_LAYER_KINDS(FASTMLP_COUNT);
+#undef FASTMLP_COUNT
+
 // In the order of LayerKind.
-constexpr const char* kLayerKindNames[] = {
+constexpr std::array<const char*, kLayerKindCount> kLayerKindNames = {
 #define FASTMLP_NAME(kind, op, name) name,
     FASTMLP_LAYER_KINDS(FASTMLP_NAME)
 #undef FASTMLP_NAME
 };
-constexpr int kLayerKindCount =
-    static_cast<int>(sizeof kLayerKindNames / sizeof *kLayerKindNames);
 
 constexpr const char* layer_kind_name(LayerKind kind) {
-  return kLayerKindNames[static_cast<int>(kind)];
+  return kLayerKindNames[static_cast<size_t>(kind)];
 }
 
 // A custom elementwise activation. It is called by one thread at a time, on blocks of n

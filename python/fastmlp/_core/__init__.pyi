@@ -21,6 +21,10 @@ __version__: str
 ACTIVATIONS: tuple[str, ...]
 LOSSES: tuple[str, ...]
 OPTIMIZERS: tuple[str, ...]
+# Epochs of the random numbers drawn outside `Mlp.fit_epoch`: by optimiser steps, and by
+# other passes in training mode.
+STEP_DRAWS: int
+PASS_DRAWS: int
 
 class DivergenceError(FloatingPointError): ...
 
@@ -174,17 +178,50 @@ class EpochProgress:
     @divisor.setter
     def divisor(self, value: float) -> None: ...
 
+class OpInfo:
+    """An operation that a network computes for a layer, or for a part of one."""
+
+    # Of its layer: "2", "3.body.0", "3.projection", ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def n_in(self) -> int: ...
+    @property
+    def n_out(self) -> int: ...
+    # The index of the op whose output it takes, -1 for the network's input; `other` is
+    # the second addend of a residual block's end.
+    @property
+    def input(self) -> int: ...
+    @property
+    def other(self) -> int | None: ...
+    # None: a custom function.
+    @property
+    def activation(self) -> str | None: ...
+    # Offsets into the parameters (of a normalisation: scale and shift), and into the
+    # running statistics.
+    @property
+    def weight(self) -> int | None: ...
+    @property
+    def bias(self) -> int | None: ...
+    @property
+    def statistics(self) -> int | None: ...
+
 class Mlp:
+    # `layers`: for each layer its "kind", and the fields of the core's LayerSpec.
     def __init__(
         self,
         dtype: str,
         n_in: int,
-        layers: list[tuple[Any, ...]],
+        layers: list[dict[str, Any]],
     ) -> None: ...
     @property
     def params(self) -> _Array: ...
     @property
     def buffers(self) -> _Array: ...
+    @property
+    def ops(self) -> list[OpInfo]: ...
     @property
     def layers(self) -> list[tuple[str, str, int, int, int, int, int]]: ...
     # Seed, passes in training mode, batches tracked.

@@ -56,27 +56,38 @@ def _resolve(
     return tuple(reversed(resolved)), kind
 
 
-def core_layers(layers: Sequence[Layer]) -> list[tuple[Any, ...]]:
-    """Return the layers as the core takes them."""
-    result: list[tuple[Any, ...]] = []
+def core_layers(layers: Sequence[Layer]) -> list[dict[str, Any]]:
+    """Return the layers as the core takes them: by the fields of its LayerSpec."""
+    result: list[dict[str, Any]] = []
     for layer in layers:
         match layer:
             case Dense():
-                result.append(("dense", layer.n, layer.activation, layer.bias))
+                spec = {
+                    "kind": "dense",
+                    "width": layer.n,
+                    "activation": layer.activation,
+                    "bias": layer.bias,
+                }
             case Activation(function=str()):
-                result.append(("activation", layer.function))
+                spec = {"kind": "activation", "activation": layer.function}
             case Activation():
-                result.append(("activation", layer.function, layer.derivative))
+                custom = layer.function, layer.derivative
+                spec = {"kind": "activation", "custom": custom}
             case Dropout():
-                result.append(("dropout", layer.p))
+                spec = {"kind": "dropout", "rate": layer.p}
             case LayerNorm():
-                result.append(("layer_norm", layer.eps, layer.affine))
+                spec = {"kind": "layer_norm", "eps": layer.eps, "bias": layer.affine}
             case BatchNorm():
-                numbers = (layer.eps, layer.momentum, layer.affine)
-                result.append(("batch_norm", *numbers))
+                spec = {
+                    "kind": "batch_norm",
+                    "eps": layer.eps,
+                    "momentum": layer.momentum,
+                    "bias": layer.affine,
+                }
             case Residual():
                 body = core_layers([i for i in layer.layers if isinstance(i, Layer)])
-                result.append(("residual", body))
+                spec = {"kind": "residual", "body": body}
+        result.append(spec)
     return result
 
 

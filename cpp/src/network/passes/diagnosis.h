@@ -52,14 +52,14 @@ template <class T>
 class Diagnosis {
  public:
   Diagnosis(const NetworkPlan& net, const T* params, const Workspace<T>& ws,
-            const PassArgs<T>& request, bool all_rows)
-      : net_(net), params_(params), ws_(ws), rq_(request), all_rows_(all_rows) {}
+            const PassArgs<T>& args, bool all_rows)
+      : net_(net), params_(params), ws_(ws), args_(args), all_rows_(all_rows) {}
 
   // Where it shows first, then the numbers of the step, then the likely cause.
   std::string text() const {
     const Finding found = find_nonfinite();
-    return found.what + "; learning rate " + in_short(rq_.optimizer->config().lr) +
-           ", gradient norm " + in_short(norm_of(rq_.grads, net_.n_params)) +
+    return found.what + "; learning rate " + in_short(args_.optimizer->config().lr) +
+           ", gradient norm " + in_short(norm_of(args_.grads, net_.n_params)) +
            ". Likely cause: " + likely_cause(found);
   }
 
@@ -72,14 +72,14 @@ class Diagnosis {
   };
 
   Finding find_nonfinite() const {
-    for (Index r = 0; r < rq_.rows; ++r) {
-      const Index row = rq_.order ? rq_.order[r] : r;
-      if (first_nonfinite(rq_.x + row * net_.n_in, net_.n_in) >= 0) {
+    for (Index r = 0; r < args_.rows; ++r) {
+      const Index row = args_.order ? args_.order[r] : r;
+      if (first_nonfinite(args_.x + row * net_.n_in, net_.n_in) >= 0) {
         return {Place::input,
                 "x holds a value that is not finite in row " + std::to_string(row)};
       }
-      const T* target = rq_.targets.values;
-      const Index width = rq_.loss ? target_width(*rq_.loss, net_.n_out) : 0;
+      const T* target = args_.targets.values;
+      const Index width = args_.loss ? target_width(*args_.loss, net_.n_out) : 0;
       if (target && first_nonfinite(target + row * width, width) >= 0) {
         return {Place::target,
                 "y holds a value that is not finite in row " + std::to_string(row)};
@@ -91,13 +91,13 @@ class Diagnosis {
                 "the parameters of " + name_of_layer(l) + " are not finite", l};
       }
       if (all_rows_ &&
-          first_nonfinite(ws_.ops[l].h, rq_.rows * net_.ops[l].n_out) >= 0) {
+          first_nonfinite(ws_.ops[l].h, args_.rows * net_.ops[l].n_out) >= 0) {
         return {Place::output, "the output of " + name_of_layer(l) + " is not finite",
                 l};
       }
     }
-    if (rq_.dy) {
-      const Index at = first_nonfinite(rq_.dy, rq_.rows * net_.n_out);
+    if (args_.dy) {
+      const Index at = first_nonfinite(args_.dy, args_.rows * net_.n_out);
       if (at >= 0) {
         return {Place::given, "the gradient of the loss is not finite in row " +
                                   std::to_string(at / net_.n_out)};
@@ -105,7 +105,7 @@ class Diagnosis {
     }
     // Gradients overflow on the way back: the last layer that is hit comes first.
     for (size_t l = net_.ops.size(); l-- > 0;) {
-      if (!finite_of_op(rq_.grads, l)) {
+      if (!finite_of_op(args_.grads, l)) {
         return {Place::gradient,
                 "the gradient of " + name_of_layer(l) + " is not finite", l};
       }
@@ -118,14 +118,14 @@ class Diagnosis {
   static constexpr double kUnscaled = 1e3;
 
   std::string likely_cause(const Finding& found) const {
-    const bool trained = rq_.optimizer->step_count() > 0;
+    const bool trained = args_.optimizer->step_count() > 0;
     double x = 0.0, y = 0.0;
-    for (Index r = 0; r < rq_.rows; ++r) {
-      const Index row = rq_.order ? rq_.order[r] : r;
-      x = std::max(x, largest(rq_.x + row * net_.n_in, net_.n_in));
-      if (!rq_.targets.values) continue;
-      const Index width = rq_.loss ? target_width(*rq_.loss, net_.n_out) : 0;
-      y = std::max(y, largest(rq_.targets.values + row * width, width));
+    for (Index r = 0; r < args_.rows; ++r) {
+      const Index row = args_.order ? args_.order[r] : r;
+      x = std::max(x, largest(args_.x + row * net_.n_in, net_.n_in));
+      if (!args_.targets.values) continue;
+      const Index width = args_.loss ? target_width(*args_.loss, net_.n_out) : 0;
+      y = std::max(y, largest(args_.targets.values + row * width, width));
     }
     switch (found.place) {
       case Place::input:
@@ -183,7 +183,7 @@ class Diagnosis {
   const NetworkPlan& net_;
   const T* params_;
   const Workspace<T>& ws_;
-  const PassArgs<T>& rq_;
+  const PassArgs<T>& args_;
   bool all_rows_;
 };
 

@@ -7,7 +7,6 @@
 #include <string>
 
 #include "fastmlp/dropout.h"
-#include "fastmlp/mlp.h"
 #include "network/ops/ops.h"
 #include "network/passes/diagnosis.h"
 #include "network/passes/pass_args.h"
@@ -56,57 +55,57 @@ template <class T>
 class Pass {
  public:
   Pass(const NetworkPlan& net, const T* params, Workspace<T>& ws,
-       const PassArgs<T>& request)
-      : net_(net), params_(params), ws_(ws), rq_(request), table_(kernels<T>()) {
-    const double flops = 6.0 * static_cast<double>(rq_.rows) * net.work;
-    plan_ = plan_team(flops, (rq_.rows + table_.mr - 1) / table_.mr, rq_.second);
+       const PassArgs<T>& args)
+      : net_(net), params_(params), ws_(ws), args_(args), table_(kernels<T>()) {
+    const double flops = 6.0 * static_cast<double>(args_.rows) * net.work;
+    plan_ = plan_team(flops, (args_.rows + table_.mr - 1) / table_.mr, args_.helper);
     // What comes from outside is called by one thread, from which it may throw.
     if (net.has_custom) plan_ = {};
-    by_batch_ = rq_.training && !net.batch_norms.empty();
-    const bool both = rq_.forward && rq_.backward;
-    chunk_ = both && !by_batch_ ? chunk_rows<T>(net, rq_.rows) : rq_.rows;
+    by_batch_ = args_.training && !net.batch_norms.empty();
+    const bool both = args_.forward && args_.backward;
+    chunk_ = both && !by_batch_ ? chunk_rows<T>(net, args_.rows) : args_.rows;
     // What forward left must not be lost to more threads' scratch.
-    if (!rq_.forward) plan_ = {std::min(plan_.most, ws_.threads()), nullptr};
+    if (!args_.forward) plan_ = {std::min(plan_.most, ws_.threads()), nullptr};
     block_rows_ = std::min(chunk_ / plan_.most, tile_rows<T>(net));
-    ws_.prepare(net, chunk_, rq_.rows, plan_.most);
+    ws_.prepare(net, chunk_, args_.rows, plan_.most);
   }
 
   // The loss (0 for a given dy). The update is left out if it or the gradient is not
   // finite.
   double run() {
-    const Index rows = rq_.rows;
-    pack_forward_ = rq_.forward && rows >= table_.packing_pays;
+    const Index rows = args_.rows;
+    pack_forward_ = args_.forward && rows >= table_.packing_pays;
     double value = 0.0;
     run_team(plan_, [&](const Team& team) {
-      if (team.rank() == 0 && rq_.loss) {
+      if (team.rank() == 0 && args_.loss) {
         normalizer_ = normalizer();
         decay_ = decay();
-        fill_row_scale<T>(ws_.row_scale, rq_.targets.weights, rq_.order, normalizer_,
-                          rows);
+        fill_row_scale<T>(ws_.row_scale, args_.targets.weights, args_.order,
+                          normalizer_, rows);
       }
       pack(team);
       // On the way back alone, they are what forward has taken.
-      if (!by_batch_ && rq_.forward) use_running_statistics(team);
-      if (rq_.l2 != 0.0) square_weights(team);
+      if (!by_batch_ && args_.forward) use_running_statistics(team);
+      if (args_.l2 != 0.0) square_weights(team);
       team.barrier();
       for (Index first = 0; first < rows; first += chunk_) {
         const Index n = std::min(chunk_, rows - first);
         if (first > 0) team.barrier();
         rows_by_segments(team, first, n);
-        if (!rq_.backward) continue;
+        if (!args_.backward) continue;
         team.barrier();
         weight_gradients(team, first, n);
       }
       double mean = 0.0;
-      if (rq_.loss) {
+      if (args_.loss) {
         // Every member adds the same numbers in the same order: no need to wait.
         const double sum =
-            weighted_sum<T>(ws_.row_loss, rq_.targets.weights, rq_.order, rows);
+            weighted_sum<T>(ws_.row_loss, args_.targets.weights, args_.order, rows);
         mean = normalizer_ == 0.0 ? 0.0 : sum / normalizer_;
         mean += penalty();
         if (team.rank() == 0) value = mean;
       }
-      if (!rq_.optimizer) return;
+      if (!args_.optimizer) return;
       team.barrier();
       if (std::isfinite(mean) && gradient_is_finite()) update(team);
     });
@@ -117,30 +116,34 @@ class Pass {
   void update_running_statistics(T* buffers) const {
     for (const int b : net_.batch_norms) {
       BatchNormOp::update_running_statistics(op(b), buffers, memory(b).statistics,
-                                             rq_.rows);
+                                             args_.rows);
     }
   }
 
   // The rows whose values the pass leaves in the workspace.
-  Index rows_at_the_end() const { return rq_.rows - (rq_.rows - 1) / chunk_ * chunk_; }
+  Index rows_at_the_end() const {
+    return args_.rows - (args_.rows - 1) / chunk_ * chunk_;
+  }
 
   bool gradient_is_finite() const { return finite_.load(std::memory_order_relaxed); }
 
   // Why the loss or the gradient is not finite, by what this pass left behind.
   std::string diagnosis() const {
-    return Diagnosis<T>(net_, params_, ws_, rq_, chunk_ >= rq_.rows).text();
+    return Diagnosis<T>(net_, params_, ws_, args_, chunk_ >= args_.rows).text();
   }
 
  private:
   double normalizer() const {
-    return loss_normalizer(*rq_.loss, rq_.targets, rq_.order, rq_.rows, net_.n_out);
+    return loss_normalizer(*args_.loss, args_.targets, args_.order, args_.rows,
+                           net_.n_out);
   }
 
   // What l2 adds to the gradient for each unit of a weight.
   double decay() const {
-    if (rq_.l2 == 0.0) return 0.0;
-    const double divisor = sum_of_weights<T>(rq_.targets.weights, rq_.order, rq_.rows);
-    return divisor == 0.0 ? 0.0 : rq_.l2 / divisor;
+    if (args_.l2 == 0.0) return 0.0;
+    const double divisor =
+        sum_of_weights<T>(args_.targets.weights, args_.order, args_.rows);
+    return divisor == 0.0 ? 0.0 : args_.l2 / divisor;
   }
 
   // This member's share of the chunks of the dense weights' squares.
@@ -152,7 +155,7 @@ class Pass {
       const Index chunks = square_chunks(op.weight_size);
       const Index end = std::min(before + chunks, mine.end);
       for (Index c = std::max(before, mine.begin); c < end; ++c) {
-        rq_.squares[c] =
+        args_.squares[c] =
             squares_of_chunk(params_ + op.weight, op.weight_size, c - before);
       }
       before += chunks;
@@ -163,9 +166,9 @@ class Pass {
     if (decay_ == 0.0) return 0.0;
     double sum = 0.0;
     const Index chunks = weight_chunks(net_);
-    for (Index c = 0; c < chunks; ++c) sum += rq_.squares[c];
+    for (Index c = 0; c < chunks; ++c) sum += args_.squares[c];
     // It is taken off what is to grow: weights are to shrink either way.
-    const bool ascends = rq_.optimizer && rq_.optimizer->config().maximize;
+    const bool ascends = args_.optimizer && args_.optimizer->config().maximize;
     return (ascends ? -0.5 : 0.5) * decay_ * sum;
   }
 
@@ -177,18 +180,18 @@ class Pass {
   // The output of an op for rows of the chunk from r on.
   const T* value_of(int index, Index first, Index r) const {
     if (index == kInput) {
-      return rq_.order ? ws_.x + r * net_.n_in : rq_.x + (first + r) * net_.n_in;
+      return args_.order ? ws_.x + r * net_.n_in : args_.x + (first + r) * net_.n_in;
     }
     return memory(index).h + r * op(index).n_out;
   }
 
   // The gradient of an op's output for these rows; null: not needed.
   T* gradient_of(int index, Index first, Index r) const {
-    if (index == kInput) return rq_.dx ? rq_.dx + (first + r) * net_.n_in : nullptr;
+    if (index == kInput) return args_.dx ? args_.dx + (first + r) * net_.n_in : nullptr;
     if (!wanted(op(index))) return nullptr;
     return memory(index).dz + r * op(index).n_out;
   }
-  bool wanted(const OpPlan& op) const { return op.learns || rq_.dx; }
+  bool wanted(const OpPlan& op) const { return op.learns || args_.dx; }
 
   // Each member packs its part of the weights.
   void pack(const Team& team) const {
@@ -196,7 +199,7 @@ class Pass {
       const OpPlan& op = net_.ops[l];
       if (!op.is_dense() || packed_in_blocks<T>(op, block_rows_)) continue;
       if (pack_forward_) DenseOp::pack(team, table_, op, params_, ws_.ops[l].packed);
-      if (rq_.backward && gradient_of(op.input, 0, 0)) {
+      if (args_.backward && gradient_of(op.input, 0, 0)) {
         DenseOp::pack_transposed(team, table_, op, params_,
                                  ws_.ops[l].packed_transposed);
       }
@@ -212,7 +215,7 @@ class Pass {
     const auto end = [&](size_t i) {
       return i < cuts ? begin(i + 1) : net_.ops.size();
     };
-    for (size_t i = 0; i < cuts && rq_.forward; ++i) {
+    for (size_t i = 0; i < cuts && args_.forward; ++i) {
       each_tile(team, n, [&](Index r, Index m) {
         forward_tile(team, first, r, m, begin(i), end(i));
       });
@@ -223,20 +226,20 @@ class Pass {
       team.barrier();
     }
     each_tile(team, n, [&](Index r, Index m) {
-      if (rq_.forward) {
+      if (args_.forward) {
         forward_tile(team, first, r, m, begin(cuts), end(cuts));
-        if (rq_.y) copy_output(first, r, m);
+        if (args_.y) copy_output(first, r, m);
       }
-      if (!rq_.backward) return;
+      if (!args_.backward) return;
       head_tile(first, r, m);
       backward_tile(team, first, r, m, begin(cuts), end(cuts));
     });
-    if (!rq_.backward) return;
+    if (!args_.backward) return;
     for (size_t i = cuts; i-- > 0;) {
       const int b = net_.batch_norms[i];
       team.barrier();
       if (wanted(op(b))) {
-        BatchNormOp::sum_gradients(table_, team, op(b), memory(b), rq_.grads, n);
+        BatchNormOp::sum_gradients(table_, team, op(b), memory(b), args_.grads, n);
       }
       team.barrier();
       each_tile(team, n, [&](Index r, Index m) {
@@ -261,19 +264,20 @@ class Pass {
 
   void copy_output(Index first, Index r, Index m) const {
     const T* const y = ws_.ops.back().h + r * net_.n_out;
-    std::copy_n(y, m * net_.n_out, rq_.y + (first + r) * net_.n_out);
+    std::copy_n(y, m * net_.n_out, args_.y + (first + r) * net_.n_out);
   }
 
   // Ops begin .. end for m rows from r on.
   void forward_tile(const Team& team, Index first, Index r, Index m, size_t begin,
                     size_t end) {
-    if (rq_.order && begin == 0) {
-      gather_rows(ws_.x + r * net_.n_in, rq_.x, rq_.order + first + r, m, net_.n_in);
+    if (args_.order && begin == 0) {
+      gather_rows(ws_.x + r * net_.n_in, args_.x, args_.order + first + r, m,
+                  net_.n_in);
     }
     ForwardArgs<T> args = {table_, params_, r, m};
     args.block_rows = block_rows_;
     args.scratch = ws_.scratch(team.rank());
-    args.draw = rq_.training ? &rq_.draw : nullptr;
+    args.draw = args_.training ? &args_.draw : nullptr;
     args.first_row = first;
     for (size_t l = begin; l < end; ++l) {
       const OpPlan& op = net_.ops[l];
@@ -295,29 +299,29 @@ class Pass {
     const Index n = net_.n_out;
     const Index at = first + r;
     T* d = ws_.ops.back().dz + r * n;
-    if (!rq_.loss) {
-      std::copy_n(rq_.dy + at * n, m * n, d);
+    if (!args_.loss) {
+      std::copy_n(args_.dy + at * n, m * n, d);
       return;
     }
     const T* target = nullptr;
     const int64_t* labels = nullptr;
-    if (rq_.targets.labels) {
-      labels = rq_.targets.labels + at;
-      if (rq_.order) {
-        gather_rows(ws_.labels + r, rq_.targets.labels, rq_.order + at, m, 1);
+    if (args_.targets.labels) {
+      labels = args_.targets.labels + at;
+      if (args_.order) {
+        gather_rows(ws_.labels + r, args_.targets.labels, args_.order + at, m, 1);
         labels = ws_.labels + r;
       }
     }
-    if (rq_.targets.values) {
-      const Index width = target_width(*rq_.loss, n);
-      target = rq_.targets.values + at * width;
-      if (rq_.order) {
+    if (args_.targets.values) {
+      const Index width = target_width(*args_.loss, n);
+      target = args_.targets.values + at * width;
+      if (args_.order) {
         T* const gathered = ws_.target + r * width;
-        gather_rows(gathered, rq_.targets.values, rq_.order + at, m, width);
+        gather_rows(gathered, args_.targets.values, args_.order + at, m, width);
         target = gathered;
       }
     }
-    loss_rows<T>(*rq_.loss, d, ws_.row_loss + at, ws_.ops.back().h + r * n, target,
+    loss_rows<T>(*args_.loss, d, ws_.row_loss + at, ws_.ops.back().h + r * n, target,
                  labels, ws_.row_scale + at, m, n);
   }
 
@@ -341,7 +345,7 @@ class Pass {
     args.packed_transposed = memory.packed_transposed;
     args.block_rows = block_rows_;
     args.scratch = ws_.scratch(team.rank());
-    args.training = rq_.training;
+    args.training = args_.training;
     args.whole_batch = by_batch_;
     return args;
   }
@@ -363,7 +367,7 @@ class Pass {
   void use_running_statistics(const Team& team) {
     if (team.rank() > 0) return;
     for (const int b : net_.batch_norms) {
-      BatchNormOp::use_running_statistics_in_training(op(b), rq_.buffers,
+      BatchNormOp::use_running_statistics_in_training(op(b), args_.buffers,
                                                       memory(b).statistics);
     }
   }
@@ -371,9 +375,9 @@ class Pass {
   // The gradients of all parameters, added to those of the chunks before. Each member
   // owns a part of each of them and runs over all rows in order.
   void weight_gradients(const Team& team, Index first, Index n) {
-    const bool last = first + n == rq_.rows;
+    const bool last = first + n == args_.rows;
     // An optimiser adds the decay on its way through the parameters.
-    const double decay = last && !rq_.optimizer ? decay_ : 0.0;
+    const double decay = last && !args_.optimizer ? decay_ : 0.0;
     bool finite = true;
     for (size_t l = 0; l < net_.ops.size(); ++l) {
       const OpPlan& op = net_.ops[l];
@@ -381,7 +385,7 @@ class Pass {
       const WeightGradientArgs<T> args = {table_,
                                           team,
                                           params_,
-                                          rq_.grads,
+                                          args_.grads,
                                           n,
                                           first > 0,
                                           value_of(op.input, first, 0),
@@ -399,28 +403,26 @@ class Pass {
   }
 
   void update(const Team& team) {
-    const Optimizer& optimizer = *rq_.optimizer;
+    const Optimizer& optimizer = *args_.optimizer;
     if (optimizer.clips_by_norm()) {
       const Range chunks = team.share(square_chunks(net_.n_params));
-      optimizer.sum_squares(*rq_.slots, rq_.grads, chunks.begin, chunks.end);
+      optimizer.sum_squares(*args_.slots, args_.grads, chunks.begin, chunks.end);
       team.barrier();
     }
     const double clip_scale = optimizer.clip_scale();
     const Range mine = team.share(net_.n_params, kCacheLine<T>);
-    if (rq_.save_to) {
-      const auto save = [&](T* to, const T* from) {
-        if (to && from) std::copy(from + mine.begin, from + mine.end, to + mine.begin);
-      };
-      save(rq_.save_to->params.data(), params_);
-      for (size_t i = 0; i < kMaxSlots; ++i) {
-        save(rq_.save_to->slots[i].data(), rq_.slots->slot[i].data());
-      }
+    const auto save = [&](T* to, const T* from) {
+      if (to) std::copy(from + mine.begin, from + mine.end, to + mine.begin);
+    };
+    save(args_.saved.params, params_);
+    for (size_t i = 0; i < kMaxSlots; ++i) {
+      save(args_.saved.slots[i], args_.slots->slot[i].data());
     }
     const auto apply = [&](Index begin, Index end, bool decayed, double l2) {
       begin = std::max(begin, mine.begin);
       end = std::min(end, mine.end);
       if (begin >= end) return;
-      optimizer.apply(*rq_.slots, rq_.params_to_update, rq_.grads, begin, end,
+      optimizer.apply(*args_.slots, args_.params_to_update, args_.grads, begin, end,
                       clip_scale, decayed, l2);
     };
     const bool all = !optimizer.spares_some();
@@ -438,7 +440,7 @@ class Pass {
   const NetworkPlan& net_;
   const T* params_;
   Workspace<T>& ws_;
-  const PassArgs<T>& rq_;
+  const PassArgs<T>& args_;
   const KernelTable<T>& table_;
   TeamPlan plan_;
   Index chunk_;

@@ -1,0 +1,107 @@
+// Training: how an epoch is run, watched and stopped, and what it leaves behind.
+#pragma once
+
+#include <array>
+#include <stdexcept>
+#include <vector>
+
+#include "fastmlp/aligned_buffer.h"
+#include "fastmlp/optimizer.h"
+#include "fastmlp/types.h"
+
+namespace fastmlp {
+
+// The loss or the gradient of a step is not finite. The step was not taken.
+class Diverged : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// fit_epoch was asked to stop. The model is as the last whole step left it.
+class Interrupted : public std::runtime_error {
+ public:
+  Interrupted() : std::runtime_error("training was interrupted") {}
+};
+
+// Called between steps, and between blocks of rows, with no lock held; true stops.
+struct Interruption {
+  bool (*requested)(void* context) = nullptr;
+  void* context = nullptr;
+
+  // Throws Interrupted.
+  void check() const {
+    if (requested && requested(context)) throw Interrupted();
+  }
+};
+
+// Called after every step of an epoch, with no lock held; false stops.
+struct StepListener {
+  bool (*stepped)(void* context, Index step, double loss) = nullptr;
+  void* context = nullptr;
+
+  // Throws Interrupted.
+  void tell(Index step, double loss) const {
+    if (stepped && !stepped(context, step, loss)) throw Interrupted();
+  }
+};
+
+// How far an epoch has come: the steps taken, and the sums that give its loss.
+struct EpochProgress {
+  Index steps = 0;
+  double total = 0.0, divisor = 0.0;
+
+  // The loss so far: a mean over rows (or weights), or a sum.
+  double loss(Reduction reduction) const {
+    if (reduction == Reduction::sum) return total;
+    return divisor == 0.0 ? 0.0 : total / divisor;
+  }
+};
+
+struct EpochOptions {
+  Index batch_size = 32;
+  bool shuffle = false;  // by (seed, epoch); see random.h
+  uint64_t seed = 0;
+  uint32_t epoch = 0;
+  // For an epoch in parts: the progress so far, updated after each step (before the
+  // listener is called), and the row, in the epoch's order, to continue with.
+  EpochProgress* progress = nullptr;
+  Index first_row = 0;
+  Interruption interruption = {};
+  // Learning rates of the steps to come; null: that of the optimiser.
+  const double* lr = nullptr;
+  StepListener listener = {};
+  // The rows of the epoch in their order, n_order of them, which may repeat. Not with
+  // shuffle. Null: all rows of the data.
+  const int64_t* order = nullptr;
+  Index n_order = 0;
+  double l2 = 0.0;  // see Mlp::value_and_grad; subtracted if the optimiser maximises
+};
+
+// Parameters and optimiser state at the first step of the last epoch whose loss was
+// finite. A diverged epoch is rolled back to it.
+template <class T>
+struct LastGoodState {
+  bool valid = false;
+  AlignedBuffer<T> params, buffers;
+  std::array<AlignedBuffer<T>, kMaxSlots> slots;
+  int64_t step_count = 0, batches_tracked = 0;
+};
+
+// The state that decides which random numbers training draws outside fit_epoch, and the
+// number of batches that running statistics have seen.
+struct TrainingState {
+  uint64_t seed = 0;
+  uint64_t passes = 0;  // passes in training mode that are not optimiser steps
+  int64_t batches_tracked = 0;
+};
+
+// Copies of what the last optimiser step left behind.
+template <class T>
+struct LastStep {
+  Index rows = 0;         // of the outputs: the last ones of a large batch; 0: no step
+  std::vector<T> grads;   // (n_params)
+  std::vector<T> before;  // the parameters before it, if watched, else empty
+  std::vector<std::vector<T>> outputs;  // (rows, n_out) of each op
+};
+
+}  // namespace fastmlp

@@ -1,0 +1,235 @@
+#include <algorithm>
+#include <cmath>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+
+#include "fastmlp/fp_environment.h"
+#include "fastmlp/random.h"
+#include "model/impl.h"
+
+namespace fastmlp {
+namespace {
+
+// The number of rows of an epoch.
+Index checked_rows(const EpochOptions& options, Index data_rows) {
+  if (options.batch_size < 1)
+    throw std::invalid_argument("batch_size: must be at least 1");
+  detail::check_l2(options.l2);
+  if (options.order && options.shuffle)
+    throw std::invalid_argument("order: not with shuffle");
+  const Index rows = options.order ? options.n_order : data_rows;
+  if (rows < 1) throw std::invalid_argument("order: there must be at least one row");
+  if (options.first_row < 0 || options.first_row > rows) {
+    throw std::invalid_argument("first_row: must be a row or the number of rows, " +
+                                std::to_string(rows) + ", got " +
+                                std::to_string(options.first_row));
+  }
+  return rows;
+}
+
+// The order of an epoch's rows, if it is not that of the data.
+void set_order(std::vector<int64_t>& order, const EpochOptions& options, Index n_rows,
+               Index data_rows) {
+  if (options.shuffle) {
+    order.resize(static_cast<size_t>(n_rows));
+    shuffle(order.data(), n_rows, options.seed, options.epoch);
+    return;
+  }
+  // A copy: a listener must not change what has been checked.
+  order.assign(options.order, options.order + n_rows);
+  for (size_t i = 0; i < order.size(); ++i) {
+    if (order[i] >= 0 && order[i] < data_rows) continue;
+    throw std::invalid_argument("order: the number " + std::to_string(order[i]) +
+                                " at " + std::to_string(i) + " is not one of " +
+                                std::to_string(data_rows) + " rows (0 to " +
+                                std::to_string(data_rows - 1) + ")");
+  }
+}
+
+// Marks that an epoch is running: the order of its rows is kept in the model.
+class EpochMark {
+ public:
+  explicit EpochMark(std::atomic<int>& in_epoch) : in_epoch_(in_epoch) {
+    const int here = fork_generation() + 1;
+    int found = in_epoch_.load();
+    if (found == here || !in_epoch_.compare_exchange_strong(found, here)) {
+      throw std::runtime_error("another fit of this model is under way");
+    }
+  }
+  ~EpochMark() { in_epoch_.store(0); }
+  EpochMark(const EpochMark&) = delete;
+  EpochMark& operator=(const EpochMark&) = delete;
+
+ private:
+  std::atomic<int>& in_epoch_;
+};
+
+// The weight of a batch's loss in the loss of its epoch.
+template <class T>
+double weight_in_epoch(const Batch<T>& batch, const Loss& loss, const int64_t* order) {
+  if (loss.reduction == Reduction::sum) return 1.0;
+  if (!rows_are_weighted(loss, batch.targets)) return static_cast<double>(batch.rows);
+  double weight = 0.0;
+  for (Index r = 0; r < batch.rows; ++r)
+    weight += row_weight(loss, batch.targets, order ? order[r] : r);
+  return weight;
+}
+
+}  // namespace
+
+template <class T>
+double Mlp<T>::Impl::step(const detail::StepArgs<T>& args) {
+  kept_rows = 0;  // the parameters are about to change
+  last_rows = 0;
+  Optimizer& optimizer = args.optimizer;
+  PassArgs pass_args = this->pass_args(args.batch.x, args.batch.rows);
+  pass_args.order = args.order;
+  pass_args.loss = &args.loss;
+  pass_args.targets = args.batch.targets;
+  pass_args.helper = &training_helper;
+  set_training(pass_args, args.draw);
+  set_l2(pass_args, args.l2);
+  set_update(pass_args, optimizer);
+  LastGoodState<T>* const save_to = args.save_to;
+  if (save_to) {
+    save_to->params.reserve(net.n_params);
+    save_to->buffers.reserve(net.n_buffers);
+    pass_args.saved.params = save_to->params.data();
+    for (size_t i = 0; i < kMaxSlots; ++i) {
+      if (!pass_args.slots->slot[i].data()) continue;
+      save_to->slots[i].reserve(net.n_params);
+      pass_args.saved.slots[i] = save_to->slots[i].data();
+    }
+  }
+  keep_before(watch && args.keeps_parameters);
+  Pass pass(net, params.data(), training, pass_args);
+  const double value = pass.run();
+  if (!std::isfinite(value) || !pass.gradient_is_finite()) {
+    const char* loss_is = std::isfinite(value) ? "finite"
+                          : std::isnan(value)  ? "nan"
+                                               : "infinite";
+    throw Diverged("training diverged at step " + std::to_string(args.number + 1) +
+                   ": the loss is " + loss_is + "; " + pass.diagnosis());
+  }
+  if (save_to) {
+    if (net.n_buffers > 0)
+      std::copy_n(buffers.data(), net.n_buffers, save_to->buffers.data());
+    save_to->batches_tracked = state.batches_tracked;
+    save_to->step_count = optimizer.step_count();
+    save_to->valid = true;
+  }
+  count_batch(pass);
+  last_rows = pass.rows_at_the_end();
+  last_values = &training;
+  optimizer.end_step();
+  return value;
+}
+
+template <class T>
+void Mlp<T>::Impl::restore(const LastGoodState<T>& saved, Optimizer& optimizer) {
+  std::copy_n(saved.params.data(), net.n_params, params.data());
+  if (net.n_buffers > 0)
+    std::copy_n(saved.buffers.data(), net.n_buffers, buffers.data());
+  state.batches_tracked = saved.batches_tracked;
+  OptimizerSlots<T>& slots = optimizer.prepare<T>(0, net.n_params);
+  for (size_t i = 0; i < kMaxSlots; ++i) {
+    if (slots.slot[i].data() && saved.slots[i].data()) {
+      std::copy_n(saved.slots[i].data(), net.n_params, slots.slot[i].data());
+    }
+  }
+  optimizer.set_step_count(saved.step_count);
+}
+
+template <class T>
+double Mlp<T>::train_step(const Batch<T>& batch, const Loss& loss,
+                          Optimizer& optimizer) {
+  detail::check_batch(batch, loss, n_out());
+  detail::check_training_rows(impl_->net, batch.rows);
+  // Always the optimiser first: two threads must not each hold one of the two.
+  const std::lock_guard optimizer_lock(optimizer.mutex());
+  const std::unique_lock lock(impl_->mutex);
+  const int64_t steps = optimizer.step_count();
+  const Draw draw = {impl_->state.seed, kStepDraws, static_cast<uint64_t>(steps)};
+  return impl_->step({batch, loss, optimizer, draw, static_cast<Index>(steps)});
+}
+
+template <class T>
+double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& optimizer,
+                         const EpochOptions& options, LastGoodState<T>& last_good) {
+  detail::check_batch(data, loss, n_out());
+  const Index n_rows = checked_rows(options, data.rows);
+  const DefaultFpEnvironment environment;
+  Impl& impl = *impl_;
+  const EpochMark mark(impl.in_epoch);
+  detail::check_training_rows(impl.net, std::min(options.batch_size, n_rows));
+  if (const Index rest = n_rows % options.batch_size; rest > 0)
+    detail::check_training_rows(impl.net, rest);
+  const bool in_order = options.shuffle || options.order;
+  if (in_order) {
+    const std::unique_lock lock(impl.mutex);
+    set_order(impl.order, options, n_rows, data.rows);
+  }
+  EpochProgress own;
+  EpochProgress& progress = options.progress ? *options.progress : own;
+  const double* lr = options.lr;
+  for (Index first = options.first_row; first < n_rows; first += options.batch_size) {
+    // No lock is held during the callback, which may run anything.
+    options.interruption.check();
+    std::unique_lock optimizer_lock(optimizer.mutex());
+    std::unique_lock lock(impl.mutex);
+    const Index number = progress.steps;
+    if (lr) optimizer.mutable_config().lr = *lr++;
+    const Index rows = std::min(options.batch_size, n_rows - first);
+    Batch<T> batch = {data.x, data.targets, rows};
+    if (!in_order) {
+      batch.x += first * n_in();
+      batch.targets = data.targets.from_row(first, target_width(loss, n_out()));
+    }
+    const Draw draw = {options.seed, options.epoch, static_cast<uint64_t>(number)};
+    detail::StepArgs<T> args = {batch, loss, optimizer, draw, number};
+    if (in_order) args.order = impl.order.data() + first;
+    // A diverged epoch goes back to its beginning, or to where it was resumed.
+    const bool begins = number == 0 || (first > 0 && first == options.first_row);
+    if (begins) args.save_to = &last_good;
+    args.keeps_parameters = first + rows == n_rows;
+    args.l2 = options.l2;
+    double value;
+    try {
+      value = impl.step(args);
+    } catch (const Diverged&) {
+      if (last_good.valid) impl.restore(last_good, optimizer);
+      throw;
+    }
+    const double weight = weight_in_epoch(batch, loss, args.order);
+    progress.total += value * weight;
+    progress.divisor += weight;
+    ++progress.steps;
+    lock.unlock();
+    optimizer_lock.unlock();
+    options.listener.tell(number, value);
+  }
+  // No later loss shows that the last update went too far.
+  const std::lock_guard optimizer_lock(optimizer.mutex());
+  const std::unique_lock lock(impl.mutex);
+  const Index n = impl.net.n_params;
+  if (!kernels<T>().all_finite(impl.params.data(), n, 1, n)) {
+    if (last_good.valid) impl.restore(last_good, optimizer);
+    throw Diverged("training diverged at step " + std::to_string(progress.steps) +
+                   ": the parameters are not finite after it; learning rate " +
+                   detail::in_short(optimizer.config().lr) + ", gradient norm " +
+                   detail::in_short(detail::norm_of(impl.grads.data(), n)) +
+                   ". Likely cause: the update went too far: lower the learning rate");
+  }
+  return progress.loss(loss.reduction);
+}
+
+#define FASTMLP_INSTANTIATE(T)                                                  \
+  template double Mlp<T>::train_step(const Batch<T>&, const Loss&, Optimizer&); \
+  template double Mlp<T>::fit_epoch(const Batch<T>&, const Loss&, Optimizer&,   \
+                                    const EpochOptions&, LastGoodState<T>&);
+FASTMLP_INSTANTIATE(float)
+FASTMLP_INSTANTIATE(double)
+#undef FASTMLP_INSTANTIATE
+
+}  // namespace fastmlp

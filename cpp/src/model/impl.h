@@ -1,0 +1,250 @@
+// The inside of Mlp: memory, locks, and what its methods share.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <mutex>
+#include <new>
+#include <shared_mutex>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "fastmlp/fork_safety.h"
+#include "fastmlp/mlp.h"
+#include "network/ops/plan_network.h"
+#include "network/passes/inference.h"
+#include "network/passes/training_pass.h"
+
+namespace fastmlp {
+namespace detail {
+
+inline void check_rows(Index rows) {
+  if (rows < 1) throw std::invalid_argument("x: there must be at least one row");
+}
+
+// Batch norm needs at least two rows: one row has zero variance.
+inline void check_training_rows(const NetworkPlan& net, Index rows) {
+  check_rows(rows);
+  if (rows == 1 && !net.batch_norms.empty()) {
+    throw std::invalid_argument(
+        "x: batch normalisation needs batches of at least two rows in training");
+  }
+}
+
+inline void check_l2(double l2) {
+  if (!std::isfinite(l2) || l2 < 0)
+    throw std::invalid_argument("l2: must be finite and not negative");
+}
+
+template <class T>
+void check_batch(const Batch<T>& batch, const Loss& loss, Index n_out) {
+  check_rows(batch.rows);
+  check_targets(loss, batch.targets, batch.rows, n_out);
+}
+
+// An optimiser step on one batch.
+template <class T>
+struct StepArgs {
+  const Batch<T>& batch;
+  const Loss& loss;
+  Optimizer& optimizer;
+  Draw draw;
+  Index number;                         // from 0, for messages
+  const int64_t* order = nullptr;       // rows of the batch; null: all in order
+  LastGoodState<T>* save_to = nullptr;  // the state before the step; may be null
+  bool keeps_parameters = true;         // for last_step, if that is watched
+  double l2 = 0.0;
+};
+
+}  // namespace detail
+
+template <class T>
+struct Mlp<T>::Impl {
+  using Pass = detail::Pass<T>;
+  using PassArgs = detail::PassArgs<T>;
+
+  detail::NetworkPlan net;
+  AlignedBuffer<T> params;
+  AlignedBuffer<T> buffers;  // running statistics
+  TrainingState state;
+  mutable ModelMutex mutex;  // shared to read the parameters, exclusive to train
+
+  // Used under the exclusive lock.
+  detail::Workspace<T> training;
+  AlignedBuffer<T> grads;
+  AlignedBuffer<double> squares;  // sums of squares of chunks of weights, for l2
+  std::vector<int64_t> order;     // of the rows of an epoch
+
+  // What forward keeps for backward.
+  detail::Workspace<T> kept;
+  std::atomic<Index> kept_rows{0};
+  bool kept_training = false;
+
+  // What last_step returns.
+  std::atomic<bool> watch{false};
+  AlignedBuffer<T> before;
+  bool has_before = false;
+  Index last_rows = 0;  // 0: nothing
+  const detail::Workspace<T>* last_values = nullptr;
+
+  // The fork generation + 1 of the process in which an epoch is running, else 0.
+  std::atomic<int> in_epoch{0};
+
+  // Whether a second thread pays for a small batch.
+  mutable HelperPolicy training_helper, inference_helper;
+
+  // Memory that inference borrows, one for each concurrent call, so that calls stop
+  // allocating once there is enough.
+  mutable PoolMutex pool_mutex{false};
+  mutable std::vector<detail::InferenceMemory<T>> pool;
+
+  Impl(Index n_in, const std::vector<LayerSpec>& layers)
+      : net(detail::plan_network(n_in, layers)),
+        params(net.n_params),
+        buffers(net.n_buffers),
+        mutex(net.has_custom) {
+    std::fill_n(params.data(), net.n_params, T(0));
+    for (const int b : net.batch_norms) {
+      detail::BatchNormOp::initialize_running_statistics(
+          net.ops[static_cast<size_t>(b)], buffers.data());
+    }
+  }
+
+  detail::NetworkView<T> view() const { return {net, params.data(), buffers.data()}; }
+
+  // Memory taken from the pool and given back at the end of the scope.
+  struct Lease {
+    const Impl& impl;
+    detail::InferenceMemory<T> memory;
+    explicit Lease(const Impl& owner) : impl(owner) {
+      const std::lock_guard lock(impl.pool_mutex);
+      if (impl.pool.empty()) return;
+      memory = std::move(impl.pool.back());
+      impl.pool.pop_back();
+    }
+    ~Lease() {
+      const std::lock_guard lock(impl.pool_mutex);
+      try {
+        impl.pool.push_back(std::move(memory));
+      } catch (const std::bad_alloc&) {
+        // The pool is a convenience: without it the buffer is simply freed.
+      }
+    }
+    Lease(const Lease&) = delete;
+    Lease& operator=(const Lease&) = delete;
+  };
+
+  void infer(const detail::InferenceArgs<T>& args) const {
+    detail::Inference<T> inference(view(), args, &inference_helper);
+    Lease lease(*this);
+    inference.run(lease.memory);
+  }
+
+  PassArgs pass_args(const T* x, Index rows) const {
+    PassArgs args = {x, rows};
+    args.buffers = buffers.data();
+    return args;
+  }
+
+  void set_training(PassArgs& args, const Draw& draw) const {
+    args.training = true;
+    args.draw = draw;
+  }
+  // The same with the random numbers of the next pass that is not an optimiser step.
+  void set_training(PassArgs& args) const {
+    set_training(args, {state.seed, kPassDraws, state.passes});
+  }
+
+  // A pass with the gradient of a loss.
+  PassArgs loss_args(T* gradient, const Batch<T>& batch, const Loss& loss) const {
+    PassArgs args = pass_args(batch.x, batch.rows);
+    args.loss = &loss;
+    args.targets = batch.targets;
+    args.grads = gradient;
+    return args;
+  }
+
+  // The backward pass of the last forward.
+  PassArgs backward_args(const T* dy, Index rows) const {
+    if (kept_rows == 0) {
+      throw std::logic_error(
+          "backward needs a forward before it, and no training between");
+    }
+    if (rows != kept_rows) {
+      throw std::invalid_argument("dy: the last forward had " +
+                                  std::to_string(kept_rows) + " rows, not " +
+                                  std::to_string(rows));
+    }
+    PassArgs args = pass_args(kept.x, rows);
+    args.forward = false;
+    args.dy = dy;
+    args.training = kept_training;
+    return args;
+  }
+
+  void set_l2(PassArgs& args, double l2) {
+    if (l2 == 0.0) return;
+    squares.reserve(detail::weight_chunks(net));
+    args.l2 = l2;
+    args.squares = squares.data();
+  }
+
+  // Makes the pass end in an update of the parameters.
+  void set_update(PassArgs& args, Optimizer& optimizer) {
+    grads.reserve(net.n_params);
+    optimizer.begin_step(1);
+    args.grads = grads.data();
+    args.optimizer = &optimizer;
+    args.slots = &optimizer.prepare<T>(0, net.n_params);
+    args.params_to_update = params.data();
+  }
+
+  void keep_before(bool keep) {
+    has_before = keep;
+    if (!keep) return;
+    before.reserve(net.n_params);
+    std::copy_n(params.data(), net.n_params, before.data());
+  }
+
+  // To be called after a pass in training mode.
+  void count_batch(const Pass& pass) {
+    if (net.batch_norms.empty()) return;
+    pass.update_running_statistics(buffers.data());
+    ++state.batches_tracked;
+  }
+
+  // The same if the pass was not an optimiser step.
+  void count_pass(const Pass& pass) {
+    ++state.passes;
+    count_batch(pass);
+  }
+
+  // A pass without an update. Returns the loss.
+  double run_pass(PassArgs& args, const T* theta, bool in_training) {
+    last_rows = 0;  // the values of the last step are about to be lost
+    args.helper = &training_helper;
+    if (in_training) set_training(args);
+    Pass pass(net, theta, training, args);
+    const double value = pass.run();
+    if (in_training) count_pass(pass);
+    return value;
+  }
+
+  // f(what derivatives read, memory for them) while nothing trains.
+  template <class F>
+  void derive(Index rows, F f) const {
+    detail::check_rows(rows);
+    const std::shared_lock lock(mutex);
+    Lease lease(*this);
+    f(view(), lease.memory.buffer);
+  }
+
+  // Both under the exclusive lock and the optimiser's.
+  double step(const detail::StepArgs<T>& args);
+  void restore(const LastGoodState<T>& saved, Optimizer& optimizer);
+};
+
+}  // namespace fastmlp
