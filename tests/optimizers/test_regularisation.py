@@ -6,8 +6,8 @@ import pickle
 import fastmlp as fm
 import numpy as np
 import pytest
-from conftest import assert_threaded, thread_counts, training_flops
 from fastmlp import reference
+from helpers import assert_threaded, thread_counts, training_flops
 
 try:
     import torch

@@ -20,8 +20,8 @@ from typing import Any
 import fastmlp as fm
 import numpy as np
 import pytest
-from conftest import SEED, TAILS, TOLERANCE, assert_threaded, thread_counts
 from fastmlp import _core, reference
+from helpers import SEED, TAILS, TOLERANCE, assert_threaded, thread_counts
 
 kernels = _core.kernels
 

@@ -9,8 +9,8 @@ from typing import Any
 import fastmlp as fm
 import numpy as np
 import pytest
-from conftest import SEED, Tolerance
 from fastmlp import reference
+from helpers import SEED, Tolerance
 
 STEPS = 20
 LAYERS, ROWS = [5, 19, 3], 24

@@ -8,9 +8,9 @@ import sys
 import fastmlp as fm
 import numpy as np
 import pytest
-from conftest import assert_threaded, training_flops
 from fastmlp import __main__, _core, runtime
 from fastmlp.runtime import _selfcheck as selfcheck
+from helpers import assert_threaded, training_flops
 
 
 @pytest.fixture(autouse=True)

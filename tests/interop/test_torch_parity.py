@@ -10,8 +10,8 @@ import sys
 
 import fastmlp
 import pytest
-from conftest import ROOT
 from fastmlp import reference
+from helpers import ROOT
 
 torch = pytest.importorskip("torch", reason="PyTorch is what is compared with")
 if not (ROOT / "bench").is_dir():

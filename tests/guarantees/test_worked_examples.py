@@ -15,8 +15,8 @@ from typing import Any
 import fastmlp as fm
 import numpy as np
 import pytest
-from conftest import TOLERANCE
 from fastmlp import reference
+from helpers import TOLERANCE
 
 # A few roundings of float64 numbers, relative to the largest of them.
 ROUNDING = 16 * float(np.finfo(np.float64).eps)

@@ -15,15 +15,15 @@ from typing import Any
 import fastmlp as fm
 import numpy as np
 import pytest
-from conftest import (
+from fastmlp import _core, _validate, losses, reference
+from fastmlp._core import kernels
+from helpers import (
     SEED,
     TOLERANCE,
     assert_threaded,
     thread_counts,
     training_flops,
 )
-from fastmlp import _core, _validate, losses, reference
-from fastmlp._core import kernels
 
 # float64 against the same formulas in numpy or torch: some roundings of each term, and
 # sums of a few of them. float32 by the same token.

@@ -12,7 +12,7 @@ from typing import Any
 import fastmlp as fm
 import numpy as np
 import pytest
-from conftest import thread_counts
+from helpers import thread_counts
 
 # A gradient that two correct minimisers of the same convex function agree to.
 SAME_OPTIMUM = 1e-5

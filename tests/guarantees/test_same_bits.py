@@ -20,13 +20,14 @@ import time
 import fastmlp as fm
 import numpy as np
 import pytest
-from conftest import (
+from fastmlp import reference
+from helpers import (
     assert_threaded,
+    importing,
     inference_flops,
     thread_counts,
     training_flops,
 )
-from fastmlp import reference
 from threadpoolctl import threadpool_limits
 
 # SMALL runs on one thread whatever is asked for; a training step of BIG, which has
@@ -167,17 +168,17 @@ def test_a_child_forked_between_brief_calls_works():
 def test_the_second_thread_gets_no_signals():
     """A signal that the program blocks in its own threads must not end the process."""
     program = (
-        "import os, signal, sys; sys.path.insert(0, sys.argv[1]); "
-        "import fastmlp as fm, numpy as np, test_promises as t; "
+        "import os, signal; "
+        "import fastmlp as fm, numpy as np, test_same_bits as t; "
         "fm.set_num_threads(2); t.brief_inference(np.float32)(5); "
         "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}); "
         "os.kill(os.getpid(), signal.SIGTERM); t.brief_inference(np.float32)(5); "
         "print(signal.sigwait({signal.SIGTERM}) == signal.SIGTERM)"
     )
     out = subprocess.run(
-        [sys.executable, "-c", program, os.path.dirname(__file__)],
+        [sys.executable, "-c", program],
         # OpenMP's threads, as well as those of numpy, take any signal.
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        env=importing(__file__, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1"),
         capture_output=True,
         text=True,
         check=True,
@@ -396,15 +397,14 @@ def test_the_floating_point_environment_is_ours_and_given_back(rounding_upward, 
 def test_another_process_trains_to_the_same_bits():
     expected = trained_hash(BIG, "float32", steps=20)
     program = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import test_promises as t; "
-        "print(t.trained_hash(t.BIG, 'float32', steps=20))"
+        "import test_same_bits as t; print(t.trained_hash(t.BIG, 'float32', steps=20))"
     )
     with fm.threads(2):
         assert_trains_in_threads(BIG)
     for isa in fm.available_isas()[-2:]:
         out = subprocess.run(
-            [sys.executable, "-c", program, os.path.dirname(__file__)],
-            env={**os.environ, "FASTMLP_ISA": isa, "OMP_NUM_THREADS": "2"},
+            [sys.executable, "-c", program],
+            env=importing(__file__, FASTMLP_ISA=isa, OMP_NUM_THREADS="2"),
             capture_output=True,
             text=True,
             check=True,

@@ -9,8 +9,8 @@ import fastmlp as fm
 import fastmlp.reference
 import numpy as np
 import pytest
-from conftest import TOLERANCE
 from fastmlp import rl
+from helpers import TOLERANCE
 
 # Sums of at most some hundred terms of about 1, in another order than the judge's.
 SUMS = TOLERANCE["network"].of(np.float64)

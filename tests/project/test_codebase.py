@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 
 import fastmlp as fm
 import pytest
-from conftest import ROOT, needs_source
 from fastmlp import _core
+from helpers import ROOT, needs_source
 
 pytestmark = needs_source
 CPP = ROOT / "cpp"

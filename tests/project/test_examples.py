@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, needs_source
+from helpers import ROOT, needs_source
 
 pytestmark = needs_source
 EXAMPLES = ROOT / "examples"

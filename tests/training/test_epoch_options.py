@@ -12,9 +12,9 @@ from typing import Any
 import fastmlp as fm
 import numpy as np
 import pytest
-from conftest import TOLERANCE, assert_threaded, thread_counts, training_flops
 from fastmlp import _core, reference
 from fastmlp.losses import _scaled
+from helpers import TOLERANCE, assert_threaded, thread_counts, training_flops
 
 N_IN, N_OUT, ROWS = 5, 4, 37
 L2 = 0.3

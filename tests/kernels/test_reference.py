@@ -19,8 +19,8 @@ from typing import Any
 import fastmlp as fm
 import numpy as np
 import pytest
-from conftest import TOLERANCE
 from fastmlp import reference as ref
+from helpers import TOLERANCE
 
 GRADIENT_RTOL = TOLERANCE["finite_difference"].of(np.float64)
 # Where a few roundings of O(1) numbers are all that can differ.

@@ -4,7 +4,7 @@ import re
 
 import fastmlp as fm
 import pytest
-from conftest import ROOT, needs_source
+from helpers import ROOT, needs_source
 
 pytestmark = needs_source
 PATH = ROOT / "README.md"

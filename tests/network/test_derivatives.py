@@ -8,7 +8,7 @@ from typing import Any
 import fastmlp as fm
 import numpy as np
 import pytest
-from conftest import SEED, TOLERANCE, assert_threaded, thread_counts
+from helpers import SEED, TOLERANCE, assert_threaded, thread_counts
 
 ELEMENTWISE = [name for name in fm.ACTIVATIONS if name != "softmax"]
 PIECEWISE_LINEAR = ("identity", "relu", "leaky_relu")

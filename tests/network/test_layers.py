@@ -14,8 +14,8 @@ from typing import Any
 import fastmlp as fm
 import numpy as np
 import pytest
-from conftest import TAILS, TOLERANCE, Tolerance, assert_threaded, thread_counts
 from fastmlp import reference
+from helpers import TAILS, TOLERANCE, Tolerance, assert_threaded, thread_counts
 
 N_IN = 5
 ROWS = (1, 2, 7, 33)

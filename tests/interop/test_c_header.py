@@ -18,8 +18,8 @@ from typing import Any
 import fastmlp as fm
 import numpy as np
 import pytest
-from conftest import ROOT, needs_source
 from fastmlp._formats.c import math as _c_math
+from helpers import ROOT, needs_source
 
 COMPILERS = [c for c in ("gcc", "clang") if shutil.which(c)]
 COMPILERS = COMPILERS or [c for c in ("cc",) if shutil.which(c)]

@@ -1,8 +1,8 @@
 """The promises for all that training has: the same bits everywhere, and going on.
 
-Whatever a run is made of, neither the instruction set nor the number of threads shows
-in it; and wherever it was cut off, its rest is what it would have been.
-test_promises.py has the plain networks, the tests of the parts each part by itself.
+Neither the instruction set nor the number of threads shows in the result of a run, and
+an interrupted run, once resumed, ends as it would have. The test of plain networks is
+guarantees/test_same_bits.py.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 import fastmlp as fm
 import numpy as np
 import pytest
-from conftest import assert_threaded, thread_counts
 from fastmlp import schedules
+from helpers import assert_threaded, thread_counts
 
 N_IN, N_OUT = 12, 6
 # Rows of the wide network that are work for threads: in a step, and in inference. And

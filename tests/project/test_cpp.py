@@ -12,7 +12,7 @@ from pathlib import Path
 
 import fastmlp as fm
 import pytest
-from conftest import ROOT, needs_source
+from helpers import ROOT, needs_source
 
 pytestmark = needs_source
 # CMake and Ninja may be installed next to a Python that nobody has activated. The link

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import fastmlp as fm
 import numpy as np
@@ -16,10 +15,10 @@ import pytest
 from fastmlp import schedules
 from fastmlp._formats import safetensors as _tensor_file
 from fastmlp._formats import states as _states
+from helpers import importing
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-HERE = Path(__file__).parent
 ROWS = 24
 
 
@@ -381,18 +380,17 @@ def test_solvers_come_back(solver, tmp_path):
     assert fit(rest, again, 3) == whole
 
 
-GO_ON = """
+RESUME = """
 import sys
-sys.path.insert(0, sys.argv[1])
 import fastmlp as fm
 import test_files
-path = sys.argv[2]
-fm.set_num_threads(int(sys.argv[4]))
+path = sys.argv[1]
+fm.set_num_threads(int(sys.argv[3]))
 mlp, opt, stop = test_files.parts_of_a_training(seed=99)
 save = fm.Checkpoint(path)
 done = fm.Checkpoint.load(path, mlp, opt, [stop, save])
 done.extend(test_files.run(mlp, opt, stop, save, 9 - len(done), progress=False))
-mlp.save(sys.argv[3])
+mlp.save(sys.argv[2])
 print(fm.isa(), fm.get_num_threads(), [loss.hex() for loss in done.loss])
 """
 
@@ -408,8 +406,8 @@ def test_another_process_goes_on_to_the_bit(isa, threads, checkpoint, tmp_path):
     wanted = final.read_bytes()
     path.write_bytes(checkpoint)
     found = subprocess.run(
-        [sys.executable, "-c", GO_ON, str(HERE), path, final, str(threads)],
-        env={**os.environ, "FASTMLP_ISA": isa},
+        [sys.executable, "-c", RESUME, path, final, str(threads)],
+        env=importing(__file__, FASTMLP_ISA=isa),
         capture_output=True,
         text=True,
         check=True,
