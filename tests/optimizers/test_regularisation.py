@@ -490,14 +490,14 @@ def test_divergence_says_why():
         1e20 * x,
         y,
         fm.SGD(1e-3),
-        r"input is not scaled, its largest size is \d.*e\+20",
+        r"input is not scaled, its largest magnitude is \d.*e\+20",
     )
     diverge(
         fm.MLP([5, 3], seed=0),
         x,
         1e25 * y,
         fm.SGD(1e-3),
-        r"targets are not scaled, their largest size is \d.*e\+25",
+        r"targets are not scaled, their largest magnitude is \d.*e\+25",
     )
     diverge(
         fm.MLP([5, fm.Dense(16, "exp"), 3], seed=0),
@@ -511,7 +511,7 @@ def test_divergence_says_why():
     diverge(fm.MLP(LAYERS, seed=0), holed, y, fm.SGD(1e-3), "in row 3; .*the data")
     spoilt = fm.MLP(LAYERS, seed=0)
     spoilt.params[-1] = np.inf
-    diverge(spoilt, x, y, fm.SGD(1e-3), "of layer 2 .*set so before training")
+    diverge(spoilt, x, y, fm.SGD(1e-3), "of layer 2 .*not finite before training")
 
 
 def test_divergence_after_the_last_step_says_why():

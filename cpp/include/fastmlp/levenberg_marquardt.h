@@ -26,8 +26,8 @@ struct LeastSquares {
   std::function<void(double* h, const T* theta)> gauss_newton;
   // out = J^T r'' in the units of the gradient, r'' the second derivative of the
   // residuals along d. Without it steps are not accelerated.
-  std::function<void(double* out, const T* theta, const double* d)>
-      activation_second_order = {};
+  std::function<void(double* out, const T* theta, const double* d)> residual_curvature =
+      {};
 };
 
 // An iteration solves (H + lambda I) d = -g and (H + lambda I) a = -J^T r'', and takes
@@ -71,7 +71,7 @@ class LevenbergMarquardt {
   Index iterations_ = 0, evaluations_ = 0;
   SolverPoint<T> point_;
   double lambda_ = 0.0, growth_ = 2.0;
-  AlignedBuffer<double> h_, factor_, direction_, bend_;
+  AlignedBuffer<double> h_, factor_, direction_, curvature_;
 };
 
 }  // namespace fastmlp

@@ -91,7 +91,7 @@ void Mlp<T>::interpolate(const Mlp& other, double weight) {
                                 sizes(other.n_params(), other.impl_->net.n_buffers) +
                                 ", not " + sizes(n, extra));
   }
-  // A copy first: whoever holds one model's lock must not wait for another's.
+  // A copy first: a thread that holds one model's lock must not wait for another's.
   AlignedBuffer<T> goal(n + extra);
   {
     const std::shared_lock lock(other.impl_->mutex);
@@ -112,9 +112,9 @@ template <class T>
 void Mlp<T>::predict(T* y, const T* x, Index rows) const {
   detail::check_rows(rows);
   const std::shared_lock lock(impl_->mutex);
-  detail::InferenceArgs<T> rq = {x, rows};
-  rq.y = y;
-  impl_->infer(rq);
+  detail::InferenceArgs<T> args = {x, rows};
+  args.y = y;
+  impl_->infer(args);
 }
 
 template <class T>
@@ -125,17 +125,17 @@ double Mlp<T>::evaluate(const Batch<T>& batch, const Loss& loss,
   detail::check_batch(batch, loss, n_out());
   const AlignedBuffer<T> row_loss(batch.rows);
   for (Index first = 0; first < batch.rows; first += kBlock) {
-    // No lock is held while the caller is asked: that may run anything.
+    // No lock is held during the callback, which may run anything.
     interruption.check();
     const std::shared_lock lock(impl_->mutex);
     const Targets<T> targets =
         batch.targets.from_row(first, target_width(loss, n_out()));
-    detail::InferenceArgs<T> rq = {batch.x + first * n_in(),
-                                   std::min(kBlock, batch.rows - first)};
-    rq.loss = &loss;
-    rq.targets = &targets;
-    rq.row_loss = row_loss.data() + first;
-    impl_->infer(rq);
+    detail::InferenceArgs<T> args = {batch.x + first * n_in(),
+                                     std::min(kBlock, batch.rows - first)};
+    args.loss = &loss;
+    args.targets = &targets;
+    args.row_loss = row_loss.data() + first;
+    impl_->infer(args);
   }
   const DefaultFpEnvironment environment;
   const T* weights = batch.targets.weights;

@@ -12,18 +12,18 @@
 namespace fastmlp {
 namespace {
 
-// Columns of the normal matrix made by one product: above the diagonal that of a band
-// is all that is made in vain.
+// Columns of the normal matrix computed by one product. The part of a band above the
+// diagonal is computed in vain.
 constexpr Index kBand = 128;
-// Elements of a block of the Jacobian: stays in the outer caches.
+// Elements of a block of the Jacobian, which stays in the outer caches.
 constexpr Index kJacobianElements = 1 << 19;
 
-// The second derivative along a step is a difference over this part of it: the error
-// falls with its square, that of rounding grows with it.
+// The second derivative along a step is a finite difference over this fraction of it: a
+// smaller one reduces the truncation error, a larger one the rounding error.
 template <class T>
 constexpr double kDifference = sizeof(T) == sizeof(float) ? 0.5 : 0.1;
 
-// A network's iteration by any of the solvers: `advance(theta)` is that of the solver.
+// An iteration on a network's parameters: `advance(theta)` is that of a solver.
 template <class T, class Advance>
 SolverReport on_network(Mlp<T>& mlp, Advance advance) {
   const Index n = mlp.n_params();
@@ -38,7 +38,7 @@ SolverReport on_network(Mlp<T>& mlp, Advance advance) {
   }
   if (!mlp.replace_params(start.data(), theta.data())) {
     throw std::runtime_error(
-        "the model's parameters were changed while the solver was at work");
+        "the model's parameters were changed while the solver was running");
   }
   return report;
 }
@@ -74,7 +74,7 @@ template <class T>
 SolverReport iterate(LevenbergMarquardt<T>& solver, Mlp<T>& mlp, const Batch<T>& batch,
                      const Loss& loss, const Interruption& interruption) {
   if (loss.kind != LossKind::mse || loss.action)
-    throw std::invalid_argument("loss: Levenberg-Marquardt is for the squared error");
+    throw std::invalid_argument("loss: Levenberg-Marquardt needs the squared error");
   const Index n = mlp.n_params(), n_out = mlp.n_out();
   LeastSquares<T> problem;
   problem.objective = objective_of(mlp, batch, loss, interruption);
@@ -103,7 +103,7 @@ SolverReport iterate(LevenbergMarquardt<T>& solver, Mlp<T>& mlp, const Batch<T>&
       add_normal_matrix(h, scaled.data(), rows * n_out, n);
     }
   };
-  problem.activation_second_order = [&](double* out, const T* theta, const double* d) {
+  problem.residual_curvature = [&](double* out, const T* theta, const double* d) {
     const Index values = batch.rows * n_out;
     const AlignedBuffer<T> memory(2 * n + 3 * values + batch.rows * mlp.n_in());
     T* const shifted = memory.data();
@@ -129,9 +129,9 @@ SolverReport iterate(LevenbergMarquardt<T>& solver, Mlp<T>& mlp, const Batch<T>&
     for (Index i = 0; i < values; ++i) {
       const double w = weights ? static_cast<double>(weights[i / n_out]) : 1.0;
       const double middle = static_cast<double>(here[i]);
-      const double bent = (static_cast<double>(ahead[i]) - middle) +
-                          (static_cast<double>(behind[i]) - middle);
-      ahead[i] = static_cast<T>(w * unit * bent);
+      const double second = (static_cast<double>(ahead[i]) - middle) +
+                            (static_cast<double>(behind[i]) - middle);
+      ahead[i] = static_cast<T>(w * unit * second);
     }
     mlp.vjp(here, dx, grads, batch.x, ahead, batch.rows);
     for (Index i = 0; i < n; ++i) out[i] = static_cast<double>(grads[i]);
@@ -164,15 +164,15 @@ LeastSquares<T> least_squares(Index n, Residuals<T> residuals) {
     return ordered_dot(last->r.data(), last->r.data(), rows) / 2;
   };
   problem.gauss_newton = [=](double* h, const T* theta) {
-    // The last evaluation may have been of a step that was not taken.
+    // The last evaluation may be that of a rejected step.
     if (!std::equal(last->theta.begin(), last->theta.end(), theta, theta + n)) {
       evaluate(theta);
     }
     std::fill_n(h, n * n, 0.0);
     add_normal_matrix(h, last->jacobian.data(), static_cast<Index>(last->r.size()), n);
   };
-  // Ahead alone, as J is at hand: r'' = 2 ((r(theta + s d) - r) / s - J d) / s.
-  problem.activation_second_order = [=](double* out, const T* theta, const double* d) {
+  // A forward difference, as J is known: r'' = 2 ((r(theta + s d) - r) / s - J d) / s.
+  problem.residual_curvature = [=](double* out, const T* theta, const double* d) {
     constexpr double kShift = kDifference<double>;
     if (!std::equal(last->theta.begin(), last->theta.end(), theta, theta + n)) {
       evaluate(theta);

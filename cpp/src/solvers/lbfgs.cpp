@@ -114,7 +114,7 @@ SolverReport Lbfgs<T>::iterate(T* theta, Index n, const Objective<T>& objective)
       std::swap(point_.grad, best_grad_);
       std::copy_n(point_.theta.data(), n, theta);
       report.after = point_.value = best_value;
-      report.gradient = largest(point_.grad.data(), n);
+      report.gradient = largest_or_nan(point_.grad.data(), n);
       ++iterations_;
       if (report.gradient <= config_.tolerance) {
         report.status = SolverStatus::converged;

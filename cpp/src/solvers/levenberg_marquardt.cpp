@@ -14,9 +14,9 @@
 namespace fastmlp {
 namespace {
 
-// The greatest 2 |a| / |d| of a step that is taken: beyond it the series is not to be
-// trusted (section 3 of the paper).
-constexpr double kMostBend = 0.75;
+// The largest 2 |a| / |d| of an accepted step: beyond it the series cannot be trusted
+// (section 3 of the paper).
+constexpr double kMaxAcceleration = 0.75;
 
 }  // namespace
 
@@ -29,7 +29,7 @@ void LevenbergMarquardt<T>::prepare(Index n) {
   for (auto* buffer : {&point_.theta, &point_.grad, &point_.trial, &point_.trial_grad})
     buffer->reserve(n);
   direction_.reserve(n);
-  bend_.reserve(n);
+  curvature_.reserve(n);
   h_.reserve(n * n);
   factor_.reserve(n * n);
   n_ = n;
@@ -86,20 +86,18 @@ SolverReport LevenbergMarquardt<T>::iterate(T* theta, Index n,
     cholesky_solve(factor_.data(), n, d);
 
     const double* a = nullptr;
-    if (config_.acceleration && problem.activation_second_order) {
-      double* const activation_second_order = bend_.data();
-      problem.activation_second_order(activation_second_order, point_.theta.data(), d);
-      for (Index i = 0; i < n; ++i)
-        activation_second_order[i] = -activation_second_order[i];
-      cholesky_solve(factor_.data(), n, activation_second_order);
+    if (config_.acceleration && problem.residual_curvature) {
+      double* const curvature = curvature_.data();
+      problem.residual_curvature(curvature, point_.theta.data(), d);
+      for (Index i = 0; i < n; ++i) curvature[i] = -curvature[i];
+      cholesky_solve(factor_.data(), n, curvature);
       const double dd = ordered_dot<double>(d, d, n),
-                   aa = ordered_dot<double>(activation_second_order,
-                                            activation_second_order, n);
-      if (!(4 * aa <= kMostBend * kMostBend * dd)) {
+                   aa = ordered_dot<double>(curvature, curvature, n);
+      if (!(4 * aa <= kMaxAcceleration * kMaxAcceleration * dd)) {
         raise();
         continue;
       }
-      a = activation_second_order;
+      a = curvature;
     }
 
     // What the model of second order promises: d (lambda d - g) / 2.
@@ -114,7 +112,7 @@ SolverReport LevenbergMarquardt<T>::iterate(T* theta, Index n,
     }
     if (!moved) return report;
     const double value = evaluate(point_.trial_grad.data(), point_.trial.data());
-    const double steepest = largest(point_.trial_grad.data(), n);
+    const double steepest = largest_or_nan(point_.trial_grad.data(), n);
     const double gain = (point_.value - value) / promised;
     if (!(value < point_.value) || !(gain > 0) || !std::isfinite(steepest)) {
       raise();

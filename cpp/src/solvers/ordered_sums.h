@@ -22,9 +22,9 @@ double ordered_dot(const T* a, const T* b, Index n) {
   return sum;
 }
 
-// The largest element without its sign; NaN passes.
+// The largest magnitude, or NaN if an element is NaN.
 template <class T>
-double largest(const T* a, Index n) {
+double largest_or_nan(const T* a, Index n) {
   T most = T(0);
   for (Index i = 0; i < n; ++i) {
     const T size = a[i] < T(0) ? -a[i] : a[i];

@@ -40,7 +40,7 @@ bool stand_at(SolverPoint<T>& point, const T* theta, Index n, Evaluate evaluate)
 template <class T>
 bool may_go_on(SolverPoint<T>& point, Index n, double tolerance, SolverReport& report) {
   report.before = report.after = point.value;
-  report.gradient = largest(point.grad.data(), n);
+  report.gradient = largest_or_nan(point.grad.data(), n);
   if (!std::isfinite(point.value) || !std::isfinite(report.gradient)) {
     point.certain = false;
     report.status = SolverStatus::not_finite;

@@ -1,4 +1,4 @@
-// Dense ops: h = act(x W + b).
+// Dense layers: h = act(x W + b).
 //
 // The choices by shape here do not change the bits: rows are independent of each other,
 // and a weight gradient's chain runs over the rows in order however they are grouped.

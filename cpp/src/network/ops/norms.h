@@ -101,12 +101,12 @@ struct LayerNormOp : OpDefaults {
   }
 };
 
-// In training mode it needs all rows of the batch at each of its two ends: a pass calls
-// batch_moments between the forward of the op before it and its own, and sum_gradients
-// between its own backward, which then leaves dx alone, and backward_to_input.
+// In training mode it needs all rows of the batch before its forward and before its
+// backward. A pass calls batch_moments before forward; backward leaves dx alone then,
+// and the pass calls sum_gradients and backward_to_input after it.
 //
-// Its statistics are vectors of n_out: mean and 1 / deviation; in training further the
-// variance and, on the way back, the means over the batch of dz and dz * normalised
+// Its statistics are vectors of n_out: mean and 1 / deviation; in training also the
+// variance and, for backward, the means over the batch of dz and dz * normalised
 // values.
 struct BatchNormOp : OpDefaults {
   // Vectors of statistics that inference needs, and training.

@@ -36,7 +36,7 @@ struct OpMemory {
   // If keeps_values: the dropout's mask, normalised values, or the derivative of a
   // custom activation; like h.
   T* kept = nullptr;
-  T* statistics = nullptr;  // of the op's own making
+  T* statistics = nullptr;  // see the normalisations
   T* packed = nullptr;      // weights, and these transposed
   T* packed_transposed = nullptr;
 };

@@ -1,4 +1,4 @@
-// Why a training step has no finite loss or gradient, in words.
+// The message that explains why the loss or gradient of a training step is not finite.
 #pragma once
 
 #include <algorithm>
@@ -27,9 +27,9 @@ double norm_of(const T* x, Index n) {
   return std::sqrt(sum);
 }
 
-// The largest size of an element, NaN passed over.
+// The largest magnitude. NaN is ignored.
 template <class T>
-double largest(const T* x, Index n) {
+double largest_ignoring_nan(const T* x, Index n) {
   double most = 0.0;
   for (Index i = 0; i < n; ++i) {
     const double size = std::fabs(static_cast<double>(x[i]));
@@ -46,8 +46,8 @@ Index first_nonfinite(const T* x, Index n) {
   return -1;
 }
 
-// By what a pass has left behind. `all_rows`: whether the values of all rows are still
-// in the workspace, and not of the last chunk of them only.
+// From the values of a pass. `all_rows`: whether the workspace holds those of all rows,
+// not only those of the last chunk.
 template <class T>
 class Diagnosis {
  public:
@@ -55,7 +55,7 @@ class Diagnosis {
             const PassArgs<T>& args, bool all_rows)
       : net_(net), params_(params), ws_(ws), args_(args), all_rows_(all_rows) {}
 
-  // Where it shows first, then the numbers of the step, then the likely cause.
+  // The first place that is not finite, the numbers of the step, the likely cause.
   std::string text() const {
     const Finding found = find_nonfinite();
     return found.what + "; learning rate " + in_short(args_.optimizer->config().lr) +
@@ -68,7 +68,7 @@ class Diagnosis {
   struct Finding {
     Place place;
     std::string what;
-    size_t layer = 0;  // parameters, output, gradient
+    size_t op = 0;  // for parameters, output, gradient
   };
 
   Finding find_nonfinite() const {
@@ -88,12 +88,11 @@ class Diagnosis {
     for (size_t l = 0; l < net_.ops.size(); ++l) {
       if (!finite_of_op(params_, l)) {
         return {Place::parameters,
-                "the parameters of " + name_of_layer(l) + " are not finite", l};
+                "the parameters of " + layer_of_op(l) + " are not finite", l};
       }
       if (all_rows_ &&
           first_nonfinite(ws_.ops[l].h, args_.rows * net_.ops[l].n_out) >= 0) {
-        return {Place::output, "the output of " + name_of_layer(l) + " is not finite",
-                l};
+        return {Place::output, "the output of " + layer_of_op(l) + " is not finite", l};
       }
     }
     if (args_.dy) {
@@ -103,18 +102,18 @@ class Diagnosis {
                                   std::to_string(at / net_.n_out)};
       }
     }
-    // Gradients overflow on the way back: the last layer that is hit comes first.
+    // Gradients overflow during backward: the last op that is hit comes first.
     for (size_t l = net_.ops.size(); l-- > 0;) {
       if (!finite_of_op(args_.grads, l)) {
-        return {Place::gradient,
-                "the gradient of " + name_of_layer(l) + " is not finite", l};
+        return {Place::gradient, "the gradient of " + layer_of_op(l) + " is not finite",
+                l};
       }
     }
     return {Place::loss, "the loss itself overflows, on outputs of " +
-                             name_of_layer(net_.ops.size() - 1)};
+                             layer_of_op(net_.ops.size() - 1)};
   }
 
-  // Data of this size are not scaled, by any standard.
+  // Data of this magnitude are not scaled, by any standard.
   static constexpr double kUnscaled = 1e3;
 
   std::string likely_cause(const Finding& found) const {
@@ -122,48 +121,49 @@ class Diagnosis {
     double x = 0.0, y = 0.0;
     for (Index r = 0; r < args_.rows; ++r) {
       const Index row = args_.order ? args_.order[r] : r;
-      x = std::max(x, largest(args_.x + row * net_.n_in, net_.n_in));
+      x = std::max(x, largest_ignoring_nan(args_.x + row * net_.n_in, net_.n_in));
       if (!args_.targets.values) continue;
       const Index width = args_.loss ? target_width(*args_.loss, net_.n_out) : 0;
-      y = std::max(y, largest(args_.targets.values + row * width, width));
+      y = std::max(y, largest_ignoring_nan(args_.targets.values + row * width, width));
     }
     switch (found.place) {
       case Place::input:
       case Place::target:
         return "the data: remove or replace NaN and infinity";
       case Place::given:
-        return "the loss: it makes such a gradient of finite outputs";
+        return "the loss: its gradient is not finite although the outputs are";
       case Place::parameters:
         return trained
                    ? "an update before this step went too far: lower the learning rate"
-                   : "they were set so before training";
+                   : "they were not finite before training";
       default:
         break;
     }
     if (found.place == Place::output &&
-        net_.ops[found.layer].activation == Activation::exp) {
+        net_.ops[found.op].activation == Activation::exp) {
       return "exp overflows: scale the layer's input, or lower the learning rate";
     }
     if (x > kUnscaled) {
-      return "the input is not scaled, its largest size is " + in_short(x) +
+      return "the input is not scaled, its largest magnitude is " + in_short(x) +
              ": standardise it, or lower the learning rate";
     }
     if (found.place != Place::output && y > kUnscaled) {
-      return "the targets are not scaled, their largest size is " + in_short(y) +
+      return "the targets are not scaled, their largest magnitude is " + in_short(y) +
              ": standardise them, or lower the learning rate";
     }
     if (trained) {
       return "the parameters have grown to " +
-             in_short(largest(params_, net_.n_params)) +
+             in_short(largest_ignoring_nan(params_, net_.n_params)) +
              ": the learning rate is too large; lower it, warm it up, or clip "
              "gradients";
     }
-    return "the parameters before the first step are too large, their largest size "
+    return "the parameters before the first step are too large, their largest "
+           "magnitude "
            "is " +
-           in_short(largest(params_, net_.n_params));
+           in_short(largest_ignoring_nan(params_, net_.n_params));
   }
 
-  std::string name_of_layer(size_t l) const {
+  std::string layer_of_op(size_t l) const {
     const OpPlan& op = net_.ops[l];
     std::string kind = layer_kind_name(op.kind);
     std::replace(kind.begin(), kind.end(), '_', ' ');

@@ -16,9 +16,9 @@
 
 namespace fastmlp::detail {
 
-// Rows that training takes at a time: their values should stay in the second-level
-// cache, yet be enough to make fetching weights and weight gradients once more worth
-// it.
+// Rows that training processes at a time: few enough that their values stay in the
+// second-level cache, many enough that fetching weights and weight gradients for each
+// chunk pays.
 template <class T>
 Index chunk_rows(const NetworkPlan& net, Index rows) {
   constexpr Index kBytes = 1 << 20;
@@ -33,7 +33,7 @@ Index chunk_rows(const NetworkPlan& net, Index rows) {
 
 template <class T>
 void gather_rows(T* dst, const T* src, const int64_t* order, Index rows, Index width) {
-  // No cache guesses where a shuffled row lies.
+  // The hardware cannot predict the addresses of shuffled rows.
   constexpr Index kAhead = 8;
   for (Index r = 0; r < rows; ++r) {
     if (r + kAhead < rows) __builtin_prefetch(src + order[r + kAhead] * width);
@@ -41,16 +41,17 @@ void gather_rows(T* dst, const T* src, const int64_t* order, Index rows, Index w
   }
 }
 
-// Forward, head, backward and update of one batch in one parallel region:
+// Forward, loss, backward and update of one batch in one parallel region:
 //   every member packs its part of the weights
 //   --- barrier; then for each chunk of rows:
-//       every member takes its rows forward and back
+//       every member runs forward and backward on its rows
 //       --- barrier
-//       every member makes its part of the weight gradients
+//       every member computes its part of the weight gradients
 //       --- barrier
 //   every member updates its part of the parameters
-// A batch_norm in training needs all rows at each of its two ends, so it cuts the way
-// forward and the way back into segments with barriers between; the chunk is the batch.
+// In training a batch_norm needs all rows before its forward and before its backward.
+// So it divides both passes into segments with barriers between them, and the chunk is
+// the whole batch.
 template <class T>
 class Pass {
  public:
@@ -59,19 +60,19 @@ class Pass {
       : net_(net), params_(params), ws_(ws), args_(args), table_(kernels<T>()) {
     const double flops = 6.0 * static_cast<double>(args_.rows) * net.work;
     plan_ = plan_team(flops, (args_.rows + table_.mr - 1) / table_.mr, args_.helper);
-    // What comes from outside is called by one thread, from which it may throw.
+    // Custom activations are called by a single thread so that they may throw.
     if (net.has_custom) plan_ = {};
     by_batch_ = args_.training && !net.batch_norms.empty();
     const bool both = args_.forward && args_.backward;
     chunk_ = both && !by_batch_ ? chunk_rows<T>(net, args_.rows) : args_.rows;
-    // What forward left must not be lost to more threads' scratch.
+    // More threads would need more scratch, and the values of forward would be lost.
     if (!args_.forward) plan_ = {std::min(plan_.most, ws_.threads()), nullptr};
     block_rows_ = std::min(chunk_ / plan_.most, tile_rows<T>(net));
     ws_.prepare(net, chunk_, args_.rows, plan_.most);
   }
 
-  // The loss (0 for a given dy). The update is left out if it or the gradient is not
-  // finite.
+  // Returns the loss (0 for a given dy). There is no update if it or the gradient is
+  // not finite.
   double run() {
     const Index rows = args_.rows;
     pack_forward_ = args_.forward && rows >= table_.packing_pays;
@@ -84,7 +85,7 @@ class Pass {
                           normalizer_, rows);
       }
       pack(team);
-      // On the way back alone, they are what forward has taken.
+      // A backward pass alone uses those of its forward pass.
       if (!by_batch_ && args_.forward) use_running_statistics(team);
       if (args_.l2 != 0.0) square_weights(team);
       team.barrier();
@@ -98,7 +99,7 @@ class Pass {
       }
       double mean = 0.0;
       if (args_.loss) {
-        // Every member adds the same numbers in the same order: no need to wait.
+        // Every member adds the same numbers in the same order: no barrier is needed.
         const double sum =
             weighted_sum<T>(ws_.row_loss, args_.targets.weights, args_.order, rows);
         mean = normalizer_ == 0.0 ? 0.0 : sum / normalizer_;
@@ -120,14 +121,14 @@ class Pass {
     }
   }
 
-  // The rows whose values the pass leaves in the workspace.
+  // The number of rows, the last ones, whose values are left in the workspace.
   Index rows_at_the_end() const {
     return args_.rows - (args_.rows - 1) / chunk_ * chunk_;
   }
 
   bool gradient_is_finite() const { return finite_.load(std::memory_order_relaxed); }
 
-  // Why the loss or the gradient is not finite, by what this pass left behind.
+  // Why the loss or the gradient is not finite, from the values of this pass.
   std::string diagnosis() const {
     return Diagnosis<T>(net_, params_, ws_, args_, chunk_ >= args_.rows).text();
   }
@@ -138,7 +139,7 @@ class Pass {
                            net_.n_out);
   }
 
-  // What l2 adds to the gradient for each unit of a weight.
+  // The factor of a weight that l2 adds to its gradient.
   double decay() const {
     if (args_.l2 == 0.0) return 0.0;
     const double divisor =
@@ -146,7 +147,7 @@ class Pass {
     return divisor == 0.0 ? 0.0 : args_.l2 / divisor;
   }
 
-  // This member's share of the chunks of the dense weights' squares.
+  // This member's chunks of the sum of squares of the dense weights.
   void square_weights(const Team& team) const {
     const Range mine = team.share(weight_chunks(net_));
     Index before = 0;
@@ -167,7 +168,7 @@ class Pass {
     double sum = 0.0;
     const Index chunks = weight_chunks(net_);
     for (Index c = 0; c < chunks; ++c) sum += args_.squares[c];
-    // It is taken off what is to grow: weights are to shrink either way.
+    // Subtracted if the optimiser maximises: weights shrink either way.
     const bool ascends = args_.optimizer && args_.optimizer->config().maximize;
     return (ascends ? -0.5 : 0.5) * decay_ * sum;
   }
@@ -206,7 +207,7 @@ class Pass {
     }
   }
 
-  // Rows of a chunk forward and back, segment by segment.
+  // Forward and backward of a chunk's rows, segment by segment.
   void rows_by_segments(const Team& team, Index first, Index n) {
     const size_t cuts = by_batch_ ? net_.batch_norms.size() : 0;
     const auto begin = [&](size_t i) {
@@ -251,7 +252,7 @@ class Pass {
     }
   }
 
-  // body(r, m) for this member's rows of a chunk of n, m of them from r on.
+  // body(r, m) for this member's rows of a chunk of n: m rows from r on.
   template <class Body>
   void each_tile(const Team& team, Index n, Body body) {
     const Index tile = tile_rows<T>(net_);
@@ -294,7 +295,7 @@ class Pass {
     }
   }
 
-  // dz of the last layer := d loss / d h, or the given dy.
+  // Sets the gradient of the last op's output: that of the loss, or the given dy.
   void head_tile(Index first, Index r, Index m) {
     const Index n = net_.n_out;
     const Index at = first + r;
@@ -350,7 +351,7 @@ class Pass {
     return args;
   }
 
-  // Ops end .. begin, last to first: from the gradient of each one's output to that of
+  // Ops end .. begin, last to first: from the gradient of each op's output to those of
   // its inputs.
   void backward_tile(const Team& team, Index first, Index r, Index m, size_t begin,
                      size_t end) {
@@ -363,7 +364,7 @@ class Pass {
     }
   }
 
-  // Outside training a batch_norm is a fixed map of each column.
+  // If a batch_norm does not use the statistics of the batch.
   void use_running_statistics(const Team& team) {
     if (team.rank() > 0) return;
     for (const int b : net_.batch_norms) {
@@ -372,11 +373,11 @@ class Pass {
     }
   }
 
-  // The gradients of all parameters, added to those of the chunks before. Each member
-  // owns a part of each of them and runs over all rows in order.
+  // The gradients of all parameters, added to those of earlier chunks. Each member owns
+  // a part of each parameter and runs over all rows in order.
   void weight_gradients(const Team& team, Index first, Index n) {
     const bool last = first + n == args_.rows;
-    // An optimiser adds the decay on its way through the parameters.
+    // An optimiser adds the decay itself, in its pass over the parameters.
     const double decay = last && !args_.optimizer ? decay_ : 0.0;
     bool finite = true;
     for (size_t l = 0; l < net_.ops.size(); ++l) {
@@ -444,10 +445,10 @@ class Pass {
   const KernelTable<T>& table_;
   TeamPlan plan_;
   Index chunk_;
-  Index block_rows_;  // that a member takes at once
-  bool by_batch_;     // whether a batch_norm needs all rows at once
+  Index block_rows_;  // rows that a member processes at a time
+  bool by_batch_;     // whether batch_norms use the statistics of the batch
   bool pack_forward_ = false;
-  std::atomic<bool> finite_{true};  // the gradients, so far
+  std::atomic<bool> finite_{true};  // whether all gradients so far are finite
   double normalizer_ = 1.0;
   double decay_ = 0.0;
 };
