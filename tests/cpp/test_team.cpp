@@ -1,6 +1,6 @@
-// Short regions: the standby does each job that it accepts exactly once, a team meets
-// at its barriers whoever is in it, and whether a second thread is asked for follows
-// from the times that are told, here made up.
+// Short regions: the helper runs each job that it accepts exactly once, all members of
+// a team meet at its barriers, and the policy decides whether to use the helper by the
+// times that it is told, which are made up here.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -17,21 +17,21 @@
 namespace {
 
 using namespace fastmlp;
-using Record = HelperPolicy::Record;
+using Stats = HelperPolicy::Stats;
 
-// --- the standby -------------------------------------------------------------------
+// --- the helper --------------------------------------------------------------------
 
-// It is free to refuse: on a busy machine most of the time, alone on a CPU always.
+// It may refuse: most of the time on a busy machine, always on a single CPU.
 const bool kMayHelp = num_threads() > 1;
 constexpr std::chrono::seconds kPatience{20};
 
 struct Caller {
-  // Not atomic: what the job does must be seen when it is finished.
+  // Not atomic: joining must make what the job wrote visible.
   int done = 0;
   int accepted = 0;
   bool exact = true;
 
-  // Regions that follow each other closely, until `wanted` were accepted.
+  // Runs regions in quick succession until `wanted` of them were accepted.
   void call(int wanted) {
     const auto end = std::chrono::steady_clock::now() + kPatience;
     while (accepted < wanted && std::chrono::steady_clock::now() < end) {
@@ -46,14 +46,14 @@ struct Caller {
   }
 };
 
-void standby_does_each_job_once() {
+void the_helper_runs_each_job_once() {
   Caller caller;
   caller.call(5000);
   CHECK(caller.exact);
   CHECK(caller.accepted > 0 || !kMayHelp);
 }
 
-void standby_serves_several_threads() {
+void the_helper_serves_several_threads() {
   std::vector<Caller> callers(3);
   std::vector<std::thread> threads;
   for (Caller& caller : callers) threads.emplace_back([&] { caller.call(1000); });
@@ -68,15 +68,15 @@ void standby_serves_several_threads() {
 
 // --- teams -------------------------------------------------------------------------
 
-// One region in which everyone waits for everyone a few times.
+// A region whose members wait for each other a few times.
 struct Meeting {
   static constexpr int kPhases = 5;
   int at[2] = {0, 0};
   std::atomic<int> came{0}, missed{0};
   int size = 0;
 
-  void hold(Record& record) {
-    run_team({2, &record}, [&](const Team& team) {
+  void hold(Stats& stats) {
+    run_team({2, &stats}, [&](const Team& team) {
       came.fetch_add(1);
       if (team.rank() == 0) size = team.size();
       for (int phase = 1; phase <= kPhases; ++phase) {
@@ -93,12 +93,12 @@ void teams_meet_at_barriers() {
   const auto meet = [](int wanted, int& together, std::atomic<int>& wrong) {
     const auto end = std::chrono::steady_clock::now() + kPatience;
     while (together < wanted && std::chrono::steady_clock::now() < end) {
-      // One that has just begun to ask for the second thread goes on for a while.
-      Record record;
-      while (!record.wanted()) {
+      // A trial of the helper has just begun, so that it is used for some regions.
+      Stats stats;
+      while (!stats.use_helper()) {
       }
       Meeting meeting;
-      meeting.hold(record);
+      meeting.hold(stats);
       wrong += meeting.missed != 0 || meeting.came != meeting.size ||
                meeting.size < 1 || meeting.size > 2;
       together += meeting.size == 2;
@@ -119,89 +119,91 @@ void teams_meet_at_barriers() {
   CHECK(here + there > 0 || !kMayHelp);
 }
 
-// --- the record --------------------------------------------------------------------
+// --- the policy --------------------------------------------------------------------
 
 struct Simulated {
-  Record record;
-  float alone, both;  // what a region takes
-  bool answered = true;
+  Stats stats;
+  float alone, helped;  // how long a region takes
+  bool available = true;
 
-  Simulated(float alone_takes, float both_take) : alone(alone_takes), both(both_take) {}
+  Simulated(float alone_takes, float helped_takes)
+      : alone(alone_takes), helped(helped_takes) {}
 
-  // Runs regions; how many of them a second thread was wanted for.
+  // Runs regions; returns for how many of them the helper was to be used.
   int run(int regions) {
-    int wanted = 0;
+    int used = 0;
     for (int i = 0; i < regions; ++i) {
-      const bool now = record.wanted();
-      wanted += now;
-      const bool with = now && answered;
-      record.took(with ? both : alone, with);
+      const bool use = stats.use_helper();
+      used += use;
+      const bool with_helper = use && available;
+      stats.record(with_helper ? helped : alone, with_helper);
     }
-    return wanted;
+    return used;
   }
 
-  // Before settling, both ways are tried; then few regions are trials.
-  bool wants() {
+  // The decision that it settles for. At first both ways are tried; later few regions
+  // are trials.
+  bool uses_helper() {
     run(200);
-    const int wanted = run(1000);
-    CHECK(wanted < 100 || wanted > 900);
-    return wanted > 500;
+    const int used = run(1000);
+    CHECK(used < 100 || used > 900);
+    return used > 500;
   }
 };
 
 constexpr float kMicro = 1e-6f;
-// More regions than lie between two trials at most, with what a trial takes to
-// convince.
+// More than the largest number of regions between two trials, and enough for a trial to
+// change the decision.
 constexpr int kLong = 3 * 4096;
 
 void the_faster_way_is_taken() {
-  CHECK(Simulated(100 * kMicro, 60 * kMicro).wants());
-  CHECK(!Simulated(100 * kMicro, 150 * kMicro).wants());
-  CHECK(!Simulated(100 * kMicro, 98 * kMicro).wants());  // not worth a core
+  CHECK(Simulated(100 * kMicro, 60 * kMicro).uses_helper());
+  CHECK(!Simulated(100 * kMicro, 150 * kMicro).uses_helper());
+  CHECK(!Simulated(100 * kMicro, 98 * kMicro).uses_helper());  // not worth a core
 }
 
 void one_outlier_decides_nothing() {
-  for (const float both : {60 * kMicro, 150 * kMicro}) {
-    for (const bool with_second : {false, true}) {
-      Simulated s(100 * kMicro, both);
-      const bool before = s.wants();
-      s.record.took(100 * (with_second ? s.both : s.alone), with_second);
-      CHECK(s.wants() == before);
+  for (const float helped : {60 * kMicro, 150 * kMicro}) {
+    for (const bool with_helper : {false, true}) {
+      Simulated s(100 * kMicro, helped);
+      const bool before = s.uses_helper();
+      s.stats.record(100 * (with_helper ? s.helped : s.alone), with_helper);
+      CHECK(s.uses_helper() == before);
     }
   }
 }
 
 void a_cold_start_is_forgotten() {
-  for (const float both : {60 * kMicro, 150 * kMicro}) {
-    for (const bool with_second : {false, true}) {
-      Simulated s(100 * kMicro, both);
-      s.record.took(100 * s.alone, with_second);
-      CHECK(s.wants() == (both < s.alone));
+  for (const float helped : {60 * kMicro, 150 * kMicro}) {
+    for (const bool with_helper : {false, true}) {
+      Simulated s(100 * kMicro, helped);
+      s.stats.record(100 * s.alone, with_helper);
+      CHECK(s.uses_helper() == (helped < s.alone));
     }
   }
 }
 
-void other_times_change_its_mind() {
+void other_times_change_the_decision() {
   Simulated s(100 * kMicro, 60 * kMicro);
-  CHECK(s.wants());
-  s.both = 150 * kMicro;
-  CHECK(!s.wants());
+  CHECK(s.uses_helper());
+  s.helped = 150 * kMicro;
+  CHECK(!s.uses_helper());
   s.run(kLong);
-  s.both = 60 * kMicro;
+  s.helped = 60 * kMicro;
   s.run(kLong);
-  CHECK(s.wants());
+  CHECK(s.uses_helper());
   s.alone = 50 * kMicro;
   s.run(kLong);
-  CHECK(!s.wants());
+  CHECK(!s.uses_helper());
 }
 
 void trials_get_rarer_but_never_end() {
-  for (const float both : {60 * kMicro, 150 * kMicro}) {
-    Simulated s(100 * kMicro, both);
-    const bool wants = s.wants();
+  for (const float helped : {60 * kMicro, 150 * kMicro}) {
+    Simulated s(100 * kMicro, helped);
+    const bool uses_helper = s.uses_helper();
     const auto trials = [&](int regions) {
-      const int wanted = s.run(regions);
-      return wants ? regions - wanted : wanted;
+      const int used = s.run(regions);
+      return uses_helper ? regions - used : used;
     };
     const int early = trials(kLong);
     const int late = trials(kLong), later = trials(kLong);
@@ -212,71 +214,71 @@ void trials_get_rarer_but_never_end() {
 }
 
 void refusals_do_not_stick() {
-  // Never there so far.
+  // Not available so far.
   Simulated s(100 * kMicro, 60 * kMicro);
-  s.answered = false;
+  s.available = false;
   s.run(kLong);
-  s.answered = true;
-  CHECK(s.wants());
-  // Away for a while.
-  s.answered = false;
+  s.available = true;
+  CHECK(s.uses_helper());
+  // Not available for a while.
+  s.available = false;
   s.run(kLong);
-  s.answered = true;
+  s.available = true;
   s.run(kLong);
-  CHECK(s.wants());
-  // Away while it would have shown that it pays again.
-  s.both = 150 * kMicro;
-  CHECK(!s.wants());
-  s.both = 60 * kMicro;
-  s.answered = false;
+  CHECK(s.uses_helper());
+  // Not available while it would have shown that it pays again.
+  s.helped = 150 * kMicro;
+  CHECK(!s.uses_helper());
+  s.helped = 60 * kMicro;
+  s.available = false;
   s.run(kLong);
-  s.answered = true;
+  s.available = true;
   s.run(kLong);
-  CHECK(s.wants());
+  CHECK(s.uses_helper());
 }
 
-void one_record_may_be_used_by_several_threads() {
+void stats_may_be_used_by_several_threads() {
   Simulated s(100 * kMicro, 60 * kMicro);
   std::vector<std::thread> threads;
   for (int i = 0; i < 3; ++i) threads.emplace_back([&] { s.run(kLong); });
   for (std::thread& thread : threads) thread.join();
   s.run(kLong);
-  CHECK(s.wants());
+  CHECK(s.uses_helper());
 }
 
 void half_octaves_do_not_mix() {
-  HelperPolicy second;
-  std::set<const Record*> records;
-  // Those of which short regions are made.
+  HelperPolicy policy;
+  std::set<const Stats*> stats;
+  // The sizes of short regions.
   for (double flops = 1.6e6; flops < 2e7; flops *= 1.41421356) {
-    records.insert(&second.record(flops));
-    CHECK(&second.record(flops) == &second.record(flops));
+    stats.insert(&policy.stats(flops));
+    CHECK(&policy.stats(flops) == &policy.stats(flops));
   }
-  CHECK(records.size() == 8);
-  CHECK(&second.record(2.2e6) == &second.record(2.9e6));
-  // 2.2e6 and 4.4e6 operations: what one learns is not the other's.
-  Record& little = second.record(2.2e6);
+  CHECK(stats.size() == 8);
+  CHECK(&policy.stats(2.2e6) == &policy.stats(2.9e6));
+  // 2.2e6 and 4.4e6 operations: their measurements are separate.
+  Stats& little = policy.stats(2.2e6);
   for (int i = 0; i < 10; ++i) {
-    little.took(1 * kMicro, false);
-    little.took(2 * kMicro, true);
+    little.record(1 * kMicro, false);
+    little.record(2 * kMicro, true);
   }
   CHECK(little.seconds_alone() > 0);
-  CHECK(second.record(4.4e6).seconds_alone() == 0);
+  CHECK(policy.stats(4.4e6).seconds_alone() == 0);
 }
 
 }  // namespace
 
 int main() {
-  standby_does_each_job_once();
-  standby_serves_several_threads();
+  the_helper_runs_each_job_once();
+  the_helper_serves_several_threads();
   teams_meet_at_barriers();
   the_faster_way_is_taken();
   one_outlier_decides_nothing();
   a_cold_start_is_forgotten();
-  other_times_change_its_mind();
+  other_times_change_the_decision();
   trials_get_rarer_but_never_end();
   refusals_do_not_stick();
-  one_record_may_be_used_by_several_threads();
+  stats_may_be_used_by_several_threads();
   half_octaves_do_not_mix();
   if (failures == 0) std::printf("all checks passed\n");
   return failures ? 1 : 0;

@@ -8,61 +8,62 @@ namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
-// What a second thread must save to be worth a core.
+// Fraction of the time alone below which the helper is worth a second core.
 constexpr float kWorthIt = 0.95f;
-constexpr int kTrials = 8;
+// Regions in a trial: the helper may have to wake up first.
+constexpr int kTrialRegions = 8;
 
-// A moving average that a single interruption does not spoil for long. One that is far
-// above what a region has just taken came of an interruption, or of a cold start.
-void average(std::atomic<float>& mean, float x) {
-  constexpr float kUp = 1.0f / 8, kDown = 1.0f / 4, kMostTimes = 2.0f;
-  const float old = std::min(mean.load(kRelaxed), kMostTimes * x);
+// Updates a moving average that outliers cannot spoil: it follows shorter times faster
+// than longer ones, and a longer time counts as twice the average at most. An average
+// above twice the new time came from an interruption or a cold start, so it is cut.
+void update_average(std::atomic<float>& mean, float x) {
+  constexpr float kUp = 1.0f / 8, kDown = 1.0f / 4, kOutlier = 2.0f;
+  const float old = std::min(mean.load(kRelaxed), kOutlier * x);
   if (old == 0) {
     mean.store(x, kRelaxed);
   } else if (x < old) {
     mean.store(old + kDown * (x - old), kRelaxed);
   } else {
-    mean.store(old + kUp * (std::min(x, kMostTimes * old) - old), kRelaxed);
+    mean.store(old + kUp * (std::min(x, kOutlier * old) - old), kRelaxed);
   }
 }
 
 }  // namespace
 
-bool HelperPolicy::Record::pays() const {
-  const float both = both_.load(kRelaxed), alone = alone_.load(kRelaxed);
-  // Alone is tried last: it needs nobody.
-  return both == 0 || (alone > 0 && both < kWorthIt * alone);
+bool HelperPolicy::Stats::helper_pays() const {
+  const float with_helper = with_helper_.load(kRelaxed), alone = alone_.load(kRelaxed);
+  // A helper that has not been measured counts as paying, so that it gets its chance.
+  return with_helper == 0 || (alone > 0 && with_helper < kWorthIt * alone);
 }
 
-bool HelperPolicy::Record::wanted() {
-  const bool pays_now = pays();
+bool HelperPolicy::Stats::use_helper() {
+  const bool pays = helper_pays();
   if (trials_left_.load(kRelaxed) > 0) {
     trials_left_.fetch_sub(1, kRelaxed);
-    return !pays_now;
+    return !pays;
   }
-  if (until_trial_.fetch_sub(1, kRelaxed) > 0) return pays_now;
-  // The longer the answer stays the same, the less often it is asked for.
+  if (until_trial_.fetch_sub(1, kRelaxed) > 0) return pays;
   const int period = period_.load(kRelaxed);
   until_trial_.store(period, kRelaxed);
-  period_.store(std::min(2 * period, kSeldom), kRelaxed);
-  trials_left_.store(kTrials - 1, kRelaxed);
-  return !pays_now;
+  period_.store(std::min(2 * period, kMaxPeriod), kRelaxed);
+  trials_left_.store(kTrialRegions - 1, kRelaxed);
+  return !pays;
 }
 
-void HelperPolicy::Record::took(float seconds, bool with_second) {
-  const bool paid = pays();
-  average(with_second ? both_ : alone_, seconds);
-  if (pays() != paid) {
-    period_.store(kOften, kRelaxed);
+void HelperPolicy::Stats::record(float seconds, bool with_helper) {
+  const bool paid = helper_pays();
+  update_average(with_helper ? with_helper_ : alone_, seconds);
+  if (helper_pays() != paid) {
+    period_.store(kMinPeriod, kRelaxed);
     trials_left_.store(0, kRelaxed);
   }
 }
 
-HelperPolicy::Record& HelperPolicy::record(double flops) {
+HelperPolicy::Stats& HelperPolicy::stats(double flops) {
   int exponent = 0;
   const double mantissa = std::frexp(flops, &exponent);
   const int half_octave = 2 * exponent + (mantissa > 0.7071 ? 1 : 0);
-  return records_[static_cast<size_t>(half_octave) % kRecords];
+  return stats_[static_cast<size_t>(half_octave) % kSizes];
 }
 
 }  // namespace fastmlp

@@ -1,8 +1,9 @@
-// Whether a second thread pays for a short region: found out by trying.
+// Decides by measurement whether the helper thread (spin_helper.h) is used.
 //
-// It depends on more than the work: on how far apart the two cores are (a cache line
-// may take 50 ns from one to the other, or 350), and on what else runs there. Results
-// do not depend on it.
+// Whether it pays depends on more than the amount of work: on the distance between the
+// two cores (moving a cache line takes 50 to 350 ns) and on what else runs there. So
+// both ways are timed, and the losing one is tried again now and then. Results do not
+// depend on the decision.
 #pragma once
 
 #include <array>
@@ -10,37 +11,43 @@
 
 namespace fastmlp {
 
-// Kept beside what the regions belong to, such as a model. May be used by several
-// threads at once; what they then overwrite for each other is a guess anyway.
+// Measurements that belong to one object with recurring regions, such as a model. Safe
+// to use from several threads at once: a lost update only makes an estimate older.
 class HelperPolicy {
  public:
-  // One for each half octave of work, so that batches of different sizes do not mix.
-  class Record {
+  // Running times of regions of about the same size, and the decision for the next one.
+  class Stats {
    public:
-    // Whether the next region is to be run with a second thread.
-    bool wanted();
-    // How long it took, and whether it had one: it may have been refused.
-    void took(float seconds, bool with_second);
-    // How long it takes alone; 0: not known yet.
+    // Whether to use the helper in the next region; call it once per region.
+    bool use_helper();
+    // Takes the running time of that region. `with_helper`: whether the helper took
+    // part, which it may refuse.
+    void record(float seconds, bool with_helper);
+    // Average running time without the helper; 0 if not measured yet.
     float seconds_alone() const { return alone_.load(std::memory_order_relaxed); }
 
    private:
-    bool pays() const;
+    bool helper_pays() const;
 
-    static constexpr int kOften = 64, kSeldom = 4096;
-    // Moving averages in seconds; 0: not known yet.
-    std::atomic<float> alone_{0.0f}, both_{0.0f};
-    // Regions until the other choice is tried, what that was last set to, and for how
-    // many more regions it goes on being tried: a second thread may have to wake up
-    // first.
-    std::atomic<int> until_trial_{0}, period_{kOften}, trials_left_{0};
+    // Regions between two trials of the losing way: at first and after the decision has
+    // changed, and at most. The number doubles after each trial.
+    static constexpr int kMinPeriod = 64, kMaxPeriod = 4096;
+
+    // Moving averages in seconds; 0 if not measured yet.
+    std::atomic<float> alone_{0.0f}, with_helper_{0.0f};
+    // Regions until the next trial, the value that this counter starts from, and the
+    // regions left in the trial under way.
+    std::atomic<int> until_trial_{0}, period_{kMinPeriod}, trials_left_{0};
   };
 
-  Record& record(double flops);
+  // The statistics of regions of `flops` operations: one for each half octave, so that
+  // batches of different sizes do not mix.
+  Stats& stats(double flops);
 
  private:
-  static constexpr int kRecords = 8;
-  std::array<Record, kRecords> records_;
+  // Enough for all short regions, see plan_team: 1.5e6 to 2e7 operations.
+  static constexpr int kSizes = 8;
+  std::array<Stats, kSizes> stats_;
 };
 
 }  // namespace fastmlp

@@ -1,4 +1,12 @@
-// Teams of threads. OpenMP is known to parallel.cpp alone.
+// Parallel regions and the teams of threads that run them. Only parallel.cpp knows
+// OpenMP.
+//
+// Three kinds of regions, by the amount of work (plan_team):
+//   little   the caller alone
+//   short    the caller and, if it is awake and has been measured to help, the helper
+//            thread (spin_helper.h, helper_policy.h)
+//   large    a team of num_threads() OpenMP threads
+// Why both OpenMP and a thread of our own: see spin_helper.h.
 #pragma once
 
 #include <atomic>
@@ -26,19 +34,19 @@ inline Range split(Index n, Index grain, int rank, int size) {
   return {cut(rank), cut(rank + 1)};
 }
 
-// How many threads a region is worth: at most `most`.
+// Which threads run a region.
 struct TeamPlan {
   int most = 1;
-  // Of a region that is over so soon that a second thread takes part only if it stands
-  // by and has paid before.
-  HelperPolicy::Record* second = nullptr;
+  // Set for short regions only: use the helper if it is spinning and these measurements
+  // say that it pays.
+  HelperPolicy::Stats* helper = nullptr;
 };
 
-// For this much work (2 operations per multiply-add) that falls into `parts` parts.
-// Without `second`, little work is done alone.
-TeamPlan plan_team(double flops, Index parts, HelperPolicy* second = nullptr);
+// The plan for `flops` operations (2 per multiply-add) that can be cut into `parts`.
+// Without `helper`, short regions run on the caller alone.
+TeamPlan plan_team(double flops, Index parts, HelperPolicy* helper = nullptr);
 
-// One member's view of the team that runs a region.
+// A member's view of the team that runs a region.
 class Team {
  public:
   struct Shared {
@@ -50,6 +58,7 @@ class Team {
       : shared_(shared), rank_(rank), size_(size) {}
   int rank() const { return rank_; }
   int size() const { return size_; }
+  // This member's part of [0, n).
   Range share(Index n, Index grain = 1) const { return split(n, grain, rank_, size_); }
 
   // Returns when every member has called it. Spins, then yields: OpenMP's own barrier
@@ -65,10 +74,10 @@ namespace detail {
 void run_untyped_team(TeamPlan plan, void (*body)(void*, const Team&), void* state);
 }
 
-// Calls body(team) once in each thread of a team as planned, or a smaller one, the
-// caller among them, and returns when all are done. Every thread runs with the default
-// floating-point environment (round to nearest, subnormals kept), the caller's is
-// restored after. The body must not throw, unless it is planned for one thread.
+// Calls body(team) once in each thread of a team of at most plan.most, one of which
+// is the caller, and returns when all are done. All threads run with the default
+// floating-point environment (round to nearest, subnormals kept); the caller's own is
+// restored afterwards. The body must not throw unless the plan is for one thread.
 template <class Body>
 void run_team(TeamPlan plan, Body&& body) {
   using Plain = std::remove_reference_t<Body>;

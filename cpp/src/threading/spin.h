@@ -1,4 +1,4 @@
-// Waiting for another thread that is expected at once: spins, then gives way.
+// Waiting for another thread that is expected to arrive within a microsecond or so.
 #pragma once
 
 #include <thread>
@@ -13,9 +13,12 @@ inline void pause_cpu() {
 #endif
 }
 
+// Call once() in a loop until the other thread has arrived.
 class Spin {
  public:
   void once() {
+    // After some 20 to 100 us the other thread has probably lost its CPU to another
+    // process, and may be waiting for this very one.
     constexpr int kSpins = 2000;
     if (++count_ < kSpins) {
       pause_cpu();

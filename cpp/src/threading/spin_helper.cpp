@@ -24,22 +24,30 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::microseconds;
 
-constexpr microseconds kAwake{200};  // that it spins without work
-// A sleeping standby is woken if the last region was over no longer ago than this, or,
-// where only its beginning is known, would have been. It stays awake for as long after
-// the region that woke it, which its waker works on alone.
-constexpr microseconds kSoon{300};
-// It is let alone for a while if it fails to answer, and for longer if it was woken in
-// vain, or if a region takes so much longer than it would alone that a member must have
-// lost its CPU to another process; the longer, the more often that happens.
-constexpr microseconds kUnanswered{2'000};
-constexpr microseconds kStalled{1'000};
-constexpr microseconds kFirstRest{20'000}, kLongestRest{1'280'000};
-constexpr int kSoundRegions = 1000;  // in a row, after which stalls are forgotten
-// Pauses, of some 10 to 50 ns, in which it must begin.
-constexpr int kPatience = 60;
+// How long the helper spins without work before it goes to sleep: long enough for what
+// a training loop does between two steps, too short to matter to other processes.
+constexpr microseconds kSpinTime{200};
+// A sleeping helper is woken if the last region ended at most this long ago (plus its
+// expected duration if only its beginning is known), so that another one is likely to
+// follow. It then spins for this long after the expected end of the region for which it
+// was woken, on which the caller works alone.
+constexpr microseconds kWakeWindow{300};
 
-// The CPU this thread runs on; -1 where that is not known.
+// Pauses, of some 10 to 50 ns, in which the helper must take an offered job. It takes a
+// fraction of a microsecond unless its CPU runs something else.
+constexpr int kOfferPauses = 60;
+// How long the helper is left alone after an offer that it did not take: about a time
+// slice of the process that has its CPU.
+constexpr microseconds kMissedBackoff{2'000};
+
+// A region that takes this much longer than it would alone has stalled: a member must
+// have lost its CPU to another process. The helper is then left alone for longer, and
+// twice as long each time, until it has helped with many regions in a row.
+constexpr microseconds kStall{1'000};
+constexpr microseconds kMinBackoff{20'000}, kMaxBackoff{1'280'000};
+constexpr int kRegionsToForgive = 1000;
+
+// The CPU that this thread runs on; -1 if it is not known.
 int current_cpu() {
 #if defined(__linux__)
   return sched_getcpu();
@@ -48,11 +56,12 @@ int current_cpu() {
 #endif
 }
 
-// The CPUs that a thread may use; where that is not known, nothing is done with them.
-class Cpus {
+// An affinity mask: the CPUs that a thread may run on. Nothing is done with it where it
+// cannot be read.
+class AffinityMask {
  public:
-  // Those of this thread. Whether there may be two.
-  bool look() {
+  // Reads the mask of this thread. Returns whether there may be two CPUs in it.
+  bool read() {
 #if defined(__linux__)
     known_ = sched_getaffinity(0, sizeof cpus_, &cpus_) == 0;
     return !known_ || CPU_COUNT(&cpus_) > 1;
@@ -61,7 +70,7 @@ class Cpus {
 #endif
   }
 
-  // Keeps this thread to them.
+  // Makes it the mask of this thread.
   void apply() const {
 #if defined(__linux__)
     cpu_set_t found;
@@ -70,15 +79,17 @@ class Cpus {
 #endif
   }
 
-  // Leaves a CPU for another of them. A thread is often woken on the CPU of its waker,
-  // where it would wait for the very region it is to help with.
+  // Moves this thread from `cpu` to another CPU of the mask. A thread is often woken on
+  // the CPU of its waker, where it would wait for the very region that it should help
+  // with.
   void leave([[maybe_unused]] int cpu) const {
 #if defined(__linux__)
     if (!known_ || cpu >= CPU_SETSIZE) return;
     cpu_set_t others = cpus_;
     CPU_CLR(static_cast<size_t>(cpu), &others);
     if (CPU_COUNT(&others) == 0) return;
-    // Once it has moved it stays, though it may come back.
+    // The thread moves at the first call and does not move back at the second, which
+    // only allows it to.
     if (sched_setaffinity(0, sizeof others, &others) == 0) {
       sched_setaffinity(0, sizeof cpus_, &cpus_);
     }
@@ -92,12 +103,12 @@ class Cpus {
 #endif
 };
 
-// Threads made during its life get no signals: they are for the threads that the
-// program knows of, some of which may wait for them. Those that report a fault stay.
-class WithoutSignals {
+// RAII: threads created meanwhile block all signals except those that report a fault.
+// Signals are for the threads that the program knows, some of which may wait for them.
+class BlockSignals {
  public:
 #if defined(__unix__) || defined(__APPLE__)
-  WithoutSignals() {
+  BlockSignals() {
     sigset_t blocked;
     sigfillset(&blocked);
     for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT}) {
@@ -105,110 +116,116 @@ class WithoutSignals {
     }
     pthread_sigmask(SIG_BLOCK, &blocked, &saved_);
   }
-  ~WithoutSignals() { pthread_sigmask(SIG_SETMASK, &saved_, nullptr); }
-  WithoutSignals(const WithoutSignals&) = delete;
-  WithoutSignals& operator=(const WithoutSignals&) = delete;
+  ~BlockSignals() { pthread_sigmask(SIG_SETMASK, &saved_, nullptr); }
+  BlockSignals(const BlockSignals&) = delete;
+  BlockSignals& operator=(const BlockSignals&) = delete;
 
  private:
   sigset_t saved_;
 #else
-  WithoutSignals() {}
+  BlockSignals() {}
 #endif
 };
 
-// asleep -> waking -> ready <-> offered -> working -> done -> ready, and ready ->
-// asleep.
-enum State : int { asleep, waking, ready, offered, working, done };
+// See the header.
+enum class State : int { asleep, waking, ready, offered, working, done };
 
 class SpinHelper {
  public:
-  bool start(void (*f)(void*), void* context, microseconds alone) {
-    if (busy_.exchange(true, std::memory_order_acquire)) return false;
-    const int found = state_.load(std::memory_order_acquire);
+  bool try_start(void (*f)(void*), void* context, microseconds time_alone) {
+    if (in_use_.exchange(true, std::memory_order_acquire)) return false;
+    const State state = state_.load(std::memory_order_acquire);
     const Clock::time_point now = Clock::now();
     caller_cpu_.store(current_cpu(), std::memory_order_relaxed);
-    if (now >= rests_until_) {
-      if (found == ready) {
+    if (now >= left_alone_until_) {
+      if (state == State::ready) {
         f_ = f;
         context_ = context;
         if (offer()) {
           started_ = now;
-          alone_ = alone;
-          unused_ = false;
+          time_alone_ = time_alone;
+          woken_in_vain_ = false;
           return true;
         }
-        rests_until_ = now + kUnanswered;
-      } else if (found == asleep && now - last_ < kSoon + alone) {
-        // It rests if it fell asleep before it was used, or cannot be woken.
-        const bool in_vain = unused_ || !wake(alone);
-        if (in_vain) rests_until_ = now + kFirstRest;
-        unused_ = !in_vain;
+        left_alone_until_ = now + kMissedBackoff;
+      } else if (state == State::asleep &&
+                 now - last_region_ < kWakeWindow + time_alone) {
+        // Leave it alone if it fell asleep before it was used, or cannot be woken.
+        const bool useless = woken_in_vain_ || !wake(time_alone);
+        if (useless) left_alone_until_ = now + kMinBackoff;
+        woken_in_vain_ = !useless;
       }
     }
-    last_ = now;
-    busy_.store(false, std::memory_order_release);
+    last_region_ = now;
+    in_use_.store(false, std::memory_order_release);
     return false;
   }
 
-  void epilogue() {
+  void join() {
     Spin spin;
-    while (state_.load(std::memory_order_acquire) != done) spin.once();
-    last_ = Clock::now();
-    if (last_ - started_ > kStalled + alone_) {
-      rests_until_ = last_ + rest_;
-      rest_ = std::min(2 * rest_, kLongestRest);
-      sound_ = 0;
-    } else if (sound_ < kSoundRegions && ++sound_ == kSoundRegions) {
-      rest_ = kFirstRest;
+    while (state_.load(std::memory_order_acquire) != State::done) spin.once();
+    last_region_ = Clock::now();
+    if (last_region_ - started_ > kStall + time_alone_) {
+      left_alone_until_ = last_region_ + backoff_;
+      backoff_ = std::min(2 * backoff_, kMaxBackoff);
+      regions_since_stall_ = 0;
+    } else if (regions_since_stall_ < kRegionsToForgive &&
+               ++regions_since_stall_ == kRegionsToForgive) {
+      backoff_ = kMinBackoff;
     }
-    state_.store(ready, std::memory_order_release);
-    busy_.store(false, std::memory_order_release);
+    state_.store(State::ready, std::memory_order_release);
+    in_use_.store(false, std::memory_order_release);
   }
 
  private:
-  bool offer() {
-    int expected = ready;
-    if (!state_.compare_exchange_strong(expected, offered)) return false;
-    for (int i = 0; i < kPatience; ++i) {
-      if (state_.load(std::memory_order_acquire) != offered) return true;
-      pause_cpu();
-    }
-    expected = offered;
-    return !state_.compare_exchange_strong(expected, ready);
+  bool change_state(State from, State to) {
+    return state_.compare_exchange_strong(from, to);
   }
 
-  // Whether that is possible.
-  bool wake(microseconds alone) {
-    // It goes where its waker may go, wherever that was when the thread was made. On
-    // one CPU it would only be in the way.
-    if (!cpus_.look()) return false;
-    if (!made_) {
-      made_ = true;
+  // Returns whether the helper has taken the job.
+  bool offer() {
+    if (!change_state(State::ready, State::offered)) return false;
+    for (int i = 0; i < kOfferPauses; ++i) {
+      if (state_.load(std::memory_order_acquire) != State::offered) return true;
+      pause_cpu();
+    }
+    return !change_state(State::offered, State::ready);
+  }
+
+  // Returns false if the helper cannot be woken.
+  bool wake(microseconds time_alone) {
+    // The helper may run where its waker may now, whatever was the case when the thread
+    // was created. On a single CPU it would only be in the way.
+    if (!cpus_.read()) return false;
+    if (!creation_tried_) {
+      creation_tried_ = true;
       try {
-        const WithoutSignals without_signals;
+        const BlockSignals block_signals;
         std::thread([this] { run(); }).detach();
         exists_ = true;
       } catch (const std::exception&) {
-        // No thread or memory to be had: the state stays asleep, callers work alone.
+        // No thread or memory is available: callers work alone.
       }
     }
     if (!exists_) return false;
-    awake_at_first_ = alone + kSoon;
+    first_spin_time_ = time_alone + kWakeWindow;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      state_.store(waking, std::memory_order_release);
+      state_.store(State::waking, std::memory_order_release);
     }
     wake_.notify_one();
     return true;
   }
 
+  // --- in the helper's own thread ---
+
   void run() {
     for (;;) {
       {
         std::unique_lock<std::mutex> lock(mutex_);
-        wake_.wait(lock, [this] { return state_.load() != asleep; });
+        wake_.wait(lock, [this] { return state_.load() != State::asleep; });
       }
-      stand_by();
+      serve();
     }
   }
 
@@ -219,67 +236,69 @@ class SpinHelper {
     }
   }
 
-  // Until it has been without work for a while.
-  void stand_by() {
-    Clock::duration awake = awake_at_first_;
+  // Takes jobs until there has been none for a while.
+  void serve() {
+    Clock::duration spin_time = first_spin_time_;
     cpus_.apply();
     leave_callers_cpu();
-    state_.store(ready, std::memory_order_release);
-    constexpr int kBetweenLooks = 64;  // at the clock
+    state_.store(State::ready, std::memory_order_release);
+    constexpr int kPausesPerClock =
+        64;  // reading the clock takes as long as some pauses
     Clock::time_point idle_since = Clock::now();
     for (;;) {
       leave_callers_cpu();
-      for (int i = 0; i < kBetweenLooks; ++i) {
-        int expected = offered;
-        if (state_.load(std::memory_order_relaxed) == offered &&
-            state_.compare_exchange_strong(expected, working)) {
+      for (int i = 0; i < kPausesPerClock; ++i) {
+        if (state_.load(std::memory_order_relaxed) == State::offered &&
+            change_state(State::offered, State::working)) {
           f_(context_);
-          state_.store(done, std::memory_order_release);
+          state_.store(State::done, std::memory_order_release);
           Spin spin;
-          while (state_.load(std::memory_order_relaxed) == done) spin.once();
+          while (state_.load(std::memory_order_relaxed) == State::done) spin.once();
           idle_since = Clock::now();
-          awake = kAwake;
+          spin_time = kSpinTime;
         }
         pause_cpu();
       }
-      if (Clock::now() - idle_since < awake) continue;
-      int expected = ready;
-      if (state_.compare_exchange_strong(expected, asleep)) return;
+      if (Clock::now() - idle_since < spin_time) continue;
+      if (change_state(State::ready, State::asleep)) return;
     }
   }
 
-  std::atomic<int> state_{asleep};
+  std::atomic<State> state_{State::asleep};
   std::atomic<int> caller_cpu_{-1};
-  // The job; written before it is offered.
+  // The job; written by the caller before it offers it.
   void (*f_)(void*) = nullptr;
   void* context_ = nullptr;
-  // For the standby; written while it sleeps.
-  Cpus cpus_;
-  microseconds awake_at_first_{};
-  // Held from start to finish; guards what follows.
-  alignas(64) std::atomic<bool> busy_{false};
-  bool made_ = false, exists_ = false;
-  bool unused_ = false;  // since it was woken
-  Clock::time_point last_{}, started_{}, rests_until_{};
-  microseconds alone_{};  // of the region that started then
-  microseconds rest_ = kFirstRest;
-  int sound_ = 0;
+  // Written by the caller while the helper sleeps.
+  AffinityMask cpus_;
+  microseconds first_spin_time_{};
+
+  // Set from try_start to join: the helper serves one caller at a time. Guards what
+  // follows.
+  alignas(64) std::atomic<bool> in_use_{false};
+  bool creation_tried_ = false, exists_ = false;
+  bool woken_in_vain_ = false;  // until it takes a job
+  // `last_region_`: its end, or its beginning if the helper did not take part.
+  Clock::time_point last_region_{}, started_{}, left_alone_until_{};
+  microseconds time_alone_{};  // expected, of the region that started at started_
+  microseconds backoff_ = kMinBackoff;
+  int regions_since_stall_ = 0;
   std::mutex mutex_;
   std::condition_variable wake_;
 };
 
 // Never destroyed: the thread outlives main.
-SpinHelper& standby() {
+SpinHelper& helper() {
   static SpinHelper* const instance = new SpinHelper;
   return *instance;
 }
 
 }  // namespace
 
-bool try_start_helper(void (*f)(void*), void* context, microseconds alone) {
-  return standby().start(f, context, alone);
+bool try_start_helper(void (*f)(void*), void* context, microseconds time_alone) {
+  return helper().try_start(f, context, time_alone);
 }
 
-void join_helper() { standby().epilogue(); }
+void join_helper() { helper().join(); }
 
 }  // namespace fastmlp::detail

@@ -1,0 +1,92 @@
+#include "threading/cpu_limits.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <fstream>
+#include <string>
+#include <thread>
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+namespace fastmlp::detail {
+namespace {
+
+constexpr int kNoLimit = 1 << 20;
+
+#if defined(__linux__)
+// quota / period of one cgroup, rounded up.
+int whole_cpus(const std::string& quota, const std::string& period) {
+  char* end = nullptr;
+  const double q = std::strtod(quota.c_str(), &end);
+  const double p = std::strtod(period.c_str(), nullptr);
+  // No quota is "max" in version 2 and -1 in version 1.
+  if (end == quota.c_str() || q <= 0 || p <= 0) return kNoLimit;
+  return std::max(1, static_cast<int>(std::ceil(q / p)));
+}
+
+// Version 2: the tightest limit from the process's group up to the root.
+int cgroup2_limit() {
+  int limit = kNoLimit;
+  std::ifstream groups("/proc/self/cgroup");
+  std::string line;
+  while (std::getline(groups, line)) {
+    if (line.rfind("0::", 0) != 0) continue;
+    std::string path = line.substr(3);
+    for (;;) {
+      std::ifstream file("/sys/fs/cgroup" + path + "/cpu.max");
+      std::string quota, period;
+      if (file >> quota >> period) limit = std::min(limit, whole_cpus(quota, period));
+      if (path.empty() || path == "/") break;
+      path.erase(path.rfind('/'));
+    }
+  }
+  return limit;
+}
+
+// Version 1, as it is mounted inside a container.
+int cgroup1_limit() {
+  std::ifstream quota_file("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
+  std::ifstream period_file("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+  std::string quota, period;
+  if (quota_file >> quota && period_file >> period) return whole_cpus(quota, period);
+  return kNoLimit;
+}
+
+int cgroup_limit() { return std::min(cgroup2_limit(), cgroup1_limit()); }
+#else
+int cgroup_limit() { return kNoLimit; }
+#endif
+
+}  // namespace
+
+int affinity_limit() {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+#endif
+  const unsigned n = std::thread::hardware_concurrency();
+  return n > 0 ? static_cast<int>(n) : 1;
+}
+
+int cpu_limit() {
+  // Limits cost a system call and a few files to read, which is too much for every
+  // parallel region.
+  using Clock = std::chrono::steady_clock;
+  constexpr int64_t kFresh = 100'000'000;  // ns
+  static std::atomic<int64_t> read_at{-kFresh - 1};
+  static std::atomic<int> limit{1};
+  const int64_t now = Clock::now().time_since_epoch().count();
+  if (now - read_at.load(std::memory_order_acquire) > kFresh) {
+    limit.store(std::min(affinity_limit(), cgroup_limit()), std::memory_order_relaxed);
+    read_at.store(now, std::memory_order_release);
+  }
+  return limit.load(std::memory_order_relaxed);
+}
+
+}  // namespace fastmlp::detail
