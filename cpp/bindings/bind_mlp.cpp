@@ -398,18 +398,16 @@ py::object evaluate(AnyMlp& self, py::object x, py::object y, const Loss& loss,
   });
 }
 
-// Between the two no other fit of this model is let in, from whichever thread or
-// callback. The GIL guards them, or where there is none the section. Only the token
-// that began a fit ends it, so that a caller may ask for the end without knowing
-// whether its beginning was refused.
+// Between the two, no other fit of this model can begin, in whichever thread or
+// callback. The GIL guards them, or the critical section where there is no GIL. Only
+// the token that began a fit ends it, so that a caller may end its fit without knowing
+// whether the beginning was refused.
 void begin_fit(py::object self, py::object token) {
   const py::scoped_critical_section section(self);
   py::cast<AnyMlp&>(self).visit([&](auto& n) {
-    const int here = fork_generation() + 1;
-    if (n.fit_in == here && n.fit_token) {
+    if (!n.fitting.try_set()) {
       throw std::runtime_error("another fit of this model is under way");
     }
-    n.fit_in = here;
     n.fit_token = token;
     n.last_good.valid = false;
   });
@@ -418,7 +416,9 @@ void begin_fit(py::object self, py::object token) {
 void end_fit(py::object self, py::object token) {
   const py::scoped_critical_section section(self);
   py::cast<AnyMlp&>(self).visit([&](auto& n) {
-    if (token.is(n.fit_token)) n.fit_token = py::object();
+    if (!token.is(n.fit_token)) return;
+    n.fit_token = py::object();
+    n.fitting.clear();
   });
 }
 
@@ -478,7 +478,7 @@ py::object iterate_with(AnyMlp& self, Any& solver, py::object x, py::object y,
     using T = decltype(element_of(n));
     const auto batch = batch_of<T>(n.mlp, x, y, loss, sample_weight);
     if (!batch) return not_implemented();
-    const SolverAtWork mark(solver);
+    const SolverUse use(solver);
     auto& typed = solver.template of<T>();
     SignalPoll poll;
     SolverReport report;

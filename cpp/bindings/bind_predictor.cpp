@@ -6,16 +6,16 @@
 #include <utility>
 
 #include "arrays.h"
-#include "exclusive_use.h"
 #include "network.h"
+#include "threading/exclusive_use.h"
 
 namespace fastmlp::bindings {
 namespace {
 
-// One call at a time: the buffers are everybody's.
+// Calls share the buffers, so they take turns.
 constexpr const char* kBusy =
-    "this predictor is at work already, in another thread or in a call that led to "
-    "this one, and has but one pair of buffers; make one for each";
+    "this predictor is already in use, by another thread or by a call that led to this "
+    "one, and has only one pair of buffers; make one predictor for each";
 
 class Predictor {
  public:
@@ -46,7 +46,7 @@ class Predictor {
 
   // Of the buffer x if there is no argument.
   py::object call(py::handle argument) {
-    const ExclusiveUse mark(mark_, kBusy);
+    const ExclusiveUse use(busy_, kBusy);
     return any_->visit([&](auto& n) -> py::object {
       using T = decltype(element_of(n));
       const T* from = static_cast<const T*>(from_);
@@ -88,7 +88,7 @@ class Predictor {
   Index rows_ = 0, ndim_ = 0;
   const void* from_ = nullptr;
   void* to_ = nullptr;
-  BusyFlag mark_{0};
+  BusyFlag busy_;
 };
 
 // tp_call: what pybind11's dispatch would add is a good part of a small network's time.

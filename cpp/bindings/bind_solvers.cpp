@@ -65,7 +65,7 @@ bool with_solver(Any& any, F f) {
 
 template <class Any>
 py::dict state(Any& any) {
-  const SolverAtWork mark(any);
+  const SolverUse use(any);
   py::dict result;
   result["step"] = 0;
   result["evaluations"] = 0;
@@ -100,7 +100,7 @@ void load_as(Any& any, const py::dict& from) {
 
 template <class Any, template <class> class Solver>
 void load_state(Any& any, const py::dict& from) {
-  const SolverAtWork mark(any);
+  const SolverUse use(any);
   const bool single =
       from.contains("arrays") &&
       view<const float>(py::cast<py::dict>(from["arrays"])["theta"]).has_value();
@@ -122,7 +122,7 @@ py::array_t<T> point(const T* theta, Index n) {
 // f(theta) -> (value, grad).
 py::tuple minimize_lbfgs(AnyLbfgs& any, py::object theta, const py::function& f,
                          Index most) {
-  const SolverAtWork mark(any);
+  const SolverUse use(any);
   SolverReport report;
   by_dtype(theta, "theta", [&](auto t) {
     using T = decltype(t);
@@ -145,7 +145,7 @@ py::tuple minimize_lbfgs(AnyLbfgs& any, py::object theta, const py::function& f,
 // f(theta) -> (residuals, jacobian), both float64.
 py::tuple minimize_lm(AnyLevenbergMarquardt& any, py::object theta,
                       const py::function& f, Index most) {
-  const SolverAtWork mark(any);
+  const SolverUse use(any);
   SolverReport report;
   by_dtype(theta, "theta", [&](auto t) {
     using T = decltype(t);
@@ -187,12 +187,12 @@ py::class_<Any> bind_common(py::module_& m, const char* name) {
                              })
       .def("expect_change",
            [](Any& any) {
-             const SolverAtWork mark(any);
+             const SolverUse use(any);
              with_solver(any, [](auto& s, auto) { s.expect_change(); });
            })
       .def("reset",
            [](Any& any) {
-             const SolverAtWork mark(any);
+             const SolverUse use(any);
              any.reset();
            })
       .def("state", &state<Any>)

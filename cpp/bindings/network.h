@@ -13,9 +13,9 @@
 #include <vector>
 
 #include "arrays.h"
-#include "fastmlp/fork_safety.h"
 #include "fastmlp/mlp.h"
 #include "names.h"
+#include "threading/exclusive_use.h"
 
 namespace fastmlp::bindings {
 
@@ -23,8 +23,8 @@ template <class T>
 struct Network {
   Mlp<T> mlp;
   LastGoodState<T> last_good;  // of the running fit
-  int fit_in = 0;              // its process: fork generation + 1
-  py::object fit_token;        // identifies it; null: no fit
+  BusyFlag fitting;            // set during a fit
+  py::object fit_token;        // identifies that fit
 
   Network(Index n_in, std::vector<LayerSpec> layers) : mlp(n_in, std::move(layers)) {}
 };
@@ -59,7 +59,6 @@ class PythonActivation : public CustomActivation {
   template <class T>
   static void call(const py::object& f, const char* what, T* out, const T* in,
                    Index n) {
-    const InUserCode outside;
     const py::gil_scoped_acquire acquire;
     py::array_t<T> argument(n);
     std::copy_n(in, n, argument.mutable_data());

@@ -5,8 +5,8 @@
 #include <stdexcept>
 
 #include "arrays.h"
-#include "exclusive_use.h"
 #include "fastmlp/network_objective.h"
+#include "threading/exclusive_use.h"
 
 namespace fastmlp::bindings {
 
@@ -15,7 +15,7 @@ struct AnySolver {
   Config config;
   std::optional<Solver<float>> f32;
   std::optional<Solver<double>> f64;
-  BusyFlag mark{0};
+  BusyFlag busy;
 
   explicit AnySolver(const Config& c) : config(c) {}
 
@@ -40,12 +40,12 @@ struct AnySolver {
 using AnyLbfgs = AnySolver<Lbfgs, LbfgsConfig>;
 using AnyLevenbergMarquardt = AnySolver<LevenbergMarquardt, LevenbergMarquardtConfig>;
 
-// Keeps others from a solver that works.
-class SolverAtWork : public ExclusiveUse {
+// RAII: only this call uses the solver.
+class SolverUse : public ExclusiveUse {
  public:
   template <class Any>
-  explicit SolverAtWork(Any& solver)
-      : ExclusiveUse(solver.mark, "the solver is at work in another thread") {}
+  explicit SolverUse(Any& solver)
+      : ExclusiveUse(solver.busy, "the solver is in use by another thread") {}
 };
 
 inline py::tuple report_tuple(const SolverReport& r) {

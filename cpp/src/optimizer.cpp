@@ -7,6 +7,7 @@
 #include <string>
 
 #include "fastmlp/kernel_table.h"
+#include "threading/fork_safety.h"
 
 namespace fastmlp {
 namespace {
@@ -113,6 +114,17 @@ std::array<const char*, kMaxSlots> slot_names(const OptimizerConfig& c) {
   }
   return {};
 }
+
+// A training step may run user code under this lock, so its holder is recorded.
+struct OptimizerMutex::Impl {
+  detail::ForkSafe<std::timed_mutex, detail::LockRank::optimizer> mutex{true};
+};
+
+OptimizerMutex::OptimizerMutex() : impl_(std::make_unique<Impl>()) {}
+OptimizerMutex::~OptimizerMutex() = default;
+void OptimizerMutex::lock() { impl_->mutex.lock(); }
+bool OptimizerMutex::try_lock() { return impl_->mutex.try_lock(); }
+void OptimizerMutex::unlock() { impl_->mutex.unlock(); }
 
 void Optimizer::begin_step(Index vectors) {
   bool fresh = true;

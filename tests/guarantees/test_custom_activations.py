@@ -141,7 +141,7 @@ def test_an_activation_does_not_train_its_own_model(outer: str, inner: str) -> N
     assert not thread.is_alive()
     waits_for_itself = not (outer == "predict" and inner == "optimizer")
     assert len(errors) == waits_for_itself
-    assert all("in use by itself" in str(error) for error in errors)
+    assert all("this thread is already using" in str(error) for error in errors)
     calls["train_step"]()
 
 

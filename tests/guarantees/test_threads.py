@@ -17,8 +17,8 @@ THREADS, ROUNDS = 8, 40
 LAYERS = [6, 16, 3]
 # What may be refused, and only this.
 BUSY = (
-    "this predictor is at work already",
-    "the solver is at work in another thread",
+    "this predictor is already in use",
+    "the solver is in use by another thread",
     "another fit of this model is under way",
 )
 

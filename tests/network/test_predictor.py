@@ -178,7 +178,7 @@ def test_threads_with_their_own_agree_and_sharing_is_refused():
             try:
                 seen.append(shared(x) is shared.y)
             except RuntimeError as error:
-                seen.append("at work already" in str(error))
+                seen.append("already in use" in str(error))
 
     workers = [threading.Thread(target=f) for f in (own, own, share, share)]
     for worker in workers:
@@ -204,7 +204,7 @@ def test_calls_within_calls_are_refused():
         def __array__(self, dtype=None, copy=None):
             return predictor(samples(3))
 
-    with pytest.raises(TypeError, match="at work already"):
+    with pytest.raises(TypeError, match="already in use"):
         predictor(Again())
     np.testing.assert_array_equal(predictor(samples(3)), mlp(samples(3)))
 

@@ -4,11 +4,11 @@
 
 #include <array>
 #include <atomic>
+#include <memory>
 #include <variant>
 #include <vector>
 
 #include "fastmlp/aligned_buffer.h"
-#include "fastmlp/fork_safety.h"
 #include "fastmlp/types.h"
 
 namespace fastmlp {
@@ -77,6 +77,21 @@ constexpr Index square_chunks(Index size) {
 template <class T>
 double squares_of_chunk(const T* x, Index size, Index chunk);
 
+// The mutex of an Optimizer. A fork waits until it is unlocked, so that it is usable in
+// the child.
+class OptimizerMutex {
+ public:
+  OptimizerMutex();
+  ~OptimizerMutex();
+  void lock();
+  bool try_lock();
+  void unlock();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
 // One step count for all the vectors it updates. The first step fixes how many there
 // are, their sizes and types.
 class Optimizer {
@@ -132,7 +147,7 @@ class Optimizer {
   OptimizerConfig config_;
   std::atomic<int64_t> step_count_{0};
   std::vector<AnySlots> state_;
-  OptimizerMutex mutex_{true};
+  OptimizerMutex mutex_;
 };
 
 }  // namespace fastmlp

@@ -47,24 +47,6 @@ void set_order(std::vector<int64_t>& order, const EpochOptions& options, Index n
   }
 }
 
-// Marks that an epoch is running: the order of its rows is kept in the model.
-class EpochMark {
- public:
-  explicit EpochMark(std::atomic<int>& in_epoch) : in_epoch_(in_epoch) {
-    const int here = fork_generation() + 1;
-    int found = in_epoch_.load();
-    if (found == here || !in_epoch_.compare_exchange_strong(found, here)) {
-      throw std::runtime_error("another fit of this model is under way");
-    }
-  }
-  ~EpochMark() { in_epoch_.store(0); }
-  EpochMark(const EpochMark&) = delete;
-  EpochMark& operator=(const EpochMark&) = delete;
-
- private:
-  std::atomic<int>& in_epoch_;
-};
-
 // The weight of a batch's loss in the loss of its epoch.
 template <class T>
 double weight_in_epoch(const Batch<T>& batch, const Loss& loss, const int64_t* order) {
@@ -161,7 +143,7 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
   const Index n_rows = checked_rows(options, data.rows);
   const DefaultFpEnvironment environment;
   Impl& impl = *impl_;
-  const EpochMark mark(impl.in_epoch);
+  const ExclusiveUse in_use(impl.in_epoch, "another fit of this model is under way");
   detail::check_training_rows(impl.net, std::min(options.batch_size, n_rows));
   if (const Index rest = n_rows % options.batch_size; rest > 0)
     detail::check_training_rows(impl.net, rest);

@@ -12,11 +12,12 @@
 #include <utility>
 #include <vector>
 
-#include "fastmlp/fork_safety.h"
 #include "fastmlp/mlp.h"
 #include "network/ops/plan_network.h"
 #include "network/passes/inference.h"
 #include "network/passes/training_pass.h"
+#include "threading/exclusive_use.h"
+#include "threading/fork_safety.h"
 
 namespace fastmlp {
 namespace detail {
@@ -90,10 +91,10 @@ struct Mlp<T>::Impl {
   Index last_rows = 0;  // 0: nothing
   const detail::Workspace<T>* last_values = nullptr;
 
-  // The fork generation + 1 of the process in which an epoch is running, else 0.
-  std::atomic<int> in_epoch{0};
+  // Set while an epoch is running, whose order of rows is kept here.
+  BusyFlag in_epoch;
 
-  // Whether a second thread pays for a small batch.
+  // Whether the helper thread pays for a small batch.
   mutable HelperPolicy training_helper, inference_helper;
 
   // Memory that inference borrows, one for each concurrent call, so that calls stop

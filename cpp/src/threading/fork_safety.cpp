@@ -1,4 +1,4 @@
-#include "fastmlp/fork_safety.h"
+#include "threading/fork_safety.h"
 
 #include <algorithm>
 #include <array>
@@ -15,7 +15,7 @@ namespace {
 
 std::atomic<int> generation{0};
 
-// Never destroyed: models may outlive the end of main.
+// All locks by rank. Never destroyed: models may outlive main.
 struct Registry {
   std::mutex mutex;
   std::array<std::vector<detail::ForkAware*>, detail::kLockRanks> locks;
@@ -25,15 +25,16 @@ Registry& registry() {
   return *instance;
 }
 
-// The locks that this thread holds, in the order of locking. More than there is room
-// for are not noted: calls from outside to outside, each in another model's activation.
+// The recorded locks that this thread holds, in the order of locking. Those that do not
+// fit are not listed: that takes user code that calls another model, whose user code
+// calls another one, and so on.
 struct HeldLock {
   detail::ForkAware* lock;
-  detail::ForkAware::Held how;
-  int outside;  // how many times its thread has gone outside with it
+  detail::ForkAware::Hold how;
+  int in_user_code;  // how many times this thread has entered user code with it
 };
-constexpr int kMostHeld = 16;
-thread_local HeldLock held[kMostHeld];
+constexpr int kMaxHeld = 16;
+thread_local HeldLock held[kMaxHeld];
 thread_local int n_held = 0;
 
 HeldLock* find_held(const detail::ForkAware* lock) {
@@ -61,12 +62,12 @@ void after_fork_in_parent() {
 void after_fork_in_child() {
   generation.fetch_add(1, std::memory_order_relaxed);
   for (auto& rank : registry().locks) {
-    for (detail::ForkAware* lock : rank) lock->renew_in_child();
+    for (detail::ForkAware* lock : rank) lock->reset_in_child();
   }
   registry().mutex.unlock();
 }
 
-// At load: whoever forks first may never have called anything here.
+// At load: a process may fork before it has used the library.
 [[maybe_unused]] const int registered =
     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 #endif
@@ -77,59 +78,59 @@ int fork_generation() { return generation.load(std::memory_order_relaxed); }
 
 InUserCode::InUserCode() {
   for (int i = 0; i < n_held; ++i) {
-    ++held[i].outside;
-    held[i].lock->outside_.fetch_add(1, std::memory_order_relaxed);
+    ++held[i].in_user_code;
+    held[i].lock->in_user_code_.fetch_add(1, std::memory_order_relaxed);
   }
 }
 
 InUserCode::~InUserCode() {
   if (n_held == 0) return;
-  // Not while a fork is under way.
+  // Waits for a fork in progress.
   const std::lock_guard<std::mutex> lock(registry().mutex);
   for (int i = 0; i < n_held; ++i) {
-    --held[i].outside;
-    held[i].lock->outside_.fetch_sub(1, std::memory_order_relaxed);
+    --held[i].in_user_code;
+    held[i].lock->in_user_code_.fetch_sub(1, std::memory_order_relaxed);
   }
 }
 
-void detail::ForkAware::note_wish(Held wish) const {
-  const Held have = held_here();
-  if (have == Held::not_at_all || (have == Held::shared && wish == Held::shared))
-    return;
+void detail::ForkAware::check_deadlock(Hold wanted) const {
+  const Hold held_now = held_by_this_thread();
+  if (held_now == Hold::none) return;
+  if (held_now == Hold::shared && wanted == Hold::shared) return;
   throw std::runtime_error(
-      "what this thread asks for is in use by itself: an activation or the like must "
+      "this thread is already using the model or optimizer: a custom activation must "
       "not train or change the model that calls it");
 }
 
-void detail::ForkAware::note_held(Held how) {
-  if (n_held < kMostHeld) held[n_held++] = {this, how, 0};
+void detail::ForkAware::record_locked(Hold how) {
+  if (n_held < kMaxHeld) held[n_held++] = {this, how, 0};
 }
 
-void detail::ForkAware::note_released() {
+void detail::ForkAware::record_unlocked() {
   HeldLock* const found = find_held(this);
   if (!found) return;
   std::move(found + 1, held + n_held, found);
   --n_held;
 }
 
-detail::ForkAware::Held detail::ForkAware::held_here() const {
+detail::ForkAware::Hold detail::ForkAware::held_by_this_thread() const {
   const HeldLock* const found = find_held(this);
-  return found ? found->how : Held::not_at_all;
+  return found ? found->how : Hold::none;
 }
 
-int detail::ForkAware::times_shared_here() const {
+int detail::ForkAware::times_shared_by_this_thread() const {
   const auto is_shared = [&](const HeldLock& h) {
-    return h.lock == this && h.how == Held::shared;
+    return h.lock == this && h.how == Hold::shared;
   };
   return static_cast<int>(std::count_if(held, held + n_held, is_shared));
 }
 
-void detail::ForkAware::forget_others() {
-  int outside = 0;
+void detail::ForkAware::forget_other_threads() {
+  int in_user_code = 0;
   for (int i = 0; i < n_held; ++i) {
-    if (held[i].lock == this) outside += held[i].outside;
+    if (held[i].lock == this) in_user_code += held[i].in_user_code;
   }
-  outside_.store(outside, std::memory_order_relaxed);
+  in_user_code_.store(in_user_code, std::memory_order_relaxed);
 }
 
 detail::ForkAware::ForkAware(LockRank rank) : rank_(rank) {

@@ -4,9 +4,9 @@
 #include <chrono>
 #include <stdexcept>
 
-#include "fastmlp/fork_safety.h"
 #include "fastmlp/fp_environment.h"
 #include "threading/cpu_limits.h"
+#include "threading/fork_safety.h"
 #include "threading/spin.h"
 #include "threading/spin_helper.h"
 
@@ -71,9 +71,7 @@ TeamPlan plan_team(double flops, Index parts, HelperPolicy* helper) {
   return {2, &helper->stats(flops)};
 }
 
-int threads_for_work(double flops, Index parts) {
-  return plan_team(flops, parts).most;
-}
+int threads_for_work(double flops, Index parts) { return plan_team(flops, parts).most; }
 
 void Team::barrier() const {
   if (size_ == 1) return;

@@ -451,7 +451,7 @@ class Derivation {
       args.scratch.left = me.scratch;
       visit(step.kind, [&](auto kind) { kind.forward(args, step); });
       if (step.custom) {
-        step.custom->derivative(me.slope[l], args.x, m * n);
+        custom_derivative(step, me.slope[l], args.x, m * n);
         continue;
       }
       if (me.slope[l]) {

@@ -2,8 +2,16 @@
 #pragma once
 
 #include "network/ops/op.h"
+#include "threading/fork_safety.h"
 
 namespace fastmlp::detail {
+
+// d = f'(z), n elements.
+template <class T>
+void custom_derivative(const OpPlan& op, T* d, const T* z, Index n) {
+  const InUserCode in_user_code;
+  op.custom->derivative(d, z, n);
+}
 
 struct ActivationOp : OpDefaults {
   // `start`: the op whose output the sequence of layers takes.
@@ -27,7 +35,10 @@ struct ActivationOp : OpDefaults {
   template <class T>
   static void forward(const ForwardArgs<T>& a, const OpPlan& op) {
     const Index n = op.n_out;
-    if (op.custom) return op.custom->forward(a.h, a.x, a.rows * n);
+    if (op.custom) {
+      const InUserCode in_user_code;
+      return op.custom->forward(a.h, a.x, a.rows * n);
+    }
     a.table.activation_forward(op.activation, a.h, n, a.x, n, a.rows, n);
   }
 
@@ -35,7 +46,7 @@ struct ActivationOp : OpDefaults {
   static void backward(const BackwardArgs<T>& a, const OpPlan& op) {
     const Index size = a.rows * op.n_out;
     if (op.custom) {
-      op.custom->derivative(a.kept, a.x, size);
+      custom_derivative(op, a.kept, a.x, size);
       a.table.multiply(a.dz, a.dz, a.kept, size);
     } else {
       activation_backward(a, op, a.x);

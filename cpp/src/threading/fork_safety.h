@@ -1,0 +1,153 @@
+// Locks that stay usable in a forked process.
+//
+// A child process has only the thread that forked; a lock that another thread held at
+// that moment would stay locked in it for ever. So fork() waits for every lock of this
+// kind (training holds its locks for one step at most), and parent and child release
+// them afterwards. fork() does not wait for threads in user code: see InUserCode.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <mutex>
+#include <new>
+#include <shared_mutex>
+#include <type_traits>
+
+namespace fastmlp {
+
+// The number of forks between the process that loaded the library and this one.
+int fork_generation();
+
+// RAII: while alive, this thread is in user code, such as a custom activation. That may
+// wait for the very thread that forks (for Python's GIL, say). The state behind the
+// locks that this thread holds is consistent, so fork() does not wait for them.
+class InUserCode {
+ public:
+  InUserCode();
+  ~InUserCode();
+  InUserCode(const InUserCode&) = delete;
+  InUserCode& operator=(const InUserCode&) = delete;
+};
+
+namespace detail {
+
+// The order of locking: a thread that holds a lock takes only locks of a later rank.
+enum class LockRank : int { optimizer, model, pool };
+constexpr int kLockRanks = 3;
+
+// What fork() needs to know of a lock.
+class ForkAware {
+ public:
+  // How a thread holds a lock.
+  enum class Hold { none, shared, exclusive };
+
+  explicit ForkAware(LockRank rank);
+  virtual ~ForkAware();
+  ForkAware(const ForkAware&) = delete;
+  ForkAware& operator=(const ForkAware&) = delete;
+  virtual void lock_for_fork() = 0;
+  virtual void unlock_in_parent() = 0;
+  virtual void reset_in_child() = 0;
+
+ protected:
+  // The locks that each thread holds are recorded in a list of that thread.
+  //
+  // Throws std::runtime_error if this thread would wait for itself.
+  void check_deadlock(Hold wanted) const;
+  void record_locked(Hold how);
+  void record_unlocked();
+  Hold held_by_this_thread() const;
+  int times_shared_by_this_thread() const;
+  // Whether some holder is in user code.
+  bool held_in_user_code() const {
+    return in_user_code_.load(std::memory_order_relaxed) > 0;
+  }
+  // In a child only this thread's holds count.
+  void forget_other_threads();
+
+ private:
+  friend class fastmlp::InUserCode;
+  LockRank rank_;
+  std::atomic<int> in_user_code_{0};
+};
+
+// A std::timed_mutex or std::shared_timed_mutex for which fork() waits. `recorded`:
+// whether to record its holders, which takes time and is only needed if a thread may
+// enter user code while it holds the lock.
+template <class Mutex, LockRank kRank>
+class ForkSafe final : public ForkAware {
+ public:
+  explicit ForkSafe(bool recorded) : ForkAware(kRank), recorded_(recorded) {}
+  void lock() {
+    before_lock(Hold::exclusive);
+    mutex_.lock();
+    after_lock(Hold::exclusive);
+  }
+  bool try_lock() {
+    before_lock(Hold::exclusive);
+    if (!mutex_.try_lock()) return false;
+    after_lock(Hold::exclusive);
+    return true;
+  }
+  void unlock() {
+    before_unlock();
+    mutex_.unlock();
+  }
+  void lock_shared() {
+    before_lock(Hold::shared);
+    mutex_.lock_shared();
+    after_lock(Hold::shared);
+  }
+  void unlock_shared() {
+    before_unlock();
+    mutex_.unlock_shared();
+  }
+
+  void lock_for_fork() override {
+    // A holder may enter user code meanwhile, so look again now and then.
+    constexpr std::chrono::milliseconds kPatience{2};
+    do {
+      if (held_in_user_code()) return;
+      locked_for_fork_ = mutex_.try_lock_for(kPatience);
+    } while (!locked_for_fork_);
+  }
+  void unlock_in_parent() override {
+    if (locked_for_fork_) mutex_.unlock();
+    locked_for_fork_ = false;
+  }
+  // A mutex may remember the id of its thread, which differs in the child. So it is
+  // constructed again and locked as this thread had locked it.
+  void reset_in_child() override {
+    locked_for_fork_ = false;
+    forget_other_threads();
+    mutex_.~Mutex();
+    new (&mutex_) Mutex;
+    if (held_by_this_thread() == Hold::exclusive) mutex_.lock();
+    if constexpr (std::is_same_v<Mutex, std::shared_timed_mutex>) {
+      for (int n = times_shared_by_this_thread(); n > 0; --n) mutex_.lock_shared();
+    }
+  }
+
+ private:
+  void before_lock(Hold how) const {
+    if (recorded_) check_deadlock(how);
+  }
+  void after_lock(Hold how) {
+    if (recorded_) record_locked(how);
+  }
+  void before_unlock() {
+    if (recorded_) record_unlocked();
+  }
+
+  const bool recorded_;
+  Mutex mutex_;
+  bool locked_for_fork_ = false;
+};
+
+}  // namespace detail
+
+using ModelMutex = detail::ForkSafe<std::shared_timed_mutex, detail::LockRank::model>;
+using PoolMutex = detail::ForkSafe<std::timed_mutex, detail::LockRank::pool>;
+// See OptimizerMutex in optimizer.h for the remaining rank.
+
+}  // namespace fastmlp
