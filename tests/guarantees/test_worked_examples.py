@@ -1,7 +1,8 @@
-"""Every worked number of the lecture notes, through the public interface.
+"""Worked examples of textbooks and lectures, through the public interface.
 
-S0 to S4 name the five sets of notes. Each test runs on the compiled package and on the
-reference, which share their interface; numbers are float64 unless a test says so.
+They cover counts of parameters and regions, forward passes, gradients, losses and steps
+of optimisers. Each test runs on the compiled package and on the reference, which share
+their interface; numbers are float64 unless a test says so.
 """
 
 from __future__ import annotations
@@ -48,11 +49,11 @@ def column(*values: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("layers", "count"),
     [
-        ([784, 512], 401_920),  # S1, layer by layer
+        ([784, 512], 401_920),  # layer by layer
         ([512, 512], 262_656),
         ([512, 10], 5_130),
         ([784, 512, 512, 10], 669_706),
-        ([1, 3, 1], 10),  # S2
+        ([1, 3, 1], 10),
         ([1, 10, 10, 10, 10, 10, 1], 471),
         ([10, 50, 50, 50, 50, 50, 1], 10_801),
         ([40, 298, 10], 15_208),
@@ -68,7 +69,7 @@ def test_parameter_counts(lib: ModuleType, layers: list[int], count: int) -> Non
 
 
 def test_linear_in_features(lib: ModuleType, rng: np.random.Generator) -> None:
-    # S0: f(x) = theta . beta(x), beta_i(x) = sin(i pi x): one layer without a bias.
+    # f(x) = theta . beta(x), beta_i(x) = sin(i pi x): one layer without a bias.
     x, theta = rng.uniform(-1, 1, 7), rng.standard_normal(4)
     features = np.sin(np.pi * np.outer(x, np.arange(1, 5)))
     mlp = network(lib, [4, 1], theta, bias=False)
@@ -79,7 +80,7 @@ def test_linear_in_features(lib: ModuleType, rng: np.random.Generator) -> None:
 
 
 def test_single_neuron(lib: ModuleType) -> None:
-    # S1: a_j = g(w . a + b): 0.5 * 2 - 1 * 3 + 0.25 = -1.75.
+    # a_j = g(w . a + b): 0.5 * 2 - 1 * 3 + 0.25 = -1.75.
     x = np.array([[2.0, 3.0]])
     for kind, expected in [
         ("identity", -1.75),
@@ -103,7 +104,7 @@ def test_layers_compose(lib: ModuleType, rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_xor_by_hand(lib: ModuleType, dtype: str) -> None:
-    # S3: h1 = relu(x1 + x2), h2 = relu(x1 + x2 - 1), f = h1 - 2 h2, exactly.
+    # h1 = relu(x1 + x2), h2 = relu(x1 + x2 - 1), f = h1 - 2 h2, exactly.
     mlp = lib.MLP([2, 2, 1], activation="relu", dtype=dtype)
     mlp.weights[0][:] = 1
     mlp.biases[0][:] = [0, -1]
@@ -121,7 +122,7 @@ def relu_joints(mlp: Any) -> np.ndarray:
 def test_shallow_relu_net_is_piecewise_linear(
     lib: ModuleType, rng: np.random.Generator
 ) -> None:
-    # S2: at most D joints, so at most D + 1 pieces, each with its own activation
+    # at most D joints, so at most D + 1 pieces, each with its own activation
     # pattern; between two joints the net is a straight line.
     units = 9
     mlp = network(lib, [1, units, 1])
@@ -146,7 +147,7 @@ def test_shallow_relu_net_is_piecewise_linear(
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_linear_regions_of_deep_relu_nets(lib: ModuleType, depth: int) -> None:
-    """S2: K layers of D units on one input make up to (D + 1)^K regions.
+    """K layers of D units on one input make up to (D + 1)^K regions.
 
     Reached here with D = 3. The same formula gives 11^5 = 161,051 for D = 10, K = 5,
     where 161,501 is printed: a misprint.
@@ -233,7 +234,7 @@ def test_policy_predicts_a_distribution_over_actions(
 def test_q_learning_is_a_squared_loss_with_a_fixed_target(
     lib: ModuleType, rng: np.random.Generator
 ) -> None:
-    # S1: theta += alpha dQ(x,u)/dtheta [r + gamma max_u' Q(x',u') - Q(x,u)].
+    # theta += alpha dQ(x,u)/dtheta [r + gamma max_u' Q(x',u') - Q(x,u)].
     alpha, gamma, reward, action = 0.05, 0.9, 1.5, 2
     q = network(lib, [4, 8, 3], activation="tanh", seed=0)
     x, x_next = rng.standard_normal((2, 1, 4))
@@ -260,7 +261,7 @@ def slope_of(lib: ModuleType, kind: str, z: list[float]) -> np.ndarray:
 
 
 def test_slope_of_the_sigmoid(lib: ModuleType) -> None:
-    # S1: sigma' = sigma (1 - sigma), 0.19661193324148185 at 1.
+    # sigma' = sigma (1 - sigma), 0.19661193324148185 at 1.
     assert slope_of(lib, "sigmoid", [1])[0] == pytest.approx(
         0.19661193324148185, rel=ROUNDING
     )
@@ -284,12 +285,15 @@ def test_slope_of_relu(lib: ModuleType) -> None:
 
 @pytest.mark.parametrize("kind", [k for k in reference.ACTIVATIONS if k != "softmax"])
 def test_slopes_against_differences(lib: ModuleType, kind: str) -> None:
-    # S4: (g(z + h) - g(z - h)) / 2h as the check, for the other popular ones too.
+    # (g(z + h) - g(z - h)) / 2h as the check, for the other popular ones too.
     z, h = np.array([-2.3, -0.7, 0.4, 1.9]), 6e-6
     unit = network(lib, [1, 1], [1.0], [0.0], output_activation=kind)
     numeric = (unit(z[:, None] + h) - unit(z[:, None] - h))[:, 0] / (2 * h)
     np.testing.assert_allclose(
-        slope_of(lib, kind, list(z)), numeric, rtol=DIFFERENCES, atol=DIFFERENCES
+        slope_of(lib, kind, list(z)),
+        numeric,
+        rtol=DIFFERENCES,
+        atol=DIFFERENCES,
     )
 
 
@@ -306,7 +310,7 @@ def test_losses_by_their_formulas(lib: ModuleType) -> None:
 
 
 def test_negative_log_likelihoods(lib: ModuleType) -> None:
-    # S4: -log P of the sigmoid, P(y=+1|x) = 1 / (1 + e^-a), and of the softmax.
+    # -log P of the sigmoid, P(y=+1|x) = 1 / (1 + e^-a), and of the softmax.
     a, y = np.array([0.3, -1.2, 2.0]), np.array([1.0, 0.0, 0.0])
     p = 1 / (1 + np.exp(-a))
     expected = -np.mean(np.log(np.where(y == 1, p, 1 - p)))
@@ -325,7 +329,7 @@ def test_untrained_classifier_of_ten_classes_has_loss_log_ten(lib: ModuleType) -
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_residual_chain(lib: ModuleType, dtype: str) -> None:
-    # S0: l = (theta2 x + theta1 - y)^2 with x = 2,500 and residual -42,500:
+    # l = (theta2 x + theta1 - y)^2 with x = 2,500 and residual -42,500:
     # dl/dtheta1 = -85,000, dl/dtheta2 = -2.125e8, both exact in either dtype; the loss
     # itself, 1.80625e9, has more bits than float32 holds.
     mlp = lib.MLP([1, 1], dtype=dtype)
@@ -377,7 +381,7 @@ def test_robust_losses_ignore_an_outlier(lib: ModuleType) -> None:
 
 
 def test_chain_of_sin_exp_cos(lib: ModuleType) -> None:
-    # S2: f = b3 + w3 cos[b2 + w2 exp[b1 + w1 sin[b0 + w0 x]]], l = (f - y)^2.
+    # f = b3 + w3 cos[b2 + w2 exp[b1 + w1 sin[b0 + w0 x]]], l = (f - y)^2.
     w, b = [0.7, -1.3, 0.4, 1.9], [0.2, 0.5, -0.6, 1.1]
     x, y = 0.8, -0.3
     hidden = [lib.Dense(1, activation=kind) for kind in ("sin", "exp", "cos")]
@@ -417,7 +421,7 @@ def product(lib: ModuleType, u: float, v: float) -> tuple[float, float, float]:
 
 
 def test_gradient_of_g(lib: ModuleType) -> None:
-    # S4: g(w) = w1^3 w2 + 3 w1 at (2, 3) has the gradient [39, 8].
+    # g(w) = w1^3 w2 + 3 w1 at (2, 3) has the gradient [39, 8].
     w1, w2 = 2.0, 3.0
     square, da, db = product(lib, w1, w1)
     dsquare = da + db  # the branches of w1 add
@@ -515,7 +519,7 @@ def test_gradient_descent_and_ascent(lib: ModuleType) -> None:
 
 
 def test_momentum(lib: ModuleType) -> None:
-    # S1: v = gamma v + alpha g; theta -= v.
+    # v = gamma v + alpha g; theta -= v.
     alpha, gamma = 0.1, 0.9
     theta, v, expected = START, 0.0, []
     for g in GRADIENTS:
@@ -526,7 +530,7 @@ def test_momentum(lib: ModuleType) -> None:
 
 
 def test_momentum_with_averaging(lib: ModuleType) -> None:
-    # S2: m = beta m + (1 - beta) g; theta -= alpha m. From m = 0 that is momentum with
+    # m = beta m + (1 - beta) g; theta -= alpha m. From m = 0 that is momentum with
     # the rate alpha (1 - beta); from m = the first gradient it is dampening = beta.
     alpha, beta = 0.1, 0.9
     variants = [
@@ -543,7 +547,7 @@ def test_momentum_with_averaging(lib: ModuleType) -> None:
 
 
 def test_nesterov(lib: ModuleType) -> None:
-    # S3: v = gamma v - alpha grad(theta + gamma v); theta += v. The optimiser holds the
+    # v = gamma v - alpha grad(theta + gamma v); theta += v. The optimiser holds the
     # point ahead, theta + gamma v, where the gradient is taken.
     alpha, gamma = 0.05, 0.9
     curvature = np.array([1.0, 3.0, 0.5])
@@ -561,7 +565,7 @@ def test_nesterov(lib: ModuleType) -> None:
 
 
 def test_adagrad(lib: ModuleType) -> None:
-    # S1: G += g^2; theta -= alpha g / sqrt(G).
+    # G += g^2; theta -= alpha g / sqrt(G).
     theta, total, expected = START, 0.0, []
     for g in GRADIENTS:
         total = total + g**2
@@ -571,7 +575,7 @@ def test_adagrad(lib: ModuleType) -> None:
 
 
 def test_rmsprop(lib: ModuleType) -> None:
-    # S1: G = gamma G + (1 - gamma) g^2; theta -= alpha g / sqrt(G).
+    # G = gamma G + (1 - gamma) g^2; theta -= alpha g / sqrt(G).
     theta, mean, expected = START, 0.0, []
     for g in GRADIENTS:
         mean = 0.9 * mean + (1 - 0.9) * g**2
@@ -583,7 +587,7 @@ def test_rmsprop(lib: ModuleType) -> None:
 @pytest.mark.parametrize("eps", [1e-8, 0.5])
 @pytest.mark.parametrize("mode", ["outside", "inside", "hat"])
 def test_adam(lib: ModuleType, mode: str, eps: float) -> None:
-    # S0 (5.29-5.33): v_hat / (eps + sqrt(s_hat)); S2: v_hat / sqrt(s_hat + eps). A
+    # Some texts write v_hat / (eps + sqrt(s_hat)), others v_hat / sqrt(s_hat + eps). A
     # large eps tells them apart.
     alpha, b1, b2 = 0.1, 0.9, 0.999
     theta, v, s, expected = START, 0.0, 0.0, []
@@ -602,13 +606,13 @@ def test_adam(lib: ModuleType, mode: str, eps: float) -> None:
 
 
 def test_adam_defaults(lib: ModuleType) -> None:
-    # S0: alpha 0.001, gamma_v 0.9, gamma_s 0.999, eps 1e-8, outside the root.
+    # alpha 0.001, gamma_v 0.9, gamma_s 0.999, eps 1e-8, outside the root.
     explicit = lib.Adam(lr=0.001, betas=(0.9, 0.999), eps=1e-8, eps_mode="outside")
     np.testing.assert_array_equal(path_of(lib.Adam()), path_of(explicit))
 
 
 def test_normalised_gradients(lib: ModuleType) -> None:
-    # S2: without memory the step of [3, -2, 5] is [1, -1, 1] times the rate.
+    # without memory the step of [3, -2, 5] is [1, -1, 1] times the rate.
     theta = np.zeros(3)
     lib.Adam(1.0, betas=(0.0, 0.0), eps=0.0).step(theta, np.array([3.0, -2.0, 5.0]))
     assert (-theta).tolist() == [1, -1, 1]
@@ -688,7 +692,7 @@ def descend(
 
 
 def test_rosenbrock(lib: ModuleType) -> None:
-    # S0: from (-1, 1.5) plain descent crawls along the valley and momentum runs.
+    # from (-1, 1.5) plain descent crawls along the valley and momentum runs.
     start = [-1.0, 1.5]
     first = rosenbrock(np.array(start))[0]
     plain = descend(lib.SGD(5e-4), start, rosenbrock, 1000)
@@ -775,7 +779,7 @@ def logistic_data(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 def test_logistic_regression_by_gradient_ascent(
     lib: ModuleType, batch: int, rng: np.random.Generator
 ) -> None:
-    # S4: ascent on the log likelihood is descent on its negative, the loss of a network
+    # ascent on the log likelihood is descent on its negative, the loss of a network
     # without a hidden layer.
     f, y = logistic_data(rng)
     w, ascent = np.zeros(3), lib.SGD(0.02, maximize=True)
@@ -822,7 +826,7 @@ def test_multi_class_logistic_regression(
 def test_random_labels_are_learnt_by_heart(
     lib: ModuleType, rng: np.random.Generator
 ) -> None:
-    # S2, figure 20.2, in miniature: nets with He weights and full-batch gradient
+    # A well-known experiment in miniature: nets with He weights and full-batch gradient
     # descent, no momentum, no regularisation, reach 0 training error on noise.
     x, labels = rng.standard_normal((40, 8)), rng.integers(0, 4, 40)
     for layers in ([8, 60, 4], [8, 24, 24, 4]):

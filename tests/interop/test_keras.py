@@ -12,7 +12,7 @@ import pytest
 
 # Of the largest output: sums in another order, and elementary functions of numpy's. On
 # NumPy Keras computes float64 layers in float32, too.
-AGREE = 1e-6
+OUTPUT_RTOL = 1e-6
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def check(model, rng, n_in, mlp=None):
     expected = np.asarray(model(x, training=False))
     y = mlp(x)
     assert y.shape == expected.shape
-    assert abs(y - expected).max() <= AGREE * abs(expected).max()
+    assert abs(y - expected).max() <= OUTPUT_RTOL * abs(expected).max()
     return mlp
 
 
@@ -193,7 +193,7 @@ def test_a_first_flatten(keras, layers, rng):
     x = rng.standard_normal((7, 4, 3)).astype(np.float32)
     expected = np.asarray(model(x))
     y = fm.from_keras(model)(x.reshape(7, 12))
-    assert abs(y - expected).max() <= AGREE * abs(expected).max()
+    assert abs(y - expected).max() <= OUTPUT_RTOL * abs(expected).max()
 
 
 def test_residual_blocks(keras, layers, rng):

@@ -1,120 +1,188 @@
-"""Losses written in Python that fail: the model is as it was before that step."""
+"""Losses written in Python: values, training, checks of what they return."""
 
 from __future__ import annotations
+
+import pickle
+from typing import Any
 
 import fastmlp as fm
 import numpy as np
 import pytest
-
-ROWS = 24
-
-
-def mse(pred, target):
-    r = pred - target
-    return (r * r).mean(), 2 * r / r.size
+from fastmlp import _validate, losses
+from helpers import (
+    TOLERANCE,
+)
+from loss_cases import OUTPUTS, assert_close, inputs, network, problem, same
 
 
-def model():
-    layers = [3, 6, fm.BatchNorm(), fm.Dropout(0.3), 1]
-    return fm.MLP(layers, dtype="float64", seed=0)
+def squares(pred: np.ndarray, y: Any, weight: Any = None) -> tuple[Any, np.ndarray]:
+    """MSE, as a function."""
+    r = pred - y
+    w = np.ones(len(r)) if weight is None else weight
+    w = (w / w.sum() / r.shape[1])[:, np.newaxis]
+    return (w * r * r).sum(), 2 * w * r
 
 
-def data():
-    rng = np.random.default_rng(1)
-    return rng.normal(size=(ROWS, 3)), rng.normal(size=(ROWS, 1))
+def unweighted(pred: np.ndarray, y: Any) -> tuple[float, np.ndarray]:
+    return squares(pred, y)
 
 
-def state(mlp):
-    tracked = mlp.core.training_state
-    return mlp.params.tolist(), mlp.buffers.tolist(), tracked, mlp.sequence.done
+def test_a_function_is_a_loss(dtype: type) -> None:
+    x, (_, y, weight) = inputs(9, dtype), problem("quantile", dtype, 9)
+    weight = weight.astype(dtype)
+    mlp = network(dtype)
+    for w in (None, weight):
+        for loss in (squares, fm.CustomLoss(squares), losses.as_loss(squares)):
+            value, grads = mlp.value_and_grad(x, y, loss, w)
+            wanted, wanted_grads = mlp.value_and_grad(x, y, fm.MSE(), w)
+            assert type(value) is float
+            assert grads.dtype == dtype
+            assert_close(value, wanted, dtype)
+            assert_close(grads, wanted_grads, dtype)
+            assert_close(mlp.evaluate(x, y, loss, w), wanted, dtype)
 
 
-def raising(pred, target):
-    raise KeyError("mine")
+def test_a_function_trains() -> None:
+    x, (_, y, weight) = inputs(20, "float64"), problem("quantile", rows=20)
+    nets = [network("float64") for _ in range(2)]
+    tools = [(squares, fm.Adam(lr=0.01)), (fm.MSE(), fm.Adam(lr=0.01))]
+    for _ in range(10):
+        values = [
+            mlp.train_step(x, y, loss, optimizer, weight)
+            for mlp, (loss, optimizer) in zip(nets, tools, strict=True)
+        ]
+        assert_close(*values, np.float64)
+    tolerance = TOLERANCE["network"].of(np.float64)
+    np.testing.assert_allclose(
+        nets[0].params, nets[1].params, rtol=tolerance, atol=tolerance
+    )
+    assert tools[0][1].step_count == 10
 
 
-FAILURES = {
-    "raises": (raising, KeyError),
-    "returns nothing": (lambda pred, target: None, TypeError),
-    "wrong shape": (lambda pred, target: (1.0, np.zeros(3)), ValueError),
-    "nan": (lambda pred, target: (np.nan, np.zeros_like(pred)), fm.DivergenceError),
-    "nan gradient": (
-        lambda pred, target: (1.0, np.full_like(pred, np.nan)),
-        fm.DivergenceError,
-    ),
-}
+def test_a_function_trains_in_training_mode() -> None:
+    """Batch statistics, and running ones that move, as for the core's losses."""
+    x, (_, y, _) = inputs(20, "float64"), problem("quantile", rows=20)
+    found = []
+    for loss in (squares, fm.MSE()):
+        layers = [3, 6, fm.BatchNorm(), OUTPUTS]
+        mlp = fm.MLP(layers, activation="tanh", dtype="float64", seed=0)
+        optimizer = fm.SGD(lr=0.1)
+        for _ in range(3):
+            mlp.train_step(x, y, loss, optimizer)
+        value, grads = mlp.value_and_grad(x, y, loss, training=True)
+        found.append([mlp.params.copy(), mlp.buffers.copy(), value, grads])
+    tolerance = TOLERANCE["network"].of(np.float64)
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", FAILURES)
-def test_nothing_has_moved(name):
-    loss, error = FAILURES[name]
-    mlp, opt, (x, y) = model(), fm.Adam(), data()
-    mlp.fit(x, y, loss=mse, optimizer=opt, epochs=2, batch_size=8)
-    before, steps = state(mlp), opt.step_count
-    with pytest.raises(error):
-        mlp.train_step(x, y, loss, opt)
-    assert (state(mlp), opt.step_count) == (before, steps)
-    with pytest.raises(error):
-        mlp.fit(x, y, loss=loss, optimizer=opt, epochs=2, batch_size=8)
-    assert (state(mlp), opt.step_count) == (before, steps)
-    if error is not fm.DivergenceError:
-        with pytest.raises(error):
-            mlp.value_and_grad(x, y, loss, training=True)
-        assert state(mlp) == before
+def test_a_function_gets_targets_as_they_are() -> None:
+    class Anything:
+        goal = 1.0
+
+    seen = []
+
+    def loss(pred: np.ndarray, target: Anything) -> tuple[Any, np.ndarray]:
+        seen.append((pred.shape, pred.dtype, target))
+        r = pred - target.goal
+        return np.float32((r * r).sum()), 2 * r
+
+    mlp, what = network("float32"), Anything()
+    mlp.train_step(inputs(3, "float32"), what, loss, fm.SGD(lr=0.1))
+    mlp.evaluate(inputs(3, "float64"), what, loss)
+    assert seen == [((3, OUTPUTS), np.float32, what)] * 2
+    assert fm.CustomLoss(loss)(np.zeros(4), what) == 4.0
 
 
-def test_a_fit_goes_on_as_if_there_had_been_no_failure():
-    (x, y), failed = data(), []
-
-    def sometimes(pred, target):
-        if failed:
-            return mse(pred, target)
-        failed.append(True)
-        raise RuntimeError("once")
-
-    a, b = model(), model()
-    opt_a, opt_b = fm.Adam(), fm.Adam()
-    with pytest.raises(RuntimeError, match="once"):
-        a.fit(x, y, loss=sometimes, optimizer=opt_a, epochs=1, batch_size=8)
-    for mlp, opt in ((a, opt_a), (b, opt_b)):
-        mlp.fit(x, y, loss=sometimes, optimizer=opt, epochs=2, batch_size=8)
-        mlp.train_step(x, y, sometimes, opt)
-    assert state(a) == state(b)
-
-
-@pytest.mark.parametrize("batch_size", [1, ROWS - 1])
-def test_single_rows_under_batch_norm_are_refused_before_the_first_step(batch_size):
-    mlp, opt, (x, y) = model(), fm.Adam(), data()
-    before = state(mlp)
-    for loss in (fm.MSE(), mse):
-        with pytest.raises(ValueError, match="at least two rows"):
-            mlp.fit(x, y, loss=loss, optimizer=opt, epochs=1, batch_size=batch_size)
-        assert (state(mlp), opt.step_count) == (before, 0)
-
-
-def test_divergence_is_explained():
-    mlp, (x, y) = model(), data()
-
-    def nan(pred, target):
-        return np.nan, np.zeros_like(pred)
-
-    with pytest.raises(fm.DivergenceError, match=r"loss is nan; learning rate 0\.25"):
-        mlp.train_step(x, y, nan, fm.SGD(0.25))
-    with pytest.raises(fm.DivergenceError, match="cause: the loss function, given"):
-        mlp.fit(x, y, loss=nan, optimizer=fm.SGD(0.25), epochs=1, batch_size=8)
-    mlp.params[:] = 1e200
-    with pytest.raises(fm.DivergenceError, match="cause: predictions that are not"):
-        mlp.train_step(x, y, nan, fm.SGD(0.25))
-
-
-@pytest.mark.parametrize("training", [1, None, "no"])
-def test_training_is_true_or_false(training):
-    mlp, (x, y) = model(), data()
-    calls = [
-        lambda: mlp.forward(x, training),
-        lambda: mlp.vjp(x, y, training),
-        lambda: mlp.value_and_grad(x, y, fm.MSE(), training=training),
-    ]
-    for call in calls:
-        with pytest.raises(TypeError, match="training must be True or False"):
+@pytest.mark.parametrize(
+    ("function", "error", "words"),
+    [
+        (lambda p, _: 1.0, TypeError, r"must return \(value, gradient\), got 1.0"),
+        (lambda p, _: (1.0, p, p), TypeError, r"must return \(value, gradient\)"),
+        (lambda p, _: (p, p), ValueError, "value must be one number, got a float64"),
+        (lambda p, _: ("1", p), TypeError, "value must hold real numbers"),
+        (lambda p, _: (1.0, p[:-1]), ValueError, r"shape of pred, \(5, 4\), got"),
+        (lambda p, _: (1.0, None), TypeError, "gradient must hold real numbers"),
+    ],
+)
+def test_what_a_function_returns_is_checked(
+    function: Any, error: Any, words: str
+) -> None:
+    mlp, x = network("float64"), inputs(5, "float64")
+    before = mlp.params.copy()
+    for call in (
+        lambda: fm.CustomLoss(function)(np.zeros((5, 4)), None),
+        lambda: mlp.value_and_grad(x, None, function),
+        lambda: mlp.train_step(x, None, function, fm.SGD(lr=0.1)),
+        lambda: mlp.evaluate(x, None, function),
+    ):
+        with pytest.raises(error, match=f"^the loss function.*{words}"):
             call()
+    assert same(mlp.params, before)
+
+
+def test_weights_need_a_third_argument() -> None:
+    mlp, x = network("float64"), inputs(5, "float64")
+    y, weight = np.zeros((5, OUTPUTS)), np.ones(5)
+    with pytest.raises(TypeError, match=r"^sample_weight is for a loss function with"):
+        mlp.value_and_grad(x, y, unweighted, weight)
+    with pytest.raises(ValueError, match=r"^sample_weight must not be all zero"):
+        mlp.value_and_grad(x, y, squares, 0 * weight)
+    with pytest.raises(ValueError, match=r"^sample_weight must have shape \(5,\)"):
+        mlp.evaluate(x, y, squares, weight[1:])
+
+
+def test_errors_of_a_function_are_the_callers() -> None:
+    def fails(pred: np.ndarray, target: Any) -> Any:
+        raise ZeroDivisionError("mine")
+
+    mlp = network("float64")
+    with pytest.raises(ZeroDivisionError, match=r"^mine$"):
+        mlp.train_step(inputs(5, "float64"), None, fails, fm.SGD(lr=0.1))
+
+
+@pytest.mark.parametrize("where", ["value", "gradient"])
+def test_a_function_that_diverges_takes_no_step(where: str) -> None:
+    def loss(pred: np.ndarray, target: Any) -> tuple[float, np.ndarray]:
+        grad = np.ones_like(pred)
+        grad[1, 1] = np.inf if where == "gradient" else 1.0
+        return np.nan if where == "value" else 1.0, grad
+
+    mlp, optimizer = network("float32"), fm.Adam()
+    before = mlp.params.copy()
+    value, _ = mlp.value_and_grad(inputs(5, "float32"), None, loss)
+    assert np.isnan(value) == (where == "value")
+    with pytest.raises(fm.DivergenceError, match="diverged at step 1"):
+        mlp.train_step(inputs(5, "float32"), None, loss, optimizer)
+    assert same(mlp.params, before)
+    assert optimizer.step_count == 0
+
+
+def test_custom_losses_are_values() -> None:
+    loss = fm.CustomLoss(unweighted)
+    assert loss == losses.as_loss(unweighted) == pickle.loads(pickle.dumps(loss))
+    assert hash(loss) == hash(losses.as_loss(unweighted))
+    assert loss != fm.CustomLoss(squares)
+    assert loss != fm.CustomLoss(unweighted, reduction="sum")
+    assert loss.reduction == "mean"
+    assert loss.function is unweighted
+    assert "unweighted" in repr(loss)
+    assert losses.as_loss(loss) is loss
+    with pytest.raises(AttributeError, match="immutable"):
+        loss.reduction = "sum"
+
+
+@pytest.mark.parametrize("other", ["mse", None, 3, fm.MSE, int], ids=repr)
+def test_as_loss_refuses_the_rest(other: Any) -> None:
+    with pytest.raises(TypeError, match=r"^loss must be a fastmlp Loss such as"):
+        losses.as_loss(other)
+    with pytest.raises(TypeError, match=r"^loss must be a fastmlp Loss such as"):
+        network("float32").evaluate(inputs(5, "float32"), None, other)
+
+
+def test_targets_that_fit_are_not_copied() -> None:
+    actions, values = np.zeros(6, np.int64), np.zeros(6)
+    core = fm.ActionValue(fm.MSE()).core
+    found = _validate.targets("y", (actions, values), core, (6, 4), np.dtype(float))
+    assert found[0] is actions
+    assert found[1] is values

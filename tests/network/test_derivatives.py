@@ -14,7 +14,7 @@ ELEMENTWISE = [name for name in fm.ACTIVATIONS if name != "softmax"]
 PIECEWISE_LINEAR = ("identity", "relu", "leaky_relu")
 
 # Central differences in float64, relative to the largest element.
-DIFFERENCE = TOLERANCE["finite_difference"].of(np.float64)
+DIFFERENCE_RTOL = TOLERANCE["finite_difference"].of(np.float64)
 STEP = 1e-5
 # Two ways of computing the same in one dtype.
 SAME = TOLERANCE["network"]
@@ -152,7 +152,7 @@ def differences(f: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndar
 def check_first_order(mlp: fm.MLP) -> None:
     x = inputs(mlp, 4)
     j = mlp.jacobian(x)
-    close(j, differences(mlp.predict, x), DIFFERENCE)
+    close(j, differences(mlp.predict, x), DIFFERENCE_RTOL)
 
     v = inputs(mlp, 4, seed=1)
     y, dy = mlp.jvp(x, v)
@@ -178,7 +178,7 @@ def check_second_order(mlp: fm.MLP) -> None:
         return np.einsum("boi,o->bi", mlp.jacobian(x), weights)
 
     h = mlp.hessian(x, weights)
-    close(h, differences(gradient, x), DIFFERENCE)
+    close(h, differences(gradient, x), DIFFERENCE_RTOL)
     close(h, np.swapaxes(h, 1, 2), SAME.of(np.float64))
     product = np.einsum("bij,bj->bi", h, v)
     close(mlp.hvp(x, v, weights), product, SAME.of(np.float64))
@@ -216,7 +216,7 @@ def test_param_jacobian_is_that_of_differences() -> None:
         e = np.zeros(mlp.n_params)
         e[p] = STEP
         slope = (outputs(start + e) - outputs(start - e)) / (2 * STEP)
-        close(j[:, :, p], slope, DIFFERENCE)
+        close(j[:, :, p], slope, DIFFERENCE_RTOL)
 
 
 @pytest.mark.parametrize("activation", PIECEWISE_LINEAR)
@@ -646,9 +646,9 @@ def test_check_grad_of_right_and_wrong_gradients() -> None:
 
     x = np.array([[0.3, -1.2, 4.0], [2.0, 100.0, -0.1]])
     kept = x.copy()
-    assert fm.check_grad(f, x, gradient) < DIFFERENCE
-    assert fm.check_grad(f, x, gradient(x)) < DIFFERENCE
-    assert fm.check_grad(lambda z: (f(z), gradient(z)), x) < DIFFERENCE
+    assert fm.check_grad(f, x, gradient) < DIFFERENCE_RTOL
+    assert fm.check_grad(f, x, gradient(x)) < DIFFERENCE_RTOL
+    assert fm.check_grad(lambda z: (f(z), gradient(z)), x) < DIFFERENCE_RTOL
     wrong = gradient(x)
     wrong[0, 2] *= 1.01
     assert fm.check_grad(f, x, wrong) == pytest.approx(0.01, rel=0.02)
@@ -664,8 +664,8 @@ def test_check_grad_of_a_network() -> None:
         mlp.params[:] = params
         return mlp.value_and_grad(x, y, fm.MSE())
 
-    assert fm.check_grad(loss, mlp.params) < DIFFERENCE
-    assert fm.check_grad(loss, mlp.params, elements=5) < DIFFERENCE
+    assert fm.check_grad(loss, mlp.params) < DIFFERENCE_RTOL
+    assert fm.check_grad(loss, mlp.params, elements=5) < DIFFERENCE_RTOL
 
 
 def test_check_grad_looks_at_as_many_elements_as_asked() -> None:
@@ -676,7 +676,7 @@ def test_check_grad_looks_at_as_many_elements_as_asked() -> None:
         return float(x @ x)
 
     x = np.arange(20.0)
-    assert fm.check_grad(f, x, 2 * x, elements=3) < DIFFERENCE
+    assert fm.check_grad(f, x, 2 * x, elements=3) < DIFFERENCE_RTOL
     assert len(calls) == 6
 
 

@@ -10,7 +10,7 @@ import pytest
 from fastmlp.regions import activation_patterns, count_regions, count_regions_2d
 
 # Joints and slopes come from float64 sums of a handful of terms of about one.
-EXACT = 1e-9
+POINT_TOL = 1e-9
 # Points of a fine grid on a line: nets here have no two joints as near as its step but
 # for the few that a count by sampling may lack.
 FINE = 200_001
@@ -51,11 +51,11 @@ def test_xor_along_the_diagonal():
     found = count_regions(xor(), [-1, -1], [1, 1])
     assert found.count == 3
     # x1 + x2 = 0 and 1: half and three quarters of the way from -2 to 2.
-    np.testing.assert_allclose(found.joints, [0.5, 0.75], atol=EXACT)
-    np.testing.assert_allclose(found.points, [[0, 0], [0.5, 0.5]], atol=EXACT)
+    np.testing.assert_allclose(found.joints, [0.5, 0.75], atol=POINT_TOL)
+    np.testing.assert_allclose(found.points, [[0, 0], [0.5, 0.5]], atol=POINT_TOL)
     assert found.patterns.tolist() == [[0, 0], [1, 0], [1, 1]]
     # f = s, then s - 2 (s - 1), where s runs over 4.
-    np.testing.assert_allclose(found.slopes[:, 0], [0, 4, -4], atol=EXACT)
+    np.testing.assert_allclose(found.slopes[:, 0], [0, 4, -4], atol=POINT_TOL)
 
 
 def test_xor_across_the_diagonal_is_constant():
@@ -168,7 +168,7 @@ def test_polygons_tile_the_window_and_have_one_pattern_each(seed):
     mlp = random_net([2, 8, 8, 6, 1], seed)
     found = count_regions_2d(mlp, ((-2, 1), (0, 3)))
     assert len(np.unique(found.patterns, axis=0)) == found.count == len(found.polygons)
-    np.testing.assert_allclose(sum(map(area, found.polygons)), 9.0, rtol=EXACT)
+    np.testing.assert_allclose(sum(map(area, found.polygons)), 9.0, rtol=POINT_TOL)
     centres = np.array([p.mean(axis=0) for p in found.polygons])
     assert (patterns_by_hand(mlp, centres) == found.patterns).all()
     # A grid sees no pattern that the polygons lack.
@@ -192,7 +192,7 @@ def test_a_window_in_more_dimensions_agrees_with_its_sides():
     corners = np.random.default_rng(1).uniform(-1, 1, (3, 5))
     found = count_regions_2d(mlp, corners)
     line = count_regions(mlp, corners[0], corners[1])
-    bottom = [(p[:, 1] < EXACT).sum() == 2 for p in found.polygons]
+    bottom = [(p[:, 1] < POINT_TOL).sum() == 2 for p in found.polygons]
     assert sum(bottom) == line.count
     flat = random_net([2, 6, 1], 0)
     square = [[-1, -2], [1, -2], [-1, 2]]
@@ -247,7 +247,7 @@ def test_residual_blocks_and_batch_norm():
         mlp.predict(start + t[:, np.newaxis] * (end - start))
         for t in (middle - part, middle, middle + part)
     )
-    np.testing.assert_allclose(low + high, 2 * mid, atol=EXACT)
+    np.testing.assert_allclose(low + high, 2 * mid, atol=POINT_TOL)
     slopes = (high - low) / (2 * part[:, np.newaxis])
     np.testing.assert_allclose(found.slopes, slopes, rtol=1e-6, atol=1e-6)
 

@@ -17,7 +17,7 @@ needs_torch = pytest.mark.skipif(torch is None, reason="PyTorch is not installed
 
 # A few steps of some ten roundings each, relative to the largest parameter; in float32
 # the norm is a sum of many squares, which torch adds in another order.
-STEPS = {"float64": 1e-12, "float32": 1e-5}
+STEPS_RTOL = {"float64": 1e-12, "float32": 1e-5}
 LAYERS = [5, 16, 9, 3]
 
 MAKERS = {
@@ -116,7 +116,7 @@ def torch_steps(net, x, y, name, options, n):
 
 
 @needs_torch
-@pytest.mark.parametrize("dtype", STEPS)
+@pytest.mark.parametrize("dtype", STEPS_RTOL)
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_steps_are_torchs(name, options, dtype):
     x, y = batch(dtype)
@@ -125,7 +125,7 @@ def test_steps_are_torchs(name, options, dtype):
     average = torch_steps(net, x, y, name, options, 6)
     for _ in range(6):
         mlp.train_step(x, y, fm.MSE(), opt)
-    limit = STEPS[dtype] * np.abs(mlp.params).max()
+    limit = STEPS_RTOL[dtype] * np.abs(mlp.params).max()
     np.testing.assert_allclose(mlp.params, torch_params(net), rtol=0, atol=limit)
     if average is None:
         assert opt.ema_params is None
@@ -144,7 +144,7 @@ def test_steps_are_the_references(name, options):
     for _ in range(5):
         mlp.train_step(x, y, fm.MSE(), opt)
         theirs.train_step(x, y, reference.MSE(), other)
-    limit = STEPS["float64"] * np.abs(mlp.params).max()
+    limit = STEPS_RTOL["float64"] * np.abs(mlp.params).max()
     np.testing.assert_allclose(mlp.params, theirs.params, rtol=0, atol=limit)
     if "ema" in options:
         np.testing.assert_allclose(

@@ -15,9 +15,9 @@ import pytest
 from helpers import thread_counts
 
 # A gradient that two correct minimisers of the same convex function agree to.
-SAME_OPTIMUM = 1e-5
+OPTIMUM_ATOL = 1e-5
 # SciPy stops at gradients of 1e-5; what is left of a loss is its square over curvature.
-SAME_LOSS = 1e-4
+LOSS_RTOL = 1e-4
 
 
 def rosenbrock(theta: np.ndarray) -> tuple[float, np.ndarray]:
@@ -262,8 +262,8 @@ def test_same_optimum_as_scipy(rng: np.random.Generator) -> None:
     fit(mlp, solver, 500, data=(x, labels), loss=loss)
     assert solver.status == "converged"
     ours, grad = mlp.value_and_grad(x, labels, loss)
-    assert abs(ours - theirs.fun) < SAME_LOSS * theirs.fun
-    assert np.abs(grad).max() < SAME_OPTIMUM
+    assert abs(ours - theirs.fun) < LOSS_RTOL * theirs.fun
+    assert np.abs(grad).max() < OPTIMUM_ATOL
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

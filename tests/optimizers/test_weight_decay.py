@@ -6,7 +6,7 @@ import pytest
 from fastmlp import reference
 
 # Ten steps of tens of roundings each in float64, relative to the largest parameter.
-TOLERANCE = 1e-11
+STEPS_RTOL = 1e-11
 ROWS = 20
 MAKERS = {
     "SGD": {"lr": 0.01, "momentum": 0.5},
@@ -54,7 +54,7 @@ def trained(library, name, how, decay):
 def test_the_reference_agrees(name, how, decay):
     ours = trained(fm, name, how, decay).params
     theirs = trained(reference, name, how, decay).params
-    assert np.abs(ours - theirs).max() <= TOLERANCE * np.abs(theirs).max()
+    assert np.abs(ours - theirs).max() <= STEPS_RTOL * np.abs(theirs).max()
 
 
 @pytest.mark.parametrize("library", [fm, reference], ids=["core", "reference"])

@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 from fastmlp import plot  # noqa: E402
 
 # A path is projected by least squares in float64.
-PROJECTED = 1e-9
+PATH_ATOL = 1e-9
 
 
 @pytest.fixture(autouse=True)
@@ -323,7 +323,7 @@ def test_loss_surface_along_a_path():
     assert texts(ax) == ["path", "start", "the model"]
     # In the plane, lengths from the model are kept, and it is at the origin.
     lengths = np.linalg.norm(path - before, axis=1)
-    np.testing.assert_allclose(np.linalg.norm(drawn, axis=1), lengths, atol=PROJECTED)
+    np.testing.assert_allclose(np.linalg.norm(drawn, axis=1), lengths, atol=PATH_ATOL)
     np.testing.assert_array_equal(named(ax, "start").get_xydata(), drawn[:1])
     assert ax.get_xlabel().startswith("PCA direction 1 (9")
     # The lowest filled level is about the model.

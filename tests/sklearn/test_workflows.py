@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 # Same formulas, other sequences of rounding, over a few epochs.
-FOLLOWS = 1e-9
+TRAINED_RTOL = 1e-9
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def test_a_loop_of_warm_starts_with_early_stopping_goes_on(max_iter: int) -> Non
     # It has to be seen that fits without a better score are among them.
     scores = clf.validation_scores_
     assert any(a >= b for a, b in pairwise(scores))
-    np.testing.assert_allclose(curves[1], curves[0], rtol=FOLLOWS)
+    np.testing.assert_allclose(curves[1], curves[0], rtol=TRAINED_RTOL)
 
 
 @pytest.mark.parametrize("sizes", [(3.5,), 3.5, ("3",), [None]])

@@ -21,11 +21,11 @@ L2 = 0.3
 
 # The factor goes into the divisor, for the value and once more for the rows' scales: a
 # handful of roundings, relative to the largest element.
-FACTOR = 8
+SCALED_ULPS = 8
 # Five steps of tens of roundings each in float64, relative to the largest parameter.
-STEPS = 1e-12
+STEPS_RTOL = 1e-12
 # Of float64 by a central difference with step 1e-5, where slopes are of size one.
-DIFFERENCE = 1e-8
+DIFFERENCE_ATOL = 1e-8
 
 CLASSES = (0.5, 1.0, 2.0, 0.1)
 LOSSES: dict[str, tuple[Any, str]] = {
@@ -177,10 +177,10 @@ def test_a_factor_multiplies_value_and_gradient(name, reduction, weighted, dtype
         scaled = _scaled(loss, factor)
         got, dp = scaled.value_and_grad(p, y, w)
         eps = np.finfo(np.float64).eps  # values are summed in double
-        assert abs(got - factor * value) <= FACTOR * eps * abs(factor * value)
+        assert abs(got - factor * value) <= SCALED_ULPS * eps * abs(factor * value)
         assert scaled(p, y, w) == got
         error = np.abs(dp - factor * grad.astype("float64")).max()
-        assert error <= FACTOR * np.finfo(dtype).eps * factor * np.abs(grad).max()
+        assert error <= SCALED_ULPS * np.finfo(dtype).eps * factor * np.abs(grad).max()
         assert dp.dtype == dtype
     # A power of two rounds nothing, and 1 changes nothing.
     for factor in (0.25, 1.0):
@@ -235,7 +235,7 @@ def test_solvers_minimise_the_scaled_loss(rng):
             losses = mlp.fit(x, y, loss=loss, optimizer=solver(), epochs=15).loss
             end = mlp.evaluate(x, y, loss)
             # What an iteration reports is the scaled loss before it.
-            assert abs(losses[0] - start) <= STEPS * start
+            assert abs(losses[0] - start) <= STEPS_RTOL * start
             assert start / 5 > losses[-1] > end
             found[factor] = start
         assert found[4.0] == 4 * found[1.0]
@@ -499,7 +499,7 @@ def test_the_penalised_gradient_is_the_slope(rng):
             mlp.params[:] = start + step * along
             values.append(value_and_grad(mlp, *batch, l2=5.0, training=True)[0])
         mlp.params[:] = start
-        assert abs((values[0] - values[1]) / 2e-5 - grad @ along) < DIFFERENCE
+        assert abs((values[0] - values[1]) / 2e-5 - grad @ along) < DIFFERENCE_ATOL
 
 
 def test_the_penalty_of_classes_goes_by_sample_weights_alone():
@@ -581,10 +581,10 @@ def test_steps_are_those_of_the_reference(name, own):
             if weight.ndim == 2:
                 grads[key] += sign * L2 / divisor * weight
         rule.step(list(values.values()), list(grads.values()))
-    np.testing.assert_allclose(seen, wanted, rtol=STEPS)
-    np.testing.assert_allclose(value, total / w[order].sum(), rtol=STEPS)
+    np.testing.assert_allclose(seen, wanted, rtol=STEPS_RTOL)
+    np.testing.assert_allclose(value, total / w[order].sum(), rtol=STEPS_RTOL)
     error = np.abs(mlp.params - theirs.params).max()
-    assert error <= STEPS * np.abs(theirs.params).max()
+    assert error <= STEPS_RTOL * np.abs(theirs.params).max()
 
 
 @pytest.mark.parametrize("name", MAKERS)

@@ -1,48 +1,19 @@
-"""Training for whole epochs: what it computes, records, and how it ends."""
+"""MLP.fit: epochs, order, validation, callbacks, divergence, interruption."""
 
 import _thread
 import math
 import pickle
-import sys
 import threading
 import time
-import types
 
 import fastmlp as fm
 import numpy as np
 import pytest
 from fastmlp import _core
-from fastmlp._training.progress import SECONDS_BETWEEN_UPDATES
-
-ROWS = 50
+from training_cases import ROWS, data, fit, model
 
 # Sums of a few float32 batch losses, taken in another order.
 SUM_RTOL = 1e-6
-
-
-def data(rows=ROWS, dtype="float32", n_out=2):
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((rows, 3)).astype(dtype)
-    y = np.tanh(x @ rng.standard_normal((3, n_out))).astype(dtype)
-    return x, y
-
-
-def model(seed=0, n_out=2, **options):
-    return fm.MLP([3, 8, n_out], **{"activation": "tanh", "seed": seed, **options})
-
-
-def fit(mlp, x, y, **options):
-    options = {
-        "loss": fm.MSE(),
-        "optimizer": fm.Adam(0.01),
-        "epochs": 3,
-        "batch_size": 16,
-        **options,
-    }
-    return mlp.fit(x, y, **options)
-
-
-# What it computes ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 16, 25, ROWS, ROWS + 1, 10**12])
@@ -118,9 +89,6 @@ def test_a_batch_may_weigh_nothing():
     assert np.isfinite(history.loss).all()
 
 
-# Seeds --------------------------------------------------------------------------------
-
-
 def trained(*, fits=(6,), seed=0, fit_seed=None, store=False):
     x, y = data()
     mlp, opt = model(seed), fm.Adam(0.01)
@@ -170,9 +138,6 @@ def test_epochs_have_different_orders():
     assert (trained(fits=(1,), fit_seed=0) != trained(fits=(1,), fit_seed=1)).any()
 
 
-# The record ---------------------------------------------------------------------------
-
-
 def test_history():
     x, y = data()
     mlp = model()
@@ -217,9 +182,6 @@ def test_validation(weighted):
     other = model()
     fit(other, x, y)
     np.testing.assert_array_equal(mlp.params, other.params)
-
-
-# Callbacks ----------------------------------------------------------------------------
 
 
 class Recorder(fm.Callback):
@@ -299,100 +261,6 @@ BAD_CALLBACKS = [
 def test_bad_callbacks(callbacks, words):
     with pytest.raises(TypeError, match=words):
         fit(model(), *data(), callbacks=callbacks)
-
-
-# Early stopping -----------------------------------------------------------------------
-
-
-def script(values, name="score"):
-    """A callback that logs given values and sets the parameters to the epoch."""
-
-    def play(mlp, history):
-        mlp.params[:] = len(history)
-        history.log(name, values[len(history) - 1])
-
-    return play
-
-
-@pytest.mark.parametrize(
-    ("values", "options", "epochs", "best"),
-    [
-        ([3, 2, 1, 1, 1, 1, 0], {"patience": 3}, 6, 3),
-        ([3, 2, 1, 2, 0.5, 1, 1, 1], {"patience": 3}, 8, 5),
-        ([1, 2, 3], {"patience": 1}, 2, 1),
-        ([1, 0.95, 0.89, 0.88, 0.87], {"patience": 2, "min_delta": 0.1}, 5, 3),
-        ([1, 2, 3, 3, 2, 9], {"patience": 2, "mode": "max"}, 5, 3),
-        ([1, math.nan, math.nan, 0], {"patience": 2}, 3, 1),
-        ([math.nan, math.nan, 0], {"patience": 2}, 2, None),
-        ([math.nan, 1, 2, 2], {"patience": 2}, 4, 2),
-    ],
-)
-def test_early_stopping(values, options, epochs, best):
-    stop = fm.EarlyStopping("score", **options)
-    mlp = model()
-    history = fit(mlp, *data(), epochs=len(values), callbacks=[script(values), stop])
-    assert len(history) == epochs
-    assert stop.best_epoch == best
-    assert stop.best == (None if best is None else values[best - 1])
-    assert (mlp.params == (best or epochs)).all()
-    # It can be used again, from the start.
-    again = fit(model(), *data(), epochs=len(values), callbacks=[script(values), stop])
-    assert len(again) == epochs
-
-
-def test_early_stopping_may_leave_the_parameters():
-    mlp = model()
-    stop = fm.EarlyStopping("score", patience=1, restore_best=False)
-    fit(mlp, *data(), callbacks=[script([1, 2, 3]), stop])
-    assert (mlp.params == 2).all()
-
-
-def test_early_stopping_monitors_what_there_is():
-    x, y = data()
-    stop = fm.EarlyStopping(patience=2)
-    history = fit(model(), x, y, optimizer=fm.SGD(0.0), shuffle=False, callbacks=[stop])
-    assert (len(history), stop.best) == (3, history.loss[0])
-    history = fit(
-        model(),
-        x,
-        y,
-        optimizer=fm.SGD(0.0),
-        validation_data=(x[:9], y[:9]),
-        callbacks=[stop],
-    )
-    assert (len(history), stop.best) == (3, history.val_loss[0])
-    assert repr(stop) == (
-        "EarlyStopping(monitor=None, patience=2, min_delta=0.0, restore_best=True, "
-        "mode='min')"
-    )
-
-
-def test_bad_early_stopping():
-    mlp = model()
-    before = mlp.params.copy()
-    with pytest.raises(ValueError, match=r"needs fit\(validation_data="):
-        fit(mlp, *data(), callbacks=[fm.EarlyStopping("val_loss")])
-    np.testing.assert_array_equal(mlp.params, before)
-    assert mlp.history is None
-    with pytest.raises(ValueError, match="nothing logs 'acc' in this fit"):
-        fit(mlp, *data(), callbacks=[fm.EarlyStopping("acc")])
-    assert mlp.history is None
-    hooks = [lambda mlp, history: None, fm.EarlyStopping("acc")]
-    with pytest.raises(ValueError, match="no callback before it has logged 'acc'"):
-        fit(mlp, *data(), callbacks=hooks)
-    for options, error, words in [
-        ({"monitor": 3}, TypeError, "^monitor"),
-        ({"patience": 0}, ValueError, "^patience must be at least 1"),
-        ({"patience": 2.0}, TypeError, "^patience"),
-        ({"min_delta": -1}, ValueError, "^min_delta"),
-        ({"restore_best": 1}, TypeError, "^restore_best"),
-        ({"mode": "auto"}, ValueError, "^mode must be one of min, max"),
-    ]:
-        with pytest.raises(error, match=words):
-            fm.EarlyStopping(**options)
-
-
-# How it ends --------------------------------------------------------------------------
 
 
 BAD_OPTIONS = [
@@ -513,90 +381,3 @@ def test_interrupt_keeps_model_and_history():
     params = mlp.params.copy()
     mlp.train_step(x[:1], y[:1], fm.MSE(), opt)
     assert (mlp.params != params).any()
-
-
-# Progress -----------------------------------------------------------------------------
-
-
-class Stream:
-    """Standard error, as a terminal or not."""
-
-    def __init__(self, tty):
-        self.tty = tty
-        self.text = ""
-
-    def isatty(self):
-        return self.tty
-
-    def write(self, text):
-        self.text += text
-
-    def flush(self):
-        pass
-
-
-@pytest.mark.parametrize("progress", [None, False])
-def test_no_progress_in_files(progress, monkeypatch):
-    monkeypatch.setattr(sys, "stderr", stream := Stream(tty=False))
-    fit(model(), *data(), progress=progress)
-    monkeypatch.setattr(sys, "stderr", None)
-    fit(model(), *data(), progress=True)
-    assert stream.text == ""
-
-
-def test_progress_as_lines(monkeypatch):
-    monkeypatch.setattr(sys, "stderr", stream := Stream(tty=False))
-    x, y = data()
-    history = fit(model(), x, y, validation_data=(x, y), progress=True)
-    lines = stream.text.splitlines()
-    assert len(lines) == 3
-    for i, line in enumerate(lines):
-        loss, val_loss = history.loss[i], history.val_loss[i]
-        wanted = f"epoch {i + 1}/3  loss {loss:.4g}  val_loss {val_loss:.4g}  "
-        assert line.startswith(wanted)
-        assert line.endswith(" s")
-
-
-def test_progress_on_a_terminal_without_tqdm(monkeypatch):
-    monkeypatch.setattr(sys, "stderr", stream := Stream(tty=True))
-    monkeypatch.setitem(sys.modules, "tqdm", None)
-    history = fit(model(), *data(), epochs=40)
-    shown = stream.text.split("\r")
-    assert shown[0] == ""
-    assert shown[1].startswith("epoch 1/40  loss ")
-    assert shown[-1].startswith(f"epoch 40/40  loss {history.loss[-1]:.4g}  ")
-    assert stream.text.endswith(" s\n")
-    updates = sum(history.seconds) / SECONDS_BETWEEN_UPDATES
-    assert len(shown) <= 3 + 2 * updates
-    fit(model(), *data(), progress=False)
-    assert stream.text.endswith(" s\n")
-
-
-def test_progress_by_tqdm(monkeypatch):
-    calls = []
-
-    class Bar:
-        def __init__(self, **options):
-            calls.append(options)
-
-        def set_postfix(self, numbers, refresh):
-            assert not refresh
-            self.numbers = numbers
-
-        def update(self):
-            calls.append(self.numbers)
-
-        def close(self):
-            calls.append("closed")
-
-    monkeypatch.setattr(sys, "stderr", stream := Stream(tty=True))
-    monkeypatch.setitem(sys.modules, "tqdm", types.SimpleNamespace(tqdm=Bar))
-    history = fit(model(), *data())
-    numbers = [{"loss": f"{value:.4g}"} for value in history.loss]
-    assert calls == [{"total": 3, "unit": "epoch", "file": stream}, *numbers, "closed"]
-
-    # It is closed whatever happens.
-    calls.clear()
-    with pytest.raises(ZeroDivisionError):
-        fit(model(), *data(), callbacks=[lambda m, h: 1 / 0])
-    assert calls[-1] == "closed"

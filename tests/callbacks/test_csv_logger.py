@@ -1,0 +1,45 @@
+"""CSVLogger."""
+
+import csv
+
+import fastmlp as fm
+import pytest
+from callback_cases import data, fit, model
+
+
+def test_csv_logger(tmp_path):
+    path = tmp_path / "log.csv"
+    log = fm.CSVLogger(path)
+    x, y = data()
+    options = {"validation_data": (x, y), "metrics": ["r2"], "callbacks": [log]}
+    history = fit(model(), **options)
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["epoch", "loss", "val_loss", "val_r2", "seconds"]
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3]
+    assert [float(row["loss"]) for row in rows] == history.loss
+    assert [float(row["val_loss"]) for row in rows] == history.val_loss
+    assert [float(row["val_r2"]) for row in rows] == history.metrics["val_r2"]
+    assert [float(row["seconds"]) for row in rows] == history.seconds
+
+    # Anew, and further.
+    fit(model(), **options)
+    assert len(path.read_text().splitlines()) == 4
+    fit(model(), callbacks=[fm.CSVLogger(str(path), append=True)])
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert rows[-1]["val_r2"] == ""
+    assert repr(log) == f"CSVLogger({str(path)!r}, append=False)"
+
+
+def test_csv_logger_wants_its_own_files(tmp_path):
+    path = tmp_path / "other.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match=r"^path: .* is no log"):
+        fit(model(), callbacks=[fm.CSVLogger(path, append=True)])
+    assert path.read_text() == "a,b\n1,2\n"
+    with pytest.raises(TypeError, match=r"^path must be a str or path"):
+        fm.CSVLogger(3)
+    with pytest.raises(FileNotFoundError):
+        fit(model(), callbacks=[fm.CSVLogger(tmp_path / "no" / "log.csv")])

@@ -1,0 +1,716 @@
+"""Files that are damaged or forged: each is refused with a message."""
+
+import hashlib
+import json
+import pickle
+
+import fastmlp as fm
+import numpy as np
+import pytest
+from fastmlp import schedules
+from fastmlp._formats import safetensors as _tensor_file
+from file_cases import parts_of_a_training, run, state, trained
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A file made within an epoch, by Ctrl-C."""
+    path = tmp_path_factory.mktemp("files") / "run.safetensors"
+    mlp, opt, stop = parts_of_a_training()
+
+    def interrupt(mlp, history, step, loss):
+        if len(history) == 3 and step == 1:
+            raise KeyboardInterrupt
+
+    hook = fm.LambdaCallback(on_batch_end=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(mlp, opt, stop, fm.Checkpoint(path, on_interrupt=True), 9, hook)
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("files") / "model.safetensors"
+    trained([2, 3, fm.BatchNorm(), fm.Residual([fm.Dense(3, bias=False)]), 1]).save(
+        path
+    )
+    return path.read_bytes()
+
+
+def split(content):
+    """The header and the bytes of the arrays."""
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
+
+
+def joined(header, body):
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + body
+
+
+def hashed(header, body):
+    """The same with the hash that belongs to it, by the definition once more."""
+    texts = header.get("__metadata__")
+    if not isinstance(texts, dict) or "sha256" not in texts:
+        return header
+    others = [[key, text] for key, text in sorted(texts.items()) if key != "sha256"]
+    names = sorted(header.keys() - {"__metadata__"})
+    try:
+        table = [[name, header[name]["dtype"], header[name]["shape"]] for name in names]
+        spans = [slice(*header[name]["data_offsets"]) for name in names]
+    except (KeyError, TypeError):
+        return header
+    text = json.dumps([others, table], separators=(",", ":"))
+    content = text.encode() + b"".join(body[span] for span in spans)
+    texts["sha256"] = hashlib.sha256(content).hexdigest()
+    return header
+
+
+def in_header(change):
+    """A lie in the header, of which the texts are a part."""
+
+    def lie(content, honest):
+        header, body = split(content)
+        body = change(header) or body
+        if honest:
+            hashed(header, body)
+        return joined(header, body)
+
+    return lie
+
+
+def in_text(change):
+    """A lie in what fastmlp says of the model."""
+
+    def change_header(header):
+        texts = header["__metadata__"]
+        said = json.loads(texts["fastmlp"])
+        texts["fastmlp"] = json.dumps(change(said) or said)
+
+    return in_header(change_header)
+
+
+def put(*place):
+    """A lie at a place: its keys, then the value."""
+    *keys, last, value = place
+
+    def change(said):
+        for key in keys:
+            said = said[key]
+        assert last in said if isinstance(said, dict) else last < len(said)
+        said[last] = value
+
+    return change
+
+
+def drop(*keys):
+    def change(said):
+        for key in keys[:-1]:
+            said = said[key]
+        del said[keys[-1]]
+
+    return change
+
+
+def layer(**fields):
+    return in_text(lambda said: said["layers"].__setitem__(2, fields))
+
+
+def raw(change):
+    return lambda content, honest: change(content)
+
+
+def with_length(length):
+    return raw(lambda content: length.to_bytes(8, "little") + content[8:])
+
+
+def with_text(old, new):
+    def change(content):
+        header, body = split(content)
+        text = json.dumps(header).replace(old, new, 1)
+        assert text != json.dumps(header)
+        return len(text).to_bytes(8, "little") + text.encode() + body
+
+    return raw(change)
+
+
+def nested(said):
+    item = 3
+    for _ in range(300):
+        item = {"kind": "Residual", "layers": [item]}
+    said["layers"][1] = item
+
+
+def too_deep(content):
+    header, body = split(content)
+    header["__metadata__"]["fastmlp"] = "[" * 100_000
+    return joined(hashed(header, body), body)
+
+
+def with_array(header, name="9.weight"):
+    end = max(e["data_offsets"][1] for n, e in header.items() if n[0] != "_")
+    header[name] = {"dtype": "F32", "shape": [0], "data_offsets": [end, end]}
+
+
+def shifted(header):
+    """A gap of eight bytes before the last array."""
+    last = max(
+        (name for name in header if name[0] != "_"),
+        key=lambda name: header[name]["data_offsets"],
+    )
+    offsets = header[last]["data_offsets"]
+    header[last]["data_offsets"] = [offset + 8 for offset in offsets]
+
+
+def renamed(header):
+    header["0.wait"] = header.pop("0.weight")
+
+
+def overlapping(header):
+    header["0.weight"]["data_offsets"] = header["0.bias"]["data_offsets"]
+    header["0.weight"]["shape"] = header["0.bias"]["shape"]
+
+
+def batch_norm(**fields):
+    given = {"kind": "BatchNorm", "eps": 1e-5, "momentum": 0.1, "affine": True}
+    return layer(**{**given, **fields})
+
+
+def residual(*layers):
+    return in_text(put("layers", 3, {"kind": "Residual", "layers": list(layers)}))
+
+
+DENSE = {"kind": "Dense", "n": 3, "activation": None, "bias": False, "init": None}
+
+
+# What is wrong with a file of a model, and words of the answer.
+LIES = {
+    "no header": (with_length(0), "header's length must be from 2 .* got 0"),
+    "too long a header": (with_length(10**5), "header's length must be .* got 100000"),
+    "longest header": (with_length(2**64 - 1), "header's length .* got 18446744"),
+    "short header": (with_length(64), "the header is no proper JSON"),
+    "no text": (raw(lambda c: c[:8] + b"\xff" + c[9:]), "the header is no UTF-8"),
+    "no JSON": (raw(lambda c: c[:8] + b"[" + c[9:]), "the header is no proper JSON"),
+    "a list": (raw(lambda c: joined([1], b"")), "the header must be a JSON object"),
+    "space first": (raw(lambda c: joined({}, b"")[:8] + b" {}     "), "header must be"),
+    "a name twice": (with_text('"0.bias"', '"0.weight"'), "'0.weight' is there twice"),
+    "NaN": (with_text('"shape": [3]', '"shape": [NaN]'), "NaN is no number"),
+    "no metadata": (in_header(drop("__metadata__")), "__metadata__ must be an object"),
+    "metadata a list": (
+        in_header(put("__metadata__", [])),
+        "__metadata__ must be an o",
+    ),
+    "a number in it": (
+        in_header(put("__metadata__", "format", 1)),
+        "'format'. must be",
+    ),
+    "no hash": (in_header(drop("__metadata__", "sha256")), "'sha256'. is missing"),
+    "no model": (in_header(drop("__metadata__", "fastmlp")), "'fastmlp'. is missing"),
+    "dtype unknown": (
+        in_header(put("0.bias", "dtype", "F31")),
+        "0.bias: dtype .* 'F31'",
+    ),
+    "dtype a number": (in_header(put("0.bias", "dtype", 4)), "0.bias: dtype .* got 4"),
+    "dtype larger": (
+        in_header(put("0.bias", "dtype", "F64")),
+        "0.bias: shape .* needs",
+    ),
+    "dtype integer": (
+        in_header(put("0.bias", "dtype", "I32")),
+        "0.bias must be a float",
+    ),
+    "shape negative": (in_header(put("0.bias", "shape", [-3])), "0.bias: shape .*-3"),
+    "shape a float": (in_header(put("0.bias", "shape", [3.0])), "0.bias: shape .*3.0"),
+    "shape a bool": (in_header(put("0.bias", "shape", [True])), "0.bias: shape .*True"),
+    "shape a number": (in_header(put("0.bias", "shape", 3)), "0.bias: shape .* got 3"),
+    "shape too large": (in_header(put("0.bias", "shape", [2**62])), "0.bias: .* needs"),
+    "shape that wraps": (
+        in_header(put("0.bias", "shape", [2**32, 2**32, 3])),
+        "0.bias: shape .* needs 221360928884514619392 bytes",
+    ),
+    "shape turned": (in_header(put("0.weight", "shape", [2, 3])), "0.weight must be"),
+    "shape flat": (in_header(put("0.weight", "shape", [6])), r"0.weight .*\(3, 2\)"),
+    "one offset": (in_header(put("0.bias", "data_offsets", [3])), "must be two ints"),
+    "offsets turned": (
+        in_header(put("0.bias", "data_offsets", [12, 0])),
+        "0.bias: .*needs",
+    ),
+    "offsets beyond": (
+        in_header(put("0.bias", "data_offsets", [2**40, 2**40 + 12])),
+        "0.weight: data_offsets must begin at 8, .* got 20",
+    ),
+    "no offsets": (
+        in_header(drop("0.bias", "data_offsets")),
+        "0.bias: must have dtype",
+    ),
+    "a field more": (
+        in_header(lambda h: h["0.bias"].update(x=1)),
+        "0.bias: must have dtype",
+    ),
+    "no entry": (in_header(put("0.bias", None)), "0.bias: must have dtype"),
+    "overlap": (in_header(overlapping), "data_offsets must begin at"),
+    "a gap": (in_header(shifted), "data_offsets must begin at"),
+    "bytes more": (raw(lambda c: c + b"\0"), "the arrays must have .* bytes, got"),
+    "bytes less": (raw(lambda c: c[:-1]), "the arrays must have .* bytes, got"),
+    "an array less": (
+        in_header(lambda h: put("0.bias", "shape", [3])(h) or renamed(h)),
+        "arrays that are missing: 0.weight",
+    ),
+    "an array more": (in_header(with_array), "belong to nothing: 9.weight"),
+    "other arrays": (
+        in_header(lambda h: with_array(h, "checkpoint.optimizer.slots")),
+        "belong to nothing: checkpoint.optimizer.slots",
+    ),
+    "format": (in_text(put("format", "slowmlp")), "format must be 'fastmlp', got 's"),
+    "format a list": (in_text(lambda said: [said]), "format must be 'fastmlp'"),
+    "version": (in_text(put("version", 2)), "version must be 1, got 2"),
+    "version a bool": (in_text(put("version", True)), "version must be 1, got True"),
+    "no version": (in_text(drop("version")), "version must be 1, got None"),
+    "no layers": (in_text(drop("layers")), "missing: layers"),
+    "something more": (in_text(lambda s: s.update(pickle="")), "unexpected: pickle"),
+    "said twice": (
+        with_text(r"{\"format\"", r"{\"version\":1,\"format\""),
+        "'version' is there twice|sha256",
+    ),
+    "too deep": (raw(too_deep), "fastmlp is nested too deeply"),
+    "deep": (in_text(nested), "missing|deep|recursion"),
+    "layers a number": (in_text(put("layers", 3)), "layers must be a list, got 3"),
+    "layers empty": (in_text(put("layers", [])), "layers must be a sequence"),
+    "no input": (in_text(put("layers", 0, DENSE)), r"layers\[0\] must be an int, the"),
+    "width 0": (in_text(put("layers", 1, 0)), r"layers\[1\] must be at least 1, got 0"),
+    "width negative": (
+        in_text(put("layers", 0, -2)),
+        r"layers\[0\] must be at least 1",
+    ),
+    "width a float": (in_text(put("layers", 1, 3.0)), r"layers\[1\] must be an int"),
+    "width a bool": (in_text(put("layers", 4, True)), r"layers\[4\] must be an int"),
+    "width a str": (in_text(put("layers", 1, "3")), r"layers\[1\] must be an int"),
+    "width huge": (
+        in_text(put("layers", 0, 2**62)),
+        r"0.weight must be .* of shape \(3, 4611686018427387904\), .* got a float32",
+    ),
+    "width another": (in_text(put("layers", 1, 4)), "missing: 3.projection.weight"),
+    "layer unknown": (layer(kind="Conv"), r"layers\[2\].kind must be one of"),
+    "layer of no kind": (layer(n=3), r"layers\[2\].kind must be a name"),
+    "layer of an object": (layer(kind="object"), r"layers\[2\].kind must be one of"),
+    "kind a list": (layer(kind=["Dense"]), r"layers\[2\].kind must be a name"),
+    "dense of more": (layer(**DENSE, x=1), r"layers\[2\] must have .*unexpected: x"),
+    "dense of less": (
+        layer(kind="Dense", n=3),
+        r"layers\[2\] must have .*missing: act",
+    ),
+    "activation": (layer(**{**DENSE, "activation": "rel"}), r"layers\[2\]: activation"),
+    "bias a number": (layer(**{**DENSE, "bias": 1}), r"layers\[2\]: bias must be True"),
+    "init unknown": (
+        layer(**{**DENSE, "init": "he"}),
+        r"layers\[2\]: init must be one",
+    ),
+    "eps 0": (batch_norm(eps=0), r"layers\[2\]: eps must be finite and > 0, got 0"),
+    "momentum 2": (batch_norm(momentum=2), r"layers\[2\]: momentum .* got 2"),
+    "affine": (batch_norm(affine=False), "2.bias|2.weight"),
+    "other norm": (layer(kind="LayerNorm", eps=1e-5, affine=True), "2.running_mean"),
+    "dropout": (layer(kind="Dropout", p=1.0), r"layers\[2\]: p must be"),
+    "function": (
+        layer(kind="Activation", function="exec"),
+        r"layers\[2\].function must be one of",
+    ),
+    "function of no name": (layer(kind="Activation", function=None), "missing: name"),
+    "function's name": (
+        layer(kind="Activation", function=None, name=3),
+        r"layers\[2\].name must be a str",
+    ),
+    "a function of one's own": (
+        in_text(
+            lambda s: s["layers"].insert(
+                3, {"kind": "Activation", "function": None, "name": "os.system"}
+            )
+        ),
+        "missing: 3.body.0.weight|arrays that are missing",
+    ),
+    "body empty": (residual(), r"layers\[3\].layers must be a sequence"),
+    "body's width": (residual({**DENSE, "n": 0}), r"layers\[3\].layers\[0\]: Dense: n"),
+    "body's bias": (residual({**DENSE, "bias": True}), "missing: 3.body.0.bias"),
+    "default activation": (in_text(put("activation", "no")), "^.*: activation must be"),
+    "output activation": (
+        in_text(put("output_activation", 1)),
+        "output_activation must",
+    ),
+    "default init": (in_text(put("init", None)), "init must be a name"),
+    "default bias": (in_text(put("bias", False)), "belong to nothing: 0.bias"),
+    "default bias 1": (in_text(put("bias", 1)), "bias must be True or False, got 1"),
+    "dtype": (in_text(put("dtype", "float16")), "dtype must be one of"),
+    "dtype wider": (in_text(put("dtype", "float64")), "must be a float64 array"),
+    "training": (in_text(put("training", [])), "training must be an object"),
+    "no seed": (
+        in_text(drop("training", "seed")),
+        "training must have .*missing: seed",
+    ),
+    "seed": (in_text(put("training", "seed", -1)), "training.seed must be at least 0"),
+    "seed too large": (in_text(put("training", "seed", 2**64)), "below 2..64, got"),
+    "seed a float": (in_text(put("training", "seed", 1.0)), "training.seed must be an"),
+    "epochs": (in_text(put("training", "epochs", -1)), "training.epochs must be at le"),
+    "epochs many": (in_text(put("training", "epochs", 2**32)), "epochs must be below"),
+    "state": (
+        in_text(put("training", "state", [1, 2])),
+        "training.state must be three",
+    ),
+    "passes": (in_text(put("training", "state", 1, None)), r"training.state\[1\] must"),
+    "tracked": (
+        in_text(put("training", "state", 2, 1)),
+        "2.num_batches_tracked must be 1",
+    ),
+    "within": (in_text(put("training", "within", 3)), "training.within must be an obj"),
+    "within marked": (
+        in_text(put("training", "within", {"a": 1, "b": 2})),
+        "training.within must have one mark",
+    ),
+    "a mark unknown": (
+        in_text(put("training", "within", {"pickle": "x"})),
+        "training.within is marked as 'pickle'",
+    ),
+    "history": (in_text(put("history", [1.0])), "history must be an object"),
+    "checkpoint": (in_text(put("checkpoint", {"dict": {}})), "checkpoint must have"),
+}
+
+
+def refused(path, content, words, load=fm.load):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=words) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"path: {path}")
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_lies_are_refused(name, model, tmp_path):
+    lie, words = LIES[name]
+    # With the hash that belongs to the lie, and with that of the truth.
+    refused(tmp_path / "a", lie(model, True), words)
+    refused(tmp_path / "a", lie(model, False), ".")
+
+
+def test_the_truth_is_not_refused(model, tmp_path):
+    """What lies are made with makes no lies by itself."""
+    path = tmp_path / "a"
+    path.write_bytes(in_text(lambda said: None)(model, True))
+    mlp = fm.load(path)
+    path.write_bytes(model)
+    assert state(fm.load(path)) == state(mlp)
+    header, body = split(model)
+    assert joined(hashed(header, body), body) == model
+
+
+def part(name, change):
+    """A lie in a part of a checkpoint."""
+    return in_text(lambda said: change(said["checkpoint"][name]))
+
+
+def stop_state(*place):
+    """A lie in the state of early stopping."""
+    marked = ("dict", "state", "dict")
+    return in_text(
+        lambda said: put(*marked, *place)(said["checkpoint"]["callbacks"][0])
+    )
+
+
+def schedule(*place):
+    marked = ("dict", "hyper", "dict", "lr", "schedule")
+    return part("optimizer", put(*marked, *place))
+
+
+def slot(*place):
+    return part("optimizer", put("dict", "slots", 0, "dict", *place))
+
+
+ADAM = "checkpoint.optimizer.slots.0."
+
+
+CHECKPOINT_LIES = {
+    "within": (
+        in_text(put("training", "within", "dict", "steps", 99)),
+        "training.within.steps must be at most the epoch's 5, got 99",
+    ),
+    "steps a float": (
+        in_text(put("training", "within", "dict", "steps", 1.0)),
+        "training.within.steps must be an int",
+    ),
+    "total": (in_text(put("training", "within", "dict", "total", "1")), "within.total"),
+    "of": (in_text(put("training", "within", "dict", "of", [1])), "within.of must be"),
+    "of words": (
+        in_text(put("training", "within", "dict", "of", 1, "x")),
+        r"within.of\[1\] must be an int",
+    ),
+    "losses": (
+        in_text(put("history", "dict", "loss", 1)),
+        "history.loss must be a list",
+    ),
+    "a loss": (
+        in_text(put("history", "dict", "loss", 0, "low")),
+        r"history.loss\[0\] must be a number",
+    ),
+    "a loss less": (in_text(put("history", "dict", "loss", [1.0])), "as many epochs"),
+    "metrics": (in_text(put("history", "dict", "metrics", [])), "history.metrics must"),
+    "a metric": (
+        in_text(put("history", "dict", "metrics", "dict", {"val_r2": 3})),
+        "history.metrics.val_r2 must be a list",
+    ),
+    "a number unknown": (
+        in_text(put("history", "dict", "loss", 0, {"number": "1e5"})),
+        "history.loss.0 is marked as 'number'",
+    ),
+    "no callbacks": (in_text(drop("checkpoint", "callbacks")), "missing: callbacks"),
+    "model": (in_text(put("checkpoint", "steps", [])), "does not fit the model"),
+    "kind": (
+        part("optimizer", put("dict", "kind", "sgd")),
+        "of kind 'adam', got 'sgd'",
+    ),
+    "step": (part("optimizer", put("dict", "step", -1)), r"state\['step'\] must be"),
+    "step a str": (
+        part("optimizer", put("dict", "step", "5")),
+        r"state\['step'\] must",
+    ),
+    "betas": (
+        part("optimizer", put("dict", "hyper", "dict", "betas", "tuple", 0, 1.5)),
+        r"betas\[0\] must be",
+    ),
+    "hyper": (
+        part("optimizer", drop("dict", "hyper", "dict", "eps")),
+        "must have the ke",
+    ),
+    "schedule": (schedule("kind", "Step"), "the schedule is a Step"),
+    "schedule's steps": (
+        schedule("fields", "dict", "steps", 0),
+        "steps must be at least",
+    ),
+    "schedule within": (
+        schedule("fields", "dict", "after", "schedule", "fields", "dict", "lr", -1.0),
+        "lr must be finite and >= 0",
+    ),
+    "schedule's fields": (
+        schedule("fields", {"dict": {}}),
+        "checkpoint.optimizer.hyper.lr must have .*missing: after",
+    ),
+    "no slots": (
+        part("optimizer", put("dict", "slots", {"dict": {}})),
+        "belong to noth",
+    ),
+    "no array": (slot("exp_avg", {"array": "9"}), "there is no array '9'"),
+    "array of another": (
+        slot("exp_avg", {"array": f"{ADAM}ema"}),
+        "is of something else",
+    ),
+    "array of the model": (slot("exp_avg", {"array": "0.bias"}), "no array '0.bias'"),
+    "array a number": (slot("exp_avg", 1.0), "belong to nothing"),
+    "slot's dtype": (
+        in_header(put(f"{ADAM}exp_avg", "dtype", "I32")),
+        r"slots'\]\[0\]\['exp_avg'\] must be 1-D, float32",
+    ),
+    "slot's shape": (
+        in_header(lambda h: h[f"{ADAM}exp_avg"]["shape"].insert(0, 1)),
+        r"slots'\]\[0\]\['exp_avg'\] must be 1-D",
+    ),
+    "bytes": (
+        slot(
+            "exp_avg",
+            {"bytes": {"array": f"{ADAM}exp_avg", "dtype": "O", "shape": [1]}},
+        ),
+        "dtype must be a plain dtype, got 'O'",
+    ),
+    "bytes of a size": (
+        slot(
+            "exp_avg",
+            {"bytes": {"array": f"{ADAM}exp_avg", "dtype": "<f4", "shape": [2**70]}},
+        ),
+        "must have .* bytes, got",
+    ),
+    "callbacks": (part("callbacks", put(0, {"dict": {}})), "belong to nothing: check"),
+    "callbacks a dict": (
+        in_text(put("checkpoint", "callbacks", {"dict": {}})),
+        "belong to nothing",
+    ),
+    "callback of no kind": (
+        part("callbacks", drop(0, "dict", "kind")),
+        r"callbacks\[0\] must have kind, state; missing: kind",
+    ),
+    "callback's kind": (
+        part("callbacks", put(0, "dict", "kind", "Odd")),
+        "holds the states of Odd, Checkpoint",
+    ),
+    "callback's state": (
+        part("callbacks", put(1, "dict", "state", 3)),
+        r"callbacks\[1\].state must be an object",
+    ),
+    "checkpoint's epoch": (
+        part("callbacks", put(1, "dict", "state", "dict", "epoch", 0.5)),
+        r"callbacks\[1\].state.epoch must be an int",
+    ),
+    "best": (stop_state("best", "low"), r"callbacks\[0\].state.best must be a float"),
+    "best epoch": (stop_state("best_epoch", 9), "best_epoch must be at most epoch, 3"),
+    "kept": (stop_state("kept", [1]), "belong to nothing: checkpoint.callbacks.0"),
+    "kept of less": (
+        part(
+            "callbacks",
+            drop(0, "dict", "state", "dict", "kept", "dict", "training_state"),
+        ),
+        r"callbacks\[0\].state.kept must have .*missing: training_state",
+    ),
+    "kept state": (
+        stop_state("kept", "dict", "training_state", [1, 2]),
+        "kept.training_state must be three ints",
+    ),
+    "kept statistics": (
+        stop_state("kept", "dict", "buffers", None),
+        "belong to nothing: checkpoint.callbacks.0.state.kept.buffers",
+    ),
+    "kept parameters": (
+        in_header(
+            lambda h: h["checkpoint.callbacks.0.state.kept.params"]["shape"].insert(
+                0, 1
+            )
+        ),
+        r"callbacks\[0\].state.kept.params must be a float32 array of shape",
+    ),
+    "kept optimiser": (
+        stop_state("kept", "dict", "optimizer", "dict", "step", -1),
+        r"state\['step'\] must be at least 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHECKPOINT_LIES)
+def test_lies_of_checkpoints_are_refused(name, checkpoint, tmp_path):
+    lie, words = CHECKPOINT_LIES[name]
+    mlp, opt, stop = parts_of_a_training(seed=9)
+    before = state(mlp), pickle.dumps(opt.state_dict()), stop.state_dict()
+    hooks = [stop, fm.Checkpoint("a")]
+
+    def load(path):
+        fm.Checkpoint.load(path, mlp, opt, hooks)
+
+    refused(tmp_path / "a", lie(checkpoint, True), words, load)
+    refused(tmp_path / "a", lie(checkpoint, False), ".", load)
+    # Nothing has changed.
+    assert (state(mlp), pickle.dumps(opt.state_dict()), stop.state_dict()) == before
+    assert mlp.history is None
+    (tmp_path / "a").write_bytes(checkpoint)
+    load(tmp_path / "a")
+    assert len(mlp.history) == 3
+
+
+@pytest.mark.parametrize("field", ["_now", "_best", "_bad", "_resting"])
+def test_lies_of_what_a_schedule_has_seen(field, tmp_path):
+    path = tmp_path / "a"
+
+    def rate():
+        return schedules.ReduceOnPlateau(0.01)
+
+    mlp, opt, stop = parts_of_a_training(rate=rate)
+    run(mlp, opt, stop, fm.Checkpoint(path), 2)
+    content = path.read_bytes()
+    fm.Checkpoint.load(path, mlp, opt)
+    for value in ("x", None) if field == "_best" else ("x", None, -1, -1.0):
+        lie = schedule("fields", "dict", field, value)(content, True)
+        words = rf"lr\.{field} must be"
+        refused(path, lie, words, lambda p: fm.Checkpoint.load(p, mlp, opt))
+
+
+WRONG = (None, True, -1, 0.5, "x", [], {}, 2**70, [[]], {"dict": {}})
+
+
+def places(said, place=()):
+    """Where there is something in a text: its keys."""
+    yield place
+    if isinstance(said, list):
+        said = dict(enumerate(said))
+    for key, item in said.items() if isinstance(said, dict) else ():
+        yield from places(item, (*place, key))
+
+
+def test_whatever_is_wrong_is_refused_or_harmless(model, checkpoint, tmp_path):
+    """At every place in the text every kind of value: an answer, never a crash."""
+    path = tmp_path / "a"
+    mlp, opt, stop = parts_of_a_training(seed=9)
+    hooks = [stop, fm.Checkpoint("a")]
+    refusals, harmless = 0, []
+    for content, load in (
+        (model, fm.load),
+        (checkpoint, lambda p: fm.Checkpoint.load(p, mlp, opt, hooks)),
+    ):
+        said = json.loads(split(content)[0]["__metadata__"]["fastmlp"])
+        for place in list(places(said))[1:]:
+            for value in WRONG:
+                path.write_bytes(in_text(put(*place, value))(content, True))
+                try:
+                    load(path)
+                except ValueError as error:
+                    refusals += str(error).startswith(f"path: {path}")
+                else:
+                    harmless.append((place[0], place[-1]))
+    assert refusals > 2000
+    # The rest are values that could be true, such as another eps or loss.
+    possible = {
+        "layers": {"activation", "affine", "eps", "init", "momentum", "p"},
+        "bias": {"bias"},
+        "training": {"within", "total", "divisor", 0, 1, 2},
+        "history": {"history", "dict", "val_loss", "metrics", 0, 1, 2},
+        "checkpoint": {"checkpoint", "model", "lr"},
+    }
+    assert all(last in possible[first] for first, last in harmless)
+
+
+def test_a_file_cut_anywhere_is_refused(model, checkpoint, tmp_path):
+    path = tmp_path / "a"
+    for end in range(len(model)):
+        refused(path, model[:end], "is no model")
+    # Where the header ends, at each byte; elsewhere at some.
+    mlp, opt, _ = parts_of_a_training()
+    length = 8 + int.from_bytes(checkpoint[:8], "little")
+    cuts = {*range(0, len(checkpoint), 7), *range(length - 20, length + 20)}
+    for end in sorted(cuts):
+        refused(
+            path,
+            checkpoint[:end],
+            "is no checkpoint",
+            lambda p: fm.Checkpoint.load(p, mlp, opt),
+        )
+
+
+def test_a_flipped_bit_anywhere_is_refused(model, tmp_path):
+    path = tmp_path / "a"
+    for at in range(len(model)):
+        # All bits of the header's length; of all other bytes one, each time the next.
+        for bit in range(8) if at < 8 else [at % 8]:
+            changed = bytearray(model)
+            changed[at] ^= 1 << bit
+            with pytest.raises(ValueError, match="is no model that this version reads"):
+                load_bytes(bytes(changed), path)
+
+
+def load_bytes(content, path):
+    path.write_bytes(content)
+    return fm.load(path)
+
+
+def test_other_programs_files_are_refused(tmp_path):
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "a"
+    save_file({"0.weight": np.ones((2, 3), "f"), "0.bias": np.ones(2, "f")}, path)
+    with pytest.raises(ValueError, match=r"__metadata__ must be an object"):
+        fm.load(path)
+    save_file({"0.weight": np.ones((2, 3), "f")}, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"'sha256'\] is missing; fastmlp writes it"):
+        fm.load(path)
+    path.write_bytes(pickle.dumps(fm.MLP([2, 1])))
+    with pytest.raises(ValueError, match=r"is no model that this version reads"):
+        fm.load(path)
+
+
+def test_large_lengths_are_refused_before_anything_is_read(tmp_path):
+    """The file has as many bytes as it says, all of them holes."""
+    path = tmp_path / "a"
+    with path.open("wb") as file:
+        file.write((_tensor_file.HEADER_LIMIT + 1).to_bytes(8, "little"))
+        file.truncate(2 * _tensor_file.HEADER_LIMIT)
+    with pytest.raises(ValueError, match=r"length must be from 2 to 100000000 bytes"):
+        fm.load(path)

@@ -1,0 +1,77 @@
+"""Calls of every kernel, with bounds on their errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from fastmlp import _core
+
+kernels = _core.kernels
+
+
+# Elements on either side of an array that must stay as they are. An odd number, so that
+# arrays are aligned to their elements only.
+GUARD = 67
+
+
+SENTINEL = 12345.0
+
+
+@dataclass
+class Call:
+    """A call of a kernel; arrays are float64 or int64, with values that fit the dtype.
+
+    `outputs` start as NaN and are only written, `updated` are read and written. `bound`
+    is how far each may be from the reference, in units of eps, given the result.
+    """
+
+    kernel: str
+    args: dict[str, Any]
+    outputs: tuple[str, ...] = ()
+    updated: tuple[str, ...] = ()
+    bound: dict[str, Callable[[np.ndarray], Any]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        shown = {
+            k: v.shape if isinstance(v, np.ndarray) else v for k, v in self.args.items()
+        }
+        return f"{self.kernel}({shown})"
+
+
+def guarded(array: np.ndarray, dtype: type, guard: float) -> np.ndarray:
+    """A C-contiguous copy inside a larger buffer, its base, filled with ``guard``."""
+    kind = np.int64 if array.dtype == np.int64 else dtype
+    fill = -(2**62) if kind == np.int64 else guard
+    buffer = np.full(array.size + 2 * GUARD, fill, dtype=kind)
+    buffer[GUARD : GUARD + array.size] = array.ravel()
+    return buffer[GUARD : GUARD + array.size].reshape(array.shape)
+
+
+def run(module: ModuleType, call: Call, dtype: type) -> dict[str, np.ndarray]:
+    """What the call writes; checks that it writes nothing else."""
+    args, before = dict(call.args), {}
+    written = call.outputs + call.updated
+    for name, value in call.args.items():
+        if isinstance(value, np.ndarray):
+            start = np.full_like(value, np.nan) if name in call.outputs else value
+            guard = SENTINEL if name in written else np.nan
+            args[name] = guarded(start, dtype, guard)
+            before[name] = args[name].base.tobytes()
+    assert getattr(module, call.kernel)(**args) is None
+    for name, old in before.items():
+        after = args[name].base
+        if name in written:
+            edges = np.concatenate([after[:GUARD], after[-GUARD:]])
+            assert (edges == SENTINEL).all(), f"{call} wrote around {name}"
+        else:
+            assert after.tobytes() == old, f"{call} changed {name}"
+    return {name: args[name].copy() for name in written}
+
+
+def rounded(values: np.ndarray, dtype: type) -> np.ndarray:
+    """Float64 values that ``dtype`` holds exactly."""
+    return values.astype(dtype).astype(np.float64)

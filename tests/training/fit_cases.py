@@ -1,0 +1,102 @@
+"""Data, a model and calls of fit for the tests of training."""
+
+import fastmlp as fm
+import numpy as np
+
+ROWS = 60
+
+
+BATCH = 16
+
+
+STEPS_PER_EPOCH = 4  # of an epoch: 16, 16, 16 and 12 rows
+
+
+# Sums of a few float32 batch losses, taken in another order.
+SUM_RTOL = 1e-6
+
+
+def data():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((ROWS, 3)).astype("float32")
+    return x, np.tanh(x @ rng.standard_normal((3, 2))).astype("float32")
+
+
+def model(seed=0):
+    return fm.MLP([3, 8, 2], activation="tanh", seed=seed)
+
+
+def fit(mlp, x, y=None, **options):
+    if y is not None:
+        options = {"batch_size": BATCH, **options}
+    options = {"loss": fm.MSE(), "epochs": 3, **options}
+    return mlp.fit(x, y, **{"optimizer": fm.Adam(0.01), **options})
+
+
+def slices(weighted=False):
+    x, y = data()
+    w = (np.arange(ROWS) % 4 + 1).astype("float32")
+    parts = [x, y, w] if weighted else [x, y]
+    return [tuple(a[i : i + BATCH] for a in parts) for i in range(0, ROWS, BATCH)]
+
+
+class Steps(fm.Callback):
+    def __init__(self, stop_at=None):
+        self.seen, self.stop_at = [], stop_at
+
+    def on_batch_end(self, mlp, history, step, loss):
+        self.seen.append((len(history), step, loss, mlp.params.copy()))
+        return len(self.seen) == self.stop_at
+
+
+def deep(seed=0):
+    layers = [
+        3,
+        8,
+        fm.BatchNorm(),
+        fm.Dropout(0.3),
+        fm.Residual([8]),
+        fm.LayerNorm(),
+        2,
+    ]
+    return fm.MLP(layers, activation="tanh", seed=seed)
+
+
+class LogCosh(fm.losses.Loss):
+    """A loss that the core does not know, or MSE by another way."""
+
+    __slots__ = ("mse",)
+    reduction = "mean"
+
+    def __init__(self, mse=False):
+        object.__setattr__(self, "core", None)
+        object.__setattr__(self, "mse", mse)
+
+    def __call__(self, pred, target, sample_weight=None):
+        return self.value_and_grad(pred, target, sample_weight)[0]
+
+    def value_and_grad(self, pred, target, sample_weight=None):
+        if self.mse:
+            return fm.MSE().value_and_grad(pred, target, sample_weight)
+        r = (pred - target).astype("float64")
+        return float(np.log(np.cosh(r)).mean()), (np.tanh(r) / r.size).astype("float32")
+
+
+def same(a, b):
+    np.testing.assert_array_equal(a.params, b.params)
+    np.testing.assert_array_equal(a.buffers, b.buffers)
+    assert a.state_dict().keys() == b.state_dict().keys()
+    for name, value in a.state_dict().items():
+        np.testing.assert_array_equal(value, b.state_dict()[name])
+
+
+def plateau():
+    return fm.schedules.ReduceOnPlateau(0.05, patience=0, threshold=0.02, factor=0.5)
+
+
+SCHEDULES = {
+    "cosine": lambda: fm.schedules.Cosine(0.05, 10),
+    "warmup": lambda: fm.schedules.LinearWarmup(fm.schedules.Step(0.05, 6, 0.5), 5),
+    "plateau": plateau,
+    "function": lambda: lambda step: 0.05 / (step + 1),
+}

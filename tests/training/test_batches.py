@@ -1,0 +1,216 @@
+"""fit on batches from Python: sources, weights, errors."""
+
+import fastmlp as fm
+import numpy as np
+import pytest
+from fit_cases import BATCH, ROWS, STEPS_PER_EPOCH, SUM_RTOL, data, fit, model, slices
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_batches_are_what_arrays_are(weighted, reduction):
+    x, y = data()
+    w = (np.arange(ROWS) % 4 + 1).astype("float32") if weighted else None
+    loss = fm.MSE(reduction=reduction)
+    one, two = model(), model()
+    wanted = fit(one, x, y, loss=loss, shuffle=False, sample_weight=w)
+    got = fit(two, slices(weighted), loss=loss)
+    np.testing.assert_array_equal(one.params, two.params)
+    np.testing.assert_allclose(got.loss, wanted.loss, rtol=SUM_RTOL)
+
+
+def test_where_batches_may_come_from():
+    x, y = data()
+    wanted = model()
+    fit(wanted, x, y, shuffle=False)
+    batches = slices()
+
+    class Loader:
+        def __iter__(self):
+            return iter(batches)
+
+    epochs = []
+
+    def numbered(epoch):
+        epochs.append(epoch)
+        return iter(batches)
+
+    for source in (
+        batches,
+        Loader(),
+        lambda: iter(batches),
+        lambda: batches,
+        numbered,
+        [[a.tolist() for a in batch] for batch in batches],
+    ):
+        mlp = model()
+        history = fit(mlp, source)
+        np.testing.assert_array_equal(mlp.params, wanted.params)
+        assert len(history) == 3
+    assert epochs == [0, 1, 2]
+    mlp = model()
+    fit(mlp, iter(batches * 3), steps_per_epoch=STEPS_PER_EPOCH)
+    np.testing.assert_array_equal(mlp.params, wanted.params)
+    mlp = model()
+    fit(mlp, iter(batches), epochs=1)
+    assert len(mlp.history) == 1
+
+
+def test_the_epoch_goes_on_over_fits():
+    epochs = []
+
+    def numbered(epoch):
+        epochs.append(epoch)
+        return slices()
+
+    mlp, opt = model(), fm.Adam(0.01)
+    fit(mlp, numbered, optimizer=opt, epochs=2)
+    fit(mlp, numbered, optimizer=opt, epochs=2)
+    fit(mlp, numbered, optimizer=opt, epochs=1, seed=0)
+    assert epochs == [0, 1, 2, 3, 0]
+
+
+def test_an_epoch_may_be_a_part():
+    count = 0
+
+    def endless():
+        nonlocal count
+        while True:
+            count += 1
+            yield slices()[0]
+
+    mlp, opt = model(), fm.Adam(0.01)
+    fit(mlp, endless, optimizer=opt, steps_per_epoch=5)
+    assert (opt.step_count, count) == (15, 15)
+    fit(mlp, endless(), optimizer=opt, steps_per_epoch=5)
+    assert (opt.step_count, count) == (30, 30)
+
+
+def test_batches_of_classes_with_validation_and_metrics():
+    x, y = data()
+    labels = y.argmax(axis=1)
+    batches = [(x[:30], labels[:30]), (x[30:], labels[30:])]
+    mlp = model()
+    history = fit(
+        mlp,
+        batches,
+        loss=fm.CrossEntropy(),
+        epochs=60,
+        validation_data=(x, labels),
+        metrics=["accuracy"],
+        callbacks=[fm.EarlyStopping(patience=60)],
+    )
+    assert history.metrics["val_accuracy"][-1] > 0.9
+
+
+def test_generators_that_run_dry_say_so():
+    mlp = model()
+    with pytest.raises(
+        ValueError, match=r"^x, a generator, gives its batches but once"
+    ):
+        fit(mlp, (b for b in slices()))
+    assert mlp.history is None
+    with pytest.raises(
+        ValueError, match=r"^x ran dry: it gave 1 of 3 .* after 4 in all"
+    ):
+        fit(mlp, (b for b in slices()), steps_per_epoch=3)
+    assert len(mlp.history) == 1
+    with pytest.raises(ValueError, match=r"^x ran dry: it gave 4 of 9 batches"):
+        fit(mlp, slices(), steps_per_epoch=9)
+    with pytest.raises(ValueError, match=r"^x ran dry: it gave 0 batches"):
+        fit(mlp, [])
+
+
+def test_errors_of_the_source_go_through():
+    def broken():
+        yield from slices()[:2]
+        raise OSError("no such file")
+
+    mlp, opt = model(), fm.Adam()
+    with pytest.raises(OSError, match="no such file"):
+        fit(mlp, broken, optimizer=opt)
+    assert opt.step_count == 2
+    assert len(mlp.history) == 0
+    assert np.isfinite(fit(mlp, slices(), optimizer=opt).loss).all()
+
+
+@pytest.mark.parametrize(
+    ("x", "options", "error", "words"),
+    [
+        (np.ones((4, 3)), {}, TypeError, "^y must hold real numbers.*batches"),
+        (5, {}, TypeError, "^x must be an array, or without y an iterable"),
+        (lambda: 5, {}, TypeError, "^x must return an iterable"),
+        ([5], {}, TypeError, r"^x, batch 0 must be \(x, y\)"),
+        ([(1,)], {}, TypeError, r"^x, batch 0 must be \(x, y\)"),
+        ([(np.ones((4, 2)), np.ones((4, 2)))], {}, ValueError, "^x, batch 0: x must"),
+        (
+            [(np.full((4, 3), np.nan), np.ones((4, 2)))],
+            {},
+            ValueError,
+            "^x, batch 0: x must be finite",
+        ),
+        (slices(), {"batch_size": 3}, TypeError, "^batch_size must be left out"),
+        (slices(), {"sample_weight": [1]}, TypeError, "^sample_weight must be left"),
+        (slices(), {"steps_per_epoch": 0}, ValueError, "^steps_per_epoch must be at"),
+        (slices(), {"metrics": ["mae"]}, ValueError, "^metrics need validation_data"),
+    ],
+)
+def test_bad_batches(x, options, error, words):
+    mlp = model()
+    before = mlp.params.copy()
+    with pytest.raises(error, match=words):
+        fit(mlp, x, **options)
+    np.testing.assert_array_equal(mlp.params, before)
+
+
+def test_arrays_have_no_steps_per_epoch():
+    with pytest.raises(ValueError, match=r"^steps_per_epoch is for batches"):
+        fit(model(), *data(), steps_per_epoch=3)
+
+
+def test_a_diverging_batch_goes_back_to_the_last_good_state():
+    x, y = data()
+    bad = [*slices(), (x, np.full_like(y, 3e38))]
+    mlp, opt, other = model(), fm.SGD(0.01), model()
+    start = mlp.params.copy()
+    with pytest.raises(fm.DivergenceError, match=r"^epoch 1 of 3: .*step 5"):
+        fit(mlp, bad, optimizer=opt)
+    # To the first step of this epoch, as with arrays.
+    np.testing.assert_array_equal(mlp.params, start)
+    assert opt.step_count == 0
+    epochs = iter([slices(), bad])
+    with pytest.raises(fm.DivergenceError, match=r"^epoch 2 of 3: .*step 5"):
+        fit(mlp, lambda: next(epochs), optimizer=opt)
+    fit(other, slices(), optimizer=fm.SGD(0.01), epochs=1)
+    np.testing.assert_array_equal(mlp.params, other.params)
+    assert len(mlp.history) == 1
+
+
+def test_other_targets_come_in_batches_too():
+    x, y = data()
+    actions, values = y.argmax(axis=1), y.max(axis=1)
+    loss = fm.ActionValue(fm.MSE())
+    parts = [slice(i, i + BATCH) for i in range(0, ROWS, BATCH)]
+    batches = [(x[p], (actions[p], values[p])) for p in parts]
+    one, two = model(), model()
+    validation = (x, (actions, values))
+    wanted = fit(
+        one, x, (actions, values), loss=loss, shuffle=False, validation_data=validation
+    )
+    got = fit(two, batches, loss=loss, validation_data=validation)
+    np.testing.assert_array_equal(one.params, two.params)
+    assert got.val_loss == wanted.val_loss
+    with pytest.raises(ValueError, match=r"^metrics: 'mae' has no meaning for"):
+        fit(two, batches, loss=loss, validation_data=validation, metrics=["mae"])
+
+    # Means are what metrics look at, not variances.
+    history = fit(
+        one,
+        x,
+        y[:, :1],
+        loss=fm.GaussianNLL(),
+        validation_data=(x, y[:, :1]),
+        metrics=["mae"],
+    )
+    wanted = fm.metrics.mae(one(x)[:, :1], y[:, :1])
+    assert history.metrics["val_mae"][-1] == wanted

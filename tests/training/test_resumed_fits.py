@@ -1,0 +1,217 @@
+"""fit resumed from checkpoints and pickles, with schedules and solvers."""
+
+import pickle
+
+import fastmlp as fm
+import numpy as np
+import pytest
+from fit_cases import (
+    SCHEDULES,
+    LogCosh,
+    Steps,
+    data,
+    deep,
+    fit,
+    model,
+    plateau,
+    same,
+    slices,
+)
+
+
+def everything(tmp_path, epochs, resume_from=None):
+    """A training with all that has a state; resumed by a checkpoint or not."""
+    x, y = data()
+    mlp, opt = model(), fm.Adam(0.05)
+    stop = fm.EarlyStopping(patience=4, min_delta=0.005)
+    log = fm.CSVLogger(tmp_path / "log.csv", append=True)
+    save = fm.Checkpoint(tmp_path / "run-{epoch}.safetensors")
+    hooks = [stop, log, save]
+    done = None
+    if resume_from is not None:
+        path = tmp_path / f"run-{resume_from}.safetensors"
+        done = fm.Checkpoint.load(path, mlp, opt, hooks)
+        assert len(done) == resume_from
+        assert mlp.history is done
+    history = fit(
+        mlp,
+        x,
+        y,
+        optimizer=opt,
+        epochs=epochs - (resume_from or 0),
+        validation_data=(x[:20], y[:20]),
+        metrics=["r2"],
+        callbacks=hooks,
+        seed=None if resume_from else 11,
+    )
+    if done is not None:
+        done.extend(history)
+        history = done
+    return mlp, opt, stop, history
+
+
+def test_a_checkpoint_goes_on_exactly(tmp_path):
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    mlp, opt, stop, history = everything(whole, 60)
+    # It stopped in mid-training, by patience.
+    total = len(history)
+    assert stop.stopped_epoch == total
+    assert 6 < total < 60
+    assert stop.best_epoch == total - 4
+    for cut in (1, total - 3, total - 1):
+        part = tmp_path / str(cut)
+        part.mkdir()
+        everything(part, cut)
+        got = everything(part, 60, resume_from=cut)
+        np.testing.assert_array_equal(got[0].params, mlp.params)
+        assert got[1].step_count == opt.step_count
+        for a, b in zip(
+            got[1].state_dict()["slots"], opt.state_dict()["slots"], strict=True
+        ):
+            for name in a:
+                np.testing.assert_array_equal(a[name], b[name])
+        assert got[2].best_epoch == stop.best_epoch
+        assert got[2].stopped_epoch == stop.stopped_epoch
+        assert got[3].loss == history.loss
+        assert got[3].val_loss == history.val_loss
+        assert got[3].metrics == history.metrics
+        # The log has all epochs, and the numbers of them.
+        lines = (part / "log.csv").read_text().splitlines()
+        plain = (whole / "log.csv").read_text().splitlines()
+        strip = [line.rsplit(",", 1)[0] for line in lines]
+        assert strip == [line.rsplit(",", 1)[0] for line in plain]
+        # The checkpoints of the resumed run are those of the whole.
+        one, two = (
+            fm.Checkpoint.load(p / f"run-{total}.safetensors", model())
+            for p in (whole, part)
+        )
+        assert one.loss == two.loss
+
+
+def test_pickles_go_on_exactly():
+    x, y = data()
+    whole = model()
+    stop = fm.EarlyStopping("loss", patience=3, min_delta=0.05, restore_best=False)
+    history = fit(whole, x, y, epochs=100, callbacks=[stop])
+    total = len(history)
+    assert 5 < total < 100
+
+    mlp, opt = model(), fm.Adam(0.01)
+    first = fm.EarlyStopping("loss", patience=3, min_delta=0.05, restore_best=False)
+    fit(mlp, x, y, optimizer=opt, epochs=total - 2, callbacks=[first])
+    mlp, opt, state = pickle.loads(pickle.dumps((mlp, opt, first.state_dict())))
+    second = fm.EarlyStopping("loss", patience=3, min_delta=0.05, restore_best=False)
+    second.load_state_dict(state)
+    fit(mlp, x, y, optimizer=opt, epochs=100, callbacks=[second])
+    assert second.stopped_epoch == total
+    np.testing.assert_array_equal(mlp.params, whole.params)
+
+
+def test_steps_draw_what_epochs_draw():
+    x, y = data()
+    one, two, three = deep(), deep(), deep()
+    fit(one, x, y, shuffle=False)
+    fit(two, x, y, shuffle=False, callbacks=[Steps()])
+    fit(three, slices())
+    same(one, two)
+    same(one, three)
+    other = deep()
+    fit(other, x, y, shuffle=False, seed=1)
+    assert (other.params != one.params).any()
+
+
+@pytest.mark.parametrize("custom", [False, True])
+def test_deep_checkpoints_go_on_exactly(tmp_path, custom):
+    x, y = data()
+    loss = LogCosh() if custom else fm.MSE()
+    save = fm.Checkpoint(tmp_path / "{epoch}.safetensors")
+    whole, opt = deep(), fm.Adam(0.01)
+    fit(whole, x, y, loss=loss, optimizer=opt, epochs=5, seed=4, callbacks=[save])
+    mlp, again = deep(seed=9), fm.Adam(0.5)
+    fm.Checkpoint.load(tmp_path / "2.safetensors", mlp, again)
+    fit(mlp, x, y, loss=loss, optimizer=again, epochs=3)
+    same(mlp, whole)
+    assert again.lr == opt.lr
+
+
+def test_the_finder_and_early_stopping_restore_statistics():
+    x, y = data()
+    mlp, opt = deep(), fm.Adam(0.01)
+    fit(mlp, x, y, optimizer=opt)
+    other = mlp.copy()
+    finder = fm.LearningRateFinder(steps=12)
+    fit(mlp, x, y, optimizer=opt, callbacks=[finder])
+    same(mlp, other)
+
+    states = []
+    stop = fm.EarlyStopping("score", patience=2)
+    scores = [1.0, 0.0, 1.0, 1.0]
+
+    def note(mlp, history):
+        states.append(mlp.copy())
+        history.log("score", scores[len(history) - 1])
+
+    fit(mlp, x, y, optimizer=opt, epochs=4, callbacks=[note, stop])
+    same(mlp, states[1])
+
+
+def test_solvers_see_callbacks_and_go_on_exactly(tmp_path):
+    x, y = data()
+    hooks = [Steps(), fm.Checkpoint(tmp_path / "{epoch}.safetensors")]
+    options = {"batch_size": None, "metrics": ["r2"]}
+    whole, opt = model(), fm.LBFGS()
+    history = fit(whole, x, y, optimizer=opt, epochs=6, callbacks=hooks, **options)
+    assert history.loss[-1] < history.loss[0]
+    assert [s[:3] for s in hooks[0].seen] == [
+        (e, 0, loss) for e, loss in enumerate(history.loss)
+    ]
+    assert len(history.metrics["r2"]) == 6
+    mlp, again = model(seed=1), fm.LBFGS()
+    done = fm.Checkpoint.load(tmp_path / "4.safetensors", mlp, again)
+    done.extend(fit(mlp, x, y, optimizer=again, epochs=2, **options))
+    assert done.loss == history.loss
+    np.testing.assert_array_equal(mlp.params, whole.params)
+
+
+def test_solvers_want_arrays_whole():
+    x, y = data()
+    with pytest.raises(ValueError, match=r"^batch_size must be None or at least"):
+        fit(model(), x, y, optimizer=fm.LBFGS(), batch_size=9)
+    with pytest.raises(TypeError, match=r"^LBFGS works on all samples at once"):
+        fit(model(), slices(), optimizer=fm.LBFGS())
+    with pytest.raises(TypeError, match=r"LBFGS has no learning rate to find"):
+        fit(
+            model(),
+            x,
+            y,
+            optimizer=fm.LBFGS(),
+            batch_size=None,
+            callbacks=[fm.LearningRateFinder()],
+        )
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_checkpoints_hold_schedules(tmp_path, kind):
+    x, y = data()
+    make = SCHEDULES[kind]
+    save = fm.Checkpoint(tmp_path / "{epoch}.safetensors")
+    whole, opt = deep(), fm.Adam(make(), ema=0.9)
+    fit(whole, x, y, optimizer=opt, epochs=9, seed=4, callbacks=[save])
+    mlp, again = deep(), fm.Adam(make(), ema=0.9)
+    fm.Checkpoint.load(tmp_path / "5.safetensors", mlp, again)
+    fit(mlp, x, y, optimizer=again, epochs=4)
+    same(mlp, whole)
+    assert again.lr == opt.lr
+    np.testing.assert_array_equal(again.ema_params[0], opt.ema_params[0])
+    if kind == "cosine":
+        with pytest.raises(ValueError, match=r"the schedule is a Cosine"):
+            fm.Checkpoint.load(tmp_path / "5.safetensors", mlp, fm.Adam(plateau()))
+
+
+def test_the_finder_puts_a_schedule_back():
+    mlp, opt = model(), fm.SGD(fm.schedules.Cosine(0.1, 40))
+    finder = fm.LearningRateFinder(steps=12)
+    fit(mlp, *data(), optimizer=opt, callbacks=[finder])
+    assert opt.schedule == fm.schedules.Cosine(0.1, 40)
+    assert (opt.lr, len(finder.lrs)) == (0.1, 12)
