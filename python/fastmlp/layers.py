@@ -1,11 +1,11 @@
-"""Layer objects, for what a plain width cannot say, and the activations.
+"""Layers, and the activations by name.
 
-Layers are immutable descriptions; the model holds what is learnt. In training mode
-(`fastmlp.MLP.fit` and ``train_step``, elsewhere if asked for by ``training=True``)
-`Dropout` drops and `BatchNorm` takes the statistics of the batch.
+Layers are immutable descriptions; the model holds the parameters. In training mode
+(`fastmlp.MLP.fit` and ``train_step``, elsewhere with ``training=True``) `Dropout` drops
+elements and `BatchNorm` uses the statistics of the batch.
 
-``fastmlp.ACTIVATIONS`` holds the names of the activations h = act(z); all but softmax
-work element by element. Names, formulas and constants are torch's, where it has them.
+``fastmlp.ACTIVATIONS`` lists the names of the activations h = act(z). All except
+softmax are elementwise. Names, formulas and constants are PyTorch's where it has them.
 
 ==============  ======================================================================
 name            h
@@ -21,7 +21,7 @@ name            h
                 from the same paper: torch's ``GELU(approximate="tanh")``
 ``silu``        z sigmoid(z), also called swish (Hendrycks & Gimpel 2016; Ramachandran
                 et al. 2017)
-``softplus``    log(1 + e^z) (Dugas et al. 2001), with no threshold beyond which it is z
+``softplus``    log(1 + e^z) (Dugas et al. 2001), without PyTorch's linear threshold
 ``softsign``    z / (1 + abs(z)) (Bergstra et al. 2009)
 ``sigmoid``     1 / (1 + e^-z)
 ``tanh``        tanh(z)
@@ -31,34 +31,83 @@ name            h
 ``softmax``     e^z_o / Σ_p e^z_p over the last axis, a row's outputs (Bridle 1990)
 ==============  ======================================================================
 
-Exponentials are arranged so that none overflows on the way to a result that does not.
+Exponentials are arranged so that intermediate results do not overflow if the final one
+does not.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from . import _core, _validate
 from .initializers import INITIALIZERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from typing import NoReturn
 
     from ._validate import Array
 
 
 class Layer:
-    """What the layers share; make one of the classes below, not this one.
+    """Base class of the layers; use the classes below.
 
     Layers are immutable, compare by value, and can be hashed and pickled.
     """
 
+    # A subclass says all that other modules need to know about a layer; only the tables
+    # of `fastmlp._formats` say more. Unless stated otherwise, the members below are for
+    # resolved layers, in which nothing is left to the model's defaults.
+
     __slots__ = ()
 
-    # The constructor's arguments: those always shown, then those with their defaults.
+    # Arguments of the constructor: those always shown, then those with their defaults.
     _leading: ClassVar[tuple[str, ...]] = ()
     _defaults: ClassVar[dict[str, Any]] = {}
+
+    # The core's name of the layer.
+    kind: ClassVar[str]
+    # Whether the layer returns its input unchanged at inference.
+    is_identity_at_inference: ClassVar[bool] = False
+    # Whether the layer, apart from an activation, is linear at inference.
+    is_linear: ClassVar[bool] = True
+    # Whether an activation after this layer counts as that of a dense layer before it
+    # when initial weights are drawn.
+    precedes_activation: ClassVar[bool] = False
+    # Operations per element of the output: forward, and forward in training.
+    flops: ClassVar[tuple[int, int]] = (0, 0)
+
+    @property
+    def body(self) -> tuple[Layer, ...]:
+        """Inner layers; only `Residual` has any."""
+        return ()
+
+    def core_form(self) -> dict[str, Any]:
+        """Return the fields of the core's LayerSpec besides the kind."""
+        return {}
+
+    def n_out(self, n_in: int) -> int:
+        """Return the output width for an input width."""
+        return n_in
+
+    def arrays(self, n_in: int) -> dict[str, tuple[int, ...]]:
+        """Return shapes by role, as in PyTorch's ``state_dict``, without the body's.
+
+        Roles of `STATISTICS` are not parameters.
+        """
+        return {}
+
+    def column_map(self, arrays: Mapping[str, Array]) -> tuple[Array, Array] | None:
+        """Return (scale, shift) if the layer scales and shifts columns at inference.
+
+        Parameters
+        ----------
+        arrays
+            The layer's arrays by role.
+        """
+        return None
 
     def _put(self, **fields: Any) -> None:
         for name, value in fields.items():
@@ -101,23 +150,23 @@ class Dense(Layer):
     Parameters
     ----------
     n : int
-        The width: how many outputs the layer has.
+        Width: the number of outputs.
     activation : str, optional
-        Its activation, see `fastmlp.layers`; None takes the model's ``activation``, or
-        its ``output_activation`` for the last dense layer.
+        Activation, see `fastmlp.layers`. None takes the model's ``activation``, or its
+        ``output_activation`` for the last dense layer.
     bias : bool
-        Whether there is a b. Stands whatever the model's ``bias`` says.
+        Whether the layer has a bias b; overrides the model's ``bias``.
     init : str, optional
-        How its parameters are drawn, see `fastmlp.initializers`; None takes the
-        model's.
+        Initialisation, see `fastmlp.initializers`. None takes the model's.
 
     Raises
     ------
     TypeError, ValueError
-        For a width that is no positive int, and for unknown names.
+        If the width is not a positive int, or for unknown names.
     """
 
     __slots__ = ("activation", "bias", "init", "n")
+    kind = "dense"
     _leading = ("n",)
     _defaults: ClassVar[dict[str, Any]] = {
         "activation": None,
@@ -153,37 +202,51 @@ class Dense(Layer):
             init=init,
         )
 
+    def core_form(self) -> dict[str, Any]:
+        """Return the fields of the core's LayerSpec besides the kind."""
+        return {"width": self.n, "activation": self.activation, "bias": self.bias}
+
+    def n_out(self, n_in: int) -> int:
+        """Return the output width for an input width."""
+        return self.n
+
+    def arrays(self, n_in: int) -> dict[str, tuple[int, ...]]:
+        """Return shapes by role, as in PyTorch's ``state_dict``."""
+        shapes: dict[str, tuple[int, ...]] = {"weight": (self.n, n_in)}
+        return {**shapes, "bias": (self.n,)} if self.bias else shapes
+
 
 class Activation(Layer):
-    """An activation by itself: ``h = f(x)``.
+    """An activation as a separate layer: ``h = f(x)``.
 
-    Useful after a normalisation, and for functions of one's own:
+    Useful after a normalisation, and for custom functions:
 
     >>> swish = fm.Activation(lambda z: z / (1 + np.exp(-z)), dswish)
 
     Parameters
     ----------
     function : str or callable
-        One of ``fastmlp.ACTIVATIONS``, or a function of an array z, element by element,
-        that returns f(z).
+        One of ``fastmlp.ACTIVATIONS``, or a function that maps an array z to f(z)
+        elementwise.
     derivative : callable, optional
-        For a function of one's own, that of z which returns f'(z).
+        Function that maps z to f'(z); required for a custom function.
 
     Raises
     ------
     TypeError, ValueError
-        For unknown names, and for a function without derivative or the other way round.
+        For unknown names, for a function without a derivative, and for a name with one.
 
     Notes
     -----
     Functions are called with 1-D arrays of the model's dtype, for blocks of rows, and
-    return an array of the same shape; what they raise goes on to the caller of the
-    model. They must not use that model. A model with functions of one's own works in
-    one thread, and each block costs some microseconds of Python. Whether its results
-    are the same bits everywhere is up to the functions. It can be pickled if they can.
+    return an array of the same shape. Their exceptions propagate to the caller of the
+    model. They must not use that model. A model with custom functions runs in one
+    thread, and each block costs some microseconds of Python. Whether results have the
+    same bits everywhere depends on the functions. The model can be pickled if they can.
     """
 
     __slots__ = ("derivative", "function")
+    kind = "activation"
     _leading = ("function",)
     _defaults: ClassVar[dict[str, Any]] = {"derivative": None}
 
@@ -198,39 +261,62 @@ class Activation(Layer):
         if callable(function):
             if not callable(derivative):
                 raise TypeError(
-                    "derivative must be a function, as function is one; got "
+                    "derivative must be a function if function is one; got "
                     f"{_validate.describe(derivative)}"
                 )
         else:
             function = _validate.choice("function", function, _core.ACTIVATIONS)
             if derivative is not None:
                 raise TypeError(
-                    "derivative is for functions of one's own; that of "
+                    "derivative is only for custom functions; that of "
                     f"{function!r} is known"
                 )
         self._put(function=function, derivative=derivative)
+
+    @property
+    def is_custom(self) -> bool:
+        """Whether the activation is a pair of Python functions."""
+        return not isinstance(self.function, str)
+
+    @property
+    def name(self) -> str:
+        """Name of the activation; a custom function's name is followed by "()"."""
+        if isinstance(self.function, str):
+            return self.function
+        kind = type(self.function).__name__
+        return f"{getattr(self.function, '__name__', kind)}()"
+
+    def core_form(self) -> dict[str, Any]:
+        """Return the fields of the core's LayerSpec besides the kind."""
+        if self.is_custom:
+            return {"custom": (self.function, self.derivative)}
+        return {"activation": self.function}
 
 
 class Dropout(Layer):
     """Inverted dropout (Srivastava et al. 2014).
 
-    In training each element becomes 0 with probability p, else x / (1 - p); in
-    inference nothing happens. What is dropped is a function of (seed, epoch, step,
-    layer, element), whatever the number of threads, so that training that is resumed
-    goes on exactly.
+    In training each element becomes 0 with probability p, otherwise x / (1 - p). At
+    inference the layer does nothing. The mask is a function of (seed, epoch, step,
+    layer, element) and independent of the number of threads, so that resumed training
+    continues exactly.
 
     Parameters
     ----------
     p : float
-        The probability of being dropped, 0 ≤ p < 1.
+        Probability of dropping an element, 0 ≤ p < 1.
 
     Raises
     ------
     TypeError, ValueError
-        For a p that is no such number.
+        If p is not a number in [0, 1).
     """
 
     __slots__ = ("p",)
+    kind = "dropout"
+    is_identity_at_inference = True
+    precedes_activation = True
+    flops = (0, 1)
     _leading = ("p",)
 
     p: float
@@ -238,29 +324,50 @@ class Dropout(Layer):
     def __init__(self, p: float = 0.5) -> None:
         self._put(p=_validate.real("p", p, 0.0, 1.0, open_high=True))
 
-
-def _norm_eps(layer: Layer, eps: object) -> float:
-    """Return what is added to a variance; a width, as torch wants one here, is none."""
-    if isinstance(eps, int) and eps > 1:
-        raise ValueError(
-            f"eps must be a small number, got {eps}; the width is that of the layer "
-            f"before: fm.{type(layer).__name__}()"
-        )
-    return _validate.real("eps", eps, 0.0, open_low=True)
+    def core_form(self) -> dict[str, Any]:
+        """Return the fields of the core's LayerSpec besides the kind."""
+        return {"rate": self.p}
 
 
-class LayerNorm(Layer):
+class Normalization(Layer):
+    """Base class of the normalisations; use `LayerNorm` or `BatchNorm`."""
+
+    __slots__ = ()
+    precedes_activation = True
+
+    eps: float
+    affine: bool
+
+    def _checked_eps(self, eps: object) -> float:
+        """Validate eps; catch a width passed by mistake (PyTorch's layers take one)."""
+        if isinstance(eps, int) and eps > 1:
+            raise ValueError(
+                f"eps must be a small number, got {eps}; the width is taken from the "
+                f"layer before: fm.{type(self).__name__}()"
+            )
+        return _validate.real("eps", eps, 0.0, open_low=True)
+
+    def core_form(self) -> dict[str, Any]:
+        """Return the fields of the core's LayerSpec besides the kind."""
+        return {"eps": self.eps, "bias": self.affine}
+
+    def arrays(self, n_in: int) -> dict[str, tuple[int, ...]]:
+        """Return shapes by role, as in PyTorch's ``state_dict``."""
+        return {"weight": (n_in,), "bias": (n_in,)} if self.affine else {}
+
+
+class LayerNorm(Normalization):
     """Layer normalisation of each row (Ba et al. 2016).
 
     ``(x - mean) / sqrt(var + eps) * scale + shift``, with the row's mean and (biased)
-    variance, scale (n,) and shift (n,); torch's ``LayerNorm``.
+    variance, scale (n,) and shift (n,); PyTorch's ``LayerNorm``.
 
     Parameters
     ----------
     eps : float
         Added to the variance, > 0.
     affine : bool
-        Whether there are scale (at first 1) and shift (at first 0).
+        Whether the layer has a scale (initially 1) and a shift (initially 0).
 
     Raises
     ------
@@ -269,37 +376,37 @@ class LayerNorm(Layer):
     """
 
     __slots__ = ("affine", "eps")
+    kind = "layer_norm"
+    is_linear = False
+    flops = (8, 8)
     _defaults: ClassVar[dict[str, Any]] = {"eps": 1e-5, "affine": True}
-
-    eps: float
-    affine: bool
 
     def __init__(self, eps: float = 1e-5, affine: bool = True) -> None:
         self._put(
-            eps=_norm_eps(self, eps),
+            eps=self._checked_eps(eps),
             affine=_validate.flag("affine", affine),
         )
 
 
-class BatchNorm(Layer):
+class BatchNorm(Normalization):
     """Batch normalisation of each column (Ioffe & Szegedy 2015).
 
-    ``(x - mean) / sqrt(var + eps) * scale + shift``, scale (n,) and shift (n,); torch's
-    ``BatchNorm1d``.
+    ``(x - mean) / sqrt(var + eps) * scale + shift``, scale (n,) and shift (n,);
+    PyTorch's ``BatchNorm1d``.
 
-    In training mean and (biased) variance are those of the batch, of at least two
-    rows, and the running ones move: ``running = (1 - momentum) * running + momentum *
-    batch``, with the unbiased variance. In inference the running ones are used. Where
-    it stands beside a dense layer, `fastmlp.MLP.fold` makes it part of that.
+    In training, mean and (biased) variance are those of the batch, which needs at least
+    two rows, and the running statistics are updated: ``running = (1 - momentum) *
+    running + momentum * batch``, with the unbiased variance. Inference uses the running
+    statistics. `fastmlp.MLP.fold` merges the layer into an adjacent dense layer.
 
     Parameters
     ----------
     eps : float
         Added to the variance, > 0.
     momentum : float
-        How far running statistics move in a step, from 0 to 1.
+        Weight of the batch in the update of running statistics, from 0 to 1.
     affine : bool
-        Whether there are scale (at first 1) and shift (at first 0).
+        Whether the layer has a scale (initially 1) and a shift (initially 0).
 
     Raises
     ------
@@ -308,45 +415,62 @@ class BatchNorm(Layer):
     """
 
     __slots__ = ("affine", "eps", "momentum")
+    kind = "batch_norm"
+    flops = (2, 8)
     _defaults: ClassVar[dict[str, Any]] = {
         "eps": 1e-5,
         "momentum": 0.1,
         "affine": True,
     }
 
-    eps: float
     momentum: float
-    affine: bool
 
     def __init__(
         self, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True
     ) -> None:
         self._put(
-            eps=_norm_eps(self, eps),
+            eps=self._checked_eps(eps),
             momentum=_validate.real("momentum", momentum, 0.0, 1.0),
             affine=_validate.flag("affine", affine),
         )
+
+    def core_form(self) -> dict[str, Any]:
+        """Return the fields of the core's LayerSpec besides the kind."""
+        return {**super().core_form(), "momentum": self.momentum}
+
+    def arrays(self, n_in: int) -> dict[str, tuple[int, ...]]:
+        """Return shapes by role, as in PyTorch's ``state_dict``."""
+        statistics = {"running_mean": (n_in,), "running_var": (n_in,)}
+        return {**super().arrays(n_in), **statistics, "num_batches_tracked": ()}
+
+    def column_map(self, arrays: Mapping[str, Array]) -> tuple[Array, Array]:
+        """Return (scale, shift): at inference the layer is x * scale + shift."""
+        scale = 1 / np.sqrt(arrays["running_var"] + self.eps)
+        scale = scale * arrays.get("weight", 1.0)
+        return scale, arrays.get("bias", 0.0) - arrays["running_mean"] * scale
 
 
 class Residual(Layer):
     """A residual block (He et al. 2016): ``y = x + body(x)``.
 
-    Where the body's output is not as wide as its input, ``y = x @ W + b + body(x)``
-    with a learnt projection.
+    If the body's output width differs from its input width,
+    ``y = x @ W + b + body(x)`` with a learnt projection.
 
     Parameters
     ----------
     layers : sequence of int or Layer
-        The body, at least one layer: widths or layers, as for `fastmlp.MLP` but without
-        an input width. Residual blocks may be among them.
+        Body of at least one layer: widths or layers, as for `fastmlp.MLP` but without
+        an input width. Residual blocks may be nested.
 
     Raises
     ------
     TypeError, ValueError
-        For anything else.
+        For other items or an empty sequence.
     """
 
     __slots__ = ("layers",)
+    kind = "residual"
+    flops = (1, 1)
     _leading = ("layers",)
 
     layers: tuple[int | Layer, ...]
@@ -357,13 +481,50 @@ class Residual(Layer):
     def __repr__(self) -> str:
         return f"Residual({list(self.layers)!r})"
 
+    @property
+    def body(self) -> tuple[Layer, ...]:
+        """Inner layers."""
+        return tuple(item for item in self.layers if isinstance(item, Layer))
+
+    def core_form(self) -> dict[str, Any]:
+        """Return the fields of the core's LayerSpec besides the kind."""
+        return {"body": core_layers(self.body)}
+
+    def n_out(self, n_in: int) -> int:
+        """Return the output width for an input width."""
+        for layer in self.body:
+            n_in = layer.n_out(n_in)
+        return n_in
+
+    def arrays(self, n_in: int) -> dict[str, tuple[int, ...]]:
+        """Return the projection's shapes, if the widths differ."""
+        n = self.n_out(n_in)
+        if n == n_in:
+            return {}
+        return {"projection.weight": (n, n_in), "projection.bias": (n,)}
+
+
+# By their names in files.
+LAYERS: dict[str, type[Layer]] = {
+    kind.__name__: kind
+    for kind in (Dense, Activation, Dropout, LayerNorm, BatchNorm, Residual)
+}
+
+# Roles of arrays that training updates without gradients.
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def core_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
+    """Return resolved layers in the form that the core takes."""
+    return [{"kind": layer.kind, **layer.core_form()} for layer in layers]
+
 
 def activation_name(name: str, value: object) -> str:
     """Return the name of one of the core's activations."""
     if callable(value) or isinstance(value, Activation):
         raise TypeError(
-            f"{name} must be a name (str), got {_validate.describe(value)}; a function "
-            "of one's own is a layer, after a dense one without activation: "
+            f"{name} must be a name (str), got {_validate.describe(value)}; a custom "
+            "function is a layer after a dense layer without activation: "
             "fm.Dense(n, 'identity'), fm.Activation(function, derivative)"
         )
     if isinstance(value, (list, tuple)):

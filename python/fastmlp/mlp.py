@@ -13,10 +13,12 @@ import numpy as np
 
 from . import _core, _validate, initializers
 from ._network import resolve, summary
+from ._network.fold import fold
 from ._network.model import EpochSequence, register
+from ._network.views import Views
 from ._training import loop
 from .callbacks import Run, as_callbacks
-from .layers import activation_name, checked
+from .layers import activation_name, checked, core_layers
 from .losses import CustomLoss, Loss, as_loss
 from .metrics import History, as_metrics
 from .optimizers import Optimizer
@@ -179,12 +181,10 @@ class MLP:
         self._n_params = size
 
         # The core, and views of its parameters.
-        layers = resolve.core_layers(self._layers)
+        layers = core_layers(self._layers)
         self.core = _core.Mlp(self.dtype.name, self.n_in, layers)
         self._params, self._buffers = self.core.params, self.core.buffers
-        self._views = resolve.Views(
-            self._layers, self.core.layers, self._params, self._buffers
-        )
+        self._views = Views(self._layers, self.core.ops, self._params, self._buffers)
         self._weights = tuple(self._views.weights)
         self._biases = tuple(self._views.biases)
         self._forward_shape: tuple[int, ...] | None = None
@@ -1655,7 +1655,7 @@ class MLP:
         MLP
             A new model of the same dtype.
         """
-        layers, arrays = resolve.fold(self._layers, self._views.named)
+        layers, arrays = fold(self._layers, self._views.named)
         folded = MLP([self.n_in, *layers], init="zeros", dtype=self.dtype, seed=0)
         for name, view in folded._views.named.items():
             view[...] = arrays[name]

@@ -273,8 +273,9 @@ def _checked(mlp: MLP) -> list[Step]:
     """Return the steps of a piecewise linear network; refuse others."""
     network = ops.steps(mlp)
     for step in network:
-        if step.kind == "layer_norm" or step.activation not in SLOPES:
-            what = "LayerNorm" if step.kind == "layer_norm" else step.activation
+        linear = step.layer is None or step.layer.is_linear
+        if not linear or step.activation not in SLOPES:
+            what = step.activation if linear else type(step.layer).__name__
             raise ValueError(
                 f"mlp must be piecewise linear, with {', '.join(SLOPES)} alone; layer "
                 f"{step.name} has {what}"

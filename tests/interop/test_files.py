@@ -107,7 +107,8 @@ def test_names_and_shapes_follow_from_the_layers(name):
     from fastmlp._network import resolve as _network
 
     mlp = fm.MLP(MODELS[name], seed=0)
-    shapes, n_out = _network.torch_shapes(mlp.n_in, mlp.layers)
+    shapes = _network.torch_shapes(mlp.n_in, mlp.layers)
+    _, n_out = _network.count_parameters(mlp.n_in, mlp.layers)
     assert n_out == mlp.n_out
     assert shapes == {n: a.shape for n, a in mlp.state_dict().items()}
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .. import _validate
-from .._network import resolve
+from .._network.fold import LayerArrays, name_arrays
 from .._network.model import model_class
 from ..layers import (
     Activation,
@@ -141,7 +141,7 @@ class _Builder:
         self.asked = dtype
         self.dtypes: dict[np.dtype[Any], str] = {}
         self.tracked = 0
-        self.items: list[resolve._Layer] = []
+        self.items: list[LayerArrays] = []
         self.n_in = self.width = width
 
     def array(self, what: str, value: Any) -> Array:
@@ -173,7 +173,7 @@ class _Builder:
             arrays["bias"] = bias
         self.width = weight.shape[0]
         layer = Dense(self.width, "identity", bias is not None)
-        self.items.append(resolve._Layer(layer, arrays))
+        self.items.append(LayerArrays(layer, arrays))
 
     def norm(
         self, what: str, layer: LayerNorm | BatchNorm, arrays: Mapping[str, Array]
@@ -186,7 +186,7 @@ class _Builder:
                     f"{array.shape}"
                 )
             self.fit(what, array.size)
-        self.items.append(resolve._Layer(layer, dict(arrays)))
+        self.items.append(LayerArrays(layer, dict(arrays)))
 
     def activation(self, name: str) -> None:
         """Add an activation, to the dense layer before it if that has none."""
@@ -197,9 +197,9 @@ class _Builder:
             dense = before.layer
             if dense.activation == "identity":
                 new = Dense(dense.n, name, dense.bias)
-                self.items[-1] = resolve._Layer(new, before.arrays)
+                self.items[-1] = LayerArrays(new, before.arrays)
                 return
-        self.items.append(resolve._Layer(Activation(name), {}))
+        self.items.append(LayerArrays(Activation(name), {}))
 
     def fit(self, what: str, width: int) -> None:
         """Look whether a layer takes what comes out of the one before it."""
@@ -247,7 +247,7 @@ class _Builder:
             )
         self.tracked = max(self.tracked, body.tracked)
         layer = Residual([item.layer for item in body.items])
-        self.items.append(resolve._Layer(layer, arrays, tuple(body.items)))
+        self.items.append(LayerArrays(layer, arrays, tuple(body.items)))
         self.width = body.width
 
     def build(self, seed: Any) -> MLP:
@@ -265,8 +265,7 @@ class _Builder:
         dtype = self.asked or next(iter(self.dtypes), np.dtype(np.float32))
         layers = [item.layer for item in self.items]
         mlp = model_class()([self.n_in, *layers], dtype=dtype, seed=seed)
-        state: dict[str, Any] = {}
-        resolve._name_arrays(self.items, state, "")
+        state = name_arrays(self.items)
         counters = {
             name.removesuffix("running_var") + _COUNTER: np.int64(self.tracked)
             for name in state
@@ -478,7 +477,7 @@ class _Modules:
     def _dropout(self, what: str, module: Any) -> None:
         if not 0 <= module.p < 1:
             raise ValueError(f"{what} has p={module.p}; fastmlp's is below 1")
-        self._builder.items.append(resolve._Layer(Dropout(module.p), {}))
+        self._builder.items.append(LayerArrays(Dropout(module.p), {}))
 
     def _arrays(self, what: str, module: Any, *roles: str) -> dict[str, Array]:
         values = ((role, getattr(module, role)) for role in roles)

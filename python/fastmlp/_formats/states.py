@@ -17,12 +17,9 @@ from .._network import ops, resolve
 from .._network.model import EpochSequence
 from ..initializers import INITIALIZERS
 from ..layers import (
+    LAYERS,
     Activation,
-    BatchNorm,
-    Dense,
-    Dropout,
     Layer,
-    LayerNorm,
     Residual,
     activation_name,
     checked,
@@ -461,14 +458,6 @@ FORMAT = "fastmlp"
 VERSION = 1
 
 _TEXT = "fastmlp"
-_KINDS: tuple[type[Layer], ...] = (
-    Dense,
-    Activation,
-    Dropout,
-    LayerNorm,
-    BatchNorm,
-    Residual,
-)
 _GIVEN = ("layers", "activation", "output_activation", "init", "bias", "dtype")
 _TRAINING = ("seed", "epochs", "within", "state")
 _CHECKPOINT = ("model", "steps", "optimizer", "callbacks")
@@ -478,7 +467,7 @@ def _as_json(item: int | Layer) -> Any:
     """Return a layer as given."""
     if not isinstance(item, Layer):
         return item
-    kind = next(kind for kind in _KINDS if isinstance(item, kind))
+    kind = next(kind for kind in LAYERS.values() if isinstance(item, kind))
     entry: dict[str, Any] = {"kind": kind.__name__}
     if isinstance(item, Residual):
         return {**entry, "layers": [_as_json(inner) for inner in item.layers]}
@@ -573,7 +562,7 @@ class Stored:
         self.given = self._arguments(found)
         self.layers = self._resolved()
         n_in = self.given["layers"][0]
-        shapes, _ = resolve.torch_shapes(n_in, self.layers)
+        shapes = resolve.torch_shapes(n_in, self.layers)
         self.arrays = {n: a for n, a in arrays.items() if n in shapes}
         self._check_arrays(shapes)
 
@@ -623,8 +612,7 @@ class Stored:
     def _layer(self, where: str, item: object) -> int | Layer:
         if not isinstance(item, dict):
             return _validate.count(where, item, 1)
-        kinds = {kind.__name__: kind for kind in _KINDS}
-        kind = kinds[_validate.choice(f"{where}.kind", item.get("kind"), kinds)]
+        kind = LAYERS[_validate.choice(f"{where}.kind", item.get("kind"), LAYERS)]
         if kind is Residual:
             fields(where, item, ("kind", "layers"))
             inner = listed(f"{where}.layers", item["layers"])
@@ -685,7 +673,7 @@ class Stored:
 
     def fits(self, mlp: MLP) -> bool:
         """Tell whether the arrays are of the names and shapes of a model's."""
-        wanted, _ = resolve.torch_shapes(mlp.n_in, mlp.layers)
+        wanted = resolve.torch_shapes(mlp.n_in, mlp.layers)
         return {name: array.shape for name, array in self.arrays.items()} == wanted
 
     def fill(self, mlp: MLP) -> None:

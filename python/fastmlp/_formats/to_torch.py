@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import _core, _validate
 from .._network import resolve
-from ..layers import Activation, BatchNorm, Dense, Dropout, Layer, LayerNorm
+from ..layers import (
+    Activation,
+    BatchNorm,
+    Dense,
+    Dropout,
+    Layer,
+    LayerNorm,
+    core_layers,
+)
 from ..layers import Residual as ResidualLayer
 
 try:
@@ -109,12 +117,11 @@ _ACTIVATIONS: dict[str, Callable[[], torch.nn.Module]] = {
 
 def to_torch(mlp: MLP) -> torch.nn.Sequential:
     """Return a copy of a model as a PyTorch module; see `fastmlp.MLP.to_torch`."""
-    for name, layer in resolve.by_place(mlp.layers):
-        if isinstance(layer, Activation) and callable(layer.function):
+    for place in resolve.walk(mlp.layers):
+        if isinstance(place.layer, Activation) and place.layer.is_custom:
             raise TypeError(
-                f"layer {name} of mlp is a function of one's own, which cannot be "
-                "turned into PyTorch: make the model with one of fastmlp.ACTIVATIONS "
-                "in its place"
+                f"layer {place.name} of mlp is a custom function, which cannot be "
+                "converted to PyTorch: use one of fastmlp.ACTIVATIONS instead"
             )
     dtype = getattr(torch, mlp.dtype.name)
     module, _ = _sequential(mlp.layers, mlp.n_in, dtype)
@@ -225,7 +232,7 @@ class MLPModule(torch.nn.Module):
     def _tie(self) -> None:
         """Make what follows from the model and the process, none of it pickled."""
         mlp = self.mlp
-        kinds = {kind for _, kind, *_ in mlp.core.layers}
+        kinds = {op.kind for op in mlp.core.ops}
         self._normalises = "batch_norm" in kinds
         self._has_modes = self._normalises or "dropout" in kinds
         self._dtype = getattr(torch, mlp.dtype.name)
@@ -403,7 +410,7 @@ def _gradients(ctx: Any, rows: Array, dy: Array) -> tuple[Array, Array]:
 
     # In training mode a pass moves running statistics and what is drawn next, and here
     # it may need those of long ago: so in a network of its own.
-    net = _core.Mlp(mlp.dtype.name, mlp.n_in, resolve.core_layers(mlp.layers))
+    net = _core.Mlp(mlp.dtype.name, mlp.n_in, core_layers(mlp.layers))
     net.params[:] = mlp.params
     if ctx.statistics is not None:
         net.buffers[:] = ctx.statistics

@@ -1,4 +1,4 @@
-"""A model's layers as one flat list of steps, for those who look inside.
+"""A model's operations as one flat list of steps, for summaries, plots and exports.
 
 The names are those of ``torch.nn.Sequential``, in which an activation follows each
 dense layer and takes a place of its own.
@@ -11,47 +11,50 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _validate
-from ..layers import Activation, Dense, Residual
-from . import resolve
+from ..layers import Activation, Dense
 from .model import is_model
+from .resolve import Place, torch_names, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from .._core import OpInfo
     from .._validate import Array
+    from ..layers import Layer
     from ..mlp import MLP
 
 INPUT = -1
 
 
 class Step:
-    """One thing that the network computes.
+    """An operation of the core, or an activation that the core fuses with one.
 
     Attributes
     ----------
     kind : str
-        "dense", "activation", "dropout", "layer_norm", "batch_norm" or "add".
-    layer : object
-        The layer it comes from; None for a projection, the `Residual` for "add".
+        "add" for the end of a residual block, otherwise the kind of the layer.
+    layer : Layer or None
+        The layer; None for a projection, the `Residual` for "add".
     name : str
-        As in ``state_dict``: "0", "3.body.0", "3.projection".
+        Name in ``state_dict``: "0", "3.body.0", "3.projection".
     depth : int
-        How many residual blocks it is inside.
+        Number of residual blocks around it.
     n_in, n_out : int
         Widths.
     activation : str
-        What follows the sum or, of an "activation", what it is; of a function its name
-        with "()".
+        Activation of a dense layer, or the activation itself; a custom function's name
+        is followed by "()".
     weight, bias : slice or None
-        Where in ``params`` W and b are; scale and shift of a norm.
+        Positions of W and b, or of scale and shift, in ``params``.
     stats : int
-        Where in ``buffers`` the running mean is, the variance follows; -1: nowhere.
+        Position of the running mean in ``buffers``, which the variance follows; -1 if
+        there is none.
     source, other : int
-        The steps whose outputs it takes, `INPUT` for the network's input; ``other`` is
-        the second addend of "add".
+        Steps whose outputs are the inputs, `INPUT` for the network's input; ``other``
+        is the second addend of "add".
     output : int or None
-        Which of the core's outputs is its own; None if it has none, because the
-        activation after it is computed in the same place.
+        Index of the core's op that holds the output; None if the op also computes the
+        activation that follows.
     """
 
     __slots__ = (
@@ -73,28 +76,46 @@ class Step:
     def __init__(
         self,
         kind: str,
-        layer: Any,
+        layer: Layer | None,
         name: str,
-        depth: int,
         widths: tuple[int, int],
         source: int,
     ) -> None:
         self.kind = kind
-        self.layer = layer
+        # Callers know the class by the kind.
+        self.layer: Any = layer
         self.name = name
-        self.depth = depth
+        self.depth = name.count(".body.") + name.endswith(".projection")
         self.n_in, self.n_out = widths
         self.source = source
         self.activation = "identity"
+        if isinstance(layer, Dense):
+            self.activation = str(layer.activation)
+        elif isinstance(layer, Activation):
+            self.activation = layer.name
         self.weight: slice | None = None
         self.bias: slice | None = None
         self.stats = -1
         self.other = INPUT
         self.output: int | None = None
 
+    @classmethod
+    def of_op(cls, op: OpInfo, layer: Layer | None, name: str, source: int) -> Step:
+        """Return the step of an op, without the activation that it may include."""
+        kind = op.kind if op.other is None else "add"
+        step = cls(kind, layer, name, (op.n_in, op.n_out), source)
+        if op.weight is not None:
+            size = op.n_in * op.n_out if kind == "dense" else op.n_out
+            step.weight = slice(op.weight, op.weight + size)
+        if op.bias is not None:
+            step.bias = slice(op.bias, op.bias + op.n_out)
+        if op.statistics is not None:
+            step.stats = op.statistics
+        return step
+
     @property
     def n_params(self) -> int:
-        """How many parameters it has."""
+        """Number of parameters."""
         slices = (s for s in (self.weight, self.bias) if s is not None)
         return sum(s.stop - s.start for s in slices)
 
@@ -102,90 +123,70 @@ class Step:
         """Return W (in, out) of a dense step, a view of a flat vector like params."""
         return params[self.weight].reshape(self.n_in, self.n_out)
 
+    def arrays(self, mlp: MLP) -> dict[str, Array]:
+        """Return the step's arrays by role in float64; a dense weight is (in, out)."""
+        params = mlp.params.astype(np.float64)
+        found: dict[str, Array] = {}
+        if self.weight is not None:
+            dense = self.kind == "dense"
+            found["weight"] = self.matrix(params) if dense else params[self.weight]
+        if self.bias is not None:
+            found["bias"] = params[self.bias]
+        if self.stats >= 0:
+            n = self.n_out
+            stats = mlp.buffers[self.stats : self.stats + 2 * n].astype(np.float64)
+            found |= {"running_mean": stats[:n], "running_var": stats[n:]}
+        return found
+
 
 def steps(mlp: MLP) -> list[Step]:
     """Return what a model computes, in order.
 
-    Offsets and widths are the core's; which step takes which output follows from the
-    places of the layers.
-
     Raises
     ------
     TypeError
-        For what is no model.
+        If ``mlp`` is not a model.
     """
-    layers = dict(resolve.by_place(checked(mlp).layers))
-    names = dict(resolve.torch_places(mlp.layers))
+    places = {place.name: place for place in walk(checked(mlp).layers)}
+    names = torch_names(mlp.layers)
+    fused = _fused(places, {op.name for op in mlp.core.ops})
     result: list[Step] = []
-    at: dict[str, int] = {}
-
-    def add(place: str, kind: str, widths: tuple[int, int], source: int) -> Step:
-        depth = place.count(".body.") + place.endswith(".projection")
-        step = Step(kind, layers.get(place), names[place], depth, widths, source)
-        at[place] = len(result)
+    ends = {INPUT: INPUT}  # by op, the last of its steps
+    for i, op in enumerate(mlp.core.ops):
+        layer = places[op.name].layer if op.name in places else None
+        step = Step.of_op(op, layer, names[op.name], ends[op.input])
+        step.other = INPUT if op.other is None else ends[op.other]
         result.append(step)
-        return step
-
-    def source(place: str) -> int:
-        """Return the step whose output the layer of a place takes."""
-        block, _, last = place.rpartition(".")
-        if last == "projection" or (block and last == "0"):
-            return source(block.removesuffix(".body"))
-        return INPUT if last == "0" else at[_beside(place, -1)]
-
-    plan = mlp.core.layers
-    alone = {place for place, *_ in plan}
-    for i, (place, kind, n_in, n_out, weight, bias, stats) in enumerate(plan):
-        layer = layers.get(place)
-        step = add(place, kind, (n_in, n_out), source(place))
-        if isinstance(layer, Residual):
-            step.kind = "add"
-            step.other = at.get(f"{place}.projection", step.source)
-            step.source = at[f"{place}.body.{len(layer.layers) - 1}"]
-        elif isinstance(layer, Dense):
-            step.activation = str(layer.activation)
-        elif isinstance(layer, Activation):
-            step.activation = _name(layer.function)
-        if weight >= 0:
-            size = n_in * n_out if kind == "dense" else n_out
-            step.weight = slice(weight, weight + size)
-        if bias >= 0:
-            step.bias = slice(bias, bias + n_out)
-        step.stats = stats
-
-        # An activation that the core computes together with what is before it.
-        after = "" if place.endswith(".projection") else _beside(place, 1)
-        follower = layers.get(after)
-        if isinstance(follower, Activation) and after not in alone:
-            step = add(after, "activation", (n_out, n_out), at[place])
-            step.activation = _name(follower.function)
+        for place in fused.get(op.name, ()):
+            widths, source = (op.n_out, op.n_out), len(result) - 1
+            step = Step("activation", place.layer, place.torch, widths, source)
+            result.append(step)
         step.output = i
+        ends[i] = len(result) - 1
     return result
 
 
-def _beside(place: str, by: int) -> str:
-    """Return the place of a layer so many after another in the same sequence."""
-    block, dot, last = place.rpartition(".")
-    return f"{block}{dot}{int(last) + by}"
+def _fused(places: dict[str, Place], ops: set[str]) -> dict[str, list[Place]]:
+    """Return the activations that an op computes after its own, by the op's name."""
+    owner = {name: name for name in ops}
+    fused: dict[str, list[Place]] = {}
+    for name, place in places.items():
+        if name not in ops:
+            owner[name] = owner[place.before]
+            fused.setdefault(owner[name], []).append(place)
+    return fused
 
 
 def checked(mlp: Any) -> MLP:
-    """Return a model, or refuse what is none."""
+    """Return the argument, or raise TypeError if it is not a model."""
     if not is_model(mlp):
         raise TypeError(f"mlp must be a fm.MLP, got {_validate.describe(mlp)}")
     model: MLP = mlp
     return model
 
 
-def _name(function: object) -> str:
-    """Return the name of an activation; that of a function is none of the core's."""
-    if isinstance(function, str):
-        return function
-    return f"{getattr(function, '__name__', type(function).__name__)}()"
-
-
 def label(step: Step) -> str:
-    """Say in a word or two what a step is, such as "dense relu"."""
+    """Describe a step in a word or two, such as "dense relu"."""
     kind = "projection" if step.kind == "dense" and step.layer is None else step.kind
     kind = kind.replace("_", " ")
     if step.kind == "activation":
@@ -194,29 +195,19 @@ def label(step: Step) -> str:
 
 
 def affine(step: Step, mlp: MLP) -> tuple[Array, Array] | None:
-    """Return (a, c), float64, of a step that in inference is x -> x @ a + c or x a + c.
+    """Return (a, c) in float64 if the step is x @ a + c or x * a + c at inference.
 
-    ``a`` is a matrix for a dense step (its activation not counted), and a vector for
-    batch normalisation; None for other steps.
+    ``a`` is a matrix for a dense step, whose activation is not included, and a vector
+    for batch normalisation. None for other steps.
     """
-    params = mlp.params.astype(np.float64)
+    arrays = step.arrays(mlp)
     if step.kind == "dense":
-        bias = np.zeros(step.n_out) if step.bias is None else params[step.bias]
-        return step.matrix(params), bias
-    if step.kind == "batch_norm":
-        stats = mlp.buffers[step.stats :].astype(np.float64)
-        arrays = {
-            "running_mean": stats[: step.n_out],
-            "running_var": stats[step.n_out : 2 * step.n_out],
-        }
-        if step.weight is not None and step.bias is not None:
-            arrays |= {"weight": params[step.weight], "bias": params[step.bias]}
-        return resolve.affine(step.layer, arrays)
-    return None
+        return arrays["weight"], arrays.get("bias", np.zeros(step.n_out))
+    return None if step.layer is None else step.layer.column_map(arrays)
 
 
 def last_uses(network: list[Step]) -> list[int]:
-    """Return for each step the last one that takes its output (itself if none)."""
+    """Return for each step the last one that reads its output, or itself."""
     uses = list(range(len(network)))
     for i, step in enumerate(network):
         for j in (step.source, step.other) if step.kind == "add" else (step.source,):
@@ -226,7 +217,7 @@ def last_uses(network: list[Step]) -> list[int]:
 
 
 def tree(network: list[Step]) -> Iterator[Step]:
-    """Go through the steps as layers are written: a block before what is in it."""
+    """Yield the steps in the order of the layers: a block before its body."""
     blocks = {s.name: s for s in network if s.kind == "add"}
     seen: set[str] = set()
     for step in network:

@@ -10,11 +10,6 @@ if TYPE_CHECKING:
     from ..mlp import MLP
     from .ops import Step
 
-# Operations per element of what is no matrix product: mean, variance and the affine map
-# of a norm; in inference a batch norm is the map alone. An activation counts as one.
-LAYER_NORM_FLOPS = 8
-BATCH_NORM_FLOPS = 2
-
 HEADER = (
     "name",
     "layer",
@@ -30,32 +25,23 @@ TEXT_COLUMNS = 4
 
 
 def flops(step: Step) -> tuple[int, int]:
-    """Return the operations for one row of one step: forward, and in training.
+    """Return the operations of a step for one row: at inference, and in training.
 
-    A multiplication and an addition are two. Training takes the products three times:
-    forward, for the gradient of the weights, and for that of the input, which a layer
-    that reads the network's input does without. All else is counted twice, a batch norm
-    as a layer norm, as it takes mean and variance then.
+    A multiplication and an addition count as two. Training computes the products of a
+    dense layer three times: forward, for the gradient of the weights, and for that of
+    the input, which a layer that reads the network's input does not need. Other
+    operations count twice.
     """
     n = step.n_out
     product = 2 * step.n_in * n if step.kind == "dense" else 0
-    other = {
-        "dense": (step.bias is not None) * n,
-        "activation": 0,
-        "dropout": 0,
-        "layer_norm": LAYER_NORM_FLOPS * n,
-        "batch_norm": BATCH_NORM_FLOPS * n,
-        "add": n,
-    }[step.kind]
-    other += (step.activation != "identity") * n
+    own = (0, 0) if step.layer is None else step.layer.flops
+    other, trained = (
+        (per_element + (step.activation != "identity")) * n for per_element in own
+    )
+    if step.kind == "dense" and step.bias is not None:
+        other, trained = other + n, trained + n
     products = 2 if step.source == ops.INPUT else 3
-    trained = other
-    if step.kind == "batch_norm":
-        trained += (LAYER_NORM_FLOPS - BATCH_NORM_FLOPS) * n
-    training = products * product + 2 * trained
-    if step.kind == "dropout":
-        training += 2 * n
-    return product + other, training
+    return product + other, products * product + 2 * trained
 
 
 def _title(step: Step) -> str:

@@ -1,0 +1,122 @@
+"""Layers for inference alone: dropouts removed, batch normalisations merged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ..layers import Activation, Dense, Layer, Residual
+from .resolve import top_names
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .._validate import Array
+
+
+class LayerArrays(NamedTuple):
+    """A layer, its arrays by role, and the same of its body."""
+
+    layer: Layer
+    arrays: dict[str, Array]
+    body: tuple[LayerArrays, ...] = ()
+
+
+def fold(
+    layers: Sequence[Layer], named: Mapping[str, Array]
+) -> tuple[list[Layer], dict[str, Array]]:
+    """Return layers for inference alone, and their arrays.
+
+    Dropouts are removed. A batch normalisation is merged into a dense layer without
+    activation before it, or else into a dense layer after it; otherwise it stays.
+
+    Parameters
+    ----------
+    layers
+        Resolved layers.
+    named
+        Parameters and running statistics by PyTorch's names, weights as (in, out).
+
+    Returns
+    -------
+    layers, named
+        The same of the folded network, in float64.
+    """
+    folded = _folded(_with_arrays(layers, named, ""))
+    return [item.layer for item in folded], name_arrays(folded)
+
+
+def name_arrays(items: Sequence[LayerArrays], prefix: str = "") -> dict[str, Array]:
+    """Return all arrays by PyTorch's names."""
+    result: dict[str, Array] = {}
+    places = top_names([item.layer for item in items])
+    for item, place in zip(items, places, strict=True):
+        name = f"{prefix}{place}."
+        result |= {f"{name}{role}": array for role, array in item.arrays.items()}
+        result |= name_arrays(item.body, f"{name}body.")
+    return result
+
+
+def _with_arrays(
+    layers: Sequence[Layer], named: Mapping[str, Array], prefix: str
+) -> list[LayerArrays]:
+    items = []
+    for layer, place in zip(layers, top_names(layers), strict=True):
+        name = f"{prefix}{place}."
+        roles = ("weight", "bias", "running_mean", "running_var")
+        arrays = {
+            role: named[name + role].astype(np.float64)
+            for role in (*roles, "projection.weight", "projection.bias")
+            if name + role in named
+        }
+        body = _with_arrays(layer.body, named, f"{name}body.")
+        items.append(LayerArrays(layer, arrays, tuple(body)))
+    return items
+
+
+def _folded(items: Sequence[LayerArrays]) -> list[LayerArrays]:
+    kept = [i for i in items if not i.layer.is_identity_at_inference]
+    # At least one layer must remain.
+    kept = kept or [LayerArrays(Activation("identity"), {})]
+    for i, item in enumerate(kept):
+        if item.body:
+            body = tuple(_folded(item.body))
+            block = Residual([inner.layer for inner in body])
+            kept[i] = LayerArrays(block, item.arrays, body)
+
+    result: list[LayerArrays] = []
+    pending: tuple[Array, Array] | None = None  # a column map for the next layer
+    for i, item in enumerate(kept):
+        layer, arrays = item.layer, item.arrays
+        columns = layer.column_map(arrays)
+        if columns is not None:
+            scale, shift = columns
+            before = result[-1] if result else None
+            after = kept[i + 1].layer if i + 1 < len(kept) else None
+            if before is not None and is_plain_dense(before.layer):
+                dense = before.layer
+                assert isinstance(dense, Dense)
+                bias = before.arrays.get("bias", np.zeros(dense.n))
+                weight = before.arrays["weight"] * scale
+                merged = {"weight": weight, "bias": bias * scale + shift}
+                new = Dense(dense.n, dense.activation, True, dense.init)
+                result[-1] = LayerArrays(new, merged)
+                continue
+            if isinstance(after, Dense):
+                pending = columns
+                continue
+        if isinstance(layer, Dense) and pending is not None:
+            scale, shift = pending
+            weight = arrays["weight"]
+            bias = arrays.get("bias", np.zeros(layer.n)) + shift @ weight
+            arrays = {"weight": weight * scale[:, np.newaxis], "bias": bias}
+            layer = Dense(layer.n, layer.activation, True, layer.init)
+            pending = None
+        result.append(LayerArrays(layer, arrays, item.body))
+    return result
+
+
+def is_plain_dense(layer: Layer | None) -> bool:
+    """Return whether a layer is dense and without activation."""
+    return isinstance(layer, Dense) and layer.activation == "identity"

@@ -1,0 +1,64 @@
+"""A model's parameters and running statistics by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .resolve import torch_names
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .._core import OpInfo
+    from .._validate import Array
+    from ..layers import Layer
+
+
+class Views:
+    """Views of a model's parameters and running statistics, by PyTorch's names."""
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        ops: Sequence[OpInfo],
+        params: Array,
+        buffers: Array,
+    ) -> None:
+        self.weights: list[Array] = []
+        self.biases: list[Array | None] = []
+        # Names of the dense layers above in the core.
+        self.places: list[str] = []
+        self.parameters: dict[str, Array] = {}
+        self.statistics: dict[str, Array] = {}
+        self.named: dict[str, Array] = {}
+        self.scales: list[Array] = []
+        self._dense: set[str] = set()
+        names = torch_names(layers)
+        for op in ops:
+            name, n = names[op.name], op.n_out
+            parameters: dict[str, Array] = {}
+            statistics: dict[str, Array] = {}
+            bias = None if op.bias is None else params[op.bias : op.bias + n]
+            if op.weight is not None and op.kind == "dense":
+                flat = params[op.weight : op.weight + op.n_in * n]
+                parameters[f"{name}.weight"] = flat.reshape(op.n_in, n)
+                self.weights.append(parameters[f"{name}.weight"])
+                self.biases.append(bias)
+                self.places.append(op.name)
+                self._dense.add(f"{name}.weight")
+            elif op.weight is not None:
+                self.scales.append(params[op.weight : op.weight + n])
+                parameters[f"{name}.weight"] = self.scales[-1]
+            if bias is not None:
+                parameters[f"{name}.bias"] = bias
+            if op.statistics is not None:
+                both = buffers[op.statistics : op.statistics + 2 * n]
+                statistics[f"{name}.running_mean"] = both[:n]
+                statistics[f"{name}.running_var"] = both[n:]
+            self.parameters |= parameters
+            self.statistics |= statistics
+            self.named |= {**parameters, **statistics}
+
+    def in_torch_layout(self) -> dict[str, Array]:
+        """Return the same views, weights of dense layers as (out, in)."""
+        return {n: v.T if n in self._dense else v for n, v in self.named.items()}
