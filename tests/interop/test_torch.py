@@ -158,7 +158,7 @@ def test_modules_can_be_pickled(rng):
 def test_functions_of_ones_own_stay_here():
     own = fm.Activation(np.square, lambda z: 2 * z)
     mlp = fm.MLP([2, fm.Residual([fm.Dense(2, "identity"), own])])
-    with pytest.raises(TypeError, match=r"layer 0\.body\.1 .*function of one's own"):
+    with pytest.raises(TypeError, match=r"layer 0\.body\.1 .*custom function"):
         mlp.to_torch()
 
 

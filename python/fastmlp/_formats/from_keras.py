@@ -13,6 +13,7 @@ import numpy as np
 from .. import _validate
 from .._network.model import model_class
 from ..layers import Activation, BatchNorm, Dense, Dropout, Layer, LayerNorm, Residual
+from .activations import ACTIVATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,29 +21,9 @@ if TYPE_CHECKING:
     from .._validate import Array
     from ..mlp import MLP
 
-# Keras' functions by their names, with the parameters that they have as activations.
-_ACTIVATIONS = {
-    "elu": "elu",
-    "exponential": "exp",
-    "gelu": "gelu",
-    "linear": "identity",
-    "relu": "relu",
-    "selu": "selu",
-    "sigmoid": "sigmoid",
-    "silu": "silu",
-    "softmax": "softmax",
-    "softplus": "softplus",
-    "softsign": "softsign",
-    "tanh": "tanh",
-}
-# The same of keras.ops, where gelu is by default the approximation.
-_OPERATIONS = {
-    **{k: v for k, v in _ACTIVATIONS.items() if k not in ("exponential", "linear")},
-    "cos": "cos",
-    "exp": "exp",
-    "gelu": "gelu_tanh",
-    "sin": "sin",
-}
+# Names here by the names of Keras's functions, in keras.activations and in keras.ops.
+_ACTIVATIONS = {f.keras: name for name, f in ACTIVATIONS.items() if f.keras}
+_OPERATIONS = {f.keras_op: name for name, f in ACTIVATIONS.items() if f.keras_op}
 
 _SLOPE = 0.01  # of fastmlp's leaky_relu
 

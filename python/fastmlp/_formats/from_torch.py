@@ -21,6 +21,7 @@ from ..layers import (
     Residual,
     activation_name,
 )
+from .activations import ACTIVATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from .._validate import Array
     from ..mlp import MLP, Seed
 
-# torch's softplus is z itself beyond a threshold, 20 unless it is told otherwise. There
-# log(1 + e^z) is another number by 2e-9 at most, one part in 1e10.
+# PyTorch's softplus is z beyond a threshold (default 20). From there on it differs from
+# log(1 + e^z) by at most 2e-9, one part in 1e10.
 _LEAST_THRESHOLD = 20.0
 
 # What wraps a module puts its name before all names of the state dict.
@@ -344,19 +345,11 @@ class _Modules:
             nn.Dropout: self._dropout,
             nn.Identity: lambda what, module: None,
             nn.Flatten: self._flatten,
-            nn.ReLU: self._plain("relu"),
-            nn.LeakyReLU: self._fixed("leaky_relu", negative_slope=0.01),
-            nn.ELU: self._fixed("elu", alpha=1.0),
-            nn.SELU: self._plain("selu"),
-            nn.GELU: self._gelu,
-            nn.SiLU: self._plain("silu"),
-            nn.Softplus: self._softplus,
-            nn.Softsign: self._plain("softsign"),
-            nn.Sigmoid: self._plain("sigmoid"),
-            nn.Tanh: self._plain("tanh"),
-            nn.Softmax: self._softmax,
             to_torch.Function: lambda what, m: self._builder.activation(m.name),
         }
+        for form in ACTIVATIONS.values():
+            if form.torch is not None:
+                self._readers.setdefault(getattr(nn, form.torch), self._activation)
 
     def read(self, name: str, module: Any) -> None:
         """Add a module, whose name within the one that was handed in is this."""
@@ -435,37 +428,23 @@ class _Modules:
             )
         return f"{what} has no counterpart in fastmlp. {_SUPPORTED}"
 
-    def _plain(self, name: str) -> Callable[[str, Any], None]:
-        return lambda what, module: self._builder.activation(name)
-
-    def _fixed(self, name: str, **wanted: float) -> Callable[[str, Any], None]:
-        def read(what: str, module: Any) -> None:
-            for option, value in wanted.items():
-                _only(what, option, getattr(module, option), value)
-            self._builder.activation(name)
-
-        return read
-
-    def _gelu(self, what: str, module: Any) -> None:
-        names = {"none": "gelu", "tanh": "gelu_tanh"}
-        self._builder.activation(names[module.approximate])
-
-    def _softplus(self, what: str, module: Any) -> None:
-        _only(what, "beta", module.beta, 1)
-        if not module.threshold >= _LEAST_THRESHOLD:
-            raise ValueError(
-                f"{what} has threshold={module.threshold}; fastmlp's softplus has "
-                f"none, which is the same only from {_LEAST_THRESHOLD:g} on"
-            )
-        self._builder.activation("softplus")
-
-    def _softmax(self, what: str, module: Any) -> None:
-        if module.dim not in (-1, 1):
-            raise ValueError(
-                f"{what} has dim={module.dim}; fastmlp's softmax is over a row's "
-                "outputs, dim=-1"
-            )
-        self._builder.activation("softmax")
+    def _activation(self, what: str, module: Any) -> None:
+        """Add the activation of a module of one of PyTorch's classes."""
+        forms = {
+            name: form.torch_options
+            for name, form in ACTIVATIONS.items()
+            if form.torch and isinstance(module, getattr(self._nn, form.torch))
+        }
+        # Where several activations share a class, one option tells them apart.
+        found = [
+            name
+            for name, options in forms.items()
+            if all(getattr(module, o) == value for o, value in options.items())
+        ]
+        name = found[0] if found else next(iter(forms))
+        for option, value in forms[name].items():
+            _check_option(what, option, getattr(module, option), value)
+        self._builder.activation(name)
 
     def _flatten(self, what: str, module: Any) -> None:
         if module.start_dim not in (1, -1) or module.end_dim not in (-1, 1):
@@ -556,11 +535,24 @@ class _Modules:
         return False
 
 
-def _only(what: str, option: str, value: Any, wanted: float) -> None:
-    if value != wanted:
+def _check_option(what: str, option: str, value: Any, wanted: Any) -> None:
+    """Raise ValueError unless an activation's option has fastmlp's value."""
+    if option == "threshold":
+        if not value >= _LEAST_THRESHOLD:
+            raise ValueError(
+                f"{what} has threshold={value}; fastmlp's softplus does not have one, "
+                f"which is the same only from {_LEAST_THRESHOLD:g} on"
+            )
+    elif option == "dim":
+        if value not in (-1, 1):
+            raise ValueError(
+                f"{what} has dim={value}; fastmlp's softmax is over a row's outputs, "
+                "dim=-1"
+            )
+    elif value != wanted:
         raise ValueError(
-            f"{what} has {option}={value}; fastmlp's has {wanted:g}. Another one is a "
-            "function of one's own: fm.Activation(function, derivative)"
+            f"{what} has {option}={value}; fastmlp's has {wanted:g}. Use a custom "
+            "function for other values: fm.Activation(function, derivative)"
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,10 +10,10 @@ from .. import _core, _validate
 from .._network import ops
 from ..layers import Activation
 from . import states
+from .activations import ACTIVATIONS
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
 
     from .._network.ops import Step
     from .._validate import Array
@@ -180,7 +179,7 @@ def _add_steps(graph: _Graph, mlp: MLP) -> str:
                 "exported"
             )
         if step.activation != "identity":
-            value = _ACTIVATIONS[step.activation](graph, value)
+            value = ACTIVATIONS[step.activation].onnx(graph, value)
         values.append(value)
     return values[-1]
 
@@ -261,127 +260,3 @@ def _scale_and_shift(mlp: MLP, step: Step) -> tuple[Array, Array]:
         return np.ones(step.n_out), np.zeros(step.n_out)
     params = mlp.params.astype(np.float64)
     return params[step.weight], params[step.bias]
-
-
-# Activations ------------------------------------------------------------------------
-#
-# ONNX has operators for nearly all of them. But to onnxruntime some are unknown in
-# float64, attributes such as a slope are float32 always, and its Elu, Selu, Sigmoid
-# and Softplus lose digits near 0 or far out to a sum with 1. So these are put together
-# from elementary functions.
-
-
-def _leaky_relu(g: _Graph, z: str) -> str:
-    return g.node("Max", z, g.node("Mul", z, 0.01))
-
-
-def _expm1(g: _Graph, z: str) -> str:
-    # e^z - 1 = tanh(z / 2) (e^z + 1), which does not cancel.
-    one_more = g.node("Add", g.node("Exp", z), 1.0)
-    return g.node("Mul", g.node("Tanh", g.node("Mul", z, 0.5)), one_more)
-
-
-def _elu(g: _Graph, z: str) -> str:
-    below = _expm1(g, g.node("Min", z, 0.0))
-    return g.node("Add", g.node("Max", z, 0.0), below)
-
-
-def _selu(g: _Graph, z: str) -> str:
-    scale, alpha = 1.0507009873554805, 1.6732632423543772
-    below = g.node("Mul", _expm1(g, g.node("Min", z, 0.0)), alpha)
-    return g.node("Mul", g.node("Add", g.node("Max", z, 0.0), below), scale)
-
-
-def _logistic(g: _Graph, z: str, numerator: str | float) -> str:
-    """Add numerator / (1 + e^-z); an infinite e^-z makes it 0."""
-    bottom = g.node("Add", g.node("Exp", g.node("Neg", z)), 1.0)
-    return g.node("Div", numerator, bottom)
-
-
-def _softplus(g: _Graph, z: str) -> str:
-    # max(z, 0) + log(1 + e), e = e^-|z|: with u = 1 + e as rounded, log(u) less what
-    # the rounding was (Kahan), ((u - 1) - e) / u.
-    e = g.node("Exp", g.node("Neg", g.node("Abs", z)))
-    u = g.node("Add", e, 1.0)
-    rounding = g.node("Div", g.node("Sub", g.node("Sub", u, 1.0), e), u)
-    log = g.node("Sub", g.node("Log", u), rounding)
-    return g.node("Add", g.node("Max", z, 0.0), log)
-
-
-def _softsign(g: _Graph, z: str) -> str:
-    return g.node("Div", z, g.node("Add", g.node("Abs", z), 1.0))
-
-
-def _gelu(g: _Graph, z: str) -> str:
-    if g.dtype == np.float64:  # for which onnxruntime has no Erf
-        return _gelu_float64(g, z)
-    # Its optimiser knows this form.
-    erf = g.node("Erf", g.node("Div", z, math.sqrt(2)))
-    return g.node("Mul", g.node("Mul", z, g.node("Add", erf, 1.0)), 0.5)
-
-
-# Of u = (a - 4) / (a + 4), lowest power first: (1 + a) e^(a² / 2) (1 - Φ(a)) for all
-# a >= 0, to 5e-15 of it. The form is that of Shepherd & Laframboise, "Chebyshev
-# approximation of (1 + 2x) exp(x²) erfc x", Math. Comp. 36 (1981); the coefficients
-# are of its Chebyshev series, computed with 50 digits.
-_UPPER_TAIL = (
-    0.47205320650984395,
-    -0.09670347732656154,
-    0.013999634724608825,
-    0.0286003640562329,
-    -0.03219783743544878,
-    0.01793609742007571,
-    -0.005002378475757048,
-    -0.00028562248670064736,
-    0.0006948961789017062,
-    -9.443373115513152e-05,
-    -8.784884943485594e-05,
-    2.1262090085665345e-05,
-    1.3614227944303727e-05,
-    -3.458815366831003e-06,
-    -2.5892658602758174e-06,
-    4.427023229772857e-07,
-    5.236781080471638e-07,
-    -3.38239002529617e-08,
-    -9.003385067481538e-08,
-    1.1568212491132488e-10,
-    8.941661885440675e-09,
-)
-
-
-def _gelu_float64(g: _Graph, z: str) -> str:
-    # z Φ(z) = max(z, 0) - a (1 - Φ(a)), a = |z|.
-    a = g.node("Abs", z)
-    u = g.node("Div", g.node("Sub", a, 4.0), g.node("Add", a, 4.0))
-    tail: str | float = _UPPER_TAIL[-1]
-    for coefficient in _UPPER_TAIL[-2::-1]:
-        tail = g.node("Add", g.node("Mul", tail, u), coefficient)
-    bell = g.node("Exp", g.node("Mul", g.node("Mul", a, a), -0.5))
-    tail = g.node("Div", g.node("Mul", tail, bell), g.node("Add", a, 1.0))
-    return g.node("Sub", g.node("Max", z, 0.0), g.node("Mul", a, tail))
-
-
-def _gelu_tanh(g: _Graph, z: str) -> str:
-    # z (1 + tanh(u)) / 2 = z / (1 + e^-2u), u = √(2 / π) z (1 + 0.044715 z²).
-    factor = g.node("Add", g.node("Mul", g.node("Mul", z, z), 0.044715), 1.0)
-    twice = g.node("Mul", g.node("Mul", z, factor), 2 * math.sqrt(2 / math.pi))
-    return _logistic(g, twice, z)
-
-
-_ACTIVATIONS: dict[str, Callable[[_Graph, str], str]] = {
-    "relu": lambda g, z: g.node("Relu", z),
-    "leaky_relu": _leaky_relu,
-    "elu": _elu,
-    "selu": _selu,
-    "gelu": _gelu,
-    "gelu_tanh": _gelu_tanh,
-    "silu": lambda g, z: _logistic(g, z, z),
-    "softplus": _softplus,
-    "softsign": _softsign,
-    "sigmoid": lambda g, z: _logistic(g, z, 1.0),
-    "tanh": lambda g, z: g.node("Tanh", z),
-    "sin": lambda g, z: g.node("Sin", z),
-    "cos": lambda g, z: g.node("Cos", z),
-    "exp": lambda g, z: g.node("Exp", z),
-    "softmax": lambda g, z: g.node("Softmax", z, axis=-1),
-}

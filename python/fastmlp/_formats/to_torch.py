@@ -19,6 +19,7 @@ from ..layers import (
     core_layers,
 )
 from ..layers import Residual as ResidualLayer
+from .activations import ACTIVATIONS
 
 try:
     import torch
@@ -34,14 +35,6 @@ if TYPE_CHECKING:
 
     from .._validate import Array
     from ..mlp import MLP
-
-# Beyond its threshold torch's softplus is z itself. From here on that is what rounding
-# makes of log(1 + e^z) in float64, and e^z overflows in neither dtype.
-_SOFTPLUS_THRESHOLD = 40.0
-
-# How passes in training mode that are no steps are told from those that are, in what
-# they draw: the core's kPassDraws.
-_PASS_DRAWS = 0xFFFFFFFE
 
 
 class Residual(torch.nn.Module):
@@ -69,12 +62,12 @@ class Residual(torch.nn.Module):
 
 
 class Function(torch.nn.Module):
-    """One of the activations for which PyTorch has no module.
+    """An activation that PyTorch has as a function only.
 
     Parameters
     ----------
-    name : {"sin", "cos", "exp"}
-        Which one.
+    name : str
+        One of `FUNCTIONS`: the name of the function in ``torch``.
     """
 
     def __init__(self, name: str) -> None:
@@ -90,26 +83,17 @@ class Function(torch.nn.Module):
         return repr(self.name)
 
 
-FUNCTIONS = ("sin", "cos", "exp")
+# Activations that PyTorch has as functions only.
+FUNCTIONS = tuple(name for name, form in ACTIVATIONS.items() if form.torch is None)
 
-_ACTIVATIONS: dict[str, Callable[[], torch.nn.Module]] = {
-    "identity": torch.nn.Identity,
-    "relu": torch.nn.ReLU,
-    "leaky_relu": torch.nn.LeakyReLU,
-    "elu": torch.nn.ELU,
-    "selu": torch.nn.SELU,
-    "gelu": torch.nn.GELU,
-    "gelu_tanh": lambda: torch.nn.GELU(approximate="tanh"),
-    "silu": torch.nn.SiLU,
-    "softplus": lambda: torch.nn.Softplus(threshold=_SOFTPLUS_THRESHOLD),
-    "softsign": torch.nn.Softsign,
-    "sigmoid": torch.nn.Sigmoid,
-    "tanh": torch.nn.Tanh,
-    "sin": lambda: Function("sin"),
-    "cos": lambda: Function("cos"),
-    "exp": lambda: Function("exp"),
-    "softmax": lambda: torch.nn.Softmax(dim=-1),
-}
+
+def _activation(name: str) -> torch.nn.Module:
+    """Return the module of an activation."""
+    form = ACTIVATIONS[name]
+    if form.torch is None:
+        return Function(name)
+    module: torch.nn.Module = getattr(torch.nn, form.torch)(**form.torch_options)
+    return module
 
 
 # Copies -------------------------------------------------------------------------------
@@ -147,10 +131,10 @@ def _sequential(
                 linear = empty(torch.nn.Linear, width, layer.n, bias=layer.bias)
                 modules.append(linear)
                 if layer.activation != "identity":
-                    modules.append(_ACTIVATIONS[str(layer.activation)]())
+                    modules.append(_activation(str(layer.activation)))
                 width = layer.n
             case Activation():
-                modules.append(_ACTIVATIONS[str(layer.function)]())
+                modules.append(_activation(layer.name))
             case Dropout():
                 modules.append(torch.nn.Dropout(layer.p))
             case LayerNorm():
@@ -354,7 +338,7 @@ class _Call(torch.autograd.Function):
         with module._lock:
             # What makes this pass again if the model has not kept it.
             seed, passes, _ = mlp.core.training_state
-            ctx.draw = (seed, _PASS_DRAWS, passes) if training else None
+            ctx.draw = (seed, _core.PASS_DRAWS, passes) if training else None
             fixed = module._normalises and not training
             ctx.statistics = mlp.buffers.copy() if fixed else None
             y = mlp.forward(rows.detach().numpy(), training)

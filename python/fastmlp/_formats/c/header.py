@@ -15,6 +15,7 @@ import numpy as np
 from ... import _core, _validate
 from ..._network import ops
 from .. import states
+from ..activations import ACTIVATIONS
 from . import math
 
 if TYPE_CHECKING:
@@ -415,7 +416,7 @@ class _Header:
             inside.append(f"{to}[i] = @act_{kind}({z});")
             if slopes and node.has_slope:
                 self.used.add(f"slope_{kind}")
-                saved = kind in math.SAVES_INPUT
+                saved = ACTIVATIONS[kind].of_input
                 line = f"slope{i}[i] = @slope_{kind}({z if saved else f'{to}[i]'});"
                 inside.insert(len(inside) - saved, line)
         lines += _loop(n, inside)

@@ -10,6 +10,8 @@ import re
 
 import numpy as np
 
+from ..activations import ACTIVATIONS
+
 # Of polynomials, lowest power first, float then double: those of math_coefficients.h.
 POLYNOMIALS = {
     "exp": (
@@ -340,33 +342,6 @@ static inline T @tree(T *part) {
 """,
 }
 
-# h = act(z), and the derivative as a function of z where `SAVES_INPUT` says so, else of
-# h. Where it is not written down it is 1, or that of `softmax`, a matter of whole rows.
-SAVES_INPUT = ("gelu", "gelu_tanh", "silu", "sin", "cos")
-_VALUE_AND_SLOPE = {
-    "relu": ("z <= 0.0 ? 0.0 : z", ""),
-    "leaky_relu": ("z > 0.0 ? z : z * $leaky_slope", "h > 0.0 ? 1.0 : $leaky_slope"),
-    "elu": ("z > 0.0 ? z : @expm1(0.0 < z ? 0.0 : z)", "h > 0.0 ? 1.0 : h + 1.0"),
-    "selu": (
-        "z > 0.0 ? z * $selu_scale : @expm1(0.0 < z ? 0.0 : z) * $selu_low",
-        "h > 0.0 ? $selu_scale : h + $selu_low",
-    ),
-    "gelu": (
-        "z * (0.5 * @erfc(z * $minus_half_root))",
-        "fma(z, @exp(z * z * -0.5) * $density, 0.5 * @erfc(z * $minus_half_root))",
-    ),
-    "silu": ("z * @sigmoid(z)", "@silu_slope(z, @sigmoid(z))"),
-    "softplus": (
-        "(0.0 > z ? 0.0 : z) + @log1p01(@exp_nonpositive(-fabs(z)))",
-        "-@expm1(-h)",
-    ),
-    "softsign": ("z / (1.0 + fabs(z))", "(1.0 - fabs(h)) * (1.0 - fabs(h))"),
-    "sigmoid": ("@sigmoid(z)", "fma(-h, h, h)"),
-    "tanh": ("@tanh(z)", "fma(-h, h, 1.0)"),
-    "sin": ("@sin(z)", "@cos(z)"),
-    "cos": ("@cos(z)", "-@sin(z)"),
-    "exp": ("@exp(z)", "h"),
-}
 _FUNCTIONS |= {
     "silu_slope": """
 static inline T @silu_slope(T z, T s) {
@@ -374,39 +349,22 @@ static inline T @silu_slope(T z, T s) {
 }
 """,
 }
-for _name, (_value, _slope) in _VALUE_AND_SLOPE.items():
-    _variable = "z" if _name in SAVES_INPUT else "h"
-    _FUNCTIONS[f"act_{_name}"] = f"""
-static inline T @act_{_name}(T z) {{
-  return {_value};
-}}
-"""
-    if _slope:
-        _FUNCTIONS[f"slope_{_name}"] = f"""
-static inline T @slope_{_name}(T {_variable}) {{
-  return {_slope};
-}}
-"""
+
+
+def _activation_function(name: str, variable: str, text: str) -> str:
+    body = text if "return" in text else f"  return {text};"
+    return f"\nstatic inline T @{name}(T {variable}) {{\n{body}\n}}\n"
+
+
+# h = act(z), and the derivative as a function of z or h.
+for _name, _form in ACTIVATIONS.items():
+    if _form.c:
+        _FUNCTIONS[f"act_{_name}"] = _activation_function(f"act_{_name}", "z", _form.c)
+    if _form.c_derivative:
+        _FUNCTIONS[f"slope_{_name}"] = _activation_function(
+            f"slope_{_name}", "z" if _form.of_input else "h", _form.c_derivative
+        )
 _FUNCTIONS |= {
-    "act_gelu_tanh": """
-static inline T @act_gelu_tanh(T z) {
-  const T half = z * 0.5;
-  return fma(half, @tanh(z * fma(z * z, $gelu_cubic, $gelu_root)), half);
-}
-""",
-    "slope_gelu_tanh": """
-static inline T @slope_gelu_tanh(T z) {
-  const T below = 30.0 < z ? 30.0 : z;
-  const T c = -30.0 > below ? -30.0 : below;
-  const T q = c * c;
-  const T u2 = c * fma(q, $gelu_cubic_2, $gelu_root_2);
-  const T w = @sigmoid(-fabs(u2));
-  const T rest = 1.0 - w;
-  const T gate = c > 0.0 ? rest : w;
-  const T du2 = fma(q, $gelu_cubic_6, $gelu_root_2);
-  return fma(c * du2, w * rest, gate);
-}
-""",
     "softmax": """
 static inline void @softmax(T *h, const T *z, size_t n) {
   T part[16] = {0};

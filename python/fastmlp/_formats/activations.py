@@ -1,0 +1,299 @@
+"""Activations in other formats: one row for each name.
+
+PyTorch and Keras are known by their names alone; nothing is imported here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Graph(Protocol):
+    """The part of an ONNX graph under construction that activations use."""
+
+    dtype: np.dtype[Any]
+
+    def node(self, operator: str, *inputs: str | float, **attributes: Any) -> str:
+        """Add a node; return the name of its output."""
+
+
+class ActivationForm(NamedTuple):
+    """An activation in other formats.
+
+    Attributes
+    ----------
+    torch : str or None
+        Class in ``torch.nn``; None if PyTorch only has a function of the same name.
+    torch_options : dict
+        Arguments of the class.
+    keras, keras_op : str or None
+        Name in ``keras.activations`` and in ``keras.ops``.
+    onnx : callable
+        Adds the nodes for the value z of this name to a graph; returns the output.
+    c : str
+        C99 expression, or body, of the value as a function of z; see `c.math`. Empty if
+        `c.math` has a function for whole rows.
+    c_derivative : str
+        Same for the derivative as a function of z or h; empty if it is a mask or for
+        whole rows.
+    of_input : bool
+        Whether the derivative is a function of z instead of h.
+    """
+
+    torch: str | None
+    torch_options: dict[str, Any]
+    keras: str | None
+    keras_op: str | None
+    onnx: Callable[[Graph, str], str]
+    c: str
+    c_derivative: str
+    of_input: bool = False
+
+
+# ONNX ------------------------------------------------------------------------------
+#
+# ONNX has operators for most activations. But ONNX Runtime does not know some of them
+# in float64, attributes such as a slope are always float32, and its Elu, Selu, Sigmoid
+# and Softplus lose digits near 0 or far out to a sum with 1. Therefore elementary
+# functions are used.
+
+
+def _operator(name: str, **attributes: Any) -> Callable[[Graph, str], str]:
+    return lambda g, z: g.node(name, z, **attributes)
+
+
+def _leaky_relu(g: Graph, z: str) -> str:
+    return g.node("Max", z, g.node("Mul", z, 0.01))
+
+
+def _expm1(g: Graph, z: str) -> str:
+    # e^z - 1 = tanh(z / 2) (e^z + 1), which does not cancel.
+    one_more = g.node("Add", g.node("Exp", z), 1.0)
+    return g.node("Mul", g.node("Tanh", g.node("Mul", z, 0.5)), one_more)
+
+
+def _elu(g: Graph, z: str) -> str:
+    below = _expm1(g, g.node("Min", z, 0.0))
+    return g.node("Add", g.node("Max", z, 0.0), below)
+
+
+def _selu(g: Graph, z: str) -> str:
+    scale, alpha = 1.0507009873554805, 1.6732632423543772
+    below = g.node("Mul", _expm1(g, g.node("Min", z, 0.0)), alpha)
+    return g.node("Mul", g.node("Add", g.node("Max", z, 0.0), below), scale)
+
+
+def _logistic(g: Graph, z: str, numerator: str | float) -> str:
+    """Add numerator / (1 + e^-z), which is 0 if e^-z is infinite."""
+    bottom = g.node("Add", g.node("Exp", g.node("Neg", z)), 1.0)
+    return g.node("Div", numerator, bottom)
+
+
+def _softplus(g: Graph, z: str) -> str:
+    # max(z, 0) + log(1 + e), e = e^-|z|. With the rounded u = 1 + e, log(1 + e) is
+    # log(u) minus the rounding error ((u - 1) - e) / u (Kahan).
+    e = g.node("Exp", g.node("Neg", g.node("Abs", z)))
+    u = g.node("Add", e, 1.0)
+    rounding = g.node("Div", g.node("Sub", g.node("Sub", u, 1.0), e), u)
+    log = g.node("Sub", g.node("Log", u), rounding)
+    return g.node("Add", g.node("Max", z, 0.0), log)
+
+
+def _softsign(g: Graph, z: str) -> str:
+    return g.node("Div", z, g.node("Add", g.node("Abs", z), 1.0))
+
+
+def _gelu(g: Graph, z: str) -> str:
+    if g.dtype == np.float64:  # ONNX Runtime does not have Erf for it
+        return _gelu_float64(g, z)
+    # ONNX Runtime's optimiser recognises this form.
+    erf = g.node("Erf", g.node("Div", z, math.sqrt(2)))
+    return g.node("Mul", g.node("Mul", z, g.node("Add", erf, 1.0)), 0.5)
+
+
+# Of u = (a - 4) / (a + 4), lowest power first: (1 + a) e^(a² / 2) (1 - Φ(a)) for all
+# a >= 0, to 5e-15 of it. The form is that of Shepherd & Laframboise, "Chebyshev
+# approximation of (1 + 2x) exp(x²) erfc x", Math. Comp. 36 (1981); the coefficients
+# are of its Chebyshev series, computed with 50 digits.
+_UPPER_TAIL = (
+    0.47205320650984395,
+    -0.09670347732656154,
+    0.013999634724608825,
+    0.0286003640562329,
+    -0.03219783743544878,
+    0.01793609742007571,
+    -0.005002378475757048,
+    -0.00028562248670064736,
+    0.0006948961789017062,
+    -9.443373115513152e-05,
+    -8.784884943485594e-05,
+    2.1262090085665345e-05,
+    1.3614227944303727e-05,
+    -3.458815366831003e-06,
+    -2.5892658602758174e-06,
+    4.427023229772857e-07,
+    5.236781080471638e-07,
+    -3.38239002529617e-08,
+    -9.003385067481538e-08,
+    1.1568212491132488e-10,
+    8.941661885440675e-09,
+)
+
+
+def _gelu_float64(g: Graph, z: str) -> str:
+    # z Φ(z) = max(z, 0) - a (1 - Φ(a)), a = |z|.
+    a = g.node("Abs", z)
+    u = g.node("Div", g.node("Sub", a, 4.0), g.node("Add", a, 4.0))
+    tail: str | float = _UPPER_TAIL[-1]
+    for coefficient in _UPPER_TAIL[-2::-1]:
+        tail = g.node("Add", g.node("Mul", tail, u), coefficient)
+    bell = g.node("Exp", g.node("Mul", g.node("Mul", a, a), -0.5))
+    tail = g.node("Div", g.node("Mul", tail, bell), g.node("Add", a, 1.0))
+    return g.node("Sub", g.node("Max", z, 0.0), g.node("Mul", a, tail))
+
+
+def _gelu_tanh(g: Graph, z: str) -> str:
+    # z (1 + tanh(u)) / 2 = z / (1 + e^-2u), u = √(2 / π) z (1 + 0.044715 z²).
+    factor = g.node("Add", g.node("Mul", g.node("Mul", z, z), 0.044715), 1.0)
+    twice = g.node("Mul", g.node("Mul", z, factor), 2 * math.sqrt(2 / math.pi))
+    return _logistic(g, twice, z)
+
+
+# Rows ------------------------------------------------------------------------------
+
+# Beyond its threshold PyTorch's softplus is z. From this threshold on, log(1 + e^z)
+# rounds to z in float64, and e^z does not overflow in either dtype.
+_SOFTPLUS_THRESHOLD = 40.0
+
+_GELU_TANH = """\
+  const T half = z * 0.5;
+  return fma(half, @tanh(z * fma(z * z, $gelu_cubic, $gelu_root)), half);"""
+_GELU_TANH_DERIVATIVE = """\
+  const T below = 30.0 < z ? 30.0 : z;
+  const T c = -30.0 > below ? -30.0 : below;
+  const T q = c * c;
+  const T u2 = c * fma(q, $gelu_cubic_2, $gelu_root_2);
+  const T w = @sigmoid(-fabs(u2));
+  const T rest = 1.0 - w;
+  const T gate = c > 0.0 ? rest : w;
+  const T du2 = fma(q, $gelu_cubic_6, $gelu_root_2);
+  return fma(c * du2, w * rest, gate);"""
+
+ACTIVATIONS: dict[str, ActivationForm] = {
+    "identity": ActivationForm("Identity", {}, "linear", None, lambda g, z: z, "z", ""),
+    "relu": ActivationForm(
+        "ReLU", {}, "relu", "relu", _operator("Relu"), "z <= 0.0 ? 0.0 : z", ""
+    ),
+    "leaky_relu": ActivationForm(
+        "LeakyReLU",
+        {"negative_slope": 0.01},
+        None,
+        None,
+        _leaky_relu,
+        "z > 0.0 ? z : z * $leaky_slope",
+        "h > 0.0 ? 1.0 : $leaky_slope",
+    ),
+    "elu": ActivationForm(
+        "ELU",
+        {"alpha": 1.0},
+        "elu",
+        "elu",
+        _elu,
+        "z > 0.0 ? z : @expm1(0.0 < z ? 0.0 : z)",
+        "h > 0.0 ? 1.0 : h + 1.0",
+    ),
+    "selu": ActivationForm(
+        "SELU",
+        {},
+        "selu",
+        "selu",
+        _selu,
+        "z > 0.0 ? z * $selu_scale : @expm1(0.0 < z ? 0.0 : z) * $selu_low",
+        "h > 0.0 ? $selu_scale : h + $selu_low",
+    ),
+    "gelu": ActivationForm(
+        "GELU",
+        {"approximate": "none"},
+        "gelu",
+        None,
+        _gelu,
+        "z * (0.5 * @erfc(z * $minus_half_root))",
+        "fma(z, @exp(z * z * -0.5) * $density, 0.5 * @erfc(z * $minus_half_root))",
+        True,
+    ),
+    # The default of keras.ops is the approximation.
+    "gelu_tanh": ActivationForm(
+        "GELU",
+        {"approximate": "tanh"},
+        None,
+        "gelu",
+        _gelu_tanh,
+        _GELU_TANH,
+        _GELU_TANH_DERIVATIVE,
+        True,
+    ),
+    "silu": ActivationForm(
+        "SiLU",
+        {},
+        "silu",
+        "silu",
+        lambda g, z: _logistic(g, z, z),
+        "z * @sigmoid(z)",
+        "@silu_slope(z, @sigmoid(z))",
+        True,
+    ),
+    "softplus": ActivationForm(
+        "Softplus",
+        {"beta": 1.0, "threshold": _SOFTPLUS_THRESHOLD},
+        "softplus",
+        "softplus",
+        _softplus,
+        "(0.0 > z ? 0.0 : z) + @log1p01(@exp_nonpositive(-fabs(z)))",
+        "-@expm1(-h)",
+    ),
+    "softsign": ActivationForm(
+        "Softsign",
+        {},
+        "softsign",
+        "softsign",
+        _softsign,
+        "z / (1.0 + fabs(z))",
+        "(1.0 - fabs(h)) * (1.0 - fabs(h))",
+    ),
+    "sigmoid": ActivationForm(
+        "Sigmoid",
+        {},
+        "sigmoid",
+        "sigmoid",
+        lambda g, z: _logistic(g, z, 1.0),
+        "@sigmoid(z)",
+        "fma(-h, h, h)",
+    ),
+    "tanh": ActivationForm(
+        "Tanh", {}, "tanh", "tanh", _operator("Tanh"), "@tanh(z)", "fma(-h, h, 1.0)"
+    ),
+    "sin": ActivationForm(
+        None, {}, None, "sin", _operator("Sin"), "@sin(z)", "@cos(z)", True
+    ),
+    "cos": ActivationForm(
+        None, {}, None, "cos", _operator("Cos"), "@cos(z)", "-@sin(z)", True
+    ),
+    "exp": ActivationForm(
+        None, {}, "exponential", "exp", _operator("Exp"), "@exp(z)", "h"
+    ),
+    "softmax": ActivationForm(
+        "Softmax",
+        {"dim": -1},
+        "softmax",
+        "softmax",
+        _operator("Softmax", axis=-1),
+        "",
+        "",
+    ),
+}
