@@ -314,12 +314,12 @@ REFUSED = {
     ),
     "noise shape": (
         sequential(lambda L: L.Dropout(0.5, noise_shape=(None, 1))),
-        r"must have no noise_shape, has \(None, 1\)",
+        r"must not have a noise_shape, has \(None, 1\)",
     ),
     "rate": (sequential(lambda L: L.Dropout(1.0)), "must have a rate below 1, has 1.0"),
     "rms": (
         sequential(lambda L: L.LayerNormalization(rms_scaling=True)),
-        "must take the mean off, and not have rms_scaling",
+        "must subtract the mean, and not have rms_scaling",
     ),
     "epsilon": (
         sequential(lambda L: L.BatchNormalization(epsilon=0.0)),

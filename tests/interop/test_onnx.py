@@ -251,7 +251,7 @@ def test_functions_of_ones_own_are_refused(tmp_path):
 
     own = fm.Activation(cube, lambda z: 3 * z**2)
     mlp = fm.MLP([3, fm.Dense(4, "identity"), own, 2])
-    with pytest.raises(ValueError, match=r"layer 1 is cube\(\), a function written in"):
+    with pytest.raises(ValueError, match=r"layer 1 is cube\(\), a custom function"):
         mlp.to_onnx(tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 

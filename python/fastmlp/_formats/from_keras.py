@@ -12,8 +12,9 @@ import numpy as np
 
 from .. import _validate
 from .._network.model import model_class
-from ..layers import Activation, BatchNorm, Dense, Dropout, Layer, LayerNorm, Residual
+from ..layers import Activation, Dense, Layer, Normalization, Residual
 from .activations import ACTIVATIONS
+from .layers import LAYERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,7 +71,7 @@ def from_keras(model: Any) -> MLP:
             "model must be a keras.Sequential, a functional keras.Model or a Keras "
             f"layer, got {_validate.describe(model)}"
         )
-    reader = _Reader()
+    reader = Reader()
     items = reader.items(model)
     n_in = _input_width(model, items)
 
@@ -99,7 +100,7 @@ def from_keras(model: Any) -> MLP:
     return mlp
 
 
-class _Item(NamedTuple):
+class Item(NamedTuple):
     """A layer and its arrays, in the order of a model's; no layer stands for Flatten.
 
     Those of a dense layer are W (in, out) and b.
@@ -110,11 +111,11 @@ class _Item(NamedTuple):
     statistics: tuple[Array, ...] = ()
 
 
-def _layers(items: Sequence[_Item]) -> list[Layer]:
+def _layers(items: Sequence[Item]) -> list[Layer]:
     return [item.layer for item in items if item.layer is not None]
 
 
-def _input_width(model: Any, items: Sequence[_Item]) -> int:
+def _input_width(model: Any, items: Sequence[Item]) -> int:
     """Return the width of the network's input."""
     try:
         (value,) = model.inputs
@@ -129,7 +130,7 @@ def _input_width(model: Any, items: Sequence[_Item]) -> int:
     if shape and None not in shape:
         return math.prod(shape)
     for item in items:
-        if isinstance(item.layer, Residual | Dense | LayerNorm | BatchNorm):
+        if isinstance(item.layer, Residual | Dense | Normalization):
             arrays = item.parameters or item.statistics
             if arrays:
                 return len(arrays[0])
@@ -149,15 +150,15 @@ def _refuse(layer: Any, why: str) -> NoReturn:
     raise ValueError(f"model: {type(layer).__name__} {layer.name!r} {why}")
 
 
-class _Reader:
+class Reader:
     """Reads layers, and remembers what dtypes they have."""
 
     def __init__(self) -> None:
         self.dtypes: set[str] = set()
         # What made a value of a graph, by the value's place there.
-        self._made: dict[tuple[int, int, int], tuple[Any, list[_Item]]] = {}
+        self._made: dict[tuple[int, int, int], tuple[Any, list[Item]]] = {}
 
-    def items(self, layer: Any) -> list[_Item]:
+    def items(self, layer: Any) -> list[Item]:
         """Return what a layer or model consists of."""
         kind = type(layer).__name__
         if not type(layer).__module__.startswith("keras."):
@@ -171,10 +172,34 @@ class _Reader:
         if kind in ("InputLayer", "Identity"):
             return []
         # Some of keras.ops have names of layers.
-        if kind not in _KINDS or ".layers." not in type(layer).__module__:
+        if kind not in {*_KINDS, *_FORMS} or ".layers." not in type(layer).__module__:
             _refuse(layer, "is no layer that fastmlp has")
         self._note_dtype(layer)
-        return [_KINDS[kind](layer)]
+        form = _FORMS.get(kind)
+        return [form.from_keras(layer, self) if form else _KINDS[kind](layer)]
+
+    # For the forms of layers.
+    item = Item
+
+    @staticmethod
+    def refuse(layer: Any, why: str) -> NoReturn:
+        """Raise ValueError for a layer."""
+        _refuse(layer, why)
+
+    @staticmethod
+    def array(layer: Any, name: str) -> Array:
+        """Return a layer's variable as an array."""
+        return _array(layer, name)
+
+    @staticmethod
+    def check_axis(layer: Any) -> None:
+        """Raise ValueError unless a layer works along the last axis of rows."""
+        _check_axis(layer)
+
+    @staticmethod
+    def check_built(layer: Any) -> None:
+        """Raise ValueError if a layer does not have its weights yet."""
+        _check_built(layer)
 
     def _note_dtype(self, layer: Any) -> None:
         if getattr(layer, "quantization_mode", None) is not None:
@@ -188,7 +213,7 @@ class _Reader:
 
     # Functional models, from the output back to the input.
 
-    def _graph(self, model: Any) -> list[_Item]:
+    def _graph(self, model: Any) -> list[Item]:
         if len(model.inputs) != 1 or len(model.outputs) != 1:
             n_inputs, n_outputs = len(model.inputs), len(model.outputs)
             _refuse(
@@ -198,7 +223,7 @@ class _Reader:
         way = self._way(model.outputs[0], model.inputs[0])
         return [item for _, items in way for item in items]
 
-    def _way(self, value: Any, first: Any) -> list[tuple[Any, list[_Item]]]:
+    def _way(self, value: Any, first: Any) -> list[tuple[Any, list[Item]]]:
         """Return the values from the input to this one, each with what makes it."""
         way = []
         while _place(value) != _place(first):
@@ -207,7 +232,7 @@ class _Reader:
             value = before
         return [(first, []), *way[::-1]]
 
-    def _before(self, value: Any, first: Any) -> tuple[Any, list[_Item]]:
+    def _before(self, value: Any, first: Any) -> tuple[Any, list[Item]]:
         """Return the value that one is made of, and by what."""
         place = _place(value)
         if place not in self._made:
@@ -228,7 +253,7 @@ class _Reader:
 
     def _block(
         self, add: Any, ends: Sequence[Any], first: Any
-    ) -> tuple[Any, list[_Item]]:
+    ) -> tuple[Any, list[Item]]:
         """Return the value at which the ways to both addends part, and the block."""
         a, b = (self._way(end, first) for end in ends)
         common = 1
@@ -260,7 +285,7 @@ class _Reader:
             inner += [weight, *(bias or [np.zeros(n_out, weight.dtype)])]
         statistics = [array for item in body for array in item.statistics]
         block = Residual(_layers(body))
-        return start, [_Item(block, tuple(inner), tuple(statistics))]
+        return start, [Item(block, tuple(inner), tuple(statistics))]
 
 
 def _place(value: Any) -> tuple[int, int, int]:
@@ -269,7 +294,7 @@ def _place(value: Any) -> tuple[int, int, int]:
     return id(operation), node, output
 
 
-def _is_linear(items: Sequence[_Item]) -> bool:
+def _is_linear(items: Sequence[Item]) -> bool:
     """Tell whether it is one dense layer without activation."""
     if len(items) != 1 or not isinstance(items[0].layer, Dense):
         return False
@@ -287,15 +312,19 @@ def _array(layer: Any, name: str) -> Array:
     return np.array(np.asarray(variable))  # asked for a copy, Keras' own would warn
 
 
-def _dense(layer: Any) -> _Item:
+def _check_built(layer: Any) -> None:
     if not layer.built:
         _refuse(layer, "has no weights yet: call it, or give the model an Input")
+
+
+def _dense(layer: Any) -> Item:
+    _check_built(layer)
     if getattr(layer, "lora_enabled", False):
         _refuse(layer, "has LoRA weights beside its own, which must be merged before")
     names = ("kernel", "bias") if layer.use_bias else ("kernel",)
     activation = _activation(layer, layer.activation)
     dense = Dense(layer.units, activation, bool(layer.use_bias))
-    return _Item(dense, tuple(_array(layer, name) for name in names))
+    return Item(dense, tuple(_array(layer, name) for name in names))
 
 
 def _activation(layer: Any, value: Any) -> str:
@@ -366,58 +395,10 @@ def _check_axis(layer: Any) -> None:
         _refuse(layer, f"must work along the last axis of rows, not {axis}")
 
 
-def _dropout(layer: Any) -> _Item:
-    if layer.noise_shape is not None:
-        _refuse(layer, f"must have no noise_shape, has {layer.noise_shape}")
-    if layer.rate >= 1:
-        _refuse(layer, f"must have a rate below 1, has {layer.rate}")
-    return _Item(Dropout(float(layer.rate)))
-
-
-def _scale_and_shift(layer: Any) -> tuple[Array, ...]:
-    """Return both where Keras has one, neither where it has none."""
-    if not layer.built:
-        _refuse(layer, "has no weights yet: call it, or give the model an Input")
-    scale = _array(layer, "gamma") if layer.scale else None
-    shift = _array(layer, "beta") if layer.center else None
-    if scale is None and shift is None:
-        return ()
-    if scale is None:
-        scale = np.ones_like(shift)
-    if shift is None:
-        shift = np.zeros_like(scale)
-    return scale, shift
-
-
-def _layer_norm(layer: Any) -> _Item:
-    _check_axis(layer)
-    if getattr(layer, "rms_scaling", False):
-        _refuse(layer, "must take the mean off, and not have rms_scaling")
-    both = _scale_and_shift(layer)
-    return _Item(LayerNorm(_eps(layer), bool(both)), both)
-
-
-def _batch_norm(layer: Any) -> _Item:
-    _check_axis(layer)
-    if getattr(layer, "renorm", False):
-        _refuse(layer, "must not have renorm")
-    both = _scale_and_shift(layer)
-    # Without the digits that the subtraction makes of 0.99.
-    momentum = round(1 - layer.momentum, 12)
-    statistics = _array(layer, "moving_mean"), _array(layer, "moving_variance")
-    return _Item(BatchNorm(_eps(layer), momentum, bool(both)), both, statistics)
-
-
-def _eps(layer: Any) -> float:
-    if not layer.epsilon > 0:
-        _refuse(layer, f"must have a positive epsilon, has {layer.epsilon}")
-    return float(layer.epsilon)
-
-
-def _flatten(layer: Any) -> _Item:
+def _flatten(layer: Any) -> Item:
     if layer.data_format != "channels_last":
         _refuse(layer, f"must be of channels_last, not {layer.data_format}")
-    return _Item(None)
+    return Item(None)
 
 
 # Layers that are activations, and what they are here.
@@ -430,15 +411,13 @@ _LAYERS: dict[str, Callable[[Any], str]] = {
 }
 
 
-def _alone(layer: Any) -> _Item:
-    return _Item(Activation(_LAYERS[type(layer).__name__](layer)))
+def _alone(layer: Any) -> Item:
+    return Item(Activation(_LAYERS[type(layer).__name__](layer)))
 
 
-_KINDS: dict[str, Callable[[Any], _Item]] = {
-    "BatchNormalization": _batch_norm,
+_FORMS = {form.keras: form for form in LAYERS.values()}
+_KINDS: dict[str, Callable[[Any], Item]] = {
     "Dense": _dense,
-    "Dropout": _dropout,
     "Flatten": _flatten,
-    "LayerNormalization": _layer_norm,
     **dict.fromkeys(_LAYERS, _alone),
 }

@@ -16,12 +16,14 @@ from ..layers import (
     Activation,
     BatchNorm,
     Dense,
-    Dropout,
+    Layer,
     LayerNorm,
+    Normalization,
     Residual,
     activation_name,
 )
 from .activations import ACTIVATIONS
+from .layers import LAYERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -118,7 +120,7 @@ def from_torch(
                 "prefix, activation and output_activation are for state dicts; a "
                 "module says all of it, and its parts are modules themselves"
             )
-        _Modules(torch, builder).read("", source)
+        ModuleReader(torch, builder).read("", source)
     elif hasattr(source, "keys"):
         output = activation_name("output_activation", output_activation)
         _read_state(source, _prefixes(prefix), activation, output, builder)
@@ -160,6 +162,10 @@ class _Builder:
         self.dtypes.setdefault(native, what)
         return array
 
+    def add(self, layer: Layer) -> None:
+        """Add a layer without arrays."""
+        self.items.append(LayerArrays(layer, {}))
+
     def dense(self, what: str, weight: Array, bias: Array | None) -> None:
         """Add a dense layer; its weight is (out, in)."""
         if weight.ndim != 2 or 0 in weight.shape:
@@ -177,7 +183,7 @@ class _Builder:
         self.items.append(LayerArrays(layer, arrays))
 
     def norm(
-        self, what: str, layer: LayerNorm | BatchNorm, arrays: Mapping[str, Array]
+        self, what: str, layer: Normalization, arrays: Mapping[str, Array]
     ) -> None:
         """Add a normalisation, whose width has been looked at if it has no arrays."""
         for role, array in arrays.items():
@@ -311,8 +317,8 @@ def _from_tensor(what: str, value: Any, torch: Any, *, convert: bool) -> Array:
 # Modules ------------------------------------------------------------------------------
 
 _SUPPORTED = (
-    "fastmlp has nn.Linear, nn.LayerNorm, nn.BatchNorm1d, nn.Dropout, nn.Identity, "
-    "nn.Flatten, and the activations of fastmlp.ACTIVATIONS"
+    f"fastmlp has nn.Linear, {', '.join(f'nn.{f.torch}' for f in LAYERS.values())}, "
+    "nn.Identity, nn.Flatten, and the activations of fastmlp.ACTIVATIONS"
 )
 
 # What can be done about some that fastmlp does not have.
@@ -328,28 +334,27 @@ _ADVICE = {
 }
 
 
-class _Modules:
+class ModuleReader:
     """Reads modules into a builder."""
 
     def __init__(self, torch: Any, builder: _Builder) -> None:
         from . import to_torch
 
         nn = torch.nn
-        self._nn, self._builder = nn, builder
+        self._nn, self.builder = nn, builder
         self._own = to_torch
         self._owners: dict[int, str] = {}
         self._readers: dict[Any, Callable[[str, Any], None]] = {
             nn.Linear: self._linear,
-            nn.LayerNorm: self._layer_norm,
-            nn.BatchNorm1d: self._batch_norm,
-            nn.Dropout: self._dropout,
             nn.Identity: lambda what, module: None,
             nn.Flatten: self._flatten,
-            to_torch.Function: lambda what, m: self._builder.activation(m.name),
+            to_torch.Function: lambda what, m: self.builder.activation(m.name),
         }
-        for form in ACTIVATIONS.values():
-            if form.torch is not None:
-                self._readers.setdefault(getattr(nn, form.torch), self._activation)
+        for form in LAYERS.values():
+            self._readers[getattr(nn, form.torch)] = self._layer
+        for row in ACTIVATIONS.values():
+            if row.torch is not None:
+                self._readers.setdefault(getattr(nn, row.torch), self._activation)
 
     def read(self, name: str, module: Any) -> None:
         """Add a module, whose name within the one that was handed in is this."""
@@ -428,6 +433,12 @@ class _Modules:
             )
         return f"{what} has no counterpart in fastmlp. {_SUPPORTED}"
 
+    def _layer(self, what: str, module: Any) -> None:
+        """Add the layer of a module of one of PyTorch's classes."""
+        for form in LAYERS.values():
+            if isinstance(module, getattr(self._nn, form.torch)):
+                form.from_torch(what, module, self)
+
     def _activation(self, what: str, module: Any) -> None:
         """Add the activation of a module of one of PyTorch's classes."""
         forms = {
@@ -444,7 +455,7 @@ class _Modules:
         name = found[0] if found else next(iter(forms))
         for option, value in forms[name].items():
             _check_option(what, option, getattr(module, option), value)
-        self._builder.activation(name)
+        self.builder.activation(name)
 
     def _flatten(self, what: str, module: Any) -> None:
         if module.start_dim not in (1, -1) or module.end_dim not in (-1, 1):
@@ -453,58 +464,17 @@ class _Modules:
                 f"{module.start_dim} and {module.end_dim}"
             )
 
-    def _dropout(self, what: str, module: Any) -> None:
-        if not 0 <= module.p < 1:
-            raise ValueError(f"{what} has p={module.p}; fastmlp's is below 1")
-        self._builder.items.append(LayerArrays(Dropout(module.p), {}))
-
-    def _arrays(self, what: str, module: Any, *roles: str) -> dict[str, Array]:
+    def arrays(self, what: str, module: Any, *roles: str) -> dict[str, Array]:
         values = ((role, getattr(module, role)) for role in roles)
         return {
-            role: self._builder.array(f"{what}: {role}", value)
+            role: self.builder.array(f"{what}: {role}", value)
             for role, value in values
             if value is not None
         }
 
     def _linear(self, what: str, module: Any) -> None:
-        arrays = self._arrays(what, module, "weight", "bias")
-        self._builder.dense(what, arrays["weight"], arrays.get("bias"))
-
-    def _layer_norm(self, what: str, module: Any) -> None:
-        shape = tuple(module.normalized_shape)
-        if len(shape) != 1:
-            raise ValueError(
-                f"{what} normalises over shape {shape}; fastmlp's rows have one axis"
-            )
-        arrays = self._arrays(what, module, "weight", "bias")
-        _both_or_none(what, arrays)
-        self._builder.fit(what, shape[0])
-        layer = LayerNorm(_eps(what, module), affine=bool(arrays))
-        self._builder.norm(what, layer, arrays)
-
-    def _batch_norm(self, what: str, module: Any) -> None:
-        if module.running_mean is None or module.running_var is None:
-            raise ValueError(
-                f"{what} has no running statistics, by which fastmlp's normalises in "
-                "inference: use track_running_stats=True"
-            )
-        if module.momentum is None:
-            raise ValueError(
-                f"{what} has momentum=None, the average of all batches; fastmlp's is a "
-                "number"
-            )
-        momentum = float(module.momentum)
-        if not 0 <= momentum <= 1:
-            raise ValueError(f"{what} has momentum={momentum}; it must be from 0 to 1")
-        roles = ("weight", "bias", "running_mean", "running_var")
-        arrays = self._arrays(what, module, *roles)
-        _both_or_none(what, arrays)
-        self._builder.fit(what, module.num_features)
-        layer = BatchNorm(_eps(what, module), momentum, "weight" in arrays)
-        self._builder.norm(what, layer, arrays)
-        if module.num_batches_tracked is not None:
-            tracked = int(module.num_batches_tracked)
-            self._builder.tracked = max(self._builder.tracked, tracked)
+        arrays = self.arrays(what, module, "weight", "bias")
+        self.builder.dense(what, arrays["weight"], arrays.get("bias"))
 
     def _residual(self, what: str, inside: str, module: Any) -> None:
         if self._starts_in_place(module.body):
@@ -512,16 +482,16 @@ class _Modules:
                 f"{what}: its body begins with a module with inplace=True, which "
                 "changes the input that is added as well; use inplace=False"
             )
-        outer = self._builder
-        body = self._builder = outer.block()
+        outer = self.builder
+        body = self.builder = outer.block()
         self.read(f"{inside}body", module.body)
-        self._builder = outer
+        self.builder = outer
         projection = None
         if module.projection is not None:
             if type(module.projection) is not self._nn.Linear:
                 raise TypeError(f"{what}: the projection must be an nn.Linear")
             name = f"module {inside}projection"
-            projection = self._arrays(name, module.projection, "weight", "bias")
+            projection = self.arrays(name, module.projection, "weight", "bias")
         outer.residual(what, body, projection)
 
     def _starts_in_place(self, body: Any) -> bool:
@@ -554,21 +524,6 @@ def _check_option(what: str, option: str, value: Any, wanted: Any) -> None:
             f"{what} has {option}={value}; fastmlp's has {wanted:g}. Use a custom "
             "function for other values: fm.Activation(function, derivative)"
         )
-
-
-def _both_or_none(what: str, arrays: Mapping[str, Array]) -> None:
-    if ("weight" in arrays) != ("bias" in arrays):
-        raise ValueError(
-            f"{what} has a weight without a bias; in fastmlp there are both or none: "
-            "use bias=True, with a bias of zeros"
-        )
-
-
-def _eps(what: str, module: Any) -> float:
-    eps = float(module.eps)
-    if not 0 < eps < np.inf:
-        raise ValueError(f"{what} has eps={eps}; fastmlp's is positive")
-    return eps
 
 
 # State dicts --------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from .._network import ops
 from ..layers import Activation
 from . import states
 from .activations import ACTIVATIONS
+from .layers import BY_KIND
 
 if TYPE_CHECKING:
     import os
@@ -54,7 +55,7 @@ def to_onnx(
         )
     _check_size(mlp.params.nbytes)
 
-    graph = _Graph(onnx, mlp.dtype, input_name)
+    graph = Graph(onnx, mlp.dtype, input_name)
     last = _add_steps(graph, mlp)
     graph.finish(last, output_name)
     helper = onnx.helper
@@ -86,7 +87,7 @@ def _check_size(n_bytes: int) -> None:
         )
 
 
-class _Graph:
+class Graph:
     """Nodes and arrays of a graph in the making; values are known by their names."""
 
     def __init__(self, onnx: Any, dtype: np.dtype[Any], input_name: str) -> None:
@@ -128,6 +129,12 @@ class _Graph:
             self._names.add(name)
         return name
 
+    def row_means(self, x: str, width: int) -> str:
+        """Add the means of rows; return the name."""
+        # The axes of ReduceMean are written differently from version 18 on.
+        total = self.node("ReduceSum", x, self.last_axis(), keepdims=1)
+        return self.node("Div", total, float(width))
+
     def _number(self, value: float) -> str:
         name = f"{value!r}"
         return name if name in self._names else self.array(name, value)
@@ -154,7 +161,7 @@ class _Graph:
         return helper.make_tensor_value_info(name, element, ["N", width])
 
 
-def _add_steps(graph: _Graph, mlp: MLP) -> str:
+def _add_steps(graph: Graph, mlp: MLP) -> str:
     """Add all that the network computes, and return the name of its output."""
     network = ops.steps(mlp)
     folded = _folded(network)
@@ -165,18 +172,15 @@ def _add_steps(graph: _Graph, mlp: MLP) -> str:
         if step.kind == "dense":
             norm = network[folded[i]] if i in folded else None
             value = _dense(graph, mlp, step, norm, value)
-        elif step.kind == "layer_norm":
-            value = _layer_norm(graph, mlp, step, value)
-        elif step.kind == "batch_norm" and i not in folded.values():
-            value = _batch_norm(graph, mlp, step, value)
         elif step.kind == "add":
             other = graph.input if step.other == ops.INPUT else values[step.other]
             value = graph.node("Add", other, value)
-        if isinstance(step.layer, Activation) and callable(step.layer.function):
+        elif step.kind in BY_KIND and i not in folded.values():
+            value = BY_KIND[step.kind].to_onnx(graph, mlp, step, value)
+        if isinstance(step.layer, Activation) and step.layer.is_custom:
             raise ValueError(
-                f"layer {step.name} is {step.activation}, a function written in "
-                "Python, for which ONNX has no operator; only fm.ACTIVATIONS can be "
-                "exported"
+                f"layer {step.name} is {step.activation}, a custom function, for which "
+                "ONNX does not have an operator; only fm.ACTIVATIONS can be exported"
             )
         if step.activation != "identity":
             value = ACTIVATIONS[step.activation].onnx(graph, value)
@@ -185,10 +189,10 @@ def _add_steps(graph: _Graph, mlp: MLP) -> str:
 
 
 def _folded(network: list[Step]) -> dict[int, int]:
-    """Return the dense steps that become one with a batch normalisation after them.
+    """Return the dense steps that a batch normalisation after them is merged into.
 
-    Only those: one before a dense layer subtracts its mean before the product, as
-    inputs far from zero would lose digits if it came after.
+    A normalisation before a dense layer is not merged: it subtracts its mean before the
+    product, since inputs far from zero would otherwise lose digits.
     """
     uses: dict[int, int] = {}
     for step in network:
@@ -198,7 +202,7 @@ def _folded(network: list[Step]) -> dict[int, int]:
     return {
         step.source: i
         for i, step in enumerate(network)
-        if step.kind == "batch_norm"
+        if step.stats >= 0
         and step.source != ops.INPUT
         and network[step.source].kind == "dense"
         and network[step.source].activation == "identity"
@@ -206,7 +210,7 @@ def _folded(network: list[Step]) -> dict[int, int]:
     }
 
 
-def _dense(graph: _Graph, mlp: MLP, step: Step, norm: Step | None, x: str) -> str:
+def _dense(graph: Graph, mlp: MLP, step: Step, norm: Step | None, x: str) -> str:
     weight: Array = step.matrix(mlp.params)
     bias = None if step.bias is None else mlp.params[step.bias]
     if norm is not None:
@@ -219,44 +223,3 @@ def _dense(graph: _Graph, mlp: MLP, step: Step, norm: Step | None, x: str) -> st
     if bias is not None:
         inputs.append(graph.array(f"{step.name}.bias", bias))
     return graph.node("Gemm", *inputs, transB=1)
-
-
-def _layer_norm(graph: _Graph, mlp: MLP, step: Step, x: str) -> str:
-    scale, shift = _scale_and_shift(mlp, step)
-    weight = graph.array(f"{step.name}.weight", scale)
-    bias = graph.array(f"{step.name}.bias", shift)
-    eps = step.layer.eps
-    if graph.dtype == np.float32:
-        return graph.node("LayerNormalization", x, weight, bias, epsilon=eps)
-
-    # The operator's epsilon is float32 always, so the same in parts.
-    x = graph.node("Sub", x, _row_means(graph, x, step.n_out))
-    variance = _row_means(graph, graph.node("Mul", x, x), step.n_out)
-    deviation = graph.node("Sqrt", graph.node("Add", variance, eps))
-    scaled = graph.node("Mul", graph.node("Div", x, deviation), weight)
-    return graph.node("Add", scaled, bias)
-
-
-def _row_means(graph: _Graph, x: str, width: int) -> str:
-    # Not ReduceMean, whose axes are written differently from version 18 on.
-    total = graph.node("ReduceSum", x, graph.last_axis(), keepdims=1)
-    return graph.node("Div", total, float(width))
-
-
-def _batch_norm(graph: _Graph, mlp: MLP, step: Step, x: str) -> str:
-    # Not BatchNormalization, which runtimes make x * a + c: there a mean far from zero
-    # costs digits, and the epsilon of float64 models is one of float32.
-    stats = mlp.buffers[step.stats :].astype(np.float64)
-    mean, var = stats[: step.n_out], stats[step.n_out : 2 * step.n_out]
-    scale, shift = _scale_and_shift(mlp, step)
-    factor = scale / np.sqrt(var + step.layer.eps)
-    x = graph.node("Sub", x, graph.array(f"{step.name}.running_mean", mean))
-    x = graph.node("Mul", x, graph.array(f"{step.name}.factor", factor))
-    return graph.node("Add", x, graph.array(f"{step.name}.bias", shift))
-
-
-def _scale_and_shift(mlp: MLP, step: Step) -> tuple[Array, Array]:
-    if step.weight is None or step.bias is None:
-        return np.ones(step.n_out), np.zeros(step.n_out)
-    params = mlp.params.astype(np.float64)
-    return params[step.weight], params[step.bias]

@@ -11,15 +11,13 @@ from .. import _core, _validate
 from .._network import resolve
 from ..layers import (
     Activation,
-    BatchNorm,
     Dense,
-    Dropout,
     Layer,
-    LayerNorm,
     core_layers,
 )
 from ..layers import Residual as ResidualLayer
 from .activations import ACTIVATIONS
+from .layers import LAYERS
 
 try:
     import torch
@@ -135,22 +133,16 @@ def _sequential(
                 width = layer.n
             case Activation():
                 modules.append(_activation(layer.name))
-            case Dropout():
-                modules.append(torch.nn.Dropout(layer.p))
-            case LayerNorm():
-                options = {"eps": layer.eps, "elementwise_affine": layer.affine}
-                modules.append(empty(torch.nn.LayerNorm, width, **options))
-            case BatchNorm():
-                numbers = (layer.eps, layer.momentum, layer.affine)
-                modules.append(empty(torch.nn.BatchNorm1d, width, *numbers))
             case ResidualLayer():
-                inner = [item for item in layer.layers if isinstance(item, Layer)]
-                body, n_out = _sequential(inner, width, dtype)
+                body, n_out = _sequential(layer.body, width, dtype)
                 projection = None
                 if n_out != width:
                     projection = empty(torch.nn.Linear, width, n_out)
                 modules.append(Residual(body, projection))
                 width = n_out
+            case _:
+                form = LAYERS[type(layer)]
+                modules.append(form.to_torch(layer, width, torch.nn, empty))
     return torch.nn.Sequential(*modules), width
 
 

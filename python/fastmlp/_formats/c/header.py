@@ -16,6 +16,7 @@ from ... import _core, _validate
 from ..._network import ops
 from .. import states
 from ..activations import ACTIVATIONS
+from ..layers import BY_KIND
 from . import math
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ _LISTS_PAY = 4
 def to_c(mlp: MLP, path: object, *, name: str, jacobian: bool) -> None:
     """Do what `fastmlp.MLP.to_c` says."""
     file = states.file_name(path)
-    header = _Header(mlp, _checked_name(name), _validate.flag("jacobian", jacobian))
+    header = Header(mlp, _checked_name(name), _validate.flag("jacobian", jacobian))
 
     def write(to: Any) -> None:
         for piece in header.pieces():
@@ -78,7 +79,7 @@ def _checked_name(name: object) -> str:
     return name
 
 
-class _Node(NamedTuple):
+class Node(NamedTuple):
     """A step as the core has it: with the activation that follows.
 
     ``input`` and ``other`` are nodes, `_steps.INPUT` for what the network is given;
@@ -109,9 +110,9 @@ class _Node(NamedTuple):
         return self.activation not in ("identity", "relu", "softmax")
 
 
-def _nodes(mlp: MLP) -> list[_Node]:
+def _nodes(mlp: MLP) -> list[Node]:
     """Return the core's steps; refuse activations that C does not know."""
-    nodes: list[_Node] = []
+    nodes: list[Node] = []
     steps = ops.steps(mlp)
     before = None  # a step whose activation is computed in the same place
     for step in steps:
@@ -127,7 +128,7 @@ def _nodes(mlp: MLP) -> list[_Node]:
         step, before = before or step, None
 
         nodes.append(
-            _Node(
+            Node(
                 step.kind,
                 step.layer,
                 activation,
@@ -191,7 +192,7 @@ class _Function(NamedTuple):
     elements: int
 
 
-class _Header:
+class Header:
     """All that is written of a model."""
 
     def __init__(self, mlp: MLP, name: str, jacobian: bool) -> None:
@@ -292,18 +293,14 @@ class _Header:
             if node.bias is not None:
                 yield f"b{i}", params[node.bias]
             if node.stats >= 0:
-                n = node.n_out
-                mean = buffers[node.stats : node.stats + n]
-                var = buffers[node.stats + n : node.stats + 2 * n]
-                with np.errstate(all="ignore"):
-                    rstd = 1 / np.sqrt(var + self.dtype.type(node.layer.eps))
-                    factor = rstd
-                    if node.weight is not None:
-                        factor = rstd * params[node.weight]
-                yield f"mean{i}", mean
-                yield f"rstd{i}", rstd
-                if self.jacobian is not None:
-                    yield f"slope{i}", factor
+                both = buffers[node.stats : node.stats + 2 * node.n_out]
+                mean, variance = np.split(both, 2)
+                arrays = {"running_mean": mean, "running_var": variance}
+                if node.weight is not None:
+                    arrays["weight"] = params[node.weight]
+                for name, array in BY_KIND[node.kind].c_arrays(node, arrays).items():
+                    if name != "slope" or self.jacobian is not None:
+                        yield f"{name}{i}", array
 
     # Inference ----------------------------------------------------------------------
 
@@ -330,7 +327,7 @@ class _Header:
         last[self._source(end - 1)] = end
         return last
 
-    def _sources(self, node: _Node) -> list[int]:
+    def _sources(self, node: Node) -> list[int]:
         both = [node.input] if node.other is None else [node.input, node.other]
         return [self._source(i) for i in both]
 
@@ -381,10 +378,10 @@ class _Header:
             lines.append(f"  memcpy(y, x, {self.mlp.n_out} * sizeof *y);")
         return lines
 
-    def _value(self, i: int, node: _Node, slopes: bool) -> list[str]:
+    def _value(self, i: int, node: Node, slopes: bool) -> list[str]:
         n, to = node.n_out, self.at[i]
         x, *others = (self.at[s] for s in self._sources(node))
-        scale, shift = self._parameters(i, node)
+        scale, shift = self.parameters(i, node)
         z = f"{to}[i]"
         lines: list[str] = []
         inside: list[str] = []  # of a loop over the elements
@@ -394,19 +391,14 @@ class _Header:
             self.dense[key] = function
             bias = f", {shift}" if key[2] else ""
             lines.append(f"  @{function}({to}, {x}, {scale}{bias});")
-        elif node.kind == "layer_norm":
-            self.used.add("layer_norm")
-            eps = math.literals([float(self.dtype.type(node.layer.eps))], self.dtype)
-            hat, factor = (f"hat{i}", f"factor{i} = ") if slopes else ("0", "")
-            call = f"@layer_norm({to}, {hat}, {x}, {scale}, {shift}, {eps[0]}, {n})"
-            lines.append(f"  {factor}{call};")
-        elif node.kind == "batch_norm":
-            normal = f"({x}[i] - @mean{i}[i]) * @rstd{i}[i]"
-            if scale != "0":
-                normal = f"fma({normal}, {scale}[i], {shift}[i])"
-            inside.append(f"{z} = {normal};")
         elif node.kind == "add":
             inside.append(f"{z} = {x}[i] + {others[0]}[i];")
+        elif node.kind in BY_KIND:
+            form = BY_KIND[node.kind]
+            calls, element = form.c_value(self, i, node, to, x, slopes)
+            lines += calls
+            if element:
+                inside.append(f"{z} = {element};")
         else:
             z = f"{x}[i]"
 
@@ -426,7 +418,7 @@ class _Header:
             lines.append(f"  @softmax({to}, {source}, {n});")
         return lines
 
-    def _parameters(self, i: int, node: _Node) -> tuple[str, str]:
+    def parameters(self, i: int, node: Node) -> tuple[str, str]:
         return (
             "0" if node.weight is None else f"@w{i}",
             "0" if node.bias is None else f"@b{i}",
@@ -499,9 +491,11 @@ class _Header:
             if node.has_slope:
                 own.append(f"  T slope{i}[{node.n_out}];")
                 elements += node.n_out
-            if node.kind == "layer_norm":
-                own.append(f"  T factor{i}, hat{i}[{node.n_out}];")
-                elements += node.n_out + 1
+            if node.kind in BY_KIND:
+                memory = BY_KIND[node.kind].c_memory(i, node)
+                names = [v if n == 1 else f"{v}[{n}]" for v, n in memory.items()]
+                own += [f"  T {', '.join(names)};"] if names else []
+                elements += sum(memory.values())
         derivatives = _Places("t")
         inner = (self._tangents if self._is_forward() else self._cotangents)(
             derivatives
@@ -562,7 +556,7 @@ class _Header:
                 s for s in sources if node.kind != "dense" and last[s] == i and s in t
             ]
             to = t[i] = t[mine[0]] if mine else places.take(n)
-            scale = self._parameters(i, node)[0]
+            scale = self.parameters(i, node)[0]
             left = self._slope_is_left(i)
             if node.kind == "dense" and node.input == ops.INPUT:
                 self.used.add("seed")
@@ -575,14 +569,14 @@ class _Header:
                     f"  @times_weights({to}, {x}, {scale}, {relu}, {node.n_in}, {n}, "
                     f"{n}, 1, 0);"
                 )
-            elif node.kind == "layer_norm":
-                self.used.add("norm_slope")
-                lines.append(f"  @norm_slope({to}, {x}, hat{i}, factor{i}, 0, {n}, 0);")
-                if scale != "0":
-                    self.used.add("times_slope")
-                    lines.append(f"  @times_slope({to}, {scale}, {n});")
+            elif node.kind == "add":
+                size, other = f"{n} * @D", t[sources[1]]
+                change = f"{to}[i] = {x}[i] + {other}[i];"
+                lines.append(f"  for (size_t i = 0; i < {size}; ++i) {change}")
+            elif node.kind in BY_KIND:
+                lines += BY_KIND[node.kind].c_tangent(self, i, node, to, x)
             else:
-                lines += self._elementwise_tangents(i, node, to, x, t)
+                lines += self.accumulate(x, to, 0, n)
             if not left:
                 lines += self._times_slope(i, to)
             for source in set(sources):
@@ -597,21 +591,6 @@ class _Header:
             "    }",
             "  }",
         ]
-
-    def _elementwise_tangents(
-        self, i: int, node: _Node, to: str, x: str, t: dict[int, str]
-    ) -> list[str]:
-        size = f"{node.n_out} * @D"
-        if node.kind == "add":
-            other = t[self._sources(node)[1]]
-            return [
-                f"  for (size_t i = 0; i < {size}; ++i) {to}[i] = {x}[i] + {other}[i];",
-            ]
-        copy = [] if to == x else [f"  memcpy({to}, {x}, {size} * sizeof *{to});"]
-        if node.kind == "batch_norm":
-            self.used.add("times_slope")
-            return [*copy, f"  @times_slope({to}, @slope{i}, {node.n_out});"]
-        return copy
 
     def _slope_is_left(self, i: int) -> bool:
         """Whether a relu's derivative is left to the product that follows."""
@@ -645,7 +624,7 @@ class _Header:
             top -= 1
             self.used.add("seed")
             to, _ = place(final.input)
-            weights = self._parameters(top, final)[0]
+            weights = self.parameters(top, final)[0]
             lines.append(
                 f"  @seed({to}, {weights}, {final.n_in}, first, {n_out}, 1, {n_out});"
             )
@@ -663,13 +642,13 @@ class _Header:
             if i != sloped and not relu:
                 lines += self._times_slope(i, own)
             if node.other is not None:
-                lines += self._pass_on(own, *place(node.other), n)
+                lines += self.accumulate(own, *place(node.other), n)
             if node.kind != "dense" and self._alone(node.input):
                 c[node.input] = own
                 to, add = own, 0
             else:
                 to, add = place(node.input)
-            weight = self._parameters(i, node)[0]
+            weight = self.parameters(i, node)[0]
             if node.kind == "dense":
                 self.used.add("times_weights")
                 mask = self.at[i] if relu else "0"
@@ -677,23 +656,10 @@ class _Header:
                     f"  @times_weights({to}, {own}, {weight}, {mask}, {n}, "
                     f"{node.n_in}, 1, {n}, {add});"
                 )
-            elif node.kind == "layer_norm":
-                self.used.add("norm_slope")
-                lines.append(
-                    f"  @norm_slope({to}, {own}, hat{i}, factor{i}, {weight}, {n}, "
-                    f"{add});"
-                )
-            elif node.kind == "batch_norm" and add:
-                lines += [
-                    f"  for (size_t i = 0; i < {n} * @D; ++i) {{",
-                    f"    {to}[i] = fma({own}[i], @slope{i}[i / @D], {to}[i]);",
-                    "  }",
-                ]
+            elif node.kind in BY_KIND:
+                lines += BY_KIND[node.kind].c_cotangent(self, i, node, to, own, add)
             else:
-                lines += self._pass_on(own, to, add, n)
-                if node.kind == "batch_norm":
-                    self.used.add("times_slope")
-                    lines.append(f"  @times_slope({to}, @slope{i}, {n});")
+                lines += self.accumulate(own, to, add, n)
             if to != own:
                 places.give_back(own)
         return [
@@ -713,13 +679,25 @@ class _Header:
         """Whether a layer's way back leaves out what its relu has made 0."""
         return self.nodes[i].kind == "dense" and self._listed(i)
 
-    def _pass_on(self, own: str, to: str, add: int, n: int) -> list[str]:
+    # For the forms of layers --------------------------------------------------------
+
+    def accumulate(self, own: str, to: str, add: int, n: int) -> list[str]:
+        """Return lines that copy n first derivatives, or add them if ``add`` is 1."""
         if to == own:
             return []
         if add:
             change = f"{to}[i] = {to}[i] + {own}[i];"
             return [f"  for (size_t i = 0; i < {n} * @D; ++i) {change}"]
         return [f"  memcpy({to}, {own}, {n} * @D * sizeof *{to});"]
+
+    def call(self, function: str, *arguments: str) -> str:
+        """Return a call of one of `math`'s functions, which the file will contain."""
+        self.used.add(function)
+        return f"@{function}({', '.join(arguments)})"
+
+    def literal(self, value: float) -> str:
+        """Return a C literal of a number in the model's dtype."""
+        return math.literals([float(self.dtype.type(value))], self.dtype)[0]
 
 
 # Activations whose derivative is made from the values h at once.

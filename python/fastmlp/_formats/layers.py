@@ -1,0 +1,370 @@
+"""Layers in other formats: one class for each layer that is not structural.
+
+The drivers (`from_torch`, `to_torch`, `from_keras`, `to_onnx`, `c.header`) handle dense
+layers, activations and residual blocks; for other layers they use this table. PyTorch
+and Keras are known by their names alone; nothing is imported here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from ..layers import BatchNorm, Dropout, Layer, LayerNorm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._network.ops import Step
+    from .._validate import Array
+    from ..mlp import MLP
+    from .c.header import Header, Node
+    from .from_keras import Item, Reader
+    from .from_torch import ModuleReader
+    from .to_onnx import Graph
+
+
+class LayerForm:
+    """A layer in other formats; the base class describes the identity."""
+
+    layer: ClassVar[type[Layer]]
+    # Classes in torch.nn and in keras.layers.
+    torch: ClassVar[str]
+    keras: ClassVar[str]
+
+    @staticmethod
+    def to_torch(layer: Any, width: int, nn: Any, empty: Callable[..., Any]) -> Any:
+        """Return a module for an input width; ``empty`` makes one without drawing."""
+        return nn.Identity()
+
+    @staticmethod
+    def from_torch(what: str, module: Any, reader: ModuleReader) -> None:
+        """Add the layer of a module to the reader's builder."""
+
+    @staticmethod
+    def from_keras(layer: Any, reader: Reader) -> Item:
+        """Return the layer of a Keras layer with its arrays."""
+        return reader.item(None)
+
+    @staticmethod
+    def to_onnx(graph: Graph, mlp: MLP, step: Step, x: str) -> str:
+        """Add the nodes for the input of this name to a graph; return the output."""
+        return x
+
+    @staticmethod
+    def c_arrays(node: Node, arrays: dict[str, Array]) -> dict[str, Array]:
+        """Return arrays of the C header besides the parameters, by their names."""
+        return {}
+
+    @staticmethod
+    def c_memory(i: int, node: Node) -> dict[str, int]:
+        """Return elements that the Jacobian keeps on the stack, by variable."""
+        return {}
+
+    @staticmethod
+    def c_value(
+        header: Header, i: int, node: Node, to: str, x: str, keeps: bool
+    ) -> tuple[list[str], str]:
+        """Return lines that compute node i from x, and an element's expression.
+
+        The lines write to ``to``; an expression of element [i] does instead if the
+        lines are empty. ``keeps``: whether `c_memory` is filled.
+        """
+        return [], f"{x}[i]"
+
+    @staticmethod
+    def c_tangent(header: Header, i: int, node: Node, to: str, x: str) -> list[str]:
+        """Return lines that map tangents of the input, x, to those of the output."""
+        return header.accumulate(x, to, 0, node.n_out)
+
+    @staticmethod
+    def c_cotangent(
+        header: Header, i: int, node: Node, to: str, own: str, add: int
+    ) -> list[str]:
+        """Return lines from cotangents of the output, own, to those of the input.
+
+        They are added to ``to`` if ``add`` is 1.
+        """
+        return header.accumulate(own, to, add, node.n_out)
+
+
+class DropoutForm(LayerForm):
+    """`Dropout`; at inference it does nothing, so ONNX and C leave it out."""
+
+    layer = Dropout
+    torch = keras = "Dropout"
+
+    @staticmethod
+    def to_torch(layer: Any, width: int, nn: Any, empty: Callable[..., Any]) -> Any:
+        """Return a module for an input width."""
+        return nn.Dropout(layer.p)
+
+    @staticmethod
+    def from_torch(what: str, module: Any, reader: ModuleReader) -> None:
+        """Add the layer of a module to the reader's builder."""
+        if not 0 <= module.p < 1:
+            raise ValueError(f"{what} has p={module.p}; fastmlp needs p < 1")
+        reader.builder.add(Dropout(module.p))
+
+    @staticmethod
+    def from_keras(layer: Any, reader: Reader) -> Item:
+        """Return the layer of a Keras layer."""
+        if layer.noise_shape is not None:
+            reader.refuse(
+                layer, f"must not have a noise_shape, has {layer.noise_shape}"
+            )
+        if layer.rate >= 1:
+            reader.refuse(layer, f"must have a rate below 1, has {layer.rate}")
+        return reader.item(Dropout(float(layer.rate)))
+
+
+class LayerNormForm(LayerForm):
+    """`LayerNorm`."""
+
+    layer = LayerNorm
+    torch = "LayerNorm"
+    keras = "LayerNormalization"
+
+    @staticmethod
+    def to_torch(layer: Any, width: int, nn: Any, empty: Callable[..., Any]) -> Any:
+        """Return a module for an input width."""
+        affine = layer.affine
+        return empty(nn.LayerNorm, width, eps=layer.eps, elementwise_affine=affine)
+
+    @staticmethod
+    def from_torch(what: str, module: Any, reader: ModuleReader) -> None:
+        """Add the layer of a module to the reader's builder."""
+        shape = _row_shape(what, module)
+        arrays = reader.arrays(what, module, "weight", "bias")
+        _check_both_or_none(what, arrays)
+        reader.builder.fit(what, shape)
+        layer = LayerNorm(_torch_eps(what, module), affine=bool(arrays))
+        reader.builder.norm(what, layer, arrays)
+
+    @staticmethod
+    def from_keras(layer: Any, reader: Reader) -> Item:
+        """Return the layer of a Keras layer with its arrays."""
+        reader.check_axis(layer)
+        if getattr(layer, "rms_scaling", False):
+            reader.refuse(layer, "must subtract the mean, and not have rms_scaling")
+        both = _keras_scale_and_shift(layer, reader)
+        return reader.item(LayerNorm(_keras_eps(layer, reader), bool(both)), both)
+
+    @staticmethod
+    def to_onnx(graph: Graph, mlp: MLP, step: Step, x: str) -> str:
+        """Add the nodes for the input of this name to a graph; return the output."""
+        scale, shift = _scale_and_shift(mlp, step)
+        weight = graph.array(f"{step.name}.weight", scale)
+        bias = graph.array(f"{step.name}.bias", shift)
+        eps = step.layer.eps
+        if graph.dtype == np.float32:
+            return graph.node("LayerNormalization", x, weight, bias, epsilon=eps)
+
+        # The operator's epsilon is always float32: so the same from elementary nodes.
+        x = graph.node("Sub", x, graph.row_means(x, step.n_out))
+        variance = graph.row_means(graph.node("Mul", x, x), step.n_out)
+        deviation = graph.node("Sqrt", graph.node("Add", variance, eps))
+        scaled = graph.node("Mul", graph.node("Div", x, deviation), weight)
+        return graph.node("Add", scaled, bias)
+
+    @staticmethod
+    def c_memory(i: int, node: Node) -> dict[str, int]:
+        """Return elements that the Jacobian keeps on the stack, by variable."""
+        return {f"factor{i}": 1, f"hat{i}": node.n_out}
+
+    @staticmethod
+    def c_value(
+        header: Header, i: int, node: Node, to: str, x: str, keeps: bool
+    ) -> tuple[list[str], str]:
+        """Return lines that compute node i from x."""
+        scale, shift = header.parameters(i, node)
+        eps = header.literal(node.layer.eps)
+        hat, factor = (f"hat{i}", f"factor{i} = ") if keeps else ("0", "")
+        call = header.call("layer_norm", to, hat, x, scale, shift, eps, str(node.n_out))
+        return [f"  {factor}{call};"], ""
+
+    @staticmethod
+    def c_tangent(header: Header, i: int, node: Node, to: str, x: str) -> list[str]:
+        """Return lines that map tangents of the input, x, to those of the output."""
+        n = str(node.n_out)
+        arguments = to, x, f"hat{i}", f"factor{i}", "0", n, "0"
+        lines = [f"  {header.call('norm_slope', *arguments)};"]
+        scale = header.parameters(i, node)[0]
+        if scale != "0":
+            lines.append(f"  {header.call('times_slope', to, scale, n)};")
+        return lines
+
+    @staticmethod
+    def c_cotangent(
+        header: Header, i: int, node: Node, to: str, own: str, add: int
+    ) -> list[str]:
+        """Return lines from cotangents of the output, own, to those of the input."""
+        scale = header.parameters(i, node)[0]
+        arguments = to, own, f"hat{i}", f"factor{i}", scale, str(node.n_out), str(add)
+        return [f"  {header.call('norm_slope', *arguments)};"]
+
+
+class BatchNormForm(LayerForm):
+    """`BatchNorm`; at inference it scales and shifts columns."""
+
+    layer = BatchNorm
+    torch = "BatchNorm1d"
+    keras = "BatchNormalization"
+
+    @staticmethod
+    def to_torch(layer: Any, width: int, nn: Any, empty: Callable[..., Any]) -> Any:
+        """Return a module for an input width."""
+        numbers = (layer.eps, layer.momentum, layer.affine)
+        return empty(nn.BatchNorm1d, width, *numbers)
+
+    @staticmethod
+    def from_torch(what: str, module: Any, reader: ModuleReader) -> None:
+        """Add the layer of a module to the reader's builder."""
+        if module.running_mean is None or module.running_var is None:
+            raise ValueError(
+                f"{what} does not have running statistics, which fastmlp needs at "
+                "inference: use track_running_stats=True"
+            )
+        if module.momentum is None:
+            raise ValueError(
+                f"{what} has momentum=None, the average of all batches; fastmlp's is a "
+                "number"
+            )
+        momentum = float(module.momentum)
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"{what} has momentum={momentum}; it must be from 0 to 1")
+        roles = ("weight", "bias", "running_mean", "running_var")
+        arrays = reader.arrays(what, module, *roles)
+        _check_both_or_none(what, arrays)
+        reader.builder.fit(what, module.num_features)
+        layer = BatchNorm(_torch_eps(what, module), momentum, "weight" in arrays)
+        reader.builder.norm(what, layer, arrays)
+        if module.num_batches_tracked is not None:
+            tracked = int(module.num_batches_tracked)
+            reader.builder.tracked = max(reader.builder.tracked, tracked)
+
+    @staticmethod
+    def from_keras(layer: Any, reader: Reader) -> Item:
+        """Return the layer of a Keras layer with its arrays."""
+        reader.check_axis(layer)
+        if getattr(layer, "renorm", False):
+            reader.refuse(layer, "must not have renorm")
+        both = _keras_scale_and_shift(layer, reader)
+        # 1 - 0.99 leaves digits of rounding.
+        momentum = round(1 - layer.momentum, 12)
+        names = ("moving_mean", "moving_variance")
+        statistics = tuple(reader.array(layer, name) for name in names)
+        norm = BatchNorm(_keras_eps(layer, reader), momentum, bool(both))
+        return reader.item(norm, both, statistics)
+
+    @staticmethod
+    def to_onnx(graph: Graph, mlp: MLP, step: Step, x: str) -> str:
+        """Add the nodes for the input of this name to a graph; return the output."""
+        # Runtimes compute BatchNormalization as x * a + c: a mean far from zero would
+        # cost digits, and the epsilon of float64 models would be a float32.
+        arrays = step.arrays(mlp)
+        scale, shift = _scale_and_shift(mlp, step)
+        factor = scale / np.sqrt(arrays["running_var"] + step.layer.eps)
+        mean = graph.array(f"{step.name}.running_mean", arrays["running_mean"])
+        x = graph.node("Sub", x, mean)
+        x = graph.node("Mul", x, graph.array(f"{step.name}.factor", factor))
+        return graph.node("Add", x, graph.array(f"{step.name}.bias", shift))
+
+    @staticmethod
+    def c_arrays(node: Node, arrays: dict[str, Array]) -> dict[str, Array]:
+        """Return arrays of the C header besides the parameters, by their names."""
+        variance = arrays["running_var"]
+        with np.errstate(all="ignore"):
+            rstd = 1 / np.sqrt(variance + variance.dtype.type(node.layer.eps))
+            factor = rstd * arrays["weight"] if "weight" in arrays else rstd
+        return {"mean": arrays["running_mean"], "rstd": rstd, "slope": factor}
+
+    @staticmethod
+    def c_value(
+        header: Header, i: int, node: Node, to: str, x: str, keeps: bool
+    ) -> tuple[list[str], str]:
+        """Return the expression of an element."""
+        scale, shift = header.parameters(i, node)
+        normal = f"({x}[i] - @mean{i}[i]) * @rstd{i}[i]"
+        if scale != "0":
+            normal = f"fma({normal}, {scale}[i], {shift}[i])"
+        return [], normal
+
+    @staticmethod
+    def c_tangent(header: Header, i: int, node: Node, to: str, x: str) -> list[str]:
+        """Return lines that map tangents of the input, x, to those of the output."""
+        return [
+            *header.accumulate(x, to, 0, node.n_out),
+            f"  {header.call('times_slope', to, f'@slope{i}', str(node.n_out))};",
+        ]
+
+    @staticmethod
+    def c_cotangent(
+        header: Header, i: int, node: Node, to: str, own: str, add: int
+    ) -> list[str]:
+        """Return lines from cotangents of the output, own, to those of the input."""
+        if not add:
+            return BatchNormForm.c_tangent(header, i, node, to, own)
+        return [
+            f"  for (size_t i = 0; i < {node.n_out} * @D; ++i) {{",
+            f"    {to}[i] = fma({own}[i], @slope{i}[i / @D], {to}[i]);",
+            "  }",
+        ]
+
+
+_FORMS = (DropoutForm, LayerNormForm, BatchNormForm)
+LAYERS: dict[type[Layer], type[LayerForm]] = {form.layer: form for form in _FORMS}
+BY_KIND: dict[str, type[LayerForm]] = {form.layer.kind: form for form in _FORMS}
+
+
+def _scale_and_shift(mlp: MLP, step: Step) -> tuple[Array, Array]:
+    """Return scale and shift of a normalisation in float64; 1 and 0 without them."""
+    arrays = step.arrays(mlp)
+    n = step.n_out
+    return arrays.get("weight", np.ones(n)), arrays.get("bias", np.zeros(n))
+
+
+def _row_shape(what: str, module: Any) -> int:
+    """Return the width of a PyTorch normalisation of rows."""
+    shape = tuple(module.normalized_shape)
+    if len(shape) != 1:
+        raise ValueError(
+            f"{what} normalises over shape {shape}; fastmlp's rows have one axis"
+        )
+    return int(shape[0])
+
+
+def _check_both_or_none(what: str, arrays: dict[str, Array]) -> None:
+    if ("weight" in arrays) != ("bias" in arrays):
+        raise ValueError(
+            f"{what} has a weight without a bias; fastmlp needs both or neither: use "
+            "bias=True, with a bias of zeros"
+        )
+
+
+def _torch_eps(what: str, module: Any) -> float:
+    eps = float(module.eps)
+    if not 0 < eps < np.inf:
+        raise ValueError(f"{what} has eps={eps}; fastmlp's must be positive")
+    return eps
+
+
+def _keras_eps(layer: Any, reader: Reader) -> float:
+    if not layer.epsilon > 0:
+        reader.refuse(layer, f"must have a positive epsilon, has {layer.epsilon}")
+    return float(layer.epsilon)
+
+
+def _keras_scale_and_shift(layer: Any, reader: Reader) -> tuple[Array, ...]:
+    """Return both if Keras has at least one of them, otherwise neither."""
+    reader.check_built(layer)
+    scale = reader.array(layer, "gamma") if layer.scale else None
+    shift = reader.array(layer, "beta") if layer.center else None
+    if scale is None and shift is None:
+        return ()
+    if scale is None:
+        scale = np.ones_like(shift)
+    if shift is None:
+        shift = np.zeros_like(scale)
+    return scale, shift
