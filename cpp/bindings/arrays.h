@@ -6,10 +6,14 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <array>
 #include <initializer_list>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "fastmlp/fp_environment.h"
 #include "fastmlp/types.h"
@@ -121,11 +125,70 @@ void by_dtype(py::handle object, const char* name, F f) {
   }
 }
 
-// A new array, its memory not set.
+// The sizes of a new array.
+class Shape {
+ public:
+  template <class... Sizes>
+  Shape(Index first, Sizes... more)
+      : sizes_{first, more...}, ndim_(1 + sizeof...(more)) {
+    static_assert(1 + sizeof...(more) <= kMaxDims);
+  }
+  py::array::ShapeContainer sizes() const {
+    return py::array::ShapeContainer(sizes_, sizes_ + ndim_);
+  }
+
+ private:
+  static constexpr size_t kMaxDims = 3;
+  Index sizes_[kMaxDims];
+  size_t ndim_;
+};
+
+// A new array with uninitialised memory.
 template <class T>
-py::array_t<T> new_array(Index rows, Index cols, Index ndim) {
-  if (ndim == 1) return py::array_t<T>(rows * cols);
-  return py::array_t<T>({rows, cols});
+py::array_t<T> new_array(const Shape& shape) {
+  return py::array_t<T>(shape.sizes());
+}
+
+// A new array with these elements; of one dimension if no shape is given.
+template <class T>
+py::array_t<T> copy_of(const std::vector<T>& from, const Shape& shape) {
+  auto array = new_array<T>(shape);
+  std::copy(from.begin(), from.end(), array.mutable_data());
+  return array;
+}
+template <class T>
+py::array_t<T> copy_of(const std::vector<T>& from) {
+  return copy_of(from, static_cast<Index>(from.size()));
+}
+
+// f() without the GIL.
+template <class F>
+decltype(auto) without_gil(F f) {
+  const py::gil_scoped_release release;
+  return f();
+}
+
+template <class T, size_t N, class F, size_t... I>
+py::object fill_arrays(const Shape (&shapes)[N], F f, std::index_sequence<I...>) {
+  std::array<py::array_t<T>, N> arrays = {new_array<T>(shapes[I])...};
+  T* const data[N] = {arrays[I].mutable_data()...};
+  const auto fill = [&] { return f(data[I]...); };
+  if constexpr (!std::is_void_v<decltype(fill())>) {
+    const auto result = without_gil(fill);
+    return py::make_tuple(result, std::move(arrays[I])...);
+  } else {
+    without_gil(fill);
+    if constexpr (N == 1) return std::move(arrays[0]);
+    return py::make_tuple(std::move(arrays[I])...);
+  }
+}
+
+// Creates arrays of these shapes, calls f(their memory...) without the GIL and returns
+// them: a single one alone, several as a tuple. What f returns, if anything, precedes
+// them in the tuple.
+template <class T, size_t N, class F>
+py::object new_arrays(const Shape (&shapes)[N], F f) {
+  return fill_arrays<T>(shapes, f, std::make_index_sequence<N>());
 }
 
 inline py::object not_implemented() {

@@ -13,30 +13,26 @@ namespace {
 
 // The loss of pred if it is an array of T and the rest fits it, else NotImplemented.
 template <class T>
-py::object evaluate(const Loss& loss, py::handle pred, py::handle target,
-                    py::handle sample_weight, bool with_grad) {
+py::object evaluate_as(const Loss& loss, py::handle pred, py::handle target,
+                       py::handle sample_weight, bool with_grad) {
   const auto p = view<const T>(pred);
   if (!p || p->size() == 0) return not_implemented();
   const Index rows = p->shape[0], n_out = p->shape[1];
   const auto targets = targets_of<T>(target, sample_weight, loss, rows, n_out);
   if (!targets) return not_implemented();
-  py::array_t<T> grad = new_array<T>(with_grad ? rows : 0, n_out, p->ndim);
-  T* const grad_data = with_grad ? grad.mutable_data() : nullptr;
-  double value = 0.0;
-  {
-    const py::gil_scoped_release release;
-    value = loss_value_and_grad<T>(loss, grad_data, p->data, *targets, rows, n_out);
-  }
-  if (!with_grad) return py::float_(value);
-  return py::make_tuple(value, grad);
+  const auto evaluate = [&](T* grad) {
+    return loss_value_and_grad<T>(loss, grad, p->data, *targets, rows, n_out);
+  };
+  if (!with_grad) return py::float_(without_gil([&] { return evaluate(nullptr); }));
+  return new_arrays<T>({p->ndim == 1 ? Shape(rows) : Shape(rows, n_out)}, evaluate);
 }
 
-py::object evaluate_any(const Loss& loss, py::object pred, py::object target,
-                        py::object sample_weight, bool with_grad) {
+py::object evaluate(const Loss& loss, py::object pred, py::object target,
+                    py::object sample_weight, bool with_grad) {
   if (view<const double>(pred)) {
-    return evaluate<double>(loss, pred, target, sample_weight, with_grad);
+    return evaluate_as<double>(loss, pred, target, sample_weight, with_grad);
   }
-  return evaluate<float>(loss, pred, target, sample_weight, with_grad);
+  return evaluate_as<float>(loss, pred, target, sample_weight, with_grad);
 }
 
 }  // namespace
@@ -76,13 +72,13 @@ void bind_loss(py::module_& m) {
       .def(
           "value",
           [](const Loss& loss, py::object pred, py::object target, py::object weight) {
-            return evaluate_any(loss, pred, target, weight, false);
+            return evaluate(loss, pred, target, weight, false);
           },
           arg("pred"), arg("target"), arg("sample_weight") = py::none())
       .def(
           "value_and_grad",
           [](const Loss& loss, py::object pred, py::object target, py::object weight) {
-            return evaluate_any(loss, pred, target, weight, true);
+            return evaluate(loss, pred, target, weight, true);
           },
           arg("pred"), arg("target"), arg("sample_weight") = py::none());
 }

@@ -12,12 +12,12 @@
 #include <vector>
 
 #include "arrays.h"
+#include "calls.h"
 #include "fastmlp/dropout.h"
 #include "fastmlp/mlp.h"
 #include "names.h"
 #include "network.h"
 #include "solvers.h"
-#include "targets.h"
 
 namespace fastmlp::bindings {
 namespace {
@@ -53,50 +53,49 @@ py::object layers(AnyMlp& self) {
 py::object last_step(AnyMlp& self) {
   return self.visit([&](auto& n) -> py::object {
     using T = decltype(element_of(n));
-    LastStep<T> last;
-    {
-      const py::gil_scoped_release release;
-      last = n.mlp.last_step();
-    }
+    const LastStep<T> last = without_gil([&] { return n.mlp.last_step(); });
     if (last.rows == 0) return py::none();
-    // As a vector, or as a matrix of so many rows.
-    const auto array = [](const std::vector<T>& from, Index rows) {
-      const Index size = static_cast<Index>(from.size());
-      auto made =
-          rows == 0 ? new_array<T>(size, 1, 1) : new_array<T>(rows, size / rows, 2);
-      std::copy_n(from.data(), size, made.mutable_data());
-      return made;
-    };
     py::dict result;
     result["rows"] = last.rows;
-    result["grads"] = array(last.grads, 0);
-    result["before"] = last.before.empty() ? py::object(py::none())
-                                           : py::object(array(last.before, 0));
+    result["grads"] = copy_of(last.grads);
+    result["before"] = py::none();
+    if (!last.before.empty()) result["before"] = copy_of(last.before);
     py::list outputs;
-    for (const std::vector<T>& h : last.outputs) outputs.append(array(h, last.rows));
+    for (const std::vector<T>& h : last.outputs) {
+      const Index size = static_cast<Index>(h.size());
+      outputs.append(copy_of(h, {last.rows, size / last.rows}));
+    }
     result["outputs"] = outputs;
     return result;
   });
 }
 
+// `out` as the place for the outputs of these rows, if it can be used as it is.
+template <class T>
+std::optional<ArrayView<T>> output_for(Mlp<T>& mlp, const Rows<T>& x, py::handle out) {
+  const auto y = view<T>(out);
+  const Index n_out = mlp.n_out();
+  const bool fits = y && (y->ndim == 1) == x.is_vector &&
+                    y->size() == x.count * n_out &&
+                    (y->ndim == 1 || y->shape[1] == n_out);
+  const auto overlaps = [&](const T* data, Index size) {
+    return overlap(*y, {data, 1, {size, 1}});
+  };
+  if (!fits || overlaps(x.data, x.count * mlp.n_in()) ||
+      overlaps(mlp.params(), mlp.n_params()) ||
+      overlaps(mlp.buffers(), mlp.n_buffers())) {
+    return std::nullopt;
+  }
+  return y;
+}
+
 py::object predict(AnyMlp& self, py::object x, py::object out) {
-  return self.visit([&](auto& n) -> py::object {
-    using T = decltype(element_of(n));
-    const auto xv = rows_of<T>(x, n.mlp.n_in(), true);
-    if (!xv) return not_implemented();
-    const Index n_out = n.mlp.n_out();
-    if (out.is_none()) out = new_array<T>(xv->shape[0], n_out, xv->ndim);
-    const auto yv = view<T>(out);
-    if (!yv || yv->ndim != xv->ndim || yv->size() != xv->shape[0] * n_out ||
-        (yv->ndim == 2 && yv->shape[1] != n_out) || overlap(*yv, *xv) ||
-        overlap(*yv, {n.mlp.params(), 1, {n.mlp.n_params(), 1}}) ||
-        overlap(*yv, {n.mlp.buffers(), 1, {n.mlp.n_buffers(), 1}})) {
-      return not_implemented();
-    }
-    {
-      const py::gil_scoped_release release;
-      n.mlp.predict(yv->data, xv->data, xv->shape[0]);
-    }
+  return with_rows(self, x, true, [&](auto& mlp, const auto& rows) -> py::object {
+    const auto into = [&](auto* y) { mlp.predict(y, rows.data, rows.count); };
+    if (out.is_none()) return new_arrays(mlp, {rows.output(mlp.n_out())}, into);
+    const auto y = output_for(mlp, rows, out);
+    if (!y) return not_implemented();
+    without_gil([&] { into(y->data); });
     return out;
   });
 }
@@ -106,258 +105,124 @@ using DrawTuple = std::tuple<uint64_t, uint32_t, uint64_t>;
 
 py::object forward(AnyMlp& self, py::object x, bool training,
                    const std::optional<DrawTuple>& numbers) {
-  return self.visit([&](auto& n) -> py::object {
-    using T = decltype(element_of(n));
-    const auto xv = rows_of<T>(x, n.mlp.n_in(), false);
-    if (!xv) return not_implemented();
-    auto y = new_array<T>(xv->shape[0], n.mlp.n_out(), 2);
-    T* const data = y.mutable_data();
-    {
-      const py::gil_scoped_release release;
-      Draw draw;
-      if (numbers) std::tie(draw.seed, draw.epoch, draw.step) = *numbers;
-      n.mlp.forward(data, xv->data, xv->shape[0], training, numbers ? &draw : nullptr);
-    }
-    return y;
+  Draw draw;
+  if (numbers) std::tie(draw.seed, draw.epoch, draw.step) = *numbers;
+  return with_rows(self, x, false, [&](auto& mlp, const auto& rows) {
+    return new_arrays(mlp, {rows.output(mlp.n_out())}, [&](auto* y) {
+      mlp.forward(y, rows.data, rows.count, training, numbers ? &draw : nullptr);
+    });
   });
 }
 
 py::object backward(AnyMlp& self, py::object dy) {
-  return self.visit([&](auto& n) -> py::object {
-    using T = decltype(element_of(n));
-    const Index rows = n.mlp.forward_rows();
-    const auto dv = rows_of<T>(dy, n.mlp.n_out(), false);
-    if (rows > 0 && (!dv || dv->shape[0] != rows)) return not_implemented();
-    auto dx = new_array<T>(rows, n.mlp.n_in(), 2);
-    auto grads = new_array<T>(n.mlp.n_params(), 1, 1);
-    T* const dx_data = dx.mutable_data();
-    T* const grads_data = grads.mutable_data();
-    {
-      const py::gil_scoped_release release;
-      n.mlp.backward(dx_data, grads_data, dv ? dv->data : nullptr, rows);
-    }
-    return py::make_tuple(dx, grads);
+  return with_output_gradient(self, dy, [&](auto& mlp, const auto* d, Index rows) {
+    return new_arrays(mlp, {Shape(rows, mlp.n_in()), mlp.n_params()},
+                      [&](auto* dx, auto* grads) { mlp.backward(dx, grads, d, rows); });
   });
 }
 
 py::object backward_step(AnyMlp& self, py::object dy, Optimizer& optimizer) {
-  return self.visit([&](auto& n) -> py::object {
-    using T = decltype(element_of(n));
-    const Index rows = n.mlp.forward_rows();
-    const auto dv = rows_of<T>(dy, n.mlp.n_out(), false);
-    if (rows > 0 && (!dv || dv->shape[0] != rows)) return not_implemented();
-    const py::gil_scoped_release release;
-    n.mlp.backward_step(dv ? dv->data : nullptr, rows, optimizer);
+  return with_output_gradient(self, dy, [&](auto& mlp, const auto* d, Index rows) {
+    without_gil([&] { mlp.backward_step(d, rows, optimizer); });
     return py::none();
   });
 }
 
-py::object vjp(AnyMlp& self, py::object x, py::object dy, bool training) {
-  return self.visit([&](auto& n) -> py::object {
-    using T = decltype(element_of(n));
-    const auto xv = rows_of<T>(x, n.mlp.n_in(), true);
-    const auto dv = rows_of<T>(dy, n.mlp.n_out(), true);
-    if (!xv || !dv || xv->ndim != dv->ndim || xv->shape[0] != dv->shape[0]) {
-      return not_implemented();
-    }
-    auto y = new_array<T>(xv->shape[0], n.mlp.n_out(), xv->ndim);
-    auto dx = new_array<T>(xv->shape[0], n.mlp.n_in(), xv->ndim);
-    auto grads = new_array<T>(n.mlp.n_params(), 1, 1);
-    T* const y_data = y.mutable_data();
-    T* const dx_data = dx.mutable_data();
-    T* const grads_data = grads.mutable_data();
-    {
-      const py::gil_scoped_release release;
-      n.mlp.vjp(y_data, dx_data, grads_data, xv->data, dv->data, xv->shape[0],
-                training);
-    }
-    return py::make_tuple(y, dx, grads);
-  });
-}
+constexpr auto kInputWidth = [](const auto& mlp) { return mlp.n_in(); };
+constexpr auto kOutputWidth = [](const auto& mlp) { return mlp.n_out(); };
 
-// A new array of (rows, a, b), without the rows if x is one row; the last is left out
-// if b is negative.
-template <class T>
-py::array_t<T> array_by_row(const ArrayView<const T>& x, Index a, Index b) {
-  std::vector<Index> shape;
-  if (x.ndim == 2) shape.push_back(x.shape[0]);
-  shape.push_back(a);
-  if (b >= 0) shape.push_back(b);
-  return py::array_t<T>(shape);
+py::object vjp(AnyMlp& self, py::object x, py::object dy, bool training) {
+  return with_two_rows(
+      self, x, dy, kOutputWidth, [&](auto& mlp, const auto& xs, const auto& dys) {
+        return new_arrays(
+            mlp, {xs.output(mlp.n_out()), xs.output(mlp.n_in()), mlp.n_params()},
+            [&](auto* y, auto* dx, auto* grads) {
+              mlp.vjp(y, dx, grads, xs.data, dys.data, xs.count, training);
+            });
+      });
 }
 
 py::object jacobian(AnyMlp& self, py::object x) {
-  return self.visit([&](auto& n) -> py::object {
-    using T = decltype(element_of(n));
-    const auto xv = rows_of<T>(x, n.mlp.n_in(), true);
-    if (!xv) return not_implemented();
-    auto j = array_by_row<T>(*xv, n.mlp.n_out(), n.mlp.n_in());
-    T* const data = j.mutable_data();
-    {
-      const py::gil_scoped_release release;
-      n.mlp.jacobian(data, xv->data, xv->shape[0]);
-    }
-    return j;
+  return with_rows(self, x, true, [&](auto& mlp, const auto& rows) {
+    return new_arrays(mlp, {rows.output(mlp.n_out(), mlp.n_in())},
+                      [&](auto* j) { mlp.jacobian(j, rows.data, rows.count); });
   });
 }
 
 py::object param_jacobian(AnyMlp& self, py::object x) {
-  return self.visit([&](auto& n) -> py::object {
-    using T = decltype(element_of(n));
-    const auto xv = rows_of<T>(x, n.mlp.n_in(), true);
-    if (!xv) return not_implemented();
-    auto j = array_by_row<T>(*xv, n.mlp.n_out(), n.mlp.n_params());
-    T* const data = j.mutable_data();
-    {
-      const py::gil_scoped_release release;
-      n.mlp.param_jacobian(data, xv->data, xv->shape[0]);
-    }
-    return j;
+  return with_rows(self, x, true, [&](auto& mlp, const auto& rows) {
+    return new_arrays(mlp, {rows.output(mlp.n_out(), mlp.n_params())},
+                      [&](auto* j) { mlp.param_jacobian(j, rows.data, rows.count); });
   });
 }
 
 py::object jvp(AnyMlp& self, py::object x, py::object v) {
-  return self.visit([&](auto& n) -> py::object {
-    using T = decltype(element_of(n));
-    const auto xv = rows_of<T>(x, n.mlp.n_in(), true);
-    const auto vv = rows_of<T>(v, n.mlp.n_in(), true);
-    if (!xv || !vv || xv->ndim != vv->ndim || xv->shape[0] != vv->shape[0]) {
-      return not_implemented();
-    }
-    auto y = array_by_row<T>(*xv, n.mlp.n_out(), -1);
-    auto dy = array_by_row<T>(*xv, n.mlp.n_out(), -1);
-    T* const y_data = y.mutable_data();
-    T* const dy_data = dy.mutable_data();
-    {
-      const py::gil_scoped_release release;
-      n.mlp.jvp(y_data, dy_data, xv->data, vv->data, xv->shape[0]);
-    }
-    return py::make_tuple(y, dy);
-  });
+  return with_two_rows(self, x, v, kInputWidth,
+                       [&](auto& mlp, const auto& xs, const auto& vs) {
+                         const Shape shape = xs.output(mlp.n_out());
+                         return new_arrays(mlp, {shape, shape}, [&](auto* y, auto* dy) {
+                           mlp.jvp(y, dy, xs.data, vs.data, xs.count);
+                         });
+                       });
+}
+
+// Weights of the outputs, which the Python layer has converted.
+template <class T>
+const T* output_weights(const Mlp<T>& mlp, py::handle weights) {
+  return require<const T>(weights, "weights", {mlp.n_out()}).data;
 }
 
 py::object hvp(AnyMlp& self, py::object x, py::object v, py::object weights) {
-  return self.visit([&](auto& n) -> py::object {
-    using T = decltype(element_of(n));
-    const auto xv = rows_of<T>(x, n.mlp.n_in(), true);
-    const auto vv = rows_of<T>(v, n.mlp.n_in(), true);
-    const T* const w = require<const T>(weights, "weights", {n.mlp.n_out()}).data;
-    if (!xv || !vv || xv->ndim != vv->ndim || xv->shape[0] != vv->shape[0]) {
-      return not_implemented();
-    }
-    auto hv = array_by_row<T>(*xv, n.mlp.n_in(), -1);
-    T* const data = hv.mutable_data();
-    {
-      const py::gil_scoped_release release;
-      n.mlp.hvp(data, xv->data, vv->data, w, xv->shape[0]);
-    }
-    return hv;
-  });
+  return with_two_rows(self, x, v, kInputWidth,
+                       [&](auto& mlp, const auto& xs, const auto& vs) {
+                         const auto* const w = output_weights(mlp, weights);
+                         return new_arrays(mlp, {xs.output(mlp.n_in())}, [&](auto* hv) {
+                           mlp.hvp(hv, xs.data, vs.data, w, xs.count);
+                         });
+                       });
 }
 
 py::object hessian(AnyMlp& self, py::object x, py::object weights) {
-  return self.visit([&](auto& n) -> py::object {
-    using T = decltype(element_of(n));
-    const auto xv = rows_of<T>(x, n.mlp.n_in(), true);
-    const T* const w = require<const T>(weights, "weights", {n.mlp.n_out()}).data;
-    if (!xv) return not_implemented();
-    auto h = array_by_row<T>(*xv, n.mlp.n_in(), n.mlp.n_in());
-    T* const data = h.mutable_data();
-    {
-      const py::gil_scoped_release release;
-      n.mlp.hessian(data, xv->data, w, xv->shape[0]);
-    }
-    return h;
+  return with_rows(self, x, true, [&](auto& mlp, const auto& rows) {
+    const auto* const w = output_weights(mlp, weights);
+    return new_arrays(mlp, {rows.output(mlp.n_in(), mlp.n_in())},
+                      [&](auto* h) { mlp.hessian(h, rows.data, w, rows.count); });
   });
-}
-
-// The batch that (x, y, sample_weight) make, if they can be used as they are.
-template <class T>
-std::optional<Batch<T>> batch_of(const Mlp<T>& mlp, py::handle x, py::handle y,
-                                 const Loss& loss, py::handle sample_weight) {
-  const auto xv = rows_of<T>(x, mlp.n_in(), false);
-  if (!xv) return std::nullopt;
-  const Index rows = xv->shape[0];
-  const auto targets = targets_of<T>(y, sample_weight, loss, rows, mlp.n_out());
-  if (!targets) return std::nullopt;
-  return Batch<T>{xv->data, *targets, rows};
 }
 
 py::object per_sample_grads(AnyMlp& self, py::object x, py::object y, const Loss& loss,
                             py::object sample_weight) {
-  return self.visit([&](auto& n) -> py::object {
-    using T = decltype(element_of(n));
-    const auto batch = batch_of<T>(n.mlp, x, y, loss, sample_weight);
-    if (!batch) return not_implemented();
-    auto grads = new_array<T>(batch->rows, n.mlp.n_params(), 2);
-    T* const data = grads.mutable_data();
-    {
-      const py::gil_scoped_release release;
-      n.mlp.per_sample_grads(data, *batch, loss);
-    }
-    return grads;
+  return with_batch(self, x, y, loss, sample_weight, [&](auto& n, const auto& batch) {
+    return new_arrays(n.mlp, {Shape(batch.rows, n.mlp.n_params())},
+                      [&](auto* grads) { n.mlp.per_sample_grads(grads, batch, loss); });
   });
-}
-
-void check_l2(double l2) {
-  if (!std::isfinite(l2) || l2 < 0) {
-    throw py::value_error("l2: must be finite and not negative, got " +
-                          py::repr(py::float_(l2)).cast<std::string>());
-  }
 }
 
 py::object value_and_grad(AnyMlp& self, py::object x, py::object y, const Loss& loss,
                           py::object sample_weight, bool training, double l2) {
-  check_l2(l2);
-  return self.visit([&](auto& n) -> py::object {
-    using T = decltype(element_of(n));
-    const auto batch = batch_of<T>(n.mlp, x, y, loss, sample_weight);
-    if (!batch) return not_implemented();
-    auto grads = new_array<T>(n.mlp.n_params(), 1, 1);
-    T* const grads_data = grads.mutable_data();
-    double value = 0.0;
-    {
-      const py::gil_scoped_release release;
-      value = n.mlp.value_and_grad(grads_data, *batch, loss, training, l2);
-    }
-    return py::make_tuple(value, grads);
+  return with_batch(self, x, y, loss, sample_weight, [&](auto& n, const auto& batch) {
+    return new_arrays(n.mlp, {n.mlp.n_params()}, [&](auto* grads) {
+      return n.mlp.value_and_grad(grads, batch, loss, training, l2);
+    });
   });
 }
 
 py::object train_step(AnyMlp& self, py::object x, py::object y, const Loss& loss,
                       Optimizer& optimizer, py::object sample_weight) {
-  return self.visit([&](auto& n) -> py::object {
-    using T = decltype(element_of(n));
-    const auto batch = batch_of<T>(n.mlp, x, y, loss, sample_weight);
-    if (!batch) return not_implemented();
-    double value = 0.0;
-    {
-      const py::gil_scoped_release release;
-      value = n.mlp.train_step(*batch, loss, optimizer);
-    }
-    return py::float_(value);
+  return with_batch(self, x, y, loss, sample_weight, [&](auto& n, const auto& batch) {
+    return py::float_(
+        without_gil([&] { return n.mlp.train_step(batch, loss, optimizer); }));
   });
 }
 
-// Looks for Ctrl-C now and then: taking the GIL costs more than a small step.
-class SignalPoll {
- public:
-  Interruption interruption() { return {&SignalPoll::requested, this}; }
-
- private:
-  static bool requested(void* context) {
-    auto* poll = static_cast<SignalPoll*>(context);
-    const Clock::time_point now = Clock::now();
-    if (now < poll->next) return false;
-    poll->next = now + kEvery;
-    const py::gil_scoped_acquire acquire;
-    return PyErr_CheckSignals() != 0;
-  }
-
-  using Clock = std::chrono::steady_clock;
-  static constexpr std::chrono::milliseconds kEvery{20};
-  Clock::time_point next = Clock::now() + kEvery;
-};
+py::object evaluate(AnyMlp& self, py::object x, py::object y, const Loss& loss,
+                    py::object sample_weight) {
+  return with_batch(self, x, y, loss, sample_weight, [&](auto& n, const auto& batch) {
+    return py::float_(interruptible([&](const Interruption& interruption) {
+      return n.mlp.evaluate(batch, loss, interruption);
+    }));
+  });
+}
 
 // Calls listener(step, loss) after each step; what it raises stops the epoch.
 class StepCall {
@@ -379,24 +244,6 @@ class StepCall {
 
   py::handle listener_;
 };
-
-py::object evaluate(AnyMlp& self, py::object x, py::object y, const Loss& loss,
-                    py::object sample_weight) {
-  return self.visit([&](auto& n) -> py::object {
-    using T = decltype(element_of(n));
-    const auto batch = batch_of<T>(n.mlp, x, y, loss, sample_weight);
-    if (!batch) return not_implemented();
-    SignalPoll poll;
-    double value = 0.0;
-    try {
-      const py::gil_scoped_release release;
-      value = n.mlp.evaluate(*batch, loss, poll.interruption());
-    } catch (const Interrupted&) {
-      throw py::error_already_set();
-    }
-    return py::float_(value);
-  });
-}
 
 // Between the two, no other fit of this model can begin, in whichever thread or
 // callback. The GIL guards them, or the critical section where there is no GIL. Only
@@ -427,15 +274,7 @@ py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
                      uint64_t seed, uint32_t epoch, EpochProgress& progress,
                      bool shuffle, py::object lr, Index first_row, py::object listener,
                      py::object order, double l2) {
-  if (batch_size < 1) throw py::value_error("batch_size: must be at least 1");
-  check_l2(l2);
-  if (!order.is_none() && shuffle)
-    throw py::value_error("order: not with shuffle=True");
-  return self.visit([&](auto& n) -> py::object {
-    using T = decltype(element_of(n));
-    const auto batch = batch_of<T>(n.mlp, x, y, loss, sample_weight);
-    if (!batch) return not_implemented();
-    SignalPoll poll;
+  return with_batch(self, x, y, loss, sample_weight, [&](auto& n, const auto& batch) {
     EpochOptions options;
     options.batch_size = batch_size;
     options.shuffle = shuffle;
@@ -443,52 +282,34 @@ py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
     options.epoch = epoch;
     options.progress = &progress;
     options.first_row = first_row;
-    options.interruption = poll.interruption();
     StepCall call(listener);
     options.listener = call.listener();
     options.l2 = l2;
-    Index rows = batch->rows;
     if (!order.is_none()) {
       const auto numbers = require<const int64_t>(order, "order", {-1});
-      rows = options.n_order = numbers.shape[0];
       options.order = numbers.data;
-      if (rows == 0) throw py::value_error("order: there must be at least one row");
+      options.n_order = numbers.shape[0];
     }
-    if (first_row < 0 || first_row > rows)
-      throw py::value_error("first_row: must be a row, or how many there are");
-    const Index steps = (rows - first_row + batch_size - 1) / batch_size;
-    options.lr = require_or_null<const double>(lr, "lr", {steps});
-    double value = 0.0;
-    try {
-      // The arrays and objects are held by this call's arguments.
-      const py::gil_scoped_release release;
-      value = n.mlp.fit_epoch(*batch, loss, optimizer, options, n.last_good);
-    } catch (const Interrupted&) {
-      throw py::error_already_set();
-    }
-    return py::float_(value);
+    options.lr =
+        require_or_null<const double>(lr, "lr", {options.steps_left(batch.rows)});
+    // This call's arguments keep the arrays and objects alive.
+    return py::float_(interruptible([&](const Interruption& interruption) {
+      options.interruption = interruption;
+      return n.mlp.fit_epoch(batch, loss, optimizer, options, n.last_good);
+    }));
   });
 }
 
-// One iteration of a second-order solver on all rows at once.
+// An iteration of a second-order solver on all rows at once.
 template <class Any>
 py::object iterate_with(AnyMlp& self, Any& solver, py::object x, py::object y,
                         const Loss& loss, py::object sample_weight) {
-  return self.visit([&](auto& n) -> py::object {
-    using T = decltype(element_of(n));
-    const auto batch = batch_of<T>(n.mlp, x, y, loss, sample_weight);
-    if (!batch) return not_implemented();
+  return with_batch(self, x, y, loss, sample_weight, [&](auto& n, const auto& batch) {
     const SolverUse use(solver);
-    auto& typed = solver.template of<T>();
-    SignalPoll poll;
-    SolverReport report;
-    try {
-      const py::gil_scoped_release release;
-      report = iterate(typed, n.mlp, *batch, loss, poll.interruption());
-    } catch (const Interrupted&) {
-      throw py::error_already_set();
-    }
-    return report_tuple(report);
+    auto& typed = solver.template of<decltype(element_of(n))>();
+    return report_tuple(interruptible([&](const Interruption& interruption) {
+      return iterate(typed, n.mlp, batch, loss, interruption);
+    }));
   });
 }
 

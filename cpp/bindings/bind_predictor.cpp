@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "arrays.h"
+#include "calls.h"
 #include "network.h"
 #include "threading/exclusive_use.h"
 
@@ -29,14 +30,14 @@ class Predictor {
         any_(&py::cast<AnyMlp&>(net_)) {
     any_->visit([&](auto& n) {
       using T = decltype(element_of(n));
-      const auto xv = rows_of<T>(x_, n.mlp.n_in(), true);
+      const auto rows = rows_of<T>(x_, n.mlp.n_in(), true);
       const auto yv = view<T>(y_);
-      if (!xv || !yv || yv->size() != xv->shape[0] * n.mlp.n_out()) {
+      if (!rows || !yv || yv->size() != rows->count * n.mlp.n_out()) {
         throw py::value_error("x, y: must be arrays that fit the network");
       }
-      rows_ = xv->shape[0];
+      rows_ = rows->count;
       ndim_ = py::cast<py::array>(x_).ndim();
-      from_ = xv->data;
+      from_ = rows->data;
       to_ = yv->data;
     });
   }

@@ -149,14 +149,14 @@ void add_batch(PyReplayBuffer& self, const Rows& rows, const bool* where) {
 // New arrays for rows, as a tuple: obs, actions, rewards, next_obs, terminated.
 py::tuple new_batch(const PyReplayBuffer& self, Index rows, TransitionsOut& to) {
   const Index n = self.buffer.obs_size(), floats = self.action_floats;
-  auto obs = new_array<float>(rows, n, 2), next_obs = new_array<float>(rows, n, 2);
-  auto rewards = new_array<float>(rows, 1, 1);
-  auto terminated = new_array<bool>(rows, 1, 1);
+  auto obs = new_array<float>({rows, n}), next_obs = new_array<float>({rows, n});
+  auto rewards = new_array<float>(rows);
+  auto terminated = new_array<bool>(rows);
   py::array actions;
   if (floats == 0) {
-    actions = new_array<int64_t>(rows, 1, 1);
+    actions = new_array<int64_t>(rows);
   } else {
-    actions = new_array<float>(rows, floats, 2);
+    actions = new_array<float>({rows, floats});
   }
   to = {obs.mutable_data(), static_cast<unsigned char*>(actions.mutable_data()),
         rewards.mutable_data(), next_obs.mutable_data(), terminated.mutable_data()};
@@ -177,7 +177,7 @@ py::object targets_of(py::handle q, py::handle by, py::handle rewards,
                     scores->shape[1] == actions && reward->shape[0] == rows &&
                     ended->shape[0] == rows && actions > 0;
   if (!fits) return not_implemented();
-  auto out = new_array<T>(rows, 1, 1);
+  auto out = new_array<T>(rows);
   const DefaultFpEnvironment environment;
   action_value_targets(out.mutable_data(), values->data, scores->data, reward->data,
                        ended->data, gamma, rows, actions);

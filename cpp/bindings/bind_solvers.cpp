@@ -8,13 +8,6 @@ namespace fastmlp::bindings {
 namespace {
 
 template <class T>
-py::array_t<T> copied(const std::vector<T>& from, Index rows, Index cols, Index ndim) {
-  auto array = new_array<T>(rows, cols, ndim);
-  std::copy(from.begin(), from.end(), array.mutable_data());
-  return array;
-}
-
-template <class T>
 std::vector<T> taken(const py::dict& state, const char* name, Index rows, Index cols) {
   const auto array = rows < 0 ? require<const T>(state[name], name, {cols})
                               : require<const T>(state[name], name, {rows, cols});
@@ -24,18 +17,18 @@ std::vector<T> taken(const py::dict& state, const char* name, Index rows, Index 
 template <class T>
 py::dict arrays_of(const typename Lbfgs<T>::State& s) {
   py::dict d;
-  d["theta"] = copied(s.theta, s.size, 1, 1);
-  d["grad"] = copied(s.grad, s.size, 1, 1);
-  d["s"] = copied(s.s, s.pairs, s.size, 2);
-  d["y"] = copied(s.y, s.pairs, s.size, 2);
+  d["theta"] = copy_of(s.theta);
+  d["grad"] = copy_of(s.grad);
+  d["s"] = copy_of(s.s, {s.pairs, s.size});
+  d["y"] = copy_of(s.y, {s.pairs, s.size});
   return d;
 }
 
 template <class T>
 py::dict arrays_of(const typename LevenbergMarquardt<T>::State& s) {
   py::dict d;
-  d["theta"] = copied(s.theta, s.size, 1, 1);
-  d["grad"] = copied(s.grad, s.size, 1, 1);
+  d["theta"] = copy_of(s.theta);
+  d["grad"] = copy_of(s.grad);
   d["lambda"] = s.lambda;
   d["growth"] = s.growth;
   return d;

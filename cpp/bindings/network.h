@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <iterator>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
@@ -162,20 +161,5 @@ class AnyMlp {
 
 template <class T>
 T element_of(const Network<T>&);
-
-// x as a batch of rows: (rows, n_in), or one row of n_in if `row_allowed`.
-template <class T>
-std::optional<ArrayView<const T>> rows_of(py::handle x, Index width, bool row_allowed) {
-  auto v = view<const T>(x);
-  if (!v) return v;
-  if (v->ndim == 1 && row_allowed) {
-    v->shape[1] = v->shape[0];
-    v->shape[0] = 1;
-  } else if (v->ndim == 1) {
-    return std::nullopt;
-  }
-  if (v->shape[1] != width || v->shape[0] == 0) return std::nullopt;
-  return v;
-}
 
 }  // namespace fastmlp::bindings

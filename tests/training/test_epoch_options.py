@@ -456,7 +456,7 @@ def test_an_order_is_not_shuffled():
     x, y, _ = data(ROWS, "float64")
     mlp = network()
     before = state(mlp)
-    with pytest.raises(ValueError, match="order: not with shuffle=True"):
+    with pytest.raises(ValueError, match="order: cannot be combined with shuffle"):
         epoch(mlp, fm.Adam(), x, y, order=np.arange(20), shuffle=True)
     assert state(mlp) == before
 

@@ -67,7 +67,7 @@ struct EpochOptions {
   EpochProgress* progress = nullptr;
   Index first_row = 0;
   Interruption interruption = {};
-  // Learning rates of the steps to come; null: that of the optimiser.
+  // Learning rates of the steps_left() steps to come; null: that of the optimiser.
   const double* lr = nullptr;
   StepListener listener = {};
   // The rows of the epoch in their order, n_order of them, which may repeat. Not with
@@ -75,6 +75,11 @@ struct EpochOptions {
   const int64_t* order = nullptr;
   Index n_order = 0;
   double l2 = 0.0;  // see Mlp::value_and_grad; subtracted if the optimiser maximises
+
+  // The number of steps from first_row to the end of an epoch over `data_rows` rows of
+  // data. Throws std::invalid_argument if batch_size, order, first_row or l2 is not
+  // valid.
+  Index steps_left(Index data_rows) const;
 };
 
 // Parameters and optimiser state at the first step of the last epoch whose loss was

@@ -17,7 +17,7 @@ Index checked_rows(const EpochOptions& options, Index data_rows) {
     throw std::invalid_argument("batch_size: must be at least 1");
   detail::check_l2(options.l2);
   if (options.order && options.shuffle)
-    throw std::invalid_argument("order: not with shuffle");
+    throw std::invalid_argument("order: cannot be combined with shuffle");
   const Index rows = options.order ? options.n_order : data_rows;
   if (rows < 1) throw std::invalid_argument("order: there must be at least one row");
   if (options.first_row < 0 || options.first_row > rows) {
@@ -27,6 +27,14 @@ Index checked_rows(const EpochOptions& options, Index data_rows) {
   }
   return rows;
 }
+
+}  // namespace
+
+Index EpochOptions::steps_left(Index data_rows) const {
+  return (checked_rows(*this, data_rows) - first_row + batch_size - 1) / batch_size;
+}
+
+namespace {
 
 // The order of an epoch's rows, if it is not that of the data.
 void set_order(std::vector<int64_t>& order, const EpochOptions& options, Index n_rows,

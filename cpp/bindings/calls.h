@@ -1,0 +1,146 @@
+// The protocol of calls with arrays: use them as they are, or answer NotImplemented.
+//
+// A binding views its arrays, which never converts them. If one cannot be used as it is
+// (its dtype, layout or shape), the answer is NotImplemented; the Python layer then
+// converts the array and calls again, or explains what is wrong with it. Otherwise the
+// binding creates the output arrays, releases the GIL and calls the core.
+//
+// The functions below hold what calls have in common. They are inlined templates, since
+// a call of a small network takes about a microsecond.
+#pragma once
+
+#include <chrono>
+#include <optional>
+
+#include "arrays.h"
+#include "fastmlp/mlp.h"
+#include "network.h"
+#include "targets.h"
+
+namespace fastmlp::bindings {
+
+// --- the arguments ---
+
+// The rows of a matrix, or a vector that is a single row.
+template <class T>
+struct Rows {
+  const T* data;
+  Index count;
+  bool is_vector;
+
+  // The shape of an output with `sizes` numbers for each row; a vector gives an output
+  // without the axis of rows.
+  template <class... Sizes>
+  Shape output(Sizes... sizes) const {
+    return is_vector ? Shape(sizes...) : Shape(count, sizes...);
+  }
+};
+
+// x as rows of `width` numbers, at least one. `vectors`: whether x may be a vector.
+template <class T>
+std::optional<Rows<T>> rows_of(py::handle x, Index width, bool vectors) {
+  const auto v = view<const T>(x);
+  if (!v) return std::nullopt;
+  const bool is_vector = v->ndim == 1;
+  if (is_vector && !vectors) return std::nullopt;
+  const Rows<T> rows = {v->data, is_vector ? 1 : v->shape[0], is_vector};
+  const Index found = is_vector ? v->shape[0] : v->shape[1];
+  if (found != width || rows.count == 0) return std::nullopt;
+  return rows;
+}
+
+// f(mlp, rows of x) if x can be inputs.
+template <class F>
+py::object with_rows(AnyMlp& self, py::handle x, bool vectors, F f) {
+  return self.visit([&](auto& n) -> py::object {
+    using T = decltype(element_of(n));
+    const auto rows = rows_of<T>(x, n.mlp.n_in(), vectors);
+    if (!rows) return not_implemented();
+    return f(n.mlp, *rows);
+  });
+}
+
+// f(mlp, rows of x, rows of v) if x can be inputs and v has as many rows, of
+// width(mlp) numbers.
+template <class Width, class F>
+py::object with_two_rows(AnyMlp& self, py::handle x, py::handle v, Width width, F f) {
+  return self.visit([&](auto& n) -> py::object {
+    using T = decltype(element_of(n));
+    const auto xs = rows_of<T>(x, n.mlp.n_in(), true);
+    const auto vs = rows_of<T>(v, width(n.mlp), true);
+    if (!xs || !vs || xs->is_vector != vs->is_vector || xs->count != vs->count) {
+      return not_implemented();
+    }
+    return f(n.mlp, *xs, *vs);
+  });
+}
+
+// f(mlp, dy, rows) if dy can be the gradient of the last forward's output.
+template <class F>
+py::object with_output_gradient(AnyMlp& self, py::handle dy, F f) {
+  return self.visit([&](auto& n) -> py::object {
+    using T = decltype(element_of(n));
+    const Index rows = n.mlp.forward_rows();
+    const auto d = rows_of<T>(dy, n.mlp.n_out(), false);
+    // Without a forward the core refuses whatever dy is.
+    if (rows > 0 && (!d || d->count != rows)) return not_implemented();
+    return f(n.mlp, d ? d->data : nullptr, rows);
+  });
+}
+
+// f(network, batch) if (x, y, sample_weight) can be a batch for this loss.
+template <class F>
+py::object with_batch(AnyMlp& self, py::handle x, py::handle y, const Loss& loss,
+                      py::handle sample_weight, F f) {
+  return self.visit([&](auto& n) -> py::object {
+    using T = decltype(element_of(n));
+    const auto rows = rows_of<T>(x, n.mlp.n_in(), false);
+    if (!rows) return not_implemented();
+    const auto targets =
+        targets_of<T>(y, sample_weight, loss, rows->count, n.mlp.n_out());
+    if (!targets) return not_implemented();
+    return f(n, Batch<T>{rows->data, *targets, rows->count});
+  });
+}
+
+// --- the work ---
+
+// Checks for Ctrl-C now and then: taking the GIL costs more than a small step.
+class SignalPoll {
+ public:
+  Interruption interruption() { return {&SignalPoll::requested, this}; }
+
+ private:
+  static bool requested(void* context) {
+    auto* poll = static_cast<SignalPoll*>(context);
+    const Clock::time_point now = Clock::now();
+    if (now < poll->next_) return false;
+    poll->next_ = now + kPeriod;
+    const py::gil_scoped_acquire acquire;
+    return PyErr_CheckSignals() != 0;
+  }
+
+  using Clock = std::chrono::steady_clock;
+  static constexpr std::chrono::milliseconds kPeriod{20};
+  Clock::time_point next_ = Clock::now() + kPeriod;
+};
+
+// f(interruption) without the GIL. Ctrl-C, or an exception in a callback, ends it with
+// that exception.
+template <class F>
+auto interruptible(F f) {
+  SignalPoll poll;
+  try {
+    return without_gil([&] { return f(poll.interruption()); });
+  } catch (const Interrupted&) {
+    throw py::error_already_set();
+  }
+}
+
+// new_arrays of the element type of a network.
+template <class T, size_t N, class F>
+py::object new_arrays(const Mlp<T>&, const Shape (&shapes)[N], F f) {
+  return new_arrays<T>(shapes, f);
+}
+
+}  // namespace fastmlp::bindings
