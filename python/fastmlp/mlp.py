@@ -17,7 +17,8 @@ from ._network.fold import fold
 from ._network.model import EpochSequence, register
 from ._network.views import Views
 from ._training import loop
-from .callbacks import Run, as_callbacks
+from .callbacks import Run
+from .callbacks._base import as_callbacks
 from .layers import activation_name, checked, core_layers
 from .losses import CustomLoss, Loss, as_loss
 from .metrics import History, as_metrics

@@ -4,7 +4,7 @@ import fastmlp as fm
 import numpy as np
 import pytest
 from callback_cases import fit, model
-from fastmlp import callbacks
+from fastmlp.callbacks._base import Run, overridden
 
 NAMES = [
     "on_train_begin",
@@ -100,7 +100,7 @@ def test_a_callback_knows_the_fit_it_is_in():
     look, opt, mlp = Look(), fm.Adam(0.01), model()
     history = fit(mlp, optimizer=opt, seed=7, callbacks=[look])
     run = seen[0]
-    assert isinstance(run, callbacks.Run)
+    assert isinstance(run, Run)
     assert run.optimizer is opt
     assert run.loss == fm.MSE()
     assert run.history is history
@@ -124,7 +124,7 @@ def test_what_is_not_overridden_is_not_called():
     empty, one = Empty(), One()
     for name in NAMES:
         wanted = [one.on_epoch_end] if name == "on_epoch_end" else []
-        assert callbacks.overridden([empty, one], name) == wanted
+        assert overridden([empty, one], name) == wanted
 
 
 def test_bad_lambdas():

@@ -16,6 +16,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
 from fastmlp import plot  # noqa: E402
+from fastmlp.plot import _loss_surface  # noqa: E402
 
 # A path is projected by least squares in float64.
 PATH_ATOL = 1e-9
@@ -354,7 +355,7 @@ def test_loss_surface_evaluates_at_the_grid(monkeypatch):
 
 def test_random_directions_are_filter_normalised():
     mlp = net([3, 5, 2])
-    direction = plot._filtered(mlp, 0, 0)
+    direction = _loss_surface._filtered(mlp, 0, 0)
     assert direction.shape == mlp.params.shape
     at = 0
     for weight, bias in zip(mlp.weights, mlp.biases, strict=True):
@@ -365,7 +366,7 @@ def test_random_directions_are_filter_normalised():
         at += weight.size
         assert not direction[at : at + bias.size].any()
         at += bias.size
-    assert (plot._filtered(mlp, 0, 1) != direction).any()
+    assert (_loss_surface._filtered(mlp, 0, 1) != direction).any()
 
 
 def test_loss_surface_options():

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from .. import _core, _validate
-from ..callbacks import Callback, Run, overridden, wants_stop
+from ..callbacks import Callback, Run
+from ..callbacks._base import overridden, wants_stop
 from ..solvers import Solver
 from . import progress as _progress
 

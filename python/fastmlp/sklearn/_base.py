@@ -25,7 +25,8 @@ from sklearn.utils.validation import (
 
 from .. import _core, _validate
 from .._training import loop
-from ..callbacks import Run, as_callbacks
+from ..callbacks import Run
+from ..callbacks._base import as_callbacks
 from ..layers import Activation, BatchNorm, Dense, Dropout, LayerNorm
 from ..losses import CustomLoss, Loss
 from ..metrics import History

@@ -1,0 +1,102 @@
+"""A log of epochs as comma-separated values."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from .. import _validate
+from .._formats import states as _states
+from ..metrics import History
+from ._base import Callback
+
+if TYPE_CHECKING:
+    from ..mlp import MLP
+
+
+class CSVLogger(Callback):
+    """Writes the history to a file of comma-separated values, a line for each epoch.
+
+    The columns are epoch, loss, val_loss (if there are validation data), the metrics
+    that the first epoch has, and seconds. Numbers are written so that they read back
+    exactly. Each line is in the file when its epoch has ended.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+    append : bool
+        Go on in a file that is there, with its columns and its count of epochs; else
+        each fit writes it anew.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
+    """
+
+    # Callbacks that log metrics come first.
+    _last = True
+
+    def __init__(self, path: str | os.PathLike[str], append: bool = False) -> None:
+        self.path = _states.file_name(path)
+        self.append = _validate.flag("append", append)
+        self._columns: list[str] | None = None
+        self._epoch = 0
+
+    def on_train_begin(self, mlp: MLP, history: History) -> None:
+        """Start the file, or see how far it goes."""
+        import csv
+
+        self._columns, self._epoch = None, 0
+        if self.append and os.path.exists(self.path):
+            with open(self.path, newline="", encoding="utf-8") as file:
+                text = file.read()
+            # A line that was cut off is made a line; its epoch counts.
+            whole = not text or text.endswith("\n")
+            lines = list(csv.reader(text.splitlines()))
+            if lines:
+                self._columns = lines[0]
+            if lines and lines[0][:1] != ["epoch"]:
+                raise ValueError(
+                    f"path: {self.path} is no log of a CSVLogger, whose first column "
+                    f"is epoch; got {', '.join(lines[0])}"
+                )
+            if len(lines) > 1:
+                try:
+                    self._epoch = int(lines[-1][0])
+                except (IndexError, ValueError):
+                    raise ValueError(
+                        f"path: the last line of {self.path} has no epoch, got "
+                        f"{','.join(lines[-1])!r}"
+                    ) from None
+            if not whole:
+                with open(self.path, "a", encoding="utf-8") as file:
+                    file.write("\n")
+            return
+        with open(self.path, "w", encoding="utf-8"):
+            pass
+
+    def on_epoch_end(self, mlp: MLP, history: History) -> None:
+        """Write a line."""
+        import csv
+
+        self._epoch += 1
+        values: dict[str, float] = {"epoch": self._epoch, "loss": history.loss[-1]}
+        if history.val_loss:
+            values["val_loss"] = history.val_loss[-1]
+        for name, series in history.metrics.items():
+            if len(series) == len(history):
+                values[name] = series[-1]
+        values["seconds"] = history.seconds[-1]
+        with open(self.path, "a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            if self._columns is None:
+                self._columns = list(values)
+                writer.writerow(self._columns)
+            writer.writerow(
+                [repr(values[c]) if c in values else "" for c in self._columns]
+            )
+
+    def __repr__(self) -> str:
+        return f"CSVLogger({self.path!r}, append={self.append!r})"

@@ -1,0 +1,179 @@
+"""A search for a learning rate."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _core, _validate
+from .._formats import states as _states
+from ..metrics import History
+from ._base import Callback
+
+if TYPE_CHECKING:
+    from ..mlp import MLP
+
+
+class LearningRateFinder(Callback):
+    """Tries learning rates from small to large, a step each, and suggests one.
+
+    The range test of Smith, "Cyclical learning rates for training neural networks",
+    2017: the learning rate grows by the same factor from step to step; at first nothing
+    happens, then the loss falls, and when the rate is too large it rises. It ends when
+    the smoothed loss exceeds ``stop_factor`` times its least, when a loss is not
+    finite, or with the last step. Then the model, the optimiser and the place in the
+    sequence of orders are as they were before: ``fit`` with this callback trains
+    nothing. Give it epochs enough for ``steps``.
+
+    Parameters
+    ----------
+    start, end : float
+        The first and the last learning rate, 0 < start < end.
+    steps : int
+        How many steps to take from one to the other, at least 2.
+    smoothing : float
+        Weight of the past in the smoothed loss, an exponential moving average without
+        the bias of its beginning; from 0 to below 1.
+    stop_factor : float
+        See above; > 1, or infinite to go on to the end.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
+
+    Attributes
+    ----------
+    lrs : ndarray (n,)
+        The learning rates tried, float64.
+    losses : ndarray (n,)
+        The smoothed losses, of the batches before the steps with these rates.
+    raw_losses : ndarray (n,)
+        The same as they were.
+    suggestion : float or None
+        The learning rate at which the loss falls fastest against the rate's logarithm
+        (that of the smoothed loss, less its lag); None if it never falls.
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> import numpy as np
+    >>> x = np.linspace(-1, 1, 256)[:, np.newaxis]
+    >>> mlp, opt = fm.MLP([1, 32, 1], seed=0), fm.SGD(lr=0.1)
+    >>> finder = fm.LearningRateFinder(steps=50)
+    >>> history = mlp.fit(
+    ...     x, x**2, loss=fm.MSE(), optimizer=opt, epochs=50, batch_size=32,
+    ...     callbacks=[finder],
+    ... )
+    >>> opt.lr = finder.suggestion
+    """
+
+    # What others restore at the end is taken back, too.
+    _last = True
+
+    def __init__(
+        self,
+        start: float = 1e-7,
+        end: float = 10.0,
+        steps: int = 100,
+        smoothing: float = 0.9,
+        stop_factor: float = 4.0,
+    ) -> None:
+        self.start = _validate.real("start", start, 0.0, open_low=True)
+        self.end = _validate.real("end", end, self.start, open_low=True)
+        self.steps = _validate.count("steps", steps, 2)
+        self.smoothing = _validate.real("smoothing", smoothing, 0, 1, open_high=True)
+        if stop_factor != math.inf:
+            stop_factor = _validate.real("stop_factor", stop_factor, 1, open_low=True)
+        self.stop_factor = stop_factor
+        self._before: dict[str, Any] | None = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self.lrs = np.empty(0)
+        self.losses = np.empty(0)
+        self.raw_losses = np.empty(0)
+        self.suggestion: float | None = None
+        self._seen: list[float] = []
+        self._smooth: list[float] = []
+        self._average = 0.0
+
+    def on_train_begin(self, mlp: MLP, history: History) -> None:
+        """Keep what is to be restored; set the first learning rate."""
+        run = self.run
+        assert run is not None
+        if not hasattr(run.optimizer, "lr"):
+            raise TypeError(
+                f"LearningRateFinder: {type(run.optimizer).__name__} has no learning "
+                "rate to find"
+            )
+        if run.steps_per_epoch is not None:
+            available = run.epochs * run.steps_per_epoch
+            if available < self.steps:
+                raise ValueError(
+                    f"LearningRateFinder(steps={self.steps}) needs as many steps; "
+                    f"{run.epochs} epochs have {available}: give fit epochs="
+                    f"{math.ceil(self.steps / run.steps_per_epoch)}"
+                )
+        self._clear()
+        self._before = {
+            **_states.model_state(mlp, run.optimizer),
+            "sequence": copy.copy(mlp.sequence),
+        }
+        run.optimizer.lr = self.start
+
+    def _rate(self, step: int) -> float:
+        return float(self.start * (self.end / self.start) ** (step / (self.steps - 1)))
+
+    def on_batch_end(self, mlp: MLP, history: History, step: int, loss: float) -> bool:
+        """Note the loss, set the next learning rate."""
+        assert self.run is not None
+        n = len(self._seen)
+        self._seen.append(loss)
+        beta = self.smoothing
+        self._average = beta * self._average + (1 - beta) * loss
+        self._smooth.append(self._average / (1 - beta ** (n + 1)))
+        least = min(self._smooth)
+        far = self._smooth[-1] - least > (self.stop_factor - 1) * abs(least)
+        if n + 1 == self.steps or (n > 0 and far):
+            return True
+        self.run.optimizer.lr = self._rate(n + 1)
+        return False
+
+    def on_train_end(self, mlp: MLP, history: History) -> None:
+        """Restore everything, and make a suggestion."""
+        self._put_back(mlp)
+        self.raw_losses = np.array(self._seen)
+        self.losses = np.array(self._smooth)
+        self.lrs = np.array([self._rate(i) for i in range(len(self._seen))])
+        if not self._seen:
+            return
+        # Where the average is of a few batches only, its slope is that of their noise.
+        # Later it lags behind the losses by as many steps.
+        lag = round(self.smoothing / (1 - self.smoothing))
+        first = min(len(self.lrs) // 2, lag)
+        fall = self.losses[first : first + 1 + int(self.losses[first:].argmin())]
+        if len(fall) > 1:
+            slope = np.gradient(fall, np.log(self.lrs[first : first + len(fall)]))
+            self.suggestion = float(self.lrs[max(0, first + slope.argmin() - lag)])
+
+    def on_error(self, mlp: MLP, history: History, error: BaseException) -> bool:
+        """Restore everything; that a loss is not finite is what was looked for."""
+        self._put_back(mlp)
+        return isinstance(error, _core.DivergenceError)
+
+    def _put_back(self, mlp: MLP) -> None:
+        if self._before is None:
+            return
+        assert self.run is not None
+        _states.restore(self._before, mlp, self.run.optimizer)
+        mlp.sequence = self._before["sequence"]
+        self._before = None
+
+    def __repr__(self) -> str:
+        names = ("start", "end", "steps", "smoothing", "stop_factor")
+        values = {name: getattr(self, name) for name in names}
+        return f"LearningRateFinder({_validate.arguments(values)})"

@@ -1,0 +1,89 @@
+"""Callbacks that watch a monitored value."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .. import _validate
+from .._formats import states as _states
+from ..metrics import RISING, History
+from ._base import Callback, Function, LambdaCallback
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Watching(Callback):
+    """What those that watch a value share: which it is, and what is better."""
+
+    def __init__(self, monitor: str | None, mode: str | None) -> None:
+        if monitor is not None and not isinstance(monitor, str):
+            raise TypeError(
+                f"monitor must be a name or None, got {_validate.describe(monitor)}"
+            )
+        self.monitor = monitor
+        if mode is None:
+            rising = (monitor or "").removeprefix("val_") in RISING
+            mode = "max" if rising else "min"
+        self.mode = _validate.choice("mode", mode, ("min", "max"))
+        self.best: float | None = None
+
+    def _check(self, history: History) -> None:
+        """Refuse to watch what will not be there."""
+        if self.monitor == "val_loss" and not history.has_validation:
+            raise ValueError(
+                f"{type(self).__name__}(monitor='val_loss') needs "
+                "fit(validation_data=…)"
+            )
+        if self.run is None or self.monitor in (None, "loss", *self.run.metrics):
+            return
+        # Only callbacks of the user's log values of other names.
+        if not any(_may_log(hook) for hook in self.run.callbacks):
+            known = ["loss", *["val_loss"] * history.has_validation, *self.run.metrics]
+            if self.monitor not in known:
+                raise ValueError(
+                    f"{type(self).__name__}(monitor={self.monitor!r}): nothing logs "
+                    f"{self.monitor!r} in this fit; there are {', '.join(known)}"
+                )
+
+    def _value(self, history: History) -> float:
+        name = self.monitor or ("val_loss" if history.has_validation else "loss")
+        if name in ("loss", "val_loss"):
+            return float(getattr(history, name)[-1])
+        values = history.metrics.get(name, [])
+        if len(values) != len(history):
+            raise ValueError(
+                f"{type(self).__name__}(monitor={name!r}): no callback before it has "
+                f"logged {name!r} for epoch {len(history)}, and it is no metric of "
+                f"fit(metrics=…); there are {', '.join(_known(history))}"
+            )
+        return values[-1]
+
+    def _better(self, value: float, min_delta: float = 0.0) -> bool:
+        """Tell whether a value is better than the best by more than this."""
+        if value != value:
+            return False
+        sign = 1.0 if self.mode == "min" else -1.0
+        return self.best is None or sign * value < sign * self.best - min_delta
+
+
+def _may_log(hook: Callback) -> bool:
+    kind = type(hook)
+    package = kind.__module__.partition(".")[0]
+    return package != "fastmlp" or kind in (Function, LambdaCallback)
+
+
+def _known(history: History) -> list[str]:
+    return ["loss", *["val_loss"] * history.has_validation, *history.metrics]
+
+
+def check_best(
+    where: str, state: Mapping[str, Any], others: tuple[str, ...] = ()
+) -> None:
+    """Refuse what is no state of a callback that looks for the best."""
+    names = ("best", "epoch", *others)
+    _states.fields(where, {n: state[n] for n in names if n in state}, names)
+    if state["best"] is not None and not isinstance(state["best"], float):
+        got = _validate.describe(state["best"])
+        raise ValueError(f"{where}.best must be a float or None, got {got}")
+    _states.whole(f"{where}.epoch", state["epoch"], 63)

@@ -1,0 +1,426 @@
+"""The base class of the optimisers."""
+
+from __future__ import annotations
+
+import copy
+from math import inf
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from .. import _core, _validate
+from ..schedules import ReduceOnPlateau, Schedule
+from ._hyperparameters import (
+    DEFAULTS,
+    Decay,
+    Flag,
+    Lr,
+    Number,
+    Optional,
+    Signature,
+    _betas,
+    bad_rate,
+)
+
+if TYPE_CHECKING:
+    import weakref
+    from collections.abc import Callable, Mapping, Sequence
+
+    from .._validate import Array
+    from ..mlp import MLP
+
+    Rate = float | Schedule | Callable[[int], float]
+
+
+class Optimizer:
+    """What the optimisers share; make one of the classes below, not this one.
+
+    An optimiser belongs to the first model it trains, as its moments mean nothing to
+    any other; `reset` frees it. It is useful without a model too, by `step`. Its
+    hyperparameters can be set between steps, unless that would take other state than
+    there is. It can be pickled and copied with all its state.
+
+    Attributes
+    ----------
+    lr : float
+        The learning rate of the next step; may be set to anything that the constructor
+        takes.
+    clip_norm, clip_value, l1, decay, ema
+        See `fastmlp.optimizers`.
+    """
+
+    __slots__ = ("__weakref__", "_ahead", "_owner", "_schedule", "core")
+
+    _kind: ClassVar[str]
+    _names: ClassVar[tuple[str, ...]]
+
+    core: _core.Optimizer
+    _owner: weakref.ref[Any] | None
+    # What gives the learning rate, unless it is a number; and its values from some step
+    # on, as asking for many at once is cheap.
+    _schedule: Schedule | Callable[[int], float] | None
+    _ahead: tuple[int, list[float]]
+
+    lr = Lr()
+    maximize = Flag()
+    clip_norm = Optional(0.0)
+    clip_value = Optional(0.0)
+    l1 = Number(0.0)
+    decay = Decay()
+    ema = Optional(0.0, 1.0)
+
+    __signature__ = Signature()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise TypeError("Optimizer is abstract: make fm.SGD(lr), fm.Adam(), …")
+
+    def _make(self, **hyper: Any) -> None:
+        """Check the hyperparameters one by one, then together, and make the core's."""
+        unknown = hyper.keys() - set(self._names) - DEFAULTS.keys()
+        if unknown:
+            raise TypeError(
+                f"{type(self).__name__} got an unexpected keyword argument "
+                f"{min(unknown)!r}"
+            )
+        checked: dict[str, Any] = {}
+        for name, value in (DEFAULTS | hyper).items():
+            if name == "betas":
+                checked["betas"] = _betas(value)
+            elif name == "eps_mode":
+                checked["eps_mode"] = _validate.choice(name, value, self._eps_modes())
+            else:
+                checked[name] = getattr(type(self), name).check(value)
+        self._check_together(checked)
+
+        betas = checked.pop("betas", None)
+        if betas is not None:
+            checked["beta1"], checked["beta2"] = betas
+        for name in ("clip_norm", "clip_value", "ema"):
+            checked[name] = checked[name] or 0.0
+        checked["decay_weights_only"] = checked.pop("decay") == "weights"
+        rate = checked["lr"]
+        self._schedule, self._ahead = None, (0, [])
+        if not isinstance(rate, float):
+            self._schedule, checked["lr"] = rate, 0.0
+        self.core = self._make_core(checked)
+        self._owner = None
+
+    def _make_core(self, hyper: dict[str, Any]) -> _core.Optimizer:
+        return _core.Optimizer(self._kind, **hyper)
+
+    def _eps_modes(self) -> tuple[str, ...]:
+        return ("outside", "inside")
+
+    def _check_together(self, hyper: Mapping[str, Any]) -> None:
+        """Refuse hyperparameters that are fine alone but not with each other."""
+        if hyper["clip_norm"] is not None and hyper["clip_value"] is not None:
+            raise ValueError(
+                "clip_norm and clip_value exclude each other, got "
+                f"clip_norm={hyper['clip_norm']}, clip_value={hyper['clip_value']}"
+            )
+
+    def _hyper(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        hyper: dict[str, Any] = {"lr": self._schedule}
+        for name in (*self._names, *DEFAULTS):
+            if hyper.get(name) is None:
+                hyper[name] = getattr(self, name)
+        return hyper
+
+    @property
+    def step_count(self) -> int:
+        """How many steps were taken."""
+        return self.core.step_count
+
+    # Learning rates -----------------------------------------------------------------
+
+    @property
+    def schedule(self) -> Schedule | Callable[[int], float] | None:
+        """What gives the learning rate by the step; None if it is a number."""
+        return self._schedule
+
+    def _scheduled(self, step: int) -> float:
+        """Return the schedule's learning rate of a step."""
+        if isinstance(self._schedule, ReduceOnPlateau):
+            return self._schedule.current
+        if not isinstance(self._schedule, Schedule):
+            # A function of the caller's is asked step by step: it may be no pure one.
+            return self._asked(step)
+        first, rates = self._ahead
+        if not first <= step < first + len(rates):
+            first, rates = step, self._rates(step, _AHEAD).tolist()
+            self._ahead = first, rates
+        return float(rates[step - first])
+
+    def _asked(self, step: int) -> float:
+        """Return what a function of the caller's gives for a step."""
+        assert self._schedule is not None
+        given = self._schedule(step)
+        try:
+            rate = float(given)
+        except (TypeError, ValueError):
+            raise TypeError(
+                "lr must be a function from the step to a number, got "
+                f"{_validate.describe(given)} for step {step}"
+            ) from None
+        if not 0 <= rate < inf:
+            raise ValueError(bad_rate(rate, step))
+        return rate
+
+    def _rates(self, first: int, count: int) -> Array:
+        """Return the schedule's learning rates of some steps, looked at."""
+        if not isinstance(self._schedule, Schedule):
+            return np.array([self._asked(i) for i in range(first, first + count)])
+        rates = self._schedule.values(first, count)
+        bad = ~(np.isfinite(rates) & (rates >= 0))
+        if bad.any():
+            at = int(np.argmax(bad))
+            raise ValueError(bad_rate(float(rates[at]), first + at))
+        return rates
+
+    def _values(self, count: int) -> Array | None:
+        """Return the learning rates of the next steps, None if all are ``lr``."""
+        if self._schedule is None:
+            return None
+        return self._rates(self.step_count, count)
+
+    def _set_lr(self) -> None:
+        """Hand the core the schedule's learning rate of the next step."""
+        self.core.set("lr", self._scheduled(self.step_count))
+
+    def _epoch_end(self, value: float) -> None:
+        """Take notice of what an epoch achieved."""
+        if isinstance(self._schedule, ReduceOnPlateau):
+            self._schedule.observe(value)
+
+    # Averages -----------------------------------------------------------------------
+
+    @property
+    def ema_params(self) -> list[Array] | None:
+        """Copies of the moving averages, flat, one for each array of parameters.
+
+        None without ``ema``; an empty list before the first step.
+        """
+        if self.ema is None:
+            return None
+        return [slots["ema"] for slots in self.core.state()["slots"]]
+
+    def averaged(self, mlp: MLP) -> MLP:
+        """Return a copy of a model with the moving averages of its parameters.
+
+        Parameters
+        ----------
+        mlp : MLP
+            The model that this optimiser trains; running statistics of `BatchNorm` are
+            copied as they are.
+
+        Returns
+        -------
+        MLP
+            The copy.
+
+        Raises
+        ------
+        TypeError
+            For what is no model.
+        ValueError
+            If the optimiser keeps no average (``ema``), has taken no step, or has
+            trained another model.
+        """
+        owner = getattr(mlp, "_self", None)
+        if owner is None:
+            got = _validate.describe(mlp)
+            raise TypeError(f"mlp must be a fm.MLP, got {got}")
+        averages = self.ema_params
+        if averages is None:
+            raise ValueError("averaged needs an optimiser with an average: ema=0.999")
+        if not averages or not self.step_count:
+            raise ValueError("averaged needs at least one step, there was none")
+        if self._owner not in (None, owner):
+            raise ValueError("mlp must be the model that this optimiser trains")
+        if [(a.size, a.dtype) for a in averages] != [(mlp.n_params, mlp.dtype)]:
+            raise ValueError(
+                "mlp must be the model that this optimiser trains: it has averages of "
+                + ", ".join(f"{a.size} {a.dtype}" for a in averages)
+                + f" parameters, and mlp has {mlp.n_params} {mlp.dtype}"
+            )
+        copied = mlp.copy()
+        copied.params[:] = averages[0]
+        return copied
+
+    # Steps and state ----------------------------------------------------------------
+
+    def step(
+        self, params: Array | Sequence[Array], grads: Array | Sequence[Array]
+    ) -> None:
+        """Take one step, in place.
+
+        Parameters
+        ----------
+        params : ndarray or sequence of ndarrays
+            What to update: float32 or float64, C-contiguous, writeable; they are never
+            converted. The first step fixes their number, sizes and dtypes.
+        grads : ndarray or sequence of ndarrays
+            The gradients, each of its parameters' dtype and shape, C-contiguous.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For arrays that cannot be used as they are; nothing has changed then.
+        """
+        if self._schedule is not None:
+            self._set_lr()
+        if type(params) is np.ndarray and type(grads) is np.ndarray:
+            params, grads = [params], [grads]
+        elif type(params) is not list or type(grads) is not list:
+            params, grads = _lists(params, grads)
+        if self.core.step(params, grads) is NotImplemented:
+            _validate.answered(self.core.step(*_flat(params, grads)))
+
+    def reset(self) -> None:
+        """Forget all steps: as new, with the same hyperparameters, for any model."""
+        self.core.reset()
+        self._owner = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all there is to the optimiser, as copies.
+
+        Returns
+        -------
+        dict
+            ``"kind"`` (str), ``"hyper"`` (dict: the constructor's arguments; a
+            `fastmlp.schedules.ReduceOnPlateau` with what it has observed), ``"step"``
+            (int) and ``"slots"`` (list: for each parameter array a dict of
+            flat arrays with torch's names, such as ``"exp_avg"``, and ``"ema"``).
+        """
+        state = self.core.state()
+        return {"kind": self._kind_name(), "hyper": self._hyper_copy(), **state}
+
+    def _hyper_copy(self) -> dict[str, Any]:
+        hyper = self._hyper()
+        if isinstance(self._schedule, ReduceOnPlateau):
+            hyper["lr"] = copy.copy(self._schedule)
+        return hyper
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave, hyperparameters included.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For anything else; the optimiser is unchanged then.
+        """
+        # The outside: four keys, for this kind of optimiser.
+        hyper, step, slots = _validate.stored(state, self._kind_name())
+        names = (*self._names, *DEFAULTS)
+        if hyper.keys() != set(names):
+            raise ValueError(
+                f"state['hyper'] must have the keys {', '.join(names)}, "
+                f"got {', '.join(map(str, hyper))}"
+            )
+
+        # The inside is put into a new core; only if that works is it taken over.
+        other = type(self).__new__(type(self))
+        other._make(**hyper)
+        count = _validate.count("state['step']", step, 0)
+        arrays = [_slot_arrays(i, slot) for i, slot in enumerate(slots)]
+        other.core.load_state({"step": count, "slots": arrays})
+        self.core = other.core
+        self._schedule = copy.copy(other._schedule)
+        self._ahead = 0, []
+
+    def _kind_name(self) -> str:
+        return type(self).__name__.lower()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.state_dict()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._owner = None
+        self.load_state_dict(state)
+
+    def __repr__(self) -> str:
+        hyper = {
+            name: value
+            for name, value in self._hyper().items()
+            if name not in DEFAULTS or value != DEFAULTS[name]
+        }
+        return f"{type(self).__name__}({_validate.arguments(hyper)})"
+
+
+def _slot_arrays(i: int, slot: object) -> dict[str, Array]:
+    """Return one entry of a state's slots, as arrays that the core takes."""
+    where = f"state['slots'][{i}]"
+    if not isinstance(slot, dict):
+        raise ValueError(f"{where} must be a dict, got {_validate.describe(slot)}")
+    arrays = {}
+    for name, value in slot.items():
+        array = np.asarray(value)
+        if array.dtype.kind != "f" or array.itemsize not in (4, 8) or array.ndim != 1:
+            raise ValueError(
+                f"{where}[{name!r}] must be 1-D, float32 or float64, "
+                f"got {_validate.describe(value)}"
+            )
+        arrays[name] = array.astype(array.dtype.type)
+    return arrays
+
+
+def _lists(params: object, grads: object) -> tuple[list[Any], list[Any]]:
+    """Return both as lists of arrays, whatever sequences they are."""
+    if isinstance(params, np.ndarray) or isinstance(grads, np.ndarray):
+        params = [params] if isinstance(params, np.ndarray) else params
+        grads = [grads] if isinstance(grads, np.ndarray) else grads
+    lists = []
+    for name, value in (("params", params), ("grads", grads)):
+        if not isinstance(value, (list, tuple)):
+            raise TypeError(
+                f"{name} must be a numpy array or a list or tuple of them, "
+                f"got {_validate.describe(value)}"
+            )
+        lists.append(list(value))
+    return lists[0], lists[1]
+
+
+def _flat(params: list[Any], grads: list[Any]) -> tuple[list[Array], list[Array]]:
+    """Return views of one or two dimensions, or say why a step is impossible."""
+    if len(params) != len(grads):
+        raise ValueError(
+            "params and grads must be as many arrays, "
+            f"got {len(params)} params and {len(grads)} grads"
+        )
+    if not params:
+        raise ValueError("params must hold at least one array, got none")
+
+    # One by one. The parameter's dtype is the one thing that is free to choose.
+    flat: tuple[list[Array], list[Array]] = ([], [])
+    for i, (param, grad) in enumerate(zip(params, grads, strict=True)):
+        names = (f"params[{i}]", f"grads[{i}]") if len(params) > 1 else _SINGLE
+        if not isinstance(param, np.ndarray) or param.dtype not in _FLOATS:
+            raise TypeError(
+                f"{names[0]} must be a float32 or float64 array (it is never "
+                f"converted), got {_validate.describe(param)}"
+            )
+        dtype, shape = np.dtype(param.dtype.type), param.shape
+        param = _validate.exact(names[0], param, dtype, shape, writeable=True)
+        grad = _validate.exact(names[1], grad, dtype, shape, writeable=False)
+        if param.size == 0:
+            raise ValueError(f"{names[0]} must not be empty, got shape {shape}")
+        # Two dimensions say that it is no bias.
+        flat_shape = (-1,) if param.ndim < 2 else (shape[0], -1)
+        flat[0].append(param.reshape(flat_shape))
+        flat[1].append(grad.reshape(flat_shape))
+
+    # No memory twice: a step on one array would move another.
+    for i, param in enumerate(params):
+        for j, other in enumerate(params[:i]):
+            _validate.apart(f"params[{i}]", param, f"params[{j}]", other)
+        for j, grad in enumerate(grads):
+            _validate.apart(f"params[{i}]", param, f"grads[{j}]", grad)
+    return flat
+
+
+_SINGLE = ("params", "grads")
+
+_AHEAD = 256
+
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))

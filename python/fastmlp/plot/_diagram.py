@@ -1,0 +1,168 @@
+"""A diagram of a network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .. import _validate
+from .._network import ops
+from ._style import BLUE, GREEN, ORANGE, axes, plural
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from .._network.ops import Step
+    from .._validate import Array
+    from ..mlp import MLP
+
+
+def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
+    """Draw the network: units as circles, weights as lines.
+
+    Orange lines are positive weights, blue ones negative; their width is the weight's
+    size beside the greatest of its layer. Of large layers the first and last units are
+    drawn. A residual block is an arc above, which says whether it has a projection;
+    layers without weights are named where they are.
+
+    Parameters
+    ----------
+    mlp : MLP
+        The model.
+    max_units : int
+        The most units of a layer to draw, at least 2.
+    ax : Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    Axes
+        ``ax``, or that of a new figure.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of units that is no int, or below 2.
+    ImportError
+        If there is no matplotlib.
+    """
+    max_units = _validate.count("max_units", max_units, 2)
+    steps = ops.steps(mlp)
+    columns, texts, arcs = _columns(mlp, steps)
+    ax = axes(ax, (max(6.4, 1.5 * len(columns)), 4.8))
+    from matplotlib.collections import LineCollection
+    from matplotlib.lines import Line2D
+
+    # Units: which are drawn, and how high.
+    shown: list[Array] = []
+    heights: list[Array] = []
+    for width, _ in columns:
+        units = np.arange(width)
+        places = units - (width - 1) / 2
+        if width > max_units:
+            half = max_units // 2
+            units = np.concatenate([units[: max_units - half], units[-half:]])
+            places = np.arange(max_units + 1) - max_units / 2
+            places = np.delete(places, max_units - half)
+        shown.append(units)
+        heights.append(-places)
+    tallest = max(h.max() for h in heights) + 1.0
+
+    # Weights, thinner the smaller; the greatest on top.
+    params = mlp.params.astype(np.float64)
+    for k, (_, step) in enumerate(columns):
+        if step is None:
+            continue
+        matrix = step.matrix(params)[np.ix_(shown[k - 1], shown[k])]
+        i, j = np.unravel_index(np.argsort(abs(matrix), axis=None), matrix.shape)
+        size = abs(matrix[i, j]) / (abs(matrix).max() or 1.0)
+        ends = np.empty((len(i), 2, 2))
+        ends[:, :, 0] = k - 1, k
+        ends[:, 0, 1], ends[:, 1, 1] = heights[k - 1][i], heights[k][j]
+        colours = np.where(matrix[i, j] > 0, ORANGE, BLUE)
+        edges = LineCollection(
+            list(ends), colors=list(colours), linewidths=0.1 + 2.2 * size, zorder=1
+        )
+        edges.set_alpha(0.8)
+        ax.add_collection(edges)
+    for k, (width, _) in enumerate(columns):
+        ax.scatter(
+            np.full(len(shown[k]), k),
+            heights[k],
+            s=150 if tallest < 9 else 60,
+            facecolor="white",
+            edgecolor="black",
+            zorder=2,
+        )
+        if width > max_units:
+            ax.text(k, -_gap(heights[k]), "⋮", ha="center", va="center", fontsize=14)
+        text = "\n".join(texts[k])
+        ax.text(k, -tallest, text, ha="center", va="top", fontsize="medium")
+
+    # Residual blocks, inner ones lower.
+    top = tallest
+    for start, end, name in arcs:
+        inner = [a for a in arcs if start <= a[0] and a[1] <= end]
+        low, high = tallest - 0.3, tallest + 1.2 * len(inner) - 0.6
+        t = np.linspace(0, np.pi, 50)
+        across = (start + end) / 2 - (end - start) / 2 * np.cos(t)
+        ax.plot(across, low + (high - low) * np.sqrt(np.sin(t)), color=GREEN)
+        ax.text((start + end) / 2, high, name, ha="center", va="bottom")
+        top = max(top, high + 1.0)
+    lines = max(map(len, texts))
+    depth = (tallest + top) * 0.075 * lines + 0.3
+    ax.set(
+        xlim=(-0.6, len(columns) - 0.4),
+        ylim=(-tallest - depth, top),
+        title=f"{plural(mlp.n_in, 'input')}, {plural(mlp.n_out, 'output')}, "
+        f"{mlp.n_params:,} parameters",
+    )
+    ax.set_axis_off()
+    handles = [
+        Line2D([], [], color=ORANGE, label="positive weight"),
+        Line2D([], [], color=BLUE, label="negative weight"),
+    ]
+    if arcs:
+        handles.append(Line2D([], [], color=GREEN, label="residual"))
+    ax.legend(
+        handles=handles,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.0),
+        ncols=len(handles),
+        frameon=False,
+    )
+    return ax
+
+
+def _columns(
+    mlp: MLP, steps: list[Step]
+) -> tuple[list[tuple[int, Step | None]], list[list[str]], list[tuple[int, int, str]]]:
+    """Return columns of units with the step before them, their texts, and the arcs."""
+    columns: list[tuple[int, Step | None]] = [(mlp.n_in, None)]
+    texts = [["input", f"{mlp.n_in}"]]
+    arcs: list[tuple[int, int, str]] = []
+    places = {ops.INPUT: 0}
+    for i, step in enumerate(steps):
+        if step.kind == "dense" and step.layer is None:  # a projection
+            places[i] = places[step.source]
+            continue
+        if step.kind == "add":
+            projected = step.other >= 0 and steps[step.other].layer is None
+            name = "+ projection" if projected else "+"
+            places[i] = places[step.source]
+            arcs.append((places[step.other], places[i], name))
+            continue
+        if step.kind == "dense":
+            columns.append((step.n_out, step))
+            texts.append([step.activation, f"{step.n_out}"])
+        else:
+            texts[-1].append(ops.label(step))
+        places[i] = len(columns) - 1
+    return columns, texts, arcs
+
+
+def _gap(heights: Array) -> float:
+    """Return where the units that are not drawn would be, downwards."""
+    k = int(np.argmax(-np.diff(heights)))
+    return -float(heights[k] + heights[k + 1]) / 2

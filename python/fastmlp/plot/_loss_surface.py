@@ -1,0 +1,197 @@
+"""The loss surface around a model, with the path of training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _validate
+from .._network import ops
+from ..callbacks._monitor import Monitor
+from ..losses import Loss
+from ._style import LEVELS, MARGIN, ORANGE, RED, _dots, axes, margin, spans
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+    from matplotlib.axes import Axes
+
+    from .._validate import Array
+    from ..mlp import MLP
+
+
+def loss_surface(
+    mlp: MLP,
+    x: npt.ArrayLike,
+    y: npt.ArrayLike,
+    loss: Loss,
+    *,
+    path: Sequence[Array] | Array | Monitor | None = None,
+    directions: str | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    span: float = 1.0,
+    resolution: int = 31,
+    seed: int = 0,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw a 2-D slice of the loss surface through the model's parameters.
+
+    The loss is evaluated at θ + a d₁ + b d₂, θ being the parameters (Li et al. 2018,
+    "Visualizing the loss landscape of neural nets"). A path of parameters is drawn as
+    its projection onto that plane, nearest in the sense of least squares.
+
+    Parameters
+    ----------
+    mlp : MLP
+        The model; it is copied, not changed.
+    x, y, sample_weight
+        On which data, as of `fastmlp.MLP.evaluate`.
+    loss : Loss
+        Which loss.
+    path : Monitor or (K, n_params), optional
+        The optimiser's path: parameters in the order they were passed through, or a
+        ``fm.Monitor(path=True)``.
+    directions : {"random", "pca"}, optional
+        "random": two Gaussian directions, filter-normalised: what each unit's incoming
+        weights get is scaled to their norm, biases and norms get none. "pca": the first
+        two principal components of the path, relative to θ. None is "pca" if there is
+        a path, else "random".
+    span : float
+        How far to go: a and b from -span to span for "random" (wider if the path
+        reaches further); for "pca" the path and this times a tenth of its extent.
+    resolution : int
+        Points of the grid along each side, at least 2: its square is how many times the
+        loss is evaluated.
+    seed : int
+        Of the random directions.
+    ax : Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    Axes
+        ``ax``, or that of a new figure.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or shape, and "pca" without a path.
+    ImportError
+        If there is no matplotlib.
+    """
+    span = _validate.real("span", span, 0.0, open_low=True)
+    resolution = _validate.count("resolution", resolution, 2)
+    centre = ops.checked(mlp).params.astype(np.float64)
+    walk = _walk(path, centre)
+    if directions is None:
+        directions = "random" if walk is None else "pca"
+    directions = _validate.choice("directions", directions, ("random", "pca"))
+
+    # Directions as columns, what to call them, and the path in their coordinates.
+    if directions == "pca":
+        if walk is None:
+            raise ValueError("directions='pca' needs a path")
+        basis, names = _components(walk - centre)
+    else:
+        basis = np.stack([_filtered(mlp, seed, i) for i in range(2)], axis=1)
+        names = ["first random direction", "second random direction"]
+    steps: Array | None = None
+    ends = [(-span, span)] * 2
+    if walk is not None:
+        steps = np.linalg.lstsq(basis, (walk - centre).T, rcond=None)[0].T
+        if directions == "pca":
+            ends = [margin(column, span * MARGIN) for column in steps.T]
+        else:
+            reach = np.vstack([steps, np.full(2, span), np.full(2, -span)])
+            ends = [margin(column) for column in reach.T]
+
+    # The slice.
+    grid = [np.linspace(low, high, resolution) for low, high in ends]
+    copy = mlp.copy()
+    height = np.empty((resolution, resolution))
+    for i, b in enumerate(grid[1]):
+        for j, a in enumerate(grid[0]):
+            copy.params[:] = centre + basis @ np.array([a, b])
+            height[i, j] = copy.evaluate(x, y, loss, sample_weight)
+    height = np.ma.masked_invalid(height)
+
+    # The picture.
+    ax = axes(ax, (6.4, 5.0))
+    positive = spans(height.compressed())
+    levels: Any = LEVELS
+    norm = None
+    if positive:
+        from matplotlib.colors import LogNorm
+
+        levels = np.geomspace(height.min(), height.max(), LEVELS + 4)
+        norm = LogNorm(height.min(), height.max())
+    filled = ax.contourf(*grid, height, levels, cmap="viridis", norm=norm)
+    ax.contour(*grid, height, filled.levels, colors="white", linewidths=0.5, alpha=0.7)
+    bar = ax.figure.colorbar(filled, ax=ax, label="loss", format="%.4g")
+    bar.ax.minorticks_off()
+    drawn = np.asarray(filled.levels)
+    bar.set_ticks(drawn[:: 1 + len(drawn) // 10].tolist())
+    if steps is not None:
+        ax.plot(*steps.T, color="white", linewidth=3.0)
+        ax.plot(*steps.T, color=RED, linewidth=1.5, label="path", **_dots(steps, "."))
+        ax.plot(*steps[0], "o", color="white", markeredgecolor="black", label="start")
+    ax.plot(
+        0,
+        0,
+        "*",
+        color=ORANGE,
+        markeredgecolor="black",
+        markersize=14,
+        label="the model",
+    )
+    ax.set(xlabel=names[0], ylabel=names[1], title="Slice of the loss surface")
+    ax.legend(loc="best", framealpha=0.9)
+    return ax
+
+
+def _walk(path: object, centre: Array) -> Array | None:
+    """Return the path as an array (K, n_params)."""
+    if path is None:
+        return None
+    if isinstance(path, Monitor):
+        if not path.path:
+            raise ValueError("path: this Monitor kept none; make fm.Monitor(path=True)")
+        path = path.path
+    walk = _validate.convert("path", path, np.dtype(np.float64))
+    if walk.ndim != 2 or walk.shape[1] != len(centre) or len(walk) < 2:
+        raise ValueError(
+            f"path must have shape (at least 2, {len(centre)}), "
+            f"got {_validate.describe(walk)}"
+        )
+    return walk
+
+
+def _components(walk: Array) -> tuple[Array, list[str]]:
+    """Return the first two principal directions as columns, and their labels."""
+    _, sizes, rows = np.linalg.svd(walk, full_matrices=False)
+    share = sizes**2 / ((sizes**2).sum() or 1.0)
+    basis = np.zeros((walk.shape[1], 2))
+    names = []
+    for i in range(2):
+        if i < len(sizes) and sizes[i] > 0:
+            basis[:, i] = rows[i]
+        part = 100 * share[i] if i < len(sizes) else 0.0
+        names.append(f"PCA direction {i + 1} ({part:.1f} % of the path)")
+    return basis, names
+
+
+def _filtered(mlp: MLP, seed: int, index: int) -> Array:
+    """Return a random direction, each unit's part as long as its weights."""
+    rng = np.random.default_rng([_validate.count("seed", seed, 0), index])
+    params = mlp.params.astype(np.float64)
+    direction = np.zeros(len(params))
+    for step in ops.steps(mlp):
+        if step.kind != "dense":
+            continue
+        weight = step.matrix(params)
+        draw = rng.standard_normal(weight.shape)
+        draw *= np.linalg.norm(weight, axis=0) / np.linalg.norm(draw, axis=0)
+        step.matrix(direction)[:] = draw
+    return direction

@@ -1,0 +1,102 @@
+"""Colours, figures and axes of all pictures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure, SubFigure
+
+    from .._validate import Array
+
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+
+PURPLE, SKY, BLACK = "#CC79A7", "#56B4E9", "#000000"
+
+COLOURS = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, BLACK)
+
+MARKERS = "osD^vPX*"
+
+GREY = "#666666"
+
+# A positive curve that spans more than this is drawn on a log scale.
+LOG_RANGE = 20.0
+
+MARGIN = 0.1
+
+LEVELS = 12
+
+# Where a legend hides nothing; only in figures of our own, which make room for it.
+OUTSIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError(
+            "fastmlp.plot needs matplotlib: pip install 'fastmlp[plot]'"
+        ) from error
+    return plt
+
+
+def axes(ax: Axes | None, size: tuple[float, float] = (6.4, 4.0)) -> Axes:
+    if ax is not None:
+        return ax
+    return cast("Axes", _pyplot().subplots(figsize=size, layout="constrained")[1])
+
+
+def figure(
+    fig: Figure | SubFigure | None, size: tuple[float, float]
+) -> Figure | SubFigure:
+    if fig is not None:
+        return fig
+    return cast("Figure", _pyplot().figure(figsize=size, layout="constrained"))
+
+
+def light(ax: Axes) -> None:
+    """Take away what does not speak."""
+    ax.grid(alpha=0.25)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def whole(axis: Axis) -> None:
+    """Have ticks at whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator("auto", integer=True))
+
+
+def _dots(values: Any, marker: str = "o") -> dict[str, Any]:
+    """Mark the points of short curves."""
+    return {"marker": marker, "markersize": 4} if len(values) <= 30 else {}
+
+
+def _style(i: int, values: Any) -> dict[str, Any]:
+    dashes = ("-", "--", ":", "-.")[i // len(COLOURS) % 4]
+    return {"color": COLOURS[i % len(COLOURS)], "linestyle": dashes, **_dots(values)}
+
+
+def epochs(values: Any) -> Array:
+    return np.arange(1, len(values) + 1)
+
+
+def spans(values: Any) -> bool:
+    """Tell whether positive values span so much that only a log scale shows them."""
+    array = np.asarray(values, np.float64)
+    array = array[np.isfinite(array)]
+    return bool(array.size and 0 < LOG_RANGE * array.min() < array.max())
+
+
+def margin(values: Array, part: float = MARGIN) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    wide = part * (high - low) or 1.0
+    return low - wide, high + wide
+
+
+def plural(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -1,0 +1,342 @@
+"""Pictures of a training run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .. import _validate
+from .._network import ops
+from .._network.model import is_model
+from ..callbacks._monitor import Histogram, Monitor
+from ..metrics import History
+from ._style import (
+    BLUE,
+    COLOURS,
+    GREEN,
+    GREY,
+    OUTSIDE,
+    RED,
+    _dots,
+    _style,
+    axes,
+    epochs,
+    figure,
+    light,
+    spans,
+    whole,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+    from ..mlp import MLP
+
+
+def learning_curves(
+    history: History, *, log: bool | None = None, fig: Figure | SubFigure | None = None
+) -> Figure | SubFigure:
+    """Draw losses by epoch and, in a second panel, the metrics.
+
+    Parameters
+    ----------
+    history : History
+        What `fastmlp.MLP.fit` returned. With validation data, the epoch of the lowest
+        validation loss is marked, otherwise that of the lowest training loss.
+    log : bool, optional
+        A log scale for losses; None takes one if they are positive and the greatest is
+        more than 20 times the least.
+    fig : Figure or SubFigure, optional
+        Where to draw.
+
+    Returns
+    -------
+    Figure or SubFigure
+        ``fig``, or a new figure.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is no history, or one without an epoch.
+    ImportError
+        If there is no matplotlib.
+    """
+    if not isinstance(history, History):
+        raise TypeError(
+            f"history must be a fm.History, got {_validate.describe(history)}"
+        )
+    if len(history) == 0:
+        raise ValueError("history must have at least one epoch, got none")
+    panels = 1 + bool(history.metrics)
+    fig = figure(fig, (6.4, 4.0 if panels == 1 else 6.0))
+    grid = fig.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
+
+    # Losses.
+    ax = grid[0]
+    curves = [("training", history.loss, BLUE)]
+    if history.val_loss:
+        curves.append(("validation", history.val_loss, RED))
+    for name, values, colour in curves:
+        ax.plot(epochs(values), values, color=colour, label=name, **_dots(values))
+    name, values, colour = curves[-1]
+    if np.isfinite(values).any():
+        best = int(np.nanargmin(values))
+        ax.plot(
+            best + 1,
+            values[best],
+            marker="*",
+            markersize=13,
+            linestyle="none",
+            color=colour,
+            markeredgecolor="black",
+            label=f"best, epoch {best + 1}: {values[best]:.3g}",
+        )
+    if log is not None:
+        log = _validate.flag("log", log)
+    else:
+        log = spans(np.concatenate([c[1] for c in curves]))
+    if log:
+        ax.set_yscale("log")
+    ax.set(ylabel="loss", title="Learning curves")
+    ax.legend()
+
+    # Metrics.
+    if history.metrics:
+        for i, (name, values) in enumerate(history.metrics.items()):
+            dots = _dots(values)
+            colour = COLOURS[(i + 2) % len(COLOURS)]
+            grid[1].plot(epochs(values), values, color=colour, label=name, **dots)
+        grid[1].set(ylabel="metric")
+        grid[1].legend()
+    grid[-1].set(xlabel="epoch")
+    for panel in grid:
+        light(panel)
+        whole(panel.xaxis)
+    return fig
+
+
+def histograms(
+    source: MLP | Monitor,
+    what: str | Sequence[str] | None = None,
+    *,
+    epoch: int | None = None,
+    bins: int = 40,
+    fig: Figure | SubFigure | None = None,
+) -> Figure | SubFigure:
+    """Draw histograms of weights, activations and gradients, a column for each layer.
+
+    Parameters
+    ----------
+    source : MLP or Monitor
+        A model, for its weights as they are, or what a `fastmlp.Monitor` has recorded.
+    what : {"weights", "activations", "gradients"} or sequence of them, optional
+        What to draw, a row for each; None draws all there is.
+    epoch : int, optional
+        Which recorded epoch, counted from 1; None takes the last. For a `Monitor` only.
+    bins : int
+        Bins of a model's weights; a `Monitor` has its own.
+    fig : Figure or SubFigure, optional
+        Where to draw.
+
+    Returns
+    -------
+    Figure or SubFigure
+        ``fig``, or a new figure.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For names that are none of these, and an epoch that was not recorded.
+    ImportError
+        If there is no matplotlib.
+    """
+    if isinstance(source, Monitor):
+        title, tables = _recorded(source, epoch)
+        labels = source.layers
+    else:
+        if not is_model(source):
+            got = _validate.describe(source)
+            raise TypeError(f"source must be a fm.MLP or fm.Monitor, got {got}")
+        if epoch is not None:
+            raise ValueError("epoch is for a fm.Monitor, a model has no epochs")
+        steps = ops.steps(source)
+        monitor = Monitor(bins=bins)
+        labels = {step.name: ops.label(step) for step in steps}
+        weights = {
+            step.name: monitor._histogram(source.params[step.weight])
+            for step in steps
+            if step.weight is not None
+        }
+        title, tables = "", {"weights": weights}
+    if what is None:
+        what = list(tables)
+    rows = [what] if isinstance(what, str) else list(what)
+    rows = [_validate.choice("what", row, tuple(tables)) for row in rows]
+    if not rows:
+        raise ValueError("what must name something to draw, got nothing")
+    columns = [n for n in labels if any(n in tables[row] for row in rows)]
+
+    # A panel for each row and layer that has any.
+    size = (max(6.4, 2.4 * len(columns)), 0.8 + 2.0 * len(rows))
+    fig = figure(fig, size)
+    grid = fig.subplots(len(rows), len(columns), squeeze=False)
+    for i, row in enumerate(rows):
+        colour = (BLUE, GREEN, RED)[("weights", "activations", "gradients").index(row)]
+        for name, ax in zip(columns, grid[i], strict=True):
+            if i == 0:
+                ax.set_title(f"{name}: {labels[name]}", fontsize="medium")
+            histogram = tables[row].get(name)
+            if histogram is None or histogram.counts.sum() == 0:
+                ax.text(
+                    0.5,
+                    0.5,
+                    f"no {row}",
+                    ha="center",
+                    color=GREY,
+                    transform=ax.transAxes,
+                )
+                ax.set_axis_off()
+                if i == 0:
+                    ax.axison = True
+                    ax.set(xticks=[], yticks=[])
+                    ax.spines[:].set_visible(False)
+                continue
+            ax.stairs(
+                histogram.counts, histogram.edges, fill=True, color=colour, label=row
+            )
+            ax.set(xlabel=row.removesuffix("s"))
+            ax.locator_params(axis="x", nbins=4)
+            whole(ax.yaxis)
+            ax.ticklabel_format(axis="x", scilimits=(-2, 3))
+            light(ax)
+        grid[i, 0].set_ylabel("count")
+    if title:
+        fig.suptitle(title)
+    return fig
+
+
+def dead_units(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
+    """Draw by epoch which part of each layer's units is dead or saturated.
+
+    Parameters
+    ----------
+    monitor : Monitor
+        What was recorded; `fastmlp.Monitor` says which units count as dead.
+    ax : Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    Axes
+        ``ax``, or that of a new figure.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is no monitor, or one without an epoch or a layer that could have dead
+        units.
+    ImportError
+        If there is no matplotlib.
+    """
+    _check_monitor(monitor)
+    if not monitor.dead:
+        raise ValueError("monitor has seen no layer that can have dead units")
+    place = OUTSIDE if ax is None else {}
+    ax = axes(ax, (7.6, 4.0))
+    for i, (name, counts) in enumerate(monitor.dead.items()):
+        share = [100 * n / monitor.units[name] if n >= 0 else np.nan for n in counts]
+        ax.plot(
+            monitor.epochs,
+            share,
+            label=f"{name}: {monitor.layers[name]} ({monitor.units[name]})",
+            **_style(i, share),
+        )
+    ax.set(xlabel="epoch", ylabel="dead units, % of the layer", title="Dead units")
+    top = ax.get_ylim()[1]
+    ax.set_ylim(-0.03 * top, max(top, 1.0))
+    ax.legend(title="layer (units)", **place)
+    light(ax)
+    whole(ax.xaxis)
+    return ax
+
+
+def update_ratios(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
+    """Draw by epoch how large a step is beside the weights it changes, layer by layer.
+
+    Drawn is log10 of the norm of the change over the norm of the weight; around -3 is
+    a common rule of thumb for healthy training, and marked.
+
+    Parameters
+    ----------
+    monitor : Monitor
+        What was recorded.
+    ax : Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    Axes
+        ``ax``, or that of a new figure.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is no monitor, or one without an epoch.
+    ImportError
+        If there is no matplotlib.
+    """
+    _check_monitor(monitor)
+    place = OUTSIDE if ax is None else {}
+    ax = axes(ax, (7.6, 4.0))
+    for i, (name, ratios) in enumerate(monitor.update_ratios.items()):
+        values = np.array(ratios)
+        values[values <= 0] = np.nan
+        logs = np.log10(values)
+        label = f"{name}: {monitor.layers[name]}"
+        ax.plot(monitor.epochs, logs, label=label, **_style(i, ratios))
+    ax.axhline(-3, color=GREY, linestyle=":", label="rule of thumb")
+    ax.set(
+        xlabel="epoch",
+        ylabel=r"$\log_{10}\,(|\Delta W|\,/\,|W|)$",
+        title="Update-to-weight ratios",
+    )
+    ax.legend(title="layer", **place)
+    light(ax)
+    whole(ax.xaxis)
+    return ax
+
+
+def _check_monitor(monitor: object) -> None:
+    if not isinstance(monitor, Monitor):
+        raise TypeError(
+            f"monitor must be a fm.Monitor, got {_validate.describe(monitor)}"
+        )
+    if not monitor.epochs:
+        raise ValueError("monitor has recorded nothing; fit(callbacks=[monitor]) does")
+
+
+def _recorded(
+    monitor: Monitor, epoch: int | None
+) -> tuple[str, dict[str, dict[str, Histogram]]]:
+    """Return a title, and histograms by kind and layer of one epoch."""
+    _check_monitor(monitor)
+    if epoch is None:
+        epoch = monitor.epochs[-1]
+    if epoch not in monitor.epochs:
+        raise ValueError(
+            f"epoch {epoch} was not recorded; these were: {monitor.epochs}"
+        )
+    i = monitor.epochs.index(epoch)
+    kinds = {
+        "weights": monitor.weights,
+        "activations": monitor.activations,
+        "gradients": monitor.gradients,
+    }
+    return f"Epoch {epoch}", {
+        kind: {name: entries[i] for name, entries in table.items()}
+        for kind, table in kinds.items()
+    }

@@ -1,0 +1,233 @@
+"""Q-learning: exploration, target networks, targets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _core, _validate
+from ..mlp import MLP
+from ._replay import Batch, bools, exactly
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    import numpy.typing as npt
+
+    from .._validate import Array
+
+
+def epsilon_greedy(
+    q_values: npt.ArrayLike, epsilon: float, rng: np.random.Generator
+) -> Any:
+    """Return the action of the largest value, or now and then any one (Watkins 1989).
+
+    Parameters
+    ----------
+    q_values : (A,) or (N, A)
+        Values of actions, in one state or in several. Of equal ones the first counts
+        as the largest.
+    epsilon : float
+        How probable it is that all actions are equally probable, from 0 to 1.
+    rng : numpy Generator
+        What is drawn from: one number from 0 to 1, and an action if it is below
+        ``epsilon``; for several states a number for each, then the actions.
+
+    Returns
+    -------
+    int, or (N,) int64
+        Actions.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values of a wrong shape or kind, for ``epsilon`` out of range, and for what
+        is no generator.
+    """
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(
+            "rng must be a numpy.random.Generator such as np.random.default_rng(0), "
+            f"got {_validate.describe(rng)}"
+        )
+    if type(epsilon) is not float or not 0.0 <= epsilon <= 1.0:
+        epsilon = _validate.real("epsilon", epsilon, 0.0, 1.0)
+    q = q_values
+    if type(q) is not np.ndarray or q.dtype.kind != "f":
+        q = _validate.numeric("q_values", q_values)
+    if q.ndim == 1 and q.size > 0:
+        if rng.random() < epsilon:
+            return int(rng.integers(q.size))
+        return int(q.argmax())
+    if q.ndim != 2 or q.shape[1] == 0:
+        raise ValueError(
+            "q_values must have shape (actions,) or (states, actions), got "
+            f"{_validate.describe(q)}"
+        )
+    actions = q.argmax(axis=1)
+    explores = rng.random(len(q)) < epsilon
+    actions[explores] = rng.integers(q.shape[1], size=int(explores.sum()))
+    return actions
+
+
+class LinearSchedule:
+    """A straight line from one number to another, which then stays: for epsilon.
+
+    At step t it is start + (end - start) min(t / steps, 1).
+
+    Parameters
+    ----------
+    start, end : float
+        The numbers.
+    steps : int
+        How many steps the line takes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> epsilon = fm.rl.LinearSchedule(1.0, 0.0, 10_000)
+    >>> epsilon(2500), epsilon(20_000)
+    (0.75, 0.0)
+    """
+
+    def __init__(self, start: float, end: float, steps: int) -> None:
+        self.start = _validate.real("start", start)
+        self.end = _validate.real("end", end)
+        self.steps = _validate.count("steps", steps, 1)
+
+    def __call__(self, step: int) -> float:
+        """Return the number at a step, from 0 on."""
+        part = min(step / self.steps, 1.0)
+        return self.start + (self.end - self.start) * part
+
+    def __repr__(self) -> str:
+        return f"LinearSchedule({self.start}, {self.end}, {self.steps})"
+
+
+class TargetNetwork:
+    """A copy of a network that follows it late: what it says of next states is steady.
+
+    Either a copy made every so many steps (Mnih et al., "Human-level control through
+    deep reinforcement learning", 2015), or a running mean of the parameters (Lillicrap
+    et al., "Continuous control with deep reinforcement learning", 2016).
+
+    Parameters
+    ----------
+    mlp : MLP
+        The network that is trained; it is not changed.
+    every : int, optional
+        At every so many calls of `update` the copy becomes equal to the network.
+    tau : float, optional
+        At every `update` the copy moves towards it by this part, above 0 and up to 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Unless there is a network and one of the two, in range.
+
+    Attributes
+    ----------
+    online : MLP
+        The network that is trained.
+    mlp : MLP
+        Its copy.
+    updates : int
+        How often `update` was called.
+    """
+
+    def __init__(
+        self, mlp: MLP, *, every: int | None = None, tau: float | None = None
+    ) -> None:
+        if not isinstance(mlp, MLP):
+            raise TypeError(f"mlp must be a fm.MLP, got {_validate.describe(mlp)}")
+        if (every is None) == (tau is None):
+            raise TypeError(
+                f"one of every and tau must be given, got every={every!r}, tau={tau!r}"
+            )
+        self.every = 1 if every is None else _validate.count("every", every, 1)
+        self.tau = (
+            1.0 if tau is None else _validate.real("tau", tau, 0.0, 1.0, open_low=True)
+        )
+        self.online = mlp
+        self.mlp = mlp.copy()
+        self.updates = 0
+
+    def __call__(self, x: npt.ArrayLike, out: Array | None = None) -> Array:
+        """Return what the copy predicts, as `fastmlp.MLP.predict`."""
+        return self.mlp.predict(x, out)
+
+    def update(self) -> Self:
+        """Count a training step, and follow the network if it is time.
+
+        Returns
+        -------
+        TargetNetwork
+            This object.
+        """
+        self.updates += 1
+        if self.updates % self.every == 0:
+            # As polyak_ without its checks: the two were made alike.
+            self.mlp.core.interpolate(self.online.core, self.tau)
+        return self
+
+    def __repr__(self) -> str:
+        how = f"every={self.every}" if self.tau == 1.0 else f"tau={self.tau}"
+        return f"TargetNetwork({self.online!r}, {how})"
+
+
+def dqn_targets(
+    target: MLP | TargetNetwork,
+    batch: Batch | tuple[Any, ...],
+    gamma: float,
+    online: MLP | None = None,
+) -> Array:
+    """Return what the actions of a batch are to be worth, for `fastmlp.ActionValue`.
+
+    y = r + gamma max_u Q'(x', u), or r where the step was terminated, Q' the target
+    network (Mnih et al. 2015). With ``online`` that network chooses the action, y = r +
+    gamma Q'(x', argmax_u Q(x', u)): double Q-learning, which does not take the luckiest
+    error for a value (van Hasselt, Guez & Silver 2016).
+
+    Parameters
+    ----------
+    target : MLP or TargetNetwork
+        Q', with an output for each action; for plain Q-learning the network itself.
+    batch : Batch
+        What `ReplayBuffer.sample` gave, or the same five arrays.
+    gamma : float
+        The discount, from 0 to 1.
+    online : MLP, optional
+        Q, for double Q-learning.
+
+    Returns
+    -------
+    (B,) ndarray
+        y, of the dtype of the target network.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind, shape or range.
+    """
+    if type(gamma) is not float or not 0.0 <= gamma <= 1.0:
+        gamma = _validate.real("gamma", gamma, 0.0, 1.0)
+    _, _, rewards, next_obs, terminated = batch
+    q = target(next_obs)
+    by = q if online is None else online(next_obs)
+    y = _core.action_value_targets(q, by, rewards, terminated, gamma)
+    if y is NotImplemented:
+        if q.ndim != 2 or by.shape != q.shape:
+            raise ValueError(
+                "next_obs must be of rows, and online and target have equally many "
+                f"outputs, got {_validate.describe(by)} and {_validate.describe(q)}"
+            )
+        earned = exactly("rewards", rewards, q.shape[:1])
+        ended = bools("terminated", terminated, q.shape[:1])
+        by = _validate.convert("online", by, q.dtype)
+        y = _core.action_value_targets(q, by, earned, ended, gamma)
+    return _validate.answered(y)

@@ -1,0 +1,407 @@
+"""A replay buffer in the core."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from .. import _core, _validate
+from ..mlp import _key
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy.typing as npt
+
+    from .._validate import Array
+
+INT64 = np.dtype(np.int64)
+
+FLOAT32 = np.dtype(np.float32)
+
+BOOL = np.dtype(np.bool_)
+
+
+class Batch(NamedTuple):
+    """Transitions as rows of arrays, which belong to whoever asked for them."""
+
+    obs: Array
+    """Observations, (B, *obs_shape) float32."""
+    actions: Array
+    """What was done, (B,) int64, or (B, *action_shape) float32."""
+    rewards: Array
+    """What that earned, (B,) float32."""
+    next_obs: Array
+    """The observations after it, (B, *obs_shape) float32."""
+    terminated: Array
+    """Whether nothing comes after those, (B,) bool."""
+
+
+class ReplayBuffer:
+    """The last transitions seen, to learn from in random order (Lin 1992).
+
+    Draws are uniform and with replacement. They are a function of the seed, of how many
+    transitions were drawn before, and of how many there are, by the counter-based
+    generator that also shuffles and drops out: the same on every machine, and after
+    pickling or loading a state as if nothing had happened.
+
+    Parameters
+    ----------
+    capacity : int
+        How many transitions are kept; beyond, each new one replaces the oldest. Memory
+        is taken as it fills up.
+    obs_shape : int or tuple of ints
+        Of one observation, such as ``env.observation_space.shape``; an int n is (n,).
+    action_shape : int or tuple of ints, optional
+        Of one continuous action. Left out: an action is one integer.
+    seed : int, Generator, or what else numpy.random.default_rng takes, optional
+        What draws are made by.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or out of range.
+    MemoryError
+        If there is no room for so many.
+
+    Examples
+    --------
+    >>> import numpy as np, fastmlp as fm
+    >>> buffer = fm.rl.ReplayBuffer(1000, 2, seed=0)
+    >>> buffer.add(np.zeros(2), 1, -1.0, np.ones(2), False)
+    >>> batch = buffer.sample(32)
+    >>> batch.obs.shape, batch.actions.dtype
+    ((32, 2), dtype('int64'))
+    """
+
+    _buffer: _core.ReplayBuffer
+
+    def __init__(
+        self,
+        capacity: int,
+        obs_shape: int | tuple[int, ...],
+        *,
+        action_shape: int | tuple[int, ...] | None = None,
+        seed: Any = None,
+    ) -> None:
+        self._capacity = _validate.count("capacity", capacity, 1)
+        self._obs_shape = _shape("obs_shape", obs_shape)
+        self._action_shape = (
+            None if action_shape is None else _shape("action_shape", action_shape)
+        )
+        self._seed = _key(seed)
+        self._buffer = self._empty()
+
+    def _empty(self) -> _core.ReplayBuffer:
+        floats = 0 if self._action_shape is None else math.prod(self._action_shape)
+        size = math.prod(self._obs_shape)
+        if max(self._capacity, size, floats) >= 2**63:
+            raise MemoryError(f"no room for {self}")
+        return _core.ReplayBuffer(self._capacity, size, floats, self._seed)
+
+    @property
+    def capacity(self) -> int:
+        """How many transitions are kept at most."""
+        return self._capacity
+
+    @property
+    def obs_shape(self) -> tuple[int, ...]:
+        """The shape of one observation."""
+        return self._obs_shape
+
+    @property
+    def action_shape(self) -> tuple[int, ...] | None:
+        """The shape of one continuous action; None if actions are integers."""
+        return self._action_shape
+
+    @property
+    def added(self) -> int:
+        """How many transitions were ever added."""
+        return self._buffer.added
+
+    def __len__(self) -> int:
+        return self._buffer.size
+
+    def add(
+        self,
+        obs: npt.ArrayLike,
+        action: int | npt.ArrayLike,
+        reward: float,
+        next_obs: npt.ArrayLike,
+        terminated: bool,
+    ) -> None:
+        """Add one transition.
+
+        Parameters
+        ----------
+        obs : obs_shape
+            The observation; float32 is kept.
+        action : int, or action_shape
+            What was done.
+        reward : float
+            What that earned.
+        next_obs : obs_shape
+            The observation after it; at the end of an episode the last one, not the
+            first of the next.
+        terminated : bool
+            Whether nothing comes after that. A truncated episode is not terminated.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a wrong kind or shape, and for NaN and infinity; nothing is added then.
+        """
+        if not self._buffer.add(obs, action, reward, next_obs, terminated):
+            arrays = (
+                self._rows("obs", obs, self._obs_shape, FLOAT32),
+                self._actions("action", action, ()),
+                _validate.convert("reward", [_number(reward)], FLOAT32),
+                self._rows("next_obs", next_obs, self._obs_shape, FLOAT32),
+                np.array([_validate.flag("terminated", terminated)]),
+            )
+            self._buffer.add_batch(*arrays)
+
+    def add_batch(
+        self,
+        obs: npt.ArrayLike,
+        actions: npt.ArrayLike,
+        rewards: npt.ArrayLike,
+        next_obs: npt.ArrayLike,
+        terminated: npt.ArrayLike,
+        where: npt.ArrayLike | None = None,
+    ) -> None:
+        """Add a transition from each of several environments.
+
+        A Gymnasium vector environment starts the next episode by itself, and how
+        matters here. With ``AutoresetMode.NEXT_STEP``, the default, ``next_obs`` is
+        always right, but the step after the last of an episode does nothing but reset,
+        and is none to learn from: pass ``where=~done``, where ``done`` is ``terminated
+        | truncated`` of the step before. With ``SAME_STEP``, ``next_obs`` is
+        already the next episode's at an end: put ``infos["final_obs"]`` in its place.
+
+        Parameters
+        ----------
+        obs, next_obs : (N, *obs_shape)
+            Observations before and after the step.
+        actions : (N,), or (N, *action_shape)
+            What was done.
+        rewards : (N,)
+            What that earned.
+        terminated : (N,)
+            Whether nothing comes after; a truncated episode is not terminated.
+        where : (N,), optional
+            Which of the rows to add; all if left out.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a wrong kind or shape, and for NaN and infinity in rows to be added;
+            nothing is added then.
+        """
+        rows = self._rows("obs", obs, (-1, *self._obs_shape), FLOAT32)
+        n = len(rows)
+        taken = None if where is None else bools("where", where, (n,))
+        self._buffer.add_batch(
+            rows,
+            self._actions("actions", actions, (n,)),
+            exactly("rewards", rewards, (n,)),
+            self._rows("next_obs", next_obs, (n, *self._obs_shape), FLOAT32),
+            bools("terminated", terminated, (n,)),
+            taken,
+        )
+
+    def sample(self, batch_size: int) -> Batch:
+        """Draw transitions uniformly, with replacement.
+
+        Parameters
+        ----------
+        batch_size : int
+            How many; there may be fewer in the buffer.
+
+        Returns
+        -------
+        Batch
+            ``obs``, ``actions``, ``rewards``, ``next_obs`` and ``terminated``: new
+            contiguous arrays with a row for each draw.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If that is no positive int, or the buffer is empty.
+        """
+        if type(batch_size) is not int or not 0 < batch_size < 2**62:
+            batch_size = _validate.count("batch_size", batch_size, 1)
+            if batch_size >= 2**62:
+                raise MemoryError(f"no room for a batch of {batch_size}")
+        return self._shaped(self._buffer.sample(batch_size))
+
+    def _shaped(self, rows: tuple[Array, Array, Array, Array, Array]) -> Batch:
+        obs, actions, rewards, next_obs, terminated = rows
+        if len(self._obs_shape) != 1:
+            obs = obs.reshape(-1, *self._obs_shape)
+            next_obs = next_obs.reshape(-1, *self._obs_shape)
+        if self._action_shape is not None and len(self._action_shape) != 1:
+            actions = actions.reshape(-1, *self._action_shape)
+        return Batch(obs, actions, rewards, next_obs, terminated)
+
+    def _rows(
+        self, name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> Array:
+        """Return numbers of such a shape, -1 for any, as rows of one observation."""
+        array = _validate.convert(name, value, dtype)
+        _check_shape(name, array, shape)
+        return array.reshape(-1, math.prod(self._obs_shape))
+
+    def _actions(self, name: str, value: object, rows: tuple[int, ...]) -> Array:
+        """Return one action, rows (), or several, as rows."""
+        if self._action_shape is not None:
+            array = _validate.convert(name, value, FLOAT32)
+            _check_shape(name, array, (*rows, *self._action_shape))
+            return array.reshape(-1, math.prod(self._action_shape))
+        array = _validate.numeric(name, value)
+        if array.dtype.kind not in "iu":
+            raise TypeError(
+                f"{name} must be of integers, got {_validate.describe(value)}; for "
+                "continuous actions make the buffer with action_shape"
+            )
+        _check_shape(name, array, rows)
+        if array.dtype.kind == "u" and array.size and array.max() >= 2**63:
+            raise ValueError(f"{name} must be below 2**63, got {array.max()}")
+        return np.ascontiguousarray(array.reshape(-1), INT64)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all there is to the buffer, as copies.
+
+        Returns
+        -------
+        dict
+            ``"capacity"``, ``"obs_shape"``, ``"action_shape"``, ``"seed"``, ``"added"``
+            and ``"drawn"`` (how many transitions were so far), and under the names of
+            `Batch` what is kept, in the order of places: not the oldest first, once the
+            buffer has been full.
+        """
+        buffer = self._buffer
+        return {
+            "capacity": self._capacity,
+            "obs_shape": self._obs_shape,
+            "action_shape": self._action_shape,
+            "seed": self._seed,
+            "added": buffer.added,
+            "drawn": buffer.drawn,
+            **self._shaped(buffer.copy_out())._asdict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave, capacity, shapes and seed included.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For anything else; the buffer is unchanged then.
+        """
+        names = {"capacity", "obs_shape", "action_shape", "seed", "added", "drawn"}
+        names |= set(Batch._fields)
+        try:
+            found = set(state.keys())
+        except AttributeError:
+            raise TypeError(
+                "state must be what state_dict() gives, got "
+                f"{_validate.describe(state)}"
+            ) from None
+        if found != names:
+            raise ValueError(
+                f"state must have the keys {', '.join(sorted(names))}, got "
+                f"{', '.join(sorted(map(str, found)))}"
+            )
+        other = type(self).__new__(type(self))
+        ReplayBuffer.__init__(
+            other,
+            state["capacity"],
+            state["obs_shape"],
+            action_shape=state["action_shape"],
+            seed=state["seed"],
+        )
+        counts = [_validate.count(f"state[{n!r}]", state[n], 0) for n in _COUNTS]
+        if max(counts) >= 2**64:
+            raise ValueError(f"state must have counts below 2**64, got {max(counts)}")
+        n = min(counts[0], other._capacity)
+        other._buffer.restore(
+            other._rows("obs", state["obs"], (n, *other._obs_shape), FLOAT32),
+            other._actions("actions", state["actions"], (n,)),
+            exactly("rewards", state["rewards"], (n,)),
+            other._rows("next_obs", state["next_obs"], (n, *other._obs_shape), FLOAT32),
+            bools("terminated", state["terminated"], (n,)),
+            *counts,
+        )
+        vars(self).update(vars(other))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.state_dict()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.load_state_dict(state)
+
+    def __repr__(self) -> str:
+        action = ""
+        if self._action_shape is not None:
+            action = f", action_shape={self._action_shape}"
+        return (
+            f"ReplayBuffer({self._capacity}, {self._obs_shape}{action}, "
+            f"seed={self._seed})"
+        )
+
+
+_COUNTS = ("added", "drawn")
+
+
+def _shape(name: str, value: object) -> tuple[int, ...]:
+    """Return the sizes of an array, none of them zero."""
+    sizes = value if isinstance(value, (tuple, list)) else (value,)
+    if not sizes:
+        raise ValueError(f"{name} must have at least one dimension, got {value!r}")
+    return tuple(_validate.count(name, size, 1) for size in sizes)
+
+
+def _check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
+    """Refuse an array of another shape, in which -1 stands for at least one row."""
+    first = shape[0] if shape else None
+    fits = array.shape == shape
+    if first == -1:
+        fits = array.ndim == len(shape) and array.shape[1:] == shape[1:]
+        fits = fits and len(array) > 0
+    if not fits:
+        wanted = str(shape).replace("-1", "rows")
+        raise ValueError(
+            f"{name} must have shape {wanted}, got {_validate.describe(array)}"
+        )
+
+
+def exactly(name: str, value: object, shape: tuple[int, ...]) -> Array:
+    """Return float32 numbers of this shape."""
+    array = _validate.convert(name, value, FLOAT32)
+    _check_shape(name, array, shape)
+    return array
+
+
+def bools(name: str, value: object, shape: tuple[int, ...]) -> Array:
+    """Return truth values of this shape, from bools or numbers that are 0 or 1."""
+    array = np.asarray(value)
+    if array.dtype != BOOL:
+        array = _validate.numeric(name, value)
+        if not ((array == 0) | (array == 1)).all():
+            raise ValueError(
+                f"{name} must be True or False, or 1 or 0, got "
+                f"{_validate.describe(value)}"
+            )
+    _check_shape(name, array, shape)
+    return np.ascontiguousarray(array, BOOL)
+
+
+def _number(value: object) -> float:
+    """Return a reward, which may come as an array of one number."""
+    array = _validate.numeric("reward", value)
+    if array.size != 1:
+        raise ValueError(f"reward must be one number, got {_validate.describe(value)}")
+    return float(array.reshape(())[()])
