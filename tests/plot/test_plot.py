@@ -84,7 +84,7 @@ def _watched(mlp):
 
 class _WatchedCore:
     def __init__(self, net):
-        self.layers, self.last, self.watch = net.layers, None, False
+        self.ops, self.last, self.watch = net.ops, None, False
 
     def last_step(self):
         return self.last

@@ -1,0 +1,281 @@
+"""The other layers and their nodes; layers in their places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .activations import activate, activation_backward, activation_saves
+from .arrays import Array, quiet
+from .nodes import Node, Pass, backward_nodes, forward_nodes
+from .normalization import NORM_NODES, BatchNorm, BatchNormNode, Normalization, NormNode
+from .products import column_sum, gemm_nn, gemm_nt, gemm_tn
+from .random import dropout_mask
+
+__all__ = [
+    "Activation",
+    "Dense",
+    "Dropout",
+    "Layer",
+    "Residual",
+]
+
+
+@dataclass(frozen=True)
+class Dense:
+    """``h = act(x @ W + b)``, ``n`` units; None takes the network's default."""
+
+    n: int
+    activation: str | None = None
+    bias: bool = True
+    init: str | None = None
+
+
+@dataclass(frozen=True)
+class Activation:
+    """``h = act(z)``: a name, or a function of arrays and its derivative by z."""
+
+    function: str | Callable[[Array], Array]
+    derivative: Callable[[Array], Array] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.function, str):
+            activation_saves(self.function)  # raises for an unknown name
+        elif self.derivative is None:
+            raise ValueError("derivative must be given with a function")
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """``h = x / (1 - p)`` with probability 1 - p, else 0; ``h = x`` in inference."""
+
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.p < 1:
+            raise ValueError(f"p must be in [0, 1), got {self.p}")
+
+
+@dataclass(frozen=True)
+class Residual:
+    """``h = x + f(x)``, f the given layers; ``x @ P + c + f(x)`` for another width."""
+
+    layers: Sequence[Layer | int]
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise ValueError("layers of a Residual must be at least one")
+        object.__setattr__(self, "layers", tuple(self.layers))
+
+
+Layer: TypeAlias = Dense | Activation | Dropout | Normalization | Residual
+
+
+class DenseNode(Node):
+    """``dz = dh act'``, ``dW = x.T @ dz``, ``db = sum(dz)``, ``dx = dz @ W.T``."""
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        bias = {f"{self.name}.bias": (self.n_out,)} if self.layer.bias else {}
+        return {f"{self.name}.weight": (self.n_in, self.n_out), **bias}
+
+    def forward(self, x: Array, run: Pass) -> tuple[Array, Any]:
+        w, b = run.params[f"{self.name}.weight"], run.params.get(f"{self.name}.bias")
+        z = np.empty((len(x), self.n_out), dtype=x.dtype)
+        gemm_nn(z, x, w, b)
+        h, saved = activate(z, self.layer.activation)
+        return h, (x, saved)
+
+    def backward(self, dh: Array, saved: Any, run: Pass) -> Array:
+        x, kept = saved
+        dz = np.empty_like(dh)
+        dx: Array = np.empty_like(x)
+        activation_backward(dz, dh, kept, self.layer.activation)
+        gemm_tn(run.grads[f"{self.name}.weight"], x, dz)
+        if self.layer.bias:
+            column_sum(run.grads[f"{self.name}.bias"], dz)
+        gemm_nt(dx, dz, run.params[f"{self.name}.weight"])
+        return dx
+
+
+class _ActivationNode(Node):
+    """``dz = dh * act'``."""
+
+    @quiet
+    def forward(self, x: Array, run: Pass) -> tuple[Array, Any]:
+        if isinstance(self.layer.function, str):
+            return activate(x, self.layer.function)
+        h: Array = np.asarray(self.layer.function(x), dtype=x.dtype)
+        return h, x
+
+    @quiet
+    def backward(self, dh: Array, saved: Any, run: Pass) -> Array:
+        if isinstance(self.layer.function, str):
+            dz = np.empty_like(dh)
+            activation_backward(dz, dh, saved, self.layer.function)
+            return dz
+        return np.asarray(dh * self.layer.derivative(saved), dtype=dh.dtype)
+
+
+@dataclass
+class _DropoutNode(Node):
+    """``dx = dh / (1 - p)`` where x was kept, else 0; ``number`` among the dropouts."""
+
+    number: int
+
+    @quiet
+    def forward(self, x: Array, run: Pass) -> tuple[Array, Any]:
+        if run.draw is None:
+            return x, None
+        kept = dropout_mask((len(x), self.n_in), self.layer.p, *run.draw, self.number)
+        return self._drop(x, kept), kept
+
+    @quiet
+    def backward(self, dh: Array, saved: Any, run: Pass) -> Array:
+        return dh if saved is None else self._drop(dh, saved)
+
+    def _drop(self, x: Array, kept: Array) -> Array:
+        return np.where(kept, x * (1 / (1 - self.layer.p)), 0).astype(x.dtype)
+
+
+@dataclass
+class _ResidualNode(Node):
+    """``dx = dh + df``; with a projection it is dh that goes back through that, too."""
+
+    body: list[Node]
+    projection: Node | None
+
+    @property
+    def leaves(self) -> list[Node]:
+        last = [] if self.projection is None else [self.projection]
+        return [leaf for node in self.body + last for leaf in node.leaves]
+
+    @quiet
+    def forward(self, x: Array, run: Pass) -> tuple[Array, Any]:
+        h, tape = forward_nodes(self.body, x, run)
+        if self.projection is None:
+            return x + h, (tape, None)
+        straight, saved = self.projection.forward(x, run)
+        return straight + h, (tape, saved)
+
+    @quiet
+    def backward(self, dh: Array, saved: Any, run: Pass) -> Array:
+        tape, straight = saved
+        dx = backward_nodes(self.body, dh, tape, run)
+        if self.projection is None:
+            return dh + dx
+        return self.projection.backward(dh, straight, run) + dx
+
+
+def place_layers(
+    layers: Iterable[Layer | int],
+    n_in: int,
+    init: str,
+    dropouts: Iterator[int],
+    prefix: str = "",
+) -> list[Node]:
+    """Name layers by torch's count, in which a Dense's activation has a place, too."""
+    nodes: list[Node] = []
+    at = 0
+    for layer in layers:
+        name = f"{prefix}{at}"
+        at += 1
+        if isinstance(layer, Dense):
+            nodes.append(DenseNode(layer, name, n_in, layer.n))
+            at += layer.activation != "identity"
+        elif isinstance(layer, Activation):
+            nodes.append(_ActivationNode(layer, name, n_in, n_in))
+        elif isinstance(layer, Dropout):
+            nodes.append(_DropoutNode(layer, name, n_in, n_in, next(dropouts)))
+        elif type(layer) in NORM_NODES:
+            nodes.append(NORM_NODES[type(layer)](layer, name, n_in, n_in))
+        elif isinstance(layer, Residual):
+            body = place_layers(layer.layers, n_in, init, dropouts, f"{name}.body.")
+            n_out, projection = body[-1].n_out, None
+            if n_out != n_in:
+                dense = Dense(n_out, "identity", init=init)
+                projection = DenseNode(dense, f"{name}.projection", n_in, n_out)
+            nodes.append(_ResidualNode(layer, name, n_in, n_out, body, projection))
+        else:
+            raise TypeError(f"layers must be ints or layers, got {layer!r}")
+        n_in = nodes[-1].n_out
+    return nodes
+
+
+def first_kinds(nodes: list[Node]) -> Iterator[str]:
+    """For each dense layer in order the activation that its first weights are for.
+
+    Its own, or, if that is the identity, that of an Activation after it in the same
+    sequence, with nothing but norms and dropouts between.
+    """
+    for i, node in enumerate(nodes):
+        if isinstance(node, _ResidualNode):
+            yield from first_kinds(node.body)
+            if node.projection is not None:
+                yield "identity"
+        elif isinstance(node, DenseNode):
+            rest = nodes[i + 1 :] if node.layer.activation == "identity" else []
+            between = (NormNode, _DropoutNode)
+            follower = next((n for n in rest if not isinstance(n, between)), node)
+            function = getattr(follower.layer, "function", node.layer.activation)
+            yield function if isinstance(function, str) else "identity"
+
+
+@dataclass
+class Folded:
+    """A layer for inference with its parameters and running statistics, in order."""
+
+    layer: Any
+    params: list[Array]
+    running: list[Array]
+
+
+def _affine(norm: Folded) -> tuple[Array, Array]:
+    """Return s and t of ``h = s x + t``, which batch norm is in inference."""
+    mean, variance = norm.running
+    scale, shift = norm.params or (np.ones_like(mean), np.zeros_like(mean))
+    s = scale / np.sqrt(variance + norm.layer.eps)
+    return s, shift - s * mean
+
+
+def fold(nodes: list[Node], run: Pass) -> list[Folded]:
+    """Leave out dropout, and batch norm where a dense layer can take it in.
+
+    One before it without an activation, ``(x @ W + b) s + t``, or else one after it,
+    ``(x s + t) @ W + b``. Numbers are float64.
+    """
+    items: list[Folded] = []
+    for node in nodes:
+        if isinstance(node, _DropoutNode):
+            continue
+        if isinstance(node, _ResidualNode):
+            body = fold(node.body, run) or [Folded(Activation("identity"), [], [])]
+            layer = Residual([item.layer for item in body])
+            if node.projection is not None:
+                body += fold([node.projection], run)
+            params = [array for item in body for array in item.params]
+            running = [array for item in body for array in item.running]
+            items.append(Folded(layer, params, running))
+            continue
+        own = [run.params[name].astype(np.float64) for name in node.shapes()]
+        item = Folded(node.layer, own, [])
+        if isinstance(node, BatchNormNode):
+            item.running = [run.buffers[n].astype(np.float64) for n in node.running]
+            before = items[-1].layer if items else None
+            if isinstance(before, Dense) and before.activation == "identity":
+                s, t = _affine(item)
+                w, b = [*items[-1].params, np.zeros(node.n_in)][:2]
+                items[-1] = Folded(replace(before, bias=True), [w * s, b * s + t], [])
+                continue
+        items.append(item)
+
+    for i in reversed(range(len(items) - 1)):
+        after = items[i + 1]
+        if isinstance(items[i].layer, BatchNorm) and isinstance(after.layer, Dense):
+            s, t = _affine(items[i])
+            w, b = [*after.params, np.zeros(after.layer.n)][:2]
+            params = [s[:, None] * w, t @ w + b]
+            items[i : i + 2] = [Folded(replace(after.layer, bias=True), params, [])]
+    return items

@@ -1,0 +1,334 @@
+"""Losses: kernels, and the objects of the interface."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .activations import sigmoid
+from .arrays import Array, quiet
+
+__all__ = [
+    "LOSSES",
+    "MAE",
+    "MSE",
+    "ActionValue",
+    "BinaryCrossEntropy",
+    "CrossEntropy",
+    "GaussianNLL",
+    "Hinge",
+    "Huber",
+    "Loss",
+    "Poisson",
+    "PseudoHuber",
+    "Quantile",
+    "loss_rows",
+]
+
+LOSSES: tuple[str, ...] = (
+    "mse",
+    "mae",
+    "huber",
+    "pseudo_huber",
+    "cross_entropy",
+    "binary_cross_entropy",
+    "poisson",
+    "quantile",
+    "gaussian_nll",
+    "hinge",
+)
+
+
+def _elementwise_loss(
+    p: Array, y: Array, loss: str, delta: float | Array
+) -> tuple[Array, Array]:
+    """``l(p, y)`` and ``dl/dp`` for each element.
+
+    ``delta`` is the loss's parameter, one number or one for each column.
+    """
+    r = p - y
+    a = np.abs(r)
+    if loss == "mse":
+        return r * r, 2 * r
+    if loss == "mae":
+        return a, np.sign(r)
+    if loss == "huber":
+        value = np.where(a <= delta, 0.5 * r * r, delta * (a - 0.5 * delta))
+        return value, np.clip(r, -delta, delta)
+    if loss == "pseudo_huber":
+        # delta^2 (sqrt(1 + t^2) - 1) with t = r / delta, without the cancellation.
+        t = r / delta
+        root = np.hypot(1, t)
+        return delta**2 * t * (t / (root + 1)), r / root
+    if loss == "binary_cross_entropy":
+        # -c y log s(p) - (1 - y) log(1 - s(p)) for logits p, c = delta (usually 1).
+        log_one_plus = np.log1p(np.exp(-np.abs(p)))
+        value = delta * y * (np.maximum(-p, 0) + log_one_plus)
+        value += (1 - y) * (np.maximum(p, 0) + log_one_plus)
+        return value, (1 - y) * sigmoid(p) - delta * y * sigmoid(-p)
+    if loss == "poisson":
+        # y log(rate) - rate but for what depends on y alone, rate = e^p.
+        return np.exp(p) - y * p, np.exp(p) - y
+    if loss == "quantile":
+        # The pinball: q r below, (1 - q) r above, r the distance.
+        value = np.where(r > 0, (1 - delta) * a, delta * a)
+        return value, np.where(r > 0, 1 - delta, np.where(r < 0, -delta, 0 * r))
+    if loss == "hinge":
+        # At the kink the slope is that of the mistaken side: the perceptron's rule.
+        short_of = delta - y * p
+        return np.maximum(short_of, 0), np.where(short_of < 0, 0, -y)
+    raise ValueError(f"unknown loss {loss!r}; one of {', '.join(LOSSES)}")
+
+
+def _gaussian_nll(p: Array, y: Array, eps: float) -> tuple[Array, Array]:
+    """``(log v + (m - y)^2 / v) / 2`` for ``p = (m, log v)``, and its gradient.
+
+    ``v`` is at least eps. The gradient passes through that bound, so that a variance
+    that fell below it can grow again.
+    """
+    mean, log_v = np.split(p, 2, axis=1)
+    v = np.maximum(np.exp(log_v), eps)
+    error = (mean - y) ** 2 / v
+    by_log_v = 0.5 * (1 - error) * np.exp(log_v) / v
+    value = 0.5 * (np.maximum(log_v, np.log(eps)) + error)
+    return value, np.hstack([(mean - y) / v, by_log_v])
+
+
+def check_labels(labels: Array, classes: int) -> None:
+    """Refuse what would count from the end, or not at all."""
+    for row in np.flatnonzero((labels < 0) | (labels >= classes)):
+        raise ValueError(
+            f"y: the label {labels[row]} in row {row} is out of range for "
+            f"{classes} classes"
+        )
+
+
+def _cross_entropy(
+    p: Array, target: Array, smoothing: float, class_weight: Array | None
+) -> tuple[Array, Array]:
+    """``-c y log softmax(p)`` and its gradient; labels count as one-hot rows.
+
+    Smoothing a makes ``(1 - a) y + a / O`` of y; c are the classes' weights.
+    """
+    if target.ndim == 1:
+        check_labels(target, p.shape[1])
+        y = np.zeros_like(p)
+        y[np.arange(len(target)), target] = 1
+    else:
+        y = target
+    if smoothing != 0:
+        y = (1 - smoothing) * y + smoothing / p.shape[1]
+    if class_weight is not None:
+        y = y * class_weight
+    shifted = p - p.max(axis=-1, keepdims=True)
+    log_softmax = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    # 0 log 0 = 0: a class with a logit of -inf and no target costs nothing.
+    value = -y * np.where(y == 0, 0, log_softmax)
+    return value, np.exp(log_softmax) * y.sum(axis=-1, keepdims=True) - y
+
+
+@quiet
+def loss_rows(
+    dpred: Array | None,
+    row_loss: Array,
+    pred: Array,
+    target: Array,
+    row_scale: Array,
+    loss: str,
+    delta: float = 1.0,
+    smoothing: float = 0.0,
+    per_output: Array | None = None,
+    actions: Array | None = None,
+) -> None:
+    """Loss of each row (unscaled) and its gradient (scaled).
+
+    ``row_loss[b] = sum_o l(pred[b,o], target[b,o])`` and ``dpred[b,:] =
+    row_scale[b] * dl/dpred[b,:]``. ``pred`` is ``(B, O)``; ``target`` too, or int64
+    labels ``(B,)`` for cross_entropy, or ``(B, O/2)`` for gaussian_nll. The loss of the
+    batch is then ``sum(row_scale * row_loss)``. ``dpred`` may be None.
+
+    ``delta`` is also the weight of y = 1 (binary_cross_entropy), q (quantile), the
+    least variance (gaussian_nll) and the margin (hinge); ``per_output (O,)`` are
+    several of the first two, or class weights (cross_entropy). With int64 ``actions
+    (B,)`` only ``pred[b, actions[b]]`` counts, against ``target (B, 1)``.
+    """
+    if actions is not None:
+        check_labels(actions, pred.shape[1])
+        rows = np.arange(len(pred))
+        chosen = pred[rows, actions][:, None]
+        slopes = None if dpred is None else np.empty_like(chosen)
+        loss_rows(slopes, row_loss, chosen, target, row_scale, loss, delta)
+        if dpred is not None and slopes is not None:
+            dpred[...] = 0
+            dpred[rows, actions] = slopes[:, 0]
+        return
+    if loss == "cross_entropy":
+        value, slope = _cross_entropy(pred, target, smoothing, per_output)
+    elif loss == "gaussian_nll":
+        value, slope = _gaussian_nll(pred, target, delta)
+    else:
+        parameter = delta if per_output is None else per_output
+        value, slope = _elementwise_loss(pred, target, loss, parameter)
+    row_loss[...] = value.sum(axis=1)
+    if dpred is not None:
+        dpred[...] = row_scale[:, None] * slope
+
+
+@dataclass
+class Loss:
+    """A loss over a batch: mean (or sum) of :func:`loss_rows` over rows and outputs.
+
+    With weights the mean is ``sum(w * l) / sum(w)`` and the sum is ``sum(w * l)``;
+    cross-entropy averages over rows only, and counts the class weights of labels as
+    weights of their rows. ``delta``, ``smoothing`` and ``per_output`` are those of
+    :func:`loss_rows`. With ``action`` targets are pairs (actions, values).
+    """
+
+    kind: str
+    delta: float = 1.0
+    reduction: str = "mean"
+    smoothing: float = 0.0
+    per_output: tuple[float, ...] | None = None
+    action: bool = False
+
+    def __call__(
+        self,
+        pred: npt.ArrayLike,
+        target: Any,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> float:
+        """Return the loss of predictions ``(B, O)`` or ``(B,)``."""
+        return self.value_and_grad(pred, target, sample_weight)[0]
+
+    def row_weights(self, weight: Array, target: Any) -> Array:
+        """Return the weights of rows in a mean: of samples, times those of labels."""
+        weight = np.array(weight, dtype=np.float64)
+        if self.kind != "cross_entropy" or np.ndim(target) != 1 or not self.per_output:
+            return weight
+        weight *= np.asarray(self.per_output)[target]
+        return weight
+
+    @quiet
+    def value_and_grad(
+        self,
+        pred: npt.ArrayLike,
+        target: Any,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> tuple[float, Array]:
+        """Return the loss and its derivative by ``pred``, in the shape of ``pred``."""
+        actions = None
+        if self.action:
+            actions = np.asarray(target[0]).astype(np.int64, casting="same_kind")
+            target = target[1]
+        pred, target = np.asarray(pred), np.asarray(target)
+        if pred.dtype not in (np.float32, np.float64):
+            pred = pred.astype(np.float64)
+        rows = pred.reshape(len(pred), -1)
+        outputs = rows.shape[1]
+        if self.action:
+            outputs = 1
+        elif self.kind == "gaussian_nll":
+            outputs //= 2
+        one_for_all = self.kind == "quantile" and self.per_output is not None
+        shape = (len(rows), outputs)
+        if self.kind == "cross_entropy" and target.ndim == 1:
+            target = target.astype(np.int64, casting="same_kind")  # no floats
+            check_labels(target, outputs)
+        elif target.shape == shape or (target.shape, outputs) == (shape[:1], 1):
+            target = target.astype(pred.dtype).reshape(shape)
+        elif one_for_all and target.shape in (shape[:1], (len(rows), 1)):
+            target = target.astype(pred.dtype).reshape(-1, 1).repeat(outputs, axis=1)
+        else:
+            raise ValueError(f"target of shape {target.shape} for {rows.shape}")
+        weight = np.ones(len(rows)) if sample_weight is None else sample_weight
+        scale = np.asarray(weight, dtype=np.float64)
+        if scale.shape != (len(rows),):
+            raise ValueError(f"sample_weight of shape {scale.shape} for {rows.shape}")
+        if self.reduction == "mean":
+            total = self.row_weights(scale, target).sum()
+            total *= 1 if self.kind == "cross_entropy" else outputs
+            # Rows that all weigh nothing, as a batch's may, cost nothing.
+            scale = scale / total if total != 0 else scale
+        scale = scale.astype(pred.dtype)
+        row_loss, dpred = np.empty_like(scale), np.empty_like(rows)
+        each = None
+        if self.per_output is not None:
+            each = np.array(self.per_output, dtype=pred.dtype)
+        parameters = (self.kind, self.delta, self.smoothing, each, actions)
+        loss_rows(dpred, row_loss, rows, target, scale, *parameters)
+        return float((scale * row_loss).sum()), dpred.reshape(pred.shape)
+
+
+def MSE(*, reduction: str = "mean") -> Loss:
+    """``(p - y)^2``."""
+    return Loss("mse", reduction=reduction)
+
+
+def MAE(*, reduction: str = "mean") -> Loss:
+    """``|p - y|``."""
+    return Loss("mae", reduction=reduction)
+
+
+def Huber(delta: float = 1.0, *, reduction: str = "mean") -> Loss:
+    """``r^2 / 2`` up to delta, ``delta (|r| - delta / 2)`` beyond."""
+    return Loss("huber", delta, reduction)
+
+
+def PseudoHuber(delta: float = 1.0, *, reduction: str = "mean") -> Loss:
+    """``delta^2 (sqrt(1 + (r / delta)^2) - 1)``."""
+    return Loss("pseudo_huber", delta, reduction)
+
+
+def CrossEntropy(
+    *,
+    label_smoothing: float = 0.0,
+    class_weight: Sequence[float] | None = None,
+    reduction: str = "mean",
+) -> Loss:
+    """``-log softmax(p)[y]`` for labels, ``-y . log softmax(p)`` for probabilities."""
+    each = None if class_weight is None else tuple(class_weight)
+    return Loss("cross_entropy", 1.0, reduction, label_smoothing, each)
+
+
+def BinaryCrossEntropy(
+    *, pos_weight: float | Sequence[float] | None = None, reduction: str = "mean"
+) -> Loss:
+    """``-c y log s(p) - (1 - y) log(1 - s(p))``, s the sigmoid, c = pos_weight."""
+    return _with_parameter("binary_cross_entropy", pos_weight, reduction)
+
+
+def _with_parameter(
+    kind: str, parameter: float | Sequence[float] | None, reduction: str
+) -> Loss:
+    if isinstance(parameter, Iterable):
+        return Loss(kind, reduction=reduction, per_output=tuple(parameter))
+    return Loss(kind, 1.0 if parameter is None else parameter, reduction)
+
+
+def Poisson(*, reduction: str = "mean") -> Loss:
+    """``exp(p) - y p``: counts y of rate exp(p)."""
+    return Loss("poisson", reduction=reduction)
+
+
+def Quantile(q: float | Sequence[float] = 0.5, *, reduction: str = "mean") -> Loss:
+    """``max(q (y - p), (q - 1) (y - p))``; with several q one for each column."""
+    return _with_parameter("quantile", q, reduction)
+
+
+def GaussianNLL(eps: float = 1e-6, *, reduction: str = "mean") -> Loss:
+    """``(s + (p - y)^2 / exp(s)) / 2`` for predictions (p, s) side by side."""
+    return Loss("gaussian_nll", eps, reduction)
+
+
+def Hinge(margin: float = 1.0, *, reduction: str = "mean") -> Loss:
+    """``max(0, margin - y p)``, y = -1 or 1."""
+    return Loss("hinge", margin, reduction)
+
+
+def ActionValue(loss: Loss) -> Loss:
+    """``loss`` of ``p[b, a[b]]`` against a value, for targets (actions, values)."""
+    return replace(loss, action=True)

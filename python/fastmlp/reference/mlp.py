@@ -1,0 +1,489 @@
+"""The multilayer perceptron, with the interface of ``fastmlp.MLP``."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from .activations import RELU_LIKE, activation_saves
+from .arrays import Array
+from .layers import (
+    Activation,
+    Dense,
+    DenseNode,
+    Folded,
+    Layer,
+    Residual,
+    first_kinds,
+    fold,
+    place_layers,
+)
+from .losses import Loss, check_labels
+from .nodes import Pass, Tape, backward_nodes, forward_nodes
+from .normalization import BatchNormNode, NormNode
+from .optimizers import Optimizer, interpolate
+from .random import _shuffle
+
+__all__ = [
+    "MLP",
+    "History",
+    "initialize",
+]
+
+
+def initialize(
+    rng: np.random.Generator,
+    weight: Array,
+    bias: Array | None,
+    name: str,
+    activation: str,
+    hidden_activation: str,
+) -> None:
+    """Draw the first ``weight (fan_in, fan_out)`` and then ``bias`` of a layer [3].
+
+    Normal with the variance v, or uniform in +-sqrt(3 v), which has it too, where v is
+    ``2 / fan_in`` (he), ``2 / (fan_in + fan_out)`` (glorot) or ``1 / fan_in`` (lecun);
+    biases are 0. "torch" and "sklearn" draw weight and bias from +-``1 / sqrt(fan_in)``
+    and +-``sqrt(f / (fan_in + fan_out))``, f = 2 if the hidden activation is sigmoid,
+    else 6. "orthogonal" is orthonormal rows, or columns if they are fewer (Saxe et al.,
+    2014). "auto" is he_normal before ReLU-like activations, lecun_normal before selu,
+    glorot_uniform before the others.
+    """
+    fan_in, fan_out = weight.shape
+    if name == "auto":
+        name = "he_normal" if activation in RELU_LIKE else "glorot_uniform"
+        name = "lecun_normal" if activation == "selu" else name
+    he, glorot, lecun = 2 / fan_in, 2 / (fan_in + fan_out), 1 / fan_in
+    variances = {"he_normal": he, "glorot_normal": glorot, "lecun_normal": lecun}
+    f = 2 if hidden_activation == "sigmoid" else 6
+    limits = {
+        "he_uniform": math.sqrt(3 * he),
+        "glorot_uniform": math.sqrt(3 * glorot),
+        "lecun_uniform": math.sqrt(3 * lecun),
+        "torch": 1 / math.sqrt(fan_in),
+        "sklearn": math.sqrt(f / (fan_in + fan_out)),
+    }
+    if bias is not None:
+        bias[...] = 0
+    if name in variances:
+        weight[...] = math.sqrt(variances[name]) * rng.standard_normal(weight.shape)
+    elif name in limits:
+        limit = limits[name]
+        weight[...] = rng.uniform(-limit, limit, weight.shape)
+        if bias is not None and name in ("torch", "sklearn"):
+            bias[...] = rng.uniform(-limit, limit, bias.shape)
+    elif name == "orthogonal":
+        # Q of A = QR is unique, and uniform over all of them, if R's diagonal is > 0.
+        short, long = sorted(weight.shape)
+        q, r = np.linalg.qr(rng.standard_normal((short, long)).T)
+        q = q * np.sign(np.diag(r))
+        weight[...] = q.T if fan_in <= fan_out else q
+    elif name == "zeros":
+        weight[...] = 0
+    else:
+        raise ValueError(f"unknown init {name!r}")
+
+
+@dataclass
+class History:
+    """Losses of the epochs of :meth:`MLP.fit`."""
+
+    loss: list[float] = field(default_factory=list)
+    val_loss: list[float] = field(default_factory=list)
+
+
+# The epochs of the masks of steps and passes that are not of a fit.
+_STEP_EPOCH = 0xFFFFFFFF
+
+_PASS_EPOCH = 0xFFFFFFFE
+
+
+class MLP:
+    """Multilayer perceptron ``h_0 = x, h_t = act_t(h_{t-1} @ W_t + b_t)``.
+
+    Attributes, arguments and methods are those of ``fastmlp.MLP``; for one seed so are
+    the first parameters, the orders and the masks of :meth:`fit`. Left out are
+    derivatives other than :meth:`vjp` and :meth:`value_and_grad`, ``summary`` and
+    ``repr``, in fit the ``callbacks``, ``metrics`` and ``progress``, batches in place
+    of arrays and functions in place of losses, the ``seconds`` of its history,
+    ``state_dict`` and ``load_state_dict`` of optimisers and their belonging to one
+    model, and second-order solvers. Fewer arguments are checked. A training that
+    diverges stops before the first step whose loss or gradient is not finite, and goes
+    back no further; the parameters after the last step are not looked at.
+    """
+
+    def __init__(
+        self,
+        layers: Iterable[int | Layer],
+        *,
+        activation: str = "relu",
+        output_activation: str = "identity",
+        init: str = "auto",
+        bias: bool = True,
+        dtype: npt.DTypeLike = "float32",
+        seed: int | np.random.Generator | None = None,
+    ) -> None:
+        n_in, *rest = list(layers) or [0]
+        if isinstance(n_in, Layer) or not rest:
+            raise ValueError("layers must be the input width, then at least one layer")
+        self.n_in, self.dtype = int(n_in), np.dtype(dtype)
+        if self.dtype not in (np.float32, np.float64):
+            raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
+
+        # From the last dense layer, which may be in a Residual, back to the first.
+        defaults = itertools.chain([output_activation], itertools.repeat(activation))
+
+        def resolve(item: Layer | int) -> Layer:
+            if isinstance(item, Residual):
+                return Residual(resolve_all(item.layers))
+            if isinstance(item, Layer) and not isinstance(item, Dense):
+                return item
+            layer = item if isinstance(item, Dense) else Dense(int(item), bias=bias)
+            default = next(defaults)
+            kind = layer.activation or default
+            activation_saves(kind)  # raises for an unknown name
+            return replace(layer, activation=kind, init=layer.init or init)
+
+        def resolve_all(items: Sequence[Layer | int]) -> list[Layer]:
+            return [resolve(item) for item in reversed(items)][::-1]
+
+        self.layers = tuple(resolve_all(rest))
+        self._nodes = place_layers(self.layers, self.n_in, init, itertools.count())
+        self._leaves = [leaf for node in self._nodes for leaf in node.leaves]
+        self.n_out = self._nodes[-1].n_out
+        self.n_params = sum(math.prod(s) for s in self._shapes().values())
+        self._params = np.zeros(self.n_params, dtype=self.dtype)
+        norms = [leaf for leaf in self._leaves if isinstance(leaf, BatchNormNode)]
+        self._buffers = np.zeros(2 * sum(n.n_in for n in norms), dtype=self.dtype)
+        self._batches = np.zeros(len(norms), dtype=np.int64)
+        self._connect()
+        for norm in norms:
+            self._running[norm.running[1]][:] = 1
+
+        # Parameters, then the seed of all orders and masks to come.
+        rng = np.random.default_rng(seed)
+        denses = [leaf for leaf in self._leaves if isinstance(leaf, DenseNode)]
+        kinds = list(first_kinds(self._nodes))
+        for i, dense in enumerate(denses):
+            hidden = kinds[min(i, max(0, len(denses) - 2))]
+            w, b = self.weights[i], self.biases[i]
+            initialize(rng, w, b, str(dense.layer.init), kinds[i], hidden)
+        for leaf in self._leaves:
+            if isinstance(leaf, NormNode) and leaf.layer.affine:
+                self._named[f"{leaf.name}.weight"][:] = 1
+        self._order_seed = int(rng.integers(2**63))
+        self._epochs_done = 0
+        self._passes = 0  # in training mode, steps apart
+        self.history: History | None = None
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of all parameters by name, in their order."""
+        return {k: v for leaf in self._leaves for k, v in leaf.shapes().items()}
+
+    def _connect(self) -> None:
+        """Make all views of what the model's three arrays hold."""
+        self._named = self._views(self._params)
+        denses = [leaf for leaf in self._leaves if isinstance(leaf, DenseNode)]
+        self.weights = tuple(self._named[f"{d.name}.weight"] for d in denses)
+        self.biases = tuple(self._named.get(f"{d.name}.bias") for d in denses)
+        self._running: dict[str, Array] = {}
+        start = 0
+        for leaf in self._leaves:
+            for name in leaf.running if isinstance(leaf, BatchNormNode) else ():
+                self._running[name] = self._buffers[start : start + leaf.n_in]
+                start += leaf.n_in
+        # The shape of the last forward's result, and what its backward needs.
+        self._kept: tuple[tuple[int, ...], Tape] | None = None
+
+    def _views(self, flat: Array) -> dict[str, Array]:
+        """All parameters, or gradients, by name, as views of a flat vector."""
+        views, start = {}, 0
+        for name, shape in self._shapes().items():
+            stop = start + math.prod(shape)
+            views[name] = flat[start:stop].reshape(shape)
+            start = stop
+        return views
+
+    @property
+    def params(self) -> Array:
+        """All parameters, 1-D, in the order W0, b0, W1, b1, ...: to write into.
+
+        Norms have scale and shift in their place, a Residual its layers' parameters,
+        then its projection's.
+        """
+        return self._params
+
+    @property
+    def buffers(self) -> Array:
+        """Running means and variances, 1-D, layer by layer: to write into."""
+        return self._buffers
+
+    def named_parameters(self) -> dict[str, Array]:
+        """Return views of `params` by torch's names, weights (in, out)."""
+        return dict(self._named)
+
+    def _torch_views(self) -> dict[str, Array]:
+        views, norms = {}, 0
+        for leaf in self._leaves:
+            for name in leaf.shapes():
+                views[name] = self._named[name].T
+            if isinstance(leaf, BatchNormNode):
+                views |= {name: self._running[name] for name in leaf.running}
+                count = self._batches[norms : norms + 1].reshape(())
+                views[f"{leaf.name}.num_batches_tracked"] = count
+                norms += 1
+        return views
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return copies by torch's names, in its layout: ``"0.weight"`` (out, in)."""
+        return {name: np.array(v, order="C") for name, v in self._torch_views().items()}
+
+    def load_state_dict(self, state: Mapping[str, npt.ArrayLike]) -> None:
+        """Take over such copies; ValueError, nothing changed, if they do not fit."""
+        views = self._torch_views()
+        arrays = {name: np.array(v) for name, v in state.items()}
+        wanted = {name: view.shape for name, view in views.items()}
+        given = {name: array.shape for name, array in arrays.items()}
+        if given != wanted:
+            raise ValueError(f"state must have the shapes {wanted}, got {given}")
+        for name, view in views.items():
+            view[...] = arrays[name]
+
+    def fold(self) -> MLP:
+        """Return a model for inference, without dropout and, where it can, batch norm.
+
+        Batch norm goes into a dense layer next to it, see ``fold``. Outputs are the
+        same but for rounding.
+        """
+        run = Pass(self._named, self._running)
+        items = fold(self._nodes, run) or [Folded(Activation("identity"), [], [])]
+        model = MLP([self.n_in, *(item.layer for item in items)], dtype=self.dtype)
+        params = [array.ravel() for item in items for array in item.params]
+        running = [array for item in items for array in item.running]
+        model.params[:] = np.concatenate([np.zeros(0), *params])
+        model.buffers[:] = np.concatenate([np.zeros(0), *running])
+        return model
+
+    def copy(self) -> MLP:
+        """Return an independent copy, ready to go on alike."""
+        return copy.deepcopy(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        views = ("weights", "biases", "named", "_running", "_kept")
+        return {name: v for name, v in self.__dict__.items() if name not in views}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._connect()
+
+    def _forward(
+        self, x: Array, draw: tuple[int, int, int] | None = None
+    ) -> tuple[Array, Tape, Pass]:
+        """Return the output, what backward needs, and the pass with its statistics."""
+        run = Pass(self._named, self._running, draw)
+        h, tape = forward_nodes(self._nodes, np.atleast_2d(x), run)
+        return (h[0] if x.ndim == 1 else h), tape, run
+
+    def _forward_in(self, training: bool, x: Array) -> tuple[Array, Tape]:
+        """Return the same in either mode; in training take over the statistics."""
+        draw = (self._order_seed, _PASS_EPOCH, self._passes) if training else None
+        y, tape, run = self._forward(x, draw)
+        self._passes += training
+        self._take_statistics(run)
+        return y, tape
+
+    def _take_statistics(self, run: Pass) -> None:
+        for name, value in run.running.items():
+            self._running[name][:] = value
+        self._batches += run.draw is not None
+
+    def _backward(
+        self, dy: npt.ArrayLike, shape: tuple[int, ...], tape: Tape
+    ) -> tuple[Array, Array]:
+        """``(dx, grads)`` by the chain rule, layer by layer from the last."""
+        dy = np.asarray(dy, dtype=self.dtype)
+        if dy.shape != shape:
+            raise ValueError(f"dy must have the outputs' shape {shape}, got {dy.shape}")
+        grads = np.empty_like(self.params)
+        rows = np.atleast_2d(dy)
+        run = Pass(self._named, self._running, grads=self._views(grads))
+        dx = backward_nodes(self._nodes, rows, tape, run)
+        return (dx[0] if dy.ndim == 1 else dx), grads
+
+    def forward(self, x: npt.ArrayLike, training: bool = False) -> Array:
+        """Return the output for ``x (B, I)`` or ``(I,)``; keep what backward needs.
+
+        In training mode dropout is on and batch norm takes the statistics of the batch,
+        and the model takes over its running statistics.
+        """
+        y, tape = self._forward_in(training, np.array(x, dtype=self.dtype))
+        self._kept = y.shape, tape
+        return y.copy()  # the tape may hold y itself
+
+    def backward(self, dy: npt.ArrayLike) -> tuple[Array, Array]:
+        """``(dx, grads)`` of a function with derivative ``dy`` at the last output."""
+        if self._kept is None:
+            raise RuntimeError("backward needs a forward before it")
+        dx, grads = self._backward(dy, *self._kept)
+        return dx.copy(), grads  # layers that change nothing return dy itself
+
+    def predict(self, x: npt.ArrayLike, out: Array | None = None) -> Array:
+        """Return the output for ``x (B, I)`` or ``(I,)``, in ``out`` if given."""
+        y = self._forward(np.array(x, dtype=self.dtype))[0]
+        if out is None:
+            return y
+        out[...] = y
+        return out
+
+    __call__ = predict
+
+    def vjp(
+        self, x: npt.ArrayLike, dy: npt.ArrayLike, training: bool = False
+    ) -> tuple[Array, Array, Array]:
+        """``(y, dx, grads)``: forward and backward in one."""
+        y, tape = self._forward_in(training, np.array(x, dtype=self.dtype))
+        return y, *self._backward(np.array(dy, dtype=self.dtype), y.shape, tape)
+
+    def value_and_grad(
+        self,
+        x: npt.ArrayLike,
+        y: Any,
+        loss: Loss,
+        sample_weight: npt.ArrayLike | None = None,
+        *,
+        training: bool = False,
+    ) -> tuple[float, Array]:
+        """Return the loss and its gradient with respect to ``params``."""
+        pred, tape = self._forward_in(training, np.asarray(x, dtype=self.dtype))
+        value, dy = loss.value_and_grad(pred, y, sample_weight)
+        return value, self._backward(dy, pred.shape, tape)[1]
+
+    def train_step(
+        self,
+        x: npt.ArrayLike,
+        y: Any,
+        loss: Loss,
+        optimizer: Optimizer,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> float:
+        """One step of the optimiser, in training mode; returns the loss before it.
+
+        Raises FloatingPointError, and changes nothing, if the loss or its gradient is
+        not finite.
+        """
+        draw = (self._order_seed, _STEP_EPOCH, optimizer.step_count)
+        return self._step(x, y, loss, optimizer, sample_weight, draw)
+
+    def _step(
+        self,
+        x: npt.ArrayLike,
+        y: Any,
+        loss: Loss,
+        optimizer: Optimizer,
+        sample_weight: npt.ArrayLike | None,
+        draw: tuple[int, int, int],
+    ) -> float:
+        pred, tape, run = self._forward(np.asarray(x, dtype=self.dtype), draw)
+        value, dy = loss.value_and_grad(pred, y, sample_weight)
+        grads = self._backward(dy, pred.shape, tape)[1]
+        if not (math.isfinite(value) and np.isfinite(grads).all()):
+            raise FloatingPointError(
+                f"training diverged at step {optimizer.step_count + 1}: the loss "
+                f"({value}) or its gradient is not finite"
+            )
+        optimizer._step([self.params], [grads], [self._parts()])
+        self._take_statistics(run)
+        return value
+
+    def _parts(self) -> list[tuple[slice, bool]]:
+        """Ranges of the parameters, and whether they are weights."""
+        parts, at = [], 0
+        for view in self.named_parameters().values():
+            parts.append((slice(at, at + view.size), view.ndim == 2))
+            at += view.size
+        return parts
+
+    def polyak_(self, other: MLP, tau: float) -> Self:
+        """``params += tau (other.params - params)``, in place; buffers as well."""
+        if other.n_params != self.n_params or not 0 <= tau <= 1:
+            raise ValueError("other must have the same parameters, and 0 <= tau <= 1")
+        interpolate(self.params, other.params, tau)
+        interpolate(self.buffers, other.buffers, tau)
+        return self
+
+    def evaluate(
+        self,
+        x: npt.ArrayLike,
+        y: Any,
+        loss: Loss,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> float:
+        """Return the loss, without a step."""
+        return loss(self.predict(x), y, sample_weight)
+
+    def fit(
+        self,
+        x: npt.ArrayLike,
+        y: Any = None,
+        *,
+        loss: Loss,
+        optimizer: Optimizer,
+        epochs: int,
+        batch_size: int | None = None,
+        shuffle: bool = True,
+        sample_weight: npt.ArrayLike | None = None,
+        validation_data: tuple[npt.ArrayLike, ...] | None = None,
+        seed: int | np.random.Generator | None = None,
+    ) -> History:
+        """Train on mini-batches without replacement, the last one possibly short.
+
+        An epoch's loss is the mean of its batches' weighted by rows (by weight if there
+        are sample weights), or their sum for ``reduction="sum"``. The orders and masks
+        are those of ``seed`` from its first epoch on; without one they go on with the
+        model's.
+        """
+        if y is None or batch_size is None:
+            raise TypeError("y and batch_size are needed: there are arrays only")
+        x = np.asarray(x)
+        targets = [np.asarray(a) for a in (y if loss.action else [y])]
+        if loss.action or (loss.kind == "cross_entropy" and targets[0].ndim == 1):
+            # Of all batches, before the first step.
+            check_labels(targets[0], self.n_out)
+        weights = None if sample_weight is None else np.asarray(sample_weight)
+        key, first = self._order_seed, self._epochs_done
+        if isinstance(seed, np.random.Generator):
+            key, first = int(seed.integers(2**63)), 0
+        elif seed is not None:
+            key, first = int(seed), 0
+
+        self.history = history = History()
+        order = np.arange(len(x))
+        for epoch in range(first, first + epochs):
+            if shuffle:
+                _shuffle(order, key, epoch)
+            values, shares = [], []
+            for step, start in enumerate(range(0, len(x), batch_size)):
+                rows = order[start : start + batch_size]
+                weight = None if weights is None else weights[rows]
+                draw = (key, epoch, step)
+                parts = [target[rows] for target in targets]
+                batch = tuple(parts) if loss.action else parts[0]
+                values.append(self._step(x[rows], batch, loss, optimizer, weight, draw))
+                each = np.ones(len(rows)) if weight is None else weight
+                shares.append(loss.row_weights(each, batch).sum())
+            if seed is None:
+                self._epochs_done += 1
+            total = np.average(values, weights=shares)
+            total = total if loss.reduction == "mean" else np.sum(values)
+            history.loss.append(float(total))
+            if validation_data is not None:
+                x_val, y_val, *w_val = validation_data
+                history.val_loss.append(self.evaluate(x_val, y_val, loss, *w_val))
+        return history
