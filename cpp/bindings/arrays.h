@@ -1,5 +1,4 @@
-// From numpy arrays to pointers, without ever converting: an array is used as it is, or
-// the caller is told that it cannot be.
+// Views of numpy arrays, which are never converted, and new arrays.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -33,14 +32,15 @@ template <class T>
 struct ArrayView {
   T* data;
   Index ndim;
-  Index shape[2];  // of a 1-D array: its size, 1
+  Index shape[2];  // a 1-D array has (size, 1)
 
   Index size() const { return shape[0] * shape[1]; }
 };
 
-// The array's memory if it is an aligned, C-contiguous array of native T with one or
-// two dimensions (and writeable, if T is not const). Subclasses may mean something else
-// by their memory (masked arrays do) and are left to the Python layer.
+// The memory of an aligned, C-contiguous array of native T with one or two dimensions
+// (and writeable, if T is not const); nothing for any other object. The memory of a
+// subclass may mean something else (that of masked arrays does), so subclasses are left
+// to the Python layer.
 template <class T>
 std::optional<ArrayView<T>> view(py::handle object) {
   using Element = std::remove_const_t<T>;
@@ -55,8 +55,8 @@ std::optional<ArrayView<T>> view(py::handle object) {
     return std::nullopt;
   }
   if (!std::is_const_v<T> && !array.writeable()) return std::nullopt;
-  // The usual case by two fields; unpickled arrays have dtypes of their own that numpy
-  // must be asked about.
+  // Two fields decide the usual case. Unpickled arrays have dtype objects of their own,
+  // which only numpy can compare.
   const py::dtype got = array.dtype();
   const bool usual =
       got.normalized_num() == py::dtype::num_of<Element>() && got.byteorder() == '=';
@@ -73,8 +73,8 @@ bool overlap(const ArrayView<T>& a, const ArrayView<const T>& b) {
   return a.data < b.data + b.size() && b.data < a.data + a.size();
 }
 
-// As view, but an array that cannot be used is an error that names the argument.
-// `shape`: the wanted sizes, -1 for any; its length is the wanted number of dimensions.
+// Like view, but raises an error that names the argument if the array cannot be used or
+// does not have this shape, in which -1 stands for any size.
 template <class T>
 ArrayView<T> require(py::handle object, const char* name,
                      std::initializer_list<Index> shape) {
@@ -102,7 +102,7 @@ ArrayView<T> require(py::handle object, const char* name,
                         got + ")");
 }
 
-// None, or require.
+// nullptr for None, else the memory of the array that require accepts.
 template <class T>
 T* require_or_null(py::handle object, const char* name,
                    std::initializer_list<Index> shape) {

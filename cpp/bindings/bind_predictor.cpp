@@ -1,4 +1,4 @@
-// Inference bound to buffers: what a call must look at is settled beforehand.
+// Inference bound to buffers, so that a call has next to nothing to check.
 #include <pybind11/pybind11.h>
 
 #include <new>
@@ -20,7 +20,7 @@ constexpr const char* kBusy =
 
 class Predictor {
  public:
-  // `convert` makes of anything an array like x, or raises.
+  // `convert`: turns any object into an array like x, or raises.
   Predictor(py::object net, py::object x, py::object y, py::object convert)
       : net_(std::move(net)),
         x_(std::move(x)),
@@ -45,7 +45,7 @@ class Predictor {
   const py::object& x() const { return x_; }
   const py::object& y() const { return y_; }
 
-  // Of the buffer x if there is no argument.
+  // Without an argument, the input is the buffer x.
   py::object call(py::handle argument) {
     const ExclusiveUse use(busy_, kBusy);
     return any_->visit([&](auto& n) -> py::object {
@@ -70,7 +70,7 @@ class Predictor {
   }
 
  private:
-  // x if it can be used as it is.
+  // A view of x if it can be used as it is.
   template <class T>
   std::optional<ArrayView<const T>> fitting(py::handle x, Index n_in) const {
     const auto xv = view<const T>(x);
@@ -83,7 +83,7 @@ class Predictor {
   Index y_size() const { return py::reinterpret_borrow<py::array>(y_).size(); }
 
   py::object net_, x_, y_, convert_;
-  // Once more x_ and y_: resize() moves arrays that are referred to but once.
+  // Second references: numpy refuses resize() on arrays with a reference count above 1.
   py::tuple held_;
   AnyMlp* any_;
   Index rows_ = 0, ndim_ = 0;
@@ -92,18 +92,18 @@ class Predictor {
   BusyFlag busy_;
 };
 
-// tp_call: what pybind11's dispatch would add is a good part of a small network's time.
+// tp_call: pybind11's dispatch would take a good part of the time of a small network.
 PyObject* call(PyObject* self, PyObject* args, PyObject* kwargs) {
   const Py_ssize_t given = PyTuple_GET_SIZE(args);
   if (given > 1 || (kwargs && PyDict_GET_SIZE(kwargs) > 0)) {
     PyErr_SetString(PyExc_TypeError,
-                    "a predictor takes one argument, x, or none for its buffer");
+                    "a predictor takes one argument, x, or none to use its buffer");
     return nullptr;
   }
   try {
     auto* const instance = reinterpret_cast<py::detail::instance*>(self);
     auto* const predictor = instance->get_value_and_holder().value_ptr<Predictor>();
-    if (!predictor) throw py::value_error("this predictor has not been made");
+    if (!predictor) throw py::value_error("this predictor has not been initialised");
     const PyObject* const argument = given == 1 ? PyTuple_GET_ITEM(args, 0) : nullptr;
     return predictor->call(py::handle(const_cast<PyObject*>(argument))).release().ptr();
   } catch (py::error_already_set& error) {

@@ -12,7 +12,7 @@
 namespace fastmlp::bindings {
 namespace {
 
-// A buffer and what its actions are: 0 floats stand for one int64.
+// A buffer and the type of its actions: `action_floats` floats, or an int64 if 0.
 struct PyReplayBuffer {
   PyReplayBuffer(Index capacity, Index n_obs, Index floats, uint64_t seed)
       : buffer(capacity, n_obs,
@@ -22,7 +22,7 @@ struct PyReplayBuffer {
         action_floats(floats) {}
   ReplayBuffer buffer;
   Index action_floats;
-  std::vector<float> rounded, rounded_next;  // room for one observation each
+  std::vector<float> rounded, rounded_next;  // memory for an observation each
 };
 
 template <class T>
@@ -43,7 +43,8 @@ void check_finite(const char* name, Index row, const float* x, Index n) {
   }
 }
 
-// n numbers of an array of float or double, the latter rounded into `room`; or null.
+// The n elements of a float or double array, the latter rounded into `room`; nullptr if
+// it cannot be used.
 const float* observation(py::handle object, Index n, std::vector<float>& room) {
   if (const auto v = view<const float>(object)) {
     return v->ndim == 1 && v->shape[0] == n ? v->data : nullptr;
@@ -56,7 +57,7 @@ const float* observation(py::handle object, Index n, std::vector<float>& room) {
   return room.data();
 }
 
-// One transition if it can be used as it is.
+// Adds a transition. Returns false if an argument cannot be used as it is.
 bool add(PyReplayBuffer& self, py::handle obs, py::handle action, py::handle reward,
          py::handle next_obs, py::handle terminated) {
   const Index n = self.buffer.obs_size();
@@ -82,8 +83,8 @@ bool add(PyReplayBuffer& self, py::handle obs, py::handle action, py::handle rew
     taken = as_bytes(given->data);
   }
 
-  // Numbers by their own conversions; what has none, or is too large, is explained in
-  // Python.
+  // Any number is converted. The Python layer explains what is wrong with other objects
+  // and with numbers that are too large.
   const double earned = PyFloat_AsDouble(reward.ptr());
   if (earned == -1.0 && PyErr_Occurred()) {
     PyErr_Clear();
@@ -109,7 +110,7 @@ struct Rows {
   Index count;
 };
 
-// Transitions as rows of arrays, which the Python layer has converted.
+// Transitions in the rows of arrays that the Python layer has converted.
 Rows rows_of(const PyReplayBuffer& self, py::handle obs, py::handle actions,
              py::handle rewards, py::handle next_obs, py::handle terminated) {
   const Index n = self.buffer.obs_size();
@@ -146,7 +147,7 @@ void add_batch(PyReplayBuffer& self, const Rows& rows, const bool* where) {
   }
 }
 
-// New arrays for rows, as a tuple: obs, actions, rewards, next_obs, terminated.
+// New arrays for that many transitions: (obs, actions, rewards, next_obs, terminated).
 py::tuple new_batch(const PyReplayBuffer& self, Index rows, TransitionsOut& to) {
   const Index n = self.buffer.obs_size(), floats = self.action_floats;
   auto obs = new_array<float>({rows, n}), next_obs = new_array<float>({rows, n});
@@ -188,8 +189,8 @@ py::object targets_of(py::handle q, py::handle by, py::handle rewards,
 
 void bind_replay(py::module_& m) {
   using py::arg;
-  // With Python's lock nothing here runs twice at once; without it, the critical
-  // sections see to that.
+  // The GIL keeps two calls from running at once; where there is none, the critical
+  // sections do.
   using Section = py::scoped_critical_section;
   const auto with_section = [](py::handle self) -> PyReplayBuffer& {
     return py::cast<PyReplayBuffer&>(self);
@@ -264,8 +265,8 @@ void bind_replay(py::module_& m) {
             if (static_cast<uint64_t>(rows.count) != (added < room ? added : room)) {
               throw py::value_error("expected as many rows as were added, up to " +
                                     std::to_string(room) + ", got " +
-                                    std::to_string(rows.count) + " and added " +
-                                    std::to_string(added));
+                                    std::to_string(rows.count) +
+                                    " rows and added=" + std::to_string(added));
             }
             for (Index i = 0; i < rows.count; ++i) check_finite(self, rows, i);
             self.buffer.restore(rows.data, added, drawn);

@@ -48,7 +48,7 @@ void fill(typename LevenbergMarquardt<T>::State& s, const py::dict& from) {
   s.growth = py::cast<double>(from["growth"]);
 }
 
-// f(solver) for the solver there is; false if there is none.
+// f(solver, a T) for the solver that exists. Returns false if there is none.
 template <class Any, class F>
 bool with_solver(Any& any, F f) {
   if (any.f32) f(*any.f32, float{});
@@ -111,10 +111,10 @@ py::array_t<T> point(const T* theta, Index n) {
   return array;
 }
 
-// Iterations with a Python function, theta in place, until the end or `most` of them.
-// f(theta) -> (value, grad).
+// Iterates on theta in place until the solver has finished, at most max_iterations
+// times. f(theta) -> (value, grad).
 py::tuple minimize_lbfgs(AnyLbfgs& any, py::object theta, const py::function& f,
-                         Index most) {
+                         Index max_iterations) {
   const SolverUse use(any);
   SolverReport report;
   by_dtype(theta, "theta", [&](auto t) {
@@ -128,7 +128,7 @@ py::tuple minimize_lbfgs(AnyLbfgs& any, py::object theta, const py::function& f,
       return py::cast<double>(result[0]);
     };
     auto& solver = any.of<T>();
-    for (Index i = 0; i < most && !report.finished(); ++i) {
+    for (Index i = 0; i < max_iterations && !report.finished(); ++i) {
       report = solver.iterate(at.data, n, objective);
     }
   });
@@ -137,7 +137,7 @@ py::tuple minimize_lbfgs(AnyLbfgs& any, py::object theta, const py::function& f,
 
 // f(theta) -> (residuals, jacobian), both float64.
 py::tuple minimize_lm(AnyLevenbergMarquardt& any, py::object theta,
-                      const py::function& f, Index most) {
+                      const py::function& f, Index max_iterations) {
   const SolverUse use(any);
   SolverReport report;
   by_dtype(theta, "theta", [&](auto t) {
@@ -154,7 +154,7 @@ py::tuple minimize_lm(AnyLevenbergMarquardt& any, py::object theta,
     };
     const LeastSquares<T> problem = least_squares<T>(n, residuals);
     auto& solver = any.of<T>();
-    for (Index i = 0; i < most && !report.finished(); ++i) {
+    for (Index i = 0; i < max_iterations && !report.finished(); ++i) {
       report = solver.iterate(at.data, n, problem);
     }
   });
@@ -210,7 +210,7 @@ void bind_solvers(py::module_& m) {
            }),
            arg("history"), arg("max_line_search"), arg("c1"), arg("c2"),
            arg("tolerance"))
-      .def("minimize", &minimize_lbfgs, arg("theta"), arg("f"), arg("most"));
+      .def("minimize", &minimize_lbfgs, arg("theta"), arg("f"), arg("max_iterations"));
   bind_common<AnyLevenbergMarquardt, LevenbergMarquardt>(m, "LevenbergMarquardt")
       .def(py::init([](double damping, Index max_tries, double tolerance,
                        bool acceleration) {
@@ -222,7 +222,7 @@ void bind_solvers(py::module_& m) {
              return std::make_unique<AnyLevenbergMarquardt>(c);
            }),
            arg("damping"), arg("max_tries"), arg("tolerance"), arg("acceleration"))
-      .def("minimize", &minimize_lm, arg("theta"), arg("f"), arg("most"));
+      .def("minimize", &minimize_lm, arg("theta"), arg("f"), arg("max_iterations"));
 }
 
 }  // namespace fastmlp::bindings

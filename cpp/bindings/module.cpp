@@ -1,4 +1,4 @@
-// The extension module: registers what the bind_* files define.
+// The extension module, which registers the definitions of the bind_* files.
 #include <pybind11/pybind11.h>
 
 namespace fastmlp::bindings {
@@ -12,8 +12,8 @@ void bind_mlp(pybind11::module_& m);
 void bind_predictor(pybind11::module_& m);
 }  // namespace fastmlp::bindings
 
-// Nothing here relies on the GIL: locks of models and optimisers, atomic marks, and
-// critical sections where it would otherwise be the lock.
+// No binding relies on the GIL: models and optimisers have locks, other objects have
+// busy flags or critical sections.
 PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   using namespace fastmlp::bindings;
   bind_runtime(m);

@@ -1,4 +1,4 @@
-// The solvers as Python has them: of either element type, made at their first use.
+// The solvers behind Python objects, of either element type, created at first use.
 #pragma once
 
 #include <optional>
@@ -19,7 +19,8 @@ struct AnySolver {
 
   explicit AnySolver(const Config& c) : config(c) {}
 
-  // That of type T; one of the other type must have been reset.
+  // The solver of type T. Throws std::invalid_argument if there is one of the other
+  // type.
   template <class T>
   Solver<T>& of() {
     if constexpr (std::is_same_v<T, float>) {

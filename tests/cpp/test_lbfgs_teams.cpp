@@ -1,5 +1,5 @@
-// L-BFGS is the same bits for more threads than there are processors, where the members
-// of a team leave their barriers at very different times.
+// L-BFGS gives the same bits with more threads than processors, when the members of a
+// team leave their barriers at very different times.
 #include <cstdio>
 #include <vector>
 
@@ -11,7 +11,7 @@ namespace {
 
 using namespace fastmlp;
 
-// Some iterations on sum(c (x - 1)^2) / 2, c from 1 to 10 with the column.
+// The point after some iterations on sum(c (x - 1)^2) / 2, c from 1 to 10 by column.
 std::vector<double> minimum(Index n, int threads, int iterations) {
   set_num_threads(threads);
   LbfgsConfig config;

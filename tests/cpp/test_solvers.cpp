@@ -1,4 +1,4 @@
-// What the solvers are made of, which Python does not see: the Cholesky factor and the
+// The parts of the solvers that Python does not see: the Cholesky factorisation and the
 // line search.
 #include <cmath>
 #include <cstring>
@@ -30,7 +30,7 @@ std::vector<double> positive_matrix(Index n) {
   return a;
 }
 
-// Sizes about the width of its blocks, and some of them.
+// Sizes around multiples of the block size.
 constexpr Index kSizes[] = {1, 2, 5, 63, 64, 65, 128, 200, 330};
 
 void test_cholesky() {
@@ -63,7 +63,7 @@ void test_cholesky() {
     }
     cholesky_solve(l.data(), n, x.data());
     for (Index i = 0; i < n; ++i) {
-      // The condition of these matrices is below their size.
+      // The condition numbers of these matrices are below their sizes.
       CHECK(std::fabs(x[static_cast<size_t>(i)] - static_cast<double>(i % 7 - 3)) <
             1e-11 * static_cast<double>(n));
     }
@@ -105,7 +105,7 @@ struct Line {
   double value, slope;
 };
 
-// Functions 1 to 3 of More & Thuente's section 5, an easy one and one with an edge.
+// Functions 1 to 3 of More & Thuente's section 5, a quadratic, and one with a barrier.
 Line line(int which, double t) {
   switch (which) {
     case 0: {
@@ -128,7 +128,7 @@ Line line(int which, double t) {
     }
     case 3:
       return {(t - 3) * (t - 3), 2 * (t - 3)};
-    default:  // not defined beyond 1
+    default:  // undefined from 1 on
       if (t >= 1) return {std::nan(""), std::nan("")};
       return {-t - 0.05 * std::log(1 - t), -1 + 0.05 / (1 - t)};
   }
@@ -158,7 +158,7 @@ void test_line_search() {
     }
   }
 
-  // A line without an end is given up with its best step at hand.
+  // On a function without a minimum the search gives up, with its best step known.
   LineSearch search({1e-4, 0.9, 10}, 0.0, -1.0, 1.0);
   auto verdict = LineSearch::Verdict::search;
   while (verdict == LineSearch::Verdict::search) {
@@ -168,8 +168,8 @@ void test_line_search() {
   CHECK(search.any_decrease());
 }
 
-// With exact curvature from as many pairs as dimensions a quadratic is done in few
-// steps; the solver is told when it is.
+// With pairs for all dimensions, the curvature of a quadratic is exact, so few iterations
+// are needed; the solver reports when it has converged.
 void test_quadratic() {
   constexpr Index n = 5;
   const Objective<double> f = [](double* grad, const double* theta) {

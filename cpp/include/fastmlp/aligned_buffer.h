@@ -1,4 +1,4 @@
-// Memory for vectors: aligned to a cache line, never initialised, never shared.
+// Uninitialised memory for vectors, aligned to a cache line, with a single owner.
 #pragma once
 
 #include <limits>
@@ -18,7 +18,7 @@ template <class T>
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
-  // Throws std::bad_alloc, also where the number of bytes cannot be represented.
+  // Throws std::bad_alloc, also if the number of bytes cannot be represented.
   explicit AlignedBuffer(Index size) : data_(allocate(size)), size_(size) {}
   AlignedBuffer(AlignedBuffer&& other) noexcept { swap(other); }
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
@@ -29,10 +29,11 @@ class AlignedBuffer {
     if (data_) ::operator delete(data_, std::align_val_t(kAlignment));
   }
 
-  // At least `size` elements; the contents are lost if it has to grow.
+  // Makes room for at least `size` elements. The contents are lost if it has to grow.
   void reserve(Index size) {
     if (size > size_) {
-      *this = AlignedBuffer();  // let go first: two at once may not fit
+      *this =
+          AlignedBuffer();  // free the memory first: there may not be enough for both
       *this = AlignedBuffer(size);
     }
   }

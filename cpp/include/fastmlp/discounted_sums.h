@@ -1,12 +1,12 @@
-// What actions were worth: arithmetic on the way from rewards to targets.
+// Sums and targets of reinforcement learning, computed from rewards.
 #pragma once
 
 #include "fastmlp/types.h"
 
 namespace fastmlp {
 
-// x[t] += factor[t] * x[t + 1] for all of `width` columns, from the last row but one
-// up; of the last, factor is not read.
+// x[t] += factor[t] * x[t + 1] for each of `width` columns, from the last row but one
+// backwards. The last row of factor is not read.
 template <class T>
 void accumulate_backwards(T* x, const T* factor, Index steps, Index width);
 

@@ -1,5 +1,5 @@
-// The floating-point environment that the bit-for-bit promise needs: round to nearest,
-// subnormals kept, no traps. Other packages are known to change it behind one's back.
+// The floating-point environment that identical results need: rounding to nearest,
+// subnormal numbers, no traps. Other libraries in the process are known to change it.
 #pragma once
 
 #if defined(__x86_64__) || defined(__i386__) || defined(_M_X64)
@@ -12,6 +12,7 @@
 
 namespace fastmlp {
 
+// RAII: sets that environment for this thread and restores the old one.
 class DefaultFpEnvironment {
  public:
   DefaultFpEnvironment() {

@@ -1,5 +1,4 @@
-// Which instruction sets this build carries, which the machine can run, and which is
-// used.
+// The instruction sets: those of this build, those of this machine, and the active one.
 #pragma once
 
 #include <string>
@@ -11,16 +10,17 @@ namespace fastmlp {
 
 const char* isa_name(Isa isa);
 
-// Compiled in and runnable here (CPUID, and XCR0 for the registers the system saves);
-// the portable one first, the best one last.
+// Instruction sets that are compiled in and runnable on this machine (by CPUID, and by
+// XCR0 for the registers that the system saves), from the portable to the best one.
 std::vector<Isa> available_isas();
 
-// The one that kernels are taken from. Initially the best available one, or the one
-// that the environment variable FASTMLP_ISA names. Throws std::invalid_argument if
-// FASTMLP_ISA names one that cannot be used.
+// The instruction set of the kernels in use. Initially the one that the environment
+// variable FASTMLP_ISA names, else the best available one. Throws std::invalid_argument
+// if FASTMLP_ISA names one that is not available.
 Isa active_isa();
 
-// Throws std::invalid_argument, naming the available ones, if `name` is not among them.
+// Throws std::invalid_argument, which lists the available ones, if `name` is not one of
+// them.
 void set_active_isa(const std::string& name);
 
 }  // namespace fastmlp

@@ -13,27 +13,27 @@
 namespace fastmlp {
 
 struct LbfgsConfig {
-  Index history = 10;          // pairs kept, at least 1
-  Index max_line_search = 25;  // evaluations in one iteration
-  double c1 = 1e-4, c2 = 0.9;  // 0 < c1 < c2 < 1
-  double tolerance = 1e-7;     // of the gradient's largest element
+  Index history = 10;          // pairs (s, y) kept, at least 1
+  Index max_line_search = 25;  // evaluations per line search
+  double c1 = 1e-4, c2 = 0.9;  // Wolfe conditions, 0 < c1 < c2 < 1
+  double tolerance = 1e-7;     // converged: no gradient element is larger in magnitude
 };
 
-// Throws std::bad_alloc, and what the objective throws; then theta is as before.
+// Throws std::bad_alloc, and what the objective throws; theta is unchanged then.
 template <class T>
 class Lbfgs {
  public:
   explicit Lbfgs(const LbfgsConfig& config) : config_(config) {}
   const LbfgsConfig& config() const { return config_; }
 
-  // The objective may have changed: it is evaluated again at the next iteration's
-  // start, and if its value and gradient are not those remembered, all is forgotten.
+  // To be called if the objective may have changed. The next iteration evaluates it
+  // again at the current point and forgets its history if the result is another one.
   void expect_change() { point_.certain = false; }
   SolverReport iterate(T* theta, Index n, const Objective<T>& objective);
   void reset();
 
-  // What makes it go on as if it had never stopped. Pairs, oldest first: pairs * size
-  // elements each of s and y.
+  // All that a solver needs to continue as if it had not stopped. s and y hold
+  // pairs * size elements, the oldest pair first.
   struct State {
     Index iterations = 0, evaluations = 0, size = 0, pairs = 0;
     double value = 0.0;
@@ -47,7 +47,8 @@ class Lbfgs {
  private:
   void prepare(Index n);
   void find_direction();
-  T* s(Index i) const { return s_.data() + row(i) * n_; }  // the i-th, oldest first
+  // Pair i, the oldest first, and its row in the ring of pairs.
+  T* s(Index i) const { return s_.data() + row(i) * n_; }
   T* y(Index i) const { return y_.data() + row(i) * n_; }
   Index row(Index i) const { return (first_ + i) % config_.history; }
 
@@ -58,7 +59,7 @@ class Lbfgs {
   Index first_ = 0, pairs_ = 0;
   AlignedBuffer<T> direction_, best_, best_grad_;
   AlignedBuffer<T> s_, y_;
-  std::vector<double> sy_, yy_;  // by row
+  std::vector<double> sy_, yy_;  // dot products of each row
   std::vector<double> alphas_, partial_;
 };
 

@@ -12,29 +12,29 @@
 namespace fastmlp {
 
 struct LevenbergMarquardtConfig {
-  double damping = 1e-3;     // the first, in parts of the largest element of diag(H)
-  Index max_tries = 30;      // steps tried in one iteration
-  double tolerance = 1e-10;  // of the gradient's largest element
+  double damping = 1e-3;     // the first lambda, relative to the largest of diag(H)
+  Index max_tries = 30;      // steps tried per iteration
+  double tolerance = 1e-10;  // converged: no gradient element is larger in magnitude
   bool acceleration = true;
 };
 
-// A sum of squares: its value and gradient, and its Gauss-Newton matrix H at theta,
-// (n, n) row-major, of which the lower triangle is to be written.
+// A sum of squares as functions of theta.
 template <class T>
 struct LeastSquares {
-  Objective<T> objective;
+  Objective<T> objective;  // value and gradient
+  // The lower triangle of the Gauss-Newton matrix H (n, n), row-major.
   std::function<void(double* h, const T* theta)> gauss_newton;
-  // out = J^T r'' in the units of the gradient, r'' the second derivative of the
-  // residuals along d. Without it steps are not accelerated.
+  // out = J^T r'', scaled like the gradient, where r'' is the second derivative of the
+  // residuals along d. If empty, steps are not accelerated.
   std::function<void(double* out, const T* theta, const double* d)> residual_curvature =
       {};
 };
 
-// An iteration solves (H + lambda I) d = -g and (H + lambda I) a = -J^T r'', and takes
-// the step d + a / 2, raising lambda until that is lower and a is small beside d. Plain
-// I: with the diagonal of H, which Marquardt put there, a unit that has gone flat would
-// hardly be damped at all, and fits of networks took more iterations.
-// Throws std::bad_alloc, and what the function throws; then theta is as before.
+// An iteration solves (H + lambda I) d = -g and (H + lambda I) a = -J^T r'' and takes
+// the step d + a / 2, raising lambda until the step lowers the value and a is small
+// compared with d. With Marquardt's diagonal of H in place of I, units with a vanishing
+// derivative would hardly be damped at all, and fits of networks took more iterations.
+// Throws std::bad_alloc, and what the functions throw; theta is unchanged then.
 template <class T>
 class LevenbergMarquardt {
  public:
@@ -42,7 +42,7 @@ class LevenbergMarquardt {
       : config_(config) {}
   const LevenbergMarquardtConfig& config() const { return config_; }
 
-  // As of Lbfgs.
+  // See Lbfgs.
   void expect_change() { point_.certain = false; }
   SolverReport iterate(T* theta, Index n, const LeastSquares<T>& problem);
   void reset();
@@ -71,7 +71,7 @@ class LevenbergMarquardt {
   Index iterations_ = 0, evaluations_ = 0;
   SolverPoint<T> point_;
   double lambda_ = 0.0, growth_ = 2.0;
-  AlignedBuffer<double> h_, factor_, direction_, curvature_;
+  AlignedBuffer<double> h_, factor_, direction_, acceleration_;
 };
 
 }  // namespace fastmlp

@@ -1,5 +1,5 @@
-// Counter-based random numbers: a pure function of (key, counter), so that a draw does
-// not depend on threads or on what was drawn before, and training resumes exactly.
+// Counter-based random numbers: a pure function of (key, counter), so that they depend
+// on neither threads nor earlier draws, and training resumes exactly.
 #pragma once
 
 #include <array>
@@ -11,7 +11,8 @@ namespace fastmlp {
 // Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
 std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, uint64_t key);
 
-// What a draw is for: the last word of the counter, so that uses never overlap.
+// The purpose of a draw. It is the last word of the counter, so that different purposes
+// never share numbers.
 enum class Stream : uint32_t {
   shuffle = 0x53485546,
   initialize = 0x494E4954,
@@ -19,16 +20,15 @@ enum class Stream : uint32_t {
   replay = 0x52504C59
 };
 
-// 64 random bits: element `i` of stream `stream` under `seed`, in epoch (or layer)
-// `group`.
+// 64 random bits: element `i` of a stream under `seed`. `group`: epoch or layer.
 uint64_t random_bits(uint64_t seed, Stream stream, uint32_t group, uint64_t i);
 
-// out[k] = number first + k of those of 0..n-1 that (seed, stream) stands for, n > 0:
-// a 64-bit number each, two of them to a call of philox.
+// out[k] = element first + k of the sequence of numbers in [0, n) that belongs to
+// (seed, stream), n > 0. Each takes 64 random bits, so a call of philox gives two.
 void random_below(uint64_t* out, Index count, uint64_t n, uint64_t seed, Stream stream,
                   uint64_t first);
 
-// order[0..n) = the permutation of 0..n-1 that (seed, epoch) stands for (Fisher-Yates).
+// order[0..n) = the permutation of 0..n-1 that belongs to (seed, epoch) (Fisher-Yates).
 void shuffle(int64_t* order, Index n, uint64_t seed, uint32_t epoch);
 
 }  // namespace fastmlp

@@ -1,5 +1,5 @@
-// What an agent has seen, kept to learn from it again: a ring of transitions, and draws
-// from it that depend on the seed and their number alone.
+// A replay buffer: a ring of transitions, sampled by random numbers that depend only on
+// the seed and the number of earlier draws.
 #pragma once
 
 #include "fastmlp/aligned_buffer.h"
@@ -7,8 +7,8 @@
 
 namespace fastmlp {
 
-// One transition, or `rows` of them one after the other in each array. An action is
-// some bytes: one int64, or several floats.
+// Transitions, one per row of each array. An action is a sequence of bytes: an
+// int64 or several floats.
 template <class Float, class Bytes, class Flag>
 struct TransitionsOf {
   Float* obs;
@@ -20,26 +20,26 @@ struct TransitionsOf {
 using Transitions = TransitionsOf<const float, const unsigned char, const bool>;
 using TransitionsOut = TransitionsOf<float, unsigned char, bool>;
 
-// Not for two threads at once.
+// Not thread-safe.
 class ReplayBuffer {
  public:
-  // Throws std::bad_alloc. Memory is not touched before it is used.
+  // Throws std::bad_alloc. Memory is not touched before it is needed.
   ReplayBuffer(Index capacity, Index obs_size, Index action_bytes, uint64_t seed);
 
   Index capacity() const { return capacity_; }
   Index obs_size() const { return obs_size_; }
   Index action_bytes() const { return action_bytes_; }
   Index size() const { return size_; }
-  // Transitions added, and drawn, since the buffer was made.
+  // Transitions added and drawn since the buffer was created.
   uint64_t added() const { return added_; }
   uint64_t drawn() const { return drawn_; }
 
-  // Keeps the row in place of the oldest if the buffer is full.
+  // Adds a row, in place of the oldest transition if the buffer is full.
   void add(const Transitions& from, Index row);
   // Draws uniformly with replacement; size() must not be 0.
   void sample(const TransitionsOut& to, Index rows);
-  // Copies all rows in the order of their places, and back: `added` and `drawn` are
-  // then as in the buffer that they are of.
+  // Copies all transitions in the order of their slots, and back into an equal buffer.
+  // `added` and `drawn`: those of the buffer that they were copied from.
   void copy_out(const TransitionsOut& to) const;
   void restore(const Transitions& from, uint64_t added, uint64_t drawn);
 
@@ -51,8 +51,8 @@ class ReplayBuffer {
   uint64_t seed_;
   Index size_ = 0, next_ = 0;
   uint64_t added_ = 0, drawn_ = 0;
-  // A record has all of a transition, so that a draw touches memory in one place:
-  // observation, next observation, action, reward, whether it ended.
+  // The fields of a transition lie next to each other, so that a draw reads memory in
+  // one place: observation, next observation, action, reward, terminated.
   AlignedBuffer<unsigned char> data_;
 };
 

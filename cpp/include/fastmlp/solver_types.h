@@ -1,5 +1,5 @@
-// What the second-order solvers share: they minimise a smooth function of a flat
-// vector, of which they see nothing but values and derivatives.
+// Types of the second-order solvers, which minimise a smooth function of a flat vector
+// and see nothing of it but values and derivatives.
 #pragma once
 
 #include <functional>
@@ -9,32 +9,32 @@
 
 namespace fastmlp {
 
-// The value at theta; writes the gradient.
+// Returns the value at theta and writes the gradient.
 template <class T>
 using Objective = std::function<double(T* grad, const T* theta)>;
 
 enum class SolverStatus : int {
-  improved,    // go on
-  converged,   // no element of the gradient exceeds the tolerance
-  stalled,     // the value can be made no smaller, within rounding
-  not_finite,  // value or gradient are not finite where the iteration would begin
+  improved,    // continue
+  converged,   // no element of the gradient exceeds the tolerance in magnitude
+  stalled,     // the value cannot be lowered, within rounding
+  not_finite,  // value or gradient is not finite at the point to start from
 };
 
-// One iteration. If it threw or was not_finite, theta has not changed.
+// The result of an iteration. theta is unchanged if it threw or was not_finite.
 struct SolverReport {
   SolverStatus status = SolverStatus::improved;
   double before = 0.0, after = 0.0;  // values
-  double gradient = 0.0;             // the largest element after it, without sign
-  double step = 0.0;                 // L-BFGS: of the direction
+  double gradient = 0.0;             // largest magnitude of an element afterwards
+  double step = 0.0;                 // L-BFGS: length in units of the direction
   Index evaluations = 0;
   bool finished() const { return status != SolverStatus::improved; }
 };
 
-// Where a solver stands, and where it tries to go.
+// The current point of a solver, and the point that it tries.
 template <class T>
 struct SolverPoint {
-  bool known = false;    // theta, value and grad are those of some objective
-  bool certain = false;  // ... of the one that comes next
+  bool known = false;    // theta, value and grad belong to an objective ...
+  bool certain = false;  // ... which is that of the next iteration
   double value = 0.0;
   AlignedBuffer<T> theta, grad, trial, trial_grad;
 };

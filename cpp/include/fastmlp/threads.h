@@ -1,23 +1,24 @@
-// How many threads the library may use. Results never depend on it.
+// The number of threads that the library may use. Results never depend on it.
 #pragma once
 
 #include "fastmlp/types.h"
 
 namespace fastmlp {
 
-// The number of threads that large work is split over now: what set_num_threads asked
-// for, else the least of OpenMP's current limit (OMP_NUM_THREADS, omp_set_num_threads),
-// the CPU affinity of the process and its cgroup quota. 1 in a forked child, where
-// OpenMP's threads are gone. A limit put on OpenMP after set_num_threads is obeyed too.
+// The number of threads among which large work is divided now: the number given to
+// set_num_threads, else the least of OpenMP's current limit (OMP_NUM_THREADS,
+// omp_set_num_threads), the CPU affinity of the process and its cgroup quota. 1 in a
+// forked child, where OpenMP's threads do not exist. If OpenMP's limit has changed
+// since set_num_threads, it is obeyed as well.
 int num_threads();
 
-// n >= 1, of which at most 8, or 4 for each CPU, are used; 0: back to automatic. Throws
-// std::invalid_argument for n < 0.
+// n >= 1: use n threads, but at most 8 or 4 per CPU, whichever is more. 0: choose
+// automatically, the default. Throws std::invalid_argument if n < 0.
 void set_num_threads(int n);
 
-// How many threads are worth waking for `flops` operations that can be cut into
-// `parts`: 1 for little work, num_threads() at most. (Of little work a thread that
-// happens to be awake may take a part all the same.)
+// The number of threads worth waking for `flops` operations that can be cut into
+// `parts`: 1 for little work, at most num_threads(). (With a result of 1, a helper
+// thread that happens to be awake may still take part.)
 int threads_for_work(double flops, Index parts);
 
 bool built_with_openmp();

@@ -12,13 +12,14 @@ namespace fastmlp {
 namespace {
 
 constexpr Index kRecordAlignment = 8;
-// Places are drawn in groups, into memory on the stack.
+// Number of slots drawn at a time, into memory on the stack.
 constexpr Index kGroup = 64;
 
 size_t bytes(Index n) { return static_cast<size_t>(n); }
 size_t float_bytes(Index n) { return sizeof(float) * static_cast<size_t>(n); }
 
-// Bytes of a record and of all, refusing what cannot be represented.
+// Bytes of a record and of all records. Throws std::bad_alloc if the number cannot be
+// represented.
 Index record_bytes(Index obs_size, Index action_bytes) {
   constexpr Index kMost = std::numeric_limits<Index>::max() / 32;
   if (obs_size > kMost || action_bytes > kMost) throw std::bad_alloc();

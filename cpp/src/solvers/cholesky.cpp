@@ -11,9 +11,10 @@ namespace fastmlp {
 namespace {
 
 constexpr Index kBlock = 64;  // columns factored at a time
-constexpr Index kBand = 192;  // columns of the rest updated by one product
+constexpr Index kBand = 192;  // columns of A22 updated by one product
 
-// The factor of a small block, column by column. `column`: n elements.
+// Factors a small block column by column. `column`: memory for n elements. Returns
+// false if the block is not positive definite.
 bool factor_block(double* a, Index n, Index ld, double* column) {
   for (Index k = 0; k < n; ++k) {
     const double pivot = a[k * ld + k];

@@ -5,12 +5,13 @@
 
 namespace fastmlp {
 
-// Of A (n, n), row-major, only the lower triangle is read, and replaced by L; what lies
-// above it may be overwritten. False if A is not positive definite, or not finite: then
-// the contents are of no use. In an order fixed by n alone. Throws std::bad_alloc.
+// Replaces the lower triangle of A (n, n), row-major, by L; the rest is not read and
+// may be overwritten. Returns false, with undefined contents, if A is not positive
+// definite or not finite. The order of operations depends on n alone. Throws
+// std::bad_alloc.
 bool cholesky(double* a, Index n);
 
-// x in L L^T x = b, in place.
+// Solves L L^T x = b in place: b becomes x.
 void cholesky_solve(const double* l, Index n, double* b);
 
 }  // namespace fastmlp

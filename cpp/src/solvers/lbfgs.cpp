@@ -50,10 +50,10 @@ SolverReport Lbfgs<T>::iterate(T* theta, Index n, const Objective<T>& objective)
     return objective(grad, at);
   };
 
-  if (!stand_at(point_, theta, n, evaluate)) pairs_ = 0;
-  if (!may_go_on(point_, n, config_.tolerance, report)) return report;
+  if (!set_point(point_, theta, n, evaluate)) pairs_ = 0;
+  if (!can_iterate(point_, n, config_.tolerance, report)) return report;
 
-  // A line search; without memory once more where it has failed with it.
+  // A line search; if it fails, once more without the history.
   while (true) {
     find_direction();
     double slope = ordered_dot(point_.grad.data(), direction_.data(), n);
@@ -87,7 +87,7 @@ SolverReport Lbfgs<T>::iterate(T* theta, Index n, const Objective<T>& objective)
       } while (verdict == LineSearch::Verdict::search);
     }
     if (verdict == LineSearch::Verdict::found || search.any_decrease()) {
-      // The pair, by what theta has really moved.
+      // s is the difference of the points, rounding included.
       const Index into = pairs_ < config_.history ? pairs_ : 0;
       T* const s_new = s(into);
       T* const y_new = y(into);
@@ -95,7 +95,7 @@ SolverReport Lbfgs<T>::iterate(T* theta, Index n, const Objective<T>& objective)
         s_new[i] = best_.data()[i] - point_.theta.data()[i];
         y_new[i] = best_grad_.data()[i] - point_.grad.data()[i];
       }
-      // The oldest pair is gone from here on, whether or not the new one is taken.
+      // The new pair has overwritten the oldest one, even if it is not used itself.
       const double sy = ordered_dot(s_new, y_new, n);
       const double yy = ordered_dot(y_new, y_new, n);
       const double ss = ordered_dot(s_new, s_new, n);
@@ -131,8 +131,8 @@ SolverReport Lbfgs<T>::iterate(T* theta, Index n, const Objective<T>& objective)
   }
 }
 
-// Two loops over the pairs (algorithm 7.4). Members of the team own chunks of the
-// vectors; every one of them adds up all chunks' sums for itself, in the same order.
+// The two loops over the pairs of algorithm 7.4. Members of the team own chunks of the
+// vectors; each member adds up the sums of all chunks, in the same order.
 template <class T>
 void Lbfgs<T>::find_direction() {
   const KernelTable<T>& table = kernels<T>();
@@ -145,10 +145,10 @@ void Lbfgs<T>::find_direction() {
     T* const d = direction_.data();
     double* const alpha = alphas_.data() + team.rank() * config_.history;
     int turn = 0;
-    // d += factor * add, then the sum of d * with.
+    // d += factor * add, then returns the sum of d * with. Null: leave that part out.
     const auto step = [&](T factor, const T* add, const T* with) {
-      // A sum begins while others may still be at the one before it, but not further
-      // behind: with two places to take turns, one barrier is enough.
+      // Other members may still be reading the partial sums of the last step, but not
+      // older ones: with two sets of them in turn, one barrier per step is enough.
       if (with) turn ^= 1;
       double* const partial = partial_.data() + turn * chunks;
       for (Index c = mine.begin; c < mine.end; ++c) {

@@ -29,7 +29,7 @@ void LevenbergMarquardt<T>::prepare(Index n) {
   for (auto* buffer : {&point_.theta, &point_.grad, &point_.trial, &point_.trial_grad})
     buffer->reserve(n);
   direction_.reserve(n);
-  curvature_.reserve(n);
+  acceleration_.reserve(n);
   h_.reserve(n * n);
   factor_.reserve(n * n);
   n_ = n;
@@ -56,11 +56,11 @@ SolverReport LevenbergMarquardt<T>::iterate(T* theta, Index n,
     return problem.objective(grad, at);
   };
 
-  if (!stand_at(point_, theta, n, evaluate)) {
+  if (!set_point(point_, theta, n, evaluate)) {
     lambda_ = 0.0;
     growth_ = 2.0;
   }
-  if (!may_go_on(point_, n, config_.tolerance, report)) return report;
+  if (!can_iterate(point_, n, config_.tolerance, report)) return report;
 
   problem.gauss_newton(h_.data(), point_.theta.data());
   double most = 0.0;
@@ -87,24 +87,24 @@ SolverReport LevenbergMarquardt<T>::iterate(T* theta, Index n,
 
     const double* a = nullptr;
     if (config_.acceleration && problem.residual_curvature) {
-      double* const curvature = curvature_.data();
-      problem.residual_curvature(curvature, point_.theta.data(), d);
-      for (Index i = 0; i < n; ++i) curvature[i] = -curvature[i];
-      cholesky_solve(factor_.data(), n, curvature);
-      const double dd = ordered_dot<double>(d, d, n),
-                   aa = ordered_dot<double>(curvature, curvature, n);
+      double* const acceleration = acceleration_.data();
+      problem.residual_curvature(acceleration, point_.theta.data(), d);
+      for (Index i = 0; i < n; ++i) acceleration[i] = -acceleration[i];
+      cholesky_solve(factor_.data(), n, acceleration);
+      const double dd = ordered_dot<double>(d, d, n);
+      const double aa = ordered_dot<double>(acceleration, acceleration, n);
       if (!(4 * aa <= kMaxAcceleration * kMaxAcceleration * dd)) {
         raise();
         continue;
       }
-      a = curvature;
+      a = acceleration;
     }
 
-    // What the model of second order promises: d (lambda d - g) / 2.
-    double promised = 0.0;
+    // The decrease that the quadratic model predicts: d (lambda d - g) / 2.
+    double predicted = 0.0;
     bool moved = false;
     for (Index i = 0; i < n; ++i) {
-      promised +=
+      predicted +=
           d[i] * (lambda_ * d[i] - static_cast<double>(point_.grad.data()[i])) / 2;
       const double at = static_cast<double>(point_.theta.data()[i]);
       point_.trial.data()[i] = static_cast<T>(at + d[i] + (a ? a[i] / 2 : 0.0));
@@ -113,7 +113,7 @@ SolverReport LevenbergMarquardt<T>::iterate(T* theta, Index n,
     if (!moved) return report;
     const double value = evaluate(point_.trial_grad.data(), point_.trial.data());
     const double steepest = largest_or_nan(point_.trial_grad.data(), n);
-    const double gain = (point_.value - value) / promised;
+    const double gain = (point_.value - value) / predicted;
     if (!(value < point_.value) || !(gain > 0) || !std::isfinite(steepest)) {
       raise();
       continue;

@@ -6,27 +6,27 @@
 namespace fastmlp {
 namespace {
 
-// Until a step is enclosed, the next lies beyond the last by at least and at most this
-// part of how far the last went.
-constexpr double kLeastGrowth = 1.1, kGrowth = 4.0;
-// Two trials must shrink the interval at least to this part of itself.
+// Until a step is enclosed, the next trial extends the last one by a factor between
+// these two.
+constexpr double kMinGrowth = 1.1, kMaxGrowth = 4.0;
+// Two trials must shrink the interval to at most this fraction.
 constexpr double kShrink = 0.66;
-// How much of a step is kept after values that are not finite.
+// Fraction of a step that is kept if the values at its end are not finite.
 constexpr double kRetreat = 0.1;
-// An interval this short in proportion holds no step worth looking for.
-constexpr double kShortest = 1e-9;
+// Relative width below which an interval is not searched any further.
+constexpr double kMinWidth = 1e-9;
 constexpr double kFarthest = 1e20;
 
-// Minimiser of the cubic through two points with their slopes; NaN where there is none,
-// which only `can_lack` expects.
+// Minimiser of the cubic through two points with these slopes. NaN if there is none,
+// which can only happen where the caller says so by `may_not_exist`.
 double cubic_minimum(double a, double fa, double ga, double b, double fb, double gb,
-                     bool can_lack) {
+                     bool may_not_exist) {
   const double theta = 3 * (fa - fb) / (b - a) + ga + gb;
   const double scale = std::max({std::fabs(theta), std::fabs(ga), std::fabs(gb)});
   if (scale == 0.0) return std::nan("");
   const double t = theta / scale;
   const double square = t * t - (ga / scale) * (gb / scale);
-  if (can_lack && square <= 0) return std::nan("");
+  if (may_not_exist && square <= 0) return std::nan("");
   double gamma = scale * std::sqrt(std::max(0.0, square));
   if (b < a) gamma = -gamma;
   const double p = (gamma - ga) + theta;
@@ -44,10 +44,10 @@ LineSearch::LineSearch(const Options& options, double value, double slope, doubl
       trial_{step, 0.0, 0.0},
       width_(kFarthest),
       width_before_(2 * kFarthest),
-      most_(step + kGrowth * step),
+      max_step_(step + kMaxGrowth * step),
       ceiling_(kFarthest) {}
 
-// The function less the line of sufficient decrease.
+// The function minus the line of sufficient decrease.
 LineSearch::Point LineSearch::auxiliary(const Point& p) const {
   const double line = options_.c1 * start_.slope;
   return {p.step, p.value - start_.value - p.step * line, p.slope - line};
@@ -56,10 +56,10 @@ LineSearch::Point LineSearch::auxiliary(const Point& p) const {
 LineSearch::Verdict LineSearch::observe(double value, double slope) {
   ++evaluations_;
   best_is_trial_ = false;
-  const bool last = evaluations_ >= options_.most;
+  const bool last = evaluations_ >= options_.max_evaluations;
   if (!std::isfinite(value) || !std::isfinite(slope)) {
-    ceiling_ = most_ = trial_.step;
-    least_ = low_.step;
+    ceiling_ = max_step_ = trial_.step;
+    min_step_ = low_.step;
     trial_.step = low_.step + kRetreat * (trial_.step - low_.step);
     return last || trial_.step == low_.step ? Verdict::give_up : Verdict::search;
   }
@@ -73,26 +73,25 @@ LineSearch::Verdict LineSearch::observe(double value, double slope) {
     best_value_ = value;
   }
   if (decrease && std::fabs(slope) <= options_.c2 * -start_.slope) {
-    best_is_trial_ = true;  // though an earlier step may have been lower
+    best_is_trial_ = true;  // even if the value at an earlier step was lower
     return Verdict::found;
   }
   if (last) return Verdict::give_up;
 
-  // The auxiliary function leads to the region of sufficient decrease, and only until
-  // there.
+  // The auxiliary function is used until a step with sufficient decrease is reached.
   if (first_stage_ && decrease &&
       slope >= std::min(options_.c1, options_.c2) * start_.slope) {
     first_stage_ = false;
   }
-  const bool help = first_stage_ && value <= low_.value && !decrease;
+  const bool use_auxiliary = first_stage_ && value <= low_.value && !decrease;
   const double next =
-      help ? next_step(auxiliary(low_), auxiliary(far_), auxiliary(trial_))
-           : next_step(low_, far_, trial_);
+      use_auxiliary ? next_step(auxiliary(low_), auxiliary(far_), auxiliary(trial_))
+                    : next_step(low_, far_, trial_);
   const double before = trial_.step;
-  const bool lower =
-      help ? auxiliary(trial_).value <= auxiliary(low_).value : value <= low_.value;
-  const double low_slope = help ? auxiliary(low_).slope : low_.slope;
-  const double trial_slope = help ? auxiliary(trial_).slope : slope;
+  const bool lower = use_auxiliary ? auxiliary(trial_).value <= auxiliary(low_).value
+                                   : value <= low_.value;
+  const double low_slope = use_auxiliary ? auxiliary(low_).slope : low_.slope;
+  const double trial_slope = use_auxiliary ? auxiliary(trial_).slope : slope;
   if (!lower) {
     far_ = trial_;
   } else {
@@ -103,20 +102,20 @@ LineSearch::Verdict LineSearch::observe(double value, double slope) {
   close_in();
   if (trial_.step == before || !(trial_.step > 0)) return Verdict::give_up;
   if (enclosed_ &&
-      std::fabs(far_.step - low_.step) <= kShortest * std::max(far_.step, low_.step)) {
+      std::fabs(far_.step - low_.step) <= kMinWidth * std::max(far_.step, low_.step)) {
     return Verdict::give_up;
   }
   return Verdict::search;
 }
 
-// Section 4 of the paper: the four cases. Sets enclosed_.
+// The four cases of section 4 of the paper. Sets enclosed_.
 double LineSearch::next_step(const Point& low, const Point& far, const Point& trial) {
   const double toward = trial.step - low.step;
   const double signs = trial.slope * (low.slope < 0 ? -1.0 : 1.0);
   const double secant =
       trial.step + trial.slope / (trial.slope - low.slope) * (low.step - trial.step);
 
-  // Higher: a minimum lies between.
+  // The value is higher: there is a minimum between the steps.
   if (trial.value > low.value) {
     const double cubic = cubic_minimum(low.step, low.value, low.slope, trial.step,
                                        trial.value, trial.slope, false);
@@ -128,7 +127,7 @@ double LineSearch::next_step(const Point& low, const Point& far, const Point& tr
                ? cubic
                : cubic + (quadratic - cubic) / 2;
   }
-  // Lower, with a slope the other way: so too.
+  // The value is lower and the slope has the opposite sign: likewise.
   if (signs < 0) {
     const double cubic = cubic_minimum(trial.step, trial.value, trial.slope, low.step,
                                        low.value, low.slope, false);
@@ -136,15 +135,16 @@ double LineSearch::next_step(const Point& low, const Point& far, const Point& tr
     return std::fabs(cubic - trial.step) > std::fabs(secant - trial.step) ? cubic
                                                                           : secant;
   }
-  // Lower and flatter: the cubic counts where it turns up again beyond the trial.
+  // Lower and flatter: the cubic is used if its minimum lies beyond the trial.
   if (std::fabs(trial.slope) <= std::fabs(low.slope)) {
     double cubic = cubic_minimum(low.step, low.value, low.slope, trial.step,
                                  trial.value, trial.slope, true);
-    if (!((cubic - trial.step) * toward > 0)) cubic = toward > 0 ? most_ : least_;
+    if (!((cubic - trial.step) * toward > 0))
+      cubic = toward > 0 ? max_step_ : min_step_;
     const bool cubic_nearer =
         std::fabs(cubic - trial.step) < std::fabs(secant - trial.step);
     if (!enclosed_) {
-      return std::max(least_, std::min(most_, cubic_nearer ? secant : cubic));
+      return std::max(min_step_, std::min(max_step_, cubic_nearer ? secant : cubic));
     }
     const double next = cubic_nearer ? cubic : secant;
     const double limit = trial.step + kShrink * (far.step - trial.step);
@@ -155,10 +155,11 @@ double LineSearch::next_step(const Point& low, const Point& far, const Point& tr
     return cubic_minimum(trial.step, trial.value, trial.slope, far.step, far.value,
                          far.slope, false);
   }
-  return toward > 0 ? most_ : least_;
+  return toward > 0 ? max_step_ : min_step_;
 }
 
-// Makes sure that the interval shrinks, and sets the bounds of the step after the next.
+// Bisects an interval that does not shrink enough, and sets the bounds of the step
+// after the next one.
 void LineSearch::close_in() {
   if (enclosed_) {
     const double width = std::fabs(far_.step - low_.step);
@@ -170,16 +171,16 @@ void LineSearch::close_in() {
     }
     width_before_ = width_;
     width_ = width;
-    least_ = near;
-    most_ = end;
+    min_step_ = near;
+    max_step_ = end;
     return;
   }
   if (!(trial_.step < ceiling_)) {
     trial_.step = low_.step + (ceiling_ - low_.step) / 2;
   }
   const double grown = trial_.step - low_.step;
-  least_ = trial_.step + kLeastGrowth * grown;
-  most_ = trial_.step + kGrowth * grown;
+  min_step_ = trial_.step + kMinGrowth * grown;
+  max_step_ = trial_.step + kMaxGrowth * grown;
 }
 
 }  // namespace fastmlp

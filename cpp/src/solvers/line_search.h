@@ -8,25 +8,26 @@ namespace fastmlp {
 class LineSearch {
  public:
   struct Options {
-    double c1 = 1e-4;  // of the sufficient decrease
-    double c2 = 0.9;   // of the curvature
-    int most = 25;     // evaluations
+    double c1 = 1e-4;  // for the sufficient decrease
+    double c2 = 0.9;   // for the curvature
+    int max_evaluations = 25;
   };
 
   enum class Verdict {
     search,   // evaluate at step()
-    found,    // the step just seen satisfies both conditions
-    give_up,  // none was found: the number of evaluations or of digits is used up
+    found,    // the last step satisfies both conditions
+    give_up,  // no step was found within max_evaluations or the precision of numbers
   };
 
-  // The function has this value and slope < 0 at 0; `step` > 0 is tried first.
+  // `value` and `slope` < 0: the function's at 0. `step` > 0: the first to try.
   LineSearch(const Options& options, double value, double slope, double step);
 
   double step() const { return trial_.step; }
-  // The function's value and slope at step(). What is not finite counts as too far.
+  // Takes the function's value and slope at step(). If one is not finite, the step was
+  // too long.
   Verdict observe(double value, double slope);
 
-  // Whether the value just seen is a sufficient decrease and the lowest such so far.
+  // Whether the last value is the lowest so far that is a sufficient decrease.
   bool best() const { return best_is_trial_; }
   bool any_decrease() const { return best_value_known_; }
 
@@ -44,8 +45,8 @@ class LineSearch {
   bool enclosed_ = false;
   bool first_stage_ = true;
   double width_, width_before_;
-  double least_ = 0.0, most_;
-  double ceiling_;  // beyond it values were not finite, or it is simply far
+  double min_step_ = 0.0, max_step_;
+  double ceiling_;  // steps beyond it had values that were not finite; or kFarthest
   int evaluations_ = 0;
   bool best_is_trial_ = false, best_value_known_ = false;
   double best_value_ = 0.0;

@@ -1,5 +1,6 @@
-// Sums over long vectors: chunks of a fixed length by the dot kernel, the chunks' sums
-// in double, in ascending order. So they depend on neither threads nor instruction set.
+// Sums over long vectors that depend on neither threads nor the instruction set: the
+// dot kernel sums chunks of a fixed length, whose sums are added in double in ascending
+// order.
 #pragma once
 
 #include "fastmlp/kernel_table.h"

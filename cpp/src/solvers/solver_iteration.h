@@ -1,4 +1,4 @@
-// How an iteration of a solver begins.
+// The beginning of a solver's iteration.
 #pragma once
 
 #include <algorithm>
@@ -16,11 +16,11 @@ bool same_bits(const T* a, const T* b, Index n) {
   return std::memcmp(a, b, sizeof(T) * static_cast<size_t>(n)) == 0;
 }
 
-// Makes theta (n elements) the point: known from the last iteration, unless something
-// may have changed; then evaluate(grad, at) gives the value there. Returns whether what
-// is remembered of earlier iterations still holds.
+// Makes theta (n elements) the current point. Its value and gradient are known from the
+// last iteration unless something may have changed; then evaluate(grad, at) is called.
+// Returns whether the history of earlier iterations is still valid.
 template <class T, class Evaluate>
-bool stand_at(SolverPoint<T>& point, const T* theta, Index n, Evaluate evaluate) {
+bool set_point(SolverPoint<T>& point, const T* theta, Index n, Evaluate evaluate) {
   if (point.known && point.certain && same_bits(theta, point.theta.data(), n)) {
     return true;
   }
@@ -36,9 +36,10 @@ bool stand_at(SolverPoint<T>& point, const T* theta, Index n, Evaluate evaluate)
   return same;
 }
 
-// Writes what the point says into the report; returns whether there is a way to go.
+// Fills the report for the current point. Returns whether to iterate from there.
 template <class T>
-bool may_go_on(SolverPoint<T>& point, Index n, double tolerance, SolverReport& report) {
+bool can_iterate(SolverPoint<T>& point, Index n, double tolerance,
+                 SolverReport& report) {
   report.before = report.after = point.value;
   report.gradient = largest_or_nan(point.grad.data(), n);
   if (!std::isfinite(point.value) || !std::isfinite(report.gradient)) {

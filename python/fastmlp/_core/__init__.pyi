@@ -1,9 +1,9 @@
 """The compiled core: what ``cpp/bindings`` exports.
 
-Every method that takes arrays on a hot path accepts only arrays it can use as they are
-(the right dtype, C-contiguous, aligned, native byte order, matching shapes) and answers
-``NotImplemented`` for anything else; converting and explaining is the Python layer's
-part.
+Methods on a hot path accept only arrays that they can use as they are (the right dtype,
+C-contiguous, aligned, native byte order, matching shapes) and return ``NotImplemented``
+for anything else; the Python layer then converts the argument and calls again, or
+explains what is wrong with it.
 """
 
 from collections.abc import Callable, Sequence
@@ -144,7 +144,7 @@ class Lbfgs:
     def state(self) -> dict[str, Any]: ...
     def load_state(self, state: dict[str, Any]) -> None: ...
     def minimize(
-        self, theta: _Array, f: Callable[[_Array], tuple[float, _Array]], most: int
+        self, theta: _Array, f: Callable[[_Array], tuple[float, _Array]], max_iterations: int
     ) -> _Report: ...
 
 class LevenbergMarquardt:
@@ -160,7 +160,7 @@ class LevenbergMarquardt:
     def state(self) -> dict[str, Any]: ...
     def load_state(self, state: dict[str, Any]) -> None: ...
     def minimize(
-        self, theta: _Array, f: Callable[[_Array], tuple[_Array, _Array]], most: int
+        self, theta: _Array, f: Callable[[_Array], tuple[_Array, _Array]], max_iterations: int
     ) -> _Report: ...
 
 class EpochProgress:
@@ -224,7 +224,7 @@ class Mlp:
     def ops(self) -> list[OpInfo]: ...
     @property
     def layers(self) -> list[tuple[str, str, int, int, int, int, int]]: ...
-    # Seed, passes in training mode, batches tracked.
+    # (seed, passes in training mode, batches tracked)
     @property
     def training_state(self) -> tuple[int, int, int]: ...
     @training_state.setter
@@ -295,9 +295,11 @@ class Mlp:
     ) -> _Report | NotImplementedType: ...
     def begin_fit(self, token: object) -> None: ...
     def end_fit(self, token: object) -> None: ...
-    # order: int64 row numbers, the epoch's rows, not with shuffle; first_row and lr
-    # count in it. l2: 0.5 l2 (sum of dense weights squared) / (sum of sample weights of
-    # the batch) is added to each step's loss, as in value_and_grad.
+    # `order`: the numbers of the epoch's rows (int64) in their order, without shuffle.
+    # `first_row`: the row to start from, counted in that order. `lr`: the learning rates
+    # (float64) of the steps from there. `l2`: l2 / 2 * (sum of dense weights squared) /
+    # (sum of the batch's sample weights) is added to each step's loss, as in
+    # value_and_grad.
     def fit_epoch(
         self,
         x: object,
