@@ -571,8 +571,8 @@ def extra(module: str, what: str, name: str) -> ModuleType:
         ) from error
 
 
-def answered(result: T | NotImplementedType) -> T:
-    """Return the core's answer to arrays that passed here; a refusal is a bug."""
+def accepted(result: T | NotImplementedType) -> T:
+    """Return the core's result for arrays that were checked; a refusal is a bug."""
     if isinstance(result, NotImplementedType):
         raise RuntimeError("fastmlp: the core refused arrays that passed all checks")
     return result

@@ -58,7 +58,7 @@ _RELU_LIKE = frozenset(
 
 def draw(
     name: str,
-    rng: np.random.Generator,
+    rng: np.random.Generator | np.random.RandomState,
     weight: Array,
     bias: Array | None,
     activation: str,
@@ -117,7 +117,9 @@ def draw(
 _PANEL = 32
 
 
-def _orthogonal(rng: np.random.Generator, n_in: int, n_out: int) -> Array:
+def _orthogonal(
+    rng: np.random.Generator | np.random.RandomState, n_in: int, n_out: int
+) -> Array:
     """Return a Haar-distributed matrix, its rows (columns if it is tall) orthonormal.
 
     Gram-Schmidt, each projection done twice ("twice is enough": Giraud et al. 2005), in

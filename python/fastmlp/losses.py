@@ -84,7 +84,7 @@ class Loss:
         return self.core.scale
 
     def _times(self, factor: float) -> Loss:
-        """Return a copy that is multiplied by a factor, see `_scaled`."""
+        """Return a copy that is multiplied by a factor, see `with_scale`."""
         copy, core = _make(type(self), self._arguments()), self.core
         scale = core.scale * factor
         if not (0.0 < scale < np.inf):
@@ -141,7 +141,7 @@ class Loss:
             if value is not NotImplemented:
                 return value
         arrays = self._arrays(pred, target, sample_weight)
-        return _validate.answered(self.core.value(*arrays))
+        return _validate.accepted(self.core.value(*arrays))
 
     def value_and_grad(
         self,
@@ -168,7 +168,7 @@ class Loss:
             if result is not NotImplemented:
                 return result
         arrays = self._arrays(pred, target, sample_weight)
-        return _validate.answered(self.core.value_and_grad(*arrays))
+        return _validate.accepted(self.core.value_and_grad(*arrays))
 
     def _arrays(
         self, pred: object, target: object, sample_weight: object
@@ -226,7 +226,7 @@ def _make(cls: type[Loss], arguments: dict[str, Any], factor: float = 1.0) -> Lo
     return loss if factor == 1.0 else loss._times(factor)
 
 
-def _scaled(loss: Loss, factor: float) -> Loss:
+def with_scale(loss: Loss, factor: float) -> Loss:
     """Return a copy of a loss whose value and gradient are multiplied by a factor.
 
     For conventions that differ by one, such as the ½ in scikit-learn's squared error.

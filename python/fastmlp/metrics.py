@@ -281,7 +281,7 @@ def _mean(values: Array, sample_weight: object) -> float:
 # For fit ------------------------------------------------------------------------------
 
 
-def as_metrics(metrics: object, loss: Loss) -> dict[str, _Measure]:
+def as_metrics(metrics: object, loss: Loss) -> dict[str, Measure]:
     """Return fit's argument ``metrics`` by name, each as fit calls it."""
     if metrics is None:
         return {}
@@ -303,7 +303,7 @@ def as_metrics(metrics: object, loss: Loss) -> dict[str, _Measure]:
             ) from None
         named = [(_name(i, item), item) for i, item in enumerate(items)]
 
-    result: dict[str, _Measure] = {}
+    result: dict[str, Measure] = {}
     for name, item in named:
         if not isinstance(name, str):
             raise TypeError(f"metrics: a name is {_validate.describe(name)}, no str")
@@ -329,7 +329,7 @@ def _name(i: int, item: object) -> str:
     return name
 
 
-def _metric(name: str, item: object, loss: Loss) -> _Measure:
+def _metric(name: str, item: object, loss: Loss) -> Measure:
     """Return what fit calls with (pred, target, sample_weight)."""
     kind = "" if loss.core is None else loss.core.kind
     if isinstance(item, str):
@@ -345,10 +345,10 @@ def _metric(name: str, item: object, loss: Loss) -> _Measure:
     own = item in METRICS.values()
     if own and getattr(loss.core, "action", False):
         raise ValueError(f"metrics: {name!r} has no meaning for {loss!r}")
-    return _Measure(name, item, options, own, kind)
+    return Measure(name, item, options, own, kind)
 
 
-class _Measure:
+class Measure:
     """A metric as fit calls it."""
 
     def __init__(
@@ -372,6 +372,7 @@ class _Measure:
             )
 
     def __call__(self, pred: Array, target: Any, weight: Array | None) -> float:
+        """Return the metric of checked outputs and targets."""
         if self._own and self._kind == "gaussian_nll":
             pred = pred[:, : pred.shape[1] // 2]  # the means, without the variances
         if self._weighted and weight is not None:

@@ -6,7 +6,6 @@ import copy
 import operator
 import sys
 import weakref
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,14 +15,11 @@ from ._network import resolve, summary
 from ._network.fold import fold
 from ._network.model import EpochSequence, register
 from ._network.views import Views
-from ._training import loop
-from .callbacks import Run
-from .callbacks._base import as_callbacks
+from ._training import arguments, custom, seeds, session
+from ._validate import accepted
 from .layers import activation_name, checked, core_layers
-from .losses import CustomLoss, Loss, as_loss
-from .metrics import History, as_metrics
+from .losses import Loss, as_loss
 from .optimizers import Optimizer
-from .solvers import Solver
 
 if TYPE_CHECKING:
     import os
@@ -33,10 +29,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
-    from ._validate import Array, Target
+    from ._validate import Array
     from .callbacks import Callback
     from .layers import Layer
     from .losses import TargetLike
+    from .metrics import History
+    from .solvers import Solver
 
     # What numpy.random.default_rng takes, but for None.
     Seed = (
@@ -141,7 +139,7 @@ class MLP:
             "bias": _validate.flag("bias", bias),
             "dtype": _validate.float_dtype(dtype).name,
         }
-        rng = _generator(seed)
+        rng = seeds.generator(seed)
         self._build()
 
         # Parameters, then the seed of all orders to come.
@@ -188,7 +186,7 @@ class MLP:
         self._views = Views(self._layers, self.core.ops, self._params, self._buffers)
         self._weights = tuple(self._views.weights)
         self._biases = tuple(self._views.biases)
-        self._forward_shape: tuple[int, ...] | None = None
+        self.forward_shape: tuple[int, ...] | None = None
         # What an optimiser keeps of the model it belongs to.
         self._self = weakref.ref(self)
 
@@ -391,10 +389,10 @@ class MLP:
             place = _validate.exact("out", place, self.dtype, shape, writeable=True)
             _validate.apart("out", place, "x", rows)
             self._check_apart("out", place)
-            _validate.answered(self.core.predict(rows, place))
+            accepted(self.core.predict(rows, place))
             result: Array = out
             return result
-        return _validate.answered(self.core.predict(rows, None))
+        return accepted(self.core.predict(rows, None))
 
     def _check_apart(self, name: str, array: Array) -> None:
         """Refuse an array in memory of the model's own."""
@@ -428,9 +426,9 @@ class MLP:
         y = self.core.forward(x, training)
         if y is NotImplemented:
             rows = _validate.inputs("x", x, self.n_in, self.dtype, vector=True)
-            y = _validate.answered(self.core.forward(np.atleast_2d(rows), training))
+            y = accepted(self.core.forward(np.atleast_2d(rows), training))
             y = y.reshape(*rows.shape[:-1], self.n_out)
-        self._forward_shape = y.shape
+        self.forward_shape = y.shape
         return y
 
     def backward(self, dy: npt.ArrayLike) -> tuple[Array, Array]:
@@ -455,7 +453,7 @@ class MLP:
         TypeError, ValueError
             If dy is of a wrong kind or shape.
         """
-        shape = self._forward_shape
+        shape = self.forward_shape
         if shape is None:
             raise RuntimeError("backward needs a forward before it")
         result = self.core.backward(dy)
@@ -467,7 +465,7 @@ class MLP:
                 f"dy must have the shape of forward's result, {shape}, "
                 f"got {_validate.describe(rows)}"
             )
-        dx, grads = _validate.answered(self.core.backward(np.atleast_2d(rows)))
+        dx, grads = accepted(self.core.backward(np.atleast_2d(rows)))
         return dx.reshape(*shape[:-1], self.n_in), grads
 
     def vjp(
@@ -511,7 +509,7 @@ class MLP:
                 f"dy must have the shape of the outputs, {shape}, "
                 f"got {_validate.describe(seeds)}"
             )
-        y, dx, grads = _validate.answered(
+        y, dx, grads = accepted(
             self.core.vjp(np.atleast_2d(rows), np.atleast_2d(seeds), training)
         )
         return y.reshape(shape), dx.reshape(rows.shape), grads
@@ -548,7 +546,7 @@ class MLP:
         """
         j = self.core.jacobian(x)
         if j is NotImplemented:
-            j = _validate.answered(self.core.jacobian(self._samples(x)))
+            j = accepted(self.core.jacobian(self._samples(x)))
         return j
 
     def jvp(self, x: npt.ArrayLike, v: npt.ArrayLike) -> tuple[Array, Array]:
@@ -575,7 +573,7 @@ class MLP:
         """
         result = self.core.jvp(x, v)
         if result is NotImplemented:
-            result = _validate.answered(self.core.jvp(*self._samples_with(x, v)))
+            result = accepted(self.core.jvp(*self._samples_with(x, v)))
         return result
 
     def hvp(
@@ -612,7 +610,7 @@ class MLP:
         result = self.core.hvp(x, v, weights)
         if result is NotImplemented:
             pair = self._samples_with(x, v)
-            result = _validate.answered(self.core.hvp(*pair, weights))
+            result = accepted(self.core.hvp(*pair, weights))
         return result
 
     def hessian(
@@ -649,7 +647,7 @@ class MLP:
         weights = self._output_weights(output)
         h = self.core.hessian(x, weights)
         if h is NotImplemented:
-            h = _validate.answered(self.core.hessian(self._samples(x), weights))
+            h = accepted(self.core.hessian(self._samples(x), weights))
         return h
 
     def param_jacobian(self, x: npt.ArrayLike) -> Array:
@@ -672,7 +670,7 @@ class MLP:
         """
         j = self.core.param_jacobian(x)
         if j is NotImplemented:
-            j = _validate.answered(self.core.param_jacobian(self._samples(x)))
+            j = accepted(self.core.param_jacobian(self._samples(x)))
         return j
 
     def per_sample_grads(
@@ -711,20 +709,20 @@ class MLP:
             For arrays of a wrong kind or shape, for labels out of range, and for losses
             given as functions, which say nothing of single rows.
         """
-        try:
-            if sample_weight is not None:
-                sample_weight = self._checked_weights(sample_weight)
-            result = self.core.per_sample_grads(x, y, loss.core, sample_weight)
-        except (AttributeError, TypeError):
-            result = NotImplemented
+        loss = as_loss(loss)
+        if loss.core is None:
+            raise TypeError(
+                "loss must be one of fastmlp's own losses: a function of a batch says "
+                "nothing about its single rows"
+            )
+        if sample_weight is not None:
+            sample_weight = self._checked_weights(sample_weight)
+        result = self.core.per_sample_grads(x, y, loss.core, sample_weight)
         if result is NotImplemented:
-            if isinstance(loss, Loss) and loss.core is None:
-                raise TypeError(
-                    "loss must be one of fastmlp's own losses: a function of a batch "
-                    "says nothing of its single rows"
-                )
-            call = self.core.per_sample_grads
-            result = self._slowly(call, x, y, sample_weight, loss)
+            rows, target, weight = arguments.batch(self, x, y, loss, sample_weight)
+            result = accepted(
+                self.core.per_sample_grads(rows, target, loss.core, weight)
+            )
         return result
 
     def _samples(self, x: object) -> Array:
@@ -816,22 +814,18 @@ class MLP:
         """
         if training is not False and training is not True:
             training = _validate.flag("training", training)
-        try:
-            if sample_weight is not None:
-                sample_weight = self._checked_weights(sample_weight)
-            # A function has no such attribute: the AttributeError is caught below.
-            core = loss.core  # type: ignore[union-attr]
-            if core is None:
-                raise TypeError  # a loss in Python, for which see below
-            result = self.core.value_and_grad(x, y, core, sample_weight, training)
-        except (AttributeError, TypeError):
-            result = NotImplemented
-        if result is NotImplemented:
+        if not isinstance(loss, Loss):
             loss = as_loss(loss)
-            if isinstance(loss, CustomLoss):
-                return self._custom_value_and_grad(x, y, loss, sample_weight, training)
-            call = partial(self.core.value_and_grad, training=training)
-            result = self._slowly(call, x, y, sample_weight, loss)
+        if sample_weight is not None:
+            sample_weight = self._checked_weights(sample_weight)
+        if loss.core is None:
+            return custom.value_and_grad(self, x, y, loss, sample_weight, training)
+        result = self.core.value_and_grad(x, y, loss.core, sample_weight, training)
+        if result is NotImplemented:
+            rows, target, weight = arguments.batch(self, x, y, loss, sample_weight)
+            result = accepted(
+                self.core.value_and_grad(rows, target, loss.core, weight, training)
+            )
         return result
 
     def train_step(
@@ -878,25 +872,24 @@ class MLP:
         used as they are: `fit` alone checks that they are finite, and that
         probabilities lie from 0 to 1 and, for `fastmlp.CrossEntropy`, sum to 1.
         """
-        try:
-            if optimizer._owner is not self._self:
-                self._claim(optimizer)
-            if optimizer._schedule is not None:
-                optimizer._set_lr()
-            if sample_weight is not None:
-                sample_weight = self._checked_weights(sample_weight)
-            core = loss.core  # type: ignore[union-attr]
-            if core is None:
-                raise TypeError  # a loss in Python, for which see below
-            value = self.core.train_step(x, y, core, optimizer.core, sample_weight)
-        except (AttributeError, TypeError):
-            value = NotImplemented
-        if value is NotImplemented:
+        if not (isinstance(loss, Loss) and isinstance(optimizer, Optimizer)):
             loss = as_loss(loss)
-            if isinstance(loss, CustomLoss):
-                return self._custom_train_step(x, y, loss, optimizer, sample_weight)
-            call = self.core.train_step
-            value = self._slowly(call, x, y, sample_weight, loss, optimizer)
+            arguments.check_optimizer(optimizer)
+        if optimizer._owner is not self._self:
+            arguments.claim(self, optimizer)
+        if optimizer._schedule is not None:
+            optimizer._set_lr()
+        if sample_weight is not None:
+            sample_weight = self._checked_weights(sample_weight)
+        core = loss.core
+        if core is None:
+            return custom.train_step(self, x, y, loss, optimizer, sample_weight)
+        value = self.core.train_step(x, y, core, optimizer.core, sample_weight)
+        if value is NotImplemented:
+            rows, target, weight = arguments.batch(self, x, y, loss, sample_weight)
+            value = accepted(
+                self.core.train_step(rows, target, core, optimizer.core, weight)
+            )
         return value
 
     def evaluate(
@@ -937,21 +930,17 @@ class MLP:
         used as they are: `fit` alone checks that they are finite, and that
         probabilities lie from 0 to 1 and, for `fastmlp.CrossEntropy`, sum to 1.
         """
-        try:
-            if sample_weight is not None:
-                sample_weight = self._checked_weights(sample_weight)
-            core = loss.core  # type: ignore[union-attr]
-            if core is None:
-                raise TypeError  # a loss in Python, for which see below
-            value = self.core.evaluate(x, y, core, sample_weight)
-        except (AttributeError, TypeError):
-            value = NotImplemented
-        if value is NotImplemented:
+        if not isinstance(loss, Loss):
             loss = as_loss(loss)
-            if isinstance(loss, CustomLoss):
-                rows, weight = self._custom_batch(x, sample_weight)
-                return loss(self.core.predict(rows), y, weight)
-            value = self._slowly(self.core.evaluate, x, y, sample_weight, loss)
+        if sample_weight is not None:
+            sample_weight = self._checked_weights(sample_weight)
+        core = loss.core
+        if core is None:
+            return custom.evaluate(self, x, y, loss, sample_weight)
+        value = self.core.evaluate(x, y, core, sample_weight)
+        if value is NotImplemented:
+            rows, target, weight = arguments.batch(self, x, y, loss, sample_weight)
+            value = accepted(self.core.evaluate(rows, target, core, weight))
         return value
 
     def fit(
@@ -1055,109 +1044,23 @@ class MLP:
             For arguments of a wrong kind, shape or range; nothing has changed then. A
             batch that is wrong, or one that does not come, ends the training there.
         """
-        # How to train.
-        loss = as_loss(loss)
-        _check_tools(loss, optimizer, solvers=True)
-        epochs = _validate.count("epochs", epochs, 0)
-        shuffle = _validate.flag("shuffle", shuffle)
-        if progress is not None:
-            progress = _validate.flag("progress", progress)
-        hooks = as_callbacks(callbacks)
-        measured = as_metrics(metrics, loss)
-        own = self.sequence
-        key, first, state = own.seed, own.done, own.within
-        if seed is not None:
-            key, first, state = _key(seed), 0, None
-
-        # What to train on.
-        data: loop.Data | loop.Batches
-        steps: int | None
-        if y is None:
-            if isinstance(optimizer, Solver):
-                raise TypeError(
-                    f"{type(optimizer).__name__} works on all samples at once: give "
-                    "fit arrays x and y, no batches"
-                )
-            given = {"batch_size": batch_size, "sample_weight": sample_weight}
-            data = self._batches(x, loss, epochs, steps_per_epoch, given)
-            steps = data.steps
-        else:
-            if steps_per_epoch is not None:
-                raise ValueError(
-                    "steps_per_epoch is for batches (x without y); for arrays "
-                    "batch_size says how many steps there are"
-                )
-            solving = isinstance(optimizer, Solver)
-            if batch_size is None and not solving:
-                raise TypeError(
-                    "batch_size must be an int, how many samples make a step of "
-                    f"{type(optimizer).__name__}, got None"
-                )
-            if batch_size is not None:
-                batch_size = _validate.count("batch_size", batch_size, 1)
-            data = self._data("", (x, y, sample_weight), loss)
-            n = len(data[0])
-            if solving and batch_size is not None and batch_size < n:
-                raise ValueError(
-                    f"batch_size must be None or at least the {n} samples for "
-                    f"{type(optimizer).__name__}, got {batch_size}"
-                )
-            batch_size = batch_size or n
-            steps = -(-n // batch_size)
-        measures = None
-        if validation_data is not None:
-            validation = self._data("validation_data: ", validation_data, loss)
-            measures = loop.Measures(self, validation, loss, measured, validation=True)
-        elif measured:
-            if isinstance(data, loop.Batches):
-                raise ValueError(
-                    "metrics need validation_data where x is batches, which are not "
-                    "gone through twice"
-                )
-            measures = loop.Measures(self, data, loss, measured, validation=False)
-        rows = None if isinstance(data, loop.Batches) else len(data[0])
-        place = loop.Place([steps, rows, batch_size], first, state)
-        history = History(has_validation=validation_data is not None)
-        listener = loop.listener_of(hooks, self, history)
-        runner = loop.make_runner(
-            self, data, loss, optimizer, batch_size or 1, key, shuffle, listener, place
+        return session.fit(
+            self,
+            x,
+            y,
+            loss=loss,
+            optimizer=optimizer,
+            epochs=epochs,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            sample_weight=sample_weight,
+            validation_data=validation_data,
+            metrics=metrics,
+            callbacks=callbacks,
+            progress=progress,
+            seed=seed,
+            steps_per_epoch=steps_per_epoch,
         )
-        logged = () if measures is None else measures.names
-        run = Run(optimizer, loss, epochs, steps, history, hooks, key, first, logged)
-        run._place = place
-        self._claim(optimizer)
-
-        # Nothing else may fit this model meanwhile, from whatever thread or callback.
-        # Ctrl-C may strike as soon as begin_fit has returned.
-        token = object()
-        try:
-            self.core.begin_fit(token)
-            loop.train(self, runner, run, measures, progress, own_orders=seed is None)
-        finally:
-            self.core.end_fit(token)
-        return history
-
-    def _batches(
-        self,
-        x: object,
-        loss: Loss,
-        epochs: int,
-        steps: int | None,
-        given: Mapping[str, object],
-    ) -> loop.Batches:
-        """Return what fit takes batches from, each checked as arrays are."""
-        if steps is not None:
-            steps = _validate.count("steps_per_epoch", steps, 1)
-        batches = loop.Batches(
-            x, steps, epochs, lambda where, batch: self._data(where, batch, loss)
-        )
-        for name, value in given.items():
-            if value is not None:
-                raise TypeError(
-                    f"{name} must be left out if y is, as x is an iterable of batches "
-                    f"then, each with its own; got {_validate.describe(value)}"
-                )
-        return batches
 
     def polyak_(self, other: MLP, tau: float) -> Self:
         """Move the parameters towards another model's: θ ← θ + τ (θ' - θ), in place.
@@ -1201,143 +1104,8 @@ class MLP:
         self.core.interpolate(other.core, tau)
         return self
 
-    def _custom_batch(
-        self, x: object, sample_weight: object
-    ) -> tuple[Array, Array | None]:
-        """Return what the core takes; targets are the loss function's business."""
-        rows = _validate.inputs("x", x, self.n_in, self.dtype)
-        if sample_weight is None:
-            return rows, None
-        name = "sample_weight"
-        return rows, _validate.weights(name, sample_weight, self.dtype, len(rows))
-
-    def _custom_value_and_grad(
-        self,
-        x: object,
-        y: object,
-        loss: CustomLoss,
-        sample_weight: object,
-        training: bool,
-    ) -> tuple[float, Array]:
-        rows, weight = self._custom_batch(x, sample_weight)
-        if not training:
-            pred = _validate.answered(self.core.predict(rows))
-            value, dy = loss.value_and_grad(pred, y, weight)
-            return value, _validate.answered(self.core.vjp(rows, dy))[2]
-        # Forward but once, as each has other masks.
-        with loop.unmoved(self):
-            pred = self._custom_forward(rows)
-            value, dy = loss.value_and_grad(pred, y, weight)
-            return value, _validate.answered(self.core.backward(dy))[1]
-
-    def _custom_forward(
-        self, rows: Array, draw: tuple[int, int, int] | None = None
-    ) -> Array:
-        self._forward_shape = None  # what the caller's forward kept is gone
-        return _validate.answered(self.core.forward(rows, True, draw))
-
-    def _custom_train_step(
-        self,
-        x: object,
-        y: object,
-        loss: CustomLoss,
-        optimizer: Optimizer,
-        sample_weight: object,
-    ) -> float:
-        _check_tools(loss, optimizer)
-        rows, weight = self._custom_batch(x, sample_weight)
-        if optimizer._schedule is not None:
-            optimizer._set_lr()
-        # The numbers that a step draws with any other loss.
-        draw = self.core.training_state[0], 0xFFFFFFFF, optimizer.step_count
-        with loop.unmoved(self, optimizer):
-            pred = self._custom_forward(rows, draw)
-            value, dy = loop.custom_gradient(self, pred, y, loss, optimizer, weight)
-            _validate.answered(self.core.backward_step(dy, optimizer.core))
-        return value
-
     def _checked_weights(self, sample_weight: object) -> Array:
         return _validate.weights("sample_weight", sample_weight, self.dtype)
-
-    def _slowly(
-        self,
-        call: Callable[..., Any],
-        x: object,
-        y: object,
-        sample_weight: object,
-        *tools: Any,
-    ) -> Any:
-        """Call the core with what it refused at first, converted, or say what is wrong.
-
-        The methods try without any of this, as their arguments nearly always are right.
-        """
-        _check_tools(*tools)
-        for optimizer in tools[1:]:
-            if optimizer._schedule is not None:
-                optimizer._set_lr()  # if this was what failed, it says why
-        rows, target, weight = self._batch(x, y, tools[0], sample_weight)
-        cores = [tools[0].core, *(tool.core for tool in tools[1:])]
-        return _validate.answered(call(rows, target, *cores, weight))
-
-    def _batch(
-        self, x: object, y: object, loss: Loss, sample_weight: object, where: str = ""
-    ) -> tuple[Array, Target, Array | None]:
-        """Return what the core takes, or raise an error that says what is wrong."""
-        rows = _validate.inputs(where + "x", x, self.n_in, self.dtype)
-        shape = (len(rows), self.n_out)
-        target = _validate.targets(where + "y", y, loss.core, shape, self.dtype)
-        if sample_weight is None:
-            return rows, target, None
-        name = where + "sample_weight"
-        weight = _validate.weights(name, sample_weight, self.dtype, len(rows))
-        return rows, target, weight
-
-    def _data(
-        self, where: str, data: object, loss: Loss
-    ) -> tuple[Array, Target, Array | None]:
-        """Do the same for whole data sets, whose values are looked at as well."""
-        if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
-            name = where.removesuffix(": ")
-            raise TypeError(
-                f"{name} must be (x, y) or (x, y, sample_weight), "
-                f"got {_validate.describe(data)}"
-            )
-        x, y, sample_weight = data if len(data) == 3 else (*data, None)
-        if loss.core is None:
-            return self._custom_data(where, x, y, loss, sample_weight)
-        batch = self._batch(x, y, loss, sample_weight, where)
-        _validate.finite(where + "x", batch[0])
-        _validate.target_values(where + "y", batch[1], loss.core)
-        return batch
-
-    def _custom_data(
-        self, where: str, x: object, y: object, loss: Loss, sample_weight: object
-    ) -> tuple[Array, Array, Array | None]:
-        """Do the same for losses written in Python, who alone know their targets."""
-        rows = _validate.inputs(where + "x", x, self.n_in, self.dtype)
-        _validate.finite(where + "x", rows)
-        target = loss._as_array(where + "y", y)
-        if target.shape[:1] != (len(rows),):
-            raise ValueError(
-                f"{where}y must have {len(rows)} rows as x has, "
-                f"got {_validate.describe(target)}"
-            )
-        if target.dtype.kind == "f":
-            _validate.finite(where + "y", target)
-        if sample_weight is None:
-            return rows, target, None
-        name = where + "sample_weight"
-        weight = _validate.weights(name, sample_weight, self.dtype, len(rows))
-        return rows, target, weight
-
-    def _claim(self, optimizer: Optimizer | Solver) -> None:
-        """Make the optimiser this model's, unless it has worked for another."""
-        if optimizer._owner not in (None, self._self) and optimizer.step_count > 0:
-            raise ValueError(
-                "optimizer has trained another model, to which its state belongs; make "
-                "a new one, or call its reset() to start again with this model"
-            )
-        optimizer._owner = self._self
 
     # Other formats ------------------------------------------------------------------
 
@@ -1707,7 +1475,7 @@ _DERIVED = frozenset(
         "_views",
         "_weights",
         "_biases",
-        "_forward_shape",
+        "forward_shape",
         "_self",
     )
 )
@@ -1716,69 +1484,3 @@ _DERIVED = frozenset(
 def _counter(name: str) -> str:
     """Return the name of torch's count of batches beside a running variance."""
     return name.removesuffix("running_var") + "num_batches_tracked"
-
-
-def _is_int(value: object) -> bool:
-    """Tell whether something is an int of any kind, a bool or 0-d array among them."""
-    try:
-        operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        return False
-    return True
-
-
-def _generator(seed: Any) -> np.random.Generator:
-    """Return a generator from what numpy.random.default_rng takes, bools apart."""
-    if _is_int(seed) or isinstance(seed, np.bool_):
-        seed = _validate.count("seed", seed, 0)
-    try:
-        return np.random.default_rng(seed)
-    except (TypeError, ValueError) as error:
-        raise type(error)(
-            "seed must be an int or a sequence of ints, none negative, a numpy "
-            "SeedSequence, BitGenerator or Generator, or None; got "
-            f"{_validate.describe(seed)}: {error}"
-        ) from None
-
-
-def _key(seed: object) -> int:
-    """Return the 64 bits by which epochs are shuffled."""
-    if not _is_int(seed):
-        return int(_generator(seed).integers(2**63))
-    key = _validate.count("seed", seed, 0)
-    if key >= 2**64:
-        raise ValueError(f"seed must be below 2**64, got {key}")
-    return key
-
-
-def _check_tools(
-    loss: object, optimizer: object = ..., *, solvers: bool = False
-) -> None:
-    """Refuse what is no loss and no optimiser, names and classes among it."""
-    if isinstance(optimizer, Solver):
-        if not solvers:
-            name = type(optimizer).__name__
-            raise TypeError(
-                f"optimizer must take single steps on batches, got {name}, which works "
-                f"on all samples at once: use fit(optimizer=fm.{name}(), …)"
-            )
-        optimizer = ...
-    if isinstance(optimizer, type) and issubclass(optimizer, Solver):
-        raise TypeError(
-            f"optimizer must be a fastmlp Optimizer such as fm.Adam(), got "
-            f"fm.{optimizer.__name__}; did you mean fm.{optimizer.__name__}()?"
-        )
-    pairs: list[tuple[str, object, type[Any], str]] = [("loss", loss, Loss, "fm.MSE()")]
-    if optimizer is not ...:
-        pairs.append(("optimizer", optimizer, Optimizer, "fm.Adam()"))
-    for name, value, wanted, example in pairs:
-        if isinstance(value, wanted):
-            continue
-        got = _validate.describe(value)
-        if isinstance(value, type) and issubclass(value, wanted):
-            got = f"fm.{value.__name__}; did you mean fm.{value.__name__}()?"
-        elif type(value).__module__.startswith("torch."):
-            got += f" of PyTorch's ({type(value).__module__})"
-        raise TypeError(
-            f"{name} must be a fastmlp {wanted.__name__} such as {example}, got {got}"
-        )

@@ -362,7 +362,7 @@ class _Runner:
         x, y, weight = self._data
         # The solver's core is asked for anew: a callback may have loaded a state.
         core = self._solver.core
-        report = _validate.answered(self._call(core, x, y, self._loss, weight))
+        report = _validate.accepted(self._call(core, x, y, self._loss, weight))
         self._solver._status = report[0]
         self.finished = report[0] != "improved"
         return float(report[1])

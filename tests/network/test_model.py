@@ -120,7 +120,7 @@ def test_bad_layers(case):
         ({"seed": True}, TypeError, "^seed must be an int"),
         ({"seed": np.True_}, TypeError, "^seed must be an int, got .*bool"),
         ({"seed": "1"}, TypeError, "^seed must be an int"),
-        ({"seed": [1, -1]}, ValueError, "^seed must be an int.*none negative"),
+        ({"seed": [1, -1]}, ValueError, "^seed must be an int.*all non-negative"),
         ({"seed": [1, 0.5]}, TypeError, "^seed must be an int.*sequence of ints"),
     ],
     ids=str,

@@ -382,10 +382,10 @@ def test_feature_names_of_pandas_and_polars() -> None:
 
 
 def test_sparse_data_are_the_same_as_dense(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastmlp.sklearn import _epochs as _sklearn_training
+    from fastmlp.sklearn import _epochs
 
     # So that an epoch takes several blocks.
-    monkeypatch.setattr(_sklearn_training, "DENSE_NUMBERS", 64 * 70)
+    monkeypatch.setattr(_epochs, "DENSE_NUMBERS", 64 * 70)
     X, y = digits()
     for settings in (
         {},

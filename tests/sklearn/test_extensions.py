@@ -391,8 +391,8 @@ def test_the_network_is_there() -> None:
         ({"dropout": [1.5]}, "dropout must be"),
         ({"normalization": "group"}, "'normalization' parameter"),
         ({"solver": "adamax"}, "'solver' parameter"),
-        ({"solver": "lbfgs", "dropout": 0.1}, "need batches"),
-        ({"solver": fm.LBFGS(), "normalization": "batch"}, "need batches"),
+        ({"solver": "lbfgs", "dropout": 0.1}, "need a solver that"),
+        ({"solver": fm.LBFGS(), "normalization": "batch"}, "need a solver that"),
         (
             {"solver": "lbfgs", "learning_rate": fm.schedules.Cosine(1e-2, period=9)},
             "solver that takes steps",

@@ -9,8 +9,7 @@ from typing import Any
 import fastmlp as fm
 import numpy as np
 import pytest
-from fastmlp.sklearn import MLPClassifier, MLPRegressor
-from fastmlp.sklearn import _epochs as _sklearn_training
+from fastmlp.sklearn import MLPClassifier, MLPRegressor, _lbfgs
 from sklearn import neural_network as theirs
 from sklearn.datasets import load_iris, make_multilabel_classification
 from sklearn.utils.estimator_checks import (
@@ -152,7 +151,7 @@ def test_lbfgs_in_several_threads_leaves_blas_as_it_was() -> None:
 
     with threadpool_limits(2, user_api="blas"):
         # Else no other thread may limit anything from threadpoolctl 3.8 on.
-        _sklearn_training._let_others_limit()
+        _lbfgs._let_others_limit()
         before = blas_threads()
         with ThreadPoolExecutor(2) as pool:
             one = pool.submit(fit, first)

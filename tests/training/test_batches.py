@@ -105,19 +105,17 @@ def test_batches_of_classes_with_validation_and_metrics():
 
 def test_generators_that_run_dry_say_so():
     mlp = model()
-    with pytest.raises(
-        ValueError, match=r"^x, a generator, gives its batches but once"
-    ):
+    with pytest.raises(ValueError, match=r"^x, a generator, can only be iterated once"):
         fit(mlp, (b for b in slices()))
     assert mlp.history is None
     with pytest.raises(
-        ValueError, match=r"^x ran dry: it gave 1 of 3 .* after 4 in all"
+        ValueError, match=r"^x was exhausted after 1 of 3 .* 4 in all epochs"
     ):
         fit(mlp, (b for b in slices()), steps_per_epoch=3)
     assert len(mlp.history) == 1
-    with pytest.raises(ValueError, match=r"^x ran dry: it gave 4 of 9 batches"):
+    with pytest.raises(ValueError, match=r"^x was exhausted after 4 of 9 batches"):
         fit(mlp, slices(), steps_per_epoch=9)
-    with pytest.raises(ValueError, match=r"^x ran dry: it gave 0 batches"):
+    with pytest.raises(ValueError, match=r"^x was exhausted after 0 batches"):
         fit(mlp, [])
 
 

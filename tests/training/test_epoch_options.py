@@ -13,7 +13,7 @@ import fastmlp as fm
 import numpy as np
 import pytest
 from fastmlp import _core, reference
-from fastmlp.losses import _scaled
+from fastmlp.losses import with_scale
 from helpers import TOLERANCE, assert_threaded, thread_counts, training_flops
 
 N_IN, N_OUT, ROWS = 5, 4, 37
@@ -174,7 +174,7 @@ def test_a_factor_multiplies_value_and_gradient(name, reduction, weighted, dtype
     w = np.linspace(0.5, 2, ROWS).astype(dtype) if weighted else None
     value, grad = loss.value_and_grad(p, y, w)
     for factor in (0.37, 3.0):
-        scaled = _scaled(loss, factor)
+        scaled = with_scale(loss, factor)
         got, dp = scaled.value_and_grad(p, y, w)
         eps = np.finfo(np.float64).eps  # values are summed in double
         assert abs(got - factor * value) <= SCALED_ULPS * eps * abs(factor * value)
@@ -184,7 +184,7 @@ def test_a_factor_multiplies_value_and_gradient(name, reduction, weighted, dtype
         assert dp.dtype == dtype
     # A power of two rounds nothing, and 1 changes nothing.
     for factor in (0.25, 1.0):
-        got, dp = _scaled(loss, factor).value_and_grad(p, y, w)
+        got, dp = with_scale(loss, factor).value_and_grad(p, y, w)
         assert got == factor * value
         assert (dp == np.asarray(factor, dtype) * grad).all()
 
@@ -192,7 +192,7 @@ def test_a_factor_multiplies_value_and_gradient(name, reduction, weighted, dtype
 def test_the_losses_of_scikit_learn():
     """Half the squared error summed over outputs, in numbers that round nothing."""
     p, y = np.array([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]]), np.zeros((2, 3))
-    value, grad = _scaled(fm.MSE(), 0.5 * 3).value_and_grad(p, y)
+    value, grad = with_scale(fm.MSE(), 0.5 * 3).value_and_grad(p, y)
     assert value == (1 + 4 + 9) / 2 / 2
     assert (grad == p / 2).all()
 
@@ -203,7 +203,7 @@ def test_a_network_scales_with_its_loss(name, dtype):
     make, what = LOSSES[name]
     x, _, w = data(ROWS, dtype)
     y, loss = targets(what, ROWS, dtype), make()
-    scaled = _scaled(loss, 4.0)
+    scaled = with_scale(loss, 4.0)
     mlp = network(dtype)
     one, grad = mlp.value_and_grad(x, y, loss, w)
     four, grad4 = mlp.value_and_grad(x, y, scaled, w)
@@ -223,14 +223,14 @@ def test_a_network_scales_with_its_loss(name, dtype):
     assert state(same) == state(other)
 
 
-def test_solvers_minimise_the_scaled_loss(rng):
+def test_solvers_minimise_thewith_scale_loss(rng):
     x = rng.standard_normal((ROWS, 2))
     y = np.sin(x[:, :1]) * x[:, 1:]
     for solver in (fm.LBFGS, fm.LevenbergMarquardt):
         found = {}
         for factor in (1.0, 4.0):
             mlp = fm.MLP([2, 6, 1], activation="tanh", dtype="float64", seed=0)
-            loss = _scaled(fm.MSE(), factor)
+            loss = with_scale(fm.MSE(), factor)
             start = mlp.evaluate(x, y, loss)
             losses = mlp.fit(x, y, loss=loss, optimizer=solver(), epochs=15).loss
             end = mlp.evaluate(x, y, loss)
@@ -249,7 +249,7 @@ def test_levenberg_marquardt_takes_the_same_first_step(reduction, rng):
     ends = []
     for factor in (1.0, 0.3):
         mlp = fm.MLP([3, 1], dtype="float64", seed=0)
-        loss = _scaled(fm.MSE(reduction=reduction), factor)
+        loss = with_scale(fm.MSE(reduction=reduction), factor)
         solver = fm.LevenbergMarquardt(damping=1e-12)
         mlp.fit(x, y, loss=loss, optimizer=solver, epochs=1, sample_weight=w)
         ends.append(mlp.params.copy())
@@ -260,19 +260,19 @@ def test_levenberg_marquardt_takes_the_same_first_step(reduction, rng):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_scaled_losses_are_values(name):
+def testwith_scale_losses_are_values(name):
     loss = LOSSES[name][0](reduction="sum")
-    twice = _scaled(loss, 2.0)
+    twice = with_scale(loss, 2.0)
     assert type(twice) is type(loss)
     assert twice != loss
-    assert twice == _scaled(_scaled(loss, 0.5), 4.0)
-    assert hash(twice) == hash(_scaled(_scaled(loss, 0.5), 4.0))
-    assert _scaled(twice, 0.5) == loss
-    assert hash(_scaled(twice, 0.5)) == hash(loss)
+    assert twice == with_scale(with_scale(loss, 0.5), 4.0)
+    assert hash(twice) == hash(with_scale(with_scale(loss, 0.5), 4.0))
+    assert with_scale(twice, 0.5) == loss
+    assert hash(with_scale(twice, 0.5)) == hash(loss)
     assert loss.core.scale == 1.0
     assert twice.core.scale == 2.0
     assert twice.reduction == "sum"
-    assert repr(loss) == repr(_scaled(twice, 0.5))
+    assert repr(loss) == repr(with_scale(twice, 0.5))
     for again in (
         pickle.loads(pickle.dumps(twice)),
         copy.copy(twice),
@@ -286,9 +286,9 @@ def test_scaled_losses_are_values(name):
 
 
 def test_repr_tells_the_factor():
-    assert repr(_scaled(fm.MSE(), 1.5)) == "1.5 * MSE(reduction='mean')"
+    assert repr(with_scale(fm.MSE(), 1.5)) == "1.5 * MSE(reduction='mean')"
     assert (
-        repr(_scaled(fm.ActionValue(fm.MSE()), 0.5))
+        repr(with_scale(fm.ActionValue(fm.MSE()), 0.5))
         == "ActionValue(loss=0.5 * MSE(reduction='mean'))"
     )
 
@@ -306,21 +306,21 @@ def test_repr_tells_the_factor():
 )
 def test_factors_that_are_refused(factor, error):
     with pytest.raises(error, match="factor"):
-        _scaled(fm.MSE(), factor)
+        with_scale(fm.MSE(), factor)
     if error is ValueError:
         with pytest.raises(ValueError, match="scale: must be finite and positive"):
             _core.Loss("mse", scale=factor)
 
 
-def test_what_else_cannot_be_scaled():
+def test_what_else_cannot_bewith_scale():
     with pytest.raises(TypeError, match="loss must be a fastmlp Loss"):
-        _scaled(fm.CustomLoss(lambda p, y: (0.0, p)), 2.0)
+        with_scale(fm.CustomLoss(lambda p, y: (0.0, p)), 2.0)
     with pytest.raises(TypeError, match="loss must be a fastmlp Loss"):
-        _scaled("mse", 2.0)
+        with_scale("mse", 2.0)
     with pytest.raises(ValueError, match="factor must leave the loss a finite scale"):
-        _scaled(_scaled(fm.MSE(), 1e200), 1e200)
+        with_scale(with_scale(fm.MSE(), 1e200), 1e200)
     with pytest.raises(ValueError, match="factor must leave the loss a finite scale"):
-        _scaled(_scaled(fm.MSE(), 1e-200), 1e-200)
+        with_scale(with_scale(fm.MSE(), 1e-200), 1e-200)
 
 
 # Rows in an order ---------------------------------------------------------------------
@@ -655,7 +655,7 @@ def run(widths: tuple[int, ...], rows: int, dtype: Any) -> list[bytes]:
     x, y, w = data(rows, dtype)
     order = np.random.default_rng(9).integers(0, rows, rows + rows // 3)
     mlp, optimizer = fm.MLP(list(widths), dtype=dtype, seed=0), fm.Adam(0.01)
-    loss, seen = _scaled(fm.MSE(), 0.7), []
+    loss, seen = with_scale(fm.MSE(), 0.7), []
     value = epoch(
         mlp, optimizer, x, y, w, loss=loss, batch_size=rows - 5, order=order, l2=L2,
         listener=lambda _, loss: seen.append(loss),

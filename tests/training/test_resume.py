@@ -432,7 +432,7 @@ def test_a_file_within_an_epoch_wants_the_same_epochs(path: Any) -> None:
         Training("arrays", "cycle", path).fit(Break(STEPS + 2))
     rest = Training("arrays", "cycle", path, seed=99).load()
     state = everything(rest.mlp, rest.opt)
-    with pytest.raises(ValueError, match=r"of 5 steps .* this fit's are of 3"):
+    with pytest.raises(ValueError, match=r"of 5 steps .* this fit has 3 steps"):
         rest.fit(batch_size=15)
     rest = Training("arrays", "cycle", path, seed=99).load()
     assert everything(rest.mlp, rest.opt) == state

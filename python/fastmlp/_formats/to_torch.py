@@ -335,7 +335,7 @@ class _Call(torch.autograd.Function):
             ctx.statistics = mlp.buffers.copy() if fixed else None
             y = mlp.forward(rows.detach().numpy(), training)
             # An object that each forward makes anew, by which it is known.
-            ctx.kept = mlp._forward_shape
+            ctx.kept = mlp.forward_shape
         return torch.from_numpy(y)
 
     @staticmethod
@@ -377,10 +377,10 @@ def _gradients(ctx: Any, rows: Array, dy: Array) -> tuple[Array, Array]:
     """Go back through what the last forward kept, or make an earlier one again."""
     mlp: MLP = ctx.module.mlp
     with ctx.module._lock:
-        if mlp._forward_shape is ctx.kept:
+        if mlp.forward_shape is ctx.kept:
             # Training drops what is kept.
             with contextlib.suppress(RuntimeError):
-                return _validate.answered(mlp.core.backward(dy))
+                return _validate.accepted(mlp.core.backward(dy))
     if ctx.draw is None and ctx.statistics is None:
         return mlp.vjp(rows, dy)[1:]
 
@@ -390,5 +390,5 @@ def _gradients(ctx: Any, rows: Array, dy: Array) -> tuple[Array, Array]:
     net.params[:] = mlp.params
     if ctx.statistics is not None:
         net.buffers[:] = ctx.statistics
-    _validate.answered(net.forward(rows, ctx.draw is not None, ctx.draw))
-    return _validate.answered(net.backward(dy))
+    _validate.accepted(net.forward(rows, ctx.draw is not None, ctx.draw))
+    return _validate.accepted(net.backward(dy))

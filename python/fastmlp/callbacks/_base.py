@@ -12,7 +12,6 @@ from ..metrics import History
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from .._training.loop import Place
     from ..losses import Loss
     from ..mlp import MLP
 
@@ -43,7 +42,7 @@ class Run:
     """
 
     __slots__ = (
-        "_place",
+        "_progress_of",
         "callbacks",
         "epochs",
         "first_epoch",
@@ -66,18 +65,19 @@ class Run:
         seed: int,
         first_epoch: int,
         metrics: tuple[str, ...] = (),
+        progress_of: Callable[[int], dict[str, Any] | None] | None = None,
     ) -> None:
         self.optimizer, self.loss, self.history = optimizer, loss, history
         self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
         self.callbacks, self.seed, self.first_epoch = callbacks, seed, first_epoch
         self.metrics = metrics
-        self._place: Place | None = None
+        self._progress_of = progress_of
 
     def _within(self) -> dict[str, Any] | None:
         """Return how far an epoch that is not on record has come, if there is one."""
-        if self._place is None:
+        if self._progress_of is None:
             return None
-        return self._place.state(self.first_epoch + len(self.history))
+        return self._progress_of(self.first_epoch + len(self.history))
 
 
 class Callback:

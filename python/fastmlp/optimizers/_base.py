@@ -275,7 +275,7 @@ class Optimizer:
         elif type(params) is not list or type(grads) is not list:
             params, grads = _lists(params, grads)
         if self.core.step(params, grads) is NotImplemented:
-            _validate.answered(self.core.step(*_flat(params, grads)))
+            _validate.accepted(self.core.step(*_flat(params, grads)))
 
     def reset(self) -> None:
         """Forget all steps: as new, with the same hyperparameters, for any model."""

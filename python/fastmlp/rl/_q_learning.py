@@ -230,4 +230,4 @@ def dqn_targets(
         ended = bools("terminated", terminated, q.shape[:1])
         by = _validate.convert("online", by, q.dtype)
         y = _core.action_value_targets(q, by, earned, ended, gamma)
-    return _validate.answered(y)
+    return _validate.accepted(y)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .. import _core, _validate
-from ..mlp import _key
+from .._training import seeds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,7 +91,7 @@ class ReplayBuffer:
         self._action_shape = (
             None if action_shape is None else _shape("action_shape", action_shape)
         )
-        self._seed = _key(seed)
+        self._seed = seeds.key(seed)
         self._buffer = self._empty()
 
     def _empty(self) -> _core.ReplayBuffer:

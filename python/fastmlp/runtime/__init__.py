@@ -102,8 +102,8 @@ def threads(n: int) -> Iterator[None]:
 
 
 @contextmanager
-def _sharing() -> Iterator[None]:
-    """Share the threads with others that are within such a block."""
+def share_threads() -> Iterator[None]:
+    """Share the threads with others that are in such a block; for the estimators."""
     own = object()
     with _asking:
         _fits.append(own)

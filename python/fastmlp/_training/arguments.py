@@ -1,0 +1,109 @@
+"""Arguments of the training methods: optimisers, batches and data sets, checked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .. import _validate
+from ..optimizers import Optimizer
+from ..solvers import Solver
+
+if TYPE_CHECKING:
+    from .._validate import Array
+    from ..losses import Loss
+    from ..mlp import MLP
+    from .types import Data
+
+
+def check_optimizer(optimizer: object, *, solvers: bool = False) -> None:
+    """Raise TypeError unless this is an optimiser, or with ``solvers`` a solver."""
+    if isinstance(optimizer, Optimizer) or (solvers and isinstance(optimizer, Solver)):
+        return
+    if isinstance(optimizer, Solver):
+        name = type(optimizer).__name__
+        raise TypeError(
+            f"optimizer must take single steps on batches, got {name}, which works on "
+            f"all samples at once: use fit(optimizer=fm.{name}(), …)"
+        )
+    got = _validate.describe(optimizer)
+    if isinstance(optimizer, type) and issubclass(optimizer, (Optimizer, Solver)):
+        name = optimizer.__name__
+        got = f"fm.{name}; did you mean fm.{name}()?"
+    elif type(optimizer).__module__.startswith("torch."):
+        got += f" from PyTorch ({type(optimizer).__module__})"
+    raise TypeError(
+        f"optimizer must be a fastmlp Optimizer such as fm.Adam(), got {got}"
+    )
+
+
+def claim(mlp: MLP, optimizer: Optimizer | Solver) -> None:
+    """Make the optimiser this model's, unless it has trained another one."""
+    if optimizer._owner not in (None, mlp._self) and optimizer.step_count > 0:
+        raise ValueError(
+            "optimizer has trained another model, to which its state belongs; make a "
+            "new one, or call its reset() to start again with this model"
+        )
+    optimizer._owner = mlp._self
+
+
+def rows_and_weight(
+    mlp: MLP, x: object, sample_weight: object, where: str = ""
+) -> tuple[Array, Array | None]:
+    """Return samples and their weights as the core takes them.
+
+    ``where`` precedes the names of the arguments in messages, here and below.
+    """
+    rows = _validate.inputs(where + "x", x, mlp.n_in, mlp.dtype)
+    return rows, _weight(mlp, rows, sample_weight, where)
+
+
+def _weight(mlp: MLP, rows: Array, sample_weight: object, where: str) -> Array | None:
+    if sample_weight is None:
+        return None
+    name = where + "sample_weight"
+    return _validate.weights(name, sample_weight, mlp.dtype, len(rows))
+
+
+def batch(
+    mlp: MLP, x: object, y: object, loss: Loss, sample_weight: object, where: str = ""
+) -> Data:
+    """Return a batch as the core takes it."""
+    rows = _validate.inputs(where + "x", x, mlp.n_in, mlp.dtype)
+    shape = (len(rows), mlp.n_out)
+    assert loss.core is not None
+    target = _validate.targets(where + "y", y, loss.core, shape, mlp.dtype)
+    return rows, target, _weight(mlp, rows, sample_weight, where)
+
+
+def data_set(mlp: MLP, where: str, data: object, loss: Loss) -> Data:
+    """Return a data set as the core takes it; its values are checked too."""
+    if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
+        name = where.removesuffix(": ")
+        raise TypeError(
+            f"{name} must be (x, y) or (x, y, sample_weight), "
+            f"got {_validate.describe(data)}"
+        )
+    x, y, sample_weight = data if len(data) == 3 else (*data, None)
+    if loss.core is None:
+        return _custom_data_set(mlp, where, x, y, loss, sample_weight)
+    checked = batch(mlp, x, y, loss, sample_weight, where)
+    _validate.finite(where + "x", checked[0])
+    _validate.target_values(where + "y", checked[1], loss.core)
+    return checked
+
+
+def _custom_data_set(
+    mlp: MLP, where: str, x: object, y: object, loss: Loss, sample_weight: object
+) -> Data:
+    """Return a data set for a loss in Python, which alone knows its targets."""
+    rows = _validate.inputs(where + "x", x, mlp.n_in, mlp.dtype)
+    _validate.finite(where + "x", rows)
+    target: Any = loss._as_array(where + "y", y)
+    if target.shape[:1] != (len(rows),):
+        raise ValueError(
+            f"{where}y must have {len(rows)} rows as x has, "
+            f"got {_validate.describe(target)}"
+        )
+    if target.dtype.kind == "f":
+        _validate.finite(where + "y", target)
+    return rows, target, _weight(mlp, rows, sample_weight, where)

@@ -1,0 +1,62 @@
+"""Progress within an epoch, which a checkpoint stores and a later fit continues."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import _core
+
+_FIELDS = ("steps", "total", "divisor")
+
+
+class EpochCursor:
+    """Progress within the current epoch.
+
+    Parameters
+    ----------
+    of : list
+        Size of an epoch: its steps, its rows, the rows of a batch; None if unknown.
+    epoch : int
+        Number of the epoch that ``state`` belongs to.
+    state : dict, optional
+        Progress within that epoch, from `state` of another cursor.
+
+    Raises
+    ------
+    ValueError
+        If ``state`` is from epochs of another size.
+    """
+
+    def __init__(
+        self, of: list[int | None], epoch: int, state: dict[str, Any] | None = None
+    ) -> None:
+        self._of = of
+        self._epoch, self._progress = -1, _core.EpochProgress()
+        if state is None:
+            return
+        if state["of"] != of:
+            stored, here = [
+                f"{steps} steps ({rows} rows, batch_size {size})"
+                for steps, rows, size in (state["of"], of)
+            ]
+            raise ValueError(
+                f"the checkpoint was made within an epoch of {stored}, but an epoch of "
+                f"this fit has {here}: continue with the same data and batch_size, or "
+                "give fit a seed to start over"
+            )
+        self._epoch = epoch
+        for name in _FIELDS:
+            setattr(self._progress, name, state[name])
+
+    def enter(self, epoch: int) -> _core.EpochProgress:
+        """Return the progress within this epoch, to be updated by each step."""
+        if self._epoch != epoch:
+            self._epoch, self._progress = epoch, _core.EpochProgress()
+        return self._progress
+
+    def state(self, epoch: int) -> dict[str, Any] | None:
+        """Return the progress within this epoch; None if it has not begun."""
+        if self._epoch != epoch:
+            return None
+        numbers = {name: getattr(self._progress, name) for name in _FIELDS}
+        return {**numbers, "of": self._of}

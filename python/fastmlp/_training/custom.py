@@ -1,0 +1,182 @@
+"""Steps and gradients of losses that are Python functions."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _core, _validate
+from .._validate import accepted
+from . import arguments
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .._validate import Array
+    from ..losses import Loss
+    from ..mlp import MLP
+    from ..optimizers import Optimizer
+    from .types import Data, Listener
+
+    # Seed, epoch and step: what dropout draws in a pass is a function of them.
+    Draw = tuple[int, int, int]
+
+
+@contextlib.contextmanager
+def rollback_on_error(mlp: MLP, optimizer: Optimizer | None = None) -> Iterator[None]:
+    """Undo what a pass in training mode has changed, if an exception follows it.
+
+    A step of the optimiser that was taken before the exception stands as a whole.
+    """
+    core, buffers = mlp.core, mlp.buffers.copy()
+    state = core.training_state
+    steps = 0 if optimizer is None else optimizer.step_count
+    try:
+        yield
+    except BaseException:
+        if optimizer is None or optimizer.step_count == steps:
+            mlp.buffers[:] = buffers
+            core.training_state = state
+        raise
+
+
+def value_and_grad(
+    mlp: MLP, x: object, y: Any, loss: Loss, sample_weight: object, training: bool
+) -> tuple[float, Array]:
+    """Return loss and gradient, as `fastmlp.MLP.value_and_grad` does."""
+    rows, weight = arguments.rows_and_weight(mlp, x, sample_weight)
+    if not training:
+        pred = accepted(mlp.core.predict(rows))
+        value, dy = loss.value_and_grad(pred, y, weight)
+        return value, accepted(mlp.core.vjp(rows, dy))[2]
+    # One forward pass only, as each draws masks of its own.
+    mlp.forward_shape = None
+    with rollback_on_error(mlp):
+        pred = accepted(mlp.core.forward(rows, True))
+        value, dy = loss.value_and_grad(pred, y, weight)
+        return value, accepted(mlp.core.backward(dy))[1]
+
+
+def evaluate(mlp: MLP, x: object, y: Any, loss: Loss, sample_weight: object) -> float:
+    """Return the loss, as `fastmlp.MLP.evaluate` does."""
+    rows, weight = arguments.rows_and_weight(mlp, x, sample_weight)
+    return loss(accepted(mlp.core.predict(rows)), y, weight)
+
+
+def train_step(
+    mlp: MLP,
+    x: object,
+    y: Any,
+    loss: Loss,
+    optimizer: Optimizer,
+    sample_weight: object,
+) -> float:
+    """Take a step, as `fastmlp.MLP.train_step` does once the learning rate is set."""
+    rows, weight = arguments.rows_and_weight(mlp, x, sample_weight)
+    # Dropout draws the masks of a step with any other loss.
+    draw = mlp.core.training_state[0], _core.STEP_DRAWS, optimizer.step_count
+    mlp.forward_shape = None  # the caller's forward pass is not kept any more
+    with rollback_on_error(mlp, optimizer):
+        value, dy = loss_and_gradient(mlp, (rows, y, weight), loss, optimizer, draw)
+        accepted(mlp.core.backward_step(dy, optimizer.core))
+    return value
+
+
+def loss_and_gradient(
+    mlp: MLP, batch: Data, loss: Loss, optimizer: Optimizer, draw: Draw
+) -> tuple[float, Array]:
+    """Return loss and gradient by the outputs, from a forward pass in training mode.
+
+    Raises DivergenceError, as the core does, unless the loss is finite.
+    """
+    x, y, weight = batch
+    pred = accepted(mlp.core.forward(x, True, draw))
+    value, dy = loss.value_and_grad(pred, y, weight)
+    if not math.isfinite(value):
+        if np.isfinite(pred).all():
+            size = float(abs(pred).max())
+            cause = f"the loss function, given predictions of at most {size:.3g}"
+        else:
+            size = float(abs(mlp.params).max())
+            cause = (
+                "predictions that are not finite, from parameters of at most "
+                f"{size:.3g}: lower the learning rate, warm it up, or clip gradients"
+            )
+        rate = optimizer.core.get("lr")
+        raise _core.DivergenceError(
+            f"training diverged at step {optimizer.step_count + 1}: the loss is {value}"
+            f"; learning rate {rate:g}. Likely cause: {cause}"
+        )
+    return value, _validate.convert("the loss's gradient", dy, mlp.dtype)
+
+
+def set_rate(optimizer: Optimizer) -> None:
+    """Set the learning rate of the next step, if there is a schedule."""
+    rates = optimizer._values(1)
+    if rates is not None:
+        optimizer.core.set("lr", float(rates[0]))
+
+
+class CustomStep:
+    """A step of an epoch: forward, loss, backward and update."""
+
+    def __init__(
+        self,
+        mlp: MLP,
+        loss: Loss,
+        optimizer: Optimizer,
+        seed: int,
+        listener: Listener | None,
+    ) -> None:
+        self._mlp, self._loss, self._optimizer = mlp, loss, optimizer
+        self._seed, self._listener = seed, listener
+        # State at the beginning of the last epoch whose first step was taken.
+        self._good: tuple[Any, ...] | None = None
+
+    def __call__(self, batch: Data, epoch: int, progress: _core.EpochProgress) -> None:
+        """Take the step and add its loss to the epoch's."""
+        x, _, weight = batch
+        mlp, optimizer = self._mlp, self._optimizer
+        k, taken = progress.steps, optimizer.step_count
+        begins = k == 0 or self._good is None
+        candidate = self._state() if begins else None
+        share = 1.0
+        if self._loss.reduction == "mean":
+            share = float(len(x) if weight is None else sum(weight.tolist()))
+
+        value = math.nan
+        try:
+            # Whatever goes wrong, Ctrl-C too: the step was taken, or nothing changes.
+            with rollback_on_error(mlp, optimizer):
+                set_rate(optimizer)
+                draw = self._seed, epoch, k
+                value, dy = loss_and_gradient(mlp, batch, self._loss, optimizer, draw)
+                accepted(mlp.core.backward_step(dy, optimizer.core))
+        except _core.DivergenceError as error:
+            raise self._diverged(k, str(error).partition(": ")[2]) from None
+        finally:
+            if optimizer.step_count > taken:
+                progress.total += value * share
+                progress.divisor += share
+                progress.steps = k + 1
+                self._good = candidate or self._good
+        if self._listener is not None:
+            self._listener(k, value)
+
+    def _state(self) -> tuple[Any, ...]:
+        mlp = self._mlp
+        tracked = mlp.core.training_state[2]
+        state = self._optimizer.core.state()
+        return mlp.params.copy(), mlp.buffers.copy(), tracked, state
+
+    def _diverged(self, k: int, why: str) -> _core.DivergenceError:
+        """Restore the last good state, as the core does; return the error to raise."""
+        mlp = self._mlp
+        if self._good is not None:
+            mlp.params[:], mlp.buffers[:], tracked, state = self._good
+            mlp.core.training_state = (*mlp.core.training_state[:2], tracked)
+            self._optimizer.core.load_state(state)
+        return _core.DivergenceError(f"training diverged at step {k + 1}: {why}")

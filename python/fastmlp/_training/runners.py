@@ -1,0 +1,208 @@
+"""What trains for one epoch: the core on whole arrays, or step by step from Python.
+
+Arrays and a loss of the core take one native call per epoch (`ArrayEpochs`). Batches
+from an iterable, and losses written in Python, take one step at a time (`StepEpochs`).
+Solvers bring a runner of their own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .._validate import accepted
+from ..solvers import Solver
+from .batches import ArrayBatches, StreamedBatches
+from .custom import CustomStep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .. import _core
+    from .._validate import Array
+    from ..losses import Loss
+    from ..mlp import MLP
+    from ..optimizers import Optimizer
+    from .cursor import EpochCursor
+    from .types import Data, Listener, Runner
+
+
+class NativeEpoch:
+    """Calls of the core's ``fit_epoch``, with what all calls of a fit share.
+
+    Parameters
+    ----------
+    mlp : MLP
+        Model to train.
+    loss : Loss
+        Loss of the core.
+    optimizer : Optimizer
+        Optimiser that takes the steps.
+    seed : int
+        Seed of the orders of samples, and of dropout.
+    listener : callable, optional
+        Called after each step.
+    l2 : float
+        L2 penalty of the weights, as of the core.
+    """
+
+    def __init__(
+        self,
+        mlp: MLP,
+        loss: Loss,
+        optimizer: Optimizer,
+        *,
+        seed: int,
+        listener: Listener | None,
+        l2: float = 0.0,
+    ) -> None:
+        assert loss.core is not None
+        self._fit_epoch = mlp.core.fit_epoch
+        self._loss, self._optimizer = loss.core, optimizer
+        self._seed, self._listener, self._l2 = seed, listener, l2
+
+    def __call__(
+        self,
+        data: Data,
+        epoch: int,
+        progress: _core.EpochProgress,
+        *,
+        batch_size: int | None = None,
+        steps: int = 1,
+        first_row: int = 0,
+        shuffle: bool = False,
+        order: Array | None = None,
+    ) -> float:
+        """Take steps, by default one of all rows; return the epoch's loss so far."""
+        x, y, weight = data
+        optimizer = self._optimizer
+        return accepted(
+            self._fit_epoch(
+                x,
+                y,
+                self._loss,
+                optimizer.core,  # read here: a callback may have loaded a state
+                weight,
+                batch_size=batch_size or len(x),
+                seed=self._seed,
+                epoch=epoch,
+                progress=progress,
+                shuffle=shuffle,
+                lr=optimizer._values(steps),
+                first_row=first_row,
+                listener=self._listener,
+                order=order,
+                l2=self._l2,
+            )
+        )
+
+
+class ArrayEpochs:
+    """Epochs of arrays, each in one native call, which polls for Ctrl-C."""
+
+    finished = False
+
+    def __init__(
+        self,
+        call: NativeEpoch,
+        data: Data,
+        batch_size: int,
+        shuffle: bool,
+        cursor: EpochCursor,
+    ) -> None:
+        self._call, self._data, self._cursor = call, data, cursor
+        self._rows, self._batch_size = len(data[0]), batch_size
+        self._steps, self._shuffle = -(-self._rows // batch_size), shuffle
+
+    def run(self, epoch: int) -> float:
+        progress = self._cursor.enter(epoch)
+        done = progress.steps
+        return self._call(
+            self._data,
+            epoch,
+            progress,
+            batch_size=self._batch_size,
+            steps=self._steps - done,
+            first_row=min(done * self._batch_size, self._rows),
+            shuffle=self._shuffle,
+        )
+
+
+class StepEpochs:
+    """Epochs of steps that come one by one from Python; bits as of `ArrayEpochs`."""
+
+    finished = False
+
+    def __init__(
+        self,
+        batches: Callable[[int, int], Iterable[Data]],
+        step: Callable[[Data, int, _core.EpochProgress], object],
+        reduction: str,
+        cursor: EpochCursor,
+    ) -> None:
+        self._batches, self._step, self._cursor = batches, step, cursor
+        self._mean = reduction == "mean"
+
+    def run(self, epoch: int) -> float:
+        progress = self._cursor.enter(epoch)
+        for batch in self._batches(epoch, progress.steps):
+            self._step(batch, epoch, progress)
+        if not self._mean:
+            return progress.total
+        return progress.total / progress.divisor if progress.divisor else 0.0
+
+
+class _SolverEpochs:
+    """Epochs of a solver, of one step each."""
+
+    def __init__(
+        self, runner: Runner, listener: Listener | None, cursor: EpochCursor
+    ) -> None:
+        self._runner, self._listener, self._cursor = runner, listener, cursor
+
+    @property
+    def finished(self) -> bool:
+        return self._runner.finished
+
+    def run(self, epoch: int) -> float:
+        progress = self._cursor.enter(epoch)
+        if not progress.steps:
+            progress.total = self._runner.run(epoch)
+            progress.steps = 1
+            if self._listener is not None:
+                self._listener(0, progress.total)
+        return progress.total
+
+
+def make_runner(
+    mlp: MLP,
+    data: Data | StreamedBatches,
+    loss: Loss,
+    optimizer: Optimizer | Solver,
+    *,
+    batch_size: int,
+    seed: int,
+    shuffle: bool,
+    listener: Listener | None,
+    cursor: EpochCursor,
+) -> Runner:
+    """Return what trains with these arguments of fit."""
+    if isinstance(optimizer, Solver):
+        return _SolverEpochs(optimizer._runner(mlp, data, loss), listener, cursor)
+    if not isinstance(data, StreamedBatches):
+        rows = len(data[0])
+        if mlp.buffers.size and 1 in (rows, batch_size, rows % batch_size):
+            raise ValueError(
+                "x: batch normalisation needs batches of at least two rows in "
+                f"training; {rows} rows by batch_size={batch_size} leave a single one"
+            )
+    step: Any
+    if loss.core is None:
+        step = CustomStep(mlp, loss, optimizer, seed, listener)
+    else:
+        step = NativeEpoch(mlp, loss, optimizer, seed=seed, listener=listener)
+        if not isinstance(data, StreamedBatches):
+            return ArrayEpochs(step, data, batch_size, shuffle, cursor)
+    batches: Any = data
+    if not isinstance(data, StreamedBatches):
+        batches = ArrayBatches(data, batch_size, seed, shuffle)
+    return StepEpochs(batches, step, loss.reduction, cursor)

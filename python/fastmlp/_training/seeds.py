@@ -1,0 +1,43 @@
+"""Random generators and keys from the argument ``seed``."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from .. import _validate
+
+
+def generator(seed: Any) -> np.random.Generator:
+    """Return a generator from what numpy.random.default_rng takes, except bools."""
+    if _is_int(seed) or isinstance(seed, np.bool_):
+        seed = _validate.count("seed", seed, 0)
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            "seed must be an int or a sequence of ints, all non-negative, a numpy "
+            "SeedSequence, BitGenerator or Generator, or None; got "
+            f"{_validate.describe(seed)}: {error}"
+        ) from None
+
+
+def key(seed: object) -> int:
+    """Return the 64 bits that determine the orders of all epochs."""
+    if not _is_int(seed):
+        return int(generator(seed).integers(2**63))
+    number = _validate.count("seed", seed, 0)
+    if number >= 2**64:
+        raise ValueError(f"seed must be below 2**64, got {number}")
+    return number
+
+
+def _is_int(value: object) -> bool:
+    """Tell whether something is an int of any kind, including bools and 0-d arrays."""
+    try:
+        operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return True

@@ -1,0 +1,257 @@
+"""One fit of a model, from its arguments to its history."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .. import _validate
+from ..callbacks import Run
+from ..callbacks._base import as_callbacks
+from ..losses import as_loss
+from ..metrics import History, as_metrics
+from ..solvers import Solver
+from . import arguments, loop, seeds
+from .batches import StreamedBatches
+from .cursor import EpochCursor
+from .evaluator import Evaluator
+from .runners import make_runner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..callbacks import Callback
+    from ..losses import Loss
+    from ..mlp import MLP
+    from ..optimizers import Optimizer
+    from .types import Data, Driver, Measured, Runner
+
+
+class Session:
+    """What a fit holds: its record, its callbacks, and for a while the model.
+
+    Parameters
+    ----------
+    mlp : MLP
+        Model to train.
+    optimizer : Optimizer or Solver
+        What trains it.
+    loss : Loss
+        What to minimise.
+    callbacks : list of Callback
+        Callbacks, in the order of their calls.
+    epochs : int
+        Largest number of epochs.
+    steps_per_epoch : int, optional
+        Number of steps of an epoch, if known.
+    seed, first_epoch : int
+        Seed of the orders of samples, and the number of the first epoch.
+    has_validation : bool
+        Whether there are validation data.
+    metrics : tuple of str
+        Names of the metrics in the history.
+    cursor : EpochCursor, optional
+        Progress within an epoch, for checkpoints.
+
+    Attributes
+    ----------
+    history : History
+        Record of the fit.
+    listener : callable or None
+        What to call after each step, if a callback overrides ``on_batch_end``.
+    """
+
+    def __init__(
+        self,
+        mlp: MLP,
+        optimizer: Optimizer | Solver,
+        loss: Loss,
+        callbacks: list[Callback],
+        *,
+        epochs: int,
+        steps_per_epoch: int | None,
+        seed: int,
+        first_epoch: int,
+        has_validation: bool,
+        metrics: tuple[str, ...] = (),
+        cursor: EpochCursor | None = None,
+    ) -> None:
+        self._mlp = mlp
+        self.history = History(has_validation=has_validation)
+        self.listener = loop.listener_of(callbacks, mlp, self.history)
+        self._run = Run(
+            optimizer,
+            loss,
+            epochs,
+            steps_per_epoch,
+            self.history,
+            callbacks,
+            seed,
+            first_epoch,
+            metrics,
+            None if cursor is None else cursor.state,
+        )
+
+    def train(
+        self,
+        runner: Runner | Driver,
+        evaluate: Callable[[], Measured] | None,
+        progress: bool | None,
+        *,
+        own_orders: bool = True,
+    ) -> None:
+        """Train, see `loop.train`; meanwhile no other fit of the model can run."""
+        core, token = self._mlp.core, object()
+        # In a try statement, as Ctrl-C may strike as soon as begin_fit has returned.
+        try:
+            core.begin_fit(token)
+            loop.train(
+                self._mlp, runner, self._run, evaluate, progress, own_orders=own_orders
+            )
+        finally:
+            core.end_fit(token)
+
+
+def fit(
+    mlp: MLP,
+    x: Any,
+    y: Any,
+    *,
+    loss: Loss | Callable[..., Any],
+    optimizer: Optimizer | Solver,
+    epochs: int,
+    batch_size: int | None,
+    shuffle: bool,
+    sample_weight: Any,
+    validation_data: Any,
+    metrics: Any,
+    callbacks: Any,
+    progress: bool | None,
+    seed: Any,
+    steps_per_epoch: int | None,
+) -> History:
+    """Check the arguments of `fastmlp.MLP.fit`, train, and return the history."""
+    # How to train.
+    loss = as_loss(loss)
+    arguments.check_optimizer(optimizer, solvers=True)
+    epochs = _validate.count("epochs", epochs, 0)
+    shuffle = _validate.flag("shuffle", shuffle)
+    if progress is not None:
+        progress = _validate.flag("progress", progress)
+    hooks = as_callbacks(callbacks)
+    measured = as_metrics(metrics, loss)
+    own = mlp.sequence
+    key, first, within = own.seed, own.done, own.within
+    if seed is not None:
+        key, first, within = seeds.key(seed), 0, None
+
+    # What to train on.
+    data: Data | StreamedBatches
+    rows: int | None = None
+    steps: int | None
+    if y is None:
+        of_batches = {"batch_size": batch_size, "sample_weight": sample_weight}
+        data = _streamed(mlp, x, loss, optimizer, epochs, steps_per_epoch, of_batches)
+        steps = data.steps
+    else:
+        if steps_per_epoch is not None:
+            raise ValueError(
+                "steps_per_epoch is for batches (x without y); for arrays batch_size "
+                "determines the number of steps"
+            )
+        batch_size = _checked_batch_size(batch_size, optimizer)
+        data = arguments.data_set(mlp, "", (x, y, sample_weight), loss)
+        rows = len(data[0])
+        if batch_size is None:
+            batch_size = rows
+        elif batch_size < rows and isinstance(optimizer, Solver):
+            raise ValueError(
+                f"batch_size must be None or at least the {rows} samples for "
+                f"{type(optimizer).__name__}, got {batch_size}"
+            )
+        steps = -(-rows // batch_size)
+
+    # What to measure after each epoch.
+    evaluator = None
+    if validation_data is not None:
+        held_out = arguments.data_set(mlp, "validation_data: ", validation_data, loss)
+        evaluator = Evaluator(mlp, held_out, loss, measured, validation=True)
+    elif measured:
+        if isinstance(data, StreamedBatches):
+            raise ValueError(
+                "metrics need validation_data where x is an iterable of batches, which "
+                "is not iterated a second time"
+            )
+        evaluator = Evaluator(mlp, data, loss, measured, validation=False)
+
+    cursor = EpochCursor([steps, rows, batch_size], first, within)
+    session = Session(
+        mlp,
+        optimizer,
+        loss,
+        hooks,
+        epochs=epochs,
+        steps_per_epoch=steps,
+        seed=key,
+        first_epoch=first,
+        has_validation=validation_data is not None,
+        metrics=() if evaluator is None else evaluator.names,
+        cursor=cursor,
+    )
+    runner = make_runner(
+        mlp,
+        data,
+        loss,
+        optimizer,
+        batch_size=batch_size or 1,
+        seed=key,
+        shuffle=shuffle,
+        listener=session.listener,
+        cursor=cursor,
+    )
+    arguments.claim(mlp, optimizer)
+    session.train(runner, evaluator, progress, own_orders=seed is None)
+    return session.history
+
+
+def _checked_batch_size(batch_size: Any, optimizer: Optimizer | Solver) -> int | None:
+    """Return the argument for arrays; None means all rows, for solvers."""
+    if batch_size is not None:
+        return _validate.count("batch_size", batch_size, 1)
+    if not isinstance(optimizer, Solver):
+        raise TypeError(
+            "batch_size must be an int, the number of samples in a step of "
+            f"{type(optimizer).__name__}, got None"
+        )
+    return None
+
+
+def _streamed(
+    mlp: MLP,
+    x: object,
+    loss: Loss,
+    optimizer: Optimizer | Solver,
+    epochs: int,
+    steps: int | None,
+    of_batches: dict[str, object],
+) -> StreamedBatches:
+    """Return the batches of an iterable; ``of_batches`` must not be given to fit."""
+    if isinstance(optimizer, Solver):
+        raise TypeError(
+            f"{type(optimizer).__name__} works on all samples at once: give fit arrays "
+            "x and y instead of batches"
+        )
+    if steps is not None:
+        steps = _validate.count("steps_per_epoch", steps, 1)
+    batches = StreamedBatches(
+        x,
+        steps,
+        epochs,
+        lambda where, batch: arguments.data_set(mlp, where, batch, loss),
+    )
+    for name, value in of_batches.items():
+        if value is not None:
+            raise TypeError(
+                f"{name} must be left out if y is: x is an iterable of batches then, "
+                f"each with its own; got {_validate.describe(value)}"
+            )
+    return batches

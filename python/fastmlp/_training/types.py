@@ -1,0 +1,44 @@
+"""Types that the modules of this folder share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._validate import Array
+
+    # x, y and weights, as the core takes them.
+    Data: TypeAlias = tuple[Array, Any, Array | None]
+    # Called after each step with its number in the epoch and its loss.
+    Listener: TypeAlias = Callable[[int, float], None]
+    # The validation loss, if there are validation data, and the metrics.
+    Measured: TypeAlias = tuple[float | None, dict[str, float]]
+
+
+class Runner(Protocol):
+    """Trains for one epoch at a time."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether more epochs would change nothing."""
+        ...
+
+    def run(self, epoch: int) -> float:
+        """Train for the epoch of this number, and return its loss."""
+        ...
+
+
+@runtime_checkable
+class Driver(Protocol):
+    """Trains in a loop of its own, such as that of a solver of SciPy."""
+
+    def drive(
+        self, begin: Callable[[], None], end: Callable[[float], bool], epochs: int
+    ) -> None:
+        """Train: call ``begin`` before each epoch, and ``end`` with its loss after it.
+
+        The training is over if ``end`` returns True.
+        """
+        ...

@@ -1,0 +1,410 @@
+"""The classifier."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils import column_or_1d, compute_sample_weight
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import (
+    _check_partial_fit_first_call,
+    type_of_target,
+    unique_labels,
+)
+from sklearn.utils.validation import validate_data
+
+from ..losses import (
+    MAE,
+    MSE,
+    BinaryCrossEntropy,
+    CrossEntropy,
+    CustomLoss,
+    Hinge,
+    Huber,
+    Loss,
+    PseudoHuber,
+    with_scale,
+)
+from ._base import BaseMLP, Task, as_floats, as_loss_object
+from ._docs import documented
+from ._epochs import activate
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from .._validate import Array
+
+# Losses of probabilities, whose outputs are logits.
+_OF_LOGITS = (BinaryCrossEntropy, CrossEntropy, CustomLoss)
+
+
+@documented(
+    score="the accuracy",
+    activation="""'softmax' or 'logistic', or
+    'identity' for losses without probabilities""",
+)
+class MLPClassifier(ClassifierMixin, BaseMLP):
+    """A multilayer perceptron that classifies, as scikit-learn's, trained by fastmlp.
+
+    Parameters
+    ----------
+    %(parameters)s
+    loss : 'log_loss', Loss or callable, default='log_loss'
+        Loss to minimise; this parameter and those below are beyond scikit-learn.
+        'log_loss' is the cross-entropy (the binary one for two classes, and for several
+        labels of a sample). Others: ``fm.CrossEntropy(...)``, with an output for each
+        class even if there are two; ``fm.BinaryCrossEntropy(...)``, one against the
+        rest for several classes; a function of logits and rows of 0 and 1, see
+        `fastmlp.CustomLoss`; or `MSE`, `MAE`, `Huber`, `PseudoHuber` (of rows of 0 and
+        1) and `Hinge` (of -1 and 1), which give no probabilities.
+    class_weight : dict, list of dict, 'balanced' or None, default=None
+        Weight of the samples of each class, by its label; 'balanced' weighs them by
+        n_samples / (n_classes · samples of the class), and is not for `partial_fit`.
+        For several labels of a sample, a list with a dict for each. Validation is
+        unweighted.
+    %(more_parameters)s
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels.
+    %(attributes)s
+
+    Notes
+    -----
+    With the same parameters and ``random_state`` the loss curve and the weights follow
+    those of ``sklearn.neural_network.MLPClassifier``, up to rounding. Differences:
+
+    - The loss is computed from logits and not cut off where a probability is rounded to
+      0 or 1: where it is that large, curves differ, and line searches of 'lbfgs' that
+      get there may continue differently.
+    %(notes)s
+
+    Examples
+    --------
+    >>> from fastmlp.sklearn import MLPClassifier
+    >>> from sklearn.datasets import make_classification
+    >>> X, y = make_classification(random_state=0)
+    >>> clf = MLPClassifier(dropout=0.2, random_state=0, max_iter=500).fit(X, y)
+    >>> clf.predict_proba(X[:1]).shape
+    (1, 2)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BaseMLP._parameter_constraints,
+        "loss": [StrOptions({"log_loss"}), Loss, callable],
+        "class_weight": [StrOptions({"balanced"}), dict, list, None],
+    }
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (100,),
+        activation: Any = "relu",
+        *,
+        solver: Any = "adam",
+        alpha: float = 0.0001,
+        batch_size: Any = "auto",
+        learning_rate: Any = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: Any = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: Any = 10,
+        max_fun: int = 15000,
+        loss: Any = "log_loss",
+        class_weight: Any = None,
+        dropout: Any = 0.0,
+        normalization: str | None = None,
+        callbacks: Any = None,
+        dtype: Any = None,
+        n_threads: int | None = None,
+        progress: bool | None = False,
+    ) -> None:
+        self._store(locals())
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, *, eval_set: Any = None
+    ) -> Self:
+        """Train the network.
+
+        Ctrl-C ends the training with a warning; the model is kept as it is then.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The samples.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Their labels; several labels of a sample as rows of 0 and 1.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples: none negative, not all zero.
+        eval_set : tuple (X, y) or (X, y, sample_weight), default=None
+            Held-out data: the loss on them is taken after each epoch
+            (`validation_loss_curve_`), and early stopping goes by them.
+
+        Returns
+        -------
+        self : MLPClassifier
+            The estimator.
+
+        Raises
+        ------
+        ValueError
+            For bad parameters or data, and if the training diverges.
+        """
+        return self._fit(X, y, sample_weight, eval_set)
+
+    @available_if(lambda est: est._check_solver())
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(
+        self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None
+    ) -> Self:
+        """Go once through these samples, the optimiser going on from the last call.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The samples.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Their labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples.
+        classes : array-like of shape (n_classes,), default=None
+            All labels that there will ever be; needed in the first call.
+
+        Returns
+        -------
+        self : MLPClassifier
+            The estimator.
+
+        Raises
+        ------
+        ValueError
+            For bad parameters or data, and if the training diverges.
+        """
+        if _check_partial_fit_first_call(self, classes):
+            several = type_of_target(y).startswith("multilabel")
+            self._label_binarizer = LabelBinarizer().fit(y if several else classes)
+        return self._fit(X, y, sample_weight, incremental=True)
+
+    def predict(self, X: Any) -> Array:
+        """Return the most probable labels.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The samples.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_labels)
+            The labels.
+        """
+        z = activate(self._outputs(X), self.out_activation_)
+        binarizer, classes = self._label_binarizer, self.classes_
+        if binarizer.y_type_ == "multiclass":
+            return classes.take(z.argmax(axis=1))
+        if self._two_outputs():
+            return classes.take(z.argmax(axis=1), mode="clip")
+        above = z > self._threshold()
+        if binarizer.y_type_ == "binary" and len(classes) == 2:
+            return classes.take(above[:, 0])
+        labels = above if above.shape[1] > 1 else above[:, 0]
+        return binarizer.inverse_transform(labels.astype(float))
+
+    def _has_probabilities(self) -> bool:
+        if self.loss == "log_loss" or isinstance(as_loss_object(self.loss), _OF_LOGITS):
+            return True
+        raise AttributeError(f"there are no probabilities with loss={self.loss!r}")
+
+    @available_if(lambda est: est._has_probabilities())
+    def predict_proba(self, X: Any) -> Array:
+        """Return the probabilities of the labels.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The samples.
+
+        Returns
+        -------
+        p : ndarray of shape (n_samples, n_classes)
+            The probabilities, in the sequence of ``classes_``; for several labels of a
+            sample, each is that of the label, and rounded to neither 0 nor 1.
+        """
+        z = activate(self._outputs(X), self.out_activation_)
+        if z.shape[1] == 1:
+            p = np.empty((len(z), 2), z.dtype)
+            p[:, 1] = z[:, 0]
+            np.subtract(1, z[:, 0], out=p[:, 0])
+            return p
+        if self.out_activation_ == "logistic" and self._one_against_rest():
+            sums = z.sum(axis=1, keepdims=True)
+            even: Array = np.full_like(z, 1 / z.shape[1])
+            np.divide(z, sums, out=even, where=sums > 0)
+            return even
+        if self.out_activation_ == "logistic":
+            # A label's probability is rounded to neither 0 nor 1: nothing is certain,
+            # and the checks of scikit-learn want it so.
+            limits = np.finfo(z.dtype)
+            np.clip(z, limits.smallest_normal, 1 - limits.epsneg, out=z)
+        return z
+
+    @available_if(lambda est: est._has_probabilities())
+    def predict_log_proba(self, X: Any) -> Array:
+        """Return the logarithms of `predict_proba`.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The samples.
+
+        Returns
+        -------
+        log_p : ndarray of shape (n_samples, n_classes)
+            The logarithms.
+        """
+        p: Array = self.predict_proba(X)
+        return np.log(p, out=p)
+
+    def _one_against_rest(self) -> bool:
+        return bool(self._label_binarizer.y_type_ == "multiclass")
+
+    def _two_outputs(self) -> bool:
+        """Tell whether two classes have an output each."""
+        return bool(self._label_binarizer.y_type_ == "binary" and self.n_outputs_ == 2)
+
+    def _threshold(self) -> float:
+        return 0.0 if isinstance(self.loss, Hinge) else 0.5
+
+    def _task(self, y: Array) -> Task:
+        n, kind = y.shape[1], self._label_binarizer.y_type_
+        one_of_several = kind == "multiclass"
+        logits = "softmax" if one_of_several else "logistic"
+        loss = as_loss_object(self.loss)
+        if loss is None and not one_of_several:
+            return Task(with_scale(BinaryCrossEntropy(), n), n, logits, as_floats)
+        loss = CrossEntropy() if loss is None else loss
+        if isinstance(loss, CrossEntropy):
+            if kind.startswith("multilabel"):
+                raise ValueError(
+                    "loss: CrossEntropy is for one label of each sample, y has "
+                    "several; BinaryCrossEntropy is for these"
+                )
+            return Task(loss, max(n, 2), "softmax", _labels)
+        if isinstance(loss, BinaryCrossEntropy):
+            return Task(loss, n, "logistic", as_floats)
+        if isinstance(loss, CustomLoss):
+            return Task(loss, n, logits, as_floats)
+        if isinstance(loss, Hinge):
+            return Task(loss, n, "identity", _signs)
+        if isinstance(loss, (MSE, MAE, Huber, PseudoHuber)):
+            return Task(loss, n, "identity", as_floats)
+        raise ValueError(f"loss: {loss!r} is no loss of a classifier")
+
+    def _checked(
+        self, X: Any, y: Any, incremental: bool, reset: bool, dtype: Any
+    ) -> tuple[Any, Array]:
+        X, y = self._valid(X, y, reset, dtype)
+        known = hasattr(self, "classes_") and (self.warm_start or incremental)
+        if not known:
+            self._label_binarizer = LabelBinarizer().fit(y)
+            self.classes_ = self._label_binarizer.classes_
+        else:
+            labels = unique_labels(y)
+            if self.warm_start and set(labels) != set(self.classes_):
+                raise ValueError(
+                    "warm_start can only be used where `y` has the same classes as in "
+                    f"the previous call to fit. Previously got {self.classes_}, `y` "
+                    f"has {labels}"
+                )
+            self._check_known(labels)
+        # bool, so that nothing makes float64 of float32.
+        return X, self._label_binarizer.transform(y).astype(bool)
+
+    def _check_known(self, labels: Array) -> None:
+        if len(np.setdiff1d(labels, self.classes_, assume_unique=True)):
+            raise ValueError(
+                "`y` has classes not in `self.classes_`. `self.classes_` has "
+                f"{self.classes_}. 'y' has {labels}."
+            )
+
+    def _checked_held_out(self, X: Any, y: Any, dtype: Any) -> tuple[Any, Array]:
+        X, y = self._valid(X, y, False, dtype)
+        self._check_known(unique_labels(y))
+        return X, self._label_binarizer.transform(y).astype(bool)
+
+    def _valid(self, X: Any, y: Any, reset: bool, dtype: Any) -> tuple[Any, Any]:
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            accept_sparse=["csr", "csc"],
+            multi_output=True,
+            dtype=dtype,
+            reset=reset,
+        )
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        return X, y
+
+    def _weights_by_class(self, y: Any, incremental: bool) -> Array | None:
+        if self.class_weight is None:
+            return None
+        if incremental and isinstance(self.class_weight, str):
+            raise ValueError(
+                "class_weight 'balanced' is not supported for partial_fit, which knows "
+                "only a part of the samples: give the weights of the classes as a dict"
+            )
+        weight: Array = compute_sample_weight(self.class_weight, y)
+        if not (np.isfinite(weight) & (weight >= 0)).all():
+            raise ValueError(
+                f"class_weight must be finite and >= 0, got {self.class_weight}"
+            )
+        return weight
+
+    def _strata(self, y: Array) -> Array | None:
+        return y if y.shape[1] == 1 else None
+
+    def _score_outputs(self, z: Array, y: Array, weight: Array | None) -> float:
+        z = activate(z, self.out_activation_)
+        if len(self.classes_) == 1:
+            return 1.0
+        if self._one_against_rest():
+            right = z.argmax(axis=1) == y.argmax(axis=1)
+        elif self._two_outputs():
+            right = z.argmax(axis=1) == y[:, 0]
+        else:
+            right = ((z > self._threshold()) == y).all(axis=1)
+        return float(np.average(right, weights=weight))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+def _labels(y: Array, dtype: np.dtype[Any]) -> Array:
+    """Return the numbers of the classes."""
+    numbers = y[:, 0] if y.shape[1] == 1 else y.argmax(axis=1)
+    return np.ascontiguousarray(numbers, np.int64)
+
+
+def _signs(y: Array, dtype: np.dtype[Any]) -> Array:
+    """Return 1 for True and -1 for False."""
+    return np.where(y, 1, -1).astype(dtype)

@@ -1,0 +1,176 @@
+"""Parts of the documentation that the two estimators share."""
+
+from __future__ import annotations
+
+from textwrap import indent
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+# scikit-learn's own parameters.
+_PARAMETERS = """\
+hidden_layer_sizes : int or sequence of int, default=(100,)
+    Widths of the hidden layers; an empty sequence gives a linear model.
+activation : str or sequence of str, default='relu'
+    Activation of the hidden layers: 'identity', 'logistic' (or 'sigmoid'), 'tanh',
+    'relu', and beyond scikit-learn any other of ``fastmlp.ACTIVATIONS``; or a
+    sequence with one for each layer.
+solver : str, Optimizer or Solver, default='adam'
+    'lbfgs' (SciPy's L-BFGS-B), 'sgd' or 'adam'; beyond scikit-learn 'adamw',
+    'rmsprop', 'adagrad', or an object such as ``fm.RMSprop(lr=1e-3)`` or
+    ``fm.LBFGS()``, of which each fit uses a new copy.
+alpha : float, default=0.0001
+    Strength of the L2 penalty ½ alpha ΣW² / n, where W are the weights and n is the
+    number of rows in the batch, or the sum of their weights. For 'adamw' this is
+    the decoupled weight decay instead; solver objects that take no batches ignore
+    it.
+batch_size : int or 'auto', default='auto'
+    Number of samples in a step; 'auto' is min(200, n_samples). Solvers that take no
+    batches ignore it.
+learning_rate : str, Schedule or callable, default='constant'
+    Schedule of the learning rate. For 'sgd' it is 'constant', 'invscaling'
+    (learning_rate_init / (t + 1)^power_t after each epoch, where t is the number of
+    samples seen) or 'adaptive' (a fifth of it whenever n_iter_no_change consecutive
+    epochs have not improved by tol); other solvers treat these names as 'constant',
+    as scikit-learn does. Beyond scikit-learn, for each solver that takes steps, it
+    may be one of `fastmlp.schedules` or a function of the step (an int), which
+    replaces learning_rate_init.
+learning_rate_init : float, default=0.001
+    Initial learning rate. Solver objects have their own.
+power_t : float, default=0.5
+    Exponent of 'invscaling'.
+max_iter : int, default=200
+    Largest number of epochs, or of iterations of solvers that take no batches.
+shuffle : bool, default=True
+    Whether to shuffle the samples in each epoch.
+random_state : int, RandomState instance or None, default=None
+    Source of the weights, the validation split, the seed of dropout (if there is
+    any) and the orders of samples, drawn in this sequence, as scikit-learn draws
+    them.
+tol : float, default=1e-4
+    Improvement of the loss (or validation score) that counts as one; for 'lbfgs',
+    the largest element of the gradient at convergence.
+verbose : bool, default=False
+    Whether to print the loss of each epoch (of 'lbfgs', of each iteration).
+warm_start : bool, default=False
+    Whether to start from the weights of the last fit.
+momentum : float, default=0.9
+    Momentum of 'sgd'.
+nesterovs_momentum : bool, default=True
+    Whether to use Nesterov's momentum in 'sgd'.
+early_stopping : bool, default=False
+    Whether to stop by the score on held-out data instead of the training loss, and
+    to restore the best weights. The data are a part of the training data, or
+    ``eval_set``.
+validation_fraction : float, default=0.1
+    Fraction of the training data held out for early stopping.
+beta_1, beta_2 : float, default=0.9, 0.999
+    Decay rates of the moment estimates of 'adam' and 'adamw'.
+epsilon : float, default=1e-8
+    Term added to denominators by 'adam', 'adamw' and 'rmsprop'.
+n_iter_no_change : int, default=10
+    Largest number of consecutive epochs without improvement; more of them stop the
+    training.
+max_fun : int, default=15000
+    Largest number of evaluations of the loss by 'lbfgs'."""
+
+# Parameters that scikit-learn does not have.
+_MORE_PARAMETERS = """\
+dropout : float or sequence of float, default=0.0
+    Probability that an element of a hidden layer's output is set to 0; one for all
+    layers or one for each. Beyond scikit-learn, as are the parameters below.
+normalization : {'layer', 'batch'} or None, default=None
+    Normalisation between the affine map of a hidden layer and its activation. With
+    'batch', a last batch of a single row is left out of the epoch.
+callbacks : list or None, default=None
+    Callbacks of `fastmlp.callbacks`, or functions of (mlp, history); each fit uses
+    copies. `partial_fit` calls none.
+dtype : {'float32', 'float64'} or None, default=None
+    Precision of the weights, and so of all computation; None takes float32 if X is
+    float32 and float64 otherwise, as scikit-learn does.
+n_threads : int or None, default=None
+    Largest number of threads; None leaves it to `fastmlp.runtime`. The limit holds
+    for the whole process while a method runs. Fits that run side by side in Python
+    threads, such as joblib's, share them.
+progress : bool or None, default=False
+    Whether to show progress on standard error; None does so if that is a terminal."""
+
+_ATTRIBUTES = """\
+loss_ : float
+    Loss of the last epoch, including the penalty.
+best_loss_ : float or None
+    Smallest loss of an epoch; None with early stopping. Only with solvers that take
+    batches.
+loss_curve_ : list of float
+    Losses of all epochs (of 'lbfgs', after each iteration).
+validation_loss_curve_ : list of float
+    Losses on held-out data, without penalty; empty if there are no such data.
+validation_scores_ : list of float or None
+    Scores on held-out data with early stopping: %(score)s.
+best_validation_score_ : float or None
+    Best of these scores.
+t_ : int
+    Number of samples seen in training, counting repeats.
+coefs_ : list of ndarray of shape (n_in, n_out)
+    Weights of the layers: views of the network's. Changing them in place, or
+    putting other arrays into the list, changes the model.
+intercepts_ : list of ndarray of shape (n_out,)
+    Biases of the layers, likewise.
+n_features_in_ : int
+    Number of features.
+feature_names_in_ : ndarray of shape (n_features_in_,)
+    Names of the features, if all were strings.
+n_iter_ : int
+    Number of epochs in the last fit.
+n_layers_ : int
+    Number of layers, including the input.
+n_outputs_ : int
+    Number of outputs of the network.
+out_activation_ : str
+    Activation that turns outputs into predictions: %(activation)s.
+mlp_ : fastmlp.MLP
+    The network, whose outputs are those before ``out_activation_``: for saving,
+    exporting and derivatives.
+callbacks_ : list of Callback
+    The copies of the callbacks that the last fit used."""
+
+_NOTES = """\
+- Results do not depend on the number of threads, and their bits are the same with
+  each instruction set, except for what SciPy computes in 'lbfgs'.
+- Predictions are computed in the precision of the weights, whatever that of X.
+- Negative sample weights are rejected.
+- A batch whose samples all have weight 0 is skipped, where scikit-learn ends with a
+  ZeroDivisionError.
+- ``warm_start`` with layers of other widths is an error; other changes of the
+  architecture take effect, and the weights are kept.
+- ``hasattr(…, "partial_fit")`` is False for all solvers that take no batches.
+- A loss that is not finite ends the training: with the ValueError that scikit-learn
+  raises for weights that are not finite, or, if early stopping has weights to
+  restore, with these and a ConvergenceWarning.
+- 'lbfgs' is computed in float64 even for weights in float32, and makes all of a
+  sparse X dense; other solvers do so batch by batch."""
+
+
+def documented(**attributes: str) -> Callable[[type[T]], type[T]]:
+    """Put the shared parts into the docstring of an estimator; a class decorator.
+
+    The docstring names them: ``%(parameters)s`` and so on. The arguments are the texts
+    by which the attributes of the estimators differ.
+    """
+
+    def document(cls: type[T]) -> type[T]:
+        if cls.__doc__ is not None:  # as under python -OO
+            parts = {
+                "parameters": _PARAMETERS,
+                "more_parameters": _MORE_PARAMETERS,
+                "attributes": _ATTRIBUTES % attributes,
+                "notes": _NOTES,
+            }
+            # The first line of a part is indented where its name stands.
+            cls.__doc__ %= {k: indent(v, "    ").lstrip() for k, v in parts.items()}
+        return cls
+
+    return document

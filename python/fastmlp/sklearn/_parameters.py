@@ -1,0 +1,223 @@
+"""The parameters of the estimators: what is allowed, and what they mean."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import warnings
+from numbers import Integral, Real
+from operator import index
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+
+from .. import _core, _validate
+from ..layers import Activation, BatchNorm, Dense, Dropout, LayerNorm
+from ..mlp import MLP
+from ..optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from ..runtime import threads
+from ..schedules import Schedule
+from ..solvers import Solver
+from ._stopping import LearningRatePolicy
+
+if TYPE_CHECKING:
+    from ..layers import Layer
+
+_STEPPING = ("sgd", "adam", "adamw", "rmsprop", "adagrad")
+_SCHEDULES = ("constant", "invscaling", "adaptive")
+_NORMS: dict[str, type[Layer]] = {"layer": LayerNorm, "batch": BatchNorm}
+
+
+class Parameters(BaseEstimator):
+    """The constructor's arguments, and what they mean for network and training."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "hidden_layer_sizes": [
+            "array-like",
+            Interval(Integral, 1, None, closed="left"),
+        ],
+        "activation": [StrOptions({"logistic", *_core.ACTIVATIONS}), "array-like"],
+        "solver": [StrOptions({"lbfgs", *_STEPPING}), Optimizer, Solver],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [
+            StrOptions({"auto"}),
+            Interval(Integral, 1, None, closed="left"),
+        ],
+        "learning_rate": [StrOptions(set(_SCHEDULES)), Schedule, callable],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "power_t": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "shuffle": ["boolean"],
+        "random_state": ["random_state"],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "verbose": ["verbose"],
+        "warm_start": ["boolean"],
+        "momentum": [Interval(Real, 0, 1, closed="both")],
+        "nesterovs_momentum": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "beta_1": [Interval(Real, 0, 1, closed="left")],
+        "beta_2": [Interval(Real, 0, 1, closed="left")],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "n_iter_no_change": [
+            Interval(Integral, 1, None, closed="left"),
+            Options(Real, {np.inf}),
+        ],
+        "max_fun": [Interval(Integral, 1, None, closed="left")],
+        "dropout": [Interval(Real, 0, 1, closed="left"), "array-like"],
+        "normalization": [StrOptions(set(_NORMS)), None],
+        "callbacks": [list, tuple, None],
+        "dtype": [StrOptions({"float32", "float64"}), type, np.dtype, None],
+        "n_threads": [Interval(Integral, 1, None, closed="left"), None],
+        "progress": ["boolean", None],
+    }
+
+    def _store(self, parameters: dict[str, Any]) -> None:
+        """Set the constructor's arguments, the local variables of ``__init__``.
+
+        scikit-learn wants each of them, unchanged, as an attribute of its name.
+        """
+        del parameters["self"]
+        for name, value in parameters.items():
+            setattr(self, name, value)
+
+    def _steps(self) -> bool:
+        """Tell whether the solver takes steps on batches."""
+        return isinstance(self.solver, Optimizer) or self.solver in _STEPPING
+
+    def _check_solver(self) -> bool:
+        if not self._steps():
+            name = self.solver
+            if isinstance(name, Solver):
+                name = type(name).__name__
+            raise AttributeError(
+                "partial_fit is only available for stochastic optimizers. "
+                f"{name} is not stochastic."
+            )
+        return True
+
+    def _threads(self) -> contextlib.AbstractContextManager[None]:
+        if self.n_threads is None:
+            return contextlib.nullcontext()
+        return threads(int(self.n_threads))
+
+    def _hidden_sizes(self) -> list[int]:
+        sizes = self.hidden_layer_sizes
+        sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
+        try:
+            widths = list(map(index, sizes))
+        except TypeError:
+            raise TypeError(
+                f"hidden_layer_sizes must be integers, got {sizes}."
+            ) from None
+        if any(width <= 0 for width in widths):
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+        return widths
+
+    def _per_layer(self, name: str, n: int) -> list[Any]:
+        """Return a parameter's values for the n hidden layers."""
+        value = getattr(self, name)
+        if isinstance(value, str) or not hasattr(value, "__iter__"):
+            return [value] * n
+        values = list(value)
+        if len(values) != n:
+            raise ValueError(
+                f"{name} must be one value or one for each of the {n} hidden layers, "
+                f"got {len(values)}"
+            )
+        return values
+
+    def _dropouts(self) -> list[float]:
+        return [
+            _validate.real("dropout", p, 0.0, 1.0, open_high=True)
+            for p in self._per_layer("dropout", len(self._hidden_sizes()))
+        ]
+
+    def _activations(self, n: int) -> list[str]:
+        """Return the activations by fastmlp's names."""
+        names = self._per_layer("activation", n)
+        for name in names:
+            if name != "logistic":
+                _validate.choice("activation", name, _core.ACTIVATIONS)
+        return ["sigmoid" if name == "logistic" else str(name) for name in names]
+
+    def _alpha(self) -> float:
+        """Return the penalty of the loss: AdamW decays the weights instead."""
+        return 0.0 if self.solver == "adamw" else float(self.alpha)
+
+    def _batch_size(self, rows: int) -> int:
+        """Return the number of rows in a step; of other solvers, that of all rows."""
+        if not self._steps():
+            return rows
+        if self.batch_size == "auto":
+            return min(200, rows)
+        if self.batch_size > rows:
+            warnings.warn(
+                "Got `batch_size` less than 1 or larger than sample size. It is going "
+                "to be clipped",
+                stacklevel=6,
+            )
+        return min(int(self.batch_size), rows)
+
+    def _new_policy(self) -> LearningRatePolicy:
+        """Return a new optimiser with the parameters of the estimator."""
+        schedule, rate = self.learning_rate, float(self.learning_rate_init)
+        given: Any = rate
+        if not isinstance(schedule, str):
+            given, schedule = copy.deepcopy(schedule), "constant"
+        optimizer: Optimizer
+        if isinstance(self.solver, Optimizer):
+            optimizer = copy.deepcopy(self.solver)
+            optimizer.reset()
+            if given is not rate:
+                optimizer.lr = given
+        elif self.solver == "sgd":
+            momentum = float(self.momentum)
+            nesterov = bool(self.nesterovs_momentum and momentum)
+            optimizer = SGD(given, momentum, nesterov=nesterov)
+        elif self.solver == "adam":
+            betas = float(self.beta_1), float(self.beta_2)
+            optimizer = Adam(given, betas, float(self.epsilon), eps_mode="hat")
+        elif self.solver == "adamw":
+            betas = float(self.beta_1), float(self.beta_2)
+            alpha, eps = float(self.alpha), float(self.epsilon)
+            optimizer = AdamW(given, betas, eps, alpha, decay="weights")
+        elif self.solver == "rmsprop":
+            optimizer = RMSprop(given, eps=float(self.epsilon))
+        else:
+            optimizer = Adagrad(given)
+        if self.solver != "sgd":
+            schedule = "constant"
+        return LearningRatePolicy(optimizer, schedule, rate, float(self.power_t))
+
+    def _layers(self, widths: list[int]) -> list[int | Layer]:
+        """Return the width of the input and the network's layers."""
+        hidden = widths[1:-1]
+        activations, dropouts = self._activations(len(hidden)), self._dropouts()
+        stepping = self._steps()
+        if not stepping and not isinstance(self.learning_rate, str):
+            raise ValueError(
+                "learning_rate can be a schedule or a function only for a solver that "
+                f"takes steps, not for {self.solver!r}; got {self.learning_rate!r}"
+            )
+        if not stepping and (self.normalization == "batch" or any(dropouts)):
+            raise ValueError(
+                "dropout and normalization='batch' need a solver that takes batches, "
+                f"got {self.solver!r}"
+            )
+        layers: list[int | Layer] = [widths[0]]
+        for width, activation, p in zip(hidden, activations, dropouts, strict=True):
+            if self.normalization is None:
+                layers.append(Dense(width, activation))
+            else:
+                norm = _NORMS[self.normalization]()
+                layers += [Dense(width, "identity"), norm, Activation(activation)]
+            if p:
+                layers.append(Dropout(p))
+        return [*layers, Dense(widths[-1], "identity")]
+
+    def _network(self, widths: list[int], dtype: Any) -> MLP:
+        """Return a new network of these widths."""
+        return MLP(self._layers(widths), init="zeros", dtype=dtype, seed=0)

@@ -1,0 +1,283 @@
+"""The regressor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from sklearn.base import RegressorMixin, _fit_context
+from sklearn.metrics import r2_score
+from sklearn.utils import column_or_1d
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import validate_data
+
+from ..losses import (
+    MAE,
+    MSE,
+    ActionValue,
+    BinaryCrossEntropy,
+    CrossEntropy,
+    GaussianNLL,
+    Hinge,
+    Huber,
+    Loss,
+    Poisson,
+    PseudoHuber,
+    Quantile,
+    with_scale,
+)
+from ._base import BaseMLP, Task, as_floats, as_loss_object
+from ._docs import documented
+from ._epochs import activate
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from .._validate import Array
+
+# A row's loss is the sum over its outputs, as scikit-learn's gradient has it.
+_BY_NAME: dict[str, tuple[type[Loss], float]] = {
+    "squared_error": (MSE, 0.5),
+    "poisson": (Poisson, 1.0),
+    "absolute_error": (MAE, 1.0),
+    "huber": (Huber, 1.0),
+    "pseudo_huber": (PseudoHuber, 1.0),
+    "quantile": (Quantile, 1.0),
+}
+
+
+@documented(score="R²", activation="'identity' or 'exp'")
+class MLPRegressor(RegressorMixin, BaseMLP):
+    """A multilayer perceptron for regression, as scikit-learn's, trained by fastmlp.
+
+    Parameters
+    ----------
+    loss : str, Loss or callable, default='squared_error'
+        Loss to minimise: 'squared_error' (half of it) or 'poisson' (half the deviance,
+        with the exponential as output activation and y ≥ 0). Beyond scikit-learn
+        'absolute_error', 'huber' and 'pseudo_huber' (δ = 1) or 'quantile' (the median),
+        all summed over the outputs of a sample; objects such as ``fm.Huber(2.0)``,
+        ``fm.Quantile([0.1, 0.9])`` (a prediction for each quantile of one target) or
+        ``fm.GaussianNLL()`` (see `predict`), taken as they are; and functions, see
+        `fastmlp.CustomLoss`.
+    %(parameters)s
+    %(more_parameters)s
+
+    Attributes
+    ----------
+    %(attributes)s
+
+    Notes
+    -----
+    With the same parameters and ``random_state`` the loss curve and the weights follow
+    those of ``sklearn.neural_network.MLPRegressor``, up to rounding. Differences:
+
+    - With several targets the loss of a sample is the sum over them, whose gradient is
+      used for training. scikit-learn has the same gradient, but reports a squared error
+      that is the mean over the targets (its issue 8349), and 'lbfgs' and ``tol`` use
+      it: results of 'sgd' and 'adam' agree except for when they stop.
+    %(notes)s
+
+    Examples
+    --------
+    >>> from fastmlp.sklearn import MLPRegressor
+    >>> from sklearn.datasets import make_regression
+    >>> X, y = make_regression(random_state=0)
+    >>> reg = MLPRegressor("huber", solver="lbfgs", random_state=0).fit(X, y)
+    >>> reg.predict(X[:2]).shape
+    (2,)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BaseMLP._parameter_constraints,
+        "loss": [StrOptions(set(_BY_NAME)), Loss, callable],
+    }
+
+    def __init__(
+        self,
+        loss: Any = "squared_error",
+        hidden_layer_sizes: Any = (100,),
+        activation: Any = "relu",
+        *,
+        solver: Any = "adam",
+        alpha: float = 0.0001,
+        batch_size: Any = "auto",
+        learning_rate: Any = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: Any = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: Any = 10,
+        max_fun: int = 15000,
+        dropout: Any = 0.0,
+        normalization: str | None = None,
+        callbacks: Any = None,
+        dtype: Any = None,
+        n_threads: int | None = None,
+        progress: bool | None = False,
+    ) -> None:
+        self._store(locals())
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, *, eval_set: Any = None
+    ) -> Self:
+        """Train the network.
+
+        Ctrl-C ends the training with a warning; the model is kept as it is then.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The samples.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Their targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples: none negative, not all zero.
+        eval_set : tuple (X, y) or (X, y, sample_weight), default=None
+            Held-out data: the loss on them is taken after each epoch
+            (`validation_loss_curve_`), and early stopping goes by them.
+
+        Returns
+        -------
+        self : MLPRegressor
+            The estimator.
+
+        Raises
+        ------
+        ValueError
+            For bad parameters or data, and if the training diverges.
+        """
+        return self._fit(X, y, sample_weight, eval_set)
+
+    @available_if(lambda est: est._check_solver())
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Go once through these samples, the optimiser going on from the last call.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The samples.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Their targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples.
+
+        Returns
+        -------
+        self : MLPRegressor
+            The estimator.
+
+        Raises
+        ------
+        ValueError
+            For bad parameters or data, and if the training diverges.
+        """
+        return self._fit(X, y, sample_weight, incremental=True)
+
+    def predict(
+        self, X: Any, *, return_std: bool = False
+    ) -> Array | tuple[Array, Array]:
+        """Return predictions.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The samples.
+        return_std : bool, default=False
+            Whether to return standard deviations as well; for ``fm.GaussianNLL()``.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            The predictions.
+        std : ndarray, shape of ``y``
+            Their standard deviations, with ``return_std``.
+
+        Raises
+        ------
+        ValueError
+            For standard deviations with another loss.
+        """
+        gaussian = isinstance(self.loss, GaussianNLL)
+        if return_std and not gaussian:
+            raise ValueError("return_std needs loss=fm.GaussianNLL()")
+        z = activate(self._outputs(X), self.out_activation_)
+        if not gaussian:
+            return z[:, 0] if z.shape[1] == 1 else z
+        n = z.shape[1] // 2
+        mean = z[:, 0] if n == 1 else z[:, :n]
+        if not return_std:
+            return mean
+        std = np.exp(0.5 * (z[:, 1] if n == 1 else z[:, n:]))
+        return mean, std
+
+    def _task(self, y: Array) -> Task:
+        n = y.shape[1]
+        loss = as_loss_object(self.loss)
+        if loss is None:
+            cls, factor = _BY_NAME[self.loss]
+            loss = with_scale(cls(), factor * n)
+        if isinstance(loss, Poisson):
+            if (y < 0).any():
+                raise ValueError("the Poisson loss needs y >= 0, some y are negative")
+            deviance = _rest_of_deviance if self.loss == "poisson" else None
+            return Task(loss, n, "exp", as_floats, deviance)
+        if isinstance(loss, GaussianNLL):
+            return Task(loss, 2 * n, "identity", as_floats)
+        if isinstance(loss, Quantile) and isinstance(loss.q, tuple) and n == 1:
+            return Task(loss, len(loss.q), "identity", as_floats)
+        if isinstance(loss, (CrossEntropy, BinaryCrossEntropy, Hinge, ActionValue)):
+            raise ValueError(f"loss: {loss!r} is no loss of a regression")
+        return Task(loss, n, "identity", as_floats)
+
+    def _checked(
+        self, X: Any, y: Any, incremental: bool, reset: bool, dtype: Any
+    ) -> tuple[Any, Array]:
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            accept_sparse=["csr", "csc"],
+            multi_output=True,
+            y_numeric=True,
+            dtype=dtype,
+            reset=reset,
+        )
+        if not isinstance(y, np.ndarray):
+            y = y.toarray()
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        return X, y
+
+    def _checked_held_out(self, X: Any, y: Any, dtype: Any) -> tuple[Any, Array]:
+        return self._checked(X, y, False, False, dtype)
+
+    def _score_outputs(self, z: Array, y: Array, weight: Array | None) -> float:
+        z = activate(z, self.out_activation_)
+        n = y.shape[1]
+        if isinstance(self.loss, GaussianNLL):
+            z = z[:, :n]
+        elif z.shape[1] != n:  # several quantiles of one target
+            z = z[:, [z.shape[1] // 2]]
+        return float(r2_score(y, z, sample_weight=weight))
+
+
+def _rest_of_deviance(y: Array) -> Array:
+    """Return y log y - y, summed over a row's outputs."""
+    y = y.astype(np.float64)
+    rest: Array = y * np.log(np.where(y > 0, y, 1)) - y
+    return rest.sum(axis=1)

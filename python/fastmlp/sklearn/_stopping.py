@@ -1,0 +1,202 @@
+"""scikit-learn's rules: learning rates by epoch, validation, and when to stop."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._training.evaluator import loss_of_outputs
+from ..callbacks import Callback
+from ._epochs import predict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._validate import Array
+    from ..losses import Loss
+    from ..metrics import History
+    from ..mlp import MLP
+    from ..optimizers import Optimizer
+    from ._epochs import Data
+
+# scikit-learn's "adaptive" stops instead of lowering a learning rate below this.
+LEAST_RATE = 1e-6
+
+
+class Validation:
+    """Takes loss and score on held-out data, from one pass over them.
+
+    Parameters
+    ----------
+    mlp : MLP
+        Model to evaluate.
+    data : Data
+        Held-out data.
+    loss : Loss
+        Loss of the fit.
+    constant : (rows,) array, optional
+        Terms that scikit-learn's loss has in addition, one for each sample.
+    score : callable
+        Takes the network's outputs and returns the score.
+    """
+
+    def __init__(
+        self,
+        mlp: MLP,
+        data: Data,
+        loss: Loss,
+        constant: Array | None,
+        score: Callable[[Array], float],
+    ) -> None:
+        self._mlp, self._data, self._loss = mlp, data, loss
+        self._score = score
+        self._constant = 0.0
+        if constant is not None:
+            self._constant = float(np.average(constant, weights=data.weight))
+        self._pred: Array | None = None
+
+    def __call__(self) -> tuple[float, dict[str, float]]:
+        """Return the loss; the predictions are kept for the score."""
+        self._pred = predict(self._mlp, self._data.x)
+        _, y, weight = self._data
+        value = loss_of_outputs(self._loss, self._pred, y, weight)
+        return value + self._constant, {}
+
+    def score(self) -> float:
+        """Return the score, NaN unless all predictions are finite."""
+        assert self._pred is not None
+        pred, self._pred = self._pred, None
+        return self._score(pred) if np.isfinite(pred).all() else math.nan
+
+
+class LearningRatePolicy:
+    """An optimiser with scikit-learn's changes of the learning rate between epochs.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        The optimiser.
+    schedule : {"constant", "invscaling", "adaptive"}
+        How the learning rate changes after an epoch.
+    rate : float
+        Initial learning rate.
+    power : float
+        Exponent of "invscaling".
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, schedule: str, rate: float, power: float
+    ) -> None:
+        self.optimizer, self.schedule = optimizer, schedule
+        self._rate, self._power = float(rate), power
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the next step."""
+        return self.optimizer.lr
+
+    def _set(self, rate: float) -> None:
+        """Change the learning rate without changing the step that momentum carries on.
+
+        scikit-learn's velocity contains the learning rate, the core's buffer does not.
+        """
+        core, old = self.optimizer.core, self.optimizer.lr
+        if getattr(self.optimizer, "momentum", 0.0) and rate:
+            state = core.state()
+            for slot in state["slots"]:
+                for buffer in slot.values():
+                    buffer *= old / rate
+            core.load_state(state)
+        self.optimizer.lr = rate
+
+    def end_epoch(self, samples: int) -> None:
+        """Set the learning rate for the epoch after this number of samples in all."""
+        if self.schedule == "invscaling":
+            self._set(self._rate / (samples + 1) ** self._power)
+
+    def stop_or_slow_down(self, message: str, verbose: bool) -> bool:
+        """Return whether to stop now that the loss stagnates; if not, slow down."""
+        if self.schedule != "adaptive":
+            outcome, stop = "Stopping.", True
+        elif self.learning_rate <= LEAST_RATE:
+            outcome, stop = "Learning rate too small. Stopping.", True
+        else:
+            self._set(self.learning_rate / 5.0)
+            outcome = f"Setting learning rate to {self.learning_rate:f}"
+            stop = False
+        if verbose:
+            print(f"{message} {outcome}")
+        return stop
+
+
+class StoppingRule(Callback):
+    """Keeps an estimator's record, and stops the training when scikit-learn would.
+
+    Parameters
+    ----------
+    estimator : object
+        Estimator whose fitted attributes to keep.
+    rows : int
+        Number of samples in an epoch.
+    validation : Validation, optional
+        Source of the score with early stopping.
+    policy : LearningRatePolicy, optional
+        Learning rate to adapt; None for solvers, which stop by themselves.
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        rows: int,
+        validation: Validation | None,
+        policy: LearningRatePolicy | None,
+    ) -> None:
+        self._estimator, self._rows = estimator, rows
+        self._validation, self._policy = validation, policy
+        self.stopped = False
+
+    def on_epoch_end(self, mlp: MLP, history: History) -> bool:
+        """Record this epoch, and return whether it was the last one."""
+        est = self._estimator
+        est.n_iter_ += 1
+        est.loss_ = history.loss[-1]
+        est.loss_curve_.append(est.loss_)
+        if history.has_validation:
+            est.validation_loss_curve_.append(history.val_loss[-1])
+        if est.verbose:
+            print(f"Iteration {est.n_iter_}, loss = {est.loss_:.8f}")
+        if self._policy is None:
+            return False
+        est.t_ += self._rows
+        self._count(mlp)
+        self._policy.end_epoch(est.t_)
+        if est._no_improvement_count <= est.n_iter_no_change:
+            return False
+        what = "Validation score" if self._validation is not None else "Training loss"
+        message = (
+            f"{what} did not improve more than tol={est.tol:f} for "
+            f"{est.n_iter_no_change} consecutive epochs."
+        )
+        self.stopped = self._policy.stop_or_slow_down(message, est.verbose)
+        if not self.stopped:
+            est._no_improvement_count = 0
+        return self.stopped
+
+    def _count(self, mlp: MLP) -> None:
+        """Count the consecutive epochs without an improvement by ``tol``."""
+        est = self._estimator
+        if self._validation is None:
+            worse = est.loss_ > est.best_loss_ - est.tol
+            est.best_loss_ = min(est.best_loss_, est.loss_)
+        else:
+            score = self._validation.score()
+            est.validation_scores_.append(score)
+            if est.verbose:
+                print(f"Validation score: {score:f}")
+            worse = score < est.best_validation_score_ + est.tol
+            if score > est.best_validation_score_:
+                est.best_validation_score_ = score
+                est._best = mlp.params.copy(), mlp.buffers.copy()
+        est._no_improvement_count = est._no_improvement_count + 1 if worse else 0
