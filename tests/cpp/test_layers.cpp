@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <memory>
 #include <stdexcept>
@@ -116,6 +117,43 @@ void test_sizes() {
   CHECK(!refused(Index{1} << 40, {LayerSpec::dropout(0.1)}));
 }
 
+// The ops of a network name their inputs, and an activation joins the op before it.
+void test_ops() {
+  const Mlp<float> mlp(3, {{4, Activation::relu},
+                           LayerSpec::residual({{5}, LayerSpec::layer_norm()}),
+                           LayerSpec::activation_only(Activation::tanh),
+                           LayerSpec::activation_only(std::make_shared<Failing>()),
+                           LayerSpec::batch_norm(1e-5, 0.1, false)});
+  const std::vector<OpInfo> ops = mlp.ops();
+  struct Expected {
+    const char* name;
+    LayerKind kind;
+    int input, other;
+    Activation activation;
+    Index weight, bias, statistics;
+  };
+  constexpr int kNone = OpInfo::kNone;
+  const Expected expected[] = {
+      {"0", LayerKind::dense, OpInfo::kNetworkInput, kNone, Activation::relu, 0, 12,
+       -1},
+      {"1.body.0", LayerKind::dense, 0, kNone, Activation::identity, 16, 36, -1},
+      {"1.body.1", LayerKind::layer_norm, 1, kNone, Activation::identity, 41, 46, -1},
+      {"1.projection", LayerKind::dense, 0, kNone, Activation::identity, 51, 71, -1},
+      {"1", LayerKind::add, 2, 3, Activation::tanh, -1, -1, -1},
+      {"3", LayerKind::activation, 4, kNone, Activation::identity, -1, -1, -1},
+      {"4", LayerKind::batch_norm, 5, kNone, Activation::identity, -1, -1, 0}};
+  CHECK(ops.size() == std::size(expected));
+  for (size_t i = 0; i < ops.size(); ++i) {
+    const OpInfo& op = ops[i];
+    const Expected& e = expected[i];
+    CHECK(op.name == e.name && op.kind == e.kind);
+    CHECK(op.input == e.input && op.other == e.other);
+    CHECK(op.activation == e.activation && op.has_custom == (i == 5));
+    CHECK(op.weight == e.weight && op.bias == e.bias && op.statistics == e.statistics);
+    CHECK(op.n_out == (i == 0 ? 4 : 5));
+  }
+}
+
 void test_interpolate_other_statistics() {
   // Both have six parameters.
   Mlp<double> with(2, {LayerSpec::batch_norm(1e-5, 0.1, false), {2}}),
@@ -136,6 +174,7 @@ int main() {
   test_failed_pass_changes_nothing();
   test_given_gradient_not_finite();
   test_sizes();
+  test_ops();
   test_interpolate_other_statistics();
   if (failures == 0) std::printf("all checks passed\n");
   return failures == 0 ? 0 : 1;
