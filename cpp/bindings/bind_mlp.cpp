@@ -13,8 +13,8 @@
 
 #include "arrays.h"
 #include "calls.h"
-#include "fastmlp/dropout.h"
 #include "fastmlp/mlp.h"
+#include "fastmlp/random.h"
 #include "names.h"
 #include "network.h"
 #include "solvers.h"
@@ -38,16 +38,6 @@ py::object buffers(py::object self) {
 
 std::vector<OpInfo> ops(AnyMlp& self) {
   return self.visit([&](auto& n) { return n.mlp.ops(); });
-}
-
-// The same as (name, kind, n_in, n_out, offsets of weight, bias and statistics).
-py::object layers(AnyMlp& self) {
-  py::list list;
-  for (const OpInfo& op : ops(self)) {
-    list.append(py::make_tuple(op.name, layer_kind_name(op.kind), op.n_in, op.n_out,
-                               op.weight, op.bias, op.statistics));
-  }
-  return list;
 }
 
 py::object last_step(AnyMlp& self) {
@@ -100,7 +90,7 @@ py::object predict(AnyMlp& self, py::object x, py::object out) {
   });
 }
 
-// (seed, epoch, step), see dropout.h
+// (seed, epoch, step), see random.h
 using DrawTuple = std::tuple<uint64_t, uint32_t, uint64_t>;
 
 py::object forward(AnyMlp& self, py::object x, bool training,
@@ -371,7 +361,6 @@ void bind_mlp(py::module_& m) {
       .def_property_readonly("params", &params)
       .def_property_readonly("buffers", &buffers)
       .def_property_readonly("ops", &ops)
-      .def_property_readonly("layers", &layers)
       .def_property(
           "training_state",
           [](AnyMlp& self) {

@@ -130,13 +130,16 @@ def test_steps_are_those_of_the_core():
             {"add": "residual"}.get(step.kind, step.kind),
             step.n_in,
             step.n_out,
-            -1 if step.weight is None else step.weight.start,
-            -1 if step.bias is None else step.bias.start,
-            step.stats,
+            None if step.weight is None else step.weight.start,
+            None if step.bias is None else step.bias.start,
+            None if step.stats < 0 else step.stats,
         )
         for step in _steps.steps(mlp)
     ]
-    assert ours == [tuple(layer[1:]) for layer in mlp.core.layers]
+    assert ours == [
+        (op.kind, op.n_in, op.n_out, op.weight, op.bias, op.statistics)
+        for op in mlp.core.ops
+    ]
     assert sum(s.n_params for s in _steps.steps(mlp)) == mlp.n_params
 
 

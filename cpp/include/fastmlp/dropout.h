@@ -8,18 +8,6 @@
 
 namespace fastmlp {
 
-struct Draw {
-  uint64_t seed = 0;
-  uint32_t epoch = 0;
-  uint64_t step = 0;
-};
-
-// Epochs of draws outside fit_epoch, whose own epochs count from 0: for optimiser
-// steps, by the optimiser's step count, and for other passes in training mode, by their
-// number.
-constexpr uint32_t kStepDraws = 0xFFFFFFFF;
-constexpr uint32_t kPassDraws = 0xFFFFFFFE;
-
 // For elements dropped with probability `rate`, in dropout `layer` of a network.
 template <class T>
 DropoutArgs<T> dropout_args(double rate, const Draw& draw, uint32_t layer) {

@@ -28,7 +28,7 @@
 
 namespace fastmlp {
 
-struct Draw;  // which random numbers, see dropout.h
+struct Draw;  // see random.h
 
 // An op: what the network computes for a layer, or for a part of one. The ops are in
 // the order of computation. A residual block becomes the ops of its body, a dense op if
@@ -43,11 +43,11 @@ struct OpInfo {
   LayerKind kind;
   Index n_in, n_out;
   int input;
-  int other;  // add: the second addend, else kNone
+  int other;  // the second addend of the end of a residual block, else kNone
   Activation activation;
   bool has_custom;     // a CustomActivation instead
   Index weight, bias;  // offsets into the parameters, -1: none; or scale and shift
-  Index statistics;    // batch_norm: offset into the buffers, else -1
+  Index statistics;    // offset into the running statistics, -1: none
 };
 
 template <class T>
@@ -76,7 +76,7 @@ class Mlp {
   // Zeros until set or initialised.
   T* params();
   const T* params() const;
-  // Running means (0 at first) and variances (1) of each batch_norm.
+  // Running statistics. Of a batch normalisation: means (0 at first), variances (1).
   Index n_buffers() const;
   T* buffers();
   TrainingState training_state() const;
@@ -97,9 +97,9 @@ class Mlp {
   double evaluate(const Batch<T>& batch, const Loss& loss,
                   const Interruption& interruption = {}) const;
 
-  // In training mode dropout is active, and batch_norm uses the statistics of the batch
-  // and updates its running ones, which takes at least two rows. train_step and
-  // fit_epoch are always in training mode, predict and evaluate never.
+  // In training mode dropout is active, and batch normalisation uses the statistics of
+  // the batch and updates its running ones, which takes at least two rows. train_step
+  // and fit_epoch are always in training mode, predict and evaluate never.
 
   // Keeps a copy of the input and the values of all ops for backward. In training mode
   // the random numbers are those of `draw`, or of the next pass if it is null.

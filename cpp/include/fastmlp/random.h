@@ -28,6 +28,19 @@ uint64_t random_bits(uint64_t seed, Stream stream, uint32_t group, uint64_t i);
 void random_below(uint64_t* out, Index count, uint64_t n, uint64_t seed, Stream stream,
                   uint64_t first);
 
+// Which random numbers a pass in training mode draws.
+struct Draw {
+  uint64_t seed = 0;
+  uint32_t epoch = 0;
+  uint64_t step = 0;
+};
+
+// Epochs of draws outside Mlp::fit_epoch, whose own epochs count from 0: for optimiser
+// steps, by the optimiser's step count, and for other passes in training mode, by their
+// number.
+constexpr uint32_t kStepDraws = 0xFFFFFFFF;
+constexpr uint32_t kPassDraws = 0xFFFFFFFE;
+
 // order[0..n) = the permutation of 0..n-1 that belongs to (seed, epoch) (Fisher-Yates).
 void shuffle(int64_t* order, Index n, uint64_t seed, uint32_t epoch);
 

@@ -29,7 +29,7 @@ inline void check_rows(Index rows) {
 // Batch norm needs at least two rows: one row has zero variance.
 inline void check_training_rows(const NetworkPlan& net, Index rows) {
   check_rows(rows);
-  if (rows == 1 && !net.batch_norms.empty()) {
+  if (rows == 1 && !net.batch_ops.empty()) {
     throw std::invalid_argument(
         "x: batch normalisation needs batches of at least two rows in training");
   }
@@ -108,9 +108,9 @@ struct Mlp<T>::Impl {
         buffers(net.n_buffers),
         mutex(net.has_custom) {
     std::fill_n(params.data(), net.n_params, T(0));
-    for (const int b : net.batch_norms) {
-      detail::BatchNormOp::initialize_running_statistics(
-          net.ops[static_cast<size_t>(b)], buffers.data());
+    for (const detail::OpPlan& op : net.ops) {
+      detail::visit(op.kind,
+                    [&](auto kind) { kind.initialize_buffers(op, buffers.data()); });
     }
   }
 
@@ -212,7 +212,7 @@ struct Mlp<T>::Impl {
 
   // To be called after a pass in training mode.
   void count_batch(const Pass& pass) {
-    if (net.batch_norms.empty()) return;
+    if (net.batch_ops.empty()) return;
     pass.update_running_statistics(buffers.data());
     ++state.batches_tracked;
   }

@@ -29,8 +29,8 @@ struct OpPlan {
   int input = kInput;
   int other = kNone;  // add: the second addend
   double rate = 0, eps = 0, momentum = 0;
-  Index statistics = -1;  // batch_norm: offset of running means; variances follow
-  uint32_t stream = 0;    // dropout: its number among the network's dropouts
+  Index statistics = -1;  // offset into the running statistics, -1: none
+  uint32_t stream = 0;    // of its random numbers in training
   std::shared_ptr<const CustomActivation> custom = nullptr;
   std::string name = {};  // of its layer: "2", "3.body.0", "3.projection"
 
@@ -67,8 +67,9 @@ struct NetworkPlan {
   int n_inference_buffers = 0;
   int output_op = kInput;  // whose output at inference is the network's; or kInput
   bool has_custom = false;
-  uint32_t n_dropouts = 0;
-  std::vector<int> batch_norms;  // indices of these ops, ascending
+  uint32_t n_streams = 0;
+  // Ops that in training depend on the whole batch: their indices, ascending.
+  std::vector<int> batch_ops;
 
   // A plan without ops, which ops/plan_network.h fills.
   explicit NetworkPlan(Index inputs);

@@ -3,6 +3,7 @@
 
 #include <stdexcept>
 
+#include "fastmlp/dropout.h"
 #include "network/ops/op.h"
 
 namespace fastmlp::detail {
@@ -12,7 +13,7 @@ struct DropoutOp : OpDefaults {
     if (!(spec.rate >= 0 && spec.rate < 1))
       throw std::invalid_argument("a dropout's rate must be in [0, 1)");
     op.rate = spec.rate;
-    op.stream = net.n_dropouts++;
+    op.stream = net.n_streams++;
     op.keeps_values = true;
     op.is_identity_at_inference = true;
     op.works_in_place = true;

@@ -101,13 +101,9 @@ struct LayerNormOp : OpDefaults {
   }
 };
 
-// In training mode it needs all rows of the batch before its forward and before its
-// backward. A pass calls batch_moments before forward; backward leaves dx alone then,
-// and the pass calls sum_gradients and backward_to_input after it.
-//
-// Its statistics are vectors of n_out: mean and 1 / deviation; in training also the
-// variance and, for backward, the means over the batch of dz and dz * normalised
-// values.
+// In training it depends on the whole batch, see op.h. Its statistics are vectors of
+// n_out: mean and 1 / deviation; in training also the variance and, for backward, the
+// means over the batch of dz and dz * normalised values.
 struct BatchNormOp : OpDefaults {
   // Vectors of statistics that inference needs, and training.
   static constexpr Index kInferenceStatistics = 2;
@@ -134,7 +130,7 @@ struct BatchNormOp : OpDefaults {
     op.statistics = net.add_buffers(op.n_out);
     net.add_buffers(op.n_out);
     const int index = net.push(std::move(op));
-    net.batch_norms.push_back(index);
+    net.batch_ops.push_back(index);
     return index;
   }
 
@@ -152,12 +148,12 @@ struct BatchNormOp : OpDefaults {
   }
 
   template <class T>
-  static void initialize_running_statistics(const OpPlan& op, T* buffers) {
+  static void initialize_buffers(const OpPlan& op, T* buffers) {
     std::fill_n(buffers + op.statistics, op.n_out, T(0));
     std::fill_n(buffers + op.statistics + op.n_out, op.n_out, T(1));
   }
 
-  // At inference it is a fixed map of each column, by the running statistics.
+  // A fixed map of each column.
   template <class T>
   static void use_running_statistics(const OpPlan& op, const T* buffers,
                                      T* statistics) {
@@ -167,17 +163,15 @@ struct BatchNormOp : OpDefaults {
     reciprocal_deviation(s.rstd(), buffers + op.statistics + n, op.eps, n);
   }
 
-  // The same where a backward pass follows.
   template <class T>
-  static void use_running_statistics_in_training(const OpPlan& op, const T* buffers,
-                                                 T* statistics) {
+  static void use_running_statistics_in_pass(const OpPlan& op, const T* buffers,
+                                             T* statistics) {
     use_running_statistics(op, buffers, statistics);
     const Statistics<T> s(statistics, op.n_out);
     std::fill_n(s.mean_dz(), op.n_out, T(0));
     std::fill_n(s.mean_dzx(), op.n_out, T(0));
   }
 
-  // Moves running means and variances towards those of a batch of `rows` rows.
   template <class T>
   static void update_running_statistics(const OpPlan& op, T* buffers, T* statistics,
                                         Index rows) {
@@ -194,10 +188,10 @@ struct BatchNormOp : OpDefaults {
     }
   }
 
-  // Mean and deviation of this member's columns of all rows of x.
   template <class T>
-  static void batch_moments(const KernelTable<T>& table, const Team& team,
-                            const OpPlan& op, T* statistics, const T* x, Index rows) {
+  static void batch_statistics(const KernelTable<T>& table, const Team& team,
+                               const OpPlan& op, T* statistics, const T* x,
+                               Index rows) {
     const Statistics<T> s(statistics, op.n_out);
     const Range mine = team.share(op.n_out, table.lanes);
     const Index j = mine.begin;
@@ -205,12 +199,10 @@ struct BatchNormOp : OpDefaults {
     reciprocal_deviation(s.rstd() + j, s.var() + j, op.eps, mine.size());
   }
 
-  // The gradients of this member's columns of scale and shift, and the means over the
-  // batch that backward_to_input needs.
   template <class T>
-  static void sum_gradients(const KernelTable<T>& table, const Team& team,
-                            const OpPlan& op, const OpMemory<T>& memory, T* grads,
-                            Index rows) {
+  static void batch_gradients(const KernelTable<T>& table, const Team& team,
+                              const OpPlan& op, const OpMemory<T>& memory, T* grads,
+                              Index rows) {
     const Statistics<T> s(memory.statistics, op.n_out);
     const Range mine = team.share(op.n_out, table.lanes);
     const Index first = mine.begin, n = op.n_out;

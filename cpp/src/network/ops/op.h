@@ -9,6 +9,11 @@
 //   backward          from the gradient of rows of its output to that of its input
 //   weight_gradients  the gradients of its parameters from all rows of a chunk
 //
+// In training some ops depend on the whole batch (NetworkPlan::batch_ops). Between the
+// forward of the op before it and its own, a pass calls batch_statistics for such an
+// op; after its backward, which then leaves dx alone, batch_gradients and
+// backward_to_input. At inference it uses running statistics.
+//
 // Rows are contiguous throughout.
 #pragma once
 
@@ -17,9 +22,9 @@
 #include <utility>
 #include <vector>
 
-#include "fastmlp/dropout.h"
 #include "fastmlp/kernel_table.h"
 #include "fastmlp/layer_spec.h"
+#include "fastmlp/random.h"
 #include "network/arena.h"
 #include "network/plan.h"
 #include "network/products.h"
@@ -33,10 +38,10 @@ struct OpMemory {
   T* h = nullptr;   // its output
   T* z = nullptr;   // before the activation: h unless the derivative needs it
   T* dz = nullptr;  // the gradient of h, then that of z
-  // If keeps_values: the dropout's mask, normalised values, or the derivative of a
-  // custom activation; like h.
+  // If keeps_values: what else backward needs of each output, such as a mask or
+  // normalised values.
   T* kept = nullptr;
-  T* statistics = nullptr;  // see the normalisations
+  T* statistics = nullptr;  // of rows or columns, laid out by the op
   T* packed = nullptr;      // weights, and these transposed
   T* packed_transposed = nullptr;
 };
@@ -49,16 +54,16 @@ struct ForwardArgs {
   const T* params;
   Index row, rows;
   const T* x = nullptr;        // (rows, n_in)
-  const T* other = nullptr;    // add: the second addend
+  const T* other = nullptr;    // (rows, n_in), if there is a second input
   T* h = nullptr;              // out (rows, n_out)
   T* z = nullptr;              // out: before the activation; may be h
   T* kept = nullptr;           // out, see OpMemory; null: not needed
-  T* statistics = nullptr;     // see OpMemory; layer_norm: null if not needed
-  const T* packed = nullptr;   // dense: packed weights; null: read as they lie
-  Index block_rows = 0;        // dense: rows for which weights are packed in blocks
-  Scratch<T> scratch = {};     // dense; `left` may be null
-  const Draw* draw = nullptr;  // dropout: null if there is no training
-  Index first_row = 0;         // dropout: the batch's row that `row` 0 is
+  T* statistics = nullptr;     // see OpMemory; those of rows may be null: not needed
+  const T* packed = nullptr;   // packed weights; null: read as they lie
+  Index block_rows = 0;        // rows for which weights are packed in blocks
+  Scratch<T> scratch = {};     // for products; `left` may be null
+  const Draw* draw = nullptr;  // random numbers; null outside training
+  Index first_row = 0;         // the batch's row that is row 0 of the memory
 };
 
 // Rows of an op's backward pass, as above. On entry dz is the gradient of h.
@@ -74,12 +79,12 @@ struct BackwardArgs {
   T* statistics;
   T* dz;                 // in; out: the gradient of z
   T* dx = nullptr;       // out or added to; null: not needed
-  T* d_other = nullptr;  // add: the same of the second addend
+  T* d_other = nullptr;  // the same of the second input
   const T* packed_transposed = nullptr;
   Index block_rows = 0;
   Scratch<T> scratch = {};
-  bool training = false;     // else dropout is the identity
-  bool whole_batch = false;  // batch_norm takes the statistics of the batch
+  bool training = false;     // else as at inference
+  bool whole_batch = false;  // ops that can use the statistics of the batch do
 };
 
 // What the gradients of an op's parameters are computed from: `rows` rows of a chunk.
@@ -97,8 +102,8 @@ struct WeightGradientArgs {
   const T* kept;
   Index block_rows;
   Scratch<T> scratch;
-  bool whole_batch;
-  double decay;  // dense: add decay * W; 0 unless this is the last chunk
+  bool whole_batch;  // see BackwardArgs
+  double decay;      // add decay * W to weight matrices
 };
 
 template <class T>
@@ -145,6 +150,36 @@ void pass_gradient_on(const BackwardArgs<T>& a, const OpPlan& op) {
 
 // What an op does not define itself.
 struct OpDefaults {
+  // Initial running statistics.
+  template <class T>
+  static void initialize_buffers(const OpPlan&, T* /*buffers*/) {}
+
+  // `statistics`, as many elements as the op's running statistics, become those of
+  // forward at inference.
+  template <class T>
+  static void use_running_statistics(const OpPlan&, const T* /*buffers*/,
+                                     T* /*statistics*/) {}
+  // The same in OpMemory::statistics, for a backward pass as well.
+  template <class T>
+  static void use_running_statistics_in_pass(const OpPlan&, const T* /*buffers*/,
+                                             T* /*statistics*/) {}
+  // Moves running statistics towards those of a batch of `rows` rows.
+  template <class T>
+  static void update_running_statistics(const OpPlan&, T* /*buffers*/,
+                                        T* /*statistics*/, Index /*rows*/) {}
+
+  // This member's columns of the statistics of all rows of x.
+  template <class T>
+  static void batch_statistics(const KernelTable<T>&, const Team&, const OpPlan&,
+                               T* /*statistics*/, const T* /*x*/, Index /*rows*/) {}
+  // This member's columns of the gradients of parameters, and of what
+  // backward_to_input needs from all rows.
+  template <class T>
+  static void batch_gradients(const KernelTable<T>&, const Team&, const OpPlan&,
+                              const OpMemory<T>&, T* /*grads*/, Index /*rows*/) {}
+  template <class T>
+  static void backward_to_input(const BackwardArgs<T>&, const OpPlan&) {}
+
   template <class T>
   static void take_memory(Arena<T>& arena, const OpPlan& op, Index rows,
                           OpMemory<T>& memory) {

@@ -95,7 +95,7 @@ class Inference {
   struct Member {
     T* buffers;        // outputs of ops: n_inference_buffers of values_ elements
     T* row_scale;      // of the loss
-    T* statistics;     // of the batch_norms, at their offsets in the running statistics
+    T* statistics;     // of ops, at their offsets in the running statistics
     T* scratch;        // left operands
     T* const* packed;  // weights of all members
   };
@@ -118,9 +118,11 @@ class Inference {
   }
 
   void use_running_statistics(const Member& me) const {
-    for (const int b : net_.batch_norms) {
+    for (const int b : net_.batch_ops) {
       const OpPlan& op = net_.ops[static_cast<size_t>(b)];
-      BatchNormOp::use_running_statistics(op, buffers_, me.statistics + op.statistics);
+      visit(op.kind, [&](auto kind) {
+        kind.use_running_statistics(op, buffers_, me.statistics + op.statistics);
+      });
     }
   }
 

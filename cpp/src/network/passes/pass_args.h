@@ -3,9 +3,9 @@
 
 #include <array>
 
-#include "fastmlp/dropout.h"
 #include "fastmlp/loss.h"
 #include "fastmlp/optimizer.h"
+#include "fastmlp/random.h"
 #include "threading/helper_policy.h"
 
 namespace fastmlp::detail {
@@ -23,12 +23,12 @@ struct PassArgs {
   const Loss* loss = nullptr;
   Targets<T> targets = {};
   const T* dy = nullptr;
-  T* y = nullptr;         // out, may be null
-  T* dx = nullptr;        // out, may be null
-  T* grads = nullptr;     // out
-  bool training = false;  // else dropout is the identity and batch_norm uses `buffers`
-  Draw draw = {};         // of dropout
-  const T* buffers = nullptr;
+  T* y = nullptr;      // out, may be null
+  T* dx = nullptr;     // out, may be null
+  T* grads = nullptr;  // out
+  bool training = false;
+  Draw draw = {};              // random numbers of training
+  const T* buffers = nullptr;  // running statistics, used if not in training
   // With a loss: l2 / 2 times the sum of the squares of the dense weights, divided by
   // the sum of the rows' weights, is added to it.
   double l2 = 0.0;

@@ -6,7 +6,6 @@
 #include <cmath>
 #include <string>
 
-#include "fastmlp/dropout.h"
 #include "network/ops/ops.h"
 #include "network/passes/diagnosis.h"
 #include "network/passes/pass_args.h"
@@ -49,9 +48,9 @@ void gather_rows(T* dst, const T* src, const int64_t* order, Index rows, Index w
 //       every member computes its part of the weight gradients
 //       --- barrier
 //   every member updates its part of the parameters
-// In training a batch_norm needs all rows before its forward and before its backward.
-// So it divides both passes into segments with barriers between them, and the chunk is
-// the whole batch.
+// Ops that in training depend on the whole batch need all rows before their forward and
+// before their backward. So they divide both passes into segments with barriers between
+// them, and the chunk is the whole batch.
 template <class T>
 class Pass {
  public:
@@ -62,7 +61,7 @@ class Pass {
     plan_ = plan_team(flops, (args_.rows + table_.mr - 1) / table_.mr, args_.helper);
     // Custom activations are called by a single thread so that they may throw.
     if (net.has_custom) plan_ = {};
-    by_batch_ = args_.training && !net.batch_norms.empty();
+    by_batch_ = args_.training && !net.batch_ops.empty();
     const bool both = args_.forward && args_.backward;
     chunk_ = both && !by_batch_ ? chunk_rows<T>(net, args_.rows) : args_.rows;
     // More threads would need more scratch, and the values of forward would be lost.
@@ -113,11 +112,13 @@ class Pass {
     return value;
   }
 
-  // Moves running means and variances towards those of the batch.
+  // Moves running statistics towards those of the batch.
   void update_running_statistics(T* buffers) const {
-    for (const int b : net_.batch_norms) {
-      BatchNormOp::update_running_statistics(op(b), buffers, memory(b).statistics,
-                                             args_.rows);
+    for (const int b : net_.batch_ops) {
+      visit(op(b).kind, [&](auto kind) {
+        kind.update_running_statistics(op(b), buffers, memory(b).statistics,
+                                       args_.rows);
+      });
     }
   }
 
@@ -209,9 +210,9 @@ class Pass {
 
   // Forward and backward of a chunk's rows, segment by segment.
   void rows_by_segments(const Team& team, Index first, Index n) {
-    const size_t cuts = by_batch_ ? net_.batch_norms.size() : 0;
+    const size_t cuts = by_batch_ ? net_.batch_ops.size() : 0;
     const auto begin = [&](size_t i) {
-      return i == 0 ? size_t{0} : static_cast<size_t>(net_.batch_norms[i - 1]);
+      return i == 0 ? size_t{0} : static_cast<size_t>(net_.batch_ops[i - 1]);
     };
     const auto end = [&](size_t i) {
       return i < cuts ? begin(i + 1) : net_.ops.size();
@@ -221,9 +222,11 @@ class Pass {
         forward_tile(team, first, r, m, begin(i), end(i));
       });
       team.barrier();
-      const int b = net_.batch_norms[i];
-      BatchNormOp::batch_moments(table_, team, op(b), memory(b).statistics,
-                                 value_of(op(b).input, first, 0), n);
+      const int b = net_.batch_ops[i];
+      visit(op(b).kind, [&](auto kind) {
+        kind.batch_statistics(table_, team, op(b), memory(b).statistics,
+                              value_of(op(b).input, first, 0), n);
+      });
       team.barrier();
     }
     each_tile(team, n, [&](Index r, Index m) {
@@ -237,15 +240,18 @@ class Pass {
     });
     if (!args_.backward) return;
     for (size_t i = cuts; i-- > 0;) {
-      const int b = net_.batch_norms[i];
+      const int b = net_.batch_ops[i];
       team.barrier();
       if (wanted(op(b))) {
-        BatchNormOp::sum_gradients(table_, team, op(b), memory(b), args_.grads, n);
+        visit(op(b).kind, [&](auto kind) {
+          kind.batch_gradients(table_, team, op(b), memory(b), args_.grads, n);
+        });
       }
       team.barrier();
       each_tile(team, n, [&](Index r, Index m) {
         if (wanted(op(b))) {
-          BatchNormOp::backward_to_input(backward_args(team, b, first, r, m), op(b));
+          const BackwardArgs<T> args = backward_args(team, b, first, r, m);
+          visit(op(b).kind, [&](auto kind) { kind.backward_to_input(args, op(b)); });
         }
         backward_tile(team, first, r, m, begin(i), end(i));
       });
@@ -364,12 +370,13 @@ class Pass {
     }
   }
 
-  // If a batch_norm does not use the statistics of the batch.
+  // If ops do not use the statistics of the batch.
   void use_running_statistics(const Team& team) {
     if (team.rank() > 0) return;
-    for (const int b : net_.batch_norms) {
-      BatchNormOp::use_running_statistics_in_training(op(b), args_.buffers,
-                                                      memory(b).statistics);
+    for (const int b : net_.batch_ops) {
+      visit(op(b).kind, [&](auto kind) {
+        kind.use_running_statistics_in_pass(op(b), args_.buffers, memory(b).statistics);
+      });
     }
   }
 
@@ -446,7 +453,7 @@ class Pass {
   TeamPlan plan_;
   Index chunk_;
   Index block_rows_;  // rows that a member processes at a time
-  bool by_batch_;     // whether batch_norms use the statistics of the batch
+  bool by_batch_;     // whether ops use the statistics of the batch
   bool pack_forward_ = false;
   std::atomic<bool> finite_{true};  // whether all gradients so far are finite
   double normalizer_ = 1.0;
