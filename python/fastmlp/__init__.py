@@ -61,42 +61,13 @@ from .callbacks import (
     LearningRateFinder,
 )
 from .callbacks._monitor import Monitor
-from .layers import (
-    Activation,
-    BatchNorm,
-    Dense,
-    Dropout,
-    LayerNorm,
-    Residual,
-)
-from .losses import (
-    MAE,
-    MSE,
-    ActionValue,
-    BinaryCrossEntropy,
-    CrossEntropy,
-    CustomLoss,
-    GaussianNLL,
-    Hinge,
-    Huber,
-    Poisson,
-    PseudoHuber,
-    Quantile,
-)
+from .layers import *
+from .losses import *
 from .metrics import History
 from .mlp import MLP
-from .optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
-from .runtime import (
-    available_isas,
-    build_info,
-    get_num_threads,
-    isa,
-    set_num_threads,
-    show_config,
-    threads,
-    use_isa,
-)
-from .solvers import LBFGS, LevenbergMarquardt
+from .optimizers._first_order import *
+from .runtime import *
+from .solvers import *
 
 # Pickles of version 0.1.0 name these modules.
 _sys.modules[f"{__name__}.history"] = metrics
@@ -143,52 +114,23 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "ACTIVATIONS",
-    "LBFGS",
-    "MAE",
     "MLP",
-    "MSE",
-    "SGD",
-    "ActionValue",
-    "Activation",
-    "Adagrad",
-    "Adam",
-    "AdamW",
-    "BatchNorm",
-    "BinaryCrossEntropy",
     "CSVLogger",
     "Callback",
     "Checkpoint",
-    "CrossEntropy",
-    "CustomLoss",
-    "Dense",
     "DivergenceError",
-    "Dropout",
     "EarlyStopping",
-    "GaussianNLL",
-    "Hinge",
     "History",
-    "Huber",
     "LambdaCallback",
-    "LayerNorm",
     "LearningRateFinder",
-    "LevenbergMarquardt",
     "Monitor",
-    "Poisson",
-    "PseudoHuber",
-    "Quantile",
-    "RMSprop",
-    "Residual",
     "__version__",
-    "available_isas",
-    "build_info",
     "callbacks",
     "check_grad",
     "from_keras",
     "from_sklearn",
     "from_torch",
-    "get_num_threads",
     "initializers",
-    "isa",
     "layers",
     "load",
     "losses",
@@ -199,10 +141,11 @@ __all__ = [
     "rl",
     "runtime",
     "schedules",
-    "set_num_threads",
-    "show_config",
     "sklearn",
     "solvers",
-    "threads",
-    "use_isa",
 ]
+__all__ += layers.__all__
+__all__ += losses.__all__
+__all__ += optimizers._first_order.__all__
+__all__ += runtime.__all__
+__all__ += solvers.__all__

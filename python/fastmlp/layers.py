@@ -50,6 +50,15 @@ if TYPE_CHECKING:
 
     from ._validate import Array
 
+__all__ = [
+    "Activation",
+    "BatchNorm",
+    "Dense",
+    "Dropout",
+    "LayerNorm",
+    "Residual",
+]
+
 
 class Layer:
     """Base class of the layers; use the classes below.

@@ -32,6 +32,21 @@ if TYPE_CHECKING:
     # Values, labels, or for ActionValue (actions, values).
     TargetLike: TypeAlias = npt.ArrayLike | tuple[npt.ArrayLike, npt.ArrayLike]
 
+__all__ = [
+    "MAE",
+    "MSE",
+    "ActionValue",
+    "BinaryCrossEntropy",
+    "CrossEntropy",
+    "CustomLoss",
+    "GaussianNLL",
+    "Hinge",
+    "Huber",
+    "Poisson",
+    "PseudoHuber",
+    "Quantile",
+]
+
 REDUCTIONS = ("mean", "sum")
 
 

@@ -45,6 +45,11 @@ if TYPE_CHECKING:
     from .losses import Loss
     from .mlp import MLP
 
+__all__ = [
+    "LBFGS",
+    "LevenbergMarquardt",
+]
+
 T = TypeVar("T")
 
 

@@ -144,7 +144,10 @@ class Lbfgs:
     def state(self) -> dict[str, Any]: ...
     def load_state(self, state: dict[str, Any]) -> None: ...
     def minimize(
-        self, theta: _Array, f: Callable[[_Array], tuple[float, _Array]], max_iterations: int
+        self,
+        theta: _Array,
+        f: Callable[[_Array], tuple[float, _Array]],
+        max_iterations: int,
     ) -> _Report: ...
 
 class LevenbergMarquardt:
@@ -160,7 +163,10 @@ class LevenbergMarquardt:
     def state(self) -> dict[str, Any]: ...
     def load_state(self, state: dict[str, Any]) -> None: ...
     def minimize(
-        self, theta: _Array, f: Callable[[_Array], tuple[_Array, _Array]], max_iterations: int
+        self,
+        theta: _Array,
+        f: Callable[[_Array], tuple[_Array, _Array]],
+        max_iterations: int,
     ) -> _Report: ...
 
 class EpochProgress:
@@ -294,7 +300,7 @@ class Mlp:
     def begin_fit(self, token: object) -> None: ...
     def end_fit(self, token: object) -> None: ...
     # `order`: the numbers of the epoch's rows (int64) in their order, without shuffle.
-    # `first_row`: the row to start from, counted in that order. `lr`: the learning rates
+    # `first_row`: the row to start from, in that order. `lr`: the learning rates
     # (float64) of the steps from there. `l2`: l2 / 2 * (sum of dense weights squared) /
     # (sum of the batch's sample weights) is added to each step's loss, as in
     # value_and_grad.

@@ -35,17 +35,11 @@ ema : float, optional
 Gradients handed in are never changed.
 """
 
+from . import _first_order
 from ._base import Optimizer
-from ._first_order import SGD, Adagrad, Adam, AdamW, RMSprop
+from ._first_order import *
 
-__all__ = [
-    "SGD",
-    "Adagrad",
-    "Adam",
-    "AdamW",
-    "Optimizer",
-    "RMSprop",
-]
+__all__ = ["Optimizer", *_first_order.__all__]
 
 # Pickles name the public module, wherever a class is defined.
 for _name in __all__:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     Rate = float | Schedule | Callable[[int], float]
 
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop"]
+
 
 class SGD(Optimizer):
     """Stochastic gradient descent, with momentum if wanted.

@@ -16,6 +16,17 @@ from .. import _core, _validate
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+__all__ = [
+    "available_isas",
+    "build_info",
+    "get_num_threads",
+    "isa",
+    "set_num_threads",
+    "show_config",
+    "threads",
+    "use_isa",
+]
+
 # What was asked for, then what each block under way asks for; the last one counts. The
 # blocks of several Python threads may overlap, and end in any order.
 _asked = [[0]]
