@@ -17,7 +17,8 @@ namespace {
 
 using namespace fastmlp;
 
-// A symmetric positive definite matrix: B^T B + I with B of small pseudo-random numbers.
+// A symmetric positive definite matrix: B^T B + I with B of small pseudo-random
+// numbers.
 std::vector<double> positive_matrix(Index n) {
   std::vector<double> b(static_cast<size_t>(n * n)), a(b.size(), 0.0);
   uint32_t state = 1;
@@ -168,8 +169,8 @@ void test_line_search() {
   CHECK(search.any_decrease());
 }
 
-// With pairs for all dimensions, the curvature of a quadratic is exact, so few iterations
-// are needed; the solver reports when it has converged.
+// With pairs for all dimensions, the curvature of a quadratic is exact, so few
+// iterations are needed; the solver reports when it has converged.
 void test_quadratic() {
   constexpr Index n = 5;
   const Objective<double> f = [](double* grad, const double* theta) {
