@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import fastmlp as fm
 import numpy as np
@@ -74,6 +76,24 @@ TOLERANCE = {
 }
 
 
+# The step of central differences in float64, where truncation and rounding balance.
+FD_STEP = float(np.cbrt(np.finfo(np.float64).eps))
+
+
+def central_difference(f: Callable[[], float], x: np.ndarray) -> np.ndarray:
+    """Return df/dx of a function that reads ``x``; ``x`` is as before afterwards."""
+    gradient = np.empty_like(x)
+    for i in np.ndindex(x.shape):
+        kept = x[i]
+        x[i] = kept + FD_STEP
+        above = f()
+        x[i] = kept - FD_STEP
+        below = f()
+        x[i] = kept
+        gradient[i] = (above - below) / (2 * FD_STEP)
+    return gradient
+
+
 # Work that is to run in threads is this far above what the core takes them for, so that
 # a change of that threshold does not quietly turn a test of threads into one without.
 MARGIN = 3.0
@@ -102,3 +122,38 @@ def training_flops(widths: list[int], rows: int) -> float:
 def thread_counts(isa: str) -> tuple[int, ...]:
     """Numbers of threads to compare; few where the instruction set is slow."""
     return (1, 3) if isa == "scalar" else (1, 2, 3, 7)
+
+
+def toy_data(
+    rows: int = 60, dtype: Any = "float32", n_out: int = 2, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return inputs (rows, 3) and targets (rows, n_out) that a small network learns."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((rows, 3)).astype(dtype)
+    y = np.tanh(x @ rng.standard_normal((3, n_out))).astype(dtype)
+    return x, y
+
+
+def toy_mlp(seed: int = 0, n_out: int = 2, **options: Any) -> fm.MLP:
+    """Return the network 3-8-n_out with tanh, for `toy_data`."""
+    return fm.MLP([3, 8, n_out], **{"activation": "tanh", "seed": seed, **options})
+
+
+def toy_fit(mlp: fm.MLP, x: Any, y: Any = None, **options: Any) -> fm.History:
+    """Call ``fit`` with defaults: MSE, Adam(0.01), 3 epochs, batches of 16 rows.
+
+    Without ``y``, ``x`` is a source of batches, which have their own size.
+    """
+    defaults = {"loss": fm.MSE(), "optimizer": fm.Adam(0.01), "epochs": 3}
+    if y is not None:
+        defaults["batch_size"] = 16
+    return mlp.fit(x, y, **{**defaults, **options})
+
+
+def random_batch(
+    rows: int, n_in: int, n_out: int, dtype: Any = "float32", seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return inputs and targets that are independent normal numbers."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((rows, n_in)).astype(dtype)
+    return x, rng.standard_normal((rows, n_out)).astype(dtype)

@@ -1,29 +1,19 @@
-"""Data, a model and a call of fit for the tests of callbacks."""
+"""A call of fit and a scripted callback for the tests of callbacks."""
 
-import fastmlp as fm
-import numpy as np
+from helpers import toy_data, toy_fit
 
 ROWS = 64
 
 
-def data():
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((ROWS, 3)).astype("float32")
-    return x, np.tanh(x @ rng.standard_normal((3, 2))).astype("float32")
-
-
-def model(seed=0):
-    return fm.MLP([3, 8, 2], activation="tanh", seed=seed)
-
-
 def fit(mlp, **options):
-    options = {"loss": fm.MSE(), "epochs": 3, "batch_size": 32, **options}
-    return mlp.fit(*data(), **{"optimizer": fm.Adam(0.01), **options})
+    return toy_fit(mlp, *toy_data(ROWS), **{"batch_size": 32, **options})
 
 
-def script(values):
+def script(values, name="score"):
+    """A callback that logs given values and sets the parameters to the epoch."""
+
     def play(mlp, history):
         mlp.params[:] = len(history)
-        history.log("score", values[len(history) - 1])
+        history.log(name, values[len(history) - 1])
 
     return play

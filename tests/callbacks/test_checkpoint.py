@@ -6,7 +6,8 @@ import os
 import fastmlp as fm
 import numpy as np
 import pytest
-from callback_cases import fit, model, script
+from callback_cases import fit, script
+from helpers import toy_mlp
 from safetensors.numpy import load_file
 
 
@@ -15,33 +16,35 @@ def test_checkpoints_are_written_when_they_should(tmp_path):
         return sorted(os.listdir(tmp_path))
 
     fit(
-        model(), epochs=5, callbacks=[fm.Checkpoint(tmp_path / "a{epoch:02d}", every=2)]
+        toy_mlp(),
+        epochs=5,
+        callbacks=[fm.Checkpoint(tmp_path / "a{epoch:02d}", every=2)],
     )
     assert found() == ["a02", "a04"]
     values = [3, 4, 2, math.nan, 1]
     save = fm.Checkpoint(tmp_path / "b{epoch}", "score", save_best_only=True)
     # Wherever it stands: it comes after those that log.
-    fit(model(), epochs=5, callbacks=[save, script(values)])
+    fit(toy_mlp(), epochs=5, callbacks=[save, script(values)])
     assert found() == ["a02", "a04", "b1", "b3", "b5"]
     assert (save.best, save.last_path) == (1, str(tmp_path / "b5"))
-    mlp = model()
+    mlp = toy_mlp()
     history = fm.Checkpoint.load(tmp_path / "b3", mlp)
     assert (mlp.params == 3).all()
     assert history.metrics["score"] == [3, 4, 2]
     with pytest.raises(ValueError, match=r"needs fit\(validation_data="):
-        fit(model(), callbacks=[fm.Checkpoint(tmp_path / "c", "val_loss", True)])
+        fit(toy_mlp(), callbacks=[fm.Checkpoint(tmp_path / "c", "val_loss", True)])
 
 
 def test_a_checkpoint_is_replaced_whole(tmp_path, monkeypatch):
     path = tmp_path / "run.safetensors"
-    fit(model(), epochs=1, callbacks=[fm.Checkpoint(path)])
+    fit(toy_mlp(), epochs=1, callbacks=[fm.Checkpoint(path)])
     before = path.read_bytes()
 
     def fail(*args):
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "fsync", fail)
-    mlp = model()
+    mlp = toy_mlp()
     with pytest.raises(OSError, match="disk full"):
         fit(mlp, epochs=2, callbacks=[fm.Checkpoint(path)])
     assert path.read_bytes() == before
@@ -52,7 +55,7 @@ def test_a_checkpoint_is_replaced_whole(tmp_path, monkeypatch):
 def test_a_checkpoint_has_no_pickles(tmp_path):
     path = tmp_path / "run.safetensors"
     opt, hooks = fm.Adam(0.01), [fm.EarlyStopping(), fm.Checkpoint(path)]
-    mlp = model()
+    mlp = toy_mlp()
     fit(mlp, optimizer=opt, callbacks=hooks)
     arrays = load_file(path)
     # Adam's two, two of the best epoch and the model's.
@@ -65,10 +68,10 @@ def test_a_checkpoint_has_no_pickles(tmp_path):
 def test_bad_checkpoints(tmp_path):
     path = tmp_path / "run.safetensors"
     stop = fm.EarlyStopping(patience=9)
-    fit(model(), callbacks=[stop, fm.Checkpoint(path)])
+    fit(toy_mlp(), callbacks=[stop, fm.Checkpoint(path)])
 
     # What does not fit changes nothing.
-    mlp, opt = model(seed=1), fm.Adam(0.5)
+    mlp, opt = toy_mlp(seed=1), fm.Adam(0.5)
     before = mlp.params.copy()
     load = fm.Checkpoint.load
     for call, words in [
@@ -104,9 +107,9 @@ def test_bad_checkpoints(tmp_path):
 def test_a_checkpoint_of_the_best_goes_on_being_the_best(tmp_path):
     path = tmp_path / "best.safetensors"
     save = fm.Checkpoint(path, "score", save_best_only=True)
-    fit(model(), callbacks=[script([3, 1, 2]), save])
+    fit(toy_mlp(), callbacks=[script([3, 1, 2]), save])
     again = fm.Checkpoint(path, "score", save_best_only=True)
-    mlp = model()
+    mlp = toy_mlp()
     done = fm.Checkpoint.load(path, mlp, callbacks=[again])
     assert len(done) == 2
     fit(mlp, epochs=2, callbacks=[script([2, 3]), again])

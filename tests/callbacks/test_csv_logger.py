@@ -4,15 +4,16 @@ import csv
 
 import fastmlp as fm
 import pytest
-from callback_cases import data, fit, model
+from callback_cases import ROWS, fit
+from helpers import toy_data, toy_mlp
 
 
 def test_csv_logger(tmp_path):
     path = tmp_path / "log.csv"
     log = fm.CSVLogger(path)
-    x, y = data()
+    x, y = toy_data(ROWS)
     options = {"validation_data": (x, y), "metrics": ["r2"], "callbacks": [log]}
-    history = fit(model(), **options)
+    history = fit(toy_mlp(), **options)
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["epoch", "loss", "val_loss", "val_r2", "seconds"]
@@ -23,9 +24,9 @@ def test_csv_logger(tmp_path):
     assert [float(row["seconds"]) for row in rows] == history.seconds
 
     # Anew, and further.
-    fit(model(), **options)
+    fit(toy_mlp(), **options)
     assert len(path.read_text().splitlines()) == 4
-    fit(model(), callbacks=[fm.CSVLogger(str(path), append=True)])
+    fit(toy_mlp(), callbacks=[fm.CSVLogger(str(path), append=True)])
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4, 5, 6]
@@ -37,9 +38,9 @@ def test_csv_logger_wants_its_own_files(tmp_path):
     path = tmp_path / "other.csv"
     path.write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match=r"^path: .* is no log"):
-        fit(model(), callbacks=[fm.CSVLogger(path, append=True)])
+        fit(toy_mlp(), callbacks=[fm.CSVLogger(path, append=True)])
     assert path.read_text() == "a,b\n1,2\n"
     with pytest.raises(TypeError, match=r"^path must be a str or path"):
         fm.CSVLogger(3)
     with pytest.raises(FileNotFoundError):
-        fit(model(), callbacks=[fm.CSVLogger(tmp_path / "no" / "log.csv")])
+        fit(toy_mlp(), callbacks=[fm.CSVLogger(tmp_path / "no" / "log.csv")])

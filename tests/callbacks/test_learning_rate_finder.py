@@ -6,11 +6,12 @@ import pickle
 import fastmlp as fm
 import numpy as np
 import pytest
-from callback_cases import ROWS, fit, model
+from callback_cases import ROWS, fit
+from helpers import toy_mlp
 
 
 def test_learning_rate_finder():
-    mlp, opt = model(), fm.SGD(0.123, momentum=0.5)
+    mlp, opt = toy_mlp(), fm.SGD(0.123, momentum=0.5)
     fit(mlp, optimizer=opt)
     other, params = mlp.copy(), mlp.params.copy()
     other_opt = pickle.loads(pickle.dumps(opt))
@@ -35,12 +36,12 @@ def test_learning_rate_finder():
     assert finder.losses.min() < finder.losses[0]
     assert 1e-5 < finder.suggestion < finder.lrs[finder.losses.argmin()] * 1.01
     opt.lr = finder.suggestion
-    history = fit(model(), optimizer=fm.SGD(finder.suggestion), epochs=20)
+    history = fit(toy_mlp(), optimizer=fm.SGD(finder.suggestion), epochs=20)
     assert history.loss[-1] < 0.8 * history.loss[0]
 
 
 def test_the_finder_survives_divergence_and_errors():
-    mlp, opt = model(), fm.SGD(0.1)
+    mlp, opt = toy_mlp(), fm.SGD(0.1)
     params = mlp.params.copy()
     finder = fm.LearningRateFinder(1e-3, 1e38, steps=20, stop_factor=math.inf)
     fit(mlp, optimizer=opt, epochs=10, callbacks=[finder])
@@ -59,7 +60,7 @@ def test_the_finder_survives_divergence_and_errors():
 
 
 def test_bad_finders():
-    mlp, opt = model(), fm.SGD(0.1)
+    mlp, opt = toy_mlp(), fm.SGD(0.1)
     with pytest.raises(ValueError, match=r"needs as many steps.*epochs=50"):
         fit(mlp, optimizer=opt, callbacks=[fm.LearningRateFinder(steps=100)])
     assert opt.lr == 0.1

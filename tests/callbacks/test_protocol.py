@@ -3,8 +3,9 @@
 import fastmlp as fm
 import numpy as np
 import pytest
-from callback_cases import fit, model
+from callback_cases import fit
 from fastmlp.callbacks._base import Run, overridden
+from helpers import toy_mlp
 
 NAMES = [
     "on_train_begin",
@@ -29,7 +30,7 @@ def recorder(calls, **results):
 
 def test_the_order_of_calls():
     calls = []
-    fit(model(), epochs=2, callbacks=[recorder(calls)])
+    fit(toy_mlp(), epochs=2, callbacks=[recorder(calls)])
     assert calls == [
         ("on_train_begin", 0),
         ("on_epoch_begin", 0),
@@ -52,7 +53,7 @@ def test_errors_are_told_to_all_and_go_on():
 
     hooks = [recorder(calls), fail, recorder(calls, on_error=True)]
     with pytest.raises(ZeroDivisionError):
-        fit(model(), callbacks=hooks)
+        fit(toy_mlp(), callbacks=hooks)
     assert calls[-2:] == [("on_error", 1, error)] * 2
     assert "on_train_end" not in [c[0] for c in calls]
 
@@ -63,7 +64,7 @@ def test_errors_are_told_to_all_and_go_on():
         fm.LambdaCallback(on_train_begin=fail, on_error=fail),
         recorder(calls),
     ]
-    mlp = model()
+    mlp = toy_mlp()
     with pytest.raises(ZeroDivisionError):
         fit(mlp, callbacks=hooks)
     assert calls == [("on_train_begin", 0), ("on_error", 0, error)]
@@ -73,7 +74,7 @@ def test_errors_are_told_to_all_and_go_on():
 
 def test_divergence_may_be_taken_for_an_end():
     for forgive in (True, False):
-        calls, mlp, opt = [], model(), fm.SGD(0.01)
+        calls, mlp, opt = [], toy_mlp(), fm.SGD(0.01)
 
         def explode(mlp, history, opt=opt):
             opt.lr = 1e30 if len(history) == 2 else 0.01
@@ -97,7 +98,7 @@ def test_a_callback_knows_the_fit_it_is_in():
         def on_epoch_end(self, mlp, history):
             seen.append(self.run)
 
-    look, opt, mlp = Look(), fm.Adam(0.01), model()
+    look, opt, mlp = Look(), fm.Adam(0.01), toy_mlp()
     history = fit(mlp, optimizer=opt, seed=7, callbacks=[look])
     run = seen[0]
     assert isinstance(run, Run)

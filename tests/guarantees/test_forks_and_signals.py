@@ -11,15 +11,14 @@ import time
 import fastmlp as fm
 import numpy as np
 import pytest
+from helpers import random_batch
 
 LAYERS = [64, 128, 8]
 OPTIONS = {"loss": fm.MSE(), "batch_size": 100, "progress": False}
 
 
 def data(rows):
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((rows, LAYERS[0])).astype(np.float32)
-    return x, rng.standard_normal((rows, LAYERS[-1])).astype(np.float32)
+    return random_batch(rows, LAYERS[0], LAYERS[-1])
 
 
 def model():

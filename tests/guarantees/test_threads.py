@@ -12,6 +12,7 @@ import fastmlp as fm
 import numpy as np
 import pytest
 from fastmlp import _core
+from helpers import random_batch
 
 THREADS, ROUNDS = 8, 40
 LAYERS = [6, 16, 3]
@@ -64,9 +65,7 @@ def model(seed=0):
 
 
 def data(seed=0, rows=20):
-    rng = np.random.default_rng(seed)
-    x = rng.standard_normal((rows, LAYERS[0])).astype(np.float32)
-    return x, rng.standard_normal((rows, LAYERS[-1])).astype(np.float32)
+    return random_batch(rows, LAYERS[0], LAYERS[-1], seed=seed)
 
 
 def trained(which):

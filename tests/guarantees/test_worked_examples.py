@@ -59,7 +59,7 @@ def column(*values: float) -> np.ndarray:
         ([40, 298, 10], 15_208),
         ([40, 100, 100, 10], 15_210),
         ([40, 75, 75, 75, 10], 15_235),
-        ([40, 63, 63, 63, 63, 10], 15_319),  # printed 15,139, a misprint
+        ([40, 63, 63, 63, 63, 10], 15_319),
     ],
 )
 def test_parameter_counts(lib: ModuleType, layers: list[int], count: int) -> None:
@@ -388,7 +388,7 @@ def test_chain_of_sin_exp_cos(lib: ModuleType) -> None:
     params = np.column_stack([w, b]).ravel()
     mlp = network(lib, [1, *hidden, 1], params)
     assert mlp.n_params == 8
-    # Forward, then backward, as the notes write them.
+    # Forward, then backward, written out.
     f0 = b[0] + w[0] * x
     h1 = math.sin(f0)
     f1 = b[1] + w[1] * h1
@@ -406,7 +406,7 @@ def test_chain_of_sin_exp_cos(lib: ModuleType) -> None:
     assert mlp(column(x))[0, 0] == pytest.approx(f3, rel=ROUNDING)
     assert value == pytest.approx((f3 - y) ** 2, rel=ROUNDING)
     np.testing.assert_allclose(grads, expected, rtol=NETWORK)
-    # The identity of the notes: the gradient of a weight is that of its bias times the
+    # The gradient of a weight is that of its bias times the
     # weight's input; and the input's gradient continues the chain.
     np.testing.assert_allclose(grads[::2], grads[1::2] * h, rtol=NETWORK)
     dx = mlp.vjp(column(x), column(dl_df3))[1]

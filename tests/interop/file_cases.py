@@ -1,15 +1,14 @@
 """A model file and a checkpoint, for the tests of files."""
 
 import fastmlp as fm
-import numpy as np
 from fastmlp import schedules
+from helpers import random_batch
 
 ROWS = 24
 
 
 def data(n_in=3, n_out=2, dtype="float32"):
-    rng = np.random.default_rng(5)
-    return tuple(rng.standard_normal((ROWS, n)).astype(dtype) for n in (n_in, n_out))
+    return random_batch(ROWS, n_in, n_out, dtype, seed=5)
 
 
 def trained(layers, dtype="float32", **options):

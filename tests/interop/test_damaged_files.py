@@ -9,32 +9,7 @@ import numpy as np
 import pytest
 from fastmlp import schedules
 from fastmlp._formats import safetensors as _tensor_file
-from file_cases import parts_of_a_training, run, state, trained
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A file made within an epoch, by Ctrl-C."""
-    path = tmp_path_factory.mktemp("files") / "run.safetensors"
-    mlp, opt, stop = parts_of_a_training()
-
-    def interrupt(mlp, history, step, loss):
-        if len(history) == 3 and step == 1:
-            raise KeyboardInterrupt
-
-    hook = fm.LambdaCallback(on_batch_end=interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        run(mlp, opt, stop, fm.Checkpoint(path, on_interrupt=True), 9, hook)
-    return path.read_bytes()
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("files") / "model.safetensors"
-    trained([2, 3, fm.BatchNorm(), fm.Residual([fm.Dense(3, bias=False)]), 1]).save(
-        path
-    )
-    return path.read_bytes()
+from file_cases import parts_of_a_training, run, state
 
 
 def split(content):

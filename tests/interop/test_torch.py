@@ -12,18 +12,10 @@ import numpy as np
 import pytest
 from torch_cases import BOTH, N_IN, ROWS, big, close, inputs, nn, same_bits, torch
 
+pytestmark = pytest.mark.usefixtures("quiet_torch")
+
 # PyTorch's softplus is z beyond 20, where the difference is log(1 + e^-20) = 2.1e-9.
 SOFTPLUS_ATOL = 2.1e-9
-
-
-@pytest.fixture(autouse=True)
-def quiet_torch():
-    """One thread, which is enough, and random numbers that are the same."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
 
 
 def disturb(module):

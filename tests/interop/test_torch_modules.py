@@ -12,17 +12,9 @@ import pytest
 from fastmlp import reference
 from torch_cases import BOTH, N_IN, ROWS, big, close, inputs, nn, same_bits, torch
 
+pytestmark = pytest.mark.usefixtures("quiet_torch")
+
 forward_ad = torch.autograd.forward_ad
-
-
-@pytest.fixture(autouse=True)
-def quiet_torch():
-    """One thread, which is enough, and random numbers that are the same."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
 
 
 def bridge(dtype="float64", n_out=3, **options):

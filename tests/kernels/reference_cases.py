@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from fastmlp import reference as ref
 from helpers import TOLERANCE
@@ -13,23 +11,6 @@ GRADIENT_RTOL = TOLERANCE["finite_difference"].of(np.float64)
 
 # Where a few roundings of O(1) numbers are all that can differ.
 ROUNDING = 16 * float(np.finfo(np.float64).eps)
-
-
-FD_STEP = float(np.cbrt(np.finfo(np.float64).eps))
-
-
-def central_difference(f: Callable[[], float], x: np.ndarray) -> np.ndarray:
-    """df/dx for a function that reads ``x``, which is changed and put back."""
-    gradient = np.empty_like(x)
-    for i in np.ndindex(x.shape):
-        kept = x[i]
-        x[i] = kept + FD_STEP
-        above = f()
-        x[i] = kept - FD_STEP
-        below = f()
-        x[i] = kept
-        gradient[i] = (above - below) / (2 * FD_STEP)
-    return gradient
 
 
 def assert_gradient(actual: np.ndarray, expected: np.ndarray) -> None:

@@ -255,7 +255,7 @@ def loss_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
         target[0, 0] = pred[0, 0]  # where the slope of |r| jumps
         if "cross_entropy" in kind:
             target = rounded(rng.uniform(size=(m, n)), dtype)
-        if kind == "gaussian_nll":  # of half the columns, see test_more_losses.py
+        if kind == "gaussian_nll":  # of half the columns, see losses/test_formulas.py
             continue
         if kind == "labels":
             target = rng.integers(0, n, m)

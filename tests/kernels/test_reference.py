@@ -14,13 +14,12 @@ import fastmlp as fm
 import numpy as np
 import pytest
 from fastmlp import reference as ref
-from helpers import TOLERANCE
+from helpers import TOLERANCE, central_difference
 from reference_cases import (
     ALL_LOSSES,
     ELEMENTWISE_LOSSES,
     ROUNDING,
     assert_gradient,
-    central_difference,
     targets,
 )
 

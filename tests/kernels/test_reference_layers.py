@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fastmlp import reference as ref
-from helpers import TOLERANCE
+from helpers import TOLERANCE, central_difference
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 needs_torch = pytest.mark.skipif(
@@ -23,7 +23,6 @@ needs_torch = pytest.mark.skipif(
 )
 
 GRADIENT_RTOL = TOLERANCE["finite_difference"].of(np.float64)
-FD_STEP = float(np.cbrt(np.finfo(np.float64).eps))
 # Where a few roundings of O(1) numbers are all that can differ.
 ROUNDING = 64 * float(np.finfo(np.float64).eps)
 
@@ -108,20 +107,6 @@ def network(name: str, rng: np.random.Generator, dtype: str = "float64") -> ref.
     mlp.params[:] = 0.6 * rng.standard_normal(mlp.n_params)
     mlp.buffers[:] = rng.uniform(0.5, 2, mlp.buffers.size)
     return mlp
-
-
-def central_difference(f: Callable[[], float], x: np.ndarray) -> np.ndarray:
-    """df/dx for a function that reads ``x``, which is changed and put back."""
-    gradient = np.empty_like(x)
-    for i in np.ndindex(x.shape):
-        kept = x[i]
-        x[i] = kept + FD_STEP
-        above = f()
-        x[i] = kept - FD_STEP
-        below = f()
-        x[i] = kept
-        gradient[i] = (above - below) / (2 * FD_STEP)
-    return gradient
 
 
 def assert_gradient(actual: np.ndarray, expected: np.ndarray) -> None:

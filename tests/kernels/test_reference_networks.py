@@ -8,14 +8,8 @@ import fastmlp as fm
 import numpy as np
 import pytest
 from fastmlp import reference as ref
-from helpers import TOLERANCE
-from reference_cases import (
-    ALL_LOSSES,
-    ROUNDING,
-    assert_gradient,
-    central_difference,
-    targets,
-)
+from helpers import TOLERANCE, central_difference
+from reference_cases import ALL_LOSSES, ROUNDING, assert_gradient, targets
 
 
 @pytest.mark.parametrize("kind", ref.ACTIVATIONS)

@@ -8,9 +8,7 @@ import fastmlp as fm
 import numpy as np
 import pytest
 from fastmlp import reference
-from helpers import (
-    SEED,
-)
+from helpers import SEED, toy_mlp
 
 # float64 against the same formulas in numpy or torch: some roundings of each term, and
 # sums of a few of them. float32 by the same token.
@@ -112,7 +110,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 def network(dtype: Any, seed: int = 0) -> fm.MLP:
-    return fm.MLP([3, 8, OUTPUTS], activation="tanh", dtype=dtype, seed=seed)
+    return toy_mlp(seed, OUTPUTS, dtype=dtype)
 
 
 def inputs(rows: int, dtype: Any) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fastmlp as fm
 import numpy as np
 import pytest
+from helpers import random_batch
 
 ROWS = 24
 
@@ -20,8 +21,7 @@ def model():
 
 
 def data():
-    rng = np.random.default_rng(1)
-    return rng.normal(size=(ROWS, 3)), rng.normal(size=(ROWS, 1))
+    return random_batch(ROWS, 3, 1, "float64", seed=1)
 
 
 def state(mlp):

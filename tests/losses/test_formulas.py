@@ -9,10 +9,7 @@ import numpy as np
 import pytest
 from fastmlp import reference
 from fastmlp._core import kernels
-from helpers import (
-    SEED,
-    TOLERANCE,
-)
+from helpers import FD_STEP, SEED, TOLERANCE
 from loss_cases import (
     CASES,
     OUTPUTS,
@@ -29,9 +26,6 @@ from loss_cases import (
 )
 
 GRADIENT_RTOL = TOLERANCE["finite_difference"].of(np.float64)
-
-
-FD_STEP = float(np.cbrt(np.finfo(np.float64).eps))
 
 
 @each_case

@@ -15,7 +15,7 @@ import fastmlp as fm
 import numpy as np
 import pytest
 from fastmlp import reference
-from helpers import TAILS, TOLERANCE, Tolerance, assert_threaded, thread_counts
+from helpers import FD_STEP, TAILS, TOLERANCE, Tolerance, assert_threaded, thread_counts
 
 N_IN = 5
 ROWS = (1, 2, 7, 33)
@@ -29,7 +29,6 @@ LAYERS = Tolerance(
 TRAJECTORY = Tolerance(
     4 * LAYERS.ulps, "errors add up over a dozen steps of a smooth loss"
 )
-FD_STEP = float(np.cbrt(np.finfo(np.float64).eps))
 
 
 def custom(z: np.ndarray) -> np.ndarray:

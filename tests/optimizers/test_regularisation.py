@@ -7,7 +7,7 @@ import fastmlp as fm
 import numpy as np
 import pytest
 from fastmlp import reference
-from helpers import assert_threaded, thread_counts, training_flops
+from helpers import assert_threaded, random_batch, thread_counts, training_flops
 
 try:
     import torch
@@ -58,9 +58,7 @@ def name(request):
 
 
 def batch(dtype="float64", rows=12, seed=0):
-    rng = np.random.default_rng(seed)
-    x = rng.standard_normal((rows, LAYERS[0]))
-    return x.astype(dtype), rng.standard_normal((rows, LAYERS[-1])).astype(dtype)
+    return random_batch(rows, LAYERS[0], LAYERS[-1], dtype, seed)
 
 
 def model(dtype="float64", layers=LAYERS):

@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,11 @@ from sklearn.datasets import (
 )
 from sklearn.exceptions import NotFittedError
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
-from threadpoolctl import threadpool_limits
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+    pytest.mark.usefixtures("blas_by_one_thread"),
+]
 
 
 # The same sums in another precision.
@@ -76,13 +78,6 @@ def assert_follows(a: Any, b: Any, rtol: float = TRAINED_RTOL) -> None:
     for x, y in zip(a.coefs_ + a.intercepts_, b.coefs_ + b.intercepts_, strict=True):
         assert x.shape == y.shape
         np.testing.assert_allclose(y, x, rtol=0, atol=100 * rtol)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _blas_by_one_thread() -> Iterator[None]:
-    # For theirs: on short vectors threads of a busy machine only wait.
-    with threadpool_limits(1, user_api="blas"):
-        yield
 
 
 SETTINGS: list[tuple[str, Callable[[], Any], dict[str, Any]]] = [

@@ -1,6 +1,6 @@
 """Estimators: options beyond scikit-learn's, errors, and scikit-learn's tools."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +35,11 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import LabelBinarizer, StandardScaler
-from threadpoolctl import threadpool_limits
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _blas_by_one_thread() -> Iterator[None]:
-    # For theirs: on short vectors threads of a busy machine only wait.
-    with threadpool_limits(1, user_api="blas"):
-        yield
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+    pytest.mark.usefixtures("blas_by_one_thread"),
+]
 
 
 def logistic(pred: Any, target: Any) -> tuple[float, Any]:

@@ -1,7 +1,8 @@
-"""Data, a model and calls of fit for the tests of training."""
+"""Batches, callbacks, losses and schedules for the tests of training."""
 
 import fastmlp as fm
 import numpy as np
+from helpers import toy_data
 
 ROWS = 60
 
@@ -16,25 +17,8 @@ STEPS_PER_EPOCH = 4  # of an epoch: 16, 16, 16 and 12 rows
 SUM_RTOL = 1e-6
 
 
-def data():
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((ROWS, 3)).astype("float32")
-    return x, np.tanh(x @ rng.standard_normal((3, 2))).astype("float32")
-
-
-def model(seed=0):
-    return fm.MLP([3, 8, 2], activation="tanh", seed=seed)
-
-
-def fit(mlp, x, y=None, **options):
-    if y is not None:
-        options = {"batch_size": BATCH, **options}
-    options = {"loss": fm.MSE(), "epochs": 3, **options}
-    return mlp.fit(x, y, **{"optimizer": fm.Adam(0.01), **options})
-
-
 def slices(weighted=False):
-    x, y = data()
+    x, y = toy_data()
     w = (np.arange(ROWS) % 4 + 1).astype("float32")
     parts = [x, y, w] if weighted else [x, y]
     return [tuple(a[i : i + BATCH] for a in parts) for i in range(0, ROWS, BATCH)]
@@ -63,7 +47,7 @@ def deep(seed=0):
 
 
 class LogCosh(fm.losses.Loss):
-    """A loss that the core does not know, or MSE by another way."""
+    """Batches, callbacks, losses and schedules for the tests of training."""
 
     __slots__ = ("mse",)
     reduction = "mean"

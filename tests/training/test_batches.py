@@ -3,26 +3,27 @@
 import fastmlp as fm
 import numpy as np
 import pytest
-from fit_cases import BATCH, ROWS, STEPS_PER_EPOCH, SUM_RTOL, data, fit, model, slices
+from fit_cases import BATCH, ROWS, STEPS_PER_EPOCH, SUM_RTOL, slices
+from helpers import toy_data, toy_fit, toy_mlp
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_batches_are_what_arrays_are(weighted, reduction):
-    x, y = data()
+    x, y = toy_data()
     w = (np.arange(ROWS) % 4 + 1).astype("float32") if weighted else None
     loss = fm.MSE(reduction=reduction)
-    one, two = model(), model()
-    wanted = fit(one, x, y, loss=loss, shuffle=False, sample_weight=w)
-    got = fit(two, slices(weighted), loss=loss)
+    one, two = toy_mlp(), toy_mlp()
+    wanted = toy_fit(one, x, y, loss=loss, shuffle=False, sample_weight=w)
+    got = toy_fit(two, slices(weighted), loss=loss)
     np.testing.assert_array_equal(one.params, two.params)
     np.testing.assert_allclose(got.loss, wanted.loss, rtol=SUM_RTOL)
 
 
 def test_where_batches_may_come_from():
-    x, y = data()
-    wanted = model()
-    fit(wanted, x, y, shuffle=False)
+    x, y = toy_data()
+    wanted = toy_mlp()
+    toy_fit(wanted, x, y, shuffle=False)
     batches = slices()
 
     class Loader:
@@ -43,16 +44,16 @@ def test_where_batches_may_come_from():
         numbered,
         [[a.tolist() for a in batch] for batch in batches],
     ):
-        mlp = model()
-        history = fit(mlp, source)
+        mlp = toy_mlp()
+        history = toy_fit(mlp, source)
         np.testing.assert_array_equal(mlp.params, wanted.params)
         assert len(history) == 3
     assert epochs == [0, 1, 2]
-    mlp = model()
-    fit(mlp, iter(batches * 3), steps_per_epoch=STEPS_PER_EPOCH)
+    mlp = toy_mlp()
+    toy_fit(mlp, iter(batches * 3), steps_per_epoch=STEPS_PER_EPOCH)
     np.testing.assert_array_equal(mlp.params, wanted.params)
-    mlp = model()
-    fit(mlp, iter(batches), epochs=1)
+    mlp = toy_mlp()
+    toy_fit(mlp, iter(batches), epochs=1)
     assert len(mlp.history) == 1
 
 
@@ -63,10 +64,10 @@ def test_the_epoch_goes_on_over_fits():
         epochs.append(epoch)
         return slices()
 
-    mlp, opt = model(), fm.Adam(0.01)
-    fit(mlp, numbered, optimizer=opt, epochs=2)
-    fit(mlp, numbered, optimizer=opt, epochs=2)
-    fit(mlp, numbered, optimizer=opt, epochs=1, seed=0)
+    mlp, opt = toy_mlp(), fm.Adam(0.01)
+    toy_fit(mlp, numbered, optimizer=opt, epochs=2)
+    toy_fit(mlp, numbered, optimizer=opt, epochs=2)
+    toy_fit(mlp, numbered, optimizer=opt, epochs=1, seed=0)
     assert epochs == [0, 1, 2, 3, 0]
 
 
@@ -79,19 +80,19 @@ def test_an_epoch_may_be_a_part():
             count += 1
             yield slices()[0]
 
-    mlp, opt = model(), fm.Adam(0.01)
-    fit(mlp, endless, optimizer=opt, steps_per_epoch=5)
+    mlp, opt = toy_mlp(), fm.Adam(0.01)
+    toy_fit(mlp, endless, optimizer=opt, steps_per_epoch=5)
     assert (opt.step_count, count) == (15, 15)
-    fit(mlp, endless(), optimizer=opt, steps_per_epoch=5)
+    toy_fit(mlp, endless(), optimizer=opt, steps_per_epoch=5)
     assert (opt.step_count, count) == (30, 30)
 
 
 def test_batches_of_classes_with_validation_and_metrics():
-    x, y = data()
+    x, y = toy_data()
     labels = y.argmax(axis=1)
     batches = [(x[:30], labels[:30]), (x[30:], labels[30:])]
-    mlp = model()
-    history = fit(
+    mlp = toy_mlp()
+    history = toy_fit(
         mlp,
         batches,
         loss=fm.CrossEntropy(),
@@ -104,19 +105,19 @@ def test_batches_of_classes_with_validation_and_metrics():
 
 
 def test_generators_that_run_dry_say_so():
-    mlp = model()
+    mlp = toy_mlp()
     with pytest.raises(ValueError, match=r"^x, a generator, can only be iterated once"):
-        fit(mlp, (b for b in slices()))
+        toy_fit(mlp, (b for b in slices()))
     assert mlp.history is None
     with pytest.raises(
         ValueError, match=r"^x was exhausted after 1 of 3 .* 4 in all epochs"
     ):
-        fit(mlp, (b for b in slices()), steps_per_epoch=3)
+        toy_fit(mlp, (b for b in slices()), steps_per_epoch=3)
     assert len(mlp.history) == 1
     with pytest.raises(ValueError, match=r"^x was exhausted after 4 of 9 batches"):
-        fit(mlp, slices(), steps_per_epoch=9)
+        toy_fit(mlp, slices(), steps_per_epoch=9)
     with pytest.raises(ValueError, match=r"^x was exhausted after 0 batches"):
-        fit(mlp, [])
+        toy_fit(mlp, [])
 
 
 def test_errors_of_the_source_go_through():
@@ -124,12 +125,12 @@ def test_errors_of_the_source_go_through():
         yield from slices()[:2]
         raise OSError("no such file")
 
-    mlp, opt = model(), fm.Adam()
+    mlp, opt = toy_mlp(), fm.Adam()
     with pytest.raises(OSError, match="no such file"):
-        fit(mlp, broken, optimizer=opt)
+        toy_fit(mlp, broken, optimizer=opt)
     assert opt.step_count == 2
     assert len(mlp.history) == 0
-    assert np.isfinite(fit(mlp, slices(), optimizer=opt).loss).all()
+    assert np.isfinite(toy_fit(mlp, slices(), optimizer=opt).loss).all()
 
 
 @pytest.mark.parametrize(
@@ -154,55 +155,55 @@ def test_errors_of_the_source_go_through():
     ],
 )
 def test_bad_batches(x, options, error, words):
-    mlp = model()
+    mlp = toy_mlp()
     before = mlp.params.copy()
     with pytest.raises(error, match=words):
-        fit(mlp, x, **options)
+        toy_fit(mlp, x, **options)
     np.testing.assert_array_equal(mlp.params, before)
 
 
 def test_arrays_have_no_steps_per_epoch():
     with pytest.raises(ValueError, match=r"^steps_per_epoch is for batches"):
-        fit(model(), *data(), steps_per_epoch=3)
+        toy_fit(toy_mlp(), *toy_data(), steps_per_epoch=3)
 
 
 def test_a_diverging_batch_goes_back_to_the_last_good_state():
-    x, y = data()
+    x, y = toy_data()
     bad = [*slices(), (x, np.full_like(y, 3e38))]
-    mlp, opt, other = model(), fm.SGD(0.01), model()
+    mlp, opt, other = toy_mlp(), fm.SGD(0.01), toy_mlp()
     start = mlp.params.copy()
     with pytest.raises(fm.DivergenceError, match=r"^epoch 1 of 3: .*step 5"):
-        fit(mlp, bad, optimizer=opt)
+        toy_fit(mlp, bad, optimizer=opt)
     # To the first step of this epoch, as with arrays.
     np.testing.assert_array_equal(mlp.params, start)
     assert opt.step_count == 0
     epochs = iter([slices(), bad])
     with pytest.raises(fm.DivergenceError, match=r"^epoch 2 of 3: .*step 5"):
-        fit(mlp, lambda: next(epochs), optimizer=opt)
-    fit(other, slices(), optimizer=fm.SGD(0.01), epochs=1)
+        toy_fit(mlp, lambda: next(epochs), optimizer=opt)
+    toy_fit(other, slices(), optimizer=fm.SGD(0.01), epochs=1)
     np.testing.assert_array_equal(mlp.params, other.params)
     assert len(mlp.history) == 1
 
 
 def test_other_targets_come_in_batches_too():
-    x, y = data()
+    x, y = toy_data()
     actions, values = y.argmax(axis=1), y.max(axis=1)
     loss = fm.ActionValue(fm.MSE())
     parts = [slice(i, i + BATCH) for i in range(0, ROWS, BATCH)]
     batches = [(x[p], (actions[p], values[p])) for p in parts]
-    one, two = model(), model()
+    one, two = toy_mlp(), toy_mlp()
     validation = (x, (actions, values))
-    wanted = fit(
+    wanted = toy_fit(
         one, x, (actions, values), loss=loss, shuffle=False, validation_data=validation
     )
-    got = fit(two, batches, loss=loss, validation_data=validation)
+    got = toy_fit(two, batches, loss=loss, validation_data=validation)
     np.testing.assert_array_equal(one.params, two.params)
     assert got.val_loss == wanted.val_loss
     with pytest.raises(ValueError, match=r"^metrics: 'mae' has no meaning for"):
-        fit(two, batches, loss=loss, validation_data=validation, metrics=["mae"])
+        toy_fit(two, batches, loss=loss, validation_data=validation, metrics=["mae"])
 
     # Means are what metrics look at, not variances.
-    history = fit(
+    history = toy_fit(
         one,
         x,
         y[:, :1],

@@ -223,7 +223,7 @@ def test_a_network_scales_with_its_loss(name, dtype):
     assert state(same) == state(other)
 
 
-def test_solvers_minimise_thewith_scale_loss(rng):
+def test_solvers_minimise_the_scaled_loss(rng):
     x = rng.standard_normal((ROWS, 2))
     y = np.sin(x[:, :1]) * x[:, 1:]
     for solver in (fm.LBFGS, fm.LevenbergMarquardt):
@@ -260,7 +260,7 @@ def test_levenberg_marquardt_takes_the_same_first_step(reduction, rng):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def testwith_scale_losses_are_values(name):
+def test_scaled_losses_are_values(name):
     loss = LOSSES[name][0](reduction="sum")
     twice = with_scale(loss, 2.0)
     assert type(twice) is type(loss)
@@ -312,7 +312,7 @@ def test_factors_that_are_refused(factor, error):
             _core.Loss("mse", scale=factor)
 
 
-def test_what_else_cannot_bewith_scale():
+def test_what_else_cannot_be_scaled():
     with pytest.raises(TypeError, match="loss must be a fastmlp Loss"):
         with_scale(fm.CustomLoss(lambda p, y: (0.0, p)), 2.0)
     with pytest.raises(TypeError, match="loss must be a fastmlp Loss"):

@@ -10,7 +10,9 @@ import fastmlp as fm
 import numpy as np
 import pytest
 from fastmlp import _core
-from training_cases import ROWS, data, fit, model
+from helpers import toy_data, toy_fit, toy_mlp
+
+ROWS = 50
 
 # Sums of a few float32 batch losses, taken in another order.
 SUM_RTOL = 1e-6
@@ -20,13 +22,13 @@ SUM_RTOL = 1e-6
 @pytest.mark.parametrize("seed", [None, 5])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_an_epoch_is_its_steps(batch_size, seed, reduction):
-    x, y = data()
+    x, y = toy_data(ROWS)
     w = np.random.default_rng(1).random(ROWS).astype("float32")
     loss = fm.MSE(reduction=reduction)
     for weight in (None, w):
-        mlp, other, opt = model(), model(), fm.Adam(0.01)
+        mlp, other, opt = toy_mlp(), toy_mlp(), fm.Adam(0.01)
         options = {"shuffle": seed is not None, "seed": seed, "sample_weight": weight}
-        history = fit(mlp, x, y, loss=loss, batch_size=batch_size, **options)
+        history = toy_fit(mlp, x, y, loss=loss, batch_size=batch_size, **options)
 
         order = np.arange(ROWS)
         for epoch in range(3):
@@ -48,52 +50,52 @@ def test_an_epoch_is_its_steps(batch_size, seed, reduction):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_training_lowers_the_loss(dtype):
-    x, y = data(dtype=dtype)
-    mlp = model(dtype=dtype)
-    history = fit(mlp, x, y, epochs=60)
+    x, y = toy_data(ROWS, dtype=dtype)
+    mlp = toy_mlp(dtype=dtype)
+    history = toy_fit(mlp, x, y, epochs=60)
     assert history.loss[-1] < 0.2 * history.loss[0]
     assert mlp.evaluate(x, y, fm.MSE()) < history.loss[-1]
 
 
 def test_classification():
-    x, y = data()
+    x, y = toy_data(ROWS)
     labels = y.argmax(axis=1)
-    mlp = model()
-    fit(mlp, x, labels, loss=fm.CrossEntropy(), epochs=60)
+    mlp = toy_mlp()
+    toy_fit(mlp, x, labels, loss=fm.CrossEntropy(), epochs=60)
     assert (mlp(x).argmax(axis=1) == labels).mean() > 0.9
 
-    mlp = model(n_out=1)
-    fit(mlp, x, labels, loss=fm.BinaryCrossEntropy(), epochs=60)
+    mlp = toy_mlp(n_out=1)
+    toy_fit(mlp, x, labels, loss=fm.BinaryCrossEntropy(), epochs=60)
     assert ((mlp(x)[:, 0] > 0) == labels).mean() > 0.9
 
 
 def test_weights_count_rows():
-    x, y = data()
+    x, y = toy_data(ROWS)
     w = np.arange(ROWS) % 3
     twice = np.repeat(np.arange(ROWS), w)
-    one, two = model(dtype="float64"), model(dtype="float64")
-    h1 = fit(one, x, y, sample_weight=w, batch_size=1000)
-    h2 = fit(two, x[twice], y[twice], batch_size=1000)
+    one, two = toy_mlp(dtype="float64"), toy_mlp(dtype="float64")
+    h1 = toy_fit(one, x, y, sample_weight=w, batch_size=1000)
+    h2 = toy_fit(two, x[twice], y[twice], batch_size=1000)
     # The same sums in another order, in float64.
     np.testing.assert_allclose(h1.loss, h2.loss, rtol=1e-12)
     np.testing.assert_allclose(one.params, two.params, rtol=1e-8, atol=1e-12)
 
 
 def test_a_batch_may_weigh_nothing():
-    x, y = data()
+    x, y = toy_data(ROWS)
     w = np.zeros(ROWS, "float32")
     w[:10] = 1
-    mlp = model()
-    history = fit(mlp, x, y, sample_weight=w, batch_size=10, shuffle=False)
+    mlp = toy_mlp()
+    history = toy_fit(mlp, x, y, sample_weight=w, batch_size=10, shuffle=False)
     assert np.isfinite(mlp.params).all()
     assert np.isfinite(history.loss).all()
 
 
 def trained(*, fits=(6,), seed=0, fit_seed=None, store=False):
-    x, y = data()
-    mlp, opt = model(seed), fm.Adam(0.01)
+    x, y = toy_data(ROWS)
+    mlp, opt = toy_mlp(seed), fm.Adam(0.01)
     for epochs in fits:
-        fit(mlp, x, y, optimizer=opt, epochs=epochs, seed=fit_seed)
+        toy_fit(mlp, x, y, optimizer=opt, epochs=epochs, seed=fit_seed)
         if store:
             mlp, opt = pickle.loads(pickle.dumps((mlp, opt)))
     return mlp.params
@@ -130,18 +132,18 @@ def test_an_explicit_seed_starts_its_orders_anew():
 
 
 def test_epochs_have_different_orders():
-    x, y = data()
-    mlp = model()
-    losses = fit(mlp, x, y, optimizer=fm.SGD(0.0), batch_size=7, epochs=2).loss
+    x, y = toy_data(ROWS)
+    mlp = toy_mlp()
+    losses = toy_fit(mlp, x, y, optimizer=fm.SGD(0.0), batch_size=7, epochs=2).loss
     # Nothing is learnt, so batches differ but not what they sum to.
     np.testing.assert_allclose(losses[0], losses[1], rtol=SUM_RTOL)
     assert (trained(fits=(1,), fit_seed=0) != trained(fits=(1,), fit_seed=1)).any()
 
 
 def test_history():
-    x, y = data()
-    mlp = model()
-    history = fit(mlp, x, y)
+    x, y = toy_data(ROWS)
+    mlp = toy_mlp()
+    history = toy_fit(mlp, x, y)
     assert history is mlp.history
     assert len(history) == len(history.loss) == len(history.seconds) == 3
     assert history.val_loss == []
@@ -154,33 +156,33 @@ def test_history():
     assert again.to_dict() == history.to_dict()
     again.to_dict()["loss"].clear()
     assert len(again) == 3
-    assert fit(mlp, x, y) is mlp.history is not history
+    assert toy_fit(mlp, x, y) is mlp.history is not history
 
 
 def test_no_epochs():
-    x, y = data()
-    mlp = model()
+    x, y = toy_data(ROWS)
+    mlp = toy_mlp()
     before = mlp.params.copy()
-    assert len(fit(mlp, x, y, epochs=0)) == 0
+    assert len(toy_fit(mlp, x, y, epochs=0)) == 0
     assert repr(mlp.history) == "History(epochs=0)"
     np.testing.assert_array_equal(mlp.params, before)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_validation(weighted):
-    x, y = data()
+    x, y = toy_data(ROWS)
     xv, yv = x[:20].astype("float64"), y[:20].tolist()
     weight = (np.arange(20),) if weighted else ()
-    mlp, wanted = model(), []
+    mlp, wanted = toy_mlp(), []
 
     def check(mlp, history):
         wanted.append(mlp.evaluate(xv, yv, fm.MSE(), *weight))
 
-    history = fit(mlp, x, y, validation_data=[xv, yv, *weight], callbacks=[check])
+    history = toy_fit(mlp, x, y, validation_data=[xv, yv, *weight], callbacks=[check])
     assert history.val_loss == wanted
     assert len(set(wanted)) == 3
-    other = model()
-    fit(other, x, y)
+    other = toy_mlp()
+    toy_fit(other, x, y)
     np.testing.assert_array_equal(mlp.params, other.params)
 
 
@@ -201,50 +203,50 @@ class Recorder(fm.Callback):
 
 
 def test_callbacks_are_called_in_order():
-    x, y = data()
+    x, y = toy_data(ROWS)
     first, second = Recorder(), Recorder(stop_after=2)
-    history = fit(model(), x, y, epochs=9, callbacks=(first, second))
+    history = toy_fit(toy_mlp(), x, y, epochs=9, callbacks=(first, second))
     assert len(history) == 2
     assert first.calls == [("begin", 0), ("epoch", 1), ("epoch", 2), ("end", 2)]
     assert second.calls == first.calls
 
 
 def test_functions_are_callbacks():
-    x, y = data()
+    x, y = toy_data(ROWS)
     seen = []
     for result, epochs in [(True, 1), (np.True_, 1), (None, 3), (False, 3), (1.5, 3)]:
         callbacks = [lambda m, h: seen.append(len(h)), lambda m, h, r=result: r]
-        history = fit(model(), x, y, callbacks=callbacks)
+        history = toy_fit(toy_mlp(), x, y, callbacks=callbacks)
         assert len(history) == epochs, result
     assert seen == [1, 1, 1, 2, 3, 1, 2, 3, 1, 2, 3]
 
 
 def test_callbacks_may_log_metrics():
-    x, y = data()
+    x, y = toy_data(ROWS)
 
     def accuracy(mlp, history):
         history.log("accuracy", np.float32(len(history) / 4))
 
-    history = fit(model(), x, y, callbacks=[accuracy])
+    history = toy_fit(toy_mlp(), x, y, callbacks=[accuracy])
     assert history.metrics == {"accuracy": [0.25, 0.5, 0.75]}
     assert history.to_dict()["metrics"] == history.metrics
     assert repr(history).endswith("accuracy=0.75)")
 
 
 def test_an_error_in_a_callback_ends_the_training():
-    x, y = data()
-    mlp, recorder = model(), Recorder()
+    x, y = toy_data(ROWS)
+    mlp, recorder = toy_mlp(), Recorder()
 
     def fail(mlp, history):
         if len(history) == 2:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        fit(mlp, x, y, epochs=9, callbacks=[recorder, fail])
+        toy_fit(mlp, x, y, epochs=9, callbacks=[recorder, fail])
     assert len(mlp.history) == 2
     assert ("end", 2) not in recorder.calls
-    other = model()
-    fit(other, x, y, epochs=2)
+    other = toy_mlp()
+    toy_fit(other, x, y, epochs=2)
     np.testing.assert_array_equal(mlp.params, other.params)
 
 
@@ -260,7 +262,7 @@ BAD_CALLBACKS = [
 @pytest.mark.parametrize(("callbacks", "words"), BAD_CALLBACKS, ids=str)
 def test_bad_callbacks(callbacks, words):
     with pytest.raises(TypeError, match=words):
-        fit(model(), *data(), callbacks=callbacks)
+        toy_fit(toy_mlp(), *toy_data(ROWS), callbacks=callbacks)
 
 
 BAD_OPTIONS = [
@@ -290,10 +292,10 @@ BAD_OPTIONS = [
 
 @pytest.mark.parametrize(("options", "error", "words"), BAD_OPTIONS, ids=str)
 def test_bad_options(options, error, words):
-    mlp, opt = model(), fm.Adam()
+    mlp, opt = toy_mlp(), fm.Adam()
     before = mlp.params.copy()
     with pytest.raises(error, match=words):
-        fit(mlp, *data(), optimizer=opt, **options)
+        toy_fit(mlp, *toy_data(ROWS), optimizer=opt, **options)
     np.testing.assert_array_equal(mlp.params, before)
     assert opt.step_count == 0
     assert mlp.history is None
@@ -301,14 +303,14 @@ def test_bad_options(options, error, words):
 
 def test_fit_wants_its_settings_by_name():
     with pytest.raises(TypeError, match="positional"):
-        model().fit(*data(), fm.MSE())
+        toy_mlp().fit(*toy_data(ROWS), fm.MSE())
     with pytest.raises(TypeError, match="batch_size"):
-        model().fit(*data(), loss=fm.MSE(), optimizer=fm.Adam(), epochs=1)
+        toy_mlp().fit(*toy_data(ROWS), loss=fm.MSE(), optimizer=fm.Adam(), epochs=1)
 
 
 def test_divergence_says_where_and_keeps_what_was_good():
-    x, y = data()
-    mlp, opt = model(), fm.SGD(0.01)
+    x, y = toy_data(ROWS)
+    mlp, opt = toy_mlp(), fm.SGD(0.01)
 
     def explode(mlp, history):
         opt.lr = 1e30 if len(history) == 2 else 0.01
@@ -316,22 +318,22 @@ def test_divergence_says_where_and_keeps_what_was_good():
     with pytest.raises(
         fm.DivergenceError, match=r"^epoch [34] of 9: .*step \d"
     ) as error:
-        fit(mlp, x, y, optimizer=opt, epochs=9, callbacks=[explode])
+        toy_fit(mlp, x, y, optimizer=opt, epochs=9, callbacks=[explode])
     assert isinstance(error.value, FloatingPointError)
     assert len(mlp.history) in (2, 3)
     assert np.isfinite(mlp.params).all()
     # The model can be trained on, by an optimiser in its senses.
-    history = fit(mlp, x, y, epochs=2)
+    history = toy_fit(mlp, x, y, epochs=2)
     assert np.isfinite(history.loss).all()
 
 
 def test_a_diverging_first_step_changes_nothing():
-    x, y = data()
-    mlp, opt = model(), fm.Adam()
+    x, y = toy_data(ROWS)
+    mlp, opt = toy_mlp(), fm.Adam()
     before = mlp.params.copy()
     huge = np.full_like(y, 3e38)
     with pytest.raises(fm.DivergenceError, match=r"^epoch 1 of 3: "):
-        fit(mlp, x, huge, optimizer=opt)
+        toy_fit(mlp, x, huge, optimizer=opt)
     np.testing.assert_array_equal(mlp.params, before)
     with pytest.raises(fm.DivergenceError):
         mlp.train_step(x, huge, fm.MSE(), opt)
@@ -340,19 +342,19 @@ def test_a_diverging_first_step_changes_nothing():
 
 
 def test_a_fit_does_not_go_back_behind_its_start():
-    x, y = data()
-    mlp = model()
-    fit(mlp, x, y)
+    x, y = toy_data(ROWS)
+    mlp = toy_mlp()
+    toy_fit(mlp, x, y)
     mlp.params[:] = 0.125
     with pytest.raises(fm.DivergenceError):
-        fit(mlp, x, np.full_like(y, 3e38))
+        toy_fit(mlp, x, np.full_like(y, 3e38))
     assert (mlp.params == 0.125).all()
 
 
 def test_interrupt_keeps_model_and_history():
     rows = 200_000  # so that an epoch takes much longer than to get into it
-    x, y = data(rows=rows)
-    mlp, opt = model(), fm.SGD(1e-3)
+    x, y = toy_data(rows=rows)
+    mlp, opt = toy_mlp(), fm.SGD(1e-3)
     started = threading.Event()
 
     def interrupt():
@@ -363,7 +365,7 @@ def test_interrupt_keeps_model_and_history():
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        fit(
+        toy_fit(
             mlp,
             x,
             y,
@@ -381,3 +383,21 @@ def test_interrupt_keeps_model_and_history():
     params = mlp.params.copy()
     mlp.train_step(x[:1], y[:1], fm.MSE(), opt)
     assert (mlp.params != params).any()
+
+
+def test_histories_can_be_joined():
+    x, y = toy_data(ROWS)
+    options = {"validation_data": (x, y), "metrics": ["mae"]}
+    one, two = (
+        toy_fit(toy_mlp(), x, y, **options),
+        toy_fit(toy_mlp(), x, y, epochs=2, **options),
+    )
+    joined = fm.History.from_dict(one.to_dict())
+    assert joined.to_dict() == one.to_dict()
+    assert joined.has_validation
+    joined.extend(two)
+    assert joined.loss == one.loss + two.loss
+    assert joined.val_loss == one.val_loss + two.val_loss
+    assert joined.metrics["val_mae"] == one.metrics["val_mae"] + two.metrics["val_mae"]
+    assert len(joined) == len(joined.seconds) == 5
+    assert len(one) == 3

@@ -6,6 +6,7 @@ import fastmlp as fm
 import numpy as np
 import pytest
 from fastmlp import metrics
+from helpers import toy_data, toy_fit, toy_mlp
 
 sk = pytest.importorskip("sklearn.metrics")
 
@@ -103,17 +104,13 @@ def test_bad_arrays(call, error, words):
 # In fit -------------------------------------------------------------------------------
 
 
-def data(n_out=2):
-    rng = np.random.default_rng(1)
-    x = rng.standard_normal((ROWS, 3)).astype("float32")
-    return x, np.tanh(x @ rng.standard_normal((3, n_out))).astype("float32")
+def data():
+    return toy_data(ROWS, seed=1)
 
 
-def fit(x, y, **options):
-    n_out = options.pop("n_out", 2)
-    options = {"loss": fm.MSE(), "epochs": 3, "batch_size": 32, **options}
-    mlp = fm.MLP([3, 8, n_out], activation="tanh", seed=0)
-    return mlp, mlp.fit(x, y, optimizer=fm.Adam(0.01), **options)
+def fit(x, y, n_out=2, **options):
+    mlp = toy_mlp(n_out=n_out)
+    return mlp, toy_fit(mlp, x, y, **{"batch_size": 32, **options})
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -4,8 +4,10 @@ import sys
 import types
 
 import pytest
-from fastmlp._training.progress import SECONDS_BETWEEN_UPDATES
-from training_cases import data, fit, model
+from fastmlp._training import progress as progress_bar
+from helpers import toy_data, toy_fit, toy_mlp
+
+ROWS = 50
 
 
 class Stream:
@@ -28,16 +30,16 @@ class Stream:
 @pytest.mark.parametrize("progress", [None, False])
 def test_no_progress_in_files(progress, monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream := Stream(tty=False))
-    fit(model(), *data(), progress=progress)
+    toy_fit(toy_mlp(), *toy_data(ROWS), progress=progress)
     monkeypatch.setattr(sys, "stderr", None)
-    fit(model(), *data(), progress=True)
+    toy_fit(toy_mlp(), *toy_data(ROWS), progress=True)
     assert stream.text == ""
 
 
 def test_progress_as_lines(monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream := Stream(tty=False))
-    x, y = data()
-    history = fit(model(), x, y, validation_data=(x, y), progress=True)
+    x, y = toy_data(ROWS)
+    history = toy_fit(toy_mlp(), x, y, validation_data=(x, y), progress=True)
     lines = stream.text.splitlines()
     assert len(lines) == 3
     for i, line in enumerate(lines):
@@ -50,15 +52,15 @@ def test_progress_as_lines(monkeypatch):
 def test_progress_on_a_terminal_without_tqdm(monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream := Stream(tty=True))
     monkeypatch.setitem(sys.modules, "tqdm", None)
-    history = fit(model(), *data(), epochs=40)
+    history = toy_fit(toy_mlp(), *toy_data(ROWS), epochs=40)
     shown = stream.text.split("\r")
     assert shown[0] == ""
     assert shown[1].startswith("epoch 1/40  loss ")
     assert shown[-1].startswith(f"epoch 40/40  loss {history.loss[-1]:.4g}  ")
     assert stream.text.endswith(" s\n")
-    updates = sum(history.seconds) / SECONDS_BETWEEN_UPDATES
+    updates = sum(history.seconds) / progress_bar.SECONDS_BETWEEN_UPDATES
     assert len(shown) <= 3 + 2 * updates
-    fit(model(), *data(), progress=False)
+    toy_fit(toy_mlp(), *toy_data(ROWS), progress=False)
     assert stream.text.endswith(" s\n")
 
 
@@ -81,12 +83,30 @@ def test_progress_by_tqdm(monkeypatch):
 
     monkeypatch.setattr(sys, "stderr", stream := Stream(tty=True))
     monkeypatch.setitem(sys.modules, "tqdm", types.SimpleNamespace(tqdm=Bar))
-    history = fit(model(), *data())
+    history = toy_fit(toy_mlp(), *toy_data(ROWS))
     numbers = [{"loss": f"{value:.4g}"} for value in history.loss]
     assert calls == [{"total": 3, "unit": "epoch", "file": stream}, *numbers, "closed"]
 
     # It is closed whatever happens.
     calls.clear()
     with pytest.raises(ZeroDivisionError):
-        fit(model(), *data(), callbacks=[lambda m, h: 1 / 0])
+        toy_fit(toy_mlp(), *toy_data(ROWS), callbacks=[lambda m, h: 1 / 0])
     assert calls[-1] == "closed"
+
+
+def test_progress_shows_metrics_and_time_left(capsys):
+    x, y = toy_data(ROWS)
+    history = toy_fit(
+        toy_mlp(), x, y, validation_data=(x, y), metrics=["r2"], progress=True
+    )
+    line = capsys.readouterr().err.splitlines()[0]
+    assert f"val_r2 {history.metrics['val_r2'][0]:.4g}  " in line
+    assert " left  " in line
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "0 s"), (59.4, "59 s"), (61, "1:01"), (3599.4, "59:59"), (3600, "1:00:00")],
+)
+def test_durations(seconds, text):
+    assert progress_bar.duration(seconds) == text

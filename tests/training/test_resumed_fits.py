@@ -5,24 +5,14 @@ import pickle
 import fastmlp as fm
 import numpy as np
 import pytest
-from fit_cases import (
-    SCHEDULES,
-    LogCosh,
-    Steps,
-    data,
-    deep,
-    fit,
-    model,
-    plateau,
-    same,
-    slices,
-)
+from fit_cases import SCHEDULES, LogCosh, Steps, deep, plateau, same, slices
+from helpers import toy_data, toy_fit, toy_mlp
 
 
 def everything(tmp_path, epochs, resume_from=None):
     """A training with all that has a state; resumed by a checkpoint or not."""
-    x, y = data()
-    mlp, opt = model(), fm.Adam(0.05)
+    x, y = toy_data()
+    mlp, opt = toy_mlp(), fm.Adam(0.05)
     stop = fm.EarlyStopping(patience=4, min_delta=0.005)
     log = fm.CSVLogger(tmp_path / "log.csv", append=True)
     save = fm.Checkpoint(tmp_path / "run-{epoch}.safetensors")
@@ -33,7 +23,7 @@ def everything(tmp_path, epochs, resume_from=None):
         done = fm.Checkpoint.load(path, mlp, opt, hooks)
         assert len(done) == resume_from
         assert mlp.history is done
-    history = fit(
+    history = toy_fit(
         mlp,
         x,
         y,
@@ -83,65 +73,65 @@ def test_a_checkpoint_goes_on_exactly(tmp_path):
         assert strip == [line.rsplit(",", 1)[0] for line in plain]
         # The checkpoints of the resumed run are those of the whole.
         one, two = (
-            fm.Checkpoint.load(p / f"run-{total}.safetensors", model())
+            fm.Checkpoint.load(p / f"run-{total}.safetensors", toy_mlp())
             for p in (whole, part)
         )
         assert one.loss == two.loss
 
 
 def test_pickles_go_on_exactly():
-    x, y = data()
-    whole = model()
+    x, y = toy_data()
+    whole = toy_mlp()
     stop = fm.EarlyStopping("loss", patience=3, min_delta=0.05, restore_best=False)
-    history = fit(whole, x, y, epochs=100, callbacks=[stop])
+    history = toy_fit(whole, x, y, epochs=100, callbacks=[stop])
     total = len(history)
     assert 5 < total < 100
 
-    mlp, opt = model(), fm.Adam(0.01)
+    mlp, opt = toy_mlp(), fm.Adam(0.01)
     first = fm.EarlyStopping("loss", patience=3, min_delta=0.05, restore_best=False)
-    fit(mlp, x, y, optimizer=opt, epochs=total - 2, callbacks=[first])
+    toy_fit(mlp, x, y, optimizer=opt, epochs=total - 2, callbacks=[first])
     mlp, opt, state = pickle.loads(pickle.dumps((mlp, opt, first.state_dict())))
     second = fm.EarlyStopping("loss", patience=3, min_delta=0.05, restore_best=False)
     second.load_state_dict(state)
-    fit(mlp, x, y, optimizer=opt, epochs=100, callbacks=[second])
+    toy_fit(mlp, x, y, optimizer=opt, epochs=100, callbacks=[second])
     assert second.stopped_epoch == total
     np.testing.assert_array_equal(mlp.params, whole.params)
 
 
 def test_steps_draw_what_epochs_draw():
-    x, y = data()
+    x, y = toy_data()
     one, two, three = deep(), deep(), deep()
-    fit(one, x, y, shuffle=False)
-    fit(two, x, y, shuffle=False, callbacks=[Steps()])
-    fit(three, slices())
+    toy_fit(one, x, y, shuffle=False)
+    toy_fit(two, x, y, shuffle=False, callbacks=[Steps()])
+    toy_fit(three, slices())
     same(one, two)
     same(one, three)
     other = deep()
-    fit(other, x, y, shuffle=False, seed=1)
+    toy_fit(other, x, y, shuffle=False, seed=1)
     assert (other.params != one.params).any()
 
 
 @pytest.mark.parametrize("custom", [False, True])
 def test_deep_checkpoints_go_on_exactly(tmp_path, custom):
-    x, y = data()
+    x, y = toy_data()
     loss = LogCosh() if custom else fm.MSE()
     save = fm.Checkpoint(tmp_path / "{epoch}.safetensors")
     whole, opt = deep(), fm.Adam(0.01)
-    fit(whole, x, y, loss=loss, optimizer=opt, epochs=5, seed=4, callbacks=[save])
+    toy_fit(whole, x, y, loss=loss, optimizer=opt, epochs=5, seed=4, callbacks=[save])
     mlp, again = deep(seed=9), fm.Adam(0.5)
     fm.Checkpoint.load(tmp_path / "2.safetensors", mlp, again)
-    fit(mlp, x, y, loss=loss, optimizer=again, epochs=3)
+    toy_fit(mlp, x, y, loss=loss, optimizer=again, epochs=3)
     same(mlp, whole)
     assert again.lr == opt.lr
 
 
 def test_the_finder_and_early_stopping_restore_statistics():
-    x, y = data()
+    x, y = toy_data()
     mlp, opt = deep(), fm.Adam(0.01)
-    fit(mlp, x, y, optimizer=opt)
+    toy_fit(mlp, x, y, optimizer=opt)
     other = mlp.copy()
     finder = fm.LearningRateFinder(steps=12)
-    fit(mlp, x, y, optimizer=opt, callbacks=[finder])
+    toy_fit(mlp, x, y, optimizer=opt, callbacks=[finder])
     same(mlp, other)
 
     states = []
@@ -152,37 +142,37 @@ def test_the_finder_and_early_stopping_restore_statistics():
         states.append(mlp.copy())
         history.log("score", scores[len(history) - 1])
 
-    fit(mlp, x, y, optimizer=opt, epochs=4, callbacks=[note, stop])
+    toy_fit(mlp, x, y, optimizer=opt, epochs=4, callbacks=[note, stop])
     same(mlp, states[1])
 
 
 def test_solvers_see_callbacks_and_go_on_exactly(tmp_path):
-    x, y = data()
+    x, y = toy_data()
     hooks = [Steps(), fm.Checkpoint(tmp_path / "{epoch}.safetensors")]
     options = {"batch_size": None, "metrics": ["r2"]}
-    whole, opt = model(), fm.LBFGS()
-    history = fit(whole, x, y, optimizer=opt, epochs=6, callbacks=hooks, **options)
+    whole, opt = toy_mlp(), fm.LBFGS()
+    history = toy_fit(whole, x, y, optimizer=opt, epochs=6, callbacks=hooks, **options)
     assert history.loss[-1] < history.loss[0]
     assert [s[:3] for s in hooks[0].seen] == [
         (e, 0, loss) for e, loss in enumerate(history.loss)
     ]
     assert len(history.metrics["r2"]) == 6
-    mlp, again = model(seed=1), fm.LBFGS()
+    mlp, again = toy_mlp(seed=1), fm.LBFGS()
     done = fm.Checkpoint.load(tmp_path / "4.safetensors", mlp, again)
-    done.extend(fit(mlp, x, y, optimizer=again, epochs=2, **options))
+    done.extend(toy_fit(mlp, x, y, optimizer=again, epochs=2, **options))
     assert done.loss == history.loss
     np.testing.assert_array_equal(mlp.params, whole.params)
 
 
 def test_solvers_want_arrays_whole():
-    x, y = data()
+    x, y = toy_data()
     with pytest.raises(ValueError, match=r"^batch_size must be None or at least"):
-        fit(model(), x, y, optimizer=fm.LBFGS(), batch_size=9)
+        toy_fit(toy_mlp(), x, y, optimizer=fm.LBFGS(), batch_size=9)
     with pytest.raises(TypeError, match=r"^LBFGS works on all samples at once"):
-        fit(model(), slices(), optimizer=fm.LBFGS())
+        toy_fit(toy_mlp(), slices(), optimizer=fm.LBFGS())
     with pytest.raises(TypeError, match=r"LBFGS has no learning rate to find"):
-        fit(
-            model(),
+        toy_fit(
+            toy_mlp(),
             x,
             y,
             optimizer=fm.LBFGS(),
@@ -193,14 +183,14 @@ def test_solvers_want_arrays_whole():
 
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_checkpoints_hold_schedules(tmp_path, kind):
-    x, y = data()
+    x, y = toy_data()
     make = SCHEDULES[kind]
     save = fm.Checkpoint(tmp_path / "{epoch}.safetensors")
     whole, opt = deep(), fm.Adam(make(), ema=0.9)
-    fit(whole, x, y, optimizer=opt, epochs=9, seed=4, callbacks=[save])
+    toy_fit(whole, x, y, optimizer=opt, epochs=9, seed=4, callbacks=[save])
     mlp, again = deep(), fm.Adam(make(), ema=0.9)
     fm.Checkpoint.load(tmp_path / "5.safetensors", mlp, again)
-    fit(mlp, x, y, optimizer=again, epochs=4)
+    toy_fit(mlp, x, y, optimizer=again, epochs=4)
     same(mlp, whole)
     assert again.lr == opt.lr
     np.testing.assert_array_equal(again.ema_params[0], opt.ema_params[0])
@@ -210,8 +200,8 @@ def test_checkpoints_hold_schedules(tmp_path, kind):
 
 
 def test_the_finder_puts_a_schedule_back():
-    mlp, opt = model(), fm.SGD(fm.schedules.Cosine(0.1, 40))
+    mlp, opt = toy_mlp(), fm.SGD(fm.schedules.Cosine(0.1, 40))
     finder = fm.LearningRateFinder(steps=12)
-    fit(mlp, *data(), optimizer=opt, callbacks=[finder])
+    toy_fit(mlp, *toy_data(), optimizer=opt, callbacks=[finder])
     assert opt.schedule == fm.schedules.Cosine(0.1, 40)
     assert (opt.lr, len(finder.lrs)) == (0.1, 12)

@@ -7,6 +7,7 @@ import fastmlp as fm
 import numpy as np
 import pytest
 from fastmlp import schedules
+from helpers import random_batch, toy_mlp
 
 try:
     import torch
@@ -256,12 +257,11 @@ def test_the_state_of_a_plateau_is_the_optimisers():
 
 
 def data(rows=20):
-    rng = np.random.default_rng(1)
-    return rng.standard_normal((rows, 3)), rng.standard_normal((rows, 2))
+    return random_batch(rows, 3, 2, "float64", seed=1)
 
 
 def model(dtype="float64"):
-    return fm.MLP([3, 8, 2], activation="tanh", seed=3, dtype=dtype)
+    return toy_mlp(seed=3, dtype=dtype)
 
 
 def fit(mlp, opt, epochs=2, **options):

@@ -12,23 +12,21 @@ from fit_cases import (
     SUM_RTOL,
     LogCosh,
     Steps,
-    data,
     deep,
-    fit,
-    model,
     same,
     slices,
 )
+from helpers import toy_data, toy_fit, toy_mlp
 
 # The same training with gradients rounded elsewhere, for some tens of steps.
 PATH_RTOL = 1e-4
 
 
 def test_steps_are_seen_and_change_nothing():
-    x, y = data()
-    one, two, steps = model(), model(), Steps()
-    wanted = fit(one, x, y, seed=3)
-    got = fit(two, x, y, seed=3, callbacks=[steps])
+    x, y = toy_data()
+    one, two, steps = toy_mlp(), toy_mlp(), Steps()
+    wanted = toy_fit(one, x, y, seed=3)
+    got = toy_fit(two, x, y, seed=3, callbacks=[steps])
     np.testing.assert_array_equal(one.params, two.params)
     assert got.loss == wanted.loss
     assert [s[:2] for s in steps.seen] == [
@@ -36,7 +34,7 @@ def test_steps_are_seen_and_change_nothing():
     ]
 
     # Each is a step of its own.
-    three, opt, order = model(), fm.Adam(0.01), np.arange(ROWS)
+    three, opt, order = toy_mlp(), fm.Adam(0.01), np.arange(ROWS)
     for epoch, k, loss, params in steps.seen:
         if k == 0:
             _core.kernels.shuffle(order, 3, epoch)
@@ -45,8 +43,8 @@ def test_steps_are_seen_and_change_nothing():
         np.testing.assert_array_equal(three.params, params)
 
     # And the same from batches.
-    steps, four = Steps(), model()
-    fit(four, slices(), callbacks=[steps])
+    steps, four = Steps(), toy_mlp()
+    toy_fit(four, slices(), callbacks=[steps])
     assert [s[:2] for s in steps.seen] == [
         (e, k) for e in range(3) for k in range(STEPS_PER_EPOCH)
     ]
@@ -54,12 +52,12 @@ def test_steps_are_seen_and_change_nothing():
 
 @pytest.mark.parametrize("batches", [False, True])
 def test_a_step_may_end_the_training(batches):
-    x, y = data()
-    mlp, opt, ended = model(), fm.Adam(0.01), []
+    x, y = toy_data()
+    mlp, opt, ended = toy_mlp(), fm.Adam(0.01), []
     steps = Steps(stop_at=6)
     last = fm.LambdaCallback(on_train_end=lambda m, h: ended.append(len(h)))
     given = (slices(),) if batches else (x, y)
-    history = fit(mlp, *given, optimizer=opt, callbacks=[steps, last])
+    history = toy_fit(mlp, *given, optimizer=opt, callbacks=[steps, last])
     assert opt.step_count == 6
     assert len(history) == 1
     assert ended == [1]
@@ -71,21 +69,21 @@ def test_an_error_in_a_step_leaves_a_model_to_go_on_with():
         if step == 2:
             raise ZeroDivisionError
 
-    mlp, opt = model(), fm.Adam(0.01)
+    mlp, opt = toy_mlp(), fm.Adam(0.01)
     with pytest.raises(ZeroDivisionError):
-        fit(
+        toy_fit(
             mlp,
-            *data(),
+            *toy_data(),
             optimizer=opt,
             callbacks=[fm.LambdaCallback(on_batch_end=fail)],
         )
     assert opt.step_count == 3
     assert len(mlp.history) == 0
-    assert len(fit(mlp, *data(), optimizer=opt)) == 3
+    assert len(toy_fit(mlp, *toy_data(), optimizer=opt)) == 3
 
 
 def test_a_step_may_use_the_model_and_set_the_rate():
-    x, y = data()
+    x, y = toy_data()
     opt = fm.SGD(0.1)
 
     def look(mlp, history, step, loss):
@@ -93,34 +91,34 @@ def test_a_step_may_use_the_model_and_set_the_rate():
         mlp.evaluate(x, y, fm.MSE())
         opt.lr = 0.0
 
-    one, two = model(), model()
+    one, two = toy_mlp(), toy_mlp()
     calls = [fm.LambdaCallback(on_batch_end=look)]
-    fit(one, x, y, optimizer=opt, callbacks=calls, shuffle=False)
+    toy_fit(one, x, y, optimizer=opt, callbacks=calls, shuffle=False)
     two.train_step(x[:BATCH], y[:BATCH], fm.MSE(), fm.SGD(0.1))
     np.testing.assert_array_equal(one.params, two.params)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_loss_in_python_trains_as_one_of_the_core(weighted):
-    x, y = data()
+    x, y = toy_data()
     w = (np.arange(ROWS) % 4 + 1).astype("float32") if weighted else None
-    one, two, three = model(), model(), model()
+    one, two, three = toy_mlp(), toy_mlp(), toy_mlp()
     validation = (x[:9], y[:9])
     options = {"sample_weight": w, "validation_data": validation, "seed": 3}
-    wanted = fit(one, x, y, **options)
-    got = fit(two, x, y, loss=LogCosh(mse=True), **options)
+    wanted = toy_fit(one, x, y, **options)
+    got = toy_fit(two, x, y, loss=LogCosh(mse=True), **options)
     np.testing.assert_array_equal(one.params, two.params)
     np.testing.assert_allclose(got.loss, wanted.loss, rtol=SUM_RTOL)
     np.testing.assert_allclose(got.val_loss, wanted.val_loss, rtol=SUM_RTOL)
-    fit(one := model(), slices(weighted))
-    fit(three, slices(weighted), loss=LogCosh(mse=True))
+    toy_fit(one := toy_mlp(), slices(weighted))
+    toy_fit(three, slices(weighted), loss=LogCosh(mse=True))
     np.testing.assert_array_equal(one.params, three.params)
 
 
 def test_a_loss_in_python_learns():
-    x, y = data()
+    x, y = toy_data()
     mlp, steps = deep(), Steps()
-    history = fit(
+    history = toy_fit(
         mlp, x, y, loss=LogCosh(), epochs=40, metrics=["r2"], callbacks=[steps]
     )
     assert history.loss[-1] < 0.5 * history.loss[0]
@@ -129,22 +127,22 @@ def test_a_loss_in_python_learns():
 
 
 def test_functions_are_losses():
-    x, y = data()
+    x, y = toy_data()
 
     def squares(pred, target):
         r = pred - target
         return np.mean(r * r, dtype="float64"), 2 * r / r.size
 
-    one, two, three = model(), model(), model()
-    wanted = fit(one, x, y, epochs=5, validation_data=(x, y))
-    got = fit(two, x, y, epochs=5, validation_data=(x, y), loss=squares)
+    one, two, three = toy_mlp(), toy_mlp(), toy_mlp()
+    wanted = toy_fit(one, x, y, epochs=5, validation_data=(x, y))
+    got = toy_fit(two, x, y, epochs=5, validation_data=(x, y), loss=squares)
     np.testing.assert_allclose(got.val_loss, wanted.val_loss, rtol=PATH_RTOL)
-    fit(three, x, y, epochs=5, loss=fm.CustomLoss(squares))
+    toy_fit(three, x, y, epochs=5, loss=fm.CustomLoss(squares))
     np.testing.assert_array_equal(two.params, three.params)
 
 
 def test_a_loss_in_python_that_diverges_goes_back():
-    x, y = data()
+    x, y = toy_data()
 
     class Bad(LogCosh):
         __slots__ = ("calls",)
@@ -158,21 +156,21 @@ def test_a_loss_in_python_that_diverges_goes_back():
 
     mlp, opt, loss, good = deep(), fm.Adam(0.01), Bad(), deep()
     with pytest.raises(fm.DivergenceError, match=r"^epoch 2 of 3: .*step 3: "):
-        fit(mlp, x, y, loss=loss, optimizer=opt)
-    fit(good, x, y, loss=LogCosh(), epochs=1)
+        toy_fit(mlp, x, y, loss=loss, optimizer=opt)
+    toy_fit(good, x, y, loss=LogCosh(), epochs=1)
     same(mlp, good)
     assert opt.step_count == STEPS_PER_EPOCH
     assert len(mlp.history) == 1
     with pytest.raises(fm.DivergenceError, match=r"^epoch 3 of 3: .*the loss is inf"):
-        fit(mlp, x, y, loss=loss, optimizer=opt)
+        toy_fit(mlp, x, y, loss=loss, optimizer=opt)
     assert len(mlp.history) == 2
     with pytest.raises(ValueError, match=r"^y must have 60 rows"):
-        fit(mlp, x, y[:5], loss=loss)
+        toy_fit(mlp, x, y[:5], loss=loss)
 
 
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_schedules_are_the_same_however_steps_come(kind):
-    x, y = data()
+    x, y = toy_data()
     results = []
     for given, options in [
         ((x, y), {"shuffle": False}),
@@ -180,8 +178,8 @@ def test_schedules_are_the_same_however_steps_come(kind):
         ((slices(),), {}),
         ((x, y), {"shuffle": False, "loss": LogCosh(mse=True)}),
     ]:
-        mlp, opt = model(), fm.SGD(SCHEDULES[kind](), momentum=0.5)
-        fit(mlp, *given, optimizer=opt, epochs=8, validation_data=(x, y), **options)
+        mlp, opt = toy_mlp(), fm.SGD(SCHEDULES[kind](), momentum=0.5)
+        toy_fit(mlp, *given, optimizer=opt, epochs=8, validation_data=(x, y), **options)
         results.append((mlp.params.copy(), opt.lr, opt.step_count))
     for params, lr, steps in results[1:]:
         np.testing.assert_array_equal(params, results[0][0])
