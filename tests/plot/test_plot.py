@@ -16,7 +16,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
 from fastmlp import plot  # noqa: E402
-from fastmlp.plot import _loss_surface  # noqa: E402
+from fastmlp.plot import _loss_surface, _style  # noqa: E402
 
 # A path is projected by least squares in float64.
 PATH_ATOL = 1e-9
@@ -405,9 +405,9 @@ def test_network():
     # The greatest is the widest and drawn last.
     widths = edges[1].get_linewidths()
     assert (np.diff(widths) > 0).all()
-    positive = matplotlib.colors.to_rgb(plot.ORANGE)
+    positive = matplotlib.colors.to_rgb(_style.ORANGE)
     np.testing.assert_allclose(edges[1].get_colors()[-1][:3], positive)
-    negative = matplotlib.colors.to_rgb(plot.BLUE)
+    negative = matplotlib.colors.to_rgb(_style.BLUE)
     np.testing.assert_allclose(edges[1].get_colors()[1][:3], negative)
     below = [t.get_text() for t in ax.texts]
     assert below == ["input\n2", "relu\n3", "identity\n1"]
