@@ -13,7 +13,7 @@ namespace {
 namespace py = pybind11;
 
 template <size_t N>
-py::tuple as_tuple(const std::array<const char*, N>& names) {
+py::tuple as_tuple(const char* const (&names)[N]) {
   py::tuple result(N);
   for (size_t i = 0; i < N; ++i) result[i] = py::str(names[i]);
   return result;

@@ -1,7 +1,6 @@
 // The public names of the closed lists of choices.
 #pragma once
 
-#include <array>
 #include <stdexcept>
 #include <string>
 
@@ -9,26 +8,9 @@
 
 namespace fastmlp::bindings {
 
-// In the order of the enums.
-constexpr std::array<const char*, kActivationCount> kActivationNames = {
-    "identity",  "relu", "leaky_relu", "elu",      "selu",    "gelu",
-    "gelu_tanh", "silu", "softplus",   "softsign", "sigmoid", "tanh",
-    "sin",       "cos",  "exp",        "softmax"};
-constexpr std::array<const char*, kLossCount> kLossNames = {
-    "mse",          "mae",           "huber",
-    "pseudo_huber", "cross_entropy", "binary_cross_entropy",
-    "poisson",      "quantile",      "gaussian_nll",
-    "hinge"};
-constexpr std::array<const char*, kOptimizerCount> kOptimizerNames = {
-    "sgd", "adagrad", "rmsprop", "adam"};
-constexpr std::array<const char*, 3> kEpsModeNames = {"outside", "inside", "hat"};
-constexpr std::array<const char*, 2> kReductionNames = {"mean", "sum"};
-constexpr std::array<const char*, kElementaryCount> kElementaryNames = {
-    "exp", "expm1", "log", "log1p", "tanh", "sigmoid", "sin", "cos", "erf", "erfc"};
-
 // The enum value of a name. Throws std::invalid_argument listing the known names.
 template <class Enum, size_t N>
-Enum from_name(const std::array<const char*, N>& names, const std::string& name,
+Enum from_name(const char* const (&names)[N], const std::string& name,
                const char* what) {
   std::string known;
   for (size_t i = 0; i < N; ++i) {
@@ -40,7 +22,7 @@ Enum from_name(const std::array<const char*, N>& names, const std::string& name,
 }
 
 template <class Enum, size_t N>
-const char* to_name(const std::array<const char*, N>& names, Enum value) {
+const char* to_name(const char* const (&names)[N], Enum value) {
   return names[static_cast<size_t>(value)];
 }
 

@@ -297,6 +297,25 @@ struct KernelTable {
   void (*elementary)(Elementary f, T* out, const T* x, Index n);
 };
 
+// The kernels of a table, in the order of its slots.
+// clang-format off
+#define FASTMLP_KERNELS(X)                                                    \
+  X(gemm) X(pack_left) X(pack_right) X(column_sum) X(all_finite)             \
+  X(activation_forward) X(activation_backward) X(loss_rows)                   \
+  X(layer_norm_forward) X(layer_norm_backward) X(column_moments)              \
+  X(batch_norm_forward) X(batch_norm_backward) X(batch_norm_sums)             \
+  X(column_dot) X(add) X(multiply) X(dropout) X(scale_groups)                 \
+  X(add_scaled_groups) X(outer_rows) X(gemm_gather_k) X(activation_second)    \
+  X(softmax_second) X(layer_norm_second) X(sgd_step) X(adagrad_step)          \
+  X(rmsprop_step) X(adam_step) X(dot) X(axpy) X(sum_of_squares)               \
+  X(condition_gradient) X(interpolate) X(elementary)
+// clang-format on
+#define FASTMLP_COUNT(name) +1
+static_assert(sizeof(KernelTable<float>) - offsetof(KernelTable<float>, gemm) ==
+                  (FASTMLP_KERNELS(FASTMLP_COUNT)) * sizeof(void (*)()),
+              "FASTMLP_KERNELS must list every slot");
+#undef FASTMLP_COUNT
+
 struct KernelTables {
   KernelTable<float> f32;
   KernelTable<double> f64;
@@ -315,12 +334,6 @@ inline const KernelTable<float>& kernels<float>() {
 template <>
 inline const KernelTable<double>& kernels<double>() {
   return active_kernels().f64;
-}
-
-// Whether the derivative is taken from the layer's input Z (else from its output H).
-constexpr bool activation_saves_input(Activation kind) {
-  return kind == Activation::gelu || kind == Activation::gelu_tanh ||
-         kind == Activation::silu || kind == Activation::sin || kind == Activation::cos;
 }
 
 }  // namespace fastmlp

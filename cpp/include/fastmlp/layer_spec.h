@@ -2,7 +2,6 @@
 // enumeration, the count, the names, and in the core the op that computes each kind.
 #pragma once
 
-#include <array>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -32,7 +31,7 @@ constexpr int kLayerKindCount = FASTMLP_LAYER_KINDS(FASTMLP_COUNT);
 #undef FASTMLP_COUNT
 
 // In the order of LayerKind.
-constexpr std::array<const char*, kLayerKindCount> kLayerKindNames = {
+constexpr const char* kLayerKindNames[kLayerKindCount] = {
 #define FASTMLP_NAME(kind, op, name) name,
     FASTMLP_LAYER_KINDS(FASTMLP_NAME)
 #undef FASTMLP_NAME

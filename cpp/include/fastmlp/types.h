@@ -32,62 +32,95 @@ struct MatrixView {
 // In order of preference: the last one that is available is the default.
 enum class Isa : int { scalar, neon, avx2, avx512 };
 
-enum class Activation : int {
-  identity,
-  relu,
-  leaky_relu,
-  elu,
-  selu,
-  gelu,
-  gelu_tanh,
-  silu,
-  softplus,
-  softsign,
-  sigmoid,
-  tanh,
-  sin,
-  cos,
-  exp,
-  softmax,
+// Each closed list below is written once: it gives the enum, the count and the public
+// names, in this order.
+#define FASTMLP_ENUMERATOR(name, ...) name,
+#define FASTMLP_COUNT(name, ...) +1
+#define FASTMLP_NAME(name, ...) #name,
+
+// What an activation's derivative is computed from: its output h or its input z.
+enum class DerivativeOf : int { output, input };
+// The variance of initial weights before an activation: 2 / fan_in (He), 1 / fan_in
+// (LeCun), or 2 / (fan_in + fan_out) (Glorot).
+enum class WeightScale : int { he, lecun, glorot };
+
+// X(name, kernel, derivative of, weight scale, whether it is piecewise linear); kernels
+// are in kernels/activation-inl.h.
+// clang-format off
+#define FASTMLP_ELEMENTWISE_ACTIVATIONS(X)          \
+  X(identity,   Identity,  output, glorot, true)    \
+  X(relu,       Relu,      output, he,     true)    \
+  X(leaky_relu, LeakyRelu, output, he,     true)    \
+  X(elu,        Elu,       output, he,     false)   \
+  X(selu,       Selu,      output, lecun,  false)   \
+  X(gelu,       Gelu,      input,  he,     false)   \
+  X(gelu_tanh,  GeluTanh,  input,  he,     false)   \
+  X(silu,       Silu,      input,  he,     false)   \
+  X(softplus,   Softplus,  output, he,     false)   \
+  X(softsign,   Softsign,  output, glorot, false)   \
+  X(sigmoid,    Sigmoid,   output, glorot, false)   \
+  X(tanh,       Tanh,      output, glorot, false)   \
+  X(sin,        Sin,       input,  glorot, false)   \
+  X(cos,        Cos,       input,  glorot, false)   \
+  X(exp,        Exp,       output, glorot, false)
+#define FASTMLP_ACTIVATIONS(X)        \
+  FASTMLP_ELEMENTWISE_ACTIVATIONS(X)  \
+  X(softmax,    Softmax,   output, glorot, false)
+#define FASTMLP_LOSSES(X)                                                           \
+  X(mse) X(mae) X(huber) X(pseudo_huber) X(cross_entropy) X(binary_cross_entropy)   \
+  X(poisson) X(quantile) X(gaussian_nll) X(hinge)
+#define FASTMLP_OPTIMIZERS(X) X(sgd) X(adagrad) X(rmsprop) X(adam)
+#define FASTMLP_REDUCTIONS(X) X(mean) X(sum)
+// Position of a denominator's eps: sqrt(v) + eps, sqrt(v + eps), or (Adam only) added
+// to the square root of the second moment before its bias correction ("epsilon hat").
+#define FASTMLP_EPS_MODES(X) X(outside) X(inside) X(hat)
+// Elementary functions on their own, for tests and tables.
+#define FASTMLP_ELEMENTARY(X) \
+  X(exp) X(expm1) X(log) X(log1p) X(tanh) X(sigmoid) X(sin) X(cos) X(erf) X(erfc)
+
+enum class Activation : int { FASTMLP_ACTIVATIONS(FASTMLP_ENUMERATOR) };
+enum class LossKind : int { FASTMLP_LOSSES(FASTMLP_ENUMERATOR) };
+enum class OptimizerKind : int { FASTMLP_OPTIMIZERS(FASTMLP_ENUMERATOR) };
+enum class Reduction : int { FASTMLP_REDUCTIONS(FASTMLP_ENUMERATOR) };
+enum class EpsMode : int { FASTMLP_EPS_MODES(FASTMLP_ENUMERATOR) };
+enum class Elementary : int { FASTMLP_ELEMENTARY(FASTMLP_ENUMERATOR) };
+
+constexpr int kActivationCount = FASTMLP_ACTIVATIONS(FASTMLP_COUNT);
+constexpr int kLossCount = FASTMLP_LOSSES(FASTMLP_COUNT);
+constexpr int kOptimizerCount = FASTMLP_OPTIMIZERS(FASTMLP_COUNT);
+constexpr int kReductionCount = FASTMLP_REDUCTIONS(FASTMLP_COUNT);
+constexpr int kEpsModeCount = FASTMLP_EPS_MODES(FASTMLP_COUNT);
+constexpr int kElementaryCount = FASTMLP_ELEMENTARY(FASTMLP_COUNT);
+
+constexpr const char* kActivationNames[] = {FASTMLP_ACTIVATIONS(FASTMLP_NAME)};
+constexpr const char* kLossNames[] = {FASTMLP_LOSSES(FASTMLP_NAME)};
+constexpr const char* kOptimizerNames[] = {FASTMLP_OPTIMIZERS(FASTMLP_NAME)};
+constexpr const char* kReductionNames[] = {FASTMLP_REDUCTIONS(FASTMLP_NAME)};
+constexpr const char* kEpsModeNames[] = {FASTMLP_EPS_MODES(FASTMLP_NAME)};
+constexpr const char* kElementaryNames[] = {FASTMLP_ELEMENTARY(FASTMLP_NAME)};
+// clang-format on
+#undef FASTMLP_ENUMERATOR
+#undef FASTMLP_COUNT
+#undef FASTMLP_NAME
+
+struct ActivationFacts {
+  DerivativeOf derivative_of;
+  WeightScale weight_scale;
+  bool is_piecewise_linear;
 };
-constexpr int kActivationCount = 16;
 
-enum class LossKind : int {
-  mse,
-  mae,
-  huber,
-  pseudo_huber,
-  cross_entropy,
-  binary_cross_entropy,
-  poisson,
-  quantile,
-  gaussian_nll,
-  hinge,
+constexpr ActivationFacts kActivationFacts[] = {
+#define FASTMLP_FACTS(name, kernel, of, scale, linear) \
+  {DerivativeOf::of, WeightScale::scale, linear},
+    FASTMLP_ACTIVATIONS(FASTMLP_FACTS)
+#undef FASTMLP_FACTS
 };
-constexpr int kLossCount = 10;
 
-enum class Reduction : int { mean, sum };
-
-enum class OptimizerKind : int { sgd, adagrad, rmsprop, adam };
-constexpr int kOptimizerCount = 4;
-
-// Where a denominator's eps goes: sqrt(v) + eps, sqrt(v + eps), or (Adam only) beside
-// the square root of the second moment before its bias correction ("epsilon hat").
-enum class EpsMode : int { outside, inside, hat };
-
-// The elementary functions on their own, for tests and tables.
-enum class Elementary : int {
-  exp,
-  expm1,
-  log,
-  log1p,
-  tanh,
-  sigmoid,
-  sin,
-  cos,
-  erf,
-  erfc
-};
-constexpr int kElementaryCount = 10;
+constexpr const ActivationFacts& facts_of(Activation kind) {
+  return kActivationFacts[static_cast<int>(kind)];
+}
+constexpr bool activation_saves_input(Activation kind) {
+  return facts_of(kind).derivative_of == DerivativeOf::input;
+}
 
 }  // namespace fastmlp

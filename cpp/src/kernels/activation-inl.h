@@ -1,6 +1,6 @@
-// Activations: each a pair of vector functions, forward(z) and backward(dh, s) = dh *
-// act' with s = h or z as activation_saves_input says. Formulas and constants are
-// torch's.
+// Activations: each a struct of vector functions, forward(z), backward(dh, s) = dh *
+// act' and second(s) = act'', with s = h or z as activation_saves_input says. Formulas
+// and constants are PyTorch's.
 #pragma once
 
 #include "columns-inl.h"
@@ -24,6 +24,10 @@ struct Identity {
   static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T>) {
     return dh;
   }
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T>) {
+    return num<T>(0);
+  }
 };
 
 // relu'(0) = 0.
@@ -35,6 +39,10 @@ struct Relu {
   template <class T>
   static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> h) {
     return where_positive(h, dh);
+  }
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T>) {
+    return num<T>(0);
   }
 };
 
@@ -48,6 +56,10 @@ struct LeakyRelu {
   static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> h) {
     return select(h > num<T>(0), dh, dh * num<T>(kSlope));
   }
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T>) {
+    return num<T>(0);
+  }
 };
 
 // elu (alpha = 1): z, or e^z - 1 = h for z <= 0, whose derivative is h + 1.
@@ -59,6 +71,10 @@ struct Elu {
   template <class T>
   static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> h) {
     return select(h > num<T>(0), dh, fma(dh, h, dh));
+  }
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T> h) {
+    return select(h > num<T>(0), num<T>(0), h + num<T>(1));
   }
 };
 
@@ -75,6 +91,10 @@ struct Selu {
   static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> h) {
     return dh * select(h > num<T>(0), num<T>(kScale), h + num<T>(kScale * kAlpha));
   }
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T> h) {
+    return select(h > num<T>(0), num<T>(0), h + num<T>(kScale * kAlpha));
+  }
 };
 
 // gelu: z Phi(z); derivative Phi(z) + z phi(z) (Hendrycks & Gimpel 2016).
@@ -90,6 +110,14 @@ struct Gelu {
     const Vec<T> cdf = num<T>(0.5) * verfc(z * num<T>(-kHalfRoot));
     const Vec<T> pdf = vexp(z * z * num<T>(-0.5)) * num<T>(kDensity);
     return dh * fma(z, pdf, cdf);
+  }
+  // phi(z) (2 - z^2)
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T> z) {
+    // Beyond, phi is 0 and z^2 may overflow.
+    const Vec<T> c = max(num<T>(-40), min(num<T>(40), z));
+    const Vec<T> q = c * c;
+    return vexp(q * num<T>(-0.5)) * num<T>(kDensity) * (num<T>(2) - q);
   }
 };
 
@@ -118,6 +146,20 @@ struct GeluTanh {
     const Vec<T> du2 = fma(q, num<T>(6 * kRoot * kCubic), num<T>(2 * kRoot));
     return dh * fma(c * du2, w * rest, gate);
   }
+  // (1 - t^2) (u' + z u'' / 2 - z t u'^2) with t = tanh u; 1 - t^2 = 4 w (1 - w) and
+  // |t| = 1 - 2 w with w = s(-|2 u|), as in GeluTanh.
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T> z) {
+    const Vec<T> c = max(num<T>(-30), min(num<T>(30), z));
+    const Vec<T> q = c * c;
+    const Vec<T> u2 = c * fma(q, num<T>(2 * kRoot * kCubic), num<T>(2 * kRoot));
+    const Vec<T> w = vsigmoid(-abs(u2)), rest = num<T>(1) - w;
+    const Vec<T> du = fma(q, num<T>(3 * kRoot * kCubic), num<T>(kRoot));
+    const Vec<T> straight = fma(q, num<T>(6 * kRoot * kCubic), num<T>(kRoot));
+    // z t = |z| |t|, as u has the sign of z.
+    const Vec<T> zt = abs(c) * (rest - w);
+    return num<T>(4) * (w * rest) * fnma(zt * du, du, straight);
+  }
 };
 
 // silu: z s(z); derivative s (1 + z (1 - s)).
@@ -131,6 +173,14 @@ struct Silu {
     const Vec<T> s = vsigmoid(z);
     return dh * (s * fma(z, num<T>(1) - s, num<T>(1)));
   }
+  // s (1 - s) (2 + z (1 - 2 s))
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T> z) {
+    // With w = s(-|z|), s (1 - s) is w (1 - w), and z (1 - 2 s) = -|z| (1 - 2 w).
+    const Vec<T> c = min(abs(z), num<T>(1000));  // beyond, w is 0
+    const Vec<T> w = vsigmoid(-c), rest = num<T>(1) - w;
+    return w * rest * fnma(c, rest - w, num<T>(2));
+  }
 };
 
 // softplus: log(1 + e^z) without overflow; derivative s(z) = 1 - e^-h.
@@ -142,6 +192,11 @@ struct Softplus {
   template <class T>
   static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> h) {
     return dh * -vexpm1(-h);
+  }
+  // s (1 - s) with 1 - s = e^-h
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T> h) {
+    return vexp(-h) * -vexpm1(-h);
   }
 };
 
@@ -156,6 +211,13 @@ struct Softsign {
     const Vec<T> q = num<T>(1) - abs(h);
     return dh * (q * q);
   }
+  // -2 sign(h) (1 - |h|)^3
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T> h) {
+    const Vec<T> q = num<T>(1) - abs(h);
+    const Vec<T> cube = num<T>(2) * (q * q * q);
+    return select(h > num<T>(0), -cube, select(h < num<T>(0), cube, num<T>(0)));
+  }
 };
 
 struct Sigmoid {
@@ -166,6 +228,10 @@ struct Sigmoid {
   template <class T>
   static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> h) {
     return dh * fnma(h, h, h);
+  }
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T> h) {
+    return fnma(h, h, h) * fnma(num<T>(2), h, num<T>(1));
   }
 };
 
@@ -178,6 +244,10 @@ struct Tanh {
   static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> h) {
     return dh * fnma(h, h, num<T>(1));
   }
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T> h) {
+    return num<T>(-2) * h * fnma(h, h, num<T>(1));
+  }
 };
 
 struct Sin {
@@ -188,6 +258,10 @@ struct Sin {
   template <class T>
   static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> z) {
     return dh * vcos(z);
+  }
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T> z) {
+    return -vsin(z);
   }
 };
 
@@ -200,6 +274,10 @@ struct Cos {
   static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> z) {
     return dh * -vsin(z);
   }
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T> z) {
+    return -vcos(z);
+  }
 };
 
 struct Exp {
@@ -210,6 +288,10 @@ struct Exp {
   template <class T>
   static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> h) {
     return dh * h;
+  }
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T> h) {
+    return h;
   }
 };
 
@@ -309,29 +391,11 @@ void softmax_backward(T* dz, Index lddz, const T* dh, Index lddh, const T* h, In
   }
 }
 
-// The elementwise pair for each kind, once for both directions.
-#define FASTMLP_ELEMENTWISE_ACTIVATIONS(X) \
-  X(identity, Identity)                    \
-  X(relu, Relu)                            \
-  X(leaky_relu, LeakyRelu)                 \
-  X(elu, Elu)                              \
-  X(selu, Selu)                            \
-  X(gelu, Gelu)                            \
-  X(gelu_tanh, GeluTanh)                   \
-  X(silu, Silu)                            \
-  X(softplus, Softplus)                    \
-  X(softsign, Softsign)                    \
-  X(sigmoid, Sigmoid)                      \
-  X(tanh, Tanh)                            \
-  X(sin, Sin)                              \
-  X(cos, Cos)                              \
-  X(exp, Exp)
-
 template <class T>
 void activation_forward(Activation kind, T* h, Index ldh, const T* z, Index ldz,
                         Index m, Index n) {
   switch (kind) {
-#define X(name, F)       \
+#define X(name, F, ...)  \
   case Activation::name: \
     return map_forward<T, F>(h, ldh, z, ldz, m, n);
     FASTMLP_ELEMENTWISE_ACTIVATIONS(X)
@@ -345,7 +409,7 @@ template <class T>
 void activation_backward(Activation kind, T* dz, Index lddz, const T* dh, Index lddh,
                          const T* saved, Index lds, Index m, Index n) {
   switch (kind) {
-#define X(name, F)       \
+#define X(name, F, ...)  \
   case Activation::name: \
     return map_backward<T, F>(dz, lddz, dh, lddh, saved, lds, m, n);
     FASTMLP_ELEMENTWISE_ACTIVATIONS(X)
@@ -354,7 +418,6 @@ void activation_backward(Activation kind, T* dz, Index lddz, const T* dh, Index 
       return softmax_backward(dz, lddz, dh, lddh, saved, lds, m, n);
   }
 }
-#undef FASTMLP_ELEMENTWISE_ACTIVATIONS
 
 }  // namespace FASTMLP_ISA
 }  // namespace fastmlp

@@ -181,111 +181,6 @@ void gemm_gather_k(T* c, const T* a, RightOperand<T> b, const int32_t* list,
   }
 }
 
-// Second derivatives, each with s = h or z as activation_saves_input says.
-
-// Those that are made of straight pieces.
-struct Straight {
-  template <class T>
-  static FASTMLP_MEMBER Vec<T> second(Vec<T>) {
-    return num<T>(0);
-  }
-};
-struct EluSecond {
-  template <class T>
-  static FASTMLP_MEMBER Vec<T> second(Vec<T> h) {
-    return select(h > num<T>(0), num<T>(0), h + num<T>(1));
-  }
-};
-struct SeluSecond {
-  template <class T>
-  static FASTMLP_MEMBER Vec<T> second(Vec<T> h) {
-    return select(h > num<T>(0), num<T>(0), h + num<T>(Selu::kScale * Selu::kAlpha));
-  }
-};
-// phi(z) (2 - z^2)
-struct GeluSecond {
-  template <class T>
-  static FASTMLP_MEMBER Vec<T> second(Vec<T> z) {
-    // Beyond, phi is 0 and z^2 may overflow.
-    const Vec<T> c = max(num<T>(-40), min(num<T>(40), z));
-    const Vec<T> q = c * c;
-    return vexp(q * num<T>(-0.5)) * num<T>(Gelu::kDensity) * (num<T>(2) - q);
-  }
-};
-// (1 - t^2) (u' + z u'' / 2 - z t u'^2) with t = tanh u; 1 - t^2 = 4 w (1 - w) and
-// |t| = 1 - 2 w with w = s(-|2 u|), as in GeluTanh.
-struct GeluTanhSecond {
-  template <class T>
-  static FASTMLP_MEMBER Vec<T> second(Vec<T> z) {
-    constexpr double kRoot = GeluTanh::kRoot, kCubic = GeluTanh::kCubic;
-    const Vec<T> c = max(num<T>(-30), min(num<T>(30), z));
-    const Vec<T> q = c * c;
-    const Vec<T> u2 = c * fma(q, num<T>(2 * kRoot * kCubic), num<T>(2 * kRoot));
-    const Vec<T> w = vsigmoid(-abs(u2)), rest = num<T>(1) - w;
-    const Vec<T> du = fma(q, num<T>(3 * kRoot * kCubic), num<T>(kRoot));
-    const Vec<T> straight = fma(q, num<T>(6 * kRoot * kCubic), num<T>(kRoot));
-    // z t = |z| |t|, as u has the sign of z.
-    const Vec<T> zt = abs(c) * (rest - w);
-    return num<T>(4) * (w * rest) * fnma(zt * du, du, straight);
-  }
-};
-// s (1 - s) (2 + z (1 - 2 s))
-struct SiluSecond {
-  template <class T>
-  static FASTMLP_MEMBER Vec<T> second(Vec<T> z) {
-    // With w = s(-|z|), s (1 - s) is w (1 - w), and z (1 - 2 s) = -|z| (1 - 2 w).
-    const Vec<T> c = min(abs(z), num<T>(1000));  // beyond, w is 0
-    const Vec<T> w = vsigmoid(-c), rest = num<T>(1) - w;
-    return w * rest * fnma(c, rest - w, num<T>(2));
-  }
-};
-// s (1 - s) with 1 - s = e^-h
-struct SoftplusSecond {
-  template <class T>
-  static FASTMLP_MEMBER Vec<T> second(Vec<T> h) {
-    return vexp(-h) * -vexpm1(-h);
-  }
-};
-// -2 sign(h) (1 - |h|)^3
-struct SoftsignSecond {
-  template <class T>
-  static FASTMLP_MEMBER Vec<T> second(Vec<T> h) {
-    const Vec<T> q = num<T>(1) - abs(h);
-    const Vec<T> cube = num<T>(2) * (q * q * q);
-    return select(h > num<T>(0), -cube, select(h < num<T>(0), cube, num<T>(0)));
-  }
-};
-struct SigmoidSecond {
-  template <class T>
-  static FASTMLP_MEMBER Vec<T> second(Vec<T> h) {
-    return fnma(h, h, h) * fnma(num<T>(2), h, num<T>(1));
-  }
-};
-struct TanhSecond {
-  template <class T>
-  static FASTMLP_MEMBER Vec<T> second(Vec<T> h) {
-    return num<T>(-2) * h * fnma(h, h, num<T>(1));
-  }
-};
-struct SinSecond {
-  template <class T>
-  static FASTMLP_MEMBER Vec<T> second(Vec<T> z) {
-    return -vsin(z);
-  }
-};
-struct CosSecond {
-  template <class T>
-  static FASTMLP_MEMBER Vec<T> second(Vec<T> z) {
-    return -vcos(z);
-  }
-};
-struct ExpSecond {
-  template <class T>
-  static FASTMLP_MEMBER Vec<T> second(Vec<T> h) {
-    return h;
-  }
-};
-
 template <class T, class F>
 void map_second(T* out, const T* c, const T* saved, Index n) {
   for_each_vector<T>(n, [&](auto io, Index i) FASTMLP_LAMBDA {
@@ -296,24 +191,10 @@ void map_second(T* out, const T* c, const T* saved, Index n) {
 template <class T>
 void activation_second(Activation kind, T* out, const T* c, const T* saved, Index n) {
   switch (kind) {
-#define X(name, F)       \
+#define X(name, F, ...)  \
   case Activation::name: \
     return map_second<T, F>(out, c, saved, n);
-    X(identity, Straight)
-    X(relu, Straight)
-    X(leaky_relu, Straight)
-    X(elu, EluSecond)
-    X(selu, SeluSecond)
-    X(gelu, GeluSecond)
-    X(gelu_tanh, GeluTanhSecond)
-    X(silu, SiluSecond)
-    X(softplus, SoftplusSecond)
-    X(softsign, SoftsignSecond)
-    X(sigmoid, SigmoidSecond)
-    X(tanh, TanhSecond)
-    X(sin, SinSecond)
-    X(cos, CosSecond)
-    X(exp, ExpSecond)
+    FASTMLP_ELEMENTWISE_ACTIVATIONS(X)
 #undef X
     case Activation::softmax:
       return;

@@ -20,46 +20,16 @@ namespace FASTMLP_ISA {
 
 template <class T>
 constexpr KernelTable<T> make_table() {
-  return {Isa::FASTMLP_ISA,
-          Vec<T>::kLanes,
-          kTileRows,
-          tile_columns<T>(),
-          kPackingPays,
-          gemm<T>,
-          pack_left<T>,
-          pack_right<T>,
-          column_sum<T>,
-          all_finite<T>,
-          activation_forward<T>,
-          activation_backward<T>,
-          loss_rows<T>,
-          layer_norm_forward<T>,
-          layer_norm_backward<T>,
-          column_moments<T>,
-          batch_norm_forward<T>,
-          batch_norm_backward<T>,
-          batch_norm_sums<T>,
-          column_dot<T>,
-          add<T>,
-          multiply<T>,
-          dropout<T>,
-          scale_groups<T>,
-          add_scaled_groups<T>,
-          outer_rows<T>,
-          gemm_gather_k<T>,
-          activation_second<T>,
-          softmax_second<T>,
-          layer_norm_second<T>,
-          sgd_step<T>,
-          adagrad_step<T>,
-          rmsprop_step<T>,
-          adam_step<T>,
-          dot<T>,
-          axpy<T>,
-          sum_of_squares<T>,
-          condition_gradient<T>,
-          interpolate<T>,
-          elementary<T>};
+  KernelTable<T> table = {};
+  table.isa = Isa::FASTMLP_ISA;
+  table.lanes = Vec<T>::kLanes;
+  table.mr = kTileRows;
+  table.nr = tile_columns<T>();
+  table.packing_pays = kPackingPays;
+#define FASTMLP_SLOT(name) table.name = name<T>;
+  FASTMLP_KERNELS(FASTMLP_SLOT)
+#undef FASTMLP_SLOT
+  return table;
 }
 
 extern const KernelTables kKernels;

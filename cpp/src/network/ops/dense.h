@@ -236,25 +236,19 @@ struct DenseOp : OpDefaults {
     return scratch;
   }
 
-  // He's 2 / fan_in before ReLU-like activations, LeCun's 1 / fan_in before selu,
-  // Glorot's 2 / (fan_in + fan_out) elsewhere.
+  // By He, LeCun or Glorot, see FASTMLP_ACTIVATIONS.
   static double initial_variance(const OpPlan& op) {
     const double fan_in = static_cast<double>(op.n_in);
     const double fan_out = static_cast<double>(op.n_out);
-    switch (op.activation) {
-      case Activation::relu:
-      case Activation::leaky_relu:
-      case Activation::elu:
-      case Activation::gelu:
-      case Activation::gelu_tanh:
-      case Activation::silu:
-      case Activation::softplus:
+    switch (facts_of(op.activation).weight_scale) {
+      case WeightScale::he:
         return 2 / fan_in;
-      case Activation::selu:
+      case WeightScale::lecun:
         return 1 / fan_in;
-      default:
+      case WeightScale::glorot:
         return 2 / (fan_in + fan_out);
     }
+    __builtin_unreachable();
   }
 
   // z = x W + b by its transpose: `nr` rows of x at a time become a packed right
