@@ -28,14 +28,6 @@ Index checked_rows(const EpochOptions& options, Index data_rows) {
   return rows;
 }
 
-}  // namespace
-
-Index EpochOptions::steps_left(Index data_rows) const {
-  return (checked_rows(*this, data_rows) - first_row + batch_size - 1) / batch_size;
-}
-
-namespace {
-
 // The order of an epoch's rows, if it is not that of the data.
 void set_order(std::vector<int64_t>& order, const EpochOptions& options, Index n_rows,
                Index data_rows) {
@@ -67,6 +59,10 @@ double weight_in_epoch(const Batch<T>& batch, const Loss& loss, const int64_t* o
 }
 
 }  // namespace
+
+Index EpochOptions::steps_left(Index data_rows) const {
+  return (checked_rows(*this, data_rows) - first_row + batch_size - 1) / batch_size;
+}
 
 template <class T>
 double Mlp<T>::Impl::step(const detail::StepArgs<T>& args) {

@@ -1,5 +1,5 @@
-// The plan of a network: its ops in the order of computation, with everything that
-// follows from their shapes alone.
+// The plan of a network: its ops in the order of computation, and everything that
+// depends on their shapes alone.
 //
 // An op is what the plan computes, a layer what the user wrote. A residual block
 // becomes the ops of its body, a dense op for the projection if there is one, then an
@@ -27,25 +27,25 @@ struct OpPlan {
   Index weight_size = 0;  // elements
   Index bias = -1;        // offset, -1: none; n_out elements; a normalisation's shift
   int input = kInput;
-  int other = kNone;  // add: the second addend
+  int other = kNone;  // the second input, if there is one
   double rate = 0, eps = 0, momentum = 0;
   Index statistics = -1;  // offset into the running statistics, -1: none
   uint32_t stream = 0;    // of its random numbers in training
   std::shared_ptr<const CustomActivation> custom = nullptr;
   std::string name = {};  // of its layer: "2", "3.body.0", "3.projection"
 
-  // What the op says of itself when it is planned.
+  // Properties of its kind, which its plan() sets.
   bool keeps_values = false;  // training keeps n_out more values per row
   bool is_identity_at_inference = false;
   bool works_in_place = false;  // its backward may overwrite dz with dx
 
-  // What follows from the other ops.
-  bool learns = false;        // it or an op before it has parameters
-  bool adds_input = false;    // its gradient is added to what `input` already has
-  bool adds_other = false;    // the same for `other`
-  bool shares_input = false;  // its gradient is that of `input`, in the same memory
+  // Properties that depend on the other ops, set by NetworkPlan::finish.
+  bool learns = false;      // it or an op before it has parameters
+  bool adds_input = false;  // backward adds to the gradient of `input`, else writes it
+  bool adds_other = false;  // the same for `other`
+  bool shares_input = false;  // its dz and the gradient of `input` share their memory
   bool ends_relu = false;     // its product applies the derivative of `input`'s relu
-  bool relu_ended = false;    // so this op's backward need not apply that derivative
+  bool relu_ended = false;    // the op after it does so: its own backward need not
   int buffer = 0;             // of its output at inference; kInput: it has none
 
   bool is_dense() const { return kind == LayerKind::dense; }
@@ -65,7 +65,7 @@ struct NetworkPlan {
   double work = 0;           // multiply-adds of a forward pass per row
   Index values_per_row = 0;  // elements that training keeps per row
   int n_inference_buffers = 0;
-  int output_op = kInput;  // whose output at inference is the network's; or kInput
+  int output_op = kInput;  // the op whose output at inference is the network's
   bool has_custom = false;
   uint32_t n_streams = 0;
   // Ops that in training depend on the whole batch: their indices, ascending.
@@ -85,8 +85,7 @@ struct NetworkPlan {
   Index add_buffers(Index n);
   // Appends an op and returns its index.
   int push(OpPlan op);
-  // Plans what follows from all ops together. The network's output is that of op
-  // `last`.
+  // Sets what depends on all ops together. The network's output is that of op `last`.
   void finish(int last);
 
  private:
@@ -94,7 +93,7 @@ struct NetworkPlan {
   void plan_inference();
 };
 
-// What a computation reads: the caller holds the network's lock.
+// A network for reading. The caller holds its lock.
 template <class T>
 struct NetworkView {
   const NetworkPlan& net;
