@@ -96,7 +96,7 @@ def central_difference(f: Callable[[], float], x: np.ndarray) -> np.ndarray:
 
 # Work that is to run in threads is this far above what the core takes them for, so that
 # a change of that threshold does not quietly turn a test of threads into one without.
-MARGIN = 3.0
+WORK_MARGIN = 3.0
 # No register tile, the least that a thread gets, has more rows.
 TILE_ROWS = 16
 
@@ -106,7 +106,7 @@ def assert_threaded(flops: float, rows: int) -> None:
     wanted = fm.get_num_threads() if fm.build_info()["openmp"] else 1
     parts = rows // TILE_ROWS
     assert parts >= wanted
-    assert _core.threads_for_work(flops / MARGIN, parts) == wanted
+    assert _core.threads_for_work(flops / WORK_MARGIN, parts) == wanted
 
 
 def inference_flops(widths: list[int], rows: int) -> float:

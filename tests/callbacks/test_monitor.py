@@ -8,7 +8,7 @@ import pytest
 from fastmlp.callbacks._monitor import Histogram
 
 # Recorded in float64 from the very arrays; sums in another order.
-RTOL = 1e-12
+SUM_RTOL = 1e-12
 
 
 class FakeNet:
@@ -79,7 +79,7 @@ def test_everything_by_layer(rng):
             old = last["before"][where].astype(np.float64)
             ratio = np.linalg.norm(weight - old) / np.linalg.norm(old)
             norm = np.linalg.norm(grad)
-            np.testing.assert_allclose(monitor.gradient_norms[name][i], norm, RTOL)
+            np.testing.assert_allclose(monitor.gradient_norms[name][i], norm, SUM_RTOL)
             np.testing.assert_allclose(monitor.update_ratios[name][i], ratio, 1e-6)
             for table, values in (
                 (monitor.weights, weight),
@@ -88,7 +88,7 @@ def test_everything_by_layer(rng):
             ):
                 counts, edges = np.histogram(values, bins=7)
                 np.testing.assert_array_equal(table[name][i].counts, counts)
-                np.testing.assert_allclose(table[name][i].edges, edges, RTOL)
+                np.testing.assert_allclose(table[name][i].edges, edges, SUM_RTOL)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_arguments():
 
 
 # Norms of a few dozen float64 numbers, summed in two ways, after a pass through layers.
-NORMS = 1e-10
+NORM_RTOL = 1e-10
 
 
 def test_a_real_fit(rng):
@@ -197,15 +197,19 @@ def test_a_real_fit(rng):
             at = (view.ctypes.data - model.params.ctypes.data) // view.itemsize
             part = slice(at, at + view.size)
             norm = np.linalg.norm(grads[part])
-            np.testing.assert_allclose(monitor.gradient_norms[layer][-1], norm, NORMS)
+            np.testing.assert_allclose(
+                monitor.gradient_norms[layer][-1], norm, NORM_RTOL
+            )
             change = np.linalg.norm(after[part] - before[part])
             ratio = change / np.linalg.norm(before[part])
-            np.testing.assert_allclose(monitor.update_ratios[layer][-1], ratio, NORMS)
+            np.testing.assert_allclose(
+                monitor.update_ratios[layer][-1], ratio, NORM_RTOL
+            )
         h = np.maximum(x @ twin.weights[0] + twin.biases[0], 0)
         assert monitor.dead["0"][-1] == (h == 0).all(axis=0).sum()
         counts, edges = np.histogram(h, bins=9)
         np.testing.assert_array_equal(monitor.activations["0"][-1].counts, counts)
-        np.testing.assert_allclose(monitor.activations["0"][-1].edges, edges, NORMS)
+        np.testing.assert_allclose(monitor.activations["0"][-1].edges, edges, NORM_RTOL)
 
     history = mlp.fit(
         x,

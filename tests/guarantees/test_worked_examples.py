@@ -20,9 +20,9 @@ from fastmlp import reference
 from helpers import TOLERANCE
 
 # A few roundings of float64 numbers, relative to the largest of them.
-ROUNDING = 16 * float(np.finfo(np.float64).eps)
-NETWORK = TOLERANCE["network"].of(np.float64)
-DIFFERENCES = TOLERANCE["finite_difference"].of(np.float64)
+ROUNDING_TOL = 16 * float(np.finfo(np.float64).eps)
+NETWORK_TOL = TOLERANCE["network"].of(np.float64)
+DIFFERENCE_TOL = TOLERANCE["finite_difference"].of(np.float64)
 
 
 @pytest.fixture(params=[fm, reference], ids=["fastmlp", "reference"])
@@ -76,7 +76,7 @@ def test_linear_in_features(lib: ModuleType, rng: np.random.Generator) -> None:
     expected = np.array(
         [sum(t * f for t, f in zip(theta, row, strict=True)) for row in features]
     )
-    np.testing.assert_allclose(mlp(features)[:, 0], expected, rtol=0, atol=ROUNDING)
+    np.testing.assert_allclose(mlp(features)[:, 0], expected, rtol=0, atol=ROUNDING_TOL)
 
 
 def test_single_neuron(lib: ModuleType) -> None:
@@ -88,7 +88,7 @@ def test_single_neuron(lib: ModuleType) -> None:
         ("relu", 0),
     ]:
         neuron = network(lib, [2, 1], [0.5, -1], [0.25], output_activation=kind)
-        assert neuron(x)[0, 0] == pytest.approx(expected, rel=ROUNDING)
+        assert neuron(x)[0, 0] == pytest.approx(expected, rel=ROUNDING_TOL)
 
 
 def test_layers_compose(lib: ModuleType, rng: np.random.Generator) -> None:
@@ -99,7 +99,7 @@ def test_layers_compose(lib: ModuleType, rng: np.random.Generator) -> None:
     h = np.tanh(x @ mlp.weights[0] + mlp.biases[0])
     h = np.tanh(h @ mlp.weights[1] + mlp.biases[1])
     expected = h @ mlp.weights[2] + mlp.biases[2]
-    np.testing.assert_allclose(mlp(x), expected, rtol=0, atol=NETWORK)
+    np.testing.assert_allclose(mlp(x), expected, rtol=0, atol=NETWORK_TOL)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -133,7 +133,7 @@ def test_shallow_relu_net_is_piecewise_linear(
     middle = mlp(0.5 * (ends[:-1] + ends[1:])[:, None])[:, 0]
     scale = np.abs(y).max()
     np.testing.assert_allclose(
-        middle, 0.5 * (y[:-1] + y[1:]), rtol=0, atol=NETWORK * scale
+        middle, 0.5 * (y[:-1] + y[1:]), rtol=0, atol=NETWORK_TOL * scale
     )
     x = np.linspace(ends[0], ends[-1], 20_001)[:, None]
     patterns = x @ mlp.weights[0] + mlp.biases[0] > 0
@@ -141,7 +141,7 @@ def test_shallow_relu_net_is_piecewise_linear(
     assert 1 <= changes.sum() <= units
     # The slope, from the net's own input gradient, changes only where a pattern does.
     slope = mlp.vjp(x, np.ones_like(x))[1][:, 0]
-    steps = np.abs(np.diff(slope)) > NETWORK * np.abs(slope).max()
+    steps = np.abs(np.diff(slope)) > NETWORK_TOL * np.abs(slope).max()
     assert not (steps & ~changes).any()
 
 
@@ -218,7 +218,7 @@ def test_shallow_nets_approximate_anything_on_an_interval(lib: ModuleType) -> No
             [0.0],
         )
         errors.append(np.abs(mlp(x) - np.sin(2 * np.pi * x)).max())
-        assert errors[-1] <= (2 * np.pi / units) ** 2 / 8 + NETWORK
+        assert errors[-1] <= (2 * np.pi / units) ** 2 / 8 + NETWORK_TOL
     assert all(big / small > 3.5 for big, small in pairwise(errors))
 
 
@@ -228,7 +228,7 @@ def test_policy_predicts_a_distribution_over_actions(
     policy = network(lib, [4, 8, 3], output_activation="softmax", seed=0)
     p = policy(rng.standard_normal((5, 4)))
     assert (p > 0).all()
-    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=ROUNDING)
+    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=ROUNDING_TOL)
 
 
 def test_q_learning_is_a_squared_loss_with_a_fixed_target(
@@ -246,8 +246,8 @@ def test_q_learning_is_a_squared_loss_with_a_fixed_target(
     targets = value.copy()
     targets[0, action] = target
     loss = q.train_step(x, targets, lib.MSE(reduction="sum"), lib.SGD(alpha / 2))
-    assert loss == pytest.approx((target - value[0, action]) ** 2, rel=NETWORK)
-    np.testing.assert_allclose(q.params, expected, rtol=0, atol=NETWORK)
+    assert loss == pytest.approx((target - value[0, action]) ** 2, rel=NETWORK_TOL)
+    np.testing.assert_allclose(q.params, expected, rtol=0, atol=NETWORK_TOL)
     assert abs(target - q(x)[0, action]) < abs(target - value[0, action])
 
 
@@ -263,19 +263,21 @@ def slope_of(lib: ModuleType, kind: str, z: list[float]) -> np.ndarray:
 def test_slope_of_the_sigmoid(lib: ModuleType) -> None:
     # sigma' = sigma (1 - sigma), 0.19661193324148185 at 1.
     assert slope_of(lib, "sigmoid", [1])[0] == pytest.approx(
-        0.19661193324148185, rel=ROUNDING
+        0.19661193324148185, rel=ROUNDING_TOL
     )
     z = np.linspace(-3, 3, 7)
     s = 1 / (1 + np.exp(-z))
     np.testing.assert_allclose(
-        slope_of(lib, "sigmoid", list(z)), s * (1 - s), rtol=ROUNDING
+        slope_of(lib, "sigmoid", list(z)), s * (1 - s), rtol=ROUNDING_TOL
     )
 
 
 def test_slope_of_tanh(lib: ModuleType) -> None:
     z = np.linspace(-2, 2, 5)
     expected = 1 - np.tanh(z) ** 2
-    np.testing.assert_allclose(slope_of(lib, "tanh", list(z)), expected, rtol=ROUNDING)
+    np.testing.assert_allclose(
+        slope_of(lib, "tanh", list(z)), expected, rtol=ROUNDING_TOL
+    )
 
 
 def test_slope_of_relu(lib: ModuleType) -> None:
@@ -292,8 +294,8 @@ def test_slopes_against_differences(lib: ModuleType, kind: str) -> None:
     np.testing.assert_allclose(
         slope_of(lib, kind, list(z)),
         numeric,
-        rtol=DIFFERENCES,
-        atol=DIFFERENCES,
+        rtol=DIFFERENCE_TOL,
+        atol=DIFFERENCE_TOL,
     )
 
 
@@ -303,10 +305,10 @@ def test_slopes_against_differences(lib: ModuleType, kind: str) -> None:
 def test_losses_by_their_formulas(lib: ModuleType) -> None:
     f, y = np.array([1.0, 4.0, -2.0]), np.array([2.0, 4.0, 1.0])
     r = f - y  # -1, 0, -3
-    assert lib.MAE()(f, y) == pytest.approx(4 / 3, rel=ROUNDING)
-    assert lib.MSE()(f, y) == pytest.approx(10 / 3, rel=ROUNDING)
+    assert lib.MAE()(f, y) == pytest.approx(4 / 3, rel=ROUNDING_TOL)
+    assert lib.MSE()(f, y) == pytest.approx(10 / 3, rel=ROUNDING_TOL)
     expected = np.mean(4 * (np.sqrt(1 + (r / 2) ** 2) - 1))
-    assert lib.PseudoHuber(2.0)(f, y) == pytest.approx(expected, rel=ROUNDING)
+    assert lib.PseudoHuber(2.0)(f, y) == pytest.approx(expected, rel=ROUNDING_TOL)
 
 
 def test_negative_log_likelihoods(lib: ModuleType) -> None:
@@ -314,17 +316,19 @@ def test_negative_log_likelihoods(lib: ModuleType) -> None:
     a, y = np.array([0.3, -1.2, 2.0]), np.array([1.0, 0.0, 0.0])
     p = 1 / (1 + np.exp(-a))
     expected = -np.mean(np.log(np.where(y == 1, p, 1 - p)))
-    assert lib.BinaryCrossEntropy()(a, y) == pytest.approx(expected, rel=ROUNDING)
+    assert lib.BinaryCrossEntropy()(a, y) == pytest.approx(expected, rel=ROUNDING_TOL)
     scores, labels = np.array([[1.0, 2.0, 0.5], [0.0, -1.0, 3.0]]), np.array([1, 0])
     q = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     expected = -np.mean(np.log(q[[0, 1], labels]))
-    assert lib.CrossEntropy()(scores, labels) == pytest.approx(expected, rel=ROUNDING)
+    assert lib.CrossEntropy()(scores, labels) == pytest.approx(
+        expected, rel=ROUNDING_TOL
+    )
 
 
 def test_untrained_classifier_of_ten_classes_has_loss_log_ten(lib: ModuleType) -> None:
     mlp = network(lib, [5, 4, 10], init="zeros")
     loss = mlp.evaluate(np.ones((3, 5)), np.array([0, 4, 9]), lib.CrossEntropy())
-    assert loss == pytest.approx(math.log(10), rel=ROUNDING)
+    assert loss == pytest.approx(math.log(10), rel=ROUNDING_TOL)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -349,7 +353,7 @@ def test_outliers_pull_the_losses_apart(lib: ModuleType) -> None:
     def slope(loss: Any, constant: float) -> float:
         return float(loss.value_and_grad(np.full(5, constant), y)[1].sum())
 
-    assert slope(lib.MSE(), 22.0) == pytest.approx(0, abs=100 * ROUNDING)
+    assert slope(lib.MSE(), 22.0) == pytest.approx(0, abs=100 * ROUNDING_TOL)
     assert slope(lib.MAE(), 3.0) == 0
     assert slope(lib.MAE(), 2.9) < 0 < slope(lib.MAE(), 3.1)
     assert slope(lib.PseudoHuber(1.0), 2.5) < 0 < slope(lib.PseudoHuber(1.0), 4.0)
@@ -403,14 +407,14 @@ def test_chain_of_sin_exp_cos(lib: ModuleType) -> None:
     dl_df, h = [dl_df0, dl_df1, dl_df2, dl_df3], [x, h1, h2, h3]
     expected = np.array([(h[k] * dl_df[k], dl_df[k]) for k in range(4)]).ravel()
     value, grads = mlp.value_and_grad(column(x), column(y), lib.MSE())
-    assert mlp(column(x))[0, 0] == pytest.approx(f3, rel=ROUNDING)
-    assert value == pytest.approx((f3 - y) ** 2, rel=ROUNDING)
-    np.testing.assert_allclose(grads, expected, rtol=NETWORK)
+    assert mlp(column(x))[0, 0] == pytest.approx(f3, rel=ROUNDING_TOL)
+    assert value == pytest.approx((f3 - y) ** 2, rel=ROUNDING_TOL)
+    np.testing.assert_allclose(grads, expected, rtol=NETWORK_TOL)
     # The gradient of a weight is that of its bias times the
     # weight's input; and the input's gradient continues the chain.
-    np.testing.assert_allclose(grads[::2], grads[1::2] * h, rtol=NETWORK)
+    np.testing.assert_allclose(grads[::2], grads[1::2] * h, rtol=NETWORK_TOL)
     dx = mlp.vjp(column(x), column(dl_df3))[1]
-    assert dx[0, 0] == pytest.approx(dl_df0 * w[0], rel=NETWORK)
+    assert dx[0, 0] == pytest.approx(dl_df0 * w[0], rel=NETWORK_TOL)
 
 
 def product(lib: ModuleType, u: float, v: float) -> tuple[float, float, float]:
@@ -441,8 +445,10 @@ def test_gradient_of_g(lib: ModuleType) -> None:
         return w1**3 * w2 + 3 * w1
 
     h = 1e-5
-    assert (g(2 + h, 3) - g(2 - h, 3)) / (2 * h) == pytest.approx(39, rel=DIFFERENCES)
-    assert (g(2, 3 + h) - g(2, 3 - h)) / (2 * h) == pytest.approx(8, rel=DIFFERENCES)
+    assert (g(2 + h, 3) - g(2 - h, 3)) / (2 * h) == pytest.approx(
+        39, rel=DIFFERENCE_TOL
+    )
+    assert (g(2, 3 + h) - g(2, 3 - h)) / (2 * h) == pytest.approx(8, rel=DIFFERENCE_TOL)
 
 
 def test_sum_passes_the_gradient(lib: ModuleType) -> None:
@@ -488,7 +494,7 @@ def test_gradients_of_parameters_and_inputs_against_differences(
             array[i] = kept
             numeric = (above - below) / (2 * h)
             assert gradient[i] == pytest.approx(
-                numeric, rel=DIFFERENCES, abs=DIFFERENCES
+                numeric, rel=DIFFERENCE_TOL, abs=DIFFERENCE_TOL
             )
 
 
@@ -508,7 +514,7 @@ def path_of(optimizer: Any, gradients: np.ndarray = GRADIENTS) -> np.ndarray:
 
 
 def assert_same_path(actual: np.ndarray, expected: list[np.ndarray]) -> None:
-    np.testing.assert_allclose(actual, expected, rtol=ROUNDING, atol=ROUNDING)
+    np.testing.assert_allclose(actual, expected, rtol=ROUNDING_TOL, atol=ROUNDING_TOL)
 
 
 def test_gradient_descent_and_ascent(lib: ModuleType) -> None:
@@ -561,7 +567,7 @@ def test_nesterov(lib: ModuleType) -> None:
         v = gamma * v - alpha * gradient(theta + gamma * v)
         theta = theta + v
         optimizer.step(ahead, gradient(ahead))
-        np.testing.assert_allclose(ahead, theta + gamma * v, rtol=4 * ROUNDING)
+        np.testing.assert_allclose(ahead, theta + gamma * v, rtol=4 * ROUNDING_TOL)
 
 
 def test_adagrad(lib: ModuleType) -> None:
@@ -634,7 +640,9 @@ def test_learning_rate_schedule(lib: ModuleType) -> None:
         optimizer.lr = 1 / t
         optimizer.step(theta, g.copy())
         expected = expected - g / t
-        np.testing.assert_allclose(theta, expected, rtol=ROUNDING, atol=ROUNDING)
+        np.testing.assert_allclose(
+            theta, expected, rtol=ROUNDING_TOL, atol=ROUNDING_TOL
+        )
 
 
 def test_mini_batches_use_each_example_once_per_epoch(lib: ModuleType) -> None:
@@ -667,8 +675,8 @@ def test_linear_least_squares(lib: ModuleType, rng: np.random.Generator) -> None
         mlp.train_step(x[:, None], y, lib.MSE(), optimizer)
         gradient = 2 / 30 * features.T @ (features @ vector - y)
         vector_optimizer.step(vector, gradient)
-    np.testing.assert_allclose(mlp.params, closed, rtol=NETWORK)
-    np.testing.assert_allclose(vector, closed, rtol=NETWORK)
+    np.testing.assert_allclose(mlp.params, closed, rtol=NETWORK_TOL)
+    np.testing.assert_allclose(vector, closed, rtol=NETWORK_TOL)
 
 
 def rosenbrock(p: np.ndarray) -> tuple[float, np.ndarray]:
@@ -791,7 +799,7 @@ def test_logistic_regression_by_gradient_ascent(
             p = 1 / (1 + np.exp(-f[rows] @ w))
             ascent.step(w, (y[rows] - p) @ f[rows])
             mlp.train_step(f[rows], y[rows], loss, descent)
-    np.testing.assert_allclose(mlp.params, w, rtol=NETWORK, atol=NETWORK)
+    np.testing.assert_allclose(mlp.params, w, rtol=NETWORK_TOL, atol=NETWORK_TOL)
     assert mlp.evaluate(f, y, loss) < before
     # The classifier goes by the sign of the activation, which is P > 1/2.
     activation = mlp(f)[:, 0]
@@ -806,7 +814,7 @@ def test_log_likelihood_rises_with_every_full_batch_step(
     mlp = network(lib, [3, 1], init="zeros")
     optimizer, loss = lib.SGD(0.5), lib.BinaryCrossEntropy()
     losses = [mlp.train_step(f, y, loss, optimizer) for _ in range(50)]
-    assert losses[0] == pytest.approx(math.log(2), rel=ROUNDING)
+    assert losses[0] == pytest.approx(math.log(2), rel=ROUNDING_TOL)
     assert (np.diff(losses) < 0).all()
 
 
@@ -820,7 +828,7 @@ def test_multi_class_logistic_regression(
     p = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     expected = f.T @ (np.eye(4)[labels] - p)
     grads = mlp.value_and_grad(f, labels, lib.CrossEntropy(reduction="sum"))[1]
-    np.testing.assert_allclose(-grads[:12].reshape(3, 4), expected, atol=NETWORK)
+    np.testing.assert_allclose(-grads[:12].reshape(3, 4), expected, atol=NETWORK_TOL)
 
 
 def test_random_labels_are_learnt_by_heart(

@@ -25,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 
 # Between two programs that compute the same in float32 or float64, sums in another
 # order; predictions here are of the size of 1.
-ROUNDING = {"float32": 2e-6, "float64": 1e-13}
+OUTPUT_RTOL = {"float32": 2e-6, "float64": 1e-13}
 
 X, LABELS = load_iris(return_X_y=True)
 X = (X - X.mean(axis=0)) / X.std(axis=0)
@@ -47,7 +47,7 @@ def classifier(y, x=X, **options):
 def check(mlp, x, expected):
     y = mlp(x)
     assert y.shape == expected.shape
-    bound = ROUNDING[mlp.dtype.name]
+    bound = OUTPUT_RTOL[mlp.dtype.name]
     assert abs(y - expected).max() <= bound * max(1, abs(expected).max())
 
 

@@ -13,11 +13,11 @@ from fastmlp._formats import to_onnx as _onnx
 
 # Of the largest output: what is promised for float32. Sums in another order and other
 # elementary functions leave a few units in the last place, 6e-8, per layer.
-RTOL = {"float32": 1e-6, "float64": 1e-13}
+OUTPUT_RTOL = {"float32": 1e-6, "float64": 1e-13}
 
 # Of the largest |z| or output, of activations alone: exponentials multiply rounding
 # errors of their arguments, which here are up to 30.
-ALONE = {"float32": 1e-6, "float64": 1e-14}
+ACTIVATION_RTOL = {"float32": 1e-6, "float64": 1e-14}
 
 
 def run(path, x, output="y", name="x"):
@@ -40,7 +40,7 @@ def exported(mlp, tmp_path, **options):
 def check(mlp, tmp_path, rng, loc=0.0):
     """Compare for one row and several."""
     path = exported(mlp, tmp_path)
-    bound = RTOL[mlp.dtype.name]
+    bound = OUTPUT_RTOL[mlp.dtype.name]
     for rows in (1, 37):
         x = (rng.standard_normal((rows, mlp.n_in)) + loc).astype(mlp.dtype)
         y = run(path, x)
@@ -75,7 +75,7 @@ def test_activations_alone(activation, name, tmp_path, rng):
         # z times something below 1 that is right to a rounding of 1.
         gelu = activation.startswith("gelu")
         scale = max(abs(y).max(), abs(x).max() if gelu else 0)
-        assert abs(run(path, x) - y).max() <= ALONE[name] * scale, (low, high)
+        assert abs(run(path, x) - y).max() <= ACTIVATION_RTOL[name] * scale, (low, high)
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "silu", "softplus"])
@@ -84,7 +84,7 @@ def test_tails_keep_their_digits(activation, tmp_path, rng):
     mlp = fm.MLP([4, fm.Activation(activation)])
     x = rng.uniform(-20, -10, (50, 4)).astype(np.float32)
     y = run(exported(mlp, tmp_path), x)
-    np.testing.assert_allclose(y, mlp(x), rtol=RTOL["float32"])
+    np.testing.assert_allclose(y, mlp(x), rtol=OUTPUT_RTOL["float32"])
 
 
 def test_extremes(tmp_path):
@@ -198,7 +198,9 @@ def test_versions_of_operators(opset, tmp_path, rng):
     path = exported(mlp, tmp_path, opset=opset)
     assert [o.version for o in onnx.load(path).opset_import] == [opset]
     x = rng.standard_normal((9, 4)).astype(np.float32)
-    assert abs(run(path, x) - mlp(x)).max() <= RTOL["float32"] * abs(mlp(x)).max()
+    assert (
+        abs(run(path, x) - mlp(x)).max() <= OUTPUT_RTOL["float32"] * abs(mlp(x)).max()
+    )
 
 
 def test_names_of_input_and_output(tmp_path, rng):
@@ -206,7 +208,7 @@ def test_names_of_input_and_output(tmp_path, rng):
     path = exported(mlp, tmp_path, input_name="features", output_name="scores")
     x = rng.standard_normal((5, 3)).astype(np.float32)
     y = run(path, x, "scores", "features")
-    assert abs(y - mlp(x)).max() <= RTOL["float32"] * abs(mlp(x)).max()
+    assert abs(y - mlp(x)).max() <= OUTPUT_RTOL["float32"] * abs(mlp(x)).max()
 
 
 def test_the_model_stays_as_it_is_and_files_are_the_same(tmp_path):

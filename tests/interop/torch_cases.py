@@ -12,7 +12,7 @@ nn = torch.nn
 
 # Outputs and gradients of a few small layers: both sides round about as often, in
 # another order, relative to the largest element.
-RELATIVE = {"float32": 2e-5, "float64": 1e-13}
+OUTPUT_RTOL = {"float32": 2e-5, "float64": 1e-13}
 
 
 ROWS, N_IN = 7, 5
@@ -24,7 +24,7 @@ BOTH = ("float32", "float64")
 def close(got, wanted, dtype):
     got, wanted = np.asarray(got), np.asarray(wanted)
     scale = max(1.0, float(abs(wanted).max()))
-    np.testing.assert_allclose(got, wanted, rtol=0, atol=RELATIVE[dtype] * scale)
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=OUTPUT_RTOL[dtype] * scale)
 
 
 def inputs(rng, dtype="float32", rows=ROWS, width=N_IN):

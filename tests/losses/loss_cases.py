@@ -12,7 +12,7 @@ from helpers import SEED, toy_mlp
 
 # float64 against the same formulas in numpy or torch: some roundings of each term, and
 # sums of a few of them. float32 by the same token.
-ROUNDINGS = 64
+LOSS_ULPS = 64
 
 
 OUTPUTS = 4
@@ -98,7 +98,7 @@ def in_reference(loss: fm.losses.Loss) -> Any:
 
 def assert_close(actual: Any, wanted: Any, dtype: Any) -> None:
     scale = max(1.0, float(np.abs(wanted).max()))
-    bound = ROUNDINGS * float(np.finfo(dtype).eps) * scale
+    bound = LOSS_ULPS * float(np.finfo(dtype).eps) * scale
     np.testing.assert_allclose(actual, wanted, rtol=0, atol=bound)
 
 

@@ -12,9 +12,9 @@ from fastmlp._core import kernels
 from helpers import FD_STEP, SEED, TOLERANCE
 from loss_cases import (
     CASES,
+    LOSS_ULPS,
     OUTPUTS,
     QS,
-    ROUNDINGS,
     WEIGHTS,
     assert_close,
     each_case,
@@ -121,7 +121,7 @@ def test_gradient_by_finite_differences(name: str) -> None:
 
 def test_values_by_hand() -> None:
     def close(value: float) -> Any:
-        return pytest.approx(value, rel=ROUNDINGS * np.finfo(np.float64).eps)
+        return pytest.approx(value, rel=LOSS_ULPS * np.finfo(np.float64).eps)
 
     assert fm.Poisson()([[0.0]], [[3.0]]) == 1.0
     assert fm.Poisson()([[np.log(2.0)]], [[3.0]]) == close(2 - 3 * np.log(2))
@@ -291,8 +291,8 @@ def test_kernels_give_the_same_bits(n: int, dtype: type) -> None:
             np.testing.assert_allclose(
                 actual,
                 expected,
-                rtol=ROUNDINGS * np.finfo(dtype).eps,
-                atol=ROUNDINGS * np.finfo(dtype).eps * 30 * n,  # pred goes up to 30
+                rtol=LOSS_ULPS * np.finfo(dtype).eps,
+                atol=LOSS_ULPS * np.finfo(dtype).eps * 30 * n,  # pred goes up to 30
                 err_msg=kind,
             )
         for isa in fm.available_isas():

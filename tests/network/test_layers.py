@@ -22,12 +22,12 @@ ROWS = (1, 2, 7, 33)
 
 # Norms divide by deviations, here not below a third (their eps is 0.1), and networks
 # are up to a dozen layers deep, residual blocks being several.
-LAYERS = Tolerance(
+LAYERS_TOLERANCE = Tolerance(
     4 * TOLERANCE["network"].ulps,
     "as of a network; norms multiply errors by up to three each",
 )
-TRAJECTORY = Tolerance(
-    4 * LAYERS.ulps, "errors add up over a dozen steps of a smooth loss"
+TRAJECTORY_TOLERANCE = Tolerance(
+    4 * LAYERS_TOLERANCE.ulps, "errors add up over a dozen steps of a smooth loss"
 )
 
 
@@ -195,7 +195,7 @@ def test_outputs_and_gradients_are_the_references(
         inputs = x.astype(dtype), dy.astype(dtype)
         found = ours.vjp(*inputs, training)
         wanted = theirs.vjp(x, dy, training)
-        tolerance = LAYERS.of(dtype)
+        tolerance = LAYERS_TOLERANCE.of(dtype)
         for a, b in zip(found, wanted, strict=True):
             assert a.dtype == dtype
             assert_close(a, b, tolerance)
@@ -223,7 +223,7 @@ def test_loss_gradients_are_the_references(name: str) -> None:
             )
             results.append((value, grads, mlp.buffers))
         for a, b in zip(*results, strict=True):
-            assert_close(a, b, LAYERS.of(np.float64))
+            assert_close(a, b, LAYERS_TOLERANCE.of(np.float64))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -251,7 +251,7 @@ def test_training_is_the_references(name: str) -> None:
     ours, theirs = results
     assert ours.keys() == theirs.keys()
     for key, value in ours.items():
-        assert_close(value, theirs[key], TRAJECTORY.of(np.float64))
+        assert_close(value, theirs[key], TRAJECTORY_TOLERANCE.of(np.float64))
 
 
 @pytest.mark.parametrize("init", ["auto", "torch", "sklearn"])
@@ -288,7 +288,9 @@ def test_first_parameters_and_names_are_the_references(name: str, init: str) -> 
 def test_folding_is_the_references(name: str, dtype: type) -> None:
     ours, theirs = network(fm, name, dtype).fold(), network(reference, name).fold()
     x, _ = batch(7, ours.n_out)
-    assert_close(ours(x.astype(dtype)), network(reference, name)(x), LAYERS.of(dtype))
+    assert_close(
+        ours(x.astype(dtype)), network(reference, name)(x), LAYERS_TOLERANCE.of(dtype)
+    )
     assert ours.state_dict().keys() == theirs.state_dict().keys()
 
 

@@ -13,8 +13,8 @@ from fastmlp import rl
 from helpers import TOLERANCE
 
 # Sums of at most some hundred terms of about 1, in another order than the judge's.
-SUMS = TOLERANCE["network"].of(np.float64)
-SUMS32 = TOLERANCE["network"].of(np.float32)
+SUM_RTOL = TOLERANCE["network"].of(np.float64)
+SUM_RTOL_FLOAT32 = TOLERANCE["network"].of(np.float32)
 # A mean of n draws from a uniform distribution lies within five standard deviations.
 DEVIATIONS = 5.0
 
@@ -311,7 +311,7 @@ def test_vector_environments_as_the_docstring_says():
     assert (batch.rewards == 1).all()  # of a reset it is 0
     # Within an episode positions go on by the velocity.
     moved = batch.obs[:, 0] + np.float32(0.02) * batch.obs[:, 1]
-    assert np.abs(batch.next_obs[:, 0] - moved).max() < SUMS32
+    assert np.abs(batch.next_obs[:, 0] - moved).max() < SUM_RTOL_FLOAT32
 
 
 def test_threads_share_a_buffer():
@@ -521,7 +521,7 @@ def test_a_step_is_the_update_of_q_learning():
     # The squared error has twice the gradient.
     half = fm.SGD(lr=rate / 2)
     q.train_step(batch.obs, (batch.actions, y), fm.ActionValue(fm.MSE()), half)
-    assert abs(q.params - expected).max() < SUMS
+    assert abs(q.params - expected).max() < SUM_RTOL
 
 
 # Returns and advantages ---------------------------------------------------------------
@@ -553,10 +553,10 @@ def test_gae_term_by_term(rollout):
     for n in range(r.shape[1]):
         column = [x[:, n] for x in rollout]
         expected = judged_gae(*column, 0.9, 0.8)
-        assert abs(a[:, n] - expected).max() < SUMS
+        assert abs(a[:, n] - expected).max() < SUM_RTOL
         alone, _ = rl.gae(*column, 0.9, 0.8)
         assert (alone == a[:, n]).all()
-    assert abs(ret - (a + v)).max() < SUMS
+    assert abs(ret - (a + v)).max() < SUM_RTOL
     single, _ = rl.gae(*(x.astype(np.float32) for x in (r, v, after)), over, cut)
     assert single.dtype == np.float32
 
@@ -565,9 +565,9 @@ def test_lambda_zero_and_one(rollout):
     r, v, _, over, cut = rollout
     after = np.vstack([v[1:], v[:1]])
     a, _ = rl.gae(r, v, after, over, cut, 0.9, 0.0)
-    assert abs(a - (r + 0.9 * np.where(over, 0, after) - v)).max() < SUMS
+    assert abs(a - (r + 0.9 * np.where(over, 0, after) - v)).max() < SUM_RTOL
     _, ret = rl.gae(r, v, after, over, cut, 0.9, 1.0)
-    assert abs(ret - rl.returns(r, 0.9, over, cut, after)).max() < SUMS
+    assert abs(ret - rl.returns(r, 0.9, over, cut, after)).max() < SUM_RTOL
 
 
 def test_values_of_the_last_state_alone(rollout):

@@ -47,7 +47,7 @@ def deep(seed=0):
 
 
 class LogCosh(fm.losses.Loss):
-    """Batches, callbacks, losses and schedules for the tests of training."""
+    """A loss that the core does not know: log cosh, or MSE computed in Python."""
 
     __slots__ = ("mse",)
     reduction = "mean"

@@ -11,7 +11,7 @@ from helpers import toy_data, toy_fit, toy_mlp
 sk = pytest.importorskip("sklearn.metrics")
 
 # The same sums in float64, in another order.
-RTOL = 1e-12
+METRIC_RTOL = 1e-12
 ROWS = 200
 
 
@@ -37,7 +37,7 @@ def test_regression(n_out, weighted):
     for name, value in wanted.items():
         got = metrics.METRICS[name](p, y, w)
         assert isinstance(got, float)
-        assert got == pytest.approx(value, rel=RTOL), name
+        assert got == pytest.approx(value, rel=METRIC_RTOL), name
         if n_out == 1:
             assert metrics.METRICS[name](p[:, 0], y[:, 0], w) == got
             assert metrics.METRICS[name](p, y[:, 0], w) == got
@@ -46,7 +46,7 @@ def test_regression(n_out, weighted):
 def test_r2_of_constant_targets():
     p = np.array([[1.0, 2, 3], [2.0, 2, 4]])
     for y in ([[1.0, 2, 3], [2.0, 2, 3]], [[5.0, 2, 1], [5.0, 2, 1]]):
-        assert metrics.r2(p, y) == pytest.approx(sk.r2_score(y, p), rel=RTOL)
+        assert metrics.r2(p, y) == pytest.approx(sk.r2_score(y, p), rel=METRIC_RTOL)
     assert math.isnan(metrics.r2([[1.0]], [[1.0]]))
 
 
@@ -58,7 +58,7 @@ def test_accuracy(weighted):
     assert 0.3 < wanted < 1
     soft = np.exp(y) / np.exp(y).sum(axis=1, keepdims=True)
     for target in (labels, labels.astype("uint8"), soft, np.eye(4)[labels]):
-        assert metrics.accuracy(p, target, w) == pytest.approx(wanted, rel=RTOL)
+        assert metrics.accuracy(p, target, w) == pytest.approx(wanted, rel=METRIC_RTOL)
 
     # Each output a question: the mean of the columns' own.
     yes = (y > 0).astype(float)
@@ -66,9 +66,9 @@ def test_accuracy(weighted):
         sk.accuracy_score(yes[:, i], p[:, i] > 0, sample_weight=w) for i in range(4)
     ]
     got = metrics.accuracy(p, yes, w, kind="binary", threshold=0)
-    assert got == pytest.approx(np.mean(columns), rel=RTOL)
+    assert got == pytest.approx(np.mean(columns), rel=METRIC_RTOL)
     one = metrics.accuracy(p[:, 0], yes[:, 0], w, threshold=0)
-    assert one == pytest.approx(columns[0], rel=RTOL)
+    assert one == pytest.approx(columns[0], rel=METRIC_RTOL)
     # 1 and -1 are yes and no as well, and one output needs no other form.
     signs = 2 * yes - 1
     assert metrics.accuracy(p[:, :1], signs[:, 0], w, threshold=0) == one

@@ -19,7 +19,7 @@ lr_scheduler = torch and torch.optim.lr_scheduler
 LR = 0.3
 # Relative to the largest learning rate: torch's recursions add a rounding a step, and
 # its 1 + cos cancels where ours does not.
-RTOL = 1e-12
+RATE_RTOL = 1e-12
 COUNT = 100
 
 
@@ -125,7 +125,7 @@ def test_rates_are_torchs(name):
     count = COUNT - 1 if "OneCycle" in repr(ours) else COUNT
     wanted = torch_rates(make, count)
     got = ours.values(0, count)
-    np.testing.assert_allclose(got, wanted, rtol=RTOL, atol=RTOL * LR)
+    np.testing.assert_allclose(got, wanted, rtol=RATE_RTOL, atol=RATE_RTOL * LR)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -167,7 +167,7 @@ def test_schedules_are_values(name):
 def test_ends_and_restarts():
     cosine = schedules.Cosine(1.0, 10, 0.25)
     assert [cosine(t) for t in (0, 10, 11, 10**9)] == [1.0, 0.25, 0.25, 0.25]
-    assert cosine(5) == pytest.approx(0.625, rel=RTOL)
+    assert cosine(5) == pytest.approx(0.625, rel=RATE_RTOL)
     again = schedules.Cosine(1.0, 4, restarts=2)
     assert [t for t in range(60) if again(t) == 1.0] == [0, 4, 12, 28]
     far = 4 * (2**50 - 1)
@@ -209,7 +209,7 @@ def test_plateaus_are_torchs(options, rng):
         theirs.step(value)
         ours.observe(value)
         wanted = optimizer.param_groups[0]["lr"]
-        assert ours.current == ours(0) == pytest.approx(wanted, rel=RTOL)
+        assert ours.current == ours(0) == pytest.approx(wanted, rel=RATE_RTOL)
         rates.add(ours.current)
     assert len(rates) > 2
     ours.reset()

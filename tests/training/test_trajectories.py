@@ -15,7 +15,7 @@ from helpers import SEED, Tolerance
 STEPS = 20
 LAYERS, ROWS = [5, 19, 3], 24
 
-TRAJECTORY = Tolerance(
+TRAJECTORY_TOLERANCE = Tolerance(
     64,
     "each of the 20 steps adds a few roundings to parameters of size 1, from sums over "
     "24 terms at most, and descent on a smooth loss does not let errors grow",
@@ -105,7 +105,7 @@ def exact(name: str) -> tuple[np.ndarray, np.ndarray]:
 def test_every_step_is_that_of_the_reference(name: str, isa: str, dtype: type) -> None:
     losses, params = trajectory(fm, dtype, name)
     exact_losses, exact_params = exact(name)
-    tolerance = TRAJECTORY.of(dtype)
+    tolerance = TRAJECTORY_TOLERANCE.of(dtype)
     for step, (value, wanted) in enumerate(zip(losses, exact_losses, strict=True)):
         assert value == pytest.approx(wanted, rel=tolerance), f"step {step}"
     limit = tolerance * np.abs(exact_params).max()
@@ -114,7 +114,7 @@ def test_every_step_is_that_of_the_reference(name: str, isa: str, dtype: type) -
 
 def test_every_configuration_goes_its_own_way() -> None:
     # Otherwise an option that does nothing would pass.
-    seen = 2 * TRAJECTORY.of(np.float32)
+    seen = 2 * TRAJECTORY_TOLERANCE.of(np.float32)
     for one, other in combinations(CONFIGURATIONS, 2):
         apart = np.abs(exact(one)[0] / exact(other)[0] - 1).max()
         assert apart > seen, f"{one} and {other}"
