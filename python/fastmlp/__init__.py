@@ -62,7 +62,8 @@ from .callbacks import (
 )
 from .callbacks._monitor import Monitor
 from .layers import *
-from .losses import *
+from .losses import CustomLoss
+from .losses._formulas import *
 from .metrics import History
 from .mlp import MLP
 from .optimizers._first_order import *
@@ -118,6 +119,7 @@ __all__ = [
     "CSVLogger",
     "Callback",
     "Checkpoint",
+    "CustomLoss",
     "DivergenceError",
     "EarlyStopping",
     "History",
@@ -145,7 +147,7 @@ __all__ = [
     "solvers",
 ]
 __all__ += layers.__all__
-__all__ += losses.__all__
+__all__ += losses._formulas.__all__
 __all__ += optimizers._first_order.__all__
 __all__ += runtime.__all__
 __all__ += solvers.__all__

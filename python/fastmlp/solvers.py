@@ -207,12 +207,11 @@ class Solver:
             raise ValueError(
                 f"theta must not be empty, got {_validate.describe(start)}"
             )
-        dtype = np.dtype(np.float32 if start.dtype == np.float32 else np.float64)
-        start = _validate.convert("theta", start, dtype)
+        start = _validate.in_own_precision("theta", start)
         self._check_size(start.size)
         place = start.reshape(-1).copy()
         solver = self._make_core()
-        checked = self._checked(f, start.shape, dtype)
+        checked = self._checked(f, start.shape, start.dtype)
         status, before, value, gradient, _, _ = solver.minimize(
             place, checked, iterations
         )
