@@ -71,8 +71,8 @@ from .runtime import *
 from .solvers import *
 
 # Pickles of version 0.1.0 name these modules.
-_sys.modules[f"{__name__}.history"] = metrics
-_sys.modules[f"{__name__}.monitor"] = _sys.modules[Monitor.__module__]
+history = _sys.modules[f"{__name__}.history"] = metrics
+monitor = _sys.modules[f"{__name__}.monitor"] = _sys.modules[Monitor.__module__]
 
 # The binding's means of making an exception has no place for this.
 DivergenceError.__doc__ = """Loss or gradient of a training step is not finite.

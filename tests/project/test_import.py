@@ -137,3 +137,12 @@ def test_a_missing_core_is_explained():
 
 def test_the_package_is_typed():
     assert (PACKAGE / "py.typed").is_file()
+
+
+def test_modules_of_earlier_versions_are_importable():
+    code = (
+        "import fastmlp.history, fastmlp.monitor; "
+        "print(fastmlp.history.History.__name__, fastmlp.monitor.Monitor.__name__)"
+    )
+    run = python(code)
+    assert run.stdout.split() == ["History", "Monitor"], run.stderr
