@@ -62,8 +62,7 @@ from .callbacks import (
 )
 from .callbacks._monitor import Monitor
 from .layers import *
-from .losses import CustomLoss
-from .losses._formulas import *
+from .losses import *
 from .metrics import History
 from .mlp import MLP
 from .optimizers._first_order import *
@@ -119,7 +118,6 @@ __all__ = [
     "CSVLogger",
     "Callback",
     "Checkpoint",
-    "CustomLoss",
     "DivergenceError",
     "EarlyStopping",
     "History",
@@ -147,7 +145,7 @@ __all__ = [
     "solvers",
 ]
 __all__ += layers.__all__
-__all__ += losses._formulas.__all__
+__all__ += losses.__all__
 __all__ += optimizers._first_order.__all__
 __all__ += runtime.__all__
 __all__ += solvers.__all__

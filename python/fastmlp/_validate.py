@@ -17,9 +17,10 @@ import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from typing import NoReturn
 
     import numpy.typing as npt
+
+    from . import _core
 
     Array = npt.NDArray[Any]
     Target = Array | tuple[Array, Array]  # labels and values, for action values
@@ -37,6 +38,10 @@ ELSEWHERE = {
     "xavier_normal": "glorot_normal",
     "xavier_uniform": "glorot_uniform",
 }
+
+# Rows of class probabilities may be off 1 by this much in sum: softmax outputs of some
+# float16 or float32 program pass, percentages or unnormalised scores do not.
+PROBABILITY_SLACK = 1e-3
 
 
 # Scalars and names ------------------------------------------------------------------
@@ -258,13 +263,6 @@ def _required(array: Array, dtype: np.dtype[Any]) -> Array:
     return result if result.dtype is dtype else result.view(dtype)
 
 
-def in_own_precision(name: str, value: object) -> Array:
-    """Return ``value`` as float32 if it is that, and as float64 otherwise."""
-    array = numeric(name, value)
-    single = array.dtype == np.float32
-    return convert(name, array, np.dtype(np.float32 if single else np.float64))
-
-
 def inputs(
     name: str, x: object, n_in: int, dtype: np.dtype[Any], *, vector: bool = False
 ) -> Array:
@@ -287,32 +285,69 @@ def inputs(
     return convert(name, array, dtype)
 
 
-def one_per_output(
-    name: str,
-    y: object,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    *,
-    or_one: bool = False,
-) -> Array:
-    """Return targets of the same shape as predictions, a number for each output.
+def targets(
+    name: str, y: Any, loss: _core.Loss, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Target:
+    """Return targets for predictions of ``shape``; class labels become int64.
 
-    For one output, (B,) and (B, 1) are the same numbers; any other difference would
-    need broadcasting, which is never what was meant. ``or_one`` is for the message: the
-    caller takes one number for all outputs as well.
+    For action values they are a pair: actions, int64, and what these are worth.
     """
+    # An action and its value in each row.
+    if loss.action:
+        if len(shape) != 2:
+            raise ValueError(
+                f"pred must have shape (rows, actions) for ActionValue, got {shape}"
+            )
+        if not isinstance(y, (tuple, list)) or len(y) != 2:
+            raise TypeError(
+                f"{name} must be (actions, values) for ActionValue, got {describe(y)}"
+            )
+        taken = actions(name, y[0], shape)
+        values = convert(f"{name}: the values", y[1], dtype)
+        if values.shape not in (shape[:1], (shape[0], 1)):
+            raise ValueError(
+                f"{name}: the values must have shape {shape[:1]}, "
+                f"got {describe(values)}"
+            )
+        return taken, values
+
+    # Class labels, or probabilities as below.
+    kind = loss.kind
+    if kind == "cross_entropy":
+        if len(shape) != 2:
+            raise ValueError(
+                f"pred must have shape (rows, classes) for CrossEntropy, got {shape}"
+            )
+        array = numeric(name, y)
+        if array.shape != shape:
+            return _labels(name, array, shape)
+
+    # A mean and a log variance for each.
+    if kind == "gaussian_nll":
+        if len(shape) != 2 or shape[1] % 2 != 0:
+            raise ValueError(
+                "pred must have shape (rows, 2 * targets) for GaussianNLL, means and "
+                f"log variances, got {shape}"
+            )
+        shape = (shape[0], shape[1] // 2)
+
+    # One number for each output. (B,) and (B, 1) are the same numbers; any other
+    # difference would need broadcasting, which is never what was meant.
     array = convert(name, y, dtype)
     if array.shape == shape:
         return array
-    single = shape[1:] in ((), (1,))
-    if single and array.shape in (shape[:1], (*shape[:1], 1)):
+    if shape[1:] in ((), (1,)) and array.shape in (shape[:1], (*shape[:1], 1)):
         return array.reshape(shape)
-    wanted = f"{shape}" + (f" or {shape[:1]}" if or_one or shape[1:] == (1,) else "")
+    several = kind == "quantile" and len(loss.per_output) > 0
+    if several and array.shape in (shape[:1], (*shape[:1], 1)):
+        # One number, of which each column predicts another quantile.
+        return np.repeat(array.reshape(-1, 1), shape[1], axis=1)
+    alone = shape[1:] == (1,) or several
+    wanted = f"{shape}" + (f" or {shape[:1]}" if alone else "")
     raise ValueError(f"{name} must have shape {wanted}, got {describe(array)}")
 
 
-def labels(name: str, array: Array, shape: tuple[int, ...]) -> Array:
-    """Return class labels, (B,), as int64, for predictions of ``shape``."""
+def _labels(name: str, array: Array, shape: tuple[int, ...]) -> Array:
     rows, classes = shape
     if array.shape != (rows,):
         hint = f"; {name}.ravel() gives labels" if array.shape == (rows, 1) else ""
@@ -388,6 +423,41 @@ def finite(name: str, array: Array) -> None:
             f"{name} must be finite, got {array[tuple(index)]} in row {index[0]}"
             + (f", column {index[1]}" if len(index) > 1 else "")
         )
+
+
+def target_values(name: str, target: Target, loss: _core.Loss) -> None:
+    """Refuse what is not finite, and what a loss cannot mean: probabilities, signs."""
+    if isinstance(target, tuple):
+        name, target = f"{name}: the values", target[1]
+    array, kind = target, loss.kind
+    if array.dtype == np.int64:
+        return  # class labels, whose range is known to be right
+    finite(name, array)
+    if kind in ("cross_entropy", "binary_cross_entropy"):
+        bad, wanted, hint = (array < 0) | (array > 1), "probabilities, 0 to 1", ""
+    elif kind == "hinge":
+        bad, wanted = abs(array) != 1, "-1 or 1 for Hinge"
+        zeros_and_ones = bool(((array == 0) | (array == 1)).all())
+        hint = "; 2 * y - 1 makes them of 0 and 1" if zeros_and_ones else ""
+    elif kind == "poisson":
+        bad, wanted, hint = array < 0, "counts, none negative, for Poisson", ""
+    else:
+        return
+    rows = np.reshape(bad, (len(array), -1)).any(axis=1)
+    if rows.any():
+        row = int(np.argmax(rows))
+        raise ValueError(
+            f"{name} must hold {wanted}, got {array[row]} in row {row}{hint}"
+        )
+    if kind == "cross_entropy":
+        total = array.sum(axis=1, dtype=np.float64)
+        off = abs(total - 1) > PROBABILITY_SLACK
+        if off.any():
+            row = int(np.argmax(off))
+            raise ValueError(
+                f"{name} must hold class probabilities that sum to 1 in each row, "
+                f"got a sum of {total[row]:.6g} in row {row}"
+            )
 
 
 # Arrays that are never converted ----------------------------------------------------
@@ -506,20 +576,6 @@ def accepted(result: T | NotImplementedType) -> T:
     if isinstance(result, NotImplementedType):
         raise RuntimeError("fastmlp: the core refused arrays that passed all checks")
     return result
-
-
-class Immutable:
-    """Base class of objects whose attributes are set by the constructor only."""
-
-    __slots__ = ()
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        kind = type(self).__name__
-        raise AttributeError(f"{kind} is immutable: cannot set {name!r}")
-
-    def __delattr__(self, name: str) -> NoReturn:
-        kind = type(self).__name__
-        raise AttributeError(f"{kind} is immutable: cannot delete {name!r}")
 
 
 def arguments(values: dict[str, Any]) -> str:

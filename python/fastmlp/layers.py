@@ -46,6 +46,7 @@ from .initializers import INITIALIZERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from typing import NoReturn
 
     from ._validate import Array
 
@@ -59,7 +60,7 @@ __all__ = [
 ]
 
 
-class Layer(_validate.Immutable):
+class Layer:
     """Base class of the layers; use the classes below.
 
     Layers are immutable, compare by value, and can be hashed and pickled.
@@ -123,6 +124,14 @@ class Layer(_validate.Immutable):
 
     def _fields(self) -> tuple[Any, ...]:
         return tuple(getattr(self, n) for n in (*self._leading, *self._defaults))
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        kind = type(self).__name__
+        raise AttributeError(f"{kind} is immutable: cannot set {name!r}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        kind = type(self).__name__
+        raise AttributeError(f"{kind} is immutable: cannot delete {name!r}")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Layer):

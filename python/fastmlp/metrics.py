@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _validate
+from . import _core, _validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -241,6 +241,9 @@ METRICS: dict[str, Callable[..., float]] = {
 # Those of which more is better.
 RISING = ("accuracy", "r2")
 
+# A loss whose targets have the shape of its predictions.
+_LIKE_PRED = _core.Loss("mse")
+
 
 def _check_pred(p: Array) -> None:
     if p.ndim not in (1, 2) or p.size == 0:
@@ -254,7 +257,9 @@ def _pair(pred: npt.ArrayLike, target: npt.ArrayLike) -> tuple[Array, Array]:
     """Return predictions and as many targets, in float64."""
     p = _validate.convert("pred", pred, np.dtype(np.float64))
     _check_pred(p)
-    return p, _validate.one_per_output("target", target, p.shape, p.dtype)
+    y = _validate.targets("target", target, _LIKE_PRED, p.shape, p.dtype)
+    assert isinstance(y, np.ndarray)
+    return p, y
 
 
 def _weights(sample_weight: object, rows: int) -> Array:
@@ -326,6 +331,7 @@ def _name(i: int, item: object) -> str:
 
 def _metric(name: str, item: object, loss: Loss) -> Measure:
     """Return what fit calls with (pred, target, sample_weight)."""
+    kind = "" if loss.core is None else loss.core.kind
     if isinstance(item, str):
         item = METRICS[_validate.choice("metrics", item, METRICS)]
     if not callable(item):
@@ -333,26 +339,33 @@ def _metric(name: str, item: object, loss: Loss) -> Measure:
             f"metrics[{name!r}] must be a name or a function of (pred, target), "
             f"got {_validate.describe(item)}"
         )
+    options: dict[str, Any] = {}
+    if item is accuracy:
+        options = dict(_ANSWERS.get(kind, {}))
     own = item in METRICS.values()
-    if own and not loss.targets.have_metrics:
+    if own and getattr(loss.core, "action", False):
         raise ValueError(f"metrics: {name!r} has no meaning for {loss!r}")
-    return Measure(name, item, loss, own)
+    return Measure(name, item, options, own, kind)
 
 
 class Measure:
     """A metric as fit calls it."""
 
     def __init__(
-        self, name: str, function: Callable[..., Any], loss: Loss, own: bool
+        self,
+        name: str,
+        function: Callable[..., Any],
+        options: dict[str, Any],
+        own: bool,
+        kind: str,
     ) -> None:
-        self._name, self._function, self._loss = name, function, loss
-        self._own = own
-        self._options = loss.targets.accuracy_options if function is accuracy else {}
+        self._name, self._function, self._options = name, function, options
+        self._own, self._kind = own, kind
         self._weighted = own or _takes_weights(function)
 
     def check(self, target: Any) -> None:
-        """Raise ValueError if the metric has no meaning for these targets."""
-        labels = self._loss.core is not None and target.dtype == np.int64
+        """Refuse targets that it cannot be taken of."""
+        labels = self._kind == "cross_entropy" and target.ndim == 1
         if labels and self._own and self._function is not accuracy:
             raise ValueError(
                 f"metrics: {self._name!r} has no meaning for class labels; accuracy has"
@@ -360,8 +373,8 @@ class Measure:
 
     def __call__(self, pred: Array, target: Any, weight: Array | None) -> float:
         """Return the metric of checked outputs and targets."""
-        if self._own:
-            pred = self._loss.targets.point_predictions(pred)
+        if self._own and self._kind == "gaussian_nll":
+            pred = pred[:, : pred.shape[1] // 2]  # the means, without the variances
         if self._weighted and weight is not None:
             options = {**self._options, "sample_weight": weight}
         else:
@@ -374,6 +387,14 @@ class Measure:
                 f"metrics: {self._name!r} must return a number, "
                 f"got {_validate.describe(value)}"
             ) from None
+
+
+# How answers are read from the outputs that losses are made for.
+_ANSWERS: dict[str, dict[str, Any]] = {
+    "cross_entropy": {"kind": "classes"},
+    "binary_cross_entropy": {"kind": "binary", "threshold": 0.0},
+    "hinge": {"kind": "binary", "threshold": 0.0},
+}
 
 
 def _takes_weights(function: Any) -> bool:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ._validate import Array
     from .callbacks import Callback
     from .layers import Layer
-    from .losses._base import TargetLike
+    from .losses import TargetLike
     from .metrics import History
     from .solvers import Solver
 

@@ -207,11 +207,12 @@ class Solver:
             raise ValueError(
                 f"theta must not be empty, got {_validate.describe(start)}"
             )
-        start = _validate.in_own_precision("theta", start)
+        dtype = np.dtype(np.float32 if start.dtype == np.float32 else np.float64)
+        start = _validate.convert("theta", start, dtype)
         self._check_size(start.size)
         place = start.reshape(-1).copy()
         solver = self._make_core()
-        checked = self._checked(f, start.shape, start.dtype)
+        checked = self._checked(f, start.shape, dtype)
         status, before, value, gradient, _, _ = solver.minimize(
             place, checked, iterations
         )

@@ -131,9 +131,9 @@ def test_bad_targets_change_nothing(case: int) -> None:
 @pytest.mark.parametrize(
     ("loss", "y", "words"),
     [
-        (fm.Hinge(), [[0.0], [1.0]], r"-1 or 1 for Hinge.*row 0; use 2 \* y - 1"),
+        (fm.Hinge(), [[0.0], [1.0]], r"-1 or 1 for Hinge.*row 0; 2 \* y - 1"),
         (fm.Hinge(), [[1.0], [2.0]], "-1 or 1 for Hinge.*row 1$"),
-        (fm.Poisson(), [[1.0], [-1.0]], "non-negative counts.*row 1$"),
+        (fm.Poisson(), [[1.0], [-1.0]], "counts, none negative.*row 1$"),
         (fm.Quantile(), [[1.0], [np.nan]], "^y must be finite"),
         (fm.ActionValue(fm.MSE()), ([0, 0], [1.0, np.inf]), "values must be finite"),
     ],

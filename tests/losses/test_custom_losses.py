@@ -8,7 +8,7 @@ from typing import Any
 import fastmlp as fm
 import numpy as np
 import pytest
-from fastmlp import losses
+from fastmlp import _validate, losses
 from helpers import (
     TOLERANCE,
 )
@@ -182,7 +182,7 @@ def test_as_loss_refuses_the_rest(other: Any) -> None:
 
 def test_targets_that_fit_are_not_copied() -> None:
     actions, values = np.zeros(6, np.int64), np.zeros(6)
-    targets = fm.ActionValue(fm.MSE()).targets
-    found = targets.convert("y", (actions, values), (6, 4), np.dtype(float))
+    core = fm.ActionValue(fm.MSE()).core
+    found = _validate.targets("y", (actions, values), core, (6, 4), np.dtype(float))
     assert found[0] is actions
     assert found[1] is values

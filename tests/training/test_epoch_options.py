@@ -13,7 +13,7 @@ import fastmlp as fm
 import numpy as np
 import pytest
 from fastmlp import _core, reference
-from fastmlp.losses._base import with_scale
+from fastmlp.losses import with_scale
 from helpers import TOLERANCE, assert_threaded, thread_counts, training_flops
 
 N_IN, N_OUT, ROWS = 5, 4, 37

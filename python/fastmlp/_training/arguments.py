@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import _validate
 from ..optimizers import Optimizer
@@ -47,11 +47,14 @@ def claim(mlp: MLP, optimizer: Optimizer | Solver) -> None:
 
 
 def rows_and_weight(
-    mlp: MLP, x: object, sample_weight: object
+    mlp: MLP, x: object, sample_weight: object, where: str = ""
 ) -> tuple[Array, Array | None]:
-    """Return samples and their weights as the core takes them."""
-    rows = _validate.inputs("x", x, mlp.n_in, mlp.dtype)
-    return rows, _weight(mlp, rows, sample_weight, "")
+    """Return samples and their weights as the core takes them.
+
+    ``where`` precedes the names of the arguments in messages, here and below.
+    """
+    rows = _validate.inputs(where + "x", x, mlp.n_in, mlp.dtype)
+    return rows, _weight(mlp, rows, sample_weight, where)
 
 
 def _weight(mlp: MLP, rows: Array, sample_weight: object, where: str) -> Array | None:
@@ -61,18 +64,19 @@ def _weight(mlp: MLP, rows: Array, sample_weight: object, where: str) -> Array |
     return _validate.weights(name, sample_weight, mlp.dtype, len(rows))
 
 
-def batch(mlp: MLP, x: object, y: object, loss: Loss, sample_weight: object) -> Data:
+def batch(
+    mlp: MLP, x: object, y: object, loss: Loss, sample_weight: object, where: str = ""
+) -> Data:
     """Return a batch as the core takes it."""
-    rows = _validate.inputs("x", x, mlp.n_in, mlp.dtype)
-    target = loss.targets.convert("y", y, (len(rows), mlp.n_out), mlp.dtype)
-    return rows, target, _weight(mlp, rows, sample_weight, "")
+    rows = _validate.inputs(where + "x", x, mlp.n_in, mlp.dtype)
+    shape = (len(rows), mlp.n_out)
+    assert loss.core is not None
+    target = _validate.targets(where + "y", y, loss.core, shape, mlp.dtype)
+    return rows, target, _weight(mlp, rows, sample_weight, where)
 
 
 def data_set(mlp: MLP, where: str, data: object, loss: Loss) -> Data:
-    """Return a data set as the core takes it; its values are checked too.
-
-    ``where`` precedes the names of the arguments in messages.
-    """
+    """Return a data set as the core takes it; its values are checked too."""
     if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
         name = where.removesuffix(": ")
         raise TypeError(
@@ -80,8 +84,26 @@ def data_set(mlp: MLP, where: str, data: object, loss: Loss) -> Data:
             f"got {_validate.describe(data)}"
         )
     x, y, sample_weight = data if len(data) == 3 else (*data, None)
+    if loss.core is None:
+        return _custom_data_set(mlp, where, x, y, loss, sample_weight)
+    checked = batch(mlp, x, y, loss, sample_weight, where)
+    _validate.finite(where + "x", checked[0])
+    _validate.target_values(where + "y", checked[1], loss.core)
+    return checked
+
+
+def _custom_data_set(
+    mlp: MLP, where: str, x: object, y: object, loss: Loss, sample_weight: object
+) -> Data:
+    """Return a data set for a loss in Python, which alone knows its targets."""
     rows = _validate.inputs(where + "x", x, mlp.n_in, mlp.dtype)
     _validate.finite(where + "x", rows)
-    shape = (len(rows), mlp.n_out)
-    target = loss.targets.of_data_set(where + "y", y, shape, mlp.dtype)
+    target: Any = loss._as_array(where + "y", y)
+    if target.shape[:1] != (len(rows),):
+        raise ValueError(
+            f"{where}y must have {len(rows)} rows as x has, "
+            f"got {_validate.describe(target)}"
+        )
+    if target.dtype.kind == "f":
+        _validate.finite(where + "y", target)
     return rows, target, _weight(mlp, rows, sample_weight, where)

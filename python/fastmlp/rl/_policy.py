@@ -12,7 +12,6 @@ import numpy as np
 
 from .. import _validate
 from ..losses import REDUCTIONS, CustomLoss
-from ..losses._targets import CustomTargets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -184,47 +183,14 @@ def sample_actions(logits: npt.ArrayLike, rng: np.random.Generator) -> tuple[Any
     return actions, log_probs
 
 
-class PolicyTargets(CustomTargets):
-    """Actions and numbers that come with them, for each row.
-
-    Parameters
-    ----------
-    parts : str
-        Names of the numbers.
-    """
-
-    def __init__(self, *parts: str) -> None:
-        self.parts = parts
-
-    def as_array(self, name: str, y: Any) -> Array:
-        """Return the parts of a target as columns, whose rows a fit takes."""
-        if not isinstance(y, (tuple, list)) or len(y) != 1 + len(self.parts):
-            return np.asarray(y)
-        columns = [
-            _validate.numeric(f"{name}: the {what}", part)
-            for what, part in zip(("actions", *self.parts), y, strict=True)
-        ]
-        if len({column.shape for column in columns}) > 1 or columns[0].ndim != 1:
-            got = ", ".join(map(_validate.describe, columns))
-            raise ValueError(f"{name}: all must have shape (rows,), got {got}")
-        if columns[0].dtype.kind == "f":
-            raise TypeError(
-                f"{name}: the actions must be of an integer dtype, got "
-                f"{_validate.describe(columns[0])}"
-            )
-        # Actions are small numbers, which any float holds exactly.
-        dtype = np.result_type(*columns[1:])
-        dtype = dtype if dtype == np.float32 else np.dtype(np.float64)
-        return np.stack(columns, axis=1, dtype=dtype, casting="same_kind")
-
-
 class _PolicyLoss(CustomLoss):
     """What the losses of policies share: their targets, and the entropy bonus."""
 
     __slots__ = ("_entropy",)
 
     _entropy: float
-    targets: ClassVar[PolicyTargets]
+    # What a target consists of, beside the actions.
+    _parts: ClassVar[tuple[str, ...]]
 
     def __init__(self, entropy: float, reduction: str) -> None:
         bonus = _validate.real("entropy", entropy, 0.0)
@@ -304,7 +270,7 @@ class _PolicyLoss(CustomLoss):
 
     def _split(self, target: Any, z: Array) -> tuple[Array, list[Array]]:
         """Return the actions, int64, and the rest of the target, like the logits."""
-        names = ("actions", *self.targets.parts)
+        names = ("actions", *self._parts)
         if isinstance(target, np.ndarray):
             if target.shape != (len(z), len(names)):
                 raise ValueError(
@@ -333,7 +299,7 @@ class _PolicyLoss(CustomLoss):
             )
         actions = _actions("target", columns[0], z.shape)
         parts = []
-        for name, column in zip(self.targets.parts, columns[1:], strict=True):
+        for name, column in zip(self._parts, columns[1:], strict=True):
             part = _validate.convert(f"target: the {name}", column, z.dtype)
             if part.shape != (len(z),):
                 raise ValueError(
@@ -342,6 +308,27 @@ class _PolicyLoss(CustomLoss):
                 )
             parts.append(part)
         return actions, parts
+
+    def _as_array(self, name: str, target: Any) -> Array:
+        """Return the parts of a target as columns, of which `fit` takes rows."""
+        if isinstance(target, (tuple, list)) and len(target) == 1 + len(self._parts):
+            columns = [
+                _validate.numeric(f"{name}: the {what}", part)
+                for what, part in zip(("actions", *self._parts), target, strict=True)
+            ]
+            if len({column.shape for column in columns}) > 1 or columns[0].ndim != 1:
+                got = ", ".join(map(_validate.describe, columns))
+                raise ValueError(f"{name}: all must have shape (rows,), got {got}")
+            if columns[0].dtype.kind == "f":
+                raise TypeError(
+                    f"{name}: the actions must be of an integer dtype, got "
+                    f"{_validate.describe(columns[0])}"
+                )
+            # Actions are small numbers, and exact in any float.
+            dtype = np.result_type(*columns[1:])
+            dtype = dtype if dtype == np.float32 else np.dtype(np.float64)
+            return np.stack(columns, axis=1, dtype=dtype, casting="same_kind")
+        return np.asarray(target)
 
 
 class PolicyGradient(_PolicyLoss):
@@ -381,7 +368,7 @@ class PolicyGradient(_PolicyLoss):
 
     __slots__ = ()
 
-    targets = PolicyTargets("advantages")
+    _parts = ("advantages",)
 
     def __init__(self, entropy: float = 0.0, *, reduction: str = "mean") -> None:
         super().__init__(entropy, reduction)
@@ -439,7 +426,7 @@ class ClippedPolicyGradient(_PolicyLoss):
     __slots__ = ("_clip",)
 
     _clip: float
-    targets = PolicyTargets("advantages", "old log-probabilities")
+    _parts = ("advantages", "old log-probabilities")
 
     def __init__(
         self, clip: float = 0.2, entropy: float = 0.01, *, reduction: str = "mean"

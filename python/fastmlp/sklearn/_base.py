@@ -403,8 +403,15 @@ class BaseMLP(NetworkWeights):
             if not weight.any():
                 raise ValueError("the weights of the samples must not be all zero")
         target = task.encode(samples.y, dtype)
-        shape = len(target), self.mlp_.n_out
-        target = task.loss.targets.of_data_set("y", target, shape, dtype)
+        if target.dtype.kind == "f":
+            _validate.finite("y", target)
+        if task.loss.core is not None:
+            shape = len(target), self.mlp_.n_out
+            core = task.loss.core
+            checked = _validate.targets("y", target, core, shape, dtype)
+            assert isinstance(checked, np.ndarray)  # of action values they are pairs
+            _validate.target_values("y", checked, core)
+            target = checked
         if isinstance(X, np.ndarray):
             X = dense(X, dtype)
         elif X.format != "csr":

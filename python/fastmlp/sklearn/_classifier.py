@@ -27,8 +27,8 @@ from ..losses import (
     Huber,
     Loss,
     PseudoHuber,
+    with_scale,
 )
-from ..losses._base import with_scale
 from ._base import BaseMLP, Task, as_floats, as_loss_object
 from ._docs import documented
 from ._epochs import activate

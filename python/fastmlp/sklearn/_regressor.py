@@ -25,8 +25,8 @@ from ..losses import (
     Poisson,
     PseudoHuber,
     Quantile,
+    with_scale,
 )
-from ..losses._base import with_scale
 from ._base import BaseMLP, Task, as_floats, as_loss_object
 from ._docs import documented
 from ._epochs import activate
