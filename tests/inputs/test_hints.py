@@ -90,7 +90,7 @@ def test_tools_of_pytorch():
     torch = pytest.importorskip("torch", reason="hands PyTorch's objects in")
     mlp = fm.MLP([4, 1], seed=0)
     theirs = torch.optim.Adam([torch.zeros(1, requires_grad=True)])
-    with pytest.raises(TypeError, match=r"^optimizer must be .* of PyTorch's"):
+    with pytest.raises(TypeError, match=r"^optimizer must be .* from PyTorch"):
         mlp.train_step(X, X[:, :1], fm.MSE(), theirs)
     for loss in (torch.nn.MSELoss(), torch.nn.functional.mse_loss):
         with pytest.raises(TypeError, match=r"^loss must be .* see fm\.CustomLoss"):
