@@ -91,7 +91,7 @@ def test_bad_checkpoints(tmp_path):
     (tmp_path / "x").write_text("nothing")
     np.savez(tmp_path / "y.npz", a=np.ones(3))
     for name in ("x", "y.npz"):
-        with pytest.raises(ValueError, match=r"^path: .* is no checkpoint"):
+        with pytest.raises(ValueError, match=r"^path: .* is not a checkpoint"):
             load(tmp_path / name, mlp)
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "z", mlp)

@@ -11,7 +11,7 @@ import threading
 import fastmlp as fm
 import numpy as np
 import pytest
-from fastmlp._formats import states as _states
+from fastmlp._formats import atomic_write
 from file_cases import data, parts_of_a_training, run, state, trained
 from helpers import importing
 from safetensors import safe_open
@@ -221,7 +221,9 @@ def test_a_model_is_no_checkpoint(model, tmp_path):
     path = tmp_path / "a"
     path.write_bytes(model)
     mlp = fm.load(path)
-    with pytest.raises(ValueError, match=r"^path: .* is no checkpoint: .* fm.load"):
+    with pytest.raises(
+        ValueError, match=r"^path: .* is not a checkpoint but .* fm.load"
+    ):
         fm.Checkpoint.load(path, mlp)
 
 
@@ -403,15 +405,15 @@ def test_errors_leave_the_file_and_nothing_else(at, model, tmp_path, monkeypatch
 
     with monkeypatch.context() as patch:
         if at == "open":
-            patch.setattr(_states, "open", fail, raising=False)
+            patch.setattr(atomic_write, "open", fail, raising=False)
         else:
             patch.setattr(os, at, fail)
         with pytest.raises(OSError, match="No space left"):
             mlp.save(path)
         with pytest.raises(OSError, match="No space left"):
-            _states.replace_file(path, lambda file: file.write(b"new"))
+            atomic_write.replace_file(path, lambda file: file.write(b"new"))
     with pytest.raises(ZeroDivisionError):
-        _states.replace_file(path, lambda file: 1 / 0)
+        atomic_write.replace_file(path, lambda file: 1 / 0)
     assert path.read_bytes() == model
     assert os.listdir(tmp_path) == ["a"]
 
@@ -421,17 +423,17 @@ def test_files_that_are_replaced(tmp_path):
     path.write_bytes(b"old")
     path.chmod(0o640)
     link.symlink_to("a")
-    _states.replace_file(link, b"new")
+    atomic_write.replace_file(link, b"new")
     assert link.is_symlink()
     assert path.read_bytes() == b"new"
     assert path.stat().st_mode & 0o777 == 0o640
-    _states.replace_file(path, lambda file: file.write(b"newer"))
+    atomic_write.replace_file(path, lambda file: file.write(b"newer"))
     assert path.read_bytes() == b"newer"
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
     # As any other new file.
     plain = tmp_path / "c"
     plain.write_bytes(b"")
-    _states.replace_file(tmp_path / "d", b"")
+    atomic_write.replace_file(tmp_path / "d", b"")
     assert (tmp_path / "d").stat().st_mode == plain.stat().st_mode
 
 
@@ -466,7 +468,7 @@ def test_paths(tmp_path, monkeypatch):
     os.mkfifo(fifo)
     with pytest.raises(ValueError, match="no ordinary file"):
         fm.load(fifo)
-    with pytest.raises(ValueError, match=r"^path must be a file, got .*fifo"):
+    with pytest.raises(ValueError, match=r"^path must be a regular file, got .*fifo"):
         mlp.save(fifo)
     assert os.listdir(tmp_path) == ["fifo"]
     monkeypatch.chdir(tmp_path)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from .. import _validate
 from .._network.model import model_class
 from ..layers import Activation
-from . import states
+from . import model_schema
+from .atomic_write import file_name, replace_file
 
 if TYPE_CHECKING:
     import os
@@ -18,34 +19,34 @@ if TYPE_CHECKING:
 
 def save(mlp: MLP, path: str | os.PathLike[str]) -> None:
     """Write a model to a file: `fastmlp.MLP.save`."""
-    name = states.file_name(path)
+    name = file_name(path)
     training = {
         "seed": mlp.sequence.seed,
         "epochs": mlp.sequence.done,
         "within": mlp.sequence.within,
     }
-    # Without the history, whose times differ where all else is the same to the bit.
-    data = states.encoded(mlp, "mlp.save", training, None)
-    states.replace_file(name, data)
+    # Without the history: its times differ between runs that are otherwise equal.
+    data = model_schema.encoded(mlp, "mlp.save", training, None)
+    replace_file(name, data)
 
 
 def load(
     path: str | os.PathLike[str], *, activations: Iterable[Activation] = ()
 ) -> MLP:
-    """Return the model in a file that `MLP.save` or `Checkpoint` wrote.
+    """Load a model from a file that `MLP.save` or `Checkpoint` wrote.
 
-    It has the parameters and running statistics of the one that was saved, the seed of
-    what training draws, and how far training had come; of a checkpoint also its
-    history. To go on training exactly, optimiser and callbacks included, see
-    `Checkpoint.load`.
+    The model has the parameters and running statistics of the saved one, the seed of
+    its training's random numbers and its position in training; if the file is a
+    checkpoint, it also has the history. To resume training exactly, with the optimiser
+    and the callbacks, see `Checkpoint.load`.
 
     Parameters
     ----------
     path : str or path-like
-        The file. Nothing in it is run.
+        Path of the file. No code in it is executed.
     activations : sequence of Activation, optional
-        Those that are functions of one's own, which files do not hold: as many as the
-        model has, in the order of its layers.
+        Custom activations, which files do not hold: as many as the model has, in the
+        order of its layers.
 
     Returns
     -------
@@ -57,17 +58,17 @@ def load(
     OSError
         If the file cannot be read.
     TypeError, ValueError
-        If it is anything but what `MLP.save` or `Checkpoint` wrote, to the last bit;
-        or if ``activations`` are not those that it needs.
+        If the file is not exactly as `MLP.save` or `Checkpoint` wrote it, or if
+        ``activations`` are not those that the model needs.
     ImportError
-        Without the ``safetensors`` package.
+        If the ``safetensors`` package is not installed.
 
     Examples
     --------
     >>> mlp.save("model.safetensors")
     >>> same = fm.load("model.safetensors")
     """
-    name = states.file_name(path)
+    name = file_name(path)
     try:
         own = list(activations)
     except TypeError:
@@ -82,7 +83,7 @@ def load(
                 f"activations[{i}] must be fm.Activation(function, derivative), "
                 f"got {got or _validate.describe(item)}"
             )
-    stored = states.stored(name, "model", own)
+    stored = model_schema.stored(name, "model", own)
     wanted = stored.functions
     if len(own) != len(wanted):
         raise ValueError(

@@ -9,8 +9,8 @@ import numpy as np
 from .. import _core, _validate
 from .._network import ops
 from ..layers import Activation
-from . import states
 from .activations import ACTIVATIONS
+from .atomic_write import file_name, replace_file
 from .layers import BY_KIND
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def to_onnx(
 ) -> None:
     """Write the network as an ONNX model, see `fastmlp.MLP.to_onnx`."""
     onnx = _validate.extra("onnx", "mlp.to_onnx", "onnx")
-    file = states.file_name(path)
+    file = file_name(path)
     opset = _validate.count("opset", opset, OLDEST_OPSET)
     newest = onnx.defs.onnx_opset_version()
     if opset > newest:
@@ -76,7 +76,7 @@ def to_onnx(
     helper.set_model_props(model, {"model": repr(mlp)})
     _check_size(model.ByteSize())
     onnx.checker.check_model(model, full_check=True)
-    states.replace_file(file, model.SerializeToString())
+    replace_file(file, model.SerializeToString())
 
 
 def _check_size(n_bytes: int) -> None:

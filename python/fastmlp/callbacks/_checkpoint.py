@@ -6,8 +6,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from .. import _validate
-from .._formats import safetensors
-from .._formats import states as _states
+from .._formats import model_schema, safetensors, snapshot
+from .._formats.atomic_write import file_name, replace_file
+from .._formats.json_state import fields, listed, text
 from .._network.model import is_model
 from ..metrics import History
 from ._base import Callback, as_callbacks
@@ -95,7 +96,7 @@ class Checkpoint(Watching):
         on_interrupt: bool = False,
     ) -> None:
         super().__init__(monitor, mode)
-        self.path = _states.file_name(path)
+        self.path = file_name(path)
         self.save_best_only = _validate.flag("save_best_only", save_best_only)
         if monitor is not None and not self.save_best_only:
             raise ValueError(
@@ -186,7 +187,7 @@ class Checkpoint(Watching):
         }
         rest = {
             "model": repr(mlp),
-            "steps": _states.architecture(mlp),
+            "steps": model_schema.architecture(mlp),
             "optimizer": run.optimizer.state_dict(),
             "callbacks": [
                 {"kind": type(hook).__name__, "state": hook.state_dict()}
@@ -194,8 +195,8 @@ class Checkpoint(Watching):
                 if type(hook).state_dict is not Callback.state_dict
             ],
         }
-        data = _states.encoded(mlp, "fm.Checkpoint", training, whole, rest)
-        _states.replace_file(path, data)
+        data = model_schema.encoded(mlp, "fm.Checkpoint", training, whole, rest)
+        replace_file(path, data)
 
     @staticmethod
     def load(
@@ -238,7 +239,7 @@ class Checkpoint(Watching):
         ImportError
             Without the ``safetensors`` package.
         """
-        name = _states.file_name(path)
+        name = file_name(path)
         if not is_model(mlp):
             raise TypeError(f"mlp must be a fm.MLP, got {_validate.describe(mlp)}")
         if optimizer is not None and isinstance(optimizer, type):
@@ -256,7 +257,7 @@ class Checkpoint(Watching):
         given = None if optimizer is None else optimizer.state_dict()
         # A callback may have kept an optimiser's state as well.
         kept = {"state": {"kept": {"optimizer": given}}}
-        stored = _states.stored(
+        stored = model_schema.stored(
             name,
             "checkpoint",
             kept={"optimizer": given, "callbacks": [kept] * len(given_hooks)},
@@ -266,12 +267,12 @@ class Checkpoint(Watching):
         rest = stored.checkpoint
         if rest is None:
             raise ValueError(
-                f"path: {name} is no checkpoint: there is a model alone, which fm.load "
+                f"path: {name} is not a checkpoint but a model alone, which fm.load "
                 "reads"
             )
         if (
             stored.given["dtype"] != mlp.dtype.name
-            or rest["steps"] != _states.architecture(mlp)
+            or rest["steps"] != model_schema.architecture(mlp)
             or not stored.fits(mlp)
         ):
             raise ValueError(
@@ -288,7 +289,7 @@ class Checkpoint(Watching):
             for i, (hook, state) in enumerate(states):
                 hook._check_state(f"callbacks[{i}].state", state, mlp, optimizer)
             if optimizer is not None:
-                _states.check_optimizer("optimizer", rest["optimizer"], mlp, optimizer)
+                snapshot.check_optimizer("optimizer", rest["optimizer"], mlp, optimizer)
         except (TypeError, ValueError) as error:
             raise ValueError(f"path: {name}: {error}") from None
 
@@ -335,10 +336,10 @@ def _states_of(
 ) -> list[tuple[Callback, dict[str, Any]]]:
     """Return callbacks with what a file holds of each."""
     states = []
-    for i, entry in enumerate(_states.listed("callbacks", entries)):
+    for i, entry in enumerate(listed("callbacks", entries)):
         where = f"callbacks[{i}]"
-        _states.fields(where, entry, ("kind", "state"))
-        _states.text(f"{where}.kind", entry["kind"])
+        fields(where, entry, ("kind", "state"))
+        text(f"{where}.kind", entry["kind"])
         if not isinstance(entry["state"], dict):
             got = _validate.describe(entry["state"])
             raise ValueError(f"{where}.state must be an object, got {got}")

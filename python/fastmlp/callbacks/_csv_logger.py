@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from .. import _validate
-from .._formats import states as _states
+from .._formats.atomic_write import file_name
 from ..metrics import History
 from ._base import Callback
 
@@ -39,7 +39,7 @@ class CSVLogger(Callback):
     _last = True
 
     def __init__(self, path: str | os.PathLike[str], append: bool = False) -> None:
-        self.path = _states.file_name(path)
+        self.path = file_name(path)
         self.append = _validate.flag("append", append)
         self._columns: list[str] | None = None
         self._epoch = 0

@@ -7,7 +7,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from .. import _validate
-from .._formats import states as _states
+from .._formats import snapshot
+from .._formats.json_state import whole
 from ..metrics import History
 from ._base import Callback
 from ._watching import Watching, check_best
@@ -104,7 +105,7 @@ class EarlyStopping(Watching):
             if self.restore_best:
                 with_it = self.restore_optimizer and self.run is not None
                 optimizer = self.run.optimizer if with_it and self.run else None
-                self._kept = _states.model_state(mlp, optimizer)
+                self._kept = snapshot.model_state(mlp, optimizer)
         stop = self._epoch - (self.best_epoch or 0) >= self.patience
         if stop:
             self.stopped_epoch = self._epoch
@@ -118,7 +119,7 @@ class EarlyStopping(Watching):
         seed, passes, _ = mlp.core.training_state
         tracked = self._kept["training_state"][2]
         kept = {**self._kept, "training_state": (seed, passes, tracked)}
-        _states.restore(kept, mlp, None if self.run is None else self.run.optimizer)
+        snapshot.restore(kept, mlp, None if self.run is None else self.run.optimizer)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best value and epoch, what to restore, and how long ago it was."""
@@ -134,12 +135,12 @@ class EarlyStopping(Watching):
     ) -> None:
         check_best(where, state, ("best_epoch", "kept"))
         epoch, best = state["epoch"], state["best_epoch"]
-        if best is not None and _states.whole(f"{where}.best_epoch", best, 63) > epoch:
+        if best is not None and whole(f"{where}.best_epoch", best, 63) > epoch:
             raise ValueError(
                 f"{where}.best_epoch must be at most epoch, {epoch}, got {best}"
             )
         if state["kept"] is not None:
-            _states.check_kept(f"{where}.kept", state["kept"], mlp, optimizer)
+            snapshot.check_kept(f"{where}.kept", state["kept"], mlp, optimizer)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Let the next fit go on from here, with as much patience left as there was."""

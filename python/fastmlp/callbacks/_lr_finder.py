@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _core, _validate
-from .._formats import states as _states
+from .._formats import snapshot
 from ..metrics import History
 from ._base import Callback
 
@@ -120,7 +120,7 @@ class LearningRateFinder(Callback):
                 )
         self._clear()
         self._before = {
-            **_states.model_state(mlp, run.optimizer),
+            **snapshot.model_state(mlp, run.optimizer),
             "sequence": copy.copy(mlp.sequence),
         }
         run.optimizer.lr = self.start
@@ -169,7 +169,7 @@ class LearningRateFinder(Callback):
         if self._before is None:
             return
         assert self.run is not None
-        _states.restore(self._before, mlp, self.run.optimizer)
+        snapshot.restore(self._before, mlp, self.run.optimizer)
         mlp.sequence = self._before["sequence"]
         self._before = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .. import _validate
-from .._formats import states as _states
+from .._formats.json_state import fields, whole
 from ..metrics import RISING, History
 from ._base import Callback, Function, LambdaCallback
 
@@ -82,8 +82,8 @@ def check_best(
 ) -> None:
     """Refuse what is no state of a callback that looks for the best."""
     names = ("best", "epoch", *others)
-    _states.fields(where, {n: state[n] for n in names if n in state}, names)
+    fields(where, {n: state[n] for n in names if n in state}, names)
     if state["best"] is not None and not isinstance(state["best"], float):
         got = _validate.describe(state["best"])
         raise ValueError(f"{where}.best must be a float or None, got {got}")
-    _states.whole(f"{where}.epoch", state["epoch"], 63)
+    whole(f"{where}.epoch", state["epoch"], 63)

@@ -14,8 +14,8 @@ import numpy as np
 
 from ... import _core, _validate
 from ..._network import ops
-from .. import states
 from ..activations import ACTIVATIONS
+from ..atomic_write import file_name, replace_file
 from ..layers import BY_KIND
 from . import math
 
@@ -53,14 +53,14 @@ _LISTS_PAY = 4
 
 def to_c(mlp: MLP, path: object, *, name: str, jacobian: bool) -> None:
     """Do what `fastmlp.MLP.to_c` says."""
-    file = states.file_name(path)
+    file = file_name(path)
     header = Header(mlp, _checked_name(name), _validate.flag("jacobian", jacobian))
 
     def write(to: Any) -> None:
         for piece in header.pieces():
             to.write(piece.encode("ascii"))
 
-    states.replace_file(file, write)
+    replace_file(file, write)
 
 
 def _checked_name(name: object) -> str:
@@ -118,7 +118,7 @@ def _nodes(mlp: MLP) -> list[Node]:
     for step in steps:
         if step.activation not in _core.ACTIVATIONS:
             raise ValueError(
-                f"mlp has a function of one's own as an activation, {step.activation} "
+                f"mlp has a custom function as an activation, {step.activation} "
                 f"at {step.name!r}: C has no code for it"
             )
         if step.output is None:

@@ -1,0 +1,214 @@
+"""States as JSON and arrays, and checks of the values read from JSON."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _validate
+from . import safetensors
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from typing import TypeGuard
+
+    from .._validate import Array
+    from ..schedules import Schedule
+
+# The module of the schedules, which are stored by their fields.
+_SCHEDULES = "fastmlp.schedules"
+# JSON has no numbers for these.
+_NUMBERS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+# Kinds of dtypes that are stored as bytes if the file format lacks the dtype.
+_AS_BYTES = "biufcmMSU"
+
+
+def packed(value: Any, arrays: dict[str, Array], where: str) -> Any:
+    """Return a value for JSON; its arrays go to ``arrays``, named from ``where`` on.
+
+    A value that neither JSON nor an array can hold is marked as kept by the caller.
+    """
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError(f"a state's keys must be str, got {list(value)}")
+        return {
+            "dict": {
+                key: packed(item, arrays, f"{where}.{key}")
+                for key, item in value.items()
+            }
+        }
+    if isinstance(value, (list, tuple)):
+        items = [packed(item, arrays, f"{where}.{i}") for i, item in enumerate(value)]
+        return items if isinstance(value, list) else {"tuple": items}
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        return _put_aside(value, arrays, where)
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"number": str(float(value))}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if type(value).__module__ == _SCHEDULES:
+        values = packed(dict(vars(value)), arrays, where)
+        return {"schedule": {"kind": type(value).__name__, "fields": values}}
+    return {"kept": repr(value)}
+
+
+def _put_aside(array: Array, arrays: dict[str, Array], where: str) -> dict[str, Any]:
+    name = "".join(c if c.isascii() and c.isprintable() else "_" for c in where)
+    while name in arrays:
+        name += "_"
+    if array.dtype in safetensors.DTYPES.values():
+        arrays[name] = array
+        return {"array": name}
+    if array.dtype.kind not in _AS_BYTES:
+        raise TypeError(
+            f"{where}: arrays in states must be of a plain dtype, got "
+            f"{_validate.describe(array)}"
+        )
+    arrays[name] = np.frombuffer(array.tobytes(), np.uint8)
+    entry = {"array": name, "dtype": array.dtype.str, "shape": list(array.shape)}
+    return {"bytes": entry}
+
+
+class Unpacker:
+    """The inverse of `packed`; uses each array once.
+
+    ``used`` holds the names of the arrays used so far.
+    """
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        self._arrays = arrays
+        self.used: set[str] = set()
+
+    def __call__(self, value: Any, given: Any, where: str) -> Any:
+        """Return the state; values marked as kept are taken from ``given``."""
+        if isinstance(value, list):
+            return self._items(value, given, where)
+        if not isinstance(value, dict):
+            return value
+        if len(value) != 1:
+            raise ValueError(f"{where} must have one mark, got {', '.join(value)}")
+        ((kind, inside),) = value.items()
+        if kind == "kept" and isinstance(inside, str):
+            return given
+        if kind == "number" and isinstance(inside, str) and inside in _NUMBERS:
+            return _NUMBERS[inside]
+        if kind == "array":
+            return self._array(inside, where).copy()
+        if kind == "bytes":
+            return self._from_bytes(inside, where)
+        if kind == "tuple" and isinstance(inside, list):
+            return tuple(self._items(inside, given, where))
+        if kind == "dict" and isinstance(inside, dict):
+            get = given.get if isinstance(given, dict) else lambda key: None
+            return {k: self(v, get(k), f"{where}.{k}") for k, v in inside.items()}
+        if kind == "schedule":
+            return self._schedule(inside, given, where)
+        raise ValueError(f"{where} is marked as {kind!r}, which is not a known mark")
+
+    def _items(self, items: list[Any], given: Any, where: str) -> list[Any]:
+        others = given if isinstance(given, (list, tuple)) else ()
+        return [
+            self(item, others[i] if i < len(others) else None, f"{where}.{i}")
+            for i, item in enumerate(items)
+        ]
+
+    def _array(self, name: object, where: str) -> Array:
+        if not isinstance(name, str) or name not in self._arrays:
+            raise ValueError(f"{where}: the array {name!r} is missing")
+        if name in self.used:
+            raise ValueError(f"{where}: the array {name!r} is used more than once")
+        self.used.add(name)
+        return self._arrays[name]
+
+    def _from_bytes(self, entry: Any, where: str) -> Array:
+        fields(where, entry, ("array", "dtype", "shape"))
+        data = self._array(entry["array"], where)
+        try:
+            dtype = np.dtype(entry["dtype"])
+        except TypeError:
+            dtype = np.dtype(np.void)
+        if dtype.kind not in _AS_BYTES or dtype.str != entry["dtype"]:
+            raise ValueError(
+                f"{where}.dtype must be a plain dtype, got {entry['dtype']!r}"
+            )
+        size = dtype.itemsize
+        for n in listed(f"{where}.shape", entry["shape"]):
+            size *= _validate.count(f"{where}.shape", n, 0)
+        if data.dtype != np.uint8 or data.size != size or data.ndim != 1:
+            raise ValueError(
+                f"{where}: shape {entry['shape']} of {dtype} must have {size} bytes, "
+                f"got {_validate.describe(data)}"
+            )
+        return np.frombuffer(data.tobytes(), dtype).reshape(entry["shape"]).copy()
+
+    def _schedule(self, entry: Any, given: Any, where: str) -> Schedule | None:
+        fields(where, entry, ("kind", "fields"))
+        own = None if given is None else vars(given) if _is_schedule(given) else {}
+        values = self(entry["fields"], own, where)
+        if given is None:
+            return None
+        kind = entry["kind"]
+        if not _is_schedule(given) or type(given).__name__ != kind:
+            raise ValueError(f"{where} is a {kind}, but the optimiser has {given!r}")
+        fields(where, values, tuple(vars(given)))
+        # The constructor checks its arguments. Other fields follow from them or record
+        # what the schedule has seen.
+        names = given._names
+        schedule = type(given)(**{name: values[name] for name in names})
+        for name in vars(schedule).keys() - set(names):
+            value, new = values[name], vars(schedule)[name]
+            if type(value) is not type(new):
+                raise ValueError(
+                    f"{where}.{name} must be of type {type(new).__name__}, "
+                    f"got {_validate.describe(value)}"
+                )
+            if name != "_best" and not 0 <= value < math.inf:
+                raise ValueError(f"{where}.{name} must be >= 0, got {value}")
+            vars(schedule)[name] = value
+        return schedule
+
+
+def _is_schedule(value: object) -> TypeGuard[Schedule]:
+    return type(value).__module__ == _SCHEDULES
+
+
+# Checks of values ---------------------------------------------------------------------
+
+
+def fields(where: str, value: object, names: Collection[str]) -> dict[str, Any]:
+    """Return a dict that has exactly these keys."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} must be an object, got {_validate.describe(value)}")
+    missing = [name for name in names if name not in value]
+    unknown = [str(name) for name in value if name not in names]
+    if missing or unknown:
+        wrong = [f"missing: {name}" for name in missing]
+        wrong += [f"unexpected: {name}" for name in unknown]
+        raise ValueError(f"{where} must have {', '.join(names)}; {'; '.join(wrong)}")
+    return value
+
+
+def listed(where: str, value: object) -> list[Any]:
+    """Return a value that must be a list."""
+    if not isinstance(value, list):
+        raise ValueError(f"{where} must be a list, got {_validate.describe(value)}")
+    return value
+
+
+def text(where: str, value: object) -> str:
+    """Return a value that must be a str."""
+    if not isinstance(value, str):
+        raise ValueError(f"{where} must be a str, got {_validate.describe(value)}")
+    return value
+
+
+def whole(where: str, value: object, bits: int, minimum: int = 0) -> int:
+    """Return an int in [minimum, 2**bits)."""
+    number = _validate.count(where, value, minimum)
+    if number >= 2**bits:
+        raise ValueError(f"{where} must be below 2**{bits}, got {number}")
+    return number

@@ -1,0 +1,360 @@
+"""The contents of a model's or a checkpoint's file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _validate
+from .._network import ops, resolve
+from .._network.model import EpochSequence
+from ..initializers import INITIALIZERS
+from ..layers import (
+    LAYERS,
+    Activation,
+    Layer,
+    Residual,
+    activation_name,
+    checked,
+)
+from ..metrics import History
+from . import safetensors
+from .json_state import Unpacker, fields, listed, packed, text, whole
+from .snapshot import training_state
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .._validate import Array
+    from ..mlp import MLP
+
+FORMAT = "fastmlp"
+VERSION = 1
+
+_TEXT = "fastmlp"
+_GIVEN = ("layers", "activation", "output_activation", "init", "bias", "dtype")
+_TRAINING = ("seed", "epochs", "within", "state")
+_CHECKPOINT = ("model", "steps", "optimizer", "callbacks")
+
+
+def architecture(mlp: MLP) -> list[str]:
+    """Describe what a model computes, however its layers were written."""
+    return [
+        f"{step.name} {step.kind} {step.activation} {step.n_in} {step.n_out}"
+        for step in ops.steps(mlp)
+        if step.kind != "dropout"
+    ]
+
+
+def _as_json(item: int | Layer) -> Any:
+    """Return a layer, as the user gave it, for JSON."""
+    if not isinstance(item, Layer):
+        return item
+    kind = next(kind for kind in LAYERS.values() if isinstance(item, kind))
+    entry: dict[str, Any] = {"kind": kind.__name__}
+    if isinstance(item, Residual):
+        return {**entry, "layers": [_as_json(inner) for inner in item.layers]}
+    if isinstance(item, Activation):
+        named = isinstance(item.function, str)
+        name = getattr(item.function, "__qualname__", type(item.function).__name__)
+        entry["function"] = item.function if named else None
+        return entry if named else {**entry, "name": name}
+    names = (*kind._leading, *kind._defaults)
+    return {**entry, **{name: getattr(item, name) for name in names}}
+
+
+def encoded(
+    mlp: MLP,
+    what: str,
+    training: Mapping[str, Any],
+    history: History | None,
+    checkpoint: Mapping[str, Any] | None = None,
+) -> bytes:
+    """Return the bytes of a model's file, or of a checkpoint's.
+
+    ``what`` names the caller in errors. ``training`` has the seed, the number of epochs
+    done and the position within an epoch.
+    """
+    arrays: dict[str, Array] = dict(mlp.state_dict())
+    given = mlp._given
+    description = {
+        "format": FORMAT,
+        "version": VERSION,
+        **given,
+        "layers": [_as_json(item) for item in given["layers"]],
+        "training": {
+            **training,
+            "within": packed(training["within"], arrays, "within"),
+            "state": list(mlp.core.training_state),
+        },
+        "history": None,
+        "checkpoint": None,
+    }
+    if history is not None:
+        description["history"] = packed(history.to_dict(), arrays, "history")
+    if checkpoint is not None:
+        description["checkpoint"] = {
+            name: packed(value, arrays, f"checkpoint.{name}")
+            for name, value in checkpoint.items()
+        }
+    texts = {"format": "pt", _TEXT: safetensors.compact(description)}
+    return safetensors.encode(arrays, texts, what)
+
+
+def _place(where: str, value: object) -> dict[str, Any] | None:
+    """Return the position within an epoch, None between epochs."""
+    if value is None:
+        return None
+    place = fields(where, value, ("steps", "total", "divisor", "of"))
+    whole(f"{where}.steps", place["steps"], 63)
+    for name in ("total", "divisor"):
+        if not isinstance(place[name], float):
+            got = _validate.describe(place[name])
+            raise ValueError(f"{where}.{name} must be a float, got {got}")
+    of = listed(f"{where}.of", place["of"])
+    if len(of) != 3:
+        raise ValueError(f"{where}.of must be three numbers, got {len(of)}")
+    for i, number in enumerate(of):
+        if number is not None:
+            whole(f"{where}.of[{i}]", number, 63)
+    if of[0] is not None and place["steps"] > of[0]:
+        raise ValueError(
+            f"{where}.steps must be at most the epoch's {of[0]}, got {place['steps']}"
+        )
+    return place
+
+
+def _history(where: str, value: object) -> History | None:
+    if value is None:
+        return None
+    values = fields(where, value, ("loss", "val_loss", "metrics", "seconds"))
+    metrics = values["metrics"]
+    if not isinstance(metrics, dict):
+        got = _validate.describe(metrics)
+        raise ValueError(f"{where}.metrics must be an object, got {got}")
+    series = {name: values[name] for name in ("loss", "val_loss", "seconds")}
+    series |= {f"metrics.{name}": item for name, item in metrics.items()}
+    for name, item in series.items():
+        for i, number in enumerate(listed(f"{where}.{name}", item)):
+            if type(number) not in (float, int):
+                raise ValueError(
+                    f"{where}.{name}[{i}] must be a number, "
+                    f"got {_validate.describe(number)}"
+                )
+    epochs = len(values["loss"])
+    if len(values["seconds"]) != epochs or len(values["val_loss"]) > epochs:
+        raise ValueError(
+            f"{where} must have the same number of epochs throughout, got {epochs} of "
+            f"loss, {len(values['val_loss'])} of val_loss, {len(values['seconds'])} of "
+            "seconds"
+        )
+    return History.from_dict(values)
+
+
+class Stored:
+    """The checked contents of a file: a model, and the rest of a checkpoint.
+
+    Attributes
+    ----------
+    given : dict
+        Arguments of the model, without custom activations.
+    functions : list of str
+        Names of the custom activations.
+    arrays : dict of str to ndarray
+        State of the model.
+    seed, epochs, within, state
+        Position of its training.
+    history : History or None
+        History of that training.
+    checkpoint : dict or None
+        Other contents of a checkpoint.
+    """
+
+    def __init__(
+        self,
+        arrays: Mapping[str, Array],
+        texts: Mapping[str, str],
+        functions: Sequence[Activation] | None,
+        kept: Mapping[str, Any],
+    ) -> None:
+        if _TEXT not in texts:
+            raise ValueError(f"__metadata__[{_TEXT!r}] is missing; fastmlp writes it")
+        found = safetensors.parse(_TEXT, texts[_TEXT])
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            got = found.get("format") if isinstance(found, dict) else found
+            raise ValueError(f"format must be {FORMAT!r}, got {got!r}")
+        version = found.get("version")
+        if type(version) is not int or version != VERSION:
+            raise ValueError(f"version must be {VERSION}, got {version!r}")
+        names = ("format", "version", *_GIVEN, "training", "history", "checkpoint")
+        fields(_TEXT, found, names)
+
+        # The architecture comes first; the arrays must fit it.
+        self.functions: list[str] = []
+        self._own = functions
+        self.given = self._arguments(found)
+        self.layers = self._resolved()
+        n_in = self.given["layers"][0]
+        shapes = resolve.torch_shapes(n_in, self.layers)
+        self.arrays = {n: a for n, a in arrays.items() if n in shapes}
+        self._check_arrays(shapes)
+
+        # The position of training.
+        unpack = Unpacker({n: a for n, a in arrays.items() if n not in shapes})
+        training = fields("training", found["training"], _TRAINING)
+        self.seed = whole("training.seed", training["seed"], 64)
+        self.epochs = whole("training.epochs", training["epochs"], 32)
+        within = unpack(training["within"], None, "training.within")
+        self.within = _place("training.within", within)
+        self.state = training_state("training.state", training["state"])
+        self._check_tracked()
+        history = unpack(found["history"], None, "history")
+        self.history = _history("history", history)
+
+        # The rest; no array may be left over.
+        self.checkpoint: dict[str, Any] | None = None
+        if found["checkpoint"] is not None:
+            inside = fields("checkpoint", found["checkpoint"], _CHECKPOINT)
+            self.checkpoint = {
+                name: unpack(value, kept.get(name), f"checkpoint.{name}")
+                for name, value in inside.items()
+            }
+            text("checkpoint.model", self.checkpoint["model"])
+            if self.history is None:
+                raise ValueError("history of a checkpoint must not be None")
+        extra = sorted(n for n in arrays if n not in shapes and n not in unpack.used)
+        if extra:
+            raise ValueError(f"unexpected arrays: {', '.join(extra)}")
+
+    def _arguments(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        items = [
+            self._layer(f"layers[{i}]", item)
+            for i, item in enumerate(listed("layers", found["layers"]))
+        ]
+        return {
+            "layers": checked("layers", items, n_in=True),
+            "activation": activation_name("activation", found["activation"]),
+            "output_activation": activation_name(
+                "output_activation", found["output_activation"]
+            ),
+            "init": _validate.choice("init", found["init"], INITIALIZERS),
+            "bias": _validate.flag("bias", found["bias"]),
+            "dtype": _validate.choice("dtype", found["dtype"], ("float32", "float64")),
+        }
+
+    def _layer(self, where: str, item: object) -> int | Layer:
+        if not isinstance(item, dict):
+            return _validate.count(where, item, 1)
+        kind = LAYERS[_validate.choice(f"{where}.kind", item.get("kind"), LAYERS)]
+        if kind is Residual:
+            fields(where, item, ("kind", "layers"))
+            inner = listed(f"{where}.layers", item["layers"])
+            body = [
+                self._layer(f"{where}.layers[{i}]", one) for i, one in enumerate(inner)
+            ]
+            return Residual(checked(f"{where}.layers", body))
+        if kind is Activation:
+            if item.get("function") is None:
+                return self._function(where, item)
+            fields(where, item, ("kind", "function"))
+            return Activation(activation_name(f"{where}.function", item["function"]))
+        names = (*kind._leading, *kind._defaults)
+        fields(where, item, ("kind", *names))
+        try:
+            return kind(**{name: item[name] for name in names})
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{where}: {error}") from None
+
+    def _function(self, where: str, item: dict[str, Any]) -> Activation:
+        fields(where, item, ("kind", "function", "name"))
+        self.functions.append(text(f"{where}.name", item["name"]))
+        n = len(self.functions)
+        own = self._own
+        # A stand-in for the checks: all activations have the same shapes.
+        return own[n - 1] if own is not None and n <= len(own) else Activation("relu")
+
+    def _resolved(self) -> tuple[Layer, ...]:
+        given = self.given
+        defaults = resolve.Defaults(
+            given["activation"],
+            given["output_activation"],
+            given["bias"],
+            given["init"],
+        )
+        return resolve.resolve(given["layers"][1:], defaults)
+
+    def _check_arrays(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        missing = [name for name in shapes if name not in self.arrays]
+        if missing:
+            raise ValueError(f"missing arrays: {', '.join(missing[:9])}")
+        for name, array in self.arrays.items():
+            counts = name.endswith(".num_batches_tracked")
+            dtype = np.dtype(np.int64 if counts else self.given["dtype"])
+            if array.dtype != dtype or array.shape != shapes[name]:
+                raise ValueError(
+                    f"{name} must be a {dtype} array of shape {shapes[name]}, as the "
+                    f"layers say, got {_validate.describe(array)}"
+                )
+
+    def _check_tracked(self) -> None:
+        for name, array in self.arrays.items():
+            if name.endswith(".num_batches_tracked") and array != self.state[2]:
+                raise ValueError(
+                    f"{name} must be {self.state[2]}, as training.state says, "
+                    f"got {int(array)}"
+                )
+
+    def fits(self, mlp: MLP) -> bool:
+        """Return whether the arrays have the names and shapes of a model's arrays."""
+        wanted = resolve.torch_shapes(mlp.n_in, mlp.layers)
+        return {name: array.shape for name, array in self.arrays.items()} == wanted
+
+    def fill(self, mlp: MLP) -> None:
+        """Copy parameters, statistics and the position of training into a model."""
+        for name, view in mlp._views.in_torch_layout().items():
+            view[...] = self.arrays[name]
+        mlp.core.training_state = self.state
+        mlp.sequence = EpochSequence(self.seed, self.epochs, self.within)
+        mlp.history = self.history
+
+
+def stored(
+    path: str,
+    what: str,
+    functions: Sequence[Activation] | None = None,
+    kept: Mapping[str, Any] | None = None,
+) -> Stored:
+    """Return the checked contents of a file.
+
+    Parameters
+    ----------
+    path
+        Path of the file.
+    what
+        Expected kind of file: "model" or "checkpoint".
+    functions
+        Custom activations in the order of the layers; None leaves them out.
+    kept
+        Values that a checkpoint does not store itself, by the names of its parts.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If the file is anything else.
+    """
+    by = {"model": "fm.load", "checkpoint": "fm.Checkpoint.load"}[what]
+    try:
+        arrays, texts = safetensors.read(path, by)
+        return Stored(arrays, texts, functions, kept or {})
+    except (ImportError, MemoryError, OSError):
+        raise
+    except Exception as error:
+        # safetensors raises an exception class of its own, whose name says the cause.
+        known = isinstance(error, (TypeError, ValueError))
+        kind = "" if known else f"{type(error).__name__} "
+        raise ValueError(
+            f"path: {path} is not a {what} that this version reads: {kind}{error}"
+        ) from None
