@@ -1,6 +1,6 @@
 """Layers in other formats: one class for each layer that is not structural.
 
-The drivers (`from_torch`, `to_torch`, `from_keras`, `to_onnx`, `c.header`) handle dense
+The drivers (`from_torch`, `to_torch`, `from_keras`, `to_onnx`, `c`) handle dense
 layers, activations and residual blocks; for other layers they use this table. PyTorch
 and Keras are known by their names alone; nothing is imported here.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .._network.ops import Step
     from .._validate import Array
     from ..mlp import MLP
-    from .c.header import Header, Node
+    from .c.writer import Node, Writer
     from .from_keras import Item, Reader
     from .from_torch import ModuleReader
     from .to_onnx import Graph
@@ -64,7 +64,7 @@ class LayerForm:
 
     @staticmethod
     def c_value(
-        header: Header, i: int, node: Node, to: str, x: str, keeps: bool
+        writer: Writer, i: int, node: Node, to: str, x: str, keeps: bool
     ) -> tuple[list[str], str]:
         """Return lines that compute node i from x, and an element's expression.
 
@@ -74,19 +74,19 @@ class LayerForm:
         return [], f"{x}[i]"
 
     @staticmethod
-    def c_tangent(header: Header, i: int, node: Node, to: str, x: str) -> list[str]:
+    def c_tangent(writer: Writer, i: int, node: Node, to: str, x: str) -> list[str]:
         """Return lines that map tangents of the input, x, to those of the output."""
-        return header.accumulate(x, to, 0, node.n_out)
+        return writer.accumulate(x, to, 0, node.n_out)
 
     @staticmethod
     def c_cotangent(
-        header: Header, i: int, node: Node, to: str, own: str, add: int
+        writer: Writer, i: int, node: Node, to: str, own: str, add: int
     ) -> list[str]:
         """Return lines from cotangents of the output, own, to those of the input.
 
         They are added to ``to`` if ``add`` is 1.
         """
-        return header.accumulate(own, to, add, node.n_out)
+        return writer.accumulate(own, to, add, node.n_out)
 
 
 class DropoutForm(LayerForm):
@@ -175,34 +175,34 @@ class LayerNormForm(LayerForm):
 
     @staticmethod
     def c_value(
-        header: Header, i: int, node: Node, to: str, x: str, keeps: bool
+        writer: Writer, i: int, node: Node, to: str, x: str, keeps: bool
     ) -> tuple[list[str], str]:
         """Return lines that compute node i from x."""
-        scale, shift = header.parameters(i, node)
-        eps = header.literal(node.layer.eps)
+        scale, shift = writer.parameters(i, node)
+        eps = writer.literal(node.layer.eps)
         hat, factor = (f"hat{i}", f"factor{i} = ") if keeps else ("0", "")
-        call = header.call("layer_norm", to, hat, x, scale, shift, eps, str(node.n_out))
+        call = writer.call("layer_norm", to, hat, x, scale, shift, eps, str(node.n_out))
         return [f"  {factor}{call};"], ""
 
     @staticmethod
-    def c_tangent(header: Header, i: int, node: Node, to: str, x: str) -> list[str]:
+    def c_tangent(writer: Writer, i: int, node: Node, to: str, x: str) -> list[str]:
         """Return lines that map tangents of the input, x, to those of the output."""
         n = str(node.n_out)
         arguments = to, x, f"hat{i}", f"factor{i}", "0", n, "0"
-        lines = [f"  {header.call('norm_slope', *arguments)};"]
-        scale = header.parameters(i, node)[0]
+        lines = [f"  {writer.call('norm_slope', *arguments)};"]
+        scale = writer.parameters(i, node)[0]
         if scale != "0":
-            lines.append(f"  {header.call('times_slope', to, scale, n)};")
+            lines.append(f"  {writer.call('times_slope', to, scale, n)};")
         return lines
 
     @staticmethod
     def c_cotangent(
-        header: Header, i: int, node: Node, to: str, own: str, add: int
+        writer: Writer, i: int, node: Node, to: str, own: str, add: int
     ) -> list[str]:
         """Return lines from cotangents of the output, own, to those of the input."""
-        scale = header.parameters(i, node)[0]
+        scale = writer.parameters(i, node)[0]
         arguments = to, own, f"hat{i}", f"factor{i}", scale, str(node.n_out), str(add)
-        return [f"  {header.call('norm_slope', *arguments)};"]
+        return [f"  {writer.call('norm_slope', *arguments)};"]
 
 
 class BatchNormForm(LayerForm):
@@ -282,30 +282,30 @@ class BatchNormForm(LayerForm):
 
     @staticmethod
     def c_value(
-        header: Header, i: int, node: Node, to: str, x: str, keeps: bool
+        writer: Writer, i: int, node: Node, to: str, x: str, keeps: bool
     ) -> tuple[list[str], str]:
         """Return the expression of an element."""
-        scale, shift = header.parameters(i, node)
+        scale, shift = writer.parameters(i, node)
         normal = f"({x}[i] - @mean{i}[i]) * @rstd{i}[i]"
         if scale != "0":
             normal = f"fma({normal}, {scale}[i], {shift}[i])"
         return [], normal
 
     @staticmethod
-    def c_tangent(header: Header, i: int, node: Node, to: str, x: str) -> list[str]:
+    def c_tangent(writer: Writer, i: int, node: Node, to: str, x: str) -> list[str]:
         """Return lines that map tangents of the input, x, to those of the output."""
         return [
-            *header.accumulate(x, to, 0, node.n_out),
-            f"  {header.call('times_slope', to, f'@slope{i}', str(node.n_out))};",
+            *writer.accumulate(x, to, 0, node.n_out),
+            f"  {writer.call('times_slope', to, f'@slope{i}', str(node.n_out))};",
         ]
 
     @staticmethod
     def c_cotangent(
-        header: Header, i: int, node: Node, to: str, own: str, add: int
+        writer: Writer, i: int, node: Node, to: str, own: str, add: int
     ) -> list[str]:
         """Return lines from cotangents of the output, own, to those of the input."""
         if not add:
-            return BatchNormForm.c_tangent(header, i, node, to, own)
+            return BatchNormForm.c_tangent(writer, i, node, to, own)
         return [
             f"  for (size_t i = 0; i < {node.n_out} * @D; ++i) {{",
             f"    {to}[i] = fma({own}[i], @slope{i}[i / @D], {to}[i]);",

@@ -1,0 +1,181 @@
+"""C code of inference: a network's values from its input."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..._network import ops
+from ..activations import ACTIVATIONS
+from ..layers import BY_KIND
+from .writer import Function, ScratchAllocator
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    import numpy as np
+
+    from .writer import Node, Writer
+
+# Largest number of columns of a dense layer that are summed at once, in registers.
+_COLUMNS = {"float32": 64, "float64": 32}
+
+
+def predict(writer: Writer) -> Function:
+    """Return the function that computes y from x."""
+    scratch = ScratchAllocator("h")
+    values = Values(writer, scratch, kept=(), slopes=False)
+    return Function([*scratch.declarations(), *values.lines], scratch.elements())
+
+
+class Values:
+    """The lines that compute y from x, in buffers that are shared.
+
+    Parameters
+    ----------
+    writer
+        The network.
+    scratch
+        Allocator of the buffers.
+    kept
+        Nodes whose values are needed after all nodes.
+    slopes
+        Whether to store the derivatives of activations (slope3) and what the
+        derivatives of normalisations need (hat3, factor3) as well.
+
+    Attributes
+    ----------
+    lines : list of str
+        The code.
+    at : dict of int to str
+        Name of the buffer of each node's value.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        scratch: ScratchAllocator,
+        kept: Collection[int],
+        slopes: bool,
+    ) -> None:
+        self._writer = writer
+        nodes, end = writer.nodes, len(writer.nodes)
+        last = writer.last_reads(kept)
+        self.at = at = {ops.INPUT: "x"}
+        # The node that overwrites a value in place, if one does.
+        follower: dict[int, int] = {}
+        for i, node in enumerate(nodes):
+            if node.passes or node.kind == "dense":
+                continue
+            for source in writer.sources(node):
+                if source != ops.INPUT and last[source] == i:
+                    follower[source] = i
+                    break
+        # The nodes that end in the output in place work in y.
+        chain = writer.source(end - 1)
+        while chain != ops.INPUT:
+            at[chain] = "y"
+            chain = next((a for a, b in follower.items() if b == chain), ops.INPUT)
+
+        self.lines: list[str] = []
+        in_place = {b: a for a, b in follower.items()}
+        for i, node in enumerate(nodes):
+            if node.passes:
+                continue
+            if i not in at:
+                mine = in_place.get(i)
+                at[i] = scratch.take(node.n_out) if mine is None else at[mine]
+            self.lines += self._value(i, node, slopes)
+            for source in set(writer.sources(node)):
+                if last[source] == i and follower.get(source) != i:
+                    scratch.release(at[source])
+        output = writer.source(end - 1)
+        if output == ops.INPUT:
+            self.lines.append(f"  memcpy(y, x, {writer.mlp.n_out} * sizeof *y);")
+
+    def _value(self, i: int, node: Node, slopes: bool) -> list[str]:
+        writer = self._writer
+        n, to = node.n_out, self.at[i]
+        x, *others = (self.at[s] for s in writer.sources(node))
+        scale, shift = writer.parameters(i, node)
+        z = f"{to}[i]"
+        lines: list[str] = []
+        inside: list[str] = []  # of a loop over the elements
+        if node.kind == "dense":
+            key = node.n_in, n, node.bias is not None
+            function = f"dense_{node.n_in}x{n}" + ("" if key[2] else "_plain")
+            writer.dense[key] = function
+            bias = f", {shift}" if key[2] else ""
+            lines.append(f"  @{function}({to}, {x}, {scale}{bias});")
+        elif node.kind == "add":
+            inside.append(f"{z} = {x}[i] + {others[0]}[i];")
+        elif node.kind in BY_KIND:
+            form = BY_KIND[node.kind]
+            calls, element = form.c_value(writer, i, node, to, x, slopes)
+            lines += calls
+            if element:
+                inside.append(f"{z} = {element};")
+        else:
+            z = f"{x}[i]"
+
+        kind = node.activation
+        if kind not in ("identity", "softmax"):
+            writer.used.add(f"act_{kind}")
+            inside.append(f"{to}[i] = @act_{kind}({z});")
+            if slopes and node.has_slope:
+                writer.used.add(f"slope_{kind}")
+                saved = ACTIVATIONS[kind].of_input
+                line = f"slope{i}[i] = @slope_{kind}({z if saved else f'{to}[i]'});"
+                inside.insert(len(inside) - saved, line)
+        lines += _loop(n, inside)
+        if kind == "softmax":
+            writer.used.add("softmax")
+            source = x if node.kind == "activation" else to
+            lines.append(f"  @softmax({to}, {source}, {n});")
+        return lines
+
+
+def dense_function(
+    name: str, k: int, n: int, biased: bool, dtype: np.dtype[np.floating]
+) -> list[str]:
+    """Return the lines of a function h = x W + b for one size.
+
+    Each output is one chain of fused multiply-adds in the order of the inputs.
+    """
+    bias = ", const T *b" if biased else ""
+    lines = [
+        f"static inline void @{name}(",
+        f"    T *@restrict h, const T *x, const T *w{bias}) {{",
+        "  size_t j, p, q;",
+    ]
+
+    def block(columns: int, at: str) -> list[str]:
+        start = f"b[{at} + q]" if biased else "0.0"
+        each = f"for (q = 0; q < {columns}; ++q)"
+        return [
+            f"    T sum[{columns}];",
+            f"    {each} sum[q] = {start};",
+            f"    for (p = 0; p < {k}; ++p) {{",
+            "      const T value = x[p];",
+            f"      const T *row = w + p * {n} + {at};",
+            f"      {each} sum[q] = fma(value, row[q], sum[q]);",
+            "    }",
+            f"    {each} h[{at} + q] = sum[q];",
+        ]
+
+    most = _COLUMNS[dtype.name]
+    whole = n // most * most
+    if whole:
+        lines.append(f"  for (j = 0; j < {whole}; j += {most}) {{")
+        lines += [*block(most, "j"), "  }"]
+    if whole < n:
+        lines += [f"  j = {whole};", "  {", *block(n - whole, "j"), "  }"]
+    return [*lines, "}"]
+
+
+def _loop(n: int, inside: list[str]) -> list[str]:
+    if not inside:
+        return []
+    if len(inside) == 1:
+        return [f"  for (size_t i = 0; i < {n}; ++i) {inside[0]}"]
+    body = [f"    {line}" for line in inside]
+    return [f"  for (size_t i = 0; i < {n}; ++i) {{", *body, "  }"]

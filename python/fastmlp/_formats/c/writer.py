@@ -1,0 +1,208 @@
+"""What every C function of a network is written from: its ops, buffers and names."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ... import _core
+from ..._network import ops
+from . import math
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from ...mlp import MLP
+
+
+class Node(NamedTuple):
+    """An op of the core, which includes the activation that follows a layer.
+
+    ``input`` and ``other`` are indices of nodes, `ops.INPUT` for the network's input;
+    ``other`` is None if there is no second addend.
+    """
+
+    kind: str
+    layer: Any
+    activation: str
+    n_in: int
+    n_out: int
+    weight: slice | None
+    bias: slice | None
+    stats: int
+    input: int
+    other: int | None
+
+    @property
+    def passes(self) -> bool:
+        """Whether the output is the input, unchanged."""
+        return self.kind == "dropout" or (
+            self.kind == "activation" and self.activation == "identity"
+        )
+
+    @property
+    def has_slope(self) -> bool:
+        """Whether the Jacobian stores the activation's derivative."""
+        return self.activation not in ("identity", "relu", "softmax")
+
+
+def _nodes(mlp: MLP) -> list[Node]:
+    """Return the core's ops; refuse custom activations, which have no C code."""
+    nodes: list[Node] = []
+    steps = ops.steps(mlp)
+    before = None  # a step whose op also computes the activation that follows
+    for step in steps:
+        if step.activation not in _core.ACTIVATIONS:
+            raise ValueError(
+                f"mlp has a custom function as an activation, {step.activation} "
+                f"at {step.name!r}: C has no code for it"
+            )
+        if step.output is None:
+            before = step
+            continue
+        activation = step.activation
+        step, before = before or step, None
+
+        nodes.append(
+            Node(
+                step.kind,
+                step.layer,
+                activation,
+                step.n_in,
+                step.n_out,
+                step.weight,
+                step.bias,
+                step.stats,
+                _node_of(steps, step.source),
+                _node_of(steps, step.other) if step.kind == "add" else None,
+            )
+        )
+    return nodes
+
+
+def _node_of(steps: list[ops.Step], i: int) -> int:
+    """Return the index of the node that ends with step i."""
+    return i if i == ops.INPUT else int(steps[i].output or 0)
+
+
+class ScratchAllocator:
+    """Buffers on the stack, shared by values that are not needed at the same time."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._sizes: list[int] = []
+        self._free: list[int] = []
+
+    def take(self, size: int) -> str:
+        """Return the name of a buffer: the free one whose size fits best."""
+        if self._free:
+            fitting = [b for b in self._free if self._sizes[b] >= size]
+            at = min(fitting or self._free, key=lambda b: abs(self._sizes[b] - size))
+            self._free.remove(at)
+            self._sizes[at] = max(self._sizes[at], size)
+        else:
+            at = len(self._sizes)
+            self._sizes.append(size)
+        return f"{self._prefix}{at}"
+
+    def release(self, name: str) -> None:
+        """Make a buffer free again; names of other variables are ignored."""
+        if re.fullmatch(rf"{self._prefix}\d+", name):
+            self._free.append(int(name.removeprefix(self._prefix)))
+
+    def declarations(self, factor: str = "") -> list[str]:
+        """Return the lines that declare the buffers."""
+        return [
+            f"  T {self._prefix}{i}[{n}{factor}];" for i, n in enumerate(self._sizes)
+        ]
+
+    def elements(self) -> int:
+        """Return the number of elements of all buffers."""
+        return sum(self._sizes)
+
+
+class Function(NamedTuple):
+    """The lines of a function's body, and its number of elements on the stack."""
+
+    lines: list[str]
+    elements: int
+
+
+class Writer:
+    """The nodes of a model, and the functions that their C code calls.
+
+    Attributes
+    ----------
+    used : set of str
+        Names of the functions of `math` that are called.
+    dense : dict
+        Names of the dense products by number of inputs, of outputs, and whether there
+        is a bias.
+    uses : list of int
+        Number of nodes that read each node's value.
+    """
+
+    def __init__(self, mlp: MLP) -> None:
+        self.mlp = mlp
+        self.nodes = _nodes(mlp)
+        self.dtype = mlp.dtype
+        self.used: set[str] = set()
+        self.dense: dict[tuple[int, int, bool], str] = {}
+        self.uses = [0] * len(self.nodes)
+        for node in self.nodes:
+            for source in (node.input, node.other):
+                if source is not None and source != ops.INPUT:
+                    self.uses[source] += 1
+
+    def source(self, i: int) -> int:
+        """Return the node that computes the value of node i, or `ops.INPUT`."""
+        while i != ops.INPUT and self.nodes[i].passes:
+            i = self.nodes[i].input
+        return i
+
+    def last_reads(self, kept: Collection[int]) -> dict[int, int]:
+        """Return the index of the last node that reads each value.
+
+        It is the number of nodes for values that are kept and for the output.
+        """
+        end = len(self.nodes)
+        last: dict[int, int] = {}
+        for i, node in enumerate(self.nodes):
+            if node.passes:
+                continue
+            last[i] = i
+            for source in self.sources(node):
+                last[source] = i
+        last.update(dict.fromkeys(kept, end))
+        last[self.source(end - 1)] = end
+        return last
+
+    def sources(self, node: Node) -> list[int]:
+        """Return the nodes that compute a node's inputs."""
+        both = [node.input] if node.other is None else [node.input, node.other]
+        return [self.source(i) for i in both]
+
+    def parameters(self, i: int, node: Node) -> tuple[str, str]:
+        """Return the arrays of weight and bias, "0" where there is none."""
+        return (
+            "0" if node.weight is None else f"@w{i}",
+            "0" if node.bias is None else f"@b{i}",
+        )
+
+    def accumulate(self, own: str, to: str, add: int, n: int) -> list[str]:
+        """Return lines that copy n first derivatives, or add them if ``add`` is 1."""
+        if to == own:
+            return []
+        if add:
+            change = f"{to}[i] = {to}[i] + {own}[i];"
+            return [f"  for (size_t i = 0; i < {n} * @D; ++i) {change}"]
+        return [f"  memcpy({to}, {own}, {n} * @D * sizeof *{to});"]
+
+    def call(self, function: str, *arguments: str) -> str:
+        """Return a call of one of `math`'s functions, which the header will contain."""
+        self.used.add(function)
+        return f"@{function}({', '.join(arguments)})"
+
+    def literal(self, value: float) -> str:
+        """Return a C literal of a number in the model's dtype."""
+        return math.literals([float(self.dtype.type(value))], self.dtype)[0]
