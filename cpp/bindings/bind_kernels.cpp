@@ -205,8 +205,8 @@ void outer_rows_(py::object out, py::object x, py::object d) {
   });
 }
 
-void gemm_listed_(py::object c, py::object a, py::object b, py::object gate,
-                  bool accumulate) {
+void gemm_gather_k_(py::object c, py::object a, py::object b, py::object gate,
+                    bool accumulate) {
   by_dtype(c, "c", [&](auto t) {
     using T = decltype(t);
     const auto cv = require<T>(c, "c", {-1, -1});
@@ -509,7 +509,7 @@ void bind_kernels(py::module_ m) {
         arg("masks") = false);
   m.def("add_scaled_groups", &add_scaled_groups_, arg("out"), arg("a"), arg("scale"));
   m.def("outer_rows", &outer_rows_, arg("out"), arg("x"), arg("d"));
-  m.def("gemm_gather_k", &gemm_listed_, arg("c"), arg("a"), arg("b"), arg("gate"),
+  m.def("gemm_gather_k", &gemm_gather_k_, arg("c"), arg("a"), arg("b"), arg("gate"),
         arg("accumulate") = false);
   m.def("softmax_second", &softmax_second_, arg("out"), arg("dot"), arg("c"), arg("t"),
         arg("h"));

@@ -236,7 +236,7 @@ class StepCall {
 };
 
 // Between the two, no other fit of this model can begin, in whichever thread or
-// callback. The GIL guards them, or the critical section where there is no GIL. Only
+// callback. The GIL guards them, or the critical section in free-threaded Python. Only
 // the token that began a fit ends it, so that a caller may end its fit without knowing
 // whether the beginning was refused.
 void begin_fit(py::object self, py::object token) {

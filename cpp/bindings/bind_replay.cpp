@@ -189,7 +189,7 @@ py::object targets_of(py::handle q, py::handle by, py::handle rewards,
 
 void bind_replay(py::module_& m) {
   using py::arg;
-  // The GIL keeps two calls from running at once; where there is none, the critical
+  // The GIL keeps two calls from running at once; in free-threaded Python the critical
   // sections do.
   using Section = py::scoped_critical_section;
   const auto with_section = [](py::handle self) -> PyReplayBuffer& {

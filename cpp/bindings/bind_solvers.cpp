@@ -48,7 +48,7 @@ void fill(typename LevenbergMarquardt<T>::State& s, const py::dict& from) {
   s.growth = py::cast<double>(from["growth"]);
 }
 
-// f(solver, a T) for the solver that exists. Returns false if there is none.
+// Calls f(solver, a T) for the existing solver. Returns false without a solver.
 template <class Any, class F>
 bool with_solver(Any& any, F f) {
   if (any.f32) f(*any.f32, float{});

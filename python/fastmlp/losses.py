@@ -10,7 +10,7 @@ is
 weights it is the mean over all elements, as in torch; with ``reduction="sum"`` it is
 Σ_b w_b Σ_o L(p, y). Gradients are of exactly the value that is returned.
 
-A loss of one's own is a function (pred, target) → (value, gradient): see `CustomLoss`.
+A custom loss is a function (pred, target) → (value, gradient): see `CustomLoss`.
 """
 
 from __future__ import annotations

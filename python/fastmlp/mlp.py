@@ -1133,8 +1133,8 @@ class MLP:
         ``safetensors.torch.load_file`` reads them. The architecture is in the metadata,
         as JSON, with the seed of what training draws and how far it has come, and a
         SHA-256 of everything. The same model gives the same file; `history` is not in
-        it. Of activations that are functions of one's own there is the name alone:
-        `fastmlp.load` must be given them.
+        it. Only the names of custom functions are stored; `fastmlp.load` needs
+        the functions.
         """
         from ._formats import model_file
 
@@ -1156,7 +1156,7 @@ class MLP:
         ImportError
             Without PyTorch.
         TypeError
-            If an activation is a function of one's own.
+            If an activation is a custom function.
 
         Notes
         -----
@@ -1277,7 +1277,7 @@ class MLP:
         ------
         TypeError, ValueError
             For a name that is none or a keyword of C or C++, and for a model with an
-            `Activation` that is a function of one's own.
+            `Activation` that is a custom function.
         OSError
             If the file cannot be written.
 

@@ -31,7 +31,7 @@ constexpr int kLayerKindCount = FASTMLP_LAYER_KINDS(FASTMLP_COUNT);
 #undef FASTMLP_COUNT
 
 // In the order of LayerKind.
-constexpr const char* kLayerKindNames[kLayerKindCount] = {
+inline constexpr const char* kLayerKindNames[kLayerKindCount] = {
 #define FASTMLP_NAME(kind, op, name) name,
     FASTMLP_LAYER_KINDS(FASTMLP_NAME)
 #undef FASTMLP_NAME

@@ -33,7 +33,7 @@ struct Draw;  // see random.h
 // An op: what the network computes for a layer, or for a part of one. The ops are in
 // the order of computation. A residual block becomes the ops of its body, a dense op if
 // it has a projection, then an op that adds; an activation layer becomes the activation
-// of the op before it where that has none.
+// of the op before it if that one has none yet.
 struct OpInfo {
   // The op's input is the output of another op, by its index, or the network's input.
   static constexpr int kNetworkInput = -1;

@@ -92,12 +92,12 @@ constexpr int kReductionCount = FASTMLP_REDUCTIONS(FASTMLP_COUNT);
 constexpr int kEpsModeCount = FASTMLP_EPS_MODES(FASTMLP_COUNT);
 constexpr int kElementaryCount = FASTMLP_ELEMENTARY(FASTMLP_COUNT);
 
-constexpr const char* kActivationNames[] = {FASTMLP_ACTIVATIONS(FASTMLP_NAME)};
-constexpr const char* kLossNames[] = {FASTMLP_LOSSES(FASTMLP_NAME)};
-constexpr const char* kOptimizerNames[] = {FASTMLP_OPTIMIZERS(FASTMLP_NAME)};
-constexpr const char* kReductionNames[] = {FASTMLP_REDUCTIONS(FASTMLP_NAME)};
-constexpr const char* kEpsModeNames[] = {FASTMLP_EPS_MODES(FASTMLP_NAME)};
-constexpr const char* kElementaryNames[] = {FASTMLP_ELEMENTARY(FASTMLP_NAME)};
+inline constexpr const char* kActivationNames[] = {FASTMLP_ACTIVATIONS(FASTMLP_NAME)};
+inline constexpr const char* kLossNames[] = {FASTMLP_LOSSES(FASTMLP_NAME)};
+inline constexpr const char* kOptimizerNames[] = {FASTMLP_OPTIMIZERS(FASTMLP_NAME)};
+inline constexpr const char* kReductionNames[] = {FASTMLP_REDUCTIONS(FASTMLP_NAME)};
+inline constexpr const char* kEpsModeNames[] = {FASTMLP_EPS_MODES(FASTMLP_NAME)};
+inline constexpr const char* kElementaryNames[] = {FASTMLP_ELEMENTARY(FASTMLP_NAME)};
 // clang-format on
 #undef FASTMLP_ENUMERATOR
 #undef FASTMLP_COUNT
@@ -109,7 +109,7 @@ struct ActivationFacts {
   bool is_piecewise_linear;
 };
 
-constexpr ActivationFacts kActivationFacts[] = {
+inline constexpr ActivationFacts kActivationFacts[] = {
 #define FASTMLP_FACTS(name, kernel, of, scale, linear) \
   {DerivativeOf::of, WeightScale::scale, linear},
     FASTMLP_ACTIVATIONS(FASTMLP_FACTS)

@@ -147,7 +147,7 @@ struct GeluTanh {
     return dh * fma(c * du2, w * rest, gate);
   }
   // (1 - t^2) (u' + z u'' / 2 - z t u'^2) with t = tanh u; 1 - t^2 = 4 w (1 - w) and
-  // |t| = 1 - 2 w with w = s(-|2 u|), as in GeluTanh.
+  // |t| = 1 - 2 w with w = s(-|2 u|), as in backward.
   template <class T>
   static FASTMLP_MEMBER Vec<T> second(Vec<T> z) {
     const Vec<T> c = max(num<T>(-30), min(num<T>(30), z));

@@ -12,7 +12,7 @@ namespace FASTMLP_ISA {
 
 // body(io, i, j) for the columns j of every row i of m.
 template <class T, class Body>
-FASTMLP_INLINE void sweep_rows(Index m, Index n, Body body) {
+FASTMLP_INLINE void for_each_row_vector(Index m, Index n, Body body) {
   for (Index i = 0; i < m; ++i) {
     for_each_vector<T>(n, [&](auto io, Index j) FASTMLP_LAMBDA { body(io, i, j); });
   }
@@ -30,7 +30,7 @@ FASTMLP_INLINE void map_groups(T* out, const T* a, Index a_step, const T* scale,
       io.store(to, f(io, to, io.load(from), s));
     }
   };
-  sweep_rows<T>(m, n, body);
+  for_each_row_vector<T>(m, n, body);
 }
 
 template <class T>
@@ -81,11 +81,11 @@ void outer_rows(T* out, Index ldout, const T* x, Index ldx, const T* d, Index m,
   }
 }
 
-// Rows of one group by the listed rows of one panel of B, or what there is of it.
+// Rows of one group by the gathered rows of one panel of B, or what there is of it.
 template <class T, int kRows, int kVectors>
-FASTMLP_INLINE void listed_tile(T* c, Index ldc, const T* a, Index lda, const T* panel,
-                                const int32_t* list, Index count, bool accumulate,
-                                Index cols) {
+FASTMLP_INLINE void gathered_tile(T* c, Index ldc, const T* a, Index lda,
+                                  const T* panel, const int32_t* list, Index count,
+                                  bool accumulate, Index cols) {
   using V = Vec<T>;
   constexpr Index L = V::kLanes;
   V sum[kRows][kVectors];
@@ -130,19 +130,19 @@ FASTMLP_INLINE void listed_tile(T* c, Index ldc, const T* a, Index lda, const T*
 }
 
 template <class T, int kVectors>
-void listed_rows(T* c, Index ldc, const T* a, Index lda, const T* panel,
-                 const int32_t* list, Index count, bool accumulate, Index cols,
-                 Index rows) {
+void gathered_rows(T* c, Index ldc, const T* a, Index lda, const T* panel,
+                   const int32_t* list, Index count, bool accumulate, Index cols,
+                   Index rows) {
   // Tiles of about the same height: a low one keeps the units waiting for itself.
   constexpr Index kMost = 6;
   Index tiles = (rows + kMost - 1) / kMost;
   while (rows > 0) {
     const Index m = (rows + tiles - 1) / tiles;
     switch (m) {
-#define X(kRows)                                                                    \
-  case kRows:                                                                       \
-    listed_tile<T, kRows, kVectors>(c, ldc, a, lda, panel, list, count, accumulate, \
-                                    cols);                                          \
+#define X(kRows)                                                                      \
+  case kRows:                                                                         \
+    gathered_tile<T, kRows, kVectors>(c, ldc, a, lda, panel, list, count, accumulate, \
+                                      cols);                                          \
     break;
       X(1)
       X(2)
@@ -171,11 +171,11 @@ void gemm_gather_k(T* c, const T* a, RightOperand<T> b, const int32_t* list,
       T* const to = c + i * group * n + j;
       const T* const from = a + i * group * k;
       if (cols > Vec<T>::kLanes) {
-        listed_rows<T, 2>(to, n, from, k, panel, list + i * ldlist, count[i],
-                          accumulate, cols, group);
+        gathered_rows<T, 2>(to, n, from, k, panel, list + i * ldlist, count[i],
+                            accumulate, cols, group);
       } else {
-        listed_rows<T, 1>(to, n, from, k, panel, list + i * ldlist, count[i],
-                          accumulate, cols, group);
+        gathered_rows<T, 1>(to, n, from, k, panel, list + i * ldlist, count[i],
+                            accumulate, cols, group);
       }
     }
   }

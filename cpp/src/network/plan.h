@@ -3,7 +3,7 @@
 //
 // An op is what the plan computes, a layer what the user wrote. A residual block
 // becomes the ops of its body, a dense op for the projection if there is one, then an
-// add; an activation becomes part of the op before it where that has none.
+// add; an activation becomes part of the op before it if that one has none yet.
 #pragma once
 
 #include <memory>
@@ -46,7 +46,7 @@ struct OpPlan {
   bool shares_input = false;  // its dz and the gradient of `input` share their memory
   bool ends_relu = false;     // its product applies the derivative of `input`'s relu
   bool relu_ended = false;    // the op after it does so: its own backward need not
-  int buffer = 0;             // of its output at inference; kInput: it has none
+  int buffer = 0;             // of its output at inference; kInput: no buffer
 
   bool is_dense() const { return kind == LayerKind::dense; }
   // Whether the values before the activation are kept in memory of their own. An

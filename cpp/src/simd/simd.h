@@ -90,7 +90,7 @@ FASTMLP_INLINE Vec<T> abs(Vec<T> a) {
   return from_bits(to_bits(a) & set1_bits<T>(typename BitsOf<T>::type(-1) >> 1));
 }
 
-// 0 where a <= 0, so NaN passes.
+// 0 where a <= 0, so NaN propagates.
 template <class T>
 FASTMLP_INLINE Vec<T> rectified(Vec<T> a) {
   return select(a <= Vec<T>::set1(T(0)), Vec<T>::set1(T(0)), a);

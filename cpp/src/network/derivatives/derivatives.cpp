@@ -35,16 +35,9 @@ struct Request {
   const Targets<T>* targets = nullptr;
 };
 
-// What the second derivative of an activation vanishes for.
-bool is_piecewise_linear(const OpPlan& layer) {
-  switch (layer.activation) {
-    case Activation::identity:
-    case Activation::relu:
-    case Activation::leaky_relu:
-      return !layer.custom;
-    default:
-      return false;
-  }
+// Whether the activation is piecewise linear: its second derivative is zero.
+bool is_piecewise_linear(const OpPlan& op) {
+  return !op.custom && facts_of(op.activation).is_piecewise_linear;
 }
 
 bool has_activation(const OpPlan& layer) {
@@ -290,7 +283,9 @@ class Derivation {
     pack_tangents_ = rq_.mode != Mode::cotangents &&
                      rq_.rows * rq_.directions >= table_.packing_pays;
     // Products by list take packed weights only.
-    for (const char listed : gathered_) pack_tangents_ = pack_tangents_ || listed;
+    for (const char gathered : gathered_) {
+      pack_tangents_ = pack_tangents_ || gathered;
+    }
   }
 
   // Hands out memory, first counting, then real.

@@ -70,7 +70,7 @@ class Pass {
     ws_.prepare(net, chunk_, args_.rows, plan_.most);
   }
 
-  // Returns the loss (0 for a given dy). There is no update if it or the gradient is
+  // Returns the loss (0 for a given dy). The update is skipped if it or the gradient is
   // not finite.
   double run() {
     const Index rows = args_.rows;
