@@ -6,9 +6,9 @@ is
 
     Σ_b w_b L_b / Σ_b w_b,    L_b the mean over the row's O outputs of L(p, y)
 
-(`CrossEntropy`, `ActionValue`: L_b itself, there is one per row), so that without
-weights it is the mean over all elements, as in torch; with ``reduction="sum"`` it is
-Σ_b w_b Σ_o L(p, y). Gradients are of exactly the value that is returned.
+(`CrossEntropy` and `ActionValue` define L_b directly, one per row). Without weights
+this is the mean over all elements, as in torch. With ``reduction="sum"`` it is
+Σ_b w_b Σ_o L(p, y). Gradients are those of exactly the value that is returned.
 
 A custom loss is a function (pred, target) → (value, gradient): see `CustomLoss`.
 """
@@ -51,7 +51,7 @@ REDUCTIONS = ("mean", "sum")
 
 
 class Loss:
-    """What the losses share; make one of the classes below, not this one.
+    """Base class of the losses; create one of the classes below instead.
 
     Losses are immutable, compare by value, and can be hashed and pickled.
     """
@@ -80,13 +80,13 @@ class Loss:
 
     @property
     def reduction(self) -> str:
-        """How rows are put together: "mean" or "sum"."""
+        """How the losses of rows are combined: "mean" or "sum"."""
         return self.core.reduction
 
     def _as_array(self, name: str, target: Any) -> Array:
-        """Return a whole data set's targets, of which `fit` takes rows.
+        """Return the targets of a whole data set as an array that `fit` can index.
 
-        Only losses written in Python are asked: they alone know their targets.
+        Called only for losses written in Python: the core checks those of the others.
         """
         return np.asarray(target)
 
@@ -95,11 +95,11 @@ class Loss:
         return {"reduction": self.reduction}
 
     def _factor(self) -> float:
-        """Return what the loss that the constructor makes is multiplied by."""
+        """Return the factor that `with_scale` has multiplied the loss by."""
         return self.core.scale
 
     def _times(self, factor: float) -> Loss:
-        """Return a copy that is multiplied by a factor, see `with_scale`."""
+        """Return a copy multiplied by a factor, see `with_scale`."""
         copy, core = _make(type(self), self._arguments()), self.core
         scale = core.scale * factor
         if not (0.0 < scale < np.inf):
@@ -130,13 +130,13 @@ class Loss:
         Parameters
         ----------
         pred : (B, O) or (B,)
-            Predictions; float32 is computed in float32, all else in float64.
+            Predictions; float32 is computed in float32, everything else in float64.
         target : like ``pred``
-            Targets; `CrossEntropy` takes int class labels (B,) as well, and
-            `Quantile`, `GaussianNLL` and `ActionValue` say what they take. That targets
-            lie where they should, such as probabilities from 0 to 1, is not checked.
+            Targets; `CrossEntropy` also takes int class labels (B,), and `Quantile`,
+            `GaussianNLL` and `ActionValue` document what they take. The values are not
+            checked, for instance whether probabilities are from 0 to 1.
         sample_weight : (B,), optional
-            Weights of the rows: finite, none negative, not all zero.
+            Weights of the rows: finite, not negative, not all zero.
 
         Returns
         -------
@@ -146,13 +146,13 @@ class Loss:
         Raises
         ------
         TypeError, ValueError
-            For arrays of a wrong shape or kind, and for labels out of range.
+            If an array has a wrong shape or dtype, or a label is out of range.
         """
         if sample_weight is None:
             try:
                 value = self.core.value(pred, target)
             except ValueError:
-                value = NotImplemented  # a label out of range: said again, of target
+                value = NotImplemented  # a label out of range; raised again for target
             if value is not NotImplemented:
                 return value
         arrays = self._arrays(pred, target, sample_weight)
@@ -166,14 +166,14 @@ class Loss:
     ) -> tuple[float, Array]:
         """Return the loss of predictions and its gradient with respect to them.
 
-        Parameters and errors are those of calling the loss.
+        Parameters and errors are the same as for calling the loss.
 
         Returns
         -------
         value : float
             The loss.
         grad : ndarray, shape of ``pred``
-            Its gradient, of the dtype it was computed in.
+            Its gradient, in the dtype that it was computed in.
         """
         if sample_weight is None:
             try:
@@ -188,7 +188,7 @@ class Loss:
     def _arrays(
         self, pred: object, target: object, sample_weight: object
     ) -> tuple[Array, Target, Array | None]:
-        """Return what the core takes, or raise an error that says what is wrong."""
+        """Return arrays that the core takes, or raise an error that names the fault."""
         # Predictions, in their own precision.
         p = _validate.numeric("pred", pred)
         dtype = np.dtype(np.float32 if p.dtype == np.float32 else np.float64)
@@ -229,7 +229,7 @@ class Loss:
 def _predictions(p: Array) -> Array:
     if p.ndim not in (1, 2) or p.size == 0:
         raise ValueError(
-            "pred must have shape (rows, outputs) or (rows,), none of them zero, "
+            "pred must have shape (rows, outputs) or (rows,) and not be empty, "
             f"got {_validate.describe(p)}"
         )
     return p
@@ -244,26 +244,26 @@ def _make(cls: type[Loss], arguments: dict[str, Any], factor: float = 1.0) -> Lo
 def with_scale(loss: Loss, factor: float) -> Loss:
     """Return a copy of a loss whose value and gradient are multiplied by a factor.
 
-    For conventions that differ by one, such as the ½ in scikit-learn's squared error.
-    It goes into the divisor of the sum over rows: a factor that cancels a part of that,
-    such as the O of a mean over O outputs, costs no rounding.
+    This serves conventions that differ by a factor, such as the ½ in scikit-learn's
+    squared error. The factor is applied to the divisor of the sum over rows: one that
+    cancels a part of it, such as the O of a mean over O outputs, costs no rounding.
 
     Parameters
     ----------
     loss : Loss
-        Any but `CustomLoss`.
+        Any loss except a `CustomLoss`.
     factor : float
-        Finite, > 0; times what the loss has been scaled by already.
+        Factor, finite, > 0. It multiplies any earlier scale of the loss.
 
     Returns
     -------
     Loss
-        The copy; of the same class, so that it means the same to metrics.
+        The copy, of the same class, so that metrics treat it like the original.
 
     Raises
     ------
     TypeError, ValueError
-        For another loss or factor.
+        If ``loss`` is not such a loss or ``factor`` is out of range.
     """
     if not isinstance(loss, Loss) or isinstance(loss, CustomLoss):
         raise TypeError(
@@ -280,7 +280,7 @@ def _positive(name: str, value: object) -> float:
 def _one_or_several(
     name: str, value: object, low: float, high: float, **options: bool
 ) -> tuple[float, tuple[float, ...]]:
-    """Return one number and no others, or 1 and a sequence of numbers."""
+    """Return a number and an empty tuple, or 1 and several numbers."""
     if isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) > 0:
         return 1.0, _validate.reals(name, value, low, high, **options)
     return _validate.real(name, value, low, high, **options), ()
@@ -289,17 +289,17 @@ def _one_or_several(
 class MSE(Loss):
     """Squared error, L = r².
 
-    As ``torch.nn.MSELoss``: no factor ½ (scikit-learn's MLP has one).
+    Like ``torch.nn.MSELoss``, it has no factor ½ (scikit-learn's MLP has one).
 
     Parameters
     ----------
     reduction : {"mean", "sum"}
-        How rows are put together, see `fastmlp.losses`.
+        How the losses of rows are combined, see `fastmlp.losses`.
 
     Raises
     ------
     TypeError, ValueError
-        For another reduction.
+        If ``reduction`` is neither.
     """
 
     __slots__ = ()
@@ -314,12 +314,12 @@ class MAE(Loss):
     Parameters
     ----------
     reduction : {"mean", "sum"}
-        How rows are put together, see `fastmlp.losses`.
+        How the losses of rows are combined, see `fastmlp.losses`.
 
     Raises
     ------
     TypeError, ValueError
-        For another reduction.
+        If ``reduction`` is neither.
     """
 
     __slots__ = ()
@@ -333,7 +333,7 @@ class _WithDelta(Loss):
 
     @property
     def delta(self) -> float:
-        """The abs(r) at which the loss turns from a square into a straight line."""
+        """The abs(r) at which the loss changes from quadratic to linear."""
         return self.core.delta
 
     def _arguments(self) -> dict[str, Any]:
@@ -348,14 +348,14 @@ class Huber(_WithDelta):
     Parameters
     ----------
     delta : float
-        The abs(r) at which the square turns into a straight line, > 0.
+        The abs(r) at which the loss changes from quadratic to linear, > 0.
     reduction : {"mean", "sum"}
-        How rows are put together, see `fastmlp.losses`.
+        How the losses of rows are combined, see `fastmlp.losses`.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind or out of range.
+        If an argument has a wrong type or is out of range.
     """
 
     __slots__ = ()
@@ -367,19 +367,20 @@ class Huber(_WithDelta):
 class PseudoHuber(_WithDelta):
     """L = δ² (√(1 + (r / δ)²) - 1); δ is ``delta`` > 0.
 
-    Charbonnier et al. 1997: ½ r² near 0 and δ abs(r) far out like `Huber`, but smooth.
+    Charbonnier et al. 1997. It is near ½ r² at 0 and near δ abs(r) far out, like
+    `Huber`, but smooth.
 
     Parameters
     ----------
     delta : float
-        The abs(r) around which the square turns into a straight line, > 0.
+        The abs(r) around which the loss changes from quadratic to linear, > 0.
     reduction : {"mean", "sum"}
-        How rows are put together, see `fastmlp.losses`.
+        How the losses of rows are combined, see `fastmlp.losses`.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind or out of range.
+        If an argument has a wrong type or is out of range.
     """
 
     __slots__ = ()
@@ -391,30 +392,31 @@ class PseudoHuber(_WithDelta):
 class CrossEntropy(Loss):
     """L_b = -Σ_o y_bo log softmax(p_b)_o, from logits p (B, O).
 
-    As ``torch.nn.CrossEntropyLoss``. The target is either an array of class labels
-    0 … O - 1 of any integer dtype, (B,), for which L_b = -log softmax(p_b)[y_b], or of
-    class probabilities, (B, O). The softmax is part of the loss: the model's output
-    activation is to be the identity. Probabilities are taken as they are, whether or
-    not they are from 0 to 1 and sum to 1; `fastmlp.MLP.fit` alone checks that.
+    This is ``torch.nn.CrossEntropyLoss``. The target is either an array of class labels
+    0 … O - 1 of any integer dtype, (B,), for which L_b = -log softmax(p_b)[y_b], or one
+    of class probabilities, (B, O). The softmax is part of the loss, so the model's
+    output activation should be the identity. Whether probabilities are from 0 to 1 and
+    sum to 1 is checked by `fastmlp.MLP.fit` only.
 
-    With label smoothing ε and class weights c, -Σ_o c_o ((1 - ε) y_bo + ε / O) log
-    softmax(p_b)_o takes its place (labels as rows of 0 and one 1). The mean over rows
-    is then, as in torch, Σ_b w_b L_b / Σ_b w_b c[y_b] for labels, and without the
-    classes' weights in the divisor for probabilities.
+    With label smoothing ε and class weights c, L_b is instead
+    -Σ_o c_o ((1 - ε) y_bo + ε / O) log softmax(p_b)_o (a label is one-hot). As in
+    torch, the mean over rows is then Σ_b w_b L_b / Σ_b w_b c[y_b] for labels; for
+    probabilities, the divisor does not include the class weights.
 
     Parameters
     ----------
     label_smoothing : float
         ε, from 0 to 1 (Szegedy et al., "Rethinking the Inception architecture", 2016).
     class_weight : sequence of O floats, optional
-        c, finite, none negative: such as N / (O N_o) for classes of N_o out of N rows.
+        c, finite, not negative, for instance N / (O N_o) if class o has N_o of N rows.
     reduction : {"mean", "sum"}
-        How rows are put together, see `fastmlp.losses`.
+        How the losses of rows are combined, see `fastmlp.losses`.
 
     Raises
     ------
     TypeError, ValueError
-        For numbers out of range, and on use for class weights of another length.
+        If a number is out of range; when the loss is used, if the number of class
+        weights is not O.
     """
 
     __slots__ = ()
@@ -436,12 +438,12 @@ class CrossEntropy(Loss):
 
     @property
     def label_smoothing(self) -> float:
-        """How much of a label goes evenly to all classes."""
+        """The part of each label that is spread evenly over all classes."""
         return self.core.smoothing
 
     @property
     def class_weight(self) -> tuple[float, ...] | None:
-        """The weights of the classes."""
+        """The weights of the classes, or None."""
         return self.core.per_output or None
 
     def _arguments(self) -> dict[str, Any]:
@@ -455,23 +457,24 @@ class CrossEntropy(Loss):
 class BinaryCrossEntropy(Loss):
     """L = max(p, 0) - p y + log(1 + exp(-abs(p))), from logits p, y from 0 to 1.
 
-    This is -y log s - (1 - y) log(1 - s) with s = sigmoid(p) without its overflow, as
-    ``torch.nn.BCEWithLogitsLoss``. The sigmoid is part of the loss: the model's
-    output activation is to be the identity. Targets are taken as they are, whether or
-    not they are from 0 to 1; `fastmlp.MLP.fit` alone checks that.
+    This is -y log s - (1 - y) log(1 - s) with s = sigmoid(p), computed without overflow
+    like ``torch.nn.BCEWithLogitsLoss``. The sigmoid is part of the loss, so the model's
+    output activation should be the identity. Whether targets are from 0 to 1 is checked
+    by `fastmlp.MLP.fit` only.
 
     Parameters
     ----------
     pos_weight : float or sequence of O floats, optional
-        c ≥ 0 in -c y log s - (1 - y) log(1 - s), one for all outputs or one for each:
-        such as the number of zeros for each one among the targets.
+        c ≥ 0 in -c y log s - (1 - y) log(1 - s), one for all outputs or one for each,
+        for instance the ratio of zeros to ones among the targets.
     reduction : {"mean", "sum"}
-        How rows are put together, see `fastmlp.losses`.
+        How the losses of rows are combined, see `fastmlp.losses`.
 
     Raises
     ------
     TypeError, ValueError
-        For numbers out of range, and on use for weights of another length.
+        If a number is out of range; when the loss is used, if the number of weights is
+        not O.
     """
 
     __slots__ = ()
@@ -488,7 +491,7 @@ class BinaryCrossEntropy(Loss):
 
     @property
     def pos_weight(self) -> float | tuple[float, ...] | None:
-        """The weight of the ones among the targets; None: they weigh what zeros do."""
+        """The weight of targets of 1 relative to targets of 0; None if equal."""
         one = None if self.core.delta == 1.0 else self.core.delta
         return self.core.per_output or one
 
@@ -499,19 +502,20 @@ class BinaryCrossEntropy(Loss):
 class Poisson(Loss):
     """L = exp(p) - y p, for counts y ≥ 0 and the logarithm p of their rate.
 
-    The negative log likelihood of a Poisson distribution but for log y!, which no
-    prediction changes: ``torch.nn.PoissonNLLLoss`` with its defaults. The model's
-    output activation is to be the identity; its rate is ``np.exp(mlp(x))``.
+    This is the negative log likelihood of a Poisson distribution without its term
+    log y!, which does not depend on the prediction: ``torch.nn.PoissonNLLLoss`` with
+    its defaults. The model's output activation should be the identity; the predicted
+    rate is ``np.exp(mlp(x))``.
 
     Parameters
     ----------
     reduction : {"mean", "sum"}
-        How rows are put together, see `fastmlp.losses`.
+        How the losses of rows are combined, see `fastmlp.losses`.
 
     Raises
     ------
     TypeError, ValueError
-        For another reduction.
+        If ``reduction`` is neither.
     """
 
     __slots__ = ()
@@ -521,26 +525,27 @@ class Poisson(Loss):
 
 
 class Quantile(Loss):
-    """L = max(q (y - p), (q - 1) (y - p)), least where p is the quantile q of y.
+    """L = max(q (y - p), (q - 1) (y - p)), minimal where p is the quantile q of y.
 
-    The pinball loss (Koenker & Bassett, "Regression quantiles", 1978): a prediction too
-    low costs q for each unit, one too high 1 - q; q = ½ is half the absolute error. The
-    derivative at p = y is taken as 0.
+    This is the pinball loss (Koenker & Bassett, "Regression quantiles", 1978). A
+    prediction that is too low costs q per unit, one that is too high 1 - q; q = ½ gives
+    half the absolute error. The derivative at p = y is taken to be 0.
 
     With several q, output o is trained for q_o. The target is then (B, O), or (B,) or
-    (B, 1), and serves all outputs.
+    (B, 1) if all outputs share it.
 
     Parameters
     ----------
     q : float or sequence of O floats
-        Between 0 and 1, both excluded: one for all outputs or one for each.
+        Quantile between 0 and 1, both excluded: one for all outputs or one for each.
     reduction : {"mean", "sum"}
-        How rows are put together, see `fastmlp.losses`.
+        How the losses of rows are combined, see `fastmlp.losses`.
 
     Raises
     ------
     TypeError, ValueError
-        For numbers out of range, and on use for another number of outputs.
+        If a number is out of range; when the loss is used, if the number of quantiles
+        is not that of the outputs.
     """
 
     __slots__ = ()
@@ -563,27 +568,28 @@ class Quantile(Loss):
 class GaussianNLL(Loss):
     """L = ½ (s + (m - y)² / v), v = exp(s), for predictions p = (m, s).
 
-    The negative log likelihood of a normal distribution, but for ½ log 2π (Nix &
-    Weigend, "Estimating the mean and variance of the target probability distribution",
-    1994). Predictions are (B, 2 O): O means m, then O logarithms s of variances; the
-    target is (B, O), or (B,) for O = 1. The mean is over rows and the O targets.
+    This is the negative log likelihood of a normal distribution without its constant
+    ½ log 2π (Nix & Weigend, "Estimating the mean and variance of the target probability
+    distribution", 1994). Predictions are (B, 2 O): O means m, then O log variances s;
+    the target is (B, O), or (B,) for O = 1. The mean is over rows and the O targets.
 
-    Where v would be below ``eps``, it is ``eps``, and s is log(eps), in the value; the
-    derivative by s is taken as if only the value of v had been replaced: ½ (1 - (m -
-    y)² / eps) exp(s) / eps. So it is not of the value alone there, where that does not
-    depend on s, but leads out again. This is ``torch.nn.GaussianNLLLoss`` of exp(s).
+    Where v is below ``eps``, the value is computed with v = eps and s = log(eps). There
+    the value does not depend on s, and its derivative would be 0 and trap the model.
+    Therefore the derivative with respect to s is taken as if v had been clamped without
+    its gradient: ½ (1 - (m - y)² / eps) exp(s) / eps. This agrees with
+    ``torch.nn.GaussianNLLLoss`` of exp(s).
 
     Parameters
     ----------
     eps : float
-        The least variance, > 0.
+        Smallest variance, > 0.
     reduction : {"mean", "sum"}
-        How rows are put together, see `fastmlp.losses`.
+        How the losses of rows are combined, see `fastmlp.losses`.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind or out of range.
+        If an argument has a wrong type or is out of range.
     """
 
     __slots__ = ()
@@ -593,7 +599,7 @@ class GaussianNLL(Loss):
 
     @property
     def eps(self) -> float:
-        """The least variance."""
+        """The smallest variance."""
         return self.core.delta
 
     def _arguments(self) -> dict[str, Any]:
@@ -603,23 +609,24 @@ class GaussianNLL(Loss):
 class Hinge(Loss):
     """L = max(0, margin - y p), for targets y of -1 or 1 and scores p.
 
-    With a margin of 1 the loss of the support vector machine (Cortes & Vapnik, 1995),
-    linear where the model has no hidden layer; with a margin of 0 that of the
-    perceptron (Rosenblatt, 1958), whose rule is its gradient step on one example. The
-    class is the sign of p. At the kink, y p = margin, the derivative is -y, as of a
-    mistake: so a perceptron learns from p = 0, where it starts.
+    With a margin of 1 it is the loss of the support vector machine (Cortes & Vapnik,
+    1995), a linear one if the model has no hidden layer. With a margin of 0 it is that
+    of the perceptron (Rosenblatt, 1958), whose learning rule is a gradient step on one
+    example. The predicted class is the sign of p. At the kink, y p = margin, the
+    derivative is -y, as for a misclassified example: a perceptron starts at p = 0 and
+    could not learn otherwise.
 
     Parameters
     ----------
     margin : float
-        Where the loss becomes 0, ≥ 0.
+        The y p from which the loss is 0, ≥ 0.
     reduction : {"mean", "sum"}
-        How rows are put together, see `fastmlp.losses`.
+        How the losses of rows are combined, see `fastmlp.losses`.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind or out of range.
+        If an argument has a wrong type or is out of range.
     """
 
     __slots__ = ()
@@ -629,7 +636,7 @@ class Hinge(Loss):
 
     @property
     def margin(self) -> float:
-        """Where the loss becomes 0."""
+        """The y p from which the loss is 0."""
         return self.core.delta
 
     def _arguments(self) -> dict[str, Any]:
@@ -639,21 +646,22 @@ class Hinge(Loss):
 class ActionValue(Loss):
     """L_b = loss(p[b, a_b], v_b): only the prediction for the action taken counts.
 
-    For Q-learning (Watkins & Dayan, 1992): p (B, A) are the values of all A actions,
-    and the target is a pair (actions, values), int (B,) and (B,), values such as the
-    reward plus the discounted max_u Q(x', u), which are held fixed. The mean is over
-    rows.
+    It is the loss of Q-learning (Watkins & Dayan, 1992). The predictions p (B, A) are
+    the values of all A actions. The target is a pair (actions, values), int (B,) and
+    (B,). A value is for instance the reward plus the discounted max_u Q(x', u); it is
+    a constant to the gradient. The mean is over rows.
 
     Parameters
     ----------
     loss : Loss
-        Of a prediction and a value: `MSE`, `Huber`, … but not `CrossEntropy` or
-        `GaussianNLL`, nor with one number per output. Its reduction is taken over.
+        Loss of a prediction and a value, such as `MSE` or `Huber`, but not
+        `CrossEntropy`, `GaussianNLL` or a loss with one number per output. Its
+        reduction also applies to this loss.
 
     Raises
     ------
     TypeError, ValueError
-        For a loss that is none of these.
+        If ``loss`` is not such a loss.
 
     Examples
     --------
@@ -685,7 +693,7 @@ class ActionValue(Loss):
         return self._inner
 
     def _factor(self) -> float:
-        return 1.0  # the inner loss has all of it
+        return 1.0  # the inner loss holds the factor
 
     def _times(self, factor: float) -> ActionValue:
         return ActionValue(self._inner._times(factor))
@@ -697,26 +705,27 @@ class ActionValue(Loss):
 class CustomLoss(Loss):
     """A loss that is a Python function.
 
-    Whatever takes a loss takes the function itself as well. Each batch then costs a
-    call from Python and what the function does, where the losses above run in the core
-    with the layers: for small models and batches that is most of a step. Dropout draws
-    the same masks as with a loss of the core.
+    Whatever takes a loss also takes the function itself. Each batch then costs a call
+    into Python and the time of the function, which is most of a step for small models
+    and batches; the losses above run in the core. Dropout draws the same masks as with
+    a loss of the core.
 
     Parameters
     ----------
     function : callable
         ``function(pred, target)`` returns the loss, a number, and its gradient with
         respect to the predictions, an array of their shape (B, O). It gets the targets
-        as they were given, and a third argument, the weights (B,), where there are
-        sample weights.
+        unconverted and, if there are sample weights, the weights (B,) as a third
+        argument.
     reduction : {"mean", "sum"}
-        Whether the function's value is a mean or a sum over rows: how the losses of
-        batches are put together into that of an epoch. The function is not touched.
+        Whether the function's value is a mean or a sum over rows. This determines how
+        the losses of batches are combined into that of an epoch; it does not change
+        what the function returns.
 
     Raises
     ------
     TypeError, ValueError
-        For what is no function, and another reduction.
+        If ``function`` is not a function or ``reduction`` is neither.
 
     Examples
     --------
@@ -729,8 +738,8 @@ class CustomLoss(Loss):
     >>> loss(np.zeros((2, 1)), np.zeros((2, 1)))
     0.0
 
-    Predictions and targets are NumPy arrays. A loss of PyTorch's finds its gradient
-    itself::
+    Predictions and targets are NumPy arrays. PyTorch can compute the gradient of its
+    own losses::
 
         def loss(pred, target):
             p = torch.tensor(pred, requires_grad=True)
@@ -753,7 +762,7 @@ class CustomLoss(Loss):
                 f"{_validate.describe(function)}"
             )
         reduction = _validate.choice("reduction", reduction, REDUCTIONS)
-        object.__setattr__(self, "core", None)  # the core never sees it
+        object.__setattr__(self, "core", None)  # the core has no part in it
         object.__setattr__(self, "_function", function)
         object.__setattr__(self, "_reduction", reduction)
 
@@ -793,11 +802,11 @@ class CustomLoss(Loss):
         Parameters
         ----------
         pred : (B, O) or (B,)
-            Predictions; float32 stays float32, all else becomes float64.
+            Predictions; float32 stays float32, everything else becomes float64.
         target : object
-            Whatever the function takes.
+            Targets in any form that the function takes.
         sample_weight : (B,), optional
-            Weights of the rows: finite, none negative, not all zero.
+            Weights of the rows: finite, not negative, not all zero.
 
         Returns
         -------
@@ -809,8 +818,8 @@ class CustomLoss(Loss):
         Raises
         ------
         TypeError, ValueError
-            If the function does not return a number and such an array, or takes no
-            weights and there are some.
+            If the function does not return a number and such an array, or if there are
+            weights and it does not take them.
         """
         p = _validate.numeric("pred", pred)
         dtype = np.dtype(np.float32 if p.dtype == np.float32 else np.float64)
@@ -834,7 +843,7 @@ class CustomLoss(Loss):
                 f"(pred, target, sample_weight); {self.function!r} has none"
             ) from None
         except ValueError:
-            pass  # of functions written in C nothing is known
+            pass  # a function written in C may have no signature to inspect
 
     def _checked(self, result: object, pred: Array) -> tuple[float, Array]:
         who = "the loss function"
@@ -858,12 +867,12 @@ class CustomLoss(Loss):
 
 
 def as_loss(loss: Loss | Callable[..., Any]) -> Loss:
-    """Return a loss as it is, and a function as a `CustomLoss`.
+    """Return a loss unchanged, and a function as a `CustomLoss`.
 
     Parameters
     ----------
     loss : Loss or callable
-        What is to become a loss.
+        Loss or custom loss function.
 
     Returns
     -------
@@ -873,7 +882,7 @@ def as_loss(loss: Loss | Callable[..., Any]) -> Loss:
     Raises
     ------
     TypeError
-        For anything else, the name or the class of a loss among it.
+        If it is anything else, such as the name or the class of a loss.
     """
     if isinstance(loss, Loss):
         return loss
@@ -884,8 +893,8 @@ def as_loss(loss: Loss | Callable[..., Any]) -> Loss:
     got = _validate.describe(loss)
     if of_torch:
         got += (
-            f" of PyTorch's ({home}), which takes tensors: see fm.CustomLoss for a "
-            "function around it"
+            f" of PyTorch ({home}), which takes tensors: wrap it in a function, see "
+            "fm.CustomLoss"
         )
     if isinstance(loss, type) and issubclass(loss, Loss):
         got = f"fm.{loss.__name__}; did you mean fm.{loss.__name__}()?"
