@@ -69,9 +69,9 @@ from .optimizers._first_order import *
 from .runtime import *
 from .solvers import *
 
-# Pickles of version 0.1.0 name these modules.
+# Pickles name these modules: History's those of version 0.1.0, Monitor's still today.
 history = _sys.modules[f"{__name__}.history"] = metrics
-monitor = _sys.modules[f"{__name__}.monitor"] = _sys.modules[Monitor.__module__]
+monitor = _sys.modules[f"{__name__}.monitor"] = callbacks._monitor
 
 # The binding's means of making an exception has no place for this.
 DivergenceError.__doc__ = """Loss or gradient of a training step is not finite.

@@ -132,7 +132,7 @@ def test_errors_of_values_have_no_meaning_for_labels(name):
     labels = np.arange(64) % 4
     before = mlp.params.copy()
     options = {"loss": fm.CrossEntropy(), "optimizer": fm.Adam(), "epochs": 1}
-    with pytest.raises(ValueError, match=f"'{name}' has no meaning for class labels"):
+    with pytest.raises(ValueError, match=f"'{name}' is undefined for class labels"):
         mlp.fit(X, labels, **options, batch_size=8, metrics=[name])
     np.testing.assert_array_equal(mlp.params, before)
     # Of probabilities they are taken.

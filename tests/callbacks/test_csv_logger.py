@@ -37,7 +37,7 @@ def test_csv_logger(tmp_path):
 def test_csv_logger_wants_its_own_files(tmp_path):
     path = tmp_path / "other.csv"
     path.write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match=r"^path: .* is no log"):
+    with pytest.raises(ValueError, match=r"^path: .* is not a log"):
         fit(toy_mlp(), callbacks=[fm.CSVLogger(path, append=True)])
     assert path.read_text() == "a,b\n1,2\n"
     with pytest.raises(TypeError, match=r"^path must be a str or path"):

@@ -61,7 +61,7 @@ def test_the_finder_survives_divergence_and_errors():
 
 def test_bad_finders():
     mlp, opt = toy_mlp(), fm.SGD(0.1)
-    with pytest.raises(ValueError, match=r"needs as many steps.*epochs=50"):
+    with pytest.raises(ValueError, match=r"needs 100 steps.*epochs=50"):
         fit(mlp, optimizer=opt, callbacks=[fm.LearningRateFinder(steps=100)])
     assert opt.lr == 0.1
     for options, words in [

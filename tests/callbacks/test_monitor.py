@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import fastmlp as fm
 import numpy as np
 import pytest
@@ -343,3 +345,18 @@ def test_a_loss_in_python_leaves_its_step_to_be_looked_at(rng):
         assert np.isfinite(list(monitor.update_ratios.values())).all()
     for of_core, of_python in zip(*records, strict=True):
         assert str(of_core) == str(of_python)
+
+
+def test_pickles_name_the_module_of_version_0_1_0(rng):
+    mlp = fm.MLP([2, 3, 1], seed=0)
+    monitor = fm.Monitor()
+    train(mlp, [step(mlp, rng)], monitor)
+    data = pickle.dumps(monitor)
+    assert b"fastmlp.monitor" in data
+    assert b"callbacks" not in data
+    copy = pickle.loads(data)
+    assert str(copy.weights) == str(monitor.weights)
+    assert type(copy.weights["0"][0]) is Histogram
+    # As old pickles name the classes.
+    assert pickle.loads(b"cfastmlp.monitor\nMonitor\n.") is fm.Monitor
+    assert pickle.loads(b"cfastmlp.monitor\nHistogram\n.") is Histogram

@@ -1,35 +1,35 @@
-"""What may be done while `fastmlp.MLP.fit` trains, and the protocol to add to it.
+"""Callbacks for `fastmlp.MLP.fit`, and their protocol.
 
-A callback is an object of a subclass of `Callback` or a plain function of (mlp,
-history), which is called after each epoch. For one fit the order of calls is
+A callback is an object of a subclass of `Callback`, or a plain function of (mlp,
+history), which is called after each epoch. The order of calls in one fit is
 
 ====================  =================================================================
 ``on_train_begin``    once, before the first epoch; an error here changes nothing
 ``on_epoch_begin``    before each epoch
 ``on_batch_end``      after each step, if a callback overrides it
-``on_epoch_end``      after each epoch, whose values are in the history by then; with
-                      ``restore_best`` and the like nothing has been restored yet
-``on_train_end``      once, after the last epoch, whoever ended the training
-``on_error``          once, instead of ``on_train_end``, if an exception ends it; also
-                      if that comes from an ``on_train_end``, of its own callback and
-                      those after it
+``on_epoch_end``      after each epoch; the history already has its values, but
+                      ``restore_best`` and similar options have not restored anything
+``on_train_end``      once, after the last epoch, however the training ended
+``on_error``          once, instead of ``on_train_end``, if an exception ends the
+                      training; if an ``on_train_end`` raised it, only for its own
+                      callback and those after it
 ====================  =================================================================
 
-and for each of them that of the callbacks in their sequence, but for `Checkpoint`,
-`CSVLogger` and `LearningRateFinder`, which come last so that they see, or take back,
-what the others have made of the epoch. Any exception
-from a callback ends the training and goes on to the caller: the model, the optimiser
-and the history stay as they are then, and can be used.
+Each is called for all callbacks in the order given, except that `Checkpoint`,
+`CSVLogger` and `LearningRateFinder` come last so that they see, or undo, what the
+others have done in the epoch. Any exception from a callback ends the training and is
+raised to the caller. The model, the optimiser and the history are then left as they are
+and can be used.
 
-A method that is not overridden is never called: a callback with ``on_epoch_end`` alone
-costs one Python call an epoch, a fraction of a microsecond. Whole epochs run in one
-native call without the GIL; if a callback overrides ``on_batch_end`` that call comes
-back to Python after each step, which adds about a microsecond a step, and the results
-are the same to the last bit.
+A method that is not overridden is never called: a callback with only ``on_epoch_end``
+costs one Python call per epoch, a fraction of a microsecond. A whole epoch runs in one
+native call without the GIL. If a callback overrides ``on_batch_end``, that call returns
+to Python after each step, which adds about a microsecond per step; the results are the
+same to the last bit.
 
-States: ``state_dict()`` returns what a callback knows, as a dict of plain values and
-arrays, and ``load_state_dict(state)`` makes the next fit go on from there, where it
-otherwise would start afresh. `Checkpoint` stores them.
+``state_dict()`` returns a callback's state as a dict of plain values and arrays.
+``load_state_dict(state)`` makes the next fit resume from it; without it, each fit
+starts from an empty state. `Checkpoint` stores these states.
 """
 
 from ._base import Callback, LambdaCallback, Run

@@ -1,4 +1,4 @@
-"""The protocol of callbacks."""
+"""Base classes of callbacks, and what `fit` makes of its argument ``callbacks``."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """What a callback may ask of the fit it is in, by its attribute ``run``.
+    """The fit that a callback takes part in, as its attribute ``run``.
 
     Attributes
     ----------
     optimizer : Optimizer or Solver
-        Fit's optimiser; its learning rate may be set between steps (between epochs,
-        if it had a schedule).
+        Optimiser of the fit. Its learning rate may be set between steps (between
+        epochs, if it had a schedule).
     loss : Loss
-        Fit's loss.
+        Loss of the fit.
     epochs : int
-        How many epochs there are to be at most.
+        Largest number of epochs of the fit.
     steps_per_epoch : int or None
-        Steps of an epoch; None if that is not known.
+        Number of steps in an epoch; None if unknown.
     history : History
-        The record.
+        History of the fit so far.
     callbacks : list of Callback
-        All callbacks of this fit, in the order they are called in.
+        All callbacks of the fit, in the order in which they are called.
     metrics : tuple of str
-        The names under which fit logs its metrics: "val_r2" and the like.
+        Names under which the fit logs its metrics, such as "val_r2".
     seed, first_epoch : int
-        What the orders of this fit are made from: its seed, and the number that its
-        first epoch has there.
+        Seed of the orders of the samples, and number of the fit's first epoch in their
+        sequence.
     """
 
     __slots__ = (
@@ -74,7 +74,7 @@ class Run:
         self._progress_of = progress_of
 
     def _within(self) -> dict[str, Any] | None:
-        """Return how far an epoch that is not on record has come, if there is one."""
+        """Return the progress within an epoch that the history does not have yet."""
         if self._progress_of is None:
             return None
         return self._progress_of(self.first_epoch + len(self.history))
@@ -88,23 +88,23 @@ class Callback:
     Attributes
     ----------
     run : Run or None
-        The fit under way, None outside of one. A callback serves one fit at a time.
+        The current fit; None outside a fit. A callback serves one fit at a time.
     """
 
     run: Run | None = None
 
-    # Those that look at what others have done this epoch come after them.
+    # Whether it is called after those that are not, to see what they have done.
     _last = False
 
     def _asks(self, hook: str) -> bool:
-        """Tell whether a method that is overridden is to be called after all."""
+        """Tell whether an overridden method is called in this configuration."""
         return True
 
     def on_train_begin(self, mlp: MLP, history: History) -> None:
         """Do something once before the first epoch."""
 
     def on_epoch_begin(self, mlp: MLP, history: History) -> None:
-        """Do something before each epoch; ``len(history)`` were finished."""
+        """Do something before each epoch, after ``len(history)`` finished ones."""
 
     def on_batch_end(
         self, mlp: MLP, history: History, step: int, loss: float
@@ -114,16 +114,16 @@ class Callback:
         Parameters
         ----------
         mlp, history : MLP, History
-            The model, as this step has left it, and the record of whole epochs.
+            The model after this step, and the history of complete epochs.
         step : int
-            Which step of this epoch it is, from 0.
+            Index of the step in this epoch, from 0.
         loss : float
-            The batch's loss before the step.
+            Loss of the batch before the step.
 
         Returns
         -------
         bool or None
-            True ends the training here; the broken epoch is not put on record.
+            True ends the training here; the history omits the incomplete epoch.
         """
         return None
 
@@ -133,48 +133,48 @@ class Callback:
         Returns
         -------
         bool or None
-            True (just that, nothing merely truthy) ends the training.
+            True ends the training; other truthy values do not.
         """
         return None
 
     def on_train_end(self, mlp: MLP, history: History) -> None:
-        """Do something once after the last epoch, unless it ended with an exception."""
+        """Do something once after the last epoch, unless an exception ended it."""
 
     def on_error(self, mlp: MLP, history: History, error: BaseException) -> bool | None:
-        """Clean up after an exception that ended the training, Ctrl-C among them.
+        """Clean up after an exception, such as Ctrl-C, that ended the training.
 
         Returns
         -------
         bool or None
-            True takes a `fastmlp.DivergenceError` for the ordinary end of the training:
-            ``on_train_end`` follows and fit returns. Other exceptions go on anyway.
+            True makes a `fastmlp.DivergenceError` an ordinary end of the training:
+            ``on_train_end`` follows and fit returns. Any other exception is raised.
         """
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what is to be stored for going on later, as copies; here nothing."""
+        """Return a copy of the state from which to resume; the base class has none."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on in the next fit from what `state_dict` gave."""
+        """Make the next fit resume from a state that `state_dict` returned."""
 
     def _check_state(
         self, where: str, state: Mapping[str, Any], mlp: MLP, optimizer: Any
     ) -> None:
-        """Refuse what `load_state_dict` or a later fit could not take."""
+        """Raise an error unless `load_state_dict` and a later fit can use the state."""
 
 
 class Function(Callback):
     """A plain function as a callback."""
 
     def __init__(self, function: Callable[[MLP, History], Any]) -> None:
-        # In the method's place, so that nothing stands between fit and the function;
-        # mypy forbids assigning to a method, ruff setattr with a constant name.
+        # It replaces the method, so that fit calls the function directly. mypy forbids
+        # assigning to a method, and ruff forbids setattr with a constant name.
         setattr(self, "on_epoch_end", function)  # noqa: B010
 
 
 class LambdaCallback(Callback):
-    """Functions as a callback.
+    """A callback made from functions.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ class LambdaCallback(Callback):
     Raises
     ------
     TypeError
-        For what is no function.
+        If one of them is not a function.
     """
 
     def __init__(
@@ -215,12 +215,12 @@ class LambdaCallback(Callback):
 
 
 def wants_stop(result: object) -> bool:
-    """Tell whether to stop: True alone does, as a function may return a loss."""
+    """Tell whether a result is True: other values, such as a loss, do not stop."""
     return isinstance(result, (bool, np.bool_)) and bool(result)
 
 
 def overridden(hooks: list[Callback], name: str) -> list[Callable[..., Any]]:
-    """Return the bound methods of this name that do something."""
+    """Return the bound methods of this name that are overridden and to be called."""
     return [
         getattr(hook, name)
         for hook in hooks
@@ -237,7 +237,7 @@ def _sorted(hooks: list[Callback]) -> list[Callback]:
 
 
 def as_callbacks(callbacks: object) -> list[Callback]:
-    """Return what was handed to fit as a list of `Callback` objects, in their order."""
+    """Return fit's argument ``callbacks`` as `Callback` objects in calling order."""
     if callbacks is None:
         return []
     if isinstance(callbacks, Callback) or callable(callbacks):

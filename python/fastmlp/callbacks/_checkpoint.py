@@ -23,53 +23,53 @@ if TYPE_CHECKING:
 
 
 class Checkpoint(Watching):
-    """Stores all that a training is, so that it can go on exactly as if uninterrupted.
+    """Stores the whole state of a training, so that it can be resumed exactly.
 
-    A file holds parameters, running statistics, the optimiser's state, the place in the
-    sequence of orders (which is that of dropout's masks too, and may be within an
-    epoch), the history, and the states of all callbacks. It is a safetensors file, as
-    of `fastmlp.MLP.save`, so that `fastmlp.load` makes a model of it, and is replaced
-    in one step: whatever happens, there is a whole file, the new one or the one before.
-    Needs the ``safetensors`` package.
+    A file holds the parameters, the running statistics, the optimiser's state, the
+    position in the sequence of orders (also that of dropout's masks; it may be within
+    an epoch), the history, and the states of all callbacks. It is a safetensors file
+    like those of `fastmlp.MLP.save`, from which `fastmlp.load` makes a model. It is
+    replaced atomically: after any failure there is a complete file, the new one or the
+    previous one. The ``safetensors`` package is needed.
 
     Parameters
     ----------
     path : str or path-like
-        The file; ``{epoch}`` in it, as in ``"run-{epoch:03d}.safetensors"``, is
+        File to write. ``{epoch}`` in it, as in ``"run-{epoch:03d}.safetensors"``, is
         the number of the epoch, counted from 1.
     monitor : str, optional
-        What ``save_best_only`` looks at, as of `EarlyStopping`.
+        Value that ``save_best_only`` compares, as for `EarlyStopping`.
     save_best_only : bool
-        Store only when ``monitor`` is better than whenever it was looked at before.
+        Whether to store only if ``monitor`` is better than at all earlier comparisons.
     every : int
-        Look, and store, after each so many epochs; at least 1.
+        Number of epochs from one store (or comparison) to the next, at least 1.
     mode : {"min", "max"}, optional
         Whether low or high is good; None is "max" for accuracy and r2, else "min".
     every_steps : int, optional
-        Store within epochs as well, after each so many of an epoch's steps; at least 1.
-        ``{epoch}`` is the epoch under way then. Costs a call of Python after each step.
+        Number of steps of an epoch after which to store within the epoch as well, at
+        least 1. ``{epoch}`` is then the current epoch. Costs a Python call per step.
     on_interrupt : bool
-        Store as well when Ctrl-C (KeyboardInterrupt) ends the training, at whatever
-        step; it costs nothing before. (If it comes while callbacks are told of the end
-        of an epoch, some of them know of it and some do not: then the file that there
-        is stays.)
+        Whether to store also when Ctrl-C (KeyboardInterrupt) ends the training, at any
+        step; it costs nothing until then. (If it comes while the callbacks are being
+        called at the end of an epoch, only some of them have seen that epoch, and the
+        existing file is kept.)
 
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind or out of range, or that exclude each other; at
-        the beginning of a fit, if nothing logs ``monitor``.
+        If an argument has a wrong type or is out of range, or if arguments exclude each
+        other; at the beginning of a fit, if nothing logs ``monitor``.
 
     Attributes
     ----------
     best : float or None
-        The best value so far.
+        Best value so far.
     last_path : str or None
-        The last file written in this run.
+        Last file written in this run.
 
     Examples
     --------
-    After a break, with the model and the optimiser made by the same code again::
+    To resume, create the model and the optimiser by the same code as before::
 
         path = "run.safetensors"
         stop, save = fm.EarlyStopping(patience=5), fm.Checkpoint(path)
@@ -78,8 +78,8 @@ class Checkpoint(Watching):
                        batch_size=128, callbacks=[stop, save])
         done.extend(rest)
 
-    Of a file made within an epoch ``done`` has the epochs before it, and the first of
-    the rest is what was left of that epoch.
+    If the file was written within an epoch, ``done`` has the epochs before it, and the
+    first epoch of ``rest`` is the remainder of that epoch.
     """
 
     _last = True
@@ -109,8 +109,8 @@ class Checkpoint(Watching):
         self.on_interrupt = _validate.flag("on_interrupt", on_interrupt)
         if save_best_only and (on_interrupt or every_steps is not None):
             raise ValueError(
-                "save_best_only excludes every_steps and on_interrupt, as what is best "
-                "is known at the end of an epoch: use a Checkpoint for each"
+                "save_best_only excludes every_steps and on_interrupt, because values "
+                "are only compared at the end of an epoch: use a Checkpoint for each"
             )
         try:
             self.path.format(epoch=1)
@@ -130,8 +130,8 @@ class Checkpoint(Watching):
         self._told = 0
 
     def on_train_begin(self, mlp: MLP, history: History) -> None:
-        """Forget any earlier run; refuse to watch what will not be there."""
-        safetensors.package("fm.Checkpoint")  # now, not when there is much to lose
+        """Forget any earlier run; check that ``monitor`` will be logged."""
+        safetensors.package("fm.Checkpoint")  # fail before the training, not after it
         if self.save_best_only:
             self._check(history)
         if not self._resumed:
@@ -142,12 +142,12 @@ class Checkpoint(Watching):
         return hook != "on_batch_end" or self.every_steps is not None
 
     def on_batch_end(self, mlp: MLP, history: History, step: int, loss: float) -> None:
-        """Store, if it is time to."""
+        """Store if the step is one of every ``every_steps``."""
         if self.every_steps is not None and (step + 1) % self.every_steps == 0:
             self._store(self._epoch + 1, mlp, history)
 
     def on_error(self, mlp: MLP, history: History, error: BaseException) -> None:
-        """Store, if this is what to store at."""
+        """Store if ``on_interrupt`` is set and the callbacks agree on the epoch."""
         if (
             self.on_interrupt
             and isinstance(error, KeyboardInterrupt)
@@ -157,7 +157,7 @@ class Checkpoint(Watching):
             self._store(self._epoch + within, mlp, history)
 
     def on_epoch_end(self, mlp: MLP, history: History) -> None:
-        """Store, if it is time to."""
+        """Store if the epoch is one of every ``every``, and the best if only that."""
         self._epoch, self._told = self._epoch + 1, self._told + 1
         if self._epoch % self.every:
             return
@@ -205,39 +205,39 @@ class Checkpoint(Watching):
         optimizer: Optimizer | Solver | None = None,
         callbacks: Iterable[Callback] = (),
     ) -> History:
-        """Take over what a checkpoint holds.
+        """Load a checkpoint into a model, an optimiser and callbacks.
 
-        A fit that follows with the same data and arguments, but without ``seed``, goes
-        on exactly where the checkpoint was made.
+        A subsequent fit with the same data and arguments, but without ``seed``,
+        continues exactly from where the checkpoint was written.
 
         Parameters
         ----------
         path : str or path-like
-            The file.
+            File to read.
         mlp : MLP
-            A model of the same architecture and dtype.
+            Model of the same architecture and dtype.
         optimizer : Optimizer, optional
-            One of the same kind; it becomes this model's. What cannot be stored
-            without pickle, such as a learning rate that is a Python function, is kept
-            as it is in this one.
+            Optimiser of the same class; it then belongs to this model. It keeps its own
+            values of what cannot be stored without pickle, such as a learning rate that
+            is a Python function.
         callbacks : sequence of Callback, optional
-            Those that have states, of the same kinds in the same order; others may
-            stand among them.
+            Callbacks with states, of the same classes in the same order. Callbacks
+            without a state may be among them.
 
         Returns
         -------
         History
-            Of all epochs so far, also set as ``mlp.history``.
+            History of all epochs so far, also set as ``mlp.history``.
 
         Raises
         ------
         OSError
             If the file cannot be read.
         ValueError
-            If it is anything but what a checkpoint was to the last bit, or one of
-            something else. Nothing has changed then.
+            If the file is damaged, is not a checkpoint, or does not fit the arguments,
+            which are unchanged then.
         ImportError
-            Without the ``safetensors`` package.
+            If the ``safetensors`` package is missing.
         """
         name = file_name(path)
         if not is_model(mlp):
@@ -255,7 +255,7 @@ class Checkpoint(Watching):
             )
         given_hooks = as_callbacks(callbacks)
         given = None if optimizer is None else optimizer.state_dict()
-        # A callback may have kept an optimiser's state as well.
+        # A callback may hold an optimiser's state as well.
         kept = {"state": {"kept": {"optimizer": given}}}
         stored = model_schema.stored(
             name,
@@ -263,12 +263,12 @@ class Checkpoint(Watching):
             kept={"optimizer": given, "callbacks": [kept] * len(given_hooks)},
         )
 
-        # All is looked at before anything is changed.
+        # Everything is checked before anything is changed.
         rest = stored.checkpoint
         if rest is None:
             raise ValueError(
-                f"path: {name} is not a checkpoint but a model alone, which fm.load "
-                "reads"
+                f"path: {name} is not a checkpoint but only a model: read it with "
+                "fm.load"
             )
         if (
             stored.given["dtype"] != mlp.dtype.name
@@ -276,7 +276,7 @@ class Checkpoint(Watching):
             or not stored.fits(mlp)
         ):
             raise ValueError(
-                f"path: {name} does not fit the model, {mlp!r}: it is of "
+                f"path: {name} does not fit the model, {mlp!r}: it is a checkpoint of "
                 f"{rest['model']}"
             )
         hooks = [
@@ -298,7 +298,7 @@ class Checkpoint(Watching):
             optimizer._owner = mlp._self
         stored.fill(mlp)
         history = stored.history
-        assert history is not None  # as in every checkpoint
+        assert history is not None  # every checkpoint has one
         for hook, state in states:
             hook.load_state_dict(state)
             if isinstance(hook, Checkpoint):
@@ -315,7 +315,7 @@ class Checkpoint(Watching):
         check_best(where, state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Let the next fit go on from here."""
+        """Make the next fit resume from here."""
         best, epoch = state["best"], state["epoch"]
         self._forget()
         self.best, self._epoch = best, epoch
@@ -334,7 +334,7 @@ class Checkpoint(Watching):
 def _states_of(
     hooks: list[Callback], entries: object
 ) -> list[tuple[Callback, dict[str, Any]]]:
-    """Return callbacks with what a file holds of each."""
+    """Return callbacks with their states from a file."""
     states = []
     for i, entry in enumerate(listed("callbacks", entries)):
         where = f"callbacks[{i}]"

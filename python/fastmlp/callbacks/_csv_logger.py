@@ -1,4 +1,4 @@
-"""A log of epochs as comma-separated values."""
+"""A CSV log of a training's epochs."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 class CSVLogger(Callback):
     """Writes the history to a file of comma-separated values, a line for each epoch.
 
-    The columns are epoch, loss, val_loss (if there are validation data), the metrics
-    that the first epoch has, and seconds. Numbers are written so that they read back
-    exactly. Each line is in the file when its epoch has ended.
+    The columns are epoch, loss, val_loss (if there are validation data), the metrics of
+    the first epoch, and seconds. Numbers are written so that they read back exactly.
+    Each line is in the file by the end of its epoch.
 
     Parameters
     ----------
     path : str or path-like
-        The file.
+        File to write.
     append : bool
-        Go on in a file that is there, with its columns and its count of epochs; else
-        each fit writes it anew.
+        Whether to continue an existing file, with its columns and its count of epochs;
+        otherwise each fit overwrites it.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind or out of range.
+        If an argument has a wrong type or is out of range.
     """
 
-    # Callbacks that log metrics come first.
+    # It comes after the callbacks that log metrics.
     _last = True
 
     def __init__(self, path: str | os.PathLike[str], append: bool = False) -> None:
@@ -45,22 +45,22 @@ class CSVLogger(Callback):
         self._epoch = 0
 
     def on_train_begin(self, mlp: MLP, history: History) -> None:
-        """Start the file, or see how far it goes."""
+        """Create the file, or read its columns and its last epoch."""
         import csv
 
         self._columns, self._epoch = None, 0
         if self.append and os.path.exists(self.path):
             with open(self.path, newline="", encoding="utf-8") as file:
                 text = file.read()
-            # A line that was cut off is made a line; its epoch counts.
+            # A last line that was cut off is completed, and its epoch counts.
             whole = not text or text.endswith("\n")
             lines = list(csv.reader(text.splitlines()))
             if lines:
                 self._columns = lines[0]
             if lines and lines[0][:1] != ["epoch"]:
                 raise ValueError(
-                    f"path: {self.path} is no log of a CSVLogger, whose first column "
-                    f"is epoch; got {', '.join(lines[0])}"
+                    f"path: {self.path} is not a log of a CSVLogger: its first column "
+                    f"must be epoch, got {', '.join(lines[0])}"
                 )
             if len(lines) > 1:
                 try:

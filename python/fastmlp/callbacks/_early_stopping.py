@@ -20,47 +20,48 @@ if TYPE_CHECKING:
 
 
 class EarlyStopping(Watching):
-    """Ends the training when a loss or metric has stopped getting better.
+    """Ends the training when a loss or metric has stopped improving.
 
     Parameters
     ----------
     monitor : str, optional
-        "loss", "val_loss" or the name of a metric, of ``fit(metrics=…)`` ("val_r2") or
-        one that an earlier callback logs. None is "val_loss" if there are validation
-        data and "loss" if not.
+        Value to monitor: "loss", "val_loss", the name of a metric of
+        ``fit(metrics=…)`` ("val_r2"), or a name that an earlier callback logs. None is
+        "val_loss" if there are validation data, else "loss".
     patience : int
-        How many epochs in a row without improvement are put up with: the training ends
-        with the ``patience``-th of them; at least 1.
+        Number of successive epochs without improvement that end the training, at least
+        1.
     min_delta : float
-        An improvement is a change for the better by more than this, ≥ 0. NaN is none.
+        Amount by which a value must be better to count as an improvement: more than
+        this, ≥ 0. NaN never does.
     restore_best : bool
-        At the end of the training, take back the parameters of the best epoch, running
-        statistics among them. (They are left as they are if an exception ends it,
-        Ctrl-C among them.)
+        Whether to restore the parameters and running statistics of the best epoch at
+        the end of the training. (They are left as they are if an exception, such as
+        Ctrl-C, ends it.)
     mode : {"min", "max"}, optional
         Whether low or high is good; None is "max" for accuracy and r2, else "min".
     restore_optimizer : bool
-        With ``restore_best``, take back the optimiser's state of that epoch as well.
+        Whether ``restore_best`` also restores the optimiser's state of that epoch.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind or out of range; at the beginning of a fit, if
-        nothing logs ``monitor``.
+        If an argument has a wrong type or is out of range; at the beginning of a fit,
+        if nothing logs ``monitor``.
 
     Attributes
     ----------
     best : float or None
-        The best value so far.
+        Best value so far.
     best_epoch : int or None
-        Its epoch, counted from 1 in this run (from the first run on after
-        `load_state_dict`).
+        Epoch of the best value, counted from 1 in this run (from the beginning of the
+        first run after `load_state_dict`).
     stopped_epoch : int or None
-        The epoch that ended the training, if this callback did.
+        Epoch in which this callback ended the training; None if it did not.
 
     Notes
     -----
-    Each fit starts afresh, unless `load_state_dict` came before it.
+    Each fit starts from an empty state unless `load_state_dict` was called before it.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class EarlyStopping(Watching):
         self._kept: dict[str, Any] | None = None
 
     def on_train_begin(self, mlp: MLP, history: History) -> None:
-        """Forget any earlier run; refuse to watch what will not be there."""
+        """Forget any earlier run; check that ``monitor`` will be logged."""
         self._check(history)
         if not self._resumed:
             self._forget()
@@ -97,7 +98,7 @@ class EarlyStopping(Watching):
         self.stopped_epoch = None
 
     def on_epoch_end(self, mlp: MLP, history: History) -> bool:
-        """Compare, remember, and say whether patience is at its end."""
+        """Compare the value, keep the best, and tell whether to stop."""
         value = self._value(history)
         self._epoch += 1
         if self._better(value, self.min_delta):
@@ -112,17 +113,17 @@ class EarlyStopping(Watching):
         return stop
 
     def on_train_end(self, mlp: MLP, history: History) -> None:
-        """Take back the best parameters."""
+        """Restore the best parameters."""
         if self._kept is None:
             return
-        # Random numbers to come are not taken back.
+        # The random number streams are not rewound.
         seed, passes, _ = mlp.core.training_state
         tracked = self._kept["training_state"][2]
         kept = {**self._kept, "training_state": (seed, passes, tracked)}
         snapshot.restore(kept, mlp, None if self.run is None else self.run.optimizer)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best value and epoch, what to restore, and how long ago it was."""
+        """Return the best value and epoch, what to restore, and the count of epochs."""
         return {
             "best": self.best,
             "best_epoch": self.best_epoch,
@@ -143,7 +144,7 @@ class EarlyStopping(Watching):
             snapshot.check_kept(f"{where}.kept", state["kept"], mlp, optimizer)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Let the next fit go on from here, with as much patience left as there was."""
+        """Make the next fit resume from here, with the remaining patience."""
         best, best_epoch = state["best"], state["best_epoch"]
         epoch, kept = state["epoch"], state["kept"]
         self._forget()
@@ -160,7 +161,7 @@ class EarlyStopping(Watching):
 
 
 class TimeLimit(Callback):
-    """Ends the training after the first epoch that ends later than a time.
+    """Ends the training after the first epoch that ends past a time limit.
 
     Parameters
     ----------
@@ -170,7 +171,7 @@ class TimeLimit(Callback):
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind or out of range.
+        If an argument has a wrong type or is out of range.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -178,11 +179,11 @@ class TimeLimit(Callback):
         self._end = math.inf
 
     def on_train_begin(self, mlp: MLP, history: History) -> None:
-        """Look at the clock."""
+        """Set the deadline."""
         self._end = monotonic() + self.seconds
 
     def on_epoch_end(self, mlp: MLP, history: History) -> bool:
-        """Look at it again."""
+        """Tell whether the deadline has passed."""
         return monotonic() >= self._end
 
     def __repr__(self) -> str:

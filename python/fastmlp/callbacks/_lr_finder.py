@@ -18,44 +18,44 @@ if TYPE_CHECKING:
 
 
 class LearningRateFinder(Callback):
-    """Tries learning rates from small to large, a step each, and suggests one.
+    """Tries learning rates from small to large, one per step, and suggests one.
 
-    The range test of Smith, "Cyclical learning rates for training neural networks",
-    2017: the learning rate grows by the same factor from step to step; at first nothing
-    happens, then the loss falls, and when the rate is too large it rises. It ends when
-    the smoothed loss exceeds ``stop_factor`` times its least, when a loss is not
-    finite, or with the last step. Then the model, the optimiser and the place in the
-    sequence of orders are as they were before: ``fit`` with this callback trains
-    nothing. Give it epochs enough for ``steps``.
+    This is the range test of Smith, "Cyclical learning rates for training neural
+    networks", 2017. The learning rate grows by the same factor from step to step: at
+    first the loss hardly changes, then it falls, and when the rate is too large it
+    rises. The test ends when the smoothed loss exceeds ``stop_factor`` times its
+    minimum, when a loss is not finite, or with the last step. Then the model, the
+    optimiser and the position in the sequence of orders are restored: ``fit`` with this
+    callback does not train. It needs enough epochs for ``steps``.
 
     Parameters
     ----------
     start, end : float
-        The first and the last learning rate, 0 < start < end.
+        First and last learning rate, 0 < start < end.
     steps : int
-        How many steps to take from one to the other, at least 2.
+        Number of steps from ``start`` to ``end``, at least 2.
     smoothing : float
-        Weight of the past in the smoothed loss, an exponential moving average without
-        the bias of its beginning; from 0 to below 1.
+        Weight of the past in the smoothed loss, an exponential moving average with
+        bias correction; from 0 to below 1.
     stop_factor : float
-        See above; > 1, or infinite to go on to the end.
+        Factor at which to stop (see above), > 1; infinite to take all steps.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind or out of range.
+        If an argument has a wrong type or is out of range.
 
     Attributes
     ----------
     lrs : ndarray (n,)
-        The learning rates tried, float64.
+        Learning rates tried, float64.
     losses : ndarray (n,)
-        The smoothed losses, of the batches before the steps with these rates.
+        Smoothed losses, of the batches before the steps with these rates.
     raw_losses : ndarray (n,)
-        The same as they were.
+        The same losses without smoothing.
     suggestion : float or None
-        The learning rate at which the loss falls fastest against the rate's logarithm
-        (that of the smoothed loss, less its lag); None if it never falls.
+        Learning rate at which the loss falls fastest against the rate's logarithm (that
+        of the smoothed loss, corrected for its lag); None if it never falls.
 
     Examples
     --------
@@ -71,7 +71,7 @@ class LearningRateFinder(Callback):
     >>> opt.lr = finder.suggestion
     """
 
-    # What others restore at the end is taken back, too.
+    # It comes last to undo what other callbacks restore at the end.
     _last = True
 
     def __init__(
@@ -102,7 +102,7 @@ class LearningRateFinder(Callback):
         self._average = 0.0
 
     def on_train_begin(self, mlp: MLP, history: History) -> None:
-        """Keep what is to be restored; set the first learning rate."""
+        """Keep a copy of everything to restore; set the first learning rate."""
         run = self.run
         assert run is not None
         if not hasattr(run.optimizer, "lr"):
@@ -114,7 +114,7 @@ class LearningRateFinder(Callback):
             available = run.epochs * run.steps_per_epoch
             if available < self.steps:
                 raise ValueError(
-                    f"LearningRateFinder(steps={self.steps}) needs as many steps; "
+                    f"LearningRateFinder(steps={self.steps}) needs {self.steps} steps; "
                     f"{run.epochs} epochs have {available}: give fit epochs="
                     f"{math.ceil(self.steps / run.steps_per_epoch)}"
                 )
@@ -129,7 +129,7 @@ class LearningRateFinder(Callback):
         return float(self.start * (self.end / self.start) ** (step / (self.steps - 1)))
 
     def on_batch_end(self, mlp: MLP, history: History, step: int, loss: float) -> bool:
-        """Note the loss, set the next learning rate."""
+        """Record the loss and set the next learning rate."""
         assert self.run is not None
         n = len(self._seen)
         self._seen.append(loss)
@@ -151,8 +151,8 @@ class LearningRateFinder(Callback):
         self.lrs = np.array([self._rate(i) for i in range(len(self._seen))])
         if not self._seen:
             return
-        # Where the average is of a few batches only, its slope is that of their noise.
-        # Later it lags behind the losses by as many steps.
+        # While the average has seen only a few batches, its slope is mostly noise.
+        # After that it lags behind the losses by as many steps.
         lag = round(self.smoothing / (1 - self.smoothing))
         first = min(len(self.lrs) // 2, lag)
         fall = self.losses[first : first + 1 + int(self.losses[first:].argmin())]
@@ -161,7 +161,7 @@ class LearningRateFinder(Callback):
             self.suggestion = float(self.lrs[max(0, first + slope.argmin() - lag)])
 
     def on_error(self, mlp: MLP, history: History, error: BaseException) -> bool:
-        """Restore everything; that a loss is not finite is what was looked for."""
+        """Restore everything; a loss that is not finite is an ordinary end."""
         self._put_back(mlp)
         return isinstance(error, _core.DivergenceError)
 

@@ -1,4 +1,4 @@
-"""What goes on inside a network while it is trained."""
+"""Statistics of a network's layers during training."""
 
 from __future__ import annotations
 
@@ -26,70 +26,73 @@ SELU_FLOOR = 1.0507009873554805 * 1.6732632423543772
 
 
 class Histogram(namedtuple("Histogram", ("counts", "edges", "not_finite"))):
-    """How often values lie in each bin.
+    """A histogram of values.
 
     Attributes
     ----------
     counts : ndarray of int (bins,)
-        How many values lie in each bin.
+        Number of values in each bin.
     edges : ndarray (bins + 1,)
-        The bins, all of one width, from the least value to the greatest.
+        Edges of the bins, which have equal widths and reach from the smallest value to
+        the largest.
     not_finite : int
-        How many values are not finite, and in no bin.
+        Number of values that are not finite and in no bin.
     """
 
     __slots__ = ()
 
 
 class Monitor(Callback):
-    """Records what the last training step of an epoch left behind, layer by layer.
+    """Records statistics of each layer at the last training step of an epoch.
 
-    Nothing is computed anew: outputs and gradients are those of the last batch of the
-    epoch (whatever its size), the update is that of its step. An epoch costs one copy
-    of parameters, gradients and the batch's outputs, and their histograms. Where the
-    core took no step by itself, as with second-order solvers, only what depends on the
-    parameters is recorded; the rest is empty or NaN for that epoch.
+    Nothing is recomputed: outputs and gradients are those of the last batch of the
+    epoch (whatever its size), and the update is that of its step. A recorded epoch
+    costs one copy of the parameters, the gradients and the batch's outputs, and their
+    histograms. Second-order solvers take no such step: for them only what depends on
+    the parameters is recorded, and the rest is empty or NaN.
 
     Parameters
     ----------
     every : int
-        Record every so many epochs, beginning with the first; at least 1.
+        Number of epochs from one recorded epoch to the next, at least 1. The first
+        epoch is recorded.
     bins : int
-        Bins of each histogram, at least 1.
+        Number of bins of each histogram, at least 1.
     path : bool
-        Keep the parameters, too: before the first epoch and of each recorded one, for
-        `fastmlp.plot.loss_surface`. Takes n_params numbers each.
+        Whether to keep the parameters as well, for `fastmlp.plot.loss_surface`: those
+        before the first epoch and after each recorded one, n_params numbers each.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind or out of range.
+        If an argument has a wrong type or is out of range.
 
     Attributes
     ----------
     epochs : list of int
-        Which epochs were recorded, counted from 1. Each list below has one entry for
-        each of them.
+        Recorded epochs, counted from 1. Each list below has one entry per recorded
+        epoch.
     layers : dict of str to str
-        The layers' names, as in ``state_dict``, and what they are.
+        Layers by name, as in ``state_dict``, with a description of each.
     weights, gradients : dict of str to list of Histogram
-        By layer, of its weight (a norm's scale), without biases.
+        Each layer's weight (a norm's scale) without biases, and its gradient.
     activations : dict of str to list of Histogram
-        By layer, of its outputs for the last batch; an empty histogram if there are
-        none, as before a `fastmlp.Activation` that works in the same place.
+        Each layer's outputs for the last batch. The histogram is empty if they were not
+        kept, as before a `fastmlp.Activation` that works in place.
     units : dict of str to int
-        By layer that can have dead units, how many units there are.
+        Number of units of each layer that can have dead units.
     dead : dict of str to list of int
-        By layer of those, how many did nothing for any row of the last batch: outputs 0
-        of relu; of sigmoid, tanh, softsign, elu and selu outputs so near a bound that
-        the derivative is less than a hundredth of its greatest value. -1 where unknown.
+        Number of units of each of these layers that are dead or saturated in all rows
+        of the last batch: of relu, an output of 0; of sigmoid, tanh, softsign, elu and
+        selu, an output so near a bound that the derivative is less than a hundredth of
+        its largest value. -1 where unknown.
     update_ratios : dict of str to list of float
-        By layer, norm of the last step's change of its weight over the norm of that
-        weight before the step.
+        Norm of the last step's change of each layer's weight, divided by the norm of
+        that weight before the step.
     gradient_norms : dict of str to list of float
-        By layer, the norm of the gradient of its weight.
+        Norm of the gradient of each layer's weight.
     path : list of ndarray (n_params,)
-        The parameters, if asked for.
+        Parameters, if ``path`` is set; empty otherwise.
 
     Examples
     --------
@@ -125,7 +128,7 @@ class Monitor(Callback):
         self._network: list[Step] = []
 
     def on_train_begin(self, mlp: MLP, history: History) -> None:
-        """Forget any earlier run, and have the core keep what will be asked for."""
+        """Forget any earlier run, and have the core keep its last step."""
         self._forget()
         self._network = ops.steps(mlp)
         for step in self._network:
@@ -144,19 +147,20 @@ class Monitor(Callback):
         mlp.core.watch = True
 
     def on_epoch_end(self, mlp: MLP, history: History) -> None:
-        """Record, if it is this epoch's turn."""
+        """Record the epoch if it is one of every ``every``."""
         epoch = len(history)
         if (epoch - 1) % self.every == 0:
             self._record(mlp, epoch)
-        # The copy before the last step is made in epochs that are recorded, only.
+        # The core copies the parameters before the last step: only have it do so in
+        # an epoch that will be recorded.
         mlp.core.watch = epoch % self.every == 0
 
     def on_train_end(self, mlp: MLP, history: History) -> None:
-        """Have the core keep nothing more."""
+        """Have the core no longer keep its last step."""
         mlp.core.watch = False
 
     def on_error(self, mlp: MLP, history: History, error: BaseException) -> None:
-        """Have the core keep nothing more."""
+        """Have the core no longer keep its last step."""
         mlp.core.watch = False
 
     def _record(self, mlp: MLP, epoch: int) -> None:
@@ -203,6 +207,11 @@ class Monitor(Callback):
         return f"Monitor({_validate.arguments(values)})"
 
 
+# Pickles name the public module, as those of version 0.1.0 do.
+for _class in (Histogram, Monitor):
+    _class.__module__ = "fastmlp.monitor"
+
+
 def _norm(values: Array | None) -> float:
     if values is None:
         return np.nan
@@ -213,7 +222,8 @@ def _ratio(change: float, size: float) -> float:
     return change / size if size > 0 else np.nan
 
 
-# Where the derivative, a function of the output, is next to nothing.
+# Activations whose units can die or saturate, with a test for outputs at which the
+# derivative is nearly 0.
 _DEAD: dict[str, Callable[[Array], Array]] = {
     "relu": lambda h: h <= 0,
     "sigmoid": lambda h: h * (1 - h) < SATURATED / 4,
@@ -225,6 +235,6 @@ _DEAD: dict[str, Callable[[Array], Array]] = {
 
 
 def _dead(activation: str, h: Array) -> Array:
-    """Tell which units, columns, are dead or saturated in all rows."""
+    """Tell which units (columns) are dead or saturated in all rows."""
     idle = np.asarray(_DEAD[activation](h))
     return np.asarray(idle.all(axis=0))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Watching(Callback):
-    """What those that watch a value share: which it is, and what is better."""
+    """Base class of callbacks that monitor a value and know what is better."""
 
     def __init__(self, monitor: str | None, mode: str | None) -> None:
         if monitor is not None and not isinstance(monitor, str):
@@ -29,7 +29,7 @@ class Watching(Callback):
         self.best: float | None = None
 
     def _check(self, history: History) -> None:
-        """Refuse to watch what will not be there."""
+        """Raise an error if the fit will not log the monitored value."""
         if self.monitor == "val_loss" and not history.has_validation:
             raise ValueError(
                 f"{type(self).__name__}(monitor='val_loss') needs "
@@ -37,7 +37,7 @@ class Watching(Callback):
             )
         if self.run is None or self.monitor in (None, "loss", *self.run.metrics):
             return
-        # Only callbacks of the user's log values of other names.
+        # Values of other names can only come from the user's callbacks.
         if not any(_may_log(hook) for hook in self.run.callbacks):
             known = ["loss", *["val_loss"] * history.has_validation, *self.run.metrics]
             if self.monitor not in known:
@@ -53,14 +53,14 @@ class Watching(Callback):
         values = history.metrics.get(name, [])
         if len(values) != len(history):
             raise ValueError(
-                f"{type(self).__name__}(monitor={name!r}): no callback before it has "
-                f"logged {name!r} for epoch {len(history)}, and it is no metric of "
+                f"{type(self).__name__}(monitor={name!r}): no earlier callback has "
+                f"logged {name!r} for epoch {len(history)}, and it is not a metric of "
                 f"fit(metrics=…); there are {', '.join(_known(history))}"
             )
         return values[-1]
 
     def _better(self, value: float, min_delta: float = 0.0) -> bool:
-        """Tell whether a value is better than the best by more than this."""
+        """Tell whether a value is better than the best by more than ``min_delta``."""
         if value != value:
             return False
         sign = 1.0 if self.mode == "min" else -1.0
@@ -80,7 +80,7 @@ def _known(history: History) -> list[str]:
 def check_best(
     where: str, state: Mapping[str, Any], others: tuple[str, ...] = ()
 ) -> None:
-    """Refuse what is no state of a callback that looks for the best."""
+    """Raise an error unless this is the state of a callback that keeps the best."""
     names = ("best", "epoch", *others)
     fields(where, {n: state[n] for n in names if n in state}, names)
     if state["best"] is not None and not isinstance(state["best"], float):
