@@ -1,14 +1,14 @@
-"""Measures of how good predictions are, for `fastmlp.MLP.fit` and by hand.
+"""Metrics of predictions, for `fastmlp.MLP.fit` and direct calls, and `History`.
 
 Predictions p and targets y have shape (B, O), or (B,) for one output; w are sample
 weights, all 1 if there are none. A mean over rows is Σ_b w_b m_b / Σ_b w_b, m_b the
-mean over the row's outputs. All is computed in float64. What is the argument order of a
-loss, ``(pred, target)``, is the other way round in scikit-learn.
+mean over the row's outputs. Everything is computed in float64. The order of arguments
+is that of a loss, ``(pred, target)``; in scikit-learn it is the other way round.
 
-In ``fit(metrics=…)`` predictions are what the model returns: logits, where the loss is
-`fastmlp.CrossEntropy` or `fastmlp.BinaryCrossEntropy`; read-only, in memory that the
-next epoch writes over. Targets are as fit has checked them: of the model's dtype and
-(B, 1) for one output, labels int64.
+A function in ``fit(metrics=…)`` gets what the model returns as predictions: logits, if
+the loss is `fastmlp.CrossEntropy` or `fastmlp.BinaryCrossEntropy`. They are read-only,
+and the next epoch overwrites them. Targets have the model's dtype, shape (B, 1) for one
+output, and are int64 if they are labels.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ._validate import Array
     from .losses import Loss
 
-# What a history, and a log made of it, hold anyway.
+# Names that a history, or a log of it, already uses.
 RESERVED = ("loss", "val_loss", "metrics", "seconds", "epoch")
 
 
@@ -41,34 +41,35 @@ def accuracy(
     kind: str = "auto",
     threshold: float = 0.5,
 ) -> float:
-    """Return the share of right answers.
+    """Return the fraction of correct predictions.
 
     Parameters
     ----------
     pred : (B, O) or (B,)
-        Predictions: logits or probabilities of classes, or of yes and no.
+        Predictions: logits or probabilities of classes, or of binary outputs.
     target : (B,), (B, O)
-        Class labels, (B,) ints where O > 1; or like ``pred``: class probabilities, of
-        which the greatest is the class, or yes (> 0.5) and no, such as 1 and 0, or 1
-        and -1.
+        Class labels, (B,) ints if O > 1; or an array like ``pred`` of class
+        probabilities, the largest of which is the class, or of binary targets, which
+        are positive above 0.5, such as 1 and 0, or 1 and -1.
     sample_weight : (B,), optional
-        Weights of the rows: finite, none negative, not all zero.
+        Weights of the rows: finite, not negative, not all zero.
     kind : {"auto", "classes", "binary"}
-        "classes": the answer is the greatest of the row's outputs. "binary": each
-        output is a question of its own. "auto" is "binary" for one output, "classes"
-        for several.
+        How to read the outputs. "classes": the largest output of a row is its class.
+        "binary": each output is a separate binary prediction. "auto" is "binary" for
+        one output, "classes" for several.
     threshold : float
-        Above which an output says yes: 0.5 for probabilities, 0 for logits.
+        Value above which a binary output is positive: 0.5 for probabilities, 0 for
+        logits.
 
     Returns
     -------
     float
-        From 0 to 1.
+        Accuracy, from 0 to 1.
 
     Raises
     ------
     TypeError, ValueError
-        For arrays of a wrong shape or kind.
+        If an array has a wrong shape or dtype, or ``kind`` or ``threshold`` is invalid.
     """
     kind = _validate.choice("kind", kind, ("auto", "classes", "binary"))
     threshold = _validate.real("threshold", threshold)
@@ -107,19 +108,19 @@ def mae(
     pred : (B, O) or (B,)
         Predictions.
     target : like ``pred``
-        What they should be.
+        Targets.
     sample_weight : (B,), optional
-        Weights of the rows: finite, none negative, not all zero.
+        Weights of the rows: finite, not negative, not all zero.
 
     Returns
     -------
     float
-        At least 0.
+        Error, at least 0.
 
     Raises
     ------
     TypeError, ValueError
-        For arrays of a wrong shape or kind.
+        If an array has a wrong shape or dtype.
     """
     p, y = _pair(pred, target)
     return _mean(abs(p - y), sample_weight)
@@ -137,19 +138,19 @@ def mse(
     pred : (B, O) or (B,)
         Predictions.
     target : like ``pred``
-        What they should be.
+        Targets.
     sample_weight : (B,), optional
-        Weights of the rows: finite, none negative, not all zero.
+        Weights of the rows: finite, not negative, not all zero.
 
     Returns
     -------
     float
-        At least 0.
+        Error, at least 0.
 
     Raises
     ------
     TypeError, ValueError
-        For arrays of a wrong shape or kind.
+        If an array has a wrong shape or dtype.
     """
     p, y = _pair(pred, target)
     return _mean((p - y) ** 2, sample_weight)
@@ -160,29 +161,29 @@ def rmse(
     target: npt.ArrayLike,
     sample_weight: npt.ArrayLike | None = None,
 ) -> float:
-    """Return the root of the mean squared error, over all outputs together.
+    """Return the root of the mean squared error over all outputs together.
 
-    scikit-learn's ``root_mean_squared_error`` takes a root for each output and the mean
-    of these.
+    In contrast, scikit-learn's ``root_mean_squared_error`` takes a root per output and
+    then the mean of these.
 
     Parameters
     ----------
     pred : (B, O) or (B,)
         Predictions.
     target : like ``pred``
-        What they should be.
+        Targets.
     sample_weight : (B,), optional
-        Weights of the rows: finite, none negative, not all zero.
+        Weights of the rows: finite, not negative, not all zero.
 
     Returns
     -------
     float
-        At least 0.
+        Error, at least 0.
 
     Raises
     ------
     TypeError, ValueError
-        For arrays of a wrong shape or kind.
+        If an array has a wrong shape or dtype.
     """
     return math.sqrt(mse(pred, target, sample_weight))
 
@@ -192,30 +193,30 @@ def r2(
     target: npt.ArrayLike,
     sample_weight: npt.ArrayLike | None = None,
 ) -> float:
-    """Return the coefficient of determination R², the mean of the outputs' own.
+    """Return the coefficient of determination R², averaged over the outputs.
 
     R² = 1 - Σ_b w_b (p_b - y_b)² / Σ_b w_b (y_b - ȳ)² with ȳ the (weighted) mean target
-    of that output, as ``sklearn.metrics.r2_score``: an output whose target is constant
-    counts 1 if it is met exactly, else 0.
+    of the output. As in ``sklearn.metrics.r2_score``, an output whose target is
+    constant counts as 1 if the predictions are exact, else as 0.
 
     Parameters
     ----------
     pred : (B, O) or (B,)
         Predictions.
     target : like ``pred``
-        What they should be.
+        Targets.
     sample_weight : (B,), optional
-        Weights of the rows: finite, none negative, not all zero.
+        Weights of the rows: finite, not negative, not all zero.
 
     Returns
     -------
     float
-        At most 1; NaN for a single row.
+        R², at most 1; NaN for a single row.
 
     Raises
     ------
     TypeError, ValueError
-        For arrays of a wrong shape or kind.
+        If an array has a wrong shape or dtype.
     """
     p, y = _pair(pred, target)
     p, y = p.reshape(len(p), -1), y.reshape(len(y), -1)
@@ -238,7 +239,7 @@ METRICS: dict[str, Callable[..., float]] = {
     "rmse": rmse,
 }
 
-# Those of which more is better.
+# Metrics of which more is better.
 RISING = ("accuracy", "r2")
 
 # A loss whose targets have the shape of its predictions.
@@ -248,13 +249,13 @@ _LIKE_PRED = _core.Loss("mse")
 def _check_pred(p: Array) -> None:
     if p.ndim not in (1, 2) or p.size == 0:
         raise ValueError(
-            "pred must have shape (rows, outputs) or (rows,), none of them zero, "
+            "pred must have shape (rows, outputs) or (rows,) and not be empty, "
             f"got {_validate.describe(p)}"
         )
 
 
 def _pair(pred: npt.ArrayLike, target: npt.ArrayLike) -> tuple[Array, Array]:
-    """Return predictions and as many targets, in float64."""
+    """Return predictions and targets of the same shape, in float64."""
     p = _validate.convert("pred", pred, np.dtype(np.float64))
     _check_pred(p)
     y = _validate.targets("target", target, _LIKE_PRED, p.shape, p.dtype)
@@ -306,7 +307,9 @@ def as_metrics(metrics: object, loss: Loss) -> dict[str, Measure]:
     result: dict[str, Measure] = {}
     for name, item in named:
         if not isinstance(name, str):
-            raise TypeError(f"metrics: a name is {_validate.describe(name)}, no str")
+            raise TypeError(
+                f"metrics: names must be strings, got {_validate.describe(name)}"
+            )
         if name in RESERVED or name in result:
             raise ValueError(f"metrics: the name {name!r} is taken; choose another")
         result[name] = _metric(name, item, loss)
@@ -324,13 +327,13 @@ def _name(i: int, item: object) -> str:
         )
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(
-            f"metrics[{i}] has no name; hand in a dict: metrics={{'name': function}}"
+            f"metrics[{i}] has no name; pass a dict: metrics={{'name': function}}"
         )
     return name
 
 
 def _metric(name: str, item: object, loss: Loss) -> Measure:
-    """Return what fit calls with (pred, target, sample_weight)."""
+    """Return the metric as fit calls it, with (pred, target, sample_weight)."""
     kind = "" if loss.core is None else loss.core.kind
     if isinstance(item, str):
         item = METRICS[_validate.choice("metrics", item, METRICS)]
@@ -344,7 +347,7 @@ def _metric(name: str, item: object, loss: Loss) -> Measure:
         options = dict(_ANSWERS.get(kind, {}))
     own = item in METRICS.values()
     if own and getattr(loss.core, "action", False):
-        raise ValueError(f"metrics: {name!r} has no meaning for {loss!r}")
+        raise ValueError(f"metrics: {name!r} is undefined for {loss!r}")
     return Measure(name, item, options, own, kind)
 
 
@@ -364,15 +367,15 @@ class Measure:
         self._weighted = own or _takes_weights(function)
 
     def check(self, target: Any) -> None:
-        """Refuse targets that it cannot be taken of."""
+        """Raise an error for targets of which the metric is undefined."""
         labels = self._kind == "cross_entropy" and target.ndim == 1
         if labels and self._own and self._function is not accuracy:
             raise ValueError(
-                f"metrics: {self._name!r} has no meaning for class labels; accuracy has"
+                f"metrics: {self._name!r} is undefined for class labels; use 'accuracy'"
             )
 
     def __call__(self, pred: Array, target: Any, weight: Array | None) -> float:
-        """Return the metric of checked outputs and targets."""
+        """Return the metric for checked outputs and targets."""
         if self._own and self._kind == "gaussian_nll":
             pred = pred[:, : pred.shape[1] // 2]  # the means, without the variances
         if self._weighted and weight is not None:
@@ -389,7 +392,7 @@ class Measure:
             ) from None
 
 
-# How answers are read from the outputs that losses are made for.
+# How `accuracy` reads the outputs that a loss expects.
 _ANSWERS: dict[str, dict[str, Any]] = {
     "cross_entropy": {"kind": "classes"},
     "binary_cross_entropy": {"kind": "binary", "threshold": 0.0},
@@ -408,20 +411,20 @@ def _takes_weights(function: Any) -> bool:
 
 
 class History:
-    """Per epoch: losses, metrics and time. Made by `fastmlp.MLP.fit`.
+    """Losses, metrics and times of the epochs of a `fastmlp.MLP.fit`.
 
     Attributes
     ----------
     loss : list of float
-        The mean training loss of the epoch (for ``reduction="sum"``, the sum over its
-        batches), each batch's taken before its step.
+        Mean training loss of each epoch (for ``reduction="sum"``, the sum over its
+        batches). The loss of a batch is computed before its step.
     val_loss : list of float
-        The validation loss after the epoch; empty if there are no validation data.
+        Validation loss after each epoch; empty if there are no validation data.
     metrics : dict of str to list of float
-        The metrics that fit was asked for, "val_accuracy" and the like, and what
-        callbacks add, by `log`.
+        Metrics of ``fit(metrics=…)``, such as "val_accuracy", and values that callbacks
+        add with `log`.
     seconds : list of float
-        The wall time of the epoch, validation included.
+        Wall time of each epoch, including validation.
     has_validation : bool
         Whether there are validation data.
     """
@@ -436,12 +439,12 @@ class History:
         self.has_validation = has_validation
 
     def log(self, name: str, value: float) -> None:
-        """Append a value to a metric; for callbacks.
+        """Append a value to a metric, from a callback.
 
         Raises
         ------
         ValueError
-            For names that mean something else here or in a log.
+            If the name already has a meaning here or in a log.
         """
         if name in RESERVED:
             raise ValueError(f"the name {name!r} is taken; choose another")
@@ -458,7 +461,7 @@ class History:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Return a history that holds what `to_dict` gave."""
+        """Return a history with the values that `to_dict` returned."""
         history = cls(has_validation=bool(values["val_loss"]))
         history.loss += values["loss"]
         history.val_loss += values["val_loss"]
@@ -477,7 +480,7 @@ class History:
         self.has_validation |= other.has_validation
 
     def __len__(self) -> int:
-        """How many epochs were finished."""
+        """Return the number of finished epochs."""
         return len(self.loss)
 
     def __repr__(self) -> str:

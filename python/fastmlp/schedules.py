@@ -1,18 +1,19 @@
-"""Learning rates that change with the step: the argument ``lr`` of every optimiser.
+"""Learning rate schedules, for the argument ``lr`` of every optimiser.
 
 >>> import fastmlp as fm
 >>> cosine = fm.schedules.Cosine(1e-3, period=10_000)
 >>> opt = fm.Adam(lr=fm.schedules.LinearWarmup(cosine, 500))
 
-Schedules count an optimiser's steps, batches and not epochs, from 0: `values` are the
+Schedules count an optimiser's steps (batches, not epochs) from 0; `values` returns the
 learning rates of steps ``first``, ``first`` + 1, …. They are immutable and functions of
-the step alone, so that training resumed from a stored state goes on exactly; one may
-serve several optimisers. `ReduceOnPlateau` alone has a state, which `Optimizer` stores.
+the step only, so that training resumes exactly from a stored state, and one schedule
+can serve several optimisers. Only `ReduceOnPlateau` has a state, which `Optimizer`
+stores.
 
-Where ``torch.optim.lr_scheduler`` has the same schedule, the formula and the names of
-parameters are its own; what torch counts are calls of ``scheduler.step()``, one after
-each step of the optimiser. Powers are made of products and cosines by the core, so that
-values are the same to the last bit everywhere.
+If ``torch.optim.lr_scheduler`` has the same schedule, the formula and the names of the
+parameters are those of torch, which counts calls of ``scheduler.step()``, one after
+each step of the optimiser. Powers are computed by multiplication and cosines by the
+core, so that values are the same to the last bit everywhere.
 """
 
 from __future__ import annotations
@@ -34,33 +35,34 @@ if TYPE_CHECKING:
 
 
 class Schedule:
-    """What the schedules share; make one of the classes below, not this one."""
+    """Base class of the schedules; create one of the classes below instead."""
 
-    _names: ClassVar[tuple[str, ...]] = ()  # of the constructor's arguments
+    # Names of the constructor's arguments.
+    _names: ClassVar[tuple[str, ...]] = ()
 
     def __call__(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
         return float(self.values(step, 1)[0])
 
     def values(self, first: int, count: int) -> Array:
-        """Return the learning rates of ``count`` steps from step ``first`` on.
+        """Return the learning rates of ``count`` steps, starting with step ``first``.
 
         Parameters
         ----------
         first : int
-            The first step, counted from 0.
+            First step, counted from 0.
         count : int
-            How many; 0 is allowed.
+            Number of steps, ≥ 0.
 
         Returns
         -------
         ndarray (count,), float64
-            Equal, to the last bit, to calls for each step.
+            Learning rates, equal to those of a call for each step to the last bit.
 
         Raises
         ------
         TypeError, ValueError
-            Unless both are ints that are not negative.
+            If ``first`` or ``count`` is not an int ≥ 0.
         """
         first = _validate.count("first", first, 0)
         count = _validate.count("count", count, 0)
@@ -68,7 +70,7 @@ class Schedule:
         return np.ascontiguousarray(rates, np.float64)
 
     def _at(self, steps: Steps) -> Array:
-        raise TypeError("Schedule is abstract: make fm.schedules.Cosine(lr, period), …")
+        raise TypeError("Schedule is abstract: use fm.schedules.Cosine(lr, period), …")
 
     def _take(self, **checked: Any) -> None:
         vars(self).update(checked)
@@ -77,10 +79,10 @@ class Schedule:
         return {name: getattr(self, name) for name in self._names}
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"{name} is fixed: make a new schedule with another")
+        raise AttributeError(f"{name} is fixed: create a new schedule to change it")
 
     def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"{name} is fixed: make a new schedule with another")
+        raise AttributeError(f"{name} is fixed: create a new schedule to change it")
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and vars(other) == vars(self)
@@ -98,7 +100,7 @@ def _rate(name: str, value: object) -> float:
 
 
 def _power(base: float, exponents: Steps) -> Array:
-    """base^n by squaring, for n >= 0: products only, the same bits everywhere."""
+    """Return base^n for n >= 0, by multiplication only: the same bits everywhere."""
     result = np.ones(exponents.shape)
     square, left = base, exponents.copy()
     with np.errstate(over="ignore"):
@@ -110,7 +112,7 @@ def _power(base: float, exponents: Steps) -> Array:
 
 
 def _half_cosine(part: Array) -> Array:
-    """(1 + cos(π part)) / 2, from 1 at part 0 to 0 at part 1."""
+    """Return (1 + cos(π part)) / 2, which falls from 1 at part 0 to 0 at part 1."""
     out = np.empty(part.shape)
     _core.kernels.elementary(out, np.ascontiguousarray(pi / 2 * part), "cos")
     out *= out  # cos(φ / 2)² keeps digits where 1 + cos(φ) would cancel
@@ -119,17 +121,17 @@ def _half_cosine(part: Array) -> Array:
 
 
 class Constant(Schedule):
-    """``lr`` at every step.
+    """A constant learning rate.
 
     Parameters
     ----------
     lr : float
-        The learning rate, ≥ 0.
+        Learning rate, ≥ 0.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind or out of range.
+        If an argument has a wrong type or is out of range.
     """
 
     _names = ("lr",)
@@ -146,21 +148,21 @@ class Constant(Schedule):
 
 
 class Step(Schedule):
-    """lr · gamma^⌊t / step_size⌋: by a factor every so many steps (StepLR).
+    """lr · gamma^⌊t / step_size⌋: a factor every ``step_size`` steps (StepLR).
 
     Parameters
     ----------
     lr : float
-        At the start, ≥ 0.
+        First learning rate, ≥ 0.
     step_size : int
-        How many steps share a learning rate.
+        Number of steps with the same learning rate.
     gamma : float
-        The factor, ≥ 0.
+        Factor, ≥ 0.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind or out of range.
+        If an argument has a wrong type or is out of range.
     """
 
     _names = ("lr", "step_size", "gamma")
@@ -185,22 +187,22 @@ class Step(Schedule):
 
 
 class MultiStep(Schedule):
-    """lr · gamma^(milestones reached): by a factor at given steps (MultiStepLR).
+    """lr · gamma^(milestones reached): a factor at given steps (MultiStepLR).
 
     Parameters
     ----------
     lr : float
-        At the start, ≥ 0.
+        First learning rate, ≥ 0.
     milestones : sequence of int
-        The first steps with the next learning rate, in ascending order; one that is
+        First steps with the next learning rate, in ascending order. A milestone that is
         given twice counts twice.
     gamma : float
-        The factor, ≥ 0.
+        Factor, ≥ 0.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind or out of range.
+        If an argument has a wrong type or is out of range.
     """
 
     _names = ("lr", "milestones", "gamma")
@@ -240,14 +242,14 @@ class Exponential(Schedule):
     Parameters
     ----------
     lr : float
-        At the start, ≥ 0.
+        First learning rate, ≥ 0.
     gamma : float
-        The factor of each step, from 0 to 1.
+        Factor from step to step, from 0 to 1.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind or out of range.
+        If an argument has a wrong type or is out of range.
     """
 
     _names = ("lr", "gamma")
@@ -269,27 +271,27 @@ class Exponential(Schedule):
 class Cosine(Schedule):
     """Half a cosine from ``lr`` to ``min_lr``, once or with warm restarts.
 
-    min_lr + (lr - min_lr) (1 + cos(π t / T)) / 2 at step t of a period of T steps
-    (Loshchilov & Hutter 2017). Without restarts it is torch's CosineAnnealingLR, but
-    stays at ``min_lr`` after the period, where torch's rises again; with them it is
-    torch's CosineAnnealingWarmRestarts.
+    The learning rate is min_lr + (lr - min_lr) (1 + cos(π t / T)) / 2 at step t of a
+    period of T steps (Loshchilov & Hutter 2017). Without restarts it is torch's
+    CosineAnnealingLR, but stays at ``min_lr`` after the period, whereas torch's rises
+    again; with them it is torch's CosineAnnealingWarmRestarts.
 
     Parameters
     ----------
     lr : float
-        At the start of each period, ≥ 0.
+        Learning rate at the start of each period, ≥ 0.
     period : int
-        Steps of the first period (torch's T_max, T_0).
+        Number of steps of the first period (torch's T_max, T_0).
     min_lr : float
-        At the end, ≥ 0 and ≤ lr (torch's eta_min).
+        Learning rate at the end, ≥ 0 and ≤ lr (torch's eta_min).
     restarts : int, optional
-        Start again after each period, each that many times as long as the one before
-        (torch's T_mult): 1 for equal periods. None does not start again.
+        Length of each period relative to the one before (torch's T_mult), 1 for equal
+        periods. None means that there is one period only.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind or out of range.
+        If an argument has a wrong type or is out of range.
     """
 
     _names = ("lr", "period", "min_lr", "restarts")
@@ -321,7 +323,7 @@ class Cosine(Schedule):
         elif self.restarts == 1:
             part = steps % self.period / self.period
         else:
-            # The periods' first steps, in integers: exact at every restart.
+            # First steps of the periods, as integers, which are exact at every restart.
             starts, lengths = [0], [self.period]
             last = int(steps.max(initial=0))
             while starts[-1] + lengths[-1] <= last:
@@ -333,26 +335,27 @@ class Cosine(Schedule):
 
 
 class LinearWarmup(Schedule):
-    """A straight line up to a learning rate or schedule, which then starts.
+    """A linear rise to a learning rate or to a schedule, which then starts.
 
-    At step t below ``steps`` it is r (s + (1 - s) t / steps), with s = ``start_factor``
-    and r the learning rate, or the schedule's at its step 0; from there on it is the
-    schedule's at its step t - ``steps``. For a constant r this is torch's LinearLR, for
-    a schedule its SequentialLR of LinearLR and that.
+    At step t below ``steps`` the learning rate is r (s + (1 - s) t / steps), with
+    s = ``start_factor`` and r the final learning rate, or that of the schedule at its
+    step 0. From step ``steps`` it is r, or that of the schedule at its step
+    t - ``steps``. For a constant r this is torch's LinearLR, for a schedule torch's
+    SequentialLR of LinearLR and that schedule.
 
     Parameters
     ----------
     after : float or Schedule
-        What to warm up to; no `ReduceOnPlateau`.
+        Learning rate or schedule to warm up to; not a `ReduceOnPlateau`.
     steps : int
-        How many steps the line takes.
+        Number of steps of the rise.
     start_factor : float
-        s, from 0 to 1. At 0 the very first step moves nothing.
+        s, from 0 to 1. If it is 0, the very first step changes nothing.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind or out of range.
+        If an argument has a wrong type or is out of range.
     """
 
     _names = ("after", "steps", "start_factor")
@@ -369,7 +372,7 @@ class LinearWarmup(Schedule):
         if isinstance(after, ReduceOnPlateau) or not isinstance(after, Schedule):
             if isinstance(after, (bool, ReduceOnPlateau)) or not _is_real(after):
                 raise TypeError(
-                    "after must be a number or one of fm.schedules that has no state, "
+                    "after must be a number or a schedule without a state, "
                     f"got {_validate.describe(after)}"
                 )
             after = _rate("after", after)
@@ -383,7 +386,7 @@ class LinearWarmup(Schedule):
         after = self.after if isinstance(self.after, Schedule) else Constant(self.after)
         rates = after._at(np.maximum(steps - self.steps, 0))
         rise = (1 - self.start_factor) * (steps / self.steps)
-        # Rates are those of the schedule's step 0 wherever the line counts.
+        # While the line is used, these rates are all that of the schedule's step 0.
         line = rates * (self.start_factor + rise)
         return np.where(steps < self.steps, line, rates)
 
@@ -393,33 +396,34 @@ def _is_real(value: object) -> bool:
 
 
 class OneCycle(Schedule):
-    """Up to ``max_lr``, then down to next to nothing (Smith & Topin 2018; OneCycleLR).
+    """A rise to ``max_lr``, then a fall to nearly 0 (Smith & Topin 2018; OneCycleLR).
 
-    From max_lr / div_factor to max_lr, and on to that start / final_div_factor, where
-    it stays. The turn is at step pct_start · total_steps - 1, the end at
-    total_steps - 1.
+    The learning rate rises from max_lr / div_factor to max_lr. It then falls to
+    max_lr / div_factor / final_div_factor and stays there. The peak is at step
+    pct_start · total_steps - 1, the end at total_steps - 1.
 
     Parameters
     ----------
     max_lr : float
-        The peak, ≥ 0.
+        Learning rate at the peak, ≥ 0.
     total_steps : int
-        Steps of the cycle.
+        Number of steps of the cycle.
     pct_start : float
-        The part of them that goes up, from 0 to 1.
+        Fraction of the steps in which the learning rate rises, from 0 to 1.
     anneal_strategy : {"cos", "linear"}
-        The shape of each way.
+        Shape of the rise and of the fall.
     div_factor : float
-        max_lr over the first learning rate, > 0.
+        Ratio of max_lr to the first learning rate, > 0.
     final_div_factor : float
-        The first learning rate over the last, > 0.
+        Ratio of the first learning rate to the last, > 0.
     three_phase : bool
-        Down as fast as up, to the first learning rate, and only then on to the last.
+        Whether to fall to the first learning rate in as many steps as the rise takes,
+        and then to the last one in the remaining steps.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind or out of range.
+        If an argument has a wrong type or is out of range.
     """
 
     _names = (
@@ -472,7 +476,7 @@ class OneCycle(Schedule):
         first = self.max_lr / self.div_factor
         last = first / self.final_div_factor
         turn, end = self.pct_start * self.total_steps - 1.0, self.total_steps - 1.0
-        # Each way: where it ends, and its learning rates from and to.
+        # For each phase: its last step, and its first and last learning rate.
         ways = [(turn, first, self.max_lr), (end, self.max_lr, last)]
         if self.three_phase:
             back = 2 * self.pct_start * self.total_steps - 2.0
@@ -495,19 +499,20 @@ class OneCycle(Schedule):
 class InverseSqrt(Schedule):
     """lr · min((t + 1) / warmup, √(warmup / (t + 1))) (Vaswani et al. 2017).
 
-    A straight line up to ``lr`` at step ``warmup`` - 1, then as 1 / √(t + 1).
+    The learning rate rises linearly to ``lr`` at step ``warmup`` - 1, then falls like
+    1 / √(t + 1).
 
     Parameters
     ----------
     lr : float
-        The peak, ≥ 0.
+        Learning rate at the peak, ≥ 0.
     warmup : int
-        Steps of the way up, at least 1.
+        Number of steps of the rise, at least 1.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind or out of range.
+        If an argument has a wrong type or is out of range.
     """
 
     _names = ("lr", "warmup")
@@ -529,42 +534,43 @@ class InverseSqrt(Schedule):
 
 
 class ReduceOnPlateau(Schedule):
-    """A smaller learning rate when a measure stops getting better (ReduceLROnPlateau).
+    """A smaller learning rate when a measure stops improving (ReduceLROnPlateau).
 
-    `MLP.fit` shows it the validation loss after each epoch, or the loss if there is no
-    validation data; whoever trains by `MLP.train_step` calls
-    ``opt.schedule.observe(value)``. After more than ``patience`` values in a row
-    without an improvement the learning rate is multiplied by ``factor``; the next
-    ``cooldown`` values are then let pass.
+    `MLP.fit` passes it the validation loss after each epoch, or the training loss if
+    there are no validation data. With `MLP.train_step`, call
+    ``opt.schedule.observe(value)`` yourself. After more than ``patience`` successive
+    values without an improvement, the learning rate is multiplied by ``factor``; the
+    next ``cooldown`` values are then not counted.
 
-    It has a state, unlike the other schedules: an optimiser's ``state_dict`` holds a
-    copy, and after loading one ``opt.schedule`` is a new object.
+    Unlike the other schedules, it has a state: an optimiser's ``state_dict`` holds a
+    copy, and loading one makes ``opt.schedule`` a new object.
 
     Parameters
     ----------
     lr : float
-        At the start, ≥ 0.
+        First learning rate, ≥ 0.
     mode : {"min", "max"}
         Whether less or more is better.
     factor : float
-        From 0 to below 1.
+        Factor of each reduction, from 0 to below 1.
     patience : int
-        How many values without improvement are put up with.
+        Number of successive values without improvement before a reduction: one more
+        causes it.
     threshold : float
-        How much better than the best so far an improvement is, ≥ 0.
+        Amount by which an improvement must exceed the best value so far, ≥ 0.
     threshold_mode : {"rel", "abs"}
-        Whether ``threshold`` is a part of the best value or an amount.
+        Whether ``threshold`` is relative to the best value or absolute.
     cooldown : int
-        How many values are let pass after a reduction.
+        Number of values that are not counted after a reduction.
     min_lr : float
-        Never below this, ≥ 0.
+        Smallest learning rate, ≥ 0.
     eps : float
-        Reductions by no more than this are left out, ≥ 0.
+        Largest reduction that is omitted as too small, ≥ 0.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind or out of range.
+        If an argument has a wrong type or is out of range.
     """
 
     _names = (
@@ -616,23 +622,23 @@ class ReduceOnPlateau(Schedule):
         self.reset()
 
     def reset(self) -> None:
-        """Forget all that was observed, and start again from ``lr``."""
+        """Forget all observed values, and start again from ``lr``."""
         self._now = self.lr
         self._best = inf if self.mode == "min" else -inf
         self._bad = self._resting = 0
 
     @property
     def current(self) -> float:
-        """The learning rate now."""
+        """The current learning rate."""
         return self._now
 
     def observe(self, value: float) -> None:
-        """Take notice of a new value of the measure; NaN is no improvement.
+        """Take a new value of the measure into account; NaN is not an improvement.
 
         Raises
         ------
         TypeError
-            If it is no number.
+            If it is not a number.
         """
         if not _is_real(value):
             raise TypeError(f"value must be a number, got {_validate.describe(value)}")
@@ -656,7 +662,7 @@ class ReduceOnPlateau(Schedule):
         return sign * value > sign * self._best * (1 + sign * self.threshold)
 
     def __call__(self, step: int) -> float:
-        """Return the learning rate now, of whatever step."""
+        """Return the current learning rate, whatever the step."""
         return self._now
 
     def _at(self, steps: Steps) -> Array:
@@ -665,6 +671,6 @@ class ReduceOnPlateau(Schedule):
     def __setattr__(self, name: str, value: object) -> None:
         if not name.startswith("_"):
             super().__setattr__(name, value)
-        vars(self)[name] = value  # its state
+        vars(self)[name] = value  # a private attribute: the state may change
 
     __hash__ = None  # type: ignore[assignment]

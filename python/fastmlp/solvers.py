@@ -1,7 +1,7 @@
-"""Second-order solvers for small data: all samples at once, few and good steps.
+"""Second-order solvers for small data: few but good steps on all samples.
 
-`LBFGS` is for any loss, `LevenbergMarquardt` for the squared error and no more than
-some thousand parameters; for a smooth function and a small network it is the tool.
+`LBFGS` takes any loss. `LevenbergMarquardt` is for the squared error and at most a few
+thousand parameters; it is the best choice for a smooth function and a small network.
 Both work through `fastmlp.MLP.fit`, where one epoch is one iteration on all samples:
 
 >>> import numpy as np
@@ -17,13 +17,13 @@ Both work through `fastmlp.MLP.fit`, where one epoch is one iteration on all sam
 True
 
 There is no randomness and no learning rate. The network is in inference mode (dropout
-passes everything, batch normalisation uses its running statistics and leaves them), so
+is inactive, batch normalisation uses its running statistics without updating them), so
 that all iterations minimise the same function. `fastmlp.History.loss` holds the loss
 before each iteration, as for the optimisers. The training ends before the last epoch
 when an iteration has converged (no element of the gradient exceeds ``tol``) or stalled
-(the loss can be made no smaller, within rounding).
+(the loss cannot be reduced further, within rounding).
 
-Both are also useful without a network, by their ``minimize``.
+Both can also minimise functions other than a network's loss, with ``minimize``.
 """
 
 from __future__ import annotations
@@ -54,21 +54,21 @@ T = TypeVar("T")
 
 
 class Solution(NamedTuple):
-    """What ``minimize`` found.
+    """Result of ``minimize``.
 
     Attributes
     ----------
     theta : ndarray
-        Where.
+        Minimum found.
     value : float
-        The value there.
+        Value of the function at ``theta``.
     gradient : float
-        The largest element of the gradient there, without its sign.
+        Largest absolute element of the gradient at ``theta``.
     iterations, evaluations : int
-        How many iterations were made, and how often the function was called.
+        Number of iterations, and of calls of the function.
     status : {"converged", "stalled", "limit"}
-        Why it ended: the gradient is within ``tol``; the value can be made no smaller,
-        within rounding; or the iterations are used up.
+        Why the search ended: the gradient is within ``tol``; the value cannot be
+        reduced further, within rounding; or the iterations are used up.
     """
 
     theta: Array
@@ -85,7 +85,7 @@ class Solution(NamedTuple):
 
 
 class _Fixed(Generic[T]):
-    """A hyperparameter: read-only."""
+    """A read-only hyperparameter."""
 
     def __init__(self, kind: Callable[[Any], T]) -> None:
         self._kind = kind
@@ -98,17 +98,18 @@ class _Fixed(Generic[T]):
 
     def __set__(self, instance: Solver, value: T) -> None:
         raise AttributeError(
-            f"{self._name} is fixed: make a new {type(instance).__name__} with another"
+            f"{self._name} is fixed: create a new {type(instance).__name__} to "
+            "change it"
         )
 
 
 class Solver:
-    """What the solvers share; make `LBFGS` or `LevenbergMarquardt`.
+    """Base class of the solvers; create `LBFGS` or `LevenbergMarquardt` instead.
 
-    A solver belongs to the first model it trains; `reset` frees it. It can be pickled
-    and copied with all its state: a fit that goes on with a stored model and solver, on
-    the same data, takes the steps that it would have taken without a break, to the bit.
-    On other data it begins afresh by itself.
+    A solver belongs to the first model it trains until `reset` is called. It can be
+    pickled and copied with all its state. A fit that resumes from a stored model and
+    solver, on the same data, takes exactly the steps of an uninterrupted one. On other
+    data it detects the change and starts again.
     """
 
     __slots__ = ("__weakref__", "_hyper", "_owner", "_status", "core")
@@ -128,7 +129,7 @@ class Solver:
         )
 
     def _make(self, **hyper: Any) -> None:
-        # In the order of the constructor, whatever order a state has them in.
+        # The order is that of the constructor; a loaded state may have another.
         checks = self._checks.items()
         self._hyper = {name: check(name, hyper[name]) for name, check in checks}
         self._check_together()
@@ -137,19 +138,19 @@ class Solver:
         self._status = None
 
     def _check_together(self) -> None:
-        """Refuse hyperparameters that are fine alone but not with each other."""
+        """Raise an error if hyperparameters contradict each other."""
 
     def _make_core(self) -> Any:
         raise NotImplementedError
 
     @property
     def step_count(self) -> int:
-        """How many iterations have changed the parameters."""
+        """The number of iterations that have changed the parameters."""
         return int(self.core.iterations)
 
     @property
     def evaluations(self) -> int:
-        """How often the loss and its gradient were evaluated."""
+        """The number of evaluations of the loss and its gradient."""
         return int(self.core.evaluations)
 
     @property
@@ -158,7 +159,7 @@ class Solver:
         return self._status
 
     def reset(self) -> None:
-        """Forget all iterations: as new, for any model."""
+        """Forget all iterations; the solver can then train any model."""
         self.core.reset()
         self._owner = None
         self._status = None
@@ -166,7 +167,7 @@ class Solver:
     # Within fit ---------------------------------------------------------------------
 
     def _runner(self, mlp: MLP, data: Any, loss: Loss) -> _Runner:
-        """Return what does an epoch for fit, or refuse the data or loss."""
+        """Return the object that runs fit's epochs; check the data and the loss."""
         name = type(self).__name__
         if not isinstance(data, tuple):
             raise TypeError(
@@ -175,7 +176,7 @@ class Solver:
             )
         if loss.core is None:
             raise TypeError(
-                f"loss must be one of fastmlp's own for {name}, got {loss!r}; "
+                f"loss must be built into fastmlp for {name}, got {loss!r}; "
                 f"{name}.minimize takes any function"
             )
         self._check_task(mlp, loss)
@@ -183,13 +184,13 @@ class Solver:
         return _Runner(self, self._iteration(mlp), data, loss)
 
     def _check_task(self, mlp: MLP, loss: Loss) -> None:
-        """Refuse a loss or network that it is not for."""
+        """Raise an error if the solver cannot train this network with this loss."""
 
     def _iteration(self, mlp: MLP) -> Callable[..., Any]:
         raise NotImplementedError
 
     def _epoch_end(self, value: float) -> None:
-        """Learn the monitored loss, as optimisers do; solvers need it not."""
+        """Take note of the monitored loss, as optimisers do; solvers do not use it."""
 
     # Without a network --------------------------------------------------------------
 
@@ -233,7 +234,7 @@ class Solver:
         )
 
     def _check_size(self, n: int) -> None:
-        """Refuse more parameters than fit the memory."""
+        """Raise an error if this many parameters need too much memory."""
 
     def _checked(
         self, f: Callable[[Array], Any], shape: tuple[int, ...], dtype: np.dtype[Any]
@@ -243,14 +244,14 @@ class Solver:
     # State --------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all there is to the solver, as copies.
+        """Return a copy of the solver's state.
 
         Returns
         -------
         dict
             ``"kind"`` (str), ``"hyper"`` (dict: the constructor's arguments),
-            ``"step"`` (int: the iterations) and ``"slots"`` (list: empty before the
-            first iteration, else one dict of flat arrays).
+            ``"step"`` (int: the iterations) and ``"slots"`` (list, empty before the
+            first iteration, else with one dict of flat arrays).
         """
         core = self.core.state()
         slots = []
@@ -270,12 +271,12 @@ class Solver:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave, hyperparameters included.
+        """Load a state that `state_dict` returned, hyperparameters included.
 
         Raises
         ------
         TypeError, ValueError
-            For anything else; the solver is unchanged then.
+            If it is not such a state; the solver is unchanged then.
         """
         hyper, step, slots = _validate.stored(state, self._kind_name())
         if hyper.keys() != self._checks.keys():
@@ -284,7 +285,7 @@ class Solver:
                 f"got {', '.join(map(str, hyper))}"
             )
 
-        # The inside is put into a new core; only if that works is it taken over.
+        # The state is loaded into a new core, which replaces the old one on success.
         other = type(self).__new__(type(self))
         other._make(**hyper)
         core: dict[str, Any] = {"step": _validate.count("state['step']", step, 0)}
@@ -298,7 +299,7 @@ class Solver:
         self._status = None
 
     def _unpacked(self, slot: object) -> dict[str, Any]:
-        """Return a slot of `state_dict` as the core takes it."""
+        """Return a slot of `state_dict` in the form that the core takes."""
         names = {"theta", "grad", "value", "evaluations", *self._slot_names}
         if not isinstance(slot, dict) or slot.keys() != names:
             got = _validate.describe(slot)
@@ -354,7 +355,7 @@ class Solver:
 
 
 class _Runner:
-    """One iteration per epoch; ``finished`` tells fit to end."""
+    """Runs one iteration per epoch; ``finished`` tells fit to end."""
 
     def __init__(
         self, solver: Solver, call: Callable[..., Any], data: Any, loss: Loss
@@ -365,7 +366,7 @@ class _Runner:
 
     def run(self, epoch: int) -> float:
         x, y, weight = self._data
-        # The solver's core is asked for anew: a callback may have loaded a state.
+        # Not kept from the last epoch: loading a state, as in a callback, replaces it.
         core = self._solver.core
         report = _validate.accepted(self._call(core, x, y, self._loss, weight))
         self._solver._status = report[0]
@@ -394,28 +395,28 @@ class LBFGS(Solver):
 
     The direction is that of algorithm 7.4 of Nocedal & Wright, "Numerical Optimization"
     (2nd edition, 2006), from the last ``history`` pairs of steps s and changes of the
-    gradient y, scaled by sᵀy / yᵀy of the last; pairs without positive curvature are
-    left out. The step along it is found by the search of Moré & Thuente 1994, whose
-    first trial is 1, or min(1, 1 / ‖g‖) without pairs. Where a search fails, the pairs
-    are forgotten and the direction is -g.
+    gradient y, scaled by sᵀy / yᵀy of the latest pair; pairs without positive curvature
+    are left out. The step length is found by the line search of Moré & Thuente 1994,
+    whose first trial is 1, or min(1, 1 / ‖g‖) if there are no pairs. If a line search
+    fails, the pairs are discarded and the direction is -g.
 
     Parameters
     ----------
     history : int
-        Pairs kept, at least 1.
+        Number of pairs kept, at least 1.
     max_line_search : int
-        Evaluations of the loss in one search, at least 1.
+        Largest number of evaluations of the loss in one line search, at least 1.
     c1, c2 : float
-        Of the strong Wolfe conditions for a step t along d:
+        Constants of the strong Wolfe conditions for a step t along d:
         f(θ + t d) ≤ f(θ) + c₁ t gᵀd and abs(∇f(θ + t d)ᵀd) ≤ c₂ abs(gᵀd);
         0 < c₁ < c₂ < 1.
     tol : float
-        It has converged when no element of the gradient exceeds this, ≥ 0.
+        Tolerance, ≥ 0: it has converged when no element of the gradient exceeds this.
 
     Raises
     ------
     TypeError, ValueError
-        For hyperparameters of a wrong kind or range.
+        If a hyperparameter has a wrong type or is out of range.
     """
 
     __slots__ = ()
@@ -465,30 +466,30 @@ class LBFGS(Solver):
         *,
         iterations: int = 1000,
     ) -> Solution:
-        """Minimise any function; what the solver knows of a network is left alone.
+        """Minimise any function; the state from training a network is unaffected.
 
         Parameters
         ----------
         f : callable
-            ``f(theta) -> (value, grad)``, grad of theta's shape. A value that is not
-            finite is taken for too long a step, but not at the start.
+            ``f(theta) -> (value, grad)`` with a grad of theta's shape. A value that is
+            not finite counts as too long a step, but is an error at the start.
         theta : array_like
-            Where to start, of any shape; float32 is computed in float32, all else in
-            float64.
+            Starting point of any shape; float32 is computed in float32, everything else
+            in float64.
         iterations : int
-            The most to make.
+            Largest number of iterations.
 
         Returns
         -------
         Solution
-            Where it is least, the value there, and why it ended.
+            The minimum found, the value there, and why the search ended.
 
         Raises
         ------
         DivergenceError
-            If value or gradient are not finite at the start.
+            If the value or the gradient is not finite at the start.
         TypeError, ValueError
-            For arguments, or results of f, of a wrong kind or shape.
+            If an argument, or a result of f, has a wrong type or shape.
         """
         return self._minimize(f, theta, iterations)
 
@@ -514,39 +515,39 @@ class LBFGS(Solver):
 
 
 class LevenbergMarquardt(Solver):
-    """Levenberg-Marquardt for the squared error: Gauss-Newton steps, damped.
+    """Levenberg-Marquardt for the squared error: damped Gauss-Newton steps.
 
     With J the Jacobian of the residuals, H = JᵀJ and g = Jᵀr the gradient (both in the
     units of the loss), a step d solves (H + λ I) d = -g. λ follows Nielsen's rule
-    (IMM-REP-1999-05): after a step that gained q times what was promised it is
-    multiplied by max(1/3, 1 - (2q - 1)³), and a step that is no gain is tried again
-    with 2, 8, 64, … times λ. ``acceleration`` adds half the second-order correction a,
-    (H + λ I) a = -Jᵀr″ with r″ the second derivative of the residuals along d
-    (Transtrum & Sethna 2012), and takes no step with 2 ‖a‖ > 0.75 ‖d‖: it costs little
-    and saves most of the iterations where the valley of the loss is narrow and bent, as
-    that of a network is.
+    (IMM-REP-1999-05): after a step that reduces the loss by q times the predicted
+    amount, λ is multiplied by max(1/3, 1 - (2q - 1)³); a step that does not reduce it
+    is tried again with 2, 8, 64, … times λ. ``acceleration`` adds half the second-order
+    correction a, (H + λ I) a = -Jᵀr″ with r″ the second derivative of the residuals
+    along d (Transtrum & Sethna 2012), and rejects steps with 2 ‖a‖ > 0.75 ‖d‖. It costs
+    little and saves most of the iterations if the valley of the loss is narrow and
+    curved, as it is for networks.
 
-    For `fastmlp.MSE` alone. An iteration takes time in proportion to n_params³ and to
-    n_params² times samples and outputs, in float64 for either dtype.
+    The loss must be `fastmlp.MSE`. An iteration takes time in proportion to n_params³
+    and to n_params² times samples and outputs. It computes in float64 for either dtype.
 
     Parameters
     ----------
     damping : float
-        The first λ, in parts of the largest element of H's diagonal, > 0.
+        First λ, relative to the largest element of H's diagonal, > 0.
     max_tries : int
-        Steps tried in an iteration, at least 1.
+        Largest number of steps tried in an iteration, at least 1.
     tol : float
-        It has converged when no element of the gradient exceeds this, ≥ 0.
+        Tolerance, ≥ 0: it has converged when no element of the gradient exceeds this.
     acceleration : bool
         Whether steps are corrected as above.
     memory_limit : int
-        Bytes that its two matrices of n_params² float64 may take; networks for which
-        they would take more are refused.
+        Largest size, in bytes, of its two matrices of n_params² float64; networks that
+        need more are refused.
 
     Raises
     ------
     TypeError, ValueError
-        For hyperparameters of a wrong kind or range.
+        If a hyperparameter has a wrong type or is out of range.
     """
 
     __slots__ = ()
@@ -613,7 +614,7 @@ class LevenbergMarquardt(Solver):
         *,
         iterations: int = 1000,
     ) -> Solution:
-        """Minimise ½ ‖r‖² of any residuals; the solver's own state is left alone.
+        """Minimise ½ ‖r‖² of any residuals; the solver's state is unaffected.
 
         Parameters
         ----------
@@ -621,22 +622,22 @@ class LevenbergMarquardt(Solver):
             ``f(theta) -> (r, jacobian)``: residuals (M,) and their derivatives
             ``(M, *theta.shape)``.
         theta : array_like
-            Where to start, of any shape; float32 is computed in float32, all else in
-            float64.
+            Starting point of any shape; float32 is computed in float32, everything else
+            in float64.
         iterations : int
-            The most to make.
+            Largest number of iterations.
 
         Returns
         -------
         Solution
-            Where it is least, ½ ‖r‖² there, and why it ended.
+            The minimum found, ½ ‖r‖² there, and why the search ended.
 
         Raises
         ------
         DivergenceError
             If residuals or derivatives are not finite at the start.
         TypeError, ValueError
-            For arguments, or results of f, of a wrong kind or shape.
+            If an argument, or a result of f, has a wrong type or shape.
         """
         return self._minimize(f, theta, iterations)
 

@@ -199,7 +199,7 @@ def test_other_targets_come_in_batches_too():
     got = toy_fit(two, batches, loss=loss, validation_data=validation)
     np.testing.assert_array_equal(one.params, two.params)
     assert got.val_loss == wanted.val_loss
-    with pytest.raises(ValueError, match=r"^metrics: 'mae' has no meaning for"):
+    with pytest.raises(ValueError, match=r"^metrics: 'mae' is undefined for"):
         toy_fit(two, batches, loss=loss, validation_data=validation, metrics=["mae"])
 
     # Means are what metrics look at, not variances.

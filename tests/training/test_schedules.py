@@ -400,7 +400,7 @@ BAD = [
     (
         lambda: schedules.LinearWarmup(schedules.ReduceOnPlateau(1.0), 5),
         TypeError,
-        "^after must .* no state",
+        "^after must .* without a state",
     ),
     (lambda: schedules.LinearWarmup(1.0, 0), ValueError, "^steps must be at least"),
     (lambda: schedules.LinearWarmup(1.0, 5, 2), ValueError, "^start_factor must be"),
