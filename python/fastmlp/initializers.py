@@ -1,10 +1,10 @@
-"""Initial weights: who draws what, from which bound.
+"""Initialisers of weights and biases.
 
 Everything is drawn in float64 from one `numpy.random.Generator`, in the order W0, b0,
 W1, b1, … with W of shape (in, out), and rounded once to the dtype of the model.
 
 =====================  ============================================================
-name                   weights (in, out); biases are 0 unless said
+name                   weights (in, out); biases are 0 unless stated otherwise
 =====================  ============================================================
 ``he_normal``          N(0, 2 / in), He et al. 2015
 ``he_uniform``         U(±√(6 / in))
@@ -14,9 +14,9 @@ name                   weights (in, out); biases are 0 unless said
 ``lecun_uniform``      U(±√(3 / in))
 ``orthogonal``         orthonormal rows or columns, Haar-distributed, Saxe et al. 2014
 ``zeros``              0
-``torch``              U(±1 / √in), for the biases too, as ``torch.nn.Linear``
-``sklearn``            U(±√(f / (in + out))), for the biases too, as scikit-learn's
-                       MLP; f is 2 if the hidden activation is sigmoid, 6 if not
+``torch``              U(±1 / √in), biases included, like ``torch.nn.Linear``
+``sklearn``            U(±√(f / (in + out))), biases included, like scikit-learn's MLP;
+                       f is 2 if the hidden activation is sigmoid, else 6
 ``auto``               ``he_normal`` before ReLU-like activations (relu, leaky_relu,
                        elu, gelu, gelu_tanh, silu, softplus), ``lecun_normal`` before
                        selu, ``glorot_uniform`` before all others
@@ -69,16 +69,16 @@ def draw(
     Parameters
     ----------
     name
-        One of `INITIALIZERS`.
+        Name of the initialiser, one of `INITIALIZERS`.
     rng
-        The generator drawn from: first for the weight, then for the bias.
+        Generator to draw from, first for the weight, then for the bias.
     weight, bias
-        What to fill; float32 or float64; ``bias`` is None where there is none.
+        Arrays to fill, float32 or float64; ``bias`` is None if there is none.
     activation
-        The activation of this layer, for "auto".
+        Activation of this layer, for "auto".
     hidden_activation
-        The activation of the hidden layers (that of the last of them, for the output
-        layer), for "sklearn".
+        Activation of the hidden layers (for the output layer, of the last of them), for
+        "sklearn".
     """
     n_in, n_out = weight.shape
     if name == "auto":
@@ -87,7 +87,7 @@ def draw(
         else:
             name = "lecun_normal" if activation == "selu" else "glorot_uniform"
 
-    # The two that draw biases as well, from the bound of the weights.
+    # These two also draw the biases, with the bound of the weights.
     if name in ("torch", "sklearn"):
         factor = 2.0 if hidden_activation == "sigmoid" else 6.0
         bound = 1 / sqrt(n_in) if name == "torch" else sqrt(factor / (n_in + n_out))
@@ -112,18 +112,19 @@ def draw(
             weight[:] = rng.uniform(-bound, bound, weight.shape)
 
 
-# Vectors made orthogonal to each other at a time; those before them are projected out
-# of the whole panel by two matrix products.
+# Number of vectors orthogonalised at a time; the earlier ones are projected out of the
+# whole panel by two matrix products.
 _PANEL = 32
 
 
 def _orthogonal(
     rng: np.random.Generator | np.random.RandomState, n_in: int, n_out: int
 ) -> Array:
-    """Return a Haar-distributed matrix, its rows (columns if it is tall) orthonormal.
+    """Return a Haar-distributed matrix with orthonormal rows (columns if it is tall).
 
-    Gram-Schmidt, each projection done twice ("twice is enough": Giraud et al. 2005), in
-    the core's kernels: LAPACK's QR would give other bits for another number of threads.
+    This is Gram-Schmidt with each projection done twice ("twice is enough": Giraud et
+    al. 2005). It uses the core's kernels because the bits of LAPACK's QR depend on the
+    number of threads.
     """
     rows = rng.standard_normal((min(n_in, n_out), max(n_in, n_out)))
     for start in range(0, len(rows), _PANEL):
@@ -139,7 +140,7 @@ def _orthogonal(
 
 
 def _project_out(rows: Array, basis: Array) -> None:
-    """Subtract, twice, from each of the rows its components along the basis."""
+    """Subtract from each row its components along the basis, twice."""
     if len(basis) == 0:
         return
     for _ in range(2):

@@ -1,11 +1,14 @@
-"""Pictures, by matplotlib, which is loaded when one is drawn.
+"""Plots of training runs, functions and networks, drawn with matplotlib.
 
-Every function draws into the ``ax`` (or, where there are several panels, the figure or
-subfigure ``fig``) that it is given, or into a new one, and returns it; none shows or
-saves it: ``ax.figure.savefig("name.png")`` does, or ``matplotlib.pyplot.show()``.
+Every function draws into the ``ax`` (or, if there are several panels, the figure or
+subfigure ``fig``) that it is given, or into a new one, and returns it. None shows or
+saves the plot: use ``ax.figure.savefig("name.png")`` or ``matplotlib.pyplot.show()``.
 
-Colours are those of Okabe & Ito (2008), which colour-blind readers can tell apart, and
-matplotlib's viridis.
+Matplotlib is imported when a plot is drawn; every function raises ImportError if it is
+not installed.
+
+The colours are those of Okabe & Ito (2008), which colour-blind readers can distinguish,
+and matplotlib's viridis.
 """
 
 from ._diagram import network

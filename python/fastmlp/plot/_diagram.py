@@ -21,19 +21,20 @@ if TYPE_CHECKING:
 def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
     """Draw the network: units as circles, weights as lines.
 
-    Orange lines are positive weights, blue ones negative; their width is the weight's
-    size beside the greatest of its layer. Of large layers the first and last units are
-    drawn. A residual block is an arc above, which says whether it has a projection;
-    layers without weights are named where they are.
+    Orange lines are positive weights, blue lines negative ones; their width is
+    proportional to the weight's magnitude relative to the largest of its layer. Of
+    large layers only the first and last units are drawn. A residual block is an arc
+    above the units, with a label for a projection. Layers without weights are named
+    below the units that they follow.
 
     Parameters
     ----------
     mlp : MLP
-        The model.
+        Model to draw.
     max_units : int
-        The most units of a layer to draw, at least 2.
+        Largest number of units of a layer to draw, at least 2.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into.
 
     Returns
     -------
@@ -43,9 +44,7 @@ def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
     Raises
     ------
     TypeError, ValueError
-        For a number of units that is no int, or below 2.
-    ImportError
-        If there is no matplotlib.
+        If ``mlp`` is not a model, or ``max_units`` is not an int ≥ 2.
     """
     max_units = _validate.count("max_units", max_units, 2)
     steps = ops.steps(mlp)
@@ -54,7 +53,7 @@ def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
     from matplotlib.collections import LineCollection
     from matplotlib.lines import Line2D
 
-    # Units: which are drawn, and how high.
+    # Units to draw, and their vertical positions.
     shown: list[Array] = []
     heights: list[Array] = []
     for width, _ in columns:
@@ -69,7 +68,7 @@ def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
         heights.append(-places)
     tallest = max(h.max() for h in heights) + 1.0
 
-    # Weights, thinner the smaller; the greatest on top.
+    # Weights, wider if larger, with the largest on top.
     params = mlp.params.astype(np.float64)
     for k, (_, step) in enumerate(columns):
         if step is None:
@@ -100,7 +99,7 @@ def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
         text = "\n".join(texts[k])
         ax.text(k, -tallest, text, ha="center", va="top", fontsize="medium")
 
-    # Residual blocks, inner ones lower.
+    # Residual blocks, the inner ones below the outer ones.
     top = tallest
     for start, end, name in arcs:
         inner = [a for a in arcs if start <= a[0] and a[1] <= end]
@@ -163,6 +162,6 @@ def _columns(
 
 
 def _gap(heights: Array) -> float:
-    """Return where the units that are not drawn would be, downwards."""
+    """Return the vertical position, downwards, of the gap for units not drawn."""
     k = int(np.argmax(-np.diff(heights)))
     return -float(heights[k] + heights[k + 1]) / 2

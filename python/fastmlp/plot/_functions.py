@@ -1,4 +1,4 @@
-"""Pictures of the function that a network computes."""
+"""Plots of the function that a network computes."""
 
 from __future__ import annotations
 
@@ -44,25 +44,25 @@ def fit_1d(
     points: int = 1001,
     fig: Figure | SubFigure | None = None,
 ) -> Figure | SubFigure:
-    """Draw a function of one input beside the data it was fitted to.
+    """Draw a function of one input together with the data it was fitted to.
 
-    Of a piecewise linear network the joints are marked, and a second panel shows which
-    units are active on each of its pieces: their activation patterns.
+    If the network is piecewise linear, its joints are marked, and a second panel shows
+    the activation patterns: which units are active on each piece.
 
     Parameters
     ----------
     mlp : MLP
-        A model with one input.
+        Model with one input.
     x : (N,) or (N, 1)
-        The data, which say from where to where to draw: at least two different.
+        Data, whose range is drawn; at least two different values.
     y : (N,) or (N, n_out), optional
-        Their targets.
+        Targets of the data.
     output : int
-        Which output.
+        Index of the output to draw.
     points : int
-        Points of the curve, at least 2.
+        Number of points of the curve, at least 2.
     fig : Figure or SubFigure, optional
-        Where to draw.
+        Figure to draw into.
 
     Returns
     -------
@@ -72,9 +72,7 @@ def fit_1d(
     Raises
     ------
     TypeError, ValueError
-        For a model with several inputs, and for arrays of a wrong kind or shape.
-    ImportError
-        If there is no matplotlib.
+        If the model has several inputs, or an argument has a wrong type or shape.
     """
     if ops.checked(mlp).n_in != 1:
         raise ValueError(f"mlp must have one input, got {mlp.n_in}")
@@ -82,18 +80,18 @@ def fit_1d(
     points = _validate.count("points", points, 2)
     at = _validate.numeric("x", x).ravel().astype(np.float64)
     if at.size < 2 or not np.isfinite(at).all() or at.min() == at.max():
-        raise ValueError("x must hold at least two different points, all finite")
+        raise ValueError("x must hold at least two different values, all finite")
     if y is not None:
         targets = _validate.numeric("y", y)
         if targets.shape[:1] != (len(at),) or targets.ndim > 2:
             got = _validate.describe(targets)
-            raise ValueError(f"y must have {len(at)} rows as x has, got {got}")
+            raise ValueError(f"y must have {len(at)} rows like x, got {got}")
         targets = targets.reshape(len(at), -1)
         target = targets[:, output if targets.shape[1] > 1 else 0]
     low, high = float(at.min()), float(at.max())
     try:
         lines = _regions.count_regions(mlp, low, high)
-    except ValueError:  # a smooth network has none
+    except ValueError:  # the network is not piecewise linear
         lines = None
     patterned = lines is not None and lines.patterns.shape[1] > 0
     place = OUTSIDE if fig is None else {}
@@ -131,7 +129,7 @@ def fit_1d(
     ax.legend(**place)
     light(ax)
 
-    # The patterns: a row for each unit, white where it rests.
+    # The patterns: a row for each unit, white where it is not active.
     if lines is not None and patterned:
         edges = np.array([low, *lines.points[:, 0], high])
         rows = np.arange(lines.patterns.shape[1] + 1) + 0.5
@@ -172,23 +170,23 @@ def decision_regions(
     resolution: int = 200,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw which class a classifier of points in the plane gives to each, and the data.
+    """Draw the classes that a classifier assigns to points in the plane, and the data.
 
     Parameters
     ----------
     mlp : MLP
-        A model with two inputs. The class is that of the greatest output; with one
-        output, 1 where it is positive (for a sigmoid, above one half) and 0 elsewhere.
+        Model with two inputs. The class is that of the largest output; with one output,
+        it is 1 where that is positive (for a sigmoid, above one half), else 0.
     x : (N, 2)
-        Points.
+        Data points.
     labels : (N,) or (N, 1) of int
-        Their classes, from 0 (-1 and 1 for one output are taken as 0 and 1).
+        Classes of the points, from 0 (with one output, -1 and 1 are read as 0 and 1).
     names : sequence of str, optional
-        Of the classes.
+        Names of the classes.
     resolution : int
-        Points of the grid along each side, at least 2.
+        Number of grid points along each side, at least 2.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into.
 
     Returns
     -------
@@ -198,9 +196,8 @@ def decision_regions(
     Raises
     ------
     TypeError, ValueError
-        For another number of inputs, labels out of range, and wrong shapes or kinds.
-    ImportError
-        If there is no matplotlib.
+        If the model does not have two inputs, a label is out of range, or an argument
+        has a wrong type or shape.
     """
     if ops.checked(mlp).n_in != 2:
         raise ValueError(f"mlp must have two inputs, got {mlp.n_in}")
@@ -284,22 +281,22 @@ def level_sets(
     resolution: int = 200,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw lines of equal output of a function of two inputs.
+    """Draw contour lines of a function of two inputs.
 
     Parameters
     ----------
     mlp : MLP
-        A model with two inputs.
+        Model with two inputs.
     window : (2, 2)
-        ((x_low, x_high), (y_low, y_high)).
+        Range of the inputs, ((x_low, x_high), (y_low, y_high)).
     output : int
-        Which output.
+        Index of the output to draw.
     levels : int or sequence of float
-        About how many, or which ascending ones.
+        Approximate number of levels, or the levels.
     resolution : int
-        Points of the grid along each side, at least 2.
+        Number of grid points along each side, at least 2.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into.
 
     Returns
     -------
@@ -309,9 +306,8 @@ def level_sets(
     Raises
     ------
     TypeError, ValueError
-        For another number of inputs, and a window or output of a wrong kind.
-    ImportError
-        If there is no matplotlib.
+        If the model does not have two inputs, or an argument has a wrong type, shape or
+        range.
     """
     if isinstance(levels, (int, np.integer)):
         levels = _validate.count("levels", levels, 1)
@@ -345,11 +341,11 @@ def linear_regions(
     Parameters
     ----------
     mlp : MLP
-        A piecewise linear network, see `fastmlp.regions`.
+        Piecewise linear network, see `fastmlp.regions`.
     window : (2, 2) or (3, n_in)
-        As of `fastmlp.regions.count_regions_2d`.
+        Window, as for `fastmlp.regions.count_regions_2d`.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into.
 
     Returns
     -------
@@ -359,16 +355,14 @@ def linear_regions(
     Raises
     ------
     TypeError, ValueError
-        As `fastmlp.regions.count_regions_2d`.
-    ImportError
-        If there is no matplotlib.
+        If `fastmlp.regions.count_regions_2d` raises it for these arguments.
     """
     found = _regions.count_regions_2d(mlp, window)
     polygons = cast("list[Array]", found.polygons)
     ax = axes(ax, (6.2, 5.0))
     from matplotlib.collections import PolyCollection
 
-    # Where more units are active it is lighter.
+    # The more units are active, the lighter the colour.
     active = found.patterns.sum(axis=1)
     cells = PolyCollection(polygons, edgecolors="white", linewidths=0.5, cmap="viridis")
     cells.set_array(active)

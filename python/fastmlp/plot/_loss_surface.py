@@ -1,4 +1,4 @@
-"""The loss surface around a model, with the path of training."""
+"""A plot of the loss surface around a model, with the path of training."""
 
 from __future__ import annotations
 
@@ -38,36 +38,37 @@ def loss_surface(
 ) -> Axes:
     """Draw a 2-D slice of the loss surface through the model's parameters.
 
-    The loss is evaluated at θ + a d₁ + b d₂, θ being the parameters (Li et al. 2018,
-    "Visualizing the loss landscape of neural nets"). A path of parameters is drawn as
-    its projection onto that plane, nearest in the sense of least squares.
+    The loss is evaluated at θ + a d₁ + b d₂ with θ the model's parameters (Li et al.
+    2018, "Visualizing the loss landscape of neural nets"). A path of parameters is
+    projected onto this plane by least squares.
 
     Parameters
     ----------
     mlp : MLP
-        The model; it is copied, not changed.
+        Model; it is copied, not changed.
     x, y, sample_weight
-        On which data, as of `fastmlp.MLP.evaluate`.
+        Data to evaluate the loss on, as for `fastmlp.MLP.evaluate`.
     loss : Loss
-        Which loss.
+        Loss to draw.
     path : Monitor or (K, n_params), optional
-        The optimiser's path: parameters in the order they were passed through, or a
-        ``fm.Monitor(path=True)``.
+        Path of the optimiser: successive parameters, or a ``fm.Monitor(path=True)``.
     directions : {"random", "pca"}, optional
-        "random": two Gaussian directions, filter-normalised: what each unit's incoming
-        weights get is scaled to their norm, biases and norms get none. "pca": the first
-        two principal components of the path, relative to θ. None is "pca" if there is
-        a path, else "random".
+        The directions d₁ and d₂. "random": two Gaussian directions, filter-normalised:
+        the part for each unit's incoming weights is scaled to the norm of these
+        weights, and biases and norms stay fixed. "pca": the first two principal
+        components of the path, relative to θ. None is "pca" if there is a path, else
+        "random".
     span : float
-        How far to go: a and b from -span to span for "random" (wider if the path
-        reaches further); for "pca" the path and this times a tenth of its extent.
+        Extent of the slice. For "random", a and b go from -span to span (further if the
+        path does); for "pca", span times a tenth of the path's extent is added on each
+        side of the path.
     resolution : int
-        Points of the grid along each side, at least 2: its square is how many times the
-        loss is evaluated.
+        Number of grid points along each side, at least 2. The loss is evaluated
+        resolution² times.
     seed : int
-        Of the random directions.
+        Seed of the random directions.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into.
 
     Returns
     -------
@@ -77,9 +78,7 @@ def loss_surface(
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind or shape, and "pca" without a path.
-    ImportError
-        If there is no matplotlib.
+        If an argument has a wrong type or shape, or for "pca" without a path.
     """
     span = _validate.real("span", span, 0.0, open_low=True)
     resolution = _validate.count("resolution", resolution, 2)
@@ -89,7 +88,7 @@ def loss_surface(
         directions = "random" if walk is None else "pca"
     directions = _validate.choice("directions", directions, ("random", "pca"))
 
-    # Directions as columns, what to call them, and the path in their coordinates.
+    # Directions as columns, their labels, and the path in their coordinates.
     if directions == "pca":
         if walk is None:
             raise ValueError("directions='pca' needs a path")
@@ -107,7 +106,7 @@ def loss_surface(
             reach = np.vstack([steps, np.full(2, span), np.full(2, -span)])
             ends = [margin(column) for column in reach.T]
 
-    # The slice.
+    # The loss on the grid.
     grid = [np.linspace(low, high, resolution) for low, high in ends]
     copy = mlp.copy()
     height = np.empty((resolution, resolution))
@@ -117,7 +116,7 @@ def loss_surface(
             height[i, j] = copy.evaluate(x, y, loss, sample_weight)
     height = np.ma.masked_invalid(height)
 
-    # The picture.
+    # The plot.
     ax = axes(ax, (6.4, 5.0))
     positive = spans(height.compressed())
     levels: Any = LEVELS
@@ -157,7 +156,7 @@ def _walk(path: object, centre: Array) -> Array | None:
         return None
     if isinstance(path, Monitor):
         if not path.path:
-            raise ValueError("path: this Monitor kept none; make fm.Monitor(path=True)")
+            raise ValueError("path: this Monitor has none; use fm.Monitor(path=True)")
         path = path.path
     walk = _validate.convert("path", path, np.dtype(np.float64))
     if walk.ndim != 2 or walk.shape[1] != len(centre) or len(walk) < 2:
@@ -183,7 +182,7 @@ def _components(walk: Array) -> tuple[Array, list[str]]:
 
 
 def _filtered(mlp: MLP, seed: int, index: int) -> Array:
-    """Return a random direction, each unit's part as long as its weights."""
+    """Return a random direction in which each unit's part has the weights' norm."""
     rng = np.random.default_rng([_validate.count("seed", seed, 0), index])
     params = mlp.params.astype(np.float64)
     direction = np.zeros(len(params))

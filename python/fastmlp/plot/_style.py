@@ -1,4 +1,4 @@
-"""Colours, figures and axes of all pictures."""
+"""Colours, figures and axes of all plots."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ MARKERS = "osD^vPX*"
 
 GREY = "#666666"
 
-# A positive curve that spans more than this is drawn on a log scale.
+# Positive values are drawn on a log scale if the ratio of the largest to the smallest
+# exceeds this.
 LOG_RANGE = 20.0
 
 MARGIN = 0.1
 
 LEVELS = 12
 
-# Where a legend hides nothing; only in figures of our own, which make room for it.
+# Place of a legend outside the axes. Only for new figures, whose layout makes room.
 OUTSIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
 
 
@@ -59,13 +60,13 @@ def figure(
 
 
 def light(ax: Axes) -> None:
-    """Take away what does not speak."""
+    """Draw a faint grid and remove the upper and right borders."""
     ax.grid(alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
 
 
 def whole(axis: Axis) -> None:
-    """Have ticks at whole numbers only."""
+    """Place ticks at whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator("auto", integer=True))
@@ -86,7 +87,7 @@ def epochs(values: Any) -> Array:
 
 
 def spans(values: Any) -> bool:
-    """Tell whether positive values span so much that only a log scale shows them."""
+    """Tell whether values are positive and span enough to need a log scale."""
     array = np.asarray(values, np.float64)
     array = array[np.isfinite(array)]
     return bool(array.size and 0 < LOG_RANGE * array.min() < array.max())

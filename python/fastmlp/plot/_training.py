@@ -1,4 +1,4 @@
-"""Pictures of a training run."""
+"""Plots of a training run."""
 
 from __future__ import annotations
 
@@ -42,16 +42,18 @@ def learning_curves(
 ) -> Figure | SubFigure:
     """Draw losses by epoch and, in a second panel, the metrics.
 
+    The epoch of the lowest validation loss is marked or, without validation data, that
+    of the lowest training loss.
+
     Parameters
     ----------
     history : History
-        What `fastmlp.MLP.fit` returned. With validation data, the epoch of the lowest
-        validation loss is marked, otherwise that of the lowest training loss.
+        History that `fastmlp.MLP.fit` returned.
     log : bool, optional
-        A log scale for losses; None takes one if they are positive and the greatest is
-        more than 20 times the least.
+        Whether the losses have a log scale. None chooses one if they are positive and
+        the largest is more than 20 times the smallest.
     fig : Figure or SubFigure, optional
-        Where to draw.
+        Figure to draw into.
 
     Returns
     -------
@@ -61,9 +63,7 @@ def learning_curves(
     Raises
     ------
     TypeError, ValueError
-        For what is no history, or one without an epoch.
-    ImportError
-        If there is no matplotlib.
+        If ``history`` is not a history, or has no epoch.
     """
     if not isinstance(history, History):
         raise TypeError(
@@ -132,15 +132,15 @@ def histograms(
     Parameters
     ----------
     source : MLP or Monitor
-        A model, for its weights as they are, or what a `fastmlp.Monitor` has recorded.
+        Model whose current weights to draw, or `fastmlp.Monitor` whose records to draw.
     what : {"weights", "activations", "gradients"} or sequence of them, optional
-        What to draw, a row for each; None draws all there is.
+        Quantities to draw, one per row; None draws all that are available.
     epoch : int, optional
-        Which recorded epoch, counted from 1; None takes the last. For a `Monitor` only.
+        Recorded epoch, counted from 1; None takes the last. For a `Monitor` only.
     bins : int
-        Bins of a model's weights; a `Monitor` has its own.
+        Number of bins for a model's weights; a `Monitor` has its own.
     fig : Figure or SubFigure, optional
-        Where to draw.
+        Figure to draw into.
 
     Returns
     -------
@@ -150,9 +150,7 @@ def histograms(
     Raises
     ------
     TypeError, ValueError
-        For names that are none of these, and an epoch that was not recorded.
-    ImportError
-        If there is no matplotlib.
+        If ``what`` is none of these, or ``epoch`` was not recorded.
     """
     if isinstance(source, Monitor):
         title, tables = _recorded(source, epoch)
@@ -162,7 +160,7 @@ def histograms(
             got = _validate.describe(source)
             raise TypeError(f"source must be a fm.MLP or fm.Monitor, got {got}")
         if epoch is not None:
-            raise ValueError("epoch is for a fm.Monitor, a model has no epochs")
+            raise ValueError(f"epoch must be None for a model, got {epoch!r}")
         steps = ops.steps(source)
         monitor = Monitor(bins=bins)
         labels = {step.name: ops.label(step) for step in steps}
@@ -180,7 +178,7 @@ def histograms(
         raise ValueError("what must name something to draw, got nothing")
     columns = [n for n in labels if any(n in tables[row] for row in rows)]
 
-    # A panel for each row and layer that has any.
+    # A panel for each row and each layer that has a histogram in any row.
     size = (max(6.4, 2.4 * len(columns)), 0.8 + 2.0 * len(rows))
     fig = figure(fig, size)
     grid = fig.subplots(len(rows), len(columns), squeeze=False)
@@ -220,14 +218,14 @@ def histograms(
 
 
 def dead_units(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
-    """Draw by epoch which part of each layer's units is dead or saturated.
+    """Draw the percentage of dead or saturated units of each layer by epoch.
 
     Parameters
     ----------
     monitor : Monitor
-        What was recorded; `fastmlp.Monitor` says which units count as dead.
+        Monitor of the training; see there for which units count as dead.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into.
 
     Returns
     -------
@@ -237,10 +235,8 @@ def dead_units(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
     Raises
     ------
     TypeError, ValueError
-        For what is no monitor, or one without an epoch or a layer that could have dead
+        If ``monitor`` is not a monitor, or has no epoch or no layer that can have dead
         units.
-    ImportError
-        If there is no matplotlib.
     """
     _check_monitor(monitor)
     if not monitor.dead:
@@ -265,17 +261,17 @@ def dead_units(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
 
 
 def update_ratios(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
-    """Draw by epoch how large a step is beside the weights it changes, layer by layer.
+    """Draw the size of a step relative to the weights, for each layer by epoch.
 
-    Drawn is log10 of the norm of the change over the norm of the weight; around -3 is
-    a common rule of thumb for healthy training, and marked.
+    The plot shows log10 of the norm of the change divided by the norm of the weight. A
+    line marks -3, a common rule of thumb for healthy training.
 
     Parameters
     ----------
     monitor : Monitor
-        What was recorded.
+        Monitor of the training.
     ax : Axes, optional
-        Where to draw.
+        Axes to draw into.
 
     Returns
     -------
@@ -285,9 +281,7 @@ def update_ratios(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
     Raises
     ------
     TypeError, ValueError
-        For what is no monitor, or one without an epoch.
-    ImportError
-        If there is no matplotlib.
+        If ``monitor`` is not a monitor, or has no epoch.
     """
     _check_monitor(monitor)
     place = OUTSIDE if ax is None else {}
@@ -316,19 +310,19 @@ def _check_monitor(monitor: object) -> None:
             f"monitor must be a fm.Monitor, got {_validate.describe(monitor)}"
         )
     if not monitor.epochs:
-        raise ValueError("monitor has recorded nothing; fit(callbacks=[monitor]) does")
+        raise ValueError("monitor has no record; train with fit(callbacks=[monitor])")
 
 
 def _recorded(
     monitor: Monitor, epoch: int | None
 ) -> tuple[str, dict[str, dict[str, Histogram]]]:
-    """Return a title, and histograms by kind and layer of one epoch."""
+    """Return a title, and the histograms of an epoch by kind and layer."""
     _check_monitor(monitor)
     if epoch is None:
         epoch = monitor.epochs[-1]
     if epoch not in monitor.epochs:
         raise ValueError(
-            f"epoch {epoch} was not recorded; these were: {monitor.epochs}"
+            f"epoch must be one of those recorded, {monitor.epochs}, got {epoch}"
         )
     i = monitor.epochs.index(epoch)
     kinds = {

@@ -1,7 +1,7 @@
-"""Threads, instruction sets, and what this build is.
+"""Threads, instruction sets and build information.
 
-Neither the number of threads nor the instruction set has any influence on results: they
-are the same to the last bit.
+Results depend neither on the number of threads nor on the instruction set: they are the
+same to the last bit.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ __all__ = [
     "use_isa",
 ]
 
-# What was asked for, then what each block under way asks for; the last one counts. The
-# blocks of several Python threads may overlap, and end in any order.
+# The limit of set_num_threads, then those of the active blocks; the last one applies.
+# The blocks of several Python threads may overlap, and end in any order.
 _asked = [[0]]
-# Fits that Python threads run side by side, and that are to share the cores.
+# Fits that run in several Python threads at the same time and share the cores.
 _fits: list[object] = []
 _asking = Lock()
 
@@ -42,7 +42,7 @@ def _limit() -> None:
 
 
 def _forked() -> None:
-    """Let a child not wait for threads that it does not have."""
+    """Reset in a forked child what other threads of the parent may hold."""
     global _asking
     _asking = Lock()
     _fits.clear()
@@ -53,21 +53,21 @@ if hasattr(os, "register_at_fork"):
 
 
 def set_num_threads(n: int) -> None:
-    """Limit the threads of each call to ``n`` ≥ 1; 0 goes back to choosing.
+    """Limit the number of threads of each call in this process.
 
-    It is a limit: small work is done by fewer threads, as that is faster. It holds for
-    the whole process. By default OMP_NUM_THREADS, threadpoolctl, the CPU affinity and
-    the quota of the control group decide, at each call.
+    It is only an upper limit: small tasks use fewer threads because that is faster. By
+    default each call follows OMP_NUM_THREADS, threadpoolctl, the CPU affinity and the
+    quota of the control group.
 
     Parameters
     ----------
     n : int
-        The most threads that a call may use, or 0.
+        Largest number of threads that a call may use; 0 restores the default.
 
     Raises
     ------
     TypeError, ValueError
-        If n is no int, or negative.
+        If ``n`` is not an int ≥ 0.
     """
     n = _validate.count("n", n, 0)
     with _asking:
@@ -77,26 +77,26 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """Return the number of threads a big enough call would use now."""
+    """Return the number of threads that a large enough call would use now."""
     return _core.get_num_threads()
 
 
 @contextmanager
 def threads(n: int) -> Iterator[None]:
-    """``with fm.threads(n):`` is `set_num_threads` for as long as the block runs.
+    """``with fm.threads(n):`` is `set_num_threads` for the duration of the block.
 
-    Of blocks of several Python threads the one that began last counts, for all of them;
-    after the last of them all is as it was before.
+    If several Python threads are in such blocks, the one entered last applies to all of
+    them. When all have ended, the previous limit applies again.
 
     Parameters
     ----------
     n : int
-        As of `set_num_threads`.
+        Largest number of threads, as for `set_num_threads`.
 
     Raises
     ------
     TypeError, ValueError
-        If n is no int, or negative.
+        If ``n`` is not an int ≥ 0.
     """
     own = [_validate.count("n", n, 0)]
     with _asking:
@@ -107,14 +107,14 @@ def threads(n: int) -> Iterator[None]:
         yield
     finally:
         with _asking:
-            # By identity: others may ask for as many.
+            # By identity: other blocks may have the same limit.
             del _asked[next(i for i, one in enumerate(_asked) if one is own)]
             _limit()
 
 
 @contextmanager
 def share_threads() -> Iterator[None]:
-    """Share the threads with others that are in such a block; for the estimators."""
+    """Share the threads with all others in such a block; for the estimators."""
     own = object()
     with _asking:
         _fits.append(own)
@@ -123,7 +123,7 @@ def share_threads() -> Iterator[None]:
         yield
     finally:
         with _asking:
-            if own in _fits:  # but not in a child
+            if own in _fits:  # a forked child has cleared the list
                 _fits.remove(own)
             _limit()
 
@@ -131,32 +131,34 @@ def share_threads() -> Iterator[None]:
 def isa() -> str:
     """Return the instruction set in use, such as "avx2".
 
-    The best that the CPU has, or what the environment variable FASTMLP_ISA named when
-    fastmlp was imported.
+    It is the best that the CPU has, or the one that the environment variable
+    FASTMLP_ISA named when fastmlp was imported.
     """
     return _core.isa()
 
 
 def available_isas() -> tuple[str, ...]:
-    """Return the instruction sets that build and CPU have, the best one last."""
+    """Return the instruction sets of both the build and the CPU, the best one last."""
     return tuple(_core.available_isas())
 
 
 @contextmanager
 def use_isa(name: str) -> Iterator[None]:
-    """``with fm.use_isa("avx2"):`` uses an instruction set in a block, process-wide.
+    """``with fm.use_isa("avx2"):`` uses an instruction set for the block's duration.
+
+    It applies to the whole process.
 
     Parameters
     ----------
     name : str
-        One of `available_isas`.
+        Name of the instruction set, one of `available_isas`.
 
     Raises
     ------
     TypeError
-        If the name is no str.
+        If ``name`` is not a str.
     ValueError
-        If this build or this CPU lacks it.
+        If the build or the CPU does not have the instruction set.
     """
     name = _validate.choice("name", name, available_isas())
     before = _core.isa()
@@ -168,12 +170,12 @@ def use_isa(name: str) -> Iterator[None]:
 
 
 def build_info() -> dict[str, Any]:
-    """Return what this build is: version, compiler, flags, instruction sets."""
+    """Return the build's version, compiler, flags and instruction sets."""
     return dict(_core.build_info())
 
 
 def show_config() -> None:
-    """Print what a bug report should say."""
+    """Print the configuration, for bug reports."""
     import platform
 
     import numpy as np

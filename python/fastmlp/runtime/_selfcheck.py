@@ -1,9 +1,8 @@
-"""Checks of the compiled kernels on the machine they are to run on.
+"""A self-check of the compiled kernels on this machine.
 
-`run` compares, for each instruction set and dtype, the kernels with `fastmlp.reference`
-in float64, and then trains a small model, whose parameters must come out the same to
-the last bit for all instruction sets and numbers of threads. ``python -m fastmlp`` runs
-it.
+For each instruction set and dtype, `run` compares the kernels with `fastmlp.reference`
+in float64, and then trains a small model, whose parameters must be the same to the last
+bit for all instruction sets and numbers of threads. ``python -m fastmlp`` runs it.
 """
 
 from __future__ import annotations
@@ -30,15 +29,15 @@ THREADS = (1, 2, 3)
 
 # Errors are measured in units of the dtype's epsilon times the largest magnitude in
 # the reference's result (at least 1). A sum of n rounded terms can be off by n units;
-# what is made of a few elementary functions stays well below 16.
+# a formula of a few elementary functions stays well below 16.
 EPSILONS_PER_TERM = 1.0
 EPSILONS = 16.0
 
-# Odd sizes, so that the kernels' tails run; big enough for full vector tiles.
+# Odd sizes, so that the kernels' tails run; large enough for full vector tiles.
 ROWS, N_IN, N_OUT = 37, 53, 41
 
-# What is trained: a step on a batch of the first size is work for several threads,
-# three times what it takes at least; one of the second size the caller does alone.
+# The model to train. A step on a batch of the first size is three times as large as
+# several threads require; one of the second size runs on the calling thread only.
 WIDTHS = (N_IN, 128, 96, 65, N_OUT)
 BATCH_SIZES = (403, 7)
 
@@ -49,12 +48,12 @@ def run(report: Callable[[str], object] = print) -> bool:
     Parameters
     ----------
     report
-        Called with each line of text.
+        Function to call with each line of text.
 
     Returns
     -------
     bool
-        Whether everything was right.
+        Whether all checks passed.
     """
     hashes: dict[str, str] = {}
     good = True
@@ -63,7 +62,7 @@ def run(report: Callable[[str], object] = print) -> bool:
             with use_isa(name):
                 wrong = list(_wrong_kernels(dtype))
                 trained = {_trained_hash(dtype, n) for n in THREADS}
-            # The first instruction set, the portable one, is what all are held against.
+            # All are compared with the first instruction set, the portable one.
             if trained != {hashes.setdefault(dtype, min(trained))}:
                 wrong.append("training: bits differ between threads or from scalar")
             good = good and not wrong
@@ -74,7 +73,7 @@ def run(report: Callable[[str], object] = print) -> bool:
 
 
 def _wrong_kernels(dtype: str) -> Iterator[str]:
-    """Yield what the kernels of the instruction set in use get wrong."""
+    """Yield a message for each wrong result of the current instruction set."""
     from .. import reference
 
     rng = np.random.default_rng(0)
@@ -83,7 +82,7 @@ def _wrong_kernels(dtype: str) -> Iterator[str]:
         results = []
         for module in (_core.kernels, reference):
             function = getattr(module, name)
-            # The reference computes in float64 from the very same numbers.
+            # The reference computes in float64 from the same numbers.
             wide = module is reference
             arguments = [
                 _fresh(value, wide) if isinstance(value, np.ndarray) else value
@@ -100,7 +99,7 @@ def _wrong_kernels(dtype: str) -> Iterator[str]:
 
 
 def _fresh(array: Array, wide: bool) -> Array:
-    """Return a copy, in float64 if wanted (and if the array is one of floats)."""
+    """Return a copy, in float64 if ``wide`` and the array is of floats."""
     dtype = np.float64 if wide and array.dtype.kind == "f" else array.dtype
     return array.astype(dtype)
 
@@ -126,7 +125,7 @@ def _calls(
     yield "column_sum", [normal(N_OUT)], [dz], ROWS
     yield "dense_forward", [normal(ROWS, N_OUT)], [x, w, b, "tanh"], N_IN
 
-    # Activations there and back, from what each of them saves.
+    # Activations forward, and backward from the array that each of them saves.
     from .. import reference
 
     for kind in _core.ACTIVATIONS:
@@ -138,7 +137,7 @@ def _calls(
             reference.activation_forward(saved, z, kind)
         yield "activation_backward", [np.zeros_like(z)], [dz, saved, kind], N_OUT
 
-    # Losses, with gradients and scales of rows.
+    # Losses, with their gradients and with scales of the rows.
     scale = abs(normal(ROWS))
     labels = rng.integers(N_OUT, size=ROWS)
     shares = rng.dirichlet(np.ones(N_OUT), ROWS).astype(dtype)
@@ -153,7 +152,7 @@ def _calls(
             outputs = [np.zeros_like(pred), np.zeros(ROWS, dtype)]
             yield "loss_rows", outputs, [pred, y, scale, kind, 0.5], N_OUT
 
-    # Optimisers, in their third step.
+    # Optimisers, at their third step.
     p, g, m = normal(N_IN), normal(N_IN), normal(N_IN)
     v, mean, top = abs(normal(N_IN)) + 1, 0.1 * normal(N_IN), abs(normal(N_IN)) + 1
     yield "sgd_step", [p, m], [g, 0.1, 0.9, 0.1, False, 0.01, False, 3], 0
