@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     import numpy.typing as npt
 
@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
     Target = Array | tuple[Array, Array]  # labels and values, for action values
+    # Everything that numpy.random.default_rng takes, except None.
+    Seed = (
+        int
+        | np.integer[Any]
+        | Sequence[int]
+        | Array
+        | np.random.SeedSequence
+        | np.random.BitGenerator
+        | np.random.Generator
+    )
 
 T = TypeVar("T")
 

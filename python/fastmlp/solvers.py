@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from ._network.model import Model
     from ._validate import Array
     from .losses import Loss
-    from .mlp import MLP
 
 __all__ = [
     "LBFGS",
@@ -166,7 +166,7 @@ class Solver:
 
     # Within fit ---------------------------------------------------------------------
 
-    def _runner(self, mlp: MLP, data: Any, loss: Loss) -> _Runner:
+    def _runner(self, mlp: Model, data: Any, loss: Loss) -> _Runner:
         """Return the object that runs fit's epochs; check the data and the loss."""
         name = type(self).__name__
         if not isinstance(data, tuple):
@@ -183,10 +183,10 @@ class Solver:
         self.core.expect_change()
         return _Runner(self, self._iteration(mlp), data, loss)
 
-    def _check_task(self, mlp: MLP, loss: Loss) -> None:
+    def _check_task(self, mlp: Model, loss: Loss) -> None:
         """Raise an error if the solver cannot train this network with this loss."""
 
-    def _iteration(self, mlp: MLP) -> Callable[..., Any]:
+    def _iteration(self, mlp: Model) -> Callable[..., Any]:
         raise NotImplementedError
 
     def _epoch_end(self, value: float) -> None:
@@ -456,7 +456,7 @@ class LBFGS(Solver):
     def _make_core(self) -> _core.Lbfgs:
         return _core.Lbfgs(*self._hyper.values())
 
-    def _iteration(self, mlp: MLP) -> Callable[..., Any]:
+    def _iteration(self, mlp: Model) -> Callable[..., Any]:
         return mlp.core.iterate_lbfgs
 
     def minimize(
@@ -587,10 +587,10 @@ class LevenbergMarquardt(Solver):
         del hyper["memory_limit"], hyper["tol"]
         return _core.LevenbergMarquardt(**hyper)
 
-    def _iteration(self, mlp: MLP) -> Callable[..., Any]:
+    def _iteration(self, mlp: Model) -> Callable[..., Any]:
         return mlp.core.iterate_lm
 
-    def _check_task(self, mlp: MLP, loss: Loss) -> None:
+    def _check_task(self, mlp: Model, loss: Loss) -> None:
         if not isinstance(loss, MSE):
             raise TypeError(
                 f"loss must be fm.MSE() for LevenbergMarquardt, got {loss!r}; "

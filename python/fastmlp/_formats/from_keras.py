@@ -19,8 +19,8 @@ from .layers import LAYERS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from .._network.model import MLP
     from .._validate import Array
-    from ..mlp import MLP
 
 # Names here by the names of Keras's functions, in keras.activations and in keras.ops.
 _ACTIVATIONS = {f.keras: name for name, f in ACTIVATIONS.items() if f.keras}

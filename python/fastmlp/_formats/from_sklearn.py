@@ -15,8 +15,8 @@ from .._network.model import model_class
 from ..layers import Dense
 
 if TYPE_CHECKING:
+    from .._network.model import MLP
     from .._validate import Array
-    from ..mlp import MLP
 
 # scikit-learn's names of activations where they differ.
 _NAMES = {"logistic": "sigmoid"}

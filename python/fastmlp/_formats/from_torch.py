@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
-    from .._validate import Array
-    from ..mlp import MLP, Seed
+    from .._network.model import MLP
+    from .._validate import Array, Seed
 
 # PyTorch's softplus is z beyond a threshold (default 20). From there on it differs from
 # log(1 + e^z) by at most 2e-9, one part in 1e10.

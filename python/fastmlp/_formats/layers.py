@@ -16,9 +16,9 @@ from ..layers import BatchNorm, Dropout, Layer, LayerNorm
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .._network.model import Model
     from .._network.ops import Step
     from .._validate import Array
-    from ..mlp import MLP
     from .c.writer import Node, Writer
     from .from_keras import Item, Reader
     from .from_torch import ModuleReader
@@ -48,7 +48,7 @@ class LayerForm:
         return reader.item(None)
 
     @staticmethod
-    def to_onnx(graph: Graph, mlp: MLP, step: Step, x: str) -> str:
+    def to_onnx(graph: Graph, mlp: Model, step: Step, x: str) -> str:
         """Add the nodes for the input of this name to a graph; return the output."""
         return x
 
@@ -152,7 +152,7 @@ class LayerNormForm(LayerForm):
         return reader.item(LayerNorm(_keras_eps(layer, reader), bool(both)), both)
 
     @staticmethod
-    def to_onnx(graph: Graph, mlp: MLP, step: Step, x: str) -> str:
+    def to_onnx(graph: Graph, mlp: Model, step: Step, x: str) -> str:
         """Add the nodes for the input of this name to a graph; return the output."""
         scale, shift = _scale_and_shift(mlp, step)
         weight = graph.array(f"{step.name}.weight", scale)
@@ -259,7 +259,7 @@ class BatchNormForm(LayerForm):
         return reader.item(norm, both, statistics)
 
     @staticmethod
-    def to_onnx(graph: Graph, mlp: MLP, step: Step, x: str) -> str:
+    def to_onnx(graph: Graph, mlp: Model, step: Step, x: str) -> str:
         """Add the nodes for the input of this name to a graph; return the output."""
         # Runtimes compute BatchNormalization as x * a + c: a mean far from zero would
         # cost digits, and the epsilon of float64 models would be a float32.
@@ -318,7 +318,7 @@ LAYERS: dict[type[Layer], type[LayerForm]] = {form.layer: form for form in _FORM
 BY_KIND: dict[str, type[LayerForm]] = {form.layer.kind: form for form in _FORMS}
 
 
-def _scale_and_shift(mlp: MLP, step: Step) -> tuple[Array, Array]:
+def _scale_and_shift(mlp: Model, step: Step) -> tuple[Array, Array]:
     """Return scale and shift of a normalisation in float64; 1 and 0 without them."""
     arrays = step.arrays(mlp)
     n = step.n_out

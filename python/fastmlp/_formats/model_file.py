@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
 
-    from ..mlp import MLP
+    from .._network.model import MLP, Model
 
 
-def save(mlp: MLP, path: str | os.PathLike[str]) -> None:
+def save(mlp: Model, path: str | os.PathLike[str]) -> None:
     """Write a model to a file: `fastmlp.MLP.save`."""
     name = file_name(path)
     training = {

@@ -26,8 +26,8 @@ from .snapshot import training_state
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from .._network.model import Model
     from .._validate import Array
-    from ..mlp import MLP
 
 FORMAT = "fastmlp"
 VERSION = 1
@@ -38,7 +38,7 @@ _TRAINING = ("seed", "epochs", "within", "state")
 _CHECKPOINT = ("model", "steps", "optimizer", "callbacks")
 
 
-def architecture(mlp: MLP) -> list[str]:
+def architecture(mlp: Model) -> list[str]:
     """Describe what a model computes, however its layers were written."""
     return [
         f"{step.name} {step.kind} {step.activation} {step.n_in} {step.n_out}"
@@ -65,7 +65,7 @@ def _as_json(item: int | Layer) -> Any:
 
 
 def encoded(
-    mlp: MLP,
+    mlp: Model,
     what: str,
     training: Mapping[str, Any],
     history: History | None,
@@ -305,12 +305,12 @@ class Stored:
                     f"got {int(array)}"
                 )
 
-    def fits(self, mlp: MLP) -> bool:
+    def fits(self, mlp: Model) -> bool:
         """Return whether the arrays have the names and shapes of a model's arrays."""
         wanted = resolve.torch_shapes(mlp.n_in, mlp.layers)
         return {name: array.shape for name, array in self.arrays.items()} == wanted
 
-    def fill(self, mlp: MLP) -> None:
+    def fill(self, mlp: Model) -> None:
         """Copy parameters, statistics and the position of training into a model."""
         for name, view in mlp._views.in_torch_layout().items():
             view[...] = self.arrays[name]

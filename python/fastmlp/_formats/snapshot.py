@@ -13,12 +13,12 @@ from .json_state import fields, whole
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..mlp import MLP
+    from .._network.model import Model
     from ..optimizers import Optimizer
     from ..solvers import Solver
 
 
-def model_state(mlp: MLP, optimizer: Optimizer | Solver | None) -> dict[str, Any]:
+def model_state(mlp: Model, optimizer: Optimizer | Solver | None) -> dict[str, Any]:
     """Return copies of everything that training changes."""
     return {
         "params": mlp.params.copy(),
@@ -29,7 +29,7 @@ def model_state(mlp: MLP, optimizer: Optimizer | Solver | None) -> dict[str, Any
 
 
 def restore(
-    state: Mapping[str, Any], mlp: MLP, optimizer: Optimizer | Solver | None = None
+    state: Mapping[str, Any], mlp: Model, optimizer: Optimizer | Solver | None = None
 ) -> None:
     """Restore what `model_state` returned."""
     mlp.params[:] = state["params"]
@@ -52,7 +52,7 @@ def training_state(where: str, value: object) -> tuple[int, int, int]:
 
 
 def check_optimizer(
-    where: str, state: Any, mlp: MLP, optimizer: Optimizer | Solver
+    where: str, state: Any, mlp: Model, optimizer: Optimizer | Solver
 ) -> None:
     """Refuse a state of another kind of optimiser or of another model."""
     # Loading it into a copy raises if the kind is wrong.
@@ -71,7 +71,7 @@ def check_optimizer(
 
 
 def check_kept(
-    where: str, value: object, mlp: MLP, optimizer: Optimizer | Solver | None
+    where: str, value: object, mlp: Model, optimizer: Optimizer | Solver | None
 ) -> None:
     """Refuse a state that `restore` could not load."""
     kept = fields(where, value, ("params", "buffers", "training_state", "optimizer"))

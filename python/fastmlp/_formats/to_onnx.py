@@ -16,9 +16,9 @@ from .layers import BY_KIND
 if TYPE_CHECKING:
     import os
 
+    from .._network.model import Model
     from .._network.ops import Step
     from .._validate import Array
-    from ..mlp import MLP
 
 # The first one that has LayerNormalization.
 OLDEST_OPSET = 17
@@ -28,7 +28,7 @@ MOST_BYTES = 2**31 - 1
 
 
 def to_onnx(
-    mlp: MLP,
+    mlp: Model,
     path: str | os.PathLike[str],
     *,
     opset: int = OLDEST_OPSET,
@@ -161,7 +161,7 @@ class Graph:
         return helper.make_tensor_value_info(name, element, ["N", width])
 
 
-def _add_steps(graph: Graph, mlp: MLP) -> str:
+def _add_steps(graph: Graph, mlp: Model) -> str:
     """Add all that the network computes, and return the name of its output."""
     network = ops.steps(mlp)
     folded = _folded(network)
@@ -210,7 +210,7 @@ def _folded(network: list[Step]) -> dict[int, int]:
     }
 
 
-def _dense(graph: Graph, mlp: MLP, step: Step, norm: Step | None, x: str) -> str:
+def _dense(graph: Graph, mlp: Model, step: Step, norm: Step | None, x: str) -> str:
     weight: Array = step.matrix(mlp.params)
     bias = None if step.bias is None else mlp.params[step.bias]
     if norm is not None:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 
+    from .._network.model import MLP, Model
     from .._validate import Array
-    from ..mlp import MLP
 
 
 class Residual(torch.nn.Module):
@@ -97,7 +97,7 @@ def _activation(name: str) -> torch.nn.Module:
 # Copies -------------------------------------------------------------------------------
 
 
-def to_torch(mlp: MLP) -> torch.nn.Sequential:
+def to_torch(mlp: Model) -> torch.nn.Sequential:
     """Return a copy of a model as a PyTorch module; see `fastmlp.MLP.to_torch`."""
     for place in resolve.walk(mlp.layers):
         if isinstance(place.layer, Activation) and place.layer.is_custom:
@@ -166,11 +166,11 @@ class _Memory(NamedTuple):
     lock: threading.Lock
 
 
-_memories: weakref.WeakKeyDictionary[MLP, _Memory] = weakref.WeakKeyDictionary()
+_memories: weakref.WeakKeyDictionary[Model, _Memory] = weakref.WeakKeyDictionary()
 _memories_lock = threading.Lock()
 
 
-def _memory_of(mlp: MLP) -> _Memory:
+def _memory_of(mlp: Model) -> _Memory:
     with _memories_lock:
         memory = _memories.get(mlp)
         if memory is None:

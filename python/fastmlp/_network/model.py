@@ -1,15 +1,37 @@
-"""The model class, for modules that make models but stand below it.
+"""The model as lower floors know it: its structure, parameters and state.
 
-Readers of files and of other libraries' models end in a new model, and the model's
-methods write such files: without this the two would import each other.
+Modules below the model class annotate with `Model`, its base. Readers of files and of
+other libraries' models make new ones with `model_class`, as they cannot import it.
 """
 
 from __future__ import annotations
 
+import copy
+import sys
+import weakref
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from .. import _core, _validate
+from ..layers import core_layers
+from . import resolve
+from .views import Views
+
 if TYPE_CHECKING:
-    from ..mlp import MLP
+    from collections.abc import Mapping
+    from typing import Self
+
+    import numpy.typing as npt
+
+    from .._validate import Array
+    from ..layers import Layer
+    from ..metrics import History
+
+    # The only import that points upwards, and only for types: public signatures name
+    # the class itself, so that a callback may annotate its hooks with it and a reader
+    # returns all of it.
+    from ..mlp import MLP as MLP
 
 _classes: list[type[MLP]] = []
 
@@ -33,6 +55,288 @@ class EpochSequence:
         self, seed: int, done: int = 0, within: dict[str, Any] | None = None
     ) -> None:
         self.seed, self.done, self.within = seed, done, within
+
+
+class Model:
+    """Structure, parameters and training state of a model; `fastmlp.MLP` has the rest.
+
+    Attributes
+    ----------
+    core : fastmlp._core.Mlp
+        The compiled core, which computes.
+    sequence : EpochSequence
+        The epochs that orders of samples are drawn for.
+    history : History or None
+        History of the last fit.
+    forward_shape : tuple of int or None
+        Shape of the outputs of the last `fastmlp.MLP.forward`.
+    """
+
+    core: _core.Mlp
+    sequence: EpochSequence
+    history: History | None
+    forward_shape: tuple[int, ...] | None
+
+    # The architecture: as given, for the representation, and resolved.
+    _given: dict[str, Any]
+    _layers: tuple[Layer, ...]
+    _n_in: int
+    _n_out: int
+    _n_params: int
+    _dtype: np.dtype[Any]
+
+    def _build(self) -> None:
+        """Make from ``_given`` all that follows from it; parameters are not drawn."""
+        given = self._given
+        self._n_in, *items = given["layers"]
+        defaults = resolve.Defaults(
+            given["activation"],
+            given["output_activation"],
+            given["bias"],
+            given["init"],
+        )
+        self._layers = resolve.resolve(items, defaults)
+        self._dtype = np.dtype(given["dtype"])
+
+        # The size, in Python's integers, which do not overflow.
+        size, self._n_out = resolve.count_parameters(self.n_in, self._layers)
+        if size > sys.maxsize // self.dtype.itemsize:
+            raise ValueError(
+                f"layers need {size} parameters, more than can be addressed"
+            )
+        self._n_params = size
+
+        # The core, and views of its parameters.
+        layers = core_layers(self._layers)
+        self.core = _core.Mlp(self.dtype.name, self.n_in, layers)
+        self._params, self._buffers = self.core.params, self.core.buffers
+        self._views = Views(self._layers, self.core.ops, self._params, self._buffers)
+        self._weights = tuple(self._views.weights)
+        self._biases = tuple(self._views.biases)
+        self.forward_shape: tuple[int, ...] | None = None
+        # What an optimiser keeps of the model it belongs to.
+        self._self = weakref.ref(self)
+
+    # The architecture ---------------------------------------------------------------
+
+    @property
+    def n_in(self) -> int:
+        """The width of the input."""
+        return self._n_in
+
+    @property
+    def n_out(self) -> int:
+        """The width of the output."""
+        return self._n_out
+
+    @property
+    def n_params(self) -> int:
+        """How many parameters there are."""
+        return self._n_params
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of parameters, inputs and outputs."""
+        return self._dtype
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers, nothing left open."""
+        return self._layers
+
+    # Parameters ---------------------------------------------------------------------
+
+    @property
+    def params(self) -> Array:
+        """All parameters, 1-D, in the order W₀, b₀, W₁, b₁, …: a view to write into.
+
+        In the place of a normalisation are its scale, then its shift; in that of a
+        residual block are its body's, then its projection's.
+        """
+        return self._params
+
+    @params.setter
+    def params(self, value: object) -> None:
+        raise AttributeError(
+            "mlp.params cannot be replaced; write into it: mlp.params[:] = values"
+        )
+
+    @property
+    def weights(self) -> tuple[Array, ...]:
+        """The weight (in, out) of each dense layer, views of `params`.
+
+        Those within residual blocks, and their projections, are among them, in the
+        order of `params`.
+        """
+        return self._weights
+
+    @property
+    def biases(self) -> tuple[Array | None, ...]:
+        """The bias (out,) of each dense layer or None, views of `params`."""
+        return self._biases
+
+    @property
+    def buffers(self) -> Array:
+        """The running statistics of each `BatchNorm`, 1-D: a view to write into.
+
+        In the order of the layers the running mean (n,), then the variance (n,).
+        """
+        return self._buffers
+
+    def named_parameters(self) -> dict[str, Array]:
+        """Return views of `params` by the names of `state_dict`.
+
+        Returns
+        -------
+        dict of str to ndarray
+            ``"0.weight"`` (in, out) and ``"0.bias"`` (out,) of dense layers, ``weight``
+            (the scale) and ``bias`` (the shift) of normalisations.
+        """
+        return dict(self._views.parameters)
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return contiguous copies of the parameters by torch's names, in its layout.
+
+        Returns
+        -------
+        dict of str to ndarray
+            ``"0.weight"`` (out, in), ``"0.bias"`` (out,), ``"2.weight"``, …: as of a
+            ``torch.nn.Sequential`` with a module for each layer, and one after a dense
+            layer for an activation other than the identity. Normalisations have
+            ``weight``, ``bias``, and ``running_mean``, ``running_var`` and
+            ``num_batches_tracked``; residual blocks have modules ``body`` and
+            ``projection``: ``"3.body.0.weight"``.
+
+        Notes
+        -----
+        The seed of what training draws (orders, dropout) is not among them. Dropout in
+        `train_step` is a function of that seed and of the optimiser's count of steps:
+        so with both states in a model made with the same ``seed`` training goes on
+        exactly. `copy`, pickles and `fastmlp.Checkpoint` hold the seed, and how far
+        `fit` and calls with ``training=True`` have come, as well.
+        """
+        views = self._views.in_torch_layout()
+        tracked = self.core.training_state[2]
+        state = {}
+        for name, view in views.items():
+            state[name] = np.array(view, order="C")
+            # The last one of a batch normalisation.
+            if name.endswith(".running_var"):
+                state[_counter(name)] = np.array(tracked, dtype=np.int64)
+        return state
+
+    def load_state_dict(self, state: Mapping[str, npt.ArrayLike]) -> None:
+        """Take over parameters that `state_dict` gave, or a ``torch.nn.Sequential``.
+
+        Parameters
+        ----------
+        state : mapping of str to array_like
+            Names and shapes as of `state_dict`, all of them and no others. Arrays are
+            copied, and converted to the model's dtype if need be.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If names are missing or unknown, or arrays of a wrong kind or shape; all
+            that is wrong is listed, and the model is unchanged.
+        """
+        if not hasattr(state, "keys"):
+            raise TypeError(f"state must be a dict, got {_validate.describe(state)}")
+        places = self._views.in_torch_layout()
+        names = [_counter(n) for n in places if n.endswith(".running_var")]
+        counters = {n: state[n] for n in names if n in state}
+
+        # Names and shapes, all of them before anything is written.
+        wrong = [f"missing: {name}" for name in places if name not in state]
+        known = {*places, *counters}
+        wrong += [f"unexpected: {name}" for name in state if name not in known]
+        arrays = {}
+        for name in places.keys() & state.keys():
+            array = _validate.convert(f"state[{name!r}]", state[name], self.dtype)
+            if array.shape != places[name].shape:
+                wanted = places[name].shape
+                wrong.append(f"{name}: wanted shape {wanted}, got {array.shape}")
+            arrays[name] = array
+        tracked = 0
+        for name, value in counters.items():
+            count = np.asarray(value)
+            if count.shape != () or count.dtype.kind not in "iu" or count < 0:
+                wrong.append(f"{name}: wanted a count, got {_validate.describe(value)}")
+            else:
+                tracked = max(tracked, int(count))
+        if wrong:
+            raise ValueError(
+                "state does not fit the model; " + "; ".join(sorted(wrong))
+            )
+
+        # An array that is a view of these parameters must not change while it is read.
+        for name, array in arrays.items():
+            own = (self._params, self._buffers)
+            if any(np.may_share_memory(array, o) for o in own):
+                arrays[name] = array.copy()
+        for name, array in arrays.items():
+            places[name][:] = array
+        seed, passes, _ = self.core.training_state
+        self.core.training_state = (seed, passes, tracked)
+
+    def _check_apart(self, name: str, array: Array) -> None:
+        """Refuse an array in memory of the model's own."""
+        _validate.apart(name, array, "mlp.params", self._params)
+        _validate.apart(name, array, "mlp.buffers", self._buffers)
+
+    # Copies and text ----------------------------------------------------------------
+
+    def copy(self) -> Self:
+        """Return an independent copy with the same parameters, ready to go on alike."""
+        return copy.deepcopy(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        derived = self.__dict__.keys() & _DERIVED
+        state = {k: v for k, v in self.__dict__.items() if k not in derived}
+        return {
+            **state,
+            "params": self._params.copy(),
+            "buffers": self._buffers.copy(),
+            "training_state": self.core.training_state,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        params, buffers = state.pop("params"), state.pop("buffers")
+        training_state = state.pop("training_state")
+        if "_order_seed" in state:  # pickled by version 0.1.0
+            seed, done = state.pop("_order_seed"), state.pop("_epochs_done")
+            self.sequence = EpochSequence(seed, done, state.pop("_place", None))
+        self.__dict__.update(state)
+        self._build()
+        self._params[:] = params
+        self._buffers[:] = buffers
+        self.core.training_state = training_state
+
+
+# What _build makes anew, and so is not pickled.
+_DERIVED = frozenset(
+    (
+        "_layers",
+        "_n_in",
+        "_n_out",
+        "_n_params",
+        "_dtype",
+        "core",
+        "_params",
+        "_buffers",
+        "_views",
+        "_weights",
+        "_biases",
+        "forward_shape",
+        "_self",
+    )
+)
+
+
+def _counter(name: str) -> str:
+    """Return the name of torch's count of batches beside a running variance."""
+    return name.removesuffix("running_var") + "num_batches_tracked"
 
 
 def register(cls: type[MLP]) -> type[MLP]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .._core import OpInfo
     from .._validate import Array
     from ..layers import Layer
-    from ..mlp import MLP
+    from .model import Model
 
 INPUT = -1
 
@@ -123,7 +123,7 @@ class Step:
         """Return W (in, out) of a dense step, a view of a flat vector like params."""
         return params[self.weight].reshape(self.n_in, self.n_out)
 
-    def arrays(self, mlp: MLP) -> dict[str, Array]:
+    def arrays(self, mlp: Model) -> dict[str, Array]:
         """Return the step's arrays by role in float64; a dense weight is (in, out)."""
         params = mlp.params.astype(np.float64)
         found: dict[str, Array] = {}
@@ -139,7 +139,7 @@ class Step:
         return found
 
 
-def steps(mlp: MLP) -> list[Step]:
+def steps(mlp: Model) -> list[Step]:
     """Return what a model computes, in order.
 
     Raises
@@ -177,11 +177,11 @@ def _fused(places: dict[str, Place], ops: set[str]) -> dict[str, list[Place]]:
     return fused
 
 
-def checked(mlp: Any) -> MLP:
+def checked(mlp: Any) -> Model:
     """Return the argument, or raise TypeError if it is not a model."""
     if not is_model(mlp):
         raise TypeError(f"mlp must be a fm.MLP, got {_validate.describe(mlp)}")
-    model: MLP = mlp
+    model: Model = mlp
     return model
 
 
@@ -194,7 +194,7 @@ def label(step: Step) -> str:
     return kind if step.activation == "identity" else f"{kind} {step.activation}"
 
 
-def affine(step: Step, mlp: MLP) -> tuple[Array, Array] | None:
+def affine(step: Step, mlp: Model) -> tuple[Array, Array] | None:
     """Return (a, c) in float64 if the step is x @ a + c or x * a + c at inference.
 
     ``a`` is a matrix for a dense step, whose activation is not included, and a vector

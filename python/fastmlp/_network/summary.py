@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from . import ops
 
 if TYPE_CHECKING:
-    from ..mlp import MLP
+    from .model import Model
     from .ops import Step
 
 HEADER = (
@@ -69,7 +69,7 @@ def size(count: float) -> str:
     return f"{count:,.1f} {unit}"
 
 
-def summary(mlp: MLP) -> str:
+def summary(mlp: Model) -> str:
     """Return the table of `fastmlp.MLP.summary`, which says what is in it."""
     network = ops.steps(mlp)
     item = mlp.dtype.itemsize

@@ -9,9 +9,9 @@ from ..optimizers import Optimizer
 from ..solvers import Solver
 
 if TYPE_CHECKING:
+    from .._network.model import Model
     from .._validate import Array
     from ..losses import Loss
-    from ..mlp import MLP
     from .types import Data
 
 
@@ -36,7 +36,7 @@ def check_optimizer(optimizer: object, *, solvers: bool = False) -> None:
     )
 
 
-def claim(mlp: MLP, optimizer: Optimizer | Solver) -> None:
+def claim(mlp: Model, optimizer: Optimizer | Solver) -> None:
     """Make the optimiser this model's, unless it has trained another one."""
     if optimizer._owner not in (None, mlp._self) and optimizer.step_count > 0:
         raise ValueError(
@@ -47,7 +47,7 @@ def claim(mlp: MLP, optimizer: Optimizer | Solver) -> None:
 
 
 def rows_and_weight(
-    mlp: MLP, x: object, sample_weight: object, where: str = ""
+    mlp: Model, x: object, sample_weight: object, where: str = ""
 ) -> tuple[Array, Array | None]:
     """Return samples and their weights as the core takes them.
 
@@ -57,7 +57,7 @@ def rows_and_weight(
     return rows, _weight(mlp, rows, sample_weight, where)
 
 
-def _weight(mlp: MLP, rows: Array, sample_weight: object, where: str) -> Array | None:
+def _weight(mlp: Model, rows: Array, sample_weight: object, where: str) -> Array | None:
     if sample_weight is None:
         return None
     name = where + "sample_weight"
@@ -65,7 +65,7 @@ def _weight(mlp: MLP, rows: Array, sample_weight: object, where: str) -> Array |
 
 
 def batch(
-    mlp: MLP, x: object, y: object, loss: Loss, sample_weight: object, where: str = ""
+    mlp: Model, x: object, y: object, loss: Loss, sample_weight: object, where: str = ""
 ) -> Data:
     """Return a batch as the core takes it."""
     rows = _validate.inputs(where + "x", x, mlp.n_in, mlp.dtype)
@@ -75,7 +75,7 @@ def batch(
     return rows, target, _weight(mlp, rows, sample_weight, where)
 
 
-def data_set(mlp: MLP, where: str, data: object, loss: Loss) -> Data:
+def data_set(mlp: Model, where: str, data: object, loss: Loss) -> Data:
     """Return a data set as the core takes it; its values are checked too."""
     if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
         name = where.removesuffix(": ")
@@ -93,7 +93,7 @@ def data_set(mlp: MLP, where: str, data: object, loss: Loss) -> Data:
 
 
 def _custom_data_set(
-    mlp: MLP, where: str, x: object, y: object, loss: Loss, sample_weight: object
+    mlp: Model, where: str, x: object, y: object, loss: Loss, sample_weight: object
 ) -> Data:
     """Return a data set for a loss in Python, which alone knows its targets."""
     rows = _validate.inputs(where + "x", x, mlp.n_in, mlp.dtype)

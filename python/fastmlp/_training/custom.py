@@ -15,9 +15,9 @@ from . import arguments
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from .._network.model import Model
     from .._validate import Array
     from ..losses import Loss
-    from ..mlp import MLP
     from ..optimizers import Optimizer
     from .types import Data, Listener
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def rollback_on_error(mlp: MLP, optimizer: Optimizer | None = None) -> Iterator[None]:
+def rollback_on_error(mlp: Model, optimizer: Optimizer | None = None) -> Iterator[None]:
     """Undo what a pass in training mode has changed, if an exception follows it.
 
     A step of the optimiser that was taken before the exception stands as a whole.
@@ -44,7 +44,7 @@ def rollback_on_error(mlp: MLP, optimizer: Optimizer | None = None) -> Iterator[
 
 
 def value_and_grad(
-    mlp: MLP, x: object, y: Any, loss: Loss, sample_weight: object, training: bool
+    mlp: Model, x: object, y: Any, loss: Loss, sample_weight: object, training: bool
 ) -> tuple[float, Array]:
     """Return loss and gradient, as `fastmlp.MLP.value_and_grad` does."""
     rows, weight = arguments.rows_and_weight(mlp, x, sample_weight)
@@ -60,14 +60,14 @@ def value_and_grad(
         return value, accepted(mlp.core.backward(dy))[1]
 
 
-def evaluate(mlp: MLP, x: object, y: Any, loss: Loss, sample_weight: object) -> float:
+def evaluate(mlp: Model, x: object, y: Any, loss: Loss, sample_weight: object) -> float:
     """Return the loss, as `fastmlp.MLP.evaluate` does."""
     rows, weight = arguments.rows_and_weight(mlp, x, sample_weight)
     return loss(accepted(mlp.core.predict(rows)), y, weight)
 
 
 def train_step(
-    mlp: MLP,
+    mlp: Model,
     x: object,
     y: Any,
     loss: Loss,
@@ -86,7 +86,7 @@ def train_step(
 
 
 def loss_and_gradient(
-    mlp: MLP, batch: Data, loss: Loss, optimizer: Optimizer, draw: Draw
+    mlp: Model, batch: Data, loss: Loss, optimizer: Optimizer, draw: Draw
 ) -> tuple[float, Array]:
     """Return loss and gradient by the outputs, from a forward pass in training mode.
 
@@ -125,7 +125,7 @@ class CustomStep:
 
     def __init__(
         self,
-        mlp: MLP,
+        mlp: Model,
         loss: Loss,
         optimizer: Optimizer,
         seed: int,

@@ -9,10 +9,10 @@ import numpy as np
 from .._validate import accepted
 
 if TYPE_CHECKING:
+    from .._network.model import Model
     from .._validate import Array
     from ..losses import Loss
     from ..metrics import Measure
-    from ..mlp import MLP
     from .types import Data, Measured
 
 # Rows predicted at a time: Ctrl-C can come between two such blocks.
@@ -44,7 +44,7 @@ class Evaluator:
 
     def __init__(
         self,
-        mlp: MLP,
+        mlp: Model,
         data: Data,
         loss: Loss,
         metrics: dict[str, Measure],

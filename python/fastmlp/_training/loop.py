@@ -14,9 +14,9 @@ from .types import Driver
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .._network.model import MLP
     from ..callbacks import Callback, Run
     from ..metrics import History
-    from ..mlp import MLP
     from .types import Listener, Measured, Runner
 
 _NO_METRICS: dict[str, float] = {}

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from .. import _core
+    from .._network.model import Model
     from .._validate import Array
     from ..losses import Loss
-    from ..mlp import MLP
     from ..optimizers import Optimizer
     from .cursor import EpochCursor
     from .types import Data, Listener, Runner
@@ -47,7 +47,7 @@ class NativeEpoch:
 
     def __init__(
         self,
-        mlp: MLP,
+        mlp: Model,
         loss: Loss,
         optimizer: Optimizer,
         *,
@@ -174,7 +174,7 @@ class _SolverEpochs:
 
 
 def make_runner(
-    mlp: MLP,
+    mlp: Model,
     data: Data | StreamedBatches,
     loss: Loss,
     optimizer: Optimizer | Solver,

@@ -19,9 +19,9 @@ from .runners import make_runner
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .._network.model import MLP
     from ..callbacks import Callback
     from ..losses import Loss
-    from ..mlp import MLP
     from ..optimizers import Optimizer
     from .types import Data, Driver, Measured, Runner
 

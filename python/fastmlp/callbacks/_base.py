@@ -12,8 +12,8 @@ from ..metrics import History
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from .._network.model import MLP
     from ..losses import Loss
-    from ..mlp import MLP
 
 
 class Run:

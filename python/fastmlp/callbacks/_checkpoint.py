@@ -17,7 +17,7 @@ from ._watching import Watching, check_best
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from ..mlp import MLP
+    from .._network.model import MLP
     from ..optimizers import Optimizer
     from ..solvers import Solver
 

@@ -11,7 +11,7 @@ from ..metrics import History
 from ._base import Callback
 
 if TYPE_CHECKING:
-    from ..mlp import MLP
+    from .._network.model import MLP
 
 
 class CSVLogger(Callback):

@@ -16,7 +16,7 @@ from ._watching import Watching, check_best
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..mlp import MLP
+    from .._network.model import MLP
 
 
 class EarlyStopping(Watching):

@@ -14,10 +14,10 @@ from . import Callback
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .._network.model import MLP
     from .._network.ops import Step
     from .._validate import Array
     from ..metrics import History
-    from ..mlp import MLP
 
 __all__ = ["Histogram", "Monitor"]
 

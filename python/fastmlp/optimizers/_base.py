@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import weakref
     from collections.abc import Callable, Mapping, Sequence
 
+    from .._network.model import MLP
     from .._validate import Array
-    from ..mlp import MLP
 
     Rate = float | Schedule | Callable[[int], float]
 

@@ -22,8 +22,8 @@ from .writer import Writer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from ..._network.model import Model
     from ..._validate import Array
-    from ...mlp import MLP
 
 # Keywords of C99 to C23 and of C++, without those that begin with an underscore or have
 # two in a row: such names are reserved anyway.
@@ -44,7 +44,7 @@ _KEYWORDS = (
 _CHUNK = 1 << 14
 
 
-def to_c(mlp: MLP, path: object, *, name: str, jacobian: bool) -> None:
+def to_c(mlp: Model, path: object, *, name: str, jacobian: bool) -> None:
     """Write a header: `fastmlp.MLP.to_c`."""
     file = file_name(path)
     header = Header(mlp, _checked_name(name), _validate.flag("jacobian", jacobian))
@@ -75,7 +75,7 @@ def _checked_name(name: object) -> str:
 class Header:
     """The text of a model's header."""
 
-    def __init__(self, mlp: MLP, name: str, jacobian: bool) -> None:
+    def __init__(self, mlp: Model, name: str, jacobian: bool) -> None:
         self.mlp = mlp
         self.name = name
         self.dtype = mlp.dtype

@@ -12,7 +12,7 @@ from . import math
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from ...mlp import MLP
+    from ..._network.model import Model
 
 
 class Node(NamedTuple):
@@ -46,7 +46,7 @@ class Node(NamedTuple):
         return self.activation not in ("identity", "relu", "softmax")
 
 
-def _nodes(mlp: MLP) -> list[Node]:
+def _nodes(mlp: Model) -> list[Node]:
     """Return the core's ops; refuse custom activations, which have no C code."""
     nodes: list[Node] = []
     steps = ops.steps(mlp)
@@ -142,7 +142,7 @@ class Writer:
         Number of nodes that read each node's value.
     """
 
-    def __init__(self, mlp: MLP) -> None:
+    def __init__(self, mlp: Model) -> None:
         self.mlp = mlp
         self.nodes = _nodes(mlp)
         self.dtype = mlp.dtype
