@@ -399,10 +399,10 @@ void loss_rows_(py::object dpred, py::object row_loss, py::object pred,
   });
 }
 
-// The optimisers' kernels through OptimizerConfig, which owns how their scalars are
-// made.
+// The optimisers' steps go through OptimizerConfig, from which the core computes the
+// scalars of their kernels.
 void step_(py::object param, py::object grad, const OptimizerConfig& config,
-           int64_t step, const std::array<py::object, 3>& slots) {
+           int64_t step, const std::array<py::object, kStateSlots>& slots) {
   if (step < 1) throw py::value_error("step: counts from 1");
   const auto names = slot_names(config);
   for (size_t i = 0; i < slots.size(); ++i) {
@@ -415,12 +415,52 @@ void step_(py::object param, py::object grad, const OptimizerConfig& config,
     const auto pv = require<T>(param, "param", {-1});
     const Index n = pv.shape[0];
     const auto gv = require<const T>(grad, "grad", {n});
-    apply_optimizer<T>(config, step, pv.data,
-                       {require_or_null<T>(slots[0], "state", {n}),
-                        require_or_null<T>(slots[1], "state", {n}),
-                        require_or_null<T>(slots[2], "state", {n}), nullptr},
-                       gv.data, n);
+    std::array<T*, kMaxSlots> state{};
+    for (size_t i = 0; i < slots.size(); ++i) {
+      state[i] = require_or_null<T>(slots[i], "state", {n});
+    }
+    apply_optimizer<T>(config, step, pv.data, state, gv.data, n);
   });
+}
+
+template <size_t>
+using Object = py::object;
+
+// Binds <kind>_step(param, slots..., grad, scalars...).
+template <OptimizerKind kind, size_t... slot, size_t... scalar>
+void bind_step(py::module_& m, std::index_sequence<slot...>,
+               std::index_sequence<scalar...>) {
+  static constexpr const OptimizerFacts& facts = facts_of(kind);
+  m.def((std::string(to_name(kOptimizerNames, kind)) + "_step").c_str(),
+        [](py::object param, Object<slot>... slots, py::object grad,
+           Object<scalar>... scalars) {
+          OptimizerConfig config;
+          config.kind = kind;
+          int64_t step = 1;
+          const auto set = [&](const std::string& name, const py::object& value) {
+            if (name == "step") {
+              step = py::cast<int64_t>(value);
+            } else {
+              assignment(kind, name, value)(config);
+            }
+          };
+          (set(facts.scalars[scalar], scalars), ...);
+          std::array<py::object, kStateSlots> state;
+          state.fill(py::none());
+          ((state[slot] = slots), ...);
+          step_(param, grad, config, step, state);
+        },
+        py::arg("param"), py::arg(facts.slots[slot].argument)..., py::arg("grad"),
+        py::arg(facts.scalars[scalar])...);
+}
+
+void bind_steps(py::module_& m) {
+#define FASTMLP_STEP(name, Name)                                  \
+  bind_step<OptimizerKind::name>(                                 \
+      m, std::make_index_sequence<k##Name##Facts.slot_count()>(), \
+      std::make_index_sequence<k##Name##Facts.scalar_count()>());
+  FASTMLP_OPTIMIZERS(FASTMLP_STEP)
+#undef FASTMLP_STEP
 }
 
 void dot_(py::object out, py::object a, py::object b) {
@@ -520,87 +560,7 @@ void bind_kernels(py::module_ m) {
   m.def("loss_rows", &loss_rows_, arg("dpred"), arg("row_loss"), arg("pred"),
         arg("target"), arg("row_scale"), arg("loss"), arg("delta") = 1.0,
         arg("smoothing") = 0.0, arg("per_output") = none, arg("actions") = none);
-  m.def(
-      "sgd_step",
-      [](py::object param, py::object buf, py::object grad, double lr, double momentum,
-         double dampening, bool nesterov, double weight_decay, bool maximize,
-         int64_t step) {
-        OptimizerConfig c;
-        c.kind = OptimizerKind::sgd;
-        c.lr = lr;
-        c.momentum = momentum;
-        c.dampening = dampening;
-        c.nesterov = nesterov;
-        c.weight_decay = weight_decay;
-        c.maximize = maximize;
-        step_(param, grad, c, step,
-              std::array<py::object, 3>{buf, py::none(), py::none()});
-      },
-      arg("param"), arg("buf"), arg("grad"), arg("lr"), arg("momentum"),
-      arg("dampening"), arg("nesterov"), arg("weight_decay"), arg("maximize"),
-      arg("step"));
-  m.def(
-      "adagrad_step",
-      [](py::object param, py::object sum, py::object grad, double lr, double lr_decay,
-         double eps, double weight_decay, bool maximize, const std::string& eps_mode,
-         int64_t step) {
-        OptimizerConfig c;
-        c.kind = OptimizerKind::adagrad;
-        c.lr = lr;
-        c.lr_decay = lr_decay;
-        c.eps = eps;
-        c.weight_decay = weight_decay;
-        c.maximize = maximize;
-        c.eps_mode = eps_mode_from(eps_mode, c.kind);
-        step_(param, grad, c, step,
-              std::array<py::object, 3>{sum, py::none(), py::none()});
-      },
-      arg("param"), arg("sum"), arg("grad"), arg("lr"), arg("lr_decay"), arg("eps"),
-      arg("weight_decay"), arg("maximize"), arg("eps_mode"), arg("step"));
-  m.def(
-      "rmsprop_step",
-      [](py::object param, py::object square_avg, py::object momentum_buf,
-         py::object grad_avg, py::object grad, double lr, double alpha, double eps,
-         double momentum, double weight_decay, bool maximize,
-         const std::string& eps_mode) {
-        OptimizerConfig c;
-        c.kind = OptimizerKind::rmsprop;
-        c.lr = lr;
-        c.alpha = alpha;
-        c.eps = eps;
-        c.momentum = momentum;
-        c.weight_decay = weight_decay;
-        c.maximize = maximize;
-        c.eps_mode = eps_mode_from(eps_mode, c.kind);
-        step_(param, grad, c, 1,
-              std::array<py::object, 3>{square_avg, momentum_buf, grad_avg});
-      },
-      arg("param"), arg("square_avg"), arg("momentum_buf"), arg("grad_avg"),
-      arg("grad"), arg("lr"), arg("alpha"), arg("eps"), arg("momentum"),
-      arg("weight_decay"), arg("maximize"), arg("eps_mode"));
-  m.def(
-      "adam_step",
-      [](py::object param, py::object exp_avg, py::object exp_avg_sq,
-         py::object max_exp_avg_sq, py::object grad, double lr, double beta1,
-         double beta2, double eps, double weight_decay, bool decoupled, bool maximize,
-         const std::string& eps_mode, int64_t step) {
-        OptimizerConfig c;
-        c.kind = OptimizerKind::adam;
-        c.lr = lr;
-        c.beta1 = beta1;
-        c.beta2 = beta2;
-        c.eps = eps;
-        c.weight_decay = weight_decay;
-        c.decoupled = decoupled;
-        c.maximize = maximize;
-        c.eps_mode = eps_mode_from(eps_mode, c.kind);
-        step_(param, grad, c, step,
-              std::array<py::object, 3>{exp_avg, exp_avg_sq, max_exp_avg_sq});
-      },
-      arg("param"), arg("exp_avg"), arg("exp_avg_sq"), arg("max_exp_avg_sq"),
-      arg("grad"), arg("lr"), arg("beta1"), arg("beta2"), arg("eps"),
-      arg("weight_decay"), arg("decoupled"), arg("maximize"), arg("eps_mode"),
-      arg("step"));
+  bind_steps(m);
   m.def("layer_norm_forward", &layer_norm_forward_, arg("h"), arg("xhat"), arg("rstd"),
         arg("x"), arg("scale"), arg("shift"), arg("eps"));
   m.def("layer_norm_backward", &layer_norm_backward_, arg("dx"), arg("dh"), arg("xhat"),

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <chrono>
-#include <functional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -13,71 +12,6 @@
 
 namespace fastmlp::bindings {
 namespace {
-
-struct NumberField {
-  const char* name;
-  double OptimizerConfig::* field;
-};
-constexpr NumberField kNumbers[] = {
-    {"lr", &OptimizerConfig::lr},
-    {"momentum", &OptimizerConfig::momentum},
-    {"dampening", &OptimizerConfig::dampening},
-    {"weight_decay", &OptimizerConfig::weight_decay},
-    {"lr_decay", &OptimizerConfig::lr_decay},
-    {"initial_accumulator_value", &OptimizerConfig::initial_accumulator_value},
-    {"alpha", &OptimizerConfig::alpha},
-    {"beta1", &OptimizerConfig::beta1},
-    {"beta2", &OptimizerConfig::beta2},
-    {"eps", &OptimizerConfig::eps},
-    {"clip_norm", &OptimizerConfig::clip_norm},
-    {"clip_value", &OptimizerConfig::clip_value},
-    {"l1", &OptimizerConfig::l1},
-    {"ema", &OptimizerConfig::ema},
-};
-struct FlagField {
-  const char* name;
-  bool OptimizerConfig::* field;
-};
-constexpr FlagField kFlags[] = {
-    {"nesterov", &OptimizerConfig::nesterov},
-    {"centered", &OptimizerConfig::centered},
-    {"amsgrad", &OptimizerConfig::amsgrad},
-    {"decoupled", &OptimizerConfig::decoupled},
-    {"maximize", &OptimizerConfig::maximize},
-    {"decay_weights_only", &OptimizerConfig::decay_weights_only},
-};
-
-// What sets the hyperparameter to the value: all that may run Python is done here.
-std::function<void(OptimizerConfig&)> assignment(OptimizerKind kind,
-                                                 const std::string& name,
-                                                 py::handle value) {
-  for (const NumberField& f : kNumbers) {
-    if (name != f.name) continue;
-    return [field = f.field, number = py::cast<double>(value)](OptimizerConfig& c) {
-      c.*field = number;
-    };
-  }
-  for (const FlagField& f : kFlags) {
-    if (name != f.name) continue;
-    return [field = f.field, flag = py::cast<bool>(value)](OptimizerConfig& c) {
-      c.*field = flag;
-    };
-  }
-  if (name != "eps_mode") throw py::type_error("unknown hyperparameter '" + name + "'");
-  return [mode = eps_mode_from(py::cast<std::string>(value), kind)](
-             OptimizerConfig& c) { c.eps_mode = mode; };
-}
-
-py::object lookup(const OptimizerConfig& config, const std::string& name) {
-  for (const NumberField& f : kNumbers) {
-    if (name == f.name) return py::float_(config.*f.field);
-  }
-  for (const FlagField& f : kFlags) {
-    if (name == f.name) return py::bool_(config.*f.field);
-  }
-  if (name != "eps_mode") throw py::type_error("unknown hyperparameter '" + name + "'");
-  return py::str(to_name(kEpsModeNames, config.eps_mode));
-}
 
 // The optimiser's lock, for work under the GIL. It is never waited for with the GIL
 // held, nor held while waiting for the GIL: either could be a deadlock with a training

@@ -3,7 +3,7 @@
 #include <string>
 
 #include "fastmlp/isa.h"
-#include "fastmlp/kernel_table.h"
+#include "fastmlp/optimizer_kinds.h"
 #include "fastmlp/threads.h"
 #include "names.h"
 

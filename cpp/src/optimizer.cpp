@@ -22,56 +22,86 @@ double power(double x, int64_t n) {
   return result;
 }
 
-template <class T>
-SgdArgs<T> sgd_args(const OptimizerConfig& c, int64_t step, double l2) {
-  return {static_cast<T>(c.lr),
-          static_cast<T>(c.momentum),
-          static_cast<T>(1 - c.dampening),
-          static_cast<T>(c.weight_decay + l2),
-          c.nesterov,
-          c.maximize,
-          step == 1};
-}
+// The struct of each kind computes the scalars of its kernel at a step, counted from 1,
+// and tells which of its slots a configuration uses.
+using UsedSlots = std::array<bool, kStateSlots>;
 
-template <class T>
-AdagradArgs<T> adagrad_args(const OptimizerConfig& c, int64_t step, double l2) {
-  const double lr = c.lr / (1 + static_cast<double>(step - 1) * c.lr_decay);
-  return {static_cast<T>(lr), static_cast<T>(c.eps),
-          static_cast<T>(c.weight_decay + l2), c.maximize,
-          c.eps_mode == EpsMode::inside};
-}
+struct Sgd {
+  template <class T>
+  static SgdArgs<T> args(const OptimizerConfig& c, int64_t step, double l2) {
+    return {static_cast<T>(c.lr),
+            static_cast<T>(c.momentum),
+            static_cast<T>(1 - c.dampening),
+            static_cast<T>(c.weight_decay + l2),
+            c.nesterov,
+            c.maximize,
+            step == 1};
+  }
+  static UsedSlots used(const OptimizerConfig& c) { return {c.momentum != 0}; }
+};
 
-template <class T>
-RmspropArgs<T> rmsprop_args(const OptimizerConfig& c, double l2) {
-  return {static_cast<T>(c.lr),
-          static_cast<T>(c.alpha),
-          static_cast<T>(1 - c.alpha),
-          static_cast<T>(c.eps),
-          static_cast<T>(c.momentum),
-          static_cast<T>(c.weight_decay + l2),
-          c.maximize,
-          c.eps_mode == EpsMode::inside};
-}
+struct Adagrad {
+  template <class T>
+  static AdagradArgs<T> args(const OptimizerConfig& c, int64_t step, double l2) {
+    const double lr = c.lr / (1 + static_cast<double>(step - 1) * c.lr_decay);
+    return {static_cast<T>(lr), static_cast<T>(c.eps),
+            static_cast<T>(c.weight_decay + l2), c.maximize,
+            c.eps_mode == EpsMode::inside};
+  }
+  static UsedSlots used(const OptimizerConfig&) { return {true}; }
+};
 
-template <class T>
-AdamArgs<T> adam_args(const OptimizerConfig& c, int64_t step, double l2) {
-  const double correction1 = 1 - power(c.beta1, step);
-  const double correction2 = 1 - power(c.beta2, step);
-  // "hat" folds both corrections into the step size and leaves eps beside the raw root.
-  const bool hat = c.eps_mode == EpsMode::hat;
-  const double step_size = c.lr / correction1 * (hat ? std::sqrt(correction2) : 1.0);
-  return {static_cast<T>(step_size),
-          static_cast<T>(c.beta1),
-          static_cast<T>(1 - c.beta1),
-          static_cast<T>(c.beta2),
-          static_cast<T>(1 - c.beta2),
-          static_cast<T>(c.eps),
-          static_cast<T>(1 / correction2),
-          static_cast<T>(hat ? 1.0 : 1 / std::sqrt(correction2)),
-          static_cast<T>((c.decoupled ? 0.0 : c.weight_decay) + l2),
-          static_cast<T>(c.decoupled ? 1 - c.lr * c.weight_decay : 1.0),
-          c.maximize,
-          c.eps_mode == EpsMode::inside};
+struct Rmsprop {
+  template <class T>
+  static RmspropArgs<T> args(const OptimizerConfig& c, int64_t, double l2) {
+    return {static_cast<T>(c.lr),
+            static_cast<T>(c.alpha),
+            static_cast<T>(1 - c.alpha),
+            static_cast<T>(c.eps),
+            static_cast<T>(c.momentum),
+            static_cast<T>(c.weight_decay + l2),
+            c.maximize,
+            c.eps_mode == EpsMode::inside};
+  }
+  static UsedSlots used(const OptimizerConfig& c) {
+    return {true, c.momentum != 0, c.centered};
+  }
+};
+
+struct Adam {
+  template <class T>
+  static AdamArgs<T> args(const OptimizerConfig& c, int64_t step, double l2) {
+    const double correction1 = 1 - power(c.beta1, step);
+    const double correction2 = 1 - power(c.beta2, step);
+    // "hat" folds both corrections into the step size and adds eps to the root of the
+    // uncorrected second moment.
+    const bool hat = c.eps_mode == EpsMode::hat;
+    const double step_size = c.lr / correction1 * (hat ? std::sqrt(correction2) : 1.0);
+    return {static_cast<T>(step_size),
+            static_cast<T>(c.beta1),
+            static_cast<T>(1 - c.beta1),
+            static_cast<T>(c.beta2),
+            static_cast<T>(1 - c.beta2),
+            static_cast<T>(c.eps),
+            static_cast<T>(1 / correction2),
+            static_cast<T>(hat ? 1.0 : 1 / std::sqrt(correction2)),
+            static_cast<T>((c.decoupled ? 0.0 : c.weight_decay) + l2),
+            static_cast<T>(c.decoupled ? 1 - c.lr * c.weight_decay : 1.0),
+            c.maximize,
+            c.eps_mode == EpsMode::inside};
+  }
+  static UsedSlots used(const OptimizerConfig& c) { return {true, true, c.amsgrad}; }
+};
+
+UsedSlots used_slots(const OptimizerConfig& c) {
+  switch (c.kind) {
+#define FASTMLP_CASE(name, Name) \
+  case OptimizerKind::name:      \
+    return Name::used(c);
+    FASTMLP_OPTIMIZERS(FASTMLP_CASE)
+#undef FASTMLP_CASE
+  }
+  return {};
 }
 
 }  // namespace
@@ -82,37 +112,23 @@ void apply_optimizer(const OptimizerConfig& config, int64_t step, T* param,
                      double l2) {
   const KernelTable<T>& table = kernels<T>();
   switch (config.kind) {
-    case OptimizerKind::sgd:
-      return table.sgd_step(sgd_args<T>(config, step, l2), param, slots[0], grad, n);
-    case OptimizerKind::adagrad:
-      return table.adagrad_step(adagrad_args<T>(config, step, l2), param, slots[0],
-                                grad, n);
-    case OptimizerKind::rmsprop:
-      return table.rmsprop_step(rmsprop_args<T>(config, l2), param, slots[0], slots[1],
-                                slots[2], grad, n);
-    case OptimizerKind::adam:
-      return table.adam_step(adam_args<T>(config, step, l2), param, slots[0], slots[1],
-                             slots[2], grad, n);
+#define FASTMLP_CASE(name, Name)                                                   \
+  case OptimizerKind::name:                                                        \
+    return table.name##_step(Name::args<T>(config, step, l2), param, slots.data(), \
+                             grad, n);
+    FASTMLP_OPTIMIZERS(FASTMLP_CASE)
+#undef FASTMLP_CASE
   }
 }
 
 std::array<const char*, kMaxSlots> slot_names(const OptimizerConfig& c) {
-  const auto used_if = [](bool used, const char* name) {
-    return used ? name : nullptr;
-  };
-  const char* const average = used_if(c.ema != 0, "ema");
-  switch (c.kind) {
-    case OptimizerKind::sgd:
-      return {used_if(c.momentum != 0, "momentum_buffer"), nullptr, nullptr, average};
-    case OptimizerKind::adagrad:
-      return {"sum", nullptr, nullptr, average};
-    case OptimizerKind::rmsprop:
-      return {"square_avg", used_if(c.momentum != 0, "momentum_buffer"),
-              used_if(c.centered, "grad_avg"), average};
-    case OptimizerKind::adam:
-      return {"exp_avg", "exp_avg_sq", used_if(c.amsgrad, "max_exp_avg_sq"), average};
+  std::array<const char*, kMaxSlots> names{};
+  const UsedSlots used = used_slots(c);
+  for (size_t i = 0; i < used.size(); ++i) {
+    if (used[i]) names[i] = facts_of(c.kind).slots[i].name;
   }
-  return {};
+  if (c.ema != 0) names[kAverageSlot] = "ema";
+  return names;
 }
 
 // A training step may run user code under this lock, so its holder is recorded.
@@ -148,9 +164,8 @@ OptimizerSlots<T>& Optimizer::prepare(Index which, Index size) {
     OptimizerSlots<T> made;
     made.size = size;
     const auto names = slot_names(config_);
-    const T initial = static_cast<T>(config_.kind == OptimizerKind::adagrad
-                                         ? config_.initial_accumulator_value
-                                         : 0.0);
+    // 0 unless the optimiser is one that takes it.
+    const T initial = static_cast<T>(config_.initial_accumulator_value);
     for (size_t i = 0; i < kMaxSlots; ++i) {
       if (!names[i]) continue;
       made.slot[i] = AlignedBuffer<T>(size);
@@ -176,7 +191,7 @@ double squares_of_chunk(const T* x, Index size, Index chunk) {
   x += chunk * kSquaresChunk;
   const Index n = std::min(kSquaresChunk, size - chunk * kSquaresChunk);
   double sum = static_cast<double>(kernels<T>().sum_of_squares(x, n));
-  if (!std::isfinite(sum)) {  // squares of a float's largest values are no floats
+  if (!std::isfinite(sum)) {  // the squares of large floats overflow
     sum = 0.0;
     for (Index i = 0; i < n; ++i) {
       sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
@@ -230,7 +245,8 @@ void Optimizer::apply(const OptimizerSlots<T>& slots, T* param, const T* grad,
   if (clip_scale == 1.0 && config->clip_value == 0 && config->l1 == 0) {
     update(grad + begin, begin, end - begin);
   } else {
-    // Gradients are the caller's: what becomes of them is kept in a cache at most.
+    // The caller's gradients must not change, so they are processed in blocks, in a
+    // buffer that stays in the cache.
     constexpr Index kBlock = 1024;
     T block[kBlock];
     const double l1 = config->maximize ? -config->l1 : config->l1;

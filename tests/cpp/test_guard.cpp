@@ -104,13 +104,10 @@ void flat(const KernelTable<T>& table, Index n) {
   T* const a = g.array<T>(n);
   T* const b = g.array<T>(n);
   T* const c = g.array<T>(n);
-  table.sgd_step({T(1), T(1), T(1), T(0), false, false, false}, p, a, grad, n);
-  table.adagrad_step({T(1), T(1), T(0), false, false}, p, b, grad, n);
-  table.rmsprop_step({T(1), T(0.5), T(0.5), T(1), T(1), T(0), false, true}, p, a, b, c,
-                     grad, n);
-  table.adam_step(
-      {T(1), T(0.5), T(0.5), T(0.5), T(0.5), T(1), T(1), T(1), T(0), T(1), false, true},
-      p, a, b, c, grad, n);
+  T* const slots[kStateSlots] = {a, b, c};
+#define FASTMLP_STEP(name, Name) table.name##_step({}, p, slots, grad, n);
+  FASTMLP_OPTIMIZERS(FASTMLP_STEP)
+#undef FASTMLP_STEP
   p[0] = table.dot(a, grad, n);
   table.axpy(p, grad, T(2), n);
   table.sum_of_squares(grad, n);

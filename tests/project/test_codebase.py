@@ -74,7 +74,13 @@ FOLDERS = {
 }
 # Which folder implements a public header.
 PUBLIC = {
-    "contract": {"types", "kernel_table", "aligned_buffer", "fp_environment"},
+    "contract": {
+        "types",
+        "optimizer_kinds",
+        "kernel_table",
+        "aligned_buffer",
+        "fp_environment",
+    },
     "dispatch": {"isa"},
     "threading": {"threads"},
     "core": {"gemm", "loss", "optimizer", "random", "dropout"},

@@ -6,6 +6,7 @@
 // the stated sizes are neither read nor written.
 #pragma once
 
+#include "fastmlp/optimizer_kinds.h"
 #include "fastmlp/types.h"
 
 namespace fastmlp {
@@ -42,36 +43,9 @@ struct Epilogue {
   Index ld = 0;
 };
 
-template <class T>
-struct SgdArgs {
-  T lr, momentum, grad_share, weight_decay;  // grad_share = 1 - dampening, 1 at step 1
-  bool nesterov, maximize, first;            // first: the momentum buffer is not read
-};
-
-template <class T>
-struct AdagradArgs {
-  T lr, eps, weight_decay;
-  bool maximize, eps_inside;
-};
-
-template <class T>
-struct RmspropArgs {
-  T lr, alpha, one_minus_alpha, eps, momentum, weight_decay;
-  bool maximize, eps_inside;
-};
-
-// step_size and root_scale carry the bias corrections and the eps mode:
-//   denominator = eps_inside ? sqrt(v * v_scale + eps) : sqrt(v) * root_scale + eps
-//   param -= step_size * m / denominator, after param *= decay (1 unless decoupled)
-template <class T>
-struct AdamArgs {
-  T step_size, beta1, one_minus_beta1, beta2, one_minus_beta2;
-  T eps, v_scale, root_scale, weight_decay, decay;
-  bool maximize, eps_inside;
-};
-
-// scale: of clipping by norm, 1 for none; limit: of clipping by value, infinity for
-// none; l1: negative for ascent, as the sum is negated after.
+// scale: factor that clips by norm (1: no clipping); limit: bound that clips by value
+// (infinity: no clipping); l1: size of the L1 penalty, negative for ascent because the
+// optimiser negates the gradient afterwards.
 template <class T>
 struct ConditionArgs {
   T scale, limit, l1;
@@ -263,16 +237,14 @@ struct KernelTable {
                             const T* rstd, const T* scale, bool accumulate, Index m,
                             Index group, Index n);
 
-  // One pass over flat vectors of n elements. `grad` is only read.
-  void (*sgd_step)(const SgdArgs<T>& args, T* param, T* buf, const T* grad, Index n);
-  void (*adagrad_step)(const AdagradArgs<T>& args, T* param, T* sum, const T* grad,
-                       Index n);
-  // buf is null without momentum, grad_avg is null unless centered.
-  void (*rmsprop_step)(const RmspropArgs<T>& args, T* param, T* square_avg, T* buf,
-                       T* grad_avg, const T* grad, Index n);
-  // max_exp_avg_sq is null unless amsgrad.
-  void (*adam_step)(const AdamArgs<T>& args, T* param, T* exp_avg, T* exp_avg_sq,
-                    T* max_exp_avg_sq, const T* grad, Index n);
+  // The step of each optimiser: one pass over flat vectors of n elements, elementwise,
+  // so any split of the range gives the same bits. `slots` has the arrays of state in
+  // the order of the optimiser's facts, null where unused. `grad` is only read.
+#define FASTMLP_STEP(name, Name)                                            \
+  void (*name##_step)(const Name##Args<T>& args, T* param, T* const* slots, \
+                      const T* grad, Index n);
+  FASTMLP_OPTIMIZERS(FASTMLP_STEP)
+#undef FASTMLP_STEP
 
   // Sum of a[i] * b[i], in the order of sums over a row, each partial sum one chain of
   // fused multiply-adds.
@@ -284,20 +256,20 @@ struct KernelTable {
   // the 32 are added pairwise at distance 16, 8, 4, 2, 1.
   T (*sum_of_squares)(const T* x, Index n);
 
-  // out = grad * scale, cut to [-limit, limit] (NaN stays), plus l1 sign(param), with
-  // sign(0) = 0.
+  // out = grad * scale, clamped to [-limit, limit] (NaN stays NaN), plus
+  // l1 sign(param), with sign(0) = 0.
   void (*condition_gradient)(const ConditionArgs<T>& args, T* out, const T* grad,
                              const T* param, Index n);
 
-  // out += weight * (x - out), by one fused multiply-add; weight 0 leaves out alone,
-  // weight 1 makes it x.
+  // out += weight * (x - out), by one fused multiply-add; weight 0 leaves out as it is,
+  // weight 1 copies x.
   void (*interpolate)(T* out, const T* x, T weight, Index n);
 
   // out = f(x), n elements. out may be x.
   void (*elementary)(Elementary f, T* out, const T* x, Index n);
 };
 
-// The kernels of a table, in the order of its slots.
+// The kernels of a table besides the steps of the optimisers.
 // clang-format off
 #define FASTMLP_KERNELS(X)                                                    \
   X(gemm) X(pack_left) X(pack_right) X(column_sum) X(all_finite)             \
@@ -306,13 +278,13 @@ struct KernelTable {
   X(batch_norm_forward) X(batch_norm_backward) X(batch_norm_sums)             \
   X(column_dot) X(add) X(multiply) X(dropout) X(scale_groups)                 \
   X(add_scaled_groups) X(outer_rows) X(gemm_gather_k) X(activation_second)    \
-  X(softmax_second) X(layer_norm_second) X(sgd_step) X(adagrad_step)          \
-  X(rmsprop_step) X(adam_step) X(dot) X(axpy) X(sum_of_squares)               \
+  X(softmax_second) X(layer_norm_second) X(dot) X(axpy) X(sum_of_squares)     \
   X(condition_gradient) X(interpolate) X(elementary)
 // clang-format on
-#define FASTMLP_COUNT(name) +1
+#define FASTMLP_COUNT(name, ...) +1
 static_assert(sizeof(KernelTable<float>) - offsetof(KernelTable<float>, gemm) ==
-                  (FASTMLP_KERNELS(FASTMLP_COUNT)) * sizeof(void (*)()),
+                  (FASTMLP_KERNELS(FASTMLP_COUNT) FASTMLP_OPTIMIZERS(FASTMLP_COUNT)) *
+                      sizeof(void (*)()),
               "FASTMLP_KERNELS must list every slot");
 #undef FASTMLP_COUNT
 

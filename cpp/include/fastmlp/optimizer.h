@@ -1,5 +1,5 @@
-// Optimisers over flat parameter vectors. Formulas and defaults are torch's; see the
-// kernels in kernel_table.h.
+// Optimisers over flat parameter vectors. Formulas and defaults are torch's; each kind
+// is described in optimizer_kinds.h.
 #pragma once
 
 #include <array>
@@ -9,76 +9,99 @@
 #include <vector>
 
 #include "fastmlp/aligned_buffer.h"
+#include "fastmlp/optimizer_kinds.h"
 #include "fastmlp/types.h"
 
 namespace fastmlp {
 
+// Hyperparameters: X(type, name, default). Each optimiser reads those that its class in
+// Python documents and ignores the others.
+//
+// Order of a step: the gradients are clipped, by the norm of all of them or one by one
+// (0: not at all), then l1 sign(parameter) is added, then weight decay. After the step
+// ema += (1 - ema) (parameters - ema); the average starts as the parameters after the
+// first step (0: no average is kept).
+// clang-format off
+#define FASTMLP_HYPERPARAMETERS(X)                                                     \
+  X(double,  lr,                        1e-3)                                          \
+  X(double,  weight_decay,              0)                                             \
+  X(bool,    maximize,                  false)                                         \
+  X(double,  eps,                       1e-8)                                          \
+  X(EpsMode, eps_mode,                  EpsMode::outside)                              \
+  X(double,  momentum,                  0)                                             \
+  X(double,  dampening,                 0)                                             \
+  X(bool,    nesterov,                  false)                                         \
+  X(double,  lr_decay,                  0)                                             \
+  X(double,  initial_accumulator_value, 0)                                             \
+  X(double,  alpha,                     0.99)                                          \
+  X(bool,    centered,                  false)                                         \
+  X(double,  beta1,                     0.9)                                           \
+  X(double,  beta2,                     0.999)                                         \
+  X(bool,    amsgrad,                   false)                                         \
+  X(bool,    decoupled,                 false) /* AdamW's weight decay */              \
+  X(double,  clip_norm,                 0)                                             \
+  X(double,  clip_value,                0)                                             \
+  X(double,  l1,                        0)                                             \
+  X(bool,    decay_weights_only,        false) /* weight_decay and l1: weights only */ \
+  X(double,  ema,                       0)
+// clang-format on
+
 struct OptimizerConfig {
   OptimizerKind kind = OptimizerKind::sgd;
-  double lr = 1e-3;
-  double weight_decay = 0;
-  bool maximize = false;
-  double eps = 1e-8;                     // all but sgd
-  EpsMode eps_mode = EpsMode::outside;   // hat: adam only
-  double momentum = 0;                   // sgd, rmsprop
-  double dampening = 0;                  // sgd
-  bool nesterov = false;                 // sgd
-  double lr_decay = 0;                   // adagrad
-  double initial_accumulator_value = 0;  // adagrad
-  double alpha = 0.99;                   // rmsprop
-  bool centered = false;                 // rmsprop
-  double beta1 = 0.9, beta2 = 0.999;     // adam
-  bool amsgrad = false;                  // adam
-  bool decoupled = false;                // adam: AdamW's weight decay
-
-  // Before the update: gradients are clipped, by the norm of all of them or one by one
-  // (0: not), then l1 sign(parameter) is added, then weight decay.
-  double clip_norm = 0;
-  double clip_value = 0;
-  double l1 = 0;
-  bool decay_weights_only = false;  // l1 and weight_decay leave other parameters alone
-  // After it: ema += (1 - ema) (parameters - ema), from the first step's parameters on;
-  // 0: none is kept.
-  double ema = 0;
+#define FASTMLP_FIELD(type, name, value) type name = value;
+  FASTMLP_HYPERPARAMETERS(FASTMLP_FIELD)
+#undef FASTMLP_FIELD
 };
 
-constexpr int kMaxSlots = 4;
-constexpr int kAverageSlot = 3;  // of the moving average
+struct Hyperparameter {
+  const char* name;
+  std::variant<double OptimizerConfig::*, bool OptimizerConfig::*,
+               EpsMode OptimizerConfig::*>
+      field;
+};
+inline constexpr Hyperparameter kHyperparameters[] = {
+#define FASTMLP_ENTRY(type, name, value) {#name, &OptimizerConfig::name},
+    FASTMLP_HYPERPARAMETERS(FASTMLP_ENTRY)
+#undef FASTMLP_ENTRY
+};
 
-// Names of the slots that a configuration uses, torch's and "ema"; null for the unused
-// ones.
+constexpr int kMaxSlots = kStateSlots + 1;
+constexpr int kAverageSlot = kStateSlots;  // the moving average
+
+// Names of the slots that a configuration uses: torch's names and "ema". Unused slots
+// are null.
 std::array<const char*, kMaxSlots> slot_names(const OptimizerConfig& config);
 
-// One update of n parameters at step `step` (from 1), `slots` in the order of
-// slot_names(): by the optimiser's formula alone, without clipping, l1 and average.
-// `l2` times the parameter is added to the gradient as weight_decay is in SGD, also
-// where the configuration's own decay is decoupled.
+// Updates n parameters in step `step` (counted from 1) by the optimiser's formula,
+// without clipping, l1 and the average. `slots` has the order of slot_names(). `l2`
+// times the parameter is added to the gradient as weight_decay is in SGD, also where
+// the configuration's own decay is decoupled.
 template <class T>
 void apply_optimizer(const OptimizerConfig& config, int64_t step, T* param,
                      const std::array<T*, kMaxSlots>& slots, const T* grad, Index n,
                      double l2 = 0.0);
 
-// The state kept per parameter, in the order of slot_names(): pointers are null for
-// slots that the configuration does not use.
+// The state of one parameter vector, in the order of slot_names(). Slots that the
+// configuration does not use are empty (null).
 template <class T>
 struct OptimizerSlots {
   Index size = 0;
   std::array<AlignedBuffer<T>, kMaxSlots> slot;
-  // Of this step's gradients, by chunks; only where clip_norm asks for it. No state.
+  // Scratch memory for clip_norm: sums of this step's squared gradients, one per chunk.
   AlignedBuffer<double> squares;
 };
 
-// Elements of a chunk, of which sums of squares are made.
+// Sums of squares are computed in chunks of this many elements.
 constexpr Index kSquaresChunk = 1024;
 constexpr Index square_chunks(Index size) {
   return (size + kSquaresChunk - 1) / kSquaresChunk;
 }
-// The sum of squares of such a chunk of the `size` elements of x.
+// Sum of squares of one chunk of the `size` elements of x.
 template <class T>
 double squares_of_chunk(const T* x, Index size, Index chunk);
 
-// The mutex of an Optimizer. A fork waits until it is unlocked, so that it is usable in
-// the child.
+// The mutex of an Optimizer. fork() waits until it is unlocked, so that the child
+// process can use it.
 class OptimizerMutex {
  public:
   OptimizerMutex();
@@ -92,37 +115,42 @@ class OptimizerMutex {
   std::unique_ptr<Impl> impl_;
 };
 
-// One step count for all the vectors it updates. The first step fixes how many there
-// are, their sizes and types.
+// Updates any number of parameter vectors and counts their steps together. The first
+// step fixes the number of vectors, their sizes and their types.
 class Optimizer {
  public:
   explicit Optimizer(const OptimizerConfig& config) : config_(config) {}
 
   const OptimizerConfig& config() const { return config_; }
-  // Which slots exist must not change with it once there is state.
+  // Once there is state, a change must not add or remove slots.
   OptimizerConfig& mutable_config() { return config_; }
 
-  // A step over several vectors: begin_step, then prepare each of them, then, if
-  // clips_by_norm, sum_squares of all chunks of each of them, then apply any split of
-  // their ranges, then end_step, which counts it. sum_squares and apply may be called
-  // from any thread. A step that is not ended has not happened if apply was not called.
-  // Throws std::invalid_argument if number, size or type differ from the first step's.
+  // A step over several vectors:
+  //   1. begin_step,
+  //   2. prepare for each vector,
+  //   3. if clips_by_norm, sum_squares for all chunks of each vector,
+  //   4. apply for each vector, its range split in any way,
+  //   5. end_step, which counts the step.
+  // sum_squares and apply may be called from any thread. A step abandoned before apply
+  // leaves no trace. begin_step and prepare throw std::invalid_argument if number, size
+  // or type differ from the first step's.
   void begin_step(Index vectors);
   template <class T>
   OptimizerSlots<T>& prepare(Index which, Index size);
   bool clips_by_norm() const { return config_.clip_norm > 0; }
-  // Of chunks [first, last) of square_chunks(size).
+  // Sums the squares of the chunks [first, last) of square_chunks(size).
   template <class T>
   static void sum_squares(const OptimizerSlots<T>& slots, const T* grad, Index first,
                           Index last);
-  // min(1, clip_norm / (norm + 1e-6)), the norm that of all gradients of the step: for
-  // apply, once all squares are summed. 1 if not clips_by_norm.
+  // The factor to pass to apply once all squares are summed:
+  // min(1, clip_norm / (norm + 1e-6)), where norm is that of all gradients of the step.
+  // 1 if not clips_by_norm.
   double clip_scale() const;
-  // Whether apply must be told of parameters that are not to be `decayed`.
+  // Whether apply needs to know which parameters are `decayed`.
   bool spares_some() const {
     return config_.decay_weights_only && (config_.l1 != 0 || config_.weight_decay != 0);
   }
-  // `decayed`: whether weight_decay and l1 are for these parameters. `l2`: as in
+  // `decayed`: whether weight_decay and l1 apply to these parameters. `l2`: see
   // apply_optimizer.
   template <class T>
   void apply(const OptimizerSlots<T>& slots, T* param, const T* grad, Index begin,
@@ -130,7 +158,7 @@ class Optimizer {
              double l2 = 0.0) const;
   void end_step() { step_count_.store(step_count() + 1, kRelaxed); }
 
-  // May be asked for by any thread at any time.
+  // Any thread may read it at any time.
   int64_t step_count() const { return step_count_.load(kRelaxed); }
   void set_step_count(int64_t n) { step_count_.store(n, kRelaxed); }
   void reset();
@@ -138,7 +166,7 @@ class Optimizer {
   using AnySlots = std::variant<OptimizerSlots<float>, OptimizerSlots<double>>;
   std::vector<AnySlots>& state() { return state_; }
 
-  // Held through a step by whoever makes it.
+  // Whoever takes a step holds this mutex until the step is over.
   OptimizerMutex& mutex() { return mutex_; }
 
  private:

@@ -69,7 +69,6 @@ enum class WeightScale : int { he, lecun, glorot };
 #define FASTMLP_LOSSES(X)                                                           \
   X(mse) X(mae) X(huber) X(pseudo_huber) X(cross_entropy) X(binary_cross_entropy)   \
   X(poisson) X(quantile) X(gaussian_nll) X(hinge)
-#define FASTMLP_OPTIMIZERS(X) X(sgd) X(adagrad) X(rmsprop) X(adam)
 #define FASTMLP_REDUCTIONS(X) X(mean) X(sum)
 // Position of a denominator's eps: sqrt(v) + eps, sqrt(v + eps), or (Adam only) added
 // to the square root of the second moment before its bias correction ("epsilon hat").
@@ -80,21 +79,18 @@ enum class WeightScale : int { he, lecun, glorot };
 
 enum class Activation : int { FASTMLP_ACTIVATIONS(FASTMLP_ENUMERATOR) };
 enum class LossKind : int { FASTMLP_LOSSES(FASTMLP_ENUMERATOR) };
-enum class OptimizerKind : int { FASTMLP_OPTIMIZERS(FASTMLP_ENUMERATOR) };
 enum class Reduction : int { FASTMLP_REDUCTIONS(FASTMLP_ENUMERATOR) };
 enum class EpsMode : int { FASTMLP_EPS_MODES(FASTMLP_ENUMERATOR) };
 enum class Elementary : int { FASTMLP_ELEMENTARY(FASTMLP_ENUMERATOR) };
 
 constexpr int kActivationCount = FASTMLP_ACTIVATIONS(FASTMLP_COUNT);
 constexpr int kLossCount = FASTMLP_LOSSES(FASTMLP_COUNT);
-constexpr int kOptimizerCount = FASTMLP_OPTIMIZERS(FASTMLP_COUNT);
 constexpr int kReductionCount = FASTMLP_REDUCTIONS(FASTMLP_COUNT);
 constexpr int kEpsModeCount = FASTMLP_EPS_MODES(FASTMLP_COUNT);
 constexpr int kElementaryCount = FASTMLP_ELEMENTARY(FASTMLP_COUNT);
 
 inline constexpr const char* kActivationNames[] = {FASTMLP_ACTIVATIONS(FASTMLP_NAME)};
 inline constexpr const char* kLossNames[] = {FASTMLP_LOSSES(FASTMLP_NAME)};
-inline constexpr const char* kOptimizerNames[] = {FASTMLP_OPTIMIZERS(FASTMLP_NAME)};
 inline constexpr const char* kReductionNames[] = {FASTMLP_REDUCTIONS(FASTMLP_NAME)};
 inline constexpr const char* kEpsModeNames[] = {FASTMLP_EPS_MODES(FASTMLP_NAME)};
 inline constexpr const char* kElementaryNames[] = {FASTMLP_ELEMENTARY(FASTMLP_NAME)};

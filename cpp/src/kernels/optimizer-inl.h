@@ -1,6 +1,5 @@
-// Optimiser updates: one pass over flat vectors, elementwise, so any split of the range
-// gives the same bits. Formulas are torch's; kernel_table.h says what the scalars
-// carry.
+// Optimiser steps with torch's formulas; optimizer_kinds.h describes the scalars and
+// the arrays of state.
 #pragma once
 
 #include "loops-inl.h"
@@ -9,7 +8,7 @@ namespace fastmlp {
 namespace FASTMLP_ISA {
 
 // g, negated for ascent, plus weight_decay * p (L2). Without weight decay the parameter
-// is not multiplied in: 0 * inf would be NaN.
+// is left out, as 0 * inf would be NaN.
 template <class T>
 FASTMLP_INLINE Vec<T> effective_gradient(Vec<T> g, Vec<T> p, T weight_decay,
                                          bool maximize) {
@@ -18,11 +17,13 @@ FASTMLP_INLINE Vec<T> effective_gradient(Vec<T> g, Vec<T> p, T weight_decay,
   return g;
 }
 
-// p - lr g with g the momentum buffer buf = momentum buf + (1 - dampening) g, or with
-// Nesterov's g + momentum buf.
+// buf = momentum buf + (1 - dampening) g; p -= lr buf, or with Nesterov's momentum
+// p -= lr (g + momentum buf).
 template <class T>
-void sgd_step(const SgdArgs<T>& args, T* param, T* buf, const T* grad, Index n) {
+void sgd_step(const SgdArgs<T>& args, T* param, T* const* slots, const T* grad,
+              Index n) {
   using V = Vec<T>;
+  T* const buf = slots[0];
   const V lr = V::set1(args.lr), momentum = V::set1(args.momentum);
   const V share = V::set1(args.grad_share);
   const auto body = [&](auto io, Index i) FASTMLP_LAMBDA {
@@ -45,9 +46,10 @@ FASTMLP_INLINE Vec<T> rooted(Vec<T> v, Vec<T> eps, bool eps_inside) {
 
 // sum += g^2; p -= lr g / (sqrt(sum) + eps).
 template <class T>
-void adagrad_step(const AdagradArgs<T>& args, T* param, T* sum, const T* grad,
+void adagrad_step(const AdagradArgs<T>& args, T* param, T* const* slots, const T* grad,
                   Index n) {
   using V = Vec<T>;
+  T* const sum = slots[0];
   const V lr = V::set1(args.lr), eps = V::set1(args.eps);
   const auto body = [&](auto io, Index i) FASTMLP_LAMBDA {
     const V p = io.load(param + i);
@@ -60,13 +62,14 @@ void adagrad_step(const AdagradArgs<T>& args, T* param, T* sum, const T* grad,
   for_each_vector<T>(n, body);
 }
 
-// v = alpha v + (1 - alpha) g^2, less the square of the mean gradient where that is
-// kept; the step g / (sqrt(v) + eps) goes through the momentum buffer where there is
-// one.
+// v = alpha v + (1 - alpha) g^2, minus the square of the mean gradient if centered;
+// u = g / (sqrt(v) + eps); p -= lr u, or with momentum buf = momentum buf + u,
+// p -= lr buf.
 template <class T>
-void rmsprop_step(const RmspropArgs<T>& args, T* param, T* square_avg, T* buf,
-                  T* grad_avg, const T* grad, Index n) {
+void rmsprop_step(const RmspropArgs<T>& args, T* param, T* const* slots, const T* grad,
+                  Index n) {
   using V = Vec<T>;
+  T *const square_avg = slots[0], *const buf = slots[1], *const grad_avg = slots[2];
   const V lr = V::set1(args.lr), eps = V::set1(args.eps);
   const V alpha = V::set1(args.alpha), rest = V::set1(args.one_minus_alpha);
   const V momentum = V::set1(args.momentum), zero = V::set1(T(0));
@@ -80,7 +83,7 @@ void rmsprop_step(const RmspropArgs<T>& args, T* param, T* square_avg, T* buf,
       const V mean = fma(alpha, io.load(grad_avg + i), rest * g);
       io.store(grad_avg + i, mean);
       v = fnma(mean, mean, v);
-      v = select(v < zero, zero, v);  // rounding must not reach the root
+      v = select(v < zero, zero, v);  // rounding can make it negative
     }
     V step = g / rooted(v, eps, args.eps_inside);
     if (buf) {
@@ -95,9 +98,11 @@ void rmsprop_step(const RmspropArgs<T>& args, T* param, T* square_avg, T* buf,
 // Kingma & Ba 2015, algorithm 1; amsgrad: Reddi et al. 2018; decoupled decay:
 // Loshchilov & Hutter 2019.
 template <class T>
-void adam_step(const AdamArgs<T>& args, T* param, T* exp_avg, T* exp_avg_sq,
-               T* max_exp_avg_sq, const T* grad, Index n) {
+void adam_step(const AdamArgs<T>& args, T* param, T* const* slots, const T* grad,
+               Index n) {
   using V = Vec<T>;
+  T *const exp_avg = slots[0], *const exp_avg_sq = slots[1];
+  T* const max_exp_avg_sq = slots[2];
   const V step_size = V::set1(args.step_size), decay = V::set1(args.decay);
   const V beta1 = V::set1(args.beta1), rest1 = V::set1(args.one_minus_beta1);
   const V beta2 = V::set1(args.beta2), rest2 = V::set1(args.one_minus_beta2);

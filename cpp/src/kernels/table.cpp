@@ -29,6 +29,9 @@ constexpr KernelTable<T> make_table() {
 #define FASTMLP_SLOT(name) table.name = name<T>;
   FASTMLP_KERNELS(FASTMLP_SLOT)
 #undef FASTMLP_SLOT
+#define FASTMLP_STEP(name, Name) table.name##_step = name##_step<T>;
+  FASTMLP_OPTIMIZERS(FASTMLP_STEP)
+#undef FASTMLP_STEP
   return table;
 }
 

@@ -1,0 +1,103 @@
+// The kinds of optimisers: their names, their state, and what their kernels take.
+// Formulas are in kernels/optimizer-inl.h. Plain data only, see types.h.
+#pragma once
+
+#include "fastmlp/types.h"
+
+namespace fastmlp {
+
+// X(name, Name): the kernel <name>_step takes a <Name>Args, k<Name>Facts describes it,
+// and the struct <Name> in optimizer.cpp computes its scalars.
+// clang-format off
+#define FASTMLP_OPTIMIZERS(X) \
+  X(sgd,     Sgd)             \
+  X(adagrad, Adagrad)         \
+  X(rmsprop, Rmsprop)         \
+  X(adam,    Adam)
+// clang-format on
+
+// Arrays of state that a kernel updates besides the parameters.
+constexpr int kStateSlots = 3;
+constexpr int kMostScalars = 9;
+
+struct OptimizerFacts {
+  struct Slot {
+    const char* name;             // torch's
+    const char* argument = name;  // in the step functions for Python
+  };
+  // In the kernel's order. Unused entries, at the end, are null.
+  Slot slots[kStateSlots];
+  // Scalar arguments of the step function for Python, in order: "step", counted from 1,
+  // and hyperparameters.
+  const char* scalars[kMostScalars];
+
+  constexpr int slot_count() const {
+    int n = 0;
+    while (n < kStateSlots && slots[n].name) ++n;
+    return n;
+  }
+  constexpr int scalar_count() const {
+    int n = 0;
+    while (n < kMostScalars && scalars[n]) ++n;
+    return n;
+  }
+};
+
+template <class T>
+struct SgdArgs {
+  T lr, momentum, grad_share, weight_decay;  // grad_share = 1 - dampening, 1 at step 1
+  bool nesterov, maximize, first;            // first: the momentum buffer is not read
+};
+inline constexpr OptimizerFacts kSgdFacts = {
+    {{"momentum_buffer", "buf"}},  // null without momentum
+    {"lr", "momentum", "dampening", "nesterov", "weight_decay", "maximize", "step"}};
+
+template <class T>
+struct AdagradArgs {
+  T lr, eps, weight_decay;
+  bool maximize, eps_inside;
+};
+inline constexpr OptimizerFacts kAdagradFacts = {
+    {{"sum"}},
+    {"lr", "lr_decay", "eps", "weight_decay", "maximize", "eps_mode", "step"}};
+
+template <class T>
+struct RmspropArgs {
+  T lr, alpha, one_minus_alpha, eps, momentum, weight_decay;
+  bool maximize, eps_inside;
+};
+inline constexpr OptimizerFacts kRmspropFacts = {
+    {{"square_avg"},
+     {"momentum_buffer", "momentum_buf"},  // null without momentum
+     {"grad_avg"}},                        // null unless centered
+    {"lr", "alpha", "eps", "momentum", "weight_decay", "maximize", "eps_mode"}};
+
+// step_size and root_scale carry the bias corrections and the eps mode:
+//   denominator = eps_inside ? sqrt(v * v_scale + eps) : sqrt(v) * root_scale + eps
+//   param -= step_size * m / denominator, after param *= decay (1 unless decoupled)
+template <class T>
+struct AdamArgs {
+  T step_size, beta1, one_minus_beta1, beta2, one_minus_beta2;
+  T eps, v_scale, root_scale, weight_decay, decay;
+  bool maximize, eps_inside;
+};
+inline constexpr OptimizerFacts kAdamFacts = {
+    {{"exp_avg"}, {"exp_avg_sq"}, {"max_exp_avg_sq"}},  // the last null unless amsgrad
+    {"lr", "beta1", "beta2", "eps", "weight_decay", "decoupled", "maximize", "eps_mode",
+     "step"}};
+
+#define FASTMLP_ENUMERATOR(name, ...) name,
+#define FASTMLP_NAME(name, ...) #name,
+#define FASTMLP_FACTS(name, Name) k##Name##Facts,
+enum class OptimizerKind : int { FASTMLP_OPTIMIZERS(FASTMLP_ENUMERATOR) };
+inline constexpr const char* kOptimizerNames[] = {FASTMLP_OPTIMIZERS(FASTMLP_NAME)};
+inline constexpr OptimizerFacts kOptimizerFacts[] = {FASTMLP_OPTIMIZERS(FASTMLP_FACTS)};
+#undef FASTMLP_ENUMERATOR
+#undef FASTMLP_NAME
+#undef FASTMLP_FACTS
+
+constexpr const OptimizerFacts& facts_of(OptimizerKind kind) {
+  return kOptimizerFacts[static_cast<int>(kind)];
+}
+
+}  // namespace fastmlp
