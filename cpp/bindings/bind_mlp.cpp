@@ -13,6 +13,7 @@
 
 #include "arrays.h"
 #include "calls.h"
+#include "fastmlp/kernel_table.h"
 #include "fastmlp/mlp.h"
 #include "fastmlp/random.h"
 #include "names.h"
@@ -329,6 +330,7 @@ void bind_mlp(py::module_& m) {
       .def_readwrite("divisor", &EpochProgress::divisor);
   m.attr("STEP_DRAWS") = kStepDraws;
   m.attr("PASS_DRAWS") = kPassDraws;
+  m.attr("GATHER_PAYS") = kGatherPays;
   // An offset, or None where there is nothing.
   const auto offset = [](Index OpInfo::* field) {
     return [field](const OpInfo& op) {

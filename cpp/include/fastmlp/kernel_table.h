@@ -81,6 +81,9 @@ constexpr Index kRowGrain = 24;
 constexpr Index kRowSumLanes = 16;
 // Sums of squares do the same with more partial sums, to be fast.
 constexpr Index kSquareSumLanes = 32;
+// The group from which on gemm_gather_k pays for what a relu made 0. The C header's
+// Jacobian makes the same choice, for the same bits.
+constexpr Index kGatherPays = 4;
 // Rows of a block in sums over a batch, see column_moments.
 constexpr Index kBlockRows = 32;
 

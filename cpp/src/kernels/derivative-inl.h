@@ -225,58 +225,5 @@ void softmax_second(T* out, const T* dot, const T* c, const T* t, const T* h, In
   }
 }
 
-template <class T>
-void layer_norm_second(T* out, const T* dot, const T* c, const T* t, const T* xhat,
-                       const T* rstd, const T* scale, bool accumulate, Index m,
-                       Index group, Index n) {
-  using V = Vec<T>;
-  const T count = static_cast<T>(n);
-  for (Index i = 0; i < m; ++i, c += n, xhat += n) {
-    const auto scaled = [&](auto io, const T* row, Index j) FASTMLP_LAMBDA {
-      const V x = io.load(row + j);
-      return scale ? x * io.load(scale + j) : x;
-    };
-    const auto mean_of = [&](auto term)
-                             FASTMLP_LAMBDA { return sum_of_row<T>(n, term) / count; };
-    const T u_mean =
-        mean_of([&](auto io, Index j) FASTMLP_LAMBDA { return scaled(io, c, j); });
-    const T u_hat = mean_of([&](auto io, Index j) FASTMLP_LAMBDA {
-      return scaled(io, c, j) * io.load(xhat + j);
-    });
-    const T r = rstd[i];
-    for (Index k = 0; k < group; ++k, out += n, t += n, dot += dot ? n : 0) {
-      const T t_mean =
-          mean_of([&](auto io, Index j) FASTMLP_LAMBDA { return io.load(t + j); });
-      const T t_hat = mean_of([&](auto io, Index j) FASTMLP_LAMBDA {
-        return io.load(t + j) * io.load(xhat + j);
-      });
-      const T u_t = mean_of([&](auto io, Index j) FASTMLP_LAMBDA {
-        return scaled(io, c, j) * io.load(t + j);
-      });
-      T dot_mean = 0, dot_hat = 0;
-      if (dot) {
-        dot_mean = mean_of([&](auto io, Index j)
-                               FASTMLP_LAMBDA { return scaled(io, dot, j); });
-        dot_hat = mean_of([&](auto io, Index j) FASTMLP_LAMBDA {
-          return scaled(io, dot, j) * io.load(xhat + j);
-        });
-      }
-      const T turn = r * (u_t - t_mean * u_mean - t_hat * u_hat);
-      const V of_hat = V::set1(T(2) * (r * t_hat * u_hat) - (dot_hat + turn));
-      const V of_u = V::set1(r * t_hat), of_t = V::set1(r * u_hat);
-      const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
-        V d = io.load(xhat + j) * of_hat;
-        if (dot) d = d + (scaled(io, dot, j) - V::set1(dot_mean));
-        d = fnma(of_u, scaled(io, c, j) - V::set1(u_mean), d);
-        d = fnma(of_t, io.load(t + j) - V::set1(t_mean), d);
-        const V scale_out = V::set1(r);
-        io.store(out + j,
-                 accumulate ? fma(scale_out, d, io.load(out + j)) : scale_out * d);
-      };
-      for_each_vector<T>(n, body);
-    }
-  }
-}
-
 }  // namespace FASTMLP_ISA
 }  // namespace fastmlp

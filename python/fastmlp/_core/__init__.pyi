@@ -25,6 +25,8 @@ OPTIMIZERS: tuple[str, ...]
 # other passes in training mode.
 STEP_DRAWS: int
 PASS_DRAWS: int
+# Directions of a Jacobian from which on products skip what a relu made 0.
+GATHER_PAYS: int
 
 class DivergenceError(FloatingPointError): ...
 

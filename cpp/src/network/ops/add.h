@@ -41,6 +41,20 @@ struct AddOp : OpDefaults {
     accumulate_gradient(a.table, a.d_other, a.dz, a.rows * op.n_out, op.adds_other);
     pass_gradient_on(a, op);
   }
+
+  template <class T>
+  static void tangent(const DirectionArgs<T>& a, const OpPlan& op, T* out, const T* t,
+                      const T* other) {
+    a.table.add(out, t, other, a.all() * op.n_out);
+  }
+
+  template <class T>
+  static void cotangent(const DirectionArgs<T>& a, const OpPlan& op,
+                        const CotangentArgs<T>& c) {
+    const Index size = a.all() * op.n_out;
+    accumulate_gradient(a.table, c.d_other, c.dz, size, c.adds_other);
+    accumulate_gradient(a.table, c.dx, c.dz, size, c.adds_input);
+  }
 };
 
 }  // namespace fastmlp::detail

@@ -198,6 +198,52 @@ struct DenseOp : OpDefaults {
     return finite;
   }
 
+  template <class T>
+  static void take_shared_memory(Arena<T>& arena, const OpPlan& op, bool packs,
+                                 bool packs_transposed, OpMemory<T>& shared) {
+    if (packs) shared.packed = arena.take(packed_right_bound(op.n_in, op.n_out));
+    if (packs_transposed) {
+      shared.packed_transposed = arena.take(packed_right_bound(op.n_out, op.n_in));
+    }
+  }
+
+  template <class T>
+  static void prepare(const Team& team, const KernelTable<T>& table, const OpPlan& op,
+                      const NetworkView<T>& net, const OpMemory<T>& shared) {
+    if (shared.packed) pack(team, table, op, net.params, shared.packed);
+    if (shared.packed_transposed) {
+      pack_transposed(team, table, op, net.params, shared.packed_transposed);
+    }
+  }
+
+  template <class T>
+  static void tangent(const DirectionArgs<T>& a, const OpPlan& op, T* out, const T* t,
+                      const T* /*other*/) {
+    const RightOperand<T> right =
+        a.packed ? packed_right<T>(a.table, a.packed, op.n_in)
+                 : plain_right<T>(a.table, a.params + op.weight, op.n_out);
+    gemm_blocked<T>(a.table, {out, a.all(), op.n_out, op.n_out}, {t, op.n_in, 1}, right,
+                    op.n_in, nullptr, false, a.scratch);
+  }
+
+  template <class T>
+  static void cotangent(const DirectionArgs<T>& a, const OpPlan& op,
+                        const CotangentArgs<T>& c) {
+    if (!c.dx) return;
+    gemm_blocked<T>(a.table, {c.dx, a.all(), op.n_in, op.n_in}, {c.dz, op.n_out, 1},
+                    packed_right<T>(a.table, a.packed_transposed, op.n_out), op.n_out,
+                    nullptr, c.adds_input, a.scratch);
+  }
+
+  template <class T>
+  static void row_gradients(const DirectionArgs<T>& a, const OpPlan& op, T* grads,
+                            Index stride, const T* x, const T* dz) {
+    const Index n = op.n_out;
+    a.table.outer_rows(grads + op.weight, stride, x, op.n_in, dz, a.rows, a.directions,
+                       op.n_in, n);
+    copy_bias_gradients(op, grads, stride, dz, a.all());
+  }
+
   // This member's columns of the packed weights, and of these transposed.
   template <class T>
   static void pack(const Team& team, const KernelTable<T>& table, const OpPlan& op,

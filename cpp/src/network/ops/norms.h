@@ -53,6 +53,19 @@ bool norm_gradients_are_finite(const WeightGradientArgs<T>& a, const OpPlan& op,
          a.table.all_finite(a.grads + op.bias + mine.begin, n, 1, n);
 }
 
+// The gradients of scale and shift from each row of dz.
+template <class T>
+void norm_row_gradients(const DirectionArgs<T>& a, const OpPlan& op, T* grads,
+                        Index stride, const T* dz) {
+  if (op.weight < 0) return;
+  const Index n = op.n_out;
+  for (Index r = 0; r < a.all(); ++r) {
+    a.table.multiply(grads + r * stride + op.weight, dz + r * n,
+                     a.kept + r / a.directions * n, n);
+  }
+  copy_bias_gradients(op, grads, stride, dz, a.all());
+}
+
 // Its statistics are 1 / deviation of each row.
 struct LayerNormOp : OpDefaults {
   static int plan(NetworkPlan& net, const LayerSpec& spec, OpPlan op, int /*start*/) {
@@ -63,6 +76,12 @@ struct LayerNormOp : OpDefaults {
   template <class T>
   static void take_memory(Arena<T>& arena, const OpPlan& op, Index rows,
                           OpMemory<T>& memory) {
+    take_row_memory(arena, op, rows, memory);
+  }
+
+  template <class T>
+  static void take_row_memory(Arena<T>& arena, const OpPlan& op, Index rows,
+                              OpMemory<T>& memory) {
     memory.kept = arena.take(rows * op.n_out);
     memory.statistics = arena.take(rows);
   }
@@ -99,15 +118,69 @@ struct LayerNormOp : OpDefaults {
     sum_norm_gradients(a, op, mine);
     return norm_gradients_are_finite(a, op, mine);
   }
+
+  static constexpr bool is_linear = false;
+
+  // The Jacobian of the normalised values is its own transpose.
+  template <class T>
+  static void tangent(const DirectionArgs<T>& a, const OpPlan& op, T* out, const T* t,
+                      const T* /*other*/) {
+    project<T>(a, op, out, t, nullptr, false);
+    if (op.weight >= 0) {
+      a.table.scale_groups(out, out, a.all(), a.params + op.weight, false, 1, a.all(),
+                           op.n_out);
+    }
+  }
+
+  template <class T>
+  static void cotangent(const DirectionArgs<T>& a, const OpPlan& op,
+                        const CotangentArgs<T>& c) {
+    if (c.dx) {
+      project(a, op, c.dx, c.dz, parameters(a.params, op.weight), c.adds_input);
+    }
+  }
+
+  template <class T>
+  static void row_gradients(const DirectionArgs<T>& a, const OpPlan& op, T* grads,
+                            Index stride, const T* /*x*/, const T* dz) {
+    norm_row_gradients(a, op, grads, stride, dz);
+  }
+
+  template <class T>
+  static void second(const DirectionArgs<T>& a, const OpPlan& op,
+                     const CotangentArgs<T>& c, const T* dz, const T* t) {
+    a.table.layer_norm_second(c.dx, c.dz, dz, t, a.kept, a.statistics,
+                              parameters(a.params, op.weight), c.adds_input, a.rows,
+                              a.directions, op.n_out);
+  }
+
+ private:
+  // out (+)= rstd * (g - mean(g) - xhat * mean(g * xhat)), g = in * scale.
+  template <class T>
+  static void project(const DirectionArgs<T>& a, const OpPlan& op, T* out, const T* in,
+                      const T* scale, bool adds) {
+    const Index n = op.n_out, k = a.directions;
+    if (k == 1) {
+      a.table.layer_norm_backward(out, n, in, n, a.kept, n, a.statistics, scale, adds,
+                                  a.rows, n);
+      return;
+    }
+    for (Index i = 0; i < a.rows; ++i) {
+      std::fill_n(a.spread, k, a.statistics[i]);
+      a.table.layer_norm_backward(out + i * k * n, n, in + i * k * n, n, a.kept + i * n,
+                                  0, a.spread, scale, adds, k, n);
+    }
+  }
 };
 
 // In training it depends on the whole batch, see op.h. Its statistics are vectors of
 // n_out: mean and 1 / deviation; in training also the variance and, for backward, the
-// means over the batch of dz and dz * normalised values.
+// means over the batch of dz and dz * normalised values; for derivatives of each row
+// the factor of the map of each column.
 struct BatchNormOp : OpDefaults {
-  // Vectors of statistics that inference needs, and training.
-  static constexpr Index kInferenceStatistics = 2;
+  // Vectors of statistics in training, and in derivatives of each row.
   static constexpr Index kTrainingStatistics = 5;
+  static constexpr Index kRowStatistics = 3;
 
   template <class T>
   class Statistics {
@@ -118,6 +191,7 @@ struct BatchNormOp : OpDefaults {
     T* var() const { return at_ + 2 * n_; }
     T* mean_dz() const { return at_ + 3 * n_; }
     T* mean_dzx() const { return at_ + 4 * n_; }
+    T* factor() const { return at_ + 2 * n_; }  // rstd * scale; see kRowStatistics
 
    private:
     T* at_;
@@ -250,6 +324,60 @@ struct BatchNormOp : OpDefaults {
     const Range mine = a.team.share(op.n_out, a.table.lanes);
     if (!a.whole_batch) sum_norm_gradients(a, op, mine);
     return norm_gradients_are_finite(a, op, mine);
+  }
+
+  template <class T>
+  static void take_shared_memory(Arena<T>& arena, const OpPlan& op, bool /*packs*/,
+                                 bool /*packs_transposed*/, OpMemory<T>& shared) {
+    shared.statistics = arena.take(kRowStatistics * op.n_out);
+  }
+
+  template <class T>
+  static void prepare(const Team& team, const KernelTable<T>&, const OpPlan& op,
+                      const NetworkView<T>& net, const OpMemory<T>& shared) {
+    if (team.rank() != 0) return;
+    use_running_statistics(op, net.buffers, shared.statistics);
+    const Statistics<T> s(shared.statistics, op.n_out);
+    for (Index j = 0; j < op.n_out; ++j) {
+      s.factor()[j] =
+          op.weight >= 0 ? s.rstd()[j] * net.params[op.weight + j] : s.rstd()[j];
+    }
+  }
+
+  template <class T>
+  static void take_row_memory(Arena<T>& arena, const OpPlan& op, Index rows,
+                              OpMemory<T>& memory) {
+    memory.kept = arena.take(rows * op.n_out);
+  }
+
+  template <class T>
+  static void tangent(const DirectionArgs<T>& a, const OpPlan& op, T* out, const T* t,
+                      const T* /*other*/) {
+    a.table.scale_groups(out, t, a.all(), factor(a, op), false, 1, a.all(), op.n_out);
+  }
+
+  template <class T>
+  static void cotangent(const DirectionArgs<T>& a, const OpPlan& op,
+                        const CotangentArgs<T>& c) {
+    if (!c.dx) return;
+    const Index rows = a.all();
+    if (c.adds_input) {
+      a.table.add_scaled_groups(c.dx, c.dz, rows, factor(a, op), 1, rows, op.n_out);
+    } else {
+      a.table.scale_groups(c.dx, c.dz, rows, factor(a, op), false, 1, rows, op.n_out);
+    }
+  }
+
+  template <class T>
+  static void row_gradients(const DirectionArgs<T>& a, const OpPlan& op, T* grads,
+                            Index stride, const T* /*x*/, const T* dz) {
+    norm_row_gradients(a, op, grads, stride, dz);
+  }
+
+ private:
+  template <class T>
+  static const T* factor(const DirectionArgs<T>& a, const OpPlan& op) {
+    return Statistics<const T>(a.statistics, op.n_out).factor();
   }
 };
 

@@ -8,6 +8,13 @@
 //                     and for derivatives
 //   backward          from the gradient of rows of its output to that of its input
 //   weight_gradients  the gradients of its parameters from all rows of a chunk
+//   tangent           derivatives along directions, from its input to its output
+//   cotangent         the reverse: from its output to its input
+//   row_gradients     the gradients of its parameters, of each row separately
+//   second            the tangents of the cotangent; only for an op that is not linear
+//
+// The last four are for derivatives of each row separately, at inference, and leave out
+// the activation, which their caller applies.
 //
 // In training some ops depend on the whole batch (NetworkPlan::batch_ops). Between the
 // forward of the op before it and its own, a pass calls batch_statistics for such an
@@ -106,6 +113,34 @@ struct WeightGradientArgs {
   double decay;      // add decay * W to weight matrices
 };
 
+// Derivatives of `rows` rows of values along `directions` directions each. Matrices of
+// tangents or cotangents have all() rows: the directions of a row of values follow each
+// other.
+template <class T>
+struct DirectionArgs {
+  const KernelTable<T>& table;
+  const T* params;
+  Index rows, directions;
+  const T* kept;        // what forward left, see take_row_memory
+  const T* statistics;  // of forward
+  const T* packed;      // packed weights; null: read as they lie
+  const T* packed_transposed;
+  T* scratch;  // left operands
+  T* spread;   // `directions` elements
+  Index all() const { return rows * directions; }
+};
+
+// From dz, the cotangent of an op's output before its activation, to those of its
+// inputs. They are overwritten, or added to.
+template <class T>
+struct CotangentArgs {
+  const T* dz;
+  T* dx;  // null: not needed; may be dz for an op that is not dense
+  bool adds_input;
+  T* d_other = nullptr;  // null: not needed
+  bool adds_other = false;
+};
+
 template <class T>
 const T* parameters(const T* params, Index offset) {
   return offset >= 0 ? params + offset : nullptr;
@@ -129,15 +164,25 @@ void activation_backward(const BackwardArgs<T>& a, const OpPlan& op, const T* z)
   a.table.activation_backward(op.activation, a.dz, n, a.dz, n, saved, n, a.rows, n);
 }
 
-// to = d, or to += d if `adds`.
+// to = d, or to += d if `adds`. Nothing if `to` is null or d.
 template <class T>
 void accumulate_gradient(const KernelTable<T>& table, T* to, const T* d, Index size,
                          bool adds) {
-  if (!to) return;
+  if (!to || to == d) return;
   if (adds) {
     table.add(to, to, d, size);
   } else {
     std::copy_n(d, size, to);
+  }
+}
+
+// The gradients of a bias from each row of dz are that row.
+template <class T>
+void copy_bias_gradients(const OpPlan& op, T* grads, Index stride, const T* dz,
+                         Index rows) {
+  if (op.bias < 0) return;
+  for (Index r = 0; r < rows; ++r) {
+    std::copy_n(dz + r * op.n_out, op.n_out, grads + r * stride + op.bias);
   }
 }
 
@@ -196,6 +241,48 @@ struct OpDefaults {
   static bool weight_gradients(const WeightGradientArgs<T>&, const OpPlan&) {
     return true;
   }
+
+  // Derivatives of each row. What is here suits an op that is the identity apart from
+  // its activation.
+
+  // Whether the op without its activation is linear. If it is not, it has a function
+  //   second(a, op, c, dz, t):
+  // c.dz, the tangents of the cotangent dz (rows, n_out), become those of the
+  // cotangents of its inputs; a null c.dz is 0. t: tangents of its input.
+  static constexpr bool is_linear = true;
+
+  // What all members share: packed weights if `packs`, these transposed if
+  // `packs_transposed`, statistics.
+  template <class T>
+  static void take_shared_memory(Arena<T>&, const OpPlan&, bool /*packs*/,
+                                 bool /*packs_transposed*/, OpMemory<T>&) {}
+  // This member's part of it.
+  template <class T>
+  static void prepare(const Team&, const KernelTable<T>&, const OpPlan&,
+                      const NetworkView<T>&, const OpMemory<T>&) {}
+  // What forward leaves for the derivatives of `rows` rows.
+  template <class T>
+  static void take_row_memory(Arena<T>&, const OpPlan&, Index /*rows*/, OpMemory<T>&) {}
+
+  // out = J t, all() rows; `other`: tangents of the second input. out may be t for an
+  // op that is not dense.
+  template <class T>
+  static void tangent(const DirectionArgs<T>& a, const OpPlan& op, T* out, const T* t,
+                      const T* /*other*/) {
+    if (out != t) std::copy_n(t, a.all() * op.n_out, out);
+  }
+
+  template <class T>
+  static void cotangent(const DirectionArgs<T>& a, const OpPlan& op,
+                        const CotangentArgs<T>& c) {
+    accumulate_gradient(a.table, c.dx, c.dz, a.all() * op.n_out, c.adds_input);
+  }
+
+  // Row r of `grads`, which are `stride` elements apart, at the op's offsets: the
+  // gradients of its parameters from row r of dz. x: `rows` rows of its input.
+  template <class T>
+  static void row_gradients(const DirectionArgs<T>&, const OpPlan&, T* /*grads*/,
+                            Index /*stride*/, const T* /*x*/, const T* /*dz*/) {}
 };
 
 // Appends the ops of a sequence of layers that takes the output of op `input`; returns

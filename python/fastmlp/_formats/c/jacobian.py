@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ... import _core
 from ..._network import ops
 from ..layers import BY_KIND
 from .inference import Values
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
 
 # Largest number of directions that are taken at once.
 _DIRECTIONS = 16
-# The core skips what a relu made 0 from this number of directions on: see
-# plan_relu_sparsity in derivatives.cpp.
-_GATHER_PAYS = 4
 # Activations whose derivative is computed from their values directly.
 _MASKS = ("relu", "softmax")
 
@@ -90,7 +88,7 @@ class Jacobian:
         """Whether products may skip the elements that the relu of a node made 0."""
         return (
             i != ops.INPUT
-            and self._all_directions() >= _GATHER_PAYS
+            and self._all_directions() >= _core.GATHER_PAYS
             and self._writer.nodes[i].activation == "relu"
         )
 

@@ -1,0 +1,84 @@
+// Reverse mode: directions of the output back to the inputs, or to the parameters.
+#pragma once
+
+#include "network/derivatives/derivative_pass.h"
+
+namespace fastmlp::detail {
+
+// The directions at the network's output: unit vectors, or the gradient of the loss of
+// each row.
+template <class T>
+void fill_output_cotangents(const DerivativePass<T>& pass, T* c) {
+  const Request<T>& rq = pass.rq;
+  const Tile& tile = pass.tile;
+  const Index n = pass.net.n_out;
+  if (!rq.loss) return pass.fill_unit_vectors(c, n);
+  const Targets<T> targets = rq.targets->from_row(tile.row, target_width(*rq.loss, n));
+  // The divisor of a single row without a weight.
+  const double divisor = loss_normalizer<T>(*rq.loss, {}, nullptr, 1, n);
+  fill_row_scale<T>(pass.me.scales, targets.weights, nullptr, divisor, tile.rows);
+  loss_rows<T>(*rq.loss, c, pass.me.losses, pass.output(), targets.values,
+               targets.labels, pass.me.scales, tile.rows, n);
+}
+
+// rq.out (rows, directions, n_in), or with of_params (rows, directions, n_params).
+// `seeds`: the transposed weights of the last op, if plan.seeds_from_weights.
+template <class T>
+void compute_cotangents(const DerivativePass<T>& pass, const T* seeds) {
+  const Request<T>& rq = pass.rq;
+  const DerivativePlan& plan = pass.plan;
+  const Tile& tile = pass.tile;
+  // Null: not needed.
+  const auto cotangent_of = [&](int op) -> T* {
+    if (op == kNone) return nullptr;
+    if (op == kInput) return rq.of_params ? nullptr : pass.out(pass.net.n_in);
+    const int slot = plan.slot[static_cast<size_t>(op)];
+    return slot < 0 ? nullptr : pass.me.slots[static_cast<size_t>(slot)];
+  };
+
+  size_t end = pass.n_ops();
+  size_t done = end;  // the op whose activation is applied already
+  if (plan.seeds_from_weights) {
+    // No other op takes the last op's input: its activation can be applied while the
+    // weights are copied.
+    --end;
+    const OpPlan& last = pass.net.ops.back();
+    const T* const rows = seeds + tile.first * last.n_in;
+    T* const to = cotangent_of(last.input);
+    const size_t before = static_cast<size_t>(last.input);
+    if (last.input == kInput || plan.gathers[before]) {
+      pass.repeat(to, rows, 0, last.n_in);
+    } else {
+      pass.times_derivative(before, to, rows, 0);
+      done = before;
+    }
+  } else {
+    fill_output_cotangents(pass, cotangent_of(static_cast<int>(end) - 1));
+  }
+  for (size_t l = end; l-- > 0;) {
+    T* const dz = cotangent_of(static_cast<int>(l));
+    if (!dz) continue;  // no op before it has parameters
+    const OpPlan& op = pass.op(l);
+    if (l != done && !plan.gathers[l]) {
+      pass.times_derivative(l, dz, dz, tile.directions);
+    }
+    const CotangentArgs<T> c = {dz, cotangent_of(op.input), op.adds_input,
+                                cotangent_of(op.other), op.adds_other};
+    if (plan.gathers[l]) {
+      pass.multiply_gathered(l, c.dx, op.n_in, dz, pass.shared(l).packed_transposed,
+                             c.adds_input);
+      continue;
+    }
+    visit(op.kind, [&](auto kind) {
+      const DirectionArgs<T> a = pass.args(l, tile.directions);
+      if (rq.of_params) {
+        const Index stride = pass.net.n_params;
+        kind.row_gradients(a, op, pass.out(stride), stride, pass.value_of(op.input),
+                           dz);
+      }
+      kind.cotangent(a, op, c);
+    });
+  }
+}
+
+}  // namespace fastmlp::detail
