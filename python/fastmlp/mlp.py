@@ -34,61 +34,69 @@ if TYPE_CHECKING:
 
 @register
 class MLP(Derivatives, Exports):
-    """A multilayer perceptron: h₀ = x, hᵢ = layerᵢ(hᵢ₋₁), y the last of the h.
+    """A multilayer perceptron: h₀ = x, hᵢ = layerᵢ(hᵢ₋₁), and y is the last of the h.
 
     A layer is dense, act(h @ W + b), or another one of `fastmlp.layers`.
 
     Parameters
     ----------
     layers : sequence of int or Layer
-        The input width, then for each layer its width, if it is dense, or a layer
-        object: `Dense`, `Activation`, `Dropout`, `LayerNorm`, `BatchNorm`, `Residual`.
-        There need be no hidden layer.
+        Width of the input, then the layers: an int is the width of a dense layer, and a
+        layer object is a `Dense`, `Activation`, `Dropout`, `LayerNorm`, `BatchNorm` or
+        `Residual`. Hidden layers are optional.
     activation : str
-        Of dense layers that do not name their own: one of ``fastmlp.ACTIVATIONS``,
-        whose formulas `fastmlp.layers` gives.
+        Activation of dense layers that do not name one: one of ``fastmlp.ACTIVATIONS``,
+        whose formulas are in `fastmlp.layers`.
     output_activation : str
-        Of the last dense layer, if it does not name its own.
+        Activation of the last dense layer if it does not name one.
     init : str
-        How parameters are drawn, see `fastmlp.initializers`.
+        Initialisation of the parameters, see `fastmlp.initializers`.
     bias : bool
         Whether the layers given as widths have biases.
     dtype : {"float32", "float64"}
-        Of parameters, inputs and outputs.
+        Dtype of parameters, inputs and outputs.
     seed : int, sequence of int, SeedSequence, BitGenerator or Generator, optional
-        Where parameters, and after them the orders of `fit` and what dropout draws in
-        training, are drawn from: whatever
-        ``numpy.random.default_rng`` takes, bools apart; None draws from the operating
-        system.
+        Seed of the initial parameters, of the sample orders in `fit` and of dropout:
+        anything that ``numpy.random.default_rng`` takes, except bools. None draws one
+        from the operating system.
 
     Attributes
     ----------
     n_in, n_out : int
-        Widths of input and output; read-only, as are the next three.
+        Widths of input and output; read-only, like the next three.
     n_params : int
-        How many parameters there are.
+        Number of parameters.
     dtype : numpy.dtype
-        Of parameters, inputs and outputs.
+        Dtype of parameters, inputs and outputs.
     layers : tuple of Layer
-        The layers, nothing left open.
+        The layers with all their fields set.
     history : History or None
-        Of the last `fit`, an interrupted one included.
+        History of the last `fit`, even if it was interrupted.
 
     Raises
     ------
     TypeError, ValueError
-        For widths that are no positive ints, unknown names, and other ``layers``.
+        If a width is not a positive int, a name is unknown, or ``layers`` has other
+        items.
 
     Notes
     -----
-    Inputs are anything that ``np.asarray`` takes or that has ``__dlpack__``, in the
-    CPU's memory. Arrays of the model's dtype that are C-contiguous (read-only ones,
-    memory maps and tensors among them) are used as they are, all others are converted
-    once per call; arrays to be written to (``out``) are never converted. Whatever
-    raises TypeError or ValueError leaves the model unchanged.
+    Inputs are anything that ``np.asarray`` takes or that has ``__dlpack__``, in CPU
+    memory. C-contiguous arrays of the model's dtype are used as they are, including
+    read-only arrays, memory maps and tensors; all others are converted once per call.
+    Arrays to be written to (``out``) are never converted. A call that raises TypeError
+    or ValueError leaves the model unchanged.
 
-    Results are the same to the last bit for any number of threads, any position of a
-    row in a batch and any instruction set.
+    Targets ``y`` have the shape of the outputs, (B, n_out), or (B,) if n_out is 1.
+    `fastmlp.CrossEntropy` also takes class labels, (B,), and the documentation of the
+    other losses says what they take. A ``sample_weight`` holds one weight per row; the
+    weights are finite, none is negative and not all are zero. Class labels out of range
+    are refused. The values of inputs and of other targets are used as they are: only
+    `fit` checks that they are finite, that probabilities lie between 0 and 1 and that
+    those for `fastmlp.CrossEntropy` sum to 1.
+
+    Results are bitwise the same for any number of threads, any position of a row in a
+    batch and any instruction set.
     """
 
     history: History | None
@@ -104,7 +112,7 @@ class MLP(Derivatives, Exports):
         dtype: npt.DTypeLike = "float32",
         seed: Seed | None = None,
     ) -> None:
-        # The architecture, as given (for the representation) and resolved.
+        # The architecture as given, for the representation.
         self._given: dict[str, Any] = {
             "layers": checked("layers", layers, n_in=True),
             "activation": activation_name("activation", activation),
@@ -118,7 +126,7 @@ class MLP(Derivatives, Exports):
         rng = seeds.generator(seed)
         self._build()
 
-        # Parameters, then the seed of all orders to come.
+        # Draw the parameters, then the seed of the sample orders.
         for scale in self._views.scales:
             scale[:] = 1
         draws = resolve.first_draws(self._layers, self._given["init"])
@@ -137,26 +145,26 @@ class MLP(Derivatives, Exports):
     # Inference and gradients --------------------------------------------------------
 
     def predict(self, x: npt.ArrayLike, out: Any = None) -> Array:
-        """Return the outputs for inputs; calling the model is the same.
+        """Return the outputs for inputs; calling the model does the same.
 
         Parameters
         ----------
         x : (B, n_in) or (n_in,)
             Samples as rows, or one sample.
         out : ndarray (B, n_out) or (n_out,), optional
-            Where to write the result: of the model's dtype, C-contiguous, writeable,
-            apart from ``x``. Also a tensor or buffer whose memory NumPy can share, such
-            as a PyTorch tensor on the CPU.
+            Array for the result: of the model's dtype, C-contiguous, writeable, and not
+            overlapping ``x``. It may also be a tensor or buffer whose memory NumPy can
+            share, such as a PyTorch tensor on the CPU.
 
         Returns
         -------
         ndarray (B, n_out) or (n_out,)
-            ``out`` if it is given.
+            The outputs; ``out`` if it is given.
 
         Raises
         ------
         TypeError, ValueError
-            For arrays of a wrong kind or shape.
+            If an array has the wrong kind or shape.
         """
         y = self.core.predict(x, out)
         return self._predict_slowly(x, out) if y is NotImplemented else y
@@ -183,41 +191,41 @@ class MLP(Derivatives, Exports):
         x: Array | None = None,
         out: Array | None = None,
     ) -> _core.Predictor:
-        """Return inference bound to buffers: for loops that count microseconds.
+        """Return inference bound to buffers, for loops in which microseconds count.
 
-        All that a call looks at otherwise (kinds, shapes, overlaps of arrays, where the
-        result goes) is settled here, and a call allocates nothing.
+        Kinds, shapes, overlaps and the destination of the result, which every other
+        call checks, are settled here once, and calling the predictor allocates nothing.
 
         Parameters
         ----------
         rows : int, optional
-            How many samples a call takes; None is for one sample, without that axis.
+            Number of samples per call; None is for one sample, without that axis.
         x : ndarray (rows, n_in) or (n_in,), optional
-            The input buffer, such as one that sensors are read into: of the model's
-            dtype, C-contiguous, never copied. None makes one, of zeros.
+            Input buffer, such as one that sensors write to: of the model's dtype and
+            C-contiguous; it is never copied. None makes one, filled with zeros.
         out : ndarray (rows, n_out) or (n_out,), optional
-            The output buffer, writeable and apart from ``x`` too. None makes one.
+            Output buffer, also writeable and not overlapping ``x``. None makes one.
 
         Returns
         -------
         predictor : callable
-            ``predictor()`` computes the outputs for what stands in its buffer ``x``
-            then; ``predictor(x)`` those for another array of that shape, which is
-            converted if it is of another kind. Both write the buffer ``y`` and return
-            it: the next call overwrites it. Attributes: ``x`` and ``y``.
+            ``predictor()`` computes the outputs for the current content of its buffer
+            ``x``; ``predictor(x)`` computes those for another array of that shape,
+            which is converted if necessary. Both write them to the buffer ``y`` and
+            return it, so the next call overwrites it. Attributes: ``x`` and ``y``.
 
         Raises
         ------
         TypeError, ValueError
-            For buffers of a wrong kind or shape; from calls for such arguments.
+            If a buffer, or the argument of a call, has the wrong kind or shape.
         RuntimeError
-            From calls within one of the same predictor, be it another thread's: make
-            one for each thread.
+            If a call is made during another call of the same predictor, for example in
+            another thread: make one predictor for each thread.
 
         Notes
         -----
-        The model is not copied: what training changes is seen by the next call. The
-        bits are those of `predict`.
+        The model is not copied: the next call sees what training changes. The bits are
+        those of `predict`.
 
         Examples
         --------
@@ -231,39 +239,39 @@ class MLP(Derivatives, Exports):
         return predictor(self, rows, x, out)
 
     def as_torch_module(self) -> torch.nn.Module:
-        """Return a PyTorch module that computes with this very network.
+        """Return a PyTorch module that computes with this network, in its memory.
 
-        It can stand in the middle of a PyTorch model: its forward and backward are
-        fastmlp's, gradients flow through to its inputs, and PyTorch's optimisers train
-        this model in place.
+        The module can be part of a PyTorch model: fastmlp computes its forward and
+        backward passes, gradients flow through to its inputs, and PyTorch's optimisers
+        train this model in place.
 
         Returns
         -------
         torch.nn.Module
-            Takes tensors (…, n_in) of the model's dtype on the CPU, without a copy if
-            they are contiguous. Its one parameter, ``params``, is the memory of
-            `params`, and the buffer ``statistics`` that of `buffers`, if there is
-            `BatchNorm`; ``mlp`` is this model. Pickles and deep copies have a model of
-            their own.
+            Module for CPU tensors (…, n_in) of the model's dtype, which are not copied
+            if they are contiguous. Its only parameter, ``params``, is the memory of
+            `params`; with `BatchNorm` its buffer ``statistics`` is the memory of
+            `buffers`; ``mlp`` is this model. Pickles and deep copies contain a copy of
+            the model.
 
         Raises
         ------
         ImportError
-            Without PyTorch.
+            If PyTorch is not installed.
 
         Notes
         -----
         Like every new module it is in training mode, in which `Dropout` drops and
-        `BatchNorm` takes the statistics of the batch; call ``eval()`` for inference.
-        Several calls may be in one graph; each is differentiated with its own masks
-        and statistics. Backward after the last call goes on from what that has kept;
-        after others it computes the forward pass once more.
+        `BatchNorm` uses the statistics of the batch; call ``eval()`` for inference. A
+        graph may contain several calls, each of which is differentiated with its own
+        masks and statistics. The backward pass of the last call reuses the values that
+        its forward pass kept; that of an earlier call computes the forward pass again.
 
-        PyTorch notices, and refuses, if its optimisers have moved the parameters
-        between forward and backward, but not if fastmlp has or writes into `params`.
-        Second derivatives (``create_graph=True``) and those of forward mode are
-        refused, as are moves to another device or dtype. Several modules of one model
-        have its parameters, and each a gradient of its own.
+        PyTorch detects parameters that its own optimisers changed between forward and
+        backward, and raises an error, but it cannot detect changes by fastmlp or by
+        writing to `params`. Second derivatives (``create_graph=True``) and forward-mode
+        derivatives are refused, as are moves to another device or dtype. Several
+        modules of one model share its parameters, but each has its own gradient.
         """
         from ._formats import to_torch
 
@@ -287,15 +295,14 @@ class MLP(Derivatives, Exports):
         x : (B, n_in)
             Samples as rows.
         y : (B, n_out), or (B,) if n_out is 1
-            Targets; for `fastmlp.CrossEntropy` class labels, (B,), as well; other
-            losses say what they take.
+            Targets in a form that the loss takes; see the notes of `fastmlp.MLP`.
         loss : Loss or callable
-            Such as ``fm.MSE()``; a function (pred, target) -> (value, gradient) is made
-            a `fastmlp.CustomLoss`.
+            Loss such as ``fm.MSE()``; a function (pred, target) -> (value, gradient) is
+            turned into a `fastmlp.CustomLoss`.
         sample_weight : (B,), optional
-            Weights of the rows: finite, none negative, not all zero.
+            Weights of the rows.
         training : bool
-            As of `forward`.
+            Whether dropout and batch normalisation train, as in `forward`.
 
         Returns
         -------
@@ -307,13 +314,7 @@ class MLP(Derivatives, Exports):
         Raises
         ------
         TypeError, ValueError
-            For arrays of a wrong kind or shape, and for labels out of range.
-
-        Notes
-        -----
-        Labels out of range are refused, but the values of x and of other targets are
-        used as they are: `fit` alone checks that they are finite, and that
-        probabilities lie from 0 to 1 and, for `fastmlp.CrossEntropy`, sum to 1.
+            If an array has the wrong kind or shape, or a label is out of range.
         """
         if training is not False and training is not True:
             training = _validate.flag("training", training)
@@ -345,33 +346,32 @@ class MLP(Derivatives, Exports):
         x : (B, n_in)
             Samples as rows.
         y : (B, n_out), or (B,) if n_out is 1
-            Targets; for `fastmlp.CrossEntropy` class labels, (B,), as well.
+            Targets in a form that the loss takes; see the notes of `fastmlp.MLP`.
         loss : Loss
-            Such as ``fm.MSE()``; not a function.
+            Loss such as ``fm.MSE()``; not a function.
         sample_weight : (B,), optional
-            Weights of the rows: finite, none negative, not all zero.
+            Weights of the rows.
 
         Returns
         -------
         ndarray (B, n_params)
-            Row b is the gradient of its weight times its loss. That loss is summed over
-            outputs if the loss's reduction is "sum", else it is their mean (of
-            cross-entropy there is one value). So the sum of the rows is the gradient
-            that `value_and_grad` returns under "sum", and under "mean" it is that
-            gradient times B, or times the sum of the weights, those of classes
-            included.
+            Row b is the gradient of the row's weight times its loss. This loss is the
+            sum over the outputs if the loss's reduction is "sum", otherwise their mean
+            (cross-entropy has one value per row). So the sum of the rows equals the
+            gradient from `value_and_grad` with "sum"; with "mean" it is that gradient
+            times B, or times the sum of the weights, including those of classes.
 
         Raises
         ------
         TypeError, ValueError
-            For arrays of a wrong kind or shape, for labels out of range, and for losses
-            given as functions, which say nothing of single rows.
+            If an array has the wrong kind or shape, a label is out of range, or the
+            loss is a function, which does not define a loss for a single row.
         """
         loss = as_loss(loss)
         if loss.core is None:
             raise TypeError(
-                "loss must be one of fastmlp's own losses: a function of a batch says "
-                "nothing about its single rows"
+                "loss must be one of fastmlp's own losses: a function of a batch does "
+                "not define the losses of its rows"
             )
         if sample_weight is not None:
             sample_weight = self._checked_weights(sample_weight)
@@ -398,15 +398,15 @@ class MLP(Derivatives, Exports):
         x : (B, n_in)
             Samples as rows.
         y : (B, n_out), or (B,) if n_out is 1
-            Targets; for `fastmlp.CrossEntropy` class labels, (B,), as well; other
-            losses say what they take.
+            Targets in a form that the loss takes; see the notes of `fastmlp.MLP`.
         loss : Loss or callable
-            Such as ``fm.MSE()``; a function (pred, target) -> (value, gradient) is made
-            a `fastmlp.CustomLoss`.
+            Loss such as ``fm.MSE()``; a function (pred, target) -> (value, gradient) is
+            turned into a `fastmlp.CustomLoss`.
         optimizer : Optimizer
-            Such as ``fm.Adam()``. It belongs to the first model it trains.
+            Optimiser such as ``fm.Adam()``. It belongs to the first model that it
+            trains.
         sample_weight : (B,), optional
-            Weights of the rows: finite, none negative, not all zero.
+            Weights of the rows.
 
         Returns
         -------
@@ -418,14 +418,8 @@ class MLP(Derivatives, Exports):
         DivergenceError
             If the loss is not finite; the step is not taken.
         TypeError, ValueError
-            For arrays of a wrong kind or shape, for labels out of range, and if the
+            If an array has the wrong kind or shape, a label is out of range, or the
             optimiser belongs to another model; nothing has changed then.
-
-        Notes
-        -----
-        Labels out of range are refused, but the values of x and of other targets are
-        used as they are: `fit` alone checks that they are finite, and that
-        probabilities lie from 0 to 1 and, for `fastmlp.CrossEntropy`, sum to 1.
         """
         if not (isinstance(loss, Loss) and isinstance(optimizer, Optimizer)):
             loss = as_loss(loss)
@@ -461,13 +455,12 @@ class MLP(Derivatives, Exports):
         x : (B, n_in)
             Samples as rows.
         y : (B, n_out), or (B,) if n_out is 1
-            Targets; for `fastmlp.CrossEntropy` class labels, (B,), as well; other
-            losses say what they take.
+            Targets in a form that the loss takes; see the notes of `fastmlp.MLP`.
         loss : Loss or callable
-            Such as ``fm.MSE()``; a function (pred, target) -> (value, gradient) is made
-            a `fastmlp.CustomLoss`.
+            Loss such as ``fm.MSE()``; a function (pred, target) -> (value, gradient) is
+            turned into a `fastmlp.CustomLoss`.
         sample_weight : (B,), optional
-            Weights of the rows: finite, none negative, not all zero.
+            Weights of the rows.
 
         Returns
         -------
@@ -477,13 +470,7 @@ class MLP(Derivatives, Exports):
         Raises
         ------
         TypeError, ValueError
-            For arrays of a wrong kind or shape, and for labels out of range.
-
-        Notes
-        -----
-        Labels out of range are refused, but the values of x and of other targets are
-        used as they are: `fit` alone checks that they are finite, and that
-        probabilities lie from 0 to 1 and, for `fastmlp.CrossEntropy`, sum to 1.
+            If an array has the wrong kind or shape, or a label is out of range.
         """
         if not isinstance(loss, Loss):
             loss = as_loss(loss)
@@ -519,70 +506,72 @@ class MLP(Derivatives, Exports):
     ) -> History:
         """Train for some epochs.
 
-        Ctrl-C ends the training between two steps: the model and its `history` stay as
-        they are then, and KeyboardInterrupt goes on to the caller. Another fit takes
-        the broken epoch from its beginning, in the same order; to go on with its next
-        step instead, exactly as if nothing had happened, use
+        Ctrl-C ends the training between two steps: the model and its `history` keep
+        their current state, and KeyboardInterrupt is raised. The next fit starts the
+        interrupted epoch again from its beginning, in the same order. To resume with
+        the next step instead, exactly as if nothing had happened, use
         ``fm.Checkpoint(path, on_interrupt=True)`` and ``fm.Checkpoint.load``.
 
         Parameters
         ----------
         x : (N, n_in), or iterable or function
             Samples as rows, all finite. Without ``y``, for data that do not fit in
-            memory: batches, each a tuple (x, y) or (x, y, sample_weight) and a step of
-            its own. An iterable (a list, a data loader) is gone through anew in each
-            epoch; a function returns such an iterable for an epoch, and is handed the
-            epoch's number, from 0 over all fits, if it takes an argument; of an
-            iterator, such as a generator, that gives its batches but once, each epoch
-            takes the next ``steps_per_epoch`` (of an epoch that goes on from a
-            checkpoint within it, those that were left).
+            memory, x is batches, tuples (x, y) or (x, y, sample_weight), each of which
+            makes one step. An iterable such as a list or a data loader is iterated over
+            again in each epoch. A function returns such an iterable for an epoch; if it
+            takes an argument, it is passed the number of the epoch, counted from 0 over
+            all fits. An iterator such as a generator, which can only be iterated over
+            once, gives each epoch its next ``steps_per_epoch`` batches (an epoch
+            resumed from a checkpoint takes the number of batches that it has left).
         y : (N, n_out), or (N,) if n_out is 1, optional
-            Targets, all finite; for `fastmlp.CrossEntropy` class labels, (N,), as well.
-            Probabilities must lie from 0 to 1 and those of classes sum to 1.
+            Targets, all finite; for `fastmlp.CrossEntropy` also class labels, (N,).
+            Probabilities must lie between 0 and 1, and those of classes sum to 1.
         loss : Loss or callable
-            What to minimise, such as ``fm.CrossEntropy()``; a function (pred, target)
-            -> (value, gradient) is made a `fastmlp.CustomLoss`, and steps come from
-            Python one by one.
+            Loss to minimise, such as ``fm.CrossEntropy()``; a function (pred, target)
+            -> (value, gradient) is turned into a `fastmlp.CustomLoss`, for which Python
+            runs the steps one by one.
         optimizer : Optimizer or Solver
-            Such as ``fm.Adam()`` or ``fm.LBFGS()``. It belongs to the first model that
-            it trains.
+            Optimiser such as ``fm.Adam()``, or solver such as ``fm.LBFGS()``. It
+            belongs to the first model that it trains.
         epochs : int
-            How many times to go through all samples; 0 is allowed.
+            Number of passes over all samples; may be 0.
         batch_size : int, optional
-            Samples in a step. The last step of an epoch takes what is left; all samples
-            make one step if they are no more than this. To be left out where x is
-            batches, and for solvers that take all samples at once.
+            Number of samples per step. The last step of an epoch takes the remaining
+            ones; all samples make one step if there are not more than this. Omit it if
+            x is batches or the solver takes all samples at once; otherwise it is
+            required.
         shuffle : bool
-            Take the samples of each epoch in another random order; batches come in
-            their own.
+            Whether each epoch takes the samples in a new random order; batches always
+            keep theirs.
         sample_weight : (N,), optional
             Weights of the samples: finite, none negative, not all zero.
         validation_data : tuple, optional
-            (x, y) or (x, y, sample_weight): loss and metrics on them are taken after
-            each epoch.
+            Data (x, y) or (x, y, sample_weight) on which loss and metrics are computed
+            after each epoch.
         metrics : sequence or dict, optional
             Names from `fastmlp.metrics` ("accuracy", "r2", "mae", "mse", "rmse"),
-            functions of (pred, target) that return a number (and that are handed
-            sample_weight by that name if they have such an argument and there are
-            weights), or a dict that names them. They are taken on the validation data,
-            in the same pass as their loss, as "val_accuracy" and so on in
-            ``history.metrics``; without validation data on the training data after the
-            epoch, as "accuracy" and so on, which costs a pass of inference over all of
-            them: about half of the epoch.
+            functions of (pred, target) that return a number, or a dict that gives them
+            names. A function with an argument named sample_weight is passed the weights
+            if there are any. With validation data, metrics are computed on them in the
+            same pass as the loss and appear as "val_accuracy" and so on in
+            ``history.metrics``. Without them, metrics are computed on the training data
+            after the epoch and appear as "accuracy" and so on; this inference pass
+            costs about half as much as the epoch.
         callbacks : sequence of Callback or function
-            Called between epochs, and between steps if they ask for it, see
-            `fastmlp.callbacks`.
+            Callbacks to call between epochs, and between steps if they define a hook
+            for that; see `fastmlp.callbacks`.
         progress : bool, optional
-            Show progress on standard error; None does so if that is a terminal.
+            Whether to show progress on standard error; None does so if it is a
+            terminal.
         seed : int, sequence of int, SeedSequence, BitGenerator or Generator, optional
-            The order of samples is a function of the seed and the epoch. An int, below
-            2⁶⁴, gives the orders of that seed from its first epoch on; anything else
-            that ``numpy.random.default_rng`` takes draws one. None goes on with the
-            model's own: so two fits in a row see different orders, and training for
-            6 epochs and then for 4, stored and loaded in between or not, is the same as
-            for 10.
+            Seed of the orders of samples, which are functions of the seed and the
+            epoch. An int below 2⁶⁴ gives the orders of that seed from its first epoch
+            on; anything else that ``numpy.random.default_rng`` takes draws such a
+            number. None continues the model's own sequence: two fits in a row see
+            different orders, and 6 epochs followed by 4, with or without saving and
+            loading in between, are the same training as 10.
         steps_per_epoch : int, optional
-            How many batches make an epoch, where x is batches; None takes all.
+            Number of batches per epoch if x is batches; None takes all.
 
         Returns
         -------
@@ -592,12 +581,12 @@ class MLP(Derivatives, Exports):
         Raises
         ------
         DivergenceError
-            If a loss or gradient is not finite. The message says in which epoch, step
-            and layer, with which learning rate, and why, as far as it shows. The model
-            and the optimiser are at their last good state; `history` is kept.
+            If a loss or gradient is not finite. The message names the epoch, the step,
+            the layer and the learning rate, and the cause as far as it is known. The
+            model and the optimiser return to their last good state; `history` is kept.
         TypeError, ValueError
-            For arguments of a wrong kind, shape or range; nothing has changed then. A
-            batch that is wrong, or one that does not come, ends the training there.
+            If an argument has the wrong kind, shape or range; nothing has changed then.
+            A wrong or missing batch ends the training at that point.
         """
         return session.fit(
             self,
@@ -620,15 +609,16 @@ class MLP(Derivatives, Exports):
     def polyak_(self, other: MLP, tau: float) -> Self:
         """Move the parameters towards another model's: θ ← θ + τ (θ' - θ), in place.
 
-        The update of target networks (Polyak & Juditsky 1992; Lillicrap et al. 2016),
-        also of running statistics if there are any.
+        This is the update of target networks (Polyak & Juditsky 1992; Lillicrap et al.
+        2016). Running statistics move in the same way.
 
         Parameters
         ----------
         other : MLP
-            The model to move towards, of the same dtype and shapes of parameters.
+            Model to move towards, of the same dtype and shapes of parameters.
         tau : float
-            τ, from 0 (nothing changes) to 1 (the parameters become the other's).
+            Fraction τ, from 0 (nothing changes) to 1 (the parameters become the
+            other's).
 
         Returns
         -------
@@ -638,7 +628,8 @@ class MLP(Derivatives, Exports):
         Raises
         ------
         TypeError, ValueError
-            For what is no such model, and for τ out of range; nothing has changed then.
+            If ``other`` is not such a model, or τ is out of range; nothing has changed
+            then.
         """
         if not isinstance(other, MLP):
             raise TypeError(f"other must be a fm.MLP, got {_validate.describe(other)}")
@@ -665,10 +656,10 @@ class MLP(Derivatives, Exports):
     # Copies and text ----------------------------------------------------------------
 
     def fold(self) -> MLP:
-        """Return a model for inference alone: the same outputs, with less to do.
+        """Return an equivalent model for inference only, with fewer operations.
 
-        Each `BatchNorm` beside a dense layer becomes part of that layer (after one
-        without activation, or before one); `Dropout` is left out. Outputs agree to
+        Each `BatchNorm` next to a dense layer is merged into it (if it follows one
+        without activation, or precedes one), and `Dropout` is removed. Outputs agree to
         rounding.
 
         Returns
@@ -688,12 +679,13 @@ class MLP(Derivatives, Exports):
         Returns
         -------
         str
-            A line per layer, those of residual blocks indented, and the totals: name
-            (as in `state_dict`), layer, output shape, activation, parameters, FLOPs for
-            a row in inference and, about, in a training step (the optimiser, whose work
-            does not grow with the rows, not counted), memory of the parameters, and of
-            the outputs that a row leaves. A multiplication and an addition are two
-            FLOPs, an activation one per element.
+            One line per layer, with those of residual blocks indented, and the totals.
+            The columns are name (as in `state_dict`), layer, output shape, activation,
+            parameters, FLOPs per row at inference and, approximately, in a training
+            step (without the optimiser, whose cost does not depend on the number of
+            rows), memory of the parameters, and memory of the outputs kept per row. A
+            multiplication and an addition are two FLOPs, an activation is one per
+            element.
         """
         return summary.summary(self)
 
@@ -704,7 +696,7 @@ class MLP(Derivatives, Exports):
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
-# What __repr__ need not say.
+# Defaults, which __repr__ leaves out.
 _DEFAULTS = {
     "activation": "relu",
     "output_activation": "identity",

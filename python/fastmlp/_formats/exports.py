@@ -1,4 +1,4 @@
-"""The methods of the model that write it in other forms."""
+"""The methods of the model that write other formats."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class Exports(Model):
-    """Files, PyTorch modules, ONNX models and C headers of a model.
+    """Copies of a model as files, PyTorch modules, ONNX models and C headers.
 
-    What writes them is imported when it is needed.
+    The writers are imported on the first call.
     """
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -24,26 +24,26 @@ class Exports(Model):
         Parameters
         ----------
         path : str or path-like
-            The file. It is replaced in one step: whatever happens, there is a whole
-            file, the new one or the one before.
+            Path of the file. The file is replaced atomically: at any time it is
+            complete, either the new one or the previous one.
 
         Raises
         ------
         TypeError, ValueError
-            If ``path`` is no path, or there is something that is no file.
+            If ``path`` is not a path, or something there is not a regular file.
         OSError
-            If it cannot be written; what was there is there as before.
+            If the file cannot be written; the previous one is kept.
         ImportError
-            Without the ``safetensors`` package.
+            If the ``safetensors`` package is not installed.
 
         Notes
         -----
-        The arrays are those of `state_dict`, by torch's names and in its layout, and
-        ``safetensors.torch.load_file`` reads them. The architecture is in the metadata,
-        as JSON, with the seed of what training draws and how far it has come, and a
-        SHA-256 of everything. The same model gives the same file; `history` is not in
-        it. Only the names of custom functions are stored; `fastmlp.load` needs
-        the functions.
+        The arrays are those of `state_dict`, with PyTorch's names and layout, so that
+        ``safetensors.torch.load_file`` reads them. The metadata contain the
+        architecture as JSON, the seed and the progress of the random draws of training,
+        and a SHA-256 of everything. The same model gives the same file, which does not
+        contain `history`. Custom functions are stored by name only; `fastmlp.load`
+        needs the functions.
         """
         from . import model_file
 
@@ -55,22 +55,23 @@ class Exports(Model):
         Returns
         -------
         torch.nn.Sequential
-            With parameters of its own, the same bits by the names of `state_dict`, on
-            the CPU and in inference mode: ``eval()`` has been called, ``train()`` makes
-            dropout drop and batch normalisation learn. Residual blocks are modules with
-            a ``body`` and a ``projection``. PyTorch's random numbers are not touched.
+            Module with its own parameters, bitwise equal to this model's and with the
+            names of `state_dict`, on the CPU and in inference mode: ``eval()`` has been
+            called; after ``train()`` dropout drops and batch normalisation learns.
+            Residual blocks are modules with a ``body`` and a ``projection``. PyTorch's
+            random number generator is not used.
 
         Raises
         ------
         ImportError
-            Without PyTorch.
+            If PyTorch is not installed.
         TypeError
             If an activation is a custom function.
 
         Notes
         -----
-        Outputs agree to rounding, as PyTorch sums in another order. The way back is
-        `fastmlp.from_torch`.
+        Outputs agree to rounding, because PyTorch sums in another order.
+        `fastmlp.from_torch` converts the module back.
         """
         from . import to_torch
 
@@ -86,36 +87,37 @@ class Exports(Model):
     ) -> None:
         """Write the network, as it is in inference, as an ONNX model.
 
-        Needs the ``onnx`` package: ``pip install 'fastmlp[onnx]'``.
+        This needs the ``onnx`` package: ``pip install 'fastmlp[onnx]'``.
 
         Parameters
         ----------
         path : str or path
-            The file, written in one step: it is there as a whole or not at all.
+            Path of the file, which is written atomically: it appears complete or not at
+            all.
         opset : int
-            The version of ONNX's set of operators, at least 17. All versions get the
-            same operators; only what reads the file may want a certain one.
+            Version of ONNX's operator set, at least 17. The operators are the same for
+            all versions; the parameter is for readers that require a certain one.
         input_name : str
-            Of the input, (N, n_in) in the model's dtype, any number N of rows.
+            Name of the input, (N, n_in) in the model's dtype for any number N of rows.
         output_name : str
-            Of the output, (N, n_out) in the same dtype.
+            Name of the output, (N, n_out) in the same dtype.
 
         Raises
         ------
         ImportError
-            Without the onnx package.
+            If the onnx package is not installed.
         TypeError, ValueError
-            For arguments of a wrong kind, for activations written in Python, and for
-            models larger than ONNX's files can be, 2 GiB.
+            If an argument has the wrong kind, an activation is written in Python, or
+            the model exceeds the limit of ONNX files, 2 GiB.
 
         Notes
         -----
-        Weights (out, in) and biases have the names of `state_dict`. `Dropout` is left
-        out, `BatchNorm` after a dense layer without activation is part of that layer,
-        as in `fold`. Operators are chosen so that onnxruntime runs the model in
-        float64 as well, and agrees within 1e-6 of the largest output (of float64 models
-        far closer) where the network itself is well conditioned in its dtype. It adds
-        in another order, so that bits differ.
+        Weights (out, in) and biases have the names of `state_dict`. `Dropout` is
+        removed, and `BatchNorm` after a dense layer without activation is merged into
+        that layer, as in `fold`. The operators are chosen so that onnxruntime also runs
+        the model in float64. If the network is well conditioned in its dtype, results
+        agree within 1e-6 of the largest output (far closer for float64 models).
+        onnxruntime adds in another order, so bits differ.
         """
         from . import to_onnx
 
@@ -126,46 +128,45 @@ class Exports(Model):
     def to_c(
         self, path: str | os.PathLike[str], *, name: str = "mlp", jacobian: bool = False
     ) -> None:
-        """Write the network as one C99 header, which needs nothing but a C library.
+        """Write the network as one C99 header that needs nothing but a C library.
 
-        ``#include`` it and call ``mlp_predict(x, y)``: y has the same bits as of
-        ``mlp(x)``, for one row.
+        ``#include`` the header and call ``mlp_predict(x, y)``: for one row, y has the
+        same bits as ``mlp(x)``.
 
         Parameters
         ----------
         path : str or path
-            The file. It is replaced in one step, or left as it is.
+            Path of the file, which is replaced atomically or not at all.
         name : str
-            What all names in the header start with, an identifier of C: ``mlp`` makes
-            ``mlp_predict``, ``mlp_jacobian``, ``MLP_N_IN`` and ``MLP_N_OUT``. Headers
-            of different names go into one program.
+            Prefix of all names in the header, a C identifier: ``mlp`` gives
+            ``mlp_predict``, ``mlp_jacobian``, ``MLP_N_IN`` and ``MLP_N_OUT``. One
+            program may include headers with different prefixes.
         jacobian : bool
-            Whether there is a function for the Jacobian too, ``mlp_jacobian(x, y,
-            jac)``: the same bits as of `predict` and `jacobian`.
+            Whether to add a function for the Jacobian, ``mlp_jacobian(x, y, jac)``,
+            with the same bits as `predict` and `jacobian`.
 
         Raises
         ------
         TypeError, ValueError
-            For a name that is none or a keyword of C or C++, and for a model with an
-            `Activation` that is a custom function.
+            If ``name`` is not a valid identifier or is a keyword of C or C++, or if an
+            `Activation` of the model is a custom function.
         OSError
             If the file cannot be written.
 
         Notes
         -----
         The functions allocate nothing, keep no state and may be called by several
-        threads; what they take of the stack is said at the top of the header. Layers
-        are as in inference: dropout does nothing, batch normalisation has its running
-        statistics. Weights are hexadecimal literals, which are exact, 17 bytes of text
-        for each in float32 and 24 in float64; so they are known to C99 and later, and
-        to C++17 and later. Megabytes of them are written as they are made, but take
-        compilers their time.
+        threads; the top of the header states their stack use. Layers behave as in
+        inference: dropout does nothing, and batch normalisation uses its running
+        statistics. Weights are hexadecimal literals, which are exact and take 17 bytes
+        of text each in float32 and 24 in float64. Such literals need C99 or C++17 or
+        later. Large models are written piece by piece, but take compilers a long time.
 
-        The bits hold wherever ``float`` and ``double`` are those of IEEE 754 in the
-        default mode and ``fma`` rounds once, as C99 has it; not with ``-ffast-math``,
-        which the header refuses. Tell the compiler that there is an instruction for
-        ``fma`` (on x86-64 ``-mfma`` or ``-march=native``): without one the results are
-        the same, later.
+        The bits are the same wherever ``float`` and ``double`` are IEEE 754 types in
+        the default mode and ``fma`` rounds once, as C99 requires; they are not with
+        ``-ffast-math``, which the header refuses. Enable the processor's ``fma``
+        instruction (on x86-64 by ``-mfma`` or ``-march=native``): without it the
+        results are the same, but slower.
         """
         from .c import header
 

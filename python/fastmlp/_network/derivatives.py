@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 
 class Derivatives(Model):
-    """Outputs and their derivatives with respect to inputs and parameters."""
+    """Outputs and their derivatives with respect to inputs and parameters.
+
+    `jacobian` and the methods after it treat rows independently and in inference mode:
+    dropout does nothing, and batch normalisation uses its running statistics.
+    """
 
     def forward(self, x: npt.ArrayLike, training: bool = False) -> Array:
         """Return the outputs for inputs, and keep what `backward` needs.
@@ -28,8 +32,8 @@ class Derivatives(Model):
         x : (B, n_in) or (n_in,)
             Samples as rows, or one sample.
         training : bool
-            Whether `Dropout` drops (differently in each such call) and `BatchNorm`
-            takes the statistics of the batch and moves its running ones.
+            Whether `Dropout` drops (differently in each such call) and `BatchNorm` uses
+            the statistics of the batch and updates its running statistics.
 
         Returns
         -------
@@ -39,8 +43,8 @@ class Derivatives(Model):
         Raises
         ------
         TypeError, ValueError
-            For arrays of a wrong kind or shape, and for fewer than two rows in training
-            where there is a `BatchNorm`.
+            If an array has the wrong kind or shape, or if a model with `BatchNorm` is
+            called in training mode with fewer than two rows.
         """
         if training is not False and training is not True:
             training = _validate.flag("training", training)
@@ -53,37 +57,37 @@ class Derivatives(Model):
         return y
 
     def backward(self, dy: npt.ArrayLike) -> tuple[Array, Array]:
-        """Return gradients of any scalar function of the last `forward`'s outputs.
+        """Return the gradients of a scalar function of the last `forward`'s outputs.
 
         Parameters
         ----------
         dy : (B, n_out) or (n_out,)
-            The derivative of the function with respect to those outputs.
+            Derivative of the function with respect to those outputs.
 
         Returns
         -------
         dx : ndarray, shape of the inputs
-            Its derivative with respect to the inputs.
+            Derivative of the function with respect to the inputs.
         grads : ndarray (n_params,)
-            Its derivative with respect to `params`, in their order.
+            Derivative of the function with respect to `params`, in their order.
 
         Raises
         ------
         RuntimeError
             If there was no `forward`.
         TypeError, ValueError
-            If dy is of a wrong kind or shape.
+            If ``dy`` has the wrong kind or shape.
         """
         shape = self.forward_shape
         if shape is None:
-            raise RuntimeError("backward needs a forward before it")
+            raise RuntimeError("backward needs a forward call before it")
         result = self.core.backward(dy)
         if result is not NotImplemented:
             return result
         rows = _validate.convert("dy", dy, self.dtype)
         if rows.shape != shape:
             raise ValueError(
-                f"dy must have the shape of forward's result, {shape}, "
+                f"dy must have the shape of forward's outputs, {shape}, "
                 f"got {_validate.describe(rows)}"
             )
         dx, grads = accepted(self.core.backward(np.atleast_2d(rows)))
@@ -92,30 +96,30 @@ class Derivatives(Model):
     def vjp(
         self, x: npt.ArrayLike, dy: npt.ArrayLike, training: bool = False
     ) -> tuple[Array, Array, Array]:
-        """Return outputs and gradients (vector-Jacobian product), forward and backward.
+        """Return outputs and gradients (vector-Jacobian product): forward and backward.
 
         Parameters
         ----------
         x : (B, n_in) or (n_in,)
             Samples as rows, or one sample.
         dy : (B, n_out) or (n_out,)
-            The derivative of any scalar function with respect to the outputs.
+            Derivative of a scalar function with respect to the outputs.
         training : bool
-            As of `forward`.
+            Whether dropout and batch normalisation train, as in `forward`.
 
         Returns
         -------
         y : ndarray (B, n_out) or (n_out,)
             The outputs.
         dx : ndarray, shape of x
-            The function's derivative with respect to the inputs.
+            Derivative of the function with respect to the inputs.
         grads : ndarray (n_params,)
-            Its derivative with respect to `params`, in their order.
+            Derivative of the function with respect to `params`, in their order.
 
         Raises
         ------
         TypeError, ValueError
-            For arrays of a wrong kind or shape.
+            If an array has the wrong kind or shape.
         """
         if training is not False and training is not True:
             training = _validate.flag("training", training)
@@ -135,11 +139,6 @@ class Derivatives(Model):
         )
         return y.reshape(shape), dx.reshape(rows.shape), grads
 
-    # Derivatives --------------------------------------------------------------------
-
-    # All of these are of each row by itself and in inference mode: dropout passes, and
-    # batch normalisation uses its running statistics.
-
     def jacobian(self, x: npt.ArrayLike) -> Array:
         """Return the derivatives of all outputs with respect to all inputs.
 
@@ -157,13 +156,13 @@ class Derivatives(Model):
         Raises
         ------
         TypeError, ValueError
-            If x is of a wrong kind or shape.
+            If an array has the wrong kind or shape.
 
         Notes
         -----
         All directions of many rows go through the layers as one matrix: n_in tangents
-        on the way forward, or n_out cotangents on the way back, whichever is less work.
-        Derivatives at a kink are those of the activation's backward: relu'(0) = 0.
+        forward or n_out cotangents backward, whichever is less work. At a kink the
+        derivative is that of the activation's backward pass: relu'(0) = 0.
         """
         j = self.core.jacobian(x)
         if j is NotImplemented:
@@ -171,14 +170,14 @@ class Derivatives(Model):
         return j
 
     def jvp(self, x: npt.ArrayLike, v: npt.ArrayLike) -> tuple[Array, Array]:
-        """Return outputs, and how they move as the inputs do (Jacobian times vector).
+        """Return outputs and their directional derivatives (Jacobian-vector product).
 
         Parameters
         ----------
         x : (B, n_in) or (n_in,)
             Samples as rows, or one sample.
         v : array_like, shape of x
-            A direction for each.
+            Direction for each sample.
 
         Returns
         -------
@@ -190,7 +189,7 @@ class Derivatives(Model):
         Raises
         ------
         TypeError, ValueError
-            For arrays of a wrong kind or shape.
+            If an array has the wrong kind or shape.
         """
         result = self.core.jvp(x, v)
         if result is NotImplemented:
@@ -203,29 +202,29 @@ class Derivatives(Model):
         v: npt.ArrayLike,
         output: int | npt.ArrayLike | None = None,
     ) -> Array:
-        """Return the second derivatives of an output times a direction.
+        """Return the Hessian of an output times a direction (Hessian-vector product).
 
         Parameters
         ----------
         x : (B, n_in) or (n_in,)
             Samples as rows, or one sample.
         v : array_like, shape of x
-            A direction for each.
+            Direction for each sample.
         output : int or (n_out,), optional
-            Which output, or the weights of a sum of all outputs; None if there is only
-            one.
+            Index of an output, or weights of a sum of all outputs; None if there is
+            only one output.
 
         Returns
         -------
         ndarray, shape of x
-            Of each row its `hessian` times v, at the cost of two gradients.
+            For each row, its `hessian` times v, at the cost of two gradients.
 
         Raises
         ------
         TypeError, ValueError
-            For arrays of a wrong kind or shape, without ``output`` if there are several
-            outputs, and if an activation is given as functions: it has no second
-            derivative.
+            If an array has the wrong kind or shape, if ``output`` is missing although
+            there are several outputs, or if an activation is a custom function, which
+            has no second derivative.
         """
         weights = self._output_weights(output)
         result = self.core.hvp(x, v, weights)
@@ -244,26 +243,26 @@ class Derivatives(Model):
         x : (B, n_in) or (n_in,)
             Samples as rows, or one sample.
         output : int or (n_out,), optional
-            Which output, or the weights of a sum of all outputs; None if there is only
-            one.
+            Index of an output, or weights of a sum of all outputs; None if there is
+            only one output.
 
         Returns
         -------
         ndarray (B, n_in, n_in) or (n_in, n_in)
-            One matrix for each row. It is symmetric up to rounding.
+            One matrix for each row, symmetric up to rounding.
 
         Raises
         ------
         TypeError, ValueError
-            If x is of a wrong kind or shape, without ``output`` if there are several
-            outputs, and if an activation is given as functions: it has no second
-            derivative.
+            If an array has the wrong kind or shape, if ``output`` is missing although
+            there are several outputs, or if an activation is a custom function, which
+            has no second derivative.
 
         Notes
         -----
-        Tangents of the gradient, n_in for each row, through the second derivatives of
-        activations and layer normalisations in closed form. Where a network is linear
-        in pieces (relu), its second derivatives are 0.
+        The matrix consists of tangents of the gradient, n_in for each row, with
+        closed-form second derivatives of activations and layer normalisations. A
+        piecewise linear network (relu) has second derivatives of 0.
         """
         weights = self._output_weights(output)
         h = self.core.hessian(x, weights)
@@ -282,12 +281,12 @@ class Derivatives(Model):
         Returns
         -------
         ndarray (B, n_out, n_params) or (n_out, n_params)
-            The last axis in the order of `params`.
+            The derivatives; the last axis has the order of `params`.
 
         Raises
         ------
         TypeError, ValueError
-            If x is of a wrong kind or shape.
+            If an array has the wrong kind or shape.
         """
         j = self.core.param_jacobian(x)
         if j is NotImplemented:
@@ -308,12 +307,12 @@ class Derivatives(Model):
         return rows, directions
 
     def _output_weights(self, output: object) -> Array:
-        """Return what outputs are multiplied by to make one number."""
+        """Return the weights of the outputs in the sum that is differentiated."""
         if output is None:
             if self.n_out > 1:
                 raise ValueError(
-                    f"output must be given, as there are {self.n_out}: the index of "
-                    "one, or weights of all"
+                    f"output must be given, as the model has {self.n_out} outputs: "
+                    "pass the index of one, or a weight for each"
                 )
             return np.ones(1, self.dtype)
         if isinstance(output, (bool, np.bool_)):

@@ -1,7 +1,7 @@
 """The model as lower floors know it: its structure, parameters and state.
 
-Modules below the model class annotate with `Model`, its base. Readers of files and of
-other libraries' models make new ones with `model_class`, as they cannot import it.
+Modules below `fastmlp.MLP` annotate with its base class, `Model`, and make new models
+with `model_class`, because they cannot import it.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from ..layers import Layer
     from ..metrics import History
 
-    # The only import that points upwards, and only for types: public signatures name
-    # the class itself, so that a callback may annotate its hooks with it and a reader
-    # returns all of it.
+    # The only import that points upwards, and only for types. Public signatures name
+    # the class itself: the hooks of a callback may then be annotated with it, and what
+    # a reader returns has all its methods.
     from ..mlp import MLP as MLP
 
 _classes: list[type[MLP]] = []
@@ -58,14 +58,14 @@ class EpochSequence:
 
 
 class Model:
-    """Structure, parameters and training state of a model; `fastmlp.MLP` has the rest.
+    """Structure, parameters and training state of a model; the base of `fastmlp.MLP`.
 
     Attributes
     ----------
     core : fastmlp._core.Mlp
         The compiled core, which computes.
     sequence : EpochSequence
-        The epochs that orders of samples are drawn for.
+        Epochs for which sample orders are drawn.
     history : History or None
         History of the last fit.
     forward_shape : tuple of int or None
@@ -86,7 +86,7 @@ class Model:
     _dtype: np.dtype[Any]
 
     def _build(self) -> None:
-        """Make from ``_given`` all that follows from it; parameters are not drawn."""
+        """Set all attributes that follow from ``_given``; parameters are not drawn."""
         given = self._given
         self._n_in, *items = given["layers"]
         defaults = resolve.Defaults(
@@ -98,7 +98,7 @@ class Model:
         self._layers = resolve.resolve(items, defaults)
         self._dtype = np.dtype(given["dtype"])
 
-        # The size, in Python's integers, which do not overflow.
+        # Python's integers do not overflow.
         size, self._n_out = resolve.count_parameters(self.n_in, self._layers)
         if size > sys.maxsize // self.dtype.itemsize:
             raise ValueError(
@@ -114,44 +114,44 @@ class Model:
         self._weights = tuple(self._views.weights)
         self._biases = tuple(self._views.biases)
         self.forward_shape: tuple[int, ...] | None = None
-        # What an optimiser keeps of the model it belongs to.
+        # An optimiser keeps this reference to the model that it belongs to.
         self._self = weakref.ref(self)
 
     # The architecture ---------------------------------------------------------------
 
     @property
     def n_in(self) -> int:
-        """The width of the input."""
+        """Width of the input."""
         return self._n_in
 
     @property
     def n_out(self) -> int:
-        """The width of the output."""
+        """Width of the output."""
         return self._n_out
 
     @property
     def n_params(self) -> int:
-        """How many parameters there are."""
+        """Number of parameters."""
         return self._n_params
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of parameters, inputs and outputs."""
+        """Dtype of parameters, inputs and outputs."""
         return self._dtype
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """The layers, nothing left open."""
+        """The layers with all their fields set."""
         return self._layers
 
     # Parameters ---------------------------------------------------------------------
 
     @property
     def params(self) -> Array:
-        """All parameters, 1-D, in the order W₀, b₀, W₁, b₁, …: a view to write into.
+        """All parameters, 1-D, in the order W₀, b₀, W₁, b₁, …: a writeable view.
 
-        In the place of a normalisation are its scale, then its shift; in that of a
-        residual block are its body's, then its projection's.
+        A normalisation contributes its scale, then its shift; a residual block the
+        parameters of its body, then those of its projection.
         """
         return self._params
 
@@ -163,23 +163,23 @@ class Model:
 
     @property
     def weights(self) -> tuple[Array, ...]:
-        """The weight (in, out) of each dense layer, views of `params`.
+        """Weight (in, out) of each dense layer, views of `params`.
 
-        Those within residual blocks, and their projections, are among them, in the
-        order of `params`.
+        Dense layers inside residual blocks, and projections, are included, in the order
+        of `params`.
         """
         return self._weights
 
     @property
     def biases(self) -> tuple[Array | None, ...]:
-        """The bias (out,) of each dense layer or None, views of `params`."""
+        """Bias (out,) or None of each dense layer, views of `params`."""
         return self._biases
 
     @property
     def buffers(self) -> Array:
-        """The running statistics of each `BatchNorm`, 1-D: a view to write into.
+        """Running statistics of all `BatchNorm` layers, 1-D: a writeable view.
 
-        In the order of the layers the running mean (n,), then the variance (n,).
+        Each layer contributes its running mean (n,), then its running variance (n,).
         """
         return self._buffers
 
@@ -189,56 +189,57 @@ class Model:
         Returns
         -------
         dict of str to ndarray
-            ``"0.weight"`` (in, out) and ``"0.bias"`` (out,) of dense layers, ``weight``
-            (the scale) and ``bias`` (the shift) of normalisations.
+            ``"0.weight"`` (in, out) and ``"0.bias"`` (out,) for dense layers;
+            ``weight`` (the scale) and ``bias`` (the shift) for normalisations.
         """
         return dict(self._views.parameters)
 
     def state_dict(self) -> dict[str, Array]:
-        """Return contiguous copies of the parameters by torch's names, in its layout.
+        """Return contiguous copies of the parameters with PyTorch's names and layout.
 
         Returns
         -------
         dict of str to ndarray
-            ``"0.weight"`` (out, in), ``"0.bias"`` (out,), ``"2.weight"``, …: as of a
-            ``torch.nn.Sequential`` with a module for each layer, and one after a dense
-            layer for an activation other than the identity. Normalisations have
+            ``"0.weight"`` (out, in), ``"0.bias"`` (out,), ``"2.weight"``, …: the names
+            of a ``torch.nn.Sequential`` with one module for each layer, and one after a
+            dense layer for an activation other than the identity. Normalisations have
             ``weight``, ``bias``, and ``running_mean``, ``running_var`` and
             ``num_batches_tracked``; residual blocks have modules ``body`` and
             ``projection``: ``"3.body.0.weight"``.
 
         Notes
         -----
-        The seed of what training draws (orders, dropout) is not among them. Dropout in
-        `train_step` is a function of that seed and of the optimiser's count of steps:
-        so with both states in a model made with the same ``seed`` training goes on
-        exactly. `copy`, pickles and `fastmlp.Checkpoint` hold the seed, and how far
-        `fit` and calls with ``training=True`` have come, as well.
+        The seed of the random draws of training (sample orders, dropout) is not
+        included. Dropout in `train_step` is a function of that seed and of the
+        optimiser's step count: a model made with the same ``seed`` therefore continues
+        the training exactly if it loads both states. `copy`, pickles and
+        `fastmlp.Checkpoint` also contain the seed, and the progress of `fit` and of
+        calls with ``training=True``.
         """
         views = self._views.in_torch_layout()
         tracked = self.core.training_state[2]
         state = {}
         for name, view in views.items():
             state[name] = np.array(view, order="C")
-            # The last one of a batch normalisation.
+            # The running variance is the last array of a batch normalisation.
             if name.endswith(".running_var"):
                 state[_counter(name)] = np.array(tracked, dtype=np.int64)
         return state
 
     def load_state_dict(self, state: Mapping[str, npt.ArrayLike]) -> None:
-        """Take over parameters that `state_dict` gave, or a ``torch.nn.Sequential``.
+        """Load parameters from `state_dict`, or from a ``torch.nn.Sequential``'s.
 
         Parameters
         ----------
         state : mapping of str to array_like
-            Names and shapes as of `state_dict`, all of them and no others. Arrays are
-            copied, and converted to the model's dtype if need be.
+            Arrays with the names and shapes of `state_dict`, all of them and no others.
+            They are copied, and converted to the model's dtype if necessary.
 
         Raises
         ------
         TypeError, ValueError
-            If names are missing or unknown, or arrays of a wrong kind or shape; all
-            that is wrong is listed, and the model is unchanged.
+            If names are missing or unknown, or an array has the wrong kind or shape.
+            The message lists everything that is wrong, and the model is unchanged.
         """
         if not hasattr(state, "keys"):
             raise TypeError(f"state must be a dict, got {_validate.describe(state)}")
@@ -246,7 +247,7 @@ class Model:
         names = [_counter(n) for n in places if n.endswith(".running_var")]
         counters = {n: state[n] for n in names if n in state}
 
-        # Names and shapes, all of them before anything is written.
+        # Check all names and shapes before anything is written.
         wrong = [f"missing: {name}" for name in places if name not in state]
         known = {*places, *counters}
         wrong += [f"unexpected: {name}" for name in state if name not in known]
@@ -269,7 +270,7 @@ class Model:
                 "state does not fit the model; " + "; ".join(sorted(wrong))
             )
 
-        # An array that is a view of these parameters must not change while it is read.
+        # Copy views of this model's own memory, which is about to be overwritten.
         for name, array in arrays.items():
             own = (self._params, self._buffers)
             if any(np.may_share_memory(array, o) for o in own):
@@ -280,14 +281,14 @@ class Model:
         self.core.training_state = (seed, passes, tracked)
 
     def _check_apart(self, name: str, array: Array) -> None:
-        """Refuse an array in memory of the model's own."""
+        """Raise ValueError if the array overlaps the model's memory."""
         _validate.apart(name, array, "mlp.params", self._params)
         _validate.apart(name, array, "mlp.buffers", self._buffers)
 
     # Copies and text ----------------------------------------------------------------
 
     def copy(self) -> Self:
-        """Return an independent copy with the same parameters, ready to go on alike."""
+        """Return an independent copy with the same parameters and training state."""
         return copy.deepcopy(self)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -314,7 +315,7 @@ class Model:
         self.core.training_state = training_state
 
 
-# What _build makes anew, and so is not pickled.
+# Attributes that _build sets, and which are therefore not pickled.
 _DERIVED = frozenset(
     (
         "_layers",
@@ -335,7 +336,7 @@ _DERIVED = frozenset(
 
 
 def _counter(name: str) -> str:
-    """Return the name of torch's count of batches beside a running variance."""
+    """Return the name of PyTorch's batch counter for the name of a running variance."""
     return name.removesuffix("running_var") + "num_batches_tracked"
 
 
@@ -351,5 +352,5 @@ def model_class() -> type[MLP]:
 
 
 def is_model(value: object) -> bool:
-    """Tell whether something is a model."""
+    """Return whether something is a `fastmlp.MLP`."""
     return isinstance(value, _classes[0])

@@ -38,7 +38,7 @@ def predictor(
         array = _validate.inputs("x", given, n_in, dtype, vector=rows is None)
         if array.shape != shape:
             raise ValueError(
-                f"x must have shape {shape}, as this predictor was made for, "
+                f"x must have shape {shape}, the shape of this predictor's buffer, "
                 f"got {_validate.describe(given)}"
             )
         return array.copy() if np.may_share_memory(array, place) else array
