@@ -1,14 +1,14 @@
-"""Linear regions of networks that are piecewise linear.
+"""Linear regions of piecewise linear networks.
 
-A network of dense layers (and residual blocks, dropout and batch normalisation, as they
-are in inference) with the activations ``relu``, ``leaky_relu`` and ``identity`` is a
-piecewise linear function. On each piece the same units are active, those with z > 0:
-that is its activation pattern, and a set of inputs with one pattern is a convex
-polytope (Montúfar et al. 2014; Hanin & Rolnick 2019).
+A network of dense layers (and residual blocks, and dropout and batch normalisation in
+inference mode) with the activations ``relu``, ``leaky_relu`` and ``identity`` is a
+piecewise linear function. A unit is active if its z > 0. The activation pattern says
+which units are active; it is the same on a whole piece, and the inputs with one pattern
+form a convex polytope (Montúfar et al. 2014; Hanin & Rolnick 2019).
 
-Everything is computed in float64 from the model's parameters. Neighbouring regions
-have different patterns, but may have the same slope, where no unit that changes has a
-say in the output.
+Everything is computed in float64 from the model's parameters. Neighbouring regions have
+different patterns. They may still have the same slope, if the units that differ do not
+affect the output.
 
 With one input, a hidden layer of D relu units makes at most D joints, and K layers make
 at most (D + 1)^K regions.
@@ -43,10 +43,11 @@ __all__ = [
 SLOPES = {"identity": 1.0, "relu": 0.0, "leaky_relu": 0.01}
 KINKED = ("relu", "leaky_relu")
 
-# Joints nearer to each other than this part of the line are one; nor is a polygon cut
-# so near its rim.
+# Joints that are closer than this, relative to the line's length, are merged. A polygon
+# is not cut this close to its edge.
 COINCIDENT = 1e-12
-# A sum smaller than this part of the sum of its terms' sizes is 0 but for rounding.
+# A sum that is smaller than this, relative to the sum of its terms' magnitudes, is
+# rounding error and set to 0.
 ROUNDING = 64 * float(np.finfo(np.float64).eps)
 
 
@@ -58,15 +59,15 @@ class LineRegions(
     Attributes
     ----------
     count : int
-        How many regions there are.
+        Number of regions.
     joints : ndarray (count - 1,)
-        Where on the line they meet: t of start + t (end - start), ascending.
+        Boundaries of the regions, as t of start + t (end - start), ascending.
     points : ndarray (count - 1, n_in)
-        The same as inputs.
+        Boundaries of the regions, as inputs.
     patterns : ndarray of bool (count, units)
-        Which units are active (z > 0) in each; units as in `activation_patterns`.
+        Activation pattern of each region; units as in `activation_patterns`.
     slopes : ndarray (count, n_out)
-        The derivative of the outputs with respect to t in each.
+        Derivative of the outputs with respect to t in each region.
     """
 
     __slots__ = ()
@@ -78,35 +79,36 @@ class WindowRegions(namedtuple("WindowRegions", ("count", "polygons", "patterns"
     Attributes
     ----------
     count : int
-        How many regions there are.
+        Number of regions.
     polygons : list of ndarray (corners, 2), or None
-        Their corners in order, in coordinates of the window; None if counted on a grid.
+        Corners of each region in order, in coordinates of the window; None if the
+        regions were counted on a grid.
     patterns : ndarray of bool (count, units)
-        Which units are active (z > 0) in each; units as in `activation_patterns`.
+        Activation pattern of each region; units as in `activation_patterns`.
     """
 
     __slots__ = ()
 
 
 def activation_patterns(mlp: MLP, x: npt.ArrayLike) -> Array:
-    """Return which units are active, z > 0, for inputs.
+    """Return the activation patterns of inputs.
 
     Parameters
     ----------
     mlp : MLP
-        Any piecewise linear network, see above.
+        Piecewise linear network, see `fastmlp.regions`.
     x : (B, n_in) or (n_in,)
         Samples as rows, or one sample.
 
     Returns
     -------
     ndarray of bool (B, units) or (units,)
-        A column for each unit with relu or leaky_relu, layer by layer.
+        Whether each unit with relu or leaky_relu is active, layer by layer.
 
     Raises
     ------
     TypeError, ValueError
-        For a network that is not piecewise linear, and for x of a wrong kind or shape.
+        If the network is not piecewise linear, or ``x`` has a wrong dtype or shape.
     """
     network = _checked(mlp)
     rows = _validate.inputs("x", x, mlp.n_in, np.dtype(np.float64), vector=True)
@@ -123,30 +125,29 @@ def activation_patterns(mlp: MLP, x: npt.ArrayLike) -> Array:
 
 
 def count_regions(mlp: MLP, start: npt.ArrayLike, end: npt.ArrayLike) -> LineRegions:
-    """Count the linear regions that a straight line goes through, exactly.
+    """Count exactly the linear regions that a straight line crosses.
 
-    The joints go through the network layer by layer: on a piece where the layers before
-    are linear, so is a unit's z, and where that changes its sign there is a joint. They
-    are exact but for the rounding of float64, joints within 1e-12 of the line's length
-    being one.
+    The joints are found layer by layer: on a piece where the earlier layers are linear,
+    so is a unit's z, and there is a joint where its sign changes. They are exact to
+    within float64 rounding; joints closer than 1e-12 of the line's length are merged.
 
     Parameters
     ----------
     mlp : MLP
-        Any piecewise linear network, see above.
+        Piecewise linear network, see `fastmlp.regions`.
     start, end : (n_in,) or float if n_in is 1
-        The ends of the line, apart.
+        Ends of the line, two different points.
 
     Returns
     -------
     LineRegions
-        ``count``, ``joints``, ``points``, ``patterns``, ``slopes``.
+        The regions: ``count``, ``joints``, ``points``, ``patterns``, ``slopes``.
 
     Raises
     ------
     TypeError, ValueError
-        For a network that is not piecewise linear, and for ends of a wrong kind or
-        shape, not finite, or equal.
+        If the network is not piecewise linear, or the ends have a wrong dtype or shape,
+        are not finite, or are equal.
 
     Examples
     --------
@@ -160,9 +161,9 @@ def count_regions(mlp: MLP, start: npt.ArrayLike, end: npt.ArrayLike) -> LineReg
     network = _checked(mlp)
     a, b = (_point(n, v, mlp.n_in) for n, v in (("start", start), ("end", end)))
     if (a == b).all():
-        raise ValueError("start and end must be two points, got the same twice")
+        raise ValueError(f"start and end must be different points, got {a} twice")
 
-    # Values at the joints found so far, of which a piecewise linear function is made.
+    # Each step's values at the joints found so far; between these they are linear.
     t = np.array([0.0, 1.0])
     values: dict[int, Array] = {ops.INPUT: np.stack([a, b])}
     found: list[Array] = []
@@ -200,35 +201,35 @@ def count_regions(mlp: MLP, start: npt.ArrayLike, end: npt.ArrayLike) -> LineReg
 def count_regions_2d(
     mlp: MLP, window: npt.ArrayLike, resolution: int | None = None
 ) -> WindowRegions:
-    """Count the linear regions in a flat window of the inputs.
+    """Count the linear regions in a 2-D window of the inputs.
 
-    Without ``resolution`` the count is exact but for the rounding of float64: the
-    window is cut along the lines on which a unit's z is 0, layer by layer, into convex
-    polygons. With it, the different patterns at the points of a grid are counted: a
-    lower bound (but for points that happen to lie just on a boundary), for networks
-    with more regions than one wants to cut.
+    Without ``resolution`` the count is exact to within float64 rounding: layer by
+    layer, the window is cut into convex polygons along the lines on which a unit's z is
+    0. With ``resolution``, the different patterns at the points of a grid are counted.
+    This is a lower bound (except for points exactly on a boundary) and serves networks
+    with too many regions to cut.
 
     Parameters
     ----------
     mlp : MLP
-        Any piecewise linear network, see above.
+        Piecewise linear network, see `fastmlp.regions`.
     window : (2, 2) or (3, n_in)
-        Of a network with two inputs ((x_low, x_high), (y_low, y_high)); of any network
-        a corner and its two neighbours, the window being the parallelogram they span,
-        with coordinates from 0 to 1 along its sides.
+        Window. For a network with two inputs, ((x_low, x_high), (y_low, y_high)); for
+        any network, a corner and its two neighbours, which span a parallelogram with
+        coordinates from 0 to 1 along its sides.
     resolution : int, optional
-        Points of the grid along each side, at least 2.
+        Number of grid points along each side, at least 2.
 
     Returns
     -------
     WindowRegions
-        ``count``, ``polygons``, ``patterns``.
+        The regions: ``count``, ``polygons``, ``patterns``.
 
     Raises
     ------
     TypeError, ValueError
-        For a network that is not piecewise linear, and for a window of a wrong kind or
-        shape, not finite, or without area.
+        If the network is not piecewise linear, or the window has a wrong dtype or
+        shape, is not finite, or has no area.
     """
     network = _checked(mlp)
     low, high, corner, sides = _window(window, mlp.n_in)
@@ -240,7 +241,7 @@ def count_regions_2d(
         different = np.unique(patterns, axis=0)
         return WindowRegions(len(different), None, different)
 
-    # A polygon is its corners; every function is linear on it and known at those.
+    # Each step's values at the corners of the polygons, on which they are linear.
     square = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
     sizes = [4]
     values = {ops.INPUT: corner + square @ sides}
@@ -251,7 +252,7 @@ def count_regions_2d(
         z, scale = _sum(step, mlp, values[ops.INPUT], values)
         if step.activation in KINKED:
             z[abs(z) <= ROUNDING * scale] = 0
-            # All that is known at the corners goes through the cuts side by side.
+            # All values at the corners are interpolated at the cuts together.
             keys = list(values)
             table = np.hstack([z, places, *(values[k] for k in keys)])
             table, sizes, parents, active = _cut(table, sizes, z.shape[1])
@@ -270,21 +271,21 @@ def count_regions_2d(
 
 
 def _checked(mlp: MLP) -> list[Step]:
-    """Return the steps of a piecewise linear network; refuse others."""
+    """Return the steps of a network; raise ValueError if not piecewise linear."""
     network = ops.steps(mlp)
     for step in network:
         linear = step.layer is None or step.layer.is_linear
         if not linear or step.activation not in SLOPES:
             what = step.activation if linear else type(step.layer).__name__
             raise ValueError(
-                f"mlp must be piecewise linear, with {', '.join(SLOPES)} alone; layer "
+                f"mlp must be piecewise linear, with only {', '.join(SLOPES)}; layer "
                 f"{step.name} has {what}"
             )
     return network
 
 
 def _sum(step: Step, mlp: MLP, x: Array, outputs: Any) -> tuple[Array, Array]:
-    """Return a step's values before its activation, and the size of their terms."""
+    """Return a step's z, and the sum of the magnitudes of the terms of each z."""
     h = x if step.source == ops.INPUT else outputs[step.source]
     if step.kind == "add":
         other = x if step.other == ops.INPUT else outputs[step.other]
@@ -323,7 +324,7 @@ def _point(name: str, value: object, n_in: int) -> Array:
 def _window(window: object, n_in: int) -> tuple[Array, Array, Array, Array]:
     """Return low and high of the coordinates, a corner, and two sides as rows."""
     array = _validate.convert("window", window, np.dtype(np.float64))
-    wanted = "((x_low, x_high), (y_low, y_high)) of a network with two inputs, or "
+    wanted = "((x_low, x_high), (y_low, y_high)) for a network with two inputs, or "
     wanted += f"three corners (3, {n_in})"
     if array.shape == (2, 2) and n_in == 2:
         low, high = array.T
@@ -344,7 +345,7 @@ def _window(window: object, n_in: int) -> tuple[Array, Array, Array, Array]:
 
 
 def _crossings(t: Array, z: Array) -> tuple[Array, list[tuple[float, int]]]:
-    """Return new joints, and at which t (new or not) which unit's z is 0."""
+    """Return new joints, and (t, unit) for each zero of a z, at a new joint or not."""
     piece, unit = np.nonzero(np.sign(z[:-1]) * np.sign(z[1:]) < 0)
     if not len(piece):
         return np.empty(0), []
@@ -364,7 +365,7 @@ def _crossings(t: Array, z: Array) -> tuple[Array, list[tuple[float, int]]]:
 
 
 def _refined(t: Array, values: Array, new: Array, place: Array) -> Array:
-    """Return values at all joints, linear between those known."""
+    """Return values at old and new joints by linear interpolation."""
     left, right = t[place - 1], t[place]
     part = ((new - left) / (right - left))[:, np.newaxis]
     between = values[place - 1] * (1 - part) + values[place] * part
@@ -377,10 +378,10 @@ def _refined(t: Array, values: Array, new: Array, place: Array) -> Array:
 def _cut(
     table: Array, sizes: list[int], units: int
 ) -> tuple[Array, list[int], list[int], Array]:
-    """Cut polygons where a unit's z, the first columns of the table, is 0.
+    """Cut polygons where a unit's z is 0; the z are the first columns of the table.
 
-    Returns the new table and sizes, which polygon each was part of, and which units are
-    active in it.
+    Returns the new table and sizes, the index of the polygon that each new one was part
+    of, and its active units.
     """
     starts = np.cumsum([0, *sizes[:-1]])
     lows = np.minimum.reduceat(table[:, :units], starts, axis=0)
@@ -399,9 +400,9 @@ def _cut(
 
 
 def _halves(polygon: Array, unit: Any) -> list[Array]:
-    """Cut one convex polygon, or return it whole if the line misses its inside."""
+    """Cut a convex polygon, or return it whole if the line misses its interior."""
     z = polygon[:, unit]
-    # Three lines that meet in a point must not leave a sliver for rounding's sake.
+    # Rounding must not leave a sliver where three lines meet in a point.
     z[abs(z) <= COINCIDENT * abs(z).max()] = 0
     if not (z.min() < 0 < z.max()):
         return [polygon]

@@ -218,7 +218,7 @@ def test_bad_arguments():
         count_regions(mlp, 0, 1)
     with pytest.raises(ValueError, match="end must be finite"):
         count_regions(mlp, [0, 0], [1, np.inf])
-    with pytest.raises(ValueError, match="two points"):
+    with pytest.raises(ValueError, match="different points"):
         count_regions(mlp, [0, 1], [0, 1])
     with pytest.raises(TypeError, match="start must hold real numbers"):
         count_regions(mlp, ["a", "b"], [0, 1])

@@ -1,4 +1,4 @@
-"""Reinforcement learning: what goes between an environment and a network.
+"""Building blocks for reinforcement learning: replay, targets, returns and losses.
 
 >>> import fastmlp as fm
 >>> q = fm.MLP([4, 64, 2], seed=0)  # values of two actions in states of four numbers
@@ -16,9 +16,9 @@ and then, with a Gymnasium environment and ``rng = np.random.default_rng(0)``, :
     q.train_step(batch.obs, (batch.actions, y), loss, opt)
     target.update()
 
-Environments follow Gymnasium: an episode ends because it is terminated (nothing comes
-after, the value of the next state is 0) or because it is truncated (it would go on, the
-value of the next state counts). Nothing here imports Gymnasium.
+Environments follow Gymnasium. An episode ends because it is terminated (no state
+follows, the value of the next state is 0) or because it is truncated (it would have
+continued, so the value of the next state counts). Gymnasium is not imported.
 """
 
 from ._policy import (

@@ -1,7 +1,7 @@
 """Policy gradients: losses of logits, actions and advantages, and drawing actions.
 
 A policy is a network whose outputs z (B, A) are logits: π(a|s) = softmax(z)_a for A
-actions. What `fastmlp.rl` exports of it stands here.
+actions.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
     from .._validate import Array
 
-# Ratios of probabilities beyond exp of this are taken for exp of this: no float32
-# overflows then, even times an advantage.
+# Larger log ratios of probabilities are clamped to this: the ratio does not overflow in
+# float32 then, even when multiplied by an advantage.
 MOST_LOG_RATIO = 60.0
 
 
 def _logits(name: str, value: Any, *, vector: bool = False) -> Array:
-    """Return logits (B, A), or with ``vector`` (A,) also, in their own precision."""
+    """Return logits (B, A), or with ``vector`` also (A,), in their own precision."""
     single = getattr(value, "dtype", None) == np.float32
     z = _validate.convert(name, value, np.dtype(np.float32 if single else np.float64))
     if z.size == 0 or (z.ndim != 2 and not (vector and z.ndim == 1)):
         wanted = "(rows, actions)" + (" or (actions,)" if vector else "")
         raise ValueError(
-            f"{name} must have shape {wanted}, none of them zero, "
+            f"{name} must have shape {wanted} and not be empty, "
             f"got {_validate.describe(z)}"
         )
     return z
@@ -42,7 +42,7 @@ def _actions(name: str, value: Any, shape: tuple[int, ...]) -> Array:
     """Return actions (B,), int64 and in range."""
     right = type(value) is np.ndarray and value.dtype == np.int64
     right = right and value.shape == shape[:1] and value.flags.c_contiguous
-    # Seen as unsigned, what is negative is too large as well.
+    # Viewed as unsigned, negative actions are too large as well.
     if right and value.view(np.uint64).max() < shape[1]:
         actions: Array = value
         return actions
@@ -50,9 +50,9 @@ def _actions(name: str, value: Any, shape: tuple[int, ...]) -> Array:
 
 
 def _softmax(logits: Array) -> tuple[Array, Array]:
-    """Return log π and π, (A, B) both, without overflow.
+    """Return log π and π, both (A, B), without overflow.
 
-    Actions are few and rows are many, so NumPy is faster along rows of B numbers.
+    There are few actions and many rows, so NumPy is faster along rows of B numbers.
     """
     z = np.array(logits.T, order="C")
     z -= np.maximum.reduce(z, 0)
@@ -64,7 +64,7 @@ def _softmax(logits: Array) -> tuple[Array, Array]:
 
 
 def _places(actions: Array) -> Array:
-    """Return where the actions' numbers are in a flat (A * B,)."""
+    """Return the indices of the actions' elements in a flattened (A, B) array."""
     rows = len(actions)
     return actions * rows + np.arange(rows)
 
@@ -75,19 +75,19 @@ def log_prob(logits: npt.ArrayLike, actions: npt.ArrayLike) -> Array:
     Parameters
     ----------
     logits : (B, A)
-        Outputs of a policy; float32 is computed in float32, all else in float64.
+        Outputs of a policy; float32 is computed in float32, everything else in float64.
     actions : (B,)
         Actions of an integer dtype, from 0 to A - 1.
 
     Returns
     -------
     ndarray (B,)
-        Their log-probabilities.
+        Log-probabilities of the actions.
 
     Raises
     ------
     TypeError, ValueError
-        For arrays of a wrong kind or shape, and for actions out of range.
+        If an array has a wrong dtype or shape, or an action is out of range.
     """
     z = _logits("logits", logits)
     a = _actions("actions", actions, z.shape)
@@ -100,18 +100,18 @@ def entropy(logits: npt.ArrayLike) -> Array:
     Parameters
     ----------
     logits : (B, A)
-        Outputs of a policy, finite; float32 is computed in float32, all else in
+        Outputs of a policy, finite; float32 is computed in float32, everything else in
         float64.
 
     Returns
     -------
     ndarray (B,)
-        From 0 (one action is certain) to log A (all are alike).
+        Entropies, from 0 (one action is certain) to log A (all are equally likely).
 
     Raises
     ------
     TypeError, ValueError
-        For an array of a wrong kind or shape.
+        If the array has a wrong dtype or shape.
     """
     log_pi, pi = _softmax(_logits("logits", logits))
     result: Array = -(pi * log_pi).sum(axis=0)
@@ -121,28 +121,28 @@ def entropy(logits: npt.ArrayLike) -> Array:
 def sample_actions(logits: npt.ArrayLike, rng: np.random.Generator) -> tuple[Any, Any]:
     """Draw an action for each row from π = softmax(logits).
 
-    One uniform number is drawn for each row, and the action found by the inverse of the
+    One uniform number is drawn per row and converted to an action by the inverse of the
     distribution function; an action whose probability underflows to 0 is never drawn.
 
     Parameters
     ----------
     logits : (B, A) or (A,)
-        Outputs of a policy; float32 is computed in float32, all else in float64.
+        Outputs of a policy; float32 is computed in float32, everything else in float64.
     rng : numpy.random.Generator
-        Where the numbers are drawn from.
+        Generator to draw from.
 
     Returns
     -------
     actions : ndarray (B,) of int64, or int
-        The actions; an int for logits (A,).
+        Actions; an int for logits (A,).
     log_probs : ndarray (B,), or float
-        Their log-probabilities log π(a|s), of the dtype of the logits.
+        Log-probabilities log π(a|s) of the actions, in the dtype of the logits.
 
     Raises
     ------
     TypeError, ValueError
-        For what is no generator, for logits of a wrong kind or shape, and for logits
-        that are NaN, or infinite but for -inf.
+        If ``rng`` is not a generator, or the logits have a wrong dtype or shape, are
+        NaN, or are infinite other than -inf.
 
     Examples
     --------
@@ -174,7 +174,7 @@ def sample_actions(logits: npt.ArrayLike, rng: np.random.Generator) -> tuple[Any
     cumulated = np.add.accumulate(np.exp(z), 0)
     total = cumulated[-1]
 
-    # In float64, u * total < total even after rounding, so the last is never passed.
+    # In float64, u * total < total even after rounding: an action is always found.
     u = rng.random(z.shape[1]) * total
     actions = np.add.reduce(cumulated <= u, 0)
     log_probs = z.ravel()[_places(actions)] - np.log(total)
@@ -184,18 +184,18 @@ def sample_actions(logits: npt.ArrayLike, rng: np.random.Generator) -> tuple[Any
 
 
 class _PolicyLoss(CustomLoss):
-    """What the losses of policies share: their targets, and the entropy bonus."""
+    """Base class of the losses of policies, with their targets and entropy bonus."""
 
     __slots__ = ("_entropy",)
 
     _entropy: float
-    # What a target consists of, beside the actions.
+    # Names of the parts of a target besides the actions.
     _parts: ClassVar[tuple[str, ...]]
 
     def __init__(self, entropy: float, reduction: str) -> None:
         bonus = _validate.real("entropy", entropy, 0.0)
         reduction = _validate.choice("reduction", reduction, REDUCTIONS)
-        object.__setattr__(self, "core", None)  # the core never sees it
+        object.__setattr__(self, "core", None)  # the core has no part in it
         object.__setattr__(self, "_entropy", bonus)
         object.__setattr__(self, "_reduction", reduction)
 
@@ -206,11 +206,11 @@ class _PolicyLoss(CustomLoss):
 
     @property
     def entropy(self) -> float:
-        """What an entropy of 1 takes off the loss."""
+        """The weight of the entropy, which is subtracted from the loss."""
         return self._entropy
 
     def _weigh(self, log_pi_a: Array, *parts: Array) -> tuple[Array, Array]:
-        """Return each row's loss, and minus its derivative by log π(a|s)."""
+        """Return each row's loss, and minus its derivative with respect to log π."""
         raise NotImplementedError
 
     def value_and_grad(
@@ -224,38 +224,38 @@ class _PolicyLoss(CustomLoss):
         Parameters
         ----------
         pred : (B, A)
-            Logits, finite; float32 is computed in float32, all else in float64.
+            Logits, finite; float32 is computed in float32, everything else in float64.
         target : tuple of arrays (B,), or array (B, columns)
-            Actions and what else the loss takes: see the class. What is in the arrays,
-            actions apart, is not checked.
+            Actions and the other parts that the class documents. Their values are not
+            checked, except for the actions.
         sample_weight : (B,), optional
-            Weights of the rows: finite, none negative, not all zero.
+            Weights of the rows: finite, not negative, not all zero.
 
         Returns
         -------
         value : float
             The loss.
         grad : ndarray (B, A)
-            Its gradient, of the dtype it was computed in.
+            Its gradient, in the dtype that it was computed in.
 
         Raises
         ------
         TypeError, ValueError
-            For arrays of a wrong shape or kind, and for actions out of range.
+            If an array has a wrong shape or dtype, or an action is out of range.
         """
         z = _logits("pred", pred)
         actions, parts = self._split(target, z)
         log_pi, pi = _softmax(z)
         places = _places(actions)
 
-        # Of each row its share of the loss.
+        # The weight of each row in the loss.
         share: Any = 1.0
         if sample_weight is not None:
             share = _validate.weights("sample_weight", sample_weight, z.dtype, len(z))
         if self._reduction == "mean":
             share = share / (len(z) if sample_weight is None else share.sum())
 
-        # d log π(a|s) / dz = 1 at a, less π; d H / dz = -π (log π + H).
+        # d log π(a|s) / dz = (1 at a, else 0) - π; d H / dz = -π (log π + H).
         each, inner = self._weigh(log_pi.ravel()[places], *parts)
         pull = inner * share
         if self._entropy > 0:
@@ -269,7 +269,7 @@ class _PolicyLoss(CustomLoss):
         return float(np.add.reduce(each * share)), pi.T.copy()
 
     def _split(self, target: Any, z: Array) -> tuple[Array, list[Array]]:
-        """Return the actions, int64, and the rest of the target, like the logits."""
+        """Return the actions, int64, and the other parts in the logits' dtype."""
         names = ("actions", *self._parts)
         if isinstance(target, np.ndarray):
             if target.shape != (len(z), len(names)):
@@ -310,7 +310,7 @@ class _PolicyLoss(CustomLoss):
         return actions, parts
 
     def _as_array(self, name: str, target: Any) -> Array:
-        """Return the parts of a target as columns, of which `fit` takes rows."""
+        """Return the parts of a target as columns of an array that `fit` can index."""
         if isinstance(target, (tuple, list)) and len(target) == 1 + len(self._parts):
             columns = [
                 _validate.numeric(f"{name}: the {what}", part)
@@ -324,7 +324,7 @@ class _PolicyLoss(CustomLoss):
                     f"{name}: the actions must be of an integer dtype, got "
                     f"{_validate.describe(columns[0])}"
                 )
-            # Actions are small numbers, and exact in any float.
+            # Actions are small numbers, which are exact in any float dtype.
             dtype = np.result_type(*columns[1:])
             dtype = dtype if dtype == np.float32 else np.dtype(np.float64)
             return np.stack(columns, axis=1, dtype=dtype, casting="same_kind")
@@ -334,28 +334,28 @@ class _PolicyLoss(CustomLoss):
 class PolicyGradient(_PolicyLoss):
     """L_b = -A_b log π(a_b|s_b) - β H(π(·|s_b)), from logits: REINFORCE.
 
-    Its gradient is minus that of the expected return (Williams, "Simple statistical
-    gradient-following algorithms for connectionist reinforcement learning", 1992),
-    estimated from actions a drawn from π and their advantages A: returns, less a
-    baseline that does not depend on the action. H is the entropy, -Σ_a π log π, whose
-    bonus keeps a policy from settling too soon (Williams & Peng 1991). The model's
-    output activation is to be the identity.
+    Its gradient estimates minus that of the expected return (Williams, "Simple
+    statistical gradient-following algorithms for connectionist reinforcement learning",
+    1992), from actions a drawn from π and their advantages A: returns minus a baseline
+    that does not depend on the action. H is the entropy, -Σ_a π log π; its bonus keeps
+    a policy from becoming deterministic too soon (Williams & Peng 1991). The model's
+    output activation should be the identity.
 
-    The target is (actions, advantages), of an integer dtype (B,) and float (B,), or one
-    array (B, 2) of both as columns. Weights and means over rows are those of
-    `fastmlp.losses`. It is written in Python: see `fastmlp.CustomLoss`.
+    The target is (actions, advantages) with an integer and a float array (B,), or one
+    array (B, 2) with these columns. Weights and means over rows are those of
+    `fastmlp.losses`. It is written in Python, see `fastmlp.CustomLoss`.
 
     Parameters
     ----------
     entropy : float
-        β, the bonus for an entropy of 1, ≥ 0.
+        β, weight of the entropy, ≥ 0.
     reduction : {"mean", "sum"}
-        How rows are put together, see `fastmlp.losses`.
+        How the losses of rows are combined, see `fastmlp.losses`.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind or out of range.
+        If an argument has a wrong type or is out of range.
 
     Examples
     --------
@@ -384,34 +384,34 @@ class PolicyGradient(_PolicyLoss):
 class ClippedPolicyGradient(_PolicyLoss):
     """L_b = -min(r_b A_b, clip(r_b, 1 - ε, 1 + ε) A_b) - β H(π(·|s_b)): PPO.
 
-    r_b = π(a_b|s_b) / π_old(a_b|s_b) is how much more likely the action has become
-    since it was drawn, A_b its advantage, H the entropy -Σ_a π log π (Schulman et al.,
-    "Proximal policy optimization algorithms", 2017, equations 7 and 9 without the
-    value's part, as the value has a network of its own). Beyond the clip there is no
-    gradient to go further. The model's output activation is to be the identity.
+    r_b = π(a_b|s_b) / π_old(a_b|s_b) is the ratio of the action's probability to that
+    when it was drawn, A_b its advantage, H the entropy -Σ_a π log π (Schulman et al.,
+    "Proximal policy optimization algorithms", 2017, equations 7 and 9 without the value
+    term, since the value has a separate network). The gradient does not push a ratio
+    further beyond the clip. The model's output activation should be the identity.
 
-    The target is (actions, advantages, old log-probabilities), of an integer dtype (B,)
-    and float (B,) twice, or one array (B, 3) of them as columns; `sample_actions`
-    returns the log-probabilities with the actions. Weights and means over rows are
-    those of `fastmlp.losses`. It is written in Python: see `fastmlp.CustomLoss`.
+    The target is (actions, advantages, old log-probabilities) with an integer and two
+    float arrays (B,), or one array (B, 3) with these columns; `sample_actions` returns
+    the log-probabilities with the actions. Weights and means over rows are those of
+    `fastmlp.losses`. It is written in Python, see `fastmlp.CustomLoss`.
 
     Parameters
     ----------
     clip : float
         ε, > 0.
     entropy : float
-        β, the bonus for an entropy of 1, ≥ 0.
+        β, weight of the entropy, ≥ 0.
     reduction : {"mean", "sum"}
-        How rows are put together, see `fastmlp.losses`.
+        How the losses of rows are combined, see `fastmlp.losses`.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind or out of range.
+        If an argument has a wrong type or is out of range.
 
     Notes
     -----
-    Where log r is above 60, r is taken for e⁶⁰.
+    A log r above 60 is clamped to 60.
 
     Examples
     --------
@@ -437,7 +437,7 @@ class ClippedPolicyGradient(_PolicyLoss):
 
     @property
     def clip(self) -> float:
-        """How far from 1 the ratio of probabilities is followed."""
+        """The distance from 1 at which the ratio of probabilities is clipped."""
         return self._clip
 
     def _arguments(self) -> dict[str, Any]:
@@ -451,7 +451,7 @@ class ClippedPolicyGradient(_PolicyLoss):
         advantages, old = parts
         ratio = np.exp(np.minimum(log_pi_a - old, MOST_LOG_RATIO))
         free = ratio * advantages
-        # Two calls, as np.clip is slower than both on few numbers.
+        # Two calls, because np.clip is slower than both on few numbers.
         bounded = np.minimum(np.maximum(ratio, 1 - self._clip), 1 + self._clip)
         least = np.minimum(free, bounded * advantages)
         return -least, free * (least == free)

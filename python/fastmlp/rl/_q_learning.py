@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 def epsilon_greedy(
     q_values: npt.ArrayLike, epsilon: float, rng: np.random.Generator
 ) -> Any:
-    """Return the action of the largest value, or now and then any one (Watkins 1989).
+    """Return the action of the largest value, or sometimes a random one (Watkins 1989).
 
     Parameters
     ----------
     q_values : (A,) or (N, A)
-        Values of actions, in one state or in several. Of equal ones the first counts
-        as the largest.
+        Values of the actions in one state or in several. Among equal values, the first
+        is taken.
     epsilon : float
-        How probable it is that all actions are equally probable, from 0 to 1.
+        Probability of drawing an action uniformly from all, from 0 to 1.
     rng : numpy Generator
-        What is drawn from: one number from 0 to 1, and an action if it is below
-        ``epsilon``; for several states a number for each, then the actions.
+        Generator to draw from: a number from 0 to 1, then an action if the number is
+        below ``epsilon``; for several states, first all numbers, then the actions.
 
     Returns
     -------
@@ -42,8 +42,8 @@ def epsilon_greedy(
     Raises
     ------
     TypeError, ValueError
-        For values of a wrong shape or kind, for ``epsilon`` out of range, and for what
-        is no generator.
+        If ``q_values`` has a wrong shape or dtype, ``epsilon`` is out of range, or
+        ``rng`` is not a generator.
     """
     if not isinstance(rng, np.random.Generator):
         raise TypeError(
@@ -71,21 +71,21 @@ def epsilon_greedy(
 
 
 class LinearSchedule:
-    """A straight line from one number to another, which then stays: for epsilon.
+    """A value that changes linearly and then stays constant, such as epsilon.
 
     At step t it is start + (end - start) min(t / steps, 1).
 
     Parameters
     ----------
     start, end : float
-        The numbers.
+        First and last value.
     steps : int
-        How many steps the line takes.
+        Number of steps from the first to the last value.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind or out of range.
+        If an argument has a wrong type or is out of range.
 
     Examples
     --------
@@ -101,7 +101,7 @@ class LinearSchedule:
         self.steps = _validate.count("steps", steps, 1)
 
     def __call__(self, step: int) -> float:
-        """Return the number at a step, from 0 on."""
+        """Return the value at a step, counted from 0."""
         part = min(step / self.steps, 1.0)
         return self.start + (self.end - self.start) * part
 
@@ -110,34 +110,36 @@ class LinearSchedule:
 
 
 class TargetNetwork:
-    """A copy of a network that follows it late: what it says of next states is steady.
+    """A copy of a network that follows it slowly, for stable values of next states.
 
-    Either a copy made every so many steps (Mnih et al., "Human-level control through
-    deep reinforcement learning", 2015), or a running mean of the parameters (Lillicrap
-    et al., "Continuous control with deep reinforcement learning", 2016).
+    It is either a copy made every ``every`` steps (Mnih et al., "Human-level control
+    through deep reinforcement learning", 2015), or a running mean of the parameters
+    (Lillicrap et al., "Continuous control with deep reinforcement learning", 2016).
 
     Parameters
     ----------
     mlp : MLP
-        The network that is trained; it is not changed.
+        Network that is trained; it is not changed here.
     every : int, optional
-        At every so many calls of `update` the copy becomes equal to the network.
+        Number of calls of `update` after which the copy becomes equal to the network.
     tau : float, optional
-        At every `update` the copy moves towards it by this part, above 0 and up to 1.
+        Fraction by which each `update` moves the copy towards the network, above 0 and
+        up to 1.
 
     Raises
     ------
     TypeError, ValueError
-        Unless there is a network and one of the two, in range.
+        If ``mlp`` is not a model, or unless exactly one of ``every`` and ``tau`` is
+        given and in range.
 
     Attributes
     ----------
     online : MLP
-        The network that is trained.
+        Network that is trained.
     mlp : MLP
-        Its copy.
+        Copy that follows it.
     updates : int
-        How often `update` was called.
+        Number of calls of `update`.
     """
 
     def __init__(
@@ -147,7 +149,8 @@ class TargetNetwork:
             raise TypeError(f"mlp must be a fm.MLP, got {_validate.describe(mlp)}")
         if (every is None) == (tau is None):
             raise TypeError(
-                f"one of every and tau must be given, got every={every!r}, tau={tau!r}"
+                "exactly one of every and tau must be given, got "
+                f"every={every!r}, tau={tau!r}"
             )
         self.every = 1 if every is None else _validate.count("every", every, 1)
         self.tau = (
@@ -158,11 +161,11 @@ class TargetNetwork:
         self.updates = 0
 
     def __call__(self, x: npt.ArrayLike, out: Array | None = None) -> Array:
-        """Return what the copy predicts, as `fastmlp.MLP.predict`."""
+        """Return the copy's prediction, see `fastmlp.MLP.predict`."""
         return self.mlp.predict(x, out)
 
     def update(self) -> Self:
-        """Count a training step, and follow the network if it is time.
+        """Count a training step, and move the copy towards the network if it is due.
 
         Returns
         -------
@@ -171,7 +174,7 @@ class TargetNetwork:
         """
         self.updates += 1
         if self.updates % self.every == 0:
-            # As polyak_ without its checks: the two were made alike.
+            # Like polyak_ without its checks: the copy has the same architecture.
             self.mlp.core.interpolate(self.online.core, self.tau)
         return self
 
@@ -186,33 +189,33 @@ def dqn_targets(
     gamma: float,
     online: MLP | None = None,
 ) -> Array:
-    """Return what the actions of a batch are to be worth, for `fastmlp.ActionValue`.
+    """Return target values for the actions of a batch, for `fastmlp.ActionValue`.
 
-    y = r + gamma max_u Q'(x', u), or r where the step was terminated, Q' the target
-    network (Mnih et al. 2015). With ``online`` that network chooses the action, y = r +
-    gamma Q'(x', argmax_u Q(x', u)): double Q-learning, which does not take the luckiest
-    error for a value (van Hasselt, Guez & Silver 2016).
+    y = r + gamma max_u Q'(x', u), or r if the step was terminated, with Q' the target
+    network (Mnih et al. 2015). With ``online`` that network Q chooses the action:
+    y = r + gamma Q'(x', argmax_u Q(x', u)). This is double Q-learning, which avoids the
+    upward bias of the maximum of noisy values (van Hasselt, Guez & Silver 2016).
 
     Parameters
     ----------
     target : MLP or TargetNetwork
         Q', with an output for each action; for plain Q-learning the network itself.
     batch : Batch
-        What `ReplayBuffer.sample` gave, or the same five arrays.
+        Batch from `ReplayBuffer.sample`, or the same five arrays.
     gamma : float
-        The discount, from 0 to 1.
+        Discount, from 0 to 1.
     online : MLP, optional
         Q, for double Q-learning.
 
     Returns
     -------
     (B,) ndarray
-        y, of the dtype of the target network.
+        y, in the dtype of the target network.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind, shape or range.
+        If an argument has a wrong type, shape or range.
     """
     if type(gamma) is not float or not 0.0 <= gamma <= 1.0:
         gamma = _validate.real("gamma", gamma, 0.0, 1.0)
@@ -223,8 +226,9 @@ def dqn_targets(
     if y is NotImplemented:
         if q.ndim != 2 or by.shape != q.shape:
             raise ValueError(
-                "next_obs must be of rows, and online and target have equally many "
-                f"outputs, got {_validate.describe(by)} and {_validate.describe(q)}"
+                "next_obs must be rows, for which online and target have the same "
+                "number of outputs; their outputs are "
+                f"{_validate.describe(by)} and {_validate.describe(q)}"
             )
         earned = exactly("rewards", rewards, q.shape[:1])
         ended = bools("terminated", terminated, q.shape[:1])

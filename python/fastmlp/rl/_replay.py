@@ -1,4 +1,4 @@
-"""A replay buffer in the core."""
+"""A replay buffer, stored in the core."""
 
 from __future__ import annotations
 
@@ -25,46 +25,47 @@ BOOL = np.dtype(np.bool_)
 
 
 class Batch(NamedTuple):
-    """Transitions as rows of arrays, which belong to whoever asked for them."""
+    """Transitions as rows of arrays, copied from the buffer."""
 
     obs: Array
-    """Observations, (B, *obs_shape) float32."""
+    """Observations before the steps, (B, *obs_shape) float32."""
     actions: Array
-    """What was done, (B,) int64, or (B, *action_shape) float32."""
+    """Actions, (B,) int64, or (B, *action_shape) float32."""
     rewards: Array
-    """What that earned, (B,) float32."""
+    """Rewards, (B,) float32."""
     next_obs: Array
-    """The observations after it, (B, *obs_shape) float32."""
+    """Observations after the steps, (B, *obs_shape) float32."""
     terminated: Array
-    """Whether nothing comes after those, (B,) bool."""
+    """Whether the steps terminated their episodes, (B,) bool."""
 
 
 class ReplayBuffer:
-    """The last transitions seen, to learn from in random order (Lin 1992).
+    """The most recent transitions, to be sampled for training (Lin 1992).
 
-    Draws are uniform and with replacement. They are a function of the seed, of how many
-    transitions were drawn before, and of how many there are, by the counter-based
-    generator that also shuffles and drops out: the same on every machine, and after
-    pickling or loading a state as if nothing had happened.
+    Samples are uniform and with replacement. They are a function of the seed, of the
+    number of transitions drawn before, and of the number in the buffer. They come from
+    the counter-based generator that is also used for shuffling and dropout: they are
+    the same on every machine, and continue unchanged after pickling or loading a state.
 
     Parameters
     ----------
     capacity : int
-        How many transitions are kept; beyond, each new one replaces the oldest. Memory
-        is taken as it fills up.
+        Largest number of transitions; once full, each new one replaces the oldest.
+        Memory is allocated as the buffer fills.
     obs_shape : int or tuple of ints
-        Of one observation, such as ``env.observation_space.shape``; an int n is (n,).
+        Shape of an observation, such as ``env.observation_space.shape``; an int n means
+        (n,).
     action_shape : int or tuple of ints, optional
-        Of one continuous action. Left out: an action is one integer.
-    seed : int, Generator, or what else numpy.random.default_rng takes, optional
-        What draws are made by.
+        Shape of a continuous action. None means that an action is an integer.
+    seed : int, Generator, or anything that numpy.random.default_rng takes, optional
+        Seed of the samples.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind or out of range.
+        If an argument has a wrong type or is out of range.
     MemoryError
-        If there is no room for so many.
+        If so many transitions do not fit into memory.
 
     Examples
     --------
@@ -103,22 +104,22 @@ class ReplayBuffer:
 
     @property
     def capacity(self) -> int:
-        """How many transitions are kept at most."""
+        """The largest number of transitions."""
         return self._capacity
 
     @property
     def obs_shape(self) -> tuple[int, ...]:
-        """The shape of one observation."""
+        """The shape of an observation."""
         return self._obs_shape
 
     @property
     def action_shape(self) -> tuple[int, ...] | None:
-        """The shape of one continuous action; None if actions are integers."""
+        """The shape of a continuous action; None if actions are integers."""
         return self._action_shape
 
     @property
     def added(self) -> int:
-        """How many transitions were ever added."""
+        """The number of transitions added so far."""
         return self._buffer.added
 
     def __len__(self) -> int:
@@ -137,21 +138,22 @@ class ReplayBuffer:
         Parameters
         ----------
         obs : obs_shape
-            The observation; float32 is kept.
+            Observation before the step; it is stored as float32.
         action : int, or action_shape
-            What was done.
+            Action.
         reward : float
-            What that earned.
+            Reward.
         next_obs : obs_shape
-            The observation after it; at the end of an episode the last one, not the
+            Observation after the step; at the end of an episode its last one, not the
             first of the next.
         terminated : bool
-            Whether nothing comes after that. A truncated episode is not terminated.
+            Whether the step terminated the episode. Truncation does not count.
 
         Raises
         ------
         TypeError, ValueError
-            For a wrong kind or shape, and for NaN and infinity; nothing is added then.
+            If an argument has a wrong type or shape, or is NaN or infinite; nothing is
+            added then.
         """
         if not self._buffer.add(obs, action, reward, next_obs, terminated):
             arrays = (
@@ -174,31 +176,31 @@ class ReplayBuffer:
     ) -> None:
         """Add a transition from each of several environments.
 
-        A Gymnasium vector environment starts the next episode by itself, and how
-        matters here. With ``AutoresetMode.NEXT_STEP``, the default, ``next_obs`` is
-        always right, but the step after the last of an episode does nothing but reset,
-        and is none to learn from: pass ``where=~done``, where ``done`` is ``terminated
-        | truncated`` of the step before. With ``SAME_STEP``, ``next_obs`` is
-        already the next episode's at an end: put ``infos["final_obs"]`` in its place.
+        A Gymnasium vector environment resets itself at the end of an episode, in one of
+        two modes. With ``AutoresetMode.NEXT_STEP``, the default, ``next_obs`` is always
+        right, but the step after the last of an episode only resets and must not be
+        added: pass ``where=~done``, where ``done`` is ``terminated | truncated`` of the
+        step before. With ``SAME_STEP``, ``next_obs`` at the end of an episode already
+        belongs to the next one: replace it by ``infos["final_obs"]``.
 
         Parameters
         ----------
         obs, next_obs : (N, *obs_shape)
             Observations before and after the step.
         actions : (N,), or (N, *action_shape)
-            What was done.
+            Actions.
         rewards : (N,)
-            What that earned.
+            Rewards.
         terminated : (N,)
-            Whether nothing comes after; a truncated episode is not terminated.
+            Whether the step terminated the episode; truncation does not count.
         where : (N,), optional
-            Which of the rows to add; all if left out.
+            Mask of the rows to add; None adds all.
 
         Raises
         ------
         TypeError, ValueError
-            For a wrong kind or shape, and for NaN and infinity in rows to be added;
-            nothing is added then.
+            If an argument has a wrong type or shape, or a row to add has NaN or
+            infinity; nothing is added then.
         """
         rows = self._rows("obs", obs, (-1, *self._obs_shape), FLOAT32)
         n = len(rows)
@@ -218,18 +220,18 @@ class ReplayBuffer:
         Parameters
         ----------
         batch_size : int
-            How many; there may be fewer in the buffer.
+            Number of transitions to draw; the buffer may hold fewer.
 
         Returns
         -------
         Batch
-            ``obs``, ``actions``, ``rewards``, ``next_obs`` and ``terminated``: new
-            contiguous arrays with a row for each draw.
+            New contiguous arrays ``obs``, ``actions``, ``rewards``, ``next_obs`` and
+            ``terminated`` with a row for each draw.
 
         Raises
         ------
         TypeError, ValueError
-            If that is no positive int, or the buffer is empty.
+            If ``batch_size`` is not a positive int, or the buffer is empty.
         """
         if type(batch_size) is not int or not 0 < batch_size < 2**62:
             batch_size = _validate.count("batch_size", batch_size, 1)
@@ -249,13 +251,13 @@ class ReplayBuffer:
     def _rows(
         self, name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any]
     ) -> Array:
-        """Return numbers of such a shape, -1 for any, as rows of one observation."""
+        """Return numbers of this shape (-1: any size) as a row per observation."""
         array = _validate.convert(name, value, dtype)
         _check_shape(name, array, shape)
         return array.reshape(-1, math.prod(self._obs_shape))
 
     def _actions(self, name: str, value: object, rows: tuple[int, ...]) -> Array:
-        """Return one action, rows (), or several, as rows."""
+        """Return one action (``rows`` is ()) or several as rows."""
         if self._action_shape is not None:
             array = _validate.convert(name, value, FLOAT32)
             _check_shape(name, array, (*rows, *self._action_shape))
@@ -264,7 +266,7 @@ class ReplayBuffer:
         if array.dtype.kind not in "iu":
             raise TypeError(
                 f"{name} must be of integers, got {_validate.describe(value)}; for "
-                "continuous actions make the buffer with action_shape"
+                "continuous actions, create the buffer with action_shape"
             )
         _check_shape(name, array, rows)
         if array.dtype.kind == "u" and array.size and array.max() >= 2**63:
@@ -272,15 +274,15 @@ class ReplayBuffer:
         return np.ascontiguousarray(array.reshape(-1), INT64)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all there is to the buffer, as copies.
+        """Return a copy of the buffer's state.
 
         Returns
         -------
         dict
-            ``"capacity"``, ``"obs_shape"``, ``"action_shape"``, ``"seed"``, ``"added"``
-            and ``"drawn"`` (how many transitions were so far), and under the names of
-            `Batch` what is kept, in the order of places: not the oldest first, once the
-            buffer has been full.
+            ``"capacity"``, ``"obs_shape"``, ``"action_shape"``, ``"seed"``, and the
+            numbers of transitions ``"added"`` and ``"drawn"`` so far. The transitions
+            are under the names of `Batch`, in the order of storage: once the buffer has
+            been full, the oldest need not be first.
         """
         buffer = self._buffer
         return {
@@ -294,12 +296,12 @@ class ReplayBuffer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave, capacity, shapes and seed included.
+        """Load a state that `state_dict` returned, including capacity, shapes and seed.
 
         Raises
         ------
         TypeError, ValueError
-            For anything else; the buffer is unchanged then.
+            If it is not such a state; the buffer is unchanged then.
         """
         names = {"capacity", "obs_shape", "action_shape", "seed", "added", "drawn"}
         names |= set(Batch._fields)
@@ -307,7 +309,7 @@ class ReplayBuffer:
             found = set(state.keys())
         except AttributeError:
             raise TypeError(
-                "state must be what state_dict() gives, got "
+                "state must be a dict from state_dict(), got "
                 f"{_validate.describe(state)}"
             ) from None
         if found != names:
@@ -357,7 +359,7 @@ _COUNTS = ("added", "drawn")
 
 
 def _shape(name: str, value: object) -> tuple[int, ...]:
-    """Return the sizes of an array, none of them zero."""
+    """Return a shape whose sizes are all positive."""
     sizes = value if isinstance(value, (tuple, list)) else (value,)
     if not sizes:
         raise ValueError(f"{name} must have at least one dimension, got {value!r}")
@@ -365,7 +367,7 @@ def _shape(name: str, value: object) -> tuple[int, ...]:
 
 
 def _check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
-    """Refuse an array of another shape, in which -1 stands for at least one row."""
+    """Raise ValueError for another shape; -1 means any number of rows but zero."""
     first = shape[0] if shape else None
     fits = array.shape == shape
     if first == -1:
@@ -386,7 +388,7 @@ def exactly(name: str, value: object, shape: tuple[int, ...]) -> Array:
 
 
 def bools(name: str, value: object, shape: tuple[int, ...]) -> Array:
-    """Return truth values of this shape, from bools or numbers that are 0 or 1."""
+    """Return bools of this shape, from bools or from numbers that are 0 or 1."""
     array = np.asarray(value)
     if array.dtype != BOOL:
         array = _validate.numeric(name, value)
@@ -400,7 +402,7 @@ def bools(name: str, value: object, shape: tuple[int, ...]) -> Array:
 
 
 def _number(value: object) -> float:
-    """Return a reward, which may come as an array of one number."""
+    """Return a reward, which may be an array with one number."""
     array = _validate.numeric("reward", value)
     if array.size != 1:
         raise ValueError(f"reward must be one number, got {_validate.describe(value)}")

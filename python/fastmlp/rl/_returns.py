@@ -1,4 +1,4 @@
-"""Returns and generalised advantages."""
+"""Returns and generalised advantage estimates."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ def returns(
     truncated: npt.ArrayLike | None = None,
     next_values: npt.ArrayLike | None = None,
 ) -> Array:
-    """Return the discounted sums of what each step and those after it earn.
+    """Return the discounted sum of the rewards of each step and those after it.
 
-    G_t = r_t + gamma G_{t+1}; after a terminated step nothing is added, after a
-    truncated one and after the last gamma times the value of the next state takes the
-    place of gamma G_{t+1}.
+    G_t = r_t + gamma G_{t+1}. A terminated step adds nothing to its reward. A truncated
+    step, and the last one, add gamma times the value of the next state instead of
+    gamma G_{t+1}.
 
     Parameters
     ----------
     rewards : (T,) or (T, N)
-        Of T steps, one after the other, in N environments.
+        Rewards of T successive steps in N environments.
     gamma : float
-        The discount gamma, from 0 to 1.
+        Discount, from 0 to 1.
     terminated, truncated : like ``rewards``, optional
-        Whether the step ended the episode, and how. Left out: no step did.
+        Whether the step ended the episode, and how. None means that no step did.
     next_values : like ``rewards``, or (N,), or a number, optional
-        What the state after each step is worth; only those after truncated steps and
-        the last are looked at. With one dimension less: after the last step alone.
-        Left out: nothing, so that the sums are of what was earned in fact.
+        Values of the states after the steps; only those after truncated steps and after
+        the last step are used. With one dimension less, values after the last step
+        only. None means 0: the sums are then of the rewards alone.
 
     Returns
     -------
     ndarray, shape of ``rewards``
-        Of float32 if the rewards (and values) are, else float64.
+        Returns, float32 if the rewards are, else float64.
 
     Raises
     ------
     TypeError, ValueError
-        For arrays of a wrong kind or shape, and for a truncated step before the last
-        whose next state's value is not among those given.
+        If an array has a wrong dtype or shape, or if the value of the next state of a
+        truncated step before the last is missing.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def returns(
     reward = _steps("rewards", rewards)
     last = np.zeros_like(reward) if next_values is None else next_values
     after, ends, cut = _after(reward, None, last, terminated, truncated)
-    # What is added to a step's reward whatever comes after, and how G_{t+1} counts.
+    # The next state's value, where it replaces G_{t+1}, and then the discounted sums.
     known = cut.copy()
     known[-1] = True
     out = reward + gamma * np.where(known & ~ends, after, 0)
@@ -79,47 +79,48 @@ def gae(
     gamma: float = 0.99,
     lam: float = 0.95,
 ) -> tuple[Array, Array]:
-    """Return generalised advantage estimates, and the returns they stand for.
+    """Return generalised advantage estimates, and the returns that they imply.
 
-    δ_t = r_t + gamma V(s_{t+1}) - V(s_t), without the middle term where the step was
-    terminated, and A_t = δ_t + gamma λ A_{t+1}, where no A_{t+1} is added after the end
-    of an episode, terminated or truncated (Schulman et al., "High-dimensional
+    δ_t = r_t + gamma V(s_{t+1}) - V(s_t), without the middle term if the step was
+    terminated, and A_t = δ_t + gamma λ A_{t+1}, where A_{t+1} is not added after the
+    end of an episode, terminated or truncated (Schulman et al., "High-dimensional
     continuous control using generalized advantage estimation", 2016, eqs. 16-18).
     Returns are A_t + V(s_t).
 
-    With Gymnasium's vector environments the step after the end of an episode may only
-    be its reset (``AutoresetMode.NEXT_STEP``): leave that row out of training. What the
-    other rows get does not depend on it.
+    In Gymnasium's vector environments, the step after the end of an episode may do
+    nothing but reset (``AutoresetMode.NEXT_STEP``). Leave such a row out of training;
+    it does not affect the other rows.
 
     Parameters
     ----------
     rewards : (T,) or (T, N)
-        Of T steps, one after the other, in N environments.
+        Rewards of T successive steps in N environments.
     values : like ``rewards``
-        What the states before the steps were estimated to be worth.
+        Estimated values of the states before the steps.
     next_values : like ``rewards``, or (N,), or a number
-        The same of the states after the steps: of the very last state of an episode,
-        not of the first of the next, where a step was truncated. With one dimension
-        less: after the last step; after all others it is the next row of ``values``.
+        Estimated values of the states after the steps. If a step was truncated, this is
+        the value of the last state of its episode, not of the first of the next one.
+        With one dimension less, values after the last step only; those after the other
+        steps are then the next rows of ``values``.
     terminated, truncated : like ``rewards``
-        Whether the step ended the episode, and how; ``truncated`` may be left out.
+        Whether the step ended the episode, and how; ``truncated`` is optional.
     gamma : float
-        The discount gamma, from 0 to 1.
+        Discount, from 0 to 1.
     lam : float
-        λ from 0, the one-step estimate, to 1, the returns less the values.
+        λ, from 0 (the one-step estimate) to 1 (the returns minus the values).
 
     Returns
     -------
     advantages : ndarray, shape of ``rewards``
-        A, of float32 if rewards and values are, else float64.
+        A, float32 if rewards and values are, else float64.
     returns : ndarray, shape of ``rewards``
-        A + V: what a value function is trained towards.
+        A + V, the targets for training a value function.
 
     Raises
     ------
     TypeError, ValueError
-        For arrays of a wrong kind or shape, and for a truncated step before the last
-        whose next state's value is not among those given.
+        If an array has a wrong dtype or shape, or if the value of the next state of a
+        truncated step before the last is missing.
 
     Examples
     --------
@@ -140,17 +141,17 @@ def gae(
 
 
 def _accumulate(out: Array, factor: Array) -> None:
-    """Add ``factor`` times the row below to each row, from the last up."""
+    """Add ``factor`` times the next row to each row, from the last to the first."""
     _core.accumulate_backwards(out, factor.astype(out.dtype))
 
 
 def _steps(name: str, value: object) -> Array:
-    """Return numbers of steps, (T,) or (T, N), as float32 if they are, else float64."""
+    """Return numbers per step, (T,) or (T, N), in float32 if they are, else float64."""
     array = _validate.numeric(name, value)
     if array.ndim not in (1, 2) or array.size == 0:
         raise ValueError(
-            f"{name} must have shape (steps,) or (steps, environments), none of them "
-            f"zero, got {_validate.describe(array)}"
+            f"{name} must have shape (steps,) or (steps, environments) and not be "
+            f"empty, got {_validate.describe(array)}"
         )
     return array.astype(np.float32 if array.dtype == np.float32 else np.float64)
 
@@ -178,7 +179,7 @@ def _after(
     terminated: object,
     truncated: object,
 ) -> tuple[Array, Array, Array]:
-    """Return values of the next states, (T, …), and which steps were ended, and cut."""
+    """Return values of the next states, and which steps were terminated, truncated."""
     ends = _flags("terminated", terminated, rewards)
     cut = _flags("truncated", truncated, rewards)
     after = _validate.numeric("next_values", next_values)
@@ -186,14 +187,14 @@ def _after(
         return after.astype(rewards.dtype), ends, cut
     if after.shape != rewards.shape[1:]:
         raise ValueError(
-            f"next_values must have shape {rewards.shape}, of all steps, or "
-            f"{rewards.shape[1:]}, of the last, got {_validate.describe(after)}"
+            f"next_values must have shape {rewards.shape}, for all steps, or "
+            f"{rewards.shape[1:]}, for the last, got {_validate.describe(after)}"
         )
     if (cut & ~ends)[:-1].any():
         t = int(np.argwhere(cut & ~ends)[0][0])
         raise ValueError(
-            f"next_values must have shape {rewards.shape}, as step {t} was truncated: "
-            "the value of the state after it is wanted, got "
+            f"next_values must have shape {rewards.shape}, because step {t} was "
+            "truncated and the value of the state after it is needed; got "
             f"{_validate.describe(after)}"
         )
     every = np.zeros_like(rewards)
