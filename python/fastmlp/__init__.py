@@ -1,4 +1,4 @@
-"""Multilayer perceptrons on the CPU: fast, small, and the same bits everywhere.
+"""Multilayer perceptrons on the CPU: fast, small, and bit-for-bit reproducible.
 
 >>> import numpy as np
 >>> import fastmlp as fm
@@ -10,19 +10,19 @@
 >>> mlp(x).shape
 (64, 1)
 
-`MLP` is the model; `fastmlp.layers` (for the activations, whose names `ACTIVATIONS`
-holds), `fastmlp.losses`, `fastmlp.optimizers`, `fastmlp.schedules`,
-`fastmlp.initializers`, `fastmlp.metrics`, `fastmlp.callbacks` and `fastmlp.runtime` say
-what there is of each, and by which formulas. `fastmlp.reference` is the network, its
-layers, losses and optimisers again in plain numpy, to read and to compare with. To look
-inside there are `Monitor`, `MLP.summary`, `fastmlp.regions` and, with matplotlib,
-`fastmlp.plot`.
+`MLP` is the model. The docstrings of `fastmlp.layers`, `fastmlp.losses`,
+`fastmlp.optimizers`, `fastmlp.solvers`, `fastmlp.schedules`, `fastmlp.initializers`,
+`fastmlp.metrics`, `fastmlp.callbacks` and `fastmlp.runtime` list the choices and their
+formulas; those of the activations, whose names are in `ACTIVATIONS`, are in
+`fastmlp.layers`. `fastmlp.reference` implements networks, losses and optimisers in
+plain numpy, as a readable specification. `Monitor`, `MLP.summary`, `fastmlp.regions`
+and, with matplotlib, `fastmlp.plot` serve to inspect a model and its training.
 
-`fastmlp.sklearn` has scikit-learn's estimators, `fastmlp.rl` what reinforcement
-learning needs. Models are kept by `MLP.save` and `load` and in the midst of training by
-`Checkpoint`, come from elsewhere by `from_torch`, `from_sklearn` and `from_keras`, and
-go there by `MLP.to_torch`, `MLP.to_onnx` and `MLP.to_c`; `MLP.as_torch_module` stands
-in a PyTorch model, `MLP.predictor` in a control loop.
+`fastmlp.sklearn` has estimators for scikit-learn, `fastmlp.rl` building blocks for
+reinforcement learning. `MLP.save` and `load` store models, `Checkpoint` stores a
+training in progress. `from_torch`, `from_sklearn` and `from_keras` import models,
+`MLP.to_torch`, `MLP.to_onnx` and `MLP.to_c` export them. `MLP.as_torch_module` makes a
+model part of a PyTorch model, and `MLP.predictor` serves control loops.
 """
 
 import sys as _sys
@@ -73,11 +73,11 @@ from .solvers import *
 history = _sys.modules[f"{__name__}.history"] = metrics
 monitor = _sys.modules[f"{__name__}.monitor"] = callbacks._monitor
 
-# The binding's means of making an exception has no place for this.
-DivergenceError.__doc__ = """Loss or gradient of a training step is not finite.
+# Exceptions created by the binding have no docstring.
+DivergenceError.__doc__ = """The loss or a gradient of a training step is not finite.
 
-`fastmlp.MLP.fit` goes back to its last good state; `fastmlp.MLP.train_step` does not
-take the step.
+`fastmlp.MLP.fit` restores its last good state; `fastmlp.MLP.train_step` does not take
+the step.
 """
 
 
@@ -88,8 +88,8 @@ if _TYPE_CHECKING:
     from ._formats.from_torch import from_torch
     from ._formats.model_file import load
 
-# What is for rare moments, or needs more than numpy, is loaded when first asked for:
-# modules, and functions with the modules that hold them.
+# Imported on first access, because they are rarely used or need more than numpy:
+# modules, and functions with their modules.
 _LAZY_MODULES = ("plot", "regions", "rl", "sklearn")
 _LAZY_FUNCTIONS = {
     "from_keras": "_formats.from_keras",

@@ -1,4 +1,4 @@
-"""``python -m fastmlp``: what this build is, and whether it computes right here."""
+"""``python -m fastmlp`` prints the configuration and runs the self-check."""
 
 import sys
 

@@ -695,7 +695,7 @@ def test_check_grad_refuses() -> None:
         (lambda: fm.check_grad(3, ones, ones), TypeError, "f must be callable"),
         (lambda: fm.check_grad(f, [], []), ValueError, "at least one element"),
         (lambda: fm.check_grad(f, [np.nan], [1]), ValueError, "finite"),
-        (lambda: fm.check_grad(f, ones, np.ones(3)), ValueError, "x's shape"),
+        (lambda: fm.check_grad(f, ones, np.ones(3)), ValueError, "shape of x"),
         (lambda: fm.check_grad(f, ones), TypeError, "pair"),
         (lambda: fm.check_grad(lambda x: x, ones, ones), TypeError, "a number"),
         (lambda: fm.check_grad(f, ones, ones, step=0), ValueError, "step"),

@@ -95,13 +95,13 @@ def data_set(mlp: Model, where: str, data: object, loss: Loss) -> Data:
 def _custom_data_set(
     mlp: Model, where: str, x: object, y: object, loss: Loss, sample_weight: object
 ) -> Data:
-    """Return a data set for a loss in Python, which alone knows its targets."""
+    """Return a data set for a loss in Python, whose targets can have any form."""
     rows = _validate.inputs(where + "x", x, mlp.n_in, mlp.dtype)
     _validate.finite(where + "x", rows)
     target: Any = loss._as_array(where + "y", y)
     if target.shape[:1] != (len(rows),):
         raise ValueError(
-            f"{where}y must have {len(rows)} rows as x has, "
+            f"{where}y must have {len(rows)} rows like x, "
             f"got {_validate.describe(target)}"
         )
     if target.dtype.kind == "f":

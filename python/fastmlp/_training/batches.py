@@ -24,7 +24,7 @@ class ArrayBatches:
         self._seed, self._shuffle = seed, shuffle
 
     def __call__(self, epoch: int, done: int) -> Iterator[Data]:
-        """Return an epoch's batches without the first ones, which are done."""
+        """Return an epoch's batches after the first ``done`` ones."""
         x, y, weight = self._data
         order = np.arange(len(x))
         if self._shuffle:
@@ -46,7 +46,7 @@ class StreamedBatches:
     epochs : int
         Number of epochs.
     check : callable
-        Takes a prefix for messages and a batch; returns what the core takes.
+        Function that takes a prefix for messages and a batch and returns checked data.
     """
 
     def __init__(
@@ -91,9 +91,9 @@ class StreamedBatches:
             )
 
     def __call__(self, epoch: int, done: int) -> Iterator[Data]:
-        """Return an epoch's batches, checked, without the first ones, which are done.
+        """Return an epoch's batches after the first ``done`` ones, checked.
 
-        An iterator is not advanced past these: it is where the training stopped.
+        An iterator is not advanced past those: it is already where training stopped.
         """
         source = self._iterator
         if source is None:

@@ -1,4 +1,4 @@
-"""Gradients of any function against differences of its values."""
+"""A check of gradients by finite differences."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .._validate import Array
 
-# Elements of a gradient below this share of its largest one are measured by that.
+# Elements below this fraction of the largest are compared relative to that instead.
 SMALL = 1e-3
 
 
@@ -34,40 +34,40 @@ def check_grad(
     Parameters
     ----------
     f : callable
-        Takes an array like x, returns a number; without ``grad`` a pair (number,
-        gradient), such as ``loss.value_and_grad`` returns.
+        Function of an array like x that returns a number; without ``grad`` it returns a
+        pair (number, gradient), like ``loss.value_and_grad``.
     x : array_like
-        Where: of any shape. Integers become float64.
+        Point at which to check, of any shape. Integers become float64.
     grad : callable or array_like, optional
-        The gradient to check, of x's shape, or a function of x that returns it.
+        Gradient to check, of x's shape, or a function of x that returns it.
     step : float, optional
-        Half the distance of the two values of a difference, times max(1, |xᵢ|). None:
-        the cube root of the dtype's eps (6e-6 in float64), where the error of the
-        formula (∝ step²) and that of rounding (∝ eps / step) balance.
+        Half the distance between the two points of a difference, divided by
+        max(1, |xᵢ|). None is the cube root of the dtype's eps (6e-6 in float64), which
+        balances the error of the formula (∝ step²) and that of rounding (∝ eps / step).
     elements : int, optional
-        Check so many elements of x, drawn at random; None checks all, two calls of f
-        each.
+        Number of elements of x to check, drawn at random; None checks all. Each element
+        takes two calls of f.
     seed : int
-        Of that draw.
+        Seed for drawing the elements.
 
     Returns
     -------
     float
-        The largest |gᵢ - dᵢ| / max(|gᵢ|, |dᵢ|, s) over the elements checked, d being
-        the differences and s a thousandth of the largest |gᵢ| or |dᵢ|; 0 where all are
-        zero. Of a right gradient about 1e-9 in float64 and 1e-3 in float32; of a wrong
-        one about 1. NaN if f or its gradient is.
+        The largest |gᵢ - dᵢ| / max(|gᵢ|, |dᵢ|, s) over the elements checked, with d the
+        differences and s a thousandth of the largest |gᵢ| or |dᵢ|; 0 if all are zero.
+        It is about 1e-9 in float64 and 1e-3 in float32 if the gradient is right, and
+        about 1 if it is wrong; NaN if f or its gradient is.
 
     Raises
     ------
     TypeError, ValueError
-        If f does not return a number (or that pair), the gradient's shape is not x's,
-        or x is empty or not finite.
+        If f does not return a number (or such a pair), the gradient does not have x's
+        shape, or x is empty or not finite.
 
     Notes
     -----
-    At a kink (relu at 0) differences are no derivative. Check models in float64:
-    rounding in float32 hides what is wrong by less than a percent.
+    At a kink (relu at 0) differences do not approximate the derivative. Check models in
+    float64: rounding in float32 hides errors of less than a percent.
 
     Examples
     --------
@@ -91,7 +91,7 @@ def check_grad(
     else:
         step = _validate.real("step", step, 0, open_low=True)
 
-    # The gradient in question.
+    # The gradient to check.
     if grad is None:
         pair = f(point.copy())
         if not (isinstance(pair, tuple) and len(pair) == 2):
@@ -105,7 +105,7 @@ def check_grad(
     gradient = np.asarray(_validate.numeric("grad", given), dtype=np.float64)
     if gradient.shape != point.shape:
         raise ValueError(
-            f"the gradient must have x's shape, {point.shape}, got {gradient.shape}"
+            f"grad must have the shape of x, {point.shape}, got {gradient.shape}"
         )
 
     # Differences, element by element.
@@ -132,7 +132,7 @@ def check_grad(
         at = point.reshape(-1)[index]
         half = dtype.type(step * max(1.0, abs(float(at))))
         above, below = at + half, at - half
-        # The distance that there really is between the two after rounding.
+        # The actual distance between the two points after rounding.
         distance = float(above) - float(below)
         differences[i] = (value(index, above) - value(index, below)) / distance
 

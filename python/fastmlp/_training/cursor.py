@@ -15,7 +15,8 @@ class EpochCursor:
     Parameters
     ----------
     of : list
-        Size of an epoch: its steps, its rows, the rows of a batch; None if unknown.
+        Numbers of steps of an epoch, of its rows, and of rows of a batch; None if
+        unknown.
     epoch : int
         Number of the epoch that ``state`` belongs to.
     state : dict, optional

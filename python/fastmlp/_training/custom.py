@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def rollback_on_error(mlp: Model, optimizer: Optimizer | None = None) -> Iterator[None]:
-    """Undo what a pass in training mode has changed, if an exception follows it.
+    """If an exception is raised, undo the changes of a pass in training mode.
 
-    A step of the optimiser that was taken before the exception stands as a whole.
+    A step that the optimiser has completed before the exception is kept.
     """
     core, buffers = mlp.core, mlp.buffers.copy()
     state = core.training_state
@@ -52,7 +52,7 @@ def value_and_grad(
         pred = accepted(mlp.core.predict(rows))
         value, dy = loss.value_and_grad(pred, y, weight)
         return value, accepted(mlp.core.vjp(rows, dy))[2]
-    # One forward pass only, as each draws masks of its own.
+    # There must be only one forward pass: each draws new masks.
     mlp.forward_shape = None
     with rollback_on_error(mlp):
         pred = accepted(mlp.core.forward(rows, True))
@@ -76,7 +76,7 @@ def train_step(
 ) -> float:
     """Take a step, as `fastmlp.MLP.train_step` does once the learning rate is set."""
     rows, weight = arguments.rows_and_weight(mlp, x, sample_weight)
-    # Dropout draws the masks of a step with any other loss.
+    # Dropout must draw the same masks as in a step with a loss of the core.
     draw = mlp.core.training_state[0], _core.STEP_DRAWS, optimizer.step_count
     mlp.forward_shape = None  # the caller's forward pass is not kept any more
     with rollback_on_error(mlp, optimizer):
@@ -88,9 +88,9 @@ def train_step(
 def loss_and_gradient(
     mlp: Model, batch: Data, loss: Loss, optimizer: Optimizer, draw: Draw
 ) -> tuple[float, Array]:
-    """Return loss and gradient by the outputs, from a forward pass in training mode.
+    """Return the loss and its gradient by the outputs of a pass in training mode.
 
-    Raises DivergenceError, as the core does, unless the loss is finite.
+    Like the core, raises DivergenceError unless the loss is finite.
     """
     x, y, weight = batch
     pred = accepted(mlp.core.forward(x, True, draw))
@@ -149,7 +149,8 @@ class CustomStep:
 
         value = math.nan
         try:
-            # Whatever goes wrong, Ctrl-C too: the step was taken, or nothing changes.
+            # After any error, even Ctrl-C, either the step is complete or nothing has
+            # changed.
             with rollback_on_error(mlp, optimizer):
                 set_rate(optimizer)
                 draw = self._seed, epoch, k

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from ..metrics import Measure
     from .types import Data, Measured
 
-# Rows predicted at a time: Ctrl-C can come between two such blocks.
+# Number of rows predicted at a time; Ctrl-C takes effect between two such blocks.
 BLOCK = 16384
 
 
 class Evaluator:
-    """Takes loss and metrics on a data set.
+    """Computes loss and metrics on a data set.
 
     Parameters
     ----------
@@ -33,8 +33,8 @@ class Evaluator:
     metrics : dict
         Metrics by name.
     validation : bool
-        Whether these are validation data: then the loss is taken too, and the names of
-        the metrics start with "val_".
+        Whether these are validation data: if so, the loss is computed too, and the
+        names of the metrics start with "val_".
 
     Attributes
     ----------

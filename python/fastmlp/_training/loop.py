@@ -27,7 +27,7 @@ class StopTraining(Exception):
 
 
 def listener_of(hooks: list[Callback], mlp: MLP, history: History) -> Listener | None:
-    """Return what calls the callbacks' ``on_batch_end``; None if they have none."""
+    """Return a function that calls each ``on_batch_end``; None if there is none."""
     calls = overridden(hooks, "on_batch_end")
     if not calls:
         return None
@@ -56,13 +56,13 @@ def train(
     mlp : MLP
         Model to train.
     runner : Runner or Driver
-        What trains for an epoch.
+        Object that trains for an epoch, or for all of them.
     run : Run
-        The fit, as the callbacks see it.
+        Fit as the callbacks see it.
     evaluate : callable, optional
-        Called after each epoch for the validation loss and the metrics.
+        Function that returns the validation loss and the metrics after an epoch.
     progress : bool, optional
-        The argument of fit.
+        Argument ``progress`` of fit.
     own_orders : bool
         Whether the epochs belong to the model's own sequence.
     """
@@ -116,13 +116,13 @@ def _epochs(
         start = perf_counter()
         for call in begins:
             call(mlp, history)
-        mlp.sequence.within = None  # from here on the runner's cursor knows
+        mlp.sequence.within = None  # the runner's cursor has taken it over
 
     def end(value: float) -> bool:
         if own_orders:
             mlp.sequence.done += 1
 
-        # The record grows only once everything about the epoch is known.
+        # The history grows only once everything about the epoch is known.
         watched, metrics = value, _NO_METRICS
         if evaluate is not None:
             val_loss, metrics = evaluate()
@@ -158,7 +158,7 @@ def _epochs(
 def _notify_error(
     hooks: list[Callback], mlp: MLP, history: History, error: BaseException
 ) -> bool:
-    """Call ``on_error`` of all callbacks; return whether the training just ends."""
+    """Call ``on_error`` of all callbacks; return whether this is an ordinary end."""
     answers: list[object] = []
 
     def ask(call: Callable[..., object]) -> None:

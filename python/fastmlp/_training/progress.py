@@ -1,4 +1,4 @@
-"""What `fastmlp.MLP.fit` shows on standard error while it runs."""
+"""The progress display of `fastmlp.MLP.fit` on standard error."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from ..metrics import History
 
-# A terminal is written to at most this often; nobody reads faster.
+# Shortest time between two updates of a terminal.
 SECONDS_BETWEEN_UPDATES = 0.1
 
 
 class Progress:
-    """Shows nothing."""
+    """A display that shows nothing."""
 
     def update(self, history: History) -> None:
-        """One more epoch has ended."""
+        """Show that another epoch has ended."""
 
     def close(self) -> None:
-        """No more will come."""
+        """Finish the display."""
 
 
 class _Lines(Progress):
@@ -39,7 +39,7 @@ class _Lines(Progress):
         return f"{epoch}  {losses}  {left}{history.seconds[-1]:.2f} s"
 
     def _time_left(self, done: int) -> str:
-        """Return the time that the epochs to come will take if they are as before."""
+        """Return the time left at the mean speed so far."""
         seconds = (perf_counter() - self._start) / done * (self._epochs - done)
         return f"{duration(seconds)} left  "
 
@@ -49,7 +49,7 @@ class _Lines(Progress):
 
 
 class _OneLine(_Lines):
-    """One line that is written over, for terminals without tqdm."""
+    """One line that is overwritten, for terminals without tqdm."""
 
     def __init__(self, stream: TextIO, epochs: int) -> None:
         super().__init__(stream, epochs)
@@ -76,7 +76,7 @@ class _OneLine(_Lines):
 
 
 class _Bar(Progress):
-    """A bar of tqdm's."""
+    """A progress bar of tqdm."""
 
     def __init__(self, bar: Any) -> None:
         self._bar = bar
@@ -99,7 +99,7 @@ def duration(seconds: float) -> str:
 
 
 def _numbers(history: History) -> dict[str, str]:
-    """Return the latest values, short."""
+    """Return the latest values, in few digits."""
     series = {"loss": history.loss, "val_loss": history.val_loss, **history.metrics}
     return {name: f"{values[-1]:.4g}" for name, values in series.items() if values}
 

@@ -1,8 +1,8 @@
-"""What trains for one epoch: the core on whole arrays, or step by step from Python.
+"""Runners, which train for an epoch: natively on whole arrays, or step by step.
 
 Arrays and a loss of the core take one native call per epoch (`ArrayEpochs`). Batches
 from an iterable, and losses written in Python, take one step at a time (`StepEpochs`).
-Solvers bring a runner of their own.
+Each solver has its own runner.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class NativeEpoch:
-    """Calls of the core's ``fit_epoch``, with what all calls of a fit share.
+    """The core's ``fit_epoch`` with the arguments that all calls of a fit share.
 
     Parameters
     ----------
@@ -40,9 +40,9 @@ class NativeEpoch:
     seed : int
         Seed of the orders of samples, and of dropout.
     listener : callable, optional
-        Called after each step.
+        Function to call after each step.
     l2 : float
-        L2 penalty of the weights, as of the core.
+        L2 penalty of the weights, as in the core.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class ArrayEpochs:
 
 
 class StepEpochs:
-    """Epochs of steps that come one by one from Python; bits as of `ArrayEpochs`."""
+    """Epochs of single steps from Python, with the same bits as `ArrayEpochs`."""
 
     finished = False
 
@@ -185,7 +185,7 @@ def make_runner(
     listener: Listener | None,
     cursor: EpochCursor,
 ) -> Runner:
-    """Return what trains with these arguments of fit."""
+    """Return the runner for these arguments of fit."""
     if isinstance(optimizer, Solver):
         return _SolverEpochs(optimizer._runner(mlp, data, loss), listener, cursor)
     if not isinstance(data, StreamedBatches):

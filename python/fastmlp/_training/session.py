@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """What a fit holds: its record, its callbacks, and for a while the model.
+    """A fit: its history, its callbacks, and exclusive use of the model.
 
     Parameters
     ----------
     mlp : MLP
         Model to train.
     optimizer : Optimizer or Solver
-        What trains it.
+        Optimiser or solver that trains it.
     loss : Loss
-        What to minimise.
+        Loss to minimise.
     callbacks : list of Callback
         Callbacks, in the order of their calls.
     epochs : int
@@ -55,9 +55,10 @@ class Session:
     Attributes
     ----------
     history : History
-        Record of the fit.
+        History of the fit.
     listener : callable or None
-        What to call after each step, if a callback overrides ``on_batch_end``.
+        Function to call after each step; None if no callback overrides
+        ``on_batch_end``.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Session:
     ) -> None:
         """Train, see `loop.train`; meanwhile no other fit of the model can run."""
         core, token = self._mlp.core, object()
-        # In a try statement, as Ctrl-C may strike as soon as begin_fit has returned.
+        # Inside the try, because Ctrl-C may come as soon as begin_fit has returned.
         try:
             core.begin_fit(token)
             loop.train(
@@ -130,7 +131,7 @@ def fit(
     steps_per_epoch: int | None,
 ) -> History:
     """Check the arguments of `fastmlp.MLP.fit`, train, and return the history."""
-    # How to train.
+    # The settings of the training.
     loss = as_loss(loss)
     arguments.check_optimizer(optimizer, solvers=True)
     epochs = _validate.count("epochs", epochs, 0)
@@ -144,7 +145,7 @@ def fit(
     if seed is not None:
         key, first, within = seeds.key(seed), 0, None
 
-    # What to train on.
+    # The training data.
     data: Data | StreamedBatches
     rows: int | None = None
     steps: int | None
@@ -170,7 +171,7 @@ def fit(
             )
         steps = -(-rows // batch_size)
 
-    # What to measure after each epoch.
+    # The measurements after each epoch.
     evaluator = None
     if validation_data is not None:
         held_out = arguments.data_set(mlp, "validation_data: ", validation_data, loss)
@@ -178,8 +179,8 @@ def fit(
     elif measured:
         if isinstance(data, StreamedBatches):
             raise ValueError(
-                "metrics need validation_data where x is an iterable of batches, which "
-                "is not iterated a second time"
+                "metrics need validation_data if x is an iterable of batches, because "
+                "it is not iterated a second time"
             )
         evaluator = Evaluator(mlp, data, loss, measured, validation=False)
 
