@@ -1,4 +1,4 @@
-"""Sizes, tolerances and checks that tests share."""
+"""Sizes, tolerances, checks and data shared by tests."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from fastmlp import _core
 
-# Sizes around the widths of vectors and register tiles: 1 lane to several vectors,
-# each with its neighbours, so that every tail is taken.
+# Sizes around the widths of vectors and register tiles, from 1 lane to several vectors
+# with the neighbouring sizes, so that every tail is covered.
 TAILS = (1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 64, 65)
 
 SEED = 20240229
 
-# The project these tests are part of. They may also lie alone, beside no more than an
-# installed package.
+# Root of the project. The tests may also be run on their own against an installed
+# package.
 ROOT = Path(__file__).parents[1]
 needs_source = pytest.mark.skipif(
     not (ROOT / "CMakeLists.txt").is_file(), reason="the source tree is not here"
@@ -29,7 +29,7 @@ needs_source = pytest.mark.skipif(
 
 
 def importing(test_file: str, **variables: str) -> dict[str, str]:
-    """The environment of a child process that imports a test module and this one."""
+    """Return an environment in which a child process can import a test module."""
     folders = [str(Path(test_file).parent), str(Path(__file__).parent)]
     path = os.pathsep.join([*folders, os.environ.get("PYTHONPATH", "")])
     return {**os.environ, "PYTHONPATH": path, **variables}
@@ -37,7 +37,7 @@ def importing(test_file: str, **variables: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """An error bound in units of eps = np.finfo(dtype).eps, and why it holds."""
+    """An error bound in units of eps = np.finfo(dtype).eps, and its justification."""
 
     ulps: float
     reason: str
@@ -81,7 +81,7 @@ FD_STEP = float(np.cbrt(np.finfo(np.float64).eps))
 
 
 def central_difference(f: Callable[[], float], x: np.ndarray) -> np.ndarray:
-    """Return df/dx of a function that reads ``x``; ``x`` is as before afterwards."""
+    """Return df/dx of a function that reads ``x``; ``x`` is restored."""
     gradient = np.empty_like(x)
     for i in np.ndindex(x.shape):
         kept = x[i]
@@ -94,15 +94,15 @@ def central_difference(f: Callable[[], float], x: np.ndarray) -> np.ndarray:
     return gradient
 
 
-# Work that is to run in threads is this far above what the core takes them for, so that
-# a change of that threshold does not quietly turn a test of threads into one without.
+# Work that should run in threads exceeds the core's threshold by this factor, so that a
+# change of the threshold does not silently make a test single-threaded.
 WORK_MARGIN = 3.0
-# No register tile, the least that a thread gets, has more rows.
+# Most rows of a register tile, the smallest share of a thread.
 TILE_ROWS = 16
 
 
 def assert_threaded(flops: float, rows: int) -> None:
-    """Check that the number of threads now set would share this work, by far."""
+    """Check that this work is clearly enough for the current number of threads."""
     wanted = fm.get_num_threads() if fm.build_info()["openmp"] else 1
     parts = rows // TILE_ROWS
     assert parts >= wanted
@@ -110,17 +110,17 @@ def assert_threaded(flops: float, rows: int) -> None:
 
 
 def inference_flops(widths: list[int], rows: int) -> float:
-    """Operations of `predict` and `evaluate` as the core counts them."""
+    """Return the operations of `predict` and `evaluate` as the core counts them."""
     return 2.0 * rows * sum(a * b for a, b in pairwise(widths))
 
 
 def training_flops(widths: list[int], rows: int) -> float:
-    """The same of a pass forward, back, or both."""
+    """Return the operations of a training step as the core counts them."""
     return 3 * inference_flops(widths, rows)
 
 
 def thread_counts(isa: str) -> tuple[int, ...]:
-    """Numbers of threads to compare; few where the instruction set is slow."""
+    """Return numbers of threads to compare; fewer for a slow instruction set."""
     return (1, 3) if isa == "scalar" else (1, 2, 3, 7)
 
 

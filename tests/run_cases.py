@@ -11,13 +11,13 @@ import numpy as np
 N_IN, N_OUT = 12, 6
 
 
-# Rows of the wide network that are work for threads: in a step, and in inference. And
-# rows of the narrow one that are not.
+# Numbers of rows: of the wide network that are enough for threads in a step and in
+# inference, and of the narrow one that are not.
 STEP, MANY, FEW = 280, 880, 39
 
 
 def digest(*parts: Any) -> str:
-    """A hash of arrays, numbers and what holds them, to the bit."""
+    """Return a hash of the bits of arrays and numbers in nested containers."""
     sha = hashlib.sha256()
 
     def take(part: Any) -> None:
@@ -40,7 +40,7 @@ def digest(*parts: Any) -> str:
 
 
 def mixed(wide: bool, dtype: Any, *, n_out: int = N_OUT, seed: int = 2) -> fm.MLP:
-    """All kinds of layers; blocks with a projection, one of them in another."""
+    """Return a model with all kinds of layers, and nested blocks with projections."""
     a, b, c = (96, 64, 70) if wide else (9, 5, 11)
     inner = fm.Residual([fm.Dropout(0.1), fm.Dense(b, "sin"), c])
     return fm.MLP(

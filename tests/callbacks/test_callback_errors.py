@@ -1,4 +1,4 @@
-"""Callbacks and metrics where something is wrong, and what they leave behind."""
+"""Errors in callbacks and metrics, and the state that they leave behind."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_what_nothing_logs_is_refused_before_the_first_epoch(monitor, kind, tmp_
         fit(mlp, [callback, fm.Monitor()], metrics=["r2"])
     assert mlp.history is None
     np.testing.assert_array_equal(mlp.params, before)
-    # A callback of the user's may log it.
+    # A custom callback may log it.
     fit(mlp, [lambda mlp, history: history.log(monitor, 1.0), callback])
 
 
@@ -75,7 +75,7 @@ def test_a_checkpoint_fits_one_architecture(tmp_path):
     path = tmp_path / "run.safetensors"
     opt = fm.SGD(0.1)
     fit(model(), [fm.Checkpoint(path)], optimizer=opt)
-    # The same in other words, and with another rate, which is no part of it.
+    # The same architecture in another notation, and with another dropout rate, fits.
     same = [3, fm.Dense(8, "relu"), fm.Dropout(0.5), fm.BatchNorm(), fm.Dense(1)]
     fm.Checkpoint.load(path, model(same, activation="tanh"), fm.SGD(0.1))
     for other in (
@@ -135,7 +135,7 @@ def test_errors_of_values_have_no_meaning_for_labels(name):
     with pytest.raises(ValueError, match=f"'{name}' is undefined for class labels"):
         mlp.fit(X, labels, **options, batch_size=8, metrics=[name])
     np.testing.assert_array_equal(mlp.params, before)
-    # Of probabilities they are taken.
+    # They are defined for class probabilities.
     mlp.fit(X, np.eye(4)[labels], **options, batch_size=8, metrics=[name])
 
 

@@ -23,7 +23,7 @@ def test_checkpoints_are_written_when_they_should(tmp_path):
     assert found() == ["a02", "a04"]
     values = [3, 4, 2, math.nan, 1]
     save = fm.Checkpoint(tmp_path / "b{epoch}", "score", save_best_only=True)
-    # Wherever it stands: it comes after those that log.
+    # Wherever it is in the list, it is called after the callbacks that log.
     fit(toy_mlp(), epochs=5, callbacks=[save, script(values)])
     assert found() == ["a02", "a04", "b1", "b3", "b5"]
     assert (save.best, save.last_path) == (1, str(tmp_path / "b5"))
@@ -58,7 +58,7 @@ def test_a_checkpoint_has_no_pickles(tmp_path):
     mlp = toy_mlp()
     fit(mlp, optimizer=opt, callbacks=hooks)
     arrays = load_file(path)
-    # Adam's two, two of the best epoch and the model's.
+    # Two moments of Adam, two arrays of the best epoch, and the model's arrays.
     assert len(arrays) == 2 + 2 + len(mlp.state_dict())
     for name, array in mlp.state_dict().items():
         np.testing.assert_array_equal(arrays[name], array)
@@ -70,7 +70,7 @@ def test_bad_checkpoints(tmp_path):
     stop = fm.EarlyStopping(patience=9)
     fit(toy_mlp(), callbacks=[stop, fm.Checkpoint(path)])
 
-    # What does not fit changes nothing.
+    # A checkpoint that does not fit changes nothing.
     mlp, opt = toy_mlp(seed=1), fm.Adam(0.5)
     before = mlp.params.copy()
     load = fm.Checkpoint.load

@@ -23,7 +23,7 @@ def test_csv_logger(tmp_path):
     assert [float(row["val_r2"]) for row in rows] == history.metrics["val_r2"]
     assert [float(row["seconds"]) for row in rows] == history.seconds
 
-    # Anew, and further.
+    # Once overwritten, once continued.
     fit(toy_mlp(), **options)
     assert len(path.read_text().splitlines()) == 4
     fit(toy_mlp(), callbacks=[fm.CSVLogger(str(path), append=True)])

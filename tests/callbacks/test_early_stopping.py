@@ -36,7 +36,7 @@ def test_early_stopping(values, options, epochs, best):
     assert stop.best_epoch == best
     assert stop.best == (None if best is None else values[best - 1])
     assert (mlp.params == (best or epochs)).all()
-    # It can be used again, from the start.
+    # It can be used again, and then starts from an empty state.
     again = toy_fit(
         toy_mlp(), *toy_data(ROWS), epochs=len(values), callbacks=[script(values), stop]
     )
@@ -88,7 +88,7 @@ def test_early_stopping_goes_on_in_mid_patience():
         assert len(rest) == 8 - cut
         assert (second.stopped_epoch, second.best_epoch) == (8, 5)
         assert (second.best, (mlp.params == mlp.params[0]).all()) == (0.5, True)
-        # The best epoch's parameters, from whichever of the two runs.
+        # The parameters of the best epoch, whichever of the two runs it was in.
         assert mlp.params[0] == (5 - cut if cut < 5 else 5)
 
 

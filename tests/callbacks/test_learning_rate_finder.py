@@ -18,14 +18,15 @@ def test_learning_rate_finder():
     finder = fm.LearningRateFinder(start=1e-5, end=1e4, steps=80)
     fit(mlp, optimizer=opt, epochs=100, batch_size=ROWS, callbacks=[finder])
 
-    # It has trained nothing: all goes on as if it had not been.
+    # It has trained nothing: later training is the same as without it.
     np.testing.assert_array_equal(mlp.params, params)
     assert (opt.lr, opt.step_count) == (0.123, other_opt.step_count)
     fit(mlp, optimizer=opt)
     fit(other, optimizer=other_opt)
     np.testing.assert_array_equal(mlp.params, other.params)
 
-    # Rates grow by the same factor; the loss falls, then explodes; between is good.
+    # Rates grow by a constant factor. The loss falls and then explodes; the suggestion
+    # is before its minimum.
     n = len(finder.lrs)
     assert 10 < n < 80
     assert n == len(finder.losses) == len(finder.raw_losses)

@@ -1,4 +1,4 @@
-"""callbacks.Monitor: what the last step of an epoch left behind."""
+"""fastmlp.Monitor: statistics of the last step of an epoch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from fastmlp.callbacks._monitor import Histogram
 
-# Recorded in float64 from the very arrays; sums in another order.
+# Computed in float64 from the same arrays, with sums in another order.
 SUM_RTOL = 1e-12
 
 
 class FakeNet:
-    """A core that keeps its last step: a script of steps, no training."""
+    """A core that plays back a script of last steps instead of training."""
 
     def __init__(self, net, steps):
         self._core = net
@@ -39,7 +39,7 @@ Y = np.zeros((4, 1), np.float32)
 
 
 def train(mlp, steps, monitor):
-    """Fit with one epoch for each scripted step."""
+    """Fit for one epoch per scripted step."""
     mlp.core = net = FakeNet(mlp.core, steps)
     mlp.fit(
         X,
@@ -120,7 +120,7 @@ def test_every_few_epochs_and_the_path(rng):
     monitor = fm.Monitor(every=3, path=True)
     net = train(mlp, [step(mlp, rng) for _ in range(7)], monitor)
     assert monitor.epochs == [1, 4, 7]
-    # The core keeps parameters in those epochs alone.
+    # The core keeps the parameters in those epochs only.
     assert net.watched == [True, False, False, True, False, False, True]
     assert [len(v) for v in monitor.weights.values()] == [3, 3]
     assert len(monitor.path) == 4
@@ -174,7 +174,8 @@ def test_arguments():
         fm.Monitor(path="yes")
 
 
-# Norms of a few dozen float64 numbers, summed in two ways, after a pass through layers.
+# Norms of a few dozen float64 numbers, summed in two orders, after a pass through the
+# layers.
 NORM_RTOL = 1e-10
 
 
@@ -267,7 +268,7 @@ def test_nothing_is_kept_after_a_run(rng, ending):
 
 
 def test_activations_by_themselves(rng):
-    """The core makes some of them part of the layer before; their names stay."""
+    """The core fuses some of them with the layer before; their names are kept."""
     block = fm.Residual([fm.LayerNorm(), fm.Activation("relu"), 5])
     layers = [2, fm.Dense(5, "identity"), fm.Activation("tanh"), block, fm.BatchNorm()]
     mlp = fm.MLP([*layers, fm.Activation("sigmoid"), fm.Activation("sin"), 1], seed=1)
@@ -311,7 +312,7 @@ def test_activations_that_are_layers_of_their_own(rng):
         shuffle=False,
         callbacks=[monitor],
     )
-    # What is computed in the same place as the activation after it has no outputs.
+    # A layer has no outputs if the activation after it works in place.
     counts = {k: int(h[0].counts.sum()) for k, h in monitor.activations.items()}
     assert counts == {
         "0": 128,
@@ -324,7 +325,7 @@ def test_activations_that_are_layers_of_their_own(rng):
         "5": 128,
         "6": 16,
     }
-    # They are those of the step, of which the last is the prediction.
+    # The outputs are those of the step; the last ones are its predictions.
     y_before = before.forward(x, training=True)
     edges = monitor.activations["6"][0].edges
     assert (edges[0], edges[-1]) == (y_before.min(), y_before.max())
@@ -332,7 +333,7 @@ def test_activations_that_are_layers_of_their_own(rng):
 
 
 def test_a_loss_in_python_leaves_its_step_to_be_looked_at(rng):
-    """The same records as of the core's loss, whose values and bits it has."""
+    """The records are the same as with the core's loss, which has the same bits."""
     x = rng.standard_normal((8, 2)).astype(np.float32)
     y = (x[:, :1] * x[:, 1:]).astype(np.float32)
     records = []
@@ -357,6 +358,6 @@ def test_pickles_name_the_module_of_version_0_1_0(rng):
     copy = pickle.loads(data)
     assert str(copy.weights) == str(monitor.weights)
     assert type(copy.weights["0"][0]) is Histogram
-    # As old pickles name the classes.
+    # Old pickles name the classes in this way.
     assert pickle.loads(b"cfastmlp.monitor\nMonitor\n.") is fm.Monitor
     assert pickle.loads(b"cfastmlp.monitor\nHistogram\n.") is Histogram

@@ -57,7 +57,7 @@ def test_errors_are_told_to_all_and_go_on():
     assert calls[-2:] == [("on_error", 1, error)] * 2
     assert "on_train_end" not in [c[0] for c in calls]
 
-    # One that has not begun is not told.
+    # A callback whose training has not begun is not called.
     calls.clear()
     hooks = [
         recorder(calls),
@@ -120,7 +120,7 @@ def test_what_is_not_overridden_is_not_called():
 
     class One(fm.Callback):
         def on_epoch_end(self, mlp, history):
-            """Does nothing."""
+            """Do nothing."""
 
     empty, one = Empty(), One()
     for name in NAMES:

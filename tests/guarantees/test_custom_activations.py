@@ -1,4 +1,4 @@
-"""What a custom activation's Python may do, and what others may do meanwhile."""
+"""What custom activations may do, and what other threads may do at the same time."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import fastmlp as fm
 import numpy as np
 import pytest
 
-SECONDS = 30  # an answer takes milliseconds; a deadlock has no end
+SECONDS = 30  # a result takes milliseconds; a deadlock never ends
 
 
 def slope(z):
@@ -26,7 +26,7 @@ X, Y = np.ones((4, 2), np.float32), np.zeros((4, 1), np.float32)
 
 
 def run(script: str) -> str:
-    """The output of a script that is given `net` and a moment inside an activation."""
+    """Return the output of a script that may wait until an activation is running."""
     frame = """
         import os, sys, threading, time
         import numpy as np
@@ -79,7 +79,7 @@ def test_fork_does_not_wait_for_an_activation(work: str) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.parametrize("work", ["train()", "mlp(x)"])
 def test_fork_inside_an_activation(work: str) -> None:
-    """The child comes out of the activation, too, and goes on."""
+    """The child returns from the activation as well and continues."""
     out = run(f"""
         pids = []
 

@@ -1,6 +1,6 @@
-"""Threads, forks, signals and callbacks that get in each other's way.
+"""Threads, forks, signals and callbacks that interfere with each other.
 
-Nothing here may hang, crash or mix up what belongs to different fits.
+Nothing may hang or crash, and the states of different fits must stay separate.
 """
 
 import os
@@ -26,7 +26,7 @@ def model():
 
 
 class Fitting:
-    """A fit that goes on in another thread until the block ends."""
+    """A fit that runs in another thread until the block ends."""
 
     def __init__(self, mlp, opt):
         self.started, self.stop = threading.Event(), threading.Event()
@@ -62,7 +62,7 @@ MAKERS = {
 @pytest.mark.parametrize("second", MAKERS)
 @pytest.mark.parametrize("first", MAKERS)
 def test_one_fit_after_another_with_any_optimisers(first, second):
-    """What the first fit kept to go back to is not the second one's."""
+    """The second fit does not restore a state that the first one kept."""
     x, y = data(200)
     mlp = model()
     for name in (first, second):
@@ -127,7 +127,7 @@ def test_a_child_forked_during_training_works():
             time.sleep(0.01)
             pid = os.fork()
             if pid == 0:
-                signal.alarm(20)  # a child that hangs is killed by it
+                signal.alarm(20)  # kills a child that hangs
                 mlp(x)
                 opt.reset()
                 mlp.fit(x, y, optimizer=opt, epochs=1, **OPTIONS)
@@ -139,7 +139,7 @@ def test_a_child_forked_during_training_works():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_forks_during_a_long_evaluation_do_not_wait_for_it():
-    """It asks for Ctrl-C now and then, with no lock held that a fork waits for."""
+    """The evaluation polls for Ctrl-C without holding a lock that a fork waits for."""
     mlp, (x, y) = model(), data(200_000)
 
     def evaluate():

@@ -1,6 +1,6 @@
-"""The promises for a whole model: same bits everywhere, and bad luck survived.
+"""The guarantees for a whole model: same bits everywhere, and recovery from failures.
 
-One hash of the parameters after training stands for all bits: it must not depend on the
+A hash of the parameters after training represents all bits. It must not depend on the
 number of threads, the instruction set, the floating-point environment of the caller, or
 the process.
 """
@@ -30,15 +30,15 @@ from helpers import (
 )
 from threadpoolctl import threadpool_limits
 
-# SMALL runs on one thread whatever is asked for; a training step of BIG, which has
-# edges in every direction, is work for several, and so is inference for LONG; MANY
-# takes its rows in several chunks, the last one shorter.
+# SMALL always runs on one thread. A training step of BIG, whose sizes leave tails in
+# every direction, is large enough for several threads, and so is inference for LONG.
+# MANY splits its rows into several chunks, the last one shorter.
 SMALL = {"layers": [5, 19, 33, 3], "rows": 37}
 BIG = {"layers": [33, 260, 90, 10], "rows": 389}
 LONG = {**BIG, "rows": 1201}
 MANY = {"layers": [7, 80, 9], "rows": 9001}
-# Work for one thread, and a second one if that happens to be awake: a training step of
-# BRIEF, inference for a few rows through WIDE.
+# Work for one thread, and for the helper thread if that is spinning: a training step of
+# BRIEF, inference for a few rows of WIDE.
 BRIEF = {"layers": [40, 100, 101, 10], "rows": 61}
 WIDE = {"layers": [200, 512, 515, 5], "rows": 15}
 
@@ -98,7 +98,7 @@ def test_close_brief_steps_are_the_same_bits_with_a_second_thread(dtype):
 
 
 def brief_inference(dtype, activation="relu", output_activation="softmax"):
-    """Checks close calls of every small number of rows against one thread's results."""
+    """Return a function that compares rapid calls with the results of one thread."""
     mlp = fm.MLP(
         WIDE["layers"],
         activation=activation,
@@ -147,14 +147,14 @@ def test_two_threads_may_want_the_second_thread_at_once(dtype):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_forked_between_brief_calls_works():
-    """The second thread is not there any more, whatever it was about to do."""
+    """The helper thread does not exist in the child, whatever its state was."""
     check = brief_inference(np.float32)
     with fm.threads(2):
         for _ in range(3):
             check(5)
             pid = os.fork()
             if pid == 0:
-                signal.alarm(20)  # a child that hangs is killed by it
+                signal.alarm(20)  # kills a child that hangs
                 try:
                     check(5)
                     os._exit(0)
@@ -166,7 +166,7 @@ def test_a_child_forked_between_brief_calls_works():
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no such signals")
 def test_the_second_thread_gets_no_signals():
-    """A signal that the program blocks in its own threads must not end the process."""
+    """A signal that the program blocks in its threads must not end the process."""
     program = (
         "import os, signal; "
         "import fastmlp as fm, numpy as np, test_same_bits as t; "
@@ -177,7 +177,7 @@ def test_the_second_thread_gets_no_signals():
     )
     out = subprocess.run(
         [sys.executable, "-c", program],
-        # OpenMP's threads, as well as those of numpy, take any signal.
+        # The threads of OpenMP and of numpy would accept any signal.
         env=importing(__file__, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1"),
         capture_output=True,
         text=True,
@@ -202,7 +202,7 @@ def test_every_activation_trains_to_the_same_bits(activation, dtype):
 
 
 def everything_but_training(mlp, x, y, loss, dy, weights):
-    """Results of all that infers or differentiates, as bytes by name."""
+    """Return the results of inference and derivatives as bytes by name."""
     results = {"predict": (mlp(x),), "forward": (mlp.forward(x),)}
     results["backward"] = mlp.backward(dy)
     results["vjp"] = mlp.vjp(x, dy)
@@ -234,14 +234,14 @@ def test_inference_and_gradients_are_the_same_bits_for_any_isa_and_threads(
             assert not wrong, f"{isa}, {n} threads"
 
 
-# A ReLU whose input is within rounding of 0 may open in one computation and not in the
-# other, which moves a gradient by a few thousandths of its norm; a last block that is
-# left out, or comes after the ReLU, moves it by more than a tenth.
+# A ReLU whose input is 0 up to rounding may be active in only one of two computations,
+# which changes a gradient by a few thousandths of its norm. Omitting the last block, or
+# adding it after the ReLU, changes it by more than a tenth.
 GRADIENT_RTOL = 0.02
 
 
 def test_layers_larger_than_a_block(dtype):
-    """Chains go on from one block to the next, and ReLU waits for the last."""
+    """Sums continue from block to block, and ReLU is applied after the last one."""
     # Blocks hold 1024 inputs; from 2 MB on, weights are packed block by block.
     middle = 2**21 // (1024 * np.dtype(dtype).itemsize)
     layers = [1100, middle, 1100, 5]
@@ -331,14 +331,14 @@ def test_a_row_is_the_same_bits_at_any_place_in_a_batch_that_threads_share(isa, 
         assert_infers_in_threads(LONG)
         assert mlp(x).tobytes() == alone.tobytes()
         assert mlp(x[order]).tobytes() == alone[order].tobytes()
-        # Other cuts between the threads, still enough work for them.
+        # Rows are divided differently between the threads, with enough work for them.
         for first in (1, 5, 100):
             assert_infers_in_threads({**LONG, "rows": len(x) - first})
             assert mlp(x[first:]).tobytes() == alone[first:].tobytes()
 
 
 class RoundingUpward:
-    """The caller's rounding mode, as another package might have left it."""
+    """A rounding mode of the caller, such as another package might have set."""
 
     NEAREST, UPWARD = 0x0, 0x800 if platform.machine() == "x86_64" else 0x400000
 
@@ -370,7 +370,7 @@ def test_the_floating_point_environment_is_ours_and_given_back(rounding_upward, 
     dy = fresh(x)
 
     def results(n):
-        """Of everything that computes, as bytes."""
+        """Return the results of all computations as bytes."""
         mlp, opt = fresh.copy(), fm.Adam()
         stepped = param.copy()
         with fm.threads(n):
@@ -424,13 +424,13 @@ def test_a_copied_model_goes_on_alike():
     assert digest(mlp.params) == digest(twin.params)
 
 
-# Bad luck -----------------------------------------------------------------------------
+# Failures -----------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_works():
-    """OpenMP's threads do not survive a fork: a child that waits for them hangs."""
+    """OpenMP's threads do not survive a fork: a child must not wait for them."""
     with fm.threads(2):
         assert_trains_in_threads(BIG)
         expected = trained_hash(BIG, "float32", steps=5)
@@ -517,7 +517,7 @@ def test_a_model_too_large_is_a_memory_error():
 
 
 def test_a_gradient_that_overflows_is_not_applied():
-    """The loss is finite, its gradient is not: the step must not be taken."""
+    """If the loss is finite but its gradient is not, the step must not be taken."""
     mlp, opt = fm.MLP([1, 1], init="zeros"), fm.SGD(lr=1.0)
     with pytest.raises(fm.DivergenceError, match="gradient of layer 0"):
         mlp.train_step([[3e38]], [[10.0]], fm.MSE(), opt)
@@ -529,7 +529,7 @@ def test_a_gradient_that_overflows_is_not_applied():
 
 
 def threads_in_subprocess(**environment):
-    """How many threads a new process would use."""
+    """Return the number of threads that a new process would use."""
     out = subprocess.run(
         [sys.executable, "-c", "import fastmlp; print(fastmlp.get_num_threads())"],
         env={**os.environ, **environment},

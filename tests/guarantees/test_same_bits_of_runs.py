@@ -25,12 +25,12 @@ from run_cases import (
 
 
 def counts(isa: str) -> tuple[int, ...]:
-    """Numbers of threads; all of them for one instruction set will do."""
+    """Return numbers of threads to compare: all of them for one instruction set."""
     return thread_counts(isa) if isa == fm.available_isas()[-1] else (1, 3)
 
 
 def assert_wide_is_for_threads(rows: int, *, passes: int) -> None:
-    """``passes``: one for inference, three for a step."""
+    """Check that it runs in threads; inference has one pass, a step three."""
     weights = mixed(True, "float32").weights
     assert_threaded(2.0 * passes * rows * sum(w.size for w in weights), rows)
 
@@ -53,7 +53,7 @@ def targets(what: str, rows: int, dtype: Any) -> Any:
 PLATEAU = {"factor": 0.5, "patience": 0, "threshold": 10.0}
 
 
-# Each loss with a schedule and an optimiser, so that all of them come up.
+# Each loss with a schedule and an optimiser, so that all of these are covered.
 RUNS: dict[str, tuple[Any, str, Any, Any]] = {
     "poisson": (
         fm.Poisson(),
@@ -113,7 +113,7 @@ RUNS: dict[str, tuple[Any, str, Any, Any]] = {
 
 
 def whole_run(name: str, wide: bool, dtype: Any) -> dict[str, str]:
-    """All that a fit gives, and what the trained model gives, as hashes."""
+    """Return hashes of the results of a fit and of the trained model."""
     loss, what, rate, optimizer = RUNS[name]
     rows = 2 * STEP if wide else FEW
     x = np.random.default_rng(6).standard_normal((rows, N_IN)).astype(dtype)
@@ -152,7 +152,7 @@ def whole_run(name: str, wide: bool, dtype: Any) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_is_the_same_bits_for_any_isa_and_threads(name: str, dtype: type) -> None:
-    """The work is for several threads."""
+    """The runs are large enough for several threads."""
     wanted: dict[str, str] = {}
     for isa in fm.available_isas():
         for n in counts(isa):
@@ -175,7 +175,7 @@ def test_a_small_run_is_the_same_bits_for_any_isa(name: str, dtype: type) -> Non
 
 
 def solved(solver: Any, dtype: Any) -> str:
-    """A few iterations."""
+    """Return a hash after a few iterations."""
     if isinstance(solver, fm.LBFGS):
         mlp, rows, n_in = mixed(True, dtype), STEP, N_IN
         assert_wide_is_for_threads(rows, passes=3)
@@ -183,7 +183,7 @@ def solved(solver: Any, dtype: Any) -> str:
         rows, n_in = 2000, 8
         layers = [n_in, 10, fm.LayerNorm(), fm.Residual([4, 10]), 2]
         mlp = fm.MLP(layers, activation="tanh", dtype=dtype, seed=1)
-        # The product of the Jacobian with itself.
+        # The work is the product of the Jacobian with itself.
         assert_threaded(2.0 * mlp.n_params**2 * rows, mlp.n_params)
     x = np.random.default_rng(6).standard_normal((rows, n_in)).astype(dtype)
     y = np.sin(x[:, : mlp.n_out] + x[:, -mlp.n_out :])
@@ -214,7 +214,7 @@ def test_solvers_are_the_same_bits_for_any_isa_and_threads(
 
 def derivatives(mlp: fm.MLP, x: Any) -> dict[str, Any]:
     v, y = x[:, ::-1].copy(), np.ones((len(x), mlp.n_out), mlp.dtype)
-    few = x[: -(-len(x) // 10)]  # where there is more to do for each
+    few = x[: -(-len(x) // 10)]  # for derivatives with more work per row
     some = x[: len(x) * 3 // 4]
     weight = np.linspace(0.5, 2, len(x)).astype(mlp.dtype)
     return {
@@ -230,26 +230,26 @@ def derivatives(mlp: fm.MLP, x: Any) -> dict[str, Any]:
 
 
 def test_derivatives_are_the_same_bits_for_any_isa_and_threads(dtype: type) -> None:
-    """Also those that test_derivatives.py asks for few rows only."""
+    """Including those that test_derivatives.py computes for few rows only."""
     block = fm.Residual([fm.Dropout(), 64])
     layers = [10, fm.LayerNorm(), 64, fm.BatchNorm(), block, 1]
     mlp, rows = fm.MLP(layers, activation="tanh", dtype=dtype, seed=4), 3200
     x = np.random.default_rng(1).standard_normal((rows, 10)).astype(dtype)
-    mlp.forward(x, training=True)  # statistics with no pattern
-    work = 2.0 * rows * sum(w.size for w in mlp.weights)  # a pass for all rows
+    mlp.forward(x, training=True)  # irregular running statistics
+    work = 2.0 * rows * sum(w.size for w in mlp.weights)  # one pass over all rows
     wanted: dict[str, str] = {}
     for isa in fm.available_isas():
         for n in counts(isa):
             with fm.use_isa(isa), fm.threads(n):
                 assert_threaded(2 * work, rows)  # values and one direction
-                assert_threaded(0.75 * 3 * work, rows)  # and the parameters'
+                assert_threaded(0.75 * 3 * work, rows)  # values and parameter gradients
                 found = {k: digest(a) for k, a in derivatives(mlp, x).items()}
             wanted = wanted or found
             assert found == wanted, (isa, n)
 
 
 def test_a_row_is_the_same_bits_however_batches_are_split(dtype: type) -> None:
-    """Of a network with all kinds of layers, in threads."""
+    """For a network with all kinds of layers, in several threads."""
     mlp, rows = mixed(True, dtype), 3 * MANY
     x = np.random.default_rng(8).standard_normal((rows, N_IN)).astype(dtype)
     mlp.forward(x, training=True)

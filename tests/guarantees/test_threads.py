@@ -1,7 +1,7 @@
-"""Many threads at once, over objects of their own and shared ones.
+"""Many threads at once, with separate and with shared objects.
 
-With Python's lock or without it: every answer is right, or an error says what is in the
-way. Nothing crashes, and nothing is half of one thing and half of another.
+With or without the GIL, every result is right or an error says what is busy. Nothing
+crashes, and no result mixes two states.
 """
 
 import sys
@@ -16,7 +16,7 @@ from helpers import random_batch
 
 THREADS, ROUNDS = 8, 40
 LAYERS = [6, 16, 3]
-# What may be refused, and only this.
+# The only errors that may be raised.
 BUSY = (
     "this predictor is already in use",
     "the solver is in use by another thread",
@@ -26,7 +26,7 @@ BUSY = (
 
 @pytest.fixture(autouse=True)
 def switch_often():
-    """Change threads 500 times as often as usual, where they take turns."""
+    """If there is a GIL, switch threads 500 times as often as usual."""
     usual = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
@@ -34,7 +34,7 @@ def switch_often():
 
 
 def together(work):
-    """Run work(which) in many threads that begin at once; how often it was refused."""
+    """Run work(which) in many threads at once; return how often it was refused."""
     start, errors, refusals = threading.Barrier(THREADS), [], []
 
     def run(which):
@@ -47,7 +47,7 @@ def together(work):
                     if not any(text in str(error) for text in BUSY):
                         raise
                     refusals.append(str(error))
-        except BaseException as error:  # whatever it is, it is to be seen
+        except BaseException as error:  # any error must be reported
             errors.append(error)
 
     threads = [threading.Thread(target=run, args=(i,)) for i in range(THREADS)]
@@ -116,7 +116,7 @@ def test_steps_on_one_model_come_one_after_another():
         assert opt.state_dict()["step"] > 0
 
     assert together(work) == 0
-    # None is lost, and none is counted twice.
+    # No step is lost or counted twice.
     assert opt.step_count == THREADS * ROUNDS
 
 
@@ -133,7 +133,7 @@ def test_fits_of_one_model_are_refused_or_complete():
     assert fits
     assert len(fits) + refused == THREADS * ROUNDS
     assert np.isfinite(mlp.params).all()
-    # The last to come out has let go.
+    # The last fit has released the model.
     work(0)
 
 
@@ -146,7 +146,7 @@ def test_predictors():
 
     def work(which):
         assert np.array_equal(own[which](rows[which]), wanted[which])
-        # Its buffer is everybody's: what is in it by now is some thread's answer.
+        # All threads share its buffer, which may now hold another thread's result.
         got = shared(rows[which]).copy()
         assert all(g in {w[i] for w in wanted} for i, g in enumerate(got))
 
@@ -178,7 +178,7 @@ def test_an_optimiser_without_a_model():
     assert together(work) == 0
     assert opt.step_count == THREADS * ROUNDS
     for array in arrays:
-        # Moments of equal gradients are equal: each step takes lr, to a rounding.
+        # Moments of equal gradients are equal: each step subtracts lr, up to rounding.
         assert np.allclose(array, 1 - 1e-3 * ROUNDS, rtol=0, atol=1e-6)
 
 
@@ -192,7 +192,7 @@ def test_a_solver_is_one_threads_at_a_time():
         found.append(float(np.abs(solution.theta).max()))
 
     together(work)
-    # The minimum is at 0 and the first line search finds it, to roundings.
+    # The minimum is at 0, and the first line search finds it up to rounding.
     assert found
     assert max(found) < 1e-6
 
@@ -201,7 +201,7 @@ def test_a_replay_buffer_keeps_transitions_whole():
     replay = fm.rl.ReplayBuffer(64, 3, seed=0)
 
     def work(which):
-        # All of a transition says who added it.
+        # Every part of a transition identifies the thread that added it.
         obs = np.full(3, which, dtype=np.float32)
         replay.add(obs, which, float(which), obs, False)
         batch = replay.sample(16)
@@ -236,7 +236,7 @@ def test_the_number_of_threads_may_change_at_any_time():
     wanted = mlp(x)
 
     def work(which):
-        # Of the whole process, and harmless: results are the same bits for all.
+        # It applies to the whole process and does not change the bits.
         fm.set_num_threads(1 + which % 3)
         assert np.array_equal(mlp(x), wanted)
         assert fm.get_num_threads() >= 1
@@ -251,6 +251,6 @@ def test_the_number_of_threads_may_change_at_any_time():
     not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python has the GIL"
 )
 def test_python_stays_without_its_lock():
-    """Importing the core does not bring it back."""
+    """Importing the core does not enable the GIL."""
     assert _core.__name__ in sys.modules
     assert not sys._is_gil_enabled()

@@ -1,4 +1,4 @@
-"""Worked examples of textbooks and lectures, through the public interface.
+"""Worked examples from textbooks and lectures, with the public interface.
 
 They cover counts of parameters and regions, forward passes, gradients, losses and steps
 of optimisers. Each test runs on the compiled package and on the reference, which share
@@ -115,7 +115,7 @@ def test_xor_by_hand(lib: ModuleType, dtype: str) -> None:
 
 
 def relu_joints(mlp: Any) -> np.ndarray:
-    """Where the hidden units of a shallow net on one input switch, in order."""
+    """Return the inputs where hidden units of a shallow net switch, in order."""
     return np.sort(-mlp.biases[0] / mlp.weights[0][0])
 
 
@@ -139,7 +139,7 @@ def test_shallow_relu_net_is_piecewise_linear(
     patterns = x @ mlp.weights[0] + mlp.biases[0] > 0
     changes = (patterns[1:] != patterns[:-1]).any(axis=1)
     assert 1 <= changes.sum() <= units
-    # The slope, from the net's own input gradient, changes only where a pattern does.
+    # The slope, from the net's input gradient, changes only where the pattern does.
     slope = mlp.vjp(x, np.ones_like(x))[1][:, 0]
     steps = np.abs(np.diff(slope)) > NETWORK_TOL * np.abs(slope).max()
     assert not (steps & ~changes).any()
@@ -153,7 +153,7 @@ def test_linear_regions_of_deep_relu_nets(lib: ModuleType, depth: int) -> None:
     where 161,501 is printed: a misprint.
     """
     # A zigzag with 3 joints, whose 4 pieces each map a part of [0, 1] onto all of it.
-    # The third unit looks to the left, which gives the first piece its slope.
+    # The third unit is active on the left, which gives the first piece its slope.
     slopes = np.array([25 / 3, -25 / 6, 25 / 4, -25 / 12])
     joints, sides = np.array([3, 9, 13]) / 25, np.array([1.0, 1.0, -1.0])
     out, shift = np.diff(slopes), slopes[0] * joints[2]
@@ -287,7 +287,7 @@ def test_slope_of_relu(lib: ModuleType) -> None:
 
 @pytest.mark.parametrize("kind", [k for k in reference.ACTIVATIONS if k != "softmax"])
 def test_slopes_against_differences(lib: ModuleType, kind: str) -> None:
-    # (g(z + h) - g(z - h)) / 2h as the check, for the other popular ones too.
+    # The check is (g(z + h) - g(z - h)) / 2h, also for other popular activations.
     z, h = np.array([-2.3, -0.7, 0.4, 1.9]), 6e-6
     unit = network(lib, [1, 1], [1.0], [0.0], output_activation=kind)
     numeric = (unit(z[:, None] + h) - unit(z[:, None] - h))[:, 0] / (2 * h)

@@ -24,7 +24,7 @@ def numbers(rng, *shape):
 
 
 class OnlyDlpack:
-    """An array of a library that speaks DLPack and nothing else."""
+    """An array of a library that supports only DLPack."""
 
     def __init__(self, held, device=(1, 0)):
         self.held, self.device = held, device
@@ -38,7 +38,7 @@ class OnlyDlpack:
 
 
 class Readable(OnlyDlpack):
-    """One that numpy reads by other means too, from memory or by a copy."""
+    """An array that numpy can also read by `__array__`, in place or as a copy."""
 
     copies = False
 
@@ -115,7 +115,7 @@ def test_out_as_an_array_of_pythons_own():
 def test_out_that_is_only_a_copy_is_not_written_to(rng):
     mlp, x = model(), numbers(rng, ROWS, N_IN)
     held = np.zeros((ROWS, N_OUT), "float32")
-    # Its memory is known by DLPack: the copy is not what is used.
+    # DLPack gives access to its memory, so the copy is not used.
     mlp(x, out=Copying(held))
     np.testing.assert_array_equal(held, mlp(x))
 
@@ -158,8 +158,8 @@ def test_read_only_memory_maps_are_not_copied(tmp_path, rng):
     got = _validate.inputs("x", x, 16, FLOAT32)
     assert np.shares_memory(got, x)
 
-    # Nor anywhere on the way through training. What remains are masks of a byte each,
-    # by which fit looks for NaN.
+    # Training does not copy them either, except for the masks of bytes with which fit
+    # looks for NaN.
     mlp = fm.MLP([16, 2, 1], seed=0)
     y = np.zeros((rows, 1), "float32")
     options = {"loss": fm.MSE(), "optimizer": fm.SGD(0.1), "batch_size": 100}
@@ -203,14 +203,14 @@ def test_labels_as_a_series(series, rng):
 
 
 class Tensor:
-    """What another library's tensors say of themselves."""
+    """A tensor of another library, with the given attributes."""
 
     def __init__(self, **says):
         self.__dict__.update(says)
 
 
 class Unknown:
-    """An array on no device that DLPack has."""
+    """An array on a device that DLPack does not know."""
 
     def __dlpack_device__(self):
         raise ValueError("no such device")
@@ -257,14 +257,14 @@ def test_refused_with_words(x, words):
 
 
 def test_shapes_come_before_conversions():
-    """A wrong shape is what is said of arrays that memory has no room to convert."""
+    """An array too large to convert is still refused for its wrong shape."""
     wide = np.broadcast_to(0.0, (2, 2**45))
     with pytest.raises(ValueError, match=rf"^x must have shape .*{N_IN}.*{2**45}"):
         model()(wide)
 
 
 def test_missing_values_of_frames_stay_missing():
-    # They become NaN or are no numbers at all: that is up to pandas.
+    # It depends on pandas whether they become NaN or are not numbers.
     mlp = fm.MLP([2, 1], seed=0)
     options = {"loss": fm.MSE(), "optimizer": fm.SGD(0.1), "epochs": 1}
     with pytest.raises((TypeError, ValueError), match=r"^x must (be finite|hold real)"):

@@ -14,7 +14,7 @@ LOSS_RTOL = 1e-13
 
 
 def small_ints(*shape, dtype="float32"):
-    """Numbers that every dtype can hold, so that conversions lose nothing."""
+    """Return numbers that are exact in every dtype, so that conversions are."""
     return np.random.default_rng(0).integers(0, 2, shape).astype(dtype)
 
 
@@ -37,14 +37,14 @@ def read_only(array):
 
 
 def strided(array):
-    """The same numbers, every second one in memory."""
+    """Return the same numbers in every second element of a larger array."""
     result = np.zeros((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)[..., ::2]
     result[...] = array
     return result
 
 
 class HasArray:
-    """Something numpy can make an array of, as other libraries' tensors are."""
+    """An object with `__array__`, like the tensors of other libraries."""
 
     def __init__(self, array):
         self.array = array
@@ -54,7 +54,7 @@ class HasArray:
 
 
 def numbered(cases):
-    """Names for cases, as arrays make none: the words looked for in the message."""
+    """Return ids of cases from the expected messages, since arrays have none."""
     return [f"{i}: {case[-1]}" for i, case in enumerate(cases)]
 
 
@@ -156,13 +156,13 @@ def test_targets_of_one_output_need_no_second_axis(loss, dtype):
     square = mlp.value_and_grad(x, column, loss)
     assert flat[0] == square[0]
     np.testing.assert_array_equal(flat[1], square[1])
-    # A broadcast (B, 1) - (B,) would be the mean over B x B differences.
+    # A broadcast of (B, 1) - (B,) would give the mean over B x B differences.
     pred = mlp(x)
     assert loss(pred, y) == loss(pred, column) == flat[0]
     assert loss.value_and_grad(pred, y)[1].shape == pred.shape
 
 
-# x, for any method; the message must say x and the rest.
+# Values of x for any method, with the expected errors; each message must name x.
 BAD_X = [
     (np.zeros((ROWS, N_IN + 1)), ValueError, rf"\(rows, {N_IN}\).*\({ROWS}, 5\)"),
     (np.zeros((ROWS, N_IN, 1)), ValueError, "shape"),
@@ -360,7 +360,7 @@ def test_nan_passes_through_inference():
 def test_out_is_written_in_place():
     mlp, x = model(), small_ints(ROWS, N_IN)
     wanted = mlp(x)
-    # Right arrays, one whose dtype is only equal, and inputs in need of conversion.
+    # An array of the dtype, one of an equal dtype, and inputs that need conversion.
     for given in (x, x.tolist()):
         for out in (np.zeros_like(wanted), pickle.loads(pickle.dumps(wanted * 0))):
             assert mlp(given, out=out) is out
@@ -386,7 +386,7 @@ def test_out_of_a_subclass_is_written_in_place(tmp_path):
             np.testing.assert_array_equal(np.asarray(out), wanted)
     places[0].flush()
     np.testing.assert_array_equal(np.fromfile(path, "float32"), wanted.ravel())
-    # What is refused of arrays is refused of these.
+    # The same checks as for arrays apply.
     square = fm.MLP([4, 4])
     place = np.memmap(path, "float32", "r+", shape=(4, 4))
     with pytest.raises(ValueError, match=r"^out must not overlap x"):

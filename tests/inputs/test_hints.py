@@ -1,4 +1,4 @@
-"""What those who come from elsewhere write at first is answered with what to write."""
+"""Habits from other libraries raise errors that say what to write instead."""
 
 import fastmlp as fm
 import numpy as np
@@ -36,7 +36,7 @@ def test_activations_by_other_names(theirs, ours):
 
 
 def test_a_name_is_only_answered_where_it_is_one():
-    # There is no initialiser by the name that "swish" stands for.
+    # "swish" is another name for an activation, not for an initialiser.
     with pytest.raises(ValueError, match=r"got 'swish'$"):
         fm.MLP([4, 1], init="swish")
 
@@ -53,7 +53,7 @@ def test_dense_with_the_width_of_its_input():
 
 @pytest.mark.parametrize("layer", [fm.LayerNorm, fm.BatchNorm])
 def test_normalisations_with_a_width(layer):
-    # It would be taken for the number that is added to variances.
+    # It would be taken for eps, which is added to variances.
     with pytest.raises(
         ValueError, match=rf"^eps .*, got 64; .* fm\.{layer.__name__}\("
     ):
@@ -100,7 +100,7 @@ def test_tools_of_pytorch():
 
 
 def test_a_loss_of_pytorch_in_a_function():
-    torch = pytest.importorskip("torch", reason="takes a loss of PyTorch's")
+    torch = pytest.importorskip("torch", reason="takes a loss of PyTorch")
 
     def loss(pred, target):
         p = torch.tensor(pred, requires_grad=True)

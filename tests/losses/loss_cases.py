@@ -10,8 +10,8 @@ import pytest
 from fastmlp import reference
 from helpers import SEED, toy_mlp
 
-# float64 against the same formulas in numpy or torch: some roundings of each term, and
-# sums of a few of them. float32 by the same token.
+# Against the same formulas in numpy or torch, in either dtype: a few roundings of each
+# term, and sums of a few terms.
 LOSS_ULPS = 64
 
 
@@ -27,7 +27,7 @@ EACH = (0.25, 3.0, 1.0, 0.5)  # of ones among the targets
 QS = (0.1, 0.5, 0.9, 0.25)
 
 
-# A loss and what its targets are.
+# Each loss with the kind of its targets.
 CASES: dict[str, tuple[fm.losses.Loss, str]] = {
     "poisson": (fm.Poisson(), "counts"),
     "quantile": (fm.Quantile(0.3), "values"),
@@ -76,11 +76,11 @@ def targets(what: str, rng: np.random.Generator, rows: int, dtype: Any) -> Any:
 
 
 def problem(name: str, dtype: Any = np.float64, rows: int = 11) -> tuple[Any, Any, Any]:
-    """Predictions, targets and weights of rows."""
+    """Return predictions, targets and weights of rows."""
     rng = np.random.default_rng(SEED)
     pred = (1.5 * rng.standard_normal((rows, OUTPUTS))).astype(dtype)
     if name == "gaussian":
-        pred[0, OUTPUTS // 2 :] = -8.0  # a variance below the least
+        pred[0, OUTPUTS // 2 :] = -8.0  # below the smallest variance
     return pred, targets(CASES[name][1], rng, rows, dtype), rng.uniform(0, 2, rows)
 
 
@@ -103,7 +103,7 @@ def assert_close(actual: Any, wanted: Any, dtype: Any) -> None:
 
 
 def same(a: Any, b: Any) -> bool:
-    """To the bit."""
+    """Assert that arrays are equal to the last bit."""
     if isinstance(a, tuple):
         return all(same(*pair) for pair in zip(a, b, strict=True))
     return np.asarray(a).tobytes() == np.asarray(b).tobytes()

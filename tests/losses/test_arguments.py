@@ -87,7 +87,7 @@ def test_bad_arguments(make: Callable[[], Any], error: Any, words: str) -> None:
 
 
 def bad_targets() -> list[tuple[fm.losses.Loss, Any, type[Exception], str]]:
-    """For predictions (6, 4)."""
+    """Return invalid targets for predictions (6, 4)."""
     v = np.zeros((6, 4))
     action = fm.ActionValue(fm.MSE())
     a = np.zeros(6, int)
@@ -165,7 +165,7 @@ def test_gaussian_needs_pairs_of_outputs() -> None:
 
 
 def test_the_core_refuses_what_it_cannot_do() -> None:
-    """Also where Python has not looked: from C++, or past the front door."""
+    """The core checks its arguments itself, for callers other than the Python API."""
     p, one = np.zeros((2, 3)), np.ones(2)
     y = (np.zeros(2, np.int64), one)
     for core, target, words in [

@@ -1,4 +1,4 @@
-"""Losses written in Python that fail: the model is as it was before that step."""
+"""Losses written in Python that fail: the model is left as before the step."""
 
 from __future__ import annotations
 

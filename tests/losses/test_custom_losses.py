@@ -16,7 +16,7 @@ from loss_cases import OUTPUTS, assert_close, inputs, network, problem, same
 
 
 def squares(pred: np.ndarray, y: Any, weight: Any = None) -> tuple[Any, np.ndarray]:
-    """MSE, as a function."""
+    """Mean squared error as a custom loss function."""
     r = pred - y
     w = np.ones(len(r)) if weight is None else weight
     w = (w / w.sum() / r.shape[1])[:, np.newaxis]
@@ -60,7 +60,7 @@ def test_a_function_trains() -> None:
 
 
 def test_a_function_trains_in_training_mode() -> None:
-    """Batch statistics, and running ones that move, as for the core's losses."""
+    """Batch statistics are used and running ones updated, as with the core's losses."""
     x, (_, y, _) = inputs(20, "float64"), problem("quantile", rows=20)
     found = []
     for loss in (squares, fm.MSE()):

@@ -1,4 +1,4 @@
-"""Losses: values and gradients against the reference, PyTorch and by hand; weights."""
+"""Values and gradients of losses against the reference, PyTorch and manual results."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_against_the_reference(name: str, reduction: str, dtype: type) -> None:
 
 
 def torch_loss(torch: Any, name: str, p: Any, y: Any, reduction: str) -> Any:
-    """What PyTorch says, by its own loss where it has one."""
+    """Return PyTorch's loss, using its loss class if there is one."""
     functional = torch.nn.functional
     how = {"reduction": reduction}
     loss = CASES[name][0]
@@ -77,7 +77,7 @@ def torch_loss(torch: Any, name: str, p: Any, y: Any, reduction: str) -> Any:
         if isinstance(loss.loss, fm.MSE):
             return functional.mse_loss(chosen, tensor(y[1]), **how)
         return functional.huber_loss(chosen, tensor(y[1]), delta=0.5, **how)
-    if isinstance(loss, fm.Hinge):  # torch's, with its two sides exchanged
+    if isinstance(loss, fm.Hinge):  # torch's with its two terms exchanged
         terms = (loss.margin - tensor(y) * p).clamp(min=0)
     else:
         r, q = tensor(y) - p, tensor(loss.q)
@@ -103,7 +103,7 @@ def test_against_torch(name: str, reduction: str, dtype: type) -> None:
 def test_gradient_by_finite_differences(name: str) -> None:
     loss = CASES[name][0]
     pred, y, weight = problem(name)
-    if name == "gaussian":  # where the least variance is not reached
+    if name == "gaussian":  # away from the smallest variance
         pred[0] = 0.5
     _, grad = loss.value_and_grad(pred, y, weight)
     numeric = np.empty_like(pred)
@@ -129,7 +129,7 @@ def test_values_by_hand() -> None:
     assert fm.Quantile()([[1.0]], [[3.0]]) == fm.MAE()([[1.0]], [[3.0]]) / 2
     assert fm.GaussianNLL()([[1.0, np.log(4.0)]], [[3.0]]) == close(np.log(4) / 2 + 0.5)
     assert fm.Hinge()([[0.25], [-2.0], [3.0]], [[1], [1], [1]]) == close(3.75 / 3)
-    # Two equal logits: log 2 whatever the smoothing; weights 1 and 3 cancel in a mean.
+    # Two equal logits: log 2 for any smoothing; weights 1 and 3 cancel in a mean.
     for smoothing in (0.0, 0.5, 1.0):
         loss = fm.CrossEntropy(label_smoothing=smoothing)
         assert loss([[0.0, 0.0]], [1]) == close(np.log(2))
@@ -166,7 +166,7 @@ def test_a_variance_below_the_least_finds_its_way_back(isa: str, dtype: type) ->
 
 
 def test_plain_losses_are_what_they_were() -> None:
-    """Options at their neutral values choose the kernels without them."""
+    """Options at their neutral values select the kernels without these options."""
     for name, neutral in [
         ("labels", fm.CrossEntropy(label_smoothing=0.0, class_weight=None)),
         ("fractions", fm.BinaryCrossEntropy(pos_weight=1.0)),
@@ -179,7 +179,7 @@ def test_plain_losses_are_what_they_were() -> None:
         value, grad = plain.value_and_grad(pred, y)
         assert same(neutral.value_and_grad(pred, y)[1], grad)
         assert neutral(pred, y) == value
-    # With other kernels, the same but for roundings.
+    # Other kernels give the same values up to rounding.
     pred, y, _ = problem("weighted labels")
     weighted = fm.CrossEntropy(class_weight=[2.0] * OUTPUTS)
     assert_close(weighted(pred, y), fm.CrossEntropy()(pred, y), np.float64)
@@ -194,13 +194,13 @@ def test_weighted_ones_keep_small_losses(p: float, y: float, dtype: type) -> Non
     factor = 3.0 if y else 1.0
     rtol = TOLERANCE["elementwise"].of(dtype)
     np.testing.assert_allclose(value, factor * plain, rtol=rtol)
-    # The plain slope at 1 is a difference of numbers near 1.
+    # The unweighted slope at 1 is a difference of numbers near 1.
     atol = TOLERANCE["elementwise"].of(dtype)
     np.testing.assert_allclose(grad, factor * plain_grad, rtol=rtol, atol=atol)
 
 
 def kernel_calls(n: int, rows: int, dtype: type) -> dict[str, dict[str, np.ndarray]]:
-    """Arguments of loss_rows by rows, and those that all rows share."""
+    """Return the arguments of loss_rows that have rows, and those that have none."""
     rng = np.random.default_rng(SEED + n)
     pred = rng.standard_normal((rows, n)) * rng.choice([0.01, 1, 8], (rows, n))
     pred[rng.uniform(size=pred.shape) < 0.1] = -0.0
@@ -250,7 +250,7 @@ def kernel_calls(n: int, rows: int, dtype: type) -> dict[str, dict[str, np.ndarr
 
 
 def run(call: dict[str, Any], mode: str = "new") -> tuple[np.ndarray, np.ndarray]:
-    """The losses and gradients of rows; without gradients, zeros for these."""
+    """Return the losses and gradients of rows; zeros for gradients not computed."""
     pred = call["pred"].copy()
     row_loss = np.full(len(pred), np.nan, pred.dtype)
     dpred = {"new": np.full_like(pred, np.nan), "in place": pred, "none": None}[mode]
@@ -272,7 +272,7 @@ def some_rows(call: dict[str, Any], rows: slice) -> dict[str, Any]:
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8, 12, 15, 16, 17, 18, 33, 34])
 def test_kernels_give_the_same_bits(n: int, dtype: type) -> None:
-    """On all instruction sets, alone and among other rows, in place or without."""
+    """For all instruction sets, single and several rows, in place or not."""
     rows = 70
     for kind, call in kernel_calls(n, rows, dtype).items():
         with fm.use_isa("scalar"):
@@ -300,7 +300,7 @@ def test_kernels_give_the_same_bits(n: int, dtype: type) -> None:
                 assert same(run(call), wanted), (kind, isa)
                 assert same(run(call, "in place"), wanted), (kind, isa)
                 assert same(run(call, "none")[0], wanted[0]), (kind, isa)
-                # So few that rows are taken one by one, and so many that they are not.
+                # Few rows are computed one by one, many are not.
                 for first, last in ((0, 1), (1, 3), (3, 20), (20, 70)):
                     part = run(some_rows(call, slice(first, last)))
                     for a, b in zip(part, wanted, strict=True):
@@ -310,7 +310,7 @@ def test_kernels_give_the_same_bits(n: int, dtype: type) -> None:
 
 
 def test_masked_logits(isa: str, dtype: type) -> None:
-    """A logit of -inf takes a class out, if it has no weight in the target."""
+    """A logit of -inf excludes a class, if its weight in the target is 0."""
     pred = np.array([[0.0, -np.inf, 0.0]] * 5, dtype)
     weighted = fm.CrossEntropy(class_weight=[2, 1, 4], reduction="sum")
     value, grad = weighted.value_and_grad(pred, [2] * 5)
@@ -375,7 +375,7 @@ def test_few_rows(name: str, rows: int, isa: str, dtype: type) -> None:
     pred, y, weight = problem(name, dtype, rows)
     loss = CASES[name][0]
     if CASES[name][1] == "labels":
-        y = np.where(y == 2, 1, y)  # whose class weighs something
+        y = np.where(y == 2, 1, y)  # a class of non-zero weight
     value, grad = loss.value_and_grad(pred, y, weight)
     with fm.use_isa("scalar"):
         assert same(loss.value_and_grad(pred, y, weight)[1], grad)

@@ -37,7 +37,7 @@ def rows_of(y: Any, rows: Any) -> Any:
 
 @each_case
 def test_network_gradient(name: str, isa: str) -> None:
-    """value_and_grad and evaluate are the loss of the predictions, and its gradient."""
+    """value_and_grad and evaluate agree with the loss of the predictions."""
     loss = CASES[name][0]
     rows = 41
     _, y, weight = problem(name, np.float64, rows)
@@ -168,7 +168,7 @@ def test_divergence_names_the_targets() -> None:
 
 
 def test_losses_find_what_they_are_for() -> None:
-    """Rates, quantiles and variances of data whose own are known."""
+    """Trained models predict the known rates, quantiles and variances of the data."""
     rng = np.random.default_rng(SEED)
     n = 4000
     x = np.zeros((n, 1))
@@ -184,7 +184,7 @@ def test_losses_find_what_they_are_for() -> None:
         mlp.fit(x, y, loss=loss, **{**settings, "optimizer": fm.Adam(lr=0.02)})
         return mlp(x[0])
 
-    # To a few times what the last steps wander.
+    # To within a few times the noise of the last steps.
     counts = rng.poisson(3.0, (n, 1)).astype(float)
     rate = np.exp(constants(fm.Poisson(), counts, 1)[0])
     assert rate == pytest.approx(counts.mean(), rel=0.02)
@@ -199,7 +199,7 @@ def test_losses_find_what_they_are_for() -> None:
 
 
 def test_perceptron() -> None:
-    """Rosenblatt's rule: w += y x after each mistake, from w = 0; logical OR is learnt.
+    """Rosenblatt's rule, w += y x after each mistake from w = 0, learns logical OR.
 
     Hinge(margin=0) with a learning rate of 1, one example at a time.
     """
@@ -218,9 +218,9 @@ def test_perceptron() -> None:
 
 
 def test_q_learning_update() -> None:
-    """θ += lr ∂Q(x, u)/∂θ [r + g max Q(x', ·) - Q(x, u)], the target held fixed.
+    """θ += lr ∂Q(x, u)/∂θ [r + g max Q(x', ·) - Q(x, u)] with a constant target.
 
-    The squared error's gradient has a factor 2, so its learning rate is half of that.
+    The gradient of the squared error has a factor 2, so the learning rate is lr / 2.
     """
     rng = np.random.default_rng(SEED)
     states, actions = 5, 3
@@ -228,7 +228,7 @@ def test_q_learning_update() -> None:
     x, x_next = rng.standard_normal((2, 1, states))
     u, reward, gamma, alpha = 1, 0.5, 0.9, 0.1
 
-    # By hand, with the gradient of the one value.
+    # By hand, with the gradient of the single value.
     target = reward + gamma * mlp(x_next).max()
     chosen = np.zeros((1, actions))
     chosen[0, u] = 1
@@ -243,7 +243,7 @@ def test_q_learning_update() -> None:
 
 
 def test_q_learning_of_a_corridor() -> None:
-    """Five places in a row, a reward at the right end: the discounts are found."""
+    """In a corridor with a reward at its right end, the values are the discounts."""
     places, gamma = 5, 0.5
     state = np.repeat(np.arange(places - 1), 2)
     action = np.tile([0, 1], places - 1)  # left, right

@@ -1,6 +1,6 @@
-"""Layers beside the dense ones, compiled: against the reference, and the same bits.
+"""Compiled layers other than dense ones: against the reference, and the same bits.
 
-tests/test_reference_layers.py says that the reference is right.
+tests/kernels/test_reference_layers.py checks the reference.
 """
 
 from __future__ import annotations

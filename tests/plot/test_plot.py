@@ -1,4 +1,4 @@
-"""fastmlp.plot: what is in the pictures."""
+"""fastmlp.plot: the contents of the plots."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PATH_ATOL = 1e-9
 
 @pytest.fixture(autouse=True)
 def _draw_and_close():
-    """Have every picture drawn, as some errors show only then."""
+    """Render every plot, because some errors occur only then."""
     yield
     for number in plt.get_fignums():
         plt.figure(number).canvas.draw()
@@ -36,7 +36,7 @@ def texts(ax):
 
 
 def named(ax, label):
-    """The line or points with a label."""
+    """Return the line or points with a label."""
     return next(a for a in (*ax.lines, *ax.collections) if a.get_label() == label)
 
 
@@ -50,7 +50,7 @@ def history(loss, val_loss=(), **metrics):
 
 
 def net(layers, **options):
-    """Random biases, too: joints are apart then."""
+    """Return a model with random biases, so that joints are apart."""
     mlp = fm.MLP(layers, dtype="float64", seed=0, **options)
     rng = np.random.default_rng(0)
     for bias in mlp.biases:
@@ -59,7 +59,7 @@ def net(layers, **options):
 
 
 def recorded():
-    """A monitor as if it had seen two epochs."""
+    """Return a monitor with records of two epochs."""
     mlp = net([2, 3, 1])
     monitor = fm.Monitor(path=True)
     monitor.on_train_begin(_watched(mlp), fm.History())
@@ -76,7 +76,7 @@ def recorded():
 
 
 def _watched(mlp):
-    """A copy of a model, whose core answers last_step."""
+    """Return a copy of a model whose core has a scripted last step."""
     copy = mlp.copy()
     copy.core = _WatchedCore(mlp.core)
     return copy
@@ -289,7 +289,7 @@ def test_level_sets():
     assert ax.get_title() == "Level sets, output 1"
     assert ax.figure.axes[1].get_ylabel() == "output 1"
     mlp.weights[0][:] = 0
-    plot.level_sets(mlp)  # a constant has no levels, and a picture all the same
+    plot.level_sets(mlp)  # a constant function has no levels but can be drawn
 
 
 def test_linear_regions():
@@ -306,7 +306,10 @@ def test_linear_regions():
 
 
 def quadratic():
-    """A model without bias, whose loss is (w1² + 100 w2²) / 2 about (1, 2)."""
+    """Return a model without bias and data; its loss is quadratic around (1, 2).
+
+    With w the distance from there, the loss is (w1² + 100 w2²) / 2.
+    """
     mlp = fm.MLP([2, fm.Dense(1, bias=False)], dtype="float64", seed=0)
     mlp.params[:] = [1, 2]
     x = np.diag([1.0, 10.0])
@@ -322,12 +325,12 @@ def test_loss_surface_along_a_path():
     np.testing.assert_array_equal(mlp.params, before)
     drawn = named(ax, "path").get_xydata()
     assert texts(ax) == ["path", "start", "the model"]
-    # In the plane, lengths from the model are kept, and it is at the origin.
+    # The path lies in the plane: distances from the model, at the origin, are kept.
     lengths = np.linalg.norm(path - before, axis=1)
     np.testing.assert_allclose(np.linalg.norm(drawn, axis=1), lengths, atol=PATH_ATOL)
     np.testing.assert_array_equal(named(ax, "start").get_xydata(), drawn[:1])
     assert ax.get_xlabel().startswith("PCA direction 1 (9")
-    # The lowest filled level is about the model.
+    # The model is inside the plot.
     (x_low, x_high), (y_low, y_high) = ax.get_xlim(), ax.get_ylim()
     assert x_low < 0 < x_high
     assert y_low < 0 < y_high
@@ -347,7 +350,7 @@ def test_loss_surface_evaluates_at_the_grid(monkeypatch):
     path = np.array([[2.0, 2.0], [1.0, 2.5], [1.0, 2.0]])
     plot.loss_surface(mlp, x, y, fm.MSE(), path=path, resolution=5)
     ((a, b, height),) = seen
-    # The principal directions of this path are the axes, but for their signs.
+    # The principal directions of this path are the axes, up to their signs.
     grid_a, grid_b = np.meshgrid(a, b)
     expected = (grid_a**2 + 100 * grid_b**2) / 2
     np.testing.assert_allclose(height, expected, rtol=1e-9)
@@ -402,7 +405,7 @@ def test_network():
     units = [c for c in ax.collections if not hasattr(c, "get_segments")]
     assert [len(c.get_segments()) for c in edges] == [6, 3]
     assert [len(c.get_offsets()) for c in units] == [2, 3, 1]
-    # The greatest is the widest and drawn last.
+    # The line of the largest weight is the widest and drawn last.
     widths = edges[1].get_linewidths()
     assert (np.diff(widths) > 0).all()
     positive = matplotlib.colors.to_rgb(_style.ORANGE)

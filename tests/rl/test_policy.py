@@ -12,9 +12,9 @@ from scipy import special, stats
 
 ROWS, ACTIONS = 12, 3
 CLIP = 0.2
-# Central differences in float64 with this step are off by about step² and eps / step.
+# Central differences in float64 with this step have errors of about step², eps / step.
 STEP, DIFFERENCES = 1e-5, 1e-8
-# Two formulas of the same number, in float64 and in float32.
+# Difference between two formulas for the same number, in float64 and in float32.
 SAME, SINGLE = 1e-12, 2e-6
 
 LOSSES = [
@@ -38,7 +38,7 @@ def data(loss: fm.losses.Loss, seed: int = 0) -> tuple[np.ndarray, Target]:
     advantages = rng.standard_normal(ROWS)
     if isinstance(loss, rl.PolicyGradient):
         return z, (actions, advantages)
-    # No ratio within a step of a kink, where there is no derivative.
+    # No ratio is within a step of a kink, where there is no derivative.
     ratios = rng.choice([0.5, 0.75, 0.85, 1.0, 1.15, 1.25, 2.0], ROWS)
     return z, (actions, advantages, rl.log_prob(z, actions) - np.log(ratios))
 
@@ -104,10 +104,10 @@ def test_gradient_is_that_of_the_value(loss: fm.losses.Loss, weighted: bool) -> 
     [
         (1.0, 1.0, True),
         (1.19, 1.0, True),
-        (1.21, 1.0, False),  # likely enough
-        (1.21, -1.0, True),  # a mistake to be taken back
-        (0.79, 1.0, True),  # a mistake to be taken back
-        (0.79, -1.0, False),  # unlikely enough
+        (1.21, 1.0, False),  # already likely enough
+        (1.21, -1.0, True),  # to be corrected
+        (0.79, 1.0, True),  # to be corrected
+        (0.79, -1.0, False),  # already unlikely enough
         (0.81, -1.0, True),
         (1e3, 1.0, False),
         (1e3, -1.0, True),
@@ -416,7 +416,7 @@ def test_number_of_threads_changes_no_bit(loss: fm.losses.Loss) -> None:
 
 @pytest.mark.parametrize("loss", KINDS, ids=repr)
 def test_learns_which_action_pays(loss: fm.losses.Loss) -> None:
-    """A bandit with two kinds of state, in each of which another action pays 1."""
+    """A bandit with two kinds of state, in which different actions are rewarded."""
     rng = np.random.default_rng(0)
     mlp, opt = network(), fm.Adam(lr=0.02)
     pays = {0: 2, 1: 0}
@@ -440,7 +440,7 @@ def test_the_clip_holds_a_policy_near_the_old_one() -> None:
     x = rng.standard_normal((64, 4)).astype(np.float32)
     start = network()
     actions, old = rl.sample_actions(start(x), rng)
-    advantages = np.ones(64)  # more of everything: without a clip there is no end
+    advantages = np.ones(64)  # all ratios are to grow: without a clip, indefinitely
     ratios = []
     for clip in (CLIP, 1e6):
         mlp, opt = start.copy(), fm.Adam(lr=0.01)
@@ -448,7 +448,7 @@ def test_the_clip_holds_a_policy_near_the_old_one() -> None:
         for _ in range(100):
             mlp.train_step(x, (actions, advantages, old), loss, opt)
         ratios.append(np.exp(rl.log_prob(mlp(x), actions) - old))
-    # The last step within the clip may lead out of it, and rows pull at each other.
+    # The last step within the clip may leave it, and rows affect each other.
     assert np.median(ratios[0]) < 1 + 2 * CLIP < np.median(ratios[1])
 
 
@@ -473,7 +473,7 @@ def test_actions_are_drawn_as_often_as_they_are_likely() -> None:
     z = np.tile(np.log(pi) + 7, (draws, 1)).astype(np.float32)
     actions, _ = rl.sample_actions(z, np.random.default_rng(0))
     counts = np.bincount(actions, minlength=4)
-    # With this seed once and for all; by chance one seed in a thousand would fail.
+    # The seed is fixed; one seed in a thousand would fail by chance.
     assert stats.chisquare(counts, draws * pi).pvalue > 1e-3
 
 
@@ -507,7 +507,7 @@ def test_one_state_gives_one_action() -> None:
 
 
 class Fixed(np.random.Generator):
-    """A generator whose uniform numbers are all the same."""
+    """A generator that always draws the same number."""
 
     def __init__(self, number: float) -> None:
         super().__init__(np.random.PCG64(0))

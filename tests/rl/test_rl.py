@@ -1,4 +1,4 @@
-"""Replay, exploration, targets, returns: `fastmlp.rl`."""
+"""`fastmlp.rl`: replay, exploration, targets and returns."""
 
 import copy
 import math
@@ -12,15 +12,15 @@ import pytest
 from fastmlp import rl
 from helpers import TOLERANCE
 
-# Sums of at most some hundred terms of about 1, in another order than the judge's.
+# Sums of at most some hundred terms of about 1, in another order than expected values.
 SUM_RTOL = TOLERANCE["network"].of(np.float64)
 SUM_RTOL_FLOAT32 = TOLERANCE["network"].of(np.float32)
-# A mean of n draws from a uniform distribution lies within five standard deviations.
+# Largest deviation of means of random draws, in standard deviations.
 DEVIATIONS = 5.0
 
 
 def filled(n=10, capacity=16, seed=0, **options):
-    """A buffer whose transition i has i everywhere, and is terminated if i % 3 == 0."""
+    """Return a buffer whose transition i holds i and is terminated if i % 3 == 0."""
     buffer = rl.ReplayBuffer(capacity, 2, seed=seed, **options)
     for i in range(n):
         buffer.add([i, i], i, i, [i + 0.5, i + 0.5], i % 3 == 0)
@@ -75,7 +75,7 @@ def test_draws_are_uniform_and_independent():
     count = np.bincount(batch.actions, minlength=n)
     spread = math.sqrt(draws / n)
     assert (abs(count - draws / n) < DEVIATIONS * spread).all()
-    # Neighbours come of the two halves of one call of the generator.
+    # Two successive draws come from the two halves of a block of the generator.
     i = (batch.actions - (n - 1) / 2) / math.sqrt((n**2 - 1) / 12)
     assert abs(np.mean(i[1:] * i[:-1])) < DEVIATIONS / math.sqrt(draws)
 
@@ -91,7 +91,7 @@ def test_draws_depend_on_seed_and_count_alone():
 
 
 def test_draws_are_of_the_generator():
-    """Saved agents go on as they would have: draw k is half of philox's block k / 2."""
+    """Saved agents depend on these draws: draw k is half of philox's block k / 2."""
     seed, n, stream = 2**40 + 5, 10, 0x52504C59
     expected = []
     for block in range(50):
@@ -266,11 +266,11 @@ def test_batches_add_the_rows_that_are_asked_for():
     i = np.arange(8)
     where = i % 2 == 1
     x = i[:, None].astype(float)
-    x[0] = np.nan  # of no interest
+    x[0] = np.nan  # not added
     buffer.add_batch(x, i, i, x, i > 100, where)
     assert buffer.added == 4
     assert set(buffer.sample(100).actions) == {1, 3, 5, 7}
-    buffer.add_batch(x[1:], i[1:], i[1:], x[1:], np.zeros(7))  # more than there is room
+    buffer.add_batch(x[1:], i[1:], i[1:], x[1:], np.zeros(7))  # exceeds the capacity
     assert set(buffer.sample(100).actions) == {3, 4, 5, 6, 7}
     before = pickle.dumps(buffer)
     good = {"obs": x[1:], "actions": i[1:], "rewards": i[1:], "next_obs": x[1:]}
@@ -308,8 +308,8 @@ def test_vector_environments_as_the_docstring_says():
     assert resets > 5
     assert len(buffer) == 360 - resets
     batch = buffer.sample(2000)
-    assert (batch.rewards == 1).all()  # of a reset it is 0
-    # Within an episode positions go on by the velocity.
+    assert (batch.rewards == 1).all()  # a reset's would be 0
+    # Within an episode, positions change by the velocity.
     moved = batch.obs[:, 0] + np.float32(0.02) * batch.obs[:, 1]
     assert np.abs(batch.next_obs[:, 0] - moved).max() < SUM_RTOL_FLOAT32
 
@@ -441,7 +441,7 @@ def test_target_network_pickles_and_refuses():
 
 
 def values(rows, dtype="float32"):
-    """A network whose output a for input i, one-hot, is rows[i][a]."""
+    """Return a network whose output a for the one-hot input i is rows[i][a]."""
     mlp = fm.MLP([len(rows), len(rows[0])], dtype=dtype, seed=0)
     mlp.weights[0][:] = rows
     return mlp
@@ -456,7 +456,7 @@ def batch_of(rewards, terminated):
 
 
 def test_worked_targets(dtype):
-    """Q(x', .) by hand: r + gamma max, alone r at the end, and double Q-learning."""
+    """Targets by hand: r + gamma max Q, only r at the end, and double Q-learning."""
     q = values([[1.0, 5.0], [2.0, -1.0], [7.0, 8.0]], dtype)
     target = values([[4.0, 3.0], [0.5, 6.0], [9.0, 9.5]], dtype)
     batch = batch_of([1.0, -1.0, 2.0], [False, False, True])
@@ -508,7 +508,7 @@ def test_targets_refuse():
 
 
 def test_a_step_is_the_update_of_q_learning():
-    """θ + rate dQ(x, u)/dθ (r + gamma max Q(x', .) - Q(x, u)), by gradient descent."""
+    """A gradient step gives θ + rate dQ(x, u)/dθ (r + gamma max Q(x', .) - Q(x, u))."""
     rate, gamma = 0.1, 0.9
     q = fm.MLP([3, 8, 2], activation="tanh", dtype="float64", seed=0)
     rng = np.random.default_rng(0)
@@ -518,7 +518,7 @@ def test_a_step_is_the_update_of_q_learning():
     _, _, slope = q.vjp(x, np.array([[0.0, 1.0]]))
     expected = q.params + rate * slope * error
     y = rl.dqn_targets(q, batch, gamma)
-    # The squared error has twice the gradient.
+    # The gradient of the squared error has a factor 2.
     half = fm.SGD(lr=rate / 2)
     q.train_step(batch.obs, (batch.actions, y), fm.ActionValue(fm.MSE()), half)
     assert abs(q.params - expected).max() < SUM_RTOL
@@ -528,7 +528,7 @@ def test_a_step_is_the_update_of_q_learning():
 
 
 def judged_gae(r, v, after, over, cut, gamma, lam):
-    """One environment, term by term: A_t = sum_l (gamma lam)^l delta_{t+l}."""
+    """Return A_t = sum_l (gamma lam)^l delta_{t+l} of one environment, term by term."""
     delta = r + gamma * np.where(over, 0, after) - v
     advantages = np.zeros(len(r))
     for t in range(len(r)):
@@ -579,7 +579,7 @@ def test_values_of_the_last_state_alone(rollout):
     for cut in (None, none):
         for a, b in zip(rl.gae(r, v, last, over, cut, 0.9, 0.8), expected, strict=True):
             assert (a == b).all()
-    both = over.copy()  # terminated and truncated at once: nothing comes after
+    both = over.copy()  # terminated and truncated: the next state has no value
     a, _ = rl.gae(r, v, last, over, both, 0.9, 0.8)
     assert (a == expected[0]).all()
     with pytest.raises(ValueError, match=r"next_values.*step 0 was truncated"):
@@ -589,7 +589,7 @@ def test_values_of_the_last_state_alone(rollout):
 def test_worked_returns():
     assert rl.returns([1, 1, 1], 0.5).tolist() == [1.75, 1.5, 1.0]
     assert rl.returns([1, 2, 4], 0.5, [False, True, False]).tolist() == [2, 2, 4]
-    # Cut off, with and without what would have come.
+    # Truncated, without and with values of the next states.
     cut = [False, True, False]
     assert rl.returns([1, 2, 4], 0.5, None, cut).tolist() == [2, 2, 4]
     after = [0, 8, 2]
@@ -634,7 +634,7 @@ def test_returns_and_gae_refuse(rollout):
 
 
 def test_q_learning_finds_the_way_along_a_corridor():
-    """Six places, two ways to go, a reward at the right end: values are known."""
+    """A corridor of six places with a reward at the right end has known values."""
     length, gamma = 6, 0.8
     rng = np.random.default_rng(0)
     places = np.eye(length, dtype=np.float32)

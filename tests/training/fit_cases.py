@@ -47,7 +47,7 @@ def deep(seed=0):
 
 
 class LogCosh(fm.losses.Loss):
-    """A loss that the core does not know: log cosh, or MSE computed in Python."""
+    """Return a custom loss: log cosh, or MSE computed in Python."""
 
     __slots__ = ("mse",)
     reduction = "mean"

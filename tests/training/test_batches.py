@@ -174,7 +174,7 @@ def test_a_diverging_batch_goes_back_to_the_last_good_state():
     start = mlp.params.copy()
     with pytest.raises(fm.DivergenceError, match=r"^epoch 1 of 3: .*step 5"):
         toy_fit(mlp, bad, optimizer=opt)
-    # To the first step of this epoch, as with arrays.
+    # As with arrays, the last good state is that of this epoch's first step.
     np.testing.assert_array_equal(mlp.params, start)
     assert opt.step_count == 0
     epochs = iter([slices(), bad])
@@ -202,7 +202,7 @@ def test_other_targets_come_in_batches_too():
     with pytest.raises(ValueError, match=r"^metrics: 'mae' is undefined for"):
         toy_fit(two, batches, loss=loss, validation_data=validation, metrics=["mae"])
 
-    # Means are what metrics look at, not variances.
+    # Metrics use the predicted means, not the variances.
     history = toy_fit(
         one,
         x,

@@ -1,6 +1,6 @@
-"""What the core's epochs can do beyond fit: chosen rows, an L2 penalty, scaled losses.
+"""Options of the core's epochs that fit lacks: chosen rows, L2 penalty, scaled losses.
 
-The estimators for scikit-learn are made of these.
+The estimators for scikit-learn use these options.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from helpers import TOLERANCE, assert_threaded, thread_counts, training_flops
 N_IN, N_OUT, ROWS = 5, 4, 37
 L2 = 0.3
 
-# The factor goes into the divisor, for the value and once more for the rows' scales: a
-# handful of roundings, relative to the largest element.
+# The factor is applied to the divisor, once for the value and once for the rows'
+# scales: a handful of roundings, relative to the largest element.
 SCALED_ULPS = 8
 # Five steps of tens of roundings each in float64, relative to the largest parameter.
 STEPS_RTOL = 1e-12
-# Of float64 by a central difference with step 1e-5, where slopes are of size one.
+# Error of a central difference in float64 with step 1e-5, for slopes of size one.
 DIFFERENCE_ATOL = 1e-8
 
 CLASSES = (0.5, 1.0, 2.0, 0.1)
@@ -65,13 +65,13 @@ def targets(what: str, rows: int, dtype: Any) -> Any:
 
 
 def data(rows: int, dtype: Any) -> tuple[Any, Any, Any]:
-    """Return rows, values and weights."""
+    """Return inputs, targets and weights."""
     x = np.random.default_rng(6).standard_normal((rows, N_IN)).astype(dtype)
     return x, targets("values", rows, dtype), np.linspace(0.5, 2, rows).astype(dtype)
 
 
 def layers(library: Any) -> list[Any]:
-    """Norms, blocks with and without projection; a last layer without bias."""
+    """Return norms, blocks with and without projection, a last layer without bias."""
     lib = library
     body = [lib.Dense(7, activation="tanh"), lib.LayerNorm(), lib.Dense(6)]
     return [
@@ -95,7 +95,7 @@ def with_dropout(dtype: Any) -> fm.MLP:
 
 
 def parts(mlp: Any, flat: Any) -> dict[str, Any]:
-    """Split a vector like the parameters by their names; views."""
+    """Return views of a vector like the parameters, by parameter name."""
     found, at = {}, 0
     for name, value in mlp.named_parameters().items():
         found[name] = flat[at : at + value.size].reshape(value.shape)
@@ -105,7 +105,7 @@ def parts(mlp: Any, flat: Any) -> dict[str, Any]:
 
 
 def squares(mlp: Any) -> float:
-    """Sum the squares of all weights of dense layers, blocks' among them."""
+    """Sum the squares of all weights of dense layers, including those in blocks."""
     matrices = [w for w in mlp.named_parameters().values() if w.ndim == 2]
     return float(sum((w.astype("float64") ** 2).sum() for w in matrices))
 
@@ -150,7 +150,7 @@ def value_and_grad(mlp: fm.MLP, *batch: Any, **options: Any) -> tuple[float, Any
 
 
 def state(mlp: fm.MLP, optimizer: fm.Optimizer | None = None) -> list[bytes]:
-    """All that training changes, to the bit."""
+    """Return everything that training changes, as bytes."""
     found = [mlp.params.tobytes(), mlp.buffers.tobytes()]
     found.append(repr(mlp.core.training_state).encode())
     if optimizer is not None:
@@ -182,7 +182,7 @@ def test_a_factor_multiplies_value_and_gradient(name, reduction, weighted, dtype
         error = np.abs(dp - factor * grad.astype("float64")).max()
         assert error <= SCALED_ULPS * np.finfo(dtype).eps * factor * np.abs(grad).max()
         assert dp.dtype == dtype
-    # A power of two rounds nothing, and 1 changes nothing.
+    # Multiplying by a power of two does not round, and by 1 changes nothing.
     for factor in (0.25, 1.0):
         got, dp = with_scale(loss, factor).value_and_grad(p, y, w)
         assert got == factor * value
@@ -190,7 +190,7 @@ def test_a_factor_multiplies_value_and_gradient(name, reduction, weighted, dtype
 
 
 def test_the_losses_of_scikit_learn():
-    """Half the squared error summed over outputs, in numbers that round nothing."""
+    """Half the squared error summed over outputs, with exact numbers."""
     p, y = np.array([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]]), np.zeros((2, 3))
     value, grad = with_scale(fm.MSE(), 0.5 * 3).value_and_grad(p, y)
     assert value == (1 + 4 + 9) / 2 / 2
@@ -199,7 +199,7 @@ def test_the_losses_of_scikit_learn():
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_network_scales_with_its_loss(name, dtype):
-    """Every way through the core; by a power of two, so to the bit."""
+    """Every path through the core scales, exactly, since by a power of two."""
     make, what = LOSSES[name]
     x, _, w = data(ROWS, dtype)
     y, loss = targets(what, ROWS, dtype), make()
@@ -212,7 +212,7 @@ def test_a_network_scales_with_its_loss(name, dtype):
     assert mlp.evaluate(x, y, scaled, w) == 4 * mlp.evaluate(x, y, loss, w)
     rows = mlp.per_sample_grads(x, y, loss, w)
     assert (mlp.per_sample_grads(x, y, scaled, w) == 4 * rows).all()
-    # A quarter of the rate makes up for it.
+    # A quarter of the learning rate compensates for it.
     same, other = network(dtype), network(dtype)
     value = same.train_step(x, y, loss, fm.SGD(0.04), w)
     assert other.train_step(x, y, scaled, fm.SGD(0.01), w) == 4 * value
@@ -234,7 +234,7 @@ def test_solvers_minimise_the_scaled_loss(rng):
             start = mlp.evaluate(x, y, loss)
             losses = mlp.fit(x, y, loss=loss, optimizer=solver(), epochs=15).loss
             end = mlp.evaluate(x, y, loss)
-            # What an iteration reports is the scaled loss before it.
+            # An iteration reports the scaled loss before it.
             assert abs(losses[0] - start) <= STEPS_RTOL * start
             assert start / 5 > losses[-1] > end
             found[factor] = start
@@ -243,7 +243,7 @@ def test_solvers_minimise_the_scaled_loss(rng):
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_levenberg_marquardt_takes_the_same_first_step(reduction, rng):
-    """Its matrix must grow with its gradient: damped hardly, the step is Newton's."""
+    """With little damping it is a Newton step if the matrix scales with the loss."""
     x, y = rng.standard_normal((ROWS, 3)), rng.standard_normal((ROWS, 1))
     w = rng.uniform(0.5, 2, ROWS)
     ends = []
@@ -329,7 +329,7 @@ def test_what_else_cannot_be_scaled():
 @pytest.mark.parametrize("name", ["mse", "labels", "gaussian", "actions"])
 @pytest.mark.parametrize("length", [7, ROWS, 94])
 def test_an_order_is_the_rows_in_it(name, length, dtype, rng):
-    """Repeats, a last batch that is short, more rows than there are; dropout, too."""
+    """With repeated rows, a short last batch, more rows than in x, and dropout."""
     make, what = LOSSES[name]
     loss, y = make(), targets(what, ROWS, dtype)
     x, _, w = data(ROWS, dtype)
@@ -395,7 +395,7 @@ def test_an_ordered_epoch_goes_on_within_itself(dtype, rng):
     again = epoch(halves, second, x, y, w, lr=rates[2:], first_row=20, **rest)
     assert again == value
     assert state(whole, first) == state(halves, second)
-    # At its end there is nothing to do, and beyond it nothing to be.
+    # Starting at the end of the order does nothing, beyond it is an error.
     assert epoch(halves, second, x, y, w, first_row=43, **rest) == value
     with pytest.raises(ValueError, match="first_row"):
         epoch(halves, second, x, y, w, first_row=44, **rest)
@@ -503,7 +503,7 @@ def test_the_penalised_gradient_is_the_slope(rng):
 
 
 def test_the_penalty_of_classes_goes_by_sample_weights_alone():
-    """The classes' weights are of the loss, and not of the divisor here."""
+    """The class weights affect the loss, but not the penalty's divisor."""
     x, _, w = data(ROWS, "float64")
     y = targets("labels", ROWS, "float64")
     mlp, loss = network(), fm.CrossEntropy(class_weight=CLASSES).core
@@ -554,7 +554,7 @@ OWN = {
 @pytest.mark.parametrize("own", OWN)
 @pytest.mark.parametrize("name", MAKERS)
 def test_steps_are_those_of_the_reference(name, own):
-    """With the penalty in the gradient that it is given, and its own decay besides."""
+    """The reference gets the penalty in its gradient, and also has its own decay."""
     options = {**MAKERS[name], **OWN[own]}
     sign = -1.0 if options.get("maximize") else 1.0
     x, y, w = data(ROWS, "float64")
@@ -589,7 +589,7 @@ def test_steps_are_those_of_the_reference(name, own):
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_an_epoch_takes_the_steps_of_the_penalised_gradient(name, dtype):
-    """To the bit: with no decay of its own both are one fused multiply-add."""
+    """The bits are the same: without weight decay both are one fused multiply-add."""
     x, y, w = data(ROWS, dtype)
     mlp, by_hand = network(dtype), network(dtype)
     first, second = (getattr(fm, name)(**MAKERS[name], weight_decay=0) for _ in "12")
@@ -605,7 +605,7 @@ def test_an_epoch_takes_the_steps_of_the_penalised_gradient(name, dtype):
 
 
 def test_the_penalty_is_not_clipped():
-    """Nor is it in the gradient that the last step leaves to be looked at."""
+    """It is not in the gradient that the last step records, either."""
     x, y, w = data(10, "float64")
     mlp, limit, rate = network(), 1e-3, 0.1
     _, grad = value_and_grad(mlp, x, y, w, training=True)
@@ -613,7 +613,7 @@ def test_the_penalty_is_not_clipped():
     clipped = parts(mlp, grad * (limit / (np.linalg.norm(grad) + 1e-6)))
     before = {k: v.copy() for k, v in parts(mlp, mlp.params).items()}
     mlp.core.watch = True
-    # Running statistics have moved since, which training does not take.
+    # The running statistics have changed since, but training does not use them.
     epoch(mlp, fm.SGD(rate, clip_norm=limit), x, y, w, l2=L2)
     for name, value in parts(mlp, mlp.params).items():
         step = clipped[name] + (L2 / w.sum() * before[name] if value.ndim == 2 else 0)
@@ -651,7 +651,7 @@ WIDE, MANY = (N_IN, 200, 150, N_OUT), 400
 
 
 def run(widths: tuple[int, ...], rows: int, dtype: Any) -> list[bytes]:
-    """All that the options give: an epoch's steps, its end, a gradient."""
+    """Return the results of the options as bytes: losses, a gradient, final states."""
     x, y, w = data(rows, dtype)
     order = np.random.default_rng(9).integers(0, rows, rows + rows // 3)
     mlp, optimizer = fm.MLP(list(widths), dtype=dtype, seed=0), fm.Adam(0.01)

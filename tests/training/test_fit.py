@@ -76,7 +76,7 @@ def test_weights_count_rows():
     one, two = toy_mlp(dtype="float64"), toy_mlp(dtype="float64")
     h1 = toy_fit(one, x, y, sample_weight=w, batch_size=1000)
     h2 = toy_fit(two, x[twice], y[twice], batch_size=1000)
-    # The same sums in another order, in float64.
+    # These are the same sums in another order, in float64.
     np.testing.assert_allclose(h1.loss, h2.loss, rtol=1e-12)
     np.testing.assert_allclose(one.params, two.params, rtol=1e-8, atol=1e-12)
 
@@ -115,13 +115,13 @@ def test_an_explicit_seed_starts_its_orders_anew():
     np.testing.assert_array_equal(trained(fit_seed=3), trained(fit_seed=np.uint8(3)))
     assert (trained(fit_seed=3) != trained(fit_seed=4)).any()
     assert (trained(fit_seed=3) != trained(fits=(4, 2), fit_seed=3)).any()
-    # One generator gives one seed after the other.
+    # A generator gives a new seed for each fit.
     rng = np.random.default_rng(0)
     first = trained(fit_seed=np.random.default_rng(0))
     np.testing.assert_array_equal(trained(fit_seed=rng), first)
     assert (trained(fit_seed=rng) != first).any()
     assert (trained(fit_seed=2**64 - 1) != trained(fit_seed=2**32 - 1)).any()
-    # Whatever else makes a generator draws a seed as that one does.
+    # Anything else that makes a generator gives the same seed as that generator.
     for seed in ((1, 2), np.random.SeedSequence(3)):
         drawn = int(np.random.default_rng(seed).integers(2**63))
         np.testing.assert_array_equal(
@@ -135,7 +135,7 @@ def test_epochs_have_different_orders():
     x, y = toy_data(ROWS)
     mlp = toy_mlp()
     losses = toy_fit(mlp, x, y, optimizer=fm.SGD(0.0), batch_size=7, epochs=2).loss
-    # Nothing is learnt, so batches differ but not what they sum to.
+    # With a learning rate of 0, batches differ between epochs but their sum does not.
     np.testing.assert_allclose(losses[0], losses[1], rtol=SUM_RTOL)
     assert (trained(fits=(1,), fit_seed=0) != trained(fits=(1,), fit_seed=1)).any()
 
@@ -322,7 +322,7 @@ def test_divergence_says_where_and_keeps_what_was_good():
     assert isinstance(error.value, FloatingPointError)
     assert len(mlp.history) in (2, 3)
     assert np.isfinite(mlp.params).all()
-    # The model can be trained on, by an optimiser in its senses.
+    # The model can be trained further with a sensible optimiser.
     history = toy_fit(mlp, x, y, epochs=2)
     assert np.isfinite(history.loss).all()
 
@@ -352,7 +352,7 @@ def test_a_fit_does_not_go_back_behind_its_start():
 
 
 def test_interrupt_keeps_model_and_history():
-    rows = 200_000  # so that an epoch takes much longer than to get into it
+    rows = 200_000  # so that an epoch takes much longer than starting it
     x, y = toy_data(rows=rows)
     mlp, opt = toy_mlp(), fm.SGD(1e-3)
     started = threading.Event()
@@ -375,8 +375,8 @@ def test_interrupt_keeps_model_and_history():
             callbacks=[lambda m, h: started.set()],
         )
     thread.join()
-    # The epochs before it are on record, and it ended within one (or, on a busy
-    # machine, just before one was put on record).
+    # The history has the epochs before it. It came within an epoch (or, on a busy
+    # machine, just before an epoch was added to the history).
     assert len(mlp.history) >= 1
     assert 0 < opt.step_count - rows * len(mlp.history) <= rows
     assert np.isfinite(mlp.params).all()

@@ -1,4 +1,4 @@
-"""Metrics: the formulas against scikit-learn, and what fit makes of them."""
+"""Metrics: the formulas against scikit-learn, and their use in fit."""
 
 import math
 
@@ -60,7 +60,7 @@ def test_accuracy(weighted):
     for target in (labels, labels.astype("uint8"), soft, np.eye(4)[labels]):
         assert metrics.accuracy(p, target, w) == pytest.approx(wanted, rel=METRIC_RTOL)
 
-    # Each output a question: the mean of the columns' own.
+    # With binary outputs, the accuracy is the mean of those of the columns.
     yes = (y > 0).astype(float)
     columns = [
         sk.accuracy_score(yes[:, i], p[:, i] > 0, sample_weight=w) for i in range(4)
@@ -69,7 +69,7 @@ def test_accuracy(weighted):
     assert got == pytest.approx(np.mean(columns), rel=METRIC_RTOL)
     one = metrics.accuracy(p[:, 0], yes[:, 0], w, threshold=0)
     assert one == pytest.approx(columns[0], rel=METRIC_RTOL)
-    # 1 and -1 are yes and no as well, and one output needs no other form.
+    # Targets may also be 1 and -1, and for one output (B,) or (B, 1).
     signs = 2 * yes - 1
     assert metrics.accuracy(p[:, :1], signs[:, 0], w, threshold=0) == one
     shares = 1 / (1 + np.exp(-p[:, 0].astype(float)))
@@ -132,7 +132,7 @@ def test_metrics_on_validation_data(weighted):
         assert len(history.metrics["val_" + name]) == 3
     assert history.metrics["val_worst"][-1] == worst(mlp(x[:50]), y[:50])
 
-    # The loss is the same as without metrics, to the last bit, and so is training.
+    # Loss and training are the same as without metrics, to the last bit.
     other, plain = fit(x, y, validation_data=validation)
     assert plain.val_loss == history.val_loss
     np.testing.assert_array_equal(other.params, mlp.params)

@@ -1,4 +1,4 @@
-"""Progress of fit: in files, as lines, on a terminal, by tqdm."""
+"""The progress display of fit: in files, as lines, on a terminal, with tqdm."""
 
 import sys
 import types
@@ -11,7 +11,7 @@ ROWS = 50
 
 
 class Stream:
-    """Standard error, as a terminal or not."""
+    """A replacement for standard error that may be a terminal."""
 
     def __init__(self, tty):
         self.tty = tty
@@ -87,7 +87,7 @@ def test_progress_by_tqdm(monkeypatch):
     numbers = [{"loss": f"{value:.4g}"} for value in history.loss]
     assert calls == [{"total": 3, "unit": "epoch", "file": stream}, *numbers, "closed"]
 
-    # It is closed whatever happens.
+    # The bar is closed even after an error.
     calls.clear()
     with pytest.raises(ZeroDivisionError):
         toy_fit(toy_mlp(), *toy_data(ROWS), callbacks=[lambda m, h: 1 / 0])

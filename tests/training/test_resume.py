@@ -60,13 +60,13 @@ WAYS: dict[str, Any] = {
 )
 @pytest.mark.parametrize("way", WAYS)
 def test_steps_go_on_exactly_at_any_step(way: str, loss: Any) -> None:
-    """Dropout, statistics, schedule, moments and averages."""
+    """Dropout, running statistics, schedule, moments and averages are resumed."""
     x, y = data()
     batches = [slice(i, i + BATCH) for i in range(0, FEW, BATCH)] * 3
     assert len(batches) == 3 * STEPS
 
     def step(mlp: fm.MLP, opt: Any, k: int) -> float:
-        if way != "states" and k % 2:  # draws masks of its own, and moves statistics
+        if way != "states" and k % 2:  # new masks, other statistics
             mlp.value_and_grad(x, y, loss, training=True)
         return mlp.train_step(x[batches[k]], y[batches[k]], loss, opt)
 
@@ -87,7 +87,7 @@ def test_steps_go_on_exactly_at_any_step(way: str, loss: Any) -> None:
 
 
 def test_dropout_of_steps_is_a_function_of_the_models_seed() -> None:
-    """So a state alone goes on exactly in a model of the same seed, and in no other."""
+    """A loaded state resumes exactly in a model of the same seed, and in no other."""
     x, y = data()
     one = mixed(False, "float32", seed=2)
     results = []
@@ -100,7 +100,7 @@ def test_dropout_of_steps_is_a_function_of_the_models_seed() -> None:
 
 
 class Break(fm.Callback):
-    """Raises after some step of all, or after some epoch."""
+    """Raises an error after a given number of steps."""
 
     def __init__(self, at: int, error: type[BaseException] = KeyboardInterrupt) -> None:
         self.at, self.error, self.seen = at, error, 0
@@ -112,7 +112,7 @@ class Break(fm.Callback):
 
 
 class Killed(BaseException):
-    """The end of the process."""
+    """Simulates the end of the process."""
 
 
 def batches() -> Iterator[Any]:
@@ -136,7 +136,7 @@ EPOCHS = 12
 
 
 class Training:
-    """A fit with all that has a state; a new one stands for a new process."""
+    """A fit with everything that has a state; a new one simulates a new process."""
 
     def __init__(
         self, source: str, rate: str, path: Any, seed: int = 2, restore: bool = True
@@ -204,7 +204,7 @@ def uninterrupted(
 ) -> Any:
     whole = Training(source, rate, path, restore=restore).fit(seed=seed)
     total = len(whole.history)
-    # Patience ended it, in mid-training.
+    # Early stopping ended it in the middle of the training.
     assert whole.stop.stopped_epoch == total
     assert 4 <= total < EPOCHS
     assert whole.stop.best_epoch == total - 3
@@ -233,7 +233,7 @@ def test_fit_goes_on_exactly_after_ctrl_c_at_any_step(
 def test_fit_goes_on_exactly_from_a_file_made_within_an_epoch(
     source: str, path: Any
 ) -> None:
-    """What is left when the process is killed: every second step is in the file."""
+    """After the process is killed, the file has the last even step of the epoch."""
     whole = uninterrupted(source, "cycle", path, None)
     wanted = whole.found()
     for cut in range(3, 3 * STEPS + 2):
@@ -242,7 +242,7 @@ def test_fit_goes_on_exactly_from_a_file_made_within_an_epoch(
         with pytest.raises(Killed):
             first.fit(Break(cut, Killed))
         rest = Training(source, "cycle", path, seed=99).load()
-        # An epoch's end is in the file, too.
+        # The end of an epoch is stored as well.
         epochs, steps = divmod(cut - 1, STEPS)
         assert rest.opt.step_count == epochs * STEPS + steps // 2 * 2
         assert rest.fit().found() == wanted, cut
@@ -251,7 +251,7 @@ def test_fit_goes_on_exactly_from_a_file_made_within_an_epoch(
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("way", ["pickle", "deepcopy", "file"])
 def test_fit_goes_on_exactly_at_any_epoch(way: str, rate: str, path: Any) -> None:
-    # A file is written before the best epoch is restored, copies are made after it.
+    # A file is written before the best epoch is restored, but a copy is made after it.
     restore = way == "file"
     whole = uninterrupted("arrays", rate, path, None, restore)
     for cut in range(1, len(whole.history)):
@@ -269,7 +269,7 @@ def test_fit_goes_on_exactly_at_any_epoch(way: str, rate: str, path: Any) -> Non
 
 
 def test_a_checkpoint_within_an_epoch_goes_with_the_model(path: Any) -> None:
-    """A model that was loaded may be copied or pickled before it goes on."""
+    """A loaded model may be copied or pickled before training resumes."""
     whole = uninterrupted("arrays", "cycle", path, None)
     with pytest.raises(KeyboardInterrupt):
         Training("arrays", "cycle", path).fit(Break(2 * STEPS + 2))
@@ -280,7 +280,7 @@ def test_a_checkpoint_within_an_epoch_goes_with_the_model(path: Any) -> None:
 
 
 def test_ctrl_c_at_any_moment_goes_on_exactly(path: Any) -> None:
-    """A real one, which comes while an epoch is in the core."""
+    """A real Ctrl-C, which comes while the core runs an epoch."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((30_000, 3)).astype("float32")
     y = x[:, :2] * x[:, 1:]
@@ -323,7 +323,7 @@ def test_ctrl_c_at_any_moment_goes_on_exactly(path: Any) -> None:
 
 
 def test_ctrl_c_while_the_validation_loss_is_taken(path: Any) -> None:
-    """All steps of the epoch were taken, and none is taken again."""
+    """All steps of the epoch have been taken, and none is repeated."""
     x, y = data()
 
     def run(times: int, epochs: int, seed: int = 2) -> Any:
@@ -352,7 +352,7 @@ def test_ctrl_c_while_the_validation_loss_is_taken(path: Any) -> None:
 
 
 def test_ctrl_c_between_callbacks_leaves_the_last_file(path: Any) -> None:
-    """Some of them know of the epoch, some do not: no state to go on from."""
+    """Only some callbacks have seen the epoch, so it must not be stored."""
 
     def interrupt(mlp: Any, history: Any) -> None:
         if len(history) == 3:
@@ -441,7 +441,7 @@ def test_a_file_within_an_epoch_wants_the_same_epochs(path: Any) -> None:
     ):
         rest.mlp.fit(*data(), loss=fm.MSE(), optimizer=rest.opt, epochs=1, batch_size=9)
     assert rest.fit().found() == whole.found()
-    # A seed begins its orders anew, and a place is gone onto once.
+    # A seed restarts the sequence of orders, and a position is resumed only once.
     again = Training("arrays", "cycle", path, seed=99).load()
     steps = again.opt.step_count
     again.fit(seed=3, epochs=1)
@@ -486,7 +486,7 @@ def squares(pred: Any, target: Any, weight: Any = None) -> tuple[float, Any]:
 
 @pytest.mark.parametrize("seed", [None, 8])
 def test_a_loss_in_python_draws_what_the_cores_does(seed: int | None) -> None:
-    """The same masks, in steps and in epochs, so the same bits."""
+    """Masks are the same in steps and in epochs, hence also the bits."""
     x, y = data()
     found = []
     for loss in (fm.MSE(), squares):
@@ -520,7 +520,7 @@ def test_a_loss_in_python_that_fails_leaves_the_statistics(error: Any) -> None:
         mlp.train_step(x, y, fail, opt)
     assert everything(mlp, opt) == before
 
-    # In fit the steps before it stay taken, unless it diverged.
+    # In fit the earlier steps are kept, unless the training diverged.
     mlp, opt, states = mixed(False, "float32"), adam(), []
     states.append(everything(mlp, opt))
     how = {"epochs": 1, "batch_size": BATCH, "callbacks": [], "progress": False}
@@ -542,7 +542,7 @@ def test_a_loss_in_python_that_fails_leaves_the_statistics(error: Any) -> None:
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_an_epochs_loss_is_the_same_bits_from_batches(weighted: bool) -> None:
-    """Weights of classes are among the weights of the rows."""
+    """Weights of classes count as weights of rows."""
     x, _ = data()
     labels = np.arange(FEW) % N_OUT
     weight = np.linspace(0.5, 2, FEW).astype("float32") if weighted else None

@@ -10,7 +10,7 @@ from helpers import toy_data, toy_fit, toy_mlp
 
 
 def everything(tmp_path, epochs, resume_from=None):
-    """A training with all that has a state; resumed by a checkpoint or not."""
+    """Train with everything that has a state, resumed from a checkpoint or not."""
     x, y = toy_data()
     mlp, opt = toy_mlp(), fm.Adam(0.05)
     stop = fm.EarlyStopping(patience=4, min_delta=0.005)
@@ -44,7 +44,7 @@ def test_a_checkpoint_goes_on_exactly(tmp_path):
     whole = tmp_path / "whole"
     whole.mkdir()
     mlp, opt, stop, history = everything(whole, 60)
-    # It stopped in mid-training, by patience.
+    # Early stopping ended it in the middle of the training.
     total = len(history)
     assert stop.stopped_epoch == total
     assert 6 < total < 60
@@ -66,12 +66,12 @@ def test_a_checkpoint_goes_on_exactly(tmp_path):
         assert got[3].loss == history.loss
         assert got[3].val_loss == history.val_loss
         assert got[3].metrics == history.metrics
-        # The log has all epochs, and the numbers of them.
+        # The log has all epochs with their numbers.
         lines = (part / "log.csv").read_text().splitlines()
         plain = (whole / "log.csv").read_text().splitlines()
         strip = [line.rsplit(",", 1)[0] for line in lines]
         assert strip == [line.rsplit(",", 1)[0] for line in plain]
-        # The checkpoints of the resumed run are those of the whole.
+        # The checkpoints of the resumed run are those of the uninterrupted one.
         one, two = (
             fm.Checkpoint.load(p / f"run-{total}.safetensors", toy_mlp())
             for p in (whole, part)

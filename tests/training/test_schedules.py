@@ -1,4 +1,4 @@
-"""Learning rates by the step: formulas, use in training, state, bad input."""
+"""Learning rate schedules: formulas, use in training, state, bad input."""
 
 import copy
 import pickle
@@ -17,14 +17,14 @@ needs_torch = pytest.mark.skipif(torch is None, reason="PyTorch is not installed
 lr_scheduler = torch and torch.optim.lr_scheduler
 
 LR = 0.3
-# Relative to the largest learning rate: torch's recursions add a rounding a step, and
-# its 1 + cos cancels where ours does not.
+# Relative to the largest learning rate: torch's recursions add a rounding error per
+# step, and its 1 + cos suffers from cancellation, which ours avoids.
 RATE_RTOL = 1e-12
 COUNT = 100
 
 
 def torch_rates(make, count=COUNT, lr=LR):
-    """What torch's scheduler gives in its first steps."""
+    """Return the learning rates of torch's scheduler in its first steps."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
     scheduler = make(optimizer)
     rates = []
@@ -41,7 +41,7 @@ def warm_torch(optimizer):
     return lr_scheduler.SequentialLR(optimizer, [line, then], [20])
 
 
-# Ours, torch's, and how many steps agree.
+# Our schedule, torch's, and the number of steps in which they agree.
 PAIRS = {
     "constant": (
         schedules.Constant(LR),
@@ -121,7 +121,7 @@ ALL = {**{name: pair[0] for name, pair in PAIRS.items()}, **OTHERS}
 @pytest.mark.parametrize("name", PAIRS)
 def test_rates_are_torchs(name):
     ours, make = PAIRS[name]
-    # torch's OneCycleLR refuses the step after its last one.
+    # torch's OneCycleLR raises an error for the step after its last one.
     count = COUNT - 1 if "OneCycle" in repr(ours) else COUNT
     wanted = torch_rates(make, count)
     got = ours.values(0, count)
@@ -231,7 +231,8 @@ def test_fit_shows_plateaus_the_monitored_loss():
         assert opt.schedule is plateau
         history = fit(mlp, opt, 3, validation_data=validation)
         assert seen == (history.val_loss if validation else history.loss)
-        # The first value is an improvement on none; a better one than nothing is not.
+        # The first value is an improvement; later, smaller gains than the threshold
+        # are not.
         assert opt.lr == plateau.current < 0.01
 
 
@@ -297,7 +298,7 @@ def test_training_takes_the_schedules_rates(name):
         by_hand.train_step(x, y, fm.MSE(), numbers)
         by_step.train_step(x, y, fm.MSE(), given)
         assert by_hand.params.tobytes() == by_step.params.tobytes()
-    # The native loop does the same, and so do free arrays and a function.
+    # The native loop does the same, and so do steps on plain arrays and a function.
     whole, opt = model(), MAKERS[name](SCHEDULE.__call__)
     whole.fit(
         x, y, loss=fm.MSE(), optimizer=opt, epochs=12, batch_size=6, shuffle=False

@@ -1,4 +1,4 @@
-"""fit and its steps: callbacks per step, custom losses, schedules."""
+"""Steps of fit: callbacks for each step, custom losses, schedules."""
 
 import fastmlp as fm
 import numpy as np
@@ -18,7 +18,7 @@ from fit_cases import (
 )
 from helpers import toy_data, toy_fit, toy_mlp
 
-# The same training with gradients rounded elsewhere, for some tens of steps.
+# Two trainings of some tens of steps, whose gradients are rounded at other places.
 PATH_RTOL = 1e-4
 
 
@@ -33,7 +33,7 @@ def test_steps_are_seen_and_change_nothing():
         (e, k) for e in range(3) for k in range(STEPS_PER_EPOCH)
     ]
 
-    # Each is a step of its own.
+    # Each step is called separately.
     three, opt, order = toy_mlp(), fm.Adam(0.01), np.arange(ROWS)
     for epoch, k, loss, params in steps.seen:
         if k == 0:
@@ -42,7 +42,7 @@ def test_steps_are_seen_and_change_nothing():
         assert three.train_step(x[rows], y[rows], fm.MSE(), opt) == loss
         np.testing.assert_array_equal(three.params, params)
 
-    # And the same from batches.
+    # Batches give the same.
     steps, four = Steps(), toy_mlp()
     toy_fit(four, slices(), callbacks=[steps])
     assert [s[:2] for s in steps.seen] == [

@@ -21,8 +21,8 @@ TRAJECTORY_TOLERANCE = Tolerance(
     "24 terms at most, and descent on a smooth loss does not let errors grow",
 )
 
-# Numbers are such that every option shows: eps is not lost in the denominators, and the
-# averages are short enough for the largest of them to lie behind after a few steps.
+# The numbers make every option matter: eps is not lost in the denominators, and the
+# averages are short enough that their maximum is in the past after a few steps.
 ADAM = {"lr": 0.02, "betas": (0.8, 0.7), "eps": 1e-2}
 RMSPROP = {"lr": 0.01, "alpha": 0.8, "eps": 1e-2}
 SGD = {"lr": 0.1}
@@ -66,7 +66,7 @@ CONFIGURATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "adam weight decay": ("Adam", {**ADAM, "weight_decay": 0.1}),
     "adamw": ("AdamW", {**ADAM, "weight_decay": 0.1}),
     "adamw amsgrad": ("AdamW", {**ADAM, "weight_decay": 0.5, "amsgrad": True}),
-    # The library's own defaults, whose denominators are next to nothing at first.
+    # The library's defaults, whose denominators are nearly 0 at first.
     "rmsprop defaults": ("RMSprop", {}),
     "adam defaults": ("Adam", {}),
     "adamw defaults": ("AdamW", {}),
@@ -74,19 +74,19 @@ CONFIGURATIONS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def problem() -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and targets that float32 holds exactly."""
+    """Return inputs and targets that are exact in float32."""
     rng = np.random.default_rng(SEED)
     x, y = rng.standard_normal((ROWS, LAYERS[0])), rng.standard_normal((ROWS, 3))
     return x.astype(np.float32), y.astype(np.float32)
 
 
 def first_params() -> np.ndarray:
-    """Parameters to start from, which float32 holds exactly."""
+    """Return initial parameters that are exact in float32."""
     return fm.MLP(LAYERS, activation="tanh", dtype="float32", seed=2).params.copy()
 
 
 def trajectory(lib: Any, dtype: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The losses before each step, and the parameters after the last."""
+    """Return the losses before each step, and the parameters after the last."""
     mlp = lib.MLP(LAYERS, activation="tanh", dtype=np.dtype(dtype).name)
     mlp.params[...] = first_params()
     x, y = (a.astype(dtype) for a in problem())
@@ -113,7 +113,7 @@ def test_every_step_is_that_of_the_reference(name: str, isa: str, dtype: type) -
 
 
 def test_every_configuration_goes_its_own_way() -> None:
-    # Otherwise an option that does nothing would pass.
+    # Otherwise an option without any effect would pass.
     seen = 2 * TRAJECTORY_TOLERANCE.of(np.float32)
     for one, other in combinations(CONFIGURATIONS, 2):
         apart = np.abs(exact(one)[0] / exact(other)[0] - 1).max()
