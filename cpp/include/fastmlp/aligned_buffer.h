@@ -10,7 +10,7 @@
 namespace fastmlp {
 
 constexpr size_t kAlignment = 64;
-// Elements of a cache line.
+// Number of elements of T in a cache line.
 template <class T>
 constexpr Index kCacheLine = static_cast<Index>(kAlignment / sizeof(T));
 

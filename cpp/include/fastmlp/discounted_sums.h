@@ -5,7 +5,7 @@
 
 namespace fastmlp {
 
-// x[t] += factor[t] * x[t + 1] for each of `width` columns, from the last row but one
+// x[t] += factor[t] * x[t + 1] for each of `width` columns, from the second-to-last row
 // backwards. The last row of factor is not read.
 template <class T>
 void accumulate_backwards(T* x, const T* factor, Index steps, Index width);

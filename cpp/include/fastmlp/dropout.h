@@ -8,7 +8,8 @@
 
 namespace fastmlp {
 
-// For elements dropped with probability `rate`, in dropout `layer` of a network.
+// Arguments of KernelTable::dropout for dropout layer number `layer` of a network,
+// which drops elements with probability `rate`.
 template <class T>
 DropoutArgs<T> dropout_args(double rate, const Draw& draw, uint32_t layer) {
   const double kept = 1 - rate;

@@ -1,5 +1,6 @@
-// The floating-point environment that identical results need: rounding to nearest,
-// subnormal numbers, no traps. Other libraries in the process are known to change it.
+// Results have identical bits only in one floating-point environment: rounding to
+// nearest, subnormal numbers kept, no traps. Other libraries in the process are known
+// to change it.
 #pragma once
 
 #if defined(__x86_64__) || defined(__i386__) || defined(_M_X64)
@@ -12,7 +13,7 @@
 
 namespace fastmlp {
 
-// RAII: sets that environment for this thread and restores the old one.
+// RAII: sets this environment for the current thread and restores the old one.
 class DefaultFpEnvironment {
  public:
   DefaultFpEnvironment() {

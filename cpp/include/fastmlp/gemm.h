@@ -8,9 +8,9 @@
 
 namespace fastmlp {
 
-// C = A B (+ bias in every row), C = A B^T, C = A^T B; `accumulate`: C += instead, and
-// no bias. C must not overlap A or B. Threads by the amount of work. Throws
-// std::bad_alloc.
+// C = A B (+ bias in every row), C = A B^T and C = A^T B. With `accumulate` the product
+// is added to C, and bias is not used. C must not overlap A or B. The number of threads
+// depends on the amount of work. Throws std::bad_alloc.
 template <class T>
 void gemm_nn(MatrixView<T> c, MatrixView<const T> a, MatrixView<const T> b,
              const T* bias, bool accumulate);
@@ -23,19 +23,20 @@ void gemm_tn(MatrixView<T> c, MatrixView<const T> a, MatrixView<const T> b,
 
 namespace detail {
 
-// Elements that packing k x n right panels takes.
+// Number of elements of a packed k x n right operand.
 template <class T>
 Index packed_right_size(const KernelTable<T>& table, Index k, Index n) {
   return (n + table.nr - 1) / table.nr * table.nr * k;
 }
 
-// The most that this is for any instruction set: memory planned by it survives a
-// change.
+// The largest packed_right_size of any instruction set. Memory of this size remains
+// sufficient when the instruction set changes.
 constexpr Index packed_right_bound(Index k, Index n) {
   return (n + kMostPanelColumns - 1) / kMostPanelColumns * kMostPanelColumns * k;
 }
 
-// Elements of scratch for a block of the left operand, and one of the right.
+// Number of elements of scratch memory for a block of the left operand, and for one of
+// the right.
 Index left_scratch_size(Index k);
 template <class T>
 Index right_scratch_size(Index k, Index n);
@@ -49,16 +50,16 @@ RightOperand<T> plain_right(const KernelTable<T>& table, const T* b, Index ld) {
   return {b, ld, table.nr};
 }
 
-// C[m, n] = S + A B, in blocks that stay in cache, then `epilogue`. S as in
-// KernelTable::gemm. The left operand is packed into `left_scratch` where that pays.
+// C[m, n] = S + A B in blocks that stay in cache, followed by `epilogue`, with S as in
+// KernelTable::gemm. The left operand is packed into `left_scratch` if that is faster.
 template <class T>
 void gemm_blocked(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a,
                   RightOperand<T> b, Index k, const T* bias, bool accumulate,
                   T* left_scratch, const Epilogue<T>& epilogue = {});
 
 // The same with B(p, j) = b[p * rs + j * cs], packed into `right_scratch` block by
-// block: for a B that would not stay in cache until it is used, were it packed
-// beforehand.
+// block. This suits a B so large that, if packed as a whole, it would have left the
+// cache before it is used.
 template <class T>
 void gemm_packing(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a,
                   const T* b, Index rs, Index cs, Index k, const T* bias,

@@ -10,17 +10,18 @@ namespace fastmlp {
 
 const char* isa_name(Isa isa);
 
-// Instruction sets that are compiled in and runnable on this machine (by CPUID, and by
-// XCR0 for the registers that the system saves), from the portable to the best one.
+// Instruction sets that are compiled in and run on this machine, from the portable one
+// to the best one. CPUID tells what the processor supports, XCR0 which registers the
+// operating system saves.
 std::vector<Isa> available_isas();
 
-// The instruction set of the kernels in use. Initially the one that the environment
-// variable FASTMLP_ISA names, else the best available one. Throws std::invalid_argument
-// if FASTMLP_ISA names one that is not available.
+// The instruction set of the kernels in use. Initially this is the one named by the
+// environment variable FASTMLP_ISA, or the best available one if that is not set.
+// Throws std::invalid_argument if FASTMLP_ISA names one that is not available.
 Isa active_isa();
 
-// Throws std::invalid_argument, which lists the available ones, if `name` is not one of
-// them.
+// Throws std::invalid_argument, whose message lists the available instruction sets, if
+// `name` is not one of them.
 void set_active_isa(const std::string& name);
 
 }  // namespace fastmlp

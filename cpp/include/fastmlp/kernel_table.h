@@ -1,9 +1,9 @@
 // The contract between the layers above (threads, memory, order of work) and the
 // kernels below (one instruction set each). Every slot is single-threaded, allocates
 // nothing and throws nothing. Results do not depend on the instruction set: see each
-// slot's order of operations. Nothing may alias unless a slot says so; any alignment is
-// fine; sizes of zero are fine, but for n in softmax and cross_entropy. Elements beyond
-// the stated sizes are neither read nor written.
+// slot's order of operations. Arguments must not alias unless a slot allows it. Any
+// alignment is allowed, and so are sizes of zero, except n in softmax and
+// cross_entropy. Elements beyond the stated sizes are neither read nor written.
 #pragma once
 
 #include "fastmlp/optimizer_kinds.h"
@@ -11,8 +11,9 @@
 
 namespace fastmlp {
 
-// Left operand of a product: element (i, p) is data[i * rs + p * cs]. Packed by
-// pack_left: panels of `mr` rows, each k-major, so rs == 1 and cs == mr within a panel.
+// Left operand of a product: element (i, p) is data[i * rs + p * cs]. If packed by
+// pack_left, it consists of panels of `mr` rows, each k-major, so that rs == 1 and
+// cs == mr within a panel.
 template <class T>
 struct LeftOperand {
   const T* data;
@@ -20,10 +21,10 @@ struct LeftOperand {
   Index cs;
 };
 
-// Right operand of a product, its columns in panels of `nr`: element (p, j) is
+// Right operand of a product, with its columns in panels of `nr`: element (p, j) is
 // data[(j / nr) * panel_stride + p * ld + j % nr]. A plain row-major matrix has
-// panel_stride == nr; packed by pack_right it has ld == nr and the panel_stride of that
-// call.
+// panel_stride == nr. If packed by pack_right, ld == nr and panel_stride is the one
+// passed to pack_right.
 template <class T>
 struct RightOperand {
   const T* data;
@@ -31,8 +32,7 @@ struct RightOperand {
   Index panel_stride;
 };
 
-// What becomes of an element c of a product at the end of its chain, before it is
-// stored:
+// What is applied to an element c of a product after its chain, before it is stored:
 //   relu           0 where c <= 0
 //   relu_backward  0 unless the same element of `saved` (., ld) is > 0
 enum class EpilogueKind { none, relu, relu_backward };
@@ -55,31 +55,31 @@ template <class T>
 struct LossArgs {
   LossKind kind;
   // huber, pseudo_huber: delta; binary_cross_entropy: the weight of y = 1; quantile: q;
-  // gaussian_nll: the least variance; hinge: the margin.
+  // gaussian_nll: the minimum variance; hinge: the margin.
   T delta;
-  T smoothing = 0;  // cross_entropy: what labels lose, evenly to all classes
+  T smoothing = 0;  // cross_entropy: label smoothing, spread evenly over all classes
   // One number per column, or null. cross_entropy: class weights (null: all 1);
-  // binary_cross_entropy, quantile: instead of delta.
+  // binary_cross_entropy, quantile: used in place of delta.
   const T* per_output = nullptr;
-  bool action = false;  // see loss_rows
+  bool action = false;  // see KernelTable::loss_rows
 };
 
 template <class T>
 struct DropoutArgs {
   uint64_t key, draw;
-  uint64_t bound;  // (1 - p) 2^32: 2^32 keeps all
+  uint64_t bound;  // (1 - p) 2^32, so that 2^32 keeps every element
   T scale;         // 1 / (1 - p)
 };
 
-// Blocks and memory are planned for every instruction set alike: its `nr` divides
-// kMostPanelColumns, its `mr` divides kRowGrain.
+// Blocks and memory are planned in the same way for every instruction set: its `nr`
+// divides kMostPanelColumns and its `mr` divides kRowGrain.
 constexpr Index kMostPanelColumns = 32;
 constexpr Index kRowGrain = 24;
 
 // The sums over a row below (softmax, losses) share one order: element j is added to
-// partial sum j % 16, the 16 partial sums are added pairwise at distance 8, 4, 2, 1.
+// partial sum j % 16; the 16 partial sums are added pairwise at distance 8, 4, 2, 1.
 constexpr Index kRowSumLanes = 16;
-// Sums of squares do the same with more partial sums, to be fast.
+// Sums of squares use the same scheme with more partial sums, for speed.
 constexpr Index kSquareSumLanes = 32;
 // The group from which on gemm_gather_k pays for what a relu made 0. The C header's
 // Jacobian makes the same choice, for the same bits.
@@ -90,25 +90,25 @@ constexpr Index kBlockRows = 32;
 template <class T>
 struct KernelTable {
   Isa isa;
-  Index lanes;         // of a vector
+  Index lanes;         // elements of a vector
   Index mr;            // rows of a register tile = rows of a packed left panel
   Index nr;            // columns of a register tile = columns of a packed right panel
-  Index packing_pays;  // rows of A from which packing a row-major B pays
+  Index packing_pays;  // least number of rows of A for which packing a row-major B pays
 
   // C[m, n] = S + A[m, k] B[k, n], each element one chain of fused multiply-adds in
-  // ascending p. S is C itself if `accumulate`, else bias[n] in every row, else 0 for a
-  // null bias. C is not read unless `accumulate`. Then `epilogue`.
+  // ascending p, followed by `epilogue`. S is C itself if `accumulate`; otherwise it is
+  // bias[n] in every row, or 0 if bias is null. C is not read unless `accumulate`.
   void (*gemm)(T* c, Index ldc, LeftOperand<T> a, RightOperand<T> b, Index m, Index n,
                Index k, const T* bias, bool accumulate, const Epilogue<T>& epilogue);
 
-  // dst = panels of mr rows of A[m, k], k-major: ceil(m / mr) * mr * k elements, of
-  // which those of rows >= m in the last panel stay as they are.
+  // dst = panels of mr rows of A[m, k], k-major: ceil(m / mr) * mr * k elements. Those
+  // of rows >= m in the last panel are not written.
   void (*pack_left)(T* dst, LeftOperand<T> a, Index m, Index k);
 
   // dst = panels of nr columns of B[k, n], B(p, j) = b[p * rs + j * cs], k-major:
-  // k * nr elements each, of which those of columns >= n in the last panel stay as they
-  // are. Panels start panel_stride >= k * nr elements apart; more than k * nr fills a
-  // range of the rows of deeper panels, and what lies between stays as it is.
+  // k * nr elements each. Those of columns >= n in the last panel are not written.
+  // Panels start panel_stride >= k * nr elements apart. A stride above k * nr fills a
+  // range of rows of deeper panels, and the elements in between are not written.
   void (*pack_right)(T* dst, Index panel_stride, const T* b, Index rs, Index cs,
                      Index k, Index n);
 
@@ -122,27 +122,27 @@ struct KernelTable {
   void (*activation_forward)(Activation kind, T* h, Index ldh, const T* z, Index ldz,
                              Index m, Index n);
 
-  // dZ = dH * act'(S), with S = Z or H as activation_saves_input(kind) says; softmax:
-  // dZ = H (dH - sum_j dH_j H_j) by rows. dZ may be dH.
+  // dZ = dH * act'(S), where S is Z if activation_saves_input(kind), else H. For
+  // softmax, dZ = H (dH - sum_j dH_j H_j) by rows. dZ may be dH.
   void (*activation_backward)(Activation kind, T* dz, Index lddz, const T* dh,
                               Index lddh, const T* saved, Index lds, Index m, Index n);
 
-  // Row r of pred[m, n] against target[m, n], or against the class labels[m] where
+  // Compares row r of pred[m, n] with target[m, n], or with the class labels[m] if
   // these are given (cross_entropy only; 0 <= label < n):
   //   row_loss[r] = sum over j of loss(pred[r, j], target[r, j])
-  //   dpred[r, :] = row_scale[r] * d row_loss[r] / d pred[r, :]  (unless it is null)
-  // gaussian_nll: n is even, pred is n / 2 means, then as many logarithms of variances,
-  // against target[m, n / 2]. With args.action (not for these two kinds, nor with
-  // per_output): row r is pred[r, labels[r]] against target[m, 1], and dpred is 0
-  // elsewhere. dpred may be pred.
+  //   dpred[r, :] = row_scale[r] * d row_loss[r] / d pred[r, :]  (unless dpred is null)
+  // gaussian_nll: n is even; a row of pred holds n / 2 means, then n / 2 logarithms of
+  // variances; they are compared with target[m, n / 2]. With args.action (not for these
+  // two kinds, nor with per_output), pred[r, labels[r]] is compared with target[m, 1],
+  // and dpred is 0 in the other columns. dpred may be pred.
   void (*loss_rows)(const LossArgs<T>& args, T* dpred, Index lddpred, T* row_loss,
                     const T* pred, Index ldpred, const T* target, Index ldtarget,
                     const int64_t* labels, const T* row_scale, Index m, Index n);
 
-  // Rows r of X[m, n], n >= 1: mean = sum / n, var = sum of (x - mean)^2 / n,
+  // For each row r of X[m, n], n >= 1: mean = sum / n, var = sum of (x - mean)^2 / n,
   //   rstd[r] = 1 / sqrt(var + eps), Xhat = (x - mean) * rstd[r],
   //   H = Xhat * scale[n] + shift[n], fused (null scale: H = Xhat)
-  // Xhat and rstd are left out if null. H may be X; Xhat may be H if scale is null.
+  // Xhat and rstd are not written if null. H may be X; Xhat may be H if scale is null.
   void (*layer_norm_forward)(T* h, Index ldh, T* xhat, Index ldxhat, T* rstd,
                              const T* x, Index ldx, const T* scale, const T* shift,
                              T eps, Index m, Index n);
@@ -153,14 +153,15 @@ struct KernelTable {
                               Index ldxhat, const T* rstd, const T* scale,
                               bool accumulate, Index m, Index n);
 
-  // Sums over a batch, here and in batch_norm_sums, go down a column by blocks of
-  // kBlockRows rows, whose sums (from 0) are added up: after n rows rounding has grown
-  // as it does after n / kBlockRows. All are in ascending order.
+  // Sums over a batch, here and in batch_norm_sums, run down a column in blocks of
+  // kBlockRows rows. Each block is summed from 0, then the blocks' sums are added, all
+  // in ascending order. Rounding errors grow with n / kBlockRows instead of n rows.
   //
-  // Columns of X[m, n] by two passes, of which the second one makes good what rounding
-  // left in the first (Chan, Golub & LeVeque 1983): with c = sum(x) / m and
-  // s = sum(x - c) / m, mean[n] = c + s and var[n] = max(0, sum((x - c)^2) / m - s^2),
-  // squares added and subtracted fused.
+  // Mean and variance of the columns of X[m, n] in two passes, the second of which
+  // corrects the rounding error of the first (Chan, Golub & LeVeque 1983): with
+  // c = sum(x) / m and s = sum(x - c) / m, mean[n] = c + s and
+  // var[n] = max(0, sum((x - c)^2) / m - s^2), where squares are added and subtracted
+  // by fused multiply-adds.
   void (*column_moments)(T* mean, T* var, const T* x, Index ldx, Index m, Index n);
   // Xhat = (x - mean[n]) * rstd[n]; H as above. Xhat may be null. H may be X.
   void (*batch_norm_forward)(T* h, Index ldh, T* xhat, Index ldxhat, const T* x,
@@ -172,33 +173,33 @@ struct KernelTable {
                               Index ldxhat, const T* rstd, const T* scale,
                               const T* mean_dh, const T* mean_dhx, bool accumulate,
                               Index m, Index n);
-  // sum_dh[n] = sum(dH), sum_dhx[n] = sum(dH * Xhat), products added fused: the
-  // gradients of shift and scale, and m times the means above.
+  // sum_dh[n] = sum(dH), sum_dhx[n] = sum(dH * Xhat) by fused multiply-adds. These are
+  // the gradients of shift and scale, and m times mean_dh and mean_dhx above.
   void (*batch_norm_sums)(T* sum_dh, T* sum_dhx, const T* dh, Index lddh, const T* xhat,
                           Index ldxhat, Index m, Index n);
   // out[n] = (accumulate ? out : 0) + sum over rows of A * B, one chain of fused
-  // multiply-adds in ascending row.
+  // multiply-adds in ascending order of rows.
   void (*column_dot)(T* out, const T* a, Index lda, const T* b, Index ldb, Index m,
                      Index n, bool accumulate);
 
-  // out = a + b, out = a * b: n elements. out may be a or b.
+  // out = a + b and out = a * b, n elements each. out may be a or b.
   void (*add)(T* out, const T* a, const T* b, Index n);
   void (*multiply)(T* out, const T* a, const T* b, Index n);
 
-  // Elements `first` .. first + n of a dropout: mask = scale where it is kept, else 0;
-  // h = x * scale where it is kept, else 0. Element e = 64 b + i is kept if word
+  // Elements `first` .. first + n of a dropout: mask = scale and h = x * scale for kept
+  // elements, mask = 0 and h = 0 for the others. Element e = 64 b + i is kept if word
   // i / 16 of philox({g, g >> 32, draw, draw >> 32}, key), g = 16 b + i % 16, is
   // below `bound` (random.h). h may be x.
   void (*dropout)(T* h, T* mask, const T* x, Index first, Index n,
                   const DropoutArgs<T>& args);
 
-  // Groups: `group` rows of directions, contiguous like all here, belong to each of the
-  // m rows of values beside them; the k-th one of group i is row i * group + k. Where a
-  // step is given, groups of `a` are so many rows apart: `group`, or 0 where all take
-  // the same rows.
+  // Groups, in the slots below: each of the m rows of values has `group` rows of
+  // directions. All arrays are contiguous; direction k of group i is row i * group + k.
+  // `a_step` is the number of rows between the groups of `a`: `group`, or 0 if all
+  // groups use the same rows.
   //
-  // out = A * (row i of scale[m, n]); `masks`: A where scale > 0, else 0; null scale:
-  // A. out may be A.
+  // out = A * (row i of scale[m, n]); with `masks`, A where scale > 0, else 0; with a
+  // null scale, A. out may be A.
   void (*scale_groups)(T* out, const T* a, Index a_step, const T* scale, bool masks,
                        Index m, Index group, Index n);
   // out += A * (row i of scale[m, n]), fused.
@@ -211,22 +212,22 @@ struct KernelTable {
 
   // C[r, n] = S + the sum over p in list[i, 0 .. count[i]) of A[r, p] B[p, n] for row r
   // of group i, each element one chain of fused multiply-adds in the order of the list;
-  // S = C if `accumulate`, else 0. A has k columns, B is packed, lists are ldlist
-  // apart.
+  // S = C if `accumulate`, else 0. A has k columns, B is packed, and lists start ldlist
+  // elements apart.
   void (*gemm_gather_k)(T* c, const T* a, RightOperand<T> b, const int32_t* list,
                         Index ldlist, const int32_t* count, Index m, Index group,
                         Index n, Index k, bool accumulate);
 
-  // out = c * act''(S), n elements, S as for activation_backward; not for softmax. out
-  // may be c.
+  // out = c * act''(S), n elements, with S as in activation_backward; not for softmax.
+  // out may be c.
   void (*activation_second)(Activation kind, T* out, const T* c, const T* saved,
                             Index n);
-  // The derivatives of what activation_backward for softmax, and layer_norm_backward,
-  // make of c[m, n], along the tangents t of the group's rows, where c moves by dot
-  // (null: by 0). Softmax, t being H's tangents:
+  // Directional derivatives of activation_backward for softmax, and of
+  // layer_norm_backward, applied to c[m, n]: along the tangents t of the group's rows,
+  // while c changes by dot (null: by 0). For softmax, with t the tangents of H:
   //   out = t * (c - sum(c * H)) + H * (dot - sum(dot * H + c * t))
-  // layer_norm, t being X's, u = c * scale, v = dot * scale (null scale: c, dot), means
-  // over the row:
+  // For layer_norm, with t the tangents of X, u = c * scale, v = dot * scale (null
+  // scale: u = c, v = dot) and means over the row:
   //   q = mean(v * Xhat) + rstd * (mean(u * t) - mean(u) * mean(t)
   //                                - mean(u * Xhat) * mean(t * Xhat))
   //   out = (accumulate ? out : 0) + rstd * (v - mean(v)
@@ -249,14 +250,14 @@ struct KernelTable {
   FASTMLP_OPTIMIZERS(FASTMLP_STEP)
 #undef FASTMLP_STEP
 
-  // Sum of a[i] * b[i], in the order of sums over a row, each partial sum one chain of
-  // fused multiply-adds.
+  // The sum of a[i] * b[i], in the order of sums over a row; each partial sum is one
+  // chain of fused multiply-adds.
   T (*dot)(const T* a, const T* b, Index n);
 
   // y[i] += alpha * x[i], fused.
   void (*axpy)(T* y, const T* x, T alpha, Index n);
-  // The sum of x[i]^2: element i goes to partial sum i % 32 by a fused multiply-add;
-  // the 32 are added pairwise at distance 16, 8, 4, 2, 1.
+  // The sum of x[i]^2: element i is added to partial sum i % 32 by a fused
+  // multiply-add; the 32 partial sums are added pairwise at distance 16, 8, 4, 2, 1.
   T (*sum_of_squares)(const T* x, Index n);
 
   // out = grad * scale, clamped to [-limit, limit] (NaN stays NaN), plus
@@ -296,7 +297,7 @@ struct KernelTables {
   KernelTable<double> f64;
 };
 
-// Those of the active ISA.
+// The tables of the active ISA.
 const KernelTables& active_kernels();
 
 template <class T>

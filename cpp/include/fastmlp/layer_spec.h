@@ -1,5 +1,5 @@
-// A layer as the user describes it. The list of kinds is the only one: it gives the
-// enumeration, the count, the names, and in the core the op that computes each kind.
+// A layer as the user describes it. The kinds are listed once, in FASTMLP_LAYER_KINDS,
+// which gives the enumeration, the count, the names and the op that computes each kind.
 #pragma once
 
 #include <memory>
@@ -10,8 +10,8 @@
 
 namespace fastmlp {
 
-// X(enumerator, op, name): the op is a struct of network/ops; the name is that of
-// Python and of messages. `add` ends a residual block.
+// X(enumerator, op, name): the op is a struct in network/ops; the name is used in
+// Python and in messages. `add` ends a residual block.
 #define FASTMLP_LAYER_KINDS(X)              \
   X(dense, DenseOp, "dense")                \
   X(activation, ActivationOp, "activation") \
@@ -42,7 +42,7 @@ constexpr const char* layer_kind_name(LayerKind kind) {
 }
 
 // A custom elementwise activation. It is called by one thread at a time, on blocks of n
-// elements. An exception that it throws ends the call that needed it.
+// elements. An exception thrown by it propagates to the caller of the network.
 class CustomActivation {
  public:
   virtual ~CustomActivation() = default;
@@ -69,21 +69,22 @@ struct LayerSpec {
     spec.custom = std::move(act);
     return spec;
   }
-  // In training an element becomes 0 with probability `rate`, else h / (1 - rate).
+  // In training, an element becomes 0 with probability `rate`, else h / (1 - rate).
   static LayerSpec dropout(double rate) {
     LayerSpec spec(LayerKind::dropout);
     spec.rate = rate;
     return spec;
   }
-  // (h - mean) / sqrt(var + eps) * scale + shift, mean and variance over a row.
+  // (h - mean) / sqrt(var + eps) * scale + shift with mean and variance over a row.
   static LayerSpec layer_norm(double eps = 1e-5, bool affine = true) {
     LayerSpec spec(LayerKind::layer_norm);
     spec.eps = eps;
     spec.bias = affine;
     return spec;
   }
-  // The same with the mean and variance of each column: those of the batch in training,
-  // else their running averages, which move by `momentum` of the way in each step.
+  // The same with the mean and variance of each column: in training those of the batch,
+  // otherwise their running averages. Each training step moves these averages towards
+  // the batch's statistics by the fraction `momentum` of the difference.
   static LayerSpec batch_norm(double eps = 1e-5, double momentum = 0.1,
                               bool affine = true) {
     LayerSpec spec(LayerKind::batch_norm);
@@ -102,7 +103,7 @@ struct LayerSpec {
   LayerKind kind = LayerKind::dense;
   Index width = 0;
   Activation activation = Activation::identity;
-  bool bias = true;  // of a normalisation: whether it has a scale and a shift
+  bool bias = true;  // for a normalisation: whether it has a scale and a shift
   double rate = 0, eps = 0, momentum = 0;
   std::vector<LayerSpec> body;
   std::shared_ptr<const CustomActivation> custom;

@@ -19,7 +19,7 @@ struct LbfgsConfig {
   double tolerance = 1e-7;     // converged: no gradient element is larger in magnitude
 };
 
-// Throws std::bad_alloc, and what the objective throws; theta is unchanged then.
+// Throws std::bad_alloc and whatever the objective throws; theta is then unchanged.
 template <class T>
 class Lbfgs {
  public:
@@ -27,12 +27,12 @@ class Lbfgs {
   const LbfgsConfig& config() const { return config_; }
 
   // To be called if the objective may have changed. The next iteration evaluates it
-  // again at the current point and forgets its history if the result is another one.
+  // again at the current point and discards its history if the result differs.
   void expect_change() { point_.certain = false; }
   SolverReport iterate(T* theta, Index n, const Objective<T>& objective);
   void reset();
 
-  // All that a solver needs to continue as if it had not stopped. s and y hold
+  // Everything a solver needs to continue as if it had not stopped. s and y hold
   // pairs * size elements, the oldest pair first.
   struct State {
     Index iterations = 0, evaluations = 0, size = 0, pairs = 0;
@@ -47,7 +47,7 @@ class Lbfgs {
  private:
   void prepare(Index n);
   void find_direction();
-  // Pair i, the oldest first, and its row in the ring of pairs.
+  // Pair i, counted from the oldest one, and its row in the ring of pairs.
   T* s(Index i) const { return s_.data() + row(i) * n_; }
   T* y(Index i) const { return y_.data() + row(i) * n_; }
   Index row(Index i) const { return (first_ + i) % config_.history; }

@@ -32,9 +32,10 @@ struct LeastSquares {
 
 // An iteration solves (H + lambda I) d = -g and (H + lambda I) a = -J^T r'' and takes
 // the step d + a / 2, raising lambda until the step lowers the value and a is small
-// compared with d. With Marquardt's diagonal of H in place of I, units with a vanishing
-// derivative would hardly be damped at all, and fits of networks took more iterations.
-// Throws std::bad_alloc, and what the functions throw; theta is unchanged then.
+// compared with d. Marquardt's choice, the diagonal of H in place of I, would hardly
+// damp units with a vanishing derivative; with it, fits of networks took more
+// iterations. Throws std::bad_alloc and whatever the functions throw; theta is then
+// unchanged.
 template <class T>
 class LevenbergMarquardt {
  public:

@@ -17,7 +17,7 @@ class PerOutput {
   explicit PerOutput(std::vector<double> values);
   Index size() const { return static_cast<Index>(doubles_.size()); }
   const std::vector<double>& values() const { return doubles_; }
-  // Null if there are none.
+  // Null if there are no values.
   template <class T>
   const T* data() const {
     if (doubles_.empty()) return nullptr;
@@ -36,15 +36,17 @@ class PerOutput {
 struct Loss {
   LossKind kind = LossKind::mse;
   // huber, pseudo_huber: delta; binary_cross_entropy: the weight of y = 1; quantile: q;
-  // gaussian_nll: the least variance; hinge: the margin.
+  // gaussian_nll: the minimum variance; hinge: the margin.
   double delta = 1.0;
   Reduction reduction = Reduction::mean;
-  double smoothing = 0.0;  // cross_entropy: of the labels
-  // cross_entropy: class weights; binary_cross_entropy, quantile: instead of delta.
+  double smoothing = 0.0;  // cross_entropy: label smoothing
+  // cross_entropy: class weights; binary_cross_entropy, quantile: used in place of
+  // delta.
   PerOutput per_output = {};
-  // Only the prediction at the row's label counts, against one value: action values.
+  // For action values: only the prediction at the row's label is compared, with one
+  // value.
   bool action = false;
-  double scale = 1.0;  // what the value, and with it the gradient, is multiplied by
+  double scale = 1.0;  // a factor of the value, and so of the gradient
 };
 
 // What predictions are compared with: rows of values, or class labels (cross_entropy),
@@ -55,7 +57,7 @@ struct Targets {
   const int64_t* labels = nullptr;  // (rows,)
   const T* weights = nullptr;       // (rows,); null: all 1
 
-  // Those of the rows from `first` on.
+  // The targets of the rows from `first` on.
   Targets from_row(Index first, Index width) const {
     return {values ? values + first * width : nullptr,
             labels ? labels + first : nullptr, weights ? weights + first : nullptr};
@@ -68,14 +70,14 @@ inline Index target_width(const Loss& loss, Index n_out) {
   return loss.kind == LossKind::gaussian_nll ? n_out / 2 : n_out;
 }
 
-// Throws std::invalid_argument unless the loss is one of n_out predictions, its scale
-// finite and positive, and there are the values and labels that it needs, labels in
-// [0, n_out).
+// Throws std::invalid_argument unless the loss applies to n_out predictions, its scale
+// is finite and positive, and the targets hold the values and labels that it needs,
+// with labels in [0, n_out).
 template <class T>
 void check_targets(const Loss& loss, const Targets<T>& targets, Index rows,
                    Index n_out);
 
-// The weight of a row in a mean: the sample's, times that of its label's class.
+// The weight of a row in a mean: the sample's weight times the weight of its class.
 template <class T>
 double row_weight(const Loss& loss, const Targets<T>& targets, Index row) {
   const double w = targets.weights ? static_cast<double>(targets.weights[row]) : 1.0;
@@ -84,27 +86,27 @@ double row_weight(const Loss& loss, const Targets<T>& targets, Index row) {
   return of_class ? w * static_cast<double>(of_class[targets.labels[row]]) : w;
 }
 
-// Whether these differ from row to row.
+// Whether the weights of rows may differ.
 template <class T>
 bool rows_are_weighted(const Loss& loss, const Targets<T>& targets) {
   return targets.weights || (loss.kind == LossKind::cross_entropy && targets.labels &&
                              loss.per_output.size() > 0);
 }
 
-// What sum(w l) over rows (l summed over outputs) is divided by, the loss's scale and
-// all. 0 if all weights are 0. `order`, if given, picks the rows: row r is the targets'
-// row order[r].
+// The divisor of sum(w l) over rows (with l summed over outputs), which includes the
+// loss's scale. 0 if all weights are 0. `order`, if given, selects the rows: row r is
+// the targets' row order[r].
 template <class T>
 double loss_normalizer(const Loss& loss, const Targets<T>& targets,
                        const int64_t* order, Index rows, Index n_out);
 
-// The sum of the rows' own weights (null: their number), in double, in an order fixed
-// by the number of rows. `order`, if given, picks the weights.
+// The sum of the sample weights (null: the number of rows), in double, in an order
+// fixed by the number of rows. `order`, if given, selects the weights.
 template <class T>
 double sum_of_weights(const T* weights, const int64_t* order, Index rows);
 
-// scale[r] = w_r / normalizer, or 0 if that is 0: what a row's gradient is multiplied
-// by. `order`, if given, picks the weights: row r has weights[order[r]].
+// scale[r] = w_r / normalizer, or 0 if normalizer is 0: the factor of a row's gradient.
+// `order`, if given, selects the weights: row r has weights[order[r]].
 template <class T>
 void fill_row_scale(T* scale, const T* weights, const int64_t* order, double normalizer,
                     Index rows);
@@ -114,14 +116,14 @@ template <class T>
 double weighted_sum(const T* row_loss, const T* weights, const int64_t* order,
                     Index rows);
 
-// The rows of pred (rows, n_out; ld = n_out) against targets as the kernel does it,
-// see KernelTable::loss_rows.
+// KernelTable::loss_rows of the active ISA for pred (rows, n_out; ld = n_out).
 template <class T>
 void loss_rows(const Loss& loss, T* dpred, T* row_loss, const T* pred, const T* target,
                const int64_t* labels, const T* row_scale, Index rows, Index n_out);
 
-// The loss of pred (rows, n_out) and, unless dpred is null, its gradient (may be pred).
-// Throws std::bad_alloc, and what check_targets throws.
+// Returns the loss of pred (rows, n_out). Writes its gradient to dpred, which may be
+// pred, or null if it is not needed. Throws std::bad_alloc and whatever check_targets
+// throws.
 template <class T>
 double loss_value_and_grad(const Loss& loss, T* dpred, const T* pred,
                            const Targets<T>& targets, Index rows, Index n_out);

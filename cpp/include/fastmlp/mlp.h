@@ -1,10 +1,10 @@
 // A multilayer perceptron: h_0 = x, h_l = layer_l(h_{l-1}), y = h_L, where a layer is
-// dense, act(h W + b), or one of the others of LayerSpec.
+// dense, act(h W + b), or another kind of LayerSpec.
 //
 // All parameters are in one flat vector in the order of the layers: for a dense layer W
 // (in, out), row-major, then b; for a normalisation the scale, then the shift; for a
-// residual block those of its body, then those of its projection. Rows are samples; x
-// is (rows, n_in), y is (rows, n_out), both contiguous.
+// residual block the parameters of its body, then those of its projection. Rows are
+// samples; x is (rows, n_in) and y is (rows, n_out), both contiguous.
 //
 //   fastmlp::Mlp<float> mlp(2, {{16, fastmlp::Activation::tanh},
 //                               fastmlp::LayerSpec::dropout(0.1),
@@ -30,24 +30,24 @@ namespace fastmlp {
 
 struct Draw;  // see random.h
 
-// An op: what the network computes for a layer, or for a part of one. The ops are in
-// the order of computation. A residual block becomes the ops of its body, a dense op if
-// it has a projection, then an op that adds; an activation layer becomes the activation
-// of the op before it if that one has none yet.
+// An op: what the network computes for a layer, or for a part of one. The ops are
+// listed in the order of computation. A residual block becomes the ops of its body, a
+// dense op if it has a projection, and an op that adds. An activation layer becomes the
+// activation of the op before it, unless that op already has one.
 struct OpInfo {
-  // The op's input is the output of another op, by its index, or the network's input.
+  // `input` is the index of the op whose output this op takes, or kNetworkInput.
   static constexpr int kNetworkInput = -1;
   static constexpr int kNone = -2;
 
-  std::string name;  // of its layer in the specification: "2", "3.body.0", ...
+  std::string name;  // the layer's name in the specification: "2", "3.body.0", ...
   LayerKind kind;
   Index n_in, n_out;
   int input;
-  int other;  // the second addend of the end of a residual block, else kNone
+  int other;  // the second addend at the end of a residual block, else kNone
   Activation activation;
-  bool has_custom;     // a CustomActivation instead
-  Index weight, bias;  // offsets into the parameters, -1: none; or scale and shift
-  Index statistics;    // offset into the running statistics, -1: none
+  bool has_custom;     // whether a CustomActivation is used in place of `activation`
+  Index weight, bias;  // offsets into the parameters (or of scale and shift), or -1
+  Index statistics;    // offset into the running statistics, or -1
 };
 
 template <class T>
@@ -57,9 +57,10 @@ struct Batch {
   Index rows;
 };
 
-// Inference may run in several threads at once; training excludes everything else. Any
-// method may throw std::bad_alloc, and those that take rows std::invalid_argument (no
-// rows, targets that do not fit the loss); in both cases nothing has changed.
+// Inference may run in several threads at once; training excludes all other calls. Any
+// method may throw std::bad_alloc. Methods that take rows may throw
+// std::invalid_argument if there are no rows or the targets do not fit the loss. In
+// both cases nothing has changed.
 template <class T>
 class Mlp {
  public:
@@ -76,7 +77,8 @@ class Mlp {
   // Zeros until set or initialised.
   T* params();
   const T* params() const;
-  // Running statistics. Of a batch normalisation: means (0 at first), variances (1).
+  // Running statistics: for each batch normalisation its means (initially 0), then its
+  // variances (initially 1).
   Index n_buffers() const;
   T* buffers();
   TrainingState training_state() const;
@@ -102,40 +104,41 @@ class Mlp {
   // and fit_epoch are always in training mode, predict and evaluate never.
 
   // Keeps a copy of the input and the values of all ops for backward. In training mode
-  // the random numbers are those of `draw`, or of the next pass if it is null.
+  // the random numbers are those of `draw`, or those of the next pass if draw is null.
   void forward(T* y, const T* x, Index rows, bool training = false,
                const Draw* draw = nullptr);
   // Gradients of sum(dy * y), where y is the output of the last forward; `rows` must be
   // its rows. Throws std::logic_error if there was no forward.
   void backward(T* dx, T* grads, const T* dy, Index rows);
   Index forward_rows() const;  // of the last forward, 0 if there was none
-  // backward and an update by its gradient. Throws Diverged if the gradient is not
-  // finite, and whatever backward throws.
+  // Calls backward and updates the parameters by its gradient. Throws Diverged if the
+  // gradient is not finite, and whatever backward throws.
   void backward_step(const T* dy, Index rows, Optimizer& optimizer);
   void vjp(T* y, T* dx, T* grads, const T* x, const T* dy, Index rows,
            bool training = false);
 
-  // The loss and its gradient. Added to the loss, whatever its reduction, is l2 / 2
-  // times the sum of the squares of all dense weights, divided by the sum of the rows'
-  // weights (without weights: the number of rows); nothing if that sum is 0.
+  // The loss and its gradient, with an L2 penalty: whatever the reduction, l2 / 2 times
+  // the sum of the squares of all dense weights, divided by the sum of the sample
+  // weights (without weights: the number of rows). The penalty is 0 if that sum is 0.
   double value_and_grad(T* grads, const Batch<T>& batch, const Loss& loss,
                         bool training = false, double l2 = 0.0);
-  // The same with theta (n_params) in place of the network's parameters.
+  // forward and value_and_grad with theta (n_params) in place of the parameters.
   void forward_at(T* y, const T* theta, const T* x, Index rows);
   double value_and_grad_at(T* grads, const T* theta, const Batch<T>& batch,
                            const Loss& loss);
   // Sets the parameters if they are bitwise equal to `expected`, else returns false.
   bool replace_params(const T* expected, const T* wanted);
-  // The loss before the update. Throws Diverged if it or the gradient is not finite.
+  // Returns the loss before the update. Throws Diverged if the loss or the gradient is
+  // not finite.
   double train_step(const Batch<T>& batch, const Loss& loss, Optimizer& optimizer);
-  // One pass over the data in steps of batch_size rows, of which the last may be
-  // shorter. Returns the loss of the epoch so far: the mean of the steps' losses by
-  // rows (by weight if there are weights), or their sum under Reduction::sum. Throws
-  // Diverged, with the state rolled back to `last_good`, and Interrupted.
+  // Makes one pass over the data in steps of batch_size rows; the last step may have
+  // fewer. Returns the loss of the epoch so far: the mean of the steps' losses,
+  // weighted by their rows (or sums of weights), or their sum under Reduction::sum.
+  // Throws Interrupted, and Diverged after rolling the state back to `last_good`.
   double fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& optimizer,
                    const EpochOptions& options, LastGoodState<T>& last_good);
 
-  // Derivatives of each row by itself, in inference mode. Those of second order throw
+  // Derivatives of each row separately, in inference mode. Those of second order throw
   // std::invalid_argument if the network has a CustomActivation.
   //
   // j (rows, n_out, n_in) = d y / d x.
@@ -152,7 +155,7 @@ class Mlp {
   void hessian(T* h, const T* x, const T* weights, Index rows) const;
   void hvp(T* hv, const T* x, const T* v, const T* weights, Index rows) const;
 
-  // Whether optimiser steps keep a copy of the parameters before the update.
+  // Whether optimiser steps keep a copy of the parameters before their update.
   void set_watch(bool on);
   bool watch() const;
   LastStep<T> last_step() const;

@@ -9,13 +9,13 @@
 
 namespace fastmlp {
 
-// Throws Diverged if value or gradient are not finite at the start, Interrupted,
-// std::runtime_error if something else changed the parameters meanwhile, and whatever
-// Mlp::value_and_grad throws; the parameters are then unchanged.
+// Throws Diverged if the value or the gradient is not finite at the start, Interrupted,
+// std::runtime_error if another call changed the parameters meanwhile, and whatever
+// Mlp::value_and_grad throws. In each case this call leaves the parameters unchanged.
 template <class T>
 SolverReport iterate(Lbfgs<T>& solver, Mlp<T>& mlp, const Batch<T>& batch,
                      const Loss& loss, const Interruption& interruption = {});
-// Only for LossKind::mse, else it throws std::invalid_argument.
+// Throws std::invalid_argument unless the loss is LossKind::mse.
 template <class T>
 SolverReport iterate(LevenbergMarquardt<T>& solver, Mlp<T>& mlp, const Batch<T>& batch,
                      const Loss& loss, const Interruption& interruption = {});
@@ -29,8 +29,9 @@ using Residuals = std::function<void(std::vector<double>& r,
 template <class T>
 LeastSquares<T> least_squares(Index n, Residuals<T> residuals);
 
-// h += J^T J for J (rows, n), row-major: the lower triangle. Each element is one chain
-// of fused multiply-adds in ascending rows, so J may be given in blocks.
+// h += J^T J for J (rows, n), row-major; only the lower triangle is computed. Each
+// element is one chain of fused multiply-adds in ascending order of rows, so J may be
+// passed in blocks of rows.
 void add_normal_matrix(double* h, const double* jacobian, Index rows, Index n);
 
 }  // namespace fastmlp

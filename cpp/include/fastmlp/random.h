@@ -1,5 +1,5 @@
-// Counter-based random numbers: a pure function of (key, counter), so that they depend
-// on neither threads nor earlier draws, and training resumes exactly.
+// Counter-based random numbers: a pure function of (key, counter). They depend neither
+// on threads nor on earlier draws, so training resumes exactly.
 #pragma once
 
 #include <array>
@@ -20,11 +20,11 @@ enum class Stream : uint32_t {
   replay = 0x52504C59
 };
 
-// 64 random bits: element `i` of a stream under `seed`. `group`: epoch or layer.
+// 64 random bits: element `i` of (seed, stream, group). A group is an epoch or a layer.
 uint64_t random_bits(uint64_t seed, Stream stream, uint32_t group, uint64_t i);
 
 // out[k] = element first + k of the sequence of numbers in [0, n) that belongs to
-// (seed, stream), n > 0. Each takes 64 random bits, so a call of philox gives two.
+// (seed, stream), n > 0. A number takes 64 random bits, so philox returns two per call.
 void random_below(uint64_t* out, Index count, uint64_t n, uint64_t seed, Stream stream,
                   uint64_t first);
 
@@ -35,9 +35,9 @@ struct Draw {
   uint64_t step = 0;
 };
 
-// Epochs of draws outside Mlp::fit_epoch, whose own epochs count from 0: for optimiser
-// steps, by the optimiser's step count, and for other passes in training mode, by their
-// number.
+// Values of Draw::epoch outside Mlp::fit_epoch, whose epochs count from 0. Optimiser
+// steps use kStepDraws with the optimiser's step count; other passes in training mode
+// use kPassDraws with the number of the pass.
 constexpr uint32_t kStepDraws = 0xFFFFFFFF;
 constexpr uint32_t kPassDraws = 0xFFFFFFFE;
 

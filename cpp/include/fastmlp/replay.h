@@ -38,8 +38,9 @@ class ReplayBuffer {
   void add(const Transitions& from, Index row);
   // Draws uniformly with replacement; size() must not be 0.
   void sample(const TransitionsOut& to, Index rows);
-  // Copies all transitions in the order of their slots, and back into an equal buffer.
-  // `added` and `drawn`: those of the buffer that they were copied from.
+  // copy_out copies all transitions in the order of their slots; restore copies them
+  // into a buffer of the same sizes. `added` and `drawn` are the counts of the buffer
+  // from which they were copied.
   void copy_out(const TransitionsOut& to) const;
   void restore(const Transitions& from, uint64_t added, uint64_t drawn);
 

@@ -1,5 +1,5 @@
 // Types of the second-order solvers, which minimise a smooth function of a flat vector
-// and see nothing of it but values and derivatives.
+// given only its values and derivatives.
 #pragma once
 
 #include <functional>
@@ -20,11 +20,11 @@ enum class SolverStatus : int {
   not_finite,  // value or gradient is not finite at the point to start from
 };
 
-// The result of an iteration. theta is unchanged if it threw or was not_finite.
+// The result of an iteration. theta is unchanged if the status is not_finite.
 struct SolverReport {
   SolverStatus status = SolverStatus::improved;
-  double before = 0.0, after = 0.0;  // values
-  double gradient = 0.0;             // largest magnitude of an element afterwards
+  double before = 0.0, after = 0.0;  // values of the objective
+  double gradient = 0.0;             // largest magnitude in the gradient afterwards
   double step = 0.0;                 // L-BFGS: length in units of the direction
   Index evaluations = 0;
   bool finished() const { return status != SolverStatus::improved; }
@@ -33,8 +33,8 @@ struct SolverReport {
 // The current point of a solver, and the point that it tries.
 template <class T>
 struct SolverPoint {
-  bool known = false;    // theta, value and grad belong to an objective ...
-  bool certain = false;  // ... which is that of the next iteration
+  bool known = false;    // whether theta, value and grad have been computed
+  bool certain = false;  // whether the next iteration has the same objective
   double value = 0.0;
   AlignedBuffer<T> theta, grad, trial, trial_grad;
 };

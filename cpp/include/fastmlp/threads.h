@@ -12,8 +12,8 @@ namespace fastmlp {
 // since set_num_threads, it is obeyed as well.
 int num_threads();
 
-// n >= 1: use n threads, but at most 8 or 4 per CPU, whichever is more. 0: choose
-// automatically, the default. Throws std::invalid_argument if n < 0.
+// If n >= 1, uses n threads, but at most 8 or 4 per CPU, whichever is more. If n is 0,
+// which is the default, chooses automatically. Throws std::invalid_argument if n < 0.
 void set_num_threads(int n);
 
 // The number of threads worth waking for `flops` operations that can be cut into

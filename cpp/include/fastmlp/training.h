@@ -17,13 +17,14 @@ class Diverged : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// fit_epoch was asked to stop. The model is as the last whole step left it.
+// fit_epoch was asked to stop. The model is in the state after its last complete step.
 class Interrupted : public std::runtime_error {
  public:
   Interrupted() : std::runtime_error("training was interrupted") {}
 };
 
-// Called between steps, and between blocks of rows, with no lock held; true stops.
+// A callback between steps, and between blocks of rows, called with no lock held. If it
+// returns true, the work stops.
 struct Interruption {
   bool (*requested)(void* context) = nullptr;
   void* context = nullptr;
@@ -34,7 +35,8 @@ struct Interruption {
   }
 };
 
-// Called after every step of an epoch, with no lock held; false stops.
+// A callback after every step of an epoch, called with no lock held. If it returns
+// false, the epoch stops.
 struct StepListener {
   bool (*stepped)(void* context, Index step, double loss) = nullptr;
   void* context = nullptr;
@@ -67,11 +69,11 @@ struct EpochOptions {
   EpochProgress* progress = nullptr;
   Index first_row = 0;
   Interruption interruption = {};
-  // Learning rates of the steps_left() steps to come; null: that of the optimiser.
+  // Learning rates of the remaining steps_left() steps; null: the optimiser's rate.
   const double* lr = nullptr;
   StepListener listener = {};
-  // The rows of the epoch in their order, n_order of them, which may repeat. Not with
-  // shuffle. Null: all rows of the data.
+  // The n_order rows of the epoch in their order; rows may repeat. Must not be combined
+  // with shuffle. Null: all rows of the data.
   const int64_t* order = nullptr;
   Index n_order = 0;
   double l2 = 0.0;  // see Mlp::value_and_grad; subtracted if the optimiser maximises
@@ -103,9 +105,9 @@ struct TrainingState {
 // Copies of what the last optimiser step left behind.
 template <class T>
 struct LastStep {
-  Index rows = 0;         // of the outputs: the last ones of a large batch; 0: no step
+  Index rows = 0;  // rows of `outputs`: the last ones of a large batch; 0: no step yet
   std::vector<T> grads;   // (n_params)
-  std::vector<T> before;  // the parameters before it, if watched, else empty
+  std::vector<T> before;  // the parameters before the step, if watched, else empty
   std::vector<std::vector<T>> outputs;  // (rows, n_out) of each op
 };
 

@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// Both would break the promise of the same bits everywhere.
+// Either would break the promise that results have the same bits everywhere.
 #if defined(__FAST_MATH__)
 #error "fastmlp must not be compiled with -ffast-math or -Ofast"
 #endif
@@ -17,8 +17,8 @@ namespace fastmlp {
 
 using Index = ptrdiff_t;
 
-// Row-major rows x cols matrix of T that someone else owns; `ld` elements apart per
-// row.
+// A non-owning view of a row-major rows x cols matrix whose rows start `ld` elements
+// apart.
 template <class T>
 struct MatrixView {
   T* data;
