@@ -1,4 +1,4 @@
-// Views of numpy arrays, which are never converted, and new arrays.
+// Views of numpy arrays, which never convert them, and new arrays.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -37,10 +37,10 @@ struct ArrayView {
   Index size() const { return shape[0] * shape[1]; }
 };
 
-// The memory of an aligned, C-contiguous array of native T with one or two dimensions
-// (and writeable, if T is not const); nothing for any other object. The memory of a
-// subclass may mean something else (that of masked arrays does), so subclasses are left
-// to the Python layer.
+// The memory of an aligned, C-contiguous array of native T with one or two dimensions,
+// which must be writeable if T is not const; nullopt for any other object. Subclasses
+// are left to the Python layer, since their memory may have another meaning, as in
+// masked arrays.
 template <class T>
 std::optional<ArrayView<T>> view(py::handle object) {
   using Element = std::remove_const_t<T>;
@@ -55,7 +55,7 @@ std::optional<ArrayView<T>> view(py::handle object) {
     return std::nullopt;
   }
   if (!std::is_const_v<T> && !array.writeable()) return std::nullopt;
-  // Two fields decide the usual case. Unpickled arrays have dtype objects of their own,
+  // Two fields decide the usual case. Unpickled arrays have distinct dtype objects,
   // which only numpy can compare.
   const py::dtype got = array.dtype();
   const bool usual =
@@ -74,7 +74,7 @@ bool overlap(const ArrayView<T>& a, const ArrayView<const T>& b) {
 }
 
 // Like view, but raises an error that names the argument if the array cannot be used or
-// does not have this shape, in which -1 stands for any size.
+// has another shape than this one, in which -1 means any size.
 template <class T>
 ArrayView<T> require(py::handle object, const char* name,
                      std::initializer_list<Index> shape) {
@@ -102,7 +102,7 @@ ArrayView<T> require(py::handle object, const char* name,
                         got + ")");
 }
 
-// nullptr for None, else the memory of the array that require accepts.
+// nullptr for None, else the memory of the array, which `require` must accept.
 template <class T>
 T* require_or_null(py::handle object, const char* name,
                    std::initializer_list<Index> shape) {
@@ -149,7 +149,7 @@ py::array_t<T> new_array(const Shape& shape) {
   return py::array_t<T>(shape.sizes());
 }
 
-// A new array with these elements; of one dimension if no shape is given.
+// A new array with these elements, one-dimensional if no shape is given.
 template <class T>
 py::array_t<T> copy_of(const std::vector<T>& from, const Shape& shape) {
   auto array = new_array<T>(shape);
@@ -184,8 +184,8 @@ py::object fill_arrays(const Shape (&shapes)[N], F f, std::index_sequence<I...>)
 }
 
 // Creates arrays of these shapes, calls f(their memory...) without the GIL and returns
-// them: a single one alone, several as a tuple. What f returns, if anything, precedes
-// them in the tuple.
+// the array, or a tuple of several. If f returns a value, it precedes the arrays in the
+// tuple.
 template <class T, size_t N, class F>
 py::object new_arrays(const Shape (&shapes)[N], F f) {
   return fill_arrays<T>(shapes, f, std::make_index_sequence<N>());

@@ -1,5 +1,5 @@
-// _core.kernels: every kernel on its own, for tests, benchmarks and the curious. Same
-// names, arguments and side effects as fastmlp.reference.
+// _core.kernels: every kernel as a function, for tests, benchmarks and the curious.
+// Names, arguments and side effects are those of fastmlp.reference.
 #include <string>
 #include <vector>
 
@@ -153,16 +153,20 @@ void layer_norm_backward_(py::object dx, py::object dh, py::object xhat,
   });
 }
 
-// How many rows of directions belong to each of `rows` rows of values.
+// The number of rows of directions that belong to each of `rows` rows of values.
 Index group_of(Index all, Index rows) {
   if (rows < 1 || all % rows != 0) {
-    throw py::value_error("out: expected as many rows for each row of values");
+    throw py::value_error("the number of rows of directions, " + std::to_string(all) +
+                          ", must be a multiple of the number of rows of values, " +
+                          std::to_string(rows));
   }
   return all / rows;
 }
 
-// out = groups of rows of a (its own, or the same for all), for the rows of scale:
-// slot(table, out, a, rows of a group in a, scale, groups, rows of a group, columns).
+// Calls a slot that combines each row of scale with a group of rows of a, which may be
+// one group for all rows of scale:
+// slot(table, out, a, rows between groups of a, scale, groups, rows of a group,
+// columns).
 template <class Slot>
 void by_groups(py::object out, py::object a, py::object scale, Slot slot) {
   by_dtype(out, "out", [&](auto t) {
@@ -390,8 +394,8 @@ void loss_rows_(py::object dpred, py::object row_loss, py::object pred,
     if (!targets) {
       if (what.action) require<const int64_t>(actions, "actions", {m});
       const Index width = target_width(what, n);
-      require<const T>(target, "target", {m, width});  // says what is wrong with it
-      throw py::value_error("target: does not fit pred");
+      require<const T>(target, "target", {m, width});  // raises a specific error
+      throw py::value_error("target: has the wrong shape for pred");
     }
     check_targets<T>(what, *targets, m, n);
     loss_rows<T>(what, d, losses, pv.data, targets->values, targets->labels, scale, m,
@@ -403,7 +407,7 @@ void loss_rows_(py::object dpred, py::object row_loss, py::object pred,
 // scalars of their kernels.
 void step_(py::object param, py::object grad, const OptimizerConfig& config,
            int64_t step, const std::array<py::object, kStateSlots>& slots) {
-  if (step < 1) throw py::value_error("step: counts from 1");
+  if (step < 1) throw py::value_error("step: must be at least 1");
   const auto names = slot_names(config);
   for (size_t i = 0; i < slots.size(); ++i) {
     if (names[i] && slots[i].is_none()) {

@@ -61,7 +61,7 @@ py::object last_step(AnyMlp& self) {
   });
 }
 
-// `out` as the place for the outputs of these rows, if it can be used as it is.
+// A view of `out` if it can hold the outputs of these rows, else nullopt.
 template <class T>
 std::optional<ArrayView<T>> output_for(Mlp<T>& mlp, const Rows<T>& x, py::handle out) {
   const auto y = view<T>(out);
@@ -91,7 +91,7 @@ py::object predict(AnyMlp& self, py::object x, py::object out) {
   });
 }
 
-// (seed, epoch, step), see random.h
+// The fields of a Draw: (seed, epoch, step).
 using DrawTuple = std::tuple<uint64_t, uint32_t, uint64_t>;
 
 py::object forward(AnyMlp& self, py::object x, bool training,
@@ -157,7 +157,7 @@ py::object jvp(AnyMlp& self, py::object x, py::object v) {
                        });
 }
 
-// Weights of the outputs, which the Python layer has converted.
+// The weights of the outputs, which the Python layer has already converted.
 template <class T>
 const T* output_weights(const Mlp<T>& mlp, py::handle weights) {
   return require<const T>(weights, "weights", {mlp.n_out()}).data;
@@ -215,7 +215,8 @@ py::object evaluate(AnyMlp& self, py::object x, py::object y, const Loss& loss,
   });
 }
 
-// Calls listener(step, loss) after each step; what it raises stops the epoch.
+// Calls listener(step, loss) after each step. An exception raised by it stops the
+// epoch.
 class StepCall {
  public:
   explicit StepCall(py::handle listener) : listener_(listener) {}
@@ -236,10 +237,10 @@ class StepCall {
   py::handle listener_;
 };
 
-// Between the two, no other fit of this model can begin, in whichever thread or
-// callback. The GIL guards them, or the critical section in free-threaded Python. Only
-// the token that began a fit ends it, so that a caller may end its fit without knowing
-// whether the beginning was refused.
+// Between begin_fit and end_fit, no other fit of this model can begin in any thread or
+// callback. Both are guarded by the GIL, or in free-threaded Python by the critical
+// section. end_fit does nothing unless it gets the token of the running fit, so a
+// caller may call it even if its begin_fit has failed.
 void begin_fit(py::object self, py::object token) {
   const py::scoped_critical_section section(self);
   py::cast<AnyMlp&>(self).visit([&](auto& n) {
@@ -283,7 +284,7 @@ py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
     }
     options.lr =
         require_or_null<const double>(lr, "lr", {options.steps_left(batch.rows)});
-    // This call's arguments keep the arrays and objects alive.
+    // The arguments of this call keep the arrays and objects alive.
     return py::float_(interruptible([&](const Interruption& interruption) {
       options.interruption = interruption;
       return n.mlp.fit_epoch(batch, loss, optimizer, options, n.last_good);
@@ -311,7 +312,7 @@ void interpolate(AnyMlp& self, AnyMlp& other, double weight) {
         const py::gil_scoped_release release;
         n.mlp.interpolate(o.mlp, weight);
       } else {
-        throw py::type_error("other: has parameters of another dtype");
+        throw py::type_error("other: must have the same dtype as this model");
       }
     });
   });
@@ -331,7 +332,7 @@ void bind_mlp(py::module_& m) {
   m.attr("STEP_DRAWS") = kStepDraws;
   m.attr("PASS_DRAWS") = kPassDraws;
   m.attr("GATHER_PAYS") = kGatherPays;
-  // An offset, or None where there is nothing.
+  // An offset, or None if the op has no such parameters.
   const auto offset = [](Index OpInfo::* field) {
     return [field](const OpInfo& op) {
       return op.*field < 0 ? std::nullopt : std::optional<Index>(op.*field);

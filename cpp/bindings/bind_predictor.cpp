@@ -1,4 +1,4 @@
-// Inference bound to buffers, so that a call has next to nothing to check.
+// Inference bound to buffers, so that a call has almost nothing to check.
 #include <pybind11/pybind11.h>
 
 #include <new>
@@ -13,10 +13,10 @@
 namespace fastmlp::bindings {
 namespace {
 
-// Calls share the buffers, so they take turns.
+// Calls share the buffers, so only one may run at a time.
 constexpr const char* kBusy =
-    "this predictor is already in use, by another thread or by a call that led to this "
-    "one, and has only one pair of buffers; make one predictor for each";
+    "this predictor is already in use, by another thread or by a call further up the "
+    "stack; it has only one pair of buffers, so create one predictor for each";
 
 class Predictor {
  public:
@@ -33,7 +33,7 @@ class Predictor {
       const auto rows = rows_of<T>(x_, n.mlp.n_in(), true);
       const auto yv = view<T>(y_);
       if (!rows || !yv || yv->size() != rows->count * n.mlp.n_out()) {
-        throw py::value_error("x, y: must be arrays that fit the network");
+        throw py::value_error("x, y: must have the network's dtype and widths");
       }
       rows_ = rows->count;
       ndim_ = py::cast<py::array>(x_).ndim();
@@ -57,7 +57,7 @@ class Predictor {
         if (!xv) {
           converted = convert_(argument);
           xv = fitting<T>(converted, n.mlp.n_in());
-          if (!xv) throw py::value_error("x: does not fit the buffer");
+          if (!xv) throw py::value_error("x: must have the shape of the buffer");
         }
         from = xv->data;
       }
@@ -70,7 +70,7 @@ class Predictor {
   }
 
  private:
-  // A view of x if it can be used as it is.
+  // A view of x if it can be used without conversion, else nullopt.
   template <class T>
   std::optional<ArrayView<const T>> fitting(py::handle x, Index n_in) const {
     const auto xv = view<const T>(x);
@@ -92,7 +92,8 @@ class Predictor {
   BusyFlag busy_;
 };
 
-// tp_call: pybind11's dispatch would take a good part of the time of a small network.
+// tp_call, because pybind11's dispatch would take a large part of the time of a call of
+// a small network.
 PyObject* call(PyObject* self, PyObject* args, PyObject* kwargs) {
   const Py_ssize_t given = PyTuple_GET_SIZE(args);
   if (given > 1 || (kwargs && PyDict_GET_SIZE(kwargs) > 0)) {

@@ -22,7 +22,7 @@ struct PyReplayBuffer {
         action_floats(floats) {}
   ReplayBuffer buffer;
   Index action_floats;
-  std::vector<float> rounded, rounded_next;  // memory for an observation each
+  std::vector<float> rounded, rounded_next;  // memory for one observation each
 };
 
 template <class T>
@@ -43,8 +43,8 @@ void check_finite(const char* name, Index row, const float* x, Index n) {
   }
 }
 
-// The n elements of a float or double array, the latter rounded into `room`; nullptr if
-// it cannot be used.
+// The n elements of a float array, or those of a double array rounded into `room`;
+// nullptr if the object is neither.
 const float* observation(py::handle object, Index n, std::vector<float>& room) {
   if (const auto v = view<const float>(object)) {
     return v->ndim == 1 && v->shape[0] == n ? v->data : nullptr;
@@ -57,7 +57,7 @@ const float* observation(py::handle object, Index n, std::vector<float>& room) {
   return room.data();
 }
 
-// Adds a transition. Returns false if an argument cannot be used as it is.
+// Adds a transition. Returns false if an argument cannot be used without conversion.
 bool add(PyReplayBuffer& self, py::handle obs, py::handle action, py::handle reward,
          py::handle next_obs, py::handle terminated) {
   const Index n = self.buffer.obs_size();
@@ -83,8 +83,8 @@ bool add(PyReplayBuffer& self, py::handle obs, py::handle action, py::handle rew
     taken = as_bytes(given->data);
   }
 
-  // Any number is converted. The Python layer explains what is wrong with other objects
-  // and with numbers that are too large.
+  // Numbers of any type are accepted. For other objects, and for numbers that are too
+  // large, the Python layer explains what is wrong.
   const double earned = PyFloat_AsDouble(reward.ptr());
   if (earned == -1.0 && PyErr_Occurred()) {
     PyErr_Clear();
@@ -110,7 +110,7 @@ struct Rows {
   Index count;
 };
 
-// Transitions in the rows of arrays that the Python layer has converted.
+// Transitions in the rows of arrays that the Python layer has already converted.
 Rows rows_of(const PyReplayBuffer& self, py::handle obs, py::handle actions,
              py::handle rewards, py::handle next_obs, py::handle terminated) {
   const Index n = self.buffer.obs_size();
@@ -147,7 +147,7 @@ void add_batch(PyReplayBuffer& self, const Rows& rows, const bool* where) {
   }
 }
 
-// New arrays for that many transitions: (obs, actions, rewards, next_obs, terminated).
+// New arrays for `rows` transitions: (obs, actions, rewards, next_obs, terminated).
 py::tuple new_batch(const PyReplayBuffer& self, Index rows, TransitionsOut& to) {
   const Index n = self.buffer.obs_size(), floats = self.action_floats;
   auto obs = new_array<float>({rows, n}), next_obs = new_array<float>({rows, n});
@@ -189,8 +189,8 @@ py::object targets_of(py::handle q, py::handle by, py::handle rewards,
 
 void bind_replay(py::module_& m) {
   using py::arg;
-  // The GIL keeps two calls from running at once; in free-threaded Python the critical
-  // sections do.
+  // The GIL prevents two calls from running at once; in free-threaded Python the
+  // critical sections do.
   using Section = py::scoped_critical_section;
   const auto with_section = [](py::handle self) -> PyReplayBuffer& {
     return py::cast<PyReplayBuffer&>(self);

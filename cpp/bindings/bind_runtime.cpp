@@ -50,7 +50,7 @@ py::dict build_info() {
 }  // namespace
 
 void bind_runtime(py::module_& m) {
-  active_isa();  // raises an error for a bad FASTMLP_ISA at import, not at first use
+  active_isa();  // so that an invalid FASTMLP_ISA raises an error at import
   m.attr("__version__") = FASTMLP_VERSION;
   m.attr("ACTIVATIONS") = as_tuple(kActivationNames);
   m.attr("LOSSES") = as_tuple(kLossNames);

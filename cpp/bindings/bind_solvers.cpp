@@ -48,7 +48,7 @@ void fill(typename LevenbergMarquardt<T>::State& s, const py::dict& from) {
   s.growth = py::cast<double>(from["growth"]);
 }
 
-// Calls f(solver, a T) for the existing solver. Returns false without a solver.
+// Calls f(solver, a T) if a solver exists. Returns whether it does.
 template <class Any, class F>
 bool with_solver(Any& any, F f) {
   if (any.f32) f(*any.f32, float{});
@@ -111,8 +111,8 @@ py::array_t<T> point(const T* theta, Index n) {
   return array;
 }
 
-// Iterates on theta in place until the solver has finished, at most max_iterations
-// times. f(theta) -> (value, grad).
+// Updates theta in place until the solver has finished, in at most max_iterations
+// iterations. f(theta) returns (value, grad).
 py::tuple minimize_lbfgs(AnyLbfgs& any, py::object theta, const py::function& f,
                          Index max_iterations) {
   const SolverUse use(any);
@@ -135,7 +135,7 @@ py::tuple minimize_lbfgs(AnyLbfgs& any, py::object theta, const py::function& f,
   return report_tuple(report);
 }
 
-// f(theta) -> (residuals, jacobian), both float64.
+// The same for a function f(theta) that returns (residuals, jacobian), both float64.
 py::tuple minimize_lm(AnyLevenbergMarquardt& any, py::object theta,
                       const py::function& f, Index max_iterations) {
   const SolverUse use(any);

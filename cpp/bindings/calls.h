@@ -1,12 +1,13 @@
-// The protocol of calls with arrays: use them as they are, or answer NotImplemented.
+// The protocol of calls with arrays: use them without conversion, or return
+// NotImplemented.
 //
-// A binding views its arrays, which never converts them. If one cannot be used as it is
-// (its dtype, layout or shape), the answer is NotImplemented; the Python layer then
-// converts the array and calls again, or explains what is wrong with it. Otherwise the
-// binding creates the output arrays, releases the GIL and calls the core.
+// A binding takes views of its arrays and never converts them. If an array has an
+// unsuitable dtype, layout or shape, the binding returns NotImplemented; the Python
+// layer then converts the array and calls again, or explains what is wrong with it.
+// Otherwise the binding creates the output arrays, releases the GIL and calls the core.
 //
-// The functions below hold what calls have in common. They are inlined templates, since
-// a call of a small network takes about a microsecond.
+// The functions below are the common parts of such calls. They are inlined templates,
+// since a call of a small network takes about a microsecond.
 #pragma once
 
 #include <chrono>
@@ -21,7 +22,7 @@ namespace fastmlp::bindings {
 
 // --- the arguments ---
 
-// The rows of a matrix, or a vector that is a single row.
+// The rows of a matrix, or a vector as a single row.
 template <class T>
 struct Rows {
   const T* data;
@@ -49,7 +50,7 @@ std::optional<Rows<T>> rows_of(py::handle x, Index width, bool vectors) {
   return rows;
 }
 
-// f(mlp, rows of x) if x can be inputs.
+// f(mlp, rows of x) if x can be used as inputs, else NotImplemented.
 template <class F>
 py::object with_rows(AnyMlp& self, py::handle x, bool vectors, F f) {
   return self.visit([&](auto& n) -> py::object {
@@ -60,8 +61,8 @@ py::object with_rows(AnyMlp& self, py::handle x, bool vectors, F f) {
   });
 }
 
-// f(mlp, rows of x, rows of v) if x can be inputs and v has as many rows, of
-// width(mlp) numbers.
+// f(mlp, rows of x, rows of v) if x can be used as inputs and v has as many rows, of
+// width(mlp) numbers; else NotImplemented.
 template <class Width, class F>
 py::object with_two_rows(AnyMlp& self, py::handle x, py::handle v, Width width, F f) {
   return self.visit([&](auto& n) -> py::object {
@@ -75,20 +76,22 @@ py::object with_two_rows(AnyMlp& self, py::handle x, py::handle v, Width width, 
   });
 }
 
-// f(mlp, dy, rows) if dy can be the gradient of the last forward's output.
+// f(mlp, dy, rows) if dy can be used as the gradient of the last forward's output, else
+// NotImplemented.
 template <class F>
 py::object with_output_gradient(AnyMlp& self, py::handle dy, F f) {
   return self.visit([&](auto& n) -> py::object {
     using T = decltype(element_of(n));
     const Index rows = n.mlp.forward_rows();
     const auto d = rows_of<T>(dy, n.mlp.n_out(), false);
-    // Without a forward the core refuses whatever dy is.
+    // Without a forward, the core raises an error for any dy.
     if (rows > 0 && (!d || d->count != rows)) return not_implemented();
     return f(n.mlp, d ? d->data : nullptr, rows);
   });
 }
 
-// f(network, batch) if (x, y, sample_weight) can be a batch for this loss.
+// f(network, batch) if (x, y, sample_weight) can be used as a batch for this loss, else
+// NotImplemented.
 template <class F>
 py::object with_batch(AnyMlp& self, py::handle x, py::handle y, const Loss& loss,
                       py::handle sample_weight, F f) {
@@ -105,7 +108,7 @@ py::object with_batch(AnyMlp& self, py::handle x, py::handle y, const Loss& loss
 
 // --- the work ---
 
-// Checks for Ctrl-C now and then: taking the GIL costs more than a small step.
+// Checks for Ctrl-C periodically: acquiring the GIL costs more than a small step.
 class SignalPoll {
  public:
   Interruption interruption() { return {&SignalPoll::requested, this}; }
@@ -125,8 +128,8 @@ class SignalPoll {
   Clock::time_point next_ = Clock::now() + kPeriod;
 };
 
-// f(interruption) without the GIL. Ctrl-C, or an exception in a callback, ends it with
-// that exception.
+// Calls f(interruption) without the GIL. Ctrl-C, or an exception in a callback, ends
+// the call with that exception.
 template <class F>
 auto interruptible(F f) {
   SignalPoll poll;
@@ -137,7 +140,7 @@ auto interruptible(F f) {
   }
 }
 
-// new_arrays of the element type of a network.
+// new_arrays with the element type of a network.
 template <class T, size_t N, class F>
 py::object new_arrays(const Mlp<T>&, const Shape (&shapes)[N], F f) {
   return new_arrays<T>(shapes, f);

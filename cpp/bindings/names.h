@@ -8,7 +8,8 @@
 
 namespace fastmlp::bindings {
 
-// The enum value of a name. Throws std::invalid_argument listing the known names.
+// The enum value of a name. For an unknown name it throws std::invalid_argument, whose
+// message lists the known ones.
 template <class Enum, size_t N>
 Enum from_name(const char* const (&names)[N], const std::string& name,
                const char* what) {

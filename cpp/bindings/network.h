@@ -1,4 +1,4 @@
-// The network behind a Python object, of either element type, and the state of a fit.
+// The network of a Python object, of either element type, and the state of a fit.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -54,7 +54,7 @@ class PythonActivation : public CustomActivation {
   }
 
  private:
-  // out = f(in) on a copy of `in`: Python may keep the array after the call.
+  // out = f(in) with a copy of `in`, since Python may keep the array after the call.
   template <class T>
   static void call(const py::object& f, const char* what, T* out, const T* in,
                    Index n) {
@@ -84,7 +84,7 @@ class PythonActivation : public CustomActivation {
 
 std::vector<LayerSpec> layers_from(const py::sequence& layers);
 
-// The fields of LayerSpec by name.
+// A field of LayerSpec, by name.
 struct LayerField {
   const char* name;
   void (*set)(LayerSpec& spec, py::handle value);
@@ -108,7 +108,7 @@ constexpr LayerField kLayerFields[] = {
                 py::handle v) { s.body = layers_from(py::cast<py::sequence>(v)); }},
 };
 
-// A layer from a dict: its kind, and the fields that are not at their defaults.
+// A layer from a dict of its kind and the fields that differ from their defaults.
 inline LayerSpec layer_from(const py::dict& layer) {
   LayerSpec spec(from_name<LayerKind>(kLayerKindNames,
                                       py::cast<std::string>(layer["kind"]), "layer"));
@@ -147,7 +147,7 @@ class AnyMlp {
     }
   }
 
-  // f(network) with the network of either type.
+  // Calls f(network) with the network, of either element type.
   template <class F>
   decltype(auto) visit(F f) {
     return std::visit([&](auto& network) -> decltype(auto) { return f(*network); },

@@ -1,4 +1,4 @@
-// The solvers behind Python objects, of either element type, created at first use.
+// The solvers of Python objects, of either element type. They are created at first use.
 #pragma once
 
 #include <optional>
@@ -19,8 +19,8 @@ struct AnySolver {
 
   explicit AnySolver(const Config& c) : config(c) {}
 
-  // The solver of type T. Throws std::invalid_argument if there is one of the other
-  // type.
+  // The solver for element type T. Throws std::invalid_argument if a solver for the
+  // other type exists.
   template <class T>
   Solver<T>& of() {
     if constexpr (std::is_same_v<T, float>) {
@@ -41,7 +41,7 @@ struct AnySolver {
 using AnyLbfgs = AnySolver<Lbfgs, LbfgsConfig>;
 using AnyLevenbergMarquardt = AnySolver<LevenbergMarquardt, LevenbergMarquardtConfig>;
 
-// RAII: only this call uses the solver.
+// RAII: while alive, no other call can use the solver.
 class SolverUse : public ExclusiveUse {
  public:
   template <class Any>

@@ -1,4 +1,4 @@
-// From (y, sample_weight) to Targets, for whatever takes a loss.
+// Conversion of (y, sample_weight) to Targets, for every binding that takes a loss.
 #pragma once
 
 #include <optional>
@@ -8,7 +8,8 @@
 
 namespace fastmlp::bindings {
 
-// Nothing if the arrays cannot be used as they are. Labels are not looked at.
+// nullopt if the arrays cannot be used without conversion. The values of labels are not
+// checked.
 template <class T>
 std::optional<Targets<T>> targets_of(py::handle y, py::handle sample_weight,
                                      const Loss& loss, Index rows, Index n_out) {

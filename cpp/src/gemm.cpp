@@ -9,15 +9,16 @@ namespace fastmlp {
 namespace detail {
 namespace {
 
-// Blocks in elements. Long chains pay more than a right block that stays in the second
-// level: C is read and written once per kKc, and its rows are often a power of two
-// apart, where they displace each other.
+// Sizes of blocks in elements. Long chains gain more than a right block small enough
+// for the second-level cache: C is read and written once per kKc steps, and the
+// distance of its rows is often a power of two, so that they evict each other from the
+// cache.
 constexpr Index kKc = 1024;
 constexpr Index kMc = 4 * kRowGrain;
 template <class T>
 constexpr Index kNc = 32 * kMostPanelColumns * sizeof(float) / sizeof(T);
-// Rows of the left operand that are this long are worth packing though they are
-// contiguous: a strip of them fills the first-level cache, so order counts.
+// The least length of contiguous rows of the left operand for which packing pays: a
+// strip of such rows fills the first-level cache, so the order of access matters.
 constexpr Index kLongRow = 1024;
 
 }  // namespace
@@ -31,7 +32,8 @@ Index right_scratch_size(Index k, Index n) {
 
 namespace {
 
-// right_block(p, j, kp, nj): the operand for kp rows and nj columns of B from (p, j).
+// right_block(p, j, kp, nj) returns the operand for kp rows and nj columns of B from
+// (p, j) on.
 template <class T, class RightBlock>
 void gemm_in_blocks(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a,
                     RightBlock right_block, Index k, const T* bias, bool accumulate,
@@ -102,8 +104,8 @@ FASTMLP_INSTANTIATE(double)
 
 namespace {
 
-// C = S + A B with B(p, j) = b[p * rs + j * cs]: B is packed once, rows of C are shared
-// out.
+// C = S + A B with B(p, j) = b[p * rs + j * cs]. B is packed once; the rows of C are
+// divided among the threads.
 template <class T>
 void gemm_threaded(MatrixView<T> c, LeftOperand<T> a, const T* b, Index rs, Index cs,
                    Index k, const T* bias, bool accumulate) {
@@ -114,8 +116,8 @@ void gemm_threaded(MatrixView<T> c, LeftOperand<T> a, const T* b, Index rs, Inde
   const double flops = 2.0 * static_cast<double>(c.rows) * static_cast<double>(n) *
                        static_cast<double>(k);
   const TeamPlan plan = plan_team(flops, (c.rows + table.mr - 1) / table.mr);
-  // B is packed a band of columns at a time: all of a large one would only be pages
-  // more to touch, and out of cache before it is used.
+  // B is packed in bands of columns. If a large B were packed as a whole, it would
+  // touch more pages and be out of the cache before it is used.
   constexpr Index kBandBytes = 8 << 20;
   const Index band_panels = std::max<Index>(
       1, kBandBytes / static_cast<Index>(sizeof(T)) / table.nr / std::max<Index>(k, 1));
@@ -131,7 +133,7 @@ void gemm_threaded(MatrixView<T> c, LeftOperand<T> a, const T* b, Index rs, Inde
       const Index nj = std::min(n - j, band);
       RightOperand<T> right = plain_right(table, b, rs);
       if (pack) {
-        if (j > 0) team.barrier();  // nobody uses the band before any more
+        if (j > 0) team.barrier();  // wait until no thread uses the previous band
         const Range mine = team.share(nj, table.nr);
         table.pack_right(scratch.data() + mine.begin * k, k * table.nr,
                          b + (j + mine.begin) * cs, rs, cs, k, mine.size());

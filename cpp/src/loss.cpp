@@ -12,8 +12,8 @@
 namespace fastmlp {
 namespace {
 
-// sum of term(0) .. term(n - 1): eight chains, so that the additions overlap, then a
-// tree.
+// The sum of term(0) .. term(n - 1): eight chains, so that the additions overlap, then
+// a tree.
 template <class Term>
 double ordered_sum(Index n, Term term) {
   constexpr Index kChains = 8;
@@ -33,7 +33,9 @@ void check_loss(const Loss& loss, Index n_out) {
   if (loss.action) {
     if (loss.kind == LossKind::cross_entropy || loss.kind == LossKind::gaussian_nll ||
         loss.per_output.size() > 0) {
-      throw std::invalid_argument("loss: an action has one prediction and one value");
+      throw std::invalid_argument(
+          "loss: actions cannot be combined with cross-entropy, GaussianNLL or "
+          "parameters per output");
     }
     return;
   }
@@ -47,9 +49,9 @@ void check_loss(const Loss& loss, Index n_out) {
   const char* const name = loss.kind == LossKind::cross_entropy ? "class_weight"
                            : loss.kind == LossKind::quantile    ? "q"
                                                                 : "pos_weight";
-  throw std::invalid_argument(std::string("loss: ") + name + " has " +
-                              std::to_string(n) + " numbers, for " +
-                              std::to_string(n_out) + " outputs");
+  throw std::invalid_argument(std::string("loss: ") + name +
+                              " needs one number per output, got " + std::to_string(n) +
+                              " for " + std::to_string(n_out) + " outputs");
 }
 
 }  // namespace
@@ -62,14 +64,14 @@ void check_targets(const Loss& loss, const Targets<T>& targets, Index rows,
                    Index n_out) {
   check_loss(loss, n_out);
   if (!targets.values && (loss.action || !targets.labels)) {
-    throw std::invalid_argument("y: there are no targets");
+    throw std::invalid_argument("y: targets are missing");
   }
   if (!targets.labels) {
-    if (loss.action) throw std::invalid_argument("y: there are no actions");
+    if (loss.action) throw std::invalid_argument("y: actions are missing");
     return;
   }
   if (loss.kind != LossKind::cross_entropy && !loss.action) {
-    throw std::invalid_argument("y: class labels are for cross-entropy");
+    throw std::invalid_argument("y: only cross-entropy accepts class labels");
   }
   for (Index r = 0; r < rows; ++r) {
     if (targets.labels[r] >= 0 && targets.labels[r] < n_out) continue;

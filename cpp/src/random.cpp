@@ -5,7 +5,7 @@
 namespace fastmlp {
 namespace {
 
-// The high 64 bits of the 128-bit product, computed by 32-bit halves.
+// The high 64 bits of the 128-bit product, computed from 32-bit halves.
 uint64_t multiply_high(uint64_t a, uint64_t b) {
   const uint64_t a0 = a & 0xFFFFFFFFu, a1 = a >> 32;
   const uint64_t b0 = b & 0xFFFFFFFFu, b1 = b >> 32;

@@ -92,9 +92,9 @@ def bad_targets() -> list[tuple[fm.losses.Loss, Any, type[Exception], str]]:
     action = fm.ActionValue(fm.MSE())
     a = np.zeros(6, int)
     return [
-        (fm.CrossEntropy(class_weight=[1, 2]), a, ValueError, "class_weight has 2"),
-        (fm.Quantile([0.1, 0.9]), v, ValueError, "q has 2 numbers, for 4 outputs"),
-        (fm.BinaryCrossEntropy(pos_weight=[1]), v, ValueError, "pos_weight has 1"),
+        (fm.CrossEntropy(class_weight=[1, 2]), a, ValueError, "class_weight .* got 2"),
+        (fm.Quantile([0.1, 0.9]), v, ValueError, "q needs .* got 2"),
+        (fm.BinaryCrossEntropy(pos_weight=[1]), v, ValueError, "pos_weight .* got 1"),
         (fm.GaussianNLL(), v, ValueError, r"must have shape \(6, 2\)"),
         (fm.Poisson(), a, ValueError, r"must have shape \(6, 4\)"),
         (action, v, TypeError, r"must be \(actions, values\)"),
@@ -170,8 +170,8 @@ def test_the_core_refuses_what_it_cannot_do() -> None:
     y = (np.zeros(2, np.int64), one)
     for core, target, words in [
         (_core.Loss("gaussian_nll"), np.zeros((2, 1)), "a mean and a log variance"),
-        (_core.Loss("cross_entropy", action=True), y, "one prediction and one value"),
-        (_core.Loss("quantile", per_output=[0.5]), p, "q has 1 numbers, for 3 outputs"),
+        (_core.Loss("cross_entropy", action=True), y, "actions cannot be combined"),
+        (_core.Loss("quantile", per_output=[0.5]), p, "q needs .* got 1"),
         (_core.Loss("mse", action=True), (y[0] + 3, one), "y: the action 3 in row 0"),
     ]:
         with pytest.raises(ValueError, match=words):

@@ -1,5 +1,5 @@
-// The only file that names every instruction set: what is compiled in, what the machine
-// can run, which is active.
+// The only file that names every instruction set: those compiled in, those that the
+// machine can run, and the active one.
 #include "fastmlp/isa.h"
 
 #include <atomic>
@@ -14,8 +14,8 @@
 
 namespace fastmlp {
 
-// One line per instruction set. FASTMLP_HAVE_x is the build's promise to link its table
-// (CMake), not a statement about this file's own flags.
+// One declaration per instruction set. FASTMLP_HAVE_x means that the build (CMake)
+// links the table of x; it says nothing about the flags of this file.
 namespace scalar {
 extern const KernelTables kKernels;
 }
@@ -50,11 +50,11 @@ struct Entry {
   bool (*runs_here)();
 };
 
-// Portable first, best last.
+// From the portable instruction set to the best one.
 const Entry kEntries[] = {
     {Isa::scalar, &scalar::kKernels, [] { return true; }},
 #ifdef FASTMLP_HAVE_neon
-    {Isa::neon, &neon::kKernels, [] { return true; }},  // part of every aarch64
+    {Isa::neon, &neon::kKernels, [] { return true; }},  // every aarch64 CPU has it
 #endif
 #ifdef FASTMLP_HAVE_avx2
     {Isa::avx2, &avx2::kKernels, [] { return x86().avx2; }},

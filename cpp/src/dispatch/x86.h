@@ -1,11 +1,12 @@
-// What an x86 CPU can do and the system saves the registers of. __builtin_cpu_supports
-// says the same, but needs a runtime library that Clang does not link on Windows.
+// The instruction sets that an x86 CPU supports and whose registers the operating
+// system saves. __builtin_cpu_supports would tell the same, but needs a runtime library
+// that Clang does not link on Windows.
 #pragma once
 
 #include <cpuid.h>
 
 namespace fastmlp {
-namespace {  // whoever includes it may have other compiler flags
+namespace {  // internal linkage: including files may have different compiler flags
 
 struct X86 {
   bool avx2 = false, avx512 = false;  // both with FMA

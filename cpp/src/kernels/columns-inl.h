@@ -1,12 +1,13 @@
-// Narrow rows, of at most kRowSumLanes elements, `lanes` of them at a time: one vector
-// for each column, so that what is done once in a row (its maximum, sums, a logarithm)
-// is done for all of these rows at once. What is done to an element, and the order of a
-// row's sum, are those of a row by itself, so the bits do not show which way it went.
+// Narrow rows, of at most kRowSumLanes elements, are processed `lanes` at a time, with
+// one vector for each column. Operations that occur once per row (its maximum, its
+// sums, a logarithm) are then done for all of these rows at once. Each element
+// undergoes the same operations, and each row's sum has the same order, as when rows
+// are processed one by one, so the results are bitwise equal.
 #pragma once
 
 #include "loops-inl.h"
 
-// Too large for a copy in each loss and activation.
+// For functions too large to be inlined into each loss and activation.
 #define FASTMLP_ONCE static __attribute__((noinline))
 
 namespace fastmlp {
@@ -26,16 +27,16 @@ FASTMLP_ONCE Index go_through_blocks(Index m, Index most, Block block) {
   return i;
 }
 
-// Calls block(i, count, g) for the leading rows out of m, and returns how many these
-// are: as many as are worth it. A block is the count * g rows from row i on, with
-// count <= lanes; g of them lie one behind the other and are taken as one row of
-// g * n <= kRowSumLanes elements.
+// Calls block(i, count, g) for as many of the m rows as benefit, starting with the
+// first one, and returns their number. A block is the count * g rows from row i on,
+// with count <= lanes; g consecutive rows, contiguous in memory, are treated as one row
+// of g * n <= kRowSumLanes elements.
 template <class T, class Block>
 FASTMLP_INLINE Index each_block_of_rows(Index m, Index n, bool contiguous,
                                         Block block) {
   constexpr Index L = Vec<T>::kLanes;
   if (L == 1 || n > kRowSumLanes || 4 * m <= L) return 0;
-  // Single elements need no transposing, and so no longer rows.
+  // Rows of one element need no transposition, so there is no point in joining them.
   const Index most = contiguous && n > 1 ? kRowSumLanes / n : 1;
   return go_through_blocks<T>(m, most, block);
 }
@@ -51,8 +52,7 @@ FASTMLP_INLINE void each_square(Index n, Square square) {
   if (j < n) square(n > L ? n - L : 0);
 }
 
-// columns[n] = `count` rows of n elements. Lanes beyond them get numbers that mean
-// nothing.
+// columns[n] = `count` rows of n elements. Lanes >= count are unspecified.
 template <class T>
 FASTMLP_ONCE void load_columns(Vec<T>* columns, const T* src, Index ld, Index count,
                                Index n) {
@@ -85,7 +85,7 @@ constexpr bool kPartialStoresAreCheap = true;
 constexpr bool kPartialStoresAreCheap = false;
 #endif
 
-// The way back.
+// The inverse of load_columns.
 template <class T>
 FASTMLP_ONCE void store_columns(T* dst, Index ld, const Vec<T>* columns, Index count,
                                 Index n) {
@@ -126,9 +126,9 @@ FASTMLP_ONCE void store_columns(T* dst, Index ld, const Vec<T>* columns, Index c
   each_square<T>(n, square);
 }
 
-// The sum of each row in the order of RowSum, where every partial sum has at most one
-// element here. That partial sums start from +0 can be told from a row of nothing but
-// -0 only, so it is enough to add +0 at the end.
+// The sum of each row in the order of RowSum; each partial sum has at most one element
+// here. RowSum's partial sums start from +0, which makes a difference only for rows
+// that consist of -0, so it suffices to add +0 at the end.
 template <class T>
 FASTMLP_INLINE Vec<T> sum_columns(const Vec<T>* columns, Index n) {
   constexpr Index kHalf = kRowSumLanes / 2;
@@ -144,7 +144,7 @@ FASTMLP_INLINE Vec<T> sum_columns(const Vec<T>* columns, Index n) {
   return Vec<T>::set1(T(0)) + part[0];
 }
 
-// The largest element of each row; NaN as in row_max.
+// The largest element of each row; NaN is treated as in row_max.
 template <class T>
 FASTMLP_INLINE Vec<T> max_columns(const Vec<T>* columns, Index n) {
   Vec<T> best = columns[0];

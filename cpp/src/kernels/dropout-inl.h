@@ -8,9 +8,10 @@
 namespace fastmlp {
 namespace FASTMLP_ISA {
 
-// Sixteen counters make a block of elements.
+// The random words of sixteen counters make a block of elements.
 constexpr Index kCounters = 16, kBlockElements = 4 * kCounters;
-// So many blocks at a time: what is stored in parts is read again later on.
+// Blocks computed together, so that some time passes between the narrow stores of words
+// and the wide loads that read them.
 constexpr Index kBlocks = 2;
 
 // words[64 b + 16 w + l] = word w of philox(counter g0 + 16 b + l, draw), for l < 16
@@ -18,9 +19,9 @@ constexpr Index kBlocks = 2;
 // counter does not overflow.
 FASTMLP_INLINE void philox_words(uint32_t* words, uint64_t g0, uint64_t draw,
                                  uint64_t key) {
-  // A word is the lower half of a lane of 64 bits, as the multiplication wants it; what
-  // is in the upper half means nothing. As many vectors go through the rounds together
-  // as fit into registers, so that their multiplications overlap.
+  // A word is the lower half of a 64-bit lane, as the multiplication requires; the
+  // upper half is ignored. As many vectors as fit into registers go through the rounds
+  // together, so that their multiplications overlap.
   using B = Bits<double>;
   constexpr Index L = Vec<double>::kLanes, kVectors = L >= 4 ? 4 : 2;
   const B multiplier0 = set1_bits<double>(0xD2511F53);
@@ -68,7 +69,8 @@ FASTMLP_INLINE void philox_words(uint32_t* words, uint64_t g0, uint64_t draw,
   }
 }
 
-// Elements that lie in these blocks; comparing integers is left to the compiler.
+// Drops n elements, given their random words. A plain loop, so that the compiler
+// vectorises the integer comparison.
 template <class T>
 FASTMLP_INLINE void drop(T* h, T* mask, const T* x, const uint32_t* word, Index n,
                          uint32_t most, T scale) {
@@ -85,7 +87,7 @@ void dropout(T* h, T* mask, const T* x, Index first, Index n,
              const DropoutArgs<T>& args) {
   constexpr Index kWords = kBlocks * kBlockElements;
   uint32_t words[kWords];
-  // What is kept: words up to this one, of which there always are some.
+  // The largest word of a kept element. bound >= 1, so this does not wrap around.
   const uint32_t most = static_cast<uint32_t>(args.bound - 1);
   Index done = 0;
   while (done < n) {

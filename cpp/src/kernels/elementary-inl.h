@@ -1,4 +1,4 @@
-// The elementary functions over arrays.
+// The elementary functions applied to arrays.
 #pragma once
 
 #include "loops-inl.h"

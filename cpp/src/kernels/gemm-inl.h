@@ -1,8 +1,8 @@
 // Matrix products. See kernel_table.h for the contract.
 //
 // A register tile holds MR rows x NV vectors of C; each k step loads NV vectors of B
-// and broadcasts one element of A per row. Vectors run along the columns of C only, so
-// every element of C is one chain of fused multiply-adds in ascending k whatever the
+// and broadcasts one element of A per row. The lanes of a vector are columns of C, so
+// every element of C is one chain of fused multiply-adds in ascending k, whatever the
 // tile, the blocking or the vector width.
 #pragma once
 
@@ -15,16 +15,16 @@
 namespace fastmlp {
 namespace FASTMLP_ISA {
 
-// Rows of A from which packing a row-major B pays. Tiles that are two cache lines wide
-// read plain rows nearly as fast as panels, so that only many rows repay the packing;
-// half as wide, they pay for it soon.
+// The least number of rows of A for which packing a row-major B pays. Tiles that are
+// two cache lines wide read plain rows nearly as fast as panels, so that packing pays
+// only for many rows; for tiles half as wide it pays much earlier.
 #if defined(FASTMLP_ISA_avx512)
 constexpr Index kPackingPays = 384;
 #else
 constexpr Index kPackingPays = 32;
 #endif
 
-// One to three rows need more vectors side by side to hide the latency of the chains.
+// One to three rows need more vectors per row to hide the latency of the chains.
 constexpr int kWideRows = 3;
 constexpr int kWideVectors = 4;
 
@@ -33,7 +33,7 @@ static_assert(kMostPanelColumns % tile_columns<float>() == 0 &&
                   kMostPanelColumns % tile_columns<double>() == 0,
               "memory is planned for panels of at most kMostPanelColumns");
 
-// A tile's part of a product: C[., n] = S + A B as kernel_table.h says.
+// The arguments of a tile: C[., n] = S + A B as specified in kernel_table.h.
 template <class T>
 struct TileArgs {
   T* c;
@@ -45,7 +45,7 @@ struct TileArgs {
   bool accumulate;
   Epilogue<T> epilogue;
 
-  // The same rows, `j` columns on; `b_step`: to the same place in B.
+  // The same rows, `j` columns further on, which are `b_step` elements further on in B.
   FASTMLP_MEMBER TileArgs moved(Index j, Index b_step, Index columns) const {
     TileArgs to = *this;
     to.c += j;
@@ -57,8 +57,8 @@ struct TileArgs {
   }
 };
 
-// C[MR, n], n in ((NV - 1) * lanes, NV * lanes]; kTail: n is not a whole number of
-// vectors V. kPackedLeft: a.rs == 1 and a.cs == MR are known at compile time.
+// C[MR, n], n in ((NV - 1) * lanes, NV * lanes]. kTail: n is not a multiple of the
+// lanes of V. kPackedLeft: a.rs == 1 and a.cs == MR are known at compile time.
 template <class V, int MR, int NV, bool kTail, bool kPackedLeft, class T>
 FASTMLP_INLINE void gemm_tile(const TileArgs<T>& t) {
   constexpr Index L = V::kLanes;
@@ -69,8 +69,8 @@ FASTMLP_INLINE void gemm_tile(const TileArgs<T>& t) {
     return kTail && v == NV - 1 ? V::load_partial(p + v * L, tail) : V::load(p + v * L);
   };
 
-  // GCC unrolls outermost loops too late to keep acc in registers alone: without the
-  // pragmas it is also stored in every step of k.
+  // GCC unrolls outermost loops too late to keep acc in registers only: without the
+  // pragmas it also stores acc in every step of k.
   V acc[MR][NV];
   const auto each = [&](auto f) FASTMLP_LAMBDA {
 #pragma GCC unroll 8
@@ -114,7 +114,7 @@ FASTMLP_INLINE void gemm_tile(const TileArgs<T>& t) {
   });
 }
 
-// n in [1, 2 lanes).
+// The last columns of a strip, n in [1, 2 lanes).
 template <class T, int MR, bool kPackedLeft>
 FASTMLP_INLINE void gemm_tail(const TileArgs<T>& t) {
   using V = Vec<T>;
@@ -130,7 +130,7 @@ FASTMLP_INLINE void gemm_tail(const TileArgs<T>& t) {
   }
 }
 
-// MR rows, any n; panels of B are `panel_stride` apart.
+// MR rows and any n; panels of B start `panel_stride` elements apart.
 template <class T, int MR, bool kPackedLeft>
 void gemm_strip(const TileArgs<T>& strip, Index panel_stride) {
   static_assert(kTileVectors == 2, "a tile is one or two vectors");
@@ -147,7 +147,7 @@ void gemm_strip(const TileArgs<T>& strip, Index panel_stride) {
 template <class T>
 using GemmStrip = void (*)(const TileArgs<T>&, Index);
 
-// The strip for `rows` = 1 .. kTileRows, found by counting MR down at compile time.
+// The gemm_strip for `rows` = 1 .. MR, selected by a chain of comparisons.
 template <class T, int MR>
 FASTMLP_INLINE GemmStrip<T> strip_for_rows(Index rows) {
   if constexpr (MR == 1) {
@@ -157,7 +157,7 @@ FASTMLP_INLINE GemmStrip<T> strip_for_rows(Index rows) {
   }
 }
 
-// Few rows against an unpacked B: wide tiles first, then a strip for the rest.
+// Few rows times an unpacked B: wide tiles first, then a strip for the rest.
 template <class T, int MR>
 void gemm_wide(const TileArgs<T>& t) {
   constexpr Index W = kWideVectors * Vec<T>::kLanes;
@@ -179,11 +179,12 @@ void gemm(T* c, Index ldc, LeftOperand<T> a, RightOperand<T> b, Index m, Index n
     if (m == 3) gemm_wide<T, 3>(strip);
     return;
   }
-  // A plain matrix may look packed, if it has kTileRows columns: its panel is the same.
+  // The transpose of a matrix with kTileRows columns also looks packed; its only panel
+  // has the same layout.
   const bool packed = a.rs == 1 && a.cs == kTileRows;
   for (Index i = 0; i < m; i += kTileRows) {
     const Index rows = m - i < kTileRows ? m - i : kTileRows;
-    // A packed left operand's panels lie one after the other, k * kTileRows apart.
+    // The panels of a packed left operand start k * kTileRows elements apart.
     strip.a.data = a.data + (packed ? i * k : i * a.rs);
     strip.c = c + i * ldc;
     if (epilogue.saved) strip.epilogue.saved = epilogue.saved + i * epilogue.ld;

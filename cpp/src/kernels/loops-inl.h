@@ -1,5 +1,5 @@
-// Loops over arrays, whole vectors first and one partial vector for the tail, and the
-// sum over a row whose order does not depend on the vector width.
+// Loops over arrays, by whole vectors and one partial vector for the tail, and the sum
+// over a row, whose order does not depend on the vector width.
 #pragma once
 
 #include "fastmlp/kernel_table.h"
@@ -10,7 +10,8 @@
 namespace fastmlp {
 namespace FASTMLP_ISA {
 
-// How a loop body loads and stores: the same body is compiled for both.
+// How a loop body loads and stores. The same body is compiled for whole vectors and for
+// the tail.
 template <class T>
 struct FullVector {
   FASTMLP_MEMBER Vec<T> load(const T* p) const { return Vec<T>::load(p); }
@@ -32,7 +33,7 @@ FASTMLP_INLINE void for_each_vector(Index n, Body body) {
   if (i < n) body(TailVector<T>{n - i}, i);
 }
 
-// Rows that lie one behind the other are one long row: fewer tails.
+// Treats contiguous rows as one long row, which has fewer tails.
 FASTMLP_INLINE void join_rows(Index& m, Index& n, bool contiguous) {
   if (contiguous) {
     n *= m;
@@ -40,9 +41,8 @@ FASTMLP_INLINE void join_rows(Index& m, Index& n, bool contiguous) {
   }
 }
 
-// The sum of a row in the order that kernel_table.h states: partial sums j % 16, then a
-// tree. Lanes beyond the row must be added as +0, which leaves every partial sum as it
-// is.
+// The sum of a row in the order stated in kernel_table.h: partial sums j % 16, then a
+// tree. Lanes beyond the row must be added as +0, which changes no partial sum.
 template <class T>
 struct RowSum {
   static constexpr Index kVectors = kRowSumLanes / Vec<T>::kLanes;
@@ -51,13 +51,13 @@ struct RowSum {
   FASTMLP_MEMBER RowSum() {
     for (Index v = 0; v < kVectors; ++v) part[v] = Vec<T>::set1(T(0));
   }
-  // `j` is the row index of the vector's first lane.
+  // `j` is the index in the row of the vector's first lane.
   FASTMLP_MEMBER void add(Index j, Vec<T> x) {
     const Index v = (j / Vec<T>::kLanes) % kVectors;
     part[v] = part[v] + x;
   }
-  // `n` is the length of the row: for a short row the tree's zero branches are left
-  // out.
+  // `n` is the length of the row: for a short row, branches of the tree that are zero
+  // are skipped.
   FASTMLP_MEMBER T total(Index n) const {
     T lane[kRowSumLanes];
     for (Index v = 0; v < kVectors; ++v) part[v].store(lane + v * Vec<T>::kLanes);
@@ -69,7 +69,7 @@ struct RowSum {
   }
 };
 
-// x where the lane is below n, +0 elsewhere; all of x for a whole vector.
+// x in lanes below n and +0 in the others; for a whole vector, x unchanged.
 template <class T>
 FASTMLP_INLINE Vec<T> zero_tail(FullVector<T>, Vec<T> x) {
   return x;
@@ -82,9 +82,9 @@ FASTMLP_INLINE Vec<T> zero_tail(TailVector<T> io, Vec<T> x) {
   return select(io.load(ones) > zero, x, zero);
 }
 
-// The largest element of a row of n >= 1. NaN is passed over except in first place, so
-// callers must let it through by other means. Independent of order but for the sign of
-// zero.
+// The largest element of a row of n >= 1. A NaN is skipped unless it comes first, so
+// callers must propagate NaN by other means. Only the sign of a zero may depend on the
+// order of comparisons.
 template <class T>
 FASTMLP_INLINE T row_max(const T* x, Index n) {
   using V = Vec<T>;

@@ -1,5 +1,5 @@
-// Losses by rows, value and gradient in one pass. See kernel_table.h for the contract.
-// With r = pred - target:
+// Losses by rows, with value and gradient in one pass. See kernel_table.h for the
+// contract. With r = pred - target, value and derivative are:
 //   mse           r^2                                     2 r
 //   mae           |r|                                     sign(r), 0 at 0
 //   huber         r^2 / 2, or d (|r| - d / 2) for |r| > d r clipped to [-d, d]
@@ -11,8 +11,8 @@
 //   quantile      (1 - q) r for r > 0, -q r otherwise     1 - q, -q, 0 at 0
 //   hinge         max(0, margin - y p)                    -y, 0 for y p > margin
 //   gaussian_nll  (s + r^2 / v) / 2, v = e^s   by p: r / v, by s: (1 - r^2 / v) / 2
-//     where e^s < eps: v = eps and s = log(eps), but the slope by s is that of v = e^s
-//     there, so that s finds its way back: e^s / eps of the formula's
+//     where e^s < eps: v = eps and s = log(eps) in the value; the derivative by s is
+//     then not 0, but e^s / eps times the formula's, so that s can increase again
 #pragma once
 
 #include "activation-inl.h"
@@ -59,10 +59,10 @@ struct PseudoHuber {
   static FASTMLP_MEMBER ValueAndSlope<T> at(Vec<T> p, Vec<T> y, Vec<T> delta) {
     const Vec<T> r = p - y;
     const Vec<T> s = r / delta;
-    // Far out s^2 would overflow, and q is |s| to the last bit long before.
+    // For large |s|, s^2 would overflow, but q equals |s| to the last bit long before.
     const Vec<T> far = num<T>(1e15);
     const Vec<T> q = select(abs(s) > far, abs(s), sqrt(fma(s, s, num<T>(1))));
-    // delta^2 (q - 1) = r^2 / (q + 1) without the cancellation at small r.
+    // delta^2 (q - 1) = r^2 / (q + 1), which avoids the cancellation at small r.
     return {r / (q + num<T>(1)) * r, r / q};
   }
 };
@@ -77,14 +77,14 @@ struct BinaryCrossEntropy {
   }
 };
 
-// c = 1 gives the same to within rounding.
+// c = 1 gives the values of BinaryCrossEntropy, up to rounding.
 struct WeightedBinaryCrossEntropy {
   template <class T>
   static FASTMLP_MEMBER ValueAndSlope<T> at(Vec<T> p, Vec<T> y, Vec<T> c) {
     const Vec<T> zero = num<T>(0), one = num<T>(1);
     const Vec<T> log_one_plus = vlog1p01(vexp_nonpositive(-abs(p)));
     const Vec<T> ones = c * y, zeros = one - y;
-    // 1 - sigmoid(p) would lose the digits of sigmoid(-p) where that is small.
+    // 1 - sigmoid(p) would lose the digits of sigmoid(-p) where the latter is small.
     return {
         ones * (max(zero, -p) + log_one_plus) + zeros * (max(zero, p) + log_one_plus),
         zeros * vsigmoid(p) - ones * vsigmoid(-p)};
@@ -115,14 +115,14 @@ struct Hinge {
   static FASTMLP_MEMBER ValueAndSlope<T> at(Vec<T> p, Vec<T> y, Vec<T> margin) {
     const Vec<T> short_of = fnma(y, p, margin);
     const Vec<T> zero = num<T>(0);
-    // At the kink the slope is the mistaken side's: with a margin of 0 (the perceptron)
-    // there would be no way out of p = 0 otherwise.
+    // At the kink the derivative is that of the side with a loss. Otherwise, with a
+    // margin of 0 (the perceptron), the gradient at p = 0 would always vanish.
     return {rectified(short_of),
             select(short_of < zero, zero, select(is_nan(short_of), short_of, -y))};
   }
 };
 
-// A loss's parameter: one for all columns, or one for each.
+// The parameter of a loss: one value for all columns, or one for each.
 template <class T>
 struct OneForAll {
   Vec<T> value;
@@ -193,7 +193,7 @@ void elementwise_loss_rows(Parameter parameter, T* dpred, Index lddpred, T* row_
   }
 }
 
-// A mean and a log variance s against a target.
+// The loss of a mean and a log variance, and its derivatives by these.
 template <class T>
 struct GaussianTerm {
   Vec<T> value, by_mean, by_log_variance;
@@ -268,10 +268,10 @@ FASTMLP_INLINE T scalar_log(T x) {
   return lane[0];
 }
 
-// The columns of a block of rows, and what becomes of them:
-//   p  predictions; then the terms of the loss, if there are probabilities
-//   y  probabilities, or in y[0] the labels
-//   e  the gradient
+// The cross-entropy of a block of rows, given by columns:
+//   p  predictions; overwritten (without labels, by the terms of the loss)
+//   y  target probabilities, or the labels in y[0]
+//   e  the gradient, on return
 // Returns the loss.
 template <class T>
 FASTMLP_INLINE Vec<T> cross_entropy_columns(Vec<T>* e, Vec<T>* p, const Vec<T>* y,
@@ -303,7 +303,7 @@ FASTMLP_INLINE Vec<T> cross_entropy_columns(Vec<T>* e, Vec<T>* p, const Vec<T>* 
   return sum_columns(p, n);
 }
 
-// log-sum-exp by the row maximum.
+// log-sum-exp is computed relative to the row maximum.
 template <class T>
 void cross_entropy_rows(T* dpred, Index lddpred, T* row_loss, const T* pred,
                         Index ldpred, const T* target, Index ldtarget,
@@ -314,7 +314,7 @@ void cross_entropy_rows(T* dpred, Index lddpred, T* row_loss, const T* pred,
     Vec<T> scale[kRowSumLanes], loss[kRowSumLanes];
     load_columns(p, pred + i * ldpred, g * ldpred, count, g * n);
     if (labels) {
-      // As numbers, which are exact.
+      // Labels as numbers of type T, which are exact.
       T numbers[kRowSumLanes * L];
       for (Index q = 0; q < count * g; ++q) numbers[q] = static_cast<T>(labels[i + q]);
       load_columns(y, numbers, g, count, g);
@@ -341,9 +341,9 @@ void cross_entropy_rows(T* dpred, Index lddpred, T* row_loss, const T* pred,
     const Vec<T> vtop = Vec<T>::set1(top);
     const T at_label = labels ? p[labels[i]] : T(0);
 
-    // The exponentials are kept in d, unless that is p and p is still needed. To read
-    // again at once what was stored as a partial vector takes as long as an
-    // exponential.
+    // The exponentials are kept in d, unless d is p and p is still needed. For short
+    // rows they are recomputed: reading back a partial vector just stored takes as long
+    // as an exponential.
     const bool kept = d && (labels || d != p) && n >= 2 * Vec<T>::kLanes;
     RowSum<T> exps;
     const auto sum_exps = [&](auto io, Index j) FASTMLP_LAMBDA {
@@ -385,14 +385,14 @@ void cross_entropy_rows(T* dpred, Index lddpred, T* row_loss, const T* pred,
   }
 }
 
-// Cross-entropy against u_j = c_j ((1 - a) y_j + a / n), with class weights c and
-// smoothing a: -sum_j u_j log softmax(pred)_j. For labels, y being 1 at one j, that is
-// the part that all columns share and more at the label.
+// Targets u_j = c_j ((1 - a) y_j + a / n) with class weights c and smoothing a; the
+// cross-entropy is -sum_j u_j log softmax(pred)_j. With labels, y is 1 at the label and
+// 0 elsewhere, so u_j is c_j a / n in all columns plus c_j (1 - a) at the label.
 template <class T>
 struct SoftTargets {
   const T* weights;  // null: all 1
   T kept, spread;    // 1 - a, a / n
-  T shared;          // labels: the sum of c_j a / n
+  T shared;          // the sum of c_j a / n, for labels
 
   SoftTargets(const LossArgs<T>& args, Index n)
       : weights(args.per_output),
@@ -413,24 +413,25 @@ struct SoftTargets {
   FASTMLP_MEMBER Vec<T> weight_of_column(Index j) const {
     return Vec<T>::set1(weights ? weights[j] : T(1));
   }
-  // What the label's class gets on top.
+  // c_j (1 - a) for j = label.
   FASTMLP_MEMBER T at_label(int64_t label) const {
     return weights ? weights[label] * kept : kept;
   }
-  // u_j for y_j.
+  // u_j, given y_j and c_j.
   FASTMLP_MEMBER Vec<T> of(Vec<T> y, Vec<T> weight) const {
     return weight * fma(Vec<T>::set1(kept), y, Vec<T>::set1(spread));
   }
 };
 
-// A class without a target costs nothing, however unlikely it is.
+// A term of the loss. A class with target 0 contributes 0 even if its log-probability
+// is -inf.
 template <class T>
 FASTMLP_INLINE Vec<T> soft_term(Vec<T> u, Vec<T> log_total, Vec<T> p) {
   const Vec<T> zero = num<T>(0);
   return select(u == zero, zero, u * (log_total - p));
 }
 
-// As cross_entropy_columns; with labels, y[1] is SoftTargets::at_label of these.
+// Like cross_entropy_columns; with labels, y[1] is their SoftTargets::at_label.
 template <class T>
 FASTMLP_INLINE Vec<T> soft_cross_entropy_columns(Vec<T>* e, Vec<T>* p, Vec<T>* y,
                                                  bool labels, Vec<T> scale, Index n,
@@ -468,7 +469,7 @@ FASTMLP_INLINE Vec<T> soft_cross_entropy_columns(Vec<T>* e, Vec<T>* p, Vec<T>* y
   return rest + soft_term(at_label, log_total, chosen);
 }
 
-// cross_entropy_rows for SoftTargets.
+// Like cross_entropy_rows, for SoftTargets.
 template <class T>
 void soft_cross_entropy_rows(const LossArgs<T>& args, T* dpred, Index lddpred,
                              T* row_loss, const T* pred, Index ldpred, const T* target,
@@ -519,7 +520,7 @@ void soft_cross_entropy_rows(const LossArgs<T>& args, T* dpred, Index lddpred,
                     : soft.of(io.load(y + j), soft.weight(io, j));
     };
 
-    // Kept as in cross_entropy_rows.
+    // As in cross_entropy_rows.
     const bool kept = d && d != p && n >= 2 * Vec<T>::kLanes;
     RowSum<T> exps;
     const auto sum_exps = [&](auto io, Index j) FASTMLP_LAMBDA {
@@ -567,7 +568,7 @@ void loss_rows(const LossArgs<T>& args, T* dpred, Index lddpred, T* row_loss,
                const T* pred, Index ldpred, const T* target, Index ldtarget,
                const int64_t* labels, const T* row_scale, Index m, Index n);
 
-// The chosen predictions are a column by themselves.
+// Computes the loss on a column that consists of the predictions of the actions.
 template <class T>
 void action_rows(LossArgs<T> args, T* dpred, Index lddpred, T* row_loss, const T* pred,
                  Index ldpred, const T* target, Index ldtarget, const int64_t* actions,

@@ -1,13 +1,15 @@
 // Elementary functions over Vec<T>, T = float or double.
 //
-// Made of + - * / fma and integer lane operations only, so that a lane's result depends
-// on its argument alone: not on the instruction set, the lane count or its neighbours.
+// They use only + - * / fma and integer lane operations, so that a lane's result
+// depends on its argument alone: not on the instruction set, the lane count or its
+// neighbours.
 //
-// Every function takes every argument unless it says otherwise; NaN gives NaN, and
+// Every function accepts all arguments unless it says otherwise; NaN gives NaN, and
 // subnormal arguments and results are kept.  "Error" is the largest distance from the
 // exact value in units in the last place, as float / double.  For float it is the
-// largest over all arguments (test_math --exhaustive), for double over the random and
-// special ones of test_math, with a tenth or two added; the test holds these bounds.
+// maximum over all arguments (test_math --exhaustive), for double the maximum over the
+// random and special arguments of test_math, with a tenth or two added; test_math
+// enforces these bounds.
 #pragma once
 
 #include <stddef.h>
@@ -30,7 +32,8 @@ struct Ieee<float> {
   static constexpr uint32_t kInf = 0x7F800000u;
   static constexpr uint32_t kMantissaMask = 0x007FFFFFu;
   static constexpr uint32_t kSqrtHalf = 0x3F3504F3u;
-  // Adding it to a small number leaves the nearest integer in the low mantissa bits.
+  // Adding kRound to a small number leaves its nearest integer in the low mantissa
+  // bits.
   static constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
 };
 template <>
@@ -44,7 +47,7 @@ struct Ieee<double> {
   static constexpr double kRound = 6755399441055744.0;  // 1.5 * 2^52
 };
 
-// The constant of the lanes' type.
+// The one of two constants that belongs to the element type.
 template <class T>
 FASTMLP_INLINE constexpr T pick_scalar(float f, double d) {
   if constexpr (sizeof(T) == sizeof(float)) {
@@ -58,8 +61,8 @@ FASTMLP_INLINE Vec<T> pick(float f, double d) {
   return Vec<T>::set1(pick_scalar<T>(f, d));
 }
 
-// c[I] + c[I + Step] x + c[I + 2 Step] x^2 + ... by Horner's rule.  Recursion, because
-// compilers stop unrolling loops at some length.
+// c[I] + c[I + Step] x + c[I + 2 Step] x^2 + ... by Horner's rule.  Recursive, because
+// compilers do not unroll loops beyond some length.
 template <int I, int Step, class T, int N>
 FASTMLP_INLINE Vec<T> horner_of(Vec<T> x, const T (&c)[N]) {
   const Vec<T> first = Vec<T>::set1(c[I]);
@@ -69,8 +72,9 @@ FASTMLP_INLINE Vec<T> horner_of(Vec<T> x, const T (&c)[N]) {
     return first;
   }
 }
-// The polynomial with even and odd powers apart, which halves the chain of dependent
-// operations for one more multiplication; loses digits where the two halves cancel.
+// The polynomial with even and odd powers summed separately, which halves the chain of
+// dependent operations at the cost of one multiplication, but loses digits where the
+// two halves cancel.
 template <class T, int N>
 FASTMLP_INLINE Vec<T> poly_of(Vec<T> x, const T (&c)[N]) {
   if constexpr (N < 5) {
@@ -97,20 +101,19 @@ FASTMLP_INLINE Vec<T> poly(Vec<T> x, const float (&f)[N], const double (&d)[M]) 
   }
 }
 
-// 2^n from the rounded z = n + kRound + bias; what the shift pushes out does not
-// matter.
+// 2^n from the rounded z = n + kRound + bias; the bits shifted out do not matter.
 template <class T>
 FASTMLP_INLINE Vec<T> exponent_of(Bits<T> z) {
   return from_bits(shl<Ieee<T>::kMantissa>(z));
 }
 
-// The sign of x for a result >= 0 (a zero's too).
+// Gives a result >= 0 the sign of x, including the sign of a zero.
 template <class T>
 FASTMLP_INLINE Vec<T> with_sign_of(Vec<T> x, Vec<T> result) {
   return from_bits(to_bits(result) | (to_bits(x) & set1_bits<T>(Ieee<T>::kSign)));
 }
 
-// x if |x| is so small that f(x) = x to all bits; keeps -0 and subnormals.
+// x if |x| is so small that f(x) rounds to x, else the result; keeps -0 and subnormals.
 template <class T>
 FASTMLP_INLINE Vec<T> identity_if_tiny(Vec<T> x, Vec<T> result) {
   return select(abs(x) < pick<T>(0x1p-26f, 0x1p-55), x, result);
@@ -137,8 +140,8 @@ FASTMLP_INLINE ExpReduced<T> exp_reduce(Vec<T> x, T bias) {
   return {fnma(n, pick<T>(kLn2LoF, kLn2LoD), r), to_bits(z)};
 }
 
-// e^x.  Error 1.1 / 1.1.  Overflows to inf and vanishes where the exact value does;
-// ascends from one float to the next.
+// e^x.  Error 1.1 / 1.1.  Overflows and underflows where the exact value does; for
+// float it is monotonic.
 template <class T>
 FASTMLP_INLINE Vec<T> vexp(Vec<T> x) {
   using I = Ieee<T>;
@@ -151,8 +154,9 @@ FASTMLP_INLINE Vec<T> vexp(Vec<T> x) {
   return p * exponent_of(half) * exponent_of(e.z - half);
 }
 
-// e^x for x <= 0 (larger arguments give nonsense), cheaper and with the bits of vexp:
-// what is shifted up by 2^64 stays normal.
+// e^x for x <= 0 (results for other arguments are meaningless), cheaper than vexp and
+// bitwise equal to it: intermediate values are scaled by 2^64, so that they stay
+// normal.
 template <class T>
 FASTMLP_INLINE Vec<T> vexp_nonpositive(Vec<T> x) {
   x = max(pick<T>(-104.0f, -746.0), x);
@@ -171,14 +175,15 @@ FASTMLP_INLINE Vec<T> vexpm1(Vec<T> x) {
   return identity_if_tiny(x, y + y);
 }
 
-// tanh x.  Error 1.85 / 1.95.  tanh(-x) = -tanh(x) to the bit, |tanh x| <= 1, and it
-// ascends to within one unit in the last place.
+// tanh x.  Error 1.85 / 1.95.  tanh(-x) = -tanh(x) bitwise, |tanh x| <= 1, and it is
+// monotonic to within one unit in the last place.
 //
-// With |x| = n ln(2) / 2 + h, s = 2^n and t = tanh h the addition theorem says
+// With |x| = n ln(2) / 2 + h, s = 2^n and t = tanh h, the addition theorem gives
 //   tanh |x| = (A + B t) / (B + A t),  A = s - 1, B = s + 1.
-// A multiple c near that value is taken out, because what is added to c then may have
-// the errors of a few operations: tanh |x| = c + ((A - c B) + (B - c A) t) / (B + A t).
-// c = min(n / 4, 1) is 0 where the result may be small, and makes A - c B, B - c A
+// A constant c near that value is split off:
+//   tanh |x| = c + ((A - c B) + (B - c A) t) / (B + A t),
+// because the term added to c may then have the rounding errors of a few operations.
+// c = min(n / 4, 1) is 0 where the result may be small, and makes A - c B and B - c A
 // exact.
 template <class T>
 FASTMLP_INLINE Vec<T> vtanh(Vec<T> x) {
@@ -228,7 +233,7 @@ FASTMLP_INLINE LogReduced<T> log_reduce(Vec<T> u) {
   const Bits<T> biased = shr<I::kMantissa>(shifted);
   const Bits<T> m =
       (shifted & set1_bits<T>(I::kMantissaMask)) + set1_bits<T>(I::kSqrtHalf);
-  // An integer below 2^kMantissa in the mantissa of 2^kMantissa is that sum.
+  // 2^kMantissa with the integer `biased` in its mantissa is the sum of the two.
   const Bits<T> sum =
       biased | set1_bits<T>((U(I::kBias) + I::kMantissa) << I::kMantissa);
   return {from_bits(sum), biased, from_bits(m) - Vec<T>::set1(1)};
@@ -244,7 +249,7 @@ FASTMLP_INLINE Vec<T> log_assemble(Vec<T> e, Vec<T> f) {
   return fma(e, pick<T>(kLn2HiF, kLn2HiD), f + low);
 }
 
-// The values of a logarithm outside (0, inf), by its argument u.
+// Replaces the result of a logarithm where its argument u is not in (0, inf).
 template <class T>
 FASTMLP_INLINE Vec<T> log_edges(Vec<T> u, Vec<T> result) {
   using I = Ieee<T>;
@@ -255,7 +260,7 @@ FASTMLP_INLINE Vec<T> log_edges(Vec<T> u, Vec<T> result) {
   return select(u > zero, result, select(u == zero, -inf, nan));
 }
 
-// Natural logarithm.  Error 0.95 / 0.9.  -inf at 0, NaN below.
+// Natural logarithm.  Error 0.95 / 0.9.  -inf at 0, NaN for negative arguments.
 template <class T>
 FASTMLP_INLINE Vec<T> vlog(Vec<T> x) {
   using I = Ieee<T>;
@@ -269,7 +274,7 @@ FASTMLP_INLINE Vec<T> vlog(Vec<T> x) {
   return log_edges(x, log_assemble(l.e - offset, l.f));
 }
 
-// log(1 + x).  Error 1.5 / 1.5.  -inf at -1, NaN below.
+// log(1 + x).  Error 1.5 / 1.5.  -inf at -1, NaN for x < -1.
 template <class T>
 FASTMLP_INLINE Vec<T> vlog1p(Vec<T> x) {
   using I = Ieee<T>;
@@ -280,7 +285,8 @@ FASTMLP_INLINE Vec<T> vlog1p(Vec<T> x) {
   const Vec<T> back = u - one;
   const Vec<T> low = (one - (u - back)) + (x - back);
   const LogReduced<T> l = log_reduce(u);
-  // 2^(1 - e), which unlike 2^-e is never subnormal (only 0, when low is nothing).
+  // 2^(1 - e), which unlike 2^-e is never subnormal (though it may be 0, where low is
+  // 0).
   const Vec<T> scale =
       from_bits(shl<I::kMantissa>(set1_bits<T>(U(2 * I::kBias + 1)) - l.biased));
   const Vec<T> f = fma(low * Vec<T>::set1(T(0.5)), scale, l.f);
@@ -288,7 +294,7 @@ FASTMLP_INLINE Vec<T> vlog1p(Vec<T> x) {
   return identity_if_tiny(x, log_edges(u, log_assemble(e, f)));
 }
 
-// log(1 + x) for 0 <= x <= 1, at a third of the price.  Error 1.1 / 1.1.
+// log(1 + x) for 0 <= x <= 1, at a third of the cost of vlog1p.  Error 1.1 / 1.1.
 template <class T>
 FASTMLP_INLINE Vec<T> vlog1p01(Vec<T> x) {
   const Vec<T> s = x / (Vec<T>::set1(2) + x);
@@ -305,14 +311,14 @@ FASTMLP_INLINE uint64_t multiply_high(uint64_t a, uint64_t b) {
 }
 
 // a = n pi / 2 + r with |r| <= pi / 4, for any finite a >= 2^14 (Payne and Hanek,
-// 1983). Only those digits of 2 / pi are used that matter to 2 a / pi modulo 4: 192 of
-// them, which leaves over 60 good bits in r even where a is as close to a multiple of
-// pi / 2 as a double can be.  Returns r; *quadrant = n modulo 4.
+// 1983).  Only those bits of 2 / pi are used that affect 2 a / pi modulo 4.  192 of
+// them leave more than 60 correct bits in r, even if a is as close to a multiple of pi
+// / 2 as a double can be.  Returns r; *quadrant = n modulo 4.
 FASTMLP_INLINE double reduce_by_half_pi(double a, unsigned* quadrant) {
   uint64_t bits;
   memcpy(&bits, &a, sizeof bits);
   const uint64_t m = (bits & 0x000FFFFFFFFFFFFFu) | 0x0010000000000000u;
-  // a = m 2^e.  Digits of weight 2^(2 - e) and more give multiples of 4.
+  // a = m 2^e.  Bits of 2 / pi of weight 2^(2 - e) and above give multiples of 4.
   const int e = static_cast<int>(bits >> 52) - 1075;
   const int first = 64 + e - 2;
   uint32_t p[6];
@@ -334,7 +340,7 @@ FASTMLP_INLINE double reduce_by_half_pi(double a, unsigned* quadrant) {
     y[i] = static_cast<uint32_t>(carry);
     carry >>= 32;
   }
-  // Round to the nearest integer; keep the sign and the size of what is left.
+  // Round to the nearest integer; keep the sign and the magnitude of the remainder.
   const bool negative = (y[0] & 0x20000000u) != 0;
   *quadrant = ((y[0] >> 30) + negative) & 3u;
   if (negative) {
@@ -351,8 +357,8 @@ FASTMLP_INLINE double reduce_by_half_pi(double a, unsigned* quadrant) {
   const uint64_t top = uint64_t(y[word]) << 32 | y[word + 1];
   const int zeros = __builtin_clzll(top | 1);
   const uint64_t fraction = (top << zeros) | (uint64_t(y[word + 2]) << zeros >> 32);
-  // fraction 2^(-62 - 32 word - zeros) times pi / 2; one bit less, so that it is
-  // signed.
+  // fraction 2^(-62 - 32 word - zeros) times pi / 2; shifted right by one bit, so that
+  // it fits into a signed integer.
   const uint64_t product = multiply_high(fraction, kHalfPiBits) >> 1;
   const uint64_t scale_bits = static_cast<uint64_t>(1023 - 60 - 32 * word - zeros)
                               << 52;
@@ -362,13 +368,13 @@ FASTMLP_INLINE double reduce_by_half_pi(double a, unsigned* quadrant) {
   return negative ? -r : r;
 }
 
-// Up to here three parts of pi / 2 are enough.
+// The largest argument for which pi / 2 in three parts is accurate enough.
 template <class T>
 FASTMLP_INLINE constexpr T sin_fast_limit() {
   return pick_scalar<T>(0x1p14f, 0x1p28);
 }
 
-// Replaces r and n (as the integer kRound + n) in the lanes that are above the limit.
+// Replaces r and n (as z = kRound + n) in the lanes that are above the limit.
 template <class T>
 static __attribute__((noinline, cold)) void reduce_large(const T* a, T* r, T* z) {
   for (Index i = 0; i < Vec<T>::kLanes; ++i) {
@@ -393,8 +399,8 @@ FASTMLP_INLINE Vec<T> sin_of_magnitude(Vec<T> a) {
   const Vec<T> round = Vec<T>::set1(I::kRound);
   Vec<T> z = fma(a, pick<T>(kTwoOverPiF, kTwoOverPiD), round);
   const Vec<T> n = z - round;
-  // The first step is exact; the parts must be taken off one after another, because r
-  // may come near 0 at any of them.
+  // The first step is exact. The parts must be subtracted one after another, because r
+  // may come close to 0 in any of the steps.
   Vec<T> r = fnma(n, pick<T>(kHalfPi1F, kHalfPi1D), a);
   r = fnma(n, pick<T>(kHalfPi2F, kHalfPi2D), r);
   r = fnma(n, pick<T>(kHalfPi3F, kHalfPi3D), r);
@@ -418,22 +424,23 @@ FASTMLP_INLINE Vec<T> sin_of_magnitude(Vec<T> a) {
   return from_bits(to_bits(y) ^ flip);
 }
 
-// sin x.  Error 1.6 / 1.6, however large x is; NaN if it is infinite.  Odd to the bit.
+// sin x.  Error 1.6 / 1.6, however large x is; NaN if it is infinite.  Odd, bitwise.
 template <class T>
 FASTMLP_INLINE Vec<T> vsin(Vec<T> x) {
   const Vec<T> y = sin_of_magnitude<0>(abs(x));
   return from_bits(to_bits(y) ^ (to_bits(x) & set1_bits<T>(Ieee<T>::kSign)));
 }
 
-// cos x.  Error 1.6 / 1.6, however large x is; NaN if it is infinite.  Even to the bit.
+// cos x.  Error 1.6 / 1.6, however large x is; NaN if it is infinite.  Even, bitwise.
 template <class T>
 FASTMLP_INLINE Vec<T> vcos(Vec<T> x) {
   return sin_of_magnitude<1>(abs(x));
 }
 
-// erf x.  Error 1.95 / 1.8.  Odd to the bit, |erf x| <= 1.
+// erf x.  Error 1.95 / 1.8.  Odd, bitwise; |erf x| <= 1.
 //
-// erf |x| = 1 - e^u with u = ln(erfc |x|) = |x| Q(|x|): one polynomial, no division.
+// erf |x| = 1 - e^u with u = ln(erfc |x|) = |x| Q(|x|) takes one polynomial and no
+// division.
 template <class T>
 FASTMLP_INLINE Vec<T> verf(Vec<T> x) {
   using I = Ieee<T>;
@@ -447,8 +454,8 @@ FASTMLP_INLINE Vec<T> verf(Vec<T> x) {
   return with_sign_of(x, fnma(s, expm1_reduced(r), Vec<T>::set1(1) - s));
 }
 
-// erfc x = 1 - erf x.  Error 3.8 / 4.5, of the result itself: the tail is as good as
-// the rest, down to the subnormal numbers.
+// erfc x = 1 - erf x.  Error 3.8 / 4.5, relative to erfc itself: the tail is as
+// accurate as the rest, down to the subnormal numbers.
 //
 // For a = |x|, erfc a = e^(-a^2) P(t) / (a + K), t = (a - K) / (a + K).
 template <class T>
@@ -458,15 +465,14 @@ FASTMLP_INLINE Vec<T> verfc(Vec<T> x) {
   const Vec<T> round = Vec<T>::set1(I::kRound + T(I::kBias) + T(64));
   const Vec<T> centre = pick<T>(kErfcCentreF, kErfcCentreD);
   const Vec<T> a = min(pick<T>(10.1f, 27.3), abs(x));
-  // For exp(-a^2), with the rounding error of the square taken into the reduced
-  // argument.
+  // For exp(-a^2); the rounding error of the square is added to the reduced argument.
   const Vec<T> square = a * a;
   const Vec<T> error = fma(a, a, -square);
   const Vec<T> z = fnma(square, pick<T>(kLog2EF, kLog2ED), round);
   const Vec<T> n = z - round;
   const Vec<T> low = fma(n, pick<T>(kLn2LoF, kLn2LoD), error);
   const Vec<T> r = fnma(n, pick<T>(kLn2HiF, kLn2HiD), -square) - low;
-  // w = 1 / (a + K) with the rounding of the sum and of the quotient put right.
+  // w = 1 / (a + K), corrected for the rounding errors of the sum and of the quotient.
   const Vec<T> d = a + centre;
   const Vec<T> w0 = one / d;
   const Vec<T> w = fma(fnma(a - (d - centre), w0, fnma(d, w0, one)), w0, w0);

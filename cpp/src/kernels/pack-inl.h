@@ -10,9 +10,8 @@
 namespace fastmlp {
 namespace FASTMLP_ISA {
 
-// Tiles that measure best with GCC 12 on Zen 4: 8 x 2 vectors where there are 32
-// registers, 6 x 2 where there are 16. Taller tiles spill. NEON goes by its 32
-// registers.
+// The fastest tiles measured with GCC 12 on Zen 4: 8 x 2 vectors with 32 registers,
+// 6 x 2 with 16. Taller tiles spill. NEON has 32 registers and uses the former.
 #if defined(FASTMLP_ISA_avx512) || defined(FASTMLP_ISA_neon)
 constexpr int kTileRows = 8;
 #else
@@ -24,20 +23,20 @@ constexpr Index tile_columns() {
   return kTileVectors * Vec<T>::kLanes;
 }
 
-// A left panel's rows that lie along k: `lanes` steps of them, or for kEdge the last
-// `depth` <= lanes steps of the panel.
+// Packs `lanes` steps of k of a left panel whose rows are contiguous along k, or with
+// kEdge the last `depth` <= lanes steps.
 template <class T, bool kEdge>
 FASTMLP_INLINE void pack_left_square(T* dst, const T* src, Index rs, Index depth) {
   using V = Vec<T>;
   constexpr Index L = V::kLanes;
   constexpr int kGroups = (kTileRows + L - 1) / L;
   constexpr Index kLast = kTileRows - (kGroups - 1) * L;  // rows of the last group
-  static_assert(L - kLast <= kTileRows, "the lanes too many lie in the next step");
+  static_assert(L - kLast <= kTileRows, "excess lanes must fit into the next step");
   V rows[kGroups][L];
 #pragma GCC unroll 8
   for (int g = 0; g < kGroups; ++g) {
-    // Rows that are missing are copies: for half a group of them, half the shuffles are
-    // copies as well and left out by the compiler.
+    // Missing rows are replaced by copies of others. If half a group is missing, half
+    // of the shuffles are then duplicates, which the compiler removes.
 #pragma GCC unroll 16
     for (Index q = 0; q < L; ++q) {
       const T* row = src + (g * L + (g == kGroups - 1 ? q % kLast : q)) * rs;
@@ -50,8 +49,8 @@ FASTMLP_INLINE void pack_left_square(T* dst, const T* src, Index rs, Index depth
     if (kEdge && i >= depth) break;
 #pragma GCC unroll 8
     for (int g = 0; g < kGroups; ++g) {
-      // The lanes too many of the last group fall on the next step, which is stored
-      // after this one; the panel's last step has none.
+      // Excess lanes of the last group are written into the next step, which is stored
+      // after this one. The last step of the panel must not write them.
       T* out = dst + i * kTileRows + g * L;
       if (kEdge && kLast < L && g == kGroups - 1 && i == depth - 1) {
         rows[g][i].store_partial(out, kLast);
@@ -66,10 +65,10 @@ template <class T>
 void pack_left(T* dst, LeftOperand<T> a, Index m, Index k) {
   constexpr Index L = Vec<T>::kLanes;
   const bool contiguous = a.rs == 1 || a.cs == 1;
-  const Index whole = contiguous ? m - m % kTileRows : 0;  // rows done by vectors
+  const Index whole = contiguous ? m - m % kTileRows : 0;  // rows packed by vectors
   if (a.rs == 1) {
-    // A few steps of k at a time: their rows of A are read from end to end, and each
-    // panel gets whole lines.
+    // A few steps of k at a time: contiguous elements of A are read from end to end,
+    // and whole cache lines are written to each panel.
     constexpr Index kSteps = 8;
     for (Index p0 = 0; p0 < k; p0 += kSteps) {
       const Index p1 = k < p0 + kSteps ? k : p0 + kSteps;
@@ -103,8 +102,8 @@ void pack_left(T* dst, LeftOperand<T> a, Index m, Index k) {
   }
 }
 
-// lanes x lanes elements of a right panel out of columns that lie along k. kEdge: there
-// are `depth` steps of k and `cols` columns, which may be more than fit.
+// Packs lanes x lanes elements of a right panel whose columns are contiguous along k.
+// With kEdge, `depth` steps of k and `cols` columns remain; both may exceed `lanes`.
 template <class T, bool kEdge>
 FASTMLP_INLINE void pack_right_square(T* dst, const T* src, Index cs, Index depth,
                                       Index cols) {
@@ -132,7 +131,7 @@ FASTMLP_INLINE void pack_right_square(T* dst, const T* src, Index cs, Index dept
   }
 }
 
-// One vector's width of a right panel out of columns that lie along k.
+// Packs one vector's width of a right panel whose columns are contiguous along k.
 template <class T>
 void pack_right_strip(T* dst, const T* src, Index cs, Index k, Index cols) {
   constexpr Index L = Vec<T>::kLanes;
@@ -147,7 +146,7 @@ void pack_right_strip(T* dst, const T* src, Index cs, Index k, Index cols) {
   }
 }
 
-// One panel, or the `cols` columns that there are of it.
+// Packs the first `cols` columns of a panel: all of them, or fewer in the last panel.
 template <class T>
 void pack_right_panel(T* dst, const T* b, Index rs, Index cs, Index k, Index cols) {
   using V = Vec<T>;
@@ -183,15 +182,15 @@ void pack_right(T* dst, Index panel_stride, const T* b, Index rs, Index cs, Inde
                      n - j < kColumns ? n - j : kColumns);
   };
   if (cs == 1) {
-    // A few rows of B from end to end: going down B for each panel would jump from page
-    // to page.
+    // A few rows of B at a time, from end to end: traversing all rows for each panel
+    // would jump from page to page.
     constexpr Index kDepth = 8;
     for (Index p = 0; p < k; p += kDepth) {
       for (Index j = 0; j < n; j += kColumns) block(p, j, kDepth);
     }
   } else {
-    // Panel after panel, a few lines of each column at a time: where a line of dst is
-    // two vectors, it is still in cache when the second one comes.
+    // Panel by panel, a few cache lines of each column at a time: if a line of dst
+    // holds two vectors, it is still in cache when the second one is written.
     constexpr Index kDepth = 4 * kLine;
     for (Index j = 0; j < n; j += kColumns) {
       for (Index p = 0; p < k; p += kDepth) block(p, j, kDepth);

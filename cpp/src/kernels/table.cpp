@@ -1,5 +1,5 @@
-// All kernels of one instruction set. Compiled once per ISA with that ISA's flags and
-// FASTMLP_ISA set to its name; kKernels is the one symbol that others see.
+// All kernels of one instruction set. This file is compiled once per ISA, with that
+// ISA's flags and FASTMLP_ISA set to its name. kKernels is its only external symbol.
 #include "activation-inl.h"
 #include "derivative-inl.h"
 #include "dropout-inl.h"

@@ -130,9 +130,9 @@ FASTMLP_INLINE Mask<double> nonzero(Bits<double> a) { return !Mask<double>{_mm25
 FASTMLP_INLINE Bits<double> multiply_low_halves(Bits<double> a, Bits<double> b) { return {_mm256_mul_epu32(a.b, b.b)}; }
 // clang-format on
 
-// Pairs of rows, then pairs of pairs, change elements within 128-bit lanes; the lanes
-// change places last. GCC keeps the rows in registers only where the loops over them
-// are unrolled early.
+// Pairs of rows, then pairs of pairs, exchange elements within 128-bit lanes; the lanes
+// themselves are exchanged last. GCC keeps the rows in registers only if the loops over
+// them are unrolled early.
 FASTMLP_INLINE void transpose(Vec<float> (&rows)[8]) {
   __m256 t[8];
 #pragma GCC unroll 2

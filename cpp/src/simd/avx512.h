@@ -131,10 +131,10 @@ FASTMLP_INLINE Mask<double> nonzero(Bits<double> a) { return {_mm512_test_epi64_
 FASTMLP_INLINE Bits<double> multiply_low_halves(Bits<double> a, Bits<double> b) { return {_mm512_mul_epu32(a.b, b.b)}; }
 // clang-format on
 
-// Pairs of rows, then pairs of pairs, change elements within 128-bit lanes; what is
-// left is a 4 x 4 transpose of the lanes. rows[kStride * i + c], i = 0 .. 3, take part
-// in it. GCC keeps the rows in registers only where the loops over them are unrolled
-// early.
+// The transposes below exchange elements within 128-bit lanes, first between pairs of
+// rows, then between pairs of pairs. The remaining 4 x 4 transpose of the lanes is done
+// here for rows[kStride * i + c], i = 0 .. 3. GCC keeps the rows in registers only if
+// the loops over them are unrolled early.
 template <int kStride>
 FASTMLP_INLINE void transpose_lanes(__m512 (&rows)[4 * kStride]) {
 #pragma GCC unroll 4

@@ -1,5 +1,5 @@
-// Width-1 vectors: portable C++, always compiled, and the bitwise reference for the
-// rest.
+// Vectors of one lane in portable C++. They are always compiled, and are the bitwise
+// reference for the other instruction sets.
 #pragma once
 
 #include <math.h>

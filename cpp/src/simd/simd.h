@@ -1,10 +1,10 @@
-// The smallest vector type the kernels need, one implementation per instruction set.
+// The smallest vector type that the kernels need, implemented once per instruction set.
 //
 // Everything here lives in namespace fastmlp::FASTMLP_ISA and is always inlined, so
-// that no symbol compiled with one ISA's flags can be picked by the linker for another.
+// that the linker can never pick a symbol compiled with the flags of another ISA.
 //
-// Required of each implementation, for T = float and double (negation and abs are made
-// of bit operations below):
+// Each implementation must provide, for T = float and double (negation and abs are
+// defined below by bit operations):
 //
 //   Vec<T>          kLanes; load, load_partial(p, n) (lanes >= n are zero and are not
 //                   read), store, store_partial(p, n), set1; + - * /
@@ -23,9 +23,9 @@
 //   transpose(rows) Vec<T>[kLanes] in place, in registers: swaps lane j of rows[i] with
 //                   lane i of rows[j]
 //
-// All operations are IEEE exact per lane, so the lane count never shows in a result.
-// Absent on purpose: horizontal sums (their order would depend on the width) and
-// reciprocal estimates (they differ between vendors).
+// All operations round correctly in each lane (IEEE 754), so results do not depend on
+// the number of lanes. Horizontal sums are left out on purpose, since their order would
+// depend on the width, and so are reciprocal estimates, which differ between vendors.
 #pragma once
 
 #include <stddef.h>
@@ -39,7 +39,7 @@
 
 #define FASTMLP_INLINE static inline __attribute__((always_inline))
 #define FASTMLP_MEMBER inline __attribute__((always_inline))
-// A specialisation takes no storage class.
+// A template specialisation cannot have a storage class.
 #define FASTMLP_SPECIAL inline __attribute__((always_inline))
 
 namespace fastmlp {
@@ -90,7 +90,7 @@ FASTMLP_INLINE Vec<T> abs(Vec<T> a) {
   return from_bits(to_bits(a) & set1_bits<T>(typename BitsOf<T>::type(-1) >> 1));
 }
 
-// 0 where a <= 0, so NaN propagates.
+// 0 where a <= 0, else a; NaN propagates.
 template <class T>
 FASTMLP_INLINE Vec<T> rectified(Vec<T> a) {
   return select(a <= Vec<T>::set1(T(0)), Vec<T>::set1(T(0)), a);
