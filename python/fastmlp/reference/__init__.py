@@ -2,9 +2,10 @@
 
 Every compiled kernel has a function of the same name here, with the same arguments,
 defaults and side effects, and the small :class:`MLP` has the interface of
-``fastmlp.MLP`` except for what its docstring lists. The code favours the formula over
-speed, works in the dtype of its arrays (float32 or float64) and imports only numpy and
-the standard library, so the folder can be read, copied and trusted on its own.
+``fastmlp.MLP`` except for the features that its docstring lists. The code favours clear
+formulas over speed, works in the dtype of its arrays (float32 or float64) and imports
+only numpy and the standard library, so the folder can be read, copied and checked
+without the rest of the package.
 
 Conventions: arrays are row-major and rows are samples, ``x (B, I)``, ``w (I, O)``,
 ``b (O,)``, ``h = act(x @ w + b)``. Outputs come first in an argument list; ``dz``

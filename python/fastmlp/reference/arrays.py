@@ -1,4 +1,4 @@
-"""Types of arrays, and what all modules share."""
+"""Array types and helpers that all modules share."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ Rate: TypeAlias = float | Callable[[int], float]
 
 _V = TypeVar("_V")
 
-# As in the compiled kernels, infinities and NaN appear where IEEE 754 puts them,
-# without a warning.
+# As in the compiled kernels, infinities and NaN follow IEEE 754 and cause no warnings.
 quiet = np.errstate(all="ignore")
 
 
 def named(what: str, name: str, table: Mapping[str, _V]) -> _V:
     if name not in table:
-        raise ValueError(f"unknown {what} {name!r}; one of {', '.join(table)}")
+        raise ValueError(f"unknown {what} {name!r}; known: {', '.join(table)}")
     return table[name]

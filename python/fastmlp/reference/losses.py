@@ -1,4 +1,4 @@
-"""Losses: kernels, and the objects of the interface."""
+"""Losses: the kernel, and the objects that users pass."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _elementwise_loss(
 ) -> tuple[Array, Array]:
     """``l(p, y)`` and ``dl/dp`` for each element.
 
-    ``delta`` is the loss's parameter, one number or one for each column.
+    ``delta`` is the loss's parameter: one number, or one for each column.
     """
     r = p - y
     a = np.abs(r)
@@ -60,7 +60,8 @@ def _elementwise_loss(
         value = np.where(a <= delta, 0.5 * r * r, delta * (a - 0.5 * delta))
         return value, np.clip(r, -delta, delta)
     if loss == "pseudo_huber":
-        # delta^2 (sqrt(1 + t^2) - 1) with t = r / delta, without the cancellation.
+        # delta^2 (sqrt(1 + t^2) - 1) with t = r / delta, in a form without
+        # cancellation.
         t = r / delta
         root = np.hypot(1, t)
         return delta**2 * t * (t / (root + 1)), r / root
@@ -71,24 +72,25 @@ def _elementwise_loss(
         value += (1 - y) * (np.maximum(p, 0) + log_one_plus)
         return value, (1 - y) * sigmoid(p) - delta * y * sigmoid(-p)
     if loss == "poisson":
-        # y log(rate) - rate but for what depends on y alone, rate = e^p.
+        # -log likelihood for rate = e^p, without the term that depends on y alone.
         return np.exp(p) - y * p, np.exp(p) - y
     if loss == "quantile":
-        # The pinball: q r below, (1 - q) r above, r the distance.
+        # The pinball loss: q |r| for predictions below y, (1 - q) |r| above.
         value = np.where(r > 0, (1 - delta) * a, delta * a)
         return value, np.where(r > 0, 1 - delta, np.where(r < 0, -delta, 0 * r))
     if loss == "hinge":
-        # At the kink the slope is that of the mistaken side: the perceptron's rule.
+        # At the kink the derivative is that of the side with a loss: with a margin of 0
+        # this is the perceptron's rule.
         short_of = delta - y * p
         return np.maximum(short_of, 0), np.where(short_of < 0, 0, -y)
-    raise ValueError(f"unknown loss {loss!r}; one of {', '.join(LOSSES)}")
+    raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
 
 
 def _gaussian_nll(p: Array, y: Array, eps: float) -> tuple[Array, Array]:
     """``(log v + (m - y)^2 / v) / 2`` for ``p = (m, log v)``, and its gradient.
 
-    ``v`` is at least eps. The gradient passes through that bound, so that a variance
-    that fell below it can grow again.
+    ``v`` is clipped to at least eps, but the gradient ignores the clipping, so that a
+    variance below eps can grow again.
     """
     mean, log_v = np.split(p, 2, axis=1)
     v = np.maximum(np.exp(log_v), eps)
@@ -99,7 +101,7 @@ def _gaussian_nll(p: Array, y: Array, eps: float) -> tuple[Array, Array]:
 
 
 def check_labels(labels: Array, classes: int) -> None:
-    """Refuse what would count from the end, or not at all."""
+    """Raise an error for labels out of range; numpy would accept negative ones."""
     for row in np.flatnonzero((labels < 0) | (labels >= classes)):
         raise ValueError(
             f"y: the label {labels[row]} in row {row} is out of range for "
@@ -110,9 +112,9 @@ def check_labels(labels: Array, classes: int) -> None:
 def _cross_entropy(
     p: Array, target: Array, smoothing: float, class_weight: Array | None
 ) -> tuple[Array, Array]:
-    """``-c y log softmax(p)`` and its gradient; labels count as one-hot rows.
+    """``-c y log softmax(p)`` and its gradient; labels are treated as one-hot rows.
 
-    Smoothing a makes ``(1 - a) y + a / O`` of y; c are the classes' weights.
+    Smoothing a replaces y by ``(1 - a) y + a / O``; c are the class weights.
     """
     if target.ndim == 1:
         check_labels(target, p.shape[1])
@@ -126,7 +128,7 @@ def _cross_entropy(
         y = y * class_weight
     shifted = p - p.max(axis=-1, keepdims=True)
     log_softmax = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    # 0 log 0 = 0: a class with a logit of -inf and no target costs nothing.
+    # 0 log 0 = 0: a class with a logit of -inf and a target of 0 contributes nothing.
     value = -y * np.where(y == 0, 0, log_softmax)
     return value, np.exp(log_softmax) * y.sum(axis=-1, keepdims=True) - y
 
@@ -152,9 +154,9 @@ def loss_rows(
     batch is then ``sum(row_scale * row_loss)``. ``dpred`` may be None.
 
     ``delta`` is also the weight of y = 1 (binary_cross_entropy), q (quantile), the
-    least variance (gaussian_nll) and the margin (hinge); ``per_output (O,)`` are
-    several of the first two, or class weights (cross_entropy). With int64 ``actions
-    (B,)`` only ``pred[b, actions[b]]`` counts, against ``target (B, 1)``.
+    minimum variance (gaussian_nll) and the margin (hinge). ``per_output (O,)`` holds
+    one of the first two for each output, or class weights (cross_entropy). With int64
+    ``actions (B,)`` only ``pred[b, actions[b]]`` is compared, with ``target (B, 1)``.
     """
     if actions is not None:
         check_labels(actions, pred.shape[1])
@@ -183,9 +185,9 @@ class Loss:
     """A loss over a batch: mean (or sum) of :func:`loss_rows` over rows and outputs.
 
     With weights the mean is ``sum(w * l) / sum(w)`` and the sum is ``sum(w * l)``;
-    cross-entropy averages over rows only, and counts the class weights of labels as
-    weights of their rows. ``delta``, ``smoothing`` and ``per_output`` are those of
-    :func:`loss_rows`. With ``action`` targets are pairs (actions, values).
+    cross-entropy averages over rows only, and multiplies the weight of a row by the
+    class weight of its label. ``delta``, ``smoothing`` and ``per_output`` are those of
+    :func:`loss_rows`. With ``action``, targets are pairs (actions, values).
     """
 
     kind: str
@@ -205,7 +207,7 @@ class Loss:
         return self.value_and_grad(pred, target, sample_weight)[0]
 
     def row_weights(self, weight: Array, target: Any) -> Array:
-        """Return the weights of rows in a mean: of samples, times those of labels."""
+        """Return the weights of rows in a mean: sample weights times class weights."""
         weight = np.array(weight, dtype=np.float64)
         if self.kind != "cross_entropy" or np.ndim(target) != 1 or not self.per_output:
             return weight
@@ -243,15 +245,20 @@ class Loss:
         elif one_for_all and target.shape in (shape[:1], (len(rows), 1)):
             target = target.astype(pred.dtype).reshape(-1, 1).repeat(outputs, axis=1)
         else:
-            raise ValueError(f"target of shape {target.shape} for {rows.shape}")
+            raise ValueError(
+                f"target of shape {target.shape} does not fit predictions of shape "
+                f"{rows.shape}"
+            )
         weight = np.ones(len(rows)) if sample_weight is None else sample_weight
         scale = np.asarray(weight, dtype=np.float64)
         if scale.shape != (len(rows),):
-            raise ValueError(f"sample_weight of shape {scale.shape} for {rows.shape}")
+            raise ValueError(
+                f"sample_weight must have the shape ({len(rows)},), got {scale.shape}"
+            )
         if self.reduction == "mean":
             total = self.row_weights(scale, target).sum()
             total *= 1 if self.kind == "cross_entropy" else outputs
-            # Rows that all weigh nothing, as a batch's may, cost nothing.
+            # A batch whose weights are all 0 has the loss 0.
             scale = scale / total if total != 0 else scale
         scale = scale.astype(pred.dtype)
         row_loss, dpred = np.empty_like(scale), np.empty_like(rows)
@@ -315,12 +322,12 @@ def Poisson(*, reduction: str = "mean") -> Loss:
 
 
 def Quantile(q: float | Sequence[float] = 0.5, *, reduction: str = "mean") -> Loss:
-    """``max(q (y - p), (q - 1) (y - p))``; with several q one for each column."""
+    """``max(q (y - p), (q - 1) (y - p))``, with one q, or one for each column."""
     return _with_parameter("quantile", q, reduction)
 
 
 def GaussianNLL(eps: float = 1e-6, *, reduction: str = "mean") -> Loss:
-    """``(s + (p - y)^2 / exp(s)) / 2`` for predictions (p, s) side by side."""
+    """``(s + (p - y)^2 / exp(s)) / 2`` for predictions ``[p, s]``, all p first."""
     return Loss("gaussian_nll", eps, reduction)
 
 
@@ -330,5 +337,5 @@ def Hinge(margin: float = 1.0, *, reduction: str = "mean") -> Loss:
 
 
 def ActionValue(loss: Loss) -> Loss:
-    """``loss`` of ``p[b, a[b]]`` against a value, for targets (actions, values)."""
+    """``loss`` of ``p[b, a[b]]`` and ``v[b]``, for targets (a, v): actions, values."""
     return replace(loss, action=True)

@@ -46,15 +46,16 @@ def initialize(
     activation: str,
     hidden_activation: str,
 ) -> None:
-    """Draw the first ``weight (fan_in, fan_out)`` and then ``bias`` of a layer [3].
+    """Draw the initial ``weight (fan_in, fan_out)``, then ``bias``, of a layer [3].
 
-    Normal with the variance v, or uniform in +-sqrt(3 v), which has it too, where v is
-    ``2 / fan_in`` (he), ``2 / (fan_in + fan_out)`` (glorot) or ``1 / fan_in`` (lecun);
-    biases are 0. "torch" and "sklearn" draw weight and bias from +-``1 / sqrt(fan_in)``
-    and +-``sqrt(f / (fan_in + fan_out))``, f = 2 if the hidden activation is sigmoid,
-    else 6. "orthogonal" is orthonormal rows, or columns if they are fewer (Saxe et al.,
-    2014). "auto" is he_normal before ReLU-like activations, lecun_normal before selu,
-    glorot_uniform before the others.
+    Weights are normal with variance v, or uniform in +-sqrt(3 v), which has the same
+    variance, where v is ``2 / fan_in`` (he), ``2 / (fan_in + fan_out)`` (glorot) or
+    ``1 / fan_in`` (lecun); biases are 0. "torch" and "sklearn" draw weights and biases
+    uniformly from +-``1 / sqrt(fan_in)`` and +-``sqrt(f / (fan_in + fan_out))``, with
+    f = 2 if the hidden activation is sigmoid, else 6. "orthogonal" has orthonormal
+    rows, or columns if there are fewer of these (Saxe et al., 2014). "auto" is
+    he_normal before ReLU-like activations, lecun_normal before selu and glorot_uniform
+    before all others.
     """
     fan_in, fan_out = weight.shape
     if name == "auto":
@@ -80,7 +81,8 @@ def initialize(
         if bias is not None and name in ("torch", "sklearn"):
             bias[...] = rng.uniform(-limit, limit, bias.shape)
     elif name == "orthogonal":
-        # Q of A = QR is unique, and uniform over all of them, if R's diagonal is > 0.
+        # With a positive diagonal of R, Q of A = QR is unique, and it is uniformly
+        # distributed over the orthonormal matrices.
         short, long = sorted(weight.shape)
         q, r = np.linalg.qr(rng.standard_normal((short, long)).T)
         q = q * np.sign(np.diag(r))
@@ -93,13 +95,13 @@ def initialize(
 
 @dataclass
 class History:
-    """Losses of the epochs of :meth:`MLP.fit`."""
+    """The loss of each epoch of :meth:`MLP.fit`."""
 
     loss: list[float] = field(default_factory=list)
     val_loss: list[float] = field(default_factory=list)
 
 
-# The epochs of the masks of steps and passes that are not of a fit.
+# The epoch numbers that determine masks of steps and passes outside of fit.
 _STEP_EPOCH = 0xFFFFFFFF
 
 _PASS_EPOCH = 0xFFFFFFFE
@@ -108,15 +110,17 @@ _PASS_EPOCH = 0xFFFFFFFE
 class MLP:
     """Multilayer perceptron ``h_0 = x, h_t = act_t(h_{t-1} @ W_t + b_t)``.
 
-    Attributes, arguments and methods are those of ``fastmlp.MLP``; for one seed so are
-    the first parameters, the orders and the masks of :meth:`fit`. Left out are
-    derivatives other than :meth:`vjp` and :meth:`value_and_grad`, ``summary`` and
-    ``repr``, in fit the ``callbacks``, ``metrics`` and ``progress``, batches in place
-    of arrays and functions in place of losses, the ``seconds`` of its history,
-    ``state_dict`` and ``load_state_dict`` of optimisers and their belonging to one
-    model, and second-order solvers. Fewer arguments are checked. A training that
-    diverges stops before the first step whose loss or gradient is not finite, and goes
-    back no further; the parameters after the last step are not looked at.
+    Attributes, arguments and methods are those of ``fastmlp.MLP``. Given the same seed,
+    the initial parameters, and the orders and masks of :meth:`fit`, are equal as well.
+
+    The following are left out: derivatives other than :meth:`vjp` and
+    :meth:`value_and_grad`; ``summary`` and ``repr``; in fit, ``callbacks``, ``metrics``
+    and ``progress``, batches in place of arrays, functions in place of losses, and the
+    ``seconds`` of the history; ``state_dict`` and ``load_state_dict`` of optimisers,
+    and the rule that an optimiser belongs to one model; second-order solvers. Fewer
+    arguments are checked. If training diverges, it stops before the first step whose
+    loss or gradient is not finite and does not roll back further; the parameters after
+    the last step are not checked.
     """
 
     def __init__(
@@ -132,12 +136,13 @@ class MLP:
     ) -> None:
         n_in, *rest = list(layers) or [0]
         if isinstance(n_in, Layer) or not rest:
-            raise ValueError("layers must be the input width, then at least one layer")
+            raise ValueError("layers must hold the input width and at least one layer")
         self.n_in, self.dtype = int(n_in), np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):
             raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
 
-        # From the last dense layer, which may be in a Residual, back to the first.
+        # Defaults are assigned from the last dense layer, which may be inside a
+        # Residual, back to the first.
         defaults = itertools.chain([output_activation], itertools.repeat(activation))
 
         def resolve(item: Layer | int) -> Layer:
@@ -167,7 +172,7 @@ class MLP:
         for norm in norms:
             self._running[norm.running[1]][:] = 1
 
-        # Parameters, then the seed of all orders and masks to come.
+        # Draw the parameters, then the seed of all later orders and masks.
         rng = np.random.default_rng(seed)
         denses = [leaf for leaf in self._leaves if isinstance(leaf, DenseNode)]
         kinds = list(first_kinds(self._nodes))
@@ -180,15 +185,15 @@ class MLP:
                 self._named[f"{leaf.name}.weight"][:] = 1
         self._order_seed = int(rng.integers(2**63))
         self._epochs_done = 0
-        self._passes = 0  # in training mode, steps apart
+        self._passes = 0  # in training mode, without optimiser steps
         self.history: History | None = None
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of all parameters by name, in their order."""
+        """Shapes of all parameters by name, in order."""
         return {k: v for leaf in self._leaves for k, v in leaf.shapes().items()}
 
     def _connect(self) -> None:
-        """Make all views of what the model's three arrays hold."""
+        """Create the views of the flat parameters and buffers."""
         self._named = self._views(self._params)
         denses = [leaf for leaf in self._leaves if isinstance(leaf, DenseNode)]
         self.weights = tuple(self._named[f"{d.name}.weight"] for d in denses)
@@ -199,11 +204,11 @@ class MLP:
             for name in leaf.running if isinstance(leaf, BatchNormNode) else ():
                 self._running[name] = self._buffers[start : start + leaf.n_in]
                 start += leaf.n_in
-        # The shape of the last forward's result, and what its backward needs.
+        # The shape of the last forward's output, and the values that backward needs.
         self._kept: tuple[tuple[int, ...], Tape] | None = None
 
     def _views(self, flat: Array) -> dict[str, Array]:
-        """All parameters, or gradients, by name, as views of a flat vector."""
+        """Return views of a flat vector of parameters or gradients, by name."""
         views, start = {}, 0
         for name, shape in self._shapes().items():
             stop = start + math.prod(shape)
@@ -213,20 +218,20 @@ class MLP:
 
     @property
     def params(self) -> Array:
-        """All parameters, 1-D, in the order W0, b0, W1, b1, ...: to write into.
+        """All parameters, 1-D and writeable, in the order W0, b0, W1, b1, ...
 
-        Norms have scale and shift in their place, a Residual its layers' parameters,
-        then its projection's.
+        A norm has its scale and shift in this order, a Residual the parameters of its
+        layers, then those of its projection.
         """
         return self._params
 
     @property
     def buffers(self) -> Array:
-        """Running means and variances, 1-D, layer by layer: to write into."""
+        """Running means and variances, 1-D and writeable, layer by layer."""
         return self._buffers
 
     def named_parameters(self) -> dict[str, Array]:
-        """Return views of `params` by torch's names, weights (in, out)."""
+        """Return views of `params` by torch's names; weights are (in, out)."""
         return dict(self._named)
 
     def _torch_views(self) -> dict[str, Array]:
@@ -242,11 +247,11 @@ class MLP:
         return views
 
     def state_dict(self) -> dict[str, Array]:
-        """Return copies by torch's names, in its layout: ``"0.weight"`` (out, in)."""
+        """Return copies with torch's names and layout: ``"0.weight"`` is (out, in)."""
         return {name: np.array(v, order="C") for name, v in self._torch_views().items()}
 
     def load_state_dict(self, state: Mapping[str, npt.ArrayLike]) -> None:
-        """Take over such copies; ValueError, nothing changed, if they do not fit."""
+        """Copy a `state_dict` into the model; ValueError if its shapes do not match."""
         views = self._torch_views()
         arrays = {name: np.array(v) for name, v in state.items()}
         wanted = {name: view.shape for name, view in views.items()}
@@ -257,10 +262,10 @@ class MLP:
             view[...] = arrays[name]
 
     def fold(self) -> MLP:
-        """Return a model for inference, without dropout and, where it can, batch norm.
+        """Return a model for inference without dropout and, where possible, batch norm.
 
-        Batch norm goes into a dense layer next to it, see ``fold``. Outputs are the
-        same but for rounding.
+        Batch norm is merged into an adjacent dense layer, see ``fold``. Outputs are
+        equal up to rounding.
         """
         run = Pass(self._named, self._running)
         items = fold(self._nodes, run) or [Folded(Activation("identity"), [], [])]
@@ -272,7 +277,7 @@ class MLP:
         return model
 
     def copy(self) -> MLP:
-        """Return an independent copy, ready to go on alike."""
+        """Return an independent copy that continues in the same way."""
         return copy.deepcopy(self)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -286,13 +291,13 @@ class MLP:
     def _forward(
         self, x: Array, draw: tuple[int, int, int] | None = None
     ) -> tuple[Array, Tape, Pass]:
-        """Return the output, what backward needs, and the pass with its statistics."""
+        """Return the output, the values for backward, and the pass with statistics."""
         run = Pass(self._named, self._running, draw)
         h, tape = forward_nodes(self._nodes, np.atleast_2d(x), run)
         return (h[0] if x.ndim == 1 else h), tape, run
 
     def _forward_in(self, training: bool, x: Array) -> tuple[Array, Tape]:
-        """Return the same in either mode; in training take over the statistics."""
+        """Return the output and the tape; in training mode, update the statistics."""
         draw = (self._order_seed, _PASS_EPOCH, self._passes) if training else None
         y, tape, run = self._forward(x, draw)
         self._passes += training
@@ -307,7 +312,7 @@ class MLP:
     def _backward(
         self, dy: npt.ArrayLike, shape: tuple[int, ...], tape: Tape
     ) -> tuple[Array, Array]:
-        """``(dx, grads)`` by the chain rule, layer by layer from the last."""
+        """Return ``(dx, grads)`` by the chain rule, from the last layer back."""
         dy = np.asarray(dy, dtype=self.dtype)
         if dy.shape != shape:
             raise ValueError(f"dy must have the outputs' shape {shape}, got {dy.shape}")
@@ -320,22 +325,22 @@ class MLP:
     def forward(self, x: npt.ArrayLike, training: bool = False) -> Array:
         """Return the output for ``x (B, I)`` or ``(I,)``; keep what backward needs.
 
-        In training mode dropout is on and batch norm takes the statistics of the batch,
-        and the model takes over its running statistics.
+        In training mode, dropout is active, and batch norm uses the statistics of the
+        batch and updates its running statistics.
         """
         y, tape = self._forward_in(training, np.array(x, dtype=self.dtype))
         self._kept = y.shape, tape
         return y.copy()  # the tape may hold y itself
 
     def backward(self, dy: npt.ArrayLike) -> tuple[Array, Array]:
-        """``(dx, grads)`` of a function with derivative ``dy`` at the last output."""
+        """Return ``(dx, grads)`` of a function with derivative ``dy`` by the output."""
         if self._kept is None:
             raise RuntimeError("backward needs a forward before it")
         dx, grads = self._backward(dy, *self._kept)
-        return dx.copy(), grads  # layers that change nothing return dy itself
+        return dx.copy(), grads  # layers that act as the identity return dy itself
 
     def predict(self, x: npt.ArrayLike, out: Array | None = None) -> Array:
-        """Return the output for ``x (B, I)`` or ``(I,)``, in ``out`` if given."""
+        """Return the output for ``x (B, I)`` or ``(I,)``, into ``out`` if given."""
         y = self._forward(np.array(x, dtype=self.dtype))[0]
         if out is None:
             return y
@@ -347,7 +352,7 @@ class MLP:
     def vjp(
         self, x: npt.ArrayLike, dy: npt.ArrayLike, training: bool = False
     ) -> tuple[Array, Array, Array]:
-        """``(y, dx, grads)``: forward and backward in one."""
+        """Return ``(y, dx, grads)``: forward and backward in one call."""
         y, tape = self._forward_in(training, np.array(x, dtype=self.dtype))
         return y, *self._backward(np.array(dy, dtype=self.dtype), y.shape, tape)
 
@@ -373,7 +378,7 @@ class MLP:
         optimizer: Optimizer,
         sample_weight: npt.ArrayLike | None = None,
     ) -> float:
-        """One step of the optimiser, in training mode; returns the loss before it.
+        """Take one step of the optimiser in training mode; return the loss before it.
 
         Raises FloatingPointError, and changes nothing, if the loss or its gradient is
         not finite.
@@ -411,7 +416,7 @@ class MLP:
         return parts
 
     def polyak_(self, other: MLP, tau: float) -> Self:
-        """``params += tau (other.params - params)``, in place; buffers as well."""
+        """``params += tau (other.params - params)`` in place; the same for buffers."""
         if other.n_params != self.n_params or not 0 <= tau <= 1:
             raise ValueError("other must have the same parameters, and 0 <= tau <= 1")
         interpolate(self.params, other.params, tau)
@@ -425,7 +430,7 @@ class MLP:
         loss: Loss,
         sample_weight: npt.ArrayLike | None = None,
     ) -> float:
-        """Return the loss, without a step."""
+        """Return the loss in inference mode, without a step."""
         return loss(self.predict(x), y, sample_weight)
 
     def fit(
@@ -442,19 +447,19 @@ class MLP:
         validation_data: tuple[npt.ArrayLike, ...] | None = None,
         seed: int | np.random.Generator | None = None,
     ) -> History:
-        """Train on mini-batches without replacement, the last one possibly short.
+        """Train on mini-batches without replacement; the last one may be smaller.
 
-        An epoch's loss is the mean of its batches' weighted by rows (by weight if there
-        are sample weights), or their sum for ``reduction="sum"``. The orders and masks
-        are those of ``seed`` from its first epoch on; without one they go on with the
-        model's.
+        An epoch's loss is the mean of its batches' losses, weighted by their rows (or
+        sums of sample weights), or their sum for ``reduction="sum"``. With a ``seed``,
+        orders and masks are those of the seed, starting from epoch 0; without one, they
+        continue the model's sequence.
         """
         if y is None or batch_size is None:
-            raise TypeError("y and batch_size are needed: there are arrays only")
+            raise TypeError("y and batch_size are required")
         x = np.asarray(x)
         targets = [np.asarray(a) for a in (y if loss.action else [y])]
         if loss.action or (loss.kind == "cross_entropy" and targets[0].ndim == 1):
-            # Of all batches, before the first step.
+            # Check the labels of all batches before the first step.
             check_labels(targets[0], self.n_out)
         weights = None if sample_weight is None else np.asarray(sample_weight)
         key, first = self._order_seed, self._epochs_done

@@ -11,10 +11,10 @@ from .arrays import Array
 
 @dataclass
 class Pass:
-    """What a pass reads beside its input, and the statistics or gradients it leaves.
+    """What a pass reads besides its input, and the statistics or gradients it returns.
 
-    Arrays go by name. ``draw`` is what masks depend on, (seed, epoch, step), or None
-    in inference mode.
+    Arrays are found by name. ``draw`` determines the masks: (seed, epoch, step), or
+    None in inference mode.
     """
 
     params: Mapping[str, Array]
@@ -26,9 +26,10 @@ class Pass:
 
 @dataclass
 class Node:
-    """A layer with its name and widths. Forward returns what backward needs, too.
+    """A layer with its name and widths.
 
-    Backward returns dx and writes its parameters' gradients into ``run.grads``.
+    Forward also returns the values that backward needs. Backward returns dx and writes
+    the gradients of the layer's parameters into ``run.grads``.
     """
 
     layer: Any
@@ -38,27 +39,27 @@ class Node:
 
     @property
     def leaves(self) -> list[Node]:
-        """The node, or those inside it, in the order of their parameters."""
+        """The node, or the nodes inside it, in the order of their parameters."""
         return [self]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of its parameters by name, in their order."""
+        """Shapes of its parameters by name, in order."""
         return {}
 
     def forward(self, x: Array, run: Pass) -> tuple[Array, Any]:
-        """Return the output, and what backward needs."""
+        """Return the output and the values that backward needs."""
         raise NotImplementedError
 
     def backward(self, dh: Array, saved: Any, run: Pass) -> Array:
-        """Return dx; write the gradients of parameters."""
+        """Return dx and write the gradients of the parameters."""
         raise NotImplementedError
 
 
-Tape: TypeAlias = list[Any]  # what each node of a sequence saved
+Tape: TypeAlias = list[Any]  # the values that each node of a sequence saved
 
 
 def forward_nodes(nodes: list[Node], h: Array, run: Pass) -> tuple[Array, Tape]:
-    """Run through a sequence; its output, and what each node saved."""
+    """Run a sequence forward; return its output and what each node saved."""
     tape = []
     for node in nodes:
         h, saved = node.forward(h, run)
@@ -67,7 +68,7 @@ def forward_nodes(nodes: list[Node], h: Array, run: Pass) -> tuple[Array, Tape]:
 
 
 def backward_nodes(nodes: list[Node], dh: Array, tape: Tape, run: Pass) -> Array:
-    """Go back through a sequence, last to first (the chain rule)."""
+    """Run a sequence backward, from last to first (the chain rule); return dx."""
     for node, saved in zip(reversed(nodes), reversed(tape), strict=True):
         dh = node.backward(dh, saved, run)
     return dh

@@ -49,7 +49,7 @@ def gemm_tn(c: Array, a: Array, b: Array, accumulate: bool = False) -> None:
 
 @quiet
 def column_sum(out: Array, a: Array) -> None:
-    """``out[n]`` = sum of the rows of ``a[m,n]``, added in order."""
+    """``out[n]`` = the sum of the rows of ``a[m,n]``, added in order."""
     out[...] = 0
     for row in a:
         out += row
@@ -57,7 +57,7 @@ def column_sum(out: Array, a: Array) -> None:
 
 @quiet
 def dot(out: Array, a: Array, b: Array) -> None:
-    """``out[0]`` = sum of ``a[i] b[i]``."""
+    """``out[0]`` = the sum of ``a[i] b[i]``."""
     out[0] = (a * b).sum()
 
 
@@ -74,7 +74,7 @@ def sum_of_squares(out: Array, x: Array) -> None:
 
 
 def groups(rows: Array, m: int) -> Array:
-    """``(m, group, n)`` of ``(m * group, n)``."""
+    """Reshape ``(m * group, n)`` to ``(m, group, n)``."""
     return rows.reshape(m, -1, rows.shape[1])
 
 
@@ -84,20 +84,23 @@ def _spread(a: Array, out: Array, m: int) -> Array:
 
 
 def scale_groups(out: Array, a: Array, scale: Array, masks: bool = False) -> None:
-    """Rows of ``a`` times their group's row of ``scale``, or 0 where that is <= 0."""
+    """``out`` = rows of ``a`` times their group's row of ``scale``.
+
+    With ``masks``, elements of ``scale`` count as 1 if they are > 0, else as 0.
+    """
     m = len(scale)
     factor = (scale > 0).astype(scale.dtype) if masks else scale
     out[...] = (_spread(a, out, m) * factor[:, np.newaxis]).reshape(out.shape)
 
 
 def add_scaled_groups(out: Array, a: Array, scale: Array) -> None:
-    """Add to ``out`` rows of ``a`` times their group's row of ``scale``."""
+    """``out +=`` rows of ``a`` times their group's row of ``scale``."""
     m = len(scale)
     out += (_spread(a, out, m) * scale[:, np.newaxis]).reshape(out.shape)
 
 
 def outer_rows(out: Array, x: Array, d: Array) -> None:
-    """Outer products of a group's row of ``x`` with each of its rows of ``d``, flat."""
+    """``out`` = outer products of each group's row of ``x`` and rows of ``d``, flat."""
     products = x[:, np.newaxis, :, np.newaxis] * groups(d, len(x))[:, :, np.newaxis]
     out[...] = products.reshape(out.shape)
 
@@ -105,14 +108,14 @@ def outer_rows(out: Array, x: Array, d: Array) -> None:
 def gemm_gather_k(
     c: Array, a: Array, b: Array, gate: Array, accumulate: bool = False
 ) -> None:
-    """``c = a @ b``, ``a`` being 0 unless its group's row of ``gate`` is > 0."""
+    """``c = a @ b``, taking ``a`` as 0 where its group's row of ``gate`` is <= 0."""
     kept = np.where(gate[:, np.newaxis] > 0, groups(a, len(gate)), 0)
     product = kept.reshape(a.shape) @ b
     c[...] = c + product if accumulate else product
 
 
 def column_dot(out: Array, a: Array, b: Array, accumulate: bool = False) -> None:
-    """``out[n] = sum over m of a[m, n] b[m, n]``, or added to what it holds."""
+    """``out[n] = sum over m of a[m,n] b[m,n]``, or ``out[n] +=`` this sum."""
     dots = (a * b).sum(axis=0)
     out[...] = out + dots if accumulate else dots
 

@@ -30,7 +30,7 @@ def philox4x32(
 ) -> tuple[npt.NDArray[np.uint64], ...]:
     """Philox4x32-10 [4]: four 32-bit words from a counter of four and a key of two.
 
-    Counters may be arrays (broadcast together); words are held in uint64.
+    Counters may be arrays, which are broadcast together. Words are stored as uint64.
     """
     c0, c1, c2, c3 = (np.asarray(c, dtype=np.uint64) for c in counter)
     k0, k1 = key
@@ -50,7 +50,7 @@ def philox4x32(
 
 
 def shuffle(order: npt.NDArray[np.int64], seed: int, epoch: int) -> None:
-    """``order`` := the permutation of 0..N-1 that belongs to (seed, epoch).
+    """``order`` = the permutation of 0..N-1 that belongs to (seed, epoch).
 
     Fisher-Yates from the top: element i is swapped with element j <= i, the high 64
     bits of ``r * (i + 1)``, where the random word r depends on (seed, epoch, i) alone.
@@ -80,12 +80,12 @@ _shuffle = shuffle  # for MLP.fit, where the name is an argument
 def dropout_mask(
     shape: tuple[int, int], p: float, seed: int, epoch: int, step: int, layer: int
 ) -> npt.NDArray[np.bool_]:
-    """Which elements a dropout layer keeps, each with the probability 1 - p.
+    """Return which elements a dropout layer keeps, each with the probability 1 - p.
 
-    The 64 bits of (seed, epoch, layer) are the key. Elements are taken row by row in
-    blocks of 64; block b reads the four words of the counters (g, step), g from 16 b
-    to 16 b + 15: element i of it the word i // 16 of g = 16 b + i % 16. It is kept if
-    that word is less than (1 - p) 2^32.
+    The key is 64 bits computed from (seed, epoch, layer). Elements are taken row by row
+    in blocks of 64. Block b uses the four words of each of the counters (g, step) with
+    g from 16 b to 16 b + 15: element i of the block uses word i // 16 of g = 16 b + i %
+    16, and is kept if that word is less than (1 - p) 2^32.
     """
     key = philox4x32(
         (layer & _MASK32, layer >> 32, epoch & _MASK32, _DROPOUT_STREAM),
@@ -98,7 +98,8 @@ def dropout_mask(
         (g & np.uint64(_MASK32), g >> np.uint64(32), step & _MASK32, step >> 32),
         (int(key[0]), int(key[1])),
     )
-    # Axes: word, block, counter in the block; elements go by block, word, counter.
+    # The axes are word, block, counter in the block; elements are ordered by block,
+    # word, counter.
     by_element = np.stack(words).reshape(4, blocks, 16).transpose(1, 0, 2).ravel()
     kept = by_element < np.uint64(math.floor((1 - p) * 2**32))
     return np.asarray(kept[:size].reshape(shape))
@@ -117,7 +118,7 @@ def dropout(
 ) -> None:
     """``mask = kept / (1 - p)``, ``h = x mask``, for elements from ``first`` on.
 
-    What is kept: :func:`dropout_mask`.
+    :func:`dropout_mask` tells which elements are kept.
     """
     kept = dropout_mask((1, first + x.size), p, seed, epoch, step, layer)[0, first:]
     mask[...] = np.where(kept, 1 / (1 - p), 0)
