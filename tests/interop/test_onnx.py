@@ -1,4 +1,4 @@
-"""Networks as ONNX models: what onnxruntime makes of them, and what the files say."""
+"""Networks as ONNX models: their outputs in onnxruntime, and the files' contents."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import onnxruntime
 import pytest
 from fastmlp._formats import to_onnx as _onnx
 
-# Of the largest output: what is promised for float32. Sums in another order and other
-# elementary functions leave a few units in the last place, 6e-8, per layer.
+# Relative to the largest output; documented for float32. Sums in a different order and
+# other elementary functions cause a few units in the last place, 6e-8, per layer.
 OUTPUT_RTOL = {"float32": 1e-6, "float64": 1e-13}
 
-# Of the largest |z| or output, of activations alone: exponentials multiply rounding
-# errors of their arguments, which here are up to 30.
+# Relative to the largest |z| or output of single activations: exponentials multiply the
+# rounding errors of their arguments, which here are up to 30.
 ACTIVATION_RTOL = {"float32": 1e-6, "float64": 1e-14}
 
 
@@ -38,7 +38,7 @@ def exported(mlp, tmp_path, **options):
 
 
 def check(mlp, tmp_path, rng, loc=0.0):
-    """Compare for one row and several."""
+    """Compare outputs for one row and for several."""
     path = exported(mlp, tmp_path)
     bound = OUTPUT_RTOL[mlp.dtype.name]
     for rows in (1, 37):
@@ -51,7 +51,7 @@ def check(mlp, tmp_path, rng, loc=0.0):
 
 
 def spread(mlp, rng):
-    """Give all parameters and statistics values of their own; variances positive."""
+    """Set all parameters and statistics to random values, with positive variances."""
     for name, view in mlp.named_parameters().items():
         if name.endswith("bias"):
             view[...] = rng.standard_normal(view.shape)
@@ -68,11 +68,11 @@ def spread(mlp, rng):
 def test_activations_alone(activation, name, tmp_path, rng):
     mlp = fm.MLP([8, fm.Activation(activation)], dtype=name)
     path = exported(mlp, tmp_path)
-    # Near 0, where differences from 1 would cancel, on both sides, and far out.
+    # Near 0, where differences from 1 would cancel, on both sides of 0, and far away.
     for low, high in [(-1e-3, 1e-3), (-3, 0), (-5, -1), (-30, 30), (-1e4, 10)]:
         x = rng.uniform(low, high, (64, 8)).astype(name)
         y = mlp(x)
-        # z times something below 1 that is right to a rounding of 1.
+        # gelu is z times a factor below 1 whose error is a rounding error of 1.
         gelu = activation.startswith("gelu")
         scale = max(abs(y).max(), abs(x).max() if gelu else 0)
         assert abs(run(path, x) - y).max() <= ACTIVATION_RTOL[name] * scale, (low, high)
@@ -80,7 +80,7 @@ def test_activations_alone(activation, name, tmp_path, rng):
 
 @pytest.mark.parametrize("activation", ["sigmoid", "silu", "softplus"])
 def test_tails_keep_their_digits(activation, tmp_path, rng):
-    """Probabilities of rare events are small, and right."""
+    """Small probabilities of rare events have a small relative error."""
     mlp = fm.MLP([4, fm.Activation(activation)])
     x = rng.uniform(-20, -10, (50, 4)).astype(np.float32)
     y = run(exported(mlp, tmp_path), x)
@@ -88,7 +88,7 @@ def test_tails_keep_their_digits(activation, tmp_path, rng):
 
 
 def test_extremes(tmp_path):
-    """Where exponentials overflow on the way."""
+    """Values for which intermediate exponentials overflow."""
     x = np.array([[-1e30, -200.0, -0.0, 0.0, 200.0, 1e30]], np.float32)
     for activation in ("sigmoid", "silu", "softplus", "elu", "gelu", "gelu_tanh"):
         mlp = fm.MLP([6, fm.Activation(activation)])
@@ -103,7 +103,7 @@ def test_networks_with_every_activation(activation, name, tmp_path, rng):
     mlp = fm.MLP(
         [7, 24, 16, 5], activation=activation, output_activation=activation, dtype=name
     )
-    for weight in mlp.weights:  # exponentials of exponentials, in bounds
+    for weight in mlp.weights:  # keeps exponentials of exponentials in bounds
         weight *= 0.5
     check(mlp, tmp_path, rng)
 
@@ -130,7 +130,7 @@ NETWORKS = {
     "residual": [6, fm.Residual([6]), fm.Activation("relu"), 2],
     "projection": [5, fm.Residual([16, 8]), 2],
     "nested": [5, 8, fm.Residual([8, fm.Residual([4, 12]), 8, fm.Dropout(0.2)]), 2],
-    # The sum before the normalisation is used twice, and so is no part of it.
+    # The sum before the normalisation is used twice, so it is not merged into it.
     "pre-activation": [
         5,
         fm.Dense(8, "identity"),
@@ -149,7 +149,7 @@ def test_layers(layers, name, tmp_path, rng):
 
 
 def test_batch_norm_far_from_zero(tmp_path, rng):
-    """As of raw features such as years, whose mean must go before anything else."""
+    """Raw features such as years, whose mean must be subtracted first."""
     mlp = spread(fm.MLP([8, fm.BatchNorm(), 4], seed=0), rng)
     mlp.buffers[:8] = 2000
     check(mlp, tmp_path, rng, loc=2000)
@@ -226,7 +226,7 @@ BAD = {
     "text": ({"opset": "17"}, TypeError, "opset must be an int"),
     "no name": ({"input_name": ""}, ValueError, "input_name must be a name"),
     "number": ({"output_name": 3}, TypeError, "output_name must be a name, got 3"),
-    "same": ({"output_name": "x"}, ValueError, "must be two names, got 'x' twice"),
+    "same": ({"output_name": "x"}, ValueError, "must differ, got 'x' twice"),
     "taken": ({"input_name": "0.weight"}, ValueError, "input_name must not be a name"),
     "one's own": ({"output_name": "0.Gemm"}, ValueError, "output_name must not be"),
 }

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from .._network.ops import Step
     from .._validate import Array
 
-# The first one that has LayerNormalization.
+# The first version of the operator set that has LayerNormalization.
 OLDEST_OPSET = 17
 
-# A message of Protocol Buffers, which an ONNX file is, cannot be longer.
+# An ONNX file is a Protocol Buffers message, which cannot be longer.
 MOST_BYTES = 2**31 - 1
 
 
@@ -42,8 +42,8 @@ def to_onnx(
     newest = onnx.defs.onnx_opset_version()
     if opset > newest:
         raise ValueError(
-            f"opset must be at most {newest}, the newest that onnx {onnx.__version__} "
-            f"has, got {opset}"
+            f"opset must be at most {newest}, the newest of onnx {onnx.__version__}, "
+            f"got {opset}"
         )
     for name, value in (("input_name", input_name), ("output_name", output_name)):
         if not isinstance(value, str) or not value:
@@ -51,7 +51,7 @@ def to_onnx(
             raise error(f"{name} must be a name, got {_validate.describe(value)}")
     if input_name == output_name:
         raise ValueError(
-            f"input_name and output_name must be two names, got {input_name!r} twice"
+            f"input_name and output_name must differ, got {input_name!r} twice"
         )
     _check_size(mlp.params.nbytes)
 
@@ -82,13 +82,13 @@ def to_onnx(
 def _check_size(n_bytes: int) -> None:
     if n_bytes > MOST_BYTES:
         raise ValueError(
-            f"the model takes {n_bytes} bytes as ONNX, whose files hold at most "
-            f"{MOST_BYTES}; mlp.save has no such limit"
+            f"the model needs {n_bytes} bytes, but an ONNX file holds at most "
+            f"{MOST_BYTES}; mlp.save does not have this limit"
         )
 
 
 class Graph:
-    """Nodes and arrays of a graph in the making; values are known by their names."""
+    """The nodes and arrays of a graph under construction; values have names."""
 
     def __init__(self, onnx: Any, dtype: np.dtype[Any], input_name: str) -> None:
         self.onnx = onnx
@@ -96,7 +96,7 @@ class Graph:
         self.nodes: list[Any] = []
         self.arrays: list[Any] = []
         self.input = input_name
-        # Of the layer that nodes are now added for; their names start with it.
+        # Name of the layer for which nodes are being added; their names start with it.
         self.layer = ""
         self._names: set[str] = set()
 
@@ -108,7 +108,7 @@ class Graph:
         return name
 
     def node(self, operator: str, *inputs: str | float, **attributes: Any) -> str:
-        """Add a node, numbers among its inputs as constants; return its output."""
+        """Add a node, with numbers as constants; return the name of its output."""
         names = [i if isinstance(i, str) else self._number(i) for i in inputs]
         name = stem = f"{self.layer}.{operator}"
         count = 1
@@ -121,7 +121,7 @@ class Graph:
         return name
 
     def last_axis(self) -> str:
-        """Return the name of the array that means: along each row."""
+        """Return the name of the axes argument that selects the last axis."""
         name = "last_axis"
         if name not in self._names:
             axis = self.onnx.numpy_helper.from_array(np.array([-1]), name)
@@ -130,8 +130,8 @@ class Graph:
         return name
 
     def row_means(self, x: str, width: int) -> str:
-        """Add the means of rows; return the name."""
-        # The axes of ReduceMean are written differently from version 18 on.
+        """Add nodes that compute the means of rows; return the name of the output."""
+        # ReduceMean is not used because it takes its axes differently from opset 18 on.
         total = self.node("ReduceSum", x, self.last_axis(), keepdims=1)
         return self.node("Div", total, float(width))
 
@@ -140,7 +140,7 @@ class Graph:
         return name if name in self._names else self.array(name, value)
 
     def finish(self, value: str, output_name: str) -> None:
-        """Give a value, the last node's or the input, the output's name."""
+        """Give the final value, of the last node or the input, the output's name."""
         if value == self.input:
             self.layer = output_name
             value = self.node("Identity", value)
@@ -148,21 +148,21 @@ class Graph:
         for kind, name in zip(("input_name", "output_name"), names, strict=True):
             if name in self._names:
                 raise ValueError(
-                    f"{kind} must not be a name that the network itself has, "
+                    f"{kind} must not be a name that the network already uses, "
                     f"got {name!r}"
                 )
         assert list(self.nodes[-1].output) == [value]
         self.nodes[-1].output[0] = output_name
 
     def rows(self, name: str, width: int) -> Any:
-        """Return what is said of the input or output: any number of rows."""
+        """Return the type of the input or output: any number of rows of this width."""
         helper = self.onnx.helper
         element = helper.np_dtype_to_tensor_dtype(self.dtype)
         return helper.make_tensor_value_info(name, element, ["N", width])
 
 
 def _add_steps(graph: Graph, mlp: Model) -> str:
-    """Add all that the network computes, and return the name of its output."""
+    """Add nodes for all steps of the network; return the name of its output."""
     network = ops.steps(mlp)
     folded = _folded(network)
     values: list[str] = []
@@ -189,7 +189,7 @@ def _add_steps(graph: Graph, mlp: Model) -> str:
 
 
 def _folded(network: list[Step]) -> dict[int, int]:
-    """Return the dense steps that a batch normalisation after them is merged into.
+    """Return the dense steps into which a batch normalisation after them is merged.
 
     A normalisation before a dense layer is not merged: it subtracts its mean before the
     product, since inputs far from zero would otherwise lose digits.

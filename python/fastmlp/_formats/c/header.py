@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from ..._network.model import Model
     from ..._validate import Array
 
-# Keywords of C99 to C23 and of C++, without those that begin with an underscore or have
-# two in a row: such names are reserved anyway.
+# Keywords of C99 to C23 and of C++, except those that begin with an underscore or have
+# two underscores in a row: such names are reserved anyway.
 _KEYWORDS = (
     "alignas alignof and and_eq asm auto bitand bitor bool break case catch char "
     "char16_t char32_t char8_t class co_await co_return co_yield compl concept "

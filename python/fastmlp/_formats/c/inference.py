@@ -1,4 +1,4 @@
-"""C code of inference: a network's values from its input."""
+"""C code of inference: computes a network's values from its input."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Values:
         scale, shift = writer.parameters(i, node)
         z = f"{to}[i]"
         lines: list[str] = []
-        inside: list[str] = []  # of a loop over the elements
+        inside: list[str] = []  # the body of a loop over the elements
         if node.kind == "dense":
             key = node.n_in, n, node.bias is not None
             function = f"dense_{node.n_in}x{n}" + ("" if key[2] else "_plain")

@@ -13,7 +13,7 @@ from .writer import Function, ScratchAllocator
 if TYPE_CHECKING:
     from .writer import Writer
 
-# Largest number of directions that are taken at once.
+# Largest number of directions that are computed together.
 _DIRECTIONS = 16
 # Activations whose derivative is computed from their values directly.
 _MASKS = ("relu", "softmax")
@@ -25,7 +25,7 @@ class Jacobian:
     Attributes
     ----------
     directions : int
-        Number of directions that are taken at once.
+        Number of directions that are computed together.
     function : Function
         The code.
     """

@@ -1,7 +1,7 @@
 """The core's elementary functions and activations as C99, element by element.
 
-Each function here does what the one of the same name in ``cpp/src/kernels`` does, with
-the same operations in the same order, so that its results have the same bits.
+Each function performs the same operations in the same order as the function of the same
+name in ``cpp/src/kernels``, so that results are bitwise equal.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import numpy as np
 
 from ..activations import ACTIVATIONS
 
-# Of polynomials, lowest power first, float then double: those of math_coefficients.h.
+# Coefficients of polynomials from math_coefficients.h, lowest power first, for float
+# and for double.
 POLYNOMIALS = {
     "exp": (
         "0x1p-1 0x1.5554b6p-3 0x1.5555bap-5 0x1.1223a6p-7 0x1.6c5558p-10",
@@ -57,10 +58,11 @@ POLYNOMIALS = {
         "-0x1.7c382192befe9p-29",
     ),
 }
-# These are summed up by one chain, the others of five and more by two.
+# Polynomials that are evaluated by a single chain. All others with five or more
+# coefficients use two chains.
 _ONE_CHAIN = ("erfc",)
 
-# Constants by name, float then double: also those of math_coefficients.h.
+# Constants from math_coefficients.h by name, for float and for double.
 NUMBERS = {
     "log2e": ("0x1.715476p+0", "0x1.71547652b82fep+0"),
     "ln2_high": ("0x1.62e43p-1", "0x1.62e42fefa39efp-1"),
@@ -72,7 +74,7 @@ NUMBERS = {
     "erfc_centre": ("0x1.a8p+0", "0x1p+2"),
 }
 
-# Where ranges end, and the like; the same for both types if it is one number.
+# Further constants, such as the ends of ranges; a single number is used for both types.
 _ROUND = 1.5 * 2.0**23, 1.5 * 2.0**52
 _BIAS = 127, 1023
 _SELU_ALPHA = 1.6732632423543772848170429916717
@@ -81,8 +83,8 @@ _GELU_ROOT = 0.79788456080286535588  # sqrt(2 / pi)
 _GELU_CUBIC = 0.044715
 _VALUES: dict[str, float | tuple[float, ...]] = {
     **{n: (float.fromhex(f), float.fromhex(d)) for n, (f, d) in NUMBERS.items()},
-    # Adding it to a small number leaves the nearest integer in the low mantissa bits;
-    # with something more, that integer plus it.
+    # Adding "round" to a small number leaves its nearest integer in the low mantissa
+    # bits; the other round_... leave that integer plus an offset.
     "round": _ROUND,
     "round_exp": (_ROUND[0] + 2 * _BIAS[0], _ROUND[1] + 2 * _BIAS[1]),
     "round_expm1": (_ROUND[0] + _BIAS[0] - 1, _ROUND[1] + _BIAS[1] - 1),
@@ -109,9 +111,10 @@ _VALUES: dict[str, float | tuple[float, ...]] = {
     "gelu_cubic_6": 6 * _GELU_ROOT * _GELU_CUBIC,
 }
 
-# T is float or double, U the unsigned integer of its size; @name is another function
-# here, $name one of the numbers above; fma, sqrt and fabs are the type's. A select of
-# two values is ?:, a min of (a, b) (a < b ? a : b), a max (a > b ? a : b).
+# T is float or double, U the unsigned integer of the same size; @name is another of
+# these functions, $name one of the numbers above; fma, sqrt and fabs are those of T.
+# The core's select(m, a, b) is written as m ? a : b, min(a, b) as a < b ? a : b, and
+# max(a, b) as a > b ? a : b.
 _FUNCTIONS = {
     "to_bits": """
 static inline U @to_bits(T x) {
@@ -120,7 +123,7 @@ static inline U @to_bits(T x) {
   return u;
 }
 """,
-    # 2^n from the number that has n + bias in its low bits.
+    # 2^n from a number that has n + bias in its low bits.
     "exponent": """
 static inline T @exponent(U z) {
   T x;
@@ -401,8 +404,8 @@ static inline T @layer_norm(T *h, T *hat, const T *x, const T *scale, const T *s
   return factor;
 }
 """,
-    # What follows goes from first derivatives to first derivatives. They lie as
-    # [element][direction]; d is the direction.
+    # The functions below map first derivatives to first derivatives. These are stored
+    # as [element][direction]; d is the direction.
     "times_slope": """
 static inline void @times_slope(T *t, const T *slope, size_t n) {
   size_t i, d;
@@ -436,7 +439,7 @@ static inline void @times_softmax(T *t, const T *h, size_t n) {
 }
 """,
     # The weight from input p to output j is w[p * by_p + j * by_j]. Inputs whose relu
-    # is 0 are left out.
+    # is 0 are skipped.
     "times_weights": """
 static inline void @times_weights(T *to, const T *from, const T *w, const T *relu,
                                   size_t k, size_t n, size_t by_p, size_t by_j,
@@ -454,7 +457,7 @@ static inline void @times_weights(T *to, const T *from, const T *w, const T *rel
   }
 }
 """,
-    # Rows first .. of a matrix, as far as there are any, as directions.
+    # The rows of a matrix from `first` on, as many as there are, become directions.
     "seed": """
 static inline void @seed(T *to, const T *w, size_t n, size_t first, size_t rows,
                          size_t by_row, size_t by_column) {
@@ -502,16 +505,16 @@ static inline void @norm_slope(T *to, const T *from, const T *hat, T factor,
 
 
 def functions(names: set[str], dtype: np.dtype[np.floating], prefix: str) -> str:
-    """Return the C functions of these names, and all that they call.
+    """Return the C functions with these names, and all functions that they call.
 
     Parameters
     ----------
     names
-        Of `_FUNCTIONS`.
+        Names in `_FUNCTIONS`.
     dtype
         float32 or float64.
     prefix
-        What the names of the functions start with.
+        Prefix of the names of the functions.
     """
     wanted: dict[str, str] = {}
 
@@ -529,7 +532,7 @@ def functions(names: set[str], dtype: np.dtype[np.floating], prefix: str) -> str
 
 
 def instantiate(text: str, dtype: np.dtype[np.floating], prefix: str) -> str:
-    """Return C code for one type and prefix, of code as above."""
+    """Return the C code for one type and prefix, from code written as above."""
     single = dtype == np.float32
     text = text.replace("@", f"{prefix}_")
     text = text.replace("#mantissa", "23" if single else "52")
@@ -543,7 +546,7 @@ def instantiate(text: str, dtype: np.dtype[np.floating], prefix: str) -> str:
 
 
 def number(name: str, dtype: np.dtype[np.floating]) -> str:
-    """Return one of the numbers by name, in brackets if it is negative."""
+    """Return one of the numbers by name, in parentheses if it is negative."""
     value = _VALUES[name]
     if isinstance(value, tuple):
         value = value[dtype != np.float32]
@@ -552,7 +555,7 @@ def number(name: str, dtype: np.dtype[np.floating]) -> str:
 
 
 def literals(values: list[float], dtype: np.dtype[np.floating]) -> list[str]:
-    """Return C literals that have exactly these values, which are the type's."""
+    """Return C literals of exactly these values, which the type can represent."""
     if not np.isfinite(values).all():
         special = {"inf": "INFINITY", "-inf": "-INFINITY", "nan": "NAN"}
         return [special.get(str(v)) or literals([v], dtype)[0] for v in values]
@@ -563,7 +566,7 @@ def literals(values: list[float], dtype: np.dtype[np.floating]) -> list[str]:
 
 
 def _polynomial(name: str, dtype: np.dtype[np.floating]) -> str:
-    """Return the function of a polynomial, empty if the name is none of one."""
+    """Return the function of a polynomial, empty if the name is not that of one."""
     kind, _, table = name.partition("_")
     if kind != "poly":
         return ""

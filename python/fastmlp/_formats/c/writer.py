@@ -1,4 +1,4 @@
-"""What every C function of a network is written from: its ops, buffers and names."""
+"""The ops, buffers and names that the C functions of a network are written from."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def _nodes(mlp: Model) -> list[Node]:
     for step in steps:
         if step.activation not in _core.ACTIVATIONS:
             raise ValueError(
-                f"mlp has a custom function as an activation, {step.activation} "
-                f"at {step.name!r}: C has no code for it"
+                f"mlp: the activation {step.activation} at {step.name!r} is a custom "
+                "function, which cannot be written as C code"
             )
         if step.output is None:
             before = step
