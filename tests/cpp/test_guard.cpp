@@ -1,5 +1,5 @@
 // Every kernel on arrays that end where readable memory ends: reading or writing one
-// element too far is a crash. Sanitizers do not see masked vector loads; the page table
+// element too far crashes. Sanitizers do not check masked vector loads, the page table
 // does.
 #include <cstdio>
 
@@ -27,7 +27,7 @@ void products(const KernelTable<T>& table) {
       table.gemm(c, n, rows, b, m, n, kDepth, bias, false, {});
       table.gemm(c, n, columns, b, m, n, kDepth, nullptr, true, {});
 
-      // Packed, and the product of what was packed.
+      // Pack the operands, then multiply the packed ones.
       const Index left = (m + table.mr - 1) / table.mr * table.mr * kDepth;
       const Index right = (n + table.nr - 1) / table.nr * table.nr * kDepth;
       T* const packed_left = g.array<T>(left);

@@ -1,5 +1,5 @@
-// What a model with layers of all kinds keeps from one call to the next, and what it
-// refuses.
+// The state that a model with layers of all kinds keeps between calls, and the calls
+// that it rejects.
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -28,7 +28,7 @@ Batch<double> batch() {
   return b;
 }
 
-// backward belongs to the forward before it, whatever running statistics do meanwhile.
+// backward uses the statistics of the last forward, even if running ones have changed.
 void test_backward_after_statistics_moved() {
   Mlp<double> mlp(2, {{3, Activation::tanh}, LayerSpec::batch_norm(), LayerSpec(1)});
   mlp.initialize(1);
@@ -56,7 +56,7 @@ class Failing : public CustomActivation {
   [[noreturn]] static void fail() { throw std::domain_error("no"); }
 };
 
-// A pass that fails has drawn no random numbers and moved no statistics.
+// A pass that fails draws no random numbers and changes no statistics.
 void test_failed_pass_changes_nothing() {
   Mlp<double> mlp(2, {{3},
                       LayerSpec::batch_norm(),
@@ -75,8 +75,8 @@ void test_failed_pass_changes_nothing() {
   CHECK(mlp.forward_rows() == 0);
 }
 
-// A step by a gradient from outside that is not finite: the step is not taken, what is
-// wrong is named, and its gradient does not pass for that of the last step.
+// A step with a given gradient that is not finite: the step is not taken, the error
+// names the cause, and the gradient is not reported as that of the last step.
 void test_given_gradient_not_finite() {
   Mlp<double> mlp(2, {{1}});
   mlp.initialize(0);
@@ -102,7 +102,7 @@ void test_given_gradient_not_finite() {
   CHECK(std::memcmp(before.data(), mlp.params(), before.size() * sizeof(double)) == 0);
 }
 
-// Layers without parameters have sizes, too.
+// Layers without parameters also have sizes.
 void test_sizes() {
   const auto refused = [](Index n_in, const std::vector<LayerSpec>& layers) {
     try {

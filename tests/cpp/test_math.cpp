@@ -1,7 +1,7 @@
-// Accuracy, laws and bits of math-inl.h.  Compiled once per instruction set, like a
-// kernel; prints the worst error of each function and a hash of all results, by which
-// the instruction sets are compared.  Exit status: 0 good, 1 violation, 77 CPU lacks
-// the instruction set.
+// Accuracy, identities and bits of math-inl.h.  Compiled once per instruction set, like
+// a kernel.  Prints the worst error of each function and a hash of all results, which
+// is used to compare instruction sets.  Exit status: 0 success, 1 violation, 77 the CPU
+// lacks the instruction set.
 //
 //   test_math                        a few million points, seconds
 //   test_math --exhaustive [name]    every float, of every function or of one
@@ -31,8 +31,8 @@ namespace isa = fastmlp::FASTMLP_ISA;
 // Where long double is double, the reference itself is off by up to about one ULP.
 constexpr double kReferenceSlack = LDBL_MANT_DIG >= 64 ? 0.0 : 1.0;
 
-// Consecutive tests of the for_each_vector over float bit patterns are this far apart (a prime,
-// so that all mantissas and signs turn up).
+// Step of the loop over float bit patterns: a prime, so that all mantissas and signs
+// occur.
 constexpr uint64_t kFloatStride = 4093;
 constexpr int kDenseFloats = 1000000;
 constexpr int kDenseDoubles = 100000;
@@ -40,7 +40,7 @@ constexpr int kDenseDoubles = 100000;
 // --- functions under test ------------------------------------------------------------
 
 // Largest allowed errors in ULP, and the interval where most of the points belong.
-// The same bounds stand above each function in math-inl.h.
+// The comment above each function in math-inl.h states the same bounds.
 #define FASTMLP_FUNCTIONS(X)                  \
   X(exp, 1.1, 1.1, -104, 89, -746, 710)       \
   X(expm1, 1.7, 2.0, -18, 89, -38, 710)       \
@@ -124,7 +124,7 @@ struct Function {
   double low, high;
 };
 
-// The whole vectors, then the rest by a partial load, as kernels do it.
+// Whole vectors, then the rest by a partial load, as in the kernels.
 #define FASTMLP_RUN(name)                                                      \
   template <class T>                                                           \
   void run_##name(const T* x, T* y, Index n) {                                 \
@@ -195,9 +195,8 @@ T from_bits_of(typename Reference<T>::bits b) {
   return x;
 }
 
-// |got - want| in units of the spacing of T at want.  What lies above the largest
-// number is taken to be 2^emax, so that a result may be infinite if it is not far from
-// that.
+// |got - want| in units of the spacing of T at want.  Infinities are taken to be
+// 2^emax, so that an infinite result close to the largest number has a small error.
 template <class T>
 double ulp_error(T got, typename Reference<T>::type want) {
   using R = typename Reference<T>::type;
@@ -257,7 +256,7 @@ void expect(const char* name, T x, T got, T want) {
   ++failures;
 }
 
-// One line for each law that is broken, with the first place and the number of places.
+// Prints a line for each violated identity: its first argument and their number.
 struct Law {
   const char* what;
   const char* type;
@@ -284,14 +283,14 @@ std::vector<T> special_points() {
   const T base[] = {T(0), L::denorm_min(), 3 * L::denorm_min(), L::min() / 2, L::min(),
                     L::epsilon() / 4, L::epsilon(), T(0.5), T(1), T(2), L::max() / 2,
                     L::max(), L::infinity(),
-                    // where exp overflows, turns subnormal and vanishes
+                    // where exp overflows, becomes subnormal and underflows to 0
                     T(sizeof(T) == 4 ? 88.722839 : 709.78271289338397),
                     T(sizeof(T) == 4 ? 87.336548 : 708.39641853226408),
                     T(sizeof(T) == 4 ? 103.97208 : 745.13321910194122),
                     // where tanh and erf become 1
                     T(sizeof(T) == 4 ? 9.0109129 : 19.061547465398498),
                     T(sizeof(T) == 4 ? 3.9192059 : 5.9215871957945074),
-                    // where erfc vanishes
+                    // where erfc underflows to 0
                     T(sizeof(T) == 4 ? 10.0198 : 27.226017111108366),
                     // limits of the fast range reduction of sin
                     T(16384), T(0x1p28),
@@ -352,14 +351,14 @@ void test_doubles(const Function<double>& f, Fnv* hash) {
   std::vector<double> x = special_points<double>();
   Random random{2};
   for (int i = 0; i < kDenseDoubles; ++i) {
-    // Any bits; the function's own interval; magnitudes around 1.
+    // Random bits, the interval of the function, and magnitudes around 1.
     const uint64_t u = random.next();
     x.push_back(from_bits_of<double>(u));
     x.push_back(f.low + (f.high - f.low) * random.uniform());
     const uint64_t exponent = 1023 - 58 + (u >> 58);
     const uint64_t kept = 0x800FFFFFFFFFFFFFu;
     x.push_back(from_bits_of<double>((random.next() & kept) | exponent << 52));
-    // Near multiples of pi / 2 (for the other functions just some more points).
+    // Near multiples of pi / 2 (for other functions these are merely further points).
     if (i % 8 == 0) {
       const double k = static_cast<double>(random.next() >> (34 + i % 30));
       x.push_back(k * 1.5707963267948966);
@@ -370,7 +369,7 @@ void test_doubles(const Function<double>& f, Fnv* hash) {
   report(f, worst);
 }
 
-// --- laws ----------------------------------------------------------------------------
+// --- identities ----------------------------------------------------------------------
 
 template <class T>
 void test_edges() {
@@ -440,7 +439,7 @@ void test_edges() {
   }
 }
 
-// f(-x) = -f(x) to the bit, or f(-x) = f(x) for an even function.
+// f(-x) = -f(x), or f(-x) = f(x) for an even function, bitwise.
 template <class T>
 void test_symmetry(const char* name, void (*run)(const T*, T*, Index), bool odd,
                    const std::vector<T>& x) {
@@ -455,7 +454,7 @@ void test_symmetry(const char* name, void (*run)(const T*, T*, Index), bool odd,
   }
 }
 
-// x ascends.
+// Requires x in ascending order.
 template <class T>
 void test_monotone(const char* name, void (*run)(const T*, T*, Index),
                    const std::vector<T>& x, T low, T high) {

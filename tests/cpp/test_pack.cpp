@@ -1,6 +1,6 @@
-// pack_left and pack_right of every instruction set, element for element what
-// kernel_table.h says: what is not theirs stays as it is, and nothing beyond their
-// operands is touched (guarded.h).
+// pack_left and pack_right of every instruction set: each element is the one specified
+// in kernel_table.h, other elements of the destination are not written, and nothing
+// beyond the operands is accessed (guarded.h).
 #include <cstdio>
 
 #include "fastmlp/isa.h"
@@ -21,7 +21,7 @@ T element(Index i, Index p) {
   return static_cast<T>(1 + 128 * i + p);
 }
 
-// How a matrix of `major` rows lies in memory, `step` apart within a row.
+// The memory layout of a matrix with `major` rows, whose elements are `step` apart.
 struct Layout {
   Index ld;
   Index step;
@@ -30,7 +30,7 @@ struct Layout {
   }
 };
 
-// Rows that lie close, rows with a gap, elements that are not contiguous either way.
+// Contiguous rows, rows with a gap, and elements that are not contiguous at all.
 Layout layouts(int which, Index minor) {
   return which == 0   ? Layout{minor, 1}
          : which == 1 ? Layout{minor + 5, 1}
@@ -60,7 +60,7 @@ void expect(const char* what, const T* got, Index size, const T* want, Index acr
   }
 }
 
-// The operand of `across` rows (left) or columns (right), k steps deep. `transposed`:
+// An operand with `across` rows (left) or columns (right) and k steps. If `transposed`,
 // the steps of k are the rows in memory.
 template <class T>
 struct Operand {
@@ -84,7 +84,7 @@ struct Operand {
   }
 };
 
-// What packing into panels `width` wide must leave behind.
+// The expected result of packing into panels of `width` rows or columns.
 template <class T>
 T* packed(Guarded& g, Index size, Index width, Index panel_stride, Index across,
           Index k) {
@@ -109,7 +109,7 @@ void left(const KernelTable<T>& table, Guarded::Against side, Index m, Index k,
          transposed);
 }
 
-// `gap`: elements between the panels.
+// `gap` is the number of elements between the panels.
 template <class T>
 void right(const KernelTable<T>& table, Guarded::Against side, Index n, Index k,
            int which, bool transposed, Index gap) {

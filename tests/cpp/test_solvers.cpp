@@ -1,5 +1,5 @@
-// The parts of the solvers that Python does not see: the Cholesky factorisation and the
-// line search.
+// Parts of the solvers that Python cannot call: the Cholesky factorisation and the line
+// search.
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -129,7 +129,7 @@ Line line(int which, double t) {
     }
     case 3:
       return {(t - 3) * (t - 3), 2 * (t - 3)};
-    default:  // undefined from 1 on
+    default:  // undefined for arguments >= 1
       if (t >= 1) return {std::nan(""), std::nan("")};
       return {-t - 0.05 * std::log(1 - t), -1 + 0.05 / (1 - t)};
   }
@@ -159,7 +159,7 @@ void test_line_search() {
     }
   }
 
-  // On a function without a minimum the search gives up, with its best step known.
+  // On a function without a minimum, the search gives up and returns its best step.
   LineSearch search({1e-4, 0.9, 10}, 0.0, -1.0, 1.0);
   auto verdict = LineSearch::Verdict::search;
   while (verdict == LineSearch::Verdict::search) {

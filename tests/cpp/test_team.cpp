@@ -1,6 +1,6 @@
 // Short regions: the helper runs each job that it accepts exactly once, all members of
-// a team meet at its barriers, and the policy decides whether to use the helper by the
-// times that it is told, which are made up here.
+// a team meet at its barriers, and the policy decides whether to use the helper by
+// measured times, which are simulated here.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -21,7 +21,7 @@ using Stats = HelperPolicy::Stats;
 
 // --- the helper --------------------------------------------------------------------
 
-// It may refuse: most of the time on a busy machine, always on a single CPU.
+// The helper may refuse: most of the time on a busy machine, always on a single CPU.
 const bool kMayHelp = num_threads() > 1;
 constexpr std::chrono::seconds kPatience{20};
 
@@ -141,7 +141,7 @@ struct Simulated {
     return used;
   }
 
-  // The decision that it settles for. At first both ways are tried; later few regions
+  // The decision that it reaches. At first both choices are tried; later, few regions
   // are trials.
   bool uses_helper() {
     run(200);
@@ -214,19 +214,19 @@ void trials_get_rarer_but_never_end() {
 }
 
 void refusals_do_not_stick() {
-  // Not available so far.
+  // The helper has never been available.
   Simulated s(100 * kMicro, 60 * kMicro);
   s.available = false;
   s.run(kLong);
   s.available = true;
   CHECK(s.uses_helper());
-  // Not available for a while.
+  // The helper is not available for a while.
   s.available = false;
   s.run(kLong);
   s.available = true;
   s.run(kLong);
   CHECK(s.uses_helper());
-  // Not available while it would have shown that it pays again.
+  // The helper is not available when a trial would have shown that it pays again.
   s.helped = 150 * kMicro;
   CHECK(!s.uses_helper());
   s.helped = 60 * kMicro;
@@ -256,7 +256,7 @@ void half_octaves_do_not_mix() {
   }
   CHECK(stats.size() == 8);
   CHECK(&policy.stats(2.2e6) == &policy.stats(2.9e6));
-  // 2.2e6 and 4.4e6 operations: their measurements are separate.
+  // 2.2e6 and 4.4e6 operations are measured separately.
   Stats& little = policy.stats(2.2e6);
   for (int i = 0; i < 10; ++i) {
     little.record(1 * kMicro, false);

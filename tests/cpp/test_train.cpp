@@ -1,6 +1,6 @@
 // The library without Python: a network learns a function, its gradient is checked by
 // differences, the bits do not depend on threads or instruction set, errors are thrown.
-// No framework: a failed check prints its line, the program returns 1.
+// There is no test framework: a failed check prints its line and the program returns 1.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -67,7 +67,7 @@ void test_learns() {
   CHECK(loss < 1e-3);  // under 1 % of the variance of y, 0.13
 }
 
-// A net wide enough to be shared out among threads.
+// A network wide enough to be divided among threads.
 template <class T>
 std::vector<T> trained_wide() {
   const Data<T> data = product_data<T>();
@@ -135,7 +135,7 @@ void test_epochs() {
   CHECK(optimizer.step_count() == 30 * 9);
   CHECK(last < first / 20);
 
-  // An epoch in two parts is the epoch.
+  // An epoch in two parts gives the same result as a whole one.
   {
     LastGoodState<float> good;
     Mlp<float> whole(2, kLayers), parts(2, kLayers);
@@ -186,7 +186,7 @@ double squares_of_weights(const Mlp<double>& mlp) {
   return sum;
 }
 
-// Chosen rows, a penalty and a scale: an epoch of one batch is a gradient step.
+// With chosen rows, a penalty and a scale, an epoch of one batch is a gradient step.
 void test_epoch_options() {
   constexpr double kTolerance = 1e-13;
   const Data<double> data = product_data<double>();
@@ -223,7 +223,7 @@ void test_epoch_options() {
     CHECK(std::fabs(mlp.params()[i] - wanted) < kTolerance);
   }
 
-  // What is refused changes nothing.
+  // A call that is rejected changes nothing.
   const std::vector<double> before(mlp.params(), mlp.params() + mlp.n_params());
   const auto refused = [&](const Loss& of, const EpochOptions& with) {
     try {

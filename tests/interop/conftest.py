@@ -7,7 +7,7 @@ from file_cases import parts_of_a_training, run, trained
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """The bytes of a checkpoint that Ctrl-C wrote within an epoch."""
+    """The bytes of a checkpoint that was written at Ctrl-C within an epoch."""
     path = tmp_path_factory.mktemp("files") / "run.safetensors"
     mlp, opt, stop = parts_of_a_training()
 
@@ -33,7 +33,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def quiet_torch():
-    """PyTorch on one thread, which is enough, and with a fixed seed."""
+    """PyTorch with one thread, which is enough, and a fixed seed."""
     torch = pytest.importorskip("torch")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

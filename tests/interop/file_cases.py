@@ -20,7 +20,7 @@ def trained(layers, dtype="float32", **options):
 
 
 def state(mlp):
-    """All that a model is, but for its history."""
+    """The complete state of a model, except its history."""
     return (
         repr(mlp),
         mlp.params.tobytes(),

@@ -1,6 +1,6 @@
-"""Networks as C headers: compiled here, they give the bits of the library.
+"""Networks as C headers, which give the bits of the library when compiled.
 
-Many headers go into one file of C, as compilers take their time to start.
+Many headers are compiled in one C file, as starting a compiler takes time.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ needs_compiler = pytest.mark.skipif(not COMPILERS, reason="there is no C compile
 
 STRICT = ("-Wall", "-Wextra", "-Werror", "-pedantic", "-Wshadow")
 C99 = ("-x", "c", "-std=c99", *STRICT)
-# So that there is an instruction for fma; elsewhere there always is.
+# So that there is an fma instruction; other machines always have one.
 NATIVE = ("-march=native",) if platform.machine() in {"x86_64", "AMD64"} else ()
-# GNU's C fuses products and sums if the header does not forbid it.
+# The GNU dialect of C fuses products and sums unless the header forbids it.
 WAYS = {
     "C99, not optimised": (*C99, "-O0"),
     "C99, this machine": (*C99, "-O2", *NATIVE),
@@ -47,7 +47,7 @@ def networks() -> dict[str, fm.MLP]:
         for dtype in ("float32", "float64"):
             rng = np.random.default_rng(len(nets))
             mlp = fm.MLP(layers, dtype=dtype, seed=len(nets), **options)
-            # Norms and biases that do something; deviations not too small.
+            # Norms and biases that have an effect; deviations that are not too small.
             for view in mlp.named_parameters().values():
                 if view.ndim == 1:
                     view += rng.normal(size=view.shape) * 0.3
@@ -55,9 +55,9 @@ def networks() -> dict[str, fm.MLP]:
             nets[f"{name}{dtype[-2:]}"] = mlp
 
     for kind in fm.ACTIVATIONS:
-        # Alone, so that special values come to the function as they are.
+        # Alone, so that special values reach the function unchanged.
         add(f"alone_{kind}", [3, fm.Activation(kind)])
-        # Narrow at the end, and at the beginning: the Jacobian back, and forward.
+        # Narrow at the end, then at the beginning: the Jacobian runs backward, forward.
         add(f"back_{kind}", [7, 19, fm.Dense(5, kind), 2], activation=kind)
         add(f"forward_{kind}", [4, 17, 6, 21], activation=kind, output_activation=kind)
 
@@ -95,7 +95,7 @@ def networks() -> dict[str, fm.MLP]:
 
 
 def special(dtype: np.dtype[Any]) -> list[float]:
-    """Numbers at which something may go wrong."""
+    """Numbers at which errors are likely."""
     info = np.finfo(dtype)
     near = [0.0, info.smallest_subnormal, 1e3 * info.smallest_subnormal, info.tiny]
     near += [2.0**-55, 2.0**-27, 1e-3, 0.5, 1.0, 9.01, 18.5, 38.1, 88.8, 104.0, 709.9]
@@ -120,7 +120,7 @@ def inputs(name: str, mlp: fm.MLP) -> np.ndarray:
 
 
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether all bits are the same; of NaN that they are NaN."""
+    """Whether all bits are equal; NaN need only be NaN."""
     unsigned = np.dtype(f"u{a.dtype.itemsize}")
     nan = np.isnan(a) & np.isnan(b)
     return bool(np.all((a.view(unsigned) == b.view(unsigned)) | nan))
@@ -135,7 +135,7 @@ def run(*command: str | Path) -> str:
 
 
 def source(names: Iterable[str], jacobian: bool) -> str:
-    """C that calls the headers' functions for many rows."""
+    """C code that calls the functions of the headers for many rows."""
     kinds = {"32": "float", "64": "double"}
     lines = [f'#include "{name}.h"' for name in names]
     lines += ["#ifdef __cplusplus", 'extern "C" {', "#endif"]
@@ -232,10 +232,10 @@ def test_nothing_but_mathematics_is_called(
     called = set(run("nm", "--undefined-only", to).split()) - {"U"}
     mathematics = {f"{f}{t}" for f in ("fma", "sqrt", "fabs", "copysign") for t in "f "}
     allowed = {m.strip() for m in mathematics} | {"memcpy", "memset"}
-    # Where a compiler puts guards on the stack, or finds its data.
+    # Symbols of a compiler that guards the stack or addresses its data by a table.
     allowed |= {"__stack_chk_fail", "_GLOBAL_OFFSET_TABLE_"}
     assert called <= allowed
-    # Nothing that is written to while the program runs.
+    # There is no data that the program modifies.
     sections = {line.split()[-2] for line in run("nm", to).splitlines()}
     assert not sections & set("BbCDdGgSs")
 
@@ -301,7 +301,7 @@ def test_fast_math_is_refused(folder: Path) -> None:
 
 @needs_source
 def test_constants_are_the_kernels() -> None:
-    """Those written down a second time, against the file that was generated."""
+    """The numbers copied into Python, against the generated file."""
     kernels = ROOT / "cpp" / "src" / "kernels"
     text = (kernels / "math_coefficients.h").read_text()
     number = r"-?0x[0-9a-f.]+p[+-]\d+"
@@ -339,7 +339,7 @@ def test_only_what_is_needed_is_written(folder: Path) -> None:
     assert "jacobian" not in text
     assert "malloc" not in text
     assert max(map(len, text.splitlines())) <= 88
-    # Whatever else is defined is the header's own, or undefined again.
+    # All other macros are undefined again at the end.
     defined = set(re.findall(r"#define (\w+)", text))
     undefined = set(re.findall(r"#undef (\w+)", text))
     assert defined - undefined == {"FASTMLP_lean_h", "LEAN_N_IN", "LEAN_N_OUT"}

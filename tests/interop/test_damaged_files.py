@@ -1,4 +1,4 @@
-"""Files that are damaged or forged: each is refused with a message."""
+"""Damaged or forged files: each is rejected with a message."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ def joined(header, body):
 
 
 def hashed(header, body):
-    """The same with the hash that belongs to it, by the definition once more."""
+    """The header with its correct hash, computed here from the definition."""
     texts = header.get("__metadata__")
     if not isinstance(texts, dict) or "sha256" not in texts:
         return header
@@ -43,7 +43,7 @@ def hashed(header, body):
 
 
 def in_header(change):
-    """A lie in the header, of which the texts are a part."""
+    """A false entry in the header, which includes the texts."""
 
     def lie(content, honest):
         header, body = split(content)
@@ -56,7 +56,7 @@ def in_header(change):
 
 
 def in_text(change):
-    """A lie in what fastmlp says of the model."""
+    """A false entry in the description of the model."""
 
     def change_header(header):
         texts = header["__metadata__"]
@@ -67,7 +67,7 @@ def in_text(change):
 
 
 def put(*place):
-    """A lie at a place: its keys, then the value."""
+    """A false entry at a place, given by its keys, then the value."""
     *keys, last, value = place
 
     def change(said):
@@ -159,7 +159,7 @@ def residual(*layers):
 DENSE = {"kind": "Dense", "n": 3, "activation": None, "bias": False, "init": None}
 
 
-# What is wrong with a file of a model, and words of the answer.
+# Faults of a model file, and words of the error message.
 LIES = {
     "no header": (with_length(0), "header's length must be from 2 .* got 0"),
     "too long a header": (with_length(10**5), "header's length must be .* got 100000"),
@@ -362,13 +362,13 @@ def refused(path, content, words, load=fm.load):
 @pytest.mark.parametrize("name", LIES)
 def test_lies_are_refused(name, model, tmp_path):
     lie, words = LIES[name]
-    # With the hash that belongs to the lie, and with that of the truth.
+    # With the hash that matches the false entry, and with the original hash.
     refused(tmp_path / "a", lie(model, True), words)
     refused(tmp_path / "a", lie(model, False), ".")
 
 
 def test_the_truth_is_not_refused(model, tmp_path):
-    """What lies are made with makes no lies by itself."""
+    """The functions that create false entries leave a file valid if nothing changes."""
     path = tmp_path / "a"
     path.write_bytes(in_text(lambda said: None)(model, True))
     mlp = fm.load(path)
@@ -379,12 +379,12 @@ def test_the_truth_is_not_refused(model, tmp_path):
 
 
 def part(name, change):
-    """A lie in a part of a checkpoint."""
+    """A false entry in a part of a checkpoint."""
     return in_text(lambda said: change(said["checkpoint"][name]))
 
 
 def stop_state(*place):
-    """A lie in the state of early stopping."""
+    """A false entry in the state of early stopping."""
     marked = ("dict", "state", "dict")
     return in_text(
         lambda said: put(*marked, *place)(said["checkpoint"]["callbacks"][0])
@@ -602,7 +602,7 @@ WRONG = (None, True, -1, 0.5, "x", [], {}, 2**70, [[]], {"dict": {}})
 
 
 def places(said, place=()):
-    """Where there is something in a text: its keys."""
+    """All places of a text, each given by its keys."""
     yield place
     if isinstance(said, list):
         said = dict(enumerate(said))
@@ -611,7 +611,7 @@ def places(said, place=()):
 
 
 def test_whatever_is_wrong_is_refused_or_harmless(model, checkpoint, tmp_path):
-    """At every place in the text every kind of value: an answer, never a crash."""
+    """Any value at any place in the text gives an error or a model, never a crash."""
     path = tmp_path / "a"
     mlp, opt, stop = parts_of_a_training(seed=9)
     hooks = [stop, fm.Checkpoint("a")]
@@ -631,7 +631,7 @@ def test_whatever_is_wrong_is_refused_or_harmless(model, checkpoint, tmp_path):
                 else:
                     harmless.append((place[0], place[-1]))
     assert refusals > 2000
-    # The rest are values that could be true, such as another eps or loss.
+    # The others are possible values, such as another eps or loss.
     possible = {
         "layers": {"activation", "affine", "eps", "init", "momentum", "p"},
         "bias": {"bias"},
@@ -646,7 +646,7 @@ def test_a_file_cut_anywhere_is_refused(model, checkpoint, tmp_path):
     path = tmp_path / "a"
     for end in range(len(model)):
         refused(path, model[:end], "is not a model")
-    # Where the header ends, at each byte; elsewhere at some.
+    # Cut at every byte near the end of the header, and at some bytes elsewhere.
     mlp, opt, _ = parts_of_a_training()
     length = 8 + int.from_bytes(checkpoint[:8], "little")
     cuts = {*range(0, len(checkpoint), 7), *range(length - 20, length + 20)}
@@ -662,7 +662,7 @@ def test_a_file_cut_anywhere_is_refused(model, checkpoint, tmp_path):
 def test_a_flipped_bit_anywhere_is_refused(model, tmp_path):
     path = tmp_path / "a"
     for at in range(len(model)):
-        # All bits of the header's length; of all other bytes one, each time the next.
+        # All bits of the header's length, and one bit of every other byte, in rotation.
         for bit in range(8) if at < 8 else [at % 8]:
             changed = bytearray(model)
             changed[at] ^= 1 << bit
@@ -693,7 +693,7 @@ def test_other_programs_files_are_refused(tmp_path):
 
 
 def test_large_lengths_are_refused_before_anything_is_read(tmp_path):
-    """The file has as many bytes as it says, all of them holes."""
+    """The file is as long as its header claims, but sparse."""
     path = tmp_path / "a"
     with path.open("wb") as file:
         file.write((_tensor_file.HEADER_LIMIT + 1).to_bytes(8, "little"))

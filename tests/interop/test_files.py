@@ -78,7 +78,7 @@ def test_models_come_back_to_the_bit(name, dtype, tmp_path):
     assert again.history is None
     x, y = data(mlp.n_in, mlp.n_out, dtype)
     np.testing.assert_array_equal(again(x), mlp(x))
-    # The same file of the same model; it goes on alike, copies of it do.
+    # The same model gives the same file, and it trains in the same way, as copies do.
     first = path.read_bytes()
     pickle.loads(pickle.dumps(again)).save(path)
     assert path.read_bytes() == first
@@ -103,7 +103,7 @@ def test_arguments_come_back(tmp_path):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_names_and_shapes_follow_from_the_layers(name):
-    """What files are compared with is what models have."""
+    """Files are checked against the names and shapes that models have."""
     from fastmlp._network import resolve as _network
 
     mlp = fm.MLP(MODELS[name], seed=0)
@@ -121,7 +121,7 @@ def test_special_values_come_back(tmp_path):
 
 
 def test_what_a_file_holds(tmp_path):
-    """As other programs see it: arrays as in state_dict, and texts."""
+    """The contents as other programs see them: arrays as in state_dict, and texts."""
     path = tmp_path / "model.safetensors"
     mlp = trained(MODELS["norms"])
     mlp.save(path)
@@ -163,7 +163,7 @@ def test_pytorch_reads_a_file(tmp_path):
     x, _ = data(dtype="float64")
     with torch.no_grad():
         wanted = module(torch.from_numpy(x)).numpy()
-    # Sums of eight terms in another order.
+    # Sums of eight terms in a different order.
     np.testing.assert_allclose(mlp(x), wanted, rtol=1e-12, atol=1e-13)
 
 
@@ -193,7 +193,7 @@ def test_functions_of_ones_own_are_handed_in(tmp_path):
 
 
 class Odd(fm.Callback):
-    """A callback with a state of all kinds of things."""
+    """A callback whose state has values of all kinds."""
 
     def __init__(self):
         self.state = {}
@@ -263,7 +263,7 @@ def test_states_of_all_kinds_come_back(tmp_path):
         back = found["arrays"].pop(name)
         assert (back.dtype, back.shape) == (array.dtype, array.shape)
         np.testing.assert_array_equal(back, array)
-        back[...] = back  # it can be written to
+        back[...] = back  # the array is writeable
     assert found.pop("arrays") == {}
     assert repr(found) == repr(given)
 
@@ -322,7 +322,7 @@ print(fm.isa(), fm.get_num_threads(), [loss.hex() for loss in done.loss])
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("isa", [fm.available_isas()[0], fm.available_isas()[-1]])
 def test_another_process_goes_on_to_the_bit(isa, threads, checkpoint, tmp_path):
-    """With other instructions and another number of threads, from within an epoch."""
+    """With another instruction set and number of threads, from within an epoch."""
     path, final = tmp_path / "run.safetensors", tmp_path / "final.safetensors"
     mlp, opt, stop = parts_of_a_training()
     history = run(mlp, opt, stop, fm.Checkpoint(path), 9)
@@ -383,13 +383,13 @@ def test_a_writer_that_dies_leaves_a_whole_file(at, model, tmp_path):
     path.write_bytes(model)
     done = subprocess.run([sys.executable, "-c", KILLED, path, at], check=False)
     assert done.returncode == (3 if at == "limit" else -signal.SIGKILL)
-    if at == "folder":  # the new one is in its place
+    if at == "folder":  # the new file has already replaced the old one
         assert state(fm.load(path)) == state(fm.MLP([3, 500, 2], seed=1))
     else:
         assert path.read_bytes() == model
-    # An error that is no death leaves nothing else behind.
+    # An error that does not kill the process leaves no other file behind.
     assert at != "limit" or os.listdir(tmp_path) == ["a"]
-    # Whatever is left behind is in nobody's way.
+    # Files left behind do not prevent saving.
     fm.MLP([3, 500, 2], seed=1).save(path)
     assert state(fm.load(path)) == state(fm.MLP([3, 500, 2], seed=1))
 
@@ -430,7 +430,7 @@ def test_files_that_are_replaced(tmp_path):
     atomic_write.replace_file(path, lambda file: file.write(b"newer"))
     assert path.read_bytes() == b"newer"
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
-    # As any other new file.
+    # Permissions are those of any other new file.
     plain = tmp_path / "c"
     plain.write_bytes(b"")
     atomic_write.replace_file(tmp_path / "d", b"")

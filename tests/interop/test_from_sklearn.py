@@ -23,8 +23,8 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-# Between two programs that compute the same in float32 or float64, sums in another
-# order; predictions here are of the size of 1.
+# Two implementations of the same formulas in float32 or float64 sum in different
+# orders; predictions here are of magnitude 1.
 OUTPUT_RTOL = {"float32": 2e-6, "float64": 1e-13}
 
 X, LABELS = load_iris(return_X_y=True)
@@ -91,7 +91,7 @@ def test_regressors(targets):
 
 
 def test_exponential_outputs():
-    """As of regressors of counts, from scikit-learn 1.7 on."""
+    """The output of regressors of counts, since scikit-learn 1.7."""
     model = fitted(
         MLPRegressor(hidden_layer_sizes=(7,), random_state=0, max_iter=5), X, X[:, 0]
     )
@@ -166,7 +166,7 @@ OTHERS = {
     "forest": lambda: RandomForestRegressor(2).fit(X, X[:, 0]),
     "no network": lambda: 3,
     "class": lambda: MLPClassifier,
-    # Linear, but what they predict is not.
+    # These are linear, but their predictions are not linear in the inputs.
     "counts": lambda: PoissonRegressor().fit(X, LABELS),
     "ridge": lambda: RidgeClassifier().fit(X, LABELS),
 }
@@ -185,7 +185,7 @@ def test_of_a_pipeline_the_last_step_counts():
 
 
 def network(**changes):
-    """A made-up estimator with the attributes of one."""
+    """An object with the attributes of a fitted estimator."""
     fields = {
         "coefs_": [np.ones((3, 4)), np.ones((4, 2))],
         "intercepts_": [np.ones(4), np.ones(2)],
@@ -202,7 +202,7 @@ def test_attributes_are_enough():
 
 
 def own(n_out, output, **methods):
-    """As fastmlp's estimators are: the network of logits is an attribute."""
+    """An object like fastmlp's estimators, which have the network of logits."""
     layers = [3, fm.Dense(5, "identity"), fm.BatchNorm(), fm.Activation("gelu"), n_out]
     mlp = fm.MLP(layers, seed=0)
     mlp.buffers[:] = np.linspace(0.5, 1, mlp.buffers.size)
@@ -274,7 +274,7 @@ def test_logits_is_a_flag():
 
 
 def test_other_ways_to_probabilities_are_refused():
-    """Of scikit-learn before 1.8."""
+    """Such as those of scikit-learn before 1.8."""
     model = LogisticRegression().fit(X, LABELS)
     model.multi_class = "ovr"
     with pytest.raises(ValueError, match="multi_class is 'ovr', solver 'lbfgs', wi"):

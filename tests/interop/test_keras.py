@@ -1,4 +1,4 @@
-"""Networks from Keras models: the same outputs, or a refusal that says why."""
+"""Networks from Keras models: the same outputs, or an error that says why not."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import fastmlp as fm
 import numpy as np
 import pytest
 
-# Of the largest output: sums in another order, and elementary functions of numpy's. On
-# NumPy Keras computes float64 layers in float32, too.
+# Relative to the largest output: Keras sums in a different order and uses numpy's
+# elementary functions. On NumPy, Keras computes even float64 layers in float32.
 OUTPUT_RTOL = 1e-6
 
 
 @pytest.fixture(scope="module")
 def keras(tmp_path_factory):
-    """Keras on NumPy, which reads no settings of the user's and writes none."""
+    """Keras on NumPy, without reading or writing the user's settings."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERAS_BACKEND", "numpy")
         patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
-        # Its NumPy backend imports JAX, which is not among its requirements.
+        # Keras' NumPy backend imports JAX, which is not among its requirements.
         pytest.importorskip("jax", reason="Keras on NumPy needs JAX")
         yield pytest.importorskip("keras", reason="it is what is read")
 
@@ -32,10 +32,10 @@ def layers(keras):
 
 
 def spread(model, rng):
-    """Give all variables values of their own; variances positive."""
+    """Set all variables to random values, with positive variances."""
     for variable in model.weights:
         shape, name = tuple(variable.shape), variable.path.rpartition("/")[2]
-        # Small, as exponentials of exponentials magnify roundings.
+        # Small values, as exponentials of exponentials amplify rounding errors.
         values = 0.2 * rng.standard_normal(shape)
         if name in ("gamma", "moving_variance"):
             values = rng.uniform(0.5, 2, shape)
@@ -84,7 +84,7 @@ def test_dense_layers_with_every_activation(name, dtype_name, keras, layers, rng
     mlp = check(spread(model, rng), rng, 5)
     assert mlp.dtype == dtype_name
     assert [layer.activation for layer in mlp.layers] == [NAMES[name]] * 2
-    # Keras' kernels are (in, out) as here.
+    # Keras' kernels have the layout (in, out), as here.
     np.testing.assert_array_equal(mlp.weights[0], np.asarray(model.weights[0]))
 
 
@@ -93,7 +93,7 @@ OPERATIONS = "cos elu gelu relu selu sigmoid silu sin softmax softplus softsign 
 
 @pytest.mark.parametrize("name", OPERATIONS.split())
 def test_operations_as_activations(name, keras, layers, rng):
-    """Of which gelu is the approximation."""
+    """All operations keep their names, except gelu, which is the tanh approximation."""
     dense = layers.Dense(8, activation=getattr(keras.ops, name))
     dense.build((None, 5))
     mlp = check(spread(dense, rng), rng, 5)
@@ -197,7 +197,7 @@ def test_a_first_flatten(keras, layers, rng):
 
 
 def test_residual_blocks(keras, layers, rng):
-    """Plain, written with a plus, nested, at the start, and with projections."""
+    """Blocks that are plain, written with +, nested, first, and with projections."""
     first = keras.Input((6,))
     h = layers.Add()([first, layers.Dense(6, "tanh")(first)])
     h = layers.BatchNormalization()(layers.Dense(8)(h))
@@ -217,7 +217,7 @@ def test_residual_blocks(keras, layers, rng):
 
 
 def test_many_residual_blocks_take_no_time(keras, layers, rng):
-    """Each value is looked at once, not once for every way to it."""
+    """Each value is visited once, not once for every path to it."""
     value = first = keras.Input((4,))
     for _ in range(40):
         value = value + layers.Dense(4, "tanh")(value)

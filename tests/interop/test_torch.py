@@ -14,12 +14,12 @@ from torch_cases import BOTH, N_IN, ROWS, big, close, inputs, nn, same_bits, tor
 
 pytestmark = pytest.mark.usefixtures("quiet_torch")
 
-# PyTorch's softplus is z beyond 20, where the difference is log(1 + e^-20) = 2.1e-9.
+# PyTorch's softplus(z) is z for z > 20, an error of up to log(1 + e^-20) = 2.1e-9.
 SOFTPLUS_ATOL = 2.1e-9
 
 
 def disturb(module):
-    """Move parameters and statistics away from what they are at first."""
+    """Move parameters and statistics away from their initial values."""
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.is_floating_point():
             tensor.data += torch.rand_like(tensor)
@@ -56,7 +56,7 @@ def test_torch_to_fastmlp_to_torch(module, dtype, rng):
     mlp = fm.from_torch(module)
     assert mlp.dtype == dtype
     back = mlp.to_torch()
-    # Names may differ where modules without effect are left out, the order does not.
+    # Modules without effect are left out, so names may differ, but not the order.
     before, after = module.state_dict().values(), back.state_dict().values()
     for one, other in zip(before, after, strict=True):
         assert one.dtype == other.dtype
@@ -65,7 +65,7 @@ def test_torch_to_fastmlp_to_torch(module, dtype, rng):
     wanted = module(x).detach()
     close(mlp(x), wanted, dtype)
     close(back(x).detach(), wanted, dtype)
-    # The copies are copies.
+    # The model has copies of the parameters.
     mlp.params[:] = 0
     close(module(x).detach(), wanted, dtype)
 
@@ -74,7 +74,7 @@ def test_torch_to_fastmlp_to_torch(module, dtype, rng):
 def test_fastmlp_to_torch_to_fastmlp(dtype, rng):
     mlp = big(dtype)
     x = inputs(rng, dtype, 64)
-    mlp.forward(x, training=True)  # for the count of batches
+    mlp.forward(x, training=True)  # so that a batch is counted
     module = mlp.to_torch()
     assert not any(part.training for part in module.modules())
     same_bits(mlp.state_dict(), module.state_dict())
@@ -122,7 +122,7 @@ def test_gradients_and_modes_of_what_to_torch_makes(rng):
     for name, wanted in gradient.state_dict().items():
         if name in named:
             close(named[name], wanted, "float64")
-    # In training mode dropout drops and statistics move.
+    # In training mode, dropout is active and statistics change.
     before = module[3].running_mean.clone()
     outputs = [module.train()(x).detach() for _ in range(2)]
     assert not torch.equal(*outputs)
@@ -155,13 +155,13 @@ def test_functions_of_ones_own_stay_here():
 
 
 def test_training_goes_on_the_same_on_both_sides(rng):
-    # BatchNorm's momentum and unbiased variance among it.
+    # This includes BatchNorm's momentum and unbiased variance.
     module = nn.Sequential(
         nn.Linear(N_IN, 8), nn.BatchNorm1d(8, momentum=0.3), nn.Tanh(), nn.Linear(8, 1)
     ).double()
     mlp = fm.from_torch(module)
-    # Not Adam, to which the rounding errors of a derivative that is 0, that of the bias
-    # before a normalisation, are as good as any.
+    # Not with Adam, which scales rounding errors up to full steps where a derivative is
+    # 0, as for the bias before a normalisation.
     options = {"lr": 1e-2, "momentum": 0.9}
     theirs, ours = torch.optim.SGD(module.parameters(), **options), fm.SGD(**options)
     for _ in range(5):
@@ -185,7 +185,7 @@ class Net(nn.Module):
 
 
 class Renamed(nn.Sequential):
-    """A Sequential by another name."""
+    """A Sequential with another name."""
 
 
 class Doubled(nn.Sequential):
@@ -299,7 +299,7 @@ def test_blocks_that_write_to_their_input():
         block = residual(nn.Sequential(*parts, linear))
         with pytest.raises(ValueError, match=r"^module 0 .*inplace"):
             fm.from_torch(nn.Sequential(block))
-    # Behind a layer it writes to what that has made.
+    # After a layer, it writes into the output of that layer.
     block = nn.Sequential(residual(nn.Sequential(linear, writes))).eval()
     x = torch.randn(ROWS, 2)
     np.testing.assert_allclose(
@@ -355,10 +355,10 @@ def test_own_state_dicts_come_back(layers, shuffled, rng):
     mlp.params[:] += rng.normal(size=mlp.n_params)
     mlp.buffers[:] += 1
     state = mlp.state_dict()
-    if shuffled:  # as in files, where 10 is before 2
+    if shuffled:  # as in files, where "10" comes before "2"
         state = dict(sorted(state.items()))
     back = fm.from_torch(state, activation="tanh", output_activation="exp")
-    # Names have numbers for dropouts, which leave nothing else.
+    # Dropouts take numbers in the names, but have no entries of their own.
     names = zip(mlp.state_dict(), back.state_dict(), strict=True)
     renamed = {new: mlp.state_dict()[old] for old, new in names}
     same_bits(renamed, back.state_dict())
@@ -397,7 +397,7 @@ def test_layers_by_name(rng):
 
 
 def test_parts_of_a_policy(rng):
-    # As Stable-Baselines3 names them.
+    # The names are those of Stable-Baselines3.
     policy = nn.Module()
     policy.mlp_extractor = nn.Module()
     tower = [nn.Linear(N_IN, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh()]
@@ -433,7 +433,7 @@ def test_activations_one_by_one():
     mlp = fm.from_torch(arrays(2, 3, 4, 5), activation=["relu", "silu"])
     assert [layer.activation for layer in mlp.layers] == ["relu", "silu", "identity"]
     assert mlp.dtype == "float64"
-    # Without a number left out there is no activation.
+    # Consecutive numbers leave no place for activations.
     linear = fm.from_torch(arrays(2, 3, 4, gap=1))
     assert [layer.activation for layer in linear.layers] == ["identity"] * 2
 

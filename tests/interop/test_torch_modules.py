@@ -24,7 +24,7 @@ def bridge(dtype="float64", n_out=3, **options):
 
 @pytest.mark.parametrize("dtype", BOTH)
 def test_a_network_amid_others(dtype, rng):
-    # The same model twice, once with a copy made of PyTorch alone.
+    # The same model twice, once with a copy in pure PyTorch.
     mlp, own = bridge(dtype)
     kind = getattr(torch, dtype)
     before, after = nn.Linear(4, N_IN, dtype=kind), nn.Linear(3, 1, dtype=kind)
@@ -59,7 +59,7 @@ def test_parameters_are_the_models_memory(rng):
     np.testing.assert_array_equal(module(x).detach(), mlp(x))
     mlp.train_step(x, inputs(rng, width=3), fm.MSE(), fm.SGD(0.1))
     np.testing.assert_array_equal(module.params.detach(), mlp.params)
-    # State dicts as well.
+    # The same holds for state dicts.
     other = fm.MLP([N_IN, 8, 8, 3], seed=9).as_torch_module()
     module.load_state_dict(other.state_dict())
     np.testing.assert_array_equal(mlp.params, other.mlp.params)
@@ -84,7 +84,7 @@ def test_gradcheck(layers, rng):
     mlp = fm.MLP([4, *layers, 2], activation="tanh", dtype="float64", seed=0)
     module = mlp.as_torch_module()
     x = inputs(rng, "float64", 3, 4).requires_grad_()
-    # It moves the parameters in place, which are the model's.
+    # gradcheck changes the parameters in place, and these are the model's.
     assert torch.autograd.gradcheck(lambda x, _: module(x), (x, module.params))
 
 
@@ -142,7 +142,7 @@ def test_memory_in_another_order(rng):
     assert not x.is_contiguous()
     y = module(x)
     np.testing.assert_array_equal(y.detach(), mlp(x.detach()))
-    # And of the gradient: sum() gives one number, seen as many.
+    # The gradient of sum() is also not contiguous: one number, broadcast.
     y.sum().backward()
     _, dx, _ = mlp.vjp(x.detach(), np.ones((ROWS, 3)))
     np.testing.assert_array_equal(whole.grad[:, ::2].T, dx)
@@ -171,7 +171,7 @@ def test_several_calls_in_one_graph(training, interfering, rng):
     xs = [inputs(rng, "float64").requires_grad_() for _ in range(3)]
     weights = [inputs(rng, "float64", width=3) for _ in xs]
 
-    # The same by the reference, whose draws are said by hand, and numbers.
+    # Expected results of a copy whose draws and statistics are set explicitly.
     def wanted(x, statistics, i):
         twin = mlp.copy()
         twin.core.training_state = seed, passes + i, 0
@@ -193,7 +193,7 @@ def test_several_calls_in_one_graph(training, interfering, rng):
         mlp.params[:] = before
         after = mlp.buffers.copy(), mlp.core.training_state
     elif interfering == "eval":
-        # A pass in the other mode moves statistics, or is without masks.
+        # A pass in the other mode updates statistics, or has no masks.
         module.train(not training)
         module(xs[0])
         after = mlp.buffers.copy(), mlp.core.training_state
@@ -204,7 +204,7 @@ def test_several_calls_in_one_graph(training, interfering, rng):
         np.testing.assert_array_equal(y.detach(), y_wanted)
         np.testing.assert_array_equal(x.grad, dx)
     close(module.params.grad, sum(grads for *_, grads in expected), "float64")
-    # Going back moves nothing.
+    # backward changes no state.
     np.testing.assert_array_equal(mlp.buffers, after[0])
     assert mlp.core.training_state == after[1]
     assert (len({tuple(y.detach().ravel().tolist()) for y in ys})) == 3
@@ -241,7 +241,7 @@ def test_second_derivatives_are_refused(rng):
     dx = torch.autograd.grad(module(x).sum(), x, create_graph=True)[0]
     with pytest.raises(RuntimeError, match=r"no second derivatives.*to_torch"):
         dx.sum().backward()
-    # Also where another path would go on without it, and by the parameters.
+    # The same holds if another path does not depend on it, and for the parameters.
     (grads,) = torch.autograd.grad(
         module(x).square().sum(), module.params, create_graph=True
     )
@@ -249,12 +249,12 @@ def test_second_derivatives_are_refused(rng):
         (grads.sum() + x.sum()).backward()
 
 
-# PyTorch's own forward mode makes scripts.
+# PyTorch's forward mode uses the deprecated torch.jit.script.
 @pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("grad", [False, True])
 def test_forward_mode_is_refused(frozen, grad, rng):
-    # Not taken for zero where no graph is made.
+    # The derivative is not taken to be zero if no graph is recorded.
     _, module = bridge()
     module.requires_grad_(not frozen)
     x = inputs(rng, "float64")
@@ -298,7 +298,7 @@ def test_a_module_made_in_inference_mode_does_not_stand_in_the_way(rng):
 
 
 class OnGpu(torch.Tensor):
-    """A tensor that says it is elsewhere."""
+    """A tensor that claims to be on another device."""
 
     @property
     def device(self):
@@ -395,7 +395,7 @@ def test_functions_of_ones_own_work_inside_of_pytorch(rng):
 
 @pytest.mark.parametrize("n_modules", [1, 4])
 def test_threads_share_a_model(n_modules, rng):
-    """Each thread's gradient is that of its own call."""
+    """Each thread gets the gradient of the call it made."""
     mlp, module = bridge()
     modules = [module, *(mlp.as_torch_module() for _ in range(n_modules - 1))]
     xs = [inputs(rng, "float64") for _ in range(4)]

@@ -1,7 +1,7 @@
 """Randomly drawn networks agree with PyTorch autograd: a short `bench/torch_parity.py`.
 
-The tolerances and their reasons are in the script. Losses, optimisers, schedules,
-activations and other layers take turns there, so 16 draws meet every one of them.
+The script explains its tolerances. Losses, optimisers, schedules, activations and other
+layers take turns there, so 16 draws cover all of them.
 """
 
 import functools
@@ -41,7 +41,7 @@ OPTIONS = {
 
 @pytest.fixture(autouse=True)
 def one_torch_thread():
-    """PyTorch's threads cost more than they bring for such small networks."""
+    """For such small networks, PyTorch's threads cost more time than they save."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -69,7 +69,7 @@ class WrongLoss:
 
 
 class WrongEps:
-    """A library whose Adam adds eps under the root."""
+    """A library whose Adam adds eps inside the square root."""
 
     def __getattr__(self, name):
         if name == "Adam":
@@ -105,7 +105,7 @@ class Forgets:
 
 
 class StandsStill:
-    """A library whose optimisers take the first rate of a schedule for all steps."""
+    """A library whose optimisers use the first rate of a schedule in all steps."""
 
     def __getattr__(self, name):
         made = getattr(reference, name)
@@ -115,7 +115,7 @@ class StandsStill:
 
 
 class AveragesFromZero:
-    """A library whose averages start from zero, not from the first parameters."""
+    """A library whose averages start from zero, not from the initial parameters."""
 
     def __getattr__(self, name):
         made = getattr(reference, name)
@@ -132,7 +132,7 @@ class AveragesFromZero:
 
 
 def quick_draw(condition):
-    """The quickest of draws that meet a condition, at its first attempt."""
+    """The fastest of the draws that satisfy a condition, at its first attempt."""
     return min(filter(condition, first_specs()), key=cost).draw
 
 
@@ -147,7 +147,7 @@ def cost(spec):
 
 
 def other_momentum(spec):
-    """Whether running statistics move by another share than torch's default."""
+    """Whether running statistics move by a fraction other than torch's default."""
     leaves = [layer for _, _, layer in spec.leaves if layer.kind == "BatchNorm"]
     return any(layer.momentum != 0.1 for layer in leaves)
 
@@ -166,7 +166,7 @@ def remembers(spec):
 
 
 def steps_down(name):
-    """Whether a schedule goes far enough from its first rate to show in `STEPS`."""
+    """Whether a schedule moves away from its first rate noticeably within `STEPS`."""
 
     def condition(spec):
         if spec.schedule is None or spec.schedule[0] != name:
@@ -207,7 +207,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("library", "draw"), WRONG.values(), ids=WRONG)
 def test_a_wrong_formula_is_found(library, draw, monkeypatch):
-    """The conditioning trials must not excuse any.
+    """The conditioning trials must not excuse any of the faults.
 
     Draw 3 has the first two, and in draw 10 clipping makes a difference.
     """

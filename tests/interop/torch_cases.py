@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch", reason="PyTorch is what models come from")
 nn = torch.nn
 
 
-# Outputs and gradients of a few small layers: both sides round about as often, in
-# another order, relative to the largest element.
+# Outputs and gradients of a few small layers, relative to the largest element: both
+# sides have about as many roundings, in different orders.
 OUTPUT_RTOL = {"float32": 2e-5, "float64": 1e-13}
 
 
@@ -32,7 +32,7 @@ def inputs(rng, dtype="float32", rows=ROWS, width=N_IN):
 
 
 def big(dtype="float32", **options):
-    """A model with all there is."""
+    """A model with every kind of layer."""
     body = [6, fm.BatchNorm(momentum=0.3), fm.Residual([fm.LayerNorm(), 6]), 4]
     layers = [N_IN, 8, fm.Dropout(0.25), fm.LayerNorm(1e-3), fm.Activation("silu")]
     layers += [fm.Residual(body), fm.BatchNorm(affine=False), fm.Dense(6, bias=False)]

@@ -13,8 +13,8 @@ from fastmlp import _core
 kernels = _core.kernels
 
 
-# Elements on either side of an array that must stay as they are. An odd number, so that
-# arrays are aligned to their elements only.
+# Number of guard elements on either side of an array, which a kernel must not change.
+# It is odd, so that arrays are aligned only to their elements.
 GUARD = 67
 
 
@@ -52,7 +52,7 @@ def guarded(array: np.ndarray, dtype: type, guard: float) -> np.ndarray:
 
 
 def run(module: ModuleType, call: Call, dtype: type) -> dict[str, np.ndarray]:
-    """What the call writes; checks that it writes nothing else."""
+    """Run the call; return what it writes and check that it writes nothing else."""
     args, before = dict(call.args), {}
     written = call.outputs + call.updated
     for name, value in call.args.items():
@@ -73,5 +73,5 @@ def run(module: ModuleType, call: Call, dtype: type) -> dict[str, np.ndarray]:
 
 
 def rounded(values: np.ndarray, dtype: type) -> np.ndarray:
-    """Float64 values that ``dtype`` holds exactly."""
+    """Round to float64 values that ``dtype`` represents exactly."""
     return values.astype(dtype).astype(np.float64)

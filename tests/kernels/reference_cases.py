@@ -9,7 +9,7 @@ from helpers import TOLERANCE
 GRADIENT_RTOL = TOLERANCE["finite_difference"].of(np.float64)
 
 
-# Where a few roundings of O(1) numbers are all that can differ.
+# For results that can differ only by a few roundings of O(1) numbers.
 ROUNDING = 16 * float(np.finfo(np.float64).eps)
 
 
@@ -39,6 +39,6 @@ def targets(name: str, rng: np.random.Generator, rows: int, outputs: int) -> np.
     if name == "cross_entropy_labels":
         return rng.integers(0, outputs, rows)
     if name in ("cross_entropy_probabilities", "binary_cross_entropy"):
-        # Rows that do not sum to 1 as well: the gradient must not assume it.
+        # Also rows that do not sum to 1, as the gradient must not assume that they do.
         return rng.uniform(0, 1, (rows, outputs))
     return rng.standard_normal((rows, outputs))

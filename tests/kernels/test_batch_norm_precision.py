@@ -1,7 +1,8 @@
-"""Batch norm's sums in float32 lose nothing that float32 can keep.
+"""Batch norm's sums in float32 are as accurate as float32 allows.
 
-Sums go by blocks of rows, and the mean is corrected by a second pass: with one running
-sum in float32, and the mean of one pass, each test of a bound below fails.
+Sums are formed by blocks of rows, and the mean is corrected by a second pass. With one
+running sum in float32, or with the mean of a single pass, the bounds below are
+exceeded.
 """
 
 import fastmlp as fm
@@ -11,9 +12,10 @@ from fastmlp._core import kernels
 
 ROWS, COLUMNS = 3000, 24
 EPS = float(np.finfo(np.float32).eps)
-# The mean is rounded to float32, which shifts all rows alike; and two roundings or so.
+# The mean is rounded to float32, which shifts all rows equally, plus about two
+# roundings.
 VALUE = 2.0
-# Sums of as many rows, by blocks: rounding as after ROWS / 32 + 32 random steps.
+# Sums of ROWS rows by blocks: rounding errors as after ROWS / 32 + 32 random steps.
 SUM = 2.5
 
 
@@ -22,7 +24,7 @@ def relative(a, b):
 
 
 def passes(offset):
-    """What float32 and float64 make of the same numbers."""
+    """Results of the same numbers in float32 and in float64."""
     rng = np.random.default_rng(1)
     x = (rng.standard_normal((ROWS, COLUMNS)) + offset).astype(np.float32)
     dy = (rng.standard_normal((ROWS, COLUMNS)) + 1).astype(np.float32)
@@ -40,25 +42,26 @@ def passes(offset):
 @pytest.mark.parametrize("offset", [0, 3, 30])
 def test_float32_is_as_good_as_its_roundings_allow(offset):
     single, double = passes(offset)
-    size = 1 + offset  # of the numbers whose mean is taken off
+    size = 1 + offset  # magnitude of the numbers from which the mean is subtracted
     assert relative(single["y"], double["y"]) <= VALUE * EPS * size
     assert relative(single["dx"], double["dx"]) <= VALUE * EPS * size
     assert relative(single["shift"], double["shift"]) <= SUM * EPS
-    # The sum of dy xhat has nothing of xhat's mean, but sqrt(ROWS) times its rounding.
+    # The mean of xhat cancels in the sum of dy xhat; sqrt(ROWS) times its rounding
+    # error remains.
     bound = SUM * EPS * size * ROWS**0.5
     assert relative(single["scale"], double["scale"]) <= bound
 
 
 def test_a_bias_before_it_has_next_to_no_gradient():
-    """It would have none: the sum of dx down each column."""
+    """The sum of dx down each column, which is 0 in exact arithmetic."""
     single, double = passes(0)
     left = np.linalg.norm(single["dx"].sum(axis=0, dtype=np.float64))
-    bound = SUM * EPS * ROWS**0.5  # of ROWS roundings of the mean, all alike
+    bound = SUM * EPS * ROWS**0.5  # ROWS times the same rounding error of the mean
     assert left <= bound * np.linalg.norm(double["dx"])
 
 
 def test_variance_is_never_negative():
-    """Columns of one number: it is a difference of equal sums but for rounding."""
+    """For constant columns it is a difference of sums that are equal up to rounding."""
     rng = np.random.default_rng(2)
     x = np.tile(rng.standard_normal(500).astype(np.float32), (777, 1))
     mean, var = np.empty_like(x[0]), np.empty_like(x[0])

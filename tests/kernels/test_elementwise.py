@@ -26,7 +26,7 @@ FUNCTIONS = (
 
 
 def spread(low: float, high: float, tiny: float, dtype: type) -> np.ndarray:
-    """Evenly from low to high, and of every size down to ``tiny`` next to 0."""
+    """Even steps from low to high, and all magnitudes down to ``tiny`` around 0."""
     even = np.linspace(low, high, 2001)
     small = np.geomspace(tiny, 1, 500)
     values = np.concatenate([even, -small, small, [0.0]])
@@ -34,7 +34,7 @@ def spread(low: float, high: float, tiny: float, dtype: type) -> np.ndarray:
     return rounded(values, dtype)
 
 
-# Where the results are normal numbers: low, high for float32 and float64.
+# Intervals (low, high) in which results are normal numbers, for float32 and float64.
 DOMAINS = {
     "exp": ((-87, 88.5), (-708, 709.5)),
     "expm1": ((-100, 88.5), (-800, 709.5)),
@@ -59,7 +59,7 @@ def elementary_inputs(function: str, dtype: type) -> np.ndarray:
         return rounded(np.concatenate([small, near_one, large]), dtype)
     even = spread(low, high, tiny, dtype)
     if function in ("sin", "cos"):
-        # All the digits of a large argument count in its remainder by pi / 2.
+        # All digits of a large argument affect its remainder modulo pi / 2.
         large = np.geomspace(1e3, 1 / tiny, 500)
         return rounded(np.concatenate([even, large, -large]), dtype)
     return even
@@ -83,7 +83,8 @@ def test_elementary_functions(function: str, isa: str, dtype: type) -> None:
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_elementary_tails(function: str, isa: str, dtype: type) -> None:
-    # Each element's result is the one it has alone, wherever it stands.
+    # Each element's result is the same as for that element alone, whatever its
+    # position.
     x = rounded(np.linspace(0.125, 2, max(TAILS)), dtype)
     alone = np.empty(len(x), dtype)
     for i in range(len(x)):
@@ -122,7 +123,7 @@ def every_kind_of_number(dtype: type) -> np.ndarray:
 
 
 def canonical(values: np.ndarray) -> bytes:
-    """The bits, but for the sign and payload of NaN, which are outside the promise."""
+    """The bits, without the sign and payload of NaN, which are not guaranteed."""
     return np.where(np.isnan(values), values.dtype.type(np.nan), values).tobytes()
 
 
@@ -216,7 +217,7 @@ def test_infinities(activation: str, isa: str, dtype: type) -> None:
     actual, exact = np.empty_like(z), np.empty_like(z)
     kernels.activation_forward(actual, z, activation)
     reference.activation_forward(exact, z, activation)
-    defined = ~np.isnan(exact)  # the rest is inf * 0 or a direction on a circle
+    defined = ~np.isnan(exact)  # the others are inf * 0 or have no limit
     np.testing.assert_array_equal(actual[defined], exact[defined])
 
 
@@ -267,7 +268,7 @@ def test_extreme_logits(isa: str, dtype: type) -> None:
 
 
 def test_masked_logits(isa: str, dtype: type) -> None:
-    # A logit of -inf takes a class out: it has probability 0 and no gradient.
+    # A logit of -inf excludes a class: its probability and its gradient are 0.
     pred = np.array([[0.0, -np.inf, 0.0]], dtype=dtype)
     dpred, row_loss = np.empty_like(pred), np.empty(1, dtype)
     kernels.loss_rows(
@@ -288,9 +289,8 @@ def test_small_residuals_keep_their_digits(isa: str, dtype: type) -> None:
     assert row_loss[0] == pytest.approx(exact, rel=TOLERANCE["elementwise"].of(dtype))
 
 
-# Rows of at most so many elements go through the kernels several at a time: as many as
-# a vector has lanes, and where they are shorter still a multiple of that, which
-# MANY_ROWS are above.
+# The kernels process rows of at most this many elements several at a time: as many as a
+# vector has lanes, or a multiple of that for even shorter rows. MANY_ROWS is larger.
 NARROW = 16
 
 
@@ -305,11 +305,11 @@ def narrow_row_calls(
 ) -> Iterator[
     tuple[str, Callable[..., tuple[np.ndarray, ...]], tuple[np.ndarray, ...]]
 ]:
-    """What works by rows: a name, a function of row arrays, and arguments for it."""
+    """Operations on rows: a name, a function of row arrays, and arguments for it."""
     values = rng.standard_normal((3, rows, n)) * rng.choice([0.01, 1, 30], (3, rows, n))
     values[rng.uniform(size=values.shape) < 0.1] = -0.0
     pred, target, dh = values.astype(dtype)
-    target[0] = -0.0  # whose cross-entropy is a sum of -0 alone
+    target[0] = -0.0  # its cross-entropy is a sum whose terms are all -0
     scale = rng.uniform(0, 2, rows).astype(dtype)
 
     def loss(kind: str, mode: str) -> Callable[..., tuple[np.ndarray, ...]]:
@@ -346,7 +346,7 @@ def narrow_row_calls(
 def test_a_row_is_the_same_bits_beside_any_others(
     n: int, isa: str, dtype: type
 ) -> None:
-    # Narrow rows are taken several at a time; a row alone is not.
+    # Narrow rows are processed several at a time, a single row is not.
     rng = np.random.default_rng([SEED, n])
     for name, function, arrays in narrow_row_calls(n, dtype, rng, MANY_ROWS):
         alone = [
@@ -364,7 +364,8 @@ def test_a_row_is_the_same_bits_beside_any_others(
 
 
 def test_variance_that_rounds_below_zero_is_zero(isa: str, dtype: type) -> None:
-    # A constant gradient has none, but alpha g^2 + (1 - alpha) g^2 may round below g^2.
+    # A constant gradient has variance 0, but alpha g^2 + (1 - alpha) g^2 may be rounded
+    # to less than g^2.
     rng = np.random.default_rng(SEED)
     g = rng.uniform(0.5, 2, 1000).astype(dtype)
     param, mean = np.zeros_like(g), g.copy()
@@ -372,7 +373,7 @@ def test_variance_that_rounds_below_zero_is_zero(isa: str, dtype: type) -> None:
     kernels.rmsprop_step(
         param, square, None, mean, g, 1.0, 0.9, 1.0, 0.0, 0.0, False, "outside"
     )
-    # Denominators are 1 = eps, give or take the root of a rounding error.
+    # Denominators are 1 = eps, up to the square root of a rounding error.
     slack = 2 * float(np.sqrt(8 * np.finfo(dtype).eps))
     np.testing.assert_allclose(param, -g, rtol=slack)
 

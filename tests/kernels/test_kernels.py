@@ -60,12 +60,12 @@ KERNELS = (
 
 @cache
 def expected(dtype: type, group: str, index: int) -> dict[str, np.ndarray]:
-    """The reference's answer in float64."""
+    """The reference's result in float64."""
     return run(reference, calls(dtype, group)[index], np.float64)
 
 
 def sizes(count: int) -> list[tuple[int, ...]]:
-    """Tuples in which each position takes each of TAILS once, all mixed up."""
+    """Tuples in which each position takes each value of TAILS once, in mixed order."""
     n, strides = len(TAILS), (1, 5, 7)
     return [
         tuple(TAILS[(i * s + 3 * p) % n] for p, s in enumerate(strides[:count]))
@@ -73,9 +73,9 @@ def sizes(count: int) -> list[tuple[int, ...]]:
     ]
 
 
-# Corners: a single element, rows, columns, outer products, long sums, one that is
-# larger than the tiles and panels, and some larger than a block of the right operand,
-# or of the left one.
+# Corner cases: a single element, rows, columns, outer products, long sums, a product
+# larger than tiles and panels, and some that are larger than a block of the right or of
+# the left operand.
 PRODUCT_SIZES = [
     *sizes(3),
     (1, 1, 1),
@@ -165,7 +165,7 @@ UPDATE = TOLERANCE["update"].ulps
 
 
 def elementwise_bound(scale: Any = 1.0) -> Callable[[np.ndarray], Any]:
-    """Relative to the result or the scale of its terms, whichever is larger."""
+    """A bound relative to the result or the scale of its terms, if that is larger."""
     return lambda result: ELEMENTWISE * (np.abs(result) + scale)
 
 
@@ -176,9 +176,9 @@ def dense_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
             x = rounded(rng.standard_normal((m, k)), dtype)
             w = rounded(rng.standard_normal((k, n)) / np.sqrt(k), dtype)
             for bias in (None, rounded(rng.standard_normal(n), dtype)):
-                # The error of the product, at most (k + 2) eps times its magnitude,
-                # goes through the activation, none of which is steeper than 1.2, or
-                # than its value where that is exp.
+                # The error of the product, at most (k + 2) eps times its magnitude, is
+                # multiplied by the activation's derivative, which is at most 1.2 for
+                # all activations but exp, and equal to the value for exp.
                 magnitude = np.abs(x) @ np.abs(w)
                 magnitude += 0 if bias is None else np.abs(bias)
                 slack = 2 * (k + 2) * magnitude.max() + ELEMENTWISE
@@ -197,7 +197,7 @@ def dense_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
 
 
 def pre_activations(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """Of all sizes, and with the zeros at which derivatives jump."""
+    """Values of all magnitudes, with zeros, at which some derivatives jump."""
     z = rng.standard_normal(shape) * rng.choice([0.01, 1, 4], shape)
     z[rng.uniform(size=shape) < 0.05] = 0
     return z
@@ -206,8 +206,8 @@ def pre_activations(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndar
 def activation_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
     for activation, (m, n) in product(_core.ACTIVATIONS, sizes(2)):
         z = rounded(pre_activations(rng, (m, n)), dtype)
-        # z itself is an intermediate term of gelu and others, and for exp and softmax
-        # the rounding of the argument counts.
+        # z is an intermediate term of gelu and others, and the results of exp and
+        # softmax depend on the rounding of their arguments.
         scale = 1 + np.abs(z).max()
         yield Call(
             "activation_forward",
@@ -252,10 +252,10 @@ def loss_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
     for (m, n), kind in product(sizes(2), (*_core.LOSSES, "labels")):
         pred = rounded(2 * rng.standard_normal((m, n)), dtype)
         target = rounded(rng.standard_normal((m, n)), dtype)
-        target[0, 0] = pred[0, 0]  # where the slope of |r| jumps
+        target[0, 0] = pred[0, 0]  # where the derivative of |r| jumps
         if "cross_entropy" in kind:
             target = rounded(rng.uniform(size=(m, n)), dtype)
-        if kind == "gaussian_nll":  # of half the columns, see losses/test_formulas.py
+        if kind == "gaussian_nll":  # for half the columns, see losses/test_formulas.py
             continue
         if kind == "labels":
             target = rng.integers(0, n, m)
@@ -270,7 +270,7 @@ def loss_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
         }
         if "huber" in kind:
             args["delta"] = 0.75
-        # Terms are of the order of the squares of the data, and n of them are added.
+        # n terms of the order of the squared data are added.
         size = 1 + np.abs(pred).max() ** 2
         bound = {
             "row_loss": elementwise_bound(n * size),
@@ -294,8 +294,8 @@ def norm_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
         affine = i % 2 == 0
         scale = positive(n) if affine else None
         shift = normal(n) if affine else None
-        # Sums over rows or columns of data of order 1, divided by their length; no
-        # deviation is below sqrt(0.1).
+        # Sums over rows or columns of data of order 1, divided by their length. All
+        # standard deviations are at least sqrt(0.1).
         size = 10 * (1 + float(np.abs(x).max())) ** 2 * (m + n)
         names = ("h", "xhat", "rstd", "dx", "mean", "var", "out", "sum_dh", "sum_dhx")
         bound = dict.fromkeys(names, elementwise_bound(size))
@@ -331,7 +331,7 @@ def norm_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
 
 
 def group_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
-    """Several directions for each row of values."""
+    """Operations with several directions for each row of values."""
     for i, (m, n) in enumerate(sizes(2)):
         group, k = 1 + i % 13, 1 + 5 * i % 37
 
@@ -374,7 +374,7 @@ def dropout_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
         (0.1, 2**63 + 5, 2**32 - 1, 2**40 + 3, 2),
         (0.0, 1, 2, 3, 4),
     ]
-    # Blocks are of 64 elements; the second one begins in the middle of one.
+    # Blocks have 64 elements; the second call begins in the middle of one.
     for n, first, draw in product((1, 63, 64, 65, 200), (0, 37, 640), draws):
         x = rounded(rng.standard_normal(n), dtype)
         args = {"h": np.zeros(n), "mask": np.zeros(n), "x": x}
@@ -491,7 +491,7 @@ def optimiser_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
 def around_updates(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
     for n in (*TAILS, 1024, 1500):
         x, y = (rounded(rng.standard_normal(n), dtype) for _ in range(2))
-        # n terms of one sign, in any order.
+        # The sum has n terms of the same sign, added in any order.
         yield Call(
             "sum_of_squares",
             {"out": np.zeros(1), "x": x},
@@ -552,7 +552,7 @@ def test_against_the_reference(group: str, isa: str, dtype: type) -> None:
             error = np.abs(actual.astype(np.float64) - exact)
             limit = eps * np.broadcast_to(call.bound[name](exact), error.shape)
             worst = np.unravel_index(np.argmax(error - limit), error.shape)
-            # A NaN, of what was never written for one, fails the comparison.
+            # A NaN, for example of an element never written, fails the comparison.
             assert (error <= limit).all(), (
                 f"{call}: {name}{worst} is {actual[worst]!r}, not {exact[worst]!r}"
             )
@@ -658,7 +658,7 @@ def test_products_of_small_integers_are_exact(isa: str, dtype: type) -> None:
 
 
 def nearest(value: Fraction, dtype: type) -> Any:
-    """The number of ``dtype`` next to an exact value, the even one of two as near."""
+    """The number of ``dtype`` nearest to an exact value; ties are rounded to even."""
     guess = dtype(float(value))
     near = [
         np.nextafter(guess, dtype(-np.inf)),
@@ -717,7 +717,7 @@ def test_bias_and_accumulate_exclude_each_other() -> None:
 
 
 def test_column_sum_adds_rows_in_order(isa: str, dtype: type) -> None:
-    # No product, so numpy has the same roundings and the bits must agree.
+    # There are no products, so numpy rounds in the same way and the bits must agree.
     for call in calls(dtype, "column_sum"):
         assert bits(kernels, call, dtype) == bits(reference, call, dtype), str(call)
 

@@ -12,7 +12,7 @@ from helpers import TOLERANCE
 
 
 def pair(layers: list[Any], dtype: type, **kwargs: Any) -> tuple[Any, Any]:
-    """The same network, compiled and in the reference."""
+    """The same network in the compiled package and in the reference."""
     nets = []
     for lib in (fm, reference):
         made = [
@@ -113,7 +113,7 @@ def test_network_losses_against_the_reference(
 def test_training_against_the_reference(
     name: str, options: dict[str, Any], weighted: bool, rng: np.random.Generator
 ) -> None:
-    # Float64, where rounding does not grow into something visible within 3 epochs.
+    # In float64, rounding errors do not become significant within 3 epochs.
     nets = pair([3, 17, 2], np.float64, activation="tanh")
     x, y = rng.standard_normal((50, 3)), rng.standard_normal((50, 2))
     weight = rng.uniform(0, 2, 50) if weighted else None

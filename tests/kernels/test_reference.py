@@ -1,4 +1,4 @@
-"""Kernels of the reference: finite differences, steps by hand, published vectors."""
+"""Kernels of the reference: finite differences, hand-computed steps, test vectors."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_constructors_have_the_signatures_of_the_package(name: str) -> None:
     assert parameters(getattr(ref, name)) == parameters(getattr(fm, name))
 
 
-# The reference has no part in these: they are compared with differences and PyTorch.
+# The reference does not have these: they are compared with differences and PyTorch.
 DERIVATIVES = {
     "hessian",
     "hvp",
@@ -287,7 +287,7 @@ def test_losses_of_vectors_are_those_of_one_output(
     np.testing.assert_array_equal(dpred, column_dpred[:, 0])
 
 
-# Values and derivatives by hand for one row: pred, target -> loss, d loss / d pred.
+# Hand-computed values and derivatives of one row: pred, target -> loss, dloss / dpred.
 LOSS_VALUES = [
     (ref.MSE(reduction="sum"), [1.0, 5.0], [3.0, 4.0], 5.0, [-4.0, 2.0]),
     (ref.MSE(reduction="mean"), [1.0, 5.0], [3.0, 4.0], 2.5, [-2.0, 1.0]),
@@ -391,8 +391,8 @@ def test_unknown_loss() -> None:
         ref.Loss("focal")(np.zeros((1, 1)), np.zeros((1, 1)))
 
 
-# Each case: the optimiser, the gradients it is given one after the other, and the
-# parameter after each, from 1.0, worked out by hand.
+# Each case: the optimiser, the gradients of successive steps, and the parameter after
+# each step, starting from 1.0, computed by hand.
 STEPS = {
     "plain": (ref.SGD(0.1), [2, 1], [0.8, 0.7]),
     "momentum": (ref.SGD(0.1, momentum=0.9), [2, 1], [0.8, 0.52]),
@@ -600,8 +600,8 @@ def test_shuffle_depends_on_all_of_seed_and_epoch_and_on_nothing_else() -> None:
 
 
 def test_shuffles_are_uniform() -> None:
-    # 6 orders of 3, 6,000 draws: chi-squared with 5 degrees of freedom exceeds 30 with
-    # probability 1.5e-5, and the seeds are fixed.
+    # 3 elements have 6 orders; for 6,000 draws, chi-squared with 5 degrees of freedom
+    # exceeds 30 with probability 1.5e-5, and the seeds are fixed.
     order, counts = np.empty(3, np.int64), {}
     for seed in range(6000):
         ref.shuffle(order, seed, 0)

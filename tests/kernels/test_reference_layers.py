@@ -1,6 +1,6 @@
 """The layers of the reference: finite differences, PyTorch's modules, the mask recipe.
 
-As in test_reference.py formulas are tested in float64 and without the compiled core.
+As in test_reference.py, formulas are tested in float64 and without the compiled core.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ needs_torch = pytest.mark.skipif(
 )
 
 GRADIENT_RTOL = TOLERANCE["finite_difference"].of(np.float64)
-# Where a few roundings of O(1) numbers are all that can differ.
+# For results that can differ only by a few roundings of O(1) numbers.
 ROUNDING = 64 * float(np.finfo(np.float64).eps)
 
 
@@ -36,7 +36,7 @@ def cube_slope(z: np.ndarray) -> np.ndarray:
     return 1 + 0.3 * z**2
 
 
-# A body of each layer alone, in the middle of a network, and mixtures of them.
+# Each kind of layer alone, in the middle of a network, and combinations of them.
 NETWORKS: dict[str, list[Any]] = {
     "named activation": [4, ref.Dense(5, "identity"), ref.Activation("gelu"), 3],
     "softmax activation": [4, ref.Dense(5, "identity"), ref.Activation("softmax"), 3],
@@ -71,7 +71,7 @@ NETWORKS: dict[str, list[Any]] = {
 def random_layers(
     rng: np.random.Generator, width: int, depth: int = 0
 ) -> tuple[list[Any], int]:
-    """One to four layers of any kinds, and how wide the last one is."""
+    """One to four layers of any kinds, and the width of the last one."""
     layers: list[Any] = []
     for _ in range(int(rng.integers(1, 5))):
         kind = int(rng.integers(0, 7 if depth < 2 else 6))
@@ -102,7 +102,7 @@ for number in range(12):
 
 
 def network(name: str, rng: np.random.Generator, dtype: str = "float64") -> ref.MLP:
-    """A network of smooth layers, with parameters and statistics of no pattern."""
+    """A network of smooth layers with random parameters and statistics."""
     mlp = ref.MLP(NETWORKS[name], activation="tanh", dtype=dtype, seed=3)
     mlp.params[:] = 0.6 * rng.standard_normal(mlp.n_params)
     mlp.buffers[:] = rng.uniform(0.5, 2, mlp.buffers.size)
@@ -110,7 +110,8 @@ def network(name: str, rng: np.random.Generator, dtype: str = "float64") -> ref.
 
 
 def assert_gradient(actual: np.ndarray, expected: np.ndarray) -> None:
-    # Gradients of what a norm takes away, a bias before batch norm say, are 0.
+    # Some gradients are 0, such as that of a bias before a batch norm, which removes
+    # it.
     scale = max(1.0, np.abs(expected).max(initial=0.0))
     np.testing.assert_allclose(actual, expected, rtol=0, atol=GRADIENT_RTOL * scale)
 
@@ -124,7 +125,7 @@ def test_gradients(name: str, training: bool, rng: np.random.Generator) -> None:
     y, dx, grads = mlp.vjp(x, dy, training)
 
     def value() -> float:
-        # The masks depend on how often the model was called, so a fresh copy each time.
+        # Masks depend on the number of earlier calls, so each call uses a fresh copy.
         other = first.copy()
         other.params[:] = first.params
         return float((other.forward(x, training) * dy).sum())
@@ -149,7 +150,7 @@ def test_the_ways_to_a_gradient_agree(name: str, rng: np.random.Generator) -> No
     np.testing.assert_array_equal(dx, dx_vjp)
     for model in (by_forward, by_vjp):
         np.testing.assert_array_equal(model.buffers, by_value.buffers)
-    # Inference is the default, and takes over nothing.
+    # Inference is the default, and changes no statistics.
     before = mlp.buffers.copy()
     np.testing.assert_array_equal(mlp.vjp(x, dy)[0], mlp(x))
     mlp.value_and_grad(x, y, loss)
@@ -166,7 +167,7 @@ def test_float32_is_float64_rounded(name: str, rng: np.random.Generator) -> None
     wide.buffers[:] = narrow.buffers
     x = rng.standard_normal((6, 4)).astype(np.float32)
     dy = rng.standard_normal((6, wide.n_out)).astype(np.float32)
-    # Masks of a seed are the same in both; small batches make norms ill-conditioned.
+    # Both use the same masks for a seed; small batches make norms ill-conditioned.
     tolerance = 8 * TOLERANCE["network"].of(np.float32)
     for training in (False, True):
         for a, b in zip(
@@ -178,7 +179,7 @@ def test_float32_is_float64_rounded(name: str, rng: np.random.Generator) -> None
             )
 
 
-# ------------------------------------------------------------------- what is where
+# ------------------------------------------------------------ names and positions
 
 
 def test_parameters_and_names() -> None:
@@ -214,7 +215,7 @@ def test_parameters_and_names() -> None:
     mlp.weights[2][:] = 7
     assert (named["0.body.4.weight"] == 7).all()
 
-    # Two places for a dense layer with an activation; one for all others.
+    # A dense layer with an activation takes two positions, every other layer one.
     state = mlp.state_dict()
     assert state["0.body.1.body.0.weight"].shape == (6, 4)
     assert mlp.buffers.size == 2 * 6 + 2 * 4
@@ -263,7 +264,7 @@ def test_first_weights_suit_the_activation_that_follows() -> None:
         ([plain, ref.Residual([ref.LayerNorm()]), relu], linear),
     ]:
         np.testing.assert_array_equal(first(*layers), expected)
-    # The projection is drawn last, for no activation.
+    # The projection is drawn last, as a layer without an activation.
     rng = np.random.default_rng(0)
     weights = ref.MLP([width, ref.Residual([ref.Dense(3, "relu")])], seed=0).weights
     expected = np.empty((width, 3), np.float32)
@@ -288,7 +289,7 @@ def test_norms_by_hand() -> None:
     expected = [[-0.5, 0.5], [-1.5 / math.sqrt(3), 1.5 / math.sqrt(3)]]
     np.testing.assert_allclose(layer(x), expected, rtol=ROUNDING)
     batch = ref.MLP([2, ref.BatchNorm(eps=3.0, momentum=0.25)], dtype="float64")
-    # Means 2 and 4, variances 1 and 4, over the rows less one 2 and 8.
+    # Means 2 and 4, variances 1 and 4, unbiased 2 and 8.
     y = batch.forward(x, training=True)
     root = 2 / math.sqrt(7)
     np.testing.assert_allclose(y, [[-0.5, -root], [0.5, root]], rtol=ROUNDING)
@@ -341,7 +342,7 @@ def test_bad_layers(make: Callable[[], Any]) -> None:
 def kept_one_by_one(
     shape: tuple[int, int], p: float, seed: int, epoch: int, step: int, layer: int
 ) -> np.ndarray:
-    """The recipe, element by element."""
+    """The mask of the documented recipe, element by element."""
     rows, n = shape
     words = ref.philox4x32(
         (layer, 0, epoch, 0x44524F50), (seed & 0xFFFFFFFF, seed >> 32)
@@ -373,8 +374,8 @@ def test_masks_depend_on_all_and_nothing_else() -> None:
         other = list(base)
         other[i] += 1
         share = (ref.dropout_mask(shape, *other) == first).mean()
-        assert 0.3 < share < 0.7  # 0.5 with a deviation of 0.035
-    # More rows only go on, and more dropping drops more of the same.
+        assert 0.3 < share < 0.7  # expected 0.5, with a standard deviation of 0.035
+    # Further rows do not change earlier ones; a higher rate drops a superset.
     longer = ref.dropout_mask((33, 10), *base)
     np.testing.assert_array_equal(longer[:20], first)
     assert not (ref.dropout_mask(shape, 0.7, *base[1:]) & ~first).any()
@@ -394,7 +395,7 @@ def test_masks_keep_the_stated_share(p: float) -> None:
 
 
 def dropouts() -> ref.MLP:
-    """Nothing but two dropouts, the second one in a residual block."""
+    """A network of only two dropouts, the second one in a residual block."""
     layers = [70, ref.Dropout(0.25), ref.Residual([ref.Dropout(0.5)])]
     return ref.MLP(layers, dtype="float64", seed=1)
 
@@ -403,7 +404,7 @@ def test_dropout_is_inverted_and_off_in_inference() -> None:
     mlp, x = dropouts(), np.ones((9, 70))
     np.testing.assert_array_equal(mlp(x), 2 * x)
     seed = mlp._order_seed
-    for step in range(3):  # passes in training mode are counted; others are not
+    for step in range(3):  # only passes in training mode are counted
         a = ref.dropout_mask(x.shape, 0.25, seed, 0xFFFFFFFE, step, 0) / 0.75
         b = ref.dropout_mask(x.shape, 0.5, seed, 0xFFFFFFFE, step, 1) * 2
         y, dx, _ = mlp.vjp(x, x, training=True)
@@ -413,7 +414,7 @@ def test_dropout_is_inverted_and_off_in_inference() -> None:
 
 
 class Masks(ref.Loss):
-    """A loss that notes the outputs it is given."""
+    """A loss that records the outputs it is called with."""
 
     def __init__(self) -> None:
         super().__init__("mse")
@@ -449,7 +450,7 @@ def test_steps_and_epochs_have_masks_of_their_own() -> None:
 
 @pytest.mark.parametrize("way", ["copy", "pickle", "state"])
 def test_training_resumes_exactly(way: str, rng: np.random.Generator) -> None:
-    """Dropout, statistics and orders go on from wherever a model was stored."""
+    """Dropout, statistics and orders continue from the state that was stored."""
     x, y = rng.standard_normal((11, 4)), rng.standard_normal((11, 3))
 
     def train(mlp: ref.MLP, optimizer: ref.Optimizer, times: int) -> None:
@@ -480,7 +481,7 @@ def test_training_resumes_exactly(way: str, rng: np.random.Generator) -> None:
 
 
 def kinds_in(layers: Iterable[Any]) -> set[str]:
-    """Names of the kinds of layers in a network, nested ones among them."""
+    """Names of the kinds of layers in a network, including nested ones."""
     found = set()
     for layer in layers:
         found.add(type(layer).__name__)
@@ -533,9 +534,9 @@ def test_batch_norm_folds_into_its_neighbour(
 
 
 def torch_module(nodes: list[Any]) -> Any:
-    """Build the same network of PyTorch's modules, its masks from the reference.
+    """Build the same network from PyTorch's modules, with the reference's masks.
 
-    The names of the state come from the containers, as those of any user's model.
+    The names of the state come from the containers, as in any user's model.
     """
     import torch
 
@@ -544,7 +545,7 @@ def torch_module(nodes: list[Any]) -> Any:
             return cube(z)
 
     class Masked(torch.nn.Module):
-        """Dropout by the reference's mask; `draw` is set from outside."""
+        """Dropout by the reference's mask; the caller sets `draw`."""
 
         def __init__(self, p: float, number: int) -> None:
             super().__init__()
@@ -622,7 +623,7 @@ def set_draw(module: Any, draw: tuple[int, int, int]) -> None:
             part.draw = draw
 
 
-# Sums in another order, through a few layers and norms of small batches.
+# Sums have another order, in several layers and in norms of small batches.
 PARITY = 8 * TOLERANCE["network"].of(np.float64)
 
 
@@ -660,7 +661,7 @@ def test_outputs_and_gradients_are_torchs(
 @needs_torch
 @pytest.mark.parametrize("name", NETWORKS)
 def test_training_is_torchs(name: str, rng: np.random.Generator) -> None:
-    """Parameters and running statistics after some steps, and back into the model."""
+    """Parameters and statistics after some steps, and after loading them back."""
     import torch
 
     mlp = network(name, rng)

@@ -1,4 +1,4 @@
-"""The reference's networks: gradients, state, first parameters, training."""
+"""The reference's networks: gradients, state, initial parameters, training."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_predict_and_training_leave_the_tape_alone(rng: np.random.Generator) -> 
     x, dy = rng.standard_normal((2, 3)), rng.standard_normal((2, 2))
     expected = mlp.vjp(x, dy)
     y = mlp.forward(x)
-    x[:], y[:] = 0, 0  # both are the caller's
+    x[:], y[:] = 0, 0  # the caller may change both arrays
     x, y = rng.standard_normal((5, 3)), rng.standard_normal((5, 2))
     mlp.predict(x)
     mlp.vjp(x, y)
@@ -90,7 +90,7 @@ def test_backward_needs_a_forward_of_its_shape() -> None:
 def test_a_diverging_step_is_refused(reason: str) -> None:
     mlp, optimizer = ref.MLP([1, 1], dtype="float64", init="zeros"), ref.SGD(0.1)
     before = mlp.params.copy()
-    # |0 - 1| = 1 is finite, and its derivative by the weight, -inf, is not.
+    # |0 - 1| = 1 is finite, but its derivative by the weight is -inf.
     x, y = ([[1.0]], [[np.nan]]) if reason == "loss" else ([[1.5e308]] * 4, [[1.0]] * 4)
     loss = ref.MAE(reduction="sum")
     with pytest.raises(FloatingPointError, match="step 1"):
@@ -143,7 +143,7 @@ def test_first_parameters_are_those_of_the_package(init: str, hidden: str) -> No
     for widths in ([5], [5, 7, 4, 4]):
         kwargs = {"activation": hidden, "init": init, "dtype": "float64", "seed": 3}
         ours, theirs = ref.MLP([*widths, 2], **kwargs), fm.MLP([*widths, 2], **kwargs)
-        # Only "orthogonal" is computed in another way.
+        # Only "orthogonal" is computed differently.
         tolerance = TOLERANCE["network"].of(np.float64) * (init == "orthogonal")
         np.testing.assert_allclose(
             ours.params, theirs.params, rtol=tolerance, atol=tolerance
@@ -159,7 +159,7 @@ def test_init_rules() -> None:
         ref.initialize(rng, weight, bias, name, kind, kind)
         return weight, bias
 
-    # The sample deviation of 200,000 draws is within 1 % (six of its own deviations).
+    # The sample deviation of 200,000 draws is within 1 % (six standard errors).
     total = fan_in + fan_out
     for family, variance in {
         "he": 2 / fan_in,
@@ -243,8 +243,8 @@ def test_fit_is_train_steps_in_shuffled_order(rng: np.random.Generator) -> None:
 def test_fits_are_those_of_the_package(
     weights: list[int] | None, rng: np.random.Generator
 ) -> None:
-    # Orders of the model's own, of a seed, of a generator, and of the model's again;
-    # weights as a list, with batches that weigh nothing.
+    # Orders of the model, of a seed, of a generator, and of the model again; weights
+    # are a list, with batches whose weights are all 0.
     x, y = rng.standard_normal((10, 2)), rng.integers(0, 3, 10)
     runs = []
     for lib in (ref, fm):

@@ -1,4 +1,4 @@
-"""Derivatives of each row: against differences, autograd, and each other."""
+"""Derivatives of each row, compared with differences, autograd, and each other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PIECEWISE_LINEAR = ("identity", "relu", "leaky_relu")
 # Central differences in float64, relative to the largest element.
 DIFFERENCE_RTOL = TOLERANCE["finite_difference"].of(np.float64)
 STEP = 1e-5
-# Two ways of computing the same in one dtype.
+# For two ways of computing the same quantity in one dtype.
 SAME = TOLERANCE["network"]
 
 
@@ -28,7 +28,7 @@ def close(a: np.ndarray, b: np.ndarray, tolerance: float) -> None:
 def network(
     layers: Iterable[Any], dtype: str = "float64", seed: int = SEED, **options: Any
 ) -> fm.MLP:
-    """A network whose parameters and running statistics are all drawn."""
+    """A network with random parameters and running statistics."""
     mlp = fm.MLP(layers, dtype=dtype, seed=seed, **options)
     rng = np.random.default_rng(seed)
     mlp.params[:] = rng.standard_normal(mlp.n_params) * 0.5
@@ -51,7 +51,7 @@ def cube_derivative(z: np.ndarray) -> np.ndarray:
 
 CUSTOM = fm.Activation(cube, cube_derivative)
 
-# At least one network for each kind of layer in each place.
+# At least one network for each kind of layer in each position.
 NETWORKS: dict[str, list[Any]] = {
     "one dense": [3, 2],
     "no bias": [3, fm.Dense(4, "tanh", bias=False), fm.Dense(2, bias=False)],
@@ -137,7 +137,7 @@ def random_networks(count: int) -> Iterable[fm.MLP]:
 
 
 def differences(f: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:
-    """d f / d x of rows, the inputs' axis last."""
+    """d f / d x of rows; the last axis is that of the inputs."""
     columns = []
     for i in range(x.shape[1]):
         e = np.zeros(x.shape[1])
@@ -326,7 +326,7 @@ def test_per_sample_grads_of_action_values() -> None:
 
 
 def torch_network(torch: Any, mlp: fm.MLP) -> Any:
-    """The same network as a module, with the parameters that state_dict names."""
+    """The same network as a PyTorch module, with the parameters of state_dict."""
     nn = torch.nn
 
     class Residual(nn.Module):
@@ -378,7 +378,7 @@ def torch_network(torch: Any, mlp: fm.MLP) -> Any:
     return module
 
 
-# torch.func imports what torch itself deprecates.
+# torch.func imports modules that torch itself deprecates.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize(
     "layers",
@@ -408,7 +408,7 @@ def test_torch_agrees(layers: list[Any]) -> None:
     expected = func.vmap(func.hessian(lambda row: one(row)[1]))(tx)
     close(mlp.hessian(x, 1), expected.detach().numpy(), tolerance)
 
-    # Of parameters: by name, as torch's weights are transposed.
+    # For parameters, compare by name, as torch's weights are transposed.
     parameters = dict(module.named_parameters())
 
     def of_parameters(values: Any, row: Any) -> Any:
@@ -458,7 +458,7 @@ SHAPES: dict[str, list[Any]] = {
     "relu forward": NETWORKS["relu forward"],
     "identity": [7, fm.Residual([9, 12]), fm.Activation("sin"), 9],
 }
-# Of which there are enough for several threads: rows of a Jacobian, and those of larger
+# Numbers of rows that are enough for several threads, for a Jacobian and for larger
 # results.
 MANY, SOME, FEW = 1500, 300, 20
 
@@ -502,7 +502,7 @@ def test_bits_do_not_depend_on_the_place_of_a_row(layers: list[Any]) -> None:
 
 
 def test_bits_where_a_row_has_more_directions_than_fit_at_once() -> None:
-    """Directions are taken in parts, by different threads if rows are few."""
+    """Directions are split into parts, for different threads if there are few rows."""
     mlp = network([150, 700, 300, 130], activation="tanh")
     x = inputs(mlp, 2)
     found = []

@@ -20,8 +20,8 @@ from helpers import FD_STEP, TAILS, TOLERANCE, Tolerance, assert_threaded, threa
 N_IN = 5
 ROWS = (1, 2, 7, 33)
 
-# Norms divide by deviations, here not below a third (their eps is 0.1), and networks
-# are up to a dozen layers deep, residual blocks being several.
+# Norms divide by standard deviations, which here are at least a third (eps is 0.1).
+# Networks are up to a dozen layers deep, counting the layers of residual blocks.
 LAYERS_TOLERANCE = Tolerance(
     4 * TOLERANCE["network"].ulps,
     "as of a network; norms multiply errors by up to three each",
@@ -32,7 +32,7 @@ TRAJECTORY_TOLERANCE = Tolerance(
 
 
 def custom(z: np.ndarray) -> np.ndarray:
-    """Python's own activation; at the top level, so that it can be pickled."""
+    """A custom activation; at the top level, so that it can be pickled."""
     return z / np.sqrt(1 + z * z)
 
 
@@ -108,7 +108,7 @@ NETWORKS: dict[str, list[Item]] = {
 def random_items(
     rng: np.random.Generator, width: int, depth: int = 0
 ) -> tuple[list[Item], int]:
-    """One to five layers of any kinds, and how wide the last one is."""
+    """One to five layers of any kinds, and the width of the last one."""
     items: list[Item] = []
     for _ in range(int(rng.integers(1, 6))):
         kind = int(rng.integers(0, 8 if depth < 3 else 6))
@@ -137,7 +137,7 @@ for number in range(20):
 
 
 def kinds(items: list[Item]) -> Iterator[str]:
-    """Names of the kinds of layers, nested ones among them."""
+    """Names of the kinds of layers, including nested ones."""
     for item in items:
         yield "Dense" if isinstance(item, int) else item[0]
         if not isinstance(item, int) and item[0] == "Residual":
@@ -149,7 +149,7 @@ def has(name: str, kind: str) -> bool:
 
 
 def network(lib: ModuleType, name: str, dtype: Any = np.float64, seed: int = 3) -> Any:
-    """A network whose parameters and statistics have no pattern."""
+    """A network with random parameters and statistics."""
     mlp = lib.MLP(
         [N_IN, *build(lib, NETWORKS[name])], activation="tanh", dtype=dtype, seed=seed
     )
@@ -165,7 +165,7 @@ def network(lib: ModuleType, name: str, dtype: Any = np.float64, seed: int = 3) 
 
 
 def batch(rows: int, n_out: int, dtype: Any = np.float64) -> tuple[np.ndarray, ...]:
-    """Inputs and derivatives (or targets) that float32 holds exactly."""
+    """Inputs and derivatives (or targets) that float32 represents exactly."""
     rng = np.random.default_rng([rows, n_out])
     arrays = rng.standard_normal((rows, N_IN)), rng.standard_normal((rows, n_out))
     return tuple(array.astype(np.float32).astype(dtype) for array in arrays)
@@ -187,7 +187,7 @@ def test_outputs_and_gradients_are_the_references(
 ) -> None:
     for rows in ROWS:
         if training and rows < 5 and has(name, "BatchNorm"):
-            continue  # one row is refused; few leave little but signs
+            continue  # one row raises an error; few rows are ill-conditioned
         ours, theirs = network(fm, name, dtype), network(reference, name)
         np.testing.assert_array_equal(ours.params, theirs.params)
         x, dy = batch(rows, theirs.n_out)
@@ -202,7 +202,8 @@ def test_outputs_and_gradients_are_the_references(
         assert_close(ours.buffers, theirs.buffers, tolerance)
         assert_close(ours(inputs[0]), theirs(x), tolerance)
 
-        # Forward and backward are the same to the bit, from the same count of calls.
+        # Forward and backward repeat bitwise if the number of earlier calls is the
+        # same.
         again = network(fm, name, dtype)
         np.testing.assert_array_equal(again.forward(inputs[0], training), found[0])
         for a, b in zip(again.backward(inputs[1]), found[1:], strict=True):
@@ -228,7 +229,7 @@ def test_loss_gradients_are_the_references(name: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_training_is_the_references(name: str) -> None:
-    """Fit in its own orders and a given seed's, and single steps: masks and all."""
+    """Fit with the model's and with a seed's orders, and single steps, with masks."""
     x, y = batch(31, network(reference, name).n_out)
     results = []
     for lib in (fm, reference):
@@ -306,7 +307,7 @@ def test_gradients_are_slopes(name: str, training: bool) -> None:
     assert grads.shape == (mlp.n_params,)
 
     def value() -> float:
-        # A copy each time: masks depend on how often a model was called.
+        # Use a copy each time, as masks depend on the number of earlier calls.
         return float((mlp.copy().forward(x, training) * dy).sum())
 
     rng = np.random.default_rng(1)
@@ -327,7 +328,7 @@ def test_gradients_are_slopes(name: str, training: bool) -> None:
 
 # ----------------------------------------------------------------------------- bits
 
-# Work for several threads; functions of one's own would do with one.
+# Enough work for several threads. Custom functions would run on a single one.
 BIG: list[Item] = [
     200,
     ("Residual", [LAYER_NORM, dense(150, "gelu"), DROPOUT, 200]),
@@ -346,7 +347,7 @@ def digest(*arrays: np.ndarray) -> str:
 
 
 def everything(make: Callable[[], Any], rows: int, dtype: type) -> str:
-    """All that a model computes in either mode, then trained."""
+    """All results of a model in either mode and after training."""
     mlp = make()
     x, y = batch(rows, mlp.n_out, dtype)
     weight = np.linspace(0.5, 2, rows).astype(dtype)
@@ -415,7 +416,7 @@ def test_a_row_is_the_same_bits_at_any_place(name: str, isa: str, dtype: type) -
 def test_masks_are_the_references(n: int, p: float, isa: str, dtype: type) -> None:
     layers = [n, ("Dropout", p), ("Residual", [("Dropout", 0.5)])]
     mlp = fm.MLP(build(fm, layers), dtype=dtype, seed=n)
-    # The seed is what a model with no weights draws first.
+    # A model without weights draws its seed first.
     seed = int(np.random.default_rng(n).integers(2**63))
     x = np.ones((19, n), dtype)
     for step in range(2):
@@ -433,7 +434,7 @@ def test_masks_are_the_references(n: int, p: float, isa: str, dtype: type) -> No
 
 
 def test_masks_of_large_batches_are_the_references() -> None:
-    """Counters go on where threads take over from each other."""
+    """The counters continue across the boundaries between threads."""
     mlp, x = fm.MLP([100, fm.Dropout(0.3)], seed=1), np.ones((20_011, 100), np.float32)
     seed = int(np.random.default_rng(1).integers(2**63))
     mask = reference.dropout_mask(x.shape, 0.3, seed, 0xFFFFFFFE, 0, 0)
@@ -443,7 +444,7 @@ def test_masks_of_large_batches_are_the_references() -> None:
         np.testing.assert_array_equal(y != 0, mask)
 
 
-# -------------------------------------------------------------------------- going on
+# ------------------------------------------------------------------------- resuming
 
 
 @pytest.mark.parametrize("way", ["copy", "pickle", "state"])

@@ -10,10 +10,10 @@ import pytest
 from fastmlp import reference
 from fastmlp.initializers import INITIALIZERS
 
-# A float32 network of a few layers of a few terms each, against float64.
+# For a float32 network of a few layers with a few terms each, compared with float64.
 FLOAT32_RTOL = 1e-5
 FLOAT64_RTOL = 1e-12
-# Standard errors of a sample moment that a fixed seed is allowed to be off by.
+# Number of standard errors by which a sample moment of a fixed seed may be off.
 SIGMAS = 5
 
 
@@ -160,7 +160,7 @@ def test_params_weights_and_biases_are_the_same_memory():
     np.testing.assert_array_equal(np.concatenate(flat), mlp.params)
     assert [w.shape for w in mlp.weights] == [(4, 7), (7, 5), (5, 3)]
 
-    # What is written to them is what the model computes with.
+    # The model computes with the values written to them.
     mlp.params[:] = 0
     mlp.biases[-1][:] = (1, 2, 3)
     np.testing.assert_array_equal(mlp(np.ones((1, 4), "float32")), [[1, 2, 3]])
@@ -200,7 +200,7 @@ def test_state_dict_has_torch_names_and_layout():
     for name, array in state.items():
         assert array.flags.c_contiguous
         assert array.dtype == mlp.dtype
-        # (1, n) and (n, 1) are where a transpose is contiguous and yet no copy.
+        # The transposes of (1, n) and (n, 1) are contiguous without being copies.
         assert not np.shares_memory(array, mlp.params), name
     np.testing.assert_array_equal(state["0.weight"], mlp.weights[0].T)
 
@@ -210,7 +210,7 @@ def test_load_state_dict(dtype):
     source, target = small(), small(seed=1, dtype=dtype)
     target.load_state_dict(source.state_dict())
     np.testing.assert_array_equal(target.params, source.params)
-    # Lists, other float dtypes and views of the model's own parameters do as well.
+    # Lists, other float dtypes and views of the model's parameters are also accepted.
     lists = {name: array.tolist() for name, array in source.state_dict().items()}
     target.params[:] = 0
     target.load_state_dict(lists)
@@ -251,7 +251,7 @@ def test_load_state_dict_is_strict_and_atomic():
 
 
 def standard_deviation(name, n_in, n_out):
-    """What the docstring of `fastmlp.initializers` says."""
+    """The formulas in the docstring of `fastmlp.initializers`."""
     return {
         "he_normal": np.sqrt(2 / n_in),
         "he_uniform": np.sqrt(6 / n_in) / np.sqrt(3),
@@ -307,7 +307,7 @@ def test_orthogonal(shape):
     n_in, n_out = shape
     w = fm.MLP([n_in, n_out], init="orthogonal", dtype="float64", seed=0).weights[0]
     gram = w @ w.T if n_in <= n_out else w.T @ w
-    # Projected twice, so within rounding of sums of at most 120 terms.
+    # Orthonormalised twice, so exact up to rounding of sums of at most 120 terms.
     np.testing.assert_allclose(gram, np.eye(min(shape)), atol=1e-13)
     other = fm.MLP([n_in, n_out], init="orthogonal", dtype="float64", seed=1).weights[0]
     assert abs(w - other).max() > 0.01 or shape == (1, 1)
@@ -335,10 +335,10 @@ def test_seeds():
     np.testing.assert_array_equal(a.params, small(seed=np.int64(5)).params)
     assert (small(seed=6).params != a.params).any()
     assert (small(seed=None).params != small(seed=None).params).any()
-    # float64 draws are rounded, so both dtypes are the same model.
+    # float64 draws are rounded, so models of both dtypes are equal.
     wide = small(seed=5, dtype="float64")
     np.testing.assert_array_equal(wide.params.astype("float32"), a.params)
-    # One generator goes on from model to model.
+    # A generator continues its sequence from model to model.
     rng = np.random.default_rng(5)
     assert (small(seed=rng).params != small(seed=rng).params).any()
 
@@ -396,11 +396,11 @@ def test_forward_and_backward_are_vjp():
     dy = np.ascontiguousarray(dy[:, :3])
     y, dx, grads = mlp.vjp(x, dy)
     np.testing.assert_array_equal(mlp.forward(x), y)
-    for _ in range(2):  # gradients overwrite, they do not add up
+    for _ in range(2):  # gradients are overwritten, not accumulated
         got_dx, got_grads = mlp.backward(dy)
         np.testing.assert_array_equal(got_dx, dx)
         np.testing.assert_array_equal(got_grads, grads)
-    # forward keeps a copy: what the caller does to x later changes nothing.
+    # forward keeps a copy of x, so later changes of x have no effect.
     mlp.forward(x)
     x[:] = 0
     np.testing.assert_array_equal(mlp.backward(dy)[1], grads)
@@ -428,7 +428,7 @@ def test_train_step_returns_the_loss_before_it():
     value, grads = mlp.value_and_grad(x, y, fm.MSE())
     wanted = mlp.params - np.float32(0.1) * grads
     assert mlp.train_step(x, y, fm.MSE(), opt) == value
-    # One product and one difference, in one rounding or two.
+    # A product and a difference, with one or two roundings.
     np.testing.assert_allclose(mlp.params, wanted, rtol=0, atol=1e-7)
     assert mlp.evaluate(x, y, fm.MSE()) < value
 
@@ -455,7 +455,7 @@ def test_threads_may_share_a_model():
 
 
 def through_joblib_memmap(mlp):
-    """What joblib hands to its workers: arrays on read-only memory."""
+    """A model as joblib passes it to its workers, with arrays in read-only memory."""
     buffers = []
     data = pickle.dumps(mlp, protocol=5, buffer_callback=buffers.append)
     frozen = [np.frombuffer(bytes(b.raw()), np.uint8) for b in buffers]
@@ -488,7 +488,7 @@ def test_copies_are_equal_and_independent(way):
     assert not np.shares_memory(other.params, mlp.params)
     assert other.params.flags.writeable
 
-    # Both go on alike, in the order of samples too.
+    # Both continue in the same way, including the order of samples.
     for each in (mlp, other):
         each.fit(x, y, optimizer=fm.SGD(0.1), **options)
     np.testing.assert_array_equal(other.params, mlp.params)

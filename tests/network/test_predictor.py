@@ -80,7 +80,7 @@ def test_other_inputs_are_converted():
     for given in (x.astype(np.float64), np.asfortranarray(x), x.tolist()):
         predictor.y[...] = 0
         np.testing.assert_array_equal(predictor(given), wanted)
-    # What lies in the result is read before that is written.
+    # If the input is the result array, it is read before it is overwritten.
     square = fm.MLP([4, 8, 4], seed=0)
     recurrent = square.predictor()
     state = np.ones(4, np.float32)
@@ -231,4 +231,4 @@ def test_errors_of_custom_activations_come_through():
     with pytest.raises(KeyError, match="outside"):
         predictor()
     with pytest.raises(KeyError, match="outside"):
-        predictor()  # and not at work for ever
+        predictor()  # and the predictor is not left busy

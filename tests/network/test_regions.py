@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from fastmlp.regions import activation_patterns, count_regions, count_regions_2d
 
-# Joints and slopes come from float64 sums of a handful of terms of about one.
+# Joints and slopes come from float64 sums of a few terms of magnitude about 1.
 POINT_TOL = 1e-9
-# Points of a fine grid on a line: nets here have no two joints as near as its step but
-# for the few that a count by sampling may lack.
+# Number of points of a fine grid on a line. Few pairs of joints are closer than its
+# step; a count by sampling may miss these.
 FINE = 200_001
 
 
 def random_net(layers, seed, **options):
-    """A float64 network with random biases, as those of zero joints all at 0."""
+    """A float64 network with random biases; with zero biases all joints are at 0."""
     mlp = fm.MLP(layers, dtype="float64", seed=seed, **options)
     rng = np.random.default_rng(seed)
     for bias in mlp.biases:
@@ -26,7 +26,7 @@ def random_net(layers, seed, **options):
 
 
 def patterns_by_hand(mlp, x):
-    """Signs of all z, from weights and biases alone."""
+    """Signs of all z, computed from the weights and biases."""
     signs, h = [], np.asarray(x, np.float64)
     for layer, w, b in zip(mlp.layers, mlp.weights, mlp.biases, strict=True):
         z = h @ w + b
@@ -50,16 +50,16 @@ def xor():
 def test_xor_along_the_diagonal():
     found = count_regions(xor(), [-1, -1], [1, 1])
     assert found.count == 3
-    # x1 + x2 = 0 and 1: half and three quarters of the way from -2 to 2.
+    # x1 + x2 = 0 and 1 are at half and three quarters of the way from -2 to 2.
     np.testing.assert_allclose(found.joints, [0.5, 0.75], atol=POINT_TOL)
     np.testing.assert_allclose(found.points, [[0, 0], [0.5, 0.5]], atol=POINT_TOL)
     assert found.patterns.tolist() == [[0, 0], [1, 0], [1, 1]]
-    # f = s, then s - 2 (s - 1), where s runs over 4.
+    # f is s, then s - 2 (s - 1), and s changes by 4 along the line.
     np.testing.assert_allclose(found.slopes[:, 0], [0, 4, -4], atol=POINT_TOL)
 
 
 def test_xor_across_the_diagonal_is_constant():
-    # s = x1 + x2 is 0 all along but for rounding, which must not make joints.
+    # s = x1 + x2 is 0 everywhere up to rounding, which must not create joints.
     found = count_regions(xor(), [-1 / 3, 1 / 3], [0.1, -0.1])
     assert found.count == 1
     assert found.slopes.tolist() == [[0.0]]
@@ -88,7 +88,7 @@ def test_at_most_width_plus_one_to_the_depth_regions(width, depth):
 
 
 def test_the_bound_is_reached_by_a_folding_net():
-    # Each layer folds [0, 1] onto itself twice: a tent, 2^K pieces from K layers.
+    # Each layer folds [0, 1] onto itself twice (a tent map): K layers give 2^K pieces.
     depth = 6
     mlp = fm.MLP([1, *[2] * depth, 1], dtype="float64")
     for i, (w, b) in enumerate(zip(mlp.weights, mlp.biases, strict=True)):
@@ -108,13 +108,13 @@ def test_counts_equal_those_of_a_fine_grid(activation, seed):
     start, end = rng.uniform(-3, 3, (2, 3))
     found = count_regions(mlp, start, end)
 
-    # Between joints one pattern, which is the one that weights and biases give.
+    # Between joints there is one pattern, the one computed from weights and biases.
     edges = np.concatenate([[0], found.joints, [1]])
     middle = start + (edges[:-1] + edges[1:])[:, np.newaxis] / 2 * (end - start)
     assert (patterns_by_hand(mlp, middle) == found.patterns).all()
     assert (found.patterns[1:] != found.patterns[:-1]).any(axis=1).all()
 
-    # No pattern changes elsewhere: every change on the grid has a joint in its step.
+    # Patterns change only at joints: each step of the grid with a change has a joint.
     t = np.linspace(0, 1, FINE)
     signs = patterns_by_hand(mlp, start + t[:, np.newaxis] * (end - start))
     changes = np.flatnonzero((signs[1:] != signs[:-1]).any(axis=1))
@@ -122,7 +122,7 @@ def test_counts_equal_those_of_a_fine_grid(activation, seed):
     assert (held[1] > held[0]).all()
     assert len(changes) <= len(found.joints) <= len(changes) + 2
 
-    # Slopes are those of the function itself.
+    # Slopes agree with differences of the function.
     y = mlp.predict(start + edges[:, np.newaxis] * (end - start))
     slopes = np.diff(y, axis=0) / np.diff(edges)[:, np.newaxis]
     np.testing.assert_allclose(found.slopes, slopes, rtol=1e-5, atol=1e-5)
@@ -171,7 +171,7 @@ def test_polygons_tile_the_window_and_have_one_pattern_each(seed):
     np.testing.assert_allclose(sum(map(area, found.polygons)), 9.0, rtol=POINT_TOL)
     centres = np.array([p.mean(axis=0) for p in found.polygons])
     assert (patterns_by_hand(mlp, centres) == found.patterns).all()
-    # A grid sees no pattern that the polygons lack.
+    # Every pattern found on a grid belongs to a polygon.
     grid = count_regions_2d(mlp, ((-2, 1), (0, 3)), resolution=300)
     assert grid.polygons is None
     assert 0.8 * found.count < grid.count <= found.count
@@ -240,7 +240,7 @@ def test_residual_blocks_and_batch_norm():
     found = count_regions(mlp, start, end)
     assert found.count > 10
 
-    # The function is linear on each region, with these slopes.
+    # The function is linear on each region, with the slopes found.
     edges = np.concatenate([[0], found.joints, [1]])
     middle, part = (edges[1:] + edges[:-1]) / 2, (edges[1:] - edges[:-1]) / 4
     low, mid, high = (
@@ -251,7 +251,7 @@ def test_residual_blocks_and_batch_norm():
     slopes = (high - low) / (2 * part[:, np.newaxis])
     np.testing.assert_allclose(found.slopes, slopes, rtol=1e-6, atol=1e-6)
 
-    # Cells of a window have one pattern each, and a line meets them in its regions.
+    # Each cell of a window has one pattern; the regions of a line lie in these cells.
     cells = count_regions_2d(mlp, ((-3, 3), (-2, 3)))
     assert len(np.unique(cells.patterns, axis=0)) == cells.count
     assert {*map(bytes, found.patterns)} <= {*map(bytes, cells.patterns)}

@@ -11,7 +11,7 @@ from fastmlp._network.summary import size
 
 
 def table(mlp):
-    """Rows of cells, without title, rules and header."""
+    """Rows of cells of the table, without title, rules and header."""
     lines = mlp.summary().splitlines()
     header = lines[1]
     assert header.split() == [*_summary.HEADER[:-1], "per", "row"]
@@ -30,7 +30,7 @@ def test_counts_of_the_lecture():
     assert mlp.summary().startswith("MLP 784 -> 10, float32, 2.7 MB\n")
     rows = clean(table(mlp))
     forward = [2 * 784 * 512 + 1024, 2 * 512 * 512 + 1024, 2 * 512 * 10 + 10]
-    # The first layer's gradient of its input is not needed.
+    # The gradient by the first layer's input is not needed.
     training = [
         2 * 2 * 784 * 512 + 2 * 1024,
         3 * 2 * 512 * 512 + 2 * 1024,
@@ -70,7 +70,7 @@ def test_totals(widths, count):
 def test_layers_without_bias_or_activation():
     mlp = fm.MLP([4, fm.Dense(3, "identity", bias=False), fm.Dense(2, "relu")])
     rows = clean(table(mlp))
-    # An identity takes no place among torch's modules.
+    # An identity does not take a position among torch's modules.
     assert [row[0] for row in rows] == ["0", "1", "total"]
     assert rows[0][1] == "Dense 4 -> 3, no bias"
     assert rows[0][4:7] == ["12", "24", "48"]
@@ -112,11 +112,11 @@ def test_all_kinds_of_layer():
     params = [16, 8, 0, 0, 8, 0, 25, 0, 36, 30, 30, 14]
     counts = [int(row[-5]) for row in rows]
     assert counts == [*params, mlp.n_params]
-    # Indented by how deep they are.
+    # Names are indented by their depth.
     layers = mlp.summary().splitlines()[3:-2]
     at = [line.index(row[1]) for line, row in zip(layers, rows, strict=False)]
     assert [i - at[0] for i in at] == [0, 0, 0, 0, 2, 2, 4, 4, 4, 4, 2, 0]
-    # Every layer's own names lead to its parameters.
+    # The names of every layer find its parameters.
     names = {name.rpartition(".")[0] for name in mlp.named_parameters()}
     assert names == {row[0] for row in rows[:-1] if int(row[-5])}
 

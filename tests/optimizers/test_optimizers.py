@@ -1,4 +1,4 @@
-"""Optimisers as objects: arguments, arrays, state, and whom they belong to."""
+"""Optimisers as objects: arguments, arrays, state, and the model they belong to."""
 
 import copy
 import pickle
@@ -35,7 +35,7 @@ SLOTS = {
     "AdamW": {"exp_avg", "exp_avg_sq"},
 }
 
-# A few steps in float64, some ten roundings each.
+# A few steps in float64, with about ten roundings each.
 STEPS_RTOL = 1e-12
 
 
@@ -45,7 +45,7 @@ def maker(request):
 
 
 def steps(opt, n, params, seed=0):
-    """Take n steps with gradients that depend on the seed and the step alone."""
+    """Take n steps with gradients that depend only on the seed and the step."""
     for i in range(n):
         rng = np.random.default_rng((seed, i))
         opt.step(params, [rng.standard_normal(p.shape).astype(p.dtype) for p in params])
@@ -103,7 +103,7 @@ def test_sequences_of_arrays(maker):
 def test_mixed_dtypes():
     params = [np.ones(3, "float32"), np.ones(4, "float64")]
     fm.Adam(0.5).step(params, [np.ones(3, "float32"), np.ones(4)])
-    # Adam's first step is lr in size, but for eps.
+    # The size of Adam's first step is lr, up to eps.
     np.testing.assert_allclose(params[0], 0.5, rtol=1e-6)
     np.testing.assert_allclose(params[1], 0.5, rtol=1e-7)
 
@@ -295,7 +295,7 @@ BAD_HYPER = [
 def test_bad_hyperparameters(cls, hyper, error, words):
     with pytest.raises(error, match=words):
         cls(**hyper)
-    # Setting is checked like making.
+    # Assignments are checked like arguments of the constructor.
     opt = fm.SGD(0.1, momentum=0.5) if cls is fm.SGD else cls()
     before = opt.state_dict()
     name, value = list(hyper.items())[-1]
@@ -370,7 +370,7 @@ def test_what_cannot_be_set():
         (fm.RMSprop(), "centered", True),
         (fm.Adam(), "amsgrad", True),
     ]:
-        # With a step taken there are slots, and there would have to be others.
+        # After a step there are slots, and these values would need different ones.
         steps(opt, 1, some_params())
         before = opt._hyper()
         with pytest.raises(ValueError, match=f"^{name}"):
@@ -416,7 +416,7 @@ def test_state_dict(name):
         assert slot.keys() == SLOTS[name]
         for array in slot.values():
             assert (array.shape, array.dtype) == ((size,), np.float32)
-            array[:] = np.nan  # a copy: this does no harm
+            array[:] = np.nan  # a copy, so the optimiser does not change
     params = steps(opt, 1, some_params("float32"))
     assert all(np.isfinite(p).all() for p in params)
 
@@ -521,7 +521,7 @@ def test_an_optimiser_belongs_to_one_model(first, second, maker):
         train(other, opt, second)
     np.testing.assert_array_equal(other.params, before)
     assert opt.step_count == 2
-    del mlp  # that it is gone makes its moments no better for another
+    del mlp  # the moments do not suit another model even if this one is deleted
     with pytest.raises(ValueError, match="another model"):
         train(other, opt, second)
     opt.reset()

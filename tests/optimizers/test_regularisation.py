@@ -1,4 +1,4 @@
-"""Clipping, L1, decay of weights alone, moving averages, Polyak updates, divergence."""
+"""Clipping, L1, decay of weights only, moving averages, Polyak updates, divergence."""
 
 import copy
 import pickle
@@ -15,8 +15,8 @@ except ImportError:
     torch = None
 needs_torch = pytest.mark.skipif(torch is None, reason="PyTorch is not installed")
 
-# A few steps of some ten roundings each, relative to the largest parameter; in float32
-# the norm is a sum of many squares, which torch adds in another order.
+# A few steps of about ten roundings each, relative to the largest parameter; in float32
+# the norm is a sum of many squares, which torch adds in a different order.
 STEPS_RTOL = {"float64": 1e-12, "float32": 1e-5}
 LAYERS = [5, 16, 9, 3]
 
@@ -83,7 +83,7 @@ def torch_params(net):
 
 
 def torch_steps(net, x, y, name, options, n):
-    """Train by hand with torch's own tools; returns the moving average."""
+    """Train with torch's tools; return the moving average."""
     options = dict(options)
     norm, value = options.pop("clip_norm", None), options.pop("clip_value", None)
     l1, decay = options.pop("l1", 0.0), options.pop("decay", "all")
@@ -210,7 +210,7 @@ def test_norms_that_overflow_a_float32():
 @needs_torch
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_gradients_that_are_not_finite_show(bad):
-    # As in torch: nothing hides them.
+    # As in torch, they are not hidden.
     for options in ({"clip_norm": 1.0}, {"clip_value": 1.0}):
         grad = np.array([1.0, bad, -1.0])
         theirs = torch.zeros(3, dtype=torch.float64, requires_grad=True)
@@ -258,7 +258,7 @@ ALL_AT_ONCE = {
 
 
 def trained(name, dtype):
-    """Enough work for threads: their number must not show."""
+    """Train with enough work for several threads; return the bits of the result."""
     mlp = model(dtype, [30, 256, 200, 10])
     opt = MAKERS[name](**ALL_AT_ONCE)
     rng = np.random.default_rng(0)
@@ -268,7 +268,7 @@ def trained(name, dtype):
     mlp.fit(
         x, y, loss=fm.MSE(), optimizer=opt, epochs=1, batch_size=300, progress=False
     )
-    # And by arrays, whose parts are shared out as well.
+    # Also take a step on arrays, which are divided among threads as well.
     opt.step(mlp.params, np.linspace(-1, 1, mlp.n_params).astype(dtype))
     return mlp.params.tobytes() + opt.ema_params[0].tobytes()
 
@@ -336,7 +336,7 @@ def test_a_diverged_epoch_takes_the_average_back():
     with pytest.raises(fm.DivergenceError):
         fit(9, callbacks=[spoil])
     good, average, count = kept
-    # The last good state is that before the step that went too far.
+    # The last good state is the one before the step that diverged.
     np.testing.assert_array_equal(mlp.params, good)
     np.testing.assert_array_equal(opt.ema_params[0], average)
     assert opt.step_count == count
@@ -546,7 +546,7 @@ def test_decay_of_weights_spares_biases_and_norms():
     mlp.params[:] = np.random.default_rng(0).uniform(1, 2, mlp.n_params)
     before = {name: view.copy() for name, view in mlp.named_parameters().items()}
     x, y = batch()
-    # Nothing but the penalties: no gradient is left by this clipping.
+    # Only the penalties act, as this clipping removes the gradient.
     opt = fm.SGD(0.5, weight_decay=0.25, l1=0.5, decay="weights", clip_value=1e-300)
     mlp.train_step(x, y[:, :2], fm.MSE(), opt)
     ranks = set()

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from helpers import thread_counts
 
-# A gradient that two correct minimisers of the same convex function agree to.
+# Gradient within which two correct minimisers of a convex function agree.
 OPTIMUM_ATOL = 1e-5
-# SciPy stops at gradients of 1e-5; what is left of a loss is its square over curvature.
+# SciPy stops at gradients of 1e-5; the loss is then off by its square over curvature.
 LOSS_RTOL = 1e-4
 
 
@@ -58,7 +58,7 @@ def fit(mlp: fm.MLP, solver: Any, epochs: int, **more: Any) -> fm.History:
 def test_lbfgs_on_rosenbrock(dtype: type) -> None:
     start = np.array([-1.2, 1.0], dtype)
     found = fm.LBFGS(tol=1e-5).minimize(rosenbrock, start)
-    # Rounding in float32 ends it where the valley is flat to within eps of the value.
+    # In float32 it stops where the valley is flat up to rounding of the value.
     np.testing.assert_allclose(
         found.theta, 1, rtol=1e-5 if dtype == np.float64 else 0.1
     )
@@ -78,7 +78,7 @@ def test_levenberg_marquardt_on_rosenbrock(acceleration: bool) -> None:
 
 
 def test_quadratic_in_few_steps(rng: np.random.Generator) -> None:
-    """With an exact search it would take n; with one that is not, a few more."""
+    """An exact line search would take n iterations, an inexact one takes a few more."""
     n = 8
     basis, _ = np.linalg.qr(rng.standard_normal((n, n)))
     matrix = basis @ np.diag(np.linspace(1, 10, n)) @ basis.T
@@ -99,7 +99,7 @@ def test_quadratic_in_few_steps(rng: np.random.Generator) -> None:
 def test_linear_least_squares_is_that_of_numpy(
     n: int, rng: np.random.Generator
 ) -> None:
-    """Nothing but Cholesky's factor stands between these two."""
+    """The results differ only by the rounding errors of the Cholesky factorisation."""
     a, b = rng.standard_normal((2 * n, n)), rng.standard_normal(2 * n)
     solver = fm.LevenbergMarquardt(damping=1e-9, tol=1e-9)
     found = solver.minimize(lambda t: (a @ t - b, a), np.zeros(n))
@@ -127,7 +127,7 @@ def test_strong_wolfe_conditions_hold_at_accepted_steps() -> None:
     c1, c2 = 1e-3, 0.3
     theta, checked = np.array([-1.2, 1.0]), 0
     for _ in range(25):
-        # One iteration at a time, each along -g as there is no memory.
+        # One iteration at a time, each along -g, as there is no history.
         seen: list[np.ndarray] = []
 
         def f(t: np.ndarray, seen: list[np.ndarray] = seen) -> tuple[float, np.ndarray]:
@@ -220,7 +220,7 @@ def test_levenberg_marquardt_in_float32() -> None:
 
 
 def test_several_outputs_weights_and_sums(rng: np.random.Generator) -> None:
-    """The model of second order is right: close to a solution steps are exact."""
+    """The second-order model is correct: near a solution, steps are almost exact."""
     x = rng.standard_normal((60, 3))
     teacher = fm.MLP([3, 4, 2], activation="tanh", dtype="float64", seed=1)
     y = teacher(x)
@@ -237,7 +237,7 @@ def test_several_outputs_weights_and_sums(rng: np.random.Generator) -> None:
             loss=loss,
             sample_weight=weight,
         )
-        # Quadratic convergence: a wrong factor in H would make it linear.
+        # Convergence is quadratic; with a wrong factor in H it would be linear.
         assert len(history) <= 5
         end = mlp.value_and_grad(x, y, loss, weight)[0]
         assert end < 1e-12 * history.loss[0]
@@ -248,7 +248,7 @@ def test_same_optimum_as_scipy(rng: np.random.Generator) -> None:
     x = rng.standard_normal((100, 5))
     labels = (x @ rng.standard_normal((5, 3)) + rng.standard_normal((100, 3))).argmax(1)
     loss = fm.CrossEntropy()
-    # No hidden layer: the loss is convex, so there is one lowest value.
+    # Without a hidden layer the loss is convex, so its minimum is unique.
     mlp = fm.MLP([5, 3], dtype="float64", seed=0)
     start = mlp.params.copy()
 
@@ -275,7 +275,7 @@ def test_fit_ends_when_it_has_converged(solver: type) -> None:
     assert tool.status == "converged"
     np.testing.assert_allclose(mlp.weights[0], 2, rtol=1e-5)
 
-    # From there on nothing moves, and the loss is evaluated once.
+    # Further fits change nothing and evaluate the loss once.
     before, count = mlp.params.copy(), tool.evaluations
     again = fit(mlp, tool, 5, data=(x, 2 * x + 1))
     assert len(again) == 1
@@ -340,13 +340,13 @@ def test_other_data_or_parameters_begin_afresh(solver: type) -> None:
     fresh, used = net(), net()
     tool = solver()
     fit(used, tool, 5)
-    # Other data.
+    # Different data.
     fresh.params[:] = used.params
     fit(used, tool, 5, data=(x, -y))
     fit(fresh, solver(), 5, data=(x, -y))
     assert used.params.tobytes() == fresh.params.tobytes()
 
-    # Parameters that a callback has changed.
+    # Parameters changed by a callback.
     def nudge(mlp: fm.MLP, history: fm.History) -> None:
         if len(history) == 3:
             mlp.params[:] = start
@@ -367,7 +367,7 @@ def test_a_start_that_is_not_finite(solver: type) -> None:
     with pytest.raises(fm.DivergenceError, match=r"epoch 1 of 5.*loss is nan"):
         fit(mlp, tool, 5)
     np.testing.assert_array_equal(mlp.params, before)
-    # Once it is mended, the same solver goes on.
+    # After the model is repaired, the same solver works.
     mlp.params[:] = net().params
     assert len(fit(mlp, tool, 5)) == 5
 
@@ -383,7 +383,7 @@ def test_ctrl_c_keeps_the_model(solver: type) -> None:
         fit(mlp, solver(tol=0.0), 100_000, data=(x, y))
     timer.join()
     assert time.perf_counter() - start < 10
-    # The parameters are those that the last whole iteration found.
+    # The parameters are those of the last complete iteration.
     assert mlp.history is not None
     loss = mlp.evaluate(x, y, MSE)
     assert not mlp.history.loss or loss <= mlp.history.loss[-1]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from fastmlp import reference
 
-# Ten steps of tens of roundings each in float64, relative to the largest parameter.
+# Ten steps with tens of roundings each in float64, relative to the largest parameter.
 STEPS_RTOL = 1e-11
 ROWS = 20
 MAKERS = {
@@ -18,7 +18,7 @@ MAKERS = {
 
 
 def network(library):
-    """Norms, blocks with and without projection; a last layer without bias."""
+    """Norms, blocks with and without projection, and a last layer without bias."""
     lib = library
     body = [lib.Dense(7, activation="tanh"), lib.LayerNorm(), lib.Dense(6)]
     layers = [
@@ -59,7 +59,7 @@ def test_the_reference_agrees(name, how, decay):
 
 @pytest.mark.parametrize("library", [fm, reference], ids=["core", "reference"])
 def test_weights_alone_decay(library):
-    """Without a gradient: all weights shrink, and nothing else moves."""
+    """Without a gradient, all weights shrink and nothing else changes."""
     mlp = network(library)
     before = {k: v.copy() for k, v in mlp.named_parameters().items()}
     optimizer = library.SGD(0.1, weight_decay=0.2, l1=0.1, decay="weights")

@@ -1,7 +1,7 @@
-"""The architecture's arrows: who may include, name or import whom.
+"""The architecture: which files may include, name or import which others.
 
 python/fastmlp -> cpp/bindings -> cpp (mlp -> layers -> gemm -> kernel table) <- kernels
-<- simd. Nothing sees tests or bench; reference.py sees numpy alone.
+<- simd. Nothing imports tests or bench; the reference imports only numpy.
 """
 
 import ast
@@ -30,7 +30,7 @@ def cpp_files(folder: Path) -> list[Path]:
 
 def includes(path: Path) -> set[str]:
     found = re.findall(r"^\s*#\s*include\b\s*(\S*)", path.read_text(), re.M)
-    # Nothing hidden behind a macro.
+    # No include may be hidden behind a macro.
     assert all(re.fullmatch(r'<[^<>"]+>|"[^<>"]+"', i) for i in found), found
     return {i[1:-1] for i in found}
 
@@ -46,8 +46,9 @@ def test_there_is_something_to_check() -> None:
     assert len(list(PACKAGE.glob("*.py"))) > 5
 
 
-# The folders of the core, lowest first, and which of the folders below each may
-# include. "contract" is what both halves share, "core" the files of src itself.
+# The folders of the core, lowest first, with the lower folders that each may include.
+# "contract" are the headers that kernels and the other folders share, "core" the files
+# at the top of src.
 FOLDERS = {
     "contract": set(),
     "simd": {"contract"},
@@ -72,7 +73,7 @@ FOLDERS = {
         "network/derivatives",
     },
 }
-# Which folder implements a public header.
+# The public headers that each folder implements.
 PUBLIC = {
     "contract": {
         "types",
@@ -89,8 +90,8 @@ PUBLIC = {
     "network": {"layer_spec"},
     "model": {"mlp", "training", "network_objective"},
 }
-# Headers besides the public ones that files of the bindings include: the means to split
-# an update among threads, and the guard of objects that serve one call at a time.
+# Private headers that files of the bindings include: to split an update among threads,
+# and to guard objects that serve one call at a time.
 SEEN_BY_BINDINGS = {
     "threading/parallel.h": {"bind_optimizer.cpp"},
     "threading/exclusive_use.h": {"network.h", "solvers.h", "bind_predictor.cpp"},
@@ -98,7 +99,7 @@ SEEN_BY_BINDINGS = {
 
 
 def known_as(path: Path) -> str:
-    """What a header is included as; kernels include each other by name."""
+    """The name by which a header is included; in kernels, its file name."""
     where = path.relative_to(CPP).parts
     inside = {"kernels", "simd"} & set(where)
     return str(PurePosixPath(*where[-1 if inside or where[0] == "bindings" else 1 :]))
@@ -114,7 +115,7 @@ def folder_of(path: Path) -> str:
 
 
 def project_headers() -> dict[str, Path]:
-    """The project's headers by the names they are included by."""
+    """The project's headers, by the names under which they are included."""
     return {known_as(p): p for p in cpp_files(CPP) if p.suffix == ".h"}
 
 
@@ -125,7 +126,7 @@ def project_includes(path: Path) -> dict[str, Path]:
     for include in includes(path):
         parts = PurePosixPath(include).parts
         assert not {"..", ".", "tests", "bench"} & set(parts), include
-        # A header must not be included by another path than its own.
+        # A header must not be included under any other path.
         quoted = f'"{include}"' in path.read_text()
         if quoted or parts[0] == "fastmlp" or include in headers:
             found[include] = headers[include]
@@ -198,7 +199,7 @@ def test_tools_stay_in_their_places(path: Path) -> None:
 
 @pytest.mark.parametrize("path", cpp_files(CPP), ids=lambda p: str(p.relative_to(CPP)))
 def test_lines_fit(path: Path) -> None:
-    """clang-format leaves comments alone, and tables between its off and on."""
+    """clang-format does not format comments, or tables between its off and on."""
     text = re.sub(
         r"// clang-format off.*?// clang-format on", "", path.read_text(), flags=re.S
     )
@@ -211,10 +212,10 @@ def test_lines_fit(path: Path) -> None:
     ids=lambda p: p.name,
 )
 def test_kernels_are_plain(path: Path) -> None:
-    """No threads, allocation, exceptions, printing; only C headers and their own.
+    """No threads, allocation, exceptions or printing; only C and kernel headers.
 
-    An inline function of a C++ header compiled with an ISA's flags could be the copy
-    that the linker keeps for everyone.
+    The linker might keep an inline function of a C++ header that was compiled with an
+    ISA's flags, and use it everywhere.
     """
     allowed = {"stddef.h", "stdint.h", "string.h", "math.h"}
     allowed |= {"immintrin.h", "arm_neon.h"}
@@ -233,8 +234,8 @@ def test_no_fast_math() -> None:
     assert "-ffp-contract=off" in (ROOT / "CMakeLists.txt").read_text()
 
 
-# Modules and folders of the package, lowest first: each imports from lower floors only,
-# for types as well, and the reference from none.
+# Modules and folders of the package, lowest first: each imports only from lower floors,
+# even for types, and the reference from none.
 FLOORS = (
     {"_core", "reference"},
     {"_validate"},
@@ -253,7 +254,7 @@ FLOORS = (
     {"__main__"},
 )
 RANK = {name: i for i, names in enumerate(FLOORS) for name in names}
-# Other packages than numpy, which are used where they are there.
+# Packages other than numpy, which are used if they are installed.
 PACKAGES = {
     "_formats": {"torch"},
     "_training": {"tqdm"},
@@ -262,7 +263,7 @@ PACKAGES = {
 }
 # The only import that points upwards, for types: the class that public signatures name.
 UPWARDS = (("_network", "model"), ("mlp",))
-# The only places that import by a name in a string: what is loaded late.
+# The only modules that import by a name in a string, to load packages late.
 IMPORTERS = {"__init__", "_validate"}
 
 
@@ -272,13 +273,13 @@ def node_of(path: Path) -> str:
 
 
 def module_of(path: Path) -> tuple[str, ...]:
-    """The parts of a module's name, without the package's."""
+    """The parts of a module's name, without the name of the package."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return parts[:-1] if parts[-1] == "__init__" else parts
 
 
 def for_types_only(tree: ast.Module) -> set[ast.AST]:
-    """Everything inside ``if TYPE_CHECKING:``, which no program runs."""
+    """All statements inside ``if TYPE_CHECKING:``, which are never executed."""
     return {
         inside
         for node in ast.walk(tree)
@@ -299,7 +300,7 @@ def imported(
 ) -> Iterator[tuple[str, ...]]:
     """Modules of the package that a statement imports, and names of other packages.
 
-    The package's are paths, as MODULES has them; another's is one name after "".
+    Modules of the package are paths as in MODULES; another package is ("", name).
     """
 
     def inside(parts: tuple[str, ...]) -> tuple[str, ...]:
@@ -384,10 +385,10 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 
 def stub_functions(path: Path) -> dict[str, list[str]]:
-    """Name -> arguments of functions, and `Class.method` of classes' methods.
+    """Arguments of functions by name, and of methods by `Class.method`.
 
-    An argument is its name, with " = " and the default if there is one. A "*" stands
-    before those that can be given by keyword only.
+    An argument is its name, with " = " and the default if there is one. A "*" precedes
+    keyword-only arguments.
     """
 
     def arguments(node: ast.FunctionDef) -> list[str]:
@@ -407,8 +408,8 @@ def stub_functions(path: Path) -> dict[str, list[str]]:
             found[node.name] = arguments(node)
         elif isinstance(node, ast.ClassDef):
             for item in node.body:
-                # The setter of a property repeats its name.
-                # What stands in a slot of the type has no signature to compare with.
+                # The setter of a property repeats its name, and methods in a slot of
+                # the type have no signature to compare with.
                 if (
                     isinstance(item, ast.FunctionDef)
                     and item.name != "__call__"
@@ -422,7 +423,7 @@ def stub_functions(path: Path) -> dict[str, list[str]]:
 
 
 def compiled_functions(module: object, prefix: str = "") -> dict[str, list[str]]:
-    """The same of the extension, arguments from pybind11's signature lines."""
+    """The same for the extension, with arguments from pybind11's signature lines."""
     found: dict[str, list[str]] = {}
     for name, value in vars(module).items():
         if inspect.isclass(value) and not issubclass(value, BaseException):
@@ -430,7 +431,7 @@ def compiled_functions(module: object, prefix: str = "") -> dict[str, list[str]]
         elif name.startswith("_") and name != "__init__":
             continue
         elif isinstance(value, types.WrapperDescriptorType):
-            continue  # the constructor of a class that only the extension makes
+            continue  # the constructor of a class that only the extension creates
         elif isinstance(value, property):
             found[prefix + name] = ["self"]
         elif callable(value) and not inspect.isclass(value):
@@ -439,7 +440,8 @@ def compiled_functions(module: object, prefix: str = "") -> dict[str, list[str]]
             # A comma between arguments is followed by a name and a colon, or by stars.
             comma = r", (?=\*(?:,|$)|\*{0,2}\w+(?::|$))"
             parts = re.split(comma, inside) if inside else []
-            # pybind11 always calls keyword arguments "kwargs": no name to compare.
+            # pybind11 always calls keyword arguments "kwargs", so names are not
+            # compared.
             found[prefix + name] = [
                 p.split(":")[0] + "".join(p.partition(" = ")[1:])
                 for p in parts
@@ -449,7 +451,7 @@ def compiled_functions(module: object, prefix: str = "") -> dict[str, list[str]]
 
 
 def stub_names(path: Path) -> set[str]:
-    """What a stub says is in the module, but for what is private."""
+    """The public names that a stub declares."""
     names = set()
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):

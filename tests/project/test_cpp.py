@@ -1,6 +1,6 @@
-"""The C++ side: builds the library on its own with CMake and runs its tests.
+"""The C++ side: builds the library without Python, using CMake, and runs its tests.
 
-Warnings are errors in this build, so it is also where they are looked for.
+Warnings are errors in this build, so it also finds these.
 """
 
 import os
@@ -15,8 +15,8 @@ import pytest
 from helpers import ROOT, needs_source
 
 pytestmark = needs_source
-# CMake and Ninja may be installed next to a Python that nobody has activated. The link
-# to that Python is not followed: what it points to has other neighbours.
+# CMake and Ninja may be installed in the folder of a Python that is not on the PATH. If
+# that Python is a symbolic link, they are next to the link, which is not followed.
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 
 
@@ -91,7 +91,7 @@ def test_benchmark_runs(build: Path) -> None:
 
 
 def test_installs_and_is_found(build: Path, tmp_path: Path) -> None:
-    """An outside CMake project finds the installed library and trains with it."""
+    """A separate CMake project finds the installed library and trains with it."""
     run("cmake", "--install", build, "--prefix", tmp_path / "prefix")
     source = tmp_path / "user"
     source.mkdir()

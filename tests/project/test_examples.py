@@ -1,4 +1,4 @@
-"""Every example runs, shows what it claims, and saves a picture that has something."""
+"""Every example runs, shows what it claims, and saves a picture that is not empty."""
 
 import os
 import subprocess
@@ -11,10 +11,10 @@ from helpers import ROOT, needs_source
 
 pytestmark = needs_source
 EXAMPLES = ROOT / "examples"
-# A name that starts with an underscore is what several examples share.
+# Modules that several examples share have names that start with an underscore.
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("[!_]*.py"))
-TIMEOUT = 120  # seconds; a minute is promised on a machine that does nothing else
-# A picture has this many pixels a side, and this share that is not background.
+TIMEOUT = 120  # seconds; examples promise a minute on an idle machine
+# A picture has at least this many pixels a side, and this fraction that is drawn.
 LEAST_SIDE, LEAST_DRAWN = 400, 0.02
 
 image = pytest.importorskip("matplotlib.image", reason="examples draw with matplotlib")
@@ -48,7 +48,7 @@ def test_quick_run(name: str, tmp_path: Path) -> None:
     pixels = image.imread(picture)[..., :3]
     assert min(pixels.shape[:2]) >= LEAST_SIDE
     assert np.mean((pixels < 1).any(axis=-1)) > LEAST_DRAWN
-    # Something is drawn everywhere, not in a corner alone.
+    # Every half of the picture shows something, not just one corner.
     for half in (*np.array_split(pixels, 2), *np.array_split(pixels, 2, axis=1)):
         assert np.ptp(half) > 0.5
 

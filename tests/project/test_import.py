@@ -1,4 +1,4 @@
-"""What ``import fastmlp`` loads, exports and says if it cannot."""
+"""The modules that ``import fastmlp`` loads, its exports, and missing packages."""
 
 import importlib.metadata
 import json
@@ -12,12 +12,12 @@ import pytest
 
 PACKAGE = pathlib.Path(fm.__file__).parent
 
-# Packages that are used where they are there, by the names they are imported by.
+# Packages that are used if they are installed, by their import names.
 OPTIONAL = {
     *("gymnasium", "jax", "keras", "matplotlib", "onnx", "onnxruntime", "pandas"),
     *("polars", "safetensors", "scipy", "sklearn", "tensorflow", "torch", "tqdm"),
 }
-# What is loaded when first asked for, and which of them that may load.
+# Names that are loaded at first use, and the optional packages that each may load.
 LAZY = {
     "from_keras": set(),
     "from_sklearn": set(),
@@ -26,17 +26,17 @@ LAZY = {
     "plot": set(),
     "regions": set(),
     "rl": set(),
-    "sklearn": {"joblib", "pandas", "scipy", "sklearn"},  # the others by scikit-learn
+    "sklearn": {"joblib", "pandas", "scipy", "sklearn"},  # loads the others
 }
-# What needs an extra, and the package that is then missing.
+# Extras, the package that each installs, and code that needs it.
 NEEDS = {
     "onnx": ("onnx", "fm.MLP([1, 1], seed=0).to_onnx('nothing.onnx')"),
     "plot": ("matplotlib", "fm.plot.network(fm.MLP([1, 1], seed=0))"),
     "safetensors": ("safetensors", "fm.MLP([1, 1], seed=0).save('nothing')"),
     "sklearn": ("sklearn", "fm.sklearn.MLPClassifier()"),
 }
-# Extras that are of no use to the library: of several others, for its examples (the
-# loops of `fastmlp.rl` are the user's, and so is Gymnasium), and for work on it.
+# Extras that the library does not need: combinations of others, those for its examples
+# (users of `fastmlp.rl` write their loops and choose Gymnasium), and for development.
 OTHERS = {"all", "bench", "examples", "lint", "rl", "test"}
 
 
@@ -59,7 +59,7 @@ def test_import_loads_numpy_and_itself_only():
     new = set(json.loads(run.stdout))
     packages = {name.partition(".")[0] for name in new}
     assert packages <= {"fastmlp", "numpy"} | set(sys.stdlib_module_names)
-    # What is for readers, checkers and rare moments must not cost everybody time.
+    # Modules that are rarely needed must not slow down every import.
     assert "fastmlp.reference" not in new
     assert "fastmlp.runtime._selfcheck" not in new
     assert "fastmlp.plot" not in new
@@ -76,7 +76,7 @@ def test_what_is_lazy_is_listed():
 def test_lazy_names_load_their_own_package_only(name):
     if name == "sklearn":
         pytest.importorskip("sklearn", reason="fm.sklearn needs it")
-    # No warnings as errors: they would be of those packages.
+    # Warnings are not errors here, as they would come from these packages.
     code = (
         "import json, sys, warnings; warnings.simplefilter('ignore'); "
         f"import fastmlp as fm; fm.{name}; print(json.dumps(sorted(sys.modules)))"
@@ -107,7 +107,7 @@ def test_everything_exported_is_there():
     assert len(set(fm.__all__)) == len(fm.__all__)
     for name in fm.__all__:
         if name in LAZY:
-            continue  # loaded one by one above
+            continue  # loaded one by one in a test above
         assert hasattr(fm, name)
     public = {
         name

@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands, and what it lists is all there is."""
+"""The README's Python code runs unchanged, and its lists are complete."""
 
 import re
 
@@ -13,7 +13,7 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
 def run(*numbers):
-    """Some blocks, each of which goes on with the names of those before."""
+    """Run some blocks in order; each uses the names that earlier ones define."""
     exec("\n".join(BLOCKS[i] for i in numbers), {})
 
 
@@ -53,7 +53,7 @@ def test_action_values_are_learnt():
             obs, _, terminated, truncated, _ = env.step(int(q(obs).argmax()))
             over, steps = terminated or truncated, steps + 1
         lengths.append(steps)
-    assert sum(lengths) / 20 > 40  # at random 22, always the same action 9
+    assert sum(lengths) / 20 > 40  # random actions reach 22, a constant action 9
 
 
 def test_the_pictures_are_drawn(capsys, tmp_path, monkeypatch):
@@ -62,8 +62,8 @@ def test_the_pictures_are_drawn(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(0, 4)
     epoch, loss = capsys.readouterr().out.split()[-2:]
-    assert int(epoch) < 450  # it did end early
-    assert float(loss) < 0.4  # knowing nothing is 0.69
+    assert int(epoch) < 450  # training stopped early
+    assert float(loss) < 0.4  # an uninformed prediction has 0.69
     for name in ("curves.png", "regions.png"):
         assert (tmp_path / name).stat().st_size > 10_000
 

@@ -44,7 +44,7 @@ def test_threads_in_a_block():
     with pytest.raises(ZeroDivisionError), fm.threads(3):
         raise ZeroDivisionError
     assert fm.get_num_threads() == automatic
-    # "As before" is automatic again, not the number it came to then.
+    # The earlier setting is automatic again, not the number of threads that it gave.
     fm.set_num_threads(5)
     with fm.threads(1):
         pass
@@ -162,7 +162,7 @@ def test_main_prints_and_passes(capsys):
 
 
 def slightly_wrong(name):
-    """The kernel, but off by a thousandth in one element."""
+    """The kernel with an error of a thousandth in one element."""
     kernel = getattr(_core.kernels, name)
 
     def wrong(out, *args):
@@ -228,7 +228,7 @@ def test_a_child_does_not_wait_for_a_lock_that_nobody_holds():
     with runtime._asking:
         child = os.fork()
         if child == 0:
-            signal.alarm(20)  # a child that hangs is killed by it
+            signal.alarm(20)  # kills a child that hangs
             with fm.threads(1):
                 os._exit(fm.get_num_threads())
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1

@@ -11,7 +11,7 @@ from sklearn.datasets import (
 )
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 
-# Same formulas, other sequences of rounding: after 50 epochs they have grown to 1e-13;
+# Same formulas with a different order of roundings: errors reach 1e-13 after 50 epochs;
 # quasi-Newton steps amplify them to 1e-10.
 TRAINED_RTOL = 1e-8
 
@@ -39,7 +39,7 @@ def binary() -> tuple[Any, Any]:
 
 
 def squared(pred: Any, target: Any, weight: Any = None) -> tuple[float, Any]:
-    """A loss of one's own: half the squared error, summed over outputs."""
+    """A custom loss: half the squared error, summed over outputs."""
     r = pred - target
     w = np.ones(len(r)) if weight is None else weight
     w = (w / w.sum())[:, np.newaxis]

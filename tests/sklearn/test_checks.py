@@ -7,7 +7,7 @@ from fastmlp.sklearn import MLPClassifier, MLPRegressor
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-# scikit-learn's own MLPs are checked with this max_iter too.
+# scikit-learn checks its MLPs with this max_iter as well.
 FEW = 100
 
 SETTINGS: list[dict[str, Any]] = [
@@ -18,9 +18,9 @@ SETTINGS: list[dict[str, Any]] = [
     {"normalization": "layer", "activation": "gelu"},
 ]
 
-# That weights do what repeated samples do holds up to rounding, and these checks allow
-# for 1e-7: for them scikit-learn's own classifier is set to L-BFGS-B, its regressor to
-# a large tolerance (sklearn/utils/_test_common/instance_generator.py).
+# Weights are equivalent to repeated samples only up to rounding, and these checks allow
+# 1e-7. For them, scikit-learn sets its classifier to L-BFGS-B and its regressor to a
+# large tolerance (sklearn/utils/_test_common/instance_generator.py).
 EQUIVALENCE = (
     "check_sample_weight_equivalence_on_dense_data",
     "check_sample_weight_equivalence_on_sparse_data",
@@ -40,8 +40,8 @@ def test_checks_of_scikit_learn(estimator: Any, check: Any) -> None:
     if check.func.__name__ in EQUIVALENCE:
         estimator = clone(estimator)
         if estimator.dtype == "float32":
-            # Seven digits are all there are.
+            # float32 has only seven digits.
             estimator.set_params(solver="lbfgs")
-        # Of repeated samples each has a mask of its own.
+        # Repeated samples have different masks, a weighted sample has one.
         estimator.set_params(dropout=0.0)
     check(estimator)

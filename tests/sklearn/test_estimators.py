@@ -37,7 +37,7 @@ pytestmark = [
 ]
 
 
-# The same sums in another precision.
+# The same sums in a different precision.
 FLOAT32_RTOL = 1e-4
 
 
@@ -60,7 +60,7 @@ def both(kind: str, **settings: Any) -> tuple[Any, Any]:
 
 
 def assert_follows(a: Any, b: Any, rtol: float = TRAINED_RTOL) -> None:
-    """Check that an estimator of ours has become what theirs has."""
+    """Check that our fitted estimator equals theirs."""
     assert a.n_iter_ == b.n_iter_
     assert a.t_ == b.t_
     assert a.n_layers_ == b.n_layers_
@@ -107,7 +107,7 @@ SETTINGS += [
             "momentum": momentum,
             "learning_rate_init": 0.1,
             "power_t": 0.2,
-            # So that "adaptive" slows down several times.
+            # Chosen so that "adaptive" lowers the rate several times.
             "tol": 0.05 if rate == "adaptive" else 1e-4,
             "n_iter_no_change": 2 if rate == "adaptive" else 10,
         },
@@ -175,7 +175,7 @@ def test_several_targets_have_the_gradient_of_scikit_learn_and_a_loss_of_it() ->
     b.fit(X, y)
     for x, z in zip(a.coefs_, b.coefs_, strict=True):
         np.testing.assert_allclose(z, x, rtol=0, atol=100 * TRAINED_RTOL)
-    # Theirs is a mean over targets, but for the penalty.
+    # Their loss is a mean over targets, except for the penalty.
     penalty = 0.5 * b.alpha * sum((w**2).sum() for w in b.coefs_) / len(X)
     ratio = (b.loss_ - penalty) / (a.loss_ - penalty)
     assert 2.9 < ratio < 3.1
@@ -267,7 +267,7 @@ def test_attributes_are_views_and_may_be_replaced() -> None:
     np.testing.assert_allclose(reg.predict(X[:1]), before[:1])
     assert reg.coefs_[0] is reg.mlp_.weights[0]
 
-    # Another network altogether.
+    # Replace the network by one of another size.
     rng = np.random.RandomState(0)
     reg.coefs_ = [rng.randn(6, 3), rng.randn(3, 2)]
     reg.intercepts_ = [rng.randn(3), rng.randn(2)]
@@ -295,12 +295,12 @@ def test_copies(tmp_path: Path) -> None:
         joblib.load(tmp_path / "clf.joblib", mmap_mode="r"),
     ):
         np.testing.assert_array_equal(other.predict_proba(X), wanted)
-        other.coefs_[0][...] = 0  # views again, of memory of its own
+        other.coefs_[0][...] = 0  # the arrays are views of the copy's memory
         assert (other.predict_proba(X) != wanted).any()
     np.testing.assert_array_equal(clf.predict_proba(X), wanted)
     assert not hasattr(clone(clf), "coefs_")
     size = len(pickle.dumps(MLPClassifier(max_iter=3).fit(X, y)))
-    assert size < 4 * clf.mlp_.n_params * 8  # weights and two moments, but once
+    assert size < 4 * clf.mlp_.n_params * 8  # weights and two moments, each stored once
 
 
 def test_pickled_estimators_go_on_as_if_nothing_had_happened() -> None:
@@ -379,7 +379,7 @@ def test_feature_names_of_pandas_and_polars() -> None:
 def test_sparse_data_are_the_same_as_dense(monkeypatch: pytest.MonkeyPatch) -> None:
     from fastmlp.sklearn import _epochs
 
-    # So that an epoch takes several blocks.
+    # Chosen so that an epoch has several blocks.
     monkeypatch.setattr(_epochs, "DENSE_NUMBERS", 64 * 70)
     X, y = digits()
     for settings in (

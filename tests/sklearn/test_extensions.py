@@ -235,7 +235,7 @@ def test_eval_set() -> None:
     np.testing.assert_allclose(clf.validation_loss_curve_[-1], wanted)
     assert clf.validation_scores_ is None
 
-    # Nothing is drawn for it; early stopping uses it.
+    # Given validation data use no random numbers, and early stopping uses them.
     plain = MLPClassifier(random_state=0, max_iter=10).fit(X[train], y[train])
     assert plain.loss_curve_ == clf.loss_curve_
     assert plain.validation_loss_curve_ == []
@@ -285,7 +285,7 @@ def test_callbacks(solver: Any) -> None:
     assert count.calls == []
     assert reg.callbacks_[0].calls == ["begin", *["epoch", "done"] * 3, "end"]
     assert len(reg.mlp_.history) == 3
-    # A fit that ends after as many iterations is the same.
+    # A fit with that number of iterations gives the same result.
     same = MLPRegressor(solver=solver, max_iter=3, random_state=0).fit(X, y)
     np.testing.assert_array_equal(same.predict(X), reg.predict(X))
 

@@ -1,4 +1,4 @@
-"""scikit-learn's own tests of its MLPs, run on ours with one import replaced."""
+"""scikit-learn's tests of its MLPs, run on ours by replacing one import."""
 
 import os
 import re
@@ -11,7 +11,7 @@ import sklearn
 THEIRS = Path(sklearn.__file__).parent / "neural_network" / "tests" / "test_mlp.py"
 IMPORT = "from sklearn.neural_network import MLPClassifier, MLPRegressor"
 
-# Tests that are left out: what private name they use, and why there is none here.
+# Tests that are left out: the private name they use, and why it does not exist here.
 PRIVATE = {
     "test_gradient": (
         "_loss_grad_lbfgs",
@@ -33,7 +33,7 @@ def test_their_tests_pass(tmp_path: Path) -> None:
     assert text.count(IMPORT) == 1
     ours = IMPORT.replace("sklearn.neural_network", "fastmlp.sklearn")
     (tmp_path / "test_theirs.py").write_text(text.replace(IMPORT, ours))
-    # A fixture from scikit-learn's conftest, with its default.
+    # A fixture of scikit-learn's conftest with its default value.
     (tmp_path / "conftest.py").write_text(
         "import pytest\n@pytest.fixture\ndef global_random_seed():\n    return 42\n"
     )
@@ -42,7 +42,7 @@ def test_their_tests_pass(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *left_out],
         cwd=tmp_path,
-        # The tests of threads say that results are the same with more.
+        # The tests of threads check that more threads give the same results.
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

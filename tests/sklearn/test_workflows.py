@@ -1,4 +1,4 @@
-"""What users of scikit-learn's estimators do with them, done with those of fastmlp."""
+"""Common workflows with scikit-learn's estimators, using those of fastmlp."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
-# Same formulas, other sequences of rounding, over a few epochs.
+# Same formulas with a different order of roundings, over a few epochs.
 TRAINED_RTOL = 1e-9
 
 
@@ -44,7 +44,7 @@ def test_a_loop_of_warm_starts_with_early_stopping_goes_on(max_iter: int) -> Non
         for _ in range(6):
             clf.fit(X, y)
         curves.append([*clf.loss_curve_, *clf.validation_scores_, clf.coefs_[0].sum()])
-    # It has to be seen that fits without a better score are among them.
+    # Make sure that some fits did not improve the score.
     scores = clf.validation_scores_
     assert any(a >= b for a, b in pairwise(scores))
     np.testing.assert_allclose(curves[1], curves[0], rtol=TRAINED_RTOL)
@@ -92,7 +92,7 @@ def test_probabilities_of_labels_are_neither_0_nor_1(solver: str, seed: int) -> 
         random_state=seed,
     ).fit(X.astype(np.float32), y)
     far = (1000 * X).astype(np.float32)
-    # The sigmoid of these is rounded to both ends.
+    # The sigmoid of these logits is rounded to 0 and to 1.
     z = clf.mlp_(far)
     assert z.max() > 20
     assert z.min() < -110
@@ -150,7 +150,7 @@ def test_lbfgs_in_several_threads_leaves_blas_as_it_was() -> None:
         return MLPRegressor(solver="lbfgs", max_iter=1, callbacks=[callback]).fit(X, y)
 
     with threadpool_limits(2, user_api="blas"):
-        # Else no other thread may limit anything from threadpoolctl 3.8 on.
+        # Without this, no other thread may set limits from threadpoolctl 3.8 on.
         _lbfgs._let_others_limit()
         before = blas_threads()
         with ThreadPoolExecutor(2) as pool:
