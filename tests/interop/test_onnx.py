@@ -263,7 +263,7 @@ def test_too_large_models_are_refused(limit, tmp_path, monkeypatch):
     mlp = fm.MLP([5, 10, 3])
     assert 100 < mlp.params.nbytes < 400
     monkeypatch.setattr(_onnx, "MOST_BYTES", limit)
-    with pytest.raises(ValueError, match=rf"files hold at most {limit}; mlp.save"):
+    with pytest.raises(ValueError, match=rf"file holds at most {limit}; mlp.save"):
         mlp.to_onnx(tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 
