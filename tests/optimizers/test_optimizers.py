@@ -485,6 +485,29 @@ def test_load_state_dict_is_strict_and_atomic():
     steps(opt, 1, params)
 
 
+def test_damaged_slots_are_refused(maker):
+    opt = maker()
+    params = steps(opt, 2, some_params())
+    good = opt.state_dict()
+    first, second = good["slots"]
+    damaged = [[first, None], [first, {**second, "other": np.ones(5)}]]
+    for name, array in second.items():
+        damaged += [
+            [first, {k: v for k, v in second.items() if k != name}],
+            [first, {**second, name: array.reshape(1, -1)}],
+            [first, {**second, name: array.astype(int)}],
+        ]
+    for slots in damaged:
+        with pytest.raises(ValueError, match=r"^state"):
+            opt.load_state_dict({**good, "slots": slots})
+    assert repr(opt.state_dict()) == repr(good)
+    other = maker()
+    other.load_state_dict(good)
+    wanted = copy.deepcopy(params)
+    for a, b in zip(steps(opt, 1, params), steps(other, 1, wanted), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_reset_is_as_new(maker):
     opt = maker()
     steps(opt, 3, some_params())

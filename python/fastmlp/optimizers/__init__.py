@@ -1,38 +1,41 @@
 """Optimisers: names, defaults and formulas of ``torch.optim``.
 
-Notation: θ parameters, g gradient, t the step, counted from 1, one count for the whole
-optimiser. Before all else ``maximize=True`` turns g into -g, then ``weight_decay`` λ
-adds λ θ to g (`AdamW`: θ is multiplied by 1 - lr λ instead).
+Notation: θ parameters, g gradient, t step, counted from 1 for the whole optimiser.
+First ``maximize=True`` turns g into -g, then ``weight_decay`` λ adds λ θ to g
+(`AdamW`: θ is multiplied by 1 - lr λ instead).
 
-``eps_mode`` says where ε stands in a denominator made of a mean square v, on which
+``eps_mode`` is the position of ε in a denominator with a mean square v, on which
 libraries disagree: "outside", √v + ε (torch; the default), or "inside", √(v + ε), for
-`Adam` and `AdamW` m̂ / √(v̂ + ε). These two know "hat" as well, the form without bias
+`Adam` and `AdamW` m̂ / √(v̂ + ε). These two also have "hat", the form without bias
 correction in the denominator, which Keras, TensorFlow and scikit-learn use ("ε hat" in
 section 2 of Kingma & Ba).
 
 The learning rate ``lr`` is a number ≥ 0, one of `fastmlp.schedules`, or a function of
-the step, an int that counts from 0; the function should depend on nothing else, and be
-picklable if the optimiser is to be.
+the step, an int that counts from 0. The function should depend on the step alone, and
+must be picklable if the optimiser is to be pickled.
 
-All optimisers take these as well:
+All optimisers also take these options:
 
 clip_norm : float, optional
-    Gradients are multiplied by min(1, clip_norm / (‖g‖ + 1e-6)), ‖g‖ the Euclidean norm
-    of all of them together (``torch.nn.utils.clip_grad_norm_``). > 0.
+    Bound > 0 of the gradients' norm: they are multiplied by
+    min(1, clip_norm / (‖g‖ + 1e-6)), where ‖g‖ is the Euclidean norm of all of them
+    together (``torch.nn.utils.clip_grad_norm_``); excludes ``clip_value``.
 clip_value : float, optional
-    Or each is cut to [-clip_value, clip_value] (``clip_grad_value_``). > 0.
+    Bound > 0 of each gradient, which is clamped to [-clip_value, clip_value]
+    (``clip_grad_value_``).
 l1 : float
-    μ ≥ 0: μ sign(θ) is added to g, after clipping and beside weight decay; the penalty
-    is μ ‖θ‖₁, and ``maximize`` leaves it one. sign(0) = 0.
+    Size μ ≥ 0 of the penalty μ ‖θ‖₁: μ sign(θ) is added to g after clipping, with
+    sign(0) = 0, in addition to weight decay. ``maximize`` does not negate it.
 decay : {"all", "weights"}
-    "weights": ``weight_decay`` and ``l1`` leave biases and the parameters of norm
-    layers alone; in `Optimizer.step`, arrays of fewer than two dimensions.
+    Parameters that ``weight_decay`` and ``l1`` apply to: "weights" excludes biases and
+    the parameters of norm layers; in `Optimizer.step` it excludes arrays of fewer than
+    two dimensions.
 ema : float, optional
-    d, from above 0 to below 1: keep an exponential moving average a of the parameters,
+    Decay d, above 0 and below 1, of an exponential moving average a of the parameters:
     a ← θ after the first step, then a ← a + (1 - d) (θ - a) after each; see
     `Optimizer.ema_params` and `Optimizer.averaged`.
 
-Gradients handed in are never changed.
+The optimisers do not change the gradients that they are given.
 """
 
 from . import _first_order
@@ -41,6 +44,6 @@ from ._first_order import *
 
 __all__ = ["Optimizer", *_first_order.__all__]
 
-# Pickles name the public module, wherever a class is defined.
+# Pickles refer to the public module.
 for _name in __all__:
     globals()[_name].__module__ = __name__

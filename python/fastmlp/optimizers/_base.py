@@ -18,7 +18,6 @@ from ._hyperparameters import (
     Number,
     Optional,
     Signature,
-    _betas,
     bad_rate,
 )
 
@@ -33,17 +32,17 @@ if TYPE_CHECKING:
 
 
 class Optimizer:
-    """What the optimisers share; make one of the classes below, not this one.
+    """Base class of the optimisers; make an object of a subclass.
 
-    An optimiser belongs to the first model it trains, as its moments mean nothing to
-    any other; `reset` frees it. It is useful without a model too, by `step`. Its
-    hyperparameters can be set between steps, unless that would take other state than
-    there is. It can be pickled and copied with all its state.
+    An optimiser belongs to the first model it trains, because its moments are of no use
+    to another model; `reset` frees it. `step` updates arrays without a model.
+    Hyperparameters can be set between steps, unless the new value needs different
+    arrays of state. An optimiser can be pickled and copied with all its state.
 
     Attributes
     ----------
     lr : float
-        The learning rate of the next step; may be set to anything that the constructor
+        Learning rate of the next step; can be set to anything that the constructor
         takes.
     clip_norm, clip_value, l1, decay, ema
         See `fastmlp.optimizers`.
@@ -52,64 +51,74 @@ class Optimizer:
     __slots__ = ("__weakref__", "_ahead", "_owner", "_schedule", "core")
 
     _kind: ClassVar[str]
-    _names: ClassVar[tuple[str, ...]]
+    _constants: ClassVar[dict[str, Any]]
+    _names: ClassVar[tuple[str, ...]]  # the constructor's own arguments
 
     core: _core.Optimizer
-    _owner: weakref.ref[Any] | None
-    # What gives the learning rate, unless it is a number; and its values from some step
-    # on, as asking for many at once is cheap.
+    _owner: weakref.ref[Any] | None  # the model that it trains
+    # The source of the learning rate unless that is a number, and the next values with
+    # the step of the first one: a schedule computes many at once cheaply.
     _schedule: Schedule | Callable[[int], float] | None
     _ahead: tuple[int, list[float]]
 
     lr = Lr()
     maximize = Flag()
-    clip_norm = Optional(0.0)
-    clip_value = Optional(0.0)
+    weight_decay = Number(0.0)
+    clip_norm = Optional()
+    clip_value = Optional()
     l1 = Number(0.0)
     decay = Decay()
-    ema = Optional(0.0, 1.0)
+    ema = Optional(1.0)
 
     __signature__ = Signature()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("Optimizer is abstract: make fm.SGD(lr), fm.Adam(), …")
 
-    def _make(self, **hyper: Any) -> None:
-        """Check the hyperparameters one by one, then together, and make the core's."""
+    def __init_subclass__(cls, kind: str | None = None, **constants: Any) -> None:
+        """Register an optimiser of the core; other subclasses state no ``kind``.
+
+        Parameters
+        ----------
+        kind : str, optional
+            Name of the optimiser in the core.
+        **constants
+            Hyperparameters of the core that are the same for all objects of the class.
+        """
+        super().__init_subclass__()
+        if kind is not None:
+            cls._kind, cls._constants = kind, constants
+            code = cls.__init__.__code__
+            names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+            # States and representations have these two last.
+            cls._names = tuple(sorted(names, key=("maximize", "eps_mode").count))
+
+    def _set_up(self, arguments: Mapping[str, Any]) -> None:
+        """Make the optimiser from the local variables of its constructor."""
+        own = {name: arguments[name] for name in self._names}
+        self._make(own | arguments["options"])
+
+    def _make(self, hyper: dict[str, Any]) -> None:
+        """Check the hyperparameters one by one, then together, and make the core."""
         unknown = hyper.keys() - set(self._names) - DEFAULTS.keys()
         if unknown:
             raise TypeError(
                 f"{type(self).__name__} got an unexpected keyword argument "
                 f"{min(unknown)!r}"
             )
-        checked: dict[str, Any] = {}
-        for name, value in (DEFAULTS | hyper).items():
-            if name == "betas":
-                checked["betas"] = _betas(value)
-            elif name == "eps_mode":
-                checked["eps_mode"] = _validate.choice(name, value, self._eps_modes())
-            else:
-                checked[name] = getattr(type(self), name).check(value)
+        known = {name: getattr(type(self), name) for name in DEFAULTS | hyper}
+        checked = {
+            name: known[name].check(value) for name, value in (DEFAULTS | hyper).items()
+        }
         self._check_together(checked)
 
-        betas = checked.pop("betas", None)
-        if betas is not None:
-            checked["beta1"], checked["beta2"] = betas
-        for name in ("clip_norm", "clip_value", "ema"):
-            checked[name] = checked[name] or 0.0
-        checked["decay_weights_only"] = checked.pop("decay") == "weights"
         rate = checked["lr"]
-        self._schedule, self._ahead = None, (0, [])
-        if not isinstance(rate, float):
-            self._schedule, checked["lr"] = rate, 0.0
-        self.core = self._make_core(checked)
+        self._schedule, self._ahead = None if isinstance(rate, float) else rate, (0, [])
+        core = dict(self._constants)
+        for name, value in checked.items():
+            core |= known[name].to_core(value)
+        self.core = _core.Optimizer(self._kind, **core)
         self._owner = None
-
-    def _make_core(self, hyper: dict[str, Any]) -> _core.Optimizer:
-        return _core.Optimizer(self._kind, **hyper)
-
-    def _eps_modes(self) -> tuple[str, ...]:
-        return ("outside", "inside")
 
     def _check_together(self, hyper: Mapping[str, Any]) -> None:
         """Refuse hyperparameters that are fine alone but not with each other."""
@@ -129,14 +138,14 @@ class Optimizer:
 
     @property
     def step_count(self) -> int:
-        """How many steps were taken."""
+        """Number of steps taken."""
         return self.core.step_count
 
     # Learning rates -----------------------------------------------------------------
 
     @property
     def schedule(self) -> Schedule | Callable[[int], float] | None:
-        """What gives the learning rate by the step; None if it is a number."""
+        """Schedule or function of the learning rate; None if that is a number."""
         return self._schedule
 
     def _scheduled(self, step: int) -> float:
@@ -144,7 +153,7 @@ class Optimizer:
         if isinstance(self._schedule, ReduceOnPlateau):
             return self._schedule.current
         if not isinstance(self._schedule, Schedule):
-            # A function of the caller's is asked step by step: it may be no pure one.
+            # The caller's function may have side effects: call it once per step.
             return self._asked(step)
         first, rates = self._ahead
         if not first <= step < first + len(rates):
@@ -153,7 +162,7 @@ class Optimizer:
         return float(rates[step - first])
 
     def _asked(self, step: int) -> float:
-        """Return what a function of the caller's gives for a step."""
+        """Return the learning rate that the caller's function gives for a step."""
         assert self._schedule is not None
         given = self._schedule(step)
         try:
@@ -168,7 +177,7 @@ class Optimizer:
         return rate
 
     def _rates(self, first: int, count: int) -> Array:
-        """Return the schedule's learning rates of some steps, looked at."""
+        """Return the schedule's learning rates of some steps, checked."""
         if not isinstance(self._schedule, Schedule):
             return np.array([self._asked(i) for i in range(first, first + count)])
         rates = self._schedule.values(first, count)
@@ -189,7 +198,7 @@ class Optimizer:
         self.core.set("lr", self._scheduled(self.step_count))
 
     def _epoch_end(self, value: float) -> None:
-        """Take notice of what an epoch achieved."""
+        """Report the result of an epoch to a schedule that reacts to it."""
         if isinstance(self._schedule, ReduceOnPlateau):
             self._schedule.observe(value)
 
@@ -197,7 +206,7 @@ class Optimizer:
 
     @property
     def ema_params(self) -> list[Array] | None:
-        """Copies of the moving averages, flat, one for each array of parameters.
+        """Copies of the moving averages: a flat array per array of parameters.
 
         None without ``ema``; an empty list before the first step.
         """
@@ -211,8 +220,8 @@ class Optimizer:
         Parameters
         ----------
         mlp : MLP
-            The model that this optimiser trains; running statistics of `BatchNorm` are
-            copied as they are.
+            Model that this optimiser trains; running statistics of `BatchNorm` are
+            copied unchanged.
 
         Returns
         -------
@@ -222,7 +231,7 @@ class Optimizer:
         Raises
         ------
         TypeError
-            For what is no model.
+            If ``mlp`` is not a model.
         ValueError
             If the optimiser keeps no average (``ema``), has taken no step, or has
             trained another model.
@@ -258,15 +267,15 @@ class Optimizer:
         Parameters
         ----------
         params : ndarray or sequence of ndarrays
-            What to update: float32 or float64, C-contiguous, writeable; they are never
-            converted. The first step fixes their number, sizes and dtypes.
+            Parameters to update: float32 or float64, C-contiguous, writeable; they are
+            never converted. The first step fixes their number, sizes and dtypes.
         grads : ndarray or sequence of ndarrays
-            The gradients, each of its parameters' dtype and shape, C-contiguous.
+            Gradients with the dtypes and shapes of the parameters, C-contiguous.
 
         Raises
         ------
         TypeError, ValueError
-            For arrays that cannot be used as they are; nothing has changed then.
+            If the arrays cannot be used without conversion; nothing has changed then.
         """
         if self._schedule is not None:
             self._set_lr()
@@ -278,18 +287,18 @@ class Optimizer:
             _validate.accepted(self.core.step(*_flat(params, grads)))
 
     def reset(self) -> None:
-        """Forget all steps: as new, with the same hyperparameters, for any model."""
+        """Discard steps, state and model; the hyperparameters stay."""
         self.core.reset()
         self._owner = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all there is to the optimiser, as copies.
+        """Return the whole state of the optimiser as copies.
 
         Returns
         -------
         dict
             ``"kind"`` (str), ``"hyper"`` (dict: the constructor's arguments; a
-            `fastmlp.schedules.ReduceOnPlateau` with what it has observed), ``"step"``
+            `fastmlp.schedules.ReduceOnPlateau` includes its observations), ``"step"``
             (int) and ``"slots"`` (list: for each parameter array a dict of
             flat arrays with torch's names, such as ``"exp_avg"``, and ``"ema"``).
         """
@@ -303,14 +312,19 @@ class Optimizer:
         return hyper
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave, hyperparameters included.
+        """Restore a state from `state_dict`, including the hyperparameters.
+
+        Parameters
+        ----------
+        state : mapping
+            Return value of `state_dict` of an optimiser of the same class.
 
         Raises
         ------
         TypeError, ValueError
-            For anything else; the optimiser is unchanged then.
+            If the state is invalid; the optimiser is unchanged then.
         """
-        # The outside: four keys, for this kind of optimiser.
+        # Check the keys of the state and of its hyperparameters.
         hyper, step, slots = _validate.stored(state, self._kind_name())
         names = (*self._names, *DEFAULTS)
         if hyper.keys() != set(names):
@@ -319,9 +333,9 @@ class Optimizer:
                 f"got {', '.join(map(str, hyper))}"
             )
 
-        # The inside is put into a new core; only if that works is it taken over.
+        # Load the values into a new core and keep that only if it accepts them.
         other = type(self).__new__(type(self))
-        other._make(**hyper)
+        other._make(dict(hyper))
         count = _validate.count("state['step']", step, 0)
         arrays = [_slot_arrays(i, slot) for i, slot in enumerate(slots)]
         other.core.load_state({"step": count, "slots": arrays})
@@ -349,7 +363,7 @@ class Optimizer:
 
 
 def _slot_arrays(i: int, slot: object) -> dict[str, Array]:
-    """Return one entry of a state's slots, as arrays that the core takes."""
+    """Return one entry of a state's slots as arrays that the core accepts."""
     where = f"state['slots'][{i}]"
     if not isinstance(slot, dict):
         raise ValueError(f"{where} must be a dict, got {_validate.describe(slot)}")
@@ -366,7 +380,7 @@ def _slot_arrays(i: int, slot: object) -> dict[str, Array]:
 
 
 def _lists(params: object, grads: object) -> tuple[list[Any], list[Any]]:
-    """Return both as lists of arrays, whatever sequences they are."""
+    """Return both as lists of arrays."""
     if isinstance(params, np.ndarray) or isinstance(grads, np.ndarray):
         params = [params] if isinstance(params, np.ndarray) else params
         grads = [grads] if isinstance(grads, np.ndarray) else grads
@@ -391,7 +405,7 @@ def _flat(params: list[Any], grads: list[Any]) -> tuple[list[Array], list[Array]
     if not params:
         raise ValueError("params must hold at least one array, got none")
 
-    # One by one. The parameter's dtype is the one thing that is free to choose.
+    # Check each pair: only the parameter's dtype and shape are free to choose.
     flat: tuple[list[Array], list[Array]] = ([], [])
     for i, (param, grad) in enumerate(zip(params, grads, strict=True)):
         names = (f"params[{i}]", f"grads[{i}]") if len(params) > 1 else _SINGLE
@@ -405,12 +419,12 @@ def _flat(params: list[Any], grads: list[Any]) -> tuple[list[Array], list[Array]
         grad = _validate.exact(names[1], grad, dtype, shape, writeable=False)
         if param.size == 0:
             raise ValueError(f"{names[0]} must not be empty, got shape {shape}")
-        # Two dimensions say that it is no bias.
+        # Two dimensions tell the core that it is not a bias.
         flat_shape = (-1,) if param.ndim < 2 else (shape[0], -1)
         flat[0].append(param.reshape(flat_shape))
         flat[1].append(grad.reshape(flat_shape))
 
-    # No memory twice: a step on one array would move another.
+    # Arrays must not share memory: a step on one would change another.
     for i, param in enumerate(params):
         for j, other in enumerate(params[:i]):
             _validate.apart(f"params[{i}]", param, f"params[{j}]", other)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .. import _core
 from ..schedules import Schedule
 from ._base import Optimizer
-from ._hyperparameters import Flag, Number, Options, _betas
+from ._hyperparameters import Betas, EpsMode, Flag, Number, Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,45 +17,42 @@ if TYPE_CHECKING:
 __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop"]
 
 
-class SGD(Optimizer):
-    """Stochastic gradient descent, with momentum if wanted.
+class SGD(Optimizer, kind="sgd"):
+    """Stochastic gradient descent, optionally with momentum.
 
     Without momentum θ ← θ - lr g. With momentum μ and dampening τ: b ← μ b + (1 - τ) g
     (b ← g in the first step), and θ ← θ - lr b, or θ ← θ - lr (g + μ b) for
-    ``nesterov`` (Sutskever et al. 2013; lr stands outside b, as in torch and unlike in
-    Keras).
+    ``nesterov`` (Sutskever et al. 2013; b does not include lr, as in torch and unlike
+    in Keras).
 
     Parameters
     ----------
     lr : float, Schedule or callable
-        The learning rate, ≥ 0; see `fastmlp.optimizers`.
+        Learning rate, ≥ 0; see `fastmlp.optimizers`.
     momentum : float
-        μ, ≥ 0.
+        Momentum μ, ≥ 0.
     dampening : float
-        τ.
+        Dampening τ.
     nesterov : bool
-        Needs momentum > 0 and no dampening.
+        Whether to use Nesterov's momentum; needs momentum > 0 and no dampening.
     weight_decay : float
-        λ, ≥ 0.
+        Weight decay λ, ≥ 0.
     maximize : bool
-        Ascend instead.
+        Whether to maximise instead of minimise.
     clip_norm, clip_value, l1, decay, ema
-        As all optimisers, see `fastmlp.optimizers`.
+        Options of all optimisers; see `fastmlp.optimizers`.
 
     Raises
     ------
     TypeError, ValueError
-        For hyperparameters of a wrong kind, out of range, or that exclude each other.
+        If hyperparameters have a wrong type, are out of range or exclude each other.
     """
 
     __slots__ = ()
-    _kind = "sgd"
-    _names = ("lr", "momentum", "dampening", "nesterov", "weight_decay", "maximize")
 
     momentum = Number(0.0)
     dampening = Number()
     nesterov = Flag()
-    weight_decay = Number(0.0)
 
     def __init__(
         self,
@@ -69,15 +65,7 @@ class SGD(Optimizer):
         maximize: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        self._make(
-            lr=lr,
-            momentum=momentum,
-            dampening=dampening,
-            nesterov=nesterov,
-            weight_decay=weight_decay,
-            maximize=maximize,
-            **options,
-        )
+        self._set_up(locals())
 
     def _check_together(self, hyper: Mapping[str, Any]) -> None:
         super()._check_together(hyper)
@@ -88,19 +76,7 @@ class SGD(Optimizer):
             )
 
 
-class _WithEps(Optimizer):
-    __slots__ = ()
-
-    eps = Number(0.0)
-    weight_decay = Number(0.0)
-
-    @property
-    def eps_mode(self) -> str:
-        """Where ε stands, see `fastmlp.optimizers`; fixed."""
-        return str(self.core.get("eps_mode"))
-
-
-class Adagrad(_WithEps):
+class Adagrad(Optimizer, kind="adagrad"):
     """Adaptive gradient (Duchi, Hazan & Singer 2011).
 
     s ← s + g², θ ← θ - lr / (1 + (t - 1) η) · g / (√s + ε).
@@ -108,42 +84,34 @@ class Adagrad(_WithEps):
     Parameters
     ----------
     lr : float, Schedule or callable
-        The learning rate, ≥ 0; see `fastmlp.optimizers`.
+        Learning rate, ≥ 0; see `fastmlp.optimizers`.
     lr_decay : float
-        η, ≥ 0.
+        Decay η of the learning rate, ≥ 0.
     weight_decay : float
-        λ, ≥ 0.
+        Weight decay λ, ≥ 0.
     initial_accumulator_value : float
-        What s is before the first step, ≥ 0; fixed.
+        Value of s before the first step, ≥ 0; fixed.
     eps : float
-        ε, ≥ 0.
+        Term ε of the denominator, ≥ 0.
     maximize : bool
-        Ascend instead.
+        Whether to maximise instead of minimise.
     eps_mode : {"outside", "inside"}
-        Where ε stands.
+        Position of ε; see `fastmlp.optimizers`.
     clip_norm, clip_value, l1, decay, ema
-        As all optimisers, see `fastmlp.optimizers`.
+        Options of all optimisers; see `fastmlp.optimizers`.
 
     Raises
     ------
     TypeError, ValueError
-        For hyperparameters of a wrong kind, out of range, or that exclude each other.
+        If hyperparameters have a wrong type, are out of range or exclude each other.
     """
 
     __slots__ = ()
-    _kind = "adagrad"
-    _names = (
-        "lr",
-        "lr_decay",
-        "weight_decay",
-        "initial_accumulator_value",
-        "eps",
-        "maximize",
-        "eps_mode",
-    )
 
     lr_decay = Number(0.0)
     initial_accumulator_value = Number(0.0, fixed=True)
+    eps = Number(0.0)
+    eps_mode = EpsMode("outside", "inside")
 
     def __init__(
         self,
@@ -157,19 +125,10 @@ class Adagrad(_WithEps):
         eps_mode: str = "outside",
         **options: Unpack[Options],
     ) -> None:
-        self._make(
-            lr=lr,
-            lr_decay=lr_decay,
-            weight_decay=weight_decay,
-            initial_accumulator_value=initial_accumulator_value,
-            eps=eps,
-            maximize=maximize,
-            eps_mode=eps_mode,
-            **options,
-        )
+        self._set_up(locals())
 
 
-class RMSprop(_WithEps):
+class RMSprop(Optimizer, kind="rmsprop"):
     """Root mean square propagation (Tieleman & Hinton 2012; Graves 2013 if centred).
 
     v ← alpha v + (1 - alpha) g², u = g / (√v + ε); with ``centered`` v is replaced in u
@@ -179,46 +138,37 @@ class RMSprop(_WithEps):
     Parameters
     ----------
     lr : float, Schedule or callable
-        The learning rate, ≥ 0; see `fastmlp.optimizers`.
+        Learning rate, ≥ 0; see `fastmlp.optimizers`.
     alpha : float
-        The weight of the past in v, from 0 to 1.
+        Weight of the past in v, from 0 to 1.
     eps : float
-        ε, ≥ 0.
-    weight_decay : float
-        λ, ≥ 0.
+        Term ε of the denominator, ≥ 0.
     momentum : float
-        μ, ≥ 0.
+        Momentum μ, ≥ 0.
     centered : bool
-        Divide by the standard deviation instead of the root mean square.
+        Whether to divide by the standard deviation instead of the root mean square.
+    weight_decay : float
+        Weight decay λ, ≥ 0.
     maximize : bool
-        Ascend instead.
+        Whether to maximise instead of minimise.
     eps_mode : {"outside", "inside"}
-        Where ε stands.
+        Position of ε; see `fastmlp.optimizers`.
     clip_norm, clip_value, l1, decay, ema
-        As all optimisers, see `fastmlp.optimizers`.
+        Options of all optimisers; see `fastmlp.optimizers`.
 
     Raises
     ------
     TypeError, ValueError
-        For hyperparameters of a wrong kind, out of range, or that exclude each other.
+        If hyperparameters have a wrong type, are out of range or exclude each other.
     """
 
     __slots__ = ()
-    _kind = "rmsprop"
-    _names = (
-        "lr",
-        "alpha",
-        "eps",
-        "momentum",
-        "centered",
-        "weight_decay",
-        "maximize",
-        "eps_mode",
-    )
 
     alpha = Number(0.0, 1.0)
+    eps = Number(0.0)
     momentum = Number(0.0)
     centered = Flag()
+    eps_mode = EpsMode("outside", "inside")
 
     def __init__(
         self,
@@ -233,82 +183,50 @@ class RMSprop(_WithEps):
         eps_mode: str = "outside",
         **options: Unpack[Options],
     ) -> None:
-        self._make(
-            lr=lr,
-            alpha=alpha,
-            eps=eps,
-            momentum=momentum,
-            centered=centered,
-            weight_decay=weight_decay,
-            maximize=maximize,
-            eps_mode=eps_mode,
-            **options,
-        )
+        self._set_up(locals())
 
 
-class _Adam(_WithEps):
+class _Adam(Optimizer):
     __slots__ = ()
-    _kind = "adam"
-    _names = (
-        "lr",
-        "betas",
-        "eps",
-        "weight_decay",
-        "amsgrad",
-        "maximize",
-        "eps_mode",
-    )
 
+    betas = Betas()
+    eps = Number(0.0)
     amsgrad = Flag()
-
-    @property
-    def betas(self) -> tuple[float, float]:
-        """(β₁, β₂); may be set."""
-        core = self.core
-        return float(core.get("beta1")), float(core.get("beta2"))
-
-    @betas.setter
-    def betas(self, value: tuple[float, float]) -> None:
-        beta1, beta2 = _betas(value)
-        self.core.set("beta1", beta1)
-        self.core.set("beta2", beta2)
-
-    def _eps_modes(self) -> tuple[str, ...]:
-        return ("outside", "inside", "hat")
+    eps_mode = EpsMode("outside", "inside", "hat")
 
 
-class Adam(_Adam):
+class Adam(_Adam, kind="adam"):
     """Adaptive moments (Kingma & Ba 2015; Reddi, Kale & Kumar 2018 for AMSGrad).
 
     m ← β₁ m + (1 - β₁) g, v ← β₂ v + (1 - β₂) g²; m̂ = m / (1 - β₁^t),
-    v̂ = v / (1 - β₂^t); θ ← θ - lr m̂ / (√v̂ + ε). With ``amsgrad`` the greatest v so far
-    takes the place of v in v̂.
+    v̂ = v / (1 - β₂^t); θ ← θ - lr m̂ / (√v̂ + ε). With ``amsgrad`` the largest v so far
+    replaces v in v̂.
 
     Parameters
     ----------
     lr : float, Schedule or callable
-        The learning rate, ≥ 0; see `fastmlp.optimizers`.
+        Learning rate, ≥ 0; see `fastmlp.optimizers`.
     betas : (float, float)
-        β₁ and β₂, from 0 to below 1.
+        Weights β₁ and β₂ of the past in m and v, from 0 to below 1.
     eps : float
-        ε, ≥ 0.
+        Term ε of the denominator, ≥ 0.
     weight_decay : float
-        λ, ≥ 0, added to the gradient; see `AdamW` for the other kind.
+        Weight decay λ, ≥ 0, added to the gradient; `AdamW` decouples it.
     amsgrad : bool
-        Never let the denominator shrink.
+        Whether to use the largest v so far.
     maximize : bool
-        Ascend instead.
+        Whether to maximise instead of minimise.
     eps_mode : {"outside", "inside", "hat"}
-        Where ε stands: "outside", m̂ / (√v̂ + ε); "inside", m̂ / √(v̂ + ε); or "hat", a
+        Position of ε: "outside", m̂ / (√v̂ + ε); "inside", m̂ / √(v̂ + ε); or "hat", a
         step of lr √(1 - β₂^t) / (1 - β₁^t) · m / (√v + ε), the form of Keras,
         TensorFlow and scikit-learn.
     clip_norm, clip_value, l1, decay, ema
-        As all optimisers, see `fastmlp.optimizers`.
+        Options of all optimisers; see `fastmlp.optimizers`.
 
     Raises
     ------
     TypeError, ValueError
-        For hyperparameters of a wrong kind, out of range, or that exclude each other.
+        If hyperparameters have a wrong type, are out of range or exclude each other.
     """
 
     __slots__ = ()
@@ -325,46 +243,37 @@ class Adam(_Adam):
         eps_mode: str = "outside",
         **options: Unpack[Options],
     ) -> None:
-        self._make(
-            lr=lr,
-            betas=betas,
-            eps=eps,
-            weight_decay=weight_decay,
-            amsgrad=amsgrad,
-            maximize=maximize,
-            eps_mode=eps_mode,
-            **options,
-        )
+        self._set_up(locals())
 
 
-class AdamW(_Adam):
+class AdamW(_Adam, kind="adam", decoupled=True):
     """`Adam` with decoupled weight decay (Loshchilov & Hutter 2019).
 
-    θ ← θ (1 - lr λ) comes first, then Adam's step with a gradient free of λ.
+    First θ ← θ (1 - lr λ), then Adam's step with a gradient that does not include λ.
 
     Parameters
     ----------
     lr : float, Schedule or callable
-        The learning rate, ≥ 0; see `fastmlp.optimizers`.
+        Learning rate, ≥ 0; see `fastmlp.optimizers`.
     betas : (float, float)
-        β₁ and β₂, from 0 to below 1.
+        Weights β₁ and β₂ of the past in m and v, from 0 to below 1.
     eps : float
-        ε, ≥ 0.
+        Term ε of the denominator, ≥ 0.
     weight_decay : float
-        λ, ≥ 0; not added to the gradient, see above.
+        Weight decay λ, ≥ 0; not added to the gradient.
     amsgrad : bool
-        Never let the denominator shrink.
+        Whether to use the largest v so far.
     maximize : bool
-        Ascend instead; the decay is the same.
+        Whether to maximise instead of minimise; the decay is the same.
     eps_mode : {"outside", "inside", "hat"}
-        Where ε stands, as in `Adam`.
+        Position of ε, as in `Adam`.
     clip_norm, clip_value, l1, decay, ema
-        As all optimisers, see `fastmlp.optimizers`.
+        Options of all optimisers; see `fastmlp.optimizers`.
 
     Raises
     ------
     TypeError, ValueError
-        For hyperparameters of a wrong kind, out of range, or that exclude each other.
+        If hyperparameters have a wrong type, are out of range or exclude each other.
     """
 
     __slots__ = ()
@@ -381,16 +290,4 @@ class AdamW(_Adam):
         eps_mode: str = "outside",
         **options: Unpack[Options],
     ) -> None:
-        self._make(
-            lr=lr,
-            betas=betas,
-            eps=eps,
-            weight_decay=weight_decay,
-            amsgrad=amsgrad,
-            maximize=maximize,
-            eps_mode=eps_mode,
-            **options,
-        )
-
-    def _make_core(self, hyper: dict[str, Any]) -> _core.Optimizer:
-        return _core.Optimizer(self._kind, **hyper, decoupled=True)
+        self._set_up(locals())

@@ -1,9 +1,9 @@
-"""Hyperparameters of optimisers: descriptors that validate and document."""
+"""Hyperparameters of optimisers: descriptors that validate values and pass them on."""
 
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Any, TypedDict, overload
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, overload
 
 import numpy as np
 
@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
+    from .. import _core
     from ._base import Optimizer
 
     Rate = float | Schedule | Callable[[int], float]
 
 
 class Options(TypedDict, total=False):
-    """What every optimiser takes beside its own."""
+    """Keyword arguments that every optimiser takes besides its own."""
 
     clip_norm: float | None
     clip_value: float | None
@@ -37,145 +38,144 @@ DEFAULTS: dict[str, Any] = {
     "ema": None,
 }
 
+T = TypeVar("T")
+
 
 def bad_rate(rate: float, step: int) -> str:
     return f"lr must be finite and >= 0 at every step, got {rate} for step {step}"
 
 
-class Number:
-    """A number among the hyperparameters, with its bounds; may be set at any time."""
+class Hyperparameter(Generic[T]):
+    """A hyperparameter of type T, stored in the core; may be set unless it is fixed."""
 
-    def __init__(
-        self,
-        low: float = -inf,
-        high: float = inf,
-        *,
-        open_high: bool = False,
-        fixed: bool = False,
-    ) -> None:
-        self._bounds = (low, high)
-        self._open_high = open_high
+    def __init__(self, *, fixed: bool = False) -> None:
         self._fixed = fixed
 
     def __set_name__(self, owner: type[Optimizer], name: str) -> None:
         self._name = name
 
-    def check(self, value: object) -> float:
-        return _validate.real(
-            self._name, value, *self._bounds, open_high=self._open_high
-        )
+    def check(self, value: object) -> T:
+        """Return the value as the public attribute has it, or raise."""
+        raise NotImplementedError
+
+    def to_core(self, value: Any) -> dict[str, Any]:
+        """Return the core's hyperparameters for a checked value."""
+        return {self._name: value}
+
+    def from_core(self, core: _core.Optimizer) -> Any:
+        """Return the value of the public attribute."""
+        return core.get(self._name)
 
     @overload
     def __get__(self, instance: None, owner: type[Optimizer]) -> Self: ...
     @overload
-    def __get__(self, instance: Optimizer, owner: type[Optimizer]) -> float: ...
-    def __get__(
-        self, instance: Optimizer | None, owner: type[Optimizer]
-    ) -> Self | float:
+    def __get__(self, instance: Optimizer, owner: type[Optimizer]) -> T: ...
+    def __get__(self, instance: Optimizer | None, owner: type[Optimizer]) -> Self | T:
         if instance is None:
             return self
-        return float(instance.core.get(self._name))
+        value: T = self.from_core(instance.core)
+        return value
 
-    def __set__(self, instance: Optimizer, value: float) -> None:
-        number = self.check(value)
+    def __set__(self, instance: Optimizer, value: T) -> None:
         if self._fixed:
             raise AttributeError(
                 f"{self._name} is fixed: make a new optimiser with another"
             )
-        instance._check_together({**instance._hyper(), self._name: number})
-        instance.core.set(self._name, number)
+        checked = self.check(value)
+        instance._check_together({**instance._hyper(), self._name: checked})
+        for name, number in self.to_core(checked).items():
+            instance.core.set(name, number)
 
 
-class Flag:
-    """A yes or no among the hyperparameters."""
+class Number(Hyperparameter[float]):
+    """A finite number within bounds."""
 
-    def __set_name__(self, owner: type[Optimizer], name: str) -> None:
-        self._name = name
+    def __init__(
+        self, low: float = -inf, high: float = inf, *, fixed: bool = False
+    ) -> None:
+        super().__init__(fixed=fixed)
+        self._bounds = (low, high)
+
+    def check(self, value: object) -> float:
+        return _validate.real(self._name, value, *self._bounds)
+
+
+class Flag(Hyperparameter[bool]):
+    """True or False."""
 
     def check(self, value: object) -> bool:
         return _validate.flag(self._name, value)
 
-    @overload
-    def __get__(self, instance: None, owner: type[Optimizer]) -> Self: ...
-    @overload
-    def __get__(self, instance: Optimizer, owner: type[Optimizer]) -> bool: ...
-    def __get__(
-        self, instance: Optimizer | None, owner: type[Optimizer]
-    ) -> Self | bool:
-        return self if instance is None else bool(instance.core.get(self._name))
 
-    def __set__(self, instance: Optimizer, value: bool) -> None:
-        flag = self.check(value)
-        instance._check_together({**instance._hyper(), self._name: flag})
-        instance.core.set(self._name, flag)
+class Optional(Hyperparameter["float | None"]):
+    """A number > 0 and below a bound, or None, which is 0 in the core."""
 
+    def __init__(self, high: float = inf) -> None:
+        super().__init__()
+        self._high = high
 
-class Optional(Number):
-    """A number > 0 or None, which the core knows as 0."""
-
-    def check(self, value: object) -> float | None:  # type: ignore[override]
+    def check(self, value: object) -> float | None:
         if value is None:
             return None
         return _validate.real(
-            self._name, value, *self._bounds, open_low=True, open_high=True
+            self._name, value, 0.0, self._high, open_low=True, open_high=True
         )
 
-    @overload  # type: ignore[override]
-    def __get__(self, instance: None, owner: type[Optimizer]) -> Self: ...
-    @overload
-    def __get__(self, instance: Optimizer, owner: type[Optimizer]) -> float | None: ...
-    def __get__(
-        self, instance: Optimizer | None, owner: type[Optimizer]
-    ) -> Self | float | None:
-        if instance is None:
-            return self
-        return float(instance.core.get(self._name)) or None
+    def to_core(self, value: float | None) -> dict[str, Any]:
+        return {self._name: value or 0.0}
 
-    def __set__(self, instance: Optimizer, value: float | None) -> None:
-        number = self.check(value)
-        instance._check_together({**instance._hyper(), self._name: number})
-        instance.core.set(self._name, number or 0.0)
+    def from_core(self, core: _core.Optimizer) -> float | None:
+        return float(core.get(self._name)) or None
 
 
-class Decay:
-    """What weight decay and L1 act on; the core knows a flag."""
+class Decay(Hyperparameter[str]):
+    """Which parameters weight decay and L1 act on; a flag in the core."""
 
     def check(self, value: object) -> str:
-        return _validate.choice("decay", value, ("all", "weights"))
+        return _validate.choice(self._name, value, ("all", "weights"))
 
-    @overload
-    def __get__(self, instance: None, owner: type[Optimizer]) -> Self: ...
-    @overload
-    def __get__(self, instance: Optimizer, owner: type[Optimizer]) -> str: ...
-    def __get__(self, instance: Optimizer | None, owner: type[Optimizer]) -> Self | str:
-        if instance is None:
-            return self
-        return "weights" if instance.core.get("decay_weights_only") else "all"
+    def to_core(self, value: str) -> dict[str, Any]:
+        return {"decay_weights_only": value == "weights"}
 
-    def __set__(self, instance: Optimizer, value: str) -> None:
-        only = self.check(value) == "weights"
-        instance.core.set("decay_weights_only", only)
+    def from_core(self, core: _core.Optimizer) -> str:
+        return "weights" if core.get("decay_weights_only") else "all"
 
 
-class Signature:
-    """The constructor's, with what all optimisers take spelled out."""
+class Betas(Hyperparameter["tuple[float, float]"]):
+    """Two numbers in [0, 1), which the core has one by one."""
 
-    def __get__(self, instance: object, owner: type[Optimizer]) -> Any:
-        import inspect
+    def check(self, value: object) -> tuple[float, float]:
+        if not isinstance(value, (tuple, list, np.ndarray)) or len(value) != 2:
+            raise TypeError(
+                "betas must be two numbers (beta1, beta2), "
+                f"got {_validate.describe(value)}"
+            )
+        first, second = value
+        return (
+            _validate.real("betas[0]", first, 0.0, 1.0, open_high=True),
+            _validate.real("betas[1]", second, 0.0, 1.0, open_high=True),
+        )
 
-        own = list(inspect.signature(owner.__init__).parameters.values())[1:-1]
-        only = inspect.Parameter.KEYWORD_ONLY
-        shared = [
-            inspect.Parameter(name, only, default=default)
-            for name, default in DEFAULTS.items()
-        ]
-        first = [p for p in own if p.kind is p.POSITIONAL_OR_KEYWORD]
-        last = [p for p in own if p.kind is only]
-        return inspect.Signature([*first, *shared, *last])
+    def to_core(self, value: tuple[float, float]) -> dict[str, Any]:
+        return {"beta1": value[0], "beta2": value[1]}
+
+    def from_core(self, core: _core.Optimizer) -> tuple[float, float]:
+        return float(core.get("beta1")), float(core.get("beta2"))
+
+
+class EpsMode(Hyperparameter[str]):
+    """Position of ε in the denominator, see `fastmlp.optimizers`; fixed."""
+
+    def __init__(self, *choices: str) -> None:
+        super().__init__(fixed=True)
+        self._choices = choices
+
+    def check(self, value: object) -> str:
+        return _validate.choice(self._name, value, self._choices)
 
 
 class Lr:
-    """The learning rate: the core has a number, a schedule is kept beside it."""
+    """The learning rate: a number in the core, or a schedule kept by the optimiser."""
 
     def check(self, value: object) -> Rate:
         if isinstance(value, Schedule) or (
@@ -193,6 +193,10 @@ class Lr:
             "lr must be a number, one of fm.schedules or a function of the step, "
             f"got {_validate.describe(value)}"
         )
+
+    def to_core(self, value: Rate) -> dict[str, Any]:
+        """Return the core's number, 0 until a schedule gives one."""
+        return {"lr": value if isinstance(value, float) else 0.0}
 
     @overload
     def __get__(self, instance: None, owner: type[Optimizer]) -> Self: ...
@@ -217,13 +221,18 @@ class Lr:
             instance._schedule = rate
 
 
-def _betas(value: object) -> tuple[float, float]:
-    if not isinstance(value, (tuple, list, np.ndarray)) or len(value) != 2:
-        raise TypeError(
-            f"betas must be two numbers (beta1, beta2), got {_validate.describe(value)}"
-        )
-    first, second = value
-    return (
-        _validate.real("betas[0]", first, 0.0, 1.0, open_high=True),
-        _validate.real("betas[1]", second, 0.0, 1.0, open_high=True),
-    )
+class Signature:
+    """The constructor's signature, with the options of all optimisers spelled out."""
+
+    def __get__(self, instance: object, owner: type[Optimizer]) -> Any:
+        import inspect
+
+        own = list(inspect.signature(owner.__init__).parameters.values())[1:-1]
+        only = inspect.Parameter.KEYWORD_ONLY
+        shared = [
+            inspect.Parameter(name, only, default=default)
+            for name, default in DEFAULTS.items()
+        ]
+        first = [p for p in own if p.kind is p.POSITIONAL_OR_KEYWORD]
+        last = [p for p in own if p.kind is only]
+        return inspect.Signature([*first, *shared, *last])

@@ -16,9 +16,9 @@ References
 ----------
 .. [1] Kingma & Ba, "Adam", ICLR 2015. Loshchilov & Hutter, "Decoupled weight decay
    regularization", ICLR 2019. Reddi et al., "On the convergence of Adam", ICLR 2018.
-.. [2] Duchi et al., "Adaptive subgradient methods", JMLR 2011 (Adagrad). Hinton,
-   "Neural networks for machine learning", lecture 6e, 2012 (RMSprop). Sutskever et
-   al., "On the importance of initialization and momentum", ICML 2013 (Nesterov).
+.. [2] Duchi et al., "Adaptive subgradient methods", JMLR 2011. Hinton, "Neural networks
+   for machine learning", lecture 6e, 2012. Sutskever et al., "On the importance of
+   initialization and momentum", ICML 2013.
 .. [3] He et al., ICCV 2015; Glorot & Bengio, AISTATS 2010; LeCun et al., "Efficient
    BackProp", 1998 (initialisation). Klambauer et al., NeurIPS 2017 (SELU). Clevert et
    al., ICLR 2016 (ELU). Hendrycks & Gimpel, 2016 (GELU, SiLU).

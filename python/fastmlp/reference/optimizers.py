@@ -1,4 +1,4 @@
-"""Optimisers: steps, and the objects of the interface."""
+"""Optimisers: the step functions, and the classes with the interface of fastmlp's."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ OPTIMIZERS: tuple[str, ...] = ("sgd", "adagrad", "rmsprop", "adam")
 
 
 def _gradient(param: Array, grad: Array, weight_decay: float, maximize: bool) -> Array:
-    # The penalty (weight_decay / 2) |param|^2 is minimised even if the rest is
-    # maximised, as in torch. Without one the parameter stays out: 0 * inf is NaN.
+    # The penalty (weight_decay / 2) |param|^2 is minimised even if the objective is
+    # maximised, as in torch. Without it the parameter is left out, as 0 * inf is NaN.
     g = -grad if maximize else grad
     return g if weight_decay == 0 else g + weight_decay * param
 
@@ -90,8 +90,9 @@ def rmsprop_step(
 ) -> None:
     """``v = alpha v + (1 - alpha) g^2``, ``param -= lr g / (sqrt(v) + eps)`` [2].
 
-    With ``grad_avg`` (centred) the running mean's square is taken off ``v``, clamped at
-    0 since rounding can leave it negative. ``momentum_buf`` is None without momentum.
+    With ``grad_avg`` (centred) the square of the running mean is subtracted from ``v``,
+    and the difference is clamped at 0 because rounding can make it negative.
+    ``momentum_buf`` is None without momentum.
     """
     if momentum != 0 and momentum_buf is None:
         raise ValueError("momentum_buf must be an array when momentum is not 0")
@@ -146,9 +147,9 @@ def adam_step(
 def condition_gradient(
     out: Array, grad: Array, param: Array, scale: float, limit: float, l1: float
 ) -> None:
-    """Clip by norm (``scale``; Pascanu et al. 2013), by value, add L1's slope.
+    """Clip by norm (``scale``; Pascanu et al. 2013) and by value, add L1's gradient.
 
-    Without an L1 penalty the parameter stays out, as NaN has no sign.
+    Without an L1 penalty the parameter is left out, as the sign of NaN is NaN.
     """
     clipped = np.clip(grad * scale, -limit, limit)
     out[...] = clipped if l1 == 0 else clipped + l1 * np.sign(param)
@@ -156,7 +157,7 @@ def condition_gradient(
 
 @quiet
 def interpolate(out: Array, x: Array, weight: float) -> None:
-    """``out += weight (x - out)``: moving averages and Polyak's updates."""
+    """``out += weight (x - out)``, for moving averages and Polyak's updates."""
     if weight == 1:
         out[...] = x
     elif weight != 0:
@@ -165,13 +166,14 @@ def interpolate(out: Array, x: Array, weight: float) -> None:
 
 @dataclass
 class Optimizer:
-    """Steps any float arrays downhill, in place; one step count for all of them.
+    """Updates float arrays in place, with one step count for all of them.
 
     The optimisers below have torch's names, defaults and formulas. ``lr`` may be a
-    function of the step, which counts from 0. Before a step gradients are clipped, by
-    the norm of all of them or one by one, then ``l1`` times the sign of the parameter
-    is added, then weight decay; ``decay="weights"`` leaves both out for arrays of fewer
-    than two dimensions. After it the average moves, the slot ``"ema"``.
+    function of the step, which counts from 0. Before a step the gradients are clipped,
+    by the norm of all of them or one by one, then ``l1`` times the sign of the
+    parameter is added, then weight decay; ``decay="weights"`` leaves both out for
+    arrays of fewer than two dimensions. After the step the moving average (slot
+    ``"ema"``) is updated.
     """
 
     lr: Rate
@@ -191,7 +193,7 @@ class Optimizer:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all steps."""
+        """Discard the steps and the state."""
         self.step_count = 0
         self.slots: list[dict[str, Array]] = []
 
@@ -200,8 +202,8 @@ class Optimizer:
     ) -> None:
         """Update one array, or several, with gradients of the same shapes.
 
-        Raises ValueError, before anything is changed, if they are not as many and of
-        the same shapes as each other and as in the first step.
+        Raises ValueError, before anything is changed, unless their number and shapes
+        agree with each other and with the first step.
         """
         params = [params] if isinstance(params, np.ndarray) else params
         grads = [grads] if isinstance(grads, np.ndarray) else grads
@@ -213,7 +215,7 @@ class Optimizer:
         grads: Sequence[Array],
         parts: Sequence[Sequence[tuple[Any, bool]]],
     ) -> None:
-        """Take a step; ``parts`` of each array, and whether these are weights."""
+        """Take a step; each array has ``parts``, flagged as weights or not."""
         first = self._slots() | ({} if self.ema is None else {"ema": 0.0})
         state = self.slots or [
             {name: np.full_like(p, fill) for name, fill in first.items()}
@@ -243,7 +245,7 @@ class Optimizer:
     ) -> None:
         g = np.empty_like(param)
         limit = math.inf if self.clip_value is None else self.clip_value
-        # The penalty is minimised even if the rest is maximised.
+        # The penalty is minimised even if the objective is maximised.
         l1 = self._penalty(self.l1) * (-1 if self.maximize else 1)
         condition_gradient(g, grad, param, scale, limit, l1)
         self._update(param, g, slots)
@@ -271,7 +273,7 @@ class Optimizer:
         return copied
 
     def _slots(self) -> dict[str, float]:
-        """Name and first value of each array of state."""
+        """Names of the arrays of state, with their initial values."""
         raise NotImplementedError
 
     def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:

@@ -8,6 +8,7 @@ bit for all instruction sets and numbers of threads. ``python -m fastmlp`` runs 
 from __future__ import annotations
 
 import hashlib
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +36,23 @@ EPSILONS = 16.0
 
 # Odd sizes, so that the kernels' tails run; large enough for full vector tiles.
 ROWS, N_IN, N_OUT = 37, 53, 41
+
+# Scalar arguments of the optimisers' steps.
+SCALARS: dict[str, Any] = {
+    "lr": 0.1,
+    "momentum": 0.9,
+    "dampening": 0.1,
+    "nesterov": False,
+    "lr_decay": 0.01,
+    "alpha": 0.9,
+    "beta1": 0.9,
+    "beta2": 0.99,
+    "eps": 1e-8,
+    "weight_decay": 0.01,
+    "decoupled": True,
+    "maximize": False,
+    "step": 3,
+}
 
 # The model to train. A step on a batch of the first size is three times as large as
 # several threads require; one of the second size runs on the calling thread only.
@@ -153,15 +171,17 @@ def _calls(
             yield "loss_rows", outputs, [pred, y, scale, kind, 0.5], N_OUT
 
     # Optimisers, at their third step.
-    p, g, m = normal(N_IN), normal(N_IN), normal(N_IN)
-    v, mean, top = abs(normal(N_IN)) + 1, 0.1 * normal(N_IN), abs(normal(N_IN)) + 1
-    yield "sgd_step", [p, m], [g, 0.1, 0.9, 0.1, False, 0.01, False, 3], 0
-    yield "adagrad_step", [p, v], [g, 0.1, 0.01, 1e-8, 0.01, False, "outside", 3], 0
-    numbers = [0.1, 0.9, 1e-8, 0.9, 0.01, False, "inside"]
-    yield "rmsprop_step", [p, v, m, mean], [g, *numbers], 0
-    for mode in ("outside", "inside", "hat"):
-        numbers = [0.1, 0.9, 0.99, 1e-8, 0.01, True, False, mode, 3]
-        yield "adam_step", [p, m, v, top], [g, *numbers], 0
+    p, g = normal(N_IN), normal(N_IN)
+    for kind in _core.OPTIMIZERS:
+        step = f"{kind}_step"
+        names = list(inspect.signature(getattr(reference, step)).parameters)
+        at = names.index("grad")
+        # A mean square must exceed the square of a mean gradient, which comes later.
+        slots = [rng.uniform(0.5, 1.0, N_IN).astype(dtype) / i for i in range(1, at)]
+        modes = ["outside", "inside"] + ["hat"] * (kind == "adam")
+        for mode in modes if "eps_mode" in names else [""]:
+            scalars = [{**SCALARS, "eps_mode": mode}[name] for name in names[at + 1 :]]
+            yield step, [p, *slots], [g, *scalars], 0
     yield "sum_of_squares", [np.zeros(1, dtype)], [g], 0
     yield "condition_gradient", [np.zeros_like(g)], [g, p, 0.5, 0.4, 0.1], 0
     yield "interpolate", [p], [g, 0.1], 0
