@@ -93,6 +93,20 @@ struct Adam {
   static UsedSlots used(const OptimizerConfig& c) { return {true, true, c.amsgrad}; }
 };
 
+struct Adamax {
+  template <class T>
+  static AdamaxArgs<T> args(const OptimizerConfig& c, int64_t step, double l2) {
+    return {static_cast<T>(c.lr / (1 - power(c.beta1, step))),
+            static_cast<T>(c.beta1),
+            static_cast<T>(1 - c.beta1),
+            static_cast<T>(c.beta2),
+            static_cast<T>(c.eps),
+            static_cast<T>(c.weight_decay + l2),
+            c.maximize};
+  }
+  static UsedSlots used(const OptimizerConfig&) { return {true, true}; }
+};
+
 UsedSlots used_slots(const OptimizerConfig& c) {
   switch (c.kind) {
 #define FASTMLP_CASE(name, Name) \

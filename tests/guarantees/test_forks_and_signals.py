@@ -56,6 +56,7 @@ MAKERS = {
     "adagrad": fm.Adagrad,
     "adam": fm.Adam,
     "amsgrad": lambda: fm.Adam(amsgrad=True),
+    "adamax": fm.Adamax,
 }
 
 

@@ -91,6 +91,12 @@ RUNS: dict[str, tuple[Any, str, Any, Any]] = {
         lambda: schedules.OneCycle(0.02, 4),
         lambda lr: fm.Adam(lr, eps_mode="hat", **DECAYED),
     ),
+    "shares": (
+        fm.CrossEntropy(),
+        "labels",
+        lambda: schedules.Exponential(0.02, 0.9),
+        lambda lr: fm.Adamax(lr, **DECAYED),
+    ),
     "fractions": (
         fm.BinaryCrossEntropy(pos_weight=3.0),
         "fractions",

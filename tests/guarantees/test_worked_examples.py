@@ -611,6 +611,18 @@ def test_adam(lib: ModuleType, mode: str, eps: float) -> None:
     assert_same_path(path_of(lib.Adam(alpha, eps=eps, eps_mode=mode)), expected)
 
 
+def test_adamax(lib: ModuleType) -> None:
+    # v as in Adam; u = max(b2 u, |g| + eps); theta -= alpha v_hat / u.
+    b1, b2, eps = 0.9, 0.7, 0.1
+    theta, v, u, expected = START, 0.0, 0.0, []
+    for t, g in enumerate(GRADIENTS, start=1):
+        v = b1 * v + (1 - b1) * g
+        u = np.maximum(b2 * u, abs(g) + eps)
+        theta = theta - 0.1 * v / (1 - b1**t) / u
+        expected.append(theta)
+    assert_same_path(path_of(lib.Adamax(0.1, (b1, b2), eps)), expected)
+
+
 def test_adam_defaults(lib: ModuleType) -> None:
     # alpha 0.001, gamma_v 0.9, gamma_s 0.999, eps 1e-8, outside the root.
     explicit = lib.Adam(lr=0.001, betas=(0.9, 0.999), eps=1e-8, eps_mode="outside")
@@ -711,7 +723,13 @@ def test_rosenbrock(lib: ModuleType) -> None:
 
 @pytest.mark.parametrize(
     ("name", "lr"),
-    [("Adam", 0.05), ("AdamW", 0.05), ("RMSprop", 0.01), ("Adagrad", 0.5)],
+    [
+        ("Adam", 0.05),
+        ("AdamW", 0.05),
+        ("Adamax", 0.05),
+        ("RMSprop", 0.01),
+        ("Adagrad", 0.5),
+    ],
 )
 def test_every_optimiser_descends_rosenbrock(
     lib: ModuleType, name: str, lr: float

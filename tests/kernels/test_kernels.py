@@ -48,6 +48,7 @@ KERNELS = (
     "adagrad_step",
     "rmsprop_step",
     "adam_step",
+    "adamax_step",
     "dot",
     "axpy",
     "sum_of_squares",
@@ -431,6 +432,14 @@ ADAM = [
 ]
 
 
+ADAMAX = [
+    # beta1, beta2, eps, weight_decay, maximize, step
+    (0.9, 0.999, 1e-8, 0.0, False, 1),
+    (0.9, 0.999, 1e-8, 0.0, False, 1000),
+    (0.8, 0.5, 0.5, 0.01, True, 3),
+]
+
+
 def optimiser_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
     for n in TAILS:
 
@@ -486,6 +495,11 @@ def optimiser_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
             }
             hyper = dict(zip(list(names)[6:], values, strict=True))
             yield update("adam_step", slots, **hyper)
+        names = inspect.signature(reference.adamax_step).parameters
+        for values in ADAMAX:
+            slots = {"exp_avg": normal(), "exp_inf": positive()}
+            hyper = dict(zip(list(names)[5:], values, strict=True))
+            yield update("adamax_step", slots, **hyper)
 
 
 def around_updates(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
@@ -611,6 +625,7 @@ def test_signature_of_the_kernel_is_that_of_the_reference(name: str) -> None:
 def test_lists_of_names_are_those_of_the_reference() -> None:
     assert tuple(_core.ACTIVATIONS) == reference.ACTIVATIONS
     assert tuple(_core.LOSSES) == reference.LOSSES
+    assert tuple(_core.OPTIMIZERS) == reference.OPTIMIZERS
     for kind in reference.ACTIVATIONS:
         assert _core.activation_saves(kind) == reference.activation_saves(kind)
 

@@ -108,6 +108,7 @@ def test_network_losses_against_the_reference(
         ("RMSprop", {"momentum": 0.5, "centered": True, "eps": 1e-3}),
         ("Adam", {"amsgrad": True, "eps_mode": "inside"}),
         ("AdamW", {"lr": 0.01, "eps": 1e-4, "eps_mode": "hat"}),
+        ("Adamax", {"lr": 0.01, "eps": 1e-4, "weight_decay": 0.1}),
     ],
 )
 def test_training_against_the_reference(

@@ -48,7 +48,7 @@ def test_imports_only_numpy_and_the_standard_library() -> None:
 CONSTRUCTORS = [
     "MLP", "Dense", "Activation", "Dropout", "LayerNorm", "BatchNorm", "Residual",
     "MSE", "MAE", "Huber", "PseudoHuber", "CrossEntropy", "BinaryCrossEntropy",
-    "SGD", "Adagrad", "RMSprop", "Adam", "AdamW",
+    "SGD", "Adagrad", "RMSprop", "Adam", "AdamW", "Adamax",
 ]
 
 
@@ -484,6 +484,19 @@ STEPS = {
         [2],
         [1.05],
     ),
+    # |g| is below the decayed norm in the second step.
+    "adamax": (
+        ref.Adamax(0.1, betas=(0.5, 0.75), eps=0),
+        [4, 2],
+        [0.9, 0.9 - 0.1 * (2 / 0.75) / 3],
+    ),
+    "adamax eps": (ref.Adamax(0.1, betas=(0.5, 0.75), eps=2), [2], [0.95]),
+    "adamax decay": (
+        ref.Adamax(0.1, betas=(0.5, 0.75), eps=2.5, weight_decay=0.5),
+        [2],
+        [0.95],
+    ),
+    "adamax ascent": (ref.Adamax(0.1, eps=0, maximize=True), [2], [1.1]),
 }
 
 

@@ -20,6 +20,8 @@ MAKERS = {
     "Adam amsgrad": lambda: fm.Adam(0.01, (0.8, 0.9), 1e-3, 0.1, True, maximize=True),
     "Adam hat": lambda: fm.Adam(0.01, eps=1e-3, eps_mode="hat"),
     "AdamW": lambda: fm.AdamW(0.01, weight_decay=0.3),
+    "Adamax": lambda: fm.Adamax(0.01),
+    "Adamax all": lambda: fm.Adamax(0.01, (0.8, 0.9), 1e-3, 0.1, maximize=True),
 }
 SLOTS = {
     "SGD": set(),
@@ -33,6 +35,8 @@ SLOTS = {
     "Adam amsgrad": {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"},
     "Adam hat": {"exp_avg", "exp_avg_sq"},
     "AdamW": {"exp_avg", "exp_avg_sq"},
+    "Adamax": {"exp_avg", "exp_inf"},
+    "Adamax all": {"exp_avg", "exp_inf"},
 }
 
 # A few steps in float64, with about ten roundings each.
@@ -288,6 +292,12 @@ BAD_HYPER = [
     (fm.Adam, {"eps_mode": "inner"}, ValueError, "^eps_mode must be one of"),
     (fm.AdamW, {"weight_decay": -0.1}, ValueError, "^weight_decay must be"),
     (fm.AdamW, {"maximize": 0}, TypeError, "^maximize must be True or False"),
+    (fm.Adamax, {"lr": -1}, ValueError, "^lr must be"),
+    (fm.Adamax, {"betas": (0.9, 1.0)}, ValueError, r"^betas\[1\] must be .*< 1"),
+    (fm.Adamax, {"eps": -1e-8}, ValueError, "^eps must be"),
+    (fm.Adamax, {"weight_decay": -0.1}, ValueError, "^weight_decay must be"),
+    (fm.Adamax, {"eps_mode": "inside"}, TypeError, "unexpected.*'eps_mode'"),
+    (fm.Adamax, {"amsgrad": True}, TypeError, "unexpected.*'amsgrad'"),
 ]
 
 
@@ -336,6 +346,12 @@ def test_defaults_are_torchs():
     adam = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "amsgrad": False}
     assert hyper(fm.Adam()) == {**adam, "weight_decay": 0.0}
     assert hyper(fm.AdamW()) == {**adam, "weight_decay": 1e-2}
+    assert hyper(fm.Adamax()) == {
+        "lr": 2e-3,
+        "betas": (0.9, 0.999),
+        "eps": 1e-8,
+        "weight_decay": 0.0,
+    }
     with pytest.raises(TypeError, match="lr"):
         fm.SGD()
     with pytest.raises(TypeError, match="abstract"):

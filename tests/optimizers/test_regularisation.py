@@ -27,6 +27,7 @@ MAKERS = {
     "RMSprop": lambda **o: fm.RMSprop(0.01, momentum=0.5, centered=True, **o),
     "Adam": lambda **o: fm.Adam(0.01, amsgrad=True, **o),
     "AdamW": lambda **o: fm.AdamW(0.01, **o),
+    "Adamax": lambda **o: fm.Adamax(0.01, **o),
 }
 TORCH = {
     "SGD": lambda p, **o: torch.optim.SGD(p, 0.1, momentum=0.9, **o),
@@ -37,6 +38,7 @@ TORCH = {
     ),
     "Adam": lambda p, **o: torch.optim.Adam(p, 0.01, amsgrad=True, **o),
     "AdamW": lambda p, **o: torch.optim.AdamW(p, 0.01, **o),
+    "Adamax": lambda p, **o: torch.optim.Adamax(p, 0.01, **o),
 }
 OPTIONS = [
     {"clip_norm": 0.05},

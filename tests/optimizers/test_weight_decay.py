@@ -14,6 +14,7 @@ MAKERS = {
     "RMSprop": {"lr": 0.01},
     "Adam": {"lr": 0.01},
     "AdamW": {"lr": 0.01},
+    "Adamax": {"lr": 0.01},
 }
 
 

@@ -187,6 +187,7 @@ def slightly_wrong(name):
         "adagrad_step",
         "rmsprop_step",
         "adam_step",
+        "adamax_step",
     ],
 )
 def test_selfcheck_finds_a_wrong_kernel(name, monkeypatch, capsys):

@@ -542,6 +542,7 @@ MAKERS = {
     "RMSprop": {"lr": 0.01, "momentum": 0.3, "centered": True},
     "Adam": {"lr": 0.01, "eps_mode": "hat"},
     "AdamW": {"lr": 0.01, "amsgrad": True},
+    "Adamax": {"lr": 0.01},
 }
 OWN = {
     "nothing else": {},

@@ -111,14 +111,15 @@ def test_steps_draw_what_epochs_draw():
     assert (other.params != one.params).any()
 
 
+@pytest.mark.parametrize("make", [fm.Adam, fm.Adamax])
 @pytest.mark.parametrize("custom", [False, True])
-def test_deep_checkpoints_go_on_exactly(tmp_path, custom):
+def test_deep_checkpoints_go_on_exactly(tmp_path, custom, make):
     x, y = toy_data()
     loss = LogCosh() if custom else fm.MSE()
     save = fm.Checkpoint(tmp_path / "{epoch}.safetensors")
-    whole, opt = deep(), fm.Adam(0.01)
+    whole, opt = deep(), make(0.01)
     toy_fit(whole, x, y, loss=loss, optimizer=opt, epochs=5, seed=4, callbacks=[save])
-    mlp, again = deep(seed=9), fm.Adam(0.5)
+    mlp, again = deep(seed=9), make(0.5)
     fm.Checkpoint.load(tmp_path / "2.safetensors", mlp, again)
     toy_fit(mlp, x, y, loss=loss, optimizer=again, epochs=3)
     same(mlp, whole)

@@ -283,6 +283,7 @@ MAKERS = {
     "RMSprop": lambda lr: fm.RMSprop(lr),
     "Adam": lambda lr: fm.Adam(lr),
     "AdamW": lambda lr: fm.AdamW(lr),
+    "Adamax": lambda lr: fm.Adamax(lr),
 }
 SCHEDULE = schedules.LinearWarmup(schedules.Exponential(0.05, 0.9), 5)
 

@@ -66,10 +66,13 @@ CONFIGURATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "adam weight decay": ("Adam", {**ADAM, "weight_decay": 0.1}),
     "adamw": ("AdamW", {**ADAM, "weight_decay": 0.1}),
     "adamw amsgrad": ("AdamW", {**ADAM, "weight_decay": 0.5, "amsgrad": True}),
+    "adamax": ("Adamax", ADAM),
+    "adamax weight decay": ("Adamax", {**ADAM, "weight_decay": 0.1}),
     # The library's defaults, whose denominators are nearly 0 at first.
     "rmsprop defaults": ("RMSprop", {}),
     "adam defaults": ("Adam", {}),
     "adamw defaults": ("AdamW", {}),
+    "adamax defaults": ("Adamax", {}),
 }
 
 

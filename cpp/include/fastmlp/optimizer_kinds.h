@@ -13,7 +13,8 @@ namespace fastmlp {
   X(sgd,     Sgd)             \
   X(adagrad, Adagrad)         \
   X(rmsprop, Rmsprop)         \
-  X(adam,    Adam)
+  X(adam,    Adam)            \
+  X(adamax,  Adamax)
 // clang-format on
 
 // Arrays of state that a kernel updates besides the parameters.
@@ -85,6 +86,16 @@ inline constexpr OptimizerFacts kAdamFacts = {
     {{"exp_avg"}, {"exp_avg_sq"}, {"max_exp_avg_sq"}},  // the last null unless amsgrad
     {"lr", "beta1", "beta2", "eps", "weight_decay", "decoupled", "maximize", "eps_mode",
      "step"}};
+
+// step_size carries the bias correction.
+template <class T>
+struct AdamaxArgs {
+  T step_size, beta1, one_minus_beta1, beta2, eps, weight_decay;
+  bool maximize;
+};
+inline constexpr OptimizerFacts kAdamaxFacts = {
+    {{"exp_avg"}, {"exp_inf"}},
+    {"lr", "beta1", "beta2", "eps", "weight_decay", "maximize", "step"}};
 
 #define FASTMLP_ENUMERATOR(name, ...) name,
 #define FASTMLP_NAME(name, ...) #name,

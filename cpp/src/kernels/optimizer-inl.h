@@ -127,6 +127,29 @@ void adam_step(const AdamArgs<T>& args, T* param, T* const* slots, const T* grad
   for_each_vector<T>(n, body);
 }
 
+// Kingma & Ba 2015, algorithm 2, with torch's position of eps:
+// m = beta1 m + (1 - beta1) g; u = max(beta2 u, |g| + eps); p -= step_size m / u.
+template <class T>
+void adamax_step(const AdamaxArgs<T>& args, T* param, T* const* slots, const T* grad,
+                 Index n) {
+  using V = Vec<T>;
+  T *const exp_avg = slots[0], *const exp_inf = slots[1];
+  const V step_size = V::set1(args.step_size), eps = V::set1(args.eps);
+  const V beta1 = V::set1(args.beta1), rest1 = V::set1(args.one_minus_beta1);
+  const V beta2 = V::set1(args.beta2);
+  const auto body = [&](auto io, Index i) FASTMLP_LAMBDA {
+    const V p = io.load(param + i);
+    const V g =
+        effective_gradient(io.load(grad + i), p, args.weight_decay, args.maximize);
+    const V m = fma(beta1, io.load(exp_avg + i), rest1 * g);
+    const V u = max(beta2 * io.load(exp_inf + i), abs(g) + eps);
+    io.store(exp_avg + i, m);
+    io.store(exp_inf + i, u);
+    io.store(param + i, fnma(step_size, m / u, p));
+  };
+  for_each_vector<T>(n, body);
+}
+
 template <class T>
 T sum_of_squares(const T* x, Index n) {
   using V = Vec<T>;

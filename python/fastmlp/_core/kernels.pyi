@@ -171,6 +171,19 @@ def adam_step(
     eps_mode: str,
     step: int,
 ) -> None: ...
+def adamax_step(
+    param: _Array,
+    exp_avg: _Array,
+    exp_inf: _Array,
+    grad: _Array,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    maximize: bool,
+    step: int,
+) -> None: ...
 def dot(out: _Array, a: _Array, b: _Array) -> None: ...
 def axpy(y: _Array, x: _Array, alpha: float) -> None: ...
 def sum_of_squares(out: _Array, x: _Array) -> None: ...

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     Rate = float | Schedule | Callable[[int], float]
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop"]
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Adamax", "RMSprop"]
 
 
 class SGD(Optimizer, kind="sgd"):
@@ -288,6 +288,50 @@ class AdamW(_Adam, kind="adam", decoupled=True):
         *,
         maximize: bool = False,
         eps_mode: str = "outside",
+        **options: Unpack[Options],
+    ) -> None:
+        self._set_up(locals())
+
+
+class Adamax(Optimizer, kind="adamax"):
+    """`Adam` with the infinity norm (Kingma & Ba 2015, section 7.1).
+
+    m ← β₁ m + (1 - β₁) g, u ← max(β₂ u, |g| + ε), θ ← θ - lr / (1 - β₁^t) · m / u.
+
+    Parameters
+    ----------
+    lr : float, Schedule or callable
+        Learning rate, ≥ 0; see `fastmlp.optimizers`.
+    betas : (float, float)
+        Weights β₁ and β₂ of the past in m and u, from 0 to below 1.
+    eps : float
+        Term ε of the denominator, ≥ 0; added to |g|, as in torch.
+    weight_decay : float
+        Weight decay λ, ≥ 0.
+    maximize : bool
+        Whether to maximise instead of minimise.
+    clip_norm, clip_value, l1, decay, ema
+        Options of all optimisers; see `fastmlp.optimizers`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If hyperparameters have a wrong type, are out of range or exclude each other.
+    """
+
+    __slots__ = ()
+
+    betas = Betas()
+    eps = Number(0.0)
+
+    def __init__(
+        self,
+        lr: Rate = 2e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
         **options: Unpack[Options],
     ) -> None:
         self._set_up(locals())

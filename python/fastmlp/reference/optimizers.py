@@ -17,10 +17,12 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "Adamax",
     "Optimizer",
     "RMSprop",
     "adagrad_step",
     "adam_step",
+    "adamax_step",
     "condition_gradient",
     "interpolate",
     "rmsprop_step",
@@ -30,7 +32,7 @@ __all__ = [
 if TYPE_CHECKING:
     from .mlp import MLP
 
-OPTIMIZERS: tuple[str, ...] = ("sgd", "adagrad", "rmsprop", "adam")
+OPTIMIZERS: tuple[str, ...] = ("sgd", "adagrad", "rmsprop", "adam", "adamax")
 
 
 def _gradient(param: Array, grad: Array, weight_decay: float, maximize: bool) -> Array:
@@ -141,6 +143,22 @@ def adam_step(
     else:
         m_hat, v_hat = exp_avg / correction1, v / correction2
         param -= lr * (m_hat / _denominator(v_hat, eps, eps_mode))
+
+
+@quiet
+def adamax_step(
+    param: Array, exp_avg: Array, exp_inf: Array, grad: Array, lr: float, beta1: float,
+    beta2: float, eps: float, weight_decay: float, maximize: bool, step: int,
+) -> None:
+    """Adamax [1], with torch's position of eps; ``step`` t counts from 1.
+
+    ``m = beta1 m + (1 - beta1) g``, ``u = max(beta2 u, |g| + eps)``,
+    ``param -= lr / (1 - beta1^t) m / u``.
+    """
+    g = _gradient(param, grad, weight_decay, maximize)
+    exp_avg[...] = beta1 * exp_avg + (1 - beta1) * g
+    exp_inf[...] = np.maximum(beta2 * exp_inf, np.abs(g) + eps)
+    param -= lr / (1 - beta1**step) * (exp_avg / exp_inf)
 
 
 @quiet
@@ -383,3 +401,22 @@ class AdamW(Adam):
 
     weight_decay: float = 1e-2
     decoupled: ClassVar[bool] = True
+
+
+@dataclass
+class Adamax(Optimizer):
+    """:func:`adamax_step`."""
+
+    lr: Rate = 2e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+    def _slots(self) -> dict[str, float]:
+        return {"exp_avg": 0.0, "exp_inf": 0.0}
+
+    def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
+        adamax_step(
+            param, slots["exp_avg"], slots["exp_inf"], grad, self._rate, *self.betas,
+            self.eps, self._penalty(self.weight_decay), self.maximize, self.step_count,
+        )
