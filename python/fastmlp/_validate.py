@@ -1,7 +1,8 @@
-"""The rim: makes arrays for the core of what callers hand in, or says what is wrong.
+"""Validation and conversion of arguments at the boundary of the package.
 
-Nothing here runs for arrays that are right already (`MLP.fit` apart, which looks at all
-its data once). Every message names the argument, what it wanted and what it got.
+Arrays that are already right skip all of this, except in `MLP.fit`, which checks the
+values of its data once. Every message names the argument, what it must be and what it
+is.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# What other libraries call it, by its name here: for hints in messages.
+# Names in other libraries and the names here, for hints in messages.
 ELSEWHERE = {
     "acc": "accuracy",
     "kaiming_normal": "he_normal",
@@ -49,8 +50,8 @@ ELSEWHERE = {
     "xavier_uniform": "glorot_uniform",
 }
 
-# Rows of class probabilities may be off 1 by this much in sum: softmax outputs of some
-# float16 or float32 program pass, percentages or unnormalised scores do not.
+# Tolerance of the sum of a row of class probabilities, which must be 1: softmax outputs
+# in float16 or float32 pass, but percentages and unnormalised scores do not.
 PROBABILITY_SLACK = 1e-3
 
 
@@ -58,7 +59,7 @@ PROBABILITY_SLACK = 1e-3
 
 
 def describe(value: object) -> str:
-    """Return a few words on a value, for messages."""
+    """Return a short description of a value, for messages."""
     if isinstance(value, np.ndarray):
         return f"a {value.dtype} array of shape {value.shape}"
     if value is None or isinstance(value, (bool, numbers.Number, np.generic)):
@@ -69,7 +70,7 @@ def describe(value: object) -> str:
         return f"the class {value.__name__}"
     try:
         shape = getattr(value, "shape", None)
-    except Exception:  # such as a memoryview's that has been released
+    except Exception:  # for example of a released memoryview
         shape = None
     if isinstance(shape, tuple):
         return f"a {type(value).__name__} of shape {tuple(shape)}"
@@ -77,7 +78,7 @@ def describe(value: object) -> str:
 
 
 def count(name: str, value: object, minimum: int) -> int:
-    """Return an int (numpy's too, but no bool) that is at least ``minimum``."""
+    """Return an int that is at least ``minimum``; NumPy's ints pass, bools do not."""
     if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an int, got {describe(value)}")
     try:
@@ -98,7 +99,7 @@ def real(
     open_low: bool = False,
     open_high: bool = False,
 ) -> float:
-    """Return a finite number within bounds, which ``open_…`` excludes."""
+    """Return a finite number within bounds, which an ``open_…`` flag excludes."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {describe(value)}")
     number = float(value)
@@ -115,14 +116,14 @@ def real(
 
 
 def flag(name: str, value: object) -> bool:
-    """Return True or False, nothing that is merely truthy."""
+    """Return True or False; other truthy or falsy values are refused."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, got {describe(value)}")
     return bool(value)
 
 
 def choice(name: str, value: object, known: Collection[str]) -> str:
-    """Return one of the ``known`` names; answer a near miss with the name meant."""
+    """Return one of the ``known`` names; the error suggests a similar name."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a name (str), got {describe(value)}")
     if value not in known:
@@ -142,7 +143,7 @@ def choice(name: str, value: object, known: Collection[str]) -> str:
 def float_dtype(value: object) -> np.dtype[Any]:
     """Return float32 or float64, in native byte order."""
     wanted = f"dtype must be float32 or float64, got {value!r}"
-    if value is None:  # to numpy it would mean float64
+    if value is None:  # np.dtype(None) is float64
         raise TypeError(wanted)
     try:
         dtype: np.dtype[Any] = np.dtype(value)  # type: ignore[call-overload]
@@ -156,7 +157,7 @@ def float_dtype(value: object) -> np.dtype[Any]:
 def reals(
     name: str, value: object, low: float, high: float = math.inf, **options: bool
 ) -> tuple[float, ...]:
-    """Return a sequence of finite numbers within bounds, at least one, as a tuple."""
+    """Return a non-empty sequence of finite numbers within bounds, as a tuple."""
     array = numeric(name, value)
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"{name} must be a sequence of numbers, got {describe(value)}")
@@ -168,37 +169,38 @@ def reals(
 
 # Arrays that may be converted -------------------------------------------------------
 
-# DLPack's numbers of devices whose memory the CPU reads: its own, and what CUDA and
-# ROCm pin there or manage.
+# DLPack's device numbers for memory that the CPU can read: its own, and memory that
+# CUDA or ROCm has pinned or manages.
 _READABLE = (1, 3, 11, 13)
 _DEVICES = {2: "CUDA", 8: "Metal", 10: "ROCm", 14: "oneAPI"}
 
-# What other libraries have that np.asarray reads; without it, it makes an object array.
+# Attributes through which np.asarray reads other objects; without one of them it makes
+# an object array.
 _NUMPY_READS = ("__array__", "__array_interface__", "__array_struct__")
 
 
 def reachable(name: str, value: Any) -> None:
-    """Refuse what is on another device, and what would lose its place in a graph."""
+    """Refuse values on another device, and tensors that require grad."""
     if getattr(value, "requires_grad", False) is True:
         raise TypeError(
-            f"{name} requires grad, but what fastmlp computes is no part of PyTorch's "
-            f"graph: write {name}.detach(), or call mlp.as_torch_module() for a module "
-            "that is"
+            f"{name} requires grad, but fastmlp's results are not part of PyTorch's "
+            f"graph: write {name}.detach(), or use the module that "
+            "mlp.as_torch_module() returns"
         )
     try:
         device = value.__dlpack_device__()[0]
-    except Exception:  # none at all, or none that it can tell
+    except Exception:  # it has no device, or cannot tell
         return
     if device not in _READABLE:
         kind = _DEVICES.get(device, f"DLPack's type {device}")
         raise TypeError(
-            f"{name} must be in the CPU's memory, got {describe(value)} on another "
-            f"device ({kind}); copy it first, in PyTorch by {name}.cpu()"
+            f"{name} must be in CPU memory, got {describe(value)} on another device "
+            f"({kind}); copy it first, in PyTorch by {name}.cpu()"
         )
 
 
 def _as_array(value: object) -> Array:
-    """Return an array, of the same memory if NumPy can do that."""
+    """Return an array, which shares the value's memory if possible."""
     known = any(hasattr(value, name) for name in _NUMPY_READS)
     if hasattr(value, "__dlpack__") and not known:
         return np.from_dlpack(value)
@@ -207,20 +209,24 @@ def _as_array(value: object) -> Array:
 
 def numeric(name: str, value: object) -> Array:
     """Return ``value`` as an array of booleans, integers or floats."""
-    # Anything np.asarray takes. Masked entries would silently lose their mask.
     if not isinstance(value, np.ndarray):
         reachable(name, value)
+    # np.asarray would silently drop the mask.
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
-        raise TypeError(f"{name} is a masked array with masked entries; fill them")
+        raise TypeError(
+            f"{name} must not have masked entries, got a masked array; fill them first"
+        )
     try:
         array = _as_array(value)
     except ValueError as error:
-        raise ValueError(f"{name} cannot be made an array: {error}") from None
+        raise ValueError(f"{name} cannot be converted to an array: {error}") from None
     except (TypeError, RuntimeError, BufferError) as error:
         hint = _dtype_hint(name, value)
-        raise TypeError(f"{name} cannot be made an array: {error}{hint}") from None
+        raise TypeError(
+            f"{name} cannot be converted to an array: {error}{hint}"
+        ) from None
 
-    # Python objects only if each of them is a real number (and not a string of one).
+    # Accept Python objects only if each of them is a real number, not a string.
     if array.dtype == object:
         odd = [item for item in array.flat if not isinstance(item, numbers.Real)]
         if odd or array.ndim == 0:
@@ -240,10 +246,10 @@ def numeric(name: str, value: object) -> Array:
 
 
 def _dtype_hint(name: str, value: object) -> str:
-    """Say what to do about a dtype that NumPy does not have, as 16-bit brain floats."""
+    """Return a hint for dtypes that NumPy does not have, such as bfloat16."""
     if not str(getattr(value, "dtype", "")).endswith("bfloat16"):
         return ""
-    return f"; NumPy has no bfloat16, make {name} float32 first"
+    return f"; NumPy has no bfloat16, convert {name} to float32 first"
 
 
 def convert(name: str, value: object, dtype: np.dtype[Any]) -> Array:
@@ -253,7 +259,7 @@ def convert(name: str, value: object, dtype: np.dtype[Any]) -> Array:
     array = numeric(name, value)
     with np.errstate(over="ignore"):
         result = _required(array, dtype)
-    # A finite number must not become infinite on the way.
+    # A finite number must not become infinite in the smaller dtype.
     if array.dtype.kind == "f" and array.dtype.itemsize > dtype.itemsize:
         lost = np.isinf(result) & np.isfinite(array)
         if lost.any():
@@ -265,9 +271,10 @@ def convert(name: str, value: object, dtype: np.dtype[Any]) -> Array:
 
 
 def _required(array: Array, dtype: np.dtype[Any]) -> Array:
-    """Return the array, converted if need be, with this very dtype object.
+    """Return the array with this very dtype object, converted if necessary.
 
-    The core compares dtypes by identity, and those of unpickled arrays are only equal.
+    NumPy keeps an equal dtype, such as that of an unpickled array; `convert` recognises
+    arrays that need no conversion by the object.
     """
     result: Array = np.require(array, dtype, ["C", "ALIGNED", "ENSUREARRAY"])
     return result if result.dtype is dtype else result.view(dtype)
@@ -300,9 +307,9 @@ def targets(
 ) -> Target:
     """Return targets for predictions of ``shape``; class labels become int64.
 
-    For action values they are a pair: actions, int64, and what these are worth.
+    For `ActionValue` they are a pair: the actions as int64, and their values.
     """
-    # An action and its value in each row.
+    # Each row has an action and its value.
     if loss.action:
         if len(shape) != 2:
             raise ValueError(
@@ -321,7 +328,7 @@ def targets(
             )
         return taken, values
 
-    # Class labels, or probabilities as below.
+    # These are class labels, or probabilities, which are treated below.
     kind = loss.kind
     if kind == "cross_entropy":
         if len(shape) != 2:
@@ -332,7 +339,7 @@ def targets(
         if array.shape != shape:
             return _labels(name, array, shape)
 
-    # A mean and a log variance for each.
+    # The outputs are a mean and a log variance for each target.
     if kind == "gaussian_nll":
         if len(shape) != 2 or shape[1] % 2 != 0:
             raise ValueError(
@@ -341,8 +348,8 @@ def targets(
             )
         shape = (shape[0], shape[1] // 2)
 
-    # One number for each output. (B,) and (B, 1) are the same numbers; any other
-    # difference would need broadcasting, which is never what was meant.
+    # There is one number for each output. (B,) and (B, 1) are equivalent; any other
+    # difference in shape would need broadcasting, which usually hides a mistake.
     array = convert(name, y, dtype)
     if array.shape == shape:
         return array
@@ -350,7 +357,7 @@ def targets(
         return array.reshape(shape)
     several = kind == "quantile" and len(loss.per_output) > 0
     if several and array.shape in (shape[:1], (*shape[:1], 1)):
-        # One number, of which each column predicts another quantile.
+        # Each column predicts another quantile of the same number.
         return np.repeat(array.reshape(-1, 1), shape[1], axis=1)
     alone = shape[1:] == (1,) or several
     wanted = f"{shape}" + (f" or {shape[:1]}" if alone else "")
@@ -388,7 +395,7 @@ def actions(name: str, value: object, shape: tuple[int, ...]) -> Array:
 
 def _below(what: str, array: Array, n: int, among: str) -> Array:
     """Return integers from 0 to n - 1 as int64."""
-    # Before the conversion, as int64 would wrap what is large in uint64.
+    # Check before converting: int64 would wrap large values of uint64.
     bad = (array < 0) | (array >= n)
     if bad.any():
         row = int(np.argmax(bad))
@@ -404,13 +411,13 @@ def weights(
 ) -> Array:
     """Return sample weights: (B,), finite, none negative, not all zero.
 
-    Without ``rows`` their number is left to the core to compare.
+    Without ``rows`` the core checks their number.
     """
     array = convert(name, value, dtype)
     if array.ndim != 1 or array.size == 0 or rows not in (None, array.size):
         wanted = "(rows,)" if rows is None else f"({rows},)"
         raise ValueError(f"{name} must have shape {wanted}, got {describe(array)}")
-    if array.min() >= 0 and 0 < array.max() < np.inf:  # and so no NaN
+    if array.min() >= 0 and 0 < array.max() < np.inf:  # false for NaN
         return array
     bad = ~(np.isfinite(array) & (array >= 0))
     if bad.any():
@@ -421,11 +428,11 @@ def weights(
     raise ValueError(f"{name} must not be all zero")
 
 
-# What only training on a whole data set looks at ------------------------------------
+# Values, which only fit checks ------------------------------------------------------
 
 
 def finite(name: str, array: Array) -> None:
-    """Refuse NaN and infinity, which one step would spread over all parameters."""
+    """Refuse NaN and infinity, which one step would spread to all parameters."""
     bad = ~np.isfinite(array)
     if bad.any():
         index = [int(i) for i in np.argwhere(bad)[0]]
@@ -436,19 +443,19 @@ def finite(name: str, array: Array) -> None:
 
 
 def target_values(name: str, target: Target, loss: _core.Loss) -> None:
-    """Refuse what is not finite, and what a loss cannot mean: probabilities, signs."""
+    """Refuse values that are not finite or that the loss does not allow."""
     if isinstance(target, tuple):
         name, target = f"{name}: the values", target[1]
     array, kind = target, loss.kind
     if array.dtype == np.int64:
-        return  # class labels, whose range is known to be right
+        return  # class labels, whose range has been checked
     finite(name, array)
     if kind in ("cross_entropy", "binary_cross_entropy"):
         bad, wanted, hint = (array < 0) | (array > 1), "probabilities, 0 to 1", ""
     elif kind == "hinge":
         bad, wanted = abs(array) != 1, "-1 or 1 for Hinge"
         zeros_and_ones = bool(((array == 0) | (array == 1)).all())
-        hint = "; 2 * y - 1 makes them of 0 and 1" if zeros_and_ones else ""
+        hint = "; 2 * y - 1 converts 0 and 1 to them" if zeros_and_ones else ""
     elif kind == "poisson":
         bad, wanted, hint = array < 0, "counts, none negative, for Poisson", ""
     else:
@@ -474,9 +481,9 @@ def target_values(name: str, target: Target, loss: _core.Loss) -> None:
 
 
 def shared(name: str, value: Any) -> Array:
-    """Return an array of the very memory that a tensor or buffer has, to write to.
+    """Return a writeable array that shares the memory of a tensor or buffer.
 
-    Arrays are returned as they are.
+    NumPy arrays are returned unchanged.
     """
     if isinstance(value, np.ndarray):
         return value
@@ -487,7 +494,7 @@ def shared(name: str, value: Any) -> Array:
         own = np.from_dlpack(value)
         if own.flags.writeable or not hasattr(value, "__array__"):
             return own
-        # NumPy makes arrays read-only if their library speaks an older DLPack.
+        # NumPy makes the array read-only if the library uses an older DLPack version.
         array = np.asarray(value)
         same = array.ctypes.data == own.ctypes.data and array.strides == own.strides
         return array if same else own
@@ -499,7 +506,7 @@ def shared(name: str, value: Any) -> Array:
 
 
 def stored(state: Any, kind: str) -> tuple[dict[str, Any], Any, list[Any]]:
-    """Return hyperparameters, step and slots of a state that a ``state_dict`` gave.
+    """Return hyperparameters, step and slots from a ``state_dict`` of this kind.
 
     Raises ValueError for anything else, and for a state of another kind.
     """
@@ -508,7 +515,7 @@ def stored(state: Any, kind: str) -> tuple[dict[str, Any], Any, list[Any]]:
         step, slots = state["step"], list(state["slots"])
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise ValueError(
-            "state must be what state_dict() gives, a dict with kind, hyper, step "
+            "state must be what state_dict() returns, a dict with kind, hyper, step "
             f"and slots: {type(error).__name__} {error}"
         ) from None
     if found != kind:
@@ -524,14 +531,14 @@ def exact(
     *,
     writeable: bool,
 ) -> Array:
-    """Refuse an array that is not right as it is: the caller wants it itself used.
+    """Refuse an array that would need conversion: the caller's own memory must be used.
 
-    What is returned is the same memory as an array of the base class with this very
-    dtype object, as the core takes nothing else.
+    The result shares its memory; it is of the base class, as the core requires, and has
+    this very dtype object.
     """
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError(
-            f"{name} must not be a masked array, whose mask would be passed over; "
+            f"{name} must not be a masked array, because its mask would be ignored; "
             f"got {describe(array)}"
         )
     if not isinstance(array, np.ndarray):
@@ -557,7 +564,7 @@ def exact(
 
 
 def apart(name: str, array: Array, other_name: str, other: object) -> None:
-    """Refuse two arrays that share memory."""
+    """Refuse arrays that may share memory."""
     if isinstance(other, np.ndarray) and np.may_share_memory(array, other):
         raise ValueError(f"{name} must not overlap {other_name} in memory")
 
@@ -566,9 +573,9 @@ def apart(name: str, array: Array, other_name: str, other: object) -> None:
 
 
 def extra(module: str, what: str, name: str) -> ModuleType:
-    """Return a module of another package, which comes with an extra of this one.
+    """Return a module of a package that an extra of this package installs.
 
-    Raises ImportError that says what needs it and how to get it.
+    Raises an ImportError that says what needs the package and how to install it.
     """
     try:
         return importlib.import_module(module)

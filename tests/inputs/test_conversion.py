@@ -169,7 +169,7 @@ BAD_X = [
     (np.zeros((0, N_IN)), ValueError, "at least one row"),
     (np.float32(1.0), ValueError, "shape"),
     ([], ValueError, "shape"),
-    ([[1.0, 2.0], [3.0]], ValueError, "cannot be made an array"),
+    ([[1.0, 2.0], [3.0]], ValueError, "cannot be converted to an array"),
     (np.zeros((ROWS, N_IN), complex), TypeError, "real numbers.*complex128"),
     (np.full((ROWS, N_IN), "1"), TypeError, "real numbers"),
     ("text", TypeError, "real numbers"),

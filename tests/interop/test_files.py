@@ -466,7 +466,7 @@ def test_paths(tmp_path, monkeypatch):
         fm.load(tmp_path / "a")
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    with pytest.raises(ValueError, match="no ordinary file"):
+    with pytest.raises(ValueError, match="must be a regular file"):
         fm.load(fifo)
     with pytest.raises(ValueError, match=r"^path must be a regular file, got .*fifo"):
         mlp.save(fifo)

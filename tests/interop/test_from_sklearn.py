@@ -180,7 +180,7 @@ def test_other_things_are_refused(make):
 
 def test_of_a_pipeline_the_last_step_counts():
     pipeline = make_pipeline(StandardScaler(), MLPClassifier())
-    with pytest.raises(TypeError, match=r"give its last step, pipeline\[-1\]"):
+    with pytest.raises(TypeError, match=r"pass its last step, pipeline\[-1\]"):
         fm.from_sklearn(pipeline)
 
 
@@ -235,7 +235,7 @@ def test_what_was_put_in_later_counts(rng):
 
 def test_one_against_the_rest_has_logits_only():
     model = own(3, "logistic", _one_against_rest=lambda: True)
-    with pytest.raises(ValueError, match=r"class against the rest.*logits=True"):
+    with pytest.raises(ValueError, match=r"one-vs-rest.*logits=True"):
         fm.from_sklearn(model)
     assert fm.from_sklearn(model, logits=True).layers[-1].activation == "identity"
     one = own(1, "logistic", _one_against_rest=lambda: True)
@@ -244,10 +244,10 @@ def test_one_against_the_rest_has_logits_only():
 
 ODD = {
     "unknown": ({"activation": "cube"}, "estimator.activation must be one of"),
-    "shapes": ({"coefs_": [np.ones((3, 4)), np.ones((5, 2))]}, "follow each other"),
-    "biases": ({"intercepts_": [np.ones(4), np.ones(3)]}, "follow each other"),
-    "few": ({"intercepts_": [np.ones(4)]}, "follow each other"),
-    "none": ({"coefs_": [], "intercepts_": []}, "follow each other"),
+    "shapes": ({"coefs_": [np.ones((3, 4)), np.ones((5, 2))]}, "consecutive layers"),
+    "biases": ({"intercepts_": [np.ones(4), np.ones(3)]}, "consecutive layers"),
+    "few": ({"intercepts_": [np.ones(4)]}, "consecutive layers"),
+    "none": ({"coefs_": [], "intercepts_": []}, "consecutive layers"),
     "half": (
         {"coefs_": [np.ones((3, 4), np.float16), np.ones((4, 2), np.float16)]},
         "must be float32 or float64, got float16",
@@ -264,7 +264,7 @@ def test_odd_attributes_are_refused(changes, words):
 def test_missing_attributes_are_named():
     model = network()
     del model.intercepts_
-    with pytest.raises(ValueError, match="no intercepts_: is it fitted"):
+    with pytest.raises(ValueError, match="not intercepts_: is it fitted"):
         fm.from_sklearn(model)
 
 

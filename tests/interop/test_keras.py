@@ -298,15 +298,15 @@ REFUSED = {
     "alpha": (sequential(lambda L: L.ELU(alpha=0.5)), "must have alpha 1, has 0.5"),
     "activation": (
         sequential(lambda L: L.Dense(3, activation="mish")),
-        "has the activation mish, which fastmlp has not",
+        "has the activation mish, which fastmlp does not have",
     ),
     "one's own function": (
         sequential(lambda L: L.Activation(lambda z: z)),
-        "has the activation <lambda>, which fastmlp has not",
+        "has the activation <lambda>, which fastmlp does not have",
     ),
     "layer as activation": (
         sequential(lambda L: L.Dense(3, activation=L.PReLU())),
-        "has the activation PReLU, which fastmlp has not",
+        "has the activation PReLU, which fastmlp does not have",
     ),
     "axis": (
         sequential(lambda L: L.Softmax(axis=0)),
@@ -327,10 +327,10 @@ REFUSED = {
     ),
     "other layer": (
         sequential(lambda L: L.GaussianNoise(0.1)),
-        "GaussianNoise 'gaussian_noise.*' is no layer that fastmlp has",
+        "GaussianNoise 'gaussian_noise.*' has no counterpart in fastmlp",
     ),
-    "own layer": (with_layer_class, "Mine 'mine' is of a class of its own"),
-    "own model": (with_model_class, "Net 'net' is of a class of its own"),
+    "own layer": (with_layer_class, "Mine 'mine' is of a custom class"),
+    "own model": (with_model_class, "Net 'net' is of a custom class"),
     "lora": (with_lora, "has LoRA weights"),
     "no weights": (
         lambda K: K.Sequential([K.layers.Dense(3)]),
@@ -338,7 +338,7 @@ REFUSED = {
     ),
     "no weights alone": (lambda K: K.layers.Dense(3), "has no weights yet"),
     "no norm": (lambda K: K.layers.BatchNormalization(), "has no weights yet"),
-    "no width": (lambda K: K.layers.ReLU(), "the width of its input is not known"),
+    "no width": (lambda K: K.layers.ReLU(), "the width of its input is unknown"),
     "half": (
         sequential(lambda L: L.Dense(3, dtype="float16")),
         "must be float32 or float64, is float16",
@@ -353,7 +353,7 @@ REFUSED = {
     ),
     "sequences": (
         sequential(lambda L: L.Dense(3), width=(7, 5)),
-        r"must take rows, or flatten its input first; it takes \(7, 5\) each",
+        r"must take rows, or flatten its input first; it takes shape \(7, 5\)",
     ),
     "channels": (
         sequential(lambda L: L.Flatten(data_format="channels_first"), width=(7, 5)),
@@ -363,18 +363,18 @@ REFUSED = {
     "two outputs": (with_two_outputs, "one input and one output, has 1 and 2"),
     "projection of no use": (
         graph(lambda K, x: K.layers.Dense(5)(x) + K.layers.Dense(5)(x)),
-        "Add 'add.*' must add to what layers make of a value this value itself or",
+        "Add 'add.*' must add the output of layers to their input, or",
     ),
     "projection with activation": (
         graph(lambda K, x: K.layers.Dense(3, "relu")(x) + K.layers.Dense(3, "tanh")(x)),
-        "what one Dense without activation makes of it",
+        "to one Dense without activation of their input",
     ),
-    "twice itself": (graph(lambda K, x: x + x), "must add to what layers make of"),
+    "twice itself": (graph(lambda K, x: x + x), "must add the output of layers"),
     "broadcast": (
         graph(lambda K, x: x + K.layers.Dense(1)(x)),
-        "must add to what layers make of",
+        "must add the output of layers to their input",
     ),
-    "constant": (graph(lambda K, x: x + 1.0), "Add 'add.*' is no layer that fastmlp"),
+    "constant": (graph(lambda K, x: x + 1.0), "Add 'add.*' has no counterpart"),
     "three": (
         graph(lambda K, x: K.layers.Add()([x, x, K.layers.Dense(5)(x)])),
         "Add 'add.*' must have one input, has 3",
@@ -385,7 +385,7 @@ REFUSED = {
     ),
     "operation of a layer's name": (
         graph(lambda K, x: K.ops.softmax(K.layers.Dense(3)(x), axis=0)),
-        "Softmax 'softmax.*' is no layer that fastmlp has",
+        "Softmax 'softmax.*' has no counterpart in fastmlp",
     ),
     "product": (
         graph(lambda K, x: K.layers.Multiply()([x, K.layers.Dense(5)(x)])),

@@ -250,20 +250,20 @@ REFUSED = [
     (lambda: behind(nn.LayerNorm(4, eps=0)), "module 1 .*eps=0"),
     (lambda: behind(nn.BatchNorm1d(4, momentum=None)), "module 1 .*momentum"),
     (lambda: behind(nn.BatchNorm1d(4, track_running_stats=False)), "track_running"),
-    (lambda: behind(nn.BatchNorm1d(3)), "module 1 .*takes 3 .*gives 4"),
-    (lambda: behind(nn.ReLU(), nn.Linear(3, 1)), "module 2 .*takes 3 .*gives 4"),
+    (lambda: behind(nn.BatchNorm1d(3)), "module 1 .*width of 3.*has width 4"),
+    (lambda: behind(nn.ReLU(), nn.Linear(3, 1)), "module 2 .*width of 3.*has width 4"),
     (tied, "module 2 .*shares .*module 0"),
     (tied_weights, "module 1 .*shares .*module 0"),
     (hooked, "module 0 .*hooks"),
-    (patched, "the module .*forward of its own"),
+    (patched, "the module .*its own forward"),
     (lambda: behind(Twice(4, 1)), r"module 1 \(Twice\)"),
     (parametrised, "parametri"),
-    (lambda: nn.Sequential(nn.ReLU()), "no width"),
-    (nn.Sequential, "no width"),
+    (lambda: nn.Sequential(nn.ReLU()), "determine its input width"),
+    (nn.Sequential, "determine its input width"),
     (lambda: nn.LazyLinear(3), "lazy|Lazy"),
     (lambda: nn.Linear(2, 3, device="meta"), "weight is on the meta device"),
-    (lambda: nn.Linear(2, 3).half(), "weight is float16.*dtype='float32'"),
-    (lambda: nn.Linear(2, 3).bfloat16(), "weight is bfloat16.*dtype='float32'"),
+    (lambda: nn.Linear(2, 3).half(), "got float16.*dtype='float32'"),
+    (lambda: nn.Linear(2, 3).bfloat16(), "got bfloat16.*dtype='float32'"),
     (lambda: behind(nn.Linear(4, 1).double()), "several dtypes.*float32.*float64"),
     (lambda: fm.MLP([2, 1]).as_torch_module(), r"module\.mlp"),
     (lambda: nn.Linear, "a torch.nn.Module or a state dict"),
@@ -280,12 +280,12 @@ def test_refused_with_words(make, words):
 def test_odd_residual_blocks():
     residual = type(fm.MLP([2, fm.Residual([2])]).to_torch()[0])
     for body, projection, words in [
-        (nn.Linear(2, 3), None, "no projection"),
+        (nn.Linear(2, 3), None, "needs a projection"),
         (nn.Linear(2, 2), nn.Linear(2, 2), "has a projection although"),
         (nn.Linear(2, 3), nn.Linear(2, 3, bias=False), "with a bias"),
         (nn.Linear(2, 3), nn.Linear(2, 4), r"must be a Linear\(2, 3\)"),
         (nn.Linear(2, 3), nn.Sequential(), "nn.Linear"),
-        (nn.Identity(), None, "no layer"),
+        (nn.Identity(), None, "must have a layer"),
     ]:
         with pytest.raises((TypeError, ValueError), match=f"module 1 .*{words}"):
             fm.from_torch(nn.Sequential(nn.Linear(2, 2), residual(body, projection)))
@@ -417,7 +417,7 @@ def test_parts_of_a_policy(rng):
     close(tower(x), latent.detach(), "float32")
     with pytest.raises(ValueError, match=r"log_std.*prefix="):
         fm.from_torch(state, activation="tanh")
-    with pytest.raises(ValueError, match=r"'actor\.'; layers: .*action_net"):
+    with pytest.raises(ValueError, match=r"'actor\.'; its layers: .*action_net"):
         fm.from_torch(state, prefix="actor")
 
 
@@ -460,9 +460,17 @@ RELU = {"activation": "relu"}
         (arrays(2, 3, 4), {**RELU, "dtype": "int8"}, "dtype must be"),
         ({}, {}, "no entries"),
         ({3: ONES}, {}, "names"),
-        (arrays(2, 3, **PAIR, **{"4_weight": np.ones((1, 3))}), RELU, "behind 2"),
+        (
+            arrays(2, 3, **PAIR, **{"4_weight": np.ones((1, 3))}),
+            RELU,
+            "normalisation 2",
+        ),
         (arrays(2, 3, **{"0_scale": ONES}), {}, r"source\['0.scale'\].*prefix="),
-        (arrays(2, 3, **{"2_weight": np.ones((1, 4))}), RELU, "layer 2 takes 4"),
+        (
+            arrays(2, 3, **{"2_weight": np.ones((1, 4))}),
+            RELU,
+            "layer 2 has an input width of 4",
+        ),
         (arrays(2, 3, **{"2_weight": np.ones((1, 3, 1))}), RELU, r"\(out, in\)"),
         (arrays(2, 3, **{"1_weight": ONES}), {}, "layer 1 must have weight and bias"),
         (arrays(2, 3, **{"1_running_mean": ONES}), {}, "running_mean and running_var"),
@@ -477,15 +485,15 @@ RELU = {"activation": "relu"}
             {},
             r"source\['1.num_batches_tracked'\] must be at least 0",
         ),
-        ({"0.bias": ONES}, {}, "layer 0 has no weight|layer 0 must"),
-        ({"0.weight": np.ones((2, 2), int)}, {}, "must be of floats"),
+        ({"0.bias": ONES}, {}, "layer 0 needs a weight|layer 0 must"),
+        ({"0.weight": np.ones((2, 2), int)}, {}, "must have a float dtype"),
         ({"0.weight": np.ones((2, 2), "f2")}, {}, "float16.*dtype='float32'"),
         ({"0.weight": np.full((2, 2), "a")}, {}, "real numbers"),
         (fm.MLP([2, fm.Residual([2, 2])]).state_dict(), RELU, "residual block"),
         (
             {"a.weight": np.ones((3, 2)), "b.weight": ONES, "b.bias": ONES},
             RELU,
-            "before or behind normalisations such as b ",
+            "before or after normalisations such as b;",
         ),
     ],
 )

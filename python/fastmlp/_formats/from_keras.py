@@ -1,4 +1,4 @@
-"""Networks from Keras models, which are known by their classes' names and attributes.
+"""Networks from Keras models, recognised by the names of their classes and attributes.
 
 Keras itself is not imported.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .._network.model import MLP
     from .._validate import Array
 
-# Names here by the names of Keras's functions, in keras.activations and in keras.ops.
+# fastmlp's names by those of functions in keras.activations and in keras.ops.
 _ACTIVATIONS = {f.keras: name for name, f in ACTIVATIONS.items() if f.keras}
 _OPERATIONS = {f.keras_op: name for name, f in ACTIVATIONS.items() if f.keras_op}
 
@@ -35,14 +35,14 @@ def from_keras(model: Any) -> MLP:
     Parameters
     ----------
     model : keras.Sequential, functional keras.Model or keras.layers.Layer
-        Of Keras 3, whatever its backend, with weights, in float32 or float64. One input
-        of rows goes through one layer after the other: ``Dense``, ``Activation``,
+        Model of Keras 3 with any backend, with weights, in float32 or float64. Its
+        single input of rows passes through a chain of ``Dense``, ``Activation``,
         ``ReLU``, ``LeakyReLU``, ``ELU``, ``Softmax``, ``Dropout``,
         ``LayerNormalization``, ``BatchNormalization``, and models of these. In
-        functional models ``Add`` may add to a layers' output what went into them, or
-        what one dense layer without activation makes of that with another width: a
-        `Residual`. A ``Flatten`` may come first; then the network takes rows that are
-        flattened already, ``x.reshape(len(x), -1)``.
+        functional models an ``Add`` may end a `Residual` block: it adds the output of
+        some layers to their input, or to one dense layer without activation of their
+        input if the widths differ. A ``Flatten`` may come first; the network then takes
+        flattened rows, ``x.reshape(len(x), -1)``.
 
     Returns
     -------
@@ -52,19 +52,20 @@ def from_keras(model: Any) -> MLP:
     Raises
     ------
     TypeError
-        For what is no Keras model or layer.
+        If ``model`` is not a Keras model or layer.
     ValueError
-        For models without weights yet, for other layers, and for parameters that
-        fastmlp's layers do not have, such as any slope of ``LeakyReLU`` but 0.01
-        (Keras' default is 0.3, that of ``"leaky_relu"`` 0.2) and mixed precision.
+        If the model has no weights yet, has other layers, uses mixed precision, or has
+        constants that fastmlp's layers do not have, such as any slope of ``LeakyReLU``
+        but 0.01 (Keras' default is 0.3, that of ``"leaky_relu"`` 0.2).
 
     Notes
     -----
-    What only training sees: Keras' momentum of running statistics is 1 minus that of
-    `BatchNorm`, and it moves the running variance by the biased variance of the batch.
-    Scale and shift of a normalisation come together, so that one which Keras leaves out
-    is there as ones or zeros. Regularisers, constraints and initialisers are left out,
-    and a layer that is used twice becomes two.
+    Some differences show only in training. Keras' momentum of running statistics is 1
+    minus that of `BatchNorm`, and Keras updates the running variance with the biased
+    variance of the batch. fastmlp's normalisations have both scale and shift or
+    neither; if the Keras layer has one of them, the other is set to ones or zeros.
+    Regularisers, constraints and initialisers are ignored, and a layer that is used
+    twice becomes two.
     """
     if isinstance(model, type) or not _is_keras(model):
         raise TypeError(
@@ -101,9 +102,9 @@ def from_keras(model: Any) -> MLP:
 
 
 class Item(NamedTuple):
-    """A layer and its arrays, in the order of a model's; no layer stands for Flatten.
+    """A layer and its arrays in the model's order; Flatten has no layer.
 
-    Those of a dense layer are W (in, out) and b.
+    The arrays of a dense layer are W (in, out) and b.
     """
 
     layer: Layer | None
@@ -120,12 +121,12 @@ def _input_width(model: Any, items: Sequence[Item]) -> int:
     try:
         (value,) = model.inputs
         shape = tuple(value.shape)[1:]
-    except (AttributeError, ValueError):  # of layers, and models built by data
+    except (AttributeError, ValueError):  # a layer, or a model built from data
         shape = ()
     flattened = bool(items) and items[0].layer is None
     if len(shape) > 1 and not flattened:
         raise ValueError(
-            f"model must take rows, or flatten its input first; it takes {shape} each"
+            f"model must take rows, or flatten its input first; it takes shape {shape}"
         )
     if shape and None not in shape:
         return math.prod(shape)
@@ -134,11 +135,11 @@ def _input_width(model: Any, items: Sequence[Item]) -> int:
             arrays = item.parameters or item.statistics
             if arrays:
                 return len(arrays[0])
-    raise ValueError("model: the width of its input is not known; give it an Input")
+    raise ValueError("model: the width of its input is unknown; give it an Input")
 
 
 def _is_keras(value: object) -> bool:
-    """Tell whether something is a Keras layer or operation, or of a class made of one.
+    """Return whether something is a Keras layer or operation, or of a derived class.
 
     A model is a layer.
     """
@@ -151,18 +152,18 @@ def _refuse(layer: Any, why: str) -> NoReturn:
 
 
 class Reader:
-    """Reads layers, and remembers what dtypes they have."""
+    """Reads layers and collects their dtypes."""
 
     def __init__(self) -> None:
         self.dtypes: set[str] = set()
-        # What made a value of a graph, by the value's place there.
+        # By a value's key in the graph: the value before it and the items between.
         self._made: dict[tuple[int, int, int], tuple[Any, list[Item]]] = {}
 
     def items(self, layer: Any) -> list[Item]:
-        """Return what a layer or model consists of."""
+        """Return the layers of a layer or model."""
         kind = type(layer).__name__
         if not type(layer).__module__.startswith("keras."):
-            _refuse(layer, "is of a class of its own, whose call only Python knows")
+            _refuse(layer, "is of a custom class, which cannot be converted")
         if kind == "Sequential":
             if not layer.built:
                 _refuse(layer, "has no weights yet: call it, or give it an Input")
@@ -171,14 +172,14 @@ class Reader:
             return self._graph(layer)
         if kind in ("InputLayer", "Identity"):
             return []
-        # Some of keras.ops have names of layers.
+        # Some operations of keras.ops have the names of layers.
         if kind not in {*_KINDS, *_FORMS} or ".layers." not in type(layer).__module__:
-            _refuse(layer, "is no layer that fastmlp has")
+            _refuse(layer, "has no counterpart in fastmlp")
         self._note_dtype(layer)
         form = _FORMS.get(kind)
         return [form.from_keras(layer, self) if form else _KINDS[kind](layer)]
 
-    # For the forms of layers.
+    # The forms of layers use the following.
     item = Item
 
     @staticmethod
@@ -211,7 +212,7 @@ class Reader:
             _refuse(layer, f"must be float32 or float64, is {dtypes[0]}")
         self.dtypes.add(dtypes[0])
 
-    # Functional models, from the output back to the input.
+    # Functional models are read from the output back to the input.
 
     def _graph(self, model: Any) -> list[Item]:
         if len(model.inputs) != 1 or len(model.outputs) != 1:
@@ -224,7 +225,7 @@ class Reader:
         return [item for _, items in way for item in items]
 
     def _way(self, value: Any, first: Any) -> list[tuple[Any, list[Item]]]:
-        """Return the values from the input to this one, each with what makes it."""
+        """Return the values from the input to this one, each with its items."""
         way = []
         while _place(value) != _place(first):
             before, items = self._before(value, first)
@@ -233,7 +234,7 @@ class Reader:
         return [(first, []), *way[::-1]]
 
     def _before(self, value: Any, first: Any) -> tuple[Any, list[Item]]:
-        """Return the value that one is made of, and by what."""
+        """Return the value that this one is computed from, and the items that do it."""
         place = _place(value)
         if place not in self._made:
             operation, index, _ = value._keras_history
@@ -254,7 +255,7 @@ class Reader:
     def _block(
         self, add: Any, ends: Sequence[Any], first: Any
     ) -> tuple[Any, list[Item]]:
-        """Return the value at which the ways to both addends part, and the block."""
+        """Return the value at which the paths to both addends split, and the block."""
         a, b = (self._way(end, first) for end in ends)
         common = 1
         while common < min(len(a), len(b)) and _place(a[common][0]) == _place(
@@ -275,8 +276,8 @@ class Reader:
         else:
             _refuse(
                 add,
-                "must add to what layers make of a value this value itself or, where "
-                "their width is another, what one Dense without activation makes of it",
+                "must add the output of layers to their input, or to one Dense without "
+                "activation of their input if the widths differ",
             )
 
         inner = [array for item in body for array in item.parameters]
@@ -289,13 +290,13 @@ class Reader:
 
 
 def _place(value: Any) -> tuple[int, int, int]:
-    """Return what is the same for the same value of a graph."""
+    """Return a key that identifies a value of a graph."""
     operation, node, output = value._keras_history
     return id(operation), node, output
 
 
 def _is_linear(items: Sequence[Item]) -> bool:
-    """Tell whether it is one dense layer without activation."""
+    """Return whether the items are one dense layer without activation."""
     if len(items) != 1 or not isinstance(items[0].layer, Dense):
         return False
     return items[0].layer.activation == "identity"
@@ -309,7 +310,7 @@ def _array(layer: Any, name: str) -> Array:
     variable = getattr(layer, name, None)
     if variable is None:
         _refuse(layer, "has no weights yet: call it, or give the model an Input")
-    return np.array(np.asarray(variable))  # asked for a copy, Keras' own would warn
+    return np.array(np.asarray(variable))  # Keras' __array__ would warn about copy
 
 
 def _check_built(layer: Any) -> None:
@@ -320,7 +321,7 @@ def _check_built(layer: Any) -> None:
 def _dense(layer: Any) -> Item:
     _check_built(layer)
     if getattr(layer, "lora_enabled", False):
-        _refuse(layer, "has LoRA weights beside its own, which must be merged before")
+        _refuse(layer, "has LoRA weights, which must be merged first")
     names = ("kernel", "bias") if layer.use_bias else ("kernel",)
     activation = _activation(layer, layer.activation)
     dense = Dense(layer.units, activation, bool(layer.use_bias))
@@ -328,13 +329,13 @@ def _dense(layer: Any) -> Item:
 
 
 def _activation(layer: Any, value: Any) -> str:
-    """Return fastmlp's name of what a layer has as its activation."""
+    """Return fastmlp's name of a layer's activation."""
     if value is None:
         return "identity"
     kind = type(value).__name__
     if _is_keras(value):
         if kind not in _LAYERS or not type(value).__module__.startswith("keras."):
-            _refuse(layer, f"has the activation {kind}, which fastmlp has not")
+            _refuse(layer, f"has the activation {kind}, which fastmlp does not have")
         return _LAYERS[kind](value)
     name = getattr(value, "__name__", kind)
     module = str(getattr(value, "__module__", ""))
@@ -347,7 +348,7 @@ def _activation(layer: Any, value: Any) -> str:
     else:
         known = None
     if known is None:
-        _refuse(layer, f"has the activation {name}, which fastmlp has not")
+        _refuse(layer, f"has the activation {name}, which fastmlp does not have")
     return known
 
 
@@ -401,7 +402,7 @@ def _flatten(layer: Any) -> Item:
     return Item(None)
 
 
-# Layers that are activations, and what they are here.
+# Layers that are activations, and their names in fastmlp.
 _LAYERS: dict[str, Callable[[Any], str]] = {
     "Activation": lambda layer: _activation(layer, layer.activation),
     "ELU": _elu,

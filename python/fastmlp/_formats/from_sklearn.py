@@ -1,4 +1,4 @@
-"""Networks from scikit-learn's fitted estimators, which are known by their attributes.
+"""Networks from scikit-learn's fitted estimators, recognised by their attributes.
 
 scikit-learn itself is not imported.
 """
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from .._network.model import MLP
     from .._validate import Array
 
-# scikit-learn's names of activations where they differ.
+# scikit-learn's names of activations that differ from fastmlp's.
 _NAMES = {"logistic": "sigmoid"}
 
-# Estimators without hidden layer, subclasses included. Others have coef_ as well, but
-# predict something else than x @ coef_.T + intercept_.
+# Estimators without hidden layers, whose subclasses are accepted too. Other estimators
+# also have coef_, but do not predict x @ coef_.T + intercept_.
 _LOGISTIC = ("LogisticRegression", "LogisticRegressionCV")
 _LINEAR = (
     "ElasticNet",
@@ -46,32 +46,32 @@ def from_sklearn(estimator: Any, *, logits: bool = False) -> MLP:
     Parameters
     ----------
     estimator : object
-        ``MLPClassifier`` or ``MLPRegressor``, or what has their attributes ``coefs_``,
-        ``intercepts_``, ``activation`` and ``out_activation_``; those of
-        `fastmlp.sklearn` with all their layers; or, as a network without hidden layer,
-        ``LogisticRegression``, ``LinearRegression``, ``Ridge``, ``Lasso`` or
-        ``ElasticNet``, those with ``CV`` as well.
+        ``MLPClassifier`` or ``MLPRegressor``, or any object with their attributes
+        ``coefs_``, ``intercepts_``, ``activation`` and ``out_activation_``; an
+        estimator of `fastmlp.sklearn`, with all its layers; or, for a network without
+        hidden layers, ``LogisticRegression``, ``LinearRegression``, ``Ridge``,
+        ``Lasso``, ``ElasticNet`` or one of their ``CV`` variants.
     logits : bool
-        Whether to leave the activation of the output out, so that a classifier can be
-        trained further: with `CrossEntropy` for several classes, `BinaryCrossEntropy`
-        for two classes or several labels. Of regressors only those with
-        ``loss="poisson"`` have one, exp, without which `Poisson` trains them.
+        Whether to leave out the output activation, so that a classifier can be trained
+        further: with `CrossEntropy` for several classes, with `BinaryCrossEntropy` for
+        two classes or several labels. The only regressors with an output activation,
+        exp, are those with ``loss="poisson"``; without it `Poisson` trains them.
 
     Returns
     -------
     MLP
-        A copy, whose outputs are (rows, n_out) always. Of a regressor they are those of
-        ``predict``. Of a classifier they are the columns of ``predict_proba``, but for
-        two classes: then there is one column, the probability of ``classes_[1]``
-        (unless a fastmlp loss gave them an output each). It has the dtype of the
-        coefficients, float32 or float64, and seed 0.
+        A copy, whose outputs always have shape (rows, n_out). For a regressor they are
+        those of ``predict``. For a classifier they are the columns of
+        ``predict_proba``, except that two classes have one column, the probability of
+        ``classes_[1]`` (unless a loss of fastmlp gave each class an output). The dtype
+        is that of the coefficients, float32 or float64, and the seed is 0.
 
     Raises
     ------
     TypeError
-        For other objects, pipelines among them.
+        If ``estimator`` is another object, such as a pipeline.
     ValueError
-        If the estimator is not fitted, or its attributes do not make a network.
+        If the estimator is not fitted, or its attributes do not describe a network.
 
     Examples
     --------
@@ -94,14 +94,14 @@ def from_sklearn(estimator: Any, *, logits: bool = False) -> MLP:
     elif kinds & {*_NETWORKS, *_LOGISTIC, *_LINEAR}:
         raise ValueError(
             f"estimator, a {type(estimator).__name__}, is not fitted: call its fit "
-            "before"
+            "first"
         )
     else:
         hint = ""
         if hasattr(estimator, "steps"):
             hint = (
-                "; of a pipeline give its last step, pipeline[-1], and transform the "
-                "data by the others, pipeline[:-1]"
+                "; for a pipeline pass its last step, pipeline[-1], and transform the "
+                "data with the others, pipeline[:-1]"
             )
         raise TypeError(
             f"estimator must be {_WANTED}, got {_validate.describe(estimator)}{hint}"
@@ -132,11 +132,11 @@ def from_sklearn(estimator: Any, *, logits: bool = False) -> MLP:
 
 
 def _own(estimator: Any, logits: bool) -> MLP:
-    """Return the network of fastmlp's estimators, which may have all kinds of layers.
+    """Return the network of one of fastmlp's estimators, which may have any layers.
 
-    Theirs has no activation at its output.
+    The estimator's own network has no output activation.
     """
-    # What somebody has put into coefs_ since the fit is taken over before.
+    # Values assigned to coefs_ since the fit are copied to the network first.
     source: MLP = getattr(estimator, "_connected", lambda: estimator.mlp_)()
     output = _activation("out_activation_", estimator.out_activation_)
     *layers, last = source.layers
@@ -145,8 +145,8 @@ def _own(estimator: Any, logits: bool) -> MLP:
         normalised = getattr(estimator, "_one_against_rest", lambda: False)
         if normalised():
             raise ValueError(
-                "estimator's probabilities are those of one class against the rest, "
-                "made to sum to 1, which no activation does; take logits=True"
+                "estimator's probabilities are one-vs-rest sigmoids, normalised to "
+                "sum to 1, which is not an activation; use logits=True"
             )
     last = Dense(last.n, "identity" if logits else output, last.bias, last.init)
     dtype = source.dtype
@@ -157,11 +157,11 @@ def _own(estimator: Any, logits: bool) -> MLP:
 
 
 def _network(estimator: Any) -> tuple[list[Array], list[Array | None], str, str]:
-    """Return weights, biases, hidden activation and output's of an MLP."""
+    """Return weights, biases, hidden activation and output activation of an MLP."""
     found: list[Any] = []
     for name in ("coefs_", "intercepts_", "activation", "out_activation_"):
         if not hasattr(estimator, name):
-            raise ValueError(f"estimator has coefs_, but no {name}: is it fitted?")
+            raise ValueError(f"estimator has coefs_ but not {name}: is it fitted?")
         found.append(getattr(estimator, name))
     coefs, intercepts, hidden, output = found
     weights = [np.asarray(w) for w in coefs]
@@ -178,7 +178,7 @@ def _activation(name: str, value: object) -> str:
 def _linear(
     estimator: Any, logistic: bool
 ) -> tuple[list[Array], list[Array | None], str]:
-    """Return weight, bias and output's activation of a linear model."""
+    """Return weight, bias and output activation of a linear model."""
     coef = estimator.coef_
     if hasattr(coef, "toarray"):  # after sparsify()
         coef = coef.toarray()
@@ -189,7 +189,7 @@ def _linear(
     if not logistic:
         return [weight], [bias], "identity"
 
-    # Before scikit-learn 1.8 there were other ways to make probabilities.
+    # Before scikit-learn 1.8 probabilities could be computed in other ways.
     scheme = getattr(estimator, "multi_class", "auto")
     odd = "multinomial" if weight.shape[1] == 1 else "ovr"
     if scheme == odd or (weight.shape[1] > 1 and estimator.solver == "liblinear"):
@@ -202,7 +202,7 @@ def _linear(
 
 
 def _check(weights: list[Array], biases: list[Array | None]) -> None:
-    """Refuse arrays that do not follow each other."""
+    """Refuse arrays whose shapes do not chain."""
     shapes = [w.shape for w in weights]
     fits = bool(shapes) and len(weights) == len(biases)
     fits = fits and all(len(shape) == 2 and min(shape) > 0 for shape in shapes)
@@ -213,6 +213,6 @@ def _check(weights: list[Array], biases: list[Array | None]) -> None:
     if not fits:
         places = [None if b is None else b.shape for b in biases]
         raise ValueError(
-            "estimator's coefficients must be those of layers that follow each other, "
-            f"got shapes {shapes} and of intercepts {places}"
+            "estimator's coefficients must be those of consecutive layers, got shapes "
+            f"{shapes}, and shapes {places} of the intercepts"
         )

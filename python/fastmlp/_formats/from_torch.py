@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from .._network.model import MLP
     from .._validate import Array, Seed
 
-# PyTorch's softplus is z beyond a threshold (default 20). From there on it differs from
+# Beyond a threshold (default 20) PyTorch's softplus is z, which differs there from
 # log(1 + e^z) by at most 2e-9, one part in 1e10.
 _LEAST_THRESHOLD = 20.0
 
-# What wraps a module puts its name before all names of the state dict.
+# Wrappers of a module prepend these to all names of the state dict.
 _WRAPPERS = ("module.", "_orig_mod.")
 
 _COUNTER = "num_batches_tracked"
@@ -59,50 +59,51 @@ def from_torch(
     Parameters
     ----------
     source : torch.nn.Module or mapping of str to tensor or array_like
-        A ``torch.nn.Sequential`` of the modules below, other Sequentials among them; or
-        one of those modules; or a state dict, of tensors or of arrays (such as
-        ``safetensors.numpy.load_file`` gives), for which PyTorch need not be installed.
+        A ``torch.nn.Sequential`` of the modules below, which may contain other
+        Sequentials; one of those modules; or a state dict of tensors or of arrays (as
+        ``safetensors.numpy.load_file`` returns), for which PyTorch is not needed.
     prefix : str or sequence of str
-        Of a state dict, which entries to take: ``"mlp_extractor.policy_net"``. Several
-        are put one behind the other: ``["mlp_extractor.policy_net", "action_net"]``.
+        Prefix of the entries to take from a state dict: ``"mlp_extractor.policy_net"``.
+        The layers of several prefixes are chained: ``["mlp_extractor.policy_net",
+        "action_net"]``.
     activation : str or sequence of str, optional
-        Of a state dict, which does not say, the activation of all layers but the last;
-        or that of each in turn.
+        Activation of all layers but the last, or a sequence with that of each; only for
+        a state dict, which does not contain it.
     output_activation : str
-        Of a state dict, what follows its last layer.
+        Activation after the last layer of a state dict.
     dtype : {"float32", "float64"}, optional
-        Of the model; None takes that of the parameters. Others, such as bfloat16, are
-        converted only if this is given.
+        Dtype of the model; None takes that of the parameters. Other dtypes, such as
+        bfloat16, are converted only if this is given.
     seed : int, sequence of int, SeedSequence, BitGenerator or Generator, optional
-        As of `MLP`: where the orders of `MLP.fit` and dropout are drawn from.
+        Seed of the sample orders in `MLP.fit` and of dropout, as for `MLP`.
 
     Returns
     -------
     MLP
-        With copies of the parameters, the same bits; it is independent of ``source``.
+        Model with bitwise copies of the parameters; it is independent of ``source``.
 
     Raises
     ------
     TypeError, ValueError
-        For what a model cannot be, with the name of the module or entry.
+        If a module or entry has no counterpart in fastmlp; the message names it.
 
     Notes
     -----
-    Modules taken over: ``Linear``, ``LayerNorm`` and ``BatchNorm1d`` (those with
-    running statistics), ``Dropout``, the activations that `fastmlp.layers` has under
-    torch's formulas and constants, ``Identity``, and ``Flatten``, which does nothing to
-    rows; also all that `MLP.to_torch` makes. Anything else computes what fastmlp does
-    not, or not by this number: it is refused, as is a module with a ``forward`` of its
-    own, with forward hooks or parametrisations, and one that stands in two places.
+    These modules are converted: ``Linear``, ``LayerNorm``, ``BatchNorm1d`` with running
+    statistics, ``Dropout``, the activations of `fastmlp.layers` with the same formulas
+    and constants, ``Identity``, and ``Flatten``, which does not change rows; also
+    everything that `MLP.to_torch` returns. Other modules and constants are refused, and
+    so are modules with their own ``forward``, with forward hooks or parametrisations,
+    and modules that occur in two places.
 
-    The layers of a state dict are those whose parameters it has, by number where names
-    differ in a number (``fc2``, ``fc10``), else in the order of the mapping. Where all
-    are numbers, as of one ``Sequential``, the first of the numbers left out between two
-    dense layers is an activation, those behind it are dropouts, which leave no trace;
-    what comes before the first layer does nothing. Under other names an activation
-    follows each dense layer but the last. Normalisations have torch's default numbers,
-    and blocks of layers cannot be told from it: pass the module, or make the model and
-    use its `MLP.load_state_dict`.
+    The layers of a state dict are those whose parameters it has. Where names differ in
+    a number (``fc2``, ``fc10``) they are in its order, otherwise in the order of the
+    mapping. If all names are numbers, as for a single ``Sequential``, the first number
+    missing between two dense layers is an activation; further missing numbers are
+    dropouts, which leave no trace, and modules before the first layer do nothing. With
+    other names an activation follows each dense layer but the last. Normalisations get
+    PyTorch's default constants. A state dict does not show residual blocks: pass the
+    module, or make the model and use its `MLP.load_state_dict`.
 
     >>> mlp = fm.from_torch(net)  # an nn.Sequential
     >>> mlp = fm.from_torch(
@@ -112,13 +113,13 @@ def from_torch(
     ... )
     """
     builder = _Builder(None if dtype is None else _validate.float_dtype(dtype))
-    # Without PyTorch in the process there are no modules.
+    # If PyTorch has not been imported, source is not a module.
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(source, torch.nn.Module):
         if prefix != "" or activation is not None or output_activation != "identity":
             raise ValueError(
                 "prefix, activation and output_activation are for state dicts; a "
-                "module says all of it, and its parts are modules themselves"
+                "module contains its activations, and its parts can be passed instead"
             )
         ModuleReader(torch, builder).read("", source)
     elif hasattr(source, "keys"):
@@ -126,7 +127,7 @@ def from_torch(
         _read_state(source, _prefixes(prefix), activation, output, builder)
     else:
         path = isinstance(source, (str, os.PathLike))
-        hint = "; of a file give what torch.load(path) returns" * path
+        hint = "; for a file, pass torch.load(path)" * path
         raise TypeError(
             "source must be a torch.nn.Module or a state dict (a mapping of names to "
             f"tensors or arrays), got {_validate.describe(source)}{hint}"
@@ -138,7 +139,7 @@ def from_torch(
 
 
 class _Builder:
-    """Puts layers one behind the other and looks whether they fit."""
+    """Chains layers and checks that their widths match."""
 
     def __init__(self, dtype: np.dtype[Any] | None, width: int | None = None) -> None:
         self.asked = dtype
@@ -155,7 +156,7 @@ class _Builder:
         else:
             array = _validate.numeric(what, value)
             if array.dtype.kind != "f":
-                raise TypeError(f"{what} must be of floats, got {array.dtype}")
+                raise TypeError(f"{what} must have a float dtype, got {array.dtype}")
         native = array.dtype.newbyteorder("=")
         if self.asked is None and native not in (np.float32, np.float64):
             raise TypeError(_other_dtype(what, array.dtype))
@@ -185,7 +186,7 @@ class _Builder:
     def norm(
         self, what: str, layer: Normalization, arrays: Mapping[str, Array]
     ) -> None:
-        """Add a normalisation, whose width has been looked at if it has no arrays."""
+        """Add a normalisation; without arrays, its width has been checked already."""
         for role, array in arrays.items():
             if array.ndim != 1:
                 raise ValueError(
@@ -209,19 +210,19 @@ class _Builder:
         self.items.append(LayerArrays(Activation(name), {}))
 
     def fit(self, what: str, width: int) -> None:
-        """Look whether a layer takes what comes out of the one before it."""
+        """Raise ValueError unless a layer takes the width of the output before it."""
         if width == 0:
             raise ValueError(f"{what} has width 0")
         if self.width is None:
             self.n_in = self.width = width
         elif self.width != width:
             raise ValueError(
-                f"{what} takes {width} numbers, but what is before it gives "
-                f"{self.width}"
+                f"{what} has an input width of {width}, but the output before it has "
+                f"width {self.width}"
             )
 
     def block(self) -> _Builder:
-        """Return a builder for what goes between this one's last layer and its next."""
+        """Return a builder for the body of a block that follows the last layer."""
         inner = _Builder(self.asked, self.width)
         inner.dtypes = self.dtypes
         return inner
@@ -229,16 +230,16 @@ class _Builder:
     def residual(
         self, what: str, body: _Builder, projection: Mapping[str, Array] | None
     ) -> None:
-        """Add a block that `block` has made the body of."""
+        """Add a block with a body from the builder that `block` returned."""
         if body.n_in is None or body.width is None or not body.items:
-            raise ValueError(f"{what}: the body has no layer that has a width")
+            raise ValueError(f"{what}: the body must have a layer with a width")
         self.fit(what, body.n_in)
         arrays = {}
         if projection is not None:
             if body.width == body.n_in:
                 raise ValueError(
                     f"{what} has a projection although its body is as wide as its "
-                    f"input, {body.n_in}; fastmlp's blocks have none then"
+                    f"input, {body.n_in}; fastmlp's blocks do not have one then"
                 )
             shapes = {"weight": (body.width, body.n_in), "bias": (body.width,)}
             if {role: a.shape for role, a in projection.items()} != shapes:
@@ -249,8 +250,8 @@ class _Builder:
             arrays = {f"projection.{role}": a for role, a in projection.items()}
         elif body.width != body.n_in:
             raise ValueError(
-                f"{what}: the body gives {body.width} numbers for {body.n_in}, and "
-                "there is no projection"
+                f"{what} needs a projection, because its body maps width {body.n_in} "
+                f"to {body.width}"
             )
         self.tracked = max(self.tracked, body.tracked)
         layer = Residual([item.layer for item in body.items])
@@ -261,13 +262,14 @@ class _Builder:
         """Return the model."""
         if self.n_in is None:
             raise ValueError(
-                "source has no layer with parameters or statistics, and so no width"
+                "source must have a layer with parameters or statistics, which "
+                "determine its input width"
             )
         if self.asked is None and len(self.dtypes) > 1:
             found = ", ".join(f"{what} {d}" for d, what in self.dtypes.items())
             raise TypeError(
-                f"source has parameters of several dtypes ({found}); say which the "
-                "model shall have: dtype='float32'"
+                f"source has parameters of several dtypes ({found}); choose that of "
+                "the model: dtype='float32'"
             )
         dtype = self.asked or next(iter(self.dtypes), np.dtype(np.float32))
         layers = [item.layer for item in self.items]
@@ -290,26 +292,27 @@ def _same(what: str, array: Array, size: int) -> None:
 def _other_dtype(what: str, dtype: object) -> str:
     name = str(dtype).removeprefix("torch.")
     return (
-        f"{what} is {name}, in which fastmlp does not compute; dtype='float32' converts"
+        f"{what} must be float32 or float64, got {name}; pass dtype='float32' to "
+        "convert it"
     )
 
 
 def _from_tensor(what: str, value: Any, torch: Any, *, convert: bool) -> Array:
-    """Return a tensor's numbers, of float32 or float64; from other devices a copy."""
+    """Return a tensor as a float32 or float64 array; from other devices a copy."""
     if torch.nn.parameter.is_lazy(value):
         raise ValueError(
-            f"{what} has no shape yet: its lazy module must see an input first"
+            f"{what} has no shape yet: call its lazy module with an input first"
         )
     if value.is_meta:
-        raise ValueError(f"{what} is on the meta device: it has no numbers")
+        raise ValueError(f"{what} is on the meta device, without values")
     if value.layout != torch.strided:
         raise TypeError(f"{what} must be dense, got {value.layout}; call to_dense()")
     if value.is_quantized or not value.dtype.is_floating_point:
-        raise TypeError(f"{what} must be of floats, got {value.dtype}")
+        raise TypeError(f"{what} must have a float dtype, got {value.dtype}")
     if value.dtype not in (torch.float32, torch.float64):
         if not convert:
             raise TypeError(_other_dtype(what, value.dtype))
-        value = value.to(torch.float32)  # which holds all of the smaller ones
+        value = value.to(torch.float32)  # exact for the smaller dtypes
     array: Array = value.detach().cpu().numpy()
     return array
 
@@ -321,16 +324,16 @@ _SUPPORTED = (
     "nn.Identity, nn.Flatten, and the activations of fastmlp.ACTIVATIONS"
 )
 
-# What can be done about some that fastmlp does not have.
+# Advice for some modules without a counterpart.
 _ADVICE = {
     "LogSoftmax": "leave it out and use fm.CrossEntropy, which takes logits",
     "LogSigmoid": "leave it out and use fm.BinaryCrossEntropy, which takes logits",
-    "Softmin": "use Softmax behind a Linear with the opposite sign",
-    "AlphaDropout": "use nn.Dropout, or leave it out if there is no more training",
+    "Softmin": "use Softmax after a Linear with the opposite sign",
+    "AlphaDropout": "use nn.Dropout, or leave it out if you do not train further",
     "RMSNorm": "use nn.LayerNorm and train again",
     "GroupNorm": "use nn.LayerNorm and train again",
-    "Bilinear": "no dense layer is one",
-    "MLPModule": "it computes with a fastmlp model already, module.mlp",
+    "Bilinear": "a dense layer has only one input",
+    "MLPModule": "it already contains a fastmlp model, module.mlp",
 }
 
 
@@ -357,7 +360,7 @@ class ModuleReader:
                 self._readers.setdefault(getattr(nn, row.torch), self._activation)
 
     def read(self, name: str, module: Any) -> None:
-        """Add a module, whose name within the one that was handed in is this."""
+        """Add a module; ``name`` is its name within the outermost one."""
         module = self._unwrapped(module)
         kind = type(module).__name__
         what = f"module {name} ({kind})" if name else f"the module ({kind})"
@@ -365,7 +368,7 @@ class ModuleReader:
         if known is None:
             raise TypeError(self._unknown(what, module))
         if "forward" in vars(module):
-            raise TypeError(f"{what} has a forward of its own, which cannot be read")
+            raise TypeError(f"{what} has its own forward, which cannot be converted")
         if module._forward_hooks or module._forward_pre_hooks:
             raise TypeError(
                 f"{what} has forward hooks, which may change what it computes; "
@@ -381,14 +384,14 @@ class ModuleReader:
             if other != what:
                 raise ValueError(
                     f"{what} shares its parameters with {other}; in fastmlp each layer "
-                    "has its own: copy the module (copy.deepcopy) to go on without "
+                    "has its own: copy the module (copy.deepcopy) to continue without "
                     "sharing"
                 )
         before = self._owners.setdefault(id(module), what)
         if before != what and isinstance(module, self._nn.BatchNorm1d):
             raise ValueError(
-                f"{what} is {before} once more; in fastmlp each layer has its own "
-                "statistics: copy the module (copy.deepcopy)"
+                f"{what} is the same module as {before}; in fastmlp each layer has its "
+                "own statistics: copy the module (copy.deepcopy)"
             )
         inside = f"{name}." if name else ""
         if known is self._nn.Sequential:
@@ -426,7 +429,7 @@ class ModuleReader:
         children = [name for name, _ in module.named_children()]
         if children and not type(module).__module__.startswith("torch.nn."):
             return (
-                f"{what} has a forward of its own, and what that does is not known. "
+                f"{what} has its own forward, which cannot be converted. "
                 "Pass an nn.Sequential instead, such as one of its parts "
                 f"({', '.join(children)}), or its state_dict() with prefix= and "
                 "activation="
@@ -460,7 +463,7 @@ class ModuleReader:
     def _flatten(self, what: str, module: Any) -> None:
         if module.start_dim not in (1, -1) or module.end_dim not in (-1, 1):
             raise ValueError(
-                f"{what} must leave rows as they are, start_dim=1 and end_dim=-1, got "
+                f"{what} must not change rows: start_dim=1 and end_dim=-1, got "
                 f"{module.start_dim} and {module.end_dim}"
             )
 
@@ -479,8 +482,8 @@ class ModuleReader:
     def _residual(self, what: str, inside: str, module: Any) -> None:
         if self._starts_in_place(module.body):
             raise ValueError(
-                f"{what}: its body begins with a module with inplace=True, which "
-                "changes the input that is added as well; use inplace=False"
+                f"{what}: its body begins with a module with inplace=True, which also "
+                "changes the input of the addition; use inplace=False"
             )
         outer = self.builder
         body = self.builder = outer.block()
@@ -495,7 +498,7 @@ class ModuleReader:
         outer.residual(what, body, projection)
 
     def _starts_in_place(self, body: Any) -> bool:
-        """Tell whether something is written to what a body is given."""
+        """Return whether a body overwrites its input."""
         same = (self._nn.Identity, self._nn.Flatten, self._nn.Dropout)
         for leaf in body.modules():
             if getattr(leaf, "inplace", False):
@@ -511,13 +514,13 @@ def _check_option(what: str, option: str, value: Any, wanted: Any) -> None:
         if not value >= _LEAST_THRESHOLD:
             raise ValueError(
                 f"{what} has threshold={value}; fastmlp's softplus does not have one, "
-                f"which is the same only from {_LEAST_THRESHOLD:g} on"
+                f"which makes no difference only from {_LEAST_THRESHOLD:g} on"
             )
     elif option == "dim":
         if value not in (-1, 1):
             raise ValueError(
-                f"{what} has dim={value}; fastmlp's softmax is over a row's outputs, "
-                "dim=-1"
+                f"{what} has dim={value}; fastmlp's softmax is over the outputs of a "
+                "row, dim=-1"
             )
     elif value != wanted:
         raise ValueError(
@@ -535,9 +538,9 @@ class _Leaf(NamedTuple):
     Attributes
     ----------
     name, full : str
-        Its name below the prefix, and with it.
+        Its name without and with the prefix.
     entries : dict of str to tensor or array
-        By what follows its name.
+        Its entries by role, the last part of their names.
     """
 
     name: str
@@ -579,20 +582,20 @@ def _read_state(
         if not found:
             known = ", ".join(sorted({n.rpartition(".")[0] for n in state})[:20])
             raise ValueError(
-                f"source has no entry that begins with {prefix!r}; layers: {known}"
+                f"source has no entry that begins with {prefix!r}; its layers: {known}"
                 if prefix
                 else "source has no entries"
             )
         leaves += found
     numbered = len(prefixes) == 1 and all(leaf.name.isdecimal() for leaf in leaves)
 
-    # What each leaf is, and where there is an activation behind it.
+    # Find the normalisations, and the layers that an activation follows.
     norms = [leaf for leaf in leaves if _is_norm(leaf)]
     places = _gaps(leaves) if numbered else list(range(len(leaves) - 1))
     if norms and not numbered:
         raise ValueError(
-            f"source: whether activations are before or behind normalisations such as "
-            f"{norms[0].full} cannot be told from the names; pass the module"
+            "source: its names do not show whether activations come before or after "
+            f"normalisations such as {norms[0].full}; pass the module"
         )
     names = dict(zip(places, _activations(activation, len(places)), strict=True))
     names[len(leaves) - 1] = output_activation
@@ -602,7 +605,7 @@ def _read_state(
 
 
 def _without_wrappers(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    names = list(state.keys())  # all that a mapping must have besides its items
+    names = list(state.keys())  # a mapping needs only keys() and its items
     if not all(isinstance(name, str) for name in names):
         raise TypeError("source must have names (str) as its keys")
     result = {name: state[name] for name in names}
@@ -623,13 +626,13 @@ def _leaves(state: Mapping[str, Any], prefix: str) -> list[_Leaf]:
         layer, _, role = name.removeprefix(prefix).rpartition(".")
         if role not in _ROLES:
             raise ValueError(
-                f"source[{name!r}] belongs to no layer that fastmlp has; choose those "
-                "that do with prefix="
+                f"source[{name!r}] does not belong to a layer of fastmlp; choose "
+                "entries that do with prefix="
             )
         if {"body", "projection"} & set(layer.split(".")):
             raise ValueError(
-                f"source[{name!r}] is of a residual block, whose activations cannot be "
-                "told from names: pass the module, or make the model and use its "
+                f"source[{name!r}] belongs to a residual block, and its activations "
+                "are unknown: pass the module, or make the model and use its "
                 "load_state_dict"
             )
         full = f"{prefix}{layer}".removesuffix(".")
@@ -638,7 +641,7 @@ def _leaves(state: Mapping[str, Any], prefix: str) -> list[_Leaf]:
 
 
 def _order(names: Sequence[str]) -> Callable[[_Leaf], list[tuple[int, int]]]:
-    """Return a key: by numbers where names differ in one, else as they come."""
+    """Return a sort key: by number where names differ in one, else in given order."""
     first: dict[tuple[str, ...], int] = {}
 
     def parts(name: str) -> Iterator[tuple[tuple[str, ...], int]]:
@@ -661,7 +664,7 @@ def _is_norm(leaf: _Leaf) -> bool:
 
 
 def _gaps(leaves: Sequence[_Leaf]) -> list[int]:
-    """Return behind which layers of a Sequential a number is left out."""
+    """Return the layers of a Sequential that are followed by a missing number."""
     places: list[int] = []
     since_dense = 0
     for i, leaf in enumerate(leaves):
@@ -672,18 +675,18 @@ def _gaps(leaves: Sequence[_Leaf]) -> list[int]:
         since_dense += 1
         if since_dense > 1:
             raise ValueError(
-                f"source: of what is before and behind {leaf.full}, a normalisation, "
-                "it cannot be told which is the activation; pass the module"
+                "source: it is unknown whether the activation comes before or after "
+                f"the normalisation {leaf.full}; pass the module"
             )
     return places
 
 
 def _activations(activation: Any, count: int) -> list[str]:
-    """Return an activation for each place that has one."""
+    """Return one activation for each of ``count`` places."""
     if activation is None:
         if count > 0:
             raise TypeError(
-                "activation must be given, as a state dict does not say which it is: "
+                "activation must be given, as a state dict does not contain it: "
                 "activation='relu'"
             )
         return []
@@ -698,8 +701,8 @@ def _activations(activation: Any, count: int) -> list[str]:
         ) from None
     if len(names) != count:
         raise ValueError(
-            f"activation must be one name or {count}, one for each place where there "
-            f"is an activation; got {len(names)}"
+            f"activation must be one name or {count} names, one for each activation; "
+            f"got {len(names)}"
         )
     return [activation_name(f"activation[{i}]", n) for i, n in enumerate(names)]
 
@@ -719,7 +722,7 @@ def _add(leaf: _Leaf, builder: _Builder) -> None:
         ):
             raise ValueError(
                 f"{what} must have running_mean and running_var, and weight and bias "
-                f"or neither, as a batch normalisation; got {', '.join(leaf.entries)}"
+                f"or neither, for a batch normalisation; got {', '.join(leaf.entries)}"
             )
         builder.norm(what, BatchNorm(affine="weight" in arrays), arrays)
         name = f"source[{f'{leaf.full}{dot}{_COUNTER}'!r}]"
@@ -728,11 +731,11 @@ def _add(leaf: _Leaf, builder: _Builder) -> None:
     elif _is_norm(leaf):
         if roles != {"weight", "bias"}:
             raise ValueError(
-                f"{what} must have weight and bias as a layer normalisation; got "
+                f"{what} must have weight and bias, for a layer normalisation; got "
                 f"{', '.join(leaf.entries)}"
             )
         builder.norm(what, LayerNorm(), arrays)
     else:
         if "weight" not in arrays:
-            raise ValueError(f"{what} has no weight; got {', '.join(leaf.entries)}")
+            raise ValueError(f"{what} needs a weight, got {', '.join(leaf.entries)}")
         builder.dense(what, arrays["weight"], arrays.get("bias"))

@@ -1,9 +1,9 @@
-"""Files of arrays and texts: safetensors, with a hash over all that is in them.
+"""Files of arrays and texts: safetensors with a hash of their content.
 
-A file is what the safetensors package writes: the length of a header, the header, JSON
-that has names, dtypes, shapes and places of the arrays and a ``__metadata__`` of texts,
-and the arrays. One of the texts, ``sha256``, is made of the others and the arrays, so
-that no byte can change without being noticed.
+A file has the format of the safetensors package: the length of the header; the header,
+JSON with the names, dtypes, shapes and positions of the arrays and a ``__metadata__``
+of texts; and the arrays. One of the texts, ``sha256``, is a hash of the others and of
+the arrays, so that any changed byte is detected.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     from .._validate import Array
 
-# What a header may be long, as in the package: no file can ask for more memory than
-# this without being as large itself.
+# Largest length of a header, as in the package, so that a small file cannot request a
+# large amount of memory.
 HEADER_LIMIT = 100_000_000
 
-# Dtypes by the format's names. It has more, in which nothing is stored here.
+# Dtypes by the format's names, without those that fastmlp does not store.
 DTYPES = {
     "BOOL": np.dtype(np.bool_),
     "F16": np.dtype(np.float16),
@@ -47,7 +47,7 @@ _METADATA = "__metadata__"
 
 
 def package(what: str) -> Any:
-    """Return the package's part for numpy, or say that ``what`` needs it."""
+    """Return safetensors.numpy; if it is not installed, the error names ``what``."""
     return _validate.extra("safetensors.numpy", what, "safetensors")
 
 
@@ -59,16 +59,16 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} is there twice")
+        raise ValueError(f"{twice!r} occurs twice")
     return found
 
 
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number of JSON")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def parse(what: str, text: str) -> Any:
-    """Return what a JSON text holds; no name twice in an object, no NaN."""
+    """Return the value of a JSON text; duplicate names and NaN are refused."""
     import json
 
     try:
@@ -76,7 +76,7 @@ def parse(what: str, text: str) -> Any:
     except RecursionError:
         raise ValueError(f"{what} is nested too deeply") from None
     except ValueError as error:
-        raise ValueError(f"{what} is no proper JSON: {error}") from None
+        raise ValueError(f"{what} is not valid JSON: {error}") from None
 
 
 def compact(value: object) -> str:
@@ -102,19 +102,19 @@ def _digest(arrays: Mapping[str, Array], texts: Mapping[str, str]) -> str:
 
 
 def encode(arrays: Mapping[str, Array], texts: Mapping[str, str], what: str) -> bytes:
-    """Return a file's content, the same for the same arrays and texts.
+    """Return the content of a file, the same for the same arrays and texts.
 
     Parameters
     ----------
     arrays
-        Of dtypes among `DTYPES`.
+        Arrays of the dtypes in `DTYPES`.
     texts
         The metadata, ASCII.
     what
-        Who asks, for an error that the package is not there.
+        Caller to name in the error if the package is not installed.
     """
     tools = package(what)
-    # The package writes the memory as it lies.
+    # The package writes the memory as it is, whatever the strides.
     dense = {name: np.array(array, order="C") for name, array in arrays.items()}
     texts = {**texts, _HASH: _digest(dense, texts)}
     data: bytes = tools.save(dense, metadata=texts)
@@ -133,7 +133,7 @@ def encode(arrays: Mapping[str, Array], texts: Mapping[str, str], what: str) -> 
 def decode(data: bytes, what: str) -> tuple[dict[str, Array], dict[str, str]]:
     """Return the arrays, read-only, and the texts of a file's content.
 
-    Raises ValueError that says what is wrong with anything that `encode` did not give.
+    Raises ValueError that says what is wrong with content that `encode` did not return.
     """
     tools = package(what)
     length = _header_length(data[:8], len(data))
@@ -151,13 +151,13 @@ def decode(data: bytes, what: str) -> tuple[dict[str, Array], dict[str, str]]:
 def read(path: str, what: str) -> tuple[dict[str, Array], dict[str, str]]:
     """Return the arrays, read-only, and the texts of a file.
 
-    Raises OSError if it cannot be read, else as `decode`.
+    Raises OSError if the file cannot be read, and otherwise the errors of `decode`.
     """
     if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
-        raise ValueError("it is no ordinary file")
+        raise ValueError("it must be a regular file")
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        # Before anything is read that is not there, or is of something else.
+        # Check the length first, so that other files are not read at all.
         _header_length(file.read(8), size)
         file.seek(0)
         return decode(file.read(), what)
@@ -180,17 +180,17 @@ def _header_length(start: bytes, size: int) -> int:
 
 
 def _checked_header(data: bytes, room: int) -> dict[str, str]:
-    """Look at every field of a header; return the texts in it."""
+    """Check every field of a header, and return its texts."""
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"the header is no UTF-8: {error}") from None
+        raise ValueError(f"the header is not UTF-8: {error}") from None
     header = parse("the header", text)
     if not isinstance(header, dict) or text[0] != "{" or text.rstrip(" ")[-1] != "}":
-        raise ValueError("the header must be a JSON object, and spaces after it")
+        raise ValueError("the header must be a JSON object, followed by spaces only")
     texts = header.pop(_METADATA, None)
     if not isinstance(texts, dict):
-        # A state dict of PyTorch's, say: arrays, but not what they are for.
+        # This may be a PyTorch state dict, which does not contain the architecture.
         hint = (
             "; for a state dict without architecture: "
             "fm.from_torch(safetensors.numpy.load_file(path), activation=…)"
@@ -206,13 +206,13 @@ def _checked_header(data: bytes, room: int) -> dict[str, str]:
     if _HASH not in texts:
         raise ValueError(f"{_METADATA}[{_HASH!r}] is missing; fastmlp writes it")
 
-    # One array after the other, from the first byte to the last.
+    # The arrays must cover the bytes from the first to the last without gaps.
     end = 0
     spans = {name: _span(name, entry) for name, entry in header.items()}
     for name, (first, last) in sorted(spans.items(), key=lambda item: item[1]):
         if first != end:
             raise ValueError(
-                f"{name}: data_offsets must begin at {end}, where the array before "
+                f"{name}: data_offsets must begin at {end}, where the previous array "
                 f"ends, got {first}"
             )
         end = last
@@ -222,7 +222,7 @@ def _checked_header(data: bytes, room: int) -> dict[str, str]:
 
 
 def _span(name: str, entry: object) -> tuple[int, int]:
-    """Return where an array begins and ends."""
+    """Return the positions at which an array begins and ends."""
     fields = ("dtype", "shape", "data_offsets")
     if not isinstance(entry, dict) or set(entry) != set(fields):
         got = ", ".join(entry) if isinstance(entry, dict) else entry
@@ -242,7 +242,7 @@ def _span(name: str, entry: object) -> tuple[int, int]:
     if len(offsets) != 2:
         raise ValueError(f"{name}: data_offsets must be two ints, got {offsets}")
     size = DTYPES[code].itemsize
-    for n in shape:  # in Python's integers, which do not overflow
+    for n in shape:  # Python's integers do not overflow
         size *= n
     if offsets[1] - offsets[0] != size:
         raise ValueError(
