@@ -352,7 +352,7 @@ def stored(
     except (ImportError, MemoryError, OSError):
         raise
     except Exception as error:
-        # safetensors raises an exception class of its own, whose name says the cause.
+        # safetensors has its own exception class, whose name says the cause.
         known = isinstance(error, (TypeError, ValueError))
         kind = "" if known else f"{type(error).__name__} "
         raise ValueError(

@@ -41,9 +41,9 @@ class Residual(torch.nn.Module):
     Parameters
     ----------
     body : torch.nn.Sequential
-        What is added to x.
+        Modules whose output is added to x.
     projection : torch.nn.Linear, optional
-        Applied to the x that is added, where widths differ.
+        Projection of the added x, if widths differ.
     """
 
     def __init__(
@@ -115,9 +115,9 @@ def to_torch(mlp: Model) -> torch.nn.Sequential:
 def _sequential(
     layers: Sequence[Layer], width: int, dtype: torch.dtype
 ) -> tuple[torch.nn.Sequential, int]:
-    """Return modules, their parameters not set, and the width of the last one."""
+    """Return modules without values of parameters, and the width of the last one."""
 
-    # PyTorch's own random numbers are left alone: nothing is drawn.
+    # Skipping the initialisation leaves PyTorch's random number generator untouched.
     def empty(kind: Any, *args: Any, **options: Any) -> Any:
         options |= {"dtype": dtype, "device": "cpu"}
         return torch.nn.utils.skip_init(kind, *args, **options)
@@ -150,15 +150,15 @@ def _sequential(
 
 
 class _Memory(NamedTuple):
-    """What all modules of one model share.
+    """Tensors and lock that all modules of one model share.
 
     Attributes
     ----------
     params, buffers : torch.Tensor
-        The model's. Parameters made of the same tensor have one count of changes, by
-        which PyTorch notices what another module's optimiser did.
+        The model's memory. Parameters made from the same tensor share a version
+        counter, which tells PyTorch of changes by another module's optimiser.
     lock : threading.Lock
-        Held from what a pass keeps in the model to where that is looked at.
+        Held from a pass that stores values in the model until they have been read.
     """
 
     params: torch.Tensor
@@ -188,7 +188,7 @@ class MLPModule(torch.nn.Module):
     Parameters
     ----------
     mlp : MLP
-        The model to compute with.
+        Model to compute with.
 
     Attributes
     ----------
@@ -197,7 +197,7 @@ class MLPModule(torch.nn.Module):
     params : torch.nn.Parameter
         The memory of ``mlp.params``.
     statistics : torch.Tensor
-        That of ``mlp.buffers``, a buffer of the module, if there is `BatchNorm`.
+        The memory of ``mlp.buffers``, a buffer of the module, if there is `BatchNorm`.
     """
 
     def __init__(self, mlp: MLP) -> None:
@@ -206,7 +206,7 @@ class MLPModule(torch.nn.Module):
         self._tie()
 
     def _tie(self) -> None:
-        """Make what follows from the model and the process, none of it pickled."""
+        """Set what follows from the model and the process; it is not pickled."""
         mlp = self.mlp
         kinds = {op.kind for op in mlp.core.ops}
         self._normalises = "batch_norm" in kinds
@@ -238,7 +238,7 @@ class MLPModule(torch.nn.Module):
         return y if x.ndim == 2 else y.reshape(*x.shape[:-1], self.mlp.n_out)
 
     def _rows(self, x: Any) -> torch.Tensor:
-        """Return the inputs as a C-contiguous matrix, or say what is wrong."""
+        """Return the inputs as a C-contiguous matrix; raise an error for bad ones."""
         if not isinstance(x, torch.Tensor):
             raise TypeError(f"x must be a torch.Tensor, got {_validate.describe(x)}")
         if x.device.type != "cpu":
@@ -248,7 +248,7 @@ class MLPModule(torch.nn.Module):
             )
         if x.dtype != self._dtype:
             raise TypeError(
-                f"x must be {self._dtype} as the model is, got {x.dtype}; call "
+                f"x must be {self._dtype} like the model, got {x.dtype}; call "
                 f"x.to({self._dtype})"
             )
         if x.layout != torch.strided:
@@ -261,22 +261,22 @@ class MLPModule(torch.nn.Module):
         if self._addresses() != self._memory:
             raise RuntimeError(
                 "the parameters of this module must stay the memory of its fastmlp "
-                "model, but others have taken their place (torch.func.functional_call "
-                "and assignments do that); write into them instead"
+                "model, but they were replaced (torch.func.functional_call and "
+                "assignments do that); write into them instead"
             )
-        # PyTorch looks itself only where there is a graph to be made.
+        # PyTorch checks this only if it builds a graph.
         if any(forward_ad.unpack_dual(t).tangent is not None for t in (x, self.params)):
             raise RuntimeError(
                 "a module that computes with a fastmlp model has no forward-mode "
-                "derivatives in PyTorch; mlp.to_torch() has, and mlp.jvp and "
-                "mlp.jacobian give those by the inputs"
+                "derivatives in PyTorch; use mlp.to_torch(), or mlp.jvp and "
+                "mlp.jacobian for derivatives with respect to the inputs"
             )
         rows = x if x.ndim == 2 else x.reshape(-1, n_in)
         return rows.resolve_neg().contiguous()
 
     def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> MLPModule:
-        # What to(), double(), cuda(), share_memory() and their like go through. They
-        # are shown other tensors of the same memory, as some change theirs in place.
+        # to(), double(), cuda(), share_memory() and similar methods call this. They get
+        # other tensors of the same memory, as some of them change tensors in place.
         for array in (self.mlp.params, self.mlp.buffers):
             given = torch.from_numpy(array)
             place = given.data_ptr(), given.dtype, given.device
@@ -284,8 +284,8 @@ class MLPModule(torch.nn.Module):
             if (got.data_ptr(), got.dtype, got.device) != place:
                 raise TypeError(
                     f"a module that computes with a fastmlp model stays {self._dtype} "
-                    f"on the CPU, in memory of its own; got {got.dtype} on "
-                    f"{got.device}. A copy that can move is mlp.to_torch()"
+                    f"on the CPU, in the model's memory; got {got.dtype} on "
+                    f"{got.device}. mlp.to_torch() returns a copy that can move"
                 )
         return self
 
@@ -309,12 +309,12 @@ class MLPModule(torch.nn.Module):
         return repr(self.mlp)
 
 
-# What _tie makes anew.
+# Attributes that _tie sets.
 _TIED = frozenset(("_normalises", "_has_modes", "_dtype", "_memory", "_lock"))
 
 
 class _Call(torch.autograd.Function):
-    """One call of a model, as PyTorch's graph has it."""
+    """One call of a model in PyTorch's graph."""
 
     @staticmethod
     def forward(
@@ -324,17 +324,17 @@ class _Call(torch.autograd.Function):
         module: MLPModule,
         training: bool,
     ) -> torch.Tensor:
-        # The parameters are kept for PyTorch to notice if they change.
+        # PyTorch checks saved tensors for changes, so the parameters are among them.
         ctx.save_for_backward(rows, params)
         ctx.module, mlp = module, module.mlp
         with module._lock:
-            # What makes this pass again if the model has not kept it.
+            # These repeat the pass if the model has overwritten its values.
             seed, passes, _ = mlp.core.training_state
             ctx.draw = (seed, _core.PASS_DRAWS, passes) if training else None
             fixed = module._normalises and not training
             ctx.statistics = mlp.buffers.copy() if fixed else None
             y = mlp.forward(rows.detach().numpy(), training)
-            # An object that each forward makes anew, by which it is known.
+            # Each forward makes a new object, which identifies it.
             ctx.kept = mlp.forward_shape
         return torch.from_numpy(y)
 
@@ -346,10 +346,10 @@ class _Call(torch.autograd.Function):
 
 
 class _Back(torch.autograd.Function):
-    """The way back through a call.
+    """The backward pass of a call.
 
-    A function of its own, of all that second derivatives would be with respect to, so
-    that these are refused and not taken for zero.
+    It is a separate function of every tensor that second derivatives would depend on,
+    so that these raise an error instead of being zero.
     """
 
     @staticmethod
@@ -368,24 +368,24 @@ class _Back(torch.autograd.Function):
     def backward(ctx: Any, *derivatives: torch.Tensor) -> NoReturn:
         raise RuntimeError(
             "a module that computes with a fastmlp model has no second derivatives in "
-            "PyTorch; mlp.to_torch() has, and mlp.hessian and mlp.hvp give those by "
-            "the inputs"
+            "PyTorch; use mlp.to_torch(), or mlp.hessian and mlp.hvp for derivatives "
+            "with respect to the inputs"
         )
 
 
 def _gradients(ctx: Any, rows: Array, dy: Array) -> tuple[Array, Array]:
-    """Go back through what the last forward kept, or make an earlier one again."""
+    """Return gradients from the values that a pass kept, or repeat an earlier pass."""
     mlp: MLP = ctx.module.mlp
     with ctx.module._lock:
         if mlp.forward_shape is ctx.kept:
-            # Training drops what is kept.
+            # Training discards these values, and then backward raises RuntimeError.
             with contextlib.suppress(RuntimeError):
                 return _validate.accepted(mlp.core.backward(dy))
     if ctx.draw is None and ctx.statistics is None:
         return mlp.vjp(rows, dy)[1:]
 
-    # In training mode a pass moves running statistics and what is drawn next, and here
-    # it may need those of long ago: so in a network of its own.
+    # A pass in training mode changes running statistics and random draws, and this one
+    # may need earlier statistics: use a separate network.
     net = _core.Mlp(mlp.dtype.name, mlp.n_in, core_layers(mlp.layers))
     net.params[:] = mlp.params
     if ctx.statistics is not None:

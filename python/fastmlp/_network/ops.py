@@ -1,7 +1,7 @@
 """A model's operations as one flat list of steps, for summaries, plots and exports.
 
 The names are those of ``torch.nn.Sequential``, in which an activation follows each
-dense layer and takes a place of its own.
+dense layer and has its own place.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ _NOT_FINITE = (
 
 
 class Task(NamedTuple):
-    """What the network is trained for.
+    """Training task of the network.
 
     Attributes
     ----------
@@ -76,7 +76,7 @@ class Task(NamedTuple):
     constant: Callable[[Array], Array] | None = None
 
     def constant_of(self, y: Array) -> Array | None:
-        """Return these terms; None if there are none."""
+        """Return the additional terms; None if there are none."""
         return None if self.constant is None else self.constant(y)
 
 
@@ -116,10 +116,10 @@ def as_floats(y: Array, dtype: np.dtype[Any]) -> Array:
 class BaseMLP(NetworkWeights):
     """Base class of `MLPClassifier` and `MLPRegressor`."""
 
-    # What differs between classifier and regressor.
+    # The classifier and the regressor implement the following.
 
     def _task(self, y: Array) -> Task:
-        """Return what to train for, given targets (rows, n)."""
+        """Return the task for targets (rows, n)."""
         raise NotImplementedError
 
     def _checked(
@@ -169,7 +169,7 @@ class BaseMLP(NetworkWeights):
         elif self.dtype is not None:
             dtype = _validate.float_dtype(self.dtype)
 
-        # What to train on.
+        # Check the data.
         given = y
         X, y = self._checked(X, y, incremental, first, dtype)
         by_class = self._weights_by_class(given, incremental)
@@ -182,7 +182,7 @@ class BaseMLP(NetworkWeights):
         if eval_set is not None:
             held_out = self._held_out(eval_set, X.dtype, y.shape[1])
 
-        # The network.
+        # Make or change the network, and train it.
         random_state = check_random_state(self.random_state)
         widths = [X.shape[1], *sizes, task.outputs]
         self.n_outputs_ = task.outputs
@@ -277,7 +277,7 @@ class BaseMLP(NetworkWeights):
     def _optimizer_of(
         self, incremental: bool
     ) -> tuple[Optimizer | Solver, LearningRatePolicy | None]:
-        """Return what trains, and for an optimiser its learning rates."""
+        """Return the optimiser with its learning rates, or the solver."""
         if self._steps():
             if not incremental or not hasattr(self, "_optimizer"):
                 self._optimizer = self._new_policy()
@@ -298,7 +298,7 @@ class BaseMLP(NetworkWeights):
         order: SampleOrder,
         seed: int,
     ) -> Any:
-        """Return what trains for an epoch."""
+        """Return the object that trains for an epoch."""
         mlp, loss, constant = self.mlp_, task.loss, task.constant_of(data.y)
         if isinstance(optimizer, Optimizer):
             kind = CustomEpochs if loss.core is None else NativeEpochs
@@ -429,7 +429,8 @@ class BaseMLP(NetworkWeights):
         y = y.reshape(-1, 1) if y.ndim == 1 else y
         if y.shape[1] != n:
             raise ValueError(
-                f"eval_set: y has {y.shape[1]} outputs, that of the training data {n}"
+                f"eval_set: y must have {n} outputs like the training data, got "
+                f"{y.shape[1]}"
             )
         weight = None
         if len(eval_set) == 3 and eval_set[2] is not None:
@@ -461,7 +462,7 @@ class BaseMLP(NetworkWeights):
         self._keep_records(fresh=True)
 
     def _without_hidden(self) -> str:
-        """Return the activation that decides if there is no hidden layer."""
+        """Return the activation for the initial bounds without a hidden layer."""
         name = self.activation
         return "sigmoid" if name in ("logistic", "sigmoid") else "identity"
 
@@ -537,7 +538,7 @@ class BaseMLP(NetworkWeights):
         return outputs if math.isfinite(square) else None
 
     def _outputs(self, X: Any) -> Array:
-        """Return the network's outputs, before the output's activation."""
+        """Return the network's outputs, before the output activation."""
         outputs = self._quick_outputs(X)
         if outputs is not None:
             return outputs

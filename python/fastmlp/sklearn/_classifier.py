@@ -48,7 +48,7 @@ _OF_LOGITS = (BinaryCrossEntropy, CrossEntropy, CustomLoss)
     'identity' for losses without probabilities""",
 )
 class MLPClassifier(ClassifierMixin, BaseMLP):
-    """A multilayer perceptron that classifies, as scikit-learn's, trained by fastmlp.
+    """A multilayer perceptron for classification with scikit-learn's interface.
 
     Parameters
     ----------
@@ -56,16 +56,15 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     loss : 'log_loss', Loss or callable, default='log_loss'
         Loss to minimise; this parameter and those below are beyond scikit-learn.
         'log_loss' is the cross-entropy (the binary one for two classes, and for several
-        labels of a sample). Others: ``fm.CrossEntropy(...)``, with an output for each
-        class even if there are two; ``fm.BinaryCrossEntropy(...)``, one against the
-        rest for several classes; a function of logits and rows of 0 and 1, see
-        `fastmlp.CustomLoss`; or `MSE`, `MAE`, `Huber`, `PseudoHuber` (of rows of 0 and
-        1) and `Hinge` (of -1 and 1), which give no probabilities.
+        labels per sample). Other losses are ``fm.CrossEntropy(...)``, with an output
+        for each class even if there are two; ``fm.BinaryCrossEntropy(...)``, which is
+        one-vs-rest for several classes; a function of logits and rows of 0 and 1, see
+        `fastmlp.CustomLoss`; and, without probabilities, `MSE`, `MAE`, `Huber`,
+        `PseudoHuber` (on rows of 0 and 1) and `Hinge` (on -1 and 1).
     class_weight : dict, list of dict, 'balanced' or None, default=None
-        Weight of the samples of each class, by its label; 'balanced' weighs them by
-        n_samples / (n_classes · samples of the class), and is not for `partial_fit`.
-        For several labels of a sample, a list with a dict for each. Validation is
-        unweighted.
+        Weights of the classes by label; 'balanced' uses n_samples / (n_classes ·
+        samples of the class) and is not available in `partial_fit`. For several labels
+        per sample, a list with one dict for each label. Validation is unweighted.
     %(more_parameters)s
 
     Attributes
@@ -79,9 +78,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     With the same parameters and ``random_state`` the loss curve and the weights follow
     those of ``sklearn.neural_network.MLPClassifier``, up to rounding. Differences:
 
-    - The loss is computed from logits and not cut off where a probability is rounded to
-      0 or 1: where it is that large, curves differ, and line searches of 'lbfgs' that
-      get there may continue differently.
+    - The loss is computed from logits and is not clipped where a probability is rounded
+      to 0 or 1. For such large losses the curves differ, and line searches of 'lbfgs'
+      may continue differently.
     %(notes)s
 
     Examples
@@ -143,19 +142,19 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     ) -> Self:
         """Train the network.
 
-        Ctrl-C ends the training with a warning; the model is kept as it is then.
+        Ctrl-C ends the training with a warning, and the model keeps its current state.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             The samples.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
-            Their labels; several labels of a sample as rows of 0 and 1.
+            Labels; several labels per sample are rows of 0 and 1.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the samples: none negative, not all zero.
         eval_set : tuple (X, y) or (X, y, sample_weight), default=None
-            Held-out data: the loss on them is taken after each epoch
-            (`validation_loss_curve_`), and early stopping goes by them.
+            Held-out data, on which the loss is computed after each epoch
+            (`validation_loss_curve_`) and which early stopping uses.
 
         Returns
         -------
@@ -165,7 +164,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         Raises
         ------
         ValueError
-            For bad parameters or data, and if the training diverges.
+            If parameters or data are invalid, or the training diverges.
         """
         return self._fit(X, y, sample_weight, eval_set)
 
@@ -174,18 +173,18 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def partial_fit(
         self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None
     ) -> Self:
-        """Go once through these samples, the optimiser going on from the last call.
+        """Train for one epoch, with the optimiser's state from the last call.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             The samples.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
-            Their labels.
+            Labels.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the samples.
         classes : array-like of shape (n_classes,), default=None
-            All labels that there will ever be; needed in the first call.
+            All labels that will occur in any call; required in the first call.
 
         Returns
         -------
@@ -195,7 +194,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         Raises
         ------
         ValueError
-            For bad parameters or data, and if the training diverges.
+            If parameters or data are invalid, or the training diverges.
         """
         if _check_partial_fit_first_call(self, classes):
             several = type_of_target(y).startswith("multilabel")
@@ -230,7 +229,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def _has_probabilities(self) -> bool:
         if self.loss == "log_loss" or isinstance(as_loss_object(self.loss), _OF_LOGITS):
             return True
-        raise AttributeError(f"there are no probabilities with loss={self.loss!r}")
+        raise AttributeError(f"loss={self.loss!r} does not have probabilities")
 
     @available_if(lambda est: est._has_probabilities())
     def predict_proba(self, X: Any) -> Array:
@@ -244,8 +243,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         Returns
         -------
         p : ndarray of shape (n_samples, n_classes)
-            The probabilities, in the sequence of ``classes_``; for several labels of a
-            sample, each is that of the label, and rounded to neither 0 nor 1.
+            The probabilities, in the order of ``classes_``. For several labels per
+            sample there is one for each label, which is never exactly 0 or 1.
         """
         z = activate(self._outputs(X), self.out_activation_)
         if z.shape[1] == 1:
@@ -259,8 +258,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             np.divide(z, sums, out=even, where=sums > 0)
             return even
         if self.out_activation_ == "logistic":
-            # A label's probability is rounded to neither 0 nor 1: nothing is certain,
-            # and the checks of scikit-learn want it so.
+            # scikit-learn's checks require that a label's probability is not exactly 0
+            # or 1.
             limits = np.finfo(z.dtype)
             np.clip(z, limits.smallest_normal, 1 - limits.epsneg, out=z)
         return z
@@ -286,7 +285,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return bool(self._label_binarizer.y_type_ == "multiclass")
 
     def _two_outputs(self) -> bool:
-        """Tell whether two classes have an output each."""
+        """Return whether each of two classes has an output."""
         return bool(self._label_binarizer.y_type_ == "binary" and self.n_outputs_ == 2)
 
     def _threshold(self) -> float:
@@ -303,8 +302,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         if isinstance(loss, CrossEntropy):
             if kind.startswith("multilabel"):
                 raise ValueError(
-                    "loss: CrossEntropy is for one label of each sample, y has "
-                    "several; BinaryCrossEntropy is for these"
+                    "loss: CrossEntropy is for one label per sample, but y has "
+                    "several; use BinaryCrossEntropy"
                 )
             return Task(loss, max(n, 2), "softmax", _labels)
         if isinstance(loss, BinaryCrossEntropy):
@@ -315,7 +314,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             return Task(loss, n, "identity", _signs)
         if isinstance(loss, (MSE, MAE, Huber, PseudoHuber)):
             return Task(loss, n, "identity", as_floats)
-        raise ValueError(f"loss: {loss!r} is no loss of a classifier")
+        raise ValueError(f"loss: {loss!r} is not a loss for classification")
 
     def _checked(
         self, X: Any, y: Any, incremental: bool, reset: bool, dtype: Any
@@ -334,7 +333,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                     f"has {labels}"
                 )
             self._check_known(labels)
-        # bool, so that nothing makes float64 of float32.
+        # bool does not promote float32 to float64.
         return X, self._label_binarizer.transform(y).astype(bool)
 
     def _check_known(self, labels: Array) -> None:
@@ -369,7 +368,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         if incremental and isinstance(self.class_weight, str):
             raise ValueError(
                 "class_weight 'balanced' is not supported for partial_fit, which knows "
-                "only a part of the samples: give the weights of the classes as a dict"
+                "only a part of the samples: pass the weights of the classes as a dict"
             )
         weight: Array = compute_sample_weight(self.class_weight, y)
         if not (np.isfinite(weight) & (weight >= 0)).all():
@@ -400,7 +399,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
 
 def _labels(y: Array, dtype: np.dtype[Any]) -> Array:
-    """Return the numbers of the classes."""
+    """Return the class numbers."""
     numbers = y[:, 0] if y.shape[1] == 1 else y.argmax(axis=1)
     return np.ascontiguousarray(numbers, np.int64)
 

@@ -96,7 +96,7 @@ n_threads : int or None, default=None
     for the whole process while a method runs. Fits that run side by side in Python
     threads, such as joblib's, share them.
 progress : bool or None, default=False
-    Whether to show progress on standard error; None does so if that is a terminal."""
+    Whether to show progress on standard error; None does so if it is a terminal."""
 
 _ATTRIBUTES = """\
 loss_ : float
@@ -169,7 +169,7 @@ def documented(**attributes: str) -> Callable[[type[T]], type[T]]:
                 "attributes": _ATTRIBUTES % attributes,
                 "notes": _NOTES,
             }
-            # The first line of a part is indented where its name stands.
+            # The docstring already indents the first line of a part.
             cls.__doc__ %= {k: indent(v, "    ").lstrip() for k, v in parts.items()}
         return cls
 

@@ -1,4 +1,4 @@
-"""Epochs as scikit-learn trains them: its orders, its mean of losses, its penalty."""
+"""Epochs with scikit-learn's sample orders, mean of losses and penalty."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..mlp import MLP
     from ..optimizers import Optimizer
 
-# Numbers of a sparse matrix that are made dense at a time: 8 MB of them.
+# Number of elements of a sparse matrix to make dense at a time, 8 MB.
 DENSE_NUMBERS = 2**20
 
 _KERNEL = {"logistic": "sigmoid", "softmax": "softmax", "exp": "exp"}
@@ -76,7 +76,7 @@ def predict(mlp: MLP, x: Any) -> Array:
 
 
 def activate(z: Array, activation: str) -> Array:
-    """Apply the output's activation, by scikit-learn's name, in place."""
+    """Apply an output activation, given by scikit-learn's name, in place."""
     if activation != "identity":
         _core.kernels.activation_forward(z, z, _KERNEL[activation])
     return z
@@ -159,9 +159,9 @@ class Epochs:
         self._listener = self._add if self._own_mean else listener
 
     def run(self, epoch: int) -> float:
-        """Train for an epoch and return its loss, by scikit-learn's mean.
+        """Train for an epoch and return its loss, averaged as in scikit-learn.
 
-        That mean is over batches by their rows, whatever the weights of these.
+        Batches count by their numbers of rows, whatever the weights of these.
         """
         order = self._order.next()
         if self._rows < self._data.rows:
@@ -247,7 +247,7 @@ class CustomEpochs(Epochs):
             weight = batch[2]
             share = float(n if weight is None else weight.sum())
             if not share:
-                continue  # a mean over nothing
+                continue  # the mean is undefined
             with custom.rollback_on_error(mlp, optimizer):
                 custom.set_rate(optimizer)
                 draw = self._seed, epoch, k
@@ -268,7 +268,7 @@ class CustomEpochs(Epochs):
 
 
 def _place(view: Array, mlp: MLP) -> slice:
-    """Return where a view of the parameters is among all of them."""
+    """Return the position of a view of the parameters in ``mlp.params``."""
     distance = view.ctypes.data - mlp.params.ctypes.data
     start = int(distance) // mlp.dtype.itemsize
     return slice(start, start + view.size)

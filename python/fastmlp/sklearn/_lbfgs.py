@@ -36,7 +36,7 @@ class _OneBlasThread:
             os.register_at_fork(after_in_child=self._unlock)
 
     def _unlock(self) -> None:
-        # A child has none of the threads that might hold the lock.
+        # A child process lacks the thread that might hold the lock.
         self._lock = Lock()
 
     def __enter__(self) -> None:

@@ -1,4 +1,4 @@
-"""The parameters of the estimators: what is allowed, and what they mean."""
+"""The parameters of the estimators: their constraints and their meaning."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NORMS: dict[str, type[Layer]] = {"layer": LayerNorm, "batch": BatchNorm}
 
 
 class Parameters(BaseEstimator):
-    """The constructor's arguments, and what they mean for network and training."""
+    """The constructor's arguments, and the network and optimiser they describe."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "hidden_layer_sizes": [
@@ -84,7 +84,7 @@ class Parameters(BaseEstimator):
             setattr(self, name, value)
 
     def _steps(self) -> bool:
-        """Tell whether the solver takes steps on batches."""
+        """Return whether the solver takes steps on batches."""
         return isinstance(self.solver, Optimizer) or self.solver in _STEPPING
 
     def _check_solver(self) -> bool:
@@ -144,11 +144,11 @@ class Parameters(BaseEstimator):
         return ["sigmoid" if name == "logistic" else str(name) for name in names]
 
     def _alpha(self) -> float:
-        """Return the penalty of the loss: AdamW decays the weights instead."""
+        """Return the strength of the L2 penalty; AdamW decays the weights instead."""
         return 0.0 if self.solver == "adamw" else float(self.alpha)
 
     def _batch_size(self, rows: int) -> int:
-        """Return the number of rows in a step; of other solvers, that of all rows."""
+        """Return the number of rows in a step; all rows if there are no batches."""
         if not self._steps():
             return rows
         if self.batch_size == "auto":

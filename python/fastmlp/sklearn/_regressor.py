@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from .._validate import Array
 
-# A row's loss is the sum over its outputs, as scikit-learn's gradient has it.
+# A row's loss is the sum over its outputs, as in scikit-learn's gradient.
 _BY_NAME: dict[str, tuple[type[Loss], float]] = {
     "squared_error": (MSE, 0.5),
     "poisson": (Poisson, 1.0),
@@ -49,7 +49,7 @@ _BY_NAME: dict[str, tuple[type[Loss], float]] = {
 
 @documented(score="R²", activation="'identity' or 'exp'")
 class MLPRegressor(RegressorMixin, BaseMLP):
-    """A multilayer perceptron for regression, as scikit-learn's, trained by fastmlp.
+    """A multilayer perceptron for regression with scikit-learn's interface.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         'absolute_error', 'huber' and 'pseudo_huber' (δ = 1) or 'quantile' (the median),
         all summed over the outputs of a sample; objects such as ``fm.Huber(2.0)``,
         ``fm.Quantile([0.1, 0.9])`` (a prediction for each quantile of one target) or
-        ``fm.GaussianNLL()`` (see `predict`), taken as they are; and functions, see
+        ``fm.GaussianNLL()`` (see `predict`), used unchanged; and functions, see
         `fastmlp.CustomLoss`.
     %(parameters)s
     %(more_parameters)s
@@ -136,19 +136,19 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     ) -> Self:
         """Train the network.
 
-        Ctrl-C ends the training with a warning; the model is kept as it is then.
+        Ctrl-C ends the training with a warning, and the model keeps its current state.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             The samples.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
-            Their targets.
+            Targets.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the samples: none negative, not all zero.
         eval_set : tuple (X, y) or (X, y, sample_weight), default=None
-            Held-out data: the loss on them is taken after each epoch
-            (`validation_loss_curve_`), and early stopping goes by them.
+            Held-out data, on which the loss is computed after each epoch
+            (`validation_loss_curve_`) and which early stopping uses.
 
         Returns
         -------
@@ -158,21 +158,21 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         Raises
         ------
         ValueError
-            For bad parameters or data, and if the training diverges.
+            If parameters or data are invalid, or the training diverges.
         """
         return self._fit(X, y, sample_weight, eval_set)
 
     @available_if(lambda est: est._check_solver())
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Go once through these samples, the optimiser going on from the last call.
+        """Train for one epoch, with the optimiser's state from the last call.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             The samples.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
-            Their targets.
+            Targets.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the samples.
 
@@ -184,7 +184,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         Raises
         ------
         ValueError
-            For bad parameters or data, and if the training diverges.
+            If parameters or data are invalid, or the training diverges.
         """
         return self._fit(X, y, sample_weight, incremental=True)
 
@@ -210,7 +210,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         Raises
         ------
         ValueError
-            For standard deviations with another loss.
+            If standard deviations are requested with another loss.
         """
         gaussian = isinstance(self.loss, GaussianNLL)
         if return_std and not gaussian:
@@ -233,7 +233,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             loss = with_scale(cls(), factor * n)
         if isinstance(loss, Poisson):
             if (y < 0).any():
-                raise ValueError("the Poisson loss needs y >= 0, some y are negative")
+                raise ValueError("the Poisson loss needs y >= 0, got negative y")
             deviance = _rest_of_deviance if self.loss == "poisson" else None
             return Task(loss, n, "exp", as_floats, deviance)
         if isinstance(loss, GaussianNLL):
@@ -241,7 +241,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         if isinstance(loss, Quantile) and isinstance(loss.q, tuple) and n == 1:
             return Task(loss, len(loss.q), "identity", as_floats)
         if isinstance(loss, (CrossEntropy, BinaryCrossEntropy, Hinge, ActionValue)):
-            raise ValueError(f"loss: {loss!r} is no loss of a regression")
+            raise ValueError(f"loss: {loss!r} is not a loss for regression")
         return Task(loss, n, "identity", as_floats)
 
     def _checked(

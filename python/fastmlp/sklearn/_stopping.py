@@ -26,7 +26,7 @@ LEAST_RATE = 1e-6
 
 
 class Validation:
-    """Takes loss and score on held-out data, from one pass over them.
+    """Computes loss and score on held-out data in one pass over them.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ class LearningRatePolicy:
         return self.optimizer.lr
 
     def _set(self, rate: float) -> None:
-        """Change the learning rate without changing the step that momentum carries on.
+        """Change the learning rate without changing the momentum's contribution.
 
         scikit-learn's velocity contains the learning rate, the core's buffer does not.
         """
@@ -112,7 +112,7 @@ class LearningRatePolicy:
         self.optimizer.lr = rate
 
     def end_epoch(self, samples: int) -> None:
-        """Set the learning rate for the epoch after this number of samples in all."""
+        """Set the next epoch's learning rate, given the total number of samples."""
         if self.schedule == "invscaling":
             self._set(self._rate / (samples + 1) ** self._power)
 
@@ -143,7 +143,7 @@ class StoppingRule(Callback):
     validation : Validation, optional
         Source of the score with early stopping.
     policy : LearningRatePolicy, optional
-        Learning rate to adapt; None for solvers, which stop by themselves.
+        Learning rate to adapt; None for solvers, which have their own stopping rule.
     """
 
     def __init__(

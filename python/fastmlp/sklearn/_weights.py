@@ -52,7 +52,7 @@ class NetworkWeights(Parameters):
     def _reconnected(self, mlp: MLP | None) -> MLP:
         """Return the network with arrays copied from the two lists.
 
-        It is a new one if there is none, or if the shapes have changed.
+        A new network is made if there is none, or if the shapes have changed.
         """
         coefs = _arrays("coefs_", self.coefs_, 2)
         intercepts = _arrays("intercepts_", self.intercepts_, 1)
@@ -74,7 +74,7 @@ class NetworkWeights(Parameters):
         copy_weights(mlp, coefs, intercepts)
         return mlp
 
-    # In copies the network is stored, and the views are made again.
+    # Copies and pickles contain the network; loading them makes the views again.
 
     def __getstate__(self) -> dict[str, Any]:
         views = {"coefs_", "intercepts_"}
