@@ -13,9 +13,9 @@
 namespace fastmlp::bindings {
 namespace {
 
-// The optimiser's lock, for work under the GIL. It is never waited for with the GIL
-// held, nor held while waiting for the GIL: either could be a deadlock with a training
-// thread or with a fork.
+// Holds the optimiser's lock for work under the GIL. A thread that waits for one of the
+// two locks must not hold the other: that could deadlock with a training thread or a
+// fork.
 class LockUnderGil {
  public:
   explicit LockUnderGil(Optimizer& optimizer) : mutex_(optimizer.mutex()) {
@@ -55,7 +55,7 @@ struct Pair {
   const T* grad;
   Index size;
   OptimizerSlots<T>* slots;
-  bool matrix;  // has rows and columns, as weights do and biases do not
+  bool matrix;  // two dimensions: weights rather than biases
 };
 
 struct AnyPair {
@@ -86,7 +86,7 @@ void sum_squares(const Pair<T>& pair) {
 
 template <class T>
 void update(const Optimizer& optimizer, const Pair<T>& pair, double clip_scale) {
-  // About the operations of an Adam update; the range is cut at cache lines.
+  // Roughly the operations of an Adam update. The range is split at cache lines.
   constexpr double kFlopsPerParameter = 15;
   const TeamPlan plan = plan_team(kFlopsPerParameter * static_cast<double>(pair.size),
                                   pair.size / kCacheLine<T>);
@@ -161,7 +161,7 @@ py::object step(Optimizer& optimizer, const py::list& params, const py::list& gr
 }
 
 py::dict state(Optimizer& optimizer) {
-  // Copies are made under the lock, Python objects after it: those may run anything.
+  // The lock covers copying only: making Python objects may run arbitrary code.
   std::vector<Optimizer::AnySlots> copies;
   std::array<const char*, kMaxSlots> names{};
   int64_t step_count = 0;

@@ -12,7 +12,7 @@
 namespace fastmlp {
 namespace {
 
-// x^n by squaring: the same bits everywhere, unlike std::pow.
+// x^n by squaring. Unlike std::pow it gives the same bits everywhere.
 double power(double x, int64_t n) {
   double result = 1.0;
   for (; n > 0; n >>= 1) {
@@ -23,8 +23,11 @@ double power(double x, int64_t n) {
 }
 
 // The struct of each kind computes the scalars of its kernel at a step, counted from 1,
-// and tells which of its slots a configuration uses.
-using UsedSlots = std::array<bool, kStateSlots>;
+// and tells which of its slots a configuration uses and their initial value.
+struct UsedSlots {
+  bool used[kStateSlots];
+  double initial = 0.0;
+};
 
 struct Sgd {
   template <class T>
@@ -37,7 +40,7 @@ struct Sgd {
             c.maximize,
             step == 1};
   }
-  static UsedSlots used(const OptimizerConfig& c) { return {c.momentum != 0}; }
+  static UsedSlots used(const OptimizerConfig& c) { return {{c.momentum != 0}}; }
 };
 
 struct Adagrad {
@@ -48,7 +51,9 @@ struct Adagrad {
             static_cast<T>(c.weight_decay + l2), c.maximize,
             c.eps_mode == EpsMode::inside};
   }
-  static UsedSlots used(const OptimizerConfig&) { return {true}; }
+  static UsedSlots used(const OptimizerConfig& c) {
+    return {{true}, c.initial_accumulator_value};
+  }
 };
 
 struct Rmsprop {
@@ -64,7 +69,7 @@ struct Rmsprop {
             c.eps_mode == EpsMode::inside};
   }
   static UsedSlots used(const OptimizerConfig& c) {
-    return {true, c.momentum != 0, c.centered};
+    return {{true, c.momentum != 0, c.centered}};
   }
 };
 
@@ -90,7 +95,7 @@ struct Adam {
             c.maximize,
             c.eps_mode == EpsMode::inside};
   }
-  static UsedSlots used(const OptimizerConfig& c) { return {true, true, c.amsgrad}; }
+  static UsedSlots used(const OptimizerConfig& c) { return {{true, true, c.amsgrad}}; }
 };
 
 struct Adamax {
@@ -104,7 +109,7 @@ struct Adamax {
             static_cast<T>(c.weight_decay + l2),
             c.maximize};
   }
-  static UsedSlots used(const OptimizerConfig&) { return {true, true}; }
+  static UsedSlots used(const OptimizerConfig&) { return {{true, true}}; }
 };
 
 UsedSlots used_slots(const OptimizerConfig& c) {
@@ -137,9 +142,9 @@ void apply_optimizer(const OptimizerConfig& config, int64_t step, T* param,
 
 std::array<const char*, kMaxSlots> slot_names(const OptimizerConfig& c) {
   std::array<const char*, kMaxSlots> names{};
-  const UsedSlots used = used_slots(c);
-  for (size_t i = 0; i < used.size(); ++i) {
-    if (used[i]) names[i] = facts_of(c.kind).slots[i].name;
+  const UsedSlots slots = used_slots(c);
+  for (size_t i = 0; i < kStateSlots; ++i) {
+    if (slots.used[i]) names[i] = facts_of(c.kind).slots[i].name;
   }
   if (c.ema != 0) names[kAverageSlot] = "ema";
   return names;
@@ -178,8 +183,7 @@ OptimizerSlots<T>& Optimizer::prepare(Index which, Index size) {
     OptimizerSlots<T> made;
     made.size = size;
     const auto names = slot_names(config_);
-    // 0 unless the optimiser is one that takes it.
-    const T initial = static_cast<T>(config_.initial_accumulator_value);
+    const T initial = static_cast<T>(used_slots(config_).initial);
     for (size_t i = 0; i < kMaxSlots; ++i) {
       if (!names[i]) continue;
       made.slot[i] = AlignedBuffer<T>(size);
@@ -232,9 +236,9 @@ double Optimizer::clip_scale() const {
         },
         any);
   }
-  constexpr double kTiny = 1e-6;  // torch's
+  constexpr double kTiny = 1e-6;  // as in torch
   const double scale = config_.clip_norm / (std::sqrt(sum) + kTiny);
-  return scale >= 1.0 ? 1.0 : scale;  // NaN stays
+  return scale >= 1.0 ? 1.0 : scale;  // NaN stays NaN
 }
 
 template <class T>

@@ -24,6 +24,9 @@ PACKAGE = ROOT / "python" / "fastmlp"
 STUBS = PACKAGE / "_core"
 
 
+CODE = {".h", ".cpp", ".py", ".pyi"}
+
+
 def cpp_files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.suffix in {".h", ".cpp"})
 
@@ -472,6 +475,12 @@ def test_stubs_equal_the_module(module: types.ModuleType, stub: str) -> None:
     assert stub_functions(STUBS / stub) == compiled_functions(module)
     public = {n for n in vars(module) if not n.startswith("_") or n == "__version__"}
     assert stub_names(STUBS / stub) == public
+
+
+def test_an_optimiser_is_named_in_few_files() -> None:
+    files = [p for folder in (CPP, PACKAGE) for p in folder.rglob("*")]
+    text = {p: p.read_text().lower() for p in files if p.suffix in CODE}
+    assert sum("adamax" in words for words in text.values()) <= 6
 
 
 def test_version_is_said_once() -> None:
