@@ -513,7 +513,7 @@ class Residual(Layer):
         return {"projection.weight": (n, n_in), "projection.bias": (n,)}
 
 
-# By their names in files.
+# The layers by their names in files.
 LAYERS: dict[str, type[Layer]] = {
     kind.__name__: kind
     for kind in (Dense, Activation, Dropout, LayerNorm, BatchNorm, Residual)

@@ -117,10 +117,11 @@ def _gelu(g: Graph, z: str) -> str:
     return g.node("Mul", g.node("Mul", z, g.node("Add", erf, 1.0)), 0.5)
 
 
-# Of u = (a - 4) / (a + 4), lowest power first: (1 + a) e^(a² / 2) (1 - Φ(a)) for all
-# a >= 0, to 5e-15 of it. The form is that of Shepherd & Laframboise, "Chebyshev
-# approximation of (1 + 2x) exp(x²) erfc x", Math. Comp. 36 (1981); the coefficients
-# are of its Chebyshev series, computed with 50 digits.
+# Coefficients of a polynomial in u = (a - 4) / (a + 4), lowest power first, that equals
+# (1 + a) e^(a² / 2) (1 - Φ(a)) for all a >= 0 with a relative error of at most 5e-15.
+# The form is that of Shepherd & Laframboise, "Chebyshev approximation of
+# (1 + 2x) exp(x²) erfc x", Math. Comp. 36 (1981); the coefficients were computed from
+# its Chebyshev series with 50 digits.
 _UPPER_TAIL = (
     0.47205320650984395,
     -0.09670347732656154,

@@ -68,8 +68,8 @@ class LayerForm:
     ) -> tuple[list[str], str]:
         """Return lines that compute node i from x, and an element's expression.
 
-        The lines write to ``to``; an expression of element [i] does instead if the
-        lines are empty. ``keeps``: whether `c_memory` is filled.
+        The lines write to ``to``. If there are none, the caller assigns the expression
+        to element [i]. ``keeps``: whether to fill the variables of `c_memory`.
         """
         return [], f"{x}[i]"
 
@@ -82,9 +82,9 @@ class LayerForm:
     def c_cotangent(
         writer: Writer, i: int, node: Node, to: str, own: str, add: int
     ) -> list[str]:
-        """Return lines from cotangents of the output, own, to those of the input.
+        """Return lines that map cotangents of the output, own, to those of the input.
 
-        They are added to ``to`` if ``add`` is 1.
+        The results are added to ``to`` if ``add`` is 1.
         """
         return writer.accumulate(own, to, add, node.n_out)
 
@@ -161,7 +161,7 @@ class LayerNormForm(LayerForm):
         if graph.dtype == np.float32:
             return graph.node("LayerNormalization", x, weight, bias, epsilon=eps)
 
-        # The operator's epsilon is always float32: so the same from elementary nodes.
+        # The operator's epsilon is always float32; elementary nodes take a float64.
         x = graph.node("Sub", x, graph.row_means(x, step.n_out))
         variance = graph.row_means(graph.node("Mul", x, x), step.n_out)
         deviation = graph.node("Sqrt", graph.node("Add", variance, eps))
@@ -251,7 +251,7 @@ class BatchNormForm(LayerForm):
         if getattr(layer, "renorm", False):
             reader.refuse(layer, "must not have renorm")
         both = _keras_scale_and_shift(layer, reader)
-        # 1 - 0.99 leaves digits of rounding.
+        # The difference 1 - 0.99 has rounding errors in its last digits.
         momentum = round(1 - layer.momentum, 12)
         names = ("moving_mean", "moving_variance")
         statistics = tuple(reader.array(layer, name) for name in names)

@@ -343,7 +343,7 @@ def stored(
     OSError
         If the file cannot be read.
     ValueError
-        If the file is anything else.
+        If the file is not a valid file of this kind.
     """
     by = {"model": "fm.load", "checkpoint": "fm.Checkpoint.load"}[what]
     try:

@@ -60,7 +60,7 @@ def check_optimizer(
     assert isinstance(state, dict)
     for i, slot in enumerate(state["slots"]):
         for name, array in slot.items():
-            # A solver also has numbers, and pairs of vectors as long as theta.
+            # A solver also stores numbers, and pairs of vectors as long as theta.
             if "theta" in slot and name not in ("theta", "grad"):
                 continue
             if i > 0 or (array.size, array.dtype) != (mlp.n_params, mlp.dtype):

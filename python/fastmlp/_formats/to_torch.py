@@ -174,7 +174,7 @@ def _memory_of(mlp: Model) -> _Memory:
     with _memories_lock:
         memory = _memories.get(mlp)
         if memory is None:
-            # Also what is made in inference mode must serve outside of it.
+            # Tensors made in inference mode could not be used outside of it.
             with torch.inference_mode(False):
                 params = torch.from_numpy(mlp.params)
                 buffers = torch.from_numpy(mlp.buffers)
@@ -183,7 +183,7 @@ def _memory_of(mlp: Model) -> _Memory:
 
 
 class MLPModule(torch.nn.Module):
-    """A model inside of PyTorch; made by `fastmlp.MLP.as_torch_module`.
+    """A model as a PyTorch module; made by `fastmlp.MLP.as_torch_module`.
 
     Parameters
     ----------
@@ -276,7 +276,7 @@ class MLPModule(torch.nn.Module):
 
     def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> MLPModule:
         # to(), double(), cuda(), share_memory() and similar methods call this. They get
-        # other tensors of the same memory, as some of them change tensors in place.
+        # new tensors on the same memory, because some of them change tensors in place.
         for array in (self.mlp.params, self.mlp.buffers):
             given = torch.from_numpy(array)
             place = given.data_ptr(), given.dtype, given.device

@@ -74,7 +74,7 @@ class Derivatives(Model):
         Raises
         ------
         RuntimeError
-            If there was no `forward`.
+            If `forward` has not been called before.
         TypeError, ValueError
             If ``dy`` has the wrong kind or shape.
         """

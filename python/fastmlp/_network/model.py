@@ -1,4 +1,4 @@
-"""The model as lower floors know it: its structure, parameters and state.
+"""The base class of the model: its structure, parameters and state.
 
 Modules below `fastmlp.MLP` annotate with its base class, `Model`, and make new models
 with `model_class`, because they cannot import it.

@@ -244,7 +244,7 @@ class Optimizer:
         if averages is None:
             raise ValueError("averaged needs an optimiser with an average: ema=0.999")
         if not averages or not self.step_count:
-            raise ValueError("averaged needs at least one step, there was none")
+            raise ValueError("averaged needs at least one step, but there was none")
         if self._owner not in (None, owner):
             raise ValueError("mlp must be the model that this optimiser trains")
         if [(a.size, a.dtype) for a in averages] != [(mlp.n_params, mlp.dtype)]:
@@ -399,7 +399,7 @@ def _flat(params: list[Any], grads: list[Any]) -> tuple[list[Array], list[Array]
     """Return views of one or two dimensions, or say why a step is impossible."""
     if len(params) != len(grads):
         raise ValueError(
-            "params and grads must be as many arrays, "
+            "params and grads must have the same number of arrays, "
             f"got {len(params)} params and {len(grads)} grads"
         )
     if not params:

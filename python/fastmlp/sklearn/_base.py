@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _DTYPES = (np.float64, np.float32)
 
-# Up to so many numbers, checking whether they are finite costs less than validate_data.
+# Up to this many numbers, a check that all are finite costs less than validate_data.
 _QUICK = 4096
 
 _NOT_FINITE = (
@@ -409,7 +409,7 @@ class BaseMLP(NetworkWeights):
             shape = len(target), self.mlp_.n_out
             core = task.loss.core
             checked = _validate.targets("y", target, core, shape, dtype)
-            assert isinstance(checked, np.ndarray)  # of action values they are pairs
+            assert isinstance(checked, np.ndarray)  # only ActionValue's are pairs
             _validate.target_values("y", checked, core)
             target = checked
         if isinstance(X, np.ndarray):

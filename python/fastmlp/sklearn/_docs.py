@@ -92,9 +92,9 @@ dtype : {'float32', 'float64'} or None, default=None
     Precision of the weights, and so of all computation; None takes float32 if X is
     float32 and float64 otherwise, as scikit-learn does.
 n_threads : int or None, default=None
-    Largest number of threads; None leaves it to `fastmlp.runtime`. The limit holds
-    for the whole process while a method runs. Fits that run side by side in Python
-    threads, such as joblib's, share them.
+    Largest number of threads; None uses the limit of `fastmlp.runtime`. It applies
+    to the whole process while a method runs. Fits that run side by side in Python
+    threads, such as joblib's, share the threads.
 progress : bool or None, default=False
     Whether to show progress on standard error; None does so if it is a terminal."""
 
@@ -118,7 +118,7 @@ coefs_ : list of ndarray of shape (n_in, n_out)
     Weights of the layers: views of the network's. Changing them in place, or
     putting other arrays into the list, changes the model.
 intercepts_ : list of ndarray of shape (n_out,)
-    Biases of the layers, likewise.
+    Biases of the layers, also views.
 n_features_in_ : int
     Number of features.
 feature_names_in_ : ndarray of shape (n_features_in_,)

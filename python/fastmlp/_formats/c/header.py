@@ -185,22 +185,22 @@ _HEAD = """\
 /* A multilayer perceptron written by fastmlp <version>:
      <layers>
 
-   #include it in one file of your program (each that includes it has a copy of the
-   weights), as C99 or newer, or as C++17 or newer; link with -lm. It needs nothing but
-   a C library, allocates nothing, keeps no state, and may be called by several threads.
+   Include it in one file of your program (each file that includes it gets a copy of
+   the weights), as C99 or later, or as C++17 or later; link with -lm. It needs only a
+   C library, allocates nothing, keeps no state, and may be called by several threads.
 
    void <name>_predict(const T *x, T *y)
-     y[<NAME>_N_OUT] = the outputs for x[<NAME>_N_IN], which must not overlap. Takes
-     <stack> bytes of the stack, and some more for calls.
+     y[<NAME>_N_OUT] = the outputs for x[<NAME>_N_IN]; x and y must not overlap. The
+     function takes <stack> bytes of the stack, and some more for calls.
 <functions>
    Results have the same bits as fastmlp's on any machine that has IEEE 754 arithmetic
-   in its default mode (rounding to nearest, subnormal numbers kept) and fused
-   multiply-add as C99 wants it: fma() in <math.h>. Compile without -ffast-math and the
-   like; products must not be fused with sums where this code does not say so
-   (-ffp-contract=off, which is what GCC does by -std=c99; below it is asked for, to
-   which clang does not listen if it is called with -ffp-contract=fast).
-   Where the processor can do fma() it is fast if the compiler knows that: -mfma or
-   -march=native on x86-64, by itself on ARM. */
+   in its default mode (rounding to nearest, subnormal numbers kept) and a fused
+   multiply-add as C99 requires it: fma() in <math.h>. Compile without -ffast-math and
+   similar options. The compiler must not fuse products and sums on its own
+   (-ffp-contract=off, the default of GCC with -std=c99). The pragmas below turn that
+   off, but clang ignores them if it is called with -ffp-contract=fast.
+   fma() is fast if the processor has such an instruction and the compiler may use it:
+   -mfma or -march=native on x86-64, always on ARM. */
 #ifndef FASTMLP_<name>_h
 #define FASTMLP_<name>_h
 
@@ -224,8 +224,8 @@ _ABOUT_JACOBIAN = """\
 
    void <name>_jacobian(const T *x, T *y, T *jac)
      The same, and jac[<NAME>_N_OUT * <NAME>_N_IN] = the derivatives: element
-     [o * <NAME>_N_IN + i] is that of output o with respect to input i. Takes <stack>
-     bytes of the stack, and some more for calls.
+     [o * <NAME>_N_IN + i] is that of output o with respect to input i. The function
+     takes <stack> bytes of the stack, and some more for calls.
 """
 _BEGIN = """\
 #if defined(__cplusplus)
@@ -234,7 +234,7 @@ _BEGIN = """\
 #define <name>_restrict restrict
 #endif
 
-/* No fusing of products and sums but by fma(). */
+/* Only fma() fuses products and sums. */
 #if defined(__clang__)
 #pragma STDC FP_CONTRACT OFF
 #elif defined(__GNUC__)

@@ -214,8 +214,8 @@ static inline T @log1p01(T x) {
 }
 """,
     "reduce": """
-/* a modulo pi / 2 for finite a >= 2^14, between -pi / 4 and pi / 4, by as many binary
-   digits of 2 / pi as that takes; the quotient modulo 4 goes to *quadrant. */
+/* a modulo pi / 2 for finite a >= 2^14, between -pi / 4 and pi / 4, from as many binary
+   digits of 2 / pi as necessary; the quotient modulo 4 goes to *quadrant. */
 static inline double @reduce(double a, unsigned *quadrant) {
   static const uint32_t digits[] = {
   0x00000000u, 0x00000000u, 0xA2F9836Eu, 0x4E441529u, 0xFC2757D1u, 0xF534DDC0u,
@@ -457,7 +457,7 @@ static inline void @times_weights(T *to, const T *from, const T *w, const T *rel
   }
 }
 """,
-    # The rows of a matrix from `first` on, as many as there are, become directions.
+    # The directions are rows of a matrix from `first` on, and zero after its last row.
     "seed": """
 static inline void @seed(T *to, const T *w, size_t n, size_t first, size_t rows,
                          size_t by_row, size_t by_column) {
