@@ -17,7 +17,6 @@ from ..layers import (
     BatchNorm,
     Dense,
     Layer,
-    LayerNorm,
     Normalization,
     Residual,
     activation_name,
@@ -89,12 +88,12 @@ def from_torch(
 
     Notes
     -----
-    These modules are converted: ``Linear``, ``LayerNorm``, ``BatchNorm1d`` with running
-    statistics, ``Dropout``, the activations of `fastmlp.layers` with the same formulas
-    and constants, ``Identity``, and ``Flatten``, which does not change rows; also
-    everything that `MLP.to_torch` returns. Other modules and constants are refused, and
-    so are modules with their own ``forward``, with forward hooks or parametrisations,
-    and modules that occur in two places.
+    These modules are converted: ``Linear``, ``Dropout``, the normalisations of
+    `fastmlp.layers` (of columns, ``BatchNorm1d`` with running statistics), its
+    activations with the same formulas and constants, ``Identity``, and ``Flatten``,
+    which does not change rows; also everything that `MLP.to_torch` returns. Other
+    modules and constants are refused, and so are modules with their own ``forward``,
+    with forward hooks or parametrisations, and modules that occur in two places.
 
     The layers of a state dict are those whose parameters it has. Where names differ in
     a number (``fc2``, ``fc10``) they are in its order, otherwise in the order of the
@@ -330,8 +329,7 @@ _ADVICE = {
     "LogSigmoid": "leave it out and use fm.BinaryCrossEntropy, which takes logits",
     "Softmin": "use Softmax after a Linear with the opposite sign",
     "AlphaDropout": "use nn.Dropout, or leave it out if you do not train further",
-    "RMSNorm": "use nn.LayerNorm and train again",
-    "GroupNorm": "use nn.LayerNorm and train again",
+    "GroupNorm": "use a normalisation of whole rows and train again",
     "Bilinear": "a dense layer has only one input",
     "MLPModule": "it already contains a fastmlp model, module.mlp",
 }
@@ -353,8 +351,13 @@ class ModuleReader:
             nn.Flatten: self._flatten,
             to_torch.Function: lambda what, m: self.builder.activation(m.name),
         }
-        for form in LAYERS.values():
-            self._readers[getattr(nn, form.torch)] = self._layer
+        # Older versions of PyTorch lack some.
+        self._forms = {
+            getattr(nn, form.torch): form
+            for form in LAYERS.values()
+            if hasattr(nn, form.torch)
+        }
+        self._readers |= dict.fromkeys(self._forms, self._layer)
         for row in ACTIVATIONS.values():
             if row.torch is not None:
                 self._readers.setdefault(getattr(nn, row.torch), self._activation)
@@ -438,8 +441,8 @@ class ModuleReader:
 
     def _layer(self, what: str, module: Any) -> None:
         """Add the layer of a module of one of PyTorch's classes."""
-        for form in LAYERS.values():
-            if isinstance(module, getattr(self._nn, form.torch)):
+        for kind, form in self._forms.items():
+            if isinstance(module, kind):
                 form.from_torch(what, module, self)
 
     def _activation(self, what: str, module: Any) -> None:
@@ -660,7 +663,8 @@ def _order(names: Sequence[str]) -> Callable[[_Leaf], list[tuple[int, int]]]:
 
 def _is_norm(leaf: _Leaf) -> bool:
     weight = leaf.entries.get("weight")
-    return "running_mean" in leaf.entries or len(getattr(weight, "shape", (0, 0))) == 1
+    of_columns = {"running_mean", "running_var", _COUNTER} & set(leaf.entries)
+    return bool(of_columns) or len(getattr(weight, "shape", (0, 0))) == 1
 
 
 def _gaps(leaves: Sequence[_Leaf]) -> list[int]:
@@ -707,6 +711,22 @@ def _activations(activation: Any, count: int) -> list[str]:
     return [activation_name(f"activation[{i}]", n) for i, n in enumerate(names)]
 
 
+def _norm_of(leaf: _Leaf, roles: set[str]) -> Normalization:
+    """Return the normalisation whose arrays have these names."""
+    kinds = [f.layer for f in LAYERS.values() if issubclass(f.layer, Normalization)]
+    layers = [kind(affine=affine) for kind in kinds for affine in (True, False)]
+    known = [(layer, [n for n in layer.arrays(1) if n != _COUNTER]) for layer in layers]
+    found = [layer for layer, names in known if names and set(names) == roles]
+    is_counted = _COUNTER in leaf.entries
+    if not found or (is_counted and not isinstance(found[0], BatchNorm)):
+        each = (f"{type(k).__name__}: {', '.join(names)}" for k, names in known if names)
+        raise ValueError(
+            f"{leaf.what} must have the arrays of a normalisation "
+            f"({'; '.join(each)}), got {', '.join(leaf.entries)}"
+        )
+    return found[0]
+
+
 def _add(leaf: _Leaf, builder: _Builder) -> None:
     """Add one layer of a state dict."""
     what, dot = leaf.what, "." if leaf.full else ""
@@ -715,26 +735,12 @@ def _add(leaf: _Leaf, builder: _Builder) -> None:
         for role, value in leaf.entries.items()
         if role != _COUNTER
     }
-    roles = set(arrays)
-    if {"running_mean", "running_var"} & roles or _COUNTER in leaf.entries:
-        if roles - {"weight", "bias"} != {"running_mean", "running_var"} or (
-            len(roles) == 3
-        ):
-            raise ValueError(
-                f"{what} must have running_mean and running_var, and weight and bias "
-                f"or neither, for a batch normalisation; got {', '.join(leaf.entries)}"
-            )
-        builder.norm(what, BatchNorm(affine="weight" in arrays), arrays)
-        name = f"source[{f'{leaf.full}{dot}{_COUNTER}'!r}]"
-        counter = np.asarray(leaf.entries.get(_COUNTER, 0))
-        builder.tracked = max(builder.tracked, _validate.count(name, counter, 0))
-    elif _is_norm(leaf):
-        if roles != {"weight", "bias"}:
-            raise ValueError(
-                f"{what} must have weight and bias, for a layer normalisation; got "
-                f"{', '.join(leaf.entries)}"
-            )
-        builder.norm(what, LayerNorm(), arrays)
+    if _is_norm(leaf):
+        builder.norm(what, _norm_of(leaf, set(arrays)), arrays)
+        if _COUNTER in leaf.entries:
+            name = f"source[{f'{leaf.full}{dot}{_COUNTER}'!r}]"
+            counter = np.asarray(leaf.entries[_COUNTER])
+            builder.tracked = max(builder.tracked, _validate.count(name, counter, 0))
     else:
         if "weight" not in arrays:
             raise ValueError(f"{what} needs a weight, got {', '.join(leaf.entries)}")

@@ -32,6 +32,8 @@ class LayerForm:
     # Classes in torch.nn and in keras.layers.
     torch: ClassVar[str]
     keras: ClassVar[str]
+    # Functions of the C header besides those of `c.math`, by name.
+    c_functions: ClassVar[dict[str, str]] = {}
 
     @staticmethod
     def to_torch(layer: Any, width: int, nn: Any, empty: Callable[..., Any]) -> Any:
@@ -125,6 +127,55 @@ class LayerNormForm(LayerForm):
     layer = LayerNorm
     torch = "LayerNorm"
     keras = "LayerNormalization"
+    c_functions: ClassVar = {
+        # Returns 1 / deviation; the normalised row goes to hat if that is not null.
+        "layer_norm": """
+static inline T @layer_norm(T *h, T *hat, const T *x, const T *scale, const T *shift,
+                            T eps, size_t n) {
+  T sums[16] = {0}, squares[16] = {0};
+  T mean, factor;
+  size_t i;
+  for (i = 0; i < n; ++i) sums[i % 16] = sums[i % 16] + x[i];
+  mean = @tree(sums) / (T)n;
+  for (i = 0; i < n; ++i) {
+    const T d = x[i] - mean;
+    squares[i % 16] = squares[i % 16] + d * d;
+  }
+  factor = 1.0 / sqrt(@tree(squares) / (T)n + eps);
+  for (i = 0; i < n; ++i) {
+    const T normal = (x[i] - mean) * factor;
+    if (hat) hat[i] = normal;
+    h[i] = scale ? fma(normal, scale[i], shift[i]) : normal;
+  }
+  return factor;
+}
+""",
+        # A row's derivatives, [element][direction], times the Jacobian of the
+        # normalised row, which is symmetric.
+        "norm_slope": """
+static inline void @norm_slope(T *to, const T *from, const T *hat, T factor,
+                               const T *scale, size_t n, int add) {
+  size_t i, d;
+  for (d = 0; d < @D; ++d) {
+    T sums[16] = {0}, dots[16] = {0};
+    T mean, dot;
+    for (i = 0; i < n; ++i) {
+      const T g = scale ? from[i * @D + d] * scale[i] : from[i * @D + d];
+      sums[i % 16] = sums[i % 16] + g;
+      dots[i % 16] = dots[i % 16] + g * hat[i];
+    }
+    mean = @tree(sums) / (T)n;
+    dot = @tree(dots) / (T)n;
+    for (i = 0; i < n; ++i) {
+      const T g = scale ? from[i * @D + d] * scale[i] : from[i * @D + d];
+      const T centred = fma(-hat[i], dot, g - mean);
+      to[i * @D + d] =
+          add ? fma(factor, centred, to[i * @D + d]) : factor * centred;
+    }
+  }
+}
+""",
+    }
 
     @staticmethod
     def to_torch(layer: Any, width: int, nn: Any, empty: Callable[..., Any]) -> Any:

@@ -11,6 +11,7 @@ import re
 import numpy as np
 
 from ..activations import ACTIVATIONS
+from ..layers import LAYERS
 
 # Coefficients of polynomials from math_coefficients.h, lowest power first, for float
 # and for double.
@@ -382,28 +383,6 @@ static inline void @softmax(T *h, const T *z, size_t n) {
   for (i = 0; i < n; ++i) h[i] = h[i] / sum;
 }
 """,
-    # Returns 1 / deviation; the normalised row goes to hat if that is not null.
-    "layer_norm": """
-static inline T @layer_norm(T *h, T *hat, const T *x, const T *scale, const T *shift,
-                            T eps, size_t n) {
-  T sums[16] = {0}, squares[16] = {0};
-  T mean, factor;
-  size_t i;
-  for (i = 0; i < n; ++i) sums[i % 16] = sums[i % 16] + x[i];
-  mean = @tree(sums) / (T)n;
-  for (i = 0; i < n; ++i) {
-    const T d = x[i] - mean;
-    squares[i % 16] = squares[i % 16] + d * d;
-  }
-  factor = 1.0 / sqrt(@tree(squares) / (T)n + eps);
-  for (i = 0; i < n; ++i) {
-    const T normal = (x[i] - mean) * factor;
-    if (hat) hat[i] = normal;
-    h[i] = scale ? fma(normal, scale[i], shift[i]) : normal;
-  }
-  return factor;
-}
-""",
     # The functions below map first derivatives to first derivatives. These are stored
     # as [element][direction]; d is the direction.
     "times_slope": """
@@ -478,30 +457,10 @@ static inline void @unit(T *to, size_t n, size_t first) {
   }
 }
 """,
-    "norm_slope": """
-static inline void @norm_slope(T *to, const T *from, const T *hat, T factor,
-                               const T *scale, size_t n, int add) {
-  size_t i, d;
-  for (d = 0; d < @D; ++d) {
-    T sums[16] = {0}, dots[16] = {0};
-    T mean, dot;
-    for (i = 0; i < n; ++i) {
-      const T g = scale ? from[i * @D + d] * scale[i] : from[i * @D + d];
-      sums[i % 16] = sums[i % 16] + g;
-      dots[i % 16] = dots[i % 16] + g * hat[i];
-    }
-    mean = @tree(sums) / (T)n;
-    dot = @tree(dots) / (T)n;
-    for (i = 0; i < n; ++i) {
-      const T g = scale ? from[i * @D + d] * scale[i] : from[i * @D + d];
-      const T centred = fma(-hat[i], dot, g - mean);
-      to[i * @D + d] =
-          add ? fma(factor, centred, to[i * @D + d]) : factor * centred;
-    }
-  }
 }
-""",
-}
+
+for _layer_form in LAYERS.values():
+    _FUNCTIONS |= _layer_form.c_functions
 
 
 def functions(names: set[str], dtype: np.dtype[np.floating], prefix: str) -> str:
