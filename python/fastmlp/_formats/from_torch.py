@@ -713,13 +713,17 @@ def _activations(activation: Any, count: int) -> list[str]:
 
 def _norm_of(leaf: _Leaf, roles: set[str]) -> Normalization:
     """Return the normalisation whose arrays have these names."""
-    kinds = [f.layer for f in LAYERS.values() if issubclass(f.layer, Normalization)]
+    kinds: list[Any] = [kind for kind in LAYERS if issubclass(kind, Normalization)]
     layers = [kind(affine=affine) for kind in kinds for affine in (True, False)]
     known = [(layer, [n for n in layer.arrays(1) if n != _COUNTER]) for layer in layers]
-    found = [layer for layer, names in known if names and set(names) == roles]
+    found: list[Normalization] = [
+        layer for layer, names in known if names and set(names) == roles
+    ]
     is_counted = _COUNTER in leaf.entries
     if not found or (is_counted and not isinstance(found[0], BatchNorm)):
-        each = (f"{type(k).__name__}: {', '.join(names)}" for k, names in known if names)
+        each = (
+            f"{type(k).__name__}: {', '.join(names)}" for k, names in known if names
+        )
         raise ValueError(
             f"{leaf.what} must have the arrays of a normalisation "
             f"({'; '.join(each)}), got {', '.join(leaf.entries)}"
