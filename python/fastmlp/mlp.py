@@ -41,9 +41,9 @@ class MLP(Derivatives, Exports):
     Parameters
     ----------
     layers : sequence of int or Layer
-        Width of the input, then the layers: an int is the width of a dense layer, and a
-        layer object is a `Dense`, `Activation`, `Dropout`, `LayerNorm`, `BatchNorm` or
-        `Residual`. Hidden layers are optional.
+        Width of the input, then the layers: an int is the width of a dense layer, other
+        layers are objects of the classes in `fastmlp.layers`. Hidden layers are
+        optional.
     activation : str
         Activation of dense layers that do not name one: one of ``fastmlp.ACTIVATIONS``,
         whose formulas are in `fastmlp.layers`.

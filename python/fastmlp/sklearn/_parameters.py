@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 
 from .. import _core, _validate
-from ..layers import Activation, BatchNorm, Dense, Dropout, LayerNorm
+from ..layers import LAYERS, Activation, Dense, Dropout, Normalization
 from ..mlp import MLP
 from ..optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from ..runtime import threads
@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
 _STEPPING = ("sgd", "adam", "adamw", "rmsprop", "adagrad")
 _SCHEDULES = ("constant", "invscaling", "adaptive")
-_NORMS: dict[str, type[Layer]] = {"layer": LayerNorm, "batch": BatchNorm}
+_NORMS: dict[str, Any] = {
+    kind.kind.removesuffix("_norm"): kind
+    for kind in LAYERS.values()
+    if issubclass(kind, Normalization)
+}
 
 
 class Parameters(BaseEstimator):
