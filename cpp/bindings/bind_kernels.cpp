@@ -126,7 +126,7 @@ void column_sum_(py::object out, py::object a) {
 }
 
 void layer_norm_forward_(py::object h, py::object xhat, py::object rstd, py::object x,
-                         py::object scale, py::object shift, double eps) {
+                         py::object scale, py::object shift, double eps, bool centred) {
   by_dtype(h, "h", [&](auto t) {
     using T = decltype(t);
     const auto hv = require<T>(h, "h", {-1, -1});
@@ -135,12 +135,14 @@ void layer_norm_forward_(py::object h, py::object xhat, py::object rstd, py::obj
         hv.data, n, require_or_null<T>(xhat, "xhat", {m, n}), n,
         require_or_null<T>(rstd, "rstd", {m}), require<const T>(x, "x", {m, n}).data, n,
         require_or_null<const T>(scale, "scale", {n}),
-        require_or_null<const T>(shift, "shift", {n}), static_cast<T>(eps), m, n);
+        require_or_null<const T>(shift, "shift", {n}), static_cast<T>(eps), centred, m,
+        n);
   });
 }
 
 void layer_norm_backward_(py::object dx, py::object dh, py::object xhat,
-                          py::object rstd, py::object scale, bool accumulate) {
+                          py::object rstd, py::object scale, bool accumulate,
+                          bool centred) {
   by_dtype(dx, "dx", [&](auto t) {
     using T = decltype(t);
     const auto xv = require<T>(dx, "dx", {-1, -1});
@@ -149,7 +151,7 @@ void layer_norm_backward_(py::object dx, py::object dh, py::object xhat,
         xv.data, n, require<const T>(dh, "dh", {m, n}).data, n,
         require<const T>(xhat, "xhat", {m, n}).data, n,
         require<const T>(rstd, "rstd", {m}).data,
-        require_or_null<const T>(scale, "scale", {n}), accumulate, m, n);
+        require_or_null<const T>(scale, "scale", {n}), centred, accumulate, m, n);
   });
 }
 
@@ -253,7 +255,7 @@ void softmax_second_(py::object out, py::object dot, py::object c, py::object t,
 
 void layer_norm_second_(py::object out, py::object dot, py::object c, py::object t,
                         py::object xhat, py::object rstd, py::object scale,
-                        bool accumulate) {
+                        bool accumulate, bool centred) {
   by_dtype(out, "out", [&](auto type) {
     using T = decltype(type);
     const auto ov = require<T>(out, "out", {-1, -1});
@@ -266,7 +268,7 @@ void layer_norm_second_(py::object out, py::object dot, py::object c, py::object
                                    require<const T>(xhat, "xhat", {m, n}).data,
                                    require<const T>(rstd, "rstd", {m}).data,
                                    require_or_null<const T>(scale, "scale", {n}),
-                                   accumulate, m, group_of(all, m), n);
+                                   centred, accumulate, m, group_of(all, m), n);
   });
 }
 
@@ -558,7 +560,8 @@ void bind_kernels(py::module_ m) {
   m.def("softmax_second", &softmax_second_, arg("out"), arg("dot"), arg("c"), arg("t"),
         arg("h"));
   m.def("layer_norm_second", &layer_norm_second_, arg("out"), arg("dot"), arg("c"),
-        arg("t"), arg("xhat"), arg("rstd"), arg("scale"), arg("accumulate") = false);
+        arg("t"), arg("xhat"), arg("rstd"), arg("scale"), arg("accumulate") = false,
+        arg("centred") = true);
   m.def("activation_second", &activation_second_, arg("out"), arg("c"), arg("saved"),
         arg("activation"));
   m.def("loss_rows", &loss_rows_, arg("dpred"), arg("row_loss"), arg("pred"),
@@ -566,9 +569,9 @@ void bind_kernels(py::module_ m) {
         arg("smoothing") = 0.0, arg("per_output") = none, arg("actions") = none);
   bind_steps(m);
   m.def("layer_norm_forward", &layer_norm_forward_, arg("h"), arg("xhat"), arg("rstd"),
-        arg("x"), arg("scale"), arg("shift"), arg("eps"));
+        arg("x"), arg("scale"), arg("shift"), arg("eps"), arg("centred") = true);
   m.def("layer_norm_backward", &layer_norm_backward_, arg("dx"), arg("dh"), arg("xhat"),
-        arg("rstd"), arg("scale"), arg("accumulate") = false);
+        arg("rstd"), arg("scale"), arg("accumulate") = false, arg("centred") = true);
   m.def("column_moments", &column_moments_, arg("mean"), arg("var"), arg("x"));
   m.def("batch_norm_forward", &batch_norm_forward_, arg("h"), arg("xhat"), arg("x"),
         arg("mean"), arg("rstd"), arg("scale"), arg("shift"));

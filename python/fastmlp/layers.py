@@ -56,6 +56,7 @@ __all__ = [
     "Dense",
     "Dropout",
     "LayerNorm",
+    "RMSNorm",
     "Residual",
 ]
 
@@ -339,7 +340,7 @@ class Dropout(Layer):
 
 
 class Normalization(Layer):
-    """Base class of the normalisations; use `LayerNorm` or `BatchNorm`."""
+    """Base class of the normalisations; use one of its subclasses."""
 
     __slots__ = ()
     precedes_activation = True
@@ -395,6 +396,42 @@ class LayerNorm(Normalization):
             eps=self._checked_eps(eps),
             affine=_validate.flag("affine", affine),
         )
+
+
+class RMSNorm(Normalization):
+    """Normalisation of each row by its root mean square (Zhang & Sennrich 2019).
+
+    ``x / sqrt(mean(x²) + eps) * scale``, with the mean over the row and scale (n,);
+    PyTorch's ``RMSNorm``.
+
+    Parameters
+    ----------
+    eps : float
+        Added to the mean square, > 0. In PyTorch the default depends on the dtype.
+    affine : bool
+        Whether the layer has a scale (initially 1).
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an eps that is not positive.
+    """
+
+    __slots__ = ("affine", "eps")
+    kind = "rms_norm"
+    is_linear = False
+    flops = (5, 6)
+    _defaults: ClassVar[dict[str, Any]] = {"eps": 1e-5, "affine": True}
+
+    def __init__(self, eps: float = 1e-5, affine: bool = True) -> None:
+        self._put(
+            eps=self._checked_eps(eps),
+            affine=_validate.flag("affine", affine),
+        )
+
+    def arrays(self, n_in: int) -> dict[str, tuple[int, ...]]:
+        """Return shapes by role, as in PyTorch's ``state_dict``."""
+        return {"weight": (n_in,)} if self.affine else {}
 
 
 class BatchNorm(Normalization):
@@ -514,10 +551,7 @@ class Residual(Layer):
 
 
 # The layers by their names in files.
-LAYERS: dict[str, type[Layer]] = {
-    kind.__name__: kind
-    for kind in (Dense, Activation, Dropout, LayerNorm, BatchNorm, Residual)
-}
+LAYERS: dict[str, type[Layer]] = {name: globals()[name] for name in __all__}
 
 # Roles of arrays that training updates without gradients.
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")

@@ -187,7 +187,7 @@ def solved(solver: Any, dtype: Any) -> str:
         assert_wide_is_for_threads(rows, passes=3)
     else:
         rows, n_in = 2000, 8
-        layers = [n_in, 10, fm.LayerNorm(), fm.Residual([4, 10]), 2]
+        layers = [n_in, 10, fm.LayerNorm(), fm.Residual([4, 10, fm.RMSNorm()]), 2]
         mlp = fm.MLP(layers, activation="tanh", dtype=dtype, seed=1)
         # The work is the product of the Jacobian with itself.
         assert_threaded(2.0 * mlp.n_params**2 * rows, mlp.n_params)

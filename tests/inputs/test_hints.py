@@ -51,7 +51,7 @@ def test_dense_with_the_width_of_its_input():
         fm.Dense(4, 3)
 
 
-@pytest.mark.parametrize("layer", [fm.LayerNorm, fm.BatchNorm])
+@pytest.mark.parametrize("layer", [fm.LayerNorm, fm.RMSNorm, fm.BatchNorm])
 def test_normalisations_with_a_width(layer):
     # It would be taken for eps, which is added to variances.
     with pytest.raises(

@@ -47,6 +47,8 @@ MODELS = {
         fm.LayerNorm(eps=1e-6),
         fm.BatchNorm(affine=False),
         fm.LayerNorm(affine=False),
+        fm.RMSNorm(eps=1e-6),
+        fm.RMSNorm(affine=False),
         2,
     ],
     "activations": [3, fm.Dense(4, "identity"), fm.Activation("softmax"), 2],

@@ -120,6 +120,10 @@ SEQUENCES = {
         *(L.LayerNormalization(scale=False), L.Dense(6)),
         *(L.LayerNormalization(scale=False, center=False), L.Dense(3)),
     ],
+    "rms norm": lambda L: [
+        *(L.RMSNormalization(), L.Dense(6)),
+        *(L.RMSNormalization(epsilon=0.1), L.Dense(3)),
+    ],
     "batch norm": lambda L: [
         *(L.BatchNormalization(), L.Dense(6)),
         *(L.BatchNormalization(epsilon=0.1, center=False), L.Dense(6)),

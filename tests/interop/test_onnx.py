@@ -117,6 +117,14 @@ NETWORKS = {
     "dropout": [5, 16, fm.Dropout(0.5), 16, fm.Dropout(0.1), 2],
     "layer norm": [5, fm.LayerNorm(), 16, fm.LayerNorm(eps=0.1), 2, fm.LayerNorm()],
     "plain layer norm": [5, 16, fm.LayerNorm(affine=False), 2],
+    "rms norm": [
+        5,
+        fm.RMSNorm(),
+        16,
+        fm.RMSNorm(eps=0.1, affine=False),
+        2,
+        fm.RMSNorm(),
+    ],
     "batch norm after": [
         5,
         fm.Dense(16, "identity"),

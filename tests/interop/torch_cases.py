@@ -34,7 +34,14 @@ def inputs(rng, dtype="float32", rows=ROWS, width=N_IN):
 def big(dtype="float32", **options):
     """A model with every kind of layer."""
     body = [6, fm.BatchNorm(momentum=0.3), fm.Residual([fm.LayerNorm(), 6]), 4]
-    layers = [N_IN, 8, fm.Dropout(0.25), fm.LayerNorm(1e-3), fm.Activation("silu")]
+    layers = [
+        N_IN,
+        8,
+        fm.Dropout(0.25),
+        fm.LayerNorm(1e-3),
+        fm.Activation("silu"),
+        fm.RMSNorm(1e-3),
+    ]
     layers += [fm.Residual(body), fm.BatchNorm(affine=False), fm.Dense(6, bias=False)]
     layers += [fm.Residual([6, fm.Dropout(0.1)]), 3]
     mlp = fm.MLP(layers, activation="tanh", dtype=dtype, seed=1, **options)

@@ -303,9 +303,12 @@ def norm_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
         wide = np.zeros((m, n))
         layer = {"x": x, "scale": scale, "shift": shift, "eps": 0.1}
         kept = {"h": wide, "xhat": wide, "rstd": np.zeros(m)}
-        yield Call("layer_norm_forward", {**kept, **layer}, tuple(kept), bound=bound)
         alone = {"h": wide, "xhat": None, "rstd": None}
-        yield Call("layer_norm_forward", {**alone, **layer}, ("h",), bound=bound)
+        for centred in (True, False):
+            layer["centred"] = centred
+            args = {**kept, **layer}
+            yield Call("layer_norm_forward", args, tuple(kept), bound=bound)
+            yield Call("layer_norm_forward", {**alone, **layer}, ("h",), bound=bound)
         batch = {"x": x, "mean": normal(n), "rstd": positive(n)}
         batch |= {"scale": scale, "shift": shift}
         for args in ({"h": wide, "xhat": wide}, {"h": wide, "xhat": None}):
@@ -320,6 +323,8 @@ def norm_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
             back = {"dx": normal(m, n), "dh": dh, "xhat": xhat}
             last = {"scale": scale, "accumulate": accumulate}
             rows = {**back, "rstd": positive(m), **last}
+            yield Call("layer_norm_backward", rows, updated=("dx",), bound=bound)
+            rows = {**rows, "centred": False}
             yield Call("layer_norm_backward", rows, updated=("dx",), bound=bound)
             means = {"mean_dh": normal(n), "mean_dhx": normal(n)}
             columns = {**back, "rstd": positive(n), **last, **means}
@@ -364,9 +369,11 @@ def group_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
             yield Call("softmax_second", {**args, "h": h}, ("out",), bound=bound)
             args |= {"xhat": xhat, "rstd": rstd}
             args["scale"] = normal(n) if i % 2 == 0 else None
-            yield Call("layer_norm_second", args, ("out",), bound=bound)
-            added = {**args, "accumulate": True}
-            yield Call("layer_norm_second", added, updated=("out",), bound=bound)
+            for centred in (True, False):
+                args["centred"] = centred
+                yield Call("layer_norm_second", args.copy(), ("out",), bound=bound)
+                added = {**args, "accumulate": True}
+                yield Call("layer_norm_second", added, updated=("out",), bound=bound)
 
 
 def dropout_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:

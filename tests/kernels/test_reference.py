@@ -46,7 +46,8 @@ def test_imports_only_numpy_and_the_standard_library() -> None:
 
 # fmt: off
 CONSTRUCTORS = [
-    "MLP", "Dense", "Activation", "Dropout", "LayerNorm", "BatchNorm", "Residual",
+    "MLP", "Dense", "Activation", "Dropout", "LayerNorm", "RMSNorm", "BatchNorm",
+    "Residual",
     "MSE", "MAE", "Huber", "PseudoHuber", "CrossEntropy", "BinaryCrossEntropy",
     "SGD", "Adagrad", "RMSprop", "Adam", "AdamW", "Adamax",
 ]

@@ -45,6 +45,7 @@ NETWORKS: dict[str, list[Any]] = {
     "no dropout": [4, 5, ref.Dropout(0.0), 3],
     "layer norm": [4, 5, ref.LayerNorm(eps=1e-3), 3],
     "plain layer norm": [4, 5, ref.LayerNorm(affine=False), 3],
+    "rms norm": [4, 5, ref.RMSNorm(eps=1e-3), 3, ref.RMSNorm(affine=False)],
     "batch norm": [4, 5, ref.BatchNorm(eps=1e-3, momentum=0.3), 3],
     "plain batch norm": [4, 5, ref.BatchNorm(affine=False), 3],
     "residual": [4, 5, ref.Residual([6, 5]), 3],
@@ -596,6 +597,8 @@ def torch_module(nodes: list[Any]) -> Any:
             modules.append(Masked(layer.p, node.number))
         elif isinstance(layer, ref.LayerNorm):
             modules.append(torch.nn.LayerNorm(n, layer.eps, layer.affine))
+        elif isinstance(layer, ref.RMSNorm):
+            modules.append(torch.nn.RMSNorm(n, layer.eps, layer.affine))
         elif isinstance(layer, ref.BatchNorm):
             norm = torch.nn.BatchNorm1d(n, layer.eps, layer.momentum, layer.affine)
             modules.append(norm)

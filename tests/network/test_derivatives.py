@@ -78,6 +78,11 @@ NETWORKS: dict[str, list[Any]] = {
     "layer_norm": [4, 5, fm.LayerNorm(), fm.Activation("tanh"), 3, fm.LayerNorm()],
     "layer_norm plain": [4, 5, fm.LayerNorm(affine=False), 3],
     "layer_norm only": [4, fm.LayerNorm(eps=0.1)],
+    "rms_norm first": [4, fm.RMSNorm(), 5, 2],
+    "rms_norm": [4, 5, fm.RMSNorm(), fm.Activation("tanh"), 3, fm.RMSNorm()],
+    "rms_norm plain": [4, 5, fm.RMSNorm(affine=False), 3],
+    "rms_norm only": [4, fm.RMSNorm(eps=0.1)],
+    "rms_norm in a block": [4, fm.Residual([fm.RMSNorm(), 6, fm.RMSNorm(), 4]), 2],
     "batch_norm first": [4, fm.BatchNorm(), 5, 2],
     "batch_norm": [4, 5, fm.BatchNorm(), fm.Activation("gelu"), 3, fm.BatchNorm()],
     "batch_norm plain": [4, 5, fm.BatchNorm(affine=False), 3],
@@ -119,7 +124,8 @@ def random_layers(rng: np.random.Generator, depth: int = 0) -> list[Any]:
             width = int(rng.integers(1, 9))
             layers.append(fm.Dense(width, activation, bias=affine))
         elif kind == 2:
-            layers.append(fm.LayerNorm(eps=1e-2, affine=affine))
+            norm = fm.RMSNorm if rng.integers(2) else fm.LayerNorm
+            layers.append(norm(eps=1e-2, affine=affine))
         elif kind == 3:
             layers.append(fm.BatchNorm(affine=affine))
         elif kind == 4:
@@ -360,6 +366,8 @@ def torch_network(torch: Any, mlp: fm.MLP) -> Any:
                 modules.append(functions[layer.function])
             elif isinstance(layer, fm.LayerNorm):
                 modules.append(nn.LayerNorm(width, layer.eps))
+            elif isinstance(layer, fm.RMSNorm):
+                modules.append(nn.RMSNorm(width, layer.eps))
             elif isinstance(layer, fm.BatchNorm):
                 modules.append(nn.BatchNorm1d(width, layer.eps))
             elif isinstance(layer, fm.Dropout):
@@ -386,9 +394,10 @@ def torch_network(torch: Any, mlp: fm.MLP) -> Any:
         [4, fm.Dense(6, "tanh"), fm.Dense(5, "gelu"), 3],
         [4, 6, fm.LayerNorm(), fm.Activation("silu"), fm.BatchNorm(), 3],
         [4, 6, fm.Residual([fm.LayerNorm(), 6, fm.Dropout(0.5), 6]), 3],
+        [4, fm.RMSNorm(), 6, fm.Residual([6, fm.RMSNorm()]), fm.Activation("gelu"), 3],
         [4, 6, fm.Residual([5, fm.Residual([5]), 7]), fm.Dense(3, "softmax")],
     ],
-    ids=["dense", "norms", "residual", "nested"],
+    ids=["dense", "norms", "residual", "rms norm", "nested"],
 )
 def test_torch_agrees(layers: list[Any]) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is what is compared with")

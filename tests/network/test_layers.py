@@ -66,6 +66,7 @@ NAMED = ("Activation", "gelu")
 CUSTOM = ("Activation", custom, custom_slope)
 DROPOUT = ("Dropout", 0.3)
 LAYER_NORM = ("LayerNorm", 0.1)
+RMS_NORM = ("RMSNorm", 0.1)
 BATCH_NORM = ("BatchNorm", 0.1, 0.3)
 NETWORKS: dict[str, list[Item]] = {
     "named activation": [dense(9, "identity"), NAMED, 3],
@@ -78,6 +79,14 @@ NETWORKS: dict[str, list[Item]] = {
     "layer norm": [17, LAYER_NORM, 3],
     "plain layer norm": [17, ("LayerNorm", 0.1, False), 3],
     "layer norm first": [LAYER_NORM, 4],
+    "rms norm": [17, RMS_NORM, 3],
+    "plain rms norm": [17, ("RMSNorm", 0.1, False), 3],
+    "rms norm first and last": [RMS_NORM, 4, RMS_NORM],
+    "rms norms in blocks": [
+        9,
+        ("Residual", [RMS_NORM, NAMED, 9]),
+        ("Residual", [RMS_NORM]),
+    ],
     "layer norm last": [4, LAYER_NORM],
     "batch norm": [17, BATCH_NORM, 3],
     "plain batch norm": [17, ("BatchNorm", 0.1, 0.3, False), 3],
@@ -122,7 +131,8 @@ def random_items(
         elif kind == 3:
             items.append(("Dropout", float(rng.choice([0.0, 0.2, 0.5]))))
         elif kind == 4:
-            items.append(("LayerNorm", 0.1, bool(rng.random() < 0.6)))
+            of_rows = str(rng.choice(["LayerNorm", "RMSNorm"]))
+            items.append((of_rows, 0.1, bool(rng.random() < 0.6)))
         elif kind == 5:
             items.append(("BatchNorm", 0.1, 0.2, bool(rng.random() < 0.6)))
         else:

@@ -257,6 +257,7 @@ def test_residual_blocks_and_batch_norm():
     assert {*map(bytes, found.patterns)} <= {*map(bytes, cells.patterns)}
 
 
-def test_layer_norm_is_not_piecewise_linear():
-    with pytest.raises(ValueError, match="layer 2 has LayerNorm"):
-        count_regions(fm.MLP([1, 3, fm.LayerNorm(), 1]), 0, 1)
+@pytest.mark.parametrize("norm", [fm.LayerNorm, fm.RMSNorm])
+def test_normalisations_of_rows_are_not_piecewise_linear(norm):
+    with pytest.raises(ValueError, match=f"layer 2 has {norm.__name__}"):
+        count_regions(fm.MLP([1, 3, norm(), 1]), 0, 1)

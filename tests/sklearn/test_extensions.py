@@ -529,3 +529,16 @@ def test_import_needs_scikit_learn_and_says_so(tmp_path: Path) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert "pip install 'fastmlp[sklearn]'" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("layer", fm.LayerNorm), ("rms", fm.RMSNorm), ("batch", fm.BatchNorm)],
+)
+def test_normalization_stands_before_each_hidden_activation(name, kind):
+    x = np.random.default_rng(0).standard_normal((40, 3))
+    reg = MLPRegressor(hidden_layer_sizes=(6, 5), normalization=name, max_iter=2).fit(
+        x, x[:, 0]
+    )
+    kinds = [type(layer) for layer in reg.mlp_.layers]
+    assert kinds == [fm.Dense, kind, fm.Activation] * 2 + [fm.Dense]

@@ -143,14 +143,17 @@ struct KernelTable {
   //   rstd[r] = 1 / sqrt(var + eps), Xhat = (x - mean) * rstd[r],
   //   H = Xhat * scale[n] + shift[n], fused (null scale: H = Xhat)
   // Xhat and rstd are not written if null. H may be X; Xhat may be H if scale is null.
+  // Unless `centred`, here and in the other kernels of layer_norm, the mean counts as
+  // 0, as do mean(g), mean(u), mean(v) and mean(t) below, and there is no shift
+  // (RMSNorm).
   void (*layer_norm_forward)(T* h, Index ldh, T* xhat, Index ldxhat, T* rstd,
                              const T* x, Index ldx, const T* scale, const T* shift,
-                             T eps, Index m, Index n);
+                             T eps, bool centred, Index m, Index n);
   // With g = dH * scale (null: dH): dX = (accumulate ? dX : 0)
   //   + rstd[r] * (g - mean(g) - Xhat * mean(g * Xhat)), means over the row.
   // dX may be dH.
   void (*layer_norm_backward)(T* dx, Index lddx, const T* dh, Index lddh, const T* xhat,
-                              Index ldxhat, const T* rstd, const T* scale,
+                              Index ldxhat, const T* rstd, const T* scale, bool centred,
                               bool accumulate, Index m, Index n);
 
   // Sums over a batch, here and in batch_norm_sums, run down a column in blocks of
@@ -238,8 +241,8 @@ struct KernelTable {
   void (*softmax_second)(T* out, const T* dot, const T* c, const T* t, const T* h,
                          Index m, Index group, Index n);
   void (*layer_norm_second)(T* out, const T* dot, const T* c, const T* t, const T* xhat,
-                            const T* rstd, const T* scale, bool accumulate, Index m,
-                            Index group, Index n);
+                            const T* rstd, const T* scale, bool centred,
+                            bool accumulate, Index m, Index group, Index n);
 
   // The step of each optimiser: one pass over flat vectors of n elements, elementwise,
   // so any split of the range gives the same bits. `slots` has the arrays of state in

@@ -17,6 +17,7 @@ namespace fastmlp {
   X(activation, ActivationOp, "activation") \
   X(dropout, DropoutOp, "dropout")          \
   X(layer_norm, LayerNormOp, "layer_norm")  \
+  X(rms_norm, RMSNormOp, "rms_norm")        \
   X(batch_norm, BatchNormOp, "batch_norm")  \
   X(add, AddOp, "residual")
 
@@ -82,9 +83,16 @@ struct LayerSpec {
     spec.bias = affine;
     return spec;
   }
-  // The same with the mean and variance of each column: in training those of the batch,
-  // otherwise their running averages. Each training step moves these averages towards
-  // the batch's statistics by the fraction `momentum` of the difference.
+  // h / sqrt(mean(h^2) + eps) * scale, the mean over a row.
+  static LayerSpec rms_norm(double eps = 1e-5, bool affine = true) {
+    LayerSpec spec(LayerKind::rms_norm);
+    spec.eps = eps;
+    spec.bias = affine;
+    return spec;
+  }
+  // layer_norm with the mean and variance of each column: in training those of the
+  // batch, otherwise their running averages. Each training step moves these averages
+  // towards the batch's statistics by the fraction `momentum` of the difference.
   static LayerSpec batch_norm(double eps = 1e-5, double momentum = 0.1,
                               bool affine = true) {
     LayerSpec spec(LayerKind::batch_norm);
@@ -103,7 +111,7 @@ struct LayerSpec {
   LayerKind kind = LayerKind::dense;
   Index width = 0;
   Activation activation = Activation::identity;
-  bool bias = true;  // for a normalisation: whether it has a scale and a shift
+  bool bias = true;  // for a normalisation: whether it has a scale, and its shift
   double rate = 0, eps = 0, momentum = 0;
   std::vector<LayerSpec> body;
   std::shared_ptr<const CustomActivation> custom;

@@ -1,5 +1,6 @@
 // Normalisation of rows and of columns, forward and back. Formulas, aliasing and orders
-// of summation: kernel_table.h. (Ba et al. 2016; Ioffe & Szegedy 2015.)
+// of summation: kernel_table.h. (Ba et al. 2016; Zhang & Sennrich 2019; Ioffe & Szegedy
+// 2015.)
 #pragma once
 
 #include "loops-inl.h"
@@ -43,32 +44,35 @@ struct BlockSums {
   }
 };
 
-template <class T>
-void layer_norm_forward(T* h, Index ldh, T* xhat, Index ldxhat, T* rstd, const T* x,
-                        Index ldx, const T* scale, const T* shift, T eps, Index m,
-                        Index n) {
+template <class T, bool kCentred>
+void row_norm_forward(T* h, Index ldh, T* xhat, Index ldxhat, T* rstd, const T* x,
+                      Index ldx, const T* scale, const T* shift, T eps, Index m,
+                      Index n) {
   using V = Vec<T>;
   constexpr Index L = V::kLanes;
   const V count = V::set1(static_cast<T>(n));
   BlockSums<T> sums;
-  T mean[L], factor[L];
+  T mean[L] = {}, factor[L];
   for (Index i = 0; i < m; i += L) {
     const Index rows = m - i < L ? m - i : L;
-    for (Index q = 0; q < rows; ++q) {
-      const T* const row = x + (i + q) * ldx;
-      RowSum<T> sum;
-      const auto add = [&](auto io, Index j)
-                           FASTMLP_LAMBDA { sum.add(j, io.load(row + j)); };
-      for_each_vector<T>(n, add);
-      sums.set(q, sum);
+    if constexpr (kCentred) {
+      for (Index q = 0; q < rows; ++q) {
+        const T* const row = x + (i + q) * ldx;
+        RowSum<T> sum;
+        const auto add = [&](auto io, Index j)
+                             FASTMLP_LAMBDA { sum.add(j, io.load(row + j)); };
+        for_each_vector<T>(n, add);
+        sums.set(q, sum);
+      }
+      (sums.totals(rows) / count).store(mean);
     }
-    (sums.totals(rows) / count).store(mean);
     for (Index q = 0; q < rows; ++q) {
       const T* const row = x + (i + q) * ldx;
       const V middle = V::set1(mean[q]);
       RowSum<T> sum;
       const auto add = [&](auto io, Index j) FASTMLP_LAMBDA {
-        const V d = io.load(row + j) - middle;
+        V d = io.load(row + j);
+        if constexpr (kCentred) d = d - middle;
         sum.add(j, zero_tail(io, d * d));
       };
       for_each_vector<T>(n, add);
@@ -83,10 +87,17 @@ void layer_norm_forward(T* h, Index ldh, T* xhat, Index ldxhat, T* rstd, const T
       if (rstd) rstd[i + q] = factor[q];
       const V middle = V::set1(mean[q]), r = V::set1(factor[q]);
       const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
-        const V normal = (io.load(row + j) - middle) * r;
+        V d = io.load(row + j);
+        if constexpr (kCentred) d = d - middle;
+        const V normal = d * r;
         if (hat) io.store(hat + j, normal);
-        io.store(to + j,
-                 scale ? fma(normal, io.load(scale + j), io.load(shift + j)) : normal);
+        V result = normal;
+        if constexpr (kCentred) {
+          if (scale) result = fma(normal, io.load(scale + j), io.load(shift + j));
+        } else {
+          if (scale) result = normal * io.load(scale + j);
+        }
+        io.store(to + j, result);
       };
       for_each_vector<T>(n, body);
     }
@@ -94,14 +105,22 @@ void layer_norm_forward(T* h, Index ldh, T* xhat, Index ldxhat, T* rstd, const T
 }
 
 template <class T>
-void layer_norm_backward(T* dx, Index lddx, const T* dh, Index lddh, const T* xhat,
-                         Index ldxhat, const T* rstd, const T* scale, bool accumulate,
-                         Index m, Index n) {
+void layer_norm_forward(T* h, Index ldh, T* xhat, Index ldxhat, T* rstd, const T* x,
+                        Index ldx, const T* scale, const T* shift, T eps, bool centred,
+                        Index m, Index n) {
+  const auto kernel = centred ? row_norm_forward<T, true> : row_norm_forward<T, false>;
+  kernel(h, ldh, xhat, ldxhat, rstd, x, ldx, scale, shift, eps, m, n);
+}
+
+template <class T, bool kCentred>
+void row_norm_backward(T* dx, Index lddx, const T* dh, Index lddh, const T* xhat,
+                       Index ldxhat, const T* rstd, const T* scale, bool accumulate,
+                       Index m, Index n) {
   using V = Vec<T>;
   constexpr Index L = V::kLanes;
   const V count = V::set1(static_cast<T>(n));
   BlockSums<T> sums, sums_hat;
-  T mean[L], mean_hat[L];
+  T mean[L] = {}, mean_hat[L];
   for (Index i = 0; i < m; i += L) {
     const Index rows = m - i < L ? m - i : L;
     for (Index q = 0; q < rows; ++q) {
@@ -111,14 +130,14 @@ void layer_norm_backward(T* dx, Index lddx, const T* dh, Index lddh, const T* xh
       const auto add = [&](auto io, Index j) FASTMLP_LAMBDA {
         const V d = io.load(from + j);
         const V g = scale ? d * io.load(scale + j) : d;
-        sum.add(j, g);
+        if constexpr (kCentred) sum.add(j, g);
         sum_hat.add(j, g * io.load(hat + j));
       };
       for_each_vector<T>(n, add);
-      sums.set(q, sum);
+      if constexpr (kCentred) sums.set(q, sum);
       sums_hat.set(q, sum_hat);
     }
-    (sums.totals(rows) / count).store(mean);
+    if constexpr (kCentred) (sums.totals(rows) / count).store(mean);
     (sums_hat.totals(rows) / count).store(mean_hat);
     for (Index q = 0; q < rows; ++q) {
       const T* const from = dh + (i + q) * lddh;
@@ -129,8 +148,8 @@ void layer_norm_backward(T* dx, Index lddx, const T* dh, Index lddh, const T* xh
       const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
         const V d = io.load(from + j);
         const V g = scale ? d * io.load(scale + j) : d;
-        const V centred = fnma(io.load(hat + j), middle_hat, g - middle);
-        io.store(to + j, accumulate ? fma(r, centred, io.load(to + j)) : r * centred);
+        const V rest = fnma(io.load(hat + j), middle_hat, kCentred ? g - middle : g);
+        io.store(to + j, accumulate ? fma(r, rest, io.load(to + j)) : r * rest);
       };
       for_each_vector<T>(n, body);
     }
@@ -138,9 +157,18 @@ void layer_norm_backward(T* dx, Index lddx, const T* dh, Index lddh, const T* xh
 }
 
 template <class T>
+void layer_norm_backward(T* dx, Index lddx, const T* dh, Index lddh, const T* xhat,
+                         Index ldxhat, const T* rstd, const T* scale, bool centred,
+                         bool accumulate, Index m, Index n) {
+  const auto kernel =
+      centred ? row_norm_backward<T, true> : row_norm_backward<T, false>;
+  kernel(dx, lddx, dh, lddh, xhat, ldxhat, rstd, scale, accumulate, m, n);
+}
+
+template <class T>
 void layer_norm_second(T* out, const T* dot, const T* c, const T* t, const T* xhat,
-                       const T* rstd, const T* scale, bool accumulate, Index m,
-                       Index group, Index n) {
+                       const T* rstd, const T* scale, bool centred, bool accumulate,
+                       Index m, Index group, Index n) {
   using V = Vec<T>;
   const T count = static_cast<T>(n);
   for (Index i = 0; i < m; ++i, c += n, xhat += n) {
@@ -150,15 +178,19 @@ void layer_norm_second(T* out, const T* dot, const T* c, const T* t, const T* xh
     };
     const auto mean_of = [&](auto term)
                              FASTMLP_LAMBDA { return sum_of_row<T>(n, term) / count; };
+    // What is subtracted from a row.
+    const auto middle_of = [&](auto term) FASTMLP_LAMBDA {
+      return centred ? mean_of(term) : T(0);
+    };
     const T u_mean =
-        mean_of([&](auto io, Index j) FASTMLP_LAMBDA { return scaled(io, c, j); });
+        middle_of([&](auto io, Index j) FASTMLP_LAMBDA { return scaled(io, c, j); });
     const T u_hat = mean_of([&](auto io, Index j) FASTMLP_LAMBDA {
       return scaled(io, c, j) * io.load(xhat + j);
     });
     const T r = rstd[i];
     for (Index k = 0; k < group; ++k, out += n, t += n, dot += dot ? n : 0) {
       const T t_mean =
-          mean_of([&](auto io, Index j) FASTMLP_LAMBDA { return io.load(t + j); });
+          middle_of([&](auto io, Index j) FASTMLP_LAMBDA { return io.load(t + j); });
       const T t_hat = mean_of([&](auto io, Index j) FASTMLP_LAMBDA {
         return io.load(t + j) * io.load(xhat + j);
       });
@@ -167,8 +199,8 @@ void layer_norm_second(T* out, const T* dot, const T* c, const T* t, const T* xh
       });
       T dot_mean = 0, dot_hat = 0;
       if (dot) {
-        dot_mean = mean_of([&](auto io, Index j)
-                               FASTMLP_LAMBDA { return scaled(io, dot, j); });
+        dot_mean = middle_of([&](auto io, Index j)
+                                 FASTMLP_LAMBDA { return scaled(io, dot, j); });
         dot_hat = mean_of([&](auto io, Index j) FASTMLP_LAMBDA {
           return scaled(io, dot, j) * io.load(xhat + j);
         });

@@ -50,6 +50,7 @@ def layer_norm_second(
     rstd: _Array,
     scale: _Array | None,
     accumulate: bool = False,
+    centred: bool = True,
 ) -> None: ...
 def layer_norm_forward(
     h: _Array,
@@ -59,6 +60,7 @@ def layer_norm_forward(
     scale: _Array | None,
     shift: _Array | None,
     eps: float,
+    centred: bool = True,
 ) -> None: ...
 def layer_norm_backward(
     dx: _Array,
@@ -67,6 +69,7 @@ def layer_norm_backward(
     rstd: _Array,
     scale: _Array | None,
     accumulate: bool = False,
+    centred: bool = True,
 ) -> None: ...
 def column_moments(mean: _Array, var: _Array, x: _Array) -> None: ...
 def batch_norm_forward(

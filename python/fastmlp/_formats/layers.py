@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..layers import BatchNorm, Dropout, Layer, LayerNorm
+from ..layers import BatchNorm, Dropout, Layer, LayerNorm, RMSNorm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,9 +64,9 @@ class LayerForm:
         """Return elements that the Jacobian keeps on the stack, by variable."""
         return {}
 
-    @staticmethod
+    @classmethod
     def c_value(
-        writer: Writer, i: int, node: Node, to: str, x: str, keeps: bool
+        cls, writer: Writer, i: int, node: Node, to: str, x: str, keeps: bool
     ) -> tuple[list[str], str]:
         """Return lines that compute node i from x, and an element's expression.
 
@@ -75,14 +75,16 @@ class LayerForm:
         """
         return [], f"{x}[i]"
 
-    @staticmethod
-    def c_tangent(writer: Writer, i: int, node: Node, to: str, x: str) -> list[str]:
+    @classmethod
+    def c_tangent(
+        cls, writer: Writer, i: int, node: Node, to: str, x: str
+    ) -> list[str]:
         """Return lines that map tangents of the input, x, to those of the output."""
         return writer.accumulate(x, to, 0, node.n_out)
 
-    @staticmethod
+    @classmethod
     def c_cotangent(
-        writer: Writer, i: int, node: Node, to: str, own: str, add: int
+        cls, writer: Writer, i: int, node: Node, to: str, own: str, add: int
     ) -> list[str]:
         """Return lines that map cotangents of the output, own, to those of the input.
 
@@ -121,12 +123,63 @@ class DropoutForm(LayerForm):
         return reader.item(Dropout(float(layer.rate)))
 
 
-class LayerNormForm(LayerForm):
+class _RowNormForm(LayerForm):
+    """A normalisation of rows."""
+
+    # C functions: of the value, and of a row's derivatives, [element][direction], times
+    # the Jacobian of the normalised row, which is symmetric.
+    c_forward: ClassVar[str]
+    c_slope: ClassVar[str]
+
+    @staticmethod
+    def c_memory(i: int, node: Node) -> dict[str, int]:
+        """Return elements that the Jacobian keeps on the stack, by variable."""
+        return {f"factor{i}": 1, f"hat{i}": node.n_out}
+
+    @classmethod
+    def c_value(
+        cls, writer: Writer, i: int, node: Node, to: str, x: str, keeps: bool
+    ) -> tuple[list[str], str]:
+        """Return lines that compute node i from x."""
+        scale, shift = writer.parameters(i, node)
+        eps = writer.literal(node.layer.eps)
+        hat, factor = (f"hat{i}", f"factor{i} = ") if keeps else ("0", "")
+        call = writer.call(
+            cls.c_forward, to, hat, x, scale, shift, eps, str(node.n_out)
+        )
+        return [f"  {factor}{call};"], ""
+
+    @classmethod
+    def c_tangent(
+        cls, writer: Writer, i: int, node: Node, to: str, x: str
+    ) -> list[str]:
+        """Return lines that map tangents of the input, x, to those of the output."""
+        n = str(node.n_out)
+        arguments = to, x, f"hat{i}", f"factor{i}", "0", n, "0"
+        lines = [f"  {writer.call(cls.c_slope, *arguments)};"]
+        scale = writer.parameters(i, node)[0]
+        if scale != "0":
+            lines.append(f"  {writer.call('times_slope', to, scale, n)};")
+        return lines
+
+    @classmethod
+    def c_cotangent(
+        cls, writer: Writer, i: int, node: Node, to: str, own: str, add: int
+    ) -> list[str]:
+        """Return lines from cotangents of the output, own, to those of the input."""
+        scale = writer.parameters(i, node)[0]
+        arguments = to, own, f"hat{i}", f"factor{i}", scale, str(node.n_out), str(add)
+        return [f"  {writer.call(cls.c_slope, *arguments)};"]
+
+
+class LayerNormForm(_RowNormForm):
     """`LayerNorm`."""
 
     layer = LayerNorm
     torch = "LayerNorm"
     keras = "LayerNormalization"
+    c_forward = "layer_norm"
+    c_slope = "norm_slope"
     c_functions: ClassVar = {
         # Returns 1 / deviation; the normalised row goes to hat if that is not null.
         "layer_norm": """
@@ -150,8 +203,6 @@ static inline T @layer_norm(T *h, T *hat, const T *x, const T *scale, const T *s
   return factor;
 }
 """,
-        # A row's derivatives, [element][direction], times the Jacobian of the
-        # normalised row, which is symmetric.
         "norm_slope": """
 static inline void @norm_slope(T *to, const T *from, const T *hat, T factor,
                                const T *scale, size_t n, int add) {
@@ -219,41 +270,95 @@ static inline void @norm_slope(T *to, const T *from, const T *hat, T factor,
         scaled = graph.node("Mul", graph.node("Div", x, deviation), weight)
         return graph.node("Add", scaled, bias)
 
-    @staticmethod
-    def c_memory(i: int, node: Node) -> dict[str, int]:
-        """Return elements that the Jacobian keeps on the stack, by variable."""
-        return {f"factor{i}": 1, f"hat{i}": node.n_out}
+
+class RMSNormForm(_RowNormForm):
+    """`RMSNorm`."""
+
+    layer = RMSNorm
+    torch = "RMSNorm"
+    keras = "RMSNormalization"
+    c_forward = "rms_norm"
+    c_slope = "rms_slope"
+    # As for `LayerNorm` with mean 0; there is no shift.
+    c_functions: ClassVar = {
+        "rms_norm": """
+static inline T @rms_norm(T *h, T *hat, const T *x, const T *scale, const T *shift,
+                          T eps, size_t n) {
+  T squares[16] = {0};
+  T factor;
+  size_t i;
+  (void)shift;
+  for (i = 0; i < n; ++i) squares[i % 16] = squares[i % 16] + x[i] * x[i];
+  factor = 1.0 / sqrt(@tree(squares) / (T)n + eps);
+  for (i = 0; i < n; ++i) {
+    const T normal = x[i] * factor;
+    if (hat) hat[i] = normal;
+    h[i] = scale ? normal * scale[i] : normal;
+  }
+  return factor;
+}
+""",
+        "rms_slope": """
+static inline void @rms_slope(T *to, const T *from, const T *hat, T factor,
+                              const T *scale, size_t n, int add) {
+  size_t i, d;
+  for (d = 0; d < @D; ++d) {
+    T dots[16] = {0};
+    T dot;
+    for (i = 0; i < n; ++i) {
+      const T g = scale ? from[i * @D + d] * scale[i] : from[i * @D + d];
+      dots[i % 16] = dots[i % 16] + g * hat[i];
+    }
+    dot = @tree(dots) / (T)n;
+    for (i = 0; i < n; ++i) {
+      const T g = scale ? from[i * @D + d] * scale[i] : from[i * @D + d];
+      const T rest = fma(-hat[i], dot, g);
+      to[i * @D + d] = add ? fma(factor, rest, to[i * @D + d]) : factor * rest;
+    }
+  }
+}
+""",
+    }
 
     @staticmethod
-    def c_value(
-        writer: Writer, i: int, node: Node, to: str, x: str, keeps: bool
-    ) -> tuple[list[str], str]:
-        """Return lines that compute node i from x."""
-        scale, shift = writer.parameters(i, node)
-        eps = writer.literal(node.layer.eps)
-        hat, factor = (f"hat{i}", f"factor{i} = ") if keeps else ("0", "")
-        call = writer.call("layer_norm", to, hat, x, scale, shift, eps, str(node.n_out))
-        return [f"  {factor}{call};"], ""
+    def to_torch(layer: Any, width: int, nn: Any, empty: Callable[..., Any]) -> Any:
+        """Return a module for an input width."""
+        affine = layer.affine
+        return empty(nn.RMSNorm, width, eps=layer.eps, elementwise_affine=affine)
 
     @staticmethod
-    def c_tangent(writer: Writer, i: int, node: Node, to: str, x: str) -> list[str]:
-        """Return lines that map tangents of the input, x, to those of the output."""
-        n = str(node.n_out)
-        arguments = to, x, f"hat{i}", f"factor{i}", "0", n, "0"
-        lines = [f"  {writer.call('norm_slope', *arguments)};"]
-        scale = writer.parameters(i, node)[0]
-        if scale != "0":
-            lines.append(f"  {writer.call('times_slope', to, scale, n)};")
-        return lines
+    def from_torch(what: str, module: Any, reader: ModuleReader) -> None:
+        """Add the layer of a module to the reader's builder."""
+        shape = _row_shape(what, module)
+        arrays = reader.arrays(what, module, "weight")
+        if module.eps is None:
+            # PyTorch takes that of the input's dtype, which is the parameters'.
+            dtypes = [array.dtype for array in arrays.values()]
+            dtypes += [*reader.builder.dtypes, np.dtype(np.float32)]
+            eps = float(np.finfo(dtypes[0]).eps)
+        else:
+            eps = _torch_eps(what, module)
+        reader.builder.fit(what, shape)
+        reader.builder.norm(what, RMSNorm(eps, affine=bool(arrays)), arrays)
 
     @staticmethod
-    def c_cotangent(
-        writer: Writer, i: int, node: Node, to: str, own: str, add: int
-    ) -> list[str]:
-        """Return lines from cotangents of the output, own, to those of the input."""
-        scale = writer.parameters(i, node)[0]
-        arguments = to, own, f"hat{i}", f"factor{i}", scale, str(node.n_out), str(add)
-        return [f"  {writer.call('norm_slope', *arguments)};"]
+    def from_keras(layer: Any, reader: Reader) -> Item:
+        """Return the layer of a Keras layer with its arrays."""
+        reader.check_axis(layer)
+        reader.check_built(layer)
+        return reader.item(
+            RMSNorm(_keras_eps(layer, reader)), (reader.array(layer, "scale"),)
+        )
+
+    @staticmethod
+    def to_onnx(graph: Graph, mlp: Model, step: Step, x: str) -> str:
+        """Add the nodes for the input of this name to a graph; return the output."""
+        # RMSNormalization is an operator from version 23 on only.
+        scale, _ = _scale_and_shift(mlp, step)
+        square = graph.row_means(graph.node("Mul", x, x), step.n_out)
+        root = graph.node("Sqrt", graph.node("Add", square, step.layer.eps))
+        weight = graph.array(f"{step.name}.weight", scale)
+        return graph.node("Mul", graph.node("Div", x, root), weight)
 
 
 class BatchNormForm(LayerForm):
@@ -364,7 +469,7 @@ class BatchNormForm(LayerForm):
         ]
 
 
-_FORMS = (DropoutForm, LayerNormForm, BatchNormForm)
+_FORMS = (DropoutForm, LayerNormForm, RMSNormForm, BatchNormForm)
 LAYERS: dict[type[Layer], type[LayerForm]] = {form.layer: form for form in _FORMS}
 BY_KIND: dict[str, type[LayerForm]] = {form.layer.kind: form for form in _FORMS}
 

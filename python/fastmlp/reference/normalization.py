@@ -1,7 +1,8 @@
-"""Layer normalisation and batch normalisation: kernels, layers and nodes."""
+"""Layer, root-mean-square and batch normalisation: kernels, layers and nodes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from .products import column_sum, groups
 __all__ = [
     "BatchNorm",
     "LayerNorm",
+    "RMSNorm",
     "batch_norm_backward",
     "batch_norm_forward",
     "batch_norm_sums",
@@ -27,35 +29,46 @@ __all__ = [
 
 
 @quiet
-def normalize(x: Array, axis: int, eps: float) -> tuple[Array, Array, Array, Array]:
+def normalize(
+    x: Array, axis: int, eps: float, centred: bool = True
+) -> tuple[Array, Array, Array, Array]:
     """``((x - mean) rstd, mean, variance, rstd)``, ``rstd = 1 / sqrt(variance + eps)``.
 
-    Mean and variance, that of the sum of squares over n, are those along ``axis``: 1
-    for layer norm, where each row stands alone, 0 for batch norm.
+    Mean and biased variance are taken along ``axis``: 1 for layer norm, which
+    normalises each row, 0 for batch norm. Unless ``centred``, the mean counts as 0
+    (RMSNorm).
     """
-    mean = x.mean(axis=axis, keepdims=True)
-    centred = x - mean
-    variance = (centred * centred).mean(axis=axis, keepdims=True)
+    mean = _mean(x, axis, centred)
+    deviation = x - mean
+    variance = (deviation * deviation).mean(axis=axis, keepdims=True)
     rstd = 1 / np.sqrt(variance + eps)
-    return centred * rstd, mean, variance, rstd
+    return deviation * rstd, mean, variance, rstd
 
 
 @quiet
-def normalize_backward(dn: Array, normal: Array, rstd: Array, axis: int) -> Array:
+def normalize_backward(
+    dn: Array, normal: Array, rstd: Array, axis: int, centred: bool = True
+) -> Array:
     """``dx = rstd (dn - mean(dn) - n mean(dn n))`` for ``n`` of :func:`normalize`.
 
-    Mean and rstd depend on x, too: moving all x alike, or scaling them, leaves n as it
-    is, so what dn has of either direction is taken off.
+    Mean and rstd depend on x, too: adding a constant to all x, or scaling them, does
+    not change n, so the components of dn in these two directions are removed. Unless
+    ``centred``, mean(dn) counts as 0.
     """
-    mean = dn.mean(axis=axis, keepdims=True)
+    mean = _mean(dn, axis, centred)
     along = (dn * normal).mean(axis=axis, keepdims=True)
     return np.asarray(rstd * (dn - mean - normal * along))
 
 
+def _mean(x: Array, axis: int, centred: bool) -> Array:
+    mean = np.mean(x, axis=axis, keepdims=True)
+    return np.asarray(mean if centred else np.zeros_like(mean))
+
+
 def _scaled(normal: Array, scale: Array | None, shift: Array | None) -> Array:
-    if scale is None or shift is None:
+    if scale is None:
         return normal
-    return np.asarray(normal * scale + shift)
+    return np.asarray(normal * scale if shift is None else normal * scale + shift)
 
 
 def layer_norm_forward(
@@ -66,14 +79,18 @@ def layer_norm_forward(
     scale: Array | None,
     shift: Array | None,
     eps: float,
+    centred: bool = True,
 ) -> None:
-    """``xhat``, ``rstd`` (by row) of :func:`normalize`; ``h = xhat scale + shift``."""
-    normal, _, _, deviation = normalize(x, 1, eps)
+    """``xhat``, ``rstd`` (by row) of :func:`normalize`; ``h = xhat scale + shift``.
+
+    Without ``scale``, ``h = xhat``. ``shift`` is used only if ``centred``.
+    """
+    normal, _, _, deviation = normalize(x, 1, eps, centred)
     if xhat is not None:
         xhat[...] = normal
     if rstd is not None:
         rstd[...] = deviation[:, 0]
-    h[...] = _scaled(normal, scale, shift)
+    h[...] = _scaled(normal, scale, shift if centred else None)
 
 
 def layer_norm_backward(
@@ -83,10 +100,11 @@ def layer_norm_backward(
     rstd: Array,
     scale: Array | None,
     accumulate: bool = False,
+    centred: bool = True,
 ) -> None:
-    """``dx`` of :func:`layer_norm_forward`, added to what it holds if asked for."""
+    """``dx`` of :func:`layer_norm_forward`, added to ``dx`` with ``accumulate``."""
     dn = dh if scale is None else dh * scale
-    back = normalize_backward(dn, xhat, rstd[:, np.newaxis], 1)
+    back = normalize_backward(dn, xhat, rstd[:, np.newaxis], 1, centred)
     dx[...] = dx + back if accumulate else back
 
 
@@ -99,8 +117,9 @@ def layer_norm_second(
     rstd: Array,
     scale: Array | None,
     accumulate: bool = False,
+    centred: bool = True,
 ) -> None:
-    """How :func:`layer_norm_backward` of ``c`` moves as x does by ``t``, c by ``dot``.
+    """Tangent of :func:`layer_norm_backward` of ``c``, along ``t`` of x, ``dot`` of c.
 
     The product rule on ``rstd * (u - mean(u) - xhat mean(u xhat))``, ``u = c scale``,
     with ``xhat' = rstd (t - mean(t) - xhat mean(t xhat))`` and
@@ -115,10 +134,13 @@ def layer_norm_second(
     def mean(a: Array) -> Array:
         return np.asarray(a.mean(axis=-1, keepdims=True))
 
-    turn = r * (along - mean(along) - hat * mean(along * hat))
+    def deviation(a: Array) -> Array:
+        return np.asarray(a - _mean(a, -1, centred))
+
+    turn = r * (deviation(along) - hat * mean(along * hat))
     dr = -r * r * mean(along * hat)
-    inside = u - mean(u) - hat * mean(u * hat)
-    moved = du - mean(du) - turn * mean(u * hat) - hat * mean(du * hat + u * turn)
+    inside = deviation(u) - hat * mean(u * hat)
+    moved = deviation(du) - turn * mean(u * hat) - hat * mean(du * hat + u * turn)
     result = (dr * inside + r * moved).reshape(out.shape)
     out[...] = out + result if accumulate else result
 
@@ -184,11 +206,20 @@ class LayerNorm(Normalization):
 
 
 @dataclass(frozen=True)
-class BatchNorm(Normalization):
-    """The same of each column: of the batch in training, of running statistics else.
+class RMSNorm(Normalization):
+    """``h = scale x / sqrt(mean(x^2) + eps)``, of each row."""
 
-    Those start from 0 and 1, and are ``(1 - momentum) running + momentum batch`` after
-    each batch, with the batch's variance over its rows less one.
+    eps: float = 1e-5
+    affine: bool = True
+
+
+@dataclass(frozen=True)
+class BatchNorm(Normalization):
+    """The formula of `LayerNorm` with mean and variance of each column.
+
+    In training they are those of the batch, otherwise the running ones. These start
+    from 0 and 1 and are ``(1 - momentum) running + momentum batch`` after each batch,
+    with the batch's unbiased variance.
     """
 
     eps: float = 1e-5
@@ -203,8 +234,11 @@ class NormNode(Node):
     :func:`normalize_backward` says.
     """
 
+    centred = True
+    roles: tuple[str, ...] = ("weight", "bias")
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        names = ("weight", "bias") if self.layer.affine else ()
+        names = self.roles if self.layer.affine else ()
         return {f"{self.name}.{name}": (self.n_in,) for name in names}
 
     @quiet
@@ -213,8 +247,14 @@ class NormNode(Node):
         saved = normal, rstd, axis
         if not self.layer.affine:
             return normal, saved
-        scale, shift = (run.params[name] for name in self.shapes())
-        return normal * scale + shift, saved
+        return _scaled(normal, *self._scale_and_shift(run.params)), saved
+
+    def _scale_and_shift(
+        self, arrays: Mapping[str, Array]
+    ) -> tuple[Array, Array | None]:
+        names = list(self.shapes())
+        shift = arrays[names[1]] if len(names) > 1 else None
+        return arrays[names[0]], shift
 
     def _normalize(self, x: Array, run: Pass) -> tuple[Array, Array, int | None]:
         """n, rstd, and the axis along which they depend on x, if they do."""
@@ -225,19 +265,25 @@ class NormNode(Node):
         normal, rstd, axis = saved
         dn = dh
         if self.layer.affine:
-            scale, shift = self.shapes()
-            column_sum(run.grads[scale], dh * normal)
-            column_sum(run.grads[shift], dh)
-            dn = dh * run.params[scale]
+            scale, shift = self._scale_and_shift(run.grads)
+            column_sum(scale, dh * normal)
+            if shift is not None:
+                column_sum(shift, dh)
+            dn = dh * self._scale_and_shift(run.params)[0]
         if axis is None:
             return np.asarray(rstd * dn)
-        return normalize_backward(dn, normal, rstd, axis)
+        return normalize_backward(dn, normal, rstd, axis, self.centred)
 
 
 class LayerNormNode(NormNode):
     def _normalize(self, x: Array, run: Pass) -> tuple[Array, Array, int | None]:
-        normal, _, _, rstd = normalize(x, 1, self.layer.eps)
+        normal, _, _, rstd = normalize(x, 1, self.layer.eps, self.centred)
         return normal, rstd, 1
+
+
+class RMSNormNode(LayerNormNode):
+    centred = False
+    roles = ("weight",)
 
 
 class BatchNormNode(NormNode):
@@ -264,5 +310,6 @@ class BatchNormNode(NormNode):
 # The node of each normalisation.
 NORM_NODES: dict[type, type[NormNode]] = {
     LayerNorm: LayerNormNode,
+    RMSNorm: RMSNormNode,
     BatchNorm: BatchNormNode,
 }

@@ -82,7 +82,7 @@ _MORE_PARAMETERS = """\
 dropout : float or sequence of float, default=0.0
     Probability that an element of a hidden layer's output is set to 0; one for all
     layers or one for each. Beyond scikit-learn, as are the parameters below.
-normalization : {'layer', 'batch'} or None, default=None
+normalization : {'layer', 'rms', 'batch'} or None, default=None
     Normalisation between the affine map of a hidden layer and its activation. With
     'batch', a last batch of a single row is left out of the epoch.
 callbacks : list or None, default=None

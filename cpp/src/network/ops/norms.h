@@ -1,4 +1,4 @@
-// Normalisations: of rows by layer_norm, of columns by batch_norm.
+// Normalisations: of rows by layer_norm and rms_norm, of columns by batch_norm.
 #pragma once
 
 #include <algorithm>
@@ -16,8 +16,10 @@ void reciprocal_deviation(T* rstd, const T* var, double eps, Index n) {
   for (Index j = 0; j < n; ++j) rstd[j] = T(1) / std::sqrt(var[j] + small);
 }
 
-// The part of plan that normalisations share. A scale and a shift if `bias`.
-inline void plan_norm(NetworkPlan& net, const LayerSpec& spec, OpPlan& op) {
+// The part of plan that normalisations share. If `bias`, a scale, and a shift unless
+// `has_shift` is false.
+inline void plan_norm(NetworkPlan& net, const LayerSpec& spec, OpPlan& op,
+                      bool has_shift = true) {
   if (!(spec.eps >= 0))
     throw std::invalid_argument("a normalisation's eps must not be negative");
   op.eps = spec.eps;
@@ -25,7 +27,7 @@ inline void plan_norm(NetworkPlan& net, const LayerSpec& spec, OpPlan& op) {
   if (!spec.bias) return;
   op.weight = net.add_params(1, op.n_out);
   op.weight_size = op.n_out;
-  op.bias = net.add_params(1, op.n_out);
+  if (has_shift) op.bias = net.add_params(1, op.n_out);
 }
 
 // Scales start at one; shifts are zero already.
@@ -41,6 +43,7 @@ void sum_norm_gradients(const WeightGradientArgs<T>& a, const OpPlan& op, Range 
   const Index n = op.n_out, j = mine.begin;
   a.table.column_dot(a.grads + op.weight + j, a.dz + j, n, a.kept + j, n, a.rows,
                      mine.size(), a.accumulate);
+  if (op.bias < 0) return;
   a.table.column_sum(a.grads + op.bias + j, a.dz + j, n, a.rows, mine.size(),
                      a.accumulate);
 }
@@ -50,7 +53,7 @@ bool norm_gradients_are_finite(const WeightGradientArgs<T>& a, const OpPlan& op,
                                Range mine) {
   const Index n = mine.size();
   return a.table.all_finite(a.grads + op.weight + mine.begin, n, 1, n) &&
-         a.table.all_finite(a.grads + op.bias + mine.begin, n, 1, n);
+         (op.bias < 0 || a.table.all_finite(a.grads + op.bias + mine.begin, n, 1, n));
 }
 
 // The gradients of scale and shift from each row of dz.
@@ -66,10 +69,13 @@ void norm_row_gradients(const DirectionArgs<T>& a, const OpPlan& op, T* grads,
   copy_bias_gradients(op, grads, stride, dz, a.all());
 }
 
-// Its statistics are 1 / deviation of each row.
-struct LayerNormOp : OpDefaults {
+// A normalisation of rows: layer_norm if it is centred, otherwise rms_norm, for which
+// the mean counts as 0 and which has no shift. Its statistics are 1 / deviation of each
+// row.
+template <bool kCentred>
+struct RowNormOp : OpDefaults {
   static int plan(NetworkPlan& net, const LayerSpec& spec, OpPlan op, int /*start*/) {
-    plan_norm(net, spec, op);
+    plan_norm(net, spec, op, kCentred);
     return net.push(std::move(op));
   }
 
@@ -98,7 +104,7 @@ struct LayerNormOp : OpDefaults {
     T* const rstd = a.statistics ? a.statistics + a.row : nullptr;
     a.table.layer_norm_forward(
         a.z, n, a.kept, n, rstd, a.x, n, parameters(a.params, op.weight),
-        parameters(a.params, op.bias), static_cast<T>(op.eps), a.rows, n);
+        parameters(a.params, op.bias), static_cast<T>(op.eps), kCentred, a.rows, n);
     activate(a, op);
   }
 
@@ -108,8 +114,8 @@ struct LayerNormOp : OpDefaults {
     if (!a.dx) return;
     const Index n = op.n_out;
     a.table.layer_norm_backward(a.dx, n, a.dz, n, a.kept, n, a.statistics + a.row,
-                                parameters(a.params, op.weight), op.adds_input, a.rows,
-                                n);
+                                parameters(a.params, op.weight), kCentred,
+                                op.adds_input, a.rows, n);
   }
 
   template <class T>
@@ -150,28 +156,31 @@ struct LayerNormOp : OpDefaults {
   static void second(const DirectionArgs<T>& a, const OpPlan& op,
                      const CotangentArgs<T>& c, const T* dz, const T* t) {
     a.table.layer_norm_second(c.dx, c.dz, dz, t, a.kept, a.statistics,
-                              parameters(a.params, op.weight), c.adds_input, a.rows,
-                              a.directions, op.n_out);
+                              parameters(a.params, op.weight), kCentred, c.adds_input,
+                              a.rows, a.directions, op.n_out);
   }
 
  private:
-  // out (+)= rstd * (g - mean(g) - xhat * mean(g * xhat)), g = in * scale.
+  // out (+)= rstd * (g - mean(g) - xhat * mean(g * xhat)), g = in * scale; without
+  // mean(g) unless it is centred.
   template <class T>
   static void project(const DirectionArgs<T>& a, const OpPlan& op, T* out, const T* in,
                       const T* scale, bool adds) {
     const Index n = op.n_out, k = a.directions;
     if (k == 1) {
-      a.table.layer_norm_backward(out, n, in, n, a.kept, n, a.statistics, scale, adds,
-                                  a.rows, n);
+      a.table.layer_norm_backward(out, n, in, n, a.kept, n, a.statistics, scale,
+                                  kCentred, adds, a.rows, n);
       return;
     }
     for (Index i = 0; i < a.rows; ++i) {
       std::fill_n(a.spread, k, a.statistics[i]);
       a.table.layer_norm_backward(out + i * k * n, n, in + i * k * n, n, a.kept + i * n,
-                                  0, a.spread, scale, adds, k, n);
+                                  0, a.spread, scale, kCentred, adds, k, n);
     }
   }
 };
+using LayerNormOp = RowNormOp<true>;
+using RMSNormOp = RowNormOp<false>;
 
 // In training it depends on the whole batch, see op.h. Its statistics are vectors of
 // n_out: mean and 1 / deviation; in training also the variance and, for backward, the
