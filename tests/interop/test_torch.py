@@ -251,7 +251,7 @@ REFUSED = [
     (lambda: behind(nn.LayerNorm(4, bias=False)), "module 1 .*without a bias"),
     (lambda: behind(nn.LayerNorm(4, eps=0)), "module 1 .*eps=0"),
     (lambda: behind(nn.RMSNorm((2, 2))), r"module 1 .*\(2, 2\)"),
-    (lambda: behind(nn.RMSNorm(3)), "module 1 .*takes 3 .*gives 4"),
+    (lambda: behind(nn.RMSNorm(3)), "module 1 .*input width of 3.*width 4"),
     (lambda: behind(nn.RMSNorm(4, eps=0)), "module 1 .*eps=0"),
     (lambda: behind(nn.BatchNorm1d(4, momentum=None)), "module 1 .*momentum"),
     (lambda: behind(nn.BatchNorm1d(4, track_running_stats=False)), "track_running"),
