@@ -25,7 +25,7 @@ def fit(mlp, callbacks=(), **options):
 
 @pytest.mark.parametrize("monitor", ["val_r2", "vall_loss", "mae"])
 @pytest.mark.parametrize("kind", ["stop", "save"])
-def test_what_nothing_logs_is_refused_before_the_first_epoch(monitor, kind, tmp_path):
+def test_an_unlogged_monitor_is_refused_before_the_first_epoch(monitor, kind, tmp_path):
     mlp, path = model(), tmp_path / "a.safetensors"
     callback = fm.EarlyStopping(monitor)
     if kind == "save":
@@ -39,7 +39,7 @@ def test_what_nothing_logs_is_refused_before_the_first_epoch(monitor, kind, tmp_
     fit(mlp, [lambda mlp, history: history.log(monitor, 1.0), callback])
 
 
-def test_callbacks_are_told_of_an_error_in_another_ones_end():
+def test_callbacks_hear_of_an_error_at_the_end_of_another():
     told = []
 
     def boom(mlp, history):
@@ -60,7 +60,7 @@ def test_callbacks_are_told_of_an_error_in_another_ones_end():
 
 
 @pytest.mark.parametrize("finder_first", [False, True])
-def test_a_learning_rate_finder_trains_nothing_whatever_else_restores(finder_first):
+def test_a_learning_rate_finder_with_early_stopping_changes_nothing(finder_first):
     mlp = model()
     fit(mlp)
     before = mlp.params.copy(), mlp.buffers.copy(), mlp.core.training_state
@@ -89,7 +89,7 @@ def test_a_checkpoint_fits_one_architecture(tmp_path):
         np.testing.assert_array_equal(other.params, before)
 
 
-def test_what_checkpoints_cannot_be_loaded_into(tmp_path):
+def test_arguments_that_checkpoints_do_not_fit(tmp_path):
     path = tmp_path / "run.safetensors"
     fit(model(), [fm.Checkpoint(path)])
     with pytest.raises(TypeError, match=r"mlp must be a fm\.MLP, got 'mlp'"):
@@ -148,7 +148,7 @@ def test_metrics_cannot_change_the_predictions():
 
 
 @pytest.mark.parametrize("name", ["loss", "val_loss", "seconds", "epoch"])
-def test_names_that_mean_something_else(name):
+def test_reserved_names(name):
     with pytest.raises(ValueError, match=f"the name '{name}' is taken"):
         fit(model(), [lambda mlp, history: history.log(name, 1.0)])
     with pytest.raises(ValueError, match=f"the name '{name}' is taken"):

@@ -35,7 +35,7 @@ def test_checkpoints_are_written_when_they_should(tmp_path):
         fit(toy_mlp(), callbacks=[fm.Checkpoint(tmp_path / "c", "val_loss", True)])
 
 
-def test_a_checkpoint_is_replaced_whole(tmp_path, monkeypatch):
+def test_a_checkpoint_is_replaced_atomically(tmp_path, monkeypatch):
     path = tmp_path / "run.safetensors"
     fit(toy_mlp(), epochs=1, callbacks=[fm.Checkpoint(path)])
     before = path.read_bytes()
@@ -104,7 +104,7 @@ def test_bad_checkpoints(tmp_path):
     )
 
 
-def test_a_checkpoint_of_the_best_goes_on_being_the_best(tmp_path):
+def test_a_resumed_fit_keeps_the_best_checkpoint(tmp_path):
     path = tmp_path / "best.safetensors"
     save = fm.Checkpoint(path, "score", save_best_only=True)
     fit(toy_mlp(), callbacks=[script([3, 1, 2]), save])

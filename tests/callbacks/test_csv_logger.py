@@ -34,7 +34,7 @@ def test_csv_logger(tmp_path):
     assert repr(log) == f"CSVLogger({str(path)!r}, append=False)"
 
 
-def test_csv_logger_wants_its_own_files(tmp_path):
+def test_csv_loggers_need_separate_files(tmp_path):
     path = tmp_path / "other.csv"
     path.write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match=r"^path: .* is not a log"):

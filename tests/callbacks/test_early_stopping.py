@@ -50,7 +50,7 @@ def test_early_stopping_may_leave_the_parameters():
     assert (mlp.params == 2).all()
 
 
-def test_early_stopping_monitors_what_there_is():
+def test_early_stopping_prefers_the_validation_loss():
     x, y = toy_data(ROWS)
     stop = fm.EarlyStopping(patience=2)
     history = toy_fit(
@@ -72,7 +72,7 @@ def test_early_stopping_monitors_what_there_is():
     )
 
 
-def test_early_stopping_goes_on_in_mid_patience():
+def test_early_stopping_resumes_within_its_patience():
     values = [3, 1, 2, 2, 0.5, 1, 1, 1, 1]
     whole = fm.EarlyStopping("score", patience=3)
     history = fit(toy_mlp(), epochs=9, callbacks=[script(values), whole])

@@ -128,7 +128,7 @@ def test_every_few_epochs_and_the_path(rng):
     np.testing.assert_array_equal(monitor.path[0], mlp.params)
 
 
-def test_steps_that_left_nothing(rng):
+def test_steps_without_records(rng):
     mlp = fm.MLP([2, 3, 1], seed=0)
     monitor = fm.Monitor()
     without = {**step(mlp, rng), "before": None}
@@ -141,7 +141,7 @@ def test_steps_that_left_nothing(rng):
     assert monitor.activations["0"][0].counts.sum() == 0
 
 
-def test_a_second_run_starts_anew(rng):
+def test_a_second_run_starts_from_scratch(rng):
     mlp = fm.MLP([2, 3, 1], seed=0)
     monitor = fm.Monitor()
     train(mlp, [step(mlp, rng)] * 2, monitor)
@@ -267,7 +267,7 @@ def test_nothing_is_kept_after_a_run(rng, ending):
     assert mlp.core.watch is False
 
 
-def test_activations_by_themselves(rng):
+def test_separate_activations(rng):
     """The core fuses some of them with the layer before; their names are kept."""
     block = fm.Residual([fm.LayerNorm(), fm.Activation("relu"), 5])
     layers = [2, fm.Dense(5, "identity"), fm.Activation("tanh"), block, fm.BatchNorm()]
@@ -287,7 +287,7 @@ def test_activations_by_themselves(rng):
     assert monitor.units == {"1": 5, "2.body.1": 5, "2.body.2": 5, "4": 5}
 
 
-def test_activations_that_are_layers_of_their_own(rng):
+def test_separate_activations_in_a_deep_network(rng):
     layers = [
         3,
         fm.Dense(8, "identity"),
@@ -332,7 +332,7 @@ def test_activations_that_are_layers_of_their_own(rng):
     assert set(monitor.dead) == {"2", "3.body.1", "4", "5"}
 
 
-def test_a_loss_in_python_leaves_its_step_to_be_looked_at(rng):
+def test_a_loss_in_python_gives_the_same_records(rng):
     """The records are the same as with the core's loss, which has the same bits."""
     x = rng.standard_normal((8, 2)).astype(np.float32)
     y = (x[:, :1] * x[:, 1:]).astype(np.float32)

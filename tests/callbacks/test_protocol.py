@@ -45,7 +45,7 @@ def test_the_order_of_calls():
     ]
 
 
-def test_errors_are_told_to_all_and_go_on():
+def test_errors_reach_all_callbacks_and_propagate():
     calls, error = [], ZeroDivisionError()
 
     def fail(mlp, history):
@@ -72,7 +72,7 @@ def test_errors_are_told_to_all_and_go_on():
     assert len(fit(mlp)) == 3
 
 
-def test_divergence_may_be_taken_for_an_end():
+def test_divergence_may_count_as_an_ordinary_end():
     for forgive in (True, False):
         calls, mlp, opt = [], toy_mlp(), fm.SGD(0.01)
 

@@ -131,7 +131,7 @@ def test_a_few_rows_are_the_same_bits_with_a_second_thread(activation, output, d
         check()
 
 
-def test_two_threads_may_want_the_second_thread_at_once(dtype):
+def test_two_threads_may_request_the_second_thread_at_once(dtype):
     check = brief_inference(dtype)
     train = BRIEF, dtype
     expected = trained_hash(*train, steps=100)
@@ -362,7 +362,7 @@ def rounding_upward():
     return RoundingUpward()
 
 
-def test_the_floating_point_environment_is_ours_and_given_back(rounding_upward, dtype):
+def test_the_floating_point_environment_is_set_and_restored(rounding_upward, dtype):
     x, y, loss = problem(**LONG, dtype=dtype, labels=True)
     fresh = fm.MLP(LONG["layers"], dtype=dtype, seed=0)
     param, grad = np.random.default_rng(9).standard_normal((2, 4_100_003)).astype(dtype)
@@ -412,7 +412,7 @@ def test_another_process_trains_to_the_same_bits():
         assert out.stdout.strip() == expected
 
 
-def test_a_copied_model_goes_on_alike():
+def test_a_copied_model_trains_alike():
     x, y, loss = problem(**BIG, dtype="float32", labels=True)
     mlp, opt = fm.MLP(BIG["layers"], seed=0), fm.Adam()
     for _ in range(3):

@@ -77,7 +77,7 @@ def trained(which):
     return mlp.params.copy()
 
 
-def test_models_of_their_own_are_trained_as_if_alone():
+def test_threads_train_separate_models_as_if_alone():
     alone = [trained(i) for i in range(THREADS)]
 
     def work(which):
@@ -86,7 +86,7 @@ def test_models_of_their_own_are_trained_as_if_alone():
     assert together(work) == 0
 
 
-def test_one_model_answers_all():
+def test_threads_share_a_model():
     mlp, loss = model(), fm.MSE()
     batches = [data(i) for i in range(THREADS)]
     outputs = [mlp(x) for x, _ in batches]
@@ -154,7 +154,7 @@ def test_predictors():
     assert np.array_equal(shared(rows[0]), wanted[0])
 
 
-def test_losses_are_everybodys():
+def test_threads_share_a_loss():
     loss, (pred, target) = fm.Huber(delta=0.5), (data(1)[1], data(2)[1])
     value, grad = loss.value_and_grad(pred, target)
 
@@ -182,7 +182,7 @@ def test_an_optimiser_without_a_model():
         assert np.allclose(array, 1 - 1e-3 * ROUNDS, rtol=0, atol=1e-6)
 
 
-def test_a_solver_is_one_threads_at_a_time():
+def test_a_solver_serves_one_thread_at_a_time():
     solver = fm.LBFGS()
     found = []
 
@@ -250,7 +250,7 @@ def test_the_number_of_threads_may_change_at_any_time():
 @pytest.mark.skipif(
     not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python has the GIL"
 )
-def test_python_stays_without_its_lock():
+def test_the_gil_stays_disabled():
     """Importing the core does not enable the GIL."""
     assert _core.__name__ in sys.modules
     assert not sys._is_gil_enabled()

@@ -68,7 +68,7 @@ KINDS = ("memoryview", "dlpack", "dlpack and array", "torch")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_inputs_are_read_where_they_are(kind, rng):
+def test_inputs_are_not_copied(kind, rng):
     held = numbers(rng, ROWS, N_IN)
     rows = _validate.inputs("x", wrapped(kind, held), N_IN, FLOAT32)
     assert type(rows) is np.ndarray
@@ -96,7 +96,7 @@ def test_training_takes_what_inference_takes(kind, rng):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_out_is_written_where_it_is(kind, rng):
+def test_out_is_written_without_a_copy(kind, rng):
     mlp, x = model(), numbers(rng, ROWS, N_IN)
     held = np.zeros((ROWS, N_OUT), "float32")
     out = wrapped(kind, held)
@@ -105,7 +105,7 @@ def test_out_is_written_where_it_is(kind, rng):
     assert held.any()
 
 
-def test_out_as_an_array_of_pythons_own():
+def test_out_as_a_python_array():
     mlp = model()
     out = array.array("f", [0.0] * N_OUT)
     assert mlp(np.ones(N_IN, "float32"), out=out) is out
@@ -187,7 +187,7 @@ def test_read_only_memory_maps_are_not_copied(tmp_path, rng):
         lambda a: OnlyDlpack(np.asfortranarray(a)),
     ],
 )
-def test_frames_and_others_give_the_same_bits(make, rng):
+def test_frames_and_other_containers_give_the_same_bits(make, rng):
     mlp, x = model(), numbers(rng, ROWS, N_IN)
     np.testing.assert_array_equal(mlp(make(x)), mlp(x))
 
@@ -247,7 +247,7 @@ def bad_frame():
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
 )
-def test_refused_with_words(x, words):
+def test_refused_inputs_are_explained(x, words):
     mlp = model()
     for call in (mlp, mlp.forward, mlp.jacobian):
         with pytest.raises(TypeError, match=rf"(?s)^x .*{words}"):

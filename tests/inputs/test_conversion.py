@@ -211,7 +211,7 @@ def test_bad_x(x, error, words):
     assert mlp.history is None
 
 
-def test_training_wants_rows():
+def test_training_needs_rows():
     mlp, loss, x = model(), fm.MSE(), np.zeros(N_IN, "float32")
     with pytest.raises(ValueError, match=r"write x\[np.newaxis, :\]"):
         mlp.train_step(x, np.zeros(N_OUT, "float32"), loss, fm.SGD(0.1))

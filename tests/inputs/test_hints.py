@@ -35,7 +35,7 @@ def test_activations_by_other_names(theirs, ours):
         fm.MLP([4, 3, 1], activation=theirs)
 
 
-def test_a_name_is_only_answered_where_it_is_one():
+def test_names_are_only_suggested_where_they_exist():
     # "swish" is another name for an activation, not for an initialiser.
     with pytest.raises(ValueError, match=r"got 'swish'$"):
         fm.MLP([4, 1], init="swish")
@@ -73,7 +73,7 @@ def test_epsilon_greedy_with_a_seed():
         fm.rl.epsilon_greedy(np.zeros(2), 0.1, 0)
 
 
-def test_files_of_others(tmp_path):
+def test_files_of_other_libraries(tmp_path):
     pytest.importorskip("safetensors", reason="reads and writes such files")
     import safetensors.numpy
 

@@ -244,7 +244,7 @@ def test_nothing_but_mathematics_is_called(
 
 
 @needs_compiler
-def test_in_several_files_and_several_in_one(folder: Path) -> None:
+def test_one_header_in_several_files_and_several_in_one(folder: Path) -> None:
     a, b = fm.MLP([3, 8, 2], seed=1), fm.MLP([2, 8, 1], activation="tanh", seed=2)
     a.to_c(folder / "first.h", name="first")
     b.to_c(folder / "second.h", name="second", jacobian=True)
@@ -278,7 +278,7 @@ void run_first(const float *x, float *y) { first_predict(x, y); }
 
 
 @needs_compiler
-def test_weights_that_are_no_numbers(folder: Path) -> None:
+def test_weights_that_are_not_finite(folder: Path) -> None:
     mlp = fm.MLP([4, 3], seed=0)
     tiny = np.finfo(np.float32).smallest_subnormal
     mlp.weights[0][:] = [[np.inf, 1, 0.1], [0, -0.0, tiny], [2, -3, 1e38], [1, 1, 1]]
@@ -379,7 +379,7 @@ def test_the_file_is_the_same_each_time(folder: Path) -> None:
         ("a_", ValueError, "reserved"),
     ],
 )
-def test_names_that_are_none(
+def test_invalid_names(
     name: Any, error: type[Exception], match: str, tmp_path: Path
 ) -> None:
     with pytest.raises(error, match=match):
@@ -387,7 +387,7 @@ def test_names_that_are_none(
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_refused_leaves_the_file(tmp_path: Path) -> None:
+def test_refused_calls_leave_the_file_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "x.h"
     path.write_text("before")
     custom = fm.MLP([2, 2, fm.Activation(np.tanh, np.cos)], seed=0)

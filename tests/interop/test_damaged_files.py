@@ -360,14 +360,14 @@ def refused(path, content, words, load=fm.load):
 
 
 @pytest.mark.parametrize("name", LIES)
-def test_lies_are_refused(name, model, tmp_path):
+def test_false_entries_are_refused(name, model, tmp_path):
     lie, words = LIES[name]
     # With the hash that matches the false entry, and with the original hash.
     refused(tmp_path / "a", lie(model, True), words)
     refused(tmp_path / "a", lie(model, False), ".")
 
 
-def test_the_truth_is_not_refused(model, tmp_path):
+def test_undamaged_files_are_loaded(model, tmp_path):
     """The functions that create false entries leave a file valid if nothing changes."""
     path = tmp_path / "a"
     path.write_bytes(in_text(lambda said: None)(model, True))
@@ -562,7 +562,7 @@ CHECKPOINT_LIES = {
 
 
 @pytest.mark.parametrize("name", CHECKPOINT_LIES)
-def test_lies_of_checkpoints_are_refused(name, checkpoint, tmp_path):
+def test_false_entries_of_checkpoints_are_refused(name, checkpoint, tmp_path):
     lie, words = CHECKPOINT_LIES[name]
     mlp, opt, stop = parts_of_a_training(seed=9)
     before = state(mlp), pickle.dumps(opt.state_dict()), stop.state_dict()
@@ -582,7 +582,7 @@ def test_lies_of_checkpoints_are_refused(name, checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("field", ["_now", "_best", "_bad", "_resting"])
-def test_lies_of_what_a_schedule_has_seen(field, tmp_path):
+def test_false_observations_of_a_schedule_are_refused(field, tmp_path):
     path = tmp_path / "a"
 
     def rate():
@@ -610,7 +610,7 @@ def places(said, place=()):
         yield from places(item, (*place, key))
 
 
-def test_whatever_is_wrong_is_refused_or_harmless(model, checkpoint, tmp_path):
+def test_wrong_values_are_refused_or_harmless(model, checkpoint, tmp_path):
     """Any value at any place in the text gives an error or a model, never a crash."""
     path = tmp_path / "a"
     mlp, opt, stop = parts_of_a_training(seed=9)

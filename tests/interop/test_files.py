@@ -66,7 +66,7 @@ MODELS = {
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", MODELS)
-def test_models_come_back_to_the_bit(name, dtype, tmp_path):
+def test_models_round_trip_bitwise(name, dtype, tmp_path):
     path = tmp_path / "model.safetensors"
     mlp = trained(MODELS[name], dtype)
     before = state(mlp)
@@ -89,7 +89,7 @@ def test_models_come_back_to_the_bit(name, dtype, tmp_path):
     assert state(again) == state(mlp)
 
 
-def test_arguments_come_back(tmp_path):
+def test_arguments_round_trip(tmp_path):
     options = {
         "activation": "silu",
         "output_activation": "tanh",
@@ -115,14 +115,14 @@ def test_names_and_shapes_follow_from_the_layers(name):
     assert shapes == {n: a.shape for n, a in mlp.state_dict().items()}
 
 
-def test_special_values_come_back(tmp_path):
+def test_special_values_round_trip(tmp_path):
     mlp = fm.MLP([2, 3, 1], seed=0)
     mlp.params[:4] = [np.nan, np.inf, -np.inf, -0.0]
     mlp.save(tmp_path / "a")
     assert fm.load(tmp_path / "a").params.tobytes() == mlp.params.tobytes()
 
 
-def test_what_a_file_holds(tmp_path):
+def test_contents_of_a_file(tmp_path):
     """The contents as other programs see them: arrays as in state_dict, and texts."""
     path = tmp_path / "model.safetensors"
     mlp = trained(MODELS["norms"])
@@ -169,7 +169,7 @@ def test_pytorch_reads_a_file(tmp_path):
     np.testing.assert_allclose(mlp(x), wanted, rtol=1e-12, atol=1e-13)
 
 
-def test_functions_of_ones_own_are_handed_in(tmp_path):
+def test_custom_functions_are_passed_to_load(tmp_path):
     path = tmp_path / "a"
     mlp = fm.MLP([2, fm.Dense(3, "identity"), OWN, fm.Residual([3, OWN]), 1], seed=0)
     mlp.save(path)
@@ -219,7 +219,7 @@ def test_a_checkpoint_is_a_model_too(checkpoint, tmp_path):
     assert len(done) == 3
 
 
-def test_a_model_is_no_checkpoint(model, tmp_path):
+def test_a_model_file_is_not_a_checkpoint(model, tmp_path):
     path = tmp_path / "a"
     path.write_bytes(model)
     mlp = fm.load(path)
@@ -229,7 +229,7 @@ def test_a_model_is_no_checkpoint(model, tmp_path):
         fm.Checkpoint.load(path, mlp)
 
 
-def test_states_of_all_kinds_come_back(tmp_path):
+def test_states_of_all_kinds_round_trip(tmp_path):
     path = tmp_path / "a"
     arrays = {
         "half": np.arange(3, dtype=np.float16),
@@ -277,7 +277,7 @@ def test_states_of_all_kinds_come_back(tmp_path):
         run(mlp, opt, stop, fm.Checkpoint(path), 1, hook)
 
 
-def test_a_checkpoint_of_functions_of_ones_own(tmp_path):
+def test_a_checkpoint_with_custom_functions(tmp_path):
     path = tmp_path / "a"
     layers = [3, fm.Dense(4, "identity"), OWN, 2]
     mlp, stop = fm.MLP(layers, seed=0), fm.EarlyStopping()
@@ -290,7 +290,7 @@ def test_a_checkpoint_of_functions_of_ones_own(tmp_path):
 
 
 @pytest.mark.parametrize("solver", [fm.LBFGS, fm.LevenbergMarquardt])
-def test_solvers_come_back(solver, tmp_path):
+def test_solvers_round_trip(solver, tmp_path):
     path = tmp_path / "a"
     x, y = data()
 
@@ -323,7 +323,7 @@ print(fm.isa(), fm.get_num_threads(), [loss.hex() for loss in done.loss])
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("isa", [fm.available_isas()[0], fm.available_isas()[-1]])
-def test_another_process_goes_on_to_the_bit(isa, threads, checkpoint, tmp_path):
+def test_another_process_resumes_bitwise(isa, threads, checkpoint, tmp_path):
     """With another instruction set and number of threads, from within an epoch."""
     path, final = tmp_path / "run.safetensors", tmp_path / "final.safetensors"
     mlp, opt, stop = parts_of_a_training()
@@ -380,7 +380,7 @@ mlp.save(sys.argv[1])
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="signals of POSIX")
 @pytest.mark.parametrize("at", ["fsync", "replace", "folder", "limit"])
-def test_a_writer_that_dies_leaves_a_whole_file(at, model, tmp_path):
+def test_a_killed_writer_leaves_a_complete_file(at, model, tmp_path):
     path = tmp_path / "a"
     path.write_bytes(model)
     done = subprocess.run([sys.executable, "-c", KILLED, path, at], check=False)
@@ -397,7 +397,7 @@ def test_a_writer_that_dies_leaves_a_whole_file(at, model, tmp_path):
 
 
 @pytest.mark.parametrize("at", ["open", "fsync", "replace"])
-def test_errors_leave_the_file_and_nothing_else(at, model, tmp_path, monkeypatch):
+def test_errors_leave_only_the_previous_file(at, model, tmp_path, monkeypatch):
     path = tmp_path / "a"
     path.write_bytes(model)
     mlp = fm.MLP([3, 2])

@@ -101,7 +101,7 @@ def test_exponential_outputs():
 
 
 @pytest.mark.parametrize("y", [LABELS, BINARY, SEVERAL], ids=["3", "2", "labels"])
-def test_logits_are_to_be_trained_further(y):
+def test_logits_can_be_trained_further(y):
     model = classifier(y)
     mlp = fm.from_sklearn(model, logits=True)
     assert mlp.layers[-1].activation == "identity"
@@ -178,7 +178,7 @@ def test_other_things_are_refused(make):
         fm.from_sklearn(make())
 
 
-def test_of_a_pipeline_the_last_step_counts():
+def test_the_last_step_of_a_pipeline_is_converted():
     pipeline = make_pipeline(StandardScaler(), MLPClassifier())
     with pytest.raises(TypeError, match=r"pass its last step, pipeline\[-1\]"):
         fm.from_sklearn(pipeline)
@@ -225,7 +225,7 @@ def test_estimators_with_networks(output, rng):
     np.testing.assert_array_equal(model.mlp_(x), z)
 
 
-def test_what_was_put_in_later_counts(rng):
+def test_replaced_weights_are_converted(rng):
     x = rng.standard_normal((9, 3)).astype(np.float32)
     other = own(2, "identity").mlp_
     other.params[:] = 1
@@ -233,7 +233,7 @@ def test_what_was_put_in_later_counts(rng):
     np.testing.assert_array_equal(fm.from_sklearn(model)(x), other(x))
 
 
-def test_one_against_the_rest_has_logits_only():
+def test_one_against_the_rest_needs_logits():
     model = own(3, "logistic", _one_against_rest=lambda: True)
     with pytest.raises(ValueError, match=r"one-vs-rest.*logits=True"):
         fm.from_sklearn(model)

@@ -405,7 +405,7 @@ def test_what_is_refused(make, words, keras):
         fm.from_keras(make(keras))
 
 
-def test_what_is_no_keras_model(keras):
+def test_other_objects_are_refused(keras):
     for value in (3, None, fm.MLP([1, 1]), keras.layers.Dense, "model.keras"):
         with pytest.raises(TypeError, match=r"^model must be a keras.Seq.* got"):
             fm.from_keras(value)

@@ -187,7 +187,7 @@ def test_the_graph(tmp_path):
     assert all(a.dtype == np.float32 for a in arrays.values())
 
 
-def test_what_the_file_says_of_itself(tmp_path):
+def test_metadata_of_the_file(tmp_path):
     mlp = fm.MLP([3, 2], seed=0)
     model = onnx.load(exported(mlp, tmp_path))
     assert (model.producer_name, model.producer_version) == ("fastmlp", fm.__version__)
@@ -219,7 +219,7 @@ def test_names_of_input_and_output(tmp_path, rng):
     assert abs(y - mlp(x)).max() <= OUTPUT_RTOL["float32"] * abs(mlp(x)).max()
 
 
-def test_the_model_stays_as_it_is_and_files_are_the_same(tmp_path):
+def test_exports_are_repeatable_and_leave_the_model_unchanged(tmp_path):
     mlp = fm.MLP([3, 4, fm.BatchNorm(), 2], seed=0)
     before = mlp.params.copy(), mlp.buffers.copy()
     first = exported(mlp, tmp_path).read_bytes()
@@ -255,7 +255,7 @@ def test_bad_paths(tmp_path):
         mlp.to_onnx(tmp_path / "nowhere" / "model.onnx")
 
 
-def test_functions_of_ones_own_are_refused(tmp_path):
+def test_custom_functions_are_refused(tmp_path):
     def cube(z):
         return z**3
 
@@ -282,7 +282,7 @@ def test_without_the_onnx_package(tmp_path, monkeypatch):
         fm.MLP([3, 2]).to_onnx(tmp_path / "model.onnx")
 
 
-def test_a_file_is_replaced_as_a_whole(tmp_path):
+def test_a_file_is_replaced_atomically(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"what was there before")
     with pytest.raises(ValueError, match="opset"):

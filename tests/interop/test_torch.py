@@ -112,7 +112,7 @@ def test_softplus_where_torch_has_a_threshold():
     close(mlp.to_torch()(x).detach(), mlp(x), "float64")
 
 
-def test_gradients_and_modes_of_what_to_torch_makes(rng):
+def test_gradients_and_modes_of_converted_modules(rng):
     mlp = fm.MLP([N_IN, 8, fm.Dropout(0.5), fm.BatchNorm(), 3], dtype="float64", seed=0)
     module = mlp.to_torch()
     x, y = inputs(rng, "float64"), inputs(rng, "float64", width=3)
@@ -149,14 +149,14 @@ def test_modules_can_be_pickled(rng):
     assert "Function('sin')" in repr(fm.MLP([2, 3], output_activation="sin").to_torch())
 
 
-def test_functions_of_ones_own_stay_here():
+def test_custom_functions_cannot_be_converted():
     own = fm.Activation(np.square, lambda z: 2 * z)
     mlp = fm.MLP([2, fm.Residual([fm.Dense(2, "identity"), own])])
     with pytest.raises(TypeError, match=r"layer 0\.body\.1 .*custom function"):
         mlp.to_torch()
 
 
-def test_training_goes_on_the_same_on_both_sides(rng):
+def test_training_continues_alike_on_both_sides(rng):
     # This includes BatchNorm's momentum and unbiased variance.
     module = nn.Sequential(
         nn.Linear(N_IN, 8), nn.BatchNorm1d(8, momentum=0.3), nn.Tanh(), nn.Linear(8, 1)
@@ -277,7 +277,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("make", "words"), REFUSED)
-def test_refused_with_words(make, words):
+def test_refused_inputs_are_explained(make, words):
     with pytest.raises((TypeError, ValueError), match=words):
         fm.from_torch(make())
 
@@ -355,7 +355,7 @@ def test_seeds():
     ],
 )
 @pytest.mark.parametrize("shuffled", [False, True])
-def test_own_state_dicts_come_back(layers, shuffled, rng):
+def test_own_state_dicts_round_trip(layers, shuffled, rng):
     mlp = fm.MLP(layers, activation="tanh", output_activation="exp", seed=0)
     mlp.params[:] += rng.normal(size=mlp.n_params)
     mlp.buffers[:] += 1

@@ -23,7 +23,7 @@ def bridge(dtype="float64", n_out=3, **options):
 
 
 @pytest.mark.parametrize("dtype", BOTH)
-def test_a_network_amid_others(dtype, rng):
+def test_a_network_between_other_modules(dtype, rng):
     # The same model twice, once with a copy in pure PyTorch.
     mlp, own = bridge(dtype)
     kind = getattr(torch, dtype)
@@ -98,7 +98,7 @@ def test_gradcheck_of_batch_statistics(rng):
     assert torch.autograd.gradcheck(lambda x, _: module(x), (x, module.params))
 
 
-def test_only_what_is_wanted(rng):
+def test_only_required_gradients_are_computed(rng):
     mlp, module = bridge()
     x = inputs(rng, "float64")
     y = module(x)
@@ -224,7 +224,7 @@ def test_the_masks_are_those_of_the_reference(rng):
     assert torch.equal(module(x), module(x))
 
 
-def test_going_back_twice(rng):
+def test_backward_twice(rng):
     _, module = bridge()
     x = inputs(rng, "float64").requires_grad_()
     loss = module(x).square().sum()
@@ -288,7 +288,7 @@ def test_parameters_moved_between_forward_and_backward(same, rng):
         loss.backward()
 
 
-def test_a_module_made_in_inference_mode_does_not_stand_in_the_way(rng):
+def test_a_module_made_in_inference_mode_does_not_affect_others(rng):
     mlp = fm.MLP([N_IN, 3], dtype="float64", seed=0)
     with torch.inference_mode():
         mlp.as_torch_module()
@@ -385,7 +385,7 @@ def test_copies_of_modules_have_their_own_models(rng):
     assert repr(mlp) in repr(module)
 
 
-def test_functions_of_ones_own_work_inside_of_pytorch(rng):
+def test_custom_functions_work_inside_pytorch(rng):
     own = fm.Activation(lambda z: z * z, lambda z: 2 * z)
     mlp = fm.MLP([4, fm.Dense(5, "identity"), own, 2], dtype="float64", seed=0)
     module = mlp.as_torch_module()

@@ -52,7 +52,7 @@ def test_float32_is_as_good_as_its_roundings_allow(offset):
     assert relative(single["scale"], double["scale"]) <= bound
 
 
-def test_a_bias_before_it_has_next_to_no_gradient():
+def test_a_bias_before_batch_norm_has_almost_no_gradient():
     """The sum of dx down each column, which is 0 in exact arithmetic."""
     single, double = passes(0)
     left = np.linalg.norm(single["dx"].sum(axis=0, dtype=np.float64))
@@ -71,7 +71,7 @@ def test_variance_is_never_negative():
     assert var.max() <= (EPS * np.abs(x).max()) ** 2
 
 
-def test_what_is_not_finite_stays_so():
+def test_nonfinite_values_stay_nonfinite():
     x = np.zeros((70, 3), np.float32)
     x[40] = [np.nan, np.inf, 1]
     mean, var = np.empty_like(x[0]), np.empty_like(x[0])

@@ -200,7 +200,7 @@ def test_activations_far_out(activation: str, isa: str, dtype: type) -> None:
 
 
 @pytest.mark.parametrize("activation", reference.ACTIVATIONS)
-def test_nan_stays_nan_and_where_it_is(activation: str, isa: str, dtype: type) -> None:
+def test_nan_stays_in_its_element(activation: str, isa: str, dtype: type) -> None:
     z = np.linspace(-2, 2, 3 * 21).reshape(3, 21).astype(dtype)
     z[1, 17] = np.nan
     h = np.zeros_like(z)
@@ -343,7 +343,7 @@ def narrow_row_calls(
 
 
 @pytest.mark.parametrize("n", range(1, NARROW + 2))
-def test_a_row_is_the_same_bits_beside_any_others(
+def test_bits_of_a_row_do_not_depend_on_other_rows(
     n: int, isa: str, dtype: type
 ) -> None:
     # Narrow rows are processed several at a time, a single row is not.

@@ -33,7 +33,7 @@ def assert_close(actual: np.ndarray, exact: np.ndarray, dtype: type) -> None:
 @pytest.mark.parametrize(
     "init", ["auto", "he_normal", "lecun_normal", "glorot_uniform", "zeros"]
 )
-def test_first_weights_are_those_of_the_reference(
+def test_initial_weights_are_those_of_the_reference(
     init: str, activation: str, dtype: type
 ) -> None:
     layers = [4, 5, {"n": 3, "bias": False}, 2]

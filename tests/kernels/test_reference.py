@@ -602,7 +602,7 @@ def test_shuffle_is_a_permutation(n: int) -> None:
     np.testing.assert_array_equal(np.sort(order), np.arange(n))
 
 
-def test_shuffle_depends_on_all_of_seed_and_epoch_and_on_nothing_else() -> None:
+def test_shuffle_depends_on_every_bit_of_seed_and_epoch() -> None:
     def order(seed: int, epoch: int) -> tuple[int, ...]:
         result = np.arange(50)[::-1].copy()
         ref.shuffle(result, seed, epoch)

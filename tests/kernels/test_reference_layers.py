@@ -241,7 +241,7 @@ def test_the_last_dense_layer_takes_the_output_activation() -> None:
     assert named.layers[1].layers[0].activation == "relu"
 
 
-def test_first_weights_suit_the_activation_that_follows() -> None:
+def test_initial_weights_suit_the_activation_that_follows() -> None:
     """`auto` looks past norms and dropouts, but not past the end of a body."""
     width = 40
 
@@ -367,7 +367,7 @@ def test_masks_by_the_recipe(shape: tuple[int, int]) -> None:
     )
 
 
-def test_masks_depend_on_all_and_nothing_else() -> None:
+def test_masks_depend_on_every_part_of_the_key() -> None:
     shape = 20, 10
     base = 0.5, 1, 2, 3, 4
     first = ref.dropout_mask(shape, *base)
@@ -428,7 +428,7 @@ class Masks(ref.Loss):
         return 0.0, np.zeros_like(pred)
 
 
-def test_steps_and_epochs_have_masks_of_their_own() -> None:
+def test_steps_and_epochs_have_different_masks() -> None:
     mlp, x, loss = dropouts(), np.ones((10, 70)), Masks()
     optimizer = ref.SGD(0.0)
     for _ in range(2):

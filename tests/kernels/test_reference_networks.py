@@ -123,7 +123,7 @@ def test_state_dict_is_torchs_and_loads_all_or_nothing() -> None:
     assert not (a.params == 9).any()
 
 
-def test_a_copy_is_independent_and_goes_on_alike(rng: np.random.Generator) -> None:
+def test_a_copy_is_independent_and_trains_alike(rng: np.random.Generator) -> None:
     x, y = rng.standard_normal((9, 2)), rng.standard_normal(9)
     how = {"loss": ref.MSE(), "epochs": 1, "batch_size": 2}
     a = ref.MLP([2, 3, 1], seed=0)
@@ -139,7 +139,7 @@ def test_a_copy_is_independent_and_goes_on_alike(rng: np.random.Generator) -> No
 
 @pytest.mark.parametrize("hidden", ["relu", "selu", "tanh", "sigmoid"])
 @pytest.mark.parametrize("init", fm.initializers.INITIALIZERS)
-def test_first_parameters_are_those_of_the_package(init: str, hidden: str) -> None:
+def test_initial_parameters_are_those_of_the_package(init: str, hidden: str) -> None:
     for widths in ([5], [5, 7, 4, 4]):
         kwargs = {"activation": hidden, "init": init, "dtype": "float64", "seed": 3}
         ours, theirs = ref.MLP([*widths, 2], **kwargs), fm.MLP([*widths, 2], **kwargs)

@@ -139,7 +139,7 @@ def test_bad_targets_change_nothing(case: int) -> None:
     ],
     ids=["zeros", "twos", "negative", "nan", "action"],
 )
-def test_fit_looks_at_targets(loss: Any, y: Any, words: str) -> None:
+def test_fit_checks_targets(loss: Any, y: Any, words: str) -> None:
     mlp = fm.MLP([2, 1], dtype="float64", seed=0)
     before = mlp.params.copy()
     with pytest.raises(ValueError, match=words):

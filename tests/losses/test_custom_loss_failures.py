@@ -46,7 +46,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_nothing_has_moved(name):
+def test_a_failure_changes_nothing(name):
     loss, error = FAILURES[name]
     mlp, opt, (x, y) = model(), fm.Adam(), data()
     mlp.fit(x, y, loss=mse, optimizer=opt, epochs=2, batch_size=8)
@@ -63,7 +63,7 @@ def test_nothing_has_moved(name):
         assert state(mlp) == before
 
 
-def test_a_fit_goes_on_as_if_there_had_been_no_failure():
+def test_a_fit_resumes_as_if_there_had_been_no_failure():
     (x, y), failed = data(), []
 
     def sometimes(pred, target):

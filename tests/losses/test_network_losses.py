@@ -111,7 +111,7 @@ def test_fit_is_that_of_the_reference(name: str) -> None:
 
 
 @each_case
-def test_threads_do_not_show(name: str) -> None:
+def test_threads_do_not_change_the_bits(name: str) -> None:
     loss, widths, rows = CASES[name][0], [3, 64, 64, OUTPUTS], 8000
     rng = np.random.default_rng(SEED)
     x = rng.standard_normal((rows, 3)).astype("float32")
@@ -140,7 +140,7 @@ def test_threads_do_not_show(name: str) -> None:
 
 
 @each_case
-def test_instruction_sets_do_not_show(name: str) -> None:
+def test_instruction_sets_do_not_change_the_bits(name: str) -> None:
     loss, rows = CASES[name][0], 45
     _, y, weight = problem(name, np.float32, rows)
     x = inputs(rows, "float32")
@@ -167,7 +167,7 @@ def test_divergence_names_the_targets() -> None:
         mlp.train_step(x, values, fm.ActionValue(fm.MSE()), fm.SGD(lr=0.1))
 
 
-def test_losses_find_what_they_are_for() -> None:
+def test_losses_estimate_rates_quantiles_and_variances() -> None:
     """Trained models predict the known rates, quantiles and variances of the data."""
     rng = np.random.default_rng(SEED)
     n = 4000

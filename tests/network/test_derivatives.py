@@ -240,7 +240,7 @@ def test_custom_activation() -> None:
             call()
 
 
-def test_what_a_custom_activation_raises_comes_through() -> None:
+def test_exceptions_of_custom_activations_propagate() -> None:
     def broken(z: np.ndarray) -> np.ndarray:
         raise LookupError("broken")
 
@@ -677,7 +677,7 @@ def test_check_grad_of_a_network() -> None:
     assert fm.check_grad(loss, mlp.params, elements=5) < DIFFERENCE_RTOL
 
 
-def test_check_grad_looks_at_as_many_elements_as_asked() -> None:
+def test_check_grad_checks_the_given_number_of_elements() -> None:
     calls = []
 
     def f(x: np.ndarray) -> float:

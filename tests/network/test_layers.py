@@ -267,7 +267,7 @@ def test_training_is_the_references(name: str) -> None:
 
 @pytest.mark.parametrize("init", ["auto", "torch", "sklearn"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_first_parameters_and_names_are_the_references(name: str, init: str) -> None:
+def test_initial_parameters_and_names_are_the_references(name: str, init: str) -> None:
     options = {"activation": "selu", "init": init, "dtype": "float64", "seed": 9}
     ours, theirs = (
         lib.MLP([N_IN, *build(lib, NETWORKS[name])], **options)
@@ -534,7 +534,7 @@ def test_buffers_are_a_view_to_write_into() -> None:
         mlp.buffers = np.zeros(2 * N_IN)
 
 
-def test_nothing_but_dropout_folds_to_an_identity():
+def test_a_body_of_dropouts_folds_to_an_identity():
     mlp = fm.MLP([3, fm.Residual([fm.Dropout(), fm.Dropout()])], seed=0)
     folded = mlp.fold()
     assert folded.layers == (fm.Residual([fm.Activation("identity")]),)
@@ -544,7 +544,7 @@ def test_nothing_but_dropout_folds_to_an_identity():
 
 
 @pytest.mark.parametrize("value", [np.tanh, fm.Activation("tanh")])
-def test_where_functions_of_ones_own_go(value):
+def test_custom_functions_as_names_are_explained(value):
     hint = r"activation must be a name .*fm\.Activation\(function, derivative\)"
     for make in (
         lambda: fm.Dense(3, value),

@@ -49,7 +49,7 @@ def test_bits_are_those_of_predict(rows, isa, threads, dtype):
         assert predictor(x) is predictor.y
 
 
-def test_what_training_changes_is_seen():
+def test_changes_by_training_are_seen():
     mlp = model()
     predictor, x = mlp.predictor(4), samples(4)
     before = predictor(x).copy()
@@ -58,7 +58,7 @@ def test_what_training_changes_is_seen():
     assert (predictor.y != before).any()
 
 
-def test_buffers_of_ones_own():
+def test_buffers_of_the_caller():
     mlp, x = model(), samples(3)
     x.flags.writeable = False
     y = np.empty((3, 2), np.float32)
@@ -163,7 +163,7 @@ def test_predictors_are_not_copied():
             copying(predictor)
 
 
-def test_threads_with_their_own_agree_and_sharing_is_refused():
+def test_separate_predictors_agree_and_sharing_one_is_refused():
     mlp = fm.MLP([5, 400, 400, 2], seed=0)
     x = samples(64)
     wanted = mlp(x)
@@ -222,7 +222,7 @@ def test_outputs_are_not_written_into_the_model():
     np.testing.assert_array_equal(mlp.buffers, before[1])
 
 
-def test_errors_of_custom_activations_come_through():
+def test_exceptions_of_custom_activations_propagate():
     def fails(z):
         raise KeyError("outside")
 

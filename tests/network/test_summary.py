@@ -162,7 +162,7 @@ def test_steps_take_each_others_outputs():
     }
 
 
-def test_functions_are_no_activations_of_the_core():
+def test_custom_functions_are_not_core_activations():
     def relu(z):
         return np.tanh(z)
 
@@ -174,7 +174,7 @@ def test_functions_are_no_activations_of_the_core():
 
 
 @pytest.mark.parametrize("value", [3, None, "mlp", fm.MSE()])
-def test_what_is_no_model(value):
+def test_other_objects_are_refused(value):
     calls = [
         lambda: fm.regions.count_regions(value, 0, 1),
         lambda: fm.regions.activation_patterns(value, [[0.0]]),

@@ -453,7 +453,7 @@ def through_state_dict(opt):
     ],
     ids=["pickle", "deepcopy", "copy", "state_dict"],
 )
-def test_copies_go_on_alike_and_apart(way, maker):
+def test_copies_continue_alike_and_independently(way, maker):
     opt = maker()
     params = steps(opt, 3, some_params())
     other, other_params = way(opt), copy.deepcopy(params)
@@ -524,7 +524,7 @@ def test_damaged_slots_are_refused(maker):
         np.testing.assert_array_equal(a, b)
 
 
-def test_reset_is_as_new(maker):
+def test_a_reset_optimiser_equals_a_new_one(maker):
     opt = maker()
     steps(opt, 3, some_params())
     opt.reset()
@@ -577,7 +577,7 @@ def test_an_optimiser_is_free_until_its_first_step(maker):
         train(mlp, opt, "train_step")
 
 
-def test_a_loaded_optimiser_goes_on_with_a_loaded_model(maker):
+def test_a_loaded_optimiser_trains_a_loaded_model(maker):
     opt, mlp = maker(), fm.MLP([3, 5, 2], seed=0)
     for _ in range(2):
         train(mlp, opt, "train_step")

@@ -211,7 +211,7 @@ def test_norms_that_overflow_a_float32():
 
 @needs_torch
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_gradients_that_are_not_finite_show(bad):
+def test_nonfinite_gradients_are_not_hidden(bad):
     # As in torch, they are not hidden.
     for options in ({"clip_norm": 1.0}, {"clip_value": 1.0}):
         grad = np.array([1.0, bad, -1.0])
@@ -234,7 +234,7 @@ def test_l1_leaves_zeros_and_shrinks_the_rest():
     np.testing.assert_array_equal(param, [0.25, 0.75, -0.25])
 
 
-def test_what_clips_nothing_changes_no_bit(name):
+def test_clipping_that_does_not_apply_changes_no_bit(name):
     x, y = batch("float32")
     plain, clipped = model("float32"), model("float32")
     one = MAKERS[name]()
@@ -450,7 +450,7 @@ def test_options_can_be_set_and_shown(name):
     plain.step(params, grads)
 
 
-def test_a_state_with_an_average_wants_the_option():
+def test_a_state_with_an_average_needs_the_option():
     params, grads = arrays()
     opt = fm.SGD(0.1, ema=0.9)
     opt.step(params, grads)

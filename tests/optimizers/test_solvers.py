@@ -167,7 +167,7 @@ def test_minimize_ends_as_it_says(solver: type) -> None:
         solver().minimize(f, [np.nan, 1.0])
 
 
-def test_errors_of_the_function_come_through() -> None:
+def test_errors_of_the_function_propagate() -> None:
     def f(t: np.ndarray) -> tuple[float, np.ndarray]:
         raise ZeroDivisionError("mine")
 
@@ -335,7 +335,7 @@ def test_resuming_is_exact(solver: type, way: str, dtype: type) -> None:
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_other_data_or_parameters_begin_afresh(solver: type) -> None:
+def test_other_data_or_parameters_restart_the_solver(solver: type) -> None:
     x, y = wave()
     fresh, used = net(), net()
     tool = solver()

@@ -159,7 +159,7 @@ def test_includes_point_downwards(path: Path) -> None:
         assert folder_of(header) in FOLDERS[folder] | {folder}, include
 
 
-def test_no_header_includes_itself_by_way_of_others() -> None:
+def test_no_header_includes_itself_indirectly() -> None:
     done: set[str] = set()
 
     def visit(name: str, path: Path, under: tuple[str, ...]) -> None:
@@ -330,7 +330,7 @@ def imported(
         yield inside((*parts, alias.name))
 
 
-def test_every_module_has_its_floor() -> None:
+def test_every_module_has_a_rank() -> None:
     found = {node_of(p) for p in PACKAGE.rglob("*.py")}
     found |= {p.name for p in PACKAGE.iterdir() if list(p.glob("*.pyi"))}
     assert found == RANK.keys()
@@ -362,7 +362,7 @@ def test_imports_point_downwards(path: Path) -> None:
             assert to == node or RANK[to] < RANK[node] or upwards, parts
 
 
-def test_no_module_imports_itself_by_way_of_others() -> None:
+def test_no_module_imports_itself_indirectly() -> None:
     graph: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
     for name, path in MODULES.items():
         tree = ast.parse(path.read_text())
@@ -483,7 +483,7 @@ def test_an_optimiser_is_named_in_few_files() -> None:
     assert sum("adamax" in words for words in text.values()) <= 6
 
 
-def test_version_is_said_once() -> None:
+def test_version_is_stated_once() -> None:
     text = (ROOT / "pyproject.toml").read_text()
     found = re.search(r'^version = "(.+)"$', text, re.M)
     assert found
@@ -491,7 +491,7 @@ def test_version_is_said_once() -> None:
     assert said | {importlib.metadata.version("fastmlp")} == {found[1]}
 
 
-def test_nothing_left_behind() -> None:
+def test_no_marks_of_unfinished_work() -> None:
     marks = re.compile("|".join(("TO" + "DO", "FIX" + "ME", "X" * 3, "HA" + "CK")))
     for folder in ("cpp", "python", "tests", "bench", "examples"):
         for path in (ROOT / folder).rglob("*"):

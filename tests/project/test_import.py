@@ -68,7 +68,7 @@ def test_import_loads_numpy_and_itself_only():
         assert name not in new
 
 
-def test_what_is_lazy_is_listed():
+def test_lazy_names_are_listed():
     assert {*fm._LAZY_MODULES, *fm._LAZY_FUNCTIONS} == LAZY.keys()
 
 
@@ -87,7 +87,7 @@ def test_lazy_names_load_their_own_package_only(name):
     assert loaded & OPTIONAL <= LAZY[name]
 
 
-def test_extras_are_all_there_is():
+def test_all_extras_are_tested():
     said = importlib.metadata.metadata("fastmlp").get_all("Provides-Extra")
     assert set(said) == NEEDS.keys() | OTHERS
 
@@ -103,7 +103,7 @@ def test_a_missing_package_is_named_with_its_extra(extra, tmp_path, monkeypatch)
     assert not list(tmp_path.iterdir())
 
 
-def test_everything_exported_is_there():
+def test_everything_exported_exists():
     assert len(set(fm.__all__)) == len(fm.__all__)
     for name in fm.__all__:
         if name in LAZY:

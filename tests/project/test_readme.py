@@ -32,7 +32,7 @@ def test_the_estimators_learn(capsys):
     assert label == "0"
 
 
-def test_models_are_kept_and_sent(capsys, tmp_path, monkeypatch):
+def test_models_are_saved_and_exported(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(0, 3, 5)
     assert float(capsys.readouterr().out.strip().splitlines()[-1].strip("[]")) < 10
@@ -68,7 +68,7 @@ def test_the_pictures_are_drawn(capsys, tmp_path, monkeypatch):
         assert (tmp_path / name).stat().st_size > 10_000
 
 
-def test_images_are_there():
+def test_images_exist():
     for name in re.findall(r"!\[[^]]*\]\((.+?)\)", README):
         assert (ROOT / name).is_file(), name
 

@@ -82,7 +82,7 @@ def test_isas():
 
 
 @pytest.mark.parametrize("name", ["avx1024", "", "SCALAR"])
-def test_an_isa_that_is_not_there(name):
+def test_an_isa_that_is_not_available(name):
     before = fm.isa()
     with (
         pytest.raises(ValueError, match=r"^name must be one of scalar"),
@@ -225,7 +225,7 @@ def test_blocks_of_several_threads_may_end_in_any_order():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_child_does_not_wait_for_a_lock_that_nobody_holds():
+def test_a_forked_child_does_not_wait_for_the_parents_lock():
     with runtime._asking:
         child = os.fork()
         if child == 0:

@@ -180,7 +180,7 @@ def test_gradient_is_torchs() -> None:
 
 
 @pytest.mark.parametrize("loss", KINDS, ids=repr)
-def test_targets_of_any_make_are_the_same(loss: fm.losses.Loss) -> None:
+def test_targets_of_any_kind_are_equivalent(loss: fm.losses.Loss) -> None:
     z, target = data(loss)
     value, grad = loss.value_and_grad(z, target)
     actions, *rest = target
@@ -201,7 +201,7 @@ def test_targets_of_any_make_are_the_same(loss: fm.losses.Loss) -> None:
 
 
 @pytest.mark.parametrize("loss", KINDS, ids=repr)
-def test_nothing_given_is_written_to(loss: fm.losses.Loss) -> None:
+def test_arguments_are_not_modified(loss: fm.losses.Loss) -> None:
     z, target = data(loss)
     before = [part.copy() for part in (z, *target)]
     loss.value_and_grad(z, target, np.ones(ROWS))
@@ -272,7 +272,7 @@ Z = np.zeros((2, 2))
         ),
     ],
 )
-def test_what_is_wrong_is_said(
+def test_errors_are_explained(
     call: Callable[[], object], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -343,7 +343,7 @@ def test_fit_takes_the_steps_of_train_step(loss: fm.losses.Loss) -> None:
 
 
 @pytest.mark.parametrize("loss", KINDS, ids=repr)
-def test_fit_says_what_is_wrong_with_targets(loss: fm.losses.Loss) -> None:
+def test_fit_explains_bad_targets(loss: fm.losses.Loss) -> None:
     mlp = network()
     before = mlp.params.copy()
     x = np.zeros((ROWS, 4), np.float32)
@@ -376,7 +376,7 @@ def test_fit_says_what_is_wrong_with_targets(loss: fm.losses.Loss) -> None:
 
 
 @pytest.mark.parametrize("loss", KINDS, ids=repr)
-def test_a_step_refused_changes_nothing(loss: fm.losses.Loss) -> None:
+def test_a_refused_step_changes_nothing(loss: fm.losses.Loss) -> None:
     mlp, opt = network(), fm.Adam()
     x = np.zeros((ROWS, 4), np.float32)
     _, (actions, advantages, *rest) = data(loss)
@@ -528,7 +528,7 @@ def test_extreme_draws_take_no_impossible_action(u: float, dtype: str) -> None:
     assert np.isfinite(log_probs).all()
 
 
-def test_entropy_is_between_none_and_log_of_the_actions() -> None:
+def test_entropy_is_between_zero_and_log_of_the_actions() -> None:
     z = np.array([[0.0, 0.0, 0.0], [1e4, 0.0, 0.0], [1.0, 2.0, 3.0]])
     spread = rl.entropy(z)
     assert spread[0] == pytest.approx(math.log(3), rel=SAME)

@@ -60,7 +60,7 @@ def test_a_batch_is_not_written_again():
         assert (a == b).all()
 
 
-def test_the_oldest_make_room():
+def test_the_oldest_transitions_are_overwritten():
     buffer = rl.ReplayBuffer(4, 1, seed=0)
     for i in range(11):
         assert len(buffer) == min(i, 4)
@@ -90,7 +90,7 @@ def test_draws_depend_on_seed_and_count_alone():
     assert (filled(seed=8).sample(200).actions != whole).any()
 
 
-def test_draws_are_of_the_generator():
+def test_draws_are_those_of_the_generator():
     """Saved agents depend on these draws: draw k is half of philox's block k / 2."""
     seed, n, stream = 2**40 + 5, 10, 0x52504C59
     expected = []
@@ -110,7 +110,7 @@ def test_seeds_follow_numpy():
 
 @pytest.mark.parametrize("n", [0, 5, 16, 40])
 @pytest.mark.parametrize("way", ["pickle", "deepcopy", "state_dict"])
-def test_copies_go_on_alike(n, way):
+def test_copies_draw_alike(n, way):
     buffer = filled(n)
     if n:
         buffer.sample(13)
@@ -130,7 +130,7 @@ def test_copies_go_on_alike(n, way):
             assert (a == b).all()
 
 
-def test_states_that_lie_are_refused():
+def test_inconsistent_states_are_refused():
     buffer = filled(20)
     state = buffer.state_dict()
     lies = [
@@ -261,7 +261,7 @@ def test_bad_arguments_are_refused():
         filled().sample(2**62)
 
 
-def test_batches_add_the_rows_that_are_asked_for():
+def test_batches_add_the_selected_rows():
     buffer = rl.ReplayBuffer(5, 1, seed=0)
     i = np.arange(8)
     where = i % 2 == 1
@@ -395,7 +395,7 @@ def parameters(mlp):
     return mlp.params.copy()
 
 
-def test_target_network_follows_every_so_often():
+def test_target_network_is_copied_periodically():
     mlp = fm.MLP([2, 3, 2], seed=0)
     start = parameters(mlp)
     target = rl.TargetNetwork(mlp, every=3)
@@ -409,7 +409,7 @@ def test_target_network_follows_every_so_often():
     assert target.online is mlp
 
 
-def test_target_network_follows_by_parts(dtype):
+def test_target_network_follows_by_a_fraction(dtype):
     mlp = fm.MLP([2, 3, 2], seed=0, dtype=dtype)
     start = parameters(mlp).astype(float)
     target = rl.TargetNetwork(mlp, tau=0.25)
@@ -469,7 +469,7 @@ def test_worked_targets(dtype):
     assert (rl.dqn_targets(follower, tuple(batch), 0.5, q) == double).all()
 
 
-def test_targets_equal_numpy_and_what_is_not_ready_is_converted(dtype):
+def test_targets_equal_numpy_and_inputs_are_converted(dtype):
     rng = np.random.default_rng(0)
     q, target = (fm.MLP([4, 16, 5], seed=s, dtype=dtype) for s in (0, 1))
     x = rng.standard_normal((70, 4)).astype(np.float32)
@@ -602,7 +602,7 @@ def test_worked_returns():
     assert rl.returns([3.0], 0.5).tolist() == [3.0]
 
 
-def test_arguments_are_left_alone(rollout):
+def test_arguments_are_unchanged(rollout):
     kept = [x.copy() for x in rollout]
     rl.gae(*rollout)
     rl.returns(rollout[0], 0.9, *rollout[3:], rollout[2])

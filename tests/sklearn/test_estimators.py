@@ -303,7 +303,7 @@ def test_copies(tmp_path: Path) -> None:
     assert size < 4 * clf.mlp_.n_params * 8  # weights and two moments, each stored once
 
 
-def test_pickled_estimators_go_on_as_if_nothing_had_happened() -> None:
+def test_pickled_estimators_resume_exactly() -> None:
     X, y = digits()
     a = MLPClassifier(random_state=0, solver="sgd", learning_rate="invscaling")
     a.partial_fit(X, y, classes=np.arange(10))

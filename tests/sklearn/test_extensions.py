@@ -311,7 +311,7 @@ def test_callbacks_of_fastmlp(tmp_path: Path) -> None:
     assert (tmp_path / "last").exists()
 
 
-def test_steps_are_told_with_and_without_weights() -> None:
+def test_steps_are_reported_with_and_without_weights() -> None:
     X, y = regression()
     for weight in (None, np.full(len(X), 2.0)):
         told: list[float] = []
@@ -367,7 +367,7 @@ def test_threads_do_not_change_the_bits() -> None:
     )
 
 
-def test_the_network_is_there() -> None:
+def test_the_network_is_an_attribute() -> None:
     X, y = digits()
     clf = MLPClassifier(max_iter=2).fit(X, y)
     logits = clf.mlp_(X)
@@ -445,7 +445,7 @@ def test_divergence() -> None:
         reg.fit(X, y)
 
 
-def test_limits_are_warned_of() -> None:
+def test_reached_limits_give_warnings() -> None:
     X, y = regression()
     with pytest.warns(ConvergenceWarning, match=r"Maximum iterations \(2\) reached"):
         MLPRegressor(max_iter=2).fit(X, y)
@@ -472,7 +472,7 @@ def test_grid_search(backend: str) -> None:
     assert search.best_score_ > 0.8
 
 
-def test_workers_keep_to_the_threads_that_joblib_leaves_them() -> None:
+def test_workers_use_only_the_threads_that_joblib_leaves_them() -> None:
     with joblib.parallel_config("loky", n_jobs=2, inner_max_num_threads=1):
         found = joblib.Parallel()(joblib.delayed(_threads)() for _ in range(2))
     assert found == [1, 1]

@@ -30,7 +30,9 @@ def _threads_as_before() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("max_iter", [1, 3])
-def test_a_loop_of_warm_starts_with_early_stopping_goes_on(max_iter: int) -> None:
+def test_a_loop_of_warm_starts_with_early_stopping_makes_progress(
+    max_iter: int,
+) -> None:
     X, y = load_iris(return_X_y=True)
     curves = []
     for kind in (theirs.MLPClassifier, MLPClassifier):
@@ -66,14 +68,14 @@ def test_batches_of_one_sample_cannot_be_normalised(n: int, batch_size: Any) -> 
 
 
 @pytest.mark.parametrize("weight", [-1.0, np.nan, np.inf])
-def test_weights_of_classes_are_looked_at(weight: float) -> None:
+def test_weights_of_classes_are_checked(weight: float) -> None:
     X, y = load_iris(return_X_y=True)
     with pytest.raises(ValueError, match="class_weight must be finite and >= 0"):
         MLPClassifier(class_weight={0: weight}).fit(X, y)
 
 
 @pytest.mark.parametrize("dropout", [[1.0], [-0.5], ["a"], [[0.1]]])
-def test_errors_say_dropout(dropout: Any) -> None:
+def test_errors_name_dropout(dropout: Any) -> None:
     X, y = load_iris(return_X_y=True)
     with pytest.raises((TypeError, ValueError), match=r"^dropout must be"):
         MLPClassifier(dropout=dropout).fit(X, y)

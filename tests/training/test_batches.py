@@ -9,7 +9,7 @@ from helpers import toy_data, toy_fit, toy_mlp
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_batches_are_what_arrays_are(weighted, reduction):
+def test_batches_are_equivalent_to_arrays(weighted, reduction):
     x, y = toy_data()
     w = (np.arange(ROWS) % 4 + 1).astype("float32") if weighted else None
     loss = fm.MSE(reduction=reduction)
@@ -20,7 +20,7 @@ def test_batches_are_what_arrays_are(weighted, reduction):
     np.testing.assert_allclose(got.loss, wanted.loss, rtol=SUM_RTOL)
 
 
-def test_where_batches_may_come_from():
+def test_sources_of_batches():
     x, y = toy_data()
     wanted = toy_mlp()
     toy_fit(wanted, x, y, shuffle=False)
@@ -57,7 +57,7 @@ def test_where_batches_may_come_from():
     assert len(mlp.history) == 1
 
 
-def test_the_epoch_goes_on_over_fits():
+def test_an_epoch_continues_across_fits():
     epochs = []
 
     def numbered(epoch):
@@ -104,7 +104,7 @@ def test_batches_of_classes_with_validation_and_metrics():
     assert history.metrics["val_accuracy"][-1] > 0.9
 
 
-def test_generators_that_run_dry_say_so():
+def test_exhausted_generators_are_explained():
     mlp = toy_mlp()
     with pytest.raises(ValueError, match=r"^x, a generator, can only be iterated once"):
         toy_fit(mlp, (b for b in slices()))
@@ -120,7 +120,7 @@ def test_generators_that_run_dry_say_so():
         toy_fit(mlp, [])
 
 
-def test_errors_of_the_source_go_through():
+def test_errors_of_the_source_propagate():
     def broken():
         yield from slices()[:2]
         raise OSError("no such file")

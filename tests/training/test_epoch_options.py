@@ -285,7 +285,7 @@ def test_scaled_losses_are_values(name):
         twice.core = loss.core
 
 
-def test_repr_tells_the_factor():
+def test_repr_shows_the_factor():
     assert repr(with_scale(fm.MSE(), 1.5)) == "1.5 * MSE(reduction='mean')"
     assert (
         repr(with_scale(fm.ActionValue(fm.MSE()), 0.5))
@@ -312,7 +312,7 @@ def test_factors_that_are_refused(factor, error):
             _core.Loss("mse", scale=factor)
 
 
-def test_what_else_cannot_be_scaled():
+def test_other_objects_cannot_be_scaled():
     with pytest.raises(TypeError, match="loss must be a fastmlp Loss"):
         with_scale(fm.CustomLoss(lambda p, y: (0.0, p)), 2.0)
     with pytest.raises(TypeError, match="loss must be a fastmlp Loss"):
@@ -369,7 +369,7 @@ def test_an_order_can_be_that_of_a_shuffle(dtype):
     assert state(shuffled, first) == state(given, second)
 
 
-def test_an_ordered_epoch_goes_on_within_itself(dtype, rng):
+def test_an_ordered_epoch_can_be_split(dtype, rng):
     """first_row and lr count in the order's rows."""
     x, y, w = data(ROWS, dtype)
     order, rates = rng.integers(0, ROWS, 43), np.linspace(0.01, 0.02, 5)
@@ -402,7 +402,7 @@ def test_an_ordered_epoch_goes_on_within_itself(dtype, rng):
     assert state(whole, first) == state(halves, second)
 
 
-def test_an_order_cannot_be_changed_under_way(rng):
+def test_an_order_cannot_change_within_an_epoch(rng):
     x, y, w = data(ROWS, "float64")
     order = rng.integers(0, ROWS, 43)
     calm, stirred = with_dropout("float64"), with_dropout("float64")
@@ -502,7 +502,7 @@ def test_the_penalised_gradient_is_the_slope(rng):
         assert abs((values[0] - values[1]) / 2e-5 - grad @ along) < DIFFERENCE_ATOL
 
 
-def test_the_penalty_of_classes_goes_by_sample_weights_alone():
+def test_class_weights_do_not_change_the_penalty():
     """The class weights affect the loss, but not the penalty's divisor."""
     x, _, w = data(ROWS, "float64")
     y = targets("labels", ROWS, "float64")
@@ -524,7 +524,7 @@ def test_rows_without_weight_have_no_penalty(dtype):
     assert mlp.params.tobytes() == before
 
 
-def test_no_penalty_is_as_if_there_were_none(dtype):
+def test_a_penalty_of_zero_changes_nothing(dtype):
     batch = data(ROWS, dtype)
     plain, zero = network(dtype), network(dtype)
     first, second = fm.Adam(0.01), fm.Adam(0.01)

@@ -107,11 +107,11 @@ def test_the_seed_of_the_model_is_enough():
 
 
 @pytest.mark.parametrize("store", [False, True])
-def test_fits_go_on_where_the_last_one_ended(store):
+def test_fits_continue_where_the_last_one_ended(store):
     np.testing.assert_array_equal(trained(fits=(4, 2), store=store), trained())
 
 
-def test_an_explicit_seed_starts_its_orders_anew():
+def test_an_explicit_seed_restarts_the_orders():
     np.testing.assert_array_equal(trained(fit_seed=3), trained(fit_seed=np.uint8(3)))
     assert (trained(fit_seed=3) != trained(fit_seed=4)).any()
     assert (trained(fit_seed=3) != trained(fits=(4, 2), fit_seed=3)).any()
@@ -301,7 +301,7 @@ def test_bad_options(options, error, words):
     assert mlp.history is None
 
 
-def test_fit_wants_its_settings_by_name():
+def test_settings_of_fit_are_keyword_only():
     with pytest.raises(TypeError, match="positional"):
         toy_mlp().fit(*toy_data(ROWS), fm.MSE())
     with pytest.raises(TypeError, match="batch_size"):
@@ -341,7 +341,7 @@ def test_a_diverging_first_step_changes_nothing():
     assert len(mlp.history) == 0
 
 
-def test_a_fit_does_not_go_back_behind_its_start():
+def test_a_fit_does_not_restore_states_of_an_earlier_fit():
     x, y = toy_data(ROWS)
     mlp = toy_mlp()
     toy_fit(mlp, x, y)

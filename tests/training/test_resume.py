@@ -59,7 +59,7 @@ WAYS: dict[str, Any] = {
     "loss", [fm.MSE(), fm.CustomLoss(log_cosh)], ids=["native", "python"]
 )
 @pytest.mark.parametrize("way", WAYS)
-def test_steps_go_on_exactly_at_any_step(way: str, loss: Any) -> None:
+def test_steps_resume_exactly_at_any_step(way: str, loss: Any) -> None:
     """Dropout, running statistics, schedule, moments and averages are resumed."""
     x, y = data()
     batches = [slice(i, i + BATCH) for i in range(0, FEW, BATCH)] * 3
@@ -213,7 +213,7 @@ def uninterrupted(
 
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("source", SOURCES)
-def test_fit_goes_on_exactly_after_ctrl_c_at_any_step(
+def test_fit_resumes_exactly_after_ctrl_c_at_any_step(
     source: str, rate: str, path: Any
 ) -> None:
     seed = 11 if rate == "cycle" else None
@@ -230,7 +230,7 @@ def test_fit_goes_on_exactly_after_ctrl_c_at_any_step(
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_fit_goes_on_exactly_from_a_file_made_within_an_epoch(
+def test_fit_resumes_exactly_from_a_file_made_within_an_epoch(
     source: str, path: Any
 ) -> None:
     """After the process is killed, the file has the last even step of the epoch."""
@@ -250,7 +250,7 @@ def test_fit_goes_on_exactly_from_a_file_made_within_an_epoch(
 
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("way", ["pickle", "deepcopy", "file"])
-def test_fit_goes_on_exactly_at_any_epoch(way: str, rate: str, path: Any) -> None:
+def test_fit_resumes_exactly_at_any_epoch(way: str, rate: str, path: Any) -> None:
     # A file is written before the best epoch is restored, but a copy is made after it.
     restore = way == "file"
     whole = uninterrupted("arrays", rate, path, None, restore)
@@ -268,7 +268,7 @@ def test_fit_goes_on_exactly_at_any_epoch(way: str, rate: str, path: Any) -> Non
         assert rest.fit().found() == whole.found(), cut
 
 
-def test_a_checkpoint_within_an_epoch_goes_with_the_model(path: Any) -> None:
+def test_a_model_carries_its_position_within_an_epoch(path: Any) -> None:
     """A loaded model may be copied or pickled before training resumes."""
     whole = uninterrupted("arrays", "cycle", path, None)
     with pytest.raises(KeyboardInterrupt):
@@ -279,7 +279,7 @@ def test_a_checkpoint_within_an_epoch_goes_with_the_model(path: Any) -> None:
     assert rest.fit().found() == whole.found()
 
 
-def test_ctrl_c_at_any_moment_goes_on_exactly(path: Any) -> None:
+def test_fit_resumes_exactly_after_ctrl_c_at_any_moment(path: Any) -> None:
     """A real Ctrl-C, which comes while the core runs an epoch."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((30_000, 3)).astype("float32")
@@ -322,7 +322,7 @@ def test_ctrl_c_at_any_moment_goes_on_exactly(path: Any) -> None:
     assert done.loss == history.loss
 
 
-def test_ctrl_c_while_the_validation_loss_is_taken(path: Any) -> None:
+def test_ctrl_c_during_validation(path: Any) -> None:
     """All steps of the epoch have been taken, and none is repeated."""
     x, y = data()
 
@@ -365,7 +365,7 @@ def test_ctrl_c_between_callbacks_leaves_the_last_file(path: Any) -> None:
     assert len(Training("arrays", "cycle", path).load().history) == 2
 
 
-def test_iterators_stand_where_the_training_did(path: Any) -> None:
+def test_iterators_resume_where_the_training_stopped(path: Any) -> None:
     def endless() -> Iterator[Any]:
         while True:
             yield from batches()
@@ -403,7 +403,7 @@ def test_iterators_stand_where_the_training_did(path: Any) -> None:
         assert rest.found() == wanted
 
 
-def test_solvers_go_on_exactly_after_ctrl_c(path: Any) -> None:
+def test_solvers_resume_exactly_after_ctrl_c(path: Any) -> None:
     x, y = data("float64")
 
     def make(seed: int) -> tuple[fm.MLP, Any, Any]:
@@ -426,7 +426,7 @@ def test_solvers_go_on_exactly_after_ctrl_c(path: Any) -> None:
         assert mlp.params.tobytes() == whole.params.tobytes()
 
 
-def test_a_file_within_an_epoch_wants_the_same_epochs(path: Any) -> None:
+def test_a_file_within_an_epoch_needs_the_same_epochs(path: Any) -> None:
     whole = uninterrupted("arrays", "cycle", path, None)
     with pytest.raises(KeyboardInterrupt):
         Training("arrays", "cycle", path).fit(Break(STEPS + 2))
@@ -450,7 +450,7 @@ def test_a_file_within_an_epoch_wants_the_same_epochs(path: Any) -> None:
     assert again.opt.step_count == steps + 2 * STEPS
 
 
-def test_the_finder_leaves_the_place_alone(path: Any) -> None:
+def test_the_finder_leaves_the_position_unchanged(path: Any) -> None:
     whole = uninterrupted("arrays", "cycle", path, None)
     with pytest.raises(KeyboardInterrupt):
         Training("arrays", "cycle", path).fit(Break(STEPS + 2))

@@ -40,7 +40,7 @@ def everything(tmp_path, epochs, resume_from=None):
     return mlp, opt, stop, history
 
 
-def test_a_checkpoint_goes_on_exactly(tmp_path):
+def test_a_checkpoint_resumes_exactly(tmp_path):
     whole = tmp_path / "whole"
     whole.mkdir()
     mlp, opt, stop, history = everything(whole, 60)
@@ -79,7 +79,7 @@ def test_a_checkpoint_goes_on_exactly(tmp_path):
         assert one.loss == two.loss
 
 
-def test_pickles_go_on_exactly():
+def test_pickles_resume_exactly():
     x, y = toy_data()
     whole = toy_mlp()
     stop = fm.EarlyStopping("loss", patience=3, min_delta=0.05, restore_best=False)
@@ -113,7 +113,7 @@ def test_steps_draw_what_epochs_draw():
 
 @pytest.mark.parametrize("make", [fm.Adam, fm.Adamax])
 @pytest.mark.parametrize("custom", [False, True])
-def test_deep_checkpoints_go_on_exactly(tmp_path, custom, make):
+def test_checkpoints_of_deep_networks_resume_exactly(tmp_path, custom, make):
     x, y = toy_data()
     loss = LogCosh() if custom else fm.MSE()
     save = fm.Checkpoint(tmp_path / "{epoch}.safetensors")
@@ -147,7 +147,7 @@ def test_the_finder_and_early_stopping_restore_statistics():
     same(mlp, states[1])
 
 
-def test_solvers_see_callbacks_and_go_on_exactly(tmp_path):
+def test_solvers_call_callbacks_and_resume_exactly(tmp_path):
     x, y = toy_data()
     hooks = [Steps(), fm.Checkpoint(tmp_path / "{epoch}.safetensors")]
     options = {"batch_size": None, "metrics": ["r2"]}
@@ -165,7 +165,7 @@ def test_solvers_see_callbacks_and_go_on_exactly(tmp_path):
     np.testing.assert_array_equal(mlp.params, whole.params)
 
 
-def test_solvers_want_arrays_whole():
+def test_solvers_need_whole_arrays():
     x, y = toy_data()
     with pytest.raises(ValueError, match=r"^batch_size must be None or at least"):
         toy_fit(toy_mlp(), x, y, optimizer=fm.LBFGS(), batch_size=9)

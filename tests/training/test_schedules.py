@@ -364,7 +364,7 @@ def test_resuming_at_any_step_is_exact(at):
     assert rest.ema_params[0].tobytes() == opt.ema_params[0].tobytes()
 
 
-def test_lr_can_be_set_to_all_that_it_can_be_made_of():
+def test_lr_can_be_set_to_anything_the_constructor_takes():
     opt = fm.SGD(0.5)
     assert (opt.schedule, opt._values(3)) == (None, None)
     for rate, lr in [(SCHEDULE, 0.0), (lambda t: 0.25, 0.25), (0.125, 0.125)]:

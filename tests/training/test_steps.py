@@ -64,7 +64,7 @@ def test_a_step_may_end_the_training(batches):
     np.testing.assert_array_equal(mlp.params, steps.seen[-1][3])
 
 
-def test_an_error_in_a_step_leaves_a_model_to_go_on_with():
+def test_an_error_in_a_step_leaves_a_usable_model():
     def fail(mlp, history, step, loss):
         if step == 2:
             raise ZeroDivisionError
