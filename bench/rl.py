@@ -9,7 +9,7 @@ networks differs (rl_agents/). Both start from the same parameters and use the s
 random numbers. Rounding soon leads them to different states, so that a seed may take
 one of them longer by chance: the times of all seeds are added up, solved or not, and
 the time per step is compared as well. PyTorch runs with each number of `--threads`, and
-its best total counts; fastmlp may use all of them and chooses by itself. Each run is a
+its best total counts; fastmlp may use all of them and chooses how many. Each run is a
 separate process; fastmlp and PyTorch alternate. The exit code is 1 if an algorithm
 solves fewer than 4 of 5 seeds with fastmlp or is less than 3 times as fast.
 """

@@ -24,7 +24,7 @@ SEED = 20240229
 # package.
 ROOT = Path(__file__).parents[1]
 needs_source = pytest.mark.skipif(
-    not (ROOT / "CMakeLists.txt").is_file(), reason="the source tree is not here"
+    not (ROOT / "CMakeLists.txt").is_file(), reason="the source tree is missing"
 )
 
 

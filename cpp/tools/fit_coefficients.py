@@ -134,8 +134,8 @@ def fit(
         c = to_type(coefficients[0], kind)
         result.append(c)
         rest = [v - c * p for v, p in zip(rest, powers[j], strict=True)]
-        # On an interval with 0 inside, the powers above the first are no Chebyshev
-        # system any more.
+        # If 0 is inside the interval, the powers above the first do not form a
+        # Chebyshev system.
         if low >= 0 and j + 1 < count:
             coefficients, _ = remez(rest, powers[j + 1 :], weights)
         else:

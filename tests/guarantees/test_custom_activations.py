@@ -56,7 +56,7 @@ def run(script: str) -> str:
     return done.stdout
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.parametrize("work", ["train()", "mlp(x)"])
 def test_fork_does_not_wait_for_an_activation(work: str) -> None:
     out = run(f"""
@@ -76,7 +76,7 @@ def test_fork_does_not_wait_for_an_activation(work: str) -> None:
     assert out.split("\n")[:2] == ["child True", "parent True"]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.parametrize("work", ["train()", "mlp(x)"])
 def test_fork_inside_an_activation(work: str) -> None:
     """The child returns from the activation as well and continues."""

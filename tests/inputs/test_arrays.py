@@ -57,7 +57,7 @@ def wrapped(kind, held):
         return OnlyDlpack(held)
     if kind == "dlpack and array":
         return Readable(held)
-    torch = pytest.importorskip("torch", reason="its tensors are what is tested")
+    torch = pytest.importorskip("torch", reason="its tensors are used")
     return torch.from_numpy(held)
 
 
@@ -273,7 +273,7 @@ def test_missing_values_of_frames_stay_missing():
 
 def test_sixteen_bit_brain_floats():
     ml_dtypes = pytest.importorskip(
-        "ml_dtypes", reason="the dtype bfloat16 for numpy is there"
+        "ml_dtypes", reason="it provides bfloat16 for numpy"
     )
     x = np.zeros((ROWS, N_IN), ml_dtypes.bfloat16)
     with pytest.raises(TypeError, match=r"bfloat16.*x to float32 first"):
@@ -281,7 +281,7 @@ def test_sixteen_bit_brain_floats():
 
 
 def test_tensors_that_cannot_be_used():
-    torch = pytest.importorskip("torch", reason="its tensors are what is tested")
+    torch = pytest.importorskip("torch", reason="its tensors are used")
     mlp = model()
     for x, words in [
         (torch.zeros(ROWS, N_IN, requires_grad=True), r"requires grad.*x\.detach\(\)"),

@@ -74,7 +74,7 @@ def test_epsilon_greedy_with_a_seed():
 
 
 def test_files_of_other_libraries(tmp_path):
-    pytest.importorskip("safetensors", reason="reads and writes such files")
+    pytest.importorskip("safetensors", reason="it reads and writes such files")
     import safetensors.numpy
 
     path = tmp_path / "state.safetensors"
@@ -87,7 +87,7 @@ def test_files_of_other_libraries(tmp_path):
 
 
 def test_tools_of_pytorch():
-    torch = pytest.importorskip("torch", reason="hands PyTorch's objects in")
+    torch = pytest.importorskip("torch", reason="its objects are passed")
     mlp = fm.MLP([4, 1], seed=0)
     theirs = torch.optim.Adam([torch.zeros(1, requires_grad=True)])
     with pytest.raises(TypeError, match=r"^optimizer must be .* from PyTorch"):
@@ -100,7 +100,7 @@ def test_tools_of_pytorch():
 
 
 def test_a_loss_of_pytorch_in_a_function():
-    torch = pytest.importorskip("torch", reason="takes a loss of PyTorch")
+    torch = pytest.importorskip("torch", reason="one of its losses is passed")
 
     def loss(pred, target):
         p = torch.tensor(pred, requires_grad=True)

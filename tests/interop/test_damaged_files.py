@@ -8,7 +8,7 @@ import fastmlp as fm
 import numpy as np
 import pytest
 from fastmlp import schedules
-from fastmlp._formats import safetensors as _tensor_file
+from fastmlp._formats import safetensors
 from file_cases import parts_of_a_training, run, state
 
 
@@ -45,14 +45,14 @@ def hashed(header, body):
 def in_header(change):
     """A false entry in the header, which includes the texts."""
 
-    def lie(content, honest):
+    def forge(content, rehash):
         header, body = split(content)
         body = change(header) or body
-        if honest:
+        if rehash:
             hashed(header, body)
         return joined(header, body)
 
-    return lie
+    return forge
 
 
 def in_text(change):
@@ -60,8 +60,8 @@ def in_text(change):
 
     def change_header(header):
         texts = header["__metadata__"]
-        said = json.loads(texts["fastmlp"])
-        texts["fastmlp"] = json.dumps(change(said) or said)
+        tree = json.loads(texts["fastmlp"])
+        texts["fastmlp"] = json.dumps(change(tree) or tree)
 
     return in_header(change_header)
 
@@ -70,30 +70,30 @@ def put(*place):
     """A false entry at a place, given by its keys, then the value."""
     *keys, last, value = place
 
-    def change(said):
+    def change(tree):
         for key in keys:
-            said = said[key]
-        assert last in said if isinstance(said, dict) else last < len(said)
-        said[last] = value
+            tree = tree[key]
+        assert last in tree if isinstance(tree, dict) else last < len(tree)
+        tree[last] = value
 
     return change
 
 
 def drop(*keys):
-    def change(said):
+    def change(tree):
         for key in keys[:-1]:
-            said = said[key]
-        del said[keys[-1]]
+            tree = tree[key]
+        del tree[keys[-1]]
 
     return change
 
 
 def layer(**fields):
-    return in_text(lambda said: said["layers"].__setitem__(2, fields))
+    return in_text(lambda tree: tree["layers"].__setitem__(2, fields))
 
 
 def raw(change):
-    return lambda content, honest: change(content)
+    return lambda content, rehash: change(content)
 
 
 def with_length(length):
@@ -110,11 +110,11 @@ def with_text(old, new):
     return raw(change)
 
 
-def nested(said):
+def nested(tree):
     item = 3
     for _ in range(300):
         item = {"kind": "Residual", "layers": [item]}
-    said["layers"][1] = item
+    tree["layers"][1] = item
 
 
 def too_deep(content):
@@ -160,58 +160,79 @@ DENSE = {"kind": "Dense", "n": 3, "activation": None, "bias": False, "init": Non
 
 
 # Faults of a model file, and words of the error message.
-LIES = {
+FORGERIES = {
     "no header": (with_length(0), "header's length must be from 2 .* got 0"),
-    "too long a header": (with_length(10**5), "header's length must be .* got 100000"),
+    "header too long": (with_length(10**5), "header's length must be .* got 100000"),
     "longest header": (with_length(2**64 - 1), "header's length .* got 18446744"),
     "short header": (with_length(64), "the header is not valid JSON"),
     "no text": (raw(lambda c: c[:8] + b"\xff" + c[9:]), "the header is not UTF-8"),
     "no JSON": (raw(lambda c: c[:8] + b"[" + c[9:]), "the header is not valid JSON"),
-    "a list": (raw(lambda c: joined([1], b"")), "the header must be a JSON object"),
-    "space first": (raw(lambda c: joined({}, b"")[:8] + b" {}     "), "header must be"),
-    "a name twice": (with_text('"0.bias"', '"0.weight"'), "'0.weight' occurs twice"),
+    "header is a list": (
+        raw(lambda c: joined([1], b"")),
+        "the header must be a JSON object",
+    ),
+    "header begins with a space": (
+        raw(lambda c: joined({}, b"")[:8] + b" {}     "),
+        "header must be",
+    ),
+    "duplicate name": (with_text('"0.bias"', '"0.weight"'), "'0.weight' occurs twice"),
     "NaN": (with_text('"shape": [3]', '"shape": [NaN]'), "NaN is not a JSON number"),
     "no metadata": (in_header(drop("__metadata__")), "__metadata__ must be an object"),
-    "metadata a list": (
+    "metadata is a list": (
         in_header(put("__metadata__", [])),
         "__metadata__ must be an o",
     ),
-    "a number in it": (
+    "number in metadata": (
         in_header(put("__metadata__", "format", 1)),
         "'format'. must be",
     ),
     "no hash": (in_header(drop("__metadata__", "sha256")), "'sha256'. is missing"),
     "no model": (in_header(drop("__metadata__", "fastmlp")), "'fastmlp'. is missing"),
-    "dtype unknown": (
+    "unknown dtype": (
         in_header(put("0.bias", "dtype", "F31")),
         "0.bias: dtype .* 'F31'",
     ),
-    "dtype a number": (in_header(put("0.bias", "dtype", 4)), "0.bias: dtype .* got 4"),
-    "dtype larger": (
+    "dtype is a number": (
+        in_header(put("0.bias", "dtype", 4)),
+        "0.bias: dtype .* got 4",
+    ),
+    "larger dtype": (
         in_header(put("0.bias", "dtype", "F64")),
         "0.bias: shape .* needs",
     ),
-    "dtype integer": (
+    "integer dtype": (
         in_header(put("0.bias", "dtype", "I32")),
         "0.bias must be a float",
     ),
-    "shape negative": (in_header(put("0.bias", "shape", [-3])), "0.bias: shape .*-3"),
-    "shape a float": (in_header(put("0.bias", "shape", [3.0])), "0.bias: shape .*3.0"),
-    "shape a bool": (in_header(put("0.bias", "shape", [True])), "0.bias: shape .*True"),
-    "shape a number": (in_header(put("0.bias", "shape", 3)), "0.bias: shape .* got 3"),
+    "negative shape": (in_header(put("0.bias", "shape", [-3])), "0.bias: shape .*-3"),
+    "float in shape": (in_header(put("0.bias", "shape", [3.0])), "0.bias: shape .*3.0"),
+    "bool in shape": (
+        in_header(put("0.bias", "shape", [True])),
+        "0.bias: shape .*True",
+    ),
+    "shape is a number": (
+        in_header(put("0.bias", "shape", 3)),
+        "0.bias: shape .* got 3",
+    ),
     "shape too large": (in_header(put("0.bias", "shape", [2**62])), "0.bias: .* needs"),
-    "shape that wraps": (
+    "shape overflows": (
         in_header(put("0.bias", "shape", [2**32, 2**32, 3])),
         "0.bias: shape .* needs 221360928884514619392 bytes",
     ),
-    "shape turned": (in_header(put("0.weight", "shape", [2, 3])), "0.weight must be"),
-    "shape flat": (in_header(put("0.weight", "shape", [6])), r"0.weight .*\(3, 2\)"),
+    "transposed shape": (
+        in_header(put("0.weight", "shape", [2, 3])),
+        "0.weight must be",
+    ),
+    "flattened shape": (
+        in_header(put("0.weight", "shape", [6])),
+        r"0.weight .*\(3, 2\)",
+    ),
     "one offset": (in_header(put("0.bias", "data_offsets", [3])), "must be two ints"),
-    "offsets turned": (
+    "reversed offsets": (
         in_header(put("0.bias", "data_offsets", [12, 0])),
         "0.bias: .*needs",
     ),
-    "offsets beyond": (
+    "offsets beyond the end": (
         in_header(put("0.bias", "data_offsets", [2**40, 2**40 + 12])),
         "0.weight: data_offsets must begin at 8, .* got 20",
     ),
@@ -219,68 +240,80 @@ LIES = {
         in_header(drop("0.bias", "data_offsets")),
         "0.bias: must have dtype",
     ),
-    "a field more": (
+    "extra field": (
         in_header(lambda h: h["0.bias"].update(x=1)),
         "0.bias: must have dtype",
     ),
     "no entry": (in_header(put("0.bias", None)), "0.bias: must have dtype"),
     "overlap": (in_header(overlapping), "data_offsets must begin at"),
     "a gap": (in_header(shifted), "data_offsets must begin at"),
-    "bytes more": (raw(lambda c: c + b"\0"), "the arrays must have .* bytes, got"),
-    "bytes less": (raw(lambda c: c[:-1]), "the arrays must have .* bytes, got"),
-    "an array less": (
+    "extra bytes": (raw(lambda c: c + b"\0"), "the arrays must have .* bytes, got"),
+    "missing bytes": (raw(lambda c: c[:-1]), "the arrays must have .* bytes, got"),
+    "missing array": (
         in_header(lambda h: put("0.bias", "shape", [3])(h) or renamed(h)),
         "missing arrays: 0.weight",
     ),
-    "an array more": (in_header(with_array), "unexpected arrays: 9.weight"),
+    "extra array": (in_header(with_array), "unexpected arrays: 9.weight"),
     "other arrays": (
         in_header(lambda h: with_array(h, "checkpoint.optimizer.slots")),
         "unexpected arrays: checkpoint.optimizer.slots",
     ),
     "format": (in_text(put("format", "slowmlp")), "format must be 'fastmlp', got 's"),
-    "format a list": (in_text(lambda said: [said]), "format must be 'fastmlp'"),
+    "description is a list": (in_text(lambda tree: [tree]), "format must be 'fastmlp'"),
     "version": (in_text(put("version", 2)), "version must be 1, got 2"),
-    "version a bool": (in_text(put("version", True)), "version must be 1, got True"),
+    "bool version": (in_text(put("version", True)), "version must be 1, got True"),
     "no version": (in_text(drop("version")), "version must be 1, got None"),
     "no layers": (in_text(drop("layers")), "missing: layers"),
-    "something more": (in_text(lambda s: s.update(pickle="")), "unexpected: pickle"),
-    "said twice": (
+    "extra entry": (in_text(lambda s: s.update(pickle="")), "unexpected: pickle"),
+    "duplicate entry": (
         with_text(r"{\"format\"", r"{\"version\":1,\"format\""),
         "'version' occurs twice|sha256",
     ),
     "too deep": (raw(too_deep), "fastmlp is nested too deeply"),
     "deep": (in_text(nested), "missing|deep|recursion"),
-    "layers a number": (in_text(put("layers", 3)), "layers must be a list, got 3"),
-    "layers empty": (in_text(put("layers", [])), "layers must be a sequence"),
-    "no input": (in_text(put("layers", 0, DENSE)), r"layers\[0\] must be an int, the"),
+    "layers is a number": (in_text(put("layers", 3)), "layers must be a list, got 3"),
+    "empty layers": (in_text(put("layers", [])), "layers must be a sequence"),
+    "no input width": (
+        in_text(put("layers", 0, DENSE)),
+        r"layers\[0\] must be an int, the",
+    ),
     "width 0": (in_text(put("layers", 1, 0)), r"layers\[1\] must be at least 1, got 0"),
-    "width negative": (
+    "negative width": (
         in_text(put("layers", 0, -2)),
         r"layers\[0\] must be at least 1",
     ),
-    "width a float": (in_text(put("layers", 1, 3.0)), r"layers\[1\] must be an int"),
-    "width a bool": (in_text(put("layers", 4, True)), r"layers\[4\] must be an int"),
-    "width a str": (in_text(put("layers", 1, "3")), r"layers\[1\] must be an int"),
-    "width huge": (
+    "float width": (in_text(put("layers", 1, 3.0)), r"layers\[1\] must be an int"),
+    "bool width": (in_text(put("layers", 4, True)), r"layers\[4\] must be an int"),
+    "str width": (in_text(put("layers", 1, "3")), r"layers\[1\] must be an int"),
+    "huge width": (
         in_text(put("layers", 0, 2**62)),
         r"0.weight must be .* of shape \(3, 4611686018427387904\), .* got a float32",
     ),
-    "width another": (
+    "other width": (
         in_text(put("layers", 1, 4)),
         "missing arrays: 3.projection.weight",
     ),
-    "layer unknown": (layer(kind="Conv"), r"layers\[2\].kind must be one of"),
-    "layer of no kind": (layer(n=3), r"layers\[2\].kind must be a name"),
-    "layer of an object": (layer(kind="object"), r"layers\[2\].kind must be one of"),
-    "kind a list": (layer(kind=["Dense"]), r"layers\[2\].kind must be a name"),
-    "dense of more": (layer(**DENSE, x=1), r"layers\[2\] must have .*unexpected: x"),
-    "dense of less": (
+    "unknown layer": (layer(kind="Conv"), r"layers\[2\].kind must be one of"),
+    "layer without kind": (layer(n=3), r"layers\[2\].kind must be a name"),
+    "layer of another class": (
+        layer(kind="object"),
+        r"layers\[2\].kind must be one of",
+    ),
+    "kind is a list": (layer(kind=["Dense"]), r"layers\[2\].kind must be a name"),
+    "dense with extra field": (
+        layer(**DENSE, x=1),
+        r"layers\[2\] must have .*unexpected: x",
+    ),
+    "dense with missing field": (
         layer(kind="Dense", n=3),
         r"layers\[2\] must have .*missing: act",
     ),
     "activation": (layer(**{**DENSE, "activation": "rel"}), r"layers\[2\]: activation"),
-    "bias a number": (layer(**{**DENSE, "bias": 1}), r"layers\[2\]: bias must be True"),
-    "init unknown": (
+    "bias is a number": (
+        layer(**{**DENSE, "bias": 1}),
+        r"layers\[2\]: bias must be True",
+    ),
+    "unknown init": (
         layer(**{**DENSE, "init": "he"}),
         r"layers\[2\]: init must be one",
     ),
@@ -293,12 +326,12 @@ LIES = {
         layer(kind="Activation", function="exec"),
         r"layers\[2\].function must be one of",
     ),
-    "function of no name": (layer(kind="Activation", function=None), "missing: name"),
+    "function without name": (layer(kind="Activation", function=None), "missing: name"),
     "function's name": (
         layer(kind="Activation", function=None, name=3),
         r"layers\[2\].name must be a str",
     ),
-    "a function of one's own": (
+    "custom function": (
         in_text(
             lambda s: s["layers"].insert(
                 3, {"kind": "Activation", "function": None, "name": "os.system"}
@@ -318,7 +351,7 @@ LIES = {
     "default bias": (in_text(put("bias", False)), "unexpected arrays: 0.bias"),
     "default bias 1": (in_text(put("bias", 1)), "bias must be True or False, got 1"),
     "dtype": (in_text(put("dtype", "float16")), "dtype must be one of"),
-    "dtype wider": (in_text(put("dtype", "float64")), "must be a float64 array"),
+    "wider dtype": (in_text(put("dtype", "float64")), "must be a float64 array"),
     "training": (in_text(put("training", [])), "training must be an object"),
     "no seed": (
         in_text(drop("training", "seed")),
@@ -326,9 +359,12 @@ LIES = {
     ),
     "seed": (in_text(put("training", "seed", -1)), "training.seed must be at least 0"),
     "seed too large": (in_text(put("training", "seed", 2**64)), "below 2..64, got"),
-    "seed a float": (in_text(put("training", "seed", 1.0)), "training.seed must be an"),
+    "float seed": (in_text(put("training", "seed", 1.0)), "training.seed must be an"),
     "epochs": (in_text(put("training", "epochs", -1)), "training.epochs must be at le"),
-    "epochs many": (in_text(put("training", "epochs", 2**32)), "epochs must be below"),
+    "too many epochs": (
+        in_text(put("training", "epochs", 2**32)),
+        "epochs must be below",
+    ),
     "state": (
         in_text(put("training", "state", [1, 2])),
         "training.state must be three",
@@ -339,11 +375,11 @@ LIES = {
         "2.num_batches_tracked must be 1",
     ),
     "within": (in_text(put("training", "within", 3)), "training.within must be an obj"),
-    "within marked": (
+    "within with two marks": (
         in_text(put("training", "within", {"a": 1, "b": 2})),
         "training.within must have one mark",
     ),
-    "a mark unknown": (
+    "unknown mark": (
         in_text(put("training", "within", {"pickle": "x"})),
         "training.within is marked as 'pickle'",
     ),
@@ -359,18 +395,18 @@ def refused(path, content, words, load=fm.load):
     assert str(caught.value).startswith(f"path: {path}")
 
 
-@pytest.mark.parametrize("name", LIES)
+@pytest.mark.parametrize("name", FORGERIES)
 def test_false_entries_are_refused(name, model, tmp_path):
-    lie, words = LIES[name]
+    forge, words = FORGERIES[name]
     # With the hash that matches the false entry, and with the original hash.
-    refused(tmp_path / "a", lie(model, True), words)
-    refused(tmp_path / "a", lie(model, False), ".")
+    refused(tmp_path / "a", forge(model, True), words)
+    refused(tmp_path / "a", forge(model, False), ".")
 
 
 def test_undamaged_files_are_loaded(model, tmp_path):
-    """The functions that create false entries leave a file valid if nothing changes."""
+    """The helper functions leave a file valid if they change nothing."""
     path = tmp_path / "a"
-    path.write_bytes(in_text(lambda said: None)(model, True))
+    path.write_bytes(in_text(lambda tree: None)(model, True))
     mlp = fm.load(path)
     path.write_bytes(model)
     assert state(fm.load(path)) == state(mlp)
@@ -380,14 +416,14 @@ def test_undamaged_files_are_loaded(model, tmp_path):
 
 def part(name, change):
     """A false entry in a part of a checkpoint."""
-    return in_text(lambda said: change(said["checkpoint"][name]))
+    return in_text(lambda tree: change(tree["checkpoint"][name]))
 
 
 def stop_state(*place):
     """A false entry in the state of early stopping."""
     marked = ("dict", "state", "dict")
     return in_text(
-        lambda said: put(*marked, *place)(said["checkpoint"]["callbacks"][0])
+        lambda tree: put(*marked, *place)(tree["checkpoint"]["callbacks"][0])
     )
 
 
@@ -403,18 +439,18 @@ def slot(*place):
 ADAM = "checkpoint.optimizer.slots.0."
 
 
-CHECKPOINT_LIES = {
+CHECKPOINT_FORGERIES = {
     "within": (
         in_text(put("training", "within", "dict", "steps", 99)),
         "training.within.steps must be at most the epoch's 5, got 99",
     ),
-    "steps a float": (
+    "float steps": (
         in_text(put("training", "within", "dict", "steps", 1.0)),
         "training.within.steps must be an int",
     ),
     "total": (in_text(put("training", "within", "dict", "total", "1")), "within.total"),
     "of": (in_text(put("training", "within", "dict", "of", [1])), "within.of must be"),
-    "of words": (
+    "str in of": (
         in_text(put("training", "within", "dict", "of", 1, "x")),
         r"within.of\[1\] must be an int",
     ),
@@ -426,7 +462,7 @@ CHECKPOINT_LIES = {
         in_text(put("history", "dict", "loss", 0, "low")),
         r"history.loss\[0\] must be a number",
     ),
-    "a loss less": (
+    "missing loss": (
         in_text(put("history", "dict", "loss", [1.0])),
         "same number of epochs",
     ),
@@ -435,7 +471,7 @@ CHECKPOINT_LIES = {
         in_text(put("history", "dict", "metrics", "dict", {"val_r2": 3})),
         "history.metrics.val_r2 must be a list",
     ),
-    "a number unknown": (
+    "unknown number": (
         in_text(put("history", "dict", "loss", 0, {"number": "1e5"})),
         "history.loss.0 is marked as 'number'",
     ),
@@ -446,7 +482,7 @@ CHECKPOINT_LIES = {
         "of kind 'adam', got 'sgd'",
     ),
     "step": (part("optimizer", put("dict", "step", -1)), r"state\['step'\] must be"),
-    "step a str": (
+    "str step": (
         part("optimizer", put("dict", "step", "5")),
         r"state\['step'\] must",
     ),
@@ -476,7 +512,7 @@ CHECKPOINT_LIES = {
         "unexpected arrays: checkpoint.optimizer.slots",
     ),
     "no array": (slot("exp_avg", {"array": "9"}), "the array '9' is missing"),
-    "array of another": (
+    "array of another slot": (
         slot("exp_avg", {"array": f"{ADAM}ema"}),
         "is used more than once",
     ),
@@ -484,7 +520,7 @@ CHECKPOINT_LIES = {
         slot("exp_avg", {"array": "0.bias"}),
         "array '0.bias' is missing",
     ),
-    "array a number": (slot("exp_avg", 1.0), "unexpected arrays"),
+    "array is a number": (slot("exp_avg", 1.0), "unexpected arrays"),
     "slot's dtype": (
         in_header(put(f"{ADAM}exp_avg", "dtype", "I32")),
         r"slots'\]\[0\]\['exp_avg'\] must be 1-D, float32",
@@ -500,7 +536,7 @@ CHECKPOINT_LIES = {
         ),
         "dtype must be a plain dtype, got 'O'",
     ),
-    "bytes of a size": (
+    "bytes of another size": (
         slot(
             "exp_avg",
             {"bytes": {"array": f"{ADAM}exp_avg", "dtype": "<f4", "shape": [2**70]}},
@@ -508,11 +544,11 @@ CHECKPOINT_LIES = {
         "must have .* bytes, got",
     ),
     "callbacks": (part("callbacks", put(0, {"dict": {}})), "unexpected arrays: check"),
-    "callbacks a dict": (
+    "callbacks is a dict": (
         in_text(put("checkpoint", "callbacks", {"dict": {}})),
         "unexpected arrays",
     ),
-    "callback of no kind": (
+    "callback without kind": (
         part("callbacks", drop(0, "dict", "kind")),
         r"callbacks\[0\] must have kind, state; missing: kind",
     ),
@@ -531,7 +567,7 @@ CHECKPOINT_LIES = {
     "best": (stop_state("best", "low"), r"callbacks\[0\].state.best must be a float"),
     "best epoch": (stop_state("best_epoch", 9), "best_epoch must be at most epoch, 3"),
     "kept": (stop_state("kept", [1]), "unexpected arrays: checkpoint.callbacks.0"),
-    "kept of less": (
+    "kept with missing field": (
         part(
             "callbacks",
             drop(0, "dict", "state", "dict", "kept", "dict", "training_state"),
@@ -561,9 +597,9 @@ CHECKPOINT_LIES = {
 }
 
 
-@pytest.mark.parametrize("name", CHECKPOINT_LIES)
+@pytest.mark.parametrize("name", CHECKPOINT_FORGERIES)
 def test_false_entries_of_checkpoints_are_refused(name, checkpoint, tmp_path):
-    lie, words = CHECKPOINT_LIES[name]
+    forge, words = CHECKPOINT_FORGERIES[name]
     mlp, opt, stop = parts_of_a_training(seed=9)
     before = state(mlp), pickle.dumps(opt.state_dict()), stop.state_dict()
     hooks = [stop, fm.Checkpoint("a")]
@@ -571,8 +607,8 @@ def test_false_entries_of_checkpoints_are_refused(name, checkpoint, tmp_path):
     def load(path):
         fm.Checkpoint.load(path, mlp, opt, hooks)
 
-    refused(tmp_path / "a", lie(checkpoint, True), words, load)
-    refused(tmp_path / "a", lie(checkpoint, False), ".", load)
+    refused(tmp_path / "a", forge(checkpoint, True), words, load)
+    refused(tmp_path / "a", forge(checkpoint, False), ".", load)
     # Nothing has changed.
     assert (state(mlp), pickle.dumps(opt.state_dict()), stop.state_dict()) == before
     assert mlp.history is None
@@ -593,20 +629,20 @@ def test_false_observations_of_a_schedule_are_refused(field, tmp_path):
     content = path.read_bytes()
     fm.Checkpoint.load(path, mlp, opt)
     for value in ("x", None) if field == "_best" else ("x", None, -1, -1.0):
-        lie = schedule("fields", "dict", field, value)(content, True)
+        forged = schedule("fields", "dict", field, value)(content, True)
         words = rf"lr\.{field} must be"
-        refused(path, lie, words, lambda p: fm.Checkpoint.load(p, mlp, opt))
+        refused(path, forged, words, lambda p: fm.Checkpoint.load(p, mlp, opt))
 
 
 WRONG = (None, True, -1, 0.5, "x", [], {}, 2**70, [[]], {"dict": {}})
 
 
-def places(said, place=()):
-    """All places of a text, each given by its keys."""
+def places(tree, place=()):
+    """All places of a JSON tree, each given by its keys."""
     yield place
-    if isinstance(said, list):
-        said = dict(enumerate(said))
-    for key, item in said.items() if isinstance(said, dict) else ():
+    if isinstance(tree, list):
+        tree = dict(enumerate(tree))
+    for key, item in tree.items() if isinstance(tree, dict) else ():
         yield from places(item, (*place, key))
 
 
@@ -620,8 +656,8 @@ def test_wrong_values_are_refused_or_harmless(model, checkpoint, tmp_path):
         (model, fm.load),
         (checkpoint, lambda p: fm.Checkpoint.load(p, mlp, opt, hooks)),
     ):
-        said = json.loads(split(content)[0]["__metadata__"]["fastmlp"])
-        for place in list(places(said))[1:]:
+        tree = json.loads(split(content)[0]["__metadata__"]["fastmlp"])
+        for place in list(places(tree))[1:]:
             for value in WRONG:
                 path.write_bytes(in_text(put(*place, value))(content, True))
                 try:
@@ -696,7 +732,7 @@ def test_large_lengths_are_refused_before_anything_is_read(tmp_path):
     """The file is as long as its header claims, but sparse."""
     path = tmp_path / "a"
     with path.open("wb") as file:
-        file.write((_tensor_file.HEADER_LIMIT + 1).to_bytes(8, "little"))
-        file.truncate(2 * _tensor_file.HEADER_LIMIT)
+        file.write((safetensors.HEADER_LIMIT + 1).to_bytes(8, "little"))
+        file.truncate(2 * safetensors.HEADER_LIMIT)
     with pytest.raises(ValueError, match=r"length must be from 2 to 100000000 bytes"):
         fm.load(path)

@@ -106,11 +106,11 @@ def test_arguments_round_trip(tmp_path):
 @pytest.mark.parametrize("name", MODELS)
 def test_names_and_shapes_follow_from_the_layers(name):
     """Files are checked against the names and shapes that models have."""
-    from fastmlp._network import resolve as _network
+    from fastmlp._network import resolve
 
     mlp = fm.MLP(MODELS[name], seed=0)
-    shapes = _network.torch_shapes(mlp.n_in, mlp.layers)
-    _, n_out = _network.count_parameters(mlp.n_in, mlp.layers)
+    shapes = resolve.torch_shapes(mlp.n_in, mlp.layers)
+    _, n_out = resolve.count_parameters(mlp.n_in, mlp.layers)
     assert n_out == mlp.n_out
     assert shapes == {n: a.shape for n, a in mlp.state_dict().items()}
 
@@ -146,7 +146,7 @@ def test_contents_of_a_file(tmp_path):
 
 
 def test_pytorch_reads_a_file(tmp_path):
-    torch = pytest.importorskip("torch", reason="PyTorch is too large for [test]")
+    torch = pytest.importorskip("torch", reason="PyTorch is not in the extra [test]")
     from safetensors.torch import load_file as load_torch
 
     mlp = trained([3, 8, fm.BatchNorm(), fm.Dense(4, "tanh"), 2], "float64")

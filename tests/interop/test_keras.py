@@ -23,7 +23,7 @@ def keras(tmp_path_factory):
         patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
         # Keras' NumPy backend imports JAX, which is not among its requirements.
         pytest.importorskip("jax", reason="Keras on NumPy needs JAX")
-        yield pytest.importorskip("keras", reason="it is what is read")
+        yield pytest.importorskip("keras", reason="Keras models are converted")
 
 
 @pytest.fixture
@@ -304,7 +304,7 @@ REFUSED = {
         sequential(lambda L: L.Dense(3, activation="mish")),
         "has the activation mish, which fastmlp does not have",
     ),
-    "one's own function": (
+    "custom function": (
         sequential(lambda L: L.Activation(lambda z: z)),
         "has the activation <lambda>, which fastmlp does not have",
     ),
@@ -333,8 +333,8 @@ REFUSED = {
         sequential(lambda L: L.GaussianNoise(0.1)),
         "GaussianNoise 'gaussian_noise.*' has no counterpart in fastmlp",
     ),
-    "own layer": (with_layer_class, "Mine 'mine' is of a custom class"),
-    "own model": (with_model_class, "Net 'net' is of a custom class"),
+    "custom layer": (with_layer_class, "Mine 'mine' is of a custom class"),
+    "custom model": (with_model_class, "Net 'net' is of a custom class"),
     "lora": (with_lora, "has LoRA weights"),
     "no weights": (
         lambda K: K.Sequential([K.layers.Dense(3)]),
@@ -365,7 +365,7 @@ REFUSED = {
     ),
     "two inputs": (with_two_inputs, "one input and one output, has 2 and 1"),
     "two outputs": (with_two_outputs, "one input and one output, has 1 and 2"),
-    "projection of no use": (
+    "useless projection": (
         graph(lambda K, x: K.layers.Dense(5)(x) + K.layers.Dense(5)(x)),
         "Add 'add.*' must add the output of layers to their input, or",
     ),
@@ -373,7 +373,7 @@ REFUSED = {
         graph(lambda K, x: K.layers.Dense(3, "relu")(x) + K.layers.Dense(3, "tanh")(x)),
         "to one Dense without activation of their input",
     ),
-    "twice itself": (graph(lambda K, x: x + x), "must add the output of layers"),
+    "added to itself": (graph(lambda K, x: x + x), "must add the output of layers"),
     "broadcast": (
         graph(lambda K, x: x + K.layers.Dense(1)(x)),
         "must add the output of layers to their input",
@@ -383,11 +383,11 @@ REFUSED = {
         graph(lambda K, x: K.layers.Add()([x, x, K.layers.Dense(5)(x)])),
         "Add 'add.*' must have one input, has 3",
     ),
-    "always as in training": (
+    "always in training mode": (
         graph(lambda K, x: K.layers.Dropout(0.5)(K.layers.Dense(3)(x), training=True)),
         "Dropout 'dropout.*' is called with training=True",
     ),
-    "operation of a layer's name": (
+    "operation with a layer's name": (
         graph(lambda K, x: K.ops.softmax(K.layers.Dense(3)(x), axis=0)),
         "Softmax 'softmax.*' has no counterpart in fastmlp",
     ),

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from fastmlp._formats import to_onnx as _onnx
+from fastmlp._formats import to_onnx
 
 # Relative to the largest output; documented for float32. Sums in a different order and
 # other elementary functions cause a few units in the last place, 6e-8, per layer.
@@ -236,7 +236,7 @@ BAD = {
     "number": ({"output_name": 3}, TypeError, "output_name must be a name, got 3"),
     "same": ({"output_name": "x"}, ValueError, "must differ, got 'x' twice"),
     "taken": ({"input_name": "0.weight"}, ValueError, "input_name must not be a name"),
-    "one's own": ({"output_name": "0.Gemm"}, ValueError, "output_name must not be"),
+    "node": ({"output_name": "0.Gemm"}, ValueError, "output_name must not be"),
 }
 
 
@@ -270,7 +270,7 @@ def test_custom_functions_are_refused(tmp_path):
 def test_too_large_models_are_refused(limit, tmp_path, monkeypatch):
     mlp = fm.MLP([5, 10, 3])
     assert 100 < mlp.params.nbytes < 400
-    monkeypatch.setattr(_onnx, "MOST_BYTES", limit)
+    monkeypatch.setattr(to_onnx, "MOST_BYTES", limit)
     with pytest.raises(ValueError, match=rf"file holds at most {limit}; mlp.save"):
         mlp.to_onnx(tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())

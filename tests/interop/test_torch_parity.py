@@ -13,9 +13,9 @@ import pytest
 from fastmlp import reference
 from helpers import ROOT
 
-torch = pytest.importorskip("torch", reason="PyTorch is what is compared with")
+torch = pytest.importorskip("torch", reason="results are compared with PyTorch")
 if not (ROOT / "bench").is_dir():
-    pytest.skip("the source tree is not here", allow_module_level=True)
+    pytest.skip("the source tree is missing", allow_module_level=True)
 
 sys.path.insert(0, str(ROOT / "bench"))
 import torch_parity  # noqa: E402

@@ -4,7 +4,7 @@ import fastmlp as fm
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="PyTorch is what models come from")
+torch = pytest.importorskip("torch", reason="models are converted from PyTorch")
 
 
 nn = torch.nn

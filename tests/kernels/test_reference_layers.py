@@ -19,7 +19,7 @@ from helpers import TOLERANCE, central_difference
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 needs_torch = pytest.mark.skipif(
-    not HAS_TORCH, reason="PyTorch is what is compared with"
+    not HAS_TORCH, reason="results are compared with PyTorch"
 )
 
 GRADIENT_RTOL = TOLERANCE["finite_difference"].of(np.float64)

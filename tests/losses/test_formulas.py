@@ -88,7 +88,7 @@ def torch_loss(torch: Any, name: str, p: Any, y: Any, reduction: str) -> Any:
 @each_case
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_against_torch(name: str, reduction: str, dtype: type) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is what is compared with")
+    torch = pytest.importorskip("torch", reason="results are compared with PyTorch")
     loss = with_reduction(CASES[name][0], reduction)
     pred, y, _ = problem(name, dtype, rows=23)
     p = torch.tensor(pred, requires_grad=True)

@@ -400,7 +400,7 @@ def torch_network(torch: Any, mlp: fm.MLP) -> Any:
     ids=["dense", "norms", "residual", "rms norm", "nested"],
 )
 def test_torch_agrees(layers: list[Any]) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is what is compared with")
+    torch = pytest.importorskip("torch", reason="results are compared with PyTorch")
     func = torch.func
     mlp = network(layers, activation="softplus")
     module = torch_network(torch, mlp)

@@ -98,8 +98,8 @@ NETWORKS: dict[str, list[Item]] = {
     "projection": [17, ("Residual", [9, 4]), 3],
     "projection last": [("Residual", [9, 3])],
     "two blocks": [9, ("Residual", [9]), ("Residual", [LAYER_NORM, 9])],
-    "empty-handed block": [9, ("Residual", [DROPOUT]), 3],
-    "residual of everything": [
+    "block of a dropout": [9, ("Residual", [DROPOUT]), 3],
+    "residual of all kinds": [
         17,
         ("Residual", [LAYER_NORM, dense(9, "silu"), DROPOUT, BATCH_NORM, CUSTOM, 17]),
         LAYER_NORM,

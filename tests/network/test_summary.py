@@ -5,16 +5,15 @@ from __future__ import annotations
 import fastmlp as fm
 import numpy as np
 import pytest
-from fastmlp._network import ops as _steps
-from fastmlp._network import summary as _summary
-from fastmlp._network.summary import size
+from fastmlp._network import ops
+from fastmlp._network.summary import HEADER, size
 
 
 def table(mlp):
     """Rows of cells of the table, without title, rules and header."""
     lines = mlp.summary().splitlines()
     header = lines[1]
-    assert header.split() == [*_summary.HEADER[:-1], "per", "row"]
+    assert header.split() == [*HEADER[:-1], "per", "row"]
     assert len({len(line) for line in lines[1:]}) == 1
     assert set(lines[2]) == set(lines[-2]) == {"-"}
     rows = [*lines[3:-2], lines[-1]]
@@ -134,20 +133,20 @@ def test_steps_are_those_of_the_core():
             None if step.bias is None else step.bias.start,
             None if step.stats < 0 else step.stats,
         )
-        for step in _steps.steps(mlp)
+        for step in ops.steps(mlp)
     ]
     assert ours == [
         (op.kind, op.n_in, op.n_out, op.weight, op.bias, op.statistics)
         for op in mlp.core.ops
     ]
-    assert sum(s.n_params for s in _steps.steps(mlp)) == mlp.n_params
+    assert sum(s.n_params for s in ops.steps(mlp)) == mlp.n_params
 
 
 def test_steps_take_each_others_outputs():
     block = fm.Residual([fm.Residual([5]), fm.Residual([fm.Dropout()])])
     mlp = fm.MLP([3, 4, block, fm.Activation("tanh")], seed=0)
-    network = _steps.steps(mlp)
-    name = {i: step.name for i, step in enumerate(network)} | {_steps.INPUT: "input"}
+    network = ops.steps(mlp)
+    name = {i: step.name for i, step in enumerate(network)} | {ops.INPUT: "input"}
     taken = {s.name: (name[s.source], name[s.other]) for s in network}
     assert taken == {
         "0": ("input", "input"),
@@ -168,7 +167,7 @@ def test_custom_functions_are_not_core_activations():
 
     own = fm.Activation(relu, lambda z: 1 - np.tanh(z) ** 2)
     mlp = fm.MLP([1, fm.Dense(4, "identity"), own, 1], seed=0)
-    assert _steps.steps(mlp)[1].activation == "relu()"
+    assert ops.steps(mlp)[1].activation == "relu()"
     with pytest.raises(ValueError, match=r"piecewise linear.*relu\(\)"):
         fm.regions.count_regions(mlp, -1, 1)
 

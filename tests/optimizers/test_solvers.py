@@ -244,7 +244,9 @@ def test_several_outputs_weights_and_sums(rng: np.random.Generator) -> None:
 
 
 def test_same_optimum_as_scipy(rng: np.random.Generator) -> None:
-    optimize = pytest.importorskip("scipy.optimize", reason="SciPy is for comparison")
+    optimize = pytest.importorskip(
+        "scipy.optimize", reason="results are compared with SciPy"
+    )
     x = rng.standard_normal((100, 5))
     labels = (x @ rng.standard_normal((5, 3)) + rng.standard_normal((100, 3))).argmax(1)
     loss = fm.CrossEntropy()

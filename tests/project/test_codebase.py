@@ -395,14 +395,14 @@ def stub_functions(path: Path) -> dict[str, list[str]]:
     """
 
     def arguments(node: ast.FunctionDef) -> list[str]:
-        def said(names: list[ast.arg], defaults: list[ast.expr | None]) -> list[str]:
+        def listed(names: list[ast.arg], defaults: list[ast.expr | None]) -> list[str]:
             ends = [f" = {ast.unparse(d)}" if d else "" for d in defaults]
             return [a.arg + end for a, end in zip(names, ends, strict=True)]
 
         args = node.args
         without: list[ast.expr | None] = [None] * (len(args.args) - len(args.defaults))
-        found = said(args.args, without + args.defaults)
-        keywords = said(args.kwonlyargs, args.kw_defaults)
+        found = listed(args.args, without + args.defaults)
+        keywords = listed(args.kwonlyargs, args.kw_defaults)
         return [*found, "*", *keywords] if keywords else found
 
     found: dict[str, list[str]] = {}
@@ -487,8 +487,8 @@ def test_version_is_stated_once() -> None:
     text = (ROOT / "pyproject.toml").read_text()
     found = re.search(r'^version = "(.+)"$', text, re.M)
     assert found
-    said = {fm.__version__, _core.__version__, fm.build_info()["version"]}
-    assert said | {importlib.metadata.version("fastmlp")} == {found[1]}
+    versions = {fm.__version__, _core.__version__, fm.build_info()["version"]}
+    assert versions | {importlib.metadata.version("fastmlp")} == {found[1]}
 
 
 def test_no_marks_of_unfinished_work() -> None:

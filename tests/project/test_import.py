@@ -88,8 +88,8 @@ def test_lazy_names_load_their_own_package_only(name):
 
 
 def test_all_extras_are_tested():
-    said = importlib.metadata.metadata("fastmlp").get_all("Provides-Extra")
-    assert set(said) == NEEDS.keys() | OTHERS
+    extras = importlib.metadata.metadata("fastmlp").get_all("Provides-Extra")
+    assert set(extras) == NEEDS.keys() | OTHERS
 
 
 @pytest.mark.parametrize("extra", NEEDS)

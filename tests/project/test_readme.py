@@ -24,7 +24,7 @@ def test_the_code_runs(capsys):
 
 
 def test_the_estimators_learn(capsys):
-    pytest.importorskip("sklearn", reason="it is their base")
+    pytest.importorskip("sklearn", reason="the estimators need it")
     run(0, 2)
     score, loss, label = capsys.readouterr().out.split()[-3:]
     assert float(score) > 0.8

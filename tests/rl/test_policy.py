@@ -160,7 +160,7 @@ def test_logits_may_be_large(loss: fm.losses.Loss, dtype: str) -> None:
 
 
 def test_gradient_is_torchs() -> None:
-    torch = pytest.importorskip("torch", reason="torch is no dependency of the tests")
+    torch = pytest.importorskip("torch", reason="results are compared with PyTorch")
     loss = rl.ClippedPolicyGradient(clip=CLIP, entropy=0.05)
     z, target = data(loss, seed=3)
     leaf = torch.tensor(z, requires_grad=True)

@@ -133,7 +133,7 @@ def test_copies_draw_alike(n, way):
 def test_inconsistent_states_are_refused():
     buffer = filled(20)
     state = buffer.state_dict()
-    lies = [
+    changes = [
         {"capacity": 0},
         {"capacity": 17},
         {"obs_shape": (3,)},
@@ -152,10 +152,10 @@ def test_inconsistent_states_are_refused():
         {"more": 1},
     ]
     before = pickle.dumps(buffer)
-    for lie in lies:
+    for change in changes:
         with pytest.raises((TypeError, ValueError)):
-            buffer.load_state_dict({**state, **lie})
-        assert pickle.dumps(buffer) == before, lie
+            buffer.load_state_dict({**state, **change})
+        assert pickle.dumps(buffer) == before, change
     for state in (None, {}, [1]):
         with pytest.raises((TypeError, ValueError), match="state must"):
             buffer.load_state_dict(state)
@@ -291,7 +291,7 @@ def test_batches_add_the_selected_rows():
 
 
 def test_vector_environments_as_the_docstring_says():
-    gymnasium = pytest.importorskip("gymnasium", reason="it is an extra")
+    gymnasium = pytest.importorskip("gymnasium", reason="it is an optional package")
     env = gymnasium.make_vec(
         "CartPole-v1", num_envs=6, vectorization_mode="vector_entry_point"
     )

@@ -545,7 +545,7 @@ MAKERS = {
     "Adamax": {"lr": 0.01},
 }
 OWN = {
-    "nothing else": {},
+    "no other options": {},
     "decay of all": {"weight_decay": 0.2, "decay": "all"},
     "decay of weights": {"weight_decay": 0.2, "l1": 0.01, "decay": "weights"},
     "ascent": {"weight_decay": 0.2, "l1": 0.01, "maximize": True},

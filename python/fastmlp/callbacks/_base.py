@@ -1,4 +1,4 @@
-"""Base classes of callbacks, and what `fit` makes of its argument ``callbacks``."""
+"""Base classes of callbacks, and the checks of `fit`'s argument ``callbacks``."""
 
 from __future__ import annotations
 
