@@ -279,7 +279,7 @@ class RMSNormForm(_RowNormForm):
     keras = "RMSNormalization"
     c_forward = "rms_norm"
     c_slope = "rms_slope"
-    # As for `LayerNorm` with mean 0; there is no shift.
+    # Like that of `LayerNorm` with a mean of 0, and without a shift.
     c_functions: ClassVar = {
         "rms_norm": """
 static inline T @rms_norm(T *h, T *hat, const T *x, const T *scale, const T *shift,
@@ -332,7 +332,7 @@ static inline void @rms_slope(T *to, const T *from, const T *hat, T factor,
         shape = _row_shape(what, module)
         arrays = reader.arrays(what, module, "weight")
         if module.eps is None:
-            # PyTorch takes that of the input's dtype, which is the parameters'.
+            # PyTorch then takes the eps of the input's dtype, which is the parameters'.
             dtypes = [array.dtype for array in arrays.values()]
             dtypes += [*reader.builder.dtypes, np.dtype(np.float32)]
             eps = float(np.finfo(dtypes[0]).eps)
@@ -353,7 +353,7 @@ static inline void @rms_slope(T *to, const T *from, const T *hat, T factor,
     @staticmethod
     def to_onnx(graph: Graph, mlp: Model, step: Step, x: str) -> str:
         """Add the nodes for the input of this name to a graph; return the output."""
-        # RMSNormalization is an operator from version 23 on only.
+        # ONNX has the operator RMSNormalization only from version 23 on.
         scale, _ = _scale_and_shift(mlp, step)
         square = graph.row_means(graph.node("Mul", x, x), step.n_out)
         root = graph.node("Sqrt", graph.node("Add", square, step.layer.eps))
@@ -384,8 +384,8 @@ class BatchNormForm(LayerForm):
             )
         if module.momentum is None:
             raise ValueError(
-                f"{what} has momentum=None, the average of all batches; fastmlp's is a "
-                "number"
+                f"{what} has momentum=None, the average of all batches; fastmlp needs "
+                "a number"
             )
         momentum = float(module.momentum)
         if not 0 <= momentum <= 1:

@@ -24,7 +24,7 @@ try:
     from torch.autograd import forward_ad
 except ImportError as error:
     raise ImportError(
-        f"PyTorch is needed to go to and from its modules ({error}): pip install torch"
+        f"models as PyTorch modules need PyTorch ({error}): pip install torch"
     ) from error
 
 if TYPE_CHECKING:
@@ -261,8 +261,8 @@ class MLPModule(torch.nn.Module):
         if self._addresses() != self._memory:
             raise RuntimeError(
                 "the parameters of this module must stay the memory of its fastmlp "
-                "model, but they were replaced (torch.func.functional_call and "
-                "assignments do that); write into them instead"
+                "model, but they were replaced (by torch.func.functional_call or an "
+                "assignment); write into them instead"
             )
         # PyTorch checks this only if it builds a graph.
         if any(forward_ad.unpack_dual(t).tangent is not None for t in (x, self.params)):
@@ -283,7 +283,7 @@ class MLPModule(torch.nn.Module):
             got = fn(given)
             if (got.data_ptr(), got.dtype, got.device) != place:
                 raise TypeError(
-                    f"a module that computes with a fastmlp model stays {self._dtype} "
+                    f"a module that uses a fastmlp model must stay {self._dtype} "
                     f"on the CPU, in the model's memory; got {got.dtype} on "
                     f"{got.device}. mlp.to_torch() returns a copy that can move"
                 )

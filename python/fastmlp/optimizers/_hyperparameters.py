@@ -79,7 +79,7 @@ class Hyperparameter(Generic[T]):
     def __set__(self, instance: Optimizer, value: T) -> None:
         if self._fixed:
             raise AttributeError(
-                f"{self._name} is fixed: make a new optimiser with another"
+                f"{self._name} is fixed: create a new optimiser to change it"
             )
         checked = self.check(value)
         instance._check_together({**instance._hyper(), self._name: checked})
