@@ -1,9 +1,9 @@
 """Write ``cpp/src/kernels/math_coefficients.h``: every constant of ``math-inl.h``.
 
 Each polynomial is a weighted minimax fit (Remez exchange on a dense grid, in 60-digit
-arithmetic).  Coefficients are rounded to the target type one after another and where
-possible the rest is fitted again each time, so that the rounding of a coefficient is
-made up for by those above it.
+arithmetic).  Coefficients are rounded to the target type one after another, the lowest
+power first.  Where possible, the others are fitted again after each rounding, so that
+they compensate for it.
 
 Usage: ``python fit_coefficients.py [output]``.  Needs mpmath; prints the error of every
 fit in units of the target type's half ULP at 1.
@@ -155,7 +155,7 @@ def fit(
 def exp_tail(kind: str, count: int) -> list[mpf]:
     """(e^r - 1 - r) / r^2 for |r| <= ln 2 / 2; relative error of e^r - 1.
 
-    The first coefficient is 1/2, which is good to all bits; the others are fitted.
+    The first coefficient is exactly 1/2; the others are fitted.
     """
     bound = mp.ln(2) / 2 * SLACK
     rest = fit(

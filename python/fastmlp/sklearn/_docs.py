@@ -162,7 +162,7 @@ def documented(**attributes: str) -> Callable[[type[T]], type[T]]:
     """
 
     def document(cls: type[T]) -> type[T]:
-        if cls.__doc__ is not None:  # as under python -OO
+        if cls.__doc__ is not None:  # python -OO removes docstrings
             parts = {
                 "parameters": _PARAMETERS,
                 "more_parameters": _MORE_PARAMETERS,

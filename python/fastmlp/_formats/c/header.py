@@ -197,8 +197,8 @@ _HEAD = """\
    in its default mode (rounding to nearest, subnormal numbers kept) and a fused
    multiply-add as C99 requires it: fma() in <math.h>. Compile without -ffast-math and
    similar options. The compiler must not fuse products and sums on its own
-   (-ffp-contract=off, the default of GCC with -std=c99). The pragmas below turn that
-   off, but clang ignores them if it is called with -ffp-contract=fast.
+   (-ffp-contract=off, the default of GCC with -std=c99). The pragmas below forbid it,
+   but clang ignores them if it is called with -ffp-contract=fast.
    fma() is fast if the processor has such an instruction and the compiler may use it:
    -mfma or -march=native on x86-64, always on ARM. */
 #ifndef FASTMLP_<name>_h
