@@ -61,6 +61,13 @@ void bind_runtime(py::module_& m) {
         return activation_saves_input(activation_from(activation)) ? "input" : "output";
       },
       py::arg("activation"));
+  m.def(
+      "weight_scale",
+      [](const std::string& activation) {
+        const WeightScale scale = facts_of(activation_from(activation)).weight_scale;
+        return kWeightScaleNames[static_cast<int>(scale)];
+      },
+      py::arg("activation"));
   m.def("isa", [] { return isa_name(active_isa()); });
   m.def("available_isas", &isa_names);
   m.def("set_isa", &set_active_isa, py::arg("name"));

@@ -17,9 +17,9 @@ name                   weights (in, out); biases are 0 unless stated otherwise
 ``torch``              U(±1 / √in), biases included, like ``torch.nn.Linear``
 ``sklearn``            U(±√(f / (in + out))), biases included, like scikit-learn's MLP;
                        f is 2 if the hidden activation is sigmoid, else 6
-``auto``               ``he_normal`` before ReLU-like activations (relu, leaky_relu,
-                       elu, gelu, gelu_tanh, silu, softplus), ``lecun_normal`` before
-                       selu, ``glorot_uniform`` before all others
+``auto``               ``lecun_normal`` before selu, ``he_normal`` before the other
+                       ReLU-like activations (from relu to softplus in the table of
+                       `fastmlp.layers`), ``glorot_uniform`` before all others
 =====================  ============================================================
 
 The normal distributions are not truncated.
@@ -51,10 +51,6 @@ INITIALIZERS = (
     "sklearn",
 )
 
-_RELU_LIKE = frozenset(
-    ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus")
-)
-
 
 def draw(
     name: str,
@@ -82,10 +78,8 @@ def draw(
     """
     n_in, n_out = weight.shape
     if name == "auto":
-        if activation in _RELU_LIKE:
-            name = "he_normal"
-        else:
-            name = "lecun_normal" if activation == "selu" else "glorot_uniform"
+        scale = _core.weight_scale(activation)
+        name = "glorot_uniform" if scale == "glorot" else f"{scale}_normal"
 
     # These two also draw the biases, with the bound of the weights.
     if name in ("torch", "sklearn"):

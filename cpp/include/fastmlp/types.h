@@ -42,7 +42,8 @@ enum class Isa : int { scalar, neon, avx2, avx512 };
 enum class DerivativeOf : int { output, input };
 // The variance of initial weights before an activation: 2 / fan_in (He), 1 / fan_in
 // (LeCun), or 2 / (fan_in + fan_out) (Glorot).
-enum class WeightScale : int { he, lecun, glorot };
+#define FASTMLP_WEIGHT_SCALES(X) X(he) X(lecun) X(glorot)
+enum class WeightScale : int { FASTMLP_WEIGHT_SCALES(FASTMLP_ENUMERATOR) };
 
 // X(name, kernel, derivative of, weight scale, whether it is piecewise linear); kernels
 // are in kernels/activation-inl.h.
@@ -91,6 +92,8 @@ constexpr int kElementaryCount = FASTMLP_ELEMENTARY(FASTMLP_COUNT);
 
 inline constexpr const char* kActivationNames[] = {FASTMLP_ACTIVATIONS(FASTMLP_NAME)};
 inline constexpr const char* kLossNames[] = {FASTMLP_LOSSES(FASTMLP_NAME)};
+inline constexpr const char* kWeightScaleNames[] = {
+  FASTMLP_WEIGHT_SCALES(FASTMLP_NAME)};
 inline constexpr const char* kReductionNames[] = {FASTMLP_REDUCTIONS(FASTMLP_NAME)};
 inline constexpr const char* kEpsModeNames[] = {FASTMLP_EPS_MODES(FASTMLP_NAME)};
 inline constexpr const char* kElementaryNames[] = {FASTMLP_ELEMENTARY(FASTMLP_NAME)};
