@@ -21,6 +21,7 @@ name            h
                 from the same paper: torch's ``GELU(approximate="tanh")``
 ``silu``        z sigmoid(z), also called swish (Hendrycks & Gimpel 2016; Ramachandran
                 et al. 2017)
+``mish``        z tanh(log(1 + e^z)) (Misra 2019)
 ``softplus``    log(1 + e^z) (Dugas et al. 2001), without PyTorch's linear threshold
 ``softsign``    z / (1 + abs(z)) (Bergstra et al. 2009)
 ``sigmoid``     1 / (1 + e^-z)

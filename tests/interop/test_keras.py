@@ -59,6 +59,7 @@ NAMES = {
     "exponential": "exp",
     "gelu": "gelu",
     "linear": "identity",
+    "mish": "mish",
     "relu": "relu",
     "selu": "selu",
     "sigmoid": "sigmoid",
@@ -301,8 +302,8 @@ REFUSED = {
     ),
     "alpha": (sequential(lambda L: L.ELU(alpha=0.5)), "must have alpha 1, has 0.5"),
     "activation": (
-        sequential(lambda L: L.Dense(3, activation="mish")),
-        "has the activation mish, which fastmlp does not have",
+        sequential(lambda L: L.Dense(3, activation="hard_tanh")),
+        "has the activation hard_tanh, which fastmlp does not have",
     ),
     "custom function": (
         sequential(lambda L: L.Activation(lambda z: z)),

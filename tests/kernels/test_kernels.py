@@ -641,9 +641,9 @@ def test_lists_of_names_are_those_of_the_reference() -> None:
 def test_unknown_names_are_refused(module: ModuleType) -> None:
     one, row = np.ones((1, 1)), np.ones(1)
     refused: list[tuple[str, Callable[[], None]]] = [
-        ("mish", lambda: module.activation_forward(one.copy(), one, "mish")),
-        ("mish", lambda: module.activation_backward(one.copy(), one, one, "mish")),
-        ("mish", lambda: module.dense_forward(one.copy(), one, one, None, "mish")),
+        ("glu", lambda: module.activation_forward(one.copy(), one, "glu")),
+        ("glu", lambda: module.activation_backward(one.copy(), one, one, "glu")),
+        ("glu", lambda: module.dense_forward(one.copy(), one, one, None, "glu")),
         ("focal", lambda: module.loss_rows(None, row.copy(), one, one, row, "focal")),
         ("gamma", lambda: module.elementary(row.copy(), row, "gamma")),
         (

@@ -45,6 +45,7 @@ NETWORKS: dict[str, list[Any]] = {
     "no dropout": [4, 5, ref.Dropout(0.0), 3],
     "layer norm": [4, 5, ref.LayerNorm(eps=1e-3), 3],
     "plain layer norm": [4, 5, ref.LayerNorm(affine=False), 3],
+    "mish": [4, ref.Dense(6, "mish"), ref.LayerNorm(), ref.Activation("mish"), 3],
     "rms norm": [4, 5, ref.RMSNorm(eps=1e-3), 3, ref.RMSNorm(affine=False)],
     "batch norm": [4, 5, ref.BatchNorm(eps=1e-3, momentum=0.3), 3],
     "plain batch norm": [4, 5, ref.BatchNorm(affine=False), 3],
@@ -326,7 +327,7 @@ def test_a_diverging_step_leaves_statistics_alone() -> None:
     [
         lambda: ref.Dropout(1.0),
         lambda: ref.Dropout(-0.1),
-        lambda: ref.Activation("mish"),
+        lambda: ref.Activation("glu"),
         lambda: ref.Activation(cube),
         lambda: ref.Residual([]),
         lambda: ref.MLP([ref.Dropout(), 2]),
@@ -571,6 +572,7 @@ def torch_module(nodes: list[Any]) -> Any:
     activations = {
         "tanh": torch.nn.Tanh(),
         "silu": torch.nn.SiLU(),
+        "mish": torch.nn.Mish(),
         "softplus": torch.nn.Softplus(),
         "gelu": torch.nn.GELU(),
         "gelu_tanh": torch.nn.GELU(approximate="tanh"),

@@ -349,6 +349,7 @@ def torch_network(torch: Any, mlp: fm.MLP) -> Any:
         "tanh": nn.Tanh(),
         "gelu": nn.GELU(),
         "silu": nn.SiLU(),
+        "mish": nn.Mish(),
         "sigmoid": nn.Sigmoid(),
         "softplus": nn.Softplus(),
         "softmax": nn.Softmax(dim=-1),
@@ -391,7 +392,7 @@ def torch_network(torch: Any, mlp: fm.MLP) -> Any:
 @pytest.mark.parametrize(
     "layers",
     [
-        [4, fm.Dense(6, "tanh"), fm.Dense(5, "gelu"), 3],
+        [4, fm.Dense(6, "tanh"), fm.Dense(5, "gelu"), fm.Dense(4, "mish"), 3],
         [4, 6, fm.LayerNorm(), fm.Activation("silu"), fm.BatchNorm(), 3],
         [4, 6, fm.Residual([fm.LayerNorm(), 6, fm.Dropout(0.5), 6]), 3],
         [4, fm.RMSNorm(), 6, fm.Residual([6, fm.RMSNorm()]), fm.Activation("gelu"), 3],

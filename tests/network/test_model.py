@@ -294,8 +294,8 @@ def test_sklearn_bound_shrinks_for_sigmoid():
 
 @pytest.mark.parametrize("activation", fm.ACTIVATIONS)
 def test_auto_follows_the_activation(activation):
-    relu_like = ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus")
-    wanted = "he_normal" if activation in relu_like else "glorot_uniform"
+    bounded = ("identity", "sigmoid", "tanh", "sin", "cos", "softsign", "softmax")
+    wanted = "glorot_uniform" if activation in (*bounded, "exp") else "he_normal"
     wanted = "lecun_normal" if activation == "selu" else wanted
     auto = fm.MLP([5, 6, 3], activation=activation, seed=4)
     named = fm.MLP([5, fm.Dense(6, activation, init=wanted), 3], seed=4)

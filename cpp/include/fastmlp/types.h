@@ -57,6 +57,7 @@ enum class WeightScale : int { FASTMLP_WEIGHT_SCALES(FASTMLP_ENUMERATOR) };
   X(gelu,       Gelu,      input,  he,     false)   \
   X(gelu_tanh,  GeluTanh,  input,  he,     false)   \
   X(silu,       Silu,      input,  he,     false)   \
+  X(mish,       Mish,      input,  he,     false)   \
   X(softplus,   Softplus,  output, he,     false)   \
   X(softsign,   Softsign,  output, glorot, false)   \
   X(sigmoid,    Sigmoid,   output, glorot, false)   \
@@ -91,9 +92,9 @@ constexpr int kEpsModeCount = FASTMLP_EPS_MODES(FASTMLP_COUNT);
 constexpr int kElementaryCount = FASTMLP_ELEMENTARY(FASTMLP_COUNT);
 
 inline constexpr const char* kActivationNames[] = {FASTMLP_ACTIVATIONS(FASTMLP_NAME)};
-inline constexpr const char* kLossNames[] = {FASTMLP_LOSSES(FASTMLP_NAME)};
 inline constexpr const char* kWeightScaleNames[] = {
   FASTMLP_WEIGHT_SCALES(FASTMLP_NAME)};
+inline constexpr const char* kLossNames[] = {FASTMLP_LOSSES(FASTMLP_NAME)};
 inline constexpr const char* kReductionNames[] = {FASTMLP_REDUCTIONS(FASTMLP_NAME)};
 inline constexpr const char* kEpsModeNames[] = {FASTMLP_EPS_MODES(FASTMLP_NAME)};
 inline constexpr const char* kElementaryNames[] = {FASTMLP_ELEMENTARY(FASTMLP_NAME)};

@@ -183,6 +183,56 @@ struct Silu {
   }
 };
 
+// mish: z w(z), w = tanh(log(1 + e^z)); derivative w + z w' (Misra 2019). w = p / d is
+// a quotient of polynomials in e = e^-|z|, which neither overflow nor cancel:
+//   z > 0: p = 1 + 2 e, d = p + 2 e^2; else p = e^2 + 2 e, d = p + 2.
+struct Mish {
+  template <class T>
+  struct Gate {
+    Vec<T> e, w, d;
+  };
+  template <class T>
+  static FASTMLP_MEMBER Gate<T> gate(Vec<T> z) {
+    const Vec<T> e = vexp_nonpositive(-abs(z)), q = e * e;
+    const auto above = z > num<T>(0);
+    const Vec<T> p = fma(num<T>(2), e, select(above, num<T>(1), q));
+    const Vec<T> d = p + select(above, q + q, num<T>(2));
+    return {e, p / d, d};
+  }
+  // z up to where w is 0 or 1 and w' is 0: z w' would be NaN at infinity.
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> clipped(Vec<T> z) {
+    return max(num<T>(-1000), min(num<T>(1000), z));
+  }
+  // w' = 4 e k (1 + e) / d^2, k = e for z > 0, else 1
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> slope(Gate<T> g, Vec<T> k) {
+    return num<T>(4) * (g.e * k) * (num<T>(1) + g.e) / (g.d * g.d);
+  }
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> forward(Vec<T> z) {
+    return z * gate(z).w;
+  }
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> z) {
+    const Vec<T> c = clipped(z);
+    const Gate<T> g = gate(c);
+    const Vec<T> k = select(c > num<T>(0), g.e, num<T>(1));
+    return dh * fma(c, slope(g, k), g.w);
+  }
+  // 2 w' + z w'', w'' = w' (1 - s - 2 w s) with the sigmoid s; 1 - s = k / (1 + e)
+  template <class T>
+  static FASTMLP_MEMBER Vec<T> second(Vec<T> z) {
+    const Vec<T> c = clipped(z);
+    const Gate<T> g = gate(c);
+    const auto above = c > num<T>(0);
+    const Vec<T> k = select(above, g.e, num<T>(1));
+    const Vec<T> rest = select(above, num<T>(1), g.e);
+    const Vec<T> bend = (k - num<T>(2) * g.w * rest) / (num<T>(1) + g.e);
+    return slope(g, k) * fma(c, bend, num<T>(2));
+  }
+};
+
 // softplus: log(1 + e^z) without overflow; derivative s(z) = 1 - e^-h.
 struct Softplus {
   template <class T>

@@ -105,6 +105,10 @@ def _softplus(g: Graph, z: str) -> str:
     return g.node("Add", g.node("Max", z, 0.0), log)
 
 
+def _mish(g: Graph, z: str) -> str:
+    return g.node("Mul", z, g.node("Tanh", _softplus(g, z)))
+
+
 def _softsign(g: Graph, z: str) -> str:
     return g.node("Div", z, g.node("Add", g.node("Abs", z), 1.0))
 
@@ -186,6 +190,21 @@ _GELU_TANH_DERIVATIVE = """\
   const T du2 = fma(q, $gelu_cubic_6, $gelu_root_2);
   return fma(c * du2, w * rest, gate);"""
 
+_MISH = """\
+  const T e = @exp_nonpositive(-fabs(z));
+  const T q = e * e;
+  const T p = fma(2.0, e, z > 0.0 ? 1.0 : q);
+  return z * (p / (p + (z > 0.0 ? q + q : 2.0)));"""
+_MISH_DERIVATIVE = """\
+  const T below = 1000.0 < z ? 1000.0 : z;
+  const T c = -1000.0 > below ? -1000.0 : below;
+  const T e = @exp_nonpositive(-fabs(c));
+  const T q = e * e;
+  const T p = fma(2.0, e, c > 0.0 ? 1.0 : q);
+  const T d = p + (c > 0.0 ? q + q : 2.0);
+  const T k = c > 0.0 ? e : 1.0;
+  return fma(c, 4.0 * (e * k) * (1.0 + e) / (d * d), p / d);"""
+
 ACTIVATIONS: dict[str, ActivationForm] = {
     "identity": ActivationForm("Identity", {}, "linear", None, lambda g, z: z, "z", ""),
     "relu": ActivationForm(
@@ -248,6 +267,9 @@ ACTIVATIONS: dict[str, ActivationForm] = {
         "z * @sigmoid(z)",
         "@silu_slope(z, @sigmoid(z))",
         True,
+    ),
+    "mish": ActivationForm(
+        "Mish", {}, "mish", None, _mish, _MISH, _MISH_DERIVATIVE, True
     ),
     "softplus": ActivationForm(
         "Softplus",

@@ -25,7 +25,7 @@ __all__ = [
 # fmt: off
 ACTIVATIONS: tuple[str, ...] = (
     "identity", "relu", "leaky_relu", "elu", "selu", "gelu", "gelu_tanh", "silu",
-    "softplus", "softsign", "sigmoid", "tanh", "sin", "cos", "exp", "softmax",
+    "mish", "softplus", "softsign", "sigmoid", "tanh", "sin", "cos", "exp", "softmax",
 )
 
 
@@ -105,6 +105,10 @@ def _gelu_tanh_gate(z: Array) -> Array:
     return sigmoid(2 * math.sqrt(2 / math.pi) * (z + _GELU_TANH_CUBIC * z**3))
 
 
+def _softplus(z: Array) -> Array:
+    return np.asarray(np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z))))
+
+
 def _softmax(z: Array) -> Array:
     e = np.exp(z - z.max(axis=-1, keepdims=True))
     return np.asarray(e / e.sum(axis=-1, keepdims=True))
@@ -118,7 +122,8 @@ _FORWARD: dict[str, Callable[[Array], Array]] = {
     "gelu": lambda z: z * _normal_cdf(z),
     "gelu_tanh": lambda z: z * _gelu_tanh_gate(z),
     "silu": lambda z: z * sigmoid(z),
-    "softplus": lambda z: np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z))),
+    "mish": lambda z: z * np.tanh(_softplus(z)),
+    "softplus": _softplus,
     "softsign": lambda z: z / (1 + np.abs(z)),
     "sigmoid": sigmoid,
     "tanh": np.tanh,
@@ -149,6 +154,19 @@ def _silu_derivative(z: Array) -> Array:
     s = sigmoid(z)
     return np.asarray(s + z * s * sigmoid(-z))
 
+
+def _mish_gate(z: Array) -> tuple[Array, Array, Array]:
+    """Return z, w = tanh(softplus(z)) and w'; z is clipped to where w' is not 0."""
+    # softplus' = s(z), and with u = e^-softplus(z) = s(-z), tanh' = (2 u / (1 + u^2))^2
+    z = np.clip(z, -1000, 1000)
+    u = sigmoid(-z)
+    return z, np.tanh(_softplus(z)), (2 * u / (1 + u * u)) ** 2 * sigmoid(z)
+
+
+def _mish_derivative(z: Array) -> Array:
+    z, w, slope = _mish_gate(z)
+    return np.asarray(w + z * slope)
+
 # Derivatives as functions of what is saved: the output h where that suffices, else
 # the pre-activation z (see activation_saves).
 _DERIVATIVE: dict[str, Callable[[Array], Array]] = {
@@ -160,6 +178,7 @@ _DERIVATIVE: dict[str, Callable[[Array], Array]] = {
     "gelu": _gelu_derivative,
     "gelu_tanh": _gelu_tanh_derivative,
     "silu": _silu_derivative,
+    "mish": _mish_derivative,
     "softplus": lambda h: -np.expm1(-h),
     "softsign": lambda h: (1 - np.abs(h)) ** 2,
     "sigmoid": lambda h: h * (1 - h),
@@ -169,7 +188,7 @@ _DERIVATIVE: dict[str, Callable[[Array], Array]] = {
     "exp": lambda h: h,
 }
 
-_SAVES_INPUT = ("gelu", "gelu_tanh", "silu", "sin", "cos")
+_SAVES_INPUT = ("gelu", "gelu_tanh", "silu", "mish", "sin", "cos")
 
 
 def activation_saves(kind: str) -> Literal["input", "output"]:
@@ -223,6 +242,12 @@ def _silu_second(z: Array) -> Array:
     s, rest = sigmoid(z), sigmoid(-z)
     return np.asarray(s * rest * (2 + z * (rest - s)))
 
+
+def _mish_second(z: Array) -> Array:
+    # (w + z w')' = 2 w' + z w'', w'' = w' (1 - s - 2 w s)
+    z, w, slope = _mish_gate(z)
+    return np.asarray(slope * (2 + z * (sigmoid(-z) - 2 * w * sigmoid(z))))
+
 # Second derivatives, as functions of the same.
 _SECOND: dict[str, Callable[[Array], Array]] = {
     "identity": np.zeros_like,
@@ -233,6 +258,7 @@ _SECOND: dict[str, Callable[[Array], Array]] = {
     "gelu": _gelu_second,
     "gelu_tanh": _gelu_tanh_second,
     "silu": _silu_second,
+    "mish": _mish_second,
     "softplus": lambda h: -np.exp(-h) * np.expm1(-h),
     "softsign": lambda h: -2 * np.sign(h) * (1 - np.abs(h)) ** 3,
     "sigmoid": lambda h: h * (1 - h) * (1 - 2 * h),
@@ -258,7 +284,9 @@ def softmax_second(out: Array, dot: Array | None, c: Array, t: Array, h: Array) 
     mean_dot = (slope * h + c * t).sum(axis=-1, keepdims=True)
     out[...] = (t * (c - mean) + h * (slope - mean_dot)).reshape(out.shape)
 
-RELU_LIKE = ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus")
+RELU_LIKE = (
+    "relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "mish", "softplus",
+)
 
 
 def activate(z: Array, kind: str) -> tuple[Array, Array]:
