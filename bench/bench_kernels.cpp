@@ -140,20 +140,16 @@ void bench_activation(int rounds) {
   constexpr Index kRows = 64, kCols = 64;  // stays in the first-level cache
   const auto x = filled<float>(kRows * kCols), y = filled<float>(kRows * kCols);
   const auto d = filled<float>(kRows * kCols);
-  const char* names[] = {"identity", "relu",     "leaky_relu", "elu",
-                         "selu",     "gelu",     "gelu_tanh",  "silu",
-                         "softplus", "softsign", "sigmoid",    "tanh",
-                         "sin",      "cos",      "exp",        "softmax"};
   std::vector<Case> cases;
   for (int i = 0; i < kActivationCount; ++i) {
     const auto kind = static_cast<Activation>(i);
-    cases.push_back({std::string(names[i]) + " forward",
+    cases.push_back({std::string(kActivationNames[i]) + " forward",
                      [&, kind] {
                        kernels<float>().activation_forward(
                            kind, y.data(), kCols, x.data(), kCols, kRows, kCols);
                      },
                      kRows * kCols});
-    cases.push_back({std::string(names[i]) + " backward",
+    cases.push_back({std::string(kActivationNames[i]) + " backward",
                      [&, kind] {
                        kernels<float>().activation_backward(kind, d.data(), kCols,
                                                             x.data(), kCols, x.data(),
