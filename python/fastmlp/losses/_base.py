@@ -1,0 +1,217 @@
+"""The base class of losses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _core, _validate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn, TypeAlias
+
+    import numpy.typing as npt
+
+    from .._validate import Array, Target
+
+    # Values, labels, or for ActionValue (actions, values).
+    TargetLike: TypeAlias = npt.ArrayLike | tuple[npt.ArrayLike, npt.ArrayLike]
+
+REDUCTIONS = ("mean", "sum")
+
+
+class Loss:
+    """Base class of the losses; create one of the classes below instead.
+
+    Losses are immutable, compare by value, and can be hashed and pickled.
+    """
+
+    __slots__ = ("core",)
+
+    core: _core.Loss
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise TypeError("Loss is abstract: make fm.MSE(), fm.CrossEntropy(), …")
+
+    def _make(
+        self,
+        kind: str,
+        reduction: str,
+        delta: float = 1.0,
+        smoothing: float = 0.0,
+        per_output: tuple[float, ...] = (),
+        *,
+        action: bool = False,
+        scale: float = 1.0,
+    ) -> None:
+        reduction = _validate.choice("reduction", reduction, REDUCTIONS)
+        core = _core.Loss(kind, delta, reduction, smoothing, per_output, action, scale)
+        object.__setattr__(self, "core", core)
+
+    @property
+    def reduction(self) -> str:
+        """How the losses of rows are combined: "mean" or "sum"."""
+        return self.core.reduction
+
+    def _as_array(self, name: str, target: Any) -> Array:
+        """Return the targets of a whole data set as an array that `fit` can index.
+
+        Called only for losses written in Python: the core checks those of the others.
+        """
+        return np.asarray(target)
+
+    def _arguments(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {"reduction": self.reduction}
+
+    def _factor(self) -> float:
+        """Return the factor that `with_scale` has multiplied the loss by."""
+        return self.core.scale
+
+    def _times(self, factor: float) -> Loss:
+        """Return a copy multiplied by a factor, see `with_scale`."""
+        copy, core = _make(type(self), self._arguments()), self.core
+        scale = core.scale * factor
+        if not (0.0 < scale < np.inf):
+            raise ValueError(
+                f"factor must leave the loss a finite scale > 0: {factor!r} makes it "
+                f"{scale!r}"
+            )
+        scaled = _core.Loss(
+            core.kind,
+            core.delta,
+            core.reduction,
+            core.smoothing,
+            core.per_output,
+            core.action,
+            scale,
+        )
+        object.__setattr__(copy, "core", scaled)
+        return copy
+
+    def __call__(
+        self,
+        pred: npt.ArrayLike,
+        target: TargetLike,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> float:
+        """Return the loss of predictions.
+
+        Parameters
+        ----------
+        pred : (B, O) or (B,)
+            Predictions; float32 is computed in float32, everything else in float64.
+        target : like ``pred``
+            Targets; `CrossEntropy` also takes int class labels (B,), and `Quantile`,
+            `GaussianNLL` and `ActionValue` document what they take. The values are not
+            checked, for instance whether probabilities are from 0 to 1.
+        sample_weight : (B,), optional
+            Weights of the rows: finite, not negative, not all zero.
+
+        Returns
+        -------
+        float
+            The loss.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an array has a wrong shape or dtype, or a label is out of range.
+        """
+        if sample_weight is None:
+            try:
+                value = self.core.value(pred, target)
+            except ValueError:
+                value = NotImplemented  # a label out of range; raised again for target
+            if value is not NotImplemented:
+                return value
+        arrays = self._arrays(pred, target, sample_weight)
+        return _validate.accepted(self.core.value(*arrays))
+
+    def value_and_grad(
+        self,
+        pred: npt.ArrayLike,
+        target: TargetLike,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> tuple[float, Array]:
+        """Return the loss of predictions and its gradient with respect to them.
+
+        Parameters and errors are the same as for calling the loss.
+
+        Returns
+        -------
+        value : float
+            The loss.
+        grad : ndarray, shape of ``pred``
+            Its gradient, in the dtype that it was computed in.
+        """
+        if sample_weight is None:
+            try:
+                result = self.core.value_and_grad(pred, target)
+            except ValueError:
+                result = NotImplemented
+            if result is not NotImplemented:
+                return result
+        arrays = self._arrays(pred, target, sample_weight)
+        return _validate.accepted(self.core.value_and_grad(*arrays))
+
+    def _arrays(
+        self, pred: object, target: object, sample_weight: object
+    ) -> tuple[Array, Target, Array | None]:
+        """Return arrays that the core takes, or raise an error that names the fault."""
+        # Predictions, in their own precision.
+        p = _validate.numeric("pred", pred)
+        dtype = np.dtype(np.float32 if p.dtype == np.float32 else np.float64)
+        p = predictions(_validate.convert("pred", p, dtype))
+
+        # Targets and weights for as many rows.
+        y = _validate.targets("target", target, self.core, p.shape, dtype)
+        if sample_weight is None:
+            return p, y, None
+        return p, y, _validate.weights("sample_weight", sample_weight, dtype, len(p))
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a loss is immutable: cannot set {name!r}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a loss is immutable: cannot delete {name!r}")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Loss):
+            return NotImplemented
+        return (
+            type(self) is type(other)
+            and self._arguments() == other._arguments()
+            and self._factor() == other._factor()
+        )
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._factor(), *self._arguments().items()))
+
+    def __repr__(self) -> str:
+        made = f"{type(self).__name__}({_validate.arguments(self._arguments())})"
+        return made if self._factor() == 1.0 else f"{self._factor()!r} * {made}"
+
+    def __reduce__(self) -> tuple[Callable[..., Loss], tuple[Any, ...]]:
+        return _make, (type(self), self._arguments(), self._factor())
+
+
+def predictions(p: Array) -> Array:
+    if p.ndim not in (1, 2) or p.size == 0:
+        raise ValueError(
+            "pred must have shape (rows, outputs) or (rows,) and not be empty, "
+            f"got {_validate.describe(p)}"
+        )
+    return p
+
+
+def _make(cls: type[Loss], arguments: dict[str, Any], factor: float = 1.0) -> Loss:
+    """Make a loss for pickle, which passes positional arguments only."""
+    loss = cls(**arguments)
+    return loss if factor == 1.0 else loss._times(factor)
+
+
+def positive(name: str, value: object) -> float:
+    return _validate.real(name, value, 0.0, open_low=True)

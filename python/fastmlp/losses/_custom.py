@@ -1,0 +1,253 @@
+"""Losses that are Python functions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _validate
+from ._base import REDUCTIONS, Loss, positive, predictions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+    from .._validate import Array
+
+__all__ = ["CustomLoss"]
+
+
+class CustomLoss(Loss):
+    """A loss that is a Python function.
+
+    Whatever takes a loss also takes the function itself. Each batch then costs a call
+    into Python and the time of the function, which is most of a step for small models
+    and batches; the losses above run in the core. Dropout draws the same masks as with
+    a loss of the core.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(pred, target)`` returns the loss, a number, and its gradient with
+        respect to the predictions, an array of their shape (B, O). It gets the targets
+        unconverted and, if there are sample weights, the weights (B,) as a third
+        argument.
+    reduction : {"mean", "sum"}
+        Whether the function's value is a mean or a sum over rows. This determines how
+        the losses of batches are combined into that of an epoch; it does not change
+        what the function returns.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``function`` is not a function or ``reduction`` is neither.
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> import numpy as np
+    >>> def log_cosh(pred, target):
+    ...     r = pred - target
+    ...     return np.log(np.cosh(r)).mean(), np.tanh(r) / r.size
+    >>> loss = fm.CustomLoss(log_cosh)
+    >>> loss(np.zeros((2, 1)), np.zeros((2, 1)))
+    0.0
+
+    Predictions and targets are NumPy arrays. PyTorch can compute the gradient of its
+    own losses::
+
+        def loss(pred, target):
+            p = torch.tensor(pred, requires_grad=True)
+            value = torch.nn.functional.huber_loss(p, torch.as_tensor(target))
+            value.backward()
+            return value.item(), p.grad.numpy()
+    """
+
+    __slots__ = ("_function", "_reduction")
+
+    _function: Callable[..., Any]
+    _reduction: str
+
+    def __init__(
+        self, function: Callable[..., Any], *, reduction: str = "mean"
+    ) -> None:
+        if not callable(function) or isinstance(function, (type, Loss)):
+            raise TypeError(
+                "function must be a function of (pred, target), got "
+                f"{_validate.describe(function)}"
+            )
+        reduction = _validate.choice("reduction", reduction, REDUCTIONS)
+        object.__setattr__(self, "core", None)  # the core has no part in it
+        object.__setattr__(self, "_function", function)
+        object.__setattr__(self, "_reduction", reduction)
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The function."""
+        return self._function
+
+    @property
+    def reduction(self) -> str:
+        """Whether the function's value is a mean or a sum over rows."""
+        return self._reduction
+
+    def _factor(self) -> float:
+        return 1.0
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"function": self.function, "reduction": self.reduction}
+
+    def __call__(
+        self,
+        pred: npt.ArrayLike,
+        target: Any,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> float:
+        """Return the loss of predictions, see `value_and_grad`."""
+        return self.value_and_grad(pred, target, sample_weight)[0]
+
+    def value_and_grad(
+        self,
+        pred: npt.ArrayLike,
+        target: Any,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> tuple[float, Array]:
+        """Call the function and check what it returns.
+
+        Parameters
+        ----------
+        pred : (B, O) or (B,)
+            Predictions; float32 stays float32, everything else becomes float64.
+        target : object
+            Targets in any form that the function takes.
+        sample_weight : (B,), optional
+            Weights of the rows: finite, not negative, not all zero.
+
+        Returns
+        -------
+        value : float
+            The loss.
+        grad : ndarray, shape of ``pred``
+            Its gradient, of the dtype of the predictions.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the function does not return a number and such an array, or if there are
+            weights and it does not take them.
+        """
+        p = _validate.numeric("pred", pred)
+        dtype = np.dtype(np.float32 if p.dtype == np.float32 else np.float64)
+        p = predictions(_validate.convert("pred", p, dtype))
+        if sample_weight is None:
+            result = self.function(p, target)
+        else:
+            weight = _validate.weights("sample_weight", sample_weight, dtype, len(p))
+            self._check_takes_weights()
+            result = self.function(p, target, weight)
+        return self._checked(result, p)
+
+    def _check_takes_weights(self) -> None:
+        import inspect
+
+        try:
+            inspect.signature(self.function).bind(None, None, None)
+        except TypeError:
+            raise TypeError(
+                "sample_weight is for a loss function with a third argument, "
+                f"(pred, target, sample_weight); {self.function!r} has none"
+            ) from None
+        except ValueError:
+            pass  # a function written in C may have no signature to inspect
+
+    def _checked(self, result: object, pred: Array) -> tuple[float, Array]:
+        who = "the loss function"
+        if not isinstance(result, (tuple, list)) or len(result) != 2:
+            raise TypeError(
+                f"{who} must return (value, gradient), got {_validate.describe(result)}"
+            )
+        value = _validate.numeric(f"{who}'s value", result[0])
+        if value.ndim != 0:
+            raise ValueError(
+                f"{who}'s value must be one number, got {_validate.describe(value)}"
+            )
+        grad = _validate.numeric(f"{who}'s gradient", result[1])
+        if grad.shape != pred.shape:
+            raise ValueError(
+                f"{who}'s gradient must have the shape of pred, {pred.shape}, got "
+                f"{_validate.describe(grad)}"
+            )
+        with np.errstate(over="ignore"):
+            return float(value), np.ascontiguousarray(grad, pred.dtype)
+
+
+def as_loss(loss: Loss | Callable[..., Any]) -> Loss:
+    """Return a loss unchanged, and a function as a `CustomLoss`.
+
+    Parameters
+    ----------
+    loss : Loss or callable
+        Loss or custom loss function.
+
+    Returns
+    -------
+    Loss
+        The loss.
+
+    Raises
+    ------
+    TypeError
+        If it is anything else, such as the name or the class of a loss.
+    """
+    if isinstance(loss, Loss):
+        return loss
+    home = getattr(loss, "__module__", None) or ""
+    of_torch = home.startswith("torch.") and not isinstance(loss, type)
+    if callable(loss) and not isinstance(loss, type) and not of_torch:
+        return CustomLoss(loss)
+    got = _validate.describe(loss)
+    if of_torch:
+        got += (
+            f" of PyTorch ({home}), which takes tensors: wrap it in a function, see "
+            "fm.CustomLoss"
+        )
+    if isinstance(loss, type) and issubclass(loss, Loss):
+        got = f"fm.{loss.__name__}; did you mean fm.{loss.__name__}()?"
+    raise TypeError(
+        "loss must be a fastmlp Loss such as fm.MSE(), or a function (pred, target) -> "
+        f"(value, gradient); got {got}"
+    )
+
+
+def with_scale(loss: Loss, factor: float) -> Loss:
+    """Return a copy of a loss whose value and gradient are multiplied by a factor.
+
+    This serves conventions that differ by a factor, such as the ½ in scikit-learn's
+    squared error. The factor is applied to the divisor of the sum over rows: one that
+    cancels a part of it, such as the O of a mean over O outputs, costs no rounding.
+
+    Parameters
+    ----------
+    loss : Loss
+        Any loss except a `CustomLoss`.
+    factor : float
+        Factor, finite, > 0. It multiplies any earlier scale of the loss.
+
+    Returns
+    -------
+    Loss
+        The copy, of the same class, so that metrics treat it like the original.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``loss`` is not such a loss or ``factor`` is out of range.
+    """
+    if not isinstance(loss, Loss) or isinstance(loss, CustomLoss):
+        raise TypeError(
+            "loss must be a fastmlp Loss that is computed in the core such as "
+            f"fm.MSE(), got {_validate.describe(loss)}"
+        )
+    return loss._times(positive("factor", factor))
