@@ -65,6 +65,7 @@ def networks() -> dict[str, fm.MLP]:
     block = fm.Residual([fm.Dense(9, "tanh"), fm.Dropout(0.2), fm.Dense(9)])
     rms, rms_block = fm.RMSNorm, fm.Residual([fm.RMSNorm(), fm.Dense(9, "tanh"), 9])
     add("rms_back", [7, rms(), 9, rms_block, act("silu"), rms(affine=False), 4])
+    add("row_norms_of_one", [1, rms(), act("tanh"), ln(), 1])
     add("rms_forward", [3, 9, rms(), rms_block, act("relu"), 21, rms()])
     add("plain", [3, 1], bias=False)
     add("one", [1, 1])

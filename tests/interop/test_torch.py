@@ -349,7 +349,7 @@ def test_seeds():
     [
         [N_IN, 3],
         [N_IN, *[8] * 11, 3],
-        [N_IN, fm.LayerNorm(), 8, fm.Dropout(0.2), 6, fm.LayerNorm(), fm.RMSNorm(), 3],
+        [N_IN, fm.LayerNorm(), 8, fm.Dropout(0.2), 6, fm.LayerNorm(), 3],
         [N_IN, fm.Dense(8, "identity"), fm.BatchNorm(), fm.Activation("tanh"), 3],
         [N_IN, 8, fm.BatchNorm(affine=False), fm.Dense(4, "identity", bias=False), 3],
     ],
@@ -478,6 +478,11 @@ RELU = {"activation": "relu"}
         ),
         (arrays(2, 3, **{"2_weight": np.ones((1, 3, 1))}), RELU, r"\(out, in\)"),
         (
+            arrays(2, 3, **{"1_weight": ONES}),
+            {},
+            "layer 1 has only a 1-D weight.*module",
+        ),
+        (
             arrays(2, 3, **{"1_bias": ONES, "1_running_var": ONES}),
             {},
             "layer 1 must have",
@@ -540,3 +545,16 @@ assert "torch" not in sys.modules
 @pytest.mark.parametrize("program", [WITHOUT_TORCH, NOT_IMPORTED])
 def test_torch_is_imported_only_if_used(program):
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("affine", [True, False])
+def test_rms_norm_without_eps_takes_that_of_the_dtype(dtype, affine):
+    norm = nn.RMSNorm(3, elementwise_affine=affine)
+    net = nn.Sequential(norm, nn.Linear(3, 2)).to(getattr(torch, dtype))
+    mlp = fm.from_torch(net)
+    assert mlp.layers[0] == fm.RMSNorm(float(np.finfo(dtype).eps), affine=affine)
+    x = np.full((2, 3), 1e-4, dtype)
+    want = net(torch.from_numpy(x)).detach().numpy()
+    # The roundings of a normalisation and a product; another eps changes digits.
+    np.testing.assert_allclose(mlp(x), want, rtol=50 * np.finfo(dtype).eps)

@@ -101,8 +101,9 @@ def from_torch(
     missing between two dense layers is an activation; further missing numbers are
     dropouts, which leave no trace, and modules before the first layer do nothing. With
     other names an activation follows each dense layer but the last. Normalisations get
-    PyTorch's default constants. A state dict does not show residual blocks: pass the
-    module, or make the model and use its `MLP.load_state_dict`.
+    PyTorch's default constants. A state dict does not show residual blocks, nor whether
+    a 1-D weight alone is that of an ``RMSNorm``: pass the module, or make the model and
+    use its `MLP.load_state_dict`.
 
     >>> mlp = fm.from_torch(net)  # an nn.Sequential
     >>> mlp = fm.from_torch(
@@ -120,7 +121,7 @@ def from_torch(
                 "prefix, activation and output_activation are for state dicts; a "
                 "module contains its activations, and its parts can be passed instead"
             )
-        ModuleReader(torch, builder).read("", source)
+        ModuleReader(torch, builder, source).read("", source)
     elif hasattr(source, "keys"):
         output = activation_name("output_activation", output_activation)
         _read_state(source, _prefixes(prefix), activation, output, builder)
@@ -338,7 +339,7 @@ _ADVICE = {
 class ModuleReader:
     """Reads modules into a builder."""
 
-    def __init__(self, torch: Any, builder: _Builder) -> None:
+    def __init__(self, torch: Any, builder: _Builder, source: Any) -> None:
         from . import to_torch
 
         nn = torch.nn
@@ -358,6 +359,10 @@ class ModuleReader:
             if hasattr(nn, form.torch)
         }
         self._readers |= dict.fromkeys(self._forms, self._layer)
+        floats = (p.dtype for p in source.parameters() if p.dtype.is_floating_point)
+        dtype = next(floats, torch.get_default_dtype())
+        # That of the dtype in which the module computes.
+        self.machine_epsilon = float(torch.finfo(dtype).eps)
         for row in ACTIVATIONS.values():
             if row.torch is not None:
                 self._readers.setdefault(getattr(nn, row.torch), self._activation)
@@ -716,14 +721,19 @@ def _norm_of(leaf: _Leaf, roles: set[str]) -> Normalization:
     kinds: list[Any] = [kind for kind in LAYERS if issubclass(kind, Normalization)]
     layers = [kind(affine=affine) for kind in kinds for affine in (True, False)]
     known = [(layer, [n for n in layer.arrays(1) if n != _COUNTER]) for layer in layers]
+    # A 1-D weight alone may be that of several kinds of layers.
+    known = [(layer, names) for layer, names in known if len(names) > 1]
+    if roles == {"weight"} and _COUNTER not in leaf.entries:
+        raise ValueError(
+            f"{leaf.what} has only a 1-D weight, which does not tell its kind: pass "
+            "the module, or make the model and use its load_state_dict"
+        )
     found: list[Normalization] = [
-        layer for layer, names in known if names and set(names) == roles
+        layer for layer, names in known if set(names) == roles
     ]
     is_counted = _COUNTER in leaf.entries
     if not found or (is_counted and not isinstance(found[0], BatchNorm)):
-        each = (
-            f"{type(k).__name__}: {', '.join(names)}" for k, names in known if names
-        )
+        each = (f"{type(layer).__name__}: {', '.join(names)}" for layer, names in known)
         raise ValueError(
             f"{leaf.what} must have the arrays of a normalisation "
             f"({'; '.join(each)}), got {', '.join(leaf.entries)}"

@@ -60,7 +60,7 @@ class LayerForm:
         return {}
 
     @staticmethod
-    def c_memory(i: int, node: Node) -> dict[str, int]:
+    def c_memory(i: int, node: Node) -> dict[str, int | None]:
         """Return elements that the Jacobian keeps on the stack, by variable."""
         return {}
 
@@ -132,9 +132,9 @@ class _RowNormForm(LayerForm):
     c_slope: ClassVar[str]
 
     @staticmethod
-    def c_memory(i: int, node: Node) -> dict[str, int]:
+    def c_memory(i: int, node: Node) -> dict[str, int | None]:
         """Return elements that the Jacobian keeps on the stack, by variable."""
-        return {f"factor{i}": 1, f"hat{i}": node.n_out}
+        return {f"factor{i}": None, f"hat{i}": node.n_out}
 
     @classmethod
     def c_value(
@@ -331,13 +331,9 @@ static inline void @rms_slope(T *to, const T *from, const T *hat, T factor,
         """Add the layer of a module to the reader's builder."""
         shape = _row_shape(what, module)
         arrays = reader.arrays(what, module, "weight")
-        if module.eps is None:
-            # PyTorch then takes the eps of the input's dtype, which is the parameters'.
-            dtypes = [array.dtype for array in arrays.values()]
-            dtypes += [*reader.builder.dtypes, np.dtype(np.float32)]
-            eps = float(np.finfo(dtypes[0]).eps)
-        else:
-            eps = _torch_eps(what, module)
+        # PyTorch's default depends on the dtype of the input.
+        given = module.eps is not None
+        eps = _torch_eps(what, module) if given else reader.machine_epsilon
         reader.builder.fit(what, shape)
         reader.builder.norm(what, RMSNorm(eps, affine=bool(arrays)), arrays)
 

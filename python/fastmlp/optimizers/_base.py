@@ -85,8 +85,10 @@ class Optimizer:
         **constants
             Hyperparameters of the core that are the same for all objects of the class.
         """
-        super().__init_subclass__()
-        if kind is not None:
+        if kind is None:
+            super().__init_subclass__(**constants)
+        else:
+            super().__init_subclass__()
             cls._kind, cls._constants = kind, constants
             code = cls.__init__.__code__
             names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]

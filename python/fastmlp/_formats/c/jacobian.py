@@ -62,9 +62,9 @@ class Jacobian:
                 elements += node.n_out
             if node.kind in BY_KIND:
                 memory = BY_KIND[node.kind].c_memory(i, node)
-                names = [v if n == 1 else f"{v}[{n}]" for v, n in memory.items()]
+                names = [v if n is None else f"{v}[{n}]" for v, n in memory.items()]
                 stored += [f"  T {', '.join(names)};"] if names else []
-                elements += sum(memory.values())
+                elements += sum(n or 1 for n in memory.values())
         derivatives = ScratchAllocator("t")
         inner = (self._tangents if self._is_forward() else self._cotangents)(
             derivatives
