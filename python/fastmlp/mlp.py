@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import _core, _validate, initializers
+from ._core import Loss as NativeLoss
 from ._formats.exports import Exports
 from ._network import resolve, summary
 from ._network.derivatives import Derivatives
@@ -421,21 +422,31 @@ class MLP(Derivatives, Exports):
             If an array has the wrong kind or shape, a label is out of range, or the
             optimiser belongs to another model; nothing has changed then.
         """
-        if not (isinstance(loss, Loss) and isinstance(optimizer, Optimizer)):
+        # A step of a small model takes a microsecond, and two isinstance calls a
+        # noticeable part of it. So the usual arguments are recognised by less: a loss
+        # by its core, an optimiser by its owner, which it has once it is checked.
+        core: _core.Loss | None
+        try:
+            core, owner = loss.core, optimizer._owner  # type: ignore[union-attr]
+        except AttributeError:  # a function as a loss, or a mistake
+            core = owner = None
+        if type(core) is not NativeLoss or owner is not self._self:
             loss = as_loss(loss)
             arguments.check_optimizer(optimizer)
-        if optimizer._owner is not self._self:
             arguments.claim(self, optimizer)
+            core = loss.core
         if optimizer._schedule is not None:
             optimizer._set_lr()
         if sample_weight is not None:
             sample_weight = self._checked_weights(sample_weight)
-        core = loss.core
         if core is None:
-            return custom.train_step(self, x, y, loss, optimizer, sample_weight)
+            return custom.train_step(
+                self, x, y, as_loss(loss), optimizer, sample_weight
+            )
         value = self.core.train_step(x, y, core, optimizer.core, sample_weight)
         if value is NotImplemented:
-            rows, target, weight = arguments.batch(self, x, y, loss, sample_weight)
+            batch = arguments.batch(self, x, y, as_loss(loss), sample_weight)
+            rows, target, weight = batch
             value = accepted(
                 self.core.train_step(rows, target, core, optimizer.core, weight)
             )
