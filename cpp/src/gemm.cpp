@@ -9,10 +9,10 @@ namespace fastmlp {
 namespace detail {
 namespace {
 
-// Sizes of blocks in elements. Long chains gain more than a right block small enough
-// for the second-level cache: C is read and written once per kKc steps, and the
-// distance of its rows is often a power of two, so that they evict each other from the
-// cache.
+// Sizes of blocks in elements. A large kKc is faster than a right block that fits into
+// the second-level cache, because C is read and written once per kKc steps of k, and
+// the distance between rows of C is often a power of two, so that they evict each other
+// from the cache.
 constexpr Index kKc = 1024;
 constexpr Index kMc = 4 * kRowGrain;
 template <class T>

@@ -22,8 +22,9 @@ double power(double x, int64_t n) {
   return result;
 }
 
-// The struct of each kind computes the scalars of its kernel at a step, counted from 1,
-// and tells which of its slots a configuration uses and their initial value.
+// Each kind of optimiser has a struct that computes its kernel's scalars at a given
+// step, counted from 1, and tells which slots a configuration uses and their initial
+// value.
 struct UsedSlots {
   bool used[kStateSlots];
   double initial = 0.0;
@@ -150,7 +151,8 @@ std::array<const char*, kMaxSlots> slot_names(const OptimizerConfig& c) {
   return names;
 }
 
-// A training step may run user code under this lock, so its holder is recorded.
+// A training step may run user code while it holds this lock, so the holder is
+// recorded.
 struct OptimizerMutex::Impl {
   detail::ForkSafe<std::timed_mutex, detail::LockRank::optimizer> mutex{true};
 };

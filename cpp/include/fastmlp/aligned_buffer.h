@@ -18,7 +18,7 @@ template <class T>
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
-  // Throws std::bad_alloc, also if the number of bytes cannot be represented.
+  // Throws std::bad_alloc if memory runs out or the number of bytes overflows.
   explicit AlignedBuffer(Index size) : data_(allocate(size)), size_(size) {}
   AlignedBuffer(AlignedBuffer&& other) noexcept { swap(other); }
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {

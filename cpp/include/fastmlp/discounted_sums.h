@@ -10,8 +10,9 @@ namespace fastmlp {
 template <class T>
 void accumulate_backwards(T* x, const T* factor, Index steps, Index width);
 
-// out[b] = reward[b] + gamma q[b, a] with a where by[b, a] is largest (the first of
-// several; NaN counts as largest), or reward[b] where terminated.
+// out[b] = reward[b] + gamma q[b, a], where a is the index of the largest element of
+// by[b, :] (the first of several; NaN counts as largest); out[b] = reward[b] if
+// terminated[b].
 template <class T>
 void action_value_targets(T* out, const T* q, const T* by, const float* reward,
                           const bool* terminated, double gamma, Index rows,

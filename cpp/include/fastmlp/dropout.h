@@ -8,8 +8,8 @@
 
 namespace fastmlp {
 
-// Arguments of KernelTable::dropout for dropout layer number `layer` of a network,
-// which drops elements with probability `rate`.
+// Arguments of KernelTable::dropout for the network's dropout layer with number
+// `layer`, which drops elements with probability `rate`.
 template <class T>
 DropoutArgs<T> dropout_args(double rate, const Draw& draw, uint32_t layer) {
   const double kept = 1 - rate;

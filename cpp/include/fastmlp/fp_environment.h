@@ -1,6 +1,6 @@
-// Results have identical bits only in one floating-point environment: rounding to
-// nearest, subnormal numbers kept, no traps. Other libraries in the process are known
-// to change it.
+// Results are bitwise reproducible only in a fixed floating-point environment: rounding
+// to nearest, subnormal numbers kept, no traps. Other libraries in the process may
+// change this environment.
 #pragma once
 
 #if defined(__x86_64__) || defined(__i386__) || defined(_M_X64)
@@ -13,7 +13,8 @@
 
 namespace fastmlp {
 
-// RAII: sets this environment for the current thread and restores the old one.
+// RAII: sets this environment for the current thread; the destructor restores the
+// previous one.
 class DefaultFpEnvironment {
  public:
   DefaultFpEnvironment() {

@@ -1,6 +1,6 @@
 // Matrix products on whole matrices, and the cache-blocked single-threaded product that
-// the network is built from. Every element is one chain of fused multiply-adds in
-// ascending k, whatever the blocking.
+// the network is built from. Every element of a product is one chain of fused
+// multiply-adds in ascending k, whatever the blocking.
 #pragma once
 
 #include "fastmlp/kernel_table.h"
@@ -9,8 +9,8 @@
 namespace fastmlp {
 
 // C = A B (+ bias in every row), C = A B^T and C = A^T B. With `accumulate` the product
-// is added to C, and bias is not used. C must not overlap A or B. The number of threads
-// depends on the amount of work. Throws std::bad_alloc.
+// is added to C, and bias is not used. C must not overlap A or B. Larger products use
+// more threads. Throws std::bad_alloc.
 template <class T>
 void gemm_nn(MatrixView<T> c, MatrixView<const T> a, MatrixView<const T> b,
              const T* bias, bool accumulate);
@@ -29,14 +29,14 @@ Index packed_right_size(const KernelTable<T>& table, Index k, Index n) {
   return (n + table.nr - 1) / table.nr * table.nr * k;
 }
 
-// The largest packed_right_size of any instruction set. Memory of this size remains
-// sufficient when the instruction set changes.
+// The largest packed_right_size of any instruction set: a buffer of this size stays
+// large enough if the active instruction set changes.
 constexpr Index packed_right_bound(Index k, Index n) {
   return (n + kMostPanelColumns - 1) / kMostPanelColumns * kMostPanelColumns * k;
 }
 
-// Number of elements of scratch memory for a block of the left operand, and for one of
-// the right.
+// Number of elements of scratch memory for one block of the left operand, and for one
+// block of the right operand.
 Index left_scratch_size(Index k);
 template <class T>
 Index right_scratch_size(Index k, Index n);
@@ -57,9 +57,9 @@ void gemm_blocked(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a
                   RightOperand<T> b, Index k, const T* bias, bool accumulate,
                   T* left_scratch, const Epilogue<T>& epilogue = {});
 
-// The same with B(p, j) = b[p * rs + j * cs], packed into `right_scratch` block by
-// block. This suits a B so large that, if packed as a whole, it would have left the
-// cache before it is used.
+// The same product with an unpacked B(p, j) = b[p * rs + j * cs], which is packed into
+// `right_scratch` block by block. This suits a B so large that, if it were packed as a
+// whole, the packed copy would be evicted from the cache before it is used.
 template <class T>
 void gemm_packing(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a,
                   const T* b, Index rs, Index cs, Index k, const T* bias,

@@ -32,9 +32,10 @@ struct RightOperand {
   Index panel_stride;
 };
 
-// What is applied to an element c of a product after its chain, before it is stored:
+// The operation applied to an element c of a product between its last multiply-add and
+// its store:
 //   relu           0 where c <= 0
-//   relu_backward  0 unless the same element of `saved` (., ld) is > 0
+//   relu_backward  0 unless the element of `saved` in the same row and column is > 0
 enum class EpilogueKind { none, relu, relu_backward };
 template <class T>
 struct Epilogue {
@@ -67,24 +68,26 @@ struct LossArgs {
 template <class T>
 struct DropoutArgs {
   uint64_t key, draw;
-  uint64_t bound;  // (1 - p) 2^32, so that 2^32 keeps every element
+  uint64_t bound;  // (1 - p) 2^32 for a drop probability p; 2^32 keeps every element
   T scale;         // 1 / (1 - p)
 };
 
-// Blocks and memory are planned in the same way for every instruction set: its `nr`
-// divides kMostPanelColumns and its `mr` divides kRowGrain.
+// Blocks and memory are planned in the same way for every instruction set, because the
+// `nr` of each divides kMostPanelColumns and the `mr` of each divides kRowGrain.
 constexpr Index kMostPanelColumns = 32;
 constexpr Index kRowGrain = 24;
 
 // The sums over a row below (softmax, losses) share one order: element j is added to
 // partial sum j % 16; the 16 partial sums are added pairwise at distance 8, 4, 2, 1.
 constexpr Index kRowSumLanes = 16;
-// Sums of squares use the same scheme with more partial sums, for speed.
+// Sums of squares use the same scheme with this larger number of partial sums, for
+// speed.
 constexpr Index kSquareSumLanes = 32;
-// The group from which on gemm_gather_k pays for what a relu made 0. The C header's
-// Jacobian makes the same choice, for the same bits.
+// The least group size at which gemm_gather_k, which skips the zeros after a relu, is
+// faster than gemm. The Jacobian in generated C headers uses the same threshold, so
+// that its results have the same bits.
 constexpr Index kGatherPays = 4;
-// Rows of a block in sums over a batch, see column_moments.
+// Number of rows in a block of a sum over a batch; see column_moments.
 constexpr Index kBlockRows = 32;
 
 template <class T>
@@ -101,14 +104,15 @@ struct KernelTable {
   void (*gemm)(T* c, Index ldc, LeftOperand<T> a, RightOperand<T> b, Index m, Index n,
                Index k, const T* bias, bool accumulate, const Epilogue<T>& epilogue);
 
-  // dst = panels of mr rows of A[m, k], k-major: ceil(m / mr) * mr * k elements. Those
-  // of rows >= m in the last panel are not written.
+  // dst = panels of mr rows of A[m, k], k-major: ceil(m / mr) * mr * k elements.
+  // Elements that belong to rows >= m of the last panel are not written.
   void (*pack_left)(T* dst, LeftOperand<T> a, Index m, Index k);
 
   // dst = panels of nr columns of B[k, n], B(p, j) = b[p * rs + j * cs], k-major:
-  // k * nr elements each. Those of columns >= n in the last panel are not written.
-  // Panels start panel_stride >= k * nr elements apart. A stride above k * nr fills a
-  // range of rows of deeper panels, and the elements in between are not written.
+  // k * nr elements each. Elements that belong to columns >= n of the last panel are
+  // not written. Panels start panel_stride >= k * nr elements apart. With a larger
+  // panel_stride, deeper panels can be filled by several calls, k rows at a time; the
+  // elements between the written ranges stay unchanged.
   void (*pack_right)(T* dst, Index panel_stride, const T* b, Index rs, Index cs,
                      Index k, Index n);
 
@@ -132,24 +136,25 @@ struct KernelTable {
   //   row_loss[r] = sum over j of loss(pred[r, j], target[r, j])
   //   dpred[r, :] = row_scale[r] * d row_loss[r] / d pred[r, :]  (unless dpred is null)
   // gaussian_nll: n is even; a row of pred holds n / 2 means, then n / 2 logarithms of
-  // variances; they are compared with target[m, n / 2]. With args.action (not for these
-  // two kinds, nor with per_output), pred[r, labels[r]] is compared with target[m, 1],
-  // and dpred is 0 in the other columns. dpred may be pred.
+  // variances; they are compared with target[m, n / 2]. If args.action is set, only
+  // pred[r, labels[r]] is compared, with target[m, 1], and dpred is 0 in the other
+  // columns; args.action must not be combined with cross_entropy, gaussian_nll or
+  // per_output. dpred may be pred.
   void (*loss_rows)(const LossArgs<T>& args, T* dpred, Index lddpred, T* row_loss,
                     const T* pred, Index ldpred, const T* target, Index ldtarget,
                     const int64_t* labels, const T* row_scale, Index m, Index n);
 
   // For each row r of X[m, n], n >= 1: mean = sum / n, var = sum of (x - mean)^2 / n,
   //   rstd[r] = 1 / sqrt(var + eps), Xhat = (x - mean) * rstd[r],
-  //   H = Xhat * scale[n] + shift[n], fused (null scale: H = Xhat)
+  //   H = Xhat * scale[n] + shift[n], fused (if scale is null: H = Xhat)
   // Xhat and rstd are not written if null. H may be X; Xhat may be H if scale is null.
-  // Unless `centred`, here and in the other kernels of layer_norm, the mean counts as
-  // 0, as do mean(g), mean(u), mean(v) and mean(t) below, and there is no shift
-  // (RMSNorm).
+  // If `centred` is false (RMSNorm), this and the other layer_norm kernels have no
+  // shift and replace the mean by 0, and likewise mean(g), mean(u), mean(v) and mean(t)
+  // below.
   void (*layer_norm_forward)(T* h, Index ldh, T* xhat, Index ldxhat, T* rstd,
                              const T* x, Index ldx, const T* scale, const T* shift,
                              T eps, bool centred, Index m, Index n);
-  // With g = dH * scale (null: dH): dX = (accumulate ? dX : 0)
+  // With g = dH * scale (g = dH if scale is null): dX = (accumulate ? dX : 0)
   //   + rstd[r] * (g - mean(g) - Xhat * mean(g * Xhat)), means over the row.
   // dX may be dH.
   void (*layer_norm_backward)(T* dx, Index lddx, const T* dh, Index lddh, const T* xhat,
@@ -160,13 +165,14 @@ struct KernelTable {
   // kBlockRows rows. Each block is summed from 0, then the blocks' sums are added, all
   // in ascending order. Rounding errors grow with n / kBlockRows instead of n rows.
   //
-  // Mean and variance of the columns of X[m, n] in two passes, the second of which
-  // corrects the rounding error of the first (Chan, Golub & LeVeque 1983): with
-  // c = sum(x) / m and s = sum(x - c) / m, mean[n] = c + s and
-  // var[n] = max(0, sum((x - c)^2) / m - s^2), where squares are added and subtracted
-  // by fused multiply-adds.
+  // Computes mean and variance of the columns of X[m, n] in two passes; the second pass
+  // corrects the rounding error of the first (Chan, Golub & LeVeque 1983). With
+  // c = sum(x) / m and s = sum(x - c) / m, it computes mean[n] = c + s and
+  // var[n] = max(0, sum((x - c)^2) / m - s^2), where the squares are accumulated, and
+  // s^2 is subtracted, by fused multiply-adds.
   void (*column_moments)(T* mean, T* var, const T* x, Index ldx, Index m, Index n);
-  // Xhat = (x - mean[n]) * rstd[n]; H as above. Xhat may be null. H may be X.
+  // Xhat = (x - mean[n]) * rstd[n]; H = Xhat * scale[n] + shift[n] as in
+  // layer_norm_forward. Xhat may be null. H may be X.
   void (*batch_norm_forward)(T* h, Index ldh, T* xhat, Index ldxhat, const T* x,
                              Index ldx, const T* mean, const T* rstd, const T* scale,
                              const T* shift, Index m, Index n);
@@ -189,17 +195,18 @@ struct KernelTable {
   void (*add)(T* out, const T* a, const T* b, Index n);
   void (*multiply)(T* out, const T* a, const T* b, Index n);
 
-  // Elements `first` .. first + n of a dropout: mask = scale and h = x * scale for kept
-  // elements, mask = 0 and h = 0 for the others. Element e = 64 b + i is kept if word
-  // i / 16 of philox({g, g >> 32, draw, draw >> 32}, key), g = 16 b + i % 16, is
-  // below `bound` (random.h). h may be x.
+  // Applies a dropout layer to its elements first .. first + n - 1: mask = scale and
+  // h = x * scale for kept elements, mask = 0 and h = 0 for the others. With
+  // g = 16 b + i % 16, element e = 64 b + i is kept if word i / 16 of
+  // philox({g, g >> 32, draw, draw >> 32}, key), see random.h, is below `bound`.
+  // h may be x.
   void (*dropout)(T* h, T* mask, const T* x, Index first, Index n,
                   const DropoutArgs<T>& args);
 
-  // Groups, in the slots below: each of the m rows of values has `group` rows of
-  // directions. All arrays are contiguous; direction k of group i is row i * group + k.
-  // `a_step` is the number of rows between the groups of `a`: `group`, or 0 if all
-  // groups use the same rows.
+  // In the slots with a `group` below, each of the m rows of values has a group of
+  // `group` rows of directions. All arrays are contiguous; direction k of group i is
+  // row i * group + k. `a_step` is the distance in rows from one group of `a` to the
+  // next: `group`, or 0 if all groups share the same rows of `a`.
   //
   // out = A * (row i of scale[m, n]); with `masks`, A where scale > 0, else 0; with a
   // null scale, A. out may be A.
@@ -208,8 +215,8 @@ struct KernelTable {
   // out += A * (row i of scale[m, n]), fused.
   void (*add_scaled_groups)(T* out, const T* a, Index a_step, const T* scale, Index m,
                             Index group, Index n);
-  // out[r, p * n + j] = x[i, p] * d[r, j] for row r of group i; x[m, k], d of n
-  // columns.
+  // out[r, p * n + j] = x[i, p] * d[r, j] for row r of group i, where x is [m, k] and d
+  // has n columns.
   void (*outer_rows)(T* out, Index ldout, const T* x, Index ldx, const T* d, Index m,
                      Index group, Index k, Index n);
 
@@ -225,12 +232,13 @@ struct KernelTable {
   // out may be c.
   void (*activation_second)(Activation kind, T* out, const T* c, const T* saved,
                             Index n);
-  // Directional derivatives of activation_backward for softmax, and of
-  // layer_norm_backward, applied to c[m, n]: along the tangents t of the group's rows,
-  // while c changes by dot (null: by 0). For softmax, with t the tangents of H:
+  // softmax_second and layer_norm_second: the derivatives of activation_backward for
+  // softmax, and of layer_norm_backward, both applied to the cotangents c[m, n], along
+  // each tangent t of a group, when c itself changes by dot (by 0 if dot is null).
+  // For softmax, with t the tangents of H:
   //   out = t * (c - sum(c * H)) + H * (dot - sum(dot * H + c * t))
-  // For layer_norm, with t the tangents of X, u = c * scale, v = dot * scale (null
-  // scale: u = c, v = dot) and means over the row:
+  // For layer_norm, with t the tangents of X, u = c * scale, v = dot * scale (u = c
+  // and v = dot if scale is null) and means over the row:
   //   q = mean(v * Xhat) + rstd * (mean(u * t) - mean(u) * mean(t)
   //                                - mean(u * Xhat) * mean(t * Xhat))
   //   out = (accumulate ? out : 0) + rstd * (v - mean(v)
@@ -244,17 +252,17 @@ struct KernelTable {
                             const T* rstd, const T* scale, bool centred,
                             bool accumulate, Index m, Index group, Index n);
 
-  // The step of each optimiser: one pass over flat vectors of n elements, elementwise,
-  // so any split of the range gives the same bits. `slots` has the arrays of state in
-  // the order of the optimiser's facts, null where unused. `grad` is only read.
+  // The step of each optimiser: one elementwise pass over flat vectors of n elements,
+  // so any split of the range gives the same bits. `slots` holds the arrays of state in
+  // the order of the kind's OptimizerFacts; unused ones are null. `grad` is only read.
 #define FASTMLP_STEP(name, Name)                                            \
   void (*name##_step)(const Name##Args<T>& args, T* param, T* const* slots, \
                       const T* grad, Index n);
   FASTMLP_OPTIMIZERS(FASTMLP_STEP)
 #undef FASTMLP_STEP
 
-  // The sum of a[i] * b[i], in the order of sums over a row; each partial sum is one
-  // chain of fused multiply-adds.
+  // The sum of a[i] * b[i]. It is split into partial sums like the sums over a row (see
+  // kRowSumLanes); each partial sum is one chain of fused multiply-adds.
   T (*dot)(const T* a, const T* b, Index n);
 
   // y[i] += alpha * x[i], fused.
@@ -276,7 +284,7 @@ struct KernelTable {
   void (*elementary)(Elementary f, T* out, const T* x, Index n);
 };
 
-// The kernels of a table besides the steps of the optimisers.
+// All kernels of a table except the steps of the optimisers.
 // clang-format off
 #define FASTMLP_KERNELS(X)                                                    \
   X(gemm) X(pack_left) X(pack_right) X(column_sum) X(all_finite)             \

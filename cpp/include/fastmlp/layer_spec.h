@@ -31,7 +31,7 @@ enum class LayerKind : int {
 constexpr int kLayerKindCount = FASTMLP_LAYER_KINDS(FASTMLP_COUNT);
 #undef FASTMLP_COUNT
 
-// In the order of LayerKind.
+// Names in the order of the enumerators of LayerKind.
 inline constexpr const char* kLayerKindNames[kLayerKindCount] = {
 #define FASTMLP_NAME(kind, op, name) name,
     FASTMLP_LAYER_KINDS(FASTMLP_NAME)
@@ -76,23 +76,25 @@ struct LayerSpec {
     spec.rate = rate;
     return spec;
   }
-  // (h - mean) / sqrt(var + eps) * scale + shift with mean and variance over a row.
+  // (h - mean) / sqrt(var + eps) * scale + shift, with the mean and variance of each
+  // row.
   static LayerSpec layer_norm(double eps = 1e-5, bool affine = true) {
     LayerSpec spec(LayerKind::layer_norm);
     spec.eps = eps;
     spec.bias = affine;
     return spec;
   }
-  // h / sqrt(mean(h^2) + eps) * scale, the mean over a row.
+  // h / sqrt(mean(h^2) + eps) * scale, with the mean of each row.
   static LayerSpec rms_norm(double eps = 1e-5, bool affine = true) {
     LayerSpec spec(LayerKind::rms_norm);
     spec.eps = eps;
     spec.bias = affine;
     return spec;
   }
-  // layer_norm with the mean and variance of each column: in training those of the
-  // batch, otherwise their running averages. Each training step moves these averages
-  // towards the batch's statistics by the fraction `momentum` of the difference.
+  // layer_norm with the mean and variance of each column: in training the statistics of
+  // the batch, otherwise their running averages. Each training step moves these
+  // averages towards the batch's statistics by the fraction `momentum` of the
+  // difference.
   static LayerSpec batch_norm(double eps = 1e-5, double momentum = 0.1,
                               bool affine = true) {
     LayerSpec spec(LayerKind::batch_norm);
@@ -101,7 +103,7 @@ struct LayerSpec {
     spec.bias = affine;
     return spec;
   }
-  // h + body(h), or h W + b + body(h) where the widths differ.
+  // h + body(h), or h W + b + body(h) if body changes the width.
   static LayerSpec residual(std::vector<LayerSpec> body) {
     LayerSpec spec(LayerKind::add);
     spec.body = std::move(body);
@@ -111,7 +113,8 @@ struct LayerSpec {
   LayerKind kind = LayerKind::dense;
   Index width = 0;
   Activation activation = Activation::identity;
-  bool bias = true;  // for a normalisation: whether it has a scale, and its shift
+  // For a normalisation: whether it has a scale (and a shift, except rms_norm).
+  bool bias = true;
   double rate = 0, eps = 0, momentum = 0;
   std::vector<LayerSpec> body;
   std::shared_ptr<const CustomActivation> custom;

@@ -26,13 +26,14 @@ class Lbfgs {
   explicit Lbfgs(const LbfgsConfig& config) : config_(config) {}
   const LbfgsConfig& config() const { return config_; }
 
-  // To be called if the objective may have changed. The next iteration evaluates it
-  // again at the current point and discards its history if the result differs.
+  // Call this if the objective may have changed. The next iteration then evaluates the
+  // objective again at the current point and discards the pairs (s, y) if the result
+  // differs.
   void expect_change() { point_.certain = false; }
   SolverReport iterate(T* theta, Index n, const Objective<T>& objective);
   void reset();
 
-  // Everything a solver needs to continue as if it had not stopped. s and y hold
+  // Everything a solver needs to resume exactly where another one stopped. s and y hold
   // pairs * size elements, the oldest pair first.
   struct State {
     Index iterations = 0, evaluations = 0, size = 0, pairs = 0;
@@ -47,7 +48,7 @@ class Lbfgs {
  private:
   void prepare(Index n);
   void find_direction();
-  // Pair i, counted from the oldest one, and its row in the ring of pairs.
+  // s and y of pair i, counted from the oldest pair; row(i) is its place in the ring.
   T* s(Index i) const { return s_.data() + row(i) * n_; }
   T* y(Index i) const { return y_.data() + row(i) * n_; }
   Index row(Index i) const { return (first_ + i) % config_.history; }
@@ -59,7 +60,7 @@ class Lbfgs {
   Index first_ = 0, pairs_ = 0;
   AlignedBuffer<T> direction_, best_, best_grad_;
   AlignedBuffer<T> s_, y_;
-  std::vector<double> sy_, yy_;  // dot products of each row
+  std::vector<double> sy_, yy_;  // s . y and y . y of each pair, by place in the ring
   std::vector<double> alphas_, partial_;
 };
 

@@ -1,7 +1,8 @@
-// Levenberg-Marquardt for f = |r|^2 / 2 up to a factor, with Nielsen's rule for the
-// damping (H. B. Nielsen, "Damping parameter in Marquardt's method", IMM-REP-1999-05)
-// and the geodesic acceleration of Transtrum & Sethna 2012 ("Improvements to the
-// Levenberg-Marquardt algorithm for nonlinear least-squares minimization").
+// Levenberg-Marquardt for sums of squares, f = |r|^2 / 2 up to a constant factor, with
+// Nielsen's rule for the damping (H. B. Nielsen, "Damping parameter in Marquardt's
+// method", IMM-REP-1999-05) and the geodesic acceleration of Transtrum & Sethna 2012
+// ("Improvements to the Levenberg-Marquardt algorithm for nonlinear least-squares
+// minimization").
 #pragma once
 
 #include <vector>
@@ -18,7 +19,7 @@ struct LevenbergMarquardtConfig {
   bool acceleration = true;
 };
 
-// A sum of squares as functions of theta.
+// A sum of squares of residuals, given by functions of theta.
 template <class T>
 struct LeastSquares {
   Objective<T> objective;  // value and gradient
@@ -32,10 +33,10 @@ struct LeastSquares {
 
 // An iteration solves (H + lambda I) d = -g and (H + lambda I) a = -J^T r'' and takes
 // the step d + a / 2, raising lambda until the step lowers the value and a is small
-// compared with d. Marquardt's choice, the diagonal of H in place of I, would hardly
-// damp units with a vanishing derivative; with it, fits of networks took more
-// iterations. Throws std::bad_alloc and whatever the functions throw; theta is then
-// unchanged.
+// compared with d. Marquardt used the diagonal of H in place of I. That would hardly
+// damp the parameters of units whose derivative vanishes, and fits of networks took
+// more iterations with it. Throws std::bad_alloc and whatever the functions throw;
+// theta is then unchanged.
 template <class T>
 class LevenbergMarquardt {
  public:
@@ -43,7 +44,7 @@ class LevenbergMarquardt {
       : config_(config) {}
   const LevenbergMarquardtConfig& config() const { return config_; }
 
-  // See Lbfgs.
+  // See Lbfgs::expect_change.
   void expect_change() { point_.certain = false; }
   SolverReport iterate(T* theta, Index n, const LeastSquares<T>& problem);
   void reset();
@@ -59,7 +60,7 @@ class LevenbergMarquardt {
   Index evaluations() const { return evaluations_; }
   double lambda() const { return lambda_; }  // 0: not set yet
 
-  // Bytes of the two matrices for n parameters.
+  // Bytes that a solver for n parameters needs for its two matrices.
   static double matrix_bytes(Index n) {
     return 2.0 * sizeof(double) * static_cast<double>(n) * static_cast<double>(n);
   }

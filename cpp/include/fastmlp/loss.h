@@ -1,6 +1,7 @@
 // Losses over a batch. A row's loss is the mean over its outputs (cross-entropy: the
-// row's one value); "mean" is sum(w l) / sum(w) over rows, "sum" is the sum over all
-// elements, weighted by w. Formulas: kernels/loss-inl.h.
+// row's one value); Reduction::mean is sum(w l) / sum(w) over rows with weights w and
+// losses l, Reduction::sum is the sum over all elements, weighted by w. Formulas:
+// kernels/loss-inl.h.
 #pragma once
 
 #include <type_traits>
@@ -10,7 +11,8 @@
 
 namespace fastmlp {
 
-// One number for each output, kept in both element types for the kernels.
+// One number for each output, stored as float and as double for the kernels of both
+// types.
 class PerOutput {
  public:
   PerOutput() = default;
@@ -43,36 +45,36 @@ struct Loss {
   // cross_entropy: class weights; binary_cross_entropy, quantile: used in place of
   // delta.
   PerOutput per_output = {};
-  // For action values: only the prediction at the row's label is compared, with one
-  // value.
+  // For action values: the row's label is the action, and only the prediction for this
+  // action is compared with the row's one target value.
   bool action = false;
-  double scale = 1.0;  // a factor of the value, and so of the gradient
+  double scale = 1.0;  // multiplies the loss, and hence its gradient
 };
 
-// What predictions are compared with: rows of values, or class labels (cross_entropy),
-// or both: actions and their values (Loss::action).
+// The targets of a batch: rows of values, or class labels (cross_entropy), or both,
+// where the labels are actions (Loss::action).
 template <class T>
 struct Targets {
   const T* values = nullptr;        // (rows, target_width), contiguous
   const int64_t* labels = nullptr;  // (rows,)
   const T* weights = nullptr;       // (rows,); null: all 1
 
-  // The targets of the rows from `first` on.
+  // The targets from row `first` on; `width` is the number of columns of `values`.
   Targets from_row(Index first, Index width) const {
     return {values ? values + first * width : nullptr,
             labels ? labels + first : nullptr, weights ? weights + first : nullptr};
   }
 };
 
-// Columns of Targets::values for n_out predictions in a row.
+// Number of columns of Targets::values if a row of predictions has n_out elements.
 inline Index target_width(const Loss& loss, Index n_out) {
   if (loss.action) return 1;
   return loss.kind == LossKind::gaussian_nll ? n_out / 2 : n_out;
 }
 
 // Throws std::invalid_argument unless the loss applies to n_out predictions, its scale
-// is finite and positive, and the targets hold the values and labels that it needs,
-// with labels in [0, n_out).
+// is finite and positive, and the targets hold the values and labels that the loss
+// needs, with labels in [0, n_out).
 template <class T>
 void check_targets(const Loss& loss, const Targets<T>& targets, Index rows,
                    Index n_out);
@@ -93,9 +95,9 @@ bool rows_are_weighted(const Loss& loss, const Targets<T>& targets) {
                              loss.per_output.size() > 0);
 }
 
-// The divisor of sum(w l) over rows (with l summed over outputs), which includes the
-// loss's scale. 0 if all weights are 0. `order`, if given, selects the rows: row r is
-// the targets' row order[r].
+// The number by which sum(w l) over rows, with l summed over outputs, is divided to get
+// the loss with its scale applied. It is 0 if all weights are 0. `order`, if given,
+// selects the rows: row r is the targets' row order[r].
 template <class T>
 double loss_normalizer(const Loss& loss, const Targets<T>& targets,
                        const int64_t* order, Index rows, Index n_out);
@@ -121,9 +123,9 @@ template <class T>
 void loss_rows(const Loss& loss, T* dpred, T* row_loss, const T* pred, const T* target,
                const int64_t* labels, const T* row_scale, Index rows, Index n_out);
 
-// Returns the loss of pred (rows, n_out). Writes its gradient to dpred, which may be
-// pred, or null if it is not needed. Throws std::bad_alloc and whatever check_targets
-// throws.
+// Returns the loss of pred (rows, n_out). Writes the gradient to dpred, which may be
+// pred itself, or null if the gradient is not needed. Throws std::bad_alloc and
+// whatever check_targets throws.
 template <class T>
 double loss_value_and_grad(const Loss& loss, T* dpred, const T* pred,
                            const Targets<T>& targets, Index rows, Index n_out);

@@ -30,10 +30,11 @@ namespace fastmlp {
 
 struct Draw;  // see random.h
 
-// An op: what the network computes for a layer, or for a part of one. The ops are
-// listed in the order of computation. A residual block becomes the ops of its body, a
-// dense op if it has a projection, and an op that adds. An activation layer becomes the
-// activation of the op before it, unless that op already has one.
+// An op: a step of the network's computation, which implements a layer or part of one.
+// The ops are listed in the order of computation. A residual block becomes the ops of
+// its body, a dense op if it has a projection, and an op for the addition. An
+// activation layer becomes the activation of the op before it, unless that op already
+// has one.
 struct OpInfo {
   // `input` is the index of the op whose output this op takes, or kNetworkInput.
   static constexpr int kNetworkInput = -1;
@@ -58,13 +59,14 @@ struct Batch {
 };
 
 // Inference may run in several threads at once; training excludes all other calls. Any
-// method may throw std::bad_alloc. Methods that take rows may throw
-// std::invalid_argument if there are no rows or the targets do not fit the loss. In
-// both cases nothing has changed.
+// method may throw std::bad_alloc. Methods that take rows throw std::invalid_argument
+// if there are no rows or the targets do not fit the loss. After either exception the
+// network is unchanged.
 template <class T>
 class Mlp {
  public:
-  // Throws std::invalid_argument: no layers, a width < 1, or sizes that overflow.
+  // Throws std::invalid_argument if there are no layers, a width is < 1, or sizes
+  // overflow.
   Mlp(Index n_in, std::vector<LayerSpec> layers);
   ~Mlp();
   Mlp(const Mlp&) = delete;
@@ -74,7 +76,7 @@ class Mlp {
   Index n_out() const;
   Index n_params() const;
   std::vector<OpInfo> ops() const;
-  // Zeros until set or initialised.
+  // All parameters are zero until they are set or initialised.
   T* params();
   const T* params() const;
   // Running statistics: for each batch normalisation its means (initially 0), then its
@@ -90,18 +92,19 @@ class Mlp {
   void initialize(uint64_t seed);
 
   // Polyak averaging: parameters += weight * (other's parameters - parameters), each by
-  // one fused multiply-add; running statistics likewise. Throws std::invalid_argument
-  // if the two networks differ in the number of either.
+  // one fused multiply-add; running statistics are treated likewise. Throws
+  // std::invalid_argument if the two networks differ in their number of parameters or
+  // of running statistics.
   void interpolate(const Mlp& other, double weight);
 
   void predict(T* y, const T* x, Index rows) const;
-  // With many rows, another thread may train between two blocks of them.
+  // Many rows are evaluated in blocks, and another thread may train between two blocks.
   double evaluate(const Batch<T>& batch, const Loss& loss,
                   const Interruption& interruption = {}) const;
 
   // In training mode dropout is active, and batch normalisation uses the statistics of
-  // the batch and updates its running ones, which takes at least two rows. train_step
-  // and fit_epoch are always in training mode, predict and evaluate never.
+  // the batch, which must have at least two rows, and updates the running statistics.
+  // train_step and fit_epoch are always in training mode, predict and evaluate never.
 
   // Keeps a copy of the input and the values of all ops for backward. In training mode
   // the random numbers are those of `draw`, or those of the next pass if draw is null.
@@ -110,16 +113,17 @@ class Mlp {
   // Gradients of sum(dy * y), where y is the output of the last forward; `rows` must be
   // its rows. Throws std::logic_error if there was no forward.
   void backward(T* dx, T* grads, const T* dy, Index rows);
-  Index forward_rows() const;  // of the last forward, 0 if there was none
-  // Calls backward and updates the parameters by its gradient. Throws Diverged if the
-  // gradient is not finite, and whatever backward throws.
+  Index forward_rows() const;  // rows of the last forward call; 0 if there was none
+  // Calls backward and updates the parameters with the resulting gradient. Throws
+  // Diverged if the gradient is not finite, and whatever backward throws.
   void backward_step(const T* dy, Index rows, Optimizer& optimizer);
   void vjp(T* y, T* dx, T* grads, const T* x, const T* dy, Index rows,
            bool training = false);
 
-  // The loss and its gradient, with an L2 penalty: whatever the reduction, l2 / 2 times
-  // the sum of the squares of all dense weights, divided by the sum of the sample
-  // weights (without weights: the number of rows). The penalty is 0 if that sum is 0.
+  // The loss and its gradient, plus an L2 penalty. Whatever the loss's reduction, the
+  // penalty is l2 / 2 times the sum of the squares of all dense weights, divided by the
+  // sum of the sample weights (by the number of rows if there are no sample weights).
+  // It is 0 if the sample weights sum to 0.
   double value_and_grad(T* grads, const Batch<T>& batch, const Loss& loss,
                         bool training = false, double l2 = 0.0);
   // forward and value_and_grad with theta (n_params) in place of the parameters.
@@ -138,8 +142,8 @@ class Mlp {
   double fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& optimizer,
                    const EpochOptions& options, LastGoodState<T>& last_good);
 
-  // Derivatives of each row separately, in inference mode. Those of second order throw
-  // std::invalid_argument if the network has a CustomActivation.
+  // Derivatives of each row separately, in inference mode. The methods for second
+  // derivatives throw std::invalid_argument if the network has a CustomActivation.
   //
   // j (rows, n_out, n_in) = d y / d x.
   void jacobian(T* j, const T* x, Index rows) const;
@@ -150,8 +154,8 @@ class Mlp {
   // grads (rows, n_params): the gradient of each row's loss times its weight. A row's
   // loss is the sum over its outputs, or their mean under Reduction::mean.
   void per_sample_grads(T* grads, const Batch<T>& batch, const Loss& loss) const;
-  // The Hessian with respect to x of sum(weights * y), weights (n_out), for each row:
-  // h (rows, n_in, n_in), or its product with v (rows, n_in): hv (rows, n_in).
+  // For each row, the Hessian of sum(weights * y) with respect to x, for weights
+  // (n_out): h (rows, n_in, n_in), or its product with v (rows, n_in): hv (rows, n_in).
   void hessian(T* h, const T* x, const T* weights, Index rows) const;
   void hvp(T* hv, const T* x, const T* v, const T* weights, Index rows) const;
 

@@ -1,6 +1,7 @@
-// The second-order solvers on a network. Each iteration uses the whole batch in
-// inference mode, so that the function it minimises stays the same. The network's
-// parameters change only at the end of an iteration, if it has found better ones.
+// Trains a network with the second-order solvers. Every iteration uses the whole batch
+// in inference mode, so that the minimised function stays the same. The network's
+// parameters change only at the end of an iteration, and only if the iteration has
+// found better ones.
 #pragma once
 
 #include "fastmlp/lbfgs.h"
@@ -20,9 +21,9 @@ template <class T>
 SolverReport iterate(LevenbergMarquardt<T>& solver, Mlp<T>& mlp, const Batch<T>& batch,
                      const Loss& loss, const Interruption& interruption = {});
 
-// |r|^2 / 2 for residuals r that are computed together with their Jacobian: `residuals`
-// sets both vectors, (rows,) and (rows, n) row-major, at theta. The result keeps a copy
-// of the function.
+// The objective |r|^2 / 2 as LeastSquares. `residuals` computes the residuals r,
+// (rows,), and their Jacobian, (rows, n) row-major, at theta and stores both in its
+// output arguments. The result keeps a copy of the function.
 template <class T>
 using Residuals = std::function<void(std::vector<double>& r,
                                      std::vector<double>& jacobian, const T* theta)>;

@@ -17,10 +17,11 @@ namespace fastmlp {
 // Hyperparameters: X(type, name, default). Each optimiser reads those that its class in
 // Python documents and ignores the others.
 //
-// Order of a step: the gradients are clipped, by the norm of all of them or one by one
-// (0: not at all), then l1 sign(parameter) is added, then weight decay. After the step
-// ema += (1 - ema) (parameters - ema); the average starts as the parameters after the
-// first step (0: no average is kept).
+// Order of a step: the gradients are clipped, by their joint norm (clip_norm) or one by
+// one (clip_value); a limit of 0 means no clipping. Then l1 sign(parameter) is added,
+// then weight decay. After the step, the moving average of the parameters is updated:
+// average += (1 - ema) (parameters - average). It starts as the parameters after the
+// first step; with ema = 0 no average is kept.
 // clang-format off
 #define FASTMLP_HYPERPARAMETERS(X)                                                     \
   X(double,  lr,                        1e-3)                                          \
@@ -66,15 +67,15 @@ inline constexpr Hyperparameter kHyperparameters[] = {
 };
 
 constexpr int kMaxSlots = kStateSlots + 1;
-constexpr int kAverageSlot = kStateSlots;  // the moving average
+constexpr int kAverageSlot = kStateSlots;  // the moving average of the parameters
 
 // Names of the slots that a configuration uses: torch's names and "ema". Unused slots
 // are null.
 std::array<const char*, kMaxSlots> slot_names(const OptimizerConfig& config);
 
-// Updates n parameters in step `step` (counted from 1) by the optimiser's formula,
-// without clipping, l1 and the average. `slots` has the order of slot_names(). `l2`
-// times the parameter is added to the gradient as weight_decay is in SGD, also where
+// Updates n parameters in step `step` (counted from 1) by the optimiser's formula. It
+// does not clip, add l1 or update the average. `slots` has the order of slot_names().
+// `l2` times the parameter is added to the gradient, like SGD's weight_decay, even if
 // the configuration's own decay is decoupled.
 template <class T>
 void apply_optimizer(const OptimizerConfig& config, int64_t step, T* param,
@@ -100,8 +101,8 @@ constexpr Index square_chunks(Index size) {
 template <class T>
 double squares_of_chunk(const T* x, Index size, Index chunk);
 
-// The mutex of an Optimizer. fork() waits until it is unlocked, so that the child
-// process can use it.
+// The mutex of an Optimizer. fork() waits until the mutex is unlocked, so that the
+// child process can use the optimiser.
 class OptimizerMutex {
  public:
   OptimizerMutex();
@@ -122,7 +123,7 @@ class Optimizer {
   explicit Optimizer(const OptimizerConfig& config) : config_(config) {}
 
   const OptimizerConfig& config() const { return config_; }
-  // Once there is state, a change must not add or remove slots.
+  // After the first step, changes must not add or remove slots.
   OptimizerConfig& mutable_config() { return config_; }
 
   // A step over several vectors:
@@ -132,8 +133,8 @@ class Optimizer {
   //   4. apply for each vector, its range split in any way,
   //   5. end_step, which counts the step.
   // sum_squares and apply may be called from any thread. A step abandoned before apply
-  // leaves no trace. begin_step and prepare throw std::invalid_argument if number, size
-  // or type differ from the first step's.
+  // leaves no trace. begin_step and prepare throw std::invalid_argument if the number
+  // of vectors, or a vector's size or type, differs from that in the first step.
   void begin_step(Index vectors);
   template <class T>
   OptimizerSlots<T>& prepare(Index which, Index size);
@@ -143,8 +144,8 @@ class Optimizer {
   static void sum_squares(const OptimizerSlots<T>& slots, const T* grad, Index first,
                           Index last);
   // The factor to pass to apply once all squares are summed:
-  // min(1, clip_norm / (norm + 1e-6)), where norm is that of all gradients of the step.
-  // 1 if not clips_by_norm.
+  // min(1, clip_norm / (norm + 1e-6)), where norm is the joint norm of all gradients of
+  // the step. It is 1 unless clips_by_norm.
   double clip_scale() const;
   // Whether apply needs to know which parameters are `decayed`.
   bool spares_some() const {
@@ -166,7 +167,7 @@ class Optimizer {
   using AnySlots = std::variant<OptimizerSlots<float>, OptimizerSlots<double>>;
   std::vector<AnySlots>& state() { return state_; }
 
-  // Whoever takes a step holds this mutex until the step is over.
+  // The caller must hold this mutex from begin_step to end_step.
   OptimizerMutex& mutex() { return mutex_; }
 
  private:

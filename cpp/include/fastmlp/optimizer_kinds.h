@@ -1,13 +1,13 @@
-// The kinds of optimisers: their names, their state, and what their kernels take.
-// Formulas are in kernels/optimizer-inl.h. Plain data only, see types.h.
+// The kinds of optimisers: their names, their state, and the arguments of their
+// kernels. Formulas are in kernels/optimizer-inl.h. Plain data only, see types.h.
 #pragma once
 
 #include "fastmlp/types.h"
 
 namespace fastmlp {
 
-// X(name, Name): the kernel <name>_step takes a <Name>Args, k<Name>Facts describes it,
-// and the struct <Name> in optimizer.cpp computes its scalars.
+// X(name, Name): the kernel <name>_step takes a <Name>Args. k<Name>Facts describes the
+// optimiser, and the struct <Name> in optimizer.cpp computes the kernel's scalars.
 // clang-format off
 #define FASTMLP_OPTIMIZERS(X) \
   X(sgd,     Sgd)             \
@@ -23,13 +23,13 @@ constexpr int kMostScalars = 9;
 
 struct OptimizerFacts {
   struct Slot {
-    const char* name;             // torch's
-    const char* argument = name;  // in the step functions for Python
+    const char* name;             // torch's name
+    const char* argument = name;  // of the step function in Python
   };
-  // In the kernel's order. Unused entries, at the end, are null.
+  // Slots in the kernel's order. Unused entries come last and are null.
   Slot slots[kStateSlots];
-  // Scalar arguments of the step function for Python, in order: "step", counted from 1,
-  // and hyperparameters.
+  // Scalar arguments of the step function in Python, in order: hyperparameters, and
+  // "step", which counts from 1.
   const char* scalars[kMostScalars];
 
   constexpr int slot_count() const {

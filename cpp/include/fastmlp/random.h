@@ -1,5 +1,5 @@
 // Counter-based random numbers: a pure function of (key, counter). They depend neither
-// on threads nor on earlier draws, so training resumes exactly.
+// on threads nor on earlier draws, so resumed training draws the same numbers.
 #pragma once
 
 #include <array>
@@ -20,15 +20,17 @@ enum class Stream : uint32_t {
   replay = 0x52504C59
 };
 
-// 64 random bits: element `i` of (seed, stream, group). A group is an epoch or a layer.
+// 64 random bits: element `i` of the sequence that belongs to (seed, stream, group). A
+// group is an epoch or a layer.
 uint64_t random_bits(uint64_t seed, Stream stream, uint32_t group, uint64_t i);
 
 // out[k] = element first + k of the sequence of numbers in [0, n) that belongs to
-// (seed, stream), n > 0. A number takes 64 random bits, so philox returns two per call.
+// (seed, stream), n > 0. Each number takes 64 random bits, so a call of philox yields
+// two numbers.
 void random_below(uint64_t* out, Index count, uint64_t n, uint64_t seed, Stream stream,
                   uint64_t first);
 
-// Which random numbers a pass in training mode draws.
+// Selects the random numbers that a pass in training mode draws.
 struct Draw {
   uint64_t seed = 0;
   uint32_t epoch = 0;

@@ -7,8 +7,8 @@
 
 namespace fastmlp {
 
-// Transitions, one per row of each array. An action is a sequence of bytes: an
-// int64 or several floats.
+// Arrays of transitions: each row of an array belongs to one transition. An action is
+// stored as bytes, which are an int64 or several floats.
 template <class Float, class Bytes, class Flag>
 struct TransitionsOf {
   Float* obs;
@@ -23,24 +23,25 @@ using TransitionsOut = TransitionsOf<float, unsigned char, bool>;
 // Not thread-safe.
 class ReplayBuffer {
  public:
-  // Throws std::bad_alloc. Memory is not touched before it is needed.
+  // Throws std::bad_alloc. Pages of memory are first touched when transitions are
+  // stored in them.
   ReplayBuffer(Index capacity, Index obs_size, Index action_bytes, uint64_t seed);
 
   Index capacity() const { return capacity_; }
   Index obs_size() const { return obs_size_; }
   Index action_bytes() const { return action_bytes_; }
   Index size() const { return size_; }
-  // Transitions added and drawn since the buffer was created.
+  // Numbers of transitions added and drawn since the buffer was created.
   uint64_t added() const { return added_; }
   uint64_t drawn() const { return drawn_; }
 
-  // Adds a row, in place of the oldest transition if the buffer is full.
+  // Adds one row of `from`, which replaces the oldest transition if the buffer is full.
   void add(const Transitions& from, Index row);
   // Draws uniformly with replacement; size() must not be 0.
   void sample(const TransitionsOut& to, Index rows);
   // copy_out copies all transitions in the order of their slots; restore copies them
-  // into a buffer of the same sizes. `added` and `drawn` are the counts of the buffer
-  // from which they were copied.
+  // back into a buffer with the same sizes. `added` and `drawn` are the counts of the
+  // original buffer.
   void copy_out(const TransitionsOut& to) const;
   void restore(const Transitions& from, uint64_t added, uint64_t drawn);
 

@@ -17,24 +17,24 @@ enum class SolverStatus : int {
   improved,    // continue
   converged,   // no element of the gradient exceeds the tolerance in magnitude
   stalled,     // the value cannot be lowered, within rounding
-  not_finite,  // value or gradient is not finite at the point to start from
+  not_finite,  // value or gradient is not finite at the starting point
 };
 
 // The result of an iteration. theta is unchanged if the status is not_finite.
 struct SolverReport {
   SolverStatus status = SolverStatus::improved;
   double before = 0.0, after = 0.0;  // values of the objective
-  double gradient = 0.0;             // largest magnitude in the gradient afterwards
-  double step = 0.0;                 // L-BFGS: length in units of the direction
+  double gradient = 0.0;  // largest magnitude of a gradient element at the end
+  double step = 0.0;      // L-BFGS: step length in units of the direction
   Index evaluations = 0;
   bool finished() const { return status != SolverStatus::improved; }
 };
 
-// The current point of a solver, and the point that it tries.
+// The current point of a solver, and the trial point.
 template <class T>
 struct SolverPoint {
   bool known = false;    // whether theta, value and grad have been computed
-  bool certain = false;  // whether the next iteration has the same objective
+  bool certain = false;  // whether the objective is known to be unchanged
   double value = 0.0;
   AlignedBuffer<T> theta, grad, trial, trial_grad;
 };

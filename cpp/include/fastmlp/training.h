@@ -1,4 +1,4 @@
-// Training: how an epoch is run, watched and stopped, and what it leaves behind.
+// Training: the options of an epoch, its callbacks, and the state that it leaves.
 #pragma once
 
 #include <array>
@@ -23,8 +23,8 @@ class Interrupted : public std::runtime_error {
   Interrupted() : std::runtime_error("training was interrupted") {}
 };
 
-// A callback between steps, and between blocks of rows, called with no lock held. If it
-// returns true, the work stops.
+// A callback that is called between steps, and between blocks of rows, with no lock
+// held. If it returns true, the work stops.
 struct Interruption {
   bool (*requested)(void* context) = nullptr;
   void* context = nullptr;
@@ -35,8 +35,8 @@ struct Interruption {
   }
 };
 
-// A callback after every step of an epoch, called with no lock held. If it returns
-// false, the epoch stops.
+// A callback that is called after every step of an epoch, with no lock held. If it
+// returns false, the epoch stops.
 struct StepListener {
   bool (*stepped)(void* context, Index step, double loss) = nullptr;
   void* context = nullptr;
@@ -47,7 +47,8 @@ struct StepListener {
   }
 };
 
-// How far an epoch has come: the steps taken, and the sums that give its loss.
+// The progress of an epoch: the steps taken, and the sums from which its loss is
+// computed.
 struct EpochProgress {
   Index steps = 0;
   double total = 0.0, divisor = 0.0;
@@ -61,19 +62,20 @@ struct EpochProgress {
 
 struct EpochOptions {
   Index batch_size = 32;
-  bool shuffle = false;  // by (seed, epoch); see random.h
+  bool shuffle = false;  // the order depends on (seed, epoch); see random.h
   uint64_t seed = 0;
   uint32_t epoch = 0;
-  // For an epoch in parts: the progress so far, updated after each step (before the
-  // listener is called), and the row, in the epoch's order, to continue with.
+  // For an epoch that is run in several parts: the progress so far, which is updated
+  // after each step before the listener is called, and the position in the epoch's
+  // order of rows from which to continue.
   EpochProgress* progress = nullptr;
   Index first_row = 0;
   Interruption interruption = {};
   // Learning rates of the remaining steps_left() steps; null: the optimiser's rate.
   const double* lr = nullptr;
   StepListener listener = {};
-  // The n_order rows of the epoch in their order; rows may repeat. Must not be combined
-  // with shuffle. Null: all rows of the data.
+  // Indices of the epoch's n_order rows, in order; rows may repeat. Must not be
+  // combined with shuffle. Null: all rows of the data.
   const int64_t* order = nullptr;
   Index n_order = 0;
   double l2 = 0.0;  // see Mlp::value_and_grad; subtracted if the optimiser maximises
@@ -85,7 +87,7 @@ struct EpochOptions {
 };
 
 // Parameters and optimiser state at the first step of the last epoch whose loss was
-// finite. A diverged epoch is rolled back to it.
+// finite. If an epoch diverges, training is rolled back to this state.
 template <class T>
 struct LastGoodState {
   bool valid = false;
@@ -105,9 +107,9 @@ struct TrainingState {
 // Copies of what the last optimiser step left behind.
 template <class T>
 struct LastStep {
-  Index rows = 0;  // rows of `outputs`: the last ones of a large batch; 0: no step yet
+  Index rows = 0;  // rows of `outputs` (the last rows of a large batch); 0: no step yet
   std::vector<T> grads;   // (n_params)
-  std::vector<T> before;  // the parameters before the step, if watched, else empty
+  std::vector<T> before;  // the parameters before the step, or empty: see set_watch
   std::vector<std::vector<T>> outputs;  // (rows, n_out) of each op
 };
 

@@ -1,11 +1,12 @@
-// The vocabulary every layer shares: sizes, views and the closed lists of choices.
-// Plain data only: kernel translation units compiled with ISA flags include this file.
+// Basic types used everywhere: sizes, views and enumerations. This file must contain
+// plain data only, because kernels include it and are compiled with the flags of one
+// instruction set.
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
 
-// Either would break the promise that results have the same bits everywhere.
+// Both modes would break the guarantee that results have the same bits on all machines.
 #if defined(__FAST_MATH__)
 #error "fastmlp must not be compiled with -ffast-math or -Ofast"
 #endif
@@ -29,16 +30,17 @@ struct MatrixView {
   T* row(Index i) const { return data + i * ld; }
 };
 
-// In order of preference: the last one that is available is the default.
+// In ascending order of preference: the last available one is the default.
 enum class Isa : int { scalar, neon, avx2, avx512 };
 
-// Each closed list below is written once: it gives the enum, the count and the public
-// names, in this order.
+// Each list below is written once and generates an enum, the number of its values, and
+// their public names, in this order.
 #define FASTMLP_ENUMERATOR(name, ...) name,
 #define FASTMLP_COUNT(name, ...) +1
 #define FASTMLP_NAME(name, ...) #name,
 
-// What an activation's derivative is computed from: its output h or its input z.
+// The value from which an activation's derivative is computed: its output h or its
+// input z.
 enum class DerivativeOf : int { output, input };
 // The variance of initial weights before an activation: 2 / fan_in (He), 1 / fan_in
 // (LeCun), or 2 / (fan_in + fan_out) (Glorot).
@@ -72,10 +74,11 @@ enum class WeightScale : int { FASTMLP_WEIGHT_SCALES(FASTMLP_ENUMERATOR) };
   X(mse) X(mae) X(huber) X(pseudo_huber) X(cross_entropy) X(binary_cross_entropy)   \
   X(poisson) X(quantile) X(gaussian_nll) X(hinge)
 #define FASTMLP_REDUCTIONS(X) X(mean) X(sum)
-// Position of a denominator's eps: sqrt(v) + eps, sqrt(v + eps), or (Adam only) added
-// to the square root of the second moment before its bias correction ("epsilon hat").
+// Position of eps in an optimiser's denominator: sqrt(v) + eps, sqrt(v + eps), or (Adam
+// only) added to the square root of the second moment before its bias correction
+// ("epsilon hat").
 #define FASTMLP_EPS_MODES(X) X(outside) X(inside) X(hat)
-// Elementary functions on their own, for tests and tables.
+// Elementary functions that can be called on arrays, for tests and tables.
 #define FASTMLP_ELEMENTARY(X) \
   X(exp) X(expm1) X(log) X(log1p) X(tanh) X(sigmoid) X(sin) X(cos) X(erf) X(erfc)
 

@@ -15,7 +15,7 @@
 namespace fastmlp {
 
 // One declaration per instruction set. FASTMLP_HAVE_x means that the build (CMake)
-// links the table of x; it says nothing about the flags of this file.
+// links the table of x, not that this file is compiled with the flags of x.
 namespace scalar {
 extern const KernelTables kKernels;
 }
@@ -54,7 +54,7 @@ struct Entry {
 const Entry kEntries[] = {
     {Isa::scalar, &scalar::kKernels, [] { return true; }},
 #ifdef FASTMLP_HAVE_neon
-    {Isa::neon, &neon::kKernels, [] { return true; }},  // every aarch64 CPU has it
+    {Isa::neon, &neon::kKernels, [] { return true; }},  // every aarch64 CPU has NEON
 #endif
 #ifdef FASTMLP_HAVE_avx2
     {Isa::avx2, &avx2::kKernels, [] { return x86().avx2; }},

@@ -1,6 +1,6 @@
 // The instruction sets that an x86 CPU supports and whose registers the operating
-// system saves. __builtin_cpu_supports would tell the same, but needs a runtime library
-// that Clang does not link on Windows.
+// system saves. __builtin_cpu_supports would give the same answers, but needs a runtime
+// library that Clang does not link on Windows.
 #pragma once
 
 #include <cpuid.h>
@@ -9,14 +9,14 @@ namespace fastmlp {
 namespace {  // internal linkage: including files may have different compiler flags
 
 struct X86 {
-  bool avx2 = false, avx512 = false;  // both with FMA
+  bool avx2 = false, avx512 = false;  // both also require FMA
 
   X86() {
     unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
     if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx)) return;
     constexpr unsigned kFma = 1u << 12, kOsXsave = 1u << 27, kAvx = 1u << 28;
     if (!has(ecx, kFma | kOsXsave | kAvx)) return;
-    unsigned low = 0, high = 0;  // of XCR0
+    unsigned low = 0, high = 0;  // the two halves of XCR0
     asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     constexpr unsigned kYmm = 0x06, kZmm = 0xe6;
     if (!has(low, kYmm) || !__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return;

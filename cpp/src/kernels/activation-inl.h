@@ -1,6 +1,6 @@
-// Activations: each a struct of vector functions, forward(z), backward(dh, s) = dh *
-// act' and second(s) = act'', with s = h or z as activation_saves_input says. Formulas
-// and constants are PyTorch's.
+// Activations: each a struct of vector functions, forward(z),
+// backward(dh, s) = dh * act' and second(s) = act'', where s is z if
+// activation_saves_input(kind), else h. Formulas and constants are PyTorch's.
 #pragma once
 
 #include "columns-inl.h"
@@ -78,7 +78,8 @@ struct Elu {
   }
 };
 
-// selu: Klambauer et al. 2017, eq. 2 with the constants of its fixed point.
+// selu: Klambauer et al. 2017, eq. 2, with the constants for which mean 0 and variance
+// 1 are a fixed point.
 struct Selu {
   static constexpr double kAlpha = 1.6732632423543772848170429916717;
   static constexpr double kScale = 1.0507009873554804934193349852946;
@@ -114,7 +115,7 @@ struct Gelu {
   // phi(z) (2 - z^2)
   template <class T>
   static FASTMLP_MEMBER Vec<T> second(Vec<T> z) {
-    // Beyond, phi is 0 and z^2 may overflow.
+    // For |z| > 40, phi is 0 and z^2 may overflow.
     const Vec<T> c = max(num<T>(-40), min(num<T>(40), z));
     const Vec<T> q = c * c;
     return vexp(q * num<T>(-0.5)) * num<T>(kDensity) * (num<T>(2) - q);
@@ -136,8 +137,9 @@ struct GeluTanh {
   }
   template <class T>
   static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> z) {
-    // With c = z up to where the gate is constant (beyond, z^3 would overflow) and
-    // w = s(-|2 u|): (1 + tanh u) / 2 is w or 1 - w, its slope w (1 - w) 2 u'.
+    // c is z clipped to the range outside which the gate (1 + tanh u) / 2 is constant,
+    // as z^3 could overflow. With the sigmoid s and w = s(-|2 u|), the gate is w or
+    // 1 - w, and its derivative is w (1 - w) 2 u'.
     const Vec<T> c = max(num<T>(-30), min(num<T>(30), z));
     const Vec<T> q = c * c;
     const Vec<T> u2 = c * fma(q, num<T>(2 * kRoot * kCubic), num<T>(2 * kRoot));
@@ -199,7 +201,8 @@ struct Mish {
     const Vec<T> d = p + select(above, q + q, num<T>(2));
     return {e, p / d, d};
   }
-  // z up to where w is 0 or 1 and w' is 0: z w' would be NaN at infinity.
+  // z clipped to the range outside which w is 0 or 1 and w' is 0, because z w' would be
+  // NaN at infinity.
   template <class T>
   static FASTMLP_MEMBER Vec<T> clipped(Vec<T> z) {
     return max(num<T>(-1000), min(num<T>(1000), z));

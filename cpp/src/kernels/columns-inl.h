@@ -7,7 +7,7 @@
 
 #include "loops-inl.h"
 
-// For functions too large to be inlined into each loss and activation.
+// Marks functions that are too large to be inlined into every loss and activation.
 #define FASTMLP_ONCE static __attribute__((noinline))
 
 namespace fastmlp {
@@ -27,16 +27,17 @@ FASTMLP_ONCE Index go_through_blocks(Index m, Index most, Block block) {
   return i;
 }
 
-// Calls block(i, count, g) for as many of the m rows as benefit, starting with the
-// first one, and returns their number. A block is the count * g rows from row i on,
-// with count <= lanes; g consecutive rows, contiguous in memory, are treated as one row
-// of g * n <= kRowSumLanes elements.
+// Calls block(i, count, g) for consecutive blocks of the m rows, from the first row on,
+// while enough rows are left for this to be faster than processing single rows, and
+// returns the number of rows processed. A block consists of count * g rows from row i
+// on, with count <= lanes; g consecutive rows, contiguous in memory, are treated as one
+// row of g * n elements, where g * n <= kRowSumLanes.
 template <class T, class Block>
 FASTMLP_INLINE Index each_block_of_rows(Index m, Index n, bool contiguous,
                                         Block block) {
   constexpr Index L = Vec<T>::kLanes;
   if (L == 1 || n > kRowSumLanes || 4 * m <= L) return 0;
-  // Rows of one element need no transposition, so there is no point in joining them.
+  // Rows of one element need no transposition, so joining them would not help.
   const Index most = contiguous && n > 1 ? kRowSumLanes / n : 1;
   return go_through_blocks<T>(m, most, block);
 }
@@ -127,8 +128,8 @@ FASTMLP_ONCE void store_columns(T* dst, Index ld, const Vec<T>* columns, Index c
 }
 
 // The sum of each row in the order of RowSum; each partial sum has at most one element
-// here. RowSum's partial sums start from +0, which makes a difference only for rows
-// that consist of -0, so it suffices to add +0 at the end.
+// here. RowSum's partial sums start from +0. This changes the result only for rows in
+// which all elements are -0, so it suffices to add +0 at the end.
 template <class T>
 FASTMLP_INLINE Vec<T> sum_columns(const Vec<T>* columns, Index n) {
   constexpr Index kHalf = kRowSumLanes / 2;

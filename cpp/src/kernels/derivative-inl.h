@@ -1,5 +1,5 @@
-// What derivatives of each row by itself need: several directions for one row (a group
-// of rows, beside one row of values), outer products, second derivatives. Formulas,
+// Kernels for derivatives of each row separately: operations on several directions per
+// row of values (a group of rows), outer products and second derivatives. Formulas,
 // aliasing and orders of summation: kernel_table.h.
 #pragma once
 
@@ -10,7 +10,7 @@
 namespace fastmlp {
 namespace FASTMLP_ISA {
 
-// body(io, i, j) for the columns j of every row i of m.
+// Calls body(io, i, j) for the vector at column j of row i, for all columns of m rows.
 template <class T, class Body>
 FASTMLP_INLINE void for_each_row_vector(Index m, Index n, Body body) {
   for (Index i = 0; i < m; ++i) {
@@ -18,7 +18,8 @@ FASTMLP_INLINE void for_each_row_vector(Index m, Index n, Body body) {
   }
 }
 
-// out row of each group = f(a row, scale row), the latter loaded once for its group.
+// out = f(a, scale) for each row of a group, with the group's row of `scale`, whose
+// elements are loaded once per group.
 template <class T, class F>
 FASTMLP_INLINE void map_groups(T* out, const T* a, Index a_step, const T* scale,
                                Index m, Index group, Index n, F f) {
@@ -81,7 +82,7 @@ void outer_rows(T* out, Index ldout, const T* x, Index ldx, const T* d, Index m,
   }
 }
 
-// Rows of one group by the gathered rows of one panel of B, or what there is of it.
+// gemm_gather_k for kRows rows of one group and `cols` columns in one panel of B.
 template <class T, int kRows, int kVectors>
 FASTMLP_INLINE void gathered_tile(T* c, Index ldc, const T* a, Index lda,
                                   const T* panel, const int32_t* list, Index count,
@@ -133,7 +134,8 @@ template <class T, int kVectors>
 void gathered_rows(T* c, Index ldc, const T* a, Index lda, const T* panel,
                    const int32_t* list, Index count, bool accumulate, Index cols,
                    Index rows) {
-  // Tiles of about the same height: a low one keeps the units waiting for itself.
+  // Split the rows into tiles of about the same height: in a tile of only one or two
+  // rows, the multiply-adds would wait for each other's results.
   constexpr Index kMost = 6;
   Index tiles = (rows + kMost - 1) / kMost;
   while (rows > 0) {

@@ -24,7 +24,8 @@ constexpr Index kPackingPays = 384;
 constexpr Index kPackingPays = 32;
 #endif
 
-// One to three rows need more vectors per row to hide the latency of the chains.
+// Up to this many rows, a tile needs more vectors per row to hide the latency of the
+// chains of multiply-adds.
 constexpr int kWideRows = 3;
 constexpr int kWideVectors = 4;
 
@@ -45,7 +46,8 @@ struct TileArgs {
   bool accumulate;
   Epilogue<T> epilogue;
 
-  // The same rows, `j` columns further on, which are `b_step` elements further on in B.
+  // The arguments for the same rows and the columns from `j` on; these start `b_step`
+  // elements later in B.
   FASTMLP_MEMBER TileArgs moved(Index j, Index b_step, Index columns) const {
     TileArgs to = *this;
     to.c += j;
@@ -147,7 +149,8 @@ void gemm_strip(const TileArgs<T>& strip, Index panel_stride) {
 template <class T>
 using GemmStrip = void (*)(const TileArgs<T>&, Index);
 
-// The gemm_strip for `rows` = 1 .. MR, selected by a chain of comparisons.
+// Calls gemm_strip with the number of rows, 1 .. MR, as template argument, selected by
+// a chain of comparisons.
 template <class T, int MR>
 FASTMLP_INLINE GemmStrip<T> strip_for_rows(Index rows) {
   if constexpr (MR == 1) {
@@ -157,7 +160,8 @@ FASTMLP_INLINE GemmStrip<T> strip_for_rows(Index rows) {
   }
 }
 
-// Few rows times an unpacked B: wide tiles first, then a strip for the rest.
+// Multiplies few rows by an unpacked B: wide tiles first, then a strip for the
+// remaining columns.
 template <class T, int MR>
 void gemm_wide(const TileArgs<T>& t) {
   constexpr Index W = kWideVectors * Vec<T>::kLanes;
@@ -179,8 +183,8 @@ void gemm(T* c, Index ldc, LeftOperand<T> a, RightOperand<T> b, Index m, Index n
     if (m == 3) gemm_wide<T, 3>(strip);
     return;
   }
-  // The transpose of a matrix with kTileRows columns also looks packed; its only panel
-  // has the same layout.
+  // The transpose of a matrix with kTileRows columns also satisfies this test, but its
+  // layout is that of a single packed panel.
   const bool packed = a.rs == 1 && a.cs == kTileRows;
   for (Index i = 0; i < m; i += kTileRows) {
     const Index rows = m - i < kTileRows ? m - i : kTileRows;

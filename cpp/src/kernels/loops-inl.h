@@ -24,7 +24,7 @@ struct TailVector {
   FASTMLP_MEMBER void store(T* p, Vec<T> v) const { v.store_partial(p, n); }
 };
 
-// body(io, i) for i = 0, lanes, 2 lanes, ... < n.
+// Calls body(io, i) for i = 0, lanes, 2 lanes, ... < n.
 template <class T, class Body>
 FASTMLP_INLINE void for_each_vector(Index n, Body body) {
   constexpr Index L = Vec<T>::kLanes;
@@ -42,7 +42,8 @@ FASTMLP_INLINE void join_rows(Index& m, Index& n, bool contiguous) {
 }
 
 // The sum of a row in the order stated in kernel_table.h: partial sums j % 16, then a
-// tree. Lanes beyond the row must be added as +0, which changes no partial sum.
+// tree. In a partial vector, the lanes beyond the row must be +0, which leaves the
+// partial sums unchanged.
 template <class T>
 struct RowSum {
   static constexpr Index kVectors = kRowSumLanes / Vec<T>::kLanes;

@@ -6,13 +6,13 @@
 //   pseudo_huber  d^2 (q - 1), q = sqrt(1 + (r / d)^2)    r / q
 //   cross_entropy -sum y log softmax(pred)                softmax(pred) sum(y) - y
 //   binary_cross_entropy  max(p, 0) - p y + log(1 + e^-|p|)   sigmoid(p) - y
-//     with a weight c of y = 1: c y log(1 + e^-p) + (1 - y) log(1 + e^p)
+//     if y = 1 has weight c: c y log(1 + e^-p) + (1 - y) log(1 + e^p)
 //   poisson       e^p - y p                               e^p - y
 //   quantile      (1 - q) r for r > 0, -q r otherwise     1 - q, -q, 0 at 0
 //   hinge         max(0, margin - y p)                    -y, 0 for y p > margin
 //   gaussian_nll  (s + r^2 / v) / 2, v = e^s   by p: r / v, by s: (1 - r^2 / v) / 2
-//     where e^s < eps: v = eps and s = log(eps) in the value; the derivative by s is
-//     then not 0, but e^s / eps times the formula's, so that s can increase again
+//     if e^s < eps, the value uses v = eps and s = log(eps). The derivative by s is
+//     then not 0, but e^s / eps times the formula's, so that s can increase again.
 #pragma once
 
 #include "activation-inl.h"
@@ -59,7 +59,7 @@ struct PseudoHuber {
   static FASTMLP_MEMBER ValueAndSlope<T> at(Vec<T> p, Vec<T> y, Vec<T> delta) {
     const Vec<T> r = p - y;
     const Vec<T> s = r / delta;
-    // For large |s|, s^2 would overflow, but q equals |s| to the last bit long before.
+    // s^2 may overflow for large |s|, but for |s| > 1e15, q rounds to |s| anyway.
     const Vec<T> far = num<T>(1e15);
     const Vec<T> q = select(abs(s) > far, abs(s), sqrt(fma(s, s, num<T>(1))));
     // delta^2 (q - 1) = r^2 / (q + 1), which avoids the cancellation at small r.
@@ -77,7 +77,7 @@ struct BinaryCrossEntropy {
   }
 };
 
-// c = 1 gives the values of BinaryCrossEntropy, up to rounding.
+// With c = 1 the values are those of BinaryCrossEntropy, up to rounding.
 struct WeightedBinaryCrossEntropy {
   template <class T>
   static FASTMLP_MEMBER ValueAndSlope<T> at(Vec<T> p, Vec<T> y, Vec<T> c) {
@@ -115,8 +115,8 @@ struct Hinge {
   static FASTMLP_MEMBER ValueAndSlope<T> at(Vec<T> p, Vec<T> y, Vec<T> margin) {
     const Vec<T> short_of = fnma(y, p, margin);
     const Vec<T> zero = num<T>(0);
-    // At the kink the derivative is that of the side with a loss. Otherwise, with a
-    // margin of 0 (the perceptron), the gradient at p = 0 would always vanish.
+    // At the kink the derivative is -y, as where the loss is positive. Otherwise, with
+    // a margin of 0 (the perceptron), the gradient at p = 0 would always vanish.
     return {rectified(short_of),
             select(short_of < zero, zero, select(is_nan(short_of), short_of, -y))};
   }
@@ -193,7 +193,8 @@ void elementwise_loss_rows(Parameter parameter, T* dpred, Index lddpred, T* row_
   }
 }
 
-// The loss of a mean and a log variance, and its derivatives by these.
+// The Gaussian loss as a function of a mean and a log variance, and its derivatives
+// with respect to both.
 template <class T>
 struct GaussianTerm {
   Vec<T> value, by_mean, by_log_variance;
@@ -390,7 +391,7 @@ void cross_entropy_rows(T* dpred, Index lddpred, T* row_loss, const T* pred,
 // 0 elsewhere, so u_j is c_j a / n in all columns plus c_j (1 - a) at the label.
 template <class T>
 struct SoftTargets {
-  const T* weights;  // null: all 1
+  const T* weights;  // class weights; null: all 1
   T kept, spread;    // 1 - a, a / n
   T shared;          // the sum of c_j a / n, for labels
 
@@ -520,7 +521,7 @@ void soft_cross_entropy_rows(const LossArgs<T>& args, T* dpred, Index lddpred,
                     : soft.of(io.load(y + j), soft.weight(io, j));
     };
 
-    // As in cross_entropy_rows.
+    // See cross_entropy_rows for the reason.
     const bool kept = d && d != p && n >= 2 * Vec<T>::kLanes;
     RowSum<T> exps;
     const auto sum_exps = [&](auto io, Index j) FASTMLP_LAMBDA {
@@ -568,7 +569,8 @@ void loss_rows(const LossArgs<T>& args, T* dpred, Index lddpred, T* row_loss,
                const T* pred, Index ldpred, const T* target, Index ldtarget,
                const int64_t* labels, const T* row_scale, Index m, Index n);
 
-// Computes the loss on a column that consists of the predictions of the actions.
+// Gathers each row's prediction for its action into one column and computes the loss of
+// this column.
 template <class T>
 void action_rows(LossArgs<T> args, T* dpred, Index lddpred, T* row_loss, const T* pred,
                  Index ldpred, const T* target, Index ldtarget, const int64_t* actions,

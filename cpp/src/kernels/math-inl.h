@@ -47,7 +47,7 @@ struct Ieee<double> {
   static constexpr double kRound = 6755399441055744.0;  // 1.5 * 2^52
 };
 
-// The one of two constants that belongs to the element type.
+// Chooses the constant for the element type, float or double.
 template <class T>
 FASTMLP_INLINE constexpr T pick_scalar(float f, double d) {
   if constexpr (sizeof(T) == sizeof(float)) {
@@ -113,7 +113,8 @@ FASTMLP_INLINE Vec<T> with_sign_of(Vec<T> x, Vec<T> result) {
   return from_bits(to_bits(result) | (to_bits(x) & set1_bits<T>(Ieee<T>::kSign)));
 }
 
-// x if |x| is so small that f(x) rounds to x, else the result; keeps -0 and subnormals.
+// Returns x if |x| is so small that f(x) rounds to x, else `result`. This keeps -0 and
+// subnormals.
 template <class T>
 FASTMLP_INLINE Vec<T> identity_if_tiny(Vec<T> x, Vec<T> result) {
   return select(abs(x) < pick<T>(0x1p-26f, 0x1p-55), x, result);
@@ -180,7 +181,7 @@ FASTMLP_INLINE Vec<T> vexpm1(Vec<T> x) {
 //
 // With |x| = n ln(2) / 2 + h, s = 2^n and t = tanh h, the addition theorem gives
 //   tanh |x| = (A + B t) / (B + A t),  A = s - 1, B = s + 1.
-// A constant c near that value is split off:
+// A constant c close to tanh |x| is split off:
 //   tanh |x| = c + ((A - c B) + (B - c A) t) / (B + A t),
 // because the term added to c may then have the rounding errors of a few operations.
 // c = min(n / 4, 1) is 0 where the result may be small, and makes A - c B and B - c A
@@ -193,7 +194,7 @@ FASTMLP_INLINE Vec<T> vtanh(Vec<T> x) {
   const Vec<T> a = min(pick<T>(10.0f, 20.0), abs(x));
   const Vec<T> z = fma(a, pick<T>(2 * kLog2EF, 2 * kLog2ED), round);
   const Vec<T> n = z - round;
-  // The low part of ln(2) / 2 changes the result by less than its own rounding would.
+  // The low part of ln(2) / 2 is omitted: its effect is smaller than a rounding error.
   const Vec<T> h = fnma(n, pick<T>(kLn2HiF / 2, kLn2HiD / 2), a);
   const Vec<T> s = exponent_of(to_bits(z));
   const Vec<T> q = h * h;
@@ -220,8 +221,8 @@ FASTMLP_INLINE Vec<T> vsigmoid(Vec<T> x) {
 // u = 2^e (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)); u is normal.
 template <class T>
 struct LogReduced {
-  Vec<T> e;        // as a number, still with the bias
-  Bits<T> biased;  // e + bias
+  Vec<T> e;        // e + bias as a floating-point number
+  Bits<T> biased;  // e + bias as an integer
   Vec<T> f;
 };
 template <class T>
@@ -233,7 +234,7 @@ FASTMLP_INLINE LogReduced<T> log_reduce(Vec<T> u) {
   const Bits<T> biased = shr<I::kMantissa>(shifted);
   const Bits<T> m =
       (shifted & set1_bits<T>(I::kMantissaMask)) + set1_bits<T>(I::kSqrtHalf);
-  // 2^kMantissa with the integer `biased` in its mantissa is the sum of the two.
+  // Putting the integer `biased` into the mantissa of 2^kMantissa gives their sum.
   const Bits<T> sum =
       biased | set1_bits<T>((U(I::kBias) + I::kMantissa) << I::kMantissa);
   return {from_bits(sum), biased, from_bits(m) - Vec<T>::set1(1)};
@@ -374,7 +375,8 @@ FASTMLP_INLINE constexpr T sin_fast_limit() {
   return pick_scalar<T>(0x1p14f, 0x1p28);
 }
 
-// Replaces r and n (as z = kRound + n) in the lanes that are above the limit.
+// Replaces r and n (given as z = kRound + n) in the lanes whose argument exceeds the
+// limit.
 template <class T>
 static __attribute__((noinline, cold)) void reduce_large(const T* a, T* r, T* z) {
   for (Index i = 0; i < Vec<T>::kLanes; ++i) {
@@ -465,7 +467,8 @@ FASTMLP_INLINE Vec<T> verfc(Vec<T> x) {
   const Vec<T> round = Vec<T>::set1(I::kRound + T(I::kBias) + T(64));
   const Vec<T> centre = pick<T>(kErfcCentreF, kErfcCentreD);
   const Vec<T> a = min(pick<T>(10.1f, 27.3), abs(x));
-  // For exp(-a^2); the rounding error of the square is added to the reduced argument.
+  // Computes exp(-a^2); the rounding error of the square is added to the reduced
+  // argument.
   const Vec<T> square = a * a;
   const Vec<T> error = fma(a, a, -square);
   const Vec<T> z = fnma(square, pick<T>(kLog2EF, kLog2ED), round);

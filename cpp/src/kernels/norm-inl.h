@@ -8,7 +8,7 @@
 namespace fastmlp {
 namespace FASTMLP_ISA {
 
-// The sum over j < n of term(io, j), a vector from column j on.
+// The sum of a row's n terms; term(io, j) returns the vector of terms from column j on.
 template <class T, class Term>
 FASTMLP_INLINE T sum_of_row(Index n, Term term) {
   RowSum<T> sum;
@@ -18,8 +18,8 @@ FASTMLP_INLINE T sum_of_row(Index n, Term term) {
   return sum.total(n);
 }
 
-// The sums over the rows of a block, of as many rows as a vector has lanes: the trees
-// of all of them at once.
+// The sums over the rows of a block, which has as many rows as a vector has lanes. The
+// trees of all rows are added at once.
 template <class T>
 struct BlockSums {
   static constexpr Index L = Vec<T>::kLanes;
@@ -33,7 +33,7 @@ struct BlockSums {
     }
     part[q] = fold[0];
   }
-  // Lane q of the result: the total of row q. Rows that were not set count for nothing.
+  // Lane q of the result is the total of row q, or 0 for q >= rows.
   FASTMLP_MEMBER Vec<T> totals(Index rows) {
     for (Index q = rows; q < L; ++q) part[q] = Vec<T>::set1(T(0));
     transpose(part);
@@ -178,7 +178,7 @@ void layer_norm_second(T* out, const T* dot, const T* c, const T* t, const T* xh
     };
     const auto mean_of = [&](auto term)
                              FASTMLP_LAMBDA { return sum_of_row<T>(n, term) / count; };
-    // What is subtracted from a row.
+    // The mean that is subtracted from a row; 0 for RMSNorm.
     const auto middle_of = [&](auto term) FASTMLP_LAMBDA {
       return centred ? mean_of(term) : T(0);
     };
@@ -222,7 +222,7 @@ void layer_norm_second(T* out, const T* dot, const T* c, const T* t, const T* xh
   }
 }
 
-// part(i, end) for the blocks of rows i .. end that m rows fall into.
+// Calls part(i, end) for each block [i, end) of the m rows.
 template <class Part>
 FASTMLP_INLINE void each_block(Index m, Part part) {
   for (Index i = 0; i < m; i += kBlockRows) {
@@ -257,7 +257,8 @@ void column_moments(T* mean, T* var, const T* x, Index ldx, Index m, Index n) {
     each_block(m, add_squares);
     const V shift = rest / count;
     io.store(mean + j, middle + shift);
-    // Rounding may take it below 0; max lets NaN in second place through.
+    // Rounding may make the variance negative. max returns its second operand on NaN,
+    // so NaN propagates.
     io.store(var + j, max(zero, fnma(shift, shift, squares / count)));
   };
   for_each_vector<T>(n, columns);

@@ -7,8 +7,8 @@
 namespace fastmlp {
 namespace FASTMLP_ISA {
 
-// g, negated for ascent, plus weight_decay * p (L2). Without weight decay the parameter
-// is left out, as 0 * inf would be NaN.
+// The gradient g, negated if the optimiser maximises, plus weight_decay * p (L2).
+// Without weight decay p is not used, because 0 * inf would be NaN.
 template <class T>
 FASTMLP_INLINE Vec<T> effective_gradient(Vec<T> g, Vec<T> p, T weight_decay,
                                          bool maximize) {

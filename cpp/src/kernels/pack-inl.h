@@ -1,5 +1,5 @@
-// Copies of operands in the order in which the product's tiles read them. See
-// kernel_table.h for the contract.
+// Packing: copies the operands of a product into the order in which its tiles read
+// them. See kernel_table.h for the contract.
 #pragma once
 
 #include <string.h>
@@ -23,8 +23,8 @@ constexpr Index tile_columns() {
   return kTileVectors * Vec<T>::kLanes;
 }
 
-// Packs `lanes` steps of k of a left panel whose rows are contiguous along k, or with
-// kEdge the last `depth` <= lanes steps.
+// Packs `lanes` steps of k of a left panel whose rows are contiguous along k. With
+// kEdge, packs the last `depth` <= lanes steps.
 template <class T, bool kEdge>
 FASTMLP_INLINE void pack_left_square(T* dst, const T* src, Index rs, Index depth) {
   using V = Vec<T>;
@@ -50,7 +50,7 @@ FASTMLP_INLINE void pack_left_square(T* dst, const T* src, Index rs, Index depth
 #pragma GCC unroll 8
     for (int g = 0; g < kGroups; ++g) {
       // Excess lanes of the last group are written into the next step, which is stored
-      // after this one. The last step of the panel must not write them.
+      // after this one. The last step of the panel must not write these lanes.
       T* out = dst + i * kTileRows + g * L;
       if (kEdge && kLast < L && g == kGroups - 1 && i == depth - 1) {
         rows[g][i].store_partial(out, kLast);

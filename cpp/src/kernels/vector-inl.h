@@ -12,7 +12,7 @@ T dot(const T* a, const T* b, Index n) {
   constexpr Index L = V::kLanes;
   RowSum<T> sum;
   Index i = 0;
-  // Whole rounds over the partial sums, which stay in registers.
+  // Process kRowSumLanes elements per iteration; the partial sums stay in registers.
   for (; i + kRowSumLanes <= n; i += kRowSumLanes) {
     for (Index v = 0; v < RowSum<T>::kVectors; ++v) {
       sum.part[v] = fma(V::load(a + i + v * L), V::load(b + i + v * L), sum.part[v]);
