@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from .._validate import Array
     from .c.writer import Node, Writer
     from .from_keras import Item, Reader
-    from .from_torch import ModuleReader
     from .to_onnx import Graph
+    from .torch_modules import ModuleReader
 
 
 class LayerForm:

@@ -1,0 +1,206 @@
+"""A model under construction from PyTorch's layers and their arrays."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _validate
+from .._network.fold import LayerArrays, name_arrays
+from .._network.model import model_class
+from ..layers import (
+    Activation,
+    Dense,
+    Layer,
+    Normalization,
+    Residual,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .._network.model import MLP
+    from .._validate import Array
+
+COUNTER = "num_batches_tracked"
+
+
+class Builder:
+    """Chains layers and checks that their widths match."""
+
+    def __init__(self, dtype: np.dtype[Any] | None, width: int | None = None) -> None:
+        self.asked = dtype
+        self.dtypes: dict[np.dtype[Any], str] = {}
+        self.tracked = 0
+        self.items: list[LayerArrays] = []
+        self.n_in = self.width = width
+
+    def array(self, what: str, value: Any) -> Array:
+        """Return parameters as an array of float32 or float64."""
+        torch = sys.modules.get("torch")
+        if torch is not None and isinstance(value, torch.Tensor):
+            array = _from_tensor(what, value, torch, convert=self.asked is not None)
+        else:
+            array = _validate.numeric(what, value)
+            if array.dtype.kind != "f":
+                raise TypeError(f"{what} must have a float dtype, got {array.dtype}")
+        native = array.dtype.newbyteorder("=")
+        if self.asked is None and native not in (np.float32, np.float64):
+            raise TypeError(_other_dtype(what, array.dtype))
+        self.dtypes.setdefault(native, what)
+        return array
+
+    def add(self, layer: Layer) -> None:
+        """Add a layer without arrays."""
+        self.items.append(LayerArrays(layer, {}))
+
+    def dense(self, what: str, weight: Array, bias: Array | None) -> None:
+        """Add a dense layer; its weight is (out, in)."""
+        if weight.ndim != 2 or 0 in weight.shape:
+            raise ValueError(
+                f"{what}: the weight of a dense layer must have shape (out, in), got "
+                f"{weight.shape}"
+            )
+        self.fit(what, weight.shape[1])
+        arrays = {"weight": weight}
+        if bias is not None:
+            _same(f"{what}: the bias", bias, weight.shape[0])
+            arrays["bias"] = bias
+        self.width = weight.shape[0]
+        layer = Dense(self.width, "identity", bias is not None)
+        self.items.append(LayerArrays(layer, arrays))
+
+    def norm(
+        self, what: str, layer: Normalization, arrays: Mapping[str, Array]
+    ) -> None:
+        """Add a normalisation; without arrays, its width has been checked already."""
+        for role, array in arrays.items():
+            if array.ndim != 1:
+                raise ValueError(
+                    f"{what}: the {role} of a normalisation must be 1-D, got shape "
+                    f"{array.shape}"
+                )
+            self.fit(what, array.size)
+        self.items.append(LayerArrays(layer, dict(arrays)))
+
+    def activation(self, name: str) -> None:
+        """Add an activation, to the dense layer before it if that has none."""
+        before = self.items[-1] if self.items else None
+        if name == "identity":
+            return
+        if before is not None and isinstance(before.layer, Dense):
+            dense = before.layer
+            if dense.activation == "identity":
+                new = Dense(dense.n, name, dense.bias)
+                self.items[-1] = LayerArrays(new, before.arrays)
+                return
+        self.items.append(LayerArrays(Activation(name), {}))
+
+    def fit(self, what: str, width: int) -> None:
+        """Raise ValueError unless a layer takes the width of the output before it."""
+        if width == 0:
+            raise ValueError(f"{what} has width 0")
+        if self.width is None:
+            self.n_in = self.width = width
+        elif self.width != width:
+            raise ValueError(
+                f"{what} has an input width of {width}, but the output before it has "
+                f"width {self.width}"
+            )
+
+    def block(self) -> Builder:
+        """Return a builder for the body of a block that follows the last layer."""
+        inner = Builder(self.asked, self.width)
+        inner.dtypes = self.dtypes
+        return inner
+
+    def residual(
+        self, what: str, body: Builder, projection: Mapping[str, Array] | None
+    ) -> None:
+        """Add a block with a body from the builder that `block` returned."""
+        if body.n_in is None or body.width is None or not body.items:
+            raise ValueError(f"{what}: the body must have a layer with a width")
+        self.fit(what, body.n_in)
+        arrays = {}
+        if projection is not None:
+            if body.width == body.n_in:
+                raise ValueError(
+                    f"{what} has a projection although its body is as wide as its "
+                    f"input, {body.n_in}; fastmlp's blocks do not have one then"
+                )
+            shapes = {"weight": (body.width, body.n_in), "bias": (body.width,)}
+            if {role: a.shape for role, a in projection.items()} != shapes:
+                raise ValueError(
+                    f"{what}: the projection must be a Linear({body.n_in}, "
+                    f"{body.width}) with a bias"
+                )
+            arrays = {f"projection.{role}": a for role, a in projection.items()}
+        elif body.width != body.n_in:
+            raise ValueError(
+                f"{what} needs a projection, because its body maps width {body.n_in} "
+                f"to {body.width}"
+            )
+        self.tracked = max(self.tracked, body.tracked)
+        layer = Residual([item.layer for item in body.items])
+        self.items.append(LayerArrays(layer, arrays, tuple(body.items)))
+        self.width = body.width
+
+    def build(self, seed: Any) -> MLP:
+        """Return the model."""
+        if self.n_in is None:
+            raise ValueError(
+                "source must have a layer with parameters or statistics, which "
+                "determine its input width"
+            )
+        if self.asked is None and len(self.dtypes) > 1:
+            found = ", ".join(f"{what} {d}" for d, what in self.dtypes.items())
+            raise TypeError(
+                f"source has parameters of several dtypes ({found}); choose that of "
+                "the model: dtype='float32'"
+            )
+        dtype = self.asked or next(iter(self.dtypes), np.dtype(np.float32))
+        layers = [item.layer for item in self.items]
+        mlp = model_class()([self.n_in, *layers], dtype=dtype, seed=seed)
+        state = name_arrays(self.items)
+        counters = {
+            name.removesuffix("running_var") + COUNTER: np.int64(self.tracked)
+            for name in state
+            if name.endswith(".running_var")
+        }
+        mlp.load_state_dict({**state, **counters})
+        return mlp
+
+
+def _same(what: str, array: Array, size: int) -> None:
+    if array.shape != (size,):
+        raise ValueError(f"{what} must have shape ({size},), got {array.shape}")
+
+
+def _other_dtype(what: str, dtype: object) -> str:
+    name = str(dtype).removeprefix("torch.")
+    return (
+        f"{what} must be float32 or float64, got {name}; pass dtype='float32' to "
+        "convert it"
+    )
+
+
+def _from_tensor(what: str, value: Any, torch: Any, *, convert: bool) -> Array:
+    """Return a tensor as a float32 or float64 array; from other devices a copy."""
+    if torch.nn.parameter.is_lazy(value):
+        raise ValueError(
+            f"{what} has no shape yet: call its lazy module with an input first"
+        )
+    if value.is_meta:
+        raise ValueError(f"{what} is on the meta device, without values")
+    if value.layout != torch.strided:
+        raise TypeError(f"{what} must be dense, got {value.layout}; call to_dense()")
+    if value.is_quantized or not value.dtype.is_floating_point:
+        raise TypeError(f"{what} must have a float dtype, got {value.dtype}")
+    if value.dtype not in (torch.float32, torch.float64):
+        if not convert:
+            raise TypeError(_other_dtype(what, value.dtype))
+        value = value.to(torch.float32)  # exact for the smaller dtypes
+    array: Array = value.detach().cpu().numpy()
+    return array

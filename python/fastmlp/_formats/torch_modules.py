@@ -1,0 +1,235 @@
+"""Models from PyTorch's modules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .activations import ACTIVATIONS
+from .layers import LAYERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._validate import Array
+    from .torch_builder import Builder
+
+# Beyond a threshold (default 20) PyTorch's softplus is z, which differs there from
+# log(1 + e^z) by at most 2e-9, one part in 1e10.
+_LEAST_THRESHOLD = 20.0
+
+_SUPPORTED = (
+    f"fastmlp has nn.Linear, {', '.join(f'nn.{f.torch}' for f in LAYERS.values())}, "
+    "nn.Identity, nn.Flatten, and the activations of fastmlp.ACTIVATIONS"
+)
+
+# Advice for some modules without a counterpart.
+_ADVICE = {
+    "LogSoftmax": "leave it out and use fm.CrossEntropy, which takes logits",
+    "LogSigmoid": "leave it out and use fm.BinaryCrossEntropy, which takes logits",
+    "Softmin": "use Softmax after a Linear with the opposite sign",
+    "AlphaDropout": "use nn.Dropout, or leave it out if you do not train further",
+    "GroupNorm": "use a normalisation of whole rows and train again",
+    "Bilinear": "a dense layer has only one input",
+    "MLPModule": "it already contains a fastmlp model, module.mlp",
+}
+
+
+class ModuleReader:
+    """Reads modules into a builder."""
+
+    def __init__(self, torch: Any, builder: Builder, source: Any) -> None:
+        from . import to_torch
+
+        nn = torch.nn
+        self._nn, self.builder = nn, builder
+        self._own = to_torch
+        self._owners: dict[int, str] = {}
+        self._readers: dict[Any, Callable[[str, Any], None]] = {
+            nn.Linear: self._linear,
+            nn.Identity: lambda what, module: None,
+            nn.Flatten: self._flatten,
+            to_torch.Function: lambda what, m: self.builder.activation(m.name),
+        }
+        # Older versions of PyTorch lack some.
+        self._forms = {
+            getattr(nn, form.torch): form
+            for form in LAYERS.values()
+            if hasattr(nn, form.torch)
+        }
+        self._readers |= dict.fromkeys(self._forms, self._layer)
+        floats = (p.dtype for p in source.parameters() if p.dtype.is_floating_point)
+        dtype = next(floats, torch.get_default_dtype())
+        # That of the dtype in which the module computes.
+        self.machine_epsilon = float(torch.finfo(dtype).eps)
+        for row in ACTIVATIONS.values():
+            if row.torch is not None:
+                self._readers.setdefault(getattr(nn, row.torch), self._activation)
+
+    def read(self, name: str, module: Any) -> None:
+        """Add a module; ``name`` is its name within the outermost one."""
+        module = self._unwrapped(module)
+        kind = type(module).__name__
+        what = f"module {name} ({kind})" if name else f"the module ({kind})"
+        known = self._known(module)
+        if known is None:
+            raise TypeError(self._unknown(what, module))
+        if "forward" in vars(module):
+            raise TypeError(f"{what} has its own forward, which cannot be converted")
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise TypeError(
+                f"{what} has forward hooks, which may change what it computes; "
+                "remove them first"
+            )
+        if self._nn.utils.parametrize.is_parametrized(module):
+            raise TypeError(
+                f"{what} has parametrisations; make them permanent first: "
+                "torch.nn.utils.parametrize.remove_parametrizations"
+            )
+        for parameter in module.parameters(recurse=False):
+            other = self._owners.setdefault(id(parameter), what)
+            if other != what:
+                raise ValueError(
+                    f"{what} shares its parameters with {other}; in fastmlp each layer "
+                    "has its own: copy the module (copy.deepcopy) to continue without "
+                    "sharing"
+                )
+        before = self._owners.setdefault(id(module), what)
+        if before != what and isinstance(module, self._nn.BatchNorm1d):
+            raise ValueError(
+                f"{what} is the same module as {before}; in fastmlp each layer has its "
+                "own statistics: copy the module (copy.deepcopy)"
+            )
+        inside = f"{name}." if name else ""
+        if known is self._nn.Sequential:
+            for child_name, child in module._modules.items():
+                self.read(f"{inside}{child_name}", child)
+        elif known is self._own.Residual:
+            self._residual(what, inside, module)
+        else:
+            self._readers[known](what, module)
+
+    def _known(self, module: Any) -> Any:
+        """Return the class whose forward a module has; subclasses may have it too."""
+        kinds = (self._nn.Sequential, self._own.Residual, *self._readers)
+        own = type(module)
+        for kind in kinds:
+            same = own.forward is kind.forward and own.__call__ is kind.__call__
+            if isinstance(module, kind) and same:
+                return kind
+        return None
+
+    def _unwrapped(self, module: Any) -> Any:
+        while True:
+            kind = type(module).__name__
+            if kind == "OptimizedModule" and hasattr(module, "_orig_mod"):
+                module = module._orig_mod  # of torch.compile
+            elif kind in ("DataParallel", "DistributedDataParallel"):
+                module = module.module
+            else:
+                return module
+
+    def _unknown(self, what: str, module: Any) -> str:
+        kind = type(module).__name__
+        if kind in _ADVICE:
+            return f"{what} has no counterpart in fastmlp: {_ADVICE[kind]}"
+        children = [name for name, _ in module.named_children()]
+        if children and not type(module).__module__.startswith("torch.nn."):
+            return (
+                f"{what} has its own forward, which cannot be converted. "
+                "Pass an nn.Sequential instead, such as one of its parts "
+                f"({', '.join(children)}), or its state_dict() with prefix= and "
+                "activation="
+            )
+        return f"{what} has no counterpart in fastmlp. {_SUPPORTED}"
+
+    def _layer(self, what: str, module: Any) -> None:
+        """Add the layer of a module of one of PyTorch's classes."""
+        for kind, form in self._forms.items():
+            if isinstance(module, kind):
+                form.from_torch(what, module, self)
+
+    def _activation(self, what: str, module: Any) -> None:
+        """Add the activation of a module of one of PyTorch's classes."""
+        forms = {
+            name: form.torch_options
+            for name, form in ACTIVATIONS.items()
+            if form.torch and isinstance(module, getattr(self._nn, form.torch))
+        }
+        # Where several activations share a class, one option tells them apart.
+        found = [
+            name
+            for name, options in forms.items()
+            if all(getattr(module, o) == value for o, value in options.items())
+        ]
+        name = found[0] if found else next(iter(forms))
+        for option, value in forms[name].items():
+            _check_option(what, option, getattr(module, option), value)
+        self.builder.activation(name)
+
+    def _flatten(self, what: str, module: Any) -> None:
+        if module.start_dim not in (1, -1) or module.end_dim not in (-1, 1):
+            raise ValueError(
+                f"{what} must not change rows: start_dim=1 and end_dim=-1, got "
+                f"{module.start_dim} and {module.end_dim}"
+            )
+
+    def arrays(self, what: str, module: Any, *roles: str) -> dict[str, Array]:
+        values = ((role, getattr(module, role)) for role in roles)
+        return {
+            role: self.builder.array(f"{what}: {role}", value)
+            for role, value in values
+            if value is not None
+        }
+
+    def _linear(self, what: str, module: Any) -> None:
+        arrays = self.arrays(what, module, "weight", "bias")
+        self.builder.dense(what, arrays["weight"], arrays.get("bias"))
+
+    def _residual(self, what: str, inside: str, module: Any) -> None:
+        if self._starts_in_place(module.body):
+            raise ValueError(
+                f"{what}: its body begins with a module with inplace=True, which also "
+                "changes the input of the addition; use inplace=False"
+            )
+        outer = self.builder
+        body = self.builder = outer.block()
+        self.read(f"{inside}body", module.body)
+        self.builder = outer
+        projection = None
+        if module.projection is not None:
+            if type(module.projection) is not self._nn.Linear:
+                raise TypeError(f"{what}: the projection must be an nn.Linear")
+            name = f"module {inside}projection"
+            projection = self.arrays(name, module.projection, "weight", "bias")
+        outer.residual(what, body, projection)
+
+    def _starts_in_place(self, body: Any) -> bool:
+        """Return whether a body overwrites its input."""
+        same = (self._nn.Identity, self._nn.Flatten, self._nn.Dropout)
+        for leaf in body.modules():
+            if getattr(leaf, "inplace", False):
+                return True
+            if next(leaf.children(), None) is None and not isinstance(leaf, same):
+                return False
+        return False
+
+
+def _check_option(what: str, option: str, value: Any, wanted: Any) -> None:
+    """Raise ValueError unless an activation's option has fastmlp's value."""
+    if option == "threshold":
+        if not value >= _LEAST_THRESHOLD:
+            raise ValueError(
+                f"{what} has threshold={value}; fastmlp's softplus does not have one, "
+                f"which makes no difference only from {_LEAST_THRESHOLD:g} on"
+            )
+    elif option == "dim":
+        if value not in (-1, 1):
+            raise ValueError(
+                f"{what} has dim={value}; fastmlp's softmax is over the outputs of a "
+                "row, dim=-1"
+            )
+    elif value != wanted:
+        raise ValueError(
+            f"{what} has {option}={value}; fastmlp's has {wanted:g}. Use a custom "
+            "function for other values: fm.Activation(function, derivative)"
+        )
