@@ -1,6 +1,6 @@
-// Kernels for derivatives of each row separately: operations on several directions per
-// row of values (a group of rows), outer products and second derivatives. Formulas,
-// aliasing and orders of summation: kernel_table.h.
+// Kernels for separate derivatives of each row: operations on groups (the rows of
+// several directions that belong to one row of values), outer products, second
+// derivatives. Formulas, aliasing and orders of summation: kernel_table.h.
 #pragma once
 
 #include "activation-inl.h"

@@ -1,10 +1,11 @@
-// Derivatives of a network in inference mode, of each row by itself: dropout passes and
-// batch_norm uses its running statistics, so rows do not touch each other.
+// Derivatives of a network in inference mode, separately for each row: dropout does
+// nothing and batch_norm uses its running statistics, so rows do not influence each
+// other.
 //
-// A group of rows is taken forward once; then K directions for each row, as a matrix of
-// rows * K rows, go through the products of the layers: tangents on the way forward or
-// cotangents on the way back, whichever costs fewer operations by the shape of the
-// network. Second derivatives are tangents of the cotangents (forward over reverse).
+// The values of a group of rows are computed once. Then K directions for each row, a
+// matrix of rows * K rows, go through the products of the layers: forward as tangents
+// or backward as cotangents, whichever takes fewer operations for the network's shape.
+// Second derivatives are tangents of the cotangents (forward over reverse).
 #pragma once
 
 #include "fastmlp/aligned_buffer.h"
@@ -13,10 +14,11 @@
 
 namespace fastmlp::detail {
 
-// All of these take x (rows, n_in), contiguous, rows >= 1; use as many threads as the
-// work is worth; and need `memory` for the call, which grows if need be. Results are
-// contiguous and overwritten. They throw std::bad_alloc, what a custom activation
-// throws, and the last two std::invalid_argument where there is a custom activation.
+// All of these take x (rows, n_in), contiguous, rows >= 1; choose the number of threads
+// by the amount of work; and use `memory` during the call, which grows as needed.
+// Results are contiguous and overwritten. They throw std::bad_alloc and whatever a
+// custom activation throws; the last two throw std::invalid_argument if the network has
+// a custom activation.
 
 // j (rows, n_out, n_in) = d y / d x.
 template <class T>
@@ -28,16 +30,16 @@ template <class T>
 void jvp(const NetworkView<T>& view, T* y, T* dy, const T* x, const T* v, Index rows,
          AlignedBuffer<T>& memory);
 
-// j (rows, n_out, n_params) = d y / d params, in the order of the parameters: as a
-// matrix of rows * n_out rows the Jacobian of a least-squares problem, of any rows x
-// points to. y (rows, n_out), unless null, are the outputs.
+// j (rows, n_out, n_params) = d y / d params, in the order of the parameters. As a
+// matrix of rows * n_out rows it is the Jacobian of a least-squares problem. y (rows,
+// n_out), unless null, receives the outputs.
 template <class T>
 void param_jacobian(const NetworkView<T>& view, T* j, T* y, const T* x, Index rows,
                     AlignedBuffer<T>& memory);
 
-// grads (rows, n_params): row r is the gradient of w_r * (loss of row r), the loss
-// summed over outputs, or as `reduction` says their mean (cross-entropy: one value).
-// Throws what check_targets throws.
+// grads (rows, n_params): row r is the gradient of w_r * (loss of row r). The loss of a
+// row is the sum over its outputs or, with reduction "mean", their mean; cross-entropy
+// has one value for each row. Throws what check_targets throws.
 template <class T>
 void per_sample_grads(const NetworkView<T>& view, T* grads, const T* x,
                       const Targets<T>& targets, const Loss& loss, Index rows,

@@ -1,4 +1,4 @@
-// An activation by itself: h = act(x).
+// An activation that is an op of its own: h = act(x).
 #pragma once
 
 #include "network/ops/op.h"
