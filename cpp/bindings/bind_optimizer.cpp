@@ -247,7 +247,9 @@ void load_state(Optimizer& optimizer, const py::dict& state) {
     if (used > 0 && !load_slots<float>(loaded.back(), slots, names) &&
         !load_slots<double>(loaded.back(), slots, names)) {
       throw py::value_error(
-          where + ": expected 1-D C-contiguous arrays of one size, float32 or float64");
+          where +
+          ": expected 1-D C-contiguous arrays, all of the same size and all "
+          "float32 or all float64");
     }
   }
   const LockUnderGil lock(optimizer);

@@ -65,14 +65,15 @@ class PythonActivation : public CustomActivation {
     const bool real =
         given && std::string("fiub").find(given.dtype().kind()) != std::string::npos;
     if (!real || given.ndim() != 1 || given.shape(0) != n) {
-      std::string got = "something else";
+      std::string got = "an object that is not an array";
       if (given) {
         got = py::str(given.dtype()).cast<std::string>() + " of shape " +
               py::str(given.attr("shape")).cast<std::string>();
       }
-      throw py::value_error(std::string("a custom activation: ") + what +
-                            " must return numbers in the shape it is given, (" +
-                            std::to_string(n) + ",), got " + got);
+      throw py::value_error(
+          std::string("a custom activation: ") + what +
+          " must return real numbers with the shape of its argument, (" +
+          std::to_string(n) + ",), got " + got);
     }
     const auto values =
         py::array_t<T, py::array::c_style | py::array::forcecast>::ensure(given);

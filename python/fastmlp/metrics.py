@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ._validate import Array
     from .losses import Loss
 
-# Names that a history, or a log of it, already uses.
+# Names that a metric must not have: `History` uses them, or `CSVLogger` for columns.
 RESERVED = ("loss", "val_loss", "metrics", "seconds", "epoch")
 
 
@@ -444,7 +444,7 @@ class History:
         Raises
         ------
         ValueError
-            If the name already has a meaning here or in a log.
+            If `History` or `CSVLogger` uses the name for something else.
         """
         if name in RESERVED:
             raise ValueError(f"the name {name!r} is taken; choose another")

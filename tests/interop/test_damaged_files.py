@@ -248,7 +248,7 @@ FORGERIES = {
     "overlap": (in_header(overlapping), "data_offsets must begin at"),
     "a gap": (in_header(shifted), "data_offsets must begin at"),
     "extra bytes": (raw(lambda c: c + b"\0"), "the arrays must have .* bytes, got"),
-    "missing bytes": (raw(lambda c: c[:-1]), "the arrays must have .* bytes, got"),
+    "missing bytes": (raw(lambda c: c[:-1]), "must have .* bytes, got .* incomplete"),
     "missing array": (
         in_header(lambda h: put("0.bias", "shape", [3])(h) or renamed(h)),
         "missing arrays: 0.weight",

@@ -317,9 +317,13 @@ def test_other_objects_cannot_be_scaled():
         with_scale(fm.CustomLoss(lambda p, y: (0.0, p)), 2.0)
     with pytest.raises(TypeError, match="loss must be a fastmlp Loss"):
         with_scale("mse", 2.0)
-    with pytest.raises(ValueError, match="factor must leave the loss a finite scale"):
+    with pytest.raises(
+        ValueError, match="factor must keep the loss's total factor finite"
+    ):
         with_scale(with_scale(fm.MSE(), 1e200), 1e200)
-    with pytest.raises(ValueError, match="factor must leave the loss a finite scale"):
+    with pytest.raises(
+        ValueError, match="factor must keep the loss's total factor finite"
+    ):
         with_scale(with_scale(fm.MSE(), 1e-200), 1e-200)
 
 

@@ -110,8 +110,9 @@ class Mlp {
   // the random numbers are those of `draw`, or those of the next pass if draw is null.
   void forward(T* y, const T* x, Index rows, bool training = false,
                const Draw* draw = nullptr);
-  // Gradients of sum(dy * y), where y is the output of the last forward; `rows` must be
-  // its rows. Throws std::logic_error if there was no forward.
+  // Computes the gradients of sum(dy * y), where y is the output of the last call of
+  // forward and `rows` the number of its rows. Throws std::logic_error if there was no
+  // such call.
   void backward(T* dx, T* grads, const T* dy, Index rows);
   Index forward_rows() const;  // rows of the last forward call; 0 if there was none
   // Calls backward and updates the parameters with the resulting gradient. Throws

@@ -12,7 +12,7 @@ namespace fastmlp {
 // since set_num_threads, it is obeyed as well.
 int num_threads();
 
-// If n >= 1, uses n threads, but at most 8 or 4 per CPU, whichever is more. If n is 0,
+// If n >= 1, uses n threads, but no more than max(8, 4 * number of CPUs). If n is 0,
 // which is the default, chooses automatically. Throws std::invalid_argument if n < 0.
 void set_num_threads(int n);
 

@@ -101,7 +101,8 @@ FASTMLP_INLINE Vec<T> poly(Vec<T> x, const float (&f)[N], const double (&d)[M]) 
   }
 }
 
-// 2^n from the rounded z = n + kRound + bias; the bits shifted out do not matter.
+// Returns 2^n, where the low bits of z hold n + bias. The shift moves these into the
+// exponent's field and drops all bits above them.
 template <class T>
 FASTMLP_INLINE Vec<T> exponent_of(Bits<T> z) {
   return from_bits(shl<Ieee<T>::kMantissa>(z));

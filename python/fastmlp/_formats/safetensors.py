@@ -217,7 +217,8 @@ def _checked_header(data: bytes, room: int) -> dict[str, str]:
             )
         end = last
     if end != room:
-        raise ValueError(f"the arrays must have {end} bytes, got {room}")
+        hint = "; the file is incomplete" * (room < end)
+        raise ValueError(f"the arrays must have {end} bytes, got {room}{hint}")
     return texts
 
 

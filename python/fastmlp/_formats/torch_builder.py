@@ -151,8 +151,8 @@ class Builder:
         """Return the model."""
         if self.n_in is None:
             raise ValueError(
-                "source must have a layer with parameters or statistics, which "
-                "determine its input width"
+                "source must have a layer with parameters or running statistics; "
+                "without one, the number of inputs is unknown"
             )
         if self.asked is None and len(self.dtypes) > 1:
             found = ", ".join(f"{what} {d}" for d, what in self.dtypes.items())

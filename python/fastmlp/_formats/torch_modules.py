@@ -215,7 +215,7 @@ class ModuleReader:
 
 
 def _check_option(what: str, option: str, value: Any, wanted: Any) -> None:
-    """Raise ValueError unless an activation's option has fastmlp's value."""
+    """Raise ValueError if an option makes a module differ from the activation."""
     if option == "threshold":
         if not value >= _LEAST_THRESHOLD:
             raise ValueError(

@@ -121,8 +121,9 @@ def _leaves(state: Mapping[str, Any], prefix: str) -> list[_Leaf]:
         layer, _, role = name.removeprefix(prefix).rpartition(".")
         if role not in _ROLES:
             raise ValueError(
-                f"source[{name!r}] does not belong to a layer of fastmlp; choose "
-                "entries that do with prefix="
+                f"source[{name!r}] is not a parameter or statistic of a layer that "
+                "fastmlp has; to read a part of a state dict, pass its prefix, as in "
+                "prefix='encoder.'"
             )
         if {"body", "projection"} & set(layer.split(".")):
             raise ValueError(

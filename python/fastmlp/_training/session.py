@@ -44,7 +44,8 @@ class Session:
     steps_per_epoch : int, optional
         Number of steps of an epoch, if known.
     seed, first_epoch : int
-        Seed of the orders of samples, and the number of the first epoch.
+        The order of the samples in an epoch is a function of this seed and the epoch's
+        number; ``first_epoch`` is the number of the first.
     has_validation : bool
         Whether there are validation data.
     metrics : tuple of str

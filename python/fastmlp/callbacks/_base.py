@@ -37,8 +37,9 @@ class Run:
     metrics : tuple of str
         Names under which the fit logs its metrics, such as "val_r2".
     seed, first_epoch : int
-        Seed of the orders of the samples, and number of the fit's first epoch in their
-        sequence.
+        The order of the samples in an epoch is a function of this seed and the epoch's
+        number. The numbers of this fit's epochs start with ``first_epoch``: 0, or more
+        if it continues an earlier fit.
     """
 
     __slots__ = (

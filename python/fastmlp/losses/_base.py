@@ -76,8 +76,8 @@ class Loss:
         scale = core.scale * factor
         if not (0.0 < scale < np.inf):
             raise ValueError(
-                f"factor must leave the loss a finite scale > 0: {factor!r} makes it "
-                f"{scale!r}"
+                "factor must keep the loss's total factor finite and > 0: "
+                f"{factor!r} times the present {core.scale!r} is {scale!r}"
             )
         scaled = _core.Loss(
             core.kind,

@@ -24,8 +24,8 @@ class CustomLoss(Loss):
 
     Whatever takes a loss also takes the function itself. Each batch then costs a call
     into Python and the time of the function, which is most of a step for small models
-    and batches; the losses above run in the core. Dropout draws the same masks as with
-    a loss of the core.
+    and batches; the other losses run in the core. The function is called in the thread
+    that called the method. Dropout draws the same masks as with a loss of the core.
 
     Parameters
     ----------

@@ -79,7 +79,10 @@ def groups(rows: Array, m: int) -> Array:
 
 
 def _spread(a: Array, out: Array, m: int) -> Array:
-    """Return ``a`` by group, or the same rows for all groups."""
+    """Reshape ``a`` to ``(m, group, n)``, or to ``(1, group, n)`` if groups share it.
+
+    Groups share ``a`` if it has an m-th of the rows of ``out``.
+    """
     return a[np.newaxis] if len(a) * m == len(out) and m > 1 else groups(a, m)
 
 

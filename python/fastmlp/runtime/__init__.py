@@ -42,7 +42,10 @@ def _limit() -> None:
 
 
 def _forked() -> None:
-    """Reset in a forked child what other threads of the parent may hold."""
+    """Replace the lock and forget the fits in a forked child.
+
+    The threads that held them do not exist there.
+    """
     global _asking
     _asking = Lock()
     _fits.clear()

@@ -229,7 +229,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def _has_probabilities(self) -> bool:
         if self.loss == "log_loss" or isinstance(as_loss_object(self.loss), _OF_LOGITS):
             return True
-        raise AttributeError(f"loss={self.loss!r} does not have probabilities")
+        raise AttributeError(f"probabilities are not available with loss={self.loss!r}")
 
     @available_if(lambda est: est._has_probabilities())
     def predict_proba(self, X: Any) -> Array:

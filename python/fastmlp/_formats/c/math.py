@@ -360,7 +360,8 @@ def _activation_function(name: str, variable: str, text: str) -> str:
     return f"\nstatic inline T @{name}(T {variable}) {{\n{body}\n}}\n"
 
 
-# h = act(z), and the derivative as a function of z or h.
+# For each activation the functions act_<name>, which maps z to h, and slope_<name>, the
+# derivative as a function of z or h.
 for _name, _form in ACTIVATIONS.items():
     if _form.c:
         _FUNCTIONS[f"act_{_name}"] = _activation_function(f"act_{_name}", "z", _form.c)

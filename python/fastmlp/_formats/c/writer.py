@@ -139,7 +139,7 @@ class Writer:
         Names of the dense products by number of inputs, of outputs, and whether there
         is a bias.
     uses : list of int
-        Number of nodes that read each node's value.
+        For each node, the number of nodes that read its value.
     """
 
     def __init__(self, mlp: Model) -> None:
