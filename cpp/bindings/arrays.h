@@ -55,8 +55,8 @@ std::optional<ArrayView<T>> view(py::handle object) {
     return std::nullopt;
   }
   if (!std::is_const_v<T> && !array.writeable()) return std::nullopt;
-  // Two fields decide the usual case. Unpickled arrays have distinct dtype objects,
-  // which only numpy can compare.
+  // Comparing two fields decides the usual case. Unpickled arrays have distinct dtype
+  // objects, which only numpy can compare.
   const py::dtype got = array.dtype();
   const bool usual =
       got.normalized_num() == py::dtype::num_of<Element>() && got.byteorder() == '=';
@@ -74,7 +74,7 @@ bool overlap(const ArrayView<T>& a, const ArrayView<const T>& b) {
 }
 
 // Like view, but raises an error that names the argument if the array cannot be used or
-// has another shape than this one, in which -1 means any size.
+// does not have the expected shape, in which -1 means any size.
 template <class T>
 ArrayView<T> require(py::handle object, const char* name,
                      std::initializer_list<Index> shape) {

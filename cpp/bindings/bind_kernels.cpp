@@ -81,7 +81,7 @@ void activation_forward_(py::object h, py::object z, const std::string& activati
 
 void dense_forward_(py::object h, py::object x, py::object w, py::object bias,
                     const std::string& activation) {
-  activation_from(activation);  // before h is written
+  activation_from(activation);  // raises before h is written
   gemm_nn_(h, x, w, bias, false);
   activation_forward_(h, h, activation);
 }
@@ -103,7 +103,7 @@ void activation_second_(py::object out, py::object c, py::object saved,
                         const std::string& activation) {
   const Activation kind = activation_from(activation);
   if (kind == Activation::softmax) {
-    throw py::value_error("activation: softmax has no second derivative by element");
+    throw py::value_error("activation: softmax has no elementwise second derivative");
   }
   by_dtype(out, "out", [&](auto t) {
     using T = decltype(t);
@@ -165,8 +165,8 @@ Index group_of(Index all, Index rows) {
   return all / rows;
 }
 
-// Calls a slot that combines each row of scale with a group of rows of a, which may be
-// one group for all rows of scale:
+// Calls a slot of the kernel table that combines each row of scale with a group of rows
+// of a. If a has a single group, all rows of scale use it. The slot's arguments:
 // slot(table, out, a, rows between groups of a, scale, groups, rows of a group,
 // columns).
 template <class Slot>

@@ -41,8 +41,9 @@ void set(Optimizer& optimizer, const std::string& name, py::object value) {
   const auto after = slot_names(asked);
   for (size_t i = 0; i < kMaxSlots && !optimizer.state().empty(); ++i) {
     if ((before[i] == nullptr) != (after[i] == nullptr)) {
-      throw py::value_error(name + ": cannot be changed so once the optimiser has " +
-                            "state; make a new one, or reset() it first");
+      throw py::value_error(name +
+                            ": this change needs other state than the optimiser has; " +
+                            "make a new optimiser, or reset() this one first");
     }
   }
   optimizer.mutable_config() = asked;
@@ -86,7 +87,8 @@ void sum_squares(const Pair<T>& pair) {
 
 template <class T>
 void update(const Optimizer& optimizer, const Pair<T>& pair, double clip_scale) {
-  // Roughly the operations of an Adam update. The range is split at cache lines.
+  // Approximate number of operations for one parameter in an Adam update. Members share
+  // the parameters at cache line boundaries.
   constexpr double kFlopsPerParameter = 15;
   const TeamPlan plan = plan_team(kFlopsPerParameter * static_cast<double>(pair.size),
                                   pair.size / kCacheLine<T>);
@@ -241,20 +243,20 @@ void load_state(Optimizer& optimizer, const py::dict& state) {
     for (const char* name : names)
       complete = complete && (!name || slots.contains(name));
     if (!complete) {
-      throw py::value_error(where + ": its names are not those of this optimiser");
+      throw py::value_error(where + ": must have the names that this optimiser uses");
     }
     loaded.emplace_back();
     if (used > 0 && !load_slots<float>(loaded.back(), slots, names) &&
         !load_slots<double>(loaded.back(), slots, names)) {
       throw py::value_error(
           where +
-          ": expected 1-D C-contiguous arrays, all of the same size and all "
-          "float32 or all float64");
+          ": expected 1-D C-contiguous float32 or float64 arrays of equal size");
     }
   }
   const LockUnderGil lock(optimizer);
   if (slot_names(optimizer.config()) != names) {
-    throw std::runtime_error("state: the optimiser was changed while it was loaded");
+    throw std::runtime_error(
+        "state: the optimiser was changed while the state was being loaded");
   }
   optimizer.state() = std::move(loaded);
   optimizer.set_step_count(step_count);

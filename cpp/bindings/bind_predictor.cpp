@@ -83,7 +83,8 @@ class Predictor {
   Index y_size() const { return py::reinterpret_borrow<py::array>(y_).size(); }
 
   py::object net_, x_, y_, convert_;
-  // Second references: numpy refuses resize() on arrays with a reference count above 1.
+  // Extra references to x and y: numpy refuses resize() on arrays with a reference
+  // count above 1.
   py::tuple held_;
   AnyMlp* any_;
   Index rows_ = 0, ndim_ = 0;
@@ -92,8 +93,8 @@ class Predictor {
   BusyFlag busy_;
 };
 
-// tp_call, because pybind11's dispatch would take a large part of the time of a call of
-// a small network.
+// Serves as tp_call, because pybind11's dispatch would take a large part of the time of
+// a call of a small network.
 PyObject* call(PyObject* self, PyObject* args, PyObject* kwargs) {
   const Py_ssize_t given = PyTuple_GET_SIZE(args);
   if (given > 1 || (kwargs && PyDict_GET_SIZE(kwargs) > 0)) {

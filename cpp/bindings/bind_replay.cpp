@@ -263,10 +263,10 @@ void bind_replay(py::module_& m) {
                 rows_of(self, obs, actions, rewards, next_obs, terminated);
             const uint64_t room = static_cast<uint64_t>(self.buffer.capacity());
             if (static_cast<uint64_t>(rows.count) != (added < room ? added : room)) {
-              throw py::value_error("expected as many rows as were added, up to " +
-                                    std::to_string(room) + ", got " +
-                                    std::to_string(rows.count) +
-                                    " rows and added=" + std::to_string(added));
+              throw py::value_error(
+                  "the number of rows must be min(added, capacity) = min(" +
+                  std::to_string(added) + ", " + std::to_string(room) + "), got " +
+                  std::to_string(rows.count));
             }
             for (Index i = 0; i < rows.count; ++i) check_finite(self, rows, i);
             self.buffer.restore(rows.data, added, drawn);
@@ -294,7 +294,8 @@ void bind_replay(py::module_& m) {
           const auto factors = view<const T>(factor);
           if (!factors || factors->shape[0] != sums->shape[0] ||
               factors->shape[1] != sums->shape[1]) {
-            throw py::type_error("factor: expected an array like x");
+            throw py::type_error(
+                "factor: expected an array with the dtype and shape of x");
           }
           accumulate_backwards(sums->data, factors->data, sums->shape[0],
                                sums->shape[1]);

@@ -48,7 +48,8 @@ void fill(typename LevenbergMarquardt<T>::State& s, const py::dict& from) {
   s.growth = py::cast<double>(from["growth"]);
 }
 
-// Calls f(solver, a T) if a solver exists. Returns whether it does.
+// Calls f(solver, zero of its element type) if a solver exists. Returns whether one
+// does.
 template <class Any, class F>
 bool with_solver(Any& any, F f) {
   if (any.f32) f(*any.f32, float{});

@@ -109,7 +109,8 @@ constexpr LayerField kLayerFields[] = {
                 py::handle v) { s.body = layers_from(py::cast<py::sequence>(v)); }},
 };
 
-// A layer from a dict of its kind and the fields that differ from their defaults.
+// Makes a layer from a dict that holds its kind and those fields that differ from their
+// defaults.
 inline LayerSpec layer_from(const py::dict& layer) {
   LayerSpec spec(from_name<LayerKind>(kLayerKindNames,
                                       py::cast<std::string>(layer["kind"]), "layer"));

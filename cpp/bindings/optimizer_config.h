@@ -36,8 +36,8 @@ auto with_hyperparameter(const std::string& name, F&& f) {
   throw py::type_error("unknown hyperparameter '" + name + "'");
 }
 
-// Returns a function that sets the hyperparameter to the value. The conversion, which
-// may run Python code, is done by then.
+// Returns a function that sets the hyperparameter to the value. The value is converted
+// before the function is returned, because the conversion may run Python code.
 inline std::function<void(OptimizerConfig&)> assignment(OptimizerKind kind,
                                                         const std::string& name,
                                                         py::handle value) {

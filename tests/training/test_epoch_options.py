@@ -424,8 +424,8 @@ def bad_orders() -> dict[str, tuple[Any, type[Exception], str]]:
     late, early = good.copy(), good.copy()
     late[-1], early[3] = ROWS, -1
     return {
-        "too large": (late, ValueError, rf"order: the number {ROWS} at 19 is not one"),
-        "negative": (early, ValueError, r"order: the number -1 at 3 is not one of 37"),
+        "too large": (late, ValueError, rf"order: entry 19 must be .*, got {ROWS}"),
+        "negative": (early, ValueError, r"order: entry 3 must be .* to 36, got -1"),
         "empty": (good[:0], ValueError, "order: there must be at least one row"),
         "two-dimensional": (
             good.reshape(4, 5),

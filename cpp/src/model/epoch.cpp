@@ -11,7 +11,7 @@
 namespace fastmlp {
 namespace {
 
-// The number of rows of an epoch.
+// Checks the options and returns the number of rows in the epoch.
 Index checked_rows(const EpochOptions& options, Index data_rows) {
   if (options.batch_size < 1)
     throw std::invalid_argument("batch_size: must be at least 1");
@@ -21,14 +21,15 @@ Index checked_rows(const EpochOptions& options, Index data_rows) {
   const Index rows = options.order ? options.n_order : data_rows;
   if (rows < 1) throw std::invalid_argument("order: there must be at least one row");
   if (options.first_row < 0 || options.first_row > rows) {
-    throw std::invalid_argument("first_row: must be a row or the number of rows, " +
+    throw std::invalid_argument("first_row: must be from 0 to the number of rows, " +
                                 std::to_string(rows) + ", got " +
                                 std::to_string(options.first_row));
   }
   return rows;
 }
 
-// The order of an epoch's rows, if it is not that of the data.
+// Fills `order` with the epoch's order of the rows: shuffled or as given in the
+// options.
 void set_order(std::vector<int64_t>& order, const EpochOptions& options, Index n_rows,
                Index data_rows) {
   if (options.shuffle) {
@@ -36,18 +37,17 @@ void set_order(std::vector<int64_t>& order, const EpochOptions& options, Index n
     shuffle(order.data(), n_rows, options.seed, options.epoch);
     return;
   }
-  // A copy: a listener must not change what has been checked.
+  // Copied, so that a listener cannot change the order after the check.
   order.assign(options.order, options.order + n_rows);
   for (size_t i = 0; i < order.size(); ++i) {
     if (order[i] >= 0 && order[i] < data_rows) continue;
-    throw std::invalid_argument("order: the number " + std::to_string(order[i]) +
-                                " at " + std::to_string(i) + " is not one of " +
-                                std::to_string(data_rows) + " rows (0 to " +
-                                std::to_string(data_rows - 1) + ")");
+    throw std::invalid_argument(
+        "order: entry " + std::to_string(i) + " must be a row of the data, from 0 to " +
+        std::to_string(data_rows - 1) + ", got " + std::to_string(order[i]));
   }
 }
 
-// The weight of a batch's loss in the loss of its epoch.
+// The weight of a batch's loss in the epoch's loss.
 template <class T>
 double weight_in_epoch(const Batch<T>& batch, const Loss& loss, const int64_t* order) {
   if (loss.reduction == Reduction::sum) return 1.0;
@@ -132,7 +132,8 @@ double Mlp<T>::train_step(const Batch<T>& batch, const Loss& loss,
                           Optimizer& optimizer) {
   detail::check_batch(batch, loss, n_out());
   detail::check_training_rows(impl_->net, batch.rows);
-  // Always the optimiser first: two threads must not each hold one of the two.
+  // Every thread locks the optimiser first: otherwise two threads could each hold one
+  // of the two locks and wait for the other.
   const std::lock_guard optimizer_lock(optimizer.mutex());
   const std::unique_lock lock(impl_->mutex);
   const int64_t steps = optimizer.step_count();
@@ -160,7 +161,7 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
   EpochProgress& progress = options.progress ? *options.progress : own;
   const double* lr = options.lr;
   for (Index first = options.first_row; first < n_rows; first += options.batch_size) {
-    // No lock is held during the callback, which may run anything.
+    // No lock is held during the callback, which may run arbitrary code.
     options.interruption.check();
     std::unique_lock optimizer_lock(optimizer.mutex());
     std::unique_lock lock(impl.mutex);
@@ -175,7 +176,8 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
     const Draw draw = {options.seed, options.epoch, static_cast<uint64_t>(number)};
     detail::StepArgs<T> args = {batch, loss, optimizer, draw, number};
     if (in_order) args.order = impl.order.data() + first;
-    // A diverged epoch goes back to its beginning, or to where it was resumed.
+    // If the epoch diverges, the model is restored to its state at the beginning of the
+    // epoch, or at the row from which the epoch was resumed.
     const bool begins = number == 0 || (first > 0 && first == options.first_row);
     if (begins) args.save_to = &last_good;
     args.keeps_parameters = first + rows == n_rows;
@@ -195,14 +197,14 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
     optimizer_lock.unlock();
     options.listener.tell(number, value);
   }
-  // No later loss shows that the last update went too far.
+  // Check the last update here: no later loss would show that it went too far.
   const std::lock_guard optimizer_lock(optimizer.mutex());
   const std::unique_lock lock(impl.mutex);
   const Index n = impl.net.n_params;
   if (!kernels<T>().all_finite(impl.params.data(), n, 1, n)) {
     if (last_good.valid) impl.restore(last_good, optimizer);
     throw Diverged("training diverged at step " + std::to_string(progress.steps) +
-                   ": the parameters are not finite after it; learning rate " +
+                   ": the parameters are not finite after this step; learning rate " +
                    detail::in_short(optimizer.config().lr) + ", gradient norm " +
                    detail::in_short(detail::norm_of(impl.grads.data(), n)) +
                    ". Likely cause: the update went too far: lower the learning rate");

@@ -1,4 +1,4 @@
-// The inside of Mlp: memory, locks, and what its methods share.
+// The implementation of Mlp: memory, locks, and code that its methods share.
 #pragma once
 
 #include <algorithm>
@@ -53,10 +53,10 @@ struct StepArgs {
   const Loss& loss;
   Optimizer& optimizer;
   Draw draw;
-  Index number;                         // from 0, for messages
+  Index number;                         // counted from 0, for messages
   const int64_t* order = nullptr;       // rows of the batch; null: all in order
   LastGoodState<T>* save_to = nullptr;  // the state before the step; may be null
-  bool keeps_parameters = true;         // for last_step, if that is watched
+  bool keeps_parameters = true;  // whether last_step may need them, if `watch` is set
   double l2 = 0.0;
 };
 
@@ -77,24 +77,24 @@ struct Mlp<T>::Impl {
   detail::Workspace<T> training;
   AlignedBuffer<T> grads;
   AlignedBuffer<double> squares;  // sums of squares of chunks of weights, for l2
-  std::vector<int64_t> order;     // of the rows of an epoch
+  std::vector<int64_t> order;     // order of the rows of the running epoch
 
-  // What forward keeps for backward.
+  // Values that forward keeps for backward.
   detail::Workspace<T> kept;
   std::atomic<Index> kept_rows{0};
   bool kept_training = false;
 
-  // What last_step returns.
+  // Data for last_step.
   std::atomic<bool> watch{false};
   AlignedBuffer<T> before;
   bool has_before = false;
-  Index last_rows = 0;  // 0: nothing
+  Index last_rows = 0;  // 0: last_step has nothing to return
   const detail::Workspace<T>* last_values = nullptr;
 
-  // Set while an epoch is running, whose order of rows is kept here.
+  // Set while an epoch is running, because the epoch uses `order`.
   BusyFlag in_epoch;
 
-  // Whether the helper thread pays for a small batch.
+  // Measurements of whether the helper thread pays for a small batch.
   mutable HelperPolicy training_helper, inference_helper;
 
   // Memory that inference borrows, one for each concurrent call, so that calls stop
@@ -154,12 +154,13 @@ struct Mlp<T>::Impl {
     args.training = true;
     args.draw = draw;
   }
-  // The same with the random numbers of the next pass that is not an optimiser step.
+  // The same for a pass that is not an optimiser step: such passes have random numbers
+  // of their own.
   void set_training(PassArgs& args) const {
     set_training(args, {state.seed, kPassDraws, state.passes});
   }
 
-  // A pass with the gradient of a loss.
+  // Arguments of a pass that computes the gradient of a loss.
   PassArgs loss_args(T* gradient, const Batch<T>& batch, const Loss& loss) const {
     PassArgs args = pass_args(batch.x, batch.rows);
     args.loss = &loss;
@@ -168,11 +169,11 @@ struct Mlp<T>::Impl {
     return args;
   }
 
-  // The backward pass of the last forward.
+  // Arguments of the backward pass that follows the last forward.
   PassArgs backward_args(const T* dy, Index rows) const {
     if (kept_rows == 0) {
       throw std::logic_error(
-          "backward needs a forward before it, and no training between");
+          "backward needs a forward before it, without training in between");
     }
     if (rows != kept_rows) {
       throw std::invalid_argument("dy: the last forward had " +
@@ -193,7 +194,7 @@ struct Mlp<T>::Impl {
     args.squares = squares.data();
   }
 
-  // Makes the pass end in an update of the parameters.
+  // Makes the pass end with an update of the parameters.
   void set_update(PassArgs& args, Optimizer& optimizer) {
     grads.reserve(net.n_params);
     optimizer.begin_step(1);
@@ -217,13 +218,13 @@ struct Mlp<T>::Impl {
     ++state.batches_tracked;
   }
 
-  // The same if the pass was not an optimiser step.
+  // The same after a pass that was not an optimiser step.
   void count_pass(const Pass& pass) {
     ++state.passes;
     count_batch(pass);
   }
 
-  // A pass without an update. Returns the loss.
+  // Runs a pass without an update. Returns the loss.
   double run_pass(PassArgs& args, const T* theta, bool in_training) {
     last_rows = 0;  // the values of the last step are about to be lost
     args.helper = &training_helper;
@@ -234,7 +235,8 @@ struct Mlp<T>::Impl {
     return value;
   }
 
-  // f(what derivatives read, memory for them) while nothing trains.
+  // Calls f(view of the network, memory) to compute derivatives. No thread can train
+  // the model meanwhile.
   template <class F>
   void derive(Index rows, F f) const {
     detail::check_rows(rows);
@@ -243,7 +245,7 @@ struct Mlp<T>::Impl {
     f(view(), lease.memory.buffer);
   }
 
-  // Both under the exclusive lock and the optimiser's.
+  // Callers of these two hold the model's exclusive lock and the optimiser's lock.
   double step(const detail::StepArgs<T>& args);
   void restore(const LastGoodState<T>& saved, Optimizer& optimizer);
 };

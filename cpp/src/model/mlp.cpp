@@ -91,7 +91,8 @@ void Mlp<T>::interpolate(const Mlp& other, double weight) {
                                 sizes(other.n_params(), other.impl_->net.n_buffers) +
                                 ", not " + sizes(n, extra));
   }
-  // A copy first: a thread that holds one model's lock must not wait for another's.
+  // Copy the other model's values first: a thread that holds one model's lock must not
+  // wait for another model's lock.
   AlignedBuffer<T> goal(n + extra);
   {
     const std::shared_lock lock(other.impl_->mutex);
@@ -120,7 +121,7 @@ void Mlp<T>::predict(T* y, const T* x, Index rows) const {
 template <class T>
 double Mlp<T>::evaluate(const Batch<T>& batch, const Loss& loss,
                         const Interruption& interruption) const {
-  // Enough rows to make packing the weights again for each block negligible.
+  // Enough rows that the cost of packing the weights anew for each block is negligible.
   constexpr Index kBlock = 16384;
   detail::check_batch(batch, loss, n_out());
   const AlignedBuffer<T> row_loss(batch.rows);

@@ -12,18 +12,20 @@
 namespace fastmlp {
 namespace {
 
-// Columns of the normal matrix computed by one product. The part of a band above the
-// diagonal is computed in vain.
+// Number of columns of the normal matrix that one product computes. Such a band of
+// columns includes elements above the diagonal, which are not needed.
 constexpr Index kBand = 128;
-// Elements of a block of the Jacobian, which stays in the outer caches.
+// Number of elements in a block of the Jacobian: few enough to stay in the outer
+// caches.
 constexpr Index kJacobianElements = 1 << 19;
 
-// The second derivative along a step is a finite difference over this fraction of it: a
-// smaller one reduces the truncation error, a larger one the rounding error.
+// The second derivative along a step is estimated by a finite difference over this
+// fraction of the step. A smaller fraction reduces the truncation error, a larger one
+// the rounding error.
 template <class T>
 constexpr double kDifference = sizeof(T) == sizeof(float) ? 0.5 : 0.1;
 
-// An iteration on a network's parameters: `advance(theta)` is that of a solver.
+// Runs one iteration of a solver, `advance(theta)`, on a network's parameters.
 template <class T, class Advance>
 SolverReport on_network(Mlp<T>& mlp, Advance advance) {
   const Index n = mlp.n_params();
@@ -164,7 +166,7 @@ LeastSquares<T> least_squares(Index n, Residuals<T> residuals) {
     return ordered_dot(last->r.data(), last->r.data(), rows) / 2;
   };
   problem.gauss_newton = [=](double* h, const T* theta) {
-    // The last evaluation may be that of a rejected step.
+    // The last evaluation may have been at a rejected step.
     if (!std::equal(last->theta.begin(), last->theta.end(), theta, theta + n)) {
       evaluate(theta);
     }
@@ -186,7 +188,8 @@ LeastSquares<T> least_squares(Index n, Residuals<T> residuals) {
     last->theta.clear();
     residuals(last->r, last->jacobian, shifted.data());
     if (last->r.size() != r.size()) {
-      throw std::invalid_argument("residuals: their number must not change");
+      throw std::invalid_argument(
+          "residuals: the number of residuals must not change during a fit");
     }
     const Index rows = static_cast<Index>(r.size());
     std::vector<double> along(r.size());

@@ -1,4 +1,4 @@
-// Planning of memory: parts of one buffer, and slots that are used more than once.
+// Memory planning: parts of one buffer, and slots that several values use in turn.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +9,8 @@
 namespace fastmlp::detail {
 
 // Hands out consecutive parts of one buffer, each starting on a cache line. With a null
-// base it only counts: run the same calls first on null, then on a buffer of used().
+// base it only counts elements. So make the same calls twice: first with a null base,
+// then with a buffer of used() elements.
 template <class T>
 class Arena {
  public:
@@ -26,8 +27,8 @@ class Arena {
   Index used_ = 0;
 };
 
-// Assigns slots to values that live for a time: the first free slot, or a new one. A
-// slot is as large as its largest value.
+// Assigns slots to values with limited lifetimes: each value gets the first free slot,
+// or a new slot if none is free. A slot is as large as its largest value.
 class SlotAllocator {
  public:
   int take(Index size) {

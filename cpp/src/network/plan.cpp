@@ -13,7 +13,7 @@ namespace {
 
 constexpr Index kLargest = std::numeric_limits<Index>::max() / 64;
 
-// a + b * c for sizes. Throws where no array could hold so many elements.
+// a + b * c for sizes. Throws if no array could hold so many elements.
 Index checked_add_product(Index a, Index b, Index c) {
   if (b > 0 && c > (kLargest - a) / b) {
     throw std::invalid_argument("the network's sizes overflow: " + std::to_string(b) +
@@ -60,7 +60,7 @@ int NetworkPlan::push(OpPlan op) {
 void NetworkPlan::finish(int last) {
   n_out = width_of(last);
   for (const OpPlan& op : ops) {
-    // h and dz, then what else there is.
+    // h and dz, then z and `kept` if the op has them.
     const Index values = 2 + op.saves_input() + op.keeps_values;
     values_per_row = checked_add_product(values_per_row, values, op.n_out);
   }
@@ -68,8 +68,8 @@ void NetworkPlan::finish(int last) {
   plan_inference();
 }
 
-// Which op writes a gradient first in the backward pass, which ops add to it, and which
-// may share its memory.
+// Determines which op writes a gradient first in the backward pass, which ops add to
+// it, and which may share its memory.
 void NetworkPlan::plan_gradients() {
   const size_t n = ops.size();
   std::vector<int> uses(n + 1, 0);  // of an op's output; the network's input last
@@ -98,7 +98,8 @@ void NetworkPlan::plan_gradients() {
   }
 }
 
-// Buffers for the outputs: one is free again after the last op that reads it.
+// Assigns buffers to the outputs. A buffer is free again after the last op that reads
+// it.
 void NetworkPlan::plan_inference() {
   const size_t n = ops.size();
   std::vector<size_t> last_use(n, n);

@@ -34,7 +34,7 @@ struct OpPlan {
   std::shared_ptr<const CustomActivation> custom = nullptr;
   std::string name = {};  // of its layer: "2", "3.body.0", "3.projection"
 
-  // Properties of its kind, which its plan() sets.
+  // Properties of the op's kind, set by the plan() of that kind.
   bool keeps_values = false;  // training keeps n_out more values per row
   bool is_identity_at_inference = false;
   bool works_in_place = false;  // its backward may overwrite dz with dx
@@ -45,12 +45,12 @@ struct OpPlan {
   bool adds_other = false;  // the same for `other`
   bool shares_input = false;  // its dz and the gradient of `input` share their memory
   bool ends_relu = false;     // its product applies the derivative of `input`'s relu
-  bool relu_ended = false;    // the op after it does so: its own backward need not
+  bool relu_ended = false;    // the next op applies this op's relu derivative
   int buffer = 0;             // of its output at inference; kInput: no buffer
 
   bool is_dense() const { return kind == LayerKind::dense; }
-  // Whether the values before the activation are kept in memory of their own. An
-  // activation alone finds them in the output of the op before it.
+  // Whether the values before the activation are kept in memory of their own. An op
+  // that is only an activation reads them from the output of the op before it.
   bool saves_input() const {
     return activation_saves_input(activation) && kind != LayerKind::activation;
   }
@@ -85,7 +85,8 @@ struct NetworkPlan {
   Index add_buffers(Index n);
   // Appends an op and returns its index.
   int push(OpPlan op);
-  // Sets what depends on all ops together. The network's output is that of op `last`.
+  // Sets the properties that depend on all ops together. The network's output is that
+  // of op `last`.
   void finish(int last);
 
  private:
@@ -93,7 +94,7 @@ struct NetworkPlan {
   void plan_inference();
 };
 
-// A network for reading. The caller holds its lock.
+// A read-only view of a network. The caller holds the network's lock.
 template <class T>
 struct NetworkView {
   const NetworkPlan& net;

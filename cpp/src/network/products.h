@@ -13,8 +13,9 @@ struct Scratch {
   T* right = nullptr;
 };
 
-// C = S + A B, then `epilogue`, for a B of which element (p, j) is b[p * rs + j * cs]:
-// packed in blocks if there is scratch for that, else read from `right`.
+// Computes C = S + A B and applies `epilogue`. Element (p, j) of B is b[p * rs + j *
+// cs]. B is packed in blocks if there is scratch memory for them, else read from
+// `right`.
 template <class T>
 void product(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a, const T* b,
              Index rs, Index cs, RightOperand<T> right, Index k, const T* bias,
@@ -28,8 +29,8 @@ void product(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a, con
   }
 }
 
-// dst[j, i] = src[i, j], src (m, n): for matrices small compared with the work around
-// them.
+// dst[j, i] = src[i, j] for src (m, n). Meant for matrices that are small compared with
+// the surrounding work.
 template <class T>
 void transpose(T* dst, Index lddst, const T* src, Index ldsrc, Index m, Index n) {
   for (Index i = 0; i < m; ++i) {

@@ -17,7 +17,8 @@ template <class T>
 void Lbfgs<T>::prepare(Index n) {
   if (n == n_) return;
   if (point_.known)
-    throw std::invalid_argument("the solver holds state for another size");
+    throw std::invalid_argument(
+        "the solver holds state for another number of parameters");
   const auto history = static_cast<size_t>(config_.history);
   for (auto* buffer : {&point_.theta, &point_.grad, &direction_, &point_.trial,
                        &point_.trial_grad, &best_, &best_grad_}) {
@@ -53,7 +54,7 @@ SolverReport Lbfgs<T>::iterate(T* theta, Index n, const Objective<T>& objective)
   if (!set_point(point_, theta, n, evaluate)) pairs_ = 0;
   if (!can_iterate(point_, n, config_.tolerance, report)) return report;
 
-  // A line search; if it fails, once more without the history.
+  // Try a line search; if it fails, try once more without the history.
   while (true) {
     find_direction();
     double slope = ordered_dot(point_.grad.data(), direction_.data(), n);
@@ -87,7 +88,7 @@ SolverReport Lbfgs<T>::iterate(T* theta, Index n, const Objective<T>& objective)
       } while (verdict == LineSearch::Verdict::search);
     }
     if (verdict == LineSearch::Verdict::found || search.any_decrease()) {
-      // s is the difference of the points, rounding included.
+      // s is the difference of the points as rounded, not the step times the direction.
       const Index into = pairs_ < config_.history ? pairs_ : 0;
       T* const s_new = s(into);
       T* const y_new = y(into);
@@ -95,7 +96,8 @@ SolverReport Lbfgs<T>::iterate(T* theta, Index n, const Objective<T>& objective)
         s_new[i] = best_.data()[i] - point_.theta.data()[i];
         y_new[i] = best_grad_.data()[i] - point_.grad.data()[i];
       }
-      // The new pair has overwritten the oldest one, even if it is not used itself.
+      // The new pair has overwritten the oldest one, even if the new pair turns out
+      // unusable.
       const double sy = ordered_dot(s_new, y_new, n);
       const double yy = ordered_dot(y_new, y_new, n);
       const double ss = ordered_dot(s_new, s_new, n);
@@ -145,10 +147,12 @@ void Lbfgs<T>::find_direction() {
     T* const d = direction_.data();
     double* const alpha = alphas_.data() + team.rank() * config_.history;
     int turn = 0;
-    // d += factor * add, then returns the sum of d * with. Null: leave that part out.
+    // d += factor * add, then returns the sum of d * with. If `add` or `with` is null,
+    // leaves its part out.
     const auto step = [&](T factor, const T* add, const T* with) {
       // Other members may still be reading the partial sums of the last step, but not
-      // older ones: with two sets of them in turn, one barrier per step is enough.
+      // older ones. So two sets of partial sums, used in turn, make one barrier per
+      // step enough.
       if (with) turn ^= 1;
       double* const partial = partial_.data() + turn * chunks;
       for (Index c = mine.begin; c < mine.end; ++c) {
@@ -209,7 +213,8 @@ typename Lbfgs<T>::State Lbfgs<T>::state() const {
 template <class T>
 void Lbfgs<T>::load(const State& state) {
   if (state.pairs > config_.history)
-    throw std::invalid_argument("state: more pairs than the history holds");
+    throw std::invalid_argument(
+        "state: must not have more pairs than the history can hold");
   point_.known = false;
   iterations_ = state.iterations;
   evaluations_ = state.evaluations;

@@ -14,7 +14,7 @@
 namespace fastmlp {
 namespace {
 
-// The largest 2 |a| / |d| of an accepted step: beyond it the series cannot be trusted
+// Largest ratio 2 |a| / |d| of an accepted step: above it the series cannot be trusted
 // (section 3 of the paper).
 constexpr double kMaxAcceleration = 0.75;
 
@@ -24,7 +24,8 @@ template <class T>
 void LevenbergMarquardt<T>::prepare(Index n) {
   if (n == n_) return;
   if (point_.known)
-    throw std::invalid_argument("the solver holds state for another size");
+    throw std::invalid_argument(
+        "the solver holds state for another number of parameters");
   if (n > std::numeric_limits<Index>::max() / n) throw std::bad_alloc();
   for (auto* buffer : {&point_.theta, &point_.grad, &point_.trial, &point_.trial_grad})
     buffer->reserve(n);

@@ -17,8 +17,8 @@ constexpr double kRetreat = 0.1;
 constexpr double kMinWidth = 1e-9;
 constexpr double kFarthest = 1e20;
 
-// Minimiser of the cubic through two points with these slopes. NaN if there is none,
-// which can only happen where the caller says so by `may_not_exist`.
+// Minimiser of the cubic that has these values and slopes at two points. NaN if there
+// is no minimiser, which the caller allows for by `may_not_exist`.
 double cubic_minimum(double a, double fa, double ga, double b, double fb, double gb,
                      bool may_not_exist) {
   const double theta = 3 * (fa - fb) / (b - a) + ga + gb;
@@ -127,7 +127,8 @@ double LineSearch::next_step(const Point& low, const Point& far, const Point& tr
                ? cubic
                : cubic + (quadratic - cubic) / 2;
   }
-  // The value is lower and the slope has the opposite sign: likewise.
+  // The value is lower and the slope has the opposite sign: again there is a minimum
+  // between the steps.
   if (signs < 0) {
     const double cubic = cubic_minimum(trial.step, trial.value, trial.slope, low.step,
                                        low.value, low.slope, false);

@@ -19,7 +19,8 @@ class LineSearch {
     give_up,  // no step was found within max_evaluations or the precision of numbers
   };
 
-  // `value` and `slope` < 0: the function's at 0. `step` > 0: the first to try.
+  // `value` and `slope` < 0 are those of the function at 0; `step` > 0 is the first
+  // step to try.
   LineSearch(const Options& options, double value, double slope, double step);
 
   double step() const { return trial_.step; }
@@ -27,7 +28,7 @@ class LineSearch {
   // too long.
   Verdict observe(double value, double slope);
 
-  // Whether the last value is the lowest so far that is a sufficient decrease.
+  // Whether the last value is the lowest so far among those with a sufficient decrease.
   bool best() const { return best_is_trial_; }
   bool any_decrease() const { return best_value_known_; }
 

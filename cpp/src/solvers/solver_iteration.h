@@ -16,9 +16,10 @@ bool same_bits(const T* a, const T* b, Index n) {
   return std::memcmp(a, b, sizeof(T) * static_cast<size_t>(n)) == 0;
 }
 
-// Makes theta (n elements) the current point. Its value and gradient are known from the
-// last iteration unless something may have changed; then evaluate(grad, at) is called.
-// Returns whether the history of earlier iterations is still valid.
+// Makes theta (n elements) the current point. The value and gradient of the last
+// iteration are used again if theta is still that iteration's point; otherwise
+// evaluate(grad, at) is called. Returns whether the history of earlier iterations is
+// still valid.
 template <class T, class Evaluate>
 bool set_point(SolverPoint<T>& point, const T* theta, Index n, Evaluate evaluate) {
   if (point.known && point.certain && same_bits(theta, point.theta.data(), n)) {
@@ -36,7 +37,8 @@ bool set_point(SolverPoint<T>& point, const T* theta, Index n, Evaluate evaluate
   return same;
 }
 
-// Fills the report for the current point. Returns whether to iterate from there.
+// Fills the report for the current point. Returns whether the solver can iterate from
+// there.
 template <class T>
 bool can_iterate(SolverPoint<T>& point, Index n, double tolerance,
                  SolverReport& report) {

@@ -25,7 +25,7 @@ int whole_cpus(const std::string& quota, const std::string& period) {
   char* end = nullptr;
   const double q = std::strtod(quota.c_str(), &end);
   const double p = std::strtod(period.c_str(), nullptr);
-  // No quota is "max" in version 2 and -1 in version 1.
+  // A missing quota is written as "max" in version 2 and as -1 in version 1.
   if (end == quota.c_str() || q <= 0 || p <= 0) return kNoLimit;
   return std::max(1, static_cast<int>(std::ceil(q / p)));
 }
@@ -49,7 +49,7 @@ int cgroup2_limit() {
   return limit;
 }
 
-// Version 1, as it is mounted inside a container.
+// Version 1: the limit as mounted inside a container.
 int cgroup1_limit() {
   std::ifstream quota_file("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
   std::ifstream period_file("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
@@ -75,8 +75,8 @@ int affinity_limit() {
 }
 
 int cpu_limit() {
-  // Limits cost a system call and a few files to read, which is too much for every
-  // parallel region.
+  // Finding the limits takes a system call and reads a few files, which is too slow to
+  // repeat for every parallel region.
   using Clock = std::chrono::steady_clock;
   constexpr int64_t kFresh = 100'000'000;  // ns
   static std::atomic<int64_t> read_at{-kFresh - 1};

@@ -22,7 +22,8 @@ class BusyFlag {
   void clear() { process_.store(0, std::memory_order_release); }
 
  private:
-  std::atomic<int> process_{0};  // where it is in use: fork_generation() + 1, or 0
+  // fork_generation() + 1 of the process that uses the object; 0 if it is not in use.
+  std::atomic<int> process_{0};
 };
 
 // RAII: holds the flag of an object during a call.

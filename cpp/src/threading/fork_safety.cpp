@@ -25,9 +25,9 @@ Registry& registry() {
   return *instance;
 }
 
-// The recorded locks that this thread holds, in the order of locking. Those that do not
-// fit are not listed: that takes user code that calls another model, whose user code
-// calls another one, and so on.
+// The recorded locks that this thread holds, in the order of locking. Locks beyond
+// kMaxHeld are not listed. To reach that number, a model's user code would have to call
+// another model, whose user code calls a third one, and so on.
 struct HeldLock {
   detail::ForkAware* lock;
   detail::ForkAware::Hold how;
@@ -67,7 +67,8 @@ void after_fork_in_child() {
   registry().mutex.unlock();
 }
 
-// At load: a process may fork before it has used the library.
+// Registered when the library is loaded, because a process may fork before it uses the
+// library.
 [[maybe_unused]] const int registered =
     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 #endif

@@ -35,7 +35,7 @@ namespace detail {
 enum class LockRank : int { optimizer, model, pool };
 constexpr int kLockRanks = 3;
 
-// What fork() needs to know of a lock.
+// A lock as fork() sees it.
 class ForkAware {
  public:
   // How a thread holds a lock.
@@ -52,7 +52,8 @@ class ForkAware {
  protected:
   // The locks that each thread holds are recorded in a list of that thread.
   //
-  // Throws std::runtime_error if this thread would wait for itself.
+  // Throws std::runtime_error if taking the lock would make this thread wait for
+  // itself.
   void check_deadlock(Hold wanted) const;
   void record_locked(Hold how);
   void record_unlocked();
@@ -62,7 +63,7 @@ class ForkAware {
   bool held_in_user_code() const {
     return in_user_code_.load(std::memory_order_relaxed) > 0;
   }
-  // In a child only this thread's holds count.
+  // Called in a forked child, where only the locks of the thread that forked count.
   void forget_other_threads();
 
  private:

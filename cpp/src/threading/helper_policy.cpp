@@ -8,9 +8,10 @@ namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
-// Fraction of the time alone below which the helper is worth a second core.
+// The helper is worth a second core if the time with it is below this fraction of the
+// time without it.
 constexpr float kWorthIt = 0.95f;
-// Regions in a trial: the helper may have to wake up first.
+// Number of regions in a trial: the helper may have to wake up first.
 constexpr int kTrialRegions = 8;
 
 // Updates a moving average that outliers cannot spoil: it follows shorter times faster

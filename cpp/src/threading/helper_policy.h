@@ -1,9 +1,9 @@
 // Decides by measurement whether the helper thread (spin_helper.h) is used.
 //
 // Whether it pays depends on more than the amount of work: on the distance between the
-// two cores (moving a cache line takes 50 to 350 ns) and on what else runs there. So
-// both ways are timed, and the losing one is tried again now and then. Results do not
-// depend on the decision.
+// two cores (moving a cache line takes 50 to 350 ns) and on other load on these cores.
+// So regions are timed with and without the helper, and the slower way is tried again
+// now and then. Results do not depend on the decision.
 #pragma once
 
 #include <array>
@@ -29,8 +29,8 @@ class HelperPolicy {
    private:
     bool helper_pays() const;
 
-    // Regions between two trials of the losing way: at first and after the decision has
-    // changed, and at most. The number doubles after each trial.
+    // Number of regions between two trials of the slower way: kMinPeriod at first and
+    // after each change of the decision. It doubles after each trial, up to kMaxPeriod.
     static constexpr int kMinPeriod = 64, kMaxPeriod = 4096;
 
     // Moving averages in seconds; 0 if not measured yet.

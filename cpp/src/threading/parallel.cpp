@@ -35,7 +35,8 @@ int num_threads() {
   const int openmp = openmp_limit();
   const int asked = requested.load(std::memory_order_relaxed);
   if (asked == 0) return std::max(1, std::min(openmp, detail::cpu_limit()));
-  // OpenMP's limit has changed since: somebody (threadpoolctl, say) limits it.
+  // OpenMP's limit has changed since the request: somebody (threadpoolctl, say) limits
+  // it.
   const bool limited = openmp != openmp_at_request.load(std::memory_order_relaxed);
   // OpenMP's runtime ends the process if it cannot create a thread.
   constexpr int kAlwaysAllowed = 8, kPerCpu = 4;

@@ -33,8 +33,9 @@ constexpr microseconds kSpinTime{200};
 // was woken, on which the caller works alone.
 constexpr microseconds kWakeWindow{300};
 
-// Pauses, of some 10 to 50 ns, in which the helper must take an offered job. It takes a
-// fraction of a microsecond unless its CPU runs something else.
+// Number of pauses, of some 10 to 50 ns each, within which the helper must take an
+// offered job. It takes a job within a fraction of a microsecond unless its CPU runs
+// something else.
 constexpr int kOfferPauses = 60;
 // How long the helper is left alone after an offer that it did not take: about a time
 // slice of the process that has its CPU.

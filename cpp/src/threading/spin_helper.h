@@ -7,7 +7,7 @@
 // each other closely, and it is never waited for before it has begun: while it sleeps,
 // or another process has its CPU, the caller simply works alone.
 //
-// What it is worth, in us per training step (AMD EPYC, Zen 4; bench/README.md):
+// Effect of the helper, in us per training step (AMD EPYC, Zen 4; bench/README.md):
 //
 //   network                                         alone   with the helper
 //   rl-tiny: 4-64-64-2, 64 rows                      23.6      20.0

@@ -1,4 +1,5 @@
-// Reverse mode: directions of the output back to the inputs, or to the parameters.
+// Reverse mode: propagates directions at the output back to the inputs or the
+// parameters.
 #pragma once
 
 #include "network/derivatives/derivative_pass.h"
@@ -21,14 +22,15 @@ void fill_output_cotangents(const DerivativePass<T>& pass, T* c) {
                targets.labels, pass.me.scales, tile.rows, n);
 }
 
-// rq.out (rows, directions, n_in), or with of_params (rows, directions, n_params).
-// `seeds`: the transposed weights of the last op, if plan.seeds_from_weights.
+// Computes rq.out (rows, directions, n_in), or with of_params (rows, directions,
+// n_params). `seeds`: the transposed weights of the last op, if
+// plan.seeds_from_weights.
 template <class T>
 void compute_cotangents(const DerivativePass<T>& pass, const T* seeds) {
   const Request<T>& rq = pass.rq;
   const DerivativePlan& plan = pass.plan;
   const Tile& tile = pass.tile;
-  // Null: not needed.
+  // Returns null if the cotangent is not needed.
   const auto cotangent_of = [&](int op) -> T* {
     if (op == kNone) return nullptr;
     if (op == kInput) return rq.of_params ? nullptr : pass.out(pass.net.n_in);
@@ -37,7 +39,7 @@ void compute_cotangents(const DerivativePass<T>& pass, const T* seeds) {
   };
 
   size_t end = pass.n_ops();
-  size_t done = end;  // the op whose activation is applied already
+  size_t done = end;  // the op whose activation has already been applied
   if (plan.seeds_from_weights) {
     // No other op takes the last op's input: its activation can be applied while the
     // weights are copied.

@@ -1,5 +1,5 @@
-// What tangents, cotangents and second derivatives share: memory, values of a tile of
-// rows, and derivatives of activations.
+// Common parts of tangents, cotangents and second derivatives: memory, the values of a
+// tile of rows, and derivatives of activations.
 #pragma once
 
 #include <algorithm>
@@ -14,11 +14,12 @@ namespace fastmlp::detail {
 // One team member's memory for a tile.
 template <class T>
 struct TileMemory {
-  // Of one op.
+  // The memory of one op.
   struct OfOp : OpMemory<T> {
     T* slope = nullptr;  // the derivative of the activation
-    // Second derivatives: tangents before and after the activation, the cotangent (one
-    // for each row), its tangents, and whether these are not zero.
+    // For second derivatives: the tangents before and after the activation, the
+    // cotangent (one for each row), the tangents of the cotangent, and whether these
+    // are nonzero.
     T* before = nullptr;
     T* tangent = nullptr;
     T* cotangent = nullptr;
@@ -26,14 +27,15 @@ struct TileMemory {
     bool has_dot = false;
   };
   std::vector<OfOp> ops;
-  std::vector<T*> slots;  // first derivatives
+  std::vector<T*> slots;  // for first derivatives
   T* spread = nullptr;    // one number for each direction
   T* losses = nullptr;    // of each row
   T* scales = nullptr;    // of each row's loss
   T* identity = nullptr;  // unit vectors, where they are needed in memory
   T* product = nullptr;   // second: cotangent * act''
   T* scratch = nullptr;   // left operands
-  // Which values of a relu are > 0, by row.
+  // For each row of a relu's outputs: the indices of the positive ones, and their
+  // number.
   std::vector<int32_t> list, count;
 };
 
@@ -71,7 +73,7 @@ class DerivativePass {
     return rq.out + (tile.row * rq.directions + tile.first) * width;
   }
 
-  // `directions`: for each row.
+  // `directions`: number of directions for each row.
   DirectionArgs<T> args(size_t l, Index directions) const {
     return {table,
             params,
@@ -95,7 +97,7 @@ class DerivativePass {
   }
   const T* output() const { return value_of(static_cast<int>(n_ops()) - 1); }
 
-  // What an activation's derivative is a function of.
+  // The values from which an activation's derivative is computed.
   const T* saved_of(size_t l) const {
     const auto& its = me.ops[l];
     if (!activation_saves_input(op(l).activation)) return its.h;
@@ -124,8 +126,9 @@ class DerivativePass {
     }
   }
 
-  // out = in times the derivative of an op's activation, for groups of rows; out may
-  // be in. in_step: rows that groups of `in` are apart, 0: all take the same ones.
+  // Multiplies groups of rows of `in` by the derivative of an op's activation; out may
+  // be in. in_step: distance in rows between two groups of `in`; if it is 0, all groups
+  // use the same rows.
   void times_derivative(size_t l, T* out, const T* in, Index in_step) const {
     const OpPlan& each = op(l);
     const auto& its = me.ops[l];
@@ -144,13 +147,13 @@ class DerivativePass {
     }
   }
 
-  // out = in, groups of rows of n columns.
+  // Copies groups of rows of n columns; in_step as in times_derivative.
   void repeat(T* out, const T* in, Index in_step, Index n) const {
     table.scale_groups(out, in, in_step, nullptr, false, tile.rows, tile.directions, n);
   }
 
-  // c (+)= a B for a packed B with n columns, skipping the elements of `a` that the
-  // relu of op l made 0.
+  // c = a B, or c += a B if `adds`, for a packed B with n columns. Skips the elements
+  // of `a` that the relu of op l made 0.
   void multiply_gathered(size_t l, T* c, Index n, const T* a, const T* packed,
                          bool adds) const {
     const Index k = op(l).n_out;
@@ -168,7 +171,7 @@ class DerivativePass {
                         me.count.data(), tile.rows, tile.directions, n, k, adds);
   }
 
-  // Rows with a 1 in the column of their direction, else 0.
+  // Fills each row with the unit vector of its direction.
   void fill_unit_vectors(T* rows, Index n) const {
     std::fill_n(rows, tile.all() * n, T(0));
     for (Index r = 0; r < tile.all(); ++r) {

@@ -105,7 +105,7 @@ class Derivation {
     }
   }
 
-  // This member's share of the tiles.
+  // Computes this member's share of the tiles.
   void derive(const Team& team, TileMemory<T>& me) const {
     const Index chunks = plan_.chunks;
     const Range mine = team.share(rq_.rows * chunks);
@@ -161,8 +161,8 @@ template <class T>
 void jacobian(const NetworkView<T>& view, T* j, const T* x, Index rows,
               AlignedBuffer<T>& memory) {
   const NetworkPlan& net = view.net;
-  // Multiply-adds for each direction in either mode; products with unit vectors cost
-  // none.
+  // Multiply-adds for each direction in forward and in reverse mode. Products with unit
+  // vectors cost none.
   double forward = 0, back = 0;
   for (const OpPlan& op : net.ops) {
     if (!op.is_dense()) continue;

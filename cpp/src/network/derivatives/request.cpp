@@ -45,10 +45,10 @@ class Planner {
     plan_.needs_identity = plan_.needs_identity && rq_.has_unit_tangents();
   }
 
-  // About half of a relu's outputs are 0 for a row of values. With enough directions it
-  // pays to pick out the others for a product, and relu's derivative need not be
-  // multiplied by. Tangents are left without that derivative only where no other op
-  // takes them.
+  // For a row of values, about half of a relu's outputs are 0. With enough directions
+  // it pays to gather the nonzero ones for the product, which makes multiplying by
+  // relu's derivative unnecessary. Tangents can skip that multiplication only if no
+  // other op reads them.
   void plan_gathering() {
     plan_.gathers.assign(n_ops_, 0);
     plan_.defers_relu.assign(n_ops_, 0);
@@ -93,8 +93,8 @@ class Planner {
         if (to < 0 || !needs_cotangent(to)) continue;
         int& its_slot = slot[static_cast<size_t>(to)];
         if (its_slot >= 0) continue;
-        // An op that keeps the width may turn its own cotangent into its input's in
-        // place, if no other op takes that input.
+        // An op whose output is as wide as its input may overwrite its cotangent with
+        // the cotangent of its input, if no other op reads that input.
         handed_on = to == each.input && !each.is_dense() &&
                     plan_.uses[static_cast<size_t>(to)] == 1;
         its_slot = handed_on ? slot[l] : slots.take(net_.width_of(to));
@@ -115,7 +115,8 @@ class Planner {
     }
   }
 
-  // As many rows and directions at once as keep everything in the second-level cache.
+  // Chooses the largest numbers of rows and directions for which everything fits in the
+  // second-level cache.
   void plan_tiles() {
     constexpr Index kBytes = 384 << 10;
     constexpr Index kMostRows = 192, kFewestDirections = 16;
@@ -155,7 +156,7 @@ class Planner {
     rows = std::min({std::max<Index>(rows, 1), kMostRows, rq_.rows});
     plan_.tile_rows = rows > table_.mr ? rows / table_.mr * table_.mr : rows;
     plan_.packs_values = rq_.rows >= table_.packing_pays;
-    // Products that gather take packed weights only.
+    // Gathering products need packed weights.
     plan_.packs_tangents =
         (rq_.mode != Mode::cotangents &&
          rq_.rows * rq_.directions >= table_.packing_pays) ||

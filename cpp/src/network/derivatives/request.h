@@ -1,4 +1,4 @@
-// What a call for derivatives wants, and how its work is cut up.
+// The request for derivatives, and the plan that divides its work into tiles.
 #pragma once
 
 #include <vector>
@@ -26,7 +26,8 @@ struct Request {
   const T* v = nullptr;        // tangents, second: the directions; null: unit vectors
   const T* weights = nullptr;  // second: of the outputs
   bool of_params = false;      // cotangents: of parameters instead of inputs
-  // cotangents: one direction, the gradient of this loss; null: unit vectors.
+  // For cotangents: the only direction is the gradient of this loss; null: the
+  // directions are unit vectors.
   const Loss* loss = nullptr;
   const Targets<T>* targets = nullptr;
 
@@ -41,31 +42,33 @@ struct Tile {
   Index all() const { return rows * directions; }
 };
 
-// What depends on the network and the request's sizes alone.
+// Decisions that depend only on the network and on the sizes in the request.
 struct DerivativePlan {
   TeamPlan team;
 
-  // Consumers of each op's output; of the network's input last.
+  // For each op, how many ops read its output; the last element counts the readers of
+  // the network's input.
   std::vector<int> uses;
-  // Of dense ops: whether the product skips what a relu made 0. In tangents that is the
-  // relu of the op's input, in cotangents its own.
+  // For each dense op, whether its product skips elements that a relu has made 0: for
+  // tangents the relu of the op before it, for cotangents its own relu.
   std::vector<char> gathers;
-  // Whether an op's tangents are left as they are before its relu, because the op that
-  // takes them gathers.
+  // For each op, whether its tangents are not multiplied by the derivative of its relu,
+  // because the product of the op that reads them skips the zeros.
   std::vector<char> defers_relu;
-  // Cotangents of unit vectors: those of the last op's input are its weights.
+  // For cotangents of unit vectors: whether the cotangents of the last op's input are
+  // simply the weights of that op.
   bool seeds_from_weights = false;
-  // Whether tangents of the input that are unit vectors are needed in memory. Otherwise
-  // their product with a dense op's weights is those weights.
+  // Whether unit vectors at the network's input have to be stored in memory. A dense op
+  // does not need them, because their product with its weights is the weights.
   bool needs_identity = false;
 
-  // First derivatives live in slots: which one holds each op's (-1: none), and elements
-  // of each slot for a row and direction.
+  // First derivatives are stored in slots: `slot` holds each op's slot (-1: none),
+  // `slot_width` the number of elements of each slot for one row and direction.
   std::vector<int> slot;
   std::vector<Index> slot_width;
 
-  // Rows and directions taken at once, and chunks of the directions of a row. With more
-  // than one chunk a tile has one row.
+  // Numbers of rows and directions in a tile, and the number of chunks into which a
+  // row's directions are divided. With more than one chunk a tile has one row.
   Index tile_rows = 1, tile_directions = 1, chunks = 1;
   bool packs_values = false, packs_tangents = false;
 };

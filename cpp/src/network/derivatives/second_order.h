@@ -7,7 +7,8 @@
 
 namespace fastmlp::detail {
 
-// Takes an op's cotangent and its tangents from after its activation to before it.
+// Propagates an op's cotangent, and the tangents of that cotangent, back through the
+// op's activation.
 template <class T>
 void activation_second_order(const DerivativePass<T>& pass, size_t l) {
   const OpPlan& op = pass.op(l);
@@ -36,7 +37,7 @@ void activation_second_order(const DerivativePass<T>& pass, size_t l) {
   table.activation_backward(op.activation, c, n, c, n, pass.saved_of(l), n, m, n);
 }
 
-// The tangents of an op's output; null: see input_tangents.
+// The tangents of an op's output; null: unit vectors that are not in memory.
 template <class T>
 const T* tangent_of(const DerivativePass<T>& pass, int op) {
   if (op == kNone) return nullptr;
@@ -46,8 +47,9 @@ const T* tangent_of(const DerivativePass<T>& pass, int op) {
                                              : pass.memory(l).tangent;
 }
 
-// From the cotangents of an op's output, and their tangents, to those of its inputs.
-// has_out: whether something was added to rq.out.
+// Propagates an op's cotangent, and the tangents of that cotangent, from the op's
+// output to its inputs. has_out: whether rq.out already holds values to add to;
+// updated.
 template <class T>
 void second_order_of_op(const DerivativePass<T>& pass, size_t l, bool& has_out) {
   const OpPlan& op = pass.op(l);
@@ -60,7 +62,8 @@ void second_order_of_op(const DerivativePass<T>& pass, size_t l, bool& has_out) 
     return to == kInput ? pass.out(pass.net.n_in)
                         : pass.memory(static_cast<size_t>(to)).dot;
   };
-  // Whether there is something to add to. From now on there is.
+  // Returns whether the destination already holds values to add to, and records that it
+  // does from now on.
   const auto adds_dot = [&](int to) {
     if (to == kNone) return false;
     return std::exchange(
@@ -85,7 +88,7 @@ void second_order_of_op(const DerivativePass<T>& pass, size_t l, bool& has_out) 
   });
 }
 
-// rq.out (rows, directions, n_in).
+// Computes rq.out (rows, directions, n_in).
 template <class T>
 void compute_second_order(const DerivativePass<T>& pass) {
   const Tile& tile = pass.tile;
@@ -94,10 +97,10 @@ void compute_second_order(const DerivativePass<T>& pass) {
   for (size_t l = 0; l < pass.n_ops(); ++l) {
     const OpPlan& op = pass.op(l);
     auto& its = pass.memory(l);
-    // Tangents of cotangents start at 0 and stay there while everything is linear:
-    // until then they are neither stored nor multiplied.
+    // The tangents of a cotangent are 0 as long as all ops on the way back have been
+    // linear. While they are 0, they are neither stored nor multiplied.
     its.has_dot = false;
-    // Only the second derivative of its activation takes the last op's tangents.
+    // The last op's tangents are read only by the second derivative of its activation.
     const bool is_unused = l + 1 == pass.n_ops() && is_piecewise_linear(op);
     if (op.is_identity_at_inference || is_unused) continue;
     tangents_of_op(pass, l, its.before, its.tangent, tangent_of(pass, op.input),

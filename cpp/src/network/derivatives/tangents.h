@@ -1,11 +1,11 @@
-// Forward mode: directions of the input through all ops.
+// Forward mode: propagates directions at the input through all ops.
 #pragma once
 
 #include "network/derivatives/derivative_pass.h"
 
 namespace fastmlp::detail {
 
-// The tangents of an op's output, in `after`, from those of its inputs. `before`
+// Computes `after`, the tangents of an op's output, from those of its inputs. `before`
 // receives the tangents before the activation; it may be `after`.
 template <class T>
 void tangents_of_op(const DerivativePass<T>& pass, size_t l, T* before, T* after,
@@ -39,7 +39,7 @@ const T* input_tangents(const DerivativePass<T>& pass) {
   return rq.v ? rq.v + pass.tile.row * rq.directions * pass.net.n_in : pass.me.identity;
 }
 
-// rq.out (rows, n_out, directions).
+// Computes rq.out (rows, n_out, directions).
 template <class T>
 void compute_tangents(const DerivativePass<T>& pass) {
   const auto slot_of = [&](size_t l) {

@@ -1,4 +1,4 @@
-// An activation that is an op of its own: h = act(x).
+// An activation as an op: h = act(x).
 #pragma once
 
 #include "network/ops/op.h"
@@ -14,10 +14,11 @@ void custom_derivative(const OpPlan& op, T* d, const T* z, Index n) {
 }
 
 struct ActivationOp : OpDefaults {
-  // `start`: the op whose output the sequence of layers takes.
+  // `start`: the op whose output is the input of the sequence of layers.
   static int plan(NetworkPlan& net, const LayerSpec& spec, OpPlan op, int start) {
     if (!spec.custom && op.input != start) {
-      // It becomes part of the op before it, if that has no activation yet.
+      // The activation becomes part of the op before it, if that op has no activation
+      // yet.
       OpPlan& before = net.ops.back();
       if (before.activation == Activation::identity && !before.custom &&
           !before.is_identity_at_inference) {

@@ -1,7 +1,8 @@
 // Dense layers: h = act(x W + b).
 //
-// The choices by shape here do not change the bits: rows are independent of each other,
-// and a weight gradient's chain runs over the rows in order however they are grouped.
+// Algorithms are chosen by shape. The choice does not change the bits of the results:
+// rows are independent of each other, and each weight gradient is summed over the rows
+// in order, however the rows are grouped.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +16,7 @@
 
 namespace fastmlp::detail {
 
-// Up to this many outputs, products may be computed transposed.
+// Largest number of outputs for which products may be computed transposed.
 constexpr Index kFewOutputs = 16;
 
 // Whether a product with the weights is better computed transposed, with vectors along
@@ -24,15 +25,15 @@ inline bool has_few_outputs(const OpPlan& op) {
   return op.n_out <= kFewOutputs && op.n_in >= 2 * op.n_out;
 }
 
-// The same for the forward product. There the inputs have to be packed for it, which
-// pays for fewer outputs only.
+// The same for the forward product. Its inputs must be packed for that, which pays only
+// if the outputs are even fewer.
 inline bool has_few_outputs_forward(const OpPlan& op) {
   return op.n_out <= kFewOutputs / 2 && has_few_outputs(op);
 }
 
-// Whether each member packs the weights for itself, block by block as they are used:
-// packed beforehand, they would have left the cache by then. `rows`: those that use a
-// block.
+// Whether each member packs the weights block by block just before it uses them: if
+// they were packed in advance, they would have left the cache by the time they are
+// used. `rows`: number of rows that use a block.
 template <class T>
 bool packed_in_blocks(const OpPlan& op, Index rows) {
   constexpr Index kBytes = 2 << 20;
@@ -45,7 +46,8 @@ inline Index dense_left_scratch_size(const NetworkPlan& net, Index rows) {
   Index size = left_scratch_size(std::max(rows, net.widest));
   for (const OpPlan& op : net.ops) {
     if (!op.is_dense() || op.n_out > kFewOutputs) continue;
-    // A panel of rows of the inputs, and the few outputs (or the gradient) transposed.
+    // One panel of rows of the inputs, and the transpose of the few outputs or of their
+    // gradient.
     const Index across = packed_right_bound(op.n_in, 1) +
                          kFewOutputs * std::max(op.n_in, kMostPanelColumns);
     size = std::max(size, across);
@@ -59,7 +61,7 @@ Index dense_right_scratch_size(const NetworkPlan& net, Index rows) {
   Index size = 0;
   for (const OpPlan& op : net.ops) {
     if (!op.is_dense() || !packed_in_blocks<T>(op, rows)) continue;
-    // The weights, these transposed, and the rows of dz.
+    // The operands packed in blocks: the weights, their transpose, and the rows of dz.
     size = std::max({size, right_scratch_size<T>(op.n_in, op.n_out),
                      right_scratch_size<T>(op.n_out, op.n_in),
                      right_scratch_size<T>(rows, op.n_out)});
@@ -67,7 +69,7 @@ Index dense_right_scratch_size(const NetworkPlan& net, Index rows) {
   return size;
 }
 
-// Chunks of square_chunks() for the sum of the squares of all dense weights.
+// Number of chunks (see square_chunks) in the sum of the squares of all dense weights.
 inline Index weight_chunks(const NetworkPlan& net) {
   Index chunks = 0;
   for (const OpPlan& op : net.ops) {
@@ -95,7 +97,8 @@ struct DenseOp : OpDefaults {
     memory.packed_transposed = arena.take(packed_right_bound(op.n_out, op.n_in));
   }
 
-  // Uniform weights of the variance that suits the activation, zero biases.
+  // Draws uniform weights with the variance that suits the activation; sets biases to
+  // zero.
   template <class T>
   static void initialize(const OpPlan& op, size_t index, T* params, uint64_t seed) {
     const double bound = std::sqrt(3 * initial_variance(op));
@@ -104,15 +107,15 @@ struct DenseOp : OpDefaults {
       const uint64_t bits =
           random_bits(seed, Stream::initialize, static_cast<uint32_t>(index),
                       static_cast<uint64_t>(i));
-      // 53 bits to [0, 1), exactly, then to [-bound, bound).
+      // Map 53 bits exactly to [0, 1), then to [-bound, bound).
       const double unit = static_cast<double>(bits >> 11) * 0x1p-53;
       w[i] = static_cast<T>((2 * unit - 1) * bound);
     }
   }
 
-  // W is read packed, or packed in blocks if there is scratch for that, else as it
-  // lies. With few outputs, enough rows and scratch, the product is computed
-  // transposed.
+  // Packs W in blocks if there is scratch memory for them; otherwise reads W packed in
+  // advance or, without such a copy, unpacked. With few outputs, enough rows and
+  // scratch memory, computes the product transposed.
   template <class T>
   static void forward(const ForwardArgs<T>& a, const OpPlan& op) {
     const Index n = op.n_out;
@@ -129,7 +132,7 @@ struct DenseOp : OpDefaults {
     if (!has_fused_activation(op)) activate(a, op);
   }
 
-  // This member's columns of h, for a few rows.
+  // Computes this member's columns of h, for a few rows.
   template <class T>
   static void forward_columns(const ForwardArgs<T>& a, const OpPlan& op,
                               const Team& team) {
@@ -141,7 +144,7 @@ struct DenseOp : OpDefaults {
                     plain_right<T>(a.table, a.params + op.weight + mine.begin, n),
                     op.n_in, bias, false, nullptr, epilogue_of<T>(op));
     if (op.activation == Activation::softmax) {
-      // It needs whole rows.
+      // Softmax needs whole rows.
       team.barrier();
       if (team.rank() == 0) activate(a, op);
     } else if (!has_fused_activation(op)) {
@@ -162,8 +165,8 @@ struct DenseOp : OpDefaults {
                op.adds_input, scratch_for(op, a), epilogue);
   }
 
-  // dW = x^T dz and db = the sum of the rows of dz. Each member owns a part of dW and
-  // runs over all rows in order.
+  // Computes dW = x^T dz and db = the sum of the rows of dz. Each member owns a part of
+  // dW and runs over all rows in order.
   template <class T>
   static bool weight_gradients(const WeightGradientArgs<T>& a, const OpPlan& op) {
     const KernelTable<T>& table = a.table;
@@ -244,7 +247,7 @@ struct DenseOp : OpDefaults {
     copy_bias_gradients(op, grads, stride, dz, a.all());
   }
 
-  // This member's columns of the packed weights, and of these transposed.
+  // Packs this member's columns of the weights; below, of their transpose.
   template <class T>
   static void pack(const Team& team, const KernelTable<T>& table, const OpPlan& op,
                    const T* params, T* packed) {
@@ -274,7 +277,8 @@ struct DenseOp : OpDefaults {
     return epilogue;
   }
 
-  // With a right half only if the op's operands are packed in blocks.
+  // Scratch memory whose right part is null unless the op's operands are packed in
+  // blocks.
   template <class T, template <class> class Args>
   static Scratch<T> scratch_for(const OpPlan& op, const Args<T>& a) {
     Scratch<T> scratch = a.scratch;
@@ -282,7 +286,8 @@ struct DenseOp : OpDefaults {
     return scratch;
   }
 
-  // By He, LeCun or Glorot, see FASTMLP_ACTIVATIONS.
+  // The variance proposed by He, LeCun or Glorot, depending on the activation (see
+  // FASTMLP_ACTIVATIONS).
   static double initial_variance(const OpPlan& op) {
     const double fan_in = static_cast<double>(op.n_in);
     const double fan_out = static_cast<double>(op.n_out);
@@ -297,8 +302,8 @@ struct DenseOp : OpDefaults {
     __builtin_unreachable();
   }
 
-  // z = x W + b by its transpose: `nr` rows of x at a time become a packed right
-  // operand, W the left one.
+  // Computes z = x W + b as its transpose: W is the left operand, and `nr` rows of x at
+  // a time are packed as the right operand.
   template <class T>
   static void forward_transposed(const ForwardArgs<T>& a, const OpPlan& op) {
     const KernelTable<T>& table = a.table;
@@ -318,9 +323,9 @@ struct DenseOp : OpDefaults {
     }
   }
 
-  // dW (rows, n_out) = S + x^T dz over `k` rows of x (., ldx) and dz (., n_out), S = dW
-  // or 0, by its transpose: vectors run along the many inputs and not along the few
-  // outputs. `scratch` holds rows * n_out elements.
+  // Computes dW (rows, n_out) = S + x^T dz as its transpose, where S is dW or 0. The
+  // sum runs over `k` rows of x (., ldx) and dz (., n_out). Vectors then run along the
+  // many inputs instead of the few outputs. `scratch` holds rows * n_out elements.
   template <class T>
   static void weight_gradient_transposed(const KernelTable<T>& table, T* dw, const T* x,
                                          Index ldx, Index rows, const T* dz,

@@ -16,8 +16,8 @@ void reciprocal_deviation(T* rstd, const T* var, double eps, Index n) {
   for (Index j = 0; j < n; ++j) rstd[j] = T(1) / std::sqrt(var[j] + small);
 }
 
-// The part of plan that normalisations share. If `bias`, a scale, and a shift unless
-// `has_shift` is false.
+// The part of plan that all normalisations share. With `bias` there is a scale and,
+// unless `has_shift` is false, also a shift.
 inline void plan_norm(NetworkPlan& net, const LayerSpec& spec, OpPlan& op,
                       bool has_shift = true) {
   if (!(spec.eps >= 0))
@@ -36,8 +36,8 @@ void initialize_norm(const OpPlan& op, T* params) {
   if (op.weight >= 0) std::fill_n(params + op.weight, op.n_out, T(1));
 }
 
-// This member's columns of the sums over rows of dz * normalised values and of dz: the
-// gradients of scale and shift.
+// Computes this member's columns of the gradients of scale and shift: the sums over the
+// rows of dz * normalised values and of dz.
 template <class T>
 void sum_norm_gradients(const WeightGradientArgs<T>& a, const OpPlan& op, Range mine) {
   const Index n = op.n_out, j = mine.begin;
@@ -56,7 +56,7 @@ bool norm_gradients_are_finite(const WeightGradientArgs<T>& a, const OpPlan& op,
          (op.bias < 0 || a.table.all_finite(a.grads + op.bias + mine.begin, n, 1, n));
 }
 
-// The gradients of scale and shift from each row of dz.
+// Computes the gradients of scale and shift for each row of dz separately.
 template <class T>
 void norm_row_gradients(const DirectionArgs<T>& a, const OpPlan& op, T* grads,
                         Index stride, const T* dz) {
@@ -69,9 +69,8 @@ void norm_row_gradients(const DirectionArgs<T>& a, const OpPlan& op, T* grads,
   copy_bias_gradients(op, grads, stride, dz, a.all());
 }
 
-// A normalisation of rows: layer_norm if it is centred, otherwise rms_norm, for which
-// the mean counts as 0 and which has no shift. Its statistics are 1 / deviation of each
-// row.
+// A normalisation of rows. It is layer_norm if kCentred, else rms_norm, which takes the
+// mean to be 0 and has no shift. The statistics hold 1 / deviation for each row.
 template <bool kCentred>
 struct RowNormOp : OpDefaults {
   static int plan(NetworkPlan& net, const LayerSpec& spec, OpPlan op, int /*start*/) {
@@ -127,7 +126,7 @@ struct RowNormOp : OpDefaults {
 
   static constexpr bool is_linear = false;
 
-  // The Jacobian of the normalised values is its own transpose.
+  // The Jacobian of the normalised values is symmetric.
   template <class T>
   static void tangent(const DirectionArgs<T>& a, const OpPlan& op, T* out, const T* t,
                       const T* /*other*/) {
@@ -161,8 +160,8 @@ struct RowNormOp : OpDefaults {
   }
 
  private:
-  // out (+)= rstd * (g - mean(g) - xhat * mean(g * xhat)), g = in * scale; without
-  // mean(g) unless it is centred.
+  // out = d, or out += d to accumulate, with d = rstd * (g - mean(g) - xhat * mean(g *
+  // xhat)) and g = in * scale. The term mean(g) is left out unless the op is centred.
   template <class T>
   static void project(const DirectionArgs<T>& a, const OpPlan& op, T* out, const T* in,
                       const T* scale, bool adds) {
@@ -182,12 +181,13 @@ struct RowNormOp : OpDefaults {
 using LayerNormOp = RowNormOp<true>;
 using RMSNormOp = RowNormOp<false>;
 
-// In training it depends on the whole batch, see op.h. Its statistics are vectors of
-// n_out: mean and 1 / deviation; in training also the variance and, for backward, the
-// means over the batch of dz and dz * normalised values; for derivatives of each row
-// the factor of the map of each column.
+// Batch normalisation. In training it depends on the whole batch; see op.h. Its
+// statistics are vectors of n_out elements: the mean and 1 / deviation; in training
+// also the variance and, for backward, the batch means of dz and of dz * normalised
+// values; for derivatives of each row also the factor by which each column is
+// multiplied.
 struct BatchNormOp : OpDefaults {
-  // Vectors of statistics in training, and in derivatives of each row.
+  // Number of these vectors in training, and in derivatives of each row.
   static constexpr Index kTrainingStatistics = 5;
   static constexpr Index kRowStatistics = 3;
 
@@ -236,7 +236,7 @@ struct BatchNormOp : OpDefaults {
     std::fill_n(buffers + op.statistics + op.n_out, op.n_out, T(1));
   }
 
-  // A fixed map of each column.
+  // With running statistics, the op is a fixed affine map of each column.
   template <class T>
   static void use_running_statistics(const OpPlan& op, const T* buffers,
                                      T* statistics) {

@@ -43,18 +43,18 @@ namespace fastmlp::detail {
 template <class T>
 struct OpMemory {
   T* h = nullptr;   // its output
-  T* z = nullptr;   // before the activation: h unless the derivative needs it
+  T* z = nullptr;   // before the activation; is h unless the derivative needs both
   T* dz = nullptr;  // the gradient of h, then that of z
-  // If keeps_values: what else backward needs of each output, such as a mask or
-  // normalised values.
+  // With keeps_values: further values that backward needs for each output, such as a
+  // mask or normalised values.
   T* kept = nullptr;
   T* statistics = nullptr;  // of rows or columns, laid out by the op
-  T* packed = nullptr;      // weights, and these transposed
+  T* packed = nullptr;      // packed weights and their packed transpose
   T* packed_transposed = nullptr;
 };
 
 // Rows of an op's forward pass: `rows` of them, starting at row `row` of its memory.
-// All pointers are at that first row, except `statistics`.
+// All pointers except `statistics` point to the data of that first row.
 template <class T>
 struct ForwardArgs {
   const KernelTable<T>& table;
@@ -63,17 +63,18 @@ struct ForwardArgs {
   const T* x = nullptr;        // (rows, n_in)
   const T* other = nullptr;    // (rows, n_in), if there is a second input
   T* h = nullptr;              // out (rows, n_out)
-  T* z = nullptr;              // out: before the activation; may be h
+  T* z = nullptr;              // out: values before the activation; may be h
   T* kept = nullptr;           // out, see OpMemory; null: not needed
   T* statistics = nullptr;     // see OpMemory; those of rows may be null: not needed
-  const T* packed = nullptr;   // packed weights; null: read as they lie
-  Index block_rows = 0;        // rows for which weights are packed in blocks
+  const T* packed = nullptr;   // packed weights; null: use the unpacked ones
+  Index block_rows = 0;        // number of rows that use a block of packed weights
   Scratch<T> scratch = {};     // for products; `left` may be null
   const Draw* draw = nullptr;  // random numbers; null outside training
-  Index first_row = 0;         // the batch's row that is row 0 of the memory
+  Index first_row = 0;         // index in the batch of row 0 of the memory
 };
 
-// Rows of an op's backward pass, as above. On entry dz is the gradient of h.
+// Rows of an op's backward pass, given as in ForwardArgs. On entry dz is the gradient
+// of h.
 template <class T>
 struct BackwardArgs {
   const KernelTable<T>& table;
@@ -86,16 +87,16 @@ struct BackwardArgs {
   T* statistics;
   T* dz;                 // in; out: the gradient of z
   T* dx = nullptr;       // out or added to; null: not needed
-  T* d_other = nullptr;  // the same of the second input
+  T* d_other = nullptr;  // the same for the second input
   const T* packed_transposed = nullptr;
   Index block_rows = 0;
   Scratch<T> scratch = {};
-  bool training = false;     // else as at inference
-  bool whole_batch = false;  // ops that can use the statistics of the batch do
+  bool training = false;     // false: as at inference
+  bool whole_batch = false;  // use the statistics of the batch in ops that have them
 };
 
-// What the gradients of an op's parameters are computed from: `rows` rows of a chunk.
-// Each member of the team writes its own part of `grads`.
+// Arguments for computing the gradients of an op's parameters from `rows` rows of a
+// chunk. Each member of the team writes its own part of `grads`.
 template <class T>
 struct WeightGradientArgs {
   const KernelTable<T>& table;
@@ -103,7 +104,7 @@ struct WeightGradientArgs {
   const T* params;
   T* grads;
   Index rows;
-  bool accumulate;  // add to what there is
+  bool accumulate;  // add to the values in `grads`
   const T* x;       // (rows, n_in)
   const T* dz;      // (rows, n_out)
   const T* kept;
@@ -114,24 +115,24 @@ struct WeightGradientArgs {
 };
 
 // Derivatives of `rows` rows of values along `directions` directions each. Matrices of
-// tangents or cotangents have all() rows: the directions of a row of values follow each
-// other.
+// tangents or cotangents have all() rows: first all directions of the first row of
+// values, then those of the second, and so on.
 template <class T>
 struct DirectionArgs {
   const KernelTable<T>& table;
   const T* params;
   Index rows, directions;
-  const T* kept;        // what forward left, see take_row_memory
-  const T* statistics;  // of forward
-  const T* packed;      // packed weights; null: read as they lie
+  const T* kept;        // the values that forward kept, see take_row_memory
+  const T* statistics;  // the statistics that forward used
+  const T* packed;      // packed weights; null: use the unpacked ones
   const T* packed_transposed;
   T* scratch;  // left operands
   T* spread;   // `directions` elements
   Index all() const { return rows * directions; }
 };
 
-// From dz, the cotangent of an op's output before its activation, to those of its
-// inputs. They are overwritten, or added to.
+// Arguments for the step from dz, the cotangent of an op's output before its
+// activation, to the cotangents of its inputs, which are overwritten or added to.
 template <class T>
 struct CotangentArgs {
   const T* dz;
@@ -154,8 +155,8 @@ void activate(const ForwardArgs<T>& a, const OpPlan& op) {
                              op.n_out);
 }
 
-// The beginning of backward: dz, the gradient of h, becomes that of z. `z`: the values
-// before the activation.
+// The beginning of backward: turns dz from the gradient of h into the gradient of z.
+// `z`: the values before the activation.
 template <class T>
 void activation_backward(const BackwardArgs<T>& a, const OpPlan& op, const T* z) {
   if (op.activation == Activation::identity || op.relu_ended) return;
@@ -164,7 +165,7 @@ void activation_backward(const BackwardArgs<T>& a, const OpPlan& op, const T* z)
   a.table.activation_backward(op.activation, a.dz, n, a.dz, n, saved, n, a.rows, n);
 }
 
-// to = d, or to += d if `adds`. Nothing if `to` is null or d.
+// to = d, or to += d if `adds`. Does nothing if `to` is null or is d itself.
 template <class T>
 void accumulate_gradient(const KernelTable<T>& table, T* to, const T* d, Index size,
                          bool adds) {
@@ -176,7 +177,7 @@ void accumulate_gradient(const KernelTable<T>& table, T* to, const T* d, Index s
   }
 }
 
-// The gradients of a bias from each row of dz are that row.
+// For each row, the gradient of a bias is that row of dz.
 template <class T>
 void copy_bias_gradients(const OpPlan& op, T* grads, Index stride, const T* dz,
                          Index rows) {
@@ -193,32 +194,32 @@ void pass_gradient_on(const BackwardArgs<T>& a, const OpPlan& op) {
   accumulate_gradient(a.table, a.dx, a.dz, a.rows * op.n_out, op.adds_input);
 }
 
-// What an op does not define itself.
+// Defaults for the functions that an op does not define itself.
 struct OpDefaults {
   // Initial running statistics.
   template <class T>
   static void initialize_buffers(const OpPlan&, T* /*buffers*/) {}
 
-  // `statistics`, as many elements as the op's running statistics, become those of
-  // forward at inference.
+  // Converts an op's running statistics into the statistics that forward uses at
+  // inference. `statistics` has as many elements as the op has running statistics.
   template <class T>
   static void use_running_statistics(const OpPlan&, const T* /*buffers*/,
                                      T* /*statistics*/) {}
-  // The same in OpMemory::statistics, for a backward pass as well.
+  // The same for a pass that also goes backward; `statistics` is OpMemory::statistics.
   template <class T>
   static void use_running_statistics_in_pass(const OpPlan&, const T* /*buffers*/,
                                              T* /*statistics*/) {}
-  // Moves running statistics towards those of a batch of `rows` rows.
+  // Moves running statistics towards the statistics of a batch of `rows` rows.
   template <class T>
   static void update_running_statistics(const OpPlan&, T* /*buffers*/,
                                         T* /*statistics*/, Index /*rows*/) {}
 
-  // This member's columns of the statistics of all rows of x.
+  // Computes this member's columns of the statistics of all rows of x.
   template <class T>
   static void batch_statistics(const KernelTable<T>&, const Team&, const OpPlan&,
                                T* /*statistics*/, const T* /*x*/, Index /*rows*/) {}
-  // This member's columns of the gradients of parameters, and of what
-  // backward_to_input needs from all rows.
+  // Computes this member's columns of the gradients of parameters, and of the values
+  // from all rows that backward_to_input needs.
   template <class T>
   static void batch_gradients(const KernelTable<T>&, const Team&, const OpPlan&,
                               const OpMemory<T>&, T* /*grads*/, Index /*rows*/) {}
@@ -231,7 +232,7 @@ struct OpDefaults {
     if (op.keeps_values) memory.kept = arena.take(rows * op.n_out);
   }
 
-  // `index`: of the op in its network.
+  // `index`: the op's index in its network.
   template <class T>
   static void initialize(const OpPlan&, size_t /*index*/, T* /*params*/,
                          uint64_t /*seed*/) {}
@@ -242,25 +243,26 @@ struct OpDefaults {
     return true;
   }
 
-  // Derivatives of each row. What is here suits an op that is the identity apart from
+  // Derivatives of each row. These defaults suit an op that is the identity apart from
   // its activation.
 
-  // Whether the op without its activation is linear. If it is not, it has a function
+  // Whether the op without its activation is linear. If not, the op has a function
   //   second(a, op, c, dz, t):
-  // c.dz, the tangents of the cotangent dz (rows, n_out), become those of the
-  // cotangents of its inputs; a null c.dz is 0. t: tangents of its input.
+  // which turns c.dz, the tangents of the cotangent dz (rows, n_out), into the tangents
+  // of the cotangents of its inputs. A null c.dz stands for zeros. t: tangents of the
+  // op's input.
   static constexpr bool is_linear = true;
 
-  // What all members share: packed weights if `packs`, these transposed if
-  // `packs_transposed`, statistics.
+  // Takes memory that all members share: for packed weights if `packs`, for their
+  // packed transpose if `packs_transposed`, and for statistics.
   template <class T>
   static void take_shared_memory(Arena<T>&, const OpPlan&, bool /*packs*/,
                                  bool /*packs_transposed*/, OpMemory<T>&) {}
-  // This member's part of it.
+  // Fills this member's part of the shared memory.
   template <class T>
   static void prepare(const Team&, const KernelTable<T>&, const OpPlan&,
                       const NetworkView<T>&, const OpMemory<T>&) {}
-  // What forward leaves for the derivatives of `rows` rows.
+  // Takes memory for the values that forward keeps for the derivatives of `rows` rows.
   template <class T>
   static void take_row_memory(Arena<T>&, const OpPlan&, Index /*rows*/, OpMemory<T>&) {}
 
@@ -278,15 +280,16 @@ struct OpDefaults {
     accumulate_gradient(a.table, c.dx, c.dz, a.all() * op.n_out, c.adds_input);
   }
 
-  // Row r of `grads`, which are `stride` elements apart, at the op's offsets: the
-  // gradients of its parameters from row r of dz. x: `rows` rows of its input.
+  // For each row of dz, writes the gradients of the op's parameters to the same row of
+  // `grads`, at the op's offsets. Rows of `grads` are `stride` elements apart. x:
+  // `rows` rows of the op's input.
   template <class T>
   static void row_gradients(const DirectionArgs<T>&, const OpPlan&, T* /*grads*/,
                             Index /*stride*/, const T* /*x*/, const T* /*dz*/) {}
 };
 
-// Appends the ops of a sequence of layers that takes the output of op `input`; returns
-// the op whose output is that of the sequence. Names begin with `prefix`.
+// Appends the ops of a sequence of layers, whose input is the output of op `input`.
+// Returns the op whose output is the output of the sequence. Names begin with `prefix`.
 int plan_layers(NetworkPlan& net, const std::vector<LayerSpec>& specs, int input,
                 const std::string& prefix);
 

@@ -9,7 +9,7 @@
 
 namespace fastmlp::detail {
 
-// f(op) with an object of the kind's struct, whose type is all that matters:
+// Calls f with an object of the struct for this kind, of which only the type matters:
 //   visit(op.kind, [&](auto kind) { kind.forward(args, op); });
 template <class F>
 [[gnu::always_inline]] inline decltype(auto) visit(LayerKind kind, F&& f) {

@@ -46,8 +46,8 @@ Index first_nonfinite(const T* x, Index n) {
   return -1;
 }
 
-// From the values of a pass. `all_rows`: whether the workspace holds those of all rows,
-// not only those of the last chunk.
+// Finds the explanation in the values of a pass. `all_rows`: whether the workspace
+// holds the values of all rows rather than only those of the last chunk.
 template <class T>
 class Diagnosis {
  public:
@@ -55,7 +55,8 @@ class Diagnosis {
             const PassArgs<T>& args, bool all_rows)
       : net_(net), params_(params), ws_(ws), args_(args), all_rows_(all_rows) {}
 
-  // The first place that is not finite, the numbers of the step, the likely cause.
+  // Names the first place with a value that is not finite, figures of the step, and the
+  // likely cause.
   std::string text() const {
     const Finding found = find_nonfinite();
     return found.what + "; learning rate " + in_short(args_.optimizer->config().lr) +
@@ -68,7 +69,7 @@ class Diagnosis {
   struct Finding {
     Place place;
     std::string what;
-    size_t op = 0;  // for parameters, output, gradient
+    size_t op = 0;  // the op concerned, for parameters, output and gradient
   };
 
   Finding find_nonfinite() const {
@@ -102,7 +103,8 @@ class Diagnosis {
                                   std::to_string(at / net_.n_out)};
       }
     }
-    // Gradients overflow during backward: the last op that is hit comes first.
+    // Backward runs from the last op to the first, so the last op with a gradient that
+    // is not finite overflowed first.
     for (size_t l = net_.ops.size(); l-- > 0;) {
       if (!finite_of_op(args_.grads, l)) {
         return {Place::gradient, "the gradient of " + layer_of_op(l) + " is not finite",
@@ -113,7 +115,7 @@ class Diagnosis {
                              layer_of_op(net_.ops.size() - 1)};
   }
 
-  // Data of this magnitude are not scaled, by any standard.
+  // Data of this magnitude have evidently not been scaled.
   static constexpr double kUnscaled = 1e3;
 
   std::string likely_cause(const Finding& found) const {
@@ -171,7 +173,7 @@ class Diagnosis {
     return "layer " + op.name + " (" + kind + " " +
            (op.is_dense() ? in + " -> " + out : out) + ")";
   }
-  // Whether an op's part of a vector like the parameters is finite.
+  // Whether an op's part of a vector that is laid out like the parameters is finite.
   bool finite_of_op(const T* vector, size_t l) const {
     const OpPlan& op = net_.ops[l];
     const auto finite = [&](Index offset, Index size) {

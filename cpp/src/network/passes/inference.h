@@ -40,7 +40,8 @@ class Inference {
         buffers_(network.buffers),
         args_(args),
         table_(kernels<T>()) {
-    // Reading a weight takes as long as some operations, which matters for a few rows.
+    // With few rows, reading a weight takes longer than computing with it: as long as
+    // about this many operations.
     constexpr double kFewestFlops = 6.0;
     const double flops =
         std::max(2.0 * static_cast<double>(args.rows), kFewestFlops) * net_.work;
@@ -97,7 +98,7 @@ class Inference {
     T* row_scale;      // of the loss
     T* statistics;     // of ops, at their offsets in the running statistics
     T* scratch;        // left operands
-    T* const* packed;  // weights of all members
+    T* const* packed;  // weights, shared by all members
   };
 
   Index packed_size() const {
@@ -126,7 +127,7 @@ class Inference {
     }
   }
 
-  // Where the output of op l goes for rows from r on.
+  // Pointer to the output of op l, from row r on, for writing.
   T* output_of(const Member& me, size_t l, Index r) const {
     if (static_cast<int>(l) == net_.output_op && args_.y) {
       return args_.y + r * net_.n_out;
@@ -134,7 +135,7 @@ class Inference {
     return me.buffers + net_.ops[l].buffer * values_;
   }
 
-  // Where the output of an op, or the network's input, is found.
+  // Pointer to the output of an op, or to the network's input, from row r on.
   const T* value_of(const Member& me, int index, Index r) const {
     while (index != kInput &&
            net_.ops[static_cast<size_t>(index)].is_identity_at_inference) {
@@ -144,7 +145,8 @@ class Inference {
     return output_of(me, static_cast<size_t>(index), r);
   }
 
-  // f(op, args) for each op that does something, for m rows from r on.
+  // Calls f(op, args) for each op that is not the identity at inference, for m rows
+  // from r on.
   template <class F>
   void each_op(const Member& me, Index r, Index m, F f) const {
     ForwardArgs<T> args = {table_, params_, 0, m};
@@ -206,8 +208,8 @@ class Inference {
   const InferenceArgs<T>& args_;
   const KernelTable<T>& table_;
   TeamPlan plan_;
-  bool few_;      // rows: then members share out columns
-  bool pack_;     // the weights
+  bool few_;      // few rows, whose columns are shared out among members
+  bool pack_;     // whether weights are packed
   Index tile_;    // rows taken through all ops together
   Index values_;  // elements of an op's output for a tile, at most
 };

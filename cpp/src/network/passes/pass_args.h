@@ -1,4 +1,4 @@
-// What a pass over a batch is to do.
+// The arguments of a pass over a batch.
 #pragma once
 
 #include <array>
@@ -15,8 +15,8 @@ template <class T>
 struct PassArgs {
   const T* x;
   Index rows;
-  // With only one of the two, the pass takes all rows at once: forward leaves the
-  // values in the workspace, backward reads them there.
+  // A pass with only one of these takes all rows at once: forward leaves the values in
+  // the workspace, and backward reads them there.
   bool forward = true;
   bool backward = true;
   const int64_t* order = nullptr;  // row r is x[order[r]], targets likewise
@@ -30,7 +30,7 @@ struct PassArgs {
   Draw draw = {};              // random numbers of training
   const T* buffers = nullptr;  // running statistics, used if not in training
   // With a loss: l2 / 2 times the sum of the squares of the dense weights, divided by
-  // the sum of the rows' weights, is added to it.
+  // the sum of the rows' weights, is added to the loss.
   double l2 = 0.0;
   double* squares = nullptr;       // with l2: memory for weight_chunks()
   HelperPolicy* helper = nullptr;  // null: a small batch takes one thread
@@ -39,7 +39,8 @@ struct PassArgs {
   Optimizer* optimizer = nullptr;
   OptimizerSlots<T>* slots = nullptr;
   T* params_to_update = nullptr;
-  // Where to copy parameters and slots before the update; may be null.
+  // Where to copy the parameters and the optimiser's slots before the update; pointers
+  // may be null.
   struct {
     T* params = nullptr;
     std::array<T*, kMaxSlots> slots = {};

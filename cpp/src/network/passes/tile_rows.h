@@ -5,7 +5,8 @@
 
 namespace fastmlp::detail {
 
-// Few while the weights stay in cache, more where every tile has to fetch them again.
+// Few rows if the weights stay in the cache, more rows if every tile has to fetch the
+// weights again.
 template <class T>
 Index tile_rows(const NetworkPlan& net) {
   constexpr double kCachedBytes = 256 << 10;

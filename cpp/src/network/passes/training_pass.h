@@ -32,7 +32,8 @@ Index chunk_rows(const NetworkPlan& net, Index rows) {
 
 template <class T>
 void gather_rows(T* dst, const T* src, const int64_t* order, Index rows, Index width) {
-  // The hardware cannot predict the addresses of shuffled rows.
+  // How many rows ahead to prefetch: the hardware cannot predict the addresses of
+  // shuffled rows.
   constexpr Index kAhead = 8;
   for (Index r = 0; r < rows; ++r) {
     if (r + kAhead < rows) __builtin_prefetch(src + order[r + kAhead] * width);
@@ -64,14 +65,15 @@ class Pass {
     by_batch_ = args_.training && !net.batch_ops.empty();
     const bool both = args_.forward && args_.backward;
     chunk_ = both && !by_batch_ ? chunk_rows<T>(net, args_.rows) : args_.rows;
-    // More threads would need more scratch, and the values of forward would be lost.
+    // A larger team would need more scratch memory, and allocating it would lose the
+    // values that forward has left.
     if (!args_.forward) plan_ = {std::min(plan_.most, ws_.threads()), nullptr};
     block_rows_ = std::min(chunk_ / plan_.most, tile_rows<T>(net));
     ws_.prepare(net, chunk_, args_.rows, plan_.most);
   }
 
-  // Returns the loss (0 for a given dy). The update is skipped if it or the gradient is
-  // not finite.
+  // Returns the loss (0 for a given dy). The update is skipped if the loss or the
+  // gradient is not finite.
   double run() {
     const Index rows = args_.rows;
     pack_forward_ = args_.forward && rows >= table_.packing_pays;
@@ -84,7 +86,7 @@ class Pass {
                           normalizer_, rows);
       }
       pack(team);
-      // A backward pass alone uses those of its forward pass.
+      // A backward pass alone uses the statistics that its forward pass has set.
       if (!by_batch_ && args_.forward) use_running_statistics(team);
       if (args_.l2 != 0.0) square_weights(team);
       team.barrier();
@@ -98,7 +100,8 @@ class Pass {
       }
       double mean = 0.0;
       if (args_.loss) {
-        // Every member adds the same numbers in the same order: no barrier is needed.
+        // Every member adds the same numbers in the same order, so no barrier is
+        // needed.
         const double sum =
             weighted_sum<T>(ws_.row_loss, args_.targets.weights, args_.order, rows);
         mean = normalizer_ == 0.0 ? 0.0 : sum / normalizer_;
@@ -122,14 +125,15 @@ class Pass {
     }
   }
 
-  // The number of rows, the last ones, whose values are left in the workspace.
+  // The workspace still holds the values of this many rows after the pass, the last of
+  // the batch.
   Index rows_at_the_end() const {
     return args_.rows - (args_.rows - 1) / chunk_ * chunk_;
   }
 
   bool gradient_is_finite() const { return finite_.load(std::memory_order_relaxed); }
 
-  // Why the loss or the gradient is not finite, from the values of this pass.
+  // Explains from the values of this pass why the loss or the gradient is not finite.
   std::string diagnosis() const {
     return Diagnosis<T>(net_, params_, ws_, args_, chunk_ >= args_.rows).text();
   }
@@ -140,7 +144,7 @@ class Pass {
                            net_.n_out);
   }
 
-  // The factor of a weight that l2 adds to its gradient.
+  // l2 adds this factor times the weight to each weight's gradient.
   double decay() const {
     if (args_.l2 == 0.0) return 0.0;
     const double divisor =
@@ -148,7 +152,7 @@ class Pass {
     return divisor == 0.0 ? 0.0 : args_.l2 / divisor;
   }
 
-  // This member's chunks of the sum of squares of the dense weights.
+  // Computes this member's chunks of the sum of the squares of the dense weights.
   void square_weights(const Team& team) const {
     const Range mine = team.share(weight_chunks(net_));
     Index before = 0;
@@ -169,7 +173,8 @@ class Pass {
     double sum = 0.0;
     const Index chunks = weight_chunks(net_);
     for (Index c = 0; c < chunks; ++c) sum += args_.squares[c];
-    // Subtracted if the optimiser maximises: weights shrink either way.
+    // The penalty is subtracted if the optimiser maximises, so that weights shrink
+    // either way.
     const bool ascends = args_.optimizer && args_.optimizer->config().maximize;
     return (ascends ? -0.5 : 0.5) * decay_ * sum;
   }
@@ -187,7 +192,7 @@ class Pass {
     return memory(index).h + r * op(index).n_out;
   }
 
-  // The gradient of an op's output for these rows; null: not needed.
+  // The gradient of an op's output for these rows; null if it is not needed.
   T* gradient_of(int index, Index first, Index r) const {
     if (index == kInput) return args_.dx ? args_.dx + (first + r) * net_.n_in : nullptr;
     if (!wanted(op(index))) return nullptr;
@@ -258,7 +263,7 @@ class Pass {
     }
   }
 
-  // body(r, m) for this member's rows of a chunk of n: m rows from r on.
+  // Calls body(r, m) for this member's part of the n rows of a chunk: m rows from r on.
   template <class Body>
   void each_tile(const Team& team, Index n, Body body) {
     const Index tile = tile_rows<T>(net_);
@@ -274,7 +279,7 @@ class Pass {
     std::copy_n(y, m * net_.n_out, args_.y + (first + r) * net_.n_out);
   }
 
-  // Ops begin .. end for m rows from r on.
+  // Runs forward through ops begin .. end for m rows from r on.
   void forward_tile(const Team& team, Index first, Index r, Index m, size_t begin,
                     size_t end) {
     if (args_.order && begin == 0) {
@@ -357,8 +362,8 @@ class Pass {
     return args;
   }
 
-  // Ops end .. begin, last to first: from the gradient of each op's output to those of
-  // its inputs.
+  // Runs backward through ops end .. begin, from the last to the first: computes the
+  // gradients of each op's inputs from the gradient of its output.
   void backward_tile(const Team& team, Index first, Index r, Index m, size_t begin,
                      size_t end) {
     for (size_t l = end; l-- > begin;) {
@@ -370,7 +375,7 @@ class Pass {
     }
   }
 
-  // If ops do not use the statistics of the batch.
+  // Used if the ops do not take the statistics of the batch.
   void use_running_statistics(const Team& team) {
     if (team.rank() > 0) return;
     for (const int b : net_.batch_ops) {
@@ -380,8 +385,8 @@ class Pass {
     }
   }
 
-  // The gradients of all parameters, added to those of earlier chunks. Each member owns
-  // a part of each parameter and runs over all rows in order.
+  // Adds this chunk's gradients of all parameters to those of earlier chunks. Each
+  // member owns a part of each parameter array and runs over all rows in order.
   void weight_gradients(const Team& team, Index first, Index n) {
     const bool last = first + n == args_.rows;
     // An optimiser adds the decay itself, in its pass over the parameters.

@@ -13,7 +13,7 @@ void Workspace<T>::prepare(const NetworkPlan& net, Index n_rows, Index batch_row
   n_rows = std::max(n_rows, rows_);
   batch_rows = std::max(batch_rows, batch_rows_);
   threads = std::max(threads, threads_);
-  // Nothing is valid until the memory is there.
+  // If an allocation throws, the workspace counts as empty.
   rows_ = 0;
   left_size_ = dense_left_scratch_size(net, n_rows);
   right_size_ = dense_right_scratch_size<T>(net, n_rows);

@@ -12,8 +12,9 @@ namespace fastmlp::detail {
 template <class T>
 class Workspace {
  public:
-  // Does nothing if the memory suffices; else all contents are lost. A pass takes
-  // `rows` rows at a time; `batch_rows` >= `rows`: those of the whole batch.
+  // Provides memory for a pass that takes `rows` rows at a time of a batch of
+  // `batch_rows` >= `rows` rows. Does nothing if the memory suffices; otherwise all
+  // contents are lost.
   void prepare(const NetworkPlan& net, Index rows, Index batch_rows, int threads);
   int threads() const { return threads_; }
 
