@@ -43,7 +43,8 @@ NAMES = (
     "NumPy",
     "C header",
 )
-# float32 through three layers: far above rounding, far below a wrong formula.
+# Relative tolerance for float32 through three layers: far above rounding errors, far
+# below the error of a wrong formula.
 AGREEMENT = 1e-4
 WARM_UP = 200
 
@@ -208,9 +209,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("networks", nargs="*", default=list(NETWORKS))
-    parser.add_argument("--rows", type=int, help="a fixed batch instead of one sample")
+    parser.add_argument("--rows", type=int, help="rows of a batch (default: one row)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--calls", type=int, default=5000, help="of each, in a round")
+    parser.add_argument(
+        "--calls", type=int, default=5000, help="calls of each rival in a round"
+    )
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:

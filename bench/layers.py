@@ -13,8 +13,8 @@ follows the normalisation.
 The method is that of peers.py: a process for each rival, verified against a float64
 judge before timing (with a dropout rate of 0; then dropout must show in the first
 loss), interleaved bursts, medians. The exit code is 1 if a rival disagrees, or if a
-step with layers besides dense ones misses the target: twice as fast as PyTorch, as fast
-as JAX.
+step with layers besides dense ones misses its targets: to be at least twice as fast as
+PyTorch and at least as fast as JAX.
 """
 
 from __future__ import annotations

@@ -13,10 +13,10 @@
   built-in one.
 
 In every round, plain training and every option are timed once, in rotating order, from
-the same parameters; a figure is the median over the rounds of an option's time over
-that of plain training in the same round. *again* repeats the plain training: its
-difference from 0 is the measurement error. The exit code is 1 if a target is missed by
-more than that.
+the same parameters. A figure is the median over the rounds of the ratio of an option's
+time to that of plain training in the same round, minus 1. *again* repeats the plain
+training: its difference from 0 is the measurement error. The exit code is 1 if a target
+is missed by more than that.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-# NumPy's own threads would spin.
+# NumPy's own threads would spin and slow down the threads that are timed.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
@@ -75,7 +75,7 @@ class Result:
     Attributes
     ----------
     share : float
-        Median over the rounds of its time over that of plain training, minus 1.
+        Median over the rounds of (time with the option) / (time without it) - 1.
     seconds : float
         Median time per step or epoch.
     """
@@ -167,7 +167,8 @@ def measure_steps(name: str, rounds: int) -> dict[str, Result]:
     workload = WORKLOADS[name]
     task = Task(workload, "train", workload.batch)
     lr = workload.lr if workload.optimizer == "adam" else 1e-3
-    # All train one model, so that only their own state lies elsewhere in memory.
+    # All variants train the same model, so that only the states of their optimisers lie
+    # in different memory.
     mlp, loss = model(task), built_in_loss(workload)
     variants: dict[str, dict[str, Any]] = {
         AGAIN: {},
@@ -278,7 +279,8 @@ def measure_epochs(rounds: int) -> dict[str, Result]:
         )
         return (perf_counter() - begin) / epochs
 
-    # Time one batch first, then as many as make a millisecond.
+    # Time epochs of 64 batches first, then choose as many batches as take a
+    # millisecond.
     batches = 64
     for _ in range(2):
         task = Task(workload, "train", batches * workload.batch)

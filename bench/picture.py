@@ -40,7 +40,7 @@ def ratio_grid(
     widths: Sequence[int],
     batches: Sequence[int],
 ) -> np.ndarray:
-    """Return times of a rival over the subject's, (batches, widths); NaN: none."""
+    """Return a rival's times over the subject's, (batches, widths); NaN if missing."""
     grid = np.full((len(batches), len(widths)), math.nan)
     for point in points:
         theirs = point["rivals"].get(rival, {}).get("seconds")

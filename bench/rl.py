@@ -67,7 +67,7 @@ def apart(algorithm: str, backend: str, seed: int, threads: int) -> Run:
 
 
 def of(runs: Sequence[Run], backend: str, threads: int) -> list[Run]:
-    """Return the runs of one side with one number of threads."""
+    """Return the runs by one library with the given number of threads."""
     return [r for r in runs if r.backend == backend and r.threads == threads]
 
 
@@ -128,9 +128,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--algorithms", nargs="+", choices=ALGORITHMS, default=ALGORITHMS
     )
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
-    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--json", type=Path, help="where to keep all runs")
+    parser.add_argument("--json", type=Path, help="file for the results of all runs")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one:

@@ -51,7 +51,7 @@ CLIFF_ROWS = 128
 CLIFF_WIDTHS = tuple(sorted({*range(8, 257, 8), 45, 46}))
 QUICK_WIDTHS = (8, 16, 32, 45, 46, 48, 64, 96, 128, 192, 256)
 ALLOWED_SLOWDOWN = 1.05  # time of the default number of threads over one thread's
-CONFIRMING_ROUNDS = 3  # factor for widths that seem slower
+CONFIRMING_ROUNDS = 3  # factor on the rounds for widths that seem slower
 
 
 def cliff_task(width: int) -> Task:
@@ -61,11 +61,11 @@ def cliff_task(width: int) -> Task:
 
 
 def steepest(widths: Sequence[int], seconds: Sequence[float]) -> tuple[float, int, int]:
-    """Return the largest growth of time in excess of work between consecutive widths.
+    """Return the largest growth of time over growth of work for consecutive widths.
 
     The growth of time t(b) / t(a) is divided by the growth of the operations of the
-    matrix products: 1 is proportional, below 1 the fixed cost of a step is shared by
-    more work, and a cliff is far above 1.
+    matrix products. At 1, time grows in proportion to work; below 1, the fixed cost of
+    a step is shared by more work; a cliff gives a value far above 1.
 
     Returns
     -------

@@ -80,7 +80,8 @@ def ours(case: Case) -> tuple[Trace, int]:
         callbacks=[note],
         progress=False,
     )
-    # An epoch reports the loss before its step, known since the previous epoch's end.
+    # An epoch reports the loss before its step. This loss was already known at the end
+    # of the previous epoch.
     times = [0.0, *(t for t, _ in trace)]
     return [(t, loss) for t, (_, loss) in zip(times, trace, strict=False)], (
         solver.evaluations

@@ -17,17 +17,17 @@ import gymnasium
 import numpy as np
 from matplotlib.figure import Figure
 
-EPISODES = 100  # of an evaluation
+EPISODES = 100  # episodes in an evaluation
 LONGEST, SOLVED = 500, 475.0  # CartPole: longest episode, mean return of a solution
 WANTED_SHARE = 0.8  # share of the seeds that must be solved
 # Colour-blind safe, of Okabe & Ito (2008).
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-LABELS = 12  # of seeds in the legend
+LABELS = 12  # most seeds to list in the legend
 
 
 @dataclass
 class Outcome:
-    """How a training went."""
+    """Results of a training."""
 
     mean_return: float = 0.0  # mean over new episodes after training
     wanted: float = SOLVED  # mean return that counts as solved
@@ -122,12 +122,12 @@ def parse(
     """
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
-    parser.add_argument("--seeds", type=int, help=f"how many, default: {seeds}")
+    parser.add_argument("--seeds", type=int, help=f"number of seeds, default: {seeds}")
     parser.add_argument("--output", type=Path, default=Path(output))
     parser.add_argument(
         "--quick",
         action="store_true",
-        help=f"--seeds is {quick_seeds} unless told",
+        help=f"change the default of --seeds to {quick_seeds}",
     )
     parser.add_argument(
         "--check",

@@ -2,14 +2,14 @@
 
     python examples/digits.py
 
-1797 images of 8 x 8 pixels, a quarter of them held out; a 64-128-64-10 network with
-relu, cross-entropy and Adam. Prints the accuracy on the held-out images and the time,
-compared with scikit-learn's MLPClassifier with the same network, optimiser, batches and
-number of epochs. Then the network is trained with dropout, for a number of epochs found
-by early stopping, and compared with the plain one. With 450 images, of which about 10
-are wrong, the difference would not be significant, so this comparison averages several
-splits with half the images held out. Saves a picture of learning curves and some
-predictions.
+There are 1797 images of 8 x 8 pixels, of which a quarter are held out. A 64-128-64-10
+network is trained with relu, cross-entropy and Adam. Prints the accuracy on the
+held-out images and the time, compared with scikit-learn's MLPClassifier with the same
+network, optimiser, batches and number of epochs. Then the network is trained with
+dropout, for a number of epochs found by early stopping, and compared with the plain
+one. With 450 images, of which about 10 are misclassified, the difference would not be
+significant, so this comparison averages several splits with half the images held out.
+Saves a picture of learning curves and some predictions.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ LEARNING_RATE = 3e-3
 EPOCHS, QUICK_EPOCHS = 40, 15
 HELD_OUT, HELD_OUT_TO_COMPARE = 0.25, 0.5
 WANTED_ACCURACY = 0.97
-# Dropout rates of the inputs and of hidden layers; its noise needs a smaller step.
+# Dropout rates of the inputs and of the hidden layers. The noise of dropout needs a
+# smaller learning rate, DROPOUT_RATE.
 DROPOUT = (0.2, 0.3, 0.3)
 DROPOUT_RATE = 2e-3
 MOST_EPOCHS, PATIENCE, VALIDATION = 200, 40, 0.1
@@ -257,14 +258,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; return 1 if --check fails."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--epochs", type=int, help=f"of plain training, default: {EPOCHS}"
+        "--epochs", type=int, help=f"epochs of plain training, default: {EPOCHS}"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of split and training")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of split and training"
+    )
     parser.add_argument("--output", type=Path, default=Path("digits.png"))
     parser.add_argument(
         "--quick",
         action="store_true",
-        help=f"{QUICK_EPOCHS} epochs unless told, {QUICK_SPLITS} splits",
+        help=f"{QUICK_EPOCHS} epochs by default, {QUICK_SPLITS} splits",
     )
     parser.add_argument(
         "--check",

@@ -4,10 +4,10 @@
 
 A network estimates the value of each of the two actions of Gymnasium's CartPole-v1. The
 agent takes the best action, sometimes a random one, and learns from samples of its
-past: the target for the value of an action is the reward plus the value of the best
-action in the next state, which a second network estimates that slowly follows the first
-(double Q-learning). The quality of the policy fluctuates, and returns during training
-are far below its best: so it is evaluated often, and training ends when the policy
+past. The target for the value of an action is the reward plus the value of the best
+action in the next state. A second network, which slowly follows the first, estimates
+that value (double Q-learning). The quality of the policy fluctuates, and returns during
+training are far below its best, so the policy is evaluated often. Training ends when it
 balances the pole. The result is the mean return of 100 new episodes of at most 500
 steps, with the best action in each state. CartPole counts as solved at 475. Prints a
 line for each seed and saves a picture of the learning curves.
@@ -31,7 +31,8 @@ TAU = 0.005  # weight of the first network in each update of the second
 BATCH_SIZE = 64
 CAPACITY = 50_000
 FIRST = 1000  # random steps before training starts
-EPSILON = rl.LinearSchedule(1.0, 0.05, 6000)  # after that, per step
+# Share of random actions, by the number of steps after the FIRST random ones.
+EPSILON = rl.LinearSchedule(1.0, 0.05, 6000)
 MOST_STEPS = 100_000
 # Steps between evaluations, and the mean return that ends training.
 PAUSE, ENOUGH = 500, 495.0

@@ -26,7 +26,8 @@ QUICK_EPOCHS = {LM: 300, LBFGS: 1000, ADAM: 3000}
 LEARNING_RATE = 0.01
 # Colour-blind safe, of Okabe & Ito (2008).
 STYLES = {LM: ("#0072B2", "-"), LBFGS: ("#E69F00", "--"), ADAM: ("#D55E00", "-.")}
-# Levenberg-Marquardt's largest RMS error, and its largest ratio to the others'.
+# Limits for --check: Levenberg-Marquardt's RMS error, and the ratio of its error to
+# each of the other errors.
 WANTED_ERROR, WANTED_PART = 1e-5, 0.1
 
 
@@ -115,7 +116,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; return 1 if --check fails."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("levenberg_marquardt.png"))
-    parser.add_argument("--seed", type=int, default=0, help="of the initial weights")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the initial weights"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer epochs")
     parser.add_argument(
         "--check", action="store_true", help=f"fail if {LM} is not the best by far"

@@ -42,7 +42,8 @@ FLOOR = 1e-12  # lower limit of the log scale
 GABOR_TRUTH = (0.0, 16.6)
 WRONG_START = (3.0, 6.0)
 GABOR_RATE, BATCH, EPOCHS, SEEDS = 1.5, 5, 60, 10
-# Largest remaining share of the initial value, and of the wrong valley's height.
+# Limits for --check: the share of the initial value that may remain, and the ratio of
+# the value reached by mini-batches to the bottom of the wrong valley.
 WANTED_LEFT, WANTED_ESCAPE = 0.5, 0.1
 
 
@@ -265,7 +266,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("optimizers.png"))
     parser.add_argument("--quick", action="store_true", help="coarser contours")
-    parser.add_argument("--check", action="store_true", help="fail if one gets lost")
+    parser.add_argument(
+        "--check", action="store_true", help="fail if an optimiser gets lost"
+    )
     options = parser.parse_args(arguments)
 
     x, y = measure()

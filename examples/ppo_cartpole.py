@@ -30,9 +30,9 @@ LEARNING_RATE = 2e-3  # initial value; it decreases linearly to 0 at the last st
 CLIP, ENTROPY, CLIP_NORM = 0.2, 0.0, 0.5
 GAMMA, LAMBDA = 0.99, 0.95
 MOST_STEPS = 100_000  # total over all environments
-# The policy is evaluated when the latest training episodes reach the first mean, at
-# most once per the given number of updates; training ends when an evaluation reaches
-# the last.
+# The policy is evaluated when the RECENT latest training episodes have a mean return of
+# at least PROMISING, but at most once per PAUSE updates. Training ends when an
+# evaluation reaches ENOUGH.
 RECENT, PROMISING, PAUSE, ENOUGH = 20, 150.0, 10, 490.0
 SEEDS, QUICK_SEEDS = 5, 2
 

@@ -33,7 +33,8 @@ GAMMA = 0.99
 BATCH_SIZE = 64
 CAPACITY = 50_000
 FIRST = 1000  # random steps before training starts
-EPSILON = rl.LinearSchedule(1.0, 0.05, 5000)  # after that, per step
+# Share of random actions, by the number of steps after the FIRST random ones.
+EPSILON = rl.LinearSchedule(1.0, 0.05, 5000)
 STEPS, QUICK_STEPS = 40_000, 20_000
 EPISODES, QUICK_EPISODES = 100, 20  # episodes with the best actions after training
 SEEDS, QUICK_SEEDS = 5, 2

@@ -31,7 +31,7 @@ DRAWS, QUICK_DRAWS = 8, 4
 BATCH_SIZE = 20
 LEARNING_RATE = 3e-3
 METHODS = ("none", "dropout", "weight decay", "early stopping")
-# Least gain in mean accuracy of each method over none.
+# Least gain in mean accuracy of each method over training without regularisation.
 WANTED_GAIN = 0.005
 
 Points = tuple[np.ndarray, np.ndarray]

@@ -30,9 +30,9 @@ ENTROPY, CLIP_NORM = 0.0, 0.5
 BASELINE_RATE, BASELINE_EPOCHS, BASELINE_BATCH = 2e-3, 5, 64
 GAMMA = 0.99
 MOST_STEPS = 300_000  # total over all environments
-# The policy is evaluated when the latest training episodes reach the first mean, at
-# most once per the given number of updates; training ends when an evaluation reaches
-# the last.
+# The policy is evaluated when the RECENT latest training episodes have a mean return of
+# at least PROMISING, but at most once per PAUSE updates. Training ends when an
+# evaluation reaches ENOUGH.
 RECENT, PROMISING, PAUSE, ENOUGH = 16, 200.0, 5, 490.0
 SEEDS, QUICK_SEEDS = 5, 2
 

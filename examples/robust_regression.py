@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; return 1 if --check fails."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("robust_regression.png"))
-    parser.add_argument("--seed", type=int, default=1, help="of the data")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the data")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_EPOCHS} epochs")
     parser.add_argument(
         "--check", action="store_true", help="fail if outliers pull the robust fits"

@@ -26,7 +26,8 @@ CLASSES, SIDE = 10, 8
 HIDDEN = 64
 EPOCHS, QUICK_EPOCHS = 60, 20
 WIPED = tuple(range(0, 13, 2))
-# Number of erased pixels, and the least extra loss of accuracy over other choices.
+# Limits for --check: the number of erased pixels, and by how much more the accuracy
+# must fall than with the other two choices of pixels.
 CHECKED, WANTED_HARM = 6, 0.2
 
 
@@ -69,7 +70,7 @@ def gradients(network: fm.MLP, x: np.ndarray, label: np.ndarray) -> np.ndarray:
 
 
 def wipe(x: np.ndarray, order: np.ndarray, count: int) -> np.ndarray:
-    """Return the images with the first pixels of each row's order erased."""
+    """Return copies with the first `count` pixels in each row of `order` erased."""
     wiped = x.copy()
     np.put_along_axis(wiped, order[:, :count], 0, axis=1)
     return wiped

@@ -32,9 +32,11 @@ WIDTHS, QUICK_WIDTHS = (2, 4, 8, 16, 32, 64), (2, 4, 8, 16)
 STARTS, QUICK_STARTS = 5, 3
 ITERATIONS, QUICK_ITERATIONS = 2000, 500
 LOW, HIGH, POINTS = -3.0, 3.0, 301
-# Widths whose breakpoints are drawn, and whose fits with all activations.
+# Two widths whose breakpoints are drawn, and the width whose fits with all activations
+# are drawn.
 FEW, MANY, BETWEEN = 4, 16, 4
-# Largest error of the widest network, and its largest ratio to the narrowest's.
+# Limits for --check: the widest network's error, and the ratio of that error to the
+# narrowest network's error.
 WANTED_ERROR, WANTED_PART = 0.05, 0.1
 
 
@@ -133,7 +135,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--output", type=Path, default=Path("universal_approximation.png")
     )
     parser.add_argument("--quick", action="store_true", help="fewer and smaller nets")
-    parser.add_argument("--check", action="store_true", help="fail if errors stay")
+    parser.add_argument(
+        "--check", action="store_true", help="fail if errors stay large"
+    )
     options = parser.parse_args(arguments)
     widths = QUICK_WIDTHS if options.quick else WIDTHS
     starts = QUICK_STARTS if options.quick else STARTS

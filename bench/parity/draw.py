@@ -44,8 +44,9 @@ def size(rng: np.random.Generator, high: int) -> int:
 class LayerDraw:
     """Draws layers between the dense layers of a plain network.
 
-    `shifted` says whether a bias reaches the next layer through sums or an exponential
-    only: after batch norm its gradient would be rounding noise.
+    `shifted` says whether a bias reaches the next layer only through sums or an
+    exponential: if that layer were batch norm, the gradient of the bias would be
+    rounding noise.
     """
 
     def __init__(self, rng: np.random.Generator, n_in: int) -> None:
@@ -53,7 +54,7 @@ class LayerDraw:
         self.norms = bool(rng.random() < NORM_SHARE)
         self.width = n_in
         self.shifted = False
-        self.first = ""  # kind to use next, if it is allowed there
+        self.first = ""  # kind of the next extra layer, if it is allowed there
 
     def dense(self, layer: Layer) -> Layer:
         """Add a given dense layer."""
@@ -92,7 +93,9 @@ class LayerDraw:
         if kind == "Dropout":
             return Layer(kind, n, p=float(rng.choice([0.0, 0.1, 0.3, 0.5, 0.8])))
         affine = bool(rng.random() < 0.7)
-        self.shifted = affine or kind == "BatchNorm"  # it leaves means of 0
+        self.shifted = (
+            affine or kind == "BatchNorm"
+        )  # batch norm leaves column means of 0
         eps = 1e-5 if rng.random() < 0.3 else log_uniform(rng, 1e-4, 1e-1)
         momentum = 0.1 if rng.random() < 0.5 else float(rng.uniform(0.01, 0.9))
         return Layer(kind, n, eps=eps, momentum=momentum, affine=affine)

@@ -14,9 +14,9 @@ from .torch_side import custom, custom_derivative
 
 
 def build_network(library: Any, spec: Spec) -> Any:
-    """Build the network, with plain widths where these suffice.
+    """Build the network, from a list of widths if that can describe it.
 
-    Zero weights do not use random numbers, see `Spec.mask_seed`.
+    Initialising weights with zeros draws no random numbers, see `Spec.mask_seed`.
     """
     options = {"init": "zeros", "dtype": spec.dtype, "seed": spec.draw}
     hidden = {layer.activation for layer in spec.layers[:-1]}

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 
 from .spec import Batch, Spec, Target, log_uniform
 
-# (class name, kind of target); cross-entropy takes labels or probabilities, and several
-# quantiles of one value may share it.
+# Pairs (class name, kind of target). Cross-entropy takes labels or probabilities as
+# targets. With several quantiles, all outputs may share one target ("shared").
 LOSSES = (
     ("MSE", "values"),
     ("MAE", "values"),
@@ -39,7 +39,7 @@ OF_ONE_VALUE = tuple(
 def draw_loss(
     rng: np.random.Generator, loss: str, target: str, n_out: int
 ) -> dict[str, Any]:
-    """Random options of a loss for `n_out` outputs (0: none for each output)."""
+    """Random options of a loss; with n_out = 0 no option has a value per output."""
     options: dict[str, Any] = {}
     each = n_out > 0 and (target == "shared" or bool(rng.random() < 0.5))
     if loss in ("Huber", "PseudoHuber"):

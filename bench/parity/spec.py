@@ -149,7 +149,7 @@ class Spec:
     def mask_seed(self) -> int:
         """The first random number of a model with the seed `draw`.
 
-        Masks depend on it if weights are not random.
+        It is the seed of the dropout masks if the weights are not drawn at random.
         """
         return int(np.random.default_rng(self.draw).integers(2**63))
 

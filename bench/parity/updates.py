@@ -24,7 +24,7 @@ SCHEDULES = (
     None,
 )
 CLIPS = (None, "clip_norm", "clip_value")
-# Options of every optimiser of fastmlp that PyTorch's do not have.
+# Options that every optimiser of fastmlp has and PyTorch's optimisers lack.
 SHARED = ("clip_norm", "clip_value", "l1", "decay", "ema")
 
 

@@ -1,4 +1,4 @@
-"""Repeated draws until the answer is unique."""
+"""Redraws problems until their answer is unique."""
 
 from __future__ import annotations
 

@@ -28,13 +28,13 @@ VERIFIED_STEPS = 5
 # otherwise agreement would not show that the update is right.
 MIN_CHANGE = 10.0
 
-# Every library draws other dropout masks, whose noise has a variance proportional to
-# rate / (1 - rate). At a rate of 0.1 the first loss differs from the one without
-# dropout, by less than this share.
+# Each library draws different dropout masks, whose noise has a variance proportional to
+# rate / (1 - rate). At a rate of 0.1 the first loss must differ from the loss without
+# dropout, but by less than this share.
 MAX_DROPOUT_CHANGE = 0.5
 
-# Runs of `fit` start and shuffle differently, but learn the same data by the same rule:
-# largest relative difference of the last epoch's loss.
+# Largest relative difference between the last epochs' losses of two runs of `fit`,
+# which start and shuffle differently but learn the same data by the same rule.
 FIT_TOLERANCE = 0.25
 
 
@@ -187,7 +187,7 @@ def judge_losses(task: Task) -> list[float]:
 
 
 def verify_losses(process: RivalProcess, expected: list[float]) -> None:
-    """Raise DisagreementError unless the rival's first losses are the judge's."""
+    """Raise DisagreementError unless the first losses match the judge's."""
     tolerance = process.loss_tolerance
     change = max(abs(loss - expected[0]) for loss in expected) / abs(expected[0])
     if change < MIN_CHANGE * tolerance:
@@ -210,7 +210,7 @@ def verify_dropout(process: RivalProcess, right: float) -> None:
 
 
 def verify_output(process: RivalProcess, task: Task, expected: np.ndarray) -> None:
-    """Raise DisagreementError unless the rival's output is the judge's.
+    """Raise DisagreementError unless the rival's output matches the judge's.
 
     Logits are compared up to a constant per row, which does not affect probabilities.
     """
@@ -237,7 +237,7 @@ def verify_fit(process: RivalProcess, expected: list[float]) -> None:
 def verify(processes: Sequence[RivalProcess], task: Task) -> None:
     """Set the verdict of every rival that is absent, fails or disagrees.
 
-    A task with dropout is verified with a rate of 0, then prepared as it is.
+    A task with dropout is verified with a rate of 0, then prepared with its own rate.
     """
     certain = task.without_dropout
     losses = judge_losses(certain) if task.mode == "train" else []

@@ -106,7 +106,7 @@ def train_step(
 
 
 class JaxRival(Rival):
-    """Data are on the device; only the end of a burst of steps is waited for."""
+    """Data are on the device; `wait` is called only at the end of a run of steps."""
 
     def __init__(self, task: Task, threads: int | None) -> None:
         super().__init__(task, threads)
@@ -121,7 +121,7 @@ class JaxRival(Rival):
 
     def reset(self) -> None:
         """Restore the initial parameters and reset the optimiser."""
-        # A copy: donated arrays must not be the task's own memory.
+        # Copied, because donated arrays must not share the task's memory.
         params = jax.tree.map(
             lambda array: jnp.array(array, copy=True), self.task.params
         )

@@ -48,7 +48,7 @@ class TorchRival(Rival):
         return torch.nn.ReLU()
 
     def hidden(self, layer: int) -> list[torch.nn.Module]:
-        """Return a hidden layer and what follows it."""
+        """Return a hidden layer with its activation, norm and dropout."""
         workload = self.task.workload
         weight = self.task.params[layer][0]
         modules = [torch.nn.Linear(*weight.shape), self.activation()]

@@ -24,8 +24,8 @@ UNIT = {"F": mpf(2) ** -24, "D": mpf(2) ** -53}
 MANTISSA_BITS = {"F": 24, "D": 53}
 C_TYPE = {"F": "float", "D": "double"}
 
-# A little more than the exact reduced range: the quotient that chose the piece was
-# itself rounded.
+# Factor on the exact reduced range: the quotient that chooses the piece is itself
+# rounded, so reduced arguments may lie slightly outside the exact range.
 SLACK = mpf("1.0005")
 
 
@@ -88,7 +88,8 @@ def remez(
             coefficients, worst = trial, largest
         if largest <= level * mpf("1.001"):
             break
-        # One extremum for each run of equal sign; drop the weaker end while too many.
+        # Keep one extremum for each run of errors of equal sign. While there are too
+        # many, drop the weaker of the two outermost ones.
         extrema: list[int] = []
         for i in range(points):
             if extrema and (error[i] > 0) == (error[extrema[-1]] > 0):
@@ -118,8 +119,8 @@ def fit(
 ) -> list[mpf]:
     """Polynomial of ``count`` coefficients in x, each representable in ``kind``."""
     points = 24 * (count + 1)
-    # Inner points of a Chebyshev grid, so that removable singularities at the ends of
-    # the interval are not met exactly.
+    # Inner points of a Chebyshev grid, so that no point falls on a removable
+    # singularity at an end of the interval.
     grid = [
         (low + high) / 2 - (high - low) / 2 * mp.cos(mp.pi * (i + mpf(1) / 2) / points)
         for i in range(points)
@@ -262,7 +263,7 @@ def erfc_factor(kind: str, count: int, limit: mpf, centre: mpf) -> list[mpf]:
 
 
 def parts(x: mpf, kind: str, count: int) -> list[mpf]:
-    """Split x into ``count`` numbers of the type, each the best for what is left."""
+    """Split x into ``count`` numbers of the type, each nearest to the remainder."""
     result = []
     for _ in range(count):
         piece = to_type(x, kind)
@@ -315,8 +316,8 @@ def main() -> None:
     erf_limit = {"F": mpf("3.95"), "D": mpf("5.95")}
     erfc_count = {"F": 11, "D": 22}
     erfc_limit = {"F": mpf("10.1"), "D": mpf("27.3")}
-    # Chosen among values nearby because the coefficients lose little by their rounding
-    # and erfc(0) comes out as 1.
+    # Chosen among nearby values because these coefficients lose little accuracy when
+    # rounded and give erfc(0) = 1.
     erfc_centre = {"F": mpf("1.65625"), "D": mpf(4)}
 
     for kind in both:

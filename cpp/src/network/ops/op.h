@@ -1,25 +1,26 @@
-// What all kinds of ops share. An op is a struct of static functions:
+// The common parts of all kinds of ops. A kind of op is a struct of static functions:
 //
-//   plan              from the layer's specification to OpPlan: checks, widths,
+//   plan              turns the layer's specification into an OpPlan: checks, widths,
 //                     parameters, running statistics, random streams
-//   take_memory       what training keeps for it
-//   initialize        initial parameters
-//   forward           rows of its output; the same function in training, at inference
-//                     and for derivatives
-//   backward          from the gradient of rows of its output to that of its input
-//   weight_gradients  the gradients of its parameters from all rows of a chunk
-//   tangent           derivatives along directions, from its input to its output
-//   cotangent         the reverse: from its output to its input
-//   row_gradients     the gradients of its parameters, of each row separately
-//   second            the tangents of the cotangent; only for an op that is not linear
+//   take_memory       takes the memory that training keeps for the op
+//   initialize        sets initial parameters
+//   forward           computes rows of its output; the same function in training, at
+//                     inference and for derivatives
+//   backward          computes the gradient of its input from that of its output
+//   weight_gradients  computes its parameters' gradients from all rows of a chunk
+//   tangent           propagates directions from its input to its output
+//   cotangent         propagates directions from its output to its input
+//   row_gradients     computes its parameters' gradients for each row separately
+//   second            computes the tangents of the cotangent; only ops that are not
+//                     linear have it
 //
 // The last four are for derivatives of each row separately, at inference, and leave out
 // the activation, which their caller applies.
 //
-// In training some ops depend on the whole batch (NetworkPlan::batch_ops). Between the
-// forward of the op before it and its own, a pass calls batch_statistics for such an
-// op; after its backward, which then leaves dx alone, batch_gradients and
-// backward_to_input. At inference it uses running statistics.
+// In training some ops depend on the whole batch (NetworkPlan::batch_ops). For such an
+// op, a pass calls batch_statistics before its forward. Its backward does not compute
+// dx; the pass calls batch_gradients and backward_to_input afterwards. At inference
+// such an op uses running statistics.
 //
 // Rows are contiguous throughout.
 #pragma once
