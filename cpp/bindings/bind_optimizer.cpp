@@ -41,8 +41,7 @@ void set(Optimizer& optimizer, const std::string& name, py::object value) {
   const auto after = slot_names(asked);
   for (size_t i = 0; i < kMaxSlots && !optimizer.state().empty(); ++i) {
     if ((before[i] == nullptr) != (after[i] == nullptr)) {
-      throw py::value_error(name +
-                            ": this change needs other state than the optimiser has; " +
+      throw py::value_error(name + ": this value needs a different optimiser state; " +
                             "make a new optimiser, or reset() this one first");
     }
   }
@@ -243,7 +242,7 @@ void load_state(Optimizer& optimizer, const py::dict& state) {
     for (const char* name : names)
       complete = complete && (!name || slots.contains(name));
     if (!complete) {
-      throw py::value_error(where + ": must have the names that this optimiser uses");
+      throw py::value_error(where + ": expected the slot names of this optimiser");
     }
     loaded.emplace_back();
     if (used > 0 && !load_slots<float>(loaded.back(), slots, names) &&

@@ -33,9 +33,10 @@ SolverReport on_network(Mlp<T>& mlp, Advance advance) {
   std::vector<T> theta = start;
   const SolverReport report = advance(theta.data());
   if (report.status == SolverStatus::not_finite) {
-    const char* loss_is = std::isfinite(report.before) ? "finite, its gradient is not"
-                          : std::isnan(report.before)  ? "nan"
-                                                       : "infinite";
+    const char* loss_is = std::isfinite(report.before)
+                              ? "finite, but its gradient is not"
+                          : std::isnan(report.before) ? "nan"
+                                                      : "infinite";
     throw Diverged(std::string("the iteration cannot begin: the loss is ") + loss_is);
   }
   if (!mlp.replace_params(start.data(), theta.data())) {
@@ -189,7 +190,7 @@ LeastSquares<T> least_squares(Index n, Residuals<T> residuals) {
     residuals(last->r, last->jacobian, shifted.data());
     if (last->r.size() != r.size()) {
       throw std::invalid_argument(
-          "residuals: the number of residuals must not change during a fit");
+          "residuals: the number of residuals must not change between calls");
     }
     const Index rows = static_cast<Index>(r.size());
     std::vector<double> along(r.size());

@@ -16,14 +16,15 @@
 //   ... with layer norm and dropout                   189       135
 //   sk-default: 20-100-1, 200 rows                   27.6      27.6
 //
-// The last gains nothing, and helper_policy.h soon finds that out by measurement.
+// The last network gains nothing, and helper_policy.h soon finds that out by measurement.
 //
 // Large regions run on OpenMP's threads and not on a pool of our own. OMP_NUM_THREADS,
 // omp_set_num_threads and threadpoolctl are thus obeyed, and other libraries with the
 // same OpenMP runtime share its threads instead of competing for CPUs with a second
-// pool. Short regions cannot use OpenMP: a team starts only when all its members have,
-// and whether its idle threads spin or sleep is a setting of the whole process. The
-// limits hold for the helper as well: it is used only where num_threads() is above 1.
+// pool. Short regions cannot use OpenMP: a team starts only when all its members have
+// started, and whether its idle threads spin or sleep is a setting of the whole
+// process. The limits on threads hold for the helper as well: it is used only if
+// num_threads() is above 1.
 //
 // The states of the helper, and who changes them (C: caller, H: helper):
 //

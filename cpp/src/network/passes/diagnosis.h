@@ -137,7 +137,7 @@ class Diagnosis {
       case Place::parameters:
         return trained
                    ? "an update before this step went too far: lower the learning rate"
-                   : "they were not finite before training";
+                   : "the parameters were not finite before training";
       default:
         break;
     }
