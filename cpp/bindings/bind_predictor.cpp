@@ -93,8 +93,8 @@ class Predictor {
   BusyFlag busy_;
 };
 
-// Serves as tp_call, because pybind11's dispatch would take a large part of the time of
-// a call of a small network.
+// Installed as tp_call, because pybind11's dispatch would take a large part of the time
+// of a call of a small network.
 PyObject* call(PyObject* self, PyObject* args, PyObject* kwargs) {
   const Py_ssize_t given = PyTuple_GET_SIZE(args);
   if (given > 1 || (kwargs && PyDict_GET_SIZE(kwargs) > 0)) {

@@ -176,8 +176,8 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
     const Draw draw = {options.seed, options.epoch, static_cast<uint64_t>(number)};
     detail::StepArgs<T> args = {batch, loss, optimizer, draw, number};
     if (in_order) args.order = impl.order.data() + first;
-    // If the epoch diverges, the model is restored to its state at the beginning of the
-    // epoch, or at the row from which the epoch was resumed.
+    // If the epoch diverges, the model and the optimiser are restored to their state at
+    // the beginning of the epoch, or at the row from which the epoch was resumed.
     const bool begins = number == 0 || (first > 0 && first == options.first_row);
     if (begins) args.save_to = &last_good;
     args.keeps_parameters = first + rows == n_rows;

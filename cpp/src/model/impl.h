@@ -56,7 +56,7 @@ struct StepArgs {
   Index number;                         // counted from 0, for messages
   const int64_t* order = nullptr;       // rows of the batch; null: all in order
   LastGoodState<T>* save_to = nullptr;  // the state before the step; may be null
-  bool keeps_parameters = true;  // whether last_step may need them, if `watch` is set
+  bool keeps_parameters = true;         // with `watch`: keep them for last_step
   double l2 = 0.0;
 };
 

@@ -1,9 +1,9 @@
 // The plan of a network: its ops in the order of computation, and everything that
 // depends on their shapes alone.
 //
-// A plan consists of ops, the user's network of layers. A residual block becomes the
-// ops of its body, a dense op if it has a projection, and an add op. An activation
-// becomes part of the op before it, if that op has no activation yet.
+// A plan consists of ops; the user's network consists of layers. A residual block
+// becomes the ops of its body, a dense op if it has a projection, and an add op. An
+// activation becomes part of the op before it, if that op has no activation yet.
 #pragma once
 
 #include <memory>

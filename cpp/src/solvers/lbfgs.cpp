@@ -151,8 +151,8 @@ void Lbfgs<T>::find_direction() {
     // leaves its part out.
     const auto step = [&](T factor, const T* add, const T* with) {
       // Other members may still be reading the partial sums of the last step, but not
-      // older ones. So two sets of partial sums, used in turn, make one barrier per
-      // step enough.
+      // older ones. So with two sets of partial sums, used in turn, one barrier per
+      // step is enough.
       if (with) turn ^= 1;
       double* const partial = partial_.data() + turn * chunks;
       for (Index c = mine.begin; c < mine.end; ++c) {

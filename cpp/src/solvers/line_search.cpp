@@ -18,7 +18,7 @@ constexpr double kMinWidth = 1e-9;
 constexpr double kFarthest = 1e20;
 
 // Minimiser of the cubic that has these values and slopes at two points. NaN if there
-// is no minimiser, which the caller allows for by `may_not_exist`.
+// is no minimiser, which happens only for a constant or with `may_not_exist`.
 double cubic_minimum(double a, double fa, double ga, double b, double fb, double gb,
                      bool may_not_exist) {
   const double theta = 3 * (fa - fb) / (b - a) + ga + gb;

@@ -35,7 +35,7 @@ namespace detail {
 enum class LockRank : int { optimizer, model, pool };
 constexpr int kLockRanks = 3;
 
-// A lock as fork() sees it.
+// The interface by which fork() locks, unlocks and resets a lock.
 class ForkAware {
  public:
   // How a thread holds a lock.

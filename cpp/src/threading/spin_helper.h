@@ -16,7 +16,8 @@
 //   ... with layer norm and dropout                   189       135
 //   sk-default: 20-100-1, 200 rows                   27.6      27.6
 //
-// The last network gains nothing, and helper_policy.h soon finds that out by measurement.
+// The last network gains nothing, and helper_policy.h soon finds that out by
+// measurement.
 //
 // Large regions run on OpenMP's threads and not on a pool of our own. OMP_NUM_THREADS,
 // omp_set_num_threads and threadpoolctl are thus obeyed, and other libraries with the

@@ -160,7 +160,7 @@ struct RowNormOp : OpDefaults {
   }
 
  private:
-  // out = d, or out += d to accumulate, with d = rstd * (g - mean(g) - xhat * mean(g *
+  // out = d, or out += d if `adds`, with d = rstd * (g - mean(g) - xhat * mean(g *
   // xhat)) and g = in * scale. The term mean(g) is left out unless the op is centred.
   template <class T>
   static void project(const DirectionArgs<T>& a, const OpPlan& op, T* out, const T* in,

@@ -44,7 +44,7 @@ namespace fastmlp::detail {
 template <class T>
 struct OpMemory {
   T* h = nullptr;   // its output
-  T* z = nullptr;   // before the activation; is h unless the derivative needs both
+  T* z = nullptr;   // before the activation; the same as h unless backward needs both
   T* dz = nullptr;  // the gradient of h, then that of z
   // With keeps_values: further values that backward needs for each output, such as a
   // mask or normalised values.

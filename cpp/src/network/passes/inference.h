@@ -208,7 +208,7 @@ class Inference {
   const InferenceArgs<T>& args_;
   const KernelTable<T>& table_;
   TeamPlan plan_;
-  bool few_;      // few rows, whose columns are shared out among members
+  bool few_;      // few rows: each member computes some of the columns
   bool pack_;     // whether weights are packed
   Index tile_;    // rows taken through all ops together
   Index values_;  // elements of an op's output for a tile, at most
