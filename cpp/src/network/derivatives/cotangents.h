@@ -41,8 +41,8 @@ void compute_cotangents(const DerivativePass<T>& pass, const T* seeds) {
   size_t end = pass.n_ops();
   size_t done = end;  // the op whose activation has already been applied
   if (plan.seeds_from_weights) {
-    // No other op takes the last op's input: its activation can be applied while the
-    // weights are copied.
+    // No other op reads the last op's input. So the derivative of the activation that
+    // produces this input can be applied while the weights are copied.
     --end;
     const OpPlan& last = pass.net.ops.back();
     const T* const rows = seeds + tile.first * last.n_in;
