@@ -384,7 +384,7 @@ def test_loss_surface_options():
     )
     assert both.get_xlabel() == "first random direction"
     assert "path" in texts(both)
-    with pytest.raises(ValueError, match="Monitor has none"):
+    with pytest.raises(ValueError, match="Monitor has no path"):
         plot.loss_surface(mlp, x, y, fm.MSE(), path=fm.Monitor())
     with pytest.raises(ValueError, match="path must have shape"):
         plot.loss_surface(mlp, x, y, fm.MSE(), path=np.ones((3, 4)))

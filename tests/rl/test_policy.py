@@ -245,7 +245,7 @@ Z = np.zeros((2, 2))
         (lambda: PLAIN(Z, np.array([[0.5, 1.0]] * 2)), ValueError, "whole numbers"),
         (lambda: PLAIN(Z, np.array([[np.nan, 1.0]] * 2)), ValueError, "whole numbers"),
         (lambda: PLAIN(Z, np.array([[3.0, 1.0]] * 2)), ValueError, "action 3 in row 0"),
-        (lambda: PLAIN(Z, np.zeros((2, 3))), ValueError, r"columns, shape \(2, 2\)"),
+        (lambda: PLAIN(Z, np.zeros((2, 3))), ValueError, r"array of shape \(2, 2\)"),
         (lambda: CLIPPED(Z, ([0, 1], [1.0, 1.0])), TypeError, "old log-prob"),
         (lambda: CLIPPED(Z, ([0, 1], [1.0, 1.0], "ab")), TypeError, "old log-prob"),
         (lambda: PLAIN(Z[0], ([0, 1], [1.0, 1.0])), ValueError, "^pred must have"),
@@ -354,9 +354,11 @@ def test_fit_explains_bad_targets(loss: fm.losses.Loss) -> None:
 
     with pytest.raises(TypeError, match=r"^y: the actions must be of an integer"):
         fit(actions.astype(np.float64), *rest)
-    with pytest.raises(ValueError, match=r"^y: all must have shape \(rows,\)"):
+    with pytest.raises(ValueError, match=r"^y: all parts must have shape \(rows,\)"):
         fit(actions[1:], *rest)
-    with pytest.raises(ValueError, match=r"^validation_data: y: all must have shape"):
+    with pytest.raises(
+        ValueError, match=r"^validation_data: y: all parts must have shape"
+    ):
         mlp.fit(
             x,
             (actions, *rest),

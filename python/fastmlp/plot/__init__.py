@@ -1,8 +1,9 @@
 """Plots of training runs, functions and networks, drawn with matplotlib.
 
-Every function draws into the ``ax`` (or, if there are several panels, the figure or
-subfigure ``fig``) that it is given, or into a new one, and returns it. None shows or
-saves the plot: use ``ax.figure.savefig("name.png")`` or ``matplotlib.pyplot.show()``.
+Every function draws into the axes ``ax`` (or, for plots with several panels, the figure
+or subfigure ``fig``) passed to it, or into new ones, and returns them. No function
+shows or saves the plot: use ``ax.figure.savefig("name.png")`` or
+``matplotlib.pyplot.show()``.
 
 Matplotlib is imported when a plot is drawn; every function raises ImportError if it is
 not installed.

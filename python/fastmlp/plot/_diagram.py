@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
     """Draw the network: units as circles, weights as lines.
 
-    Orange lines are positive weights, blue lines negative ones; their width is
-    proportional to the weight's magnitude relative to the largest of its layer. Of
+    Orange lines are positive weights, and blue lines are negative weights. A line's
+    width grows with the weight's magnitude relative to the largest in its layer. In
     large layers only the first and last units are drawn. A residual block is an arc
-    above the units, with a label for a projection. Layers without weights are named
-    below the units that they follow.
+    above the units, labelled if it has a projection. Layers without weights are named
+    below the units of the preceding layer.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        ``ax``, or that of a new figure.
+        ``ax``, or the axes of a new figure.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
         heights.append(-places)
     tallest = max(h.max() for h in heights) + 1.0
 
-    # Weights, wider if larger, with the largest on top.
+    # The weights: larger ones are wider and drawn on top.
     params = mlp.params.astype(np.float64)
     for k, (_, step) in enumerate(columns):
         if step is None:
@@ -99,7 +99,7 @@ def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
         text = "\n".join(texts[k])
         ax.text(k, -tallest, text, ha="center", va="top", fontsize="medium")
 
-    # Residual blocks, the inner ones below the outer ones.
+    # The arcs of residual blocks; inner arcs lie below outer ones.
     top = tallest
     for start, end, name in arcs:
         inner = [a for a in arcs if start <= a[0] and a[1] <= end]
@@ -137,7 +137,7 @@ def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
 def _columns(
     mlp: MLP, steps: list[Step]
 ) -> tuple[list[tuple[int, Step | None]], list[list[str]], list[tuple[int, int, str]]]:
-    """Return columns of units with the step before them, their texts, and the arcs."""
+    """Return each column's width and dense step, the column texts, and the arcs."""
     columns: list[tuple[int, Step | None]] = [(mlp.n_in, None)]
     texts = [["input", f"{mlp.n_in}"]]
     arcs: list[tuple[int, int, str]] = []
@@ -162,6 +162,6 @@ def _columns(
 
 
 def _gap(heights: Array) -> float:
-    """Return the vertical position, downwards, of the gap for units not drawn."""
+    """Return the position, measured downwards, of the gap that marks omitted units."""
     k = int(np.argmax(-np.diff(heights)))
     return -float(heights[k] + heights[k + 1]) / 2

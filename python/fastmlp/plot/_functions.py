@@ -46,15 +46,17 @@ def fit_1d(
 ) -> Figure | SubFigure:
     """Draw a function of one input together with the data it was fitted to.
 
-    If the network is piecewise linear, its joints are marked, and a second panel shows
-    the activation patterns: which units are active on each piece.
+    If the network is piecewise linear, the joints between its pieces are marked, and a
+    second panel shows the activation pattern of each piece: the units that are active
+    on it.
 
     Parameters
     ----------
     mlp : MLP
         Model with one input.
     x : (N,) or (N, 1)
-        Data, whose range is drawn; at least two different values.
+        Inputs of the data, with at least two different values; the function is drawn
+        over their range.
     y : (N,) or (N, n_out), optional
         Targets of the data.
     output : int
@@ -129,7 +131,7 @@ def fit_1d(
     ax.legend(**place)
     light(ax)
 
-    # The patterns: a row for each unit, white where it is not active.
+    # The patterns: a row for each unit, white where the unit is inactive.
     if lines is not None and patterned:
         edges = np.array([low, *lines.points[:, 0], high])
         rows = np.arange(lines.patterns.shape[1] + 1) + 0.5
@@ -175,12 +177,14 @@ def decision_regions(
     Parameters
     ----------
     mlp : MLP
-        Model with two inputs. The class is that of the largest output; with one output,
-        it is 1 where that is positive (for a sigmoid, above one half), else 0.
+        Model with two inputs. The class is the index of the largest output; for a model
+        with one output, it is 1 where the output is positive (for a sigmoid, above one
+        half), else 0.
     x : (N, 2)
         Data points.
     labels : (N,) or (N, 1) of int
-        Classes of the points, from 0 (with one output, -1 and 1 are read as 0 and 1).
+        Classes of the points, counted from 0 (for a model with one output, -1 and 1
+        mean classes 0 and 1).
     names : sequence of str, optional
         Names of the classes.
     resolution : int
@@ -292,7 +296,7 @@ def level_sets(
     output : int
         Index of the output to draw.
     levels : int or sequence of float
-        Approximate number of levels, or the levels.
+        Approximate number of levels, or the levels themselves.
     resolution : int
         Number of grid points along each side, at least 2.
     ax : Axes, optional
@@ -341,9 +345,9 @@ def linear_regions(
     Parameters
     ----------
     mlp : MLP
-        Piecewise linear network, see `fastmlp.regions`.
+        Piecewise linear network; see `fastmlp.regions`.
     window : (2, 2) or (3, n_in)
-        Window, as for `fastmlp.regions.count_regions_2d`.
+        Window in the plane, given as for `fastmlp.regions.count_regions_2d`.
     ax : Axes, optional
         Axes to draw into.
 
@@ -355,14 +359,14 @@ def linear_regions(
     Raises
     ------
     TypeError, ValueError
-        If `fastmlp.regions.count_regions_2d` raises it for these arguments.
+        If `fastmlp.regions.count_regions_2d` raises this exception for the arguments.
     """
     found = _regions.count_regions_2d(mlp, window)
     polygons = cast("list[Array]", found.polygons)
     ax = axes(ax, (6.2, 5.0))
     from matplotlib.collections import PolyCollection
 
-    # The more units are active, the lighter the colour.
+    # Regions with more active units are drawn in lighter colours.
     active = found.patterns.sum(axis=1)
     cells = PolyCollection(polygons, edgecolors="white", linewidths=0.5, cmap="viridis")
     cells.set_array(active)

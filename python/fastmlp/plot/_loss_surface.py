@@ -38,8 +38,8 @@ def loss_surface(
 ) -> Axes:
     """Draw a 2-D slice of the loss surface through the model's parameters.
 
-    The loss is evaluated at θ + a d₁ + b d₂ with θ the model's parameters (Li et al.
-    2018, "Visualizing the loss landscape of neural nets"). A path of parameters is
+    The loss is evaluated at θ + a d₁ + b d₂, where θ are the model's parameters (Li et
+    al. 2018, "Visualizing the loss landscape of neural nets"). A path of parameters is
     projected onto this plane by least squares.
 
     Parameters
@@ -47,21 +47,21 @@ def loss_surface(
     mlp : MLP
         Model; it is copied, not changed.
     x, y, sample_weight
-        Data to evaluate the loss on, as for `fastmlp.MLP.evaluate`.
+        Data on which the loss is evaluated, as for `fastmlp.MLP.evaluate`.
     loss : Loss
         Loss to draw.
     path : Monitor or (K, n_params), optional
         Path of the optimiser: successive parameters, or a ``fm.Monitor(path=True)``.
     directions : {"random", "pca"}, optional
         The directions d₁ and d₂. "random": two Gaussian directions, filter-normalised:
-        the part for each unit's incoming weights is scaled to the norm of these
-        weights, and biases and norms stay fixed. "pca": the first two principal
-        components of the path, relative to θ. None is "pca" if there is a path, else
-        "random".
+        their elements for each unit's incoming weights are scaled to the norm of these
+        weights, and are 0 for biases and normalisation layers. "pca": the first two
+        principal components of the path, relative to θ. None is "pca" if there is a
+        path, else "random".
     span : float
-        Extent of the slice. For "random", a and b go from -span to span (further if the
-        path does); for "pca", span times a tenth of the path's extent is added on each
-        side of the path.
+        Extent of the slice. For "random", a and b range from -span to span, or further
+        if the path does. For "pca", they cover the path plus a margin on each side of
+        span times a tenth of the path's extent.
     resolution : int
         Number of grid points along each side, at least 2. The loss is evaluated
         resolution² times.
@@ -73,12 +73,13 @@ def loss_surface(
     Returns
     -------
     Axes
-        ``ax``, or that of a new figure.
+        ``ax``, or the axes of a new figure.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or shape, or for "pca" without a path.
+        If an argument has a wrong type or shape, or if directions="pca" is used without
+        a path.
     """
     span = _validate.real("span", span, 0.0, open_low=True)
     resolution = _validate.count("resolution", resolution, 2)
@@ -151,12 +152,12 @@ def loss_surface(
 
 
 def _walk(path: object, centre: Array) -> Array | None:
-    """Return the path as an array (K, n_params)."""
+    """Return the path as an array (K, n_params), or None if there is no path."""
     if path is None:
         return None
     if isinstance(path, Monitor):
         if not path.path:
-            raise ValueError("path: this Monitor has none; use fm.Monitor(path=True)")
+            raise ValueError("path: the Monitor has no path; use fm.Monitor(path=True)")
         path = path.path
     walk = _validate.convert("path", path, np.dtype(np.float64))
     if walk.ndim != 2 or walk.shape[1] != len(centre) or len(walk) < 2:
@@ -182,7 +183,7 @@ def _components(walk: Array) -> tuple[Array, list[str]]:
 
 
 def _filtered(mlp: MLP, seed: int, index: int) -> Array:
-    """Return a random direction in which each unit's part has the weights' norm."""
+    """Return a random direction, filter-normalised as `loss_surface` describes."""
     rng = np.random.default_rng([_validate.count("seed", seed, 0), index])
     params = mlp.params.astype(np.float64)
     direction = np.zeros(len(params))

@@ -23,15 +23,16 @@ MARKERS = "osD^vPX*"
 
 GREY = "#666666"
 
-# Positive values are drawn on a log scale if the ratio of the largest to the smallest
-# exceeds this.
+# Positive values are drawn on a log scale if the largest divided by the smallest
+# exceeds this ratio.
 LOG_RANGE = 20.0
 
 MARGIN = 0.1
 
 LEVELS = 12
 
-# Place of a legend outside the axes. Only for new figures, whose layout makes room.
+# Position of a legend outside the axes. Used only in new figures, whose layout makes
+# room for it.
 OUTSIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
 
 
@@ -73,7 +74,7 @@ def whole(axis: Axis) -> None:
 
 
 def _dots(values: Any, marker: str = "o") -> dict[str, Any]:
-    """Mark the points of short curves."""
+    """Return the plot options that mark the points of short curves."""
     return {"marker": marker, "markersize": 4} if len(values) <= 30 else {}
 
 
@@ -87,7 +88,7 @@ def epochs(values: Any) -> Array:
 
 
 def spans(values: Any) -> bool:
-    """Tell whether values are positive and span enough to need a log scale."""
+    """Return whether values are positive and their range needs a log scale."""
     array = np.asarray(values, np.float64)
     array = array[np.isfinite(array)]
     return bool(array.size and 0 < LOG_RANGE * array.min() < array.max())

@@ -42,16 +42,16 @@ def learning_curves(
 ) -> Figure | SubFigure:
     """Draw losses by epoch and, in a second panel, the metrics.
 
-    The epoch of the lowest validation loss is marked or, without validation data, that
-    of the lowest training loss.
+    The epoch with the lowest validation loss is marked or, without validation data, the
+    epoch with the lowest training loss.
 
     Parameters
     ----------
     history : History
         History that `fastmlp.MLP.fit` returned.
     log : bool, optional
-        Whether the losses have a log scale. None chooses one if they are positive and
-        the largest is more than 20 times the smallest.
+        Whether to draw the losses on a log scale. None does so if all losses are
+        positive and the largest is more than 20 times the smallest.
     fig : Figure or SubFigure, optional
         Figure to draw into.
 
@@ -63,7 +63,7 @@ def learning_curves(
     Raises
     ------
     TypeError, ValueError
-        If ``history`` is not a history, or has no epoch.
+        If ``history`` is not a history, or has no epochs.
     """
     if not isinstance(history, History):
         raise TypeError(
@@ -132,13 +132,16 @@ def histograms(
     Parameters
     ----------
     source : MLP or Monitor
-        Model whose current weights to draw, or `fastmlp.Monitor` whose records to draw.
+        Model, whose current weights are drawn, or `fastmlp.Monitor`, whose records are
+        drawn.
     what : {"weights", "activations", "gradients"} or sequence of them, optional
         Quantities to draw, one per row; None draws all that are available.
     epoch : int, optional
-        Recorded epoch, counted from 1; None takes the last. For a `Monitor` only.
+        Recorded epoch to draw, counted from 1; None means the last one. Only for a
+        `Monitor`.
     bins : int
-        Number of bins for a model's weights; a `Monitor` has its own.
+        Number of bins for a model's weights; the records of a `Monitor` are binned
+        already.
     fig : Figure or SubFigure, optional
         Figure to draw into.
 
@@ -150,7 +153,7 @@ def histograms(
     Raises
     ------
     TypeError, ValueError
-        If ``what`` is none of these, or ``epoch`` was not recorded.
+        If ``what`` contains other values, or ``epoch`` was not recorded.
     """
     if isinstance(source, Monitor):
         title, tables = _recorded(source, epoch)
@@ -175,10 +178,10 @@ def histograms(
     rows = [what] if isinstance(what, str) else list(what)
     rows = [_validate.choice("what", row, tuple(tables)) for row in rows]
     if not rows:
-        raise ValueError("what must name something to draw, got nothing")
+        raise ValueError("what must contain at least one quantity, got none")
     columns = [n for n in labels if any(n in tables[row] for row in rows)]
 
-    # A panel for each row and each layer that has a histogram in any row.
+    # Draw a panel for each quantity (row) and each layer (column) with any histogram.
     size = (max(6.4, 2.4 * len(columns)), 0.8 + 2.0 * len(rows))
     fig = figure(fig, size)
     grid = fig.subplots(len(rows), len(columns), squeeze=False)
@@ -223,7 +226,7 @@ def dead_units(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     monitor : Monitor
-        Monitor of the training; see there for which units count as dead.
+        Monitor of the training; `fastmlp.Monitor` defines which units count as dead.
     ax : Axes, optional
         Axes to draw into.
 
@@ -235,8 +238,8 @@ def dead_units(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
     Raises
     ------
     TypeError, ValueError
-        If ``monitor`` is not a monitor, or has no epoch or no layer that can have dead
-        units.
+        If ``monitor`` is not a monitor, has no epochs, or has no layer that can have
+        dead units.
     """
     _check_monitor(monitor)
     if not monitor.dead:
@@ -261,10 +264,10 @@ def dead_units(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
 
 
 def update_ratios(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
-    """Draw the size of a step relative to the weights, for each layer by epoch.
+    """Draw the size of an update relative to the weights, for each layer by epoch.
 
-    The plot shows log10 of the norm of the change divided by the norm of the weight. A
-    line marks -3, a common rule of thumb for healthy training.
+    The plot shows log10(norm of a weight's change / norm of the weight). A line marks
+    -3, a common rule of thumb for healthy training.
 
     Parameters
     ----------
@@ -281,7 +284,7 @@ def update_ratios(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
     Raises
     ------
     TypeError, ValueError
-        If ``monitor`` is not a monitor, or has no epoch.
+        If ``monitor`` is not a monitor, or has no epochs.
     """
     _check_monitor(monitor)
     place = OUTSIDE if ax is None else {}
@@ -316,7 +319,7 @@ def _check_monitor(monitor: object) -> None:
 def _recorded(
     monitor: Monitor, epoch: int | None
 ) -> tuple[str, dict[str, dict[str, Histogram]]]:
-    """Return a title, and the histograms of an epoch by kind and layer."""
+    """Return a title, and an epoch's histograms by quantity and layer."""
     _check_monitor(monitor)
     if epoch is None:
         epoch = monitor.epochs[-1]

@@ -17,8 +17,9 @@ and then, with a Gymnasium environment and ``rng = np.random.default_rng(0)``, :
     target.update()
 
 Environments follow Gymnasium. An episode ends because it is terminated (no state
-follows, the value of the next state is 0) or because it is truncated (it would have
-continued, so the value of the next state counts). Gymnasium is not imported.
+follows, so the value of the next state counts as 0) or because it is truncated (it
+would have continued, so the value of the next state is used). Gymnasium is not
+imported.
 """
 
 from ._policy import (
@@ -48,6 +49,6 @@ __all__ = [
     "sample_actions",
 ]
 
-# Pickles name the public module, wherever a class is defined.
+# Pickles refer to classes by this public module, not by the one that defines them.
 for _name in __all__:
     globals()[_name].__module__ = __name__

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     from .._validate import Array
 
-# Larger log ratios of probabilities are clamped to this: the ratio does not overflow in
-# float32 then, even when multiplied by an advantage.
+# Logarithms of probability ratios are clamped to this value, so that the ratio does not
+# overflow in float32, even when multiplied by an advantage.
 MOST_LOG_RATIO = 60.0
 
 
 def _logits(name: str, value: Any, *, vector: bool = False) -> Array:
-    """Return logits (B, A), or with ``vector`` also (A,), in their own precision."""
+    """Convert logits (B, A), or (A,) if ``vector``, to float32 or float64."""
     single = getattr(value, "dtype", None) == np.float32
     z = _validate.convert(name, value, np.dtype(np.float32 if single else np.float64))
     if z.size == 0 or (z.ndim != 2 and not (vector and z.ndim == 1)):
@@ -39,10 +39,10 @@ def _logits(name: str, value: Any, *, vector: bool = False) -> Array:
 
 
 def _actions(name: str, value: Any, shape: tuple[int, ...]) -> Array:
-    """Return actions (B,), int64 and in range."""
+    """Check that actions are in range, and return them as int64 (B,)."""
     right = type(value) is np.ndarray and value.dtype == np.int64
     right = right and value.shape == shape[:1] and value.flags.c_contiguous
-    # Viewed as unsigned, negative actions are too large as well.
+    # Viewed as unsigned integers, negative actions are also too large.
     if right and value.view(np.uint64).max() < shape[1]:
         actions: Array = value
         return actions
@@ -52,7 +52,8 @@ def _actions(name: str, value: Any, shape: tuple[int, ...]) -> Array:
 def _softmax(logits: Array) -> tuple[Array, Array]:
     """Return log π and π, both (A, B), without overflow.
 
-    There are few actions and many rows, so NumPy is faster along rows of B numbers.
+    The results are transposed because there are usually few actions and many rows, and
+    NumPy is faster on long rows.
     """
     z = np.array(logits.T, order="C")
     z -= np.maximum.reduce(z, 0)
@@ -106,7 +107,8 @@ def entropy(logits: npt.ArrayLike) -> Array:
     Returns
     -------
     ndarray (B,)
-        Entropies, from 0 (one action is certain) to log A (all are equally likely).
+        Entropies, from 0 (one action is certain) to log A (all actions are equally
+        likely).
 
     Raises
     ------
@@ -121,8 +123,9 @@ def entropy(logits: npt.ArrayLike) -> Array:
 def sample_actions(logits: npt.ArrayLike, rng: np.random.Generator) -> tuple[Any, Any]:
     """Draw an action for each row from π = softmax(logits).
 
-    One uniform number is drawn per row and converted to an action by the inverse of the
-    distribution function; an action whose probability underflows to 0 is never drawn.
+    One uniform number is drawn per row and converted to an action by the inverse
+    cumulative distribution function; an action whose probability underflows to 0 is
+    never drawn.
 
     Parameters
     ----------
@@ -142,7 +145,7 @@ def sample_actions(logits: npt.ArrayLike, rng: np.random.Generator) -> tuple[Any
     ------
     TypeError, ValueError
         If ``rng`` is not a generator, or the logits have a wrong dtype or shape, are
-        NaN, or are infinite other than -inf.
+        NaN or +inf.
 
     Examples
     --------
@@ -174,7 +177,7 @@ def sample_actions(logits: npt.ArrayLike, rng: np.random.Generator) -> tuple[Any
     cumulated = np.add.accumulate(np.exp(z), 0)
     total = cumulated[-1]
 
-    # In float64, u * total < total even after rounding: an action is always found.
+    # In float64, u * total < total even after rounding, so an action is always found.
     u = rng.random(z.shape[1]) * total
     actions = np.add.reduce(cumulated <= u, 0)
     log_probs = z.ravel()[_places(actions)] - np.log(total)
@@ -184,33 +187,33 @@ def sample_actions(logits: npt.ArrayLike, rng: np.random.Generator) -> tuple[Any
 
 
 class _PolicyLoss(CustomLoss):
-    """Base class of the losses of policies, with their targets and entropy bonus."""
+    """Base class of policy losses: handles targets and the entropy bonus."""
 
     __slots__ = ("_entropy",)
 
     _entropy: float
-    # Names of the parts of a target besides the actions.
+    # Names of the parts of a target, without the actions.
     _parts: ClassVar[tuple[str, ...]]
 
     def __init__(self, entropy: float, reduction: str) -> None:
         bonus = _validate.real("entropy", entropy, 0.0)
         reduction = _validate.choice("reduction", reduction, REDUCTIONS)
-        object.__setattr__(self, "core", None)  # the core has no part in it
+        object.__setattr__(self, "core", None)  # computed in Python only
         object.__setattr__(self, "_entropy", bonus)
         object.__setattr__(self, "_reduction", reduction)
 
     @property
     def function(self) -> Callable[..., Any]:
-        """`value_and_grad`."""
+        """The function that computes the loss: `value_and_grad`."""
         return self.value_and_grad
 
     @property
     def entropy(self) -> float:
-        """The weight of the entropy, which is subtracted from the loss."""
+        """The weight β of the entropy bonus; β H is subtracted from the loss."""
         return self._entropy
 
     def _weigh(self, log_pi_a: Array, *parts: Array) -> tuple[Array, Array]:
-        """Return each row's loss, and minus its derivative with respect to log π."""
+        """Return each row's loss, and its negated derivative with respect to log π."""
         raise NotImplementedError
 
     def value_and_grad(
@@ -226,8 +229,8 @@ class _PolicyLoss(CustomLoss):
         pred : (B, A)
             Logits, finite; float32 is computed in float32, everything else in float64.
         target : tuple of arrays (B,), or array (B, columns)
-            Actions and the other parts that the class documents. Their values are not
-            checked, except for the actions.
+            Actions, and the other parts that the class documents. Only the values of
+            the actions are checked.
         sample_weight : (B,), optional
             Weights of the rows: finite, not negative, not all zero.
 
@@ -236,7 +239,7 @@ class _PolicyLoss(CustomLoss):
         value : float
             The loss.
         grad : ndarray (B, A)
-            Its gradient, in the dtype that it was computed in.
+            Gradient with respect to the logits, float32 if they are, else float64.
 
         Raises
         ------
@@ -248,7 +251,7 @@ class _PolicyLoss(CustomLoss):
         log_pi, pi = _softmax(z)
         places = _places(actions)
 
-        # The weight of each row in the loss.
+        # The factor of each row's loss in the total.
         share: Any = 1.0
         if sample_weight is not None:
             share = _validate.weights("sample_weight", sample_weight, z.dtype, len(z))
@@ -269,13 +272,13 @@ class _PolicyLoss(CustomLoss):
         return float(np.add.reduce(each * share)), pi.T.copy()
 
     def _split(self, target: Any, z: Array) -> tuple[Array, list[Array]]:
-        """Return the actions, int64, and the other parts in the logits' dtype."""
+        """Return the actions as int64, and the other parts in the logits' dtype."""
         names = ("actions", *self._parts)
         if isinstance(target, np.ndarray):
             if target.shape != (len(z), len(names)):
                 raise ValueError(
-                    f"target must be ({', '.join(names)}), or an array of these as "
-                    f"columns, shape {(len(z), len(names))}; "
+                    f"target must be ({', '.join(names)}), or an array of shape "
+                    f"{(len(z), len(names))} with these columns, "
                     f"got {_validate.describe(target)}"
                 )
             columns = list(np.array(_validate.numeric("target", target).T, order="C"))
@@ -318,13 +321,15 @@ class _PolicyLoss(CustomLoss):
             ]
             if len({column.shape for column in columns}) > 1 or columns[0].ndim != 1:
                 got = ", ".join(map(_validate.describe, columns))
-                raise ValueError(f"{name}: all must have shape (rows,), got {got}")
+                raise ValueError(
+                    f"{name}: all parts must have shape (rows,), got {got}"
+                )
             if columns[0].dtype.kind == "f":
                 raise TypeError(
                     f"{name}: the actions must be of an integer dtype, got "
                     f"{_validate.describe(columns[0])}"
                 )
-            # Actions are small numbers, which are exact in any float dtype.
+            # Actions are small integers, which any float dtype represents exactly.
             dtype = np.result_type(*columns[1:])
             dtype = dtype if dtype == np.float32 else np.dtype(np.float64)
             return np.stack(columns, axis=1, dtype=dtype, casting="same_kind")
@@ -334,12 +339,12 @@ class _PolicyLoss(CustomLoss):
 class PolicyGradient(_PolicyLoss):
     """L_b = -A_b log π(a_b|s_b) - β H(π(·|s_b)), from logits: REINFORCE.
 
-    Its gradient estimates minus that of the expected return (Williams, "Simple
-    statistical gradient-following algorithms for connectionist reinforcement learning",
-    1992), from actions a drawn from π and their advantages A: returns minus a baseline
-    that does not depend on the action. H is the entropy, -Σ_a π log π; its bonus keeps
-    a policy from becoming deterministic too soon (Williams & Peng 1991). The model's
-    output activation should be the identity.
+    The gradient of this loss estimates the negative gradient of the expected return
+    (Williams, "Simple statistical gradient-following algorithms for connectionist
+    reinforcement learning", 1992). The actions a must be drawn from π. Their advantages
+    A are returns minus a baseline that does not depend on the action. H is the entropy,
+    -Σ_a π log π. The entropy bonus keeps a policy from becoming deterministic too soon
+    (Williams & Peng 1991). The model's output activation should be the identity.
 
     The target is (actions, advantages) with an integer and a float array (B,), or one
     array (B, 2) with these columns. Weights and means over rows are those of
@@ -384,11 +389,12 @@ class PolicyGradient(_PolicyLoss):
 class ClippedPolicyGradient(_PolicyLoss):
     """L_b = -min(r_b A_b, clip(r_b, 1 - ε, 1 + ε) A_b) - β H(π(·|s_b)): PPO.
 
-    r_b = π(a_b|s_b) / π_old(a_b|s_b) is the ratio of the action's probability to that
-    when it was drawn, A_b its advantage, H the entropy -Σ_a π log π (Schulman et al.,
-    "Proximal policy optimization algorithms", 2017, equations 7 and 9 without the value
-    term, since the value has a separate network). The gradient does not push a ratio
-    further beyond the clip. The model's output activation should be the identity.
+    r_b = π(a_b|s_b) / π_old(a_b|s_b) is the action's probability divided by its
+    probability when the action was drawn, A_b is the action's advantage, and H is the
+    entropy -Σ_a π log π (Schulman et al., "Proximal policy optimization algorithms",
+    2017, equations 7 and 9 without the value term, since the value has a separate
+    network). Once a ratio has passed the clipping bound, the gradient does not push it
+    further. The model's output activation should be the identity.
 
     The target is (actions, advantages, old log-probabilities) with an integer and two
     float arrays (B,), or one array (B, 3) with these columns; `sample_actions` returns
@@ -398,7 +404,7 @@ class ClippedPolicyGradient(_PolicyLoss):
     Parameters
     ----------
     clip : float
-        ε, > 0.
+        ε, maximum distance of the ratio from 1; > 0.
     entropy : float
         β, weight of the entropy, ≥ 0.
     reduction : {"mean", "sum"}
@@ -411,7 +417,7 @@ class ClippedPolicyGradient(_PolicyLoss):
 
     Notes
     -----
-    A log r above 60 is clamped to 60.
+    Values of log r above 60 are clamped to 60.
 
     Examples
     --------
@@ -451,7 +457,7 @@ class ClippedPolicyGradient(_PolicyLoss):
         advantages, old = parts
         ratio = np.exp(np.minimum(log_pi_a - old, MOST_LOG_RATIO))
         free = ratio * advantages
-        # Two calls, because np.clip is slower than both on few numbers.
+        # These two calls are faster than one call of np.clip on small arrays.
         bounded = np.minimum(np.maximum(ratio, 1 - self._clip), 1 + self._clip)
         least = np.minimum(free, bounded * advantages)
         return -least, free * (least == free)

@@ -21,18 +21,19 @@ if TYPE_CHECKING:
 def epsilon_greedy(
     q_values: npt.ArrayLike, epsilon: float, rng: np.random.Generator
 ) -> Any:
-    """Return the action of the largest value, or sometimes a random one (Watkins 1989).
+    """Return the action with the largest value or, sometimes, a random one.
 
     Parameters
     ----------
     q_values : (A,) or (N, A)
-        Values of the actions in one state or in several. Among equal values, the first
-        is taken.
+        Values of the actions in one or several states. Of several equal largest values,
+        the first one is chosen.
     epsilon : float
-        Probability of drawing an action uniformly from all, from 0 to 1.
+        Probability, from 0 to 1, of drawing the action uniformly from all actions.
     rng : numpy Generator
-        Generator to draw from: a number from 0 to 1, then an action if the number is
-        below ``epsilon``; for several states, first all numbers, then the actions.
+        Generator to draw from. For each state a number from 0 to 1 is drawn, and if it
+        is below ``epsilon`` also an action; for several states, all numbers are drawn
+        before the actions.
 
     Returns
     -------
@@ -110,18 +111,19 @@ class LinearSchedule:
 
 
 class TargetNetwork:
-    """A copy of a network that follows it slowly, for stable values of next states.
+    """A slowly updated copy of a network, for stable values of next states.
 
-    It is either a copy made every ``every`` steps (Mnih et al., "Human-level control
-    through deep reinforcement learning", 2015), or a running mean of the parameters
-    (Lillicrap et al., "Continuous control with deep reinforcement learning", 2016).
+    The copy is either replaced every ``every`` updates (Mnih et al., "Human-level
+    control through deep reinforcement learning", 2015), or its parameters are a running
+    mean of the network's (Lillicrap et al., "Continuous control with deep reinforcement
+    learning", 2016).
 
     Parameters
     ----------
     mlp : MLP
-        Network that is trained; it is not changed here.
+        Network that is trained; this object does not change it.
     every : int, optional
-        Number of calls of `update` after which the copy becomes equal to the network.
+        Number of calls of `update` from one copy of the network to the next.
     tau : float, optional
         Fraction by which each `update` moves the copy towards the network, above 0 and
         up to 1.
@@ -129,15 +131,15 @@ class TargetNetwork:
     Raises
     ------
     TypeError, ValueError
-        If ``mlp`` is not a model, or unless exactly one of ``every`` and ``tau`` is
-        given and in range.
+        If ``mlp`` is not a model, if not exactly one of ``every`` and ``tau`` is given,
+        or if that argument is out of range.
 
     Attributes
     ----------
     online : MLP
         Network that is trained.
     mlp : MLP
-        Copy that follows it.
+        Copy that follows ``online``.
     updates : int
         Number of calls of `update`.
     """
@@ -149,7 +151,7 @@ class TargetNetwork:
             raise TypeError(f"mlp must be a fm.MLP, got {_validate.describe(mlp)}")
         if (every is None) == (tau is None):
             raise TypeError(
-                "exactly one of every and tau must be given, got "
+                "either every or tau must be given, and not both, got "
                 f"every={every!r}, tau={tau!r}"
             )
         self.every = 1 if every is None else _validate.count("every", every, 1)
@@ -165,7 +167,7 @@ class TargetNetwork:
         return self.mlp.predict(x, out)
 
     def update(self) -> Self:
-        """Count a training step, and move the copy towards the network if it is due.
+        """Count a training step, and if an update is due, move the copy.
 
         Returns
         -------
@@ -174,7 +176,8 @@ class TargetNetwork:
         """
         self.updates += 1
         if self.updates % self.every == 0:
-            # Like polyak_ without its checks: the copy has the same architecture.
+            # This is polyak_ without its checks, because the copy has the same
+            # architecture.
             self.mlp.core.interpolate(self.online.core, self.tau)
         return self
 
@@ -191,15 +194,17 @@ def dqn_targets(
 ) -> Array:
     """Return target values for the actions of a batch, for `fastmlp.ActionValue`.
 
-    y = r + gamma max_u Q'(x', u), or r if the step was terminated, with Q' the target
-    network (Mnih et al. 2015). With ``online`` that network Q chooses the action:
-    y = r + gamma Q'(x', argmax_u Q(x', u)). This is double Q-learning, which avoids the
-    upward bias of the maximum of noisy values (van Hasselt, Guez & Silver 2016).
+    y = r + gamma max_u Q'(x', u), or r if the step was terminated, where Q' is the
+    target network (Mnih et al. 2015). If ``online`` is given, the online network Q
+    chooses the action: y = r + gamma Q'(x', argmax_u Q(x', u)). This is double
+    Q-learning, which avoids the upward bias of the maximum of noisy values (van
+    Hasselt, Guez & Silver 2016).
 
     Parameters
     ----------
     target : MLP or TargetNetwork
-        Q', with an output for each action; for plain Q-learning the network itself.
+        Q', with an output for each action. For Q-learning without a target network,
+        pass the trained network itself.
     batch : Batch
         Batch from `ReplayBuffer.sample`, or the same five arrays.
     gamma : float
@@ -226,8 +231,8 @@ def dqn_targets(
     if y is NotImplemented:
         if q.ndim != 2 or by.shape != q.shape:
             raise ValueError(
-                "next_obs must be rows, for which online and target have the same "
-                "number of outputs; their outputs are "
+                "next_obs must be rows for which online and target return the same "
+                "number of outputs, got outputs "
                 f"{_validate.describe(by)} and {_validate.describe(q)}"
             )
         earned = exactly("rewards", rewards, q.shape[:1])

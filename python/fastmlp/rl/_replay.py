@@ -1,4 +1,4 @@
-"""A replay buffer, stored in the core."""
+"""A replay buffer, whose data the C++ core stores."""
 
 from __future__ import annotations
 
@@ -40,18 +40,19 @@ class Batch(NamedTuple):
 
 
 class ReplayBuffer:
-    """The most recent transitions, to be sampled for training (Lin 1992).
+    """A buffer of the most recent transitions, sampled for training (Lin 1992).
 
-    Samples are uniform and with replacement. They are a function of the seed, of the
-    number of transitions drawn before, and of the number in the buffer. They come from
-    the counter-based generator that is also used for shuffling and dropout: they are
-    the same on every machine, and continue unchanged after pickling or loading a state.
+    Samples are uniform and with replacement. They depend only on the seed, the number
+    of transitions drawn before, and the number of transitions in the buffer. They come
+    from the counter-based generator that is also used for shuffling and dropout. So
+    they are the same on every machine, and their sequence continues unchanged after
+    pickling or loading a state.
 
     Parameters
     ----------
     capacity : int
-        Largest number of transitions; once full, each new one replaces the oldest.
-        Memory is allocated as the buffer fills.
+        Largest number of transitions. Once the buffer is full, each new transition
+        replaces the oldest one. Memory is used as the buffer fills.
     obs_shape : int or tuple of ints
         Shape of an observation, such as ``env.observation_space.shape``; an int n means
         (n,).
@@ -65,7 +66,7 @@ class ReplayBuffer:
     TypeError, ValueError
         If an argument has a wrong type or is out of range.
     MemoryError
-        If so many transitions do not fit into memory.
+        If ``capacity`` transitions do not fit into memory.
 
     Examples
     --------
@@ -144,16 +145,16 @@ class ReplayBuffer:
         reward : float
             Reward.
         next_obs : obs_shape
-            Observation after the step; at the end of an episode its last one, not the
-            first of the next.
+            Observation after the step. At the end of an episode this is the episode's
+            last observation, not the first one of the next episode.
         terminated : bool
             Whether the step terminated the episode. Truncation does not count.
 
         Raises
         ------
         TypeError, ValueError
-            If an argument has a wrong type or shape, or is NaN or infinite; nothing is
-            added then.
+            If an argument has a wrong type or shape, or is NaN or infinite. The buffer
+            is then unchanged.
         """
         if not self._buffer.add(obs, action, reward, next_obs, terminated):
             arrays = (
@@ -178,10 +179,11 @@ class ReplayBuffer:
 
         A Gymnasium vector environment resets itself at the end of an episode, in one of
         two modes. With ``AutoresetMode.NEXT_STEP``, the default, ``next_obs`` is always
-        right, but the step after the last of an episode only resets and must not be
-        added: pass ``where=~done``, where ``done`` is ``terminated | truncated`` of the
-        step before. With ``SAME_STEP``, ``next_obs`` at the end of an episode already
-        belongs to the next one: replace it by ``infos["final_obs"]``.
+        right, but the step after the end of an episode only resets the environment and
+        must not be added: pass ``where=~done``, where ``done`` is
+        ``terminated | truncated`` of the previous step. With ``SAME_STEP``,
+        ``next_obs`` at the end of an episode already belongs to the next episode:
+        replace it by ``infos["final_obs"]``.
 
         Parameters
         ----------
@@ -199,8 +201,8 @@ class ReplayBuffer:
         Raises
         ------
         TypeError, ValueError
-            If an argument has a wrong type or shape, or a row to add has NaN or
-            infinity; nothing is added then.
+            If an argument has a wrong type or shape, or a row to add contains NaN or
+            infinity. The buffer is then unchanged.
         """
         rows = self._rows("obs", obs, (-1, *self._obs_shape), FLOAT32)
         n = len(rows)
@@ -226,7 +228,7 @@ class ReplayBuffer:
         -------
         Batch
             New contiguous arrays ``obs``, ``actions``, ``rewards``, ``next_obs`` and
-            ``terminated`` with a row for each draw.
+            ``terminated``, with one row per drawn transition.
 
         Raises
         ------
@@ -251,13 +253,13 @@ class ReplayBuffer:
     def _rows(
         self, name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any]
     ) -> Array:
-        """Return numbers of this shape (-1: any size) as a row per observation."""
+        """Check the shape (-1: any size), and return one row per observation."""
         array = _validate.convert(name, value, dtype)
         _check_shape(name, array, shape)
         return array.reshape(-1, math.prod(self._obs_shape))
 
     def _actions(self, name: str, value: object, rows: tuple[int, ...]) -> Array:
-        """Return one action (``rows`` is ()) or several as rows."""
+        """Return actions as rows; value is a single action if ``rows`` is ()."""
         if self._action_shape is not None:
             array = _validate.convert(name, value, FLOAT32)
             _check_shape(name, array, (*rows, *self._action_shape))
@@ -265,8 +267,8 @@ class ReplayBuffer:
         array = _validate.numeric(name, value)
         if array.dtype.kind not in "iu":
             raise TypeError(
-                f"{name} must be of integers, got {_validate.describe(value)}; for "
-                "continuous actions, create the buffer with action_shape"
+                f"{name} must be of an integer dtype, got {_validate.describe(value)}; "
+                "for continuous actions, create the buffer with action_shape"
             )
         _check_shape(name, array, rows)
         if array.dtype.kind == "u" and array.size and array.max() >= 2**63:
@@ -281,8 +283,9 @@ class ReplayBuffer:
         dict
             ``"capacity"``, ``"obs_shape"``, ``"action_shape"``, ``"seed"``, and the
             numbers of transitions ``"added"`` and ``"drawn"`` so far. The transitions
-            are under the names of `Batch`, in the order of storage: once the buffer has
-            been full, the oldest need not be first.
+            are stored under the field names of `Batch`, in the order of the buffer's
+            slots; once the buffer has been full, the oldest transition need not come
+            first.
         """
         buffer = self._buffer
         return {
@@ -296,12 +299,12 @@ class ReplayBuffer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load a state that `state_dict` returned, including capacity, shapes and seed.
+        """Load a state from `state_dict`, including capacity, shapes and seed.
 
         Raises
         ------
         TypeError, ValueError
-            If it is not such a state; the buffer is unchanged then.
+            If ``state`` is not a state of a buffer. This buffer is then unchanged.
         """
         names = {"capacity", "obs_shape", "action_shape", "seed", "added", "drawn"}
         names |= set(Batch._fields)
@@ -359,7 +362,7 @@ _COUNTS = ("added", "drawn")
 
 
 def _shape(name: str, value: object) -> tuple[int, ...]:
-    """Return a shape whose sizes are all positive."""
+    """Convert an int or a sequence to a shape; all sizes must be positive."""
     sizes = value if isinstance(value, (tuple, list)) else (value,)
     if not sizes:
         raise ValueError(f"{name} must have at least one dimension, got {value!r}")
@@ -367,7 +370,7 @@ def _shape(name: str, value: object) -> tuple[int, ...]:
 
 
 def _check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
-    """Raise ValueError for another shape; -1 means any number of rows but zero."""
+    """Raise ValueError unless array has this shape; -1 means at least one row."""
     first = shape[0] if shape else None
     fits = array.shape == shape
     if first == -1:
@@ -381,14 +384,14 @@ def _check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
 
 
 def exactly(name: str, value: object, shape: tuple[int, ...]) -> Array:
-    """Return float32 numbers of this shape."""
+    """Convert to float32, and check that the shape is this one."""
     array = _validate.convert(name, value, FLOAT32)
     _check_shape(name, array, shape)
     return array
 
 
 def bools(name: str, value: object, shape: tuple[int, ...]) -> Array:
-    """Return bools of this shape, from bools or from numbers that are 0 or 1."""
+    """Convert bools, or numbers that are 0 or 1, to bools; check their shape."""
     array = np.asarray(value)
     if array.dtype != BOOL:
         array = _validate.numeric(name, value)
@@ -402,7 +405,7 @@ def bools(name: str, value: object, shape: tuple[int, ...]) -> Array:
 
 
 def _number(value: object) -> float:
-    """Return a reward, which may be an array with one number."""
+    """Convert a reward to float; it may be an array with one element."""
     array = _validate.numeric("reward", value)
     if array.size != 1:
         raise ValueError(f"reward must be one number, got {_validate.describe(value)}")

@@ -22,10 +22,10 @@ def returns(
     truncated: npt.ArrayLike | None = None,
     next_values: npt.ArrayLike | None = None,
 ) -> Array:
-    """Return the discounted sum of the rewards of each step and those after it.
+    """Return the discounted sum of rewards from each step on.
 
-    G_t = r_t + gamma G_{t+1}. A terminated step adds nothing to its reward. A truncated
-    step, and the last one, add gamma times the value of the next state instead of
+    G_t = r_t + gamma G_{t+1}. For a terminated step, G_t = r_t. For a truncated step,
+    and for the last step, gamma times the value of the next state takes the place of
     gamma G_{t+1}.
 
     Parameters
@@ -35,16 +35,17 @@ def returns(
     gamma : float
         Discount, from 0 to 1.
     terminated, truncated : like ``rewards``, optional
-        Whether the step ended the episode, and how. None means that no step did.
+        Whether each step terminated or truncated its episode; None means that no step
+        did.
     next_values : like ``rewards``, or (N,), or a number, optional
         Values of the states after the steps; only those after truncated steps and after
-        the last step are used. With one dimension less, values after the last step
-        only. None means 0: the sums are then of the rewards alone.
+        the last step are used. An array with one dimension less holds the values after
+        the last step only. None means 0, so that only rewards are summed.
 
     Returns
     -------
     ndarray, shape of ``rewards``
-        Returns, float32 if the rewards are, else float64.
+        Returns; float32 if the rewards are float32, else float64.
 
     Raises
     ------
@@ -62,7 +63,7 @@ def returns(
     reward = _steps("rewards", rewards)
     last = np.zeros_like(reward) if next_values is None else next_values
     after, ends, cut = _after(reward, None, last, terminated, truncated)
-    # The next state's value, where it replaces G_{t+1}, and then the discounted sums.
+    # Add the next state's value where it replaces G_{t+1}, then the discounted sums.
     known = cut.copy()
     known[-1] = True
     out = reward + gamma * np.where(known & ~ends, after, 0)
@@ -79,17 +80,17 @@ def gae(
     gamma: float = 0.99,
     lam: float = 0.95,
 ) -> tuple[Array, Array]:
-    """Return generalised advantage estimates, and the returns that they imply.
+    """Return generalised advantage estimates, and the corresponding returns.
 
     δ_t = r_t + gamma V(s_{t+1}) - V(s_t), without the middle term if the step was
-    terminated, and A_t = δ_t + gamma λ A_{t+1}, where A_{t+1} is not added after the
-    end of an episode, terminated or truncated (Schulman et al., "High-dimensional
-    continuous control using generalized advantage estimation", 2016, eqs. 16-18).
-    Returns are A_t + V(s_t).
+    terminated, and A_t = δ_t + gamma λ A_{t+1}, without the second term if the step
+    ended its episode, whether terminated or truncated (Schulman et al.,
+    "High-dimensional continuous control using generalized advantage estimation", 2016,
+    eqs. 16-18). Returns are A_t + V(s_t).
 
-    In Gymnasium's vector environments, the step after the end of an episode may do
-    nothing but reset (``AutoresetMode.NEXT_STEP``). Leave such a row out of training;
-    it does not affect the other rows.
+    In Gymnasium's vector environments, the step after the end of an episode may only
+    reset the environment (``AutoresetMode.NEXT_STEP``). Exclude the rows of such steps
+    from training; they do not affect the results of other rows.
 
     Parameters
     ----------
@@ -98,12 +99,14 @@ def gae(
     values : like ``rewards``
         Estimated values of the states before the steps.
     next_values : like ``rewards``, or (N,), or a number
-        Estimated values of the states after the steps. If a step was truncated, this is
-        the value of the last state of its episode, not of the first of the next one.
-        With one dimension less, values after the last step only; those after the other
-        steps are then the next rows of ``values``.
+        Estimated values of the states after the steps. After a truncated step, this
+        must be the value of the last state of its episode, not of the first state of
+        the next episode. An array with one dimension less holds the values after the
+        last step only; the values after the other steps are then the next rows of
+        ``values``.
     terminated, truncated : like ``rewards``
-        Whether the step ended the episode, and how; ``truncated`` is optional.
+        Whether each step terminated or truncated its episode; ``truncated`` is
+        optional.
     gamma : float
         Discount, from 0 to 1.
     lam : float
@@ -112,7 +115,7 @@ def gae(
     Returns
     -------
     advantages : ndarray, shape of ``rewards``
-        A, float32 if rewards and values are, else float64.
+        A; float32 if rewards and values are float32, else float64.
     returns : ndarray, shape of ``rewards``
         A + V, the targets for training a value function.
 
@@ -146,7 +149,7 @@ def _accumulate(out: Array, factor: Array) -> None:
 
 
 def _steps(name: str, value: object) -> Array:
-    """Return numbers per step, (T,) or (T, N), in float32 if they are, else float64."""
+    """Check an array (T,) or (T, N); keep float32, convert other dtypes to float64."""
     array = _validate.numeric(name, value)
     if array.ndim not in (1, 2) or array.size == 0:
         raise ValueError(
@@ -179,7 +182,7 @@ def _after(
     terminated: object,
     truncated: object,
 ) -> tuple[Array, Array, Array]:
-    """Return values of the next states, and which steps were terminated, truncated."""
+    """Return the values of the next states, and masks of terminated and truncated."""
     ends = _flags("terminated", terminated, rewards)
     cut = _flags("truncated", truncated, rewards)
     after = _validate.numeric("next_values", next_values)
@@ -187,8 +190,8 @@ def _after(
         return after.astype(rewards.dtype), ends, cut
     if after.shape != rewards.shape[1:]:
         raise ValueError(
-            f"next_values must have shape {rewards.shape}, for all steps, or "
-            f"{rewards.shape[1:]}, for the last, got {_validate.describe(after)}"
+            f"next_values must have shape {rewards.shape} (all steps) or "
+            f"{rewards.shape[1:]} (last step only), got {_validate.describe(after)}"
         )
     if (cut & ~ends)[:-1].any():
         t = int(np.argwhere(cut & ~ends)[0][0])

@@ -1,9 +1,9 @@
-"""Estimators for scikit-learn: its multilayer perceptrons, faster and more capable.
+"""Faster and more capable versions of scikit-learn's multilayer perceptrons.
 
 `MLPClassifier` and `MLPRegressor` have the parameters of their counterparts in
-``sklearn.neural_network``, in the same order and with the same defaults, as well as
-their attributes and methods, and their results follow those. To try them, change the
-import.
+``sklearn.neural_network``, in the same order and with the same defaults. They also have
+the same attributes and methods, and closely follow the results of their counterparts.
+To try them, change the import.
 
 >>> from fastmlp.sklearn import MLPClassifier
 >>> from sklearn.datasets import load_iris
@@ -19,7 +19,7 @@ import sys
 from types import ModuleType
 
 try:
-    import sklearn  # noqa: F401 - whether it is installed
+    import sklearn  # noqa: F401 - checks that it is installed
 except ImportError as error:
     raise ImportError(
         "fastmlp.sklearn needs the scikit-learn package: pip install 'fastmlp[sklearn]'"
@@ -34,7 +34,7 @@ __all__ = ["MLPClassifier", "MLPRegressor"]
 # Estimators are pickled by their public names.
 MLPClassifier.__module__ = MLPRegressor.__module__ = __name__
 
-# Pickles of version 0.1.0 name the class of learning rates otherwise.
+# Pickles of version 0.1.0 use this older name of the class.
 _before = ModuleType("fastmlp._sklearn_training")
 _before.Stepper = LearningRatePolicy  # type: ignore[attr-defined]
 sys.modules[_before.__name__] = _before

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 
 _DTYPES = (np.float64, np.float32)
 
-# Up to this many numbers, a check that all are finite costs less than validate_data.
+# For arrays of at most this size, checking for finite values is faster than
+# validate_data.
 _QUICK = 4096
 
 _NOT_FINITE = (
@@ -63,10 +64,11 @@ class Task(NamedTuple):
     activation : str
         Activation that turns outputs into predictions, by scikit-learn's name.
     encode : callable
-        Takes targets (rows, n) and a dtype; returns what the loss takes.
+        Function of targets (rows, n) and a dtype that returns the targets in the form
+        that the loss takes.
     constant : callable, optional
-        Takes encoded targets; returns the terms that scikit-learn's loss has in
-        addition, one for each row.
+        Function of the encoded targets that returns, for each row, a constant that
+        scikit-learn's loss has in addition.
     """
 
     loss: Loss
@@ -76,12 +78,12 @@ class Task(NamedTuple):
     constant: Callable[[Array], Array] | None = None
 
     def constant_of(self, y: Array) -> Array | None:
-        """Return the additional terms; None if there are none."""
+        """Return the additional constants of the rows; None if there are none."""
         return None if self.constant is None else self.constant(y)
 
 
 class Samples(NamedTuple):
-    """Training data as scikit-learn has them.
+    """Training data in the form in which scikit-learn takes them.
 
     Attributes
     ----------
@@ -92,7 +94,7 @@ class Samples(NamedTuple):
     weight : (rows,) array or None
         Weights of the samples.
     by_class : (rows,) array or None
-        Weights of the samples by their classes.
+        Weight of each sample's class.
     """
 
     X: Any
@@ -101,14 +103,14 @@ class Samples(NamedTuple):
     by_class: Array | None = None
 
     def total_weight(self) -> Array | None:
-        """Return the product of both weights; None if there are neither."""
+        """Return the product of both kinds of weights; None if there are no weights."""
         if self.weight is None or self.by_class is None:
             return self.by_class if self.weight is None else self.weight
         return self.weight * self.by_class
 
 
 def as_floats(y: Array, dtype: np.dtype[Any]) -> Array:
-    """Return targets as numbers of this dtype."""
+    """Convert targets to this dtype; values that overflow become infinite."""
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(y, dtype)
 
@@ -125,19 +127,19 @@ class BaseMLP(NetworkWeights):
     def _checked(
         self, X: Any, y: Any, incremental: bool, reset: bool, dtype: Any
     ) -> tuple[Any, Array]:
-        """Return X and targets (rows, n), the latter as scikit-learn splits them."""
+        """Return validated X and targets, as scikit-learn has them before a split."""
         raise NotImplementedError
 
     def _checked_held_out(self, X: Any, y: Any, dtype: Any) -> tuple[Any, Array]:
-        """Return X and targets (rows, n) of an eval_set."""
+        """Return validated X and targets of an eval_set."""
         raise NotImplementedError
 
     def _weights_by_class(self, y: Any, incremental: bool) -> Array | None:
-        """Return the samples' weights by their classes; None if there are none."""
+        """Return the weight of each sample's class; None without class weights."""
         return None
 
     def _strata(self, y: Array) -> Array | None:
-        """Return the labels to stratify the validation split by."""
+        """Return the labels by which to stratify the validation split, or None."""
         return None
 
     def _score_outputs(self, z: Array, y: Array, weight: Array | None) -> float:
@@ -214,7 +216,7 @@ class BaseMLP(NetworkWeights):
         if self.normalization == "batch" and batch_size == 1:
             raise ValueError(
                 "normalization='batch' needs batches of at least 2 samples, got "
-                f"batches of 1 sample by n_samples={data.rows} and "
+                f"batches of 1 sample because n_samples={data.rows} and "
                 f"batch_size={self.batch_size}"
             )
 
@@ -252,8 +254,9 @@ class BaseMLP(NetworkWeights):
     ) -> None:
         """Train, and restore the best weights of this fit if they were kept.
 
-        A warm start that finds nothing better keeps its last weights, as in
-        scikit-learn, so that a loop of such fits still makes progress.
+        A warm start that does not improve on the best score of earlier fits keeps its
+        last weights, as in scikit-learn, so that a loop of such fits still makes
+        progress.
         """
         self._best: tuple[Array, Array] | None = None
         try:
@@ -261,10 +264,11 @@ class BaseMLP(NetworkWeights):
         except _core.DivergenceError as error:
             if self._best is None:
                 raise ValueError(f"{_NOT_FINITE} {error}") from error
-            # scikit-learn continues to its last epoch, with scores that are all NaN.
+            # scikit-learn would continue to the last epoch, with a score of NaN in
+            # each.
             self.validation_scores_.append(math.nan)
             warnings.warn(
-                f"Stochastic Optimizer: the best weights are kept, then {error}",
+                f"Stochastic Optimizer: the best weights are restored, as {error}",
                 ConvergenceWarning,
                 stacklevel=6,
             )
@@ -277,7 +281,7 @@ class BaseMLP(NetworkWeights):
     def _optimizer_of(
         self, incremental: bool
     ) -> tuple[Optimizer | Solver, LearningRatePolicy | None]:
-        """Return the optimiser with its learning rates, or the solver."""
+        """Return the optimiser and its learning-rate policy, or the solver and None."""
         if self._steps():
             if not incremental or not hasattr(self, "_optimizer"):
                 self._optimizer = self._new_policy()
@@ -332,7 +336,7 @@ class BaseMLP(NetworkWeights):
     def _split(
         self, samples: Samples, random_state: np.random.RandomState
     ) -> tuple[Samples, Samples]:
-        """Return the samples to validate on, and those to train on."""
+        """Return the samples for validation, and the samples for training."""
         parts = iter(
             train_test_split(
                 *(part for part in samples if part is not None),
@@ -395,7 +399,7 @@ class BaseMLP(NetworkWeights):
             warnings.warn(message, ConvergenceWarning, stacklevel=6)
 
     def _encoded(self, samples: Samples, task: Task) -> Data:
-        """Return the data as the loss and the core take them."""
+        """Convert samples to the form that the loss and the core take."""
         dtype = self.mlp_.dtype
         X, weight = samples.X, samples.total_weight()
         if weight is not None:
@@ -409,7 +413,7 @@ class BaseMLP(NetworkWeights):
             shape = len(target), self.mlp_.n_out
             core = task.loss.core
             checked = _validate.targets("y", target, core, shape, dtype)
-            assert isinstance(checked, np.ndarray)  # only ActionValue's are pairs
+            assert isinstance(checked, np.ndarray)  # only ActionValue takes pairs
             _validate.target_values("y", checked, core)
             target = checked
         if isinstance(X, np.ndarray):
@@ -419,7 +423,7 @@ class BaseMLP(NetworkWeights):
         return Data(X, target, weight)
 
     def _held_out(self, eval_set: Any, dtype: np.dtype[Any], n: int) -> Samples:
-        """Return an eval_set, checked."""
+        """Check an eval_set, and return its samples."""
         if not isinstance(eval_set, (tuple, list)) or len(eval_set) not in (2, 3):
             raise ValueError(
                 "eval_set must be (X, y) or (X, y, sample_weight), got "
@@ -446,10 +450,10 @@ class BaseMLP(NetworkWeights):
         dtype: Any,
         random_state: np.random.RandomState,
     ) -> None:
-        """Make a network with scikit-learn's initial weights, and empty records."""
+        """Create a network with scikit-learn's initial weights, and empty records."""
         mlp = self._network(widths, dtype)
-        # The bound of a layer depends on its activation, that of the output layer on
-        # the last hidden one.
+        # The bound of a layer's initial weights depends on its activation. The output
+        # layer uses the activation of the last hidden layer.
         hidden = self._activations(len(widths) - 2)
         activations = [*hidden, hidden[-1] if hidden else self._without_hidden()]
         arrays = zip(mlp.weights, mlp.biases, activations, strict=True)
@@ -462,19 +466,19 @@ class BaseMLP(NetworkWeights):
         self._keep_records(fresh=True)
 
     def _without_hidden(self) -> str:
-        """Return the activation for the initial bounds without a hidden layer."""
+        """Return the activation for the initial bound if there is no hidden layer."""
         name = self.activation
         return "sigmoid" if name in ("logistic", "sigmoid") else "identity"
 
     def _continue(self, widths: list[int], task: Task) -> None:
-        """Continue with the present network, changed to the present parameters."""
+        """Keep the weights, and adapt the network to changed parameters."""
         mlp = self._connected()
         shapes = [weight.shape for weight in mlp.weights]
         wanted = list(pairwise(widths))
         if shapes != wanted:
             raise ValueError(
                 f"a fit can only be continued with the same widths: {self._name()} has "
-                f"coefs_ of shapes {shapes}, parameters and data now need {wanted}"
+                f"coefs_ of shapes {shapes}, but parameters and data need {wanted}"
             )
         if tuple(self._network(widths, mlp.dtype).layers) != mlp.layers:
             mlp = self._network(widths, mlp.dtype)
@@ -487,13 +491,13 @@ class BaseMLP(NetworkWeights):
         return type(self).__name__
 
     def _adopt(self, mlp: MLP, task: Task) -> None:
-        """Make this the network, and set the attributes that describe it."""
+        """Use this network, and set the attributes that describe it."""
         self._connect(mlp)
         self.n_layers_ = len(mlp.weights) + 1
         self.out_activation_ = task.activation
 
     def _keep_records(self, *, fresh: bool) -> None:
-        """Start the records that do not exist, or with ``fresh`` all of them."""
+        """Initialise the missing records or, if ``fresh``, all records."""
         records: dict[str, Any] = {
             "t_": 0,
             "loss_curve_": [],
@@ -510,7 +514,8 @@ class BaseMLP(NetworkWeights):
             for name in (*names, "_optimizer") if fresh else ():
                 self.__dict__.pop(name, None)
         for name, value in records.items():
-            # A record that early stopping needs may be None from another fit.
+            # A fit with other parameters may have left None in a record that is needed
+            # now.
             if fresh or self.__dict__.get(name) is None:
                 setattr(self, name, value)
 
@@ -528,7 +533,8 @@ class BaseMLP(NetworkWeights):
             or self.n_threads is not None
         ):
             return None
-        # The core takes no array of another dtype, layout or width.
+        # The core returns NotImplemented for an array of another dtype, layout or
+        # width.
         outputs = self._connected().core.predict(X)
         if outputs is NotImplemented:
             return None
@@ -571,7 +577,7 @@ def _weights(sample_weight: Any, X: Any) -> Array:
 
 
 def as_loss_object(loss: Any) -> Loss | None:
-    """Return the loss that an object or a function is; None for a name."""
+    """Convert a loss or a function to a Loss; return None for a name."""
     if isinstance(loss, Loss):
         return loss
     return CustomLoss(loss) if callable(loss) else None

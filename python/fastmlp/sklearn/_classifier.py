@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from .._validate import Array
 
-# Losses of probabilities, whose outputs are logits.
+# Losses that predict probabilities: the network's outputs are logits.
 _OF_LOGITS = (BinaryCrossEntropy, CrossEntropy, CustomLoss)
 
 
@@ -54,17 +54,19 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     ----------
     %(parameters)s
     loss : 'log_loss', Loss or callable, default='log_loss'
-        Loss to minimise; this parameter and those below are beyond scikit-learn.
+        Loss to minimise; scikit-learn has neither this parameter nor those below.
         'log_loss' is the cross-entropy (the binary one for two classes, and for several
         labels per sample). Other losses are ``fm.CrossEntropy(...)``, with an output
         for each class even if there are two; ``fm.BinaryCrossEntropy(...)``, which is
-        one-vs-rest for several classes; a function of logits and rows of 0 and 1, see
-        `fastmlp.CustomLoss`; and, without probabilities, `MSE`, `MAE`, `Huber`,
-        `PseudoHuber` (on rows of 0 and 1) and `Hinge` (on -1 and 1).
+        one-vs-rest for several classes; a function of logits and targets (rows of 0 and
+        1), see `fastmlp.CustomLoss`; and, without `predict_proba`, `MSE`, `MAE`,
+        `Huber` and `PseudoHuber` (with targets 0 and 1) and `Hinge` (with targets -1
+        and 1).
     class_weight : dict, list of dict, 'balanced' or None, default=None
         Weights of the classes by label; 'balanced' uses n_samples / (n_classes ·
         samples of the class) and is not available in `partial_fit`. For several labels
-        per sample, a list with one dict for each label. Validation is unweighted.
+        per sample, a list with one dict for each label. Class weights do not affect
+        validation.
     %(more_parameters)s
 
     Attributes
@@ -244,7 +246,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         -------
         p : ndarray of shape (n_samples, n_classes)
             The probabilities, in the order of ``classes_``. For several labels per
-            sample there is one for each label, which is never exactly 0 or 1.
+            sample there is one probability for each label, which is never exactly 0 or
+            1.
         """
         z = activate(self._outputs(X), self.out_activation_)
         if z.shape[1] == 1:
@@ -285,7 +288,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return bool(self._label_binarizer.y_type_ == "multiclass")
 
     def _two_outputs(self) -> bool:
-        """Return whether each of two classes has an output."""
+        """Return whether there are two classes with an output each."""
         return bool(self._label_binarizer.y_type_ == "binary" and self.n_outputs_ == 2)
 
     def _threshold(self) -> float:
@@ -333,7 +336,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                     f"has {labels}"
                 )
             self._check_known(labels)
-        # bool does not promote float32 to float64.
+        # The targets are bool, which does not promote float32 to float64.
         return X, self._label_binarizer.transform(y).astype(bool)
 
     def _check_known(self, labels: Array) -> None:
@@ -367,8 +370,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             return None
         if incremental and isinstance(self.class_weight, str):
             raise ValueError(
-                "class_weight 'balanced' is not supported for partial_fit, which knows "
-                "only a part of the samples: pass the weights of the classes as a dict"
+                "class_weight 'balanced' is not supported for partial_fit, which sees "
+                "only some of the samples: pass the weights of the classes as a dict"
             )
         weight: Array = compute_sample_weight(self.class_weight, y)
         if not (np.isfinite(weight) & (weight >= 0)).all():

@@ -16,30 +16,30 @@ hidden_layer_sizes : int or sequence of int, default=(100,)
     Widths of the hidden layers; an empty sequence gives a linear model.
 activation : str or sequence of str, default='relu'
     Activation of the hidden layers: 'identity', 'logistic' (or 'sigmoid'), 'tanh',
-    'relu', and beyond scikit-learn any other of ``fastmlp.ACTIVATIONS``; or a
-    sequence with one for each layer.
+    'relu' or, beyond scikit-learn, any other of ``fastmlp.ACTIVATIONS``; or a sequence
+    with one activation for each hidden layer.
 solver : str, Optimizer or Solver, default='adam'
     'lbfgs' (SciPy's L-BFGS-B), 'sgd' or 'adam'; beyond scikit-learn 'adamw',
     'rmsprop', 'adagrad', or an object such as ``fm.RMSprop(lr=1e-3)`` or
-    ``fm.LBFGS()``, of which each fit uses a new copy.
+    ``fm.LBFGS()``. Each fit uses a new copy of such an object.
 alpha : float, default=0.0001
-    Strength of the L2 penalty ½ alpha ΣW² / n, where W are the weights and n is the
-    number of rows in the batch, or the sum of their weights. For 'adamw' this is
-    the decoupled weight decay instead; solver objects that take no batches ignore
-    it.
+    Strength of the L2 penalty ½ alpha ΣW² / n, where W are the network's weights and n
+    is the number of rows in the batch, or the sum of their sample weights. For 'adamw'
+    this is the decoupled weight decay instead; solver objects that take no batches
+    ignore it.
 batch_size : int or 'auto', default='auto'
     Number of samples in a step; 'auto' is min(200, n_samples). Solvers that take no
     batches ignore it.
 learning_rate : str, Schedule or callable, default='constant'
     Schedule of the learning rate. For 'sgd' it is 'constant', 'invscaling'
     (learning_rate_init / (t + 1)^power_t after each epoch, where t is the number of
-    samples seen) or 'adaptive' (a fifth of it whenever n_iter_no_change consecutive
-    epochs have not improved by tol); other solvers treat these names as 'constant',
-    as scikit-learn does. Beyond scikit-learn, for each solver that takes steps, it
-    may be one of `fastmlp.schedules` or a function of the step (an int), which
-    replaces learning_rate_init.
+    samples seen) or 'adaptive' (divided by 5 after more than n_iter_no_change
+    consecutive epochs without an improvement by tol); other solvers treat these names
+    as 'constant', as scikit-learn does. Beyond scikit-learn, for each solver that takes
+    steps, it may be one of `fastmlp.schedules` or a function of the step (an int),
+    which replaces learning_rate_init.
 learning_rate_init : float, default=0.001
-    Initial learning rate. Solver objects have their own.
+    Initial learning rate. Solver objects have their own and ignore this one.
 power_t : float, default=0.5
     Exponent of 'invscaling'.
 max_iter : int, default=200
@@ -47,14 +47,13 @@ max_iter : int, default=200
 shuffle : bool, default=True
     Whether to shuffle the samples in each epoch.
 random_state : int, RandomState instance or None, default=None
-    Source of the weights, the validation split, the seed of dropout (if there is
-    any) and the orders of samples, drawn in this sequence, as scikit-learn draws
-    them.
+    Source of the initial weights, the validation split, the seed of dropout (if it is
+    used) and the sample orders, which are drawn in this sequence as in scikit-learn.
 tol : float, default=1e-4
-    Improvement of the loss (or validation score) that counts as one; for 'lbfgs',
-    the largest element of the gradient at convergence.
+    Smallest change of the loss (or validation score) that counts as an improvement; for
+    'lbfgs', the largest element of the gradient at convergence.
 verbose : bool, default=False
-    Whether to print the loss of each epoch (of 'lbfgs', of each iteration).
+    Whether to print the loss of each epoch (for 'lbfgs', of each iteration).
 warm_start : bool, default=False
     Whether to start from the weights of the last fit.
 momentum : float, default=0.9
@@ -62,9 +61,9 @@ momentum : float, default=0.9
 nesterovs_momentum : bool, default=True
     Whether to use Nesterov's momentum in 'sgd'.
 early_stopping : bool, default=False
-    Whether to stop by the score on held-out data instead of the training loss, and
-    to restore the best weights. The data are a part of the training data, or
-    ``eval_set``.
+    Whether to base stopping on the score on held-out data instead of the training loss,
+    and to restore the weights with the best score. The held-out data are a part of the
+    training data, or ``eval_set``.
 validation_fraction : float, default=0.1
     Fraction of the training data held out for early stopping.
 beta_1, beta_2 : float, default=0.9, 0.999
@@ -80,43 +79,45 @@ max_fun : int, default=15000
 # Parameters that scikit-learn does not have.
 _MORE_PARAMETERS = """\
 dropout : float or sequence of float, default=0.0
-    Probability that an element of a hidden layer's output is set to 0; one for all
-    layers or one for each. Beyond scikit-learn, as are the parameters below.
+    Probability that an element of a hidden layer's output is set to 0; one value for
+    all layers, or one for each layer. scikit-learn has neither this parameter nor those
+    below.
 normalization : {'layer', 'rms', 'batch'} or None, default=None
     Normalisation between the affine map of a hidden layer and its activation. With
     'batch', a last batch of a single row is left out of the epoch.
 callbacks : list or None, default=None
     Callbacks of `fastmlp.callbacks`, or functions of (mlp, history); each fit uses
-    copies. `partial_fit` calls none.
+    copies. `partial_fit` does not call them.
 dtype : {'float32', 'float64'} or None, default=None
-    Precision of the weights, and so of all computation; None takes float32 if X is
-    float32 and float64 otherwise, as scikit-learn does.
+    Precision of the weights and of computation (for 'lbfgs', see the notes). None means
+    float32 if X is float32 and float64 otherwise, as in scikit-learn.
 n_threads : int or None, default=None
     Largest number of threads; None uses the limit of `fastmlp.runtime`. It applies
-    to the whole process while a method runs. Fits that run side by side in Python
-    threads, such as joblib's, share the threads.
+    to the whole process while a method runs. Fits that run at the same time in several
+    Python threads, such as joblib's, share these threads.
 progress : bool or None, default=False
-    Whether to show progress on standard error; None does so if it is a terminal."""
+    Whether to show progress on standard error; None does so if
+    standard error is a terminal."""
 
 _ATTRIBUTES = """\
 loss_ : float
     Loss of the last epoch, including the penalty.
 best_loss_ : float or None
-    Smallest loss of an epoch; None with early stopping. Only with solvers that take
-    batches.
+    Smallest loss of an epoch; None with early stopping. The attribute exists only for
+    solvers that take batches.
 loss_curve_ : list of float
-    Losses of all epochs (of 'lbfgs', after each iteration).
+    Loss of each epoch (for 'lbfgs', after each iteration).
 validation_loss_curve_ : list of float
-    Losses on held-out data, without penalty; empty if there are no such data.
+    Losses on held-out data, without penalty; empty if there are no held-out data.
 validation_scores_ : list of float or None
-    Scores on held-out data with early stopping: %(score)s.
+    Scores on held-out data (%(score)s); None without early stopping.
 best_validation_score_ : float or None
-    Best of these scores.
+    Best of ``validation_scores_``; None without early stopping.
 t_ : int
     Number of samples seen in training, counting repeats.
 coefs_ : list of ndarray of shape (n_in, n_out)
-    Weights of the layers: views of the network's. Changing them in place, or
-    putting other arrays into the list, changes the model.
+    Weights of the layers, as views of the network's weights. Changing the arrays in
+    place, or putting other arrays into the list, changes the model.
 intercepts_ : list of ndarray of shape (n_out,)
     Biases of the layers, also views.
 n_features_in_ : int
@@ -132,33 +133,34 @@ n_outputs_ : int
 out_activation_ : str
     Activation that turns outputs into predictions: %(activation)s.
 mlp_ : fastmlp.MLP
-    The network, whose outputs are those before ``out_activation_``: for saving,
-    exporting and derivatives.
+    The network, for saving, exporting and derivatives. Its outputs are the values
+    before ``out_activation_`` is applied.
 callbacks_ : list of Callback
     The copies of the callbacks that the last fit used."""
 
 _NOTES = """\
-- Results do not depend on the number of threads, and their bits are the same with
-  each instruction set, except for what SciPy computes in 'lbfgs'.
-- Predictions are computed in the precision of the weights, whatever that of X.
+- Results have the same bits with any number of threads and any instruction set, except
+  for SciPy's part of the computation in 'lbfgs'.
+- Predictions are computed in the precision of the weights, whatever the dtype of X.
 - Negative sample weights are rejected.
-- A batch whose samples all have weight 0 is skipped, where scikit-learn ends with a
+- A batch whose samples all have weight 0 is skipped, whereas scikit-learn raises
   ZeroDivisionError.
-- ``warm_start`` with layers of other widths is an error; other changes of the
+- ``warm_start`` raises an error if layer widths have changed; other changes of the
   architecture take effect, and the weights are kept.
 - ``hasattr(…, "partial_fit")`` is False for all solvers that take no batches.
-- A loss that is not finite ends the training: with the ValueError that scikit-learn
-  raises for weights that are not finite, or, if early stopping has weights to
-  restore, with these and a ConvergenceWarning.
-- 'lbfgs' is computed in float64 even for weights in float32, and makes all of a
-  sparse X dense; other solvers do so batch by batch."""
+- A loss that is not finite ends the training with the ValueError that scikit-learn
+  raises for weights that are not finite. But if early stopping has kept weights, these
+  are restored, with a ConvergenceWarning.
+- 'lbfgs' computes in float64 even if the weights are float32. Solvers that take no
+  batches convert a whole sparse X to a dense array; other solvers convert it piece by
+  piece."""
 
 
 def documented(**attributes: str) -> Callable[[type[T]], type[T]]:
-    """Put the shared parts into the docstring of an estimator; a class decorator.
+    """Return a class decorator that inserts the shared parts into a docstring.
 
-    The docstring names them: ``%(parameters)s`` and so on. The arguments are the texts
-    by which the attributes of the estimators differ.
+    The docstring marks their places with ``%(parameters)s`` and so on. The arguments
+    are those texts about attributes that differ between the estimators.
     """
 
     def document(cls: type[T]) -> type[T]:

@@ -1,4 +1,4 @@
-"""Epochs with scikit-learn's sample orders, mean of losses and penalty."""
+"""Training epochs with scikit-learn's sample orders, mean loss and penalty."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..mlp import MLP
     from ..optimizers import Optimizer
 
-# Number of elements of a sparse matrix to make dense at a time, 8 MB.
+# Number of elements of a sparse matrix that are made dense at a time (8 MB).
 DENSE_NUMBERS = 2**20
 
 _KERNEL = {"logistic": "sigmoid", "softmax": "softmax", "exp": "exp"}
@@ -31,7 +31,7 @@ class Data(NamedTuple):
     """A data set for training or validation."""
 
     x: Any  # C-contiguous, or sparse in rows (CSR)
-    y: Array  # what the loss takes
+    y: Array  # in the form that the loss takes
     weight: Array | None
 
     @property
@@ -42,19 +42,19 @@ class Data(NamedTuple):
     def batch(
         self, rows: Any, dtype: np.dtype[Any]
     ) -> tuple[Array, Array, Array | None]:
-        """Return some rows, dense."""
+        """Return some rows as dense arrays."""
         weight = None if self.weight is None else self.weight[rows]
         return dense(self.x[rows], dtype), self.y[rows], weight
 
     def all_dense(self, dtype: np.dtype[Any]) -> tuple[Array, Array, Array | None]:
-        """Return everything, dense, in this precision."""
+        """Return all rows as dense arrays in this precision."""
         weight = None if self.weight is None else self.weight.astype(dtype, copy=False)
         y = self.y.astype(dtype, copy=False) if self.y.dtype.kind == "f" else self.y
         return dense(self.x, dtype), y, weight
 
 
 def dense(x: Any, dtype: np.dtype[Any]) -> Array:
-    """Return an array or a sparse matrix as the core takes it."""
+    """Convert an array or a sparse matrix to an array that the core takes."""
     array: Array = x if isinstance(x, np.ndarray) else x.toarray()
     return np.ascontiguousarray(array, dtype)
 
@@ -66,7 +66,7 @@ def _rows_at_a_time(x: Any) -> int:
 
 
 def predict(mlp: MLP, x: Any) -> Array:
-    """Return the network's outputs, block by block; sparse matrices are CSR."""
+    """Compute the network's outputs block by block; a sparse x must be CSR."""
     out = np.empty((x.shape[0], mlp.n_out), mlp.dtype)
     step = _rows_at_a_time(x)
     for i in range(0, len(out), step):
@@ -83,9 +83,9 @@ def activate(z: Array, activation: str) -> Array:
 
 
 class SampleOrder:
-    """Orders of the samples, drawn as scikit-learn's MLP draws them.
+    """Draws the order of the samples in each epoch as scikit-learn's MLP does.
 
-    That is, each epoch shuffles the order of the epoch before.
+    Each epoch shuffles the order of the previous epoch.
     """
 
     def __init__(self, rows: int, random_state: np.random.RandomState | None) -> None:
@@ -103,7 +103,7 @@ class SampleOrder:
 
 
 class Epochs:
-    """Epochs of arrays or sparse matrices, in batches.
+    """Trains epoch by epoch, in batches, on arrays or sparse matrices.
 
     Parameters
     ----------
@@ -114,13 +114,14 @@ class Epochs:
     loss : Loss
         Loss to minimise.
     constant : (rows,) array, optional
-        Terms that scikit-learn's loss has in addition, one for each sample.
+        Constant that scikit-learn's loss has in addition, for each sample.
     optimizer : Optimizer
         Optimiser that takes the steps.
     batch_size : int
         Number of rows in a step.
     l2 : float
-        L2 penalty of the weights: ½ l2 ΣW² over the batch's rows or sum of weights.
+        Strength of the L2 penalty ½ l2 ΣW² / n, where n is the number of rows in the
+        batch, or the sum of their sample weights.
     order : SampleOrder
         Order of the rows in each epoch.
     seed : int
@@ -150,7 +151,7 @@ class Epochs:
         self._batch_size, self._l2, self._order = batch_size, l2, order
         self._seed = seed
         self._rows = data.rows
-        # A last batch of a single row is left out: batch norm needs two.
+        # A last batch of a single row is left out: batch norm needs at least two rows.
         if mlp.buffers.size and self._rows > batch_size > 1:
             self._rows -= self._rows % batch_size == 1
         self._own_mean = data.weight is not None and loss.reduction == "mean"
@@ -161,7 +162,7 @@ class Epochs:
     def run(self, epoch: int) -> float:
         """Train for an epoch and return its loss, averaged as in scikit-learn.
 
-        Batches count by their numbers of rows, whatever the weights of these.
+        Each batch's loss is weighted by its number of rows, not by its sample weights.
         """
         order = self._order.next()
         if self._rows < self._data.rows:
@@ -179,14 +180,14 @@ class Epochs:
         raise NotImplementedError
 
     def _slices(self, order: Array | None, size: int) -> Iterator[tuple[int, Any]]:
-        """Yield the number of rows of each slice of an epoch, and these rows."""
+        """Split an epoch; yield each slice's number of rows, and its rows."""
         for start in range(0, self._rows, size):
             stop = min(start + size, self._rows)
             rows = slice(start, stop) if order is None else order[start:stop]
             yield stop - start, rows
 
     def _add(self, step: int, loss: float) -> None:
-        """Add a step's loss to the mean; a listener."""
+        """Add a step's loss to the mean, and call the listener."""
         size = self._batch_size
         self._total += loss * min(size, self._rows - step * size)
         if self._tell is not None:
@@ -208,7 +209,7 @@ class Epochs:
 
 
 class NativeEpochs(Epochs):
-    """Epochs with a loss of the core, in as few native calls as possible."""
+    """Trains with a loss of the core, in as few native calls as possible."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -236,7 +237,7 @@ class NativeEpochs(Epochs):
 
 
 class CustomEpochs(Epochs):
-    """Epochs with a loss written in Python, step by step."""
+    """Trains with a loss written in Python, step by step."""
 
     def _train(self, epoch: int, order: Array | None) -> float:
         mlp, optimizer = self._mlp, self._optimizer
@@ -247,7 +248,7 @@ class CustomEpochs(Epochs):
             weight = batch[2]
             share = float(n if weight is None else weight.sum())
             if not share:
-                continue  # the mean is undefined
+                continue  # the mean loss is undefined
             with custom.rollback_on_error(mlp, optimizer):
                 custom.set_rate(optimizer)
                 draw = self._seed, epoch, k

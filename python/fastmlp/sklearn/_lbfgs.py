@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class _OneBlasThread:
     """Limits BLAS to one thread while a Python thread is in a ``with`` block.
 
-    The limit holds for the process: the first thread to enter sets it, and the last one
-    to leave restores what was before.
+    The limit applies to the whole process: the first thread to enter sets it, and the
+    last thread to leave restores the previous limit.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class _OneBlasThread:
             os.register_at_fork(after_in_child=self._unlock)
 
     def _unlock(self) -> None:
-        # A child process lacks the thread that might hold the lock.
+        # In a forked child, the thread that held the lock may not exist.
         self._lock = Lock()
 
     def __enter__(self) -> None:
@@ -56,9 +56,9 @@ class _OneBlasThread:
 
 
 def _let_others_limit() -> None:
-    """Give up this thread's control of OpenBLAS, which threadpoolctl 3.8 gave it.
+    """Release the control of OpenBLAS that threadpoolctl 3.8 gives to a thread.
 
-    No other thread could restore the limit while this one is alive.
+    Otherwise no other thread could restore the limit while this thread is alive.
     """
     from threadpoolctl import OpenBLASController
 
@@ -77,13 +77,13 @@ class LbfgsB:
     mlp : MLP
         Model to train.
     data : Data
-        Training data; all of x is made dense.
+        Training data; a sparse x is converted to a dense array.
     loss : Loss
         Loss to minimise.
     constant : (rows,) array, optional
-        Terms that scikit-learn's loss has in addition, one for each sample.
+        Constant that scikit-learn's loss has in addition, for each sample.
     l2 : float
-        L2 penalty of the weights.
+        Strength of the L2 penalty, as in `Epochs`.
     options : dict
         Options of SciPy's solver.
 
@@ -117,7 +117,7 @@ class LbfgsB:
     def drive(
         self, begin: Callable[[], None], end: Callable[[float], bool], epochs: int
     ) -> None:
-        """Train; an epoch is an iteration."""
+        """Train; each iteration counts as an epoch."""
         from scipy.optimize import minimize
 
         params = self._work.params
@@ -142,8 +142,8 @@ class LbfgsB:
                 raise StopTraining
 
         try:
-            # SciPy's vectors are short: threads of its BLAS would cost more than they
-            # save, and the results would depend on their number.
+            # SciPy's vectors are short: BLAS threads would cost more time than they
+            # save, and the results would depend on the number of threads.
             with _one_blas_thread:
                 self.result = minimize(
                     function,
@@ -155,7 +155,7 @@ class LbfgsB:
                 )
             reached = self.result.x
         finally:
-            # Whatever ends the training, the model is at the last iteration's point.
+            # However training ends, leave the model at the last iteration's point.
             self._mlp.params[:] = reached
 
     def _value_and_grad(self) -> tuple[float, Array]:

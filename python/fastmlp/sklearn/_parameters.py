@@ -1,4 +1,4 @@
-"""The parameters of the estimators: their constraints and their meaning."""
+"""The parameters of the estimators, their constraints and how they are used."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NORMS: dict[str, Any] = {
 
 
 class Parameters(BaseEstimator):
-    """The constructor's arguments, and the network and optimiser they describe."""
+    """Holds the constructor's arguments; creates networks and optimisers from them."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "hidden_layer_sizes": [
@@ -79,9 +79,10 @@ class Parameters(BaseEstimator):
     }
 
     def _store(self, parameters: dict[str, Any]) -> None:
-        """Set the constructor's arguments, the local variables of ``__init__``.
+        """Store the constructor's arguments, given as the locals of ``__init__``.
 
-        scikit-learn wants each of them, unchanged, as an attribute of its name.
+        scikit-learn requires each argument, unchanged, as an attribute of the same
+        name.
         """
         del parameters["self"]
         for name, value in parameters.items():
@@ -140,7 +141,7 @@ class Parameters(BaseEstimator):
         ]
 
     def _activations(self, n: int) -> list[str]:
-        """Return the activations by fastmlp's names."""
+        """Return fastmlp's names of the n hidden layers' activations."""
         names = self._per_layer("activation", n)
         for name in names:
             if name != "logistic":
@@ -152,7 +153,7 @@ class Parameters(BaseEstimator):
         return 0.0 if self.solver == "adamw" else float(self.alpha)
 
     def _batch_size(self, rows: int) -> int:
-        """Return the number of rows in a step; all rows if there are no batches."""
+        """Return the number of rows in a step: all rows for solvers without batches."""
         if not self._steps():
             return rows
         if self.batch_size == "auto":
@@ -166,7 +167,7 @@ class Parameters(BaseEstimator):
         return min(int(self.batch_size), rows)
 
     def _new_policy(self) -> LearningRatePolicy:
-        """Return a new optimiser with the parameters of the estimator."""
+        """Return a new optimiser, in its policy, with the estimator's parameters."""
         schedule, rate = self.learning_rate, float(self.learning_rate_init)
         given: Any = rate
         if not isinstance(schedule, str):
@@ -197,7 +198,7 @@ class Parameters(BaseEstimator):
         return LearningRatePolicy(optimizer, schedule, rate, float(self.power_t))
 
     def _layers(self, widths: list[int]) -> list[int | Layer]:
-        """Return the width of the input and the network's layers."""
+        """Return a list of the input's width and the network's layers."""
         hidden = widths[1:-1]
         activations, dropouts = self._activations(len(hidden)), self._dropouts()
         stepping = self._steps()
@@ -223,5 +224,5 @@ class Parameters(BaseEstimator):
         return [*layers, Dense(widths[-1], "identity")]
 
     def _network(self, widths: list[int], dtype: Any) -> MLP:
-        """Return a new network of these widths."""
+        """Return a new network with these widths of input and layers."""
         return MLP(self._layers(widths), init="zeros", dtype=dtype, seed=0)

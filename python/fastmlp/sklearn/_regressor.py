@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
     from .._validate import Array
 
-# A row's loss is the sum over its outputs, as in scikit-learn's gradient.
+# Loss and its factor by name. The loss of a row is summed over its outputs, as in
+# scikit-learn's gradient.
 _BY_NAME: dict[str, tuple[type[Loss], float]] = {
     "squared_error": (MSE, 0.5),
     "poisson": (Poisson, 1.0),
@@ -54,8 +55,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     Parameters
     ----------
     loss : str, Loss or callable, default='squared_error'
-        Loss to minimise: 'squared_error' (half of it) or 'poisson' (half the deviance,
-        with the exponential as output activation and y ≥ 0). Beyond scikit-learn
+        Loss to minimise: 'squared_error' (halved) or 'poisson' (half the deviance; the
+        output activation is the exponential, and y must be ≥ 0). Beyond scikit-learn:
         'absolute_error', 'huber' and 'pseudo_huber' (δ = 1) or 'quantile' (the median),
         all summed over the outputs of a sample; objects such as ``fm.Huber(2.0)``,
         ``fm.Quantile([0.1, 0.9])`` (a prediction for each quantile of one target) or
@@ -73,10 +74,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     With the same parameters and ``random_state`` the loss curve and the weights follow
     those of ``sklearn.neural_network.MLPRegressor``, up to rounding. Differences:
 
-    - With several targets the loss of a sample is the sum over them, whose gradient is
-      used for training. scikit-learn has the same gradient, but reports a squared error
-      that is the mean over the targets (its issue 8349), and 'lbfgs' and ``tol`` use
-      it: results of 'sgd' and 'adam' agree except for when they stop.
+    - With several targets, the loss of a sample is the sum over the targets, and
+      training uses the gradient of this sum. scikit-learn uses the same gradient,
+      but reports the mean squared error over the targets (scikit-learn issue 8349)
+      and uses this mean in 'lbfgs' and for ``tol``. So 'sgd' and 'adam' follow
+      scikit-learn, but may stop at another epoch.
     %(notes)s
 
     Examples
@@ -205,7 +207,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
             The predictions.
         std : ndarray, shape of ``y``
-            Their standard deviations, with ``return_std``.
+            Standard deviations of the predictions, if ``return_std`` is True.
 
         Raises
         ------

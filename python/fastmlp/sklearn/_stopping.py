@@ -26,7 +26,7 @@ LEAST_RATE = 1e-6
 
 
 class Validation:
-    """Computes loss and score on held-out data in one pass over them.
+    """Computes loss and score on held-out data in a single pass.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class Validation:
     loss : Loss
         Loss of the fit.
     constant : (rows,) array, optional
-        Terms that scikit-learn's loss has in addition, one for each sample.
+        Constant that scikit-learn's loss has in addition, for each sample.
     score : callable
         Takes the network's outputs and returns the score.
     """
@@ -112,12 +112,12 @@ class LearningRatePolicy:
         self.optimizer.lr = rate
 
     def end_epoch(self, samples: int) -> None:
-        """Set the next epoch's learning rate, given the total number of samples."""
+        """Set the next epoch's learning rate, given the number of samples seen."""
         if self.schedule == "invscaling":
             self._set(self._rate / (samples + 1) ** self._power)
 
     def stop_or_slow_down(self, message: str, verbose: bool) -> bool:
-        """Return whether to stop now that the loss stagnates; if not, slow down."""
+        """Return whether to stop if the loss stagnates; if not, lower the rate."""
         if self.schedule != "adaptive":
             outcome, stop = "Stopping.", True
         elif self.learning_rate <= LEAST_RATE:
@@ -132,18 +132,19 @@ class LearningRatePolicy:
 
 
 class StoppingRule(Callback):
-    """Keeps an estimator's record, and stops the training when scikit-learn would.
+    """Keeps an estimator's records, and stops the training when scikit-learn would.
 
     Parameters
     ----------
     estimator : object
-        Estimator whose fitted attributes to keep.
+        Estimator whose training records (such as ``loss_curve_``) are updated.
     rows : int
         Number of samples in an epoch.
     validation : Validation, optional
-        Source of the score with early stopping.
+        Source of the score that early stopping uses.
     policy : LearningRatePolicy, optional
-        Learning rate to adapt; None for solvers, which have their own stopping rule.
+        Policy of the learning rate; None for solvers, which have their own stopping
+        rule.
     """
 
     def __init__(

@@ -20,8 +20,8 @@ class NetworkWeights(Parameters):
     """The attributes ``mlp_``, ``coefs_`` and ``intercepts_``, kept consistent.
 
     ``coefs_`` and ``intercepts_`` are lists of the views ``mlp_.weights`` and
-    ``mlp_.biases``. Where the user has put other arrays into them, `_connected` copies
-    these to the network.
+    ``mlp_.biases``. If the user has put other arrays into these lists, `_connected`
+    copies the arrays to the network.
     """
 
     mlp_: MLP
@@ -29,7 +29,7 @@ class NetworkWeights(Parameters):
     intercepts_: list[Any]
 
     def _connect(self, mlp: MLP) -> None:
-        """Make this the network, and the attributes views of it."""
+        """Use this network, and make the attributes views of its parameters."""
         self.mlp_ = mlp
         self.coefs_, self.intercepts_ = list(mlp.weights), list(mlp.biases)
 
@@ -50,9 +50,9 @@ class NetworkWeights(Parameters):
         return mlp
 
     def _reconnected(self, mlp: MLP | None) -> MLP:
-        """Return the network with arrays copied from the two lists.
+        """Copy the arrays of ``coefs_`` and ``intercepts_`` to the network; return it.
 
-        A new network is made if there is none, or if the shapes have changed.
+        A new network is created if there is none, or if the shapes have changed.
         """
         coefs = _arrays("coefs_", self.coefs_, 2)
         intercepts = _arrays("intercepts_", self.intercepts_, 1)
@@ -63,7 +63,7 @@ class NetworkWeights(Parameters):
         wanted = [(a, (b,)) for a, b in pairwise(widths)]
         if len(coefs) != len(intercepts) or not coefs or shapes != wanted:
             raise ValueError(
-                "coefs_ and intercepts_ do not fit each other: they have the shapes "
+                "coefs_ and intercepts_ do not fit together: they have the shapes "
                 f"{[w.shape for w in coefs]} and {[b.shape for b in intercepts]}"
             )
         if mlp is None:
@@ -74,7 +74,8 @@ class NetworkWeights(Parameters):
         copy_weights(mlp, coefs, intercepts)
         return mlp
 
-    # Copies and pickles contain the network; loading them makes the views again.
+    # Copies and pickles contain the network, not its views, which are recreated on
+    # loading.
 
     def __getstate__(self) -> dict[str, Any]:
         views = {"coefs_", "intercepts_"}
