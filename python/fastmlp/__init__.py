@@ -18,8 +18,8 @@ formulas; those of the activations, whose names are in `ACTIVATIONS`, are in
 plain numpy, as a readable specification. `Monitor`, `MLP.summary`, `fastmlp.regions`
 and, with matplotlib, `fastmlp.plot` serve to inspect a model and its training.
 
-`fastmlp.sklearn` has estimators for scikit-learn, `fastmlp.rl` building blocks for
-reinforcement learning. `MLP.save` and `load` store models, `Checkpoint` stores a
+`fastmlp.sklearn` has estimators for scikit-learn, and `fastmlp.rl` has building blocks
+for reinforcement learning. `MLP.save` and `load` store models, `Checkpoint` stores a
 training in progress. `from_torch`, `from_sklearn` and `from_keras` import models,
 `MLP.to_torch`, `MLP.to_onnx` and `MLP.to_c` export them. `MLP.as_torch_module` makes a
 model part of a PyTorch model, and `MLP.predictor` serves control loops.
@@ -69,7 +69,8 @@ from .optimizers._first_order import *
 from .runtime import *
 from .solvers import *
 
-# Pickles name these modules: History's those of version 0.1.0, Monitor's still today.
+# Pickles refer to classes by these module names: pickles of `History` from version
+# 0.1.0, and all pickles of `Monitor`.
 history = _sys.modules[f"{__name__}.history"] = metrics
 monitor = _sys.modules[f"{__name__}.monitor"] = callbacks._monitor
 
@@ -88,8 +89,8 @@ if _TYPE_CHECKING:
     from ._formats.from_torch import from_torch
     from ._formats.model_file import load
 
-# Imported on first access, because they are rarely used or need more than numpy:
-# modules, and functions with their modules.
+# These modules, and these functions with the modules that define them, are imported on
+# first access, because they are rarely used or need more than numpy.
 _LAZY_MODULES = ("plot", "regions", "rl", "sklearn")
 _LAZY_FUNCTIONS = {
     "from_keras": "_formats.from_keras",

@@ -1,8 +1,8 @@
 """Validation and conversion of arguments at the boundary of the package.
 
-Arrays that are already right skip all of this, except in `MLP.fit`, which checks the
-values of its data once. Every message names the argument, what it must be and what it
-is.
+Arrays that need no conversion skip all of this, except in `MLP.fit`, which checks the
+values of its data once. Every message names the argument, the kind of value that is
+wanted, and the value that was passed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Names in other libraries and the names here, for hints in messages.
+# Names in other libraries, and fastmlp's names for the same things, for hints in
+# messages.
 ELSEWHERE = {
     "acc": "accuracy",
     "kaiming_normal": "he_normal",
@@ -99,7 +100,10 @@ def real(
     open_low: bool = False,
     open_high: bool = False,
 ) -> float:
-    """Return a finite number within bounds, which an ``open_…`` flag excludes."""
+    """Return a finite number within bounds.
+
+    ``open_low`` and ``open_high`` exclude the bounds ``low`` and ``high`` themselves.
+    """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {describe(value)}")
     number = float(value)
@@ -169,8 +173,8 @@ def reals(
 
 # Arrays that may be converted -------------------------------------------------------
 
-# DLPack's device numbers for memory that the CPU can read: its own, and memory that
-# CUDA or ROCm has pinned or manages.
+# DLPack's device numbers for memory that the CPU can read: ordinary memory, and memory
+# that CUDA or ROCm has pinned or manages.
 _READABLE = (1, 3, 11, 13)
 _DEVICES = {2: "CUDA", 8: "Metal", 10: "ROCm", 14: "oneAPI"}
 
@@ -189,7 +193,7 @@ def reachable(name: str, value: Any) -> None:
         )
     try:
         device = value.__dlpack_device__()[0]
-    except Exception:  # it has no device, or cannot tell
+    except Exception:  # the object has no device, or cannot name it
         return
     if device not in _READABLE:
         kind = _DEVICES.get(device, f"DLPack's type {device}")
@@ -271,10 +275,11 @@ def convert(name: str, value: object, dtype: np.dtype[Any]) -> Array:
 
 
 def _required(array: Array, dtype: np.dtype[Any]) -> Array:
-    """Return the array with this very dtype object, converted if necessary.
+    """Return the array, converted if necessary, with this very dtype object.
 
-    NumPy keeps an equal dtype, such as that of an unpickled array; `convert` recognises
-    arrays that need no conversion by the object.
+    `convert` recognises arrays that need no conversion by the identity of the dtype
+    object. NumPy alone would keep a dtype that is equal but another object, such as the
+    dtype of an unpickled array.
     """
     result: Array = np.require(array, dtype, ["C", "ALIGNED", "ENSUREARRAY"])
     return result if result.dtype is dtype else result.view(dtype)
@@ -328,7 +333,7 @@ def targets(
             )
         return taken, values
 
-    # These are class labels, or probabilities, which are treated below.
+    # The targets are class labels, or class probabilities, which are converted below.
     kind = loss.kind
     if kind == "cross_entropy":
         if len(shape) != 2:
@@ -357,7 +362,7 @@ def targets(
         return array.reshape(shape)
     several = kind == "quantile" and len(loss.per_output) > 0
     if several and array.shape in (shape[:1], (*shape[:1], 1)):
-        # Each column predicts another quantile of the same number.
+        # Each column predicts a different quantile of the same number.
         return np.repeat(array.reshape(-1, 1), shape[1], axis=1)
     alone = shape[1:] == (1,) or several
     wanted = f"{shape}" + (f" or {shape[:1]}" if alone else "")
@@ -455,7 +460,7 @@ def target_values(name: str, target: Target, loss: _core.Loss) -> None:
     elif kind == "hinge":
         bad, wanted = abs(array) != 1, "-1 or 1 for Hinge"
         zeros_and_ones = bool(((array == 0) | (array == 1)).all())
-        hint = "; 2 * y - 1 converts 0 and 1 to them" if zeros_and_ones else ""
+        hint = "; 2 * y - 1 converts 0 and 1 to -1 and 1" if zeros_and_ones else ""
     elif kind == "poisson":
         bad, wanted, hint = array < 0, "counts, none negative, for Poisson", ""
     else:
@@ -515,8 +520,8 @@ def stored(state: Any, kind: str) -> tuple[dict[str, Any], Any, list[Any]]:
         step, slots = state["step"], list(state["slots"])
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise ValueError(
-            "state must be what state_dict() returns, a dict with kind, hyper, step "
-            f"and slots: {type(error).__name__} {error}"
+            "state must be a dict from state_dict(), with kind, hyper, step and slots: "
+            f"{type(error).__name__} {error}"
         ) from None
     if found != kind:
         raise ValueError(f"state must be of kind {kind!r}, got {found!r}")
@@ -533,8 +538,8 @@ def exact(
 ) -> Array:
     """Refuse an array that would need conversion: the caller's own memory must be used.
 
-    The result shares its memory; it is of the base class, as the core requires, and has
-    this very dtype object.
+    The result shares the array's memory. It is a plain ``numpy.ndarray``, as the core
+    requires, and its dtype is this very dtype object.
     """
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError(
@@ -573,7 +578,7 @@ def apart(name: str, array: Array, other_name: str, other: object) -> None:
 
 
 def extra(module: str, what: str, name: str) -> ModuleType:
-    """Return a module of a package that an extra of this package installs.
+    """Import a module of an optional dependency, which an extra of fastmlp installs.
 
     Raises an ImportError that says what needs the package and how to install it.
     """

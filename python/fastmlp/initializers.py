@@ -106,8 +106,8 @@ def draw(
             weight[:] = rng.uniform(-bound, bound, weight.shape)
 
 
-# Number of vectors orthogonalised at a time; the earlier ones are projected out of the
-# whole panel by two matrix products.
+# Number of vectors in a panel, which are orthogonalised together: two matrix products
+# project the earlier vectors out of the whole panel.
 _PANEL = 32
 
 

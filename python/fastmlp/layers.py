@@ -1,11 +1,12 @@
 """Layers, and the activations by name.
 
 Layers are immutable descriptions; the model holds the parameters. In training mode
-(`fastmlp.MLP.fit` and ``train_step``, elsewhere with ``training=True``) `Dropout` drops
-elements and `BatchNorm` uses the statistics of the batch.
+(in `fastmlp.MLP.fit` and ``train_step``, and in other methods with ``training=True``)
+`Dropout` drops elements and `BatchNorm` uses the statistics of the batch.
 
 ``fastmlp.ACTIVATIONS`` lists the names of the activations h = act(z). All except
-softmax are elementwise. Names, formulas and constants are PyTorch's where it has them.
+softmax are elementwise. If PyTorch has the same activation, the name, the formula and
+the constants are those of PyTorch.
 
 ==============  ======================================================================
 name            h
@@ -68,26 +69,29 @@ class Layer:
     Layers are immutable, compare by value, and can be hashed and pickled.
     """
 
-    # A subclass says all that other modules need to know about a layer; only the tables
-    # of `fastmlp._formats` say more. Unless stated otherwise, the members below are for
-    # resolved layers, in which nothing is left to the model's defaults.
+    # A subclass defines everything that other modules need to know about its kind of
+    # layer, except for the tables in `fastmlp._formats`. Unless stated otherwise, the
+    # members below are for resolved layers, whose fields are all set: none is left to
+    # the model's defaults.
 
     __slots__ = ()
 
-    # Arguments of the constructor: those always shown, then those with their defaults.
+    # Arguments of the constructor: those that ``__repr__`` always shows, and those that
+    # it shows only if they differ from the defaults given here.
     _leading: ClassVar[tuple[str, ...]] = ()
     _defaults: ClassVar[dict[str, Any]] = {}
 
-    # The core's name of the layer.
+    # Name of this kind of layer in the core.
     kind: ClassVar[str]
     # Whether the layer returns its input unchanged at inference.
     is_identity_at_inference: ClassVar[bool] = False
     # Whether the layer, apart from an activation, is linear at inference.
     is_linear: ClassVar[bool] = True
-    # Whether an activation after this layer counts as that of a dense layer before it
-    # when initial weights are drawn.
+    # Whether the initial weights of a dense layer before this layer depend on an
+    # activation after it, as if this layer were not between the two.
     precedes_activation: ClassVar[bool] = False
-    # Operations per element of the output: forward, and forward in training.
+    # Operations per element of the output: of a forward pass at inference, and of one
+    # in training.
     flops: ClassVar[tuple[int, int]] = (0, 0)
 
     @property
@@ -104,9 +108,10 @@ class Layer:
         return n_in
 
     def arrays(self, n_in: int) -> dict[str, tuple[int, ...]]:
-        """Return shapes by role, as in PyTorch's ``state_dict``, without the body's.
+        """Return the shapes of the layer's own arrays by role.
 
-        Roles of `STATISTICS` are not parameters.
+        Roles are names such as "weight", as in PyTorch's ``state_dict``. The arrays of
+        the body are not included. Roles in `STATISTICS` are not parameters.
         """
         return {}
 
@@ -173,7 +178,7 @@ class Dense(Layer):
     Raises
     ------
     TypeError, ValueError
-        If the width is not a positive int, or for unknown names.
+        If the width is not a positive int, or a name is unknown.
     """
 
     __slots__ = ("activation", "bias", "init", "n")
@@ -200,7 +205,7 @@ class Dense(Layer):
         if isinstance(activation, int):
             raise TypeError(
                 f"activation must be a name (str), got {_validate.describe(activation)}"
-                "; fm.Dense(n) takes the number of outputs alone"
+                "; fm.Dense(n) takes only the number of outputs, not of inputs"
             )
         if activation is not None:
             activation = activation_name("activation", activation)
@@ -222,7 +227,7 @@ class Dense(Layer):
         return self.n
 
     def arrays(self, n_in: int) -> dict[str, tuple[int, ...]]:
-        """Return shapes by role, as in PyTorch's ``state_dict``."""
+        """Return the shapes of the layer's own arrays by role."""
         shapes: dict[str, tuple[int, ...]] = {"weight": (self.n, n_in)}
         return {**shapes, "bias": (self.n,)} if self.bias else shapes
 
@@ -245,15 +250,17 @@ class Activation(Layer):
     Raises
     ------
     TypeError, ValueError
-        For unknown names, for a function without a derivative, and for a name with one.
+        If a name is unknown, if a function is given without a derivative, or if a name
+        is given with a derivative.
 
     Notes
     -----
     Functions are called with 1-D arrays of the model's dtype, for blocks of rows, and
     return an array of the same shape. Their exceptions propagate to the caller of the
-    model. They must not use that model. A model with custom functions runs in one
-    thread, and each block costs some microseconds of Python. Whether results have the
-    same bits everywhere depends on the functions. The model can be pickled if they can.
+    model. The functions must not use the model that calls them. A model with custom
+    functions runs in one thread, and each block costs some microseconds of Python.
+    Whether results have the same bits everywhere depends on the functions. The model
+    can be pickled if its functions can.
     """
 
     __slots__ = ("derivative", "function")
@@ -272,14 +279,14 @@ class Activation(Layer):
         if callable(function):
             if not callable(derivative):
                 raise TypeError(
-                    "derivative must be a function if function is one; got "
-                    f"{_validate.describe(derivative)}"
+                    "derivative must be a function, because function is not a name; "
+                    f"got {_validate.describe(derivative)}"
                 )
         else:
             function = _validate.choice("function", function, _core.ACTIVATIONS)
             if derivative is not None:
                 raise TypeError(
-                    "derivative is only for custom functions; that of "
+                    "derivative is only for custom functions; the derivative of "
                     f"{function!r} is known"
                 )
         self._put(function=function, derivative=derivative)
@@ -363,7 +370,7 @@ class Normalization(Layer):
         return {"eps": self.eps, "bias": self.affine}
 
     def arrays(self, n_in: int) -> dict[str, tuple[int, ...]]:
-        """Return shapes by role, as in PyTorch's ``state_dict``."""
+        """Return the shapes of the layer's own arrays by role."""
         return {"weight": (n_in,), "bias": (n_in,)} if self.affine else {}
 
 
@@ -431,7 +438,7 @@ class RMSNorm(Normalization):
         )
 
     def arrays(self, n_in: int) -> dict[str, tuple[int, ...]]:
-        """Return shapes by role, as in PyTorch's ``state_dict``."""
+        """Return the shapes of the layer's own arrays by role."""
         return {"weight": (n_in,)} if self.affine else {}
 
 
@@ -486,7 +493,7 @@ class BatchNorm(Normalization):
         return {**super().core_form(), "momentum": self.momentum}
 
     def arrays(self, n_in: int) -> dict[str, tuple[int, ...]]:
-        """Return shapes by role, as in PyTorch's ``state_dict``."""
+        """Return the shapes of the layer's own arrays by role."""
         statistics = {"running_mean": (n_in,), "running_var": (n_in,)}
         return {**super().arrays(n_in), **statistics, "num_batches_tracked": ()}
 
@@ -544,7 +551,7 @@ class Residual(Layer):
         return n_in
 
     def arrays(self, n_in: int) -> dict[str, tuple[int, ...]]:
-        """Return the projection's shapes, if the widths differ."""
+        """Return the shapes of the projection's arrays, if there is a projection."""
         n = self.n_out(n_in)
         if n == n_in:
             return {}
@@ -567,14 +574,15 @@ def activation_name(name: str, value: object) -> str:
     """Return the name of one of the core's activations."""
     if callable(value) or isinstance(value, Activation):
         raise TypeError(
-            f"{name} must be a name (str), got {_validate.describe(value)}; a custom "
-            "function is a layer after a dense layer without activation: "
-            "fm.Dense(n, 'identity'), fm.Activation(function, derivative)"
+            f"{name} must be a name (str), got {_validate.describe(value)}; to use a "
+            "custom function, add it as a layer after a dense layer without "
+            "activation: fm.Dense(n, 'identity'), fm.Activation(function, derivative)"
         )
     if isinstance(value, (list, tuple)):
         raise TypeError(
             f"{name} must be one name (str) for all hidden layers, got "
-            f"{_validate.describe(value)}; fm.Dense(n, 'tanh') has its own"
+            f"{_validate.describe(value)}; to choose it for a single layer, write "
+            "fm.Dense(n, 'tanh')"
         )
     return _validate.choice(name, value, _core.ACTIVATIONS)
 

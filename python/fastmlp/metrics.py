@@ -1,14 +1,15 @@
 """Metrics of predictions, for `fastmlp.MLP.fit` and direct calls, and `History`.
 
 Predictions p and targets y have shape (B, O), or (B,) for one output; w are sample
-weights, all 1 if there are none. A mean over rows is Σ_b w_b m_b / Σ_b w_b, m_b the
-mean over the row's outputs. Everything is computed in float64. The order of arguments
-is that of a loss, ``(pred, target)``; in scikit-learn it is the other way round.
+weights, all 1 if there are none. A mean over rows is Σ_b w_b m_b / Σ_b w_b, where m_b
+is the mean over the row's outputs. Everything is computed in float64. The order of the
+arguments is ``(pred, target)``, as for a loss; in scikit-learn it is the other way
+round.
 
-A function in ``fit(metrics=…)`` gets what the model returns as predictions: logits, if
-the loss is `fastmlp.CrossEntropy` or `fastmlp.BinaryCrossEntropy`. They are read-only,
-and the next epoch overwrites them. Targets have the model's dtype, shape (B, 1) for one
-output, and are int64 if they are labels.
+A function in ``fit(metrics=…)`` is passed the outputs of the model as predictions.
+These are logits if the loss is `fastmlp.CrossEntropy` or `fastmlp.BinaryCrossEntropy`.
+The predictions are read-only, and the next epoch overwrites them. Targets have the
+model's dtype, and shape (B, 1) if there is one output; class labels are int64.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ def accuracy(
     pred : (B, O) or (B,)
         Predictions: logits or probabilities of classes, or of binary outputs.
     target : (B,), (B, O)
-        Class labels, (B,) ints if O > 1; or an array like ``pred`` of class
-        probabilities, the largest of which is the class, or of binary targets, which
-        are positive above 0.5, such as 1 and 0, or 1 and -1.
+        Class labels, (B,) ints, if O > 1; or an array of the shape of ``pred``, which
+        holds class probabilities, where the largest marks the class, or binary targets,
+        where values above 0.5 are positive (1 and 0, or 1 and -1).
     sample_weight : (B,), optional
         Weights of the rows: finite, not negative, not all zero.
     kind : {"auto", "classes", "binary"}
@@ -196,8 +197,8 @@ def r2(
     """Return the coefficient of determination R², averaged over the outputs.
 
     R² = 1 - Σ_b w_b (p_b - y_b)² / Σ_b w_b (y_b - ȳ)² with ȳ the (weighted) mean target
-    of the output. As in ``sklearn.metrics.r2_score``, an output whose target is
-    constant counts as 1 if the predictions are exact, else as 0.
+    of the output. As in ``sklearn.metrics.r2_score``, the R² of an output whose target
+    is constant is 1 if the predictions are exact, else 0.
 
     Parameters
     ----------
@@ -239,10 +240,10 @@ METRICS: dict[str, Callable[..., float]] = {
     "rmse": rmse,
 }
 
-# Metrics of which more is better.
+# Metrics for which higher values are better.
 RISING = ("accuracy", "r2")
 
-# A loss whose targets have the shape of its predictions.
+# A loss for `_pair`, which makes it check that targets have the shape of predictions.
 _LIKE_PRED = _core.Loss("mse")
 
 
@@ -283,7 +284,7 @@ def _mean(values: Array, sample_weight: object) -> float:
 
 
 def as_metrics(metrics: object, loss: Loss) -> dict[str, Measure]:
-    """Return fit's argument ``metrics`` by name, each as fit calls it."""
+    """Return the metrics of fit's argument ``metrics`` by name."""
     if metrics is None:
         return {}
     if isinstance(metrics, str) or (callable(metrics) and not hasattr(metrics, "keys")):
@@ -333,7 +334,7 @@ def _name(i: int, item: object) -> str:
 
 
 def _metric(name: str, item: object, loss: Loss) -> Measure:
-    """Return the metric as fit calls it, with (pred, target, sample_weight)."""
+    """Return a metric in the form in which fit calls it."""
     kind = "" if loss.core is None else loss.core.kind
     if isinstance(item, str):
         item = METRICS[_validate.choice("metrics", item, METRICS)]
@@ -352,7 +353,7 @@ def _metric(name: str, item: object, loss: Loss) -> Measure:
 
 
 class Measure:
-    """A metric as fit calls it."""
+    """A metric in the form in which fit calls it: (pred, target, sample_weight)."""
 
     def __init__(
         self,
@@ -367,7 +368,7 @@ class Measure:
         self._weighted = own or _takes_weights(function)
 
     def check(self, target: Any) -> None:
-        """Raise an error for targets of which the metric is undefined."""
+        """Raise an error for targets for which the metric is undefined."""
         labels = self._kind == "cross_entropy" and target.ndim == 1
         if labels and self._own and self._function is not accuracy:
             raise ValueError(
@@ -392,7 +393,8 @@ class Measure:
             ) from None
 
 
-# How `accuracy` reads the outputs that a loss expects.
+# For each kind of loss, arguments with which `accuracy` reads the outputs of a model
+# trained with it.
 _ANSWERS: dict[str, dict[str, Any]] = {
     "cross_entropy": {"kind": "classes"},
     "binary_cross_entropy": {"kind": "binary", "threshold": 0.0},
@@ -444,7 +446,8 @@ class History:
         Raises
         ------
         ValueError
-            If `History` or `CSVLogger` uses the name for something else.
+            If the name is one that the history or a CSV log uses itself, such as
+            "loss".
         """
         if name in RESERVED:
             raise ValueError(f"the name {name!r} is taken; choose another")

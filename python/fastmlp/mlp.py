@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 @register
 class MLP(Derivatives, Exports):
-    """A multilayer perceptron: h₀ = x, hᵢ = layerᵢ(hᵢ₋₁), and y is the last of the h.
+    """A multilayer perceptron: h₀ = x, hᵢ = layerᵢ(hᵢ₋₁), and the last h is the output.
 
-    A layer is dense, act(h @ W + b), or another one of `fastmlp.layers`.
+    Each layer is dense, act(h @ W + b), or one of the other kinds in `fastmlp.layers`.
 
     Parameters
     ----------
@@ -58,8 +58,8 @@ class MLP(Derivatives, Exports):
         Dtype of parameters, inputs and outputs.
     seed : int, sequence of int, SeedSequence, BitGenerator or Generator, optional
         Seed of the initial parameters, of the sample orders in `fit` and of dropout:
-        anything that ``numpy.random.default_rng`` takes, except bools. None draws one
-        from the operating system.
+        anything that ``numpy.random.default_rng`` takes, except bools. None draws a
+        seed from the operating system.
 
     Attributes
     ----------
@@ -77,8 +77,8 @@ class MLP(Derivatives, Exports):
     Raises
     ------
     TypeError, ValueError
-        If a width is not a positive int, a name is unknown, or ``layers`` has other
-        items.
+        If a width is not a positive int, a name is unknown, or an item of ``layers`` is
+        neither an int nor a layer.
 
     Notes
     -----
@@ -94,7 +94,7 @@ class MLP(Derivatives, Exports):
     weights are finite, none is negative and not all are zero. Class labels out of range
     are refused. The values of inputs and of other targets are used as they are: only
     `fit` checks that they are finite, that probabilities lie between 0 and 1 and that
-    those for `fastmlp.CrossEntropy` sum to 1.
+    class probabilities for `fastmlp.CrossEntropy` sum to 1.
 
     Results are bitwise the same for any number of threads, any position of a row in a
     batch and any instruction set.
@@ -113,7 +113,7 @@ class MLP(Derivatives, Exports):
         dtype: npt.DTypeLike = "float32",
         seed: Seed | None = None,
     ) -> None:
-        # The architecture as given, for the representation.
+        # The architecture as given, for ``__repr__``.
         self._given: dict[str, Any] = {
             "layers": checked("layers", layers, n_in=True),
             "activation": activation_name("activation", activation),
@@ -194,26 +194,30 @@ class MLP(Derivatives, Exports):
     ) -> _core.Predictor:
         """Return inference bound to buffers, for loops in which microseconds count.
 
-        Kinds, shapes, overlaps and the destination of the result, which every other
-        call checks, are settled here once, and calling the predictor allocates nothing.
+        The dtypes, shapes and overlaps of the buffers are checked once, here, whereas
+        `predict` checks its arrays in every call. Calling the predictor allocates no
+        memory unless its argument has to be converted.
 
         Parameters
         ----------
         rows : int, optional
-            Number of samples per call; None is for one sample, without that axis.
+            Number of samples per call; None means a single sample, in buffers without
+            the axis of rows.
         x : ndarray (rows, n_in) or (n_in,), optional
             Input buffer, such as one that sensors write to: of the model's dtype and
-            C-contiguous; it is never copied. None makes one, filled with zeros.
+            C-contiguous; it is never copied. None makes a buffer filled with zeros.
         out : ndarray (rows, n_out) or (n_out,), optional
-            Output buffer, also writeable and not overlapping ``x``. None makes one.
+            Output buffer, also writeable and not overlapping ``x``. None makes a new
+            buffer.
 
         Returns
         -------
         predictor : callable
             ``predictor()`` computes the outputs for the current content of its buffer
-            ``x``; ``predictor(x)`` computes those for another array of that shape,
-            which is converted if necessary. Both write them to the buffer ``y`` and
-            return it, so the next call overwrites it. Attributes: ``x`` and ``y``.
+            ``x``; ``predictor(x)`` computes the outputs for another array of that
+            shape, which is converted if necessary. Both write the outputs to the buffer
+            ``y`` and return this buffer, so the next call overwrites the result.
+            Attributes: ``x`` and ``y``.
 
         Raises
         ------
@@ -225,8 +229,8 @@ class MLP(Derivatives, Exports):
 
         Notes
         -----
-        The model is not copied: the next call sees what training changes. The bits are
-        those of `predict`.
+        The model is not copied: after training, the next call uses the new parameters.
+        The results have the same bits as those of `predict`.
 
         Examples
         --------
@@ -303,7 +307,8 @@ class MLP(Derivatives, Exports):
         sample_weight : (B,), optional
             Weights of the rows.
         training : bool
-            Whether dropout and batch normalisation train, as in `forward`.
+            Whether dropout and batch normalisation are in training mode, as in
+            `forward`.
 
         Returns
         -------
@@ -356,11 +361,12 @@ class MLP(Derivatives, Exports):
         Returns
         -------
         ndarray (B, n_params)
-            Row b is the gradient of the row's weight times its loss. This loss is the
-            sum over the outputs if the loss's reduction is "sum", otherwise their mean
-            (cross-entropy has one value per row). So the sum of the rows equals the
-            gradient from `value_and_grad` with "sum"; with "mean" it is that gradient
-            times B, or times the sum of the weights, including those of classes.
+            Row b is the gradient of sample b's loss, times the sample's weight. The
+            loss of a sample is the sum over its outputs if the reduction is "sum", and
+            the mean over its outputs if it is "mean" (cross-entropy has one value per
+            sample). With "sum", the rows therefore add up to the gradient from
+            `value_and_grad`; with "mean", they add up to that gradient times B, or
+            times the sum of the weights (sample weights times class weights).
 
         Raises
         ------
@@ -422,9 +428,10 @@ class MLP(Derivatives, Exports):
             If an array has the wrong kind or shape, a label is out of range, or the
             optimiser belongs to another model; nothing has changed then.
         """
-        # A step of a small model takes a microsecond, and two isinstance calls a
-        # noticeable part of it. So the usual arguments are recognised by less: a loss
-        # by its core, an optimiser by its owner, which it has once it is checked.
+        # A step of a small model takes a microsecond, of which two isinstance calls
+        # would be a noticeable part. Therefore cheaper tests recognise the usual
+        # arguments: the type of its core identifies a built-in loss, and an optimiser
+        # whose owner is this model has been checked before.
         core: _core.Loss | None
         try:
             core, owner = loss.core, optimizer._owner  # type: ignore[union-attr]
@@ -526,17 +533,19 @@ class MLP(Derivatives, Exports):
         Parameters
         ----------
         x : (N, n_in), or iterable or function
-            Samples as rows, all finite. Without ``y``, for data that do not fit in
-            memory, x is batches, tuples (x, y) or (x, y, sample_weight), each of which
-            makes one step. An iterable such as a list or a data loader is iterated over
-            again in each epoch. A function returns such an iterable for an epoch; if it
-            takes an argument, it is passed the number of the epoch, counted from 0 over
-            all fits. An iterator such as a generator, which can only be iterated over
-            once, gives each epoch its next ``steps_per_epoch`` batches (an epoch
-            resumed from a checkpoint takes the number of batches that it has left).
+            Samples as rows, all finite. For data that do not fit in memory, leave out
+            ``y`` and pass an iterable of batches as x: tuples (x, y) or (x, y,
+            sample_weight), each of which makes one step. An iterable such as a list or
+            a data loader is iterated over again in each epoch. A function must return
+            such an iterable for an epoch; if the function takes an argument, it is
+            passed the number of the epoch, counted from 0 over all fits. From an
+            iterator such as a generator, which can be iterated over only once, each
+            epoch takes the next ``steps_per_epoch`` batches (an epoch resumed from a
+            checkpoint takes only as many batches as it still lacks).
         y : (N, n_out), or (N,) if n_out is 1, optional
             Targets, all finite; for `fastmlp.CrossEntropy` also class labels, (N,).
-            Probabilities must lie between 0 and 1, and those of classes sum to 1.
+            Probabilities must lie between 0 and 1, and class probabilities must sum to
+            1 in each row.
         loss : Loss or callable
             Loss to minimise, such as ``fm.CrossEntropy()``; a function (pred, target)
             -> (value, gradient) is turned into a `fastmlp.CustomLoss`, for which Python
@@ -547,13 +556,13 @@ class MLP(Derivatives, Exports):
         epochs : int
             Number of passes over all samples; may be 0.
         batch_size : int, optional
-            Number of samples per step. The last step of an epoch takes the remaining
-            ones; all samples make one step if there are not more than this. Omit it if
-            x is batches or the solver takes all samples at once; otherwise it is
-            required.
+            Number of samples per step. The last step of an epoch takes the samples that
+            remain, which may be fewer. Required, except that it must be left out if x
+            yields batches, and may be left out for a solver, which takes all samples at
+            once.
         shuffle : bool
-            Whether each epoch takes the samples in a new random order; batches always
-            keep theirs.
+            Whether each epoch takes the samples in a new random order. If x yields
+            batches, they are always used in the order in which they come.
         sample_weight : (N,), optional
             Weights of the samples: finite, none negative, not all zero.
         validation_data : tuple, optional
@@ -572,17 +581,18 @@ class MLP(Derivatives, Exports):
             Callbacks to call between epochs, and between steps if they define a hook
             for that; see `fastmlp.callbacks`.
         progress : bool, optional
-            Whether to show progress on standard error; None does so if it is a
-            terminal.
+            Whether to show progress on standard error; None shows it if standard error
+            is a terminal.
         seed : int, sequence of int, SeedSequence, BitGenerator or Generator, optional
-            Seed of the orders of samples, which are functions of the seed and the
-            epoch. An int below 2⁶⁴ gives the orders of that seed from its first epoch
-            on; anything else that ``numpy.random.default_rng`` takes draws such a
-            number. None continues the model's own sequence: two fits in a row see
-            different orders, and 6 epochs followed by 4, with or without saving and
-            loading in between, are the same training as 10.
+            Seed of the sample order, which in each epoch is a function of this seed and
+            the number of the epoch. With an int below 2⁶⁴, epochs are numbered from 0
+            in this fit; anything else that ``numpy.random.default_rng`` takes is used
+            to draw such an int. None continues the model's own sequence of orders: two
+            fits in a row use different orders, and a fit of 6 epochs followed by one of
+            4, with or without saving and loading in between, is the same training as a
+            fit of 10.
         steps_per_epoch : int, optional
-            Number of batches per epoch if x is batches; None takes all.
+            Number of batches per epoch if x yields batches; None takes all of them.
 
         Returns
         -------
@@ -626,7 +636,7 @@ class MLP(Derivatives, Exports):
         Parameters
         ----------
         other : MLP
-            Model to move towards, of the same dtype and shapes of parameters.
+            Model to move towards, with the same dtype and the same parameter shapes.
         tau : float
             Fraction τ, from 0 (nothing changes) to 1 (the parameters become the
             other's).
@@ -695,8 +705,8 @@ class MLP(Derivatives, Exports):
             parameters, FLOPs per row at inference and, approximately, in a training
             step (without the optimiser, whose cost does not depend on the number of
             rows), memory of the parameters, and memory of the outputs kept per row. A
-            multiplication and an addition are two FLOPs, an activation is one per
-            element.
+            multiplication and an addition count as two FLOPs, and an activation counts
+            as one FLOP per element.
         """
         return summary.summary(self)
 

@@ -3,15 +3,15 @@
 A network of dense layers (and residual blocks, and dropout and batch normalisation in
 inference mode) with the activations ``relu``, ``leaky_relu`` and ``identity`` is a
 piecewise linear function. A unit is active if its z > 0. The activation pattern says
-which units are active; it is the same on a whole piece, and the inputs with one pattern
-form a convex polytope (Montúfar et al. 2014; Hanin & Rolnick 2019).
+which units are active. It is constant within each linear piece, and the inputs that
+share a pattern form a convex polytope (Montúfar et al. 2014; Hanin & Rolnick 2019).
 
 Everything is computed in float64 from the model's parameters. Neighbouring regions have
 different patterns. They may still have the same slope, if the units that differ do not
 affect the output.
 
-With one input, a hidden layer of D relu units makes at most D joints, and K layers make
-at most (D + 1)^K regions.
+With one input, a hidden layer of D relu units makes at most D joints (boundaries
+between regions), and K such layers make at most (D + 1)^K regions.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ __all__ = [
 SLOPES = {"identity": 1.0, "relu": 0.0, "leaky_relu": 0.01}
 KINKED = ("relu", "leaky_relu")
 
-# Joints that are closer than this, relative to the line's length, are merged. A polygon
-# is not cut this close to its edge.
+# Joints that are closer than this, relative to the line's length, are merged, and a
+# line that passes this close to a polygon's corner is taken to pass through it.
 COINCIDENT = 1e-12
 # A sum that is smaller than this, relative to the sum of its terms' magnitudes, is
 # rounding error and set to 0.
@@ -128,8 +128,9 @@ def count_regions(mlp: MLP, start: npt.ArrayLike, end: npt.ArrayLike) -> LineReg
     """Count exactly the linear regions that a straight line crosses.
 
     The joints are found layer by layer: on a piece where the earlier layers are linear,
-    so is a unit's z, and there is a joint where its sign changes. They are exact to
-    within float64 rounding; joints closer than 1e-12 of the line's length are merged.
+    each unit's z is linear as well, and there is a joint where z changes its sign. The
+    joints are exact to within float64 rounding; joints closer than 1e-12 of the line's
+    length are merged.
 
     Parameters
     ----------
@@ -163,7 +164,8 @@ def count_regions(mlp: MLP, start: npt.ArrayLike, end: npt.ArrayLike) -> LineReg
     if (a == b).all():
         raise ValueError(f"start and end must be different points, got {a} twice")
 
-    # Each step's values at the joints found so far; between these they are linear.
+    # `values` holds the outputs of each step at the ends and at the joints found so
+    # far; between neighbouring points the outputs are linear.
     t = np.array([0.0, 1.0])
     values: dict[int, Array] = {ops.INPUT: np.stack([a, b])}
     found: list[Array] = []
@@ -206,8 +208,8 @@ def count_regions_2d(
     Without ``resolution`` the count is exact to within float64 rounding: layer by
     layer, the window is cut into convex polygons along the lines on which a unit's z is
     0. With ``resolution``, the different patterns at the points of a grid are counted.
-    This is a lower bound (except for points exactly on a boundary) and serves networks
-    with too many regions to cut.
+    This is a lower bound (except for points exactly on a boundary), for networks with
+    too many regions for the exact method.
 
     Parameters
     ----------
@@ -241,7 +243,8 @@ def count_regions_2d(
         different = np.unique(patterns, axis=0)
         return WindowRegions(len(different), None, different)
 
-    # Each step's values at the corners of the polygons, on which they are linear.
+    # `values` holds the outputs of each step at the corners of the polygons; within a
+    # polygon, the outputs are linear.
     square = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
     sizes = [4]
     values = {ops.INPUT: corner + square @ sides}
@@ -252,7 +255,8 @@ def count_regions_2d(
         z, scale = _sum(step, mlp, values[ops.INPUT], values)
         if step.activation in KINKED:
             z[abs(z) <= ROUNDING * scale] = 0
-            # All values at the corners are interpolated at the cuts together.
+            # One table holds all values at the corners, so that one pass of cuts
+            # interpolates all of them.
             keys = list(values)
             table = np.hstack([z, places, *(values[k] for k in keys)])
             table, sizes, parents, active = _cut(table, sizes, z.shape[1])
@@ -271,7 +275,7 @@ def count_regions_2d(
 
 
 def _checked(mlp: MLP) -> list[Step]:
-    """Return the steps of a network; raise ValueError if not piecewise linear."""
+    """Return a network's steps; raise ValueError if it is not piecewise linear."""
     network = ops.steps(mlp)
     for step in network:
         linear = step.layer is None or step.layer.is_linear
@@ -322,7 +326,7 @@ def _point(name: str, value: object, n_in: int) -> Array:
 
 
 def _window(window: object, n_in: int) -> tuple[Array, Array, Array, Array]:
-    """Return low and high of the coordinates, a corner, and two sides as rows."""
+    """Return the bounds of the coordinates, and a corner and two sides as inputs."""
     array = _validate.convert("window", window, np.dtype(np.float64))
     wanted = "((x_low, x_high), (y_low, y_high)) for a network with two inputs, or "
     wanted += f"three corners (3, {n_in})"
@@ -345,7 +349,7 @@ def _window(window: object, n_in: int) -> tuple[Array, Array, Array, Array]:
 
 
 def _crossings(t: Array, z: Array) -> tuple[Array, list[tuple[float, int]]]:
-    """Return new joints, and (t, unit) for each zero of a z, at a new joint or not."""
+    """Return the new joints, and (t, unit) for all zeros of z, also at old joints."""
     piece, unit = np.nonzero(np.sign(z[:-1]) * np.sign(z[1:]) < 0)
     if not len(piece):
         return np.empty(0), []
@@ -380,8 +384,8 @@ def _cut(
 ) -> tuple[Array, list[int], list[int], Array]:
     """Cut polygons where a unit's z is 0; the z are the first columns of the table.
 
-    Returns the new table and sizes, the index of the polygon that each new one was part
-    of, and its active units.
+    Returns the new table and sizes and, for each new polygon, the index of the old one
+    that it was cut from, and its active units.
     """
     starts = np.cumsum([0, *sizes[:-1]])
     lows = np.minimum.reduceat(table[:, :units], starts, axis=0)

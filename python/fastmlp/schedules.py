@@ -148,7 +148,7 @@ class Constant(Schedule):
 
 
 class Step(Schedule):
-    """lr · gamma^⌊t / step_size⌋: a factor every ``step_size`` steps (StepLR).
+    """lr · gamma^⌊t / step_size⌋: times gamma every ``step_size`` steps (StepLR).
 
     Parameters
     ----------
@@ -187,15 +187,15 @@ class Step(Schedule):
 
 
 class MultiStep(Schedule):
-    """lr · gamma^(milestones reached): a factor at given steps (MultiStepLR).
+    """lr · gamma^(milestones reached): times gamma at given steps (MultiStepLR).
 
     Parameters
     ----------
     lr : float
         First learning rate, ≥ 0.
     milestones : sequence of int
-        First steps with the next learning rate, in ascending order. A milestone that is
-        given twice counts twice.
+        Steps from which on the learning rate is multiplied by gamma once more, in
+        ascending order. A milestone that is given twice counts twice.
     gamma : float
         Factor, ≥ 0.
 
@@ -323,7 +323,7 @@ class Cosine(Schedule):
         elif self.restarts == 1:
             part = steps % self.period / self.period
         else:
-            # First steps of the periods, as integers, which are exact at every restart.
+            # The first steps of the periods are integers, so every restart is exact.
             starts, lengths = [0], [self.period]
             last = int(steps.max(initial=0))
             while starts[-1] + lengths[-1] <= last:
@@ -337,11 +337,11 @@ class Cosine(Schedule):
 class LinearWarmup(Schedule):
     """A linear rise to a learning rate or to a schedule, which then starts.
 
-    At step t below ``steps`` the learning rate is r (s + (1 - s) t / steps), with
-    s = ``start_factor`` and r the final learning rate, or that of the schedule at its
-    step 0. From step ``steps`` it is r, or that of the schedule at its step
-    t - ``steps``. For a constant r this is torch's LinearLR, for a schedule torch's
-    SequentialLR of LinearLR and that schedule.
+    At step t below ``steps`` the learning rate is r (s + (1 - s) t / steps), where s is
+    ``start_factor`` and r is ``after``, or the learning rate of the schedule ``after``
+    at its step 0. From step ``steps`` on the learning rate is r, or that of the
+    schedule at its step t - ``steps``. With a constant r this is torch's LinearLR; with
+    a schedule it is torch's SequentialLR of LinearLR and that schedule.
 
     Parameters
     ----------
@@ -386,7 +386,7 @@ class LinearWarmup(Schedule):
         after = self.after if isinstance(self.after, Schedule) else Constant(self.after)
         rates = after._at(np.maximum(steps - self.steps, 0))
         rise = (1 - self.start_factor) * (steps / self.steps)
-        # While the line is used, these rates are all that of the schedule's step 0.
+        # During the rise, `rates` holds the schedule's learning rate at its step 0.
         line = rates * (self.start_factor + rise)
         return np.where(steps < self.steps, line, rates)
 
@@ -542,20 +542,21 @@ class ReduceOnPlateau(Schedule):
     values without an improvement, the learning rate is multiplied by ``factor``; the
     next ``cooldown`` values are then not counted.
 
-    Unlike the other schedules, it has a state: an optimiser's ``state_dict`` holds a
-    copy, and loading one makes ``opt.schedule`` a new object.
+    Unlike the other schedules, it has a state. An optimiser's ``state_dict`` holds a
+    copy of the schedule, and ``load_state_dict`` replaces ``opt.schedule`` with a new
+    object.
 
     Parameters
     ----------
     lr : float
         First learning rate, ≥ 0.
     mode : {"min", "max"}
-        Whether less or more is better.
+        Whether lower or higher values are better.
     factor : float
         Factor of each reduction, from 0 to below 1.
     patience : int
-        Number of successive values without improvement before a reduction: one more
-        causes it.
+        Number of successive values without improvement that are tolerated; one more
+        causes a reduction.
     threshold : float
         Amount by which an improvement must exceed the best value so far, ≥ 0.
     threshold_mode : {"rel", "abs"}
@@ -565,7 +566,7 @@ class ReduceOnPlateau(Schedule):
     min_lr : float
         Smallest learning rate, ≥ 0.
     eps : float
-        Largest reduction that is omitted as too small, ≥ 0.
+        Reductions by at most this amount are skipped as too small, ≥ 0.
 
     Raises
     ------
@@ -638,7 +639,7 @@ class ReduceOnPlateau(Schedule):
         Raises
         ------
         TypeError
-            If it is not a number.
+            If ``value`` is not a number.
         """
         if not _is_real(value):
             raise TypeError(f"value must be a number, got {_validate.describe(value)}")

@@ -108,8 +108,8 @@ class Solver:
 
     A solver belongs to the first model it trains until `reset` is called. It can be
     pickled and copied with all its state. A fit that resumes from a stored model and
-    solver, on the same data, takes exactly the steps of an uninterrupted one. On other
-    data it detects the change and starts again.
+    solver, on the same data, takes exactly the steps of an uninterrupted fit. If the
+    data have changed, the solver detects this and starts again.
     """
 
     __slots__ = ("__weakref__", "_hyper", "_owner", "_status", "core")
@@ -129,7 +129,8 @@ class Solver:
         )
 
     def _make(self, **hyper: Any) -> None:
-        # The order is that of the constructor; a loaded state may have another.
+        # Store the values in the order of the constructor's arguments; a loaded state
+        # may have another order.
         checks = self._checks.items()
         self._hyper = {name: check(name, hyper[name]) for name, check in checks}
         self._check_together()
@@ -190,7 +191,7 @@ class Solver:
         raise NotImplementedError
 
     def _epoch_end(self, value: float) -> None:
-        """Take note of the monitored loss, as optimisers do; solvers do not use it."""
+        """Do nothing: only optimisers pass the monitored loss to a schedule."""
 
     # Without a network --------------------------------------------------------------
 
@@ -250,8 +251,8 @@ class Solver:
         -------
         dict
             ``"kind"`` (str), ``"hyper"`` (dict: the constructor's arguments),
-            ``"step"`` (int: the iterations) and ``"slots"`` (list, empty before the
-            first iteration, else with one dict of flat arrays).
+            ``"step"`` (int: the number of iterations) and ``"slots"`` (list, empty
+            before the first iteration, else with one dict of flat arrays).
         """
         core = self.core.state()
         slots = []
@@ -276,7 +277,7 @@ class Solver:
         Raises
         ------
         TypeError, ValueError
-            If it is not such a state; the solver is unchanged then.
+            If ``state`` is invalid; the solver is unchanged then.
         """
         hyper, step, slots = _validate.stored(state, self._kind_name())
         if hyper.keys() != self._checks.keys():
@@ -366,7 +367,7 @@ class _Runner:
 
     def run(self, epoch: int) -> float:
         x, y, weight = self._data
-        # Not kept from the last epoch: loading a state, as in a callback, replaces it.
+        # Read in each epoch, because loading a state, as a callback may, replaces it.
         core = self._solver.core
         report = _validate.accepted(self._call(core, x, y, self._loss, weight))
         self._solver._status = report[0]
@@ -394,9 +395,10 @@ class LBFGS(Solver):
     """Limited-memory BFGS with a line search for the strong Wolfe conditions.
 
     The direction is that of algorithm 7.4 of Nocedal & Wright, "Numerical Optimization"
-    (2nd edition, 2006), from the last ``history`` pairs of steps s and changes of the
-    gradient y, scaled by sᵀy / yᵀy of the latest pair; pairs without positive curvature
-    are left out. The step length is found by the line search of Moré & Thuente 1994,
+    (2nd edition, 2006). It is computed from the last ``history`` pairs (s, y), where s
+    is a step and y the change of the gradient along it, with the initial inverse
+    Hessian sᵀy / yᵀy I of the latest pair. Pairs without positive curvature are left
+    out. The step length is found by the line search of Moré & Thuente 1994,
     whose first trial is 1, or min(1, 1 / ‖g‖) if there are no pairs. If a line search
     fails, the pairs are discarded and the direction is -g.
 
@@ -411,7 +413,8 @@ class LBFGS(Solver):
         f(θ + t d) ≤ f(θ) + c₁ t gᵀd and abs(∇f(θ + t d)ᵀd) ≤ c₂ abs(gᵀd);
         0 < c₁ < c₂ < 1.
     tol : float
-        Tolerance, ≥ 0: it has converged when no element of the gradient exceeds this.
+        Tolerance, ≥ 0: the solver has converged when no element of the gradient exceeds
+        it in magnitude.
 
     Raises
     ------
@@ -471,8 +474,9 @@ class LBFGS(Solver):
         Parameters
         ----------
         f : callable
-            ``f(theta) -> (value, grad)`` with a grad of theta's shape. A value that is
-            not finite counts as too long a step, but is an error at the start.
+            ``f(theta) -> (value, grad)`` with a grad of theta's shape. If a value is
+            not finite, the solver tries a shorter step; at the starting point it is an
+            error.
         theta : array_like
             Starting point of any shape; float32 is computed in float32, everything else
             in float64.
@@ -528,7 +532,8 @@ class LevenbergMarquardt(Solver):
     curved, as it is for networks.
 
     The loss must be `fastmlp.MSE`. An iteration takes time in proportion to n_params³
-    and to n_params² times samples and outputs. It computes in float64 for either dtype.
+    and to n_params² times samples and outputs. The solver computes in float64 even if
+    the model's dtype is float32.
 
     Parameters
     ----------
@@ -537,12 +542,13 @@ class LevenbergMarquardt(Solver):
     max_tries : int
         Largest number of steps tried in an iteration, at least 1.
     tol : float
-        Tolerance, ≥ 0: it has converged when no element of the gradient exceeds this.
+        Tolerance, ≥ 0: the solver has converged when no element of the gradient exceeds
+        it in magnitude.
     acceleration : bool
-        Whether steps are corrected as above.
+        Whether to add the second-order correction described above.
     memory_limit : int
-        Largest size, in bytes, of its two matrices of n_params² float64; networks that
-        need more are refused.
+        Largest total size, in bytes, of the solver's two n_params by n_params matrices
+        of float64; networks that need more are refused.
 
     Raises
     ------

@@ -103,7 +103,7 @@ def test_arguments_that_checkpoints_do_not_fit(tmp_path):
 
 
 def test_the_best_of_some_epochs(tmp_path):
-    with pytest.raises(ValueError, match="monitor is for save_best_only"):
+    with pytest.raises(ValueError, match="monitor needs save_best_only=True"):
         fm.Checkpoint("a.safetensors", monitor="val_loss")
     saved = []
     save = fm.Checkpoint(tmp_path / "{epoch}.safetensors", save_best_only=True, every=2)

@@ -47,7 +47,9 @@ def test_activations_as_a_list():
 
 
 def test_dense_with_the_width_of_its_input():
-    with pytest.raises(TypeError, match=r"^activation .* number of outputs alone$"):
+    with pytest.raises(
+        TypeError, match=r"^activation .* number of outputs, not of inputs$"
+    ):
         fm.Dense(4, 3)
 
 
@@ -119,6 +121,6 @@ def test_a_loss_of_pytorch_in_a_function():
 def test_a_batch_of_one_row_with_batch_normalisation():
     mlp = fm.MLP([4, 3, fm.BatchNorm(), 1], seed=0)
     before = mlp.params.copy()
-    with pytest.raises(ValueError, match="6 rows by batch_size=5 leave a single one"):
+    with pytest.raises(ValueError, match="batch_size=5, 6 rows leave a single row"):
         mlp.fit(X, X[:, :1], loss=fm.MSE(), optimizer=fm.Adam(), epochs=1, batch_size=5)
     np.testing.assert_array_equal(mlp.params, before)

@@ -473,9 +473,9 @@ def test_load_state_dict_is_strict_and_atomic():
     good = opt.state_dict()
     slot = good["slots"][0]
     for bad, error, words in [
-        ({}, ValueError, "state must be what state_dict"),
-        (None, ValueError, "state must be what state_dict"),
-        ([1, 2], ValueError, "state must be what state_dict"),
+        ({}, ValueError, "state must be a dict from state_dict"),
+        (None, ValueError, "state must be a dict from state_dict"),
+        ([1, 2], ValueError, "state must be a dict from state_dict"),
         ({**good, "kind": "adamw"}, ValueError, "kind 'adam', got 'adamw'"),
         ({**good, "hyper": {"lr": 1.0}}, ValueError, "must have the keys lr, betas"),
         ({**good, "hyper": {**good["hyper"], "lr": -1}}, ValueError, "^lr must"),

@@ -106,7 +106,9 @@ def test_batches_of_classes_with_validation_and_metrics():
 
 def test_exhausted_generators_are_explained():
     mlp = toy_mlp()
-    with pytest.raises(ValueError, match=r"^x, a generator, can only be iterated once"):
+    with pytest.raises(
+        ValueError, match=r"^x, a generator, can be iterated over only once"
+    ):
         toy_fit(mlp, (b for b in slices()))
     assert mlp.history is None
     with pytest.raises(
@@ -137,7 +139,7 @@ def test_errors_of_the_source_propagate():
     ("x", "options", "error", "words"),
     [
         (np.ones((4, 3)), {}, TypeError, "^y must hold real numbers.*batches"),
-        (5, {}, TypeError, "^x must be an array, or without y an iterable"),
+        (5, {}, TypeError, "^x must be an array or, if y is left out, an iterable"),
         (lambda: 5, {}, TypeError, "^x must return an iterable"),
         ([5], {}, TypeError, r"^x, batch 0 must be \(x, y\)"),
         ([(1,)], {}, TypeError, r"^x, batch 0 must be \(x, y\)"),

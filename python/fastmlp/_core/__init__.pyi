@@ -21,11 +21,12 @@ __version__: str
 ACTIVATIONS: tuple[str, ...]
 LOSSES: tuple[str, ...]
 OPTIMIZERS: tuple[str, ...]
-# Epochs of the random numbers drawn outside `Mlp.fit_epoch`: by optimiser steps, and by
-# other passes in training mode.
+# Epoch numbers from which dropout draws its random numbers outside `Mlp.fit_epoch`: in
+# single optimiser steps, and in other passes in training mode.
 STEP_DRAWS: int
 PASS_DRAWS: int
-# Directions of a Jacobian from which on products skip what a relu made 0.
+# Number of directions of a Jacobian from which on it is faster to skip, in products,
+# the elements that a relu has set to 0.
 GATHER_PAYS: int
 
 class DivergenceError(FloatingPointError): ...
@@ -189,7 +190,7 @@ class EpochProgress:
 class OpInfo:
     """An operation that a network computes for a layer, or for a part of one."""
 
-    # Of its layer: "2", "3.body.0", "3.projection", ...
+    # Name of the op's layer: "2", "3.body.0", "3.projection", ...
     @property
     def name(self) -> str: ...
     @property
@@ -198,16 +199,16 @@ class OpInfo:
     def n_in(self) -> int: ...
     @property
     def n_out(self) -> int: ...
-    # The index of the op whose output it takes, -1 for the network's input; `other` is
-    # the second addend of a residual block's end.
+    # `input` is the index of the op whose output this op reads, -1 for the network's
+    # input; `other` is the second addend of a residual block's end.
     @property
     def input(self) -> int: ...
     @property
     def other(self) -> int | None: ...
-    # None: a custom function.
+    # None for a custom function.
     @property
     def activation(self) -> str | None: ...
-    # Offsets into the parameters (of a normalisation: scale and shift), and into the
+    # Offsets into the parameters (the scale and shift of a normalisation), and into the
     # running statistics.
     @property
     def weight(self) -> int | None: ...
@@ -301,11 +302,11 @@ class Mlp:
     ) -> _Report | NotImplementedType: ...
     def begin_fit(self, token: object) -> None: ...
     def end_fit(self, token: object) -> None: ...
-    # `order`: the numbers of the epoch's rows (int64) in their order, without shuffle.
-    # `first_row`: the row to start from, in that order. `lr`: the learning rates
-    # (float64) of the steps from there. `l2`: l2 / 2 * (sum of dense weights squared) /
-    # (sum of the batch's sample weights) is added to each step's loss, as in
-    # value_and_grad.
+    # `order`: the indices (int64) of the epoch's rows in the order in which to use
+    # them, without shuffle. `first_row`: the position in the order at which to start.
+    # `lr`: the learning rates (float64) of the steps from there. `l2`: each step's loss
+    # includes l2 / 2 * (sum of squares of the dense weights) / (sum of the batch's
+    # sample weights), as in value_and_grad.
     def fit_epoch(
         self,
         x: object,
@@ -346,5 +347,6 @@ def threads_for_work(flops: float, parts: int) -> int: ...
 def build_info() -> dict[str, Any]: ...
 def activation_saves(activation: str) -> str: ...
 
-# The variance of initial weights before an activation: "he", "lecun" or "glorot".
+# The rule for the variance of initial weights before this activation: "he", "lecun" or
+# "glorot".
 def weight_scale(activation: str) -> str: ...

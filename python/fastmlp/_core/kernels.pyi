@@ -1,7 +1,8 @@
 """The kernels of the active instruction set, one call each, on numpy arrays.
 
-The same names, arguments, defaults and side effects as in `fastmlp.reference`. All work
-in place on their first arguments; arrays are C-contiguous and of one float dtype.
+Names, arguments, defaults and side effects are the same as in `fastmlp.reference`. All
+functions write to their first arguments. Arrays are C-contiguous, and all float arrays
+of a call have the same dtype.
 """
 
 from typing import Any

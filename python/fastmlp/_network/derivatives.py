@@ -32,8 +32,9 @@ class Derivatives(Model):
         x : (B, n_in) or (n_in,)
             Samples as rows, or one sample.
         training : bool
-            Whether `Dropout` drops (differently in each such call) and `BatchNorm` uses
-            the statistics of the batch and updates its running statistics.
+            Whether `Dropout` drops elements (different ones in each such call), and
+            `BatchNorm` uses the statistics of the batch and updates its running
+            statistics.
 
         Returns
         -------
@@ -105,7 +106,8 @@ class Derivatives(Model):
         dy : (B, n_out) or (n_out,)
             Derivative of a scalar function with respect to the outputs.
         training : bool
-            Whether dropout and batch normalisation train, as in `forward`.
+            Whether dropout and batch normalisation are in training mode, as in
+            `forward`.
 
         Returns
         -------
@@ -162,7 +164,7 @@ class Derivatives(Model):
         -----
         All directions of many rows go through the layers as one matrix: n_in tangents
         forward or n_out cotangents backward, whichever is less work. At a kink the
-        derivative is that of the activation's backward pass: relu'(0) = 0.
+        derivative is the one that the backward pass uses: relu'(0) = 0.
         """
         j = self.core.jacobian(x)
         if j is NotImplemented:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class LayerArrays(NamedTuple):
-    """A layer, its arrays by role, and the same of its body."""
+    """A layer, its arrays by role, and the layers of its body in the same form."""
 
     layer: Layer
     arrays: dict[str, Array]
@@ -41,7 +41,8 @@ def fold(
     Returns
     -------
     layers, named
-        The same of the folded network, in float64.
+        Layers and arrays of the folded network, in the same form, with the arrays in
+        float64.
     """
     folded = _folded(_with_arrays(layers, named, ""))
     return [item.layer for item in folded], name_arrays(folded)

@@ -1,7 +1,7 @@
 """The base class of the model: its structure, parameters and state.
 
-Modules below `fastmlp.MLP` annotate with its base class, `Model`, and make new models
-with `model_class`, because they cannot import it.
+Modules that `fastmlp.mlp` imports cannot import the class `MLP` from there. They
+annotate with its base class, `Model`, and create new models with `model_class`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from ..layers import Layer
     from ..metrics import History
 
-    # The only import that points upwards, and only for types. Public signatures name
-    # the class itself: the hooks of a callback may then be annotated with it, and what
-    # a reader returns has all its methods.
+    # For type checkers only. Public signatures use `MLP` instead of `Model`, so that
+    # users can annotate the hooks of their callbacks with `MLP`, and type checkers know
+    # all methods of the models that functions such as `fastmlp.load` return.
     from ..mlp import MLP as MLP
 
 _classes: list[type[MLP]] = []
@@ -77,7 +77,7 @@ class Model:
     history: History | None
     forward_shape: tuple[int, ...] | None
 
-    # The architecture: as given, for the representation, and resolved.
+    # The architecture: as given, for ``__repr__``, and resolved.
     _given: dict[str, Any]
     _layers: tuple[Layer, ...]
     _n_in: int
@@ -98,7 +98,7 @@ class Model:
         self._layers = resolve.resolve(items, defaults)
         self._dtype = np.dtype(given["dtype"])
 
-        # Python's integers do not overflow.
+        # Count in Python, whose integers do not overflow.
         size, self._n_out = resolve.count_parameters(self.n_in, self._layers)
         if size > sys.maxsize // self.dtype.itemsize:
             raise ValueError(
@@ -201,18 +201,19 @@ class Model:
         -------
         dict of str to ndarray
             ``"0.weight"`` (out, in), ``"0.bias"`` (out,), ``"2.weight"``, …: the names
-            of a ``torch.nn.Sequential`` with one module for each layer, and one after a
-            dense layer for an activation other than the identity. Normalisations have
-            ``weight``, ``bias``, and ``running_mean``, ``running_var`` and
-            ``num_batches_tracked``; residual blocks have modules ``body`` and
-            ``projection``: ``"3.body.0.weight"``.
+            of a ``torch.nn.Sequential`` with one module for each layer, and another
+            module after each dense layer whose activation is not the identity.
+            Normalisations have ``weight`` and ``bias``, and batch normalisations also
+            ``running_mean``, ``running_var`` and ``num_batches_tracked``. Residual
+            blocks have modules ``body`` and ``projection``: ``"3.body.0.weight"``.
 
         Notes
         -----
         The seed of the random draws of training (sample orders, dropout) is not
         included. Dropout in `train_step` is a function of that seed and of the
-        optimiser's step count: a model made with the same ``seed`` therefore continues
-        the training exactly if it loads both states. `copy`, pickles and
+        optimiser's step count. A model made with the same ``seed`` therefore continues
+        the training exactly if the states of both the model and the optimiser are
+        loaded. `copy`, pickles and
         `fastmlp.Checkpoint` also contain the seed, and the progress of `fit` and of
         calls with ``training=True``.
         """
@@ -227,7 +228,7 @@ class Model:
         return state
 
     def load_state_dict(self, state: Mapping[str, npt.ArrayLike]) -> None:
-        """Load parameters from `state_dict`, or from a ``torch.nn.Sequential``'s.
+        """Load parameters from a `state_dict` of a model or a ``torch.nn.Sequential``.
 
         Parameters
         ----------
@@ -270,7 +271,8 @@ class Model:
                 "state does not fit the model; " + "; ".join(sorted(wrong))
             )
 
-        # Copy views of this model's own memory, which is about to be overwritten.
+        # The state may hold views of this model's memory, which is about to be
+        # overwritten: copy them first.
         for name, array in arrays.items():
             own = (self._params, self._buffers)
             if any(np.may_share_memory(array, o) for o in own):

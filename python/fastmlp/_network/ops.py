@@ -47,11 +47,11 @@ class Step:
     weight, bias : slice or None
         Positions of W and b, or of scale and shift, in ``params``.
     stats : int
-        Position of the running mean in ``buffers``, which the variance follows; -1 if
-        there is none.
+        Position of the running mean in ``buffers``, where the running variance follows
+        it; -1 if the layer has no running statistics.
     source, other : int
-        Steps whose outputs are the inputs, `INPUT` for the network's input; ``other``
-        is the second addend of "add".
+        Indices of the steps whose outputs this step reads, `INPUT` for the network's
+        input; ``other`` is the second addend of "add".
     output : int or None
         Index of the core's op that holds the output; None if the op also computes the
         activation that follows.
@@ -82,7 +82,7 @@ class Step:
         source: int,
     ) -> None:
         self.kind = kind
-        # Callers know the class by the kind.
+        # Any, because callers can tell the class of the layer from `kind`.
         self.layer: Any = layer
         self.name = name
         self.depth = name.count(".body.") + name.endswith(".projection")
@@ -140,7 +140,7 @@ class Step:
 
 
 def steps(mlp: Model) -> list[Step]:
-    """Return what a model computes, in order.
+    """Return the steps of a model, in the order in which they are computed.
 
     Raises
     ------
@@ -151,7 +151,7 @@ def steps(mlp: Model) -> list[Step]:
     names = torch_names(mlp.layers)
     fused = _fused(places, {op.name for op in mlp.core.ops})
     result: list[Step] = []
-    ends = {INPUT: INPUT}  # by op, the last of its steps
+    ends = {INPUT: INPUT}  # for each op, the index of its last step
     for i, op in enumerate(mlp.core.ops):
         layer = places[op.name].layer if op.name in places else None
         step = Step.of_op(op, layer, names[op.name], ends[op.input])
@@ -167,7 +167,7 @@ def steps(mlp: Model) -> list[Step]:
 
 
 def _fused(places: dict[str, Place], ops: set[str]) -> dict[str, list[Place]]:
-    """Return the activations that an op computes after its own, by the op's name."""
+    """Return by op name the `Activation` layers that the core fuses with the op."""
     owner = {name: name for name in ops}
     fused: dict[str, list[Place]] = {}
     for name, place in places.items():
@@ -198,7 +198,7 @@ def affine(step: Step, mlp: Model) -> tuple[Array, Array] | None:
     """Return (a, c) in float64 if the step is x @ a + c or x * a + c at inference.
 
     ``a`` is a matrix for a dense step, whose activation is not included, and a vector
-    for batch normalisation. None for other steps.
+    for batch normalisation. The result is None for other steps.
     """
     arrays = step.arrays(mlp)
     if step.kind == "dense":
@@ -207,7 +207,7 @@ def affine(step: Step, mlp: Model) -> tuple[Array, Array] | None:
 
 
 def last_uses(network: list[Step]) -> list[int]:
-    """Return for each step the last one that reads its output, or itself."""
+    """For each step, return the last step that reads its output, or the step itself."""
     uses = list(range(len(network)))
     for i, step in enumerate(network):
         for j in (step.source, step.other) if step.kind == "add" else (step.source,):

@@ -29,10 +29,12 @@ def resolve(items: Sequence[int | Layer], defaults: Defaults) -> tuple[Layer, ..
 def _resolve(
     items: Sequence[int | Layer], defaults: Defaults, last: str | None
 ) -> tuple[tuple[Layer, ...], str]:
-    """Resolve from last to first: the last dense layer has the output's activation.
+    """Return the items as resolved layers, and an activation for the layer before them.
 
-    ``last`` is the default activation of the last dense layer of the items, None for
-    that of the output. Returns the default of the dense layer before the items as well.
+    Items are resolved from last to first, because only the last dense layer of a model
+    has the output activation as its default. ``last`` is the default activation of the
+    last dense layer among the items; None means the output activation. The activation
+    returned is the default of a dense layer in front of the items.
     """
     kind = defaults.output_activation if last is None else last
     resolved: list[Layer] = []
@@ -64,7 +66,7 @@ class Place(NamedTuple):
     layer : Layer
         The layer.
     n_in : int
-        Its input width.
+        Input width of the layer.
     before : str
         Name in the core of the layer before it in the same sequence; "" for the first.
     """
@@ -111,7 +113,7 @@ def torch_names(layers: Sequence[Layer]) -> dict[str, str]:
 
 
 def count_parameters(n_in: int, layers: Sequence[Layer]) -> tuple[int, int]:
-    """Return the number of parameters, which may exceed 64 bits, and the width."""
+    """Return the number of parameters, which may exceed 64 bits, and the last width."""
     size = sum(
         prod(shape)
         for place in walk(layers, n_in)
@@ -140,11 +142,11 @@ def torch_shapes(
 def first_draws(
     layers: Sequence[Layer], init: str, prefix: str = ""
 ) -> Iterator[tuple[str, str, str]]:
-    """Yield name, activation and ``init`` of each dense layer, for its first weights.
+    """Yield name, activation and ``init`` of each dense layer, to draw its weights.
 
     The activation is the layer's own. If that is the identity, it is the activation of
-    a following `Activation` with only normalisations and dropouts in between. ``init``
-    is used for projections.
+    a following `Activation` with only normalisations and dropouts in between. The
+    argument ``init`` is for the projections of residual blocks.
     """
     for i, layer in enumerate(layers):
         name = f"{prefix}{i}"

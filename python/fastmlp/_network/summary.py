@@ -45,7 +45,7 @@ def flops(step: Step) -> tuple[int, int]:
 
 
 def _title(step: Step) -> str:
-    """Say what layer it is."""
+    """Return the text that describes a step's layer in the table."""
     layer = step.layer
     if step.kind == "dense":
         bias = "" if step.bias is not None else ", no bias"
@@ -70,7 +70,7 @@ def size(count: float) -> str:
 
 
 def summary(mlp: Model) -> str:
-    """Return the table of `fastmlp.MLP.summary`, which says what is in it."""
+    """Return the table that `fastmlp.MLP.summary` documents."""
     network = ops.steps(mlp)
     item = mlp.dtype.itemsize
     rows: list[tuple[str, ...]] = []

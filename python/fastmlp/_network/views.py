@@ -26,7 +26,7 @@ class Views:
     ) -> None:
         self.weights: list[Array] = []
         self.biases: list[Array | None] = []
-        # Names of the dense layers above in the core.
+        # Names in the core of the dense layers that `weights` and `biases` belong to.
         self.places: list[str] = []
         self.parameters: dict[str, Array] = {}
         self.statistics: dict[str, Array] = {}
@@ -60,5 +60,5 @@ class Views:
             self.named |= {**parameters, **statistics}
 
     def in_torch_layout(self) -> dict[str, Array]:
-        """Return the same views, weights of dense layers as (out, in)."""
+        """Return the same views, but the weights of dense layers as (out, in)."""
         return {n: v.T if n in self._dense else v for n, v in self.named.items()}

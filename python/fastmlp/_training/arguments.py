@@ -37,7 +37,7 @@ def check_optimizer(optimizer: object, *, solvers: bool = False) -> None:
 
 
 def claim(mlp: Model, optimizer: Optimizer | Solver) -> None:
-    """Make the optimiser this model's, unless it has trained another one."""
+    """Bind the optimiser to this model, unless it has trained another model."""
     if optimizer._owner not in (None, mlp._self) and optimizer.step_count > 0:
         raise ValueError(
             "optimizer has trained another model, to which its state belongs; make a "

@@ -1,4 +1,4 @@
-"""The batches of an epoch: slices of arrays, or what an iterable yields."""
+"""The batches of an epoch: slices of arrays, or the items of an iterable."""
 
 from __future__ import annotations
 
@@ -77,15 +77,15 @@ class StreamedBatches:
                 iterator = iter(source)
             except TypeError:
                 raise TypeError(
-                    "x must be an array, or without y an iterable of batches (x, y), "
-                    "or a function that returns one; "
+                    "x must be an array or, if y is left out, an iterable of batches "
+                    "(x, y) or a function that returns one; "
                     f"got {_validate.describe(source)}"
                 ) from None
             if iterator is source:
                 self._iterator = iterator
         if self._iterator is not None and steps is None and epochs > 1:
             raise ValueError(
-                f"x, {_validate.describe(source)}, can only be iterated once, but "
+                f"x, {_validate.describe(source)}, can be iterated over only once, but "
                 f"there are {epochs} epochs: give steps_per_epoch, or pass a function "
                 "that returns a new iterable for each epoch"
             )
@@ -93,7 +93,8 @@ class StreamedBatches:
     def __call__(self, epoch: int, done: int) -> Iterator[Data]:
         """Return an epoch's batches after the first ``done`` ones, checked.
 
-        An iterator is not advanced past those: it is already where training stopped.
+        An iterator is not advanced past the first ``done`` batches, because it already
+        is at the place where training stopped.
         """
         source = self._iterator
         if source is None:

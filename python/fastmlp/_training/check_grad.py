@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from .._validate import Array
 
-# Elements below this fraction of the largest are compared relative to that instead.
+# Errors of very small elements are divided by this fraction of the largest element
+# instead of by the element itself.
 SMALL = 1e-3
 
 
@@ -56,7 +57,7 @@ def check_grad(
         The largest |gᵢ - dᵢ| / max(|gᵢ|, |dᵢ|, s) over the elements checked, with d the
         differences and s a thousandth of the largest |gᵢ| or |dᵢ|; 0 if all are zero.
         It is about 1e-9 in float64 and 1e-3 in float32 if the gradient is right, and
-        about 1 if it is wrong; NaN if f or its gradient is.
+        about 1 if it is wrong; NaN if a gradient element or a difference is NaN.
 
     Raises
     ------

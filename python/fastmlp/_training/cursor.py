@@ -15,8 +15,8 @@ class EpochCursor:
     Parameters
     ----------
     of : list
-        Numbers of steps of an epoch, of its rows, and of rows of a batch; None if
-        unknown.
+        Number of steps in an epoch, number of rows in an epoch, and number of rows in a
+        batch; None for those that are unknown.
     epoch : int
         Number of the epoch that ``state`` belongs to.
     state : dict, optional

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..optimizers import Optimizer
     from .types import Data, Listener
 
-    # Seed, epoch and step: what dropout draws in a pass is a function of them.
+    # (seed, epoch, step), which determine the dropout masks of a pass.
     Draw = tuple[int, int, int]
 
 
@@ -52,7 +52,7 @@ def value_and_grad(
         pred = accepted(mlp.core.predict(rows))
         value, dy = loss.value_and_grad(pred, y, weight)
         return value, accepted(mlp.core.vjp(rows, dy))[2]
-    # There must be only one forward pass: each draws new masks.
+    # Make only one forward pass, because each pass draws new dropout masks.
     mlp.forward_shape = None
     with rollback_on_error(mlp):
         pred = accepted(mlp.core.forward(rows, True))
@@ -88,9 +88,10 @@ def train_step(
 def loss_and_gradient(
     mlp: Model, batch: Data, loss: Loss, optimizer: Optimizer, draw: Draw
 ) -> tuple[float, Array]:
-    """Return the loss and its gradient by the outputs of a pass in training mode.
+    """Return the loss of a pass in training mode, and its gradient.
 
-    Like the core, raises DivergenceError unless the loss is finite.
+    The gradient is taken with respect to the outputs. Like the core, the function
+    raises DivergenceError unless the loss is finite.
     """
     x, y, weight = batch
     pred = accepted(mlp.core.forward(x, True, draw))

@@ -27,7 +27,7 @@ class StopTraining(Exception):
 
 
 def listener_of(hooks: list[Callback], mlp: MLP, history: History) -> Listener | None:
-    """Return a function that calls each ``on_batch_end``; None if there is none."""
+    """Return a function that calls each ``on_batch_end``; None if there are none."""
     calls = overridden(hooks, "on_batch_end")
     if not calls:
         return None
@@ -56,9 +56,10 @@ def train(
     mlp : MLP
         Model to train.
     runner : Runner or Driver
-        Object that trains for an epoch, or for all of them.
+        Object that trains for one epoch at a time, or a driver, which trains for all of
+        them.
     run : Run
-        Fit as the callbacks see it.
+        Description of the fit that callbacks have as their attribute ``run``.
     evaluate : callable, optional
         Function that returns the validation loss and the metrics after an epoch.
     progress : bool, optional
@@ -90,7 +91,7 @@ def train(
                     call(mlp, history)
                 del left[0]
         except BaseException as error:
-            # Those whose on_train_end has not returned clean up in on_error instead.
+            # Callbacks whose on_train_end has not returned clean up in on_error.
             _notify_error(left, mlp, history, error)
             raise
     finally:
@@ -158,14 +159,14 @@ def _epochs(
 def _notify_error(
     hooks: list[Callback], mlp: MLP, history: History, error: BaseException
 ) -> bool:
-    """Call ``on_error`` of all callbacks; return whether this is an ordinary end."""
+    """Call each ``on_error``; return whether one of them made this an ordinary end."""
     answers: list[object] = []
 
     def ask(call: Callable[..., object]) -> None:
         answers.append(call(mlp, history, error))
 
     with contextlib.ExitStack() as stack:
-        # All are called, even if one of them raises; the stack runs backwards.
+        # The stack makes all its calls, even if one of them raises, in reverse order.
         for call in reversed(overridden(hooks, "on_error")):
             stack.callback(ask, call)
     return isinstance(error, _core.DivergenceError) and any(map(wants_stop, answers))

@@ -72,7 +72,7 @@ class NativeEpoch:
         shuffle: bool = False,
         order: Array | None = None,
     ) -> float:
-        """Take steps, by default one of all rows; return the epoch's loss so far."""
+        """Take steps, by default one on all rows; return the epoch's loss so far."""
         x, y, weight = data
         optimizer = self._optimizer
         return accepted(
@@ -97,7 +97,7 @@ class NativeEpoch:
 
 
 class ArrayEpochs:
-    """Epochs of arrays, each in one native call, which polls for Ctrl-C."""
+    """Epochs on arrays, each in one native call that polls for Ctrl-C."""
 
     finished = False
 
@@ -193,7 +193,8 @@ def make_runner(
         if mlp.buffers.size and 1 in (rows, batch_size, rows % batch_size):
             raise ValueError(
                 "x: batch normalisation needs batches of at least two rows in "
-                f"training; {rows} rows by batch_size={batch_size} leave a single one"
+                f"training; with batch_size={batch_size}, {rows} rows leave a single "
+                "row for the last batch"
             )
     step: Any
     if loss.core is None:

@@ -11,7 +11,7 @@ from .. import _validate
 
 
 def generator(seed: Any) -> np.random.Generator:
-    """Return a generator from what numpy.random.default_rng takes, except bools."""
+    """Return a generator for any seed that default_rng takes, except bools."""
     if _is_int(seed) or isinstance(seed, np.bool_):
         seed = _validate.count("seed", seed, 0)
     try:
@@ -25,7 +25,7 @@ def generator(seed: Any) -> np.random.Generator:
 
 
 def key(seed: object) -> int:
-    """Return the 64 bits that determine the orders of all epochs."""
+    """Return the 64 bits that determine the sample orders of all epochs."""
     if not _is_int(seed):
         return int(generator(seed).integers(2**63))
     number = _validate.count("seed", seed, 0)

@@ -44,8 +44,8 @@ class Session:
     steps_per_epoch : int, optional
         Number of steps of an epoch, if known.
     seed, first_epoch : int
-        The order of the samples in an epoch is a function of this seed and the epoch's
-        number; ``first_epoch`` is the number of the first.
+        Seed of the sample orders, and number of this fit's first epoch in the sequence
+        of orders that the seed determines.
     has_validation : bool
         Whether there are validation data.
     metrics : tuple of str
@@ -167,8 +167,8 @@ def fit(
             batch_size = rows
         elif batch_size < rows and isinstance(optimizer, Solver):
             raise ValueError(
-                f"batch_size must be None or at least the {rows} samples for "
-                f"{type(optimizer).__name__}, got {batch_size}"
+                f"batch_size must be None or at least the number of samples, {rows}, "
+                f"for {type(optimizer).__name__}, got {batch_size}"
             )
         steps = -(-rows // batch_size)
 
@@ -181,7 +181,7 @@ def fit(
         if isinstance(data, StreamedBatches):
             raise ValueError(
                 "metrics need validation_data if x is an iterable of batches, because "
-                "it is not iterated a second time"
+                "x is not iterated over a second time to compute them"
             )
         evaluator = Evaluator(mlp, data, loss, measured, validation=False)
 
@@ -216,7 +216,7 @@ def fit(
 
 
 def _checked_batch_size(batch_size: Any, optimizer: Optimizer | Solver) -> int | None:
-    """Return the argument for arrays; None means all rows, for solvers."""
+    """Return a valid ``batch_size`` for arrays; only solvers allow None (all rows)."""
     if batch_size is not None:
         return _validate.count("batch_size", batch_size, 1)
     if not isinstance(optimizer, Solver):
@@ -236,7 +236,11 @@ def _streamed(
     steps: int | None,
     of_batches: dict[str, object],
 ) -> StreamedBatches:
-    """Return the batches of an iterable; ``of_batches`` must not be given to fit."""
+    """Return the batches of an iterable.
+
+    ``of_batches`` holds the arguments of fit that must be None here, because the
+    batches determine them.
+    """
     if isinstance(optimizer, Solver):
         raise TypeError(
             f"{type(optimizer).__name__} works on all samples at once: give fit arrays "
@@ -253,7 +257,7 @@ def _streamed(
     for name, value in of_batches.items():
         if value is not None:
             raise TypeError(
-                f"{name} must be left out if y is: x is an iterable of batches then, "
-                f"each with its own; got {_validate.describe(value)}"
+                f"{name} must be left out if y is left out, because x then yields "
+                f"batches, each with its own {name}; got {_validate.describe(value)}"
             )
     return batches

@@ -4,22 +4,22 @@ A callback is an object of a subclass of `Callback`, or a plain function of (mlp
 history), which is called after each epoch. The order of calls in one fit is
 
 ====================  =================================================================
-``on_train_begin``    once, before the first epoch; an error here changes nothing
+``on_train_begin``    once, before the first epoch; if it raises, nothing has changed
 ``on_epoch_begin``    before each epoch
 ``on_batch_end``      after each step, if a callback overrides it
 ``on_epoch_end``      after each epoch; the history already has its values, but
                       ``restore_best`` and similar options have not restored anything
 ``on_train_end``      once, after the last epoch, however the training ended
 ``on_error``          once, instead of ``on_train_end``, if an exception ends the
-                      training; if an ``on_train_end`` raised it, only for its own
-                      callback and those after it
+                      training; if a callback's ``on_train_end`` raised it, only for
+                      that callback and those after it
 ====================  =================================================================
 
-Each is called for all callbacks in the order given, except that `Checkpoint`,
-`CSVLogger` and `LearningRateFinder` come last so that they see, or undo, what the
-others have done in the epoch. Any exception from a callback ends the training and is
-raised to the caller. The model, the optimiser and the history are then left as they are
-and can be used.
+Each method is called for all callbacks in the order given, except that `Checkpoint`,
+`CSVLogger` and `LearningRateFinder` come last so that they see, or undo, the changes
+that the other callbacks made in the epoch. Any exception from a callback ends the
+training and is raised to the caller of fit. The model, the optimiser and the history
+keep their current state and can be used.
 
 A method that is not overridden is never called: a callback with only ``on_epoch_end``
 costs one Python call per epoch, a fraction of a microsecond. A whole epoch runs in one
@@ -28,7 +28,7 @@ to Python after each step, which adds about a microsecond per step; the results 
 same to the last bit.
 
 ``state_dict()`` returns a callback's state as a dict of plain values and arrays.
-``load_state_dict(state)`` makes the next fit resume from it; without it, each fit
+``load_state_dict(state)`` makes the next fit resume from that state; otherwise each fit
 starts from an empty state. `Checkpoint` stores these states.
 """
 
@@ -49,6 +49,6 @@ __all__ = [
     "TimeLimit",
 ]
 
-# Pickles name the public module, wherever a class is defined.
+# Pickles refer to the public module, wherever a class is defined.
 for _name in __all__:
     globals()[_name].__module__ = __name__

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """The fit that a callback takes part in, as its attribute ``run``.
+    """The current fit, which a callback finds in its attribute ``run``.
 
     Attributes
     ----------
     optimizer : Optimizer or Solver
-        Optimiser of the fit. Its learning rate may be set between steps (between
-        epochs, if it had a schedule).
+        Optimiser of the fit. Its learning rate may be set between steps, or only
+        between epochs if the optimiser has a schedule.
     loss : Loss
         Loss of the fit.
     epochs : int
@@ -94,7 +94,8 @@ class Callback:
 
     run: Run | None = None
 
-    # Whether it is called after those that are not, to see what they have done.
+    # Whether the callback is called after all callbacks without this flag, to see the
+    # changes that they made.
     _last = False
 
     def _asks(self, hook: str) -> bool:
@@ -169,7 +170,7 @@ class Function(Callback):
     """A plain function as a callback."""
 
     def __init__(self, function: Callable[[MLP, History], Any]) -> None:
-        # It replaces the method, so that fit calls the function directly. mypy forbids
+        # The function replaces the method, so that fit calls it directly. mypy forbids
         # assigning to a method, and ruff forbids setattr with a constant name.
         setattr(self, "on_epoch_end", function)  # noqa: B010
 
@@ -216,12 +217,12 @@ class LambdaCallback(Callback):
 
 
 def wants_stop(result: object) -> bool:
-    """Tell whether a result is True: other values, such as a loss, do not stop."""
+    """Tell whether a result is exactly True, not merely truthy as a loss would be."""
     return isinstance(result, (bool, np.bool_)) and bool(result)
 
 
 def overridden(hooks: list[Callback], name: str) -> list[Callable[..., Any]]:
-    """Return the bound methods of this name that are overridden and to be called."""
+    """Return the overridden methods of this name that are to be called."""
     return [
         getattr(hook, name)
         for hook in hooks

@@ -26,9 +26,9 @@ class Checkpoint(Watching):
     """Stores the whole state of a training, so that it can be resumed exactly.
 
     A file holds the parameters, the running statistics, the optimiser's state, the
-    position in the sequence of orders (also that of dropout's masks; it may be within
-    an epoch), the history, and the states of all callbacks. It is a safetensors file
-    like those of `fastmlp.MLP.save`, from which `fastmlp.load` makes a model. It is
+    position in the sequences of sample orders and dropout masks (possibly within an
+    epoch), the history, and the states of all callbacks. It is a safetensors file like
+    those of `fastmlp.MLP.save`, and `fastmlp.load` can read the model from it. It is
     replaced atomically: after any failure there is a complete file, the new one or the
     previous one. The ``safetensors`` package is needed.
 
@@ -46,8 +46,9 @@ class Checkpoint(Watching):
     mode : {"min", "max"}, optional
         Whether low or high is good; None is "max" for accuracy and r2, else "min".
     every_steps : int, optional
-        Number of steps of an epoch after which to store within the epoch as well, at
-        least 1. ``{epoch}`` is then the current epoch. Costs a Python call per step.
+        Number of steps between two stores within an epoch, at least 1, in addition to
+        those at the end of an epoch. ``{epoch}`` is then the current epoch. Costs a
+        Python call per step. None stores only at the end of epochs.
     on_interrupt : bool
         Whether to store also when Ctrl-C (KeyboardInterrupt) ends the training, at any
         step; it costs nothing until then. (If it comes while the callbacks are being
@@ -100,7 +101,8 @@ class Checkpoint(Watching):
         self.save_best_only = _validate.flag("save_best_only", save_best_only)
         if monitor is not None and not self.save_best_only:
             raise ValueError(
-                f"monitor is for save_best_only=True, got monitor={monitor!r} without"
+                "monitor needs save_best_only=True, got "
+                f"monitor={monitor!r}, save_best_only=False"
             )
         self.every = _validate.count("every", every, 1)
         if every_steps is not None:
@@ -110,7 +112,7 @@ class Checkpoint(Watching):
         if save_best_only and (on_interrupt or every_steps is not None):
             raise ValueError(
                 "save_best_only excludes every_steps and on_interrupt, because values "
-                "are only compared at the end of an epoch: use a Checkpoint for each"
+                "are only compared at the end of an epoch: use two Checkpoints"
             )
         try:
             self.path.format(epoch=1)
@@ -142,7 +144,7 @@ class Checkpoint(Watching):
         return hook != "on_batch_end" or self.every_steps is not None
 
     def on_batch_end(self, mlp: MLP, history: History, step: int, loss: float) -> None:
-        """Store if the step is one of every ``every_steps``."""
+        """Store after every ``every_steps`` steps of an epoch."""
         if self.every_steps is not None and (step + 1) % self.every_steps == 0:
             self._store(self._epoch + 1, mlp, history)
 
@@ -157,7 +159,7 @@ class Checkpoint(Watching):
             self._store(self._epoch + within, mlp, history)
 
     def on_epoch_end(self, mlp: MLP, history: History) -> None:
-        """Store if the epoch is one of every ``every``, and the best if only that."""
+        """Store after every ``every`` epochs, or only the best with save_best_only."""
         self._epoch, self._told = self._epoch + 1, self._told + 1
         if self._epoch % self.every:
             return
@@ -217,9 +219,9 @@ class Checkpoint(Watching):
         mlp : MLP
             Model of the same architecture and dtype.
         optimizer : Optimizer, optional
-            Optimiser of the same class; it then belongs to this model. It keeps its own
-            values of what cannot be stored without pickle, such as a learning rate that
-            is a Python function.
+            Optimiser of the same class; it then belongs to this model. Settings that a
+            checkpoint cannot store without pickle, such as a learning rate that is a
+            Python function, stay as they are in this optimiser.
         callbacks : sequence of Callback, optional
             Callbacks with states, of the same classes in the same order. Callbacks
             without a state may be among them.
@@ -315,7 +317,7 @@ class Checkpoint(Watching):
         check_best(where, state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Make the next fit resume from here."""
+        """Make the next fit resume from this state."""
         best, epoch = state["best"], state["epoch"]
         self._forget()
         self.best, self._epoch = best, epoch

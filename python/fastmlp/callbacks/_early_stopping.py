@@ -32,12 +32,12 @@ class EarlyStopping(Watching):
         Number of successive epochs without improvement that end the training, at least
         1.
     min_delta : float
-        Amount by which a value must be better to count as an improvement: more than
-        this, ≥ 0. NaN never does.
+        Threshold ≥ 0: a value is an improvement if it is better than the best so far by
+        more than this. NaN is never an improvement.
     restore_best : bool
         Whether to restore the parameters and running statistics of the best epoch at
-        the end of the training. (They are left as they are if an exception, such as
-        Ctrl-C, ends it.)
+        the end of the training. If an exception, such as Ctrl-C, ends the training,
+        nothing is restored.
     mode : {"min", "max"}, optional
         Whether low or high is good; None is "max" for accuracy and r2, else "min".
     restore_optimizer : bool
@@ -54,8 +54,8 @@ class EarlyStopping(Watching):
     best : float or None
         Best value so far.
     best_epoch : int or None
-        Epoch of the best value, counted from 1 in this run (from the beginning of the
-        first run after `load_state_dict`).
+        Epoch of the best value, counted from 1 in this run; after `load_state_dict`,
+        counted from the beginning of the first run.
     stopped_epoch : int or None
         Epoch in which this callback ended the training; None if it did not.
 
@@ -123,7 +123,7 @@ class EarlyStopping(Watching):
         snapshot.restore(kept, mlp, None if self.run is None else self.run.optimizer)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best value and epoch, what to restore, and the count of epochs."""
+        """Return the best value and epoch, data to restore, and the count of epochs."""
         return {
             "best": self.best,
             "best_epoch": self.best_epoch,
@@ -144,7 +144,7 @@ class EarlyStopping(Watching):
             snapshot.check_kept(f"{where}.kept", state["kept"], mlp, optimizer)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Make the next fit resume from here, with the remaining patience."""
+        """Make the next fit resume from this state, with the remaining patience."""
         best, best_epoch = state["best"], state["best_epoch"]
         epoch, kept = state["epoch"], state["kept"]
         self._forget()

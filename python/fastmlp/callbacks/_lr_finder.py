@@ -25,8 +25,9 @@ class LearningRateFinder(Callback):
     first the loss hardly changes, then it falls, and when the rate is too large it
     rises. The test ends when the smoothed loss exceeds ``stop_factor`` times its
     minimum, when a loss is not finite, or with the last step. Then the model, the
-    optimiser and the position in the sequence of orders are restored: ``fit`` with this
-    callback does not train. It needs enough epochs for ``steps``.
+    optimiser and the position in the sequence of sample orders are restored: ``fit``
+    with this callback does not train. It must be given enough epochs for ``steps``
+    steps.
 
     Parameters
     ----------
@@ -50,12 +51,13 @@ class LearningRateFinder(Callback):
     lrs : ndarray (n,)
         Learning rates tried, float64.
     losses : ndarray (n,)
-        Smoothed losses, of the batches before the steps with these rates.
+        Smoothed losses; each batch's loss is computed before its step.
     raw_losses : ndarray (n,)
         The same losses without smoothing.
     suggestion : float or None
-        Learning rate at which the loss falls fastest against the rate's logarithm (that
-        of the smoothed loss, corrected for its lag); None if it never falls.
+        Learning rate at which the smoothed loss falls fastest as a function of the
+        rate's logarithm, corrected for the lag of the smoothing; None if the loss never
+        falls.
 
     Examples
     --------
@@ -151,8 +153,8 @@ class LearningRateFinder(Callback):
         self.lrs = np.array([self._rate(i) for i in range(len(self._seen))])
         if not self._seen:
             return
-        # While the average has seen only a few batches, its slope is mostly noise.
-        # After that it lags behind the losses by as many steps.
+        # During its first `lag` steps, the slope of the moving average is mostly noise.
+        # After that, the average lags behind the losses by `lag` steps.
         lag = round(self.smoothing / (1 - self.smoothing))
         first = min(len(self.lrs) // 2, lag)
         fall = self.losses[first : first + 1 + int(self.losses[first:].argmin())]

@@ -46,10 +46,10 @@ class Monitor(Callback):
     """Records statistics of each layer at the last training step of an epoch.
 
     Nothing is recomputed: outputs and gradients are those of the last batch of the
-    epoch (whatever its size), and the update is that of its step. A recorded epoch
-    costs one copy of the parameters, the gradients and the batch's outputs, and their
-    histograms. Second-order solvers take no such step: for them only what depends on
-    the parameters is recorded, and the rest is empty or NaN.
+    epoch (whatever its size), and the update is that of the last step. A recorded epoch
+    costs one copy of the parameters, the gradients and the batch's outputs, and the
+    computation of histograms. Second-order solvers take no such step: for them, only
+    the statistics of the parameters are recorded, and the others are empty or NaN.
 
     Parameters
     ----------
@@ -75,7 +75,8 @@ class Monitor(Callback):
     layers : dict of str to str
         Layers by name, as in ``state_dict``, with a description of each.
     weights, gradients : dict of str to list of Histogram
-        Each layer's weight (a norm's scale) without biases, and its gradient.
+        Weight of each layer (the scale of a normalisation) without biases, and its
+        gradient.
     activations : dict of str to list of Histogram
         Each layer's outputs for the last batch. The histogram is empty if they were not
         kept, as before a `fastmlp.Activation` that works in place.
@@ -83,9 +84,9 @@ class Monitor(Callback):
         Number of units of each layer that can have dead units.
     dead : dict of str to list of int
         Number of units of each of these layers that are dead or saturated in all rows
-        of the last batch: of relu, an output of 0; of sigmoid, tanh, softsign, elu and
-        selu, an output so near a bound that the derivative is less than a hundredth of
-        its largest value. -1 where unknown.
+        of the last batch; -1 if unknown. A unit of relu is dead if its output is 0. A
+        unit of sigmoid, tanh, softsign, elu or selu is saturated if its output is so
+        near a bound that the derivative is less than a hundredth of its largest value.
     update_ratios : dict of str to list of float
         Norm of the last step's change of each layer's weight, divided by the norm of
         that weight before the step.
@@ -128,7 +129,7 @@ class Monitor(Callback):
         self._network: list[Step] = []
 
     def on_train_begin(self, mlp: MLP, history: History) -> None:
-        """Forget any earlier run, and have the core keep its last step."""
+        """Forget any earlier run, and have the core keep the data of its last step."""
         self._forget()
         self._network = ops.steps(mlp)
         for step in self._network:
@@ -156,11 +157,11 @@ class Monitor(Callback):
         mlp.core.watch = epoch % self.every == 0
 
     def on_train_end(self, mlp: MLP, history: History) -> None:
-        """Have the core no longer keep its last step."""
+        """Have the core no longer keep the data of its last step."""
         mlp.core.watch = False
 
     def on_error(self, mlp: MLP, history: History, error: BaseException) -> None:
-        """Have the core no longer keep its last step."""
+        """Have the core no longer keep the data of its last step."""
         mlp.core.watch = False
 
     def _record(self, mlp: MLP, epoch: int) -> None:
@@ -207,7 +208,7 @@ class Monitor(Callback):
         return f"Monitor({_validate.arguments(values)})"
 
 
-# Pickles name the public module, as those of version 0.1.0 do.
+# Pickles refer to the public module, as they did in version 0.1.0.
 for _class in (Histogram, Monitor):
     _class.__module__ = "fastmlp.monitor"
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Watching(Callback):
-    """Base class of callbacks that monitor a value and know what is better."""
+    """Base class of callbacks that compare a monitored value with the best so far."""
 
     def __init__(self, monitor: str | None, mode: str | None) -> None:
         if monitor is not None and not isinstance(monitor, str):
@@ -37,13 +37,13 @@ class Watching(Callback):
             )
         if self.run is None or self.monitor in (None, "loss", *self.run.metrics):
             return
-        # Values of other names can only come from the user's callbacks.
+        # A value of any other name can only come from one of the user's callbacks.
         if not any(_may_log(hook) for hook in self.run.callbacks):
             known = ["loss", *["val_loss"] * history.has_validation, *self.run.metrics]
             if self.monitor not in known:
                 raise ValueError(
                     f"{type(self).__name__}(monitor={self.monitor!r}): nothing logs "
-                    f"{self.monitor!r} in this fit; there are {', '.join(known)}"
+                    f"{self.monitor!r} in this fit; it logs {', '.join(known)}"
                 )
 
     def _value(self, history: History) -> float:
@@ -55,7 +55,7 @@ class Watching(Callback):
             raise ValueError(
                 f"{type(self).__name__}(monitor={name!r}): no earlier callback has "
                 f"logged {name!r} for epoch {len(history)}, and it is not a metric of "
-                f"fit(metrics=…); there are {', '.join(_known(history))}"
+                f"fit(metrics=…); logged are {', '.join(_known(history))}"
             )
         return values[-1]
 
@@ -80,7 +80,7 @@ def _known(history: History) -> list[str]:
 def check_best(
     where: str, state: Mapping[str, Any], others: tuple[str, ...] = ()
 ) -> None:
-    """Raise an error unless this is the state of a callback that keeps the best."""
+    """Raise an error unless this is the state of a callback that keeps a best value."""
     names = ("best", "epoch", *others)
     fields(where, {n: state[n] for n in names if n in state}, names)
     if state["best"] is not None and not isinstance(state["best"], float):

@@ -58,7 +58,7 @@ class Loss:
     def _as_array(self, name: str, target: Any) -> Array:
         """Return the targets of a whole data set as an array that `fit` can index.
 
-        Called only for losses written in Python: the core checks those of the others.
+        Called only for losses written in Python: the core checks the targets of others.
         """
         return np.asarray(target)
 
@@ -124,7 +124,7 @@ class Loss:
             try:
                 value = self.core.value(pred, target)
             except ValueError:
-                value = NotImplemented  # a label out of range; raised again for target
+                value = NotImplemented  # a label out of range: report it below
             if value is not NotImplemented:
                 return value
         arrays = self._arrays(pred, target, sample_weight)

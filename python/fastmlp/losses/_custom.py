@@ -22,10 +22,10 @@ __all__ = ["CustomLoss"]
 class CustomLoss(Loss):
     """A loss that is a Python function.
 
-    Whatever takes a loss also takes the function itself. Each batch then costs a call
-    into Python and the time of the function, which is most of a step for small models
-    and batches; the other losses run in the core. The function is called in the thread
-    that called the method. Dropout draws the same masks as with a loss of the core.
+    The function itself may be passed wherever a loss is expected. Each batch then costs
+    a call into Python and the time of the function, which is most of a step for small
+    models and batches; the built-in losses run in the core. Dropout draws the same
+    masks as with a built-in loss.
 
     Parameters
     ----------
@@ -36,13 +36,13 @@ class CustomLoss(Loss):
         argument.
     reduction : {"mean", "sum"}
         Whether the function's value is a mean or a sum over rows. This determines how
-        the losses of batches are combined into that of an epoch; it does not change
-        what the function returns.
+        the losses of batches are combined into the loss of an epoch; it does not change
+        the values that the function returns.
 
     Raises
     ------
     TypeError, ValueError
-        If ``function`` is not a function or ``reduction`` is neither.
+        If ``function`` is not a function, or ``reduction`` is neither "mean" nor "sum".
 
     Examples
     --------
@@ -79,7 +79,7 @@ class CustomLoss(Loss):
                 f"{_validate.describe(function)}"
             )
         reduction = _validate.choice("reduction", reduction, REDUCTIONS)
-        object.__setattr__(self, "core", None)  # the core has no part in it
+        object.__setattr__(self, "core", None)  # the core does not compute this loss
         object.__setattr__(self, "_function", function)
         object.__setattr__(self, "_reduction", reduction)
 
@@ -114,7 +114,7 @@ class CustomLoss(Loss):
         target: Any,
         sample_weight: npt.ArrayLike | None = None,
     ) -> tuple[float, Array]:
-        """Call the function and check what it returns.
+        """Return the function's loss and gradient, after checking them.
 
         Parameters
         ----------
@@ -225,8 +225,9 @@ def with_scale(loss: Loss, factor: float) -> Loss:
     """Return a copy of a loss whose value and gradient are multiplied by a factor.
 
     This serves conventions that differ by a factor, such as the ½ in scikit-learn's
-    squared error. The factor is applied to the divisor of the sum over rows: one that
-    cancels a part of it, such as the O of a mean over O outputs, costs no rounding.
+    squared error. The factor is applied to the divisor of the sum over rows. A factor
+    that cancels a part of this divisor, such as the O of a mean over O outputs, causes
+    no rounding error.
 
     Parameters
     ----------

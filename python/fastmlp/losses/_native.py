@@ -33,7 +33,7 @@ __all__ = [
 def _one_or_several(
     name: str, value: object, low: float, high: float, **options: bool
 ) -> tuple[float, tuple[float, ...]]:
-    """Return a number and an empty tuple, or 1 and several numbers."""
+    """Return (number, ()) for a number, and (1, numbers) for a sequence."""
     if isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) > 0:
         return 1.0, _validate.reals(name, value, low, high, **options)
     return _validate.real(name, value, low, high, **options), ()
@@ -52,7 +52,7 @@ class MSE(Loss):
     Raises
     ------
     TypeError, ValueError
-        If ``reduction`` is neither.
+        If ``reduction`` is neither "mean" nor "sum".
     """
 
     __slots__ = ()
@@ -72,7 +72,7 @@ class MAE(Loss):
     Raises
     ------
     TypeError, ValueError
-        If ``reduction`` is neither.
+        If ``reduction`` is neither "mean" nor "sum".
     """
 
     __slots__ = ()
@@ -152,7 +152,7 @@ class CrossEntropy(Loss):
     sum to 1 is checked by `fastmlp.MLP.fit` only.
 
     With label smoothing ε and class weights c, L_b is instead
-    -Σ_o c_o ((1 - ε) y_bo + ε / O) log softmax(p_b)_o (a label is one-hot). As in
+    -Σ_o c_o ((1 - ε) y_bo + ε / O) log softmax(p_b)_o (labels as one-hot y_b). As in
     torch, the mean over rows is then Σ_b w_b L_b / Σ_b w_b c[y_b] for labels; for
     probabilities, the divisor does not include the class weights.
 
@@ -268,7 +268,7 @@ class Poisson(Loss):
     Raises
     ------
     TypeError, ValueError
-        If ``reduction`` is neither.
+        If ``reduction`` is neither "mean" nor "sum".
     """
 
     __slots__ = ()
@@ -297,8 +297,8 @@ class Quantile(Loss):
     Raises
     ------
     TypeError, ValueError
-        If a number is out of range; when the loss is used, if the number of quantiles
-        is not that of the outputs.
+        If a number is out of range; when the loss is used, if there are several
+        quantiles but not one for each output.
     """
 
     __slots__ = ()
@@ -327,10 +327,10 @@ class GaussianNLL(Loss):
     the target is (B, O), or (B,) for O = 1. The mean is over rows and the O targets.
 
     Where v is below ``eps``, the value is computed with v = eps and s = log(eps). There
-    the value does not depend on s, and its derivative would be 0 and trap the model.
-    Therefore the derivative with respect to s is taken as if v had been clamped without
-    its gradient: ½ (1 - (m - y)² / eps) exp(s) / eps. This agrees with
-    ``torch.nn.GaussianNLLLoss`` of exp(s).
+    the value does not depend on s; its derivative with respect to s would be 0, and the
+    model could not leave this region. Therefore this derivative is computed as if
+    clamping v had the derivative 1: ½ (1 - (m - y)² / eps) exp(s) / eps. This agrees
+    with ``torch.nn.GaussianNLLLoss`` of exp(s).
 
     Parameters
     ----------
@@ -372,7 +372,7 @@ class Hinge(Loss):
     Parameters
     ----------
     margin : float
-        The y p from which the loss is 0, ≥ 0.
+        Value of y p from which on the loss is 0; ≥ 0.
     reduction : {"mean", "sum"}
         How the losses of rows are combined, see `fastmlp.losses`.
 
@@ -389,7 +389,7 @@ class Hinge(Loss):
 
     @property
     def margin(self) -> float:
-        """The y p from which the loss is 0."""
+        """The value of y p from which on the loss is 0."""
         return self.core.delta
 
     def _arguments(self) -> dict[str, Any]:
@@ -401,15 +401,16 @@ class ActionValue(Loss):
 
     It is the loss of Q-learning (Watkins & Dayan, 1992). The predictions p (B, A) are
     the values of all A actions. The target is a pair (actions, values), int (B,) and
-    (B,). A value is for instance the reward plus the discounted max_u Q(x', u); it is
-    a constant to the gradient. The mean is over rows.
+    (B,). A value is for instance the reward plus the discounted max_u Q(x', u); the
+    gradient treats it as a constant. The mean is over rows.
 
     Parameters
     ----------
     loss : Loss
-        Loss of a prediction and a value, such as `MSE` or `Huber`, but not
-        `CrossEntropy`, `GaussianNLL` or a loss with one number per output. Its
-        reduction also applies to this loss.
+        Loss of one prediction and one value, such as `MSE` or `Huber`, but not
+        `CrossEntropy`, `GaussianNLL` or a loss with a sequence of numbers, one for each
+        output, such as ``Quantile([0.1, 0.9])``. The reduction of ``loss`` also applies
+        to the `ActionValue`.
 
     Raises
     ------
@@ -436,7 +437,9 @@ class ActionValue(Loss):
             )
         core = loss.core
         if core.kind in ("cross_entropy", "gaussian_nll") or core.per_output:
-            raise ValueError(f"loss must be of one prediction and a value, got {loss}")
+            raise ValueError(
+                f"loss must compare one prediction with one value, got {loss}"
+            )
         object.__setattr__(self, "_inner", loss)
         self._make(core.kind, core.reduction, core.delta, action=True, scale=core.scale)
 

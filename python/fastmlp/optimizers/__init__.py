@@ -1,14 +1,14 @@
 """Optimisers: names, defaults and formulas of ``torch.optim``.
 
-Notation: θ parameters, g gradient, t step, counted from 1 for the whole optimiser.
-First ``maximize=True`` turns g into -g, then ``weight_decay`` λ adds λ θ to g
-(`AdamW`: θ is multiplied by 1 - lr λ instead).
+Notation: θ is the parameters, g the gradient, and t the number of the optimiser's step,
+counted from 1. First ``maximize=True`` turns g into -g, then ``weight_decay`` λ adds
+λ θ to g (`AdamW`: θ is multiplied by 1 - lr λ instead).
 
-``eps_mode`` is the position of ε in a denominator with a mean square v, on which
-libraries disagree: "outside", √v + ε (torch; the default), or "inside", √(v + ε), for
-`Adam` and `AdamW` m̂ / √(v̂ + ε). These two also have "hat", the form without bias
-correction in the denominator, which Keras, TensorFlow and scikit-learn use ("ε hat" in
-section 2 of Kingma & Ba).
+Libraries disagree on the position of ε in a denominator with a mean square v.
+``eps_mode`` chooses it: "outside" means √v + ε (torch; the default), and "inside" means
+√(v + ε), or m̂ / √(v̂ + ε) for `Adam` and `AdamW`. `Adam` and `AdamW` also have "hat",
+the form without bias correction in the denominator, which Keras, TensorFlow and
+scikit-learn use ("ε hat" in section 2 of Kingma & Ba).
 
 The learning rate ``lr`` is a number ≥ 0, one of `fastmlp.schedules`, or a function of
 the step, an int that counts from 0. The function should depend on the step alone, and
@@ -17,8 +17,8 @@ must be picklable if the optimiser is to be pickled.
 All optimisers also take these options:
 
 clip_norm : float, optional
-    Bound > 0 of the gradients' norm: they are multiplied by
-    min(1, clip_norm / (‖g‖ + 1e-6)), where ‖g‖ is the Euclidean norm of all of them
+    Bound > 0 of the gradients' norm: the gradients are multiplied by
+    min(1, clip_norm / (‖g‖ + 1e-6)), where ‖g‖ is the Euclidean norm of all gradients
     together (``torch.nn.utils.clip_grad_norm_``); excludes ``clip_value``.
 clip_value : float, optional
     Bound > 0 of each gradient, which is clamped to [-clip_value, clip_value]
@@ -32,7 +32,7 @@ decay : {"all", "weights"}
     two dimensions.
 ema : float, optional
     Decay d, above 0 and below 1, of an exponential moving average a of the parameters:
-    a ← θ after the first step, then a ← a + (1 - d) (θ - a) after each; see
+    a ← θ after the first step, then a ← a + (1 - d) (θ - a) after each step; see
     `Optimizer.ema_params` and `Optimizer.averaged`.
 
 The optimisers do not change the gradients that they are given.

@@ -56,8 +56,9 @@ class Optimizer:
 
     core: _core.Optimizer
     _owner: weakref.ref[Any] | None  # the model that it trains
-    # The source of the learning rate unless that is a number, and the next values with
-    # the step of the first one: a schedule computes many at once cheaply.
+    # The schedule or function of the learning rate, or None if it is a number; and
+    # learning rates computed in advance, with the step of the first one, because a
+    # schedule computes many of them at once cheaply.
     _schedule: Schedule | Callable[[int], float] | None
     _ahead: tuple[int, list[float]]
 
@@ -76,7 +77,7 @@ class Optimizer:
         raise TypeError("Optimizer is abstract: make fm.SGD(lr), fm.Adam(), …")
 
     def __init_subclass__(cls, kind: str | None = None, **constants: Any) -> None:
-        """Register an optimiser of the core; other subclasses state no ``kind``.
+        """Register the class if it states the ``kind`` of an optimiser in the core.
 
         Parameters
         ----------
@@ -92,7 +93,7 @@ class Optimizer:
             cls._kind, cls._constants = kind, constants
             code = cls.__init__.__code__
             names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
-            # States and representations have these two last.
+            # States and ``__repr__`` list these two last.
             cls._names = tuple(sorted(names, key=("maximize", "eps_mode").count))
 
     def _set_up(self, arguments: Mapping[str, Any]) -> None:
@@ -123,7 +124,7 @@ class Optimizer:
         self._owner = None
 
     def _check_together(self, hyper: Mapping[str, Any]) -> None:
-        """Refuse hyperparameters that are fine alone but not with each other."""
+        """Refuse hyperparameters that are valid separately but not together."""
         if hyper["clip_norm"] is not None and hyper["clip_value"] is not None:
             raise ValueError(
                 "clip_norm and clip_value exclude each other, got "
@@ -196,7 +197,7 @@ class Optimizer:
         return self._rates(self.step_count, count)
 
     def _set_lr(self) -> None:
-        """Hand the core the schedule's learning rate of the next step."""
+        """Set the core's learning rate to the schedule's value for the next step."""
         self.core.set("lr", self._scheduled(self.step_count))
 
     def _epoch_end(self, value: float) -> None:
@@ -208,7 +209,7 @@ class Optimizer:
 
     @property
     def ema_params(self) -> list[Array] | None:
-        """Copies of the moving averages: a flat array per array of parameters.
+        """Copies of the moving averages: one flat array for each array of parameters.
 
         None without ``ema``; an empty list before the first step.
         """
@@ -244,14 +245,17 @@ class Optimizer:
             raise TypeError(f"mlp must be a fm.MLP, got {got}")
         averages = self.ema_params
         if averages is None:
-            raise ValueError("averaged needs an optimiser with an average: ema=0.999")
+            raise ValueError(
+                "averaged needs an optimiser that keeps an average: make it with "
+                "ema=0.999, for example"
+            )
         if not averages or not self.step_count:
             raise ValueError("averaged needs at least one step, but there was none")
         if self._owner not in (None, owner):
             raise ValueError("mlp must be the model that this optimiser trains")
         if [(a.size, a.dtype) for a in averages] != [(mlp.n_params, mlp.dtype)]:
             raise ValueError(
-                "mlp must be the model that this optimiser trains: it has averages of "
+                "mlp must be the model that this optimiser trains: its averages are of "
                 + ", ".join(f"{a.size} {a.dtype}" for a in averages)
                 + f" parameters, and mlp has {mlp.n_params} {mlp.dtype}"
             )
@@ -398,7 +402,7 @@ def _lists(params: object, grads: object) -> tuple[list[Any], list[Any]]:
 
 
 def _flat(params: list[Any], grads: list[Any]) -> tuple[list[Array], list[Array]]:
-    """Return views of one or two dimensions, or say why a step is impossible."""
+    """Return views with one or two dimensions; raise an error if arrays are invalid."""
     if len(params) != len(grads):
         raise ValueError(
             "params and grads must have the same number of arrays, "
@@ -407,7 +411,7 @@ def _flat(params: list[Any], grads: list[Any]) -> tuple[list[Array], list[Array]
     if not params:
         raise ValueError("params must hold at least one array, got none")
 
-    # Check each pair: only the parameter's dtype and shape are free to choose.
+    # Check each pair: the gradient must have the dtype and shape of the parameter.
     flat: tuple[list[Array], list[Array]] = ([], [])
     for i, (param, grad) in enumerate(zip(params, grads, strict=True)):
         names = (f"params[{i}]", f"grads[{i}]") if len(params) > 1 else _SINGLE
@@ -421,7 +425,7 @@ def _flat(params: list[Any], grads: list[Any]) -> tuple[list[Array], list[Array]
         grad = _validate.exact(names[1], grad, dtype, shape, writeable=False)
         if param.size == 0:
             raise ValueError(f"{names[0]} must not be empty, got shape {shape}")
-        # Two dimensions tell the core that it is not a bias.
+        # Two dimensions tell the core that a parameter is not a bias.
         flat_shape = (-1,) if param.ndim < 2 else (shape[0], -1)
         flat[0].append(param.reshape(flat_shape))
         flat[1].append(grad.reshape(flat_shape))

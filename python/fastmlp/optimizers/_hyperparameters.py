@@ -55,7 +55,7 @@ class Hyperparameter(Generic[T]):
         self._name = name
 
     def check(self, value: object) -> T:
-        """Return the value as the public attribute has it, or raise."""
+        """Return the value in the form of the public attribute, or raise an error."""
         raise NotImplementedError
 
     def to_core(self, value: Any) -> dict[str, Any]:
@@ -142,7 +142,7 @@ class Decay(Hyperparameter[str]):
 
 
 class Betas(Hyperparameter["tuple[float, float]"]):
-    """Two numbers in [0, 1), which the core has one by one."""
+    """Two numbers in [0, 1), which are separate hyperparameters in the core."""
 
     def check(self, value: object) -> tuple[float, float]:
         if not isinstance(value, (tuple, list, np.ndarray)) or len(value) != 2:

@@ -27,8 +27,9 @@ __all__ = [
     "use_isa",
 ]
 
-# The limit of set_num_threads, then those of the active blocks; the last one applies.
-# The blocks of several Python threads may overlap, and end in any order.
+# The limit set by set_num_threads, followed by the limits of the active `threads`
+# blocks; the last limit applies. The blocks of several Python threads may overlap, and
+# end in any order.
 _asked = [[0]]
 # Fits that run in several Python threads at the same time and share the cores.
 _fits: list[object] = []
@@ -117,7 +118,7 @@ def threads(n: int) -> Iterator[None]:
 
 @contextmanager
 def share_threads() -> Iterator[None]:
-    """Share the threads with all others in such a block; for the estimators."""
+    """Share the threads with the other fits inside such a block; for the estimators."""
     own = object()
     with _asking:
         _fits.append(own)
@@ -134,14 +135,14 @@ def share_threads() -> Iterator[None]:
 def isa() -> str:
     """Return the instruction set in use, such as "avx2".
 
-    It is the best that the CPU has, or the one that the environment variable
-    FASTMLP_ISA named when fastmlp was imported.
+    It is the best available one, or the one that the environment variable FASTMLP_ISA
+    named when fastmlp was imported.
     """
     return _core.isa()
 
 
 def available_isas() -> tuple[str, ...]:
-    """Return the instruction sets of both the build and the CPU, the best one last."""
+    """Return the instruction sets that both build and CPU support, the best last."""
     return tuple(_core.available_isas())
 
 

@@ -54,8 +54,9 @@ SCALARS: dict[str, Any] = {
     "step": 3,
 }
 
-# The model to train. A step on a batch of the first size is three times as large as
-# several threads require; one of the second size runs on the calling thread only.
+# The model to train. A step on a batch of the first size is three times as large as the
+# smallest one that uses several threads; a step on a batch of the second size runs on
+# the calling thread only.
 WIDTHS = (N_IN, 128, 96, 65, N_OUT)
 BATCH_SIZES = (403, 7)
 
@@ -80,9 +81,12 @@ def run(report: Callable[[str], object] = print) -> bool:
             with use_isa(name):
                 wrong = list(_wrong_kernels(dtype))
                 trained = {_trained_hash(dtype, n) for n in THREADS}
-            # All are compared with the first instruction set, the portable one.
+            # All are compared with the first instruction set, the portable "scalar".
             if trained != {hashes.setdefault(dtype, min(trained))}:
-                wrong.append("training: bits differ between threads or from scalar")
+                wrong.append(
+                    "training: bits differ between numbers of threads, or from those "
+                    "of the first instruction set"
+                )
             good = good and not wrong
             digest = hashes[dtype][:16]
             verdict = f"ok  {digest}" if not wrong else "FAILED: " + "; ".join(wrong)
@@ -176,7 +180,8 @@ def _calls(
         step = f"{kind}_step"
         names = list(inspect.signature(getattr(reference, step)).parameters)
         at = names.index("grad")
-        # A mean square must exceed the square of a mean gradient, which comes later.
+        # Later slots are smaller, because a mean square (the first) must be greater than
+        # the square of a mean gradient (the last).
         slots = [rng.uniform(0.5, 1.0, N_IN).astype(dtype) / i for i in range(1, at)]
         modes = ["outside", "inside"] + ["hat"] * (kind == "adam")
         for mode in modes if "eps_mode" in names else [""]:
