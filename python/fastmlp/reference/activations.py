@@ -141,8 +141,8 @@ def _gelu_derivative(z: Array) -> Array:
 
 
 def _gelu_tanh_derivative(z: Array) -> Array:
-    # (z s(2u))' = s + z s (1 - s) 2 u'; u is odd, so 1 - s(2u(z)) = s(2u(-z)), which
-    # does not cancel.
+    # With the sigmoid s and u as in _gelu_tanh_gate: (z s(2u))' = s + z s (1 - s) 2 u'.
+    # As u is odd, 1 - s(2u(z)) = s(2u(-z)), which avoids cancellation.
     gate = _gelu_tanh_gate(z)
     z = np.clip(z, -_GELU_TANH_SATURATED, _GELU_TANH_SATURATED)
     inner = 2 * math.sqrt(2 / math.pi) * (1 + 3 * _GELU_TANH_CUBIC * z * z)
@@ -156,8 +156,9 @@ def _silu_derivative(z: Array) -> Array:
 
 
 def _mish_gate(z: Array) -> tuple[Array, Array, Array]:
-    """Return z, w = tanh(softplus(z)) and w'; z is clipped to where w' is not 0."""
-    # softplus' = s(z), and with u = e^-softplus(z) = s(-z), tanh' = (2 u / (1 + u^2))^2
+    """Return z, w = tanh(softplus(z)) and w'; z is clipped so that z w' is not NaN."""
+    # softplus'(z) = sigmoid(z). With u = e^-softplus(z) = sigmoid(-z),
+    # tanh'(softplus(z)) = (2 u / (1 + u^2))^2.
     z = np.clip(z, -1000, 1000)
     u = sigmoid(-z)
     return z, np.tanh(_softplus(z)), (2 * u / (1 + u * u)) ** 2 * sigmoid(z)
@@ -208,7 +209,7 @@ def activation_forward(h: Array, z: Array, activation: str) -> None:
 
 @quiet
 def activation_backward(dz: Array, dh: Array, saved: Array, activation: str) -> None:
-    """``dz = dh * act'``, with ``saved`` as :func:`activation_saves` says.
+    """``dz = dh * act'``; ``saved`` is z or h, see :func:`activation_saves`.
 
     Softmax couples the elements of a row: ``dz = h * (dh - sum(dh * h))``.
     """
@@ -248,7 +249,7 @@ def _mish_second(z: Array) -> Array:
     z, w, slope = _mish_gate(z)
     return np.asarray(slope * (2 + z * (sigmoid(-z) - 2 * w * sigmoid(z))))
 
-# Second derivatives, as functions of the same.
+# Second derivatives, as functions of the same saved values as in _DERIVATIVE.
 _SECOND: dict[str, Callable[[Array], Array]] = {
     "identity": np.zeros_like,
     "relu": np.zeros_like,
@@ -271,12 +272,15 @@ _SECOND: dict[str, Callable[[Array], Array]] = {
 
 @quiet
 def activation_second(out: Array, c: Array, saved: Array, activation: str) -> None:
-    """``out = c * act''``, ``saved`` as for `activation_backward`; not for softmax."""
+    """``out = c * act''``, except for softmax; ``saved`` as in activation_backward."""
     out[...] = c * named("activation", activation, _SECOND)(saved)
 
 
 def softmax_second(out: Array, dot: Array | None, c: Array, t: Array, h: Array) -> None:
-    """How ``h (c - sum(c h))`` moves as h does by ``t`` and c by ``dot`` (None: 0)."""
+    """Write the derivative of ``h (c - sum(c h))`` along a direction.
+
+    In the direction, h changes by ``t``, and c by ``dot`` (None: 0).
+    """
     m = len(c)
     c, h, t = c[:, np.newaxis], h[:, np.newaxis], groups(t, m)
     slope = np.zeros_like(t) if dot is None else groups(dot, m)
@@ -290,7 +294,7 @@ RELU_LIKE = (
 
 
 def activate(z: Array, kind: str) -> tuple[Array, Array]:
-    """``act(z)``, and what its derivative is a function of."""
+    """Return ``act(z)`` and the array, z or act(z), that its derivative needs."""
     h = np.empty_like(z)
     activation_forward(h, z, kind)
     return h, (z if activation_saves(kind) == "input" else h)

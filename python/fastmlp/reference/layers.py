@@ -1,4 +1,4 @@
-"""The other layers and their nodes; layers in their places."""
+"""All layers except normalisations, and the nodes that compute them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Dense:
-    """``h = act(x @ W + b)``, ``n`` units; None takes the network's default."""
+    """``h = act(x @ W + b)`` with ``n`` units; None means the network's default."""
 
     n: int
     activation: str | None = None
@@ -36,7 +36,7 @@ class Dense:
 
 @dataclass(frozen=True)
 class Activation:
-    """``h = act(z)``: a name, or a function of arrays and its derivative by z."""
+    """``h = act(z)``, where act is a name, or a function and its derivative."""
 
     function: str | Callable[[Array], Array]
     derivative: Callable[[Array], Array] | None = None
@@ -50,7 +50,7 @@ class Activation:
 
 @dataclass(frozen=True)
 class Dropout:
-    """``h = x / (1 - p)`` with probability 1 - p, else 0; ``h = x`` in inference."""
+    """In training, ``x / (1 - p)`` with probability 1 - p, else 0; in inference, x."""
 
     p: float = 0.5
 
@@ -61,13 +61,16 @@ class Dropout:
 
 @dataclass(frozen=True)
 class Residual:
-    """``h = x + f(x)``, f the given layers; ``x @ P + c + f(x)`` for another width."""
+    """``h = x + f(x)``, where f is the given layers.
+
+    If f changes the width, a projection is added: ``h = x @ P + c + f(x)``.
+    """
 
     layers: Sequence[Layer | int]
 
     def __post_init__(self) -> None:
         if not self.layers:
-            raise ValueError("layers of a Residual must be at least one")
+            raise ValueError("layers must hold at least one layer")
         object.__setattr__(self, "layers", tuple(self.layers))
 
 
@@ -121,7 +124,10 @@ class _ActivationNode(Node):
 
 @dataclass
 class _DropoutNode(Node):
-    """``dx = dh / (1 - p)`` where x was kept, else 0; ``number`` among the dropouts."""
+    """``dx = dh / (1 - p)`` where x was kept, else 0.
+
+    ``number`` is the index of this layer among the network's dropout layers.
+    """
 
     number: int
 
@@ -142,7 +148,7 @@ class _DropoutNode(Node):
 
 @dataclass
 class _ResidualNode(Node):
-    """``dx = dh + df``; with a projection it is dh that goes back through that, too."""
+    """``dx = dh + (dx of the body)``; the dx of a projection replaces ``dh``."""
 
     body: list[Node]
     projection: Node | None
@@ -176,7 +182,10 @@ def place_layers(
     dropouts: Iterator[int],
     prefix: str = "",
 ) -> list[Node]:
-    """Name layers by torch's count, in which a Dense's activation has a place, too."""
+    """Return the nodes of layers, with the names of a ``torch.nn.Sequential``.
+
+    Names are numbers. As in torch, the activation of a Dense has a number of its own.
+    """
     nodes: list[Node] = []
     at = 0
     for layer in layers:
@@ -205,10 +214,10 @@ def place_layers(
 
 
 def first_kinds(nodes: list[Node]) -> Iterator[str]:
-    """For each dense layer in order the activation that its first weights are for.
+    """Yield, for each dense layer, the activation that its initial weights suit.
 
-    Its own, or, if that is the identity, that of an Activation after it in the same
-    sequence, with nothing but norms and dropouts between.
+    This is the layer's own activation. If that is the identity, it is the Activation
+    that follows in the same sequence, possibly after norms and dropouts.
     """
     for i, node in enumerate(nodes):
         if isinstance(node, _ResidualNode):
@@ -225,7 +234,7 @@ def first_kinds(nodes: list[Node]) -> Iterator[str]:
 
 @dataclass
 class Folded:
-    """A layer for inference with its parameters and running statistics, in order."""
+    """A layer for inference, with the arrays of its parameters and statistics."""
 
     layer: Any
     params: list[Array]
@@ -233,7 +242,7 @@ class Folded:
 
 
 def _affine(norm: Folded) -> tuple[Array, Array]:
-    """Return s and t of ``h = s x + t``, which batch norm is in inference."""
+    """Return the s and t for which batch norm in inference is ``h = s x + t``."""
     mean, variance = norm.running
     scale, shift = norm.params or (np.ones_like(mean), np.zeros_like(mean))
     s = scale / np.sqrt(variance + norm.layer.eps)
@@ -241,10 +250,11 @@ def _affine(norm: Folded) -> tuple[Array, Array]:
 
 
 def fold(nodes: list[Node], run: Pass) -> list[Folded]:
-    """Leave out dropout, and batch norm where a dense layer can take it in.
+    """Return the layers without dropout, with batch norms merged into dense layers.
 
-    One before it without an activation, ``(x @ W + b) s + t``, or else one after it,
-    ``(x s + t) @ W + b``. Numbers are float64.
+    A batch norm is merged into the dense layer before it, ``(x @ W + b) s + t``, if
+    that has no activation, or else into a dense layer after it, ``(x s + t) @ W + b``.
+    Other batch norms stay. All arrays are float64.
     """
     items: list[Folded] = []
     for node in nodes:

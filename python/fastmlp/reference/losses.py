@@ -1,4 +1,4 @@
-"""Losses: the kernel, and the objects that users pass."""
+"""Losses: the kernel `loss_rows`, and the loss objects that users pass to fit."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def _elementwise_loss(
         value = np.where(r > 0, (1 - delta) * a, delta * a)
         return value, np.where(r > 0, 1 - delta, np.where(r < 0, -delta, 0 * r))
     if loss == "hinge":
-        # At the kink the derivative is that of the side with a loss: with a margin of 0
-        # this is the perceptron's rule.
+        # At the kink the derivative is -y, as where the loss is positive. With a margin
+        # of 0 this gives the perceptron's rule.
         short_of = delta - y * p
         return np.maximum(short_of, 0), np.where(short_of < 0, 0, -y)
     raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
@@ -114,7 +114,8 @@ def _cross_entropy(
 ) -> tuple[Array, Array]:
     """``-c y log softmax(p)`` and its gradient; labels are treated as one-hot rows.
 
-    Smoothing a replaces y by ``(1 - a) y + a / O``; c are the class weights.
+    Label smoothing a replaces y by ``(1 - a) y + a / O`` for O classes. c are the class
+    weights.
     """
     if target.ndim == 1:
         check_labels(target, p.shape[1])
@@ -149,14 +150,17 @@ def loss_rows(
     """Loss of each row (unscaled) and its gradient (scaled).
 
     ``row_loss[b] = sum_o l(pred[b,o], target[b,o])`` and ``dpred[b,:] =
-    row_scale[b] * dl/dpred[b,:]``. ``pred`` is ``(B, O)``; ``target`` too, or int64
-    labels ``(B,)`` for cross_entropy, or ``(B, O/2)`` for gaussian_nll. The loss of the
-    batch is then ``sum(row_scale * row_loss)``. ``dpred`` may be None.
+    row_scale[b] * dl/dpred[b,:]``. The loss of the batch is then
+    ``sum(row_scale * row_loss)``. ``pred`` has shape ``(B, O)``. ``target`` has the
+    same shape, or ``(B, O/2)`` for gaussian_nll; for cross_entropy it may also be int64
+    labels ``(B,)``. ``dpred`` may be None.
 
-    ``delta`` is also the weight of y = 1 (binary_cross_entropy), q (quantile), the
-    minimum variance (gaussian_nll) and the margin (hinge). ``per_output (O,)`` holds
-    one of the first two for each output, or class weights (cross_entropy). With int64
-    ``actions (B,)`` only ``pred[b, actions[b]]`` is compared, with ``target (B, 1)``.
+    ``delta`` is the parameter of the loss: delta (huber, pseudo_huber), the weight of
+    y = 1 (binary_cross_entropy), q (quantile), the minimum variance (gaussian_nll) or
+    the margin (hinge). ``per_output (O,)`` replaces it by one weight of y = 1, or one
+    q, for each output; for cross_entropy it holds the class weights. If int64
+    ``actions (B,)`` are given, only ``pred[b, actions[b]]`` is compared with
+    ``target (B, 1)``.
     """
     if actions is not None:
         check_labels(actions, pred.shape[1])
@@ -207,7 +211,7 @@ class Loss:
         return self.value_and_grad(pred, target, sample_weight)[0]
 
     def row_weights(self, weight: Array, target: Any) -> Array:
-        """Return the weights of rows in a mean: sample weights times class weights."""
+        """Return each row's weight in the mean: sample weight times class weight."""
         weight = np.array(weight, dtype=np.float64)
         if self.kind != "cross_entropy" or np.ndim(target) != 1 or not self.per_output:
             return weight
@@ -221,7 +225,7 @@ class Loss:
         target: Any,
         sample_weight: npt.ArrayLike | None = None,
     ) -> tuple[float, Array]:
-        """Return the loss and its derivative by ``pred``, in the shape of ``pred``."""
+        """Return the loss and its gradient with respect to ``pred``."""
         actions = None
         if self.action:
             actions = np.asarray(target[0]).astype(np.int64, casting="same_kind")
@@ -238,7 +242,7 @@ class Loss:
         one_for_all = self.kind == "quantile" and self.per_output is not None
         shape = (len(rows), outputs)
         if self.kind == "cross_entropy" and target.ndim == 1:
-            target = target.astype(np.int64, casting="same_kind")  # no floats
+            target = target.astype(np.int64, casting="same_kind")  # refuses floats
             check_labels(target, outputs)
         elif target.shape == shape or (target.shape, outputs) == (shape[:1], 1):
             target = target.astype(pred.dtype).reshape(shape)
@@ -281,7 +285,7 @@ def MAE(*, reduction: str = "mean") -> Loss:
 
 
 def Huber(delta: float = 1.0, *, reduction: str = "mean") -> Loss:
-    """``r^2 / 2`` up to delta, ``delta (|r| - delta / 2)`` beyond."""
+    """``r^2 / 2`` if ``|r| <= delta``, else ``delta (|r| - delta / 2)``."""
     return Loss("huber", delta, reduction)
 
 
@@ -317,7 +321,7 @@ def _with_parameter(
 
 
 def Poisson(*, reduction: str = "mean") -> Loss:
-    """``exp(p) - y p``: counts y of rate exp(p)."""
+    """``exp(p) - y p``, for counts y with rate exp(p)."""
     return Loss("poisson", reduction=reduction)
 
 
@@ -337,5 +341,5 @@ def Hinge(margin: float = 1.0, *, reduction: str = "mean") -> Loss:
 
 
 def ActionValue(loss: Loss) -> Loss:
-    """``loss`` of ``p[b, a[b]]`` and ``v[b]``, for targets (a, v): actions, values."""
+    """``loss`` of ``p[b, a[b]]`` and ``v[b]``; targets are (actions a, values v)."""
     return replace(loss, action=True)

@@ -50,12 +50,12 @@ def initialize(
 
     Weights are normal with variance v, or uniform in +-sqrt(3 v), which has the same
     variance, where v is ``2 / fan_in`` (he), ``2 / (fan_in + fan_out)`` (glorot) or
-    ``1 / fan_in`` (lecun); biases are 0. "torch" and "sklearn" draw weights and biases
-    uniformly from +-``1 / sqrt(fan_in)`` and +-``sqrt(f / (fan_in + fan_out))``, with
-    f = 2 if the hidden activation is sigmoid, else 6. "orthogonal" has orthonormal
-    rows, or columns if there are fewer of these (Saxe et al., 2014). "auto" is
-    he_normal before ReLU-like activations, lecun_normal before selu and glorot_uniform
-    before all others.
+    ``1 / fan_in`` (lecun); biases are 0. "torch" draws weights and biases uniformly
+    from +-``1 / sqrt(fan_in)``. "sklearn" draws both uniformly from
+    +-``sqrt(f / (fan_in + fan_out))``, with f = 2 if the hidden activation is sigmoid,
+    else 6. "orthogonal" makes the rows orthonormal, or the columns if there are fewer
+    columns than rows (Saxe et al., 2014). "auto" is he_normal before ReLU-like
+    activations, lecun_normal before selu and glorot_uniform before all others.
     """
     fan_in, fan_out = weight.shape
     if name == "auto":
@@ -81,7 +81,7 @@ def initialize(
         if bias is not None and name in ("torch", "sklearn"):
             bias[...] = rng.uniform(-limit, limit, bias.shape)
     elif name == "orthogonal":
-        # With a positive diagonal of R, Q of A = QR is unique, and it is uniformly
+        # If R has a positive diagonal, the Q of A = QR is unique, and it is uniformly
         # distributed over the orthonormal matrices.
         short, long = sorted(weight.shape)
         q, r = np.linalg.qr(rng.standard_normal((short, long)).T)
@@ -101,7 +101,8 @@ class History:
     val_loss: list[float] = field(default_factory=list)
 
 
-# The epoch numbers that determine masks of steps and passes outside of fit.
+# Epoch numbers from which the dropout masks of train_step, and of passes in training
+# mode, are drawn.
 _STEP_EPOCH = 0xFFFFFFFF
 
 _PASS_EPOCH = 0xFFFFFFFE
@@ -111,7 +112,7 @@ class MLP:
     """Multilayer perceptron ``h_0 = x, h_t = act_t(h_{t-1} @ W_t + b_t)``.
 
     Attributes, arguments and methods are those of ``fastmlp.MLP``. Given the same seed,
-    the initial parameters, and the orders and masks of :meth:`fit`, are equal as well.
+    the initial parameters, the sample orders and the dropout masks are equal as well.
 
     The following are left out: derivatives other than :meth:`vjp` and
     :meth:`value_and_grad`; ``summary`` and ``repr``; in fit, ``callbacks``, ``metrics``
@@ -141,8 +142,8 @@ class MLP:
         if self.dtype not in (np.float32, np.float64):
             raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
 
-        # Defaults are assigned from the last dense layer, which may be inside a
-        # Residual, back to the first.
+        # The last dense layer, which may be inside a Residual, takes the default
+        # output_activation; the layers before it take the default activation.
         defaults = itertools.chain([output_activation], itertools.repeat(activation))
 
         def resolve(item: Layer | int) -> Layer:
@@ -185,7 +186,7 @@ class MLP:
                 self._named[f"{leaf.name}.weight"][:] = 1
         self._order_seed = int(rng.integers(2**63))
         self._epochs_done = 0
-        self._passes = 0  # in training mode, without optimiser steps
+        self._passes = 0  # number of passes in training mode, not counting steps
         self.history: History | None = None
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
@@ -220,8 +221,8 @@ class MLP:
     def params(self) -> Array:
         """All parameters, 1-D and writeable, in the order W0, b0, W1, b1, ...
 
-        A norm has its scale and shift in this order, a Residual the parameters of its
-        layers, then those of its projection.
+        The scale of a norm comes before its shift. The parameters of a Residual's
+        layers come before those of its projection.
         """
         return self._params
 
@@ -247,11 +248,11 @@ class MLP:
         return views
 
     def state_dict(self) -> dict[str, Array]:
-        """Return copies with torch's names and layout: ``"0.weight"`` is (out, in)."""
+        """Return copies in torch's layout, by its names: ``"0.weight"`` is (out, in)."""
         return {name: np.array(v, order="C") for name, v in self._torch_views().items()}
 
     def load_state_dict(self, state: Mapping[str, npt.ArrayLike]) -> None:
-        """Copy a `state_dict` into the model; ValueError if its shapes do not match."""
+        """Copy a `state_dict` into the model; raise ValueError if shapes differ."""
         views = self._torch_views()
         arrays = {name: np.array(v) for name, v in state.items()}
         wanted = {name: view.shape for name, view in views.items()}
@@ -277,7 +278,7 @@ class MLP:
         return model
 
     def copy(self) -> MLP:
-        """Return an independent copy that continues in the same way."""
+        """Return an independent copy, which continues training in the same way."""
         return copy.deepcopy(self)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -291,7 +292,7 @@ class MLP:
     def _forward(
         self, x: Array, draw: tuple[int, int, int] | None = None
     ) -> tuple[Array, Tape, Pass]:
-        """Return the output, the values for backward, and the pass with statistics."""
+        """Return the output, the tape, and the pass with the new statistics."""
         run = Pass(self._named, self._running, draw)
         h, tape = forward_nodes(self._nodes, np.atleast_2d(x), run)
         return (h[0] if x.ndim == 1 else h), tape, run
@@ -333,7 +334,7 @@ class MLP:
         return y.copy()  # the tape may hold y itself
 
     def backward(self, dy: npt.ArrayLike) -> tuple[Array, Array]:
-        """Return ``(dx, grads)`` of a function with derivative ``dy`` by the output."""
+        """Return ``(dx, grads)`` of a scalar whose gradient by the output is ``dy``."""
         if self._kept is None:
             raise RuntimeError("backward needs a forward before it")
         dx, grads = self._backward(dy, *self._kept)
@@ -408,7 +409,7 @@ class MLP:
         return value
 
     def _parts(self) -> list[tuple[slice, bool]]:
-        """Ranges of the parameters, and whether they are weights."""
+        """Return slices of `params`, each with a flag for weights."""
         parts, at = [], 0
         for view in self.named_parameters().values():
             parts.append((slice(at, at + view.size), view.ndim == 2))
@@ -418,7 +419,10 @@ class MLP:
     def polyak_(self, other: MLP, tau: float) -> Self:
         """``params += tau (other.params - params)`` in place; the same for buffers."""
         if other.n_params != self.n_params or not 0 <= tau <= 1:
-            raise ValueError("other must have the same parameters, and 0 <= tau <= 1")
+            raise ValueError(
+                "other must have the same number of parameters, and tau must be in "
+                "[0, 1]"
+            )
         interpolate(self.params, other.params, tau)
         interpolate(self.buffers, other.buffers, tau)
         return self
@@ -450,9 +454,9 @@ class MLP:
         """Train on mini-batches without replacement; the last one may be smaller.
 
         An epoch's loss is the mean of its batches' losses, weighted by their rows (or
-        sums of sample weights), or their sum for ``reduction="sum"``. With a ``seed``,
-        orders and masks are those of the seed, starting from epoch 0; without one, they
-        continue the model's sequence.
+        sums of sample weights), or their sum for ``reduction="sum"``. If a ``seed`` is
+        given, sample orders and dropout masks are those of this seed from epoch 0 on;
+        otherwise they continue the sequence of the model's own seed.
         """
         if y is None or batch_size is None:
             raise TypeError("y and batch_size are required")

@@ -11,10 +11,11 @@ from .arrays import Array
 
 @dataclass
 class Pass:
-    """What a pass reads besides its input, and the statistics or gradients it returns.
+    """The arrays that a forward or backward pass reads and writes, by name.
 
-    Arrays are found by name. ``draw`` determines the masks: (seed, epoch, step), or
-    None in inference mode.
+    A pass reads ``params`` and ``buffers``. It writes new running statistics to
+    ``running`` and gradients to ``grads``. ``draw`` is (seed, epoch, step), from which
+    dropout masks are drawn, or None in inference mode.
     """
 
     params: Mapping[str, Array]
@@ -39,11 +40,11 @@ class Node:
 
     @property
     def leaves(self) -> list[Node]:
-        """The node, or the nodes inside it, in the order of their parameters."""
+        """The node itself, or the nodes inside a Residual in order of parameters."""
         return [self]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of its parameters by name, in order."""
+        """Return the shapes of the node's parameters by name, in order."""
         return {}
 
     def forward(self, x: Array, run: Pass) -> tuple[Array, Any]:
@@ -59,7 +60,7 @@ Tape: TypeAlias = list[Any]  # the values that each node of a sequence saved
 
 
 def forward_nodes(nodes: list[Node], h: Array, run: Pass) -> tuple[Array, Tape]:
-    """Run a sequence forward; return its output and what each node saved."""
+    """Run nodes forward; return the output and the values that each node saved."""
     tape = []
     for node in nodes:
         h, saved = node.forward(h, run)
@@ -68,7 +69,7 @@ def forward_nodes(nodes: list[Node], h: Array, run: Pass) -> tuple[Array, Tape]:
 
 
 def backward_nodes(nodes: list[Node], dh: Array, tape: Tape, run: Pass) -> Array:
-    """Run a sequence backward, from last to first (the chain rule); return dx."""
+    """Run nodes backward, from last to first (the chain rule); return dx."""
     for node, saved in zip(reversed(nodes), reversed(tape), strict=True):
         dh = node.backward(dh, saved, run)
     return dh

@@ -34,9 +34,9 @@ def normalize(
 ) -> tuple[Array, Array, Array, Array]:
     """``((x - mean) rstd, mean, variance, rstd)``, ``rstd = 1 / sqrt(variance + eps)``.
 
-    Mean and biased variance are taken along ``axis``: 1 for layer norm, which
-    normalises each row, 0 for batch norm. Unless ``centred``, the mean counts as 0
-    (RMSNorm).
+    The mean and the biased variance are taken along ``axis``: 1 for layer norm, which
+    normalises each row, and 0 for batch norm, which normalises each column. If
+    ``centred`` is False (RMSNorm), the mean is replaced by 0.
     """
     mean = _mean(x, axis, centred)
     deviation = x - mean
@@ -49,11 +49,11 @@ def normalize(
 def normalize_backward(
     dn: Array, normal: Array, rstd: Array, axis: int, centred: bool = True
 ) -> Array:
-    """``dx = rstd (dn - mean(dn) - n mean(dn n))`` for ``n`` of :func:`normalize`.
+    """``dx = rstd (dn - mean(dn) - n mean(dn n))``; see :func:`normalize` for n.
 
-    Mean and rstd depend on x, too: adding a constant to all x, or scaling them, does
-    not change n, so the components of dn in these two directions are removed. Unless
-    ``centred``, mean(dn) counts as 0.
+    The mean and rstd also depend on x. Adding a constant to all x, or scaling all x,
+    does not change n, so the components of dn in these two directions are removed. If
+    ``centred`` is False, mean(dn) is replaced by 0.
     """
     mean = _mean(dn, axis, centred)
     along = (dn * normal).mean(axis=axis, keepdims=True)
@@ -81,9 +81,9 @@ def layer_norm_forward(
     eps: float,
     centred: bool = True,
 ) -> None:
-    """``xhat``, ``rstd`` (by row) of :func:`normalize`; ``h = xhat scale + shift``.
+    """``h = xhat scale + shift``, with xhat and rstd of each row from `normalize`.
 
-    Without ``scale``, ``h = xhat``. ``shift`` is used only if ``centred``.
+    If ``scale`` is None, ``h = xhat``. ``shift`` is used only if ``centred``.
     """
     normal, _, _, deviation = normalize(x, 1, eps, centred)
     if xhat is not None:
@@ -102,7 +102,7 @@ def layer_norm_backward(
     accumulate: bool = False,
     centred: bool = True,
 ) -> None:
-    """``dx`` of :func:`layer_norm_forward`, added to ``dx`` with ``accumulate``."""
+    """Write the dx of :func:`layer_norm_forward`, or add it if ``accumulate``."""
     dn = dh if scale is None else dh * scale
     back = normalize_backward(dn, xhat, rstd[:, np.newaxis], 1, centred)
     dx[...] = dx + back if accumulate else back
@@ -119,10 +119,12 @@ def layer_norm_second(
     accumulate: bool = False,
     centred: bool = True,
 ) -> None:
-    """Tangent of :func:`layer_norm_backward` of ``c``, along ``t`` of x, ``dot`` of c.
+    """Write the derivative of :func:`layer_norm_backward` along a direction.
 
-    The product rule on ``rstd * (u - mean(u) - xhat mean(u xhat))``, ``u = c scale``,
-    with ``xhat' = rstd (t - mean(t) - xhat mean(t xhat))`` and
+    ``c`` is the dh of the backward pass. In the direction, x changes by ``t``, and c by
+    ``dot`` (None: 0). The product rule is applied to
+    ``rstd * (u - mean(u) - xhat mean(u xhat))`` with ``u = c scale``, where
+    ``xhat' = rstd (t - mean(t) - xhat mean(t xhat))`` and
     ``rstd' = -rstd^2 mean(t xhat)``.
     """
     m = len(c)
@@ -146,7 +148,7 @@ def layer_norm_second(
 
 
 def column_moments(mean: Array, var: Array, x: Array) -> None:
-    """Mean and variance (that of sums over m) of the columns of ``x (m, n)``."""
+    """Write the mean and the biased variance of the columns of ``x (m, n)``."""
     mean[...] = x.mean(axis=0)
     var[...] = ((x - mean) ** 2).mean(axis=0)
 
@@ -160,7 +162,7 @@ def batch_norm_forward(
     scale: Array | None,
     shift: Array | None,
 ) -> None:
-    """``xhat = (x - mean) rstd`` by column; ``h = xhat scale + shift``."""
+    """``xhat = (x - mean) rstd`` and ``h = xhat scale + shift``, for each column."""
     normal = (x - mean) * rstd
     if xhat is not None:
         xhat[...] = normal
@@ -177,10 +179,10 @@ def batch_norm_backward(
     mean_dhx: Array,
     accumulate: bool = False,
 ) -> None:
-    """``dx = scale rstd (dh - mean_dh - xhat mean_dhx)``, or added to what it holds.
+    """``dx = scale rstd (dh - mean_dh - xhat mean_dhx)``, or ``dx +=`` this.
 
-    The means are those over the batch of dh and of ``dh xhat``; with zeros it is the
-    way back through fixed statistics.
+    ``mean_dh`` and ``mean_dhx`` are the means of dh and ``dh xhat`` over the batch.
+    They are 0 if the forward pass used running statistics, which do not depend on x.
     """
     factor = rstd if scale is None else rstd * scale
     back = factor * (dh - mean_dh - xhat * mean_dhx)
@@ -188,7 +190,7 @@ def batch_norm_backward(
 
 
 def batch_norm_sums(sum_dh: Array, sum_dhx: Array, dh: Array, xhat: Array) -> None:
-    """Write the sums over the batch of dh and of ``dh xhat``."""
+    """Write the sums of dh and of ``dh xhat`` over the batch."""
     sum_dh[...] = dh.sum(axis=0)
     sum_dhx[...] = (dh * xhat).sum(axis=0)
 
@@ -215,11 +217,11 @@ class RMSNorm(Normalization):
 
 @dataclass(frozen=True)
 class BatchNorm(Normalization):
-    """The formula of `LayerNorm` with mean and variance of each column.
+    """The formula of `LayerNorm`, with the mean and variance of each column.
 
-    In training they are those of the batch, otherwise the running ones. These start
-    from 0 and 1 and are ``(1 - momentum) running + momentum batch`` after each batch,
-    with the batch's unbiased variance.
+    Training uses the mean and variance of the batch, inference the running ones. The
+    running mean and variance start at 0 and 1. Each batch updates them to
+    ``(1 - momentum) running + momentum batch``, with the batch's unbiased variance.
     """
 
     eps: float = 1e-5
@@ -230,8 +232,8 @@ class BatchNorm(Normalization):
 class NormNode(Node):
     """``dscale = sum(dh n)``, ``dshift = sum(dh)`` over rows, ``dn = dh scale``.
 
-    Where n is normalised by numbers that do not depend on x, ``dx = rstd dn``, else as
-    :func:`normalize_backward` says.
+    Here n is the normalised x. If n was computed from running statistics, which do not
+    depend on x, ``dx = rstd dn``; otherwise :func:`normalize_backward` computes dx.
     """
 
     centred = True
@@ -257,7 +259,10 @@ class NormNode(Node):
         return arrays[names[0]], shift
 
     def _normalize(self, x: Array, run: Pass) -> tuple[Array, Array, int | None]:
-        """n, rstd, and the axis along which they depend on x, if they do."""
+        """Return the normalised x, rstd, and the axis of the mean over x.
+
+        The axis is None if the mean and rstd do not depend on x.
+        """
         raise NotImplementedError
 
     @quiet
@@ -298,7 +303,7 @@ class BatchNormNode(NormNode):
             rstd = 1 / np.sqrt(variance + self.layer.eps)
             return (x - mean) * rstd, rstd, None
         if len(x) < 2:
-            raise ValueError("x must have 2 rows or more: BatchNorm is in training")
+            raise ValueError("x must have at least 2 rows: BatchNorm is in training")
         normal, *batch, rstd = normalize(x, 0, self.layer.eps)
         batch[1] = batch[1] * (len(x) / (len(x) - 1))
         m = self.layer.momentum

@@ -37,7 +37,8 @@ OPTIMIZERS: tuple[str, ...] = ("sgd", "adagrad", "rmsprop", "adam", "adamax")
 
 def _gradient(param: Array, grad: Array, weight_decay: float, maximize: bool) -> Array:
     # The penalty (weight_decay / 2) |param|^2 is minimised even if the objective is
-    # maximised, as in torch. Without it the parameter is left out, as 0 * inf is NaN.
+    # maximised, as in torch. Without weight decay, param must not be used, because
+    # 0 * inf is NaN.
     g = -grad if maximize else grad
     return g if weight_decay == 0 else g + weight_decay * param
 
@@ -58,8 +59,8 @@ def sgd_step(
 ) -> None:
     """``v = momentum v + (1 - dampening) g``, ``param -= lr v``.
 
-    With Nesterov's momentum [2] it is ``param -= lr (g + momentum v)``. ``step`` counts
-    from 1, where v is g itself; ``buf`` holds v and is None when ``momentum`` is 0.
+    With Nesterov's momentum [2], ``param -= lr (g + momentum v)``. ``step`` counts from
+    1; in step 1, v is g itself. ``buf`` holds v; it is None if ``momentum`` is 0.
     """
     g = _gradient(param, grad, weight_decay, maximize)
     if momentum != 0:
@@ -77,7 +78,8 @@ def adagrad_step(
 ) -> None:
     """``G += g^2``, ``param -= lr / (1 + (step - 1) lr_decay) g / (sqrt(G) + eps)``.
 
-    From [2]; ``sum`` holds G (torch's name). eps_mode "inside" is ``sqrt(G + eps)``.
+    ``sum`` holds G (torch's name) [2]. With ``eps_mode`` "inside", the denominator is
+    ``sqrt(G + eps)``.
     """
     g = _gradient(param, grad, weight_decay, maximize)
     sum += g * g
@@ -92,7 +94,7 @@ def rmsprop_step(
 ) -> None:
     """``v = alpha v + (1 - alpha) g^2``, ``param -= lr g / (sqrt(v) + eps)`` [2].
 
-    With ``grad_avg`` (centred) the square of the running mean is subtracted from ``v``,
+    With ``grad_avg`` (centred), the square of this running mean is subtracted from v,
     and the difference is clamped at 0 because rounding can make it negative.
     ``momentum_buf`` is None without momentum.
     """
@@ -120,9 +122,10 @@ def adam_step(
     """Adam [1] and, with ``decoupled``, AdamW; ``step`` t counts from 1.
 
     ``m = beta1 m + (1 - beta1) g``, ``v = beta2 v + (1 - beta2) g^2``,
-    ``m_hat = m / (1 - beta1^t)``, ``v_hat = v / (1 - beta2^t)``. The step is lr times,
-    by ``eps_mode``, "outside": ``m_hat / (sqrt(v_hat) + eps)`` (algorithm 1), "inside":
-    ``m_hat / sqrt(v_hat + eps)``, or "hat":
+    ``m_hat = m / (1 - beta1^t)``, ``v_hat = v / (1 - beta2^t)``, ``param -= lr d``.
+    The direction d depends on ``eps_mode``. "outside":
+    ``m_hat / (sqrt(v_hat) + eps)`` (algorithm 1). "inside":
+    ``m_hat / sqrt(v_hat + eps)``. "hat":
     ``sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + eps)`` (end of section 2).
     ``max_exp_avg_sq`` (AMSGrad) replaces v by its running maximum.
     """
@@ -150,7 +153,7 @@ def adamax_step(
     param: Array, exp_avg: Array, exp_inf: Array, grad: Array, lr: float, beta1: float,
     beta2: float, eps: float, weight_decay: float, maximize: bool, step: int,
 ) -> None:
-    """Adamax [1], with torch's position of eps; ``step`` t counts from 1.
+    """Adamax [1], with eps added where torch adds it; ``step`` t counts from 1.
 
     ``m = beta1 m + (1 - beta1) g``, ``u = max(beta2 u, |g| + eps)``,
     ``param -= lr / (1 - beta1^t) m / u``.
@@ -165,9 +168,10 @@ def adamax_step(
 def condition_gradient(
     out: Array, grad: Array, param: Array, scale: float, limit: float, l1: float
 ) -> None:
-    """Clip by norm (``scale``; Pascanu et al. 2013) and by value, add L1's gradient.
+    """``out = clip(scale grad, -limit, limit) + l1 sign(param)``.
 
-    Without an L1 penalty the parameter is left out, as the sign of NaN is NaN.
+    ``scale`` clips the norm of the gradient (Pascanu et al., 2013). If ``l1`` is 0,
+    ``param`` is not used, because the sign of NaN is NaN.
     """
     clipped = np.clip(grad * scale, -limit, limit)
     out[...] = clipped if l1 == 0 else clipped + l1 * np.sign(param)
@@ -187,10 +191,10 @@ class Optimizer:
     """Updates float arrays in place, with one step count for all of them.
 
     The optimisers below have torch's names, defaults and formulas. ``lr`` may be a
-    function of the step, which counts from 0. Before a step the gradients are clipped,
-    by the norm of all of them or one by one, then ``l1`` times the sign of the
-    parameter is added, then weight decay; ``decay="weights"`` leaves both out for
-    arrays of fewer than two dimensions. After the step the moving average (slot
+    function of the step, which counts from 0. Each step first clips the gradients,
+    either their overall norm or each element, then adds ``l1`` times the sign of the
+    parameter, and then applies weight decay; ``decay="weights"`` omits the last two for
+    arrays of fewer than two dimensions. After the step, the moving average (slot
     ``"ema"``) is updated.
     """
 
@@ -211,7 +215,7 @@ class Optimizer:
         self.reset()
 
     def reset(self) -> None:
-        """Discard the steps and the state."""
+        """Set the step count to 0 and discard the state arrays."""
         self.step_count = 0
         self.slots: list[dict[str, Array]] = []
 
@@ -220,8 +224,8 @@ class Optimizer:
     ) -> None:
         """Update one array, or several, with gradients of the same shapes.
 
-        Raises ValueError, before anything is changed, unless their number and shapes
-        agree with each other and with the first step.
+        Raises ValueError, and changes nothing, if ``params`` and ``grads`` differ in
+        number or shapes, or if ``params`` differ from those of the first step.
         """
         params = [params] if isinstance(params, np.ndarray) else params
         grads = [grads] if isinstance(grads, np.ndarray) else grads
@@ -233,7 +237,7 @@ class Optimizer:
         grads: Sequence[Array],
         parts: Sequence[Sequence[tuple[Any, bool]]],
     ) -> None:
-        """Take a step; each array has ``parts``, flagged as weights or not."""
+        """Take a step; ``parts`` are slices of each array, flagged if weights."""
         first = self._slots() | ({} if self.ema is None else {"ema": 0.0})
         state = self.slots or [
             {name: np.full_like(p, fill) for name, fill in first.items()}
@@ -241,7 +245,7 @@ class Optimizer:
         ]
         shapes = [p.shape for p in params]
         if [g.shape for g in grads] != shapes or len(state) != len(shapes):
-            raise ValueError("params and grads must be as many, of the same shapes")
+            raise ValueError("params and grads must have the same number and shapes")
         for shape, slots in zip(shapes, state, strict=True):
             if any(slot.shape != shape for slot in slots.values()):
                 raise ValueError("params must have the shapes of the first step")
@@ -276,22 +280,22 @@ class Optimizer:
 
     @property
     def ema_params(self) -> list[Array] | None:
-        """Copies of the moving averages, flat; None without ``ema``."""
+        """Flat copies of the moving averages; None if ``ema`` is None."""
         if self.ema is None:
             return None
         return [slots["ema"].flatten() for slots in self.slots]
 
     def averaged(self, mlp: MLP) -> MLP:
-        """Return a copy of a model with the moving averages of its parameters."""
+        """Return a copy of ``mlp`` whose parameters are their moving averages."""
         averages = self.ema_params
         if not averages:
-            raise ValueError("averaged needs ema, and at least one step")
+            raise ValueError("averaged requires ema and at least one step")
         copied = mlp.copy()
         copied.params[:] = averages[0]
         return copied
 
     def _slots(self) -> dict[str, float]:
-        """Names of the arrays of state, with their initial values."""
+        """Return the names of the state arrays, with their initial values."""
         raise NotImplementedError
 
     def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:

@@ -87,7 +87,7 @@ def _spread(a: Array, out: Array, m: int) -> Array:
 
 
 def scale_groups(out: Array, a: Array, scale: Array, masks: bool = False) -> None:
-    """``out`` = rows of ``a`` times their group's row of ``scale``.
+    """Multiply each row of ``a``, element by element, by its group's row of ``scale``.
 
     With ``masks``, elements of ``scale`` count as 1 if they are > 0, else as 0.
     """
@@ -97,13 +97,16 @@ def scale_groups(out: Array, a: Array, scale: Array, masks: bool = False) -> Non
 
 
 def add_scaled_groups(out: Array, a: Array, scale: Array) -> None:
-    """``out +=`` rows of ``a`` times their group's row of ``scale``."""
+    """Like :func:`scale_groups`, but add the products to ``out``."""
     m = len(scale)
     out += (_spread(a, out, m) * scale[:, np.newaxis]).reshape(out.shape)
 
 
 def outer_rows(out: Array, x: Array, d: Array) -> None:
-    """``out`` = outer products of each group's row of ``x`` and rows of ``d``, flat."""
+    """Write, for each row of ``d``, its outer product with its group's row of ``x``.
+
+    Each product is a matrix indexed [x, d], flattened to a row of ``out``.
+    """
     products = x[:, np.newaxis, :, np.newaxis] * groups(d, len(x))[:, :, np.newaxis]
     out[...] = products.reshape(out.shape)
 
@@ -111,7 +114,7 @@ def outer_rows(out: Array, x: Array, d: Array) -> None:
 def gemm_gather_k(
     c: Array, a: Array, b: Array, gate: Array, accumulate: bool = False
 ) -> None:
-    """``c = a @ b``, taking ``a`` as 0 where its group's row of ``gate`` is <= 0."""
+    """``c = a @ b``, with ``a`` set to 0 where its group's row of ``gate`` is <= 0."""
     kept = np.where(gate[:, np.newaxis] > 0, groups(a, len(gate)), 0)
     product = kept.reshape(a.shape) @ b
     c[...] = c + product if accumulate else product

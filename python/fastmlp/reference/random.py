@@ -28,9 +28,10 @@ _DROPOUT_STREAM = 0x44524F50  # "DROP"
 def philox4x32(
     counter: tuple[Array | int, ...], key: tuple[int, int]
 ) -> tuple[npt.NDArray[np.uint64], ...]:
-    """Philox4x32-10 [4]: four 32-bit words from a counter of four and a key of two.
+    """Philox4x32-10 [4]: compute four random 32-bit words from a counter and a key.
 
-    Counters may be arrays, which are broadcast together. Words are stored as uint64.
+    The counter has four 32-bit words, the key has two. The words of the counter may be
+    arrays, which are broadcast together. The results are stored as uint64.
     """
     c0, c1, c2, c3 = (np.asarray(c, dtype=np.uint64) for c in counter)
     k0, k1 = key
@@ -50,10 +51,11 @@ def philox4x32(
 
 
 def shuffle(order: npt.NDArray[np.int64], seed: int, epoch: int) -> None:
-    """``order`` = the permutation of 0..N-1 that belongs to (seed, epoch).
+    """Write the permutation of 0..N-1 that (seed, epoch) determines into ``order``.
 
-    Fisher-Yates from the top: element i is swapped with element j <= i, the high 64
-    bits of ``r * (i + 1)``, where the random word r depends on (seed, epoch, i) alone.
+    This is the Fisher-Yates shuffle, from the last element down: element i is swapped
+    with element j <= i, where j is the high 64 bits of ``r * (i + 1)`` and the random
+    64-bit word r depends only on (seed, epoch, i).
     """
     n = len(order)
     draws = np.arange(n, dtype=np.uint64)
@@ -74,18 +76,19 @@ def shuffle(order: npt.NDArray[np.int64], seed: int, epoch: int) -> None:
     order[...] = result
 
 
-_shuffle = shuffle  # for MLP.fit, where the name is an argument
+_shuffle = shuffle  # for MLP.fit, which has an argument named shuffle
 
 
 def dropout_mask(
     shape: tuple[int, int], p: float, seed: int, epoch: int, step: int, layer: int
 ) -> npt.NDArray[np.bool_]:
-    """Return which elements a dropout layer keeps, each with the probability 1 - p.
+    """Return the mask of the elements that dropout keeps, with probability 1 - p each.
 
-    The key is 64 bits computed from (seed, epoch, layer). Elements are taken row by row
-    in blocks of 64. Block b uses the four words of each of the counters (g, step) with
-    g from 16 b to 16 b + 15: element i of the block uses word i // 16 of g = 16 b + i %
-    16, and is kept if that word is less than (1 - p) 2^32.
+    The elements are divided row by row into blocks of 64. Block b uses the 16 counters
+    (g, step) with g from 16 b to 16 b + 15, each of which gives four random words; the
+    64-bit key is computed from (seed, epoch, layer). Element i of the block is kept if
+    word i // 16 of the counter with g = 16 b + i % 16 is less than
+    floor((1 - p) 2^32).
     """
     key = philox4x32(
         (layer & _MASK32, layer >> 32, epoch & _MASK32, _DROPOUT_STREAM),
@@ -98,8 +101,8 @@ def dropout_mask(
         (g & np.uint64(_MASK32), g >> np.uint64(32), step & _MASK32, step >> 32),
         (int(key[0]), int(key[1])),
     )
-    # The axes are word, block, counter in the block; elements are ordered by block,
-    # word, counter.
+    # Transpose (word, block, counter in the block) to (block, word, counter), which is
+    # the order of the elements.
     by_element = np.stack(words).reshape(4, blocks, 16).transpose(1, 0, 2).ravel()
     kept = by_element < np.uint64(math.floor((1 - p) * 2**32))
     return np.asarray(kept[:size].reshape(shape))
@@ -116,9 +119,9 @@ def dropout(
     layer: int,
     first: int = 0,
 ) -> None:
-    """``mask = kept / (1 - p)``, ``h = x mask``, for elements from ``first`` on.
+    """``mask = kept / (1 - p)`` and ``h = x mask``, where kept is `dropout_mask`.
 
-    :func:`dropout_mask` tells which elements are kept.
+    ``first`` is the index of the first element of x among those of the whole layer.
     """
     kept = dropout_mask((1, first + x.size), p, seed, epoch, step, layer)[0, first:]
     mask[...] = np.where(kept, 1 / (1 - p), 0)
