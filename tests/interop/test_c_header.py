@@ -375,9 +375,9 @@ def test_the_file_is_the_same_each_time(folder: Path) -> None:
         ("netz_für", ValueError, "identifier"),
         ("double", ValueError, "'double' is a keyword"),
         ("class", ValueError, "'class' is a keyword"),
-        ("_net", ValueError, "reserved"),
-        ("a__b", ValueError, "reserved"),
-        ("a_", ValueError, "reserved"),
+        ("_net", ValueError, "underscore"),
+        ("a__b", ValueError, "underscore"),
+        ("a_", ValueError, "underscore"),
     ],
 )
 def test_invalid_names(

@@ -1,1 +1,1 @@
-"""Files and other libraries' models."""
+"""Reading and writing model files and the models of other libraries."""

@@ -1,6 +1,6 @@
-"""Activations in other formats: one row for each name.
+"""The table of activations in other formats, with one row for each activation.
 
-PyTorch and Keras are known by their names alone; nothing is imported here.
+PyTorch and Keras are not imported: the table refers to them by name only.
 """
 
 from __future__ import annotations
@@ -31,17 +31,18 @@ class ActivationForm(NamedTuple):
     torch : str or None
         Class in ``torch.nn``; None if PyTorch only has a function of the same name.
     torch_options : dict
-        Arguments of the class.
+        Keyword arguments of the class.
     keras, keras_op : str or None
         Name in ``keras.activations`` and in ``keras.ops``.
     onnx : callable
-        Adds the nodes for the value z of this name to a graph; returns the output.
+        Function of a graph and the name of the value z. It adds the nodes of the
+        activation to the graph and returns the name of their output.
     c : str
-        C99 expression, or body, of the value as a function of z; see `c.math`. Empty if
+        C99 expression or function body that computes h = act(z); see `c.math`. Empty if
         `c.math` has a function for whole rows.
     c_derivative : str
-        Same for the derivative as a function of z or h; empty if it is a mask or for
-        whole rows.
+        C99 expression or function body that computes the derivative from z or h. Empty
+        if the derivative is 1 or a mask, or if it couples the elements of a row.
     of_input : bool
         Whether the derivative is a function of z instead of h.
     """
@@ -58,10 +59,10 @@ class ActivationForm(NamedTuple):
 
 # ONNX ------------------------------------------------------------------------------
 #
-# ONNX has operators for most activations. But ONNX Runtime does not know some of them
-# in float64, attributes such as a slope are always float32, and its Elu, Selu, Sigmoid
-# and Softplus lose digits near 0 or far out to a sum with 1. Therefore elementary
-# functions are used.
+# ONNX has operators for most activations. But ONNX Runtime lacks some of them in
+# float64, attributes such as a slope are always float32, and its Elu, Selu, Sigmoid and
+# Softplus lose digits near 0 or at large |z|, where they add a tiny number to 1.
+# Therefore elementary functions are used.
 
 
 def _operator(name: str, **attributes: Any) -> Callable[[Graph, str], str]:
@@ -73,7 +74,7 @@ def _leaky_relu(g: Graph, z: str) -> str:
 
 
 def _expm1(g: Graph, z: str) -> str:
-    # e^z - 1 = tanh(z / 2) (e^z + 1), which does not cancel.
+    # e^z - 1 = tanh(z / 2) (e^z + 1), which avoids cancellation.
     one_more = g.node("Add", g.node("Exp", z), 1.0)
     return g.node("Mul", g.node("Tanh", g.node("Mul", z, 0.5)), one_more)
 
@@ -90,14 +91,15 @@ def _selu(g: Graph, z: str) -> str:
 
 
 def _logistic(g: Graph, z: str, numerator: str | float) -> str:
-    """Add numerator / (1 + e^-z), which is 0 if e^-z is infinite."""
+    """Add nodes for numerator / (1 + e^-z), which is 0 if e^-z is infinite."""
     bottom = g.node("Add", g.node("Exp", g.node("Neg", z)), 1.0)
     return g.node("Div", numerator, bottom)
 
 
 def _softplus(g: Graph, z: str) -> str:
-    # max(z, 0) + log(1 + e), e = e^-|z|. With the rounded u = 1 + e, log(1 + e) is
-    # log(u) minus the rounding error ((u - 1) - e) / u (Kahan).
+    # The result is max(z, 0) + log(1 + e) with e = exp(-|z|). If u is 1 + e after
+    # rounding, log(1 + e) is log(u) minus the effect of rounding, ((u - 1) - e) / u
+    # (Kahan).
     e = g.node("Exp", g.node("Neg", g.node("Abs", z)))
     u = g.node("Add", e, 1.0)
     rounding = g.node("Div", g.node("Sub", g.node("Sub", u, 1.0), e), u)
@@ -172,8 +174,8 @@ def _gelu_tanh(g: Graph, z: str) -> str:
 
 # Rows ------------------------------------------------------------------------------
 
-# Beyond its threshold PyTorch's softplus is z. From this threshold on, log(1 + e^z)
-# rounds to z in float64, and e^z does not overflow in either dtype.
+# PyTorch's softplus returns z if z exceeds a threshold. At 40, log(1 + e^z) rounds to z
+# in float64, and e^z does not yet overflow in float32 or float64.
 _SOFTPLUS_THRESHOLD = 40.0
 
 _GELU_TANH = """\
@@ -247,7 +249,7 @@ ACTIVATIONS: dict[str, ActivationForm] = {
         "fma(z, @exp(z * z * -0.5) * $density, 0.5 * @erfc(z * $minus_half_root))",
         True,
     ),
-    # The default of keras.ops is the approximation.
+    # keras.ops.gelu computes the approximation by default.
     "gelu_tanh": ActivationForm(
         "GELU",
         {"approximate": "tanh"},

@@ -28,7 +28,7 @@ def file_name(path: Any) -> str:
 def replace_file(
     path: str | os.PathLike[str], data: bytes | Callable[[BinaryIO], object]
 ) -> None:
-    """Write or replace a file in one step, so that not even a power cut damages it.
+    """Write or replace a file atomically, so that not even a power cut damages it.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def replace_file(
     ValueError
         If ``path`` exists and is not a regular file.
     OSError
-        If the file cannot be written; an existing file is unchanged then.
+        If the file cannot be written; an existing file then stays unchanged.
     """
     target = os.path.realpath(file_name(path))
     folder = os.path.dirname(target)
@@ -60,7 +60,8 @@ def replace_file(
         if not stat.S_ISREG(mode):
             raise ValueError(f"path must be a regular file, got {target}")
 
-    # In the same folder, as a rename is atomic only within one file system.
+    # The temporary file is in the same folder because a rename is atomic only within
+    # one file system.
     temporary = f"{target}.{os.urandom(8).hex()}.tmp"
     try:
         with open(temporary, "xb") as file:
@@ -69,7 +70,8 @@ def replace_file(
             else:
                 data(file)
             file.flush()
-            # Content before name: a crash must not leave the name with no content.
+            # Flush the content before the rename, so that a crash cannot leave an empty
+            # file under the final name.
             os.fsync(file.fileno())
         if mode is not None:
             os.chmod(temporary, stat.S_IMODE(mode))
@@ -82,7 +84,7 @@ def replace_file(
 
 
 def _flush_folder(folder: str) -> None:
-    """Flush a folder, so that a new name in it is durable, where the system can."""
+    """Flush a folder, if the system can, so that a rename in it survives a crash."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     try:

@@ -248,7 +248,7 @@ class MLP:
         return views
 
     def state_dict(self) -> dict[str, Array]:
-        """Return copies in torch's layout, by its names: ``"0.weight"`` is (out, in)."""
+        """Return copies by torch's names, in torch's layout: weights are (out, in)."""
         return {name: np.array(v, order="C") for name, v in self._torch_views().items()}
 
     def load_state_dict(self, state: Mapping[str, npt.ArrayLike]) -> None:

@@ -1,1 +1,1 @@
-"""A model as a C header."""
+"""Writing a model as a C header."""

@@ -1,8 +1,8 @@
 """A network as one C99 header without dependencies: `fastmlp.MLP.to_c`.
 
-The code does the core's operations in the core's order. Inference (`inference`) runs
-the ops in buffers on the stack, which it reuses; the Jacobian (`jacobian`) also stores
-what its derivatives need.
+The code performs the same operations as the core, in the same order. The inference
+function (`inference`) keeps values in buffers on the stack, which it reuses; the
+function of the Jacobian (`jacobian`) also stores the values that derivatives need.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from ..._network.model import Model
     from ..._validate import Array
 
-# Keywords of C99 to C23 and of C++, except those that begin with an underscore or have
-# two underscores in a row: such names are reserved anyway.
+# Keywords of C99 to C23 and of C++. Keywords that begin with an underscore or have two
+# underscores in a row are left out because all such names are refused.
 _KEYWORDS = (
     "alignas alignof and and_eq asm auto bitand bitor bool break case catch char "
     "char16_t char32_t char8_t class co_await co_return co_yield compl concept "
@@ -40,7 +40,7 @@ _KEYWORDS = (
     "volatile wchar_t while xor xor_eq"
 )
 
-# Number of weights that are formatted at once.
+# Number of weights in one piece of text, so that large models need little memory.
 _CHUNK = 1 << 14
 
 
@@ -66,8 +66,8 @@ def _checked_name(name: object) -> str:
         raise ValueError(f"{wanted}; {name!r} is a keyword of C or C++")
     if name.startswith("_") or "__" in name or name.endswith("_"):
         raise ValueError(
-            f"{wanted}; got {name[:40]!r}: names that begin or end with an "
-            "underscore or have two in a row are reserved"
+            f"{wanted}; it must not begin or end with an underscore or contain two in "
+            f"a row, got {name[:40]!r}"
         )
     return name
 
@@ -84,7 +84,7 @@ class Header:
         self.jacobian = Jacobian(self.writer) if jacobian else None
 
     def pieces(self) -> Iterator[str]:
-        """Yield the header from its first line to its last."""
+        """Yield the text of the header piece by piece."""
         name, upper = self.name, self.name.upper()
         yield self._fill(_HEAD, self._facts())
         macros = f"#define {upper}_N_IN {self.mlp.n_in}\n"
@@ -128,7 +128,7 @@ class Header:
         return facts
 
     def _fill(self, template: str, facts: Mapping[str, str]) -> str:
-        """Fill the <fields> of a template: ``facts`` and those of every template."""
+        """Replace the <fields> of a template by ``facts`` and the common facts."""
         single = self.dtype == np.float32
         facts = {
             "name": self.name,

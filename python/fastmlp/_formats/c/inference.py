@@ -1,4 +1,4 @@
-"""C code of inference: computes a network's values from its input."""
+"""C code of inference, which computes a network's output from its input."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
     from .writer import Node, Writer
 
-# Largest number of columns of a dense layer that are summed at once, in registers.
+# Largest number of outputs of a dense layer whose sums are kept in registers at once.
 _COLUMNS = {"float32": 64, "float64": 32}
 
 
 def predict(writer: Writer) -> Function:
-    """Return the function that computes y from x."""
+    """Return the function that computes the network's output y from its input x."""
     scratch = ScratchAllocator("h")
     values = Values(writer, scratch, kept=(), slopes=False)
     return Function([*scratch.declarations(), *values.lines], scratch.elements())
 
 
 class Values:
-    """The lines that compute y from x, in buffers that are shared.
+    """The lines that compute y from x, with buffers that values share.
 
     Parameters
     ----------
@@ -37,17 +37,17 @@ class Values:
     scratch
         Allocator of the buffers.
     kept
-        Nodes whose values are needed after all nodes.
+        Nodes whose values are still needed when all nodes have been computed.
     slopes
-        Whether to store the derivatives of activations (slope3) and what the
-        derivatives of normalisations need (hat3, factor3) as well.
+        Whether to also store the derivatives of activations (as slope3 for node 3) and
+        the values that derivatives of normalisations need (hat3, factor3).
 
     Attributes
     ----------
     lines : list of str
         The code.
     at : dict of int to str
-        Name of the buffer of each node's value.
+        Name of the buffer that holds each node's value.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Values:
         nodes, end = writer.nodes, len(writer.nodes)
         last = writer.last_reads(kept)
         self.at = at = {ops.INPUT: "x"}
-        # The node that overwrites a value in place, if one does.
+        # For nodes whose values are overwritten in place: the overwriting node.
         follower: dict[int, int] = {}
         for i, node in enumerate(nodes):
             if node.passes or node.kind == "dense":
@@ -70,7 +70,7 @@ class Values:
                 if source != ops.INPUT and last[source] == i:
                     follower[source] = i
                     break
-        # The nodes that end in the output in place work in y.
+        # The last node, and the nodes whose values it overwrites in place, write to y.
         chain = writer.source(end - 1)
         while chain != ops.INPUT:
             at[chain] = "y"
@@ -137,9 +137,9 @@ class Values:
 def dense_function(
     name: str, k: int, n: int, biased: bool, dtype: np.dtype[np.floating]
 ) -> list[str]:
-    """Return the lines of a function h = x W + b for one size.
+    """Return the lines of a C function that computes h = x W + b for a fixed size.
 
-    Each output is one chain of fused multiply-adds in the order of the inputs.
+    Each output is summed by fused multiply-adds in the order of the inputs.
     """
     bias = ", const T *b" if biased else ""
     lines = [

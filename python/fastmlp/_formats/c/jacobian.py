@@ -1,4 +1,8 @@
-"""C code of the Jacobian: a few directions at a time, forward or backward."""
+"""C code of the Jacobian, which computes a few rows or columns at a time.
+
+A direction is a unit vector. Forward mode maps those of the input to columns of the
+Jacobian, backward mode those of the output to rows.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +19,20 @@ if TYPE_CHECKING:
 
 # Largest number of directions that are computed together.
 _DIRECTIONS = 16
-# Activations whose derivative is computed from their values directly.
+# Activations whose values are kept because their derivatives are computed from them
+# when they are needed; the derivatives of other activations are stored.
 _MASKS = ("relu", "softmax")
 
 
 class Jacobian:
-    """The function of the Jacobian.
+    """The C function that computes the Jacobian.
 
     Attributes
     ----------
     directions : int
         Number of directions that are computed together.
     function : Function
-        The code.
+        Body of the function.
     """
 
     def __init__(self, writer: Writer) -> None:
@@ -36,7 +41,7 @@ class Jacobian:
         self.function = self._write()
 
     def _is_forward(self) -> bool:
-        """Whether tangents need fewer products than cotangents, as the core counts."""
+        """Whether forward mode needs fewer multiplications, by the core's formula."""
         forward = back = 0
         for node in self._writer.nodes:
             size = node.n_in * node.n_out if node.kind == "dense" else 0
@@ -54,7 +59,7 @@ class Jacobian:
         kept = {i for i, n in enumerate(writer.nodes) if n.activation in _MASKS}
         values = Values(writer, scratch, kept, slopes=True)
         self.at = values.at
-        stored: list[str] = []  # declarations of what the derivatives need
+        stored: list[str] = []  # declarations of arrays that the derivatives need
         elements = scratch.elements()
         for i, node in enumerate(writer.nodes):
             if node.has_slope:
@@ -85,7 +90,7 @@ class Jacobian:
         )
 
     def _listed(self, i: int) -> bool:
-        """Whether products may skip the elements that the relu of a node made 0."""
+        """Whether products may skip the elements that are 0 after a node's relu."""
         return (
             i != ops.INPUT
             and self._all_directions() >= _core.GATHER_PAYS
@@ -104,7 +109,7 @@ class Jacobian:
         return [f"  @{function}({t}, {self.at[i]}, {node.n_out});"]
 
     def _tangents(self, scratch: ScratchAllocator) -> list[str]:
-        """Return lines that map unit vectors of the input to tangents of the output."""
+        """Return lines that compute columns of the Jacobian in forward mode."""
         writer = self._writer
         nodes, n_in, n_out = writer.nodes, writer.mlp.n_in, writer.mlp.n_out
         last = writer.last_reads(set())
@@ -161,7 +166,7 @@ class Jacobian:
         ]
 
     def _defers_slope(self, i: int) -> bool:
-        """Whether the product that follows applies a relu's derivative."""
+        """Whether the dense layer after a relu applies its derivative by skipping."""
         return (
             self._listed(i)
             and self._writer.uses[i] == 1
@@ -169,7 +174,7 @@ class Jacobian:
         )
 
     def _cotangents(self, scratch: ScratchAllocator) -> list[str]:
-        """Return lines that map unit vectors of the output to cotangents of the input.
+        """Return lines that compute rows of the Jacobian in backward mode.
 
         If several nodes read a value, the last of them writes its cotangent and the
         others add to it.
@@ -181,7 +186,7 @@ class Jacobian:
         top, sloped = len(nodes), len(nodes)
 
         def place(to: int) -> tuple[str, int]:
-            """Return the buffer of a node's cotangent, and 1 if it holds a value."""
+            """Return the buffer of a node's cotangent, and 1 if it has been written."""
             if to in c:
                 return c[to], 1
             c[to] = scratch.take(n_in if to == ops.INPUT else nodes[to].n_out)
@@ -189,7 +194,7 @@ class Jacobian:
 
         final = nodes[-1]
         if final.kind == "dense" and final.activation == "identity":
-            # The weights are the cotangents of the last layer's input.
+            # The cotangents of this layer's input are the layer's weights.
             top -= 1
             writer.used.add("seed")
             to, _ = place(final.input)
@@ -241,9 +246,9 @@ class Jacobian:
         ]
 
     def _has_one_reader(self, to: int) -> bool:
-        """Whether only one node reads a node's value."""
+        """Whether the value of node ``to`` is read by one node only."""
         return to != ops.INPUT and self._writer.uses[to] == 1
 
     def _skips_zeros(self, i: int) -> bool:
-        """Whether the backward product of a layer skips what its relu made 0."""
+        """Whether a layer's backward product skips outputs that its relu set to 0."""
         return self._writer.nodes[i].kind == "dense" and self._listed(i)

@@ -1,4 +1,4 @@
-"""The core's elementary functions and activations as C99, element by element.
+"""The core's elementary functions and activations as C99 functions.
 
 Each function performs the same operations in the same order as the function of the same
 name in ``cpp/src/kernels``, so that results are bitwise equal.
@@ -13,8 +13,8 @@ import numpy as np
 from ..activations import ACTIVATIONS
 from ..layers import LAYERS
 
-# Coefficients of polynomials from math_coefficients.h, lowest power first, for float
-# and for double.
+# Coefficients of the polynomials in math_coefficients.h, lowest power first: one text
+# for float and one for double.
 POLYNOMIALS = {
     "exp": (
         "0x1p-1 0x1.5554b6p-3 0x1.5555bap-5 0x1.1223a6p-7 0x1.6c5558p-10",
@@ -59,11 +59,11 @@ POLYNOMIALS = {
         "-0x1.7c382192befe9p-29",
     ),
 }
-# Polynomials that are evaluated by a single chain. All others with five or more
-# coefficients use two chains.
+# Polynomials that are evaluated by a single chain of fused multiply-adds. All others
+# with five or more coefficients use two chains.
 _ONE_CHAIN = ("erfc",)
 
-# Constants from math_coefficients.h by name, for float and for double.
+# Constants in math_coefficients.h by name: one value for float and one for double.
 NUMBERS = {
     "log2e": ("0x1.715476p+0", "0x1.71547652b82fep+0"),
     "ln2_high": ("0x1.62e43p-1", "0x1.62e42fefa39efp-1"),
@@ -75,7 +75,7 @@ NUMBERS = {
     "erfc_centre": ("0x1.a8p+0", "0x1p+2"),
 }
 
-# Further constants, such as the ends of ranges; a single number is used for both types.
+# Further constants, such as limits of ranges. A single number applies to both types.
 _ROUND = 1.5 * 2.0**23, 1.5 * 2.0**52
 _BIAS = 127, 1023
 _SELU_ALPHA = 1.6732632423543772848170429916717
@@ -84,8 +84,9 @@ _GELU_ROOT = 0.79788456080286535588  # sqrt(2 / pi)
 _GELU_CUBIC = 0.044715
 _VALUES: dict[str, float | tuple[float, ...]] = {
     **{n: (float.fromhex(f), float.fromhex(d)) for n, (f, d) in NUMBERS.items()},
-    # Adding "round" to a small number leaves its nearest integer in the low mantissa
-    # bits; the other round_... leave that integer plus an offset.
+    # After "round" is added to a small number, the low bits of the sum's mantissa are
+    # the nearest integer. With the other round_..., they are that integer plus an
+    # offset.
     "round": _ROUND,
     "round_exp": (_ROUND[0] + 2 * _BIAS[0], _ROUND[1] + 2 * _BIAS[1]),
     "round_expm1": (_ROUND[0] + _BIAS[0] - 1, _ROUND[1] + _BIAS[1] - 1),
@@ -112,10 +113,11 @@ _VALUES: dict[str, float | tuple[float, ...]] = {
     "gelu_cubic_6": 6 * _GELU_ROOT * _GELU_CUBIC,
 }
 
-# T is float or double, U the unsigned integer of the same size; @name is another of
-# these functions, $name one of the numbers above; fma, sqrt and fabs are those of T.
-# The core's select(m, a, b) is written as m ? a : b, min(a, b) as a < b ? a : b, and
-# max(a, b) as a > b ? a : b.
+# C code of the functions by name. T stands for float or double, U for the unsigned
+# integer of the same size, @name for another of these functions and $name for a number
+# above. fma, sqrt and fabs become fmaf, sqrtf and fabsf for float. The core's
+# select(m, a, b) is written as m ? a : b, min(a, b) as a < b ? a : b, and max(a, b) as
+# a > b ? a : b.
 _FUNCTIONS = {
     "to_bits": """
 static inline U @to_bits(T x) {
@@ -124,7 +126,7 @@ static inline U @to_bits(T x) {
   return u;
 }
 """,
-    # 2^n from a number that has n + bias in its low bits.
+    # Computes 2^n from a number whose low bits are n + the exponent bias.
     "exponent": """
 static inline T @exponent(U z) {
   T x;
@@ -334,7 +336,7 @@ static inline T @erfc(T x) {
   return x < 0.0 ? 2.0 - y : y;
 }
 """,
-    # Sums over a row: 16 partial sums, then a tree.
+    # Sums over a row are 16 partial sums, which are then added pairwise as a tree.
     "tree": """
 static inline T @tree(T *part) {
   size_t d, i;
@@ -360,8 +362,8 @@ def _activation_function(name: str, variable: str, text: str) -> str:
     return f"\nstatic inline T @{name}(T {variable}) {{\n{body}\n}}\n"
 
 
-# For each activation the functions act_<name>, which maps z to h, and slope_<name>, the
-# derivative as a function of z or h.
+# For each activation, act_NAME computes h = act(z), and slope_NAME computes the
+# derivative from z or h.
 for _name, _form in ACTIVATIONS.items():
     if _form.c:
         _FUNCTIONS[f"act_{_name}"] = _activation_function(f"act_{_name}", "z", _form.c)
@@ -384,8 +386,9 @@ static inline void @softmax(T *h, const T *z, size_t n) {
   for (i = 0; i < n; ++i) h[i] = h[i] / sum;
 }
 """,
-    # The functions below map first derivatives to first derivatives. These are stored
-    # as [element][direction]; d is the direction.
+    # The functions below compute derivatives of a node's output from those of its
+    # input, or the reverse. Derivatives are stored as [element][direction]; d is the
+    # index of the direction.
     "times_slope": """
 static inline void @times_slope(T *t, const T *slope, size_t n) {
   size_t i, d;
@@ -418,8 +421,8 @@ static inline void @times_softmax(T *t, const T *h, size_t n) {
   }
 }
 """,
-    # The weight from input p to output j is w[p * by_p + j * by_j]. Inputs whose relu
-    # is 0 are skipped.
+    # The weight from input p to output j is w[p * by_p + j * by_j]. If relu is not
+    # null, inputs p with relu[p] = 0 are skipped.
     "times_weights": """
 static inline void @times_weights(T *to, const T *from, const T *w, const T *relu,
                                   size_t k, size_t n, size_t by_p, size_t by_j,
@@ -437,7 +440,8 @@ static inline void @times_weights(T *to, const T *from, const T *w, const T *rel
   }
 }
 """,
-    # The directions are rows of a matrix from `first` on, and zero after its last row.
+    # The derivatives in the directions are rows of a matrix, from row `first` on;
+    # directions after the last row get zeros.
     "seed": """
 static inline void @seed(T *to, const T *w, size_t n, size_t first, size_t rows,
                          size_t by_row, size_t by_column) {
@@ -465,7 +469,7 @@ for _layer_form in LAYERS.values():
 
 
 def functions(names: set[str], dtype: np.dtype[np.floating], prefix: str) -> str:
-    """Return the C functions with these names, and all functions that they call.
+    """Return the C code of functions and of all functions that they call.
 
     Parameters
     ----------
@@ -474,7 +478,7 @@ def functions(names: set[str], dtype: np.dtype[np.floating], prefix: str) -> str
     dtype
         float32 or float64.
     prefix
-        Prefix of the names of the functions.
+        Prefix of the functions' names in C.
     """
     wanted: dict[str, str] = {}
 
@@ -492,7 +496,7 @@ def functions(names: set[str], dtype: np.dtype[np.floating], prefix: str) -> str
 
 
 def instantiate(text: str, dtype: np.dtype[np.floating], prefix: str) -> str:
-    """Return the C code for one type and prefix, from code written as above."""
+    """Return C code for a type and prefix, from text in the notation of _FUNCTIONS."""
     single = dtype == np.float32
     text = text.replace("@", f"{prefix}_")
     text = text.replace("#mantissa", "23" if single else "52")
@@ -506,7 +510,7 @@ def instantiate(text: str, dtype: np.dtype[np.floating], prefix: str) -> str:
 
 
 def number(name: str, dtype: np.dtype[np.floating]) -> str:
-    """Return one of the numbers by name, in parentheses if it is negative."""
+    """Return the C literal of a named number, in parentheses if it is negative."""
     value = _VALUES[name]
     if isinstance(value, tuple):
         value = value[dtype != np.float32]
@@ -515,7 +519,7 @@ def number(name: str, dtype: np.dtype[np.floating]) -> str:
 
 
 def literals(values: list[float], dtype: np.dtype[np.floating]) -> list[str]:
-    """Return C literals of exactly these values, which the type can represent."""
+    """Return C literals of values, which must be representable in the type."""
     if not np.isfinite(values).all():
         special = {"inf": "INFINITY", "-inf": "-INFINITY", "nan": "NAN"}
         return [special.get(str(v)) or literals([v], dtype)[0] for v in values]
@@ -526,7 +530,7 @@ def literals(values: list[float], dtype: np.dtype[np.floating]) -> list[str]:
 
 
 def _polynomial(name: str, dtype: np.dtype[np.floating]) -> str:
-    """Return the function of a polynomial, empty if the name is not that of one."""
+    """Return the C function of a polynomial, or "" if there is none of this name."""
     kind, _, table = name.partition("_")
     if kind != "poly":
         return ""

@@ -1,4 +1,4 @@
-"""The ops, buffers and names that the C functions of a network are written from."""
+"""The ops, buffers and names from which the C functions of a network are written."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Node(NamedTuple):
     """An op of the core, which includes the activation that follows a layer.
 
-    ``input`` and ``other`` are indices of nodes, `ops.INPUT` for the network's input;
-    ``other`` is None if there is no second addend.
+    ``input`` and ``other`` are indices of nodes, or `ops.INPUT` for the network's
+    input. ``other`` is the second addend of an addition, otherwise None.
     """
 
     kind: str
@@ -35,7 +35,7 @@ class Node(NamedTuple):
 
     @property
     def passes(self) -> bool:
-        """Whether the output is the input, unchanged."""
+        """Whether the node returns its input unchanged."""
         return self.kind == "dropout" or (
             self.kind == "activation" and self.activation == "identity"
         )
@@ -47,10 +47,10 @@ class Node(NamedTuple):
 
 
 def _nodes(mlp: Model) -> list[Node]:
-    """Return the core's ops; refuse custom activations, which have no C code."""
+    """Return the core's ops as nodes; refuse custom activations."""
     nodes: list[Node] = []
     steps = ops.steps(mlp)
-    before = None  # a step whose op also computes the activation that follows
+    before = None  # a layer whose op also computes the activation after it
     for step in steps:
         if step.activation not in _core.ACTIVATIONS:
             raise ValueError(
@@ -81,7 +81,7 @@ def _nodes(mlp: Model) -> list[Node]:
 
 
 def _node_of(steps: list[ops.Step], i: int) -> int:
-    """Return the index of the node that ends with step i."""
+    """Return the index of the node whose last step is step i."""
     return i if i == ops.INPUT else int(steps[i].output or 0)
 
 
@@ -94,7 +94,7 @@ class ScratchAllocator:
         self._free: list[int] = []
 
     def take(self, size: int) -> str:
-        """Return the name of a buffer: the free one whose size fits best."""
+        """Reserve the best-fitting free buffer, or a new one; return its name."""
         if self._free:
             fitting = [b for b in self._free if self._sizes[b] >= size]
             at = min(fitting or self._free, key=lambda b: abs(self._sizes[b] - size))
@@ -106,7 +106,7 @@ class ScratchAllocator:
         return f"{self._prefix}{at}"
 
     def release(self, name: str) -> None:
-        """Make a buffer free again; names of other variables are ignored."""
+        """Mark a buffer as free; ignore names that are not those of buffers."""
         if re.fullmatch(rf"{self._prefix}\d+", name):
             self._free.append(int(name.removeprefix(self._prefix)))
 
@@ -117,12 +117,12 @@ class ScratchAllocator:
         ]
 
     def elements(self) -> int:
-        """Return the number of elements of all buffers."""
+        """Return the total number of elements of the buffers."""
         return sum(self._sizes)
 
 
 class Function(NamedTuple):
-    """The lines of a function's body, and its number of elements on the stack."""
+    """The lines of a function's body, and the number of elements in its buffers."""
 
     lines: list[str]
     elements: int
@@ -134,10 +134,10 @@ class Writer:
     Attributes
     ----------
     used : set of str
-        Names of the functions of `math` that are called.
-    dense : dict
-        Names of the dense products by number of inputs, of outputs, and whether there
-        is a bias.
+        Names of the functions in `math` that the code calls.
+    dense : dict of (int, int, bool) to str
+        Names of the functions of dense layers. The key is the number of inputs, the
+        number of outputs and whether there is a bias.
     uses : list of int
         For each node, the number of nodes that read its value.
     """
@@ -155,15 +155,18 @@ class Writer:
                     self.uses[source] += 1
 
     def source(self, i: int) -> int:
-        """Return the node that computes the value of node i, or `ops.INPUT`."""
+        """Return the node whose buffer holds the value of node i, or `ops.INPUT`.
+
+        Nodes that return their input unchanged do not have buffers.
+        """
         while i != ops.INPUT and self.nodes[i].passes:
             i = self.nodes[i].input
         return i
 
     def last_reads(self, kept: Collection[int]) -> dict[int, int]:
-        """Return the index of the last node that reads each value.
+        """Return, for each node, the index of the last node that reads its value.
 
-        It is the number of nodes for values that are kept and for the output.
+        For nodes in ``kept`` and for the output, this is the number of nodes.
         """
         end = len(self.nodes)
         last: dict[int, int] = {}
@@ -178,19 +181,22 @@ class Writer:
         return last
 
     def sources(self, node: Node) -> list[int]:
-        """Return the nodes that compute a node's inputs."""
+        """Return the nodes whose buffers hold a node's inputs."""
         both = [node.input] if node.other is None else [node.input, node.other]
         return [self.source(i) for i in both]
 
     def parameters(self, i: int, node: Node) -> tuple[str, str]:
-        """Return the arrays of weight and bias, "0" where there is none."""
+        """Return the C names of weight and bias, or "0" if the node lacks them."""
         return (
             "0" if node.weight is None else f"@w{i}",
             "0" if node.bias is None else f"@b{i}",
         )
 
     def accumulate(self, own: str, to: str, add: int, n: int) -> list[str]:
-        """Return lines that copy n first derivatives, or add them if ``add`` is 1."""
+        """Return lines that copy ``own`` to ``to``, or add it if ``add`` is 1.
+
+        Both hold the derivatives of n elements in all directions.
+        """
         if to == own:
             return []
         if add:
@@ -199,10 +205,10 @@ class Writer:
         return [f"  memcpy({to}, {own}, {n} * @D * sizeof *{to});"]
 
     def call(self, function: str, *arguments: str) -> str:
-        """Return a call of one of `math`'s functions, which the header will contain."""
+        """Return a call of a function of `math`, and add the function to the header."""
         self.used.add(function)
         return f"@{function}({', '.join(arguments)})"
 
     def literal(self, value: float) -> str:
-        """Return a C literal of a number in the model's dtype."""
+        """Return the C literal of a number that is rounded to the model's dtype."""
         return math.literals([float(self.dtype.type(value))], self.dtype)[0]
