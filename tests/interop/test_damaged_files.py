@@ -442,7 +442,7 @@ ADAM = "checkpoint.optimizer.slots.0."
 CHECKPOINT_FORGERIES = {
     "within": (
         in_text(put("training", "within", "dict", "steps", 99)),
-        "training.within.steps must be at most the epoch's 5, got 99",
+        "training.within.steps must be at most 5, the number of steps .*, got 99",
     ),
     "float steps": (
         in_text(put("training", "within", "dict", "steps", 1.0)),

@@ -358,7 +358,7 @@ REFUSED = {
     ),
     "sequences": (
         sequential(lambda L: L.Dense(3), width=(7, 5)),
-        r"must take rows, or flatten its input first; it takes shape \(7, 5\)",
+        r"must take rows or begin with Flatten, but it takes shape \(7, 5\)",
     ),
     "channels": (
         sequential(lambda L: L.Flatten(data_format="channels_first"), width=(7, 5)),
@@ -368,7 +368,7 @@ REFUSED = {
     "two outputs": (with_two_outputs, "one input and one output, has 1 and 2"),
     "useless projection": (
         graph(lambda K, x: K.layers.Dense(5)(x) + K.layers.Dense(5)(x)),
-        "Add 'add.*' must add the output of layers to their input, or",
+        "Add 'add.*' must add the output of layers to their input or",
     ),
     "projection with activation": (
         graph(lambda K, x: K.layers.Dense(3, "relu")(x) + K.layers.Dense(3, "tanh")(x)),

@@ -354,7 +354,7 @@ def test_replaced_parameters_are_noticed(rng):
         torch.func.functional_call(module, {"params": module.params + 1}, (x,))
     module(x)
     module.params = nn.Parameter(module.params.detach().clone())
-    with pytest.raises(RuntimeError, match="must stay the memory"):
+    with pytest.raises(RuntimeError, match="must share the memory"):
         module(x)
 
 

@@ -1,4 +1,4 @@
-"""The methods of the model that write other formats."""
+"""The methods of the model that write files or convert it to other formats."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Exports(Model):
-    """Copies of a model as files, PyTorch modules, ONNX models and C headers.
+    """Methods that copy a model to files, PyTorch modules, ONNX models and C headers.
 
     The writers are imported on the first call.
     """
@@ -24,15 +24,15 @@ class Exports(Model):
         Parameters
         ----------
         path : str or path-like
-            Path of the file. The file is replaced atomically: at any time it is
-            complete, either the new one or the previous one.
+            Path of the file. An existing file is replaced atomically: at any time, the
+            path holds either the complete previous file or the complete new one.
 
         Raises
         ------
         TypeError, ValueError
-            If ``path`` is not a path, or something there is not a regular file.
+            If ``path`` is not a str or path, or exists and is not a regular file.
         OSError
-            If the file cannot be written; the previous one is kept.
+            If the file cannot be written; the previous file is kept.
         ImportError
             If the ``safetensors`` package is not installed.
 
@@ -40,10 +40,10 @@ class Exports(Model):
         -----
         The arrays are those of `state_dict`, with PyTorch's names and layout, so that
         ``safetensors.torch.load_file`` reads them. The metadata contain the
-        architecture as JSON, the seed and the progress of the random draws of training,
-        and a SHA-256 of everything. The same model gives the same file, which does not
-        contain `history`. Custom functions are stored by name only; `fastmlp.load`
-        needs the functions.
+        architecture as JSON, the seed of training and its position in the sequence of
+        random draws, and a SHA-256 hash of all contents. The same model gives the same
+        file, which does not contain `history`. Custom functions are stored by name
+        only and must be passed to `fastmlp.load`.
         """
         from . import model_file
 
@@ -55,9 +55,9 @@ class Exports(Model):
         Returns
         -------
         torch.nn.Sequential
-            Module with its own parameters, bitwise equal to this model's and with the
-            names of `state_dict`, on the CPU and in inference mode: ``eval()`` has been
-            called; after ``train()`` dropout drops and batch normalisation learns.
+            Module on the CPU with its own parameters, which are bitwise equal to this
+            model's and have the names of `state_dict`. It is in inference mode; call
+            ``train()`` to enable dropout and the batch statistics of `BatchNorm`.
             Residual blocks are modules with a ``body`` and a ``projection``. PyTorch's
             random number generator is not used.
 
@@ -70,7 +70,7 @@ class Exports(Model):
 
         Notes
         -----
-        Outputs agree to rounding, because PyTorch sums in another order.
+        Outputs agree up to rounding errors, because PyTorch sums in another order.
         `fastmlp.from_torch` converts the module back.
         """
         from . import to_torch
@@ -85,18 +85,17 @@ class Exports(Model):
         input_name: str = "x",
         output_name: str = "y",
     ) -> None:
-        """Write the network, as it is in inference, as an ONNX model.
+        """Write the network in inference mode as an ONNX model.
 
         This needs the ``onnx`` package: ``pip install 'fastmlp[onnx]'``.
 
         Parameters
         ----------
         path : str or path
-            Path of the file, which is written atomically: it appears complete or not at
-            all.
+            Path of the file, which is written or replaced atomically.
         opset : int
             Version of ONNX's operator set, at least 17. The operators are the same for
-            all versions; the parameter is for readers that require a certain one.
+            all versions; choose one if the reader of the file requires it.
         input_name : str
             Name of the input, (N, n_in) in the model's dtype for any number N of rows.
         output_name : str
@@ -107,8 +106,8 @@ class Exports(Model):
         ImportError
             If the onnx package is not installed.
         TypeError, ValueError
-            If an argument has the wrong kind, an activation is written in Python, or
-            the model exceeds the limit of ONNX files, 2 GiB.
+            If an argument has a wrong type or value, an activation is a custom
+            function, or the model exceeds the 2 GiB limit of ONNX files.
 
         Notes
         -----
@@ -117,7 +116,7 @@ class Exports(Model):
         that layer, as in `fold`. The operators are chosen so that onnxruntime also runs
         the model in float64. If the network is well conditioned in its dtype, results
         agree within 1e-6 of the largest output (far closer for float64 models).
-        onnxruntime adds in another order, so bits differ.
+        onnxruntime sums in another order, so results are not bitwise equal.
         """
         from . import to_onnx
 
@@ -128,7 +127,7 @@ class Exports(Model):
     def to_c(
         self, path: str | os.PathLike[str], *, name: str = "mlp", jacobian: bool = False
     ) -> None:
-        """Write the network as one C99 header that needs nothing but a C library.
+        """Write the network as one C99 header that only needs the C standard library.
 
         ``#include`` the header and call ``mlp_predict(x, y)``: for one row, y has the
         same bits as ``mlp(x)``.
@@ -136,7 +135,7 @@ class Exports(Model):
         Parameters
         ----------
         path : str or path
-            Path of the file, which is replaced atomically or not at all.
+            Path of the file, which is written or replaced atomically.
         name : str
             Prefix of all names in the header, a C identifier: ``mlp`` gives
             ``mlp_predict``, ``mlp_jacobian``, ``MLP_N_IN`` and ``MLP_N_OUT``. One
@@ -156,15 +155,15 @@ class Exports(Model):
         Notes
         -----
         The functions allocate nothing, keep no state and may be called by several
-        threads; the top of the header states their stack use. Layers behave as in
-        inference: dropout does nothing, and batch normalisation uses its running
+        threads at once; the top of the header states their stack use. Layers behave as
+        in inference: dropout does nothing, and batch normalisation uses its running
         statistics. Weights are hexadecimal literals, which are exact and take 17 bytes
         of text each in float32 and 24 in float64. Such literals need C99 or C++17 or
-        later. Large models are written piece by piece, but take compilers a long time.
+        later. Writing a large model needs little memory, but compiling it takes long.
 
         The bits are the same wherever ``float`` and ``double`` are IEEE 754 types in
-        the default mode and ``fma`` rounds once, as C99 requires; they are not with
-        ``-ffast-math``, which the header refuses. Enable the processor's ``fma``
+        the default mode and ``fma`` rounds once, as C99 requires. They would differ
+        with ``-ffast-math``, which the header refuses. Enable the processor's ``fma``
         instruction (on x86-64 by ``-mfma`` or ``-march=native``): without it the
         results are the same, but slower.
         """

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from .._network.model import MLP
     from .._validate import Array
 
-# fastmlp's names by those of functions in keras.activations and in keras.ops.
+# fastmlp's names of activations, by the names of functions in keras.activations and in
+# keras.ops.
 _ACTIVATIONS = {f.keras: name for name, f in ACTIVATIONS.items() if f.keras}
 _OPERATIONS = {f.keras_op: name for name, f in ACTIVATIONS.items() if f.keras_op}
 
-_SLOPE = 0.01  # of fastmlp's leaky_relu
+_SLOPE = 0.01  # slope of fastmlp's leaky_relu
 
 
 def from_keras(model: Any) -> MLP:
@@ -40,9 +41,9 @@ def from_keras(model: Any) -> MLP:
         ``ReLU``, ``LeakyReLU``, ``ELU``, ``Softmax``, ``Dropout``,
         ``LayerNormalization``, ``BatchNormalization``, and models of these. In
         functional models an ``Add`` may end a `Residual` block: it adds the output of
-        some layers to their input, or to one dense layer without activation of their
-        input if the widths differ. A ``Flatten`` may come first; the network then takes
-        flattened rows, ``x.reshape(len(x), -1)``.
+        some layers to their input or, if the widths differ, to the output of a dense
+        layer without activation that takes the same input. A ``Flatten`` may come
+        first; the network then takes flattened rows, ``x.reshape(len(x), -1)``.
 
     Returns
     -------
@@ -55,17 +56,18 @@ def from_keras(model: Any) -> MLP:
         If ``model`` is not a Keras model or layer.
     ValueError
         If the model has no weights yet, has other layers, uses mixed precision, or has
-        constants that fastmlp's layers do not have, such as any slope of ``LeakyReLU``
-        but 0.01 (Keras' default is 0.3, that of ``"leaky_relu"`` 0.2).
+        constants that differ from fastmlp's. In particular, the slope of ``LeakyReLU``
+        must be 0.01; Keras' default is 0.3, and 0.2 for the activation
+        ``"leaky_relu"``.
 
     Notes
     -----
     Some differences show only in training. Keras' momentum of running statistics is 1
     minus that of `BatchNorm`, and Keras updates the running variance with the biased
     variance of the batch. fastmlp's normalisations have both scale and shift or
-    neither; if the Keras layer has one of them, the other is set to ones or zeros.
-    Regularisers, constraints and initialisers are ignored, and a layer that is used
-    twice becomes two.
+    neither; if the Keras layer has only one of them, the other is set to ones or zeros.
+    Regularisers, constraints and initialisers are ignored. A layer that is used twice
+    becomes two independent layers.
     """
     if isinstance(model, type) or not _is_keras(model):
         raise TypeError(
@@ -76,7 +78,7 @@ def from_keras(model: Any) -> MLP:
     items = reader.items(model)
     n_in = _input_width(model, items)
 
-    # From layers and arrays to a model.
+    # Build the model from the layers and arrays.
     items = [item for item in items if item.layer is not None]
     layers = _layers(items) or [Activation("identity")]
     if len(reader.dtypes) > 1:
@@ -95,16 +97,16 @@ def from_keras(model: Any) -> MLP:
         for (name, place), array in zip(places.items(), arrays, strict=True):
             if array.shape != place.shape:
                 raise ValueError(
-                    f"model: wanted shape {place.shape} for {name}, got {array.shape}"
+                    f"model: {name} must have shape {place.shape}, got {array.shape}"
                 )
             place[...] = array
     return mlp
 
 
 class Item(NamedTuple):
-    """A layer and its arrays in the model's order; Flatten has no layer.
+    """A layer and its arrays, in the order in which an `MLP` stores them.
 
-    The arrays of a dense layer are W (in, out) and b.
+    The layer is None for Flatten. The arrays of a dense layer are W (in, out) and b.
     """
 
     layer: Layer | None
@@ -121,12 +123,12 @@ def _input_width(model: Any, items: Sequence[Item]) -> int:
     try:
         (value,) = model.inputs
         shape = tuple(value.shape)[1:]
-    except (AttributeError, ValueError):  # a layer, or a model built from data
+    except (AttributeError, ValueError):  # not known for layers and some models
         shape = ()
     flattened = bool(items) and items[0].layer is None
     if len(shape) > 1 and not flattened:
         raise ValueError(
-            f"model must take rows, or flatten its input first; it takes shape {shape}"
+            f"model must take rows or begin with Flatten, but it takes shape {shape}"
         )
     if shape and None not in shape:
         return math.prod(shape)
@@ -139,10 +141,7 @@ def _input_width(model: Any, items: Sequence[Item]) -> int:
 
 
 def _is_keras(value: object) -> bool:
-    """Return whether something is a Keras layer or operation, or of a derived class.
-
-    A model is a layer.
-    """
+    """Return whether a value is a Keras operation; layers and models are, too."""
     bases = ((base.__module__, base.__name__) for base in type(value).__mro__)
     return any(m.startswith("keras.") and n == "Operation" for m, n in bases)
 
@@ -156,11 +155,12 @@ class Reader:
 
     def __init__(self) -> None:
         self.dtypes: set[str] = set()
-        # By a value's key in the graph: the value before it and the items between.
+        # For each value in the graph, by its key: the value from which it is computed,
+        # and the items that compute it.
         self._made: dict[tuple[int, int, int], tuple[Any, list[Item]]] = {}
 
     def items(self, layer: Any) -> list[Item]:
-        """Return the layers of a layer or model."""
+        """Return the items of a layer or model."""
         kind = type(layer).__name__
         if not type(layer).__module__.startswith("keras."):
             _refuse(layer, "is of a custom class, which cannot be converted")
@@ -172,19 +172,19 @@ class Reader:
             return self._graph(layer)
         if kind in ("InputLayer", "Identity"):
             return []
-        # Some operations of keras.ops have the names of layers.
+        # Some operations in keras.ops have the same names as layers.
         if kind not in {*_KINDS, *_FORMS} or ".layers." not in type(layer).__module__:
             _refuse(layer, "has no counterpart in fastmlp")
         self._note_dtype(layer)
         form = _FORMS.get(kind)
         return [form.from_keras(layer, self) if form else _KINDS[kind](layer)]
 
-    # The forms of layers use the following.
+    # Members that the classes in `layers` use.
     item = Item
 
     @staticmethod
     def refuse(layer: Any, why: str) -> NoReturn:
-        """Raise ValueError for a layer."""
+        """Raise ValueError that names a layer and says why it is refused."""
         _refuse(layer, why)
 
     @staticmethod
@@ -225,7 +225,10 @@ class Reader:
         return [item for _, items in way for item in items]
 
     def _way(self, value: Any, first: Any) -> list[tuple[Any, list[Item]]]:
-        """Return the values from the input to this one, each with its items."""
+        """Return the path of values from ``first`` to ``value``.
+
+        Each value comes with the items that compute it from the previous value.
+        """
         way = []
         while _place(value) != _place(first):
             before, items = self._before(value, first)
@@ -234,7 +237,7 @@ class Reader:
         return [(first, []), *way[::-1]]
 
     def _before(self, value: Any, first: Any) -> tuple[Any, list[Item]]:
-        """Return the value that this one is computed from, and the items that do it."""
+        """Return the value before this one, and the items that compute this from it."""
         place = _place(value)
         if place not in self._made:
             operation, index, _ = value._keras_history
@@ -255,7 +258,10 @@ class Reader:
     def _block(
         self, add: Any, ends: Sequence[Any], first: Any
     ) -> tuple[Any, list[Item]]:
-        """Return the value at which the paths to both addends split, and the block."""
+        """Return the input of a residual block that ends in ``add``, and the block.
+
+        The input is the value where the paths to the two addends, ``ends``, split.
+        """
         a, b = (self._way(end, first) for end in ends)
         common = 1
         while common < min(len(a), len(b)) and _place(a[common][0]) == _place(
@@ -276,8 +282,9 @@ class Reader:
         else:
             _refuse(
                 add,
-                "must add the output of layers to their input, or to one Dense without "
-                "activation of their input if the widths differ",
+                "must add the output of layers to their input or, if the widths "
+                "differ, to the output of one Dense without activation that takes the "
+                "same input",
             )
 
         inner = [array for item in body for array in item.parameters]
@@ -290,7 +297,7 @@ class Reader:
 
 
 def _place(value: Any) -> tuple[int, int, int]:
-    """Return a key that identifies a value of a graph."""
+    """Return a key that identifies a value in a graph."""
     operation, node, output = value._keras_history
     return id(operation), node, output
 
@@ -310,7 +317,7 @@ def _array(layer: Any, name: str) -> Array:
     variable = getattr(layer, name, None)
     if variable is None:
         _refuse(layer, "has no weights yet: call it, or give the model an Input")
-    return np.array(np.asarray(variable))  # Keras' __array__ would warn about copy
+    return np.array(np.asarray(variable))  # np.array alone would warn
 
 
 def _check_built(layer: Any) -> None:
@@ -360,7 +367,7 @@ def _refuse_slope(layer: Any, slope: float) -> NoReturn:
 
 
 def _is_slope(value: float) -> bool:
-    return math.isclose(value, _SLOPE, rel_tol=1e-6)  # it may be stored as float32
+    return math.isclose(value, _SLOPE, rel_tol=1e-6)  # may be a rounded float32
 
 
 def _relu(layer: Any) -> str:
@@ -402,7 +409,7 @@ def _flatten(layer: Any) -> Item:
     return Item(None)
 
 
-# Layers that are activations, and their names in fastmlp.
+# For each Keras layer that is an activation, a function that returns fastmlp's name.
 _LAYERS: dict[str, Callable[[Any], str]] = {
     "Activation": lambda layer: _activation(layer, layer.activation),
     "ELU": _elu,

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 # scikit-learn's names of activations that differ from fastmlp's.
 _NAMES = {"logistic": "sigmoid"}
 
-# Estimators without hidden layers, whose subclasses are accepted too. Other estimators
-# also have coef_, but do not predict x @ coef_.T + intercept_.
+# Estimators without hidden layers. They and their subclasses are accepted by name,
+# because other estimators with coef_ may not predict x @ coef_.T + intercept_.
 _LOGISTIC = ("LogisticRegression", "LogisticRegressionCV")
 _LINEAR = (
     "ElasticNet",
@@ -54,17 +54,18 @@ def from_sklearn(estimator: Any, *, logits: bool = False) -> MLP:
     logits : bool
         Whether to leave out the output activation, so that a classifier can be trained
         further: with `CrossEntropy` for several classes, with `BinaryCrossEntropy` for
-        two classes or several labels. The only regressors with an output activation,
-        exp, are those with ``loss="poisson"``; without it `Poisson` trains them.
+        two classes or several labels. Regressors have an output activation, exp, only
+        with ``loss="poisson"``; without it, they can be trained further with `Poisson`.
 
     Returns
     -------
     MLP
-        A copy, whose outputs always have shape (rows, n_out). For a regressor they are
-        those of ``predict``. For a classifier they are the columns of
+        A copy, whose outputs always have shape (rows, n_out). For a regressor, the
+        outputs are those of ``predict``. For a classifier, they are the columns of
         ``predict_proba``, except that two classes have one column, the probability of
-        ``classes_[1]`` (unless a loss of fastmlp gave each class an output). The dtype
-        is that of the coefficients, float32 or float64, and the seed is 0.
+        ``classes_[1]`` (unless an estimator of `fastmlp.sklearn` was trained with a
+        loss that needs an output for each class). The dtype is that of the
+        coefficients, float32 or float64, and the seed is 0.
 
     Raises
     ------
@@ -107,7 +108,7 @@ def from_sklearn(estimator: Any, *, logits: bool = False) -> MLP:
             f"estimator must be {_WANTED}, got {_validate.describe(estimator)}{hint}"
         )
 
-    # From arrays to a model.
+    # Build the model from the arrays.
     _check(weights, biases)
     widths = [w.shape[1] for w in weights]
     acts = [hidden] * (len(weights) - 1) + ["identity" if logits else output]
@@ -132,11 +133,12 @@ def from_sklearn(estimator: Any, *, logits: bool = False) -> MLP:
 
 
 def _own(estimator: Any, logits: bool) -> MLP:
-    """Return the network of one of fastmlp's estimators, which may have any layers.
+    """Return a copy of the network of an estimator of `fastmlp.sklearn`.
 
-    The estimator's own network has no output activation.
+    The estimator's network may have any layers. It does not have the output activation,
+    which is added to the copy.
     """
-    # Values assigned to coefs_ since the fit are copied to the network first.
+    # _connected first copies values assigned to coefs_ since the fit to the network.
     source: MLP = getattr(estimator, "_connected", lambda: estimator.mlp_)()
     output = _activation("out_activation_", estimator.out_activation_)
     *layers, last = source.layers
@@ -180,7 +182,7 @@ def _linear(
 ) -> tuple[list[Array], list[Array | None], str]:
     """Return weight, bias and output activation of a linear model."""
     coef = estimator.coef_
-    if hasattr(coef, "toarray"):  # after sparsify()
+    if hasattr(coef, "toarray"):  # a sparse matrix, after sparsify()
         coef = coef.toarray()
     weight: Array = np.atleast_2d(coef).T
     bias: Array | None = None
@@ -202,7 +204,7 @@ def _linear(
 
 
 def _check(weights: list[Array], biases: list[Array | None]) -> None:
-    """Refuse arrays whose shapes do not chain."""
+    """Raise ValueError unless the arrays have the shapes of consecutive layers."""
     shapes = [w.shape for w in weights]
     fits = bool(shapes) and len(weights) == len(biases)
     fits = fits and all(len(shape) == 2 and min(shape) > 0 for shape in shapes)

@@ -17,18 +17,20 @@ if TYPE_CHECKING:
     from .._validate import Array
     from ..schedules import Schedule
 
-# The module of the schedules, which are stored by their fields.
+# Module of the classes of schedules. A schedule is stored as its fields.
 _SCHEDULES = "fastmlp.schedules"
-# JSON has no numbers for these.
+# Numbers that JSON cannot represent, by the text that is stored.
 _NUMBERS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-# Kinds of dtypes that are stored as bytes if the file format lacks the dtype.
+# Kinds of dtypes whose arrays are stored as bytes if the file format lacks the dtype.
 _AS_BYTES = "biufcmMSU"
 
 
 def packed(value: Any, arrays: dict[str, Array], where: str) -> Any:
-    """Return a value for JSON; its arrays go to ``arrays``, named from ``where`` on.
+    """Return a value as JSON, and add its arrays to ``arrays``.
 
-    A value that neither JSON nor an array can hold is marked as kept by the caller.
+    The names of the arrays begin with ``where``. A value that can be stored neither as
+    JSON nor as an array is replaced by a mark, "kept": the caller must keep the value
+    and pass it to `Unpacker`.
     """
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
@@ -74,7 +76,7 @@ def _put_aside(array: Array, arrays: dict[str, Array], where: str) -> dict[str, 
 
 
 class Unpacker:
-    """The inverse of `packed`; uses each array once.
+    """The inverse of `packed`; refuses to use an array twice.
 
     ``used`` holds the names of the arrays used so far.
     """
@@ -84,7 +86,7 @@ class Unpacker:
         self.used: set[str] = set()
 
     def __call__(self, value: Any, given: Any, where: str) -> Any:
-        """Return the state; values marked as kept are taken from ``given``."""
+        """Return the state; take values with the mark "kept" from ``given``."""
         if isinstance(value, list):
             return self._items(value, given, where)
         if not isinstance(value, dict):
@@ -155,8 +157,8 @@ class Unpacker:
         if not _is_schedule(given) or type(given).__name__ != kind:
             raise ValueError(f"{where} is a {kind}, but the optimiser has {given!r}")
         fields(where, values, tuple(vars(given)))
-        # The constructor checks its arguments. Other fields follow from them or record
-        # what the schedule has seen.
+        # The constructor checks its arguments. The other fields are derived from the
+        # arguments or record the progress of the schedule; they are checked here.
         names = given._names
         schedule = type(given)(**{name: values[name] for name in names})
         for name in vars(schedule).keys() - set(names):
@@ -180,7 +182,7 @@ def _is_schedule(value: object) -> TypeGuard[Schedule]:
 
 
 def fields(where: str, value: object, names: Collection[str]) -> dict[str, Any]:
-    """Return a dict that has exactly these keys."""
+    """Return the value; raise ValueError unless it is a dict with just these keys."""
     if not isinstance(value, dict):
         raise ValueError(f"{where} must be an object, got {_validate.describe(value)}")
     missing = [name for name in names if name not in value]
@@ -193,21 +195,21 @@ def fields(where: str, value: object, names: Collection[str]) -> dict[str, Any]:
 
 
 def listed(where: str, value: object) -> list[Any]:
-    """Return a value that must be a list."""
+    """Return the value; raise ValueError unless it is a list."""
     if not isinstance(value, list):
         raise ValueError(f"{where} must be a list, got {_validate.describe(value)}")
     return value
 
 
 def text(where: str, value: object) -> str:
-    """Return a value that must be a str."""
+    """Return the value; raise ValueError unless it is a str."""
     if not isinstance(value, str):
         raise ValueError(f"{where} must be a str, got {_validate.describe(value)}")
     return value
 
 
 def whole(where: str, value: object, bits: int, minimum: int = 0) -> int:
-    """Return an int in [minimum, 2**bits)."""
+    """Return the value; raise an error unless it is an int in [minimum, 2**bits)."""
     number = _validate.count(where, value, minimum)
     if number >= 2**bits:
         raise ValueError(f"{where} must be below 2**{bits}, got {number}")

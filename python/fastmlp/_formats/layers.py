@@ -1,8 +1,9 @@
-"""Layers in other formats: one class for each layer that is not structural.
+"""The table of layers in other formats, with one class for each kind of layer.
 
-The drivers (`from_torch`, `to_torch`, `from_keras`, `to_onnx`, `c`) handle dense
-layers, activations and residual blocks; for other layers they use this table. PyTorch
-and Keras are known by their names alone; nothing is imported here.
+The modules for the formats (`from_torch`, `to_torch`, `from_keras`, `to_onnx`, `c`)
+handle dense layers, activations and residual blocks themselves; for all other layers
+they use this table. PyTorch and Keras are not imported: the table refers to them by
+name only.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
 
 
 class LayerForm:
-    """A layer in other formats; the base class describes the identity."""
+    """A kind of layer in other formats; the base class describes the identity."""
 
     layer: ClassVar[type[Layer]]
-    # Classes in torch.nn and in keras.layers.
+    # Names of the classes in torch.nn and in keras.layers.
     torch: ClassVar[str]
     keras: ClassVar[str]
     # Functions of the C header besides those of `c.math`, by name.
@@ -37,41 +38,42 @@ class LayerForm:
 
     @staticmethod
     def to_torch(layer: Any, width: int, nn: Any, empty: Callable[..., Any]) -> Any:
-        """Return a module for an input width; ``empty`` makes one without drawing."""
+        """Return a PyTorch module; ``empty`` makes one without drawing parameters."""
         return nn.Identity()
 
     @staticmethod
     def from_torch(what: str, module: Any, reader: ModuleReader) -> None:
-        """Add the layer of a module to the reader's builder."""
+        """Convert a PyTorch module to a layer, and add it to the reader's builder."""
 
     @staticmethod
     def from_keras(layer: Any, reader: Reader) -> Item:
-        """Return the layer of a Keras layer with its arrays."""
+        """Convert a Keras layer; return fastmlp's layer with its arrays."""
         return reader.item(None)
 
     @staticmethod
     def to_onnx(graph: Graph, mlp: Model, step: Step, x: str) -> str:
-        """Add the nodes for the input of this name to a graph; return the output."""
+        """Add the layer's nodes, with input ``x``; return the name of the output."""
         return x
 
     @staticmethod
     def c_arrays(node: Node, arrays: dict[str, Array]) -> dict[str, Array]:
-        """Return arrays of the C header besides the parameters, by their names."""
+        """Return the arrays, besides parameters, that the C header needs, by name."""
         return {}
 
     @staticmethod
     def c_memory(i: int, node: Node) -> dict[str, int | None]:
-        """Return elements that the Jacobian keeps on the stack, by variable."""
+        """Return C variables that the Jacobian needs: their sizes, None for scalars."""
         return {}
 
     @classmethod
     def c_value(
         cls, writer: Writer, i: int, node: Node, to: str, x: str, keeps: bool
     ) -> tuple[list[str], str]:
-        """Return lines that compute node i from x, and an element's expression.
+        """Return C code that computes the value of node i from ``x``.
 
-        The lines write to ``to``. If there are none, the caller assigns the expression
-        to element [i]. ``keeps``: whether to fill the variables of `c_memory`.
+        The code is either lines that write all elements to ``to``, and an empty str;
+        or an empty list and an expression, which the caller assigns to ``to[i]``.
+        ``keeps`` says whether the lines must also set the variables of `c_memory`.
         """
         return [], f"{x}[i]"
 
@@ -79,16 +81,16 @@ class LayerForm:
     def c_tangent(
         cls, writer: Writer, i: int, node: Node, to: str, x: str
     ) -> list[str]:
-        """Return lines that map tangents of the input, x, to those of the output."""
+        """Return lines that map the input's tangents ``x`` to the output's, ``to``."""
         return writer.accumulate(x, to, 0, node.n_out)
 
     @classmethod
     def c_cotangent(
         cls, writer: Writer, i: int, node: Node, to: str, own: str, add: int
     ) -> list[str]:
-        """Return lines that map cotangents of the output, own, to those of the input.
+        """Return lines that map the output's cotangents ``own`` to the input's, ``to``.
 
-        The results are added to ``to`` if ``add`` is 1.
+        If ``add`` is 1, the results are added to ``to``.
         """
         return writer.accumulate(own, to, add, node.n_out)
 
@@ -101,19 +103,19 @@ class DropoutForm(LayerForm):
 
     @staticmethod
     def to_torch(layer: Any, width: int, nn: Any, empty: Callable[..., Any]) -> Any:
-        """Return a module for an input width."""
+        """Return a PyTorch module for an input of width ``width``."""
         return nn.Dropout(layer.p)
 
     @staticmethod
     def from_torch(what: str, module: Any, reader: ModuleReader) -> None:
-        """Add the layer of a module to the reader's builder."""
+        """Convert a PyTorch module to a layer, and add it to the reader's builder."""
         if not 0 <= module.p < 1:
-            raise ValueError(f"{what} has p={module.p}; fastmlp needs p < 1")
+            raise ValueError(f"{what} must have 0 <= p < 1, got p={module.p}")
         reader.builder.add(Dropout(module.p))
 
     @staticmethod
     def from_keras(layer: Any, reader: Reader) -> Item:
-        """Return the layer of a Keras layer."""
+        """Convert a Keras layer; return fastmlp's layer."""
         if layer.noise_shape is not None:
             reader.refuse(
                 layer, f"must not have a noise_shape, has {layer.noise_shape}"
@@ -126,21 +128,22 @@ class DropoutForm(LayerForm):
 class _RowNormForm(LayerForm):
     """A normalisation of rows."""
 
-    # C functions: of the value, and of a row's derivatives, [element][direction], times
-    # the Jacobian of the normalised row, which is symmetric.
+    # Names of two C functions. The first computes the value. The second multiplies the
+    # derivatives of a row, [element][direction], by the Jacobian of the normalised row,
+    # which is symmetric.
     c_forward: ClassVar[str]
     c_slope: ClassVar[str]
 
     @staticmethod
     def c_memory(i: int, node: Node) -> dict[str, int | None]:
-        """Return elements that the Jacobian keeps on the stack, by variable."""
+        """Return C variables that the Jacobian needs: their sizes, None for scalars."""
         return {f"factor{i}": None, f"hat{i}": node.n_out}
 
     @classmethod
     def c_value(
         cls, writer: Writer, i: int, node: Node, to: str, x: str, keeps: bool
     ) -> tuple[list[str], str]:
-        """Return lines that compute node i from x."""
+        """Return lines that compute the value of node i from ``x``."""
         scale, shift = writer.parameters(i, node)
         eps = writer.literal(node.layer.eps)
         hat, factor = (f"hat{i}", f"factor{i} = ") if keeps else ("0", "")
@@ -153,7 +156,7 @@ class _RowNormForm(LayerForm):
     def c_tangent(
         cls, writer: Writer, i: int, node: Node, to: str, x: str
     ) -> list[str]:
-        """Return lines that map tangents of the input, x, to those of the output."""
+        """Return lines that map the input's tangents ``x`` to the output's, ``to``."""
         n = str(node.n_out)
         arguments = to, x, f"hat{i}", f"factor{i}", "0", n, "0"
         lines = [f"  {writer.call(cls.c_slope, *arguments)};"]
@@ -166,7 +169,7 @@ class _RowNormForm(LayerForm):
     def c_cotangent(
         cls, writer: Writer, i: int, node: Node, to: str, own: str, add: int
     ) -> list[str]:
-        """Return lines from cotangents of the output, own, to those of the input."""
+        """Return lines that map the output's cotangents to the input's."""
         scale = writer.parameters(i, node)[0]
         arguments = to, own, f"hat{i}", f"factor{i}", scale, str(node.n_out), str(add)
         return [f"  {writer.call(cls.c_slope, *arguments)};"]
@@ -181,7 +184,7 @@ class LayerNormForm(_RowNormForm):
     c_forward = "layer_norm"
     c_slope = "norm_slope"
     c_functions: ClassVar = {
-        # Returns 1 / deviation; the normalised row goes to hat if that is not null.
+        """Return lines that map the output's cotangents ``own`` to the input's."""
         "layer_norm": """
 static inline T @layer_norm(T *h, T *hat, const T *x, const T *scale, const T *shift,
                             T eps, size_t n) {
@@ -230,13 +233,13 @@ static inline void @norm_slope(T *to, const T *from, const T *hat, T factor,
 
     @staticmethod
     def to_torch(layer: Any, width: int, nn: Any, empty: Callable[..., Any]) -> Any:
-        """Return a module for an input width."""
+        """Return a PyTorch module for an input of width ``width``."""
         affine = layer.affine
         return empty(nn.LayerNorm, width, eps=layer.eps, elementwise_affine=affine)
 
     @staticmethod
     def from_torch(what: str, module: Any, reader: ModuleReader) -> None:
-        """Add the layer of a module to the reader's builder."""
+        """Convert a PyTorch module to a layer, and add it to the reader's builder."""
         shape = _row_shape(what, module)
         arrays = reader.arrays(what, module, "weight", "bias")
         _check_both_or_none(what, arrays)
@@ -246,7 +249,7 @@ static inline void @norm_slope(T *to, const T *from, const T *hat, T factor,
 
     @staticmethod
     def from_keras(layer: Any, reader: Reader) -> Item:
-        """Return the layer of a Keras layer with its arrays."""
+        """Convert a Keras layer; return fastmlp's layer with its arrays."""
         reader.check_axis(layer)
         if getattr(layer, "rms_scaling", False):
             reader.refuse(layer, "must subtract the mean, and not have rms_scaling")
@@ -255,7 +258,7 @@ static inline void @norm_slope(T *to, const T *from, const T *hat, T factor,
 
     @staticmethod
     def to_onnx(graph: Graph, mlp: Model, step: Step, x: str) -> str:
-        """Add the nodes for the input of this name to a graph; return the output."""
+        """Add the layer's nodes, with input ``x``; return the name of the output."""
         scale, shift = _scale_and_shift(mlp, step)
         weight = graph.array(f"{step.name}.weight", scale)
         bias = graph.array(f"{step.name}.bias", shift)
@@ -263,7 +266,8 @@ static inline void @norm_slope(T *to, const T *from, const T *hat, T factor,
         if graph.dtype == np.float32:
             return graph.node("LayerNormalization", x, weight, bias, epsilon=eps)
 
-        # The operator's epsilon is always float32; elementary nodes take a float64.
+        # The epsilon of ONNX's operator is always float32; elementary nodes can use a
+        # float64.
         x = graph.node("Sub", x, graph.row_means(x, step.n_out))
         variance = graph.row_means(graph.node("Mul", x, x), step.n_out)
         deviation = graph.node("Sqrt", graph.node("Add", variance, eps))
@@ -279,7 +283,7 @@ class RMSNormForm(_RowNormForm):
     keras = "RMSNormalization"
     c_forward = "rms_norm"
     c_slope = "rms_slope"
-    # Like that of `LayerNorm` with a mean of 0, and without a shift.
+    # The functions of `LayerNorm`, but with the mean replaced by 0 and without a shift.
     c_functions: ClassVar = {
         "rms_norm": """
 static inline T @rms_norm(T *h, T *hat, const T *x, const T *scale, const T *shift,
@@ -322,13 +326,13 @@ static inline void @rms_slope(T *to, const T *from, const T *hat, T factor,
 
     @staticmethod
     def to_torch(layer: Any, width: int, nn: Any, empty: Callable[..., Any]) -> Any:
-        """Return a module for an input width."""
+        """Return a PyTorch module for an input of width ``width``."""
         affine = layer.affine
         return empty(nn.RMSNorm, width, eps=layer.eps, elementwise_affine=affine)
 
     @staticmethod
     def from_torch(what: str, module: Any, reader: ModuleReader) -> None:
-        """Add the layer of a module to the reader's builder."""
+        """Convert a PyTorch module to a layer, and add it to the reader's builder."""
         shape = _row_shape(what, module)
         arrays = reader.arrays(what, module, "weight")
         # PyTorch's default depends on the dtype of the input.
@@ -339,7 +343,7 @@ static inline void @rms_slope(T *to, const T *from, const T *hat, T factor,
 
     @staticmethod
     def from_keras(layer: Any, reader: Reader) -> Item:
-        """Return the layer of a Keras layer with its arrays."""
+        """Convert a Keras layer; return fastmlp's layer with its arrays."""
         reader.check_axis(layer)
         reader.check_built(layer)
         return reader.item(
@@ -348,7 +352,7 @@ static inline void @rms_slope(T *to, const T *from, const T *hat, T factor,
 
     @staticmethod
     def to_onnx(graph: Graph, mlp: Model, step: Step, x: str) -> str:
-        """Add the nodes for the input of this name to a graph; return the output."""
+        """Add the layer's nodes, with input ``x``; return the name of the output."""
         # ONNX has the operator RMSNormalization only from version 23 on.
         scale, _ = _scale_and_shift(mlp, step)
         square = graph.row_means(graph.node("Mul", x, x), step.n_out)
@@ -366,13 +370,13 @@ class BatchNormForm(LayerForm):
 
     @staticmethod
     def to_torch(layer: Any, width: int, nn: Any, empty: Callable[..., Any]) -> Any:
-        """Return a module for an input width."""
+        """Return a PyTorch module for an input of width ``width``."""
         numbers = (layer.eps, layer.momentum, layer.affine)
         return empty(nn.BatchNorm1d, width, *numbers)
 
     @staticmethod
     def from_torch(what: str, module: Any, reader: ModuleReader) -> None:
-        """Add the layer of a module to the reader's builder."""
+        """Convert a PyTorch module to a layer, and add it to the reader's builder."""
         if module.running_mean is None or module.running_var is None:
             raise ValueError(
                 f"{what} does not have running statistics, which fastmlp needs at "
@@ -398,7 +402,7 @@ class BatchNormForm(LayerForm):
 
     @staticmethod
     def from_keras(layer: Any, reader: Reader) -> Item:
-        """Return the layer of a Keras layer with its arrays."""
+        """Convert a Keras layer; return fastmlp's layer with its arrays."""
         reader.check_axis(layer)
         if getattr(layer, "renorm", False):
             reader.refuse(layer, "must not have renorm")
@@ -412,7 +416,7 @@ class BatchNormForm(LayerForm):
 
     @staticmethod
     def to_onnx(graph: Graph, mlp: Model, step: Step, x: str) -> str:
-        """Add the nodes for the input of this name to a graph; return the output."""
+        """Add the layer's nodes, with input ``x``; return the name of the output."""
         # Runtimes compute BatchNormalization as x * a + c: a mean far from zero would
         # cost digits, and the epsilon of float64 models would be a float32.
         arrays = step.arrays(mlp)
@@ -425,7 +429,7 @@ class BatchNormForm(LayerForm):
 
     @staticmethod
     def c_arrays(node: Node, arrays: dict[str, Array]) -> dict[str, Array]:
-        """Return arrays of the C header besides the parameters, by their names."""
+        """Return the arrays, besides parameters, that the C header needs, by name."""
         variance = arrays["running_var"]
         with np.errstate(all="ignore"):
             rstd = 1 / np.sqrt(variance + variance.dtype.type(node.layer.eps))
@@ -436,7 +440,7 @@ class BatchNormForm(LayerForm):
     def c_value(
         writer: Writer, i: int, node: Node, to: str, x: str, keeps: bool
     ) -> tuple[list[str], str]:
-        """Return the expression of an element."""
+        """Return an expression for one element of the value."""
         scale, shift = writer.parameters(i, node)
         normal = f"({x}[i] - @mean{i}[i]) * @rstd{i}[i]"
         if scale != "0":
@@ -445,7 +449,7 @@ class BatchNormForm(LayerForm):
 
     @staticmethod
     def c_tangent(writer: Writer, i: int, node: Node, to: str, x: str) -> list[str]:
-        """Return lines that map tangents of the input, x, to those of the output."""
+        """Return lines that map the input's tangents ``x`` to the output's, ``to``."""
         return [
             *writer.accumulate(x, to, 0, node.n_out),
             f"  {writer.call('times_slope', to, f'@slope{i}', str(node.n_out))};",
@@ -455,7 +459,7 @@ class BatchNormForm(LayerForm):
     def c_cotangent(
         writer: Writer, i: int, node: Node, to: str, own: str, add: int
     ) -> list[str]:
-        """Return lines from cotangents of the output, own, to those of the input."""
+        """Return lines that map the output's cotangents to the input's."""
         if not add:
             return BatchNormForm.c_tangent(writer, i, node, to, own)
         return [
@@ -471,7 +475,7 @@ BY_KIND: dict[str, type[LayerForm]] = {form.layer.kind: form for form in _FORMS}
 
 
 def _scale_and_shift(mlp: Model, step: Step) -> tuple[Array, Array]:
-    """Return scale and shift of a normalisation in float64; 1 and 0 without them."""
+    """Return a normalisation's scale and shift in float64; default: ones and zeros."""
     arrays = step.arrays(mlp)
     n = step.n_out
     return arrays.get("weight", np.ones(n)), arrays.get("bias", np.zeros(n))
@@ -482,7 +486,7 @@ def _row_shape(what: str, module: Any) -> int:
     shape = tuple(module.normalized_shape)
     if len(shape) != 1:
         raise ValueError(
-            f"{what} normalises over shape {shape}; fastmlp's rows have one axis"
+            f"{what} normalises over shape {shape}, but rows have only one axis"
         )
     return int(shape[0])
 
@@ -498,7 +502,7 @@ def _check_both_or_none(what: str, arrays: dict[str, Array]) -> None:
 def _torch_eps(what: str, module: Any) -> float:
     eps = float(module.eps)
     if not 0 < eps < np.inf:
-        raise ValueError(f"{what} has eps={eps}; fastmlp's must be positive")
+        raise ValueError(f"{what} must have a finite eps > 0, got eps={eps}")
     return eps
 
 
@@ -509,7 +513,7 @@ def _keras_eps(layer: Any, reader: Reader) -> float:
 
 
 def _keras_scale_and_shift(layer: Any, reader: Reader) -> tuple[Array, ...]:
-    """Return both if Keras has at least one of them, otherwise neither."""
+    """Return scale and shift if the Keras layer has at least one of them, else ()."""
     reader.check_built(layer)
     scale = reader.array(layer, "gamma") if layer.scale else None
     shift = reader.array(layer, "beta") if layer.center else None

@@ -1,4 +1,4 @@
-"""Models in files: `fastmlp.MLP.save` and `load`."""
+"""Saving and loading models: `fastmlp.MLP.save` and `load`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def save(mlp: Model, path: str | os.PathLike[str]) -> None:
         "epochs": mlp.sequence.done,
         "within": mlp.sequence.within,
     }
-    # Without the history: its times differ between runs that are otherwise equal.
+    # The history is not saved because its times differ between otherwise equal runs.
     data = model_schema.encoded(mlp, "mlp.save", training, None)
     replace_file(name, data)
 
@@ -45,8 +45,8 @@ def load(
     path : str or path-like
         Path of the file. No code in it is executed.
     activations : sequence of Activation, optional
-        Custom activations, which files do not hold: as many as the model has, in the
-        order of its layers.
+        Custom activations, which files do not contain: one for each custom activation
+        of the model, in the order of its layers.
 
     Returns
     -------

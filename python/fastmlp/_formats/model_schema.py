@@ -39,7 +39,10 @@ _CHECKPOINT = ("model", "steps", "optimizer", "callbacks")
 
 
 def architecture(mlp: Model) -> list[str]:
-    """Describe what a model computes, however its layers were written."""
+    """Return a description that is equal for models that compute the same function.
+
+    It does not depend on how the layers were written, nor on parameters or dropout.
+    """
     return [
         f"{step.name} {step.kind} {step.activation} {step.n_in} {step.n_out}"
         for step in ops.steps(mlp)
@@ -48,7 +51,7 @@ def architecture(mlp: Model) -> list[str]:
 
 
 def _as_json(item: int | Layer) -> Any:
-    """Return a layer, as the user gave it, for JSON."""
+    """Return a layer as a JSON value, with the arguments that the user gave."""
     if not isinstance(item, Layer):
         return item
     kind = next(kind for kind in LAYERS.values() if isinstance(item, kind))
@@ -73,8 +76,8 @@ def encoded(
 ) -> bytes:
     """Return the bytes of a model's file, or of a checkpoint's.
 
-    ``what`` names the caller in errors. ``training`` has the seed, the number of epochs
-    done and the position within an epoch.
+    ``what`` names the caller in errors. ``training`` holds the seed, the number of
+    finished epochs and the position within an epoch.
     """
     arrays: dict[str, Array] = dict(mlp.state_dict())
     given = mlp._given
@@ -103,7 +106,7 @@ def encoded(
 
 
 def _place(where: str, value: object) -> dict[str, Any] | None:
-    """Return the position within an epoch, None between epochs."""
+    """Return the checked position within an epoch, or None between epochs."""
     if value is None:
         return None
     place = fields(where, value, ("steps", "total", "divisor", "of"))
@@ -120,7 +123,8 @@ def _place(where: str, value: object) -> dict[str, Any] | None:
             whole(f"{where}.of[{i}]", number, 63)
     if of[0] is not None and place["steps"] > of[0]:
         raise ValueError(
-            f"{where}.steps must be at most the epoch's {of[0]}, got {place['steps']}"
+            f"{where}.steps must be at most {of[0]}, the number of steps of the epoch, "
+            f"got {place['steps']}"
         )
     return place
 
@@ -164,9 +168,9 @@ class Stored:
     arrays : dict of str to ndarray
         State of the model.
     seed, epochs, within, state
-        Position of its training.
+        Position in the training of the model.
     history : History or None
-        History of that training.
+        History of the training.
     checkpoint : dict or None
         Other contents of a checkpoint.
     """
@@ -190,7 +194,7 @@ class Stored:
         names = ("format", "version", *_GIVEN, "training", "history", "checkpoint")
         fields(_TEXT, found, names)
 
-        # The architecture comes first; the arrays must fit it.
+        # Read the architecture first, because the arrays must match it.
         self.functions: list[str] = []
         self._own = functions
         self.given = self._arguments(found)
@@ -200,7 +204,7 @@ class Stored:
         self.arrays = {n: a for n, a in arrays.items() if n in shapes}
         self._check_arrays(shapes)
 
-        # The position of training.
+        # Read the position of training.
         unpack = Unpacker({n: a for n, a in arrays.items() if n not in shapes})
         training = fields("training", found["training"], _TRAINING)
         self.seed = whole("training.seed", training["seed"], 64)
@@ -212,7 +216,7 @@ class Stored:
         history = unpack(found["history"], None, "history")
         self.history = _history("history", history)
 
-        # The rest; no array may be left over.
+        # Read the rest; then every array must have been used.
         self.checkpoint: dict[str, Any] | None = None
         if found["checkpoint"] is not None:
             inside = fields("checkpoint", found["checkpoint"], _CHECKPOINT)
@@ -271,7 +275,8 @@ class Stored:
         self.functions.append(text(f"{where}.name", item["name"]))
         n = len(self.functions)
         own = self._own
-        # A stand-in for the checks: all activations have the same shapes.
+        # If the function is not given, relu stands in for it, which is enough to check
+        # shapes.
         return own[n - 1] if own is not None and n <= len(own) else Activation("relu")
 
     def _resolved(self) -> tuple[Layer, ...]:
@@ -293,15 +298,15 @@ class Stored:
             dtype = np.dtype(np.int64 if counts else self.given["dtype"])
             if array.dtype != dtype or array.shape != shapes[name]:
                 raise ValueError(
-                    f"{name} must be a {dtype} array of shape {shapes[name]}, as the "
-                    f"layers say, got {_validate.describe(array)}"
+                    f"{name} must be a {dtype} array of shape {shapes[name]} to match "
+                    f"the layers, got {_validate.describe(array)}"
                 )
 
     def _check_tracked(self) -> None:
         for name, array in self.arrays.items():
             if name.endswith(".num_batches_tracked") and array != self.state[2]:
                 raise ValueError(
-                    f"{name} must be {self.state[2]}, as training.state says, "
+                    f"{name} must be {self.state[2]} to match training.state, "
                     f"got {int(array)}"
                 )
 
@@ -334,9 +339,10 @@ def stored(
     what
         Expected kind of file: "model" or "checkpoint".
     functions
-        Custom activations in the order of the layers; None leaves them out.
+        Custom activations in the order of the layers. If None, relu stands in for them.
     kept
-        Values that a checkpoint does not store itself, by the names of its parts.
+        Current values of the parts of a checkpoint, by name. They supply values that
+        the checkpoint does not store, see `json_state.packed`.
 
     Raises
     ------
@@ -352,7 +358,7 @@ def stored(
     except (ImportError, MemoryError, OSError):
         raise
     except Exception as error:
-        # safetensors has its own exception class, whose name says the cause.
+        # safetensors has its own exception class, whose name explains the error.
         known = isinstance(error, (TypeError, ValueError))
         kind = "" if known else f"{type(error).__name__} "
         raise ValueError(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # large amount of memory.
 HEADER_LIMIT = 100_000_000
 
-# Dtypes by the format's names, without those that fastmlp does not store.
+# The dtypes that fastmlp stores, by their names in the format.
 DTYPES = {
     "BOOL": np.dtype(np.bool_),
     "F16": np.dtype(np.float16),
@@ -59,7 +59,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} occurs twice")
+        raise ValueError(f"the name {twice!r} occurs twice")
     return found
 
 
@@ -102,23 +102,24 @@ def _digest(arrays: Mapping[str, Array], texts: Mapping[str, str]) -> str:
 
 
 def encode(arrays: Mapping[str, Array], texts: Mapping[str, str], what: str) -> bytes:
-    """Return the content of a file, the same for the same arrays and texts.
+    """Return the content of a file, which depends only on the arrays and texts.
 
     Parameters
     ----------
     arrays
         Arrays of the dtypes in `DTYPES`.
     texts
-        The metadata, ASCII.
+        The metadata, in ASCII.
     what
         Caller to name in the error if the package is not installed.
     """
     tools = package(what)
-    # The package writes the memory as it is, whatever the strides.
+    # The package ignores strides, so it needs contiguous arrays.
     dense = {name: np.array(array, order="C") for name, array in arrays.items()}
     texts = {**texts, _HASH: _digest(dense, texts)}
     data: bytes = tools.save(dense, metadata=texts)
-    # It writes the texts in an order that differs from process to process.
+    # The package writes the texts in an order that differs from process to process.
+    # Sort them.
     length = 8 + int.from_bytes(data[:8], "little")
     header = parse("the header", data[8:length].decode())
     header[_METADATA] = dict(sorted(texts.items()))
@@ -133,7 +134,7 @@ def encode(arrays: Mapping[str, Array], texts: Mapping[str, str], what: str) -> 
 def decode(data: bytes, what: str) -> tuple[dict[str, Array], dict[str, str]]:
     """Return the arrays, read-only, and the texts of a file's content.
 
-    Raises ValueError that says what is wrong with content that `encode` did not return.
+    Raises ValueError, with the reason, if the content is not valid.
     """
     tools = package(what)
     length = _header_length(data[:8], len(data))
@@ -143,7 +144,7 @@ def decode(data: bytes, what: str) -> tuple[dict[str, Array], dict[str, str]]:
         array.flags.writeable = False
     if _digest(arrays, texts) != texts[_HASH]:
         raise ValueError(
-            f"{_HASH} does not fit: the content has changed since it was written"
+            f"{_HASH} does not match: the content has changed since it was written"
         )
     return arrays, texts
 
@@ -157,7 +158,7 @@ def read(path: str, what: str) -> tuple[dict[str, Array], dict[str, str]]:
         raise ValueError("it must be a regular file")
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        # Check the length first, so that other files are not read at all.
+        # Check the length first, so that a file of another format is not read in full.
         _header_length(file.read(8), size)
         file.seek(0)
         return decode(file.read(), what)
@@ -180,7 +181,7 @@ def _header_length(start: bytes, size: int) -> int:
 
 
 def _checked_header(data: bytes, room: int) -> dict[str, str]:
-    """Check every field of a header, and return its texts."""
+    """Check every field of a header, and return the metadata."""
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -238,7 +239,7 @@ def _span(name: str, entry: object) -> tuple[int, int]:
             type(number) is int and number >= 0 for number in numbers
         ):
             raise ValueError(
-                f"{name}: {field} must be ints, none negative, got {numbers!r}"
+                f"{name}: {field} must be non-negative ints, got {numbers!r}"
             )
     if len(offsets) != 2:
         raise ValueError(f"{name}: data_offsets must be two ints, got {offsets}")
@@ -247,7 +248,7 @@ def _span(name: str, entry: object) -> tuple[int, int]:
         size *= n
     if offsets[1] - offsets[0] != size:
         raise ValueError(
-            f"{name}: shape {shape} of {code} needs {size} bytes, data_offsets "
-            f"{offsets} are {offsets[1] - offsets[0]}"
+            f"{name}: shape {shape} of {code} needs {size} bytes, but data_offsets "
+            f"{offsets} span {offsets[1] - offsets[0]}"
         )
     return offsets[0], offsets[1]

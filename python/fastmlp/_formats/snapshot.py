@@ -31,7 +31,7 @@ def model_state(mlp: Model, optimizer: Optimizer | Solver | None) -> dict[str, A
 def restore(
     state: Mapping[str, Any], mlp: Model, optimizer: Optimizer | Solver | None = None
 ) -> None:
-    """Restore what `model_state` returned."""
+    """Restore a state that `model_state` returned."""
     mlp.params[:] = state["params"]
     mlp.buffers[:] = state["buffers"]
     mlp.core.training_state = state["training_state"]
@@ -40,7 +40,7 @@ def restore(
 
 
 def training_state(where: str, value: object) -> tuple[int, int, int]:
-    """Return the seed, the number of passes and the number of tracked batches."""
+    """Return the checked seed, number of passes and number of tracked batches."""
     if not isinstance(value, (list, tuple)) or len(value) != 3:
         got = _validate.describe(value)
         raise ValueError(f"{where} must be three ints, got {got}")
@@ -55,18 +55,19 @@ def check_optimizer(
     where: str, state: Any, mlp: Model, optimizer: Optimizer | Solver
 ) -> None:
     """Refuse a state of another kind of optimiser or of another model."""
-    # Loading it into a copy raises if the kind is wrong.
+    # Loading the state into a copy raises an error if the kind is wrong.
     copy.copy(optimizer).load_state_dict(state)
     assert isinstance(state, dict)
     for i, slot in enumerate(state["slots"]):
         for name, array in slot.items():
-            # A solver also stores numbers, and pairs of vectors as long as theta.
+            # Of a solver's arrays, check only theta and grad; others have other sizes.
             if "theta" in slot and name not in ("theta", "grad"):
                 continue
             if i > 0 or (array.size, array.dtype) != (mlp.n_params, mlp.dtype):
                 raise ValueError(
-                    f"{where}.slots[{i}].{name} must be one {mlp.dtype} for each of "
-                    f"{mlp.n_params} parameters, got {_validate.describe(array)}"
+                    f"{where}.slots[{i}].{name} must be a {mlp.dtype} array with an "
+                    f"element for each of the {mlp.n_params} parameters, got "
+                    f"{_validate.describe(array)}"
                 )
 
 

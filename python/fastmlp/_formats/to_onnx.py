@@ -35,7 +35,7 @@ def to_onnx(
     input_name: str = "x",
     output_name: str = "y",
 ) -> None:
-    """Write the network as an ONNX model, see `fastmlp.MLP.to_onnx`."""
+    """Write the network as an ONNX model; see `fastmlp.MLP.to_onnx`."""
     onnx = _validate.extra("onnx", "mlp.to_onnx", "onnx")
     file = file_name(path)
     opset = _validate.count("opset", opset, OLDEST_OPSET)
@@ -48,7 +48,9 @@ def to_onnx(
     for name, value in (("input_name", input_name), ("output_name", output_name)):
         if not isinstance(value, str) or not value:
             error = ValueError if isinstance(value, str) else TypeError
-            raise error(f"{name} must be a name, got {_validate.describe(value)}")
+            raise error(
+                f"{name} must be a non-empty str, got {_validate.describe(value)}"
+            )
     if input_name == output_name:
         raise ValueError(
             f"input_name and output_name must differ, got {input_name!r} twice"
@@ -96,19 +98,19 @@ class Graph:
         self.nodes: list[Any] = []
         self.arrays: list[Any] = []
         self.input = input_name
-        # Name of the layer for which nodes are being added; their names start with it.
+        # Name of the current layer, with which the names of new nodes begin.
         self.layer = ""
         self._names: set[str] = set()
 
     def array(self, name: str, array: Array | float) -> str:
-        """Add an array of the model's dtype and return its name."""
+        """Add an array, converted to the model's dtype, and return its name."""
         stored = np.ascontiguousarray(array, self.dtype).reshape(np.shape(array))
         self.arrays.append(self.onnx.numpy_helper.from_array(stored, name))
         self._names.add(name)
         return name
 
     def node(self, operator: str, *inputs: str | float, **attributes: Any) -> str:
-        """Add a node, with numbers as constants; return the name of its output."""
+        """Add a node, whose inputs may be numbers; return the name of its output."""
         names = [i if isinstance(i, str) else self._number(i) for i in inputs]
         name = stem = f"{self.layer}.{operator}"
         count = 1
@@ -140,7 +142,7 @@ class Graph:
         return name if name in self._names else self.array(name, value)
 
     def finish(self, value: str, output_name: str) -> None:
-        """Give the final value, of the last node or the input, the output's name."""
+        """Rename the output of the last node, or a copy of the input, to the output."""
         if value == self.input:
             self.layer = output_name
             value = self.node("Identity", value)
@@ -155,7 +157,7 @@ class Graph:
         self.nodes[-1].output[0] = output_name
 
     def rows(self, name: str, width: int) -> Any:
-        """Return the type of the input or output: any number of rows of this width."""
+        """Return the ONNX type of an array with any number of rows of this width."""
         helper = self.onnx.helper
         element = helper.np_dtype_to_tensor_dtype(self.dtype)
         return helper.make_tensor_value_info(name, element, ["N", width])
@@ -189,10 +191,11 @@ def _add_steps(graph: Graph, mlp: Model) -> str:
 
 
 def _folded(network: list[Step]) -> dict[int, int]:
-    """Return the dense steps into which a batch normalisation after them is merged.
+    """Return, for dense steps, the batch normalisation that is merged into the step.
 
-    A normalisation before a dense layer is not merged: it subtracts its mean before the
-    product, since inputs far from zero would otherwise lose digits.
+    The result maps indices of steps. Only a normalisation after the dense step is
+    merged. One before it must subtract its mean before the product, since inputs far
+    from zero would otherwise lose digits.
     """
     uses: dict[int, int] = {}
     for step in network:

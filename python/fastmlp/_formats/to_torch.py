@@ -43,7 +43,7 @@ class Residual(torch.nn.Module):
     body : torch.nn.Sequential
         Modules whose output is added to x.
     projection : torch.nn.Linear, optional
-        Projection of the added x, if widths differ.
+        Projection that is applied to x if the body changes the width.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Function(torch.nn.Module):
         return getattr(torch, self.name)(x)
 
     def extra_repr(self) -> str:
-        """Return the name, for the representation."""
+        """Return the name, which PyTorch includes in the representation."""
         return repr(self.name)
 
 
@@ -115,7 +115,7 @@ def to_torch(mlp: Model) -> torch.nn.Sequential:
 def _sequential(
     layers: Sequence[Layer], width: int, dtype: torch.dtype
 ) -> tuple[torch.nn.Sequential, int]:
-    """Return modules without values of parameters, and the width of the last one."""
+    """Return modules with uninitialised parameters, and the width of the output."""
 
     # Skipping the initialisation leaves PyTorch's random number generator untouched.
     def empty(kind: Any, *args: Any, **options: Any) -> Any:
@@ -158,7 +158,7 @@ class _Memory(NamedTuple):
         The model's memory. Parameters made from the same tensor share a version
         counter, which tells PyTorch of changes by another module's optimiser.
     lock : threading.Lock
-        Held from a pass that stores values in the model until they have been read.
+        Held while a pass stores values in the model, and until they have been read.
     """
 
     params: torch.Tensor
@@ -206,7 +206,7 @@ class MLPModule(torch.nn.Module):
         self._tie()
 
     def _tie(self) -> None:
-        """Set what follows from the model and the process; it is not pickled."""
+        """Set the attributes that depend on the process, which are not pickled."""
         mlp = self.mlp
         kinds = {op.kind for op in mlp.core.ops}
         self._normalises = "batch_norm" in kinds
@@ -260,11 +260,11 @@ class MLPModule(torch.nn.Module):
             raise ValueError(f"x must have at least one row, got {tuple(x.shape)}")
         if self._addresses() != self._memory:
             raise RuntimeError(
-                "the parameters of this module must stay the memory of its fastmlp "
+                "the parameters of this module must share the memory of its fastmlp "
                 "model, but they were replaced (by torch.func.functional_call or an "
                 "assignment); write into them instead"
             )
-        # PyTorch checks this only if it builds a graph.
+        # PyTorch itself refuses forward-mode derivatives only if it builds a graph.
         if any(forward_ad.unpack_dual(t).tangent is not None for t in (x, self.params)):
             raise RuntimeError(
                 "a module that computes with a fastmlp model has no forward-mode "
@@ -275,8 +275,8 @@ class MLPModule(torch.nn.Module):
         return rows.resolve_neg().contiguous()
 
     def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> MLPModule:
-        # to(), double(), cuda(), share_memory() and similar methods call this. They get
-        # new tensors on the same memory, because some of them change tensors in place.
+        # to(), double(), cuda(), share_memory() and similar methods call this. Apply fn
+        # to new tensors on the same memory, because some fn change tensors in place.
         for array in (self.mlp.params, self.mlp.buffers):
             given = torch.from_numpy(array)
             place = given.data_ptr(), given.dtype, given.device
@@ -285,7 +285,7 @@ class MLPModule(torch.nn.Module):
                 raise TypeError(
                     f"a module that uses a fastmlp model must stay {self._dtype} "
                     f"on the CPU, in the model's memory; got {got.dtype} on "
-                    f"{got.device}. mlp.to_torch() returns a copy that can move"
+                    f"{got.device}. mlp.to_torch() returns a copy without this limit"
                 )
         return self
 
@@ -305,7 +305,7 @@ class MLPModule(torch.nn.Module):
         self.params.grad = gradient
 
     def extra_repr(self) -> str:
-        """Return the model, for the representation."""
+        """Return the model's text, which PyTorch includes in the representation."""
         return repr(self.mlp)
 
 
@@ -328,13 +328,14 @@ class _Call(torch.autograd.Function):
         ctx.save_for_backward(rows, params)
         ctx.module, mlp = module, module.mlp
         with module._lock:
-            # These repeat the pass if the model has overwritten its values.
+            # With draw and statistics, backward can repeat the pass if the model has
+            # overwritten its values.
             seed, passes, _ = mlp.core.training_state
             ctx.draw = (seed, _core.PASS_DRAWS, passes) if training else None
             fixed = module._normalises and not training
             ctx.statistics = mlp.buffers.copy() if fixed else None
             y = mlp.forward(rows.detach().numpy(), training)
-            # Each forward makes a new object, which identifies it.
+            # Each forward pass makes a new forward_shape object, which identifies it.
             ctx.kept = mlp.forward_shape
         return torch.from_numpy(y)
 
@@ -348,8 +349,8 @@ class _Call(torch.autograd.Function):
 class _Back(torch.autograd.Function):
     """The backward pass of a call.
 
-    It is a separate function of every tensor that second derivatives would depend on,
-    so that these raise an error instead of being zero.
+    Its inputs include every tensor on which second derivatives would depend, so that
+    PyTorch calls its backward, which raises an error, instead of taking them as zero.
     """
 
     @staticmethod
@@ -374,7 +375,7 @@ class _Back(torch.autograd.Function):
 
 
 def _gradients(ctx: Any, rows: Array, dy: Array) -> tuple[Array, Array]:
-    """Return gradients from the values that a pass kept, or repeat an earlier pass."""
+    """Return gradients from the values that the pass kept, or repeat the pass."""
     mlp: MLP = ctx.module.mlp
     with ctx.module._lock:
         if mlp.forward_shape is ctx.kept:
@@ -384,8 +385,9 @@ def _gradients(ctx: Any, rows: Array, dy: Array) -> tuple[Array, Array]:
     if ctx.draw is None and ctx.statistics is None:
         return mlp.vjp(rows, dy)[1:]
 
-    # A pass in training mode changes running statistics and random draws, and this one
-    # may need earlier statistics: use a separate network.
+    # Repeat the pass in a separate network: in training mode it would change the
+    # running statistics and random draws of the model, and in inference mode it may
+    # need earlier statistics.
     net = _core.Mlp(mlp.dtype.name, mlp.n_in, core_layers(mlp.layers))
     net.params[:] = mlp.params
     if ctx.statistics is not None:

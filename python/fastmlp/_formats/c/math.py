@@ -362,8 +362,7 @@ def _activation_function(name: str, variable: str, text: str) -> str:
     return f"\nstatic inline T @{name}(T {variable}) {{\n{body}\n}}\n"
 
 
-# For each activation, act_NAME computes h = act(z), and slope_NAME computes the
-# derivative from z or h.
+# h = act(z), and the derivative as a function of z or h.
 for _name, _form in ACTIVATIONS.items():
     if _form.c:
         _FUNCTIONS[f"act_{_name}"] = _activation_function(f"act_{_name}", "z", _form.c)
