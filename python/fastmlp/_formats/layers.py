@@ -62,7 +62,7 @@ class LayerForm:
 
     @staticmethod
     def c_memory(i: int, node: Node) -> dict[str, int | None]:
-        """Return C variables that the Jacobian needs: their sizes, None for scalars."""
+        """Return sizes of C variables that the Jacobian needs (None for scalars)."""
         return {}
 
     @classmethod
@@ -136,7 +136,7 @@ class _RowNormForm(LayerForm):
 
     @staticmethod
     def c_memory(i: int, node: Node) -> dict[str, int | None]:
-        """Return C variables that the Jacobian needs: their sizes, None for scalars."""
+        """Return sizes of C variables that the Jacobian needs (None for scalars)."""
         return {f"factor{i}": None, f"hat{i}": node.n_out}
 
     @classmethod
@@ -184,7 +184,7 @@ class LayerNormForm(_RowNormForm):
     c_forward = "layer_norm"
     c_slope = "norm_slope"
     c_functions: ClassVar = {
-        """Return lines that map the output's cotangents ``own`` to the input's."""
+        # Returns 1 / deviation, and writes the normalised row to hat if not null.
         "layer_norm": """
 static inline T @layer_norm(T *h, T *hat, const T *x, const T *scale, const T *shift,
                             T eps, size_t n) {

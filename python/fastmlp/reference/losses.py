@@ -188,7 +188,7 @@ def loss_rows(
 class Loss:
     """A loss over a batch: mean (or sum) of :func:`loss_rows` over rows and outputs.
 
-    With weights the mean is ``sum(w * l) / sum(w)`` and the sum is ``sum(w * l)``;
+    With sample weights w, the mean is ``sum(w * l) / sum(w)``, the sum ``sum(w * l)``;
     cross-entropy averages over rows only, and multiplies the weight of a row by the
     class weight of its label. ``delta``, ``smoothing`` and ``per_output`` are those of
     :func:`loss_rows`. With ``action``, targets are pairs (actions, values).

@@ -101,8 +101,8 @@ class History:
     val_loss: list[float] = field(default_factory=list)
 
 
-# Epoch numbers from which the dropout masks of train_step, and of passes in training
-# mode, are drawn.
+# Outside fit there are no epochs. In place of the epoch, dropout masks are drawn from
+# these numbers: the first in train_step, the second in other passes in training mode.
 _STEP_EPOCH = 0xFFFFFFFF
 
 _PASS_EPOCH = 0xFFFFFFFE
@@ -334,7 +334,7 @@ class MLP:
         return y.copy()  # the tape may hold y itself
 
     def backward(self, dy: npt.ArrayLike) -> tuple[Array, Array]:
-        """Return ``(dx, grads)`` of a scalar whose gradient by the output is ``dy``."""
+        """Return ``(dx, grads)`` for ``dy``, the derivative with respect to y."""
         if self._kept is None:
             raise RuntimeError("backward needs a forward before it")
         dx, grads = self._backward(dy, *self._kept)

@@ -166,7 +166,7 @@ class Jacobian:
         ]
 
     def _defers_slope(self, i: int) -> bool:
-        """Whether the dense layer after a relu applies its derivative by skipping."""
+        """Whether the next dense layer applies a relu's derivative as it skips zeros."""
         return (
             self._listed(i)
             and self._writer.uses[i] == 1
