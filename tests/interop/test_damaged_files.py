@@ -287,7 +287,7 @@ FORGERIES = {
     "str width": (in_text(put("layers", 1, "3")), r"layers\[1\] must be an int"),
     "huge width": (
         in_text(put("layers", 0, 2**62)),
-        r"0.weight must be .* of shape \(3, 4611686018427387904\), .* got a float32",
+        r"0.weight must be .* of shape \(3, 4611686018427387904\).* got a float32",
     ),
     "other width": (
         in_text(put("layers", 1, 4)),

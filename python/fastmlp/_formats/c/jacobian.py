@@ -166,7 +166,7 @@ class Jacobian:
         ]
 
     def _defers_slope(self, i: int) -> bool:
-        """Whether the next dense layer applies a relu's derivative as it skips zeros."""
+        """Whether the next dense layer applies a relu derivative by skipping zeros."""
         return (
             self._listed(i)
             and self._writer.uses[i] == 1
