@@ -1,7 +1,7 @@
-// Losses over a batch. A row's loss is the mean over its outputs (cross-entropy: the
-// row's one value); Reduction::mean is sum(w l) / sum(w) over rows with weights w and
-// losses l, Reduction::sum is the sum over all elements, weighted by w. Formulas:
-// kernels/loss-inl.h.
+// Losses over a batch. With Reduction::mean, a row's loss l is the mean over its
+// outputs (for cross-entropy, the row's single value), and the loss is sum(w l) /
+// sum(w) over rows with weights w. With Reduction::sum, the loss is the sum over all
+// elements, weighted by w. Formulas: kernels/loss-inl.h.
 #pragma once
 
 #include <type_traits>
@@ -118,7 +118,7 @@ template <class T>
 double weighted_sum(const T* row_loss, const T* weights, const int64_t* order,
                     Index rows);
 
-// KernelTable::loss_rows of the active ISA for pred (rows, n_out; ld = n_out).
+// Calls KernelTable::loss_rows of the active ISA for pred (rows, n_out; ld = n_out).
 template <class T>
 void loss_rows(const Loss& loss, T* dpred, T* row_loss, const T* pred, const T* target,
                const int64_t* labels, const T* row_scale, Index rows, Index n_out);

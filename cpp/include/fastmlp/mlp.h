@@ -153,7 +153,7 @@ class Mlp {
   // j (rows, n_out, n_params) = d y / d params.
   void param_jacobian(T* j, const T* x, Index rows) const;
   // grads (rows, n_params): the gradient of each row's loss times its weight. A row's
-  // loss is the sum over its outputs, or their mean under Reduction::mean.
+  // loss is the sum of its outputs' losses, or their mean under Reduction::mean.
   void per_sample_grads(T* grads, const Batch<T>& batch, const Loss& loss) const;
   // For each row, the Hessian of sum(weights * y) with respect to x, for weights
   // (n_out): h (rows, n_in, n_in), or its product with v (rows, n_in): hv (rows, n_in).

@@ -11,7 +11,8 @@
 
 namespace fastmlp {
 
-// The loss or the gradient of a step is not finite. The step was not taken.
+// The loss, the gradient or the parameters of a step are not finite. The step was not
+// taken, except that fit_epoch notices non-finite parameters only after the last step.
 class Diverged : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -96,15 +97,15 @@ struct LastGoodState {
   int64_t step_count = 0, batches_tracked = 0;
 };
 
-// The state that decides which random numbers training draws outside fit_epoch, and the
-// number of batches that running statistics have seen.
+// The seed and the counter that determine the random numbers of training outside
+// fit_epoch, and the number of batches that running statistics have seen.
 struct TrainingState {
   uint64_t seed = 0;
   uint64_t passes = 0;  // passes in training mode that are not optimiser steps
   int64_t batches_tracked = 0;
 };
 
-// Copies of what the last optimiser step left behind.
+// Results of the last optimiser step, copied for later inspection.
 template <class T>
 struct LastStep {
   Index rows = 0;  // rows of `outputs` (the last rows of a large batch); 0: no step yet

@@ -180,8 +180,8 @@ def _calls(
         step = f"{kind}_step"
         names = list(inspect.signature(getattr(reference, step)).parameters)
         at = names.index("grad")
-        # Later slots are smaller, because a mean square (the first) must be greater than
-        # the square of a mean gradient (the last).
+        # Later slots are smaller, because a mean square (the first) must be greater
+        # than the square of a mean gradient (the last).
         slots = [rng.uniform(0.5, 1.0, N_IN).astype(dtype) / i for i in range(1, at)]
         modes = ["outside", "inside"] + ["hat"] * (kind == "adam")
         for mode in modes if "eps_mode" in names else [""]:
