@@ -58,17 +58,17 @@ from loss_cases import CASES, each_case, same, with_reduction
         (
             lambda: fm.ActionValue(fm.CrossEntropy()),
             ValueError,
-            "^loss must be of one prediction",
+            "^loss must compare one prediction",
         ),
         (
             lambda: fm.ActionValue(fm.GaussianNLL()),
             ValueError,
-            "^loss must be of one prediction",
+            "^loss must compare one prediction",
         ),
         (
             lambda: fm.ActionValue(fm.Quantile([0.1, 0.9])),
             ValueError,
-            "^loss must be of one prediction",
+            "^loss must compare one prediction",
         ),
         (lambda: fm.ActionValue(fm.MSE), TypeError, "^loss must be a fastmlp Loss"),
         (

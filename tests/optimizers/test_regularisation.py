@@ -314,7 +314,7 @@ def test_averaged_models():
         opt.averaged(model())
     with pytest.raises(ValueError, match="that this optimiser trains"):
         loaded.averaged(model("float32"))
-    with pytest.raises(ValueError, match="with an average"):
+    with pytest.raises(ValueError, match="keeps an average"):
         fm.Adam().averaged(mlp)
     with pytest.raises(TypeError, match=r"^mlp must be a fm\.MLP"):
         opt.averaged(mlp.params)
