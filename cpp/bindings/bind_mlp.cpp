@@ -198,8 +198,8 @@ py::object value_and_grad(AnyMlp& self, py::object x, py::object y, const Loss& 
   });
 }
 
-py::object train_step(AnyMlp& self, py::object x, py::object y, const Loss& loss,
-                      Optimizer& optimizer, py::object sample_weight) {
+py::object train_step(AnyMlp& self, py::handle x, py::handle y, const Loss& loss,
+                      Optimizer& optimizer, py::handle sample_weight) {
   return with_batch(self, x, y, loss, sample_weight, [&](auto& n, const auto& batch) {
     return py::float_(
         without_gil([&] { return n.mlp.train_step(batch, loss, optimizer); }));

@@ -653,7 +653,7 @@ class MLP(Derivatives, Exports):
             then.
         """
         if not isinstance(other, MLP):
-            raise TypeError(f"other must be a fm.MLP, got {_validate.describe(other)}")
+            raise TypeError(f"other must be an fm.MLP, got {_validate.describe(other)}")
         tau = _validate.real("tau", tau, 0.0, 1.0)
         if other.dtype != self.dtype:
             raise TypeError(f"other must have dtype {self.dtype}, got {other.dtype}")

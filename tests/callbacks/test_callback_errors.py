@@ -92,7 +92,7 @@ def test_a_checkpoint_fits_one_architecture(tmp_path):
 def test_arguments_that_checkpoints_do_not_fit(tmp_path):
     path = tmp_path / "run.safetensors"
     fit(model(), [fm.Checkpoint(path)])
-    with pytest.raises(TypeError, match=r"mlp must be a fm\.MLP, got 'mlp'"):
+    with pytest.raises(TypeError, match=r"mlp must be an fm\.MLP, got 'mlp'"):
         fm.Checkpoint.load(path, "mlp")
     with pytest.raises(TypeError, match=r"did you mean fm\.SGD\(\)"):
         fm.Checkpoint.load(path, model(), fm.SGD)

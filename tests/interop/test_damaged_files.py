@@ -247,8 +247,14 @@ FORGERIES = {
     "no entry": (in_header(put("0.bias", None)), "0.bias: must have dtype"),
     "overlap": (in_header(overlapping), "data_offsets must begin at"),
     "a gap": (in_header(shifted), "data_offsets must begin at"),
-    "extra bytes": (raw(lambda c: c + b"\0"), "the arrays must have .* bytes, got"),
-    "missing bytes": (raw(lambda c: c[:-1]), "must have .* bytes, got .* incomplete"),
+    "extra bytes": (
+        raw(lambda c: c + b"\0"),
+        "describes .* bytes of arrays, .* extra bytes",
+    ),
+    "missing bytes": (
+        raw(lambda c: c[:-1]),
+        "describes .* bytes of arrays, .* is incomplete",
+    ),
     "missing array": (
         in_header(lambda h: put("0.bias", "shape", [3])(h) or renamed(h)),
         "missing arrays: 0.weight",
@@ -541,7 +547,7 @@ CHECKPOINT_FORGERIES = {
             "exp_avg",
             {"bytes": {"array": f"{ADAM}exp_avg", "dtype": "<f4", "shape": [2**70]}},
         ),
-        "must have .* bytes, got",
+        "describes .* bytes of arrays",
     ),
     "callbacks": (part("callbacks", put(0, {"dict": {}})), "unexpected arrays: check"),
     "callbacks is a dict": (

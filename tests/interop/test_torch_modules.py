@@ -339,7 +339,9 @@ def test_bad_tensors():
 def test_modules_stay_where_they_are(move, rng):
     mlp, module = bridge("float32")
     wanted = mlp.params.copy()
-    with pytest.raises(TypeError, match=r"must stay torch\.float32.*to_torch"):
+    with pytest.raises(
+        TypeError, match=r"must keep the model's memory, torch\.float32.*to_torch"
+    ):
         move(module)
     np.testing.assert_array_equal(mlp.params, wanted)
     assert module.params.data_ptr() == mlp.params.ctypes.data

@@ -185,5 +185,5 @@ def test_other_objects_are_refused(value):
         lambda: fm.plot.histograms(value),
     ]
     for call in calls:
-        with pytest.raises(TypeError, match=r"must be a fm\.MLP"):
+        with pytest.raises(TypeError, match=r"must be an fm\.MLP"):
             call()

@@ -316,7 +316,7 @@ def test_averaged_models():
         loaded.averaged(model("float32"))
     with pytest.raises(ValueError, match="keeps an average"):
         fm.Adam().averaged(mlp)
-    with pytest.raises(TypeError, match=r"^mlp must be a fm\.MLP"):
+    with pytest.raises(TypeError, match=r"^mlp must be an fm\.MLP"):
         opt.averaged(mlp.params)
 
 
@@ -374,7 +374,7 @@ def test_polyak_forgets_the_last_forward():
 @pytest.mark.parametrize(
     ("other", "tau", "error", "words"),
     [
-        (lambda: 3, 0.5, TypeError, "^other must be a fm.MLP"),
+        (lambda: 3, 0.5, TypeError, "^other must be an fm.MLP"),
         (lambda: model("float32"), 0.5, TypeError, "^other must have dtype float64"),
         (lambda: model(layers=[5, 3]), 0.5, ValueError, "^other must have .* shapes"),
         (lambda: model(layers=[9, 16, 5, 3]), 0.5, ValueError, "^other must have"),

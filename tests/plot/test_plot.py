@@ -147,7 +147,7 @@ def test_learning_curves_scale_and_place():
 
 
 def test_learning_curves_refuse():
-    with pytest.raises(TypeError, match=r"history must be a fm\.History, got a list"):
+    with pytest.raises(TypeError, match=r"history must be an fm\.History, got a list"):
         plot.learning_curves([1, 2])
     with pytest.raises(ValueError, match="at least one epoch"):
         plot.learning_curves(fm.History())
@@ -195,7 +195,7 @@ def test_dead_units():
     assert "%" in ax.get_ylabel()
     with pytest.raises(ValueError, match="has no record"):
         plot.dead_units(fm.Monitor())
-    with pytest.raises(TypeError, match=r"monitor must be a fm\.Monitor"):
+    with pytest.raises(TypeError, match=r"monitor must be an fm\.Monitor"):
         plot.dead_units(fm.MLP([1, 1]))
 
 

@@ -255,7 +255,7 @@ BAD_CALLBACKS = [
     (print, "^callbacks must be a sequence"),
     (3, "^callbacks must be a sequence.*3"),
     ([fm.EarlyStopping], r"^callbacks\[0\].*did you mean EarlyStopping\(\)\?"),
-    ([print, "x"], r"^callbacks\[1\] must be a fm.Callback or a function"),
+    ([print, "x"], r"^callbacks\[1\] must be an fm.Callback or a function"),
 ]
 
 

@@ -160,8 +160,8 @@ FASTMLP_INLINE GemmStrip<T> strip_for_rows(Index rows) {
   }
 }
 
-// Multiplies few rows by an unpacked B: wide tiles first, then a strip for the
-// remaining columns.
+// Multiplies the few rows, MR, of a small A by an unpacked B: wide tiles first, then a
+// strip for the remaining columns.
 template <class T, int MR>
 void gemm_wide(const TileArgs<T>& t) {
   constexpr Index W = kWideVectors * Vec<T>::kLanes;

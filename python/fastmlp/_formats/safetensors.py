@@ -47,7 +47,10 @@ _METADATA = "__metadata__"
 
 
 def package(what: str) -> Any:
-    """Return safetensors.numpy; if it is not installed, the error names ``what``."""
+    """Return the module safetensors.numpy.
+
+    If it is not installed, the ImportError says that ``what``, a feature, needs it.
+    """
     return _validate.extra("safetensors.numpy", what, "safetensors")
 
 
@@ -218,8 +221,11 @@ def _checked_header(data: bytes, room: int) -> dict[str, str]:
             )
         end = last
     if end != room:
-        hint = "; the file is incomplete" * (room < end)
-        raise ValueError(f"the arrays must have {end} bytes, got {room}{hint}")
+        fault = "is incomplete" if room < end else "has extra bytes at its end"
+        raise ValueError(
+            f"the header describes {end} bytes of arrays, but {room} follow it: the "
+            f"file {fault}"
+        )
     return texts
 
 

@@ -283,9 +283,10 @@ class MLPModule(torch.nn.Module):
             got = fn(given)
             if (got.data_ptr(), got.dtype, got.device) != place:
                 raise TypeError(
-                    f"a module that uses a fastmlp model must stay {self._dtype} "
-                    f"on the CPU, in the model's memory; got {got.dtype} on "
-                    f"{got.device}. mlp.to_torch() returns a copy without this limit"
+                    "a module that uses a fastmlp model must keep the model's memory, "
+                    f"{self._dtype} on the CPU; got {got.dtype} on {got.device}, in "
+                    "other memory. mlp.to_torch() returns a copy that can be moved and "
+                    "converted"
                 )
         return self
 

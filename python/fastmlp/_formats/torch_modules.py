@@ -136,9 +136,9 @@ class ModuleReader:
         if children and not type(module).__module__.startswith("torch.nn."):
             return (
                 f"{what} has its own forward, which cannot be converted. "
-                "Pass an nn.Sequential instead, such as one of its parts "
-                f"({', '.join(children)}), or its state_dict() with prefix= and "
-                "activation="
+                "Pass an nn.Sequential instead, or a part of this module "
+                f"({', '.join(children)}), or this module's state_dict() with prefix= "
+                "and activation="
             )
         return f"{what} has no counterpart in fastmlp. {_SUPPORTED}"
 

@@ -113,7 +113,7 @@ def _without_wrappers(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def _leaves(state: Mapping[str, Any], prefix: str) -> list[_Leaf]:
-    """Return the layers below a prefix, in their order."""
+    """Return the layers whose names begin with a prefix, in the model's order."""
     leaves: dict[str, _Leaf] = {}
     for name, value in state.items():
         if not name.startswith(prefix):

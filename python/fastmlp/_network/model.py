@@ -37,7 +37,9 @@ _classes: list[type[MLP]] = []
 
 
 class EpochSequence:
-    """A model's own sequence of epochs, which each fit without a seed continues.
+    """A model's position in its own sequence of epochs.
+
+    Every call of fit without a seed continues from there.
 
     Attributes
     ----------

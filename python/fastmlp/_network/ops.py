@@ -180,7 +180,7 @@ def _fused(places: dict[str, Place], ops: set[str]) -> dict[str, list[Place]]:
 def checked(mlp: Any) -> Model:
     """Return the argument, or raise TypeError if it is not a model."""
     if not is_model(mlp):
-        raise TypeError(f"mlp must be a fm.MLP, got {_validate.describe(mlp)}")
+        raise TypeError(f"mlp must be an fm.MLP, got {_validate.describe(mlp)}")
     model: Model = mlp
     return model
 

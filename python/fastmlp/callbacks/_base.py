@@ -262,7 +262,7 @@ def as_callbacks(callbacks: object) -> list[Callback]:
             )
         if not isinstance(item, Callback) and not callable(item):
             raise TypeError(
-                f"callbacks[{i}] must be a fm.Callback or a function of (mlp, "
+                f"callbacks[{i}] must be an fm.Callback or a function of (mlp, "
                 f"history), got {_validate.describe(item)}"
             )
     return _sorted([i if isinstance(i, Callback) else Function(i) for i in items])

@@ -243,7 +243,7 @@ class Checkpoint(Watching):
         """
         name = file_name(path)
         if not is_model(mlp):
-            raise TypeError(f"mlp must be a fm.MLP, got {_validate.describe(mlp)}")
+            raise TypeError(f"mlp must be an fm.MLP, got {_validate.describe(mlp)}")
         if optimizer is not None and isinstance(optimizer, type):
             kind = optimizer.__name__
             raise TypeError(

@@ -157,11 +157,11 @@ class Monitor(Callback):
         mlp.core.watch = epoch % self.every == 0
 
     def on_train_end(self, mlp: MLP, history: History) -> None:
-        """Have the core no longer keep the data of its last step."""
+        """Tell the core to stop keeping the data of its last step."""
         mlp.core.watch = False
 
     def on_error(self, mlp: MLP, history: History, error: BaseException) -> None:
-        """Have the core no longer keep the data of its last step."""
+        """Tell the core to stop keeping the data of its last step."""
         mlp.core.watch = False
 
     def _record(self, mlp: MLP, epoch: int) -> None:

@@ -242,15 +242,17 @@ class Optimizer:
         owner = getattr(mlp, "_self", None)
         if owner is None:
             got = _validate.describe(mlp)
-            raise TypeError(f"mlp must be a fm.MLP, got {got}")
+            raise TypeError(f"mlp must be an fm.MLP, got {got}")
         averages = self.ema_params
         if averages is None:
             raise ValueError(
-                "averaged needs an optimiser that keeps an average: make it with "
+                "averaged() needs an optimiser that keeps an average: make it with "
                 "ema=0.999, for example"
             )
         if not averages or not self.step_count:
-            raise ValueError("averaged needs at least one step, but there was none")
+            raise ValueError(
+                "averaged() needs at least one step, but none has been taken"
+            )
         if self._owner not in (None, owner):
             raise ValueError("mlp must be the model that this optimiser trains")
         if [(a.size, a.dtype) for a in averages] != [(mlp.n_params, mlp.dtype)]:
@@ -293,7 +295,10 @@ class Optimizer:
             _validate.accepted(self.core.step(*_flat(params, grads)))
 
     def reset(self) -> None:
-        """Discard steps, state and model; the hyperparameters stay."""
+        """Forget all steps and their state; the hyperparameters stay.
+
+        The optimiser can then train any model.
+        """
         self.core.reset()
         self._owner = None
 

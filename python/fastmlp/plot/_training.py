@@ -67,7 +67,7 @@ def learning_curves(
     """
     if not isinstance(history, History):
         raise TypeError(
-            f"history must be a fm.History, got {_validate.describe(history)}"
+            f"history must be an fm.History, got {_validate.describe(history)}"
         )
     if len(history) == 0:
         raise ValueError("history must have at least one epoch, got none")
@@ -161,7 +161,7 @@ def histograms(
     else:
         if not is_model(source):
             got = _validate.describe(source)
-            raise TypeError(f"source must be a fm.MLP or fm.Monitor, got {got}")
+            raise TypeError(f"source must be an fm.MLP or fm.Monitor, got {got}")
         if epoch is not None:
             raise ValueError(f"epoch must be None for a model, got {epoch!r}")
         steps = ops.steps(source)
@@ -178,7 +178,9 @@ def histograms(
     rows = [what] if isinstance(what, str) else list(what)
     rows = [_validate.choice("what", row, tuple(tables)) for row in rows]
     if not rows:
-        raise ValueError("what must contain at least one quantity, got none")
+        raise ValueError(
+            "the argument 'what' must name at least one quantity, got none"
+        )
     columns = [n for n in labels if any(n in tables[row] for row in rows)]
 
     # Draw a panel for each quantity (row) and each layer (column) with any histogram.
@@ -310,7 +312,7 @@ def update_ratios(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
 def _check_monitor(monitor: object) -> None:
     if not isinstance(monitor, Monitor):
         raise TypeError(
-            f"monitor must be a fm.Monitor, got {_validate.describe(monitor)}"
+            f"monitor must be an fm.Monitor, got {_validate.describe(monitor)}"
         )
     if not monitor.epochs:
         raise ValueError("monitor has no record; train with fit(callbacks=[monitor])")

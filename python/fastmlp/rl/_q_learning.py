@@ -148,7 +148,7 @@ class TargetNetwork:
         self, mlp: MLP, *, every: int | None = None, tau: float | None = None
     ) -> None:
         if not isinstance(mlp, MLP):
-            raise TypeError(f"mlp must be a fm.MLP, got {_validate.describe(mlp)}")
+            raise TypeError(f"mlp must be an fm.MLP, got {_validate.describe(mlp)}")
         if (every is None) == (tau is None):
             raise TypeError(
                 "either every or tau must be given, and not both, got "

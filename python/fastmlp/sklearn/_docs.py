@@ -159,8 +159,9 @@ _NOTES = """\
 def documented(**attributes: str) -> Callable[[type[T]], type[T]]:
     """Return a class decorator that inserts the shared parts into a docstring.
 
-    The docstring marks their places with ``%(parameters)s`` and so on. The arguments
-    are those texts about attributes that differ between the estimators.
+    The docstring marks where each part goes with ``%(parameters)s`` and so on. The
+    keyword arguments are descriptions of attributes whose meaning differs from one
+    estimator to another.
     """
 
     def document(cls: type[T]) -> type[T]:

@@ -254,8 +254,9 @@ struct OpDefaults {
   // op's input.
   static constexpr bool is_linear = true;
 
-  // Takes memory that all members share: for packed weights if `packs`, for their
-  // packed transpose if `packs_transposed`, and for statistics.
+  // Takes from the arena the memory that all members of the team share: for packed
+  // weights if `packs`, for packed transposed weights if `packs_transposed`, and for
+  // statistics.
   template <class T>
   static void take_shared_memory(Arena<T>&, const OpPlan&, bool /*packs*/,
                                  bool /*packs_transposed*/, OpMemory<T>&) {}

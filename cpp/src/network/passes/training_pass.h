@@ -184,7 +184,8 @@ class Pass {
     return ws_.ops[static_cast<size_t>(index)];
   }
 
-  // The output of an op for rows of the chunk from r on.
+  // An op's output from row r of the chunk onwards; `first` is the batch row at which
+  // the chunk begins.
   const T* value_of(int index, Index first, Index r) const {
     if (index == kInput) {
       return args_.order ? ws_.x + r * net_.n_in : args_.x + (first + r) * net_.n_in;
@@ -192,7 +193,7 @@ class Pass {
     return memory(index).h + r * op(index).n_out;
   }
 
-  // The gradient of an op's output for these rows; null if it is not needed.
+  // The gradient of that output; null if it is not needed.
   T* gradient_of(int index, Index first, Index r) const {
     if (index == kInput) return args_.dx ? args_.dx + (first + r) * net_.n_in : nullptr;
     if (!wanted(op(index))) return nullptr;
