@@ -547,7 +547,7 @@ CHECKPOINT_FORGERIES = {
             "exp_avg",
             {"bytes": {"array": f"{ADAM}exp_avg", "dtype": "<f4", "shape": [2**70]}},
         ),
-        "describes .* bytes of arrays",
+        "must have .* bytes, got",
     ),
     "callbacks": (part("callbacks", put(0, {"dict": {}})), "unexpected arrays: check"),
     "callbacks is a dict": (
