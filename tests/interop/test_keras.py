@@ -372,7 +372,7 @@ REFUSED = {
     ),
     "projection with activation": (
         graph(lambda K, x: K.layers.Dense(3, "relu")(x) + K.layers.Dense(3, "tanh")(x)),
-        "to one Dense without activation of their input",
+        "to the output of one Dense without activation",
     ),
     "added to itself": (graph(lambda K, x: x + x), "must add the output of layers"),
     "broadcast": (
