@@ -148,14 +148,14 @@ def test_an_activation_does_not_train_its_own_model(outer: str, inner: str) -> N
 @pytest.mark.parametrize("result", ["words", object(), None, [1.0], 2.0])
 def test_an_activation_must_return_numbers(result: object) -> None:
     mlp = net(lambda z: result)
-    with pytest.raises(ValueError, match="its function must return numbers"):
+    with pytest.raises(ValueError, match="its function must return real numbers"):
         mlp(X)
     mlp = net(np.tanh, lambda z: result)
-    with pytest.raises(ValueError, match="its derivative must return numbers"):
+    with pytest.raises(ValueError, match="its derivative must return real numbers"):
         mlp.train_step(X, Y, fm.MSE(), fm.SGD(0.01))
 
 
 def test_complex_results_are_refused():
     mlp = fm.MLP([2, fm.Activation(lambda z: z + 1j, np.ones_like), 1], seed=0)
-    with pytest.raises(ValueError, match=r"shape it is given, \(6,\), got complex64"):
+    with pytest.raises(ValueError, match=r"shape of its argument, \(6,\), got complex64"):
         mlp(np.zeros((3, 2), np.float32))
