@@ -157,5 +157,7 @@ def test_an_activation_must_return_numbers(result: object) -> None:
 
 def test_complex_results_are_refused():
     mlp = fm.MLP([2, fm.Activation(lambda z: z + 1j, np.ones_like), 1], seed=0)
-    with pytest.raises(ValueError, match=r"shape of its argument, \(6,\), got complex64"):
+    with pytest.raises(
+        ValueError, match=r"shape of its argument, \(6,\), got complex64"
+    ):
         mlp(np.zeros((3, 2), np.float32))
