@@ -162,7 +162,7 @@ void test_interpolate_other_statistics() {
     with.interpolate(without, 0.5);
     CHECK(false);
   } catch (const std::invalid_argument& e) {
-    CHECK(std::string(e.what()).find("0 running statistics, not 6 parameters and 4") !=
+    CHECK(std::string(e.what()).find("4 running statistics, got 6 parameters and 0") !=
           std::string::npos);
   }
 }
