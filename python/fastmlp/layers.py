@@ -374,7 +374,21 @@ class Normalization(Layer):
         return {"weight": (n_in,), "bias": (n_in,)} if self.affine else {}
 
 
-class LayerNorm(Normalization):
+class RowNormalization(Normalization):
+    """Base class of the normalisations of rows."""
+
+    __slots__ = ("affine", "eps")
+    is_linear = False
+    _defaults: ClassVar[dict[str, Any]] = {"eps": 1e-5, "affine": True}
+
+    def __init__(self, eps: float = 1e-5, affine: bool = True) -> None:
+        self._put(
+            eps=self._checked_eps(eps),
+            affine=_validate.flag("affine", affine),
+        )
+
+
+class LayerNorm(RowNormalization):
     """Layer normalisation of each row (Ba et al. 2016).
 
     ``(x - mean) / sqrt(var + eps) * scale + shift``, with the row's mean and (biased)
@@ -393,20 +407,12 @@ class LayerNorm(Normalization):
         For an eps that is not positive.
     """
 
-    __slots__ = ("affine", "eps")
+    __slots__ = ()
     kind = "layer_norm"
-    is_linear = False
     flops = (8, 8)
-    _defaults: ClassVar[dict[str, Any]] = {"eps": 1e-5, "affine": True}
-
-    def __init__(self, eps: float = 1e-5, affine: bool = True) -> None:
-        self._put(
-            eps=self._checked_eps(eps),
-            affine=_validate.flag("affine", affine),
-        )
 
 
-class RMSNorm(Normalization):
+class RMSNorm(RowNormalization):
     """Normalisation of each row by its root mean square (Zhang & Sennrich 2019).
 
     ``x / sqrt(mean(x²) + eps) * scale``, with the mean over the row and scale (n,);
@@ -425,17 +431,9 @@ class RMSNorm(Normalization):
         For an eps that is not positive.
     """
 
-    __slots__ = ("affine", "eps")
+    __slots__ = ()
     kind = "rms_norm"
-    is_linear = False
     flops = (5, 6)
-    _defaults: ClassVar[dict[str, Any]] = {"eps": 1e-5, "affine": True}
-
-    def __init__(self, eps: float = 1e-5, affine: bool = True) -> None:
-        self._put(
-            eps=self._checked_eps(eps),
-            affine=_validate.flag("affine", affine),
-        )
 
     def arrays(self, n_in: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the layer's own arrays by role."""

@@ -36,8 +36,10 @@ class LayerForm:
     # Functions of the C header besides those of `c.math`, by name.
     c_functions: ClassVar[dict[str, str]] = {}
 
-    @staticmethod
-    def to_torch(layer: Any, width: int, nn: Any, empty: Callable[..., Any]) -> Any:
+    @classmethod
+    def to_torch(
+        cls, layer: Any, width: int, nn: Any, empty: Callable[..., Any]
+    ) -> Any:
         """Return a PyTorch module; ``empty`` makes one without drawing parameters."""
         return nn.Identity()
 
@@ -133,6 +135,14 @@ class _RowNormForm(LayerForm):
     # which is symmetric.
     c_forward: ClassVar[str]
     c_slope: ClassVar[str]
+
+    @classmethod
+    def to_torch(
+        cls, layer: Any, width: int, nn: Any, empty: Callable[..., Any]
+    ) -> Any:
+        """Return a PyTorch module for an input of width ``width``."""
+        affine, kind = layer.affine, getattr(nn, cls.torch)
+        return empty(kind, width, eps=layer.eps, elementwise_affine=affine)
 
     @staticmethod
     def c_memory(i: int, node: Node) -> dict[str, int | None]:
@@ -232,12 +242,6 @@ static inline void @norm_slope(T *to, const T *from, const T *hat, T factor,
     }
 
     @staticmethod
-    def to_torch(layer: Any, width: int, nn: Any, empty: Callable[..., Any]) -> Any:
-        """Return a PyTorch module for an input of width ``width``."""
-        affine = layer.affine
-        return empty(nn.LayerNorm, width, eps=layer.eps, elementwise_affine=affine)
-
-    @staticmethod
     def from_torch(what: str, module: Any, reader: ModuleReader) -> None:
         """Convert a PyTorch module to a layer, and add it to the reader's builder."""
         shape = _row_shape(what, module)
@@ -323,12 +327,6 @@ static inline void @rms_slope(T *to, const T *from, const T *hat, T factor,
 }
 """,
     }
-
-    @staticmethod
-    def to_torch(layer: Any, width: int, nn: Any, empty: Callable[..., Any]) -> Any:
-        """Return a PyTorch module for an input of width ``width``."""
-        affine = layer.affine
-        return empty(nn.RMSNorm, width, eps=layer.eps, elementwise_affine=affine)
 
     @staticmethod
     def from_torch(what: str, module: Any, reader: ModuleReader) -> None:
