@@ -156,7 +156,7 @@ class Solver:
 
     @property
     def status(self) -> str | None:
-        """How the last iteration in a fit ended: "improved", "converged", "stalled"."""
+        """Outcome of the last iteration: "improved", "converged", "stalled" or None."""
         return self._status
 
     def reset(self) -> None:
@@ -367,7 +367,8 @@ class _Runner:
 
     def run(self, epoch: int) -> float:
         x, y, weight = self._data
-        # Read in each epoch, because loading a state, as a callback may, replaces it.
+        # The core is read in each epoch, because a callback may load a state, which
+        # replaces the core.
         core = self._solver.core
         report = _validate.accepted(self._call(core, x, y, self._loss, weight))
         self._solver._status = report[0]
@@ -398,9 +399,9 @@ class LBFGS(Solver):
     (2nd edition, 2006). It is computed from the last ``history`` pairs (s, y), where s
     is a step and y the change of the gradient along it, with the initial inverse
     Hessian sᵀy / yᵀy I of the latest pair. Pairs without positive curvature are left
-    out. The step length is found by the line search of Moré & Thuente 1994,
-    whose first trial is 1, or min(1, 1 / ‖g‖) if there are no pairs. If a line search
-    fails, the pairs are discarded and the direction is -g.
+    out. The step length is found by the line search of Moré & Thuente 1994, whose first
+    trial is 1, or min(1, 1 / ‖g‖) if there are no pairs. If a line search fails, the
+    pairs are discarded and the direction is -g, where g is the gradient.
 
     Parameters
     ----------
@@ -475,11 +476,11 @@ class LBFGS(Solver):
         ----------
         f : callable
             ``f(theta) -> (value, grad)`` with a grad of theta's shape. If a value is
-            not finite, the solver tries a shorter step; at the starting point it is an
-            error.
+            not finite, the solver tries a shorter step; a value that is not finite at
+            the starting point is an error.
         theta : array_like
-            Starting point of any shape; float32 is computed in float32, everything else
-            in float64.
+            Starting point of any shape. The computation is in float32 for a float32
+            point, else in float64.
         iterations : int
             Largest number of iterations.
 
@@ -521,15 +522,16 @@ class LBFGS(Solver):
 class LevenbergMarquardt(Solver):
     """Levenberg-Marquardt for the squared error: damped Gauss-Newton steps.
 
-    With J the Jacobian of the residuals, H = JᵀJ and g = Jᵀr the gradient (both in the
-    units of the loss), a step d solves (H + λ I) d = -g. λ follows Nielsen's rule
-    (IMM-REP-1999-05): after a step that reduces the loss by q times the predicted
-    amount, λ is multiplied by max(1/3, 1 - (2q - 1)³); a step that does not reduce it
-    is tried again with 2, 8, 64, … times λ. ``acceleration`` adds half the second-order
-    correction a, (H + λ I) a = -Jᵀr″ with r″ the second derivative of the residuals
-    along d (Transtrum & Sethna 2012), and rejects steps with 2 ‖a‖ > 0.75 ‖d‖. It costs
-    little and saves most of the iterations if the valley of the loss is narrow and
-    curved, as it is for networks.
+    With J the Jacobian of the residuals r, H = JᵀJ and g = Jᵀr (both scaled so that g
+    is the gradient of the loss), a step d solves (H + λ I) d = -g. λ follows Nielsen's
+    rule (IMM-REP-1999-05): after a step that reduces the loss by q times the predicted
+    amount, λ is multiplied by max(1/3, 1 - (2q - 1)³); a step that does not reduce the
+    loss is rejected, and the next steps are tried with 2, 8, 64, … times λ.
+    ``acceleration`` adds half the second-order correction a, (H + λ I) a = -Jᵀr″ with
+    r″ the second derivative of the residuals along d (Transtrum & Sethna 2012), and
+    rejects steps with 2 ‖a‖ > 0.75 ‖d‖. The correction costs little and saves most of
+    the iterations if the valley of the loss is narrow and curved, as it is for
+    networks.
 
     The loss must be `fastmlp.MSE`. An iteration takes time in proportion to n_params³
     and to n_params² times samples and outputs. The solver computes in float64 even if
@@ -628,8 +630,8 @@ class LevenbergMarquardt(Solver):
             ``f(theta) -> (r, jacobian)``: residuals (M,) and their derivatives
             ``(M, *theta.shape)``.
         theta : array_like
-            Starting point of any shape; float32 is computed in float32, everything else
-            in float64.
+            Starting point of any shape; ``f`` gets float32 points for a float32 point,
+            else float64. The linear algebra is in float64.
         iterations : int
             Largest number of iterations.
 

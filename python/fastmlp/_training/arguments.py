@@ -1,4 +1,4 @@
-"""Arguments of the training methods: optimisers, batches and data sets, checked."""
+"""Checks of the training methods' arguments: optimisers, batches and data sets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def check_optimizer(optimizer: object, *, solvers: bool = False) -> None:
-    """Raise TypeError unless this is an optimiser, or with ``solvers`` a solver."""
+    """Raise TypeError unless given an optimiser or, if ``solvers`` is set, a solver."""
     if isinstance(optimizer, Optimizer) or (solvers and isinstance(optimizer, Solver)):
         return
     if isinstance(optimizer, Solver):
@@ -37,7 +37,7 @@ def check_optimizer(optimizer: object, *, solvers: bool = False) -> None:
 
 
 def claim(mlp: Model, optimizer: Optimizer | Solver) -> None:
-    """Bind the optimiser to this model, unless it has trained another model."""
+    """Bind the optimiser to this model; refuse it if it has trained another model."""
     if optimizer._owner not in (None, mlp._self) and optimizer.step_count > 0:
         raise ValueError(
             "optimizer has trained another model, to which its state belongs; make a "
@@ -49,9 +49,10 @@ def claim(mlp: Model, optimizer: Optimizer | Solver) -> None:
 def rows_and_weight(
     mlp: Model, x: object, sample_weight: object, where: str = ""
 ) -> tuple[Array, Array | None]:
-    """Return samples and their weights as the core takes them.
+    """Return samples and their weights as arrays that the C++ core accepts.
 
-    ``where`` precedes the names of the arguments in messages, here and below.
+    Here and in the functions below, error messages put ``where`` before the names of
+    arguments.
     """
     rows = _validate.inputs(where + "x", x, mlp.n_in, mlp.dtype)
     return rows, _weight(mlp, rows, sample_weight, where)
@@ -67,7 +68,7 @@ def _weight(mlp: Model, rows: Array, sample_weight: object, where: str) -> Array
 def batch(
     mlp: Model, x: object, y: object, loss: Loss, sample_weight: object, where: str = ""
 ) -> Data:
-    """Return a batch as the core takes it."""
+    """Return a batch as arrays that the C++ core accepts."""
     rows = _validate.inputs(where + "x", x, mlp.n_in, mlp.dtype)
     shape = (len(rows), mlp.n_out)
     assert loss.core is not None
@@ -76,7 +77,7 @@ def batch(
 
 
 def data_set(mlp: Model, where: str, data: object, loss: Loss) -> Data:
-    """Return a data set as the core takes it; its values are checked too."""
+    """Check a data set and its values; return it as arrays for the C++ core."""
     if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
         name = where.removesuffix(": ")
         raise TypeError(
@@ -95,7 +96,7 @@ def data_set(mlp: Model, where: str, data: object, loss: Loss) -> Data:
 def _custom_data_set(
     mlp: Model, where: str, x: object, y: object, loss: Loss, sample_weight: object
 ) -> Data:
-    """Return a data set for a loss in Python, whose targets can have any form."""
+    """Check a data set for a loss written in Python, which may take any targets."""
     rows = _validate.inputs(where + "x", x, mlp.n_in, mlp.dtype)
     _validate.finite(where + "x", rows)
     target: Any = loss._as_array(where + "y", y)

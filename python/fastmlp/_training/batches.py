@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ArrayBatches:
-    """Batches of arrays, in the order in which the core takes them."""
+    """Batches cut from arrays, in the order in which the C++ core would take them."""
 
     def __init__(self, data: Data, batch_size: int, seed: int, shuffle: bool) -> None:
         self._data, self._batch_size = data, batch_size
@@ -42,11 +42,13 @@ class StreamedBatches:
     source : iterable or callable
         The argument ``x`` of fit.
     steps : int, optional
-        Number of batches in an epoch; None takes all.
+        Number of batches in an epoch. None means that an epoch takes all batches of the
+        iterable.
     epochs : int
         Number of epochs.
     check : callable
-        Function that takes a prefix for messages and a batch and returns checked data.
+        Function of a prefix for error messages and a batch that returns the checked
+        batch.
     """
 
     def __init__(
@@ -93,8 +95,8 @@ class StreamedBatches:
     def __call__(self, epoch: int, done: int) -> Iterator[Data]:
         """Return an epoch's batches after the first ``done`` ones, checked.
 
-        An iterator is not advanced past the first ``done`` batches, because it already
-        is at the place where training stopped.
+        An iterator is not advanced past the first ``done`` batches, because it is
+        already where training stopped.
         """
         source = self._iterator
         if source is None:

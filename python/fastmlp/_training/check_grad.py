@@ -35,16 +35,17 @@ def check_grad(
     Parameters
     ----------
     f : callable
-        Function of an array like x that returns a number; without ``grad`` it returns a
-        pair (number, gradient), like ``loss.value_and_grad``.
+        Function of an array of x's shape that returns a number or, if ``grad`` is not
+        given, a pair (number, gradient), like ``loss.value_and_grad``.
     x : array_like
         Point at which to check, of any shape. Integers become float64.
     grad : callable or array_like, optional
         Gradient to check, of x's shape, or a function of x that returns it.
     step : float, optional
-        Half the distance between the two points of a difference, divided by
-        max(1, |xᵢ|). None is the cube root of the dtype's eps (6e-6 in float64), which
-        balances the error of the formula (∝ step²) and that of rounding (∝ eps / step).
+        Relative step of the central differences: f is evaluated at xᵢ plus and minus
+        step · max(1, |xᵢ|). None means the cube root of the dtype's eps (6e-6 in
+        float64), which balances the error of the formula (∝ step²) and that of rounding
+        (∝ eps / step).
     elements : int, optional
         Number of elements of x to check, drawn at random; None checks all. Each element
         takes two calls of f.
@@ -62,8 +63,8 @@ def check_grad(
     Raises
     ------
     TypeError, ValueError
-        If f does not return a number (or such a pair), the gradient does not have x's
-        shape, or x is empty or not finite.
+        If f does not return a number (without ``grad``: a pair), the gradient does not
+        have x's shape, or x is empty or not finite.
 
     Notes
     -----

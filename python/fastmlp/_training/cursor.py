@@ -1,4 +1,4 @@
-"""Progress within an epoch, which a checkpoint stores and a later fit continues."""
+"""Progress within an epoch, stored in a checkpoint for a later fit to continue from."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ class EpochCursor:
     epoch : int
         Number of the epoch that ``state`` belongs to.
     state : dict, optional
-        Progress within that epoch, from `state` of another cursor.
+        Progress within that epoch, as returned by the method `state` of another cursor.
 
     Raises
     ------
     ValueError
-        If ``state`` is from epochs of another size.
+        If ``state`` is from an epoch with other numbers of steps, rows or rows per
+        batch.
     """
 
     def __init__(
@@ -50,13 +51,13 @@ class EpochCursor:
             setattr(self._progress, name, state[name])
 
     def enter(self, epoch: int) -> _core.EpochProgress:
-        """Return the progress within this epoch, to be updated by each step."""
+        """Return the object that holds this epoch's progress; each step updates it."""
         if self._epoch != epoch:
             self._epoch, self._progress = epoch, _core.EpochProgress()
         return self._progress
 
     def state(self, epoch: int) -> dict[str, Any] | None:
-        """Return the progress within this epoch; None if it has not begun."""
+        """Return the progress within this epoch; None if the epoch has not begun."""
         if self._epoch != epoch:
             return None
         numbers = {name: getattr(self._progress, name) for name in _FIELDS}

@@ -1,4 +1,4 @@
-"""Steps and gradients of losses that are Python functions."""
+"""Training steps and gradients for losses written in Python."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def value_and_grad(
         pred = accepted(mlp.core.predict(rows))
         value, dy = loss.value_and_grad(pred, y, weight)
         return value, accepted(mlp.core.vjp(rows, dy))[2]
-    # Make only one forward pass, because each pass draws new dropout masks.
+    # Loss and gradient share one forward pass, because each pass draws new dropout
+    # masks. It replaces the caller's last forward pass.
     mlp.forward_shape = None
     with rollback_on_error(mlp):
         pred = accepted(mlp.core.forward(rows, True))
@@ -74,9 +75,9 @@ def train_step(
     optimizer: Optimizer,
     sample_weight: object,
 ) -> float:
-    """Take a step, as `fastmlp.MLP.train_step` does once the learning rate is set."""
+    """Take a step for `fastmlp.MLP.train_step`, which has set the learning rate."""
     rows, weight = arguments.rows_and_weight(mlp, x, sample_weight)
-    # Dropout must draw the same masks as in a step with a loss of the core.
+    # Dropout must draw the same masks as in a step with a built-in loss.
     draw = mlp.core.training_state[0], _core.STEP_DRAWS, optimizer.step_count
     mlp.forward_shape = None  # the caller's forward pass is not kept any more
     with rollback_on_error(mlp, optimizer):
@@ -134,11 +135,12 @@ class CustomStep:
     ) -> None:
         self._mlp, self._loss, self._optimizer = mlp, loss, optimizer
         self._seed, self._listener = seed, listener
-        # State at the beginning of the last epoch whose first step was taken.
+        # State to restore after divergence: from the start of the last epoch that took
+        # a step.
         self._good: tuple[Any, ...] | None = None
 
     def __call__(self, batch: Data, epoch: int, progress: _core.EpochProgress) -> None:
-        """Take the step and add its loss to the epoch's."""
+        """Take a step, and add its loss to the total of the epoch."""
         x, _, weight = batch
         mlp, optimizer = self._mlp, self._optimizer
         k, taken = progress.steps, optimizer.step_count

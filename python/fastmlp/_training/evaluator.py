@@ -33,7 +33,7 @@ class Evaluator:
     metrics : dict
         Metrics by name.
     validation : bool
-        Whether these are validation data: if so, the loss is computed too, and the
+        Whether the data are for validation: if so, the loss is computed too, and the
         names of the metrics start with "val_".
 
     Attributes
@@ -63,7 +63,7 @@ class Evaluator:
             self._pred = np.empty((len(data[0]), mlp.n_out), mlp.dtype)
 
     def __call__(self) -> Measured:
-        """Return the loss (None unless these are validation data) and the metrics."""
+        """Return the loss (None unless ``validation`` is set) and the metrics."""
         x, y, weight = self._data
         if self._loss_alone:
             assert self._loss.core is not None

@@ -1,4 +1,4 @@
-"""The loop over epochs, and the calls of the callbacks around it."""
+"""The loop over the epochs of a fit, which also calls the callbacks."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _NO_METRICS: dict[str, float] = {}
 
 
 class StopTraining(Exception):
-    """A callback has ended the training."""
+    """Raised when a callback ends the training."""
 
 
 def listener_of(hooks: list[Callback], mlp: MLP, history: History) -> Listener | None:
-    """Return a function that calls each ``on_batch_end``; None if there are none."""
+    """Return a function that calls every ``on_batch_end``; None if no hook has one."""
     calls = overridden(hooks, "on_batch_end")
     if not calls:
         return None
@@ -59,13 +59,14 @@ def train(
         Object that trains for one epoch at a time, or a driver, which trains for all of
         them.
     run : Run
-        Description of the fit that callbacks have as their attribute ``run``.
+        Description of the fit, which callbacks read from their attribute ``run``.
     evaluate : callable, optional
         Function that returns the validation loss and the metrics after an epoch.
     progress : bool, optional
         Argument ``progress`` of fit.
     own_orders : bool
-        Whether the epochs belong to the model's own sequence.
+        Whether the sample orders come from the model's own sequence, in which each
+        epoch then advances the position.
     """
     hooks, history = run.callbacks, run.history
     begun: list[Callback] = []
@@ -91,7 +92,7 @@ def train(
                     call(mlp, history)
                 del left[0]
         except BaseException as error:
-            # Callbacks whose on_train_end has not returned clean up in on_error.
+            # A callback whose on_train_end has not returned must clean up in on_error.
             _notify_error(left, mlp, history, error)
             raise
     finally:
@@ -159,14 +160,15 @@ def _epochs(
 def _notify_error(
     hooks: list[Callback], mlp: MLP, history: History, error: BaseException
 ) -> bool:
-    """Call each ``on_error``; return whether one of them made this an ordinary end."""
+    """Call each ``on_error``; return whether one of them made this a normal end."""
     answers: list[object] = []
 
     def ask(call: Callable[..., object]) -> None:
         answers.append(call(mlp, history, error))
 
     with contextlib.ExitStack() as stack:
-        # The stack makes all its calls, even if one of them raises, in reverse order.
+        # The stack makes all its calls even if one of them raises, the last one added
+        # first.
         for call in reversed(overridden(hooks, "on_error")):
             stack.callback(ask, call)
     return isinstance(error, _core.DivergenceError) and any(map(wants_stop, answers))

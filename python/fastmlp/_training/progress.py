@@ -14,7 +14,7 @@ SECONDS_BETWEEN_UPDATES = 0.1
 
 
 class Progress:
-    """A display that shows nothing."""
+    """Base class of the displays; it shows nothing."""
 
     def update(self, history: History) -> None:
         """Show that another epoch has ended."""
@@ -49,7 +49,7 @@ class _Lines(Progress):
 
 
 class _OneLine(_Lines):
-    """One line that is overwritten, for terminals without tqdm."""
+    """One line that each update overwrites, for terminals if tqdm is not installed."""
 
     def __init__(self, stream: TextIO, epochs: int) -> None:
         super().__init__(stream, epochs)
@@ -76,7 +76,7 @@ class _OneLine(_Lines):
 
 
 class _Bar(Progress):
-    """A progress bar of tqdm."""
+    """A tqdm progress bar."""
 
     def __init__(self, bar: Any) -> None:
         self._bar = bar
@@ -90,7 +90,7 @@ class _Bar(Progress):
 
 
 def duration(seconds: float) -> str:
-    """Return a time in seconds, or as m:ss or h:mm:ss."""
+    """Format a duration: in seconds below one minute, else as m:ss or h:mm:ss."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -99,7 +99,7 @@ def duration(seconds: float) -> str:
 
 
 def _numbers(history: History) -> dict[str, str]:
-    """Return the latest values, in few digits."""
+    """Return the latest losses and metrics by name, with four significant digits."""
     series = {"loss": history.loss, "val_loss": history.val_loss, **history.metrics}
     return {name: f"{values[-1]:.4g}" for name, values in series.items() if values}
 

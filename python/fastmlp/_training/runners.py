@@ -1,8 +1,8 @@
 """Runners, which train for an epoch: natively on whole arrays, or step by step.
 
-Arrays and a loss of the core take one native call per epoch (`ArrayEpochs`). Batches
-from an iterable, and losses written in Python, take one step at a time (`StepEpochs`).
-Each solver has its own runner.
+With arrays and a built-in loss, each epoch is one native call (`ArrayEpochs`). With
+batches from an iterable, or with a loss written in Python, each step is a separate call
+(`StepEpochs`). For a solver, `_SolverEpochs` wraps the runner that the solver provides.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class NativeEpoch:
     mlp : MLP
         Model to train.
     loss : Loss
-        Loss of the core.
+        Built-in loss.
     optimizer : Optimizer
         Optimiser that takes the steps.
     seed : int
-        Seed of the orders of samples, and of dropout.
+        Seed of the sample orders and of dropout.
     listener : callable, optional
         Function to call after each step.
     l2 : float
@@ -72,7 +72,7 @@ class NativeEpoch:
         shuffle: bool = False,
         order: Array | None = None,
     ) -> float:
-        """Take steps, by default one on all rows; return the epoch's loss so far."""
+        """Take steps (by default one on all rows); return the epoch's loss so far."""
         x, y, weight = data
         optimizer = self._optimizer
         return accepted(
@@ -128,7 +128,7 @@ class ArrayEpochs:
 
 
 class StepEpochs:
-    """Epochs of single steps from Python, with the same bits as `ArrayEpochs`."""
+    """Epochs run step by step from Python, with the same bits as `ArrayEpochs`."""
 
     finished = False
 
@@ -152,7 +152,7 @@ class StepEpochs:
 
 
 class _SolverEpochs:
-    """Epochs of a solver, of one step each."""
+    """Epochs of a solver; each epoch is one iteration."""
 
     def __init__(
         self, runner: Runner, listener: Listener | None, cursor: EpochCursor

@@ -101,9 +101,10 @@ class Session:
         *,
         own_orders: bool = True,
     ) -> None:
-        """Train, see `loop.train`; meanwhile no other fit of the model can run."""
+        """Train with `loop.train`; until it ends, no other fit of the model can run."""
         core, token = self._mlp.core, object()
-        # Inside the try, because Ctrl-C may come as soon as begin_fit has returned.
+        # begin_fit is called inside the try block, because Ctrl-C may come as soon as
+        # it has returned.
         try:
             core.begin_fit(token)
             loop.train(
@@ -132,7 +133,7 @@ def fit(
     steps_per_epoch: int | None,
 ) -> History:
     """Check the arguments of `fastmlp.MLP.fit`, train, and return the history."""
-    # The settings of the training.
+    # Check the settings of the training.
     loss = as_loss(loss)
     arguments.check_optimizer(optimizer, solvers=True)
     epochs = _validate.count("epochs", epochs, 0)
@@ -146,7 +147,7 @@ def fit(
     if seed is not None:
         key, first, within = seeds.key(seed), 0, None
 
-    # The training data.
+    # Check the training data.
     data: Data | StreamedBatches
     rows: int | None = None
     steps: int | None
@@ -172,7 +173,7 @@ def fit(
             )
         steps = -(-rows // batch_size)
 
-    # The measurements after each epoch.
+    # Prepare the evaluation after each epoch.
     evaluator = None
     if validation_data is not None:
         held_out = arguments.data_set(mlp, "validation_data: ", validation_data, loss)
@@ -238,8 +239,8 @@ def _streamed(
 ) -> StreamedBatches:
     """Return the batches of an iterable.
 
-    ``of_batches`` holds the arguments of fit that must be None here, because the
-    batches determine them.
+    ``of_batches`` holds the arguments of fit that must be None if x yields batches,
+    because each batch has its own.
     """
     if isinstance(optimizer, Solver):
         raise TypeError(

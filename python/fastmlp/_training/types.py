@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
     from .._validate import Array
 
-    # x, y and weights, as the core takes them.
+    # x, y and the sample weights (None if there are none), all checked.
     Data: TypeAlias = tuple[Array, Any, Array | None]
-    # Called after each step with its number in the epoch and its loss.
+    # Function called after each step with the step's number in the epoch and its loss.
     Listener: TypeAlias = Callable[[int, float], None]
     # The validation loss, if there are validation data, and the metrics.
     Measured: TypeAlias = tuple[float | None, dict[str, float]]
@@ -26,18 +26,18 @@ class Runner(Protocol):
         ...
 
     def run(self, epoch: int) -> float:
-        """Train for the epoch of this number, and return its loss."""
+        """Train for the epoch with this number, and return its loss."""
         ...
 
 
 @runtime_checkable
 class Driver(Protocol):
-    """Trains in a loop of its own, such as that of a solver of SciPy."""
+    """Trains in its own loop over the epochs, such as the loop of a SciPy solver."""
 
     def drive(
         self, begin: Callable[[], None], end: Callable[[float], bool], epochs: int
     ) -> None:
-        """Train: call ``begin`` before each epoch, and ``end`` with its loss after it.
+        """Train; call ``begin()`` before each epoch and ``end(loss)`` after it.
 
         The training is over if ``end`` returns True.
         """

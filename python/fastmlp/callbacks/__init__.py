@@ -1,7 +1,7 @@
 """Callbacks for `fastmlp.MLP.fit`, and their protocol.
 
 A callback is an object of a subclass of `Callback`, or a plain function of (mlp,
-history), which is called after each epoch. The order of calls in one fit is
+history), which is called after each epoch. One fit makes these calls, in this order:
 
 ====================  =================================================================
 ``on_train_begin``    once, before the first epoch; if it raises, nothing has changed
@@ -22,10 +22,10 @@ training and is raised to the caller of fit. The model, the optimiser and the hi
 keep their current state and can be used.
 
 A method that is not overridden is never called: a callback with only ``on_epoch_end``
-costs one Python call per epoch, a fraction of a microsecond. A whole epoch runs in one
-native call without the GIL. If a callback overrides ``on_batch_end``, that call returns
-to Python after each step, which adds about a microsecond per step; the results are the
-same to the last bit.
+costs one Python call per epoch, a fraction of a microsecond. With arrays and a built-in
+loss, a whole epoch is one native call without the GIL. If a callback overrides
+``on_batch_end``, the native call returns to Python after each step, which adds about a
+microsecond per step; the results are the same to the last bit.
 
 ``state_dict()`` returns a callback's state as a dict of plain values and arrays.
 ``load_state_dict(state)`` makes the next fit resume from that state; otherwise each fit
@@ -49,6 +49,6 @@ __all__ = [
     "TimeLimit",
 ]
 
-# Pickles refer to the public module, wherever a class is defined.
+# Pickles refer to classes by this public module, not by the one that defines them.
 for _name in __all__:
     globals()[_name].__module__ = __name__

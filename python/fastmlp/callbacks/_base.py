@@ -75,14 +75,14 @@ class Run:
         self._progress_of = progress_of
 
     def _within(self) -> dict[str, Any] | None:
-        """Return the progress within an epoch that the history does not have yet."""
+        """Return the progress within the unfinished epoch, or None if there is none."""
         if self._progress_of is None:
             return None
         return self._progress_of(self.first_epoch + len(self.history))
 
 
 class Callback:
-    """Base class of callbacks; override what is needed, see `fastmlp.callbacks`.
+    """Base class of callbacks; override the methods you need, see `fastmlp.callbacks`.
 
     A plain function with the arguments and result of `on_epoch_end` is a callback too.
 
@@ -99,14 +99,14 @@ class Callback:
     _last = False
 
     def _asks(self, hook: str) -> bool:
-        """Tell whether an overridden method is called in this configuration."""
+        """Tell whether this callback, as configured, needs calls of a method."""
         return True
 
     def on_train_begin(self, mlp: MLP, history: History) -> None:
         """Do something once before the first epoch."""
 
     def on_epoch_begin(self, mlp: MLP, history: History) -> None:
-        """Do something before each epoch, after ``len(history)`` finished ones."""
+        """Do something before each epoch; ``len(history)`` epochs precede it."""
 
     def on_batch_end(
         self, mlp: MLP, history: History, step: int, loss: float
@@ -140,7 +140,7 @@ class Callback:
         return None
 
     def on_train_end(self, mlp: MLP, history: History) -> None:
-        """Do something once after the last epoch, unless an exception ended it."""
+        """Do something after the last epoch, unless an exception ended the training."""
 
     def on_error(self, mlp: MLP, history: History, error: BaseException) -> bool | None:
         """Clean up after an exception, such as Ctrl-C, that ended the training.
@@ -154,7 +154,7 @@ class Callback:
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return a copy of the state from which to resume; the base class has none."""
+        """Return a copy of the state from which to resume: empty in the base class."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -222,7 +222,7 @@ def wants_stop(result: object) -> bool:
 
 
 def overridden(hooks: list[Callback], name: str) -> list[Callable[..., Any]]:
-    """Return the overridden methods of this name that are to be called."""
+    """Return the method ``name`` of each callback that overrides it and needs calls."""
     return [
         getattr(hook, name)
         for hook in hooks

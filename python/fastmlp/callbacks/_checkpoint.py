@@ -44,16 +44,17 @@ class Checkpoint(Watching):
     every : int
         Number of epochs from one store (or comparison) to the next, at least 1.
     mode : {"min", "max"}, optional
-        Whether low or high is good; None is "max" for accuracy and r2, else "min".
+        Whether low or high values are good; None means "max" for accuracy and r2, else
+        "min".
     every_steps : int, optional
         Number of steps between two stores within an epoch, at least 1, in addition to
-        those at the end of an epoch. ``{epoch}`` is then the current epoch. Costs a
-        Python call per step. None stores only at the end of epochs.
+        those at the end of an epoch. ``{epoch}`` is then the current epoch. This option
+        costs a Python call per step. None stores only at the end of epochs.
     on_interrupt : bool
         Whether to store also when Ctrl-C (KeyboardInterrupt) ends the training, at any
-        step; it costs nothing until then. (If it comes while the callbacks are being
-        called at the end of an epoch, only some of them have seen that epoch, and the
-        existing file is kept.)
+        step; the option costs nothing until then. (If Ctrl-C comes while the callbacks
+        are being called at the end of an epoch, only some of them have seen that epoch;
+        then nothing is stored, and the existing file is kept.)
 
     Raises
     ------
@@ -149,7 +150,10 @@ class Checkpoint(Watching):
             self._store(self._epoch + 1, mlp, history)
 
     def on_error(self, mlp: MLP, history: History, error: BaseException) -> None:
-        """Store if ``on_interrupt`` is set and the callbacks agree on the epoch."""
+        """Store after Ctrl-C if ``on_interrupt`` is set.
+
+        Nothing is stored if only some callbacks have seen the end of the epoch.
+        """
         if (
             self.on_interrupt
             and isinstance(error, KeyboardInterrupt)
@@ -159,7 +163,7 @@ class Checkpoint(Watching):
             self._store(self._epoch + within, mlp, history)
 
     def on_epoch_end(self, mlp: MLP, history: History) -> None:
-        """Store after every ``every`` epochs, or only the best with save_best_only."""
+        """Store every ``every`` epochs; with save_best_only, only a new best value."""
         self._epoch, self._told = self._epoch + 1, self._told + 1
         if self._epoch % self.every:
             return
@@ -217,14 +221,14 @@ class Checkpoint(Watching):
         path : str or path-like
             File to read.
         mlp : MLP
-            Model of the same architecture and dtype.
+            Model of the same architecture and dtype as the stored one.
         optimizer : Optimizer, optional
-            Optimiser of the same class; it then belongs to this model. Settings that a
-            checkpoint cannot store without pickle, such as a learning rate that is a
-            Python function, stay as they are in this optimiser.
+            Optimiser of the same class as the stored one; it is then bound to this
+            model. Settings that a checkpoint cannot store without pickle, such as a
+            learning rate that is a Python function, stay as they are in this optimiser.
         callbacks : sequence of Callback, optional
-            Callbacks with states, of the same classes in the same order. Callbacks
-            without a state may be among them.
+            Callbacks whose states are stored, of the same classes and in the same order
+            as in the stored fit. Callbacks without a state may be among them.
 
         Returns
         -------
@@ -257,7 +261,8 @@ class Checkpoint(Watching):
             )
         given_hooks = as_callbacks(callbacks)
         given = None if optimizer is None else optimizer.state_dict()
-        # A callback may hold an optimiser's state as well.
+        # The state of a callback such as EarlyStopping may include a state of the
+        # optimiser.
         kept = {"state": {"kept": {"optimizer": given}}}
         stored = model_schema.stored(
             name,
@@ -336,7 +341,7 @@ class Checkpoint(Watching):
 def _states_of(
     hooks: list[Callback], entries: object
 ) -> list[tuple[Callback, dict[str, Any]]]:
-    """Return callbacks with their states from a file."""
+    """Pair each callback with its state from a file."""
     states = []
     for i, entry in enumerate(listed("callbacks", entries)):
         where = f"callbacks[{i}]"

@@ -35,7 +35,7 @@ class CSVLogger(Callback):
         If an argument has a wrong type or is out of range.
     """
 
-    # It comes after the callbacks that log metrics.
+    # This callback is called after those that log metrics.
     _last = True
 
     def __init__(self, path: str | os.PathLike[str], append: bool = False) -> None:
@@ -52,7 +52,8 @@ class CSVLogger(Callback):
         if self.append and os.path.exists(self.path):
             with open(self.path, newline="", encoding="utf-8") as file:
                 text = file.read()
-            # A last line that was cut off is completed, and its epoch counts.
+            # If the last line was cut off before its newline, the newline is added
+            # below, and the epoch of that line counts.
             whole = not text or text.endswith("\n")
             lines = list(csv.reader(text.splitlines()))
             if lines:

@@ -39,7 +39,8 @@ class EarlyStopping(Watching):
         the end of the training. If an exception, such as Ctrl-C, ends the training,
         nothing is restored.
     mode : {"min", "max"}, optional
-        Whether low or high is good; None is "max" for accuracy and r2, else "min".
+        Whether low or high values are good; None means "max" for accuracy and r2, else
+        "min".
     restore_optimizer : bool
         Whether ``restore_best`` also restores the optimiser's state of that epoch.
 
@@ -116,7 +117,7 @@ class EarlyStopping(Watching):
         """Restore the best parameters."""
         if self._kept is None:
             return
-        # The random number streams are not rewound.
+        # The random number streams are not rewound to the best epoch.
         seed, passes, _ = mlp.core.training_state
         tracked = self._kept["training_state"][2]
         kept = {**self._kept, "training_state": (seed, passes, tracked)}

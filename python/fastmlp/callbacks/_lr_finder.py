@@ -26,8 +26,7 @@ class LearningRateFinder(Callback):
     rises. The test ends when the smoothed loss exceeds ``stop_factor`` times its
     minimum, when a loss is not finite, or with the last step. Then the model, the
     optimiser and the position in the sequence of sample orders are restored: ``fit``
-    with this callback does not train. It must be given enough epochs for ``steps``
-    steps.
+    with this callback does not train. Give ``fit`` enough epochs for ``steps`` steps.
 
     Parameters
     ----------
@@ -73,7 +72,7 @@ class LearningRateFinder(Callback):
     >>> opt.lr = finder.suggestion
     """
 
-    # It comes last to undo what other callbacks restore at the end.
+    # This callback is called last, to undo what other callbacks restore at the end.
     _last = True
 
     def __init__(

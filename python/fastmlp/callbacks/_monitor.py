@@ -78,15 +78,17 @@ class Monitor(Callback):
         Weight of each layer (the scale of a normalisation) without biases, and its
         gradient.
     activations : dict of str to list of Histogram
-        Each layer's outputs for the last batch. The histogram is empty if they were not
-        kept, as before a `fastmlp.Activation` that works in place.
+        Each layer's outputs for the last batch. The histogram is empty if the outputs
+        were not kept, for example because a following `fastmlp.Activation` overwrote
+        them.
     units : dict of str to int
         Number of units of each layer that can have dead units.
     dead : dict of str to list of int
-        Number of units of each of these layers that are dead or saturated in all rows
-        of the last batch; -1 if unknown. A unit of relu is dead if its output is 0. A
-        unit of sigmoid, tanh, softsign, elu or selu is saturated if its output is so
-        near a bound that the derivative is less than a hundredth of its largest value.
+        Number of units of each layer in ``units`` that are dead or saturated in all
+        rows of the last batch; -1 if unknown. A unit of relu is dead if its output is
+        0. A unit of sigmoid, tanh, softsign, elu or selu is saturated if its output is
+        so near a bound that the derivative is less than a hundredth of its largest
+        value.
     update_ratios : dict of str to list of float
         Norm of the last step's change of each layer's weight, divided by the norm of
         that weight before the step.
@@ -148,12 +150,12 @@ class Monitor(Callback):
         mlp.core.watch = True
 
     def on_epoch_end(self, mlp: MLP, history: History) -> None:
-        """Record the epoch if it is one of every ``every``."""
+        """Record the first epoch, and every ``every`` epochs after it."""
         epoch = len(history)
         if (epoch - 1) % self.every == 0:
             self._record(mlp, epoch)
-        # The core copies the parameters before the last step: only have it do so in
-        # an epoch that will be recorded.
+        # While watch is set, the core copies the parameters before the last step of an
+        # epoch. Set it only if the next epoch will be recorded.
         mlp.core.watch = epoch % self.every == 0
 
     def on_train_end(self, mlp: MLP, history: History) -> None:
@@ -208,7 +210,7 @@ class Monitor(Callback):
         return f"Monitor({_validate.arguments(values)})"
 
 
-# Pickles refer to the public module, as they did in version 0.1.0.
+# Pickles refer to these classes by the module fastmlp.monitor, as in version 0.1.0.
 for _class in (Histogram, Monitor):
     _class.__module__ = "fastmlp.monitor"
 

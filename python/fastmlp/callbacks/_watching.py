@@ -1,4 +1,4 @@
-"""Callbacks that watch a monitored value."""
+"""The base class of callbacks that monitor a loss or metric."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
     from matplotlib.collections import LineCollection
     from matplotlib.lines import Line2D
 
-    # Units to draw, and their vertical positions.
+    # Choose the units to draw and their vertical positions.
     shown: list[Array] = []
     heights: list[Array] = []
     for width, _ in columns:
@@ -137,7 +137,7 @@ def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
 def _columns(
     mlp: MLP, steps: list[Step]
 ) -> tuple[list[tuple[int, Step | None]], list[list[str]], list[tuple[int, int, str]]]:
-    """Return each column's width and dense step, the column texts, and the arcs."""
+    """Return the columns (width, dense step), their texts, and the residual arcs."""
     columns: list[tuple[int, Step | None]] = [(mlp.n_in, None)]
     texts = [["input", f"{mlp.n_in}"]]
     arcs: list[tuple[int, int, str]] = []

@@ -195,7 +195,7 @@ def decision_regions(
     Returns
     -------
     Axes
-        ``ax``, or that of a new figure.
+        ``ax``, or the axes of a new figure.
 
     Raises
     ------
@@ -305,7 +305,7 @@ def level_sets(
     Returns
     -------
     Axes
-        ``ax``, or that of a new figure.
+        ``ax``, or the axes of a new figure.
 
     Raises
     ------
@@ -354,12 +354,12 @@ def linear_regions(
     Returns
     -------
     Axes
-        ``ax``, or that of a new figure.
+        ``ax``, or the axes of a new figure.
 
     Raises
     ------
     TypeError, ValueError
-        If `fastmlp.regions.count_regions_2d` raises this exception for the arguments.
+        If `fastmlp.regions.count_regions_2d` does not accept ``mlp`` or ``window``.
     """
     found = _regions.count_regions_2d(mlp, window)
     polygons = cast("list[Array]", found.polygons)

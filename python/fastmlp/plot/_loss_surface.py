@@ -54,14 +54,14 @@ def loss_surface(
         Path of the optimiser: successive parameters, or a ``fm.Monitor(path=True)``.
     directions : {"random", "pca"}, optional
         The directions d₁ and d₂. "random": two Gaussian directions, filter-normalised:
-        their elements for each unit's incoming weights are scaled to the norm of these
-        weights, and are 0 for biases and normalisation layers. "pca": the first two
-        principal components of the path, relative to θ. None is "pca" if there is a
-        path, else "random".
+        for each unit, the elements for its incoming weights are scaled to the norm of
+        these weights; the elements for biases and normalisation layers are 0. "pca":
+        the first two principal components of the path, relative to θ. None is "pca" if
+        there is a path, else "random".
     span : float
         Extent of the slice. For "random", a and b range from -span to span, or further
-        if the path does. For "pca", they cover the path plus a margin on each side of
-        span times a tenth of the path's extent.
+        if the path does. For "pca", they cover the path plus, on each side, a margin of
+        span / 10 times the path's extent.
     resolution : int
         Number of grid points along each side, at least 2. The loss is evaluated
         resolution² times.
@@ -89,7 +89,7 @@ def loss_surface(
         directions = "random" if walk is None else "pca"
     directions = _validate.choice("directions", directions, ("random", "pca"))
 
-    # Directions as columns, their labels, and the path in their coordinates.
+    # Compute the directions (as columns), their labels, and the path's coordinates.
     if directions == "pca":
         if walk is None:
             raise ValueError("directions='pca' needs a path")
@@ -107,7 +107,7 @@ def loss_surface(
             reach = np.vstack([steps, np.full(2, span), np.full(2, -span)])
             ends = [margin(column) for column in reach.T]
 
-    # The loss on the grid.
+    # Evaluate the loss on the grid.
     grid = [np.linspace(low, high, resolution) for low, high in ends]
     copy = mlp.copy()
     height = np.empty((resolution, resolution))

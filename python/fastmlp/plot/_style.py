@@ -31,8 +31,8 @@ MARGIN = 0.1
 
 LEVELS = 12
 
-# Position of a legend outside the axes. Used only in new figures, whose layout makes
-# room for it.
+# Position of a legend outside the axes, for new figures only: their layout makes room
+# for the legend.
 OUTSIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
 
 

@@ -153,7 +153,8 @@ def histograms(
     Raises
     ------
     TypeError, ValueError
-        If ``what`` contains other values, or ``epoch`` was not recorded.
+        If ``what`` names a quantity that is not available, or ``epoch`` was not
+        recorded.
     """
     if isinstance(source, Monitor):
         title, tables = _recorded(source, epoch)
@@ -235,7 +236,7 @@ def dead_units(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        ``ax``, or that of a new figure.
+        ``ax``, or the axes of a new figure.
 
     Raises
     ------
@@ -281,7 +282,7 @@ def update_ratios(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        ``ax``, or that of a new figure.
+        ``ax``, or the axes of a new figure.
 
     Raises
     ------

@@ -6,7 +6,7 @@
 >>> buffer = fm.rl.ReplayBuffer(10_000, 4, seed=0)
 >>> target = fm.rl.TargetNetwork(q, every=500)
 
-and then, with a Gymnasium environment and ``rng = np.random.default_rng(0)``, ::
+With a Gymnasium environment and ``rng = np.random.default_rng(0)``, one step is then ::
 
     action = fm.rl.epsilon_greedy(q(obs), 0.1, rng)
     next_obs, reward, terminated, truncated, _ = env.step(action)

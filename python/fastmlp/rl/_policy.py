@@ -1,4 +1,4 @@
-"""Policy gradients: losses of logits, actions and advantages, and drawing actions.
+"""Policy gradients: losses, log-probabilities, entropy, and drawing of actions.
 
 A policy is a network whose outputs z (B, A) are logits: π(a|s) = softmax(z)_a for A
 actions.
@@ -76,7 +76,8 @@ def log_prob(logits: npt.ArrayLike, actions: npt.ArrayLike) -> Array:
     Parameters
     ----------
     logits : (B, A)
-        Outputs of a policy; float32 is computed in float32, everything else in float64.
+        Outputs of a policy. The computation is in float32 for float32 logits, else in
+        float64.
     actions : (B,)
         Actions of an integer dtype, from 0 to A - 1.
 
@@ -101,8 +102,8 @@ def entropy(logits: npt.ArrayLike) -> Array:
     Parameters
     ----------
     logits : (B, A)
-        Outputs of a policy, finite; float32 is computed in float32, everything else in
-        float64.
+        Outputs of a policy, finite. The computation is in float32 for float32 logits,
+        else in float64.
 
     Returns
     -------
@@ -130,7 +131,8 @@ def sample_actions(logits: npt.ArrayLike, rng: np.random.Generator) -> tuple[Any
     Parameters
     ----------
     logits : (B, A) or (A,)
-        Outputs of a policy; float32 is computed in float32, everything else in float64.
+        Outputs of a policy. The computation is in float32 for float32 logits, else in
+        float64.
     rng : numpy.random.Generator
         Generator to draw from.
 
@@ -144,8 +146,8 @@ def sample_actions(logits: npt.ArrayLike, rng: np.random.Generator) -> tuple[Any
     Raises
     ------
     TypeError, ValueError
-        If ``rng`` is not a generator, or the logits have a wrong dtype or shape, are
-        NaN or +inf.
+        If ``rng`` is not a generator, or if the logits have a wrong dtype or shape, or
+        contain NaN or +inf.
 
     Examples
     --------
@@ -177,7 +179,8 @@ def sample_actions(logits: npt.ArrayLike, rng: np.random.Generator) -> tuple[Any
     cumulated = np.add.accumulate(np.exp(z), 0)
     total = cumulated[-1]
 
-    # In float64, u * total < total even after rounding, so an action is always found.
+    # In float64 the product is below total even after rounding, so an action is always
+    # found.
     u = rng.random(z.shape[1]) * total
     actions = np.add.reduce(cumulated <= u, 0)
     log_probs = z.ravel()[_places(actions)] - np.log(total)
@@ -192,7 +195,7 @@ class _PolicyLoss(CustomLoss):
     __slots__ = ("_entropy",)
 
     _entropy: float
-    # Names of the parts of a target, without the actions.
+    # Names of the parts of a target other than the actions.
     _parts: ClassVar[tuple[str, ...]]
 
     def __init__(self, entropy: float, reduction: str) -> None:
@@ -222,15 +225,16 @@ class _PolicyLoss(CustomLoss):
         target: Any,
         sample_weight: npt.ArrayLike | None = None,
     ) -> tuple[float, Array]:
-        """Return the loss of logits and its gradient with respect to them.
+        """Return the loss, and its gradient with respect to the logits.
 
         Parameters
         ----------
         pred : (B, A)
-            Logits, finite; float32 is computed in float32, everything else in float64.
+            Logits, finite. The computation is in float32 for float32 logits, else in
+            float64.
         target : tuple of arrays (B,), or array (B, columns)
-            Actions, and the other parts that the class documents. Only the values of
-            the actions are checked.
+            Actions, and the other parts of the target that the class describes. Values
+            are checked only for the actions.
         sample_weight : (B,), optional
             Weights of the rows: finite, not negative, not all zero.
 
@@ -239,7 +243,8 @@ class _PolicyLoss(CustomLoss):
         value : float
             The loss.
         grad : ndarray (B, A)
-            Gradient with respect to the logits, float32 if they are, else float64.
+            Gradient with respect to the logits; float32 if the logits are float32, else
+            float64.
 
         Raises
         ------
@@ -337,7 +342,7 @@ class _PolicyLoss(CustomLoss):
 
 
 class PolicyGradient(_PolicyLoss):
-    """L_b = -A_b log π(a_b|s_b) - β H(π(·|s_b)), from logits: REINFORCE.
+    """REINFORCE loss of logits: L_b = -A_b log π(a_b|s_b) - β H(π(·|s_b)).
 
     The gradient of this loss estimates the negative gradient of the expected return
     (Williams, "Simple statistical gradient-following algorithms for connectionist
@@ -347,8 +352,8 @@ class PolicyGradient(_PolicyLoss):
     (Williams & Peng 1991). The model's output activation should be the identity.
 
     The target is (actions, advantages) with an integer and a float array (B,), or one
-    array (B, 2) with these columns. Weights and means over rows are those of
-    `fastmlp.losses`. It is written in Python, see `fastmlp.CustomLoss`.
+    array (B, 2) with these columns. Sample weights and the mean over rows work as in
+    `fastmlp.losses`. The loss is written in Python, see `fastmlp.CustomLoss`.
 
     Parameters
     ----------
@@ -387,19 +392,19 @@ class PolicyGradient(_PolicyLoss):
 
 
 class ClippedPolicyGradient(_PolicyLoss):
-    """L_b = -min(r_b A_b, clip(r_b, 1 - ε, 1 + ε) A_b) - β H(π(·|s_b)): PPO.
+    """PPO loss: L_b = -min(r_b A_b, clip(r_b, 1 - ε, 1 + ε) A_b) - β H(π(·|s_b)).
 
     r_b = π(a_b|s_b) / π_old(a_b|s_b) is the action's probability divided by its
     probability when the action was drawn, A_b is the action's advantage, and H is the
     entropy -Σ_a π log π (Schulman et al., "Proximal policy optimization algorithms",
-    2017, equations 7 and 9 without the value term, since the value has a separate
-    network). Once a ratio has passed the clipping bound, the gradient does not push it
-    further. The model's output activation should be the identity.
+    2017, equations 7 and 9 without the value term, because the value function is a
+    separate network). Once a ratio has passed the clipping bound, the gradient does not
+    push it further. The model's output activation should be the identity.
 
     The target is (actions, advantages, old log-probabilities) with an integer and two
     float arrays (B,), or one array (B, 3) with these columns; `sample_actions` returns
-    the log-probabilities with the actions. Weights and means over rows are those of
-    `fastmlp.losses`. It is written in Python, see `fastmlp.CustomLoss`.
+    the log-probabilities with the actions. Sample weights and the mean over rows work
+    as in `fastmlp.losses`. The loss is written in Python, see `fastmlp.CustomLoss`.
 
     Parameters
     ----------

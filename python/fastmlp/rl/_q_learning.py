@@ -32,8 +32,8 @@ def epsilon_greedy(
         Probability, from 0 to 1, of drawing the action uniformly from all actions.
     rng : numpy Generator
         Generator to draw from. For each state a number from 0 to 1 is drawn, and if it
-        is below ``epsilon`` also an action; for several states, all numbers are drawn
-        before the actions.
+        is below ``epsilon``, an action is drawn too; for several states, all numbers
+        are drawn before the actions.
 
     Returns
     -------
@@ -167,7 +167,7 @@ class TargetNetwork:
         return self.mlp.predict(x, out)
 
     def update(self) -> Self:
-        """Count a training step, and if an update is due, move the copy.
+        """Count a training step, and update the copy if an update is due.
 
         Returns
         -------
@@ -194,11 +194,11 @@ def dqn_targets(
 ) -> Array:
     """Return target values for the actions of a batch, for `fastmlp.ActionValue`.
 
-    y = r + gamma max_u Q'(x', u), or r if the step was terminated, where Q' is the
-    target network (Mnih et al. 2015). If ``online`` is given, the online network Q
-    chooses the action: y = r + gamma Q'(x', argmax_u Q(x', u)). This is double
-    Q-learning, which avoids the upward bias of the maximum of noisy values (van
-    Hasselt, Guez & Silver 2016).
+    y = r + gamma max_u Q'(x', u), or r if the step terminated its episode, where r is
+    the reward, x' the next observation, u an action and Q' the target network (Mnih et
+    al. 2015). If ``online`` is given, the online network Q chooses the action:
+    y = r + gamma Q'(x', argmax_u Q(x', u)). This is double Q-learning, which avoids the
+    upward bias of the maximum of noisy values (van Hasselt, Guez & Silver 2016).
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ def dqn_targets(
         Q', with an output for each action. For Q-learning without a target network,
         pass the trained network itself.
     batch : Batch
-        Batch from `ReplayBuffer.sample`, or the same five arrays.
+        Batch from `ReplayBuffer.sample`, or a tuple of the same five arrays.
     gamma : float
         Discount, from 0 to 1.
     online : MLP, optional

@@ -253,13 +253,13 @@ class ReplayBuffer:
     def _rows(
         self, name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any]
     ) -> Array:
-        """Check the shape (-1: any size), and return one row per observation."""
+        """Convert observations, check their shape, and return them as flat rows."""
         array = _validate.convert(name, value, dtype)
         _check_shape(name, array, shape)
         return array.reshape(-1, math.prod(self._obs_shape))
 
     def _actions(self, name: str, value: object, rows: tuple[int, ...]) -> Array:
-        """Return actions as rows; value is a single action if ``rows`` is ()."""
+        """Return actions as flat rows; ``rows`` is (n,), or () for a single action."""
         if self._action_shape is not None:
             array = _validate.convert(name, value, FLOAT32)
             _check_shape(name, array, (*rows, *self._action_shape))
@@ -370,7 +370,7 @@ def _shape(name: str, value: object) -> tuple[int, ...]:
 
 
 def _check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
-    """Raise ValueError unless array has this shape; -1 means at least one row."""
+    """Raise ValueError unless the array has this shape; -1 means at least one row."""
     first = shape[0] if shape else None
     fits = array.shape == shape
     if first == -1:
@@ -384,7 +384,7 @@ def _check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
 
 
 def exactly(name: str, value: object, shape: tuple[int, ...]) -> Array:
-    """Convert to float32, and check that the shape is this one."""
+    """Convert a value to float32, and check that it has exactly this shape."""
     array = _validate.convert(name, value, FLOAT32)
     _check_shape(name, array, shape)
     return array

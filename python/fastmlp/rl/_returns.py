@@ -50,8 +50,8 @@ def returns(
     Raises
     ------
     TypeError, ValueError
-        If an array has a wrong dtype or shape, or if the value of the next state of a
-        truncated step before the last is missing.
+        If an array has a wrong dtype or shape, or if ``next_values`` covers only the
+        last step, but an earlier step was truncated.
 
     Examples
     --------
@@ -63,7 +63,8 @@ def returns(
     reward = _steps("rewards", rewards)
     last = np.zeros_like(reward) if next_values is None else next_values
     after, ends, cut = _after(reward, None, last, terminated, truncated)
-    # Add the next state's value where it replaces G_{t+1}, then the discounted sums.
+    # Where the next state's value replaces G_{t+1}, add it to the reward; then
+    # accumulate the discounted sums.
     known = cut.copy()
     known[-1] = True
     out = reward + gamma * np.where(known & ~ends, after, 0)
@@ -122,8 +123,8 @@ def gae(
     Raises
     ------
     TypeError, ValueError
-        If an array has a wrong dtype or shape, or if the value of the next state of a
-        truncated step before the last is missing.
+        If an array has a wrong dtype or shape, or if ``next_values`` covers only the
+        last step, but an earlier step was truncated.
 
     Examples
     --------
@@ -182,7 +183,7 @@ def _after(
     terminated: object,
     truncated: object,
 ) -> tuple[Array, Array, Array]:
-    """Return the values of the next states, and masks of terminated and truncated."""
+    """Return the values of the next states, and the two arrays of flags."""
     ends = _flags("terminated", terminated, rewards)
     cut = _flags("truncated", truncated, rewards)
     after = _validate.numeric("next_values", next_values)

@@ -34,7 +34,7 @@ __all__ = ["MLPClassifier", "MLPRegressor"]
 # Estimators are pickled by their public names.
 MLPClassifier.__module__ = MLPRegressor.__module__ = __name__
 
-# Pickles of version 0.1.0 use this older name of the class.
+# Pickles of version 0.1.0 refer to LearningRatePolicy by this older name.
 _before = ModuleType("fastmlp._sklearn_training")
 _before.Stepper = LearningRatePolicy  # type: ignore[attr-defined]
 sys.modules[_before.__name__] = _before

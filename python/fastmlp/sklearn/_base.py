@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 _DTYPES = (np.float64, np.float32)
 
-# For arrays of at most this size, checking for finite values is faster than
-# validate_data.
+# For arrays of at most this many elements, a quick check for finite values replaces the
+# slower validate_data.
 _QUICK = 4096
 
 _NOT_FINITE = (
@@ -67,8 +67,8 @@ class Task(NamedTuple):
         Function of targets (rows, n) and a dtype that returns the targets in the form
         that the loss takes.
     constant : callable, optional
-        Function of the encoded targets that returns, for each row, a constant that
-        scikit-learn's loss has in addition.
+        Function of the encoded targets that returns, for each row, a constant term that
+        scikit-learn adds to the loss.
     """
 
     loss: Loss
@@ -78,12 +78,12 @@ class Task(NamedTuple):
     constant: Callable[[Array], Array] | None = None
 
     def constant_of(self, y: Array) -> Array | None:
-        """Return the additional constants of the rows; None if there are none."""
+        """Return the constant term of each row; None if the loss has none."""
         return None if self.constant is None else self.constant(y)
 
 
 class Samples(NamedTuple):
-    """Training data in the form in which scikit-learn takes them.
+    """Training or validation data in the form that scikit-learn takes.
 
     Attributes
     ----------
@@ -103,7 +103,7 @@ class Samples(NamedTuple):
     by_class: Array | None = None
 
     def total_weight(self) -> Array | None:
-        """Return the product of both kinds of weights; None if there are no weights."""
+        """Return the product of sample and class weights; None if there are none."""
         if self.weight is None or self.by_class is None:
             return self.by_class if self.weight is None else self.weight
         return self.weight * self.by_class
@@ -118,16 +118,16 @@ def as_floats(y: Array, dtype: np.dtype[Any]) -> Array:
 class BaseMLP(NetworkWeights):
     """Base class of `MLPClassifier` and `MLPRegressor`."""
 
-    # The classifier and the regressor implement the following.
+    # The classifier and the regressor implement the following methods.
 
     def _task(self, y: Array) -> Task:
-        """Return the task for targets (rows, n)."""
+        """Return the training task for targets of shape (rows, n)."""
         raise NotImplementedError
 
     def _checked(
         self, X: Any, y: Any, incremental: bool, reset: bool, dtype: Any
     ) -> tuple[Any, Array]:
-        """Return validated X and targets, as scikit-learn has them before a split."""
+        """Return validated X and targets; the validation data are not split off yet."""
         raise NotImplementedError
 
     def _checked_held_out(self, X: Any, y: Any, dtype: Any) -> tuple[Any, Array]:
@@ -368,7 +368,7 @@ class BaseMLP(NetworkWeights):
         )
 
     def _end(self, runner: Any, stopped: bool) -> None:
-        """Record how the training ended, and warn if it reached its limit."""
+        """Record how the training ended, and warn if it did not converge."""
         if not isinstance(runner, LbfgsB):
             if self.n_iter_ == self.max_iter and not (stopped or runner.finished):
                 warnings.warn(
@@ -466,7 +466,7 @@ class BaseMLP(NetworkWeights):
         self._keep_records(fresh=True)
 
     def _without_hidden(self) -> str:
-        """Return the activation for the initial bound if there is no hidden layer."""
+        """Return the activation used to initialise a network without hidden layers."""
         name = self.activation
         return "sigmoid" if name in ("logistic", "sigmoid") else "identity"
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from .._validate import Array
 
-# Losses that predict probabilities: the network's outputs are logits.
+# Losses of logits; with them, predict_proba is available.
 _OF_LOGITS = (BinaryCrossEntropy, CrossEntropy, CustomLoss)
 
 
@@ -65,8 +65,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     class_weight : dict, list of dict, 'balanced' or None, default=None
         Weights of the classes by label; 'balanced' uses n_samples / (n_classes ·
         samples of the class) and is not available in `partial_fit`. For several labels
-        per sample, a list with one dict for each label. Class weights do not affect
-        validation.
+        per sample, give a list with one dict for each label. Class weights do not
+        affect validation.
     %(more_parameters)s
 
     Attributes
@@ -81,8 +81,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     those of ``sklearn.neural_network.MLPClassifier``, up to rounding. Differences:
 
     - The loss is computed from logits and is not clipped where a probability is rounded
-      to 0 or 1. For such large losses the curves differ, and line searches of 'lbfgs'
-      may continue differently.
+      to 0 or 1. For such large losses the loss curves differ, and so may the line
+      searches of 'lbfgs'.
     %(notes)s
 
     Examples

@@ -114,7 +114,7 @@ class Epochs:
     loss : Loss
         Loss to minimise.
     constant : (rows,) array, optional
-        Constant that scikit-learn's loss has in addition, for each sample.
+        Constant term of each sample that scikit-learn adds to the loss.
     optimizer : Optimizer
         Optimiser that takes the steps.
     batch_size : int
@@ -127,7 +127,7 @@ class Epochs:
     seed : int
         Seed of dropout.
     listener : callable, optional
-        Called after each step.
+        Function to call after each step.
     """
 
     finished = False
@@ -180,14 +180,14 @@ class Epochs:
         raise NotImplementedError
 
     def _slices(self, order: Array | None, size: int) -> Iterator[tuple[int, Any]]:
-        """Split an epoch; yield each slice's number of rows, and its rows."""
+        """Split an epoch into slices; yield the row count and the rows of each."""
         for start in range(0, self._rows, size):
             stop = min(start + size, self._rows)
             rows = slice(start, stop) if order is None else order[start:stop]
             yield stop - start, rows
 
     def _add(self, step: int, loss: float) -> None:
-        """Add a step's loss to the mean, and call the listener."""
+        """Add a step's loss to the epoch's total, and call the listener."""
         size = self._batch_size
         self._total += loss * min(size, self._rows - step * size)
         if self._tell is not None:
@@ -209,7 +209,7 @@ class Epochs:
 
 
 class NativeEpochs(Epochs):
-    """Trains with a loss of the core, in as few native calls as possible."""
+    """Trains with a built-in loss, in as few native calls as possible."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -269,7 +269,7 @@ class CustomEpochs(Epochs):
 
 
 def _place(view: Array, mlp: MLP) -> slice:
-    """Return the position of a view of the parameters in ``mlp.params``."""
+    """Return the slice of ``mlp.params`` that a view of parameters occupies."""
     distance = view.ctypes.data - mlp.params.ctypes.data
     start = int(distance) // mlp.dtype.itemsize
     return slice(start, start + view.size)

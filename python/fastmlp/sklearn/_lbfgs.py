@@ -36,7 +36,8 @@ class _OneBlasThread:
             os.register_at_fork(after_in_child=self._unlock)
 
     def _unlock(self) -> None:
-        # In a forked child, the thread that held the lock may not exist.
+        # A forked child needs a new lock: the thread that held the old one may not
+        # exist.
         self._lock = Lock()
 
     def __enter__(self) -> None:
@@ -81,7 +82,7 @@ class LbfgsB:
     loss : Loss
         Loss to minimise.
     constant : (rows,) array, optional
-        Constant that scikit-learn's loss has in addition, for each sample.
+        Constant term of each sample that scikit-learn adds to the loss.
     l2 : float
         Strength of the L2 penalty, as in `Epochs`.
     options : dict

@@ -149,7 +149,7 @@ class Parameters(BaseEstimator):
         return ["sigmoid" if name == "logistic" else str(name) for name in names]
 
     def _alpha(self) -> float:
-        """Return the strength of the L2 penalty; AdamW decays the weights instead."""
+        """Return the strength of the L2 penalty; 0 for AdamW with its weight decay."""
         return 0.0 if self.solver == "adamw" else float(self.alpha)
 
     def _batch_size(self, rows: int) -> int:
@@ -167,7 +167,7 @@ class Parameters(BaseEstimator):
         return min(int(self.batch_size), rows)
 
     def _new_policy(self) -> LearningRatePolicy:
-        """Return a new optimiser, in its policy, with the estimator's parameters."""
+        """Return a new optimiser, wrapped in its learning-rate policy."""
         schedule, rate = self.learning_rate, float(self.learning_rate_init)
         given: Any = rate
         if not isinstance(schedule, str):

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     from .._validate import Array
 
-# Loss and its factor by name. The loss of a row is summed over its outputs, as in
-# scikit-learn's gradient.
+# Class and factor of each loss by name. The loss of a row is summed over its outputs,
+# as in scikit-learn's gradient.
 _BY_NAME: dict[str, tuple[type[Loss], float]] = {
     "squared_error": (MSE, 0.5),
     "poisson": (Poisson, 1.0),
@@ -200,7 +200,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             The samples.
         return_std : bool, default=False
-            Whether to return standard deviations as well; for ``fm.GaussianNLL()``.
+            Whether to return standard deviations as well; only with
+            ``loss=fm.GaussianNLL()``.
 
         Returns
         -------
@@ -212,7 +213,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         Raises
         ------
         ValueError
-            If standard deviations are requested with another loss.
+            If ``return_std`` is True and the loss is not ``fm.GaussianNLL()``.
         """
         gaussian = isinstance(self.loss, GaussianNLL)
         if return_std and not gaussian:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..optimizers import Optimizer
     from ._epochs import Data
 
-# scikit-learn's "adaptive" stops instead of lowering a learning rate below this.
+# scikit-learn's "adaptive" stops when the learning rate to be lowered is at most this.
 LEAST_RATE = 1e-6
 
 
@@ -37,9 +37,9 @@ class Validation:
     loss : Loss
         Loss of the fit.
     constant : (rows,) array, optional
-        Constant that scikit-learn's loss has in addition, for each sample.
+        Constant term of each sample that scikit-learn adds to the loss.
     score : callable
-        Takes the network's outputs and returns the score.
+        Function of the network's outputs that returns the score.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class LearningRatePolicy:
     def _set(self, rate: float) -> None:
         """Change the learning rate without changing the momentum's contribution.
 
-        scikit-learn's velocity contains the learning rate, the core's buffer does not.
+        scikit-learn's velocity includes the learning rate; the core's buffer does not.
         """
         core, old = self.optimizer.core, self.optimizer.lr
         if getattr(self.optimizer, "momentum", 0.0) and rate:
@@ -117,7 +117,7 @@ class LearningRatePolicy:
             self._set(self._rate / (samples + 1) ** self._power)
 
     def stop_or_slow_down(self, message: str, verbose: bool) -> bool:
-        """Return whether to stop if the loss stagnates; if not, lower the rate."""
+        """When progress stagnates, return True to stop, or lower the learning rate."""
         if self.schedule != "adaptive":
             outcome, stop = "Stopping.", True
         elif self.learning_rate <= LEAST_RATE:

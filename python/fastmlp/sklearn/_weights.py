@@ -34,7 +34,7 @@ class NetworkWeights(Parameters):
         self.coefs_, self.intercepts_ = list(mlp.weights), list(mlp.biases)
 
     def _connected(self) -> MLP:
-        """Return the network, with the values of ``coefs_`` and ``intercepts_``."""
+        """Return the network, updated if ``coefs_`` or ``intercepts_`` has changed."""
         mlp: MLP | None = self.__dict__.get("mlp_")
         coefs, intercepts = self.coefs_, self.intercepts_
         if mlp is not None:
