@@ -1,4 +1,4 @@
-"""The table of activations in other formats, with one row for each activation.
+"""How each activation is expressed in PyTorch, Keras, ONNX and C, as a table.
 
 PyTorch and Keras are not imported: the table refers to them by name only.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Graph(Protocol):
-    """The part of an ONNX graph under construction that activations use."""
+    """The methods of an ONNX graph under construction that activations need."""
 
     dtype: np.dtype[Any]
 
@@ -24,25 +24,27 @@ class Graph(Protocol):
 
 
 class ActivationForm(NamedTuple):
-    """An activation in other formats.
+    """How one activation is expressed in PyTorch, Keras, ONNX and C.
 
     Attributes
     ----------
     torch : str or None
-        Class in ``torch.nn``; None if PyTorch only has a function of the same name.
+        Name of the class in ``torch.nn``; None if there is only a function in
+        ``torch``, which has the activation's name.
     torch_options : dict
-        Keyword arguments of the class.
+        Keyword arguments of the class in ``torch.nn``.
     keras, keras_op : str or None
-        Name in ``keras.activations`` and in ``keras.ops``.
+        Names in ``keras.activations`` and in ``keras.ops``; None if no function there
+        computes the activation by default.
     onnx : callable
-        Function of a graph and the name of the value z. It adds the nodes of the
+        Function that takes a graph and the name of the input z, adds the nodes of the
         activation to the graph and returns the name of their output.
     c : str
-        C99 expression or function body that computes h = act(z); see `c.math`. Empty if
-        `c.math` has a function for whole rows.
+        C99 expression or function body that computes h = act(z); see `c.math`. Empty
+        for softmax, for which `c.math` has a function of whole rows.
     c_derivative : str
         C99 expression or function body that computes the derivative from z or h. Empty
-        if the derivative is 1 or a mask, or if it couples the elements of a row.
+        for identity, relu and softmax, which `c.jacobian` handles separately.
     of_input : bool
         Whether the derivative is a function of z instead of h.
     """
@@ -59,10 +61,10 @@ class ActivationForm(NamedTuple):
 
 # ONNX ------------------------------------------------------------------------------
 #
-# ONNX has operators for most activations. But ONNX Runtime lacks some of them in
-# float64, attributes such as a slope are always float32, and its Elu, Selu, Sigmoid and
-# Softplus lose digits near 0 or at large |z|, where they add a tiny number to 1.
-# Therefore elementary functions are used.
+# ONNX has operators for most activations. However, ONNX Runtime does not implement all
+# of them for float64; attributes, such as a slope, are always float32; and its Elu,
+# Selu, Sigmoid and Softplus lose digits near 0 or at large |z|, where they add a tiny
+# number to 1. Therefore most activations are built from elementary operators.
 
 
 def _operator(name: str, **attributes: Any) -> Callable[[Graph, str], str]:
@@ -97,9 +99,9 @@ def _logistic(g: Graph, z: str, numerator: str | float) -> str:
 
 
 def _softplus(g: Graph, z: str) -> str:
-    # The result is max(z, 0) + log(1 + e) with e = exp(-|z|). If u is 1 + e after
-    # rounding, log(1 + e) is log(u) minus the effect of rounding, ((u - 1) - e) / u
-    # (Kahan).
+    # The result is max(z, 0) + log(1 + e) with e = exp(-|z|). Let u be the rounded
+    # 1 + e. Then log(1 + e) is log(u) - ((u - 1) - e) / u, where the second term
+    # corrects the rounding error of u (Kahan).
     e = g.node("Exp", g.node("Neg", g.node("Abs", z)))
     u = g.node("Add", e, 1.0)
     rounding = g.node("Div", g.node("Sub", g.node("Sub", u, 1.0), e), u)
@@ -118,16 +120,16 @@ def _softsign(g: Graph, z: str) -> str:
 def _gelu(g: Graph, z: str) -> str:
     if g.dtype == np.float64:  # ONNX Runtime does not have Erf for it
         return _gelu_float64(g, z)
-    # ONNX Runtime's optimiser recognises this form.
+    # ONNX Runtime's graph optimiser recognises this form as a GELU.
     erf = g.node("Erf", g.node("Div", z, math.sqrt(2)))
     return g.node("Mul", g.node("Mul", z, g.node("Add", erf, 1.0)), 0.5)
 
 
-# Coefficients of a polynomial in u = (a - 4) / (a + 4), lowest power first, that equals
-# (1 + a) e^(a² / 2) (1 - Φ(a)) for all a >= 0 with a relative error of at most 5e-15.
-# The form is that of Shepherd & Laframboise, "Chebyshev approximation of
+# Coefficients, lowest power first, of a polynomial in u = (a - 4) / (a + 4) that
+# approximates (1 + a) e^(a² / 2) (1 - Φ(a)) for all a >= 0 with a relative error of at
+# most 5e-15. The form is that of Shepherd & Laframboise, "Chebyshev approximation of
 # (1 + 2x) exp(x²) erfc x", Math. Comp. 36 (1981); the coefficients were computed from
-# its Chebyshev series with 50 digits.
+# the Chebyshev series with 50 digits.
 _UPPER_TAIL = (
     0.47205320650984395,
     -0.09670347732656154,
@@ -154,7 +156,7 @@ _UPPER_TAIL = (
 
 
 def _gelu_float64(g: Graph, z: str) -> str:
-    # z Φ(z) = max(z, 0) - a (1 - Φ(a)), a = |z|.
+    # z Φ(z) = max(z, 0) - a (1 - Φ(a)) with a = |z|.
     a = g.node("Abs", z)
     u = g.node("Div", g.node("Sub", a, 4.0), g.node("Add", a, 4.0))
     tail: str | float = _UPPER_TAIL[-1]
@@ -249,7 +251,8 @@ ACTIVATIONS: dict[str, ActivationForm] = {
         "fma(z, @exp(z * z * -0.5) * $density, 0.5 * @erfc(z * $minus_half_root))",
         True,
     ),
-    # keras.ops.gelu computes the approximation by default.
+    # By default, keras.ops.gelu uses the tanh approximation, and keras.activations.gelu
+    # does not.
     "gelu_tanh": ActivationForm(
         "GELU",
         {"approximate": "tanh"},

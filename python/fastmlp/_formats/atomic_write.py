@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing: a file is written completely or not changed at all."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def replace_file(
     Parameters
     ----------
     path
-        Path of the file. An existing file keeps its permissions; a link stays a link.
+        Path of the file. An existing file keeps its permissions; if it is a symbolic
+        link, the file to which the link points is replaced.
     data
         Content, or a function that writes the content to a binary file.
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Exports(Model):
     """Methods that copy a model to files, PyTorch modules, ONNX models and C headers.
 
-    The writers are imported on the first call.
+    Each method imports the module that writes its format when it is called.
     """
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -40,10 +40,10 @@ class Exports(Model):
         -----
         The arrays are those of `state_dict`, with PyTorch's names and layout, so that
         ``safetensors.torch.load_file`` reads them. The metadata contain the
-        architecture as JSON, the seed of training and its position in the sequence of
-        random draws, and a SHA-256 hash of all contents. The same model gives the same
-        file, which does not contain `history`. Custom functions are stored by name
-        only and must be passed to `fastmlp.load`.
+        architecture as JSON, the seed of training, the position of training in the
+        sequence of random draws, and a SHA-256 hash of all contents. `history` is not
+        saved, so that equal models give equal files. Custom functions are stored by
+        name only and must be passed to `fastmlp.load`.
         """
         from . import model_file
 
@@ -70,7 +70,8 @@ class Exports(Model):
 
         Notes
         -----
-        Outputs agree up to rounding errors, because PyTorch sums in another order.
+        The module's outputs may differ from the model's by rounding errors, because
+        PyTorch sums in another order.
         `fastmlp.from_torch` converts the module back.
         """
         from . import to_torch
@@ -95,11 +96,13 @@ class Exports(Model):
             Path of the file, which is written or replaced atomically.
         opset : int
             Version of ONNX's operator set, at least 17. The operators are the same for
-            all versions; choose one if the reader of the file requires it.
+            all versions, so the default suffices unless the program that reads the file
+            requires a newer version.
         input_name : str
-            Name of the input, (N, n_in) in the model's dtype for any number N of rows.
+            Name of the input, an array (N, n_in) in the model's dtype with any number N
+            of rows.
         output_name : str
-            Name of the output, (N, n_out) in the same dtype.
+            Name of the output, an array (N, n_out) in the same dtype.
 
         Raises
         ------
@@ -114,9 +117,10 @@ class Exports(Model):
         Weights (out, in) and biases have the names of `state_dict`. `Dropout` is
         removed, and `BatchNorm` after a dense layer without activation is merged into
         that layer, as in `fold`. The operators are chosen so that onnxruntime also runs
-        the model in float64. If the network is well conditioned in its dtype, results
-        agree within 1e-6 of the largest output (far closer for float64 models).
-        onnxruntime sums in another order, so results are not bitwise equal.
+        the model in float64. If the network is well conditioned in its dtype, the
+        results of onnxruntime and of this model agree within 1e-6 of the largest output
+        (far closer for float64 models). They are not bitwise equal, because onnxruntime
+        sums in another order.
         """
         from . import to_onnx
 
@@ -142,7 +146,7 @@ class Exports(Model):
             program may include headers with different prefixes.
         jacobian : bool
             Whether to add a function for the Jacobian, ``mlp_jacobian(x, y, jac)``,
-            with the same bits as `predict` and `jacobian`.
+            whose results have the same bits as those of `predict` and `jacobian`.
 
         Raises
         ------
@@ -159,13 +163,14 @@ class Exports(Model):
         in inference: dropout does nothing, and batch normalisation uses its running
         statistics. Weights are hexadecimal literals, which are exact and take 17 bytes
         of text each in float32 and 24 in float64. Such literals need C99 or C++17 or
-        later. Writing a large model needs little memory, but compiling it takes long.
+        later. Writing a large model needs little memory, but compiling its header takes
+        a long time.
 
-        The bits are the same wherever ``float`` and ``double`` are IEEE 754 types in
-        the default mode and ``fma`` rounds once, as C99 requires. They would differ
+        Results have the same bits wherever ``float`` and ``double`` are IEEE 754 types
+        in the default mode and ``fma`` rounds once, as C99 requires. They would differ
         with ``-ffast-math``, which the header refuses. Enable the processor's ``fma``
         instruction (on x86-64 by ``-mfma`` or ``-march=native``): without it the
-        results are the same, but slower.
+        functions return the same results, but run more slowly.
         """
         from .c import header
 

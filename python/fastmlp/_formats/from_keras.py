@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from .._network.model import MLP
     from .._validate import Array
 
-# fastmlp's names of activations, by the names of functions in keras.activations and in
-# keras.ops.
+# Two maps to fastmlp's names of activations: from the names of functions in
+# keras.activations, and from those in keras.ops.
 _ACTIVATIONS = {f.keras: name for name, f in ACTIVATIONS.items() if f.keras}
 _OPERATIONS = {f.keras_op: name for name, f in ACTIVATIONS.items() if f.keras_op}
 
@@ -36,19 +36,21 @@ def from_keras(model: Any) -> MLP:
     Parameters
     ----------
     model : keras.Sequential, functional keras.Model or keras.layers.Layer
-        Model of Keras 3 with any backend, with weights, in float32 or float64. Its
-        single input of rows passes through a chain of ``Dense``, ``Activation``,
-        ``ReLU``, ``LeakyReLU``, ``ELU``, ``Softmax``, ``Dropout``,
-        ``LayerNormalization``, ``BatchNormalization``, and models of these. In
-        functional models an ``Add`` may end a `Residual` block: it adds the output of
-        some layers to their input or, if the widths differ, to the output of a dense
-        layer without activation that takes the same input. A ``Flatten`` may come
-        first; the network then takes flattened rows, ``x.reshape(len(x), -1)``.
+        Keras 3 model with any backend that already has its weights, in float32 or
+        float64. It must pass a single input of rows through a chain of ``Dense``,
+        ``Activation``, ``ReLU``, ``LeakyReLU``, ``ELU``, ``Softmax``, ``Dropout``,
+        ``LayerNormalization``, ``RMSNormalization``, ``BatchNormalization``,
+        ``Identity``, and models of these. In functional models, an ``Add`` may end a
+        `Residual` block: it adds the output of some layers to their input or, if the
+        widths differ, to the output of a dense layer without activation that takes the
+        same input. A ``Flatten`` may come first; the network then takes flattened rows,
+        ``x.reshape(len(x), -1)``.
 
     Returns
     -------
     MLP
-        A copy with the same outputs in inference, in the model's dtype, with seed 0.
+        A copy in the model's dtype that has the same outputs in inference; its seed
+        is 0.
 
     Raises
     ------
@@ -62,12 +64,13 @@ def from_keras(model: Any) -> MLP:
 
     Notes
     -----
-    Some differences show only in training. Keras' momentum of running statistics is 1
-    minus that of `BatchNorm`, and Keras updates the running variance with the biased
-    variance of the batch. fastmlp's normalisations have both scale and shift or
-    neither; if the Keras layer has only one of them, the other is set to ones or zeros.
-    Regularisers, constraints and initialisers are ignored. A layer that is used twice
-    becomes two independent layers.
+    Some differences show only in training. The momentum of `BatchNorm` becomes 1 minus
+    Keras' momentum, which has the same effect, but Keras updates the running variance
+    with the biased variance of the batch, and fastmlp with the unbiased variance.
+    fastmlp's normalisations have both scale and shift or neither; if the Keras layer
+    has only one of them, the other is set to ones or zeros. Regularisers, constraints
+    and initialisers are ignored. A layer that is used twice becomes two independent
+    layers.
     """
     if isinstance(model, type) or not _is_keras(model):
         raise TypeError(
@@ -141,7 +144,7 @@ def _input_width(model: Any, items: Sequence[Item]) -> int:
 
 
 def _is_keras(value: object) -> bool:
-    """Return whether a value is a Keras operation; layers and models are, too."""
+    """Return whether a value is a Keras operation, such as a layer or a model."""
     bases = ((base.__module__, base.__name__) for base in type(value).__mro__)
     return any(m.startswith("keras.") and n == "Operation" for m, n in bases)
 
@@ -155,7 +158,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.dtypes: set[str] = set()
-        # For each value in the graph, by its key: the value from which it is computed,
+        # Maps the key of each value in the graph to the value from which it is computed
         # and the items that compute it.
         self._made: dict[tuple[int, int, int], tuple[Any, list[Item]]] = {}
 
@@ -172,14 +175,14 @@ class Reader:
             return self._graph(layer)
         if kind in ("InputLayer", "Identity"):
             return []
-        # Some operations in keras.ops have the same names as layers.
+        # Check the module too: some operations in keras.ops have the names of layers.
         if kind not in {*_KINDS, *_FORMS} or ".layers." not in type(layer).__module__:
             _refuse(layer, "has no counterpart in fastmlp")
         self._note_dtype(layer)
         form = _FORMS.get(kind)
         return [form.from_keras(layer, self) if form else _KINDS[kind](layer)]
 
-    # Members that the classes in `layers` use.
+    # The members from here to check_built are for the classes in `layers`.
     item = Item
 
     @staticmethod
@@ -194,7 +197,7 @@ class Reader:
 
     @staticmethod
     def check_axis(layer: Any) -> None:
-        """Raise ValueError unless a layer works along the last axis of rows."""
+        """Raise ValueError unless a layer works along the last axis of a matrix."""
         _check_axis(layer)
 
     @staticmethod
@@ -237,7 +240,7 @@ class Reader:
         return [(first, []), *way[::-1]]
 
     def _before(self, value: Any, first: Any) -> tuple[Any, list[Item]]:
-        """Return the value before this one, and the items that compute this from it."""
+        """Return the value that ``value`` is computed from, and the items between."""
         place = _place(value)
         if place not in self._made:
             operation, index, _ = value._keras_history
@@ -409,7 +412,8 @@ def _flatten(layer: Any) -> Item:
     return Item(None)
 
 
-# For each Keras layer that is an activation, a function that returns fastmlp's name.
+# For each Keras layer that is an activation, a function that returns fastmlp's name of
+# the activation.
 _LAYERS: dict[str, Callable[[Any], str]] = {
     "Activation": lambda layer: _activation(layer, layer.activation),
     "ELU": _elu,

@@ -1,6 +1,7 @@
-"""Networks from scikit-learn's fitted estimators, recognised by their attributes.
+"""Networks from fitted scikit-learn estimators.
 
-scikit-learn itself is not imported.
+The estimators are recognised by the names of their classes and attributes; scikit-learn
+itself is not imported.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ def from_sklearn(estimator: Any, *, logits: bool = False) -> MLP:
     logits : bool
         Whether to leave out the output activation, so that a classifier can be trained
         further: with `CrossEntropy` for several classes, with `BinaryCrossEntropy` for
-        two classes or several labels. Regressors have an output activation, exp, only
-        with ``loss="poisson"``; without it, they can be trained further with `Poisson`.
+        two classes or several labels. Among regressors, only those with
+        ``loss="poisson"`` have an output activation, exp; without exp, they can be
+        trained further with `Poisson`.
 
     Returns
     -------
@@ -138,7 +140,8 @@ def _own(estimator: Any, logits: bool) -> MLP:
     The estimator's network may have any layers. It does not have the output activation,
     which is added to the copy.
     """
-    # _connected first copies values assigned to coefs_ since the fit to the network.
+    # If values were assigned to coefs_ after the fit, _connected first copies them to
+    # the network.
     source: MLP = getattr(estimator, "_connected", lambda: estimator.mlp_)()
     output = _activation("out_activation_", estimator.out_activation_)
     *layers, last = source.layers
@@ -191,7 +194,8 @@ def _linear(
     if not logistic:
         return [weight], [bias], "identity"
 
-    # Before scikit-learn 1.8 probabilities could be computed in other ways.
+    # Before scikit-learn 1.8, multi_class could choose other formulas for the
+    # probabilities.
     scheme = getattr(estimator, "multi_class", "auto")
     odd = "multinomial" if weight.shape[1] == 1 else "ovr"
     if scheme == odd or (weight.shape[1] > 1 and estimator.solver == "liblinear"):

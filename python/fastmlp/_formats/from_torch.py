@@ -38,21 +38,23 @@ def from_torch(
     Parameters
     ----------
     source : torch.nn.Module or mapping of str to tensor or array_like
-        A ``torch.nn.Sequential`` of the modules below, which may contain other
-        Sequentials; one of those modules; or a state dict of tensors or of arrays (as
-        ``safetensors.numpy.load_file`` returns), for which PyTorch is not needed.
+        A ``torch.nn.Sequential`` of the modules in the notes, which may contain other
+        Sequentials; a single one of these modules; or a state dict of tensors or of
+        arrays (as ``safetensors.numpy.load_file`` returns), for which PyTorch is not
+        needed.
     prefix : str or sequence of str
-        Prefix of the entries to take from a state dict: ``"mlp_extractor.policy_net"``.
-        The layers of several prefixes are chained: ``["mlp_extractor.policy_net",
-        "action_net"]``.
+        Prefix of the entries to take from a state dict, such as
+        ``"mlp_extractor.policy_net"``. The layers of several prefixes are chained, as
+        in ``["mlp_extractor.policy_net", "action_net"]``.
     activation : str or sequence of str, optional
-        Activation of all layers but the last, or a sequence with that of each; only for
-        a state dict, which does not contain it.
+        Hidden activations: one name for all of them, or a sequence with one name for
+        each. This must be given for a state dict, which does not contain activations,
+        and must not be given for a module.
     output_activation : str
         Activation after the last layer of a state dict.
     dtype : {"float32", "float64"}, optional
-        Dtype of the model; None takes that of the parameters. Other dtypes, such as
-        bfloat16, are converted only if this is given.
+        Dtype of the model; by default that of the parameters. Parameters of other
+        dtypes, such as bfloat16, are converted only if ``dtype`` is given.
     seed : int, sequence of int, SeedSequence, BitGenerator or Generator, optional
         Seed of the sample orders in `MLP.fit` and of dropout, as for `MLP`.
 
@@ -68,22 +70,22 @@ def from_torch(
 
     Notes
     -----
-    These modules are converted: ``Linear``, ``Dropout``, the normalisations of
-    `fastmlp.layers` (of columns, ``BatchNorm1d`` with running statistics), its
-    activations with the same formulas and constants, ``Identity``, and ``Flatten``,
-    which does not change rows; also everything that `MLP.to_torch` returns. Other
-    modules and constants are refused, and so are modules with their own ``forward``,
-    with forward hooks or parametrisations, and modules that occur in two places.
+    These modules are converted: ``Linear``, ``Dropout``, ``LayerNorm``, ``RMSNorm``,
+    ``BatchNorm1d`` with running statistics, the activations that fastmlp has with the
+    same formulas and constants, ``Identity``, ``Flatten``, which does not change rows,
+    and all modules that `MLP.to_torch` returns. Other modules and constants are
+    refused, and so are modules that have their own ``forward``, forward hooks or
+    parametrisations, or that share parameters or statistics with another module.
 
-    The layers of a state dict are those whose parameters it has. Where names differ in
-    a number (``fc2``, ``fc10``) they are in its order, otherwise in the order of the
-    mapping. If all names are numbers, as for a single ``Sequential``, the first number
-    missing between two dense layers is an activation; further missing numbers are
-    dropouts, which leave no trace, and modules before the first layer do nothing. With
-    other names an activation follows each dense layer but the last. Normalisations get
-    PyTorch's default constants. A state dict does not show residual blocks, nor whether
-    a 1-D weight alone is that of an ``RMSNorm``: pass the module, or make the model and
-    use its `MLP.load_state_dict`.
+    A state dict contains only layers that have parameters or statistics. Layers whose
+    names differ in a number (``fc2``, ``fc10``) are ordered by the number, others as in
+    the mapping. If all names are numbers, as for a single ``Sequential``, the first
+    number missing between two dense layers is taken as an activation; further missing
+    numbers are taken as dropouts and left out, and modules before the first layer are
+    assumed to do nothing. With other names, an activation follows each dense layer but
+    the last. Normalisations get PyTorch's default constants. Residual blocks, and
+    normalisations with only a weight, such as ``RMSNorm``, cannot be read from a state
+    dict: pass the module, or make the model and use its `MLP.load_state_dict`.
 
     >>> mlp = fm.from_torch(net)  # an nn.Sequential
     >>> mlp = fm.from_torch(

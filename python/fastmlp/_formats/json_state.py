@@ -1,4 +1,4 @@
-"""States as JSON and arrays, and checks of the values read from JSON."""
+"""Conversion of states to JSON and arrays and back, and checks of JSON values."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from .._validate import Array
     from ..schedules import Schedule
 
-# Module of the classes of schedules. A schedule is stored as its fields.
+# Name of the module that defines the schedules. A schedule is stored as its fields.
 _SCHEDULES = "fastmlp.schedules"
-# Numbers that JSON cannot represent, by the text that is stored.
+# Numbers that JSON cannot represent, by the text that is stored instead of them.
 _NUMBERS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-# Kinds of dtypes whose arrays are stored as bytes if the file format lacks the dtype.
+# Kinds (dtype.kind) of arrays that are stored as bytes if the file format lacks their
+# dtype.
 _AS_BYTES = "biufcmMSU"
 
 
@@ -182,7 +183,7 @@ def _is_schedule(value: object) -> TypeGuard[Schedule]:
 
 
 def fields(where: str, value: object, names: Collection[str]) -> dict[str, Any]:
-    """Return the value; raise ValueError unless it is a dict with just these keys."""
+    """Return the value; raise ValueError unless it is a dict with these keys only."""
     if not isinstance(value, dict):
         raise ValueError(f"{where} must be an object, got {_validate.describe(value)}")
     missing = [name for name in names if name not in value]

@@ -1,4 +1,4 @@
-"""The table of layers in other formats, with one class for each kind of layer.
+"""How each kind of layer is expressed in PyTorch, Keras, ONNX and C, as a table.
 
 The modules for the formats (`from_torch`, `to_torch`, `from_keras`, `to_onnx`, `c`)
 handle dense layers, activations and residual blocks themselves; for all other layers
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class LayerForm:
-    """A kind of layer in other formats; the base class describes the identity."""
+    """How a kind of layer is expressed in other formats; by default, the identity."""
 
     layer: ClassVar[type[Layer]]
     # Names of the classes in torch.nn and in keras.layers.
@@ -40,7 +40,7 @@ class LayerForm:
     def to_torch(
         cls, layer: Any, width: int, nn: Any, empty: Callable[..., Any]
     ) -> Any:
-        """Return a PyTorch module; ``empty`` makes one without drawing parameters."""
+        """Return a PyTorch module; ``empty`` leaves its parameters uninitialised."""
         return nn.Identity()
 
     @staticmethod
@@ -73,9 +73,10 @@ class LayerForm:
     ) -> tuple[list[str], str]:
         """Return C code that computes the value of node i from ``x``.
 
-        The code is either lines that write all elements to ``to``, and an empty str;
-        or an empty list and an expression, which the caller assigns to ``to[i]``.
-        ``keeps`` says whether the lines must also set the variables of `c_memory`.
+        The result is a pair of lines and an expression, one of which is empty. Lines
+        write all elements to ``to``; an expression is assigned to each ``to[i]`` by the
+        caller. ``keeps`` says whether the lines must also set the variables of
+        `c_memory`.
         """
         return [], f"{x}[i]"
 
@@ -131,8 +132,8 @@ class _RowNormForm(LayerForm):
     """A normalisation of rows."""
 
     # Names of two C functions. The first computes the value. The second multiplies the
-    # derivatives of a row, [element][direction], by the Jacobian of the normalised row,
-    # which is symmetric.
+    # derivatives of a row, [element][direction], by the Jacobian of the normalisation.
+    # The Jacobian is symmetric, so the same function serves tangents and cotangents.
     c_forward: ClassVar[str]
     c_slope: ClassVar[str]
 
@@ -333,7 +334,7 @@ static inline void @rms_slope(T *to, const T *from, const T *hat, T factor,
         """Convert a PyTorch module to a layer, and add it to the reader's builder."""
         shape = _row_shape(what, module)
         arrays = reader.arrays(what, module, "weight")
-        # PyTorch's default depends on the dtype of the input.
+        # PyTorch's default eps is the machine epsilon of the input's dtype.
         given = module.eps is not None
         eps = _torch_eps(what, module) if given else reader.machine_epsilon
         reader.builder.fit(what, shape)
@@ -405,7 +406,7 @@ class BatchNormForm(LayerForm):
         if getattr(layer, "renorm", False):
             reader.refuse(layer, "must not have renorm")
         both = _keras_scale_and_shift(layer, reader)
-        # The difference 1 - 0.99 has rounding errors in its last digits.
+        # Rounding removes the error in the last digits of, for example, 1 - 0.99.
         momentum = round(1 - layer.momentum, 12)
         names = ("moving_mean", "moving_variance")
         statistics = tuple(reader.array(layer, name) for name in names)
@@ -415,8 +416,9 @@ class BatchNormForm(LayerForm):
     @staticmethod
     def to_onnx(graph: Graph, mlp: Model, step: Step, x: str) -> str:
         """Add the layer's nodes, with input ``x``; return the name of the output."""
-        # Runtimes compute BatchNormalization as x * a + c: a mean far from zero would
-        # cost digits, and the epsilon of float64 models would be a float32.
+        # ONNX's operator BatchNormalization is not used. Runtimes compute it as
+        # x * a + c, which loses digits if the mean is far from zero, and its epsilon is
+        # a float32 even in float64 models.
         arrays = step.arrays(mlp)
         scale, shift = _scale_and_shift(mlp, step)
         factor = scale / np.sqrt(arrays["running_var"] + step.layer.eps)
@@ -473,7 +475,7 @@ BY_KIND: dict[str, type[LayerForm]] = {form.layer.kind: form for form in _FORMS}
 
 
 def _scale_and_shift(mlp: Model, step: Step) -> tuple[Array, Array]:
-    """Return a normalisation's scale and shift in float64; default: ones and zeros."""
+    """Return a normalisation's scale (or ones) and shift (or zeros), in float64."""
     arrays = step.arrays(mlp)
     n = step.n_out
     return arrays.get("weight", np.ones(n)), arrays.get("bias", np.zeros(n))

@@ -35,10 +35,10 @@ def load(
 ) -> MLP:
     """Load a model from a file that `MLP.save` or `Checkpoint` wrote.
 
-    The model has the parameters and running statistics of the saved one, the seed of
-    its training's random numbers and its position in training; if the file is a
-    checkpoint, it also has the history. To resume training exactly, with the optimiser
-    and the callbacks, see `Checkpoint.load`.
+    The loaded model has the parameters and running statistics of the saved model, the
+    seed of its training's random numbers and its position in training. If the file is a
+    checkpoint, the loaded model also has the history. To resume training exactly, with
+    the optimiser and the callbacks, see `Checkpoint.load`.
 
     Parameters
     ----------

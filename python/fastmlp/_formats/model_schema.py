@@ -39,9 +39,9 @@ _CHECKPOINT = ("model", "steps", "optimizer", "callbacks")
 
 
 def architecture(mlp: Model) -> list[str]:
-    """Return a description that is equal for models that compute the same function.
+    """Return a description that is equal for models with equivalent layers.
 
-    It does not depend on how the layers were written, nor on parameters or dropout.
+    It does not depend on the notation of the layers, on parameters or on dropout.
     """
     return [
         f"{step.name} {step.kind} {step.activation} {step.n_in} {step.n_out}"
@@ -74,7 +74,7 @@ def encoded(
     history: History | None,
     checkpoint: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """Return the bytes of a model's file, or of a checkpoint's.
+    """Return the bytes of a model file or, with ``checkpoint``, of a checkpoint file.
 
     ``what`` names the caller in errors. ``training`` holds the seed, the number of
     finished epochs and the position within an epoch.
@@ -157,22 +157,24 @@ def _history(where: str, value: object) -> History | None:
 
 
 class Stored:
-    """The checked contents of a file: a model, and the rest of a checkpoint.
+    """The checked contents of a model file or of a checkpoint file.
 
     Attributes
     ----------
     given : dict
-        Arguments of the model, without custom activations.
+        Arguments of the model. relu stands in for custom activations that the caller
+        did not pass.
     functions : list of str
         Names of the custom activations.
     arrays : dict of str to ndarray
-        State of the model.
+        Arrays of the model, as in its ``state_dict``.
     seed, epochs, within, state
-        Position in the training of the model.
+        Seed of training, number of finished epochs, position within an epoch, and
+        training state of the core.
     history : History or None
         History of the training.
     checkpoint : dict or None
-        Other contents of a checkpoint.
+        Contents that only a checkpoint has; None for a model file.
     """
 
     def __init__(
@@ -204,7 +206,7 @@ class Stored:
         self.arrays = {n: a for n, a in arrays.items() if n in shapes}
         self._check_arrays(shapes)
 
-        # Read the position of training.
+        # Read the position of training and the history.
         unpack = Unpacker({n: a for n, a in arrays.items() if n not in shapes})
         training = fields("training", found["training"], _TRAINING)
         self.seed = whole("training.seed", training["seed"], 64)
@@ -216,7 +218,7 @@ class Stored:
         history = unpack(found["history"], None, "history")
         self.history = _history("history", history)
 
-        # Read the rest; then every array must have been used.
+        # Read the rest of a checkpoint, then check that every array has been used.
         self.checkpoint: dict[str, Any] | None = None
         if found["checkpoint"] is not None:
             inside = fields("checkpoint", found["checkpoint"], _CHECKPOINT)
@@ -316,7 +318,7 @@ class Stored:
         return {name: array.shape for name, array in self.arrays.items()} == wanted
 
     def fill(self, mlp: Model) -> None:
-        """Copy parameters, statistics and the position of training into a model."""
+        """Copy arrays, the position of training and the history into a model."""
         for name, view in mlp._views.in_torch_layout().items():
             view[...] = self.arrays[name]
         mlp.core.training_state = self.state
@@ -358,7 +360,8 @@ def stored(
     except (ImportError, MemoryError, OSError):
         raise
     except Exception as error:
-        # safetensors has its own exception class, whose name explains the error.
+        # The messages of the safetensors package's own exception are clear only with
+        # the name of its class.
         known = isinstance(error, (TypeError, ValueError))
         kind = "" if known else f"{type(error).__name__} "
         raise ValueError(

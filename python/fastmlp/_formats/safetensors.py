@@ -1,9 +1,10 @@
-"""Files of arrays and texts: safetensors with a hash of their content.
+"""Files of arrays and texts, in the safetensors format with a hash of the content.
 
-A file has the format of the safetensors package: the length of the header; the header,
-JSON with the names, dtypes, shapes and positions of the arrays and a ``__metadata__``
-of texts; and the arrays. One of the texts, ``sha256``, is a hash of the others and of
-the arrays, so that any changed byte is detected.
+In the format of the safetensors package, a file consists of the length of the header,
+the header and the arrays. The header is JSON with the names, dtypes, shapes and
+positions of the arrays and, under ``__metadata__``, the texts. One of the texts,
+``sha256``, is a hash of the other texts and of the arrays, so that any changed byte is
+detected.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ _METADATA = "__metadata__"
 def package(what: str) -> Any:
     """Return the module safetensors.numpy.
 
-    If it is not installed, the ImportError says that ``what``, a feature, needs it.
+    If the package is not installed, the ImportError names ``what``, the feature that
+    needs it.
     """
     return _validate.extra("safetensors.numpy", what, "safetensors")
 
@@ -135,7 +137,7 @@ def encode(arrays: Mapping[str, Array], texts: Mapping[str, str], what: str) -> 
 
 
 def decode(data: bytes, what: str) -> tuple[dict[str, Array], dict[str, str]]:
-    """Return the arrays, read-only, and the texts of a file's content.
+    """Return the read-only arrays and the texts that the content of a file holds.
 
     Raises ValueError, with the reason, if the content is not valid.
     """
@@ -153,7 +155,7 @@ def decode(data: bytes, what: str) -> tuple[dict[str, Array], dict[str, str]]:
 
 
 def read(path: str, what: str) -> tuple[dict[str, Array], dict[str, str]]:
-    """Return the arrays, read-only, and the texts of a file.
+    """Return the read-only arrays and the texts that a file holds.
 
     Raises OSError if the file cannot be read, and otherwise the errors of `decode`.
     """
@@ -230,7 +232,7 @@ def _checked_header(data: bytes, room: int) -> dict[str, str]:
 
 
 def _span(name: str, entry: object) -> tuple[int, int]:
-    """Return the positions at which an array begins and ends."""
+    """Check an array's entry in the header; return where the array begins and ends."""
     fields = ("dtype", "shape", "data_offsets")
     if not isinstance(entry, dict) or set(entry) != set(fields):
         got = ", ".join(entry) if isinstance(entry, dict) else entry

@@ -60,7 +60,7 @@ def check_optimizer(
     assert isinstance(state, dict)
     for i, slot in enumerate(state["slots"]):
         for name, array in slot.items():
-            # Of a solver's arrays, check only theta and grad; others have other sizes.
+            # Of a solver's arrays, only theta and grad have an element per parameter.
             if "theta" in slot and name not in ("theta", "grad"):
                 continue
             if i > 0 or (array.size, array.dtype) != (mlp.n_params, mlp.dtype):

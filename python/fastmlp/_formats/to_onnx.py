@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # The first version of the operator set that has LayerNormalization.
 OLDEST_OPSET = 17
 
-# An ONNX file is a Protocol Buffers message, which cannot be longer.
+# An ONNX file is a Protocol Buffers message, which has at most this many bytes.
 MOST_BYTES = 2**31 - 1
 
 
@@ -90,7 +90,7 @@ def _check_size(n_bytes: int) -> None:
 
 
 class Graph:
-    """The nodes and arrays of a graph under construction; values have names."""
+    """An ONNX graph under construction, in which names identify the values."""
 
     def __init__(self, onnx: Any, dtype: np.dtype[Any], input_name: str) -> None:
         self.onnx = onnx
@@ -123,7 +123,7 @@ class Graph:
         return name
 
     def last_axis(self) -> str:
-        """Return the name of the axes argument that selects the last axis."""
+        """Return the name of the array [-1], which operators take as the last axis."""
         name = "last_axis"
         if name not in self._names:
             axis = self.onnx.numpy_helper.from_array(np.array([-1]), name)
@@ -133,7 +133,7 @@ class Graph:
 
     def row_means(self, x: str, width: int) -> str:
         """Add nodes that compute the means of rows; return the name of the output."""
-        # ReduceMean is not used because it takes its axes differently from opset 18 on.
+        # ReduceMean is not used because opset 18 changed how its axes are given.
         total = self.node("ReduceSum", x, self.last_axis(), keepdims=1)
         return self.node("Div", total, float(width))
 
@@ -142,7 +142,7 @@ class Graph:
         return name if name in self._names else self.array(name, value)
 
     def finish(self, value: str, output_name: str) -> None:
-        """Rename the output of the last node, or a copy of the input, to the output."""
+        """Rename ``value``, or a copy of it if it is the input, to ``output_name``."""
         if value == self.input:
             self.layer = output_name
             value = self.node("Identity", value)
@@ -191,11 +191,11 @@ def _add_steps(graph: Graph, mlp: Model) -> str:
 
 
 def _folded(network: list[Step]) -> dict[int, int]:
-    """Return, for dense steps, the batch normalisation that is merged into the step.
+    """Return which batch normalisations are merged into which dense steps.
 
-    The result maps indices of steps. Only a normalisation after the dense step is
-    merged. One before it must subtract its mean before the product, since inputs far
-    from zero would otherwise lose digits.
+    The result maps the index of a dense step to the index of the normalisation after
+    it. A normalisation before a dense step is not merged: its mean must be subtracted
+    before the product, since inputs far from zero would otherwise lose digits.
     """
     uses: dict[int, int] = {}
     for step in network:

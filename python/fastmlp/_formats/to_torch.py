@@ -60,7 +60,7 @@ class Residual(torch.nn.Module):
 
 
 class Function(torch.nn.Module):
-    """An activation that PyTorch has as a function only.
+    """A module for an activation that PyTorch has only as a function.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class Function(torch.nn.Module):
         return repr(self.name)
 
 
-# Activations that PyTorch has as functions only.
+# Activations that PyTorch has only as functions.
 FUNCTIONS = tuple(name for name, form in ACTIVATIONS.items() if form.torch is None)
 
 
@@ -155,10 +155,11 @@ class _Memory(NamedTuple):
     Attributes
     ----------
     params, buffers : torch.Tensor
-        The model's memory. Parameters made from the same tensor share a version
-        counter, which tells PyTorch of changes by another module's optimiser.
+        Tensors in the model's memory. All modules make their parameters from the same
+        tensor, so that these share a version counter, by which PyTorch notices changes
+        that the optimiser of another module makes.
     lock : threading.Lock
-        Held while a pass stores values in the model, and until they have been read.
+        Held while a pass stores values in the model or reads them.
     """
 
     params: torch.Tensor
@@ -195,9 +196,10 @@ class MLPModule(torch.nn.Module):
     mlp : MLP
         The model.
     params : torch.nn.Parameter
-        The memory of ``mlp.params``.
+        Parameter that shares the memory of ``mlp.params``.
     statistics : torch.Tensor
-        The memory of ``mlp.buffers``, a buffer of the module, if there is `BatchNorm`.
+        Buffer of the module that shares the memory of ``mlp.buffers``. It exists only
+        if the model has a `BatchNorm`.
     """
 
     def __init__(self, mlp: MLP) -> None:
@@ -206,7 +208,7 @@ class MLPModule(torch.nn.Module):
         self._tie()
 
     def _tie(self) -> None:
-        """Set the attributes that depend on the process, which are not pickled."""
+        """Set the attributes that depend on the process and so are not pickled."""
         mlp = self.mlp
         kinds = {op.kind for op in mlp.core.ops}
         self._normalises = "batch_norm" in kinds
@@ -276,7 +278,8 @@ class MLPModule(torch.nn.Module):
 
     def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> MLPModule:
         # to(), double(), cuda(), share_memory() and similar methods call this. Apply fn
-        # to new tensors on the same memory, because some fn change tensors in place.
+        # to new tensors in the model's memory, because some functions change tensors in
+        # place.
         for array in (self.mlp.params, self.mlp.buffers):
             given = torch.from_numpy(array)
             place = given.data_ptr(), given.dtype, given.device
@@ -306,7 +309,7 @@ class MLPModule(torch.nn.Module):
         self.params.grad = gradient
 
     def extra_repr(self) -> str:
-        """Return the model's text, which PyTorch includes in the representation."""
+        """Return ``repr(mlp)``, which PyTorch includes in the representation."""
         return repr(self.mlp)
 
 
@@ -315,7 +318,7 @@ _TIED = frozenset(("_normalises", "_has_modes", "_dtype", "_memory", "_lock"))
 
 
 class _Call(torch.autograd.Function):
-    """One call of a model in PyTorch's graph."""
+    """One call of a model, as a function in PyTorch's autograd graph."""
 
     @staticmethod
     def forward(
@@ -325,12 +328,12 @@ class _Call(torch.autograd.Function):
         module: MLPModule,
         training: bool,
     ) -> torch.Tensor:
-        # PyTorch checks saved tensors for changes, so the parameters are among them.
+        # The parameters are saved so that PyTorch notices changes before backward.
         ctx.save_for_backward(rows, params)
         ctx.module, mlp = module, module.mlp
         with module._lock:
-            # With draw and statistics, backward can repeat the pass if the model has
-            # overwritten its values.
+            # Keep the random draw and the statistics, with which backward can repeat
+            # this pass if a later pass has overwritten its values in the model.
             seed, passes, _ = mlp.core.training_state
             ctx.draw = (seed, _core.PASS_DRAWS, passes) if training else None
             fixed = module._normalises and not training
@@ -348,10 +351,11 @@ class _Call(torch.autograd.Function):
 
 
 class _Back(torch.autograd.Function):
-    """The backward pass of a call.
+    """The backward pass of a call, as a function in PyTorch's autograd graph.
 
-    Its inputs include every tensor on which second derivatives would depend, so that
-    PyTorch calls its backward, which raises an error, instead of taking them as zero.
+    Its inputs include every tensor on which second derivatives would depend. Therefore
+    PyTorch does not treat second derivatives as zero, but calls `_Back.backward`, which
+    raises an error.
     """
 
     @staticmethod
@@ -376,19 +380,19 @@ class _Back(torch.autograd.Function):
 
 
 def _gradients(ctx: Any, rows: Array, dy: Array) -> tuple[Array, Array]:
-    """Return gradients from the values that the pass kept, or repeat the pass."""
+    """Return gradients from the values that the forward pass kept, or repeat it."""
     mlp: MLP = ctx.module.mlp
     with ctx.module._lock:
         if mlp.forward_shape is ctx.kept:
-            # Training discards these values, and then backward raises RuntimeError.
+            # If training has discarded these values, core.backward raises RuntimeError.
             with contextlib.suppress(RuntimeError):
                 return _validate.accepted(mlp.core.backward(dy))
     if ctx.draw is None and ctx.statistics is None:
         return mlp.vjp(rows, dy)[1:]
 
-    # Repeat the pass in a separate network: in training mode it would change the
-    # running statistics and random draws of the model, and in inference mode it may
-    # need earlier statistics.
+    # Repeat the pass in a separate network. In the model itself, a pass in training
+    # mode would change the running statistics and the sequence of random draws, and a
+    # pass in inference mode would use newer running statistics than the call did.
     net = _core.Mlp(mlp.dtype.name, mlp.n_in, core_layers(mlp.layers))
     net.params[:] = mlp.params
     if ctx.statistics is not None:

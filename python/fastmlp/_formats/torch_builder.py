@@ -38,7 +38,7 @@ class Builder:
         self.n_in = self.width = width
 
     def array(self, what: str, value: Any) -> Array:
-        """Return parameters as an array of float32 or float64."""
+        """Return parameters as an array of floats, and note their dtype."""
         torch = sys.modules.get("torch")
         if torch is not None and isinstance(value, torch.Tensor):
             array = _from_tensor(what, value, torch, convert=self.asked is not None)
@@ -75,7 +75,7 @@ class Builder:
     def norm(
         self, what: str, layer: Normalization, arrays: Mapping[str, Array]
     ) -> None:
-        """Add a normalisation; without arrays, its width has been checked already."""
+        """Add a normalisation; without arrays, the caller must check its width."""
         for role, array in arrays.items():
             if array.ndim != 1:
                 raise ValueError(
@@ -86,7 +86,7 @@ class Builder:
         self.items.append(LayerArrays(layer, dict(arrays)))
 
     def activation(self, name: str) -> None:
-        """Add an activation, to the dense layer before it if that has none."""
+        """Add an activation, if possible as that of the dense layer before it."""
         before = self.items[-1] if self.items else None
         if name == "identity":
             return
@@ -111,7 +111,7 @@ class Builder:
             )
 
     def block(self) -> Builder:
-        """Return a builder for the body of a block that follows the last layer."""
+        """Return a builder for the body of a residual block after the last layer."""
         inner = Builder(self.asked, self.width)
         inner.dtypes = self.dtypes
         return inner
@@ -119,7 +119,7 @@ class Builder:
     def residual(
         self, what: str, body: Builder, projection: Mapping[str, Array] | None
     ) -> None:
-        """Add a block with a body from the builder that `block` returned."""
+        """Add a residual block; ``body`` is the builder that `block` returned."""
         if body.n_in is None or body.width is None or not body.items:
             raise ValueError(f"{what}: the body must have a layer with a width")
         self.fit(what, body.n_in)
@@ -187,7 +187,7 @@ def _other_dtype(what: str, dtype: object) -> str:
 
 
 def _from_tensor(what: str, value: Any, torch: Any, *, convert: bool) -> Array:
-    """Return a tensor as a float32 or float64 array; from other devices a copy."""
+    """Return a tensor as a float32 or float64 array, copied if not on the CPU."""
     if torch.nn.parameter.is_lazy(value):
         raise ValueError(
             f"{what} has no shape yet: call its lazy module with an input first"

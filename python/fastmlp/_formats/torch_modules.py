@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from .._validate import Array
     from .torch_builder import Builder
 
-# Beyond a threshold (default 20) PyTorch's softplus is z, which differs there from
-# log(1 + e^z) by at most 2e-9, one part in 1e10.
+# Above its threshold, PyTorch's softplus returns z. With the default threshold of 20, z
+# differs from log(1 + e^z) there by about 2e-9 at most, one part in 1e10.
 _LEAST_THRESHOLD = 20.0
 
 _SUPPORTED = (
@@ -50,7 +50,7 @@ class ModuleReader:
             nn.Flatten: self._flatten,
             to_torch.Function: lambda what, m: self.builder.activation(m.name),
         }
-        # Older versions of PyTorch lack some.
+        # Older versions of PyTorch lack some of these classes.
         self._forms = {
             getattr(nn, form.torch): form
             for form in LAYERS.values()
@@ -59,14 +59,14 @@ class ModuleReader:
         self._readers |= dict.fromkeys(self._forms, self._layer)
         floats = (p.dtype for p in source.parameters() if p.dtype.is_floating_point)
         dtype = next(floats, torch.get_default_dtype())
-        # That of the dtype in which the module computes.
+        # Machine epsilon of the dtype in which the module computes.
         self.machine_epsilon = float(torch.finfo(dtype).eps)
         for row in ACTIVATIONS.values():
             if row.torch is not None:
                 self._readers.setdefault(getattr(nn, row.torch), self._activation)
 
     def read(self, name: str, module: Any) -> None:
-        """Add a module; ``name`` is its name within the outermost one."""
+        """Add a module; ``name`` is its name within the outermost module."""
         module = self._unwrapped(module)
         kind = type(module).__name__
         what = f"module {name} ({kind})" if name else f"the module ({kind})"
@@ -109,7 +109,7 @@ class ModuleReader:
             self._readers[known](what, module)
 
     def _known(self, module: Any) -> Any:
-        """Return the class whose forward a module has; subclasses may have it too."""
+        """Return the known class whose forward a module uses or inherits, or None."""
         kinds = (self._nn.Sequential, self._own.Residual, *self._readers)
         own = type(module)
         for kind in kinds:
@@ -143,19 +143,19 @@ class ModuleReader:
         return f"{what} has no counterpart in fastmlp. {_SUPPORTED}"
 
     def _layer(self, what: str, module: Any) -> None:
-        """Add the layer of a module of one of PyTorch's classes."""
+        """Add the layer that corresponds to one of PyTorch's own modules."""
         for kind, form in self._forms.items():
             if isinstance(module, kind):
                 form.from_torch(what, module, self)
 
     def _activation(self, what: str, module: Any) -> None:
-        """Add the activation of a module of one of PyTorch's classes."""
+        """Add the activation that corresponds to one of PyTorch's own modules."""
         forms = {
             name: form.torch_options
             for name, form in ACTIVATIONS.items()
             if form.torch and isinstance(module, getattr(self._nn, form.torch))
         }
-        # Where several activations share a class, one option tells them apart.
+        # Activations that share a class, such as GELU, differ in an option.
         found = [
             name
             for name, options in forms.items()

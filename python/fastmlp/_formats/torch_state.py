@@ -33,9 +33,9 @@ class _Leaf(NamedTuple):
     Attributes
     ----------
     name, full : str
-        Its name without and with the prefix.
+        Name of the layer, without and with the prefix.
     entries : dict of str to tensor or array
-        Its entries by role, the last part of their names.
+        Entries of the layer by role, which is the last part of an entry's name.
     """
 
     name: str
@@ -49,7 +49,7 @@ class _Leaf(NamedTuple):
 
 
 def prefixes(prefix: Any) -> list[str]:
-    """Return prefixes that end with a dot, or are empty."""
+    """Return the prefixes as a list, with a dot at the end of each non-empty one."""
     given = [prefix] if isinstance(prefix, str) else prefix
     try:
         prefixes = list(given)
@@ -137,7 +137,7 @@ def _leaves(state: Mapping[str, Any], prefix: str) -> list[_Leaf]:
 
 
 def _order(names: Sequence[str]) -> Callable[[_Leaf], list[tuple[int, int]]]:
-    """Return a sort key: by number where names differ in one, else in given order."""
+    """Return a sort key: names that differ in a number are sorted by the number."""
     first: dict[tuple[str, ...], int] = {}
 
     def parts(name: str) -> Iterator[tuple[tuple[str, ...], int]]:
@@ -161,7 +161,7 @@ def _is_norm(leaf: _Leaf) -> bool:
 
 
 def _gaps(leaves: Sequence[_Leaf]) -> list[int]:
-    """Return the layers of a Sequential that are followed by a missing number."""
+    """Return the indices of the layers that are followed by a missing number."""
     places: list[int] = []
     since_dense = 0
     for i, leaf in enumerate(leaves):
@@ -209,7 +209,8 @@ def _norm_of(leaf: _Leaf, roles: set[str]) -> Normalization:
     kinds: list[Any] = [kind for kind in LAYERS if issubclass(kind, Normalization)]
     layers = [kind(affine=affine) for kind in kinds for affine in (True, False)]
     known = [(layer, [n for n in layer.arrays(1) if n != COUNTER]) for layer in layers]
-    # A 1-D weight alone may be that of several kinds of layers.
+    # Leave out layers with fewer than two arrays: a 1-D weight alone does not identify
+    # a layer.
     known = [(layer, names) for layer, names in known if len(names) > 1]
     if roles == {"weight"} and COUNTER not in leaf.entries:
         raise ValueError(

@@ -193,7 +193,7 @@ _SAVES_INPUT = ("gelu", "gelu_tanh", "silu", "mish", "sin", "cos")
 
 
 def activation_saves(kind: str) -> Literal["input", "output"]:
-    """Whether :func:`activation_backward` needs the activation's input or output."""
+    """Return "input" or "output", whichever :func:`activation_backward` needs."""
     if kind not in ACTIVATIONS:
         raise ValueError(
             f"unknown activation {kind!r}; one of {', '.join(ACTIVATIONS)}"
@@ -203,7 +203,7 @@ def activation_saves(kind: str) -> Literal["input", "output"]:
 
 @quiet
 def activation_forward(h: Array, z: Array, activation: str) -> None:
-    """``h = act(z)``, 2-D; softmax runs along each row. ``h`` may be ``z``."""
+    """``h = act(z)`` for a matrix z; softmax is of each row. ``h`` may be ``z``."""
     h[...] = named("activation", activation, _FORWARD)(z)
 
 
@@ -220,7 +220,7 @@ def activation_backward(dz: Array, dh: Array, saved: Array, activation: str) -> 
 
 
 def _gelu_second(z: Array) -> Array:
-    # (Phi + z phi)' = phi (2 - z^2); beyond 40, phi is 0 and z^2 may overflow.
+    # (Phi + z phi)' = phi (2 - z^2). For |z| > 40, phi is 0 and z^2 may overflow.
     z = np.clip(z, -40, 40)
     return (2 - z * z) * np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
 
@@ -272,14 +272,15 @@ _SECOND: dict[str, Callable[[Array], Array]] = {
 
 @quiet
 def activation_second(out: Array, c: Array, saved: Array, activation: str) -> None:
-    """``out = c * act''``, except for softmax; ``saved`` as in activation_backward."""
+    """``out = c * act''``, not for softmax; ``saved`` as in activation_backward."""
     out[...] = c * named("activation", activation, _SECOND)(saved)
 
 
 def softmax_second(out: Array, dot: Array | None, c: Array, t: Array, h: Array) -> None:
     """Write the derivative of ``h (c - sum(c h))`` along a direction.
 
-    In the direction, h changes by ``t``, and c by ``dot`` (None: 0).
+    Along the direction, the derivative of h is ``t``, and that of c is ``dot`` (None:
+    0).
     """
     m = len(c)
     c, h, t = c[:, np.newaxis], h[:, np.newaxis], groups(t, m)

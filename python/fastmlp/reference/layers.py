@@ -63,7 +63,7 @@ class Dropout:
 class Residual:
     """``h = x + f(x)``, where f is the given layers.
 
-    If f changes the width, a projection is added: ``h = x @ P + c + f(x)``.
+    If f changes the width, x is projected: ``h = x @ P + c + f(x)``.
     """
 
     layers: Sequence[Layer | int]
@@ -148,7 +148,7 @@ class _DropoutNode(Node):
 
 @dataclass
 class _ResidualNode(Node):
-    """``dx = dh + (dx of the body)``; the dx of a projection replaces ``dh``."""
+    """``dx = dh + (dx of the body)``; a projection's dx takes the place of ``dh``."""
 
     body: list[Node]
     projection: Node | None
@@ -184,7 +184,7 @@ def place_layers(
 ) -> list[Node]:
     """Return the nodes of layers, with the names of a ``torch.nn.Sequential``.
 
-    Names are numbers. As in torch, the activation of a Dense has a number of its own.
+    The names are numbers. As in torch, the activation of a Dense has a separate number.
     """
     nodes: list[Node] = []
     at = 0
@@ -214,7 +214,7 @@ def place_layers(
 
 
 def first_kinds(nodes: list[Node]) -> Iterator[str]:
-    """Yield, for each dense layer, the activation that its initial weights suit.
+    """Yield, for each dense layer, the activation for which it is initialised.
 
     This is the layer's own activation. If that is the identity, it is the Activation
     that follows in the same sequence, possibly after norms and dropouts.

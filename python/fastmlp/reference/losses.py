@@ -79,8 +79,8 @@ def _elementwise_loss(
         value = np.where(r > 0, (1 - delta) * a, delta * a)
         return value, np.where(r > 0, 1 - delta, np.where(r < 0, -delta, 0 * r))
     if loss == "hinge":
-        # At the kink the derivative is -y, as where the loss is positive. With a margin
-        # of 0 this gives the perceptron's rule.
+        # At the kink the derivative is taken to be -y, its value where the loss is
+        # positive. With a margin of 0, this gives the perceptron's rule.
         short_of = delta - y * p
         return np.maximum(short_of, 0), np.where(short_of < 0, 0, -y)
     raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
@@ -147,7 +147,7 @@ def loss_rows(
     per_output: Array | None = None,
     actions: Array | None = None,
 ) -> None:
-    """Loss of each row (unscaled) and its gradient (scaled).
+    """Write the loss of each row, and its gradient multiplied by ``row_scale``.
 
     ``row_loss[b] = sum_o l(pred[b,o], target[b,o])`` and ``dpred[b,:] =
     row_scale[b] * dl/dpred[b,:]``. The loss of the batch is then
@@ -157,8 +157,8 @@ def loss_rows(
 
     ``delta`` is the parameter of the loss: delta (huber, pseudo_huber), the weight of
     y = 1 (binary_cross_entropy), q (quantile), the minimum variance (gaussian_nll) or
-    the margin (hinge). ``per_output (O,)`` replaces it by one weight of y = 1, or one
-    q, for each output; for cross_entropy it holds the class weights. If int64
+    the margin (hinge). ``per_output (O,)`` replaces ``delta`` by one weight of y = 1,
+    or one q, for each output; for cross_entropy it holds the class weights. If int64
     ``actions (B,)`` are given, only ``pred[b, actions[b]]`` is compared with
     ``target (B, 1)``.
     """
@@ -188,10 +188,11 @@ def loss_rows(
 class Loss:
     """A loss over a batch: mean (or sum) of :func:`loss_rows` over rows and outputs.
 
-    With sample weights w, the mean is ``sum(w * l) / sum(w)``, the sum ``sum(w * l)``;
-    cross-entropy averages over rows only, and multiplies the weight of a row by the
-    class weight of its label. ``delta``, ``smoothing`` and ``per_output`` are those of
-    :func:`loss_rows`. With ``action``, targets are pairs (actions, values).
+    With sample weights w, the mean is ``sum(w * l) / sum(w)`` and the sum is
+    ``sum(w * l)``; cross-entropy averages over rows only, and multiplies the
+    weight of a row by the class weight of its label. ``delta``, ``smoothing`` and
+    ``per_output`` are those of :func:`loss_rows`. With ``action``, targets are pairs
+    (actions, values).
     """
 
     kind: str
@@ -331,7 +332,7 @@ def Quantile(q: float | Sequence[float] = 0.5, *, reduction: str = "mean") -> Lo
 
 
 def GaussianNLL(eps: float = 1e-6, *, reduction: str = "mean") -> Loss:
-    """``(s + (p - y)^2 / exp(s)) / 2`` for predictions ``[p, s]``, all p first."""
+    """``(s + (p - y)^2 / exp(s)) / 2`` for columns ``[p, s]``, all p before all s."""
     return Loss("gaussian_nll", eps, reduction)
 
 

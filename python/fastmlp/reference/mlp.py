@@ -81,8 +81,8 @@ def initialize(
         if bias is not None and name in ("torch", "sklearn"):
             bias[...] = rng.uniform(-limit, limit, bias.shape)
     elif name == "orthogonal":
-        # If R has a positive diagonal, the Q of A = QR is unique, and it is uniformly
-        # distributed over the orthonormal matrices.
+        # If A = QR is normally distributed and the diagonal of R is made positive, Q is
+        # unique and uniformly distributed over the matrices with orthonormal columns.
         short, long = sorted(weight.shape)
         q, r = np.linalg.qr(rng.standard_normal((short, long)).T)
         q = q * np.sign(np.diag(r))
@@ -101,8 +101,9 @@ class History:
     val_loss: list[float] = field(default_factory=list)
 
 
-# Outside fit there are no epochs. In place of the epoch, dropout masks are drawn from
-# these numbers: the first in train_step, the second in other passes in training mode.
+# Dropout masks depend on the number of the epoch. Outside fit, where there are no
+# epochs, these numbers replace it: the first in train_step, the second in all other
+# passes in training mode.
 _STEP_EPOCH = 0xFFFFFFFF
 
 _PASS_EPOCH = 0xFFFFFFFE
@@ -173,7 +174,7 @@ class MLP:
         for norm in norms:
             self._running[norm.running[1]][:] = 1
 
-        # Draw the parameters, then the seed of all later orders and masks.
+        # Draw the parameters, then the seed of all sample orders and dropout masks.
         rng = np.random.default_rng(seed)
         denses = [leaf for leaf in self._leaves if isinstance(leaf, DenseNode)]
         kinds = list(first_kinds(self._nodes))
@@ -292,7 +293,7 @@ class MLP:
     def _forward(
         self, x: Array, draw: tuple[int, int, int] | None = None
     ) -> tuple[Array, Tape, Pass]:
-        """Return the output, the tape, and the pass with the new statistics."""
+        """Return the output, the tape, and the pass, which holds the new statistics."""
         run = Pass(self._named, self._running, draw)
         h, tape = forward_nodes(self._nodes, np.atleast_2d(x), run)
         return (h[0] if x.ndim == 1 else h), tape, run
@@ -409,7 +410,7 @@ class MLP:
         return value
 
     def _parts(self) -> list[tuple[slice, bool]]:
-        """Return slices of `params`, each with a flag for weights."""
+        """Return slices of `params`, each with a flag: whether it is a weight."""
         parts, at = [], 0
         for view in self.named_parameters().values():
             parts.append((slice(at, at + view.size), view.ndim == 2))
@@ -453,10 +454,11 @@ class MLP:
     ) -> History:
         """Train on mini-batches without replacement; the last one may be smaller.
 
-        An epoch's loss is the mean of its batches' losses, weighted by their rows (or
-        sums of sample weights), or their sum for ``reduction="sum"``. If a ``seed`` is
-        given, sample orders and dropout masks are those of this seed from epoch 0 on;
-        otherwise they continue the sequence of the model's own seed.
+        An epoch's loss is the mean of its batches' losses, weighted by their numbers of
+        rows (or sums of sample weights); for ``reduction="sum"``, it is the sum of
+        these losses. If a ``seed`` is given, sample orders and dropout masks are those
+        of this seed from epoch 0 on; otherwise they continue the sequence of the
+        model's own seed.
         """
         if y is None or batch_size is None:
             raise TypeError("y and batch_size are required")

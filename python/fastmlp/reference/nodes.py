@@ -1,4 +1,4 @@
-"""Layers with their names and widths: the base class of all nodes."""
+"""The base class of all nodes, which are layers with their names and widths."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Pass:
 class Node:
     """A layer with its name and widths.
 
-    Forward also returns the values that backward needs. Backward returns dx and writes
-    the gradients of the layer's parameters into ``run.grads``.
+    `forward` also returns the values that `backward` needs. `backward` returns dx and
+    writes the gradients of the layer's parameters into ``run.grads``.
     """
 
     layer: Any
@@ -40,7 +40,7 @@ class Node:
 
     @property
     def leaves(self) -> list[Node]:
-        """The node itself, or the nodes inside a Residual in order of parameters."""
+        """The node itself or, for a Residual, its inner nodes in parameter order."""
         return [self]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -102,7 +102,7 @@ def layer_norm_backward(
     accumulate: bool = False,
     centred: bool = True,
 ) -> None:
-    """Write the dx of :func:`layer_norm_forward`, or add it if ``accumulate``."""
+    """Write the dx of :func:`layer_norm_forward`; with ``accumulate``, add it."""
     dn = dh if scale is None else dh * scale
     back = normalize_backward(dn, xhat, rstd[:, np.newaxis], 1, centred)
     dx[...] = dx + back if accumulate else back
@@ -121,8 +121,8 @@ def layer_norm_second(
 ) -> None:
     """Write the derivative of :func:`layer_norm_backward` along a direction.
 
-    ``c`` is the dh of the backward pass. In the direction, x changes by ``t``, and c by
-    ``dot`` (None: 0). The product rule is applied to
+    ``c`` is the dh of the backward pass. Along the direction, the derivative of x
+    is ``t``, and that of c is ``dot`` (None: 0). The product rule is applied to
     ``rstd * (u - mean(u) - xhat mean(u xhat))`` with ``u = c scale``, where
     ``xhat' = rstd (t - mean(t) - xhat mean(t xhat))`` and
     ``rstd' = -rstd^2 mean(t xhat)``.
@@ -179,7 +179,7 @@ def batch_norm_backward(
     mean_dhx: Array,
     accumulate: bool = False,
 ) -> None:
-    """``dx = scale rstd (dh - mean_dh - xhat mean_dhx)``, or ``dx +=`` this.
+    """``dx = scale rstd (dh - mean_dh - xhat mean_dhx)``, or add this to ``dx``.
 
     ``mean_dh`` and ``mean_dhx`` are the means of dh and ``dh xhat`` over the batch.
     They are 0 if the forward pass used running statistics, which do not depend on x.
@@ -259,7 +259,7 @@ class NormNode(Node):
         return arrays[names[0]], shift
 
     def _normalize(self, x: Array, run: Pass) -> tuple[Array, Array, int | None]:
-        """Return the normalised x, rstd, and the axis of the mean over x.
+        """Return the normalised x, rstd, and the axis along which the mean is taken.
 
         The axis is None if the mean and rstd do not depend on x.
         """
@@ -312,7 +312,7 @@ class BatchNormNode(NormNode):
         return normal, rstd, 0
 
 
-# The node of each normalisation.
+# The class of node for each normalisation.
 NORM_NODES: dict[type, type[NormNode]] = {
     LayerNorm: LayerNormNode,
     RMSNorm: RMSNormNode,

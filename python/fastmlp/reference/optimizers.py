@@ -1,4 +1,4 @@
-"""Optimisers: the step functions, and the classes with the interface of fastmlp's."""
+"""Optimisers: the step functions, and classes with the interface of fastmlp's."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ def rmsprop_step(
 ) -> None:
     """``v = alpha v + (1 - alpha) g^2``, ``param -= lr g / (sqrt(v) + eps)`` [2].
 
-    With ``grad_avg`` (centred), the square of this running mean is subtracted from v,
-    and the difference is clamped at 0 because rounding can make it negative.
+    With ``grad_avg``, the running mean of g (centred RMSprop), its square is subtracted
+    from v, and the difference is clamped at 0 because rounding can make it negative.
     ``momentum_buf`` is None without momentum.
     """
     if momentum != 0 and momentum_buf is None:
@@ -171,7 +171,7 @@ def condition_gradient(
     """``out = clip(scale grad, -limit, limit) + l1 sign(param)``.
 
     ``scale`` clips the norm of the gradient (Pascanu et al., 2013). If ``l1`` is 0,
-    ``param`` is not used, because the sign of NaN is NaN.
+    ``param`` is not used, so that a NaN in it does not reach ``out``.
     """
     clipped = np.clip(grad * scale, -limit, limit)
     out[...] = clipped if l1 == 0 else clipped + l1 * np.sign(param)
@@ -237,7 +237,7 @@ class Optimizer:
         grads: Sequence[Array],
         parts: Sequence[Sequence[tuple[Any, bool]]],
     ) -> None:
-        """Take a step; ``parts`` are slices of each array, flagged if weights."""
+        """Take a step; ``parts`` are (slice, whether it is a weight) of each array."""
         first = self._slots() | ({} if self.ema is None else {"ema": 0.0})
         state = self.slots or [
             {name: np.full_like(p, fill) for name, fill in first.items()}

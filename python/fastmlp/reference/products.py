@@ -79,9 +79,9 @@ def groups(rows: Array, m: int) -> Array:
 
 
 def _spread(a: Array, out: Array, m: int) -> Array:
-    """Reshape ``a`` to ``(m, group, n)``, or to ``(1, group, n)`` if groups share it.
+    """Reshape ``a`` to ``(m, group, n)``, or to ``(1, group, n)`` if all share it.
 
-    Groups share ``a`` if it has an m-th of the rows of ``out``.
+    All groups share ``a`` if it has as many rows as one group of ``out``.
     """
     return a[np.newaxis] if len(a) * m == len(out) and m > 1 else groups(a, m)
 
@@ -103,7 +103,7 @@ def add_scaled_groups(out: Array, a: Array, scale: Array) -> None:
 
 
 def outer_rows(out: Array, x: Array, d: Array) -> None:
-    """Write, for each row of ``d``, its outer product with its group's row of ``x``.
+    """Write the outer product of each row of ``d`` and its group's row of ``x``.
 
     Each product is a matrix indexed [x, d], flattened to a row of ``out``.
     """

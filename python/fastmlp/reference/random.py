@@ -51,7 +51,7 @@ def philox4x32(
 
 
 def shuffle(order: npt.NDArray[np.int64], seed: int, epoch: int) -> None:
-    """Write the permutation of 0..N-1 that (seed, epoch) determines into ``order``.
+    """Write to ``order`` the permutation of 0..N-1 that (seed, epoch) determines.
 
     This is the Fisher-Yates shuffle, from the last element down: element i is swapped
     with element j <= i, where j is the high 64 bits of ``r * (i + 1)`` and the random
@@ -119,9 +119,9 @@ def dropout(
     layer: int,
     first: int = 0,
 ) -> None:
-    """``mask = kept / (1 - p)`` and ``h = x mask``, where kept is `dropout_mask`.
+    """``mask = kept / (1 - p)`` and ``h = x mask``, with kept from `dropout_mask`.
 
-    ``first`` is the index of the first element of x among those of the whole layer.
+    ``first`` is the index of the first element of x in the input of the whole layer.
     """
     kept = dropout_mask((1, first + x.size), p, seed, epoch, step, layer)[0, first:]
     mask[...] = np.where(kept, 1 / (1 - p), 0)

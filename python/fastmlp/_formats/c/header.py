@@ -1,8 +1,9 @@
 """A network as one C99 header without dependencies: `fastmlp.MLP.to_c`.
 
-The code performs the same operations as the core, in the same order. The inference
-function (`inference`) keeps values in buffers on the stack, which it reuses; the
-function of the Jacobian (`jacobian`) also stores the values that derivatives need.
+The C code performs the same operations as the compiled core, in the same order. The
+function for inference, which `inference` writes, reuses its buffers on the stack. The
+function for the Jacobian, which `jacobian` writes, also stores the values that the
+derivatives need.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from ..._validate import Array
 
 # Keywords of C99 to C23 and of C++. Keywords that begin with an underscore or have two
-# underscores in a row are left out because all such names are refused.
+# underscores in a row are left out because _checked_name refuses all such names.
 _KEYWORDS = (
     "alignas alignof and and_eq asm auto bitand bitor bool break case catch char "
     "char16_t char32_t char8_t class co_await co_return co_yield compl concept "
@@ -40,7 +41,8 @@ _KEYWORDS = (
     "volatile wchar_t while xor xor_eq"
 )
 
-# Number of weights in one piece of text, so that large models need little memory.
+# Number of lines of weights that are written at once. Writing a large model in pieces
+# needs little memory.
 _CHUNK = 1 << 14
 
 
@@ -128,7 +130,7 @@ class Header:
         return facts
 
     def _fill(self, template: str, facts: Mapping[str, str]) -> str:
-        """Replace the <fields> of a template by ``facts`` and the common facts."""
+        """Fill the <fields> of a template from ``facts``, the name and the dtype."""
         single = self.dtype == np.float32
         facts = {
             "name": self.name,

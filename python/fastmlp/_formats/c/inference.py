@@ -28,7 +28,7 @@ def predict(writer: Writer) -> Function:
 
 
 class Values:
-    """The lines that compute y from x, with buffers that values share.
+    """The lines of C code that compute y from x, in buffers that values share.
 
     Parameters
     ----------
@@ -37,17 +37,18 @@ class Values:
     scratch
         Allocator of the buffers.
     kept
-        Nodes whose values are still needed when all nodes have been computed.
+        Nodes whose buffers must not be reused, because their values are needed after
+        all nodes have been computed.
     slopes
-        Whether to also store the derivatives of activations (as slope3 for node 3) and
-        the values that derivatives of normalisations need (hat3, factor3).
+        Whether to also store the derivatives of activations (in slope3 for node 3) and
+        the values that the derivatives of normalisations need (in hat3 and factor3).
 
     Attributes
     ----------
     lines : list of str
-        The code.
+        Lines of C code.
     at : dict of int to str
-        Name of the buffer that holds each node's value.
+        For each node, the name of the buffer that holds its value.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Values:
         nodes, end = writer.nodes, len(writer.nodes)
         last = writer.last_reads(kept)
         self.at = at = {ops.INPUT: "x"}
-        # For nodes whose values are overwritten in place: the overwriting node.
+        # For each node whose value is overwritten in place, the overwriting node.
         follower: dict[int, int] = {}
         for i, node in enumerate(nodes):
             if node.passes or node.kind == "dense":
@@ -70,7 +71,8 @@ class Values:
                 if source != ops.INPUT and last[source] == i:
                     follower[source] = i
                     break
-        # The last node, and the nodes whose values it overwrites in place, write to y.
+        # The last node writes to y. So do the nodes whose values it overwrites in
+        # place, directly or through other nodes.
         chain = writer.source(end - 1)
         while chain != ops.INPUT:
             at[chain] = "y"

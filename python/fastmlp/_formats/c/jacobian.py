@@ -1,7 +1,7 @@
 """C code of the Jacobian, which computes a few rows or columns at a time.
 
-A direction is a unit vector. Forward mode maps those of the input to columns of the
-Jacobian, backward mode those of the output to rows.
+A direction is a unit vector. Forward mode maps each direction of the input to a column
+of the Jacobian; backward mode maps each direction of the output to a row.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 # Largest number of directions that are computed together.
 _DIRECTIONS = 16
-# Activations whose values are kept because their derivatives are computed from them
-# when they are needed; the derivatives of other activations are stored.
+# Activations whose outputs are kept, because their derivatives are computed from the
+# outputs when needed. The derivatives of other activations are stored.
 _MASKS = ("relu", "softmax")
 
 
@@ -41,7 +41,7 @@ class Jacobian:
         self.function = self._write()
 
     def _is_forward(self) -> bool:
-        """Whether forward mode needs fewer multiplications, by the core's formula."""
+        """Whether forward mode multiplies less than backward mode, as in the core."""
         forward = back = 0
         for node in self._writer.nodes:
             size = node.n_in * node.n_out if node.kind == "dense" else 0
@@ -90,7 +90,7 @@ class Jacobian:
         )
 
     def _listed(self, i: int) -> bool:
-        """Whether products may skip the elements that are 0 after a node's relu."""
+        """Whether products may skip the elements of node i that its relu set to 0."""
         return (
             i != ops.INPUT
             and self._all_directions() >= _core.GATHER_PAYS
@@ -166,7 +166,10 @@ class Jacobian:
         ]
 
     def _defers_slope(self, i: int) -> bool:
-        """Whether the next dense layer applies a relu derivative by skipping zeros."""
+        """Whether the derivative of node i's relu is left to the next dense layer.
+
+        That layer skips the elements that the relu set to 0.
+        """
         return (
             self._listed(i)
             and self._writer.uses[i] == 1
@@ -176,8 +179,8 @@ class Jacobian:
     def _cotangents(self, scratch: ScratchAllocator) -> list[str]:
         """Return lines that compute rows of the Jacobian in backward mode.
 
-        If several nodes read a value, the last of them writes its cotangent and the
-        others add to it.
+        If several nodes read a value, the last of them writes the value's cotangent and
+        the others add to the cotangent.
         """
         writer = self._writer
         nodes, n_in, n_out = writer.nodes, writer.mlp.n_in, writer.mlp.n_out
@@ -186,7 +189,7 @@ class Jacobian:
         top, sloped = len(nodes), len(nodes)
 
         def place(to: int) -> tuple[str, int]:
-            """Return the buffer of a node's cotangent, and 1 if it has been written."""
+            """Return a node's cotangent buffer, and 1 if it is already written."""
             if to in c:
                 return c[to], 1
             c[to] = scratch.take(n_in if to == ops.INPUT else nodes[to].n_out)
@@ -194,7 +197,8 @@ class Jacobian:
 
         final = nodes[-1]
         if final.kind == "dense" and final.activation == "identity":
-            # The cotangents of this layer's input are the layer's weights.
+            # As the cotangents of the output are unit vectors, those of this layer's
+            # input are the layer's weights.
             top -= 1
             writer.used.add("seed")
             to, _ = place(final.input)

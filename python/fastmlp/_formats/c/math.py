@@ -84,9 +84,9 @@ _GELU_ROOT = 0.79788456080286535588  # sqrt(2 / pi)
 _GELU_CUBIC = 0.044715
 _VALUES: dict[str, float | tuple[float, ...]] = {
     **{n: (float.fromhex(f), float.fromhex(d)) for n, (f, d) in NUMBERS.items()},
-    # After "round" is added to a small number, the low bits of the sum's mantissa are
-    # the nearest integer. With the other round_..., they are that integer plus an
-    # offset.
+    # Adding "round" to a small number leaves the nearest integer in the low bits of the
+    # sum's mantissa. Adding one of the other round_... constants leaves that integer
+    # plus an offset there.
     "round": _ROUND,
     "round_exp": (_ROUND[0] + 2 * _BIAS[0], _ROUND[1] + 2 * _BIAS[1]),
     "round_expm1": (_ROUND[0] + _BIAS[0] - 1, _ROUND[1] + _BIAS[1] - 1),
@@ -126,7 +126,7 @@ static inline U @to_bits(T x) {
   return u;
 }
 """,
-    # Computes 2^n from a number whose low bits are n + the exponent bias.
+    # Returns 2^n for a z whose low bits hold n plus the exponent bias.
     "exponent": """
 static inline T @exponent(U z) {
   T x;
@@ -336,7 +336,8 @@ static inline T @erfc(T x) {
   return x < 0.0 ? 2.0 - y : y;
 }
 """,
-    # Sums over a row are 16 partial sums, which are then added pairwise as a tree.
+    # A sum over a row consists of 16 partial sums, which this function adds pairwise as
+    # a tree.
     "tree": """
 static inline T @tree(T *part) {
   size_t d, i;
@@ -362,7 +363,8 @@ def _activation_function(name: str, variable: str, text: str) -> str:
     return f"\nstatic inline T @{name}(T {variable}) {{\n{body}\n}}\n"
 
 
-# h = act(z), and the derivative as a function of z or h.
+# The functions act_... compute h = act(z). The functions slope_... compute the
+# derivative from z or h.
 for _name, _form in ACTIVATIONS.items():
     if _form.c:
         _FUNCTIONS[f"act_{_name}"] = _activation_function(f"act_{_name}", "z", _form.c)
@@ -385,9 +387,9 @@ static inline void @softmax(T *h, const T *z, size_t n) {
   for (i = 0; i < n; ++i) h[i] = h[i] / sum;
 }
 """,
-    # The functions below compute derivatives of a node's output from those of its
-    # input, or the reverse. Derivatives are stored as [element][direction]; d is the
-    # index of the direction.
+    # The functions below propagate derivatives from a node's input to its output in
+    # forward mode, and from its output to its input in backward mode. Derivatives are
+    # stored as [element][direction]; d is the index of the direction.
     "times_slope": """
 static inline void @times_slope(T *t, const T *slope, size_t n) {
   size_t i, d;
@@ -421,7 +423,7 @@ static inline void @times_softmax(T *t, const T *h, size_t n) {
 }
 """,
     # The weight from input p to output j is w[p * by_p + j * by_j]. If relu is not
-    # null, inputs p with relu[p] = 0 are skipped.
+    # null, only the inputs p with relu[p] > 0 are used.
     "times_weights": """
 static inline void @times_weights(T *to, const T *from, const T *w, const T *relu,
                                   size_t k, size_t n, size_t by_p, size_t by_j,
@@ -439,8 +441,8 @@ static inline void @times_weights(T *to, const T *from, const T *w, const T *rel
   }
 }
 """,
-    # The derivatives in the directions are rows of a matrix, from row `first` on;
-    # directions after the last row get zeros.
+    # Writes row first + d of a matrix as the derivatives in direction d, or zeros if
+    # the matrix does not have that row.
     "seed": """
 static inline void @seed(T *to, const T *w, size_t n, size_t first, size_t rows,
                          size_t by_row, size_t by_column) {
@@ -468,7 +470,7 @@ for _layer_form in LAYERS.values():
 
 
 def functions(names: set[str], dtype: np.dtype[np.floating], prefix: str) -> str:
-    """Return the C code of functions and of all functions that they call.
+    """Return the C code of the named functions and of all functions that they call.
 
     Parameters
     ----------
@@ -495,7 +497,7 @@ def functions(names: set[str], dtype: np.dtype[np.floating], prefix: str) -> str
 
 
 def instantiate(text: str, dtype: np.dtype[np.floating], prefix: str) -> str:
-    """Return C code for a type and prefix, from text in the notation of _FUNCTIONS."""
+    """Translate text in the notation of _FUNCTIONS to C, for a dtype and a prefix."""
     single = dtype == np.float32
     text = text.replace("@", f"{prefix}_")
     text = text.replace("#mantissa", "23" if single else "52")
@@ -529,7 +531,7 @@ def literals(values: list[float], dtype: np.dtype[np.floating]) -> list[str]:
 
 
 def _polynomial(name: str, dtype: np.dtype[np.floating]) -> str:
-    """Return the C function of a polynomial, or "" if there is none of this name."""
+    """Return the C code of the function poly_... of this name, or "" for others."""
     kind, _, table = name.partition("_")
     if kind != "poly":
         return ""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Node(NamedTuple):
-    """An op of the core, which includes the activation that follows a layer.
+    """An op of the core. The op of a layer includes the activation that follows it.
 
     ``input`` and ``other`` are indices of nodes, or `ops.INPUT` for the network's
     input. ``other`` is the second addend of an addition, otherwise None.
@@ -81,7 +81,7 @@ def _nodes(mlp: Model) -> list[Node]:
 
 
 def _node_of(steps: list[ops.Step], i: int) -> int:
-    """Return the index of the node whose last step is step i."""
+    """Return the index of the node that computes the value of step i."""
     return i if i == ops.INPUT else int(steps[i].output or 0)
 
 
@@ -106,7 +106,7 @@ class ScratchAllocator:
         return f"{self._prefix}{at}"
 
     def release(self, name: str) -> None:
-        """Mark a buffer as free; ignore names that are not those of buffers."""
+        """Mark a buffer as free; ignore other names, such as x and y."""
         if re.fullmatch(rf"{self._prefix}\d+", name):
             self._free.append(int(name.removeprefix(self._prefix)))
 
@@ -166,7 +166,8 @@ class Writer:
     def last_reads(self, kept: Collection[int]) -> dict[int, int]:
         """Return, for each node, the index of the last node that reads its value.
 
-        For nodes in ``kept`` and for the output, this is the number of nodes.
+        For nodes in ``kept`` and for the output, whose values are needed after all
+        nodes have been computed, the index is the number of nodes.
         """
         end = len(self.nodes)
         last: dict[int, int] = {}
@@ -193,7 +194,7 @@ class Writer:
         )
 
     def accumulate(self, own: str, to: str, add: int, n: int) -> list[str]:
-        """Return lines that copy ``own`` to ``to``, or add it if ``add`` is 1.
+        """Return lines that write ``own`` to ``to``, or add it there if ``add`` is 1.
 
         Both hold the derivatives of n elements in all directions.
         """
@@ -210,5 +211,5 @@ class Writer:
         return f"@{function}({', '.join(arguments)})"
 
     def literal(self, value: float) -> str:
-        """Return the C literal of a number that is rounded to the model's dtype."""
+        """Round a number to the model's dtype, and return its C literal."""
         return math.literals([float(self.dtype.type(value))], self.dtype)[0]
