@@ -12,11 +12,12 @@
 
 `MLP` is the model. The docstrings of `fastmlp.layers`, `fastmlp.losses`,
 `fastmlp.optimizers`, `fastmlp.solvers`, `fastmlp.schedules`, `fastmlp.initializers`,
-`fastmlp.metrics`, `fastmlp.callbacks` and `fastmlp.runtime` list the choices and their
-formulas; those of the activations, whose names are in `ACTIVATIONS`, are in
-`fastmlp.layers`. `fastmlp.reference` implements networks, losses and optimisers in
-plain numpy, as a readable specification. `Monitor`, `MLP.summary`, `fastmlp.regions`
-and, with matplotlib, `fastmlp.plot` serve to inspect a model and its training.
+`fastmlp.metrics`, `fastmlp.callbacks` and `fastmlp.runtime` describe the available
+choices, with their formulas. The names of the activations are in `ACTIVATIONS`, and
+their formulas in the docstring of `fastmlp.layers`. `fastmlp.reference` implements
+networks, losses and optimisers in plain numpy, as a readable specification. `Monitor`,
+`MLP.summary`, `fastmlp.regions` and, with matplotlib, `fastmlp.plot` serve to inspect a
+model and its training.
 
 `fastmlp.sklearn` has estimators for scikit-learn, and `fastmlp.rl` has building blocks
 for reinforcement learning. `MLP.save` and `load` store models, `Checkpoint` stores a
@@ -69,16 +70,17 @@ from .optimizers._first_order import *
 from .runtime import *
 from .solvers import *
 
-# Pickles refer to classes by these module names: pickles of `History` from version
-# 0.1.0, and all pickles of `Monitor`.
+# Pickles contain the name of the module of a class. In pickles from version 0.1.0, the
+# module of `History` is `fastmlp.history`; in all pickles, that of `Monitor` is
+# `fastmlp.monitor`.
 history = _sys.modules[f"{__name__}.history"] = metrics
 monitor = _sys.modules[f"{__name__}.monitor"] = callbacks._monitor
 
-# Exceptions created by the binding have no docstring.
+# The C++ binding creates this exception class without a docstring.
 DivergenceError.__doc__ = """The loss or a gradient of a training step is not finite.
 
-`fastmlp.MLP.fit` restores its last good state; `fastmlp.MLP.train_step` does not take
-the step.
+`fastmlp.MLP.fit` restores the last good state of the model; `fastmlp.MLP.train_step`
+does not take the step.
 """
 
 
@@ -89,8 +91,8 @@ if _TYPE_CHECKING:
     from ._formats.from_torch import from_torch
     from ._formats.model_file import load
 
-# These modules, and these functions with the modules that define them, are imported on
-# first access, because they are rarely used or need more than numpy.
+# These modules, and the modules that define these functions, are imported on first
+# access, because they are rarely used or need packages other than numpy.
 _LAZY_MODULES = ("plot", "regions", "rl", "sklearn")
 _LAZY_FUNCTIONS = {
     "from_keras": "_formats.from_keras",

@@ -1,8 +1,8 @@
 """Validation and conversion of arguments at the boundary of the package.
 
-Arrays that need no conversion skip all of this, except in `MLP.fit`, which checks the
-values of its data once. Every message names the argument, the kind of value that is
-wanted, and the value that was passed.
+Arrays that need no conversion bypass these functions, except in `MLP.fit`, which checks
+the values of its data once. Every error message names the argument, the kind of value
+that is wanted, and the value that was passed.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Names in other libraries, and fastmlp's names for the same things, for hints in
-# messages.
+# Names that other libraries use, and fastmlp's names for the same things, for hints in
+# error messages.
 ELSEWHERE = {
     "acc": "accuracy",
     "kaiming_normal": "he_normal",
@@ -51,8 +51,9 @@ ELSEWHERE = {
     "xavier_uniform": "glorot_uniform",
 }
 
-# Tolerance of the sum of a row of class probabilities, which must be 1: softmax outputs
-# in float16 or float32 pass, but percentages and unnormalised scores do not.
+# Largest accepted difference between 1 and the sum of a row of class probabilities:
+# softmax outputs in float16 or float32 pass, but percentages and unnormalised scores do
+# not.
 PROBABILITY_SLACK = 1e-3
 
 
@@ -60,7 +61,7 @@ PROBABILITY_SLACK = 1e-3
 
 
 def describe(value: object) -> str:
-    """Return a short description of a value, for messages."""
+    """Return a short description of a value, for error messages."""
     if isinstance(value, np.ndarray):
         return f"a {value.dtype} array of shape {value.shape}"
     if value is None or isinstance(value, (bool, numbers.Number, np.generic)):
@@ -79,7 +80,7 @@ def describe(value: object) -> str:
 
 
 def count(name: str, value: object, minimum: int) -> int:
-    """Return an int that is at least ``minimum``; NumPy's ints pass, bools do not."""
+    """Return an int of at least ``minimum``; accept NumPy's integers, but not bools."""
     if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an int, got {describe(value)}")
     try:
@@ -178,8 +179,8 @@ def reals(
 _READABLE = (1, 3, 11, 13)
 _DEVICES = {2: "CUDA", 8: "Metal", 10: "ROCm", 14: "oneAPI"}
 
-# Attributes through which np.asarray reads other objects; without one of them it makes
-# an object array.
+# Attributes through which np.asarray can read an array in another object. It would make
+# an object array of an object that has only ``__dlpack__``.
 _NUMPY_READS = ("__array__", "__array_interface__", "__array_struct__")
 
 
@@ -204,7 +205,7 @@ def reachable(name: str, value: Any) -> None:
 
 
 def _as_array(value: object) -> Array:
-    """Return an array, which shares the value's memory if possible."""
+    """Return ``value`` as an array that shares its memory if possible."""
     known = any(hasattr(value, name) for name in _NUMPY_READS)
     if hasattr(value, "__dlpack__") and not known:
         return np.from_dlpack(value)
@@ -230,7 +231,7 @@ def numeric(name: str, value: object) -> Array:
             f"{name} cannot be converted to an array: {error}{hint}"
         ) from None
 
-    # Accept Python objects only if each of them is a real number, not a string.
+    # Accept an array of Python objects only if each of them is a real number.
     if array.dtype == object:
         odd = [item for item in array.flat if not isinstance(item, numbers.Real)]
         if odd or array.ndim == 0:
@@ -275,11 +276,11 @@ def convert(name: str, value: object, dtype: np.dtype[Any]) -> Array:
 
 
 def _required(array: Array, dtype: np.dtype[Any]) -> Array:
-    """Return the array, converted if necessary, with this very dtype object.
+    """Return the array, converted if necessary, with ``dtype`` itself as its dtype.
 
     `convert` recognises arrays that need no conversion by the identity of the dtype
-    object. NumPy alone would keep a dtype that is equal but another object, such as the
-    dtype of an unpickled array.
+    object. NumPy alone would keep a dtype that is equal but not the same object, such
+    as the dtype of an unpickled array.
     """
     result: Array = np.require(array, dtype, ["C", "ALIGNED", "ENSUREARRAY"])
     return result if result.dtype is dtype else result.view(dtype)
@@ -312,9 +313,9 @@ def targets(
 ) -> Target:
     """Return targets for predictions of ``shape``; class labels become int64.
 
-    For `ActionValue` they are a pair: the actions as int64, and their values.
+    For `ActionValue`, the targets are a pair: the actions as int64, and their values.
     """
-    # Each row has an action and its value.
+    # ActionValue needs an action and a value for each row.
     if loss.action:
         if len(shape) != 2:
             raise ValueError(
@@ -333,7 +334,8 @@ def targets(
             )
         return taken, values
 
-    # The targets are class labels, or class probabilities, which are converted below.
+    # Targets of the shape of the predictions are class probabilities, which are
+    # converted below. All others must be class labels.
     kind = loss.kind
     if kind == "cross_entropy":
         if len(shape) != 2:
@@ -344,7 +346,7 @@ def targets(
         if array.shape != shape:
             return _labels(name, array, shape)
 
-    # The outputs are a mean and a log variance for each target.
+    # For each target there are two predictions, a mean and a log variance.
     if kind == "gaussian_nll":
         if len(shape) != 2 or shape[1] % 2 != 0:
             raise ValueError(
@@ -353,8 +355,9 @@ def targets(
             )
         shape = (shape[0], shape[1] // 2)
 
-    # There is one number for each output. (B,) and (B, 1) are equivalent; any other
-    # difference in shape would need broadcasting, which usually hides a mistake.
+    # The target must have one number for each output. The shapes (B,) and (B, 1) are
+    # equivalent; any other difference in shape would need broadcasting, which usually
+    # hides a mistake.
     array = convert(name, y, dtype)
     if array.shape == shape:
         return array
@@ -386,7 +389,7 @@ def _labels(name: str, array: Array, shape: tuple[int, ...]) -> Array:
 
 
 def actions(name: str, value: object, shape: tuple[int, ...]) -> Array:
-    """Return the actions taken, (B,), as int64, for predictions of ``shape``."""
+    """Return the actions (B,) as int64, checked for predictions of ``shape``."""
     rows, n_actions = shape
     array = numeric(f"{name}: the actions", value)
     if array.shape != (rows,) or array.dtype.kind == "f":
@@ -399,8 +402,8 @@ def actions(name: str, value: object, shape: tuple[int, ...]) -> Array:
 
 
 def _below(what: str, array: Array, n: int, among: str) -> Array:
-    """Return integers from 0 to n - 1 as int64."""
-    # Check before converting: int64 would wrap large values of uint64.
+    """Return integers as int64; raise ValueError unless all are from 0 to n - 1."""
+    # Check before the conversion, because int64 would wrap large uint64 values.
     bad = (array < 0) | (array >= n)
     if bad.any():
         row = int(np.argmax(bad))
@@ -414,9 +417,9 @@ def _below(what: str, array: Array, n: int, among: str) -> Array:
 def weights(
     name: str, value: object, dtype: np.dtype[Any], rows: int | None = None
 ) -> Array:
-    """Return sample weights: (B,), finite, none negative, not all zero.
+    """Return sample weights (B,), which must be finite, not negative and not all zero.
 
-    Without ``rows`` the core checks their number.
+    If ``rows`` is None, the core checks the number of weights.
     """
     array = convert(name, value, dtype)
     if array.ndim != 1 or array.size == 0 or rows not in (None, array.size):
@@ -437,7 +440,7 @@ def weights(
 
 
 def finite(name: str, array: Array) -> None:
-    """Refuse NaN and infinity, which one step would spread to all parameters."""
+    """Refuse NaN and infinity, which a training step would spread to all parameters."""
     bad = ~np.isfinite(array)
     if bad.any():
         index = [int(i) for i in np.argwhere(bad)[0]]
@@ -448,7 +451,7 @@ def finite(name: str, array: Array) -> None:
 
 
 def target_values(name: str, target: Target, loss: _core.Loss) -> None:
-    """Refuse values that are not finite or that the loss does not allow."""
+    """Refuse targets that are not finite or that the loss does not allow."""
     if isinstance(target, tuple):
         name, target = f"{name}: the values", target[1]
     array, kind = target, loss.kind
@@ -499,7 +502,8 @@ def shared(name: str, value: Any) -> Array:
         own = np.from_dlpack(value)
         if own.flags.writeable or not hasattr(value, "__array__"):
             return own
-        # NumPy makes the array read-only if the library uses an older DLPack version.
+        # np.from_dlpack makes the array read-only if the other library uses an old
+        # version of DLPack; np.asarray may give a writeable array of the same memory.
         array = np.asarray(value)
         same = array.ctypes.data == own.ctypes.data and array.strides == own.strides
         return array if same else own
@@ -511,9 +515,10 @@ def shared(name: str, value: Any) -> Array:
 
 
 def stored(state: Any, kind: str) -> tuple[dict[str, Any], Any, list[Any]]:
-    """Return hyperparameters, step and slots from a ``state_dict`` of this kind.
+    """Return hyperparameters, step and slots from an optimiser's or solver's state.
 
-    Raises ValueError for anything else, and for a state of another kind.
+    Raises ValueError if ``state`` is not a result of ``state_dict()``, or is not of
+    kind ``kind``.
     """
     try:
         found, hyper = state["kind"], dict(state["hyper"])
@@ -536,10 +541,10 @@ def exact(
     *,
     writeable: bool,
 ) -> Array:
-    """Refuse an array that would need conversion: the caller's own memory must be used.
+    """Refuse an array that would need conversion, because its own memory must be used.
 
     The result shares the array's memory. It is a plain ``numpy.ndarray``, as the core
-    requires, and its dtype is this very dtype object.
+    requires, and has the same dtype object as ``dtype``.
     """
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError(
@@ -594,12 +599,12 @@ def extra(module: str, what: str, name: str) -> ModuleType:
 
 
 def accepted(result: T | NotImplementedType) -> T:
-    """Return the core's result for arrays that were checked; a refusal is a bug."""
+    """Return the core's result; raise RuntimeError if it refused checked arrays."""
     if isinstance(result, NotImplementedType):
         raise RuntimeError("fastmlp: the core refused arrays that passed all checks")
     return result
 
 
 def arguments(values: dict[str, Any]) -> str:
-    """Return keyword arguments as in source, for representations."""
+    """Return keyword arguments as source code, for ``__repr__``."""
     return ", ".join(f"{name}={value!r}" for name, value in values.items())

@@ -1,7 +1,7 @@
 """Initialisers of weights and biases.
 
-Everything is drawn in float64 from one `numpy.random.Generator`, in the order W0, b0,
-W1, b1, … with W of shape (in, out), and rounded once to the dtype of the model.
+All parameters are drawn in float64 from one `numpy.random.Generator`, in the order W0,
+b0, W1, b1, … with W of shape (in, out), and rounded once to the dtype of the model.
 
 =====================  ============================================================
 name                   weights (in, out); biases are 0 unless stated otherwise
@@ -69,19 +69,20 @@ def draw(
     rng
         Generator to draw from, first for the weight, then for the bias.
     weight, bias
-        Arrays to fill, float32 or float64; ``bias`` is None if there is none.
+        Arrays to fill, float32 or float64; ``bias`` is None if the layer has none.
     activation
-        Activation of this layer, for "auto".
+        For "auto": activation of this layer.
     hidden_activation
-        Activation of the hidden layers (for the output layer, of the last of them), for
-        "sklearn".
+        For "sklearn": activation of this layer or, if it is the output layer, of the
+        last hidden layer.
     """
     n_in, n_out = weight.shape
     if name == "auto":
         scale = _core.weight_scale(activation)
         name = "glorot_uniform" if scale == "glorot" else f"{scale}_normal"
 
-    # These two also draw the biases, with the bound of the weights.
+    # These two initialisers also draw the biases, within the same bounds as the
+    # weights.
     if name in ("torch", "sklearn"):
         factor = 2.0 if hidden_activation == "sigmoid" else 6.0
         bound = 1 / sqrt(n_in) if name == "torch" else sqrt(factor / (n_in + n_out))
@@ -106,8 +107,8 @@ def draw(
             weight[:] = rng.uniform(-bound, bound, weight.shape)
 
 
-# Number of vectors in a panel, which are orthogonalised together: two matrix products
-# project the earlier vectors out of the whole panel.
+# Number of vectors in a panel: matrix products project the earlier vectors out of all
+# vectors of a panel at once.
 _PANEL = 32
 
 
@@ -134,7 +135,7 @@ def _orthogonal(
 
 
 def _project_out(rows: Array, basis: Array) -> None:
-    """Subtract from each row its components along the basis, twice."""
+    """Subtract from each row its components along the basis vectors, twice."""
     if len(basis) == 0:
         return
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Layers, and the activations by name.
+"""Layers, and the names and formulas of the activations.
 
 Layers are immutable descriptions; the model holds the parameters. In training mode
 (in `fastmlp.MLP.fit` and ``train_step``, and in other methods with ``training=True``)
@@ -85,13 +85,13 @@ class Layer:
     kind: ClassVar[str]
     # Whether the layer returns its input unchanged at inference.
     is_identity_at_inference: ClassVar[bool] = False
-    # Whether the layer, apart from an activation, is linear at inference.
+    # Whether the layer is linear at inference, apart from its activation.
     is_linear: ClassVar[bool] = True
-    # Whether the initial weights of a dense layer before this layer depend on an
-    # activation after it, as if this layer were not between the two.
+    # Whether the initial weights of a dense layer before this layer are chosen for an
+    # activation after this layer, as if this layer were not there.
     precedes_activation: ClassVar[bool] = False
-    # Operations per element of the output: of a forward pass at inference, and of one
-    # in training.
+    # Number of operations per output element in a forward pass: at inference, and in
+    # training.
     flops: ClassVar[tuple[int, int]] = (0, 0)
 
     @property
@@ -100,7 +100,7 @@ class Layer:
         return ()
 
     def core_form(self) -> dict[str, Any]:
-        """Return the fields of the core's LayerSpec besides the kind."""
+        """Return the fields of the core's LayerSpec, except for the kind."""
         return {}
 
     def n_out(self, n_in: int) -> int:
@@ -116,7 +116,7 @@ class Layer:
         return {}
 
     def column_map(self, arrays: Mapping[str, Array]) -> tuple[Array, Array] | None:
-        """Return (scale, shift) if the layer scales and shifts columns at inference.
+        """Return (scale, shift) if inference computes x * scale + shift, or else None.
 
         Parameters
         ----------
@@ -173,7 +173,7 @@ class Dense(Layer):
     bias : bool
         Whether the layer has a bias b; overrides the model's ``bias``.
     init : str, optional
-        Initialisation, see `fastmlp.initializers`. None takes the model's.
+        Initialisation, see `fastmlp.initializers`. None takes the model's ``init``.
 
     Raises
     ------
@@ -219,7 +219,7 @@ class Dense(Layer):
         )
 
     def core_form(self) -> dict[str, Any]:
-        """Return the fields of the core's LayerSpec besides the kind."""
+        """Return the fields of the core's LayerSpec, except for the kind."""
         return {"width": self.n, "activation": self.activation, "bias": self.bias}
 
     def n_out(self, n_in: int) -> int:
@@ -235,7 +235,7 @@ class Dense(Layer):
 class Activation(Layer):
     """An activation as a separate layer: ``h = f(x)``.
 
-    Useful after a normalisation, and for custom functions:
+    This is useful after a normalisation, and for custom functions:
 
     >>> swish = fm.Activation(lambda z: z / (1 + np.exp(-z)), dswish)
 
@@ -255,12 +255,12 @@ class Activation(Layer):
 
     Notes
     -----
-    Functions are called with 1-D arrays of the model's dtype, for blocks of rows, and
-    return an array of the same shape. Their exceptions propagate to the caller of the
-    model. The functions must not use the model that calls them. A model with custom
-    functions runs in one thread, and each block costs some microseconds of Python.
-    Whether results have the same bits everywhere depends on the functions. The model
-    can be pickled if its functions can.
+    The functions are called for blocks of rows, with 1-D arrays of the model's dtype,
+    and must return an array of the same shape. Their exceptions propagate to the caller
+    of the model. The functions must not use the model that calls them. A model with
+    custom functions runs in one thread, and the calls into Python take a few
+    microseconds for each block. Whether results have the same bits everywhere depends
+    on the functions. The model can be pickled if its functions can.
     """
 
     __slots__ = ("derivative", "function")
@@ -305,7 +305,7 @@ class Activation(Layer):
         return f"{getattr(self.function, '__name__', kind)}()"
 
     def core_form(self) -> dict[str, Any]:
-        """Return the fields of the core's LayerSpec besides the kind."""
+        """Return the fields of the core's LayerSpec, except for the kind."""
         if self.is_custom:
             return {"custom": (self.function, self.derivative)}
         return {"activation": self.function}
@@ -314,8 +314,8 @@ class Activation(Layer):
 class Dropout(Layer):
     """Inverted dropout (Srivastava et al. 2014).
 
-    In training each element becomes 0 with probability p, otherwise x / (1 - p). At
-    inference the layer does nothing. The mask is a function of (seed, epoch, step,
+    In training, each element x becomes 0 with probability p, and x / (1 - p) otherwise.
+    At inference the layer does nothing. The mask is a function of (seed, epoch, step,
     layer, element) and independent of the number of threads, so that resumed training
     continues exactly.
 
@@ -343,7 +343,7 @@ class Dropout(Layer):
         self._put(p=_validate.real("p", p, 0.0, 1.0, open_high=True))
 
     def core_form(self) -> dict[str, Any]:
-        """Return the fields of the core's LayerSpec besides the kind."""
+        """Return the fields of the core's LayerSpec, except for the kind."""
         return {"rate": self.p}
 
 
@@ -357,7 +357,7 @@ class Normalization(Layer):
     affine: bool
 
     def _checked_eps(self, eps: object) -> float:
-        """Validate eps; catch a width passed by mistake (PyTorch's layers take one)."""
+        """Return a valid eps; refuse a width, which PyTorch's layers take instead."""
         if isinstance(eps, int) and eps > 1:
             raise ValueError(
                 f"eps must be a small number, got {eps}; the width is taken from the "
@@ -366,7 +366,7 @@ class Normalization(Layer):
         return _validate.real("eps", eps, 0.0, open_low=True)
 
     def core_form(self) -> dict[str, Any]:
-        """Return the fields of the core's LayerSpec besides the kind."""
+        """Return the fields of the core's LayerSpec, except for the kind."""
         return {"eps": self.eps, "bias": self.affine}
 
     def arrays(self, n_in: int) -> dict[str, tuple[int, ...]]:
@@ -375,7 +375,7 @@ class Normalization(Layer):
 
 
 class RowNormalization(Normalization):
-    """Base class of the normalisations of rows."""
+    """Base class of `LayerNorm` and `RMSNorm`, which normalise each row separately."""
 
     __slots__ = ("affine", "eps")
     is_linear = False
@@ -397,14 +397,14 @@ class LayerNorm(RowNormalization):
     Parameters
     ----------
     eps : float
-        Added to the variance, > 0.
+        Number > 0 that is added to the variance.
     affine : bool
         Whether the layer has a scale (initially 1) and a shift (initially 0).
 
     Raises
     ------
     TypeError, ValueError
-        For an eps that is not positive.
+        If an argument has a wrong type, or ``eps`` is not positive.
     """
 
     __slots__ = ()
@@ -421,14 +421,15 @@ class RMSNorm(RowNormalization):
     Parameters
     ----------
     eps : float
-        Added to the mean square, > 0. In PyTorch the default depends on the dtype.
+        Number > 0 that is added to the mean square. In PyTorch the default depends on
+        the dtype.
     affine : bool
         Whether the layer has a scale (initially 1).
 
     Raises
     ------
     TypeError, ValueError
-        For an eps that is not positive.
+        If an argument has a wrong type, or ``eps`` is not positive.
     """
 
     __slots__ = ()
@@ -448,13 +449,14 @@ class BatchNorm(Normalization):
 
     In training, mean and (biased) variance are those of the batch, which needs at least
     two rows, and the running statistics are updated: ``running = (1 - momentum) *
-    running + momentum * batch``, with the unbiased variance. Inference uses the running
-    statistics. `fastmlp.MLP.fold` merges the layer into an adjacent dense layer.
+    running + momentum * batch``, where the variance of the batch is the unbiased one.
+    Inference uses the running statistics. `fastmlp.MLP.fold` merges the layer into an
+    adjacent dense layer.
 
     Parameters
     ----------
     eps : float
-        Added to the variance, > 0.
+        Number > 0 that is added to the variance.
     momentum : float
         Weight of the batch in the update of running statistics, from 0 to 1.
     affine : bool
@@ -463,7 +465,7 @@ class BatchNorm(Normalization):
     Raises
     ------
     TypeError, ValueError
-        For numbers out of range.
+        If an argument has a wrong type or is out of range.
     """
 
     __slots__ = ("affine", "eps", "momentum")
@@ -487,7 +489,7 @@ class BatchNorm(Normalization):
         )
 
     def core_form(self) -> dict[str, Any]:
-        """Return the fields of the core's LayerSpec besides the kind."""
+        """Return the fields of the core's LayerSpec, except for the kind."""
         return {**super().core_form(), "momentum": self.momentum}
 
     def arrays(self, n_in: int) -> dict[str, tuple[int, ...]]:
@@ -517,7 +519,7 @@ class Residual(Layer):
     Raises
     ------
     TypeError, ValueError
-        For other items or an empty sequence.
+        If ``layers`` is empty, or an item is neither a positive int nor a layer.
     """
 
     __slots__ = ("layers",)
@@ -539,7 +541,7 @@ class Residual(Layer):
         return tuple(item for item in self.layers if isinstance(item, Layer))
 
     def core_form(self) -> dict[str, Any]:
-        """Return the fields of the core's LayerSpec besides the kind."""
+        """Return the fields of the core's LayerSpec, except for the kind."""
         return {"body": core_layers(self.body)}
 
     def n_out(self, n_in: int) -> int:
@@ -556,7 +558,7 @@ class Residual(Layer):
         return {"projection.weight": (n, n_in), "projection.bias": (n,)}
 
 
-# The layers by their names in files.
+# The classes of layers, by the names that model files use.
 LAYERS: dict[str, type[Layer]] = {name: globals()[name] for name in __all__}
 
 # Roles of arrays that training updates without gradients.
@@ -569,7 +571,7 @@ def core_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
 
 
 def activation_name(name: str, value: object) -> str:
-    """Return the name of one of the core's activations."""
+    """Return the name of an activation after checking it."""
     if callable(value) or isinstance(value, Activation):
         raise TypeError(
             f"{name} must be a name (str), got {_validate.describe(value)}; to use a "
@@ -586,7 +588,7 @@ def activation_name(name: str, value: object) -> str:
 
 
 def checked(name: str, layers: object, n_in: bool = False) -> list[int | Layer]:
-    """Check widths and layers, with or without an input width before them."""
+    """Return a checked list of widths and layers, after an input width if ``n_in``."""
     first = "the input width, then widths or layers" if n_in else "widths or layers"
     wanted = f"{name} must be a sequence: {first}"
     if isinstance(layers, (str, bytes)):

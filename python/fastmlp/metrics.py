@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ._validate import Array
     from .losses import Loss
 
-# Names that a metric must not have: `History` uses them, or `CSVLogger` for columns.
+# Names that a metric must not have, because `History` or `CSVLogger` uses them.
 RESERVED = ("loss", "val_loss", "metrics", "seconds", "epoch")
 
 
@@ -49,9 +49,10 @@ def accuracy(
     pred : (B, O) or (B,)
         Predictions: logits or probabilities of classes, or of binary outputs.
     target : (B,), (B, O)
-        Class labels, (B,) ints, if O > 1; or an array of the shape of ``pred``, which
-        holds class probabilities, where the largest marks the class, or binary targets,
-        where values above 0.5 are positive (1 and 0, or 1 and -1).
+        For classes, either int labels (B,) or class probabilities of the shape of
+        ``pred``, of which the largest marks the class. For binary outputs, targets of
+        the shape of ``pred``; values above 0.5 are positive, so 1 and 0 or 1 and -1 may
+        be used.
     sample_weight : (B,), optional
         Weights of the rows: finite, not negative, not all zero.
     kind : {"auto", "classes", "binary"}
@@ -243,7 +244,7 @@ METRICS: dict[str, Callable[..., float]] = {
 # Metrics for which higher values are better.
 RISING = ("accuracy", "r2")
 
-# A loss for `_pair`, which makes it check that targets have the shape of predictions.
+# For this loss, `_validate.targets` requires targets of the shape of the predictions.
 _LIKE_PRED = _core.Loss("mse")
 
 
@@ -272,7 +273,7 @@ def _weights(sample_weight: object, rows: int) -> Array:
 
 
 def _mean(values: Array, sample_weight: object) -> float:
-    """Return the weighted mean over rows of the means over their outputs."""
+    """Return the weighted mean over rows of the mean over each row's outputs."""
     if sample_weight is None:
         return float(values.mean(dtype=np.float64))
     rows = values.reshape(len(values), -1).mean(axis=1, dtype=np.float64)
@@ -284,7 +285,7 @@ def _mean(values: Array, sample_weight: object) -> float:
 
 
 def as_metrics(metrics: object, loss: Loss) -> dict[str, Measure]:
-    """Return the metrics of fit's argument ``metrics`` by name."""
+    """Convert the argument ``metrics`` of fit to a dict of metrics by name."""
     if metrics is None:
         return {}
     if isinstance(metrics, str) or (callable(metrics) and not hasattr(metrics, "keys")):
@@ -393,8 +394,8 @@ class Measure:
             ) from None
 
 
-# For each kind of loss, arguments with which `accuracy` reads the outputs of a model
-# trained with it.
+# For some kinds of loss: the arguments of `accuracy` that suit the outputs of a model
+# trained with that loss.
 _ANSWERS: dict[str, dict[str, Any]] = {
     "cross_entropy": {"kind": "classes"},
     "binary_cross_entropy": {"kind": "binary", "threshold": 0.0},
@@ -413,7 +414,7 @@ def _takes_weights(function: Any) -> bool:
 
 
 class History:
-    """Losses, metrics and times of the epochs of a `fastmlp.MLP.fit`.
+    """Losses, metrics and times of the epochs of one call of `fastmlp.MLP.fit`.
 
     Attributes
     ----------
@@ -441,12 +442,12 @@ class History:
         self.has_validation = has_validation
 
     def log(self, name: str, value: float) -> None:
-        """Append a value to a metric, from a callback.
+        """Append a value to a metric; for use in callbacks.
 
         Raises
         ------
         ValueError
-            If the name is one that the history or a CSV log uses itself, such as
+            If the name is reserved for the history itself or for a CSV log, such as
             "loss".
         """
         if name in RESERVED:
@@ -473,7 +474,7 @@ class History:
         return history
 
     def extend(self, other: History) -> None:
-        """Append the epochs of another history, such as that of a resumed training."""
+        """Append the epochs of another history, such as that of a resumed fit."""
         values = other.to_dict()
         self.loss += values["loss"]
         self.val_loss += values["val_loss"]

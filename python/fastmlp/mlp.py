@@ -82,19 +82,19 @@ class MLP(Derivatives, Exports):
 
     Notes
     -----
-    Inputs are anything that ``np.asarray`` takes or that has ``__dlpack__``, in CPU
-    memory. C-contiguous arrays of the model's dtype are used as they are, including
-    read-only arrays, memory maps and tensors; all others are converted once per call.
-    Arrays to be written to (``out``) are never converted. A call that raises TypeError
-    or ValueError leaves the model unchanged.
+    Inputs may be anything in CPU memory that ``np.asarray`` takes or that has
+    ``__dlpack__``. C-contiguous arrays of the model's dtype are used as they are,
+    including read-only arrays, memory maps and tensors; all others are converted once
+    per call. Arrays to be written to (``out``) are never converted. A call that raises
+    TypeError or ValueError leaves the model unchanged.
 
     Targets ``y`` have the shape of the outputs, (B, n_out), or (B,) if n_out is 1.
-    `fastmlp.CrossEntropy` also takes class labels, (B,), and the documentation of the
-    other losses says what they take. A ``sample_weight`` holds one weight per row; the
-    weights are finite, none is negative and not all are zero. Class labels out of range
-    are refused. The values of inputs and of other targets are used as they are: only
-    `fit` checks that they are finite, that probabilities lie between 0 and 1 and that
-    class probabilities for `fastmlp.CrossEntropy` sum to 1.
+    `fastmlp.CrossEntropy` also takes class labels, (B,), and the docstrings of the
+    other losses describe their targets. A ``sample_weight`` holds one weight per row;
+    the weights are finite, none is negative and not all are zero. Class labels out of
+    range are refused. The values of inputs and of other targets are used as they are:
+    only `fit` checks that they are finite, that probabilities lie between 0 and 1 and
+    that class probabilities for `fastmlp.CrossEntropy` sum to 1.
 
     Results are bitwise the same for any number of threads, any position of a row in a
     batch and any instruction set.
@@ -192,7 +192,7 @@ class MLP(Derivatives, Exports):
         x: Array | None = None,
         out: Array | None = None,
     ) -> _core.Predictor:
-        """Return inference bound to buffers, for loops in which microseconds count.
+        """Return a predictor with fixed buffers, for loops in which microseconds count.
 
         The dtypes, shapes and overlaps of the buffers are checked once, here, whereas
         `predict` checks its arrays in every call. Calling the predictor allocates no
@@ -201,14 +201,14 @@ class MLP(Derivatives, Exports):
         Parameters
         ----------
         rows : int, optional
-            Number of samples per call; None means a single sample, in buffers without
-            the axis of rows.
+            Number of samples per call; None means the number of rows of ``x`` if that
+            is 2-D, and otherwise a single sample, whose buffers have no axis for rows.
         x : ndarray (rows, n_in) or (n_in,), optional
             Input buffer, such as one that sensors write to: of the model's dtype and
             C-contiguous; it is never copied. None makes a buffer filled with zeros.
         out : ndarray (rows, n_out) or (n_out,), optional
-            Output buffer, also writeable and not overlapping ``x``. None makes a new
-            buffer.
+            Output buffer, with the same requirements; it must also be writeable and not
+            overlap ``x``. None makes a new buffer.
 
         Returns
         -------
@@ -244,7 +244,7 @@ class MLP(Derivatives, Exports):
         return predictor(self, rows, x, out)
 
     def as_torch_module(self) -> torch.nn.Module:
-        """Return a PyTorch module that computes with this network, in its memory.
+        """Return a PyTorch module that runs this network and shares its parameters.
 
         The module can be part of a PyTorch model: fastmlp computes its forward and
         backward passes, gradients flow through to its inputs, and PyTorch's optimisers
@@ -256,8 +256,8 @@ class MLP(Derivatives, Exports):
             Module for CPU tensors (…, n_in) of the model's dtype, which are not copied
             if they are contiguous. Its only parameter, ``params``, is the memory of
             `params`; with `BatchNorm` its buffer ``statistics`` is the memory of
-            `buffers`; ``mlp`` is this model. Pickles and deep copies contain a copy of
-            the model.
+            `buffers`; its attribute ``mlp`` is this model. Pickles and deep copies
+            contain a copy of the model.
 
         Raises
         ------
@@ -266,11 +266,12 @@ class MLP(Derivatives, Exports):
 
         Notes
         -----
-        Like every new module it is in training mode, in which `Dropout` drops and
-        `BatchNorm` uses the statistics of the batch; call ``eval()`` for inference. A
-        graph may contain several calls, each of which is differentiated with its own
-        masks and statistics. The backward pass of the last call reuses the values that
-        its forward pass kept; that of an earlier call computes the forward pass again.
+        Like every new PyTorch module, it is in training mode, in which `Dropout` drops
+        elements and `BatchNorm` uses the statistics of the batch; call ``eval()`` for
+        inference. A graph may contain several calls, each of which is differentiated
+        with its own masks and statistics. The backward pass of the last call reuses the
+        values that its forward pass kept; the backward pass of an earlier call first
+        repeats its forward pass.
 
         PyTorch detects parameters that its own optimisers changed between forward and
         backward, and raises an error, but it cannot detect changes by fastmlp or by
@@ -426,12 +427,13 @@ class MLP(Derivatives, Exports):
             If the loss is not finite; the step is not taken.
         TypeError, ValueError
             If an array has the wrong kind or shape, a label is out of range, or the
-            optimiser belongs to another model; nothing has changed then.
+            optimiser belongs to another model. The model and the optimiser are left
+            unchanged.
         """
         # A step of a small model takes a microsecond, of which two isinstance calls
         # would be a noticeable part. Therefore cheaper tests recognise the usual
-        # arguments: the type of its core identifies a built-in loss, and an optimiser
-        # whose owner is this model has been checked before.
+        # arguments: a built-in loss has a core of this type, and an optimiser that
+        # passed the checks in an earlier call has this model as its owner.
         core: _core.Loss | None
         try:
             core, owner = loss.core, optimizer._owner  # type: ignore[union-attr]
@@ -557,9 +559,9 @@ class MLP(Derivatives, Exports):
             Number of passes over all samples; may be 0.
         batch_size : int, optional
             Number of samples per step. The last step of an epoch takes the samples that
-            remain, which may be fewer. Required, except that it must be left out if x
-            yields batches, and may be left out for a solver, which takes all samples at
-            once.
+            remain, which may be fewer. It is required, with two exceptions: it must be
+            left out if x yields batches, and may be left out for a solver, which takes
+            all samples at once.
         shuffle : bool
             Whether each epoch takes the samples in a new random order. If x yields
             batches, they are always used in the order in which they come.
@@ -606,8 +608,9 @@ class MLP(Derivatives, Exports):
             the layer and the learning rate, and the cause as far as it is known. The
             model and the optimiser return to their last good state; `history` is kept.
         TypeError, ValueError
-            If an argument has the wrong kind, shape or range; nothing has changed then.
-            A wrong or missing batch ends the training at that point.
+            If an argument has the wrong kind, shape or range; the model and the
+            optimiser are then left unchanged. However, a wrong or missing batch ends
+            the training at that point.
         """
         return session.fit(
             self,
@@ -638,8 +641,8 @@ class MLP(Derivatives, Exports):
         other : MLP
             Model to move towards, with the same dtype and the same parameter shapes.
         tau : float
-            Fraction τ, from 0 (nothing changes) to 1 (the parameters become the
-            other's).
+            Fraction τ, from 0 (nothing changes) to 1 (the parameters become those of
+            ``other``).
 
         Returns
         -------
@@ -649,8 +652,8 @@ class MLP(Derivatives, Exports):
         Raises
         ------
         TypeError, ValueError
-            If ``other`` is not such a model, or τ is out of range; nothing has changed
-            then.
+            If ``other`` is not such a model, or τ is out of range; the parameters are
+            then left unchanged.
         """
         if not isinstance(other, MLP):
             raise TypeError(f"other must be an fm.MLP, got {_validate.describe(other)}")
@@ -679,9 +682,9 @@ class MLP(Derivatives, Exports):
     def fold(self) -> MLP:
         """Return an equivalent model for inference only, with fewer operations.
 
-        Each `BatchNorm` next to a dense layer is merged into it (if it follows one
-        without activation, or precedes one), and `Dropout` is removed. Outputs agree to
-        rounding.
+        A `BatchNorm` directly after a dense layer without activation, or directly
+        before a dense layer, is merged into that layer, and each `Dropout` is removed.
+        The outputs of both models agree up to rounding.
 
         Returns
         -------
@@ -717,7 +720,7 @@ class MLP(Derivatives, Exports):
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
-# Defaults, which __repr__ leaves out.
+# Defaults of the constructor, which ``__repr__`` does not show.
 _DEFAULTS = {
     "activation": "relu",
     "output_activation": "identity",

@@ -2,9 +2,10 @@
 
 A network of dense layers (and residual blocks, and dropout and batch normalisation in
 inference mode) with the activations ``relu``, ``leaky_relu`` and ``identity`` is a
-piecewise linear function. A unit is active if its z > 0. The activation pattern says
-which units are active. It is constant within each linear piece, and the inputs that
-share a pattern form a convex polytope (Montúfar et al. 2014; Hanin & Rolnick 2019).
+piecewise linear function. A unit is active if its pre-activation z is > 0. The
+activation pattern of an input says which units are active. The pattern is constant
+within each linear piece, and the inputs that share a pattern form a convex polytope
+(Montúfar et al. 2014; Hanin & Rolnick 2019).
 
 Everything is computed in float64 from the model's parameters. Neighbouring regions have
 different patterns. They may still have the same slope, if the units that differ do not
@@ -39,7 +40,7 @@ __all__ = [
     "count_regions_2d",
 ]
 
-# Slope of the activation where z < 0.
+# Slope of each supported activation where z < 0.
 SLOPES = {"identity": 1.0, "relu": 0.0, "leaky_relu": 0.01}
 KINKED = ("relu", "leaky_relu")
 
@@ -61,11 +62,12 @@ class LineRegions(
     count : int
         Number of regions.
     joints : ndarray (count - 1,)
-        Boundaries of the regions, as t of start + t (end - start), ascending.
+        Boundaries of the regions, as values of t in start + t (end - start), ascending.
     points : ndarray (count - 1, n_in)
         Boundaries of the regions, as inputs.
     patterns : ndarray of bool (count, units)
-        Activation pattern of each region; units as in `activation_patterns`.
+        Activation pattern of each region, with the units in the order of
+        `activation_patterns`.
     slopes : ndarray (count, n_out)
         Derivative of the outputs with respect to t in each region.
     """
@@ -81,10 +83,11 @@ class WindowRegions(namedtuple("WindowRegions", ("count", "polygons", "patterns"
     count : int
         Number of regions.
     polygons : list of ndarray (corners, 2), or None
-        Corners of each region in order, in coordinates of the window; None if the
-        regions were counted on a grid.
+        Corners of each region, in order along its boundary, in coordinates of the
+        window; None if the regions were counted on a grid.
     patterns : ndarray of bool (count, units)
-        Activation pattern of each region; units as in `activation_patterns`.
+        Activation pattern of each region, with the units in the order of
+        `activation_patterns`.
     """
 
     __slots__ = ()
@@ -128,7 +131,7 @@ def count_regions(mlp: MLP, start: npt.ArrayLike, end: npt.ArrayLike) -> LineReg
     """Count exactly the linear regions that a straight line crosses.
 
     The joints are found layer by layer: on a piece where the earlier layers are linear,
-    each unit's z is linear as well, and there is a joint where z changes its sign. The
+    each unit's z is linear as well, and there is a joint where z changes sign. The
     joints are exact to within float64 rounding; joints closer than 1e-12 of the line's
     length are merged.
 
@@ -208,8 +211,8 @@ def count_regions_2d(
     Without ``resolution`` the count is exact to within float64 rounding: layer by
     layer, the window is cut into convex polygons along the lines on which a unit's z is
     0. With ``resolution``, the different patterns at the points of a grid are counted.
-    This is a lower bound (except for points exactly on a boundary), for networks with
-    too many regions for the exact method.
+    This gives a lower bound (except when points lie exactly on a boundary) for networks
+    that have too many regions for the exact method.
 
     Parameters
     ----------
@@ -326,7 +329,7 @@ def _point(name: str, value: object, n_in: int) -> Array:
 
 
 def _window(window: object, n_in: int) -> tuple[Array, Array, Array, Array]:
-    """Return the bounds of the coordinates, and a corner and two sides as inputs."""
+    """Return the bounds of the window's coordinates, its corner and its two sides."""
     array = _validate.convert("window", window, np.dtype(np.float64))
     wanted = "((x_low, x_high), (y_low, y_high)) for a network with two inputs, or "
     wanted += f"three corners (3, {n_in})"
@@ -349,7 +352,7 @@ def _window(window: object, n_in: int) -> tuple[Array, Array, Array, Array]:
 
 
 def _crossings(t: Array, z: Array) -> tuple[Array, list[tuple[float, int]]]:
-    """Return the new joints, and (t, unit) for all zeros of z, also at old joints."""
+    """Return the new joints, and (t, unit) for all zeros of z, even at old joints."""
     piece, unit = np.nonzero(np.sign(z[:-1]) * np.sign(z[1:]) < 0)
     if not len(piece):
         return np.empty(0), []
@@ -382,10 +385,10 @@ def _refined(t: Array, values: Array, new: Array, place: Array) -> Array:
 def _cut(
     table: Array, sizes: list[int], units: int
 ) -> tuple[Array, list[int], list[int], Array]:
-    """Cut polygons where a unit's z is 0; the z are the first columns of the table.
+    """Cut polygons where a unit's z is 0; the first ``units`` columns hold the z.
 
-    Returns the new table and sizes and, for each new polygon, the index of the old one
-    that it was cut from, and its active units.
+    Returns the table and the sizes of the new polygons and, for each of them, the index
+    of the old polygon that it was cut from, and its active units.
     """
     starts = np.cumsum([0, *sizes[:-1]])
     lows = np.minimum.reduceat(table[:, :units], starts, axis=0)
@@ -406,7 +409,7 @@ def _cut(
 def _halves(polygon: Array, unit: Any) -> list[Array]:
     """Cut a convex polygon, or return it whole if the line misses its interior."""
     z = polygon[:, unit]
-    # Rounding must not leave a sliver where three lines meet in a point.
+    # Otherwise rounding could leave a sliver where three lines meet in a point.
     z[abs(z) <= COINCIDENT * abs(z).max()] = 0
     if not (z.min() < 0 < z.max()):
         return [polygon]

@@ -5,15 +5,15 @@
 >>> opt = fm.Adam(lr=fm.schedules.LinearWarmup(cosine, 500))
 
 Schedules count an optimiser's steps (batches, not epochs) from 0; `values` returns the
-learning rates of steps ``first``, ``first`` + 1, …. They are immutable and functions of
-the step only, so that training resumes exactly from a stored state, and one schedule
-can serve several optimisers. Only `ReduceOnPlateau` has a state, which `Optimizer`
-stores.
+learning rates of steps ``first``, ``first`` + 1, …. Schedules are immutable and depend
+on the step only, so that training resumes exactly from a stored state, and several
+optimisers can share a schedule. Only `ReduceOnPlateau` has a state, which is part of
+the optimiser's state.
 
 If ``torch.optim.lr_scheduler`` has the same schedule, the formula and the names of the
-parameters are those of torch, which counts calls of ``scheduler.step()``, one after
-each step of the optimiser. Powers are computed by multiplication and cosines by the
-core, so that values are the same to the last bit everywhere.
+parameters are those of torch. Torch counts calls of ``scheduler.step()``, of which
+there is one after each step of the optimiser. Powers are computed by multiplication and
+cosines by the core, so that values are the same to the last bit everywhere.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Schedule:
-    """Base class of the schedules; create one of the classes below instead."""
+    """Base class of the schedules; use one of its subclasses."""
 
     # Names of the constructor's arguments.
     _names: ClassVar[tuple[str, ...]] = ()
@@ -57,7 +57,8 @@ class Schedule:
         Returns
         -------
         ndarray (count,), float64
-            Learning rates, equal to those of a call for each step to the last bit.
+            Learning rates: to the last bit the same as if the schedule were called for
+            each step.
 
         Raises
         ------
@@ -148,7 +149,7 @@ class Constant(Schedule):
 
 
 class Step(Schedule):
-    """lr · gamma^⌊t / step_size⌋: times gamma every ``step_size`` steps (StepLR).
+    """lr · gamma^⌊t / step_size⌋: a factor gamma every ``step_size`` steps (StepLR).
 
     Parameters
     ----------
@@ -187,7 +188,7 @@ class Step(Schedule):
 
 
 class MultiStep(Schedule):
-    """lr · gamma^(milestones reached): times gamma at given steps (MultiStepLR).
+    """lr · gamma^(milestones reached): a factor gamma at given steps (MultiStepLR).
 
     Parameters
     ----------
@@ -272,9 +273,10 @@ class Cosine(Schedule):
     """Half a cosine from ``lr`` to ``min_lr``, once or with warm restarts.
 
     The learning rate is min_lr + (lr - min_lr) (1 + cos(π t / T)) / 2 at step t of a
-    period of T steps (Loshchilov & Hutter 2017). Without restarts it is torch's
-    CosineAnnealingLR, but stays at ``min_lr`` after the period, whereas torch's rises
-    again; with them it is torch's CosineAnnealingWarmRestarts.
+    period of T steps (Loshchilov & Hutter 2017). Without restarts the schedule is
+    torch's CosineAnnealingLR, except that it stays at ``min_lr`` after the period,
+    whereas torch's rises again. With restarts it is torch's
+    CosineAnnealingWarmRestarts.
 
     Parameters
     ----------
@@ -283,7 +285,7 @@ class Cosine(Schedule):
     period : int
         Number of steps of the first period (torch's T_max, T_0).
     min_lr : float
-        Learning rate at the end, ≥ 0 and ≤ lr (torch's eta_min).
+        Learning rate at the end of each period, ≥ 0 and ≤ lr (torch's eta_min).
     restarts : int, optional
         Length of each period relative to the one before (torch's T_mult), 1 for equal
         periods. None means that there is one period only.
@@ -323,7 +325,8 @@ class Cosine(Schedule):
         elif self.restarts == 1:
             part = steps % self.period / self.period
         else:
-            # The first steps of the periods are integers, so every restart is exact.
+            # The first step of each period is computed as an integer: every restart is
+            # exact.
             starts, lengths = [0], [self.period]
             last = int(steps.max(initial=0))
             while starts[-1] + lengths[-1] <= last:
@@ -335,7 +338,7 @@ class Cosine(Schedule):
 
 
 class LinearWarmup(Schedule):
-    """A linear rise to a learning rate or to a schedule, which then starts.
+    """A linear rise to a constant learning rate, or to the start of another schedule.
 
     At step t below ``steps`` the learning rate is r (s + (1 - s) t / steps), where s is
     ``start_factor`` and r is ``after``, or the learning rate of the schedule ``after``
@@ -350,7 +353,7 @@ class LinearWarmup(Schedule):
     steps : int
         Number of steps of the rise.
     start_factor : float
-        s, from 0 to 1. If it is 0, the very first step changes nothing.
+        Factor s, from 0 to 1. If it is 0, so is the learning rate of the first step.
 
     Raises
     ------
@@ -534,17 +537,18 @@ class InverseSqrt(Schedule):
 
 
 class ReduceOnPlateau(Schedule):
-    """A smaller learning rate when a measure stops improving (ReduceLROnPlateau).
+    """A learning rate that falls when a measure stops improving (ReduceLROnPlateau).
 
-    `MLP.fit` passes it the validation loss after each epoch, or the training loss if
-    there are no validation data. With `MLP.train_step`, call
-    ``opt.schedule.observe(value)`` yourself. After more than ``patience`` successive
-    values without an improvement, the learning rate is multiplied by ``factor``; the
-    next ``cooldown`` values are then not counted.
+    The measure is the validation loss, or the training loss if there are no validation
+    data; `MLP.fit` passes it to the schedule after each epoch. With `MLP.train_step`,
+    call ``opt.schedule.observe(value)`` yourself. After more than ``patience``
+    successive values without an improvement, the learning rate is multiplied by
+    ``factor``; the next ``cooldown`` values then do not count as values without
+    improvement.
 
-    Unlike the other schedules, it has a state. An optimiser's ``state_dict`` holds a
-    copy of the schedule, and ``load_state_dict`` replaces ``opt.schedule`` with a new
-    object.
+    Unlike the other schedules, this one has a state. An optimiser's ``state_dict``
+    holds a copy of the schedule, and ``load_state_dict`` replaces ``opt.schedule`` with
+    a new object.
 
     Parameters
     ----------
@@ -558,15 +562,16 @@ class ReduceOnPlateau(Schedule):
         Number of successive values without improvement that are tolerated; one more
         causes a reduction.
     threshold : float
-        Amount by which an improvement must exceed the best value so far, ≥ 0.
+        Amount by which a value must be better than the best one so far to count as an
+        improvement, ≥ 0.
     threshold_mode : {"rel", "abs"}
         Whether ``threshold`` is relative to the best value or absolute.
     cooldown : int
-        Number of values that are not counted after a reduction.
+        Number of values after a reduction that do not count towards ``patience``.
     min_lr : float
         Smallest learning rate, ≥ 0.
     eps : float
-        Reductions by at most this amount are skipped as too small, ≥ 0.
+        Largest reduction, ≥ 0, that is skipped because it is too small.
 
     Raises
     ------

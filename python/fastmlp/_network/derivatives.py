@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Derivatives(Model):
     """Outputs and their derivatives with respect to inputs and parameters.
 
-    `jacobian` and the methods after it treat rows independently and in inference mode:
+    `jacobian` and the methods after it treat each row independently, in inference mode:
     dropout does nothing, and batch normalisation uses its running statistics.
     """
 
@@ -97,7 +97,7 @@ class Derivatives(Model):
     def vjp(
         self, x: npt.ArrayLike, dy: npt.ArrayLike, training: bool = False
     ) -> tuple[Array, Array, Array]:
-        """Return outputs and gradients (vector-Jacobian product): forward and backward.
+        """Return outputs and a vector-Jacobian product, as `forward` and `backward` do.
 
         Parameters
         ----------
@@ -162,9 +162,9 @@ class Derivatives(Model):
 
         Notes
         -----
-        All directions of many rows go through the layers as one matrix: n_in tangents
-        forward or n_out cotangents backward, whichever is less work. At a kink the
-        derivative is the one that the backward pass uses: relu'(0) = 0.
+        The directions of all rows pass through the layers together, as one matrix: n_in
+        tangents forward or n_out cotangents backward, whichever is less work. At a kink
+        the derivative is the one that the backward pass uses, for example relu'(0) = 0.
         """
         j = self.core.jacobian(x)
         if j is NotImplemented:
@@ -186,7 +186,7 @@ class Derivatives(Model):
         y : ndarray (B, n_out) or (n_out,)
             The outputs.
         dy : ndarray, shape of y
-            Their derivatives along v.
+            Derivatives of the outputs along v.
 
         Raises
         ------
@@ -219,7 +219,8 @@ class Derivatives(Model):
         Returns
         -------
         ndarray, shape of x
-            For each row, its `hessian` times v, at the cost of two gradients.
+            For each row, the Hessian of the output times the row's direction v. This
+            costs as much as two gradients.
 
         Raises
         ------
@@ -262,9 +263,10 @@ class Derivatives(Model):
 
         Notes
         -----
-        The matrix consists of tangents of the gradient, n_in for each row, with
-        closed-form second derivatives of activations and layer normalisations. A
-        piecewise linear network (relu) has second derivatives of 0.
+        Each matrix consists of n_in directional derivatives of the gradient, one along
+        each input. They use closed-form second derivatives of the activations and layer
+        normalisations. The second derivatives of a piecewise linear network, such as
+        one with relu, are 0.
         """
         weights = self._output_weights(output)
         h = self.core.hessian(x, weights)

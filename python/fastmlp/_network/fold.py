@@ -1,4 +1,4 @@
-"""Layers for inference alone: dropouts removed, batch normalisations merged."""
+"""Layers for inference only, without dropout and with merged batch normalisations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class LayerArrays(NamedTuple):
-    """A layer, its arrays by role, and the layers of its body in the same form."""
+    """A layer, its arrays by role, and the layers of its body as `LayerArrays`."""
 
     layer: Layer
     arrays: dict[str, Array]
@@ -26,10 +26,11 @@ class LayerArrays(NamedTuple):
 def fold(
     layers: Sequence[Layer], named: Mapping[str, Array]
 ) -> tuple[list[Layer], dict[str, Array]]:
-    """Return layers for inference alone, and their arrays.
+    """Return layers for inference only, and their arrays.
 
-    Dropouts are removed. A batch normalisation is merged into a dense layer without
-    activation before it, or else into a dense layer after it; otherwise it stays.
+    Dropouts are removed. A batch normalisation is merged into the preceding layer if
+    that is dense and has no activation, or else into the following layer if that is
+    dense. Otherwise it remains.
 
     Parameters
     ----------
@@ -41,15 +42,15 @@ def fold(
     Returns
     -------
     layers, named
-        Layers and arrays of the folded network, in the same form, with the arrays in
-        float64.
+        Layers and arrays of the folded network, in the form of the arguments. The
+        arrays are float64.
     """
     folded = _folded(_with_arrays(layers, named, ""))
     return [item.layer for item in folded], name_arrays(folded)
 
 
 def name_arrays(items: Sequence[LayerArrays], prefix: str = "") -> dict[str, Array]:
-    """Return all arrays by PyTorch's names."""
+    """Return the arrays of all layers by PyTorch's names."""
     result: dict[str, Array] = {}
     places = top_names([item.layer for item in items])
     for item, place in zip(items, places, strict=True):
@@ -119,5 +120,5 @@ def _folded(items: Sequence[LayerArrays]) -> list[LayerArrays]:
 
 
 def is_plain_dense(layer: Layer | None) -> bool:
-    """Return whether a layer is dense and without activation."""
+    """Return whether a layer is a dense layer without activation."""
     return isinstance(layer, Dense) and layer.activation == "identity"

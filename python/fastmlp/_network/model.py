@@ -1,7 +1,7 @@
 """The base class of the model: its structure, parameters and state.
 
-Modules that `fastmlp.mlp` imports cannot import the class `MLP` from there. They
-annotate with its base class, `Model`, and create new models with `model_class`.
+Modules that `fastmlp.mlp` itself imports cannot import the class `MLP` from it. They
+use its base class `Model` in annotations, and call `model_class` to create new models.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from ..layers import Layer
     from ..metrics import History
 
-    # For type checkers only. Public signatures use `MLP` instead of `Model`, so that
-    # users can annotate the hooks of their callbacks with `MLP`, and type checkers know
-    # all methods of the models that functions such as `fastmlp.load` return.
+    # Imported for type checkers only. Public signatures use `MLP` instead of `Model`,
+    # so that users can annotate the hooks of their callbacks with `MLP`, and type
+    # checkers know all methods of the models that functions such as `fastmlp.load`
+    # return.
     from ..mlp import MLP as MLP
 
 _classes: list[type[MLP]] = []
@@ -39,16 +40,17 @@ _classes: list[type[MLP]] = []
 class EpochSequence:
     """A model's position in its own sequence of epochs.
 
-    Every call of fit without a seed continues from there.
+    A call of `fit` without a seed continues from this position.
 
     Attributes
     ----------
     seed : int
-        Seed of the orders of samples, and of dropout.
+        Seed of the sample orders and of dropout.
     done : int
-        Number of epochs so far.
+        Number of epochs finished so far.
     within : dict or None
-        Progress within the next epoch, as a checkpoint stored it.
+        Progress within an unfinished epoch, loaded from a checkpoint; None if there is
+        none.
     """
 
     __slots__ = ("done", "seed", "within")
@@ -65,9 +67,9 @@ class Model:
     Attributes
     ----------
     core : fastmlp._core.Mlp
-        The compiled core, which computes.
+        The compiled core, which holds the parameters and does the computations.
     sequence : EpochSequence
-        Epochs for which sample orders are drawn.
+        The model's position in its sequence of epochs.
     history : History or None
         History of the last fit.
     forward_shape : tuple of int or None
@@ -79,7 +81,8 @@ class Model:
     history: History | None
     forward_shape: tuple[int, ...] | None
 
-    # The architecture: as given, for ``__repr__``, and resolved.
+    # The architecture: as given to the constructor (for ``__repr__``), and with all
+    # defaults filled in.
     _given: dict[str, Any]
     _layers: tuple[Layer, ...]
     _n_in: int
@@ -88,7 +91,7 @@ class Model:
     _dtype: np.dtype[Any]
 
     def _build(self) -> None:
-        """Set all attributes that follow from ``_given``; parameters are not drawn."""
+        """Set all attributes that follow from ``_given``, but draw no parameters."""
         given = self._given
         self._n_in, *items = given["layers"]
         defaults = resolve.Defaults(
@@ -108,7 +111,7 @@ class Model:
             )
         self._n_params = size
 
-        # The core, and views of its parameters.
+        # Make the core, and views of its parameters.
         layers = core_layers(self._layers)
         self.core = _core.Mlp(self.dtype.name, self.n_in, layers)
         self._params, self._buffers = self.core.params, self.core.buffers
@@ -165,7 +168,7 @@ class Model:
 
     @property
     def weights(self) -> tuple[Array, ...]:
-        """Weight (in, out) of each dense layer, views of `params`.
+        """Weight (in, out) of each dense layer, as a view of `params`.
 
         Dense layers inside residual blocks, and projections, are included, in the order
         of `params`.
@@ -174,7 +177,7 @@ class Model:
 
     @property
     def biases(self) -> tuple[Array | None, ...]:
-        """Bias (out,) or None of each dense layer, views of `params`."""
+        """Bias (out,) of each dense layer, as a view of `params`, or None."""
         return self._biases
 
     @property
@@ -186,7 +189,7 @@ class Model:
         return self._buffers
 
     def named_parameters(self) -> dict[str, Array]:
-        """Return views of `params` by the names of `state_dict`.
+        """Return views of `params`, under the same names as in `state_dict`.
 
         Returns
         -------
@@ -207,7 +210,8 @@ class Model:
             module after each dense layer whose activation is not the identity.
             Normalisations have ``weight`` and ``bias``, and batch normalisations also
             ``running_mean``, ``running_var`` and ``num_batches_tracked``. Residual
-            blocks have modules ``body`` and ``projection``: ``"3.body.0.weight"``.
+            blocks have modules ``body`` and ``projection``, as in
+            ``"3.body.0.weight"``.
 
         Notes
         -----
@@ -215,16 +219,16 @@ class Model:
         included. Dropout in `train_step` is a function of that seed and of the
         optimiser's step count. A model made with the same ``seed`` therefore continues
         the training exactly if the states of both the model and the optimiser are
-        loaded. `copy`, pickles and
-        `fastmlp.Checkpoint` also contain the seed, and the progress of `fit` and of
-        calls with ``training=True``.
+        loaded. `copy`, pickles and `fastmlp.Checkpoint` also contain the seed, and the
+        progress of `fit` and of calls with ``training=True``.
         """
         views = self._views.in_torch_layout()
         tracked = self.core.training_state[2]
         state = {}
         for name, view in views.items():
             state[name] = np.array(view, order="C")
-            # The running variance is the last array of a batch normalisation.
+            # The batch counter comes after the running variance, which is the last view
+            # of a batch normalisation.
             if name.endswith(".running_var"):
                 state[_counter(name)] = np.array(tracked, dtype=np.int64)
         return state
@@ -235,8 +239,9 @@ class Model:
         Parameters
         ----------
         state : mapping of str to array_like
-            Arrays with the names and shapes of `state_dict`, all of them and no others.
-            They are copied, and converted to the model's dtype if necessary.
+            Arrays with exactly the names and shapes of `state_dict`; only
+            ``num_batches_tracked`` may be missing. The arrays are copied, and converted
+            to the model's dtype if necessary.
 
         Raises
         ------
@@ -319,7 +324,7 @@ class Model:
         self.core.training_state = training_state
 
 
-# Attributes that _build sets, and which are therefore not pickled.
+# Attributes that are not pickled, because `_build` sets them.
 _DERIVED = frozenset(
     (
         "_layers",
@@ -340,21 +345,21 @@ _DERIVED = frozenset(
 
 
 def _counter(name: str) -> str:
-    """Return the name of PyTorch's batch counter for the name of a running variance."""
+    """Return the name of the batch counter that goes with a running variance."""
     return name.removesuffix("running_var") + "num_batches_tracked"
 
 
 def register(cls: type[MLP]) -> type[MLP]:
-    """Make ``cls`` the class of new models; a class decorator."""
+    """Make ``cls`` the class that `model_class` returns; a class decorator."""
     _classes[:] = [cls]
     return cls
 
 
 def model_class() -> type[MLP]:
-    """Return the class of new models, `fastmlp.MLP`."""
+    """Return `fastmlp.MLP`, the class of new models."""
     return _classes[0]
 
 
 def is_model(value: object) -> bool:
-    """Return whether something is a `fastmlp.MLP`."""
+    """Return whether a value is a `fastmlp.MLP`."""
     return isinstance(value, _classes[0])

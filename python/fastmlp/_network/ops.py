@@ -1,7 +1,7 @@
 """A model's operations as one flat list of steps, for summaries, plots and exports.
 
-The names are those of ``torch.nn.Sequential``, in which an activation follows each
-dense layer and has its own place.
+Steps are named as in ``torch.nn.Sequential``, where the activation of a dense layer is
+a separate module after it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ INPUT = -1
 
 
 class Step:
-    """An operation of the core, or an activation that the core fuses with one.
+    """A computation of the network: an op of the core, or an activation fused with one.
 
     Attributes
     ----------
@@ -38,12 +38,12 @@ class Step:
     name : str
         Name in ``state_dict``: "0", "3.body.0", "3.projection".
     depth : int
-        Number of residual blocks around it.
+        Number of residual blocks around the step.
     n_in, n_out : int
         Widths.
     activation : str
-        Activation of a dense layer, or the activation itself; a custom function's name
-        is followed by "()".
+        Name of the activation of a dense layer or of an activation step, "identity" for
+        other steps; a custom function's name is followed by "()".
     weight, bias : slice or None
         Positions of W and b, or of scale and shift, in ``params``.
     stats : int
@@ -53,8 +53,8 @@ class Step:
         Indices of the steps whose outputs this step reads, `INPUT` for the network's
         input; ``other`` is the second addend of "add".
     output : int or None
-        Index of the core's op that holds the output; None if the op also computes the
-        activation that follows.
+        Index of the core's op whose output is that of this step; None if the op also
+        computes the activation in the next step.
     """
 
     __slots__ = (
@@ -82,7 +82,7 @@ class Step:
         source: int,
     ) -> None:
         self.kind = kind
-        # Any, because callers can tell the class of the layer from `kind`.
+        # The type is Any, because callers know the class of the layer from `kind`.
         self.layer: Any = layer
         self.name = name
         self.depth = name.count(".body.") + name.endswith(".projection")
@@ -101,7 +101,7 @@ class Step:
 
     @classmethod
     def of_op(cls, op: OpInfo, layer: Layer | None, name: str, source: int) -> Step:
-        """Return the step of an op, without the activation that it may include."""
+        """Return the step of an op, without `Activation` layers fused with the op."""
         kind = op.kind if op.other is None else "add"
         step = cls(kind, layer, name, (op.n_in, op.n_out), source)
         if op.weight is not None:
@@ -120,7 +120,7 @@ class Step:
         return sum(s.stop - s.start for s in slices)
 
     def matrix(self, params: Array) -> Array:
-        """Return W (in, out) of a dense step, a view of a flat vector like params."""
+        """Return a dense step's W (in, out), a view of a vector in `params` order."""
         return params[self.weight].reshape(self.n_in, self.n_out)
 
     def arrays(self, mlp: Model) -> dict[str, Array]:
@@ -167,7 +167,7 @@ def steps(mlp: Model) -> list[Step]:
 
 
 def _fused(places: dict[str, Place], ops: set[str]) -> dict[str, list[Place]]:
-    """Return by op name the `Activation` layers that the core fuses with the op."""
+    """Map names of ops to the `Activation` layers that the core fuses with them."""
     owner = {name: name for name in ops}
     fused: dict[str, list[Place]] = {}
     for name, place in places.items():
@@ -207,7 +207,10 @@ def affine(step: Step, mlp: Model) -> tuple[Array, Array] | None:
 
 
 def last_uses(network: list[Step]) -> list[int]:
-    """For each step, return the last step that reads its output, or the step itself."""
+    """For each step, return the index of the last step that reads its output.
+
+    If no step reads the output, the index is that of the step itself.
+    """
     uses = list(range(len(network)))
     for i, step in enumerate(network):
         for j in (step.source, step.other) if step.kind == "add" else (step.source,):
@@ -217,7 +220,7 @@ def last_uses(network: list[Step]) -> list[int]:
 
 
 def tree(network: list[Step]) -> Iterator[Step]:
-    """Yield the steps in the order of the layers: a block before its body."""
+    """Yield the steps in the order of the layers: a residual block before its body."""
     blocks = {s.name: s for s in network if s.kind == "add"}
     seen: set[str] = set()
     for step in network:

@@ -1,4 +1,4 @@
-"""Inference bound to buffers."""
+"""Inference with fixed input and output buffers."""
 
 from __future__ import annotations
 

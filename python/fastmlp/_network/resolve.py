@@ -29,12 +29,12 @@ def resolve(items: Sequence[int | Layer], defaults: Defaults) -> tuple[Layer, ..
 def _resolve(
     items: Sequence[int | Layer], defaults: Defaults, last: str | None
 ) -> tuple[tuple[Layer, ...], str]:
-    """Return the items as resolved layers, and an activation for the layer before them.
+    """Return resolved layers, and the default activation of a dense layer before them.
 
     Items are resolved from last to first, because only the last dense layer of a model
     has the output activation as its default. ``last`` is the default activation of the
-    last dense layer among the items; None means the output activation. The activation
-    returned is the default of a dense layer in front of the items.
+    last dense layer among the items; None means the output activation. The returned
+    activation is the default of the last dense layer before the items.
     """
     kind = defaults.output_activation if last is None else last
     resolved: list[Layer] = []
@@ -62,13 +62,13 @@ class Place(NamedTuple):
         Name in the core: "2", "3.body.0".
     torch : str
         Name in ``torch.nn.Sequential``, in which the activation of a dense layer is a
-        module of its own.
+        separate module.
     layer : Layer
         The layer.
     n_in : int
         Input width of the layer.
     before : str
-        Name in the core of the layer before it in the same sequence; "" for the first.
+        Name in the core of the preceding layer in the same sequence; "" for the first.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Place(NamedTuple):
 def walk(
     layers: Sequence[Layer], n_in: int = 0, name: str = "", torch: str = ""
 ) -> Iterator[Place]:
-    """Yield all layers with their places: a residual block, then its body."""
+    """Yield the places of all layers; a residual block comes before its body."""
     at, before = 0, ""
     for i, layer in enumerate(layers):
         place = Place(f"{name}{i}", f"{torch}{at}", layer, n_in, before)
@@ -100,9 +100,9 @@ def top_names(layers: Sequence[Layer]) -> list[str]:
 
 
 def torch_names(layers: Sequence[Layer]) -> dict[str, str]:
-    """Return names in ``torch.nn.Sequential`` by names in the core.
+    """Map the layers' names in the core to their names in ``torch.nn.Sequential``.
 
-    Every residual block has a projection here, whether it needs one or not.
+    The name of a projection is included for every residual block, even if it has none.
     """
     names: dict[str, str] = {}
     for place in walk(layers):
@@ -113,7 +113,7 @@ def torch_names(layers: Sequence[Layer]) -> dict[str, str]:
 
 
 def count_parameters(n_in: int, layers: Sequence[Layer]) -> tuple[int, int]:
-    """Return the number of parameters, which may exceed 64 bits, and the last width."""
+    """Return the number of parameters (it may exceed 64 bits) and the output width."""
     size = sum(
         prod(shape)
         for place in walk(layers, n_in)
@@ -128,7 +128,7 @@ def count_parameters(n_in: int, layers: Sequence[Layer]) -> tuple[int, int]:
 def torch_shapes(
     n_in: int, layers: Sequence[Layer], prefix: str = ""
 ) -> dict[str, tuple[int, ...]]:
-    """Return the names and shapes of a ``state_dict``; nothing is allocated."""
+    """Return the names and shapes of a ``state_dict``, without making the arrays."""
     shapes: dict[str, tuple[int, ...]] = {}
     for layer, place in zip(layers, top_names(layers), strict=True):
         name = f"{prefix}{place}."
@@ -142,11 +142,12 @@ def torch_shapes(
 def first_draws(
     layers: Sequence[Layer], init: str, prefix: str = ""
 ) -> Iterator[tuple[str, str, str]]:
-    """Yield name, activation and ``init`` of each dense layer, to draw its weights.
+    """Yield the name of each dense layer, with the activation and initialiser for it.
 
-    The activation is the layer's own. If that is the identity, it is the activation of
-    a following `Activation` with only normalisations and dropouts in between. The
-    argument ``init`` is for the projections of residual blocks.
+    `fastmlp.initializers.draw` takes both. The activation is the layer's own; but if
+    that is the identity and an `Activation` follows, with at most normalisations and
+    dropouts in between, it is that of the `Activation`. The argument ``init`` is the
+    initialiser of the projections of residual blocks.
     """
     for i, layer in enumerate(layers):
         name = f"{prefix}{i}"

@@ -25,12 +25,12 @@ TEXT_COLUMNS = 4
 
 
 def flops(step: Step) -> tuple[int, int]:
-    """Return the operations of a step for one row: at inference, and in training.
+    """Return a step's number of operations per row: at inference, and in training.
 
-    A multiplication and an addition count as two. Training computes the products of a
-    dense layer three times: forward, for the gradient of the weights, and for that of
-    the input, which a layer that reads the network's input does not need. Other
-    operations count twice.
+    A multiplication and an addition count as two operations. In training, a dense layer
+    has three matrix products: for the outputs, for the gradient of the weights, and for
+    the gradient of its inputs, which is not needed if these are the network's inputs.
+    Other operations count twice in training.
     """
     n = step.n_out
     product = 2 * step.n_in * n if step.kind == "dense" else 0
@@ -59,7 +59,7 @@ def _title(step: Step) -> str:
 
 
 def size(count: float) -> str:
-    """Write a number of bytes in a fitting unit, powers of 1000."""
+    """Format a number of bytes with a unit: B, kB, MB or GB, in powers of 1000."""
     if count < 1000:
         return f"{count:.0f} B"
     for unit in ("kB", "MB", "GB"):
@@ -90,7 +90,7 @@ def summary(mlp: Model) -> str:
         )
     last = ("total", "", "", "", *_cells(totals, item))
 
-    # Text to the left, numbers to the right.
+    # Align text to the left and numbers to the right.
     table = [HEADER, *rows, last]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = []

@@ -60,5 +60,5 @@ class Views:
             self.named |= {**parameters, **statistics}
 
     def in_torch_layout(self) -> dict[str, Array]:
-        """Return the same views, but the weights of dense layers as (out, in)."""
+        """Return the same views, with dense layers' weights transposed to (out, in)."""
         return {n: v.T if n in self._dense else v for n, v in self.named.items()}

@@ -4,11 +4,12 @@ Notation: p predictions and y targets of shape (B, O) with B rows and O outputs,
 r = p - y, w sample weights (all 1 if there are none). With ``reduction="mean"`` a loss
 is
 
-    Σ_b w_b L_b / Σ_b w_b,    L_b the mean over the row's O outputs of L(p, y)
+    Σ_b w_b L_b / Σ_b w_b, where L_b is the mean of L(p, y) over the row's outputs
 
-(`CrossEntropy` and `ActionValue` define L_b directly, one per row). Without weights
-this is the mean over all elements, as in torch. With ``reduction="sum"`` it is
-Σ_b w_b Σ_o L(p, y). Gradients are those of exactly the value that is returned.
+(`CrossEntropy` and `ActionValue` define L_b directly, as one value for each row).
+Without weights this is the mean over all elements, as in torch. With
+``reduction="sum"`` it is Σ_b w_b Σ_o L(p, y). Gradients are those of exactly the value
+that is returned.
 
 A custom loss is a function (pred, target) → (value, gradient): see `CustomLoss`.
 """
@@ -29,6 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = [*_custom.__all__, *_native.__all__]
 
-# Pickles refer to the public module.
+# Pickles must name the public module, not the private ones.
 for _object in (Loss, _make, *(globals()[name] for name in __all__)):
     _object.__module__ = __name__

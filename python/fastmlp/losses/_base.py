@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
     from .._validate import Array, Target
 
-    # Values, labels, or for ActionValue (actions, values).
+    # Target values, class labels or, for ActionValue, a pair (actions, values).
     TargetLike: TypeAlias = npt.ArrayLike | tuple[npt.ArrayLike, npt.ArrayLike]
 
 REDUCTIONS = ("mean", "sum")
 
 
 class Loss:
-    """Base class of the losses; create one of the classes below instead.
+    """Base class of the losses; use one of its subclasses.
 
     Losses are immutable, compare by value, and can be hashed and pickled.
     """
@@ -58,7 +58,8 @@ class Loss:
     def _as_array(self, name: str, target: Any) -> Array:
         """Return the targets of a whole data set as an array that `fit` can index.
 
-        Called only for losses written in Python: the core checks the targets of others.
+        This is called only for losses written in Python; `_validate.targets` converts
+        the targets of other losses.
         """
         return np.asarray(target)
 
@@ -102,11 +103,13 @@ class Loss:
         Parameters
         ----------
         pred : (B, O) or (B,)
-            Predictions; float32 is computed in float32, everything else in float64.
+            Predictions. The loss is computed in float32 if they are float32, otherwise
+            in float64.
         target : like ``pred``
-            Targets; `CrossEntropy` also takes int class labels (B,), and `Quantile`,
-            `GaussianNLL` and `ActionValue` document what they take. The values are not
-            checked, for instance whether probabilities are from 0 to 1.
+            Targets; `CrossEntropy` also takes int class labels (B,), and the docstrings
+            of `Quantile`, `GaussianNLL` and `ActionValue` describe their targets. Apart
+            from the range of labels, values are not checked: probabilities, for
+            instance, need not be from 0 to 1.
         sample_weight : (B,), optional
             Weights of the rows: finite, not negative, not all zero.
 
@@ -138,14 +141,14 @@ class Loss:
     ) -> tuple[float, Array]:
         """Return the loss of predictions and its gradient with respect to them.
 
-        Parameters and errors are the same as for calling the loss.
+        The parameters and errors are the same as when the loss is called.
 
         Returns
         -------
         value : float
             The loss.
         grad : ndarray, shape of ``pred``
-            Its gradient, in the dtype that it was computed in.
+            Gradient of the loss, in the dtype in which it was computed.
         """
         if sample_weight is None:
             try:
@@ -160,13 +163,13 @@ class Loss:
     def _arrays(
         self, pred: object, target: object, sample_weight: object
     ) -> tuple[Array, Target, Array | None]:
-        """Return arrays that the core takes, or raise an error that names the fault."""
-        # Predictions, in their own precision.
+        """Return the arguments as arrays that the core accepts, or raise an error."""
+        # float32 predictions remain float32; all others become float64.
         p = _validate.numeric("pred", pred)
         dtype = np.dtype(np.float32 if p.dtype == np.float32 else np.float64)
         p = predictions(_validate.convert("pred", p, dtype))
 
-        # Targets and weights for as many rows.
+        # The targets and weights must fit the predictions.
         y = _validate.targets("target", target, self.core, p.shape, dtype)
         if sample_weight is None:
             return p, y, None
@@ -208,7 +211,7 @@ def predictions(p: Array) -> Array:
 
 
 def _make(cls: type[Loss], arguments: dict[str, Any], factor: float = 1.0) -> Loss:
-    """Make a loss for pickle, which passes positional arguments only."""
+    """Make a loss while unpickling; pickle passes only positional arguments."""
     loss = cls(**arguments)
     return loss if factor == 1.0 else loss._times(factor)
 

@@ -22,10 +22,10 @@ __all__ = ["CustomLoss"]
 class CustomLoss(Loss):
     """A loss that is a Python function.
 
-    The function itself may be passed wherever a loss is expected. Each batch then costs
-    a call into Python and the time of the function, which is most of a step for small
-    models and batches; the built-in losses run in the core. Dropout draws the same
-    masks as with a built-in loss.
+    The function itself may be passed wherever a loss is expected. Each batch then needs
+    a call into Python. For small models and batches, this call and the function itself
+    take most of the time of a step; the built-in losses run in the compiled core.
+    Dropout draws the same masks as with a built-in loss.
 
     Parameters
     ----------
@@ -130,13 +130,13 @@ class CustomLoss(Loss):
         value : float
             The loss.
         grad : ndarray, shape of ``pred``
-            Its gradient, of the dtype of the predictions.
+            Gradient of the loss, in the dtype of the predictions.
 
         Raises
         ------
         TypeError, ValueError
-            If the function does not return a number and such an array, or if there are
-            weights and it does not take them.
+            If the function does not return a number and an array of that shape, or if
+            weights are given and the function does not take them.
         """
         p = _validate.numeric("pred", pred)
         dtype = np.dtype(np.float32 if p.dtype == np.float32 else np.float64)
@@ -199,7 +199,7 @@ def as_loss(loss: Loss | Callable[..., Any]) -> Loss:
     Raises
     ------
     TypeError
-        If it is anything else, such as the name or the class of a loss.
+        If ``loss`` is anything else, such as the name or the class of a loss.
     """
     if isinstance(loss, Loss):
         return loss

@@ -86,7 +86,7 @@ class _WithDelta(Loss):
 
     @property
     def delta(self) -> float:
-        """The abs(r) at which the loss changes from quadratic to linear."""
+        """The value of abs(r) at which the loss changes from quadratic to linear."""
         return self.core.delta
 
     def _arguments(self) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class Huber(_WithDelta):
     Parameters
     ----------
     delta : float
-        The abs(r) at which the loss changes from quadratic to linear, > 0.
+        Value of abs(r) at which the loss changes from quadratic to linear, > 0.
     reduction : {"mean", "sum"}
         How the losses of rows are combined, see `fastmlp.losses`.
 
@@ -120,13 +120,13 @@ class Huber(_WithDelta):
 class PseudoHuber(_WithDelta):
     """L = δ² (√(1 + (r / δ)²) - 1); δ is ``delta`` > 0.
 
-    Charbonnier et al. 1997. It is near ½ r² at 0 and near δ abs(r) far out, like
-    `Huber`, but smooth.
+    Charbonnier et al. 1997. Like `Huber`, the loss is close to ½ r² for small r and to
+    δ abs(r) for large r, but it is smooth.
 
     Parameters
     ----------
     delta : float
-        The abs(r) around which the loss changes from quadratic to linear, > 0.
+        Value of abs(r) around which the loss changes from quadratic to linear, > 0.
     reduction : {"mean", "sum"}
         How the losses of rows are combined, see `fastmlp.losses`.
 
@@ -145,15 +145,15 @@ class PseudoHuber(_WithDelta):
 class CrossEntropy(Loss):
     """L_b = -Σ_o y_bo log softmax(p_b)_o, from logits p (B, O).
 
-    This is ``torch.nn.CrossEntropyLoss``. The target is either an array of class labels
-    0 … O - 1 of any integer dtype, (B,), for which L_b = -log softmax(p_b)[y_b], or one
-    of class probabilities, (B, O). The softmax is part of the loss, so the model's
-    output activation should be the identity. Whether probabilities are from 0 to 1 and
-    sum to 1 is checked by `fastmlp.MLP.fit` only.
+    This is ``torch.nn.CrossEntropyLoss``. The target is either an integer array (B,) of
+    class labels 0 … O - 1, for which L_b = -log softmax(p_b)[y_b], or an array (B, O)
+    of class probabilities. The softmax is part of the loss, so the model's output
+    activation should be the identity. Only `fastmlp.MLP.fit` checks that probabilities
+    are from 0 to 1 and sum to 1.
 
     With label smoothing ε and class weights c, L_b is instead
-    -Σ_o c_o ((1 - ε) y_bo + ε / O) log softmax(p_b)_o (labels as one-hot y_b). As in
-    torch, the mean over rows is then Σ_b w_b L_b / Σ_b w_b c[y_b] for labels; for
+    -Σ_o c_o ((1 - ε) y_bo + ε / O) log softmax(p_b)_o, where y_b is one-hot for labels.
+    As in torch, the mean over rows is then Σ_b w_b L_b / Σ_b w_b c[y_b] for labels; for
     probabilities, the divisor does not include the class weights.
 
     Parameters
@@ -168,7 +168,7 @@ class CrossEntropy(Loss):
     Raises
     ------
     TypeError, ValueError
-        If a number is out of range; when the loss is used, if the number of class
+        If a number is out of range or, when the loss is used, if the number of class
         weights is not O.
     """
 
@@ -208,26 +208,26 @@ class CrossEntropy(Loss):
 
 
 class BinaryCrossEntropy(Loss):
-    """L = max(p, 0) - p y + log(1 + exp(-abs(p))), from logits p, y from 0 to 1.
+    """L = max(p, 0) - p y + log(1 + exp(-abs(p))), for logits p and targets y.
 
     This is -y log s - (1 - y) log(1 - s) with s = sigmoid(p), computed without overflow
     like ``torch.nn.BCEWithLogitsLoss``. The sigmoid is part of the loss, so the model's
-    output activation should be the identity. Whether targets are from 0 to 1 is checked
-    by `fastmlp.MLP.fit` only.
+    output activation should be the identity. Targets must be from 0 to 1; only
+    `fastmlp.MLP.fit` checks this.
 
     Parameters
     ----------
     pos_weight : float or sequence of O floats, optional
-        c ≥ 0 in -c y log s - (1 - y) log(1 - s), one for all outputs or one for each,
-        for instance the ratio of zeros to ones among the targets.
+        Weight c ≥ 0 in -c y log s - (1 - y) log(1 - s), one for all outputs or one for
+        each, for instance the ratio of zeros to ones among the targets.
     reduction : {"mean", "sum"}
         How the losses of rows are combined, see `fastmlp.losses`.
 
     Raises
     ------
     TypeError, ValueError
-        If a number is out of range; when the loss is used, if the number of weights is
-        not O.
+        If a number is out of range or, when the loss is used, if the number of weights
+        is not O.
     """
 
     __slots__ = ()
@@ -244,7 +244,7 @@ class BinaryCrossEntropy(Loss):
 
     @property
     def pos_weight(self) -> float | tuple[float, ...] | None:
-        """The weight of targets of 1 relative to targets of 0; None if equal."""
+        """The weight of targets of 1 relative to targets of 0; None if it is 1."""
         one = None if self.core.delta == 1.0 else self.core.delta
         return self.core.per_output or one
 
@@ -284,8 +284,8 @@ class Quantile(Loss):
     prediction that is too low costs q per unit, one that is too high 1 - q; q = ½ gives
     half the absolute error. The derivative at p = y is taken to be 0.
 
-    With several q, output o is trained for q_o. The target is then (B, O), or (B,) or
-    (B, 1) if all outputs share it.
+    With several q, output o is trained for q_o. The target then has shape (B, O), or
+    (B,) or (B, 1) if all outputs have the same target.
 
     Parameters
     ----------
@@ -297,7 +297,7 @@ class Quantile(Loss):
     Raises
     ------
     TypeError, ValueError
-        If a number is out of range; when the loss is used, if there are several
+        If a number is out of range or, when the loss is used, if there are several
         quantiles but not one for each output.
     """
 
@@ -311,7 +311,7 @@ class Quantile(Loss):
 
     @property
     def q(self) -> float | tuple[float, ...]:
-        """The quantile, or one for each output."""
+        """The quantile, or a tuple with one for each output."""
         return self.core.per_output or self.core.delta
 
     def _arguments(self) -> dict[str, Any]:
@@ -330,7 +330,7 @@ class GaussianNLL(Loss):
     the value does not depend on s; its derivative with respect to s would be 0, and the
     model could not leave this region. Therefore this derivative is computed as if
     clamping v had the derivative 1: ½ (1 - (m - y)² / eps) exp(s) / eps. This agrees
-    with ``torch.nn.GaussianNLLLoss`` of exp(s).
+    with ``torch.nn.GaussianNLLLoss`` for the variance exp(s).
 
     Parameters
     ----------
@@ -363,9 +363,9 @@ class Hinge(Loss):
     """L = max(0, margin - y p), for targets y of -1 or 1 and scores p.
 
     With a margin of 1 it is the loss of the support vector machine (Cortes & Vapnik,
-    1995), a linear one if the model has no hidden layer. With a margin of 0 it is that
-    of the perceptron (Rosenblatt, 1958), whose learning rule is a gradient step on one
-    example. The predicted class is the sign of p. At the kink, y p = margin, the
+    1995), a linear one if the model has no hidden layer. With a margin of 0 it is the
+    loss of the perceptron (Rosenblatt, 1958), whose learning rule is a gradient step on
+    one example. The predicted class is the sign of p. At the kink, y p = margin, the
     derivative is -y, as for a misclassified example: a perceptron starts at p = 0 and
     could not learn otherwise.
 
@@ -402,7 +402,7 @@ class ActionValue(Loss):
     It is the loss of Q-learning (Watkins & Dayan, 1992). The predictions p (B, A) are
     the values of all A actions. The target is a pair (actions, values), int (B,) and
     (B,). A value is for instance the reward plus the discounted max_u Q(x', u); the
-    gradient treats it as a constant. The mean is over rows.
+    gradient treats the values as constants. Means are over rows.
 
     Parameters
     ----------

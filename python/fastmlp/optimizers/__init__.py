@@ -17,15 +17,15 @@ must be picklable if the optimiser is to be pickled.
 All optimisers also take these options:
 
 clip_norm : float, optional
-    Bound > 0 of the gradients' norm: the gradients are multiplied by
+    Upper bound > 0 of the norm of the gradients: they are multiplied by
     min(1, clip_norm / (‖g‖ + 1e-6)), where ‖g‖ is the Euclidean norm of all gradients
     together (``torch.nn.utils.clip_grad_norm_``); excludes ``clip_value``.
 clip_value : float, optional
-    Bound > 0 of each gradient, which is clamped to [-clip_value, clip_value]
-    (``clip_grad_value_``).
+    Upper bound > 0 of the magnitude of each gradient, which is clamped to
+    [-clip_value, clip_value] (``clip_grad_value_``).
 l1 : float
-    Size μ ≥ 0 of the penalty μ ‖θ‖₁: μ sign(θ) is added to g after clipping, with
-    sign(0) = 0, in addition to weight decay. ``maximize`` does not negate it.
+    Coefficient μ ≥ 0 of the penalty μ ‖θ‖₁: μ sign(θ) is added to g after clipping,
+    with sign(0) = 0, in addition to weight decay. ``maximize`` does not negate it.
 decay : {"all", "weights"}
     Parameters that ``weight_decay`` and ``l1`` apply to: "weights" excludes biases and
     the parameters of norm layers; in `Optimizer.step` it excludes arrays of fewer than
@@ -44,6 +44,6 @@ from ._first_order import *
 
 __all__ = ["Optimizer", *_first_order.__all__]
 
-# Pickles refer to the public module.
+# Pickles must name the public module, not the private ones.
 for _name in __all__:
     globals()[_name].__module__ = __name__

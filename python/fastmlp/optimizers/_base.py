@@ -32,12 +32,13 @@ if TYPE_CHECKING:
 
 
 class Optimizer:
-    """Base class of the optimisers; make an object of a subclass.
+    """Base class of the optimisers; use one of its subclasses.
 
     An optimiser belongs to the first model it trains, because its moments are of no use
-    to another model; `reset` frees it. `step` updates arrays without a model.
-    Hyperparameters can be set between steps, unless the new value needs different
-    arrays of state. An optimiser can be pickled and copied with all its state.
+    to another model; after `reset`, it can train a different one. `step` updates arrays
+    that need not belong to a model. Hyperparameters can be set between steps, unless
+    the new value would need other state arrays. An optimiser can be pickled and copied
+    with all its state.
 
     Attributes
     ----------
@@ -56,9 +57,9 @@ class Optimizer:
 
     core: _core.Optimizer
     _owner: weakref.ref[Any] | None  # the model that it trains
-    # The schedule or function of the learning rate, or None if it is a number; and
-    # learning rates computed in advance, with the step of the first one, because a
-    # schedule computes many of them at once cheaply.
+    # The schedule or function that gives the learning rate, or None if the rate is a
+    # number. `_ahead` holds learning rates computed in advance, after the step of the
+    # first one, because a schedule computes many rates at once cheaply.
     _schedule: Schedule | Callable[[int], float] | None
     _ahead: tuple[int, list[float]]
 
@@ -77,7 +78,7 @@ class Optimizer:
         raise TypeError("Optimizer is abstract: make fm.SGD(lr), fm.Adam(), …")
 
     def __init_subclass__(cls, kind: str | None = None, **constants: Any) -> None:
-        """Register the class if it states the ``kind`` of an optimiser in the core.
+        """Make the subclass use the optimiser ``kind`` of the core, if that is given.
 
         Parameters
         ----------
@@ -93,7 +94,7 @@ class Optimizer:
             cls._kind, cls._constants = kind, constants
             code = cls.__init__.__code__
             names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
-            # States and ``__repr__`` list these two last.
+            # State dicts and ``__repr__`` list ``maximize`` and ``eps_mode`` last.
             cls._names = tuple(sorted(names, key=("maximize", "eps_mode").count))
 
     def _set_up(self, arguments: Mapping[str, Any]) -> None:
@@ -148,11 +149,11 @@ class Optimizer:
 
     @property
     def schedule(self) -> Schedule | Callable[[int], float] | None:
-        """Schedule or function of the learning rate; None if that is a number."""
+        """Schedule or function of the learning rate; None if the rate is a number."""
         return self._schedule
 
     def _scheduled(self, step: int) -> float:
-        """Return the schedule's learning rate of a step."""
+        """Return the learning rate that the schedule gives for a step."""
         if isinstance(self._schedule, ReduceOnPlateau):
             return self._schedule.current
         if not isinstance(self._schedule, Schedule):
@@ -180,7 +181,7 @@ class Optimizer:
         return rate
 
     def _rates(self, first: int, count: int) -> Array:
-        """Return the schedule's learning rates of some steps, checked."""
+        """Return the checked learning rates of ``count`` steps from ``first`` on."""
         if not isinstance(self._schedule, Schedule):
             return np.array([self._asked(i) for i in range(first, first + count)])
         rates = self._schedule.values(first, count)
@@ -191,7 +192,7 @@ class Optimizer:
         return rates
 
     def _values(self, count: int) -> Array | None:
-        """Return the learning rates of the next steps, None if all are ``lr``."""
+        """Return the learning rates of the next steps, or None without a schedule."""
         if self._schedule is None:
             return None
         return self._rates(self.step_count, count)
@@ -218,7 +219,7 @@ class Optimizer:
         return [slots["ema"] for slots in self.core.state()["slots"]]
 
     def averaged(self, mlp: MLP) -> MLP:
-        """Return a copy of a model with the moving averages of its parameters.
+        """Return a copy of a model whose parameters are the moving averages.
 
         Parameters
         ----------
@@ -283,7 +284,8 @@ class Optimizer:
         Raises
         ------
         TypeError, ValueError
-            If the arrays cannot be used without conversion; nothing has changed then.
+            If the arrays cannot be used without conversion; they are then left
+            unchanged.
         """
         if self._schedule is not None:
             self._set_lr()
@@ -333,7 +335,7 @@ class Optimizer:
         Raises
         ------
         TypeError, ValueError
-            If the state is invalid; the optimiser is unchanged then.
+            If the state is invalid; the optimiser is then left unchanged.
         """
         # Check the keys of the state and of its hyperparameters.
         hyper, step, slots = _validate.stored(state, self._kind_name())
@@ -344,7 +346,7 @@ class Optimizer:
                 f"got {', '.join(map(str, hyper))}"
             )
 
-        # Load the values into a new core and keep that only if it accepts them.
+        # Load the values into a new core, and keep that core only if it accepts them.
         other = type(self).__new__(type(self))
         other._make(dict(hyper))
         count = _validate.count("state['step']", step, 0)
@@ -391,7 +393,7 @@ def _slot_arrays(i: int, slot: object) -> dict[str, Array]:
 
 
 def _lists(params: object, grads: object) -> tuple[list[Any], list[Any]]:
-    """Return both as lists of arrays."""
+    """Return ``params`` and ``grads`` as lists of arrays."""
     if isinstance(params, np.ndarray) or isinstance(grads, np.ndarray):
         params = [params] if isinstance(params, np.ndarray) else params
         grads = [grads] if isinstance(grads, np.ndarray) else grads
@@ -407,7 +409,7 @@ def _lists(params: object, grads: object) -> tuple[list[Any], list[Any]]:
 
 
 def _flat(params: list[Any], grads: list[Any]) -> tuple[list[Array], list[Array]]:
-    """Return views with one or two dimensions; raise an error if arrays are invalid."""
+    """Return the arrays as 1-D or 2-D views; raise an error if they are invalid."""
     if len(params) != len(grads):
         raise ValueError(
             "params and grads must have the same number of arrays, "

@@ -22,8 +22,8 @@ class SGD(Optimizer, kind="sgd"):
 
     Without momentum θ ← θ - lr g. With momentum μ and dampening τ: b ← μ b + (1 - τ) g
     (b ← g in the first step), and θ ← θ - lr b, or θ ← θ - lr (g + μ b) for
-    ``nesterov`` (Sutskever et al. 2013; b does not include lr, as in torch and unlike
-    in Keras).
+    ``nesterov`` (Sutskever et al. 2013). As in torch, but not in Keras, b does not
+    include lr.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ class Adagrad(Optimizer, kind="adagrad"):
     weight_decay : float
         Weight decay λ, ≥ 0.
     initial_accumulator_value : float
-        Value of s before the first step, ≥ 0; fixed.
+        Value of s before the first step, ≥ 0; it cannot be changed later.
     eps : float
         Term ε of the denominator, ≥ 0.
     maximize : bool
@@ -140,7 +140,7 @@ class RMSprop(Optimizer, kind="rmsprop"):
     lr : float, Schedule or callable
         Learning rate, ≥ 0; see `fastmlp.optimizers`.
     alpha : float
-        Weight of the past in v, from 0 to 1.
+        Decay rate of v, the weight of its previous value, from 0 to 1.
     eps : float
         Term ε of the denominator, ≥ 0.
     momentum : float
@@ -207,13 +207,13 @@ class Adam(_Adam, kind="adam"):
     lr : float, Schedule or callable
         Learning rate, ≥ 0; see `fastmlp.optimizers`.
     betas : (float, float)
-        Weights β₁ and β₂ of the past in m and v, from 0 to below 1.
+        Decay rates β₁ and β₂ of m and v, from 0 to below 1.
     eps : float
         Term ε of the denominator, ≥ 0.
     weight_decay : float
         Weight decay λ, ≥ 0, added to the gradient; `AdamW` decouples it.
     amsgrad : bool
-        Whether to use the largest v so far.
+        Whether to use AMSGrad, with the largest v so far in place of v.
     maximize : bool
         Whether to maximise instead of minimise.
     eps_mode : {"outside", "inside", "hat"}
@@ -249,20 +249,21 @@ class Adam(_Adam, kind="adam"):
 class AdamW(_Adam, kind="adam", decoupled=True):
     """`Adam` with decoupled weight decay (Loshchilov & Hutter 2019).
 
-    First θ ← θ (1 - lr λ), then Adam's step with a gradient that does not include λ.
+    First θ ← θ (1 - lr λ), then Adam's step with a gradient that does not include
+    weight decay.
 
     Parameters
     ----------
     lr : float, Schedule or callable
         Learning rate, ≥ 0; see `fastmlp.optimizers`.
     betas : (float, float)
-        Weights β₁ and β₂ of the past in m and v, from 0 to below 1.
+        Decay rates β₁ and β₂ of m and v, from 0 to below 1.
     eps : float
         Term ε of the denominator, ≥ 0.
     weight_decay : float
         Weight decay λ, ≥ 0; not added to the gradient.
     amsgrad : bool
-        Whether to use the largest v so far.
+        Whether to use AMSGrad, with the largest v so far in place of v.
     maximize : bool
         Whether to maximise instead of minimise; the decay is the same.
     eps_mode : {"outside", "inside", "hat"}
@@ -303,7 +304,7 @@ class Adamax(Optimizer, kind="adamax"):
     lr : float, Schedule or callable
         Learning rate, ≥ 0; see `fastmlp.optimizers`.
     betas : (float, float)
-        Weights β₁ and β₂ of the past in m and u, from 0 to below 1.
+        Decay rates β₁ and β₂ of m and u, from 0 to below 1.
     eps : float
         Term ε of the denominator, ≥ 0; added to |g|, as in torch.
     weight_decay : float

@@ -108,7 +108,7 @@ class Flag(Hyperparameter[bool]):
 
 
 class Optional(Hyperparameter["float | None"]):
-    """A number > 0 and below a bound, or None, which is 0 in the core."""
+    """A number > 0 and below a bound, or None, which the core stores as 0."""
 
     def __init__(self, high: float = inf) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class Optional(Hyperparameter["float | None"]):
 
 
 class Decay(Hyperparameter[str]):
-    """Which parameters weight decay and L1 act on; a flag in the core."""
+    """The parameters that weight decay and L1 apply to; the core stores a flag."""
 
     def check(self, value: object) -> str:
         return _validate.choice(self._name, value, ("all", "weights"))
@@ -195,7 +195,7 @@ class Lr:
         )
 
     def to_core(self, value: Rate) -> dict[str, Any]:
-        """Return the core's number, 0 until a schedule gives one."""
+        """Return the learning rate, or 0 if a schedule sets it before each step."""
         return {"lr": value if isinstance(value, float) else 0.0}
 
     @overload

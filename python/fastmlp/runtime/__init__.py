@@ -31,7 +31,7 @@ __all__ = [
 # blocks; the last limit applies. The blocks of several Python threads may overlap, and
 # end in any order.
 _asked = [[0]]
-# Fits that run in several Python threads at the same time and share the cores.
+# A token for each fit that shares the cores with fits in other Python threads.
 _fits: list[object] = []
 _asking = Lock()
 
@@ -43,9 +43,9 @@ def _limit() -> None:
 
 
 def _forked() -> None:
-    """Replace the lock and forget the fits in a forked child.
+    """In a forked child, replace the lock and clear the list of fits.
 
-    The threads that held them do not exist there.
+    The threads that held the lock or ran the fits do not exist in the child.
     """
     global _asking
     _asking = Lock()
@@ -59,9 +59,10 @@ if hasattr(os, "register_at_fork"):
 def set_num_threads(n: int) -> None:
     """Limit the number of threads of each call in this process.
 
-    It is only an upper limit: small tasks use fewer threads because that is faster. By
-    default each call follows OMP_NUM_THREADS, threadpoolctl, the CPU affinity and the
-    quota of the control group.
+    ``n`` is only an upper limit: small tasks use fewer threads because that is faster.
+    By default, the limit is the smallest of OpenMP's current limit (set by
+    OMP_NUM_THREADS or threadpoolctl), the number of CPUs in the process's affinity
+    mask, and the CPU quota of its control group.
 
     Parameters
     ----------
@@ -87,10 +88,11 @@ def get_num_threads() -> int:
 
 @contextmanager
 def threads(n: int) -> Iterator[None]:
-    """``with fm.threads(n):`` is `set_num_threads` for the duration of the block.
+    """``with fm.threads(n):`` limits the number of threads for the block's duration.
 
-    If several Python threads are in such blocks, the one entered last applies to all of
-    them. When all have ended, the previous limit applies again.
+    The limit applies to the whole process: if several Python threads are inside such
+    blocks, the limit of the block entered last applies to all of them. When all blocks
+    have ended, the previous limit applies again.
 
     Parameters
     ----------
@@ -111,14 +113,15 @@ def threads(n: int) -> Iterator[None]:
         yield
     finally:
         with _asking:
-            # By identity: other blocks may have the same limit.
+            # Find the block's entry by identity, because other blocks may have the same
+            # limit.
             del _asked[next(i for i, one in enumerate(_asked) if one is own)]
             _limit()
 
 
 @contextmanager
 def share_threads() -> Iterator[None]:
-    """Share the threads with the other fits inside such a block; for the estimators."""
+    """Share the limit of threads equally with all other fits inside such a block."""
     own = object()
     with _asking:
         _fits.append(own)
@@ -150,7 +153,7 @@ def available_isas() -> tuple[str, ...]:
 def use_isa(name: str) -> Iterator[None]:
     """``with fm.use_isa("avx2"):`` uses an instruction set for the block's duration.
 
-    It applies to the whole process.
+    The choice applies to the whole process.
 
     Parameters
     ----------

@@ -81,7 +81,7 @@ def run(report: Callable[[str], object] = print) -> bool:
             with use_isa(name):
                 wrong = list(_wrong_kernels(dtype))
                 trained = {_trained_hash(dtype, n) for n in THREADS}
-            # All are compared with the first instruction set, the portable "scalar".
+            # Compare with the hash of the first instruction set, the portable "scalar".
             if trained != {hashes.setdefault(dtype, min(trained))}:
                 wrong.append(
                     "training: bits differ between numbers of threads, or from those "
@@ -121,7 +121,7 @@ def _wrong_kernels(dtype: str) -> Iterator[str]:
 
 
 def _fresh(array: Array, wide: bool) -> Array:
-    """Return a copy, in float64 if ``wide`` and the array is of floats."""
+    """Return a copy; with ``wide``, arrays of floats are converted to float64."""
     dtype = np.float64 if wide and array.dtype.kind == "f" else array.dtype
     return array.astype(dtype)
 
@@ -129,7 +129,7 @@ def _fresh(array: Array, wide: bool) -> Array:
 def _calls(
     rng: np.random.Generator, dtype: np.dtype[Any]
 ) -> Iterator[tuple[str, list[Array], list[Any], int]]:
-    """Yield the calls to compare: kernel, outputs, other arguments, terms per sum."""
+    """Yield calls to compare: kernel, outputs, other arguments, terms in each sum."""
 
     def normal(*shape: int) -> Array:
         return rng.standard_normal(shape).astype(dtype)
@@ -159,7 +159,7 @@ def _calls(
             reference.activation_forward(saved, z, kind)
         yield "activation_backward", [np.zeros_like(z)], [dz, saved, kind], N_OUT
 
-    # Losses, with their gradients and with scales of the rows.
+    # Losses and their gradients, with a scale for each row.
     scale = abs(normal(ROWS))
     labels = rng.integers(N_OUT, size=ROWS)
     shares = rng.dirichlet(np.ones(N_OUT), ROWS).astype(dtype)
@@ -206,7 +206,7 @@ def _trained_hash(dtype: str, n_threads: int) -> str:
     mlp = MLP(layers, activation="tanh", dtype=dtype, seed=2)
     with threads(n_threads):
         for batch_size in BATCH_SIZES:
-            # One batch, and a last one that is shorter.
+            # One full batch, and a shorter last one.
             x = rng.standard_normal((batch_size * 5 // 4, n_in)).astype(dtype)
             y = rng.integers(n_out, size=len(x))
             mlp.fit(
