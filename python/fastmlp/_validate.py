@@ -436,7 +436,7 @@ def weights(
     raise ValueError(f"{name} must not be all zero")
 
 
-# Values, which only fit checks ------------------------------------------------------
+# Values that only fit checks --------------------------------------------------------
 
 
 def finite(name: str, array: Array) -> None:

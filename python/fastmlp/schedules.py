@@ -57,8 +57,8 @@ class Schedule:
         Returns
         -------
         ndarray (count,), float64
-            Learning rates: to the last bit the same as if the schedule were called for
-            each step.
+            Learning rates, with the same bits as if the schedule were called for each
+            step.
 
         Raises
         ------

@@ -152,8 +152,8 @@ class Derivatives(Model):
         Returns
         -------
         ndarray (B, n_out, n_in) or (n_out, n_in)
-            Element (b, o, i) is the derivative of output o of row b with respect to its
-            input i.
+            Element (b, o, i) is the derivative of output o of row b with respect to
+            input i of the same row.
 
         Raises
         ------
@@ -213,8 +213,8 @@ class Derivatives(Model):
         v : array_like, shape of x
             Direction for each sample.
         output : int or (n_out,), optional
-            Index of an output, or weights of a sum of all outputs; None if there is
-            only one output.
+            Index of the output, or a weight for each output, to differentiate their
+            weighted sum. None is allowed if there is only one output.
 
         Returns
         -------
@@ -246,8 +246,8 @@ class Derivatives(Model):
         x : (B, n_in) or (n_in,)
             Samples as rows, or one sample.
         output : int or (n_out,), optional
-            Index of an output, or weights of a sum of all outputs; None if there is
-            only one output.
+            Index of the output, or a weight for each output, to differentiate their
+            weighted sum. None is allowed if there is only one output.
 
         Returns
         -------

@@ -159,9 +159,11 @@ class CrossEntropy(Loss):
     Parameters
     ----------
     label_smoothing : float
-        ε, from 0 to 1 (Szegedy et al., "Rethinking the Inception architecture", 2016).
+        Fraction ε of each label that is spread evenly over all classes, from 0 to 1
+        (Szegedy et al., "Rethinking the Inception architecture", 2016).
     class_weight : sequence of O floats, optional
-        c, finite, not negative, for instance N / (O N_o) if class o has N_o of N rows.
+        Class weights c, finite and not negative; for instance N / (O N_o) if class o
+        has N_o of N rows.
     reduction : {"mean", "sum"}
         How the losses of rows are combined, see `fastmlp.losses`.
 
@@ -191,7 +193,7 @@ class CrossEntropy(Loss):
 
     @property
     def label_smoothing(self) -> float:
-        """The part of each label that is spread evenly over all classes."""
+        """The fraction of each label that is spread evenly over all classes."""
         return self.core.smoothing
 
     @property
