@@ -630,8 +630,8 @@ class LevenbergMarquardt(Solver):
             ``f(theta) -> (r, jacobian)``: residuals (M,) and their derivatives
             ``(M, *theta.shape)``.
         theta : array_like
-            Starting point of any shape; ``f`` gets float32 points for a float32 point,
-            else float64. The linear algebra is in float64.
+            Starting point of any shape. The points passed to ``f`` are float32 if this
+            point is float32, else float64; the linear algebra is in float64.
         iterations : int
             Largest number of iterations.
 

@@ -75,7 +75,7 @@ class Evaluator:
         value = None
         if self._validation:
             value = loss_of_outputs(self._loss, pred, y, weight)
-        read_only = pred.view()  # so that no metric changes it for the next one
+        read_only = pred.view()  # so that no metric can change it for the next
         read_only.flags.writeable = False
         return value, {k: f(read_only, y, weight) for k, f in self._metrics.items()}
 

@@ -42,7 +42,8 @@ class NativeEpoch:
     listener : callable, optional
         Function to call after each step.
     l2 : float
-        L2 penalty of the weights, as in the core.
+        Strength of the L2 penalty ½ l2 ΣW² / n, where n is the number of rows in the
+        batch, or the sum of their sample weights.
     """
 
     def __init__(

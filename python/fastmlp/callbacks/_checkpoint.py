@@ -71,7 +71,7 @@ class Checkpoint(Watching):
 
     Examples
     --------
-    To resume, create the model and the optimiser by the same code as before::
+    To resume, create the model and the optimiser with the same code as before::
 
         path = "run.safetensors"
         stop, save = fm.EarlyStopping(patience=5), fm.Checkpoint(path)
@@ -80,8 +80,8 @@ class Checkpoint(Watching):
                        batch_size=128, callbacks=[stop, save])
         done.extend(rest)
 
-    If the file was written within an epoch, ``done`` has the epochs before it, and the
-    first epoch of ``rest`` is the remainder of that epoch.
+    If the file was written within an epoch, ``done`` holds the epochs before that
+    epoch, and the first epoch of ``rest`` is the remainder of it.
     """
 
     _last = True

@@ -82,7 +82,7 @@ class Monitor(Callback):
         were not kept, for example because a following `fastmlp.Activation` overwrote
         them.
     units : dict of str to int
-        Number of units of each layer that can have dead units.
+        Number of units, for each layer that can have dead or saturated units.
     dead : dict of str to list of int
         Number of units of each layer in ``units`` that are dead or saturated in all
         rows of the last batch; -1 if unknown. A unit of relu is dead if its output is

@@ -42,11 +42,11 @@ class Batch(NamedTuple):
 class ReplayBuffer:
     """A buffer of the most recent transitions, sampled for training (Lin 1992).
 
-    Samples are uniform and with replacement. They depend only on the seed, the number
-    of transitions drawn before, and the number of transitions in the buffer. They come
-    from the counter-based generator that is also used for shuffling and dropout. So
-    they are the same on every machine, and their sequence continues unchanged after
-    pickling or loading a state.
+    Samples are drawn uniformly, with replacement. They depend only on the seed, the
+    number of transitions drawn before, and the number of transitions in the buffer.
+    They come from the counter-based generator that is also used for shuffling and
+    dropout. So they are the same on every machine, and their sequence continues
+    unchanged after pickling or loading a state.
 
     Parameters
     ----------

@@ -471,7 +471,7 @@ class BaseMLP(NetworkWeights):
         return "sigmoid" if name in ("logistic", "sigmoid") else "identity"
 
     def _continue(self, widths: list[int], task: Task) -> None:
-        """Keep the weights, and adapt the network to changed parameters."""
+        """Keep the weights, and adapt the network to changed estimator parameters."""
         mlp = self._connected()
         shapes = [weight.shape for weight in mlp.weights]
         wanted = list(pairwise(widths))

@@ -47,8 +47,9 @@ max_iter : int, default=200
 shuffle : bool, default=True
     Whether to shuffle the samples in each epoch.
 random_state : int, RandomState instance or None, default=None
-    Source of the initial weights, the validation split, the seed of dropout (if it is
-    used) and the sample orders, which are drawn in this sequence as in scikit-learn.
+    Source of random numbers, drawn in this order: initial weights, validation split,
+    seed of dropout (if it is used), sample orders. Without dropout this is as in
+    scikit-learn.
 tol : float, default=1e-4
     Smallest change of the loss (or validation score) that counts as an improvement; for
     'lbfgs', the largest element of the gradient at convergence.
@@ -92,12 +93,11 @@ dtype : {'float32', 'float64'} or None, default=None
     Precision of the weights and of computation (for 'lbfgs', see the notes). None means
     float32 if X is float32 and float64 otherwise, as in scikit-learn.
 n_threads : int or None, default=None
-    Largest number of threads; None uses the limit of `fastmlp.runtime`. It applies
-    to the whole process while a method runs. Fits that run at the same time in several
-    Python threads, such as joblib's, share these threads.
+    Largest number of threads; None uses the limit of `fastmlp.runtime`. A limit given
+    here applies to the whole process while a method runs. Fits that run at the same
+    time in several Python threads, such as joblib's, share these threads.
 progress : bool or None, default=False
-    Whether to show progress on standard error; None does so if
-    standard error is a terminal."""
+    Whether to show progress on standard error; None shows it only on a terminal."""
 
 _ATTRIBUTES = """\
 loss_ : float

@@ -105,7 +105,7 @@ class LbfgsB:
     ) -> None:
         self._mlp, self._loss, self._l2, self._options = mlp, loss, l2, options
         double = np.dtype(np.float64)
-        # In float32, line searches fail near the minimum.
+        # Compute in float64: in float32, line searches fail near the minimum.
         self._work = mlp if mlp.dtype == double else _in_float64(mlp)
         self._data = data.all_dense(double)
         weight = self._data[2]
