@@ -27,7 +27,7 @@ class StopTraining(Exception):
 
 
 def listener_of(hooks: list[Callback], mlp: MLP, history: History) -> Listener | None:
-    """Return a function that calls every ``on_batch_end``; None if no hook has one."""
+    """Return a function that calls every ``on_batch_end``; None without any."""
     calls = overridden(hooks, "on_batch_end")
     if not calls:
         return None
@@ -160,7 +160,7 @@ def _epochs(
 def _notify_error(
     hooks: list[Callback], mlp: MLP, history: History, error: BaseException
 ) -> bool:
-    """Call each ``on_error``; return whether one of them made this a normal end."""
+    """Call each ``on_error``; return whether one turned the error into a normal end."""
     answers: list[object] = []
 
     def ask(call: Callable[..., object]) -> None:

@@ -1,4 +1,4 @@
-"""The base class of callbacks that monitor a loss or metric."""
+"""Base class of callbacks that monitor a loss or metric."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ def _after(
     terminated: object,
     truncated: object,
 ) -> tuple[Array, Array, Array]:
-    """Return the values of the next states, and the two arrays of flags."""
+    """Return the next states' values, and masks of terminated and truncated steps."""
     ends = _flags("terminated", terminated, rewards)
     cut = _flags("truncated", truncated, rewards)
     after = _validate.numeric("next_values", next_values)
