@@ -40,7 +40,7 @@ def restore(
 
 
 def training_state(where: str, value: object) -> tuple[int, int, int]:
-    """Return the checked seed, number of passes and number of tracked batches."""
+    """Check and return the seed, the number of passes and of tracked batches."""
     if not isinstance(value, (list, tuple)) or len(value) != 3:
         got = _validate.describe(value)
         raise ValueError(f"{where} must be three ints, got {got}")

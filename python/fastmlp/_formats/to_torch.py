@@ -266,7 +266,8 @@ class MLPModule(torch.nn.Module):
                 "model, but they were replaced (by torch.func.functional_call or an "
                 "assignment); write into them instead"
             )
-        # PyTorch itself refuses forward-mode derivatives only if it builds a graph.
+        # Refuse forward-mode derivatives here too, because PyTorch refuses them only if
+        # it builds a graph.
         if any(forward_ad.unpack_dual(t).tangent is not None for t in (x, self.params)):
             raise RuntimeError(
                 "a module that computes with a fastmlp model has no forward-mode "

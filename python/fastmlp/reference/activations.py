@@ -168,8 +168,8 @@ def _mish_derivative(z: Array) -> Array:
     z, w, slope = _mish_gate(z)
     return np.asarray(w + z * slope)
 
-# Derivatives as functions of what is saved: the output h where that suffices, else
-# the pre-activation z (see activation_saves).
+# Derivatives as functions of the saved array, which is the output h where that
+# suffices, else the pre-activation z (see activation_saves).
 _DERIVATIVE: dict[str, Callable[[Array], Array]] = {
     "identity": np.ones_like,
     "relu": lambda h: (h > 0).astype(h.dtype),

@@ -49,7 +49,7 @@ def normalize(
 def normalize_backward(
     dn: Array, normal: Array, rstd: Array, axis: int, centred: bool = True
 ) -> Array:
-    """``dx = rstd (dn - mean(dn) - n mean(dn n))``; see :func:`normalize` for n.
+    """``dx = rstd (dn - mean(dn) - n mean(dn n))``, where n is the normalised x.
 
     The mean and rstd also depend on x. Adding a constant to all x, or scaling all x,
     does not change n, so the components of dn in these two directions are removed. If
