@@ -1,4 +1,4 @@
-// Views of numpy arrays, which never convert them, and new arrays.
+// Views of numpy arrays without any conversion, and functions that create arrays.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -37,10 +37,10 @@ struct ArrayView {
   Index size() const { return shape[0] * shape[1]; }
 };
 
-// The memory of an aligned, C-contiguous array of native T with one or two dimensions,
-// which must be writeable if T is not const; nullopt for any other object. Subclasses
-// are left to the Python layer, since their memory may have another meaning, as in
-// masked arrays.
+// A view of an aligned, C-contiguous array of T in native byte order with one or two
+// dimensions; it must be writeable if T is not const. Returns nullopt for any other
+// object, including subclasses of ndarray: their memory may have another meaning, as in
+// masked arrays, so the Python layer handles them.
 template <class T>
 std::optional<ArrayView<T>> view(py::handle object) {
   using Element = std::remove_const_t<T>;
@@ -55,8 +55,8 @@ std::optional<ArrayView<T>> view(py::handle object) {
     return std::nullopt;
   }
   if (!std::is_const_v<T> && !array.writeable()) return std::nullopt;
-  // Comparing two fields decides the usual case. Unpickled arrays have distinct dtype
-  // objects, which only numpy can compare.
+  // Comparing these two fields is enough for most arrays. Unpickled arrays have
+  // distinct dtype objects, which only numpy can compare.
   const py::dtype got = array.dtype();
   const bool usual =
       got.normalized_num() == py::dtype::num_of<Element>() && got.byteorder() == '=';
@@ -102,7 +102,7 @@ ArrayView<T> require(py::handle object, const char* name,
                         got + ")");
 }
 
-// nullptr for None, else the memory of the array, which `require` must accept.
+// nullptr for None, else the memory of the array, with the same checks as in `require`.
 template <class T>
 T* require_or_null(py::handle object, const char* name,
                    std::initializer_list<Index> shape) {
@@ -183,9 +183,9 @@ py::object fill_arrays(const Shape (&shapes)[N], F f, std::index_sequence<I...>)
   }
 }
 
-// Creates arrays of these shapes, calls f(their memory...) without the GIL and returns
-// the array, or a tuple of several. If f returns a value, it precedes the arrays in the
-// tuple.
+// Creates arrays of these shapes, calls f without the GIL with a pointer to the memory
+// of each, and returns the array, or a tuple if there are several. If f returns a
+// value, a tuple is returned in which this value comes first.
 template <class T, size_t N, class F>
 py::object new_arrays(const Shape (&shapes)[N], F f) {
   return fill_arrays<T>(shapes, f, std::make_index_sequence<N>());

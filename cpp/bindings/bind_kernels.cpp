@@ -155,7 +155,7 @@ void layer_norm_backward_(py::object dx, py::object dh, py::object xhat,
   });
 }
 
-// The number of rows of directions that belong to each of `rows` rows of values.
+// How many of the `all` rows of directions belong to each of the `rows` rows of values.
 Index group_of(Index all, Index rows) {
   if (rows < 1 || all % rows != 0) {
     throw py::value_error("the number of rows of directions, " + std::to_string(all) +

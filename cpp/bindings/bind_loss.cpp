@@ -11,8 +11,8 @@
 namespace fastmlp::bindings {
 namespace {
 
-// The loss of pred if pred is an array of T and the other arrays fit it, else
-// NotImplemented.
+// The loss of pred. Returns NotImplemented unless pred is an array of T and the other
+// arrays can be used with it without conversion.
 template <class T>
 py::object evaluate_as(const Loss& loss, py::handle pred, py::handle target,
                        py::handle sample_weight, bool with_grad) {

@@ -61,7 +61,7 @@ py::object last_step(AnyMlp& self) {
   });
 }
 
-// A view of `out` if it can hold the outputs of these rows, else nullopt.
+// A view of `out` if the outputs for the rows of x can be written there, else nullopt.
 template <class T>
 std::optional<ArrayView<T>> output_for(Mlp<T>& mlp, const Rows<T>& x, py::handle out) {
   const auto y = view<T>(out);
@@ -157,7 +157,8 @@ py::object jvp(AnyMlp& self, py::object x, py::object v) {
                        });
 }
 
-// The weights of the outputs, which the Python layer has already converted.
+// The weights w of the outputs in the function sum(w * y) that is differentiated twice.
+// The Python layer has already converted them.
 template <class T>
 const T* output_weights(const Mlp<T>& mlp, py::handle weights) {
   return require<const T>(weights, "weights", {mlp.n_out()}).data;
@@ -215,8 +216,8 @@ py::object evaluate(AnyMlp& self, py::object x, py::object y, const Loss& loss,
   });
 }
 
-// Calls listener(step, loss) after each step. An exception raised by it stops the
-// epoch.
+// Calls listener(step, loss) after each step. If the listener raises an exception, the
+// epoch stops.
 class StepCall {
  public:
   explicit StepCall(py::handle listener) : listener_(listener) {}
@@ -238,9 +239,9 @@ class StepCall {
 };
 
 // Between begin_fit and end_fit, no other fit of this model can begin in any thread or
-// callback. Both are guarded by the GIL, or in free-threaded Python by the critical
-// section. end_fit does nothing unless it gets the token of the running fit, so a
-// caller may call it even if its begin_fit has failed.
+// callback. Both functions are guarded by the GIL, or in free-threaded Python by the
+// critical section. end_fit does nothing unless it gets the token of the running fit,
+// so it may be called even if begin_fit has failed.
 void begin_fit(py::object self, py::object token) {
   const py::scoped_critical_section section(self);
   py::cast<AnyMlp&>(self).visit([&](auto& n) {
@@ -284,7 +285,8 @@ py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
     }
     options.lr =
         require_or_null<const double>(lr, "lr", {options.steps_left(batch.rows)});
-    // The arguments of this call keep the arrays and objects alive.
+    // While the GIL is released, the arguments of this function keep the arrays and the
+    // other objects alive.
     return py::float_(interruptible([&](const Interruption& interruption) {
       options.interruption = interruption;
       return n.mlp.fit_epoch(batch, loss, optimizer, options, n.last_good);
@@ -332,7 +334,7 @@ void bind_mlp(py::module_& m) {
   m.attr("STEP_DRAWS") = kStepDraws;
   m.attr("PASS_DRAWS") = kPassDraws;
   m.attr("GATHER_PAYS") = kGatherPays;
-  // An offset, or None if the op has no such parameters.
+  // The offset in this field, or None if the op has no such parameters.
   const auto offset = [](Index OpInfo::* field) {
     return [field](const OpInfo& op) {
       return op.*field < 0 ? std::nullopt : std::optional<Index>(op.*field);

@@ -13,9 +13,9 @@
 namespace fastmlp::bindings {
 namespace {
 
-// Holds the optimiser's lock for work under the GIL. A thread that waits for one of the
-// two locks must not hold the other: that could deadlock with a training thread or a
-// fork.
+// Locks the optimiser for work that is done under the GIL. A thread that waits for the
+// lock must not hold the GIL, and a thread that waits for the GIL must not hold the
+// lock: either could deadlock with a training thread or a fork.
 class LockUnderGil {
  public:
   explicit LockUnderGil(Optimizer& optimizer) : mutex_(optimizer.mutex()) {
@@ -86,8 +86,8 @@ void sum_squares(const Pair<T>& pair) {
 
 template <class T>
 void update(const Optimizer& optimizer, const Pair<T>& pair, double clip_scale) {
-  // Approximate number of operations for one parameter in an Adam update. Members share
-  // the parameters at cache line boundaries.
+  // Approximate number of operations for one parameter in an Adam update. The members
+  // of the team divide the parameters at cache line boundaries.
   constexpr double kFlopsPerParameter = 15;
   const TeamPlan plan = plan_team(kFlopsPerParameter * static_cast<double>(pair.size),
                                   pair.size / kCacheLine<T>);

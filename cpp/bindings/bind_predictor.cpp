@@ -1,4 +1,5 @@
-// Inference bound to buffers, so that a call has almost nothing to check.
+// Inference bound to an input buffer and an output buffer, so that a call has almost
+// nothing to check.
 #include <pybind11/pybind11.h>
 
 #include <new>
@@ -20,7 +21,8 @@ constexpr const char* kBusy =
 
 class Predictor {
  public:
-  // `convert`: turns any object into an array like x, or raises.
+  // `convert`: a Python function that converts its argument to an array that can be
+  // used in place of x, or raises an exception.
   Predictor(py::object net, py::object x, py::object y, py::object convert)
       : net_(std::move(net)),
         x_(std::move(x)),
@@ -93,8 +95,8 @@ class Predictor {
   BusyFlag busy_;
 };
 
-// Installed as tp_call, because pybind11's dispatch would take a large part of the time
-// of a call of a small network.
+// Installed as tp_call, because in a call of a small network, pybind11's dispatch would
+// take a large part of the time.
 PyObject* call(PyObject* self, PyObject* args, PyObject* kwargs) {
   const Py_ssize_t given = PyTuple_GET_SIZE(args);
   if (given > 1 || (kwargs && PyDict_GET_SIZE(kwargs) > 0)) {

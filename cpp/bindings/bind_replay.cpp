@@ -12,7 +12,8 @@
 namespace fastmlp::bindings {
 namespace {
 
-// A buffer and the type of its actions: `action_floats` floats, or an int64 if 0.
+// A buffer and the type of its actions: `action_floats` floats, or an int64 if
+// action_floats is 0.
 struct PyReplayBuffer {
   PyReplayBuffer(Index capacity, Index n_obs, Index floats, uint64_t seed)
       : buffer(capacity, n_obs,
@@ -43,8 +44,9 @@ void check_finite(const char* name, Index row, const float* x, Index n) {
   }
 }
 
-// The n elements of a float array, or those of a double array rounded into `room`;
-// nullptr if the object is neither.
+// The n elements of a float array, or those of a double array rounded to float and
+// stored in `room`. Returns nullptr if the object is neither or does not have n
+// elements.
 const float* observation(py::handle object, Index n, std::vector<float>& room) {
   if (const auto v = view<const float>(object)) {
     return v->ndim == 1 && v->shape[0] == n ? v->data : nullptr;
@@ -84,7 +86,7 @@ bool add(PyReplayBuffer& self, py::handle obs, py::handle action, py::handle rew
   }
 
   // Numbers of any type are accepted. For other objects, and for numbers that are too
-  // large, the Python layer explains what is wrong.
+  // large, this function returns false and the Python layer raises the error.
   const double earned = PyFloat_AsDouble(reward.ptr());
   if (earned == -1.0 && PyErr_Occurred()) {
     PyErr_Clear();
@@ -110,7 +112,8 @@ struct Rows {
   Index count;
 };
 
-// Transitions in the rows of arrays that the Python layer has already converted.
+// The transitions given by these arrays, one in each row. The Python layer has already
+// converted the arrays.
 Rows rows_of(const PyReplayBuffer& self, py::handle obs, py::handle actions,
              py::handle rewards, py::handle next_obs, py::handle terminated) {
   const Index n = self.buffer.obs_size();

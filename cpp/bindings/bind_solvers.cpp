@@ -48,8 +48,8 @@ void fill(typename LevenbergMarquardt<T>::State& s, const py::dict& from) {
   s.growth = py::cast<double>(from["growth"]);
 }
 
-// Calls f(solver, zero of its element type) if a solver exists. Returns whether one
-// does.
+// If a solver exists, calls f(solver, zero), where zero has the solver's element type.
+// Returns whether a solver exists.
 template <class Any, class F>
 bool with_solver(Any& any, F f) {
   if (any.f32) f(*any.f32, float{});
@@ -136,7 +136,8 @@ py::tuple minimize_lbfgs(AnyLbfgs& any, py::object theta, const py::function& f,
   return report_tuple(report);
 }
 
-// The same for a function f(theta) that returns (residuals, jacobian), both float64.
+// Like minimize_lbfgs, for a function f(theta) that returns (residuals, jacobian), both
+// float64.
 py::tuple minimize_lm(AnyLevenbergMarquardt& any, py::object theta,
                       const py::function& f, Index max_iterations) {
   const SolverUse use(any);

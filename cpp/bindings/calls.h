@@ -1,5 +1,5 @@
-// The protocol of calls with arrays: use them without conversion, or return
-// NotImplemented.
+// The protocol of calls with arrays: a binding uses its arrays without conversion, or
+// returns NotImplemented.
 //
 // A binding takes views of its arrays and never converts them. If an array has an
 // unsuitable dtype, layout or shape, the binding returns NotImplemented; the Python
@@ -29,15 +29,16 @@ struct Rows {
   Index count;
   bool is_vector;
 
-  // The shape of an output with `sizes` numbers for each row; a vector gives an output
-  // without the axis of rows.
+  // The shape of an output with `sizes` numbers for each row. If the input is a vector,
+  // the output has no axis for the rows.
   template <class... Sizes>
   Shape output(Sizes... sizes) const {
     return is_vector ? Shape(sizes...) : Shape(count, sizes...);
   }
 };
 
-// x as rows of `width` numbers, at least one. `vectors`: whether x may be a vector.
+// x as one or more rows of `width` numbers, or nullopt if it cannot be used as such
+// without conversion. `vectors`: whether x may be a vector.
 template <class T>
 std::optional<Rows<T>> rows_of(py::handle x, Index width, bool vectors) {
   const auto v = view<const T>(x);
@@ -50,7 +51,7 @@ std::optional<Rows<T>> rows_of(py::handle x, Index width, bool vectors) {
   return rows;
 }
 
-// f(mlp, rows of x) if x can be used as inputs, else NotImplemented.
+// Returns f(mlp, rows of x) if x can be used as inputs, else NotImplemented.
 template <class F>
 py::object with_rows(AnyMlp& self, py::handle x, bool vectors, F f) {
   return self.visit([&](auto& n) -> py::object {
@@ -61,8 +62,8 @@ py::object with_rows(AnyMlp& self, py::handle x, bool vectors, F f) {
   });
 }
 
-// f(mlp, rows of x, rows of v) if x can be used as inputs and v has as many rows, of
-// width(mlp) numbers; else NotImplemented.
+// Returns f(mlp, rows of x, rows of v) if x can be used as inputs and v has the same
+// number of rows, each with width(mlp) numbers; else NotImplemented.
 template <class Width, class F>
 py::object with_two_rows(AnyMlp& self, py::handle x, py::handle v, Width width, F f) {
   return self.visit([&](auto& n) -> py::object {
@@ -76,22 +77,23 @@ py::object with_two_rows(AnyMlp& self, py::handle x, py::handle v, Width width, 
   });
 }
 
-// f(mlp, dy, rows) if dy can be used as the gradient of the last forward's output, else
-// NotImplemented.
+// Returns f(mlp, dy, rows) if dy can be used as the gradient of the outputs of the last
+// forward call, else NotImplemented.
 template <class F>
 py::object with_output_gradient(AnyMlp& self, py::handle dy, F f) {
   return self.visit([&](auto& n) -> py::object {
     using T = decltype(element_of(n));
     const Index rows = n.mlp.forward_rows();
     const auto d = rows_of<T>(dy, n.mlp.n_out(), false);
-    // Without a forward, the core raises an error for any dy.
+    // If there was no forward call, f is called whatever dy is, and the core raises the
+    // error.
     if (rows > 0 && (!d || d->count != rows)) return not_implemented();
     return f(n.mlp, d ? d->data : nullptr, rows);
   });
 }
 
-// f(network, batch) if (x, y, sample_weight) can be used as a batch for this loss, else
-// NotImplemented.
+// Returns f(network, batch) if (x, y, sample_weight) can be used as a batch for this
+// loss, else NotImplemented.
 template <class F>
 py::object with_batch(AnyMlp& self, py::handle x, py::handle y, const Loss& loss,
                       py::handle sample_weight, F f) {
@@ -108,7 +110,8 @@ py::object with_batch(AnyMlp& self, py::handle x, py::handle y, const Loss& loss
 
 // --- the work ---
 
-// Checks for Ctrl-C periodically: acquiring the GIL costs more than a small step.
+// Checks for Ctrl-C at intervals of kPeriod and not after every step, because acquiring
+// the GIL takes longer than a small step.
 class SignalPoll {
  public:
   Interruption interruption() { return {&SignalPoll::requested, this}; }
@@ -128,8 +131,8 @@ class SignalPoll {
   Clock::time_point next_ = Clock::now() + kPeriod;
 };
 
-// Calls f(interruption) without the GIL. Ctrl-C, or an exception in a callback, ends
-// the call with that exception.
+// Calls f(interruption) without the GIL. If Ctrl-C is pressed or a callback raises an
+// exception, f stops and the exception propagates to the caller.
 template <class F>
 auto interruptible(F f) {
   SignalPoll poll;

@@ -1,4 +1,4 @@
-// The public names of the closed lists of choices.
+// Conversion between the values of an enum and their public names.
 #pragma once
 
 #include <stdexcept>
@@ -8,8 +8,8 @@
 
 namespace fastmlp::bindings {
 
-// The enum value of a name. For an unknown name it throws std::invalid_argument, whose
-// message lists the known ones.
+// The enum value with this name. If there is none, throws std::invalid_argument with a
+// message that lists the known names.
 template <class Enum, size_t N>
 Enum from_name(const char* const (&names)[N], const std::string& name,
                const char* what) {

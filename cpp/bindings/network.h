@@ -1,4 +1,5 @@
-// The network of a Python object, of either element type, and the state of a fit.
+// The network behind a Python object, with elements of type float or double, and the
+// state of a fit.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -28,7 +29,7 @@ struct Network {
   Network(Index n_in, std::vector<LayerSpec> layers) : mlp(n_in, std::move(layers)) {}
 };
 
-// A pair of Python functions of arrays, z -> h and z -> dh/dz.
+// An activation given by two Python functions of arrays, z -> h and z -> dh/dz.
 class PythonActivation : public CustomActivation {
  public:
   PythonActivation(py::object function, py::object derivative)
@@ -54,7 +55,8 @@ class PythonActivation : public CustomActivation {
   }
 
  private:
-  // out = f(in) with a copy of `in`, since Python may keep the array after the call.
+  // out = f(in). The Python function gets a copy of `in`, which it may keep after the
+  // call.
   template <class T>
   static void call(const py::object& f, const char* what, T* out, const T* in,
                    Index n) {
@@ -135,7 +137,7 @@ inline std::vector<LayerSpec> layers_from(const py::sequence& layers) {
   return specs;
 }
 
-// One Python class for both element types.
+// A network of either element type. Python has one class for both.
 class AnyMlp {
  public:
   AnyMlp(const std::string& dtype, Index n_in, const py::sequence& sequence) {
@@ -149,7 +151,7 @@ class AnyMlp {
     }
   }
 
-  // Calls f(network) with the network, of either element type.
+  // Calls f with the Network<float> or the Network<double>.
   template <class F>
   decltype(auto) visit(F f) {
     return std::visit([&](auto& network) -> decltype(auto) { return f(*network); },

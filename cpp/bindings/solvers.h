@@ -1,4 +1,5 @@
-// The solvers of Python objects, of either element type. They are created at first use.
+// The solver behind a Python object, with elements of type float or double. It is
+// created at its first use.
 #pragma once
 
 #include <optional>

@@ -8,8 +8,8 @@
 
 namespace fastmlp::bindings {
 
-// nullopt if the arrays cannot be used without conversion. The values of labels are not
-// checked.
+// The targets, or nullopt if the arrays cannot be used without conversion. The values
+// of labels are not checked.
 template <class T>
 std::optional<Targets<T>> targets_of(py::handle y, py::handle sample_weight,
                                      const Loss& loss, Index rows, Index n_out) {

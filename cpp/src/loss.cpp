@@ -12,8 +12,8 @@
 namespace fastmlp {
 namespace {
 
-// The sum of term(0) .. term(n - 1), computed as eight chains, so that the additions
-// overlap, whose results are added as a tree.
+// The sum of term(0) .. term(n - 1). It is computed as eight partial sums, whose
+// additions overlap, and these are added pairwise.
 template <class Term>
 double ordered_sum(Index n, Term term) {
   constexpr Index kChains = 8;

@@ -79,8 +79,8 @@ struct Adam {
   static AdamArgs<T> args(const OptimizerConfig& c, int64_t step, double l2) {
     const double correction1 = 1 - power(c.beta1, step);
     const double correction2 = 1 - power(c.beta2, step);
-    // "hat" folds both corrections into the step size and adds eps to the root of the
-    // uncorrected second moment.
+    // "hat" folds both bias corrections into the step size and adds eps to the root of
+    // the uncorrected second moment.
     const bool hat = c.eps_mode == EpsMode::hat;
     const double step_size = c.lr / correction1 * (hat ? std::sqrt(correction2) : 1.0);
     return {static_cast<T>(step_size),
@@ -151,8 +151,8 @@ std::array<const char*, kMaxSlots> slot_names(const OptimizerConfig& c) {
   return names;
 }
 
-// A training step may run user code while it holds this lock, so the holder is
-// recorded.
+// A training step may run user code while it holds this lock, so the lock records which
+// thread holds it.
 struct OptimizerMutex::Impl {
   detail::ForkSafe<std::timed_mutex, detail::LockRank::optimizer> mutex{true};
 };

@@ -327,16 +327,20 @@ def main() -> None:
         pieces.append(scalar("kLog2E", kind, log2e))
         pieces.append(scalar("kLn2Hi", kind, ln2[0]))
         pieces.append(scalar("kLn2Lo", kind, ln2[1]))
-        pieces.append("\n// (e^r - 1 - r) / r^2 in r.\n")
+        pieces.append("\n// Polynomial in r for (e^r - 1 - r) / r^2.\n")
         pieces.append(array("kExp", kind, exp_tail(kind, exp_count[kind])))
-        pieces.append("\n// (tanh h - h) / h^3 in h^2.\n")
+        pieces.append("\n// Polynomial in h^2 for (tanh h - h) / h^3.\n")
         pieces.append(array("kTanh", kind, tanh_tail(kind, tanh_count[kind])))
-        pieces.append("\n// (2 atanh(s) / s - 2) / s^2 in s^2, |s| <= 3 - 2 sqrt 2.\n")
+        pieces.append(
+            "\n// Polynomial in s^2 for (2 atanh(s)/s - 2)/s^2, |s| <= 3 - 2 sqrt 2.\n"
+        )
         bound = (mp.sqrt(2) - 1) / (mp.sqrt(2) + 1) * SLACK
         pieces.append(
             array("kLog", kind, log_tail("kLog", kind, log_count[kind], bound))
         )
-        pieces.append("\n// The same for |s| <= 1/3.\n")
+        pieces.append(
+            "\n// Polynomial in s^2 for (2 atanh(s)/s - 2)/s^2, |s| <= 1/3.\n"
+        )
         bound = mpf(1) / 3 * SLACK
         pieces.append(
             array("kLog01", kind, log_tail("kLog01", kind, log01_count[kind], bound))
@@ -347,12 +351,12 @@ def main() -> None:
         pieces.append(scalar("kHalfPi1", kind, half_pi[0]))
         pieces.append(scalar("kHalfPi2", kind, half_pi[1]))
         pieces.append(scalar("kHalfPi3", kind, half_pi[2]))
-        pieces.append("\n// (sin r - r) / r^3 in r^2.\n")
+        pieces.append("\n// Polynomial in r^2 for (sin r - r) / r^3.\n")
         pieces.append(array("kSin", kind, sin_tail(kind, sin_count[kind])))
-        pieces.append("\n// (cos r - 1 + r^2 / 2) / r^4 in r^2.\n")
+        pieces.append("\n// Polynomial in r^2 for (cos r - 1 + r^2 / 2) / r^4.\n")
         pieces.append(array("kCos", kind, cos_tail(kind, cos_count[kind])))
         leading = to_type(-2 / mp.sqrt(mp.pi), kind)
-        pieces.append("\n// ln(erfc a) / a: a leading constant, and the rest in a.\n")
+        pieces.append("\n// ln(erfc a) / a is this constant plus a polynomial in a.\n")
         pieces.append(scalar("kErfLeading", kind, leading))
         pieces.append(
             array(
@@ -361,7 +365,9 @@ def main() -> None:
                 erf_exponent(kind, erf_count[kind], erf_limit[kind], leading),
             )
         )
-        pieces.append("\n// erfc(a) e^(a^2) (a + K) in (a - K) / (a + K).\n")
+        pieces.append(
+            "\n// K and a polynomial in (a - K)/(a + K) for erfc(a) e^(a^2) (a + K).\n"
+        )
         pieces.append(scalar("kErfcCentre", kind, erfc_centre[kind]))
         pieces.append(
             array(
@@ -376,7 +382,9 @@ def main() -> None:
 
     # The largest double has exponent 1024; 192 bits are read from a position up to
     # there.
-    pieces.append("// Binary digits of 2/pi, from 64 places before the point.\n")
+    pieces.append(
+        "// Binary digits of 2/pi, starting 64 places before the binary point.\n"
+    )
     pieces.append(two_over_pi_words(40))
     pieces.append("\n// pi/2 in units of 2^-63.\n")
     pieces.append(

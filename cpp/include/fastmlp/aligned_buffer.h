@@ -29,7 +29,8 @@ class AlignedBuffer {
     if (data_) ::operator delete(data_, std::align_val_t(kAlignment));
   }
 
-  // Makes room for at least `size` elements. The contents are lost if it has to grow.
+  // Makes room for at least `size` elements. The contents are lost if the buffer has to
+  // grow.
   void reserve(Index size) {
     if (size > size_) {
       *this =

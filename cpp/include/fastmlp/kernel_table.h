@@ -163,7 +163,7 @@ struct KernelTable {
 
   // Sums over a batch, here and in batch_norm_sums, run down a column in blocks of
   // kBlockRows rows. Each block is summed from 0, then the blocks' sums are added, all
-  // in ascending order. Rounding errors grow with n / kBlockRows instead of n rows.
+  // in ascending order. Rounding errors thus grow with m / kBlockRows instead of m.
   //
   // Computes mean and variance of the columns of X[m, n] in two passes; the second pass
   // corrects the rounding error of the first (Chan, Golub & LeVeque 1983). With
@@ -232,9 +232,10 @@ struct KernelTable {
   // out may be c.
   void (*activation_second)(Activation kind, T* out, const T* c, const T* saved,
                             Index n);
-  // softmax_second and layer_norm_second: the derivatives of activation_backward for
-  // softmax, and of layer_norm_backward, both applied to the cotangents c[m, n], along
-  // each tangent t of a group, when c itself changes by dot (by 0 if dot is null).
+  // softmax_second and layer_norm_second differentiate activation_backward for softmax,
+  // and layer_norm_backward, along the directions of a group. Those kernels are applied
+  // to cotangents c[m, n]. In each direction the values have the tangent t and c has
+  // the tangent dot (0 if dot is null); out is the resulting tangent of dZ or dX.
   // For softmax, with t the tangents of H:
   //   out = t * (c - sum(c * H)) + H * (dot - sum(dot * H + c * t))
   // For layer_norm, with t the tangents of X, u = c * scale, v = dot * scale (u = c
@@ -276,8 +277,8 @@ struct KernelTable {
   void (*condition_gradient)(const ConditionArgs<T>& args, T* out, const T* grad,
                              const T* param, Index n);
 
-  // out += weight * (x - out), by one fused multiply-add; weight 0 leaves out as it is,
-  // weight 1 copies x.
+  // out += weight * (x - out), by one fused multiply-add. With weight 0, `out` does not
+  // change; with weight 1, it becomes a copy of x.
   void (*interpolate)(T* out, const T* x, T weight, Index n);
 
   // out = f(x), n elements. out may be x.

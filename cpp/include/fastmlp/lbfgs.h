@@ -48,7 +48,8 @@ class Lbfgs {
  private:
   void prepare(Index n);
   void find_direction();
-  // s and y of pair i, counted from the oldest pair; row(i) is its place in the ring.
+  // s and y of pair i, counted from the oldest pair; row(i) is its place in the ring
+  // buffer.
   T* s(Index i) const { return s_.data() + row(i) * n_; }
   T* y(Index i) const { return y_.data() + row(i) * n_; }
   Index row(Index i) const { return (first_ + i) % config_.history; }

@@ -26,17 +26,17 @@ struct LeastSquares {
   // The lower triangle of the Gauss-Newton matrix H (n, n), row-major.
   std::function<void(double* h, const T* theta)> gauss_newton;
   // out = J^T r'', scaled like the gradient, where r'' is the second derivative of the
-  // residuals along d. If empty, steps are not accelerated.
+  // residuals along d. If this function is empty, steps are not accelerated.
   std::function<void(double* out, const T* theta, const double* d)> residual_curvature =
       {};
 };
 
 // An iteration solves (H + lambda I) d = -g and (H + lambda I) a = -J^T r'' and takes
 // the step d + a / 2, raising lambda until the step lowers the value and a is small
-// compared with d. Marquardt used the diagonal of H in place of I. That would hardly
-// damp the parameters of units whose derivative vanishes, and fits of networks took
-// more iterations with it. Throws std::bad_alloc and whatever the functions throw;
-// theta is then unchanged.
+// compared with d. Marquardt used the diagonal of H in place of I, but the diagonal
+// would hardly damp the parameters of units whose derivative vanishes, and with it fits
+// of networks took more iterations. Throws std::bad_alloc and whatever the functions
+// throw; theta is then unchanged.
 template <class T>
 class LevenbergMarquardt {
  public:

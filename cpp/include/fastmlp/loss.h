@@ -72,9 +72,9 @@ inline Index target_width(const Loss& loss, Index n_out) {
   return loss.kind == LossKind::gaussian_nll ? n_out / 2 : n_out;
 }
 
-// Throws std::invalid_argument unless the loss applies to n_out predictions, its scale
-// is finite and positive, and the targets hold the values and labels that the loss
-// needs, with labels in [0, n_out).
+// Throws std::invalid_argument unless the loss can be used with n_out predictions per
+// row, its scale is finite and positive, and the targets hold the values and labels
+// that the loss needs, with labels in [0, n_out).
 template <class T>
 void check_targets(const Loss& loss, const Targets<T>& targets, Index rows,
                    Index n_out);
@@ -95,9 +95,9 @@ bool rows_are_weighted(const Loss& loss, const Targets<T>& targets) {
                              loss.per_output.size() > 0);
 }
 
-// The number by which sum(w l) over rows, with l summed over outputs, is divided to get
-// the loss with its scale applied. It is 0 if all weights are 0. `order`, if given,
-// selects the rows: row r is the targets' row order[r].
+// The divisor that turns sum(w l) over rows into the loss with its scale applied, where
+// l is a row's loss summed over its outputs. It is 0 if all weights are 0. `order`, if
+// given, selects the rows: row r is the targets' row order[r].
 template <class T>
 double loss_normalizer(const Loss& loss, const Targets<T>& targets,
                        const int64_t* order, Index rows, Index n_out);

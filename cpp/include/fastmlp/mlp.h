@@ -131,7 +131,8 @@ class Mlp {
   void forward_at(T* y, const T* theta, const T* x, Index rows);
   double value_and_grad_at(T* grads, const T* theta, const Batch<T>& batch,
                            const Loss& loss);
-  // Sets the parameters if they are bitwise equal to `expected`, else returns false.
+  // Sets the parameters to `wanted` if they are bitwise equal to `expected`, else
+  // returns false.
   bool replace_params(const T* expected, const T* wanted);
   // Returns the loss before the update. Throws Diverged if the loss or the gradient is
   // not finite.
@@ -148,19 +149,20 @@ class Mlp {
   //
   // j (rows, n_out, n_in) = d y / d x.
   void jacobian(T* j, const T* x, Index rows) const;
-  // y (rows, n_out), dy (rows, n_out) = d y / d x times v (rows, n_in).
+  // Computes y (rows, n_out) and dy (rows, n_out) = d y / d x times v (rows, n_in).
   void jvp(T* y, T* dy, const T* x, const T* v, Index rows) const;
   // j (rows, n_out, n_params) = d y / d params.
   void param_jacobian(T* j, const T* x, Index rows) const;
   // grads (rows, n_params): the gradient of each row's loss times its weight. A row's
   // loss is the sum of its outputs' losses, or their mean under Reduction::mean.
   void per_sample_grads(T* grads, const Batch<T>& batch, const Loss& loss) const;
-  // For each row, the Hessian of sum(weights * y) with respect to x, for weights
-  // (n_out): h (rows, n_in, n_in), or its product with v (rows, n_in): hv (rows, n_in).
+  // For each row, h (rows, n_in, n_in) is the Hessian of sum(weights * y) with respect
+  // to x, where weights has n_out elements, and hv (rows, n_in) is the product of this
+  // Hessian and v (rows, n_in).
   void hessian(T* h, const T* x, const T* weights, Index rows) const;
   void hvp(T* hv, const T* x, const T* v, const T* weights, Index rows) const;
 
-  // Whether optimiser steps keep a copy of the parameters before their update.
+  // Sets whether optimiser steps keep a copy of the parameters from before the update.
   void set_watch(bool on);
   bool watch() const;
   LastStep<T> last_step() const;

@@ -17,11 +17,11 @@ namespace fastmlp {
 // Hyperparameters: X(type, name, default). Each optimiser reads those that its class in
 // Python documents and ignores the others.
 //
-// Order of a step: the gradients are clipped, by their joint norm (clip_norm) or one by
-// one (clip_value); a limit of 0 means no clipping. Then l1 sign(parameter) is added,
-// then weight decay. After the step, the moving average of the parameters is updated:
-// average += (1 - ema) (parameters - average). It starts as the parameters after the
-// first step; with ema = 0 no average is kept.
+// Order of a step: the gradients are clipped, by their joint norm (clip_norm) or
+// element by element (clip_value); a limit of 0 means no clipping. Then l1
+// sign(parameter) is added, then weight decay. After the step, the moving average of
+// the parameters is updated: average += (1 - ema) (parameters - average). The average
+// starts as the parameters after the first step; with ema = 0 there is none.
 // clang-format off
 #define FASTMLP_HYPERPARAMETERS(X)                                                     \
   X(double,  lr,                        1e-3)                                          \
@@ -159,7 +159,7 @@ class Optimizer {
              double l2 = 0.0) const;
   void end_step() { step_count_.store(step_count() + 1, kRelaxed); }
 
-  // Any thread may read it at any time.
+  // Any thread may read the number of steps at any time.
   int64_t step_count() const { return step_count_.load(kRelaxed); }
   void set_step_count(int64_t n) { step_count_.store(n, kRelaxed); }
   void reset();

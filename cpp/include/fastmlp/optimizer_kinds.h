@@ -17,7 +17,7 @@ namespace fastmlp {
   X(adamax,  Adamax)
 // clang-format on
 
-// Arrays of state that a kernel updates besides the parameters.
+// Largest number of arrays of state that a kernel updates besides the parameters.
 constexpr int kStateSlots = 3;
 constexpr int kMostScalars = 9;
 
@@ -73,7 +73,8 @@ inline constexpr OptimizerFacts kRmspropFacts = {
      {"grad_avg"}},                        // null unless centered
     {"lr", "alpha", "eps", "momentum", "weight_decay", "maximize", "eps_mode"}};
 
-// step_size and root_scale carry the bias corrections and the eps mode:
+// step_size, v_scale and root_scale include the bias corrections and depend on
+// eps_mode:
 //   denominator = eps_inside ? sqrt(v * v_scale + eps) : sqrt(v) * root_scale + eps
 //   param -= step_size * m / denominator, after param *= decay (1 unless decoupled)
 template <class T>
@@ -87,7 +88,7 @@ inline constexpr OptimizerFacts kAdamFacts = {
     {"lr", "beta1", "beta2", "eps", "weight_decay", "decoupled", "maximize", "eps_mode",
      "step"}};
 
-// step_size carries the bias correction.
+// step_size includes the bias correction.
 template <class T>
 struct AdamaxArgs {
   T step_size, beta1, one_minus_beta1, beta2, eps, weight_decay;

@@ -35,7 +35,8 @@ class ReplayBuffer {
   uint64_t added() const { return added_; }
   uint64_t drawn() const { return drawn_; }
 
-  // Adds one row of `from`, which replaces the oldest transition if the buffer is full.
+  // Adds the transition in row `row` of `from`. If the buffer is full, this transition
+  // replaces the oldest one.
   void add(const Transitions& from, Index row);
   // Draws uniformly with replacement; size() must not be 0.
   void sample(const TransitionsOut& to, Index rows);

@@ -9,7 +9,7 @@ namespace fastmlp {
 // set_num_threads, else the least of OpenMP's current limit (OMP_NUM_THREADS,
 // omp_set_num_threads), the CPU affinity of the process and its cgroup quota. 1 in a
 // forked child, where OpenMP's threads do not exist. If OpenMP's limit has changed
-// since set_num_threads, it is obeyed as well.
+// since the call of set_num_threads, the result does not exceed the new limit.
 int num_threads();
 
 // If n >= 1, uses n threads, but no more than max(8, 4 * number of CPUs). If n is 0,

@@ -1,4 +1,4 @@
-// Training: the options of an epoch, its callbacks, and the state that it leaves.
+// Training: the options and callbacks of an epoch, and the state that training keeps.
 #pragma once
 
 #include <array>
@@ -87,8 +87,9 @@ struct EpochOptions {
   Index steps_left(Index data_rows) const;
 };
 
-// Parameters and optimiser state at the first step of the last epoch whose loss was
-// finite. If an epoch diverges, training is rolled back to this state.
+// Parameters and optimiser state from before the first step of an epoch, saved if the
+// loss and the gradient of that step are finite. If training diverges, it is rolled
+// back to the state that was saved last.
 template <class T>
 struct LastGoodState {
   bool valid = false;

@@ -6,7 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// Both modes would break the guarantee that results have the same bits on all machines.
+// Results must have the same bits on all machines. -ffast-math would break this
+// guarantee, and so would x87 arithmetic with its excess precision.
 #if defined(__FAST_MATH__)
 #error "fastmlp must not be compiled with -ffast-math or -Ofast"
 #endif
@@ -33,8 +34,8 @@ struct MatrixView {
 // In ascending order of preference: the last available one is the default.
 enum class Isa : int { scalar, neon, avx2, avx512 };
 
-// Each list below is written once and generates an enum, the number of its values, and
-// their public names, in this order.
+// Each list below is written once. It generates an enum, the number of its values, and
+// their public names in the order of the list.
 #define FASTMLP_ENUMERATOR(name, ...) name,
 #define FASTMLP_COUNT(name, ...) +1
 #define FASTMLP_NAME(name, ...) #name,
@@ -78,7 +79,7 @@ enum class WeightScale : int { FASTMLP_WEIGHT_SCALES(FASTMLP_ENUMERATOR) };
 // only) added to the square root of the second moment before its bias correction
 // ("epsilon hat").
 #define FASTMLP_EPS_MODES(X) X(outside) X(inside) X(hat)
-// Elementary functions that can be called on arrays, for tests and tables.
+// Elementary functions that KernelTable::elementary applies to arrays.
 #define FASTMLP_ELEMENTARY(X) \
   X(exp) X(expm1) X(log) X(log1p) X(tanh) X(sigmoid) X(sin) X(cos) X(erf) X(erfc)
 

@@ -138,8 +138,8 @@ struct GeluTanh {
   template <class T>
   static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> z) {
     // c is z clipped to the range outside which the gate (1 + tanh u) / 2 is constant,
-    // as z^3 could overflow. With the sigmoid s and w = s(-|2 u|), the gate is w or
-    // 1 - w, and its derivative is w (1 - w) 2 u'.
+    // because z^3 could overflow otherwise. With the sigmoid s and w = s(-|2 u|), the
+    // gate is w or 1 - w, and its derivative is w (1 - w) 2 u'.
     const Vec<T> c = max(num<T>(-30), min(num<T>(30), z));
     const Vec<T> q = c * c;
     const Vec<T> u2 = c * fma(q, num<T>(2 * kRoot * kCubic), num<T>(2 * kRoot));

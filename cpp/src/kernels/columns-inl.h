@@ -42,9 +42,9 @@ FASTMLP_INLINE Index each_block_of_rows(Index m, Index n, bool contiguous,
   return go_through_blocks<T>(m, most, block);
 }
 
-// Calls square(j) with the first column of each square of `lanes` columns. The last one
-// may overlap the one before it, so that only rows shorter than a vector need partial
-// vectors.
+// Calls square(j) with the first column of each square of `lanes` columns. The last
+// square may overlap the one before it, so that only rows shorter than a vector need
+// partial vectors.
 template <class T, class Square>
 FASTMLP_INLINE void each_square(Index n, Square square) {
   constexpr Index L = Vec<T>::kLanes;
@@ -53,7 +53,8 @@ FASTMLP_INLINE void each_square(Index n, Square square) {
   if (j < n) square(n > L ? n - L : 0);
 }
 
-// columns[n] = `count` rows of n elements. Lanes >= count are unspecified.
+// Loads `count` rows of n elements as n vectors: lane q of columns[j] is element j of
+// row q. Lanes >= count are unspecified.
 template <class T>
 FASTMLP_ONCE void load_columns(Vec<T>* columns, const T* src, Index ld, Index count,
                                Index n) {

@@ -10,8 +10,8 @@ namespace FASTMLP_ISA {
 
 // A block of elements uses the random words of sixteen counters.
 constexpr Index kCounters = 16, kBlockElements = 4 * kCounters;
-// Number of blocks computed together: some time should pass between the narrow stores
-// of random words and the wide loads that read them.
+// Number of blocks computed together, so that some time passes between the narrow
+// stores of random words and the wide loads that read them.
 constexpr Index kBlocks = 2;
 
 // words[64 b + 16 w + l] = word w of philox(counter g0 + 16 b + l, draw), for l < 16

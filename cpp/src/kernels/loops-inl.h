@@ -10,8 +10,8 @@
 namespace fastmlp {
 namespace FASTMLP_ISA {
 
-// How a loop body loads and stores. The same body is compiled for whole vectors and for
-// the tail.
+// The loads and stores of a loop body. The same body is compiled once for whole vectors
+// and once for the tail.
 template <class T>
 struct FullVector {
   FASTMLP_MEMBER Vec<T> load(const T* p) const { return Vec<T>::load(p); }
@@ -52,7 +52,7 @@ struct RowSum {
   FASTMLP_MEMBER RowSum() {
     for (Index v = 0; v < kVectors; ++v) part[v] = Vec<T>::set1(T(0));
   }
-  // `j` is the index in the row of the vector's first lane.
+  // `j` is the position in the row of the first lane of x.
   FASTMLP_MEMBER void add(Index j, Vec<T> x) {
     const Index v = (j / Vec<T>::kLanes) % kVectors;
     part[v] = part[v] + x;

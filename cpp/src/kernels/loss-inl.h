@@ -115,8 +115,9 @@ struct Hinge {
   static FASTMLP_MEMBER ValueAndSlope<T> at(Vec<T> p, Vec<T> y, Vec<T> margin) {
     const Vec<T> short_of = fnma(y, p, margin);
     const Vec<T> zero = num<T>(0);
-    // At the kink the derivative is -y, as where the loss is positive. Otherwise, with
-    // a margin of 0 (the perceptron), the gradient at p = 0 would always vanish.
+    // At the kink the derivative is -y, the same as where the loss is positive.
+    // Otherwise, with a margin of 0 (the perceptron), the gradient at p = 0 would
+    // always vanish.
     return {rectified(short_of),
             select(short_of < zero, zero, select(is_nan(short_of), short_of, -y))};
   }
@@ -315,7 +316,8 @@ void cross_entropy_rows(T* dpred, Index lddpred, T* row_loss, const T* pred,
     Vec<T> scale[kRowSumLanes], loss[kRowSumLanes];
     load_columns(p, pred + i * ldpred, g * ldpred, count, g * n);
     if (labels) {
-      // Labels as numbers of type T, which are exact.
+      // The labels converted to T. This is exact, because rows are narrow here and the
+      // labels are less than n.
       T numbers[kRowSumLanes * L];
       for (Index q = 0; q < count * g; ++q) numbers[q] = static_cast<T>(labels[i + q]);
       load_columns(y, numbers, g, count, g);
@@ -343,8 +345,8 @@ void cross_entropy_rows(T* dpred, Index lddpred, T* row_loss, const T* pred,
     const T at_label = labels ? p[labels[i]] : T(0);
 
     // The exponentials are kept in d, unless d is p and p is still needed. For short
-    // rows they are recomputed: reading back a partial vector just stored takes as long
-    // as an exponential.
+    // rows they are recomputed, because reading back a partial vector that has just
+    // been stored takes as long as an exponential.
     const bool kept = d && (labels || d != p) && n >= 2 * Vec<T>::kLanes;
     RowSum<T> exps;
     const auto sum_exps = [&](auto io, Index j) FASTMLP_LAMBDA {
@@ -432,7 +434,8 @@ FASTMLP_INLINE Vec<T> soft_term(Vec<T> u, Vec<T> log_total, Vec<T> p) {
   return select(u == zero, zero, u * (log_total - p));
 }
 
-// Like cross_entropy_columns; with labels, y[1] is their SoftTargets::at_label.
+// Like cross_entropy_columns. With labels, y[0] holds the labels and y[1] the values of
+// SoftTargets::at_label for them.
 template <class T>
 FASTMLP_INLINE Vec<T> soft_cross_entropy_columns(Vec<T>* e, Vec<T>* p, Vec<T>* y,
                                                  bool labels, Vec<T> scale, Index n,
@@ -521,7 +524,7 @@ void soft_cross_entropy_rows(const LossArgs<T>& args, T* dpred, Index lddpred,
                     : soft.of(io.load(y + j), soft.weight(io, j));
     };
 
-    // See cross_entropy_rows for the reason.
+    // Whether the exponentials are kept in d, as in cross_entropy_rows.
     const bool kept = d && d != p && n >= 2 * Vec<T>::kLanes;
     RowSum<T> exps;
     const auto sum_exps = [&](auto io, Index j) FASTMLP_LAMBDA {

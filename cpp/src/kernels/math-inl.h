@@ -8,8 +8,8 @@
 // subnormal arguments and results are kept.  "Error" is the largest distance from the
 // exact value in units in the last place, as float / double.  For float it is the
 // maximum over all arguments (test_math --exhaustive), for double the maximum over the
-// random and special arguments of test_math, with a tenth or two added; test_math
-// enforces these bounds.
+// random and special arguments of test_math, with a margin of 0.1 or 0.2 added;
+// test_math enforces these bounds.
 #pragma once
 
 #include <stddef.h>
@@ -151,7 +151,8 @@ FASTMLP_INLINE Vec<T> vexp(Vec<T> x) {
   x = max(pick<T>(-104.0f, -746.0), min(pick<T>(89.0f, 710.0), x));
   const ExpReduced<T> e = exp_reduce(x, T(2 * I::kBias));
   const Vec<T> p = Vec<T>::set1(1) + expm1_reduced(e.r);
-  // 2^n in two factors: their product may be subnormal or above the largest number.
+  // 2^n is applied as two factors, because it may be subnormal or above the largest
+  // number.
   const Bits<T> half = shr<1>(e.z);
   return p * exponent_of(half) * exponent_of(e.z - half);
 }
@@ -182,9 +183,9 @@ FASTMLP_INLINE Vec<T> vexpm1(Vec<T> x) {
 //
 // With |x| = n ln(2) / 2 + h, s = 2^n and t = tanh h, the addition theorem gives
 //   tanh |x| = (A + B t) / (B + A t),  A = s - 1, B = s + 1.
-// A constant c close to tanh |x| is split off:
+// A constant c close to tanh |x| is split off, so that the rest is small and its
+// rounding errors matter less:
 //   tanh |x| = c + ((A - c B) + (B - c A) t) / (B + A t),
-// because the term added to c may then have the rounding errors of a few operations.
 // c = min(n / 4, 1) is 0 where the result may be small, and makes A - c B and B - c A
 // exact.
 template <class T>
@@ -209,7 +210,8 @@ FASTMLP_INLINE Vec<T> vtanh(Vec<T> x) {
 
 // 1 / (1 + e^-x).  Error 1.7 / 1.7.
 //
-// With e = exp(-|x|) and w = e / (1 + e): e - e w for x < 0 and 1 - w otherwise.
+// With e = exp(-|x|) and w = e / (1 + e), the result is e - e w for x < 0 and 1 - w
+// otherwise.
 template <class T>
 FASTMLP_INLINE Vec<T> vsigmoid(Vec<T> x) {
   const Vec<T> one = Vec<T>::set1(1);
@@ -222,7 +224,7 @@ FASTMLP_INLINE Vec<T> vsigmoid(Vec<T> x) {
 // u = 2^e (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)); u is normal.
 template <class T>
 struct LogReduced {
-  Vec<T> e;        // e + bias as a floating-point number
+  Vec<T> e;        // 2^kMantissa + e + bias as a floating-point number
   Bits<T> biased;  // e + bias as an integer
   Vec<T> f;
 };
@@ -235,13 +237,15 @@ FASTMLP_INLINE LogReduced<T> log_reduce(Vec<T> u) {
   const Bits<T> biased = shr<I::kMantissa>(shifted);
   const Bits<T> m =
       (shifted & set1_bits<T>(I::kMantissaMask)) + set1_bits<T>(I::kSqrtHalf);
-  // Putting the integer `biased` into the mantissa of 2^kMantissa gives their sum.
+  // Putting the integer `biased` into the mantissa of 2^kMantissa gives the
+  // floating-point number 2^kMantissa + biased.
   const Bits<T> sum =
       biased | set1_bits<T>((U(I::kBias) + I::kMantissa) << I::kMantissa);
   return {from_bits(sum), biased, from_bits(m) - Vec<T>::set1(1)};
 }
 
-// e ln 2 + log(1 + f).  With s = f / (2 + f), log(1 + f) = 2 atanh s = f - s (f - R).
+// e ln 2 + log(1 + f).  With s = f / (2 + f) and R = 2 atanh(s) / s - 2,
+//   log(1 + f) = 2 atanh s = f - s (f - R).
 template <class T>
 FASTMLP_INLINE Vec<T> log_assemble(Vec<T> e, Vec<T> f) {
   const Vec<T> s = f / (Vec<T>::set1(2) + f);
@@ -287,8 +291,8 @@ FASTMLP_INLINE Vec<T> vlog1p(Vec<T> x) {
   const Vec<T> back = u - one;
   const Vec<T> low = (one - (u - back)) + (x - back);
   const LogReduced<T> l = log_reduce(u);
-  // 2^(1 - e), which unlike 2^-e is never subnormal (though it may be 0, where low is
-  // 0).
+  // 2^(1 - e), which unlike 2^-e is never subnormal. (It may be 0, but only where low
+  // is 0.)
   const Vec<T> scale =
       from_bits(shl<I::kMantissa>(set1_bits<T>(U(2 * I::kBias + 1)) - l.biased));
   const Vec<T> f = fma(low * Vec<T>::set1(T(0.5)), scale, l.f);
@@ -313,14 +317,14 @@ FASTMLP_INLINE uint64_t multiply_high(uint64_t a, uint64_t b) {
 }
 
 // a = n pi / 2 + r with |r| <= pi / 4, for any finite a >= 2^14 (Payne and Hanek,
-// 1983).  Only those bits of 2 / pi are used that affect 2 a / pi modulo 4.  192 of
-// them leave more than 60 correct bits in r, even if a is as close to a multiple of pi
-// / 2 as a double can be.  Returns r; *quadrant = n modulo 4.
+// 1983).  Bits of 2 / pi that contribute multiples of 4 to 2 a / pi are skipped.  The
+// 192 bits after them leave more than 60 correct bits in r, even if a is as close to a
+// multiple of pi / 2 as a double can be.  Returns r; *quadrant = n modulo 4.
 FASTMLP_INLINE double reduce_by_half_pi(double a, unsigned* quadrant) {
   uint64_t bits;
   memcpy(&bits, &a, sizeof bits);
   const uint64_t m = (bits & 0x000FFFFFFFFFFFFFu) | 0x0010000000000000u;
-  // a = m 2^e.  Bits of 2 / pi of weight 2^(2 - e) and above give multiples of 4.
+  // a = m 2^e.  Bits of 2 / pi of weight 2^(2 - e) and above contribute multiples of 4.
   const int e = static_cast<int>(bits >> 52) - 1075;
   const int first = 64 + e - 2;
   uint32_t p[6];
@@ -359,8 +363,8 @@ FASTMLP_INLINE double reduce_by_half_pi(double a, unsigned* quadrant) {
   const uint64_t top = uint64_t(y[word]) << 32 | y[word + 1];
   const int zeros = __builtin_clzll(top | 1);
   const uint64_t fraction = (top << zeros) | (uint64_t(y[word + 2]) << zeros >> 32);
-  // fraction 2^(-62 - 32 word - zeros) times pi / 2; shifted right by one bit, so that
-  // it fits into a signed integer.
+  // The remainder is fraction 2^(-62 - 32 word - zeros), here multiplied by pi / 2. The
+  // product is shifted right by one bit, so that it fits into a signed integer.
   const uint64_t product = multiply_high(fraction, kHalfPiBits) >> 1;
   const uint64_t scale_bits = static_cast<uint64_t>(1023 - 60 - 32 * word - zeros)
                               << 52;
@@ -370,14 +374,15 @@ FASTMLP_INLINE double reduce_by_half_pi(double a, unsigned* quadrant) {
   return negative ? -r : r;
 }
 
-// The largest argument for which pi / 2 in three parts is accurate enough.
+// The largest argument for which the reduction with pi / 2 in three parts is accurate
+// enough.
 template <class T>
 FASTMLP_INLINE constexpr T sin_fast_limit() {
   return pick_scalar<T>(0x1p14f, 0x1p28);
 }
 
-// Replaces r and n (given as z = kRound + n) in the lanes whose argument exceeds the
-// limit.
+// Replaces r and n (given as z = kRound + n) in the lanes whose argument a[i] exceeds
+// sin_fast_limit().
 template <class T>
 static __attribute__((noinline, cold)) void reduce_large(const T* a, T* r, T* z) {
   for (Index i = 0; i < Vec<T>::kLanes; ++i) {
@@ -427,14 +432,14 @@ FASTMLP_INLINE Vec<T> sin_of_magnitude(Vec<T> a) {
   return from_bits(to_bits(y) ^ flip);
 }
 
-// sin x.  Error 1.6 / 1.6, however large x is; NaN if it is infinite.  Odd, bitwise.
+// sin x.  Error 1.6 / 1.6, however large x is; NaN if x is infinite.  Odd, bitwise.
 template <class T>
 FASTMLP_INLINE Vec<T> vsin(Vec<T> x) {
   const Vec<T> y = sin_of_magnitude<0>(abs(x));
   return from_bits(to_bits(y) ^ (to_bits(x) & set1_bits<T>(Ieee<T>::kSign)));
 }
 
-// cos x.  Error 1.6 / 1.6, however large x is; NaN if it is infinite.  Even, bitwise.
+// cos x.  Error 1.6 / 1.6, however large x is; NaN if x is infinite.  Even, bitwise.
 template <class T>
 FASTMLP_INLINE Vec<T> vcos(Vec<T> x) {
   return sin_of_magnitude<1>(abs(x));

@@ -12,7 +12,7 @@ static constexpr float kLog2EF = 0x1.715476p+0f;
 static constexpr float kLn2HiF = 0x1.62e43p-1f;
 static constexpr float kLn2LoF = -0x1.05c61p-29f;
 
-// (e^r - 1 - r) / r^2 in r.
+// Polynomial in r for (e^r - 1 - r) / r^2.
 static constexpr float kExpF[] = {
     0x1p-1f,
     0x1.5554b6p-3f,
@@ -21,21 +21,21 @@ static constexpr float kExpF[] = {
     0x1.6c5558p-10f,
 };
 
-// (tanh h - h) / h^3 in h^2.
+// Polynomial in h^2 for (tanh h - h) / h^3.
 static constexpr float kTanhF[] = {
     -0x1.55554ep-2f,
     0x1.110594p-3f,
     -0x1.afd7fcp-5f,
 };
 
-// (2 atanh(s) / s - 2) / s^2 in s^2, |s| <= 3 - 2 sqrt 2.
+// Polynomial in s^2 for (2 atanh(s)/s - 2)/s^2, |s| <= 3 - 2 sqrt 2.
 static constexpr float kLogF[] = {
     0x1.55557ap-1f,
     0x1.995edp-2f,
     0x1.31e1a2p-2f,
 };
 
-// The same for |s| <= 1/3.
+// Polynomial in s^2 for (2 atanh(s)/s - 2)/s^2, |s| <= 1/3.
 static constexpr float kLog01F[] = {
     0x1.5555p-1f,
     0x1.99d2b4p-2f,
@@ -49,21 +49,21 @@ static constexpr float kHalfPi1F = 0x1.921fb6p+0f;
 static constexpr float kHalfPi2F = -0x1.777a5cp-25f;
 static constexpr float kHalfPi3F = -0x1.ee59dap-50f;
 
-// (sin r - r) / r^3 in r^2.
+// Polynomial in r^2 for (sin r - r) / r^3.
 static constexpr float kSinF[] = {
     -0x1.555546p-3f,
     0x1.110776p-7f,
     -0x1.9952fap-13f,
 };
 
-// (cos r - 1 + r^2 / 2) / r^4 in r^2.
+// Polynomial in r^2 for (cos r - 1 + r^2 / 2) / r^4.
 static constexpr float kCosF[] = {
     0x1.55554ap-5f,
     -0x1.6c0c28p-10f,
     0x1.99e80cp-16f,
 };
 
-// ln(erfc a) / a: a leading constant, and the rest in a.
+// ln(erfc a) / a is this constant plus a polynomial in a.
 static constexpr float kErfLeadingF = -0x1.20dd76p+0f;
 static constexpr float kErfF[] = {
     0x1.d0c986p-25f,
@@ -77,7 +77,7 @@ static constexpr float kErfF[] = {
     0x1.36d22p-17f,
 };
 
-// erfc(a) e^(a^2) (a + K) in (a - K) / (a + K).
+// K and a polynomial in (a - K)/(a + K) for erfc(a) e^(a^2) (a + K).
 static constexpr float kErfcCentreF = 0x1.a8p+0f;
 static constexpr float kErfcF[] = {
     0x1.f9006ap-1f,
@@ -98,7 +98,7 @@ static constexpr double kLog2ED = 0x1.71547652b82fep+0;
 static constexpr double kLn2HiD = 0x1.62e42fefa39efp-1;
 static constexpr double kLn2LoD = 0x1.abc9e3b39803fp-56;
 
-// (e^r - 1 - r) / r^2 in r.
+// Polynomial in r for (e^r - 1 - r) / r^2.
 static constexpr double kExpD[] = {
     0x1p-1,
     0x1.5555555555559p-3,
@@ -113,7 +113,7 @@ static constexpr double kExpD[] = {
     0x1.1ef58ab056648p-29,
 };
 
-// (tanh h - h) / h^3 in h^2.
+// Polynomial in h^2 for (tanh h - h) / h^3.
 static constexpr double kTanhD[] = {
     -0x1.55555555554bcp-2,
     0x1.11111110e0929p-3,
@@ -123,7 +123,7 @@ static constexpr double kTanhD[] = {
     0x1.c3821fed2274dp-9,
 };
 
-// (2 atanh(s) / s - 2) / s^2 in s^2, |s| <= 3 - 2 sqrt 2.
+// Polynomial in s^2 for (2 atanh(s)/s - 2)/s^2, |s| <= 3 - 2 sqrt 2.
 static constexpr double kLogD[] = {
     0x1.5555555555593p-1,
     0x1.999999997f9d9p-2,
@@ -134,7 +134,7 @@ static constexpr double kLogD[] = {
     0x1.2f13391d11d7ep-3,
 };
 
-// The same for |s| <= 1/3.
+// Polynomial in s^2 for (2 atanh(s)/s - 2)/s^2, |s| <= 1/3.
 static constexpr double kLog01D[] = {
     0x1.5555555555535p-1,
     0x1.99999999a0773p-2,
@@ -154,7 +154,7 @@ static constexpr double kHalfPi1D = 0x1.921fb54442d18p+0;
 static constexpr double kHalfPi2D = 0x1.1a62633145c07p-54;
 static constexpr double kHalfPi3D = -0x1.f1976b7ed8fbcp-110;
 
-// (sin r - r) / r^3 in r^2.
+// Polynomial in r^2 for (sin r - r) / r^3.
 static constexpr double kSinD[] = {
     -0x1.5555555555548p-3,
     0x1.111111110f73p-7,
@@ -164,7 +164,7 @@ static constexpr double kSinD[] = {
     0x1.5d8b5a1074911p-33,
 };
 
-// (cos r - 1 + r^2 / 2) / r^4 in r^2.
+// Polynomial in r^2 for (cos r - 1 + r^2 / 2) / r^4.
 static constexpr double kCosD[] = {
     0x1.555555555554bp-5,
     -0x1.6c16c16c1500dp-10,
@@ -174,7 +174,7 @@ static constexpr double kCosD[] = {
     -0x1.8fa5ebb67fb74p-37,
 };
 
-// ln(erfc a) / a: a leading constant, and the rest in a.
+// ln(erfc a) / a is this constant plus a polynomial in a.
 static constexpr double kErfLeadingD = -0x1.20dd750429b6dp+0;
 static constexpr double kErfD[] = {
     0x1.50f3bb55d30ecp-57,
@@ -203,7 +203,7 @@ static constexpr double kErfD[] = {
     0x1.02e49ed25273ap-48,
 };
 
-// erfc(a) e^(a^2) (a + K) in (a - K) / (a + K).
+// K and a polynomial in (a - K)/(a + K) for erfc(a) e^(a^2) (a + K).
 static constexpr double kErfcCentreD = 0x1p+2;
 static constexpr double kErfcD[] = {
     0x1.18932bf08e154p+0,
@@ -230,7 +230,7 @@ static constexpr double kErfcD[] = {
     -0x1.7c382192befe9p-29,
 };
 
-// Binary digits of 2/pi, from 64 places before the point.
+// Binary digits of 2/pi, starting 64 places before the binary point.
 static constexpr uint32_t kTwoOverPiBits[] = {
     0x00000000u, 0x00000000u, 0xA2F9836Eu, 0x4E441529u, 0xFC2757D1u, 0xF534DDC0u,
     0xDB629599u, 0x3C439041u, 0xFE5163ABu, 0xDEBBC561u, 0xB7246E3Au, 0x424DD2E0u,

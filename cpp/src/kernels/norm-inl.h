@@ -18,8 +18,8 @@ FASTMLP_INLINE T sum_of_row(Index n, Term term) {
   return sum.total(n);
 }
 
-// The sums over the rows of a block, which has as many rows as a vector has lanes. The
-// trees of all rows are added at once.
+// The sums over each row of a block, which has at most as many rows as a vector has
+// lanes. The last additions of each sum are done for all rows at once.
 template <class T>
 struct BlockSums {
   static constexpr Index L = Vec<T>::kLanes;

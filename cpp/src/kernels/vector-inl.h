@@ -1,4 +1,4 @@
-// Products of flat vectors, for the solvers.
+// The dot product and axpy of flat vectors, for the solvers.
 #pragma once
 
 #include "loops-inl.h"

@@ -132,8 +132,8 @@ double Mlp<T>::train_step(const Batch<T>& batch, const Loss& loss,
                           Optimizer& optimizer) {
   detail::check_batch(batch, loss, n_out());
   detail::check_training_rows(impl_->net, batch.rows);
-  // Every thread locks the optimiser first: otherwise two threads could each hold one
-  // of the two locks and wait for the other.
+  // Every thread locks the optimiser before the model: otherwise two threads could each
+  // hold one of the two locks and wait for the other.
   const std::lock_guard optimizer_lock(optimizer.mutex());
   const std::unique_lock lock(impl_->mutex);
   const int64_t steps = optimizer.step_count();
@@ -197,7 +197,7 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
     optimizer_lock.unlock();
     options.listener.tell(number, value);
   }
-  // Check the last update here: no later loss would show that it went too far.
+  // Check the last update here: no later loss would show that this update went too far.
   const std::lock_guard optimizer_lock(optimizer.mutex());
   const std::unique_lock lock(impl.mutex);
   const Index n = impl.net.n_params;

@@ -73,7 +73,7 @@ struct Mlp<T>::Impl {
   TrainingState state;
   mutable ModelMutex mutex;  // shared to read the parameters, exclusive to train
 
-  // Used under the exclusive lock.
+  // Memory of training, used under the exclusive lock.
   detail::Workspace<T> training;
   AlignedBuffer<T> grads;
   AlignedBuffer<double> squares;  // sums of squares of chunks of weights, for l2
@@ -97,8 +97,8 @@ struct Mlp<T>::Impl {
   // Measurements of whether the helper thread pays for a small batch.
   mutable HelperPolicy training_helper, inference_helper;
 
-  // Memory that inference borrows, one for each concurrent call, so that calls stop
-  // allocating once there is enough.
+  // Memory that inference borrows, one element of the pool for each concurrent call.
+  // Once the pool has enough elements, calls no longer allocate memory.
   mutable PoolMutex pool_mutex{false};
   mutable std::vector<detail::InferenceMemory<T>> pool;
 
@@ -131,7 +131,7 @@ struct Mlp<T>::Impl {
       try {
         impl.pool.push_back(std::move(memory));
       } catch (const std::bad_alloc&) {
-        // The pool is a convenience: without it the buffer is simply freed.
+        // If the pool cannot grow, the memory is simply freed.
       }
     }
     Lease(const Lease&) = delete;
@@ -154,8 +154,8 @@ struct Mlp<T>::Impl {
     args.training = true;
     args.draw = draw;
   }
-  // The same for a pass that is not an optimiser step: such passes have random numbers
-  // of their own.
+  // Does the same for a pass that is not an optimiser step. The number of such passes
+  // so far, state.passes, selects its random numbers.
   void set_training(PassArgs& args) const {
     set_training(args, {state.seed, kPassDraws, state.passes});
   }
@@ -218,7 +218,7 @@ struct Mlp<T>::Impl {
     ++state.batches_tracked;
   }
 
-  // The same after a pass that was not an optimiser step.
+  // To be called instead of count_batch if the pass was not an optimiser step.
   void count_pass(const Pass& pass) {
     ++state.passes;
     count_batch(pass);
@@ -245,7 +245,8 @@ struct Mlp<T>::Impl {
     f(view(), lease.memory.buffer);
   }
 
-  // Callers of these two hold the model's exclusive lock and the optimiser's lock.
+  // Callers of step and restore must hold the model's exclusive lock and the
+  // optimiser's lock.
   double step(const detail::StepArgs<T>& args);
   void restore(const LastGoodState<T>& saved, Optimizer& optimizer);
 };

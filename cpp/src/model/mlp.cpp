@@ -125,7 +125,7 @@ double Mlp<T>::evaluate(const Batch<T>& batch, const Loss& loss,
   detail::check_batch(batch, loss, n_out());
   const AlignedBuffer<T> row_loss(batch.rows);
   for (Index first = 0; first < batch.rows; first += kBlock) {
-    // No lock is held during the callback, which may run anything.
+    // No lock is held during the callback, which may run arbitrary code.
     interruption.check();
     const std::shared_lock lock(impl_->mutex);
     const Targets<T> targets =

@@ -81,7 +81,7 @@ SolverReport iterate(LevenbergMarquardt<T>& solver, Mlp<T>& mlp, const Batch<T>&
   const Index n = mlp.n_params(), n_out = mlp.n_out();
   LeastSquares<T> problem;
   problem.objective = objective_of(mlp, batch, loss, interruption);
-  // The loss is sum(w r^2) / c, so H = sum(2 w / c J^T J).
+  // The loss is sum(w r^2) / c, so H = (2 / c) sum(w J^T J).
   problem.gauss_newton = [&](double* h, const T*) {
     const T* const weights = batch.targets.weights;
     const double c = loss_normalizer(loss, batch.targets, nullptr, batch.rows, n_out);
@@ -174,7 +174,8 @@ LeastSquares<T> least_squares(Index n, Residuals<T> residuals) {
     std::fill_n(h, n * n, 0.0);
     add_normal_matrix(h, last->jacobian.data(), static_cast<Index>(last->r.size()), n);
   };
-  // A forward difference, as J is known: r'' = 2 ((r(theta + s d) - r) / s - J d) / s.
+  // A forward difference is enough, because J is known:
+  //   r'' = 2 ((r(theta + s d) - r) / s - J d) / s.
   problem.residual_curvature = [=](double* out, const T* theta, const double* d) {
     constexpr double kShift = kDifference<double>;
     if (!std::equal(last->theta.begin(), last->theta.end(), theta, theta + n)) {

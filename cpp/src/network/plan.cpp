@@ -90,7 +90,8 @@ void NetworkPlan::plan_gradients() {
     if (op.input < 0) continue;
     OpPlan& source = ops[at(op.input)];
     op.shares_input = op.works_in_place && uses[at(op.input)] == 1;
-    // The last op to write to a gradient may finish it.
+    // The last op that writes to the gradient of a relu's output also applies the
+    // derivative of the relu to it.
     if (op.is_dense() && source.activation == Activation::relu &&
         written[at(op.input)] == uses[at(op.input)]) {
       op.ends_relu = source.relu_ended = true;

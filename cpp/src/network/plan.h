@@ -49,8 +49,8 @@ struct OpPlan {
   int buffer = 0;             // of its output at inference; kInput: no buffer
 
   bool is_dense() const { return kind == LayerKind::dense; }
-  // Whether the values before the activation are kept in memory of their own. An op
-  // that is only an activation reads them from the output of the op before it.
+  // Whether the values before the activation are kept in separate memory. An op that is
+  // only an activation reads them from the output of the op before it.
   bool saves_input() const {
     return activation_saves_input(activation) && kind != LayerKind::activation;
   }

@@ -18,8 +18,8 @@ constexpr Index kGroup = 64;
 size_t bytes(Index n) { return static_cast<size_t>(n); }
 size_t float_bytes(Index n) { return sizeof(float) * static_cast<size_t>(n); }
 
-// Bytes of a record and of all records. Throws std::bad_alloc if the number cannot be
-// represented.
+// record_bytes is the size of one record in bytes, total_bytes that of all records.
+// Both throw std::bad_alloc if the size cannot be represented.
 Index record_bytes(Index obs_size, Index action_bytes) {
   constexpr Index kMost = std::numeric_limits<Index>::max() / 32;
   if (obs_size > kMost || action_bytes > kMost) throw std::bad_alloc();

@@ -1,7 +1,7 @@
 // Half<T>: a vector of half the width, for the last few columns of a product. Half<T>
-// is a type of its own only if it is cheaper than a whole vector with half its lanes
+// differs from Vec<T> only where it is cheaper than a whole vector with half its lanes
 // masked: CPUs that execute a 512-bit instruction as two halves (Zen 4) execute two
-// 256-bit ones in the same time. Otherwise it is Vec<T>. It has the operations that a
+// 256-bit ones in the same time. Elsewhere it is Vec<T>. It has the operations that a
 // tile of a product needs: loads, stores, set1, fma, rectified, where_positive.
 #pragma once
 

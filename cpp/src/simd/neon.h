@@ -1,8 +1,8 @@
 // NEON (aarch64): 4 float or 2 double lanes; partial loads and stores by half vectors
 // and single lanes.
 //
-// min and max are done by compare and select, as vminq and vmaxq treat NaN and zeros
-// differently.
+// min and max are done by compare and select, because vminq and vmaxq treat NaN and
+// zeros differently.
 #pragma once
 
 #include <arm_neon.h>

@@ -39,7 +39,8 @@
 
 #define FASTMLP_INLINE static inline __attribute__((always_inline))
 #define FASTMLP_MEMBER inline __attribute__((always_inline))
-// A template specialisation cannot have a storage class.
+// Like FASTMLP_INLINE, for specialisations of templates, which cannot have a storage
+// class.
 #define FASTMLP_SPECIAL inline __attribute__((always_inline))
 
 namespace fastmlp {

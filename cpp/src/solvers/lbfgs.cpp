@@ -88,7 +88,7 @@ SolverReport Lbfgs<T>::iterate(T* theta, Index n, const Objective<T>& objective)
       } while (verdict == LineSearch::Verdict::search);
     }
     if (verdict == LineSearch::Verdict::found || search.any_decrease()) {
-      // s is the difference of the points as rounded, not the step times the direction.
+      // s is the difference of the rounded points, not the step times the direction.
       const Index into = pairs_ < config_.history ? pairs_ : 0;
       T* const s_new = s(into);
       T* const y_new = y(into);
@@ -133,8 +133,8 @@ SolverReport Lbfgs<T>::iterate(T* theta, Index n, const Objective<T>& objective)
   }
 }
 
-// The two loops over the pairs of algorithm 7.4. Members of the team own chunks of the
-// vectors; each member adds up the sums of all chunks, in the same order.
+// The two loops of algorithm 7.4 over the pairs (s, y). Members of the team own chunks
+// of the vectors; each member adds up the sums of all chunks, in the same order.
 template <class T>
 void Lbfgs<T>::find_direction() {
   const KernelTable<T>& table = kernels<T>();
@@ -147,8 +147,8 @@ void Lbfgs<T>::find_direction() {
     T* const d = direction_.data();
     double* const alpha = alphas_.data() + team.rank() * config_.history;
     int turn = 0;
-    // d += factor * add, then returns the sum of d * with. If `add` or `with` is null,
-    // leaves its part out.
+    // d += factor * add, then returns the sum of d * with. Skips the first part if
+    // `add` is null and the second if `with` is null.
     const auto step = [&](T factor, const T* add, const T* with) {
       // Other members may still be reading the partial sums of the last step, but not
       // older ones. So with two sets of partial sums, used in turn, one barrier per

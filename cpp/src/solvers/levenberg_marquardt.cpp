@@ -14,8 +14,8 @@
 namespace fastmlp {
 namespace {
 
-// Largest ratio 2 |a| / |d| of an accepted step: above it the series cannot be trusted
-// (section 3 of the paper).
+// Largest ratio 2 |a| / |d| of an accepted step: above it the series d + a / 2 cannot
+// be trusted (Transtrum & Sethna 2012, section 3).
 constexpr double kMaxAcceleration = 0.75;
 
 }  // namespace

@@ -6,10 +6,10 @@
 namespace fastmlp {
 namespace {
 
-// Until a step is enclosed, the next trial extends the last one by a factor between
-// these two.
+// Until an interval that contains an acceptable step is known, each increase of the
+// step is between these two factors times the increase before it.
 constexpr double kMinGrowth = 1.1, kMaxGrowth = 4.0;
-// Two trials must shrink the interval to at most this fraction.
+// Two trials together must shrink the interval to less than this fraction of its width.
 constexpr double kShrink = 0.66;
 // Fraction of a step that is kept if the values at its end are not finite.
 constexpr double kRetreat = 0.1;
@@ -17,8 +17,8 @@ constexpr double kRetreat = 0.1;
 constexpr double kMinWidth = 1e-9;
 constexpr double kFarthest = 1e20;
 
-// Minimiser of the cubic that has these values and slopes at two points. NaN if there
-// is no minimiser, which happens only for a constant or with `may_not_exist`.
+// Minimiser of the cubic with the values fa, fb and the slopes ga, gb at a and b. NaN
+// if it has no minimiser, which happens only if it is constant or with `may_not_exist`.
 double cubic_minimum(double a, double fa, double ga, double b, double fb, double gb,
                      bool may_not_exist) {
   const double theta = 3 * (fa - fb) / (b - a) + ga + gb;
@@ -78,7 +78,8 @@ LineSearch::Verdict LineSearch::observe(double value, double slope) {
   }
   if (last) return Verdict::give_up;
 
-  // The auxiliary function is used until a step with sufficient decrease is reached.
+  // The auxiliary function is used only until a step has a sufficient decrease and is
+  // no longer too steep.
   if (first_stage_ && decrease &&
       slope >= std::min(options_.c1, options_.c2) * start_.slope) {
     first_stage_ = false;
@@ -108,14 +109,15 @@ LineSearch::Verdict LineSearch::observe(double value, double slope) {
   return Verdict::search;
 }
 
-// The four cases of section 4 of the paper. Sets enclosed_.
+// Returns the next step to try, by the four cases in section 4 of More & Thuente 1994.
+// Sets enclosed_ if a minimum lies between `low` and `trial`.
 double LineSearch::next_step(const Point& low, const Point& far, const Point& trial) {
   const double toward = trial.step - low.step;
   const double signs = trial.slope * (low.slope < 0 ? -1.0 : 1.0);
   const double secant =
       trial.step + trial.slope / (trial.slope - low.slope) * (low.step - trial.step);
 
-  // The value is higher: there is a minimum between the steps.
+  // The value is higher: there is a minimum between `low` and `trial`.
   if (trial.value > low.value) {
     const double cubic = cubic_minimum(low.step, low.value, low.slope, trial.step,
                                        trial.value, trial.slope, false);
@@ -128,7 +130,7 @@ double LineSearch::next_step(const Point& low, const Point& far, const Point& tr
                : cubic + (quadratic - cubic) / 2;
   }
   // The value is lower and the slope has the opposite sign: again there is a minimum
-  // between the steps.
+  // between `low` and `trial`.
   if (signs < 0) {
     const double cubic = cubic_minimum(trial.step, trial.value, trial.slope, low.step,
                                        low.value, low.slope, false);
@@ -136,7 +138,8 @@ double LineSearch::next_step(const Point& low, const Point& far, const Point& tr
     return std::fabs(cubic - trial.step) > std::fabs(secant - trial.step) ? cubic
                                                                           : secant;
   }
-  // Lower and flatter: the cubic is used if its minimum lies beyond the trial.
+  // The value is lower and the slope flatter: the cubic is used if its minimum lies
+  // beyond `trial`.
   if (std::fabs(trial.slope) <= std::fabs(low.slope)) {
     double cubic = cubic_minimum(low.step, low.value, low.slope, trial.step,
                                  trial.value, trial.slope, true);
@@ -151,7 +154,7 @@ double LineSearch::next_step(const Point& low, const Point& far, const Point& tr
     const double limit = trial.step + kShrink * (far.step - trial.step);
     return toward > 0 ? std::min(limit, next) : std::max(limit, next);
   }
-  // Lower and steeper.
+  // The value is lower and the slope is not flatter.
   if (enclosed_) {
     return cubic_minimum(trial.step, trial.value, trial.slope, far.step, far.value,
                          far.slope, false);

@@ -24,11 +24,12 @@ class LineSearch {
   LineSearch(const Options& options, double value, double slope, double step);
 
   double step() const { return trial_.step; }
-  // Takes the function's value and slope at step(). If one is not finite, the step was
-  // too long.
+  // Takes the function's value and slope at step(). A value or slope that is not finite
+  // means that the step was too long.
   Verdict observe(double value, double slope);
 
-  // Whether the last value is the lowest so far among those with a sufficient decrease.
+  // Whether the last step is the best so far: its value is the lowest among the steps
+  // with a sufficient decrease, or it satisfies both conditions.
   bool best() const { return best_is_trial_; }
   bool any_decrease() const { return best_value_known_; }
 

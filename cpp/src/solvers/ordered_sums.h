@@ -1,6 +1,6 @@
-// Sums over long vectors that depend on neither threads nor the instruction set: the
-// dot kernel sums chunks of a fixed length, whose sums are added in double in ascending
-// order.
+// Sums over long vectors that do not depend on the number of threads or the instruction
+// set: the dot kernel sums chunks of a fixed length, and the sums of the chunks are
+// added in double in ascending order.
 #pragma once
 
 #include "fastmlp/kernel_table.h"

@@ -17,9 +17,9 @@ bool same_bits(const T* a, const T* b, Index n) {
 }
 
 // Makes theta (n elements) the current point. The value and gradient of the last
-// iteration are used again if theta is still that iteration's point and nothing else
-// can have changed; otherwise evaluate(grad, at) is called. Returns whether the history
-// of earlier iterations is still valid.
+// iteration are used again if theta is still that iteration's point and the objective
+// is known to be unchanged (point.certain); otherwise evaluate(grad, at) is called.
+// Returns whether the history of earlier iterations is still valid.
 template <class T, class Evaluate>
 bool set_point(SolverPoint<T>& point, const T* theta, Index n, Evaluate evaluate) {
   if (point.known && point.certain && same_bits(theta, point.theta.data(), n)) {

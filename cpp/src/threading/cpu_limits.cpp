@@ -25,12 +25,14 @@ int whole_cpus(const std::string& quota, const std::string& period) {
   char* end = nullptr;
   const double q = std::strtod(quota.c_str(), &end);
   const double p = std::strtod(period.c_str(), nullptr);
-  // A missing quota is written as "max" in version 2 and as -1 in version 1.
+  // If there is no quota, version 2 of cgroups has "max" in its place and version 1 has
+  // -1.
   if (end == quota.c_str() || q <= 0 || p <= 0) return kNoLimit;
   return std::max(1, static_cast<int>(std::ceil(q / p)));
 }
 
-// Version 2: the tightest limit from the process's group up to the root.
+// Version 2 of cgroups: the lowest limit among the process's group and all groups above
+// it.
 int cgroup2_limit() {
   int limit = kNoLimit;
   std::ifstream groups("/proc/self/cgroup");
@@ -49,7 +51,8 @@ int cgroup2_limit() {
   return limit;
 }
 
-// Version 1: the limit as mounted inside a container.
+// Version 1 of cgroups: the limit in the directory in which a container sees its own
+// group.
 int cgroup1_limit() {
   std::ifstream quota_file("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
   std::ifstream period_file("/sys/fs/cgroup/cpu/cpu.cfs_period_us");

@@ -8,8 +8,8 @@
 
 namespace fastmlp {
 
-// Whether an object is in use. A fork clears it in the child, where the calls of other
-// threads do not continue.
+// Whether an object is in use. In a forked child the flag is clear, because the calls
+// of the parent's other threads do not continue there.
 class BusyFlag {
  public:
   // Returns false if the flag is set already.

@@ -1,9 +1,10 @@
 // Locks that stay usable in a forked process.
 //
 // A child process has only the thread that forked; a lock that another thread held at
-// that moment would stay locked in it for ever. So fork() waits for every lock of this
-// kind (training holds its locks for one step at most), and parent and child release
-// them afterwards. fork() does not wait for threads in user code: see InUserCode.
+// that moment would stay locked in the child for ever. So fork() waits for every lock
+// of this kind (training holds its locks for one step at most), and parent and child
+// release them afterwards. fork() does not wait for threads in user code: see
+// InUserCode.
 #pragma once
 
 #include <atomic>
@@ -18,9 +19,10 @@ namespace fastmlp {
 // The number of forks between the process that loaded the library and this one.
 int fork_generation();
 
-// RAII: while alive, this thread is in user code, such as a custom activation. That may
-// wait for the very thread that forks (for Python's GIL, say). The state behind the
-// locks that this thread holds is consistent, so fork() does not wait for them.
+// RAII: while alive, this thread is in user code, such as a custom activation. User
+// code may wait for the very thread that forks (for Python's GIL, say). The state
+// behind the locks that this thread holds is consistent, so fork() does not wait for
+// them.
 class InUserCode {
  public:
   InUserCode();
@@ -50,7 +52,8 @@ class ForkAware {
   virtual void reset_in_child() = 0;
 
  protected:
-  // The locks that each thread holds are recorded in a list of that thread.
+  // Each thread has a list of the locks that it holds. The functions below use the list
+  // of the calling thread.
   //
   // Throws std::runtime_error if taking the lock would make this thread wait for
   // itself.
@@ -59,11 +62,11 @@ class ForkAware {
   void record_unlocked();
   Hold held_by_this_thread() const;
   int times_shared_by_this_thread() const;
-  // Whether some holder is in user code.
+  // Whether a thread that holds this lock is in user code.
   bool held_in_user_code() const {
     return in_user_code_.load(std::memory_order_relaxed) > 0;
   }
-  // Called in a forked child, where only the locks of the thread that forked count.
+  // Called in a forked child, where no other thread exists that could hold the lock.
   void forget_other_threads();
 
  private:
@@ -105,7 +108,8 @@ class ForkSafe final : public ForkAware {
   }
 
   void lock_for_fork() override {
-    // A holder may enter user code meanwhile, so look again now and then.
+    // The thread that holds the lock may enter user code meanwhile, so look again now
+    // and then.
     constexpr std::chrono::milliseconds kPatience{2};
     do {
       if (held_in_user_code()) return;
@@ -116,8 +120,9 @@ class ForkSafe final : public ForkAware {
     if (locked_for_fork_) mutex_.unlock();
     locked_for_fork_ = false;
   }
-  // A mutex may remember the id of its thread, which differs in the child. So it is
-  // constructed again and locked as this thread had locked it.
+  // A mutex may remember the id of the thread that locked it, which differs in the
+  // child. So the mutex is constructed again and, if this thread had locked it, locked
+  // again in the same way.
   void reset_in_child() override {
     locked_for_fork_ = false;
     forget_other_threads();
@@ -149,6 +154,6 @@ class ForkSafe final : public ForkAware {
 
 using ModelMutex = detail::ForkSafe<std::shared_timed_mutex, detail::LockRank::model>;
 using PoolMutex = detail::ForkSafe<std::timed_mutex, detail::LockRank::pool>;
-// See OptimizerMutex in optimizer.h for the remaining rank.
+// The mutex of rank LockRank::optimizer is OptimizerMutex in optimizer.h.
 
 }  // namespace fastmlp

@@ -8,15 +8,16 @@ namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
-// The helper is worth a second core if the time with it is below this fraction of the
-// time without it.
+// The helper occupies a second core, so it is used only if the time with it is below
+// this fraction of the time without it.
 constexpr float kWorthIt = 0.95f;
 // Number of regions in a trial: the helper may have to wake up first.
 constexpr int kTrialRegions = 8;
 
 // Updates a moving average that outliers cannot spoil: it follows shorter times faster
 // than longer ones, and a longer time counts as twice the average at most. An average
-// above twice the new time came from an interruption or a cold start, so it is cut.
+// above twice the new time came from an interruption or a cold start, so it is first
+// cut to twice the new time.
 void update_average(std::atomic<float>& mean, float x) {
   constexpr float kUp = 1.0f / 8, kDown = 1.0f / 4, kOutlier = 2.0f;
   const float old = std::min(mean.load(kRelaxed), kOutlier * x);
@@ -33,7 +34,8 @@ void update_average(std::atomic<float>& mean, float x) {
 
 bool HelperPolicy::Stats::helper_pays() const {
   const float with_helper = with_helper_.load(kRelaxed), alone = alone_.load(kRelaxed);
-  // A helper that has not been measured counts as paying, so that it gets its chance.
+  // As long as the helper has not been measured, assume that it pays, so that it is
+  // tried.
   return with_helper == 0 || (alone > 0 && with_helper < kWorthIt * alone);
 }
 

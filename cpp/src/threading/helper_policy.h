@@ -1,9 +1,9 @@
 // Decides by measurement whether the helper thread (spin_helper.h) is used.
 //
-// Whether it pays depends on more than the amount of work: on the distance between the
-// two cores (moving a cache line takes 50 to 350 ns) and on other load on these cores.
-// So regions are timed with and without the helper, and the slower way is tried again
-// now and then. Results do not depend on the decision.
+// Whether the helper pays depends on more than the amount of work: on the distance
+// between the two cores (moving a cache line takes 50 to 350 ns) and on other load on
+// these cores. So regions are timed with and without the helper, and the slower way is
+// tried again now and then. Results do not depend on the decision.
 #pragma once
 
 #include <array>
@@ -20,8 +20,9 @@ class HelperPolicy {
    public:
     // Whether to use the helper in the next region; call it once per region.
     bool use_helper();
-    // Takes the running time of that region. `with_helper`: whether the helper took
-    // part, which it may refuse.
+    // Records the running time of the region for which use_helper was called.
+    // `with_helper`: whether the helper took part. It may not have, even if use_helper
+    // returned true.
     void record(float seconds, bool with_helper);
     // Average running time without the helper; 0 if not measured yet.
     float seconds_alone() const { return alone_.load(std::memory_order_relaxed); }
@@ -45,7 +46,7 @@ class HelperPolicy {
   Stats& stats(double flops);
 
  private:
-  // Enough for all short regions, see plan_team: 1.5e6 to 2e7 operations.
+  // Enough for all short regions: those of 1.5e6 to 2e7 operations, see plan_team.
   static constexpr int kSizes = 8;
   std::array<Stats, kSizes> stats_;
 };

@@ -35,10 +35,11 @@ int num_threads() {
   const int openmp = openmp_limit();
   const int asked = requested.load(std::memory_order_relaxed);
   if (asked == 0) return std::max(1, std::min(openmp, detail::cpu_limit()));
-  // OpenMP's limit has changed since the request: somebody (threadpoolctl, say) limits
-  // it.
+  // OpenMP's limit has changed since the request: other code, such as threadpoolctl,
+  // has set it.
   const bool limited = openmp != openmp_at_request.load(std::memory_order_relaxed);
-  // OpenMP's runtime ends the process if it cannot create a thread.
+  // OpenMP's runtime ends the process if it cannot create a thread, so a request for
+  // very many threads is reduced.
   constexpr int kAlwaysAllowed = 8, kPerCpu = 4;
   const int most = std::max(kAlwaysAllowed, kPerCpu * detail::affinity_limit());
   return std::min({asked, most, limited ? openmp : asked});

@@ -1,4 +1,4 @@
-// Parallel regions and the teams of threads that run them. Only parallel.cpp knows
+// Parallel regions and the teams of threads that run them. Only parallel.cpp uses
 // OpenMP.
 //
 // Three kinds of regions, by the amount of work (plan_team):
@@ -6,7 +6,7 @@
 //   short    the caller and, if it is awake and has been measured to help, the helper
 //            thread (spin_helper.h, helper_policy.h)
 //   large    a team of num_threads() OpenMP threads
-// Why both OpenMP and a thread of our own: see spin_helper.h.
+// spin_helper.h explains why there is a helper thread in addition to OpenMP's threads.
 #pragma once
 
 #include <atomic>
@@ -38,7 +38,7 @@ inline Range split(Index n, Index grain, int rank, int size) {
 struct TeamPlan {
   int most = 1;
   // Set for short regions only: use the helper if it is spinning and these measurements
-  // say that it pays.
+  // say that this pays.
   HelperPolicy::Stats* helper = nullptr;
 };
 
@@ -61,8 +61,8 @@ class Team {
   // This member's part of [0, n).
   Range share(Index n, Index grain = 1) const { return split(n, grain, rank_, size_); }
 
-  // Returns when every member has called it. Spins, then yields: OpenMP's own barrier
-  // sleeps under some wait policies, which costs tens of microseconds.
+  // Returns when every member has called barrier(). Spins, then yields: OpenMP's own
+  // barrier sleeps under some wait policies, which costs tens of microseconds.
   void barrier() const;
 
  private:
@@ -74,8 +74,8 @@ namespace detail {
 void run_untyped_team(TeamPlan plan, void (*body)(void*, const Team&), void* state);
 }
 
-// Calls body(team) once in each thread of a team of at most plan.most, one of which
-// is the caller, and returns when all are done. All threads run with the default
+// Calls body(team) once in each thread of a team of at most plan.most threads, one of
+// which is the caller, and returns when all are done. All threads run with the default
 // floating-point environment (round to nearest, subnormals kept); the caller's own is
 // restored afterwards. The body must not throw unless the plan is for one thread.
 template <class Body>

@@ -17,8 +17,8 @@ inline void pause_cpu() {
 class Spin {
  public:
   void once() {
-    // After some 20 to 100 us the other thread has probably lost its CPU to another
-    // process, and may be waiting for this very one.
+    // If the other thread has not arrived after some 20 to 100 us, another process
+    // probably has its CPU, or it is waiting for the CPU of this thread.
     constexpr int kSpins = 2000;
     if (++count_ < kSpins) {
       pause_cpu();

@@ -24,26 +24,28 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::microseconds;
 
-// How long the helper spins without work before it goes to sleep: long enough for what
-// a training loop does between two steps, too short to matter to other processes.
+// How long the helper spins without work before it goes to sleep: long enough for the
+// work of a training loop between two steps, too short to matter to other processes.
 constexpr microseconds kSpinTime{200};
-// A sleeping helper is woken if the last region ended at most this long ago (plus its
-// expected duration if only its beginning is known), so that another one is likely to
-// follow. It then spins for this long after the expected end of the region for which it
-// was woken, on which the caller works alone.
+// A sleeping helper is woken only if the last region ended at most this long ago, since
+// then another region is likely to follow. (If the helper did not take part in the last
+// region, only the beginning of that region is known, so the expected duration of a
+// region is added.) The caller then works alone on the current region, and the helper
+// spins until this long after the expected end of that region.
 constexpr microseconds kWakeWindow{300};
 
 // Number of pauses, of some 10 to 50 ns each, within which the helper must take an
 // offered job. It takes a job within a fraction of a microsecond unless its CPU runs
 // something else.
 constexpr int kOfferPauses = 60;
-// How long the helper is left alone after an offer that it did not take: about a time
-// slice of the process that has its CPU.
+// How long the helper is left alone after it has missed an offer: about a time slice of
+// the process that has its CPU.
 constexpr microseconds kMissedBackoff{2'000};
 
-// A region that takes this much longer than it would alone has stalled: a member must
-// have lost its CPU to another process. The helper is then left alone for longer, and
-// twice as long each time, until it has helped with many regions in a row.
+// A region that takes this much longer than it would without the helper has stalled:
+// one of the two threads must have lost its CPU to another process. The helper is then
+// left alone for kMinBackoff, and after each further stall for twice as long as before,
+// until it has helped with kRegionsToForgive regions in a row without a stall.
 constexpr microseconds kStall{1'000};
 constexpr microseconds kMinBackoff{20'000}, kMaxBackoff{1'280'000};
 constexpr int kRegionsToForgive = 1000;
@@ -57,11 +59,11 @@ int current_cpu() {
 #endif
 }
 
-// An affinity mask: the CPUs that a thread may run on. Nothing is done with it where it
-// cannot be read.
+// An affinity mask: the CPUs that a thread may run on. If the mask cannot be read,
+// apply and leave do nothing.
 class AffinityMask {
  public:
-  // Reads the mask of this thread. Returns whether there may be two CPUs in it.
+  // Reads the mask of this thread. Returns false if it is known to have a single CPU.
   bool read() {
 #if defined(__linux__)
     known_ = sched_getaffinity(0, sizeof cpus_, &cpus_) == 0;
@@ -71,7 +73,7 @@ class AffinityMask {
 #endif
   }
 
-  // Makes it the mask of this thread.
+  // Lets this thread run on the CPUs of the mask.
   void apply() const {
 #if defined(__linux__)
     cpu_set_t found;
@@ -80,17 +82,17 @@ class AffinityMask {
 #endif
   }
 
-  // Moves this thread from `cpu` to another CPU of the mask. A thread is often woken on
-  // the CPU of its waker, where it would wait for the very region that it should help
-  // with.
+  // Moves this thread from `cpu` to another CPU of the mask. A thread often wakes up on
+  // the CPU of the thread that woke it. There it could not run before that thread has
+  // finished the very region that it should help with.
   void leave([[maybe_unused]] int cpu) const {
 #if defined(__linux__)
     if (!known_ || cpu >= CPU_SETSIZE) return;
     cpu_set_t others = cpus_;
     CPU_CLR(static_cast<size_t>(cpu), &others);
     if (CPU_COUNT(&others) == 0) return;
-    // The thread moves at the first call and does not move back at the second, which
-    // only allows it to.
+    // The first call moves the thread. The second call allows the old CPU again, but
+    // does not move the thread back.
     if (sched_setaffinity(0, sizeof others, &others) == 0) {
       sched_setaffinity(0, sizeof cpus_, &cpus_);
     }
@@ -105,7 +107,7 @@ class AffinityMask {
 };
 
 // RAII: threads created meanwhile block all signals except those that report a fault.
-// Signals are for the threads that the program knows, some of which may wait for them.
+// Signals are meant for the program's own threads, some of which may wait for them.
 class BlockSignals {
  public:
 #if defined(__unix__) || defined(__APPLE__)
@@ -151,7 +153,8 @@ class SpinHelper {
         left_alone_until_ = now + kMissedBackoff;
       } else if (state == State::asleep &&
                  now - last_region_ < kWakeWindow + time_alone) {
-        // Leave it alone if it fell asleep before it was used, or cannot be woken.
+        // Leave the helper alone if it fell asleep again before it was used, or if it
+        // cannot be woken.
         const bool useless = woken_in_vain_ || !wake(time_alone);
         if (useless) left_alone_until_ = now + kMinBackoff;
         woken_in_vain_ = !useless;
@@ -195,8 +198,9 @@ class SpinHelper {
 
   // Returns false if the helper cannot be woken.
   bool wake(microseconds time_alone) {
-    // The helper may run where its waker may now, whatever was the case when the thread
-    // was created. On a single CPU it would only be in the way.
+    // Let the helper run on the CPUs that its caller may use now, which may have
+    // changed since the thread was created. On a single CPU it would only be in the
+    // way.
     if (!cpus_.read()) return false;
     if (!creation_tried_) {
       creation_tried_ = true;
@@ -267,19 +271,20 @@ class SpinHelper {
 
   std::atomic<State> state_{State::asleep};
   std::atomic<int> caller_cpu_{-1};
-  // The job; written by the caller before it offers it.
+  // The job. The caller writes these before it offers the job.
   void (*f_)(void*) = nullptr;
   void* context_ = nullptr;
   // Written by the caller while the helper sleeps.
   AffinityMask cpus_;
   microseconds first_spin_time_{};
 
-  // Set from try_start to join: the helper serves one caller at a time. Guards what
-  // follows.
+  // Set from try_start to join: the helper serves one caller at a time. This flag
+  // guards the members below it.
   alignas(64) std::atomic<bool> in_use_{false};
   bool creation_tried_ = false, exists_ = false;
   bool woken_in_vain_ = false;  // until it takes a job
-  // `last_region_`: its end, or its beginning if the helper did not take part.
+  // `last_region_`: the end of the last region, or its beginning if the helper did not
+  // take part.
   Clock::time_point last_region_{}, started_{}, left_alone_until_{};
   microseconds time_alone_{};  // expected, of the region that started at started_
   microseconds backoff_ = kMinBackoff;

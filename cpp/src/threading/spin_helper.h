@@ -2,10 +2,11 @@
 //
 // For a region of 20 to 200 us, such as a training step of a small network, waking a
 // thread costs more than it saves. The helper, one for the whole process, therefore
-// spins for a little while after each region and starts on the next one within a
-// fraction of a microsecond, then goes to sleep. It is only woken where regions follow
-// each other closely, and it is never waited for before it has begun: while it sleeps,
-// or another process has its CPU, the caller simply works alone.
+// spins for a little while after each region, so that it can start on the next one
+// within a fraction of a microsecond. If no region follows, it goes to sleep. It is
+// only woken where regions follow each other closely, and it is never waited for before
+// it has begun: while it sleeps, or another process has its CPU, the caller simply
+// works alone.
 //
 // Effect of the helper, in us per training step (AMD EPYC, Zen 4; bench/README.md):
 //
@@ -19,13 +20,13 @@
 // The last network gains nothing, and helper_policy.h soon finds that out by
 // measurement.
 //
-// Large regions run on OpenMP's threads and not on a pool of our own. OMP_NUM_THREADS,
-// omp_set_num_threads and threadpoolctl are thus obeyed, and other libraries with the
-// same OpenMP runtime share its threads instead of competing for CPUs with a second
-// pool. Short regions cannot use OpenMP: a team starts only when all its members have
-// started, and whether its idle threads spin or sleep is a setting of the whole
-// process. The limits on threads hold for the helper as well: it is used only if
-// num_threads() is above 1.
+// Large regions run on OpenMP's threads and not on a thread pool of the library.
+// OMP_NUM_THREADS, omp_set_num_threads and threadpoolctl are thus obeyed, and other
+// libraries with the same OpenMP runtime share its threads instead of competing for
+// CPUs with a second pool. Short regions cannot use OpenMP: a team starts only when all
+// its members have started, and whether its idle threads spin or sleep is a setting of
+// the whole process. The limits on threads hold for the helper as well: it is used only
+// if num_threads() is above 1.
 //
 // The states of the helper, and who changes them (C: caller, H: helper):
 //
@@ -46,10 +47,10 @@
 
 namespace fastmlp::detail {
 
-// Offers f(context) to the helper and returns whether it has begun; f must not throw.
-// If so, the caller must call join_helper before anything that f uses goes away. If
-// not, the helper may have been woken for later calls. `time_alone`: about how long the
-// caller takes without the helper.
+// Offers f(context) to the helper and returns whether the helper has begun; f must not
+// throw. If it has begun, the caller must call join_helper before anything that f uses
+// goes away. If not, the helper may have been woken for later calls. `time_alone`:
+// about how long the caller takes without the helper.
 bool try_start_helper(void (*f)(void*), void* context,
                       std::chrono::microseconds time_alone);
 

@@ -15,15 +15,16 @@ void fill_output_cotangents(const DerivativePass<T>& pass, T* c) {
   const Index n = pass.net.n_out;
   if (!rq.loss) return pass.fill_unit_vectors(c, n);
   const Targets<T> targets = rq.targets->from_row(tile.row, target_width(*rq.loss, n));
-  // The divisor of a single row without a weight.
+  // Each row counts as a batch of one row, and this is the divisor of its loss.
+  // fill_row_scale applies the row's weight.
   const double divisor = loss_normalizer<T>(*rq.loss, {}, nullptr, 1, n);
   fill_row_scale<T>(pass.me.scales, targets.weights, nullptr, divisor, tile.rows);
   loss_rows<T>(*rq.loss, c, pass.me.losses, pass.output(), targets.values,
                targets.labels, pass.me.scales, tile.rows, n);
 }
 
-// Computes rq.out (rows, directions, n_in), or with of_params (rows, directions,
-// n_params). `seeds`: the transposed weights of the last op, if
+// Computes rq.out (rows, directions, n_in), or (rows, directions, n_params) if
+// rq.of_params. `seeds`: the transposed weights of the last op, if
 // plan.seeds_from_weights.
 template <class T>
 void compute_cotangents(const DerivativePass<T>& pass, const T* seeds) {

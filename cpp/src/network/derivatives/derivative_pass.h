@@ -34,8 +34,8 @@ struct TileMemory {
   T* identity = nullptr;  // unit vectors, where they are needed in memory
   T* product = nullptr;   // second: cotangent * act''
   T* scratch = nullptr;   // left operands
-  // For each row of a relu's outputs: the indices of the positive ones, and their
-  // number.
+  // For each row of a relu's outputs: the indices of the positive outputs, and how many
+  // there are.
   std::vector<int32_t> list, count;
 };
 
@@ -152,8 +152,8 @@ class DerivativePass {
     table.scale_groups(out, in, in_step, nullptr, false, tile.rows, tile.directions, n);
   }
 
-  // c = a B, or c += a B if `adds`, for a packed B with n columns. Skips the elements
-  // of `a` that the relu of op l made 0.
+  // c = a B, or c += a B if `adds`, for a packed B with n columns. For each row of
+  // values, skips the columns of `a` in which the output of op l, a relu, is 0.
   void multiply_gathered(size_t l, T* c, Index n, const T* a, const T* packed,
                          bool adds) const {
     const Index k = op(l).n_out;

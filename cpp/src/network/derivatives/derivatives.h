@@ -14,11 +14,11 @@
 
 namespace fastmlp::detail {
 
-// All of these functions take a contiguous x (rows, n_in) with rows >= 1, choose the
-// number of threads by the amount of work, and use `memory` during the call, which they
-// enlarge if necessary. Results are contiguous and overwritten. Errors: std::bad_alloc,
-// any exception of a custom activation, and in the last two functions
-// std::invalid_argument if the network has a custom activation.
+// All of these functions take a contiguous x (rows, n_in) with rows >= 1 and choose the
+// number of threads by the amount of work. They work in `memory`, which they enlarge if
+// necessary. Results are contiguous and overwritten. Errors: std::bad_alloc, any
+// exception of a custom activation, and in the last two functions std::invalid_argument
+// if the network has a custom activation.
 
 // j (rows, n_out, n_in) = d y / d x.
 template <class T>
@@ -47,8 +47,8 @@ void per_sample_grads(const NetworkView<T>& view, T* grads, const T* x,
                       const Targets<T>& targets, const Loss& loss, Index rows,
                       AlignedBuffer<T>& memory);
 
-// hv (rows, n_in): the Hessian of sum(weights * y) for each row times v (rows, n_in).
-// weights: n_out.
+// hv (rows, n_in): for each row, the Hessian of sum(weights * y) times that row of v
+// (rows, n_in). weights has n_out elements.
 template <class T>
 void hvp(const NetworkView<T>& view, T* hv, const T* x, const T* v, const T* weights,
          Index rows, AlignedBuffer<T>& memory);

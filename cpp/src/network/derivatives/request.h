@@ -80,7 +80,8 @@ inline bool has_activation(const OpPlan& op) {
   return op.custom || op.activation != Activation::identity;
 }
 
-// Whether the derivative of the activation is a vector to multiply by.
+// Whether the derivative of the activation is stored as a vector: a relu's is applied
+// as a mask, and softmax has a Jacobian that is not diagonal.
 inline bool has_slope(const OpPlan& op) {
   return has_activation(op) && op.activation != Activation::relu &&
          op.activation != Activation::softmax;

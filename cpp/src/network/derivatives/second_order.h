@@ -37,7 +37,7 @@ void activation_second_order(const DerivativePass<T>& pass, size_t l) {
   table.activation_backward(op.activation, c, n, c, n, pass.saved_of(l), n, m, n);
 }
 
-// The tangents of an op's output; null: unit vectors that are not in memory.
+// The tangents of an op's output; null if they are unit vectors that are not in memory.
 template <class T>
 const T* tangent_of(const DerivativePass<T>& pass, int op) {
   if (op == kNone) return nullptr;
@@ -48,8 +48,7 @@ const T* tangent_of(const DerivativePass<T>& pass, int op) {
 }
 
 // Propagates an op's cotangent, and the tangents of that cotangent, from the op's
-// output to its inputs. has_out: whether rq.out already holds values to add to;
-// updated.
+// output to its inputs. has_out, in and out: whether rq.out holds values to add to.
 template <class T>
 void second_order_of_op(const DerivativePass<T>& pass, size_t l, bool& has_out) {
   const OpPlan& op = pass.op(l);
@@ -63,7 +62,7 @@ void second_order_of_op(const DerivativePass<T>& pass, size_t l, bool& has_out) 
                         : pass.memory(static_cast<size_t>(to)).dot;
   };
   // Returns whether the destination already holds values to add to, and records that it
-  // does from now on.
+  // holds some from now on.
   const auto adds_dot = [&](int to) {
     if (to == kNone) return false;
     return std::exchange(

@@ -32,7 +32,8 @@ void tangents_of_op(const DerivativePass<T>& pass, size_t l, T* before, T* after
   if (applies_activation) pass.times_derivative(l, after, before, tile.directions);
 }
 
-// The directions at the network's input; null: unit vectors that are not in memory.
+// The directions at the network's input; null if they are unit vectors that are not in
+// memory.
 template <class T>
 const T* input_tangents(const DerivativePass<T>& pass) {
   const Request<T>& rq = pass.rq;

@@ -25,8 +25,8 @@ inline bool has_few_outputs(const OpPlan& op) {
   return op.n_out <= kFewOutputs && op.n_in >= 2 * op.n_out;
 }
 
-// The same for the forward product. Its inputs must be packed for that, which pays only
-// if the outputs are even fewer.
+// Whether the forward product is better computed transposed. Its inputs must then be
+// packed, which pays only if the outputs are even fewer.
 inline bool has_few_outputs_forward(const OpPlan& op) {
   return op.n_out <= kFewOutputs / 2 && has_few_outputs(op);
 }
@@ -97,8 +97,8 @@ struct DenseOp : OpDefaults {
     memory.packed_transposed = arena.take(packed_right_bound(op.n_out, op.n_in));
   }
 
-  // Draws uniform weights with the variance that suits the activation; sets biases to
-  // zero.
+  // Draws uniform weights with the variance that suits the activation. Biases are zero
+  // already.
   template <class T>
   static void initialize(const OpPlan& op, size_t index, T* params, uint64_t seed) {
     const double bound = std::sqrt(3 * initial_variance(op));
@@ -247,7 +247,8 @@ struct DenseOp : OpDefaults {
     copy_bias_gradients(op, grads, stride, dz, a.all());
   }
 
-  // Packs this member's columns of the weights; below, of their transpose.
+  // pack packs this member's columns of the weights, pack_transposed those of the
+  // transposed weights.
   template <class T>
   static void pack(const Team& team, const KernelTable<T>& table, const OpPlan& op,
                    const T* params, T* packed) {

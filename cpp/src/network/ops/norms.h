@@ -126,7 +126,8 @@ struct RowNormOp : OpDefaults {
 
   static constexpr bool is_linear = false;
 
-  // The Jacobian of the normalised values is symmetric.
+  // The Jacobian of the normalised values is symmetric, so `project` is used for
+  // tangents as well as for cotangents.
   template <class T>
   static void tangent(const DirectionArgs<T>& a, const OpPlan& op, T* out, const T* t,
                       const T* /*other*/) {
@@ -187,7 +188,7 @@ using RMSNormOp = RowNormOp<false>;
 // values; for derivatives of each row also the factor by which each column is
 // multiplied.
 struct BatchNormOp : OpDefaults {
-  // Number of these vectors in training, and in derivatives of each row.
+  // Number of vectors of statistics in training, and for derivatives of each row.
   static constexpr Index kTrainingStatistics = 5;
   static constexpr Index kRowStatistics = 3;
 

@@ -178,7 +178,8 @@ void accumulate_gradient(const KernelTable<T>& table, T* to, const T* d, Index s
   }
 }
 
-// For each row, the gradient of a bias is that row of dz.
+// Copies each row of dz, which is the gradient of the bias for that row, to the same
+// row of `grads`.
 template <class T>
 void copy_bias_gradients(const OpPlan& op, T* grads, Index stride, const T* dz,
                          Index rows) {
@@ -188,7 +189,8 @@ void copy_bias_gradients(const OpPlan& op, T* grads, Index stride, const T* dz,
   }
 }
 
-// The end of backward for an op that works in place: dx is dz.
+// The end of backward for an op whose dz is by now the gradient of its input: dx = dz,
+// or dx += dz if op.adds_input. Does nothing if dx shares the memory of dz.
 template <class T>
 void pass_gradient_on(const BackwardArgs<T>& a, const OpPlan& op) {
   if (op.shares_input) return;
@@ -206,7 +208,8 @@ struct OpDefaults {
   template <class T>
   static void use_running_statistics(const OpPlan&, const T* /*buffers*/,
                                      T* /*statistics*/) {}
-  // The same for a pass that also goes backward; `statistics` is OpMemory::statistics.
+  // Like use_running_statistics, for a pass that also goes backward. `statistics` is
+  // OpMemory::statistics.
   template <class T>
   static void use_running_statistics_in_pass(const OpPlan&, const T* /*buffers*/,
                                              T* /*statistics*/) {}
@@ -219,8 +222,8 @@ struct OpDefaults {
   template <class T>
   static void batch_statistics(const KernelTable<T>&, const Team&, const OpPlan&,
                                T* /*statistics*/, const T* /*x*/, Index /*rows*/) {}
-  // Computes this member's columns of the gradients of parameters, and of the values
-  // from all rows that backward_to_input needs.
+  // Computes this member's columns of the parameters' gradients, and of the sums over
+  // all rows that backward_to_input needs.
   template <class T>
   static void batch_gradients(const KernelTable<T>&, const Team&, const OpPlan&,
                               const OpMemory<T>&, T* /*grads*/, Index /*rows*/) {}
@@ -238,7 +241,7 @@ struct OpDefaults {
   static void initialize(const OpPlan&, size_t /*index*/, T* /*params*/,
                          uint64_t /*seed*/) {}
 
-  // Returns whether this member's part is finite.
+  // Computes this member's part of the gradients and returns whether it is finite.
   template <class T>
   static bool weight_gradients(const WeightGradientArgs<T>&, const OpPlan&) {
     return true;
@@ -268,8 +271,8 @@ struct OpDefaults {
   template <class T>
   static void take_row_memory(Arena<T>&, const OpPlan&, Index /*rows*/, OpMemory<T>&) {}
 
-  // out = J t, all() rows; `other`: tangents of the second input. out may be t for an
-  // op that is not dense.
+  // out = J t for each of the all() rows of t; `other`: tangents of the second input.
+  // out may be t for an op that is not dense.
   template <class T>
   static void tangent(const DirectionArgs<T>& a, const OpPlan& op, T* out, const T* t,
                       const T* /*other*/) {

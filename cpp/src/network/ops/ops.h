@@ -1,4 +1,4 @@
-// All ops, and the one place that chooses by kind.
+// All ops, and the function that selects an op by its kind.
 #pragma once
 
 #include "network/ops/activation.h"

@@ -1,4 +1,4 @@
-// From layers as the user describes them to the ops of a network.
+// Turns layers, as the user describes them, into the ops of a network.
 #pragma once
 
 #include <vector>
@@ -7,8 +7,8 @@
 
 namespace fastmlp::detail {
 
-// Throws std::invalid_argument: no layers, an argument of a layer out of range, or
-// sizes that overflow.
+// Throws std::invalid_argument if there are no layers, an argument of a layer is out of
+// range, or sizes overflow.
 NetworkPlan plan_network(Index n_in, const std::vector<LayerSpec>& specs);
 
 }  // namespace fastmlp::detail

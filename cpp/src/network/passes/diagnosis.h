@@ -55,8 +55,8 @@ class Diagnosis {
             const PassArgs<T>& args, bool all_rows)
       : net_(net), params_(params), ws_(ws), args_(args), all_rows_(all_rows) {}
 
-  // Names the first place with a value that is not finite, figures of the step, and the
-  // likely cause.
+  // Says which value of the step first became infinite or NaN, gives the learning rate
+  // and other figures, and names the likely cause.
   std::string text() const {
     const Finding found = find_nonfinite();
     return found.what + "; learning rate " + in_short(args_.optimizer->config().lr) +
@@ -173,7 +173,8 @@ class Diagnosis {
     return "layer " + op.name + " (" + kind + " " +
            (op.is_dense() ? in + " -> " + out : out) + ")";
   }
-  // Whether an op's part of a vector that is laid out like the parameters is finite.
+  // Whether the part of `vector` that belongs to op l is finite. `vector` is laid out
+  // like the parameters.
   bool finite_of_op(const T* vector, size_t l) const {
     const OpPlan& op = net_.ops[l];
     const auto finite = [&](Index offset, Index size) {

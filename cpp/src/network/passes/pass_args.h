@@ -15,8 +15,8 @@ template <class T>
 struct PassArgs {
   const T* x;
   Index rows;
-  // A pass with only one of these takes all rows at once: forward leaves the values in
-  // the workspace, and backward reads them there.
+  // A pass with only one of `forward` and `backward` processes all rows at once:
+  // forward leaves the values in the workspace, and backward reads them there.
   bool forward = true;
   bool backward = true;
   const int64_t* order = nullptr;  // row r is x[order[r]], targets likewise

@@ -1,4 +1,4 @@
-// How many rows training and inference take through all ops together.
+// How many rows at a time training and inference take through all ops.
 #pragma once
 
 #include "network/plan.h"
