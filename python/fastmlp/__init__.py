@@ -70,9 +70,9 @@ from .optimizers._first_order import *
 from .runtime import *
 from .solvers import *
 
-# Pickles contain the name of the module of a class. In pickles from version 0.1.0, the
-# module of `History` is `fastmlp.history`; in all pickles, that of `Monitor` is
-# `fastmlp.monitor`.
+# Pickles name the module of each class, so these modules must remain importable:
+# `fastmlp.history` for `History` in pickles from version 0.1.0, and `fastmlp.monitor`
+# for `Monitor` in all pickles.
 history = _sys.modules[f"{__name__}.history"] = metrics
 monitor = _sys.modules[f"{__name__}.monitor"] = callbacks._monitor
 

@@ -179,8 +179,8 @@ def reals(
 _READABLE = (1, 3, 11, 13)
 _DEVICES = {2: "CUDA", 8: "Metal", 10: "ROCm", 14: "oneAPI"}
 
-# Attributes through which np.asarray can read an array in another object. It would make
-# an object array of an object that has only ``__dlpack__``.
+# Attributes through which np.asarray can read an array in another object. It would wrap
+# an object that has only ``__dlpack__`` in an object array.
 _NUMPY_READS = ("__array__", "__array_interface__", "__array_struct__")
 
 

@@ -121,7 +121,7 @@ def threads(n: int) -> Iterator[None]:
 
 @contextmanager
 def share_threads() -> Iterator[None]:
-    """Share the limit of threads equally with all other fits inside such a block."""
+    """Divide the limit of threads equally among all fits inside such a block."""
     own = object()
     with _asking:
         _fits.append(own)
