@@ -35,10 +35,10 @@ try:
     from fastmlp._core import ACTIVATIONS, DivergenceError, __version__
 except ImportError as _error:
     raise ImportError(
-        f"fastmlp's compiled core, fastmlp._core, cannot be loaded ({_error}). Either "
-        "fastmlp is imported from its source tree, where it has not been built: leave "
-        "that directory or run `pip install .` in it; or its installation does not fit "
-        "this Python: reinstall it."
+        "fastmlp's compiled core, fastmlp._core, cannot be loaded "
+        f"({_error}). If Python runs in fastmlp's source tree, change to "
+        "another directory, or run `pip install .` there first. Otherwise, "
+        "the installation does not fit this Python: reinstall fastmlp."
     ) from _error
 
 from . import (

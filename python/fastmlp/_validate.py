@@ -188,8 +188,8 @@ def reachable(name: str, value: Any) -> None:
     """Refuse values on another device, and tensors that require grad."""
     if getattr(value, "requires_grad", False) is True:
         raise TypeError(
-            f"{name} requires grad, but fastmlp's results are not part of PyTorch's "
-            f"graph: write {name}.detach(), or use the module that "
+            f"{name} requires grad, but PyTorch cannot differentiate fastmlp's "
+            f"results: write {name}.detach(), or use the module that "
             "mlp.as_torch_module() returns"
         )
     try:
@@ -199,8 +199,9 @@ def reachable(name: str, value: Any) -> None:
     if device not in _READABLE:
         kind = _DEVICES.get(device, f"DLPack's type {device}")
         raise TypeError(
-            f"{name} must be in CPU memory, got {describe(value)} on another device "
-            f"({kind}); copy it first, in PyTorch by {name}.cpu()"
+            f"{name} must be in CPU memory, got {describe(value)} on another "
+            f"device ({kind}); copy it to the CPU first, in PyTorch with "
+            f"{name}.cpu()"
         )
 
 
@@ -219,7 +220,8 @@ def numeric(name: str, value: object) -> Array:
     # np.asarray would silently drop the mask.
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise TypeError(
-            f"{name} must not have masked entries, got a masked array; fill them first"
+            f"{name} must not have masked entries, got a masked array; replace "
+            f"them first, with {name}.filled(value)"
         )
     try:
         array = _as_array(value)
@@ -242,7 +244,9 @@ def numeric(name: str, value: object) -> Array:
         try:
             array = array.astype(np.float64)
         except (TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"{name} does not fit float64: {error}") from None
+            raise ValueError(
+                f"{name} must hold numbers that fit float64: {error}"
+            ) from None
 
     if array.dtype.kind not in "biuf":
         hint = _dtype_hint(name, array)
@@ -323,7 +327,8 @@ def targets(
             )
         if not isinstance(y, (tuple, list)) or len(y) != 2:
             raise TypeError(
-                f"{name} must be (actions, values) for ActionValue, got {describe(y)}"
+                f"{name} must be a pair (actions, values) for ActionValue, got "
+                f"{describe(y)}"
             )
         taken = actions(name, y[0], shape)
         values = convert(f"{name}: the values", y[1], dtype)
@@ -350,8 +355,8 @@ def targets(
     if kind == "gaussian_nll":
         if len(shape) != 2 or shape[1] % 2 != 0:
             raise ValueError(
-                "pred must have shape (rows, 2 * targets) for GaussianNLL, means and "
-                f"log variances, got {shape}"
+                "for GaussianNLL, pred must hold means and log variances and have "
+                f"shape (rows, 2 * targets), got {shape}"
             )
         shape = (shape[0], shape[1] // 2)
 
@@ -377,8 +382,8 @@ def _labels(name: str, array: Array, shape: tuple[int, ...]) -> Array:
     if array.shape != (rows,):
         hint = f"; {name}.ravel() gives labels" if array.shape == (rows, 1) else ""
         raise ValueError(
-            f"{name} must hold {rows} int class labels, shape {(rows,)}, or class "
-            f"probabilities, shape {shape}; got {describe(array)}{hint}"
+            f"{name} must hold int class labels of shape {(rows,)}, or class "
+            f"probabilities of shape {shape}; got {describe(array)}{hint}"
         )
     if array.dtype.kind == "f":
         raise TypeError(
@@ -433,7 +438,7 @@ def weights(
         raise ValueError(
             f"{name} must be finite and not negative, got {array[row]} in row {row}"
         )
-    raise ValueError(f"{name} must not be all zero")
+    raise ValueError(f"{name} must not be all zeros")
 
 
 # Values that only fit checks --------------------------------------------------------
@@ -459,13 +464,13 @@ def target_values(name: str, target: Target, loss: _core.Loss) -> None:
         return  # class labels, whose range has been checked
     finite(name, array)
     if kind in ("cross_entropy", "binary_cross_entropy"):
-        bad, wanted, hint = (array < 0) | (array > 1), "probabilities, 0 to 1", ""
+        bad, wanted, hint = (array < 0) | (array > 1), "probabilities from 0 to 1", ""
     elif kind == "hinge":
-        bad, wanted = abs(array) != 1, "-1 or 1 for Hinge"
+        bad, wanted = abs(array) != 1, "only -1 and 1 for Hinge"
         zeros_and_ones = bool(((array == 0) | (array == 1)).all())
         hint = "; 2 * y - 1 converts 0 and 1 to -1 and 1" if zeros_and_ones else ""
     elif kind == "poisson":
-        bad, wanted, hint = array < 0, "counts, none negative, for Poisson", ""
+        bad, wanted, hint = array < 0, "non-negative counts for Poisson", ""
     else:
         return
     rows = np.reshape(bad, (len(array), -1)).any(axis=1)
@@ -525,11 +530,11 @@ def stored(state: Any, kind: str) -> tuple[dict[str, Any], Any, list[Any]]:
         step, slots = state["step"], list(state["slots"])
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise ValueError(
-            "state must be a dict from state_dict(), with kind, hyper, step and slots: "
-            f"{type(error).__name__} {error}"
+            "state must be a dict from state_dict(), with the keys kind, "
+            f"hyper, step and slots: {type(error).__name__} {error}"
         ) from None
     if found != kind:
-        raise ValueError(f"state must be of kind {kind!r}, got {found!r}")
+        raise ValueError(f"state['kind'] must be {kind!r}, got {found!r}")
     return hyper, step, slots
 
 
@@ -601,7 +606,10 @@ def extra(module: str, what: str, name: str) -> ModuleType:
 def accepted(result: T | NotImplementedType) -> T:
     """Return the core's result; raise RuntimeError if it refused checked arrays."""
     if isinstance(result, NotImplementedType):
-        raise RuntimeError("fastmlp: the core refused arrays that passed all checks")
+        raise RuntimeError(
+            "fastmlp's core refused arrays that had passed all checks; this is "
+            "a bug in fastmlp"
+        )
     return result
 
 

@@ -204,8 +204,9 @@ class Dense(Layer):
     ) -> None:
         if isinstance(activation, int):
             raise TypeError(
-                f"activation must be a name (str), got {_validate.describe(activation)}"
-                "; fm.Dense(n) takes only the number of outputs, not of inputs"
+                "activation must be a name (str), got "
+                f"{_validate.describe(activation)}; fm.Dense(n) takes the number of "
+                "outputs, but not of inputs"
             )
         if activation is not None:
             activation = activation_name("activation", activation)
@@ -279,8 +280,8 @@ class Activation(Layer):
         if callable(function):
             if not callable(derivative):
                 raise TypeError(
-                    "derivative must be a function, because function is not a name; "
-                    f"got {_validate.describe(derivative)}"
+                    "derivative must be a function, because function is a custom "
+                    f"function; got {_validate.describe(derivative)}"
                 )
         else:
             function = _validate.choice("function", function, _core.ACTIVATIONS)
@@ -360,8 +361,9 @@ class Normalization(Layer):
         """Return a valid eps; refuse a width, which PyTorch's layers take instead."""
         if isinstance(eps, int) and eps > 1:
             raise ValueError(
-                f"eps must be a small number, got {eps}; the width is taken from the "
-                f"layer before: fm.{type(self).__name__}()"
+                f"eps must be a small number, got {eps}; if it is the width, leave "
+                "it out, because the layer takes the width of the layer before it: "
+                f"fm.{type(self).__name__}()"
             )
         return _validate.real("eps", eps, 0.0, open_low=True)
 
@@ -581,8 +583,8 @@ def activation_name(name: str, value: object) -> str:
     if isinstance(value, (list, tuple)):
         raise TypeError(
             f"{name} must be one name (str) for all hidden layers, got "
-            f"{_validate.describe(value)}; to choose it for a single layer, write "
-            "fm.Dense(n, 'tanh')"
+            f"{_validate.describe(value)}; to choose the activation of a single "
+            "layer, write fm.Dense(n, 'tanh')"
         )
     return _validate.choice(name, value, _core.ACTIVATIONS)
 
@@ -598,7 +600,7 @@ def checked(name: str, layers: object, n_in: bool = False) -> list[int | Layer]:
     except TypeError:
         raise TypeError(f"{wanted}; got {_validate.describe(layers)}") from None
     if len(items) < 1 + n_in:
-        raise ValueError(f"{wanted}, of at least one layer; got {len(items)} entries")
+        raise ValueError(f"{wanted}, with at least one layer; got {len(items)} entries")
 
     result: list[int | Layer] = []
     for i, item in enumerate(items):

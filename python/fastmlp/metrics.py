@@ -313,7 +313,9 @@ def as_metrics(metrics: object, loss: Loss) -> dict[str, Measure]:
                 f"metrics: names must be strings, got {_validate.describe(name)}"
             )
         if name in RESERVED or name in result:
-            raise ValueError(f"metrics: the name {name!r} is taken; choose another")
+            raise ValueError(
+                f"metrics: the name {name!r} is already used; choose another"
+            )
         result[name] = _metric(name, item, loss)
     return result
 
@@ -329,7 +331,8 @@ def _name(i: int, item: object) -> str:
         )
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(
-            f"metrics[{i}] has no name; pass a dict: metrics={{'name': function}}"
+            f"metrics[{i}] must be a function with a name; for other functions "
+            f"pass a dict: metrics={{'name': function}}"
         )
     return name
 
@@ -349,7 +352,7 @@ def _metric(name: str, item: object, loss: Loss) -> Measure:
         options = dict(_ANSWERS.get(kind, {}))
     own = item in METRICS.values()
     if own and getattr(loss.core, "action", False):
-        raise ValueError(f"metrics: {name!r} is undefined for {loss!r}")
+        raise ValueError(f"metrics: {name!r} is not defined for the loss {loss!r}")
     return Measure(name, item, options, own, kind)
 
 
@@ -373,7 +376,8 @@ class Measure:
         labels = self._kind == "cross_entropy" and target.ndim == 1
         if labels and self._own and self._function is not accuracy:
             raise ValueError(
-                f"metrics: {self._name!r} is undefined for class labels; use 'accuracy'"
+                f"metrics: {self._name!r} is not defined for class labels; use "
+                "'accuracy'"
             )
 
     def __call__(self, pred: Array, target: Any, weight: Array | None) -> float:

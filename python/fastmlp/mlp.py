@@ -378,8 +378,8 @@ class MLP(Derivatives, Exports):
         loss = as_loss(loss)
         if loss.core is None:
             raise TypeError(
-                "loss must be one of fastmlp's own losses: a function of a batch does "
-                "not define the losses of its rows"
+                "loss must be one of fastmlp's own losses, because a loss function "
+                "of a whole batch does not define the loss of each row"
             )
         if sample_weight is not None:
             sample_weight = self._checked_weights(sample_weight)
@@ -664,7 +664,8 @@ class MLP(Derivatives, Exports):
         if shapes[0] != shapes[1] or self.n_params != other.n_params:
             raise ValueError(
                 f"other must have {self.n_params} parameters with weights of shapes "
-                f"{shapes[0]}, got {other.n_params} with {shapes[1]}"
+                f"{shapes[0]}, got {other.n_params} parameters with weights of "
+                f"shapes {shapes[1]}"
             )
         if self.buffers.size != other.buffers.size:
             raise ValueError(

@@ -285,8 +285,8 @@ def _checked(mlp: MLP) -> list[Step]:
         if not linear or step.activation not in SLOPES:
             what = step.activation if linear else type(step.layer).__name__
             raise ValueError(
-                f"mlp must be piecewise linear, with only {', '.join(SLOPES)}; layer "
-                f"{step.name} has {what}"
+                "mlp must be piecewise linear, with only the activations "
+                f"{', '.join(SLOPES)}, but layer {step.name} has {what}"
             )
     return network
 
@@ -332,7 +332,7 @@ def _window(window: object, n_in: int) -> tuple[Array, Array, Array, Array]:
     """Return the bounds of the window's coordinates, its corner and its two sides."""
     array = _validate.convert("window", window, np.dtype(np.float64))
     wanted = "((x_low, x_high), (y_low, y_high)) for a network with two inputs, or "
-    wanted += f"three corners (3, {n_in})"
+    wanted += f"three corners of shape (3, {n_in})"
     if array.shape == (2, 2) and n_in == 2:
         low, high = array.T
         corner, sides = low, np.diag(high - low)
@@ -344,7 +344,9 @@ def _window(window: object, n_in: int) -> tuple[Array, Array, Array, Array]:
     if not np.isfinite(array).all():
         raise ValueError(f"window must be finite, got {array.tolist()}")
     if np.linalg.matrix_rank(sides) < 2 or not (low < high).all():
-        raise ValueError(f"window must have an area, got {array.tolist()}")
+        raise ValueError(
+            f"window must have an area greater than 0, got {array.tolist()}"
+        )
     return low, high, corner, sides
 
 

@@ -80,10 +80,10 @@ class Schedule:
         return {name: getattr(self, name) for name in self._names}
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"{name} is fixed: create a new schedule to change it")
+        raise AttributeError(f"{name} cannot be changed: create a new schedule instead")
 
     def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"{name} is fixed: create a new schedule to change it")
+        raise AttributeError(f"{name} cannot be changed: create a new schedule instead")
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and vars(other) == vars(self)
@@ -375,7 +375,7 @@ class LinearWarmup(Schedule):
         if isinstance(after, ReduceOnPlateau) or not isinstance(after, Schedule):
             if isinstance(after, (bool, ReduceOnPlateau)) or not _is_real(after):
                 raise TypeError(
-                    "after must be a number or a schedule without a state, "
+                    "after must be a number or a schedule other than ReduceOnPlateau, "
                     f"got {_validate.describe(after)}"
                 )
             after = _rate("after", after)

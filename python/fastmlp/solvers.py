@@ -98,8 +98,8 @@ class _Fixed(Generic[T]):
 
     def __set__(self, instance: Solver, value: T) -> None:
         raise AttributeError(
-            f"{self._name} is fixed: create a new {type(instance).__name__} to "
-            "change it"
+            f"{self._name} cannot be changed: create a new "
+            f"{type(instance).__name__} instead"
         )
 
 
@@ -124,9 +124,7 @@ class Solver:
     tol = _Fixed(float)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        raise TypeError(
-            "Solver is abstract: make fm.LBFGS() or fm.LevenbergMarquardt()"
-        )
+        raise TypeError("Solver is abstract: use fm.LBFGS() or fm.LevenbergMarquardt()")
 
     def _make(self, **hyper: Any) -> None:
         # Store the values in the order of the constructor's arguments; a loaded state
@@ -177,8 +175,8 @@ class Solver:
             )
         if loss.core is None:
             raise TypeError(
-                f"loss must be built into fastmlp for {name}, got {loss!r}; "
-                f"{name}.minimize takes any function"
+                f"loss must be one of fastmlp's own losses for {name}, got "
+                f"{loss!r}; {name}.minimize accepts any function"
             )
         self._check_task(mlp, loss)
         self.core.expect_change()
@@ -220,7 +218,9 @@ class Solver:
         )
         if status == "not_finite":
             what = "gradient" if np.isfinite(before) else "value"
-            raise _core.DivergenceError(f"f's {what} is not finite at the given theta")
+            raise _core.DivergenceError(
+                f"the {what} of f must be finite at the given theta"
+            )
         if iterations == 0:
             value = gradient = float("nan")
         if status == "improved":
@@ -292,7 +292,9 @@ class Solver:
         core: dict[str, Any] = {"step": _validate.count("state['step']", step, 0)}
         core["evaluations"] = 0
         if len(slots) > 1:
-            raise ValueError(f"state['slots'] must hold one dict, got {len(slots)}")
+            raise ValueError(
+                f"state['slots'] must hold at most one dict, got {len(slots)}"
+            )
         for slot in slots:
             core.update(self._unpacked(slot))
         other.core.load_state(core)
@@ -327,8 +329,8 @@ class Solver:
             wanted = 1 if scalar else rows * size
             if array.ndim != 1 or array.size != wanted or size == 0:
                 raise ValueError(
-                    f"{where} must be 1-D of {wanted} elements, "
-                    f"got {_validate.describe(array)}"
+                    f"{where} must be a 1-D array of {wanted} elements, got "
+                    f"{_validate.describe(array)}"
                 )
             arrays[name] = float(array[0]) if scalar else array
             if name in ("s", "y"):
@@ -506,13 +508,14 @@ class LBFGS(Solver):
             number = _validate.numeric("f's value", value)
             if number.size != 1:
                 raise ValueError(
-                    f"f's value must be one number, got {_validate.describe(value)}"
+                    "the value that f returns must be one number, got "
+                    f"{_validate.describe(value)}"
                 )
             array = _validate.convert("f's grad", grad, dtype)
             if array.shape != shape:
                 raise ValueError(
-                    f"f's grad must have theta's shape, {shape}, "
-                    f"got {_validate.describe(array)}"
+                    "the gradient that f returns must have the shape of theta, "
+                    f"{shape}, got {_validate.describe(array)}"
                 )
             return float(number.reshape(())), array.reshape(-1)
 
@@ -602,7 +605,7 @@ class LevenbergMarquardt(Solver):
         if not isinstance(loss, MSE):
             raise TypeError(
                 f"loss must be fm.MSE() for LevenbergMarquardt, got {loss!r}; "
-                "fm.LBFGS() takes any loss"
+                "fm.LBFGS() accepts all of fastmlp's losses"
             )
         self._check_size(mlp.n_params)
 
@@ -659,14 +662,14 @@ class LevenbergMarquardt(Solver):
             rows = _validate.convert("f's residuals", r, double)
             if rows.ndim != 1 or rows.size == 0:
                 raise ValueError(
-                    "f's residuals must have shape (M,), M at least 1, "
+                    "the residuals that f returns must have shape (M,) with M >= 1, "
                     f"got {_validate.describe(rows)}"
                 )
             slopes = _validate.convert("f's jacobian", jacobian, double)
             if slopes.shape != (rows.size, *shape):
                 raise ValueError(
-                    f"f's jacobian must have shape {(rows.size, *shape)}, "
-                    f"got {_validate.describe(slopes)}"
+                    "the jacobian that f returns must have shape "
+                    f"{(rows.size, *shape)}, got {_validate.describe(slopes)}"
                 )
             return rows, slopes.reshape(rows.size, -1)
 

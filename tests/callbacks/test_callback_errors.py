@@ -103,7 +103,9 @@ def test_arguments_that_checkpoints_do_not_fit(tmp_path):
 
 
 def test_the_best_of_some_epochs(tmp_path):
-    with pytest.raises(ValueError, match="monitor needs save_best_only=True"):
+    with pytest.raises(
+        ValueError, match="monitor can be used only with save_best_only=True"
+    ):
         fm.Checkpoint("a.safetensors", monitor="val_loss")
     saved = []
     save = fm.Checkpoint(tmp_path / "{epoch}.safetensors", save_best_only=True, every=2)
@@ -122,7 +124,9 @@ def test_logs_that_were_cut_off(tmp_path):
     assert lines[3].startswith("3,")
     assert len(lines) == 4
     path.write_text("epoch,loss\nx,1\n")
-    with pytest.raises(ValueError, match=r"last line .* has no epoch, got 'x,1'"):
+    with pytest.raises(
+        ValueError, match=r"last line .* begin with the number of an epoch, got 'x,1'"
+    ):
         fit(model(), [fm.CSVLogger(path, append=True)])
 
 
@@ -132,7 +136,7 @@ def test_errors_of_values_have_no_meaning_for_labels(name):
     labels = np.arange(64) % 4
     before = mlp.params.copy()
     options = {"loss": fm.CrossEntropy(), "optimizer": fm.Adam(), "epochs": 1}
-    with pytest.raises(ValueError, match=f"'{name}' is undefined for class labels"):
+    with pytest.raises(ValueError, match=f"'{name}' is not defined for class labels"):
         mlp.fit(X, labels, **options, batch_size=8, metrics=[name])
     np.testing.assert_array_equal(mlp.params, before)
     # They are defined for class probabilities.

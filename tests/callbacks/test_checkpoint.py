@@ -95,7 +95,7 @@ def test_bad_checkpoints(tmp_path):
             load(tmp_path / name, mlp)
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "z", mlp)
-    with pytest.raises(ValueError, match=r"^path may hold \{epoch\}"):
+    with pytest.raises(ValueError, match=r"^path may contain the field \{epoch\}"):
         fm.Checkpoint("{loss}.safetensors")
     with pytest.raises(ValueError, match=r"^every must be at least 1"):
         fm.Checkpoint("a", every=0)

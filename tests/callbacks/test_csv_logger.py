@@ -37,7 +37,9 @@ def test_csv_logger(tmp_path):
 def test_csv_loggers_need_separate_files(tmp_path):
     path = tmp_path / "other.csv"
     path.write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match=r"^path: .* is not a log"):
+    with pytest.raises(
+        ValueError, match=r"^path: .* is not a file that CSVLogger wrote"
+    ):
         fit(toy_mlp(), callbacks=[fm.CSVLogger(path, append=True)])
     assert path.read_text() == "a,b\n1,2\n"
     with pytest.raises(TypeError, match=r"^path must be a str or path"):

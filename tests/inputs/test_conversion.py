@@ -258,7 +258,7 @@ BAD_LABELS = [
     (np.array([0.0, 1.0, 2.0, 0.0, 0.0, 0.0]), TypeError, r"y.astype\(int\)"),
     (np.zeros((ROWS, 1), int), ValueError, r"y.ravel\(\)"),
     (np.zeros(ROWS + 1, int), ValueError, "shape"),
-    (np.zeros((ROWS, N_OUT + 1)), ValueError, "class probabilities, shape"),
+    (np.zeros((ROWS, N_OUT + 1)), ValueError, "class probabilities of shape"),
     (np.array(list("abcdef")), TypeError, "real numbers"),
 ]
 

@@ -169,7 +169,7 @@ FORGERIES = {
     "no JSON": (raw(lambda c: c[:8] + b"[" + c[9:]), "the header is not valid JSON"),
     "header is a list": (
         raw(lambda c: joined([1], b"")),
-        "the header must be a JSON object",
+        "the header must be one JSON object",
     ),
     "header begins with a space": (
         raw(lambda c: joined({}, b"")[:8] + b" {}     "),
@@ -177,10 +177,13 @@ FORGERIES = {
     ),
     "duplicate name": (with_text('"0.bias"', '"0.weight"'), "'0.weight' occurs twice"),
     "NaN": (with_text('"shape": [3]', '"shape": [NaN]'), "NaN is not a JSON number"),
-    "no metadata": (in_header(drop("__metadata__")), "__metadata__ must be an object"),
+    "no metadata": (
+        in_header(drop("__metadata__")),
+        "__metadata__ must be a JSON object",
+    ),
     "metadata is a list": (
         in_header(put("__metadata__", [])),
-        "__metadata__ must be an o",
+        "__metadata__ must be a J",
     ),
     "number in metadata": (
         in_header(put("__metadata__", "format", 1)),
@@ -257,12 +260,12 @@ FORGERIES = {
     ),
     "missing array": (
         in_header(lambda h: put("0.bias", "shape", [3])(h) or renamed(h)),
-        "missing arrays: 0.weight",
+        "missing: 0.weight",
     ),
-    "extra array": (in_header(with_array), "unexpected arrays: 9.weight"),
+    "extra array": (in_header(with_array), "do not belong to its contents: 9.weight"),
     "other arrays": (
         in_header(lambda h: with_array(h, "checkpoint.optimizer.slots")),
-        "unexpected arrays: checkpoint.optimizer.slots",
+        "do not belong to its contents: checkpoint.optimizer.slots",
     ),
     "format": (in_text(put("format", "slowmlp")), "format must be 'fastmlp', got 's"),
     "description is a list": (in_text(lambda tree: [tree]), "format must be 'fastmlp'"),
@@ -297,7 +300,7 @@ FORGERIES = {
     ),
     "other width": (
         in_text(put("layers", 1, 4)),
-        "missing arrays: 3.projection.weight",
+        "missing: 3.projection.weight",
     ),
     "unknown layer": (layer(kind="Conv"), r"layers\[2\].kind must be one of"),
     "layer without kind": (layer(n=3), r"layers\[2\].kind must be a name"),
@@ -343,22 +346,25 @@ FORGERIES = {
                 3, {"kind": "Activation", "function": None, "name": "os.system"}
             )
         ),
-        "missing arrays: .*body.0.weight",
+        "missing: .*body.0.weight",
     ),
     "body empty": (residual(), r"layers\[3\].layers must be a sequence"),
     "body's width": (residual({**DENSE, "n": 0}), r"layers\[3\].layers\[0\]: Dense: n"),
-    "body's bias": (residual({**DENSE, "bias": True}), "missing arrays: 3.body.0.bias"),
+    "body's bias": (residual({**DENSE, "bias": True}), "missing: 3.body.0.bias"),
     "default activation": (in_text(put("activation", "no")), "^.*: activation must be"),
     "output activation": (
         in_text(put("output_activation", 1)),
         "output_activation must",
     ),
     "default init": (in_text(put("init", None)), "init must be a name"),
-    "default bias": (in_text(put("bias", False)), "unexpected arrays: 0.bias"),
+    "default bias": (
+        in_text(put("bias", False)),
+        "do not belong to its contents: 0.bias",
+    ),
     "default bias 1": (in_text(put("bias", 1)), "bias must be True or False, got 1"),
     "dtype": (in_text(put("dtype", "float16")), "dtype must be one of"),
     "wider dtype": (in_text(put("dtype", "float64")), "must be a float64 array"),
-    "training": (in_text(put("training", [])), "training must be an object"),
+    "training": (in_text(put("training", [])), "training must be a JSON object"),
     "no seed": (
         in_text(drop("training", "seed")),
         "training must have .*missing: seed",
@@ -380,16 +386,16 @@ FORGERIES = {
         in_text(put("training", "state", 2, 1)),
         "2.num_batches_tracked must be 1",
     ),
-    "within": (in_text(put("training", "within", 3)), "training.within must be an obj"),
+    "within": (in_text(put("training", "within", 3)), "training.within must be a JSO"),
     "within with two marks": (
         in_text(put("training", "within", {"a": 1, "b": 2})),
-        "training.within must have one mark",
+        "training.within must have one key",
     ),
     "unknown mark": (
         in_text(put("training", "within", {"pickle": "x"})),
-        "training.within is marked as 'pickle'",
+        "training.within is not a value .* kind is 'pickle'",
     ),
-    "history": (in_text(put("history", [1.0])), "history must be an object"),
+    "history": (in_text(put("history", [1.0])), "history must be a JSON object"),
     "checkpoint": (in_text(put("checkpoint", {"dict": {}})), "checkpoint must have"),
 }
 
@@ -470,7 +476,7 @@ CHECKPOINT_FORGERIES = {
     ),
     "missing loss": (
         in_text(put("history", "dict", "loss", [1.0])),
-        "same number of epochs",
+        "as many values of seconds as of loss",
     ),
     "metrics": (in_text(put("history", "dict", "metrics", [])), "history.metrics must"),
     "a metric": (
@@ -479,10 +485,10 @@ CHECKPOINT_FORGERIES = {
     ),
     "unknown number": (
         in_text(put("history", "dict", "loss", 0, {"number": "1e5"})),
-        "history.loss.0 is marked as 'number'",
+        "history.loss.0 is not a value .* kind is 'number'",
     ),
     "no callbacks": (in_text(drop("checkpoint", "callbacks")), "missing: callbacks"),
-    "model": (in_text(put("checkpoint", "steps", [])), "does not fit the model"),
+    "model": (in_text(put("checkpoint", "steps", [])), "does not match mlp"),
     "kind": (
         part("optimizer", put("dict", "kind", "sgd")),
         "of kind 'adam', got 'sgd'",
@@ -515,7 +521,7 @@ CHECKPOINT_FORGERIES = {
     ),
     "no slots": (
         part("optimizer", put("dict", "slots", {"dict": {}})),
-        "unexpected arrays: checkpoint.optimizer.slots",
+        "do not belong to its contents: checkpoint.optimizer.slots",
     ),
     "no array": (slot("exp_avg", {"array": "9"}), "the array '9' is missing"),
     "array of another slot": (
@@ -526,53 +532,62 @@ CHECKPOINT_FORGERIES = {
         slot("exp_avg", {"array": "0.bias"}),
         "array '0.bias' is missing",
     ),
-    "array is a number": (slot("exp_avg", 1.0), "unexpected arrays"),
+    "array is a number": (slot("exp_avg", 1.0), "do not belong to its contents"),
     "slot's dtype": (
         in_header(put(f"{ADAM}exp_avg", "dtype", "I32")),
-        r"slots'\]\[0\]\['exp_avg'\] must be 1-D, float32",
+        r"slots'\]\[0\]\['exp_avg'\] must be a 1-D array of float32",
     ),
     "slot's shape": (
         in_header(lambda h: h[f"{ADAM}exp_avg"]["shape"].insert(0, 1)),
-        r"slots'\]\[0\]\['exp_avg'\] must be 1-D",
+        r"slots'\]\[0\]\['exp_avg'\] must be a 1-D array",
     ),
     "bytes": (
         slot(
             "exp_avg",
             {"bytes": {"array": f"{ADAM}exp_avg", "dtype": "O", "shape": [1]}},
         ),
-        "dtype must be a plain dtype, got 'O'",
+        "dtype must be the dtype of booleans, .* got 'O'",
     ),
     "bytes of another size": (
         slot(
             "exp_avg",
             {"bytes": {"array": f"{ADAM}exp_avg", "dtype": "<f4", "shape": [2**70]}},
         ),
-        "must have .* bytes, got",
+        "must be stored as .* bytes, got",
     ),
-    "callbacks": (part("callbacks", put(0, {"dict": {}})), "unexpected arrays: check"),
+    "callbacks": (
+        part("callbacks", put(0, {"dict": {}})),
+        "do not belong to its contents: check",
+    ),
     "callbacks is a dict": (
         in_text(put("checkpoint", "callbacks", {"dict": {}})),
-        "unexpected arrays",
+        "do not belong to its contents",
     ),
     "callback without kind": (
         part("callbacks", drop(0, "dict", "kind")),
-        r"callbacks\[0\] must have kind, state; missing: kind",
+        r"callbacks\[0\] must have the fields kind, state; missing: kind",
     ),
     "callback's kind": (
         part("callbacks", put(0, "dict", "kind", "Odd")),
-        "holds the states of Odd, Checkpoint",
+        "must be those of the checkpoint, Odd, Checkpoint",
     ),
     "callback's state": (
         part("callbacks", put(1, "dict", "state", 3)),
-        r"callbacks\[1\].state must be an object",
+        r"callbacks\[1\].state must be a JSON object",
     ),
     "checkpoint's epoch": (
         part("callbacks", put(1, "dict", "state", "dict", "epoch", 0.5)),
         r"callbacks\[1\].state.epoch must be an int",
     ),
     "best": (stop_state("best", "low"), r"callbacks\[0\].state.best must be a float"),
-    "best epoch": (stop_state("best_epoch", 9), "best_epoch must be at most epoch, 3"),
-    "kept": (stop_state("kept", [1]), "unexpected arrays: checkpoint.callbacks.0"),
+    "best epoch": (
+        stop_state("best_epoch", 9),
+        "best_epoch must be at most .*epoch, 3",
+    ),
+    "kept": (
+        stop_state("kept", [1]),
+        "do not belong to its contents: checkpoint.callbacks.0",
+    ),
     "kept with missing field": (
         part(
             "callbacks",
@@ -586,7 +601,7 @@ CHECKPOINT_FORGERIES = {
     ),
     "kept statistics": (
         stop_state("kept", "dict", "buffers", None),
-        "unexpected arrays: checkpoint.callbacks.0.state.kept.buffers",
+        "do not belong to its contents: checkpoint.callbacks.0.state.kept.buffers",
     ),
     "kept parameters": (
         in_header(
@@ -696,7 +711,7 @@ def test_a_file_cut_anywhere_is_refused(model, checkpoint, tmp_path):
         refused(
             path,
             checkpoint[:end],
-            "is not a checkpoint",
+            "not a checkpoint",
             lambda p: fm.Checkpoint.load(p, mlp, opt),
         )
 
@@ -709,7 +724,7 @@ def test_a_flipped_bit_anywhere_is_refused(model, tmp_path):
             changed = bytearray(model)
             changed[at] ^= 1 << bit
             with pytest.raises(
-                ValueError, match="is not a model that this version reads"
+                ValueError, match="is not a model file that this version"
             ):
                 load_bytes(bytes(changed), path)
 
@@ -724,13 +739,13 @@ def test_other_programs_files_are_refused(tmp_path):
 
     path = tmp_path / "a"
     save_file({"0.weight": np.ones((2, 3), "f"), "0.bias": np.ones(2, "f")}, path)
-    with pytest.raises(ValueError, match=r"__metadata__ must be an object"):
+    with pytest.raises(ValueError, match=r"__metadata__ must be a JSON object"):
         fm.load(path)
     save_file({"0.weight": np.ones((2, 3), "f")}, path, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"'sha256'\] is missing; fastmlp writes it"):
+    with pytest.raises(ValueError, match=r"does not have the entry .*'sha256'\]"):
         fm.load(path)
     path.write_bytes(pickle.dumps(fm.MLP([2, 1])))
-    with pytest.raises(ValueError, match=r"is not a model that this version reads"):
+    with pytest.raises(ValueError, match=r"is not a model file that this version"):
         fm.load(path)
 
 

@@ -157,7 +157,7 @@ def test_it_is_a_copy():
     "kind", [MLPClassifier, MLPRegressor, LogisticRegression, LinearRegression, Ridge]
 )
 def test_estimators_that_are_not_fitted(kind):
-    words = f"estimator, a {kind.__name__}, is not fitted: call its fit"
+    words = f"must be fitted, but this {kind.__name__} is not: call its fit"
     with pytest.raises(ValueError, match=words):
         fm.from_sklearn(kind())
 
@@ -277,5 +277,5 @@ def test_other_ways_to_probabilities_are_refused():
     """Such as those of scikit-learn before 1.8."""
     model = LogisticRegression().fit(X, LABELS)
     model.multi_class = "ovr"
-    with pytest.raises(ValueError, match="multi_class is 'ovr', solver 'lbfgs', wi"):
+    with pytest.raises(ValueError, match="multi_class='ovr', solver='lbfgs' and 3"):
         fm.from_sklearn(model)

@@ -286,21 +286,21 @@ def with_two_outputs(K):
 REFUSED = {
     "slope by name": (
         sequential(lambda L: L.Dense(3, activation="leaky_relu")),
-        "Dense 'dense.*' has a leaky ReLU of slope 0.2; fastmlp's leaky_relu has 0.01",
+        "Dense 'dense.*' must have a leaky ReLU with fastmlp's slope, 0.01, got 0.2",
     ),
     "slope of a layer": (
         sequential(lambda L: L.LeakyReLU()),
-        "has a leaky ReLU of slope 0.3",
+        "fastmlp's slope, 0.01, got 0.3",
     ),
     "slope of relu": (
         sequential(lambda L: L.ReLU(negative_slope=0.1)),
-        "has a leaky ReLU of slope 0.1",
+        "fastmlp's slope, 0.01, got 0.1",
     ),
     "relu6": (
         sequential(lambda L: L.ReLU(max_value=6.0)),
-        "must have no max_value and no threshold, has 6.0 and 0.0",
+        "must not have a max_value or a threshold, got 6.0 and 0.0",
     ),
-    "alpha": (sequential(lambda L: L.ELU(alpha=0.5)), "must have alpha 1, has 0.5"),
+    "alpha": (sequential(lambda L: L.ELU(alpha=0.5)), "must have alpha 1, got 0.5"),
     "activation": (
         sequential(lambda L: L.Dense(3, activation="hard_tanh")),
         "has the activation hard_tanh, which fastmlp does not have",
@@ -315,27 +315,27 @@ REFUSED = {
     ),
     "axis": (
         sequential(lambda L: L.Softmax(axis=0)),
-        "must work along the last axis of rows, not 0",
+        "must work along the last axis of rows, got axis 0",
     ),
     "noise shape": (
         sequential(lambda L: L.Dropout(0.5, noise_shape=(None, 1))),
-        r"must not have a noise_shape, has \(None, 1\)",
+        r"must not have a noise_shape, got \(None, 1\)",
     ),
-    "rate": (sequential(lambda L: L.Dropout(1.0)), "must have a rate below 1, has 1.0"),
+    "rate": (sequential(lambda L: L.Dropout(1.0)), "must have a rate below 1, got 1.0"),
     "rms": (
         sequential(lambda L: L.LayerNormalization(rms_scaling=True)),
-        "must subtract the mean, and not have rms_scaling",
+        "must subtract the mean, so rms_scaling must be False",
     ),
     "epsilon": (
         sequential(lambda L: L.BatchNormalization(epsilon=0.0)),
-        "must have a positive epsilon, has 0.0",
+        "must have a positive epsilon, got 0.0",
     ),
     "other layer": (
         sequential(lambda L: L.GaussianNoise(0.1)),
         "GaussianNoise 'gaussian_noise.*' has no counterpart in fastmlp",
     ),
-    "custom layer": (with_layer_class, "Mine 'mine' is of a custom class"),
-    "custom model": (with_model_class, "Net 'net' is of a custom class"),
+    "custom layer": (with_layer_class, "Mine 'mine' has a custom class"),
+    "custom model": (with_model_class, "Net 'net' has a custom class"),
     "lora": (with_lora, "has LoRA weights"),
     "no weights": (
         lambda K: K.Sequential([K.layers.Dense(3)]),
@@ -343,29 +343,29 @@ REFUSED = {
     ),
     "no weights alone": (lambda K: K.layers.Dense(3), "has no weights yet"),
     "no norm": (lambda K: K.layers.BatchNormalization(), "has no weights yet"),
-    "no width": (lambda K: K.layers.ReLU(), "the width of its input is unknown"),
+    "no width": (lambda K: K.layers.ReLU(), "must have a known input width"),
     "half": (
         sequential(lambda L: L.Dense(3, dtype="float16")),
-        "must be float32 or float64, is float16",
+        "must be float32 or float64, got float16",
     ),
     "mixed": (
         sequential(lambda L: L.Dense(3, dtype="mixed_float16")),
-        "has mixed precision: float32 weights, float16",
+        "in which it computes, float16, got float32",
     ),
     "both": (
         sequential(lambda L: L.Dense(3), lambda L: L.Dense(3, dtype="float64")),
-        "all layers must have one dtype, float32 or float64, got float32, float64",
+        "all layers must have the same dtype, float32 or float64, got float32, float64",
     ),
     "sequences": (
         sequential(lambda L: L.Dense(3), width=(7, 5)),
-        r"must take rows or begin with Flatten, but it takes shape \(7, 5\)",
+        r"begin with a Flatten layer, but each of its inputs has shape \(7, 5\)",
     ),
     "channels": (
         sequential(lambda L: L.Flatten(data_format="channels_first"), width=(7, 5)),
-        "must be of channels_last, not channels_first",
+        "must have the data_format channels_last, got channels_first",
     ),
-    "two inputs": (with_two_inputs, "one input and one output, has 2 and 1"),
-    "two outputs": (with_two_outputs, "one input and one output, has 1 and 2"),
+    "two inputs": (with_two_inputs, "one input and one output, got 2 and 1"),
+    "two outputs": (with_two_outputs, "one input and one output, got 1 and 2"),
     "useless projection": (
         graph(lambda K, x: K.layers.Dense(5)(x) + K.layers.Dense(5)(x)),
         "Add 'add.*' must add the output of layers to their input or",
@@ -382,7 +382,7 @@ REFUSED = {
     "constant": (graph(lambda K, x: x + 1.0), "Add 'add.*' has no counterpart"),
     "three": (
         graph(lambda K, x: K.layers.Add()([x, x, K.layers.Dense(5)(x)])),
-        "Add 'add.*' must have one input, has 3",
+        "Add 'add.*' must have one input, got 3",
     ),
     "always in training mode": (
         graph(lambda K, x: K.layers.Dropout(0.5)(K.layers.Dense(3)(x), training=True)),
@@ -394,7 +394,7 @@ REFUSED = {
     ),
     "product": (
         graph(lambda K, x: K.layers.Multiply()([x, K.layers.Dense(5)(x)])),
-        "Multiply 'multiply.*' must have one input, has 2",
+        "Multiply 'multiply.*' must have one input, got 2",
     ),
 }
 

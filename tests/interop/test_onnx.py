@@ -253,7 +253,7 @@ def test_bad_arguments(options, error, words, tmp_path):
 
 def test_bad_paths(tmp_path):
     mlp = fm.MLP([3, 2])
-    with pytest.raises(TypeError, match="path must be a str or path, got 3"):
+    with pytest.raises(TypeError, match="path must be a str or os.PathLike, got 3"):
         mlp.to_onnx(3)
     with pytest.raises(FileNotFoundError):
         mlp.to_onnx(tmp_path / "nowhere" / "model.onnx")

@@ -251,22 +251,25 @@ REFUSED = [
     (lambda: behind(nn.LayerNorm(4, bias=False)), "module 1 .*without a bias"),
     (lambda: behind(nn.LayerNorm(4, eps=0)), "module 1 .*eps=0"),
     (lambda: behind(nn.RMSNorm((2, 2))), r"module 1 .*\(2, 2\)"),
-    (lambda: behind(nn.RMSNorm(3)), "module 1 .*input width of 3.*width 4"),
+    (lambda: behind(nn.RMSNorm(3)), "module 1 .*inputs of width 3.*width 4"),
     (lambda: behind(nn.RMSNorm(4, eps=0)), "module 1 .*eps=0"),
     (lambda: behind(nn.BatchNorm1d(4, momentum=None)), "module 1 .*momentum"),
     (lambda: behind(nn.BatchNorm1d(4, track_running_stats=False)), "track_running"),
-    (lambda: behind(nn.BatchNorm1d(3)), "module 1 .*width of 3.*has width 4"),
-    (lambda: behind(nn.ReLU(), nn.Linear(3, 1)), "module 2 .*width of 3.*has width 4"),
+    (lambda: behind(nn.BatchNorm1d(3)), "module 1 .*width 3.*outputs of width 4"),
+    (
+        lambda: behind(nn.ReLU(), nn.Linear(3, 1)),
+        "module 2 .*width 3.*outputs of width 4",
+    ),
     (tied, "module 2 .*shares .*module 0"),
     (tied_weights, "module 1 .*shares .*module 0"),
     (hooked, "module 0 .*hooks"),
-    (patched, "the module .*its own forward"),
+    (patched, "the module .*custom forward method"),
     (lambda: behind(Twice(4, 1)), r"module 1 \(Twice\)"),
     (parametrised, "parametri"),
     (lambda: nn.Sequential(nn.ReLU()), "number of inputs is unknown"),
     (nn.Sequential, "number of inputs is unknown"),
     (lambda: nn.LazyLinear(3), "lazy|Lazy"),
-    (lambda: nn.Linear(2, 3, device="meta"), "weight is on the meta device"),
+    (lambda: nn.Linear(2, 3, device="meta"), "weight .* on the meta device"),
     (lambda: nn.Linear(2, 3).half(), "got float16.*dtype='float32'"),
     (lambda: nn.Linear(2, 3).bfloat16(), "got bfloat16.*dtype='float32'"),
     (lambda: behind(nn.Linear(4, 1).double()), "several dtypes.*float32.*float64"),
@@ -285,12 +288,12 @@ def test_refused_inputs_are_explained(make, words):
 def test_odd_residual_blocks():
     residual = type(fm.MLP([2, fm.Residual([2])]).to_torch()[0])
     for body, projection, words in [
-        (nn.Linear(2, 3), None, "needs a projection"),
-        (nn.Linear(2, 2), nn.Linear(2, 2), "has a projection although"),
+        (nn.Linear(2, 3), None, "must have a projection"),
+        (nn.Linear(2, 2), nn.Linear(2, 2), "must not have a projection"),
         (nn.Linear(2, 3), nn.Linear(2, 3, bias=False), "with a bias"),
         (nn.Linear(2, 3), nn.Linear(2, 4), r"must be a Linear\(2, 3\)"),
         (nn.Linear(2, 3), nn.Sequential(), "nn.Linear"),
-        (nn.Identity(), None, "must have a layer"),
+        (nn.Identity(), None, "must contain a layer"),
     ]:
         with pytest.raises((TypeError, ValueError), match=f"module 1 .*{words}"):
             fm.from_torch(nn.Sequential(nn.Linear(2, 2), residual(body, projection)))
@@ -314,7 +317,7 @@ def test_blocks_that_write_to_their_input():
 
 def test_options_are_for_state_dicts():
     for option in ({"prefix": "a"}, {"activation": "relu"}):
-        with pytest.raises(ValueError, match="for state dicts"):
+        with pytest.raises(ValueError, match="only with a state dict"):
             fm.from_torch(nn.Linear(2, 2), **option)
 
 
@@ -422,7 +425,7 @@ def test_parts_of_a_policy(rng):
     close(tower(x), latent.detach(), "float32")
     with pytest.raises(ValueError, match=r"log_std.*prefix="):
         fm.from_torch(state, activation="tanh")
-    with pytest.raises(ValueError, match=r"'actor\.'; its layers: .*action_net"):
+    with pytest.raises(ValueError, match=r"'actor\.'; its layers are .*action_net"):
         fm.from_torch(state, prefix="actor")
 
 
@@ -474,7 +477,7 @@ RELU = {"activation": "relu"}
         (
             arrays(2, 3, **{"2_weight": np.ones((1, 4))}),
             RELU,
-            "layer 2 has an input width of 4",
+            "layer 2 needs inputs of width 4",
         ),
         (arrays(2, 3, **{"2_weight": np.ones((1, 3, 1))}), RELU, r"\(out, in\)"),
         (

@@ -97,8 +97,8 @@ def bad_targets() -> list[tuple[fm.losses.Loss, Any, type[Exception], str]]:
         (fm.BinaryCrossEntropy(pos_weight=[1]), v, ValueError, "pos_weight .* got 1"),
         (fm.GaussianNLL(), v, ValueError, r"must have shape \(6, 2\)"),
         (fm.Poisson(), a, ValueError, r"must have shape \(6, 4\)"),
-        (action, v, TypeError, r"must be \(actions, values\)"),
-        (action, (a,), TypeError, r"must be \(actions, values\)"),
+        (action, v, TypeError, r"must be a pair \(actions, values\)"),
+        (action, (a,), TypeError, r"must be a pair \(actions, values\)"),
         (action, (a[:5], a), ValueError, r"actions must be .* shape \(6,\)"),
         (action, (a * 1.0, a), TypeError, "actions must be of an integer dtype"),
         (action, (a, v), ValueError, r"values must have shape \(6,\)"),
@@ -131,9 +131,9 @@ def test_bad_targets_change_nothing(case: int) -> None:
 @pytest.mark.parametrize(
     ("loss", "y", "words"),
     [
-        (fm.Hinge(), [[0.0], [1.0]], r"-1 or 1 for Hinge.*row 0; 2 \* y - 1"),
-        (fm.Hinge(), [[1.0], [2.0]], "-1 or 1 for Hinge.*row 1$"),
-        (fm.Poisson(), [[1.0], [-1.0]], "counts, none negative.*row 1$"),
+        (fm.Hinge(), [[0.0], [1.0]], r"only -1 and 1 for Hinge.*row 0; 2 \* y - 1"),
+        (fm.Hinge(), [[1.0], [2.0]], "only -1 and 1 for Hinge.*row 1$"),
+        (fm.Poisson(), [[1.0], [-1.0]], "non-negative counts.*row 1$"),
         (fm.Quantile(), [[1.0], [np.nan]], "^y must be finite"),
         (fm.ActionValue(fm.MSE()), ([0, 0], [1.0, np.inf]), "values must be finite"),
     ],
@@ -157,7 +157,7 @@ def test_fit_checks_targets(loss: Any, y: Any, words: str) -> None:
 
 def test_gaussian_needs_pairs_of_outputs() -> None:
     for pred in (np.zeros((5, 3)), np.zeros(5)):
-        with pytest.raises(ValueError, match=r"2 \* targets\) for GaussianNLL"):
+        with pytest.raises(ValueError, match=r"GaussianNLL, pred .* 2 \* targets\)"):
             fm.GaussianNLL()(pred, np.zeros(5))
     mlp = fm.MLP([2, 3], seed=0)
     with pytest.raises(ValueError, match="GaussianNLL"):

@@ -124,7 +124,7 @@ def test_what_a_function_returns_is_checked(
 def test_weights_need_a_third_argument() -> None:
     mlp, x = network("float64"), inputs(5, "float64")
     y, weight = np.zeros((5, OUTPUTS)), np.ones(5)
-    with pytest.raises(TypeError, match=r"^sample_weight is for a loss function with"):
+    with pytest.raises(TypeError, match=r"^sample_weight needs a loss function with"):
         mlp.value_and_grad(x, y, unweighted, weight)
     with pytest.raises(ValueError, match=r"^sample_weight must not be all zero"):
         mlp.value_and_grad(x, y, squares, 0 * weight)

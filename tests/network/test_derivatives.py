@@ -618,7 +618,7 @@ def test_bad_directions_and_outputs() -> None:
         (None, ValueError, "output must be given"),
         (3, ValueError, "index from 0 to 2"),
         (-1, ValueError, "index from 0 to 2"),
-        (True, TypeError, "index or weights"),
+        (True, TypeError, "index of an output"),
         ([1.0, 2.0], ValueError, r"shape \(3,\)"),
         ("first", TypeError, "output"),
     ]

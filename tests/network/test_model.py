@@ -88,7 +88,7 @@ BAD_ARCHITECTURES = {
     "nested": ([4, [8, 8], 2], TypeError, r"^layers\[1\] must be .*list"),
     "class": ([4, fm.Dense], TypeError, r"^layers\[1\] must be .*class Dense"),
     "first": ([fm.Dense(4), 2], TypeError, r"^layers\[0\] must be an int, the input"),
-    "huge": ([2**40, 2**40], ValueError, "more than can be addressed"),
+    "huge": ([2**40, 2**40], ValueError, "more parameters than memory can hold"),
     "array": ([4, np.ones(3, int)], TypeError, r"^layers\[1\] must be an int"),
 }
 
@@ -120,8 +120,8 @@ def test_bad_layers(case):
         ({"seed": True}, TypeError, "^seed must be an int"),
         ({"seed": np.True_}, TypeError, "^seed must be an int, got .*bool"),
         ({"seed": "1"}, TypeError, "^seed must be an int"),
-        ({"seed": [1, -1]}, ValueError, "^seed must be an int.*all non-negative"),
-        ({"seed": [1, 0.5]}, TypeError, "^seed must be an int.*sequence of ints"),
+        ({"seed": [1, -1]}, ValueError, "^seed must be a non-negative int"),
+        ({"seed": [1, 0.5]}, TypeError, "^seed must be a non-negative int, a sequence"),
     ],
     ids=str,
 )

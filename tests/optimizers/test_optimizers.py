@@ -166,7 +166,7 @@ BAD_STEPS = {
     "ints": (np.ones(2, int), np.ones(2), TypeError, "^params.*never converted.*int64"),
     "swapped": (np.ones(2, ">f8"), np.ones(2), TypeError, "^params.*>f8"),
     "complex": (np.ones(2, complex), np.ones(2), TypeError, "^params.*complex"),
-    "scalar": (1.0, 1.0, TypeError, "^params must be a numpy array or a list.*1.0"),
+    "scalar": (1.0, 1.0, TypeError, "^params must be a numpy array, or a list.*1.0"),
     "None": (np.ones(2), None, TypeError, "^grads must be a numpy array"),
     "numpy scalar": (np.float64(1), np.ones(1), TypeError, "^params must be"),
     "dict": ({"w": np.ones(2)}, np.ones(2), TypeError, "^params must be.*dict"),
@@ -256,13 +256,18 @@ BAD_HYPER = [
     (fm.SGD, {"lr": None}, TypeError, "^lr must be a number"),
     (fm.SGD, {"lr": 0.1, "momentum": -0.1}, ValueError, "^momentum must be"),
     (fm.SGD, {"lr": 0.1, "weight_decay": -1}, ValueError, "^weight_decay must be"),
-    (fm.SGD, {"lr": 0.1, "nesterov": True}, ValueError, "^nesterov needs momentum"),
+    (
+        fm.SGD,
+        {"lr": 0.1, "nesterov": True},
+        ValueError,
+        "^nesterov=True needs momentum",
+    ),
     (fm.SGD, {"lr": 0.1, "nesterov": 1}, TypeError, "^nesterov must be True or False"),
     (
         fm.SGD,
         {"lr": 0.1, "momentum": 0.9, "dampening": 0.1, "nesterov": True},
         ValueError,
-        "^nesterov needs momentum > 0 and dampening 0",
+        "^nesterov=True needs momentum > 0 and dampening=0",
     ),
     (fm.Adagrad, {"lr_decay": -1}, ValueError, "^lr_decay must be"),
     (fm.Adagrad, {"initial_accumulator_value": -1}, ValueError, "^initial_accumul"),
@@ -394,9 +399,9 @@ def test_what_cannot_be_set():
         assert opt._hyper() == before
     heavy.momentum = 0.75
     assert heavy.momentum == 0.75
-    with pytest.raises(ValueError, match="nesterov needs"):
+    with pytest.raises(ValueError, match="nesterov=True needs"):
         heavy.dampening = 0.1
-    with pytest.raises(ValueError, match="nesterov needs"):
+    with pytest.raises(ValueError, match="nesterov=True needs"):
         plain.nesterov = True
     for opt, name, value in [
         (fm.Adagrad(), "initial_accumulator_value", 1.0),
@@ -556,7 +561,9 @@ def test_an_optimiser_belongs_to_one_model(first, second, maker):
     train(mlp, opt, first)
     train(mlp, opt, second)
     before = other.params.copy()
-    with pytest.raises(ValueError, match=r"^optimizer has trained another.*reset\(\)"):
+    with pytest.raises(
+        ValueError, match=r"^optimizer holds the state of another.*reset\(\)"
+    ):
         train(other, opt, second)
     np.testing.assert_array_equal(other.params, before)
     assert opt.step_count == 2

@@ -367,7 +367,7 @@ def test_polyak_forgets_the_last_forward():
     mlp = model()
     mlp.forward(x)
     mlp.polyak_(model(), 0.5)
-    with pytest.raises(RuntimeError, match="backward needs a forward"):
+    with pytest.raises(RuntimeError, match="forward must be called before backward"):
         mlp.backward(y)
 
 

@@ -193,7 +193,7 @@ def test_dead_units():
     np.testing.assert_allclose(ax.lines[0].get_xydata(), [[1, 200 / 3], [2, 100 / 3]])
     assert ax.get_xlabel() == "epoch"
     assert "%" in ax.get_ylabel()
-    with pytest.raises(ValueError, match="has no record"):
+    with pytest.raises(ValueError, match="has not recorded an epoch"):
         plot.dead_units(fm.Monitor())
     with pytest.raises(TypeError, match=r"monitor must be an fm\.Monitor"):
         plot.dead_units(fm.MLP([1, 1]))
@@ -384,11 +384,11 @@ def test_loss_surface_options():
     )
     assert both.get_xlabel() == "first random direction"
     assert "path" in texts(both)
-    with pytest.raises(ValueError, match="Monitor has no path"):
+    with pytest.raises(ValueError, match="Monitor has not recorded a path"):
         plot.loss_surface(mlp, x, y, fm.MSE(), path=fm.Monitor())
     with pytest.raises(ValueError, match="path must have shape"):
         plot.loss_surface(mlp, x, y, fm.MSE(), path=np.ones((3, 4)))
-    with pytest.raises(ValueError, match="needs a path"):
+    with pytest.raises(ValueError, match="needs the argument path"):
         plot.loss_surface(mlp, x, y, fm.MSE(), directions="pca")
     with pytest.raises(ValueError, match="directions must be one of"):
         plot.loss_surface(mlp, x, y, fm.MSE(), directions="both")

@@ -354,10 +354,10 @@ def test_fit_explains_bad_targets(loss: fm.losses.Loss) -> None:
 
     with pytest.raises(TypeError, match=r"^y: the actions must be of an integer"):
         fit(actions.astype(np.float64), *rest)
-    with pytest.raises(ValueError, match=r"^y: all parts must have shape \(rows,\)"):
+    with pytest.raises(ValueError, match=r"^y: all arrays must have shape \(rows,\)"):
         fit(actions[1:], *rest)
     with pytest.raises(
-        ValueError, match=r"^validation_data: y: all parts must have shape"
+        ValueError, match=r"^validation_data: y: all arrays must have shape"
     ):
         mlp.fit(
             x,

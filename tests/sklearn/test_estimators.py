@@ -276,7 +276,9 @@ def test_attributes_are_views_and_may_be_replaced() -> None:
     wanted = hidden @ reg.coefs_[1] + reg.intercepts_[1]
     np.testing.assert_allclose(reg.predict(X), wanted)
     reg.coefs_[0] = np.ones((6, 4))
-    with pytest.raises(ValueError, match=r"coefs_ and intercepts_ do not fit"):
+    with pytest.raises(
+        ValueError, match=r"coefs_ and intercepts_ must have the shapes"
+    ):
         reg.predict(X)
     reg.coefs_[0] = "weights"
     with pytest.raises(ValueError, match=r"coefs_\[0\] must be an array"):

@@ -160,7 +160,7 @@ def test_quantiles_and_variances() -> None:
     assert mean.shape == std.shape == y.shape
     assert (std > 0).all()
     np.testing.assert_array_equal(mean, gaussian.predict(X))
-    with pytest.raises(ValueError, match="return_std needs"):
+    with pytest.raises(ValueError, match="return_std=True needs"):
         quantiles.predict(X, return_std=True)
 
 
@@ -418,7 +418,7 @@ def test_bad_data() -> None:
         clf.fit(X, y, sample_weight=-np.ones(50))
     with pytest.raises(ValueError, match=r"weight.*zero"):
         clf.fit(X, y, sample_weight=np.zeros(50))
-    with pytest.raises(ValueError, match="needs y >= 0"):
+    with pytest.raises(ValueError, match="y must not be negative"):
         reg.set_params(loss="poisson").fit(X, y - 5.0)
     reg.set_params(loss="squared_error")
     with pytest.raises(ValueError, match="eval_set must be"):
@@ -432,7 +432,7 @@ def test_bad_data() -> None:
     for est in (MLPClassifier(solver="lbfgs"), MLPRegressor(solver=fm.LBFGS())):
         assert not hasattr(est, "partial_fit")
     reg.fit(X, y).set_params(warm_start=True, hidden_layer_sizes=(3,))
-    with pytest.raises(ValueError, match="with the same widths"):
+    with pytest.raises(ValueError, match="with layers of the same widths"):
         reg.fit(X, y)
     with pytest.warns(UserWarning, match="It is going to be clipped"):
         clf.set_params(batch_size=51).fit(X, y)

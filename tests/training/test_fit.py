@@ -277,7 +277,7 @@ BAD_OPTIONS = [
     ({"seed": 2**64}, ValueError, r"^seed must be below 2\*\*64"),
     ({"seed": 0.5}, TypeError, "^seed must be an int"),
     ({"seed": True}, TypeError, "^seed must be an int"),
-    ({"seed": [3, -1]}, ValueError, "^seed must be an int.*all non-negative"),
+    ({"seed": [3, -1]}, ValueError, "^seed must be a non-negative int"),
     ({"validation_data": 3}, TypeError, r"^validation_data must be \(x, y\)"),
     ({"validation_data": (1, 2, 3, 4)}, TypeError, "^validation_data must be"),
     ({"validation_data": np.ones((2, 3))}, TypeError, "^validation_data must be"),

@@ -210,7 +210,11 @@ def test_early_stopping_on_a_metric_knows_its_direction():
         (3, TypeError, "^metrics must be a sequence"),
         (["acuracy"], ValueError, "^metrics.*did you mean 'accuracy'"),
         ([3], TypeError, r"^metrics\[0\] must be one of accuracy"),
-        ([lambda p, t: 0.0], ValueError, r"^metrics\[0\] has no name.*dict"),
+        (
+            [lambda p, t: 0.0],
+            ValueError,
+            r"^metrics\[0\] must be a function with a name.*dict",
+        ),
         (["mae", metrics.mae], ValueError, "'mae' is taken"),
         ({"loss": "mae"}, ValueError, "'loss' is taken"),
         ({1: "mae"}, TypeError, "^metrics"),

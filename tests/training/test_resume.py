@@ -472,7 +472,7 @@ def test_bad_checkpoints_within_epochs() -> None:
     with pytest.raises(TypeError, match="on_interrupt"):
         fm.Checkpoint("a", on_interrupt=1)
     for option in ({"every_steps": 3}, {"on_interrupt": True}):
-        with pytest.raises(ValueError, match="save_best_only excludes"):
+        with pytest.raises(ValueError, match="save_best_only cannot be combined"):
             fm.Checkpoint("a", save_best_only=True, **option)
     assert repr(fm.Checkpoint("a", every_steps=3, on_interrupt=True)) == (
         "Checkpoint(path='a', monitor=None, save_best_only=False, every=1, mode='min', "

@@ -171,7 +171,7 @@ def test_solvers_need_whole_arrays():
         toy_fit(toy_mlp(), x, y, optimizer=fm.LBFGS(), batch_size=9)
     with pytest.raises(TypeError, match=r"^LBFGS works on all samples at once"):
         toy_fit(toy_mlp(), slices(), optimizer=fm.LBFGS())
-    with pytest.raises(TypeError, match=r"LBFGS has no learning rate to find"):
+    with pytest.raises(TypeError, match=r"with a learning rate, got LBFGS"):
         toy_fit(
             toy_mlp(),
             x,

@@ -420,7 +420,7 @@ BAD = [
     (lambda: SCHEDULE.values(0, -1), ValueError, "^count must be at least 0"),
     (lambda: SCHEDULE(0.5), TypeError, "^first must be an int"),
     (lambda: fm.SGD(schedules.Cosine), TypeError, "^lr .*did you mean fm.sched"),
-    (lambda: fm.SGD("cosine"), TypeError, "^lr must be a number, one of"),
+    (lambda: fm.SGD("cosine"), TypeError, "^lr must be a number, a schedule"),
     (lambda: fm.SGD([0.1]), TypeError, "^lr must be a number"),
 ]
 

@@ -21,7 +21,9 @@ def file_name(path: Any) -> str:
     except TypeError:
         name = None
     if not isinstance(name, str):
-        raise TypeError(f"path must be a str or path, got {_validate.describe(path)}")
+        raise TypeError(
+            f"path must be a str or os.PathLike, got {_validate.describe(path)}"
+        )
     return name
 
 

@@ -86,8 +86,8 @@ def from_keras(model: Any) -> MLP:
     layers = _layers(items) or [Activation("identity")]
     if len(reader.dtypes) > 1:
         raise ValueError(
-            "model: all layers must have one dtype, float32 or float64, got "
-            f"{', '.join(sorted(reader.dtypes))}"
+            "model: all layers must have the same dtype, float32 or float64, "
+            f"got {', '.join(sorted(reader.dtypes))}"
         )
     dtype = next(iter(reader.dtypes), "float32")
     mlp = model_class()([n_in, *layers], init="zeros", dtype=dtype, seed=0)
@@ -131,7 +131,8 @@ def _input_width(model: Any, items: Sequence[Item]) -> int:
     flattened = bool(items) and items[0].layer is None
     if len(shape) > 1 and not flattened:
         raise ValueError(
-            f"model must take rows or begin with Flatten, but it takes shape {shape}"
+            "model must take vectors or begin with a Flatten layer, but each "
+            f"of its inputs has shape {shape}"
         )
     if shape and None not in shape:
         return math.prod(shape)
@@ -140,7 +141,9 @@ def _input_width(model: Any, items: Sequence[Item]) -> int:
             arrays = item.parameters or item.statistics
             if arrays:
                 return len(arrays[0])
-    raise ValueError("model: the width of its input is unknown; give it an Input")
+    raise ValueError(
+        "model must have a known input width: begin it with keras.Input((width,))"
+    )
 
 
 def _is_keras(value: object) -> bool:
@@ -166,7 +169,7 @@ class Reader:
         """Return the items of a layer or model."""
         kind = type(layer).__name__
         if not type(layer).__module__.startswith("keras."):
-            _refuse(layer, "is of a custom class, which cannot be converted")
+            _refuse(layer, "has a custom class, which cannot be converted")
         if kind == "Sequential":
             if not layer.built:
                 _refuse(layer, "has no weights yet: call it, or give it an Input")
@@ -207,12 +210,20 @@ class Reader:
 
     def _note_dtype(self, layer: Any) -> None:
         if getattr(layer, "quantization_mode", None) is not None:
-            _refuse(layer, f"is quantised, {layer.quantization_mode}")
+            _refuse(
+                layer,
+                f"has the quantisation mode {layer.quantization_mode}, which "
+                "fastmlp does not support",
+            )
         dtypes = layer.variable_dtype, layer.compute_dtype
         if dtypes[0] != dtypes[1]:
-            _refuse(layer, "has mixed precision: {} weights, {}".format(*dtypes))
+            _refuse(
+                layer,
+                f"must have weights of the dtype in which it computes, {dtypes[1]}, "
+                f"got {dtypes[0]}",
+            )
         if dtypes[0] not in ("float32", "float64"):
-            _refuse(layer, f"must be float32 or float64, is {dtypes[0]}")
+            _refuse(layer, f"must be float32 or float64, got {dtypes[0]}")
         self.dtypes.add(dtypes[0])
 
     # Functional models are read from the output back to the input.
@@ -222,7 +233,7 @@ class Reader:
             n_inputs, n_outputs = len(model.inputs), len(model.outputs)
             _refuse(
                 model,
-                f"must have one input and one output, has {n_inputs} and {n_outputs}",
+                f"must have one input and one output, got {n_inputs} and {n_outputs}",
             )
         way = self._way(model.outputs[0], model.inputs[0])
         return [item for _, items in way for item in items]
@@ -249,13 +260,17 @@ class Reader:
             for option in ("training", "mask"):
                 value = call.arguments.kwargs.get(option)
                 if value is not None and value is not False:
-                    _refuse(operation, f"is called with {option}={value}")
+                    _refuse(
+                        operation,
+                        f"is called with {option}={value}, which fastmlp does not "
+                        "support",
+                    )
             if type(operation).__name__ == "Add" and len(sources) == 2:
                 self._made[place] = self._block(operation, sources, first)
             elif len(sources) == 1:
                 self._made[place] = sources[0], self.items(operation)
             else:
-                _refuse(operation, f"must have one input, has {len(sources)}")
+                _refuse(operation, f"must have one input, got {len(sources)}")
         return self._made[place]
 
     def _block(
@@ -365,7 +380,7 @@ def _activation(layer: Any, value: Any) -> str:
 def _refuse_slope(layer: Any, slope: float) -> NoReturn:
     _refuse(
         layer,
-        f"has a leaky ReLU of slope {slope:g}; fastmlp's leaky_relu has {_SLOPE}",
+        f"must have a leaky ReLU with fastmlp's slope, {_SLOPE}, got {slope:g}",
     )
 
 
@@ -377,8 +392,8 @@ def _relu(layer: Any) -> str:
     if layer.max_value is not None or layer.threshold != 0:
         _refuse(
             layer,
-            "must have no max_value and no threshold, has "
-            f"{layer.max_value} and {layer.threshold}",
+            f"must not have a max_value or a threshold, got {layer.max_value} "
+            f"and {layer.threshold}",
         )
     return "relu" if layer.negative_slope == 0 else _leaky_relu(layer)
 
@@ -391,7 +406,7 @@ def _leaky_relu(layer: Any) -> str:
 
 def _elu(layer: Any) -> str:
     if layer.alpha != 1:
-        _refuse(layer, f"must have alpha 1, has {layer.alpha}")
+        _refuse(layer, f"must have alpha 1, got {layer.alpha}")
     return "elu"
 
 
@@ -403,12 +418,14 @@ def _softmax(layer: Any) -> str:
 def _check_axis(layer: Any) -> None:
     axis = layer.axis
     if axis not in (-1, 1) and list(np.ravel(axis)) not in ([-1], [1]):
-        _refuse(layer, f"must work along the last axis of rows, not {axis}")
+        _refuse(layer, f"must work along the last axis of rows, got axis {axis}")
 
 
 def _flatten(layer: Any) -> Item:
     if layer.data_format != "channels_last":
-        _refuse(layer, f"must be of channels_last, not {layer.data_format}")
+        _refuse(
+            layer, f"must have the data_format channels_last, got {layer.data_format}"
+        )
     return Item(None)
 
 

@@ -96,15 +96,15 @@ def from_sklearn(estimator: Any, *, logits: bool = False) -> MLP:
         hidden = "identity"
     elif kinds & {*_NETWORKS, *_LOGISTIC, *_LINEAR}:
         raise ValueError(
-            f"estimator, a {type(estimator).__name__}, is not fitted: call its fit "
-            "first"
+            f"estimator must be fitted, but this {type(estimator).__name__} is "
+            "not: call its fit method first"
         )
     else:
         hint = ""
         if hasattr(estimator, "steps"):
             hint = (
-                "; for a pipeline pass its last step, pipeline[-1], and transform the "
-                "data with the others, pipeline[:-1]"
+                "; for a pipeline, pass its last step, pipeline[-1], and transform "
+                "the data with the steps before it, pipeline[:-1]"
             )
         raise TypeError(
             f"estimator must be {_WANTED}, got {_validate.describe(estimator)}{hint}"
@@ -150,8 +150,8 @@ def _own(estimator: Any, logits: bool) -> MLP:
         normalised = getattr(estimator, "_one_against_rest", lambda: False)
         if normalised():
             raise ValueError(
-                "estimator's probabilities are one-vs-rest sigmoids, normalised to "
-                "sum to 1, which is not an activation; use logits=True"
+                "estimator must not normalise one-vs-rest sigmoids to sum to 1, "
+                "because fastmlp does not have such an activation; use logits=True"
             )
     last = Dense(last.n, "identity" if logits else output, last.bias, last.init)
     dtype = source.dtype
@@ -200,9 +200,9 @@ def _linear(
     odd = "multinomial" if weight.shape[1] == 1 else "ovr"
     if scheme == odd or (weight.shape[1] > 1 and estimator.solver == "liblinear"):
         raise ValueError(
-            "estimator's probabilities are neither those of one sigmoid nor of a "
-            f"softmax: multi_class is {scheme!r}, solver {estimator.solver!r}, with "
-            f"{len(estimator.classes_)} classes"
+            "estimator must compute probabilities with one sigmoid or with a "
+            f"softmax, which it does not do with multi_class={scheme!r}, "
+            f"solver={estimator.solver!r} and {len(estimator.classes_)} classes"
         )
     return [weight], [bias], "sigmoid" if weight.shape[1] == 1 else "softmax"
 
@@ -219,6 +219,7 @@ def _check(weights: list[Array], biases: list[Array | None]) -> None:
     if not fits:
         places = [None if b is None else b.shape for b in biases]
         raise ValueError(
-            "estimator's coefficients must be those of consecutive layers, got shapes "
-            f"{shapes}, and shapes {places} of the intercepts"
+            "estimator's coefficients and intercepts must have the shapes of "
+            f"consecutive layers, got coefficients of shapes {shapes} and "
+            f"intercepts of shapes {places}"
         )

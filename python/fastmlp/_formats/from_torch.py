@@ -100,8 +100,9 @@ def from_torch(
     if torch is not None and isinstance(source, torch.nn.Module):
         if prefix != "" or activation is not None or output_activation != "identity":
             raise ValueError(
-                "prefix, activation and output_activation are for state dicts; a "
-                "module contains its activations, and its parts can be passed instead"
+                "prefix, activation and output_activation can be used only with a "
+                "state dict, but source is a module, which contains its "
+                "activations; to convert a part of it, pass that submodule"
             )
         ModuleReader(torch, builder, source).read("", source)
     elif hasattr(source, "keys"):

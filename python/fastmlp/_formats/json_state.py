@@ -35,7 +35,9 @@ def packed(value: Any, arrays: dict[str, Array], where: str) -> Any:
     """
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
-            raise TypeError(f"a state's keys must be str, got {list(value)}")
+            raise TypeError(
+                f"{where}: the keys of a state must be str, got {list(value)}"
+            )
         return {
             "dict": {
                 key: packed(item, arrays, f"{where}.{key}")
@@ -68,8 +70,8 @@ def _put_aside(array: Array, arrays: dict[str, Array], where: str) -> dict[str, 
         return {"array": name}
     if array.dtype.kind not in _AS_BYTES:
         raise TypeError(
-            f"{where}: arrays in states must be of a plain dtype, got "
-            f"{_validate.describe(array)}"
+            f"{where} must be an array of booleans, numbers, dates or strings, "
+            f"got {_validate.describe(array)}"
         )
     arrays[name] = np.frombuffer(array.tobytes(), np.uint8)
     entry = {"array": name, "dtype": array.dtype.str, "shape": list(array.shape)}
@@ -93,7 +95,10 @@ class Unpacker:
         if not isinstance(value, dict):
             return value
         if len(value) != 1:
-            raise ValueError(f"{where} must have one mark, got {', '.join(value)}")
+            raise ValueError(
+                f"{where} must have one key, which says how its value is stored, "
+                f"got {list(value)}"
+            )
         ((kind, inside),) = value.items()
         if kind == "kept" and isinstance(inside, str):
             return given
@@ -110,7 +115,10 @@ class Unpacker:
             return {k: self(v, get(k), f"{where}.{k}") for k, v in inside.items()}
         if kind == "schedule":
             return self._schedule(inside, given, where)
-        raise ValueError(f"{where} is marked as {kind!r}, which is not a known mark")
+        raise ValueError(
+            f"{where} is not a value that fastmlp writes: its kind is {kind!r}, "
+            f"and its content is {_validate.describe(inside)}"
+        )
 
     def _items(self, items: list[Any], given: Any, where: str) -> list[Any]:
         others = given if isinstance(given, (list, tuple)) else ()
@@ -136,15 +144,16 @@ class Unpacker:
             dtype = np.dtype(np.void)
         if dtype.kind not in _AS_BYTES or dtype.str != entry["dtype"]:
             raise ValueError(
-                f"{where}.dtype must be a plain dtype, got {entry['dtype']!r}"
+                f"{where}.dtype must be the dtype of booleans, numbers, dates or "
+                f"strings, got {entry['dtype']!r}"
             )
         size = dtype.itemsize
         for n in listed(f"{where}.shape", entry["shape"]):
             size *= _validate.count(f"{where}.shape", n, 0)
         if data.dtype != np.uint8 or data.size != size or data.ndim != 1:
             raise ValueError(
-                f"{where}: shape {entry['shape']} of {dtype} must have {size} bytes, "
-                f"got {_validate.describe(data)}"
+                f"{where}: an array of shape {entry['shape']} and dtype {dtype} "
+                f"must be stored as {size} bytes, got {_validate.describe(data)}"
             )
         return np.frombuffer(data.tobytes(), dtype).reshape(entry["shape"]).copy()
 
@@ -156,7 +165,10 @@ class Unpacker:
             return None
         kind = entry["kind"]
         if not _is_schedule(given) or type(given).__name__ != kind:
-            raise ValueError(f"{where} is a {kind}, but the optimiser has {given!r}")
+            raise ValueError(
+                f"{where} is a schedule of the class {kind}, but the optimiser has "
+                f"{given!r}"
+            )
         fields(where, values, tuple(vars(given)))
         # The constructor checks its arguments. The other fields are derived from the
         # arguments or record the progress of the schedule; they are checked here.
@@ -170,7 +182,7 @@ class Unpacker:
                     f"got {_validate.describe(value)}"
                 )
             if name != "_best" and not 0 <= value < math.inf:
-                raise ValueError(f"{where}.{name} must be >= 0, got {value}")
+                raise ValueError(f"{where}.{name} must be finite and >= 0, got {value}")
             vars(schedule)[name] = value
         return schedule
 
@@ -185,13 +197,17 @@ def _is_schedule(value: object) -> TypeGuard[Schedule]:
 def fields(where: str, value: object, names: Collection[str]) -> dict[str, Any]:
     """Return the value; raise ValueError unless it is a dict with these keys only."""
     if not isinstance(value, dict):
-        raise ValueError(f"{where} must be an object, got {_validate.describe(value)}")
+        raise ValueError(
+            f"{where} must be a JSON object, got {_validate.describe(value)}"
+        )
     missing = [name for name in names if name not in value]
     unknown = [str(name) for name in value if name not in names]
     if missing or unknown:
         wrong = [f"missing: {name}" for name in missing]
         wrong += [f"unexpected: {name}" for name in unknown]
-        raise ValueError(f"{where} must have {', '.join(names)}; {'; '.join(wrong)}")
+        raise ValueError(
+            f"{where} must have the fields {', '.join(names)}; {'; '.join(wrong)}"
+        )
     return value
 
 

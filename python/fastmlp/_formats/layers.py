@@ -121,10 +121,10 @@ class DropoutForm(LayerForm):
         """Convert a Keras layer; return fastmlp's layer."""
         if layer.noise_shape is not None:
             reader.refuse(
-                layer, f"must not have a noise_shape, has {layer.noise_shape}"
+                layer, f"must not have a noise_shape, got {layer.noise_shape}"
             )
         if layer.rate >= 1:
-            reader.refuse(layer, f"must have a rate below 1, has {layer.rate}")
+            reader.refuse(layer, f"must have a rate below 1, got {layer.rate}")
         return reader.item(Dropout(float(layer.rate)))
 
 
@@ -257,7 +257,7 @@ static inline void @norm_slope(T *to, const T *from, const T *hat, T factor,
         """Convert a Keras layer; return fastmlp's layer with its arrays."""
         reader.check_axis(layer)
         if getattr(layer, "rms_scaling", False):
-            reader.refuse(layer, "must subtract the mean, and not have rms_scaling")
+            reader.refuse(layer, "must subtract the mean, so rms_scaling must be False")
         both = _keras_scale_and_shift(layer, reader)
         return reader.item(LayerNorm(_keras_eps(layer, reader), bool(both)), both)
 
@@ -383,12 +383,14 @@ class BatchNormForm(LayerForm):
             )
         if module.momentum is None:
             raise ValueError(
-                f"{what} has momentum=None, the average of all batches; fastmlp needs "
-                "a number"
+                f"{what} must have a number as its momentum, got momentum=None, "
+                "which averages over all batches"
             )
         momentum = float(module.momentum)
         if not 0 <= momentum <= 1:
-            raise ValueError(f"{what} has momentum={momentum}; it must be from 0 to 1")
+            raise ValueError(
+                f"{what} must have a momentum from 0 to 1, got momentum={momentum}"
+            )
         roles = ("weight", "bias", "running_mean", "running_var")
         arrays = reader.arrays(what, module, *roles)
         _check_both_or_none(what, arrays)
@@ -404,7 +406,7 @@ class BatchNormForm(LayerForm):
         """Convert a Keras layer; return fastmlp's layer with its arrays."""
         reader.check_axis(layer)
         if getattr(layer, "renorm", False):
-            reader.refuse(layer, "must not have renorm")
+            reader.refuse(layer, "must have renorm=False")
         both = _keras_scale_and_shift(layer, reader)
         # Rounding removes the error in the last digits of, for example, 1 - 0.99.
         momentum = round(1 - layer.momentum, 12)
@@ -486,7 +488,7 @@ def _row_shape(what: str, module: Any) -> int:
     shape = tuple(module.normalized_shape)
     if len(shape) != 1:
         raise ValueError(
-            f"{what} normalises over shape {shape}, but rows have only one axis"
+            f"{what} must normalise over one axis, got normalized_shape={shape}"
         )
     return int(shape[0])
 
@@ -508,7 +510,7 @@ def _torch_eps(what: str, module: Any) -> float:
 
 def _keras_eps(layer: Any, reader: Reader) -> float:
     if not layer.epsilon > 0:
-        reader.refuse(layer, f"must have a positive epsilon, has {layer.epsilon}")
+        reader.refuse(layer, f"must have a positive epsilon, got {layer.epsilon}")
     return float(layer.epsilon)
 
 

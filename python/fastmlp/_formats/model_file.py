@@ -74,22 +74,23 @@ def load(
     except TypeError:
         got = _validate.describe(activations)
         raise TypeError(
-            f"activations must be a sequence of fm.Activation, got {got}"
+            f"activations must be a sequence of fm.Activation objects, got {got}"
         ) from None
     for i, item in enumerate(own):
         if not isinstance(item, Activation) or isinstance(item.function, str):
             got = repr(item) if isinstance(item, Activation) else None
             raise TypeError(
-                f"activations[{i}] must be fm.Activation(function, derivative), "
-                f"got {got or _validate.describe(item)}"
+                f"activations[{i}] must be a custom activation, "
+                "fm.Activation(function, derivative), got "
+                f"{got or _validate.describe(item)}"
             )
     stored = model_schema.stored(name, "model", own)
     wanted = stored.functions
     if len(own) != len(wanted):
         raise ValueError(
-            f"activations must be {len(wanted)} for the model in {name}"
-            + (f": {', '.join(wanted)}" if wanted else "")
-            + f"; got {len(own)}"
+            f"activations must hold one entry for each of the {len(wanted)} custom "
+            f"activations of the model in {name} ({', '.join(wanted) or 'none'}), got "
+            f"{len(own)} entries"
         )
     mlp = model_class().__new__(model_class())
     mlp._given = stored.given

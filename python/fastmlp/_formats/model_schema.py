@@ -117,14 +117,16 @@ def _place(where: str, value: object) -> dict[str, Any] | None:
             raise ValueError(f"{where}.{name} must be a float, got {got}")
     of = listed(f"{where}.of", place["of"])
     if len(of) != 3:
-        raise ValueError(f"{where}.of must be three numbers, got {len(of)}")
+        raise ValueError(
+            f"{where}.of must be a list of three numbers, got a list of {len(of)}"
+        )
     for i, number in enumerate(of):
         if number is not None:
             whole(f"{where}.of[{i}]", number, 63)
     if of[0] is not None and place["steps"] > of[0]:
         raise ValueError(
-            f"{where}.steps must be at most {of[0]}, the number of steps of the epoch, "
-            f"got {place['steps']}"
+            f"{where}.steps must be at most {of[0]}, the number of steps in the "
+            f"epoch, got {place['steps']}"
         )
     return place
 
@@ -136,7 +138,7 @@ def _history(where: str, value: object) -> History | None:
     metrics = values["metrics"]
     if not isinstance(metrics, dict):
         got = _validate.describe(metrics)
-        raise ValueError(f"{where}.metrics must be an object, got {got}")
+        raise ValueError(f"{where}.metrics must be a JSON object, got {got}")
     series = {name: values[name] for name in ("loss", "val_loss", "seconds")}
     series |= {f"metrics.{name}": item for name, item in metrics.items()}
     for name, item in series.items():
@@ -149,9 +151,10 @@ def _history(where: str, value: object) -> History | None:
     epochs = len(values["loss"])
     if len(values["seconds"]) != epochs or len(values["val_loss"]) > epochs:
         raise ValueError(
-            f"{where} must have the same number of epochs throughout, got {epochs} of "
-            f"loss, {len(values['val_loss'])} of val_loss, {len(values['seconds'])} of "
-            "seconds"
+            f"{where} must have as many values of seconds as of loss, and at "
+            f"most as many of val_loss, got {epochs} of loss, "
+            f"{len(values['val_loss'])} of val_loss and "
+            f"{len(values['seconds'])} of seconds"
         )
     return History.from_dict(values)
 
@@ -185,7 +188,10 @@ class Stored:
         kept: Mapping[str, Any],
     ) -> None:
         if _TEXT not in texts:
-            raise ValueError(f"__metadata__[{_TEXT!r}] is missing; fastmlp writes it")
+            raise ValueError(
+                f"the file does not have the entry __metadata__[{_TEXT!r}], which "
+                "fastmlp writes"
+            )
         found = safetensors.parse(_TEXT, texts[_TEXT])
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             got = found.get("format") if isinstance(found, dict) else found
@@ -228,10 +234,13 @@ class Stored:
             }
             text("checkpoint.model", self.checkpoint["model"])
             if self.history is None:
-                raise ValueError("history of a checkpoint must not be None")
+                raise ValueError("the history of a checkpoint must not be None")
         extra = sorted(n for n in arrays if n not in shapes and n not in unpack.used)
         if extra:
-            raise ValueError(f"unexpected arrays: {', '.join(extra)}")
+            raise ValueError(
+                "the file has arrays that do not belong to its contents: "
+                f"{', '.join(extra)}"
+            )
 
     def _arguments(self, found: Mapping[str, Any]) -> dict[str, Any]:
         items = [
@@ -294,7 +303,10 @@ class Stored:
     def _check_arrays(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         missing = [name for name in shapes if name not in self.arrays]
         if missing:
-            raise ValueError(f"missing arrays: {', '.join(missing[:9])}")
+            raise ValueError(
+                "the file does not have all arrays of the model; missing: "
+                f"{', '.join(missing[:9])}"
+            )
         for name, array in self.arrays.items():
             counts = name.endswith(".num_batches_tracked")
             dtype = np.dtype(np.int64 if counts else self.given["dtype"])
@@ -365,5 +377,6 @@ def stored(
         known = isinstance(error, (TypeError, ValueError))
         kind = "" if known else f"{type(error).__name__} "
         raise ValueError(
-            f"path: {path} is not a {what} that this version reads: {kind}{error}"
+            f"path: {path} is not a {what} file that this version of fastmlp "
+            f"can read: {kind}{error}"
         ) from None

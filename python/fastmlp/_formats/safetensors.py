@@ -149,7 +149,8 @@ def decode(data: bytes, what: str) -> tuple[dict[str, Array], dict[str, str]]:
         array.flags.writeable = False
     if _digest(arrays, texts) != texts[_HASH]:
         raise ValueError(
-            f"{_HASH} does not match: the content has changed since it was written"
+            f"the {_HASH} hash does not match: the content of the file has "
+            "changed since it was written"
         )
     return arrays, texts
 
@@ -160,7 +161,7 @@ def read(path: str, what: str) -> tuple[dict[str, Array], dict[str, str]]:
     Raises OSError if the file cannot be read, and otherwise the errors of `decode`.
     """
     if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
-        raise ValueError("it must be a regular file")
+        raise ValueError("the path is not that of a regular file")
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         # Check the length first, so that a file of another format is not read in full.
@@ -171,13 +172,14 @@ def read(path: str, what: str) -> tuple[dict[str, Array], dict[str, str]]:
 
 def _header_length(start: bytes, size: int) -> int:
     if len(start) < 8:
-        raise ValueError(f"it must have at least 8 bytes, got {size}")
+        raise ValueError(f"the file must have at least 8 bytes, got {size}")
     length = int.from_bytes(start, "little")
     limit = min(size - 8, HEADER_LIMIT)
     if not 2 <= length <= limit:
         archive = start[:4] == b"PK\x03\x04"
         hint = (
-            "; for a file of torch.save: fm.from_torch(torch.load(path), …)" * archive
+            "; to read a file that torch.save wrote, use "
+            "fm.from_torch(torch.load(path), …)" * archive
         )
         raise ValueError(
             f"the header's length must be from 2 to {limit} bytes, got {length}{hint}"
@@ -193,16 +195,16 @@ def _checked_header(data: bytes, room: int) -> dict[str, str]:
         raise ValueError(f"the header is not UTF-8: {error}") from None
     header = parse("the header", text)
     if not isinstance(header, dict) or text[0] != "{" or text.rstrip(" ")[-1] != "}":
-        raise ValueError("the header must be a JSON object, followed by spaces only")
+        raise ValueError("the header must be one JSON object, followed only by spaces")
     texts = header.pop(_METADATA, None)
     if not isinstance(texts, dict):
         # This may be a PyTorch state dict, which does not contain the architecture.
         hint = (
-            "; for a state dict without architecture: "
+            "; to read a state dict without an architecture, use "
             "fm.from_torch(safetensors.numpy.load_file(path), activation=…)"
         ) * (texts is None)
         raise ValueError(
-            f"{_METADATA} must be an object, got {_validate.describe(texts)}{hint}"
+            f"{_METADATA} must be a JSON object, got {_validate.describe(texts)}{hint}"
         )
     for key, value in texts.items():
         if not isinstance(value, str):
@@ -210,7 +212,10 @@ def _checked_header(data: bytes, room: int) -> dict[str, str]:
                 f"{_METADATA}[{key!r}] must be a str, got {_validate.describe(value)}"
             )
     if _HASH not in texts:
-        raise ValueError(f"{_METADATA}[{_HASH!r}] is missing; fastmlp writes it")
+        raise ValueError(
+            f"the file does not have the entry {_METADATA}[{_HASH!r}], which "
+            "fastmlp writes"
+        )
 
     # The arrays must cover the bytes from the first to the last without gaps.
     end = 0
@@ -225,8 +230,8 @@ def _checked_header(data: bytes, room: int) -> dict[str, str]:
     if end != room:
         fault = "is incomplete" if room < end else "has extra bytes at its end"
         raise ValueError(
-            f"the header describes {end} bytes of arrays, but {room} follow it: the "
-            f"file {fault}"
+            f"the header describes {end} bytes of arrays, but {room} bytes "
+            f"follow the header: the file {fault}"
         )
     return texts
 
@@ -236,7 +241,9 @@ def _span(name: str, entry: object) -> tuple[int, int]:
     fields = ("dtype", "shape", "data_offsets")
     if not isinstance(entry, dict) or set(entry) != set(fields):
         got = ", ".join(entry) if isinstance(entry, dict) else entry
-        raise ValueError(f"{name}: must have {', '.join(fields)}, got {got!r}")
+        raise ValueError(
+            f"{name} must have the fields {', '.join(fields)}, got {got!r}"
+        )
     code, shape, offsets = (entry[field] for field in fields)
     if not isinstance(code, str) or code not in DTYPES:
         raise ValueError(
@@ -247,7 +254,7 @@ def _span(name: str, entry: object) -> tuple[int, int]:
             type(number) is int and number >= 0 for number in numbers
         ):
             raise ValueError(
-                f"{name}: {field} must be non-negative ints, got {numbers!r}"
+                f"{name}: {field} must be a list of non-negative ints, got {numbers!r}"
             )
     if len(offsets) != 2:
         raise ValueError(f"{name}: data_offsets must be two ints, got {offsets}")
@@ -256,7 +263,7 @@ def _span(name: str, entry: object) -> tuple[int, int]:
         size *= n
     if offsets[1] - offsets[0] != size:
         raise ValueError(
-            f"{name}: shape {shape} of {code} needs {size} bytes, but data_offsets "
-            f"{offsets} span {offsets[1] - offsets[0]}"
+            f"{name}: shape {shape} of {code} needs {size} bytes, but "
+            f"data_offsets {offsets} span {offsets[1] - offsets[0]} bytes"
         )
     return offsets[0], offsets[1]

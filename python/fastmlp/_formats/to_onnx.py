@@ -42,8 +42,8 @@ def to_onnx(
     newest = onnx.defs.onnx_opset_version()
     if opset > newest:
         raise ValueError(
-            f"opset must be at most {newest}, the newest of onnx {onnx.__version__}, "
-            f"got {opset}"
+            f"opset must be at most {newest}, the newest that onnx "
+            f"{onnx.__version__} supports, got {opset}"
         )
     for name, value in (("input_name", input_name), ("output_name", output_name)):
         if not isinstance(value, str) or not value:
@@ -181,8 +181,9 @@ def _add_steps(graph: Graph, mlp: Model) -> str:
             value = BY_KIND[step.kind].to_onnx(graph, mlp, step, value)
         if isinstance(step.layer, Activation) and step.layer.is_custom:
             raise ValueError(
-                f"layer {step.name} is {step.activation}, a custom function, for which "
-                "ONNX does not have an operator; only fm.ACTIVATIONS can be exported"
+                f"layer {step.name} has the custom activation {step.activation}, "
+                "for which ONNX does not have an operator; only the activations in "
+                "fm.ACTIVATIONS can be exported"
             )
         if step.activation != "identity":
             value = ACTIVATIONS[step.activation].onnx(graph, value)

@@ -24,7 +24,8 @@ try:
     from torch.autograd import forward_ad
 except ImportError as error:
     raise ImportError(
-        f"models as PyTorch modules need PyTorch ({error}): pip install torch"
+        "mlp.to_torch and mlp.as_torch_module need PyTorch: pip install "
+        f"torch ({error})"
     ) from error
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def to_torch(mlp: Model) -> torch.nn.Sequential:
     for place in resolve.walk(mlp.layers):
         if isinstance(place.layer, Activation) and place.layer.is_custom:
             raise TypeError(
-                f"layer {place.name} of mlp is a custom function, which cannot be "
+                f"layer {place.name} of mlp is a custom activation, which cannot be "
                 "converted to PyTorch: use one of fastmlp.ACTIVATIONS instead"
             )
     dtype = getattr(torch, mlp.dtype.name)
@@ -259,20 +260,23 @@ class MLPModule(torch.nn.Module):
         if x.ndim == 0 or x.shape[-1] != n_in:
             raise ValueError(f"x must have shape (…, {n_in}), got {tuple(x.shape)}")
         if x.numel() == 0:
-            raise ValueError(f"x must have at least one row, got {tuple(x.shape)}")
+            raise ValueError(
+                f"x must have at least one row, got shape {tuple(x.shape)}"
+            )
         if self._addresses() != self._memory:
             raise RuntimeError(
-                "the parameters of this module must share the memory of its fastmlp "
-                "model, but they were replaced (by torch.func.functional_call or an "
-                "assignment); write into them instead"
+                "the parameters of this module must share the memory of its "
+                "fastmlp model, but they were replaced (by "
+                "torch.func.functional_call or an assignment); change them in "
+                "place instead"
             )
         # Refuse forward-mode derivatives here too, because PyTorch refuses them only if
         # it builds a graph.
         if any(forward_ad.unpack_dual(t).tangent is not None for t in (x, self.params)):
             raise RuntimeError(
-                "a module that computes with a fastmlp model has no forward-mode "
-                "derivatives in PyTorch; use mlp.to_torch(), or mlp.jvp and "
-                "mlp.jacobian for derivatives with respect to the inputs"
+                "a module from mlp.as_torch_module() does not have forward-mode "
+                "derivatives in PyTorch; use a copy from mlp.to_torch(), or, for "
+                "derivatives with respect to the inputs, mlp.jvp and mlp.jacobian"
             )
         rows = x if x.ndim == 2 else x.reshape(-1, n_in)
         return rows.resolve_neg().contiguous()
@@ -287,10 +291,11 @@ class MLPModule(torch.nn.Module):
             got = fn(given)
             if (got.data_ptr(), got.dtype, got.device) != place:
                 raise TypeError(
-                    "a module that uses a fastmlp model must keep the model's memory, "
-                    f"{self._dtype} on the CPU; got {got.dtype} on {got.device}, in "
-                    "other memory. mlp.to_torch() returns a copy that can be moved and "
-                    "converted"
+                    "the parameters and statistics of a module from "
+                    "mlp.as_torch_module() must stay in the memory of the model, "
+                    f"{self._dtype} on the CPU, but this call would move them to other "
+                    f"memory, {got.dtype} on {got.device}; mlp.to_torch() returns a "
+                    "copy that can be moved and converted"
                 )
         return self
 
@@ -374,9 +379,9 @@ class _Back(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *derivatives: torch.Tensor) -> NoReturn:
         raise RuntimeError(
-            "a module that computes with a fastmlp model has no second derivatives in "
-            "PyTorch; use mlp.to_torch(), or mlp.hessian and mlp.hvp for derivatives "
-            "with respect to the inputs"
+            "a module from mlp.as_torch_module() does not have second "
+            "derivatives in PyTorch; use a copy from mlp.to_torch(), or, for "
+            "derivatives with respect to the inputs, mlp.hessian and mlp.hvp"
         )
 
 

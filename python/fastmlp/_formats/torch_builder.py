@@ -101,13 +101,13 @@ class Builder:
     def fit(self, what: str, width: int) -> None:
         """Raise ValueError unless a layer takes the width of the output before it."""
         if width == 0:
-            raise ValueError(f"{what} has width 0")
+            raise ValueError(f"{what} must have a width of at least 1, got 0")
         if self.width is None:
             self.n_in = self.width = width
         elif self.width != width:
             raise ValueError(
-                f"{what} has an input width of {width}, but the output before it has "
-                f"width {self.width}"
+                f"{what} needs inputs of width {width}, but the layer before it has "
+                f"outputs of width {self.width}"
             )
 
     def block(self) -> Builder:
@@ -121,26 +121,29 @@ class Builder:
     ) -> None:
         """Add a residual block; ``body`` is the builder that `block` returned."""
         if body.n_in is None or body.width is None or not body.items:
-            raise ValueError(f"{what}: the body must have a layer with a width")
+            raise ValueError(
+                f"{what}: the body of the block must contain a layer that "
+                "determines its width, such as nn.Linear"
+            )
         self.fit(what, body.n_in)
         arrays = {}
         if projection is not None:
             if body.width == body.n_in:
                 raise ValueError(
-                    f"{what} has a projection although its body is as wide as its "
-                    f"input, {body.n_in}; fastmlp's blocks do not have one then"
+                    f"{what} must not have a projection, because its body has as many "
+                    f"outputs as inputs, {body.n_in}"
                 )
             shapes = {"weight": (body.width, body.n_in), "bias": (body.width,)}
             if {role: a.shape for role, a in projection.items()} != shapes:
                 raise ValueError(
-                    f"{what}: the projection must be a Linear({body.n_in}, "
+                    f"{what}: the projection must be an nn.Linear({body.n_in}, "
                     f"{body.width}) with a bias"
                 )
             arrays = {f"projection.{role}": a for role, a in projection.items()}
         elif body.width != body.n_in:
             raise ValueError(
-                f"{what} needs a projection, because its body maps width {body.n_in} "
-                f"to {body.width}"
+                f"{what} must have a projection, because its body has {body.n_in} "
+                f"inputs and {body.width} outputs"
             )
         self.tracked = max(self.tracked, body.tracked)
         layer = Residual([item.layer for item in body.items])
@@ -157,8 +160,8 @@ class Builder:
         if self.asked is None and len(self.dtypes) > 1:
             found = ", ".join(f"{what} {d}" for d, what in self.dtypes.items())
             raise TypeError(
-                f"source has parameters of several dtypes ({found}); choose that of "
-                "the model: dtype='float32'"
+                f"source has parameters of several dtypes ({found}); choose the "
+                "dtype of the model, as in dtype='float32'"
             )
         dtype = self.asked or next(iter(self.dtypes), np.dtype(np.float32))
         layers = [item.layer for item in self.items]
@@ -193,7 +196,9 @@ def _from_tensor(what: str, value: Any, torch: Any, *, convert: bool) -> Array:
             f"{what} has no shape yet: call its lazy module with an input first"
         )
     if value.is_meta:
-        raise ValueError(f"{what} is on the meta device, without values")
+        raise ValueError(
+            f"{what} must have values, which tensors on the meta device do not have"
+        )
     if value.layout != torch.strided:
         raise TypeError(f"{what} must be dense, got {value.layout}; call to_dense()")
     if value.is_quantized or not value.dtype.is_floating_point:

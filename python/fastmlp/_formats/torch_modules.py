@@ -74,7 +74,9 @@ class ModuleReader:
         if known is None:
             raise TypeError(self._unknown(what, module))
         if "forward" in vars(module):
-            raise TypeError(f"{what} has its own forward, which cannot be converted")
+            raise TypeError(
+                f"{what} has a custom forward method, which cannot be converted"
+            )
         if module._forward_hooks or module._forward_pre_hooks:
             raise TypeError(
                 f"{what} has forward hooks, which may change what it computes; "
@@ -82,7 +84,7 @@ class ModuleReader:
             )
         if self._nn.utils.parametrize.is_parametrized(module):
             raise TypeError(
-                f"{what} has parametrisations; make them permanent first: "
+                f"{what} has parametrisations; make them permanent first with "
                 "torch.nn.utils.parametrize.remove_parametrizations"
             )
         for parameter in module.parameters(recurse=False):
@@ -135,10 +137,10 @@ class ModuleReader:
         children = [name for name, _ in module.named_children()]
         if children and not type(module).__module__.startswith("torch.nn."):
             return (
-                f"{what} has its own forward, which cannot be converted. "
+                f"{what} has a custom forward method, which cannot be converted. "
                 "Pass an nn.Sequential instead, or a part of this module "
-                f"({', '.join(children)}), or this module's state_dict() with prefix= "
-                "and activation="
+                f"({', '.join(children)}), or this module's state_dict() with the "
+                "arguments prefix and activation"
             )
         return f"{what} has no counterpart in fastmlp. {_SUPPORTED}"
 
@@ -169,8 +171,9 @@ class ModuleReader:
     def _flatten(self, what: str, module: Any) -> None:
         if module.start_dim not in (1, -1) or module.end_dim not in (-1, 1):
             raise ValueError(
-                f"{what} must not change rows: start_dim=1 and end_dim=-1, got "
-                f"{module.start_dim} and {module.end_dim}"
+                f"{what} must leave each row unchanged, with start_dim=1 and "
+                f"end_dim=-1, got start_dim={module.start_dim} and "
+                f"end_dim={module.end_dim}"
             )
 
     def arrays(self, what: str, module: Any, *roles: str) -> dict[str, Array]:
@@ -188,8 +191,9 @@ class ModuleReader:
     def _residual(self, what: str, inside: str, module: Any) -> None:
         if self._starts_in_place(module.body):
             raise ValueError(
-                f"{what}: its body begins with a module with inplace=True, which also "
-                "changes the input of the addition; use inplace=False"
+                f"{what}: the first module of its body has inplace=True, so it "
+                "overwrites the input before the block adds the input to the body's "
+                "output; use inplace=False"
             )
         outer = self.builder
         body = self.builder = outer.block()
@@ -219,17 +223,19 @@ def _check_option(what: str, option: str, value: Any, wanted: Any) -> None:
     if option == "threshold":
         if not value >= _LEAST_THRESHOLD:
             raise ValueError(
-                f"{what} has threshold={value}; fastmlp's softplus does not have one, "
-                f"which makes no difference only from {_LEAST_THRESHOLD:g} on"
+                f"{what} must have threshold >= {_LEAST_THRESHOLD:g}, because "
+                "fastmlp's softplus has no threshold and smaller ones change the "
+                f"values noticeably; got threshold={value}"
             )
     elif option == "dim":
         if value not in (-1, 1):
             raise ValueError(
-                f"{what} has dim={value}; fastmlp's softmax is over the outputs of a "
-                "row, dim=-1"
+                f"{what} must have dim=-1, because fastmlp's softmax is over the "
+                f"outputs of a row; got dim={value}"
             )
     elif value != wanted:
         raise ValueError(
-            f"{what} has {option}={value}; fastmlp's has {wanted:g}. Use a custom "
-            "function for other values: fm.Activation(function, derivative)"
+            f"{what} must have {option}={wanted:g} like fastmlp's activation, "
+            f"got {option}={value}; for other values, use a custom function: "
+            "fm.Activation(function, derivative)"
         )

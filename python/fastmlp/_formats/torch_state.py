@@ -77,7 +77,8 @@ def read_state(
         if not found:
             known = ", ".join(sorted({n.rpartition(".")[0] for n in state})[:20])
             raise ValueError(
-                f"source has no entry that begins with {prefix!r}; its layers: {known}"
+                f"source has no entry that begins with {prefix!r}; its layers are "
+                f"{known}"
                 if prefix
                 else "source has no entries"
             )
@@ -89,8 +90,9 @@ def read_state(
     places = _gaps(leaves) if numbered else list(range(len(leaves) - 1))
     if norms and not numbered:
         raise ValueError(
-            "source: its names do not show whether activations come before or after "
-            f"normalisations such as {norms[0].full}; pass the module"
+            "source: the names in this state dict do not show whether "
+            "activations come before or after normalisations such as "
+            f"{norms[0].full}; pass the module instead"
         )
     names = dict(zip(places, _activations(activation, len(places)), strict=True))
     names[len(leaves) - 1] = output_activation
@@ -102,7 +104,7 @@ def read_state(
 def _without_wrappers(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     names = list(state.keys())  # a mapping needs only keys() and its items
     if not all(isinstance(name, str) for name in names):
-        raise TypeError("source must have names (str) as its keys")
+        raise TypeError("the keys of source must be names (str)")
     result = {name: state[name] for name in names}
     while not prefix or not any(name.startswith(prefix) for name in result):
         shared = [w for w in _WRAPPERS if all(n.startswith(w) for n in result)]
@@ -127,9 +129,9 @@ def _leaves(state: Mapping[str, Any], prefix: str) -> list[_Leaf]:
             )
         if {"body", "projection"} & set(layer.split(".")):
             raise ValueError(
-                f"source[{name!r}] belongs to a residual block, and its activations "
-                "are unknown: pass the module, or make the model and use its "
-                "load_state_dict"
+                f"source[{name!r}] belongs to a residual block, whose activations a "
+                "state dict does not show: pass the module, or create the model "
+                "and use its load_state_dict"
             )
         full = f"{prefix}{layer}".removesuffix(".")
         leaves.setdefault(layer, _Leaf(layer, full, {})).entries[role] = value
@@ -172,8 +174,8 @@ def _gaps(leaves: Sequence[_Leaf]) -> list[int]:
         since_dense += 1
         if since_dense > 1:
             raise ValueError(
-                "source: it is unknown whether the activation comes before or after "
-                f"the normalisation {leaf.full}; pass the module"
+                "source: it is unknown whether the activation comes before or "
+                f"after the normalisation {leaf.full}; pass the module instead"
             )
     return places
 
@@ -183,8 +185,8 @@ def _activations(activation: Any, count: int) -> list[str]:
     if activation is None:
         if count > 0:
             raise TypeError(
-                "activation must be given, as a state dict does not contain it: "
-                "activation='relu'"
+                "activation must be given, because a state dict does not contain "
+                "it; write activation='relu', for example"
             )
         return []
     if isinstance(activation, str) or callable(activation):
@@ -198,8 +200,8 @@ def _activations(activation: Any, count: int) -> list[str]:
         ) from None
     if len(names) != count:
         raise ValueError(
-            f"activation must be one name or {count} names, one for each activation; "
-            f"got {len(names)}"
+            f"activation must be one name or {count} names, one for each "
+            f"activation; got {len(names)} names"
         )
     return [activation_name(f"activation[{i}]", n) for i, n in enumerate(names)]
 
@@ -214,8 +216,9 @@ def _norm_of(leaf: _Leaf, roles: set[str]) -> Normalization:
     known = [(layer, names) for layer, names in known if len(names) > 1]
     if roles == {"weight"} and COUNTER not in leaf.entries:
         raise ValueError(
-            f"{leaf.what} has only a 1-D weight, which does not tell its kind: pass "
-            "the module, or make the model and use its load_state_dict"
+            f"{leaf.what} has only a 1-D weight, which does not show what kind "
+            "of layer it is: pass the module, or create the model and use its "
+            "load_state_dict"
         )
     found: list[Normalization] = [
         layer for layer, names in known if set(names) == roles
@@ -246,5 +249,7 @@ def _add(leaf: _Leaf, builder: Builder) -> None:
             builder.tracked = max(builder.tracked, _validate.count(name, counter, 0))
     else:
         if "weight" not in arrays:
-            raise ValueError(f"{what} needs a weight, got {', '.join(leaf.entries)}")
+            raise ValueError(
+                f"{what} must have a weight, got only {', '.join(leaf.entries)}"
+            )
         builder.dense(what, arrays["weight"], arrays.get("bias"))

@@ -81,7 +81,7 @@ class Derivatives(Model):
         """
         shape = self.forward_shape
         if shape is None:
-            raise RuntimeError("backward needs a forward call before it")
+            raise RuntimeError("forward must be called before backward")
         result = self.core.backward(dy)
         if result is not NotImplemented:
             return result
@@ -315,12 +315,15 @@ class Derivatives(Model):
         if output is None:
             if self.n_out > 1:
                 raise ValueError(
-                    f"output must be given, as the model has {self.n_out} outputs: "
-                    "pass the index of one, or a weight for each"
+                    f"output must be given, because the model has {self.n_out} "
+                    "outputs: pass the index of one output, or a weight for each"
                 )
             return np.ones(1, self.dtype)
         if isinstance(output, (bool, np.bool_)):
-            raise TypeError(f"output must be an index or weights, got {output}")
+            raise TypeError(
+                "output must be the index of an output, or an array of weights, "
+                f"got {output}"
+            )
         if isinstance(output, (int, np.integer)):
             index = operator.index(output)
             if not 0 <= index < self.n_out:
@@ -333,7 +336,7 @@ class Derivatives(Model):
         weights = _validate.convert("output", output, self.dtype)
         if weights.shape != (self.n_out,):
             raise ValueError(
-                f"output must be an index or weights of shape ({self.n_out},), "
-                f"got {_validate.describe(weights)}"
+                "output must be the index of an output, or weights of shape "
+                f"({self.n_out},), got {_validate.describe(weights)}"
             )
         return weights

@@ -107,7 +107,7 @@ class Model:
         size, self._n_out = resolve.count_parameters(self.n_in, self._layers)
         if size > sys.maxsize // self.dtype.itemsize:
             raise ValueError(
-                f"layers need {size} parameters, more than can be addressed"
+                f"layers must not have more parameters than memory can hold, got {size}"
             )
         self._n_params = size
 

@@ -22,8 +22,9 @@ def check_optimizer(optimizer: object, *, solvers: bool = False) -> None:
     if isinstance(optimizer, Solver):
         name = type(optimizer).__name__
         raise TypeError(
-            f"optimizer must take single steps on batches, got {name}, which works on "
-            f"all samples at once: use fit(optimizer=fm.{name}(), …)"
+            "optimizer must be able to take single steps on batches, but "
+            f"fm.{name} works on all samples at once: use "
+            f"fit(optimizer=fm.{name}(), …)"
         )
     got = _validate.describe(optimizer)
     if isinstance(optimizer, type) and issubclass(optimizer, (Optimizer, Solver)):
@@ -40,8 +41,8 @@ def claim(mlp: Model, optimizer: Optimizer | Solver) -> None:
     """Bind the optimiser to this model; refuse it if it has trained another model."""
     if optimizer._owner not in (None, mlp._self) and optimizer.step_count > 0:
         raise ValueError(
-            "optimizer has trained another model, to which its state belongs; make a "
-            "new one, or call its reset() to start again with this model"
+            "optimizer holds the state of another model, which it has trained; "
+            "create a new one, or call its reset() before it trains this model"
         )
     optimizer._owner = mlp._self
 

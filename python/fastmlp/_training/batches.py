@@ -70,9 +70,9 @@ class StreamedBatches:
                 self._takes_epoch = True
         elif isinstance(source, (np.ndarray, str, bytes, dict)):
             raise TypeError(
-                "y must hold real numbers, got None; it may be left out only if x is "
-                "an iterable of batches (x, y), or a function that returns one; "
-                f"x is {_validate.describe(source)}"
+                f"y must be given, because x is {_validate.describe(source)}; it "
+                "may be left out only if x is an iterable of batches (x, y), or a "
+                "function that returns one"
             )
         else:
             try:
@@ -128,7 +128,7 @@ class StreamedBatches:
         hint = ""
         if self._iterator is not None:
             hint = (
-                f", {self._used} in all epochs; pass a function that returns a new "
-                "iterable for each epoch"
+                f"; it had {self._used} batches in total. Pass a function that "
+                "returns a new iterable for each epoch"
             )
-        return f"x was exhausted after {count}{wanted} batches of this epoch{hint}"
+        return f"x ended after {count}{wanted} batches of this epoch{hint}"

@@ -87,7 +87,7 @@ def check_grad(
             f"x must have at least one element, got {_validate.describe(point)}"
         )
     if not np.isfinite(point).all():
-        raise ValueError("x must be finite")
+        raise ValueError("all elements of x must be finite")
     if step is None:
         step = float(np.finfo(dtype).eps) ** (1 / 3)
     else:
@@ -98,8 +98,8 @@ def check_grad(
         pair = f(point.copy())
         if not (isinstance(pair, tuple) and len(pair) == 2):
             raise TypeError(
-                "without grad, f must return a pair (value, gradient), "
-                f"got {_validate.describe(pair)}"
+                "f must return a pair (value, gradient) if grad is not given, got "
+                f"{_validate.describe(pair)}"
             )
         given = pair[1]
     else:
@@ -107,7 +107,7 @@ def check_grad(
     gradient = np.asarray(_validate.numeric("grad", given), dtype=np.float64)
     if gradient.shape != point.shape:
         raise ValueError(
-            f"grad must have the shape of x, {point.shape}, got {gradient.shape}"
+            f"grad must have the shape of x, {point.shape}, got shape {gradient.shape}"
         )
 
     # Differences, element by element.

@@ -42,9 +42,9 @@ class EpochCursor:
                 for steps, rows, size in (state["of"], of)
             ]
             raise ValueError(
-                f"the checkpoint was made within an epoch of {stored}, but an epoch of "
-                f"this fit has {here}: continue with the same data and batch_size, or "
-                "give fit a seed to start over"
+                f"the checkpoint was written during an epoch of {stored}, but an "
+                f"epoch of this fit has {here}: continue with the same data and "
+                "batch_size, or pass a seed to fit to start over"
             )
         self._epoch = epoch
         for name in _FIELDS:

@@ -18,7 +18,7 @@ def generator(seed: Any) -> np.random.Generator:
         return np.random.default_rng(seed)
     except (TypeError, ValueError) as error:
         raise type(error)(
-            "seed must be an int or a sequence of ints, all non-negative, a numpy "
+            "seed must be a non-negative int, a sequence of such ints, a numpy "
             "SeedSequence, BitGenerator or Generator, or None; got "
             f"{_validate.describe(seed)}: {error}"
         ) from None

@@ -158,8 +158,9 @@ def fit(
     else:
         if steps_per_epoch is not None:
             raise ValueError(
-                "steps_per_epoch is for batches (x without y); for arrays batch_size "
-                "determines the number of steps"
+                "steps_per_epoch can be used only if x is an iterable of batches "
+                "and y is left out; for arrays, batch_size determines the number "
+                "of steps"
             )
         batch_size = _checked_batch_size(batch_size, optimizer)
         data = arguments.data_set(mlp, "", (x, y, sample_weight), loss)
@@ -181,8 +182,8 @@ def fit(
     elif measured:
         if isinstance(data, StreamedBatches):
             raise ValueError(
-                "metrics need validation_data if x is an iterable of batches, because "
-                "x is not iterated over a second time to compute them"
+                "metrics need validation_data if x is an iterable of batches, "
+                "because fit does not iterate over x a second time to compute them"
             )
         evaluator = Evaluator(mlp, data, loss, measured, validation=False)
 
@@ -222,7 +223,7 @@ def _checked_batch_size(batch_size: Any, optimizer: Optimizer | Solver) -> int |
         return _validate.count("batch_size", batch_size, 1)
     if not isinstance(optimizer, Solver):
         raise TypeError(
-            "batch_size must be an int, the number of samples in a step of "
+            "batch_size must be an int, the number of samples in each step of "
             f"{type(optimizer).__name__}, got None"
         )
     return None
@@ -244,8 +245,8 @@ def _streamed(
     """
     if isinstance(optimizer, Solver):
         raise TypeError(
-            f"{type(optimizer).__name__} works on all samples at once: give fit arrays "
-            "x and y instead of batches"
+            f"{type(optimizer).__name__} works on all samples at once: pass "
+            "arrays x and y to fit instead of batches"
         )
     if steps is not None:
         steps = _validate.count("steps_per_epoch", steps, 1)

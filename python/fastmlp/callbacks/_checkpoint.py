@@ -102,7 +102,7 @@ class Checkpoint(Watching):
         self.save_best_only = _validate.flag("save_best_only", save_best_only)
         if monitor is not None and not self.save_best_only:
             raise ValueError(
-                "monitor needs save_best_only=True, got "
+                "monitor can be used only with save_best_only=True, got "
                 f"monitor={monitor!r}, save_best_only=False"
             )
         self.every = _validate.count("every", every, 1)
@@ -112,15 +112,16 @@ class Checkpoint(Watching):
         self.on_interrupt = _validate.flag("on_interrupt", on_interrupt)
         if save_best_only and (on_interrupt or every_steps is not None):
             raise ValueError(
-                "save_best_only excludes every_steps and on_interrupt, because values "
-                "are only compared at the end of an epoch: use two Checkpoints"
+                "save_best_only cannot be combined with every_steps or "
+                "on_interrupt, because the monitored value is compared only at the "
+                "end of an epoch: use two Checkpoints"
             )
         try:
             self.path.format(epoch=1)
         except (KeyError, IndexError, ValueError) as error:
             raise ValueError(
-                f"path may hold {{epoch}} and no other field, got {self.path!r}: "
-                f"{type(error).__name__} {error}"
+                f"path may contain the field {{epoch}} and no other, got "
+                f"{self.path!r}: {type(error).__name__} {error}"
             ) from None
         self._resumed = False
         self._forget()
@@ -274,7 +275,7 @@ class Checkpoint(Watching):
         rest = stored.checkpoint
         if rest is None:
             raise ValueError(
-                f"path: {name} is not a checkpoint but only a model: read it with "
+                f"path: {name} holds only a model, not a checkpoint: read it with "
                 "fm.load"
             )
         if (
@@ -283,8 +284,8 @@ class Checkpoint(Watching):
             or not stored.fits(mlp)
         ):
             raise ValueError(
-                f"path: {name} does not fit the model, {mlp!r}: it is a checkpoint of "
-                f"{rest['model']}"
+                f"path: {name} is a checkpoint of {rest['model']}, which does not "
+                f"match mlp, {mlp!r}"
             )
         hooks = [
             hook
@@ -349,13 +350,13 @@ def _states_of(
         text(f"{where}.kind", entry["kind"])
         if not isinstance(entry["state"], dict):
             got = _validate.describe(entry["state"])
-            raise ValueError(f"{where}.state must be an object, got {got}")
+            raise ValueError(f"{where}.state must be a JSON object, got {got}")
         states.append((entry["kind"], entry["state"]))
     kinds = [kind for kind, _ in states]
     given = [type(hook).__name__ for hook in hooks]
     if hooks and kinds != given:
         raise ValueError(
-            f"it holds the states of {', '.join(kinds) or 'none'}; callbacks are "
-            f"{', '.join(given)}"
+            "the callbacks that have a state must be those of the checkpoint, "
+            f"{', '.join(kinds) or 'none'}, got {', '.join(given)}"
         )
     return [(hook, state) for hook, (_, state) in zip(hooks, states, strict=False)]

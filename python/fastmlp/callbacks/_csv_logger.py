@@ -60,16 +60,16 @@ class CSVLogger(Callback):
                 self._columns = lines[0]
             if lines and lines[0][:1] != ["epoch"]:
                 raise ValueError(
-                    f"path: {self.path} is not a log of a CSVLogger: its first column "
-                    f"must be epoch, got {', '.join(lines[0])}"
+                    f"path: {self.path} is not a file that CSVLogger wrote: its first "
+                    f"column must be epoch, got {', '.join(lines[0])}"
                 )
             if len(lines) > 1:
                 try:
                     self._epoch = int(lines[-1][0])
                 except (IndexError, ValueError):
                     raise ValueError(
-                        f"path: the last line of {self.path} has no epoch, got "
-                        f"{','.join(lines[-1])!r}"
+                        f"path: the last line of {self.path} must begin with the "
+                        f"number of an epoch, got {','.join(lines[-1])!r}"
                     ) from None
             if not whole:
                 with open(self.path, "a", encoding="utf-8") as file:

@@ -139,7 +139,7 @@ class EarlyStopping(Watching):
         epoch, best = state["epoch"], state["best_epoch"]
         if best is not None and whole(f"{where}.best_epoch", best, 63) > epoch:
             raise ValueError(
-                f"{where}.best_epoch must be at most epoch, {epoch}, got {best}"
+                f"{where}.best_epoch must be at most {where}.epoch, {epoch}, got {best}"
             )
         if state["kept"] is not None:
             snapshot.check_kept(f"{where}.kept", state["kept"], mlp, optimizer)

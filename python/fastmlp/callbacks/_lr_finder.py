@@ -108,16 +108,16 @@ class LearningRateFinder(Callback):
         assert run is not None
         if not hasattr(run.optimizer, "lr"):
             raise TypeError(
-                f"LearningRateFinder: {type(run.optimizer).__name__} has no learning "
-                "rate to find"
+                "LearningRateFinder needs an optimiser with a learning rate, got "
+                f"{type(run.optimizer).__name__}"
             )
         if run.steps_per_epoch is not None:
             available = run.epochs * run.steps_per_epoch
             if available < self.steps:
                 raise ValueError(
-                    f"LearningRateFinder(steps={self.steps}) needs {self.steps} steps; "
-                    f"{run.epochs} epochs have {available}: give fit epochs="
-                    f"{math.ceil(self.steps / run.steps_per_epoch)}"
+                    f"LearningRateFinder(steps={self.steps}) needs {self.steps} steps, "
+                    f"but {run.epochs} epochs have only {available}: pass "
+                    f"epochs={math.ceil(self.steps / run.steps_per_epoch)} to fit"
                 )
         self._clear()
         self._before = {

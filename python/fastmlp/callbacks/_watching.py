@@ -42,8 +42,8 @@ class Watching(Callback):
             known = ["loss", *["val_loss"] * history.has_validation, *self.run.metrics]
             if self.monitor not in known:
                 raise ValueError(
-                    f"{type(self).__name__}(monitor={self.monitor!r}): nothing logs "
-                    f"{self.monitor!r} in this fit; it logs {', '.join(known)}"
+                    f"{type(self).__name__}(monitor={self.monitor!r}): this fit does "
+                    f"not log {self.monitor!r}; it logs {', '.join(known)}"
                 )
 
     def _value(self, history: History) -> float:
@@ -53,9 +53,10 @@ class Watching(Callback):
         values = history.metrics.get(name, [])
         if len(values) != len(history):
             raise ValueError(
-                f"{type(self).__name__}(monitor={name!r}): no earlier callback has "
-                f"logged {name!r} for epoch {len(history)}, and it is not a metric of "
-                f"fit(metrics=…); logged are {', '.join(_known(history))}"
+                f"{type(self).__name__}(monitor={name!r}): {name!r} is not a metric "
+                "of fit(metrics=…), and no earlier callback has logged it for "
+                f"epoch {len(history)}; the logged values are "
+                f"{', '.join(_known(history))}"
             )
         return values[-1]
 

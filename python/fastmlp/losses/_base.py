@@ -33,7 +33,7 @@ class Loss:
     core: _core.Loss
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        raise TypeError("Loss is abstract: make fm.MSE(), fm.CrossEntropy(), …")
+        raise TypeError("Loss is abstract: use fm.MSE(), fm.CrossEntropy(), …")
 
     def _make(
         self,
@@ -77,8 +77,8 @@ class Loss:
         scale = core.scale * factor
         if not (0.0 < scale < np.inf):
             raise ValueError(
-                "factor must keep the loss's total factor finite and > 0: "
-                f"{factor!r} times the present {core.scale!r} is {scale!r}"
+                "factor must keep the loss's scale finite and > 0, but the scale "
+                f"would be {core.scale!r} * {factor!r} = {scale!r}"
             )
         scaled = _core.Loss(
             core.kind,

@@ -156,8 +156,8 @@ class CustomLoss(Loss):
             inspect.signature(self.function).bind(None, None, None)
         except TypeError:
             raise TypeError(
-                "sample_weight is for a loss function with a third argument, "
-                f"(pred, target, sample_weight); {self.function!r} has none"
+                "sample_weight needs a loss function with three arguments, (pred, "
+                f"target, sample_weight), got {self.function!r}"
             ) from None
         except ValueError:
             pass  # a function written in C may have no signature to inspect
@@ -248,7 +248,7 @@ def with_scale(loss: Loss, factor: float) -> Loss:
     """
     if not isinstance(loss, Loss) or isinstance(loss, CustomLoss):
         raise TypeError(
-            "loss must be a fastmlp Loss that is computed in the core such as "
-            f"fm.MSE(), got {_validate.describe(loss)}"
+            "loss must be one of fastmlp's own losses such as fm.MSE(), got "
+            f"{_validate.describe(loss)}"
         )
     return loss._times(positive("factor", factor))

@@ -188,7 +188,7 @@ class CrossEntropy(Loss):
         if class_weight is not None:
             weights = _validate.reals("class_weight", class_weight, 0.0)
             if not any(weights):
-                raise ValueError("class_weight must not be all zero")
+                raise ValueError("class_weight must not be all zeros")
         self._make("cross_entropy", reduction, 1.0, smoothing, weights)
 
     @property
@@ -434,8 +434,8 @@ class ActionValue(Loss):
     def __init__(self, loss: Loss) -> None:
         if not isinstance(loss, Loss) or isinstance(loss, (ActionValue, CustomLoss)):
             raise TypeError(
-                "loss must be a fastmlp Loss of a prediction and a value such as "
-                f"fm.MSE(), got {_validate.describe(loss)}"
+                "loss must be a fastmlp Loss that compares one prediction with one "
+                f"value, such as fm.MSE(), got {_validate.describe(loss)}"
             )
         core = loss.core
         if core.kind in ("cross_entropy", "gaussian_nll") or core.per_output:

@@ -75,7 +75,7 @@ class Optimizer:
     __signature__ = Signature()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        raise TypeError("Optimizer is abstract: make fm.SGD(lr), fm.Adam(), …")
+        raise TypeError("Optimizer is abstract: use fm.SGD(lr), fm.Adam(), …")
 
     def __init_subclass__(cls, kind: str | None = None, **constants: Any) -> None:
         """Make the subclass use the optimiser ``kind`` of the core, if that is given.
@@ -128,7 +128,7 @@ class Optimizer:
         """Refuse hyperparameters that are valid separately but not together."""
         if hyper["clip_norm"] is not None and hyper["clip_value"] is not None:
             raise ValueError(
-                "clip_norm and clip_value exclude each other, got "
+                "clip_norm and clip_value cannot be combined, got "
                 f"clip_norm={hyper['clip_norm']}, clip_value={hyper['clip_value']}"
             )
 
@@ -173,7 +173,7 @@ class Optimizer:
             rate = float(given)
         except (TypeError, ValueError):
             raise TypeError(
-                "lr must be a function from the step to a number, got "
+                "lr must return a number for each step, got "
                 f"{_validate.describe(given)} for step {step}"
             ) from None
         if not 0 <= rate < inf:
@@ -247,8 +247,8 @@ class Optimizer:
         averages = self.ema_params
         if averages is None:
             raise ValueError(
-                "averaged() needs an optimiser that keeps an average: make it with "
-                "ema=0.999, for example"
+                "averaged() needs an optimiser that keeps an average: create it "
+                "with ema=0.999, for example"
             )
         if not averages or not self.step_count:
             raise ValueError(
@@ -258,9 +258,10 @@ class Optimizer:
             raise ValueError("mlp must be the model that this optimiser trains")
         if [(a.size, a.dtype) for a in averages] != [(mlp.n_params, mlp.dtype)]:
             raise ValueError(
-                "mlp must be the model that this optimiser trains: its averages are of "
+                "mlp must be the model that this optimiser trains: the optimiser "
+                "has averages of "
                 + ", ".join(f"{a.size} {a.dtype}" for a in averages)
-                + f" parameters, and mlp has {mlp.n_params} {mlp.dtype}"
+                + f" parameters, but mlp has {mlp.n_params} {mlp.dtype} parameters"
             )
         copied = mlp.copy()
         copied.params[:] = averages[0]
@@ -385,8 +386,8 @@ def _slot_arrays(i: int, slot: object) -> dict[str, Array]:
         array = np.asarray(value)
         if array.dtype.kind != "f" or array.itemsize not in (4, 8) or array.ndim != 1:
             raise ValueError(
-                f"{where}[{name!r}] must be 1-D, float32 or float64, "
-                f"got {_validate.describe(value)}"
+                f"{where}[{name!r}] must be a 1-D array of float32 or float64, got "
+                f"{_validate.describe(value)}"
             )
         arrays[name] = array.astype(array.dtype.type)
     return arrays
@@ -401,7 +402,7 @@ def _lists(params: object, grads: object) -> tuple[list[Any], list[Any]]:
     for name, value in (("params", params), ("grads", grads)):
         if not isinstance(value, (list, tuple)):
             raise TypeError(
-                f"{name} must be a numpy array or a list or tuple of them, "
+                f"{name} must be a numpy array, or a list or tuple of numpy arrays, "
                 f"got {_validate.describe(value)}"
             )
         lists.append(list(value))

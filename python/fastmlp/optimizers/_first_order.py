@@ -71,7 +71,7 @@ class SGD(Optimizer, kind="sgd"):
         super()._check_together(hyper)
         if hyper["nesterov"] and (hyper["momentum"] == 0 or hyper["dampening"] != 0):
             raise ValueError(
-                "nesterov needs momentum > 0 and dampening 0, got "
+                "nesterov=True needs momentum > 0 and dampening=0, got "
                 f"momentum={hyper['momentum']}, dampening={hyper['dampening']}"
             )
 

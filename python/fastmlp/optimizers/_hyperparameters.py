@@ -79,7 +79,7 @@ class Hyperparameter(Generic[T]):
     def __set__(self, instance: Optimizer, value: T) -> None:
         if self._fixed:
             raise AttributeError(
-                f"{self._name} is fixed: create a new optimiser to change it"
+                f"{self._name} cannot be changed: create a new optimiser instead"
             )
         checked = self.check(value)
         instance._check_together({**instance._hyper(), self._name: checked})
@@ -184,14 +184,14 @@ class Lr:
             return value
         if isinstance(value, type) and issubclass(value, Schedule):
             raise TypeError(
-                f"lr must be a schedule, not a class; did you mean "
-                f"fm.schedules.{value.__name__}(lr, …)?"
+                f"lr must be a schedule, got the class {value.__name__}; did you "
+                f"mean fm.schedules.{value.__name__}(lr, …)?"
             )
         if not isinstance(value, str) and value is not None:
             return _validate.real("lr", value, 0.0)
         raise TypeError(
-            "lr must be a number, one of fm.schedules or a function of the step, "
-            f"got {_validate.describe(value)}"
+            "lr must be a number, a schedule from fm.schedules or a function "
+            f"of the step, got {_validate.describe(value)}"
         )
 
     def to_core(self, value: Rate) -> dict[str, Any]:

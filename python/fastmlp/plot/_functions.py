@@ -82,7 +82,9 @@ def fit_1d(
     points = _validate.count("points", points, 2)
     at = _validate.numeric("x", x).ravel().astype(np.float64)
     if at.size < 2 or not np.isfinite(at).all() or at.min() == at.max():
-        raise ValueError("x must hold at least two different values, all finite")
+        raise ValueError(
+            "all values of x must be finite, and at least two of them different"
+        )
     if y is not None:
         targets = _validate.numeric("y", y)
         if targets.shape[:1] != (len(at),) or targets.ndim > 2:
@@ -211,7 +213,9 @@ def decision_regions(
     classes = max(mlp.n_out, 2)
     known = _validate.numeric("labels", labels).ravel()
     if known.shape != (len(data),):
-        raise ValueError(f"labels must have shape ({len(data)},), got {known.shape}")
+        raise ValueError(
+            f"labels must have shape ({len(data)},), got shape {known.shape}"
+        )
     if mlp.n_out == 1:
         known = np.where(known == -1, 0, known)
     if not np.isin(known, np.arange(classes)).all():
@@ -219,7 +223,10 @@ def decision_regions(
     if names is None:
         names = [f"class {k}" for k in range(classes)]
     if len(names) != classes:
-        raise ValueError(f"names must hold {classes} names, got {len(names)}")
+        raise ValueError(
+            f"names must hold one name for each of the {classes} classes, got "
+            f"{len(names)} names"
+        )
 
     # The plane.
     ax = axes(ax, (6.0, 5.0))

@@ -92,7 +92,7 @@ def loss_surface(
     # Compute the directions (as columns), their labels, and the path's coordinates.
     if directions == "pca":
         if walk is None:
-            raise ValueError("directions='pca' needs a path")
+            raise ValueError("directions='pca' needs the argument path")
         basis, names = _components(walk - centre)
     else:
         basis = np.stack([_filtered(mlp, seed, i) for i in range(2)], axis=1)
@@ -157,7 +157,10 @@ def _walk(path: object, centre: Array) -> Array | None:
         return None
     if isinstance(path, Monitor):
         if not path.path:
-            raise ValueError("path: the Monitor has no path; use fm.Monitor(path=True)")
+            raise ValueError(
+                "path: the Monitor has not recorded a path; create it with "
+                "fm.Monitor(path=True)"
+            )
         path = path.path
     walk = _validate.convert("path", path, np.dtype(np.float64))
     if walk.ndim != 2 or walk.shape[1] != len(centre) or len(walk) < 2:

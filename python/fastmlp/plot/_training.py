@@ -164,7 +164,7 @@ def histograms(
             got = _validate.describe(source)
             raise TypeError(f"source must be an fm.MLP or fm.Monitor, got {got}")
         if epoch is not None:
-            raise ValueError(f"epoch must be None for a model, got {epoch!r}")
+            raise ValueError(f"epoch must be None if source is a model, got {epoch!r}")
         steps = ops.steps(source)
         monitor = Monitor(bins=bins)
         labels = {step.name: ops.label(step) for step in steps}
@@ -246,7 +246,9 @@ def dead_units(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
     """
     _check_monitor(monitor)
     if not monitor.dead:
-        raise ValueError("monitor has seen no layer that can have dead units")
+        raise ValueError(
+            "monitor must have recorded a layer that can have dead units, got none"
+        )
     place = OUTSIDE if ax is None else {}
     ax = axes(ax, (7.6, 4.0))
     for i, (name, counts) in enumerate(monitor.dead.items()):
@@ -316,7 +318,9 @@ def _check_monitor(monitor: object) -> None:
             f"monitor must be an fm.Monitor, got {_validate.describe(monitor)}"
         )
     if not monitor.epochs:
-        raise ValueError("monitor has no record; train with fit(callbacks=[monitor])")
+        raise ValueError(
+            "monitor has not recorded an epoch; train with fit(callbacks=[monitor])"
+        )
 
 
 def _recorded(
@@ -328,7 +332,7 @@ def _recorded(
         epoch = monitor.epochs[-1]
     if epoch not in monitor.epochs:
         raise ValueError(
-            f"epoch must be one of those recorded, {monitor.epochs}, got {epoch}"
+            f"epoch must be one of the recorded epochs, {monitor.epochs}, got {epoch}"
         )
     i = monitor.epochs.index(epoch)
     kinds = {

@@ -196,7 +196,7 @@ def activation_saves(kind: str) -> Literal["input", "output"]:
     """Return "input" or "output", whichever :func:`activation_backward` needs."""
     if kind not in ACTIVATIONS:
         raise ValueError(
-            f"unknown activation {kind!r}; one of {', '.join(ACTIVATIONS)}"
+            f"unknown activation {kind!r}; known: {', '.join(ACTIVATIONS)}"
         )
     return "input" if kind in _SAVES_INPUT else "output"
 

@@ -337,7 +337,7 @@ class MLP:
     def backward(self, dy: npt.ArrayLike) -> tuple[Array, Array]:
         """Return ``(dx, grads)`` for ``dy``, the derivative with respect to y."""
         if self._kept is None:
-            raise RuntimeError("backward needs a forward before it")
+            raise RuntimeError("forward must be called before backward")
         dx, grads = self._backward(dy, *self._kept)
         return dx.copy(), grads  # layers that act as the identity return dy itself
 

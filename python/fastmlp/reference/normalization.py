@@ -303,7 +303,9 @@ class BatchNormNode(NormNode):
             rstd = 1 / np.sqrt(variance + self.layer.eps)
             return (x - mean) * rstd, rstd, None
         if len(x) < 2:
-            raise ValueError("x must have at least 2 rows: BatchNorm is in training")
+            raise ValueError(
+                "x must have at least 2 rows, because BatchNorm is in training mode"
+            )
         normal, *batch, rstd = normalize(x, 0, self.layer.eps)
         batch[1] = batch[1] * (len(x) / (len(x) - 1))
         m = self.layer.momentum

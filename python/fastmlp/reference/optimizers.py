@@ -209,7 +209,7 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         if self.clip_norm is not None and self.clip_value is not None:
-            raise ValueError("clip_norm and clip_value exclude each other")
+            raise ValueError("clip_norm and clip_value cannot be combined")
         if self.decay not in ("all", "weights"):
             raise ValueError(f"decay must be 'all' or 'weights', got {self.decay!r}")
         self.reset()
@@ -245,10 +245,13 @@ class Optimizer:
         ]
         shapes = [p.shape for p in params]
         if [g.shape for g in grads] != shapes or len(state) != len(shapes):
-            raise ValueError("params and grads must have the same number and shapes")
+            raise ValueError(
+                "params and grads must have the same number of arrays with the same "
+                "shapes in every step"
+            )
         for shape, slots in zip(shapes, state, strict=True):
             if any(slot.shape != shape for slot in slots.values()):
-                raise ValueError("params must have the shapes of the first step")
+                raise ValueError("params must keep the shapes of the first step")
         scale = 1.0
         if self.clip_norm is not None:
             squares = [np.sum(np.square(g, dtype=np.float64)) for g in grads]
@@ -289,7 +292,7 @@ class Optimizer:
         """Return a copy of ``mlp`` whose parameters are their moving averages."""
         averages = self.ema_params
         if not averages:
-            raise ValueError("averaged requires ema and at least one step")
+            raise ValueError("averaged() requires ema and at least one step")
         copied = mlp.copy()
         copied.params[:] = averages[0]
         return copied

@@ -303,7 +303,11 @@ class _PolicyLoss(CustomLoss):
             raise TypeError(
                 f"target must be ({', '.join(names)}) for {type(self).__name__}, got "
                 + _validate.describe(target)
-                + (f" of {len(target)}" if isinstance(target, (tuple, list)) else "")
+                + (
+                    f" of length {len(target)}"
+                    if isinstance(target, (tuple, list))
+                    else ""
+                )
             )
         actions = _actions("target", columns[0], z.shape)
         parts = []
@@ -327,7 +331,7 @@ class _PolicyLoss(CustomLoss):
             if len({column.shape for column in columns}) > 1 or columns[0].ndim != 1:
                 got = ", ".join(map(_validate.describe, columns))
                 raise ValueError(
-                    f"{name}: all parts must have shape (rows,), got {got}"
+                    f"{name}: all arrays must have shape (rows,), got {got}"
                 )
             if columns[0].dtype.kind == "f":
                 raise TypeError(

@@ -151,8 +151,8 @@ class TargetNetwork:
             raise TypeError(f"mlp must be an fm.MLP, got {_validate.describe(mlp)}")
         if (every is None) == (tau is None):
             raise TypeError(
-                "either every or tau must be given, and not both, got "
-                f"every={every!r}, tau={tau!r}"
+                f"exactly one of every and tau must be given, got every={every!r}, "
+                f"tau={tau!r}"
             )
         self.every = 1 if every is None else _validate.count("every", every, 1)
         self.tau = (
@@ -231,9 +231,9 @@ def dqn_targets(
     if y is NotImplemented:
         if q.ndim != 2 or by.shape != q.shape:
             raise ValueError(
-                "next_obs must be rows for which online and target return the same "
-                "number of outputs, got outputs "
-                f"{_validate.describe(by)} and {_validate.describe(q)}"
+                "online and target must return outputs of the same shape (rows, "
+                f"actions) for next_obs, got {_validate.describe(by)} and "
+                f"{_validate.describe(q)}"
             )
         earned = exactly("rewards", rewards, q.shape[:1])
         ended = bools("terminated", terminated, q.shape[:1])

@@ -100,7 +100,7 @@ class ReplayBuffer:
         floats = 0 if self._action_shape is None else math.prod(self._action_shape)
         size = math.prod(self._obs_shape)
         if max(self._capacity, size, floats) >= 2**63:
-            raise MemoryError(f"no room for {self}")
+            raise MemoryError(f"not enough memory for {self}")
         return _core.ReplayBuffer(self._capacity, size, floats, self._seed)
 
     @property
@@ -238,7 +238,9 @@ class ReplayBuffer:
         if type(batch_size) is not int or not 0 < batch_size < 2**62:
             batch_size = _validate.count("batch_size", batch_size, 1)
             if batch_size >= 2**62:
-                raise MemoryError(f"no room for a batch of {batch_size}")
+                raise MemoryError(
+                    f"not enough memory for a batch of {batch_size} transitions"
+                )
         return self._shaped(self._buffer.sample(batch_size))
 
     def _shaped(self, rows: tuple[Array, Array, Array, Array, Array]) -> Batch:
@@ -330,7 +332,10 @@ class ReplayBuffer:
         )
         counts = [_validate.count(f"state[{n!r}]", state[n], 0) for n in _COUNTS]
         if max(counts) >= 2**64:
-            raise ValueError(f"state must have counts below 2**64, got {max(counts)}")
+            raise ValueError(
+                "state['added'] and state['drawn'] must be below 2**64, got "
+                f"{max(counts)}"
+            )
         n = min(counts[0], other._capacity)
         other._buffer.restore(
             other._rows("obs", state["obs"], (n, *other._obs_shape), FLOAT32),
@@ -397,7 +402,7 @@ def bools(name: str, value: object, shape: tuple[int, ...]) -> Array:
         array = _validate.numeric(name, value)
         if not ((array == 0) | (array == 1)).all():
             raise ValueError(
-                f"{name} must be True or False, or 1 or 0, got "
+                f"{name} must hold only True and False, or 1 and 0, got "
                 f"{_validate.describe(value)}"
             )
     _check_shape(name, array, shape)

@@ -405,7 +405,7 @@ class BaseMLP(NetworkWeights):
         if weight is not None:
             weight = np.ascontiguousarray(weight, dtype)
             if not weight.any():
-                raise ValueError("the weights of the samples must not be all zero")
+                raise ValueError("the weights of the samples must not all be zero")
         target = task.encode(samples.y, dtype)
         if target.dtype.kind == "f":
             _validate.finite("y", target)
@@ -477,8 +477,9 @@ class BaseMLP(NetworkWeights):
         wanted = list(pairwise(widths))
         if shapes != wanted:
             raise ValueError(
-                f"a fit can only be continued with the same widths: {self._name()} has "
-                f"coefs_ of shapes {shapes}, but parameters and data need {wanted}"
+                "a fit can continue only with layers of the same widths: "
+                f"{self._name()} has coefs_ of shapes {shapes}, but its parameters "
+                f"and the data need shapes {wanted}"
             )
         if tuple(self._network(widths, mlp.dtype).layers) != mlp.layers:
             mlp = self._network(widths, mlp.dtype)
@@ -572,7 +573,7 @@ def _weights(sample_weight: Any, X: Any) -> Array:
     if (weight < 0).any():
         raise ValueError("Negative values in data passed to `sample_weight`.")
     if not weight.any():
-        raise ValueError("sample_weight: the weights must not be all zero")
+        raise ValueError("sample_weight must not be all zeros")
     return weight
 
 

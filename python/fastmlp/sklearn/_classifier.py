@@ -305,8 +305,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         if isinstance(loss, CrossEntropy):
             if kind.startswith("multilabel"):
                 raise ValueError(
-                    "loss: CrossEntropy is for one label per sample, but y has "
-                    "several; use BinaryCrossEntropy"
+                    "loss: CrossEntropy is for one label per sample, but y has several "
+                    "labels per sample; use BinaryCrossEntropy"
                 )
             return Task(loss, max(n, 2), "softmax", _labels)
         if isinstance(loss, BinaryCrossEntropy):

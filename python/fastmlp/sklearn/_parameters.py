@@ -129,8 +129,8 @@ class Parameters(BaseEstimator):
         values = list(value)
         if len(values) != n:
             raise ValueError(
-                f"{name} must be one value or one for each of the {n} hidden layers, "
-                f"got {len(values)}"
+                f"{name} must be one value or one for each of the {n} hidden "
+                f"layers, got {len(values)} values"
             )
         return values
 
@@ -204,13 +204,13 @@ class Parameters(BaseEstimator):
         stepping = self._steps()
         if not stepping and not isinstance(self.learning_rate, str):
             raise ValueError(
-                "learning_rate can be a schedule or a function only for a solver that "
-                f"takes steps, not for {self.solver!r}; got {self.learning_rate!r}"
+                f"learning_rate must be a name if solver={self.solver!r}, which "
+                f"does not take steps on batches; got {self.learning_rate!r}"
             )
         if not stepping and (self.normalization == "batch" or any(dropouts)):
             raise ValueError(
-                "dropout and normalization='batch' need a solver that takes batches, "
-                f"got {self.solver!r}"
+                "dropout and normalization='batch' need a solver that works on "
+                f"batches, got solver={self.solver!r}"
             )
         layers: list[int | Layer] = [widths[0]]
         for width, activation, p in zip(hidden, activations, dropouts, strict=True):

@@ -217,7 +217,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         """
         gaussian = isinstance(self.loss, GaussianNLL)
         if return_std and not gaussian:
-            raise ValueError("return_std needs loss=fm.GaussianNLL()")
+            raise ValueError(
+                f"return_std=True needs loss=fm.GaussianNLL(), got loss={self.loss!r}"
+            )
         z = activate(self._outputs(X), self.out_activation_)
         if not gaussian:
             return z[:, 0] if z.shape[1] == 1 else z
@@ -236,7 +238,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             loss = with_scale(cls(), factor * n)
         if isinstance(loss, Poisson):
             if (y < 0).any():
-                raise ValueError("the Poisson loss needs y >= 0, got negative y")
+                raise ValueError(
+                    "y must not be negative for the Poisson loss, got negative values"
+                )
             deviance = _rest_of_deviance if self.loss == "poisson" else None
             return Task(loss, n, "exp", as_floats, deviance)
         if isinstance(loss, GaussianNLL):

@@ -63,8 +63,9 @@ class NetworkWeights(Parameters):
         wanted = [(a, (b,)) for a, b in pairwise(widths)]
         if len(coefs) != len(intercepts) or not coefs or shapes != wanted:
             raise ValueError(
-                "coefs_ and intercepts_ do not fit together: they have the shapes "
-                f"{[w.shape for w in coefs]} and {[b.shape for b in intercepts]}"
+                "coefs_ and intercepts_ must have the shapes of consecutive "
+                f"layers, got coefs_ of shapes {[w.shape for w in coefs]} and "
+                f"intercepts_ of shapes {[b.shape for b in intercepts]}"
             )
         if mlp is None:
             dtype = np.result_type(*coefs, *intercepts, np.float32)
@@ -105,7 +106,7 @@ def _arrays(name: str, values: Any, ndim: int) -> list[Array]:
     for i, array in enumerate(arrays):
         if array.ndim != ndim or array.dtype.kind not in "fiub":
             raise ValueError(
-                f"{name}[{i}] must be an array of {ndim} dimensions, got "
+                f"{name}[{i}] must be a numeric array of {ndim} dimensions, got "
                 f"{_validate.describe(array)}"
             )
     return arrays

@@ -61,15 +61,15 @@ def to_c(mlp: Model, path: object, *, name: str, jacobian: bool) -> None:
 def _checked_name(name: object) -> str:
     if not isinstance(name, str):
         raise TypeError(f"name must be a str, got {_validate.describe(name)}")
-    wanted = "name must be an identifier of C, such as 'mlp'"
+    wanted = "name must be a C identifier such as 'mlp'"
     if not (name.isascii() and name.isidentifier()):
         raise ValueError(f"{wanted}; got {name[:40]!r}")
     if name in _KEYWORDS.split():
         raise ValueError(f"{wanted}; {name!r} is a keyword of C or C++")
     if name.startswith("_") or "__" in name or name.endswith("_"):
         raise ValueError(
-            f"{wanted}; it must not begin or end with an underscore or contain two in "
-            f"a row, got {name[:40]!r}"
+            f"{wanted}; it must not begin or end with an underscore or contain "
+            f"two underscores in a row, got {name[:40]!r}"
         )
     return name
 

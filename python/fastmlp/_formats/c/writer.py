@@ -54,8 +54,8 @@ def _nodes(mlp: Model) -> list[Node]:
     for step in steps:
         if step.activation not in _core.ACTIVATIONS:
             raise ValueError(
-                f"mlp: the activation {step.activation} at {step.name!r} is a custom "
-                "function, which cannot be written as C code"
+                f"mlp: the activation {step.activation} of layer {step.name} is a "
+                "custom function, which cannot be written as C code"
             )
         if step.output is None:
             before = step
