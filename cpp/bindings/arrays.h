@@ -80,7 +80,7 @@ ArrayView<T> require(py::handle object, const char* name,
                      std::initializer_list<Index> shape) {
   const auto found = view<T>(object);
   if (!found) {
-    throw py::type_error(std::string(name) + ": expected a C-contiguous" +
+    throw py::type_error(std::string(name) + " must be a C-contiguous" +
                          (std::is_const_v<T> ? " " : " writeable ") +
                          dtype_name<std::remove_const_t<T>>() + " array, got " +
                          std::string(py::str(py::type::of(object))));
@@ -98,7 +98,7 @@ ArrayView<T> require(py::handle object, const char* name,
   for (Index d = 0; d < found->ndim; ++d) {
     got += (d > 0 ? ", " : "") + std::to_string(found->shape[d]);
   }
-  throw py::value_error(std::string(name) + ": expected shape (" + wanted + "), got (" +
+  throw py::value_error(std::string(name) + " must have shape (" + wanted + "), got (" +
                         got + ")");
 }
 
@@ -120,7 +120,7 @@ void by_dtype(py::handle object, const char* name, F f) {
     f(double{});
   } else {
     throw py::type_error(std::string(name) +
-                         ": expected a C-contiguous float32 or float64 array, got " +
+                         " must be a C-contiguous float32 or float64 array, got " +
                          std::string(py::str(py::type::of(object))));
   }
 }

@@ -26,14 +26,14 @@ template <class T>
 void refuse_overlap(const ArrayView<T>& c, const ArrayView<const T>& a,
                     const ArrayView<const T>& b) {
   if (overlap(c, a) || overlap(c, b)) {
-    throw py::value_error("the result must not overlap the operands");
+    throw py::value_error("the result c must not overlap the operands a and b");
   }
 }
 
 void gemm_nn_(py::object c, py::object a, py::object b, py::object bias,
               bool accumulate) {
   if (accumulate && !bias.is_none()) {
-    throw py::value_error("bias: must be None when accumulate is true");
+    throw py::value_error("bias must be None when accumulate is True");
   }
   by_dtype(c, "c", [&](auto t) {
     using T = decltype(t);
@@ -362,8 +362,8 @@ void multiply_(py::object out, py::object a, py::object b) {
 
 void dropout_(py::object h, py::object mask, py::object x, double p, uint64_t seed,
               uint32_t epoch, uint64_t step, uint32_t layer, Index first) {
-  if (!(p >= 0 && p < 1)) throw py::value_error("p: must be in [0, 1)");
-  if (first < 0) throw py::value_error("first: must not be negative");
+  if (!(p >= 0 && p < 1)) throw py::value_error("p must be in [0, 1)");
+  if (first < 0) throw py::value_error("first must not be negative");
   by_dtype(h, "h", [&](auto t) {
     using T = decltype(t);
     const auto hv = require<T>(h, "h", {-1});
@@ -397,7 +397,7 @@ void loss_rows_(py::object dpred, py::object row_loss, py::object pred,
       if (what.action) require<const int64_t>(actions, "actions", {m});
       const Index width = target_width(what, n);
       require<const T>(target, "target", {m, width});  // raises a specific error
-      throw py::value_error("target: has the wrong shape for pred");
+      throw py::value_error("target must have a shape that matches pred");
     }
     check_targets<T>(what, *targets, m, n);
     loss_rows<T>(what, d, losses, pv.data, targets->values, targets->labels, scale, m,
@@ -409,11 +409,11 @@ void loss_rows_(py::object dpred, py::object row_loss, py::object pred,
 // scalars of their kernels.
 void step_(py::object param, py::object grad, const OptimizerConfig& config,
            int64_t step, const std::array<py::object, kStateSlots>& slots) {
-  if (step < 1) throw py::value_error("step: must be at least 1");
+  if (step < 1) throw py::value_error("step must be at least 1");
   const auto names = slot_names(config);
   for (size_t i = 0; i < slots.size(); ++i) {
     if (names[i] && slots[i].is_none()) {
-      throw py::value_error(std::string(names[i]) + ": must not be None");
+      throw py::value_error(std::string(names[i]) + " must not be None");
     }
   }
   by_dtype(param, "param", [&](auto t) {

@@ -45,7 +45,7 @@ void bind_loss(py::module_& m) {
                        const std::string& reduction, double smoothing,
                        std::vector<double> per_output, bool action, double scale) {
              if (!std::isfinite(scale) || scale <= 0)
-               throw py::value_error("scale: must be finite and positive, got " +
+               throw py::value_error("scale must be finite and positive, got " +
                                      py::repr(py::float_(scale)).cast<std::string>());
              return Loss{from_name<LossKind>(kLossNames, kind, "loss"),
                          delta,

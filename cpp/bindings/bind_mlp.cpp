@@ -314,7 +314,7 @@ void interpolate(AnyMlp& self, AnyMlp& other, double weight) {
         const py::gil_scoped_release release;
         n.mlp.interpolate(o.mlp, weight);
       } else {
-        throw py::type_error("other: must have the same dtype as this model");
+        throw py::type_error("other must have the same dtype as this model");
       }
     });
   });

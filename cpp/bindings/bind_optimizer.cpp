@@ -226,10 +226,10 @@ bool load_slots(Optimizer::AnySlots& to, const py::dict& from,
 
 void load_state(Optimizer& optimizer, const py::dict& state) {
   if (!state.contains("step") || !state.contains("slots")) {
-    throw py::value_error("state: expected the keys 'step' and 'slots'");
+    throw py::value_error("state must have the keys 'step' and 'slots'");
   }
   const auto step_count = py::cast<int64_t>(state["step"]);
-  if (step_count < 0) throw py::value_error("state: 'step' must not be negative");
+  if (step_count < 0) throw py::value_error("state['step'] must not be negative");
   const auto names = slot_names(optimizer.config());
   const auto used = std::count_if(names.begin(), names.end(),
                                   [](const char* name) { return name != nullptr; });
@@ -237,25 +237,26 @@ void load_state(Optimizer& optimizer, const py::dict& state) {
   size_t which = 0;
   for (const py::handle item : py::cast<py::list>(state["slots"])) {
     const auto slots = py::cast<py::dict>(item);
-    const std::string where = "state: slots[" + std::to_string(which++) + "]";
+    const std::string where = "state['slots'][" + std::to_string(which++) + "]";
     bool complete = static_cast<std::ptrdiff_t>(slots.size()) == used;
     for (const char* name : names)
       complete = complete && (!name || slots.contains(name));
     if (!complete) {
-      throw py::value_error(where + ": expected the slot names of this optimiser");
+      throw py::value_error(where +
+                            " must have the keys that this optimiser's state has");
     }
     loaded.emplace_back();
     if (used > 0 && !load_slots<float>(loaded.back(), slots, names) &&
         !load_slots<double>(loaded.back(), slots, names)) {
       throw py::value_error(
           where +
-          ": expected 1-D C-contiguous float32 or float64 arrays of equal size");
+          " must hold 1-D C-contiguous float32 or float64 arrays of equal size");
     }
   }
   const LockUnderGil lock(optimizer);
   if (slot_names(optimizer.config()) != names) {
     throw std::runtime_error(
-        "state: the optimiser was changed while the state was being loaded");
+        "the optimiser was changed while its state was being loaded");
   }
   optimizer.state() = std::move(loaded);
   optimizer.set_step_count(step_count);

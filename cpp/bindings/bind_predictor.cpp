@@ -35,7 +35,7 @@ class Predictor {
       const auto rows = rows_of<T>(x_, n.mlp.n_in(), true);
       const auto yv = view<T>(y_);
       if (!rows || !yv || yv->size() != rows->count * n.mlp.n_out()) {
-        throw py::value_error("x, y: must have the network's dtype and widths");
+        throw py::value_error("x and y must have the network's dtype and widths");
       }
       rows_ = rows->count;
       ndim_ = py::cast<py::array>(x_).ndim();
@@ -59,7 +59,8 @@ class Predictor {
         if (!xv) {
           converted = convert_(argument);
           xv = fitting<T>(converted, n.mlp.n_in());
-          if (!xv) throw py::value_error("x: must have the shape of the buffer");
+          if (!xv)
+            throw py::value_error("x must have the shape of the predictor's buffer");
         }
         from = xv->data;
       }

@@ -293,12 +293,12 @@ void bind_replay(py::module_& m) {
         by_dtype(x, "x", [&](auto zero) {
           using T = decltype(zero);
           const auto sums = view<T>(x);
-          if (!sums) throw py::type_error("x: expected a writeable array");
+          if (!sums) throw py::type_error("x must be a writeable array");
           const auto factors = view<const T>(factor);
           if (!factors || factors->shape[0] != sums->shape[0] ||
               factors->shape[1] != sums->shape[1]) {
             throw py::type_error(
-                "factor: expected an array with the dtype and shape of x");
+                "factor must be an array with the dtype and shape of x");
           }
           accumulate_backwards(sums->data, factors->data, sums->shape[0],
                                sums->shape[1]);

@@ -42,16 +42,16 @@ class PythonActivation : public CustomActivation {
   PythonActivation(const PythonActivation&) = delete;
   PythonActivation& operator=(const PythonActivation&) = delete;
   void forward(float* h, const float* z, Index n) const override {
-    call(function_, "its function", h, z, n);
+    call(function_, "function", h, z, n);
   }
   void forward(double* h, const double* z, Index n) const override {
-    call(function_, "its function", h, z, n);
+    call(function_, "function", h, z, n);
   }
   void derivative(float* d, const float* z, Index n) const override {
-    call(derivative_, "its derivative", d, z, n);
+    call(derivative_, "derivative", d, z, n);
   }
   void derivative(double* d, const double* z, Index n) const override {
-    call(derivative_, "its derivative", d, z, n);
+    call(derivative_, "derivative", d, z, n);
   }
 
  private:
@@ -73,8 +73,9 @@ class PythonActivation : public CustomActivation {
               py::str(given.attr("shape")).cast<std::string>();
       }
       throw py::value_error(
-          std::string("a custom activation: ") + what +
-          " must return real numbers with the shape of its argument, (" +
+          std::string("the ") + what +
+          " of a custom activation must return real numbers with the shape of "
+          "its argument, (" +
           std::to_string(n) + ",), got " + got);
     }
     const auto values =
@@ -123,7 +124,7 @@ inline LayerSpec layer_from(const py::dict& layer) {
         std::find_if(std::begin(kLayerFields), std::end(kLayerFields),
                      [&](const LayerField& f) { return name == f.name; });
     if (field == std::end(kLayerFields))
-      throw py::value_error("layers: unknown field '" + name + "'");
+      throw py::value_error("a layer in layers has the unknown field '" + name + "'");
     field->set(spec, value);
   }
   return spec;
@@ -147,7 +148,7 @@ class AnyMlp {
     } else if (dtype == "float64") {
       network_ = std::make_unique<Network<double>>(n_in, layers);
     } else {
-      throw py::value_error("dtype: expected float32 or float64, got " + dtype);
+      throw py::value_error("dtype must be float32 or float64, got " + dtype);
     }
   }
 

@@ -19,7 +19,7 @@ Value hyperparameter_from(py::handle value, OptimizerKind kind) {
     const auto mode =
         from_name<EpsMode>(kEpsModeNames, py::cast<std::string>(value), "eps_mode");
     if (mode == EpsMode::hat && kind != OptimizerKind::adam) {
-      throw std::invalid_argument("eps_mode 'hat' is defined for Adam only");
+      throw std::invalid_argument("eps_mode 'hat' can be used only with Adam");
     }
     return mode;
   } else {

@@ -25,11 +25,15 @@ struct AnySolver {
   template <class T>
   Solver<T>& of() {
     if constexpr (std::is_same_v<T, float>) {
-      if (f64) throw std::invalid_argument("the solver holds float64 state");
+      if (f64)
+        throw std::invalid_argument(
+            "the solver's state is float64, but the parameters are float32");
       if (!f32) f32.emplace(config);
       return *f32;
     } else {
-      if (f32) throw std::invalid_argument("the solver holds float32 state");
+      if (f32)
+        throw std::invalid_argument(
+            "the solver's state is float32, but the parameters are float64");
       if (!f64) f64.emplace(config);
       return *f64;
     }

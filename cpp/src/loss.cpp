@@ -27,15 +27,15 @@ double ordered_sum(Index n, Term term) {
 
 void check_loss(const Loss& loss, Index n_out) {
   if (!std::isfinite(loss.scale) || loss.scale <= 0) {
-    throw std::invalid_argument("loss: its scale must be finite and positive, got " +
+    throw std::invalid_argument("the scale of loss must be finite and positive, got " +
                                 std::to_string(loss.scale));
   }
   if (loss.action) {
     if (loss.kind == LossKind::cross_entropy || loss.kind == LossKind::gaussian_nll ||
         loss.per_output.size() > 0) {
       throw std::invalid_argument(
-          "loss: actions cannot be combined with cross-entropy, GaussianNLL or "
-          "parameters per output");
+          "loss: ActionValue cannot be combined with cross-entropy, GaussianNLL or "
+          "a loss that has parameters per output");
     }
     return;
   }

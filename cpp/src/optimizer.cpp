@@ -172,7 +172,7 @@ void Optimizer::begin_step(Index vectors) {
   if (static_cast<Index>(state_.size()) != vectors) {
     throw std::invalid_argument(
         "the optimiser holds state for " + std::to_string(state_.size()) +
-        " parameter arrays, but got " + std::to_string(vectors));
+        " parameter arrays, but " + std::to_string(vectors) + " were passed");
   }
 }
 
@@ -200,7 +200,7 @@ OptimizerSlots<T>& Optimizer::prepare(Index which, Index size) {
         "the optimiser holds state for an array of " + std::to_string(held) +
         (std::holds_alternative<OptimizerSlots<float>>(any) ? " float32" : " float64") +
         " parameters, but got " + std::to_string(size) +
-        (sizeof(T) == sizeof(float) ? " float32" : " float64"));
+        (sizeof(T) == sizeof(float) ? " float32" : " float64") + " parameters");
   }
   if (clips_by_norm()) slots->squares.reserve(square_chunks(size));
   return *slots;

@@ -42,7 +42,7 @@ def test_csv_loggers_need_separate_files(tmp_path):
     ):
         fit(toy_mlp(), callbacks=[fm.CSVLogger(path, append=True)])
     assert path.read_text() == "a,b\n1,2\n"
-    with pytest.raises(TypeError, match=r"^path must be a str or path"):
+    with pytest.raises(TypeError, match=r"^path must be a str or os\.PathLike"):
         fm.CSVLogger(3)
     with pytest.raises(FileNotFoundError):
         fit(toy_mlp(), callbacks=[fm.CSVLogger(tmp_path / "no" / "log.csv")])

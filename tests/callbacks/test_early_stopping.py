@@ -108,7 +108,7 @@ def test_bad_early_stopping():
         toy_fit(mlp, *toy_data(ROWS), callbacks=[fm.EarlyStopping("val_loss")])
     np.testing.assert_array_equal(mlp.params, before)
     assert mlp.history is None
-    with pytest.raises(ValueError, match="nothing logs 'acc' in this fit"):
+    with pytest.raises(ValueError, match="this fit does not log 'acc'"):
         toy_fit(mlp, *toy_data(ROWS), callbacks=[fm.EarlyStopping("acc")])
     assert mlp.history is None
     hooks = [lambda mlp, history: None, fm.EarlyStopping("acc")]

@@ -392,10 +392,10 @@ def test_refused_calls_leave_the_file_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "x.h"
     path.write_text("before")
     custom = fm.MLP([2, 2, fm.Activation(np.tanh, np.cos)], seed=0)
-    with pytest.raises(ValueError, match=r"tanh\(\) at '1' is a custom function"):
+    with pytest.raises(ValueError, match=r"tanh\(\) of layer 1 is a custom function"):
         custom.to_c(path)
     plain = fm.MLP([2, 2], seed=0)
-    with pytest.raises(TypeError, match="path must be a str or os.PathLike, got 3"):
+    with pytest.raises(TypeError, match=r"path must be a str or os\.PathLike, got 3"):
         plain.to_c(3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="jacobian must be True or False, got 1"):
         plain.to_c(path, jacobian=1)  # type: ignore[arg-type]

@@ -189,8 +189,14 @@ FORGERIES = {
         in_header(put("__metadata__", "format", 1)),
         "'format'. must be",
     ),
-    "no hash": (in_header(drop("__metadata__", "sha256")), "'sha256'. is missing"),
-    "no model": (in_header(drop("__metadata__", "fastmlp")), "'fastmlp'. is missing"),
+    "no hash": (
+        in_header(drop("__metadata__", "sha256")),
+        r"not have the entry __metadata__\['sha256'\]",
+    ),
+    "no model": (
+        in_header(drop("__metadata__", "fastmlp")),
+        r"not have the entry __metadata__\['fastmlp'\]",
+    ),
     "unknown dtype": (
         in_header(put("0.bias", "dtype", "F31")),
         "0.bias: dtype .* 'F31'",
@@ -241,13 +247,13 @@ FORGERIES = {
     ),
     "no offsets": (
         in_header(drop("0.bias", "data_offsets")),
-        "0.bias: must have dtype",
+        "0.bias must have the fields dtype",
     ),
     "extra field": (
         in_header(lambda h: h["0.bias"].update(x=1)),
-        "0.bias: must have dtype",
+        "0.bias must have the fields dtype",
     ),
-    "no entry": (in_header(put("0.bias", None)), "0.bias: must have dtype"),
+    "no entry": (in_header(put("0.bias", None)), "0.bias must have the fields dtype"),
     "overlap": (in_header(overlapping), "data_offsets must begin at"),
     "a gap": (in_header(shifted), "data_offsets must begin at"),
     "extra bytes": (
@@ -491,7 +497,7 @@ CHECKPOINT_FORGERIES = {
     "model": (in_text(put("checkpoint", "steps", [])), "does not match mlp"),
     "kind": (
         part("optimizer", put("dict", "kind", "sgd")),
-        "of kind 'adam', got 'sgd'",
+        "must be 'adam', got 'sgd'",
     ),
     "step": (part("optimizer", put("dict", "step", -1)), r"state\['step'\] must be"),
     "str step": (
@@ -506,7 +512,7 @@ CHECKPOINT_FORGERIES = {
         part("optimizer", drop("dict", "hyper", "dict", "eps")),
         "must have the ke",
     ),
-    "schedule": (schedule("kind", "Step"), "is a Step, but the optimiser"),
+    "schedule": (schedule("kind", "Step"), "class Step, but the optimiser"),
     "schedule's steps": (
         schedule("fields", "dict", "steps", 0),
         "steps must be at least",

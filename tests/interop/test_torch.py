@@ -152,7 +152,7 @@ def test_modules_can_be_pickled(rng):
 def test_custom_functions_cannot_be_converted():
     own = fm.Activation(np.square, lambda z: 2 * z)
     mlp = fm.MLP([2, fm.Residual([fm.Dense(2, "identity"), own])])
-    with pytest.raises(TypeError, match=r"layer 0\.body\.1 .*custom function"):
+    with pytest.raises(TypeError, match=r"layer 0\.body\.1 .*custom activation"):
         mlp.to_torch()
 
 
@@ -232,7 +232,7 @@ def parametrised():
 
 
 REFUSED = [
-    (Net, r"the module \(Net\).*hidden, out.*activation="),
+    (Net, r"the module \(Net\).*hidden, out.*and activation"),
     (lambda: behind(nn.Sequential(Net())), r"module 1\.0 \(Net\)"),
     (lambda: Doubled(nn.Linear(2, 2)), r"\(Doubled\)"),
     (lambda: behind(nn.Conv1d(1, 1, 1)), r"module 1 \(Conv1d\).*nn\.Linear"),
@@ -291,7 +291,7 @@ def test_odd_residual_blocks():
         (nn.Linear(2, 3), None, "must have a projection"),
         (nn.Linear(2, 2), nn.Linear(2, 2), "must not have a projection"),
         (nn.Linear(2, 3), nn.Linear(2, 3, bias=False), "with a bias"),
-        (nn.Linear(2, 3), nn.Linear(2, 4), r"must be a Linear\(2, 3\)"),
+        (nn.Linear(2, 3), nn.Linear(2, 4), r"must be an nn\.Linear\(2, 3\)"),
         (nn.Linear(2, 3), nn.Sequential(), "nn.Linear"),
         (nn.Identity(), None, "must contain a layer"),
     ]:

@@ -481,7 +481,7 @@ def test_load_state_dict_is_strict_and_atomic():
         ({}, ValueError, "state must be a dict from state_dict"),
         (None, ValueError, "state must be a dict from state_dict"),
         ([1, 2], ValueError, "state must be a dict from state_dict"),
-        ({**good, "kind": "adamw"}, ValueError, "kind 'adam', got 'adamw'"),
+        ({**good, "kind": "adamw"}, ValueError, "must be 'adam', got 'adamw'"),
         ({**good, "hyper": {"lr": 1.0}}, ValueError, "must have the keys lr, betas"),
         ({**good, "hyper": {**good["hyper"], "lr": -1}}, ValueError, "^lr must"),
         ({**good, "step": -1}, ValueError, r"state\['step'\]"),

@@ -414,7 +414,7 @@ def test_hyperparameters() -> None:
     solver = fm.LBFGS(history=3)
     assert solver.history == 3
     assert eval(repr(solver), {"LBFGS": fm.LBFGS}).history == 3
-    with pytest.raises(AttributeError, match="fixed"):
+    with pytest.raises(AttributeError, match="cannot be changed"):
         solver.history = 4  # type: ignore[misc]
 
 

@@ -239,7 +239,7 @@ def test_fit_1d_of_a_smooth_net():
     assert texts(ax) == ["fit"]
     with pytest.raises(ValueError, match="one input"):
         plot.fit_1d(net([2, 1]), [0, 1])
-    with pytest.raises(ValueError, match="two different values"):
+    with pytest.raises(ValueError, match="at least two of them different"):
         plot.fit_1d(net([1, 1]), [1, 1])
     with pytest.raises(ValueError, match="output must be below 1"):
         plot.fit_1d(net([1, 1]), [0, 1], output=1)
@@ -274,7 +274,7 @@ def test_decision_regions_of_one_output(output_activation):
         plot.decision_regions(mlp, x, [0, 2])
     with pytest.raises(ValueError, match=r"labels must have shape \(2,\)"):
         plot.decision_regions(mlp, x, [0])
-    with pytest.raises(ValueError, match="names must hold 2"):
+    with pytest.raises(ValueError, match=r"names must have .* 2 classes"):
         plot.decision_regions(mlp, x, [0, 1], names=["a"])
 
 

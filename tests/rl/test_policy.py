@@ -238,7 +238,7 @@ Z = np.zeros((2, 2))
         (lambda: PLAIN(Z, None), TypeError, r"^target must be \(actions, advantages\)"),
         (lambda: PLAIN(Z, ([0], [1.0])), ValueError, r"shape \(2,\)"),
         (lambda: PLAIN(Z, ([0, 1], [1.0])), ValueError, "advantages must have shape"),
-        (lambda: PLAIN(Z, ([0, 1],) * 3), TypeError, "got a tuple of 3"),
+        (lambda: PLAIN(Z, ([0, 1],) * 3), TypeError, "got a tuple of length 3"),
         (lambda: PLAIN(Z, ([0, 2], [1.0, 1.0])), ValueError, "action 2 in row 1 is"),
         (lambda: PLAIN(Z, ([0, -1], [1.0, 1.0])), ValueError, "action -1 in row 1"),
         (lambda: PLAIN(Z, ([0.0, 1.0], [1.0, 1.0])), TypeError, "integer dtype"),

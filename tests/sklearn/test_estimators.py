@@ -281,7 +281,7 @@ def test_attributes_are_views_and_may_be_replaced() -> None:
     ):
         reg.predict(X)
     reg.coefs_[0] = "weights"
-    with pytest.raises(ValueError, match=r"coefs_\[0\] must be an array"):
+    with pytest.raises(ValueError, match=r"coefs_\[0\] must be a numeric array"):
         reg.predict(X)
 
 

@@ -390,7 +390,7 @@ def test_the_network_is_an_attribute() -> None:
         ({"solver": fm.LBFGS(), "normalization": "batch"}, "need a solver that"),
         (
             {"solver": "lbfgs", "learning_rate": fm.schedules.Cosine(1e-2, period=9)},
-            "solver that takes steps",
+            "learning_rate must be a name",
         ),
         ({"hidden_layer_sizes": (3, 0)}, "hidden_layer_sizes must be > 0"),
         ({"hidden_layer_sizes": -3}, "hidden_layer_sizes"),

@@ -138,7 +138,7 @@ def test_errors_of_the_source_propagate():
 @pytest.mark.parametrize(
     ("x", "options", "error", "words"),
     [
-        (np.ones((4, 3)), {}, TypeError, "^y must be given.*batches"),
+        (np.ones((4, 3)), {}, TypeError, "^y must hold real numbers.*batches"),
         (5, {}, TypeError, "^x must be an array or, if y is left out, an iterable"),
         (lambda: 5, {}, TypeError, "^x must return an iterable"),
         ([5], {}, TypeError, r"^x, batch 0 must be \(x, y\)"),

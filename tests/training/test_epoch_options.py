@@ -308,7 +308,7 @@ def test_factors_that_are_refused(factor, error):
     with pytest.raises(error, match="factor"):
         with_scale(fm.MSE(), factor)
     if error is ValueError:
-        with pytest.raises(ValueError, match="scale: must be finite and positive"):
+        with pytest.raises(ValueError, match="scale must be finite and positive"):
             _core.Loss("mse", scale=factor)
 
 
@@ -390,7 +390,7 @@ def test_an_ordered_epoch_can_be_split(dtype, rng):
         epoch(halves, second, x, y, w, lr=rates, listener=stop, **rest)
     assert progress.steps == 2
     for wrong in (rates, rates[:2].copy()):
-        with pytest.raises(ValueError, match=r"lr: expected shape \(3\)"):
+        with pytest.raises(ValueError, match=r"lr must have shape \(3\)"):
             epoch(halves, second, x, y, w, lr=wrong, first_row=20, **rest)
     again = epoch(halves, second, x, y, w, lr=rates[2:], first_row=20, **rest)
     assert again == value
@@ -422,15 +422,15 @@ def bad_orders() -> dict[str, tuple[Any, type[Exception], str]]:
     return {
         "too large": (late, ValueError, rf"order: entry 19 must be .*, got {ROWS}"),
         "negative": (early, ValueError, r"order: entry 3 must be .* to 36, got -1"),
-        "empty": (good[:0], ValueError, "order: there must be at least one row"),
+        "empty": (good[:0], ValueError, "an epoch must have at least one row"),
         "two-dimensional": (
             good.reshape(4, 5),
             ValueError,
-            r"order: expected shape \(any\), got \(4, 5\)",
+            r"order must have shape \(any\), got \(4, 5\)",
         ),
-        "int32": (good.astype("int32"), TypeError, "order: expected a C-contiguous"),
-        "strided": (good[::2], TypeError, "order: expected a C-contiguous"),
-        "a list": (good.tolist(), TypeError, "order: .* got <class 'list'>"),
+        "int32": (good.astype("int32"), TypeError, "order must be a C-contiguous"),
+        "strided": (good[::2], TypeError, "order must be a C-contiguous"),
+        "a list": (good.tolist(), TypeError, "order must .* got <class 'list'>"),
         "a single row left": (
             np.arange(31),
             ValueError,
@@ -456,7 +456,7 @@ def test_an_order_is_not_shuffled():
     x, y, _ = data(ROWS, "float64")
     mlp = network()
     before = state(mlp)
-    with pytest.raises(ValueError, match="order: cannot be combined with shuffle"):
+    with pytest.raises(ValueError, match="order cannot be combined with shuffle"):
         epoch(mlp, fm.Adam(), x, y, order=np.arange(20), shuffle=True)
     assert state(mlp) == before
 
@@ -628,9 +628,9 @@ def test_penalties_that_are_refused_change_nothing(l2):
     mlp, optimizer = network(), fm.Adam()
     epoch(mlp, optimizer, *batch)
     before = state(mlp, optimizer)
-    with pytest.raises(ValueError, match="l2: must be finite and not negative"):
+    with pytest.raises(ValueError, match="l2 must be finite and not negative"):
         epoch(mlp, optimizer, *batch, l2=l2)
-    with pytest.raises(ValueError, match="l2: must be finite and not negative"):
+    with pytest.raises(ValueError, match="l2 must be finite and not negative"):
         value_and_grad(mlp, *batch, l2=l2, training=True)
     assert state(mlp, optimizer) == before
 

@@ -275,7 +275,7 @@ BAD_OPTIONS = [
     ({"progress": 1}, TypeError, "^progress must be True or False"),
     ({"seed": -1}, ValueError, "^seed must be at least 0"),
     ({"seed": 2**64}, ValueError, r"^seed must be below 2\*\*64"),
-    ({"seed": 0.5}, TypeError, "^seed must be an int"),
+    ({"seed": 0.5}, TypeError, "^seed must be a non-negative int"),
     ({"seed": True}, TypeError, "^seed must be an int"),
     ({"seed": [3, -1]}, ValueError, "^seed must be a non-negative int"),
     ({"validation_data": 3}, TypeError, r"^validation_data must be \(x, y\)"),

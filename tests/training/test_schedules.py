@@ -402,7 +402,7 @@ BAD = [
     (
         lambda: schedules.LinearWarmup(schedules.ReduceOnPlateau(1.0), 5),
         TypeError,
-        "^after must .* without a state",
+        "^after must .* other than ReduceOnPlateau",
     ),
     (lambda: schedules.LinearWarmup(1.0, 0), ValueError, "^steps must be at least"),
     (lambda: schedules.LinearWarmup(1.0, 5, 2), ValueError, "^start_factor must be"),
@@ -450,7 +450,7 @@ def test_bad_rates(rate, error):
         lambda: fit(mlp, opt),
         lambda: opt.step(np.zeros(2), np.ones(2)),
     ):
-        with pytest.raises(error, match=r"^lr must be"):
+        with pytest.raises(error, match=r"^lr must (be|return)"):
             call()
     np.testing.assert_array_equal(mlp.params, before)
     assert opt.step_count == 0

@@ -23,7 +23,7 @@ namespace fastmlp {
 namespace detail {
 
 inline void check_rows(Index rows) {
-  if (rows < 1) throw std::invalid_argument("x: there must be at least one row");
+  if (rows < 1) throw std::invalid_argument("x must have at least one row");
 }
 
 // Batch norm needs at least two rows: one row has zero variance.
@@ -37,7 +37,7 @@ inline void check_training_rows(const NetworkPlan& net, Index rows) {
 
 inline void check_l2(double l2) {
   if (!std::isfinite(l2) || l2 < 0)
-    throw std::invalid_argument("l2: must be finite and not negative");
+    throw std::invalid_argument("l2 must be finite and not negative");
 }
 
 template <class T>
@@ -173,11 +173,11 @@ struct Mlp<T>::Impl {
   PassArgs backward_args(const T* dy, Index rows) const {
     if (kept_rows == 0) {
       throw std::logic_error(
-          "backward needs a forward before it, without training in between");
+          "forward must be called before backward, without training in between");
     }
     if (rows != kept_rows) {
-      throw std::invalid_argument("dy: the last forward had " +
-                                  std::to_string(kept_rows) + " rows, not " +
+      throw std::invalid_argument("dy must have " + std::to_string(kept_rows) +
+                                  " rows, as many as the last forward pass, got " +
                                   std::to_string(rows));
     }
     PassArgs args = pass_args(kept.x, rows);

@@ -87,7 +87,7 @@ void Mlp<T>::interpolate(const Mlp& other, double weight) {
       return std::to_string(parameters) + " parameters and " +
              std::to_string(statistics) + " running statistics";
     };
-    throw std::invalid_argument("other: expected " + sizes(n, extra) + ", got " +
+    throw std::invalid_argument("other must have " + sizes(n, extra) + ", got " +
                                 sizes(other.n_params(), other.impl_->net.n_buffers));
   }
   // Copy the other model's values first: a thread that holds one model's lock must not

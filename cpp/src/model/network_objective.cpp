@@ -77,7 +77,8 @@ template <class T>
 SolverReport iterate(LevenbergMarquardt<T>& solver, Mlp<T>& mlp, const Batch<T>& batch,
                      const Loss& loss, const Interruption& interruption) {
   if (loss.kind != LossKind::mse || loss.action)
-    throw std::invalid_argument("loss: Levenberg-Marquardt needs the squared error");
+    throw std::invalid_argument(
+        "loss must be the squared error for Levenberg-Marquardt");
   const Index n = mlp.n_params(), n_out = mlp.n_out();
   LeastSquares<T> problem;
   problem.objective = objective_of(mlp, batch, loss, interruption);
@@ -191,7 +192,7 @@ LeastSquares<T> least_squares(Index n, Residuals<T> residuals) {
     residuals(last->r, last->jacobian, shifted.data());
     if (last->r.size() != r.size()) {
       throw std::invalid_argument(
-          "residuals: the number of residuals must not change between calls");
+          "the number of residuals must not change between calls");
     }
     const Index rows = static_cast<Index>(r.size());
     std::vector<double> along(r.size());

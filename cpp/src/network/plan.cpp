@@ -16,8 +16,9 @@ constexpr Index kLargest = std::numeric_limits<Index>::max() / 64;
 // a + b * c for sizes. Throws if no array could hold so many elements.
 Index checked_add_product(Index a, Index b, Index c) {
   if (b > 0 && c > (kLargest - a) / b) {
-    throw std::invalid_argument("the network's sizes overflow: " + std::to_string(b) +
-                                " x " + std::to_string(c) + " elements in one layer");
+    throw std::invalid_argument("the network is too large: it would need an array of " +
+                                std::to_string(b) + " x " + std::to_string(c) +
+                                " elements");
   }
   return a + b * c;
 }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "fastmlp/fp_environment.h"
@@ -17,8 +18,8 @@ template <class T>
 void Lbfgs<T>::prepare(Index n) {
   if (n == n_) return;
   if (point_.known)
-    throw std::invalid_argument(
-        "the solver holds state for another number of parameters");
+    throw std::invalid_argument("the solver holds state for " + std::to_string(n_) +
+                                " parameters, but got " + std::to_string(n));
   const auto history = static_cast<size_t>(config_.history);
   for (auto* buffer : {&point_.theta, &point_.grad, &direction_, &point_.trial,
                        &point_.trial_grad, &best_, &best_grad_}) {
@@ -214,7 +215,8 @@ template <class T>
 void Lbfgs<T>::load(const State& state) {
   if (state.pairs > config_.history)
     throw std::invalid_argument(
-        "state: must not have more pairs than the history can hold");
+        "state must not have more (s, y) pairs than the solver's history, " +
+        std::to_string(config_.history));
   point_.known = false;
   iterations_ = state.iterations;
   evaluations_ = state.evaluations;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "fastmlp/fp_environment.h"
@@ -24,8 +25,8 @@ template <class T>
 void LevenbergMarquardt<T>::prepare(Index n) {
   if (n == n_) return;
   if (point_.known)
-    throw std::invalid_argument(
-        "the solver holds state for another number of parameters");
+    throw std::invalid_argument("the solver holds state for " + std::to_string(n_) +
+                                " parameters, but got " + std::to_string(n));
   if (n > std::numeric_limits<Index>::max() / n) throw std::bad_alloc();
   for (auto* buffer : {&point_.theta, &point_.grad, &point_.trial, &point_.trial_grad})
     buffer->reserve(n);

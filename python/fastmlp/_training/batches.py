@@ -70,9 +70,9 @@ class StreamedBatches:
                 self._takes_epoch = True
         elif isinstance(source, (np.ndarray, str, bytes, dict)):
             raise TypeError(
-                f"y must be given, because x is {_validate.describe(source)}; it "
-                "may be left out only if x is an iterable of batches (x, y), or a "
-                "function that returns one"
+                "y must hold real numbers, got None; y may be left out only if x is an "
+                "iterable of batches (x, y) or a function that returns one, but x is "
+                f"{_validate.describe(source)}"
             )
         else:
             try:

@@ -224,8 +224,8 @@ def decision_regions(
         names = [f"class {k}" for k in range(classes)]
     if len(names) != classes:
         raise ValueError(
-            f"names must hold one name for each of the {classes} classes, got "
-            f"{len(names)} names"
+            f"names must have one entry for each of the {classes} classes, "
+            f"got {len(names)}"
         )
 
     # The plane.

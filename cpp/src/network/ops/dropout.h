@@ -11,7 +11,7 @@ namespace fastmlp::detail {
 struct DropoutOp : OpDefaults {
   static int plan(NetworkPlan& net, const LayerSpec& spec, OpPlan op, int /*start*/) {
     if (!(spec.rate >= 0 && spec.rate < 1))
-      throw std::invalid_argument("a dropout's rate must be in [0, 1)");
+      throw std::invalid_argument("the rate of a dropout layer must be in [0, 1)");
     op.rate = spec.rate;
     op.stream = net.n_streams++;
     op.keeps_values = true;

@@ -21,7 +21,7 @@ void reciprocal_deviation(T* rstd, const T* var, double eps, Index n) {
 inline void plan_norm(NetworkPlan& net, const LayerSpec& spec, OpPlan& op,
                       bool has_shift = true) {
   if (!(spec.eps >= 0))
-    throw std::invalid_argument("a normalisation's eps must not be negative");
+    throw std::invalid_argument("the eps of a normalisation must not be negative");
   op.eps = spec.eps;
   op.keeps_values = true;
   if (!spec.bias) return;
