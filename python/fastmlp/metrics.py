@@ -455,7 +455,7 @@ class History:
             "loss".
         """
         if name in RESERVED:
-            raise ValueError(f"the name {name!r} is taken; choose another")
+            raise ValueError(f"the name {name!r} is already used; choose another")
         self.metrics.setdefault(name, []).append(float(value))
 
     def to_dict(self) -> dict[str, Any]:

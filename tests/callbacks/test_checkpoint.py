@@ -76,8 +76,8 @@ def test_bad_checkpoints(tmp_path):
     load = fm.Checkpoint.load
     for call, words in [
         (lambda: load(path, fm.MLP([3, 9, 2])), r"^path: .* does not match mlp"),
-        (lambda: load(path, fm.MLP([3, 8, 2], dtype="float64")), "does not fit"),
-        (lambda: load(path, mlp, fm.SGD(0.1)), "kind 'sgd'"),
+        (lambda: load(path, fm.MLP([3, 8, 2], dtype="float64")), "does not match mlp"),
+        (lambda: load(path, mlp, fm.SGD(0.1)), "must be 'sgd'"),
         (
             lambda: load(path, mlp, opt, [fm.EarlyStopping()]),
             "EarlyStopping, Checkpoint",

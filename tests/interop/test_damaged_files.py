@@ -575,7 +575,7 @@ CHECKPOINT_FORGERIES = {
     ),
     "callback's kind": (
         part("callbacks", put(0, "dict", "kind", "Odd")),
-        "must be those of the checkpoint, Odd, Checkpoint",
+        "must match those of the checkpoint .Odd, Checkpoint",
     ),
     "callback's state": (
         part("callbacks", put(1, "dict", "state", 3)),

@@ -178,7 +178,7 @@ def test_custom_functions_are_passed_to_load(tmp_path):
     np.testing.assert_array_equal(again(np.ones((3, 2))), mlp(np.ones((3, 2))))
     for given in ((), [OWN], (OWN, OWN, OWN)):
         with pytest.raises(
-            ValueError, match=r"^activations must .* 2 custom .*\(cube, cube\), got"
+            ValueError, match=r"^activations must have length 2, .*\(cube, cube\), got"
         ):
             fm.load(path, activations=given)
     with pytest.raises(
@@ -191,7 +191,9 @@ def test_custom_functions_are_passed_to_load(tmp_path):
     with pytest.raises(TypeError, match=r"^activations must be a sequence"):
         fm.load(path, activations=OWN)
     fm.MLP([2, 1]).save(path)
-    with pytest.raises(ValueError, match=r"^activations must be 0 .*; got 1"):
+    with pytest.raises(
+        ValueError, match=r"^activations must have length 0, .* got length 1"
+    ):
         fm.load(path, activations=[OWN])
 
 

@@ -487,7 +487,11 @@ def test_load_state_dict_is_strict_and_atomic():
         ({**good, "step": -1}, ValueError, r"state\['step'\]"),
         ({**good, "step": 1.5}, TypeError, r"state\['step'\]"),
         ({**good, "slots": [None]}, ValueError, r"^state\['slots'\]\[0\] must be a"),
-        ({**good, "slots": [{"exp_avg": ["a"]}]}, ValueError, "'exp_avg'.*must be 1-D"),
+        (
+            {**good, "slots": [{"exp_avg": ["a"]}]},
+            ValueError,
+            "'exp_avg'.*must be a 1-D",
+        ),
         ({**good, "slots": [{}]}, ValueError, r"^state\b"),
         ({**good, "slots": [{"exp_avg": slot["exp_avg"]}]}, ValueError, r"^state\b"),
         (

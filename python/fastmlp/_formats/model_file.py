@@ -88,9 +88,9 @@ def load(
     wanted = stored.functions
     if len(own) != len(wanted):
         raise ValueError(
-            f"activations must hold one entry for each of the {len(wanted)} custom "
-            f"activations of the model in {name} ({', '.join(wanted) or 'none'}), got "
-            f"{len(own)} entries"
+            f"activations must have length {len(wanted)}, one for each custom "
+            f"activation of the model in {name} ({', '.join(wanted) or 'none'}), got "
+            f"length {len(own)}"
         )
     mlp = model_class().__new__(model_class())
     mlp._given = stored.given

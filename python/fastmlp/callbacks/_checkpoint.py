@@ -356,7 +356,7 @@ def _states_of(
     given = [type(hook).__name__ for hook in hooks]
     if hooks and kinds != given:
         raise ValueError(
-            "the callbacks that have a state must be those of the checkpoint, "
-            f"{', '.join(kinds) or 'none'}, got {', '.join(given)}"
+            "callbacks that have a state must match those of the checkpoint "
+            f"({', '.join(kinds) or 'none'}), got {', '.join(given)}"
         )
     return [(hook, state) for hook, (_, state) in zip(hooks, states, strict=False)]
