@@ -206,7 +206,7 @@ class Dense(Layer):
             raise TypeError(
                 "activation must be a name (str), got "
                 f"{_validate.describe(activation)}; fm.Dense(n) takes the number of "
-                "outputs, but not of inputs"
+                "outputs, but not the number of inputs"
             )
         if activation is not None:
             activation = activation_name("activation", activation)

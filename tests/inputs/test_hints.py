@@ -48,7 +48,8 @@ def test_activations_as_a_list():
 
 def test_dense_with_the_width_of_its_input():
     with pytest.raises(
-        TypeError, match=r"^activation .* number of outputs, but not of inputs$"
+        TypeError,
+        match=r"^activation .* number of outputs, but not the number of inputs$",
     ):
         fm.Dense(4, 3)
 

@@ -266,12 +266,12 @@ FORGERIES = {
     ),
     "missing array": (
         in_header(lambda h: put("0.bias", "shape", [3])(h) or renamed(h)),
-        "missing: 0.weight",
+        "arrays of the model: 0.weight",
     ),
-    "extra array": (in_header(with_array), "do not belong to its contents: 9.weight"),
+    "extra array": (in_header(with_array), "unexpected arrays: 9.weight"),
     "other arrays": (
         in_header(lambda h: with_array(h, "checkpoint.optimizer.slots")),
-        "do not belong to its contents: checkpoint.optimizer.slots",
+        "unexpected arrays: checkpoint.optimizer.slots",
     ),
     "format": (in_text(put("format", "slowmlp")), "format must be 'fastmlp', got 's"),
     "description is a list": (in_text(lambda tree: [tree]), "format must be 'fastmlp'"),
@@ -306,7 +306,7 @@ FORGERIES = {
     ),
     "other width": (
         in_text(put("layers", 1, 4)),
-        "missing: 3.projection.weight",
+        "arrays of the model: 3.projection.weight",
     ),
     "unknown layer": (layer(kind="Conv"), r"layers\[2\].kind must be one of"),
     "layer without kind": (layer(n=3), r"layers\[2\].kind must be a name"),
@@ -352,11 +352,11 @@ FORGERIES = {
                 3, {"kind": "Activation", "function": None, "name": "os.system"}
             )
         ),
-        "missing: .*body.0.weight",
+        "arrays of the model: .*body.0.weight",
     ),
     "body empty": (residual(), r"layers\[3\].layers must be a sequence"),
     "body's width": (residual({**DENSE, "n": 0}), r"layers\[3\].layers\[0\]: Dense: n"),
-    "body's bias": (residual({**DENSE, "bias": True}), "missing: 3.body.0.bias"),
+    "body's bias": (residual({**DENSE, "bias": True}), "of the model: 3.body.0.bias"),
     "default activation": (in_text(put("activation", "no")), "^.*: activation must be"),
     "output activation": (
         in_text(put("output_activation", 1)),
@@ -365,7 +365,7 @@ FORGERIES = {
     "default init": (in_text(put("init", None)), "init must be a name"),
     "default bias": (
         in_text(put("bias", False)),
-        "do not belong to its contents: 0.bias",
+        "unexpected arrays: 0.bias",
     ),
     "default bias 1": (in_text(put("bias", 1)), "bias must be True or False, got 1"),
     "dtype": (in_text(put("dtype", "float16")), "dtype must be one of"),
@@ -482,7 +482,7 @@ CHECKPOINT_FORGERIES = {
     ),
     "missing loss": (
         in_text(put("history", "dict", "loss", [1.0])),
-        "as many values of seconds as of loss",
+        "one value of seconds",
     ),
     "metrics": (in_text(put("history", "dict", "metrics", [])), "history.metrics must"),
     "a metric": (
@@ -527,7 +527,7 @@ CHECKPOINT_FORGERIES = {
     ),
     "no slots": (
         part("optimizer", put("dict", "slots", {"dict": {}})),
-        "do not belong to its contents: checkpoint.optimizer.slots",
+        "unexpected arrays: checkpoint.optimizer.slots",
     ),
     "no array": (slot("exp_avg", {"array": "9"}), "the array '9' is missing"),
     "array of another slot": (
@@ -538,7 +538,7 @@ CHECKPOINT_FORGERIES = {
         slot("exp_avg", {"array": "0.bias"}),
         "array '0.bias' is missing",
     ),
-    "array is a number": (slot("exp_avg", 1.0), "do not belong to its contents"),
+    "array is a number": (slot("exp_avg", 1.0), "unexpected arrays"),
     "slot's dtype": (
         in_header(put(f"{ADAM}exp_avg", "dtype", "I32")),
         r"slots'\]\[0\]\['exp_avg'\] must be a 1-D array of float32",
@@ -563,11 +563,11 @@ CHECKPOINT_FORGERIES = {
     ),
     "callbacks": (
         part("callbacks", put(0, {"dict": {}})),
-        "do not belong to its contents: check",
+        "unexpected arrays: check",
     ),
     "callbacks is a dict": (
         in_text(put("checkpoint", "callbacks", {"dict": {}})),
-        "do not belong to its contents",
+        "unexpected arrays",
     ),
     "callback without kind": (
         part("callbacks", drop(0, "dict", "kind")),
@@ -592,7 +592,7 @@ CHECKPOINT_FORGERIES = {
     ),
     "kept": (
         stop_state("kept", [1]),
-        "do not belong to its contents: checkpoint.callbacks.0",
+        "unexpected arrays: checkpoint.callbacks.0",
     ),
     "kept with missing field": (
         part(
@@ -607,7 +607,7 @@ CHECKPOINT_FORGERIES = {
     ),
     "kept statistics": (
         stop_state("kept", "dict", "buffers", None),
-        "do not belong to its contents: checkpoint.callbacks.0.state.kept.buffers",
+        "unexpected arrays: checkpoint.callbacks.0.state.kept.buffers",
     ),
     "kept parameters": (
         in_header(

@@ -475,7 +475,7 @@ def test_paths(tmp_path, monkeypatch):
         fm.load(tmp_path / "a")
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    with pytest.raises(ValueError, match="is not that of a regular file"):
+    with pytest.raises(ValueError, match="is not a regular file"):
         fm.load(fifo)
     with pytest.raises(ValueError, match=r"^path must be a regular file, got .*fifo"):
         mlp.save(fifo)

@@ -151,10 +151,10 @@ def _history(where: str, value: object) -> History | None:
     epochs = len(values["loss"])
     if len(values["seconds"]) != epochs or len(values["val_loss"]) > epochs:
         raise ValueError(
-            f"{where} must have as many values of seconds as of loss, and at "
-            f"most as many of val_loss, got {epochs} of loss, "
-            f"{len(values['val_loss'])} of val_loss and "
-            f"{len(values['seconds'])} of seconds"
+            f"{where} must have one value of seconds and at most one of "
+            f"val_loss for each value of loss, got {len(values['seconds'])} "
+            f"values of seconds and {len(values['val_loss'])} of val_loss for "
+            f"{epochs} of loss"
         )
     return History.from_dict(values)
 
@@ -237,10 +237,7 @@ class Stored:
                 raise ValueError("the history of a checkpoint must not be None")
         extra = sorted(n for n in arrays if n not in shapes and n not in unpack.used)
         if extra:
-            raise ValueError(
-                "the file has arrays that do not belong to its contents: "
-                f"{', '.join(extra)}"
-            )
+            raise ValueError(f"the file contains unexpected arrays: {', '.join(extra)}")
 
     def _arguments(self, found: Mapping[str, Any]) -> dict[str, Any]:
         items = [
@@ -304,7 +301,7 @@ class Stored:
         missing = [name for name in shapes if name not in self.arrays]
         if missing:
             raise ValueError(
-                "the file does not have all arrays of the model; missing: "
+                "the file does not contain these arrays of the model: "
                 f"{', '.join(missing[:9])}"
             )
         for name, array in self.arrays.items():

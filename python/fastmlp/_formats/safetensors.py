@@ -161,7 +161,7 @@ def read(path: str, what: str) -> tuple[dict[str, Array], dict[str, str]]:
     Raises OSError if the file cannot be read, and otherwise the errors of `decode`.
     """
     if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
-        raise ValueError("the path is not that of a regular file")
+        raise ValueError(f"{path} is not a regular file")
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         # Check the length first, so that a file of another format is not read in full.

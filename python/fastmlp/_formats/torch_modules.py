@@ -224,8 +224,8 @@ def _check_option(what: str, option: str, value: Any, wanted: Any) -> None:
         if not value >= _LEAST_THRESHOLD:
             raise ValueError(
                 f"{what} must have threshold >= {_LEAST_THRESHOLD:g}, because "
-                "fastmlp's softplus has no threshold and smaller ones change the "
-                f"values noticeably; got threshold={value}"
+                "fastmlp's softplus has no threshold and smaller thresholds change "
+                f"its values noticeably; got threshold={value}"
             )
     elif option == "dim":
         if value not in (-1, 1):

@@ -41,8 +41,9 @@ def claim(mlp: Model, optimizer: Optimizer | Solver) -> None:
     """Bind the optimiser to this model; refuse it if it has trained another model."""
     if optimizer._owner not in (None, mlp._self) and optimizer.step_count > 0:
         raise ValueError(
-            "optimizer holds the state of another model, which it has trained; "
-            "create a new one, or call its reset() before it trains this model"
+            "optimizer has trained another model and holds its state; create a "
+            "new optimiser, or call optimizer.reset() before it trains this "
+            "model"
         )
     optimizer._owner = mlp._self
 
