@@ -266,7 +266,7 @@ FORGERIES = {
     ),
     "missing array": (
         in_header(lambda h: put("0.bias", "shape", [3])(h) or renamed(h)),
-        "arrays of the model: 0.weight",
+        "missing from the file: 0.weight",
     ),
     "extra array": (in_header(with_array), "unexpected arrays: 9.weight"),
     "other arrays": (
@@ -306,7 +306,7 @@ FORGERIES = {
     ),
     "other width": (
         in_text(put("layers", 1, 4)),
-        "arrays of the model: 3.projection.weight",
+        "missing from the file: 3.projection.weight",
     ),
     "unknown layer": (layer(kind="Conv"), r"layers\[2\].kind must be one of"),
     "layer without kind": (layer(n=3), r"layers\[2\].kind must be a name"),
@@ -352,11 +352,11 @@ FORGERIES = {
                 3, {"kind": "Activation", "function": None, "name": "os.system"}
             )
         ),
-        "arrays of the model: .*body.0.weight",
+        "missing from the file: .*body.0.weight",
     ),
     "body empty": (residual(), r"layers\[3\].layers must be a sequence"),
     "body's width": (residual({**DENSE, "n": 0}), r"layers\[3\].layers\[0\]: Dense: n"),
-    "body's bias": (residual({**DENSE, "bias": True}), "of the model: 3.body.0.bias"),
+    "body's bias": (residual({**DENSE, "bias": True}), "from the file: 3.body.0.bias"),
     "default activation": (in_text(put("activation", "no")), "^.*: activation must be"),
     "output activation": (
         in_text(put("output_activation", 1)),

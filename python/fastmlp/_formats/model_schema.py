@@ -301,7 +301,7 @@ class Stored:
         missing = [name for name in shapes if name not in self.arrays]
         if missing:
             raise ValueError(
-                "the file does not contain these arrays of the model: "
+                "arrays of the model are missing from the file: "
                 f"{', '.join(missing[:9])}"
             )
         for name, array in self.arrays.items():
