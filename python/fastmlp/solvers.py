@@ -472,7 +472,7 @@ class LBFGS(Solver):
         *,
         iterations: int = 1000,
     ) -> Solution:
-        """Minimise any function; the state from training a network is unaffected.
+        """Minimise any function; the solver's state is unaffected.
 
         Parameters
         ----------

@@ -24,7 +24,7 @@ class ArrayBatches:
         self._seed, self._shuffle = seed, shuffle
 
     def __call__(self, epoch: int, done: int) -> Iterator[Data]:
-        """Return an epoch's batches after the first ``done`` ones."""
+        """Return the batches of an epoch, without the first ``done`` batches."""
         x, y, weight = self._data
         order = np.arange(len(x))
         if self._shuffle:
@@ -47,8 +47,8 @@ class StreamedBatches:
     epochs : int
         Number of epochs.
     check : callable
-        Function of a prefix for error messages and a batch that returns the checked
-        batch.
+        Function ``check(prefix, batch)`` that returns the checked batch and starts its
+        error messages with ``prefix``.
     """
 
     def __init__(
@@ -93,10 +93,10 @@ class StreamedBatches:
             )
 
     def __call__(self, epoch: int, done: int) -> Iterator[Data]:
-        """Return an epoch's batches after the first ``done`` ones, checked.
+        """Return the checked batches of an epoch, without the first ``done`` batches.
 
-        An iterator is not advanced past the first ``done`` batches, because it is
-        already where training stopped.
+        If the source is an iterator, these batches are not skipped, because the
+        iterator is already where training stopped.
         """
         source = self._iterator
         if source is None:

@@ -44,7 +44,7 @@ def check_grad(
     step : float, optional
         Relative step of the central differences: f is evaluated at xᵢ plus and minus
         step · max(1, |xᵢ|). None means the cube root of the dtype's eps (6e-6 in
-        float64), which balances the error of the formula (∝ step²) and that of rounding
+        float64), which balances the truncation error (∝ step²) and the rounding error
         (∝ eps / step).
     elements : int, optional
         Number of elements of x to check, drawn at random; None checks all. Each element
@@ -57,8 +57,9 @@ def check_grad(
     float
         The largest |gᵢ - dᵢ| / max(|gᵢ|, |dᵢ|, s) over the elements checked, with d the
         differences and s a thousandth of the largest |gᵢ| or |dᵢ|; 0 if all are zero.
-        It is about 1e-9 in float64 and 1e-3 in float32 if the gradient is right, and
-        about 1 if it is wrong; NaN if a gradient element or a difference is NaN.
+        If the gradient is right, the error is about 1e-9 in float64 and 1e-3 in
+        float32; if the gradient is wrong, it is about 1. It is NaN if an element
+        of the gradient or a difference is NaN.
 
     Raises
     ------

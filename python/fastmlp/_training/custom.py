@@ -53,7 +53,8 @@ def value_and_grad(
         value, dy = loss.value_and_grad(pred, y, weight)
         return value, accepted(mlp.core.vjp(rows, dy))[2]
     # Loss and gradient share one forward pass, because each pass draws new dropout
-    # masks. It replaces the caller's last forward pass.
+    # masks. This pass overwrites the caller's last forward pass, which `backward` can
+    # then no longer use.
     mlp.forward_shape = None
     with rollback_on_error(mlp):
         pred = accepted(mlp.core.forward(rows, True))
@@ -135,12 +136,12 @@ class CustomStep:
     ) -> None:
         self._mlp, self._loss, self._optimizer = mlp, loss, optimizer
         self._seed, self._listener = seed, listener
-        # State to restore after divergence: from the start of the last epoch that took
-        # a step.
+        # State before the first step of the last epoch that took any; it is restored
+        # after divergence.
         self._good: tuple[Any, ...] | None = None
 
     def __call__(self, batch: Data, epoch: int, progress: _core.EpochProgress) -> None:
-        """Take a step, and add its loss to the total of the epoch."""
+        """Take a step, and add its loss to the epoch's total."""
         x, _, weight = batch
         mlp, optimizer = self._mlp, self._optimizer
         k, taken = progress.steps, optimizer.step_count

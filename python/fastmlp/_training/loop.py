@@ -27,7 +27,7 @@ class StopTraining(Exception):
 
 
 def listener_of(hooks: list[Callback], mlp: MLP, history: History) -> Listener | None:
-    """Return a function that calls every ``on_batch_end``; None without any."""
+    """Return a function that calls each ``on_batch_end``; None if there is none."""
     calls = overridden(hooks, "on_batch_end")
     if not calls:
         return None
@@ -56,8 +56,8 @@ def train(
     mlp : MLP
         Model to train.
     runner : Runner or Driver
-        Object that trains for one epoch at a time, or a driver, which trains for all of
-        them.
+        Object that trains for one epoch at a time, or a driver, which trains for all
+        epochs.
     run : Run
         Description of the fit, which callbacks read from their attribute ``run``.
     evaluate : callable, optional
@@ -65,8 +65,8 @@ def train(
     progress : bool, optional
         Argument ``progress`` of fit.
     own_orders : bool
-        Whether the sample orders come from the model's own sequence, in which each
-        epoch then advances the position.
+        Whether the sample orders come from the model's own sequence. If so, each epoch
+        advances the model's position in the sequence.
     """
     hooks, history = run.callbacks, run.history
     begun: list[Callback] = []
@@ -167,8 +167,8 @@ def _notify_error(
         answers.append(call(mlp, history, error))
 
     with contextlib.ExitStack() as stack:
-        # The stack makes all its calls even if one of them raises, the last one added
-        # first.
+        # An ExitStack makes all calls even if one of them raises. It makes them in
+        # reverse order, so they are added in reverse.
         for call in reversed(overridden(hooks, "on_error")):
             stack.callback(ask, call)
     return isinstance(error, _core.DivergenceError) and any(map(wants_stop, answers))

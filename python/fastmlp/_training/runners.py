@@ -73,7 +73,10 @@ class NativeEpoch:
         shuffle: bool = False,
         order: Array | None = None,
     ) -> float:
-        """Take steps (by default one on all rows); return the epoch's loss so far."""
+        """Take one or more steps, and return the loss of the epoch so far.
+
+        By default, this is one step on all rows.
+        """
         x, y, weight = data
         optimizer = self._optimizer
         return accepted(

@@ -49,6 +49,7 @@ __all__ = [
     "TimeLimit",
 ]
 
-# Pickles refer to classes by this public module, not by the one that defines them.
+# Pickles refer to the classes by this public module, not by the private modules that
+# define them.
 for _name in __all__:
     globals()[_name].__module__ = __name__

@@ -38,8 +38,8 @@ class Run:
         Names under which the fit logs its metrics, such as "val_r2".
     seed, first_epoch : int
         The order of the samples in an epoch is a function of this seed and the epoch's
-        number. The numbers of this fit's epochs start with ``first_epoch``: 0, or more
-        if it continues an earlier fit.
+        number. The first epoch of this fit has the number ``first_epoch``, which is
+        above 0 if the fit continues an earlier one.
     """
 
     __slots__ = (

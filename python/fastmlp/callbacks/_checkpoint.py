@@ -42,14 +42,15 @@ class Checkpoint(Watching):
     save_best_only : bool
         Whether to store only if ``monitor`` is better than at all earlier comparisons.
     every : int
-        Number of epochs from one store (or comparison) to the next, at least 1.
+        Number of epochs from one checkpoint (or comparison) to the next, at least 1.
     mode : {"min", "max"}, optional
         Whether low or high values are good; None means "max" for accuracy and r2, else
         "min".
     every_steps : int, optional
-        Number of steps between two stores within an epoch, at least 1, in addition to
-        those at the end of an epoch. ``{epoch}`` is then the current epoch. This option
-        costs a Python call per step. None stores only at the end of epochs.
+        Number of steps between two checkpoints within an epoch, at least 1; these are
+        written in addition to those at the end of epochs. ``{epoch}`` in their paths is
+        the current epoch. This option costs a Python call per step. None stores only at
+        the end of epochs.
     on_interrupt : bool
         Whether to store also when Ctrl-C (KeyboardInterrupt) ends the training, at any
         step; the option costs nothing until then. (If Ctrl-C comes while the callbacks
@@ -81,7 +82,7 @@ class Checkpoint(Watching):
         done.extend(rest)
 
     If the file was written within an epoch, ``done`` holds the epochs before that
-    epoch, and the first epoch of ``rest`` is the remainder of it.
+    epoch, and the first epoch of ``rest`` is the remainder of that epoch.
     """
 
     _last = True

@@ -99,7 +99,7 @@ class EarlyStopping(Watching):
         self.stopped_epoch = None
 
     def on_epoch_end(self, mlp: MLP, history: History) -> bool:
-        """Compare the value, keep the best, and tell whether to stop."""
+        """Compare the value with the best so far, and tell whether to stop."""
         value = self._value(history)
         self._epoch += 1
         if self._better(value, self.min_delta):
@@ -124,7 +124,7 @@ class EarlyStopping(Watching):
         snapshot.restore(kept, mlp, None if self.run is None else self.run.optimizer)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best value and epoch, data to restore, and the count of epochs."""
+        """Return the best value with its epoch and model, and the count of epochs."""
         return {
             "best": self.best,
             "best_epoch": self.best_epoch,

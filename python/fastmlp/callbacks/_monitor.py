@@ -36,7 +36,7 @@ class Histogram(namedtuple("Histogram", ("counts", "edges", "not_finite"))):
         Edges of the bins, which have equal widths and reach from the smallest value to
         the largest.
     not_finite : int
-        Number of values that are not finite and in no bin.
+        Number of values that are not finite; they are not in any bin.
     """
 
     __slots__ = ()
@@ -48,8 +48,8 @@ class Monitor(Callback):
     Nothing is recomputed: outputs and gradients are those of the last batch of the
     epoch (whatever its size), and the update is that of the last step. A recorded epoch
     costs one copy of the parameters, the gradients and the batch's outputs, and the
-    computation of histograms. Second-order solvers take no such step: for them, only
-    the statistics of the parameters are recorded, and the others are empty or NaN.
+    computation of histograms. Second-order solvers do not train on batches: for them,
+    only the statistics of the parameters are recorded, and the others are empty or NaN.
 
     Parameters
     ----------
@@ -59,8 +59,8 @@ class Monitor(Callback):
     bins : int
         Number of bins of each histogram, at least 1.
     path : bool
-        Whether to keep the parameters as well, for `fastmlp.plot.loss_surface`: those
-        before the first epoch and after each recorded one, n_params numbers each.
+        Whether to keep the parameters as well, for `fastmlp.plot.loss_surface`:
+        a copy of n_params numbers before the first epoch and after each recorded epoch.
 
     Raises
     ------
@@ -73,10 +73,10 @@ class Monitor(Callback):
         Recorded epochs, counted from 1. Each list below has one entry per recorded
         epoch.
     layers : dict of str to str
-        Layers by name, as in ``state_dict``, with a description of each.
+        Description of each layer, by the layer's name in ``state_dict``.
     weights, gradients : dict of str to list of Histogram
-        Weight of each layer (the scale of a normalisation) without biases, and its
-        gradient.
+        Histograms of each layer's weight (for a normalisation layer, its scale) and of
+        the gradient of that weight. Biases are not included.
     activations : dict of str to list of Histogram
         Each layer's outputs for the last batch. The histogram is empty if the outputs
         were not kept, for example because a following `fastmlp.Activation` overwrote

@@ -68,7 +68,7 @@ def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
         heights.append(-places)
     tallest = max(h.max() for h in heights) + 1.0
 
-    # The weights: larger ones are wider and drawn on top.
+    # Draw the weights. Larger weights are drawn wider, and on top of smaller ones.
     params = mlp.params.astype(np.float64)
     for k, (_, step) in enumerate(columns):
         if step is None:
@@ -99,7 +99,7 @@ def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
         text = "\n".join(texts[k])
         ax.text(k, -tallest, text, ha="center", va="top", fontsize="medium")
 
-    # The arcs of residual blocks; inner arcs lie below outer ones.
+    # Draw the arcs of residual blocks. Inner arcs lie below outer arcs.
     top = tallest
     for start, end, name in arcs:
         inner = [a for a in arcs if start <= a[0] and a[1] <= end]
@@ -137,7 +137,7 @@ def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
 def _columns(
     mlp: MLP, steps: list[Step]
 ) -> tuple[list[tuple[int, Step | None]], list[list[str]], list[tuple[int, int, str]]]:
-    """Return the columns (width, dense step), their texts, and the residual arcs."""
+    """Return the columns (width, dense layer), their texts, and the residual arcs."""
     columns: list[tuple[int, Step | None]] = [(mlp.n_in, None)]
     texts = [["input", f"{mlp.n_in}"]]
     arcs: list[tuple[int, int, str]] = []

@@ -133,7 +133,7 @@ def fit_1d(
     ax.legend(**place)
     light(ax)
 
-    # The patterns: a row for each unit, white where the unit is inactive.
+    # Draw the patterns: a row for each unit, white where the unit is inactive.
     if lines is not None and patterned:
         edges = np.array([low, *lines.points[:, 0], high])
         rows = np.arange(lines.patterns.shape[1] + 1) + 0.5

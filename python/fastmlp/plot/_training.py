@@ -184,7 +184,7 @@ def histograms(
         )
     columns = [n for n in labels if any(n in tables[row] for row in rows)]
 
-    # Draw a panel for each quantity (row) and each layer (column) with any histogram.
+    # Draw a row of panels for each quantity, with a panel for each layer.
     size = (max(6.4, 2.4 * len(columns)), 0.8 + 2.0 * len(rows))
     fig = figure(fig, size)
     grid = fig.subplots(len(rows), len(columns), squeeze=False)

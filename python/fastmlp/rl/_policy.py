@@ -179,7 +179,7 @@ def sample_actions(logits: npt.ArrayLike, rng: np.random.Generator) -> tuple[Any
     cumulated = np.add.accumulate(np.exp(z), 0)
     total = cumulated[-1]
 
-    # In float64 the product is below total even after rounding, so an action is always
+    # `u` is in float64 and below `total` even after rounding, so an action is always
     # found.
     u = rng.random(z.shape[1]) * total
     actions = np.add.reduce(cumulated <= u, 0)
@@ -256,7 +256,7 @@ class _PolicyLoss(CustomLoss):
         log_pi, pi = _softmax(z)
         places = _places(actions)
 
-        # The factor of each row's loss in the total.
+        # Factor by which each row's loss enters the total loss.
         share: Any = 1.0
         if sample_weight is not None:
             share = _validate.weights("sample_weight", sample_weight, z.dtype, len(z))

@@ -176,8 +176,8 @@ class TargetNetwork:
         """
         self.updates += 1
         if self.updates % self.every == 0:
-            # This is polyak_ without its checks, because the copy has the same
-            # architecture.
+            # This is what `MLP.polyak_` does, but without its checks: the copy passes
+            # them, because it has the same architecture.
             self.mlp.core.interpolate(self.online.core, self.tau)
         return self
 

@@ -264,8 +264,8 @@ class BaseMLP(NetworkWeights):
         except _core.DivergenceError as error:
             if self._best is None:
                 raise ValueError(f"{_NOT_FINITE} {error}") from error
-            # scikit-learn would continue to the last epoch, with a score of NaN in
-            # each.
+            # scikit-learn would continue to the last epoch, with a score of NaN for
+            # each epoch.
             self.validation_scores_.append(math.nan)
             warnings.warn(
                 f"Stochastic Optimizer: the best weights are restored, as {error}",

@@ -114,7 +114,7 @@ class Epochs:
     loss : Loss
         Loss to minimise.
     constant : (rows,) array, optional
-        Constant term of each sample that scikit-learn adds to the loss.
+        Constant term that scikit-learn adds to the loss of each sample.
     optimizer : Optimizer
         Optimiser that takes the steps.
     batch_size : int

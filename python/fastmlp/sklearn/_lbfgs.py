@@ -36,8 +36,8 @@ class _OneBlasThread:
             os.register_at_fork(after_in_child=self._unlock)
 
     def _unlock(self) -> None:
-        # A forked child needs a new lock: the thread that held the old one may not
-        # exist.
+        # A forked child needs a new lock: the old one may be held by a thread that does
+        # not exist in the child.
         self._lock = Lock()
 
     def __enter__(self) -> None:
@@ -82,7 +82,7 @@ class LbfgsB:
     loss : Loss
         Loss to minimise.
     constant : (rows,) array, optional
-        Constant term of each sample that scikit-learn adds to the loss.
+        Constant term that scikit-learn adds to the loss of each sample.
     l2 : float
         Strength of the L2 penalty, as in `Epochs`.
     options : dict

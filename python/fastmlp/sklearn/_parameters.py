@@ -149,7 +149,7 @@ class Parameters(BaseEstimator):
         return ["sigmoid" if name == "logistic" else str(name) for name in names]
 
     def _alpha(self) -> float:
-        """Return the strength of the L2 penalty; 0 for AdamW with its weight decay."""
+        """Return the strength of the L2 penalty: 0 for AdamW, which decays weights."""
         return 0.0 if self.solver == "adamw" else float(self.alpha)
 
     def _batch_size(self, rows: int) -> int:

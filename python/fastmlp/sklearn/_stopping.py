@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from ..optimizers import Optimizer
     from ._epochs import Data
 
-# scikit-learn's "adaptive" stops when the learning rate to be lowered is at most this.
+# scikit-learn's "adaptive" does not lower a learning rate of at most this value; it
+# stops the training instead.
 LEAST_RATE = 1e-6
 
 
@@ -37,7 +38,7 @@ class Validation:
     loss : Loss
         Loss of the fit.
     constant : (rows,) array, optional
-        Constant term of each sample that scikit-learn adds to the loss.
+        Constant term that scikit-learn adds to the loss of each sample.
     score : callable
         Function of the network's outputs that returns the score.
     """
