@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Exports(Model):
     """Methods that copy a model to files, PyTorch modules, ONNX models and C headers.
 
-    Each method imports the module that writes its format when it is called.
+    The module that writes a format is imported only when its method is called.
     """
 
     def save(self, path: str | os.PathLike[str]) -> None:

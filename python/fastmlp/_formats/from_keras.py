@@ -36,11 +36,11 @@ def from_keras(model: Any) -> MLP:
     Parameters
     ----------
     model : keras.Sequential, functional keras.Model or keras.layers.Layer
-        Keras 3 model with any backend that already has its weights, in float32 or
-        float64. It must pass a single input of rows through a chain of ``Dense``,
-        ``Activation``, ``ReLU``, ``LeakyReLU``, ``ELU``, ``Softmax``, ``Dropout``,
-        ``LayerNormalization``, ``RMSNormalization``, ``BatchNormalization``,
-        ``Identity``, and models of these. In functional models, an ``Add`` may end a
+        Keras 3 model that already has its weights, in float32 or float64. Any backend
+        will do. The model must pass a single input of rows through a chain of
+        ``Dense``, ``Activation``, ``ReLU``, ``LeakyReLU``, ``ELU``, ``Softmax``,
+        ``Dropout``, ``LayerNormalization``, ``RMSNormalization``,
+        ``BatchNormalization``, ``Identity``, and models of these. In functional models, an ``Add`` may end a
         `Residual` block: it adds the output of some layers to their input or, if the
         widths differ, to the output of a dense layer without activation that takes the
         same input. A ``Flatten`` may come first; the network then takes flattened rows,
@@ -185,7 +185,7 @@ class Reader:
         form = _FORMS.get(kind)
         return [form.from_keras(layer, self) if form else _KINDS[kind](layer)]
 
-    # The members from here to check_built are for the classes in `layers`.
+    # The members from here to check_built are used by the classes in `layers`.
     item = Item
 
     @staticmethod

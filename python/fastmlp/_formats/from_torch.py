@@ -38,10 +38,10 @@ def from_torch(
     Parameters
     ----------
     source : torch.nn.Module or mapping of str to tensor or array_like
-        A ``torch.nn.Sequential`` of the modules in the notes, which may contain other
-        Sequentials; a single one of these modules; or a state dict of tensors or of
-        arrays (as ``safetensors.numpy.load_file`` returns), for which PyTorch is not
-        needed.
+        A ``torch.nn.Sequential`` of the modules listed in the notes, which may
+        contain other Sequentials; a single one of these modules; or a state dict of
+        tensors or of arrays (as ``safetensors.numpy.load_file`` returns), for which
+        PyTorch is not needed.
     prefix : str or sequence of str
         Prefix of the entries to take from a state dict, such as
         ``"mlp_extractor.policy_net"``. The layers of several prefixes are chained, as
@@ -95,7 +95,7 @@ def from_torch(
     ... )
     """
     builder = Builder(None if dtype is None else _validate.float_dtype(dtype))
-    # If PyTorch has not been imported, source is not a module.
+    # If PyTorch has not been imported, `source` cannot be a module.
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(source, torch.nn.Module):
         if prefix != "" or activation is not None or output_activation != "identity":

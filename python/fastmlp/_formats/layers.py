@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class LayerForm:
-    """How a kind of layer is expressed in other formats; by default, the identity."""
+    """How a kind of layer is expressed in other formats; by default, as an identity."""
 
     layer: ClassVar[type[Layer]]
     # Names of the classes in torch.nn and in keras.layers.
@@ -73,10 +73,9 @@ class LayerForm:
     ) -> tuple[list[str], str]:
         """Return C code that computes the value of node i from ``x``.
 
-        The result is a pair of lines and an expression, one of which is empty. Lines
-        write all elements to ``to``; an expression is assigned to each ``to[i]`` by the
-        caller. ``keeps`` says whether the lines must also set the variables of
-        `c_memory`.
+        The result is (lines, expression), one of which is empty. Lines write all
+        elements to ``to``; an expression is assigned to each ``to[i]`` by the caller.
+        ``keeps`` says whether the lines must also set the variables of `c_memory`.
         """
         return [], f"{x}[i]"
 
@@ -84,14 +83,14 @@ class LayerForm:
     def c_tangent(
         cls, writer: Writer, i: int, node: Node, to: str, x: str
     ) -> list[str]:
-        """Return lines that map the input's tangents ``x`` to the output's, ``to``."""
+        """Return lines that map input tangents ``x`` to output tangents ``to``."""
         return writer.accumulate(x, to, 0, node.n_out)
 
     @classmethod
     def c_cotangent(
         cls, writer: Writer, i: int, node: Node, to: str, own: str, add: int
     ) -> list[str]:
-        """Return lines that map the output's cotangents ``own`` to the input's, ``to``.
+        """Return lines that map output cotangents ``own`` to input cotangents ``to``.
 
         If ``add`` is 1, the results are added to ``to``.
         """
@@ -167,7 +166,7 @@ class _RowNormForm(LayerForm):
     def c_tangent(
         cls, writer: Writer, i: int, node: Node, to: str, x: str
     ) -> list[str]:
-        """Return lines that map the input's tangents ``x`` to the output's, ``to``."""
+        """Return lines that map input tangents ``x`` to output tangents ``to``."""
         n = str(node.n_out)
         arguments = to, x, f"hat{i}", f"factor{i}", "0", n, "0"
         lines = [f"  {writer.call(cls.c_slope, *arguments)};"]
@@ -180,7 +179,7 @@ class _RowNormForm(LayerForm):
     def c_cotangent(
         cls, writer: Writer, i: int, node: Node, to: str, own: str, add: int
     ) -> list[str]:
-        """Return lines that map the output's cotangents to the input's."""
+        """Return lines that map output cotangents to input cotangents."""
         scale = writer.parameters(i, node)[0]
         arguments = to, own, f"hat{i}", f"factor{i}", scale, str(node.n_out), str(add)
         return [f"  {writer.call(cls.c_slope, *arguments)};"]
@@ -195,7 +194,7 @@ class LayerNormForm(_RowNormForm):
     c_forward = "layer_norm"
     c_slope = "norm_slope"
     c_functions: ClassVar = {
-        # Returns 1 / deviation, and writes the normalised row to hat if not null.
+        # Returns 1 / deviation; if `hat` is not null, writes the normalised row to it.
         "layer_norm": """
 static inline T @layer_norm(T *h, T *hat, const T *x, const T *scale, const T *shift,
                             T eps, size_t n) {
@@ -451,7 +450,7 @@ class BatchNormForm(LayerForm):
 
     @staticmethod
     def c_tangent(writer: Writer, i: int, node: Node, to: str, x: str) -> list[str]:
-        """Return lines that map the input's tangents ``x`` to the output's, ``to``."""
+        """Return lines that map input tangents ``x`` to output tangents ``to``."""
         return [
             *writer.accumulate(x, to, 0, node.n_out),
             f"  {writer.call('times_slope', to, f'@slope{i}', str(node.n_out))};",
@@ -461,7 +460,7 @@ class BatchNormForm(LayerForm):
     def c_cotangent(
         writer: Writer, i: int, node: Node, to: str, own: str, add: int
     ) -> list[str]:
-        """Return lines that map the output's cotangents to the input's."""
+        """Return lines that map output cotangents to input cotangents."""
         if not add:
             return BatchNormForm.c_tangent(writer, i, node, to, own)
         return [

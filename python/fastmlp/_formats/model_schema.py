@@ -353,7 +353,7 @@ def stored(
         Custom activations in the order of the layers. If None, relu stands in for them.
     kept
         Current values of the parts of a checkpoint, by name. They supply values that
-        the checkpoint does not store, see `json_state.packed`.
+        the checkpoint does not store; see `json_state.packed`.
 
     Raises
     ------
@@ -369,8 +369,8 @@ def stored(
     except (ImportError, MemoryError, OSError):
         raise
     except Exception as error:
-        # The messages of the safetensors package's own exception are clear only with
-        # the name of its class.
+        # The messages of the safetensors package's own exception class are clear only
+        # if the class is named first.
         known = isinstance(error, (TypeError, ValueError))
         kind = "" if known else f"{type(error).__name__} "
         raise ValueError(

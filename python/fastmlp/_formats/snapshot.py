@@ -40,7 +40,7 @@ def restore(
 
 
 def training_state(where: str, value: object) -> tuple[int, int, int]:
-    """Check and return the seed, the number of passes and of tracked batches."""
+    """Check and return the seed and the numbers of passes and tracked batches."""
     if not isinstance(value, (list, tuple)) or len(value) != 3:
         got = _validate.describe(value)
         raise ValueError(f"{where} must be three ints, got {got}")
@@ -60,7 +60,7 @@ def check_optimizer(
     assert isinstance(state, dict)
     for i, slot in enumerate(state["slots"]):
         for name, array in slot.items():
-            # Of a solver's arrays, only theta and grad have an element per parameter.
+            # Only a solver's theta and grad have one element per parameter.
             if "theta" in slot and name not in ("theta", "grad"):
                 continue
             if i > 0 or (array.size, array.dtype) != (mlp.n_params, mlp.dtype):

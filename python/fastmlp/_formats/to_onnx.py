@@ -142,7 +142,7 @@ class Graph:
         return name if name in self._names else self.array(name, value)
 
     def finish(self, value: str, output_name: str) -> None:
-        """Rename ``value``, or a copy of it if it is the input, to ``output_name``."""
+        """Rename ``value`` to ``output_name``; if it is the input, rename a copy."""
         if value == self.input:
             self.layer = output_name
             value = self.node("Identity", value)

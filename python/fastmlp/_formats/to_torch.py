@@ -157,8 +157,8 @@ class _Memory(NamedTuple):
     ----------
     params, buffers : torch.Tensor
         Tensors in the model's memory. All modules make their parameters from the same
-        tensor, so that these share a version counter, by which PyTorch notices changes
-        that the optimiser of another module makes.
+        tensor, so that the parameters share a version counter. The counter lets PyTorch
+        notice changes that the optimiser of another module makes.
     lock : threading.Lock
         Held while a pass stores values in the model or reads them.
     """
@@ -241,7 +241,7 @@ class MLPModule(torch.nn.Module):
         return y if x.ndim == 2 else y.reshape(*x.shape[:-1], self.mlp.n_out)
 
     def _rows(self, x: Any) -> torch.Tensor:
-        """Return the inputs as a C-contiguous matrix; raise an error for bad ones."""
+        """Return the inputs as a C-contiguous matrix; refuse invalid inputs."""
         if not isinstance(x, torch.Tensor):
             raise TypeError(f"x must be a torch.Tensor, got {_validate.describe(x)}")
         if x.device.type != "cpu":
@@ -338,8 +338,8 @@ class _Call(torch.autograd.Function):
         ctx.save_for_backward(rows, params)
         ctx.module, mlp = module, module.mlp
         with module._lock:
-            # Keep the random draw and the statistics, with which backward can repeat
-            # this pass if a later pass has overwritten its values in the model.
+            # Keep the random draw and the statistics. With them, backward can repeat
+            # this pass if a later pass has overwritten the values kept in the model.
             seed, passes, _ = mlp.core.training_state
             ctx.draw = (seed, _core.PASS_DRAWS, passes) if training else None
             fixed = module._normalises and not training
@@ -386,11 +386,11 @@ class _Back(torch.autograd.Function):
 
 
 def _gradients(ctx: Any, rows: Array, dy: Array) -> tuple[Array, Array]:
-    """Return gradients from the values that the forward pass kept, or repeat it."""
+    """Return gradients; repeat the forward pass if its values are not kept."""
     mlp: MLP = ctx.module.mlp
     with ctx.module._lock:
         if mlp.forward_shape is ctx.kept:
-            # If training has discarded these values, core.backward raises RuntimeError.
+            # If training has discarded the values, core.backward raises RuntimeError.
             with contextlib.suppress(RuntimeError):
                 return _validate.accepted(mlp.core.backward(dy))
     if ctx.draw is None and ctx.statistics is None:

@@ -75,7 +75,7 @@ class Builder:
     def norm(
         self, what: str, layer: Normalization, arrays: Mapping[str, Array]
     ) -> None:
-        """Add a normalisation; without arrays, the caller must check its width."""
+        """Add a normalisation; if it has no arrays, the caller must check its width."""
         for role, array in arrays.items():
             if array.ndim != 1:
                 raise ValueError(
@@ -86,7 +86,7 @@ class Builder:
         self.items.append(LayerArrays(layer, dict(arrays)))
 
     def activation(self, name: str) -> None:
-        """Add an activation, if possible as that of the dense layer before it."""
+        """Add an activation, if possible to the dense layer before it."""
         before = self.items[-1] if self.items else None
         if name == "identity":
             return
@@ -99,7 +99,7 @@ class Builder:
         self.items.append(LayerArrays(Activation(name), {}))
 
     def fit(self, what: str, width: int) -> None:
-        """Raise ValueError unless a layer takes the width of the output before it."""
+        """Raise ValueError unless a layer takes inputs of the last layer's width."""
         if width == 0:
             raise ValueError(f"{what} must have a width of at least 1, got 0")
         if self.width is None:

@@ -22,7 +22,7 @@ _SUPPORTED = (
     "nn.Identity, nn.Flatten, and the activations of fastmlp.ACTIVATIONS"
 )
 
-# Advice for some modules without a counterpart.
+# Advice in the errors about some modules without a counterpart, by class name.
 _ADVICE = {
     "LogSoftmax": "leave it out and use fm.CrossEntropy, which takes logits",
     "LogSigmoid": "leave it out and use fm.BinaryCrossEntropy, which takes logits",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .torch_builder import Builder
 
-# Wrappers of a module prepend these to all names of the state dict.
+# Wrappers of a module prepend these prefixes to all names of the state dict.
 _WRAPPERS = ("module.", "_orig_mod.")
 
 _ROLES = ("weight", "bias", "running_mean", "running_var", COUNTER)

@@ -82,7 +82,7 @@ _LEAKY_SLOPE = 0.01
 _GELU_TANH_CUBIC = 0.044715
 
 # |z| beyond which gelu_tanh's inner tanh is exactly +-1 in float64; clipping there
-# keeps z**3 from overflowing and its derivative from becoming 0 * inf.
+# keeps z**3 from overflowing, and the derivative of gelu_tanh from becoming 0 * inf.
 _GELU_TANH_SATURATED = 30.0
 
 
@@ -203,13 +203,13 @@ def activation_saves(kind: str) -> Literal["input", "output"]:
 
 @quiet
 def activation_forward(h: Array, z: Array, activation: str) -> None:
-    """``h = act(z)`` for a matrix z; softmax is of each row. ``h`` may be ``z``."""
+    """``h = act(z)`` for a matrix z; softmax acts on each row. ``h`` may be ``z``."""
     h[...] = named("activation", activation, _FORWARD)(z)
 
 
 @quiet
 def activation_backward(dz: Array, dh: Array, saved: Array, activation: str) -> None:
-    """``dz = dh * act'``; ``saved`` is z or h, see :func:`activation_saves`.
+    """``dz = dh * act'``; ``saved`` is z or h (see :func:`activation_saves`).
 
     Softmax couples the elements of a row: ``dz = h * (dh - sum(dh * h))``.
     """
@@ -272,15 +272,15 @@ _SECOND: dict[str, Callable[[Array], Array]] = {
 
 @quiet
 def activation_second(out: Array, c: Array, saved: Array, activation: str) -> None:
-    """``out = c * act''``, not for softmax; ``saved`` as in activation_backward."""
+    """``out = c * act''`` except for softmax; see activation_backward for ``saved``."""
     out[...] = c * named("activation", activation, _SECOND)(saved)
 
 
 def softmax_second(out: Array, dot: Array | None, c: Array, t: Array, h: Array) -> None:
     """Write the derivative of ``h (c - sum(c h))`` along a direction.
 
-    Along the direction, the derivative of h is ``t``, and that of c is ``dot`` (None:
-    0).
+    Along the direction, the derivative of ``h`` is ``t``, and the derivative of ``c``
+    is ``dot`` (0 if None).
     """
     m = len(c)
     c, h, t = c[:, np.newaxis], h[:, np.newaxis], groups(t, m)

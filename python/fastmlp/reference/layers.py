@@ -216,8 +216,8 @@ def place_layers(
 def first_kinds(nodes: list[Node]) -> Iterator[str]:
     """Yield, for each dense layer, the activation for which it is initialised.
 
-    This is the layer's own activation. If that is the identity, it is the Activation
-    that follows in the same sequence, possibly after norms and dropouts.
+    This is the layer's own activation or, if the layer has none, the `Activation` that
+    follows in the same sequence, possibly after norms and dropouts.
     """
     for i, node in enumerate(nodes):
         if isinstance(node, _ResidualNode):
@@ -253,7 +253,8 @@ def fold(nodes: list[Node], run: Pass) -> list[Folded]:
     """Return the layers without dropout, with batch norms merged into dense layers.
 
     A batch norm is merged into the dense layer before it, ``(x @ W + b) s + t``, if
-    that has no activation, or else into a dense layer after it, ``(x s + t) @ W + b``.
+    this layer has no activation, or else into a dense layer after the batch norm,
+    ``(x s + t) @ W + b``.
     Other batch norms stay. All arrays are float64.
     """
     items: list[Folded] = []

@@ -114,8 +114,8 @@ def _cross_entropy(
 ) -> tuple[Array, Array]:
     """``-c y log softmax(p)`` and its gradient; labels are treated as one-hot rows.
 
-    Label smoothing a replaces y by ``(1 - a) y + a / O`` for O classes. c are the class
-    weights.
+    With label smoothing, y is replaced by ``(1 - a) y + a / O``, where ``a`` is
+    ``smoothing`` and O the number of classes. ``c`` is the weight of each class.
     """
     if target.ndim == 1:
         check_labels(target, p.shape[1])

@@ -102,8 +102,8 @@ class History:
 
 
 # Dropout masks depend on the number of the epoch. Outside fit, where there are no
-# epochs, these numbers replace it: the first in train_step, the second in all other
-# passes in training mode.
+# epochs, the numbers below are used instead: the first in train_step, the second in
+# all other passes in training mode.
 _STEP_EPOCH = 0xFFFFFFFF
 
 _PASS_EPOCH = 0xFFFFFFFE
@@ -206,7 +206,7 @@ class MLP:
             for name in leaf.running if isinstance(leaf, BatchNormNode) else ():
                 self._running[name] = self._buffers[start : start + leaf.n_in]
                 start += leaf.n_in
-        # The shape of the last forward's output, and the values that backward needs.
+        # The shape of the last forward pass's output, and the values backward needs.
         self._kept: tuple[tuple[int, ...], Tape] | None = None
 
     def _views(self, flat: Array) -> dict[str, Array]:
@@ -266,8 +266,8 @@ class MLP:
     def fold(self) -> MLP:
         """Return a model for inference without dropout and, where possible, batch norm.
 
-        Batch norm is merged into an adjacent dense layer, see ``fold``. Outputs are
-        equal up to rounding.
+        Batch norm is merged into an adjacent dense layer by the rules of
+        ``layers.fold``. Outputs are equal up to rounding.
         """
         run = Pass(self._named, self._running)
         items = fold(self._nodes, run) or [Folded(Activation("identity"), [], [])]
@@ -283,7 +283,7 @@ class MLP:
         return copy.deepcopy(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        views = ("weights", "biases", "named", "_running", "_kept")
+        views = ("weights", "biases", "_named", "_running", "_kept")
         return {name: v for name, v in self.__dict__.items() if name not in views}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -335,14 +335,14 @@ class MLP:
         return y.copy()  # the tape may hold y itself
 
     def backward(self, dy: npt.ArrayLike) -> tuple[Array, Array]:
-        """Return ``(dx, grads)`` for ``dy``, the derivative with respect to y."""
+        """Return ``(dx, grads)`` for the derivative ``dy`` with respect to the output."""
         if self._kept is None:
             raise RuntimeError("forward must be called before backward")
         dx, grads = self._backward(dy, *self._kept)
         return dx.copy(), grads  # layers that act as the identity return dy itself
 
     def predict(self, x: npt.ArrayLike, out: Array | None = None) -> Array:
-        """Return the output for ``x (B, I)`` or ``(I,)``, into ``out`` if given."""
+        """Return the output for ``x (B, I)`` or ``(I,)``, in ``out`` if given."""
         y = self._forward(np.array(x, dtype=self.dtype))[0]
         if out is None:
             return y
@@ -380,7 +380,7 @@ class MLP:
         optimizer: Optimizer,
         sample_weight: npt.ArrayLike | None = None,
     ) -> float:
-        """Take one step of the optimiser in training mode; return the loss before it.
+        """Take one optimiser step in training mode; return the loss before the step.
 
         Raises FloatingPointError, and changes nothing, if the loss or its gradient is
         not finite.

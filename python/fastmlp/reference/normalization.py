@@ -51,9 +51,9 @@ def normalize_backward(
 ) -> Array:
     """``dx = rstd (dn - mean(dn) - n mean(dn n))``, where n is the normalised x.
 
-    The mean and rstd also depend on x. Adding a constant to all x, or scaling all x,
-    does not change n, so the components of dn in these two directions are removed. If
-    ``centred`` is False, mean(dn) is replaced by 0.
+    The mean and rstd also depend on x. Adding a constant to all elements of x, or
+    scaling them all, does not change n, so the components of dn in these two directions
+    are removed. If ``centred`` is False, mean(dn) is replaced by 0.
     """
     mean = _mean(dn, axis, centred)
     along = (dn * normal).mean(axis=axis, keepdims=True)
@@ -102,7 +102,7 @@ def layer_norm_backward(
     accumulate: bool = False,
     centred: bool = True,
 ) -> None:
-    """Write the dx of :func:`layer_norm_forward`; with ``accumulate``, add it."""
+    """Write the gradient with respect to x to ``dx``, or add it if ``accumulate``."""
     dn = dh if scale is None else dh * scale
     back = normalize_backward(dn, xhat, rstd[:, np.newaxis], 1, centred)
     dx[...] = dx + back if accumulate else back
@@ -122,8 +122,8 @@ def layer_norm_second(
     """Write the derivative of :func:`layer_norm_backward` along a direction.
 
     ``c`` is the dh of the backward pass. Along the direction, the derivative of x
-    is ``t``, and that of c is ``dot`` (None: 0). The product rule is applied to
-    ``rstd * (u - mean(u) - xhat mean(u xhat))`` with ``u = c scale``, where
+    is ``t``, and the derivative of c is ``dot`` (0 if None). The product rule is
+    applied to ``rstd * (u - mean(u) - xhat mean(u xhat))`` with ``u = c scale``, where
     ``xhat' = rstd (t - mean(t) - xhat mean(t xhat))`` and
     ``rstd' = -rstd^2 mean(t xhat)``.
     """

@@ -237,7 +237,7 @@ class Optimizer:
         grads: Sequence[Array],
         parts: Sequence[Sequence[tuple[Any, bool]]],
     ) -> None:
-        """Take a step; ``parts`` are (slice, whether it is a weight) of each array."""
+        """Take a step; for each array, ``parts`` has pairs (slice, is a weight)."""
         first = self._slots() | ({} if self.ema is None else {"ema": 0.0})
         state = self.slots or [
             {name: np.full_like(p, fill) for name, fill in first.items()}
@@ -289,7 +289,7 @@ class Optimizer:
         return [slots["ema"].flatten() for slots in self.slots]
 
     def averaged(self, mlp: MLP) -> MLP:
-        """Return a copy of ``mlp`` whose parameters are their moving averages."""
+        """Return a copy of ``mlp`` whose parameters are the moving averages."""
         averages = self.ema_params
         if not averages:
             raise ValueError("averaged() requires ema and at least one step")

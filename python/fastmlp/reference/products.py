@@ -79,7 +79,7 @@ def groups(rows: Array, m: int) -> Array:
 
 
 def _spread(a: Array, out: Array, m: int) -> Array:
-    """Reshape ``a`` to ``(m, group, n)``, or to ``(1, group, n)`` if all share it.
+    """Reshape ``a`` to ``(m, group, n)``, or to ``(1, group, n)`` if a is shared.
 
     All groups share ``a`` if it has as many rows as one group of ``out``.
     """

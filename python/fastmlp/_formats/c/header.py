@@ -130,7 +130,7 @@ class Header:
         return facts
 
     def _fill(self, template: str, facts: Mapping[str, str]) -> str:
-        """Fill the <fields> of a template from ``facts``, the name and the dtype."""
+        """Fill a template's <fields> from ``facts`` and from the name and dtype."""
         single = self.dtype == np.float32
         facts = {
             "name": self.name,

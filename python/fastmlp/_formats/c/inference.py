@@ -28,7 +28,7 @@ def predict(writer: Writer) -> Function:
 
 
 class Values:
-    """The lines of C code that compute y from x, in buffers that values share.
+    """C code that computes y from x; values needed at different times share buffers.
 
     Parameters
     ----------
@@ -40,8 +40,9 @@ class Values:
         Nodes whose buffers must not be reused, because their values are needed after
         all nodes have been computed.
     slopes
-        Whether to also store the derivatives of activations (in slope3 for node 3) and
-        the values that the derivatives of normalisations need (in hat3 and factor3).
+        Whether to also store the derivatives of activations (for node 3 in ``slope3``)
+        and the values that the derivatives of normalisations need (in ``hat3`` and
+        ``factor3``).
 
     Attributes
     ----------
@@ -62,7 +63,7 @@ class Values:
         nodes, end = writer.nodes, len(writer.nodes)
         last = writer.last_reads(kept)
         self.at = at = {ops.INPUT: "x"}
-        # For each node whose value is overwritten in place, the overwriting node.
+        # For each node whose value is overwritten in place, the node that overwrites it.
         follower: dict[int, int] = {}
         for i, node in enumerate(nodes):
             if node.passes or node.kind == "dense":
@@ -139,7 +140,7 @@ class Values:
 def dense_function(
     name: str, k: int, n: int, biased: bool, dtype: np.dtype[np.floating]
 ) -> list[str]:
-    """Return the lines of a C function that computes h = x W + b for a fixed size.
+    """Return the lines of a C function that computes h = x W + b for fixed widths.
 
     Each output is summed by fused multiply-adds in the order of the inputs.
     """

@@ -41,7 +41,7 @@ class Jacobian:
         self.function = self._write()
 
     def _is_forward(self) -> bool:
-        """Whether forward mode multiplies less than backward mode, as in the core."""
+        """Whether forward mode takes fewer multiplications, by the core's rule."""
         forward = back = 0
         for node in self._writer.nodes:
             size = node.n_in * node.n_out if node.kind == "dense" else 0
@@ -189,7 +189,7 @@ class Jacobian:
         top, sloped = len(nodes), len(nodes)
 
         def place(to: int) -> tuple[str, int]:
-            """Return a node's cotangent buffer, and 1 if it is already written."""
+            """Return a node's cotangent buffer, and 1 if it already holds values."""
             if to in c:
                 return c[to], 1
             c[to] = scratch.take(n_in if to == ops.INPUT else nodes[to].n_out)
@@ -197,8 +197,8 @@ class Jacobian:
 
         final = nodes[-1]
         if final.kind == "dense" and final.activation == "identity":
-            # As the cotangents of the output are unit vectors, those of this layer's
-            # input are the layer's weights.
+            # The cotangents of the network's output are unit vectors, so the cotangents
+            # of this layer's input are the layer's weights.
             top -= 1
             writer.used.add("seed")
             to, _ = place(final.input)

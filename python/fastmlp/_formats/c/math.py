@@ -13,7 +13,7 @@ import numpy as np
 from ..activations import ACTIVATIONS
 from ..layers import LAYERS
 
-# Coefficients of the polynomials in math_coefficients.h, lowest power first: one text
+# Coefficients of the polynomials in math_coefficients.h, lowest power first: one str
 # for float and one for double.
 POLYNOMIALS = {
     "exp": (
@@ -441,8 +441,8 @@ static inline void @times_weights(T *to, const T *from, const T *w, const T *rel
   }
 }
 """,
-    # Writes row first + d of a matrix as the derivatives in direction d, or zeros if
-    # the matrix does not have that row.
+    # For each direction d, writes row (first + d) of a matrix as the derivatives in
+    # this direction, or zeros if the matrix does not have that row.
     "seed": """
 static inline void @seed(T *to, const T *w, size_t n, size_t first, size_t rows,
                          size_t by_row, size_t by_column) {

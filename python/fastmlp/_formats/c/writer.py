@@ -196,7 +196,7 @@ class Writer:
     def accumulate(self, own: str, to: str, add: int, n: int) -> list[str]:
         """Return lines that write ``own`` to ``to``, or add it there if ``add`` is 1.
 
-        Both hold the derivatives of n elements in all directions.
+        Both buffers hold the derivatives of n elements in all directions.
         """
         if to == own:
             return []
@@ -206,7 +206,7 @@ class Writer:
         return [f"  memcpy({to}, {own}, {n} * @D * sizeof *{to});"]
 
     def call(self, function: str, *arguments: str) -> str:
-        """Return a call of a function of `math`, and add the function to the header."""
+        """Return C code that calls a function of `math`, and note that it is used."""
         self.used.add(function)
         return f"@{function}({', '.join(arguments)})"
 
