@@ -40,11 +40,11 @@ def from_keras(model: Any) -> MLP:
         will do. The model must pass a single input of rows through a chain of
         ``Dense``, ``Activation``, ``ReLU``, ``LeakyReLU``, ``ELU``, ``Softmax``,
         ``Dropout``, ``LayerNormalization``, ``RMSNormalization``,
-        ``BatchNormalization``, ``Identity``, and models of these. In functional models, an ``Add`` may end a
-        `Residual` block: it adds the output of some layers to their input or, if the
-        widths differ, to the output of a dense layer without activation that takes the
-        same input. A ``Flatten`` may come first; the network then takes flattened rows,
-        ``x.reshape(len(x), -1)``.
+        ``BatchNormalization``, ``Identity``, and models of these. In functional models,
+        an ``Add`` may end a `Residual` block: it adds the output of some layers to
+        their input or, if the widths differ, to the output of a dense layer without
+        activation that takes the same input. A ``Flatten`` may come first; the network
+        then takes flattened rows, ``x.reshape(len(x), -1)``.
 
     Returns
     -------

@@ -335,7 +335,7 @@ class MLP:
         return y.copy()  # the tape may hold y itself
 
     def backward(self, dy: npt.ArrayLike) -> tuple[Array, Array]:
-        """Return ``(dx, grads)`` for the derivative ``dy`` with respect to the output."""
+        """Return ``(dx, grads)``, given the derivative ``dy`` with respect to y."""
         if self._kept is None:
             raise RuntimeError("forward must be called before backward")
         dx, grads = self._backward(dy, *self._kept)

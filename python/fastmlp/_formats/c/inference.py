@@ -63,7 +63,7 @@ class Values:
         nodes, end = writer.nodes, len(writer.nodes)
         last = writer.last_reads(kept)
         self.at = at = {ops.INPUT: "x"}
-        # For each node whose value is overwritten in place, the node that overwrites it.
+        # Maps each node whose value is overwritten in place to the overwriting node.
         follower: dict[int, int] = {}
         for i, node in enumerate(nodes):
             if node.passes or node.kind == "dense":
