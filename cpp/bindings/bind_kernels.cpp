@@ -362,8 +362,10 @@ void multiply_(py::object out, py::object a, py::object b) {
 
 void dropout_(py::object h, py::object mask, py::object x, double p, uint64_t seed,
               uint32_t epoch, uint64_t step, uint32_t layer, Index first) {
-  if (!(p >= 0 && p < 1)) throw py::value_error("p must be in [0, 1)");
-  if (first < 0) throw py::value_error("first must not be negative");
+  if (!(p >= 0 && p < 1))
+    throw py::value_error("p must be in [0, 1), got " + std::to_string(p));
+  if (first < 0)
+    throw py::value_error("first must not be negative, got " + std::to_string(first));
   by_dtype(h, "h", [&](auto t) {
     using T = decltype(t);
     const auto hv = require<T>(h, "h", {-1});
@@ -409,11 +411,12 @@ void loss_rows_(py::object dpred, py::object row_loss, py::object pred,
 // scalars of their kernels.
 void step_(py::object param, py::object grad, const OptimizerConfig& config,
            int64_t step, const std::array<py::object, kStateSlots>& slots) {
-  if (step < 1) throw py::value_error("step must be at least 1");
+  if (step < 1)
+    throw py::value_error("step must be at least 1, got " + std::to_string(step));
   const auto names = slot_names(config);
   for (size_t i = 0; i < slots.size(); ++i) {
     if (names[i] && slots[i].is_none()) {
-      throw py::value_error(std::string(names[i]) + " must not be None");
+      throw py::value_error(std::string(names[i]) + " must be an array, got None");
     }
   }
   by_dtype(param, "param", [&](auto t) {

@@ -229,7 +229,9 @@ void load_state(Optimizer& optimizer, const py::dict& state) {
     throw py::value_error("state must have the keys 'step' and 'slots'");
   }
   const auto step_count = py::cast<int64_t>(state["step"]);
-  if (step_count < 0) throw py::value_error("state['step'] must not be negative");
+  if (step_count < 0)
+    throw py::value_error("state['step'] must not be negative, got " +
+                          std::to_string(step_count));
   const auto names = slot_names(optimizer.config());
   const auto used = std::count_if(names.begin(), names.end(),
                                   [](const char* name) { return name != nullptr; });

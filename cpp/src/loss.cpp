@@ -64,14 +64,16 @@ void check_targets(const Loss& loss, const Targets<T>& targets, Index rows,
                    Index n_out) {
   check_loss(loss, n_out);
   if (!targets.values && (loss.action || !targets.labels)) {
-    throw std::invalid_argument("y: targets are missing");
+    throw std::invalid_argument("y must hold the targets, but they are missing");
   }
   if (!targets.labels) {
-    if (loss.action) throw std::invalid_argument("y: actions are missing");
+    if (loss.action)
+      throw std::invalid_argument("y must hold the actions, but they are missing");
     return;
   }
   if (loss.kind != LossKind::cross_entropy && !loss.action) {
-    throw std::invalid_argument("y: only cross-entropy accepts class labels");
+    throw std::invalid_argument(
+        "y must not hold class labels, which only cross-entropy accepts");
   }
   for (Index r = 0; r < rows; ++r) {
     if (targets.labels[r] >= 0 && targets.labels[r] < n_out) continue;

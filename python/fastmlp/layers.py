@@ -280,15 +280,16 @@ class Activation(Layer):
         if callable(function):
             if not callable(derivative):
                 raise TypeError(
-                    "derivative must be a function, because function is a custom "
-                    f"function; got {_validate.describe(derivative)}"
+                    "derivative must be the derivative of the custom activation, "
+                    "a function such as np.cos for np.sin, "
+                    f"got {_validate.describe(derivative)}"
                 )
         else:
             function = _validate.choice("function", function, _core.ACTIVATIONS)
             if derivative is not None:
                 raise TypeError(
-                    "derivative is only for custom functions; the derivative of "
-                    f"{function!r} is known"
+                    f"derivative must not be given for {function!r}, whose derivative "
+                    f"fastmlp knows, got {_validate.describe(derivative)}"
                 )
         self._put(function=function, derivative=derivative)
 
@@ -361,9 +362,9 @@ class Normalization(Layer):
         """Return a valid eps; refuse a width, which PyTorch's layers take instead."""
         if isinstance(eps, int) and eps > 1:
             raise ValueError(
-                f"eps must be a small number, got {eps}; if it is the width, leave "
-                "it out, because the layer takes the width of the layer before it: "
-                f"fm.{type(self).__name__}()"
+                f"eps must be a small number, got {eps}; if {eps} is meant as the "
+                f"width, write fm.{type(self).__name__}(), which has the width of the "
+                "layer before it"
             )
         return _validate.real("eps", eps, 0.0, open_low=True)
 
@@ -600,7 +601,9 @@ def checked(name: str, layers: object, n_in: bool = False) -> list[int | Layer]:
     except TypeError:
         raise TypeError(f"{wanted}; got {_validate.describe(layers)}") from None
     if len(items) < 1 + n_in:
-        raise ValueError(f"{wanted}, with at least one layer; got {len(items)} entries")
+        raise ValueError(
+            f"{wanted}, with at least one layer; got a sequence of length {len(items)}"
+        )
 
     result: list[int | Layer] = []
     for i, item in enumerate(items):

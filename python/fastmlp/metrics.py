@@ -331,8 +331,9 @@ def _name(i: int, item: object) -> str:
         )
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(
-            f"metrics[{i}] must be a function with a name; for other functions "
-            f"pass a dict: metrics={{'name': function}}"
+            f"metrics[{i}] must be a function with a name, got "
+            f"{_validate.describe(item)}; for a function without a name, pass a dict: "
+            f"metrics={{'name': function}}"
         )
     return name
 

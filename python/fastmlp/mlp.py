@@ -378,8 +378,9 @@ class MLP(Derivatives, Exports):
         loss = as_loss(loss)
         if loss.core is None:
             raise TypeError(
-                "loss must be one of fastmlp's own losses, because a loss function "
-                "of a whole batch does not define the loss of each row"
+                "loss must be one of fastmlp's own losses, because a custom loss is "
+                "computed from a whole batch and does not define the loss of each row; "
+                f"got {loss!r}"
             )
         if sample_weight is not None:
             sample_weight = self._checked_weights(sample_weight)

@@ -482,7 +482,7 @@ CHECKPOINT_FORGERIES = {
     ),
     "missing loss": (
         in_text(put("history", "dict", "loss", [1.0])),
-        "one value of seconds",
+        "seconds must be as long as",
     ),
     "metrics": (in_text(put("history", "dict", "metrics", [])), "history.metrics must"),
     "a metric": (

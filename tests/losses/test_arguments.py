@@ -76,8 +76,8 @@ from loss_cases import CASES, each_case, same, with_reduction
             TypeError,
             "^loss must be a fastmlp Loss",
         ),
-        (lambda: fm.CustomLoss(3), TypeError, "^function must be a function"),
-        (lambda: fm.CustomLoss(fm.MSE()), TypeError, "^function must be a function"),
+        (lambda: fm.CustomLoss(3), TypeError, "^function must be callable"),
+        (lambda: fm.CustomLoss(fm.MSE()), TypeError, "^function must be callable"),
         (lambda: fm.Poisson(reduction="avg"), ValueError, "^reduction must be one of"),
     ],
 )

@@ -239,7 +239,7 @@ def test_fit_1d_of_a_smooth_net():
     assert texts(ax) == ["fit"]
     with pytest.raises(ValueError, match="one input"):
         plot.fit_1d(net([2, 1]), [0, 1])
-    with pytest.raises(ValueError, match="at least two of them different"):
+    with pytest.raises(ValueError, match="at least two different values"):
         plot.fit_1d(net([1, 1]), [1, 1])
     with pytest.raises(ValueError, match="output must be below 1"):
         plot.fit_1d(net([1, 1]), [0, 1], output=1)
@@ -388,7 +388,7 @@ def test_loss_surface_options():
         plot.loss_surface(mlp, x, y, fm.MSE(), path=fm.Monitor())
     with pytest.raises(ValueError, match="path must have shape"):
         plot.loss_surface(mlp, x, y, fm.MSE(), path=np.ones((3, 4)))
-    with pytest.raises(ValueError, match="needs the argument path"):
+    with pytest.raises(ValueError, match="needs the argument `path`"):
         plot.loss_surface(mlp, x, y, fm.MSE(), directions="pca")
     with pytest.raises(ValueError, match="directions must be one of"):
         plot.loss_surface(mlp, x, y, fm.MSE(), directions="both")
@@ -452,7 +452,7 @@ def test_what_cannot_be_drawn():
     history_ = history([1.0, 0.5])
     calls = [
         (lambda: fm.plot.learning_curves(history_, log="yes"), "log must be"),
-        (lambda: fm.plot.fit_1d(line, [0.0, 1.0], [1.0] * 3), "y must have 2 rows"),
+        (lambda: fm.plot.fit_1d(line, [0.0, 1.0], [1.0] * 3), "y must .* as x, 2"),
         (lambda: fm.plot.histograms(line, epoch=1), "epoch must be None"),
         (lambda: fm.plot.level_sets(plane, levels="many"), "levels must"),
         (lambda: fm.plot.level_sets(plane, levels=0), "levels must be at least 1"),

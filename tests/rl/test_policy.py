@@ -368,7 +368,7 @@ def test_fit_explains_bad_targets(loss: fm.losses.Loss) -> None:
             batch_size=4,
             validation_data=(x, (actions[1:], *rest)),
         )
-    with pytest.raises(ValueError, match=r"^y must have 12 rows"):
+    with pytest.raises(ValueError, match=r"^y must have as many rows as x, 12"):
         fit(actions[1:], *(part[1:] for part in rest))
     with pytest.raises(ValueError, match=r"^y must be finite, got nan in row 0"):
         fit(actions, np.full(ROWS, np.nan), *rest[1:])

@@ -432,7 +432,7 @@ def test_bad_data() -> None:
     for est in (MLPClassifier(solver="lbfgs"), MLPRegressor(solver=fm.LBFGS())):
         assert not hasattr(est, "partial_fit")
     reg.fit(X, y).set_params(warm_start=True, hidden_layer_sizes=(3,))
-    with pytest.raises(ValueError, match="with layers of the same widths"):
+    with pytest.raises(ValueError, match="widths of all layers are unchanged"):
         reg.fit(X, y)
     with pytest.warns(UserWarning, match="It is going to be clipped"):
         clf.set_params(batch_size=51).fit(X, y)

@@ -434,7 +434,7 @@ def bad_orders() -> dict[str, tuple[Any, type[Exception], str]]:
         "a single row left": (
             np.arange(31),
             ValueError,
-            "batch normalisation needs batches of at least two rows",
+            "at least two rows in training with batch normalisation",
         ),
     }
 
@@ -456,7 +456,7 @@ def test_an_order_is_not_shuffled():
     x, y, _ = data(ROWS, "float64")
     mlp = network()
     before = state(mlp)
-    with pytest.raises(ValueError, match="order cannot be combined with shuffle"):
+    with pytest.raises(ValueError, match="`order` cannot be combined with `shuffle`"):
         epoch(mlp, fm.Adam(), x, y, order=np.arange(20), shuffle=True)
     assert state(mlp) == before
 

@@ -164,7 +164,7 @@ def test_a_loss_in_python_that_diverges_goes_back():
     with pytest.raises(fm.DivergenceError, match=r"^epoch 3 of 3: .*the loss is inf"):
         toy_fit(mlp, x, y, loss=loss, optimizer=opt)
     assert len(mlp.history) == 2
-    with pytest.raises(ValueError, match=r"^y must have 60 rows"):
+    with pytest.raises(ValueError, match=r"^y must have as many rows as x, 60"):
         toy_fit(mlp, x, y[:5], loss=loss)
 
 

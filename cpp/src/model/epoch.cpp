@@ -14,12 +14,15 @@ namespace {
 // Checks the options and returns the number of rows in the epoch.
 Index checked_rows(const EpochOptions& options, Index data_rows) {
   if (options.batch_size < 1)
-    throw std::invalid_argument("batch_size must be at least 1");
+    throw std::invalid_argument("batch_size must be at least 1, got " +
+                                std::to_string(options.batch_size));
   detail::check_l2(options.l2);
   if (options.order && options.shuffle)
-    throw std::invalid_argument("order cannot be combined with shuffle");
+    throw std::invalid_argument("`order` cannot be combined with `shuffle`");
   const Index rows = options.order ? options.n_order : data_rows;
-  if (rows < 1) throw std::invalid_argument("an epoch must have at least one row");
+  if (rows < 1)
+    throw std::invalid_argument("an epoch must have at least one row, got " +
+                                std::to_string(rows));
   if (options.first_row < 0 || options.first_row > rows) {
     throw std::invalid_argument("first_row must be from 0 to the number of rows, " +
                                 std::to_string(rows) + ", got " +

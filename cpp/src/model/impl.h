@@ -23,7 +23,7 @@ namespace fastmlp {
 namespace detail {
 
 inline void check_rows(Index rows) {
-  if (rows < 1) throw std::invalid_argument("x must have at least one row");
+  if (rows < 1) throw std::invalid_argument("x must have at least one row, got none");
 }
 
 // Batch norm needs at least two rows: one row has zero variance.
@@ -31,13 +31,14 @@ inline void check_training_rows(const NetworkPlan& net, Index rows) {
   check_rows(rows);
   if (rows == 1 && !net.batch_ops.empty()) {
     throw std::invalid_argument(
-        "x: batch normalisation needs batches of at least two rows in training");
+        "x must have at least two rows in training with batch normalisation, got one");
   }
 }
 
 inline void check_l2(double l2) {
   if (!std::isfinite(l2) || l2 < 0)
-    throw std::invalid_argument("l2 must be finite and not negative");
+    throw std::invalid_argument("l2 must be finite and not negative, got " +
+                                std::to_string(l2));
 }
 
 template <class T>
@@ -173,7 +174,8 @@ struct Mlp<T>::Impl {
   PassArgs backward_args(const T* dy, Index rows) const {
     if (kept_rows == 0) {
       throw std::logic_error(
-          "forward must be called before backward, without training in between");
+          "forward must be called before backward, without training between the two "
+          "calls");
     }
     if (rows != kept_rows) {
       throw std::invalid_argument("dy must have " + std::to_string(kept_rows) +

@@ -26,7 +26,9 @@ Index checked_add_product(Index a, Index b, Index c) {
 }  // namespace
 
 NetworkPlan::NetworkPlan(Index inputs) : n_in(inputs), n_out(inputs), widest(inputs) {
-  if (inputs < 1) throw std::invalid_argument("the input width must be at least 1");
+  if (inputs < 1)
+    throw std::invalid_argument("the input width must be at least 1, got " +
+                                std::to_string(inputs));
   values_per_row = checked_add_product(0, 1, inputs);
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <stdexcept>
+#include <string>
 
 #include "fastmlp/fp_environment.h"
 #include "threading/cpu_limits.h"
@@ -46,7 +47,9 @@ int num_threads() {
 }
 
 void set_num_threads(int n) {
-  if (n < 0) throw std::invalid_argument("the number of threads must not be negative");
+  if (n < 0)
+    throw std::invalid_argument("the number of threads must not be negative, got " +
+                                std::to_string(n));
   openmp_at_request.store(openmp_limit());
   requested.store(n);
 }

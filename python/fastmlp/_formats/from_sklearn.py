@@ -150,8 +150,8 @@ def _own(estimator: Any, logits: bool) -> MLP:
         normalised = getattr(estimator, "_one_against_rest", lambda: False)
         if normalised():
             raise ValueError(
-                "estimator must not normalise one-vs-rest sigmoids to sum to 1, "
-                "because fastmlp does not have such an activation; use logits=True"
+                "estimator divides one-vs-rest sigmoids by their sum, for which "
+                "fastmlp does not have an activation; use logits=True"
             )
     last = Dense(last.n, "identity" if logits else output, last.bias, last.init)
     dtype = source.dtype
@@ -200,9 +200,9 @@ def _linear(
     odd = "multinomial" if weight.shape[1] == 1 else "ovr"
     if scheme == odd or (weight.shape[1] > 1 and estimator.solver == "liblinear"):
         raise ValueError(
-            "estimator must compute probabilities with one sigmoid or with a "
-            f"softmax, which it does not do with multi_class={scheme!r}, "
-            f"solver={estimator.solver!r} and {len(estimator.classes_)} classes"
+            "estimator must compute probabilities with one sigmoid or a softmax, but "
+            f"multi_class={scheme!r}, solver={estimator.solver!r} and "
+            f"{len(estimator.classes_)} classes lead to another formula"
         )
     return [weight], [bias], "sigmoid" if weight.shape[1] == 1 else "softmax"
 

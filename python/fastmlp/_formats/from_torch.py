@@ -102,7 +102,8 @@ def from_torch(
             raise ValueError(
                 "prefix, activation and output_activation can be used only with a "
                 "state dict, but source is a module, which contains its "
-                "activations; to convert a part of it, pass that submodule"
+                "activations; to convert a part of the module, pass its submodule "
+                "as source"
             )
         ModuleReader(torch, builder, source).read("", source)
     elif hasattr(source, "keys"):

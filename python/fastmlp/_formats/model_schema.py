@@ -151,10 +151,10 @@ def _history(where: str, value: object) -> History | None:
     epochs = len(values["loss"])
     if len(values["seconds"]) != epochs or len(values["val_loss"]) > epochs:
         raise ValueError(
-            f"{where} must have one value of seconds and at most one of "
-            f"val_loss for each value of loss, got {len(values['seconds'])} "
-            f"values of seconds and {len(values['val_loss'])} of val_loss for "
-            f"{epochs} of loss"
+            f"{where}.seconds must be as long as {where}.loss, and "
+            f"{where}.val_loss must not be longer than that, got lengths "
+            f"{len(values['seconds'])} (seconds), {epochs} (loss) and "
+            f"{len(values['val_loss'])} (val_loss)"
         )
     return History.from_dict(values)
 
@@ -300,9 +300,10 @@ class Stored:
     def _check_arrays(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         missing = [name for name in shapes if name not in self.arrays]
         if missing:
+            more = ", …" if len(missing) > 9 else ""
             raise ValueError(
-                "arrays of the model are missing from the file: "
-                f"{', '.join(missing[:9])}"
+                f"the file must have all arrays of the model, but {len(missing)} are "
+                f"missing from the file: {', '.join(missing[:9])}{more}"
             )
         for name, array in self.arrays.items():
             counts = name.endswith(".num_batches_tracked")

@@ -251,8 +251,8 @@ class MLPModule(torch.nn.Module):
             )
         if x.dtype != self._dtype:
             raise TypeError(
-                f"x must be {self._dtype} like the model, got {x.dtype}; call "
-                f"x.to({self._dtype})"
+                f"x must have the model's dtype, {self._dtype}, got {x.dtype}; "
+                f"call x.to({self._dtype})"
             )
         if x.layout != torch.strided:
             raise TypeError(f"x must be dense, got {x.layout}; call x.to_dense()")

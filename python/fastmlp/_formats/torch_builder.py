@@ -134,10 +134,11 @@ class Builder:
                     f"outputs as inputs, {body.n_in}"
                 )
             shapes = {"weight": (body.width, body.n_in), "bias": (body.width,)}
-            if {role: a.shape for role, a in projection.items()} != shapes:
+            found = {role: a.shape for role, a in projection.items()}
+            if found != shapes:
                 raise ValueError(
                     f"{what}: the projection must be an nn.Linear({body.n_in}, "
-                    f"{body.width}) with a bias"
+                    f"{body.width}) with a bias, got arrays of shapes {found}"
                 )
             arrays = {f"projection.{role}": a for role, a in projection.items()}
         elif body.width != body.n_in:

@@ -91,15 +91,15 @@ class ModuleReader:
             other = self._owners.setdefault(id(parameter), what)
             if other != what:
                 raise ValueError(
-                    f"{what} shares its parameters with {other}; in fastmlp each layer "
-                    "has its own: copy the module (copy.deepcopy) to continue without "
-                    "sharing"
+                    f"{what} shares its parameters with {other}, but in fastmlp each "
+                    "layer has its own parameters: to continue without sharing, copy "
+                    "the module (copy.deepcopy)"
                 )
         before = self._owners.setdefault(id(module), what)
         if before != what and isinstance(module, self._nn.BatchNorm1d):
             raise ValueError(
-                f"{what} is the same module as {before}; in fastmlp each layer has its "
-                "own statistics: copy the module (copy.deepcopy)"
+                f"{what} is the same module as {before}, but in fastmlp each layer has "
+                "its own statistics: copy the module (copy.deepcopy)"
             )
         inside = f"{name}." if name else ""
         if known is self._nn.Sequential:
@@ -202,7 +202,10 @@ class ModuleReader:
         projection = None
         if module.projection is not None:
             if type(module.projection) is not self._nn.Linear:
-                raise TypeError(f"{what}: the projection must be an nn.Linear")
+                raise TypeError(
+                    f"{what}: the projection must be an nn.Linear, got a module of "
+                    f"type {type(module.projection).__name__}"
+                )
             name = f"module {inside}projection"
             projection = self.arrays(name, module.projection, "weight", "bias")
         outer.residual(what, body, projection)

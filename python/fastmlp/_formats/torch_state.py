@@ -103,8 +103,12 @@ def read_state(
 
 def _without_wrappers(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     names = list(state.keys())  # a mapping needs only keys() and its items
-    if not all(isinstance(name, str) for name in names):
-        raise TypeError("the keys of source must be names (str)")
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(
+                "the keys of source must be names (str), "
+                f"got {_validate.describe(name)}"
+            )
     result = {name: state[name] for name in names}
     while not prefix or not any(name.startswith(prefix) for name in result):
         shared = [w for w in _WRAPPERS if all(n.startswith(w) for n in result)]
@@ -124,8 +128,8 @@ def _leaves(state: Mapping[str, Any], prefix: str) -> list[_Leaf]:
         if role not in _ROLES:
             raise ValueError(
                 f"source[{name!r}] is not a parameter or statistic of a layer that "
-                "fastmlp has; to read a part of a state dict, pass its prefix, as in "
-                "prefix='encoder.'"
+                "fastmlp supports; to read only a part of a state dict, pass the "
+                "prefix of its names, as in prefix='encoder.'"
             )
         if {"body", "projection"} & set(layer.split(".")):
             raise ValueError(
@@ -186,7 +190,7 @@ def _activations(activation: Any, count: int) -> list[str]:
         if count > 0:
             raise TypeError(
                 "activation must be given, because a state dict does not contain "
-                "it; write activation='relu', for example"
+                "activations; write activation='relu', for example"
             )
         return []
     if isinstance(activation, str) or callable(activation):

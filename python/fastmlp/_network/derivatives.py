@@ -316,7 +316,8 @@ class Derivatives(Model):
             if self.n_out > 1:
                 raise ValueError(
                     f"output must be given, because the model has {self.n_out} "
-                    "outputs: pass the index of one output, or a weight for each"
+                    "outputs: pass the index of one output, or an array with a weight "
+                    "for each output"
                 )
             return np.ones(1, self.dtype)
         if isinstance(output, (bool, np.bool_)):

@@ -41,8 +41,8 @@ def claim(mlp: Model, optimizer: Optimizer | Solver) -> None:
     """Bind the optimiser to this model; refuse it if it has trained another model."""
     if optimizer._owner not in (None, mlp._self) and optimizer.step_count > 0:
         raise ValueError(
-            "optimizer has trained another model and holds its state; create a "
-            "new optimiser, or call optimizer.reset() before it trains this "
+            "optimizer has trained another model and holds state for that model; "
+            "create a new optimiser, or call optimizer.reset() before it trains this "
             "model"
         )
     optimizer._owner = mlp._self
@@ -104,7 +104,7 @@ def _custom_data_set(
     target: Any = loss._as_array(where + "y", y)
     if target.shape[:1] != (len(rows),):
         raise ValueError(
-            f"{where}y must have {len(rows)} rows like x, "
+            f"{where}y must have as many rows as x, {len(rows)}, "
             f"got {_validate.describe(target)}"
         )
     if target.dtype.kind == "f":

@@ -88,7 +88,8 @@ def check_grad(
             f"x must have at least one element, got {_validate.describe(point)}"
         )
     if not np.isfinite(point).all():
-        raise ValueError("all elements of x must be finite")
+        bad = point[~np.isfinite(point)][0]
+        raise ValueError(f"all elements of x must be finite, got {bad}")
     if step is None:
         step = float(np.finfo(dtype).eps) ** (1 / 3)
     else:

@@ -61,7 +61,7 @@ class CSVLogger(Callback):
             if lines and lines[0][:1] != ["epoch"]:
                 raise ValueError(
                     f"path: {self.path} is not a file that CSVLogger wrote: its first "
-                    f"column must be epoch, got {', '.join(lines[0])}"
+                    f"column must be named 'epoch', got {', '.join(lines[0])}"
                 )
             if len(lines) > 1:
                 try:

@@ -83,13 +83,14 @@ def fit_1d(
     at = _validate.numeric("x", x).ravel().astype(np.float64)
     if at.size < 2 or not np.isfinite(at).all() or at.min() == at.max():
         raise ValueError(
-            "all values of x must be finite, and at least two of them different"
+            "x must be finite and have at least two different values, got "
+            f"{_validate.describe(at)}"
         )
     if y is not None:
         targets = _validate.numeric("y", y)
         if targets.shape[:1] != (len(at),) or targets.ndim > 2:
             got = _validate.describe(targets)
-            raise ValueError(f"y must have {len(at)} rows like x, got {got}")
+            raise ValueError(f"y must have as many rows as x, {len(at)}, got {got}")
         targets = targets.reshape(len(at), -1)
         target = targets[:, output if targets.shape[1] > 1 else 0]
     low, high = float(at.min()), float(at.max())
@@ -218,8 +219,11 @@ def decision_regions(
         )
     if mlp.n_out == 1:
         known = np.where(known == -1, 0, known)
-    if not np.isin(known, np.arange(classes)).all():
-        raise ValueError(f"labels must be classes from 0 to {classes - 1}")
+    bad = known[~np.isin(known, np.arange(classes))]
+    if bad.size > 0:
+        raise ValueError(
+            f"labels must be classes from 0 to {classes - 1}, got {bad[0]}"
+        )
     if names is None:
         names = [f"class {k}" for k in range(classes)]
     if len(names) != classes:

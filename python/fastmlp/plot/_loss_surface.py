@@ -92,7 +92,7 @@ def loss_surface(
     # Compute the directions (as columns), their labels, and the path's coordinates.
     if directions == "pca":
         if walk is None:
-            raise ValueError("directions='pca' needs the argument path")
+            raise ValueError("directions='pca' needs the argument `path`")
         basis, names = _components(walk - centre)
     else:
         basis = np.stack([_filtered(mlp, seed, i) for i in range(2)], axis=1)

@@ -45,7 +45,7 @@ class Activation:
         if isinstance(self.function, str):
             activation_saves(self.function)  # raises for an unknown name
         elif self.derivative is None:
-            raise ValueError("derivative must be given if function is not a name")
+            raise ValueError("derivative must be given if `function` is not a name")
 
 
 @dataclass(frozen=True)

@@ -421,8 +421,8 @@ class MLP:
         """``params += tau (other.params - params)`` in place; the same for buffers."""
         if other.n_params != self.n_params or not 0 <= tau <= 1:
             raise ValueError(
-                "other must have the same number of parameters, and tau must be in "
-                "[0, 1]"
+                f"other must have {self.n_params} parameters and tau must be in [0, "
+                f"1], got {other.n_params} parameters and tau={tau}"
             )
         interpolate(self.params, other.params, tau)
         interpolate(self.buffers, other.buffers, tau)

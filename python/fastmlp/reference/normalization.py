@@ -304,7 +304,8 @@ class BatchNormNode(NormNode):
             return (x - mean) * rstd, rstd, None
         if len(x) < 2:
             raise ValueError(
-                "x must have at least 2 rows, because BatchNorm is in training mode"
+                "x must have at least 2 rows, because BatchNorm is in training mode, "
+                f"got {len(x)}"
             )
         normal, *batch, rstd = normalize(x, 0, self.layer.eps)
         batch[1] = batch[1] * (len(x) / (len(x) - 1))

@@ -251,7 +251,10 @@ class Optimizer:
             )
         for shape, slots in zip(shapes, state, strict=True):
             if any(slot.shape != shape for slot in slots.values()):
-                raise ValueError("params must keep the shapes of the first step")
+                raise ValueError(
+                    "params must have the same shapes in every step, but an array had "
+                    f"another shape in the first step and now has {shape}"
+                )
         scale = 1.0
         if self.clip_norm is not None:
             squares = [np.sum(np.square(g, dtype=np.float64)) for g in grads]
@@ -292,7 +295,7 @@ class Optimizer:
         """Return a copy of ``mlp`` whose parameters are the moving averages."""
         averages = self.ema_params
         if not averages:
-            raise ValueError("averaged() requires ema and at least one step")
+            raise ValueError("averaged() needs `ema` to be set and at least one step")
         copied = mlp.copy()
         copied.params[:] = averages[0]
         return copied

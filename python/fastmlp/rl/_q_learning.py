@@ -151,7 +151,7 @@ class TargetNetwork:
             raise TypeError(f"mlp must be an fm.MLP, got {_validate.describe(mlp)}")
         if (every is None) == (tau is None):
             raise TypeError(
-                f"exactly one of every and tau must be given, got every={every!r}, "
+                f"exactly one of `every` and `tau` must be given, got every={every!r}, "
                 f"tau={tau!r}"
             )
         self.every = 1 if every is None else _validate.count("every", every, 1)
@@ -231,7 +231,7 @@ def dqn_targets(
     if y is NotImplemented:
         if q.ndim != 2 or by.shape != q.shape:
             raise ValueError(
-                "online and target must return outputs of the same shape (rows, "
+                "`online` and `target` must return outputs of the same shape (rows, "
                 f"actions) for next_obs, got {_validate.describe(by)} and "
                 f"{_validate.describe(q)}"
             )

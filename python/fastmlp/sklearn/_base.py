@@ -405,7 +405,10 @@ class BaseMLP(NetworkWeights):
         if weight is not None:
             weight = np.ascontiguousarray(weight, dtype)
             if not weight.any():
-                raise ValueError("the weights of the samples must not all be zero")
+                raise ValueError(
+                    "the weights of the samples (sample_weight times class_weight) "
+                    "must not all be zero"
+                )
         target = task.encode(samples.y, dtype)
         if target.dtype.kind == "f":
             _validate.finite("y", target)
@@ -477,9 +480,9 @@ class BaseMLP(NetworkWeights):
         wanted = list(pairwise(widths))
         if shapes != wanted:
             raise ValueError(
-                "a fit can continue only with layers of the same widths: "
+                "training can continue only if the widths of all layers are unchanged: "
                 f"{self._name()} has coefs_ of shapes {shapes}, but its parameters "
-                f"and the data need shapes {wanted}"
+                f"and the data now need shapes {wanted}"
             )
         if tuple(self._network(widths, mlp.dtype).layers) != mlp.layers:
             mlp = self._network(widths, mlp.dtype)

@@ -239,7 +239,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         if isinstance(loss, Poisson):
             if (y < 0).any():
                 raise ValueError(
-                    "y must not be negative for the Poisson loss, got negative values"
+                    f"y must not be negative for the Poisson loss, got {y.min()}"
                 )
             deviance = _rest_of_deviance if self.loss == "poisson" else None
             return Task(loss, n, "exp", as_floats, deviance)

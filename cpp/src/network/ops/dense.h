@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
+#include <string>
 
 #include "fastmlp/gemm.h"
 #include "fastmlp/optimizer.h"
@@ -81,7 +82,8 @@ inline Index weight_chunks(const NetworkPlan& net) {
 struct DenseOp : OpDefaults {
   static int plan(NetworkPlan& net, const LayerSpec& spec, OpPlan op, int /*start*/) {
     if (spec.width < 1)
-      throw std::invalid_argument("the width of a layer must be at least 1");
+      throw std::invalid_argument("the width of a layer must be at least 1, got " +
+                                  std::to_string(spec.width));
     op.n_out = spec.width;
     op.activation = spec.activation;
     op.weight = net.add_params(op.n_in, op.n_out);

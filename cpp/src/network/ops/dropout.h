@@ -2,6 +2,7 @@
 #pragma once
 
 #include <stdexcept>
+#include <string>
 
 #include "fastmlp/dropout.h"
 #include "network/ops/op.h"
@@ -11,7 +12,9 @@ namespace fastmlp::detail {
 struct DropoutOp : OpDefaults {
   static int plan(NetworkPlan& net, const LayerSpec& spec, OpPlan op, int /*start*/) {
     if (!(spec.rate >= 0 && spec.rate < 1))
-      throw std::invalid_argument("the rate of a dropout layer must be in [0, 1)");
+      throw std::invalid_argument(
+          "the rate of a dropout layer must be in [0, 1), got " +
+          std::to_string(spec.rate));
     op.rate = spec.rate;
     op.stream = net.n_streams++;
     op.keeps_values = true;

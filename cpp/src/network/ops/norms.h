@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
+#include <string>
 
 #include "network/ops/op.h"
 
@@ -21,7 +22,9 @@ void reciprocal_deviation(T* rstd, const T* var, double eps, Index n) {
 inline void plan_norm(NetworkPlan& net, const LayerSpec& spec, OpPlan& op,
                       bool has_shift = true) {
   if (!(spec.eps >= 0))
-    throw std::invalid_argument("the eps of a normalisation must not be negative");
+    throw std::invalid_argument(
+        "the eps of a normalisation must not be negative, got " +
+        std::to_string(spec.eps));
   op.eps = spec.eps;
   op.keeps_values = true;
   if (!spec.bias) return;
