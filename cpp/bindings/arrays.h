@@ -102,7 +102,7 @@ ArrayView<T> require(py::handle object, const char* name,
                         got + ")");
 }
 
-// nullptr for None, else the memory of the array, with the same checks as in `require`.
+// The memory of the array, checked as in `require`, or nullptr for None.
 template <class T>
 T* require_or_null(py::handle object, const char* name,
                    std::initializer_list<Index> shape) {
@@ -183,9 +183,9 @@ py::object fill_arrays(const Shape (&shapes)[N], F f, std::index_sequence<I...>)
   }
 }
 
-// Creates arrays of these shapes, calls f without the GIL with a pointer to the memory
-// of each, and returns the array, or a tuple if there are several. If f returns a
-// value, a tuple is returned in which this value comes first.
+// Creates arrays of these shapes and calls f without the GIL with a pointer to the
+// memory of each. Returns a single array as such and several arrays as a tuple. If f
+// returns a value, the result is always a tuple, and this value comes first in it.
 template <class T, size_t N, class F>
 py::object new_arrays(const Shape (&shapes)[N], F f) {
   return fill_arrays<T>(shapes, f, std::make_index_sequence<N>());

@@ -165,10 +165,10 @@ Index group_of(Index all, Index rows) {
   return all / rows;
 }
 
-// Calls a slot of the kernel table that combines each row of scale with a group of rows
-// of a. If a has a single group, all rows of scale use it. The slot's arguments:
-// slot(table, out, a, rows between groups of a, scale, groups, rows of a group,
-// columns).
+// Calls a slot of the kernel table that combines each row of `scale` with a group of
+// rows of `a`. If `a` has a single group, all rows of `scale` use it. The slot is
+// called as slot(table, out, a, rows between groups of a, scale, groups, rows of a
+// group, columns).
 template <class Slot>
 void by_groups(py::object out, py::object a, py::object scale, Slot slot) {
   by_dtype(out, "out", [&](auto t) {

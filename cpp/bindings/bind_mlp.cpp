@@ -334,7 +334,8 @@ void bind_mlp(py::module_& m) {
   m.attr("STEP_DRAWS") = kStepDraws;
   m.attr("PASS_DRAWS") = kPassDraws;
   m.attr("GATHER_PAYS") = kGatherPays;
-  // The offset in this field, or None if the op has no such parameters.
+  // A getter for the offset stored in `field`. It returns None if the op has no such
+  // parameters.
   const auto offset = [](Index OpInfo::* field) {
     return [field](const OpInfo& op) {
       return op.*field < 0 ? std::nullopt : std::optional<Index>(op.*field);

@@ -162,7 +162,8 @@ py::object step(Optimizer& optimizer, const py::list& params, const py::list& gr
 }
 
 py::dict state(Optimizer& optimizer) {
-  // The lock covers copying only: making Python objects may run arbitrary code.
+  // The lock is held only while the state is copied, because making Python objects may
+  // run arbitrary code.
   std::vector<Optimizer::AnySlots> copies;
   std::array<const char*, kMaxSlots> names{};
   int64_t step_count = 0;

@@ -55,12 +55,13 @@ struct ConditionArgs {
 template <class T>
 struct LossArgs {
   LossKind kind;
-  // huber, pseudo_huber: delta; binary_cross_entropy: the weight of y = 1; quantile: q;
-  // gaussian_nll: the minimum variance; hinge: the margin.
+  // The parameter of the loss: delta of huber and pseudo_huber, the weight of y = 1 in
+  // binary_cross_entropy, q of quantile, the minimum variance of gaussian_nll, the
+  // margin of hinge.
   T delta;
   T smoothing = 0;  // cross_entropy: label smoothing, spread evenly over all classes
-  // One number per column, or null. cross_entropy: class weights (null: all 1);
-  // binary_cross_entropy, quantile: used in place of delta.
+  // One number per column, or null. For cross_entropy these are class weights (null:
+  // all 1); for binary_cross_entropy and quantile they are used in place of delta.
   const T* per_output = nullptr;
   bool action = false;  // see KernelTable::loss_rows
 };
@@ -149,8 +150,7 @@ struct KernelTable {
   //   H = Xhat * scale[n] + shift[n], fused (if scale is null: H = Xhat)
   // Xhat and rstd are not written if null. H may be X; Xhat may be H if scale is null.
   // If `centred` is false (RMSNorm), this and the other layer_norm kernels have no
-  // shift and replace the mean by 0, and likewise mean(g), mean(u), mean(v) and mean(t)
-  // below.
+  // shift, and 0 replaces `mean` here and mean(g), mean(u), mean(v) and mean(t) below.
   void (*layer_norm_forward)(T* h, Index ldh, T* xhat, Index ldxhat, T* rstd,
                              const T* x, Index ldx, const T* scale, const T* shift,
                              T eps, bool centred, Index m, Index n);
@@ -232,21 +232,22 @@ struct KernelTable {
   // out may be c.
   void (*activation_second)(Activation kind, T* out, const T* c, const T* saved,
                             Index n);
-  // softmax_second and layer_norm_second differentiate activation_backward for softmax,
-  // and layer_norm_backward, along the directions of a group. Those kernels are applied
-  // to cotangents c[m, n]. In each direction the values have the tangent t and c has
-  // the tangent dot (0 if dot is null); out is the resulting tangent of dZ or dX.
-  // For softmax, with t the tangents of H:
+  // softmax_second differentiates activation_backward for softmax, and
+  // layer_norm_second differentiates layer_norm_backward, along each direction of a
+  // group. Both differentiated kernels are applied to cotangents c[m, n]. For each
+  // direction, `t` holds the tangents of the values (H or X), `dot` those of c (all 0
+  // if it is null), and `out` receives the tangents of dZ or dX.
+  // For softmax, `t` holds the tangents of H:
   //   out = t * (c - sum(c * H)) + H * (dot - sum(dot * H + c * t))
-  // For layer_norm, with t the tangents of X, u = c * scale, v = dot * scale (u = c
-  // and v = dot if scale is null) and means over the row:
+  // For layer_norm, `t` holds the tangents of X. With u = c * scale, v = dot * scale
+  // (u = c and v = dot if scale is null) and means over the row:
   //   q = mean(v * Xhat) + rstd * (mean(u * t) - mean(u) * mean(t)
   //                                - mean(u * Xhat) * mean(t * Xhat))
   //   out = (accumulate ? out : 0) + rstd * (v - mean(v)
   //         - rstd * mean(t * Xhat) * (u - mean(u))
   //         - rstd * mean(u * Xhat) * (t - mean(t))
   //         + Xhat * (2 * rstd * mean(u * Xhat) * mean(t * Xhat) - q))
-  // out may be dot.
+  // `out` may alias `dot`.
   void (*softmax_second)(T* out, const T* dot, const T* c, const T* t, const T* h,
                          Index m, Index group, Index n);
   void (*layer_norm_second)(T* out, const T* dot, const T* c, const T* t, const T* xhat,

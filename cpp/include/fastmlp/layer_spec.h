@@ -113,7 +113,7 @@ struct LayerSpec {
   LayerKind kind = LayerKind::dense;
   Index width = 0;
   Activation activation = Activation::identity;
-  // For a normalisation: whether it has a scale (and a shift, except rms_norm).
+  // For a normalisation: whether it has a scale and, except for rms_norm, a shift.
   bool bias = true;
   double rate = 0, eps = 0, momentum = 0;
   std::vector<LayerSpec> body;

@@ -37,13 +37,14 @@ class PerOutput {
 
 struct Loss {
   LossKind kind = LossKind::mse;
-  // huber, pseudo_huber: delta; binary_cross_entropy: the weight of y = 1; quantile: q;
-  // gaussian_nll: the minimum variance; hinge: the margin.
+  // The parameter of the loss: delta of huber and pseudo_huber, the weight of y = 1 in
+  // binary_cross_entropy, q of quantile, the minimum variance of gaussian_nll, the
+  // margin of hinge.
   double delta = 1.0;
   Reduction reduction = Reduction::mean;
   double smoothing = 0.0;  // cross_entropy: label smoothing
-  // cross_entropy: class weights; binary_cross_entropy, quantile: used in place of
-  // delta.
+  // One number per output. For cross_entropy these are class weights; for
+  // binary_cross_entropy and quantile they are used in place of delta.
   PerOutput per_output = {};
   // For action values: the row's label is the action, and only the prediction for this
   // action is compared with the row's one target value.
@@ -51,8 +52,8 @@ struct Loss {
   double scale = 1.0;  // multiplies the loss, and hence its gradient
 };
 
-// The targets of a batch: rows of values, or class labels (cross_entropy), or both,
-// where the labels are actions (Loss::action).
+// The targets of a batch: rows of values, or class labels (cross_entropy), or both if
+// Loss::action is set, where the labels are the actions.
 template <class T>
 struct Targets {
   const T* values = nullptr;        // (rows, target_width), contiguous
@@ -95,9 +96,10 @@ bool rows_are_weighted(const Loss& loss, const Targets<T>& targets) {
                              loss.per_output.size() > 0);
 }
 
-// The divisor that turns sum(w l) over rows into the loss with its scale applied, where
-// l is a row's loss summed over its outputs. It is 0 if all weights are 0. `order`, if
-// given, selects the rows: row r is the targets' row order[r].
+// The divisor that turns sum(w l) over rows with weights w into the loss, including the
+// factor Loss::scale; l is a row's loss summed over its outputs. With Reduction::mean
+// the divisor is 0 if all weights are 0. `order`, if given, selects the rows: row r is
+// the targets' row order[r].
 template <class T>
 double loss_normalizer(const Loss& loss, const Targets<T>& targets,
                        const int64_t* order, Index rows, Index n_out);
@@ -113,7 +115,8 @@ template <class T>
 void fill_row_scale(T* scale, const T* weights, const int64_t* order, double normalizer,
                     Index rows);
 
-// sum(w l) in double, in an order fixed by the number of rows.
+// sum(w l) over rows with sample weights w (null: all 1) and losses l, in double, in an
+// order fixed by the number of rows. `order`, if given, selects the weights.
 template <class T>
 double weighted_sum(const T* row_loss, const T* weights, const int64_t* order,
                     Index rows);

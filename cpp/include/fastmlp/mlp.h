@@ -106,8 +106,8 @@ class Mlp {
   // the batch, which must have at least two rows, and updates the running statistics.
   // train_step and fit_epoch are always in training mode, predict and evaluate never.
 
-  // Keeps a copy of the input and the values of all ops for backward. In training mode
-  // the random numbers are those of `draw`, or those of the next pass if draw is null.
+  // Keeps a copy of the input and the values of all ops for backward. In training mode,
+  // `draw` selects the random numbers; if it is null, every pass draws new ones.
   void forward(T* y, const T* x, Index rows, bool training = false,
                const Draw* draw = nullptr);
   // Computes the gradients of sum(dy * y), where y is the output of the last call of
@@ -138,9 +138,10 @@ class Mlp {
   // not finite.
   double train_step(const Batch<T>& batch, const Loss& loss, Optimizer& optimizer);
   // Makes one pass over the data in steps of batch_size rows; the last step may have
-  // fewer. Returns the loss of the epoch so far: the mean of the steps' losses,
-  // weighted by their rows (or sums of weights), or their sum under Reduction::sum.
-  // Throws Interrupted, and Diverged after rolling the state back to `last_good`.
+  // fewer. Returns the loss of the epoch so far. Under Reduction::mean this is the mean
+  // of the steps' losses, each weighted by the number of its rows or the sum of their
+  // weights; under Reduction::sum it is the sum of the steps' losses. Throws
+  // Interrupted, and Diverged after rolling the state back to `last_good`.
   double fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& optimizer,
                    const EpochOptions& options, LastGoodState<T>& last_good);
 

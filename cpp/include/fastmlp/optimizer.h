@@ -139,13 +139,14 @@ class Optimizer {
   template <class T>
   OptimizerSlots<T>& prepare(Index which, Index size);
   bool clips_by_norm() const { return config_.clip_norm > 0; }
-  // Sums the squares of the chunks [first, last) of square_chunks(size).
+  // Sums the squares in each of the chunks first .. last - 1, of square_chunks(size)
+  // chunks in total.
   template <class T>
   static void sum_squares(const OptimizerSlots<T>& slots, const T* grad, Index first,
                           Index last);
   // The factor to pass to apply once all squares are summed:
   // min(1, clip_norm / (norm + 1e-6)), where norm is the joint norm of all gradients of
-  // the step. It is 1 unless clips_by_norm.
+  // the step. The factor is 1 unless clips_by_norm().
   double clip_scale() const;
   // Whether apply needs to know which parameters are `decayed`.
   bool spares_some() const {

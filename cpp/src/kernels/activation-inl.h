@@ -373,7 +373,7 @@ void map_backward(T* dz, Index lddz, const T* dh, Index lddh, const T* saved, In
   }
 }
 
-// e[j] = exp(x[j] - max), returning the sum of e. `e` may be x.
+// Computes e[j] = exp(x[j] - max) and returns the sum of e. `e` may be x.
 template <class T>
 FASTMLP_INLINE T exp_below_max(T* e, const T* x, T max, Index n) {
   RowSum<T> sum;

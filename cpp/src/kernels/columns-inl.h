@@ -42,9 +42,9 @@ FASTMLP_INLINE Index each_block_of_rows(Index m, Index n, bool contiguous,
   return go_through_blocks<T>(m, most, block);
 }
 
-// Calls square(j) with the first column of each square of `lanes` columns. The last
-// square may overlap the one before it, so that only rows shorter than a vector need
-// partial vectors.
+// Divides a matrix with n columns into square blocks of `lanes` columns and calls
+// square(j) with the first column j of each block. The last block may overlap the one
+// before it, so that only rows shorter than a vector need partial vectors.
 template <class T, class Square>
 FASTMLP_INLINE void each_square(Index n, Square square) {
   constexpr Index L = Vec<T>::kLanes;

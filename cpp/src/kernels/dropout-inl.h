@@ -69,8 +69,8 @@ FASTMLP_INLINE void philox_words(uint32_t* words, uint64_t g0, uint64_t draw,
   }
 }
 
-// Drops n elements, given their random words. A plain loop, so that the compiler
-// vectorises the integer comparison.
+// Applies dropout to n elements, given their random words. This is a plain loop, so
+// that the compiler vectorises the integer comparison.
 template <class T>
 FASTMLP_INLINE void drop(T* h, T* mask, const T* x, const uint32_t* word, Index n,
                          uint32_t most, T scale) {
@@ -87,7 +87,8 @@ void dropout(T* h, T* mask, const T* x, Index first, Index n,
              const DropoutArgs<T>& args) {
   constexpr Index kWords = kBlocks * kBlockElements;
   uint32_t words[kWords];
-  // The largest word of a kept element. bound >= 1, so this does not wrap around.
+  // The largest word for which an element is kept. bound >= 1, so the subtraction does
+  // not wrap around.
   const uint32_t most = static_cast<uint32_t>(args.bound - 1);
   Index done = 0;
   while (done < n) {

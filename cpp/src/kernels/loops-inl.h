@@ -52,12 +52,12 @@ struct RowSum {
   FASTMLP_MEMBER RowSum() {
     for (Index v = 0; v < kVectors; ++v) part[v] = Vec<T>::set1(T(0));
   }
-  // `j` is the position in the row of the first lane of x.
+  // `j` is the column of the first lane of x.
   FASTMLP_MEMBER void add(Index j, Vec<T> x) {
     const Index v = (j / Vec<T>::kLanes) % kVectors;
     part[v] = part[v] + x;
   }
-  // `n` is the length of the row: for a short row, branches of the tree that are zero
+  // `n` is the length of the row. For a short row, branches of the tree that are zero
   // are skipped.
   FASTMLP_MEMBER T total(Index n) const {
     T lane[kRowSumLanes];
@@ -83,9 +83,9 @@ FASTMLP_INLINE Vec<T> zero_tail(TailVector<T> io, Vec<T> x) {
   return select(io.load(ones) > zero, x, zero);
 }
 
-// The largest element of a row of n >= 1. A NaN is skipped unless it comes first, so
-// callers must propagate NaN by other means. Only the sign of a zero may depend on the
-// order of comparisons.
+// The largest element of a row of n >= 1 elements. A NaN is skipped unless it comes
+// first, so callers must propagate NaN by other means. Only the sign of a zero may
+// depend on the order of comparisons.
 template <class T>
 FASTMLP_INLINE T row_max(const T* x, Index n) {
   using V = Vec<T>;

@@ -12,7 +12,7 @@
 //   hinge         max(0, margin - y p)                    -y, 0 for y p > margin
 //   gaussian_nll  (s + r^2 / v) / 2, v = e^s   by p: r / v, by s: (1 - r^2 / v) / 2
 //     if e^s < eps, the value uses v = eps and s = log(eps). The derivative by s is
-//     then not 0, but e^s / eps times the formula's, so that s can increase again.
+//     then e^s / eps times the one above rather than 0, so that s can increase again.
 #pragma once
 
 #include "activation-inl.h"
@@ -115,9 +115,9 @@ struct Hinge {
   static FASTMLP_MEMBER ValueAndSlope<T> at(Vec<T> p, Vec<T> y, Vec<T> margin) {
     const Vec<T> short_of = fnma(y, p, margin);
     const Vec<T> zero = num<T>(0);
-    // At the kink the derivative is -y, the same as where the loss is positive.
-    // Otherwise, with a margin of 0 (the perceptron), the gradient at p = 0 would
-    // always vanish.
+    // At the kink the derivative is -y, the same as where the loss is positive. If it
+    // were 0 there, a margin of 0 (the perceptron) would make the gradient vanish at
+    // p = 0.
     return {rectified(short_of),
             select(short_of < zero, zero, select(is_nan(short_of), short_of, -y))};
   }

@@ -147,7 +147,8 @@ FASTMLP_INLINE ExpReduced<T> exp_reduce(Vec<T> x, T bias) {
 template <class T>
 FASTMLP_INLINE Vec<T> vexp(Vec<T> x) {
   using I = Ieee<T>;
-  // The constant comes first: min and max give the second operand on NaN.
+  // The constants are the first arguments because min and max return their second
+  // argument if either is NaN. So a NaN in x stays NaN.
   x = max(pick<T>(-104.0f, -746.0), min(pick<T>(89.0f, 710.0), x));
   const ExpReduced<T> e = exp_reduce(x, T(2 * I::kBias));
   const Vec<T> p = Vec<T>::set1(1) + expm1_reduced(e.r);

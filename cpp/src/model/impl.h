@@ -155,8 +155,8 @@ struct Mlp<T>::Impl {
     args.training = true;
     args.draw = draw;
   }
-  // Does the same for a pass that is not an optimiser step. The number of such passes
-  // so far, state.passes, selects its random numbers.
+  // Also selects training mode, but for a pass that is not an optimiser step. The
+  // random numbers are selected by state.passes, the number of such passes so far.
   void set_training(PassArgs& args) const {
     set_training(args, {state.seed, kPassDraws, state.passes});
   }

@@ -120,7 +120,8 @@ void Mlp<T>::predict(T* y, const T* x, Index rows) const {
 template <class T>
 double Mlp<T>::evaluate(const Batch<T>& batch, const Loss& loss,
                         const Interruption& interruption) const {
-  // Enough rows that the cost of packing the weights anew for each block is negligible.
+  // Number of rows in a block: so many that the cost of packing the weights anew for
+  // each block is negligible.
   constexpr Index kBlock = 16384;
   detail::check_batch(batch, loss, n_out());
   const AlignedBuffer<T> row_loss(batch.rows);

@@ -63,7 +63,8 @@ int NetworkPlan::push(OpPlan op) {
 void NetworkPlan::finish(int last) {
   n_out = width_of(last);
   for (const OpPlan& op : ops) {
-    // h and dz, then z and `kept` if the op has them.
+    // Arrays with n_out elements per row: h and dz, then z and `kept` if the op has
+    // them.
     const Index values = 2 + op.saves_input() + op.keeps_values;
     values_per_row = checked_add_product(values_per_row, values, op.n_out);
   }
@@ -93,8 +94,8 @@ void NetworkPlan::plan_gradients() {
     if (op.input < 0) continue;
     OpPlan& source = ops[at(op.input)];
     op.shares_input = op.works_in_place && uses[at(op.input)] == 1;
-    // The last op that writes to the gradient of a relu's output also applies the
-    // derivative of the relu to it.
+    // The last op that writes to the gradient of a relu's output also multiplies this
+    // gradient by the derivative of the relu.
     if (op.is_dense() && source.activation == Activation::relu &&
         written[at(op.input)] == uses[at(op.input)]) {
       op.ends_relu = source.relu_ended = true;

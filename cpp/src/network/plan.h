@@ -15,7 +15,8 @@
 
 namespace fastmlp::detail {
 
-// An op takes the output of another one, given by its index, or the network's input.
+// Special values of OpPlan::input and OpPlan::other, which otherwise hold the index of
+// an op: the network's input, and no input.
 constexpr int kInput = -1;
 constexpr int kNone = -2;
 
@@ -80,13 +81,14 @@ struct NetworkPlan {
 
   // The following throw std::invalid_argument for sizes that overflow.
 
-  // The offset of rows x columns more parameters, or of n more running statistics.
+  // Adds rows x columns parameters, or n running statistics, and returns the offset of
+  // the first one.
   Index add_params(Index rows, Index columns);
   Index add_buffers(Index n);
   // Appends an op and returns its index.
   int push(OpPlan op);
-  // Sets the properties that depend on all ops together. The network's output is that
-  // of op `last`.
+  // Sets the properties that depend on all ops together. The network's output is the
+  // output of op `last`.
   void finish(int last);
 
  private:

@@ -96,7 +96,7 @@ template <class T>
 FASTMLP_INLINE Vec<T> rectified(Vec<T> a) {
   return select(a <= Vec<T>::set1(T(0)), Vec<T>::set1(T(0)), a);
 }
-// a where gate > 0, else 0.
+// Keeps lanes of `a` where gate > 0 and sets the others to 0.
 template <class T>
 FASTMLP_INLINE Vec<T> where_positive(Vec<T> gate, Vec<T> a) {
   return select(gate > Vec<T>::set1(T(0)), a, Vec<T>::set1(T(0)));

@@ -6,8 +6,8 @@
 namespace fastmlp {
 
 // Replaces the lower triangle of A (n, n), row-major, by L; the rest is not read and
-// may be overwritten. Returns false, with undefined contents, if A is not positive
-// definite or not finite. The order of operations depends on n alone. Throws
+// may be overwritten. If A is not positive definite or not finite, returns false and
+// leaves the contents undefined. The order of operations depends on n alone. Throws
 // std::bad_alloc.
 bool cholesky(double* a, Index n);
 

@@ -148,8 +148,8 @@ void Lbfgs<T>::find_direction() {
     T* const d = direction_.data();
     double* const alpha = alphas_.data() + team.rank() * config_.history;
     int turn = 0;
-    // d += factor * add, then returns the sum of d * with. Skips the first part if
-    // `add` is null and the second if `with` is null.
+    // If `add` is not null, adds factor * `add` to d. Then, if `with` is not null,
+    // returns the dot product of d and `with`, else 0.
     const auto step = [&](T factor, const T* add, const T* with) {
       // Other members may still be reading the partial sums of the last step, but not
       // older ones. So with two sets of partial sums, used in turn, one barrier per

@@ -17,8 +17,9 @@ constexpr double kRetreat = 0.1;
 constexpr double kMinWidth = 1e-9;
 constexpr double kFarthest = 1e20;
 
-// Minimiser of the cubic with the values fa, fb and the slopes ga, gb at a and b. NaN
-// if it has no minimiser, which happens only if it is constant or with `may_not_exist`.
+// Minimiser of the cubic with the values fa, fb and the slopes ga, gb at a and b. The
+// result is NaN if the cubic is constant or, with `may_not_exist`, if it has no
+// minimiser.
 double cubic_minimum(double a, double fa, double ga, double b, double fb, double gb,
                      bool may_not_exist) {
   const double theta = 3 * (fa - fb) / (b - a) + ga + gb;

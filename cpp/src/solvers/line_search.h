@@ -19,8 +19,8 @@ class LineSearch {
     give_up,  // no step was found within max_evaluations or the precision of numbers
   };
 
-  // `value` and `slope` < 0 are those of the function at 0; `step` > 0 is the first
-  // step to try.
+  // `value` and `slope` are the function's value and slope at 0, where the slope must
+  // be negative; `step` > 0 is the first step to try.
   LineSearch(const Options& options, double value, double slope, double step);
 
   double step() const { return trial_.step; }

@@ -11,7 +11,8 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 // The helper occupies a second core, so it is used only if the time with it is below
 // this fraction of the time without it.
 constexpr float kWorthIt = 0.95f;
-// Number of regions in a trial: the helper may have to wake up first.
+// Number of regions in a trial. One would not be enough, because the helper may have to
+// wake up first.
 constexpr int kTrialRegions = 8;
 
 // Updates a moving average that outliers cannot spoil: it follows shorter times faster

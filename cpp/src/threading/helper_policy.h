@@ -15,7 +15,8 @@ namespace fastmlp {
 // to use from several threads at once: a lost update only makes an estimate older.
 class HelperPolicy {
  public:
-  // Running times of regions of about the same size, and the decision for the next one.
+  // Running times of regions of about the same size, and the decision whether the next
+  // region uses the helper.
   class Stats {
    public:
     // Whether to use the helper in the next region; call it once per region.

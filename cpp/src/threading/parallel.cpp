@@ -65,10 +65,11 @@ bool built_with_openmp() {
 TeamPlan plan_team(double flops, Index parts, HelperPolicy* helper) {
   // An OpenMP region with its barriers costs a few us on an idle machine, but
   // milliseconds if another process has the CPU of a member that the others wait for.
-  // Below this many operations (some 0.2 ms of work) there is too little to gain ...
+  // Below this many operations (some 0.2 ms of work) OpenMP has too little to gain.
   constexpr double kOpenMpFrom = 2e7;
-  // ... except with the helper, which is never waited for before it has begun. Below
-  // this many operations not even the helper can gain anything.
+  // The helper may pay for less work than an OpenMP team does, because it is never
+  // waited for before it has begun. Below this many operations not even the helper can
+  // gain anything.
   constexpr double kHelperFrom = 1.5e6;
   if (flops < (helper ? kHelperFrom : kOpenMpFrom) || parts < 2) return {};
   const int n = static_cast<int>(std::min<Index>(parts, num_threads()));

@@ -28,10 +28,10 @@ using std::chrono::microseconds;
 // work of a training loop between two steps, too short to matter to other processes.
 constexpr microseconds kSpinTime{200};
 // A sleeping helper is woken only if the last region ended at most this long ago, since
-// then another region is likely to follow. (If the helper did not take part in the last
-// region, only the beginning of that region is known, so the expected duration of a
-// region is added.) The caller then works alone on the current region, and the helper
-// spins until this long after the expected end of that region.
+// then another region is likely to follow. (To this time the expected duration of a
+// region is added, because only the beginning of the last region is known if the helper
+// did not take part in it.) The caller then works alone on the current region, and the
+// helper spins until this long after the expected end of that region.
 constexpr microseconds kWakeWindow{300};
 
 // Number of pauses, of some 10 to 50 ns each, within which the helper must take an
@@ -271,7 +271,7 @@ class SpinHelper {
 
   std::atomic<State> state_{State::asleep};
   std::atomic<int> caller_cpu_{-1};
-  // The job. The caller writes these before it offers the job.
+  // The job is the call f_(context_). The caller sets both before it offers the job.
   void (*f_)(void*) = nullptr;
   void* context_ = nullptr;
   // Written by the caller while the helper sleeps.

@@ -18,8 +18,8 @@ struct TileMemory {
   struct OfOp : OpMemory<T> {
     T* slope = nullptr;  // the derivative of the activation
     // For second derivatives: the tangents before and after the activation, the
-    // cotangent (one for each row), the tangents of the cotangent, and whether these
-    // are nonzero.
+    // cotangent (one for each row), and the tangents of the cotangent. The latter are
+    // stored only if has_dot is true; otherwise they are 0.
     T* before = nullptr;
     T* tangent = nullptr;
     T* cotangent = nullptr;
@@ -126,9 +126,9 @@ class DerivativePass {
     }
   }
 
-  // Multiplies groups of rows of `in` by the derivative of an op's activation; out may
-  // be in. in_step: distance in rows between two groups of `in`; if it is 0, all groups
-  // use the same rows.
+  // Multiplies groups of rows of `in` by the derivative of an op's activation. `out`
+  // may alias `in`. `in_step` is the distance in rows between two groups of `in`; if it
+  // is 0, all groups use the same rows.
   void times_derivative(size_t l, T* out, const T* in, Index in_step) const {
     const OpPlan& each = op(l);
     const auto& its = me.ops[l];
@@ -147,7 +147,7 @@ class DerivativePass {
     }
   }
 
-  // Copies groups of rows of n columns; in_step as in times_derivative.
+  // Copies groups of rows of n columns. `in_step` is the same as in times_derivative.
   void repeat(T* out, const T* in, Index in_step, Index n) const {
     table.scale_groups(out, in, in_step, nullptr, false, tile.rows, tile.directions, n);
   }

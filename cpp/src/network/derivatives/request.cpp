@@ -45,10 +45,12 @@ class Planner {
     plan_.needs_identity = plan_.needs_identity && rq_.has_unit_tangents();
   }
 
-  // For a row of values, about half of a relu's outputs are 0. With enough directions
-  // it pays to gather the nonzero ones for the product, which makes multiplying by
-  // relu's derivative unnecessary. Tangents can skip that multiplication only if no
-  // other op reads them.
+  // For a row, about half of a relu's outputs are 0. With enough directions it pays to
+  // gather only the units with nonzero outputs for a matrix product: for tangents, the
+  // product of the next dense op; for cotangents, the product of the relu's own dense
+  // op. The multiplication by relu's derivative, which is 0 or 1, then becomes
+  // unnecessary. Tangents are gathered only if no other op reads them, because another
+  // op would need them multiplied.
   void plan_gathering() {
     plan_.gathers.assign(n_ops_, 0);
     plan_.defers_relu.assign(n_ops_, 0);
@@ -93,8 +95,8 @@ class Planner {
         if (to < 0 || !needs_cotangent(to)) continue;
         int& its_slot = slot[static_cast<size_t>(to)];
         if (its_slot >= 0) continue;
-        // An op whose output is as wide as its input may overwrite its cotangent with
-        // the cotangent of its input, if no other op reads that input.
+        // If an op's output is as wide as its input and no other op reads that input,
+        // the cotangent of the input may overwrite the cotangent of the output.
         handed_on = to == each.input && !each.is_dense() &&
                     plan_.uses[static_cast<size_t>(to)] == 1;
         its_slot = handed_on ? slot[l] : slots.take(net_.width_of(to));
@@ -115,8 +117,8 @@ class Planner {
     }
   }
 
-  // Chooses the largest numbers of rows and directions for which everything fits in the
-  // second-level cache.
+  // Chooses the largest numbers of rows and directions of a tile for which the tile's
+  // memory fits in the second-level cache.
   void plan_tiles() {
     constexpr Index kBytes = 384 << 10;
     constexpr Index kMostRows = 192, kFewestDirections = 16;
@@ -156,7 +158,7 @@ class Planner {
     rows = std::min({std::max<Index>(rows, 1), kMostRows, rq_.rows});
     plan_.tile_rows = rows > table_.mr ? rows / table_.mr * table_.mr : rows;
     plan_.packs_values = rq_.rows >= table_.packing_pays;
-    // Gathering products need packed weights.
+    // multiply_gathered reads packed weights.
     plan_.packs_tangents =
         (rq_.mode != Mode::cotangents &&
          rq_.rows * rq_.directions >= table_.packing_pays) ||

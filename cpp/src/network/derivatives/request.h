@@ -26,8 +26,8 @@ struct Request {
   const T* v = nullptr;        // tangents, second: the directions; null: unit vectors
   const T* weights = nullptr;  // second: of the outputs
   bool of_params = false;      // cotangents: of parameters instead of inputs
-  // For cotangents: the only direction is the gradient of this loss; null: the
-  // directions are unit vectors.
+  // For cotangents: the loss whose gradient is the only direction of each row. If null,
+  // the directions are unit vectors.
   const Loss* loss = nullptr;
   const Targets<T>* targets = nullptr;
 
@@ -80,8 +80,8 @@ inline bool has_activation(const OpPlan& op) {
   return op.custom || op.activation != Activation::identity;
 }
 
-// Whether the derivative of the activation is stored as a vector: a relu's is applied
-// as a mask, and softmax has a Jacobian that is not diagonal.
+// Whether the derivative of the activation is stored as a vector. The derivative of
+// relu is applied as a mask instead, and the Jacobian of softmax is not diagonal.
 inline bool has_slope(const OpPlan& op) {
   return has_activation(op) && op.activation != Activation::relu &&
          op.activation != Activation::softmax;

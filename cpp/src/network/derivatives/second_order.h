@@ -48,7 +48,8 @@ const T* tangent_of(const DerivativePass<T>& pass, int op) {
 }
 
 // Propagates an op's cotangent, and the tangents of that cotangent, from the op's
-// output to its inputs. has_out, in and out: whether rq.out holds values to add to.
+// output to its inputs. `has_out` tells whether rq.out already holds values to add to;
+// the function updates it.
 template <class T>
 void second_order_of_op(const DerivativePass<T>& pass, size_t l, bool& has_out) {
   const OpPlan& op = pass.op(l);

@@ -6,7 +6,7 @@
 namespace fastmlp::detail {
 
 // Computes `after`, the tangents of an op's output, from those of its inputs. `before`
-// receives the tangents before the activation; it may be `after`.
+// receives the tangents before the activation; it may alias `after`.
 template <class T>
 void tangents_of_op(const DerivativePass<T>& pass, size_t l, T* before, T* after,
                     const T* t, const T* other) {

@@ -253,8 +253,8 @@ struct OpDefaults {
   // Whether the op without its activation is linear. If not, the op has a function
   //   second(a, op, c, dz, t):
   // which turns c.dz, the tangents of the cotangent dz (rows, n_out), into the tangents
-  // of the cotangents of its inputs. A null c.dz stands for zeros. t: tangents of the
-  // op's input.
+  // of the cotangents of the op's inputs. If c.dz is null, the tangents of dz are
+  // 0. `t` holds the tangents of the op's input.
   static constexpr bool is_linear = true;
 
   // Takes from the arena the memory that all members of the team share: for packed
@@ -271,8 +271,8 @@ struct OpDefaults {
   template <class T>
   static void take_row_memory(Arena<T>&, const OpPlan&, Index /*rows*/, OpMemory<T>&) {}
 
-  // out = J t for each of the all() rows of t; `other`: tangents of the second input.
-  // out may be t for an op that is not dense.
+  // out = J t for each of the all() rows of t; `other` holds the tangents of the second
+  // input. Unless the op is dense, `out` may alias `t`.
   template <class T>
   static void tangent(const DirectionArgs<T>& a, const OpPlan& op, T* out, const T* t,
                       const T* /*other*/) {

@@ -12,9 +12,9 @@ namespace fastmlp::detail {
 template <class T>
 class Workspace {
  public:
-  // Provides memory for a pass that takes `rows` rows at a time of a batch of
-  // `batch_rows` >= `rows` rows. Does nothing if the memory suffices; otherwise all
-  // contents are lost.
+  // Provides memory for a pass over a batch of `batch_rows` rows that processes `rows`
+  // rows at a time, at most `batch_rows`. Does nothing if the memory suffices;
+  // otherwise all contents are lost.
   void prepare(const NetworkPlan& net, Index rows, Index batch_rows, int threads);
   int threads() const { return threads_; }
 
