@@ -12,18 +12,19 @@
 
 `MLP` is the model. The docstrings of `fastmlp.layers`, `fastmlp.losses`,
 `fastmlp.optimizers`, `fastmlp.solvers`, `fastmlp.schedules`, `fastmlp.initializers`,
-`fastmlp.metrics`, `fastmlp.callbacks` and `fastmlp.runtime` describe the available
-choices, with their formulas. The names of the activations are in `ACTIVATIONS`, and
-their formulas in the docstring of `fastmlp.layers`. `fastmlp.reference` implements
-networks, losses and optimisers in plain numpy, as a readable specification. `Monitor`,
-`MLP.summary`, `fastmlp.regions` and, with matplotlib, `fastmlp.plot` serve to inspect a
-model and its training.
+`fastmlp.metrics` and `fastmlp.callbacks` describe the available choices, with formulas.
+The names of the activations are in `ACTIVATIONS`, and their formulas are in the
+docstring of `fastmlp.layers`. `fastmlp.runtime` sets the number of threads and the
+instruction set. `fastmlp.reference` implements networks, losses and optimisers in plain
+numpy, as a readable specification. `Monitor`, `MLP.summary`, `fastmlp.regions` and,
+with matplotlib, `fastmlp.plot` serve to inspect a model and its training.
 
 `fastmlp.sklearn` has estimators for scikit-learn, and `fastmlp.rl` has building blocks
-for reinforcement learning. `MLP.save` and `load` store models, `Checkpoint` stores a
-training in progress. `from_torch`, `from_sklearn` and `from_keras` import models,
-`MLP.to_torch`, `MLP.to_onnx` and `MLP.to_c` export them. `MLP.as_torch_module` makes a
-model part of a PyTorch model, and `MLP.predictor` serves control loops.
+for reinforcement learning. `MLP.save` stores a model, which `load` reads; `Checkpoint`
+stores a training run in progress. `from_torch`, `from_sklearn` and `from_keras` import
+models, and `MLP.to_torch`, `MLP.to_onnx` and `MLP.to_c` export them.
+`MLP.as_torch_module` makes a model part of a PyTorch model, and `MLP.predictor` serves
+control loops.
 """
 
 import sys as _sys
@@ -91,8 +92,8 @@ if _TYPE_CHECKING:
     from ._formats.from_torch import from_torch
     from ._formats.model_file import load
 
-# These modules, and the modules that define these functions, are imported on first
-# access, because they are rarely used or need packages other than numpy.
+# Modules and functions that are imported on first access, because they are rarely used
+# or need packages other than numpy.
 _LAZY_MODULES = ("plot", "regions", "rl", "sklearn")
 _LAZY_FUNCTIONS = {
     "from_keras": "_formats.from_keras",

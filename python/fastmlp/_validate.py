@@ -179,8 +179,8 @@ def reals(
 _READABLE = (1, 3, 11, 13)
 _DEVICES = {2: "CUDA", 8: "Metal", 10: "ROCm", 14: "oneAPI"}
 
-# Attributes through which np.asarray can read an array in another object. It would wrap
-# an object that has only ``__dlpack__`` in an object array.
+# Attributes through which np.asarray can read an array in another object. If an object
+# has only ``__dlpack__``, np.asarray would wrap it in an object array.
 _NUMPY_READS = ("__array__", "__array_interface__", "__array_struct__")
 
 
@@ -522,8 +522,8 @@ def shared(name: str, value: Any) -> Array:
 def stored(state: Any, kind: str) -> tuple[dict[str, Any], Any, list[Any]]:
     """Return hyperparameters, step and slots from an optimiser's or solver's state.
 
-    Raises ValueError if ``state`` is not a result of ``state_dict()``, or is not of
-    kind ``kind``.
+    Raises ValueError if ``state`` is not a result of ``state_dict()``, or if its
+    kind is not ``kind``.
     """
     try:
         found, hyper = state["kind"], dict(state["hyper"])
@@ -604,7 +604,7 @@ def extra(module: str, what: str, name: str) -> ModuleType:
 
 
 def accepted(result: T | NotImplementedType) -> T:
-    """Return the core's result; raise RuntimeError if it refused checked arrays."""
+    """Return the core's result; raise RuntimeError if the core refused the arrays."""
     if isinstance(result, NotImplementedType):
         raise RuntimeError(
             "fastmlp's core refused arrays that had passed all checks; this is "

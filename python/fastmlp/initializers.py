@@ -69,7 +69,7 @@ def draw(
     rng
         Generator to draw from, first for the weight, then for the bias.
     weight, bias
-        Arrays to fill, float32 or float64; ``bias`` is None if the layer has none.
+        Arrays to fill, float32 or float64; ``bias`` is None for a layer without one.
     activation
         For "auto": activation of this layer.
     hidden_activation

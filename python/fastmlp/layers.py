@@ -64,7 +64,7 @@ __all__ = [
 
 
 class Layer:
-    """Base class of the layers; use the classes below.
+    """Base class of the layers; use one of its subclasses.
 
     Layers are immutable, compare by value, and can be hashed and pickled.
     """
@@ -168,12 +168,13 @@ class Dense(Layer):
     n : int
         Width: the number of outputs.
     activation : str, optional
-        Activation, see `fastmlp.layers`. None takes the model's ``activation``, or its
-        ``output_activation`` for the last dense layer.
+        Name of the activation, one of ``fastmlp.ACTIVATIONS``. None means the model's
+        ``activation`` or, for the last dense layer, its ``output_activation``.
     bias : bool
         Whether the layer has a bias b; overrides the model's ``bias``.
     init : str, optional
-        Initialisation, see `fastmlp.initializers`. None takes the model's ``init``.
+        Name of the initialiser, one of those in `fastmlp.initializers`. None means the
+        model's ``init``.
 
     Raises
     ------
@@ -236,14 +237,12 @@ class Dense(Layer):
 class Activation(Layer):
     """An activation as a separate layer: ``h = f(x)``.
 
-    This is useful after a normalisation, and for custom functions:
-
-    >>> swish = fm.Activation(lambda z: z / (1 + np.exp(-z)), dswish)
+    This is useful after a normalisation, and for custom functions.
 
     Parameters
     ----------
     function : str or callable
-        One of ``fastmlp.ACTIVATIONS``, or a function that maps an array z to f(z)
+        Name in ``fastmlp.ACTIVATIONS``, or a function that maps an array z to f(z)
         elementwise.
     derivative : callable, optional
         Function that maps z to f'(z); required for a custom function.
@@ -262,6 +261,12 @@ class Activation(Layer):
     custom functions runs in one thread, and the calls into Python take a few
     microseconds for each block. Whether results have the same bits everywhere depends
     on the functions. The model can be pickled if its functions can.
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> square = fm.Activation(lambda z: z * z, derivative=lambda z: 2 * z)
+    >>> mlp = fm.MLP([3, fm.Dense(16, "identity"), square, 1])
     """
 
     __slots__ = ("derivative", "function")
@@ -359,7 +364,7 @@ class Normalization(Layer):
     affine: bool
 
     def _checked_eps(self, eps: object) -> float:
-        """Return a valid eps; refuse a width, which PyTorch's layers take instead."""
+        """Return a checked eps; refuse a width, which PyTorch's layers take first."""
         if isinstance(eps, int) and eps > 1:
             raise ValueError(
                 f"eps must be a small number, got {eps}; if {eps} is meant as the "

@@ -1,7 +1,7 @@
 """Metrics of predictions, for `fastmlp.MLP.fit` and direct calls, and `History`.
 
 Predictions p and targets y have shape (B, O), or (B,) for one output; w are sample
-weights, all 1 if there are none. A mean over rows is Σ_b w_b m_b / Σ_b w_b, where m_b
+weights, all 1 if none are given. A mean over rows is Σ_b w_b m_b / Σ_b w_b, where m_b
 is the mean over the row's outputs. Everything is computed in float64. The order of the
 arguments is ``(pred, target)``, as for a loss; in scikit-learn it is the other way
 round.
@@ -56,9 +56,9 @@ def accuracy(
     sample_weight : (B,), optional
         Weights of the rows: finite, not negative, not all zero.
     kind : {"auto", "classes", "binary"}
-        How to read the outputs. "classes": the largest output of a row is its class.
-        "binary": each output is a separate binary prediction. "auto" is "binary" for
-        one output, "classes" for several.
+        How to read the outputs. "classes": the index of a row's largest output is the
+        predicted class. "binary": each output is a separate binary prediction. "auto"
+        is "binary" for one output and "classes" for several.
     threshold : float
         Value above which a binary output is positive: 0.5 for probabilities, 0 for
         logits.
@@ -166,7 +166,7 @@ def rmse(
     """Return the root of the mean squared error over all outputs together.
 
     In contrast, scikit-learn's ``root_mean_squared_error`` takes a root per output and
-    then the mean of these.
+    then the mean of the roots.
 
     Parameters
     ----------

@@ -42,7 +42,7 @@ class MLP(Derivatives, Exports):
     Parameters
     ----------
     layers : sequence of int or Layer
-        Width of the input, then the layers: an int is the width of a dense layer, other
+        Width of the input, then the layers: an int is the width of a dense layer; other
         layers are objects of the classes in `fastmlp.layers`. Hidden layers are
         optional.
     activation : str
@@ -51,7 +51,7 @@ class MLP(Derivatives, Exports):
     output_activation : str
         Activation of the last dense layer if it does not name one.
     init : str
-        Initialisation of the parameters, see `fastmlp.initializers`.
+        Initialisation of the parameters; see `fastmlp.initializers`.
     bias : bool
         Whether the layers given as widths have biases.
     dtype : {"float32", "float64"}
@@ -64,7 +64,7 @@ class MLP(Derivatives, Exports):
     Attributes
     ----------
     n_in, n_out : int
-        Widths of input and output; read-only, like the next three.
+        Widths of input and output; read-only, like the next three attributes.
     n_params : int
         Number of parameters.
     dtype : numpy.dtype
@@ -214,7 +214,7 @@ class MLP(Derivatives, Exports):
         -------
         predictor : callable
             ``predictor()`` computes the outputs for the current content of its buffer
-            ``x``; ``predictor(x)`` computes the outputs for another array of that
+            ``x``; ``predictor(x)`` computes the outputs for another array of the same
             shape, which is converted if necessary. Both write the outputs to the buffer
             ``y`` and return this buffer, so the next call overwrites the result.
             Attributes: ``x`` and ``y``.
@@ -266,12 +266,12 @@ class MLP(Derivatives, Exports):
 
         Notes
         -----
-        Like every new PyTorch module, it is in training mode, in which `Dropout` drops
-        elements and `BatchNorm` uses the statistics of the batch; call ``eval()`` for
-        inference. A graph may contain several calls, each of which is differentiated
-        with its own masks and statistics. The backward pass of the last call reuses the
-        values that its forward pass kept; the backward pass of an earlier call first
-        repeats its forward pass.
+        Like every new PyTorch module, this one is in training mode, in which `Dropout`
+        drops elements and `BatchNorm` uses the statistics of the batch; call ``eval()``
+        for inference. A graph may contain several calls, each of which is
+        differentiated with its own masks and statistics. The backward pass of the last
+        call reuses the values that its forward pass kept; the backward pass of an
+        earlier call first repeats its forward pass.
 
         PyTorch detects parameters that its own optimisers changed between forward and
         backward, and raises an error, but it cannot detect changes by fastmlp or by
@@ -316,7 +316,7 @@ class MLP(Derivatives, Exports):
         value : float
             The loss.
         grads : ndarray (n_params,)
-            Its gradient, in the order of `params`.
+            Gradient of the loss, in the order of `params`.
 
         Raises
         ------
@@ -560,9 +560,9 @@ class MLP(Derivatives, Exports):
             Number of passes over all samples; may be 0.
         batch_size : int, optional
             Number of samples per step. The last step of an epoch takes the samples that
-            remain, which may be fewer. It is required, with two exceptions: it must be
-            left out if x yields batches, and may be left out for a solver, which takes
-            all samples at once.
+            remain, which may be fewer. ``batch_size`` is required, with two exceptions:
+            it must be left out if x yields batches, and may be left out for a solver,
+            which takes all samples at once.
         shuffle : bool
             Whether each epoch takes the samples in a new random order. If x yields
             batches, they are always used in the order in which they come.
@@ -573,13 +573,13 @@ class MLP(Derivatives, Exports):
             after each epoch.
         metrics : sequence or dict, optional
             Names from `fastmlp.metrics` ("accuracy", "r2", "mae", "mse", "rmse"),
-            functions of (pred, target) that return a number, or a dict that gives them
-            names. A function with an argument named sample_weight is passed the weights
-            if there are any. With validation data, metrics are computed on them in the
-            same pass as the loss and appear as "val_accuracy" and so on in
-            ``history.metrics``. Without them, metrics are computed on the training data
-            after the epoch and appear as "accuracy" and so on; this inference pass
-            costs about half as much as the epoch.
+            functions of (pred, target) that return a number, or a dict of such
+            functions by name. A function with an argument named sample_weight is passed
+            the weights if there are any. With validation data, metrics are computed on
+            them in the same pass as the loss and appear as "val_accuracy" and so on in
+            ``history.metrics``. Without validation data, metrics are computed on the
+            training data after the epoch and appear as "accuracy" and so on; this
+            inference pass costs about half as much as the epoch.
         callbacks : sequence of Callback or function
             Callbacks to call between epochs, and between steps if they define a hook
             for that; see `fastmlp.callbacks`.

@@ -99,7 +99,7 @@ def activation_patterns(mlp: MLP, x: npt.ArrayLike) -> Array:
     Parameters
     ----------
     mlp : MLP
-        Piecewise linear network, see `fastmlp.regions`.
+        Piecewise linear network; see `fastmlp.regions`.
     x : (B, n_in) or (n_in,)
         Samples as rows, or one sample.
 
@@ -138,7 +138,7 @@ def count_regions(mlp: MLP, start: npt.ArrayLike, end: npt.ArrayLike) -> LineReg
     Parameters
     ----------
     mlp : MLP
-        Piecewise linear network, see `fastmlp.regions`.
+        Piecewise linear network; see `fastmlp.regions`.
     start, end : (n_in,) or float if n_in is 1
         Ends of the line, two different points.
 
@@ -217,7 +217,7 @@ def count_regions_2d(
     Parameters
     ----------
     mlp : MLP
-        Piecewise linear network, see `fastmlp.regions`.
+        Piecewise linear network; see `fastmlp.regions`.
     window : (2, 2) or (3, n_in)
         Window. For a network with two inputs, ((x_low, x_high), (y_low, y_high)); for
         any network, a corner and its two neighbours, which span a parallelogram with
@@ -387,10 +387,10 @@ def _refined(t: Array, values: Array, new: Array, place: Array) -> Array:
 def _cut(
     table: Array, sizes: list[int], units: int
 ) -> tuple[Array, list[int], list[int], Array]:
-    """Cut polygons where a unit's z is 0; the first ``units`` columns hold the z.
+    """Cut polygons where a unit's z is 0; the first ``units`` columns hold z.
 
-    Returns the table and the sizes of the new polygons and, for each of them, the index
-    of the old polygon that it was cut from, and its active units.
+    Returns the table and the sizes of the new polygons, the index of the old polygon
+    that each new one was cut from, and which units are active in each new polygon.
     """
     starts = np.cumsum([0, *sizes[:-1]])
     lows = np.minimum.reduceat(table[:, :units], starts, axis=0)

@@ -11,9 +11,10 @@ optimisers can share a schedule. Only `ReduceOnPlateau` has a state, which is pa
 the optimiser's state.
 
 If ``torch.optim.lr_scheduler`` has the same schedule, the formula and the names of the
-parameters are those of torch. Torch counts calls of ``scheduler.step()``, of which
-there is one after each step of the optimiser. Powers are computed by multiplication and
-cosines by the core, so that values are the same to the last bit everywhere.
+parameters are those of torch. Torch counts calls of ``scheduler.step()``, which
+must be called once after each step of the optimiser. Powers are computed by
+multiplication and cosines by the core, so that values are the same to the last bit
+everywhere.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def _power(base: float, exponents: Steps) -> Array:
 
 
 def _half_cosine(part: Array) -> Array:
-    """Return (1 + cos(π part)) / 2, which falls from 1 at part 0 to 0 at part 1."""
+    """Return (1 + cos(π part)) / 2: 1 if ``part`` is 0, and 0 if ``part`` is 1."""
     out = np.empty(part.shape)
     _core.kernels.elementary(out, np.ascontiguousarray(pi / 2 * part), "cos")
     out *= out  # cos(φ / 2)² keeps digits where 1 + cos(φ) would cancel
@@ -195,8 +196,8 @@ class MultiStep(Schedule):
     lr : float
         First learning rate, ≥ 0.
     milestones : sequence of int
-        Steps from which on the learning rate is multiplied by gamma once more, in
-        ascending order. A milestone that is given twice counts twice.
+        Steps at which the learning rate is multiplied by gamma, in ascending order. A
+        milestone that is given twice counts twice.
     gamma : float
         Factor, ≥ 0.
 
@@ -342,9 +343,9 @@ class LinearWarmup(Schedule):
 
     At step t below ``steps`` the learning rate is r (s + (1 - s) t / steps), where s is
     ``start_factor`` and r is ``after``, or the learning rate of the schedule ``after``
-    at its step 0. From step ``steps`` on the learning rate is r, or that of the
-    schedule at its step t - ``steps``. With a constant r this is torch's LinearLR; with
-    a schedule it is torch's SequentialLR of LinearLR and that schedule.
+    at its step 0. From step ``steps`` on it is r or, with a schedule, the schedule's
+    learning rate at its step t - ``steps``. With a constant r this is torch's LinearLR;
+    with a schedule it is torch's SequentialLR of LinearLR and that schedule.
 
     Parameters
     ----------
@@ -403,7 +404,7 @@ class OneCycle(Schedule):
 
     The learning rate rises from max_lr / div_factor to max_lr. It then falls to
     max_lr / div_factor / final_div_factor and stays there. The peak is at step
-    pct_start · total_steps - 1, the end at total_steps - 1.
+    pct_start · total_steps - 1, and the end at total_steps - 1.
 
     Parameters
     ----------

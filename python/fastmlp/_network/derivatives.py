@@ -97,7 +97,7 @@ class Derivatives(Model):
     def vjp(
         self, x: npt.ArrayLike, dy: npt.ArrayLike, training: bool = False
     ) -> tuple[Array, Array, Array]:
-        """Return outputs and a vector-Jacobian product, as `forward` and `backward` do.
+        """Return the outputs and a vector-Jacobian product: `forward`, then `backward`.
 
         Parameters
         ----------
@@ -213,14 +213,15 @@ class Derivatives(Model):
         v : array_like, shape of x
             Direction for each sample.
         output : int or (n_out,), optional
-            Index of the output, or a weight for each output, to differentiate their
-            weighted sum. None is allowed if there is only one output.
+            Index of the output to differentiate, or one weight for each output to
+            differentiate the weighted sum of the outputs. None is allowed if there is
+            only one output.
 
         Returns
         -------
         ndarray, shape of x
-            For each row, the Hessian of the output times the row's direction v. This
-            costs as much as two gradients.
+            For each row, the Hessian of the output times the row's direction v. The
+            computation costs as much as two gradients.
 
         Raises
         ------
@@ -246,8 +247,9 @@ class Derivatives(Model):
         x : (B, n_in) or (n_in,)
             Samples as rows, or one sample.
         output : int or (n_out,), optional
-            Index of the output, or a weight for each output, to differentiate their
-            weighted sum. None is allowed if there is only one output.
+            Index of the output to differentiate, or one weight for each output to
+            differentiate the weighted sum of the outputs. None is allowed if there is
+            only one output.
 
         Returns
         -------

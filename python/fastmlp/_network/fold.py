@@ -37,7 +37,7 @@ def fold(
     layers
         Resolved layers.
     named
-        Parameters and running statistics by PyTorch's names, weights as (in, out).
+        Parameters and running statistics by PyTorch's names, with weights as (in, out).
 
     Returns
     -------

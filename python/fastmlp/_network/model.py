@@ -49,8 +49,8 @@ class EpochSequence:
     done : int
         Number of epochs finished so far.
     within : dict or None
-        Progress within an unfinished epoch, loaded from a checkpoint; None if there is
-        none.
+        Progress within an epoch that was unfinished in the loaded checkpoint; None if
+        no epoch is unfinished.
     """
 
     __slots__ = ("done", "seed", "within")
@@ -155,8 +155,8 @@ class Model:
     def params(self) -> Array:
         """All parameters, 1-D, in the order W₀, b₀, W₁, b₁, …: a writeable view.
 
-        A normalisation contributes its scale, then its shift; a residual block the
-        parameters of its body, then those of its projection.
+        A normalisation contributes its scale, then its shift. A residual block
+        contributes the parameters of its body, then those of its projection.
         """
         return self._params
 
@@ -177,7 +177,7 @@ class Model:
 
     @property
     def biases(self) -> tuple[Array | None, ...]:
-        """Bias (out,) of each dense layer, as a view of `params`, or None."""
+        """Bias (out,) of each dense layer, a view of `params`; None without a bias."""
         return self._biases
 
     @property
@@ -194,8 +194,9 @@ class Model:
         Returns
         -------
         dict of str to ndarray
-            ``"0.weight"`` (in, out) and ``"0.bias"`` (out,) for dense layers;
-            ``weight`` (the scale) and ``bias`` (the shift) for normalisations.
+            For a dense layer, for instance ``"0.weight"`` (in, out) and ``"0.bias"``
+            (out,). For a normalisation, for instance ``"1.weight"`` (n,), the scale,
+            and ``"1.bias"`` (n,), the shift.
         """
         return dict(self._views.parameters)
 

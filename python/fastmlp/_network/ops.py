@@ -53,8 +53,8 @@ class Step:
         Indices of the steps whose outputs this step reads, `INPUT` for the network's
         input; ``other`` is the second addend of "add".
     output : int or None
-        Index of the core's op whose output is that of this step; None if the op also
-        computes the activation in the next step.
+        Index of the core's op that has the same output as this step; None if that op
+        also computes the activation in the next step.
     """
 
     __slots__ = (

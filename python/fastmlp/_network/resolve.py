@@ -102,7 +102,7 @@ def top_names(layers: Sequence[Layer]) -> list[str]:
 def torch_names(layers: Sequence[Layer]) -> dict[str, str]:
     """Map the layers' names in the core to their names in ``torch.nn.Sequential``.
 
-    The name of a projection is included for every residual block, even if it has none.
+    The name of a projection is included even for residual blocks without a projection.
     """
     names: dict[str, str] = {}
     for place in walk(layers):
@@ -144,10 +144,10 @@ def first_draws(
 ) -> Iterator[tuple[str, str, str]]:
     """Yield the name of each dense layer, with the activation and initialiser for it.
 
-    `fastmlp.initializers.draw` takes both. The activation is the layer's own; but if
-    that is the identity and an `Activation` follows, with at most normalisations and
-    dropouts in between, it is that of the `Activation`. The argument ``init`` is the
-    initialiser of the projections of residual blocks.
+    Both are arguments of `fastmlp.initializers.draw`. For a dense layer with the
+    activation "identity", the name of a following `Activation` layer is yielded instead
+    if at most normalisations and dropouts come between the two layers. The argument
+    ``init`` is the initialiser of the projections of residual blocks.
     """
     for i, layer in enumerate(layers):
         name = f"{prefix}{i}"

@@ -29,8 +29,8 @@ def flops(step: Step) -> tuple[int, int]:
 
     A multiplication and an addition count as two operations. In training, a dense layer
     has three matrix products: for the outputs, for the gradient of the weights, and for
-    the gradient of its inputs, which is not needed if these are the network's inputs.
-    Other operations count twice in training.
+    the gradient of the inputs. Layers that read the network's inputs do not need the
+    last product. Other operations count twice in training.
     """
     n = step.n_out
     product = 2 * step.n_in * n if step.kind == "dense" else 0

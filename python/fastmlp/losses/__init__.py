@@ -1,7 +1,7 @@
 """Losses: what training minimises.
 
 Notation: p predictions and y targets of shape (B, O) with B rows and O outputs,
-r = p - y, w sample weights (all 1 if there are none). With ``reduction="mean"`` a loss
+r = p - y, w sample weights (all 1 if none are given). With ``reduction="mean"`` a loss
 is
 
     Σ_b w_b L_b / Σ_b w_b, where L_b is the mean of L(p, y) over the row's outputs

@@ -72,7 +72,7 @@ class Loss:
         return self.core.scale
 
     def _times(self, factor: float) -> Loss:
-        """Return a copy multiplied by a factor, see `with_scale`."""
+        """Return a copy multiplied by a factor; see `with_scale`."""
         copy, core = _make(type(self), self._arguments()), self.core
         scale = core.scale * factor
         if not (0.0 < scale < np.inf):
@@ -103,8 +103,8 @@ class Loss:
         Parameters
         ----------
         pred : (B, O) or (B,)
-            Predictions. The loss is computed in float32 if they are float32, otherwise
-            in float64.
+            Predictions. If they are float32, the loss is computed in float32; otherwise
+            it is computed in float64.
         target : like ``pred``
             Targets; `CrossEntropy` also takes int class labels (B,), and the docstrings
             of `Quantile`, `GaussianNLL` and `ActionValue` describe their targets. Apart

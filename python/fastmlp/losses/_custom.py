@@ -105,7 +105,7 @@ class CustomLoss(Loss):
         target: Any,
         sample_weight: npt.ArrayLike | None = None,
     ) -> float:
-        """Return the loss of predictions, see `value_and_grad`."""
+        """Return the loss of predictions; see `value_and_grad`."""
         return self.value_and_grad(pred, target, sample_weight)[0]
 
     def value_and_grad(
@@ -119,7 +119,7 @@ class CustomLoss(Loss):
         Parameters
         ----------
         pred : (B, O) or (B,)
-            Predictions; float32 stays float32, everything else becomes float64.
+            Predictions, which are converted to float64 unless they are float32.
         target : object
             Targets in any form that the function takes.
         sample_weight : (B,), optional

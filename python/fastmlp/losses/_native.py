@@ -47,7 +47,7 @@ class MSE(Loss):
     Parameters
     ----------
     reduction : {"mean", "sum"}
-        How the losses of rows are combined, see `fastmlp.losses`.
+        How the losses of rows are combined; see `fastmlp.losses`.
 
     Raises
     ------
@@ -67,7 +67,7 @@ class MAE(Loss):
     Parameters
     ----------
     reduction : {"mean", "sum"}
-        How the losses of rows are combined, see `fastmlp.losses`.
+        How the losses of rows are combined; see `fastmlp.losses`.
 
     Raises
     ------
@@ -103,7 +103,7 @@ class Huber(_WithDelta):
     delta : float
         Value of abs(r) at which the loss changes from quadratic to linear, > 0.
     reduction : {"mean", "sum"}
-        How the losses of rows are combined, see `fastmlp.losses`.
+        How the losses of rows are combined; see `fastmlp.losses`.
 
     Raises
     ------
@@ -128,7 +128,7 @@ class PseudoHuber(_WithDelta):
     delta : float
         Value of abs(r) around which the loss changes from quadratic to linear, > 0.
     reduction : {"mean", "sum"}
-        How the losses of rows are combined, see `fastmlp.losses`.
+        How the losses of rows are combined; see `fastmlp.losses`.
 
     Raises
     ------
@@ -162,10 +162,11 @@ class CrossEntropy(Loss):
         Fraction ε of each label that is spread evenly over all classes, from 0 to 1
         (Szegedy et al., "Rethinking the Inception architecture", 2016).
     class_weight : sequence of O floats, optional
-        Class weights c, finite and not negative; for instance N / (O N_o) if class o
-        has N_o of N rows.
+        Class weights c, finite and not negative. To give all classes the same
+        influence, choose c_o = N / (O N_o), where N is the number of rows and N_o is
+        the number of rows with class o.
     reduction : {"mean", "sum"}
-        How the losses of rows are combined, see `fastmlp.losses`.
+        How the losses of rows are combined; see `fastmlp.losses`.
 
     Raises
     ------
@@ -220,10 +221,10 @@ class BinaryCrossEntropy(Loss):
     Parameters
     ----------
     pos_weight : float or sequence of O floats, optional
-        Weight c ≥ 0 in -c y log s - (1 - y) log(1 - s), one for all outputs or one for
-        each, for instance the ratio of zeros to ones among the targets.
+        Weight c ≥ 0 in -c y log s - (1 - y) log(1 - s): one for all outputs or one
+        for each. A common choice is the ratio of zeros to ones among the targets.
     reduction : {"mean", "sum"}
-        How the losses of rows are combined, see `fastmlp.losses`.
+        How the losses of rows are combined; see `fastmlp.losses`.
 
     Raises
     ------
@@ -265,7 +266,7 @@ class Poisson(Loss):
     Parameters
     ----------
     reduction : {"mean", "sum"}
-        How the losses of rows are combined, see `fastmlp.losses`.
+        How the losses of rows are combined; see `fastmlp.losses`.
 
     Raises
     ------
@@ -283,8 +284,8 @@ class Quantile(Loss):
     """L = max(q (y - p), (q - 1) (y - p)), minimal where p is the quantile q of y.
 
     This is the pinball loss (Koenker & Bassett, "Regression quantiles", 1978). A
-    prediction that is too low costs q per unit, one that is too high 1 - q; q = ½ gives
-    half the absolute error. The derivative at p = y is taken to be 0.
+    prediction that is too low costs q per unit, and one that is too high costs 1 - q;
+    q = ½ gives half the absolute error. The derivative at p = y is taken to be 0.
 
     With several q, output o is trained for q_o. The target then has shape (B, O), or
     (B,) or (B, 1) if all outputs have the same target.
@@ -294,7 +295,7 @@ class Quantile(Loss):
     q : float or sequence of O floats
         Quantile between 0 and 1, both excluded: one for all outputs or one for each.
     reduction : {"mean", "sum"}
-        How the losses of rows are combined, see `fastmlp.losses`.
+        How the losses of rows are combined; see `fastmlp.losses`.
 
     Raises
     ------
@@ -339,7 +340,7 @@ class GaussianNLL(Loss):
     eps : float
         Smallest variance, > 0.
     reduction : {"mean", "sum"}
-        How the losses of rows are combined, see `fastmlp.losses`.
+        How the losses of rows are combined; see `fastmlp.losses`.
 
     Raises
     ------
@@ -364,19 +365,19 @@ class GaussianNLL(Loss):
 class Hinge(Loss):
     """L = max(0, margin - y p), for targets y of -1 or 1 and scores p.
 
-    With a margin of 1 it is the loss of the support vector machine (Cortes & Vapnik,
-    1995), a linear one if the model has no hidden layer. With a margin of 0 it is the
-    loss of the perceptron (Rosenblatt, 1958), whose learning rule is a gradient step on
-    one example. The predicted class is the sign of p. At the kink, y p = margin, the
-    derivative is -y, as for a misclassified example: a perceptron starts at p = 0 and
-    could not learn otherwise.
+    With a margin of 1 this is the loss of the support vector machine (Cortes & Vapnik,
+    1995); a model without hidden layers is then a linear one. With a margin of 0 it is
+    the loss of the perceptron (Rosenblatt, 1958), whose learning rule is a gradient
+    step on one example. The predicted class is the sign of p. At the kink, where y p =
+    margin, the derivative is -y, as for a misclassified example: a perceptron starts at
+    p = 0 and could not learn otherwise.
 
     Parameters
     ----------
     margin : float
-        Value of y p from which on the loss is 0; ≥ 0.
+        Smallest value of y p at which the loss is 0, ≥ 0.
     reduction : {"mean", "sum"}
-        How the losses of rows are combined, see `fastmlp.losses`.
+        How the losses of rows are combined; see `fastmlp.losses`.
 
     Raises
     ------
@@ -391,7 +392,7 @@ class Hinge(Loss):
 
     @property
     def margin(self) -> float:
-        """The value of y p from which on the loss is 0."""
+        """The smallest value of y p at which the loss is 0."""
         return self.core.delta
 
     def _arguments(self) -> dict[str, Any]:

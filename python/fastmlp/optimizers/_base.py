@@ -58,8 +58,8 @@ class Optimizer:
     core: _core.Optimizer
     _owner: weakref.ref[Any] | None  # the model that it trains
     # The schedule or function that gives the learning rate, or None if the rate is a
-    # number. `_ahead` holds learning rates computed in advance, after the step of the
-    # first one, because a schedule computes many rates at once cheaply.
+    # number. `_ahead` holds the learning rates of several steps, preceded by the
+    # number of the first step, because a schedule computes many rates at once cheaply.
     _schedule: Schedule | Callable[[int], float] | None
     _ahead: tuple[int, list[float]]
 
@@ -78,7 +78,7 @@ class Optimizer:
         raise TypeError("Optimizer is abstract: use fm.SGD(lr), fm.Adam(), …")
 
     def __init_subclass__(cls, kind: str | None = None, **constants: Any) -> None:
-        """Make the subclass use the optimiser ``kind`` of the core, if that is given.
+        """Make the subclass use the core's optimiser ``kind``, if ``kind`` is given.
 
         Parameters
         ----------

@@ -46,7 +46,7 @@ def bad_rate(rate: float, step: int) -> str:
 
 
 class Hyperparameter(Generic[T]):
-    """A hyperparameter of type T, stored in the core; may be set unless it is fixed."""
+    """A hyperparameter of type T, stored in the core; can be set unless ``fixed``."""
 
     def __init__(self, *, fixed: bool = False) -> None:
         self._fixed = fixed
@@ -164,7 +164,7 @@ class Betas(Hyperparameter["tuple[float, float]"]):
 
 
 class EpsMode(Hyperparameter[str]):
-    """Position of ε in the denominator, see `fastmlp.optimizers`; fixed."""
+    """Position of ε in the denominator (see `fastmlp.optimizers`); cannot be set."""
 
     def __init__(self, *choices: str) -> None:
         super().__init__(fixed=True)

@@ -121,7 +121,7 @@ def threads(n: int) -> Iterator[None]:
 
 @contextmanager
 def share_threads() -> Iterator[None]:
-    """Divide the limit of threads equally among all fits inside such a block."""
+    """Divide the limit of threads equally among all fits that use this context."""
     own = object()
     with _asking:
         _fits.append(own)
@@ -138,8 +138,8 @@ def share_threads() -> Iterator[None]:
 def isa() -> str:
     """Return the instruction set in use, such as "avx2".
 
-    It is the best available one, or the one that the environment variable FASTMLP_ISA
-    named when fastmlp was imported.
+    Outside `use_isa` blocks, this is the best available one, or the one that the
+    environment variable FASTMLP_ISA named when fastmlp was imported.
     """
     return _core.isa()
 

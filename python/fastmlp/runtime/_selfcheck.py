@@ -55,7 +55,7 @@ SCALARS: dict[str, Any] = {
 }
 
 # The model to train. A step on a batch of the first size is three times as large as the
-# smallest one that uses several threads; a step on a batch of the second size runs on
+# smallest step that uses several threads. A step on a batch of the second size runs on
 # the calling thread only.
 WIDTHS = (N_IN, 128, 96, 65, N_OUT)
 BATCH_SIZES = (403, 7)
