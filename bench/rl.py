@@ -33,7 +33,7 @@ SHARE, TARGET = 0.8, 3.0
 
 @dataclass(frozen=True)
 class Run:
-    """Result of one training."""
+    """Result of one training run."""
 
     algorithm: str
     backend: str
@@ -93,7 +93,7 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def compare(algorithm: str, seeds: Sequence[int], threads: Sequence[int]) -> list[Run]:
-    """Train with all seeds on both sides, and print a line for each training."""
+    """Train with all seeds on both sides, and print a line for each run."""
     runs = []
     print(f"{algorithm}: seed, backend, threads, solved, mean return, steps, seconds")
     for seed in seeds:

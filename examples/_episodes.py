@@ -1,6 +1,6 @@
 """Shared code of the reinforcement learning examples; not an example itself.
 
-The record of a training, how well a policy balances Gymnasium's CartPole-v1, the
+The record of a training run, how well a policy balances Gymnasium's CartPole-v1, the
 picture of the learning curves and the command line.
 """
 
@@ -27,7 +27,7 @@ LABELS = 12  # most seeds to list in the legend
 
 @dataclass
 class Outcome:
-    """Results of a training."""
+    """Results of a training run."""
 
     mean_return: float = 0.0  # mean over new episodes after training
     wanted: float = SOLVED  # mean return that counts as solved

@@ -58,7 +58,7 @@ class Digits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Accuracy and time of a training, and the mean loss on the held-out images."""
+    """Accuracy and time of a training run, and the mean loss on the held-out images."""
 
     accuracy: float
     loss: float
@@ -227,7 +227,7 @@ def plot(
 
 
 def compare(seeds: Iterable[int], epochs: int) -> tuple[Outcome, Outcome]:
-    """Return the mean outcomes of both trainings over several splits."""
+    """Return the mean outcomes of both training methods over several splits."""
     plain, regularised = [], []
     for seed in seeds:
         digits = load(seed, HELD_OUT_TO_COMPARE)

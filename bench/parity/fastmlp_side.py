@@ -16,7 +16,7 @@ from .torch_side import custom, custom_derivative
 def build_network(library: Any, spec: Spec) -> Any:
     """Build the network, from a list of widths if that can describe it.
 
-    Initialising weights with zeros draws no random numbers, see `Spec.mask_seed`.
+    Initialising weights with zeros draws no random numbers; see `Spec.mask_seed`.
     """
     options = {"init": "zeros", "dtype": spec.dtype, "seed": spec.draw}
     hidden = {layer.activation for layer in spec.layers[:-1]}

@@ -157,7 +157,7 @@ class Spec:
 def walk(
     layers: tuple[Layer, ...], n_in: int, prefix: str = ""
 ) -> Iterator[tuple[str, int, Layer]]:
-    """Yield path, input width and layer, see `Spec.leaves`."""
+    """Yield path, input width and layer; see `Spec.leaves`."""
     for i, layer in enumerate(layers):
         path = f"{prefix}{i}"
         if layer.kind == "Residual":

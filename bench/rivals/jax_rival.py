@@ -28,7 +28,7 @@ def normalize(x: jax.Array, mean: jax.Array, var: jax.Array, affine: Any) -> jax
 def hidden_layer(
     workload: Workload, params: Any, x: jax.Array, running: Any, key: Any
 ) -> tuple[jax.Array, Any]:
-    """Return a layer's output in training, and its new running statistics."""
+    """Return the layer's output in training, and its new running statistics."""
     w, b, *affine = params
     x = x @ w + b
     x = jnp.tanh(x) if workload.activation == "tanh" else jax.nn.relu(x)

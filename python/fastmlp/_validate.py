@@ -245,7 +245,7 @@ def numeric(name: str, value: object) -> Array:
             array = array.astype(np.float64)
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(
-                f"{name} must hold numbers that fit float64: {error}"
+                f"{name} must hold numbers that fit in float64: {error}"
             ) from None
 
     if array.dtype.kind not in "biuf":
@@ -531,7 +531,7 @@ def stored(state: Any, kind: str) -> tuple[dict[str, Any], Any, list[Any]]:
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise ValueError(
             "state must be a dict from state_dict(), with the keys kind, "
-            f"hyper, step and slots: {type(error).__name__} {error}"
+            f"hyper, step and slots ({type(error).__name__}: {error})"
         ) from None
     if found != kind:
         raise ValueError(f"state['kind'] must be {kind!r}, got {found!r}")

@@ -368,8 +368,8 @@ class Normalization(Layer):
         if isinstance(eps, int) and eps > 1:
             raise ValueError(
                 f"eps must be a small number, got {eps}; if {eps} is meant as the "
-                f"width, write fm.{type(self).__name__}(), which has the width of the "
-                "layer before it"
+                f"width, write fm.{type(self).__name__}(), which takes its width "
+                "from the layer before it"
             )
         return _validate.real("eps", eps, 0.0, open_low=True)
 

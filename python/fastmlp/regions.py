@@ -258,8 +258,8 @@ def count_regions_2d(
         z, scale = _sum(step, mlp, values[ops.INPUT], values)
         if step.activation in KINKED:
             z[abs(z) <= ROUNDING * scale] = 0
-            # One table holds all values at the corners, so that one pass of cuts
-            # interpolates all of them.
+            # All values at the polygons' corners are joined into one table, so that one
+            # pass of cuts interpolates all of them.
             keys = list(values)
             table = np.hstack([z, places, *(values[k] for k in keys)])
             table, sizes, parents, active = _cut(table, sizes, z.shape[1])
@@ -278,7 +278,7 @@ def count_regions_2d(
 
 
 def _checked(mlp: MLP) -> list[Step]:
-    """Return a network's steps; raise ValueError if it is not piecewise linear."""
+    """Return the network's steps; raise ValueError if it is not piecewise linear."""
     network = ops.steps(mlp)
     for step in network:
         linear = step.layer is None or step.layer.is_linear
@@ -292,7 +292,7 @@ def _checked(mlp: MLP) -> list[Step]:
 
 
 def _sum(step: Step, mlp: MLP, x: Array, outputs: Any) -> tuple[Array, Array]:
-    """Return a step's z, and the sum of the magnitudes of the terms of each z."""
+    """Return the step's z, and the sum of the magnitudes of the terms of each z."""
     h = x if step.source == ops.INPUT else outputs[step.source]
     if step.kind == "add":
         other = x if step.other == ops.INPUT else outputs[step.other]

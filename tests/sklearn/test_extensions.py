@@ -425,7 +425,7 @@ def test_bad_data() -> None:
         clf.fit(X, y, eval_set=X)
     with pytest.raises(ValueError, match="has classes not in"):
         clf.fit(X, y, eval_set=(X[:2], [3, 17]))
-    with pytest.raises(ValueError, match=r"eval_set: y must have 1 outputs.*got 2"):
+    with pytest.raises(ValueError, match=r"eval_set: y must have .*\(1\), got 2"):
         reg.fit(X, y, eval_set=(X[:2], np.ones((2, 2))))
     with pytest.raises(ValueError, match="X has 3 features"):
         clf.fit(X, y, eval_set=(X[:2, :3], y[:2]))

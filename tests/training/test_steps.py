@@ -18,7 +18,7 @@ from fit_cases import (
 )
 from helpers import toy_data, toy_fit, toy_mlp
 
-# Two trainings of some tens of steps, whose gradients are rounded at other places.
+# Two fits of some tens of steps, whose gradients are rounded at other places.
 PATH_RTOL = 1e-4
 
 

@@ -27,11 +27,12 @@ using std::chrono::microseconds;
 // How long the helper spins without work before it goes to sleep: long enough for the
 // work of a training loop between two steps, too short to matter to other processes.
 constexpr microseconds kSpinTime{200};
-// A sleeping helper is woken only if the last region ended at most this long ago, since
-// then another region is likely to follow. (To this time the expected duration of a
-// region is added, because only the beginning of the last region is known if the helper
-// did not take part in it.) The caller then works alone on the current region, and the
-// helper spins until this long after the expected end of that region.
+// A sleeping helper is woken only if the last region ended within this time, since
+// another region is then likely to follow. (If the helper did not take part in the last
+// region, only its beginning is known. Therefore the expected duration of a region is
+// always added to this time.) The caller works alone on the region for which it wakes
+// the helper, and the helper spins until this time after the expected end of that
+// region.
 constexpr microseconds kWakeWindow{300};
 
 // Number of pauses, of some 10 to 50 ns each, within which the helper must take an

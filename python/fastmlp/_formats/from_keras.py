@@ -166,7 +166,7 @@ class Reader:
         self._made: dict[tuple[int, int, int], tuple[Any, list[Item]]] = {}
 
     def items(self, layer: Any) -> list[Item]:
-        """Return the items of a layer or model."""
+        """Return the items of the layer or model."""
         kind = type(layer).__name__
         if not type(layer).__module__.startswith("keras."):
             _refuse(layer, "has a custom class, which cannot be converted")
@@ -190,22 +190,22 @@ class Reader:
 
     @staticmethod
     def refuse(layer: Any, why: str) -> NoReturn:
-        """Raise ValueError that names a layer and says why it is refused."""
+        """Raise ValueError that names the layer and says why it is refused."""
         _refuse(layer, why)
 
     @staticmethod
     def array(layer: Any, name: str) -> Array:
-        """Return a layer's variable as an array."""
+        """Return the layer's variable as an array."""
         return _array(layer, name)
 
     @staticmethod
     def check_axis(layer: Any) -> None:
-        """Raise ValueError unless a layer works along the last axis of a matrix."""
+        """Raise ValueError unless the layer works along the last axis of a matrix."""
         _check_axis(layer)
 
     @staticmethod
     def check_built(layer: Any) -> None:
-        """Raise ValueError if a layer does not have its weights yet."""
+        """Raise ValueError if the layer does not have its weights yet."""
         _check_built(layer)
 
     def _note_dtype(self, layer: Any) -> None:
@@ -331,7 +331,7 @@ def _is_linear(items: Sequence[Item]) -> bool:
 
 
 def _array(layer: Any, name: str) -> Array:
-    """Return a layer's variable as an array."""
+    """Return the layer's variable as an array."""
     variable = getattr(layer, name, None)
     if variable is None:
         _refuse(layer, "has no weights yet: call it, or give the model an Input")
@@ -354,7 +354,7 @@ def _dense(layer: Any) -> Item:
 
 
 def _activation(layer: Any, value: Any) -> str:
-    """Return fastmlp's name of a layer's activation."""
+    """Return fastmlp's name of the layer's activation."""
     if value is None:
         return "identity"
     kind = type(value).__name__

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .._network.model import MLP
     from .._validate import Array
 
-# scikit-learn's names of activations that differ from fastmlp's.
+# Activations that scikit-learn names differently: its name, and fastmlp's.
 _NAMES = {"logistic": "sigmoid"}
 
 # Estimators without hidden layers. They and their subclasses are accepted by name,

@@ -38,7 +38,7 @@ def load(
     The loaded model has the parameters and running statistics of the saved model, the
     seed of its training's random numbers and its position in training. If the file is a
     checkpoint, the loaded model also has the history. To resume training exactly, with
-    the optimiser and the callbacks, see `Checkpoint.load`.
+    the optimiser and the callbacks, use `Checkpoint.load`.
 
     Parameters
     ----------

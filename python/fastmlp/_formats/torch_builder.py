@@ -99,7 +99,7 @@ class Builder:
         self.items.append(LayerArrays(Activation(name), {}))
 
     def fit(self, what: str, width: int) -> None:
-        """Raise ValueError unless a layer takes inputs of the last layer's width."""
+        """Raise ValueError unless inputs of this width fit the last layer."""
         if width == 0:
             raise ValueError(f"{what} must have a width of at least 1, got 0")
         if self.width is None:

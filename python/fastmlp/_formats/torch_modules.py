@@ -111,7 +111,7 @@ class ModuleReader:
             self._readers[known](what, module)
 
     def _known(self, module: Any) -> Any:
-        """Return the known class whose forward a module uses or inherits, or None."""
+        """Return the known class whose forward the module uses or inherits, or None."""
         kinds = (self._nn.Sequential, self._own.Residual, *self._readers)
         own = type(module)
         for kind in kinds:
@@ -211,7 +211,7 @@ class ModuleReader:
         outer.residual(what, body, projection)
 
     def _starts_in_place(self, body: Any) -> bool:
-        """Return whether a body overwrites its input."""
+        """Return whether the body overwrites its input."""
         same = (self._nn.Identity, self._nn.Flatten, self._nn.Dropout)
         for leaf in body.modules():
             if getattr(leaf, "inplace", False):
@@ -222,7 +222,7 @@ class ModuleReader:
 
 
 def _check_option(what: str, option: str, value: Any, wanted: Any) -> None:
-    """Raise ValueError if an option makes a module differ from the activation."""
+    """Raise ValueError if the option makes the module differ from the activation."""
     if option == "threshold":
         if not value >= _LEAST_THRESHOLD:
             raise ValueError(
@@ -238,7 +238,7 @@ def _check_option(what: str, option: str, value: Any, wanted: Any) -> None:
             )
     elif value != wanted:
         raise ValueError(
-            f"{what} must have {option}={wanted:g} like fastmlp's activation, "
+            f"{what} must have {option}={wanted:g}, as in fastmlp's activation, "
             f"got {option}={value}; for other values, use a custom function: "
             "fm.Activation(function, derivative)"
         )

@@ -238,7 +238,7 @@ def _norm_of(leaf: _Leaf, roles: set[str]) -> Normalization:
 
 
 def _add(leaf: _Leaf, builder: Builder) -> None:
-    """Add one layer of a state dict."""
+    """Add the layer to the builder."""
     what, dot = leaf.what, "." if leaf.full else ""
     arrays = {
         role: builder.array(f"source[{f'{leaf.full}{dot}{role}'!r}]", value)

@@ -120,5 +120,5 @@ def _folded(items: Sequence[LayerArrays]) -> list[LayerArrays]:
 
 
 def is_plain_dense(layer: Layer | None) -> bool:
-    """Return whether a layer is a dense layer without activation."""
+    """Return whether the layer is a dense layer without activation."""
     return isinstance(layer, Dense) and layer.activation == "identity"

@@ -82,7 +82,7 @@ class Run:
 
 
 class Callback:
-    """Base class of callbacks; override the methods you need, see `fastmlp.callbacks`.
+    """Base class of callbacks (see `fastmlp.callbacks`); override the methods you need.
 
     A plain function with the arguments and result of `on_epoch_end` is a callback too.
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Checkpoint(Watching):
-    """Stores the whole state of a training, so that it can be resumed exactly.
+    """Stores the whole state of a training run, so that it can be resumed exactly.
 
     A file holds the parameters, the running statistics, the optimiser's state, the
     position in the sequences of sample orders and dropout masks (possibly within an
@@ -122,7 +122,7 @@ class Checkpoint(Watching):
         except (KeyError, IndexError, ValueError) as error:
             raise ValueError(
                 f"path may contain the field {{epoch}} and no other, got "
-                f"{self.path!r}: {type(error).__name__} {error}"
+                f"{self.path!r} ({type(error).__name__}: {error})"
             ) from None
         self._resumed = False
         self._forget()

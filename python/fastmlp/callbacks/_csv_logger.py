@@ -1,4 +1,4 @@
-"""A CSV log of a training's epochs."""
+"""A CSV log of the epochs of a training run."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ def as_loss(loss: Loss | Callable[..., Any]) -> Loss:
     got = _validate.describe(loss)
     if of_torch:
         got += (
-            f" of PyTorch ({home}), which takes tensors: wrap it in a function, see "
+            f" of PyTorch ({home}), which takes tensors: wrap it in a function; see "
             "fm.CustomLoss"
         )
     if isinstance(loss, type) and issubclass(loss, Loss):

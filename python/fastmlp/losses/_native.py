@@ -154,7 +154,7 @@ class CrossEntropy(Loss):
     With label smoothing ε and class weights c, L_b is instead
     -Σ_o c_o ((1 - ε) y_bo + ε / O) log softmax(p_b)_o, where y_b is one-hot for labels.
     As in torch, the mean over rows is then Σ_b w_b L_b / Σ_b w_b c[y_b] for labels; for
-    probabilities, the divisor does not include the class weights.
+    probabilities, it is Σ_b w_b L_b / Σ_b w_b.
 
     Parameters
     ----------
@@ -366,11 +366,11 @@ class Hinge(Loss):
     """L = max(0, margin - y p), for targets y of -1 or 1 and scores p.
 
     With a margin of 1 this is the loss of the support vector machine (Cortes & Vapnik,
-    1995); a model without hidden layers is then a linear one. With a margin of 0 it is
-    the loss of the perceptron (Rosenblatt, 1958), whose learning rule is a gradient
-    step on one example. The predicted class is the sign of p. At the kink, where y p =
-    margin, the derivative is -y, as for a misclassified example: a perceptron starts at
-    p = 0 and could not learn otherwise.
+    1995); a model without hidden layers is then a linear support vector machine. With a
+    margin of 0 it is the loss of the perceptron (Rosenblatt, 1958), whose learning rule
+    is a gradient step on one example. The predicted class is the sign of p. At the
+    kink, where y p = margin, the derivative is -y, as for a misclassified example: a
+    perceptron starts at p = 0 and could not learn otherwise.
 
     Parameters
     ----------

@@ -357,14 +357,14 @@ class PolicyGradient(_PolicyLoss):
 
     The target is (actions, advantages) with an integer and a float array (B,), or one
     array (B, 2) with these columns. Sample weights and the mean over rows work as in
-    `fastmlp.losses`. The loss is written in Python, see `fastmlp.CustomLoss`.
+    `fastmlp.losses`. The loss is written in Python; see `fastmlp.CustomLoss`.
 
     Parameters
     ----------
     entropy : float
         β, weight of the entropy, ≥ 0.
     reduction : {"mean", "sum"}
-        How the losses of rows are combined, see `fastmlp.losses`.
+        How the losses of rows are combined; see `fastmlp.losses`.
 
     Raises
     ------
@@ -408,7 +408,7 @@ class ClippedPolicyGradient(_PolicyLoss):
     The target is (actions, advantages, old log-probabilities) with an integer and two
     float arrays (B,), or one array (B, 3) with these columns; `sample_actions` returns
     the log-probabilities with the actions. Sample weights and the mean over rows work
-    as in `fastmlp.losses`. The loss is written in Python, see `fastmlp.CustomLoss`.
+    as in `fastmlp.losses`. The loss is written in Python; see `fastmlp.CustomLoss`.
 
     Parameters
     ----------
@@ -417,7 +417,7 @@ class ClippedPolicyGradient(_PolicyLoss):
     entropy : float
         β, weight of the entropy, ≥ 0.
     reduction : {"mean", "sum"}
-        How the losses of rows are combined, see `fastmlp.losses`.
+        How the losses of rows are combined; see `fastmlp.losses`.
 
     Raises
     ------

@@ -163,7 +163,7 @@ class TargetNetwork:
         self.updates = 0
 
     def __call__(self, x: npt.ArrayLike, out: Array | None = None) -> Array:
-        """Return the copy's prediction, see `fastmlp.MLP.predict`."""
+        """Return the copy's prediction; see `fastmlp.MLP.predict`."""
         return self.mlp.predict(x, out)
 
     def update(self) -> Self:

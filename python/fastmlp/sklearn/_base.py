@@ -336,7 +336,7 @@ class BaseMLP(NetworkWeights):
     def _split(
         self, samples: Samples, random_state: np.random.RandomState
     ) -> tuple[Samples, Samples]:
-        """Return the samples for validation, and the samples for training."""
+        """Return the samples for validation and the samples for training."""
         parts = iter(
             train_test_split(
                 *(part for part in samples if part is not None),
@@ -393,7 +393,7 @@ class BaseMLP(NetworkWeights):
                     f"(max_iter={self.max_iter})."
                 )
             message += (
-                "\nYou might also want to scale the data, see "
+                "\nYou might also want to scale the data; see "
                 "https://scikit-learn.org/stable/modules/preprocessing.html"
             )
             warnings.warn(message, ConvergenceWarning, stacklevel=6)
@@ -436,8 +436,8 @@ class BaseMLP(NetworkWeights):
         y = y.reshape(-1, 1) if y.ndim == 1 else y
         if y.shape[1] != n:
             raise ValueError(
-                f"eval_set: y must have {n} outputs like the training data, got "
-                f"{y.shape[1]}"
+                "eval_set: y must have as many outputs as in the training data "
+                f"({n}), got {y.shape[1]}"
             )
         weight = None
         if len(eval_set) == 3 and eval_set[2] is not None:
@@ -518,8 +518,8 @@ class BaseMLP(NetworkWeights):
             for name in (*names, "_optimizer") if fresh else ():
                 self.__dict__.pop(name, None)
         for name, value in records.items():
-            # A fit with other parameters may have left None in a record that is needed
-            # now.
+            # An earlier fit with other settings may have left None for an attribute
+            # that this fit needs.
             if fresh or self.__dict__.get(name) is None:
                 setattr(self, name, value)
 

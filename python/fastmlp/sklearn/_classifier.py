@@ -59,7 +59,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         labels per sample). Other losses are ``fm.CrossEntropy(...)``, with an output
         for each class even if there are two; ``fm.BinaryCrossEntropy(...)``, which is
         one-vs-rest for several classes; a function of logits and targets (rows of 0 and
-        1), see `fastmlp.CustomLoss`; and, without `predict_proba`, `MSE`, `MAE`,
+        1; see `fastmlp.CustomLoss`); and, without `predict_proba`, `MSE`, `MAE`,
         `Huber` and `PseudoHuber` (with targets 0 and 1) and `Hinge` (with targets -1
         and 1).
     class_weight : dict, list of dict, 'balanced' or None, default=None

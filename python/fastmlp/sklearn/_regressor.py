@@ -60,8 +60,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         'absolute_error', 'huber' and 'pseudo_huber' (δ = 1) or 'quantile' (the median),
         all summed over the outputs of a sample; objects such as ``fm.Huber(2.0)``,
         ``fm.Quantile([0.1, 0.9])`` (a prediction for each quantile of one target) or
-        ``fm.GaussianNLL()`` (see `predict`), used unchanged; and functions, see
-        `fastmlp.CustomLoss`.
+        ``fm.GaussianNLL()`` (see `predict`), used unchanged; and functions (see
+        `fastmlp.CustomLoss`).
     %(parameters)s
     %(more_parameters)s
 

@@ -65,7 +65,7 @@ struct ForwardArgs {
   const T* other = nullptr;    // (rows, n_in), if there is a second input
   T* h = nullptr;              // out (rows, n_out)
   T* z = nullptr;              // out: values before the activation; may be h
-  T* kept = nullptr;           // out, see OpMemory; null: not needed
+  T* kept = nullptr;           // out (see OpMemory); null: not needed
   T* statistics = nullptr;     // see OpMemory; those of rows may be null: not needed
   const T* packed = nullptr;   // packed weights; null: use the unpacked ones
   Index block_rows = 0;        // number of rows that use a block of packed weights
@@ -156,8 +156,8 @@ void activate(const ForwardArgs<T>& a, const OpPlan& op) {
                              op.n_out);
 }
 
-// The beginning of backward: turns dz from the gradient of h into the gradient of z.
-// `z`: the values before the activation.
+// The beginning of backward: dz holds the gradient of the output h, and is overwritten
+// with the gradient of z. `z`: the values before the activation.
 template <class T>
 void activation_backward(const BackwardArgs<T>& a, const OpPlan& op, const T* z) {
   if (op.activation == Activation::identity || op.relu_ended) return;

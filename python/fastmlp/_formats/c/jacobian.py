@@ -189,7 +189,7 @@ class Jacobian:
         top, sloped = len(nodes), len(nodes)
 
         def place(to: int) -> tuple[str, int]:
-            """Return a node's cotangent buffer, and 1 if it already holds values."""
+            """Return the node's cotangent buffer, and 1 if it already holds values."""
             if to in c:
                 return c[to], 1
             c[to] = scratch.take(n_in if to == ops.INPUT else nodes[to].n_out)
@@ -254,5 +254,5 @@ class Jacobian:
         return to != ops.INPUT and self._writer.uses[to] == 1
 
     def _skips_zeros(self, i: int) -> bool:
-        """Whether a layer's backward product skips outputs that its relu set to 0."""
+        """Whether the layer's backward product skips outputs that its relu set to 0."""
         return self._writer.nodes[i].kind == "dense" and self._listed(i)

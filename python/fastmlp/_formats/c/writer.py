@@ -182,7 +182,7 @@ class Writer:
         return last
 
     def sources(self, node: Node) -> list[int]:
-        """Return the nodes whose buffers hold a node's inputs."""
+        """Return the nodes whose buffers hold the node's inputs."""
         both = [node.input] if node.other is None else [node.input, node.other]
         return [self.source(i) for i in both]
 
