@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "fastmlp/caches.h"
 #include "fastmlp/isa.h"
 #include "fastmlp/optimizer_kinds.h"
 #include "fastmlp/threads.h"
@@ -23,6 +24,17 @@ py::tuple isa_names() {
   const auto isas = available_isas();
   py::tuple result(isas.size());
   for (size_t i = 0; i < isas.size(); ++i) result[i] = py::str(isa_name(isas[i]));
+  return result;
+}
+
+py::dict cache_sizes() {
+  py::dict result;
+  const auto add = [&](const char* name, const Cache& cache) {
+    result[name] = py::make_tuple(cache.bytes, cache.ways, cache.cpus);
+  };
+  add("l1d", caches().l1d);
+  add("l2", caches().l2);
+  add("l3", caches().l3);
   return result;
 }
 
@@ -50,7 +62,9 @@ py::dict build_info() {
 }  // namespace
 
 void bind_runtime(py::module_& m) {
-  active_isa();  // so that an invalid FASTMLP_ISA raises an error at import
+  // Invalid environment variables raise an error at import.
+  active_isa();
+  caches();
   m.attr("__version__") = FASTMLP_VERSION;
   m.attr("ACTIVATIONS") = as_tuple(kActivationNames);
   m.attr("LOSSES") = as_tuple(kLossNames);
@@ -75,6 +89,7 @@ void bind_runtime(py::module_& m) {
   m.def("set_num_threads", &set_num_threads, py::arg("n"));
   m.def("threads_for_work", &threads_for_work, py::arg("flops"), py::arg("parts"));
   m.def("build_info", &build_info);
+  m.def("caches", &cache_sizes);
 }
 
 }  // namespace fastmlp::bindings

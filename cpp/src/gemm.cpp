@@ -3,31 +3,30 @@
 #include <algorithm>
 
 #include "fastmlp/aligned_buffer.h"
+#include "gemm_blocks.h"
 #include "threading/parallel.h"
 
 namespace fastmlp {
 namespace detail {
 namespace {
 
-// Sizes of blocks in elements. A large kKc is faster than a right block that fits into
-// the second-level cache, because C is read and written once per kKc steps of k, and
-// the distance between rows of C is often a power of two, so that they evict each other
-// from the cache.
-constexpr Index kKc = 1024;
-constexpr Index kMc = 4 * kRowGrain;
-template <class T>
-constexpr Index kNc = 32 * kMostPanelColumns * sizeof(float) / sizeof(T);
-// The least length of contiguous rows of the left operand for which packing pays: a
-// strip of such rows fills the first-level cache, so the order of access matters.
+// The least length of contiguous rows of the left operand for which packing pays: rows
+// that are some power of 2 apart evict each other from the level-1 cache.
 constexpr Index kLongRow = 1024;
 
 }  // namespace
 
-Index left_scratch_size(Index k) { return kMc * std::min(k, kKc); }
+template <class T>
+Index left_scratch_size(Index m, Index k) {
+  const GemmBlocks& blocks = gemm_blocks<T>();
+  const Index rows = (m + kRowGrain - 1) / kRowGrain * kRowGrain;
+  return std::min(rows, blocks.mc) * std::min(k, blocks.kc);
+}
 
 template <class T>
 Index right_scratch_size(Index k, Index n) {
-  return packed_right_bound(std::min(k, kKc), std::min(n, kNc<T>));
+  const GemmBlocks& blocks = gemm_blocks<T>();
+  return packed_right_bound(std::min(k, blocks.kc), std::min(n, blocks.nc));
 }
 
 namespace {
@@ -41,26 +40,30 @@ void gemm_in_blocks(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T>
   const Index m = c.rows, n = c.cols;
   const bool pack =
       left_scratch && (a.cs != 1 || k >= kLongRow) && m >= table.mr && n > 2 * table.nr;
-  for (Index j = 0; j < n; j += kNc<T>) {
-    const Index nj = std::min(n - j, kNc<T>);
-    for (Index p = 0; p < k || p == 0; p += kKc) {
-      const Index kp = std::min(k - p, kKc);
-      const RightOperand<T> right = right_block(p, j, kp, nj);
-      const T* init = p == 0 && bias ? bias + j : nullptr;
-      for (Index i = 0; i < m; i += kMc) {
-        const Index mi = std::min(m - i, kMc);
-        LeftOperand<T> left = {a.data + i * a.rs + p * a.cs, a.rs, a.cs};
-        if (pack) {
-          table.pack_left(left_scratch, left, mi, kp);
-          left = {left_scratch, 1, table.mr};
-        }
+  const GemmBlocks& most = gemm_blocks<T>();
+  constexpr Index kStepGrain = 8;
+  const Index kc = even_block(k, most.kc, kStepGrain);
+  const Index mc = even_block(m, most.mc, kRowGrain);
+  const Index nc = even_block(n, most.nc, table.nr);
+  for (Index i = 0; i < m; i += mc) {
+    const Index mi = std::min(m - i, mc);
+    for (Index p = 0; p < k || p == 0; p += kc) {
+      const Index kp = std::min(k - p, kc);
+      LeftOperand<T> left = {a.data + i * a.rs + p * a.cs, a.rs, a.cs};
+      if (pack) {
+        table.pack_left(left_scratch, left, mi, kp);
+        left = {left_scratch, 1, table.mr};
+      }
+      for (Index j = 0; j < n; j += nc) {
+        const Index nj = std::min(n - j, nc);
+        const RightOperand<T> right = right_block(p, j, kp, nj);
         Epilogue<T> at_end;
         if (p + kp == k) {
           at_end = epilogue;
           if (epilogue.saved) at_end.saved += i * epilogue.ld + j;
         }
-        table.gemm(c.data + i * c.ld + j, c.ld, left, right, mi, nj, kp, init,
-                   accumulate || p > 0, at_end);
+        table.gemm(c.data + i * c.ld + j, c.ld, left, right, mi, nj, kp,
+                   p == 0 && bias ? bias + j : nullptr, accumulate || p > 0, at_end);
       }
     }
   }
@@ -91,6 +94,7 @@ void gemm_packing(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a
 }
 
 #define FASTMLP_INSTANTIATE(T)                                                      \
+  template Index left_scratch_size<T>(Index, Index);                                \
   template Index right_scratch_size<T>(Index, Index);                               \
   template void gemm_blocked(const KernelTable<T>&, MatrixView<T>, LeftOperand<T>,  \
                              RightOperand<T>, Index, const T*, bool, T*,            \
@@ -104,8 +108,9 @@ FASTMLP_INSTANTIATE(double)
 
 namespace {
 
-// C = S + A B with B(p, j) = b[p * rs + j * cs]. B is packed once; the rows of C are
-// divided among the threads.
+// C = S + A B with B(p, j) = b[p * rs + j * cs]. The rows of C are divided among the
+// threads. With many rows, each thread packs the blocks of B that it needs when it
+// needs them; with fewer, the threads together pack B once for all.
 template <class T>
 void gemm_threaded(MatrixView<T> c, LeftOperand<T> a, const T* b, Index rs, Index cs,
                    Index k, const T* bias, bool accumulate) {
@@ -116,33 +121,33 @@ void gemm_threaded(MatrixView<T> c, LeftOperand<T> a, const T* b, Index rs, Inde
   const double flops = 2.0 * static_cast<double>(c.rows) * static_cast<double>(n) *
                        static_cast<double>(k);
   const TeamPlan plan = plan_team(flops, (c.rows + table.mr - 1) / table.mr);
-  // B is packed in bands of columns. If a large B were packed as a whole, it would
-  // touch more pages and be out of the cache before it is used.
-  constexpr Index kBandBytes = 8 << 20;
-  const Index band_panels = std::max<Index>(
-      1, kBandBytes / static_cast<Index>(sizeof(T)) / table.nr / std::max<Index>(k, 1));
-  const Index band = pack ? std::min(n, band_panels * table.nr) : n;
-  const Index left_size = left_scratch_size(k);
-  const Index right_size = pack ? packed_right_size(table, k, band) : 0;
-  const AlignedBuffer<T> scratch(right_size + plan.most * left_size);
+  const bool pack_alone =
+      pack && (plan.most == 1 || c.rows / plan.most >= kRowsForPackingAlone);
+  const bool pack_together = pack && !pack_alone;
+  const Index shared_size = pack_together ? packed_right_size(table, k, n) : 0;
+  const Index left_size = left_scratch_size<T>(c.rows, k);
+  const Index right_size = pack_alone ? right_scratch_size<T>(k, n) : 0;
+  const AlignedBuffer<T> scratch(shared_size + plan.most * (left_size + right_size));
 
   run_team(plan, [&](const Team& team) {
+    T* const left_scratch =
+        scratch.data() + shared_size + team.rank() * (left_size + right_size);
+    RightOperand<T> right = plain_right(table, b, rs);
+    if (pack_together) {
+      const Range mine = team.share(n, table.nr);
+      table.pack_right(scratch.data() + mine.begin * k, k * table.nr,
+                       b + mine.begin * cs, rs, cs, k, mine.size());
+      team.barrier();
+      right = packed_right<T>(table, scratch.data(), k);
+    }
     const Range rows = team.share(c.rows, table.mr);
-    T* const left_scratch = scratch.data() + right_size + team.rank() * left_size;
-    for (Index j = 0; j < n; j += band) {
-      const Index nj = std::min(n - j, band);
-      RightOperand<T> right = plain_right(table, b, rs);
-      if (pack) {
-        if (j > 0) team.barrier();  // wait until no thread uses the previous band
-        const Range mine = team.share(nj, table.nr);
-        table.pack_right(scratch.data() + mine.begin * k, k * table.nr,
-                         b + (j + mine.begin) * cs, rs, cs, k, mine.size());
-        team.barrier();
-        right = packed_right<T>(table, scratch.data(), k);
-      }
-      gemm_blocked(table, {c.row(rows.begin) + j, rows.size(), nj, c.ld},
-                   {a.data + rows.begin * a.rs, a.rs, a.cs}, right, k,
-                   bias ? bias + j : nullptr, accumulate, left_scratch);
+    const MatrixView<T> c_rows = {c.row(rows.begin), rows.size(), n, c.ld};
+    const LeftOperand<T> a_rows = {a.data + rows.begin * a.rs, a.rs, a.cs};
+    if (pack_alone) {
+      gemm_packing(table, c_rows, a_rows, b, rs, cs, k, bias, accumulate, left_scratch,
+                   left_scratch + left_size);
+    } else {
+      gemm_blocked(table, c_rows, a_rows, right, k, bias, accumulate, left_scratch);
     }
   });
 }

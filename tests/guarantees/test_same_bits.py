@@ -394,22 +394,41 @@ def test_the_floating_point_environment_is_set_and_restored(rounding_upward, dty
     assert upward == [results(1)] * 3
 
 
+def trained_elsewhere(dtype, **environment):
+    """`trained_hash` in another process with these environment variables."""
+    program = (
+        "import sys, test_same_bits as t;"
+        "print(t.trained_hash(t.BIG, sys.argv[1], steps=20))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", program, dtype],
+        env=importing(__file__, OMP_NUM_THREADS="2", **environment),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return out.stdout.strip()
+
+
 def test_another_process_trains_to_the_same_bits():
     expected = trained_hash(BIG, "float32", steps=20)
-    program = (
-        "import test_same_bits as t; print(t.trained_hash(t.BIG, 'float32', steps=20))"
-    )
     with fm.threads(2):
         assert_trains_in_threads(BIG)
     for isa in fm.available_isas()[-2:]:
-        out = subprocess.run(
-            [sys.executable, "-c", program],
-            env=importing(__file__, FASTMLP_ISA=isa, OMP_NUM_THREADS="2"),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert out.stdout.strip() == expected
+        assert trained_elsewhere("float32", FASTMLP_ISA=isa) == expected
+
+
+# Caches of levels 1, 2 and 3. The first ones are so small that the products of BIG are
+# divided into blocks in each dimension.
+CACHES = (("1K", "4K", "0"), ("16K", "256K", "0"), ("48K/12/2", "2M/16/2", "480M"))
+
+
+@pytest.mark.parametrize("caches", CACHES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_caches_do_not_change_the_bits(dtype, caches):
+    names = ("FASTMLP_L1D", "FASTMLP_L2", "FASTMLP_L3")
+    variables = dict(zip(names, caches, strict=True))
+    assert trained_elsewhere(dtype, **variables) == trained_hash(BIG, dtype, steps=20)
 
 
 def test_a_copied_model_trains_alike():

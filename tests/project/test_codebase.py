@@ -62,19 +62,14 @@ FOLDERS = {
     "rl": {"contract", "core"},
     "solvers": {"contract", "threading", "core"},
     "network": {"contract", "threading", "core"},
-    "network/ops": {"contract", "threading", "core", "network"},
-    "network/passes": {"contract", "threading", "core", "network", "network/ops"},
-    "network/derivatives": {"contract", "threading", "core", "network", "network/ops"},
-    "model": {
-        "contract",
-        "threading",
-        "core",
-        "solvers",
-        "network",
-        "network/ops",
-        "network/passes",
-        "network/derivatives",
-    },
+}
+FOLDERS["network/ops"] = FOLDERS["network"] | {"dispatch", "network"}
+FOLDERS["network/passes"] = FOLDERS["network/ops"] | {"network/ops"}
+FOLDERS["network/derivatives"] = FOLDERS["network/passes"]
+FOLDERS["model"] = FOLDERS["network/passes"] | {
+    "solvers",
+    "network/passes",
+    "network/derivatives",
 }
 # The public headers that each folder implements.
 PUBLIC = {
@@ -85,7 +80,7 @@ PUBLIC = {
         "aligned_buffer",
         "fp_environment",
     },
-    "dispatch": {"isa"},
+    "dispatch": {"caches", "isa"},
     "threading": {"threads"},
     "core": {"gemm", "loss", "optimizer", "random", "dropout"},
     "rl": {"replay", "discounted_sums"},

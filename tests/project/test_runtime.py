@@ -1,6 +1,8 @@
 """Threads, instruction sets, the configuration and the self-check."""
 
+import ast
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -113,6 +115,39 @@ def test_the_environment_names_the_isa():
     assert "avx1024" in bad.stderr
 
 
+PRINT_CACHES = "from fastmlp import _core; print(_core.caches())"
+
+
+def test_the_environment_replaces_caches():
+    text = python(
+        PRINT_CACHES, FASTMLP_L1D="48K/12/2", FASTMLP_L2="2M", FASTMLP_L3="0"
+    ).stdout
+    expected = {"l1d": (49152, 12, 2), "l2": (2 << 20, 8, 1), "l3": (0, 8, 1)}
+    assert text == f"{expected}\n"
+    detected = ast.literal_eval(python(PRINT_CACHES).stdout)
+    text = python(PRINT_CACHES, FASTMLP_L1D="1500", FASTMLP_L2="").stdout
+    assert ast.literal_eval(text) == detected | {"l1d": (1500, 8, 1)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0", "-1", "100", "48k", "48KB", "K", "48K/", "48K/0", "4K/8/1/1", "9" * 30],
+)
+def test_an_impossible_cache(text):
+    bad = python("import fastmlp", FASTMLP_L1D=text)
+    assert bad.returncode != 0
+    message = f"FASTMLP_L1D must be the size of a cache such as 48K.*, got '{text}'"
+    assert re.search(message, bad.stderr)
+
+
+def test_caches_of_this_machine():
+    """Level 1 is assumed if it cannot be found; higher levels are larger or absent."""
+    l1d, l2, l3 = ast.literal_eval(python(PRINT_CACHES).stdout).values()
+    assert 4096 <= l1d[0] <= 1 << 20
+    assert all(size == 0 or size >= l1d[0] for size, _, _ in (l2, l3))
+    assert all(ways >= 1 and cpus >= 1 for _, ways, cpus in (l1d, l2, l3))
+
+
 def test_build_info_is_a_copy():
     info = fm.build_info()
     assert info["version"] == fm.__version__
@@ -128,6 +163,7 @@ def test_show_config(capsys):
         assert value in out
     fields = {line[:16].strip() for line in out.splitlines()}
     assert {"fastmlp", "numpy", "compiler", "flags", "isa in use", "threads"} <= fields
+    assert {"l1d cache", "l2 cache", "l3 cache"} <= fields
 
 
 # The self-check -----------------------------------------------------------------------

@@ -35,9 +35,10 @@ constexpr Index packed_right_bound(Index k, Index n) {
   return (n + kMostPanelColumns - 1) / kMostPanelColumns * kMostPanelColumns * k;
 }
 
-// Number of elements of scratch memory for one block of the left operand, and for one
-// block of the right operand.
-Index left_scratch_size(Index k);
+// Number of elements of scratch memory for one block of an m x k left operand, and for
+// one block of a k x n right operand.
+template <class T>
+Index left_scratch_size(Index m, Index k);
 template <class T>
 Index right_scratch_size(Index k, Index n);
 
@@ -56,6 +57,11 @@ template <class T>
 void gemm_blocked(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a,
                   RightOperand<T> b, Index k, const T* bias, bool accumulate,
                   T* left_scratch, const Epilogue<T>& epilogue = {});
+
+// The least number of rows for which it pays that a thread packs the right operand on
+// its own: packing then takes a small part of the product's time, and the packed blocks
+// are used while they are in the thread's own cache.
+constexpr Index kRowsForPackingAlone = 192;
 
 // The same product with an unpacked B(p, j) = b[p * rs + j * cs], which is packed into
 // `right_scratch` block by block. This suits a B so large that, if it were packed as a

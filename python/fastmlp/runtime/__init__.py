@@ -182,7 +182,14 @@ def build_info() -> dict[str, Any]:
 
 
 def show_config() -> None:
-    """Print the configuration, for bug reports."""
+    """Print the configuration, for bug reports.
+
+    The sizes of the data caches determine how work is divided into blocks, never the
+    results. The environment variables FASTMLP_L1D, FASTMLP_L2 and FASTMLP_L3 replace
+    the detected caches when fastmlp is imported. A variable holds a size such as
+    ``48K`` or ``2M``, optionally followed by the number of ways and the number of CPUs
+    that share the cache, such as ``2M/16/2``; ``0`` means that there is no such cache.
+    """
     import platform
 
     import numpy as np
@@ -194,6 +201,11 @@ def show_config() -> None:
     rows["available isas"] = available_isas()
     rows["isa in use"] = isa()
     rows["threads"] = get_num_threads()
+    for level, (size, ways, cpus) in _core.caches().items():
+        shared = f", shared by {cpus} CPUs" if cpus > 1 else ""
+        rows[f"{level} cache"] = (
+            f"{size // 1024} KiB, {ways} ways{shared}" if size else "none"
+        )
     for name, value in rows.items():
         if isinstance(value, (list, tuple)):
             value = " ".join(map(str, value))

@@ -86,7 +86,7 @@ class Derivation {
     me.losses = arena.take(rows);
     me.scales = arena.take(rows);
     if (plan_.needs_identity) me.identity = arena.take(all * net_.n_in);
-    me.scratch = arena.take(dense_left_scratch_size(net_, std::max(rows, all)));
+    me.scratch = arena.take(dense_left_scratch_size<T>(net_, std::max(rows, all)));
     me.list.resize(static_cast<size_t>(longest_list * rows));
     me.count.resize(static_cast<size_t>(rows));
   }

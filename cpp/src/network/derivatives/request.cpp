@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "fastmlp/caches.h"
 #include "fastmlp/kernel_table.h"
 #include "network/arena.h"
 
@@ -120,7 +121,8 @@ class Planner {
   // Chooses the largest numbers of rows and directions of a tile for which the tile's
   // memory fits in the second-level cache.
   void plan_tiles() {
-    constexpr Index kBytes = 384 << 10;
+    // The rest of the cache is for weights.
+    const Index bytes = caches().l2_of_core() / 8 * 3;
     constexpr Index kMostRows = 192, kFewestDirections = 16;
     Index for_row = 0, for_direction = 0;  // elements
     double for_each = 0;                   // operations for a direction
@@ -138,7 +140,7 @@ class Planner {
     const double operations = net_.work + static_cast<double>(k) * for_each;
     const double flops = 2.0 * static_cast<double>(rq_.rows) * operations;
 
-    const Index budget = kBytes / static_cast<Index>(sizeof(T));
+    const Index budget = bytes / static_cast<Index>(sizeof(T));
     Index rows = budget / std::max<Index>(for_row + k * for_direction, 1);
     Index chunks = 1;
     if (rows < 1 && for_direction > 0) {

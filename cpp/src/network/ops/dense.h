@@ -10,6 +10,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "fastmlp/caches.h"
 #include "fastmlp/gemm.h"
 #include "fastmlp/optimizer.h"
 #include "fastmlp/random.h"
@@ -37,14 +38,15 @@ inline bool has_few_outputs_forward(const OpPlan& op) {
 // used. `rows`: number of rows that use a block.
 template <class T>
 bool packed_in_blocks(const OpPlan& op, Index rows) {
-  constexpr Index kBytes = 2 << 20;
-  constexpr Index kRows = 192;
-  return rows >= kRows && op.weight_size * static_cast<Index>(sizeof(T)) >= kBytes;
+  return rows >= kRowsForPackingAlone &&
+         op.weight_size * static_cast<Index>(sizeof(T)) >= 2 * caches().l2_of_core();
 }
 
 // Elements of Scratch::left that dense ops need for up to `rows` rows.
-inline Index dense_left_scratch_size(const NetworkPlan& net, Index rows) {
-  Index size = left_scratch_size(std::max(rows, net.widest));
+template <class T>
+Index dense_left_scratch_size(const NetworkPlan& net, Index rows) {
+  const Index longest = std::max(rows, net.widest);
+  Index size = left_scratch_size<T>(longest, longest);
   for (const OpPlan& op : net.ops) {
     if (!op.is_dense() || op.n_out > kFewOutputs) continue;
     // One panel of rows of the inputs, and the transpose of the few outputs or of their

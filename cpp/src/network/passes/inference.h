@@ -59,7 +59,7 @@ class Inference {
 
   void run(InferenceMemory<T>& memory) {
     const Index packed_size = pack_ ? this->packed_size() : 0;
-    const Index scratch_size = few_ ? 0 : dense_left_scratch_size(net_, 1);
+    const Index scratch_size = few_ ? 0 : dense_left_scratch_size<T>(net_, tile_);
     const Index per_member =
         net_.n_inference_buffers * values_ + tile_ + net_.n_buffers + scratch_size;
     memory.buffer.reserve(packed_size + plan_.most * per_member);

@@ -1,6 +1,7 @@
 // How many rows at a time training and inference take through all ops.
 #pragma once
 
+#include "fastmlp/caches.h"
 #include "network/plan.h"
 
 namespace fastmlp::detail {
@@ -9,10 +10,9 @@ namespace fastmlp::detail {
 // weights again.
 template <class T>
 Index tile_rows(const NetworkPlan& net) {
-  constexpr double kCachedBytes = 256 << 10;
-  constexpr double kLargeBytes = 4 << 20;
   const double bytes = net.weights * sizeof(T);
-  return bytes <= kCachedBytes ? 96 : bytes <= kLargeBytes ? 256 : 512;
+  const auto cache = static_cast<double>(caches().l2_of_core());
+  return bytes <= cache / 4 ? 96 : bytes <= 4 * cache ? 256 : 512;
 }
 
 }  // namespace fastmlp::detail

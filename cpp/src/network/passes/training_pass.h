@@ -6,6 +6,7 @@
 #include <cmath>
 #include <string>
 
+#include "fastmlp/caches.h"
 #include "network/ops/ops.h"
 #include "network/passes/diagnosis.h"
 #include "network/passes/pass_args.h"
@@ -20,9 +21,9 @@ namespace fastmlp::detail {
 // chunk pays.
 template <class T>
 Index chunk_rows(const NetworkPlan& net, Index rows) {
-  constexpr Index kBytes = 1 << 20;
   constexpr Index kFewest = 512;
-  const Index fitting = kBytes / (net.values_per_row * static_cast<Index>(sizeof(T)));
+  const Index fitting =
+      caches().l2_of_core() / (net.values_per_row * static_cast<Index>(sizeof(T)));
   const Index most = std::max(kFewest, fitting);
   // Chunks of about the same size, of whole register tiles.
   const Index chunks = (rows + most - 1) / most;

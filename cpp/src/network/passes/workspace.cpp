@@ -15,7 +15,7 @@ void Workspace<T>::prepare(const NetworkPlan& net, Index n_rows, Index batch_row
   threads = std::max(threads, threads_);
   // If an allocation throws, the workspace counts as empty.
   rows_ = 0;
-  left_size_ = dense_left_scratch_size(net, n_rows);
+  left_size_ = dense_left_scratch_size<T>(net, n_rows);
   right_size_ = dense_right_scratch_size<T>(net, n_rows);
   const auto take_all = [&](T* base) {
     Arena<T> arena(base);

@@ -1,0 +1,31 @@
+// The data caches of this machine. They decide the sizes of blocks, and so the speed,
+// but never the results.
+#pragma once
+
+#include "fastmlp/types.h"
+
+namespace fastmlp {
+
+struct Cache {
+  Index bytes = 0;  // 0: there is no such cache
+  int ways = 1;     // associativity
+  int cpus = 1;     // number of logical CPUs that share it
+};
+
+struct Caches {
+  Cache l1d, l2, l3;
+
+  // A core's share of the level-2 cache, in bytes. CPUs that share the level-1 cache
+  // are threads of the same core. Without a level-2 cache, the size of level 1.
+  Index l2_of_core() const;
+};
+
+// The caches, detected by the first call: by CPUID on x86, from sysfs on other Linux
+// machines, by sysctl on macOS. Sizes that cannot be detected are assumed to be small.
+// Each cache can be replaced by an environment variable, FASTMLP_L1D, FASTMLP_L2 or
+// FASTMLP_L3: a size such as "48K" or "2M", or "0" for no cache, optionally followed by
+// the ways and the CPUs, such as "2M/16/2" (default: 8 ways, 1 CPU). Throws
+// std::invalid_argument if such a variable cannot be understood.
+const Caches& caches();
+
+}  // namespace fastmlp
