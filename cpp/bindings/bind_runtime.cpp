@@ -35,6 +35,7 @@ py::dict cache_sizes() {
   add("l1d", caches().l1d);
   add("l2", caches().l2);
   add("l3", caches().l3);
+  result["l3_is_near"] = caches().l3_is_near;
   return result;
 }
 

@@ -18,52 +18,67 @@ constexpr Index kLongRow = 1024;
 
 template <class T>
 Index left_scratch_size(Index m, Index k) {
-  const GemmBlocks& blocks = gemm_blocks<T>();
-  const Index rows = (m + kRowGrain - 1) / kRowGrain * kRowGrain;
-  return std::min(rows, blocks.mc) * std::min(k, blocks.kc);
+  return most_left_elements(gemm_limits<T>(), m, k);
 }
 
 template <class T>
 Index right_scratch_size(Index k, Index n) {
-  const GemmBlocks& blocks = gemm_blocks<T>();
-  return packed_right_bound(std::min(k, blocks.kc), std::min(n, blocks.nc));
+  return most_right_elements(gemm_limits<T>(), n, k);
 }
 
 namespace {
 
-// right_block(p, j, kp, nj) returns the operand for kp rows and nj columns of B from
+// block_of_b(p, j, kp, nj) returns the operand for kp rows and nj columns of B from
 // (p, j) on.
-template <class T, class RightBlock>
+template <class T, class BlockOfB>
 void gemm_in_blocks(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a,
-                    RightBlock right_block, Index k, const T* bias, bool accumulate,
+                    BlockOfB block_of_b, Index k, const T* bias, bool accumulate,
                     T* left_scratch, const Epilogue<T>& epilogue) {
   const Index m = c.rows, n = c.cols;
-  const bool pack =
-      left_scratch && (a.cs != 1 || k >= kLongRow) && m >= table.mr && n > 2 * table.nr;
-  const GemmBlocks& most = gemm_blocks<T>();
-  constexpr Index kStepGrain = 8;
-  const Index kc = even_block(k, most.kc, kStepGrain);
-  const Index mc = even_block(m, most.mc, kRowGrain);
-  const Index nc = even_block(n, most.nc, table.nr);
-  for (Index i = 0; i < m; i += mc) {
-    const Index mi = std::min(m - i, mc);
-    for (Index p = 0; p < k || p == 0; p += kc) {
-      const Index kp = std::min(k - p, kc);
-      LeftOperand<T> left = {a.data + i * a.rs + p * a.cs, a.rs, a.cs};
-      if (pack) {
-        table.pack_left(left_scratch, left, mi, kp);
-        left = {left_scratch, 1, table.mr};
-      }
+  const bool pack = left_scratch && (a.cs != 1 || k >= kLongRow) && m > kStripRows &&
+                    n > 2 * table.nr;
+  const GemmBlocks blocks = gemm_blocks(gemm_limits<T>(), m, n, k, table.nr);
+  const Index kc = blocks.kc, mc = blocks.mc, nc = blocks.nc;
+  LeftOperand<T> left = {};
+  RightOperand<T> right = {};
+  const auto take_left = [&](Index i, Index p) {
+    left = {a.data + i * a.rs + p * a.cs, a.rs, a.cs};
+    if (!pack) return;
+    table.pack_left(left_scratch, left, std::min(m - i, mc), std::min(k - p, kc));
+    left = {left_scratch, 1, table.mr};
+  };
+  const auto take_right = [&](Index p, Index j) {
+    right = block_of_b(p, j, std::min(k - p, kc), std::min(n - j, nc));
+  };
+  const auto multiply = [&](Index i, Index p, Index j) {
+    Epilogue<T> at_end;
+    if (p + kc >= k) {
+      at_end = epilogue;
+      if (epilogue.saved) at_end.saved += i * epilogue.ld + j;
+    }
+    table.gemm(c.data + i * c.ld + j, c.ld, left, right, std::min(m - i, mc),
+               std::min(n - j, nc), std::min(k - p, kc),
+               p == 0 && bias ? bias + j : nullptr, accumulate || p > 0, at_end);
+  };
+  const Index p_end = std::max<Index>(k, 1);  // C is initialised even if k is 0
+  if (blocks.keeps_b) {
+    for (Index p = 0; p < p_end; p += kc) {
       for (Index j = 0; j < n; j += nc) {
-        const Index nj = std::min(n - j, nc);
-        const RightOperand<T> right = right_block(p, j, kp, nj);
-        Epilogue<T> at_end;
-        if (p + kp == k) {
-          at_end = epilogue;
-          if (epilogue.saved) at_end.saved += i * epilogue.ld + j;
+        take_right(p, j);
+        for (Index i = 0; i < m; i += mc) {
+          take_left(i, p);
+          multiply(i, p, j);
         }
-        table.gemm(c.data + i * c.ld + j, c.ld, left, right, mi, nj, kp,
-                   p == 0 && bias ? bias + j : nullptr, accumulate || p > 0, at_end);
+      }
+    }
+  } else {
+    for (Index i = 0; i < m; i += mc) {
+      for (Index p = 0; p < p_end; p += kc) {
+        take_left(i, p);
+        for (Index j = 0; j < n; j += nc) {
+          take_right(p, j);
+          multiply(i, p, j);
+        }
       }
     }
   }
@@ -75,6 +90,11 @@ template <class T>
 void gemm_blocked(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a,
                   RightOperand<T> b, Index k, const T* bias, bool accumulate,
                   T* left_scratch, const Epilogue<T>& epilogue) {
+  // A single strip uses B only once, so B is best read from end to end.
+  if (c.rows <= kStripRows) {
+    return table.gemm(c.data, c.ld, a, b, c.rows, c.cols, k, bias, accumulate,
+                      epilogue);
+  }
   const auto block = [&](Index p, Index j, Index, Index) -> RightOperand<T> {
     return {b.data + j / table.nr * b.panel_stride + p * b.ld, b.ld, b.panel_stride};
   };

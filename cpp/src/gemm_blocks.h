@@ -1,16 +1,23 @@
-// The sizes of a product's blocks, from the sizes of the caches. They follow the
-// analysis of Low, Igual, Smith and Quintana-Orti, "Analytical Modeling Is Enough for
-// High-Performance BLIS", ACM TOMS 43(2), 2016, with the roles of the operands
-// exchanged: a strip of A stays in the level-1 cache and B streams past it from level
-// 2, which measured faster than the opposite.
+// The sizes of a product's blocks and the order of its loops, from the caches.
 //
-//   for each mc rows, each kc steps of k:     pack A, mc x kc
-//     for each nc columns:                    pack B, kc x nc; it stays in level 2
-//       for each strip of mr rows:            it stays in level 1, mr x kc
+// If the level-3 cache is near, a large block of B stays in it:
+//
+//   for each kc steps of k, each nc columns:  pack B, kc x nc, for level 3
+//     for each mc rows:                       pack A, mc x kc, for level 2
+//       for each strip of mr rows:            mr x kc of A, at most level 1
 //         for each panel of nr columns:       one tile of C
 //
-// A is read from wherever it is once for nc columns, and B once for mc rows, so that
-// neither needs much bandwidth beyond level 2, however slow the memory is there.
+// Otherwise a small block of B stays in level 2:
+//
+//   for each mc rows, each kc steps of k:     pack A, mc x kc
+//     for each nc columns:                    pack B, kc x nc, for level 2
+//       for each strip of mr rows:            mr x kc of A, at most level 1
+//         for each panel of nr columns:       one tile of C
+//
+// Beyond level 2, A is then read once per nc columns and B once per mc rows, so that
+// neither needs much bandwidth there. See Low, Igual, Smith and Quintana-Orti,
+// "Analytical Modeling Is Enough for High-Performance BLIS", ACM TOMS 43(2), 2016;
+// unlike there, the innermost loop reuses the strip of A, not the panel of B.
 #pragma once
 
 #include <algorithm>
@@ -20,46 +27,90 @@
 
 namespace fastmlp::detail {
 
-struct GemmBlocks {
-  Index kc, mc, nc;
-};
-
-// The largest blocks. `kc` and `nc` are such that half the level-1 cache holds a strip
-// of A and half the level-2 cache of a core holds a block of B; the other halves are
-// for what streams past. All are limits for every instruction set.
-template <class T>
-GemmBlocks gemm_blocks(const Caches& caches) {
-  constexpr Index kSize = sizeof(T), kMostTileRows = 8;
-  // Half of the ways, because lines that are accessed in order fill the cache way by
-  // way.
-  const Index ways = caches.l1d.ways;
-  const Index strip = caches.l1d.bytes / ways * std::max<Index>(ways / 2, 1);
-  // C is loaded and stored once per kc steps; longer sums hardly reduce that cost.
-  constexpr Index kFewestSteps = 64, kMostSteps = 1024, kStepGrain = 16;
-  const Index steps = strip / (kMostTileRows * kSize) / kStepGrain * kStepGrain;
-  const Index kc = std::clamp(steps, kFewestSteps, kMostSteps);
-  constexpr Index kFewestColumns = 2 * kMostPanelColumns, kMostColumns = 1024;
-  const Index columns =
-      caches.l2_of_core() / 2 / (kc * kSize) / kMostPanelColumns * kMostPanelColumns;
-  // Each element of B takes part in mc multiply-adds per fetch: far more than any
-  // memory needs.
-  constexpr Index kRows = 20 * kRowGrain;
-  return {kc, kRows, std::clamp(columns, kFewestColumns, kMostColumns)};
-}
-
-// The same for this machine.
-template <class T>
-const GemmBlocks& gemm_blocks() {
-  static const GemmBlocks blocks = gemm_blocks<T>(caches());
-  return blocks;
-}
-
 // The size of blocks, a multiple of `grain`, if n is cut into as few nearly equal
 // blocks of at most `most` as possible; `most` is a multiple of `grain`.
 inline Index even_block(Index n, Index most, Index grain) {
   if (n <= most) return most;
   const Index blocks = (n + most - 1) / most;
   return ((n + blocks - 1) / blocks + grain - 1) / grain * grain;
+}
+
+constexpr Index kStripRows = 8;  // at least mr of every instruction set
+
+// The limits that the caches set; they suit every instruction set.
+struct GemmLimits {
+  Index steps;       // kc: a strip of A is no larger than the level-1 cache
+  Index block_of_b;  // elements of kc x nc
+  bool keeps_b;      // the first of the orders above
+};
+
+template <class T>
+GemmLimits gemm_limits(const Caches& caches) {
+  constexpr Index kSize = sizeof(T);
+  // With a strip as large as the cache, B evicts parts of it, which are then fetched
+  // from level 2 again. That costs less than loading and storing C more often, which is
+  // needed once per kc steps: on Zen 3, half the steps are 1 to 4 % slower.
+  constexpr Index kFewestSteps = 64, kMostSteps = 1024, kGrain = 16;
+  const Index steps = caches.l1d.bytes / (kStripRows * kSize) / kGrain * kGrain;
+  // Other cores use the level-3 cache too, and so do A and C.
+  const Index bytes = caches.l3_is_near ? caches.l3.bytes / 8 : l2_of_core(caches) / 2;
+  return {std::clamp(steps, kFewestSteps, kMostSteps), bytes / kSize,
+          caches.l3_is_near};
+}
+
+// The same for this machine.
+template <class T>
+const GemmLimits& gemm_limits() {
+  static const GemmLimits limits = gemm_limits<T>(caches());
+  return limits;
+}
+
+// n rounded up to whole panels of every instruction set.
+inline Index whole_panels(Index n) {
+  return (n + kMostPanelColumns - 1) / kMostPanelColumns * kMostPanelColumns;
+}
+
+struct GemmBlocks {
+  Index kc, mc, nc;
+  bool keeps_b;
+};
+constexpr Index kFewestBlockColumns = 2 * kMostPanelColumns;
+constexpr Index kMostBlockRows = 20 * kRowGrain;
+
+// The blocks for C[m, n] = A[m, k] B[k, n] with panels of nr columns.
+inline GemmBlocks gemm_blocks(const GemmLimits& limits, Index m, Index n, Index k,
+                              Index nr) {
+  constexpr Index kGrain = 8, kMostColumns = 1024;
+  // If A is packed inside, a few strips at a time stay close. If it is packed outside,
+  // each element of a block of B takes part in mc multiply-adds: more than any memory
+  // needs.
+  constexpr Index kFewRows = 4 * kRowGrain;
+  // The usual case in small networks, without divisions: a single block of B, for which
+  // both orders are the same.
+  if (k <= limits.steps && n <= kMostColumns &&
+      whole_panels(n) * k <= limits.block_of_b) {
+    return {limits.steps, kFewRows, kMostColumns, true};
+  }
+  const Index kc = even_block(k, limits.steps, kGrain);
+  const Index columns = limits.block_of_b / std::min(std::max<Index>(k, 1), kc) /
+                        kMostPanelColumns * kMostPanelColumns;
+  const Index nc =
+      even_block(n, std::clamp(columns, kFewestBlockColumns, kMostColumns), nr);
+  const Index mc = limits.keeps_b ? kFewRows : even_block(m, kMostBlockRows, kRowGrain);
+  return {kc, mc, nc, limits.keeps_b};
+}
+
+// The most elements of a block of A, and of a packed block of B, of products with at
+// most m, n and k.
+inline Index most_left_elements(const GemmLimits& limits, Index m, Index k) {
+  const Index rows = (m + kRowGrain - 1) / kRowGrain * kRowGrain;
+  return std::min(rows, kMostBlockRows) * std::min(k, limits.steps);
+}
+inline Index most_right_elements(const GemmLimits& limits, Index n, Index k) {
+  const Index kc = std::min(k, limits.steps);
+  const Index whole =
+      (n + kMostPanelColumns - 1) / kMostPanelColumns * kMostPanelColumns;
+  return std::min(whole * kc, std::max(limits.block_of_b, kFewestBlockColumns * kc));
 }
 
 }  // namespace fastmlp::detail

@@ -418,15 +418,21 @@ def test_another_process_trains_to_the_same_bits():
         assert trained_elsewhere("float32", FASTMLP_ISA=isa) == expected
 
 
-# Caches of levels 1, 2 and 3. The first ones are so small that the products of BIG are
-# divided into blocks in each dimension.
-CACHES = (("1K", "4K", "0"), ("16K", "256K", "0"), ("48K/12/2", "2M/16/2", "480M"))
+# Caches of levels 1, 2 and 3, and whether level 3 is near. The first ones are so small
+# that the products of BIG are divided into blocks in each dimension.
+CACHES = (
+    ("1K", "4K", "0", "0"),
+    ("1K", "4K", "8K", "1"),
+    ("16K", "256K", "0", "0"),
+    ("32K", "1M", "32M", "1"),
+    ("48K/12/2", "2M/16/2", "480M", "0"),
+)
 
 
 @pytest.mark.parametrize("caches", CACHES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_caches_do_not_change_the_bits(dtype, caches):
-    names = ("FASTMLP_L1D", "FASTMLP_L2", "FASTMLP_L3")
+    names = ("FASTMLP_L1D", "FASTMLP_L2", "FASTMLP_L3", "FASTMLP_NEAR_L3")
     variables = dict(zip(names, caches, strict=True))
     assert trained_elsewhere(dtype, **variables) == trained_hash(BIG, dtype, steps=20)
 

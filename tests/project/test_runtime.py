@@ -123,7 +123,10 @@ def test_the_environment_replaces_caches():
         PRINT_CACHES, FASTMLP_L1D="48K/12/2", FASTMLP_L2="2M", FASTMLP_L3="0"
     ).stdout
     expected = {"l1d": (49152, 12, 2), "l2": (2 << 20, 8, 1), "l3": (0, 8, 1)}
-    assert text == f"{expected}\n"
+    assert text == f"{expected | {'l3_is_near': False}}\n"
+    for near in (False, True):
+        text = python(PRINT_CACHES, FASTMLP_L3="8M", FASTMLP_NEAR_L3=str(int(near)))
+        assert ast.literal_eval(text.stdout)["l3_is_near"] == near
     detected = ast.literal_eval(python(PRINT_CACHES).stdout)
     text = python(PRINT_CACHES, FASTMLP_L1D="1500", FASTMLP_L2="").stdout
     assert ast.literal_eval(text) == detected | {"l1d": (1500, 8, 1)}
@@ -140,9 +143,16 @@ def test_an_impossible_cache(text):
     assert re.search(message, bad.stderr)
 
 
+def test_an_impossible_nearness():
+    bad = python("import fastmlp", FASTMLP_NEAR_L3="yes")
+    assert bad.returncode != 0
+    assert "FASTMLP_NEAR_L3 must be 0 or 1, got 'yes'" in bad.stderr
+
+
 def test_caches_of_this_machine():
     """Level 1 is assumed if it cannot be found; higher levels are larger or absent."""
-    l1d, l2, l3 = ast.literal_eval(python(PRINT_CACHES).stdout).values()
+    l1d, l2, l3, near = ast.literal_eval(python(PRINT_CACHES).stdout).values()
+    assert near is False or l3[0] > 0
     assert 4096 <= l1d[0] <= 1 << 20
     assert all(size == 0 or size >= l1d[0] for size, _, _ in (l2, l3))
     assert all(ways >= 1 and cpus >= 1 for _, ways, cpus in (l1d, l2, l3))

@@ -14,18 +14,26 @@ struct Cache {
 
 struct Caches {
   Cache l1d, l2, l3;
-
-  // A core's share of the level-2 cache, in bytes. CPUs that share the level-1 cache
-  // are threads of the same core. Without a level-2 cache, the size of level 1.
-  Index l2_of_core() const;
+  // Whether a core gets data from level 3 about as fast as it computes with them, as on
+  // AMD's CPUs since Zen, where few cores share a cache. The level-3 caches of large
+  // CPUs with a mesh of cores are much slower.
+  bool l3_is_near = false;
 };
+
+// A core's share of the level-2 cache, in bytes; without such a cache, the size of
+// level 1. CPUs that share the level-1 cache count as threads of one core.
+Index l2_of_core(const Caches& caches);
 
 // The caches, detected by the first call: by CPUID on x86, from sysfs on other Linux
 // machines, by sysctl on macOS. Sizes that cannot be detected are assumed to be small.
 // Each cache can be replaced by an environment variable, FASTMLP_L1D, FASTMLP_L2 or
 // FASTMLP_L3: a size such as "48K" or "2M", or "0" for no cache, optionally followed by
-// the ways and the CPUs, such as "2M/16/2" (default: 8 ways, 1 CPU). Throws
-// std::invalid_argument if such a variable cannot be understood.
+// the ways and the CPUs, such as "2M/16/2" (default: 8 ways, 1 CPU). FASTMLP_NEAR_L3,
+// "0" or "1", replaces l3_is_near. Throws std::invalid_argument if such a variable
+// cannot be understood.
 const Caches& caches();
+
+// l2_of_core(caches()), computed once.
+Index l2_of_core();
 
 }  // namespace fastmlp

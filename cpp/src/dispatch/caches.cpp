@@ -18,7 +18,7 @@ namespace fastmlp {
 namespace {
 
 // For what cannot be detected: the caches of most small machines are at least as large.
-const Caches kAssumed = {{32 << 10, 8, 1}, {256 << 10, 8, 1}, {0, 1, 1}};
+const Caches kAssumed = {{32 << 10, 8, 1}, {256 << 10, 8, 1}, {0, 1, 1}, false};
 
 // The cache of a level in `found`, or null.
 Cache* at_level(Caches& found, unsigned level) {
@@ -27,6 +27,14 @@ Cache* at_level(Caches& found, unsigned level) {
 }
 
 #if defined(FASTMLP_HAVE_CPUID)
+bool is_amd() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (!__get_cpuid(0, &eax, &ebx, &ecx, &edx)) return false;
+  // "Auth" of AuthenticAMD, and "Hygo" of HygonGenuine, which makes AMD's Zen.
+  constexpr unsigned kAuth = 0x68747541, kHygo = 0x6f677948;
+  return ebx == kAuth || ebx == kHygo;
+}
+
 // Intel's CPUs describe their caches in leaf 4, AMD's in leaf 0x8000001d, in the same
 // form; the other leaf is then empty.
 void detect(Caches& found) {
@@ -47,6 +55,7 @@ void detect(Caches& found) {
       cache->cpus = static_cast<int>((eax >> 14 & 0xfff) + 1);
     }
   }
+  found.l3_is_near = is_amd() && found.l3.bytes > 0;
 }
 #elif defined(__linux__)
 // Number of CPUs in a list such as "0-3,8".
@@ -143,6 +152,17 @@ void replace_from_environment(Cache& cache, const char* variable, bool may_be_no
   cache = {bytes, static_cast<int>(ways), static_cast<int>(cpus)};
 }
 
+void replace_from_environment(bool& flag, const char* variable) {
+  const char* const text = std::getenv(variable);
+  if (!text || !*text) return;
+  const bool valid = (*text == '0' || *text == '1') && !text[1];
+  if (!valid) {
+    throw std::invalid_argument(std::string("environment variable ") + variable +
+                                " must be 0 or 1, got '" + text + "'");
+  }
+  flag = *text == '1';
+}
+
 Caches all_caches() {
   Caches found;
   detect(found);
@@ -150,19 +170,26 @@ Caches all_caches() {
   replace_from_environment(found.l1d, "FASTMLP_L1D", false);
   replace_from_environment(found.l2, "FASTMLP_L2", true);
   replace_from_environment(found.l3, "FASTMLP_L3", true);
+  replace_from_environment(found.l3_is_near, "FASTMLP_NEAR_L3");
+  found.l3_is_near = found.l3_is_near && found.l3.bytes > 0;
   return found;
 }
 
 }  // namespace
 
-Index Caches::l2_of_core() const {
-  if (l2.bytes == 0) return l1d.bytes;
-  return l2.bytes / std::max(1, l2.cpus / l1d.cpus);
+Index l2_of_core(const Caches& caches) {
+  if (caches.l2.bytes == 0) return caches.l1d.bytes;
+  return caches.l2.bytes / std::max(1, caches.l2.cpus / caches.l1d.cpus);
 }
 
 const Caches& caches() {
   static const Caches all = all_caches();
   return all;
+}
+
+Index l2_of_core() {
+  static const Index bytes = l2_of_core(caches());
+  return bytes;
 }
 
 }  // namespace fastmlp

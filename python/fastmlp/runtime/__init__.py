@@ -181,6 +181,14 @@ def build_info() -> dict[str, Any]:
     return dict(_core.build_info())
 
 
+def _cache_text(cache: tuple[int, int, int]) -> str:
+    size, ways, cpus = cache
+    if size == 0:
+        return "none"
+    shared = f", shared by {cpus} CPUs" if cpus > 1 else ""
+    return f"{size // 1024} KiB, {ways} ways{shared}"
+
+
 def show_config() -> None:
     """Print the configuration, for bug reports.
 
@@ -189,6 +197,8 @@ def show_config() -> None:
     the detected caches when fastmlp is imported. A variable holds a size such as
     ``48K`` or ``2M``, optionally followed by the number of ways and the number of CPUs
     that share the cache, such as ``2M/16/2``; ``0`` means that there is no such cache.
+    FASTMLP_NEAR_L3 (``0`` or ``1``) tells whether the level-3 cache is nearly as fast
+    as level 2; this is assumed of AMD's CPUs only.
     """
     import platform
 
@@ -201,11 +211,11 @@ def show_config() -> None:
     rows["available isas"] = available_isas()
     rows["isa in use"] = isa()
     rows["threads"] = get_num_threads()
-    for level, (size, ways, cpus) in _core.caches().items():
-        shared = f", shared by {cpus} CPUs" if cpus > 1 else ""
-        rows[f"{level} cache"] = (
-            f"{size // 1024} KiB, {ways} ways{shared}" if size else "none"
-        )
+    caches = _core.caches()
+    rows["l1d cache"] = _cache_text(caches["l1d"])
+    rows["l2 cache"] = _cache_text(caches["l2"])
+    near = ", near" if caches["l3_is_near"] else ""
+    rows["l3 cache"] = _cache_text(caches["l3"]) + near
     for name, value in rows.items():
         if isinstance(value, (list, tuple)):
             value = " ".join(map(str, value))

@@ -122,7 +122,7 @@ class Planner {
   // memory fits in the second-level cache.
   void plan_tiles() {
     // The rest of the cache is for weights.
-    const Index bytes = caches().l2_of_core() / 8 * 3;
+    const Index bytes = l2_of_core() / 8 * 3;
     constexpr Index kMostRows = 192, kFewestDirections = 16;
     Index for_row = 0, for_direction = 0;  // elements
     double for_each = 0;                   // operations for a direction

@@ -39,7 +39,7 @@ inline bool has_few_outputs_forward(const OpPlan& op) {
 template <class T>
 bool packed_in_blocks(const OpPlan& op, Index rows) {
   return rows >= kRowsForPackingAlone &&
-         op.weight_size * static_cast<Index>(sizeof(T)) >= 2 * caches().l2_of_core();
+         op.weight_size * static_cast<Index>(sizeof(T)) >= 2 * l2_of_core();
 }
 
 // Elements of Scratch::left that dense ops need for up to `rows` rows.

@@ -11,7 +11,7 @@ namespace fastmlp::detail {
 template <class T>
 Index tile_rows(const NetworkPlan& net) {
   const double bytes = net.weights * sizeof(T);
-  const auto cache = static_cast<double>(caches().l2_of_core());
+  const auto cache = static_cast<double>(l2_of_core());
   return bytes <= cache / 4 ? 96 : bytes <= 4 * cache ? 256 : 512;
 }
 

@@ -23,7 +23,7 @@ template <class T>
 Index chunk_rows(const NetworkPlan& net, Index rows) {
   constexpr Index kFewest = 512;
   const Index fitting =
-      caches().l2_of_core() / (net.values_per_row * static_cast<Index>(sizeof(T)));
+      l2_of_core() / (net.values_per_row * static_cast<Index>(sizeof(T)));
   const Index most = std::max(kFewest, fitting);
   // Chunks of about the same size, of whole register tiles.
   const Index chunks = (rows + most - 1) / most;
