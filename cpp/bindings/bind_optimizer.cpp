@@ -227,7 +227,8 @@ bool load_slots(Optimizer::AnySlots& to, const py::dict& from,
 
 void load_state(Optimizer& optimizer, const py::dict& state) {
   if (!state.contains("step") || !state.contains("slots")) {
-    throw py::value_error("state must have the keys 'step' and 'slots'");
+    throw py::value_error("state must have the keys 'step' and 'slots', got " +
+                          std::string(py::str(py::list(state))));
   }
   const auto step_count = py::cast<int64_t>(state["step"]);
   if (step_count < 0)

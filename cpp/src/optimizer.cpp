@@ -199,8 +199,9 @@ OptimizerSlots<T>& Optimizer::prepare(Index which, Index size) {
     throw std::invalid_argument(
         "the optimiser holds state for an array of " + std::to_string(held) +
         (std::holds_alternative<OptimizerSlots<float>>(any) ? " float32" : " float64") +
-        " parameters, but got " + std::to_string(size) +
-        (sizeof(T) == sizeof(float) ? " float32" : " float64") + " parameters");
+        " parameters, but " + std::to_string(size) +
+        (sizeof(T) == sizeof(float) ? " float32" : " float64") +
+        " parameters were passed");
   }
   if (clips_by_norm()) slots->squares.reserve(square_chunks(size));
   return *slots;

@@ -412,7 +412,7 @@ class LayerNorm(RowNormalization):
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type, or ``eps`` is not positive.
+        If an argument has the wrong type, or ``eps`` is not positive.
     """
 
     __slots__ = ()
@@ -437,7 +437,7 @@ class RMSNorm(RowNormalization):
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type, or ``eps`` is not positive.
+        If an argument has the wrong type, or ``eps`` is not positive.
     """
 
     __slots__ = ()
@@ -473,7 +473,7 @@ class BatchNorm(Normalization):
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or is out of range.
+        If an argument has the wrong type or is out of range.
     """
 
     __slots__ = ("affine", "eps", "momentum")

@@ -71,7 +71,8 @@ def accuracy(
     Raises
     ------
     TypeError, ValueError
-        If an array has a wrong shape or dtype, or ``kind`` or ``threshold`` is invalid.
+        If an array has the wrong shape or dtype, or ``kind`` or ``threshold`` is
+        invalid.
     """
     kind = _validate.choice("kind", kind, ("auto", "classes", "binary"))
     threshold = _validate.real("threshold", threshold)
@@ -122,7 +123,7 @@ def mae(
     Raises
     ------
     TypeError, ValueError
-        If an array has a wrong shape or dtype.
+        If an array has the wrong shape or dtype.
     """
     p, y = _pair(pred, target)
     return _mean(abs(p - y), sample_weight)
@@ -152,7 +153,7 @@ def mse(
     Raises
     ------
     TypeError, ValueError
-        If an array has a wrong shape or dtype.
+        If an array has the wrong shape or dtype.
     """
     p, y = _pair(pred, target)
     return _mean((p - y) ** 2, sample_weight)
@@ -163,7 +164,7 @@ def rmse(
     target: npt.ArrayLike,
     sample_weight: npt.ArrayLike | None = None,
 ) -> float:
-    """Return the root of the mean squared error over all outputs together.
+    """Return the square root of the mean squared error over all outputs together.
 
     In contrast, scikit-learn's ``root_mean_squared_error`` takes a root per output and
     then the mean of the roots.
@@ -185,7 +186,7 @@ def rmse(
     Raises
     ------
     TypeError, ValueError
-        If an array has a wrong shape or dtype.
+        If an array has the wrong shape or dtype.
     """
     return math.sqrt(mse(pred, target, sample_weight))
 
@@ -218,7 +219,7 @@ def r2(
     Raises
     ------
     TypeError, ValueError
-        If an array has a wrong shape or dtype.
+        If an array has the wrong shape or dtype.
     """
     p, y = _pair(pred, target)
     p, y = p.reshape(len(p), -1), y.reshape(len(y), -1)

@@ -111,7 +111,7 @@ def activation_patterns(mlp: MLP, x: npt.ArrayLike) -> Array:
     Raises
     ------
     TypeError, ValueError
-        If the network is not piecewise linear, or ``x`` has a wrong dtype or shape.
+        If the network is not piecewise linear, or ``x`` has the wrong dtype or shape.
     """
     network = _checked(mlp)
     rows = _validate.inputs("x", x, mlp.n_in, np.dtype(np.float64), vector=True)
@@ -150,8 +150,8 @@ def count_regions(mlp: MLP, start: npt.ArrayLike, end: npt.ArrayLike) -> LineReg
     Raises
     ------
     TypeError, ValueError
-        If the network is not piecewise linear, or the ends have a wrong dtype or shape,
-        are not finite, or are equal.
+        If the network is not piecewise linear, or the ends have the wrong dtype or
+        shape, are not finite, or are equal.
 
     Examples
     --------
@@ -233,7 +233,7 @@ def count_regions_2d(
     Raises
     ------
     TypeError, ValueError
-        If the network is not piecewise linear, or the window has a wrong dtype or
+        If the network is not piecewise linear, or the window has the wrong dtype or
         shape, is not finite, or has no area.
     """
     network = _checked(mlp)

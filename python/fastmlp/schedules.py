@@ -133,7 +133,7 @@ class Constant(Schedule):
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or is out of range.
+        If an argument has the wrong type or is out of range.
     """
 
     _names = ("lr",)
@@ -164,7 +164,7 @@ class Step(Schedule):
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or is out of range.
+        If an argument has the wrong type or is out of range.
     """
 
     _names = ("lr", "step_size", "gamma")
@@ -204,7 +204,7 @@ class MultiStep(Schedule):
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or is out of range.
+        If an argument has the wrong type or is out of range.
     """
 
     _names = ("lr", "milestones", "gamma")
@@ -251,7 +251,7 @@ class Exponential(Schedule):
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or is out of range.
+        If an argument has the wrong type or is out of range.
     """
 
     _names = ("lr", "gamma")
@@ -294,7 +294,7 @@ class Cosine(Schedule):
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or is out of range.
+        If an argument has the wrong type or is out of range.
     """
 
     _names = ("lr", "period", "min_lr", "restarts")
@@ -359,7 +359,7 @@ class LinearWarmup(Schedule):
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or is out of range.
+        If an argument has the wrong type or is out of range.
     """
 
     _names = ("after", "steps", "start_factor")
@@ -427,7 +427,7 @@ class OneCycle(Schedule):
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or is out of range.
+        If an argument has the wrong type or is out of range.
     """
 
     _names = (
@@ -516,7 +516,7 @@ class InverseSqrt(Schedule):
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or is out of range.
+        If an argument has the wrong type or is out of range.
     """
 
     _names = ("lr", "warmup")
@@ -577,7 +577,7 @@ class ReduceOnPlateau(Schedule):
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or is out of range.
+        If an argument has the wrong type or is out of range.
     """
 
     _names = (

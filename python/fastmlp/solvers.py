@@ -16,12 +16,13 @@ Both work through `fastmlp.MLP.fit`, where one epoch is one iteration on all sam
 >>> bool(mlp.evaluate(x, y, fm.MSE()) < 1e-10)
 True
 
-There is no randomness and no learning rate. The network is in inference mode (dropout
-is inactive, batch normalisation uses its running statistics without updating them), so
-that all iterations minimise the same function. `fastmlp.History.loss` holds the loss
-before each iteration, as for the optimisers. The training ends before the last epoch
-when an iteration has converged (no element of the gradient exceeds ``tol``) or stalled
-(the loss cannot be reduced further, within rounding).
+The solvers use neither random numbers nor a learning rate. The network is in inference
+mode (dropout is inactive, batch normalisation uses its running statistics without
+updating them), so that all iterations minimise the same function.
+`fastmlp.History.loss` holds the loss before each iteration, as for the optimisers.
+Training ends before the last epoch if an iteration has converged (no element of the
+gradient exceeds ``tol``) or stalled (the loss cannot be reduced further, within
+rounding).
 
 Both can also minimise functions other than a network's loss, with ``minimize``.
 """
@@ -422,7 +423,7 @@ class LBFGS(Solver):
     Raises
     ------
     TypeError, ValueError
-        If a hyperparameter has a wrong type or is out of range.
+        If a hyperparameter has the wrong type or is out of range.
     """
 
     __slots__ = ()
@@ -496,7 +497,7 @@ class LBFGS(Solver):
         DivergenceError
             If the value or the gradient is not finite at the start.
         TypeError, ValueError
-            If an argument, or a result of f, has a wrong type or shape.
+            If an argument, or a result of f, has the wrong type or shape.
         """
         return self._minimize(f, theta, iterations)
 
@@ -558,7 +559,7 @@ class LevenbergMarquardt(Solver):
     Raises
     ------
     TypeError, ValueError
-        If a hyperparameter has a wrong type or is out of range.
+        If a hyperparameter has the wrong type or is out of range.
     """
 
     __slots__ = ()
@@ -648,7 +649,7 @@ class LevenbergMarquardt(Solver):
         DivergenceError
             If residuals or derivatives are not finite at the start.
         TypeError, ValueError
-            If an argument, or a result of f, has a wrong type or shape.
+            If an argument, or a result of f, has the wrong type or shape.
         """
         return self._minimize(f, theta, iterations)
 

@@ -266,7 +266,7 @@ FORGERIES = {
     ),
     "missing array": (
         in_header(lambda h: put("0.bias", "shape", [3])(h) or renamed(h)),
-        "missing from the file: 0.weight",
+        "it lacks 1: 0.weight",
     ),
     "extra array": (in_header(with_array), "unexpected arrays: 9.weight"),
     "other arrays": (
@@ -285,7 +285,7 @@ FORGERIES = {
         "'version' occurs twice|sha256",
     ),
     "too deep": (raw(too_deep), "fastmlp is nested too deeply"),
-    "deep": (in_text(nested), "missing|deep|recursion"),
+    "deep": (in_text(nested), "it lacks|deep|recursion"),
     "layers is a number": (in_text(put("layers", 3)), "layers must be a list, got 3"),
     "empty layers": (in_text(put("layers", [])), "layers must be a sequence"),
     "no input width": (
@@ -306,7 +306,7 @@ FORGERIES = {
     ),
     "other width": (
         in_text(put("layers", 1, 4)),
-        "missing from the file: 3.projection.weight",
+        "it lacks [0-9]+: 3.projection.weight",
     ),
     "unknown layer": (layer(kind="Conv"), r"layers\[2\].kind must be one of"),
     "layer without kind": (layer(n=3), r"layers\[2\].kind must be a name"),
@@ -352,11 +352,11 @@ FORGERIES = {
                 3, {"kind": "Activation", "function": None, "name": "os.system"}
             )
         ),
-        "missing from the file: .*body.0.weight",
+        "it lacks [0-9]+: .*body.0.weight",
     ),
     "body empty": (residual(), r"layers\[3\].layers must be a sequence"),
     "body's width": (residual({**DENSE, "n": 0}), r"layers\[3\].layers\[0\]: Dense: n"),
-    "body's bias": (residual({**DENSE, "bias": True}), "from the file: 3.body.0.bias"),
+    "body's bias": (residual({**DENSE, "bias": True}), "it lacks 1: 3.body.0.bias"),
     "default activation": (in_text(put("activation", "no")), "^.*: activation must be"),
     "output activation": (
         in_text(put("output_activation", 1)),
@@ -385,7 +385,7 @@ FORGERIES = {
     ),
     "state": (
         in_text(put("training", "state", [1, 2])),
-        "training.state must be three",
+        "training.state must be a list of three",
     ),
     "passes": (in_text(put("training", "state", 1, None)), r"training.state\[1\] must"),
     "tracked": (
@@ -603,7 +603,7 @@ CHECKPOINT_FORGERIES = {
     ),
     "kept state": (
         stop_state("kept", "dict", "training_state", [1, 2]),
-        "kept.training_state must be three ints",
+        "kept.training_state must be a list of three ints, got a list of length 2",
     ),
     "kept statistics": (
         stop_state("kept", "dict", "buffers", None),

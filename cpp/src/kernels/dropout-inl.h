@@ -15,8 +15,8 @@ constexpr Index kCounters = 16, kBlockElements = 4 * kCounters;
 constexpr Index kBlocks = 2;
 
 // words[64 b + 16 w + l] = word w of philox(counter g0 + 16 b + l, draw), for l < 16
-// and b < kBlocks. g0 is a multiple of 16 kBlocks, so that the lower half of the
-// counter does not overflow.
+// and b < kBlocks. g0 is a multiple of 16 kBlocks, so the lower half of the counter
+// cannot overflow within one call.
 FASTMLP_INLINE void philox_words(uint32_t* words, uint64_t g0, uint64_t draw,
                                  uint64_t key) {
   // A word is the lower half of a 64-bit lane, as the multiplication requires; the

@@ -179,7 +179,7 @@ struct Mlp<T>::Impl {
     }
     if (rows != kept_rows) {
       throw std::invalid_argument("dy must have " + std::to_string(kept_rows) +
-                                  " rows, as many as the last forward pass, got " +
+                                  " rows, as many as in the last forward pass, got " +
                                   std::to_string(rows));
     }
     PassArgs args = pass_args(kept.x, rows);

@@ -19,7 +19,8 @@ void Lbfgs<T>::prepare(Index n) {
   if (n == n_) return;
   if (point_.known)
     throw std::invalid_argument("the solver holds state for " + std::to_string(n_) +
-                                " parameters, but got " + std::to_string(n));
+                                " parameters, but " + std::to_string(n) +
+                                " were passed");
   const auto history = static_cast<size_t>(config_.history);
   for (auto* buffer : {&point_.theta, &point_.grad, &direction_, &point_.trial,
                        &point_.trial_grad, &best_, &best_grad_}) {

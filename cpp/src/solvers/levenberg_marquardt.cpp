@@ -26,7 +26,8 @@ void LevenbergMarquardt<T>::prepare(Index n) {
   if (n == n_) return;
   if (point_.known)
     throw std::invalid_argument("the solver holds state for " + std::to_string(n_) +
-                                " parameters, but got " + std::to_string(n));
+                                " parameters, but " + std::to_string(n) +
+                                " were passed");
   if (n > std::numeric_limits<Index>::max() / n) throw std::bad_alloc();
   for (auto* buffer : {&point_.theta, &point_.grad, &point_.trial, &point_.trial_grad})
     buffer->reserve(n);

@@ -1,4 +1,4 @@
-// The beginning of a solver's iteration.
+// The steps with which an iteration of every solver begins.
 #pragma once
 
 #include <algorithm>

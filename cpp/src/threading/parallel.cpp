@@ -36,8 +36,8 @@ int num_threads() {
   const int openmp = openmp_limit();
   const int asked = requested.load(std::memory_order_relaxed);
   if (asked == 0) return std::max(1, std::min(openmp, detail::cpu_limit()));
-  // OpenMP's limit has changed since the request: other code, such as threadpoolctl,
-  // has set it.
+  // If OpenMP's limit has changed since the request, then other code, such as
+  // threadpoolctl, has set it.
   const bool limited = openmp != openmp_at_request.load(std::memory_order_relaxed);
   // OpenMP's runtime ends the process if it cannot create a thread, so a request for
   // very many threads is reduced.
@@ -67,9 +67,9 @@ TeamPlan plan_team(double flops, Index parts, HelperPolicy* helper) {
   // milliseconds if another process has the CPU of a member that the others wait for.
   // Below this many operations (some 0.2 ms of work) OpenMP has too little to gain.
   constexpr double kOpenMpFrom = 2e7;
-  // The helper may pay for less work than an OpenMP team does, because it is never
-  // waited for before it has begun. Below this many operations not even the helper can
-  // gain anything.
+  // The helper can pay off for less work than an OpenMP team, because the caller never
+  // waits for a helper that has not begun. Below this many operations, not even the
+  // helper gains anything.
   constexpr double kHelperFrom = 1.5e6;
   if (flops < (helper ? kHelperFrom : kOpenMpFrom) || parts < 2) return {};
   const int n = static_cast<int>(std::min<Index>(parts, num_threads()));

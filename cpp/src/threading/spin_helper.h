@@ -54,7 +54,7 @@ namespace fastmlp::detail {
 bool try_start_helper(void (*f)(void*), void* context,
                       std::chrono::microseconds time_alone);
 
-// Returns when f has returned.
+// Waits until f has returned.
 void join_helper();
 
 }  // namespace fastmlp::detail

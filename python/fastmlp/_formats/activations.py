@@ -129,7 +129,7 @@ def _gelu(g: Graph, z: str) -> str:
 # approximates (1 + a) e^(a² / 2) (1 - Φ(a)) for all a >= 0 with a relative error of at
 # most 5e-15. The form is that of Shepherd & Laframboise, "Chebyshev approximation of
 # (1 + 2x) exp(x²) erfc x", Math. Comp. 36 (1981); the coefficients were computed from
-# the Chebyshev series with 50 digits.
+# the Chebyshev series to 50 digits.
 _UPPER_TAIL = (
     0.47205320650984395,
     -0.09670347732656154,

@@ -109,7 +109,7 @@ class Exports(Model):
         ImportError
             If the onnx package is not installed.
         TypeError, ValueError
-            If an argument has a wrong type or value, an activation is a custom
+            If an argument has the wrong type or value, an activation is a custom
             function, or the model exceeds the 2 GiB limit of ONNX files.
 
         Notes

@@ -118,7 +118,8 @@ def _place(where: str, value: object) -> dict[str, Any] | None:
     of = listed(f"{where}.of", place["of"])
     if len(of) != 3:
         raise ValueError(
-            f"{where}.of must be a list of three numbers, got a list of {len(of)}"
+            f"{where}.of must be a list of three numbers, got a list of length "
+            f"{len(of)}"
         )
     for i, number in enumerate(of):
         if number is not None:
@@ -302,8 +303,8 @@ class Stored:
         if missing:
             more = ", …" if len(missing) > 9 else ""
             raise ValueError(
-                f"the file must have all arrays of the model, but {len(missing)} are "
-                f"missing from the file: {', '.join(missing[:9])}{more}"
+                "the file must have all arrays of the model, but it lacks "
+                f"{len(missing)}: {', '.join(missing[:9])}{more}"
             )
         for name, array in self.arrays.items():
             counts = name.endswith(".num_batches_tracked")

@@ -43,7 +43,9 @@ def training_state(where: str, value: object) -> tuple[int, int, int]:
     """Check and return the seed and the numbers of passes and tracked batches."""
     if not isinstance(value, (list, tuple)) or len(value) != 3:
         got = _validate.describe(value)
-        raise ValueError(f"{where} must be three ints, got {got}")
+        if isinstance(value, (list, tuple)):
+            got += f" of length {len(value)}"
+        raise ValueError(f"{where} must be a list of three ints, got {got}")
     return (
         whole(f"{where}[0]", value[0], 64),
         whole(f"{where}[1]", value[1], 64),

@@ -86,7 +86,11 @@ class Builder:
         self.items.append(LayerArrays(layer, dict(arrays)))
 
     def activation(self, name: str) -> None:
-        """Add an activation, if possible to the dense layer before it."""
+        """Add an activation.
+
+        It becomes part of the dense layer before it if possible, otherwise a layer of
+        its own.
+        """
         before = self.items[-1] if self.items else None
         if name == "identity":
             return

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from ..metrics import History
 
     # Imported for type checkers only. Public signatures use `MLP` instead of `Model`,
-    # so that users can annotate the hooks of their callbacks with `MLP`, and type
-    # checkers know all methods of the models that functions such as `fastmlp.load`
-    # return.
+    # so that users can annotate their callbacks' hooks with `MLP`, and so that type
+    # checkers know every method of a model returned by functions such as
+    # `fastmlp.load`.
     from ..mlp import MLP as MLP
 
 _classes: list[type[MLP]] = []
@@ -170,8 +170,8 @@ class Model:
     def weights(self) -> tuple[Array, ...]:
         """Weight (in, out) of each dense layer, as a view of `params`.
 
-        Dense layers inside residual blocks, and projections, are included, in the order
-        of `params`.
+        Projections and the dense layers inside residual blocks are included. The order
+        is that of `params`.
         """
         return self._weights
 

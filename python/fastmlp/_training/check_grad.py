@@ -136,7 +136,8 @@ def check_grad(
         at = point.reshape(-1)[index]
         half = dtype.type(step * max(1.0, abs(float(at))))
         above, below = at + half, at - half
-        # The actual distance between the two points after rounding.
+        # The actual distance between the two points, which may differ from 2 * half
+        # because of rounding.
         distance = float(above) - float(below)
         differences[i] = (value(index, above) - value(index, below)) / distance
 

@@ -27,7 +27,7 @@ class StopTraining(Exception):
 
 
 def listener_of(hooks: list[Callback], mlp: MLP, history: History) -> Listener | None:
-    """Return a function that calls each ``on_batch_end``; None if there is none."""
+    """Return a function that calls all ``on_batch_end``, or None if none is defined."""
     calls = overridden(hooks, "on_batch_end")
     if not calls:
         return None

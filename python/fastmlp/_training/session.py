@@ -169,7 +169,7 @@ def fit(
             batch_size = rows
         elif batch_size < rows and isinstance(optimizer, Solver):
             raise ValueError(
-                f"batch_size must be None or at least the number of samples, {rows}, "
+                f"batch_size must be None or at least {rows} (the number of samples) "
                 f"for {type(optimizer).__name__}, got {batch_size}"
             )
         steps = -(-rows // batch_size)

@@ -60,8 +60,8 @@ class Checkpoint(Watching):
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or is out of range, or if arguments exclude each
-        other; at the beginning of a fit, if nothing logs ``monitor``.
+        If an argument has the wrong type or is out of range, or if arguments exclude
+        each other; at the beginning of a fit, if nothing logs ``monitor``.
 
     Attributes
     ----------

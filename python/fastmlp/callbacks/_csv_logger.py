@@ -32,7 +32,7 @@ class CSVLogger(Callback):
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or is out of range.
+        If an argument has the wrong type or is out of range.
     """
 
     # This callback is called after those that log metrics.
@@ -52,8 +52,8 @@ class CSVLogger(Callback):
         if self.append and os.path.exists(self.path):
             with open(self.path, newline="", encoding="utf-8") as file:
                 text = file.read()
-            # If the last line was cut off before its newline, the newline is added
-            # below, and the epoch of that line counts.
+            # If the last line lacks only its newline, its epoch is treated as complete,
+            # and the newline is written further down.
             whole = not text or text.endswith("\n")
             lines = list(csv.reader(text.splitlines()))
             if lines:

@@ -47,7 +47,7 @@ class EarlyStopping(Watching):
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or is out of range; at the beginning of a fit,
+        If an argument has the wrong type or is out of range; at the beginning of a fit,
         if nothing logs ``monitor``.
 
     Attributes
@@ -172,7 +172,7 @@ class TimeLimit(Callback):
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or is out of range.
+        If an argument has the wrong type or is out of range.
     """
 
     def __init__(self, seconds: float) -> None:

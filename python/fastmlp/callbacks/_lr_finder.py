@@ -43,7 +43,7 @@ class LearningRateFinder(Callback):
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or is out of range.
+        If an argument has the wrong type or is out of range.
 
     Attributes
     ----------

@@ -121,7 +121,7 @@ class Loss:
         Raises
         ------
         TypeError, ValueError
-            If an array has a wrong shape or dtype, or a label is out of range.
+            If an array has the wrong shape or dtype, or a label is out of range.
         """
         if sample_weight is None:
             try:

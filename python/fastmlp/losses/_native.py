@@ -108,7 +108,7 @@ class Huber(_WithDelta):
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or is out of range.
+        If an argument has the wrong type or is out of range.
     """
 
     __slots__ = ()
@@ -133,7 +133,7 @@ class PseudoHuber(_WithDelta):
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or is out of range.
+        If an argument has the wrong type or is out of range.
     """
 
     __slots__ = ()
@@ -345,7 +345,7 @@ class GaussianNLL(Loss):
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or is out of range.
+        If an argument has the wrong type or is out of range.
     """
 
     __slots__ = ()
@@ -382,7 +382,7 @@ class Hinge(Loss):
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or is out of range.
+        If an argument has the wrong type or is out of range.
     """
 
     __slots__ = ()

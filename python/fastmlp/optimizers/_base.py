@@ -331,7 +331,7 @@ class Optimizer:
         Parameters
         ----------
         state : mapping
-            Return value of `state_dict` of an optimiser of the same class.
+            What `state_dict` returned for an optimiser of the same class.
 
         Raises
         ------

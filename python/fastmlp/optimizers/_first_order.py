@@ -45,7 +45,7 @@ class SGD(Optimizer, kind="sgd"):
     Raises
     ------
     TypeError, ValueError
-        If hyperparameters have a wrong type, are out of range or exclude each other.
+        If hyperparameters have the wrong type, are out of range or exclude each other.
     """
 
     __slots__ = ()
@@ -103,7 +103,7 @@ class Adagrad(Optimizer, kind="adagrad"):
     Raises
     ------
     TypeError, ValueError
-        If hyperparameters have a wrong type, are out of range or exclude each other.
+        If hyperparameters have the wrong type, are out of range or exclude each other.
     """
 
     __slots__ = ()
@@ -159,7 +159,7 @@ class RMSprop(Optimizer, kind="rmsprop"):
     Raises
     ------
     TypeError, ValueError
-        If hyperparameters have a wrong type, are out of range or exclude each other.
+        If hyperparameters have the wrong type, are out of range or exclude each other.
     """
 
     __slots__ = ()
@@ -226,7 +226,7 @@ class Adam(_Adam, kind="adam"):
     Raises
     ------
     TypeError, ValueError
-        If hyperparameters have a wrong type, are out of range or exclude each other.
+        If hyperparameters have the wrong type, are out of range or exclude each other.
     """
 
     __slots__ = ()
@@ -274,7 +274,7 @@ class AdamW(_Adam, kind="adam", decoupled=True):
     Raises
     ------
     TypeError, ValueError
-        If hyperparameters have a wrong type, are out of range or exclude each other.
+        If hyperparameters have the wrong type, are out of range or exclude each other.
     """
 
     __slots__ = ()
@@ -317,7 +317,7 @@ class Adamax(Optimizer, kind="adamax"):
     Raises
     ------
     TypeError, ValueError
-        If hyperparameters have a wrong type, are out of range or exclude each other.
+        If hyperparameters have the wrong type, are out of range or exclude each other.
     """
 
     __slots__ = ()

@@ -74,7 +74,7 @@ def fit_1d(
     Raises
     ------
     TypeError, ValueError
-        If the model has several inputs, or an argument has a wrong type or shape.
+        If the model has several inputs, or an argument has the wrong type or shape.
     """
     if ops.checked(mlp).n_in != 1:
         raise ValueError(f"mlp must have one input, got {mlp.n_in}")
@@ -204,7 +204,7 @@ def decision_regions(
     ------
     TypeError, ValueError
         If the model does not have two inputs, a label is out of range, or an argument
-        has a wrong type or shape.
+        has the wrong type or shape.
     """
     if ops.checked(mlp).n_in != 2:
         raise ValueError(f"mlp must have two inputs, got {mlp.n_in}")
@@ -321,8 +321,8 @@ def level_sets(
     Raises
     ------
     TypeError, ValueError
-        If the model does not have two inputs, or an argument has a wrong type, shape or
-        range.
+        If the model does not have two inputs, or an argument has the wrong type or
+        shape or is out of range.
     """
     if isinstance(levels, (int, np.integer)):
         levels = _validate.count("levels", levels, 1)

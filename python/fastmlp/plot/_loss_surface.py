@@ -78,8 +78,8 @@ def loss_surface(
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or shape, or if directions="pca" is used without
-        a path.
+        If an argument has the wrong type or shape, or if directions="pca" is used
+        without a path.
     """
     span = _validate.real("span", span, 0.0, open_low=True)
     resolution = _validate.count("resolution", resolution, 2)

@@ -326,7 +326,7 @@ def _check_monitor(monitor: object) -> None:
 def _recorded(
     monitor: Monitor, epoch: int | None
 ) -> tuple[str, dict[str, dict[str, Histogram]]]:
-    """Return a title, and an epoch's histograms by quantity and layer."""
+    """Return a title for an epoch and its histograms, by quantity and layer."""
     _check_monitor(monitor)
     if epoch is None:
         epoch = monitor.epochs[-1]

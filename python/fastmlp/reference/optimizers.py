@@ -250,11 +250,13 @@ class Optimizer:
                 "shapes in every step"
             )
         for shape, slots in zip(shapes, state, strict=True):
-            if any(slot.shape != shape for slot in slots.values()):
-                raise ValueError(
-                    "params must have the same shapes in every step, but an array had "
-                    f"another shape in the first step and now has {shape}"
-                )
+            for slot in slots.values():
+                if slot.shape != shape:
+                    raise ValueError(
+                        "params must have the same shapes in every step, but an array "
+                        f"that had shape {slot.shape} in the first step now has shape "
+                        f"{shape}"
+                    )
         scale = 1.0
         if self.clip_norm is not None:
             squares = [np.sum(np.square(g, dtype=np.float64)) for g in grads]

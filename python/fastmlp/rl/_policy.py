@@ -89,7 +89,7 @@ def log_prob(logits: npt.ArrayLike, actions: npt.ArrayLike) -> Array:
     Raises
     ------
     TypeError, ValueError
-        If an array has a wrong dtype or shape, or an action is out of range.
+        If an array has the wrong dtype or shape, or an action is out of range.
     """
     z = _logits("logits", logits)
     a = _actions("actions", actions, z.shape)
@@ -114,7 +114,7 @@ def entropy(logits: npt.ArrayLike) -> Array:
     Raises
     ------
     TypeError, ValueError
-        If the array has a wrong dtype or shape.
+        If the array has the wrong dtype or shape.
     """
     log_pi, pi = _softmax(_logits("logits", logits))
     result: Array = -(pi * log_pi).sum(axis=0)
@@ -146,8 +146,8 @@ def sample_actions(logits: npt.ArrayLike, rng: np.random.Generator) -> tuple[Any
     Raises
     ------
     TypeError, ValueError
-        If ``rng`` is not a generator, or if the logits have a wrong dtype or shape, or
-        contain NaN or +inf.
+        If ``rng`` is not a generator, or if the logits have the wrong dtype or shape,
+        or contain NaN or +inf.
 
     Examples
     --------
@@ -249,7 +249,7 @@ class _PolicyLoss(CustomLoss):
         Raises
         ------
         TypeError, ValueError
-            If an array has a wrong shape or dtype, or an action is out of range.
+            If an array has the wrong shape or dtype, or an action is out of range.
         """
         z = _logits("pred", pred)
         actions, parts = self._split(target, z)
@@ -369,7 +369,7 @@ class PolicyGradient(_PolicyLoss):
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or is out of range.
+        If an argument has the wrong type or is out of range.
 
     Examples
     --------
@@ -422,7 +422,7 @@ class ClippedPolicyGradient(_PolicyLoss):
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or is out of range.
+        If an argument has the wrong type or is out of range.
 
     Notes
     -----

@@ -43,7 +43,7 @@ def epsilon_greedy(
     Raises
     ------
     TypeError, ValueError
-        If ``q_values`` has a wrong shape or dtype, ``epsilon`` is out of range, or
+        If ``q_values`` has the wrong shape or dtype, ``epsilon`` is out of range, or
         ``rng`` is not a generator.
     """
     if not isinstance(rng, np.random.Generator):
@@ -86,7 +86,7 @@ class LinearSchedule:
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or is out of range.
+        If an argument has the wrong type or is out of range.
 
     Examples
     --------
@@ -220,7 +220,7 @@ def dqn_targets(
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type, shape or range.
+        If an argument has the wrong type or shape or is out of range.
     """
     if type(gamma) is not float or not 0.0 <= gamma <= 1.0:
         gamma = _validate.real("gamma", gamma, 0.0, 1.0)

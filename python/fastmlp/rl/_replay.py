@@ -64,7 +64,7 @@ class ReplayBuffer:
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or is out of range.
+        If an argument has the wrong type or is out of range.
     MemoryError
         If ``capacity`` transitions do not fit into memory.
 
@@ -153,8 +153,8 @@ class ReplayBuffer:
         Raises
         ------
         TypeError, ValueError
-            If an argument has a wrong type or shape, or is NaN or infinite. The buffer
-            is then unchanged.
+            If an argument has the wrong type or shape, or is NaN or infinite. The
+            buffer is then unchanged.
         """
         if not self._buffer.add(obs, action, reward, next_obs, terminated):
             arrays = (
@@ -201,7 +201,7 @@ class ReplayBuffer:
         Raises
         ------
         TypeError, ValueError
-            If an argument has a wrong type or shape, or a row to add contains NaN or
+            If an argument has the wrong type or shape, or a row to add contains NaN or
             infinity. The buffer is then unchanged.
         """
         rows = self._rows("obs", obs, (-1, *self._obs_shape), FLOAT32)

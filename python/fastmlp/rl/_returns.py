@@ -50,7 +50,7 @@ def returns(
     Raises
     ------
     TypeError, ValueError
-        If an array has a wrong dtype or shape, or if ``next_values`` covers only the
+        If an array has the wrong dtype or shape, or if ``next_values`` covers only the
         last step, but an earlier step was truncated.
 
     Examples
@@ -123,7 +123,7 @@ def gae(
     Raises
     ------
     TypeError, ValueError
-        If an array has a wrong dtype or shape, or if ``next_values`` covers only the
+        If an array has the wrong dtype or shape, or if ``next_values`` covers only the
         last step, but an earlier step was truncated.
 
     Examples

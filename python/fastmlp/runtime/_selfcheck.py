@@ -62,7 +62,7 @@ BATCH_SIZES = (403, 7)
 
 
 def run(report: Callable[[str], object] = print) -> bool:
-    """Check all instruction sets; report a line for each of them and each dtype.
+    """Check all instruction sets; report one line per instruction set and dtype.
 
     Parameters
     ----------

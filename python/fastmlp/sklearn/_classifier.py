@@ -336,7 +336,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                     f"has {labels}"
                 )
             self._check_known(labels)
-        # The targets are bool, which does not promote float32 to float64.
+        # Targets of dtype bool do not promote float32 to float64.
         return X, self._label_binarizer.transform(y).astype(bool)
 
     def _check_known(self, labels: Array) -> None:

@@ -148,7 +148,8 @@ class Planner {
       chunks = std::max<Index>(1, k / fitting);
     }
     plan_.team = plan_team(flops, rq_.rows * std::max<Index>(1, k / kFewestDirections));
-    // Custom activations are called by a single thread so that they may throw.
+    // Custom activations may throw, so they must be called by a single thread: no
+    // team.
     if (net_.has_custom) plan_.team = {};
     if (rq_.rows < plan_.team.most) {
       chunks =

@@ -17,7 +17,7 @@ void reciprocal_deviation(T* rstd, const T* var, double eps, Index n) {
   for (Index j = 0; j < n; ++j) rstd[j] = T(1) / std::sqrt(var[j] + small);
 }
 
-// The part of plan that all normalisations share. With `bias` there is a scale and,
+// The part of `plan` that all normalisations share. With `bias` there is a scale and,
 // unless `has_shift` is false, also a shift.
 inline void plan_norm(NetworkPlan& net, const LayerSpec& spec, OpPlan& op,
                       bool has_shift = true) {

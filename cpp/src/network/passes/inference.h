@@ -50,7 +50,8 @@ class Inference {
                       few_ ? (net_.widest + table_.nr - 1) / table_.nr
                            : (args.rows + table_.mr - 1) / table_.mr,
                       helper);
-    // Custom activations are called by a single thread so that they may throw.
+    // Custom activations may throw, so they must be called by a single thread: no
+    // parallel plan.
     if (net_.has_custom) plan_ = {};
     pack_ = args.rows >= table_.packing_pays;
     tile_ = std::min(args.rows, tile_rows<T>(net_));

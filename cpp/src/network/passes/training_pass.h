@@ -61,7 +61,8 @@ class Pass {
       : net_(net), params_(params), ws_(ws), args_(args), table_(kernels<T>()) {
     const double flops = 6.0 * static_cast<double>(args_.rows) * net.work;
     plan_ = plan_team(flops, (args_.rows + table_.mr - 1) / table_.mr, args_.helper);
-    // Custom activations are called by a single thread so that they may throw.
+    // Custom activations may throw, so they must be called by a single thread: no
+    // parallel plan.
     if (net.has_custom) plan_ = {};
     by_batch_ = args_.training && !net.batch_ops.empty();
     const bool both = args_.forward && args_.backward;
