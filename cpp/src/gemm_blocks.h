@@ -27,8 +27,8 @@
 
 namespace fastmlp::detail {
 
-// The size of blocks, a multiple of `grain`, if n is cut into as few nearly equal
-// blocks of at most `most` as possible; `most` is a multiple of `grain`.
+// Cuts n into the fewest blocks of up to `most`, nearly equal in size, and returns that
+// size, a multiple of `grain`. `most` must be a multiple of `grain`.
 inline Index even_block(Index n, Index most, Index grain) {
   if (n <= most) return most;
   const Index blocks = (n + most - 1) / most;

@@ -58,9 +58,9 @@ void gemm_blocked(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a
                   RightOperand<T> b, Index k, const T* bias, bool accumulate,
                   T* left_scratch, const Epilogue<T>& epilogue = {});
 
-// The least number of rows for which it pays that a thread packs the right operand on
-// its own: packing then takes a small part of the product's time, and the packed blocks
-// are used while they are in the thread's own cache.
+// From this number of rows on, each thread packs the right operand by itself: packing
+// then takes a small part of the product's time, and the packed blocks are used while
+// they are in the thread's own cache.
 constexpr Index kRowsForPackingAlone = 192;
 
 // The same product with an unpacked B(p, j) = b[p * rs + j * cs], which is packed into

@@ -59,6 +59,16 @@ struct TileArgs {
   }
 };
 
+// How many steps of k ahead to prefetch B; 0: never. On Intel's CPUs, 4 steps raise a
+// tile of 8 x 2 AVX-512 vectors from 72 to 85 % of the FMA peak while B is in the
+// level-2 cache. AVX2 tiles on Zen 3 gain nothing, and lose 2 % while B is in level 1.
+// Tiles of few rows have no instruction slots to spare.
+#if defined(FASTMLP_ISA_avx512)
+constexpr Index kPrefetchSteps = 4;
+#else
+constexpr Index kPrefetchSteps = 0;
+#endif
+
 // C[MR, n], n in ((NV - 1) * lanes, NV * lanes]. kTail: n is not a multiple of the
 // lanes of V. kPackedLeft: a.rs == 1 and a.cs == MR are known at compile time.
 template <class V, int MR, int NV, bool kTail, bool kPackedLeft, class T>
@@ -92,6 +102,10 @@ FASTMLP_INLINE void gemm_tile(const TileArgs<T>& t) {
   for (Index p = 0; p < t.k; ++p) {
     V bv[NV];
     for (int v = 0; v < NV; ++v) bv[v] = load(b, v);
+    if (kPrefetchSteps > 0 && MR > kWideRows && !kTail) {
+      for (int v = 0; v < NV; ++v)
+        __builtin_prefetch(b + kPrefetchSteps * t.ldb + v * L);
+    }
     for (int r = 0; r < MR; ++r) {
       const V ar = V::set1(a[r * rs]);
       for (int v = 0; v < NV; ++v) acc[r][v] = fma(ar, bv[v], acc[r][v]);
