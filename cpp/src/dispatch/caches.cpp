@@ -1,7 +1,9 @@
 #include "fastmlp/caches.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
 
@@ -21,7 +23,7 @@ namespace {
 const Caches kAssumed = {{32 << 10, 8, 1}, {256 << 10, 8, 1}, {0, 1, 1}, false};
 
 // The cache of a level in `found`, or null.
-Cache* at_level(Caches& found, unsigned level) {
+[[maybe_unused]] Cache* at_level(Caches& found, unsigned level) {
   Cache* const levels[] = {&found.l1d, &found.l2, &found.l3};
   return level >= 1 && level <= 3 ? levels[level - 1] : nullptr;
 }
