@@ -1,4 +1,6 @@
-/* The float32 FMA peak of one core: fma_peak CPU -> GFLOP/s.
+/* The FMA peak of one core: fma_peak CPU -> GFLOP/s.
+ *
+ * In float32, or in float64 with -DREAL=double.
  *
  * Independent chains in registers, no memory; the best of a few short runs, so that an
  * interrupted run does not count. Compiled for the machine it runs on (-march=native).
@@ -9,6 +11,10 @@
 #include <stdlib.h>
 #include <time.h>
 
+#ifndef REAL
+#define REAL float
+#endif
+
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
 #elif defined(__AVX__)
@@ -17,7 +23,7 @@
 #define VECTOR_BYTES 16
 #endif
 
-typedef float Vector __attribute__((vector_size(VECTOR_BYTES)));
+typedef REAL Vector __attribute__((vector_size(VECTOR_BYTES)));
 
 /* 12 chains hide a latency of 4 at up to three per cycle, and fit into 16 registers.
  * With 32 registers there are 20, for four per cycle. Without FMA the compiler emits
@@ -29,7 +35,7 @@ enum { kChains = 20 };
 #define MORE_CHAINS 0
 enum { kChains = 12 };
 #endif
-enum { kLanes = VECTOR_BYTES / 4, kSteps = 1000000, kRuns = 10 };
+enum { kLanes = VECTOR_BYTES / sizeof(REAL), kSteps = 1000000, kRuns = 10 };
 
 /* Keeps each chain in its own register; prevents the compiler from merging chains. */
 #if defined(__x86_64__)
@@ -53,7 +59,7 @@ static double run(void) {
 #if MORE_CHAINS
   Vector b0 = a0, b1 = a0, b2 = a0, b3 = a0, b4 = a0, b5 = a0, b6 = a0, b7 = a0;
 #endif
-  Vector x = a0 + 0.999f, y = a0 + 1e-3f;
+  Vector x = a0 + (REAL)0.999, y = a0 + (REAL)1e-3;
   KEEP(x);
   KEEP(y);
   double start = seconds();

@@ -117,7 +117,7 @@ def measure(options: argparse.Namespace, threads: int) -> list[dict[str, Any]]:
     ]
     names = [SUBJECT, *options.peers]
     hand_over = machine.ping_pong(cpus) if threads > 1 else None
-    print(heading(threads, hand_over, cpus))
+    print(heading(threads, tasks[0].workload.dtype, hand_over, cpus))
     print(header(options.peers), flush=True)
     rows = []
     processes = start_all(names, tasks[0], threads, cpus)
@@ -154,7 +154,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--widths", nargs="+", type=int, default=[64, 256])
     add("--peers", nargs="*", choices=["torch", "jax"], default=["torch", "jax"])
     add("--compile", action="store_true", help="torch.compile as well")
-    add("--threads", nargs="+", type=int, help="default: 1 2")
+    machine.add_threads(parser)
     add("--rounds", type=int, help="default: 5, quick: 3")
     add("--seconds", type=float, help="per burst; default: 0.06, quick: 0.03")
     add("--json", type=Path, help="also write everything to this file")
@@ -163,11 +163,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         options.peers.insert(
             1 if options.peers[:1] == ["torch"] else 0, "torch-compile"
         )
-    cpus = len(machine.available_cpus())
-    if options.threads is None:
-        options.threads = [1, 2][:cpus]
-    if not 1 <= min(options.threads) <= max(options.threads) <= cpus:
-        parser.error(f"--threads: there are {cpus} CPUs, got {options.threads}")
+    options.threads = machine.checked_threads(parser, options.threads)
     options.rounds = options.rounds or (3 if options.quick else 5)
     options.seconds = options.seconds or (0.03 if options.quick else 0.06)
     return options

@@ -440,7 +440,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("topics", nargs="*", metavar="topic", help=f"of {', '.join(TOPICS)}")
     add("--quick", action="store_true", help="few rounds")
     add("--workloads", nargs="+", choices=STEP_WORKLOADS, default=list(STEP_WORKLOADS))
-    add("--threads", nargs="+", type=int, help="default: 1 2")
+    machine.add_threads(parser)
     add("--rounds", type=int, help="default: 41, quick: 7")
     add("--json", type=Path, help="also write everything to this file")
     options = parser.parse_args(arguments)
@@ -448,11 +448,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for topic in options.topics:
         if topic not in TOPICS:
             parser.error(f"topic must be one of {', '.join(TOPICS)}; got {topic}")
-    cpus = len(machine.available_cpus())
-    if options.threads is None:
-        options.threads = [1, 2][:cpus]
-    if not 1 <= min(options.threads) <= max(options.threads) <= cpus:
-        parser.error(f"--threads: there are {cpus} CPUs, got {options.threads}")
+    options.threads = machine.checked_threads(parser, options.threads)
     options.rounds = options.rounds or (7 if options.quick else 41)
     return options
 

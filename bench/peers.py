@@ -3,6 +3,7 @@
     python bench/peers.py                      everything, 1 and 2 threads: half an hour
     python bench/peers.py --quick              short bursts: under 5 minutes
     python bench/peers.py --picture sweep.png  also width x batch, and its picture
+    python bench/peers.py --dtype float64      data and parameters in float64
 
 A training row is one optimiser step (forward, loss, backward, update), an inference row
 one call, both through the public Python API. Every rival runs in its own process, bound
@@ -18,10 +19,11 @@ be compared within one run.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,7 @@ def record(
         "mode": task.mode,
         "rows": task.rows,
         "threads": threads,
+        "dtype": task.workload.dtype,
         "flops": task.flops,
         "gflops": gflops[0] if gflops else None,
         "speed_up": None if math.isnan(ratio) else ratio,
@@ -97,6 +100,26 @@ def percent_of_peak(row: dict[str, Any], peak: float | None) -> float | None:
     if row["gflops"] is None or peak is None:
         return None
     return 100.0 * float(row["gflops"]) / (int(row["threads"]) * peak)
+
+
+def peak_keys(dtype: str) -> tuple[str, str]:
+    """Return the keys of a dtype's FMA peak, and of its samples."""
+    suffix = "" if dtype == "float32" else f"_{dtype}"
+    return f"fma_peak_gflops{suffix}", f"fma_peak_samples{suffix}"
+
+
+def peak_fields(peaks: Mapping[str, FmaPeak]) -> dict[str, Any]:
+    """Return the peaks for the JSON file."""
+    fields: dict[str, Any] = {}
+    for dtype, peak in peaks.items():
+        key, samples_key = peak_keys(dtype)
+        fields |= {key: peak.gflops, samples_key: peak.samples}
+    return fields
+
+
+def dtype_of(row: Mapping[str, Any]) -> str:
+    """Return the dtype of a row; old files have float32 only."""
+    return str(row.get("dtype", "float32"))
 
 
 # --- tables -------------------------------------------------------------------------
@@ -131,25 +154,37 @@ def line(names: Sequence[str], row: dict[str, Any], peak: float | None) -> str:
     )
 
 
-def heading(threads: int, hand_over: float | None, cpus: list[int]) -> str:
+def heading(threads: int, dtype: str, hand_over: float | None, cpus: list[int]) -> str:
     """Return the line above a table."""
-    text = f"\n{threads} thread{'s' if threads > 1 else ''}"
+    text = f"\n{threads} thread{'s' if threads > 1 else ''}, {dtype}"
     if threads > 1:
         text += f"; ping-pong between CPUs {cpus[0]} and {cpus[1]} (ns per hand-over): "
         text += str(hand_over or "unknown")
     return text
 
 
+def peaks_and_versions(content: dict[str, Any]) -> str:
+    """Return the lines with the FMA peaks and the versions."""
+    text = ""
+    for dtype in machine.DTYPES:
+        key, samples_key = peak_keys(dtype)
+        if key not in content:
+            continue
+        peak, samples = content[key], content[samples_key]
+        text += f"\nFMA peak of one core, {dtype}: "
+        if peak is None:
+            text += "unknown, needs a C compiler"
+        else:
+            text += f"{peak:.1f} GFLOP/s (median of {len(samples)}, "
+            text += f"{min(samples):.1f} to {max(samples):.1f})"
+    versions = [f"{name} {version}" for name, version in content["versions"].items()]
+    return f"{text}\n{', '.join(versions)}"
+
+
 def footer(content: dict[str, Any]) -> str:
     """Return the notes below the tables."""
-    peak, samples = content["fma_peak_gflops"], content["fma_peak_samples"]
-    text = "\nFMA peak of one core: unknown, needs a C compiler"
-    if peak is not None:
-        text = f"\nFMA peak of one core, float32: {peak:.1f} GFLOP/s (median of "
-        text += f"{len(samples)}, {min(samples):.1f} to {max(samples):.1f})"
-    versions = [f"{name} {version}" for name, version in content["versions"].items()]
     return (
-        f"{text}\n{', '.join(versions)}\n"
+        f"{peaks_and_versions(content)}\n"
         "GFLOP/s and share of the peak (threads x one core's): fastmlp, matrix "
         "products only\nratio: time of the best rival over time of fastmlp"
     )
@@ -158,22 +193,26 @@ def footer(content: dict[str, Any]) -> str:
 def print_again(content: dict[str, Any]) -> None:
     """Print the tables of a JSON file."""
     machine.announce(content["machine"])
-    tables = [("rows", threads) for threads in sorted_threads(content["rows"])]
-    tables += [("sweep", threads) for threads in sorted_threads(content["sweep"])]
-    for key, threads in tables:
-        rows = [row for row in content[key] if row["threads"] == threads]
+    tables = [
+        (key, dtype, threads)
+        for key in ("rows", "sweep")
+        for dtype, threads in kinds_of_rows(content[key])
+    ]
+    for key, dtype, threads in tables:
+        kind = (dtype, threads)
+        rows = [row for row in content[key] if kind == (dtype_of(row), row["threads"])]
         names = [name for name in RIVALS if any(name in row["rivals"] for row in rows)]
         hand_over = content["ping_pong_ns"].get(str(threads))
-        print(heading(threads, hand_over, content["machine"]["cpus"]))
+        print(heading(threads, dtype, hand_over, content["machine"]["cpus"]))
         print(header(names))
         for row in rows:
-            print(line(names, row, content["fma_peak_gflops"]))
+            print(line(names, row, content[peak_keys(dtype)[0]]))
     print(footer(content))
 
 
-def sorted_threads(rows: Sequence[dict[str, Any]]) -> list[int]:
-    """Return the thread counts that occur."""
-    return sorted({row["threads"] for row in rows})
+def kinds_of_rows(rows: Sequence[dict[str, Any]]) -> list[tuple[str, int]]:
+    """Return the pairs of a dtype and a number of threads that occur."""
+    return sorted({(dtype_of(row), row["threads"]) for row in rows})
 
 
 # --- the run ------------------------------------------------------------------------
@@ -192,14 +231,16 @@ class Run:
         self.options = options
         self.machine = machine.describe()
         self.cpus: list[int] = self.machine["cpus"]
-        self.peak = FmaPeak(self.cpus[0])
+        self.peaks = {dtype: FmaPeak(self.cpus[0], dtype) for dtype in options.dtype}
         self.versions: dict[str, str] = {"python": self.machine["python"]}
         self.hand_overs: dict[int, float | None] = {}
         self.failed = False
 
-    def tasks(self, names: Sequence[str], threads: int) -> Iterator[dict[str, Any]]:
+    def tasks(
+        self, names: Sequence[str], dtype: str, threads: int
+    ) -> Iterator[dict[str, Any]]:
         """Time every workload, each in new processes; yield the rows."""
-        for task in all_tasks(self.options.workloads, self.options.modes):
+        for task in all_tasks(self.options.workloads, self.options.modes, dtype):
             processes = start_all(names, task, threads, self.cpus)
             try:
                 yield self.race(processes, task, threads, self.options.seconds)
@@ -207,13 +248,16 @@ class Run:
                 for process in processes:
                     process.close()
 
-    def sweep(self, names: Sequence[str], threads: int) -> Iterator[dict[str, Any]]:
+    def sweep(
+        self, names: Sequence[str], dtype: str, threads: int
+    ) -> Iterator[dict[str, Any]]:
         """Time every width and batch in the same processes; yield the points."""
-        tasks = [
-            Task(square_workload(SWEEP_N_IN, width, SWEEP_N_OUT, batch), "train", batch)
+        workloads = [
+            square_workload(SWEEP_N_IN, width, SWEEP_N_OUT, batch, dtype)
             for width in self.options.widths
             for batch in self.options.batches
         ]
+        tasks = [Task(workload, "train", workload.batch) for workload in workloads]
         seconds = SWEEP_SHARE * self.options.seconds
         processes = start_all(names, tasks[0], threads, self.cpus)
         try:
@@ -231,26 +275,32 @@ class Run:
         seconds: float,
     ) -> dict[str, Any]:
         """Time one task in bursts of the given seconds; return the row."""
-        race(processes, task, self.options.rounds, seconds, self.peak.measure)
+        measure = self.peaks[task.workload.dtype].measure
+        race(processes, task, self.options.rounds, seconds, measure)
         for process in processes:
             self.versions |= process.versions
             self.failed |= process.failed
         return record(task, threads, processes)
 
     def table(
-        self, names: Sequence[str], threads: int, rows: Iterator[dict[str, Any]]
+        self,
+        names: Sequence[str],
+        dtype: str,
+        threads: int,
+        rows: Iterator[dict[str, Any]],
     ) -> list[dict[str, Any]]:
         """Print rows as they arrive, and return them."""
+        peak = self.peaks[dtype]
         for _ in range(FIRST_PEAK_SAMPLES):
-            self.peak.measure()
+            peak.measure()
         if threads > 1 and threads not in self.hand_overs:
             self.hand_overs[threads] = machine.ping_pong(self.cpus)
-        print(heading(threads, self.hand_overs.get(threads), self.cpus))
+        print(heading(threads, dtype, self.hand_overs.get(threads), self.cpus))
         print(header(names), flush=True)
         kept = []
         for row in rows:
             kept.append(row)
-            print(line(names, row, self.peak.gflops), flush=True)
+            print(line(names, row, peak.gflops), flush=True)
             for name, result in row["rivals"].items():
                 if result["verdict"] not in ("timed", "absent"):
                     print(f"  {name}, {row['task']}: refused, {result['verdict']}")
@@ -264,22 +314,24 @@ class Run:
         rows, sweep = [], []
         names = [SUBJECT, *options.peers]
         if not options.no_tables:
-            for threads in options.threads:
-                rows += self.table(names, threads, self.tasks(names, threads))
+            for dtype, threads in itertools.product(options.dtype, options.threads):
+                tasks = self.tasks(names, dtype, threads)
+                rows += self.table(names, dtype, threads, tasks)
         if options.picture:
             names = [SUBJECT, *options.sweep_peers]
-            threads = options.threads[0]
-            sweep = self.table(names, threads, self.sweep(names, threads))
+            dtype, threads = options.dtype[0], options.threads[0]
+            points = self.sweep(names, dtype, threads)
+            sweep = self.table(names, dtype, threads, points)
         for row in rows + sweep:
-            row["percent_of_peak"] = percent_of_peak(row, self.peak.gflops)
+            peak = self.peaks[row["dtype"]]
+            row["percent_of_peak"] = percent_of_peak(row, peak.gflops)
         return {
             "machine": self.machine,
             "versions": self.versions,
             "rounds": options.rounds,
             "seconds_per_burst": options.seconds,
             "ping_pong_ns": self.hand_overs,
-            "fma_peak_gflops": self.peak.gflops,
-            "fma_peak_samples": self.peak.samples,
+            **peak_fields(self.peaks),
             "rows": rows,
             "sweep": sweep,
         }
@@ -304,7 +356,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         choices=peers,
         help="default: all, quick: all but torch-compile",
     )
-    add("--threads", nargs="+", type=int, help="default: 1 2")
+    machine.add_threads(parser)
+    machine.add_dtypes(parser)
     add("--rounds", type=int, help="default: 7, quick: 3")
     add("--seconds", type=float, help="per burst; default: 0.3, quick: 0.05")
     add("--json", type=Path, help="also write everything to this file")
@@ -313,7 +366,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--picture",
         type=Path,
         help="also sweep training steps of 16-w-w-4 networks over widths and batches, "
-        "with the first of --threads, and draw the speed-ups to this file",
+        "with the first of --threads and --dtype, and draw the speed-ups to this file",
     )
     add("--widths", nargs="+", type=int, default=SWEEP_WIDTHS, help="of the sweep")
     add("--batches", nargs="+", type=int, default=SWEEP_BATCHES, help="of the sweep")
@@ -328,11 +381,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(str(picture.missing()))
     if options.no_tables and not options.picture:
         parser.error("--no-tables leaves nothing to do without --picture")
-    cpus = len(machine.available_cpus())
-    if options.threads is None:
-        options.threads = [1, 2][:cpus]
-    if not 1 <= min(options.threads) <= max(options.threads) <= cpus:
-        parser.error(f"--threads: there are {cpus} CPUs, got {options.threads}")
+    options.threads = machine.checked_threads(parser, options.threads)
     options.sweep_peers = list(SWEEP_RIVALS)
     if options.peers is not None:
         options.sweep_peers = [name for name in options.peers if name in picture.TITLES]

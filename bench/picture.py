@@ -191,7 +191,8 @@ def captions(content: Mapping[str, Any], subject: str, rivals: Iterable[str]) ->
         for key, name in names.items()
     ]
     return (
-        f"{n_in}-w-w-{n_out}, {network}, float32; {content['machine']['cpu']}, "
+        f"{n_in}-w-w-{n_out}, {network}, {point.get('dtype', 'float32')}; "
+        f"{content['machine']['cpu']}, "
         f"{threads} thread{'s' if threads > 1 else ''}; {', '.join(versions)}"
     )
 

@@ -18,11 +18,12 @@ class Rival(abc.ABC):
     library uses its default.
     """
 
-    # Largest relative deviation of the loss from the float64 judge's, step by step:
-    # float32 rounding is about 1e-6, a wrong formula far more than 1e-4.
-    loss_tolerance: ClassVar[float] = 1e-4
+    # Largest relative deviation of the loss from the float64 judge's, step by step, by
+    # dtype: float32 rounding is about 1e-6, a wrong formula far more than 1e-4. In
+    # float64, rounding is about 1e-15, and a rival that computes in float32 is refused.
+    loss_tolerance: ClassVar[dict[str, float]] = {"float32": 1e-4, "float64": 1e-9}
     # Largest deviation of an output, relative to the largest output.
-    output_tolerance: ClassVar[float] = 1e-4
+    output_tolerance: ClassVar[dict[str, float]] = {"float32": 1e-4, "float64": 1e-9}
 
     def __init__(self, task: Task, threads: int | None) -> None:
         self.task = task

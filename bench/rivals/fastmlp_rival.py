@@ -34,10 +34,12 @@ class FastmlpRival(Rival):
         if threads is not None:
             fm.set_num_threads(threads)
         workload = task.workload
-        self.mlp = fm.MLP(layers(workload), activation=workload.activation)
+        self.mlp = fm.MLP(
+            layers(workload), activation=workload.activation, dtype=workload.dtype
+        )
         self.buffers = self.mlp.buffers.copy()
         self.loss = fm.MSE() if workload.loss == "mse" else fm.CrossEntropy()
-        self.out = np.empty((task.rows, workload.widths[-1]), np.float32)
+        self.out = np.empty((task.rows, workload.widths[-1]), workload.dtype)
         self.reset()
 
     def versions(self) -> dict[str, str]:

@@ -110,6 +110,7 @@ class JaxRival(Rival):
 
     def __init__(self, task: Task, threads: int | None) -> None:
         super().__init__(task, threads)
+        jax.config.update("jax_enable_x64", task.workload.dtype == "float64")
         self.x, self.y = jnp.asarray(task.x), jnp.asarray(task.y)
         workload = task.workload
         self.forward = jax.jit(lambda params, x: forward(workload, params, x)[0])
@@ -136,7 +137,7 @@ class JaxRival(Rival):
         if workload.norm == "batch_norm":
             running = [(jnp.zeros(o), jnp.ones(o)) for o in workload.widths[1:-1]]
         key = jax.random.key(0) if "dropout" in workload.blocks else None
-        steps = jnp.zeros((), jnp.float32)
+        steps = jnp.zeros((), self.x.dtype)
         self.state: State = (params, *moments, steps, running, key)
         jax.block_until_ready(self.state)
 

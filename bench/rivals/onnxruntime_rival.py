@@ -31,10 +31,11 @@ def build_model(task: Task) -> ModelProto:
             name = f"h{layer}"
             nodes.append(helper.make_node(activation, [output], [name]))
     widths = task.workload.widths
+    dtype = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE}
 
     def value(name: str, width: int) -> ValueInfoProto:
         shape = [task.rows, width]
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        return helper.make_tensor_value_info(name, dtype[task.workload.dtype], shape)
 
     graph = helper.make_graph(
         nodes, "mlp", [value("x", widths[0])], [value("y", widths[-1])], initializers

@@ -15,7 +15,7 @@ FIT_EPOCHS = 10  # epochs of one call of `fit`
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """A network and how it is trained; everything is float32."""
+    """A network and how it is trained."""
 
     name: str
     widths: tuple[int, ...]
@@ -29,6 +29,7 @@ class Workload:
     # the second, into residual blocks. For training only.
     blocks: tuple[str, ...] = ()
     rate: float = 0.0  # dropout rate
+    dtype: str = "float32"  # of data and parameters, or "float64"
 
     @property
     def norm(self) -> str | None:
@@ -79,7 +80,9 @@ INFERENCE_WORKLOADS = ("rl-tiny", "sac", "mnist")
 INFERENCE_ROWS = (1, 4096)
 
 
-def square_workload(n_in: int, width: int, n_out: int, batch: int) -> Workload:
+def square_workload(
+    n_in: int, width: int, n_out: int, batch: int, dtype: str = "float32"
+) -> Workload:
     """Return a network n_in-width-width-n_out: ReLU, mean squared error, Adam.
 
     The learning rate falls with the width, so that the loss falls by a few percent per
@@ -87,7 +90,8 @@ def square_workload(n_in: int, width: int, n_out: int, batch: int) -> Workload:
     """
     lr = 8e-3 / width
     widths = (n_in, width, width, n_out)
-    return Workload(f"{width} x{batch}", widths, "relu", "mse", "adam", lr, batch)
+    name = f"{width} x{batch}"
+    return Workload(name, widths, "relu", "mse", "adam", lr, batch, dtype=dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,18 +147,18 @@ class Task:
         """
         rng = np.random.default_rng([SEED, 0])
         gain = 2.0 if self.workload.activation == "relu" else 1.0
-        widths = self.workload.widths
+        widths, dtype = self.workload.widths, self.workload.dtype
         params: list[tuple[np.ndarray, ...]] = [
             (
-                rng.normal(0.0, (gain / i) ** 0.5, (i, o)).astype(np.float32),
-                rng.normal(0.0, 0.1, o).astype(np.float32),
+                rng.normal(0.0, (gain / i) ** 0.5, (i, o)).astype(dtype),
+                rng.normal(0.0, 0.1, o).astype(dtype),
             )
             for i, o in itertools.pairwise(widths)
         ]
         if self.workload.norm is not None:
             for layer, o in enumerate(widths[1:-1]):
-                scale = rng.normal(1.0, 0.1, o).astype(np.float32)
-                shift = rng.normal(0.0, 0.1, o).astype(np.float32)
+                scale = rng.normal(1.0, 0.1, o).astype(dtype)
+                shift = rng.normal(0.0, 0.1, o).astype(dtype)
                 params[layer] += (scale, shift)
         return params
 
@@ -163,7 +167,7 @@ class Task:
         """Inputs (rows, in)."""
         rng = np.random.default_rng([SEED, 1])
         shape = (self.rows, self.workload.widths[0])
-        return rng.normal(size=shape).astype(np.float32)
+        return rng.normal(size=shape).astype(self.workload.dtype)
 
     @functools.cached_property
     def y(self) -> np.ndarray:
@@ -172,20 +176,21 @@ class Task:
         n_out = self.workload.widths[-1]
         if self.workload.loss == "cross_entropy":
             return rng.integers(0, n_out, self.rows)
-        return rng.normal(size=(self.rows, n_out)).astype(np.float32)
+        return rng.normal(size=(self.rows, n_out)).astype(self.workload.dtype)
 
 
-def all_tasks(workloads: list[str], modes: list[str]) -> list[Task]:
+def all_tasks(names: list[str], modes: list[str], dtype: str) -> list[Task]:
     """Return the tasks of the named workloads, training first."""
+    workloads = [dataclasses.replace(WORKLOADS[name], dtype=dtype) for name in names]
     tasks = []
     if "train" in modes:
-        for name in workloads:
-            tasks.append(Task(WORKLOADS[name], "train", WORKLOADS[name].batch))
+        for workload in workloads:
+            tasks.append(Task(workload, "train", workload.batch))
     if "infer" in modes:
         tasks += [
-            Task(WORKLOADS[name], "infer", rows)
+            Task(workload, "infer", rows)
             for rows in INFERENCE_ROWS
-            for name in workloads
-            if name in INFERENCE_WORKLOADS
+            for workload in workloads
+            if workload.name in INFERENCE_WORKLOADS
         ]
     return tasks

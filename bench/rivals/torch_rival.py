@@ -35,8 +35,8 @@ class TorchRival(Rival):
                 body = [Residual(torch.nn.Sequential(*body))]
             layers += body
         layers.append(torch.nn.Linear(*task.params[-1][0].shape))
-        self.model = torch.nn.Sequential(*layers)
         self.x = torch.from_numpy(task.x)
+        self.model = torch.nn.Sequential(*layers).to(self.x.dtype)
         self.y = torch.from_numpy(task.y)
         self.loss = F.mse_loss if task.workload.loss == "mse" else F.cross_entropy
         self.reset()
@@ -91,7 +91,7 @@ class TorchRival(Rival):
         """Train for a fixed number of epochs in a hand-written loop."""
         rows, batch = self.task.rows, self.task.workload.batch
         for _ in range(FIT_EPOCHS):
-            total = torch.zeros(())
+            total = torch.zeros((), dtype=self.x.dtype)
             order = torch.randperm(rows)
             for start in range(0, rows, batch):
                 picked = order[start : start + batch]

@@ -18,6 +18,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TextIO
 
 from . import RIVALS
@@ -31,24 +32,31 @@ MIN_SAMPLES = 3
 
 
 def confine(cpus: list[int]) -> None:
-    """Bind this process and all its future threads to the given CPUs."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cpus)
+    """Bind this process to the given CPUs, with its present and future threads."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    os.sched_setaffinity(0, cpus)
+    for thread in Path("/proc/self/task").glob("*"):  # none except on Linux
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.sched_setaffinity(int(thread.name), cpus)
 
 
 class Stopwatch:
-    """Times the calls of one rival.
+    """Times a function in bursts of samples.
 
-    Every sample of training restarts from the initial parameters: all rivals do the
-    same arithmetic, and none drifts into saturated units or subnormal moments. The
-    reset and the step after it are not timed. A sample of fit is one call.
+    Parameters
+    ----------
+    call : callable
+        Function to time.
+    wait : callable, optional
+        Called with the last result of a sample; returns when it is available.
     """
 
-    def __init__(self, rival: Rival) -> None:
-        self.rival = rival
-        self.trains = rival.task.mode == "train"
-        calls = {"train": rival.train_step, "infer": rival.infer, "fit": rival.fit}
-        self.call = calls[rival.task.mode]
+    def __init__(
+        self, call: Callable[[], Any], wait: Callable[[Any], None] | None = None
+    ) -> None:
+        self.call = call
+        self.wait = wait
         self.steps = 0  # calls per sample; unknown at first
 
     def run(self, steps: int) -> float:
@@ -57,23 +65,22 @@ class Stopwatch:
         start = time.perf_counter()
         for _ in range(steps):
             result = call()
-        self.rival.wait(result)
+        if self.wait is not None:
+            self.wait(result)
         return (time.perf_counter() - start) / steps
 
     def sample(self, steps: int) -> float:
         """Return the seconds per call of one sample."""
-        if self.rival.task.mode != "infer":
-            self.rival.reset()
-        if self.trains:
-            self.run(1)
         return self.run(steps)
+
+    def limit(self, steps: int) -> int:
+        """Return the calls per sample, at most the given number."""
+        return steps
 
     def calibrate(self) -> None:
         """Choose the calls per sample."""
         seconds = min(self.sample(1) for _ in range(MIN_SAMPLES))
-        steps = 1 + int(SAMPLE_SECONDS / max(seconds, 1e-9))
-        limit = {"train": MAX_SAMPLE_STEPS, "infer": steps, "fit": 1}
-        self.steps = min(steps, limit[self.rival.task.mode])  # inference does not drift
+        self.steps = self.limit(1 + int(SAMPLE_SECONDS / max(seconds, 1e-9)))
 
     def burst(self, seconds: float) -> dict[str, float]:
         """Warm up, then take samples for some seconds; return their median."""
@@ -87,6 +94,34 @@ class Stopwatch:
         while len(samples) < MIN_SAMPLES or time.perf_counter() - start < seconds:
             samples.append(self.sample(self.steps))
         return {"median": statistics.median(samples), "best": min(samples)}
+
+
+class RivalStopwatch(Stopwatch):
+    """Times the calls of one rival.
+
+    Every sample of training restarts from the initial parameters: all rivals do the
+    same arithmetic, and none drifts into saturated units or subnormal moments. The
+    reset and the step after it are not timed. A sample of fit is one call.
+    """
+
+    def __init__(self, rival: Rival) -> None:
+        self.rival = rival
+        self.mode = rival.task.mode
+        calls = {"train": rival.train_step, "infer": rival.infer, "fit": rival.fit}
+        super().__init__(calls[self.mode], rival.wait)
+
+    def sample(self, steps: int) -> float:
+        """Return the seconds per call of one sample."""
+        if self.mode != "infer":
+            self.rival.reset()
+        if self.mode == "train":
+            self.run(1)
+        return self.run(steps)
+
+    def limit(self, steps: int) -> int:
+        """Return the calls per sample, at most the given number."""
+        limits = {"train": MAX_SAMPLE_STEPS, "infer": steps, "fit": 1}
+        return min(steps, limits[self.mode])  # inference does not drift
 
 
 def first_losses(rival: Rival, steps: int) -> list[float]:
@@ -113,12 +148,13 @@ def serve(make: Callable[[Task], Rival] | None, requests: TextIO, answer: Any) -
             answer({"absent": True})
         elif request["do"] == "task":
             rival = make(Task.from_json(request["task"]))
-            stopwatch = Stopwatch(rival)
+            stopwatch = RivalStopwatch(rival)
+            dtype = rival.task.workload.dtype
             answer(
                 {
                     "versions": rival.versions(),
-                    "loss_tolerance": rival.loss_tolerance,
-                    "output_tolerance": rival.output_tolerance,
+                    "loss_tolerance": rival.loss_tolerance[dtype],
+                    "output_tolerance": rival.output_tolerance[dtype],
                 }
             )
         elif request["do"] == "losses":

@@ -1,0 +1,86 @@
+"""Benchmarks run: short runs against NumPy, whose times do not matter."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import ROOT, needs_source
+
+pytestmark = [
+    needs_source,
+    pytest.mark.skipif(sys.platform == "win32", reason="processes are stopped"),
+]
+pytest.importorskip("threadpoolctl", reason="NumPy's threads are limited")
+
+SHORT = ("--threads", "1", "--rounds", "1", "--seconds", "0.001", "--peers", "numpy")
+DTYPES = ("float32", "float64")
+
+
+def bench(script: str, *arguments: str | Path) -> str:
+    done = subprocess.run(
+        [sys.executable, ROOT / "bench" / script, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_peers_in_both_dtypes_and_from_an_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "peers.json"
+    out = bench(
+        "peers.py",
+        *("--workloads", "rl-tiny", "--dtype", *DTYPES, *SHORT, "--json", path),
+    )
+    content = json.loads(path.read_text())
+    assert [row["dtype"] for row in content["rows"]] == ["float32"] * 3 + [
+        "float64"
+    ] * 3
+    for row in content["rows"]:
+        assert row["rivals"]["fastmlp"]["verdict"] == "timed"
+        assert row["mode"] == "train" or row["speed_up"] > 0
+    caches = content["machine"]["caches"]
+    assert f"L1d {caches['l1d'][0] // 1024} KiB" in out
+    again = bench("peers.py", "--from", path)
+    for dtype in DTYPES:
+        assert f"\n1 thread, {dtype}\n" in out
+        assert f"\n1 thread, {dtype}\n" in again
+
+    # Files from before there were dtypes and caches.
+    for key in [key for key in content if key.endswith("_float64")]:
+        del content[key]
+    del content["machine"]["caches"], content["machine"]["isa"]
+    content["rows"] = content["rows"][:3]
+    for row in content["rows"]:
+        del row["dtype"]
+    path.write_text(json.dumps(content))
+    old = bench("peers.py", "--from", path)
+    assert "1 thread, float32\n" in old
+    assert "float64" not in old
+    assert "L1d" not in old
+
+
+def test_products(tmp_path: Path) -> None:
+    path = tmp_path / "products.json"
+    out = bench(
+        "products.py",
+        *("--curve", "--sizes", "8", "16", "24", "--dtype", *DTYPES, *SHORT),
+        *("--json", path),
+    )
+    rows = json.loads(path.read_text())["rows"]
+    assert len(rows) == 3 * 3 * 2
+    for row in rows:
+        assert set(row["verdicts"].values()) == {""}
+        assert row["ratios"]["numpy"] > 0
+        assert ("dip" in row) == (row["n"] == 16)
+    assert out.count("more than 15 % below") == 3 * 2
+
+
+def test_products_of_workloads() -> None:
+    out = bench("products.py", "--shapes", *SHORT, "--layouts", "nt")
+    assert "nt 128x512x10" in out  # the gradient of mnist's last hidden layer
+    assert "nt 128x784x512" not in out  # that of its inputs is not computed
