@@ -101,7 +101,7 @@ def workload_products(layouts: Sequence[str]) -> list[Product]:
         rows = workload.batch
         for layer, (i, o) in enumerate(itertools.pairwise(workload.widths)):
             products = [Product("nn", rows, o, i, f"{workload.name}, forward")]
-            if layer > 0:  # no one needs the gradient of the network's inputs
+            if layer > 0:  # the inputs of the network need no gradient
                 name = f"{workload.name}, input gradient"
                 products.append(Product("nt", rows, i, o, name))
             name = f"{workload.name}, weight gradient"
