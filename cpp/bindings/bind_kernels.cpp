@@ -11,6 +11,7 @@
 #include "fastmlp/optimizer.h"
 #include "fastmlp/random.h"
 #include "names.h"
+#include "number_text.h"
 #include "optimizer_config.h"
 #include "targets.h"
 
@@ -363,7 +364,7 @@ void multiply_(py::object out, py::object a, py::object b) {
 void dropout_(py::object h, py::object mask, py::object x, double p, uint64_t seed,
               uint32_t epoch, uint64_t step, uint32_t layer, Index first) {
   if (!(p >= 0 && p < 1))
-    throw py::value_error("p must be in [0, 1), got " + std::to_string(p));
+    throw py::value_error("p must be in [0, 1), got " + detail::in_full(p));
   if (first < 0)
     throw py::value_error("first must not be negative, got " + std::to_string(first));
   by_dtype(h, "h", [&](auto t) {

@@ -6,6 +6,7 @@
 #include "arrays.h"
 #include "fastmlp/loss.h"
 #include "names.h"
+#include "number_text.h"
 #include "targets.h"
 
 namespace fastmlp::bindings {
@@ -46,7 +47,7 @@ void bind_loss(py::module_& m) {
                        std::vector<double> per_output, bool action, double scale) {
              if (!std::isfinite(scale) || scale <= 0)
                throw py::value_error("scale must be finite and positive, got " +
-                                     py::repr(py::float_(scale)).cast<std::string>());
+                                     detail::in_full(scale));
              return Loss{from_name<LossKind>(kLossNames, kind, "loss"),
                          delta,
                          from_name<Reduction>(kReductionNames, reduction, "reduction"),

@@ -41,8 +41,8 @@ void set(Optimizer& optimizer, const std::string& name, py::object value) {
   const auto after = slot_names(asked);
   for (size_t i = 0; i < kMaxSlots && !optimizer.state().empty(); ++i) {
     if ((before[i] == nullptr) != (after[i] == nullptr)) {
-      throw py::value_error(name + ": this value needs a different optimiser state; " +
-                            "make a new optimiser, or reset() this one first");
+      throw py::value_error(name + ": this value needs a different optimizer state; " +
+                            "make a new optimizer, or reset() this one first");
     }
   }
   optimizer.mutable_config() = asked;
@@ -246,8 +246,13 @@ void load_state(Optimizer& optimizer, const py::dict& state) {
     for (const char* name : names)
       complete = complete && (!name || slots.contains(name));
     if (!complete) {
-      throw py::value_error(where +
-                            " must have the keys that this optimiser's state has");
+      py::list wanted;
+      for (const char* name : names) {
+        if (name) wanted.append(name);
+      }
+      throw py::value_error(where + " must have exactly the keys " +
+                            std::string(py::str(wanted)) + ", got " +
+                            std::string(py::str(py::list(slots))));
     }
     loaded.emplace_back();
     if (used > 0 && !load_slots<float>(loaded.back(), slots, names) &&
@@ -260,7 +265,7 @@ void load_state(Optimizer& optimizer, const py::dict& state) {
   const LockUnderGil lock(optimizer);
   if (slot_names(optimizer.config()) != names) {
     throw std::runtime_error(
-        "the optimiser was changed while its state was being loaded");
+        "the optimizer was changed while its state was being loaded");
   }
   optimizer.state() = std::move(loaded);
   optimizer.set_step_count(step_count);

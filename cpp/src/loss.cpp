@@ -7,6 +7,7 @@
 
 #include "fastmlp/aligned_buffer.h"
 #include "fastmlp/kernel_table.h"
+#include "number_text.h"
 #include "threading/parallel.h"
 
 namespace fastmlp {
@@ -27,8 +28,9 @@ double ordered_sum(Index n, Term term) {
 
 void check_loss(const Loss& loss, Index n_out) {
   if (!std::isfinite(loss.scale) || loss.scale <= 0) {
-    throw std::invalid_argument("the scale of loss must be finite and positive, got " +
-                                std::to_string(loss.scale));
+    throw std::invalid_argument(
+        "the scale of the loss must be finite and positive, got " +
+        detail::in_full(loss.scale));
   }
   if (loss.action) {
     if (loss.kind == LossKind::cross_entropy || loss.kind == LossKind::gaussian_nll ||

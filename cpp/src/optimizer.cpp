@@ -171,7 +171,7 @@ void Optimizer::begin_step(Index vectors) {
   if (fresh) state_.resize(static_cast<size_t>(vectors));
   if (static_cast<Index>(state_.size()) != vectors) {
     throw std::invalid_argument(
-        "the optimiser holds state for " + std::to_string(state_.size()) +
+        "the optimizer holds state for " + std::to_string(state_.size()) +
         " parameter arrays, but " + std::to_string(vectors) + " were passed");
   }
 }
@@ -197,7 +197,7 @@ OptimizerSlots<T>& Optimizer::prepare(Index which, Index size) {
   if (!slots || slots->size != size) {
     const Index held = std::visit([](const auto& s) { return s.size; }, any);
     throw std::invalid_argument(
-        "the optimiser holds state for an array of " + std::to_string(held) +
+        "the optimizer holds state for an array of " + std::to_string(held) +
         (std::holds_alternative<OptimizerSlots<float>>(any) ? " float32" : " float64") +
         " parameters, but " + std::to_string(size) +
         (sizeof(T) == sizeof(float) ? " float32" : " float64") +

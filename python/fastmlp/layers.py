@@ -405,7 +405,7 @@ class LayerNorm(RowNormalization):
     Parameters
     ----------
     eps : float
-        Number > 0 that is added to the variance.
+        Positive number added to the variance.
     affine : bool
         Whether the layer has a scale (initially 1) and a shift (initially 0).
 
@@ -429,8 +429,8 @@ class RMSNorm(RowNormalization):
     Parameters
     ----------
     eps : float
-        Number > 0 that is added to the mean square. In PyTorch the default depends on
-        the dtype.
+        Positive number added to the mean square. In PyTorch, the default depends on the
+        dtype.
     affine : bool
         Whether the layer has a scale (initially 1).
 
@@ -464,7 +464,7 @@ class BatchNorm(Normalization):
     Parameters
     ----------
     eps : float
-        Number > 0 that is added to the variance.
+        Positive number added to the variance.
     momentum : float
         Weight of the batch in the update of running statistics, from 0 to 1.
     affine : bool

@@ -285,14 +285,19 @@ def _mean(values: Array, sample_weight: object) -> float:
 # For fit ------------------------------------------------------------------------------
 
 
+_ACCEPTED = (
+    "a sequence of metrics (names or functions) or a dict that maps names to metrics"
+)
+
+
 def as_metrics(metrics: object, loss: Loss) -> dict[str, Measure]:
     """Convert the argument ``metrics`` of fit to a dict of metrics by name."""
     if metrics is None:
         return {}
     if isinstance(metrics, str) or (callable(metrics) and not hasattr(metrics, "keys")):
         raise TypeError(
-            "metrics must be a sequence of names and functions or a dict of them, "
-            f"got {_validate.describe(metrics)}; write metrics=[…]"
+            f"metrics must be {_ACCEPTED}, got {_validate.describe(metrics)}; "
+            "for a single metric, write metrics=[metric]"
         )
     named: list[tuple[str, object]]
     if hasattr(metrics, "keys"):
@@ -302,8 +307,7 @@ def as_metrics(metrics: object, loss: Loss) -> dict[str, Measure]:
             items = list(metrics)  # type: ignore[call-overload]
         except TypeError:
             raise TypeError(
-                "metrics must be a sequence of names and functions or a dict of them, "
-                f"got {_validate.describe(metrics)}"
+                f"metrics must be {_ACCEPTED}, got {_validate.describe(metrics)}"
             ) from None
         named = [(_name(i, item), item) for i, item in enumerate(items)]
 

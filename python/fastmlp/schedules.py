@@ -558,7 +558,7 @@ class ReduceOnPlateau(Schedule):
     mode : {"min", "max"}
         Whether lower or higher values are better.
     factor : float
-        Factor of each reduction, from 0 to below 1.
+        Factor of each reduction, at least 0 and below 1.
     patience : int
         Number of successive values without improvement that are tolerated; one more
         causes a reduction.

@@ -395,7 +395,7 @@ FORGERIES = {
     "within": (in_text(put("training", "within", 3)), "training.within must be a JSO"),
     "within with two marks": (
         in_text(put("training", "within", {"a": 1, "b": 2})),
-        "training.within must have one key",
+        "training.within must have exactly one key",
     ),
     "unknown mark": (
         in_text(put("training", "within", {"pickle": "x"})),
@@ -512,7 +512,7 @@ CHECKPOINT_FORGERIES = {
         part("optimizer", drop("dict", "hyper", "dict", "eps")),
         "must have the ke",
     ),
-    "schedule": (schedule("kind", "Step"), "class Step, but the optimiser"),
+    "schedule": (schedule("kind", "Step"), "class Step, but the optimizer"),
     "schedule's steps": (
         schedule("fields", "dict", "steps", 0),
         "steps must be at least",
@@ -552,7 +552,7 @@ CHECKPOINT_FORGERIES = {
             "exp_avg",
             {"bytes": {"array": f"{ADAM}exp_avg", "dtype": "O", "shape": [1]}},
         ),
-        "dtype must be the dtype of booleans, .* got 'O'",
+        "dtype must be a boolean, numeric, .* got 'O'",
     ),
     "bytes of another size": (
         slot(

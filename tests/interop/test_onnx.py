@@ -238,7 +238,7 @@ BAD = {
         TypeError,
         "output_name must be a non-empty str, got 3",
     ),
-    "same": ({"output_name": "x"}, ValueError, "must differ, got 'x' twice"),
+    "same": ({"output_name": "x"}, ValueError, "must differ, but both are 'x'"),
     "taken": ({"input_name": "0.weight"}, ValueError, "input_name must not be a name"),
     "node": ({"output_name": "0.Gemm"}, ValueError, "output_name must not be"),
 }

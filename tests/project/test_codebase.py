@@ -89,10 +89,11 @@ PUBLIC = {
     "model": {"mlp", "training", "network_objective"},
 }
 # Private headers that files of the bindings include: to split an update among threads,
-# and to guard objects that serve one call at a time.
+# to guard objects that serve one call at a time, and to write numbers in messages.
 SEEN_BY_BINDINGS = {
     "threading/parallel.h": {"bind_optimizer.cpp"},
     "threading/exclusive_use.h": {"network.h", "solvers.h", "bind_predictor.cpp"},
+    "number_text.h": {"bind_kernels.cpp", "bind_loss.cpp"},
 }
 
 

@@ -196,7 +196,7 @@ def test_checkpoints_hold_schedules(tmp_path, kind):
     assert again.lr == opt.lr
     np.testing.assert_array_equal(again.ema_params[0], opt.ema_params[0])
     if kind == "cosine":
-        with pytest.raises(ValueError, match=r"class Cosine, but the optimiser"):
+        with pytest.raises(ValueError, match=r"class Cosine, but the optimizer"):
             fm.Checkpoint.load(tmp_path / "5.safetensors", mlp, fm.Adam(plateau()))
 
 

@@ -7,6 +7,7 @@
 #include "fastmlp/fp_environment.h"
 #include "fastmlp/random.h"
 #include "model/impl.h"
+#include "number_text.h"
 
 namespace fastmlp {
 namespace {

@@ -16,6 +16,7 @@
 #include "network/ops/plan_network.h"
 #include "network/passes/inference.h"
 #include "network/passes/training_pass.h"
+#include "number_text.h"
 #include "threading/exclusive_use.h"
 #include "threading/fork_safety.h"
 
@@ -38,7 +39,7 @@ inline void check_training_rows(const NetworkPlan& net, Index rows) {
 inline void check_l2(double l2) {
   if (!std::isfinite(l2) || l2 < 0)
     throw std::invalid_argument("l2 must be finite and not negative, got " +
-                                std::to_string(l2));
+                                in_full(l2));
 }
 
 template <class T>

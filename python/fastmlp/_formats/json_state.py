@@ -96,7 +96,7 @@ class Unpacker:
             return value
         if len(value) != 1:
             raise ValueError(
-                f"{where} must have one key, which says how its value is stored, "
+                f"{where} must have exactly one key, naming how the value is stored, "
                 f"got {list(value)}"
             )
         ((kind, inside),) = value.items()
@@ -144,8 +144,8 @@ class Unpacker:
             dtype = np.dtype(np.void)
         if dtype.kind not in _AS_BYTES or dtype.str != entry["dtype"]:
             raise ValueError(
-                f"{where}.dtype must be the dtype of booleans, numbers, dates or "
-                f"strings, got {entry['dtype']!r}"
+                f"{where}.dtype must be a boolean, numeric, date or string dtype such "
+                f"as '<f8', got {entry['dtype']!r}"
             )
         size = dtype.itemsize
         for n in listed(f"{where}.shape", entry["shape"]):
@@ -166,7 +166,7 @@ class Unpacker:
         kind = entry["kind"]
         if not _is_schedule(given) or type(given).__name__ != kind:
             raise ValueError(
-                f"{where} is a schedule of the class {kind}, but the optimiser has "
+                f"{where} is a schedule of the class {kind}, but the optimizer has "
                 f"{given!r}"
             )
         fields(where, values, tuple(vars(given)))

@@ -53,7 +53,7 @@ def to_onnx(
             )
     if input_name == output_name:
         raise ValueError(
-            f"input_name and output_name must differ, got {input_name!r} twice"
+            f"input_name and output_name must differ, but both are {input_name!r}"
         )
     _check_size(mlp.params.nbytes)
 

@@ -275,8 +275,8 @@ class MLPModule(torch.nn.Module):
         if any(forward_ad.unpack_dual(t).tangent is not None for t in (x, self.params)):
             raise RuntimeError(
                 "a module from mlp.as_torch_module() does not have forward-mode "
-                "derivatives in PyTorch; use a copy from mlp.to_torch(), or, for "
-                "derivatives with respect to the inputs, mlp.jvp and mlp.jacobian"
+                "derivatives in PyTorch; use a copy from mlp.to_torch() or, for "
+                "derivatives with respect to the inputs, mlp.jvp or mlp.jacobian"
             )
         rows = x if x.ndim == 2 else x.reshape(-1, n_in)
         return rows.resolve_neg().contiguous()
@@ -334,7 +334,8 @@ class _Call(torch.autograd.Function):
         module: MLPModule,
         training: bool,
     ) -> torch.Tensor:
-        # The parameters are saved so that PyTorch notices changes before backward.
+        # params is saved too, so that PyTorch raises an error if it is changed in place
+        # before backward.
         ctx.save_for_backward(rows, params)
         ctx.module, mlp = module, module.mlp
         with module._lock:

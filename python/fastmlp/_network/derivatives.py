@@ -133,7 +133,7 @@ class Derivatives(Model):
         shape = (*rows.shape[:-1], self.n_out)
         if seeds.shape != shape:
             raise ValueError(
-                f"dy must have the shape of the outputs, {shape}, "
+                f"dy must have the same shape as the outputs, {shape}; "
                 f"got {_validate.describe(seeds)}"
             )
         y, dx, grads = accepted(

@@ -69,7 +69,8 @@ class Model:
     core : fastmlp._core.Mlp
         The compiled core, which holds the parameters and does the computations.
     sequence : EpochSequence
-        The model's position in its sequence of epochs.
+        Where the model is in its sequence of epochs; a fit without a seed continues
+        from here.
     history : History or None
         History of the last fit.
     forward_shape : tuple of int or None

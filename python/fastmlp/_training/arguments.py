@@ -42,7 +42,7 @@ def claim(mlp: Model, optimizer: Optimizer | Solver) -> None:
     if optimizer._owner not in (None, mlp._self) and optimizer.step_count > 0:
         raise ValueError(
             "optimizer has trained another model and holds state for that model; "
-            "create a new optimiser, or call optimizer.reset() before it trains this "
+            "create a new optimizer, or call optimizer.reset() before it trains this "
             "model"
         )
     optimizer._owner = mlp._self

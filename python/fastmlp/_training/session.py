@@ -223,8 +223,8 @@ def _checked_batch_size(batch_size: Any, optimizer: Optimizer | Solver) -> int |
         return _validate.count("batch_size", batch_size, 1)
     if not isinstance(optimizer, Solver):
         raise TypeError(
-            "batch_size must be an int, the number of samples in each step of "
-            f"{type(optimizer).__name__}, got None"
+            "batch_size must be an int (the number of samples in each step of "
+            f"{type(optimizer).__name__}), got None"
         )
     return None
 

@@ -36,7 +36,7 @@ class LearningRateFinder(Callback):
         Number of steps from ``start`` to ``end``, at least 2.
     smoothing : float
         Weight of the past in the smoothed loss, an exponential moving average with
-        bias correction; from 0 to below 1.
+        bias correction; at least 0 and below 1.
     stop_factor : float
         Factor at which to stop (see above), > 1; infinite to take all steps.
 
@@ -108,7 +108,7 @@ class LearningRateFinder(Callback):
         assert run is not None
         if not hasattr(run.optimizer, "lr"):
             raise TypeError(
-                "LearningRateFinder needs an optimiser with a learning rate, got "
+                "LearningRateFinder needs an optimizer with a learning rate, got "
                 f"{type(run.optimizer).__name__}"
             )
         if run.steps_per_epoch is not None:

@@ -75,7 +75,7 @@ class CustomLoss(Loss):
     ) -> None:
         if not callable(function) or isinstance(function, (type, Loss)):
             raise TypeError(
-                "function must be callable with (pred, target), got "
+                "function must be callable as function(pred, target), got "
                 f"{_validate.describe(function)}"
             )
         reduction = _validate.choice("reduction", reduction, REDUCTIONS)

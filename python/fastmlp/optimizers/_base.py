@@ -247,7 +247,7 @@ class Optimizer:
         averages = self.ema_params
         if averages is None:
             raise ValueError(
-                "averaged() needs an optimiser that keeps an average: create it "
+                "averaged() needs an optimizer that keeps an average: create it "
                 "with ema=0.999, for example"
             )
         if not averages or not self.step_count:
@@ -255,10 +255,10 @@ class Optimizer:
                 "averaged() needs at least one step, but none has been taken"
             )
         if self._owner not in (None, owner):
-            raise ValueError("mlp must be the model that this optimiser trains")
+            raise ValueError("mlp must be the model that this optimizer trains")
         if [(a.size, a.dtype) for a in averages] != [(mlp.n_params, mlp.dtype)]:
             raise ValueError(
-                "mlp must be the model that this optimiser trains: the optimiser "
+                "mlp must be the model that this optimizer trains: the optimizer "
                 "has averages of "
                 + ", ".join(f"{a.size} {a.dtype}" for a in averages)
                 + f" parameters, but mlp has {mlp.n_params} {mlp.dtype} parameters"

@@ -207,7 +207,7 @@ class Adam(_Adam, kind="adam"):
     lr : float, Schedule or callable
         Learning rate, ≥ 0; see `fastmlp.optimizers`.
     betas : (float, float)
-        Decay rates β₁ and β₂ of m and v, from 0 to below 1.
+        Decay rates β₁ and β₂ of m and v, at least 0 and below 1.
     eps : float
         Term ε of the denominator, ≥ 0.
     weight_decay : float
@@ -257,7 +257,7 @@ class AdamW(_Adam, kind="adam", decoupled=True):
     lr : float, Schedule or callable
         Learning rate, ≥ 0; see `fastmlp.optimizers`.
     betas : (float, float)
-        Decay rates β₁ and β₂ of m and v, from 0 to below 1.
+        Decay rates β₁ and β₂ of m and v, at least 0 and below 1.
     eps : float
         Term ε of the denominator, ≥ 0.
     weight_decay : float
@@ -304,7 +304,7 @@ class Adamax(Optimizer, kind="adamax"):
     lr : float, Schedule or callable
         Learning rate, ≥ 0; see `fastmlp.optimizers`.
     betas : (float, float)
-        Decay rates β₁ and β₂ of m and u, from 0 to below 1.
+        Decay rates β₁ and β₂ of m and u, at least 0 and below 1.
     eps : float
         Term ε of the denominator, ≥ 0; added to |g|, as in torch.
     weight_decay : float

@@ -79,7 +79,7 @@ class Hyperparameter(Generic[T]):
     def __set__(self, instance: Optimizer, value: T) -> None:
         if self._fixed:
             raise AttributeError(
-                f"{self._name} cannot be changed: create a new optimiser instead"
+                f"{self._name} cannot be changed: create a new optimizer instead"
             )
         checked = self.check(value)
         instance._check_together({**instance._hyper(), self._name: checked})

@@ -62,8 +62,8 @@ void second_order_of_op(const DerivativePass<T>& pass, size_t l, bool& has_out) 
     return to == kInput ? pass.out(pass.net.n_in)
                         : pass.memory(static_cast<size_t>(to)).dot;
   };
-  // Returns whether the destination already holds values to add to, and records that it
-  // holds some from now on.
+  // Returns whether the destination already holds values to add to, and marks it as
+  // holding values from now on.
   const auto adds_dot = [&](int to) {
     if (to == kNone) return false;
     return std::exchange(

@@ -49,8 +49,8 @@ Index dense_left_scratch_size(const NetworkPlan& net, Index rows) {
   Index size = left_scratch_size<T>(longest, longest);
   for (const OpPlan& op : net.ops) {
     if (!op.is_dense() || op.n_out > kFewOutputs) continue;
-    // One panel of rows of the inputs, and the transpose of the few outputs or of their
-    // gradient.
+    // Room for one panel of input rows and for the transpose of the outputs (few here)
+    // or of their gradient.
     const Index across = packed_right_bound(op.n_in, 1) +
                          kFewOutputs * std::max(op.n_in, kMostPanelColumns);
     size = std::max(size, across);

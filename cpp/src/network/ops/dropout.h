@@ -6,6 +6,7 @@
 
 #include "fastmlp/dropout.h"
 #include "network/ops/op.h"
+#include "number_text.h"
 
 namespace fastmlp::detail {
 
@@ -13,8 +14,7 @@ struct DropoutOp : OpDefaults {
   static int plan(NetworkPlan& net, const LayerSpec& spec, OpPlan op, int /*start*/) {
     if (!(spec.rate >= 0 && spec.rate < 1))
       throw std::invalid_argument(
-          "the rate of a dropout layer must be in [0, 1), got " +
-          std::to_string(spec.rate));
+          "the rate of a dropout layer must be in [0, 1), got " + in_full(spec.rate));
     op.rate = spec.rate;
     op.stream = net.n_streams++;
     op.keeps_values = true;

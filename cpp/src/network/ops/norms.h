@@ -7,6 +7,7 @@
 #include <string>
 
 #include "network/ops/op.h"
+#include "number_text.h"
 
 namespace fastmlp::detail {
 
@@ -23,8 +24,7 @@ inline void plan_norm(NetworkPlan& net, const LayerSpec& spec, OpPlan& op,
                       bool has_shift = true) {
   if (!(spec.eps >= 0))
     throw std::invalid_argument(
-        "the eps of a normalisation must not be negative, got " +
-        std::to_string(spec.eps));
+        "the eps of a normalisation must not be negative, got " + in_full(spec.eps));
   op.eps = spec.eps;
   op.keeps_values = true;
   if (!spec.bias) return;

@@ -3,20 +3,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <string>
 
 #include "network/passes/pass_args.h"
 #include "network/passes/workspace.h"
+#include "number_text.h"
 
 namespace fastmlp::detail {
-
-inline std::string in_short(double x) {
-  if (!std::isfinite(x)) return "not finite";
-  char text[32];
-  std::snprintf(text, sizeof text, "%.3g", x);
-  return text;
-}
 
 template <class T>
 double norm_of(const T* x, Index n) {

@@ -72,8 +72,8 @@ class Values:
                 if source != ops.INPUT and last[source] == i:
                     follower[source] = i
                     break
-        # The last node writes to y. So do the nodes whose values it overwrites in
-        # place, directly or through other nodes.
+        # The last node writes to y. If it overwrites another node's value in place,
+        # that node writes to y too, and so on back along the chain.
         chain = writer.source(end - 1)
         while chain != ops.INPUT:
             at[chain] = "y"
