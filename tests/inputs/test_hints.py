@@ -122,6 +122,6 @@ def test_a_loss_of_pytorch_in_a_function():
 def test_a_batch_of_one_row_with_batch_normalisation():
     mlp = fm.MLP([4, 3, fm.BatchNorm(), 1], seed=0)
     before = mlp.params.copy()
-    with pytest.raises(ValueError, match="batch_size=5, 6 rows leave a single row"):
+    with pytest.raises(ValueError, match="6 rows with batch_size=5 leave a single row"):
         mlp.fit(X, X[:, :1], loss=fm.MSE(), optimizer=fm.Adam(), epochs=1, batch_size=5)
     np.testing.assert_array_equal(mlp.params, before)

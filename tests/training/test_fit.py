@@ -375,10 +375,11 @@ def test_interrupt_keeps_model_and_history():
             callbacks=[lambda m, h: started.set()],
         )
     thread.join()
-    # The history has the epochs before it. It came within an epoch (or, on a busy
-    # machine, just before an epoch was added to the history).
+    # The history has the epochs before the interrupt. It came within an epoch (or, on a
+    # busy machine, before the first step of one, or just before one was added to the
+    # history).
     assert len(mlp.history) >= 1
-    assert 0 < opt.step_count - rows * len(mlp.history) <= rows
+    assert 0 <= opt.step_count - rows * len(mlp.history) <= rows
     assert np.isfinite(mlp.params).all()
     params = mlp.params.copy()
     mlp.train_step(x[:1], y[:1], fm.MSE(), opt)

@@ -68,7 +68,8 @@ class Place(NamedTuple):
     n_in : int
         Input width of the layer.
     before : str
-        Name in the core of the preceding layer in the same sequence; "" for the first.
+        The core's name for the preceding layer in the same sequence; "" for the
+        first layer.
     """
 
     name: str

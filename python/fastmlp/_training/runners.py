@@ -156,7 +156,7 @@ class StepEpochs:
 
 
 class _SolverEpochs:
-    """Epochs of a solver; each epoch is one iteration."""
+    """Runs a fit by a solver: each epoch is one iteration of the solver."""
 
     def __init__(
         self, runner: Runner, listener: Listener | None, cursor: EpochCursor
@@ -197,7 +197,7 @@ def make_runner(
         if mlp.buffers.size and 1 in (rows, batch_size, rows % batch_size):
             raise ValueError(
                 "x: batch normalisation needs batches of at least two rows in "
-                f"training; with batch_size={batch_size}, {rows} rows leave a single "
+                f"training; {rows} rows with batch_size={batch_size} leave a single "
                 "row for the last batch"
             )
     step: Any

@@ -313,8 +313,9 @@ class Optimizer:
         dict
             ``"kind"`` (str), ``"hyper"`` (dict: the constructor's arguments; a
             `fastmlp.schedules.ReduceOnPlateau` includes its observations), ``"step"``
-            (int) and ``"slots"`` (list: for each parameter array a dict of
-            flat arrays with torch's names, such as ``"exp_avg"``, and ``"ema"``).
+            (int) and ``"slots"`` (list: one dict of flat arrays per parameter array;
+            the keys are torch's names, such as ``"exp_avg"``, and ``"ema"`` for the
+            moving average of the parameters).
         """
         state = self.core.state()
         return {"kind": self._kind_name(), "hyper": self._hyper_copy(), **state}

@@ -269,7 +269,7 @@ def dead_units(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
 
 
 def update_ratios(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
-    """Draw the size of an update relative to the weights, for each layer by epoch.
+    """Plot each layer's updates, relative to its weights, against the epoch.
 
     The plot shows log10(norm of a weight's change / norm of the weight). A line marks
     -3, a common rule of thumb for healthy training.

@@ -62,7 +62,7 @@ class Task(NamedTuple):
     outputs : int
         Number of outputs.
     activation : str
-        Activation that turns outputs into predictions, by scikit-learn's name.
+        Activation that turns outputs into predictions, under its scikit-learn name.
     encode : callable
         Function of targets (rows, n) and a dtype that returns the targets in the form
         that the loss takes.
