@@ -144,7 +144,15 @@ void gemm_threaded(MatrixView<T> c, LeftOperand<T> a, const T* b, Index rs, Inde
   const bool pack_alone =
       pack && (plan.most == 1 || c.rows / plan.most >= kRowsForPackingAlone);
   const bool pack_together = pack && !pack_alone;
-  const Index shared_size = pack_together ? packed_right_size(table, k, n) : 0;
+  // Packing together works on bands of B: a large B packed as a whole would need much
+  // memory and leave the cache before it is used.
+  constexpr Index kBandBytes = 8 << 20, kBandSteps = 4096;
+  const Index k_band = pack_together ? std::min(k, kBandSteps) : k;
+  const Index panels = kBandBytes / static_cast<Index>(sizeof(T)) / table.nr /
+                       std::max<Index>(k_band, 1);
+  const Index n_band = pack_together ? std::min(n, panels * table.nr) : n;
+  const Index shared_size =
+      pack_together ? packed_right_size(table, k_band, n_band) : 0;
   const Index left_size = left_scratch_size<T>(c.rows, k);
   const Index right_size = pack_alone ? right_scratch_size<T>(k, n) : 0;
   const AlignedBuffer<T> scratch(shared_size + plan.most * (left_size + right_size));
@@ -152,22 +160,33 @@ void gemm_threaded(MatrixView<T> c, LeftOperand<T> a, const T* b, Index rs, Inde
   run_team(plan, [&](const Team& team) {
     T* const left_scratch =
         scratch.data() + shared_size + team.rank() * (left_size + right_size);
-    RightOperand<T> right = plain_right(table, b, rs);
-    if (pack_together) {
-      const Range mine = team.share(n, table.nr);
-      table.pack_right(scratch.data() + mine.begin * k, k * table.nr,
-                       b + mine.begin * cs, rs, cs, k, mine.size());
-      team.barrier();
-      right = packed_right<T>(table, scratch.data(), k);
-    }
     const Range rows = team.share(c.rows, table.mr);
     const MatrixView<T> c_rows = {c.row(rows.begin), rows.size(), n, c.ld};
     const LeftOperand<T> a_rows = {a.data + rows.begin * a.rs, a.rs, a.cs};
     if (pack_alone) {
       gemm_packing(table, c_rows, a_rows, b, rs, cs, k, bias, accumulate, left_scratch,
                    left_scratch + left_size);
-    } else {
-      gemm_blocked(table, c_rows, a_rows, right, k, bias, accumulate, left_scratch);
+      return;
+    }
+    if (!pack_together) {
+      return gemm_blocked(table, c_rows, a_rows, plain_right(table, b, rs), k, bias,
+                          accumulate, left_scratch);
+    }
+    for (Index j = 0; j < n; j += n_band) {
+      const Index nj = std::min(n - j, n_band);
+      const Range mine = team.share(nj, table.nr);
+      for (Index p = 0; p < k || p == 0; p += k_band) {
+        const Index kp = std::min(k - p, k_band);
+        if (j > 0 || p > 0) team.barrier();  // wait until no thread uses the last band
+        table.pack_right(scratch.data() + mine.begin * kp, kp * table.nr,
+                         b + p * rs + (j + mine.begin) * cs, rs, cs, kp, mine.size());
+        team.barrier();
+        gemm_blocked(table, {c_rows.data + j, rows.size(), nj, c.ld},
+                     {a_rows.data + p * a.cs, a.rs, a.cs},
+                     packed_right<T>(table, scratch.data(), kp), kp,
+                     p == 0 && bias ? bias + j : nullptr, accumulate || p > 0,
+                     left_scratch);
+      }
     }
   });
 }

@@ -75,28 +75,29 @@ struct GemmBlocks {
   bool keeps_b;
 };
 constexpr Index kFewestBlockColumns = 2 * kMostPanelColumns;
-constexpr Index kMostBlockRows = 20 * kRowGrain;
+constexpr Index kMostBlockColumns = 1024;
+constexpr Index kFewBlockRows = 4 * kRowGrain, kMostBlockRows = 20 * kRowGrain;
 
 // The blocks for C[m, n] = A[m, k] B[k, n] with panels of nr columns.
 inline GemmBlocks gemm_blocks(const GemmLimits& limits, Index m, Index n, Index k,
                               Index nr) {
-  constexpr Index kGrain = 8, kMostColumns = 1024;
+  constexpr Index kGrain = 8;
   // If A is packed inside, a few strips at a time stay close. If it is packed outside,
   // each element of a block of B takes part in mc multiply-adds: more than any memory
   // needs.
-  constexpr Index kFewRows = 4 * kRowGrain;
   // The usual case in small networks, without divisions: a single block of B, for which
   // both orders are the same.
-  if (k <= limits.steps && n <= kMostColumns &&
+  if (k <= limits.steps && n <= kMostBlockColumns &&
       whole_panels(n) * k <= limits.block_of_b) {
-    return {limits.steps, kFewRows, kMostColumns, true};
+    return {limits.steps, kFewBlockRows, kMostBlockColumns, true};
   }
   const Index kc = even_block(k, limits.steps, kGrain);
   const Index columns = limits.block_of_b / std::min(std::max<Index>(k, 1), kc) /
                         kMostPanelColumns * kMostPanelColumns;
   const Index nc =
-      even_block(n, std::clamp(columns, kFewestBlockColumns, kMostColumns), nr);
-  const Index mc = limits.keeps_b ? kFewRows : even_block(m, kMostBlockRows, kRowGrain);
+      even_block(n, std::clamp(columns, kFewestBlockColumns, kMostBlockColumns), nr);
+  const Index mc =
+      limits.keeps_b ? kFewBlockRows : even_block(m, kMostBlockRows, kRowGrain);
   return {kc, mc, nc, limits.keeps_b};
 }
 
@@ -104,13 +105,13 @@ inline GemmBlocks gemm_blocks(const GemmLimits& limits, Index m, Index n, Index 
 // most m, n and k.
 inline Index most_left_elements(const GemmLimits& limits, Index m, Index k) {
   const Index rows = (m + kRowGrain - 1) / kRowGrain * kRowGrain;
-  return std::min(rows, kMostBlockRows) * std::min(k, limits.steps);
+  return std::min(rows, limits.keeps_b ? kFewBlockRows : kMostBlockRows) *
+         std::min(k, limits.steps);
 }
 inline Index most_right_elements(const GemmLimits& limits, Index n, Index k) {
   const Index kc = std::min(k, limits.steps);
-  const Index whole =
-      (n + kMostPanelColumns - 1) / kMostPanelColumns * kMostPanelColumns;
-  return std::min(whole * kc, std::max(limits.block_of_b, kFewestBlockColumns * kc));
+  const Index columns = std::min(whole_panels(n), kMostBlockColumns);
+  return std::min(columns * kc, std::max(limits.block_of_b, kFewestBlockColumns * kc));
 }
 
 }  // namespace fastmlp::detail

@@ -394,11 +394,11 @@ def test_the_floating_point_environment_is_set_and_restored(rounding_upward, dty
     assert upward == [results(1)] * 3
 
 
-def trained_elsewhere(dtype, **environment):
+def trained_elsewhere(dtype, network="BIG", **environment):
     """`trained_hash` in another process with these environment variables."""
     program = (
         "import sys, test_same_bits as t;"
-        "print(t.trained_hash(t.BIG, sys.argv[1], steps=20))"
+        f"print(t.trained_hash(t.{network}, sys.argv[1], steps=20))"
     )
     out = subprocess.run(
         [sys.executable, "-c", program, dtype],
@@ -435,6 +435,8 @@ def test_caches_do_not_change_the_bits(dtype, caches):
     names = ("FASTMLP_L1D", "FASTMLP_L2", "FASTMLP_L3", "FASTMLP_NEAR_L3")
     variables = dict(zip(names, caches, strict=True))
     assert trained_elsewhere(dtype, **variables) == trained_hash(BIG, dtype, steps=20)
+    several_chunks = trained_elsewhere(dtype, "LONG", **variables)
+    assert several_chunks == trained_hash(LONG, dtype, steps=20)
 
 
 def test_a_copied_model_trains_alike():

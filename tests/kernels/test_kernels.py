@@ -763,6 +763,21 @@ def test_threads_do_not_change_the_bits(
     m, n, k = 509, 263, 251
     a = rng.standard_normal((m, k)).astype(dtype)
     b = rng.standard_normal((k, n)).astype(dtype)
+    assert_same_in_threads(isa, dtype, a, b)
+
+
+def test_threads_that_pack_in_bands_do_not_change_the_bits(
+    isa: str, dtype: type, rng: np.random.Generator
+) -> None:
+    """With few rows each, threads pack a long right operand together, in bands."""
+    m, n, k = 97, 61, 9001
+    a = rng.standard_normal((m, k)).astype(dtype)
+    b = rng.standard_normal((k, n)).astype(dtype)
+    assert_same_in_threads(isa, dtype, a, b)
+
+
+def assert_same_in_threads(isa: str, dtype: type, a: np.ndarray, b: np.ndarray) -> None:
+    (m, k), n = a.shape, b.shape[1]
     results = []
     for count in thread_counts(isa):
         with fm.threads(count):

@@ -120,26 +120,43 @@ PRINT_CACHES = "from fastmlp import _core; print(_core.caches())"
 
 def test_the_environment_replaces_caches():
     text = python(
-        PRINT_CACHES, FASTMLP_L1D="48K/12/2", FASTMLP_L2="2M", FASTMLP_L3="0"
+        PRINT_CACHES, FASTMLP_L1D="48K/12/2", FASTMLP_L2="3M/16/4", FASTMLP_L3="0/8/1"
     ).stdout
-    expected = {"l1d": (49152, 12, 2), "l2": (2 << 20, 8, 1), "l3": (0, 8, 1)}
+    expected = {"l1d": (49152, 12, 2), "l2": (3 << 20, 16, 4), "l3": (0, 8, 1)}
     assert text == f"{expected | {'l3_is_near': False}}\n"
     for near in (False, True):
         text = python(PRINT_CACHES, FASTMLP_L3="8M", FASTMLP_NEAR_L3=str(int(near)))
         assert ast.literal_eval(text.stdout)["l3_is_near"] == near
     detected = ast.literal_eval(python(PRINT_CACHES).stdout)
-    text = python(PRINT_CACHES, FASTMLP_L1D="1500", FASTMLP_L2="").stdout
-    assert ast.literal_eval(text) == detected | {"l1d": (1500, 8, 1)}
+    text = python(PRINT_CACHES, FASTMLP_L1D="1500", FASTMLP_L2="2097153").stdout
+    changed = {
+        "l1d": (1500, *detected["l1d"][1:]),
+        "l2": (2097153, *detected["l2"][1:]),
+    }
+    assert ast.literal_eval(text) == detected | changed
+    assert ast.literal_eval(python(PRINT_CACHES, FASTMLP_L1D="").stdout) == detected
 
 
 @pytest.mark.parametrize(
     "text",
-    ["0", "-1", "100", "48k", "48KB", "K", "48K/", "48K/0", "4K/8/1/1", "9" * 30],
+    [
+        "0",
+        "-1",
+        "100",
+        "48k",
+        "48KB",
+        "K",
+        "48K/",
+        "48K/0",
+        "4K/8/1/1",
+        "9" * 30,
+        "9" * 20 + "K",
+    ],
 )
 def test_an_impossible_cache(text):
     bad = python("import fastmlp", FASTMLP_L1D=text)
     assert bad.returncode != 0
-    message = f"FASTMLP_L1D must be the size of a cache such as 48K.*, got '{text}'"
+    message = f"FASTMLP_L1D must be the size of a cache of at least 1K.*, got '{text}'"
     assert re.search(message, bad.stderr)
 
 

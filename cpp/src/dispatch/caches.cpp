@@ -10,7 +10,8 @@
 #if defined(__x86_64__) || defined(__i386__)
 #define FASTMLP_HAVE_CPUID 1
 #include <cpuid.h>
-#elif defined(__linux__)
+#endif
+#if defined(__linux__)
 #include <fstream>
 #elif defined(__APPLE__)
 #include <sys/sysctl.h>
@@ -39,7 +40,7 @@ bool is_amd() {
 
 // Intel's CPUs describe their caches in leaf 4, AMD's in leaf 0x8000001d, in the same
 // form; the other leaf is then empty.
-void detect(Caches& found) {
+void detect_by_cpuid(Caches& found) {
   for (const unsigned leaf : {0x4u, 0x8000001du}) {
     constexpr unsigned kMost = 16;  // an end for CPUs that never report the last cache
     for (unsigned i = 0; i < kMost; ++i) {
@@ -57,9 +58,13 @@ void detect(Caches& found) {
       cache->cpus = static_cast<int>((eax >> 14 & 0xfff) + 1);
     }
   }
-  found.l3_is_near = is_amd() && found.l3.bytes > 0;
+  found.l3_is_near = is_amd();
 }
-#elif defined(__linux__)
+#else
+void detect_by_cpuid(Caches&) {}
+#endif
+
+#if defined(__linux__)
 // Number of CPUs in a list such as "0-3,8".
 int count_cpus(const std::string& list) {
   int count = 0;
@@ -74,7 +79,7 @@ int count_cpus(const std::string& list) {
   return std::max(count, 1);
 }
 
-void detect(Caches& found) {
+void detect_by_system(Caches& found) {
   for (int i = 0;; ++i) {
     const std::string folder =
         "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(i) + "/";
@@ -95,7 +100,7 @@ void detect(Caches& found) {
   }
 }
 #elif defined(__APPLE__)
-void detect(Caches& found) {
+void detect_by_system(Caches& found) {
   // The fast cores are performance level 0; Intel Macs have no such levels. The
   // associativity is not reported.
   const auto number = [](std::initializer_list<const char*> names) {
@@ -120,38 +125,40 @@ void detect(Caches& found) {
       number({"hw.perflevel0.cpusperl3"}));
 }
 #else
-void detect(Caches&) {}
+void detect_by_system(Caches&) {}
 #endif
 
 // Replaces `cache` by the one that the environment variable describes, if it is set.
 void replace_from_environment(Cache& cache, const char* variable, bool may_be_none) {
   const char* const text = std::getenv(variable);
   if (!text || !*text) return;
+  constexpr long long kLeast = 1 << 10, kMost = 1LL << 40;
   // Reads one number at `at`; it is -1 if there is none.
   const char* at = text;
   const auto number = [&at] {
-    constexpr long kMost = 1 << 20;  // with a unit of 1M: 1 TB
     char* end = nullptr;
-    const long value = *at >= '0' && *at <= '9' ? std::strtol(at, &end, 10) : -1;
+    const long long value = *at >= '0' && *at <= '9' ? std::strtoll(at, &end, 10) : -1;
     if (end) at = end;
     return value <= kMost ? value : -1;
   };
-  Index bytes = number();
-  if (*at == 'K' || *at == 'M') bytes <<= *at++ == 'K' ? 10 : 20;
-  long ways = 8, cpus = 1;
+  long long bytes = number(), ways = cache.ways, cpus = cache.cpus;
+  if (bytes >= 0 && (*at == 'K' || *at == 'M'))
+    bytes *= *at++ == 'K' ? 1 << 10 : 1 << 20;
   if (*at == '/') ++at, ways = number();
   if (*at == '/') ++at, cpus = number();
-  constexpr Index kLeast = 1 << 10;
-  const bool none = bytes == 0 && may_be_none;
-  if (*at || ways < 1 || cpus < 1 || (bytes < kLeast && !none)) {
+  constexpr long long kMostParts = 1 << 16;
+  const bool valid = !*at && ways >= 1 && ways <= kMostParts && cpus >= 1 &&
+                     cpus <= kMostParts && bytes <= kMost &&
+                     (bytes >= kLeast || (bytes == 0 && may_be_none));
+  if (!valid) {
     throw std::invalid_argument(
         std::string("environment variable ") + variable +
-        " must be the size of a cache such as 48K or 2M" +
+        " must be the size of a cache of at least 1K, such as 48K or 2M" +
         (may_be_none ? ", or 0 for no such cache" : "") +
         ", optionally with the numbers of ways and CPUs as in 48K/12/2, got '" + text +
         "'");
   }
-  cache = {bytes, static_cast<int>(ways), static_cast<int>(cpus)};
+  cache = {static_cast<Index>(bytes), static_cast<int>(ways), static_cast<int>(cpus)};
 }
 
 void replace_from_environment(bool& flag, const char* variable) {
@@ -167,13 +174,14 @@ void replace_from_environment(bool& flag, const char* variable) {
 
 Caches all_caches() {
   Caches found;
-  detect(found);
+  detect_by_cpuid(found);
+  if (found.l1d.bytes == 0) detect_by_system(found);
   if (found.l1d.bytes == 0) found = kAssumed;
   replace_from_environment(found.l1d, "FASTMLP_L1D", false);
   replace_from_environment(found.l2, "FASTMLP_L2", true);
   replace_from_environment(found.l3, "FASTMLP_L3", true);
   replace_from_environment(found.l3_is_near, "FASTMLP_NEAR_L3");
-  found.l3_is_near = found.l3_is_near && found.l3.bytes > 0;
+  if (found.l3.bytes == 0) found.l3_is_near = false;
   return found;
 }
 
@@ -181,7 +189,8 @@ Caches all_caches() {
 
 Index l2_of_core(const Caches& caches) {
   if (caches.l2.bytes == 0) return caches.l1d.bytes;
-  return caches.l2.bytes / std::max(1, caches.l2.cpus / caches.l1d.cpus);
+  const Index share = caches.l2.bytes / std::max(1, caches.l2.cpus / caches.l1d.cpus);
+  return std::max(share, caches.l1d.bytes);
 }
 
 const Caches& caches() {

@@ -166,7 +166,7 @@ class Reader:
         self._made: dict[tuple[int, int, int], tuple[Any, list[Item]]] = {}
 
     def items(self, layer: Any) -> list[Item]:
-        """Return the items of the layer or model."""
+        """Return what a Keras layer or model becomes: fastmlp layers with weights."""
         kind = type(layer).__name__
         if not type(layer).__module__.startswith("keras."):
             _refuse(layer, "has a custom class, which cannot be converted")

@@ -213,8 +213,8 @@ class Derivatives(Model):
         v : array_like, shape of x
             Direction for each sample.
         output : int or (n_out,), optional
-            Index of the output to differentiate, or one weight for each output to
-            differentiate the weighted sum of the outputs. None is allowed if there is
+            Index of the output to differentiate, or one weight per output; the weighted
+            sum of the outputs is then differentiated. None is allowed if there is
             only one output.
 
         Returns
@@ -247,8 +247,8 @@ class Derivatives(Model):
         x : (B, n_in) or (n_in,)
             Samples as rows, or one sample.
         output : int or (n_out,), optional
-            Index of the output to differentiate, or one weight for each output to
-            differentiate the weighted sum of the outputs. None is allowed if there is
+            Index of the output to differentiate, or one weight per output; the weighted
+            sum of the outputs is then differentiated. None is allowed if there is
             only one output.
 
         Returns

@@ -196,7 +196,8 @@ def show_config() -> None:
     results. The environment variables FASTMLP_L1D, FASTMLP_L2 and FASTMLP_L3 replace
     the detected caches when fastmlp is imported. A variable holds a size such as
     ``48K`` or ``2M``, optionally followed by the number of ways and the number of CPUs
-    that share the cache, such as ``2M/16/2``; ``0`` means that there is no such cache.
+    that share the cache, such as ``2M/16/2``; ``0`` means that there is no such cache
+    (not allowed for level 1).
     FASTMLP_NEAR_L3 (``0`` or ``1``) tells whether the level-3 cache is nearly as fast
     as level 2; this is assumed of AMD's CPUs only.
     """

@@ -26,7 +26,8 @@ struct Request {
   const T* v = nullptr;        // tangents, second: the directions; null: unit vectors
   const T* weights = nullptr;  // second: of the outputs
   bool of_params = false;      // cotangents: of parameters instead of inputs
-  // For cotangents: the loss whose gradient is the only direction of each row. If null,
+  // Used only for cotangents. If set, each row has a single direction: the gradient of
+  // this loss with respect to the row's output. If null,
   // the directions are unit vectors.
   const Loss* loss = nullptr;
   const Targets<T>* targets = nullptr;

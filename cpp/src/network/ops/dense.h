@@ -45,8 +45,9 @@ bool packed_in_blocks(const OpPlan& op, Index rows) {
 // Elements of Scratch::left that dense ops need for up to `rows` rows.
 template <class T>
 Index dense_left_scratch_size(const NetworkPlan& net, Index rows) {
-  const Index longest = std::max(rows, net.widest);
-  Index size = left_scratch_size<T>(longest, longest);
+  // The left operand is a matrix of values or, for weight gradients, its transpose.
+  Index size = std::max(left_scratch_size<T>(rows, net.widest),
+                        left_scratch_size<T>(net.widest, rows));
   for (const OpPlan& op : net.ops) {
     if (!op.is_dense() || op.n_out > kFewOutputs) continue;
     // Room for one panel of input rows and for the transpose of the outputs (few here)

@@ -6,7 +6,6 @@
 #include <cmath>
 #include <string>
 
-#include "fastmlp/caches.h"
 #include "network/ops/ops.h"
 #include "network/passes/diagnosis.h"
 #include "network/passes/pass_args.h"
@@ -21,9 +20,11 @@ namespace fastmlp::detail {
 // chunk pays.
 template <class T>
 Index chunk_rows(const NetworkPlan& net, Index rows) {
+  // Not the machine's cache, because users see chunks: after a step, the workspace
+  // holds the values of the last chunk, which `fastmlp.Monitor` records.
+  constexpr Index kBytes = 1 << 20;
   constexpr Index kFewest = 512;
-  const Index fitting =
-      l2_of_core() / (net.values_per_row * static_cast<Index>(sizeof(T)));
+  const Index fitting = kBytes / (net.values_per_row * static_cast<Index>(sizeof(T)));
   const Index most = std::max(kFewest, fitting);
   // Chunks of about the same size, of whole register tiles.
   const Index chunks = (rows + most - 1) / most;
