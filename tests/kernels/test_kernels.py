@@ -770,7 +770,7 @@ def test_threads_that_pack_in_bands_do_not_change_the_bits(
     isa: str, dtype: type, rng: np.random.Generator
 ) -> None:
     """With few rows each, threads pack a long right operand together, in bands."""
-    m, n, k = 97, 61, 9001
+    m, n, k = 131, 61, 9001
     a = rng.standard_normal((m, k)).astype(dtype)
     b = rng.standard_normal((k, n)).astype(dtype)
     assert_same_in_threads(isa, dtype, a, b)
