@@ -421,8 +421,8 @@ class OneCycle(Schedule):
     final_div_factor : float
         Ratio of the first learning rate to the last, > 0.
     three_phase : bool
-        Whether to fall to the first learning rate in as many steps as the rise takes,
-        and then to the last one in the remaining steps.
+        Whether to fall back to the first learning rate, in as many steps as the
+        rise took, and then to the last learning rate in the remaining steps.
 
     Raises
     ------

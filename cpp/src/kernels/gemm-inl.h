@@ -61,8 +61,8 @@ struct TileArgs {
 
 // How many steps of k ahead to prefetch B; 0: never. On Intel's CPUs, 4 steps raise a
 // tile of 8 x 2 AVX-512 vectors from 72 to 85 % of the FMA peak while B is in the
-// level-2 cache. AVX2 tiles on Zen 3 gain nothing, and lose 2 % while B is in level 1.
-// Tiles of few rows have no instruction slots to spare.
+// level-2 cache. AVX2 tiles on Zen 3 gain nothing, or lose 2 % if B is in level 1.
+// Tiles of few rows never prefetch, because they have no instruction slots to spare.
 #if defined(FASTMLP_ISA_avx512)
 constexpr Index kPrefetchSteps = 4;
 #else

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from ..metrics import History
 
-# Shortest time between two updates of a terminal.
+# Shortest time between two updates of the progress bar in a terminal.
 SECONDS_BETWEEN_UPDATES = 0.1
 
 

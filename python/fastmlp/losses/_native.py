@@ -329,11 +329,12 @@ class GaussianNLL(Loss):
     distribution", 1994). Predictions are (B, 2 O): O means m, then O log variances s;
     the target is (B, O), or (B,) for O = 1. The mean is over rows and the O targets.
 
-    Where v is below ``eps``, the value is computed with v = eps and s = log(eps). There
-    the value does not depend on s; its derivative with respect to s would be 0, and the
-    model could not leave this region. Therefore this derivative is computed as if
-    clamping v had the derivative 1: ½ (1 - (m - y)² / eps) exp(s) / eps. This agrees
-    with ``torch.nn.GaussianNLLLoss`` for the variance exp(s).
+    Where v = exp(s) is below ``eps``, the value is computed with ``eps`` in place of v
+    and its logarithm in place of s. That value does not depend on s, so its derivative
+    with respect to s would be 0, and the model could not leave this region. Therefore
+    this derivative is computed as if clamping v had the derivative 1: ½ (1 - (m - y)² /
+    eps) exp(s) / eps, with the model's own s. This agrees with
+    ``torch.nn.GaussianNLLLoss`` for the variance exp(s).
 
     Parameters
     ----------
