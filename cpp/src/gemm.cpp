@@ -23,7 +23,7 @@ Index left_scratch_size(Index m, Index k) {
 
 template <class T>
 Index right_scratch_size(Index k, Index n) {
-  return most_right_elements(gemm_limits<T>(), n, k);
+  return most_right_elements(gemm_limits<T>(), k, n);
 }
 
 namespace {
@@ -130,7 +130,7 @@ namespace {
 
 // C = S + A B with B(p, j) = b[p * rs + j * cs]. The rows of C are divided among the
 // threads. With many rows, each thread packs the blocks of B that it needs when it
-// needs them; with fewer, the threads together pack B once for all.
+// needs them; with fewer, the threads together pack B once for all, in bands.
 template <class T>
 void gemm_threaded(MatrixView<T> c, LeftOperand<T> a, const T* b, Index rs, Index cs,
                    Index k, const T* bias, bool accumulate) {

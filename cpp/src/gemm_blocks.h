@@ -23,6 +23,7 @@
 #include <algorithm>
 
 #include "fastmlp/caches.h"
+#include "fastmlp/gemm.h"
 #include "fastmlp/kernel_table.h"
 
 namespace fastmlp::detail {
@@ -65,30 +66,25 @@ const GemmLimits& gemm_limits() {
   return limits;
 }
 
-// n rounded up to whole panels of every instruction set.
-inline Index whole_panels(Index n) {
-  return (n + kMostPanelColumns - 1) / kMostPanelColumns * kMostPanelColumns;
-}
-
 struct GemmBlocks {
   Index kc, mc, nc;
   bool keeps_b;
 };
 constexpr Index kFewestBlockColumns = 2 * kMostPanelColumns;
 constexpr Index kMostBlockColumns = 1024;
+// mc if A is packed inside: a few strips at a time stay close. If it is packed outside:
+// each element of a block of B takes part in mc multiply-adds, more than any memory
+// needs.
 constexpr Index kFewBlockRows = 4 * kRowGrain, kMostBlockRows = 20 * kRowGrain;
 
 // The blocks for C[m, n] = A[m, k] B[k, n] with panels of nr columns.
 inline GemmBlocks gemm_blocks(const GemmLimits& limits, Index m, Index n, Index k,
                               Index nr) {
   constexpr Index kGrain = 8;
-  // If A is packed inside, a few strips at a time stay close. If it is packed outside,
-  // each element of a block of B takes part in mc multiply-adds: more than any memory
-  // needs.
   // The usual case in small networks, without divisions: a single block of B, for which
   // both orders are the same.
   if (k <= limits.steps && n <= kMostBlockColumns &&
-      whole_panels(n) * k <= limits.block_of_b) {
+      packed_right_bound(k, n) <= limits.block_of_b) {
     return {limits.steps, kFewBlockRows, kMostBlockColumns, true};
   }
   const Index kc = even_block(k, limits.steps, kGrain);
@@ -108,10 +104,10 @@ inline Index most_left_elements(const GemmLimits& limits, Index m, Index k) {
   return std::min(rows, limits.keeps_b ? kFewBlockRows : kMostBlockRows) *
          std::min(k, limits.steps);
 }
-inline Index most_right_elements(const GemmLimits& limits, Index n, Index k) {
+inline Index most_right_elements(const GemmLimits& limits, Index k, Index n) {
   const Index kc = std::min(k, limits.steps);
-  const Index columns = std::min(whole_panels(n), kMostBlockColumns);
-  return std::min(columns * kc, std::max(limits.block_of_b, kFewestBlockColumns * kc));
+  return std::min(packed_right_bound(kc, std::min(n, kMostBlockColumns)),
+                  std::max(limits.block_of_b, kFewestBlockColumns * kc));
 }
 
 }  // namespace fastmlp::detail

@@ -37,7 +37,7 @@ void check_fit(const Caches& caches) {
           CHECK(b.nc % nr == 0 && b.mc % kRowGrain == 0);
           // The memory that is planned suffices, for the last panel and strip too.
           const Index columns = (nc + nr - 1) / nr * nr;
-          CHECK(kc * columns <= most_right_elements(limits, n, k));
+          CHECK(kc * columns <= most_right_elements(limits, k, n));
           const Index rows =
               (std::min(m, b.mc) + kRowGrain - 1) / kRowGrain * kRowGrain;
           CHECK(kc * rows <= most_left_elements(limits, m, k));

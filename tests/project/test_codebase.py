@@ -66,7 +66,7 @@ FOLDERS = {
 FOLDERS["network/ops"] = FOLDERS["network"] | {"dispatch", "network"}
 FOLDERS["network/passes"] = FOLDERS["network/ops"] | {"network/ops"}
 FOLDERS["network/derivatives"] = FOLDERS["network/passes"]
-FOLDERS["model"] = FOLDERS["network/passes"] | {
+FOLDERS["model"] = (FOLDERS["network/passes"] - {"dispatch"}) | {
     "solvers",
     "network/passes",
     "network/derivatives",
