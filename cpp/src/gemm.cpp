@@ -137,7 +137,7 @@ void gemm_threaded(MatrixView<T> c, LeftOperand<T> a, const T* b, Index rs, Inde
   const KernelTable<T>& table = kernels<T>();
   const Index n = c.cols;
   // Packing is always needed if the rows of B are not contiguous.
-  const bool pack = cs != 1 || c.rows >= table.packing_pays;
+  const bool pack = cs != 1 || packing_pays(table, c.rows, n, k, rs);
   const double flops = 2.0 * static_cast<double>(c.rows) * static_cast<double>(n) *
                        static_cast<double>(k);
   const TeamPlan plan = plan_team(flops, (c.rows + table.mr - 1) / table.mr);

@@ -322,6 +322,18 @@ def test_a_row_is_the_same_bits_at_any_place_in_a_batch(softmax, isa, dtype):
         assert mlp(x[order]).tobytes() == alone[order].tobytes()
 
 
+def test_a_row_of_a_wide_network_is_the_same_bits_at_any_place_in_a_batch(isa, dtype):
+    """Rows of 1024 weights evict each other from the cache, 1000 do not."""
+    mlp = fm.MLP([5, 1024, 1000, 3], activation="relu", dtype=dtype, seed=1)
+    x = np.random.default_rng(0).standard_normal((40, 5)).astype(dtype)
+    with fm.use_isa(isa):
+        for threads in (1, 2):
+            with fm.threads(threads):
+                alone = np.stack([mlp(row) for row in x])
+                for rows in (1, 2, 3, 4, 7, 9, 16, 17, 33, 40):
+                    assert mlp(x[-rows:]).tobytes() == alone[-rows:].tobytes()
+
+
 def test_a_row_is_the_same_bits_at_any_place_in_a_batch_that_threads_share(isa, dtype):
     x, _, _ = problem(**LONG, dtype=dtype, labels=True)
     mlp = fm.MLP(LONG["layers"], activation="silu", dtype=dtype, seed=1)

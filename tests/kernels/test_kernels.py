@@ -75,8 +75,9 @@ def sizes(count: int) -> list[tuple[int, ...]]:
 
 
 # Corner cases: a single element, rows, columns, outer products, long sums, a product
-# larger than tiles and panels, and some that are larger than a block of the right or of
-# the left operand.
+# larger than tiles and panels, some that are larger than a block of the right or of
+# the left operand, and few rows with a right operand that is large or whose rows evict
+# each other from the cache.
 PRODUCT_SIZES = [
     *sizes(3),
     (1, 1, 1),
@@ -89,6 +90,11 @@ PRODUCT_SIZES = [
     (5, 70, 1100),
     (9, 1100, 3),
     (110, 70, 2),
+    (1, 1024, 17),
+    (2, 1024, 5),
+    (3, 1024, 8),
+    (9, 1024, 20),
+    (1, 133, 1030),
 ]
 
 

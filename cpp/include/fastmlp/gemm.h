@@ -35,6 +35,15 @@ constexpr Index packed_right_bound(Index k, Index n) {
   return (n + kMostPanelColumns - 1) / kMostPanelColumns * kMostPanelColumns * k;
 }
 
+// Whether packing a row-major B[k, n], with rows `ld` apart, pays for m rows of A.
+template <class T>
+bool packing_pays(const KernelTable<T>& table, Index m, Index n, Index k, Index ld) {
+  constexpr Index kSize = sizeof(T), kLarge = 128 << 10;
+  const PackingPays& least = table.packing_pays;
+  if (ld * kSize % kCollidingBytes == 0 && m >= least.colliding) return true;
+  return m >= (k * n * kSize >= kLarge ? least.large : least.small);
+}
+
 // Number of elements of scratch memory for one block of an m x k left operand, and for
 // one block of a k x n right operand.
 template <class T>

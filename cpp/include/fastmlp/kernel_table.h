@@ -91,13 +91,23 @@ constexpr Index kGatherPays = 4;
 // Number of rows in a block of a sum over a batch; see column_moments.
 constexpr Index kBlockRows = 32;
 
+// Rows a multiple of this many bytes apart start in the same set of a level-1 cache
+// with 64 sets of 64-byte lines, so that they evict each other.
+constexpr Index kCollidingBytes = 4096;
+
+// The least numbers of rows of A for which packing a row-major B pays: if B is small, if
+// it is large (see packing_pays in gemm.h), and if its rows evict each other.
+struct PackingPays {
+  Index small, large, colliding;
+};
+
 template <class T>
 struct KernelTable {
   Isa isa;
-  Index lanes;         // elements of a vector
-  Index mr;            // rows of a register tile = rows of a packed left panel
-  Index nr;            // columns of a register tile = columns of a packed right panel
-  Index packing_pays;  // least number of rows of A for which packing a row-major B pays
+  Index lanes;  // elements of a vector
+  Index mr;     // rows of a register tile = rows of a packed left panel
+  Index nr;     // columns of a register tile = columns of a packed right panel
+  PackingPays packing_pays;
 
   // C[m, n] = S + A[m, k] B[k, n], each element one chain of fused multiply-adds in
   // ascending p, followed by `epilogue`. S is C itself if `accumulate`; otherwise it is

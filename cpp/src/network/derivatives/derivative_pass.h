@@ -81,7 +81,7 @@ class DerivativePass {
             directions,
             me.ops[l].kept,
             statistics(l),
-            plan.packs_tangents ? shared_[l].packed : nullptr,
+            plan.packs_tangents[l] ? shared_[l].packed : nullptr,
             shared_[l].packed_transposed,
             me.scratch,
             me.spread};
@@ -116,7 +116,7 @@ class DerivativePass {
       a.z = its.z ? its.z : its.h;
       a.kept = its.kept;
       a.statistics = statistics(l);
-      a.packed = plan.packs_values ? shared_[l].packed : nullptr;
+      a.packed = plan.packs_values[l] ? shared_[l].packed : nullptr;
       a.scratch.left = me.scratch;
       visit(each.kind, [&](auto kind) { kind.forward(a, each); });
       if (its.slope) compute_slope(l, a.x);

@@ -40,10 +40,10 @@ class Derivation {
   bool wants_second() const { return rq_.mode == Mode::second; }
 
   void take_memory(Arena<T>& arena) {
-    const bool packs = plan_.packs_values || plan_.packs_tangents;
     const bool packs_transposed = rq_.mode != Mode::tangents;
     for (size_t l = 0; l < net_.ops.size(); ++l) {
       const OpPlan& op = net_.ops[l];
+      const bool packs = plan_.packs_values[l] || plan_.packs_tangents[l];
       visit(op.kind, [&](auto kind) {
         kind.take_shared_memory(arena, op, packs, packs_transposed, shared_[l]);
       });

@@ -6,6 +6,7 @@
 #include "fastmlp/caches.h"
 #include "fastmlp/kernel_table.h"
 #include "network/arena.h"
+#include "network/ops/dense.h"
 
 namespace fastmlp::detail {
 namespace {
@@ -160,12 +161,19 @@ class Planner {
     if (plan_.chunks > 1) rows = 1;
     rows = std::min({std::max<Index>(rows, 1), kMostRows, rq_.rows});
     plan_.tile_rows = rows > table_.mr ? rows / table_.mr * table_.mr : rows;
-    plan_.packs_values = rq_.rows >= table_.packing_pays;
     // multiply_gathered reads packed weights.
-    plan_.packs_tangents =
-        (rq_.mode != Mode::cotangents &&
-         rq_.rows * rq_.directions >= table_.packing_pays) ||
+    const bool gathers =
         std::find(plan_.gathers.begin(), plan_.gathers.end(), 1) != plan_.gathers.end();
+    plan_.packs_values.assign(n_ops_, 0);
+    plan_.packs_tangents.assign(n_ops_, 0);
+    for (size_t l = 0; l < n_ops_; ++l) {
+      const OpPlan& op = net_.ops[l];
+      if (!op.is_dense()) continue;
+      plan_.packs_values[l] = DenseOp::packing_pays(table_, op, rq_.rows);
+      plan_.packs_tangents[l] =
+          gathers || (rq_.mode != Mode::cotangents &&
+                      DenseOp::packing_pays(table_, op, rq_.rows * rq_.directions));
+    }
   }
 
   const NetworkPlan& net_;

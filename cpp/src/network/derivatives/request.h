@@ -71,7 +71,7 @@ struct DerivativePlan {
   // Numbers of rows and directions in a tile, and the number of chunks into which a
   // row's directions are divided. With more than one chunk a tile has one row.
   Index tile_rows = 1, tile_directions = 1, chunks = 1;
-  bool packs_values = false, packs_tangents = false;
+  std::vector<char> packs_values, packs_tangents;  // of each op
 };
 
 template <class T>

@@ -64,11 +64,16 @@ template <class T>
 Index dense_right_scratch_size(const NetworkPlan& net, Index rows) {
   Index size = 0;
   for (const OpPlan& op : net.ops) {
-    if (!op.is_dense() || !packed_in_blocks<T>(op, rows)) continue;
-    // The operands packed in blocks: the weights, their transpose, and the rows of dz.
-    size = std::max({size, right_scratch_size<T>(op.n_in, op.n_out),
-                     right_scratch_size<T>(op.n_out, op.n_in),
-                     right_scratch_size<T>(rows, op.n_out)});
+    if (!op.is_dense()) continue;
+    // The operands packed in blocks: the rows of dz, and large weights and their
+    // transpose.
+    if (!has_few_outputs(op)) {
+      size = std::max(size, right_scratch_size<T>(rows, op.n_out));
+    }
+    if (packed_in_blocks<T>(op, rows)) {
+      size = std::max({size, right_scratch_size<T>(op.n_in, op.n_out),
+                       right_scratch_size<T>(op.n_out, op.n_in)});
+    }
   }
   return size;
 }
@@ -175,7 +180,6 @@ struct DenseOp : OpDefaults {
   template <class T>
   static bool weight_gradients(const WeightGradientArgs<T>& a, const OpPlan& op) {
     const KernelTable<T>& table = a.table;
-    const Scratch<T> scratch = scratch_for(op, a);
     const Index n_in = op.n_in, n_out = op.n_out;
     const bool by_rows = n_in >= n_out;
     const bool across = has_few_outputs(op);
@@ -187,8 +191,13 @@ struct DenseOp : OpDefaults {
     T* const dw = a.grads + op.weight + rows.begin * n_out + cols.begin;
     if (across) {
       weight_gradient_transposed<T>(table, dw, x, n_in, rows.size(), dz, n_out, a.rows,
-                                    a.accumulate, scratch.left);
+                                    a.accumulate, a.scratch.left);
     } else {
+      Scratch<T> scratch = a.scratch;
+      if (!packed_in_blocks<T>(op, a.block_rows) &&
+          !detail::packing_pays(table, rows.size(), cols.size(), a.rows, n_out)) {
+        scratch.right = nullptr;
+      }
       product<T>(table, {dw, rows.size(), cols.size(), n_out}, {x, 1, n_in}, dz, n_out,
                  1, plain_right<T>(table, dz, n_out), a.rows, nullptr, a.accumulate,
                  scratch);
@@ -250,6 +259,12 @@ struct DenseOp : OpDefaults {
     a.table.outer_rows(grads + op.weight, stride, x, op.n_in, dz, a.rows, a.directions,
                        op.n_in, n);
     copy_bias_gradients(op, grads, stride, dz, a.all());
+  }
+
+  // Whether the forward product of `rows` rows is better with packed weights.
+  template <class T>
+  static bool packing_pays(const KernelTable<T>& table, const OpPlan& op, Index rows) {
+    return detail::packing_pays(table, rows, op.n_out, op.n_in, op.n_out);
   }
 
   // pack packs this member's columns of the weights, pack_transposed those of the

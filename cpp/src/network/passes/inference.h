@@ -53,26 +53,23 @@ class Inference {
     // Custom activations may throw, so they must be called by a single thread: no
     // parallel plan.
     if (net_.has_custom) plan_ = {};
-    pack_ = args.rows >= table_.packing_pays;
     tile_ = std::min(args.rows, tile_rows<T>(net_));
     values_ = tile_ * net_.widest;
   }
 
   void run(InferenceMemory<T>& memory) {
-    const Index packed_size = pack_ ? this->packed_size() : 0;
+    const Index packed_size = this->packed_size();
     const Index scratch_size = few_ ? 0 : dense_left_scratch_size<T>(net_, tile_);
     const Index per_member =
         net_.n_inference_buffers * values_ + tile_ + net_.n_buffers + scratch_size;
     memory.buffer.reserve(packed_size + plan_.most * per_member);
     T* const base = memory.buffer.data();
-    if (pack_) place_packed(memory.packed, base);
+    place_packed(memory.packed, base);
     run_team(plan_, [&](const Team& team) {
-      if (pack_) {
+      if (packed_size > 0) {
         for (size_t l = 0; l < net_.ops.size(); ++l) {
-          const OpPlan& op = net_.ops[l];
-          if (op.is_dense()) {
-            DenseOp::pack(team, table_, op, params_, memory.packed[l]);
-          }
+          if (!memory.packed[l]) continue;
+          DenseOp::pack(team, table_, net_.ops[l], params_, memory.packed[l]);
         }
         team.barrier();
       }
@@ -82,7 +79,7 @@ class Inference {
       me.row_scale = me.buffers + net_.n_inference_buffers * values_;
       me.statistics = me.row_scale + tile_;
       me.scratch = few_ ? nullptr : me.statistics + net_.n_buffers;
-      me.packed = pack_ ? memory.packed.data() : nullptr;
+      me.packed = memory.packed.data();
       if (!by_columns || team.rank() == 0) use_running_statistics(me);
       if (by_columns) {
         infer_by_columns(team, me);
@@ -99,13 +96,20 @@ class Inference {
     T* row_scale;      // of the loss
     T* statistics;     // of ops, at their offsets in the running statistics
     T* scratch;        // left operands
-    T* const* packed;  // weights, shared by all members
+    T* const* packed;  // weights or null, shared by all members
   };
+
+  // Whether all members use a packed copy of an op's weights. Products of columns are
+  // too few for that.
+  bool packs(const OpPlan& op) const {
+    return op.is_dense() && !(few_ && plan_.most > 1) &&
+           DenseOp::packing_pays(table_, op, args_.rows);
+  }
 
   Index packed_size() const {
     Index size = 0;
     for (const OpPlan& op : net_.ops) {
-      if (op.is_dense()) size += packed_right_size(table_, op.n_in, op.n_out);
+      if (packs(op)) size += packed_right_size(table_, op.n_in, op.n_out);
     }
     return size;
   }
@@ -114,8 +118,10 @@ class Inference {
     packed.resize(net_.ops.size());
     for (size_t l = 0; l < packed.size(); ++l) {
       const OpPlan& op = net_.ops[l];
+      packed[l] = nullptr;
+      if (!packs(op)) continue;
       packed[l] = at;
-      if (op.is_dense()) at += packed_right_size(table_, op.n_in, op.n_out);
+      at += packed_right_size(table_, op.n_in, op.n_out);
     }
   }
 
@@ -159,7 +165,7 @@ class Inference {
       if (op.other != kNone) args.other = value_of(me, op.other, r);
       args.h = args.z = output_of(me, l, r);
       args.statistics = op.statistics >= 0 ? me.statistics + op.statistics : nullptr;
-      args.packed = me.packed ? me.packed[l] : nullptr;
+      args.packed = me.packed[l];
       f(op, args);
     }
   }
@@ -210,7 +216,6 @@ class Inference {
   const KernelTable<T>& table_;
   TeamPlan plan_;
   bool few_;      // few rows: each member computes some of the columns
-  bool pack_;     // whether weights are packed
   Index tile_;    // rows taken through all ops together
   Index values_;  // elements of an op's output for a tile, at most
 };

@@ -79,7 +79,6 @@ class Pass {
   // gradient is not finite.
   double run() {
     const Index rows = args_.rows;
-    pack_forward_ = args_.forward && rows >= table_.packing_pays;
     double value = 0.0;
     run_team(plan_, [&](const Team& team) {
       if (team.rank() == 0 && args_.loss) {
@@ -204,12 +203,18 @@ class Pass {
   }
   bool wanted(const OpPlan& op) const { return op.learns || args_.dx; }
 
+  // Whether the forward product of a dense op uses packed weights.
+  bool packs_forward(const OpPlan& op) const {
+    return args_.forward && DenseOp::packing_pays(table_, op, args_.rows);
+  }
+
   // Each member packs its part of the weights.
   void pack(const Team& team) const {
     for (size_t l = 0; l < net_.ops.size(); ++l) {
       const OpPlan& op = net_.ops[l];
       if (!op.is_dense() || packed_in_blocks<T>(op, block_rows_)) continue;
-      if (pack_forward_) DenseOp::pack(team, table_, op, params_, ws_.ops[l].packed);
+      if (packs_forward(op))
+        DenseOp::pack(team, table_, op, params_, ws_.ops[l].packed);
       if (args_.backward && gradient_of(op.input, 0, 0)) {
         DenseOp::pack_transposed(team, table_, op, params_,
                                  ws_.ops[l].packed_transposed);
@@ -305,7 +310,7 @@ class Pass {
       args.z = memory.z + at;
       args.kept = memory.kept ? memory.kept + at : nullptr;
       args.statistics = memory.statistics;
-      args.packed = pack_forward_ ? memory.packed : nullptr;
+      args.packed = op.is_dense() && packs_forward(op) ? memory.packed : nullptr;
       visit(op.kind, [&](auto kind) { kind.forward(args, op); });
     }
   }
@@ -461,9 +466,8 @@ class Pass {
   const KernelTable<T>& table_;
   TeamPlan plan_;
   Index chunk_;
-  Index block_rows_;  // rows that a member processes at a time
-  bool by_batch_;     // whether ops use the statistics of the batch
-  bool pack_forward_ = false;
+  Index block_rows_;                // rows that a member processes at a time
+  bool by_batch_;                   // whether ops use the statistics of the batch
   std::atomic<bool> finite_{true};  // whether all gradients so far are finite
   double normalizer_ = 1.0;
   double decay_ = 0.0;
