@@ -134,12 +134,12 @@ void detail::ForkAware::forget_other_threads() {
   in_user_code_.store(in_user_code, std::memory_order_relaxed);
 }
 
-detail::ForkAware::ForkAware(LockRank rank) : rank_(rank) {
+void detail::ForkAware::enroll() {
   const std::lock_guard<std::mutex> lock(registry().mutex);
   registry().locks[static_cast<size_t>(rank_)].push_back(this);
 }
 
-detail::ForkAware::~ForkAware() {
+void detail::ForkAware::leave() {
   const std::lock_guard<std::mutex> lock(registry().mutex);
   auto& locks = registry().locks[static_cast<size_t>(rank_)];
   locks.erase(std::find(locks.begin(), locks.end(), this));

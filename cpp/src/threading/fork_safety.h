@@ -11,8 +11,9 @@
 #include <chrono>
 #include <mutex>
 #include <new>
-#include <shared_mutex>
 #include <type_traits>
+
+#include "threading/fair_mutex.h"
 
 namespace fastmlp {
 
@@ -43,8 +44,8 @@ class ForkAware {
   // How a thread holds a lock.
   enum class Hold { none, shared, exclusive };
 
-  explicit ForkAware(LockRank rank);
-  virtual ~ForkAware();
+  explicit ForkAware(LockRank rank) : rank_(rank) {}
+  virtual ~ForkAware() = default;
   ForkAware(const ForkAware&) = delete;
   ForkAware& operator=(const ForkAware&) = delete;
   virtual void lock_for_fork() = 0;
@@ -52,6 +53,11 @@ class ForkAware {
   virtual void reset_in_child() = 0;
 
  protected:
+  // From enroll to leave, fork() knows the lock. A fork may happen at any moment, so they
+  // are called by the most derived class, once it is complete and while it still is.
+  void enroll();
+  void leave();
+
   // Each thread has a list of the locks that it holds. The functions below use the list
   // of the calling thread.
   //
@@ -75,13 +81,14 @@ class ForkAware {
   std::atomic<int> in_user_code_{0};
 };
 
-// A std::timed_mutex or std::shared_timed_mutex for which fork() waits. `recorded`:
+// A std::timed_mutex or FairSharedMutex for which fork() waits. `recorded`:
 // whether to record its holders, which takes time and is only needed if a thread may
 // enter user code while it holds the lock.
 template <class Mutex, LockRank kRank>
 class ForkSafe final : public ForkAware {
  public:
-  explicit ForkSafe(bool recorded) : ForkAware(kRank), recorded_(recorded) {}
+  explicit ForkSafe(bool recorded) : ForkAware(kRank), recorded_(recorded) { enroll(); }
+  ~ForkSafe() override { leave(); }
   void lock() {
     before_lock(Hold::exclusive);
     mutex_.lock();
@@ -99,7 +106,11 @@ class ForkSafe final : public ForkAware {
   }
   void lock_shared() {
     before_lock(Hold::shared);
-    mutex_.lock_shared();
+    if (recorded_ && held_by_this_thread() == Hold::shared) {
+      mutex_.lock_shared_again();
+    } else {
+      mutex_.lock_shared();
+    }
     after_lock(Hold::shared);
   }
   void unlock_shared() {
@@ -111,10 +122,14 @@ class ForkSafe final : public ForkAware {
     // The thread that holds the lock may enter user code meanwhile, so look again now
     // and then.
     constexpr std::chrono::milliseconds kPatience{2};
-    do {
-      if (held_in_user_code()) return;
-      locked_for_fork_ = mutex_.try_lock_for(kPatience);
-    } while (!locked_for_fork_);
+    const auto held = [this] { return held_in_user_code(); };
+    if constexpr (kShared) {
+      locked_for_fork_ = !held() && mutex_.lock_unless(held, kPatience);
+    } else {
+      while (!held() && !locked_for_fork_) {
+        locked_for_fork_ = mutex_.try_lock_for(kPatience);
+      }
+    }
   }
   void unlock_in_parent() override {
     if (locked_for_fork_) mutex_.unlock();
@@ -129,12 +144,14 @@ class ForkSafe final : public ForkAware {
     mutex_.~Mutex();
     new (&mutex_) Mutex;
     if (held_by_this_thread() == Hold::exclusive) mutex_.lock();
-    if constexpr (std::is_same_v<Mutex, std::shared_timed_mutex>) {
+    if constexpr (kShared) {
       for (int n = times_shared_by_this_thread(); n > 0; --n) mutex_.lock_shared();
     }
   }
 
  private:
+  static constexpr bool kShared = std::is_same_v<Mutex, FairSharedMutex>;
+
   void before_lock(Hold how) const {
     if (recorded_) check_deadlock(how);
   }
@@ -152,7 +169,7 @@ class ForkSafe final : public ForkAware {
 
 }  // namespace detail
 
-using ModelMutex = detail::ForkSafe<std::shared_timed_mutex, detail::LockRank::model>;
+using ModelMutex = detail::ForkSafe<detail::FairSharedMutex, detail::LockRank::model>;
 using PoolMutex = detail::ForkSafe<std::timed_mutex, detail::LockRank::pool>;
 // The mutex of rank LockRank::optimizer is OptimizerMutex in optimizer.h.
 

@@ -1,0 +1,101 @@
+// Inference beside training and beside fork(): a thread that trains gets its turn while
+// others predict without a pause, and so does fork(), also while models are made and
+// destroyed. A failure of the first kind would be a test that never ends, so reading is
+// bounded.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <thread>
+#include <vector>
+
+#include "check.h"
+#include "fastmlp/mlp.h"
+#include "fastmlp/threads.h"
+
+namespace {
+
+using namespace fastmlp;
+
+constexpr Index kRows = 300, kInputs = 8;
+constexpr int kReaders = 3;
+
+// Threads that predict until they are destroyed.
+class Readers {
+ public:
+  Readers(const Mlp<float>& mlp, const std::vector<float>& x, int64_t most_calls) {
+    for (int i = 0; i < kReaders; ++i) {
+      threads_.emplace_back([this, &mlp, &x, most_calls] {
+        std::vector<float> y(kRows);
+        while (!stop_ && calls_++ < most_calls) mlp.predict(y.data(), x.data(), kRows);
+      });
+    }
+  }
+  ~Readers() {
+    stop_ = true;
+    for (std::thread& t : threads_) t.join();
+  }
+  int64_t calls() const { return calls_; }
+
+ private:
+  std::atomic<bool> stop_{false};
+  std::atomic<int64_t> calls_{0};
+  std::vector<std::thread> threads_;
+};
+
+void test_training_gets_its_turn() {
+  constexpr int kSteps = 200;
+  constexpr int64_t kMostCalls = 100 * kSteps * kReaders;
+  Mlp<float> mlp(kInputs, {{64, Activation::tanh}, {1}});
+  mlp.initialize(0);
+  const std::vector<float> x(kRows * kInputs, 0.5f), y(kRows, 1.0f);
+  Optimizer sgd(OptimizerConfig{});
+  const Readers readers(mlp, x, kMostCalls);
+  while (readers.calls() < kReaders) std::this_thread::yield();
+  for (int step = 0; step < kSteps; ++step) {
+    mlp.train_step({x.data(), {y.data()}, kRows}, {LossKind::mse}, sgd);
+  }
+  CHECK(readers.calls() < kMostCalls);
+}
+
+// Whether a child process can use the model.
+bool works_in_child(const Mlp<float>& mlp, const std::vector<float>& x) {
+  const pid_t child = fork();
+  if (child == 0) {
+    std::vector<float> y(kRows);
+    mlp.predict(y.data(), x.data(), kRows);
+    _exit(0);
+  }
+  int status = 0;
+  return waitpid(child, &status, 0) == child && WIFEXITED(status) &&
+         WEXITSTATUS(status) == 0;
+}
+
+void test_fork_gets_its_turn() {
+  constexpr int kForks = 50;
+  constexpr int64_t kMostCalls = 1000000;
+  Mlp<float> mlp(kInputs, {{64, Activation::tanh}, {1}});
+  mlp.initialize(0);
+  const std::vector<float> x(kRows * kInputs, 0.5f);
+  const Readers readers(mlp, x, kMostCalls);
+  std::atomic<bool> stop{false};
+  std::thread maker([&] {
+    while (!stop) {
+      const Mlp<float> short_lived(kInputs, {{1}});
+      const Optimizer another{OptimizerConfig{}};
+    }
+  });
+  for (int i = 0; i < kForks; ++i) CHECK(works_in_child(mlp, x));
+  stop = true;
+  maker.join();
+  CHECK(readers.calls() < kMostCalls);
+}
+
+}  // namespace
+
+int main() {
+  set_num_threads(1);
+  test_training_gets_its_turn();
+  test_fork_gets_its_turn();
+  return failures > 0;
+}
