@@ -191,6 +191,19 @@ py::object new_arrays(const Shape (&shapes)[N], F f) {
   return fill_arrays<T>(shapes, f, std::make_index_sequence<N>());
 }
 
+// A class whose objects cannot be pickled. Python's own __reduce__ of the protocols 0 and
+// 1 would make an object without a C++ value, which pybind11 answers with an abort.
+template <class T, class... Extra>
+py::class_<T> new_class(py::handle scope, const char* name, const Extra&... extra) {
+  py::class_<T> c(scope, name, extra...);
+  const auto refuse = [](const py::object& self, const py::args&) -> py::object {
+    const auto type = py::str(py::type::of(self).attr("__name__")).cast<std::string>();
+    throw py::type_error("cannot pickle '" + type + "' object");
+  };
+  c.def("__reduce_ex__", refuse).def("__reduce__", refuse);
+  return c;
+}
+
 inline py::object not_implemented() {
   return py::reinterpret_borrow<py::object>(Py_NotImplemented);
 }

@@ -41,7 +41,7 @@ py::object evaluate(const Loss& loss, py::object pred, py::object target,
 
 void bind_loss(py::module_& m) {
   using py::arg;
-  py::class_<Loss>(m, "Loss")
+  new_class<Loss>(m, "Loss")
       .def(py::init([](const std::string& kind, double delta,
                        const std::string& reduction, double smoothing,
                        std::vector<double> per_output, bool action, double scale) {

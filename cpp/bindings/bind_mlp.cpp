@@ -326,7 +326,7 @@ void bind_mlp(py::module_& m) {
   using py::arg;
   const py::none none;
   py::register_exception<Diverged>(m, "DivergenceError", PyExc_FloatingPointError);
-  py::class_<EpochProgress>(m, "EpochProgress")
+  new_class<EpochProgress>(m, "EpochProgress")
       .def(py::init<>())
       .def_readwrite("steps", &EpochProgress::steps)
       .def_readwrite("total", &EpochProgress::total)
@@ -341,7 +341,7 @@ void bind_mlp(py::module_& m) {
       return op.*field < 0 ? std::nullopt : std::optional<Index>(op.*field);
     };
   };
-  py::class_<OpInfo>(m, "OpInfo")
+  new_class<OpInfo>(m, "OpInfo")
       .def_readonly("name", &OpInfo::name)
       .def_property_readonly("kind",
                              [](const OpInfo& op) { return layer_kind_name(op.kind); })
@@ -361,7 +361,7 @@ void bind_mlp(py::module_& m) {
       .def_property_readonly("weight", offset(&OpInfo::weight))
       .def_property_readonly("bias", offset(&OpInfo::bias))
       .def_property_readonly("statistics", offset(&OpInfo::statistics));
-  py::class_<AnyMlp>(m, "Mlp")
+  new_class<AnyMlp>(m, "Mlp")
       .def(py::init<const std::string&, Index, const py::sequence&>(), arg("dtype"),
            arg("n_in"), arg("layers"))
       .def_property_readonly("params", &params)

@@ -275,7 +275,7 @@ void load_state(Optimizer& optimizer, const py::dict& state) {
 
 void bind_optimizer(py::module_& m) {
   using py::arg;
-  py::class_<Optimizer>(m, "Optimizer")
+  new_class<Optimizer>(m, "Optimizer")
       .def(py::init([](const std::string& kind, const py::kwargs& hyper) {
              OptimizerConfig config;
              config.kind = from_name<OptimizerKind>(kOptimizerNames, kind, "optimizer");

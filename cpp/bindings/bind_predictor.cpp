@@ -127,12 +127,12 @@ PyObject* call(PyObject* self, PyObject* args, PyObject* kwargs) {
 
 void bind_predictor(py::module_& m) {
   using py::arg;
-  py::class_<Predictor>(m, "Predictor",
-                        py::custom_type_setup([](PyHeapTypeObject* type) {
-                          type->ht_type.tp_call = &call;
-                        }),
-                        "Inference bound to the buffers x and y: what "
-                        "fastmlp.MLP.predictor returns.")
+  new_class<Predictor>(m, "Predictor",
+                       py::custom_type_setup([](PyHeapTypeObject* type) {
+                         type->ht_type.tp_call = &call;
+                       }),
+                       "Inference bound to the buffers x and y: what "
+                       "fastmlp.MLP.predictor returns.")
       .def(py::init<py::object, py::object, py::object, py::object>(), arg("net"),
            arg("x"), arg("y"), arg("convert"))
       .def_property_readonly("x", &Predictor::x)

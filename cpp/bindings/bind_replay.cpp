@@ -199,7 +199,7 @@ void bind_replay(py::module_& m) {
     return py::cast<PyReplayBuffer&>(self);
   };
 
-  py::class_<PyReplayBuffer>(m, "ReplayBuffer")
+  new_class<PyReplayBuffer>(m, "ReplayBuffer")
       .def(py::init<Index, Index, Index, uint64_t>(), arg("capacity"), arg("obs_size"),
            arg("action_floats"), arg("seed"))
       .def_property_readonly(

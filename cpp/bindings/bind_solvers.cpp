@@ -165,7 +165,7 @@ py::tuple minimize_lm(AnyLevenbergMarquardt& any, py::object theta,
 
 template <class Any, template <class> class Solver>
 py::class_<Any> bind_common(py::module_& m, const char* name) {
-  py::class_<Any> c(m, name);
+  py::class_<Any> c = new_class<Any>(m, name);
   c.def_property_readonly("iterations",
                           [](Any& any) {
                             Index n = 0;

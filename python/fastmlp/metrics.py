@@ -451,6 +451,10 @@ class History:
         self.seconds: list[float] = []
         self.has_validation = has_validation
 
+    # The pickle protocols 0 and 1 refuse slots unless the class has this method.
+    def __getstate__(self) -> Any:
+        return super().__getstate__()
+
     def log(self, name: str, value: float) -> None:
         """Append a value to a metric; for use in callbacks.
 

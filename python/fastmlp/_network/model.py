@@ -60,6 +60,10 @@ class EpochSequence:
     ) -> None:
         self.seed, self.done, self.within = seed, done, within
 
+    # The pickle protocols 0 and 1 refuse slots unless the class has this method.
+    def __getstate__(self) -> Any:
+        return super().__getstate__()
+
 
 class Model:
     """Structure, parameters and training state of a model; the base of `fastmlp.MLP`.
