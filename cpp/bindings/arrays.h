@@ -191,8 +191,8 @@ py::object new_arrays(const Shape (&shapes)[N], F f) {
   return fill_arrays<T>(shapes, f, std::make_index_sequence<N>());
 }
 
-// A class whose objects cannot be pickled. Python's own __reduce__ of the protocols 0 and
-// 1 would make an object without a C++ value, which pybind11 answers with an abort.
+// A class whose objects cannot be pickled. Python's own __reduce__ of the protocols 0
+// and 1 would make an object without a C++ value, which pybind11 answers with an abort.
 template <class T, class... Extra>
 py::class_<T> new_class(py::handle scope, const char* name, const Extra&... extra) {
   py::class_<T> c(scope, name, extra...);

@@ -245,6 +245,15 @@ METRICS: dict[str, Callable[..., float]] = {
 # Metrics for which higher values are better.
 RISING = ("accuracy", "r2")
 
+
+def direction_of(name: str) -> str | None:
+    """Return "max" or "min" for the name of a loss or metric, None if it is unknown."""
+    name = name.removeprefix("val_")
+    if name != "loss" and name not in METRICS:
+        return None
+    return "max" if name in RISING else "min"
+
+
 # For this loss, `_validate.targets` requires targets of the shape of the predictions.
 _LIKE_PRED = _core.Loss("mse")
 
@@ -376,6 +385,14 @@ class Measure:
         self._name, self._function, self._options = name, function, options
         self._own, self._kind = own, kind
         self._weighted = own or _takes_weights(function)
+
+    @property
+    def direction(self) -> str | None:
+        """Whether high ("max") or low ("min") values are good; None if unknown."""
+        for name, function in METRICS.items():
+            if function is self._function:
+                return direction_of(name)
+        return direction_of(self._name)
 
     def check(self, target: Any) -> None:
         """Raise an error for targets for which the metric is undefined."""

@@ -27,9 +27,9 @@ def fit(mlp, callbacks=(), **options):
 @pytest.mark.parametrize("kind", ["stop", "save"])
 def test_an_unlogged_monitor_is_refused_before_the_first_epoch(monitor, kind, tmp_path):
     mlp, path = model(), tmp_path / "a.safetensors"
-    callback = fm.EarlyStopping(monitor)
+    callback = fm.EarlyStopping(monitor, mode="min")
     if kind == "save":
-        callback = fm.Checkpoint(path, monitor, save_best_only=True)
+        callback = fm.Checkpoint(path, monitor, save_best_only=True, mode="min")
     before = mlp.params.copy()
     with pytest.raises(
         ValueError, match=f"this fit does not log '{monitor}'.* loss, r2"

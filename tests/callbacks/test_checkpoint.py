@@ -22,7 +22,9 @@ def test_checkpoints_are_written_when_they_should(tmp_path):
     )
     assert found() == ["a02", "a04"]
     values = [3, 4, 2, math.nan, 1]
-    save = fm.Checkpoint(tmp_path / "b{epoch}", "score", save_best_only=True)
+    save = fm.Checkpoint(
+        tmp_path / "b{epoch}", "score", save_best_only=True, mode="min"
+    )
     # Wherever it is in the list, it is called after the callbacks that log.
     fit(toy_mlp(), epochs=5, callbacks=[save, script(values)])
     assert found() == ["a02", "a04", "b1", "b3", "b5"]
@@ -106,9 +108,9 @@ def test_bad_checkpoints(tmp_path):
 
 def test_a_resumed_fit_keeps_the_best_checkpoint(tmp_path):
     path = tmp_path / "best.safetensors"
-    save = fm.Checkpoint(path, "score", save_best_only=True)
+    save = fm.Checkpoint(path, "score", save_best_only=True, mode="min")
     fit(toy_mlp(), callbacks=[script([3, 1, 2]), save])
-    again = fm.Checkpoint(path, "score", save_best_only=True)
+    again = fm.Checkpoint(path, "score", save_best_only=True, mode="min")
     mlp = toy_mlp()
     done = fm.Checkpoint.load(path, mlp, callbacks=[again])
     assert len(done) == 2

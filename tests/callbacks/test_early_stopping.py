@@ -27,7 +27,7 @@ ROWS = 50
     ],
 )
 def test_early_stopping(values, options, epochs, best):
-    stop = fm.EarlyStopping("score", **options)
+    stop = fm.EarlyStopping("score", **{"mode": "min", **options})
     mlp = toy_mlp()
     history = toy_fit(
         mlp, *toy_data(ROWS), epochs=len(values), callbacks=[script(values), stop]
@@ -45,7 +45,7 @@ def test_early_stopping(values, options, epochs, best):
 
 def test_early_stopping_may_leave_the_parameters():
     mlp = toy_mlp()
-    stop = fm.EarlyStopping("score", patience=1, restore_best=False)
+    stop = fm.EarlyStopping("score", 1, restore_best=False, mode="min")
     toy_fit(mlp, *toy_data(ROWS), callbacks=[script([1, 2, 3]), stop])
     assert (mlp.params == 2).all()
 
@@ -74,14 +74,14 @@ def test_early_stopping_prefers_the_validation_loss():
 
 def test_early_stopping_resumes_within_its_patience():
     values = [3, 1, 2, 2, 0.5, 1, 1, 1, 1]
-    whole = fm.EarlyStopping("score", patience=3)
+    whole = fm.EarlyStopping("score", patience=3, mode="min")
     history = fit(toy_mlp(), epochs=9, callbacks=[script(values), whole])
     assert (len(history), whole.stopped_epoch, whole.best_epoch) == (8, 8, 5)
     for cut in range(1, 8):
-        first = fm.EarlyStopping("score", patience=3)
+        first = fm.EarlyStopping("score", patience=3, mode="min")
         fit(toy_mlp(), epochs=cut, callbacks=[script(values), first])
         state = pickle.loads(pickle.dumps(first.state_dict()))
-        second = fm.EarlyStopping("score", patience=3)
+        second = fm.EarlyStopping("score", patience=3, mode="min")
         second.load_state_dict(state)
         mlp = toy_mlp()
         rest = fit(mlp, epochs=9, callbacks=[script(values[cut:]), second])
@@ -95,7 +95,7 @@ def test_early_stopping_resumes_within_its_patience():
 def test_early_stopping_may_restore_the_optimiser():
     for restore in (False, True):
         opt = fm.Adam(0.01)
-        stop = fm.EarlyStopping("score", patience=2, restore_optimizer=restore)
+        stop = fm.EarlyStopping("score", 2, mode="min", restore_optimizer=restore)
         fit(toy_mlp(), optimizer=opt, epochs=9, callbacks=[script([1, 0, 1, 1]), stop])
         assert opt.step_count == (4 if restore else 8)
         assert ("restore_optimizer" in repr(stop)) is restore
@@ -112,6 +112,9 @@ def test_bad_early_stopping():
         toy_fit(mlp, *toy_data(ROWS), callbacks=[fm.EarlyStopping("acc")])
     assert mlp.history is None
     hooks = [lambda mlp, history: None, fm.EarlyStopping("acc")]
+    with pytest.raises(ValueError, match=r"'acc'.* needs mode='min' or mode='max'"):
+        toy_fit(mlp, *toy_data(ROWS), callbacks=hooks)
+    hooks[1] = fm.EarlyStopping("acc", mode="max")
     with pytest.raises(
         ValueError, match=r"'acc' is not a metric .* no earlier callback"
     ):

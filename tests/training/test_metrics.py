@@ -202,6 +202,64 @@ def test_early_stopping_on_a_metric_knows_its_direction():
     assert fm.EarlyStopping("val_r2", mode="min").mode == "min"
 
 
+def best_of(history, monitor, lowest):
+    values = history.metrics[monitor]
+    return (min if lowest else max)(values)
+
+
+@pytest.mark.parametrize("validation", [True, False])
+@pytest.mark.parametrize(
+    ("metric", "lowest"),
+    [("r2", False), (metrics.r2, False), ("mae", True), (metrics.rmse, True)],
+)
+def test_a_metric_under_another_name_keeps_its_direction(
+    metric, lowest, validation, tmp_path
+):
+    """Names alone say nothing: a maximised "score" of r2 was once minimised."""
+    x, y = data()
+    monitor = "val_score" if validation else "score"
+    hooks = [
+        fm.EarlyStopping(monitor, patience=9),
+        fm.Checkpoint(tmp_path / "best.safetensors", monitor, save_best_only=True),
+    ]
+    given = {"validation_data": (x, y)} if validation else {}
+    options = {"metrics": {"score": metric}, "epochs": 5, "callbacks": hooks}
+    _, history = fit(x, y, **given, **options)
+    assert len(set(history.metrics[monitor])) == 5
+    for hook in hooks:
+        assert hook.mode == ("min" if lowest else "max")
+        assert hook.best == best_of(history, monitor, lowest)
+
+
+def test_a_metric_named_like_another_keeps_its_direction():
+    x, y = data()
+    stop = fm.EarlyStopping("val_mae", patience=9)
+    options = {"validation_data": (x, y), "metrics": {"mae": "r2"}, "epochs": 5}
+    _, history = fit(x, y, callbacks=[stop], **options)
+    assert (stop.mode, stop.best) == ("max", best_of(history, "val_mae", False))
+
+
+def test_a_function_of_ones_own_needs_a_mode():
+    x, y = data()
+
+    def closeness(pred, target):
+        return -float(np.abs(pred - target).mean())
+
+    options = {"validation_data": (x, y), "metrics": [closeness], "epochs": 5}
+    stop = fm.EarlyStopping("val_closeness", patience=9)
+    mlp, _ = fit(x, y, epochs=1)
+    before = mlp.params.copy()
+    with pytest.raises(ValueError, match=r"needs mode=.min. or mode=.max."):
+        mlp.fit(
+            x, y, loss=fm.MSE(), optimizer=fm.SGD(0.1), batch_size=8, callbacks=[stop],
+            progress=False, **options,
+        )  # fmt: skip
+    np.testing.assert_array_equal(mlp.params, before)
+    stop = fm.EarlyStopping("val_closeness", patience=9, mode="max")
+    _, history = fit(x, y, callbacks=[stop], **options)
+    assert stop.best == max(history.metrics["val_closeness"])
+
+
 @pytest.mark.parametrize(
     ("given", "error", "words"),
     [

@@ -136,7 +136,7 @@ def test_the_finder_and_early_stopping_restore_statistics():
     same(mlp, other)
 
     states = []
-    stop = fm.EarlyStopping("score", patience=2)
+    stop = fm.EarlyStopping("score", patience=2, mode="min")
     scores = [1.0, 0.0, 1.0, 1.0]
 
     def note(mlp, history):

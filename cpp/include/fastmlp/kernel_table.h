@@ -95,8 +95,8 @@ constexpr Index kBlockRows = 32;
 // with 64 sets of 64-byte lines, so that they evict each other.
 constexpr Index kCollidingBytes = 4096;
 
-// The least numbers of rows of A for which packing a row-major B pays: if B is small, if
-// it is large (see packing_pays in gemm.h), and if its rows evict each other.
+// The least numbers of rows of A for which packing a row-major B pays: if B is small,
+// if it is large (see packing_pays in gemm.h), and if its rows evict each other.
 struct PackingPays {
   Index small, large, colliding;
 };

@@ -1,6 +1,6 @@
 // A shared mutex on which a waiting writer gets its turn: readers that come later wait
-// until it has the lock. The standard one may prefer readers, so that a few threads that
-// predict keep a fifth from training for ever.
+// until it has the lock. The standard one may prefer readers, so that a few threads
+// that predict keep another from training for ever.
 #pragma once
 
 #include <atomic>

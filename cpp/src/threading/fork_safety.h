@@ -53,8 +53,8 @@ class ForkAware {
   virtual void reset_in_child() = 0;
 
  protected:
-  // From enroll to leave, fork() knows the lock. A fork may happen at any moment, so they
-  // are called by the most derived class, once it is complete and while it still is.
+  // From enroll to leave, fork() knows the lock. A fork may happen at any moment, so
+  // they are called by the most derived class, once it is complete and while it is.
   void enroll();
   void leave();
 

@@ -40,6 +40,8 @@ class Evaluator:
     ----------
     names : tuple of str
         Names of the metrics in the history.
+    directions : dict
+        For each of them, whether "max" or "min" is good, or None if that is unknown.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Evaluator:
         prefix = "val_" if validation else ""
         self._metrics = {prefix + name: f for name, f in metrics.items()}
         self.names = tuple(self._metrics)
+        self.directions = {name: m.direction for name, m in self._metrics.items()}
         self._validation = validation
         self._loss_alone = not metrics and loss.core is not None
         if not self._loss_alone:

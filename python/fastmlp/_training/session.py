@@ -50,6 +50,8 @@ class Session:
         Whether there are validation data.
     metrics : tuple of str
         Names of the metrics in the history.
+    directions : dict, optional
+        For metrics, whether "max" or "min" is good, or None if that is unknown.
     cursor : EpochCursor, optional
         Progress within an epoch, for checkpoints.
 
@@ -75,6 +77,7 @@ class Session:
         first_epoch: int,
         has_validation: bool,
         metrics: tuple[str, ...] = (),
+        directions: dict[str, str | None] | None = None,
         cursor: EpochCursor | None = None,
     ) -> None:
         self._mlp = mlp
@@ -91,6 +94,7 @@ class Session:
             first_epoch,
             metrics,
             None if cursor is None else cursor.state,
+            directions,
         )
 
     def train(
@@ -199,6 +203,7 @@ def fit(
         first_epoch=first,
         has_validation=validation_data is not None,
         metrics=() if evaluator is None else evaluator.names,
+        directions={} if evaluator is None else evaluator.directions,
         cursor=cursor,
     )
     runner = make_runner(

@@ -43,6 +43,7 @@ class Run:
     """
 
     __slots__ = (
+        "_directions",
         "_progress_of",
         "callbacks",
         "epochs",
@@ -67,12 +68,14 @@ class Run:
         first_epoch: int,
         metrics: tuple[str, ...] = (),
         progress_of: Callable[[int], dict[str, Any] | None] | None = None,
+        directions: dict[str, str | None] | None = None,
     ) -> None:
         self.optimizer, self.loss, self.history = optimizer, loss, history
         self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
         self.callbacks, self.seed, self.first_epoch = callbacks, seed, first_epoch
         self.metrics = metrics
         self._progress_of = progress_of
+        self._directions = directions or {}
 
     def _within(self) -> dict[str, Any] | None:
         """Return the progress within the unfinished epoch, or None if there is none."""

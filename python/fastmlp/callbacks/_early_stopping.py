@@ -39,8 +39,9 @@ class EarlyStopping(Watching):
         the end of the training. If an exception, such as Ctrl-C, ends the training,
         nothing is restored.
     mode : {"min", "max"}, optional
-        Whether low or high values are good; None means "max" for accuracy and r2, else
-        "min".
+        Whether low or high values are good. If None, this follows from the loss or
+        metric, whatever its name: "max" for accuracy and r2, "min" for the others. For
+        a function of your own, or a value that a callback logs, it must be given.
     restore_optimizer : bool
         Whether ``restore_best`` also restores the optimiser's state of that epoch.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _validate
 from .._formats.json_state import fields, whole
-from ..metrics import RISING, History
+from ..metrics import History, direction_of
 from ._base import Callback, Function, LambdaCallback
 
 if TYPE_CHECKING:
@@ -22,19 +22,36 @@ class Watching(Callback):
                 f"monitor must be a name or None, got {_validate.describe(monitor)}"
             )
         self.monitor = monitor
+        self._infers = mode is None
         if mode is None:
-            rising = (monitor or "").removeprefix("val_") in RISING
-            mode = "max" if rising else "min"
-        self.mode = _validate.choice("mode", mode, ("min", "max"))
+            self.mode = direction_of(monitor or "loss")
+        else:
+            self.mode = _validate.choice("mode", mode, ("min", "max"))
         self.best: float | None = None
 
     def _check(self, history: History) -> None:
-        """Raise an error if the fit will not log the monitored value."""
+        """Raise an error if the fit will not log the monitored value.
+
+        Also decide whether low or high values are good.
+        """
         if self.monitor == "val_loss" and not history.has_validation:
             raise ValueError(
                 f"{type(self).__name__}(monitor='val_loss') needs "
                 "fit(validation_data=…)"
             )
+        self._check_logged(history)
+        if self._infers and self.run is not None:
+            name = self.monitor or "loss"
+            known = self.run._directions
+            self.mode = known[name] if name in known else direction_of(name)
+        if self.mode is None:
+            raise ValueError(
+                f"{type(self).__name__}(monitor={self.monitor!r}) needs mode='min' or "
+                f"mode='max': fastmlp cannot know whether low or high values of "
+                f"{self.monitor!r} are good"
+            )
+
+    def _check_logged(self, history: History) -> None:
         if self.run is None or self.monitor in (None, "loss", *self.run.metrics):
             return
         # A value of any other name can only come from one of the user's callbacks.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -145,6 +146,10 @@ class BaseMLP(NetworkWeights):
     def _score_outputs(self, z: Array, y: Array, weight: Array | None) -> float:
         """Return the score of the network's outputs."""
         raise NotImplementedError
+
+    def _stops_by_loss(self) -> bool:
+        """Tell whether early stopping uses the loss instead of the score."""
+        return False
 
     # Fitting ------------------------------------------------------------------------
 
@@ -355,17 +360,15 @@ class BaseMLP(NetworkWeights):
                 "The validation set is too small. Increase 'validation_fraction' or "
                 "the size of your dataset."
             )
-        return held_out._replace(by_class=None), kept
+        return held_out, kept
 
     def _validation(self, held_out: Samples, task: Task) -> Validation:
         data = self._encoded(held_out, task)
-        return Validation(
-            self.mlp_,
-            data,
-            task.loss,
-            task.constant_of(data.y),
-            lambda z: self._score_outputs(z, held_out.y, held_out.weight),
-        )
+        score = None
+        if not self._stops_by_loss():
+            weight = held_out.total_weight()
+            score = partial(self._score_outputs, y=held_out.y, weight=weight)
+        return Validation(self.mlp_, data, task.loss, task.constant_of(data.y), score)
 
     def _end(self, runner: Any, stopped: bool) -> None:
         """Record how the training ended, and warn if it did not converge."""

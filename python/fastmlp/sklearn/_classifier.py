@@ -43,7 +43,7 @@ _OF_LOGITS = (BinaryCrossEntropy, CrossEntropy, CustomLoss)
 
 
 @documented(
-    score="the accuracy",
+    score="the accuracy, weighted",
     activation="""'softmax' or 'logistic', or
     'identity' for losses without probabilities""",
 )

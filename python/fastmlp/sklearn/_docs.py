@@ -64,7 +64,9 @@ nesterovs_momentum : bool, default=True
 early_stopping : bool, default=False
     Whether to base stopping on the score on held-out data instead of the training loss,
     and to restore the weights with the best score. The held-out data are a part of the
-    training data, or ``eval_set``.
+    training data, or ``eval_set``. The score of a classifier is its accuracy, weighted
+    as the training data are, that of a regressor R² for the losses that scikit-learn
+    has, and minus the loss for every other loss.
 validation_fraction : float, default=0.1
     Fraction of the training data held out for early stopping.
 beta_1, beta_2 : float, default=0.9, 0.999

@@ -47,8 +47,11 @@ _BY_NAME: dict[str, tuple[type[Loss], float]] = {
     "quantile": (Quantile, 1.0),
 }
 
+# Losses that scikit-learn has, too.
+_SCIKIT_LEARN = ("squared_error", "poisson")
 
-@documented(score="R²", activation="'identity' or 'exp'")
+
+@documented(score="R², or minus the loss", activation="'identity' or 'exp'")
 class MLPRegressor(RegressorMixin, BaseMLP):
     """A multilayer perceptron for regression with scikit-learn's interface.
 
@@ -275,12 +278,12 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def _score_outputs(self, z: Array, y: Array, weight: Array | None) -> float:
         z = activate(z, self.out_activation_)
-        n = y.shape[1]
-        if isinstance(self.loss, GaussianNLL):
-            z = z[:, :n]
-        elif z.shape[1] != n:  # several quantiles of one target
-            z = z[:, [z.shape[1] // 2]]
         return float(r2_score(y, z, sample_weight=weight))
+
+    def _stops_by_loss(self) -> bool:
+        # R^2 measures a mean. It would stop the training for quantiles or variances
+        # long before these are learnt.
+        return not (isinstance(self.loss, str) and self.loss in _SCIKIT_LEARN)
 
 
 def _rest_of_deviance(y: Array) -> Array:

@@ -39,8 +39,9 @@ class Validation:
         Loss of the fit.
     constant : (rows,) array, optional
         Constant term that scikit-learn adds to the loss of each sample.
-    score : callable
-        Function of the network's outputs that returns the score.
+    score : callable or None
+        Function of the network's outputs that returns the score; None for minus the
+        loss.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Validation:
         data: Data,
         loss: Loss,
         constant: Array | None,
-        score: Callable[[Array], float],
+        score: Callable[[Array], float] | None,
     ) -> None:
         self._mlp, self._data, self._loss = mlp, data, loss
         self._score = score
@@ -57,19 +58,22 @@ class Validation:
         if constant is not None:
             self._constant = float(np.average(constant, weights=data.weight))
         self._pred: Array | None = None
+        self._value = math.nan
 
     def __call__(self) -> tuple[float, dict[str, float]]:
         """Return the loss; the predictions are kept for the score."""
         self._pred = predict(self._mlp, self._data.x)
         _, y, weight = self._data
-        value = loss_of_outputs(self._loss, self._pred, y, weight)
-        return value + self._constant, {}
+        self._value = loss_of_outputs(self._loss, self._pred, y, weight)
+        return self._value + self._constant, {}
 
     def score(self) -> float:
         """Return the score, NaN unless all predictions are finite."""
         assert self._pred is not None
         pred, self._pred = self._pred, None
-        return self._score(pred) if np.isfinite(pred).all() else math.nan
+        if not np.isfinite(pred).all():
+            return math.nan
+        return -self._value if self._score is None else self._score(pred)
 
 
 class LearningRatePolicy:
