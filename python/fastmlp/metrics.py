@@ -392,7 +392,7 @@ class Measure:
         for name, function in METRICS.items():
             if function is self._function:
                 return direction_of(name)
-        return direction_of(self._name)
+        return None
 
     def check(self, target: Any) -> None:
         """Raise an error for targets for which the metric is undefined."""

@@ -38,9 +38,10 @@ constexpr Index packed_right_bound(Index k, Index n) {
 // Whether packing a row-major B[k, n], with rows `ld` apart, pays for m rows of A.
 template <class T>
 bool packing_pays(const KernelTable<T>& table, Index m, Index n, Index k, Index ld) {
-  constexpr Index kSize = sizeof(T), kLarge = 128 << 10;
+  constexpr Index kSize = sizeof(T), kLarge = 128 << 10, kLevel1Ways = 8;
   const PackingPays& least = table.packing_pays;
-  if (ld * kSize % kCollidingBytes == 0 && m >= least.colliding) return true;
+  const bool collides = ld * kSize % kCollidingBytes == 0 && k > kLevel1Ways;
+  if (collides && m >= least.colliding) return true;
   return m >= (k * n * kSize >= kLarge ? least.large : least.small);
 }
 

@@ -32,8 +32,10 @@ constexpr int wide_vectors(int rows) { return rows == 1 ? 8 : rows == 2 ? 4 : 3;
 // From this many bytes on, a B that few rows of A use is read in whole rows instead:
 // tiles jump from row to row, which the prefetchers of the caches do not follow well.
 // One row needs each element once; with two or three, tiles pay off as long as B fits
-// into a level-3 cache. Not depending on the machine's caches costs up to 7 %.
+// into a level-3 cache. A threshold that ignores the machine's caches costs up to 7 %.
 constexpr Index kBytesToStream = Index{512} << 10, kBytesToStreamRows = Index{8} << 20;
+constexpr Index kLeastDepthToStream = 16;  // with fewer rows of B, tiles are faster
+constexpr Index kStreamedBytes = 8 << 10;  // of C at a time, to stay in level 1
 constexpr int kStreamedRows = 8;  // rows of B at a time for one row of A, else half
 
 static_assert(kRowGrain % kTileRows == 0, "blocks of rows are whole tiles");
@@ -184,8 +186,7 @@ FASTMLP_INLINE GemmStrip<T> strip_for_rows(Index rows) {
   }
 }
 
-// C[MR, n] from S, or from C unless kFirst, and from G rows of B. C stays in the
-// level-1 cache, and the rows of B are read from end to end.
+// C[MR, n] from S, or from C unless kFirst, and from G rows of B.
 template <class T, int MR, int G, bool kFirst>
 FASTMLP_INLINE void gemm_stream_group(const TileArgs<T>& t, Index p) {
   using V = Vec<T>;
@@ -212,19 +213,19 @@ FASTMLP_INLINE void gemm_stream_group(const TileArgs<T>& t, Index p) {
   for_each_vector<T>(t.n, columns);
 }
 
-// C[MR, n] for k >= 1, as specified in kernel_table.h.
+// C[MR, n] for k >= G, as specified in kernel_table.h. C stays in the level-1 cache,
+// and the rows of B are read from end to end.
 template <class T, int MR>
 void gemm_stream(const TileArgs<T>& t) {
   constexpr int G = MR == 1 ? kStreamedRows : kStreamedRows / 2;
-  Index p = t.k % G;
-  if (p == 0) {
-    gemm_stream_group<T, MR, G, true>(t, 0);
-    p = G;
-  } else {
-    gemm_stream_group<T, MR, 1, true>(t, 0);
-    for (Index q = 1; q < p; ++q) gemm_stream_group<T, MR, 1, false>(t, q);
+  gemm_stream_group<T, MR, G, true>(t, 0);
+  Index p = G;
+  for (; p + G <= t.k; p += G) gemm_stream_group<T, MR, G, false>(t, p);
+  if (G > 4 && p + 4 <= t.k) {
+    gemm_stream_group<T, MR, 4, false>(t, p);
+    p += 4;
   }
-  for (; p < t.k; p += G) gemm_stream_group<T, MR, G, false>(t, p);
+  for (; p < t.k; ++p) gemm_stream_group<T, MR, 1, false>(t, p);
   if (t.epilogue.kind == EpilogueKind::none) return;
   const bool forward = t.epilogue.kind == EpilogueKind::relu;
   for (int r = 0; r < MR; ++r) {
@@ -247,7 +248,13 @@ void gemm_few_rows(const TileArgs<T>& t) {
   const bool streams =
       t.k * t.n * kSize >= (MR == 1 ? kBytesToStream : kBytesToStreamRows) ||
       t.ldb * kSize % kCollidingBytes == 0;
-  if (streams && t.n >= W && t.k > 0) return gemm_stream<T, MR>(t);
+  if (streams && t.n >= W && t.k >= kLeastDepthToStream) {
+    constexpr Index kColumns = kStreamedBytes / (MR * kSize) / L * L;
+    for (Index j = 0; j < t.n; j += kColumns) {
+      gemm_stream<T, MR>(t.moved(j, j, t.n - j < kColumns ? t.n - j : kColumns));
+    }
+    return;
+  }
   Index j = 0;
   for (; j + W <= t.n; j += W) {
     gemm_tile<Vec<T>, MR, kVectors, false, false>(t.moved(j, j, W));

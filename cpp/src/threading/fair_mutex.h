@@ -60,7 +60,8 @@ class FairSharedMutex {
   };
 
   // The wait is bounded, because a thread that shares the mutex may in turn wait for
-  // this one: in a custom activation, say.
+  // this one: in a custom activation, say. A reader that holds the mutex for longer
+  // delays others by that much if a writer waits.
   void wait_for_writer() {
     constexpr Milliseconds kLongest{1000};
     if (turn_.try_lock_for(kLongest)) turn_.unlock();

@@ -45,8 +45,9 @@ class Checkpoint(Watching):
         Number of epochs from one checkpoint (or comparison) to the next, at least 1.
     mode : {"min", "max"}, optional
         Whether low or high values are good. If None, this follows from the loss or
-        metric, whatever its name: "max" for accuracy and r2, "min" for the others. For
-        a function of your own, or a value that a callback logs, it must be given.
+        metric, whatever its name: "max" for accuracy and r2, "min" for the others. It
+        must be given for a function of your own, and for a value that a callback logs
+        under a name that is not that of a metric.
     every_steps : int, optional
         Number of steps between two checkpoints within an epoch, at least 1; these are
         written in addition to those at the end of epochs. ``{epoch}`` in their paths is

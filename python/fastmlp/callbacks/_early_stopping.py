@@ -40,8 +40,9 @@ class EarlyStopping(Watching):
         nothing is restored.
     mode : {"min", "max"}, optional
         Whether low or high values are good. If None, this follows from the loss or
-        metric, whatever its name: "max" for accuracy and r2, "min" for the others. For
-        a function of your own, or a value that a callback logs, it must be given.
+        metric, whatever its name: "max" for accuracy and r2, "min" for the others. It
+        must be given for a function of your own, and for a value that a callback logs
+        under a name that is not that of a metric.
     restore_optimizer : bool
         Whether ``restore_best`` also restores the optimiser's state of that epoch.
 

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 class Watching(Callback):
     """Base class of callbacks that compare a monitored value with the best so far."""
 
+    _infers = False  # whether mode was left out
+    _inferred: str | None = None  # the mode that follows from the name, if any
+    _direction: str | None = None  # that of the current fit
+
     def __init__(self, monitor: str | None, mode: str | None) -> None:
         if monitor is not None and not isinstance(monitor, str):
             raise TypeError(
@@ -24,7 +28,7 @@ class Watching(Callback):
         self.monitor = monitor
         self._infers = mode is None
         if mode is None:
-            self.mode = direction_of(monitor or "loss")
+            self.mode = self._inferred = direction_of(monitor or "loss")
         else:
             self.mode = _validate.choice("mode", mode, ("min", "max"))
         self.best: float | None = None
@@ -40,16 +44,10 @@ class Watching(Callback):
                 "fit(validation_data=…)"
             )
         self._check_logged(history)
-        if self._infers and self.run is not None:
-            name = self.monitor or "loss"
-            known = self.run._directions
-            self.mode = known[name] if name in known else direction_of(name)
-        if self.mode is None:
-            raise ValueError(
-                f"{type(self).__name__}(monitor={self.monitor!r}) needs mode='min' or "
-                f"mode='max': fastmlp cannot know whether low or high values of "
-                f"{self.monitor!r} are good"
-            )
+        direction = self.mode
+        if self._infers and direction == self._inferred and self.run is not None:
+            direction = self.run._directions.get(self.monitor or "", direction)
+        self._direction = self._known_direction(direction)
 
     def _check_logged(self, history: History) -> None:
         if self.run is None or self.monitor in (None, "loss", *self.run.metrics):
@@ -77,11 +75,22 @@ class Watching(Callback):
             )
         return values[-1]
 
+    def _known_direction(self, direction: str | None) -> str:
+        """Return the direction; raise an error if it is unknown."""
+        if direction is None:
+            raise ValueError(
+                f"{type(self).__name__}(monitor={self.monitor!r}) needs mode='min' or "
+                f"mode='max': fastmlp cannot know whether low or high values of "
+                f"{self.monitor!r} are good"
+            )
+        return direction
+
     def _better(self, value: float, min_delta: float = 0.0) -> bool:
         """Tell whether a value is better than the best by more than ``min_delta``."""
         if value != value:
             return False
-        sign = 1.0 if self.mode == "min" else -1.0
+        direction = self._known_direction(self._direction or self.mode)
+        sign = 1.0 if direction == "min" else -1.0
         return self.best is None or sign * value < sign * self.best - min_delta
 
 

@@ -35,6 +35,19 @@ if TYPE_CHECKING:
 OPTIMIZERS: tuple[str, ...] = ("sgd", "adagrad", "rmsprop", "adam", "adamax")
 
 
+# Parameters and decaying means are stored as 0 before they become subnormal, because
+# arithmetic with subnormal numbers is slow.
+def _store(out: Array, value: Array, factor: float = 1.0) -> None:
+    """Set ``out``, with 0 below ``factor`` times the smallest normal magnitude."""
+    least = factor * np.finfo(out.dtype).smallest_normal
+    out[...] = np.where(np.abs(value) < least, 0, value)
+
+
+def _store_mean(out: Array, value: Array) -> None:
+    """Set ``out``, with 0 for magnitudes whose quotients could become subnormal."""
+    _store(out, value, 2.0**26)
+
+
 def _gradient(param: Array, grad: Array, weight_decay: float, maximize: bool) -> Array:
     # The penalty (weight_decay / 2) |param|^2 is minimised even if the objective is
     # maximised, as in torch. Without weight decay, param must not be used, because
@@ -66,9 +79,12 @@ def sgd_step(
     if momentum != 0:
         if buf is None:
             raise ValueError("buf must be an array when momentum is not 0")
-        buf[...] = g if step == 1 else momentum * buf + (1 - dampening) * g
+        if step == 1:
+            buf[...] = g
+        else:
+            _store_mean(buf, momentum * buf + (1 - dampening) * g)
         g = g + momentum * buf if nesterov else buf
-    param -= lr * g
+    _store(param, param - lr * g)
 
 
 @quiet
@@ -83,7 +99,8 @@ def adagrad_step(
     """
     g = _gradient(param, grad, weight_decay, maximize)
     sum += g * g
-    param -= lr / (1 + (step - 1) * lr_decay) * (g / _denominator(sum, eps, eps_mode))
+    rate = lr / (1 + (step - 1) * lr_decay)
+    _store(param, param - rate * (g / _denominator(sum, eps, eps_mode)))
 
 
 @quiet
@@ -101,16 +118,16 @@ def rmsprop_step(
     if momentum != 0 and momentum_buf is None:
         raise ValueError("momentum_buf must be an array when momentum is not 0")
     g = _gradient(param, grad, weight_decay, maximize)
-    square_avg[...] = alpha * square_avg + (1 - alpha) * g * g
+    _store(square_avg, alpha * square_avg + (1 - alpha) * g * g)
     variance = square_avg
     if grad_avg is not None:
-        grad_avg[...] = alpha * grad_avg + (1 - alpha) * g
+        _store_mean(grad_avg, alpha * grad_avg + (1 - alpha) * g)
         variance = np.maximum(square_avg - grad_avg * grad_avg, 0)
     direction = g / _denominator(variance, eps, eps_mode)
     if momentum != 0 and momentum_buf is not None:
-        momentum_buf[...] = momentum * momentum_buf + direction
+        _store_mean(momentum_buf, momentum * momentum_buf + direction)
         direction = momentum_buf
-    param -= lr * direction
+    _store(param, param - lr * direction)
 
 
 @quiet
@@ -133,8 +150,8 @@ def adam_step(
         param *= 1 - lr * weight_decay
         weight_decay = 0.0
     g = _gradient(param, grad, weight_decay, maximize)
-    exp_avg[...] = beta1 * exp_avg + (1 - beta1) * g
-    exp_avg_sq[...] = beta2 * exp_avg_sq + (1 - beta2) * g * g
+    _store_mean(exp_avg, beta1 * exp_avg + (1 - beta1) * g)
+    _store(exp_avg_sq, beta2 * exp_avg_sq + (1 - beta2) * g * g)
     v = exp_avg_sq
     if max_exp_avg_sq is not None:
         np.maximum(max_exp_avg_sq, exp_avg_sq, out=max_exp_avg_sq)
@@ -142,10 +159,11 @@ def adam_step(
     correction1, correction2 = 1 - beta1**step, 1 - beta2**step
     if eps_mode == "hat":
         scale = lr * math.sqrt(correction2) / correction1
-        param -= scale * (exp_avg / (np.sqrt(v) + eps))
+        change = scale * (exp_avg / (np.sqrt(v) + eps))
     else:
         m_hat, v_hat = exp_avg / correction1, v / correction2
-        param -= lr * (m_hat / _denominator(v_hat, eps, eps_mode))
+        change = lr * (m_hat / _denominator(v_hat, eps, eps_mode))
+    _store(param, param - change)
 
 
 @quiet
@@ -159,9 +177,9 @@ def adamax_step(
     ``param -= lr / (1 - beta1^t) m / u``.
     """
     g = _gradient(param, grad, weight_decay, maximize)
-    exp_avg[...] = beta1 * exp_avg + (1 - beta1) * g
+    _store_mean(exp_avg, beta1 * exp_avg + (1 - beta1) * g)
     exp_inf[...] = np.maximum(beta2 * exp_inf, np.abs(g) + eps)
-    param -= lr / (1 - beta1**step) * (exp_avg / exp_inf)
+    _store(param, param - lr / (1 - beta1**step) * (exp_avg / exp_inf))
 
 
 @quiet
@@ -183,7 +201,7 @@ def interpolate(out: Array, x: Array, weight: float) -> None:
     if weight == 1:
         out[...] = x
     elif weight != 0:
-        out += weight * (x - out)
+        _store(out, out + weight * (x - out))
 
 
 @dataclass

@@ -139,6 +139,12 @@ class BaseMLP(NetworkWeights):
         """Return the weight of each sample's class; None without class weights."""
         return None
 
+    def _weights_of_held_out(
+        self, y: Any, training: tuple[Any, Array] | None
+    ) -> Array | None:
+        """Return the weights of an eval_set's classes, as in the training data."""
+        return None
+
     def _strata(self, y: Array) -> Array | None:
         """Return the labels by which to stratify the validation split, or None."""
         return None
@@ -187,7 +193,8 @@ class BaseMLP(NetworkWeights):
         task = self._task(y)
         held_out = None
         if eval_set is not None:
-            held_out = self._held_out(eval_set, X.dtype, y.shape[1])
+            of_training = None if by_class is None else (given, by_class)
+            held_out = self._held_out(eval_set, X.dtype, y.shape[1], of_training)
 
         # Make or change the network, and train it.
         random_state = check_random_state(self.random_state)
@@ -363,7 +370,7 @@ class BaseMLP(NetworkWeights):
         return held_out, kept
 
     def _validation(self, held_out: Samples, task: Task) -> Validation:
-        data = self._encoded(held_out, task)
+        data = self._encoded(held_out, task, "held-out ")
         score = None
         if not self._stops_by_loss():
             weight = held_out.total_weight()
@@ -401,16 +408,19 @@ class BaseMLP(NetworkWeights):
             )
             warnings.warn(message, ConvergenceWarning, stacklevel=6)
 
-    def _encoded(self, samples: Samples, task: Task) -> Data:
-        """Convert samples to the form that the loss and the core take."""
+    def _encoded(self, samples: Samples, task: Task, kind: str = "") -> Data:
+        """Convert samples to the form that the loss and the core take.
+
+        ``kind`` says in errors which samples they are.
+        """
         dtype = self.mlp_.dtype
         X, weight = samples.X, samples.total_weight()
         if weight is not None:
             weight = np.ascontiguousarray(weight, dtype)
             if not weight.any():
                 raise ValueError(
-                    "the weights of the samples (sample_weight times class_weight) "
-                    "must not all be zero"
+                    f"the weights of the {kind}samples (sample_weight times "
+                    "class_weight) must not all be zero"
                 )
         target = task.encode(samples.y, dtype)
         if target.dtype.kind == "f":
@@ -428,8 +438,14 @@ class BaseMLP(NetworkWeights):
             X = X.tocsr()
         return Data(X, target, weight)
 
-    def _held_out(self, eval_set: Any, dtype: np.dtype[Any], n: int) -> Samples:
-        """Check an eval_set, and return its samples."""
+    def _held_out(
+        self, eval_set: Any, dtype: np.dtype[Any], n: int, by_class: Any
+    ) -> Samples:
+        """Check an eval_set, and return its samples.
+
+        ``by_class`` holds the training labels and the weights of their classes, or
+        None.
+        """
         if not isinstance(eval_set, (tuple, list)) or len(eval_set) not in (2, 3):
             raise ValueError(
                 "eval_set must be (X, y) or (X, y, sample_weight), got "
@@ -445,7 +461,7 @@ class BaseMLP(NetworkWeights):
         weight = None
         if len(eval_set) == 3 and eval_set[2] is not None:
             weight = _weights(eval_set[2], X)
-        return Samples(X, y, weight)
+        return Samples(X, y, weight, self._weights_of_held_out(eval_set[1], by_class))
 
     # The network --------------------------------------------------------------------
 
@@ -525,6 +541,11 @@ class BaseMLP(NetworkWeights):
             # that this fit needs.
             if fresh or self.__dict__.get(name) is None:
                 setattr(self, name, value)
+        # Scores of different losses cannot be compared.
+        criterion = repr(self.loss) if self._stops_by_loss() else "score"
+        if self.__dict__.get("_criterion", criterion) != criterion:
+            self.best_validation_score_ = records.get("best_validation_score_")
+        self._criterion = criterion
 
     # Prediction ---------------------------------------------------------------------
 

@@ -65,8 +65,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     class_weight : dict, list of dict, 'balanced' or None, default=None
         Weights of the classes by label; 'balanced' uses n_samples / (n_classes ·
         samples of the class) and is not available in `partial_fit`. For several labels
-        per sample, give a list with one dict for each label. Class weights do not
-        affect validation.
+        per sample, give a list with one dict for each label. They count in held-out
+        data too: `validation_loss_curve_` and the score of early stopping are weighted.
     %(more_parameters)s
 
     Attributes
@@ -380,6 +380,23 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             )
         return weight
 
+    def _weights_of_held_out(
+        self, y: Any, training: tuple[Any, Array] | None
+    ) -> Array | None:
+        if training is None:
+            return None
+        # 'balanced' refers to the frequencies in the training data.
+        held, given = _label_columns(y), _label_columns(training[0])
+        weight = np.ones(len(held))
+        for k, (labels, known) in enumerate(zip(held.T, given.T, strict=True)):
+            many = isinstance(self.class_weight, list)
+            of_column = self.class_weight[k] if many else self.class_weight
+            values, first = np.unique(known, return_index=True)
+            weights = compute_sample_weight(of_column, known)[first]
+            at = np.minimum(np.searchsorted(values, labels), len(values) - 1)
+            weight *= np.where(values[at] == labels, weights[at], 1.0)
+        return weight
+
     def _strata(self, y: Array) -> Array | None:
         return y if y.shape[1] == 1 else None
 
@@ -399,6 +416,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
+
+
+def _label_columns(y: Any) -> Array:
+    """Return labels as a matrix, with a column for each label of a sample."""
+    y = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
+    return y.reshape(len(y), -1)
 
 
 def _labels(y: Array, dtype: np.dtype[Any]) -> Array:

@@ -64,9 +64,10 @@ nesterovs_momentum : bool, default=True
 early_stopping : bool, default=False
     Whether to base stopping on the score on held-out data instead of the training loss,
     and to restore the weights with the best score. The held-out data are a part of the
-    training data, or ``eval_set``. The score of a classifier is its accuracy, weighted
-    as the training data are, that of a regressor R² for the losses that scikit-learn
-    has, and minus the loss for every other loss.
+    training data, or ``eval_set``. The score of a classifier is its accuracy. That of a
+    regressor is R² for the losses that scikit-learn has by name; for every other loss
+    it is minus the loss, and ``tol`` is relative to the best score. Class weights count
+    in the score and in `validation_loss_curve_`.
 validation_fraction : float, default=0.1
     Fraction of the training data held out for early stopping.
 beta_1, beta_2 : float, default=0.9, 0.999

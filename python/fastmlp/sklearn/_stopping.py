@@ -42,6 +42,11 @@ class Validation:
     score : callable or None
         Function of the network's outputs that returns the score; None for minus the
         loss.
+
+    Attributes
+    ----------
+    by_loss : bool
+        Whether the score is minus the loss.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class Validation:
     ) -> None:
         self._mlp, self._data, self._loss = mlp, data, loss
         self._score = score
+        self.by_loss = score is None
         self._constant = 0.0
         if constant is not None:
             self._constant = float(np.average(constant, weights=data.weight))
@@ -201,7 +207,11 @@ class StoppingRule(Callback):
             est.validation_scores_.append(score)
             if est.verbose:
                 print(f"Validation score: {score:f}")
-            worse = score < est.best_validation_score_ + est.tol
+            best = est.best_validation_score_
+            tol = est.tol
+            if self._validation.by_loss and math.isfinite(best):
+                tol *= abs(best)  # the scale of a loss is arbitrary
+            worse = score < best + tol
             if score > est.best_validation_score_:
                 est.best_validation_score_ = score
                 est._best = mlp.params.copy(), mlp.buffers.copy()

@@ -80,14 +80,68 @@ def test_scores_are_r2_for_the_losses_of_scikit_learn(loss: str) -> None:
     assert est.best_validation_score_ == est.score(x_held, np.abs(y_held))
 
 
+@pytest.mark.parametrize("given", [False, True])
 @pytest.mark.parametrize("seed", range(3))
-def test_class_weights_count_in_the_held_out_data(seed: int) -> None:
+def test_class_weights_count_in_the_held_out_data(seed: int, given: bool) -> None:
     """Unweighted accuracy is best before the rare class is learnt."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((TEST_ROWS, 2))
     y = x.sum(axis=1) + 0.5 * rng.standard_normal(TEST_ROWS) > 2
     train, test = slice(0, 1500), slice(1500, None)
     clf = MLPClassifier(class_weight="balanced", early_stopping=True, random_state=seed)
-    right = clf.fit(x[train], y[train]).predict(x[test]) == y[test]
+    more = {"eval_set": (x[1350:1500], y[1350:1500])} if given else {}
+    train = slice(0, 1350) if given else train
+    right = clf.fit(x[train], y[train], **more).predict(x[test]) == y[test]
     balanced = (right[y[test]].mean() + right[~y[test]].mean()) / 2
     assert balanced > 0.88  # 0.61 for one of these seeds without weights
+
+
+def test_class_weights_of_an_eval_set_are_those_of_the_training_data() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((300, 3))
+    y = np.where(x[:, 0] > 1, "rare", "common")
+    x_held, y_held = x[:40], np.where(np.arange(40) < 30, "rare", "common")
+    by_class = 300 / (2 * np.array([np.sum(y == c) for c in ("common", "rare")]))
+    weights = by_class[(y_held == "rare").astype(int)]
+    curves = [
+        MLPClassifier((4,), max_iter=5, random_state=0, class_weight=class_weight)
+        .fit(x, y, sample_weight=sample_weight, eval_set=held)
+        .validation_loss_curve_
+        for class_weight, sample_weight, held in [
+            ("balanced", None, (x_held, y_held)),
+            (None, by_class[(y == "rare").astype(int)], (x_held, y_held, weights)),
+        ]
+    ]
+    np.testing.assert_allclose(*curves, rtol=1e-12)
+
+
+def test_the_scale_of_targets_does_not_stop_a_fit() -> None:
+    """The least improvement is relative to the best loss."""
+    x = np.random.default_rng(0).standard_normal((1000, 3))
+    y = np.sin(x.sum(axis=1))
+    est = MLPRegressor(
+        loss=fm.MSE(), early_stopping=True, max_iter=300, alpha=0, random_state=0
+    )
+    assert est.fit(x, 0.01 * y).score(x, 0.01 * y) > 0.5  # -3.1 with an absolute tol
+
+
+def test_a_warm_start_with_another_loss_starts_a_new_record() -> None:
+    x, y = sine(300, 0)
+    est = MLPRegressor(
+        hidden_layer_sizes=(5,),
+        early_stopping=True,
+        warm_start=True,
+        max_iter=3,
+        random_state=0,
+    )
+    assert est.fit(x, y).best_validation_score_ > -1
+    est.set_params(loss=fm.MAE()).fit(x, 10 * y)
+    assert est.best_validation_score_ == max(est.validation_scores_[-3:])
+
+
+def test_errors_name_the_held_out_samples() -> None:
+    x, y = sine(200, 0)
+    labels, held = x[:, 0] > 0, x[:, 0] <= 0
+    clf = MLPClassifier(class_weight={False: 0, True: 1})
+    with pytest.raises(ValueError, match="held-out samples"):
+        clf.fit(x, labels, eval_set=(x[held], labels[held]))
