@@ -7,7 +7,8 @@
 // defined below by bit operations):
 //
 //   Vec<T>          kLanes; load, load_partial(p, n) (lanes >= n are zero and are not
-//                   read), store, store_partial(p, n), set1; + - * /
+//                   read), store, store_partial(p, n), both for n < kLanes; set1;
+//                   + - * /
 //   fma(a, b, c)    a * b + c, rounded once
 //   fnma(a, b, c)   c - a * b, rounded once
 //   sqrt
