@@ -538,3 +538,20 @@ def test_entropy_is_between_zero_and_log_of_the_actions() -> None:
     wanted = stats.entropy(special.softmax(z[2]))
     assert spread[2] == pytest.approx(wanted, rel=SAME)
     assert rl.entropy(z.astype(np.float32)).dtype == np.float32
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+def test_masked_actions_have_no_part_in_the_entropy(kind: str) -> None:
+    """A logit of -inf masks an action; π log π is then 0, not NaN."""
+    logits = np.array([[0, 0, -np.inf], [0, -np.inf, -np.inf]], kind)
+    eps = float(np.finfo(kind).eps)
+    np.testing.assert_allclose(rl.entropy(logits), [math.log(2), 0], atol=eps)
+    free = logits[:1, :2]
+    for loss in (rl.PolicyGradient(entropy=0.5), rl.ClippedPolicyGradient(entropy=0.5)):
+        target = [np.array([1]), np.array([0.7], kind)]
+        if isinstance(loss, rl.ClippedPolicyGradient):
+            target.append(np.log(np.array([0.4], kind)))
+        value, grad = loss.value_and_grad(logits[:1], tuple(target))
+        wanted, grad_free = loss.value_and_grad(free, tuple(target))
+        assert value == pytest.approx(wanted, rel=4 * eps)
+        np.testing.assert_allclose(grad, [[*grad_free[0], 0]], rtol=4 * eps)

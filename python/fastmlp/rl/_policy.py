@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 # overflow in float32, even when multiplied by an advantage.
 MOST_LOG_RATIO = 60.0
 
+# Where log π is less, π is 0 in float64 too. Larger than -inf, so that the product with
+# a probability of 0 is 0, the limit of π log π.
+LEAST_LOG_PI = -1000.0
+
 
 def _logits(name: str, value: Any, *, vector: bool = False) -> Array:
     """Convert logits (B, A), or (A,) if ``vector``, to float32 or float64."""
@@ -102,8 +106,8 @@ def entropy(logits: npt.ArrayLike) -> Array:
     Parameters
     ----------
     logits : (B, A)
-        Outputs of a policy, finite. The computation is in float32 for float32 logits,
-        else in float64.
+        Outputs of a policy; an action with a logit of -inf is never drawn. The
+        computation is in float32 for float32 logits, else in float64.
 
     Returns
     -------
@@ -117,7 +121,7 @@ def entropy(logits: npt.ArrayLike) -> Array:
         If the array has the wrong dtype or shape.
     """
     log_pi, pi = _softmax(_logits("logits", logits))
-    result: Array = -(pi * log_pi).sum(axis=0)
+    result: Array = -(pi * np.maximum(log_pi, LEAST_LOG_PI)).sum(axis=0)
     return result
 
 
@@ -230,8 +234,8 @@ class _PolicyLoss(CustomLoss):
         Parameters
         ----------
         pred : (B, A)
-            Logits, finite. The computation is in float32 for float32 logits, else in
-            float64.
+            Logits; -inf for actions that are never drawn. The computation is in float32
+            for float32 logits, else in float64.
         target : tuple of arrays (B,), or array (B, columns)
             Actions, and the other parts of the target that the class describes. Values
             are checked only for the actions.
@@ -267,6 +271,7 @@ class _PolicyLoss(CustomLoss):
         each, inner = self._weigh(log_pi.ravel()[places], *parts)
         pull = inner * share
         if self._entropy > 0:
+            np.maximum(log_pi, LEAST_LOG_PI, out=log_pi)
             negative = np.add.reduce(pi * log_pi, 0)  # -H
             each = each + self._entropy * negative
             log_pi -= negative
