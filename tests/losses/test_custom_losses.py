@@ -186,3 +186,74 @@ def test_targets_that_fit_are_not_copied() -> None:
     found = _validate.targets("y", (actions, values), core, (6, 4), np.dtype(float))
     assert found[0] is actions
     assert found[1] is values
+
+
+def mean_square(pred: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray]:
+    error = pred - target
+    return float((error**2).mean()), 2 * error / error.size
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda y: y[:, 0],
+        lambda y: y,
+        lambda y: y[:, 0].astype("float64"),
+        lambda y: np.round(y[:, 0]).astype("int32"),
+        lambda y: y[:, 0] > 0,
+    ],
+    ids=["(B,)", "(B, 1)", "float64", "int", "bool"],
+)
+def test_targets_have_the_shape_and_dtype_of_predictions(
+    convert: Any, dtype: type
+) -> None:
+    """Predictions (B, 1) minus targets (B,) would be a matrix."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((60, 2)).astype(dtype)
+    y = convert(x.sum(axis=1, keepdims=True))
+    seen = []
+
+    def noted(pred: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray]:
+        seen.append((target.shape == pred.shape, target.dtype == pred.dtype))
+        return mean_square(pred, target)
+
+    def mae(pred: np.ndarray, target: np.ndarray) -> float:
+        assert pred.shape == target.shape
+        return float(np.abs(pred - target).mean())
+
+    models, losses = [], (noted, fm.MSE())
+    for loss in losses:
+        mlp = fm.MLP([2, 5, 1], dtype=dtype, seed=0)
+        opt = fm.Adam(1e-2)
+        options = {"epochs": 3, "batch_size": 16, "progress": False, "metrics": [mae]}
+        mlp.fit(x, y, loss=loss, optimizer=opt, validation_data=(x, y), **options)
+        mlp.train_step(x, y, loss, opt)
+        mlp.value_and_grad(x, y, loss)
+        mlp.evaluate(x, y, loss)
+        models.append(mlp)
+    assert set(seen) == {(True, True)}
+    tolerance = 1e4 * float(np.finfo(dtype).eps)  # sums in another order, fifteen steps
+    np.testing.assert_allclose(models[0].params, models[1].params, rtol=tolerance)
+    assert models[0].history.metrics["val_mae"] == pytest.approx(
+        models[1].history.metrics["val_mae"], rel=tolerance
+    )
+
+
+def test_a_list_or_a_series_is_an_array_too() -> None:
+    pandas = pytest.importorskip("pandas")
+    pred, numbers = np.zeros((3, 1)), [1.0, 2.0, 4.0]
+    for target in (numbers, pandas.Series(numbers), pandas.DataFrame({"y": numbers})):
+        assert fm.CustomLoss(mean_square)(pred, target) == 7.0
+
+
+@pytest.mark.parametrize("n_out", [1, 3])
+def test_class_labels_come_as_they_are(n_out: int) -> None:
+    labels = np.arange(5) % 3 if n_out == 3 else np.arange(5).reshape(5, 1, 1)
+    seen = []
+
+    def noted(pred: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray]:
+        seen.append(target)
+        return 0.0, np.zeros_like(pred)
+
+    fm.CustomLoss(noted).value_and_grad(np.zeros((5, n_out), "float32"), labels)
+    assert seen[0] is labels

@@ -140,7 +140,7 @@ def test_a_warm_start_with_another_loss_starts_a_new_record() -> None:
 
 
 def test_errors_name_the_held_out_samples() -> None:
-    x, y = sine(200, 0)
+    x, _ = sine(200, 0)
     labels, held = x[:, 0] > 0, x[:, 0] <= 0
     clf = MLPClassifier(class_weight={False: 0, True: 1})
     with pytest.raises(ValueError, match="held-out samples"):

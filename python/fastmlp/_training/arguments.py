@@ -101,7 +101,7 @@ def _custom_data_set(
     """Check a data set for a loss written in Python, which may take any targets."""
     rows = _validate.inputs(where + "x", x, mlp.n_in, mlp.dtype)
     _validate.finite(where + "x", rows)
-    target: Any = loss._as_array(where + "y", y)
+    target: Any = loss._as_array(where + "y", y, mlp.n_out, mlp.dtype)
     if target.shape[:1] != (len(rows),):
         raise ValueError(
             f"{where}y must have as many rows as x, {len(rows)}, "

@@ -55,8 +55,12 @@ class Loss:
         """How the losses of rows are combined: "mean" or "sum"."""
         return self.core.reduction
 
-    def _as_array(self, name: str, target: Any) -> Array:
+    def _as_array(
+        self, name: str, target: Any, n_out: int, dtype: np.dtype[Any]
+    ) -> Array:
         """Return the targets of a whole data set as an array that `fit` can index.
+
+        ``n_out`` and ``dtype`` are those of the predictions.
 
         This is called only for losses written in Python; `_validate.targets` converts
         the targets of other losses.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,9 +32,10 @@ class CustomLoss(Loss):
     ----------
     function : callable
         ``function(pred, target)`` returns the loss, a number, and its gradient with
-        respect to the predictions, an array of their shape (B, O). It gets the targets
-        unconverted and, if there are sample weights, the weights (B,) as a third
-        argument.
+        respect to the predictions, an array of their shape (B, O). An array of targets
+        with one number for each prediction comes in their shape and dtype, so that
+        ``pred - target`` is what it seems; other targets, such as class labels, come as
+        they are. If there are sample weights, (B,), they are a third argument.
     reduction : {"mean", "sum"}
         Whether the function's value is a mean or a sum over rows. This determines how
         the losses of batches are combined into the loss of an epoch; it does not change
@@ -121,7 +123,7 @@ class CustomLoss(Loss):
         pred : (B, O) or (B,)
             Predictions, which are converted to float64 unless they are float32.
         target : object
-            Targets in any form that the function takes.
+            Targets in any form that the function takes; see the class.
         sample_weight : (B,), optional
             Weights of the rows: finite, not negative, not all zero.
 
@@ -142,12 +144,19 @@ class CustomLoss(Loss):
         dtype = np.dtype(np.float32 if p.dtype == np.float32 else np.float64)
         p = predictions(_validate.convert("pred", p, dtype))
         if sample_weight is None:
-            result = self.function(p, target)
+            result = self.function(p, _like(p.shape, dtype, target))
         else:
             weight = _validate.weights("sample_weight", sample_weight, dtype, len(p))
             self._check_takes_weights()
-            result = self.function(p, target, weight)
+            result = self.function(p, _like(p.shape, dtype, target), weight)
         return self._checked(result, p)
+
+    def _as_array(
+        self, name: str, target: Any, n_out: int, dtype: np.dtype[Any]
+    ) -> Array:
+        array = np.asarray(target)
+        result: Array = _like((*array.shape[:1], n_out), dtype, array)
+        return result
 
     def _check_takes_weights(self) -> None:
         import inspect
@@ -181,6 +190,25 @@ class CustomLoss(Loss):
             )
         with np.errstate(over="ignore"):
             return float(value), np.ascontiguousarray(grad, pred.dtype)
+
+
+def _like(shape: tuple[int, ...], dtype: np.dtype[Any], target: Any) -> Any:
+    """Return targets in the shape and dtype of predictions, if they correspond.
+
+    Without this, predictions (B, 1) minus targets (B,) would be a matrix (B, B).
+    """
+    # A tuple has parts, such as actions and returns, and so may a list.
+    if not hasattr(target, "__array__") and not (
+        isinstance(target, list) and all(map(np.isscalar, target))
+    ):
+        return target
+    array = np.asarray(target)
+    rows = array.shape[:1] == shape[:1]
+    if not rows or array.size != math.prod(shape) or array.ndim > 2:
+        return target
+    if array.dtype.kind not in "fiub":
+        return target
+    return array.reshape(shape).astype(dtype, copy=False)
 
 
 def as_loss(loss: Loss | Callable[..., Any]) -> Loss:

@@ -326,7 +326,9 @@ class _PolicyLoss(CustomLoss):
             parts.append(part)
         return actions, parts
 
-    def _as_array(self, name: str, target: Any) -> Array:
+    def _as_array(
+        self, name: str, target: Any, n_out: int, dtype: np.dtype[Any]
+    ) -> Array:
         """Return the parts of a target as columns of an array that `fit` can index."""
         if isinstance(target, (tuple, list)) and len(target) == 1 + len(self._parts):
             columns = [
