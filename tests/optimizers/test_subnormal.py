@@ -1,4 +1,4 @@
-"""No optimiser leaves subnormal numbers behind, with which arithmetic is slow."""
+"""Means that decay to subnormal numbers, which are slow, become 0."""
 
 from __future__ import annotations
 
@@ -68,6 +68,17 @@ def test_decayed_parameters_end_at_zero(kind: type, isa: str, dtype: type) -> No
         opt.step(params, zero)
         assert not is_subnormal(params).any()
     np.testing.assert_array_equal(params, [0, 0, 0, 0, 0, np.nan])
+
+
+@pytest.mark.parametrize("eps", [1e-20, 1e-30])
+def test_tiny_gradients_take_steps_of_the_usual_size(eps: float, isa: str) -> None:
+    """A mean square that is 0 beside a mean that is not would explode the step."""
+    grad = np.full(3, 2.0**-66, np.float32)  # its square is subnormal
+    for opt in (fm.Adam(1e-3, eps=eps), fm.RMSprop(1e-3, eps=eps)):
+        params = np.ones(3, np.float32)
+        for _ in range(10):
+            opt.step(params, grad)
+        assert (np.abs(params - 1) < 0.2).all()
 
 
 def test_numbers_that_are_not_tiny_are_kept(isa: str, dtype: type) -> None:

@@ -145,3 +145,24 @@ def test_errors_name_the_held_out_samples() -> None:
     clf = MLPClassifier(class_weight={False: 0, True: 1})
     with pytest.raises(ValueError, match="held-out samples"):
         clf.fit(x, labels, eval_set=(x[held], labels[held]))
+
+
+def test_a_loss_of_zero_stops_a_fit() -> None:
+    def within_a_tube(pred: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray]:
+        return 0.0, np.zeros_like(pred)
+
+    x, y = sine(200, 0)
+    est = MLPRegressor(loss=within_a_tube, early_stopping=True, n_iter_no_change=5)
+    assert est.fit(x, y).n_iter_ == 7  # the first epoch, then 6 without improvement
+
+
+def test_weights_of_labels_that_the_training_data_lack() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((60, 2))
+    y = np.stack([x[:, 0] > 0, np.zeros(60)], axis=1).astype(int)
+    held = x[:2], np.ones((2, 2), int)
+    weights = [{0: 1, 1: 2}, {0: 1, 1: 5}]
+    clf = MLPClassifier((3,), class_weight=weights, max_iter=1, random_state=0)
+    by_hand = np.array([1.0, 1.0])
+    held_out = clf._weights_of_held_out(held[1], (y, by_hand))
+    np.testing.assert_array_equal(held_out, [10, 10])

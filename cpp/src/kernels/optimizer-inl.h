@@ -31,10 +31,12 @@ template <class T>
 FASTMLP_INLINE Vec<T> mean(Vec<T> x) {
   return unless_tiny(x, kLeastMean<T>);
 }
-// A mean of squares, whose root is far from subnormal.
+// A mean of squares, by whose root `numerator` is divided. It becomes 0 only where the
+// numerator is 0; otherwise the quotient would be far too large.
 template <class T>
-FASTMLP_INLINE Vec<T> mean_square(Vec<T> x) {
-  return unless_tiny(x, kLeastNormal<T>);
+FASTMLP_INLINE Vec<T> mean_square(Vec<T> x, Vec<T> numerator) {
+  const Vec<T> zero = Vec<T>::set1(T(0));
+  return select(numerator == zero, unless_tiny(x, kLeastNormal<T>), x);
 }
 
 // The gradient g, negated if the optimiser maximises, plus weight_decay * p (L2).
@@ -60,7 +62,7 @@ void sgd_step(const SgdArgs<T>& args, T* param, T* const* slots, const T* grad,
     const V p = io.load(param + i);
     V g = effective_gradient(io.load(grad + i), p, args.weight_decay, args.maximize);
     if (buf) {
-      const V b = args.first ? g : mean(fma(momentum, io.load(buf + i), share * g));
+      const V b = mean(args.first ? g : fma(momentum, io.load(buf + i), share * g));
       io.store(buf + i, b);
       g = args.nesterov ? fma(momentum, b, g) : b;
     }
@@ -107,7 +109,7 @@ void rmsprop_step(const RmspropArgs<T>& args, T* param, T* const* slots, const T
     const V p = io.load(param + i);
     const V g =
         effective_gradient(io.load(grad + i), p, args.weight_decay, args.maximize);
-    V v = mean_square(fma(alpha, io.load(square_avg + i), rest * g * g));
+    V v = mean_square(fma(alpha, io.load(square_avg + i), rest * g * g), g);
     io.store(square_avg + i, v);
     if (grad_avg) {
       const V m = mean(fma(alpha, io.load(grad_avg + i), rest * g));
@@ -143,7 +145,7 @@ void adam_step(const AdamArgs<T>& args, T* param, T* const* slots, const T* grad
     const V g =
         effective_gradient(io.load(grad + i), p, args.weight_decay, args.maximize);
     const V m = mean(fma(beta1, io.load(exp_avg + i), rest1 * g));
-    V v = mean_square(fma(beta2, io.load(exp_avg_sq + i), rest2 * g * g));
+    V v = mean_square(fma(beta2, io.load(exp_avg_sq + i), rest2 * g * g), m);
     io.store(exp_avg + i, m);
     io.store(exp_avg_sq + i, v);
     if (max_exp_avg_sq) {

@@ -32,10 +32,11 @@ class CustomLoss(Loss):
     ----------
     function : callable
         ``function(pred, target)`` returns the loss, a number, and its gradient with
-        respect to the predictions, an array of their shape (B, O). An array of targets
-        with one number for each prediction comes in their shape and dtype, so that
-        ``pred - target`` is what it seems; other targets, such as class labels, come as
-        they are. If there are sample weights, (B,), they are a third argument.
+        respect to the predictions, an array of their shape (B, O). A NumPy array of
+        targets with one number for each prediction comes in their shape, so that
+        ``pred - target`` is what it seems, and in their dtype if its own is a float
+        type; other targets, such as class labels and tensors, come as they are. If
+        there are sample weights, (B,), they are a third argument.
     reduction : {"mean", "sum"}
         Whether the function's value is a mean or a sum over rows. This determines how
         the losses of batches are combined into the loss of an epoch; it does not change
@@ -197,18 +198,15 @@ def _like(shape: tuple[int, ...], dtype: np.dtype[Any], target: Any) -> Any:
 
     Without this, predictions (B, 1) minus targets (B,) would be a matrix (B, B).
     """
-    # A tuple has parts, such as actions and returns, and so may a list.
-    if not hasattr(target, "__array__") and not (
-        isinstance(target, list) and all(map(np.isscalar, target))
-    ):
+    if type(target) is not np.ndarray or target.dtype.kind not in "fiub":
         return target
-    array = np.asarray(target)
-    rows = array.shape[:1] == shape[:1]
-    if not rows or array.size != math.prod(shape) or array.ndim > 2:
+    rows = target.shape[:1] == shape[:1]
+    if not rows or target.size != math.prod(shape) or target.ndim > 2:
         return target
-    if array.dtype.kind not in "fiub":
-        return target
-    return array.reshape(shape).astype(dtype, copy=False)
+    # Whole numbers may be indices, so they stay what they are.
+    with np.errstate(over="ignore"):
+        kept = target.dtype if target.dtype.kind != "f" else dtype
+        return target.reshape(shape).astype(kept, copy=False)
 
 
 def as_loss(loss: Loss | Callable[..., Any]) -> Loss:

@@ -48,6 +48,12 @@ def _store_mean(out: Array, value: Array) -> None:
     _store(out, value, 2.0**26)
 
 
+def _store_square(out: Array, value: Array, numerator: Array) -> None:
+    """Set a mean of squares, with 0 only where the numerator over its root is 0."""
+    least = np.finfo(out.dtype).smallest_normal
+    out[...] = np.where((value < least) & (numerator == 0), 0, value)
+
+
 def _gradient(param: Array, grad: Array, weight_decay: float, maximize: bool) -> Array:
     # The penalty (weight_decay / 2) |param|^2 is minimised even if the objective is
     # maximised, as in torch. Without weight decay, param must not be used, because
@@ -79,10 +85,7 @@ def sgd_step(
     if momentum != 0:
         if buf is None:
             raise ValueError("buf must be an array when momentum is not 0")
-        if step == 1:
-            buf[...] = g
-        else:
-            _store_mean(buf, momentum * buf + (1 - dampening) * g)
+        _store_mean(buf, g if step == 1 else momentum * buf + (1 - dampening) * g)
         g = g + momentum * buf if nesterov else buf
     _store(param, param - lr * g)
 
@@ -118,7 +121,7 @@ def rmsprop_step(
     if momentum != 0 and momentum_buf is None:
         raise ValueError("momentum_buf must be an array when momentum is not 0")
     g = _gradient(param, grad, weight_decay, maximize)
-    _store(square_avg, alpha * square_avg + (1 - alpha) * g * g)
+    _store_square(square_avg, alpha * square_avg + (1 - alpha) * g * g, g)
     variance = square_avg
     if grad_avg is not None:
         _store_mean(grad_avg, alpha * grad_avg + (1 - alpha) * g)
@@ -151,7 +154,7 @@ def adam_step(
         weight_decay = 0.0
     g = _gradient(param, grad, weight_decay, maximize)
     _store_mean(exp_avg, beta1 * exp_avg + (1 - beta1) * g)
-    _store(exp_avg_sq, beta2 * exp_avg_sq + (1 - beta2) * g * g)
+    _store_square(exp_avg_sq, beta2 * exp_avg_sq + (1 - beta2) * g * g, exp_avg)
     v = exp_avg_sq
     if max_exp_avg_sq is not None:
         np.maximum(max_exp_avg_sq, exp_avg_sq, out=max_exp_avg_sq)

@@ -121,7 +121,7 @@ def entropy(logits: npt.ArrayLike) -> Array:
         If the array has the wrong dtype or shape.
     """
     log_pi, pi = _softmax(_logits("logits", logits))
-    result: Array = -(pi * np.maximum(log_pi, LEAST_LOG_PI)).sum(axis=0)
+    result: Array = (pi * -np.maximum(log_pi, LEAST_LOG_PI)).sum(axis=0)
     return result
 
 

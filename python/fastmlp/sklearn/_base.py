@@ -542,9 +542,13 @@ class BaseMLP(NetworkWeights):
             if fresh or self.__dict__.get(name) is None:
                 setattr(self, name, value)
         # Scores of different losses cannot be compared.
-        criterion = repr(self.loss) if self._stops_by_loss() else "score"
-        if self.__dict__.get("_criterion", criterion) != criterion:
-            self.best_validation_score_ = records.get("best_validation_score_")
+        criterion = "score"
+        if self._stops_by_loss():
+            native = isinstance(self.loss, (str, Loss))
+            criterion = repr(self.loss) if native else type(self.loss).__name__
+        changed = self.__dict__.get("_criterion", criterion) != criterion
+        if changed and "best_validation_score_" in records:
+            self.best_validation_score_ = records["best_validation_score_"]
         self._criterion = criterion
 
     # Prediction ---------------------------------------------------------------------

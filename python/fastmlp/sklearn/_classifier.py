@@ -391,6 +391,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         for k, (labels, known) in enumerate(zip(held.T, given.T, strict=True)):
             many = isinstance(self.class_weight, list)
             of_column = self.class_weight[k] if many else self.class_weight
+            if isinstance(of_column, dict):
+                weight *= [of_column.get(label, 1.0) for label in labels.tolist()]
+                continue
             values, first = np.unique(known, return_index=True)
             weights = compute_sample_weight(of_column, known)[first]
             at = np.minimum(np.searchsorted(values, labels), len(values) - 1)

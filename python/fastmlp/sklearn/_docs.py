@@ -51,8 +51,9 @@ random_state : int, RandomState instance or None, default=None
     seed of dropout (if it is used), sample orders. Without dropout this is as in
     scikit-learn.
 tol : float, default=1e-4
-    Smallest change of the loss (or validation score) that counts as an improvement; for
-    'lbfgs', the largest element of the gradient at convergence.
+    Smallest change of the loss (or validation score, see ``early_stopping``) that
+    counts as an improvement; for 'lbfgs', the largest element of the gradient at
+    convergence.
 verbose : bool, default=False
     Whether to print the loss of each epoch (for 'lbfgs', of each iteration).
 warm_start : bool, default=False
@@ -66,7 +67,7 @@ early_stopping : bool, default=False
     and to restore the weights with the best score. The held-out data are a part of the
     training data, or ``eval_set``. The score of a classifier is its accuracy. That of a
     regressor is R² for the losses that scikit-learn has by name; for every other loss
-    it is minus the loss, and ``tol`` is relative to the best score. Class weights count
+    it is minus the loss, and ``tol`` is relative to the best loss. Class weights count
     in the score and in `validation_loss_curve_`.
 validation_fraction : float, default=0.1
     Fraction of the training data held out for early stopping.

@@ -211,7 +211,7 @@ class StoppingRule(Callback):
             tol = est.tol
             if self._validation.by_loss and math.isfinite(best):
                 tol *= abs(best)  # the scale of a loss is arbitrary
-            worse = score < best + tol
+            worse = score < best + tol or (tol == 0.0 < est.tol and score == best)
             if score > est.best_validation_score_:
                 est.best_validation_score_ = score
                 est._best = mlp.params.copy(), mlp.buffers.copy()
