@@ -1,7 +1,6 @@
-// Inference beside training and beside fork(): a thread that trains gets its turn while
-// others predict without a pause, and so does fork(), also while models are made and
-// destroyed. A failure of the first kind would be a test that never ends, so reading is
-// bounded.
+// While some threads predict without a pause, another thread can train, and the process
+// can fork, even while models are created and destroyed. If training or fork() had to
+// wait for ever, the test would not end; the number of predictions is therefore limited.
 #include <sys/wait.h>
 #include <unistd.h>
 

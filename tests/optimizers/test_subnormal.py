@@ -72,7 +72,7 @@ def test_decayed_parameters_end_at_zero(kind: type, isa: str, dtype: type) -> No
 
 @pytest.mark.parametrize("eps", [1e-20, 1e-30])
 def test_tiny_gradients_take_steps_of_the_usual_size(eps: float, isa: str) -> None:
-    """A mean square that is 0 beside a mean that is not would explode the step."""
+    """If only the mean square were 0, the step would be divided by epsilon alone."""
     grad = np.full(3, 2.0**-66, np.float32)  # its square is subnormal
     for opt in (fm.Adam(1e-3, eps=eps), fm.RMSprop(1e-3, eps=eps)):
         params = np.ones(3, np.float32)

@@ -213,8 +213,8 @@ FASTMLP_INLINE void gemm_stream_group(const TileArgs<T>& t, Index p) {
   for_each_vector<T>(t.n, columns);
 }
 
-// C[MR, n] for k >= G, as specified in kernel_table.h. C stays in the level-1 cache,
-// and the rows of B are read from end to end.
+// C[MR, n] for k >= G, as specified in kernel_table.h, with the rows of B read from end
+// to end. C is loaded and stored once per G rows, so it should fit into level 1.
 template <class T, int MR>
 void gemm_stream(const TileArgs<T>& t) {
   constexpr int G = MR == 1 ? kStreamedRows : kStreamedRows / 2;

@@ -38,10 +38,9 @@ class Evaluator:
 
     Attributes
     ----------
-    names : tuple of str
-        Names of the metrics in the history.
     directions : dict
-        For each of them, whether "max" or "min" is good, or None if that is unknown.
+        For each metric, by its name in the history, whether "max" or "min" is good, or
+        None if that is unknown.
     """
 
     def __init__(
@@ -58,7 +57,6 @@ class Evaluator:
             metric.check(data[1])
         prefix = "val_" if validation else ""
         self._metrics = {prefix + name: f for name, f in metrics.items()}
-        self.names = tuple(self._metrics)
         self.directions = {name: m.direction for name, m in self._metrics.items()}
         self._validation = validation
         self._loss_alone = not metrics and loss.core is not None

@@ -48,10 +48,9 @@ class Session:
         of orders that the seed determines.
     has_validation : bool
         Whether there are validation data.
-    metrics : tuple of str
-        Names of the metrics in the history.
     directions : dict, optional
-        For metrics, whether "max" or "min" is good, or None if that is unknown.
+        For each metric in the history, whether "max" or "min" is good, or None if that
+        is unknown.
     cursor : EpochCursor, optional
         Progress within an epoch, for checkpoints.
 
@@ -76,7 +75,6 @@ class Session:
         seed: int,
         first_epoch: int,
         has_validation: bool,
-        metrics: tuple[str, ...] = (),
         directions: dict[str, str | None] | None = None,
         cursor: EpochCursor | None = None,
     ) -> None:
@@ -92,9 +90,8 @@ class Session:
             callbacks,
             seed,
             first_epoch,
-            metrics,
-            None if cursor is None else cursor.state,
             directions,
+            None if cursor is None else cursor.state,
         )
 
     def train(
@@ -202,8 +199,7 @@ def fit(
         seed=key,
         first_epoch=first,
         has_validation=validation_data is not None,
-        metrics=() if evaluator is None else evaluator.names,
-        directions={} if evaluator is None else evaluator.directions,
+        directions=None if evaluator is None else evaluator.directions,
         cursor=cursor,
     )
     runner = make_runner(

@@ -66,16 +66,16 @@ class Run:
         callbacks: list[Callback],
         seed: int,
         first_epoch: int,
-        metrics: tuple[str, ...] = (),
-        progress_of: Callable[[int], dict[str, Any] | None] | None = None,
         directions: dict[str, str | None] | None = None,
+        progress_of: Callable[[int], dict[str, Any] | None] | None = None,
     ) -> None:
         self.optimizer, self.loss, self.history = optimizer, loss, history
         self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
         self.callbacks, self.seed, self.first_epoch = callbacks, seed, first_epoch
-        self.metrics = metrics
-        self._progress_of = progress_of
+        # For each metric, whether "max" or "min" is good, or None if that is unknown.
         self._directions = directions or {}
+        self.metrics = tuple(self._directions)
+        self._progress_of = progress_of
 
     def _within(self) -> dict[str, Any] | None:
         """Return the progress within the unfinished epoch, or None if there is none."""

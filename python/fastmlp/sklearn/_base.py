@@ -139,10 +139,8 @@ class BaseMLP(NetworkWeights):
         """Return the weight of each sample's class; None without class weights."""
         return None
 
-    def _weights_of_held_out(
-        self, y: Any, training: tuple[Any, Array] | None
-    ) -> Array | None:
-        """Return the weights of an eval_set's classes, as in the training data."""
+    def _weights_of_held_out(self, y: Any, training: Any) -> Array | None:
+        """Return the weight of each label's class, given the training labels."""
         return None
 
     def _strata(self, y: Array) -> Array | None:
@@ -193,8 +191,7 @@ class BaseMLP(NetworkWeights):
         task = self._task(y)
         held_out = None
         if eval_set is not None:
-            of_training = None if by_class is None else (given, by_class)
-            held_out = self._held_out(eval_set, X.dtype, y.shape[1], of_training)
+            held_out = self._held_out(eval_set, X.dtype, y.shape[1], given)
 
         # Make or change the network, and train it.
         random_state = check_random_state(self.random_state)
@@ -439,12 +436,11 @@ class BaseMLP(NetworkWeights):
         return Data(X, target, weight)
 
     def _held_out(
-        self, eval_set: Any, dtype: np.dtype[Any], n: int, by_class: Any
+        self, eval_set: Any, dtype: np.dtype[Any], n: int, training: Any
     ) -> Samples:
         """Check an eval_set, and return its samples.
 
-        ``by_class`` holds the training labels and the weights of their classes, or
-        None.
+        ``training`` holds the training labels, whose frequencies may set class weights.
         """
         if not isinstance(eval_set, (tuple, list)) or len(eval_set) not in (2, 3):
             raise ValueError(
@@ -461,7 +457,7 @@ class BaseMLP(NetworkWeights):
         weight = None
         if len(eval_set) == 3 and eval_set[2] is not None:
             weight = _weights(eval_set[2], X)
-        return Samples(X, y, weight, self._weights_of_held_out(eval_set[1], by_class))
+        return Samples(X, y, weight, self._weights_of_held_out(eval_set[1], training))
 
     # The network --------------------------------------------------------------------
 

@@ -380,13 +380,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             )
         return weight
 
-    def _weights_of_held_out(
-        self, y: Any, training: tuple[Any, Array] | None
-    ) -> Array | None:
-        if training is None:
+    def _weights_of_held_out(self, y: Any, training: Any) -> Array | None:
+        if self.class_weight is None:
             return None
         # 'balanced' refers to the frequencies in the training data.
-        held, given = _label_columns(y), _label_columns(training[0])
+        held, given = _label_columns(y), _label_columns(training)
         weight = np.ones(len(held))
         for k, (labels, known) in enumerate(zip(held.T, given.T, strict=True)):
             many = isinstance(self.class_weight, list)
