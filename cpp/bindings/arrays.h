@@ -109,11 +109,11 @@ T* require_or_null(py::handle object, const char* name,
   return object.is_none() ? nullptr : require<T>(object, name, shape).data;
 }
 
-// Calls f with a value of the array's element type, float or double, under the default
+// Calls f with a value of the array's element type, float or double, in the core's
 // floating-point environment.
 template <class F>
 void by_dtype(py::handle object, const char* name, F f) {
-  const DefaultFpEnvironment environment;
+  const CoreFpEnvironment environment;
   if (view<const float>(object)) {
     f(float{});
   } else if (view<const double>(object)) {

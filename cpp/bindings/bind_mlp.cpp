@@ -228,6 +228,7 @@ class StepCall {
  private:
   static bool call(void* context, Index step, double loss) {
     const py::gil_scoped_acquire acquire;
+    const CallbackFpEnvironment environment;
     const py::handle listener = static_cast<StepCall*>(context)->listener_;
     PyObject* result = PyObject_CallFunction(listener.ptr(), "nd",
                                              static_cast<Py_ssize_t>(step), loss);

@@ -182,7 +182,7 @@ py::object targets_of(py::handle q, py::handle by, py::handle rewards,
                     ended->shape[0] == rows && actions > 0;
   if (!fits) return not_implemented();
   auto out = new_array<T>(rows);
-  const DefaultFpEnvironment environment;
+  const CoreFpEnvironment environment;
   action_value_targets(out.mutable_data(), values->data, scores->data, reward->data,
                        ended->data, gamma, rows, actions);
   return std::move(out);

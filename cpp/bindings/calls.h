@@ -123,6 +123,7 @@ class SignalPoll {
     if (now < poll->next_) return false;
     poll->next_ = now + kPeriod;
     const py::gil_scoped_acquire acquire;
+    const CallbackFpEnvironment environment;  // of the user's signal handlers
     return PyErr_CheckSignals() != 0;
   }
 

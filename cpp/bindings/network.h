@@ -61,6 +61,7 @@ class PythonActivation : public CustomActivation {
   static void call(const py::object& f, const char* what, T* out, const T* in,
                    Index n) {
     const py::gil_scoped_acquire acquire;
+    const CallbackFpEnvironment environment;
     py::array_t<T> argument(n);
     std::copy_n(in, n, argument.mutable_data());
     const py::array given = py::array::ensure(f(argument));

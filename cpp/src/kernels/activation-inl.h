@@ -66,7 +66,7 @@ struct LeakyRelu {
 struct Elu {
   template <class T>
   static FASTMLP_MEMBER Vec<T> forward(Vec<T> z) {
-    return select(z > num<T>(0), z, vexpm1(min(num<T>(0), z)));
+    return select(z < num<T>(0), vexpm1(min(num<T>(0), z)), z);
   }
   template <class T>
   static FASTMLP_MEMBER Vec<T> backward(Vec<T> dh, Vec<T> h) {

@@ -4,12 +4,12 @@
 // depends on its argument alone: not on the instruction set, the lane count or its
 // neighbours.
 //
-// Every function accepts all arguments unless it says otherwise; NaN gives NaN, and
-// subnormal arguments and results are kept.  "Error" is the largest distance from the
-// exact value in units in the last place, as float / double.  For float it is the
-// maximum over all arguments (test_math --exhaustive), for double the maximum over the
-// random and special arguments of test_math, with a margin of 0.1 or 0.2 added;
-// test_math enforces these bounds.
+// Every function accepts all arguments unless it says otherwise; NaN gives NaN. Where
+// the floating-point environment keeps subnormal numbers, so do they.  "Error" is the
+// largest distance from the exact value in units in the last place, as float / double.
+// For float it is the maximum over all arguments (test_math --exhaustive), for double
+// the maximum over the random and special arguments of test_math, with a margin of 0.1
+// or 0.2 added; test_math enforces these bounds.
 #pragma once
 
 #include <stddef.h>

@@ -1,43 +1,11 @@
 // Optimiser steps with torch's formulas; optimizer_kinds.h describes the scalars and
 // the arrays of state.
-//
-// Parameters and running means that decay are stored as 0 before they become subnormal:
-// arithmetic with subnormal numbers is slow, and a parameter whose gradient is 0 would
-// keep its means there for good.
 #pragma once
 
 #include "loops-inl.h"
 
 namespace fastmlp {
 namespace FASTMLP_ISA {
-
-// The least magnitudes that are stored. A mean is divided by the square root of
-// another; 2^26 above the smallest normal number, the quotient is normal too.
-template <class T>
-constexpr T kLeastNormal = sizeof(T) == 4 ? T(0x1p-126) : T(0x1p-1022);
-template <class T>
-constexpr T kLeastMean = kLeastNormal<T> * T(0x1p26);
-
-// x, or 0 if its magnitude is less than `least`. NaN is kept.
-template <class T>
-FASTMLP_INLINE Vec<T> unless_tiny(Vec<T> x, T least) {
-  return select(abs(x) < Vec<T>::set1(least), Vec<T>::set1(T(0)), x);
-}
-template <class T>
-FASTMLP_INLINE Vec<T> parameter(Vec<T> x) {
-  return unless_tiny(x, kLeastNormal<T>);
-}
-template <class T>
-FASTMLP_INLINE Vec<T> mean(Vec<T> x) {
-  return unless_tiny(x, kLeastMean<T>);
-}
-// A mean of squares, by whose root `numerator` is divided. It becomes 0 only where the
-// numerator is 0; otherwise the quotient would be far too large.
-template <class T>
-FASTMLP_INLINE Vec<T> mean_square(Vec<T> x, Vec<T> numerator) {
-  const Vec<T> zero = Vec<T>::set1(T(0));
-  return select(numerator == zero, unless_tiny(x, kLeastNormal<T>), x);
-}
 
 // The gradient g, negated if the optimiser maximises, plus weight_decay * p (L2).
 // Without weight decay p is not used, because 0 * inf would be NaN.
@@ -62,11 +30,11 @@ void sgd_step(const SgdArgs<T>& args, T* param, T* const* slots, const T* grad,
     const V p = io.load(param + i);
     V g = effective_gradient(io.load(grad + i), p, args.weight_decay, args.maximize);
     if (buf) {
-      const V b = mean(args.first ? g : fma(momentum, io.load(buf + i), share * g));
+      const V b = args.first ? g : fma(momentum, io.load(buf + i), share * g);
       io.store(buf + i, b);
       g = args.nesterov ? fma(momentum, b, g) : b;
     }
-    io.store(param + i, parameter(fnma(lr, g, p)));
+    io.store(param + i, fnma(lr, g, p));
   };
   for_each_vector<T>(n, body);
 }
@@ -89,7 +57,7 @@ void adagrad_step(const AdagradArgs<T>& args, T* param, T* const* slots, const T
         effective_gradient(io.load(grad + i), p, args.weight_decay, args.maximize);
     const V s = fma(g, g, io.load(sum + i));
     io.store(sum + i, s);
-    io.store(param + i, parameter(fnma(lr, g / rooted(s, eps, args.eps_inside), p)));
+    io.store(param + i, fnma(lr, g / rooted(s, eps, args.eps_inside), p));
   };
   for_each_vector<T>(n, body);
 }
@@ -109,20 +77,20 @@ void rmsprop_step(const RmspropArgs<T>& args, T* param, T* const* slots, const T
     const V p = io.load(param + i);
     const V g =
         effective_gradient(io.load(grad + i), p, args.weight_decay, args.maximize);
-    V v = mean_square(fma(alpha, io.load(square_avg + i), rest * g * g), g);
+    V v = fma(alpha, io.load(square_avg + i), rest * g * g);
     io.store(square_avg + i, v);
     if (grad_avg) {
-      const V m = mean(fma(alpha, io.load(grad_avg + i), rest * g));
+      const V m = fma(alpha, io.load(grad_avg + i), rest * g);
       io.store(grad_avg + i, m);
       v = fnma(m, m, v);
       v = select(v < zero, zero, v);  // rounding can make it negative
     }
     V step = g / rooted(v, eps, args.eps_inside);
     if (buf) {
-      step = mean(fma(momentum, io.load(buf + i), step));
+      step = fma(momentum, io.load(buf + i), step);
       io.store(buf + i, step);
     }
-    io.store(param + i, parameter(fnma(lr, step, p)));
+    io.store(param + i, fnma(lr, step, p));
   };
   for_each_vector<T>(n, body);
 }
@@ -144,8 +112,8 @@ void adam_step(const AdamArgs<T>& args, T* param, T* const* slots, const T* grad
     V p = io.load(param + i);
     const V g =
         effective_gradient(io.load(grad + i), p, args.weight_decay, args.maximize);
-    const V m = mean(fma(beta1, io.load(exp_avg + i), rest1 * g));
-    V v = mean_square(fma(beta2, io.load(exp_avg_sq + i), rest2 * g * g), m);
+    const V m = fma(beta1, io.load(exp_avg + i), rest1 * g);
+    V v = fma(beta2, io.load(exp_avg_sq + i), rest2 * g * g);
     io.store(exp_avg + i, m);
     io.store(exp_avg_sq + i, v);
     if (max_exp_avg_sq) {
@@ -154,7 +122,7 @@ void adam_step(const AdamArgs<T>& args, T* param, T* const* slots, const T* grad
     }
     const V denominator =
         args.eps_inside ? sqrt(fma(v, v_scale, eps)) : fma(sqrt(v), root_scale, eps);
-    io.store(param + i, parameter(fnma(step_size, m / denominator, p * decay)));
+    io.store(param + i, fnma(step_size, m / denominator, p * decay));
   };
   for_each_vector<T>(n, body);
 }
@@ -173,11 +141,11 @@ void adamax_step(const AdamaxArgs<T>& args, T* param, T* const* slots, const T* 
     const V p = io.load(param + i);
     const V g =
         effective_gradient(io.load(grad + i), p, args.weight_decay, args.maximize);
-    const V m = mean(fma(beta1, io.load(exp_avg + i), rest1 * g));
+    const V m = fma(beta1, io.load(exp_avg + i), rest1 * g);
     const V u = max(beta2 * io.load(exp_inf + i), abs(g) + eps);
     io.store(exp_avg + i, m);
     io.store(exp_inf + i, u);
-    io.store(param + i, parameter(fnma(step_size, m / u, p)));
+    io.store(param + i, fnma(step_size, m / u, p));
   };
   for_each_vector<T>(n, body);
 }
@@ -238,7 +206,7 @@ void interpolate(T* out, const T* x, T weight, Index n) {
   const auto body = [&](auto io, Index i) FASTMLP_LAMBDA {
     const V a = io.load(x + i);
     const V o = io.load(out + i);
-    io.store(out + i, all ? a : parameter(fma(w, a - o, o)));
+    io.store(out + i, all ? a : fma(w, a - o, o));
   };
   for_each_vector<T>(n, body);
 }

@@ -150,7 +150,7 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
                          const EpochOptions& options, LastGoodState<T>& last_good) {
   detail::check_batch(data, loss, n_out());
   const Index n_rows = checked_rows(options, data.rows);
-  const DefaultFpEnvironment environment;
+  const CoreFpEnvironment environment;
   Impl& impl = *impl_;
   const ExclusiveUse in_use(impl.in_epoch, "another fit of this model is under way");
   detail::check_training_rows(impl.net, std::min(options.batch_size, n_rows));

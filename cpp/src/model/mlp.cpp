@@ -70,7 +70,7 @@ const T* Mlp<T>::params() const {
 template <class T>
 void Mlp<T>::initialize(uint64_t seed) {
   const std::unique_lock lock(impl_->mutex);
-  const DefaultFpEnvironment environment;
+  const CoreFpEnvironment environment;
   std::fill_n(params(), n_params(), T(0));
   for (size_t l = 0; l < impl_->net.ops.size(); ++l) {
     const detail::OpPlan& op = impl_->net.ops[l];
@@ -99,7 +99,7 @@ void Mlp<T>::interpolate(const Mlp& other, double weight) {
     if (extra > 0) std::copy_n(other.impl_->buffers.data(), extra, goal.data() + n);
   }
   const std::unique_lock lock(impl_->mutex);
-  const DefaultFpEnvironment environment;
+  const CoreFpEnvironment environment;
   impl_->kept_rows = 0;  // the parameters change
   const T w = static_cast<T>(weight);
   kernels<T>().interpolate(params(), goal.data(), w, n);
@@ -138,7 +138,7 @@ double Mlp<T>::evaluate(const Batch<T>& batch, const Loss& loss,
     args.row_loss = row_loss.data() + first;
     impl_->infer(args);
   }
-  const DefaultFpEnvironment environment;
+  const CoreFpEnvironment environment;
   const T* weights = batch.targets.weights;
   const double normalizer =
       loss_normalizer(loss, batch.targets, nullptr, batch.rows, n_out());

@@ -43,7 +43,7 @@ void Lbfgs<T>::reset() {
 
 template <class T>
 SolverReport Lbfgs<T>::iterate(T* theta, Index n, const Objective<T>& objective) {
-  const DefaultFpEnvironment environment;
+  const CoreFpEnvironment environment;
   prepare(n);
   constexpr double kEps = static_cast<double>(std::numeric_limits<T>::epsilon());
   SolverReport report;

@@ -49,7 +49,7 @@ void LevenbergMarquardt<T>::reset() {
 template <class T>
 SolverReport LevenbergMarquardt<T>::iterate(T* theta, Index n,
                                             const LeastSquares<T>& problem) {
-  const DefaultFpEnvironment environment;
+  const CoreFpEnvironment environment;
   prepare(n);
   constexpr double kEps = static_cast<double>(std::numeric_limits<T>::epsilon());
   SolverReport report;

@@ -97,7 +97,7 @@ using Body = void (*)(void*, const Team&);
 
 void run_alone(Body body, void* state) {
   Team::Shared shared;
-  const DefaultFpEnvironment environment;
+  const CoreFpEnvironment environment;
   body(state, Team(&shared, 0, 1));
 }
 
@@ -110,13 +110,13 @@ bool run_with_helper(Body body, void* state, std::chrono::microseconds time_alon
     Team team;
   } job = {body, state, Team(&shared, 1, 2)};
   const auto run_job = [](void* context) {
-    const DefaultFpEnvironment environment;
+    const CoreFpEnvironment environment;
     const Job& j = *static_cast<Job*>(context);
     j.body(j.state, j.team);
   };
   if (!detail::try_start_helper(run_job, &job, time_alone)) return false;
   {
-    const DefaultFpEnvironment environment;
+    const CoreFpEnvironment environment;
     body(state, Team(&shared, 0, 2));
   }
   detail::join_helper();
@@ -144,7 +144,7 @@ void detail::run_untyped_team(TeamPlan plan, Body body, void* state) {
     Team::Shared shared;
 #pragma omp parallel num_threads(plan.most)
     {
-      const DefaultFpEnvironment environment;
+      const CoreFpEnvironment environment;
       body(state, Team(&shared, omp_get_thread_num(), omp_get_num_threads()));
     }
     return;

@@ -75,10 +75,9 @@ void run_untyped_team(TeamPlan plan, void (*body)(void*, const Team&), void* sta
 }
 
 // Calls body(team) once in each thread of a team of at most plan.most threads, one of
-// which is the caller, and returns when all are done. All threads run with the default
-// floating-point environment (round to nearest, subnormals kept); the environment of
-// the caller is restored afterwards. The body must not throw unless the plan is for one
-// thread.
+// which is the caller, and returns when all are done. All threads run in the core's
+// floating-point environment; that of the caller is restored afterwards. The body must
+// not throw unless the plan is for one thread.
 template <class Body>
 void run_team(TeamPlan plan, Body&& body) {
   using Plain = std::remove_reference_t<Body>;

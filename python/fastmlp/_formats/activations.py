@@ -229,7 +229,7 @@ ACTIVATIONS: dict[str, ActivationForm] = {
         "elu",
         "elu",
         _elu,
-        "z > 0.0 ? z : @expm1(0.0 < z ? 0.0 : z)",
+        "z < 0.0 ? @expm1(0.0 < z ? 0.0 : z) : z",
         "h > 0.0 ? 1.0 : h + 1.0",
     ),
     "selu": ActivationForm(

@@ -35,25 +35,6 @@ if TYPE_CHECKING:
 OPTIMIZERS: tuple[str, ...] = ("sgd", "adagrad", "rmsprop", "adam", "adamax")
 
 
-# Parameters and decaying means are stored as 0 before they become subnormal, because
-# arithmetic with subnormal numbers is slow.
-def _store(out: Array, value: Array, factor: float = 1.0) -> None:
-    """Set ``out``, with 0 below ``factor`` times the smallest normal magnitude."""
-    least = factor * np.finfo(out.dtype).smallest_normal
-    out[...] = np.where(np.abs(value) < least, 0, value)
-
-
-def _store_mean(out: Array, value: Array) -> None:
-    """Set ``out``, with 0 for magnitudes whose quotients could become subnormal."""
-    _store(out, value, 2.0**26)
-
-
-def _store_square(out: Array, value: Array, numerator: Array) -> None:
-    """Set a mean of squares, with 0 only where the numerator over its root is 0."""
-    least = np.finfo(out.dtype).smallest_normal
-    out[...] = np.where((value < least) & (numerator == 0), 0, value)
-
-
 def _gradient(param: Array, grad: Array, weight_decay: float, maximize: bool) -> Array:
     # The penalty (weight_decay / 2) |param|^2 is minimised even if the objective is
     # maximised, as in torch. Without weight decay, param must not be used, because
@@ -85,9 +66,9 @@ def sgd_step(
     if momentum != 0:
         if buf is None:
             raise ValueError("buf must be an array when momentum is not 0")
-        _store_mean(buf, g if step == 1 else momentum * buf + (1 - dampening) * g)
+        buf[...] = g if step == 1 else momentum * buf + (1 - dampening) * g
         g = g + momentum * buf if nesterov else buf
-    _store(param, param - lr * g)
+    param -= lr * g
 
 
 @quiet
@@ -103,7 +84,7 @@ def adagrad_step(
     g = _gradient(param, grad, weight_decay, maximize)
     sum += g * g
     rate = lr / (1 + (step - 1) * lr_decay)
-    _store(param, param - rate * (g / _denominator(sum, eps, eps_mode)))
+    param -= rate * (g / _denominator(sum, eps, eps_mode))
 
 
 @quiet
@@ -121,16 +102,16 @@ def rmsprop_step(
     if momentum != 0 and momentum_buf is None:
         raise ValueError("momentum_buf must be an array when momentum is not 0")
     g = _gradient(param, grad, weight_decay, maximize)
-    _store_square(square_avg, alpha * square_avg + (1 - alpha) * g * g, g)
+    square_avg[...] = alpha * square_avg + (1 - alpha) * g * g
     variance = square_avg
     if grad_avg is not None:
-        _store_mean(grad_avg, alpha * grad_avg + (1 - alpha) * g)
+        grad_avg[...] = alpha * grad_avg + (1 - alpha) * g
         variance = np.maximum(square_avg - grad_avg * grad_avg, 0)
     direction = g / _denominator(variance, eps, eps_mode)
     if momentum != 0 and momentum_buf is not None:
-        _store_mean(momentum_buf, momentum * momentum_buf + direction)
+        momentum_buf[...] = momentum * momentum_buf + direction
         direction = momentum_buf
-    _store(param, param - lr * direction)
+    param -= lr * direction
 
 
 @quiet
@@ -153,8 +134,8 @@ def adam_step(
         param *= 1 - lr * weight_decay
         weight_decay = 0.0
     g = _gradient(param, grad, weight_decay, maximize)
-    _store_mean(exp_avg, beta1 * exp_avg + (1 - beta1) * g)
-    _store_square(exp_avg_sq, beta2 * exp_avg_sq + (1 - beta2) * g * g, exp_avg)
+    exp_avg[...] = beta1 * exp_avg + (1 - beta1) * g
+    exp_avg_sq[...] = beta2 * exp_avg_sq + (1 - beta2) * g * g
     v = exp_avg_sq
     if max_exp_avg_sq is not None:
         np.maximum(max_exp_avg_sq, exp_avg_sq, out=max_exp_avg_sq)
@@ -162,11 +143,10 @@ def adam_step(
     correction1, correction2 = 1 - beta1**step, 1 - beta2**step
     if eps_mode == "hat":
         scale = lr * math.sqrt(correction2) / correction1
-        change = scale * (exp_avg / (np.sqrt(v) + eps))
+        param -= scale * (exp_avg / (np.sqrt(v) + eps))
     else:
         m_hat, v_hat = exp_avg / correction1, v / correction2
-        change = lr * (m_hat / _denominator(v_hat, eps, eps_mode))
-    _store(param, param - change)
+        param -= lr * (m_hat / _denominator(v_hat, eps, eps_mode))
 
 
 @quiet
@@ -180,9 +160,9 @@ def adamax_step(
     ``param -= lr / (1 - beta1^t) m / u``.
     """
     g = _gradient(param, grad, weight_decay, maximize)
-    _store_mean(exp_avg, beta1 * exp_avg + (1 - beta1) * g)
+    exp_avg[...] = beta1 * exp_avg + (1 - beta1) * g
     exp_inf[...] = np.maximum(beta2 * exp_inf, np.abs(g) + eps)
-    _store(param, param - lr / (1 - beta1**step) * (exp_avg / exp_inf))
+    param -= lr / (1 - beta1**step) * (exp_avg / exp_inf)
 
 
 @quiet
@@ -204,7 +184,7 @@ def interpolate(out: Array, x: Array, weight: float) -> None:
     if weight == 1:
         out[...] = x
     elif weight != 0:
-        _store(out, out + weight * (x - out))
+        out += weight * (x - out)
 
 
 @dataclass

@@ -18,7 +18,7 @@ from ..atomic_write import file_name, replace_file
 from ..layers import BY_KIND
 from . import inference, math
 from .jacobian import Jacobian
-from .writer import Writer
+from .writer import Function, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -100,9 +100,9 @@ class Header:
         for (k, n, biased), function in self.writer.dense.items():
             lines = inference.dense_function(function, k, n, biased, self.dtype)
             yield self._c(lines)
-        yield self._c([_PREDICT, *self.predict.lines, "}"])
+        yield self._c(_function(_PREDICT, "x y", self.predict))
         if self.jacobian is not None:
-            yield self._c([_JACOBIAN, *self.jacobian.function.lines, "}"])
+            yield self._c(_function(_JACOBIAN, "x y jac", self.jacobian.function))
             yield f"#undef {name}_D\n"
         yield self._fill(_END, {})
 
@@ -179,6 +179,13 @@ class Header:
                         yield f"{name}{i}", array
 
 
+def _function(head: str, arrays: str, body: Function) -> list[str]:
+    """Return the lines of a function that computes in fastmlp's environment."""
+    fences = [f"  @fence({array});" for array in arrays.split()]
+    begin = ["  const @mode caller = @begin();", *fences]
+    return [head, *begin, *body.lines, *fences, "  @end(caller);", "}"]
+
+
 def _wrapped(text: str) -> str:
     return textwrap.fill(text, 80, subsequent_indent="     ")
 
@@ -195,9 +202,11 @@ _HEAD = """\
      y[<NAME>_N_OUT] = the outputs for x[<NAME>_N_IN]; x and y must not overlap. The
      function takes <stack> bytes of the stack, and some more for calls.
 <functions>
-   Results have the same bits as fastmlp's on any machine that has IEEE 754 arithmetic
-   in its default mode (rounding to nearest, subnormal numbers kept) and a fused
-   multiply-add as C99 requires it: fma() in <math.h>. Compile without -ffast-math and
+   Results have the same bits as fastmlp's on any machine that has IEEE 754 arithmetic,
+   rounding to nearest, and a fused multiply-add as C99 requires it: fma() in <math.h>.
+   Numbers below the smallest normal one count as 0; x86 with SSE2 and ARM are put into
+   that mode for the call. Elsewhere such numbers are kept, so that results of their
+   size can differ. Compile without -ffast-math and
    similar options. The compiler must not fuse products and sums on its own
    (-ffp-contract=off, the default of GCC with -std=c99). The pragmas below forbid it,
    but clang ignores them if it is called with -ffp-contract=fast.
@@ -245,6 +254,50 @@ _BEGIN = """\
 #elif defined(_MSC_VER)
 #pragma fp_contract(off)
 #endif
+
+/* <name>_begin sets the floating-point environment of fastmlp and returns the caller's,
+   which <name>_end restores. <name>_fence(p) keeps accesses to p[] where they are. */
+#if defined(__SSE2__) || defined(_M_X64)
+#include <xmmintrin.h>
+typedef unsigned int <name>_mode;
+static inline <name>_mode <name>_begin(void) {
+  const <name>_mode caller = _mm_getcsr();
+  _mm_setcsr(0x9FC0u);
+  return caller;
+}
+static inline void <name>_end(<name>_mode caller) { _mm_setcsr(caller); }
+#elif defined(__aarch64__) && defined(__GNUC__)
+typedef uint64_t <name>_mode;
+static inline <name>_mode <name>_begin(void) {
+  <name>_mode caller;
+  __asm__ volatile("mrs %0, fpcr" : "=r"(caller));
+  __asm__ volatile("msr fpcr, %0" : : "r"((<name>_mode)1 << 24));
+  return caller;
+}
+static inline void <name>_end(<name>_mode caller) {
+  __asm__ volatile("msr fpcr, %0" : : "r"(caller));
+}
+#elif defined(__arm__) && defined(__ARM_FP) && defined(__GNUC__)
+typedef uint32_t <name>_mode;
+static inline <name>_mode <name>_begin(void) {
+  <name>_mode caller;
+  __asm__ volatile("vmrs %0, fpscr" : "=r"(caller));
+  __asm__ volatile("vmsr fpscr, %0" : : "r"((<name>_mode)1 << 24));
+  return caller;
+}
+static inline void <name>_end(<name>_mode caller) {
+  __asm__ volatile("vmsr fpscr, %0" : : "r"(caller));
+}
+#else
+typedef int <name>_mode;
+static inline <name>_mode <name>_begin(void) { return 0; }
+static inline void <name>_end(<name>_mode caller) { (void)caller; }
+#endif
+#if defined(__GNUC__)
+#define <name>_fence(p) __asm__ volatile("" : "+r"(p) : : "memory")
+#else
+#define <name>_fence(p) (void)(p)
+#endif
 """
 _END = """\
 
@@ -256,6 +309,7 @@ _END = """\
 #pragma fp_contract(on)
 #endif
 #undef <name>_restrict
+#undef <name>_fence
 
 #endif
 """
