@@ -13,6 +13,7 @@
 #include "names.h"
 #include "number_text.h"
 #include "optimizer_config.h"
+#include "sparse.h"
 #include "targets.h"
 
 namespace fastmlp::bindings {
@@ -515,6 +516,59 @@ void condition_gradient_(py::object out, py::object grad, py::object param,
   });
 }
 
+// Calls f(sparse rows, their number) for CSR arrays, whose structure is checked.
+template <class T, class F>
+void with_csr(const py::array& values, const py::object& columns,
+              const py::object& starts, Index width, const py::object& order, F f) {
+  using Integers = py::array_t<int64_t, py::array::c_style>;
+  const SparseMatrix csr(values, py::cast<Integers>(columns),
+                         py::cast<Integers>(starts), width);
+  const auto rows = csr.view<T>();
+  if (!rows) throw py::type_error("values must have the dtype of the other arrays");
+  if (order.is_none()) return f(*rows, csr.rows());
+  const auto numbers = require<const int64_t>(order, "order", {-1});
+  for (Index r = 0; r < numbers.size(); ++r) {
+    if (numbers.data[r] < 0 || numbers.data[r] >= csr.rows()) {
+      throw py::index_error("order: a row is out of range");
+    }
+  }
+  SparseRows<T> ordered = *rows;
+  ordered.order = numbers.data;
+  f(ordered, numbers.size());
+}
+
+void sparse_product_(py::object c, py::array values, py::object columns,
+                     py::object starts, py::object b, py::object bias,
+                     py::object order) {
+  by_dtype(c, "c", [&](auto t) {
+    using T = decltype(t);
+    const auto bv = require<const T>(b, "b", {-1, -1});
+    const Index n = bv.shape[1];
+    const T* const s = require_or_null<const T>(bias, "bias", {n});
+    with_csr<T>(values, columns, starts, bv.shape[0], order, [&](auto rows, Index m) {
+      const auto cv = require<T>(c, "c", {m, n});
+      kernels<T>().sparse_product(cv.data, n, rows, m, bv.data, n, n, s, false);
+    });
+  });
+}
+
+void sparse_gradient_(py::object dw, py::array values, py::object columns,
+                      py::object starts, py::object dz, py::object order) {
+  by_dtype(dw, "dw", [&](auto t) {
+    using T = decltype(t);
+    const auto dwv = require<T>(dw, "dw", {-1, -1});
+    const Index k = dwv.shape[0], n = dwv.shape[1];
+    with_csr<T>(values, columns, starts, k, order, [&](auto rows, Index m) {
+      const auto dzv = require<const T>(dz, "dz", {m, n});
+      // In two parts, as two threads share the work.
+      const Index half = k / 2;
+      const auto& table = kernels<T>();
+      table.sparse_gradient(dwv.data, n, rows, m, 0, half, dzv.data, n, n);
+      table.sparse_gradient(dwv.data + half * n, n, rows, m, half, k, dzv.data, n, n);
+    });
+  });
+}
+
 void interpolate_(py::object out, py::object x, double weight) {
   by_dtype(out, "out", [&](auto t) {
     using T = decltype(t);
@@ -550,6 +604,10 @@ void bind_kernels(py::module_ m) {
   m.def("gemm_tn", &gemm_tn_, arg("c"), arg("a"), arg("b"), arg("accumulate") = false);
   m.def("dense_forward", &dense_forward_, arg("h"), arg("x"), arg("w"), arg("bias"),
         arg("activation"));
+  m.def("sparse_product", &sparse_product_, arg("c"), arg("values"), arg("columns"),
+        arg("starts"), arg("b"), arg("bias") = none, arg("order") = none);
+  m.def("sparse_gradient", &sparse_gradient_, arg("dw"), arg("values"), arg("columns"),
+        arg("starts"), arg("dz"), arg("order") = none);
   m.def("column_sum", &column_sum_, arg("out"), arg("a"));
   m.def("activation_forward", &activation_forward_, arg("h"), arg("z"),
         arg("activation"));

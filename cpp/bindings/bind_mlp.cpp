@@ -80,7 +80,27 @@ std::optional<ArrayView<T>> output_for(Mlp<T>& mlp, const Rows<T>& x, py::handle
   return y;
 }
 
+py::object predict_sparse(AnyMlp& self, py::handle x, py::object out) {
+  return self.visit([&](auto& n) -> py::object {
+    using T = decltype(element_of(n));
+    SparseRows<T> sparse;
+    const auto rows = sparse_rows_of<T>(x, n.mlp.n_in(), sparse);
+    if (!rows) return not_implemented();
+    const Shape shape(rows->count, n.mlp.n_out());
+    const auto into = [&](T* y) { n.mlp.predict(y, sparse, rows->count); };
+    if (out.is_none()) return new_arrays(n.mlp, {shape}, into);
+    const auto y = view<T>(out);
+    if (!y || y->ndim != 2 || y->shape[0] != rows->count ||
+        y->shape[1] != n.mlp.n_out()) {
+      return not_implemented();
+    }
+    without_gil([&] { into(y->data); });
+    return out;
+  });
+}
+
 py::object predict(AnyMlp& self, py::object x, py::object out) {
+  if (py::isinstance<SparseMatrix>(x)) return predict_sparse(self, x, out);
   return with_rows(self, x, true, [&](auto& mlp, const auto& rows) -> py::object {
     const auto into = [&](auto* y) { mlp.predict(y, rows.data, rows.count); };
     if (out.is_none()) return new_arrays(mlp, {rows.output(mlp.n_out())}, into);
@@ -192,28 +212,31 @@ py::object per_sample_grads(AnyMlp& self, py::object x, py::object y, const Loss
 
 py::object value_and_grad(AnyMlp& self, py::object x, py::object y, const Loss& loss,
                           py::object sample_weight, bool training, double l2) {
-  return with_batch(self, x, y, loss, sample_weight, [&](auto& n, const auto& batch) {
-    return new_arrays(n.mlp, {n.mlp.n_params()}, [&](auto* grads) {
-      return n.mlp.value_and_grad(grads, batch, loss, training, l2);
-    });
-  });
+  return with_batch<Sparse::taken>(
+      self, x, y, loss, sample_weight, [&](auto& n, const auto& batch) {
+        return new_arrays(n.mlp, {n.mlp.n_params()}, [&](auto* grads) {
+          return n.mlp.value_and_grad(grads, batch, loss, training, l2);
+        });
+      });
 }
 
 py::object train_step(AnyMlp& self, py::handle x, py::handle y, const Loss& loss,
                       Optimizer& optimizer, py::handle sample_weight) {
-  return with_batch(self, x, y, loss, sample_weight, [&](auto& n, const auto& batch) {
-    return py::float_(
-        without_gil([&] { return n.mlp.train_step(batch, loss, optimizer); }));
-  });
+  return with_batch<Sparse::taken>(
+      self, x, y, loss, sample_weight, [&](auto& n, const auto& batch) {
+        return py::float_(
+            without_gil([&] { return n.mlp.train_step(batch, loss, optimizer); }));
+      });
 }
 
 py::object evaluate(AnyMlp& self, py::object x, py::object y, const Loss& loss,
                     py::object sample_weight) {
-  return with_batch(self, x, y, loss, sample_weight, [&](auto& n, const auto& batch) {
-    return py::float_(interruptible([&](const Interruption& interruption) {
-      return n.mlp.evaluate(batch, loss, interruption);
-    }));
-  });
+  return with_batch<Sparse::taken>(
+      self, x, y, loss, sample_weight, [&](auto& n, const auto& batch) {
+        return py::float_(interruptible([&](const Interruption& interruption) {
+          return n.mlp.evaluate(batch, loss, interruption);
+        }));
+      });
 }
 
 // Calls listener(step, loss) after each step. If the listener raises an exception, the
@@ -268,44 +291,46 @@ py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
                      uint64_t seed, uint32_t epoch, EpochProgress& progress,
                      bool shuffle, py::object lr, Index first_row, py::object listener,
                      py::object order, double l2) {
-  return with_batch(self, x, y, loss, sample_weight, [&](auto& n, const auto& batch) {
-    EpochOptions options;
-    options.batch_size = batch_size;
-    options.shuffle = shuffle;
-    options.seed = seed;
-    options.epoch = epoch;
-    options.progress = &progress;
-    options.first_row = first_row;
-    StepCall call(listener);
-    options.listener = call.listener();
-    options.l2 = l2;
-    if (!order.is_none()) {
-      const auto numbers = require<const int64_t>(order, "order", {-1});
-      options.order = numbers.data;
-      options.n_order = numbers.shape[0];
-    }
-    options.lr =
-        require_or_null<const double>(lr, "lr", {options.steps_left(batch.rows)});
-    // While the GIL is released, the arguments of this function keep the arrays and the
-    // other objects alive.
-    return py::float_(interruptible([&](const Interruption& interruption) {
-      options.interruption = interruption;
-      return n.mlp.fit_epoch(batch, loss, optimizer, options, n.last_good);
-    }));
-  });
+  return with_batch<Sparse::taken>(
+      self, x, y, loss, sample_weight, [&](auto& n, const auto& batch) {
+        EpochOptions options;
+        options.batch_size = batch_size;
+        options.shuffle = shuffle;
+        options.seed = seed;
+        options.epoch = epoch;
+        options.progress = &progress;
+        options.first_row = first_row;
+        StepCall call(listener);
+        options.listener = call.listener();
+        options.l2 = l2;
+        if (!order.is_none()) {
+          const auto numbers = require<const int64_t>(order, "order", {-1});
+          options.order = numbers.data;
+          options.n_order = numbers.shape[0];
+        }
+        options.lr =
+            require_or_null<const double>(lr, "lr", {options.steps_left(batch.rows)});
+        // While the GIL is released, the arguments of this function keep the arrays and
+        // the other objects alive.
+        return py::float_(interruptible([&](const Interruption& interruption) {
+          options.interruption = interruption;
+          return n.mlp.fit_epoch(batch, loss, optimizer, options, n.last_good);
+        }));
+      });
 }
 
 // An iteration of a second-order solver on all rows at once.
-template <class Any>
+template <class Any, Sparse kSparse>
 py::object iterate_with(AnyMlp& self, Any& solver, py::object x, py::object y,
                         const Loss& loss, py::object sample_weight) {
-  return with_batch(self, x, y, loss, sample_weight, [&](auto& n, const auto& batch) {
-    const SolverUse use(solver);
-    auto& typed = solver.template of<decltype(element_of(n))>();
-    return report_tuple(interruptible([&](const Interruption& interruption) {
-      return iterate(typed, n.mlp, batch, loss, interruption);
-    }));
-  });
+  return with_batch<kSparse>(
+      self, x, y, loss, sample_weight, [&](auto& n, const auto& batch) {
+        const SolverUse use(solver);
+        auto& typed = solver.template of<decltype(element_of(n))>();
+        return report_tuple(interruptible([&](const Interruption& interruption) {
+          return iterate(typed, n.mlp, batch, loss, interruption);
+        }));
+      });
 }
 
 void interpolate(AnyMlp& self, AnyMlp& other, double weight) {
@@ -367,6 +392,11 @@ void bind_mlp(py::module_& m) {
            arg("n_in"), arg("layers"))
       .def_property_readonly("params", &params)
       .def_property_readonly("buffers", &buffers)
+      .def_property_readonly(
+          "takes_sparse",
+          [](AnyMlp& self) {
+            return self.visit([](auto& n) { return n.mlp.takes_sparse(); });
+          })
       .def_property_readonly("ops", &ops)
       .def_property(
           "training_state",
@@ -415,10 +445,10 @@ void bind_mlp(py::module_& m) {
            arg("sample_weight") = none)
       .def("evaluate", &evaluate, arg("x"), arg("y"), arg("loss"),
            arg("sample_weight") = none)
-      .def("iterate_lbfgs", &iterate_with<AnyLbfgs>, arg("solver"), arg("x"), arg("y"),
-           arg("loss"), arg("sample_weight"))
-      .def("iterate_lm", &iterate_with<AnyLevenbergMarquardt>, arg("solver"), arg("x"),
-           arg("y"), arg("loss"), arg("sample_weight"))
+      .def("iterate_lbfgs", &iterate_with<AnyLbfgs, Sparse::taken>, arg("solver"),
+           arg("x"), arg("y"), arg("loss"), arg("sample_weight"))
+      .def("iterate_lm", &iterate_with<AnyLevenbergMarquardt, Sparse::refused>,
+           arg("solver"), arg("x"), arg("y"), arg("loss"), arg("sample_weight"))
       .def("begin_fit", &begin_fit, arg("token"))
       .def("end_fit", &end_fit, arg("token"))
       .def("fit_epoch", &fit_epoch, arg("x"), arg("y"), arg("loss"), arg("optimizer"),

@@ -16,6 +16,7 @@
 #include "arrays.h"
 #include "fastmlp/mlp.h"
 #include "network.h"
+#include "sparse.h"
 #include "targets.h"
 
 namespace fastmlp::bindings {
@@ -49,6 +50,19 @@ std::optional<Rows<T>> rows_of(py::handle x, Index width, bool vectors) {
   const Index found = is_vector ? v->shape[0] : v->shape[1];
   if (found != width || rows.count == 0) return std::nullopt;
   return rows;
+}
+
+// Sets `sparse` to the rows of a SparseMatrix of this type and width, and returns their
+// number, without data; otherwise returns nullopt.
+template <class T>
+std::optional<Rows<T>> sparse_rows_of(py::handle x, Index width,
+                                      SparseRows<T>& sparse) {
+  if (!py::isinstance<SparseMatrix>(x)) return std::nullopt;
+  const auto& matrix = py::cast<const SparseMatrix&>(x);
+  const auto rows = matrix.view<T>();
+  if (!rows || matrix.width() != width) return std::nullopt;
+  sparse = *rows;
+  return Rows<T>{nullptr, matrix.rows(), false};
 }
 
 // Returns f(mlp, rows of x) if x can be used as inputs, else NotImplemented.
@@ -93,18 +107,23 @@ py::object with_output_gradient(AnyMlp& self, py::handle dy, F f) {
 }
 
 // Returns f(network, batch) if (x, y, sample_weight) can be used as a batch for this
-// loss, else NotImplemented.
-template <class F>
+// loss, else NotImplemented. x may be a SparseMatrix if `sparse`.
+enum class Sparse { refused, taken };
+template <Sparse kSparse = Sparse::refused, class F>
 py::object with_batch(AnyMlp& self, py::handle x, py::handle y, const Loss& loss,
                       py::handle sample_weight, F f) {
   return self.visit([&](auto& n) -> py::object {
     using T = decltype(element_of(n));
-    const auto rows = rows_of<T>(x, n.mlp.n_in(), false);
+    auto rows = rows_of<T>(x, n.mlp.n_in(), false);
+    SparseRows<T> sparse;
+    if constexpr (kSparse == Sparse::taken) {
+      if (!rows) rows = sparse_rows_of<T>(x, n.mlp.n_in(), sparse);
+    }
     if (!rows) return not_implemented();
     const auto targets =
         targets_of<T>(y, sample_weight, loss, rows->count, n.mlp.n_out());
     if (!targets) return not_implemented();
-    return f(n, Batch<T>{rows->data, *targets, rows->count});
+    return f(n, Batch<T>{rows->data, *targets, rows->count, sparse});
   });
 }
 

@@ -8,6 +8,7 @@ void bind_loss(pybind11::module_& m);
 void bind_optimizer(pybind11::module_& m);
 void bind_replay(pybind11::module_& m);
 void bind_solvers(pybind11::module_& m);
+void bind_sparse(pybind11::module_& m);
 void bind_mlp(pybind11::module_& m);
 void bind_predictor(pybind11::module_& m);
 }  // namespace fastmlp::bindings
@@ -22,6 +23,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   bind_optimizer(m);
   bind_replay(m);
   bind_solvers(m);
+  bind_sparse(m);
   bind_mlp(m);
   bind_predictor(m);
 }

@@ -10,6 +10,7 @@ from ._formats.exports import Exports
 from ._network import resolve, summary
 from ._network.derivatives import Derivatives
 from ._network.fold import fold
+from ._network.inputs import dense, inputs, numbers
 from ._network.model import EpochSequence, register
 from ._network.predictor import predictor
 from ._training import arguments, custom, seeds, session
@@ -173,12 +174,12 @@ class MLP(Derivatives, Exports):
     __call__ = predict
 
     def _predict_slowly(self, x: object, out: Any) -> Array:
-        rows = _validate.inputs("x", x, self.n_in, self.dtype, vector=True)
+        rows = inputs(self, "x", x, vector=True)
         if out is not None:
             shape = (*rows.shape[:-1], self.n_out)
             place = _validate.shared("out", out)
             place = _validate.exact("out", place, self.dtype, shape, writeable=True)
-            _validate.apart("out", place, "x", rows)
+            _validate.apart("out", place, "x", numbers(rows))
             self._check_apart("out", place)
             accepted(self.core.predict(rows, place))
             result: Array = out
@@ -388,7 +389,7 @@ class MLP(Derivatives, Exports):
         if result is NotImplemented:
             rows, target, weight = arguments.batch(self, x, y, loss, sample_weight)
             result = accepted(
-                self.core.per_sample_grads(rows, target, loss.core, weight)
+                self.core.per_sample_grads(dense(rows), target, loss.core, weight)
             )
         return result
 

@@ -34,6 +34,8 @@ KERNELS = (
     "add_scaled_groups",
     "outer_rows",
     "gemm_gather_k",
+    "sparse_product",
+    "sparse_gradient",
     "softmax_second",
     "layer_norm_second",
     "column_moments",
@@ -132,6 +134,41 @@ def product_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
         bound = {"c": lambda _, size=(k + 2) * magnitude: size}
         where = {"updated" if mode == "accumulate" else "outputs": ("c",)}
         yield Call(kernel, args, bound=bound, **where)
+
+
+def sparse_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
+    for i, (m, n) in enumerate([*sizes(2), (40, 200)]):
+        k = 1 + 13 * i % 50
+        stored = rng.random((m, k)) < rng.choice([0.0, 0.1, 0.5, 1.0], (m, 1))
+        starts = np.concatenate([[0], np.cumsum(stored.sum(axis=1))])
+        columns = np.nonzero(stored)[1]
+        values = rounded(rng.standard_normal(len(columns)), dtype)
+        csr: dict[str, Any] = {"values": values, "columns": columns, "starts": starts}
+        b, bias, dz, dw = (
+            rounded(rng.standard_normal(shape), dtype)
+            for shape in ((k, n), n, (m, n), (k, n))
+        )
+        # The bounds are those of `product_calls`, with sums over fewer terms.
+        for order in (None, rng.integers(0, m, m)):
+            rows = {**csr, "order": order}
+            a = np.zeros((m, k))
+            a[np.nonzero(stored)] = values
+            a = np.abs(a if order is None else a[order])
+            for s in (None, bias):
+                size = (k + 2) * (a @ abs(b) + (0 if s is None else abs(s)))
+                yield Call(
+                    "sparse_product",
+                    {"c": np.zeros((m, n)), **rows, "b": b, "bias": s},
+                    outputs=("c",),
+                    bound={"c": lambda _, size=size: size},
+                )
+            size = (m + 2) * (a.T @ abs(dz) + abs(dw))
+            yield Call(
+                "sparse_gradient",
+                {"dw": dw, **rows, "dz": dz},
+                updated=("dw",),
+                bound={"dw": lambda _, size=size: size},
+            )
 
 
 def column_sum_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
@@ -551,6 +588,7 @@ def around_updates(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
 
 GROUPS: dict[str, Callable[[type, np.random.Generator], Iterator[Call]]] = {
     "products": product_calls,
+    "sparse": sparse_calls,
     "column_sum": column_sum_calls,
     "vectors": vector_calls,
     "dense": dense_calls,

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "fastmlp/optimizer_kinds.h"
+#include "fastmlp/sparse.h"
 #include "fastmlp/types.h"
 
 namespace fastmlp {
@@ -114,6 +115,16 @@ struct KernelTable {
   // bias[n] in every row, or 0 if bias is null. C is not read unless `accumulate`.
   void (*gemm)(T* c, Index ldc, LeftOperand<T> a, RightOperand<T> b, Index m, Index n,
                Index k, const T* bias, bool accumulate, const Epilogue<T>& epilogue);
+
+  // C[m, n] = S + A B[., n] for the sparse rows A[m, .], with S = bias[n], or 0 if bias
+  // is null: each element the chain of `gemm` without the terms where A is 0. With
+  // `rectify`, followed by relu as in EpilogueKind.
+  void (*sparse_product)(T* c, Index ldc, const SparseRows<T>& a, Index m, const T* b,
+                         Index ldb, Index n, const T* bias, bool rectify);
+  // dW[p - begin, n] += the sum over rows i of A[i, p] dZ[i, n], in ascending order of
+  // i, for begin <= p < end: the chain of `gemm` without the terms where A is 0.
+  void (*sparse_gradient)(T* dw, Index lddw, const SparseRows<T>& a, Index m,
+                          Index begin, Index end, const T* dz, Index lddz, Index n);
 
   // dst = panels of mr rows of A[m, k], k-major: ceil(m / mr) * mr * k elements.
   // Elements that belong to rows >= m of the last panel are not written.
@@ -299,7 +310,8 @@ struct KernelTable {
 // All kernels of a table except the steps of the optimisers.
 // clang-format off
 #define FASTMLP_KERNELS(X)                                                    \
-  X(gemm) X(pack_left) X(pack_right) X(column_sum) X(all_finite)             \
+  X(gemm) X(sparse_product) X(sparse_gradient) X(pack_left) X(pack_right)    \
+  X(column_sum) X(all_finite)             \
   X(activation_forward) X(activation_backward) X(loss_rows)                   \
   X(layer_norm_forward) X(layer_norm_backward) X(column_moments)              \
   X(batch_norm_forward) X(batch_norm_backward) X(batch_norm_sums)             \

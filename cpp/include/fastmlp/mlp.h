@@ -23,6 +23,7 @@
 #include "fastmlp/layer_spec.h"
 #include "fastmlp/loss.h"
 #include "fastmlp/optimizer.h"
+#include "fastmlp/sparse.h"
 #include "fastmlp/training.h"
 #include "fastmlp/types.h"
 
@@ -53,9 +54,15 @@ struct OpInfo {
 
 template <class T>
 struct Batch {
-  const T* x;
+  const T* x;  // (rows, n_in); null if there are sparse rows
   Targets<T> targets;
   Index rows;
+  SparseRows<T> sparse = {};  // in place of x, if the network takes_sparse()
+
+  // The batch of `n` rows from row r on. `n_in` and `width`: of x and of the targets.
+  Batch slice(Index r, Index n, Index n_in, Index width) const {
+    return {x ? x + r * n_in : nullptr, targets.from_row(r, width), n, sparse.from(r)};
+  }
 };
 
 // Inference may run in several threads at once; training excludes all other calls. Any
@@ -97,7 +104,11 @@ class Mlp {
   // of running statistics.
   void interpolate(const Mlp& other, double weight);
 
+  // Whether the first layers are dense, so that inputs may be sparse rows.
+  bool takes_sparse() const;
+
   void predict(T* y, const T* x, Index rows) const;
+  void predict(T* y, const SparseRows<T>& x, Index rows) const;
   // Many rows are evaluated in blocks, and another thread may train between two blocks.
   double evaluate(const Batch<T>& batch, const Loss& loss,
                   const Interruption& interruption = {}) const;

@@ -13,6 +13,7 @@
 #include "optimizer-inl.h"
 #include "pack-inl.h"
 #include "simd.h"
+#include "sparse-inl.h"
 #include "vector-inl.h"
 
 namespace fastmlp {

@@ -74,6 +74,7 @@ double Mlp<T>::Impl::step(const detail::StepArgs<T>& args) {
   last_rows = 0;
   Optimizer& optimizer = args.optimizer;
   PassArgs pass_args = this->pass_args(args.batch.x, args.batch.rows);
+  pass_args.sparse = args.batch.sparse;
   pass_args.order = args.order;
   pass_args.loss = &args.loss;
   pass_args.targets = args.batch.targets;
@@ -134,7 +135,7 @@ void Mlp<T>::Impl::restore(const LastGoodState<T>& saved, Optimizer& optimizer) 
 template <class T>
 double Mlp<T>::train_step(const Batch<T>& batch, const Loss& loss,
                           Optimizer& optimizer) {
-  detail::check_batch(batch, loss, n_out());
+  detail::check_batch(impl_->net, batch, loss);
   detail::check_training_rows(impl_->net, batch.rows);
   // Every thread locks the optimiser before the model: otherwise two threads could each
   // hold one of the two locks and wait for the other.
@@ -148,7 +149,7 @@ double Mlp<T>::train_step(const Batch<T>& batch, const Loss& loss,
 template <class T>
 double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& optimizer,
                          const EpochOptions& options, LastGoodState<T>& last_good) {
-  detail::check_batch(data, loss, n_out());
+  detail::check_batch(impl_->net, data, loss);
   const Index n_rows = checked_rows(options, data.rows);
   const CoreFpEnvironment environment;
   Impl& impl = *impl_;
@@ -172,11 +173,8 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
     const Index number = progress.steps;
     if (lr) optimizer.mutable_config().lr = *lr++;
     const Index rows = std::min(options.batch_size, n_rows - first);
-    Batch<T> batch = {data.x, data.targets, rows};
-    if (!in_order) {
-      batch.x += first * n_in();
-      batch.targets = data.targets.from_row(first, target_width(loss, n_out()));
-    }
+    const Index begin = in_order ? 0 : first;  // an order selects from all rows
+    const Batch<T> batch = data.slice(begin, rows, n_in(), target_width(loss, n_out()));
     const Draw draw = {options.seed, options.epoch, static_cast<uint64_t>(number)};
     detail::StepArgs<T> args = {batch, loss, optimizer, draw, number};
     if (in_order) args.order = impl.order.data() + first;

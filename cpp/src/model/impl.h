@@ -43,9 +43,18 @@ inline void check_l2(double l2) {
 }
 
 template <class T>
-void check_batch(const Batch<T>& batch, const Loss& loss, Index n_out) {
+void check_sparse(const NetworkPlan& net, const SparseRows<T>& x) {
+  if (x && !net.takes_sparse()) {
+    throw std::invalid_argument(
+        "x may be sparse only if the first layer of the network is dense");
+  }
+}
+
+template <class T>
+void check_batch(const NetworkPlan& net, const Batch<T>& batch, const Loss& loss) {
   check_rows(batch.rows);
-  check_targets(loss, batch.targets, batch.rows, n_out);
+  check_sparse(net, batch.sparse);
+  check_targets(loss, batch.targets, batch.rows, net.n_out);
 }
 
 // An optimiser step on one batch.
@@ -165,6 +174,7 @@ struct Mlp<T>::Impl {
   // Arguments of a pass that computes the gradient of a loss.
   PassArgs loss_args(T* gradient, const Batch<T>& batch, const Loss& loss) const {
     PassArgs args = pass_args(batch.x, batch.rows);
+    args.sparse = batch.sparse;
     args.loss = &loss;
     args.targets = batch.targets;
     args.grads = gradient;

@@ -118,23 +118,39 @@ void Mlp<T>::predict(T* y, const T* x, Index rows) const {
 }
 
 template <class T>
+bool Mlp<T>::takes_sparse() const {
+  return impl_->net.takes_sparse();
+}
+
+template <class T>
+void Mlp<T>::predict(T* y, const SparseRows<T>& x, Index rows) const {
+  detail::check_rows(rows);
+  detail::check_sparse(impl_->net, x);
+  const std::shared_lock lock(impl_->mutex);
+  detail::InferenceArgs<T> args = {nullptr, rows};
+  args.sparse = x;
+  args.y = y;
+  impl_->infer(args);
+}
+
+template <class T>
 double Mlp<T>::evaluate(const Batch<T>& batch, const Loss& loss,
                         const Interruption& interruption) const {
   // Number of rows in a block: so many that the cost of packing the weights anew for
   // each block is negligible.
   constexpr Index kBlock = 16384;
-  detail::check_batch(batch, loss, n_out());
+  detail::check_batch(impl_->net, batch, loss);
   const AlignedBuffer<T> row_loss(batch.rows);
   for (Index first = 0; first < batch.rows; first += kBlock) {
     // No lock is held during the callback, which may run arbitrary code.
     interruption.check();
     const std::shared_lock lock(impl_->mutex);
-    const Targets<T> targets =
-        batch.targets.from_row(first, target_width(loss, n_out()));
-    detail::InferenceArgs<T> args = {batch.x + first * n_in(),
-                                     std::min(kBlock, batch.rows - first)};
+    const Batch<T> block = batch.slice(first, std::min(kBlock, batch.rows - first),
+                                       n_in(), target_width(loss, n_out()));
+    detail::InferenceArgs<T> args = {block.x, block.rows};
+    args.sparse = block.sparse;
     args.loss = &loss;
-    args.targets = &targets;
+    args.targets = &block.targets;
     args.row_loss = row_loss.data() + first;
     impl_->infer(args);
   }
@@ -266,7 +282,7 @@ void Mlp<T>::vjp(T* y, T* dx, T* grads, const T* x, const T* dy, Index rows,
 template <class T>
 double Mlp<T>::value_and_grad(T* grads, const Batch<T>& batch, const Loss& loss,
                               bool training, double l2) {
-  detail::check_batch(batch, loss, n_out());
+  detail::check_batch(impl_->net, batch, loss);
   detail::check_l2(l2);
   if (training) detail::check_training_rows(impl_->net, batch.rows);
   const std::unique_lock lock(impl_->mutex);
@@ -288,7 +304,7 @@ void Mlp<T>::forward_at(T* y, const T* theta, const T* x, Index rows) {
 template <class T>
 double Mlp<T>::value_and_grad_at(T* grads, const T* theta, const Batch<T>& batch,
                                  const Loss& loss) {
-  detail::check_batch(batch, loss, n_out());
+  detail::check_batch(impl_->net, batch, loss);
   const std::unique_lock lock(impl_->mutex);
   auto args = impl_->loss_args(grads, batch, loss);
   return impl_->run_pass(args, theta, false);

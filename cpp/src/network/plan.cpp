@@ -55,9 +55,25 @@ int NetworkPlan::push(OpPlan op) {
     work += kElementwiseWork * n;
   }
   widest = std::max(widest, op.n_out);
+  widest_output = std::max(widest_output, op.n_out);
   has_custom = has_custom || op.custom;
   ops.push_back(std::move(op));
   return static_cast<int>(ops.size()) - 1;
+}
+
+bool NetworkPlan::takes_sparse() const {
+  return std::all_of(ops.begin(), ops.end(), [](const OpPlan& op) {
+    return op.other != kInput && (op.input != kInput || op.is_dense());
+  });
+}
+
+double NetworkPlan::sparse_work(double inputs) const {
+  double saved = 0;
+  for (const OpPlan& op : ops) {
+    if (op.input != kInput) continue;
+    saved += (static_cast<double>(op.n_in) - inputs) * static_cast<double>(op.n_out);
+  }
+  return work - saved;
 }
 
 void NetworkPlan::finish(int last) {

@@ -62,6 +62,7 @@ struct NetworkPlan {
   Index n_in, n_out;
   Index n_params = 0, n_buffers = 0;
   Index widest;              // of all inputs and outputs
+  Index widest_output = 1;   // of all ops
   double weights = 0;        // elements of all weight matrices
   double work = 0;           // multiply-adds of a forward pass per row
   Index values_per_row = 0;  // elements that training keeps per row
@@ -78,6 +79,11 @@ struct NetworkPlan {
   Index width_of(int op) const {
     return op == kInput ? n_in : ops[static_cast<size_t>(op)].n_out;
   }
+
+  // Whether the network's input goes to dense ops alone, which can take sparse rows.
+  bool takes_sparse() const;
+  // Multiply-adds of a forward pass per row if that many inputs of a row are not 0.
+  double sparse_work(double inputs) const;
 
   // The following throw std::invalid_argument for sizes that overflow.
 

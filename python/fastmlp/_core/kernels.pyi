@@ -23,6 +23,23 @@ def gemm_tn(c: _Array, a: _Array, b: _Array, accumulate: bool = False) -> None: 
 def dense_forward(
     h: _Array, x: _Array, w: _Array, bias: _Array | None, activation: str
 ) -> None: ...
+def sparse_product(
+    c: _Array,
+    values: _Array,
+    columns: _Array,
+    starts: _Array,
+    b: _Array,
+    bias: _Array | None = None,
+    order: _Array | None = None,
+) -> None: ...
+def sparse_gradient(
+    dw: _Array,
+    values: _Array,
+    columns: _Array,
+    starts: _Array,
+    dz: _Array,
+    order: _Array | None = None,
+) -> None: ...
 def column_sum(out: _Array, a: _Array) -> None: ...
 def activation_forward(h: _Array, z: _Array, activation: str) -> None: ...
 def activation_backward(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .. import _validate
+from .._network.inputs import check_finite, inputs
 from ..optimizers import Optimizer
 from ..solvers import Solver
 
 if TYPE_CHECKING:
+    from .._network.inputs import Inputs
     from .._network.model import Model
     from .._validate import Array
     from ..losses import Loss
@@ -50,17 +52,19 @@ def claim(mlp: Model, optimizer: Optimizer | Solver) -> None:
 
 def rows_and_weight(
     mlp: Model, x: object, sample_weight: object, where: str = ""
-) -> tuple[Array, Array | None]:
+) -> tuple[Inputs, Array | None]:
     """Return samples and their weights as arrays that the C++ core accepts.
 
     Here and in the functions below, error messages put ``where`` before the names of
     arguments.
     """
-    rows = _validate.inputs(where + "x", x, mlp.n_in, mlp.dtype)
+    rows = inputs(mlp, where + "x", x)
     return rows, _weight(mlp, rows, sample_weight, where)
 
 
-def _weight(mlp: Model, rows: Array, sample_weight: object, where: str) -> Array | None:
+def _weight(
+    mlp: Model, rows: Inputs, sample_weight: object, where: str
+) -> Array | None:
     if sample_weight is None:
         return None
     name = where + "sample_weight"
@@ -71,7 +75,7 @@ def batch(
     mlp: Model, x: object, y: object, loss: Loss, sample_weight: object, where: str = ""
 ) -> Data:
     """Return a batch as arrays that the C++ core accepts."""
-    rows = _validate.inputs(where + "x", x, mlp.n_in, mlp.dtype)
+    rows = inputs(mlp, where + "x", x)
     shape = (len(rows), mlp.n_out)
     assert loss.core is not None
     target = _validate.targets(where + "y", y, loss.core, shape, mlp.dtype)
@@ -90,7 +94,7 @@ def data_set(mlp: Model, where: str, data: object, loss: Loss) -> Data:
     if loss.core is None:
         return _custom_data_set(mlp, where, x, y, loss, sample_weight)
     checked = batch(mlp, x, y, loss, sample_weight, where)
-    _validate.finite(where + "x", checked[0])
+    check_finite(where + "x", checked[0])
     _validate.target_values(where + "y", checked[1], loss.core)
     return checked
 
@@ -99,8 +103,8 @@ def _custom_data_set(
     mlp: Model, where: str, x: object, y: object, loss: Loss, sample_weight: object
 ) -> Data:
     """Check a data set for a loss written in Python, which may take any targets."""
-    rows = _validate.inputs(where + "x", x, mlp.n_in, mlp.dtype)
-    _validate.finite(where + "x", rows)
+    rows = inputs(mlp, where + "x", x)
+    check_finite(where + "x", rows)
     target: Any = loss._as_array(where + "y", y, mlp.n_out, mlp.dtype)
     if target.shape[:1] != (len(rows),):
         raise ValueError(

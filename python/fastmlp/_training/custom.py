@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _core, _validate
+from .._network.inputs import dense
 from .._validate import accepted
 from . import arguments
 
@@ -51,13 +52,13 @@ def value_and_grad(
     if not training:
         pred = accepted(mlp.core.predict(rows))
         value, dy = loss.value_and_grad(pred, y, weight)
-        return value, accepted(mlp.core.vjp(rows, dy))[2]
+        return value, accepted(mlp.core.vjp(dense(rows), dy))[2]
     # Loss and gradient share one forward pass, because each pass draws new dropout
     # masks. This pass overwrites the caller's last forward pass, which `backward` can
     # then no longer use.
     mlp.forward_shape = None
     with rollback_on_error(mlp):
-        pred = accepted(mlp.core.forward(rows, True))
+        pred = accepted(mlp.core.forward(dense(rows), True))
         value, dy = loss.value_and_grad(pred, y, weight)
         return value, accepted(mlp.core.backward(dy))[1]
 
@@ -96,7 +97,7 @@ def loss_and_gradient(
     raises DivergenceError unless the loss is finite.
     """
     x, y, weight = batch
-    pred = accepted(mlp.core.forward(x, True, draw))
+    pred = accepted(mlp.core.forward(dense(x), True, draw))
     value, dy = loss.value_and_grad(pred, y, weight)
     if not math.isfinite(value):
         if np.isfinite(pred).all():

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .. import _validate
+from .._network.inputs import is_sparse
 from ..callbacks import Run
 from ..callbacks._base import as_callbacks
 from ..losses import as_loss
 from ..metrics import History, as_metrics
-from ..solvers import Solver
+from ..solvers import LevenbergMarquardt, Solver
 from . import arguments, loop, seeds
 from .batches import StreamedBatches
 from .cursor import EpochCursor
@@ -165,6 +166,11 @@ def fit(
             )
         batch_size = _checked_batch_size(batch_size, optimizer)
         data = arguments.data_set(mlp, "", (x, y, sample_weight), loss)
+        if is_sparse(x) and isinstance(optimizer, LevenbergMarquardt):
+            raise TypeError(
+                "x must be dense for LevenbergMarquardt, got "
+                f"{_validate.describe(x)}; write x.toarray()"
+            )
         rows = len(data[0])
         if batch_size is None:
             batch_size = rows

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .._network.inputs import Inputs
     from .._validate import Array
 
     # x, y and the sample weights (None if there are none), all checked.
-    Data: TypeAlias = tuple[Array, Any, Array | None]
+    Data: TypeAlias = tuple[Inputs, Any, Array | None]
     # Function called after each step with the step's number in the epoch and its loss.
     Listener: TypeAlias = Callable[[int, float], None]
     # The validation loss, if there are validation data, and the metrics.

@@ -20,6 +20,8 @@ __all__ = [
     "multiply",
     "outer_rows",
     "scale_groups",
+    "sparse_gradient",
+    "sparse_product",
     "sum_of_squares",
 ]
 
@@ -45,6 +47,41 @@ def gemm_nt(c: Array, a: Array, b: Array, accumulate: bool = False) -> None:
 def gemm_tn(c: Array, a: Array, b: Array, accumulate: bool = False) -> None:
     """``c[m,n] = a[k,m].T @ b[k,n]``, or ``c += a.T @ b``."""
     gemm_nn(c, a.T, b, accumulate=accumulate)
+
+
+def _dense(
+    values: Array, columns: Array, starts: Array, width: int, order: Array | None
+) -> Array:
+    """Return a matrix in CSR as an array, with its rows in this order."""
+    matrix = np.zeros((len(starts) - 1, width), values.dtype)
+    rows = np.repeat(np.arange(len(matrix)), np.diff(starts))
+    matrix[rows, columns] = values
+    return matrix if order is None else matrix[order]
+
+
+def sparse_product(
+    c: Array,
+    values: Array,
+    columns: Array,
+    starts: Array,
+    b: Array,
+    bias: Array | None = None,
+    order: Array | None = None,
+) -> None:
+    """``c[m,n] = a[m,k] @ b[k,n] + bias[n]`` with ``a`` in CSR."""
+    gemm_nn(c, _dense(values, columns, starts, len(b), order), b, bias)
+
+
+def sparse_gradient(
+    dw: Array,
+    values: Array,
+    columns: Array,
+    starts: Array,
+    dz: Array,
+    order: Array | None = None,
+) -> None:
+    """``dw[k,n] += a[m,k].T @ dz[m,n]`` with ``a`` in CSR."""
+    gemm_tn(dw, _dense(values, columns, starts, len(dw), order), dz, accumulate=True)
 
 
 @quiet

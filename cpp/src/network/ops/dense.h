@@ -129,7 +129,9 @@ struct DenseOp : OpDefaults {
   template <class T>
   static void forward(const ForwardArgs<T>& a, const OpPlan& op) {
     const Index n = op.n_out;
-    if (a.scratch.left && has_few_outputs_forward(op) && a.rows >= a.table.nr) {
+    if (a.sparse) {
+      sparse_forward(a, op, {0, n}, a.z);
+    } else if (a.scratch.left && has_few_outputs_forward(op) && a.rows >= a.table.nr) {
       forward_transposed(a, op);
     } else {
       const RightOperand<T> right = a.packed
@@ -149,10 +151,14 @@ struct DenseOp : OpDefaults {
     const Index n = op.n_out;
     const Range mine = team.share(n, a.table.nr);
     T* const part = a.h + mine.begin;
-    const T* const bias = op.bias >= 0 ? a.params + op.bias + mine.begin : nullptr;
-    gemm_blocked<T>(a.table, {part, a.rows, mine.size(), n}, {a.x, op.n_in, 1},
-                    plain_right<T>(a.table, a.params + op.weight + mine.begin, n),
-                    op.n_in, bias, false, nullptr, epilogue_of<T>(op));
+    if (a.sparse) {
+      sparse_forward(a, op, mine, a.h);
+    } else {
+      const T* const bias = op.bias >= 0 ? a.params + op.bias + mine.begin : nullptr;
+      gemm_blocked<T>(a.table, {part, a.rows, mine.size(), n}, {a.x, op.n_in, 1},
+                      plain_right<T>(a.table, a.params + op.weight + mine.begin, n),
+                      op.n_in, bias, false, nullptr, epilogue_of<T>(op));
+    }
     if (op.activation == Activation::softmax) {
       // Softmax needs whole rows.
       team.barrier();
@@ -181,15 +187,19 @@ struct DenseOp : OpDefaults {
   static bool weight_gradients(const WeightGradientArgs<T>& a, const OpPlan& op) {
     const KernelTable<T>& table = a.table;
     const Index n_in = op.n_in, n_out = op.n_out;
-    const bool by_rows = n_in >= n_out;
+    const bool by_rows = a.sparse || n_in >= n_out;
     const bool across = has_few_outputs(op);
     const Index grain = across ? table.lanes : table.mr;
     const Range rows = by_rows ? a.team.share(n_in, grain) : Range{0, n_in};
     const Range cols = by_rows ? Range{0, n_out} : a.team.share(n_out, table.nr);
-    const T* const x = a.x + rows.begin;
+    const T* const x = a.sparse ? nullptr : a.x + rows.begin;
     const T* const dz = a.dz + cols.begin;
     T* const dw = a.grads + op.weight + rows.begin * n_out + cols.begin;
-    if (across) {
+    if (a.sparse) {
+      if (!a.accumulate) std::fill_n(dw, rows.size() * n_out, T(0));
+      table.sparse_gradient(dw, n_out, a.sparse, a.rows, rows.begin, rows.end, dz,
+                            n_out, n_out);
+    } else if (across) {
       weight_gradient_transposed<T>(table, dw, x, n_in, rows.size(), dz, n_out, a.rows,
                                     a.accumulate, a.scratch.left);
     } else {
@@ -296,6 +306,18 @@ struct DenseOp : OpDefaults {
     Epilogue<T> epilogue;
     if (has_fused_activation(op)) epilogue.kind = EpilogueKind::relu;
     return epilogue;
+  }
+
+  // Computes columns of z = x W + b for sparse rows x, with the activation if it is
+  // fused.
+  template <class T>
+  static void sparse_forward(const ForwardArgs<T>& a, const OpPlan& op, Range columns,
+                             T* z) {
+    const Index n = op.n_out;
+    a.table.sparse_product(z + columns.begin, n, a.sparse, a.rows,
+                           a.params + op.weight + columns.begin, n, columns.size(),
+                           op.bias >= 0 ? a.params + op.bias + columns.begin : nullptr,
+                           has_fused_activation(op));
   }
 
   // Scratch memory whose right part is null unless the op's operands are packed in

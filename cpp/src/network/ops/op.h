@@ -62,6 +62,7 @@ struct ForwardArgs {
   const T* params;
   Index row, rows;
   const T* x = nullptr;        // (rows, n_in)
+  SparseRows<T> sparse = {};   // in place of x, for a dense op at the input
   const T* other = nullptr;    // (rows, n_in), if there is a second input
   T* h = nullptr;              // out (rows, n_out)
   T* z = nullptr;              // out: values before the activation; may be h
@@ -111,8 +112,9 @@ struct WeightGradientArgs {
   const T* kept;
   Index block_rows;
   Scratch<T> scratch;
-  bool whole_batch;  // see BackwardArgs
-  double decay;      // add decay * W to weight matrices
+  bool whole_batch;      // see BackwardArgs
+  double decay;          // add decay * W to weight matrices
+  SparseRows<T> sparse;  // in place of x, for a dense op at the input
 };
 
 // Derivatives of `rows` rows of values along `directions` directions each. Matrices of

@@ -65,10 +65,23 @@ class Diagnosis {
     size_t op = 0;  // the op concerned, for parameters, output and gradient
   };
 
+  // The stored numbers of a row of the inputs.
+  struct Row {
+    const T* data;
+    Index size;
+  };
+  Row input_row(Index row) const {
+    const SparseRows<T>& sparse = args_.sparse;
+    if (!sparse) return {args_.x + row * net_.n_in, net_.n_in};
+    const int64_t begin = sparse.starts[row], end = sparse.starts[row + 1];
+    return {sparse.values + begin, static_cast<Index>(end - begin)};
+  }
+
   Finding find_nonfinite() const {
     for (Index r = 0; r < args_.rows; ++r) {
       const Index row = args_.order ? args_.order[r] : r;
-      if (first_nonfinite(args_.x + row * net_.n_in, net_.n_in) >= 0) {
+      const Row x = input_row(row);
+      if (first_nonfinite(x.data, x.size) >= 0) {
         return {Place::input,
                 "x holds a value that is not finite in row " + std::to_string(row)};
       }
@@ -116,7 +129,8 @@ class Diagnosis {
     double x = 0.0, y = 0.0;
     for (Index r = 0; r < args_.rows; ++r) {
       const Index row = args_.order ? args_.order[r] : r;
-      x = std::max(x, largest_ignoring_nan(args_.x + row * net_.n_in, net_.n_in));
+      const Row inputs = input_row(row);
+      x = std::max(x, largest_ignoring_nan(inputs.data, inputs.size));
       if (!args_.targets.values) continue;
       const Index width = args_.loss ? target_width(*args_.loss, net_.n_out) : 0;
       y = std::max(y, largest_ignoring_nan(args_.targets.values + row * width, width));

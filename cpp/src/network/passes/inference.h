@@ -6,6 +6,7 @@
 
 #include "fastmlp/aligned_buffer.h"
 #include "fastmlp/loss.h"
+#include "fastmlp/sparse.h"
 #include "network/ops/ops.h"
 #include "network/passes/tile_rows.h"
 #include "threading/parallel.h"
@@ -15,8 +16,9 @@ namespace fastmlp::detail {
 // Writes y unless it is null, and row_loss if there is a loss.
 template <class T>
 struct InferenceArgs {
-  const T* x;
+  const T* x;  // null with sparse rows
   Index rows;
+  SparseRows<T> sparse = {};  // in place of x
   T* y = nullptr;
   const Loss* loss = nullptr;
   const Targets<T>* targets = nullptr;
@@ -43,8 +45,8 @@ class Inference {
     // With few rows, reading a weight takes longer than computing with it: as long as
     // about this many operations.
     constexpr double kFewestFlops = 6.0;
-    const double flops =
-        std::max(2.0 * static_cast<double>(args.rows), kFewestFlops) * net_.work;
+    const double flops = std::max(2.0, kFewestFlops / static_cast<double>(args.rows)) *
+                         work_of_rows(net_, args.rows, args.sparse);
     few_ = args.rows < 2 * table_.mr;
     plan_ = plan_team(flops,
                       few_ ? (net_.widest + table_.nr - 1) / table_.nr
@@ -54,7 +56,7 @@ class Inference {
     // parallel plan.
     if (net_.has_custom) plan_ = {};
     tile_ = std::min(args.rows, tile_rows<T>(net_));
-    values_ = tile_ * net_.widest;
+    values_ = tile_ * net_.widest_output;
   }
 
   void run(InferenceMemory<T>& memory) {
@@ -102,9 +104,11 @@ class Inference {
   // Whether all members use a packed copy of an op's weights. Products of columns are
   // too few for that.
   bool packs(const OpPlan& op) const {
-    return op.is_dense() && !(few_ && plan_.most > 1) &&
+    return op.is_dense() && !is_sparse(op) && !(few_ && plan_.most > 1) &&
            DenseOp::packing_pays(table_, op, args_.rows);
   }
+
+  bool is_sparse(const OpPlan& op) const { return args_.sparse && op.input == kInput; }
 
   Index packed_size() const {
     Index size = 0;
@@ -148,7 +152,7 @@ class Inference {
            net_.ops[static_cast<size_t>(index)].is_identity_at_inference) {
       index = net_.ops[static_cast<size_t>(index)].input;
     }
-    if (index == kInput) return args_.x + r * net_.n_in;
+    if (index == kInput) return args_.x ? args_.x + r * net_.n_in : nullptr;
     return output_of(me, static_cast<size_t>(index), r);
   }
 
@@ -162,6 +166,7 @@ class Inference {
       const OpPlan& op = net_.ops[l];
       if (op.is_identity_at_inference) continue;
       args.x = value_of(me, op.input, r);
+      args.sparse = is_sparse(op) ? args_.sparse.from(r) : SparseRows<T>{};
       if (op.other != kNone) args.other = value_of(me, op.other, r);
       args.h = args.z = output_of(me, l, r);
       args.statistics = op.statistics >= 0 ? me.statistics + op.statistics : nullptr;

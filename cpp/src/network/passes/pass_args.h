@@ -6,6 +6,7 @@
 #include "fastmlp/loss.h"
 #include "fastmlp/optimizer.h"
 #include "fastmlp/random.h"
+#include "fastmlp/sparse.h"
 #include "threading/helper_policy.h"
 
 namespace fastmlp::detail {
@@ -13,12 +14,13 @@ namespace fastmlp::detail {
 // A pass starts from a loss with targets, or from a given dy.
 template <class T>
 struct PassArgs {
-  const T* x;
+  const T* x;  // null with sparse rows
   Index rows;
   // A pass with only one of `forward` and `backward` processes all rows at once:
   // forward leaves the values in the workspace, and backward reads them there.
   bool forward = true;
   bool backward = true;
+  SparseRows<T> sparse = {};       // in place of x, without an order of its own
   const int64_t* order = nullptr;  // row r is x[order[r]], targets likewise
   const Loss* loss = nullptr;
   Targets<T> targets = {};

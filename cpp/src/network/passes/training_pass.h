@@ -60,7 +60,7 @@ class Pass {
   Pass(const NetworkPlan& net, const T* params, Workspace<T>& ws,
        const PassArgs<T>& args)
       : net_(net), params_(params), ws_(ws), args_(args), table_(kernels<T>()) {
-    const double flops = 6.0 * static_cast<double>(args_.rows) * net.work;
+    const double flops = 6.0 * work_of_rows(net, args_.rows, sparse_rows(0));
     plan_ = plan_team(flops, (args_.rows + table_.mr - 1) / table_.mr, args_.helper);
     // Custom activations may throw, so they must be called by a single thread: no
     // parallel plan.
@@ -72,7 +72,7 @@ class Pass {
     // values that forward has left.
     if (!args_.forward) plan_ = {std::min(plan_.most, ws_.threads()), nullptr};
     block_rows_ = std::min(chunk_ / plan_.most, tile_rows<T>(net));
-    ws_.prepare(net, chunk_, args_.rows, plan_.most);
+    ws_.prepare(net, chunk_, args_.rows, plan_.most, !args_.sparse);
   }
 
   // Returns the loss (0 for a given dy). The update is skipped if the loss or the
@@ -190,6 +190,7 @@ class Pass {
   // the chunk begins.
   const T* value_of(int index, Index first, Index r) const {
     if (index == kInput) {
+      if (args_.sparse) return nullptr;
       return args_.order ? ws_.x + r * net_.n_in : args_.x + (first + r) * net_.n_in;
     }
     return memory(index).h + r * op(index).n_out;
@@ -203,9 +204,22 @@ class Pass {
   }
   bool wanted(const OpPlan& op) const { return op.learns || args_.dx; }
 
+  // The sparse rows that an op takes, from batch row r on; none if its input is dense.
+  SparseRows<T> sparse_of(const OpPlan& op, Index r) const {
+    return is_sparse(op) ? sparse_rows(r) : SparseRows<T>{};
+  }
+  SparseRows<T> sparse_rows(Index r) const {
+    if (!args_.sparse) return {};
+    SparseRows<T> rows = args_.sparse;
+    rows.order = args_.order;
+    return rows.from(r);
+  }
+  bool is_sparse(const OpPlan& op) const { return args_.sparse && op.input == kInput; }
+
   // Whether the forward product of a dense op uses packed weights.
   bool packs_forward(const OpPlan& op) const {
-    return args_.forward && DenseOp::packing_pays(table_, op, args_.rows);
+    return args_.forward && !is_sparse(op) &&
+           DenseOp::packing_pays(table_, op, args_.rows);
   }
 
   // Each member packs its part of the weights.
@@ -291,7 +305,7 @@ class Pass {
   // Runs forward through ops begin .. end for m rows from r on.
   void forward_tile(const Team& team, Index first, Index r, Index m, size_t begin,
                     size_t end) {
-    if (args_.order && begin == 0) {
+    if (args_.order && begin == 0 && !args_.sparse) {
       gather_rows(ws_.x + r * net_.n_in, args_.x, args_.order + first + r, m,
                   net_.n_in);
     }
@@ -305,6 +319,7 @@ class Pass {
       const OpMemory<T>& memory = ws_.ops[l];
       const Index at = r * op.n_out;
       args.x = value_of(op.input, first, r);
+      args.sparse = sparse_of(op, first + r);
       if (op.other != kNone) args.other = value_of(op.other, first, r);
       args.h = memory.h + at;
       args.z = memory.z + at;
@@ -416,7 +431,8 @@ class Pass {
                                           block_rows_,
                                           ws_.scratch(team.rank()),
                                           by_batch_,
-                                          decay};
+                                          decay,
+                                          sparse_of(op, first)};
       const bool mine_finite =
           visit(op.kind, [&](auto kind) { return kind.weight_gradients(args, op); });
       finite = finite && mine_finite;

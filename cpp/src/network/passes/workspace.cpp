@@ -8,11 +8,15 @@ namespace fastmlp::detail {
 
 template <class T>
 void Workspace<T>::prepare(const NetworkPlan& net, Index n_rows, Index batch_rows,
-                           int threads) {
-  if (n_rows <= rows_ && batch_rows <= batch_rows_ && threads <= threads_) return;
+                           int threads, bool dense) {
+  if (n_rows <= rows_ && batch_rows <= batch_rows_ && threads <= threads_ &&
+      dense <= dense_) {
+    return;
+  }
   n_rows = std::max(n_rows, rows_);
   batch_rows = std::max(batch_rows, batch_rows_);
   threads = std::max(threads, threads_);
+  dense = dense || dense_;
   // If an allocation throws, the workspace counts as empty.
   rows_ = 0;
   left_size_ = dense_left_scratch_size<T>(net, n_rows);
@@ -20,7 +24,7 @@ void Workspace<T>::prepare(const NetworkPlan& net, Index n_rows, Index batch_row
   const auto take_all = [&](T* base) {
     Arena<T> arena(base);
     ops.assign(net.ops.size(), {});
-    x = arena.take(n_rows * net.n_in);
+    x = dense ? arena.take(n_rows * net.n_in) : nullptr;
     target = arena.take(n_rows * net.n_out);
     row_loss = arena.take(batch_rows);
     row_scale = arena.take(batch_rows);
@@ -50,6 +54,7 @@ void Workspace<T>::prepare(const NetworkPlan& net, Index n_rows, Index batch_row
   rows_ = n_rows;
   batch_rows_ = batch_rows;
   threads_ = threads;
+  dense_ = dense;
 }
 
 template class Workspace<float>;

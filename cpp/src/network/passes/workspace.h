@@ -13,13 +13,14 @@ template <class T>
 class Workspace {
  public:
   // Provides memory for a pass over a batch of `batch_rows` rows that processes `rows`
-  // rows at a time, at most `batch_rows`. Does nothing if the memory suffices;
-  // otherwise all contents are lost.
-  void prepare(const NetworkPlan& net, Index rows, Index batch_rows, int threads);
+  // rows at a time, at most `batch_rows`; without `dense`, x gets none. Does nothing if
+  // the memory suffices; otherwise all contents are lost.
+  void prepare(const NetworkPlan& net, Index rows, Index batch_rows, int threads,
+               bool dense);
   int threads() const { return threads_; }
 
   std::vector<OpMemory<T>> ops;
-  T* x = nullptr;             // gathered or kept input (rows, n_in)
+  T* x = nullptr;             // gathered or kept input (rows, n_in), or null
   T* target = nullptr;        // gathered targets (rows, n_out)
   int64_t* labels = nullptr;  // gathered labels (rows)
   T* row_loss = nullptr;      // (batch_rows)
@@ -35,6 +36,7 @@ class Workspace {
   Index rows_ = 0;
   Index batch_rows_ = 0;
   int threads_ = 0;
+  bool dense_ = false;
   T* scratch_ = nullptr;
   Index left_size_ = 0, right_size_ = 0;
 };

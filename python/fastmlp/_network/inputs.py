@@ -1,0 +1,81 @@
+"""Samples as rows for a model: dense arrays, or sparse matrices of SciPy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from .. import _core, _validate
+
+if TYPE_CHECKING:
+    from .._validate import Array
+    from .model import Model
+
+    Inputs: TypeAlias = Array | _core.SparseMatrix
+
+
+def is_sparse(x: object) -> bool:
+    """Return whether ``x`` is a sparse matrix or array of SciPy."""
+    return hasattr(x, "tocsr")
+
+
+def sparse_matrix(name: str, x: Any, dtype: np.dtype[Any]) -> _core.SparseMatrix:
+    """Return a sparse matrix as the core takes it.
+
+    Entries of the same row and column are added, as SciPy does.
+    """
+    csr = x.tocsr()
+    if not csr.has_canonical_format:
+        csr = csr.copy() if csr is x else csr
+        csr.sum_duplicates()
+    data = _validate.convert(name, csr.data, dtype)
+    indices = np.ascontiguousarray(csr.indices, np.int64)
+    indptr = np.ascontiguousarray(csr.indptr, np.int64)
+    return _core.SparseMatrix(data, indices, indptr, csr.shape[1])
+
+
+def inputs(mlp: Model, name: str, x: Any, *, vector: bool = False) -> Inputs:
+    """Return samples as rows, (B, n_in); with ``vector`` also one sample, (n_in,).
+
+    Raises TypeError if ``x`` is sparse but the first layer is not dense.
+    """
+    if not is_sparse(x):
+        return _validate.inputs(name, x, mlp.n_in, mlp.dtype, vector=vector)
+    if not mlp.core.takes_sparse:
+        raise TypeError(
+            f"{name} may be sparse only if the first layer of the model is fm.Dense, "
+            f"got {_validate.describe(x)}; write {name}.toarray()"
+        )
+    shape = tuple(x.shape)
+    if len(shape) != 2 or shape[1] != mlp.n_in:
+        raise ValueError(
+            f"{name} must have shape (rows, {mlp.n_in}), got {_validate.describe(x)}"
+        )
+    if shape[0] == 0:
+        raise ValueError(
+            f"{name} must have at least one row, got {_validate.describe(x)}"
+        )
+    return sparse_matrix(name, x, mlp.dtype)
+
+
+def dense(x: Inputs) -> Array:
+    """Return samples as a dense array."""
+    return x if isinstance(x, np.ndarray) else x.toarray()
+
+
+def numbers(x: Inputs) -> Array:
+    """Return the numbers that are stored."""
+    return x if isinstance(x, np.ndarray) else x.data
+
+
+def check_finite(name: str, x: Inputs) -> None:
+    """Refuse samples with NaN or infinity."""
+    if isinstance(x, np.ndarray):
+        _validate.finite(name, x)
+        return
+    bad = ~np.isfinite(x.data)
+    if bad.any():
+        raise ValueError(
+            f"{name} must be finite, got {x.data[bad][0]} among the stored numbers"
+        )
