@@ -322,13 +322,13 @@ py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
 // An iteration of a second-order solver on all rows at once.
 template <class Any, Sparse kSparse>
 py::object iterate_with(AnyMlp& self, Any& solver, py::object x, py::object y,
-                        const Loss& loss, py::object sample_weight) {
+                        const Loss& loss, py::object sample_weight, double l2) {
   return with_batch<kSparse>(
       self, x, y, loss, sample_weight, [&](auto& n, const auto& batch) {
         const SolverUse use(solver);
         auto& typed = solver.template of<decltype(element_of(n))>();
         return report_tuple(interruptible([&](const Interruption& interruption) {
-          return iterate(typed, n.mlp, batch, loss, interruption);
+          return iterate(typed, n.mlp, batch, loss, interruption, l2);
         }));
       });
 }
@@ -446,9 +446,10 @@ void bind_mlp(py::module_& m) {
       .def("evaluate", &evaluate, arg("x"), arg("y"), arg("loss"),
            arg("sample_weight") = none)
       .def("iterate_lbfgs", &iterate_with<AnyLbfgs, Sparse::taken>, arg("solver"),
-           arg("x"), arg("y"), arg("loss"), arg("sample_weight"))
+           arg("x"), arg("y"), arg("loss"), arg("sample_weight"), arg("l2") = 0.0)
       .def("iterate_lm", &iterate_with<AnyLevenbergMarquardt, Sparse::refused>,
-           arg("solver"), arg("x"), arg("y"), arg("loss"), arg("sample_weight"))
+           arg("solver"), arg("x"), arg("y"), arg("loss"), arg("sample_weight"),
+           arg("l2") = 0.0)
       .def("begin_fit", &begin_fit, arg("token"))
       .def("end_fit", &end_fit, arg("token"))
       .def("fit_epoch", &fit_epoch, arg("x"), arg("y"), arg("loss"), arg("optimizer"),

@@ -166,8 +166,12 @@ class Solver:
 
     # Within fit ---------------------------------------------------------------------
 
-    def _runner(self, mlp: Model, data: Any, loss: Loss) -> _Runner:
-        """Return the object that runs fit's epochs; check the data and the loss."""
+    def _runner(self, mlp: Model, data: Any, loss: Loss, l2: float = 0.0) -> _Runner:
+        """Return the object that runs fit's epochs; check the data and the loss.
+
+        ``l2`` is the strength of the penalty ½ l2 ΣW² / n, where n is the number of
+        rows, or the sum of their sample weights.
+        """
         name = type(self).__name__
         if not isinstance(data, tuple):
             raise TypeError(
@@ -181,7 +185,7 @@ class Solver:
             )
         self._check_task(mlp, loss)
         self.core.expect_change()
-        return _Runner(self, self._iteration(mlp), data, loss)
+        return _Runner(self, self._iteration(mlp), data, loss, l2)
 
     def _check_task(self, mlp: Model, loss: Loss) -> None:
         """Raise an error if the solver cannot train this network with this loss."""
@@ -362,10 +366,15 @@ class _Runner:
     """Runs one iteration per epoch; ``finished`` tells fit to end."""
 
     def __init__(
-        self, solver: Solver, call: Callable[..., Any], data: Any, loss: Loss
+        self,
+        solver: Solver,
+        call: Callable[..., Any],
+        data: Any,
+        loss: Loss,
+        l2: float,
     ) -> None:
         self._solver, self._call = solver, call
-        self._data, self._loss = data, loss.core
+        self._data, self._loss, self._l2 = data, loss.core, l2
         self.finished = False
 
     def run(self, epoch: int) -> float:
@@ -373,7 +382,9 @@ class _Runner:
         # The core is read in each epoch, because a callback may load a state, which
         # replaces the core.
         core = self._solver.core
-        report = _validate.accepted(self._call(core, x, y, self._loss, weight))
+        report = _validate.accepted(
+            self._call(core, x, y, self._loss, weight, self._l2)
+        )
         self._solver._status = report[0]
         self.finished = report[0] != "improved"
         return float(report[1])

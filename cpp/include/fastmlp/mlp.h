@@ -141,7 +141,7 @@ class Mlp {
   // forward and value_and_grad with theta (n_params) in place of the parameters.
   void forward_at(T* y, const T* theta, const T* x, Index rows);
   double value_and_grad_at(T* grads, const T* theta, const Batch<T>& batch,
-                           const Loss& loss);
+                           const Loss& loss, double l2 = 0.0);
   // Sets the parameters to `wanted` if they are bitwise equal to `expected`, else
   // returns false.
   bool replace_params(const T* expected, const T* wanted);

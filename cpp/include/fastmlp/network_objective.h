@@ -13,13 +13,16 @@ namespace fastmlp {
 // Throws Diverged if the value or the gradient is not finite at the start, Interrupted,
 // std::runtime_error if another call changed the parameters meanwhile, and whatever
 // Mlp::value_and_grad throws. In each case this call leaves the parameters unchanged.
+// `l2`: see Mlp::value_and_grad.
 template <class T>
 SolverReport iterate(Lbfgs<T>& solver, Mlp<T>& mlp, const Batch<T>& batch,
-                     const Loss& loss, const Interruption& interruption = {});
+                     const Loss& loss, const Interruption& interruption = {},
+                     double l2 = 0.0);
 // Throws std::invalid_argument unless the loss is LossKind::mse.
 template <class T>
 SolverReport iterate(LevenbergMarquardt<T>& solver, Mlp<T>& mlp, const Batch<T>& batch,
-                     const Loss& loss, const Interruption& interruption = {});
+                     const Loss& loss, const Interruption& interruption = {},
+                     double l2 = 0.0);
 
 // The objective |r|^2 / 2 as LeastSquares. `residuals` computes the residuals r,
 // (rows,), and their Jacobian, (rows, n) row-major, at theta and stores both in its

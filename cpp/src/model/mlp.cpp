@@ -303,10 +303,12 @@ void Mlp<T>::forward_at(T* y, const T* theta, const T* x, Index rows) {
 
 template <class T>
 double Mlp<T>::value_and_grad_at(T* grads, const T* theta, const Batch<T>& batch,
-                                 const Loss& loss) {
+                                 const Loss& loss, double l2) {
   detail::check_batch(impl_->net, batch, loss);
+  detail::check_l2(l2);
   const std::unique_lock lock(impl_->mutex);
   auto args = impl_->loss_args(grads, batch, loss);
+  impl_->set_l2(args, l2);
   return impl_->run_pass(args, theta, false);
 }
 

@@ -48,11 +48,24 @@ SolverReport on_network(Mlp<T>& mlp, Advance advance) {
 
 template <class T>
 Objective<T> objective_of(Mlp<T>& mlp, const Batch<T>& batch, const Loss& loss,
-                          const Interruption& interruption) {
-  return [&](T* grad, const T* theta) {
+                          const Interruption& interruption, double l2) {
+  return [&, l2](T* grad, const T* theta) {
     interruption.check();
-    return mlp.value_and_grad_at(grad, theta, batch, loss);
+    return mlp.value_and_grad_at(grad, theta, batch, loss, l2);
   };
+}
+
+// Adds the second derivatives of the L2 penalty to the normal matrix h.
+template <class T>
+void add_penalty(double* h, const Mlp<T>& mlp, const Batch<T>& batch, double l2) {
+  const double share = sum_of_weights<T>(batch.targets.weights, nullptr, batch.rows);
+  if (l2 == 0.0 || share == 0.0) return;
+  for (const OpInfo& op : mlp.ops()) {
+    if (op.kind != LayerKind::dense) continue;
+    for (Index i = op.weight; i < op.weight + op.n_in * op.n_out; ++i) {
+      h[i * mlp.n_params() + i] += l2 / share;
+    }
+  }
 }
 
 }  // namespace
@@ -67,21 +80,21 @@ void add_normal_matrix(double* h, const double* jacobian, Index rows, Index n) {
 
 template <class T>
 SolverReport iterate(Lbfgs<T>& solver, Mlp<T>& mlp, const Batch<T>& batch,
-                     const Loss& loss, const Interruption& interruption) {
-  const Objective<T> objective = objective_of(mlp, batch, loss, interruption);
+                     const Loss& loss, const Interruption& interruption, double l2) {
+  const Objective<T> objective = objective_of(mlp, batch, loss, interruption, l2);
   return on_network(
       mlp, [&](T* theta) { return solver.iterate(theta, mlp.n_params(), objective); });
 }
 
 template <class T>
 SolverReport iterate(LevenbergMarquardt<T>& solver, Mlp<T>& mlp, const Batch<T>& batch,
-                     const Loss& loss, const Interruption& interruption) {
+                     const Loss& loss, const Interruption& interruption, double l2) {
   if (loss.kind != LossKind::mse || loss.action)
     throw std::invalid_argument(
         "loss must be the squared error for Levenberg-Marquardt");
   const Index n = mlp.n_params(), n_out = mlp.n_out();
   LeastSquares<T> problem;
-  problem.objective = objective_of(mlp, batch, loss, interruption);
+  problem.objective = objective_of(mlp, batch, loss, interruption, l2);
   // The loss is sum(w r^2) / c, so H = (2 / c) sum(w J^T J).
   problem.gauss_newton = [&](double* h, const T*) {
     const T* const weights = batch.targets.weights;
@@ -106,7 +119,9 @@ SolverReport iterate(LevenbergMarquardt<T>& solver, Mlp<T>& mlp, const Batch<T>&
       }
       add_normal_matrix(h, scaled.data(), rows * n_out, n);
     }
+    add_penalty(h, mlp, batch, l2);
   };
+  // The penalty's residuals are linear in theta: they have no second derivative.
   problem.residual_curvature = [&](double* out, const T* theta, const double* d) {
     const Index values = batch.rows * n_out;
     const AlignedBuffer<T> memory(2 * n + 3 * values + batch.rows * mlp.n_in());
@@ -213,9 +228,9 @@ LeastSquares<T> least_squares(Index n, Residuals<T> residuals) {
 #define FASTMLP_INSTANTIATE(T)                                                    \
   template LeastSquares<T> least_squares(Index, Residuals<T>);                    \
   template SolverReport iterate(Lbfgs<T>&, Mlp<T>&, const Batch<T>&, const Loss&, \
-                                const Interruption&);                             \
+                                const Interruption&, double);                     \
   template SolverReport iterate(LevenbergMarquardt<T>&, Mlp<T>&, const Batch<T>&, \
-                                const Loss&, const Interruption&);
+                                const Loss&, const Interruption&, double);
 FASTMLP_INSTANTIATE(float)
 FASTMLP_INSTANTIATE(double)
 #undef FASTMLP_INSTANTIATE

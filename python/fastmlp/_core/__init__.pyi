@@ -308,7 +308,13 @@ class Mlp:
         self, x: object, y: object, loss: Loss, sample_weight: object = None
     ) -> float | NotImplementedType: ...
     def iterate_lbfgs(
-        self, solver: Lbfgs, x: object, y: object, loss: Loss, sample_weight: object
+        self,
+        solver: Lbfgs,
+        x: object,
+        y: object,
+        loss: Loss,
+        sample_weight: object,
+        l2: float = 0.0,
     ) -> _Report | NotImplementedType: ...
     def iterate_lm(
         self,
@@ -317,6 +323,7 @@ class Mlp:
         y: object,
         loss: Loss,
         sample_weight: object,
+        l2: float = 0.0,
     ) -> _Report | NotImplementedType: ...
     def begin_fit(self, token: object) -> None: ...
     def end_fit(self, token: object) -> None: ...

@@ -2,7 +2,7 @@
 
 With arrays and a built-in loss, each epoch is one native call (`ArrayEpochs`). With
 batches from an iterable, or with a loss written in Python, each step is a separate call
-(`StepEpochs`). For a solver, `_SolverEpochs` wraps the runner that the solver provides.
+(`StepEpochs`). For a solver, `SolverEpochs` wraps the runner that the solver provides.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class StepEpochs:
         return progress.total / progress.divisor if progress.divisor else 0.0
 
 
-class _SolverEpochs:
+class SolverEpochs:
     """Runs a fit by a solver: each epoch is one iteration of the solver."""
 
     def __init__(
@@ -191,7 +191,7 @@ def make_runner(
 ) -> Runner:
     """Return the runner for these arguments of fit."""
     if isinstance(optimizer, Solver):
-        return _SolverEpochs(optimizer._runner(mlp, data, loss), listener, cursor)
+        return SolverEpochs(optimizer._runner(mlp, data, loss), listener, cursor)
     if not isinstance(data, StreamedBatches):
         rows = len(data[0])
         if mlp.buffers.size and 1 in (rows, batch_size, rows % batch_size):
