@@ -267,7 +267,7 @@ def convert(name: str, value: object, dtype: np.dtype[Any]) -> Array:
         return value
     array = numeric(name, value)
     with np.errstate(over="ignore"):
-        result = _required(array, dtype)
+        result = required(array, dtype)
     # A finite number must not become infinite in the smaller dtype.
     if array.dtype.kind == "f" and array.dtype.itemsize > dtype.itemsize:
         lost = np.isinf(result) & np.isfinite(array)
@@ -279,7 +279,7 @@ def convert(name: str, value: object, dtype: np.dtype[Any]) -> Array:
     return result
 
 
-def _required(array: Array, dtype: np.dtype[Any]) -> Array:
+def required(array: Array, dtype: np.dtype[Any]) -> Array:
     """Return the array, converted if necessary, with ``dtype`` itself as its dtype.
 
     `convert` recognises arrays that need no conversion by the identity of the dtype
@@ -354,9 +354,15 @@ def targets(
     # For each target there are two predictions, a mean and a log variance.
     if kind == "gaussian_nll":
         if len(shape) != 2 or shape[1] % 2 != 0:
+            halves = "two for each target: all means, then all log variances"
+            if name == "target":
+                raise ValueError(
+                    "pred must have an even number of columns for GaussianNLL, "
+                    f"{halves}; got shape {shape}"
+                )
             raise ValueError(
-                "for GaussianNLL, pred must hold means and log variances and have "
-                f"shape (rows, 2 * targets), got {shape}"
+                f"loss: GaussianNLL needs a model with an even number of outputs, "
+                f"{halves}; got {shape[1]}"
             )
         shape = (shape[0], shape[1] // 2)
 
@@ -416,7 +422,7 @@ def _below(what: str, array: Array, n: int, among: str) -> Array:
             f"{what} {array[row]} in row {row} is out of range for "
             f"{n} {among} (0 to {n - 1})"
         )
-    return _required(array, np.dtype(np.int64))
+    return required(array, np.dtype(np.int64))
 
 
 def weights(

@@ -282,8 +282,8 @@ def test_callbacks(solver: Any) -> None:
     count = Count()
     reg = MLPRegressor(solver=solver, callbacks=[count], random_state=0).fit(X, y)
     assert reg.n_iter_ == len(reg.loss_curve_) == 3
-    assert count.calls == []
-    assert reg.callbacks_[0].calls == ["begin", *["epoch", "done"] * 3, "end"]
+    assert reg.callbacks_ == [count]
+    assert count.calls == ["begin", *["epoch", "done"] * 3, "end"]
     assert len(reg.mlp_.history) == 3
     # A fit with that number of iterations gives the same result.
     same = MLPRegressor(solver=solver, max_iter=3, random_state=0).fit(X, y)

@@ -2,46 +2,53 @@
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import math
 import warnings
-from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from sklearn.base import is_regressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import _core, _validate, initializers
+from .._formats import snapshot
 from .._training.cursor import EpochCursor
-from .._training.runners import make_runner
+from .._training.runners import SolverEpochs
 from .._training.session import Session
 from ..callbacks._base import as_callbacks
-from ..losses import CustomLoss, Loss
+from ..losses import Loss, as_loss
 from ..mlp import MLP
 from ..optimizers import Optimizer
 from ..runtime import share_threads
 from ..solvers import LBFGS, Solver
+from ._copies import for_one_fit
 from ._epochs import CustomEpochs, Data, NativeEpochs, SampleOrder, dense, predict
 from ._lbfgs import LbfgsB
-from ._stopping import LearningRatePolicy, StoppingRule, Validation
+from ._samples import (
+    HeldOut,
+    Samples,
+    sample_weights,
+    warn_of_another_scale,
+)
+from ._stopping import LearningRatePolicy, Measure, StoppingRule, Validation
 from ._weights import NetworkWeights, copy_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Self
 
     from .._validate import Array
     from ..callbacks import Callback
 
 _DTYPES = (np.float64, np.float32)
+
+# Number of draws of held-out data until some of them have a weight above 0.
+_DRAWS = 10
 
 # For arrays of at most this many elements, a quick check for finite values replaces the
 # slower validate_data.
@@ -83,37 +90,10 @@ class Task(NamedTuple):
         return None if self.constant is None else self.constant(y)
 
 
-class Samples(NamedTuple):
-    """Training or validation data in the form that scikit-learn takes.
-
-    Attributes
-    ----------
-    X : array or sparse matrix
-        Samples as rows.
-    y : (rows, n) array
-        Targets.
-    weight : (rows,) array or None
-        Weights of the samples.
-    by_class : (rows,) array or None
-        Weight of each sample's class.
-    """
-
-    X: Any
-    y: Array
-    weight: Array | None
-    by_class: Array | None = None
-
-    def total_weight(self) -> Array | None:
-        """Return the product of sample and class weights; None if there are none."""
-        if self.weight is None or self.by_class is None:
-            return self.by_class if self.weight is None else self.weight
-        return self.weight * self.by_class
-
-
 def as_floats(y: Array, dtype: np.dtype[Any]) -> Array:
     """Convert targets to this dtype; values that overflow become infinite."""
     with np.errstate(over="ignore"):
-        return np.ascontiguousarray(y, dtype)
+        return _validate.required(y, dtype)
 
 
 class BaseMLP(NetworkWeights):
@@ -131,15 +111,17 @@ class BaseMLP(NetworkWeights):
         """Return validated X and targets; the validation data are not split off yet."""
         raise NotImplementedError
 
-    def _checked_held_out(self, X: Any, y: Any, dtype: Any) -> tuple[Any, Array]:
-        """Return validated X and targets of an eval_set."""
+    def _checked_held_out(
+        self, given: HeldOut, dtype: np.dtype[Any]
+    ) -> tuple[Any, Array]:
+        """Return validated X and targets of held-out data."""
         raise NotImplementedError
 
-    def _weights_by_class(self, y: Any, incremental: bool) -> Array | None:
+    def _weights_by_class(self, y: Array, incremental: bool) -> Array | None:
         """Return the weight of each sample's class; None without class weights."""
         return None
 
-    def _weights_of_held_out(self, y: Any, training: Any) -> Array | None:
+    def _weights_of_held_out(self, y: Array, training: Array) -> Array | None:
         """Return the weight of each label's class, given the training labels."""
         return None
 
@@ -147,8 +129,8 @@ class BaseMLP(NetworkWeights):
         """Return the labels by which to stratify the validation split, or None."""
         return None
 
-    def _score_outputs(self, z: Array, y: Array, weight: Array | None) -> float:
-        """Return the score of the network's outputs."""
+    def _measure(self, y: Array, weight: Array | None) -> Measure | None:
+        """Return the measure of outputs on held-out data; None if it is undefined."""
         raise NotImplementedError
 
     def _stops_by_loss(self) -> bool:
@@ -162,15 +144,46 @@ class BaseMLP(NetworkWeights):
         X: Any,
         y: Any,
         sample_weight: Any,
-        eval_set: Any = None,
+        held_out: HeldOut | None = None,
         *,
         incremental: bool = False,
     ) -> Self:
-        with self._threads(), share_threads():
-            return self._fit_within_threads(X, y, sample_weight, eval_set, incremental)
+        with self._threads(), share_threads(), self._unless_it_fails(incremental):
+            return self._fit_within_threads(X, y, sample_weight, held_out, incremental)
+
+    @contextlib.contextmanager
+    def _unless_it_fails(self, incremental: bool) -> Iterator[None]:
+        """Restore the whole estimator if an exception ends the block.
+
+        After ``partial_fit`` the weights are not restored: they remain those of the
+        last good step.
+        """
+        before = dict(self.__dict__)
+        lengths = {k: len(v) for k, v in before.items() if type(v) is list}
+        mlp: MLP | None = before.get("mlp_")
+        kept = None
+        if mlp is not None and self.warm_start and not incremental:
+            kept = snapshot.model_state(mlp, None)
+        try:
+            yield
+        except BaseException:
+            for name, value in before.items():
+                setattr(self, name, value)
+                if name in lengths:
+                    del value[lengths[name] :]
+            for name in self.__dict__.keys() - before.keys():
+                delattr(self, name)
+            if mlp is not None and kept is not None:
+                snapshot.restore(kept, mlp)
+            raise
 
     def _fit_within_threads(
-        self, X: Any, y: Any, sample_weight: Any, eval_set: Any, incremental: bool
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        given: HeldOut | None,
+        incremental: bool,
     ) -> Self:
         sizes = self._hidden_sizes()
         first = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
@@ -181,17 +194,14 @@ class BaseMLP(NetworkWeights):
             dtype = _validate.float_dtype(self.dtype)
 
         # Check the data.
-        given = y
         X, y = self._checked(X, y, incremental, first, dtype)
-        by_class = self._weights_by_class(given, incremental)
         if sample_weight is not None:
-            sample_weight = _weights(sample_weight, X)
+            sample_weight = sample_weights(sample_weight, X)
         y = y.reshape(-1, 1) if y.ndim == 1 else y
+        by_class = self._weights_by_class(y, incremental)
         samples = Samples(X, y, sample_weight, by_class)
         task = self._task(y)
-        held_out = None
-        if eval_set is not None:
-            held_out = self._held_out(eval_set, X.dtype, y.shape[1], given)
+        held_out = None if given is None else self._held_out(given, samples)
 
         # Make or change the network, and train it.
         random_state = check_random_state(self.random_state)
@@ -203,7 +213,9 @@ class BaseMLP(NetworkWeights):
             self._continue(widths, task)
         if incremental and self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
-        self._train(samples, held_out, task, random_state, incremental)
+        if self.early_stopping and held_out is None:
+            held_out, samples = self._split(samples, random_state)
+        self._train(samples, held_out, task, random_state, first, incremental)
         if not np.isfinite(self.mlp_.params).all():
             raise ValueError(_NOT_FINITE)
         return self
@@ -214,13 +226,13 @@ class BaseMLP(NetworkWeights):
         held_out: Samples | None,
         task: Task,
         random_state: np.random.RandomState,
+        first: bool,
         incremental: bool,
     ) -> None:
-        stopping = self._steps() and self.early_stopping
-        if stopping and held_out is None:
-            held_out, samples = self._split(samples, random_state)
         data = self._encoded(samples, task)
         validation = None if held_out is None else self._validation(held_out, task)
+        stopping = bool(self.early_stopping and validation is not None)
+        self._keep_records(validation if stopping else None, fresh=first)
         batch_size = self._batch_size(data.rows)
         if self.normalization == "batch" and batch_size == 1:
             raise ValueError(
@@ -234,7 +246,7 @@ class BaseMLP(NetworkWeights):
         rule = StoppingRule(self, data.rows, validation if stopping else None, policy)
         hooks: list[Callback] = []
         if not incremental:
-            hooks = as_callbacks(copy.deepcopy(self.callbacks))
+            hooks = as_callbacks(for_one_fit(self.callbacks))
             self.callbacks_ = list(hooks)
         order = SampleOrder(data.rows, random_state if self.shuffle else None)
         seed = 0
@@ -252,6 +264,7 @@ class BaseMLP(NetworkWeights):
             seed=seed,
             first_epoch=self.mlp_.sequence.done,
             has_validation=validation is not None,
+            directions=None if validation is None else validation.directions,
         )
         runner = self._runner(session, optimizer, data, task, batch_size, order, seed)
         self.n_iter_ = 0
@@ -297,7 +310,7 @@ class BaseMLP(NetworkWeights):
             return self._optimizer.optimizer, self._optimizer
         if not isinstance(self.solver, Solver):
             return LBFGS(), None
-        solver = copy.deepcopy(self.solver)
+        solver = for_one_fit(self.solver)
         solver.reset()
         return solver, None
 
@@ -330,22 +343,34 @@ class BaseMLP(NetworkWeights):
         if self.solver == "lbfgs":
             options = {"maxfun": self.max_fun, "gtol": self.tol}
             return LbfgsB(mlp, data, loss, constant, self._alpha(), options)
-        return make_runner(
-            mlp,
-            data.all_dense(mlp.dtype),
-            loss,
-            optimizer,
-            batch_size=batch_size,
-            seed=seed,
-            shuffle=False,
-            listener=session.listener,
-            cursor=EpochCursor([None, None, None], 0),
+        runner = optimizer._runner(mlp, data.all_dense(mlp.dtype), loss, self._alpha())
+        return SolverEpochs(
+            runner, session.listener, EpochCursor([None, None, None], 0)
         )
 
     def _split(
         self, samples: Samples, random_state: np.random.RandomState
+    ) -> tuple[Samples | None, Samples]:
+        """Return the samples for validation and the samples for training.
+
+        Both parts need a sample whose weight is not 0. If several draws do not give
+        such parts, there is no validation.
+        """
+        for _ in range(_DRAWS):
+            held_out, kept = self._drawn(samples, random_state)
+            if not (held_out.weigh_nothing() or kept.weigh_nothing()):
+                return held_out, kept
+        warnings.warn(
+            "early_stopping is not used: too few samples have a weight above 0 for "
+            "held-out data; the training loss decides when to stop",
+            stacklevel=5,
+        )
+        return None, samples
+
+    def _drawn(
+        self, samples: Samples, random_state: np.random.RandomState
     ) -> tuple[Samples, Samples]:
-        """Return the samples for validation and the samples for training."""
+        """Draw the samples for validation; return them and the others."""
         parts = iter(
             train_test_split(
                 *(part for part in samples if part is not None),
@@ -368,11 +393,15 @@ class BaseMLP(NetworkWeights):
 
     def _validation(self, held_out: Samples, task: Task) -> Validation:
         data = self._encoded(held_out, task, "held-out ")
-        score = None
-        if not self._stops_by_loss():
-            weight = held_out.total_weight()
-            score = partial(self._score_outputs, y=held_out.y, weight=weight)
-        return Validation(self.mlp_, data, task.loss, task.constant_of(data.y), score)
+        measure = self._measure(held_out.y, held_out.total_weight())
+        return Validation(
+            self.mlp_,
+            data,
+            task.loss,
+            task.constant_of(data.y),
+            measure,
+            by_loss=measure is None or self._stops_by_loss(),
+        )
 
     def _end(self, runner: Any, stopped: bool) -> None:
         """Record how the training ended, and warn if it did not converge."""
@@ -413,7 +442,7 @@ class BaseMLP(NetworkWeights):
         dtype = self.mlp_.dtype
         X, weight = samples.X, samples.total_weight()
         if weight is not None:
-            weight = np.ascontiguousarray(weight, dtype)
+            weight = _validate.required(weight, dtype)
             if not weight.any():
                 raise ValueError(
                     f"the weights of the {kind}samples (sample_weight times "
@@ -435,29 +464,35 @@ class BaseMLP(NetworkWeights):
             X = X.tocsr()
         return Data(X, target, weight)
 
-    def _held_out(
-        self, eval_set: Any, dtype: np.dtype[Any], n: int, training: Any
-    ) -> Samples:
-        """Check an eval_set, and return its samples.
+    def _held_out(self, given: HeldOut, training: Samples) -> Samples:
+        """Check held-out data, and return their samples.
 
-        ``training`` holds the training labels, whose frequencies may set class weights.
+        The frequencies of the training labels may set class weights.
         """
-        if not isinstance(eval_set, (tuple, list)) or len(eval_set) not in (2, 3):
-            raise ValueError(
-                "eval_set must be (X, y) or (X, y, sample_weight), got "
-                f"{_validate.describe(eval_set)}"
-            )
-        X, y = self._checked_held_out(eval_set[0], eval_set[1], dtype)
+        X, y = self._checked_held_out(given, training.X.dtype)
         y = y.reshape(-1, 1) if y.ndim == 1 else y
+        n = training.y.shape[1]
         if y.shape[1] != n:
             raise ValueError(
-                "eval_set: y must have as many outputs as in the training data "
+                f"{given.y_name} must have as many outputs as in the training data "
                 f"({n}), got {y.shape[1]}"
             )
-        weight = None
-        if len(eval_set) == 3 and eval_set[2] is not None:
-            weight = _weights(eval_set[2], X)
-        return Samples(X, y, weight, self._weights_of_held_out(eval_set[1], training))
+        weight = None if given.weight is None else sample_weights(given.weight, X)
+        warn_of_another_scale(
+            given.X_name,
+            X,
+            training.X,
+            "A Pipeline transforms X_val only if told so: transform_input=['X_val']",
+        )
+        if is_regressor(self):
+            warn_of_another_scale(
+                given.y_name,
+                y,
+                training.y,
+                "A TransformedTargetRegressor transforms y only: pass held-out targets "
+                "already transformed",
+            )
+        return Samples(X, y, weight, self._weights_of_held_out(y, training.y))
 
     # The network --------------------------------------------------------------------
 
@@ -481,7 +516,6 @@ class BaseMLP(NetworkWeights):
             self.__dict__.pop(name, None)
         self.t_ = 0
         self._adopt(mlp, task)
-        self._keep_records(fresh=True)
 
     def _without_hidden(self) -> str:
         """Return the activation used to initialise a network without hidden layers."""
@@ -490,6 +524,12 @@ class BaseMLP(NetworkWeights):
 
     def _continue(self, widths: list[int], task: Task) -> None:
         """Keep the weights, and adapt the network to changed estimator parameters."""
+        own = self.__dict__.get("_adopted_activation", self.out_activation_)
+        if self.out_activation_ != own:
+            raise ValueError(
+                f"training cannot continue, because out_activation_ was changed from "
+                f"{own!r} to {self.out_activation_!r} after the last fit"
+            )
         mlp = self._connected()
         shapes = [weight.shape for weight in mlp.weights]
         wanted = list(pairwise(widths))
@@ -504,7 +544,6 @@ class BaseMLP(NetworkWeights):
             copy_weights(mlp, self.coefs_, self.intercepts_)
             self.__dict__.pop("_optimizer", None)
         self._adopt(mlp, task)
-        self._keep_records(fresh=False)
 
     def _name(self) -> str:
         return type(self).__name__
@@ -513,25 +552,30 @@ class BaseMLP(NetworkWeights):
         """Use this network, and set the attributes that describe it."""
         self._connect(mlp)
         self.n_layers_ = len(mlp.weights) + 1
-        self.out_activation_ = task.activation
+        self.out_activation_ = self._adopted_activation = task.activation
 
-    def _keep_records(self, *, fresh: bool) -> None:
-        """Initialise the missing records or, if ``fresh``, all records."""
+    def _keep_records(self, validation: Validation | None, *, fresh: bool) -> None:
+        """Initialise the missing records or, if ``fresh``, all records.
+
+        ``validation`` gives the score of early stopping, if that is used.
+        """
+        stopping = validation is not None
         records: dict[str, Any] = {
             "t_": 0,
             "loss_curve_": [],
             "validation_loss_curve_": [],
         }
+        scores: dict[str, Any] = {
+            "validation_scores_": [] if stopping else None,
+            "best_validation_score_": -np.inf if stopping else None,
+        }
         if self._steps():
-            stopping = self.early_stopping
-            records["_no_improvement_count"] = 0
-            records["validation_scores_"] = [] if stopping else None
-            records["best_validation_score_"] = -np.inf if stopping else None
             records["best_loss_"] = None if stopping else np.inf
-        else:
-            names = ("validation_scores_", "best_validation_score_", "best_loss_")
-            for name in (*names, "_optimizer") if fresh else ():
+        elif fresh:
+            for name in (*scores, "best_loss_", "_optimizer"):
                 self.__dict__.pop(name, None)
+        if self._steps() or stopping:
+            records |= {**scores, "_no_improvement_count": 0}
         for name, value in records.items():
             # An earlier fit with other settings may have left None for an attribute
             # that this fit needs.
@@ -539,13 +583,13 @@ class BaseMLP(NetworkWeights):
                 setattr(self, name, value)
         # Scores of different losses cannot be compared.
         criterion = "score"
-        if self._stops_by_loss():
+        if validation is not None and validation.by_loss:
             native = isinstance(self.loss, (str, Loss))
             criterion = repr(self.loss) if native else type(self.loss).__name__
-        changed = self.__dict__.get("_criterion", criterion) != criterion
-        if changed and "best_validation_score_" in records:
-            self.best_validation_score_ = records["best_validation_score_"]
-        self._criterion = criterion
+        if stopping and self.__dict__.get("_criterion", criterion) != criterion:
+            self.best_validation_score_ = -np.inf
+        if stopping or fresh:
+            self._criterion = criterion
 
     # Prediction ---------------------------------------------------------------------
 
@@ -595,17 +639,6 @@ class BaseMLP(NetworkWeights):
         return tags
 
 
-def _weights(sample_weight: Any, X: Any) -> Array:
-    weight: Array = _check_sample_weight(sample_weight, X)
-    if (weight < 0).any():
-        raise ValueError("Negative values in data passed to `sample_weight`.")
-    if not weight.any():
-        raise ValueError("sample_weight must not be all zeros")
-    return weight
-
-
 def as_loss_object(loss: Any) -> Loss | None:
     """Convert a loss or a function to a Loss; return None for a name."""
-    if isinstance(loss, Loss):
-        return loss
-    return CustomLoss(loss) if callable(loss) else None
+    return None if isinstance(loss, str) else as_loss(loss)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import column_or_1d, compute_sample_weight
+from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import (
@@ -17,6 +18,7 @@ from sklearn.utils.multiclass import (
 )
 from sklearn.utils.validation import validate_data
 
+from .. import _validate
 from ..losses import (
     MAE,
     MSE,
@@ -30,8 +32,11 @@ from ..losses import (
     with_scale,
 )
 from ._base import BaseMLP, Task, as_floats, as_loss_object
+from ._class_weights import class_weights
 from ._docs import documented
 from ._epochs import activate
+from ._samples import HeldOut, held_out_of
+from ._stopping import Measure
 
 if TYPE_CHECKING:
     from typing import Self
@@ -46,6 +51,7 @@ _OF_LOGITS = (BinaryCrossEntropy, CrossEntropy, CustomLoss)
     score="the accuracy, weighted",
     activation="""'softmax' or 'logistic', or
     'identity' for losses without probabilities""",
+    inside="",
 )
 class MLPClassifier(ClassifierMixin, BaseMLP):
     """A multilayer perceptron for classification with scikit-learn's interface.
@@ -63,10 +69,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         `Huber` and `PseudoHuber` (with targets 0 and 1) and `Hinge` (with targets -1
         and 1).
     class_weight : dict, list of dict, 'balanced' or None, default=None
-        Weights of the classes by label; 'balanced' uses n_samples / (n_classes ·
-        samples of the class) and is not available in `partial_fit`. For several labels
-        per sample, give a list with one dict for each label. They count in held-out
-        data too: `validation_loss_curve_` and the score of early stopping are weighted.
+        Weights of the classes by label, 1 for labels that are left out; 'balanced' uses
+        n_samples / (n_classes · samples of the class) and is not available in
+        `partial_fit`. For several labels per sample, give a list with one dict for each
+        label. They count in held-out data too: `validation_loss_curve_` and the score
+        of early stopping are weighted.
     %(more_parameters)s
 
     Attributes
@@ -140,7 +147,15 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
-        self, X: Any, y: Any, sample_weight: Any = None, *, eval_set: Any = None
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        eval_set: Any = None,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
     ) -> Self:
         """Train the network.
 
@@ -156,7 +171,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             Weights of the samples: none negative, not all zero.
         eval_set : tuple (X, y) or (X, y, sample_weight), default=None
             Held-out data, on which the loss is computed after each epoch
-            (`validation_loss_curve_`) and which early stopping uses.
+            (`validation_loss_curve_`) and which early stopping uses. A list of one such
+            tuple is accepted as well.
+        X_val, y_val, sample_weight_val : default=None
+            The same data as separate arguments, of which a `Pipeline` can transform the
+            samples (see the notes of the class); ``sample_weight_val`` may be left out.
 
         Returns
         -------
@@ -166,9 +185,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         Raises
         ------
         ValueError
-            If parameters or data are invalid, or the training diverges.
+            If parameters or data are invalid, or the training diverges. The estimator
+            is then as before.
         """
-        return self._fit(X, y, sample_weight, eval_set)
+        held_out = held_out_of(eval_set, X_val, y_val, sample_weight_val)
+        return self._fit(X, y, sample_weight, held_out)
 
     @available_if(lambda est: est._check_solver())
     @_fit_context(prefer_skip_nested_validation=True)
@@ -198,10 +219,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         ValueError
             If parameters or data are invalid, or the training diverges.
         """
-        if _check_partial_fit_first_call(self, classes):
-            several = type_of_target(y).startswith("multilabel")
-            self._label_binarizer = LabelBinarizer().fit(y if several else classes)
-        return self._fit(X, y, sample_weight, incremental=True)
+        with self._unless_it_fails(incremental=True):
+            if _check_partial_fit_first_call(self, classes):
+                several = type_of_target(y).startswith("multilabel")
+                self._label_binarizer = LabelBinarizer().fit(y if several else classes)
+            return self._fit(X, y, sample_weight, incremental=True)
 
     def predict(self, X: Any) -> Array:
         """Return the most probable labels.
@@ -227,6 +249,30 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             return classes.take(above[:, 0])
         labels = above if above.shape[1] > 1 else above[:, 0]
         return binarizer.inverse_transform(labels.astype(float))
+
+    def decision_function(self, X: Any) -> Array:
+        """Return the outputs that decide the labels.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The samples.
+
+        Returns
+        -------
+        decision : ndarray of shape (n_samples,) or (n_samples, n_classes)
+            For two classes, numbers that are positive for the second class: the logits
+            or, for losses without probabilities, the outputs minus the threshold. For
+            several classes, an output for each class, of which `predict` takes the
+            largest; for several labels per sample, a number for each label.
+        """
+        z = self._outputs(X)
+        if self._two_outputs():
+            difference: Array = z[:, 1] - z[:, 0]
+            return difference
+        if self.out_activation_ == "identity" and not self._one_against_rest():
+            z -= self._threshold()
+        return z[:, 0] if self._label_binarizer.y_type_ == "binary" else z
 
     def _has_probabilities(self) -> bool:
         if self.loss == "log_loss" or isinstance(as_loss_object(self.loss), _OF_LOGITS):
@@ -295,12 +341,14 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return 0.0 if isinstance(self.loss, Hinge) else 0.5
 
     def _task(self, y: Array) -> Task:
-        n, kind = y.shape[1], self._label_binarizer.y_type_
+        kind = self._label_binarizer.y_type_
         one_of_several = kind == "multiclass"
+        n = len(self.classes_) if one_of_several else y.shape[1]
         logits = "softmax" if one_of_several else "logistic"
+        indicators = partial(_indicators, n=n)
         loss = as_loss_object(self.loss)
         if loss is None and not one_of_several:
-            return Task(with_scale(BinaryCrossEntropy(), n), n, logits, as_floats)
+            return Task(with_scale(BinaryCrossEntropy(), n), n, logits, indicators)
         loss = CrossEntropy() if loss is None else loss
         if isinstance(loss, CrossEntropy):
             if kind.startswith("multilabel"):
@@ -310,13 +358,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                 )
             return Task(loss, max(n, 2), "softmax", _labels)
         if isinstance(loss, BinaryCrossEntropy):
-            return Task(loss, n, "logistic", as_floats)
+            return Task(loss, n, "logistic", indicators)
         if isinstance(loss, CustomLoss):
-            return Task(loss, n, logits, as_floats)
+            return Task(loss, n, logits, indicators)
         if isinstance(loss, Hinge):
-            return Task(loss, n, "identity", _signs)
+            return Task(loss, n, "identity", partial(_signs, n=n))
         if isinstance(loss, (MSE, MAE, Huber, PseudoHuber)):
-            return Task(loss, n, "identity", as_floats)
+            return Task(loss, n, "identity", indicators)
         raise ValueError(f"loss: {loss!r} is not a loss for classification")
 
     def _checked(
@@ -336,8 +384,20 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                     f"has {labels}"
                 )
             self._check_known(labels)
-        # Targets of dtype bool do not promote float32 to float64.
-        return X, self._label_binarizer.transform(y).astype(bool)
+        return X, self._numbered(y)
+
+    def _numbered(self, y: Any) -> Array:
+        """Return class numbers (rows, 1), or booleans (rows, labels)."""
+        if self._label_binarizer.y_type_.startswith("multilabel"):
+            # Targets of dtype bool do not promote float32 to float64.
+            indicators: Array = self._label_binarizer.transform(y).astype(bool)
+            return indicators
+        if y.ndim != 1:
+            raise ValueError(
+                "y must have one label per sample, as in the first call, got "
+                f"{_validate.describe(y)}"
+            )
+        return np.searchsorted(self.classes_, y).reshape(-1, 1)
 
     def _check_known(self, labels: Array) -> None:
         if len(np.setdiff1d(labels, self.classes_, assume_unique=True)):
@@ -346,10 +406,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                 f"{self.classes_}. 'y' has {labels}."
             )
 
-    def _checked_held_out(self, X: Any, y: Any, dtype: Any) -> tuple[Any, Array]:
-        X, y = self._valid(X, y, False, dtype)
+    def _checked_held_out(
+        self, given: HeldOut, dtype: np.dtype[Any]
+    ) -> tuple[Any, Array]:
+        X, y = self._valid(given.X, given.y, False, dtype)
         self._check_known(unique_labels(y))
-        return X, self._label_binarizer.transform(y).astype(bool)
+        return X, self._numbered(y)
 
     def _valid(self, X: Any, y: Any, reset: bool, dtype: Any) -> tuple[Any, Any]:
         X, y = validate_data(
@@ -365,53 +427,41 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             y = column_or_1d(y, warn=True)
         return X, y
 
-    def _weights_by_class(self, y: Any, incremental: bool) -> Array | None:
-        if self.class_weight is None:
-            return None
+    def _weights_by_class(self, y: Array, incremental: bool) -> Array | None:
         if incremental and isinstance(self.class_weight, str):
             raise ValueError(
                 "class_weight 'balanced' is not supported for partial_fit, which sees "
                 "only some of the samples: pass the weights of the classes as a dict"
             )
-        weight: Array = compute_sample_weight(self.class_weight, y)
-        if not (np.isfinite(weight) & (weight >= 0)).all():
-            raise ValueError(
-                f"class_weight must be finite and >= 0, got {self.class_weight}"
-            )
-        return weight
+        return self._weights_of_held_out(y, y)
 
-    def _weights_of_held_out(self, y: Any, training: Any) -> Array | None:
+    def _weights_of_held_out(self, y: Array, training: Array) -> Array | None:
         if self.class_weight is None:
             return None
-        # 'balanced' refers to the frequencies in the training data.
-        held, given = _label_columns(y), _label_columns(training)
-        weight = np.ones(len(held))
-        for k, (labels, known) in enumerate(zip(held.T, given.T, strict=True)):
-            many = isinstance(self.class_weight, list)
-            of_column = self.class_weight[k] if many else self.class_weight
-            if isinstance(of_column, dict):
-                weight *= [of_column.get(label, 1.0) for label in labels.tolist()]
-                continue
-            values, first = np.unique(known, return_index=True)
-            weights = compute_sample_weight(of_column, known)[first]
-            at = np.minimum(np.searchsorted(values, labels), len(values) - 1)
-            weight *= np.where(values[at] == labels, weights[at], 1.0)
-        return weight
+        labels: list[Any] = [False, True]
+        if y.shape[1] == 1:
+            labels = self.classes_.tolist()
+        return class_weights(self.class_weight, labels, y, training)
 
     def _strata(self, y: Array) -> Array | None:
-        return y if y.shape[1] == 1 else None
+        if self._one_against_rest() or y.shape[1] > 1:
+            return None
+        # With these names, scikit-learn's errors are the same as for its own MLP.
+        strata: Array = np.array(["False", "True"])[y[:, 0]]
+        return strata
 
-    def _score_outputs(self, z: Array, y: Array, weight: Array | None) -> float:
-        z = activate(z, self.out_activation_)
-        if len(self.classes_) == 1:
-            return 1.0
-        if self._one_against_rest():
-            right = z.argmax(axis=1) == y.argmax(axis=1)
-        elif self._two_outputs():
-            right = z.argmax(axis=1) == y[:, 0]
-        else:
-            right = ((z > self._threshold()) == y).all(axis=1)
-        return float(np.average(right, weights=weight))
+    def _measure(self, y: Array, weight: Array | None) -> Measure:
+        def accuracy(z: Array) -> float:
+            z = activate(z, self.out_activation_)
+            if len(self.classes_) == 1:
+                return 1.0
+            if self._one_against_rest() or self._two_outputs():
+                right = z.argmax(axis=1) == y[:, 0]
+            else:
+                right = ((z > self._threshold()) == y).all(axis=1)
+            return float(np.average(right, weights=weight))
+
+        return Measure("val_accuracy", accuracy)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -419,18 +469,20 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return tags
 
 
-def _label_columns(y: Any) -> Array:
-    """Return labels as a matrix, with a column for each label of a sample."""
-    y = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
-    return y.reshape(len(y), -1)
-
-
 def _labels(y: Array, dtype: np.dtype[Any]) -> Array:
     """Return the class numbers."""
-    numbers = y[:, 0] if y.shape[1] == 1 else y.argmax(axis=1)
-    return np.ascontiguousarray(numbers, np.int64)
+    return np.ascontiguousarray(y[:, 0], np.int64)
 
 
-def _signs(y: Array, dtype: np.dtype[Any]) -> Array:
-    """Return 1 for True and -1 for False."""
-    return np.where(y, 1, -1).astype(dtype)
+def _indicators(y: Array, dtype: np.dtype[Any], n: int) -> Array:
+    """Return a row with 1 for a sample's class, or for each label, and 0 elsewhere."""
+    if y.shape[1] == n:
+        return as_floats(y, dtype)
+    indicators = np.zeros((len(y), n), dtype)
+    indicators[np.arange(len(y)), y[:, 0]] = 1
+    return indicators
+
+
+def _signs(y: Array, dtype: np.dtype[Any], n: int) -> Array:
+    """Return the indicators with -1 instead of 0."""
+    return 2 * _indicators(y, dtype, n) - 1

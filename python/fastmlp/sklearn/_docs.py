@@ -25,8 +25,7 @@ solver : str, Optimizer or Solver, default='adam'
 alpha : float, default=0.0001
     Strength of the L2 penalty ½ alpha ΣW² / n, where W are the network's weights and n
     is the number of rows in the batch, or the sum of their sample weights. For 'adamw'
-    this is the decoupled weight decay instead; solver objects that take no batches
-    ignore it.
+    this is the decoupled weight decay instead.
 batch_size : int or 'auto', default='auto'
     Number of samples in a step; 'auto' is min(200, n_samples). Solvers that take no
     batches ignore it.
@@ -52,8 +51,8 @@ random_state : int, RandomState instance or None, default=None
     scikit-learn.
 tol : float, default=1e-4
     Smallest change of the loss (or validation score, see ``early_stopping``) that
-    counts as an improvement; for 'lbfgs', the largest element of the gradient at
-    convergence.
+    counts as an improvement; for 'lbfgs' also the largest element of the gradient at
+    convergence. Solver objects that take no batches have their own tolerance for that.
 verbose : bool, default=False
     Whether to print the loss of each epoch (for 'lbfgs', of each iteration).
 warm_start : bool, default=False
@@ -64,11 +63,12 @@ nesterovs_momentum : bool, default=True
     Whether to use Nesterov's momentum in 'sgd'.
 early_stopping : bool, default=False
     Whether to base stopping on the score on held-out data instead of the training loss,
-    and to restore the weights with the best score. The held-out data are a part of the
-    training data, or ``eval_set``. The score of a classifier is its accuracy. That of a
-    regressor is R² for the losses that scikit-learn has by name; for every other loss
-    it is minus the loss, and ``tol`` is relative to the best loss. Class weights count
-    in the score and in `validation_loss_curve_`.
+    and to restore the weights with the best score. Beyond scikit-learn, this holds for
+    solvers that take no batches, too. The held-out data are a part of the training
+    data, or those given to `fit`. The score of a classifier is its accuracy. That of a
+    regressor is R² for the losses that scikit-learn has by name; for every other loss,
+    and for a single held-out row, it is minus the loss, and ``tol`` is relative to the
+    best loss. Class weights count in the score and in `validation_loss_curve_`.
 validation_fraction : float, default=0.1
     Fraction of the training data held out for early stopping.
 beta_1, beta_2 : float, default=0.9, 0.999
@@ -91,8 +91,10 @@ normalization : {'layer', 'rms', 'batch'} or None, default=None
     Normalisation between the affine map of a hidden layer and its activation. With
     'batch', a last batch of a single row is left out of the epoch.
 callbacks : list or None, default=None
-    Callbacks of `fastmlp.callbacks`, or functions of (mlp, history); each fit uses
-    copies. `partial_fit` does not call them.
+    Callbacks of `fastmlp.callbacks`, or functions of (mlp, history). Each fit uses
+    copies of fastmlp's callbacks and of those derived from them; your own objects are
+    used as they are, and clones share them. `partial_fit` does not call callbacks. They
+    find the score on held-out data under the name "val_accuracy" or "val_r2".
 dtype : {'float32', 'float64'} or None, default=None
     Precision of the weights and of computation (for 'lbfgs', see the notes). None means
     float32 if X is float32 and float64 otherwise, as in scikit-learn.
@@ -116,7 +118,8 @@ validation_loss_curve_ : list of float
 validation_scores_ : list of float or None
     Scores on held-out data (%(score)s); None without early stopping.
 best_validation_score_ : float or None
-    Best of ``validation_scores_``; None without early stopping.
+    Best of ``validation_scores_``; None without early stopping. Without early stopping,
+    solvers that take no batches have neither of these attributes.
 t_ : int
     Number of samples seen in training, counting repeats.
 coefs_ : list of ndarray of shape (n_in, n_out)
@@ -138,15 +141,25 @@ out_activation_ : str
     Activation that turns outputs into predictions: %(activation)s.
 mlp_ : fastmlp.MLP
     The network, for saving, exporting and derivatives. Its outputs are the values
-    before ``out_activation_`` is applied.
+    before ``out_activation_`` is applied%(inside)s.
 callbacks_ : list of Callback
-    The copies of the callbacks that the last fit used."""
+    The callbacks that the last fit used: copies of fastmlp's, or your own objects."""
 
 _NOTES = """\
 - Results have the same bits with any number of threads and any instruction set, except
   for SciPy's part of the computation in 'lbfgs'.
 - Predictions are computed in the precision of the weights, whatever the dtype of X.
-- Negative sample weights are rejected.
+- Negative sample weights are rejected. Weights whose largest is above 2^100 or below
+  2^-100 are divided by the largest.
+- A `Pipeline` or `TransformedTargetRegressor` does not transform the contents of
+  ``eval_set``. With scikit-learn's metadata routing enabled, a pipeline made by
+  ``Pipeline(steps, transform_input=["X_val"])`` transforms the argument ``X_val`` for a
+  last step that has called ``set_fit_request(X_val=True, y_val=True)``. Pass held-out
+  targets to a `TransformedTargetRegressor` already transformed, or let
+  ``early_stopping`` hold out a part of the training data. A warning tells if held-out
+  numbers are on quite another scale than the training data.
+- If a fit fails, the estimator is as before. Only the weights remain those of the last
+  good step if `partial_fit` fails during the training.
 - A batch whose samples all have weight 0 is skipped, whereas scikit-learn raises
   ZeroDivisionError.
 - ``warm_start`` raises an error if layer widths have changed; other changes of the

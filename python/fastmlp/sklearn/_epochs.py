@@ -10,7 +10,7 @@ from .. import _core
 from .._training import custom
 from .._training.evaluator import BLOCK
 from .._training.runners import NativeEpoch
-from .._validate import accepted
+from .._validate import accepted, required
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 # Number of elements of a sparse matrix that are made dense at a time (8 MB).
 DENSE_NUMBERS = 2**20
-
-_KERNEL = {"logistic": "sigmoid", "softmax": "softmax", "exp": "exp"}
 
 
 class Data(NamedTuple):
@@ -56,7 +54,7 @@ class Data(NamedTuple):
 def dense(x: Any, dtype: np.dtype[Any]) -> Array:
     """Convert an array or a sparse matrix to an array that the core takes."""
     array: Array = x if isinstance(x, np.ndarray) else x.toarray()
-    return np.ascontiguousarray(array, dtype)
+    return required(array, dtype)
 
 
 def _rows_at_a_time(x: Any) -> int:
@@ -75,10 +73,15 @@ def predict(mlp: MLP, x: Any) -> Array:
     return out
 
 
+def own_name(activation: str) -> str:
+    """Return fastmlp's name of an activation."""
+    return "sigmoid" if activation == "logistic" else str(activation)
+
+
 def activate(z: Array, activation: str) -> Array:
     """Apply an output activation, given by scikit-learn's name, in place."""
     if activation != "identity":
-        _core.kernels.activation_forward(z, z, _KERNEL[activation])
+        _core.kernels.activation_forward(z, z, own_name(activation))
     return z
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import warnings
 from numbers import Integral, Real
 from operator import index
@@ -11,7 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils._param_validation import (
+    Interval,
+    InvalidParameterError,
+    Options,
+    StrOptions,
+)
 
 from .. import _core, _validate
 from ..layers import LAYERS, Activation, Dense, Dropout, Normalization
@@ -20,9 +24,14 @@ from ..optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from ..runtime import threads
 from ..schedules import Schedule
 from ..solvers import Solver
+from ._copies import for_one_fit
+from ._epochs import own_name
+from ._hints import suggestion
 from ._stopping import LearningRatePolicy
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from ..layers import Layer
 
 _STEPPING = ("sgd", "adam", "adamw", "rmsprop", "adagrad")
@@ -88,6 +97,25 @@ class Parameters(BaseEstimator):
         for name, value in parameters.items():
             setattr(self, name, value)
 
+    def _validate_params(self) -> None:
+        try:
+            super()._validate_params()
+        except InvalidParameterError as error:
+            hint = suggestion(self.get_params(deep=False), self._parameter_constraints)
+            if hint is None:
+                raise
+            raise InvalidParameterError(f"{error} Did you mean {hint}?") from None
+
+    def __sklearn_clone__(self) -> Self:
+        # scikit-learn's clone would copy users' objects with all that they refer to.
+        objects = ("solver", "learning_rate", "loss", "callbacks")
+        bare = object.__new__(type(self))
+        bare.__dict__.update({**self.__dict__, **dict.fromkeys(objects)})
+        made: Self = super(Parameters, bare).__sklearn_clone__()
+        for name in objects:
+            setattr(made, name, for_one_fit(getattr(self, name)))
+        return made
+
     def _steps(self) -> bool:
         """Return whether the solver takes steps on batches."""
         return isinstance(self.solver, Optimizer) or self.solver in _STEPPING
@@ -146,7 +174,7 @@ class Parameters(BaseEstimator):
         for name in names:
             if name != "logistic":
                 _validate.choice("activation", name, _core.ACTIVATIONS)
-        return ["sigmoid" if name == "logistic" else str(name) for name in names]
+        return [own_name(name) for name in names]
 
     def _alpha(self) -> float:
         """Return the strength of the L2 penalty: 0 for AdamW, which decays weights."""
@@ -171,10 +199,10 @@ class Parameters(BaseEstimator):
         schedule, rate = self.learning_rate, float(self.learning_rate_init)
         given: Any = rate
         if not isinstance(schedule, str):
-            given, schedule = copy.deepcopy(schedule), "constant"
+            given, schedule = for_one_fit(schedule), "constant"
         optimizer: Optimizer
         if isinstance(self.solver, Optimizer):
-            optimizer = copy.deepcopy(self.solver)
+            optimizer = for_one_fit(self.solver)
             optimizer.reset()
             if given is not rate:
                 optimizer.lr = given
@@ -196,6 +224,10 @@ class Parameters(BaseEstimator):
         if self.solver != "sgd":
             schedule = "constant"
         return LearningRatePolicy(optimizer, schedule, rate, float(self.power_t))
+
+    def _last_activation(self) -> str:
+        """Return the activation of the network's last layer."""
+        return "identity"
 
     def _layers(self, widths: list[int]) -> list[int | Layer]:
         """Return a list of the input's width and the network's layers."""
@@ -221,7 +253,7 @@ class Parameters(BaseEstimator):
                 layers += [Dense(width, "identity"), norm, Activation(activation)]
             if p:
                 layers.append(Dropout(p))
-        return [*layers, Dense(widths[-1], "identity")]
+        return [*layers, Dense(widths[-1], self._last_activation())]
 
     def _network(self, widths: list[int], dtype: Any) -> MLP:
         """Return a new network with these widths of input and layers."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+import datetime
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from sklearn.base import RegressorMixin, _fit_context
-from sklearn.metrics import r2_score
+from sklearn.metrics import mean_pinball_loss, r2_score
 from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import validate_data
 
+from .. import _core, _validate
+from ..layers import Dense
 from ..losses import (
     MAE,
     MSE,
@@ -29,10 +32,12 @@ from ..losses import (
 )
 from ._base import BaseMLP, Task, as_floats, as_loss_object
 from ._docs import documented
-from ._epochs import activate
+from ._epochs import activate, own_name
+from ._samples import HeldOut, held_out_of
+from ._stopping import Measure
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing import NoReturn, Self
 
     from .._validate import Array
 
@@ -47,11 +52,52 @@ _BY_NAME: dict[str, tuple[type[Loss], float]] = {
     "quantile": (Quantile, 1.0),
 }
 
+# Types of Python objects that scikit-learn converts to floats but that are not numbers.
+_ODD = (
+    str,
+    bytes,
+    datetime.date,
+    datetime.timedelta,
+    np.datetime64,
+    np.timedelta64,
+)
+
 # Losses that scikit-learn has, too.
 _SCIKIT_LEARN = ("squared_error", "poisson")
 
 
-@documented(score="R², or minus the loss", activation="'identity' or 'exp'")
+class Prediction(NamedTuple):
+    """Means and standard deviations of predictions.
+
+    Attributes
+    ----------
+    mean, std : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        The means and the standard deviations.
+    """
+
+    mean: Array
+    std: Array
+
+    def __getattr__(self, name: str) -> NoReturn:
+        hint = ""
+        if name == "ndim":  # TransformedTargetRegressor asks for it
+            hint = (
+                "; if this is within a TransformedTargetRegressor, which cannot "
+                "transform standard deviations, call predict(X, return_std=True) of "
+                "its attribute regressor_"
+            )
+        raise AttributeError(
+            "predict(return_std=True) returns a pair (mean, std), which has no "
+            f"attribute {name!r}{hint}"
+        )
+
+
+@documented(
+    score="R², or minus the loss",
+    activation="""'identity', 'exp' or
+    ``output_activation``. It may be changed after the fit if the last is None""",
+    inside=",\n    unless ``output_activation`` made it a part of the network",
+)
 class MLPRegressor(RegressorMixin, BaseMLP):
     """A multilayer perceptron for regression with scikit-learn's interface.
 
@@ -63,9 +109,15 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         'absolute_error', 'huber' and 'pseudo_huber' (δ = 1) or 'quantile' (the median),
         all summed over the outputs of a sample; objects such as ``fm.Huber(2.0)``,
         ``fm.Quantile([0.1, 0.9])`` (a prediction for each quantile of one target) or
-        ``fm.GaussianNLL()`` (see `predict`), used unchanged; and functions (see
+        ``fm.GaussianNLL()``, which learns a mean and a standard deviation for each
+        target (see `predict`), used unchanged; and functions (see
         `fastmlp.CustomLoss`).
     %(parameters)s
+    output_activation : str or None, default=None
+        Activation of the outputs, one of ``fastmlp.ACTIVATIONS``, for targets within
+        its range (such as 'softplus' or 'sigmoid'). None stands for the exponential for
+        'poisson' and ``fm.Poisson()``, and for 'identity' for all others. scikit-learn
+        has neither this parameter nor those below.
     %(more_parameters)s
 
     Attributes
@@ -97,6 +149,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseMLP._parameter_constraints,
         "loss": [StrOptions(set(_BY_NAME)), Loss, callable],
+        "output_activation": [StrOptions({"logistic", *_core.ACTIVATIONS}), None],
     }
 
     def __init__(
@@ -126,6 +179,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         epsilon: float = 1e-8,
         n_iter_no_change: Any = 10,
         max_fun: int = 15000,
+        output_activation: str | None = None,
         dropout: Any = 0.0,
         normalization: str | None = None,
         callbacks: Any = None,
@@ -137,7 +191,15 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
-        self, X: Any, y: Any, sample_weight: Any = None, *, eval_set: Any = None
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        eval_set: Any = None,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
     ) -> Self:
         """Train the network.
 
@@ -153,7 +215,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             Weights of the samples: none negative, not all zero.
         eval_set : tuple (X, y) or (X, y, sample_weight), default=None
             Held-out data, on which the loss is computed after each epoch
-            (`validation_loss_curve_`) and which early stopping uses.
+            (`validation_loss_curve_`) and which early stopping uses. A list of one such
+            tuple is accepted as well.
+        X_val, y_val, sample_weight_val : default=None
+            The same data as separate arguments, of which a `Pipeline` can transform the
+            samples (see the notes of the class); ``sample_weight_val`` may be left out.
 
         Returns
         -------
@@ -163,9 +229,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         Raises
         ------
         ValueError
-            If parameters or data are invalid, or the training diverges.
+            If parameters or data are invalid, or the training diverges. The estimator
+            is then as before.
         """
-        return self._fit(X, y, sample_weight, eval_set)
+        held_out = held_out_of(eval_set, X_val, y_val, sample_weight_val)
+        return self._fit(X, y, sample_weight, held_out)
 
     @available_if(lambda est: est._check_solver())
     @_fit_context(prefer_skip_nested_validation=True)
@@ -209,9 +277,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         Returns
         -------
         y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            The predictions.
+            The predictions: means, if ``return_std`` is True.
         std : ndarray, shape of ``y``
-            Standard deviations of the predictions, if ``return_std`` is True.
+            Standard deviations of the targets, if ``return_std`` is True; the result is
+            then a named tuple (mean, std). A `TransformedTargetRegressor` cannot pass
+            it on: call this method of its attribute ``regressor_``.
 
         Raises
         ------
@@ -223,7 +293,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             raise ValueError(
                 f"return_std=True needs loss=fm.GaussianNLL(), got loss={self.loss!r}"
             )
-        z = activate(self._outputs(X), self.out_activation_)
+        z = activate(self._outputs(X), self._left_to_apply())
         if not gaussian:
             return z[:, 0] if z.shape[1] == 1 else z
         n = z.shape[1] // 2
@@ -231,9 +301,74 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         if not return_std:
             return mean
         std = np.exp(0.5 * (z[:, 1] if n == 1 else z[:, n:]))
-        return mean, std
+        return Prediction(mean, std)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return R² of the predictions; for several quantiles, minus the pinball loss.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The samples.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples.
+
+        Returns
+        -------
+        score : float
+            R². With ``loss=fm.Quantile([...])`` and one target, minus the mean over the
+            levels of ``sklearn.metrics.mean_pinball_loss``.
+        """
+        if not self._several_quantiles():
+            return float(super().score(X, y, sample_weight))
+        if np.ndim(y) == 2 and np.shape(y)[1] > 1:  # a target for each level
+            return float(super().score(X, y, sample_weight))
+        y = column_or_1d(y)
+        predictions = np.asarray(self.predict(X))
+        losses = [
+            mean_pinball_loss(y, level, sample_weight=sample_weight, alpha=q)
+            for q, level in zip(self.loss.q, predictions.T, strict=True)
+        ]
+        return -float(np.mean(losses))
+
+    def _several_quantiles(self) -> bool:
+        return isinstance(self.loss, Quantile) and isinstance(self.loss.q, tuple)
+
+    def _last_activation(self) -> str:
+        # The core's Poisson loss applies the exponential itself.
+        poisson = self.loss == "poisson" or isinstance(self.loss, Poisson)
+        own: str | None = None if poisson else self.output_activation
+        return own_name(own or "identity")
+
+    def _left_to_apply(self) -> str:
+        """Return the activation to apply to the network's outputs."""
+        last = self.mlp_.layers[-1]
+        assert isinstance(last, Dense)
+        own = last.activation
+        if own == "identity":
+            return self.out_activation_
+        if own == own_name(self.out_activation_):
+            return "identity"  # the network has applied it
+        raise ValueError(
+            f"out_activation_ must remain {own!r}, the activation of the trained "
+            f"network, got {self.out_activation_!r}"
+        )
 
     def _task(self, y: Array) -> Task:
+        task = self._task_of_loss(y)
+        own = self.output_activation
+        if own in (None, task.activation):
+            return task
+        if task.activation != "identity" or isinstance(task.loss, GaussianNLL):
+            raise ValueError(
+                f"output_activation must be None or {task.activation!r} for "
+                f"loss={self.loss!r}, got {own!r}"
+            )
+        return task._replace(activation=own)
+
+    def _task_of_loss(self, y: Array) -> Task:
         n = y.shape[1]
         loss = as_loss_object(self.loss)
         if loss is None:
@@ -257,6 +392,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _checked(
         self, X: Any, y: Any, incremental: bool, reset: bool, dtype: Any
     ) -> tuple[Any, Array]:
+        _check_numbers("y", y)
         X, y = validate_data(
             self,
             X,
@@ -273,17 +409,49 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             y = column_or_1d(y, warn=True)
         return X, y
 
-    def _checked_held_out(self, X: Any, y: Any, dtype: Any) -> tuple[Any, Array]:
-        return self._checked(X, y, False, False, dtype)
+    def _checked_held_out(
+        self, given: HeldOut, dtype: np.dtype[Any]
+    ) -> tuple[Any, Array]:
+        _check_numbers(given.y_name, given.y)
+        return self._checked(given.X, given.y, False, False, dtype)
 
-    def _score_outputs(self, z: Array, y: Array, weight: Array | None) -> float:
-        z = activate(z, self.out_activation_)
-        return float(r2_score(y, z, sample_weight=weight))
+    def _measure(self, y: Array, weight: Array | None) -> Measure | None:
+        if len(y) < 2:
+            return None  # R² is undefined
+        if self._several_quantiles() and y.shape[1] == 1:
+            return None  # there is no prediction of the mean
+
+        def r2(z: Array) -> float:
+            z = activate(z, self._left_to_apply())
+            # Means may be followed by variances.
+            return float(r2_score(y, z[:, : y.shape[1]], sample_weight=weight))
+
+        return Measure("val_r2", r2)
 
     def _stops_by_loss(self) -> bool:
         # R^2 measures a mean. It would stop the training for quantiles or variances
         # long before these are learnt.
         return not (isinstance(self.loss, str) and self.loss in _SCIKIT_LEARN)
+
+
+def _check_numbers(name: str, y: Any) -> None:
+    """Refuse targets that scikit-learn would convert to numbers without a word."""
+    if y is None or hasattr(y, "toarray"):
+        return
+    try:
+        array = np.asarray(y)
+    except ValueError:
+        return  # scikit-learn refuses it
+    odd: Any = array
+    if array.dtype == object:
+        odd = next((item for item in array.flat if isinstance(item, _ODD)), None)
+        if odd is None:
+            return
+    elif array.dtype.kind not in "mMSUT":
+        return
+    raise ValueError(
+        f"{name} must hold real numbers for a regression, got {_validate.describe(odd)}"
+    )
 
 
 def _rest_of_deviance(y: Array) -> Array:

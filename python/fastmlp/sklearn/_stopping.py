@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,22 @@ if TYPE_CHECKING:
 LEAST_RATE = 1e-6
 
 
+class Measure(NamedTuple):
+    """A measure of predictions that is better the higher it is.
+
+    Attributes
+    ----------
+    name : str
+        Name in the history, such as "val_accuracy".
+    function : callable
+        Function of the network's outputs, which it may change, that returns the
+        measure.
+    """
+
+    name: str
+    function: Callable[[Array], float]
+
+
 class Validation:
     """Computes loss and score on held-out data in a single pass.
 
@@ -39,14 +55,19 @@ class Validation:
         Loss of the fit.
     constant : (rows,) array, optional
         Constant term that scikit-learn adds to the loss of each sample.
-    score : callable or None
-        Function of the network's outputs that returns the score; None for minus the
-        loss.
+    measure : Measure or None
+        Measure that is recorded in the history.
+    by_loss : bool
+        Whether the score is minus the loss instead of the measure.
 
     Attributes
     ----------
     by_loss : bool
-        Whether the score is minus the loss.
+        As above.
+    directions : dict
+        "max" for the measure's name.
+    score : float
+        Score after the last call.
     """
 
     def __init__(
@@ -55,31 +76,36 @@ class Validation:
         data: Data,
         loss: Loss,
         constant: Array | None,
-        score: Callable[[Array], float] | None,
+        measure: Measure | None,
+        *,
+        by_loss: bool,
     ) -> None:
         self._mlp, self._data, self._loss = mlp, data, loss
-        self._score = score
-        self.by_loss = score is None
+        self._measure, self.by_loss = measure, by_loss
+        self.directions: dict[str, str | None] = {}
+        if measure is not None:
+            self.directions[measure.name] = "max"
         self._constant = 0.0
         if constant is not None:
             self._constant = float(np.average(constant, weights=data.weight))
-        self._pred: Array | None = None
-        self._value = math.nan
+        self.score = math.nan
 
     def __call__(self) -> tuple[float, dict[str, float]]:
-        """Return the loss; the predictions are kept for the score."""
-        self._pred = predict(self._mlp, self._data.x)
-        _, y, weight = self._data
-        self._value = loss_of_outputs(self._loss, self._pred, y, weight)
-        return self._value + self._constant, {}
+        """Return the loss and the measure; set ``score``.
 
-    def score(self) -> float:
-        """Return the score, NaN unless all predictions are finite."""
-        assert self._pred is not None
-        pred, self._pred = self._pred, None
-        if not np.isfinite(pred).all():
-            return math.nan
-        return -self._value if self._score is None else self._score(pred)
+        The measure and the score are NaN unless all predictions are finite.
+        """
+        pred = predict(self._mlp, self._data.x)
+        _, y, weight = self._data
+        value = loss_of_outputs(self._loss, pred, y, weight)
+        finite, metrics = bool(np.isfinite(pred).all()), {}
+        self.score = -value if finite else math.nan
+        if self._measure is not None:
+            name, function = self._measure
+            metrics[name] = function(pred) if finite else math.nan
+            if not self.by_loss:
+                self.score = metrics[name]
+        return value + self._constant, metrics
 
 
 class LearningRatePolicy:
@@ -154,8 +180,8 @@ class StoppingRule(Callback):
     validation : Validation, optional
         Source of the score that early stopping uses.
     policy : LearningRatePolicy, optional
-        Policy of the learning rate; None for solvers, which have their own stopping
-        rule.
+        Policy of the learning rate; None for solvers, which stop by their own rule
+        and, if there is a ``validation``, by its score.
     """
 
     def __init__(
@@ -179,11 +205,13 @@ class StoppingRule(Callback):
             est.validation_loss_curve_.append(history.val_loss[-1])
         if est.verbose:
             print(f"Iteration {est.n_iter_}, loss = {est.loss_:.8f}")
-        if self._policy is None:
-            return False
-        est.t_ += self._rows
+        policy = self._policy
+        if policy is None and self._validation is None:
+            return False  # the solver has its own stopping rule
         self._count(mlp)
-        self._policy.end_epoch(est.t_)
+        if policy is not None:
+            est.t_ += self._rows
+            policy.end_epoch(est.t_)
         if est._no_improvement_count <= est.n_iter_no_change:
             return False
         what = "Validation score" if self._validation is not None else "Training loss"
@@ -191,7 +219,12 @@ class StoppingRule(Callback):
             f"{what} did not improve more than tol={est.tol:f} for "
             f"{est.n_iter_no_change} consecutive epochs."
         )
-        self.stopped = self._policy.stop_or_slow_down(message, est.verbose)
+        if policy is not None:
+            self.stopped = policy.stop_or_slow_down(message, est.verbose)
+        else:
+            self.stopped = True
+            if est.verbose:
+                print(f"{message} Stopping.")
         if not self.stopped:
             est._no_improvement_count = 0
         return self.stopped
@@ -203,7 +236,7 @@ class StoppingRule(Callback):
             worse = est.loss_ > est.best_loss_ - est.tol
             est.best_loss_ = min(est.best_loss_, est.loss_)
         else:
-            score = self._validation.score()
+            score = self._validation.score
             est.validation_scores_.append(score)
             if est.verbose:
                 print(f"Validation score: {score:f}")
@@ -211,7 +244,8 @@ class StoppingRule(Callback):
             tol = est.tol
             if self._validation.by_loss and math.isfinite(best):
                 tol *= abs(best)  # the scale of a loss is arbitrary
-            worse = score < best + tol or (tol == 0.0 < est.tol and score == best)
+            # NaN is never an improvement.
+            worse = not score >= best + tol or (tol == 0.0 < est.tol and score == best)
             if score > est.best_validation_score_:
                 est.best_validation_score_ = score
                 est._best = mlp.params.copy(), mlp.buffers.copy()

@@ -1,0 +1,162 @@
+"""Samples of the estimators: their weights, and held-out samples that a user gives."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from sklearn.utils.validation import _check_sample_weight
+
+from .. import _validate
+
+if TYPE_CHECKING:
+    from .._validate import Array
+
+# Weights whose largest is beyond this power of two, or below its reciprocal, are
+# divided by the largest: float32 ends at about 2^±127.
+_FAR = 2.0**100
+
+# Number of rows from which the scale of the training data is estimated.
+_ROWS = 10_000
+
+# Held-out data are on another scale if half of the rows are this many standard
+# deviations from the mean of the training data, or if their standard deviation is
+# smaller by this factor squared.
+_DEVIATIONS = 10.0
+
+
+class Samples(NamedTuple):
+    """Training or validation data in the form that scikit-learn takes.
+
+    Attributes
+    ----------
+    X : array or sparse matrix
+        Samples as rows.
+    y : (rows, n) array
+        Targets.
+    weight : (rows,) array or None
+        Weights of the samples.
+    by_class : (rows,) array or None
+        Weight of each sample's class.
+    """
+
+    X: Any
+    y: Array
+    weight: Array | None
+    by_class: Array | None = None
+
+    def total_weight(self) -> Array | None:
+        """Return the product of sample and class weights; None if there are none."""
+        if self.weight is None or self.by_class is None:
+            weight = self.by_class if self.weight is None else self.weight
+            return None if weight is None else moderate(weight)
+        return moderate(moderate(self.weight) * moderate(self.by_class))
+
+    def weigh_nothing(self) -> bool:
+        """Tell whether all samples have weight 0."""
+        weight = self.total_weight()
+        return weight is not None and not weight.any()
+
+
+def moderate(weight: Array) -> Array:
+    """Divide extremely large or small weights by the largest: a mean stays the same."""
+    largest = weight.max()
+    if largest == 0 or 1 / _FAR <= largest <= _FAR:
+        return weight
+    scaled: Array = weight / largest
+    return scaled
+
+
+def sample_weights(sample_weight: Any, X: Any) -> Array:
+    """Return checked weights of the samples."""
+    weight: Array = _check_sample_weight(sample_weight, X)
+    if (weight < 0).any():
+        raise ValueError("Negative values in data passed to `sample_weight`.")
+    if not weight.any():
+        raise ValueError("sample_weight must not be all zeros")
+    return weight
+
+
+class HeldOut(NamedTuple):
+    """Held-out data as the user gave them, and the names of the arguments."""
+
+    X: Any
+    y: Any
+    weight: Any
+    X_name: str
+    y_name: str
+
+
+def held_out_of(
+    eval_set: Any, X_val: Any, y_val: Any, sample_weight_val: Any
+) -> HeldOut | None:
+    """Return the held-out data from the arguments of ``fit``, None without any."""
+    if X_val is None and y_val is None:
+        if sample_weight_val is not None:
+            raise ValueError("sample_weight_val needs X_val and y_val")
+    elif eval_set is not None:
+        raise ValueError("give either eval_set or X_val and y_val, not both")
+    elif X_val is None or y_val is None:
+        missing = "X_val" if X_val is None else "y_val"
+        raise ValueError(f"X_val and y_val must be given together, got no {missing}")
+    else:
+        return HeldOut(X_val, y_val, sample_weight_val, "X_val", "y_val")
+    if eval_set is None:
+        return None
+    given = eval_set
+    # LightGBM and XGBoost take a list of pairs.
+    if isinstance(given, list) and given and all(isinstance(s, tuple) for s in given):
+        if len(given) > 1:
+            raise ValueError(
+                "eval_set must be one pair (X, y), got a list of "
+                f"{len(given)}: fit uses a single set of held-out samples"
+            )
+        given = given[0]
+    if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
+        raise ValueError(
+            "eval_set must be (X, y) or (X, y, sample_weight), got "
+            f"{_validate.describe(eval_set)}"
+        )
+    X, y, *rest = given
+    return HeldOut(X, y, rest[0] if rest else None, "eval_set: X", "eval_set: y")
+
+
+def warn_of_another_scale(name: str, held_out: Any, training: Any, remedy: str) -> None:
+    """Warn if held-out numbers lie absurdly far from those used in training.
+
+    Parameters
+    ----------
+    name : str
+        Name of the held-out numbers in the warning.
+    held_out, training : (rows, n) arrays
+        The numbers; nothing is compared unless both are dense.
+    remedy : str
+        End of the warning's text.
+    """
+    if not isinstance(held_out, np.ndarray) or not isinstance(training, np.ndarray):
+        return
+    given, known = _some_rows(held_out), _some_rows(training)
+    with np.errstate(all="ignore"):
+        spread = known.var(axis=0).sum()
+        distances = ((given - known.mean(axis=0)) ** 2).sum(axis=1) / spread
+        distance = float(np.sqrt(np.median(distances)))
+        narrow = float(np.sqrt(given.var(axis=0).sum() / spread))
+    if not np.isfinite(spread) or spread <= 0:
+        return
+    if distance > _DEVIATIONS:
+        what = f"half of its rows are more than {distance:.3g} standard deviations away"
+    elif 0 < narrow < _DEVIATIONS**-2:
+        what = f"its standard deviation is smaller by a factor of {1 / narrow:.3g}"
+    else:
+        return
+    warnings.warn(
+        f"{name} is on another scale than the training data: {what}. {remedy}",
+        stacklevel=6,
+    )
+
+
+def _some_rows(array: Array) -> Array:
+    """Return at most about _ROWS rows, evenly spaced, in float64."""
+    step = max(1, len(array) // _ROWS)
+    return array[::step].astype(np.float64)
