@@ -206,3 +206,28 @@ def test_other_numbers_are_targets() -> None:
     ):
         assert reg.fit(X, given).loss_ == wanted
     assert reg.fit(X, y > 0).loss_ == reg.fit(X, (y > 0).astype(float)).loss_
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_samples_are_numbers(kind: Any) -> None:
+    pandas = pytest.importorskip("pandas", reason="its frames are passed")
+    dates = DAYS[:, np.newaxis] + np.arange(4)
+    est = kind(hidden_layer_sizes=3, max_iter=1).fit(X, labels)
+    before = est.predict(X)
+    for given in (
+        dates,
+        dates - dates[0, 0],
+        pandas.DataFrame(dates),
+        X.astype(str),
+        X.astype(str).astype(object),
+        dates.astype(object),
+    ):
+        with pytest.raises(ValueError, match=r"^X must hold real numbers"):
+            est.fit(given, labels)
+        with pytest.raises(ValueError, match=r"^X_val must hold real numbers"):
+            est.fit(X, labels, X_val=given, y_val=labels)
+    for given in (dates, dates - dates[0, 0], X.astype(str)):
+        with pytest.raises(ValueError, match=r"^X must hold real numbers"):
+            est.predict(given)
+    np.testing.assert_array_equal(est.predict(X), before)
+    np.testing.assert_array_equal(est.predict(X.astype(object)), before)

@@ -160,6 +160,8 @@ def test_the_score_of_several_quantiles_is_minus_the_pinball_loss() -> None:
     assert (scores < 0).all()
     search = GridSearchCV(reg, {"learning_rate_init": [1e-6, 0.01]}, cv=3).fit(X, t)
     assert search.best_params_ == {"learning_rate_init": 0.01}
+    one = regressor(fm.Quantile([0.5])).fit(X, t)
+    assert one.score(X, t) == pytest.approx(-abs(t - one.predict(X)).mean() / 2)
     # One level, and a level for each target, are predictions of the targets.
     assert regressor(fm.Quantile(0.5)).fit(X, t).score(X, t) > 0.9
     two = regressor(fm.Quantile([0.4, 0.6])).fit(X, X[:, :2])

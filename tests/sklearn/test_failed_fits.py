@@ -78,10 +78,27 @@ def test_errors_leave_the_estimator_as_it_was(
     np.testing.assert_array_equal(clf.predict_proba(X), again.predict_proba(X))
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_a_warm_start_after_a_failure_is_as_without_it(dropout: float) -> None:
+    settings = {"max_iter": 3, "random_state": 0, "warm_start": True}
+    one, other = (MLPClassifier((5,), dropout=dropout, **settings) for _ in range(2))
+    for clf in (one, other):
+        clf.fit(X, y)
+    other.set_params(callbacks=[Fails()])
+    with pytest.raises(ZeroDivisionError):
+        other.fit(X, y)
+    other.set_params(callbacks=None)
+    for clf in (one, other):
+        clf.fit(X, y)
+    assert one.loss_curve_ == other.loss_curve_
+    assert len(other.mlp_.history) == 3
+    np.testing.assert_array_equal(one.predict_proba(X), other.predict_proba(X))
+
+
 @pytest.mark.parametrize("warm_start", [False, True])
 def test_a_divergence_leaves_the_weights_of_the_last_fit(warm_start: bool) -> None:
-    reg = MLPRegressor(hidden_layer_sizes=5, solver="sgd", max_iter=5).fit(X, y)
-    reg.set_params(learning_rate_init=1e9, warm_start=warm_start)
+    reg = MLPRegressor(hidden_layer_sizes=(), solver="sgd", random_state=0)
+    reg.fit(X, y).set_params(learning_rate_init=1e9, warm_start=warm_start)
     before, p = snapshot(reg), reg.predict(X)
     with pytest.raises(ValueError, match="non-finite"):
         reg.fit(X, y)

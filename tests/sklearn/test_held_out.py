@@ -125,6 +125,10 @@ def test_few_held_out_rows_do_stop_a_fit(solver: str, rows: int) -> None:
     assert np.isfinite(reg.validation_scores_).all()
     if rows == 1:
         assert reg.best_validation_score_ == -min(reg.validation_loss_curve_)
+    one_weighs = np.arange(rows) == 0
+    reg.fit(x, y, eval_set=(x[:rows], y[:rows], one_weighs))
+    assert reg.n_iter_ < 3000
+    assert reg.best_validation_score_ == -min(reg.validation_loss_curve_)
 
 
 def test_nan_is_never_an_improvement() -> None:

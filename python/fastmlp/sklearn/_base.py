@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import warnings
 from itertools import pairwise
@@ -32,6 +33,7 @@ from ._lbfgs import LbfgsB
 from ._samples import (
     HeldOut,
     Samples,
+    check_numbers,
     sample_weights,
     warn_of_another_scale,
 )
@@ -164,6 +166,7 @@ class BaseMLP(NetworkWeights):
         kept = None
         if mlp is not None and self.warm_start and not incremental:
             kept = snapshot.model_state(mlp, None)
+            history, sequence = mlp.history, copy.copy(mlp.sequence)
         try:
             yield
         except BaseException:
@@ -175,6 +178,7 @@ class BaseMLP(NetworkWeights):
                 delattr(self, name)
             if mlp is not None and kept is not None:
                 snapshot.restore(kept, mlp)
+                mlp.history, mlp.sequence = history, sequence
             raise
 
     def _fit_within_threads(
@@ -621,6 +625,8 @@ class BaseMLP(NetworkWeights):
         if outputs is not None:
             return outputs
         check_is_fitted(self)
+        if isinstance(X, np.ndarray):  # scikit-learn refuses strings, but not dates
+            check_numbers("X", X)
         X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
         mlp = self._connected()
         if X.shape[1] != mlp.n_in:

@@ -35,7 +35,7 @@ from ._base import BaseMLP, Task, as_floats, as_loss_object
 from ._class_weights import class_weights
 from ._docs import documented
 from ._epochs import activate
-from ._samples import HeldOut, held_out_of
+from ._samples import HeldOut, check_numbers, held_out_of
 from ._stopping import Measure
 
 if TYPE_CHECKING:
@@ -409,11 +409,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def _checked_held_out(
         self, given: HeldOut, dtype: np.dtype[Any]
     ) -> tuple[Any, Array]:
+        check_numbers(given.X_name, given.X)
         X, y = self._valid(given.X, given.y, False, dtype)
         self._check_known(unique_labels(y))
         return X, self._numbered(y)
 
     def _valid(self, X: Any, y: Any, reset: bool, dtype: Any) -> tuple[Any, Any]:
+        check_numbers("X", X)
         X, y = validate_data(
             self,
             X,

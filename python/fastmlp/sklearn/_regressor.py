@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import validate_data
 
-from .. import _core, _validate
+from .. import _core
 from ..layers import Dense
 from ..losses import (
     MAE,
@@ -33,7 +32,7 @@ from ..losses import (
 from ._base import BaseMLP, Task, as_floats, as_loss_object
 from ._docs import documented
 from ._epochs import activate, own_name
-from ._samples import HeldOut, held_out_of
+from ._samples import HeldOut, check_numbers, held_out_of
 from ._stopping import Measure
 
 if TYPE_CHECKING:
@@ -51,16 +50,6 @@ _BY_NAME: dict[str, tuple[type[Loss], float]] = {
     "pseudo_huber": (PseudoHuber, 1.0),
     "quantile": (Quantile, 1.0),
 }
-
-# Types of Python objects that scikit-learn converts to floats but that are not numbers.
-_ODD = (
-    str,
-    bytes,
-    datetime.date,
-    datetime.timedelta,
-    np.datetime64,
-    np.timedelta64,
-)
 
 # Losses that scikit-learn has, too.
 _SCIKIT_LEARN = ("squared_error", "poisson")
@@ -326,7 +315,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         if np.ndim(y) == 2 and np.shape(y)[1] > 1:  # a target for each level
             return float(super().score(X, y, sample_weight))
         y = column_or_1d(y)
-        predictions = np.asarray(self.predict(X))
+        predictions = np.asarray(self.predict(X)).reshape(len(y), -1)
         losses = [
             mean_pinball_loss(y, level, sample_weight=sample_weight, alpha=q)
             for q, level in zip(self.loss.q, predictions.T, strict=True)
@@ -392,7 +381,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _checked(
         self, X: Any, y: Any, incremental: bool, reset: bool, dtype: Any
     ) -> tuple[Any, Array]:
-        _check_numbers("y", y)
+        check_numbers("X", X)
+        check_numbers("y", y)
         X, y = validate_data(
             self,
             X,
@@ -412,11 +402,12 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _checked_held_out(
         self, given: HeldOut, dtype: np.dtype[Any]
     ) -> tuple[Any, Array]:
-        _check_numbers(given.y_name, given.y)
+        check_numbers(given.X_name, given.X)
+        check_numbers(given.y_name, given.y)
         return self._checked(given.X, given.y, False, False, dtype)
 
     def _measure(self, y: Array, weight: Array | None) -> Measure | None:
-        if len(y) < 2:
+        if len(y) < 2 or (weight is not None and np.count_nonzero(weight) < 2):
             return None  # R² is undefined
         if self._several_quantiles() and y.shape[1] == 1:
             return None  # there is no prediction of the mean
@@ -432,26 +423,6 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         # R^2 measures a mean. It would stop the training for quantiles or variances
         # long before these are learnt.
         return not (isinstance(self.loss, str) and self.loss in _SCIKIT_LEARN)
-
-
-def _check_numbers(name: str, y: Any) -> None:
-    """Refuse targets that scikit-learn would convert to numbers without a word."""
-    if y is None or hasattr(y, "toarray"):
-        return
-    try:
-        array = np.asarray(y)
-    except ValueError:
-        return  # scikit-learn refuses it
-    odd: Any = array
-    if array.dtype == object:
-        odd = next((item for item in array.flat if isinstance(item, _ODD)), None)
-        if odd is None:
-            return
-    elif array.dtype.kind not in "mMSUT":
-        return
-    raise ValueError(
-        f"{name} must hold real numbers for a regression, got {_validate.describe(odd)}"
-    )
 
 
 def _rest_of_deviance(y: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +25,17 @@ _ROWS = 10_000
 # deviations from the mean of the training data, or if their standard deviation is
 # smaller by this factor squared.
 _DEVIATIONS = 10.0
+
+
+# Types of Python objects that scikit-learn converts to floats but that are not numbers.
+_ODD = (
+    str,
+    bytes,
+    datetime.date,
+    datetime.timedelta,
+    np.datetime64,
+    np.timedelta64,
+)
 
 
 class Samples(NamedTuple):
@@ -76,6 +88,24 @@ def sample_weights(sample_weight: Any, X: Any) -> Array:
     if not weight.any():
         raise ValueError("sample_weight must not be all zeros")
     return weight
+
+
+def check_numbers(name: str, values: Any) -> None:
+    """Refuse dates and strings, which scikit-learn may convert without a word."""
+    if values is None or hasattr(values, "toarray"):
+        return
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        return  # scikit-learn refuses it
+    odd: Any = array
+    if array.dtype == object:
+        odd = next((item for item in array.flat if isinstance(item, _ODD)), None)
+        if odd is None:
+            return
+    elif array.dtype.kind not in "mMSUT":
+        return
+    raise ValueError(f"{name} must hold real numbers, got {_validate.describe(odd)}")
 
 
 class HeldOut(NamedTuple):
