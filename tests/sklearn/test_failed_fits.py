@@ -98,7 +98,8 @@ def test_a_warm_start_after_a_failure_is_as_without_it(dropout: float) -> None:
 @pytest.mark.parametrize("warm_start", [False, True])
 def test_a_divergence_leaves_the_weights_of_the_last_fit(warm_start: bool) -> None:
     reg = MLPRegressor(hidden_layer_sizes=(), solver="sgd", random_state=0)
-    reg.fit(X, y).set_params(learning_rate_init=1e30, warm_start=warm_start)
+    reg.fit(X, y).set_params(learning_rate_init=1e30, n_iter_no_change=100)
+    reg.set_params(warm_start=warm_start)
     before, p = snapshot(reg), reg.predict(X)
     with pytest.raises(ValueError, match="non-finite"):
         reg.fit(X, y)
