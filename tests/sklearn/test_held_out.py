@@ -204,3 +204,34 @@ def test_bagging_of_few_rows() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert bag.fit(IRIS[0][::3], IRIS[1][::3]).score(*IRIS) > 0
+
+
+def test_held_out_targets_of_a_transformed_target_are_transformed_first() -> None:
+    t = 152 + 77 * y
+    scaler = StandardScaler().fit(t[TRAIN, np.newaxis])
+    t_val = scaler.transform(t[HELD, np.newaxis])[:, 0]
+    x = StandardScaler().fit(X[TRAIN]).transform(X)
+    alone = regressor(early_stopping=True).fit(
+        x[TRAIN],
+        scaler.transform(t[TRAIN, np.newaxis])[:, 0],
+        X_val=x[HELD],
+        y_val=t_val,
+    )
+    model = TransformedTargetRegressor(
+        regressor(early_stopping=True), transformer=StandardScaler()
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(x[TRAIN], t[TRAIN], X_val=x[HELD], y_val=t_val)
+    curve = model.regressor_.validation_loss_curve_
+    assert curve == alone.validation_loss_curve_
+
+    # Within a pipeline, which transforms the samples.
+    with sklearn.config_context(enable_metadata_routing=True):
+        model.regressor.set_fit_request(X_val=True, y_val=True)
+        pipe = Pipeline(
+            [("scale", StandardScaler()), ("target", model)], transform_input=["X_val"]
+        )
+        pipe.fit(X[TRAIN], t[TRAIN], X_val=X[HELD], y_val=t_val)
+    assert pipe[-1].regressor_.validation_loss_curve_ == curve
