@@ -98,8 +98,15 @@ def test_many_classes_need_little_memory(settings: dict[str, Any]) -> None:
         if "early_stopping" not in settings and "class_weight" not in settings:
             clf.partial_fit(x, t)
         peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        label = clf.predict(x)
+        of_labels = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+    assert of_labels < 40e6  # all outputs are 160 MB
+    np.testing.assert_array_equal(
+        label[::99], clf.predict_proba(x[::99]).argmax(axis=1)
+    )
     # One-hot targets alone take 20 MB as booleans, 160 MB as int64. The outputs for
     # the 2000 held-out rows are 16 MB.
     assert peak < (24e6 if "early_stopping" in settings else 4e6)

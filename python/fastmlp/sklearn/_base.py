@@ -52,6 +52,9 @@ _DTYPES = (np.float64, np.float32)
 # Number of draws of held-out data until some of them have a weight above 0.
 _DRAWS = 10
 
+# Number of outputs that are held in memory at a time for a summary of them.
+_OUTPUTS = 2**22
+
 # For arrays of at most this many elements, a quick check for finite values replaces the
 # slower validate_data.
 _QUICK = 4096
@@ -619,11 +622,17 @@ class BaseMLP(NetworkWeights):
             square = flat.dot(flat)
         return outputs if math.isfinite(square) else None
 
-    def _outputs(self, X: Any) -> Array:
-        """Return the network's outputs, before the output activation."""
+    def _outputs(
+        self, X: Any, summary: Callable[[Array], Array] | None = None
+    ) -> Array:
+        """Return the network's outputs, before the output activation.
+
+        With ``summary``, a function of the outputs of some rows, return its results for
+        all rows instead; the memory for all outputs is then not needed.
+        """
         outputs = self._quick_outputs(X)
         if outputs is not None:
-            return outputs
+            return outputs if summary is None else summary(outputs)
         check_is_fitted(self)
         if isinstance(X, np.ndarray):  # scikit-learn refuses strings, but not dates
             check_numbers("X", X)
@@ -637,7 +646,12 @@ class BaseMLP(NetworkWeights):
         if not isinstance(X, np.ndarray) and X.format != "csr":
             X = X.tocsr()
         with self._threads(), np.errstate(over="ignore"):
-            return predict(mlp, X)
+            if summary is None:
+                return predict(mlp, X)
+            step = max(1, _OUTPUTS // mlp.n_out)
+            starts = range(0, X.shape[0], step)
+            parts = [summary(predict(mlp, X[i : i + step])) for i in starts]
+            return np.concatenate(parts)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

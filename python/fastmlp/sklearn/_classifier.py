@@ -238,10 +238,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         y : ndarray of shape (n_samples,) or (n_samples, n_labels)
             The labels.
         """
-        z = activate(self._outputs(X), self.out_activation_)
         binarizer, classes = self._label_binarizer, self.classes_
         if binarizer.y_type_ == "multiclass":
-            return classes.take(z.argmax(axis=1))
+            return classes.take(self._outputs(X, self._largest))
+        z = activate(self._outputs(X), self.out_activation_)
         if self._two_outputs():
             return classes.take(z.argmax(axis=1), mode="clip")
         above = z > self._threshold()
@@ -249,6 +249,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             return classes.take(above[:, 0])
         labels = above if above.shape[1] > 1 else above[:, 0]
         return binarizer.inverse_transform(labels.astype(float))
+
+    def _largest(self, z: Array) -> Array:
+        """Return the index of the largest prediction of each row of outputs."""
+        index: Array = activate(z, self.out_activation_).argmax(axis=1)
+        return index
 
     def decision_function(self, X: Any) -> Array:
         """Return the outputs that decide the labels.
@@ -454,12 +459,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     def _measure(self, y: Array, weight: Array | None) -> Measure:
         def accuracy(z: Array) -> float:
-            z = activate(z, self.out_activation_)
             if len(self.classes_) == 1:
                 return 1.0
             if self._one_against_rest() or self._two_outputs():
-                right = z.argmax(axis=1) == y[:, 0]
+                right = self._largest(z) == y[:, 0]
             else:
+                z = activate(z, self.out_activation_)
                 right = ((z > self._threshold()) == y).all(axis=1)
             return float(np.average(right, weights=weight))
 
