@@ -267,7 +267,7 @@ def convert(name: str, value: object, dtype: np.dtype[Any]) -> Array:
         return value
     array = numeric(name, value)
     with np.errstate(over="ignore"):
-        result = required(array, dtype)
+        result = _required(array, dtype)
     # A finite number must not become infinite in the smaller dtype.
     if array.dtype.kind == "f" and array.dtype.itemsize > dtype.itemsize:
         lost = np.isinf(result) & np.isfinite(array)
@@ -279,7 +279,7 @@ def convert(name: str, value: object, dtype: np.dtype[Any]) -> Array:
     return result
 
 
-def required(array: Array, dtype: np.dtype[Any]) -> Array:
+def _required(array: Array, dtype: np.dtype[Any]) -> Array:
     """Return the array, converted if necessary, with ``dtype`` itself as its dtype.
 
     `convert` recognises arrays that need no conversion by the identity of the dtype
@@ -422,7 +422,7 @@ def _below(what: str, array: Array, n: int, among: str) -> Array:
             f"{what} {array[row]} in row {row} is out of range for "
             f"{n} {among} (0 to {n - 1})"
         )
-    return required(array, np.dtype(np.int64))
+    return _required(array, np.dtype(np.int64))
 
 
 def weights(

@@ -28,7 +28,15 @@ from ..optimizers import Optimizer
 from ..runtime import share_threads
 from ..solvers import LBFGS, Solver
 from ._copies import for_one_fit
-from ._epochs import CustomEpochs, Data, NativeEpochs, SampleOrder, dense, predict
+from ._epochs import (
+    CustomEpochs,
+    Data,
+    NativeEpochs,
+    SampleOrder,
+    aligned,
+    dense,
+    predict,
+)
 from ._lbfgs import LbfgsB
 from ._samples import (
     HeldOut,
@@ -93,12 +101,6 @@ class Task(NamedTuple):
     def constant_of(self, y: Array) -> Array | None:
         """Return the constant term of each row; None if the loss has none."""
         return None if self.constant is None else self.constant(y)
-
-
-def as_floats(y: Array, dtype: np.dtype[Any]) -> Array:
-    """Convert targets to this dtype; values that overflow become infinite."""
-    with np.errstate(over="ignore"):
-        return _validate.required(y, dtype)
 
 
 class BaseMLP(NetworkWeights):
@@ -449,7 +451,7 @@ class BaseMLP(NetworkWeights):
         dtype = self.mlp_.dtype
         X, weight = samples.X, samples.total_weight()
         if weight is not None:
-            weight = _validate.required(weight, dtype)
+            weight = aligned(weight, dtype)
             if not weight.any():
                 raise ValueError(
                     f"the weights of the {kind}samples (sample_weight times "

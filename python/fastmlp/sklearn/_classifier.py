@@ -16,7 +16,7 @@ from sklearn.utils.multiclass import (
     type_of_target,
     unique_labels,
 )
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import _validate
 from ..losses import (
@@ -31,10 +31,10 @@ from ..losses import (
     PseudoHuber,
     with_scale,
 )
-from ._base import BaseMLP, Task, as_floats, as_loss_object
+from ._base import BaseMLP, Task, as_loss_object
 from ._class_weights import class_weights
 from ._docs import documented
-from ._epochs import activate
+from ._epochs import activate, aligned
 from ._samples import HeldOut, check_numbers, held_out_of
 from ._stopping import Measure
 
@@ -238,6 +238,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         y : ndarray of shape (n_samples,) or (n_samples, n_labels)
             The labels.
         """
+        if not hasattr(self, "classes_"):
+            check_is_fitted(self)
         binarizer, classes = self._label_binarizer, self.classes_
         if binarizer.y_type_ == "multiclass":
             return classes.take(self._outputs(X, self._largest))
@@ -484,7 +486,7 @@ def _labels(y: Array, dtype: np.dtype[Any]) -> Array:
 def _indicators(y: Array, dtype: np.dtype[Any], n: int) -> Array:
     """Return a row with 1 for a sample's class, or for each label, and 0 elsewhere."""
     if y.shape[1] == n:
-        return as_floats(y, dtype)
+        return aligned(y, dtype)
     indicators = np.zeros((len(y), n), dtype)
     indicators[np.arange(len(y)), y[:, 0]] = 1
     return indicators

@@ -10,7 +10,7 @@ from .. import _core
 from .._training import custom
 from .._training.evaluator import BLOCK
 from .._training.runners import NativeEpoch
-from .._validate import accepted, required
+from .._validate import accepted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,10 +51,16 @@ class Data(NamedTuple):
         return dense(self.x, dtype), y, weight
 
 
+def aligned(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Convert an array to one that the core takes; large numbers become infinite."""
+    with np.errstate(over="ignore"):
+        return np.require(array, dtype, ["C", "ALIGNED", "ENSUREARRAY"])
+
+
 def dense(x: Any, dtype: np.dtype[Any]) -> Array:
     """Convert an array or a sparse matrix to an array that the core takes."""
     array: Array = x if isinstance(x, np.ndarray) else x.toarray()
-    return required(array, dtype)
+    return aligned(array, dtype)
 
 
 def _rows_at_a_time(x: Any) -> int:

@@ -29,9 +29,9 @@ from ..losses import (
     Quantile,
     with_scale,
 )
-from ._base import BaseMLP, Task, as_floats, as_loss_object
+from ._base import BaseMLP, Task, as_loss_object
 from ._docs import documented
-from ._epochs import activate, own_name
+from ._epochs import activate, aligned, own_name
 from ._samples import HeldOut, check_numbers, held_out_of
 from ._stopping import Measure
 
@@ -369,14 +369,14 @@ class MLPRegressor(RegressorMixin, BaseMLP):
                     f"y must not be negative for the Poisson loss, got {y.min()}"
                 )
             deviance = _rest_of_deviance if self.loss == "poisson" else None
-            return Task(loss, n, "exp", as_floats, deviance)
+            return Task(loss, n, "exp", aligned, deviance)
         if isinstance(loss, GaussianNLL):
-            return Task(loss, 2 * n, "identity", as_floats)
+            return Task(loss, 2 * n, "identity", aligned)
         if isinstance(loss, Quantile) and isinstance(loss.q, tuple) and n == 1:
-            return Task(loss, len(loss.q), "identity", as_floats)
+            return Task(loss, len(loss.q), "identity", aligned)
         if isinstance(loss, (CrossEntropy, BinaryCrossEntropy, Hinge, ActionValue)):
             raise ValueError(f"loss: {loss!r} is not a loss for regression")
-        return Task(loss, n, "identity", as_floats)
+        return Task(loss, n, "identity", aligned)
 
     def _checked(
         self, X: Any, y: Any, incremental: bool, reset: bool, dtype: Any
