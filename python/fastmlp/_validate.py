@@ -354,15 +354,14 @@ def targets(
     # For each target there are two predictions, a mean and a log variance.
     if kind == "gaussian_nll":
         if len(shape) != 2 or shape[1] % 2 != 0:
-            halves = "two for each target: all means, then all log variances"
             if name == "target":
                 raise ValueError(
-                    "pred must have an even number of columns for GaussianNLL, "
-                    f"{halves}; got shape {shape}"
+                    "for GaussianNLL, pred must hold means and log variances and have "
+                    f"shape (rows, 2 * targets), got {shape}"
                 )
             raise ValueError(
-                f"loss: GaussianNLL needs a model with an even number of outputs, "
-                f"{halves}; got {shape[1]}"
+                "loss: GaussianNLL needs a model with two outputs for each target, "
+                f"first all means, then all log variances; got the width {shape[1]}"
             )
         shape = (shape[0], shape[1] // 2)
 
