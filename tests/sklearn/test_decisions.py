@@ -210,7 +210,9 @@ def test_means_and_variances_need_an_even_number_of_outputs(widths: Any) -> None
         ValueError, match=r"^loss: GaussianNLL needs a model with two outputs"
     ):
         mlp.train_step(X, X[:, : widths[-1]], fm.GaussianNLL(), fm.Adam())
-    with pytest.raises(ValueError, match=rf"log variances; got the width {widths[-1]}$"):
+    with pytest.raises(
+        ValueError, match=rf"log variances; got the width {widths[-1]}$"
+    ):
         mlp.fit(
             X,
             X[:, : widths[-1]],
