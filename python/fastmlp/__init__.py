@@ -54,6 +54,7 @@ from . import (
     solvers,
 )
 from ._training.check_grad import check_grad
+from ._validate import hints as _hints
 from .callbacks import (
     Callback,
     Checkpoint,
@@ -109,7 +110,7 @@ def __getattr__(name: str) -> _Any:
     if name in _LAZY_FUNCTIONS:
         module = _import_module(f"{__name__}.{_LAZY_FUNCTIONS[name]}")
         return globals().setdefault(name, getattr(module, name))
-    raise AttributeError(f"module 'fastmlp' has no attribute {name!r}")
+    raise _hints.attribute(__name__, name, __all__)
 
 
 def __dir__() -> list[str]:
@@ -153,3 +154,18 @@ __all__ += losses.__all__
 __all__ += optimizers._first_order.__all__
 __all__ += runtime.__all__
 __all__ += solvers.__all__
+
+# Errors about unknown names say what to write instead.
+for _module in (
+    callbacks,
+    initializers,
+    layers,
+    losses,
+    metrics,
+    optimizers,
+    runtime,
+    schedules,
+    solvers,
+    _sys.modules[__name__],
+):
+    _hints.watch(_module.__name__)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _core, _validate
+from ._validate.hints import hinted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,10 +31,13 @@ if TYPE_CHECKING:
     from ._validate import Array
     from .losses import Loss
 
+__all__ = ["History", "accuracy", "mae", "mse", "r2", "rmse"]
+
 # Names that a metric must not have, because `History` or `CSVLogger` uses them.
 RESERVED = ("loss", "val_loss", "metrics", "seconds", "epoch")
 
 
+@hinted
 def accuracy(
     pred: npt.ArrayLike,
     target: npt.ArrayLike,
@@ -99,6 +103,7 @@ def accuracy(
     return _mean(right, sample_weight)
 
 
+@hinted
 def mae(
     pred: npt.ArrayLike,
     target: npt.ArrayLike,
@@ -129,6 +134,7 @@ def mae(
     return _mean(abs(p - y), sample_weight)
 
 
+@hinted
 def mse(
     pred: npt.ArrayLike,
     target: npt.ArrayLike,
@@ -159,6 +165,7 @@ def mse(
     return _mean((p - y) ** 2, sample_weight)
 
 
+@hinted
 def rmse(
     pred: npt.ArrayLike,
     target: npt.ArrayLike,
@@ -191,6 +198,7 @@ def rmse(
     return math.sqrt(mse(pred, target, sample_weight))
 
 
+@hinted
 def r2(
     pred: npt.ArrayLike,
     target: npt.ArrayLike,

@@ -24,6 +24,7 @@ import numpy as np
 
 from . import _validate
 from ._network import ops
+from ._validate.hints import hinted, watch
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -93,6 +94,7 @@ class WindowRegions(namedtuple("WindowRegions", ("count", "polygons", "patterns"
     __slots__ = ()
 
 
+@hinted
 def activation_patterns(mlp: MLP, x: npt.ArrayLike) -> Array:
     """Return the activation patterns of inputs.
 
@@ -127,6 +129,7 @@ def activation_patterns(mlp: MLP, x: npt.ArrayLike) -> Array:
     return patterns if rows.ndim == 2 else patterns[0]
 
 
+@hinted
 def count_regions(mlp: MLP, start: npt.ArrayLike, end: npt.ArrayLike) -> LineRegions:
     """Count exactly the linear regions that a straight line crosses.
 
@@ -203,6 +206,7 @@ def count_regions(mlp: MLP, start: npt.ArrayLike, end: npt.ArrayLike) -> LineReg
     )
 
 
+@hinted
 def count_regions_2d(
     mlp: MLP, window: npt.ArrayLike, resolution: int | None = None
 ) -> WindowRegions:
@@ -429,3 +433,6 @@ def _halves(polygon: Array, unit: Any) -> list[Array]:
             sides[0].append(corner)
             sides[1].append(corner)
     return [np.stack(side) for side in sides]
+
+
+watch(__name__)

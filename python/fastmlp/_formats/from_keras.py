@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import _validate
 from .._network.model import model_class
+from .._validate.hints import hinted
 from ..layers import Activation, Dense, Layer, Normalization, Residual
 from .activations import ACTIVATIONS
 from .layers import LAYERS
@@ -30,6 +31,7 @@ _OPERATIONS = {f.keras_op: name for name, f in ACTIVATIONS.items() if f.keras_op
 _SLOPE = 0.01  # slope of fastmlp's leaky_relu
 
 
+@hinted
 def from_keras(model: Any) -> MLP:
     """Return the network of a Keras model.
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import _core, _validate
 from .._network.model import model_class
+from .._validate.hints import hinted
 from ..layers import Dense
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ _WANTED = (
 )
 
 
+@hinted
 def from_sklearn(estimator: Any, *, logits: bool = False) -> MLP:
     """Return the network of a fitted scikit-learn estimator.
 

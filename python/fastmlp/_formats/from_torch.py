@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from .. import _validate
+from .._validate.hints import hinted
 from ..layers import (
     activation_name,
 )
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .._validate import Seed
 
 
+@hinted
 def from_torch(
     source: torch.nn.Module | Mapping[str, Any],
     *,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from .. import _validate
 from .._network.model import model_class
+from .._validate.hints import hinted
 from ..layers import Activation
 from . import model_schema
 from .atomic_write import file_name, replace_file
@@ -30,6 +31,7 @@ def save(mlp: Model, path: str | os.PathLike[str]) -> None:
     replace_file(name, data)
 
 
+@hinted
 def load(
     path: str | os.PathLike[str], *, activations: Iterable[Activation] = ()
 ) -> MLP:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _validate
+from .._validate.hints import hinted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 SMALL = 1e-3
 
 
+@hinted
 def check_grad(
     f: Callable[[Array], Any],
     x: npt.ArrayLike,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from .. import _core, _validate
+from .._validate import hints
 from ..schedules import ReduceOnPlateau, Schedule
 from ._hyperparameters import (
     DEFAULTS,
@@ -106,10 +107,9 @@ class Optimizer:
         """Check the hyperparameters one by one, then together, and make the core."""
         unknown = hyper.keys() - set(self._names) - DEFAULTS.keys()
         if unknown:
-            raise TypeError(
-                f"{type(self).__name__} got an unexpected keyword argument "
-                f"{min(unknown)!r}"
-            )
+            names = [cls.__name__ for cls in type(self).__mro__]
+            takes = list(type(self).__signature__.parameters)
+            raise TypeError(hints.keyword(names[0], names, min(unknown), takes))
         known = {name: getattr(type(self), name) for name in DEFAULTS | hyper}
         checked = {
             name: known[name].check(value) for name, value in (DEFAULTS | hyper).items()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, overload
 import numpy as np
 
 from .. import _validate
+from .._validate.elsewhere import NO_PARAMETERS
 from ..schedules import Schedule
 
 if TYPE_CHECKING:
@@ -174,10 +175,23 @@ class EpsMode(Hyperparameter[str]):
         return _validate.choice(self._name, value, self._choices)
 
 
+def _parameters(value: object) -> bool:
+    """Return whether a value is a model or parameters, in the place of ``lr``."""
+    several = isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) > 0
+    return several or any(
+        hasattr(value, name) for name in ("params", "parameters", "__next__")
+    )
+
+
 class Lr:
     """The learning rate: a number in the core, or a schedule kept by the optimiser."""
 
     def check(self, value: object) -> Rate:
+        if _parameters(value):
+            raise TypeError(
+                f"lr must be a number or a schedule, got {_validate.describe(value)}; "
+                f"{NO_PARAMETERS}"
+            )
         if isinstance(value, Schedule) or (
             callable(value) and not isinstance(value, type)
         ):

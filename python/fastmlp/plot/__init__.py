@@ -12,6 +12,7 @@ The colours are those of Okabe & Ito (2008), which colour-blind readers can dist
 and matplotlib's viridis.
 """
 
+from .._validate.hints import watch as _watch
 from ._diagram import network
 from ._functions import decision_regions, fit_1d, level_sets, linear_regions
 from ._loss_surface import loss_surface
@@ -29,3 +30,5 @@ __all__ = [
     "network",
     "update_ratios",
 ]
+
+_watch(__name__)

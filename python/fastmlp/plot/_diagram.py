@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import _validate
 from .._network import ops
+from .._validate.hints import hinted
 from ._style import BLUE, GREEN, ORANGE, axes, plural
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ..mlp import MLP
 
 
+@hinted
 def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
     """Draw the network: units as circles, weights as lines.
 

@@ -9,6 +9,7 @@ import numpy as np
 from .. import _validate
 from .. import regions as _regions
 from .._network import ops
+from .._validate.hints import hinted
 from ._style import (
     BLUE,
     COLOURS,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from ..mlp import MLP
 
 
+@hinted
 def fit_1d(
     mlp: MLP,
     x: npt.ArrayLike,
@@ -166,6 +168,7 @@ def fit_1d(
     return fig
 
 
+@hinted
 def decision_regions(
     mlp: MLP,
     x: npt.ArrayLike,
@@ -287,6 +290,7 @@ def decision_regions(
     return ax
 
 
+@hinted
 def level_sets(
     mlp: MLP,
     window: npt.ArrayLike = ((-1, 1), (-1, 1)),
@@ -348,6 +352,7 @@ def level_sets(
     return ax
 
 
+@hinted
 def linear_regions(
     mlp: MLP, window: npt.ArrayLike = ((-1, 1), (-1, 1)), *, ax: Axes | None = None
 ) -> Axes:

@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import _validate
 from .._network import ops
+from .._validate.hints import hinted
 from ..callbacks._monitor import Monitor
 from ..losses import Loss
 from ._style import LEVELS, MARGIN, ORANGE, RED, _dots, axes, margin, spans
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ..mlp import MLP
 
 
+@hinted
 def loss_surface(
     mlp: MLP,
     x: npt.ArrayLike,

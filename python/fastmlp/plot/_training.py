@@ -9,6 +9,7 @@ import numpy as np
 from .. import _validate
 from .._network import ops
 from .._network.model import is_model
+from .._validate.hints import hinted
 from ..callbacks._monitor import Histogram, Monitor
 from ..metrics import History
 from ._style import (
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from ..mlp import MLP
 
 
+@hinted
 def learning_curves(
     history: History, *, log: bool | None = None, fig: Figure | SubFigure | None = None
 ) -> Figure | SubFigure:
@@ -119,6 +121,7 @@ def learning_curves(
     return fig
 
 
+@hinted
 def histograms(
     source: MLP | Monitor,
     what: str | Sequence[str] | None = None,
@@ -223,6 +226,7 @@ def histograms(
     return fig
 
 
+@hinted
 def dead_units(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
     """Draw the percentage of dead or saturated units of each layer by epoch.
 
@@ -268,6 +272,7 @@ def dead_units(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@hinted
 def update_ratios(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
     """Plot each layer's updates, relative to its weights, against the epoch.
 

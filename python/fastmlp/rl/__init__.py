@@ -22,6 +22,7 @@ would have continued, so the value of the next state is used). Gymnasium is not
 imported.
 """
 
+from .._validate.hints import watch as _watch
 from ._policy import (
     ClippedPolicyGradient,
     PolicyGradient,
@@ -53,3 +54,5 @@ __all__ = [
 # define them.
 for _name in __all__:
     globals()[_name].__module__ = __name__
+
+_watch(__name__)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _core, _validate
+from .._validate.hints import hinted
 from ..mlp import MLP
 from ._replay import Batch, bools, exactly
 
@@ -186,6 +187,7 @@ class TargetNetwork:
         return f"TargetNetwork({self.online!r}, {how})"
 
 
+@hinted
 def dqn_targets(
     target: MLP | TargetNetwork,
     batch: Batch | tuple[Any, ...],

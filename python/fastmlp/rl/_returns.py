@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import _core, _validate
+from .._validate.hints import hinted
 from ._replay import bools
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from .._validate import Array
 
 
+@hinted
 def returns(
     rewards: npt.ArrayLike,
     gamma: float,
@@ -72,6 +74,7 @@ def returns(
     return out
 
 
+@hinted
 def gae(
     rewards: npt.ArrayLike,
     values: npt.ArrayLike,

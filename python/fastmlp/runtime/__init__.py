@@ -12,6 +12,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from .. import _core, _validate
+from .._validate.hints import hinted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +57,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
 
+@hinted
 def set_num_threads(n: int) -> None:
     """Limit the number of threads of each call in this process.
 
@@ -87,6 +89,7 @@ def get_num_threads() -> int:
 
 
 @contextmanager
+@hinted
 def threads(n: int) -> Iterator[None]:
     """``with fm.threads(n):`` limits the number of threads for the block's duration.
 
@@ -150,6 +153,7 @@ def available_isas() -> tuple[str, ...]:
 
 
 @contextmanager
+@hinted
 def use_isa(name: str) -> Iterator[None]:
     """``with fm.use_isa("avx2"):`` uses an instruction set for the block's duration.
 

@@ -25,6 +25,7 @@ except ImportError as error:
         "fastmlp.sklearn needs the scikit-learn package: pip install 'fastmlp[sklearn]'"
     ) from error
 
+from .._validate.hints import watch as _watch
 from ._classifier import MLPClassifier
 from ._regressor import MLPRegressor
 from ._stopping import LearningRatePolicy
@@ -33,6 +34,9 @@ __all__ = ["MLPClassifier", "MLPRegressor"]
 
 # Estimators are pickled by their public names.
 MLPClassifier.__module__ = MLPRegressor.__module__ = __name__
+
+# Without the methods, so that warnings count the frames up to the caller's.
+_watch(__name__, methods=False)
 
 # Pickles of version 0.1.0 refer to LearningRatePolicy by this older name.
 _before = ModuleType("fastmlp._sklearn_training")

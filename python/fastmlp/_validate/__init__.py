@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from . import _core
+    from .. import _core
 
     Array = npt.NDArray[Any]
     Target = Array | tuple[Array, Array]  # labels and values, for action values
