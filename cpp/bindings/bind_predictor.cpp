@@ -136,7 +136,12 @@ void bind_predictor(py::module_& m) {
       .def(py::init<py::object, py::object, py::object, py::object>(), arg("net"),
            arg("x"), arg("y"), arg("convert"))
       .def_property_readonly("x", &Predictor::x)
-      .def_property_readonly("y", &Predictor::y);
+      .def_property_readonly("y", &Predictor::y)
+      .def("__repr__", [](const Predictor& self) {
+        return py::str("<Predictor: {} {} -> {}>")
+            .format(self.x().attr("dtype"), self.x().attr("shape"),
+                    self.y().attr("shape"));
+      });
 }
 
 }  // namespace fastmlp::bindings

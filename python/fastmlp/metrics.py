@@ -23,7 +23,7 @@ from . import _core, _validate
 from ._validate.hints import hinted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Self
 
     import numpy.typing as npt
@@ -451,6 +451,11 @@ def _takes_weights(function: Any) -> bool:
 class History:
     """Losses, metrics and times of the epochs of one call of `fastmlp.MLP.fit`.
 
+    ``history["loss"]`` is the list of a column by its name: "loss", "val_loss",
+    "seconds" or the name of a metric. Iteration yields a dict with the values of each
+    epoch, so ``pandas.DataFrame(history)`` is a table with a row for each epoch;
+    ``dict(history)`` has the columns.
+
     Attributes
     ----------
     loss : list of float
@@ -525,6 +530,44 @@ class History:
     def __len__(self) -> int:
         """Return the number of finished epochs."""
         return len(self.loss)
+
+    def _columns(self) -> dict[str, list[float]]:
+        columns = {"loss": self.loss, "val_loss": self.val_loss, **self.metrics}
+        if not self.val_loss:
+            del columns["val_loss"]
+        return {**columns, "seconds": self.seconds}
+
+    def keys(self) -> list[str]:
+        """Return the names of the columns, in the order of a table."""
+        return list(self._columns())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._columns()
+
+    def __getitem__(self, name: str) -> list[float]:
+        """Return the column of this name.
+
+        Raises
+        ------
+        KeyError
+            If there is no such column.
+        """
+        columns = self._columns()
+        if not isinstance(name, str) or name not in columns:
+            raise KeyError(
+                f"{name!r} is not a column of this history, which has "
+                f"{', '.join(columns)}"
+            )
+        return columns[name]
+
+    def __iter__(self) -> Iterator[dict[str, float]]:
+        """Yield the values of each epoch, by column.
+
+        A metric that was not logged in every epoch has its values in the first rows.
+        """
+        columns = self._columns()
+        for i in range(len(self)):
+            yield {name: each[i] for name, each in columns.items() if i < len(each)}
 
     def __repr__(self) -> str:
         parts = [f"epochs={len(self)}"]

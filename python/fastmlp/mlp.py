@@ -11,7 +11,7 @@ from ._network import resolve, summary
 from ._network.derivatives import Derivatives
 from ._network.fold import fold
 from ._network.inputs import dense, inputs, numbers
-from ._network.model import EpochSequence, register
+from ._network.model import EpochSequence, empty, register
 from ._network.predictor import predictor
 from ._training import arguments, custom, seeds, session
 from ._validate import accepted
@@ -585,8 +585,8 @@ class MLP(Derivatives, Exports):
             Callbacks to call between epochs, and between steps if they define a hook
             for that; see `fastmlp.callbacks`.
         progress : bool, optional
-            Whether to show progress on standard error; None shows it if standard error
-            is a terminal.
+            Whether to show progress on standard error; None shows it in a terminal or
+            notebook. The display is a bar if the package tqdm is installed.
         seed : int, sequence of int, SeedSequence, BitGenerator or Generator, optional
             Seed of the sample order, which in each epoch is a function of this seed and
             the number of the epoch. With an int below 2⁶⁴, epochs are numbered from 0
@@ -695,13 +695,13 @@ class MLP(Derivatives, Exports):
             A new model of the same dtype.
         """
         layers, arrays = fold(self._layers, self._views.named)
-        folded = MLP([self.n_in, *layers], init="zeros", dtype=self.dtype, seed=0)
+        folded = empty([self.n_in, *layers], self.dtype, self._given["init"])
         for name, view in folded._views.named.items():
             view[...] = arrays[name]
         return folded
 
     def summary(self) -> str:
-        """Return a table of the layers.
+        """Return a table of the layers; a notebook or prompt shows it as a table.
 
         Returns
         -------
@@ -710,9 +710,9 @@ class MLP(Derivatives, Exports):
             The columns are name (as in `state_dict`), layer, output shape, activation,
             parameters, FLOPs per row at inference and, approximately, in a training
             step (without the optimiser, whose cost does not depend on the number of
-            rows), memory of the parameters, and memory of the outputs kept per row. A
+            rows), bytes of the parameters, and bytes of the outputs kept per row. A
             multiplication and an addition count as two FLOPs, and an activation counts
-            as one FLOP per element.
+            as one FLOP per element. The repr of this string is its text.
         """
         return summary.summary(self)
 

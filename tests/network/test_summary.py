@@ -13,7 +13,7 @@ def table(mlp):
     """Rows of cells of the table, without title, rules and header."""
     lines = mlp.summary().splitlines()
     header = lines[1]
-    assert header.split() == [*HEADER[:-1], "per", "row"]
+    assert header.split() == " ".join(HEADER).split()
     assert len({len(line) for line in lines[1:]}) == 1
     assert set(lines[2]) == set(lines[-2]) == {"-"}
     rows = [*lines[3:-2], lines[-1]]
@@ -187,3 +187,12 @@ def test_other_objects_are_refused(value):
     for call in calls:
         with pytest.raises(TypeError, match=r"must be an fm\.MLP"):
             call()
+
+
+def test_a_prompt_shows_the_table():
+    text = fm.MLP([4, 8, 1], seed=0).summary()
+    assert isinstance(text, str)
+    assert repr(text) == str(text) == text
+    assert text.count("\n") > 4
+    for unit in ("training FLOPs/row", "parameter bytes", "output bytes/row"):
+        assert unit in text

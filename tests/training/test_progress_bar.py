@@ -82,7 +82,8 @@ def test_progress_by_tqdm(monkeypatch):
             calls.append("closed")
 
     monkeypatch.setattr(sys, "stderr", stream := Stream(tty=True))
-    monkeypatch.setitem(sys.modules, "tqdm", types.SimpleNamespace(tqdm=Bar))
+    for name in ("tqdm", "tqdm.auto"):
+        monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(tqdm=Bar))
     history = toy_fit(toy_mlp(), *toy_data(ROWS))
     numbers = [{"loss": f"{value:.4g}"} for value in history.loss]
     assert calls == [{"total": 3, "unit": "epoch", "file": stream}, *numbers, "closed"]
@@ -92,6 +93,50 @@ def test_progress_by_tqdm(monkeypatch):
     with pytest.raises(ZeroDivisionError):
         toy_fit(toy_mlp(), *toy_data(ROWS), callbacks=[lambda m, h: 1 / 0])
     assert calls[-1] == "closed"
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """Standard error in the kernel of a notebook, which is not a terminal."""
+    shell = types.SimpleNamespace(kernel=object())
+    module = types.SimpleNamespace(get_ipython=lambda: shell)
+    monkeypatch.setitem(sys.modules, "IPython", module)
+    monkeypatch.setattr(sys, "stderr", stream := Stream(tty=False))
+    return stream
+
+
+@pytest.mark.parametrize("progress", [None, True])
+def test_progress_in_a_notebook(notebook, progress, monkeypatch):
+    class Bar:
+        def __init__(self, total, unit, file):
+            file.write(f"bar of {total} {unit}s")
+
+        def set_postfix(self, numbers, refresh):
+            pass
+
+        update = close = lambda self: None
+
+    module = types.SimpleNamespace(tqdm=Bar)
+    monkeypatch.setitem(sys.modules, "tqdm", types.SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "tqdm.auto", module)
+    toy_fit(toy_mlp(), *toy_data(ROWS), progress=progress)
+    assert notebook.text == "bar of 3 epochs"
+
+
+def test_progress_in_a_notebook_without_tqdm(notebook, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    toy_fit(toy_mlp(), *toy_data(ROWS), epochs=200)
+    # One line, written again at intervals.
+    assert notebook.text.count("\n") == 1
+    assert notebook.text.startswith("\repoch 1/200  loss ")
+
+
+def test_ipython_in_a_terminal_is_not_a_notebook(notebook, monkeypatch):
+    shell = types.SimpleNamespace()
+    module = types.SimpleNamespace(get_ipython=lambda: shell)
+    monkeypatch.setitem(sys.modules, "IPython", module)
+    toy_fit(toy_mlp(), *toy_data(ROWS))
+    assert notebook.text == ""
 
 
 def test_progress_shows_metrics_and_time_left(capsys):

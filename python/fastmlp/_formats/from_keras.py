@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import numpy as np
 
 from .. import _validate
-from .._network.model import model_class
+from .._network.model import empty
 from .._validate.hints import hinted
 from ..layers import Activation, Dense, Layer, Normalization, Residual
 from .activations import ACTIVATIONS
@@ -92,7 +92,7 @@ def from_keras(model: Any) -> MLP:
             f"got {', '.join(sorted(reader.dtypes))}"
         )
     dtype = next(iter(reader.dtypes), "float32")
-    mlp = model_class()([n_in, *layers], init="zeros", dtype=dtype, seed=0)
+    mlp = empty([n_in, *layers], dtype)
     views = mlp._views
     both = (
         (views.parameters, [a for item in items for a in item.parameters]),

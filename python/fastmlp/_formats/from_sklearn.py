@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _core, _validate
-from .._network.model import model_class
+from .._network.model import empty, model_class
 from .._validate.hints import hinted
 from ..layers import Dense
 
@@ -125,9 +125,7 @@ def from_sklearn(estimator: Any, *, logits: bool = False) -> MLP:
         raise ValueError(
             f"estimator's coefficients must be float32 or float64, got {dtype}"
         )
-    mlp = model_class()(
-        [weights[0].shape[0], *layers], init="zeros", dtype=dtype, seed=0
-    )
+    mlp = empty([weights[0].shape[0], *layers], dtype)
     for view, array in zip(mlp.weights, weights, strict=True):
         view[...] = array
     for place, bias in zip(mlp.biases, biases, strict=True):
@@ -156,8 +154,7 @@ def _own(estimator: Any, logits: bool) -> MLP:
                 "fastmlp does not have an activation; use logits=True"
             )
     last = Dense(last.n, "identity" if logits else output, last.bias, last.init)
-    dtype = source.dtype
-    mlp = model_class()([source.n_in, *layers, last], init="zeros", dtype=dtype, seed=0)
+    mlp = empty([source.n_in, *layers, last], source.dtype, source._given["init"])
     mlp.params[:] = source.params
     mlp.buffers[:] = source.buffers
     return mlp

@@ -97,16 +97,9 @@ class Model:
 
     def _build(self) -> None:
         """Set all attributes that follow from ``_given``, but draw no parameters."""
-        given = self._given
-        self._n_in, *items = given["layers"]
-        defaults = resolve.Defaults(
-            given["activation"],
-            given["output_activation"],
-            given["bias"],
-            given["init"],
-        )
-        self._layers = resolve.resolve(items, defaults)
-        self._dtype = np.dtype(given["dtype"])
+        self._n_in = self._given["layers"][0]
+        self._layers = self._resolved()
+        self._dtype = np.dtype(self._given["dtype"])
 
         # Count in Python, whose integers do not overflow.
         size, self._n_out = resolve.count_parameters(self.n_in, self._layers)
@@ -126,6 +119,17 @@ class Model:
         self.forward_shape: tuple[int, ...] | None = None
         # An optimiser keeps this reference to the model that it belongs to.
         self._self = weakref.ref(self)
+
+    def _resolved(self) -> tuple[Layer, ...]:
+        """Return the layers of the architecture with all defaults filled in."""
+        given = self._given
+        defaults = resolve.Defaults(
+            given["activation"],
+            given["output_activation"],
+            given["bias"],
+            given["init"],
+        )
+        return resolve.resolve(given["layers"][1:], defaults)
 
     # The architecture ---------------------------------------------------------------
 
@@ -364,6 +368,24 @@ def register(cls: type[MLP]) -> type[MLP]:
 def model_class() -> type[MLP]:
     """Return `fastmlp.MLP`, the class of new models."""
     return _classes[0]
+
+
+def empty(layers: list[int | Layer], dtype: Any, init: str = "auto") -> MLP:
+    """Return a model of zeros, to be filled with the parameters of another one.
+
+    Parameters
+    ----------
+    layers : list of int or Layer
+        Width of the input, then the layers.
+    dtype : dtype
+        Float dtype.
+    init : str
+        Initialisation that the model is to name as its own.
+    """
+    mlp = model_class()(layers, init="zeros", dtype=dtype, seed=0)
+    mlp._given["init"] = init
+    mlp._layers = mlp._resolved()
+    return mlp
 
 
 def is_model(value: object) -> bool:

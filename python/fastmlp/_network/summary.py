@@ -17,11 +17,20 @@ HEADER = (
     "activation",
     "parameters",
     "FLOPs/row",
-    "training",
-    "memory",
-    "per row",
+    "training FLOPs/row",
+    "parameter bytes",
+    "output bytes/row",
 )
 TEXT_COLUMNS = 4
+
+
+class Table(str):
+    """Text whose repr is the text itself, as notebooks and prompts should show it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 def flops(step: Step) -> tuple[int, int]:
@@ -69,7 +78,7 @@ def size(count: float) -> str:
     return f"{count:,.1f} {unit}"
 
 
-def summary(mlp: Model) -> str:
+def summary(mlp: Model) -> Table:
     """Return the table that `fastmlp.MLP.summary` documents."""
     network = ops.steps(mlp)
     item = mlp.dtype.itemsize
@@ -102,7 +111,7 @@ def summary(mlp: Model) -> str:
         lines.append("  ".join(cells))
     rule = "-" * len(lines[0])
     title = f"MLP {mlp.n_in} -> {mlp.n_out}, {mlp.dtype}, {size(mlp.n_params * item)}"
-    return "\n".join([title, lines[0], rule, *lines[1:-1], rule, lines[-1]])
+    return Table("\n".join([title, lines[0], rule, *lines[1:-1], rule, lines[-1]]))
 
 
 def _cells(numbers: tuple[int, ...] | list[int], item: int) -> tuple[str, ...]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from ..metrics import History
 
-# Shortest time between two updates of the progress bar in a terminal.
+# Shortest time between two updates of the line without tqdm.
 SECONDS_BETWEEN_UPDATES = 0.1
 
 
@@ -49,7 +50,7 @@ class _Lines(Progress):
 
 
 class _OneLine(_Lines):
-    """One line that each update overwrites, for terminals if tqdm is not installed."""
+    """One line that each update overwrites, if tqdm is not installed."""
 
     def __init__(self, stream: TextIO, epochs: int) -> None:
         super().__init__(stream, epochs)
@@ -110,10 +111,22 @@ def start(progress: bool | None, epochs: int) -> Progress:
     stream = sys.stderr
     if progress is False or stream is None or epochs == 0:
         return Progress()
-    if not stream.isatty():
+    if not (stream.isatty() or in_notebook()):
         return _Lines(stream, epochs) if progress else Progress()
     try:
-        from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
+        with warnings.catch_warnings():
+            # A notebook without ipywidgets has a bar of text; tqdm warns of that.
+            warnings.simplefilter("ignore")
+            from tqdm.auto import tqdm  # type: ignore[import-untyped, unused-ignore]
     except ImportError:
         return _OneLine(stream, epochs)
     return _Bar(tqdm(total=epochs, unit="epoch", file=stream))
+
+
+def in_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook.
+
+    Standard error is not a terminal there, but shows what is written at once.
+    """
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "kernel", None) is not None

@@ -18,6 +18,7 @@ from sklearn.utils._param_validation import (
 )
 
 from .. import _core, _validate
+from .._network.model import empty
 from ..layers import LAYERS, Activation, Dense, Dropout, Normalization
 from ..mlp import MLP
 from ..optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
@@ -257,4 +258,4 @@ class Parameters(BaseEstimator):
 
     def _network(self, widths: list[int], dtype: Any) -> MLP:
         """Return a new network with these widths of input and layers."""
-        return MLP(self._layers(widths), init="zeros", dtype=dtype, seed=0)
+        return empty(self._layers(widths), dtype, "sklearn")
