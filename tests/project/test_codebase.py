@@ -84,7 +84,7 @@ PUBLIC = {
     "dispatch": {"caches", "isa"},
     "threading": {"threads"},
     "core": {"gemm", "loss", "optimizer", "random", "dropout"},
-    "rl": {"replay", "discounted_sums"},
+    "rl": {"replay", "discounted_sums", "sum_tree"},
     "solvers": {"lbfgs", "levenberg_marquardt", "solver_types"},
     "network": {"layer_spec"},
     "model": {"mlp", "training", "network_objective"},

@@ -12,10 +12,10 @@ void accumulate_backwards(T* x, const T* factor, Index steps, Index width);
 
 // out[b] = reward[b] + gamma q[b, a], where a is the index of the largest element of
 // by[b, :] (the first of several; NaN counts as largest); out[b] = reward[b] if
-// terminated[b].
+// terminated[b]. If `discounts` is not nullptr, discounts[b] replaces gamma.
 template <class T>
 void action_value_targets(T* out, const T* q, const T* by, const float* reward,
-                          const bool* terminated, double gamma, Index rows,
-                          Index actions);
+                          const bool* terminated, double gamma, const float* discounts,
+                          Index rows, Index actions);
 
 }  // namespace fastmlp

@@ -14,9 +14,8 @@ void accumulate_backwards(T* x, const T* factor, Index steps, Index width) {
 
 template <class T>
 void action_value_targets(T* out, const T* q, const T* by, const float* reward,
-                          const bool* terminated, double gamma, Index rows,
-                          Index actions) {
-  const T discount = static_cast<T>(gamma);
+                          const bool* terminated, double gamma, const float* discounts,
+                          Index rows, Index actions) {
   for (Index b = 0; b < rows; ++b) {
     const T* const score = by + b * actions;
     Index best = 0;
@@ -26,6 +25,7 @@ void action_value_targets(T* out, const T* q, const T* by, const float* reward,
       if (score[best] != score[best]) break;
     }
     const T r = static_cast<T>(reward[b]);
+    const T discount = static_cast<T>(discounts ? discounts[b] : gamma);
     out[b] = terminated[b] ? r : r + discount * q[b * actions + best];
   }
 }
@@ -33,8 +33,8 @@ void action_value_targets(T* out, const T* q, const T* by, const float* reward,
 template void accumulate_backwards(float*, const float*, Index, Index);
 template void accumulate_backwards(double*, const double*, Index, Index);
 template void action_value_targets(float*, const float*, const float*, const float*,
-                                   const bool*, double, Index, Index);
+                                   const bool*, double, const float*, Index, Index);
 template void action_value_targets(double*, const double*, const double*, const float*,
-                                   const bool*, double, Index, Index);
+                                   const bool*, double, const float*, Index, Index);
 
 }  // namespace fastmlp

@@ -17,6 +17,8 @@ from . import kernels as kernels
 
 _Array = npt.NDArray[Any]
 _Rows = tuple[_Array, _Array, _Array, _Array, _Array]
+# Transitions, their slots, discounts and extra bytes.
+_Sample = tuple[_Rows, _Array, _Array | None, _Array | None]
 
 __version__: str
 ACTIVATIONS: tuple[str, ...]
@@ -87,7 +89,15 @@ _Report = tuple[str, float, float, float, float, int]
 
 class ReplayBuffer:
     def __init__(
-        self, capacity: int, obs_size: int, action_floats: int, seed: int
+        self,
+        capacity: int,
+        obs_size: int,
+        action_floats: int,
+        seed: int,
+        extra_bytes: int,
+        n_steps: int,
+        gamma: float | None,
+        priorities: tuple[float, float] | None,
     ) -> None: ...
     @property
     def size(self) -> int: ...
@@ -102,6 +112,7 @@ class ReplayBuffer:
         reward: object,
         next_obs: object,
         terminated: object,
+        truncated: object,
     ) -> bool: ...
     def add_batch(
         self,
@@ -110,10 +121,19 @@ class ReplayBuffer:
         rewards: _Array,
         next_obs: _Array,
         terminated: _Array,
-        where: _Array | None = None,
+        truncated: _Array | None,
+        where: _Array | None,
+        extra: _Array | None,
     ) -> None: ...
-    def sample(self, rows: int) -> _Rows: ...
-    def copy_out(self) -> _Rows: ...
+    def sample(self, rows: int) -> _Sample: ...
+    def sample_by_priority(
+        self, rows: int, beta: float
+    ) -> tuple[_Rows, _Array, _Array | None, _Array | None, _Array]: ...
+    def gather(self, indices: _Array) -> _Sample: ...
+    def prioritize(self, indices: _Array, priorities: _Array) -> None: ...
+    def copy_out(self) -> tuple[_Rows, _Array | None]: ...
+    def links(self) -> tuple[_Array, _Array]: ...
+    def weights(self) -> tuple[_Array, float]: ...
     def restore(
         self,
         obs: _Array,
@@ -121,12 +141,17 @@ class ReplayBuffer:
         rewards: _Array,
         next_obs: _Array,
         terminated: _Array,
+        extra: _Array | None,
         added: int,
         drawn: int,
+        next: _Array | None,
+        open: _Array | None,
+        weights: _Array | None,
+        largest: float,
     ) -> None: ...
 
 def action_value_targets(
-    q: object, by: object, rewards: object, terminated: object, gamma: float
+    q: object, by: object, rewards: object, terminated: object, gamma: float | _Array
 ) -> _Array | NotImplementedType: ...
 def accumulate_backwards(x: _Array, factor: _Array) -> None: ...
 

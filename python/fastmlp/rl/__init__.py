@@ -16,6 +16,11 @@ With a Gymnasium environment and ``rng = np.random.default_rng(0)``, one step is
     q.train_step(batch.obs, (batch.actions, y), loss, opt)
     target.update()
 
+`PrioritizedReplayBuffer` draws by priorities, and its samples have importance weights.
+With ``n_steps`` and ``gamma``, both buffers sum the rewards of several steps;
+``buffer.add(..., truncated)`` then tells where episodes end, and ``dqn_targets(target,
+batch)`` takes the discounts from the batch. ``extra`` stores more with each step.
+
 Environments follow Gymnasium. An episode ends because it is terminated (no state
 follows, so the value of the next state counts as 0) or because it is truncated (it
 would have continued, so the value of the next state is used). Gymnasium is not
@@ -30,6 +35,7 @@ from ._policy import (
     log_prob,
     sample_actions,
 )
+from ._prioritized import PrioritizedReplayBuffer
 from ._q_learning import LinearSchedule, TargetNetwork, dqn_targets, epsilon_greedy
 from ._replay import Batch, ReplayBuffer
 from ._returns import gae, returns
@@ -39,6 +45,7 @@ __all__ = [
     "ClippedPolicyGradient",
     "LinearSchedule",
     "PolicyGradient",
+    "PrioritizedReplayBuffer",
     "ReplayBuffer",
     "TargetNetwork",
     "dqn_targets",

@@ -191,7 +191,7 @@ class TargetNetwork:
 def dqn_targets(
     target: MLP | TargetNetwork,
     batch: Batch | tuple[Any, ...],
-    gamma: float,
+    gamma: float | None = None,
     online: MLP | None = None,
 ) -> Array:
     """Return target values for the actions of a batch, for `fastmlp.ActionValue`.
@@ -209,8 +209,10 @@ def dqn_targets(
         pass the trained network itself.
     batch : Batch
         Batch from `ReplayBuffer.sample`, or a tuple of the same five arrays.
-    gamma : float
-        Discount, from 0 to 1.
+    gamma : float, optional
+        Discount, from 0 to 1. None takes ``batch.discounts``, which a buffer that was
+        made with ``gamma`` gives; for rewards of several steps these are powers of its
+        gamma.
     online : MLP, optional
         Q, for double Q-learning.
 
@@ -222,14 +224,31 @@ def dqn_targets(
     Raises
     ------
     TypeError, ValueError
-        If an argument has the wrong type or shape or is out of range.
+        If an argument has the wrong type or shape or is out of range, or if ``gamma``
+        differs from the discounts of the batch.
     """
-    if type(gamma) is not float or not 0.0 <= gamma <= 1.0:
-        gamma = _validate.real("gamma", gamma, 0.0, 1.0)
+    discount: float | Array
+    if type(gamma) is float and 0.0 <= gamma <= 1.0:
+        discount = gamma
+    elif gamma is not None:
+        discount = gamma = _validate.real("gamma", gamma, 0.0, 1.0)
+    own = getattr(batch, "discounts", None)
+    if own is not None:
+        if gamma is not None and (own != np.float32(gamma)).any():
+            raise ValueError(
+                "gamma must be left out for a batch whose rewards cover several steps: "
+                f"its discounts are {own.min()} to {own.max()}, got {gamma}"
+            )
+        discount = own
+    elif gamma is None:
+        raise ValueError(
+            "gamma must be given for a batch without discounts, got None; or create "
+            "the buffer with gamma"
+        )
     _, _, rewards, next_obs, terminated = batch
     q = target(next_obs)
     by = q if online is None else online(next_obs)
-    y = _core.action_value_targets(q, by, rewards, terminated, gamma)
+    y = _core.action_value_targets(q, by, rewards, terminated, discount)
     if y is NotImplemented:
         if q.ndim != 2 or by.shape != q.shape:
             raise ValueError(
@@ -240,5 +259,5 @@ def dqn_targets(
         earned = exactly("rewards", rewards, q.shape[:1])
         ended = bools("terminated", terminated, q.shape[:1])
         by = _validate.convert("online", by, q.dtype)
-        y = _core.action_value_targets(q, by, earned, ended, gamma)
+        y = _core.action_value_targets(q, by, earned, ended, discount)
     return _validate.accepted(y)
