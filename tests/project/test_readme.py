@@ -14,7 +14,9 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 def run(*numbers):
     """Run some blocks in order; each uses the names that earlier ones define."""
-    exec("\n".join(BLOCKS[i] for i in numbers), {})
+    names = {}
+    exec("\n".join(BLOCKS[i] for i in numbers), names)
+    return names
 
 
 def test_the_code_runs(capsys):
@@ -60,12 +62,52 @@ def test_the_pictures_are_drawn(capsys, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib", reason="the fifth block draws with matplotlib")
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.chdir(tmp_path)
-    run(0, 4)
-    epoch, loss = capsys.readouterr().out.split()[-2:]
-    assert int(epoch) < 450  # training stopped early
-    assert float(loss) < 0.4  # an uninformed prediction has 0.69
+    names = run(0, 4)
+    printed = capsys.readouterr().out.split()[-2:]
+    epoch, loss = int(printed[0]), float(printed[1])
+    claimed = re.search(r"epoch (\d+), with a\svalidation loss of (\d\.\d+)", README)
+    assert epoch == int(claimed[1])
+    assert loss == pytest.approx(float(claimed[2]), abs=0.005)
+    assert len(names["history"]) == epoch + 50
     for name in ("curves.png", "regions.png"):
         assert (tmp_path / name).stat().st_size > 10_000
+
+
+def test_a_network_without_regularisation_overfits(tmp_path, monkeypatch):
+    """The validation loss that the README's text compares with."""
+    pytest.importorskip("matplotlib", reason="the fifth block draws with matplotlib")
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.chdir(tmp_path)
+    names = run(0, 4)
+    x, label = names["x"], names["label"]
+    history = fm.MLP([2, 100, 100, 1], seed=0).fit(
+        x[:100],
+        label[:100],
+        loss=fm.BinaryCrossEntropy(),
+        optimizer=fm.AdamW(lr=3e-3, weight_decay=0),
+        epochs=500,
+        batch_size=20,
+        validation_data=(x[100:], label[100:]),
+    )
+    claimed = float(re.search(r"it has a validation loss of (\d\.\d+)", README)[1])
+    assert history.loss[-1] < 0.05
+    assert history.val_loss[-1] == pytest.approx(claimed, abs=0.005)
+
+
+def test_sections_do_not_depend_on_those_before(tmp_path, capsys, monkeypatch):
+    """Read from the top, each section prints what it prints after the first."""
+    for package in ("sklearn", "matplotlib", "gymnasium", "onnx"):
+        pytest.importorskip(package, reason="all sections run, one after another")
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.chdir(tmp_path)
+    run(0, 3, 4, 5)
+    alone = capsys.readouterr().out.splitlines()
+    names = run(*range(7))
+    whole = capsys.readouterr().out.splitlines()
+    assert [line for line in whole if line in alone] == alone
+    for block in BLOCKS:
+        assert "rng" not in block or "rng = np.random.default_rng(" in block
+    assert names["step"] == 1999
 
 
 def test_images_exist():
