@@ -122,6 +122,14 @@ def test_optimizers_are_made_without_parameters():
         assert "without parameters" in said(fm.Adam, given)
         assert "without parameters" in said(fm.SGD, given, lr=0.1)
 
+    class Rates:
+        params = (0.1, 0.5)
+
+        def __call__(self, step):
+            return self.params[0] * self.params[1] ** step
+
+    assert fm.SGD(Rates()).lr == 0.1  # a function of the step, not a model
+
 
 def test_errors_within_a_call_are_not_touched():
     def loss(pred, target):
@@ -132,8 +140,48 @@ def test_errors_within_a_call_are_not_touched():
     )
     assert "got an unexpected keyword argument 'wrong'" in message
     assert "did you mean" not in message
-    with pytest.raises(TypeError, match="missing 1 required"):
-        fm.SGD()
+
+
+def test_missing_arguments():
+    assert said(fm.SGD) == "SGD() missing 1 required positional argument: 'lr'"
+    assert said(model().save).startswith("MLP.save() missing 1 required ")
+    assert said(model().fit, X, Y, epochs=1).startswith("MLP.fit() missing 2 required")
+
+
+def test_static_and_class_methods():
+    message = said(fm.Checkpoint.load, "path", model(), fm.Adam(), callback=1)
+    assert message.startswith("Checkpoint.load() got an unexpected keyword argument")
+    assert message.endswith("did you mean 'callbacks'?")
+    assert said(fm.Checkpoint.load).startswith("Checkpoint.load() missing ")
+    message = said(fm.History.from_dict, value={})
+    assert message.startswith("History.from_dict() got an unexpected keyword argument")
+    assert message.endswith("did you mean 'values'?")
+
+
+def test_names_in_the_place_of_objects():
+    step = model().train_step
+    assert said(step, X, Y, "mse", fm.Adam()).endswith("; did you mean fm.MSE()?")
+    hint = "; did you mean fm.CrossEntropy()?"
+    assert said(step, X, Y, "categorical_crossentropy", fm.Adam()).endswith(hint)
+    assert said(step, X, Y, fm.MSE(), "adam").endswith("; did you mean fm.Adam()?")
+    assert said(step, X, Y, fm.MSE(), "rmsprop").endswith("did you mean fm.RMSprop()?")
+    assert said(step, X, Y, fm.MSE(), "qqq").endswith("got 'qqq' (str)")
+
+
+@pytest.mark.parametrize(
+    ("call", "theirs", "ours"),
+    [
+        (lambda name: fm.MLP([4, 1], init=name), "xavier", "glorot_uniform"),
+        (lambda name: fm.MLP([4, 1], init=name), "he", "he_normal"),
+        (lambda name: fm.MSE(reduction=name), "avg", "mean"),
+        (lambda name: fm.EarlyStopping(mode=name), "maximize", "max"),
+        (lambda name: fm.Adam(eps_mode=name), "keras", "hat"),
+        (lambda name: fm.Activation(name), "lrelu", "leaky_relu"),
+    ],
+)
+def test_values_by_other_names(call, theirs, ours):
+    with pytest.raises(ValueError, match=f"did you mean {ours!r}"):
+        call(theirs)
 
 
 def classes():
@@ -228,12 +276,28 @@ def test_names_of_other_libraries(theirs, ours):
 
 def test_names_in_the_wrong_module():
     assert said(getattr, fm.losses, "Adam").endswith("did you mean fm.Adam?")
-    assert said(getattr, fm.losses, "HuberLoss").endswith("fm.losses.Huber?")
+    assert said(getattr, fm.losses, "HuberLoss").endswith("did you mean fm.Huber?")
     assert said(getattr, fm.schedules, "CosineDecay").endswith("fm.schedules.Cosine?")
     assert said(getattr, fm.metrics, "acuracy").endswith("fm.metrics.accuracy?")
     assert said(getattr, fm.plot, "learning_curve").endswith("plot.learning_curves?")
     assert said(getattr, fm.rl, "PPO").endswith("fm.rl.ClippedPolicyGradient?")
     assert "mlp(x) keeps nothing" in said(getattr, fm, "no_grad")
+
+
+@pytest.mark.parametrize(
+    ("statement", "end"),
+    [
+        ("from fastmlp import CrossEntropyLoss", "did you mean fm.CrossEntropy?"),
+        ("from fastmlp import MSE, Sequential", "did you mean fm.MLP?"),
+        ("from fastmlp.losses import L1Loss", "did you mean fm.MAE?"),
+        ("from fastmlp.rl import Replaybuffer", "did you mean fm.rl.ReplayBuffer?"),
+        ("from fastmlp import qqq", "cannot import name 'qqq' from 'fastmlp'"),
+    ],
+)
+def test_imports_of_names_that_do_not_exist(statement, end):
+    with pytest.raises(ImportError, match=r"^cannot import name ") as caught:
+        exec(statement, {})
+    assert str(caught.value).endswith(end)
 
 
 def test_other_names_get_no_hint():

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _validate
 from .._network.inputs import check_finite, inputs
+from .._validate import hints
 from ..optimizers import Optimizer
 from ..solvers import Solver
 
@@ -28,7 +29,7 @@ def check_optimizer(optimizer: object, *, solvers: bool = False) -> None:
             f"fm.{name} works on all samples at once: use "
             f"fit(optimizer=fm.{name}(), …)"
         )
-    got = _validate.describe(optimizer)
+    got = _validate.describe(optimizer) + hints.instance(optimizer, "optimizers")
     if isinstance(optimizer, type) and issubclass(optimizer, (Optimizer, Solver)):
         name = optimizer.__name__
         got = f"fm.{name}; did you mean fm.{name}()?"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import sys
 from importlib import import_module
-from types import FunctionType
+from types import FrameType, FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from . import elsewhere
@@ -112,26 +112,39 @@ def keyword(what: str, owners: Iterable[str], name: str, known: Collection[str])
 
 
 def _explained(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> str | None:
-    """Return the message for arguments that a function does not have, or None."""
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    bound: bool,
+    error: TypeError,
+) -> str:
+    """Return the message for arguments that do not fit a function.
+
+    Parameters
+    ----------
+    function : callable
+        The function, which Python refused to call.
+    args, kwargs : tuple, dict
+        Its arguments.
+    bound : bool
+        Whether the first of ``args`` is the object or class of a method.
+    error : TypeError
+        Python's error.
+    """
     import inspect
 
-    what, owners, signed = function.__qualname__, [function.__name__], function
-    if function.__name__ == "__init__":
-        made = type(args[0])
-        what, owners = made.__name__, [each.__name__ for each in made.__mro__]
-        # The class may have a signature that lists more, as optimisers do.
-        signed = getattr(made, "__signature__", None) or function
-    signature = (
-        signed
-        if isinstance(signed, inspect.Signature)
-        else inspect.signature(signed, follow_wrapped=False)
-    )
-    parameters = list(signature.parameters.values())
-    bound = "." in function.__qualname__ and bool(args)
-    if bound and signed is function:
-        parameters = parameters[1:]  # self
+    signature = inspect.signature(function, follow_wrapped=False)
+    what, owners = function.__qualname__, [function.__name__]
+    if bound:
+        made = args[0] if isinstance(args[0], type) else type(args[0])
+        what = made.__name__
+        if function.__name__ == "__init__":
+            owners = [each.__name__ for each in made.__mro__]
+            # The class may have a signature that lists more, as optimisers do.
+            signature = getattr(made, "__signature__", signature)
+        else:
+            what += f".{function.__name__}"
+    parameters = [p for p in signature.parameters.values() if p.name not in _FIRST]
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     names = [p.name for p in parameters if p.kind not in several]
 
@@ -139,17 +152,17 @@ def _explained(
         if name not in names:
             return keyword(what, owners, name, names)
 
-    # Too many arguments by position, or one argument twice.
+    # Too many arguments by position, one argument twice, or a missing one.
     first = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     given = len(args) - bound
     twice = [name for name in first[:given] if name in kwargs]
-    if given <= len(first) and not twice:
-        return None
     if twice:
         message = f"{what}() got {twice[0]} twice, by position and by name"
-    else:
+    elif given > len(first):
         takes = f"only {', '.join(first)}" if first else "no arguments"
         message = f"{what}() takes {takes} by position, but got {given} arguments"
+    else:
+        return str(error).replace(f"{function.__qualname__}()", f"{what}()", 1)
     for owner in owners:
         if hint := elsewhere.ARGUMENTS.get((owner, "")):
             return f"{message}; {hint}"
@@ -159,9 +172,16 @@ def _explained(
     return message
 
 
+# Names of the first parameters of methods.
+_FIRST = ("self", "cls")
+
+
 def hinted(function: F) -> F:
     """Make a function's errors about its arguments say what it takes; a decorator."""
+    return _hinted(function, bound=False)
 
+
+def _hinted(function: F, *, bound: bool) -> F:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
@@ -169,11 +189,9 @@ def hinted(function: F) -> F:
         except TypeError as error:
             # If the arguments do not fit, the function's own frame does not exist.
             trace = error.__traceback__
-            if trace is None or trace.tb_next is not None:
+            if trace is None or trace.tb_next is not None or bound > len(args):
                 raise
-            message = _explained(function, args, kwargs)
-            if message is None:
-                raise
+            message = _explained(function, args, kwargs, bound, error)
         raise TypeError(message)
 
     return call  # type: ignore[return-value]
@@ -219,12 +237,48 @@ def _listed(self: object) -> list[str]:
     return [n for n in object.__dir__(self) if not isinstance(found.get(n), _Elsewhere)]
 
 
-def attribute(module: str, name: str, known: Collection[str]) -> AttributeError:
-    """Return the error for an attribute that a module of the package lacks."""
-    message = f"module {module!r} has no attribute {name!r}"
-    if not name.startswith("_") and (hint := _module_hint(module, name, known)):
-        message += f"; {hint}"
+def attribute(module: str, name: str, known: Collection[str]) -> Exception:
+    """Return the error for an attribute that a module of the package lacks.
+
+    It must be raised by the module's ``__getattr__``, which must call this function.
+    """
+    hint = None if name.startswith("_") else _module_hint(module, name, known)
+    hint = f"; {hint}" if hint else ""
+    # `from module import name` would replace an AttributeError by an ImportError
+    # without the hint, unless it finds a module that is being imported.
+    if f"{module}.{name}" not in sys.modules and _imports_from(sys._getframe(2)):
+        return ImportError(
+            f"cannot import name {name!r} from {module!r}{hint}", name=module
+        )
+    message = f"module {module!r} has no attribute {name!r}{hint}"
     return AttributeError(message, name=name, obj=None)
+
+
+def _imports_from(frame: FrameType) -> bool:
+    """Return whether a frame is executing ``from module import name``."""
+    import dis
+
+    code = frame.f_code.co_code
+    return 0 <= frame.f_lasti < len(code) and (
+        dis.opname[code[frame.f_lasti]] == "IMPORT_FROM"
+    )
+
+
+def instance(value: object, module: str) -> str:
+    """Return the hint for a name in the place of an object of a class, or "".
+
+    Parameters
+    ----------
+    value : object
+        What was given.
+    module : str
+        Module of the class, such as "losses".
+    """
+    if not isinstance(value, str) or not value.isidentifier():
+        return ""
+    name = f"{_PACKAGE}.{module}"
+    hint = _module_hint(name, value, _public(name)) or ""
+    return f"; {hint[:-1]}()?" if hint.startswith("did you mean") else ""
 
 
 def _module_hint(module: str, name: str, known: Collection[str]) -> str | None:
@@ -239,13 +293,13 @@ def _module_hint(module: str, name: str, known: Collection[str]) -> str | None:
 
     # The same name elsewhere in the package, then similar names.
     top = sys.modules[_PACKAGE].__all__
+    places: dict[str, str] = {}
+    for each in (module.removeprefix(f"{_PACKAGE}."), *MODULES):
+        public = known if module.endswith(each) else _public(f"{_PACKAGE}.{each}")
+        for n in public:
+            places.setdefault(n, f"fm.{n}" if n in top else f"fm.{each}.{n}")
     if name in top:
         return f"did you mean fm.{name}?"
-    places = {n: f"{_short(module)}.{n}" for n in known}
-    for each in MODULES:
-        for public in _public(f"{_PACKAGE}.{each}"):
-            place = f"fm.{public}" if public in top else f"fm.{each}.{public}"
-            places.setdefault(public, place)
     places |= {n: f"fm.sklearn.{n}" for n in elsewhere.ESTIMATORS}
     small: dict[str, str] = {}
     for each in places:
@@ -254,11 +308,6 @@ def _module_hint(module: str, name: str, known: Collection[str]) -> str | None:
     near = near or similar(short, known) or similar(name, known)
     near = near or similar(name, places, VERY)
     return f"did you mean {places[near]}?" if near else None
-
-
-def _short(module: str) -> str:
-    """Return a module's name as users write it, such as "fm.losses"."""
-    return "fm" + module.removeprefix(_PACKAGE)
 
 
 def _public(module: str) -> list[str]:
@@ -309,9 +358,11 @@ def _watch_class(cls: type, methods: bool) -> None:
         if not public and name != "__init__":
             continue
         if isinstance(value, FunctionType):
-            setattr(cls, name, hinted(value))
-        elif isinstance(value, (classmethod, staticmethod)):
-            setattr(cls, name, type(value)(hinted(value.__func__)))
+            setattr(cls, name, _hinted(value, bound=True))
+        elif isinstance(value, classmethod):
+            setattr(cls, name, classmethod(_hinted(value.__func__, bound=True)))
+        elif isinstance(value, staticmethod):
+            setattr(cls, name, staticmethod(hinted(value.__func__)))
     # Objects with a dict may have such attributes of their own, in a subclass.
     kind = _Elsewhere if "__dict__" in dir(cls) else _Fixed
     table = elsewhere.ATTRIBUTES.get(cls.__name__, {})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _validate
+from .._validate import hints
 from ._base import REDUCTIONS, Loss, positive, predictions
 
 if TYPE_CHECKING:
@@ -243,7 +244,7 @@ def as_loss(loss: Loss | Callable[..., Any]) -> Loss:
         got = f"fm.{loss.__name__}; did you mean fm.{loss.__name__}()?"
     raise TypeError(
         "loss must be a fastmlp Loss such as fm.MSE(), or a function (pred, target) -> "
-        f"(value, gradient); got {got}"
+        f"(value, gradient); got {got}{hints.instance(loss, 'losses')}"
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, overload
 import numpy as np
 
 from .. import _validate
+from .._network.model import is_model
 from .._validate.elsewhere import NO_PARAMETERS
 from ..schedules import Schedule
 
@@ -178,9 +179,9 @@ class EpsMode(Hyperparameter[str]):
 def _parameters(value: object) -> bool:
     """Return whether a value is a model or parameters, in the place of ``lr``."""
     several = isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) > 0
-    return several or any(
-        hasattr(value, name) for name in ("params", "parameters", "__next__")
-    )
+    once = hasattr(value, "__next__") and not callable(value)
+    # PyTorch's models have a method `parameters`.
+    return several or once or is_model(value) or hasattr(value, "parameters")
 
 
 class Lr:
