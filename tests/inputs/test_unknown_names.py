@@ -333,6 +333,8 @@ def test_attributes_of_models():
         assert hint in message
         assert not hasattr(mlp, name)
         assert name not in dir(mlp)
+        # Tools look at all that a class lists.
+        assert not callable(getattr(fm.MLP, name))
     # A class of one's own may have such attributes.
     mine = type("Mine", (fm.MLP,), {"train": lambda self: 5})([4, 1], seed=0)
     mine.lr = mine.score = 3

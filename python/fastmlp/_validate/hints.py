@@ -20,6 +20,7 @@ from . import elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
+    from typing import Self
 
     F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,6 +41,7 @@ FAST = frozenset(
         "step",
         "train_step",
         "update",
+        "update_priorities",
         "value_and_grad",
         "vjp",
     )
@@ -65,7 +67,6 @@ MODULES = (
 _ENDINGS = ("layer", "loss", "optimizer", "lr", "schedule", "1d")
 
 _PACKAGE = __package__.partition(".")[0]
-
 
 # Similarities, as difflib measures them, from which names are suggested: of names in
 # the same place, and of names in other modules.
@@ -209,9 +210,14 @@ class _Elsewhere:
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
-    def __get__(self, instance: object, owner: type) -> NoReturn:
+    def __get__(self, instance: object, owner: type) -> Self:
+        if instance is None:
+            return self
+        raise self._error(owner)
+
+    def _error(self, owner: type) -> AttributeError:
         # An `obj` of None keeps Python from adding a suggestion of its own.
-        raise AttributeError(
+        return AttributeError(
             f"{owner.__name__!r} object has no attribute {self._name!r}; {self._hint}",
             name=self._name,
             obj=None,
@@ -225,7 +231,7 @@ class _Fixed(_Elsewhere):
     """The same for classes whose objects have no other attributes: it cannot be set."""
 
     def __set__(self, instance: object, value: object) -> NoReturn:
-        self.__get__(instance, type(instance))
+        raise self._error(type(instance))
 
 
 def _listed(self: object) -> list[str]:
