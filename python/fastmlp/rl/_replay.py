@@ -133,8 +133,8 @@ class ReplayBuffer:
     >>> buffer.add([0], 1, 4.0, [1], False)
     >>> buffer.add([1], 0, 6.0, [2], True)
     >>> first = buffer.get([0])
-    >>> [float(a[0]) for a in (first.rewards, first.next_obs, first.discounts)]
-    [7.0, 2.0, 0.25]
+    >>> first.rewards.item(), first.next_obs.item(), first.discounts.item()
+    (7.0, 2.0, 0.25)
     """
 
     _buffer: _core.ReplayBuffer
