@@ -406,6 +406,27 @@ def test_the_floating_point_environment_is_set_and_restored(rounding_upward, dty
     assert upward == [results(1)] * 3
 
 
+def test_replay_does_not_depend_on_the_rounding_mode(rounding_upward):
+    transitions = np.random.default_rng(0).standard_normal((60, 5))
+
+    def results():
+        options = {"seed": 0, "n_steps": 3, "gamma": 0.9, "alpha": 0.7}
+        buffer = fm.rl.PrioritizedReplayBuffer(50, 2, **options)
+        for i, (a, b, c, d, reward) in enumerate(transitions):
+            buffer.add(np.array([a, b]), i, reward, np.array([c, d]), i % 7 == 0)
+        found = []
+        for beta in (0.4, 1.0):
+            batch = buffer.sample(64, beta)
+            buffer.update_priorities(batch.indices, abs(batch.rewards))
+            found += [a.tobytes() for a in (*batch, batch.weights, batch.discounts)]
+        return found
+
+    with rounding_upward:
+        upward = results()
+        assert rounding_upward.kept()
+    assert upward == results()
+
+
 def trained_elsewhere(dtype, network="BIG", **environment):
     """`trained_hash` in another process with these environment variables."""
     program = (
