@@ -139,6 +139,18 @@ py::object backward_step(AnyMlp& self, py::object dy, Optimizer& optimizer) {
   });
 }
 
+py::object update(AnyMlp& self, py::object grads, Optimizer& optimizer) {
+  return self.visit([&](auto& n) -> py::object {
+    using T = decltype(element_of(n));
+    const auto g = view<const T>(grads);
+    if (!g || g->ndim != 1 || g->size() != n.mlp.n_params()) return not_implemented();
+    const ArrayView<T> params = {n.mlp.params(), 1, {g->size(), 1}};
+    if (overlap(params, *g)) return not_implemented();
+    without_gil([&] { n.mlp.update(g->data, optimizer); });
+    return py::none();
+  });
+}
+
 constexpr auto kInputWidth = [](const auto& mlp) { return mlp.n_in(); };
 constexpr auto kOutputWidth = [](const auto& mlp) { return mlp.n_out(); };
 
@@ -431,6 +443,7 @@ void bind_mlp(py::module_& m) {
       .def("forward", &forward, arg("x"), arg("training") = false, arg("draw") = none)
       .def("backward", &backward, arg("dy"))
       .def("backward_step", &backward_step, arg("dy"), arg("optimizer"))
+      .def("update", &update, arg("grads"), arg("optimizer"))
       .def("vjp", &vjp, arg("x"), arg("dy"), arg("training") = false)
       .def("jacobian", &jacobian, arg("x"))
       .def("jvp", &jvp, arg("x"), arg("v"))

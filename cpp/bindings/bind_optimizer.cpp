@@ -136,6 +136,11 @@ py::object step(Optimizer& optimizer, const py::list& params, const py::list& gr
     pairs.push_back(pair);
   }
   if (overlapping(pairs)) return not_implemented();
+  // Which elements of a vector are weights is unknown.
+  const bool all_vectors = std::none_of(pairs.begin(), pairs.end(), [](const auto& p) {
+    return p.f32 ? p.f32->matrix : p.f64->matrix;
+  });
+  if (all_vectors && optimizer.spares_some()) return not_implemented();
   {
     const py::gil_scoped_release release;
     const std::lock_guard lock(optimizer.mutex());

@@ -11,7 +11,7 @@ from ._network import resolve, summary
 from ._network.derivatives import Derivatives
 from ._network.fold import fold
 from ._network.inputs import dense, inputs, numbers
-from ._network.model import EpochSequence, empty, register
+from ._network.model import EpochSequence, claim, empty, register
 from ._network.predictor import predictor
 from ._training import arguments, custom, seeds, session
 from ._validate import accepted
@@ -444,7 +444,7 @@ class MLP(Derivatives, Exports):
         if type(core) is not NativeLoss or owner is not self._self:
             loss = as_loss(loss)
             arguments.check_optimizer(optimizer)
-            arguments.claim(self, optimizer)
+            claim(self, optimizer)
             core = loss.core
         if optimizer._schedule is not None:
             optimizer._set_lr()

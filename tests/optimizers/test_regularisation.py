@@ -270,8 +270,11 @@ def trained(name, dtype):
     mlp.fit(
         x, y, loss=fm.MSE(), optimizer=opt, epochs=1, batch_size=300, progress=False
     )
-    # Also take a step on arrays, which are divided among threads as well.
-    opt.step(mlp.params, np.linspace(-1, 1, mlp.n_params).astype(dtype))
+    # Also take steps with given gradients, which are divided among threads as well.
+    grads = np.linspace(-1, 1, mlp.n_params).astype(dtype)
+    opt.step(mlp, grads)
+    opt.decay = "all"
+    opt.step(mlp.params, grads)
     return mlp.params.tobytes() + opt.ema_params[0].tobytes()
 
 

@@ -129,6 +129,9 @@ class Mlp {
   // Calls backward and updates the parameters with the resulting gradient. Throws
   // Diverged if the gradient is not finite, and whatever backward throws.
   void backward_step(const T* dy, Index rows, Optimizer& optimizer);
+  // Updates the parameters with a gradient (n_params). Throws Diverged if it is not
+  // finite.
+  void update(const T* grads, Optimizer& optimizer);
   void vjp(T* y, T* dx, T* grads, const T* x, const T* dy, Index rows,
            bool training = false);
 

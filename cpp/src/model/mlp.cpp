@@ -261,6 +261,29 @@ void Mlp<T>::backward_step(const T* dy, Index rows, Optimizer& optimizer) {
 }
 
 template <class T>
+void Mlp<T>::update(const T* grads, Optimizer& optimizer) {
+  const std::lock_guard optimizer_lock(optimizer.mutex());
+  const std::unique_lock lock(impl_->mutex);
+  Impl& impl = *impl_;
+  const Index n = n_params();
+  if (!kernels<T>().all_finite(grads, n, 1, n)) {
+    throw Diverged("grads must be finite: the step " +
+                   std::to_string(optimizer.step_count() + 1) + " was not taken");
+  }
+  typename Impl::PassArgs args = {};
+  impl.set_update(args, optimizer);
+  // The approximate number of operations for one parameter in an Adam update.
+  constexpr double kFlopsPerParameter = 15;
+  const TeamPlan plan =
+      plan_team(kFlopsPerParameter * static_cast<double>(n), n / kCacheLine<T>);
+  run_team(plan, [&](const Team& team) {
+    detail::update_parameters(team, impl.net, args, grads, 0.0);
+  });
+  impl.kept_rows = 0;  // the parameters have changed
+  optimizer.end_step();
+}
+
+template <class T>
 Index Mlp<T>::forward_rows() const {
   return impl_->kept_rows;
 }

@@ -297,6 +297,9 @@ class Mlp:
     def backward_step(
         self, dy: object, optimizer: Optimizer
     ) -> NotImplementedType | None: ...
+    def update(
+        self, grads: object, optimizer: Optimizer
+    ) -> NotImplementedType | None: ...
     def vjp(
         self, x: object, dy: object, training: bool = False
     ) -> tuple[_Array, _Array, _Array] | NotImplementedType: ...

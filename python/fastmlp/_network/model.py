@@ -334,6 +334,17 @@ class Model:
         self.core.training_state = training_state
 
 
+def claim(mlp: Model, optimizer: Any) -> None:
+    """Bind the optimiser to this model; refuse it if it has trained another model."""
+    if optimizer._owner not in (None, mlp._self) and optimizer.step_count > 0:
+        raise ValueError(
+            "optimizer has trained another model and holds state for that model; "
+            "create a new optimizer, or call optimizer.reset() before it trains this "
+            "model"
+        )
+    optimizer._owner = mlp._self
+
+
 # Attributes that are not pickled, because `_build` sets them.
 _DERIVED = frozenset(
     (

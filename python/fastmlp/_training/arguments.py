@@ -40,17 +40,6 @@ def check_optimizer(optimizer: object, *, solvers: bool = False) -> None:
     )
 
 
-def claim(mlp: Model, optimizer: Optimizer | Solver) -> None:
-    """Bind the optimiser to this model; refuse it if it has trained another model."""
-    if optimizer._owner not in (None, mlp._self) and optimizer.step_count > 0:
-        raise ValueError(
-            "optimizer has trained another model and holds state for that model; "
-            "create a new optimizer, or call optimizer.reset() before it trains this "
-            "model"
-        )
-    optimizer._owner = mlp._self
-
-
 def rows_and_weight(
     mlp: Model, x: object, sample_weight: object, where: str = ""
 ) -> tuple[Inputs, Array | None]:

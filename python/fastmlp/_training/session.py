@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _validate
 from .._network.inputs import is_sparse
+from .._network.model import claim
 from ..callbacks import Run
 from ..callbacks._base import as_callbacks
 from ..losses import as_loss
@@ -219,7 +220,7 @@ def fit(
         listener=session.listener,
         cursor=cursor,
     )
-    arguments.claim(mlp, optimizer)
+    claim(mlp, optimizer)
     session.train(runner, evaluator, progress, own_orders=seed is None)
     return session.history
 

@@ -28,8 +28,8 @@ l1 : float
     with sign(0) = 0, in addition to weight decay. ``maximize`` does not negate it.
 decay : {"all", "weights"}
     Parameters that ``weight_decay`` and ``l1`` apply to: "weights" excludes biases and
-    the parameters of norm layers; in `Optimizer.step` it excludes arrays of fewer than
-    two dimensions.
+    the parameters of norm layers. In `Optimizer.step` it needs a model, or arrays of
+    which those with fewer than two dimensions are excluded.
 ema : float, optional
     Decay d, above 0 and below 1, of an exponential moving average a of the parameters:
     a ← θ after the first step, then a ← a + (1 - d) (θ - a) after each step; see

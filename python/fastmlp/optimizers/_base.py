@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from .. import _core, _validate
+from .._network.model import claim, is_model
 from .._validate import hints
 from ..schedules import ReduceOnPlateau, Schedule
 from ._hyperparameters import (
@@ -270,32 +271,70 @@ class Optimizer:
     # Steps and state ----------------------------------------------------------------
 
     def step(
-        self, params: Array | Sequence[Array], grads: Array | Sequence[Array]
+        self, params: MLP | Array | Sequence[Array], grads: Array | Sequence[Array]
     ) -> None:
         """Take one step, in place.
 
         Parameters
         ----------
-        params : ndarray or sequence of ndarrays
-            Parameters to update: float32 or float64, C-contiguous, writeable; they are
-            never converted. The first step fixes their number, sizes and dtypes.
+        params : MLP, ndarray or sequence of ndarrays
+            Parameters to update: a model, or arrays of float32 or float64,
+            C-contiguous, writeable; they are never converted. The first step fixes
+            their number, sizes and dtypes.
         grads : ndarray or sequence of ndarrays
-            Gradients with the dtypes and shapes of the parameters, C-contiguous.
+            Gradients with the dtypes and shapes of the parameters, C-contiguous; for a
+            model, one array of the dtype and shape of ``mlp.params``, as
+            `fastmlp.MLP.value_and_grad` returns it.
 
         Raises
         ------
+        DivergenceError
+            If the gradient for a model is not finite.
         TypeError, ValueError
-            If the arrays cannot be used without conversion; they are then left
+            If the arrays cannot be used without conversion, the optimiser belongs to
+            another model, or weights cannot be told from biases, because
+            ``decay="weights"`` and all arrays are 1-D. Everything is then left
             unchanged.
+
+        Notes
+        -----
+        A step of ``mlp`` and a step of ``mlp.params`` are the same, except that only
+        the former knows which parameters are weights, which ``decay="weights"`` needs.
+        The former also waits until other threads have finished using the model.
         """
         if self._schedule is not None:
             self._set_lr()
         if type(params) is np.ndarray and type(grads) is np.ndarray:
             params, grads = [params], [grads]
         elif type(params) is not list or type(grads) is not list:
+            if is_model(params):
+                self._step_model(params, grads)
+                return
             params, grads = _lists(params, grads)
         if self.core.step(params, grads) is NotImplemented:
-            _validate.accepted(self.core.step(*_flat(params, grads)))
+            flat = _flat(params, grads)
+            self._check_decay(flat[0])
+            _validate.accepted(self.core.step(*flat))
+
+    def _step_model(self, mlp: Any, grads: object) -> None:
+        claim(mlp, self)
+        if mlp.core.update(grads, self.core) is NotImplemented:
+            shape = mlp.params.shape
+            array = _validate.exact("grads", grads, mlp.dtype, shape, writeable=False)
+            mlp._check_apart("grads", array)
+            _validate.accepted(mlp.core.update(array, self.core))
+
+    def _check_decay(self, params: Sequence[Array]) -> None:
+        """Refuse vectors if only weights decay: which elements those are is unknown."""
+        if self.decay == "all" or not (self.weight_decay or self.l1):
+            return
+        if all(param.ndim < 2 for param in params):
+            raise ValueError(
+                "params must be a model, or hold an array of two dimensions, because "
+                "decay='weights' spares biases, and which numbers of a 1-D array are "
+                "weights is unknown: write step(mlp, grads), or pass decay='all' to "
+                "the optimizer"
+            )
 
     def reset(self) -> None:
         """Forget all steps and their state; the hyperparameters stay.

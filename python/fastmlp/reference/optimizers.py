@@ -221,15 +221,25 @@ class Optimizer:
         self.slots: list[dict[str, Array]] = []
 
     def step(
-        self, params: Array | Sequence[Array], grads: Array | Sequence[Array]
+        self, params: MLP | Array | Sequence[Array], grads: Array | Sequence[Array]
     ) -> None:
-        """Update one array, or several, with gradients of the same shapes.
+        """Update a model, one array, or several, with gradients of the same shapes.
 
-        Raises ValueError, and changes nothing, if ``params`` and ``grads`` differ in
-        number or shapes, or if ``params`` differ from those of the first step.
+        The gradient of a model is that of ``mlp.params``. Raises ValueError, and
+        changes nothing, if ``params`` and ``grads`` differ in number or shapes, if
+        ``params`` differ from those of the first step, or if ``decay="weights"`` but
+        no array is known to hold weights.
         """
-        params = [params] if isinstance(params, np.ndarray) else params
         grads = [grads] if isinstance(grads, np.ndarray) else grads
+        if not isinstance(params, (np.ndarray, list, tuple)):
+            model: Any = params
+            self._step([model.params], grads, [model._parts()])
+            return
+        params = [params] if isinstance(params, np.ndarray) else params
+        decays = self.l1 != 0 or getattr(self, "weight_decay", 0.0) != 0
+        vectors = all(p.ndim < 2 for p in params)
+        if decays and vectors and self.decay == "weights":
+            raise ValueError("decay='weights' needs a model or an array of weights")
         self._step(params, grads, [[(..., p.ndim > 1)] for p in params])
 
     def _step(

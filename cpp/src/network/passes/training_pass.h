@@ -10,6 +10,7 @@
 #include "network/passes/diagnosis.h"
 #include "network/passes/pass_args.h"
 #include "network/passes/tile_rows.h"
+#include "network/passes/update.h"
 #include "network/passes/workspace.h"
 #include "threading/parallel.h"
 
@@ -112,7 +113,9 @@ class Pass {
       }
       if (!args_.optimizer) return;
       team.barrier();
-      if (std::isfinite(mean) && gradient_is_finite()) update(team);
+      if (std::isfinite(mean) && gradient_is_finite()) {
+        update_parameters(team, net_, args_, args_.grads, decay_);
+      }
     });
     return value;
   }
@@ -438,41 +441,6 @@ class Pass {
       finite = finite && mine_finite;
     }
     if (!finite) finite_.store(false, std::memory_order_relaxed);
-  }
-
-  void update(const Team& team) {
-    const Optimizer& optimizer = *args_.optimizer;
-    if (optimizer.clips_by_norm()) {
-      const Range chunks = team.share(square_chunks(net_.n_params));
-      optimizer.sum_squares(*args_.slots, args_.grads, chunks.begin, chunks.end);
-      team.barrier();
-    }
-    const double clip_scale = optimizer.clip_scale();
-    const Range mine = team.share(net_.n_params, kCacheLine<T>);
-    const auto save = [&](T* to, const T* from) {
-      if (to) std::copy(from + mine.begin, from + mine.end, to + mine.begin);
-    };
-    save(args_.saved.params, params_);
-    for (size_t i = 0; i < kMaxSlots; ++i) {
-      save(args_.saved.slots[i], args_.slots->slot[i].data());
-    }
-    const auto apply = [&](Index begin, Index end, bool decayed, double l2) {
-      begin = std::max(begin, mine.begin);
-      end = std::min(end, mine.end);
-      if (begin >= end) return;
-      optimizer.apply(*args_.slots, args_.params_to_update, args_.grads, begin, end,
-                      clip_scale, decayed, l2);
-    };
-    const bool all = !optimizer.spares_some();
-    if (all && decay_ == 0.0) return apply(mine.begin, mine.end, true, 0.0);
-    for (const OpPlan& op : net_.ops) {
-      const bool dense = op.is_dense();
-      if (op.weight >= 0) {
-        apply(op.weight, op.weight + op.weight_size, all || dense,
-              dense ? decay_ : 0.0);
-      }
-      if (op.bias >= 0) apply(op.bias, op.bias + op.n_out, all, 0.0);
-    }
   }
 
   const NetworkPlan& net_;
