@@ -22,6 +22,13 @@ double power(double x, int64_t n) {
   return result;
 }
 
+// The term that keeps a denominator above 0 in T: without it, the step for a gradient of
+// 0 would be 0 / 0.
+template <class T>
+T epsilon(const OptimizerConfig& c) {
+  return std::max(static_cast<T>(c.eps), std::numeric_limits<T>::min());
+}
+
 // Each kind of optimiser has a struct that computes its kernel's scalars at a given
 // step, counted from 1, and tells which slots a configuration uses and their initial
 // value.
@@ -48,7 +55,7 @@ struct Adagrad {
   template <class T>
   static AdagradArgs<T> args(const OptimizerConfig& c, int64_t step, double l2) {
     const double lr = c.lr / (1 + static_cast<double>(step - 1) * c.lr_decay);
-    return {static_cast<T>(lr), static_cast<T>(c.eps),
+    return {static_cast<T>(lr), epsilon<T>(c),
             static_cast<T>(c.weight_decay + l2), c.maximize,
             c.eps_mode == EpsMode::inside};
   }
@@ -63,7 +70,7 @@ struct Rmsprop {
     return {static_cast<T>(c.lr),
             static_cast<T>(c.alpha),
             static_cast<T>(1 - c.alpha),
-            static_cast<T>(c.eps),
+            epsilon<T>(c),
             static_cast<T>(c.momentum),
             static_cast<T>(c.weight_decay + l2),
             c.maximize,
@@ -88,7 +95,7 @@ struct Adam {
             static_cast<T>(1 - c.beta1),
             static_cast<T>(c.beta2),
             static_cast<T>(1 - c.beta2),
-            static_cast<T>(c.eps),
+            epsilon<T>(c),
             static_cast<T>(1 / correction2),
             static_cast<T>(hat ? 1.0 : 1 / std::sqrt(correction2)),
             static_cast<T>((c.decoupled ? 0.0 : c.weight_decay) + l2),
@@ -106,7 +113,7 @@ struct Adamax {
             static_cast<T>(c.beta1),
             static_cast<T>(1 - c.beta1),
             static_cast<T>(c.beta2),
-            static_cast<T>(c.eps),
+            epsilon<T>(c),
             static_cast<T>(c.weight_decay + l2),
             c.maximize};
   }

@@ -294,7 +294,8 @@ class Solver:
         # The state is loaded into a new core, which replaces the old one on success.
         other = type(self).__new__(type(self))
         other._make(**hyper)
-        core: dict[str, Any] = {"step": _validate.count("state['step']", step, 0)}
+        most = _validate.MOST_STEPS
+        core: dict[str, Any] = {"step": _validate.count("state['step']", step, 0, most)}
         core["evaluations"] = 0
         if len(slots) > 1:
             raise ValueError(

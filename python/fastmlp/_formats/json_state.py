@@ -227,7 +227,8 @@ def text(where: str, value: object) -> str:
 
 def whole(where: str, value: object, bits: int, minimum: int = 0) -> int:
     """Return the value; raise an error unless it is an int in [minimum, 2**bits)."""
-    number = _validate.count(where, value, minimum)
+    number = _validate.count(where, value, minimum, None)
     if number >= 2**bits:
-        raise ValueError(f"{where} must be below 2**{bits}, got {number}")
+        got = _validate.shown(number)
+        raise ValueError(f"{where} must be below 2**{bits}, got {got}")
     return number

@@ -13,7 +13,7 @@ from .. import _validate
 def generator(seed: Any) -> np.random.Generator:
     """Return a generator for any seed that default_rng takes, except bools."""
     if _is_int(seed) or isinstance(seed, np.bool_):
-        seed = _validate.count("seed", seed, 0)
+        seed = _validate.count("seed", seed, 0, None)
     try:
         return np.random.default_rng(seed)
     except (TypeError, ValueError) as error:
@@ -28,9 +28,10 @@ def key(seed: object) -> int:
     """Return the 64 bits that determine the sample orders of all epochs."""
     if not _is_int(seed):
         return int(generator(seed).integers(2**63))
-    number = _validate.count("seed", seed, 0)
+    number = _validate.count("seed", seed, 0, None)
     if number >= 2**64:
-        raise ValueError(f"seed must be below 2**64, got {number}")
+        got = _validate.shown(number)
+        raise ValueError(f"seed must be below 2**64, got {got}")
     return number
 
 

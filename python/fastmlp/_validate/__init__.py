@@ -82,6 +82,8 @@ def describe(value: object) -> str:
     """Return a short description of a value, for error messages."""
     if isinstance(value, np.ndarray):
         return f"a {value.dtype} array of shape {value.shape}"
+    if type(value) is int:
+        return f"{shown(value)} (int)"
     if value is None or isinstance(value, (bool, numbers.Number, np.generic)):
         return f"{value!r} ({type(value).__name__})"
     if isinstance(value, str):
@@ -97,8 +99,15 @@ def describe(value: object) -> str:
     return f"a {type(value).__name__}"
 
 
-def count(name: str, value: object, minimum: int) -> int:
-    """Return an int of at least ``minimum``; accept NumPy's integers, but not bools."""
+# The largest number of steps that a stored state may hold: the count cannot overflow.
+MOST_STEPS = 2**62
+
+# The largest number that the core can hold as a count.
+MOST = 2**63 - 1
+
+
+def count(name: str, value: object, minimum: int, maximum: int | None = MOST) -> int:
+    """Return an int within bounds; accept NumPy's integers, but not bools."""
     if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an int, got {describe(value)}")
     try:
@@ -106,8 +115,17 @@ def count(name: str, value: object, minimum: int) -> int:
     except TypeError:
         raise TypeError(f"{name} must be an int, got {describe(value)}") from None
     if number < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {number}")
+        raise ValueError(f"{name} must be at least {minimum}, got {shown(number)}")
+    if maximum is not None and number > maximum:
+        raise ValueError(f"{name} must be at most {maximum}, got {shown(number)}")
     return number
+
+
+def shown(number: int) -> str:
+    """Return an int as text; a long one, which Python may refuse to print, in short."""
+    if abs(number) < 10**20:
+        return str(number)
+    return f"an int of {number.bit_length()} bits"
 
 
 def real(
@@ -122,10 +140,17 @@ def real(
     """Return a finite number within bounds.
 
     ``open_low`` and ``open_high`` exclude the bounds ``low`` and ``high`` themselves.
+    An array or tensor without axes is taken as its number.
     """
+    given = value
+    if getattr(value, "shape", None) == () and not isinstance(value, np.generic):
+        value = numeric(name, value)[()]
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number, got {describe(value)}")
-    number = float(value)
+        raise TypeError(f"{name} must be a number, got {describe(given)}")
+    try:
+        number = float(value)
+    except OverflowError:  # an int or a fraction that no float can hold
+        number = math.inf if value > 0 else -math.inf
     too_low = number <= low if open_low else number < low
     too_high = number >= high if open_high else number > high
     if too_low or too_high or not math.isfinite(number):

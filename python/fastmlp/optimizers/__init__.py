@@ -8,7 +8,9 @@ Libraries disagree on the position of ε in a denominator with a mean square v.
 ``eps_mode`` chooses it: "outside" means √v + ε (torch; the default), and "inside" means
 √(v + ε), or m̂ / √(v̂ + ε) for `Adam` and `AdamW`. `Adam` and `AdamW` also have "hat",
 the form without bias correction in the denominator, which Keras, TensorFlow and
-scikit-learn use ("ε hat" in section 2 of Kingma & Ba).
+scikit-learn use ("ε hat" in section 2 of Kingma & Ba). An ε below the smallest normal
+number of the parameters' dtype, such as 0, counts as that number (1.2e-38 in float32),
+so that the step for a gradient of 0 is 0, not NaN as in torch.
 
 The learning rate ``lr`` is a number ≥ 0, one of `fastmlp.schedules`, or a function of
 the step, an int that counts from 0. The function should depend on the step alone, and

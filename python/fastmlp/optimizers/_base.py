@@ -390,7 +390,7 @@ class Optimizer:
         # Load the values into a new core, and keep that core only if it accepts them.
         other = type(self).__new__(type(self))
         other._make(dict(hyper))
-        count = _validate.count("state['step']", step, 0)
+        count = _validate.count("state['step']", step, 0, _validate.MOST_STEPS)
         arrays = [_slot_arrays(i, slot) for i, slot in enumerate(slots)]
         other.core.load_state({"step": count, "slots": arrays})
         self.core = other.core

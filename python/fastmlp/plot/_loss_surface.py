@@ -189,7 +189,7 @@ def _components(walk: Array) -> tuple[Array, list[str]]:
 
 def _filtered(mlp: MLP, seed: int, index: int) -> Array:
     """Return a random direction, filter-normalised as `loss_surface` describes."""
-    rng = np.random.default_rng([_validate.count("seed", seed, 0), index])
+    rng = np.random.default_rng([_validate.count("seed", seed, 0, None), index])
     params = mlp.params.astype(np.float64)
     direction = np.zeros(len(params))
     for step in ops.steps(mlp):

@@ -43,6 +43,11 @@ def _gradient(param: Array, grad: Array, weight_decay: float, maximize: bool) ->
     return g if weight_decay == 0 else g + weight_decay * param
 
 
+def _normal(eps: float, param: Array) -> float:
+    """Return eps, raised to a normal number so that 0 / (0 + eps) is 0."""
+    return max(eps, float(np.finfo(param.dtype).smallest_normal))
+
+
 def _denominator(square: Array, eps: float, eps_mode: str) -> Array:
     if eps_mode == "inside":
         return np.sqrt(square + eps)
@@ -360,7 +365,7 @@ class Adagrad(Optimizer):
 
     def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
         adagrad_step(
-            param, slots["sum"], grad, self._rate, self.lr_decay, self.eps,
+            param, slots["sum"], grad, self._rate, self.lr_decay, _normal(self.eps, param),
             self._penalty(self.weight_decay), self.maximize, self.eps_mode,
             self.step_count,
         )
@@ -386,7 +391,7 @@ class RMSprop(Optimizer):
     def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
         rmsprop_step(
             param, slots["square_avg"], slots.get("momentum_buffer"),
-            slots.get("grad_avg"), grad, self._rate, self.alpha, self.eps,
+            slots.get("grad_avg"), grad, self._rate, self.alpha, _normal(self.eps, param),
             self.momentum, self._penalty(self.weight_decay), self.maximize,
             self.eps_mode,
         )
@@ -412,7 +417,7 @@ class Adam(Optimizer):
     def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
         adam_step(
             param, slots["exp_avg"], slots["exp_avg_sq"], slots.get("max_exp_avg_sq"),
-            grad, self._rate, *self.betas, self.eps,
+            grad, self._rate, *self.betas, _normal(self.eps, param),
             self._penalty(self.weight_decay), self.decoupled, self.maximize,
             self.eps_mode, self.step_count,
         )
@@ -441,5 +446,6 @@ class Adamax(Optimizer):
     def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
         adamax_step(
             param, slots["exp_avg"], slots["exp_inf"], grad, self._rate, *self.betas,
-            self.eps, self._penalty(self.weight_decay), self.maximize, self.step_count,
+            _normal(self.eps, param), self._penalty(self.weight_decay), self.maximize,
+            self.step_count,
         )

@@ -543,12 +543,9 @@ class ReplayBuffer:
 
     def _restore(self, state: dict[str, Any], extra: dict[str, Array]) -> None:
         """Load the transitions and counts of a state into this new buffer."""
-        counts = [_validate.count(f"state[{n!r}]", state[n], 0) for n in _COUNTS]
-        if max(counts) >= 2**64:
-            raise ValueError(
-                "state['added'] and state['drawn'] must be below 2**64, got "
-                f"{max(counts)}"
-            )
+        counts = [
+            _validate.count(f"state[{n!r}]", state[n], 0, 2**64 - 1) for n in _COUNTS
+        ]
         n = min(counts[0], self._capacity)
         links: tuple[Any, Any] = (None, None)
         if self._n_steps > 1:

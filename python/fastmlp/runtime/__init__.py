@@ -36,6 +36,9 @@ _asked = [[0]]
 _fits: list[object] = []
 _asking = Lock()
 
+# The core counts threads in a C int.
+_MOST_THREADS = 2**31 - 1
+
 
 def _limit() -> None:
     _core.set_num_threads(_asked[-1][0])
@@ -74,9 +77,9 @@ def set_num_threads(n: int) -> None:
     Raises
     ------
     TypeError, ValueError
-        If ``n`` is not an int ≥ 0.
+        If ``n`` is not an int from 0 to 2³¹ - 1.
     """
-    n = _validate.count("n", n, 0)
+    n = _validate.count("n", n, 0, _MOST_THREADS)
     with _asking:
         _core.set_num_threads(n)
         _asked[-1][0] = n
@@ -105,9 +108,9 @@ def threads(n: int) -> Iterator[None]:
     Raises
     ------
     TypeError, ValueError
-        If ``n`` is not an int ≥ 0.
+        If ``n`` is not an int from 0 to 2³¹ - 1.
     """
-    own = [_validate.count("n", n, 0)]
+    own = [_validate.count("n", n, 0, _MOST_THREADS)]
     with _asking:
         _core.set_num_threads(own[0])
         _asked.append(own)
