@@ -381,7 +381,7 @@ void dropout_(py::object h, py::object mask, py::object x, double p, uint64_t se
 void loss_rows_(py::object dpred, py::object row_loss, py::object pred,
                 py::object target, py::object row_scale, const std::string& loss,
                 double delta, double smoothing, py::object per_output,
-                py::object actions) {
+                py::object actions, std::optional<int64_t> ignored) {
   const LossKind kind = from_name<LossKind>(kLossNames, loss, "loss");
   by_dtype(pred, "pred", [&](auto t) {
     using T = decltype(t);
@@ -395,6 +395,7 @@ void loss_rows_(py::object dpred, py::object row_loss, py::object pred,
       what.per_output = PerOutput({p, p + n});
     }
     what.action = !actions.is_none();
+    what.ignored = ignored;
     const py::object y = what.action ? py::make_tuple(actions, target) : target;
     const auto targets = targets_of<T>(y, py::none(), what, m, n);
     if (!targets) {
@@ -628,7 +629,8 @@ void bind_kernels(py::module_ m) {
         arg("activation"));
   m.def("loss_rows", &loss_rows_, arg("dpred"), arg("row_loss"), arg("pred"),
         arg("target"), arg("row_scale"), arg("loss"), arg("delta") = 1.0,
-        arg("smoothing") = 0.0, arg("per_output") = none, arg("actions") = none);
+        arg("smoothing") = 0.0, arg("per_output") = none, arg("actions") = none,
+        arg("ignored") = none);
   bind_steps(m);
   m.def("layer_norm_forward", &layer_norm_forward_, arg("h"), arg("xhat"), arg("rstd"),
         arg("x"), arg("scale"), arg("shift"), arg("eps"), arg("centred") = true);

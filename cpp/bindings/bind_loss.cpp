@@ -1,4 +1,7 @@
+#include <pybind11/stl.h>
+
 #include <cmath>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -44,7 +47,8 @@ void bind_loss(py::module_& m) {
   new_class<Loss>(m, "Loss")
       .def(py::init([](const std::string& kind, double delta,
                        const std::string& reduction, double smoothing,
-                       std::vector<double> per_output, bool action, double scale) {
+                       std::vector<double> per_output, bool action, double scale,
+                       std::optional<int64_t> ignored) {
              if (!std::isfinite(scale) || scale <= 0)
                throw py::value_error("scale must be finite and positive, got " +
                                      detail::in_full(scale));
@@ -54,11 +58,12 @@ void bind_loss(py::module_& m) {
                          smoothing,
                          PerOutput(std::move(per_output)),
                          action,
-                         scale};
+                         scale,
+                         ignored};
            }),
            arg("kind"), arg("delta") = 1.0, arg("reduction") = "mean",
            arg("smoothing") = 0.0, arg("per_output") = py::tuple(),
-           arg("action") = false, arg("scale") = 1.0)
+           arg("action") = false, arg("scale") = 1.0, arg("ignored") = py::none())
       .def_property_readonly("kind",
                              [](const Loss& l) { return to_name(kLossNames, l.kind); })
       .def_readonly("delta", &Loss::delta)
@@ -68,6 +73,7 @@ void bind_loss(py::module_& m) {
           [](const Loss& l) { return py::tuple(py::cast(l.per_output.values())); })
       .def_readonly("action", &Loss::action)
       .def_readonly("scale", &Loss::scale)
+      .def_readonly("ignored", &Loss::ignored)
       .def_property_readonly(
           "reduction",
           [](const Loss& l) { return to_name(kReductionNames, l.reduction); })

@@ -1,6 +1,8 @@
 #include "fastmlp/loss.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -56,6 +58,38 @@ void check_loss(const Loss& loss, Index n_out) {
                               " for " + std::to_string(n_out) + " outputs");
 }
 
+// Throws if a finite parameter is infinite in T.
+template <class T>
+void check_parameters(const Loss& loss) {
+  const auto check = [](double value) {
+    if (std::abs(value) <= static_cast<double>(std::numeric_limits<T>::max())) return;
+    throw std::invalid_argument("loss: its parameter " + detail::in_full(value) +
+                                " is too large for predictions of this dtype");
+  };
+  check(loss.delta);
+  for (const double value : loss.per_output.values()) check(value);
+}
+
+// The parameter of a loss in T. A positive one stays positive, because losses divide by
+// it.
+template <class T>
+T parameter(const Loss& loss) {
+  const T given = static_cast<T>(loss.delta);
+  return loss.delta > 0 ? std::max(given, std::numeric_limits<T>::min()) : given;
+}
+
+template <class T, class Bad>
+void refuse_values(const T* values, Index rows, Index width, const char* wanted,
+                   Bad bad) {
+  bool any = false;
+  for (Index i = 0; i < rows * width; ++i) any |= bad(values[i]);
+  if (!any) return;
+  const T* const first = std::find_if(values, values + rows * width, bad);
+  throw std::invalid_argument(std::string("y must hold ") + wanted + ", got " +
+                              detail::in_full(static_cast<double>(*first)) +
+                              " in row " + std::to_string((first - values) / width));
+}
+
 }  // namespace
 
 PerOutput::PerOutput(std::vector<double> values)
@@ -65,6 +99,7 @@ template <class T>
 void check_targets(const Loss& loss, const Targets<T>& targets, Index rows,
                    Index n_out) {
   check_loss(loss, n_out);
+  check_parameters<T>(loss);
   if (!targets.values && (loss.action || !targets.labels)) {
     throw std::invalid_argument("y must hold the targets, but they are missing");
   }
@@ -79,12 +114,35 @@ void check_targets(const Loss& loss, const Targets<T>& targets, Index rows,
   }
   for (Index r = 0; r < rows; ++r) {
     if (targets.labels[r] >= 0 && targets.labels[r] < n_out) continue;
+    if (loss.ignored && targets.labels[r] == *loss.ignored) continue;
     throw std::invalid_argument(
         std::string("y: the ") + (loss.action ? "action " : "label ") +
         std::to_string(targets.labels[r]) + " in row " + std::to_string(r) +
         " is out of range for " + std::to_string(n_out) +
         (loss.action ? " actions" : " classes") + " (0 to " +
         std::to_string(n_out - 1) + ")");
+  }
+}
+
+template <class T>
+void check_target_values(const Loss& loss, const Targets<T>& targets, Index rows,
+                         Index n_out) {
+  const T* const y = targets.values;
+  const Index width = target_width(loss, n_out);
+  const auto no_probability = [](T v) { return (v < T(0)) | (v > T(1)); };
+  if (!y) return;
+  switch (loss.kind) {
+    case LossKind::cross_entropy:
+    case LossKind::binary_cross_entropy:
+      return refuse_values(y, rows, width, "probabilities from 0 to 1", no_probability);
+    case LossKind::hinge:
+      return refuse_values(y, rows, width, "only -1 and 1 for Hinge",
+                           [](T v) { return (v != T(1)) & (v != T(-1)) & (v == v); });
+    case LossKind::poisson:
+      return refuse_values(y, rows, width, "non-negative counts for Poisson",
+                           [](T v) { return v < T(0); });
+    default:
+      return;
   }
 }
 
@@ -133,9 +191,13 @@ double weighted_sum(const T* row_loss, const T* weights, const int64_t* order,
 template <class T>
 void loss_rows(const Loss& loss, T* dpred, T* row_loss, const T* pred, const T* target,
                const int64_t* labels, const T* row_scale, Index rows, Index n_out) {
-  const LossArgs<T> args = {loss.kind, static_cast<T>(loss.delta),
-                            static_cast<T>(loss.smoothing), loss.per_output.data<T>(),
-                            loss.action};
+  const LossArgs<T> args = {loss.kind,
+                            parameter<T>(loss),
+                            static_cast<T>(loss.smoothing),
+                            loss.per_output.data<T>(),
+                            loss.action,
+                            loss.ignored.has_value(),
+                            loss.ignored.value_or(0)};
   kernels<T>().loss_rows(args, dpred, n_out, row_loss, pred, n_out, target,
                          target_width(loss, n_out), labels, row_scale, rows, n_out);
 }
@@ -144,6 +206,7 @@ template <class T>
 double loss_value_and_grad(const Loss& loss, T* dpred, const T* pred,
                            const Targets<T>& targets, Index rows, Index n_out) {
   check_targets(loss, targets, rows, n_out);
+  check_target_values(loss, targets, rows, n_out);
   const AlignedBuffer<T> buffer(2 * rows);
   T* row_loss = buffer.data();
   T* row_scale = row_loss + rows;
@@ -161,6 +224,7 @@ double loss_value_and_grad(const Loss& loss, T* dpred, const T* pred,
 
 #define FASTMLP_INSTANTIATE(T)                                                      \
   template void check_targets(const Loss&, const Targets<T>&, Index, Index);        \
+  template void check_target_values(const Loss&, const Targets<T>&, Index, Index);  \
   template double loss_normalizer(const Loss&, const Targets<T>&, const int64_t*,   \
                                   Index, Index);                                    \
   template double sum_of_weights(const T*, const int64_t*, Index);                  \

@@ -287,7 +287,9 @@ def _weights(sample_weight: object, rows: int) -> Array:
     dtype = np.dtype(np.float64)
     if sample_weight is None:
         return np.ones(rows)
-    return _validate.weights("sample_weight", sample_weight, dtype, rows)
+    return _validate.weights(
+        "sample_weight", sample_weight, dtype, rows, relative=True
+    )
 
 
 def _mean(values: Array, sample_weight: object) -> float:
@@ -373,10 +375,10 @@ def _metric(name: str, item: object, loss: Loss) -> Measure:
     options: dict[str, Any] = {}
     if item is accuracy:
         options = dict(_ANSWERS.get(kind, {}))
-    own = item in METRICS.values()
+    own = any(item is metric for metric in METRICS.values())
     if own and getattr(loss.core, "action", False):
         raise ValueError(f"metrics: {name!r} is not defined for the loss {loss!r}")
-    return Measure(name, item, options, own, kind)
+    return Measure(name, item, options, own, loss)
 
 
 class Measure:
@@ -388,10 +390,14 @@ class Measure:
         function: Callable[..., Any],
         options: dict[str, Any],
         own: bool,
-        kind: str,
+        loss: Loss,
     ) -> None:
         self._name, self._function, self._options = name, function, options
-        self._own, self._kind = own, kind
+        self._own = own
+        # Kind of the loss, and the label of rows without a label.
+        self._kind, self._ignored = "", None
+        if loss.core is not None:
+            self._kind, self._ignored = loss.core.kind, loss.core.ignored
         self._weighted = own or _takes_weights(function)
 
     @property
@@ -410,11 +416,24 @@ class Measure:
                 f"metrics: {self._name!r} is not defined for class labels; use "
                 "'accuracy'"
             )
+        of_classes = self._kind in _ANSWERS or _marks_classes(target)
+        if self._function is accuracy and not of_classes:
+            raise ValueError(
+                f"metrics: {self._name!r} needs class labels, 0 and 1, -1 and 1, or "
+                "class probabilities as targets, but these are other real numbers; "
+                "use 'r2' or 'mae'"
+            )
 
     def __call__(self, pred: Array, target: Any, weight: Array | None) -> float:
         """Return the metric for checked outputs and targets."""
         if self._own and self._kind == "gaussian_nll":
             pred = pred[:, : pred.shape[1] // 2]  # the means, without the variances
+        if self._own and self._ignored is not None and target.ndim == 1:
+            kept = target != self._ignored
+            if not kept.any():
+                return math.nan
+            pred, target = pred[kept], target[kept]
+            weight = None if weight is None else weight[kept]
         if self._weighted and weight is not None:
             options = {**self._options, "sample_weight": weight}
         else:
@@ -436,6 +455,19 @@ _ANSWERS: dict[str, dict[str, Any]] = {
     "binary_cross_entropy": {"kind": "binary", "threshold": 0.0},
     "hinge": {"kind": "binary", "threshold": 0.0},
 }
+
+
+def _marks_classes(target: Any) -> bool:
+    """Tell whether targets may be labels, binary, or the probabilities of classes."""
+    if not isinstance(target, np.ndarray) or target.dtype.kind in "iub":
+        return True
+    if np.isin(target, (-1, 0, 1)).all():
+        return True
+    alone = target.ndim < 2 or target.shape[1] == 1
+    if alone or not (target >= 0).all():
+        return False
+    total = target.sum(axis=1, dtype=np.float64)
+    return bool((abs(total - 1) <= _validate.PROBABILITY_SLACK).all())
 
 
 def _takes_weights(function: Any) -> bool:

@@ -329,7 +329,7 @@ class MLP(Derivatives, Exports):
         if not isinstance(loss, Loss):
             loss = as_loss(loss)
         if sample_weight is not None:
-            sample_weight = self._checked_weights(sample_weight)
+            sample_weight = self._checked_weights(sample_weight, loss.core)
         if loss.core is None:
             return custom.value_and_grad(self, x, y, loss, sample_weight, training)
         result = self.core.value_and_grad(x, y, loss.core, sample_weight, training)
@@ -384,7 +384,7 @@ class MLP(Derivatives, Exports):
                 f"got {loss!r}"
             )
         if sample_weight is not None:
-            sample_weight = self._checked_weights(sample_weight)
+            sample_weight = self._checked_weights(sample_weight, None)
         result = self.core.per_sample_grads(x, y, loss.core, sample_weight)
         if result is NotImplemented:
             rows, target, weight = arguments.batch(self, x, y, loss, sample_weight)
@@ -444,12 +444,14 @@ class MLP(Derivatives, Exports):
         if type(core) is not NativeLoss or owner is not self._self:
             loss = as_loss(loss)
             arguments.check_optimizer(optimizer)
+            if owner is not self._self:  # once for each optimiser
+                arguments.check_output(self, loss)
             claim(self, optimizer)
             core = loss.core
         if optimizer._schedule is not None:
             optimizer._set_lr()
         if sample_weight is not None:
-            sample_weight = self._checked_weights(sample_weight)
+            sample_weight = self._checked_weights(sample_weight, core)
         if core is None:
             return custom.train_step(
                 self, x, y, as_loss(loss), optimizer, sample_weight
@@ -497,7 +499,7 @@ class MLP(Derivatives, Exports):
         if not isinstance(loss, Loss):
             loss = as_loss(loss)
         if sample_weight is not None:
-            sample_weight = self._checked_weights(sample_weight)
+            sample_weight = self._checked_weights(sample_weight, loss.core)
         core = loss.core
         if core is None:
             return custom.evaluate(self, x, y, loss, sample_weight)
@@ -561,9 +563,8 @@ class MLP(Derivatives, Exports):
             Number of passes over all samples; may be 0.
         batch_size : int, optional
             Number of samples per step. The last step of an epoch takes the samples that
-            remain, which may be fewer. ``batch_size`` is required, with two exceptions:
-            it must be left out if x yields batches, and may be left out for a solver,
-            which takes all samples at once.
+            remain, which may be fewer. None is 32, except that a solver takes all
+            samples at once. It must be left out if x yields batches.
         shuffle : bool
             Whether each epoch takes the samples in a new random order. If x yields
             batches, they are always used in the order in which they come.
@@ -677,8 +678,11 @@ class MLP(Derivatives, Exports):
         self.core.interpolate(other.core, tau)
         return self
 
-    def _checked_weights(self, sample_weight: object) -> Array:
-        return _validate.weights("sample_weight", sample_weight, self.dtype)
+    def _checked_weights(self, sample_weight: object, loss: _core.Loss | None) -> Array:
+        relative = loss is not None and loss.reduction == "mean"
+        return _validate.weights(
+            "sample_weight", sample_weight, self.dtype, relative=relative
+        )
 
     # Copies and text ----------------------------------------------------------------
 

@@ -63,14 +63,6 @@ def test_normalisations_with_a_width(layer):
         layer(64)
 
 
-def test_batch_size_left_out():
-    mlp = fm.MLP([4, 1], seed=0)
-    before = mlp.params.copy()
-    with pytest.raises(TypeError, match=r"^batch_size must be an int .* of Adam"):
-        mlp.fit(X, X[:, :1], loss=fm.MSE(), optimizer=fm.Adam(), epochs=1)
-    np.testing.assert_array_equal(mlp.params, before)
-
-
 def test_epsilon_greedy_with_a_seed():
     with pytest.raises(TypeError, match=r"^rng must be a numpy.random.Generator"):
         fm.rl.epsilon_greedy(np.zeros(2), 0.1, 0)

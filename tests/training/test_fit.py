@@ -270,7 +270,6 @@ BAD_OPTIONS = [
     ({"epochs": 2.0}, TypeError, "^epochs must be an int"),
     ({"epochs": True}, TypeError, "^epochs must be an int"),
     ({"batch_size": 0}, ValueError, "^batch_size must be at least 1"),
-    ({"batch_size": None}, TypeError, "^batch_size must be an int"),
     ({"shuffle": 1}, TypeError, "^shuffle must be True or False"),
     ({"progress": 1}, TypeError, "^progress must be True or False"),
     ({"seed": -1}, ValueError, "^seed must be at least 0"),
@@ -304,8 +303,18 @@ def test_bad_options(options, error, words):
 def test_settings_of_fit_are_keyword_only():
     with pytest.raises(TypeError, match="positional"):
         toy_mlp().fit(*toy_data(ROWS), fm.MSE())
-    with pytest.raises(TypeError, match="batch_size"):
-        toy_mlp().fit(*toy_data(ROWS), loss=fm.MSE(), optimizer=fm.Adam(), epochs=1)
+
+
+def test_the_batch_size_is_32_if_it_is_left_out():
+    results = []
+    for options in ({}, {"batch_size": None}, {"batch_size": 32}):
+        mlp, optimizer = toy_mlp(), fm.Adam()
+        mlp.fit(
+            *toy_data(ROWS), loss=fm.MSE(), optimizer=optimizer, epochs=2, **options
+        )
+        results.append((mlp.params.tobytes(), optimizer.step_count))
+    assert results[0] == results[1] == results[2]
+    assert results[0][1] == 2 * -(-ROWS // 32)
 
 
 def test_divergence_says_where_and_keeps_what_was_good():

@@ -65,6 +65,10 @@ struct LossArgs {
   // all 1); for binary_cross_entropy and quantile they are used in place of delta.
   const T* per_output = nullptr;
   bool action = false;  // see KernelTable::loss_rows
+  // cross_entropy: whether rows with the label `ignored`, which may be any number, have
+  // no loss.
+  bool ignores = false;
+  int64_t ignored = 0;
 };
 
 template <class T>

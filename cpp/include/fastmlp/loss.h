@@ -4,6 +4,7 @@
 // elements, weighted by w. Formulas: kernels/loss-inl.h.
 #pragma once
 
+#include <optional>
 #include <type_traits>
 #include <vector>
 
@@ -50,6 +51,8 @@ struct Loss {
   // action is compared with the row's one target value.
   bool action = false;
   double scale = 1.0;  // multiplies the loss, and hence its gradient
+  // cross_entropy: rows with this label have the weight 0.
+  std::optional<int64_t> ignored = {};
 };
 
 // The targets of a batch: rows of values, or class labels (cross_entropy), or both if
@@ -74,17 +77,26 @@ inline Index target_width(const Loss& loss, Index n_out) {
 }
 
 // Throws std::invalid_argument unless the loss can be used with n_out predictions per
-// row, its scale is finite and positive, and the targets hold the values and labels
-// that the loss needs, with labels in [0, n_out).
+// row, its scale is finite and positive, its parameters are finite in T, and the
+// targets hold the values and labels that the loss needs, with labels in [0, n_out)
+// unless they are ignored.
 template <class T>
 void check_targets(const Loss& loss, const Targets<T>& targets, Index rows,
                    Index n_out);
+
+// Throws std::invalid_argument if a value is not one that the loss allows:
+// probabilities (binary_cross_entropy, cross_entropy), -1 and 1 (hinge), counts
+// (poisson). NaN passes.
+template <class T>
+void check_target_values(const Loss& loss, const Targets<T>& targets, Index rows,
+                         Index n_out);
 
 // The weight of a row in a mean: the sample's weight times the weight of its class.
 template <class T>
 double row_weight(const Loss& loss, const Targets<T>& targets, Index row) {
   const double w = targets.weights ? static_cast<double>(targets.weights[row]) : 1.0;
   if (loss.kind != LossKind::cross_entropy || !targets.labels) return w;
+  if (loss.ignored && targets.labels[row] == *loss.ignored) return 0.0;
   const T* const of_class = loss.per_output.data<T>();
   return of_class ? w * static_cast<double>(of_class[targets.labels[row]]) : w;
 }
@@ -93,7 +105,7 @@ double row_weight(const Loss& loss, const Targets<T>& targets, Index row) {
 template <class T>
 bool rows_are_weighted(const Loss& loss, const Targets<T>& targets) {
   return targets.weights || (loss.kind == LossKind::cross_entropy && targets.labels &&
-                             loss.per_output.size() > 0);
+                             (loss.per_output.size() > 0 || loss.ignored));
 }
 
 // The divisor that turns sum(w l) over rows with weights w into the loss, including the

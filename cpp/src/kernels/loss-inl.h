@@ -20,6 +20,13 @@
 namespace fastmlp {
 namespace FASTMLP_ISA {
 
+// At infinite predictions, losses have the limits of their values and slopes. The
+// formulas alone would give inf - inf or 0 * inf in places.
+template <class T>
+FASTMLP_INLINE Vec<T> infinity() {
+  return from_bits(set1_bits<T>(Ieee<T>::kInf));
+}
+
 template <class T>
 struct ValueAndSlope {
   Vec<T> value, slope;
@@ -63,7 +70,9 @@ struct PseudoHuber {
     const Vec<T> far = num<T>(1e15);
     const Vec<T> q = select(abs(s) > far, abs(s), sqrt(fma(s, s, num<T>(1))));
     // delta^2 (q - 1) = r^2 / (q + 1), which avoids the cancellation at small r.
-    return {r / (q + num<T>(1)) * r, r / q};
+    const Mask<T> infinite = abs(r) == infinity<T>();
+    return {select(infinite, abs(r), r / (q + num<T>(1)) * r),
+            select(infinite, select(r > num<T>(0), delta, -delta), r / q)};
   }
 };
 
@@ -73,7 +82,9 @@ struct BinaryCrossEntropy {
     const Vec<T> zero = num<T>(0);
     const Vec<T> positive = max(zero, p);
     const Vec<T> value = fnma(p, y, positive) + vlog1p01(vexp_nonpositive(-abs(p)));
-    return {value, vsigmoid(p) - y};
+    const Vec<T> wrong = select(p > zero, num<T>(1), zero) - y;
+    const Vec<T> limit = select(wrong == zero, zero, wrong * p);
+    return {select(abs(p) == infinity<T>(), limit, value), vsigmoid(p) - y};
   }
 };
 
@@ -84,18 +95,22 @@ struct WeightedBinaryCrossEntropy {
     const Vec<T> zero = num<T>(0), one = num<T>(1);
     const Vec<T> log_one_plus = vlog1p01(vexp_nonpositive(-abs(p)));
     const Vec<T> ones = c * y, zeros = one - y;
+    const auto term = [&](Vec<T> share, Vec<T> logit) FASTMLP_LAMBDA {
+      const Vec<T> full = share * (max(zero, logit) + log_one_plus);
+      return select(share == zero, zero, full);
+    };
     // 1 - sigmoid(p) would lose the digits of sigmoid(-p) where the latter is small.
-    return {
-        ones * (max(zero, -p) + log_one_plus) + zeros * (max(zero, p) + log_one_plus),
-        zeros * vsigmoid(p) - ones * vsigmoid(-p)};
+    return {term(ones, -p) + term(zeros, p), zeros * vsigmoid(p) - ones * vsigmoid(-p)};
   }
 };
 
 struct Poisson {
   template <class T>
   static FASTMLP_MEMBER ValueAndSlope<T> at(Vec<T> p, Vec<T> y, Vec<T>) {
-    const Vec<T> e = vexp(p);
-    return {fnma(y, p, e), e - y};
+    const Vec<T> e = vexp(p), zero = num<T>(0);
+    // At p = -inf the value is 0 for y = 0, else infinite.
+    const Vec<T> limit = select(p < zero, select(y == zero, y, -(y * p)), e);
+    return {select(abs(p) == infinity<T>(), limit, fnma(y, p, e)), e - y};
   }
 };
 
@@ -209,8 +224,10 @@ FASTMLP_INLINE GaussianTerm<T> gaussian_nll(Vec<T> p, Vec<T> s, Vec<T> y, Vec<T>
   const Mask<T> low = wanted < eps;
   const Vec<T> v = select(low, eps, wanted);
   const Vec<T> share = select(low, wanted / eps, one);
-  const Vec<T> by_mean = r / v;
-  const Vec<T> error = r * by_mean;
+  // An infinite variance outweighs an infinite error.
+  const Mask<T> lost = (v == infinity<T>()) & !is_nan(r);
+  const Vec<T> by_mean = select(lost, num<T>(0), r / v);
+  const Vec<T> error = select(lost, num<T>(0), r * by_mean);
   return {half * (select(low, log_eps, s) + error), by_mean,
           half * share * (one - error)};
 }
@@ -270,6 +287,43 @@ FASTMLP_INLINE T scalar_log(T x) {
   return lane[0];
 }
 
+// A logit less the largest of its row. An infinite logit is the largest.
+template <class T>
+FASTMLP_INLINE Vec<T> below(Vec<T> p, Vec<T> top) {
+  return select(p == infinity<T>(), num<T>(0), p - top);
+}
+
+template <class T>
+FASTMLP_INLINE T scalar_below(T p, T top) {
+  return p == static_cast<T>(__builtin_inf()) ? T(0) : p - top;
+}
+
+// The label of row i; 0 for a row without a label, whose loss `clear_ignored` removes.
+template <class T>
+FASTMLP_INLINE int64_t label_of(const LossArgs<T>& args, const int64_t* labels,
+                                Index i) {
+  return args.ignores && labels[i] == args.ignored ? 0 : labels[i];
+}
+
+// Sets the losses and gradients of rows without a label to 0.
+template <class T>
+void clear_ignored(const LossArgs<T>& args, T* dpred, Index lddpred, T* row_loss,
+                   const int64_t* labels, Index m, Index n) {
+  for (Index i = 0; i < m; ++i) {
+    if (labels[i] != args.ignored) continue;
+    row_loss[i] = T(0);
+    for (Index j = 0; dpred && j < n; ++j) dpred[i * lddpred + j] = T(0);
+  }
+}
+
+// A term of the cross-entropy: u times -log softmax. A class with target 0 contributes
+// 0 even if its log-probability is -inf.
+template <class T>
+FASTMLP_INLINE Vec<T> term_of(Vec<T> u, Vec<T> log_total, Vec<T> p) {
+  const Vec<T> zero = num<T>(0);
+  return select(u == zero, zero, u * (log_total - p));
+}
+
 // The cross-entropy of a block of rows, given by columns:
 //   p  predictions; overwritten (without labels, by the terms of the loss)
 //   y  target probabilities, or the labels in y[0]
@@ -281,7 +335,7 @@ FASTMLP_INLINE Vec<T> cross_entropy_columns(Vec<T>* e, Vec<T>* p, const Vec<T>* 
   const Vec<T> one = num<T>(1);
   const Vec<T> top = max_columns(p, n);
   for (Index j = 0; j < n; ++j) {
-    p[j] = p[j] - top;
+    p[j] = below(p[j], top);
     e[j] = vexp_nonpositive(p[j]);
   }
   const Vec<T> total = sum_columns(e, n);
@@ -299,7 +353,7 @@ FASTMLP_INLINE Vec<T> cross_entropy_columns(Vec<T>* e, Vec<T>* p, const Vec<T>* 
   }
   const Vec<T> share = sum_columns(y, n) / total;
   for (Index j = 0; j < n; ++j) {
-    p[j] = y[j] * (log_total - p[j]);
+    p[j] = term_of(y[j], log_total, p[j]);
     e[j] = (e[j] * share - y[j]) * scale;
   }
   return sum_columns(p, n);
@@ -307,8 +361,8 @@ FASTMLP_INLINE Vec<T> cross_entropy_columns(Vec<T>* e, Vec<T>* p, const Vec<T>* 
 
 // log-sum-exp is computed relative to the row maximum.
 template <class T>
-void cross_entropy_rows(T* dpred, Index lddpred, T* row_loss, const T* pred,
-                        Index ldpred, const T* target, Index ldtarget,
+void cross_entropy_rows(const LossArgs<T>& args, T* dpred, Index lddpred, T* row_loss,
+                        const T* pred, Index ldpred, const T* target, Index ldtarget,
                         const int64_t* labels, const T* row_scale, Index m, Index n) {
   const auto block = [=](Index i, Index count, Index g) FASTMLP_LAMBDA {
     constexpr Index L = Vec<T>::kLanes;
@@ -319,7 +373,9 @@ void cross_entropy_rows(T* dpred, Index lddpred, T* row_loss, const T* pred,
       // The labels converted to T. This is exact, because rows are narrow here and the
       // labels are less than n.
       T numbers[kRowSumLanes * L];
-      for (Index q = 0; q < count * g; ++q) numbers[q] = static_cast<T>(labels[i + q]);
+      for (Index q = 0; q < count * g; ++q) {
+        numbers[q] = static_cast<T>(label_of(args, labels, i + q));
+      }
       load_columns(y, numbers, g, count, g);
     } else {
       load_columns(y, target + i * ldtarget, g * ldtarget, count, g * n);
@@ -342,7 +398,8 @@ void cross_entropy_rows(T* dpred, Index lddpred, T* row_loss, const T* pred,
     T* d = dpred ? dpred + i * lddpred : nullptr;
     const T top = row_max(p, n);
     const Vec<T> vtop = Vec<T>::set1(top);
-    const T at_label = labels ? p[labels[i]] : T(0);
+    const int64_t label = labels ? label_of(args, labels, i) : 0;
+    const T at_label = labels ? scalar_below(p[label], top) : T(0);
 
     // The exponentials are kept in d, unless d is p and p is still needed. For short
     // rows they are recomputed, because reading back a partial vector that has just
@@ -350,7 +407,7 @@ void cross_entropy_rows(T* dpred, Index lddpred, T* row_loss, const T* pred,
     const bool kept = d && (labels || d != p) && n >= 2 * Vec<T>::kLanes;
     RowSum<T> exps;
     const auto sum_exps = [&](auto io, Index j) FASTMLP_LAMBDA {
-      const Vec<T> e = vexp_nonpositive(io.load(p + j) - vtop);
+      const Vec<T> e = vexp_nonpositive(below(io.load(p + j), vtop));
       if (kept) io.store(d + j, e);
       exps.add(j, zero_tail(io, e));
     };
@@ -360,13 +417,14 @@ void cross_entropy_rows(T* dpred, Index lddpred, T* row_loss, const T* pred,
 
     T mass = T(1);
     if (labels) {
-      row_loss[i] = log_total - (at_label - top);
+      row_loss[i] = log_total - at_label;
     } else {
       RowSum<T> loss, ys;
       const Vec<T> vlog_total = Vec<T>::set1(log_total);
       const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
         const Vec<T> yj = io.load(y + j);
-        loss.add(j, zero_tail(io, yj * (vlog_total - (io.load(p + j) - vtop))));
+        const Vec<T> pj = below(io.load(p + j), vtop);
+        loss.add(j, zero_tail(io, term_of(yj, vlog_total, pj)));
         ys.add(j, yj);
       };
       for_each_vector<T>(n, body);
@@ -379,12 +437,12 @@ void cross_entropy_rows(T* dpred, Index lddpred, T* row_loss, const T* pred,
     const Vec<T> scale = Vec<T>::set1(row_scale[i]);
     const auto slope = [&](auto io, Index j) FASTMLP_LAMBDA {
       const Vec<T> exp =
-          kept ? io.load(d + j) : vexp_nonpositive(io.load(p + j) - vtop);
+          kept ? io.load(d + j) : vexp_nonpositive(below(io.load(p + j), vtop));
       const Vec<T> e = exp * share;
       io.store(d + j, labels ? e * scale : (e - io.load(y + j)) * scale);
     };
     for_each_vector<T>(n, slope);
-    if (labels) d[labels[i]] = d[labels[i]] - row_scale[i];
+    if (labels) d[label] = d[label] - row_scale[i];
   }
 }
 
@@ -426,14 +484,6 @@ struct SoftTargets {
   }
 };
 
-// A term of the loss. A class with target 0 contributes 0 even if its log-probability
-// is -inf.
-template <class T>
-FASTMLP_INLINE Vec<T> soft_term(Vec<T> u, Vec<T> log_total, Vec<T> p) {
-  const Vec<T> zero = num<T>(0);
-  return select(u == zero, zero, u * (log_total - p));
-}
-
 // Like cross_entropy_columns. With labels, y[0] holds the labels and y[1] the values of
 // SoftTargets::at_label for them.
 template <class T>
@@ -443,7 +493,7 @@ FASTMLP_INLINE Vec<T> soft_cross_entropy_columns(Vec<T>* e, Vec<T>* p, Vec<T>* y
   const Vec<T> one = num<T>(1);
   const Vec<T> top = max_columns(p, n);
   for (Index j = 0; j < n; ++j) {
-    p[j] = p[j] - top;
+    p[j] = below(p[j], top);
     e[j] = vexp_nonpositive(p[j]);
   }
   const Vec<T> total = sum_columns(e, n);
@@ -452,7 +502,7 @@ FASTMLP_INLINE Vec<T> soft_cross_entropy_columns(Vec<T>* e, Vec<T>* p, Vec<T>* y
     for (Index j = 0; j < n; ++j) y[j] = soft.of(y[j], soft.weight_of_column(j));
     const Vec<T> share = sum_columns(y, n) / total;
     for (Index j = 0; j < n; ++j) {
-      p[j] = soft_term(y[j], log_total, p[j]);
+      p[j] = term_of(y[j], log_total, p[j]);
       e[j] = (e[j] * share - y[j]) * scale;
     }
     return sum_columns(p, n);
@@ -467,10 +517,10 @@ FASTMLP_INLINE Vec<T> soft_cross_entropy_columns(Vec<T>* e, Vec<T>* p, Vec<T>* y
     const Vec<T> slope = (e[j] * share - u) * scale;
     chosen = select(here, p[j], chosen);
     e[j] = select(here, slope - more, slope);
-    p[j] = soft_term(u, log_total, p[j]);
+    p[j] = term_of(u, log_total, p[j]);
   }
   const Vec<T> rest = sum_columns(p, n);
-  return rest + soft_term(at_label, log_total, chosen);
+  return rest + term_of(at_label, log_total, chosen);
 }
 
 // Like cross_entropy_rows, for SoftTargets.
@@ -489,8 +539,9 @@ void soft_cross_entropy_rows(const LossArgs<T>& args, T* dpred, Index lddpred,
     if (labels) {
       T numbers[kRowSumLanes * L], more[kRowSumLanes * L];
       for (Index q = 0; q < count * g; ++q) {
-        numbers[q] = static_cast<T>(labels[i + q]);
-        more[q] = soft.at_label(labels[i + q]);
+        const int64_t label = label_of(args, labels, i + q);
+        numbers[q] = static_cast<T>(label);
+        more[q] = soft.at_label(label);
       }
       load_columns(number, numbers, g, count, g);
       load_columns(at_label, more, g, count, g);
@@ -517,8 +568,9 @@ void soft_cross_entropy_rows(const LossArgs<T>& args, T* dpred, Index lddpred,
     T* d = dpred ? dpred + i * lddpred : nullptr;
     const T top = row_max(p, n);
     const Vec<T> vtop = Vec<T>::set1(top);
-    const T chosen = labels ? p[labels[i]] - top : T(0);
-    const T at_label = labels ? soft.at_label(labels[i]) : T(0);
+    const int64_t label = labels ? label_of(args, labels, i) : 0;
+    const T chosen = labels ? scalar_below(p[label], top) : T(0);
+    const T at_label = labels ? soft.at_label(label) : T(0);
     const auto u_of = [&](auto io, Index j) FASTMLP_LAMBDA {
       return labels ? soft.weight(io, j) * Vec<T>::set1(soft.spread)
                     : soft.of(io.load(y + j), soft.weight(io, j));
@@ -528,7 +580,7 @@ void soft_cross_entropy_rows(const LossArgs<T>& args, T* dpred, Index lddpred,
     const bool kept = d && d != p && n >= 2 * Vec<T>::kLanes;
     RowSum<T> exps;
     const auto sum_exps = [&](auto io, Index j) FASTMLP_LAMBDA {
-      const Vec<T> e = vexp_nonpositive(io.load(p + j) - vtop);
+      const Vec<T> e = vexp_nonpositive(below(io.load(p + j), vtop));
       if (kept) io.store(d + j, e);
       exps.add(j, zero_tail(io, e));
     };
@@ -540,7 +592,7 @@ void soft_cross_entropy_rows(const LossArgs<T>& args, T* dpred, Index lddpred,
     if (!labels || soft.smooth()) {
       const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
         const Vec<T> u = u_of(io, j);
-        loss.add(j, zero_tail(io, soft_term(u, log_total, io.load(p + j) - vtop)));
+        loss.add(j, zero_tail(io, term_of(u, log_total, below(io.load(p + j), vtop))));
         us.add(j, zero_tail(io, u));
       };
       for_each_vector<T>(n, body);
@@ -549,7 +601,7 @@ void soft_cross_entropy_rows(const LossArgs<T>& args, T* dpred, Index lddpred,
     row_loss[i] = loss.total(n);
     if (labels) {
       T lane[Vec<T>::kLanes];
-      soft_term(Vec<T>::set1(at_label), log_total, Vec<T>::set1(chosen)).store(lane);
+      term_of(Vec<T>::set1(at_label), log_total, Vec<T>::set1(chosen)).store(lane);
       row_loss[i] = row_loss[i] + lane[0];
       mass = soft.shared + at_label;
     }
@@ -559,11 +611,11 @@ void soft_cross_entropy_rows(const LossArgs<T>& args, T* dpred, Index lddpred,
     const Vec<T> scale = Vec<T>::set1(row_scale[i]);
     const auto slope = [&](auto io, Index j) FASTMLP_LAMBDA {
       const Vec<T> exp =
-          kept ? io.load(d + j) : vexp_nonpositive(io.load(p + j) - vtop);
+          kept ? io.load(d + j) : vexp_nonpositive(below(io.load(p + j), vtop));
       io.store(d + j, (exp * share - u_of(io, j)) * scale);
     };
     for_each_vector<T>(n, slope);
-    if (labels) d[labels[i]] = d[labels[i]] - at_label * row_scale[i];
+    if (labels) d[label] = d[label] - at_label * row_scale[i];
   }
 }
 
@@ -640,11 +692,16 @@ void loss_rows(const LossArgs<T>& args, T* dpred, Index lddpred, T* row_loss,
                                target, ldtarget, row_scale, m, n);
     case LossKind::cross_entropy:
       if (args.per_output || args.smoothing != T(0)) {
-        return soft_cross_entropy_rows(args, dpred, lddpred, row_loss, pred, ldpred,
-                                       target, ldtarget, labels, row_scale, m, n);
-      }
-      return cross_entropy_rows(dpred, lddpred, row_loss, pred, ldpred, target,
+        soft_cross_entropy_rows(args, dpred, lddpred, row_loss, pred, ldpred, target,
                                 ldtarget, labels, row_scale, m, n);
+      } else {
+        cross_entropy_rows(args, dpred, lddpred, row_loss, pred, ldpred, target,
+                           ldtarget, labels, row_scale, m, n);
+      }
+      if (labels && args.ignores) {
+        clear_ignored(args, dpred, lddpred, row_loss, labels, m, n);
+      }
+      return;
   }
 #undef FASTMLP_ELEMENTWISE_LOSS
 #undef FASTMLP_ELEMENTWISE_LOSS_BY

@@ -55,6 +55,7 @@ void check_batch(const NetworkPlan& net, const Batch<T>& batch, const Loss& loss
   check_rows(batch.rows);
   check_sparse(net, batch.sparse);
   check_targets(loss, batch.targets, batch.rows, net.n_out);
+  check_target_values(loss, batch.targets, batch.rows, net.n_out);
 }
 
 // An optimiser step on one batch.

@@ -137,6 +137,7 @@ def loss_rows(
     smoothing: float = 0.0,
     per_output: _Array | None = None,
     actions: _Array | None = None,
+    ignored: int | None = None,
 ) -> None: ...
 def sgd_step(
     param: _Array,

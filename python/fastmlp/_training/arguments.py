@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from .. import _validate
@@ -40,6 +41,35 @@ def check_optimizer(optimizer: object, *, solvers: bool = False) -> None:
     )
 
 
+# Activations that make no sense of outputs that the loss takes as logits: the loss
+# contains the sigmoid or softmax, and the others cannot express both classes.
+_NOT_LOGITS = ("sigmoid", "softmax", "relu", "softplus", "exp")
+
+
+def check_output(mlp: Model, loss: Loss, callers: int = 1) -> None:
+    """Warn the caller's caller if the output activation does not suit the loss.
+
+    ``callers`` is the number of functions between this one and the user's code.
+    """
+    if loss.core is None or loss.core.kind not in _LOGIT_LOSSES:
+        return
+    activation = getattr(mlp.layers[-1], "activation", None)
+    if activation not in _NOT_LOGITS:
+        return
+    within = _LOGIT_LOSSES[loss.core.kind]
+    warnings.warn(
+        f"{type(loss).__name__} takes logits, because it contains the {within}: the "
+        "model's output_activation should be 'identity', not "
+        f"{activation!r}, which makes training slow or impossible; apply "
+        f"the {within} to the outputs afterwards",
+        UserWarning,
+        stacklevel=2 + callers,
+    )
+
+
+_LOGIT_LOSSES = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}
+
+
 def rows_and_weight(
     mlp: Model, x: object, sample_weight: object, where: str = ""
 ) -> tuple[Inputs, Array | None]:
@@ -49,16 +79,18 @@ def rows_and_weight(
     arguments.
     """
     rows = inputs(mlp, where + "x", x)
-    return rows, _weight(mlp, rows, sample_weight, where)
+    return rows, _weight(mlp, rows, sample_weight, where, relative=False)
 
 
 def _weight(
-    mlp: Model, rows: Inputs, sample_weight: object, where: str
+    mlp: Model, rows: Inputs, sample_weight: object, where: str, *, relative: bool
 ) -> Array | None:
     if sample_weight is None:
         return None
     name = where + "sample_weight"
-    return _validate.weights(name, sample_weight, mlp.dtype, len(rows))
+    return _validate.weights(
+        name, sample_weight, mlp.dtype, len(rows), relative=relative
+    )
 
 
 def batch(
@@ -69,7 +101,9 @@ def batch(
     shape = (len(rows), mlp.n_out)
     assert loss.core is not None
     target = _validate.targets(where + "y", y, loss.core, shape, mlp.dtype)
-    return rows, target, _weight(mlp, rows, sample_weight, where)
+    relative = loss.reduction == "mean"
+    weight = _weight(mlp, rows, sample_weight, where, relative=relative)
+    return rows, target, weight
 
 
 def data_set(mlp: Model, where: str, data: object, loss: Loss) -> Data:
@@ -101,6 +135,4 @@ def _custom_data_set(
             f"{where}y must have as many rows as x, {len(rows)}, "
             f"got {_validate.describe(target)}"
         )
-    if target.dtype.kind == "f":
-        _validate.finite(where + "y", target)
-    return rows, target, _weight(mlp, rows, sample_weight, where)
+    return rows, target, _weight(mlp, rows, sample_weight, where, relative=False)

@@ -145,6 +145,7 @@ def fit(
         progress = _validate.flag("progress", progress)
     hooks = as_callbacks(callbacks)
     measured = as_metrics(metrics, loss)
+    arguments.check_output(mlp, loss, callers=2)
     own = mlp.sequence
     key, first, within = own.seed, own.done, own.within
     if seed is not None:
@@ -225,16 +226,15 @@ def fit(
     return session.history
 
 
+# The batch size if none is given, as in Keras.
+BATCH_SIZE = 32
+
+
 def _checked_batch_size(batch_size: Any, optimizer: Optimizer | Solver) -> int | None:
-    """Return a valid ``batch_size`` for arrays; only solvers allow None (all rows)."""
+    """Return a valid ``batch_size`` for arrays; None means all rows, for a solver."""
     if batch_size is not None:
         return _validate.count("batch_size", batch_size, 1)
-    if not isinstance(optimizer, Solver):
-        raise TypeError(
-            "batch_size must be an int (the number of samples in each step of "
-            f"{type(optimizer).__name__}), got None"
-        )
-    return None
+    return None if isinstance(optimizer, Solver) else BATCH_SIZE
 
 
 def _streamed(

@@ -390,9 +390,14 @@ def targets(
             raise ValueError(
                 f"pred must have shape (rows, classes) for CrossEntropy, got {shape}"
             )
-        array = numeric(name, y)
+        if shape[1] == 1:
+            raise ValueError(
+                "CrossEntropy needs one output for each class, but there is one output; "
+                "use fm.BinaryCrossEntropy() for two classes and one output"
+            )
+        array = _target_numbers(name, y)
         if array.shape != shape:
-            return _labels(name, array, shape)
+            return _labels(name, array, shape, loss.ignored)
 
     # For each target there are two predictions, a mean and a log variance.
     if kind == "gaussian_nll":
@@ -411,7 +416,12 @@ def targets(
     # The target must have one number for each output. The shapes (B,) and (B, 1) are
     # equivalent; any other difference in shape would need broadcasting, which usually
     # hides a mistake.
-    array = convert(name, y, dtype)
+    if isinstance(y, tuple) and len(y) == 2 and shape[0] != 2:
+        raise TypeError(
+            f"{name} must be an array, got a pair; pairs (actions, values) are for "
+            "fm.ActionValue(loss)"
+        )
+    array = convert(name, _target_numbers(name, y), dtype)
     if array.shape == shape:
         return array
     if shape[1:] in ((), (1,)) and array.shape in (shape[:1], (*shape[:1], 1)):
@@ -422,10 +432,37 @@ def targets(
         return np.repeat(array.reshape(-1, 1), shape[1], axis=1)
     alone = shape[1:] == (1,) or several
     wanted = f"{shape}" + (f" or {shape[:1]}" if alone else "")
-    raise ValueError(f"{name} must have shape {wanted}, got {describe(array)}")
+    hint = ""
+    if len(shape) == 2 and array.shape in (shape[:1], (shape[0], 1)):
+        whole = (array >= 0).all() and (array == np.floor(array)).all()
+        if whole and (array < shape[1]).all():
+            hint = "; class labels are for fm.CrossEntropy()"
+    elif kind == "gaussian_nll" and array.shape == (shape[0], 2 * shape[1]):
+        hint = "; the model needs two outputs for each target, a mean and a log variance"
+    raise ValueError(f"{name} must have shape {wanted}, got {describe(array)}{hint}")
 
 
-def _labels(name: str, array: Array, shape: tuple[int, ...]) -> Array:
+def _target_numbers(name: str, y: object) -> Array:
+    """Return targets as an array of numbers; the error explains how to encode words."""
+    try:
+        return numeric(name, y)
+    except TypeError as error:
+        flat = np.asarray(y, object).ravel() if _is_array_like(y) else np.empty(0)
+        if flat.size == 0 or not isinstance(flat[0], (str, bytes)):
+            raise
+        raise TypeError(
+            f"{error}; np.unique(y, return_inverse=True) returns the names of the "
+            "classes and their labels from 0 on"
+        ) from None
+
+
+def _is_array_like(value: object) -> bool:
+    return isinstance(value, (list, tuple, np.ndarray)) or hasattr(value, "__array__")
+
+
+def _labels(
+    name: str, array: Array, shape: tuple[int, ...], ignored: int | None
+) -> Array:
     rows, classes = shape
     if array.shape != (rows,):
         hint = f"; {name}.ravel() gives labels" if array.shape == (rows, 1) else ""
@@ -438,7 +475,7 @@ def _labels(name: str, array: Array, shape: tuple[int, ...]) -> Array:
             f"{name} must hold class labels of an integer dtype, got "
             f"{describe(array)}; write {name}.astype(int) if they are whole numbers"
         )
-    return _below(f"{name}: the label", array, classes, "classes")
+    return _below(f"{name}: the label", array, classes, "classes", ignored)
 
 
 def actions(name: str, value: object, shape: tuple[int, ...]) -> Array:
@@ -454,27 +491,46 @@ def actions(name: str, value: object, shape: tuple[int, ...]) -> Array:
     return _below(f"{name}: the action", array, n_actions, "actions")
 
 
-def _below(what: str, array: Array, n: int, among: str) -> Array:
+def _below(
+    what: str, array: Array, n: int, among: str, ignored: int | None = None
+) -> Array:
     """Return integers as int64; raise ValueError unless all are from 0 to n - 1."""
     # Check before the conversion, because int64 would wrap large uint64 values.
     bad = (array < 0) | (array >= n)
+    if bad.any() and ignored is not None:
+        bad &= array != ignored
     if bad.any():
         row = int(np.argmax(bad))
+        hint = ""
+        if among == "classes" and array.min() == 1 and array.max() == n:
+            hint = "; labels count from 0: subtract 1"
+        elif among == "classes" and n == 2 and (abs(array) == 1).all():
+            hint = "; (y + 1) // 2 converts -1 and 1 to 0 and 1"
         raise ValueError(
             f"{what} {array[row]} in row {row} is out of range for "
-            f"{n} {among} (0 to {n - 1})"
+            f"{n} {among} (0 to {n - 1}){hint}"
         )
     return _required(array, np.dtype(np.int64))
 
 
 def weights(
-    name: str, value: object, dtype: np.dtype[Any], rows: int | None = None
+    name: str,
+    value: object,
+    dtype: np.dtype[Any],
+    rows: int | None = None,
+    *,
+    relative: bool = False,
 ) -> Array:
     """Return sample weights (B,), which must be finite, not negative and not all zero.
 
-    If ``rows`` is None, the core checks the number of weights.
+    If ``rows`` is None, the core checks the number of weights. If ``relative`` is set,
+    only the ratios of the weights matter, as in a mean, so that weights out of the
+    range of ``dtype`` are divided by a power of two.
     """
-    array = convert(name, value, dtype)
+    array = numeric(name, value)
+    if relative and array.size:
+        array = _rescaled(array, dtype)
+    array = convert(name, array, dtype)
     if array.ndim != 1 or array.size == 0 or rows not in (None, array.size):
         wanted = "(rows,)" if rows is None else f"({rows},)"
         raise ValueError(f"{name} must have shape {wanted}, got {describe(array)}")
@@ -486,7 +542,22 @@ def weights(
         raise ValueError(
             f"{name} must be finite and not negative, got {array[row]} in row {row}"
         )
+    if numeric(name, value).any():
+        raise ValueError(f"{name} must not be all zeros, as they are in {dtype}")
     raise ValueError(f"{name} must not be all zeros")
+
+
+def _rescaled(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Return weights whose largest is near 1 if it, or a sum, is out of range."""
+    top = float(array.max())
+    limits = np.finfo(dtype)
+    # The core adds weights as float64: a sum of 2^64 of them must be finite.
+    most = min(float(limits.max), 2.0**960)
+    if not 0 < top < np.inf or limits.smallest_normal <= top <= most:
+        return array
+    wide = array.astype(np.promote_types(array.dtype, np.float64))
+    result: Array = np.ldexp(wide, -np.frexp(wide.max())[1])
+    return result
 
 
 # Values that only fit checks --------------------------------------------------------
@@ -507,27 +578,12 @@ def target_values(name: str, target: Target, loss: _core.Loss) -> None:
     """Refuse targets that are not finite or that the loss does not allow."""
     if isinstance(target, tuple):
         name, target = f"{name}: the values", target[1]
-    array, kind = target, loss.kind
+    array = target
     if array.dtype == np.int64:
         return  # class labels, whose range has been checked
     finite(name, array)
-    if kind in ("cross_entropy", "binary_cross_entropy"):
-        bad, wanted, hint = (array < 0) | (array > 1), "probabilities from 0 to 1", ""
-    elif kind == "hinge":
-        bad, wanted = abs(array) != 1, "only -1 and 1 for Hinge"
-        zeros_and_ones = bool(((array == 0) | (array == 1)).all())
-        hint = "; 2 * y - 1 converts 0 and 1 to -1 and 1" if zeros_and_ones else ""
-    elif kind == "poisson":
-        bad, wanted, hint = array < 0, "non-negative counts for Poisson", ""
-    else:
-        return
-    rows = np.reshape(bad, (len(array), -1)).any(axis=1)
-    if rows.any():
-        row = int(np.argmax(rows))
-        raise ValueError(
-            f"{name} must hold {wanted}, got {array[row]} in row {row}{hint}"
-        )
-    if kind == "cross_entropy":
+    allowed(name, array, loss)
+    if loss.kind == "cross_entropy":
         total = array.sum(axis=1, dtype=np.float64)
         off = abs(total - 1) > PROBABILITY_SLACK
         if off.any():
@@ -536,6 +592,33 @@ def target_values(name: str, target: Target, loss: _core.Loss) -> None:
                 f"{name} must hold class probabilities that sum to 1 in each row, "
                 f"got a sum of {total[row]:.6g} in row {row}"
             )
+
+
+def allowed(name: str, target: Target, loss: _core.Loss) -> None:
+    """Refuse targets that the loss does not allow; NaN passes, as in the core."""
+    if isinstance(target, tuple):
+        name, target = f"{name}: the values", target[1]
+    array, kind = target, loss.kind
+    if array.dtype == np.int64:
+        return  # class labels, whose range has been checked
+    if kind in ("cross_entropy", "binary_cross_entropy"):
+        bad, wanted = (array < 0) | (array > 1), "probabilities from 0 to 1"
+    elif kind == "hinge":
+        bad, wanted = (abs(array) != 1) & (array == array), "only -1 and 1 for Hinge"
+    elif kind == "poisson":
+        bad, wanted = array < 0, "non-negative counts for Poisson"
+    else:
+        return
+    rows = np.reshape(bad, (len(array), -1)).any(axis=1)
+    if not rows.any():
+        return
+    row = int(np.argmax(rows))
+    hint = ""
+    if kind == "hinge" and ((array == 0) | (array == 1)).all():
+        hint = "; 2 * y - 1 converts 0 and 1 to -1 and 1"
+    elif kind == "binary_cross_entropy" and (abs(array) == 1).all():
+        hint = "; (y + 1) / 2 converts -1 and 1 to 0 and 1"
+    raise ValueError(f"{name} must hold {wanted}, got {array[row]} in row {row}{hint}")
 
 
 # Arrays that are never converted ----------------------------------------------------

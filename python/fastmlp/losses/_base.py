@@ -45,9 +45,12 @@ class Loss:
         *,
         action: bool = False,
         scale: float = 1.0,
+        ignored: int | None = None,
     ) -> None:
         reduction = _validate.choice("reduction", reduction, REDUCTIONS)
-        core = _core.Loss(kind, delta, reduction, smoothing, per_output, action, scale)
+        core = _core.Loss(
+            kind, delta, reduction, smoothing, per_output, action, scale, ignored
+        )
         object.__setattr__(self, "core", core)
 
     @property
@@ -92,6 +95,7 @@ class Loss:
             core.per_output,
             core.action,
             scale,
+            core.ignored,
         )
         object.__setattr__(copy, "core", scaled)
         return copy
@@ -111,9 +115,8 @@ class Loss:
             it is computed in float64.
         target : like ``pred``
             Targets; `CrossEntropy` also takes int class labels (B,), and the docstrings
-            of `Quantile`, `GaussianNLL` and `ActionValue` describe their targets. Apart
-            from the range of labels, values are not checked: probabilities, for
-            instance, need not be from 0 to 1.
+            of `Quantile`, `GaussianNLL` and `ActionValue` describe their targets. NaN
+            makes the loss NaN.
         sample_weight : (B,), optional
             Weights of the rows: finite, not negative, not all zero.
 
@@ -125,7 +128,8 @@ class Loss:
         Raises
         ------
         TypeError, ValueError
-            If an array has the wrong shape or dtype, or a label is out of range.
+            If an array has the wrong shape or dtype, a label is out of range, or a
+            target is not one that the loss allows.
         """
         if sample_weight is None:
             try:
@@ -175,9 +179,14 @@ class Loss:
 
         # The targets and weights must fit the predictions.
         y = _validate.targets("target", target, self.core, p.shape, dtype)
+        _validate.allowed("target", y, self.core)
         if sample_weight is None:
             return p, y, None
-        return p, y, _validate.weights("sample_weight", sample_weight, dtype, len(p))
+        relative = self.reduction == "mean"
+        weight = _validate.weights(
+            "sample_weight", sample_weight, dtype, len(p), relative=relative
+        )
+        return p, y, weight
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a loss is immutable: cannot set {name!r}")

@@ -148,8 +148,8 @@ class CrossEntropy(Loss):
     This is ``torch.nn.CrossEntropyLoss``. The target is either an integer array (B,) of
     class labels 0 … O - 1, for which L_b = -log softmax(p_b)[y_b], or an array (B, O)
     of class probabilities. The softmax is part of the loss, so the model's output
-    activation should be the identity. Only `fastmlp.MLP.fit` checks that probabilities
-    are from 0 to 1 and sum to 1.
+    activation should be the identity. Probabilities must be from 0 to 1; only
+    `fastmlp.MLP.fit` checks that they sum to 1.
 
     With label smoothing ε and class weights c, L_b is instead
     -Σ_o c_o ((1 - ε) y_bo + ε / O) log softmax(p_b)_o, where y_b is one-hot for labels.
@@ -165,6 +165,10 @@ class CrossEntropy(Loss):
         Class weights c, finite and not negative. To give all classes the same
         influence, choose c_o = N / (O N_o), where N is the number of rows and N_o is
         the number of rows with class o.
+    ignore_index : int, optional
+        Label of rows that have no label: their loss is 0, and they do not count in the
+        mean (nor in the metric accuracy). It may be a number that is not a class, such
+        as -100.
     reduction : {"mean", "sum"}
         How the losses of rows are combined; see `fastmlp.losses`.
 
@@ -182,6 +186,7 @@ class CrossEntropy(Loss):
         *,
         label_smoothing: float = 0.0,
         class_weight: Sequence[float] | Array | None = None,
+        ignore_index: int | None = None,
         reduction: str = "mean",
     ) -> None:
         smoothing = _validate.real("label_smoothing", label_smoothing, 0.0, 1.0)
@@ -190,7 +195,12 @@ class CrossEntropy(Loss):
             weights = _validate.reals("class_weight", class_weight, 0.0)
             if not any(weights):
                 raise ValueError("class_weight must not be all zeros")
-        self._make("cross_entropy", reduction, 1.0, smoothing, weights)
+        ignored = ignore_index
+        if ignored is not None:
+            ignored = _validate.count("ignore_index", ignored, -_validate.MOST)
+        self._make(
+            "cross_entropy", reduction, 1.0, smoothing, weights, ignored=ignored
+        )
 
     @property
     def label_smoothing(self) -> float:
@@ -202,10 +212,16 @@ class CrossEntropy(Loss):
         """The weights of the classes, or None."""
         return self.core.per_output or None
 
+    @property
+    def ignore_index(self) -> int | None:
+        """The label of rows that have no label, or None."""
+        return self.core.ignored
+
     def _arguments(self) -> dict[str, Any]:
         return {
             "label_smoothing": self.label_smoothing,
             "class_weight": self.class_weight,
+            "ignore_index": self.ignore_index,
             "reduction": self.reduction,
         }
 
@@ -215,8 +231,7 @@ class BinaryCrossEntropy(Loss):
 
     This is -y log s - (1 - y) log(1 - s) with s = sigmoid(p), computed without overflow
     like ``torch.nn.BCEWithLogitsLoss``. The sigmoid is part of the loss, so the model's
-    output activation should be the identity. Targets must be from 0 to 1; only
-    `fastmlp.MLP.fit` checks this.
+    output activation should be the identity. Targets must be from 0 to 1.
 
     Parameters
     ----------

@@ -60,20 +60,22 @@ def _elementwise_loss(
         value = np.where(a <= delta, 0.5 * r * r, delta * (a - 0.5 * delta))
         return value, np.clip(r, -delta, delta)
     if loss == "pseudo_huber":
-        # delta^2 (sqrt(1 + t^2) - 1) with t = r / delta, in a form without
-        # cancellation.
-        t = r / delta
-        root = np.hypot(1, t)
-        return delta**2 * t * (t / (root + 1)), r / root
+        # delta^2 (root - 1), in a form without cancellation.
+        root = np.hypot(1, r / delta)
+        value = r * (r / (root + 1))
+        endless = np.isinf(r)
+        slope = np.where(endless, np.copysign(delta, r), r / root)
+        return np.where(endless, a, value), slope
     if loss == "binary_cross_entropy":
         # -c y log s(p) - (1 - y) log(1 - s(p)) for logits p, c = delta (usually 1).
         log_one_plus = np.log1p(np.exp(-np.abs(p)))
-        value = delta * y * (np.maximum(-p, 0) + log_one_plus)
-        value += (1 - y) * (np.maximum(p, 0) + log_one_plus)
+        value = _share(delta * y, np.maximum(-p, 0) + log_one_plus)
+        value += _share(1 - y, np.maximum(p, 0) + log_one_plus)
         return value, (1 - y) * sigmoid(p) - delta * y * sigmoid(-p)
     if loss == "poisson":
         # -log likelihood for rate = e^p, without the term that depends on y alone.
-        return np.exp(p) - y * p, np.exp(p) - y
+        value = np.where(p == np.inf, p, np.exp(p) - _share(y, p))
+        return value, np.exp(p) - y
     if loss == "quantile":
         # The pinball loss: q |r| for predictions below y, (1 - q) |r| above.
         value = np.where(r > 0, (1 - delta) * a, delta * a)
@@ -86,6 +88,11 @@ def _elementwise_loss(
     raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
 
 
+def _share(y: Array, value: Array) -> Array:
+    """``y value``, where 0 times infinity is 0."""
+    return np.where(y == 0, 0, y * value)
+
+
 def _gaussian_nll(p: Array, y: Array, eps: float) -> tuple[Array, Array]:
     """``(log v + (m - y)^2 / v) / 2`` for ``p = (m, log v)``, and its gradient.
 
@@ -94,10 +101,12 @@ def _gaussian_nll(p: Array, y: Array, eps: float) -> tuple[Array, Array]:
     """
     mean, log_v = np.split(p, 2, axis=1)
     v = np.maximum(np.exp(log_v), eps)
-    error = (mean - y) ** 2 / v
-    by_log_v = 0.5 * (1 - error) * np.exp(log_v) / v
+    r = np.where(np.isinf(v) & np.isinf(mean), 0, mean - y)
+    error = r**2 / v
+    share = np.where(np.isinf(v), 1, np.exp(log_v) / v)
+    by_log_v = 0.5 * (1 - error) * share
     value = 0.5 * (np.maximum(log_v, np.log(eps)) + error)
-    return value, np.hstack([(mean - y) / v, by_log_v])
+    return value, np.hstack([r / v, by_log_v])
 
 
 def check_labels(labels: Array, classes: int) -> None:
@@ -110,28 +119,37 @@ def check_labels(labels: Array, classes: int) -> None:
 
 
 def _cross_entropy(
-    p: Array, target: Array, smoothing: float, class_weight: Array | None
+    p: Array,
+    target: Array,
+    smoothing: float,
+    class_weight: Array | None,
+    ignored: int | None,
 ) -> tuple[Array, Array]:
     """``-c y log softmax(p)`` and its gradient; labels are treated as one-hot rows.
 
     With label smoothing, y is replaced by ``(1 - a) y + a / O``, where ``a`` is
-    ``smoothing`` and O the number of classes. ``c`` is the weight of each class.
+    ``smoothing`` and O the number of classes. ``c`` is the weight of each class. A row
+    with the label ``ignored`` has no loss.
     """
+    kept = np.ones(len(p), bool)
     if target.ndim == 1:
-        check_labels(target, p.shape[1])
+        kept = target != ignored
+        check_labels(target[kept], p.shape[1])
         y = np.zeros_like(p)
-        y[np.arange(len(target)), target] = 1
+        y[kept, target[kept]] = 1
     else:
         y = target
     if smoothing != 0:
         y = (1 - smoothing) * y + smoothing / p.shape[1]
     if class_weight is not None:
         y = y * class_weight
-    shifted = p - p.max(axis=-1, keepdims=True)
+    shifted = np.where(p == np.inf, 0, p - p.max(axis=-1, keepdims=True))
     log_softmax = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     # 0 log 0 = 0: a class with a logit of -inf and a target of 0 contributes nothing.
     value = -y * np.where(y == 0, 0, log_softmax)
-    return value, np.exp(log_softmax) * y.sum(axis=-1, keepdims=True) - y
+    slope = np.exp(log_softmax) * y.sum(axis=-1, keepdims=True) - y
+    value[~kept], slope[~kept] = 0, 0
+    return value, slope
 
 
 @quiet
@@ -146,6 +164,7 @@ def loss_rows(
     smoothing: float = 0.0,
     per_output: Array | None = None,
     actions: Array | None = None,
+    ignored: int | None = None,
 ) -> None:
     """Write the loss of each row, and its gradient multiplied by ``row_scale``.
 
@@ -160,7 +179,7 @@ def loss_rows(
     the margin (hinge). ``per_output (O,)`` replaces ``delta`` by one weight of y = 1,
     or one q, for each output; for cross_entropy it holds the class weights. If int64
     ``actions (B,)`` are given, only ``pred[b, actions[b]]`` is compared with
-    ``target (B, 1)``.
+    ``target (B, 1)``. For cross_entropy, a row with the label ``ignored`` has no loss.
     """
     if actions is not None:
         check_labels(actions, pred.shape[1])
@@ -173,7 +192,7 @@ def loss_rows(
             dpred[rows, actions] = slopes[:, 0]
         return
     if loss == "cross_entropy":
-        value, slope = _cross_entropy(pred, target, smoothing, per_output)
+        value, slope = _cross_entropy(pred, target, smoothing, per_output, ignored)
     elif loss == "gaussian_nll":
         value, slope = _gaussian_nll(pred, target, delta)
     else:
@@ -190,7 +209,8 @@ class Loss:
 
     With sample weights w, the mean is ``sum(w * l) / sum(w)`` and the sum is
     ``sum(w * l)``; cross-entropy averages over rows only, and multiplies the
-    weight of a row by the class weight of its label. ``delta``, ``smoothing`` and
+    weight of a row by the class weight of its label, and by 0 for the label
+    ``ignored``. ``delta``, ``smoothing`` and
     ``per_output`` are those of :func:`loss_rows`. With ``action``, targets are pairs
     (actions, values).
     """
@@ -201,6 +221,7 @@ class Loss:
     smoothing: float = 0.0
     per_output: tuple[float, ...] | None = None
     action: bool = False
+    ignored: int | None = None
 
     def __call__(
         self,
@@ -214,9 +235,12 @@ class Loss:
     def row_weights(self, weight: Array, target: Any) -> Array:
         """Return each row's weight in the mean: sample weight times class weight."""
         weight = np.array(weight, dtype=np.float64)
-        if self.kind != "cross_entropy" or np.ndim(target) != 1 or not self.per_output:
+        if self.kind != "cross_entropy" or np.ndim(target) != 1:
             return weight
-        weight *= np.asarray(self.per_output)[target]
+        kept = target != self.ignored
+        if self.per_output:
+            weight[kept] *= np.asarray(self.per_output)[target[kept]]
+        weight[~kept] = 0
         return weight
 
     @quiet
@@ -244,7 +268,7 @@ class Loss:
         shape = (len(rows), outputs)
         if self.kind == "cross_entropy" and target.ndim == 1:
             target = target.astype(np.int64, casting="same_kind")  # refuses floats
-            check_labels(target, outputs)
+            check_labels(target[target != self.ignored], outputs)
         elif target.shape == shape or (target.shape, outputs) == (shape[:1], 1):
             target = target.astype(pred.dtype).reshape(shape)
         elif one_for_all and target.shape in (shape[:1], (len(rows), 1)):
@@ -270,7 +294,10 @@ class Loss:
         each = None
         if self.per_output is not None:
             each = np.array(self.per_output, dtype=pred.dtype)
-        parameters = (self.kind, self.delta, self.smoothing, each, actions)
+        delta = self.delta
+        if delta > 0:  # losses divide by it
+            delta = max(delta, float(np.finfo(pred.dtype).smallest_normal))
+        parameters = (self.kind, delta, self.smoothing, each, actions, self.ignored)
         loss_rows(dpred, row_loss, rows, target, scale, *parameters)
         return float((scale * row_loss).sum()), dpred.reshape(pred.shape)
 
@@ -299,11 +326,14 @@ def CrossEntropy(
     *,
     label_smoothing: float = 0.0,
     class_weight: Sequence[float] | None = None,
+    ignore_index: int | None = None,
     reduction: str = "mean",
 ) -> Loss:
     """``-log softmax(p)[y]`` for labels, ``-y . log softmax(p)`` for probabilities."""
     each = None if class_weight is None else tuple(class_weight)
-    return Loss("cross_entropy", 1.0, reduction, label_smoothing, each)
+    return Loss(
+        "cross_entropy", 1.0, reduction, label_smoothing, each, ignored=ignore_index
+    )
 
 
 def BinaryCrossEntropy(

@@ -266,7 +266,10 @@ class _PolicyLoss(CustomLoss):
         # Factor by which each row's loss enters the total loss.
         share: Any = 1.0
         if sample_weight is not None:
-            share = _validate.weights("sample_weight", sample_weight, z.dtype, len(z))
+            relative = self._reduction == "mean"
+            share = _validate.weights(
+                "sample_weight", sample_weight, z.dtype, len(z), relative=relative
+            )
         if self._reduction == "mean":
             share = share / (len(z) if sample_weight is None else share.sum())
 

@@ -197,6 +197,7 @@ void per_sample_grads(const NetworkView<T>& view, T* grads, const T* x,
                       const Targets<T>& targets, const Loss& loss, Index rows,
                       AlignedBuffer<T>& memory) {
   check_targets(loss, targets, rows, view.net.n_out);
+  check_target_values(loss, targets, rows, view.net.n_out);
   Request<T> rq = {Mode::cotangents, x, rows, 1, grads};
   rq.of_params = true;
   rq.loss = &loss;
