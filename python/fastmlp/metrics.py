@@ -287,9 +287,7 @@ def _weights(sample_weight: object, rows: int) -> Array:
     dtype = np.dtype(np.float64)
     if sample_weight is None:
         return np.ones(rows)
-    return _validate.weights(
-        "sample_weight", sample_weight, dtype, rows, relative=True
-    )
+    return _validate.weights("sample_weight", sample_weight, dtype, rows, relative=True)
 
 
 def _mean(values: Array, sample_weight: object) -> float:

@@ -520,7 +520,7 @@ class MLP(Derivatives, Exports):
         batch_size: int | None = None,
         shuffle: bool = True,
         sample_weight: npt.ArrayLike | None = None,
-        validation_data: tuple[Any, ...] | None = None,
+        validation_data: Any = None,
         metrics: Iterable[str | Callable[..., Any]]
         | Mapping[str, str | Callable[..., Any]] = (),
         callbacks: Iterable[Callback | Callable[[MLP, History], Any]] = (),
@@ -541,17 +541,18 @@ class MLP(Derivatives, Exports):
         x : (N, n_in), or iterable or function
             Samples as rows, all finite. For data that do not fit in memory, leave out
             ``y`` and pass an iterable of batches as x: tuples (x, y) or (x, y,
-            sample_weight), each of which makes one step. An iterable such as a list or
-            a data loader is iterated over again in each epoch. A function must return
-            such an iterable for an epoch; if the function takes an argument, it is
-            passed the number of the epoch, counted from 0 over all fits. From an
-            iterator such as a generator, which can be iterated over only once, each
-            epoch takes the next ``steps_per_epoch`` batches (an epoch resumed from a
-            checkpoint takes only as many batches as it still lacks).
+            sample_weight), each of which makes one step; batches without rows are
+            skipped. An iterable such as a list or a data loader is iterated over again
+            in each epoch. A function must return such an iterable for an epoch; if the
+            function takes an argument, it is passed the number of the epoch, counted
+            from 0 over all fits. From an iterator such as a generator, which can be
+            iterated over only once, each epoch takes the next ``steps_per_epoch``
+            batches (an epoch resumed from a checkpoint takes only as many batches as it
+            still lacks).
         y : (N, n_out), or (N,) if n_out is 1, optional
-            Targets, all finite; for `fastmlp.CrossEntropy` also class labels, (N,).
-            Probabilities must lie between 0 and 1, and class probabilities must sum to
-            1 in each row.
+            Targets; for `fastmlp.CrossEntropy` also class labels, (N,). They must be
+            finite unless the loss is a function. Probabilities must lie between 0 and
+            1, and class probabilities must sum to 1 in each row.
         loss : Loss or callable
             Loss to minimise, such as ``fm.CrossEntropy()``; a function (pred, target)
             -> (value, gradient) is turned into a `fastmlp.CustomLoss`, for which Python
@@ -570,9 +571,10 @@ class MLP(Derivatives, Exports):
             batches, they are always used in the order in which they come.
         sample_weight : (N,), optional
             Weights of the samples: finite, none negative, not all zero.
-        validation_data : tuple, optional
+        validation_data : tuple, or iterable or function, optional
             Data (x, y) or (x, y, sample_weight) on which loss and metrics are computed
-            after each epoch.
+            after each epoch; or batches of them, as x may yield them, such as a data
+            loader. Outputs and targets of all batches are kept until then.
         metrics : sequence or dict, optional
             Names from `fastmlp.metrics` ("accuracy", "r2", "mae", "mse", "rmse"),
             functions of (pred, target) that return a number, or a dict of such

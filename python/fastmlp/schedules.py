@@ -19,6 +19,7 @@ everywhere.
 
 from __future__ import annotations
 
+import numbers
 from math import inf, pi
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -95,6 +96,16 @@ class Schedule:
     def __repr__(self) -> str:
         given = _validate.arguments(self._given())
         return f"schedules.{type(self).__name__}({given})"
+
+
+def _measure(name: str, value: Any) -> float:
+    """Return a number that may be infinite or NaN."""
+    if isinstance(value, bool) or not _is_real(value):
+        raise TypeError(f"{name} must be a number, got {_validate.describe(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        return inf if value > 0 else -inf
 
 
 def _rate(name: str, value: object) -> float:
@@ -246,7 +257,8 @@ class Exponential(Schedule):
     lr : float
         First learning rate, ≥ 0.
     gamma : float
-        Factor from step to step, from 0 to 1.
+        Factor from step to step, ≥ 0. Above 1 the learning rate grows, as in a search
+        for a good one.
 
     Raises
     ------
@@ -263,10 +275,11 @@ class Exponential(Schedule):
         lr: float,
         gamma: float,
     ) -> None:
-        gamma = _validate.real("gamma", gamma, 0.0, 1.0)
-        self._take(lr=_rate("lr", lr), gamma=gamma)
+        self._take(lr=_rate("lr", lr), gamma=_rate("gamma", gamma))
 
     def _at(self, steps: Steps) -> Array:
+        if self.lr == 0:
+            return np.zeros(steps.shape)  # not 0 times infinity
         return self.lr * _power(self.gamma, steps)
 
 
@@ -396,7 +409,8 @@ class LinearWarmup(Schedule):
 
 
 def _is_real(value: object) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating))
+    """Tell whether this is a number, or an array or tensor without axes."""
+    return isinstance(value, numbers.Real) or getattr(value, "shape", None) == ()
 
 
 class OneCycle(Schedule):
@@ -647,9 +661,7 @@ class ReduceOnPlateau(Schedule):
         TypeError
             If ``value`` is not a number.
         """
-        if not _is_real(value):
-            raise TypeError(f"value must be a number, got {_validate.describe(value)}")
-        value = float(value)
+        value = _measure("value", value)
         if self._improves(value):
             self._best, self._bad = value, 0
         else:

@@ -138,3 +138,76 @@ def test_time_limit():
     assert repr(limit) == "TimeLimit(1e-09)"
     with pytest.raises(ValueError, match=r"^seconds must be"):
         callbacks.TimeLimit(0)
+
+
+def stopped(values, **options):
+    """The number of epochs, and the best epoch, with these values of a metric."""
+    stop = fm.EarlyStopping("score", **{"mode": "min", **options})
+    mlp = toy_mlp()
+    history = fit(mlp, epochs=len(values), callbacks=[script(values), stop])
+    if stop.best_epoch is not None and stop.stopped_epoch is not None:
+        assert mlp.params[0] == stop.best_epoch
+    return len(history), stop.best_epoch
+
+
+@pytest.mark.parametrize(
+    ("values", "start", "wanted"),
+    [
+        ([1, 2, 3, 4, 5, 6, 7], 0, (3, 1)),
+        ([1, 2, 3, 4, 5, 6, 7], 2, (5, 3)),
+        ([0, 9, 8, 7, 8, 9, 9], 1, (6, 4)),
+        ([1, 2, 3, 4], 9, (4, None)),
+    ],
+)
+def test_early_stopping_starts_from_an_epoch(values, start, wanted):
+    assert stopped(values, patience=2, start_from_epoch=start) == wanted
+
+
+@pytest.mark.parametrize(
+    ("values", "baseline", "wanted"),
+    [
+        ([9, 8, 7, 6, 5], 5.5, (2, 2)),  # always better, but never good enough
+        ([9, 5, 6, 7, 5], 5.5, (4, 2)),
+        ([9, 5, 4, 3, 2], 5.5, (5, 5)),
+        ([9, 5.5, 5.5, 2], 5.5, (2, 2)),  # it must be better than the baseline
+    ],
+)
+def test_early_stopping_needs_to_reach_a_baseline(values, baseline, wanted):
+    assert stopped(values, patience=2, baseline=baseline) == wanted
+    negative = [-value for value in values]
+    assert stopped(negative, patience=2, baseline=-baseline, mode="max") == wanted
+
+
+def test_start_and_baseline_survive_a_checkpoint():
+    values = [9, 9, 8, 7, 6, 7, 7, 7]
+    options = {"patience": 2, "start_from_epoch": 2, "baseline": 6.5, "mode": "min"}
+    whole = fm.EarlyStopping("score", **options)
+    history = fit(toy_mlp(), epochs=8, callbacks=[script(values), whole])
+    for cut in range(1, len(history)):
+        first = fm.EarlyStopping("score", **options)
+        fit(toy_mlp(), epochs=cut, callbacks=[script(values), first])
+        second = fm.EarlyStopping("score", **options)
+        second.load_state_dict(pickle.loads(pickle.dumps(first.state_dict())))
+        rest = fit(toy_mlp(), epochs=8, callbacks=[script(values[cut:]), second])
+        assert cut + len(rest) == len(history)
+        assert (second.best, second.best_epoch) == (whole.best, whole.best_epoch)
+    assert repr(whole).endswith("mode='min', start_from_epoch=2, baseline=6.5)")
+    with pytest.raises(ValueError, match=r"^baseline must be finite"):
+        fm.EarlyStopping(baseline=np.nan)
+    with pytest.raises(TypeError, match=r"^start_from_epoch must be an int"):
+        fm.EarlyStopping(start_from_epoch=0.5)
+
+
+def test_mode_shows_the_direction_of_the_fit():
+    x, y = toy_data(ROWS)
+    stop = fm.EarlyStopping("val_acc")
+    assert stop.mode is None
+    options = {"validation_data": (x, y > 0), "callbacks": [stop]}
+    toy_fit(toy_mlp(), x, y > 0, metrics={"acc": "accuracy"}, **options)
+    assert stop.mode == "max"
+    toy_fit(toy_mlp(), x, y > 0, metrics={"acc": "mae"}, **options)
+    assert stop.mode == "min"
+    stop.mode = "max"
+    assert stop.mode == "max"
+    with pytest.raises(ValueError, match=r"^mode must be one of min, max"):
+        stop.mode = "up"

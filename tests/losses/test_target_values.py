@@ -47,9 +47,9 @@ def test_probabilities_of_classes():
     mlp = fm.MLP([2, 3], seed=0)
     x, y = np.ones((2, 2), "f"), np.array([[1.5, -0.5, 0], [0, 0, 1]], "f")
     for call in (mlp.evaluate, mlp.value_and_grad):
-        with pytest.raises(ValueError, match="probabilities from 0 to 1, got 1.5 in"):
+        with pytest.raises(ValueError, match=r"probabilities from 0 to 1, got 1.5 in"):
             call(x, y, fm.CrossEntropy())
-    with pytest.raises(ValueError, match="^target must hold probabilities from 0"):
+    with pytest.raises(ValueError, match=r"^target must hold probabilities from 0"):
         fm.CrossEntropy()(mlp(x), y)
 
 
@@ -149,7 +149,7 @@ def test_a_fit_ignores_rows():
     assert results[0] == results[1]
     with pytest.raises(ValueError, match="label -2 in row 0 is out of range"):
         loss(np.zeros((1, 3)), [-2])
-    with pytest.raises(TypeError, match="^ignore_index must be an int"):
+    with pytest.raises(TypeError, match=r"^ignore_index must be an int"):
         fm.CrossEntropy(ignore_index=0.5)
     assert loss(np.zeros((2, 3)), [-1, -1]) == 0  # no row counts
     assert pickle.loads(pickle.dumps(loss)) == loss != fm.CrossEntropy()

@@ -34,13 +34,22 @@ class ArrayBatches:
             yield x[rows], y[rows], None if weight is None else weight[rows]
 
 
+def _with_rows(batches: Iterator[Any]) -> Iterator[Any]:
+    """Return the batches that are not known to have no rows."""
+    for batch in batches:
+        x = batch[0] if isinstance(batch, (tuple, list)) and batch else None
+        shape = getattr(x, "shape", None)
+        if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != 0:
+            yield batch
+
+
 class StreamedBatches:
     """Batches from an iterable, or from a function that returns one for each epoch.
 
     Parameters
     ----------
     source : iterable or callable
-        The argument ``x`` of fit.
+        The argument ``x`` of fit, or another one.
     steps : int, optional
         Number of batches in an epoch. None means that an epoch takes all batches of the
         iterable.
@@ -49,6 +58,12 @@ class StreamedBatches:
     check : callable
         Function ``check(prefix, batch)`` that returns the checked batch and starts its
         error messages with ``prefix``.
+    name : str
+        Name of the argument, for error messages.
+
+    Notes
+    -----
+    Batches without rows are skipped, as if they were not there.
     """
 
     def __init__(
@@ -57,8 +72,10 @@ class StreamedBatches:
         steps: int | None,
         epochs: int,
         check: Callable[[str, object], Data],
+        name: str = "x",
     ) -> None:
         self._source, self._check, self.steps = source, check, steps
+        self._name = name
         self._used = 0
         self._iterator: Iterator[Any] | None = None
         self._takes_epoch = False
@@ -69,6 +86,8 @@ class StreamedBatches:
                 inspect.signature(source).bind(0)
                 self._takes_epoch = True
         elif isinstance(source, (np.ndarray, str, bytes, dict)):
+            if name != "x":
+                raise TypeError(f"{self._wanted()} {self._got(source)}")
             raise TypeError(
                 "y must hold real numbers, got None; y may be left out only if x is an "
                 "iterable of batches (x, y) or a function that returns one, but x is "
@@ -78,18 +97,14 @@ class StreamedBatches:
             try:
                 iterator = iter(source)
             except TypeError:
-                raise TypeError(
-                    "x must be an array or, if y is left out, an iterable of batches "
-                    "(x, y) or a function that returns one; "
-                    f"got {_validate.describe(source)}"
-                ) from None
+                raise TypeError(f"{self._wanted()} {self._got(source)}") from None
             if iterator is source:
                 self._iterator = iterator
         if self._iterator is not None and steps is None and epochs > 1:
             raise ValueError(
-                f"x, {_validate.describe(source)}, can be iterated over only once, but "
-                f"there are {epochs} epochs: give steps_per_epoch, or pass a function "
-                "that returns a new iterable for each epoch"
+                f"{name}, {_validate.describe(source)}, can be iterated over only "
+                f"once, but there are {epochs} epochs: give steps_per_epoch, or pass a "
+                "function that returns a new iterable for each epoch"
             )
 
     def __call__(self, epoch: int, done: int) -> Iterator[Data]:
@@ -101,16 +116,28 @@ class StreamedBatches:
         source = self._iterator
         if source is None:
             source = self._iterate(epoch)
-            for _ in islice(source, done):
+            for _ in islice(_with_rows(source), done):
                 pass
         steps = self.steps
         count = done
-        for batch in islice(source, None if steps is None else steps - done):
-            yield self._check(f"x, batch {count}: ", batch)
+        rest = None if steps is None else steps - done
+        for batch in islice(_with_rows(source), rest):
+            yield self._check(f"{self._name}, batch {count}: ", batch)
             count += 1
         self._used += count - done
         if count < (steps or 1):
             raise ValueError(self._exhausted(count))
+
+    def _wanted(self) -> str:
+        if self._name == "x":
+            return "x must be an array or, if y is left out,"
+        return f"{self._name} must be (x, y) or (x, y, sample_weight), or"
+
+    def _got(self, source: object) -> str:
+        return (
+            "an iterable of batches (x, y) or a function that returns one; got "
+            f"{_validate.describe(source)}"
+        )
 
     def _iterate(self, epoch: int) -> Iterator[Any]:
         made = self._source
@@ -120,7 +147,8 @@ class StreamedBatches:
             return iter(made)
         except TypeError:
             raise TypeError(
-                f"x must return an iterable of batches, got {_validate.describe(made)}"
+                f"{self._name} must return an iterable of batches, got "
+                f"{_validate.describe(made)}"
             ) from None
 
     def _exhausted(self, count: int) -> str:
@@ -131,4 +159,4 @@ class StreamedBatches:
                 f"; it had {self._used} batches in total. Pass a function that "
                 "returns a new iterable for each epoch"
             )
-        return f"x ended after {count}{wanted} batches of this epoch{hint}"
+        return f"{self._name} ended after {count}{wanted} batches of this epoch{hint}"

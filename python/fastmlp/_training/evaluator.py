@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .._validate import accepted
+from .batches import StreamedBatches
 
 if TYPE_CHECKING:
     from .._network.model import Model
@@ -26,8 +27,8 @@ class Evaluator:
     ----------
     mlp : MLP
         Model to evaluate.
-    data : Data
-        Data set.
+    data : Data or StreamedBatches
+        Data set; for batches, each evaluation iterates over them once.
     loss : Loss
         Loss of the fit.
     metrics : dict
@@ -46,39 +47,82 @@ class Evaluator:
     def __init__(
         self,
         mlp: Model,
-        data: Data,
+        data: Data | StreamedBatches,
         loss: Loss,
         metrics: dict[str, Measure],
         *,
         validation: bool,
     ) -> None:
         self._core, self._data, self._loss = mlp.core, data, loss
-        for metric in metrics.values():
-            metric.check(data[1])
+        self._n_out, self._dtype = mlp.n_out, mlp.dtype
+        self._checks = [metric.check for metric in metrics.values()]
         prefix = "val_" if validation else ""
         self._metrics = {prefix + name: f for name, f in metrics.items()}
         self.directions = {name: m.direction for name, m in self._metrics.items()}
         self._validation = validation
         self._loss_alone = not metrics and loss.core is not None
+        self._epoch = 0
+        if isinstance(data, StreamedBatches):
+            return
+        self._check(data[1])
         if not self._loss_alone:
             self._pred = np.empty((len(data[0]), mlp.n_out), mlp.dtype)
 
+    def _check(self, target: Any) -> None:
+        for check in self._checks:
+            check(target)
+
     def __call__(self) -> Measured:
         """Return the loss (None unless ``validation`` is set) and the metrics."""
-        x, y, weight = self._data
-        if self._loss_alone:
-            assert self._loss.core is not None
-            return accepted(self._core.evaluate(x, y, self._loss.core, weight)), {}
-        pred = self._pred
-        for i in range(0, len(x), BLOCK):
-            rows = slice(i, i + BLOCK)
-            accepted(self._core.predict(x[rows], pred[rows]))
+        if isinstance(self._data, StreamedBatches):
+            pred, y, weight = self._outputs_of_batches(self._data)
+            self._check(y)
+        else:
+            x, y, weight = self._data
+            if self._loss_alone:
+                assert self._loss.core is not None
+                return accepted(self._core.evaluate(x, y, self._loss.core, weight)), {}
+            pred = self._pred
+            self._predict(x, pred)
         value = None
         if self._validation:
             value = loss_of_outputs(self._loss, pred, y, weight)
         read_only = pred.view()  # so that no metric can change it for the next
         read_only.flags.writeable = False
         return value, {k: f(read_only, y, weight) for k, f in self._metrics.items()}
+
+    def _predict(self, x: Array, pred: Array) -> None:
+        for i in range(0, len(x), BLOCK):
+            rows = slice(i, i + BLOCK)
+            accepted(self._core.predict(x[rows], pred[rows]))
+
+    def _outputs_of_batches(self, batches: StreamedBatches) -> Data:
+        """Return the outputs, targets and weights of all batches together."""
+        outputs: list[Array] = []
+        targets: list[Any] = []
+        weights: list[Array | None] = []
+        for x, y, weight in batches(self._epoch, 0):
+            outputs.append(np.empty((len(x), self._n_out), self._dtype))
+            self._predict(x, outputs[-1])
+            # The next batch may be in the same memory.
+            targets.append(
+                tuple(map(np.array, y)) if isinstance(y, tuple) else y.copy()
+            )
+            weights.append(None if weight is None else weight.copy())
+        self._epoch += 1
+        y = targets[0]
+        if isinstance(y, tuple):
+            y = tuple(map(np.concatenate, zip(*targets, strict=True)))
+        else:
+            y = np.concatenate(targets)
+        if all(weight is None for weight in weights):
+            return np.concatenate(outputs), y, None
+        ones = [np.ones(len(p), self._dtype) for p in outputs]
+        given = [
+            one if weight is None else weight
+            for one, weight in zip(ones, weights, strict=True)
+        ]
+        return np.concatenate(outputs), y, np.concatenate(given)
 
 
 def loss_of_outputs(

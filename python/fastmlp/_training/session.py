@@ -186,7 +186,7 @@ def fit(
     # Prepare the evaluation after each epoch.
     evaluator = None
     if validation_data is not None:
-        held_out = arguments.data_set(mlp, "validation_data: ", validation_data, loss)
+        held_out = _held_out(mlp, validation_data, loss, epochs)
         evaluator = Evaluator(mlp, held_out, loss, measured, validation=True)
     elif measured:
         if isinstance(data, StreamedBatches):
@@ -235,6 +235,23 @@ def _checked_batch_size(batch_size: Any, optimizer: Optimizer | Solver) -> int |
     if batch_size is not None:
         return _validate.count("batch_size", batch_size, 1)
     return None if isinstance(optimizer, Solver) else BATCH_SIZE
+
+
+def _held_out(mlp: MLP, data: Any, loss: Loss, epochs: int) -> Data | StreamedBatches:
+    """Return the validation data: arrays, or batches from an iterable or function."""
+    where = "validation_data: "
+    batches = (
+        isinstance(data, list) and data and all(isinstance(b, tuple) for b in data)
+    )
+    if isinstance(data, (tuple, list)) and not batches:
+        return arguments.data_set(mlp, where, data, loss)
+    return StreamedBatches(
+        data,
+        None,
+        epochs,
+        lambda prefix, batch: arguments.data_set(mlp, prefix, batch, loss),
+        "validation_data",
+    )
 
 
 def _streamed(

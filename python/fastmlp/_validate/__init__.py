@@ -150,7 +150,7 @@ def real(
     try:
         number = float(value)
     except OverflowError:  # an int or a fraction that no float can hold
-        number = math.inf if value > 0 else -math.inf
+        number = math.copysign(math.inf, 1 if value > 0 else -1)  # type: ignore[operator]
     too_low = number <= low if open_low else number < low
     too_high = number >= high if open_high else number > high
     if too_low or too_high or not math.isfinite(number):
@@ -392,8 +392,8 @@ def targets(
             )
         if shape[1] == 1:
             raise ValueError(
-                "CrossEntropy needs one output for each class, but there is one output; "
-                "use fm.BinaryCrossEntropy() for two classes and one output"
+                "CrossEntropy needs one output for each class, but there is one "
+                "output; use fm.BinaryCrossEntropy() for two classes and one output"
             )
         array = _target_numbers(name, y)
         if array.shape != shape:
@@ -438,7 +438,9 @@ def targets(
         if whole and (array < shape[1]).all():
             hint = "; class labels are for fm.CrossEntropy()"
     elif kind == "gaussian_nll" and array.shape == (shape[0], 2 * shape[1]):
-        hint = "; the model needs two outputs for each target, a mean and a log variance"
+        hint = (
+            "; the model needs two outputs for each target, a mean and a log variance"
+        )
     raise ValueError(f"{name} must have shape {wanted}, got {describe(array)}{hint}")
 
 
@@ -553,7 +555,7 @@ def _rescaled(array: Array, dtype: np.dtype[Any]) -> Array:
     limits = np.finfo(dtype)
     # The core adds weights as float64: a sum of 2^64 of them must be finite.
     most = min(float(limits.max), 2.0**960)
-    if not 0 < top < np.inf or limits.smallest_normal <= top <= most:
+    if not 0 < top < np.inf or float(limits.smallest_normal) <= top <= most:
         return array
     wide = array.astype(np.promote_types(array.dtype, np.float64))
     result: Array = np.ldexp(wide, -np.frexp(wide.max())[1])

@@ -45,6 +45,12 @@ class EarlyStopping(Watching):
         under a name that is not that of a metric.
     restore_optimizer : bool
         Whether ``restore_best`` also restores the optimiser's state of that epoch.
+    start_from_epoch : int
+        Number of epochs at the beginning of a run that do not count: their values are
+        not compared, and ``patience`` begins after them.
+    baseline : float, optional
+        Value to reach: an improvement counts for ``patience`` only if it is better than
+        this, so that the training ends if it stays worse for ``patience`` epochs.
 
     Raises
     ------
@@ -76,12 +82,18 @@ class EarlyStopping(Watching):
         *,
         mode: str | None = None,
         restore_optimizer: bool = False,
+        start_from_epoch: int = 0,
+        baseline: float | None = None,
     ) -> None:
         super().__init__(monitor, mode)
         self.patience = _validate.count("patience", patience, 1)
         self.min_delta = _validate.real("min_delta", min_delta, 0.0)
         self.restore_best = _validate.flag("restore_best", restore_best)
         self.restore_optimizer = _validate.flag("restore_optimizer", restore_optimizer)
+        self.start_from_epoch = _validate.count("start_from_epoch", start_from_epoch, 0)
+        self.baseline = (
+            None if baseline is None else _validate.real("baseline", baseline)
+        )
         self._resumed = False
         self._forget()
 
@@ -104,16 +116,25 @@ class EarlyStopping(Watching):
         """Compare the value with the best so far, and tell whether to stop."""
         value = self._value(history)
         self._epoch += 1
+        if self._epoch <= self.start_from_epoch:
+            return False
         if self._better(value, self.min_delta):
             self.best, self.best_epoch = value, self._epoch
             if self.restore_best:
                 with_it = self.restore_optimizer and self.run is not None
                 optimizer = self.run.optimizer if with_it and self.run else None
                 self._kept = snapshot.model_state(mlp, optimizer)
-        stop = self._epoch - (self.best_epoch or 0) >= self.patience
+        good = self.best_epoch if self._reaches_baseline() else None
+        stop = self._epoch - (good or self.start_from_epoch) >= self.patience
         if stop:
             self.stopped_epoch = self._epoch
         return stop
+
+    def _reaches_baseline(self) -> bool:
+        if self.baseline is None or self.best is None:
+            return True
+        sign = 1.0 if self._direction == "min" else -1.0
+        return sign * self.best < sign * self.baseline
 
     def on_train_end(self, mlp: MLP, history: History) -> None:
         """Restore the best parameters."""
@@ -159,6 +180,10 @@ class EarlyStopping(Watching):
         names = ["monitor", "patience", "min_delta", "restore_best", "mode"]
         if self.restore_optimizer:
             names.append("restore_optimizer")
+        if self.start_from_epoch:
+            names.append("start_from_epoch")
+        if self.baseline is not None:
+            names.append("baseline")
         values = {name: getattr(self, name) for name in names}
         return f"EarlyStopping({_validate.arguments(values)})"
 

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 class Watching(Callback):
     """Base class of callbacks that compare a monitored value with the best so far."""
 
-    _infers = False  # whether mode was left out
-    _inferred: str | None = None  # the mode that follows from the name, if any
-    _direction: str | None = None  # that of the current fit
+    _given: str | None = None  # the argument mode
+    _direction: str | None = None  # the direction in the current or last fit
 
     def __init__(self, monitor: str | None, mode: str | None) -> None:
         if monitor is not None and not isinstance(monitor, str):
@@ -26,12 +25,21 @@ class Watching(Callback):
                 f"monitor must be a name or None, got {_validate.describe(monitor)}"
             )
         self.monitor = monitor
-        self._infers = mode is None
-        if mode is None:
-            self.mode = self._inferred = direction_of(monitor or "loss")
-        else:
-            self.mode = _validate.choice("mode", mode, ("min", "max"))
+        self.mode = mode
         self.best: float | None = None
+
+    @property
+    def mode(self) -> str | None:
+        """Whether low ("min") or high ("max") values are good; None if unknown yet."""
+        if self._given is not None:
+            return self._given
+        return self._direction or direction_of(self.monitor or "loss")
+
+    @mode.setter
+    def mode(self, mode: str | None) -> None:
+        if mode is not None:
+            mode = _validate.choice("mode", mode, ("min", "max"))
+        self._given, self._direction = mode, None
 
     def _check(self, history: History) -> None:
         """Raise an error if the fit will not log the monitored value.
@@ -44,8 +52,9 @@ class Watching(Callback):
                 "fit(validation_data=…)"
             )
         self._check_logged(history)
+        self._direction = None  # that of an earlier fit
         direction = self.mode
-        if self._infers and direction == self._inferred and self.run is not None:
+        if self._given is None and self.run is not None:
             direction = self.run._directions.get(self.monitor or "", direction)
         self._direction = self._known_direction(direction)
 
@@ -89,7 +98,7 @@ class Watching(Callback):
         """Tell whether a value is better than the best by more than ``min_delta``."""
         if value != value:
             return False
-        direction = self._known_direction(self._direction or self.mode)
+        direction = self._known_direction(self.mode)
         sign = 1.0 if direction == "min" else -1.0
         return self.best is None or sign * value < sign * self.best - min_delta
 

@@ -198,9 +198,7 @@ class CrossEntropy(Loss):
         ignored = ignore_index
         if ignored is not None:
             ignored = _validate.count("ignore_index", ignored, -_validate.MOST)
-        self._make(
-            "cross_entropy", reduction, 1.0, smoothing, weights, ignored=ignored
-        )
+        self._make("cross_entropy", reduction, 1.0, smoothing, weights, ignored=ignored)
 
     @property
     def label_smoothing(self) -> float:

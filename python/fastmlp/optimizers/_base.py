@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -162,7 +161,13 @@ class Optimizer:
             return self._asked(step)
         first, rates = self._ahead
         if not first <= step < first + len(rates):
-            first, rates = step, self._rates(step, _AHEAD).tolist()
+            ahead = self._schedule.values(step, _AHEAD)
+            good = np.isfinite(ahead) & (ahead >= 0)
+            if not good[0]:
+                raise ValueError(bad_rate(float(ahead[0]), step))
+            # A later rate matters only if its step is taken.
+            known = _AHEAD if good.all() else int(np.argmin(good))
+            first, rates = step, ahead[:known].tolist()
             self._ahead = first, rates
         return float(rates[step - first])
 
@@ -171,15 +176,14 @@ class Optimizer:
         assert self._schedule is not None
         given = self._schedule(step)
         try:
-            rate = float(given)
-        except (TypeError, ValueError):
+            return _validate.real("lr", given, 0.0)
+        except TypeError:
             raise TypeError(
                 "lr must return a number for each step, got "
                 f"{_validate.describe(given)} for step {step}"
             ) from None
-        if not 0 <= rate < inf:
-            raise ValueError(bad_rate(rate, step))
-        return rate
+        except ValueError:
+            raise ValueError(bad_rate(given, step)) from None
 
     def _rates(self, first: int, count: int) -> Array:
         """Return the checked learning rates of ``count`` steps from ``first`` on."""

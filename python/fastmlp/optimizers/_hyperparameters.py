@@ -43,7 +43,7 @@ DEFAULTS: dict[str, Any] = {
 T = TypeVar("T")
 
 
-def bad_rate(rate: float, step: int) -> str:
+def bad_rate(rate: object, step: int) -> str:
     return f"lr must be finite and >= 0 at every step, got {rate} for step {step}"
 
 

@@ -365,9 +365,9 @@ class Adagrad(Optimizer):
 
     def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
         adagrad_step(
-            param, slots["sum"], grad, self._rate, self.lr_decay, _normal(self.eps, param),
-            self._penalty(self.weight_decay), self.maximize, self.eps_mode,
-            self.step_count,
+            param, slots["sum"], grad, self._rate, self.lr_decay,
+            _normal(self.eps, param), self._penalty(self.weight_decay), self.maximize,
+            self.eps_mode, self.step_count,
         )
 
 
@@ -391,9 +391,9 @@ class RMSprop(Optimizer):
     def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
         rmsprop_step(
             param, slots["square_avg"], slots.get("momentum_buffer"),
-            slots.get("grad_avg"), grad, self._rate, self.alpha, _normal(self.eps, param),
-            self.momentum, self._penalty(self.weight_decay), self.maximize,
-            self.eps_mode,
+            slots.get("grad_avg"), grad, self._rate, self.alpha,
+            _normal(self.eps, param), self.momentum, self._penalty(self.weight_decay),
+            self.maximize, self.eps_mode,
         )
 
 
