@@ -603,7 +603,7 @@ def checked(name: str, layers: object, n_in: bool = False) -> list[int | Layer]:
         raise TypeError(f"{wanted}; got {_validate.describe(layers)}")
     try:
         items = list(layers)  # type: ignore[call-overload]
-    except TypeError:
+    except (TypeError, NotImplementedError):  # the latter for a 2-D memoryview
         raise TypeError(f"{wanted}; got {_validate.describe(layers)}") from None
     if len(items) < 1 + n_in:
         raise ValueError(

@@ -322,7 +322,7 @@ def as_metrics(metrics: object, loss: Loss) -> dict[str, Measure]:
     else:
         try:
             items = list(metrics)  # type: ignore[call-overload]
-        except TypeError:
+        except (TypeError, NotImplementedError):
             raise TypeError(
                 f"metrics must be {_ACCEPTED}, got {_validate.describe(metrics)}"
             ) from None

@@ -68,7 +68,7 @@ class Schedule:
             If ``first`` or ``count`` is not an int ≥ 0.
         """
         first = _validate.count("first", first, 0)
-        count = _validate.count("count", count, 0)
+        count = _validate.count("count", count, 0, _validate.MOST - first)
         rates = self._at(np.arange(first, first + count, dtype=np.int64))
         return np.ascontiguousarray(rates, np.float64)
 

@@ -53,7 +53,7 @@ def prefixes(prefix: Any) -> list[str]:
     given = [prefix] if isinstance(prefix, str) else prefix
     try:
         prefixes = list(given)
-    except TypeError:
+    except (TypeError, NotImplementedError):
         prefixes = []
     if not prefixes or not all(isinstance(item, str) for item in prefixes):
         raise TypeError(
@@ -197,7 +197,7 @@ def _activations(activation: Any, count: int) -> list[str]:
         return [activation_name("activation", activation)] * count
     try:
         names = list(activation)
-    except TypeError:
+    except (TypeError, NotImplementedError):
         raise TypeError(
             f"activation must be a name or a sequence of names, got "
             f"{_validate.describe(activation)}"

@@ -96,7 +96,7 @@ class StreamedBatches:
         else:
             try:
                 iterator = iter(source)
-            except TypeError:
+            except (TypeError, NotImplementedError):  # the latter: 2-D memoryviews
                 raise TypeError(f"{self._wanted()} {self._got(source)}") from None
             if iterator is source:
                 self._iterator = iterator
@@ -145,7 +145,7 @@ class StreamedBatches:
             made = made(epoch) if self._takes_epoch else made()
         try:
             return iter(made)
-        except TypeError:
+        except (TypeError, NotImplementedError):
             raise TypeError(
                 f"{self._name} must return an iterable of batches, got "
                 f"{_validate.describe(made)}"

@@ -141,6 +141,11 @@ def check_grad(
         # The actual distance between the two points, which may differ from 2 * half
         # because of rounding.
         distance = float(above) - float(below)
+        if distance == 0:
+            raise ValueError(
+                f"step must be large enough to change x, got {step!r} for "
+                f"x[{index}] = {at}"
+            )
         differences[i] = (value(index, above) - value(index, below)) / distance
 
     checked = gradient.reshape(-1)[chosen]

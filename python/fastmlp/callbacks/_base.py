@@ -252,7 +252,7 @@ def as_callbacks(callbacks: object) -> list[Callback]:
         )
     try:
         items = list(callbacks)  # type: ignore[call-overload]
-    except TypeError:
+    except (TypeError, NotImplementedError):  # the latter for a 2-D memoryview
         raise TypeError(
             "callbacks must be a sequence of callbacks, "
             f"got {_validate.describe(callbacks)}"

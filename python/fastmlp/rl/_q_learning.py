@@ -104,7 +104,7 @@ class LinearSchedule:
 
     def __call__(self, step: int) -> float:
         """Return the value at a step, counted from 0."""
-        part = min(step / self.steps, 1.0)
+        part = 1.0 if step >= self.steps else step / self.steps
         return self.start + (self.end - self.start) * part
 
     def __repr__(self) -> str:
@@ -250,6 +250,12 @@ def dqn_targets(
     by = q if online is None else online(next_obs)
     y = _core.action_value_targets(q, by, rewards, terminated, discount)
     if y is NotImplemented:
+        for name, values in (("target", q), ("online", by)):
+            if not isinstance(values, np.ndarray):
+                raise TypeError(
+                    f"{name} must return an array of action values, got "
+                    f"{_validate.describe(values)}"
+                )
         if q.ndim != 2 or by.shape != q.shape:
             raise ValueError(
                 "`online` and `target` must return outputs of the same shape (rows, "
