@@ -30,7 +30,8 @@ def test_checkpoints_are_written_when_they_should(tmp_path):
     assert found() == ["a02", "a04", "b1", "b3", "b5"]
     assert (save.best, save.last_path) == (1, str(tmp_path / "b5"))
     mlp = toy_mlp()
-    history = fm.Checkpoint.load(tmp_path / "b3", mlp)
+    with pytest.warns(UserWarning, match=r"holds the state of the optimizer, which is"):
+        history = fm.Checkpoint.load(tmp_path / "b3", mlp)
     assert (mlp.params == 3).all()
     assert history.metrics["score"] == [3, 4, 2]
     with pytest.raises(ValueError, match=r"needs fit\(validation_data="):
@@ -112,7 +113,7 @@ def test_a_resumed_fit_keeps_the_best_checkpoint(tmp_path):
     fit(toy_mlp(), callbacks=[script([3, 1, 2]), save])
     again = fm.Checkpoint(path, "score", save_best_only=True, mode="min")
     mlp = toy_mlp()
-    done = fm.Checkpoint.load(path, mlp, callbacks=[again])
+    done = fm.Checkpoint.load(path, mlp, fm.Adam(), callbacks=[again])
     assert len(done) == 2
     fit(mlp, epochs=2, callbacks=[script([2, 3]), again])
     assert again.last_path is None

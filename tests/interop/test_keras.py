@@ -415,3 +415,13 @@ def test_other_objects_are_refused(keras):
 def test_it_does_not_import_keras():
     code = "import sys, fastmlp as fm; fm.from_keras; assert 'keras' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
+
+
+def test_frozen_layers_are_a_warning(keras, layers, rng):
+    model = keras.Sequential(
+        [keras.Input((3,)), layers.Dense(4, name="first"), layers.Dense(2)]
+    )
+    model.layers[0].trainable = False
+    with pytest.warns(UserWarning, match=r"trainable=False \('first'\), but fastmlp"):
+        mlp = fm.from_keras(model)
+    check(model, rng, 3, mlp)

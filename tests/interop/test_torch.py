@@ -6,6 +6,7 @@ import itertools
 import pickle
 import subprocess
 import sys
+import warnings
 
 import fastmlp as fm
 import numpy as np
@@ -561,3 +562,20 @@ def test_rms_norm_without_eps_takes_that_of_the_dtype(dtype, affine):
     want = net(torch.from_numpy(x)).detach().numpy()
     # The roundings of a normalisation and a product; another eps changes digits.
     np.testing.assert_allclose(mlp(x), want, rtol=50 * np.finfo(dtype).eps)
+
+
+def test_frozen_parameters_are_a_warning():
+    """fastmlp trains all parameters, so that the model would drift in a fit."""
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
+    net[0].requires_grad_(False)
+    wanted = r"requires_grad=False \(0.weight, 0.bias\), but fastmlp trains all"
+    with pytest.warns(UserWarning, match=wanted) as caught:
+        mlp = fm.from_torch(net)
+    assert caught[0].filename == __file__
+    np.testing.assert_array_equal(mlp.weights[0], net[0].weight.detach().numpy().T)
+    with pytest.warns(UserWarning, match=wanted):
+        fm.from_torch(dict(net.named_parameters()), activation="relu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fm.from_torch(net.state_dict(), activation="relu")  # it does not say so
+        fm.from_torch(net.requires_grad_(True))

@@ -6,6 +6,7 @@ Keras itself is not imported.
 from __future__ import annotations
 
 import math
+import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -64,6 +65,11 @@ def from_keras(model: Any) -> MLP:
         must be 0.01; Keras' default is 0.3, and 0.2 for the activation
         ``"leaky_relu"``.
 
+    Warns
+    -----
+    UserWarning
+        If a layer has ``trainable=False``: in fastmlp, all parameters are trained.
+
     Notes
     -----
     Some differences show only in training. The momentum of `BatchNorm` becomes 1 minus
@@ -81,6 +87,13 @@ def from_keras(model: Any) -> MLP:
         )
     reader = Reader()
     items = reader.items(model)
+    if reader.frozen:
+        warnings.warn(
+            f"model has layers with trainable=False ({', '.join(reader.frozen)}), but "
+            "fastmlp trains all parameters",
+            UserWarning,
+            stacklevel=2,
+        )
     n_in = _input_width(model, items)
 
     # Build the model from the layers and arrays.
@@ -163,6 +176,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.dtypes: set[str] = set()
+        self.frozen: list[str] = []  # names of the layers that are not to be trained
         # Maps the key of each value in the graph to the value from which it is computed
         # and the items that compute it.
         self._made: dict[tuple[int, int, int], tuple[Any, list[Item]]] = {}
@@ -184,6 +198,8 @@ class Reader:
         if kind not in {*_KINDS, *_FORMS} or ".layers." not in type(layer).__module__:
             _refuse(layer, "has no counterpart in fastmlp")
         self._note_dtype(layer)
+        if layer.weights and not layer.trainable:
+            self.frozen.append(repr(layer.name))
         form = _FORMS.get(kind)
         return [form.from_keras(layer, self) if form else _KINDS[kind](layer)]
 

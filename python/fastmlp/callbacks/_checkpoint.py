@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from .. import _validate
@@ -248,6 +249,12 @@ class Checkpoint(Watching):
             which are unchanged then.
         ImportError
             If the ``safetensors`` package is missing.
+
+        Warns
+        -----
+        UserWarning
+            If the file holds states that nothing was passed for, of the optimiser or of
+            callbacks other than `Checkpoint`.
         """
         name = file_name(path)
         if not is_model(mlp):
@@ -304,6 +311,17 @@ class Checkpoint(Watching):
         except (TypeError, ValueError) as error:
             raise ValueError(f"path: {name}: {error}") from None
 
+        left = [] if optimizer is not None else ["the optimizer"]
+        # A checkpoint's own state is no more than its count of epochs.
+        entries = _entries(rest["callbacks"])[len(hooks) :]
+        left += [kind for kind, _ in entries if kind != "Checkpoint"]
+        if left:
+            warnings.warn(
+                f"{name} also holds the state of {', '.join(left)}, which is not used: "
+                "to resume exactly, pass the optimizer and all callbacks of the fit",
+                UserWarning,
+                stacklevel=2,
+            )
         if optimizer is not None:
             optimizer.load_state_dict(rest["optimizer"])
             optimizer._owner = mlp._self
@@ -346,6 +364,19 @@ def _states_of(
     hooks: list[Callback], entries: object
 ) -> list[tuple[Callback, dict[str, Any]]]:
     """Pair each callback with its state from a file."""
+    states = _entries(entries)
+    kinds = [kind for kind, _ in states]
+    given = [type(hook).__name__ for hook in hooks]
+    if hooks and kinds != given:
+        raise ValueError(
+            "callbacks that have a state must match those of the checkpoint "
+            f"({', '.join(kinds) or 'none'}), got {', '.join(given)}"
+        )
+    return [(hook, state) for hook, (_, state) in zip(hooks, states, strict=False)]
+
+
+def _entries(entries: object) -> list[tuple[str, dict[str, Any]]]:
+    """Return the kinds and states of the callbacks in a file."""
     states = []
     for i, entry in enumerate(listed("callbacks", entries)):
         where = f"callbacks[{i}]"
@@ -355,11 +386,4 @@ def _states_of(
             got = _validate.describe(entry["state"])
             raise ValueError(f"{where}.state must be a JSON object, got {got}")
         states.append((entry["kind"], entry["state"]))
-    kinds = [kind for kind, _ in states]
-    given = [type(hook).__name__ for hook in hooks]
-    if hooks and kinds != given:
-        raise ValueError(
-            "callbacks that have a state must match those of the checkpoint "
-            f"({', '.join(kinds) or 'none'}), got {', '.join(given)}"
-        )
-    return [(hook, state) for hook, (_, state) in zip(hooks, states, strict=False)]
+    return states

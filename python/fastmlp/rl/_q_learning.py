@@ -104,6 +104,8 @@ class LinearSchedule:
 
     def __call__(self, step: int) -> float:
         """Return the value at a step, counted from 0."""
+        if type(step) is not int:
+            step = _validate.count("step", step, 0, None)
         part = 1.0 if step >= self.steps else step / self.steps
         return self.start + (self.end - self.start) * part
 

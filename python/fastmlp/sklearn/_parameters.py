@@ -179,7 +179,7 @@ class Parameters(BaseEstimator):
 
     def _alpha(self) -> float:
         """Return the strength of the L2 penalty: 0 for AdamW, which decays weights."""
-        return 0.0 if self.solver == "adamw" else float(self.alpha)
+        return 0.0 if self.solver == "adamw" else _validate.real("alpha", self.alpha)
 
     def _batch_size(self, rows: int) -> int:
         """Return the number of rows in a step: all rows for solvers without batches."""
