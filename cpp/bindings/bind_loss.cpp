@@ -74,6 +74,19 @@ void bind_loss(py::module_& m) {
       .def_readonly("action", &Loss::action)
       .def_readonly("scale", &Loss::scale)
       .def_readonly("ignored", &Loss::ignored)
+      .def_property_readonly("allowed",
+                             [](const Loss& l) {
+                               switch (allowed_targets(l.kind)) {
+                                 case Allowed::probabilities:
+                                   return "probabilities";
+                                 case Allowed::signs:
+                                   return "signs";
+                                 case Allowed::counts:
+                                   return "counts";
+                                 default:
+                                   return "numbers";
+                               }
+                             })
       .def_property_readonly(
           "reduction",
           [](const Loss& l) { return to_name(kReductionNames, l.reduction); })

@@ -124,6 +124,20 @@ void check_targets(const Loss& loss, const Targets<T>& targets, Index rows,
   }
 }
 
+Allowed allowed_targets(LossKind kind) {
+  switch (kind) {
+    case LossKind::cross_entropy:
+    case LossKind::binary_cross_entropy:
+      return Allowed::probabilities;
+    case LossKind::hinge:
+      return Allowed::signs;
+    case LossKind::poisson:
+      return Allowed::counts;
+    default:
+      return Allowed::numbers;
+  }
+}
+
 template <class T>
 void check_target_values(const Loss& loss, const Targets<T>& targets, Index rows,
                          Index n_out) {
@@ -131,18 +145,17 @@ void check_target_values(const Loss& loss, const Targets<T>& targets, Index rows
   const Index width = target_width(loss, n_out);
   const auto no_probability = [](T v) { return (v < T(0)) | (v > T(1)); };
   if (!y) return;
-  switch (loss.kind) {
-    case LossKind::cross_entropy:
-    case LossKind::binary_cross_entropy:
-      return refuse_values(y, rows, width, "probabilities from 0 to 1", no_probability);
-    case LossKind::hinge:
-      return refuse_values(y, rows, width, "only -1 and 1 for Hinge",
-                           [](T v) { return (v != T(1)) & (v != T(-1)) & (v == v); });
-    case LossKind::poisson:
-      return refuse_values(y, rows, width, "non-negative counts for Poisson",
-                           [](T v) { return v < T(0); });
-    default:
+  switch (allowed_targets(loss.kind)) {
+    case Allowed::numbers:
       return;
+    case Allowed::probabilities:
+      return refuse_values(y, rows, width, "probabilities from 0 to 1", no_probability);
+    case Allowed::signs:
+      return refuse_values(y, rows, width, "only -1 and 1",
+                           [](T v) { return (v != T(1)) & (v != T(-1)) & (v == v); });
+    case Allowed::counts:
+      return refuse_values(y, rows, width, "non-negative counts",
+                           [](T v) { return v < T(0); });
   }
 }
 

@@ -22,8 +22,8 @@ double power(double x, int64_t n) {
   return result;
 }
 
-// The term that keeps a denominator above 0 in T: without it, the step for a gradient of
-// 0 would be 0 / 0.
+// The term that keeps a denominator above 0 in T: without it, the step for a gradient
+// of 0 would be 0 / 0.
 template <class T>
 T epsilon(const OptimizerConfig& c) {
   return std::max(static_cast<T>(c.eps), std::numeric_limits<T>::min());
@@ -55,9 +55,8 @@ struct Adagrad {
   template <class T>
   static AdagradArgs<T> args(const OptimizerConfig& c, int64_t step, double l2) {
     const double lr = c.lr / (1 + static_cast<double>(step - 1) * c.lr_decay);
-    return {static_cast<T>(lr), epsilon<T>(c),
-            static_cast<T>(c.weight_decay + l2), c.maximize,
-            c.eps_mode == EpsMode::inside};
+    return {static_cast<T>(lr), epsilon<T>(c), static_cast<T>(c.weight_decay + l2),
+            c.maximize, c.eps_mode == EpsMode::inside};
   }
   static UsedSlots used(const OptimizerConfig& c) {
     return {{true}, c.initial_accumulator_value};

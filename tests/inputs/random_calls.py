@@ -579,10 +579,12 @@ def main(seed: int, calls: int) -> int:
 
 
 if __name__ == "__main__":
+    import os
     import resource
 
     # A call that needs more memory than there is must raise MemoryError.
     _LIMIT = 4 << 30
     resource.setrlimit(resource.RLIMIT_AS, (_LIMIT, _LIMIT))
     FOLDER = Path(sys.argv[3])
+    os.chdir(FOLDER)  # where files with hostile names may be written
     sys.exit(min(main(int(sys.argv[1]), int(sys.argv[2])), 100))

@@ -42,6 +42,7 @@ def test_the_calls_succeed_unless_an_argument_is_hostile(tmp_path, monkeypatch):
     import random_calls
 
     monkeypatch.setattr(random_calls, "FOLDER", tmp_path)
+    monkeypatch.chdir(tmp_path)
     for call in set(random_calls.CALLS) - {random_calls.files}:
         good = 0
         for i in range(20):

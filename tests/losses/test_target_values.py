@@ -10,9 +10,9 @@ from fastmlp import reference
 CASES = {
     "binary, -1": (fm.BinaryCrossEntropy(), -1.0, "probabilities from 0 to 1"),
     "binary, 2": (fm.BinaryCrossEntropy(pos_weight=2), 2.0, "probabilities from 0"),
-    "hinge": (fm.Hinge(), 0.0, "only -1 and 1 for Hinge"),
-    "poisson": (fm.Poisson(), -1.0, "non-negative counts for Poisson"),
-    "of actions": (fm.ActionValue(fm.Hinge()), 0.5, "only -1 and 1 for Hinge"),
+    "hinge": (fm.Hinge(), 0.0, "only -1 and 1"),
+    "poisson": (fm.Poisson(), -1.0, "non-negative counts"),
+    "of actions": (fm.ActionValue(fm.Hinge()), 0.5, "only -1 and 1"),
 }
 
 

@@ -84,9 +84,12 @@ template <class T>
 void check_targets(const Loss& loss, const Targets<T>& targets, Index rows,
                    Index n_out);
 
-// Throws std::invalid_argument if a value is not one that the loss allows:
-// probabilities (binary_cross_entropy, cross_entropy), -1 and 1 (hinge), counts
-// (poisson). NaN passes.
+// The values that a loss allows as targets: any number, probabilities from 0 to 1,
+// -1 and 1, or numbers that are not negative.
+enum class Allowed { numbers, probabilities, signs, counts };
+Allowed allowed_targets(LossKind kind);
+
+// Throws std::invalid_argument if a value is not one that the loss allows. NaN passes.
 template <class T>
 void check_target_values(const Loss& loss, const Targets<T>& targets, Index rows,
                          Index n_out);

@@ -600,15 +600,18 @@ def allowed(name: str, target: Target, loss: _core.Loss) -> None:
     """Refuse targets that the loss does not allow; NaN passes, as in the core."""
     if isinstance(target, tuple):
         name, target = f"{name}: the values", target[1]
-    array, kind = target, loss.kind
+    array, allows = target, loss.allowed
     if array.dtype == np.int64:
         return  # class labels, whose range has been checked
-    if kind in ("cross_entropy", "binary_cross_entropy"):
+    if allows == "probabilities":
         bad, wanted = (array < 0) | (array > 1), "probabilities from 0 to 1"
-    elif kind == "hinge":
-        bad, wanted = (abs(array) != 1) & (array == array), "only -1 and 1 for Hinge"
-    elif kind == "poisson":
-        bad, wanted = array < 0, "non-negative counts for Poisson"
+    elif allows == "signs":
+        bad, wanted = (
+            (abs(array) != 1) & (array == array),
+            f"only -1 and 1 for {loss.kind.title()}",
+        )
+    elif allows == "counts":
+        bad, wanted = array < 0, f"non-negative counts for {loss.kind.title()}"
     else:
         return
     rows = np.reshape(bad, (len(array), -1)).any(axis=1)
@@ -616,9 +619,9 @@ def allowed(name: str, target: Target, loss: _core.Loss) -> None:
         return
     row = int(np.argmax(rows))
     hint = ""
-    if kind == "hinge" and ((array == 0) | (array == 1)).all():
+    if allows == "signs" and ((array == 0) | (array == 1)).all():
         hint = "; 2 * y - 1 converts 0 and 1 to -1 and 1"
-    elif kind == "binary_cross_entropy" and (abs(array) == 1).all():
+    elif loss.kind == "binary_cross_entropy" and (abs(array) == 1).all():
         hint = "; (y + 1) / 2 converts -1 and 1 to 0 and 1"
     raise ValueError(f"{name} must hold {wanted}, got {array[row]} in row {row}{hint}")
 

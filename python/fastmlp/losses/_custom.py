@@ -103,6 +103,13 @@ class CustomLoss(Loss):
     def _arguments(self) -> dict[str, Any]:
         return {"function": self.function, "reduction": self.reduction}
 
+    def __repr__(self) -> str:
+        if type(self) is not CustomLoss:
+            return super().__repr__()
+        # The function's own repr is an address.
+        name = getattr(self.function, "__qualname__", type(self.function).__qualname__)
+        return f"CustomLoss({name}, reduction={self.reduction!r})"
+
     def __call__(
         self,
         pred: npt.ArrayLike,

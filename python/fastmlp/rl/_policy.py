@@ -61,7 +61,14 @@ def _softmax(logits: Array) -> tuple[Array, Array]:
     NumPy is faster on long rows.
     """
     z = np.array(logits.T, order="C")
-    z -= np.maximum.reduce(z, 0)
+    largest = np.maximum.reduce(z, 0)
+    none = largest == -np.inf
+    if none.any():
+        raise ValueError(
+            "logits must not all be -inf, because one action must be possible, but "
+            f"they are in row {int(np.argmax(none))}"
+        )
+    z -= largest
     e = np.exp(z)
     total = np.add.reduce(e, 0)
     z -= np.log(total)
@@ -405,7 +412,11 @@ class PolicyGradient(_PolicyLoss):
 
     def _weigh(self, log_pi_a: Array, *parts: Array) -> tuple[Array, Array]:
         (advantages,) = parts
-        return -advantages * log_pi_a, advantages
+        # An action that has become impossible has log π = -inf, but an advantage of 0
+        # gives it no loss.
+        each = np.zeros_like(log_pi_a)
+        np.multiply(-advantages, log_pi_a, out=each, where=advantages != 0)
+        return each, advantages
 
 
 class ClippedPolicyGradient(_PolicyLoss):
