@@ -1,0 +1,240 @@
+"""Computations whose bits are on record in ``golden_hashes.json``.
+
+    python tests/guarantees/golden_cases.py
+
+writes the record anew. Do this only after a change that is meant to change results.
+
+The inputs come from integers alone, since the random numbers of NumPy and the functions
+of the C library may differ between versions and platforms.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fastmlp as fm
+import numpy as np
+from fastmlp import _core
+
+RECORD = Path(__file__).with_name("golden_hashes.json")
+
+ROWS, N_IN, N_OUT = 45, 7, 4
+
+OPTIMIZERS: dict[str, Callable[[], Any]] = {
+    "sgd": lambda: fm.SGD(0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
+    "adagrad": lambda: fm.Adagrad(0.05, lr_decay=0.1),
+    "rmsprop": lambda: fm.RMSprop(0.01, momentum=0.5, centered=True),
+    "adam": lambda: fm.Adam(0.01, amsgrad=True),
+    "adamw": lambda: fm.AdamW(0.01, clip_norm=0.5, l1=1e-4, ema=0.9),
+    "adamax": lambda: fm.Adamax(0.01),
+    "lbfgs": fm.LBFGS,
+    "levenberg_marquardt": fm.LevenbergMarquardt,
+}
+
+LOSSES: dict[str, tuple[Callable[[], Any], str]] = {
+    "mse": (fm.MSE, "values"),
+    "mae": (fm.MAE, "values"),
+    "huber": (lambda: fm.Huber(0.5), "values"),
+    "pseudo_huber": (fm.PseudoHuber, "values"),
+    "quantile": (lambda: fm.Quantile([0.1, 0.4, 0.5, 0.9]), "values"),
+    "poisson": (fm.Poisson, "counts"),
+    "hinge": (fm.Hinge, "signs"),
+    "gaussian": (fm.GaussianNLL, "halves"),
+    "binary": (lambda: fm.BinaryCrossEntropy(pos_weight=3.0), "bits"),
+    "labels": (lambda: fm.CrossEntropy(label_smoothing=0.125), "labels"),
+    "actions": (lambda: fm.ActionValue(fm.Huber()), "actions"),
+}
+
+# NumPy draws normal numbers with functions of the C library.
+INITIALIZERS = ("he_uniform", "glorot_uniform", "lecun_uniform", "torch", "sklearn")
+
+ELEMENTARY = (
+    *("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "sin", "cos", "erf", "erfc"),
+)
+
+
+def words(size: int, seed: int) -> Any:
+    """Return 64-bit numbers of SplitMix64 (Steele, Lea and Flood, 2014)."""
+    with np.errstate(over="ignore"):
+        z = np.arange(1, size + 1, dtype=np.uint64) + np.uint64(seed << 32)
+        z *= np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
+
+
+def numbers(shape: tuple[int, ...], dtype: Any, seed: int) -> Any:
+    """Return multiples of 2**-20 from -2 to 2, which are exact in both dtypes."""
+    size = int(np.prod(shape))
+    integers = (words(size, seed) >> np.uint64(42)).astype(np.int64) - 2**21
+    return (integers / 2**20).astype(dtype).reshape(shape)
+
+
+def patterns(dtype: Any) -> Any:
+    """Return numbers of every sign, exponent and kind, NaN and infinity included."""
+    size, shift = 10_000, 64 - 8 * np.dtype(dtype).itemsize
+    random = (words(size, 1) >> np.uint64(shift)).astype(f"u{np.dtype(dtype).itemsize}")
+    special = [0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0]
+    return np.concatenate(
+        [
+            random.view(dtype),
+            np.array(special, dtype),
+            numbers((size,), dtype, 2),
+            numbers((size,), dtype, 3) * 8,
+        ]
+    )
+
+
+def targets(what: str, dtype: Any) -> Any:
+    values = numbers((ROWS, N_OUT), dtype, 5)
+    labels = (words(ROWS, 6) % np.uint64(N_OUT)).astype(np.int64)
+    return {
+        "values": values,
+        "halves": values[:, : N_OUT // 2].copy(),
+        "counts": np.floor(np.abs(2 * values)),
+        "signs": np.where(values > 0, 1, -1).astype(dtype),
+        "bits": (values > 0).astype(dtype),
+        "labels": labels,
+        "actions": (labels, values[:, 0].copy()),
+    }[what]
+
+
+def model(layers: list[Any], activation: str, dtype: Any) -> fm.MLP:
+    """Return a model whose initial parameters come from integers."""
+    mlp = fm.MLP(layers, activation=activation, dtype=dtype, init="zeros", seed=8)
+    mlp.params[:] += numbers(mlp.params.shape, dtype, 10) / 4
+    return mlp
+
+
+def fitted(dtype: Any, loss: Any, what: str, optimizer: Any, *layers: Any) -> Any:
+    """Train on ROWS rows; return the model with its losses, and its inputs."""
+    x, y = numbers((ROWS, N_IN), dtype, 4), targets(what, dtype)
+    mlp = model([N_IN, *(layers or (19,)), N_OUT], "tanh", dtype)
+    kind = {} if isinstance(optimizer, fm.solvers.Solver) else {"batch_size": 16}
+    history = mlp.fit(
+        x,
+        y,
+        loss=loss,
+        optimizer=optimizer,
+        epochs=5,
+        validation_data=(x, y),
+        seed=9,
+        **kind,
+    )
+    return mlp, [history.loss, history.val_loss], x
+
+
+def trained(*how: Any) -> list[Any]:
+    mlp, losses, x = fitted(*how)
+    return [mlp.params, mlp.buffers, np.array(losses), mlp(x)]
+
+
+def called(kernel: Callable[..., None], x: Any, *args: Any) -> Any:
+    out = np.zeros_like(x)
+    kernel(out, *args)
+    return out
+
+
+def activation(name: str, dtype: Any) -> list[Any]:
+    x, kernels = patterns(dtype).reshape(-1, 1), _core.kernels
+    if name == "softmax":
+        x = numbers((500, 13), dtype, 11) * 8
+    ones = np.ones_like(x)
+    h = called(kernels.activation_forward, x, x, name)
+    saved = h if _core.activation_saves(name) == "h" else x
+    return [h, called(kernels.activation_backward, x, ones, saved, name)]
+
+
+def every_layer(dtype: Any) -> list[Any]:
+    inner = fm.Residual([fm.Dropout(0.125), fm.Dense(5, "sin"), 11])
+    layers = (
+        fm.LayerNorm(),
+        fm.Dense(9, "silu"),
+        fm.Residual([fm.RMSNorm(), fm.Dense(33, "gelu"), fm.Dropout(0.25), 9]),
+        fm.BatchNorm(),
+        fm.Activation("softplus"),
+        fm.Residual([fm.BatchNorm(momentum=0.25), inner]),
+        fm.Dropout(0.5),
+    )
+    loss = fm.CrossEntropy(class_weight=[1.0, 0.5, 2.0, 0.25])
+    mlp, losses, x = fitted(dtype, loss, "labels", fm.Adam(0.01), *layers)
+    return [mlp.params, mlp.buffers, np.array(losses), mlp(x), mlp.fold()(x)]
+
+
+def derivatives(dtype: Any) -> list[Any]:
+    layers = [N_IN, fm.LayerNorm(), 10, fm.BatchNorm(), fm.Residual([6, 10]), N_OUT]
+    mlp = model(layers, "softplus", dtype)
+    x, dy = numbers((ROWS, N_IN), dtype, 12), targets("values", dtype)
+    single = model([N_IN, 9, 1], "gelu", dtype)
+    return [
+        *mlp.vjp(x, dy),
+        *mlp.jvp(x, x[:, ::-1].copy()),
+        mlp.jacobian(x),
+        mlp.param_jacobian(x),
+        mlp.per_sample_grads(x, dy, fm.Huber()),
+        single.hessian(x),
+        single.hvp(x, x[:, ::-1].copy()),
+    ]
+
+
+def of_elementary(name: str) -> Callable[[Any], list[Any]]:
+    return lambda dtype: [
+        called(_core.kernels.elementary, x := patterns(dtype), x, name)
+    ]
+
+
+def of_activation(name: str) -> Callable[[Any], list[Any]]:
+    return lambda dtype: activation(name, dtype)
+
+
+def of_loss(name: str) -> Callable[[Any], list[Any]]:
+    make, what = LOSSES[name]
+    return lambda dtype: trained(dtype, make(), what, fm.SGD(0.01))
+
+
+def of_optimizer(name: str) -> Callable[[Any], list[Any]]:
+    return lambda dtype: trained(dtype, fm.MSE(), "values", OPTIMIZERS[name]())
+
+
+def of_initializer(name: str) -> Callable[[Any], list[Any]]:
+    return lambda dtype: [
+        fm.MLP([N_IN, 50, 20, N_OUT], init=name, dtype=dtype, seed=5).params
+    ]
+
+
+CASES: dict[str, Callable[[Any], list[Any]]] = {
+    **{f"elementary {name}": of_elementary(name) for name in ELEMENTARY},
+    **{f"activation {name}": of_activation(name) for name in fm.ACTIVATIONS},
+    **{f"initial weights {name}": of_initializer(name) for name in INITIALIZERS},
+    **{f"loss {name}": of_loss(name) for name in LOSSES},
+    **{f"optimizer {name}": of_optimizer(name) for name in OPTIMIZERS},
+    "every layer": every_layer,
+    "derivatives": derivatives,
+}
+
+
+def hashed(name: str, dtype: Any) -> str:
+    """Return the hash of a case's results, with all NaN alike."""
+    import hashlib
+
+    sha = hashlib.sha256()
+    for part in CASES[name](np.dtype(dtype)):
+        array = np.where(np.isnan(part), np.array(np.nan, part.dtype), part)
+        little = array.astype(array.dtype.newbyteorder("<"))
+        sha.update(np.ascontiguousarray(little).tobytes())
+    return sha.hexdigest()[:32]
+
+
+def all_hashes() -> dict[str, dict[str, str]]:
+    return {
+        dtype: {name: hashed(name, dtype) for name in CASES}
+        for dtype in ("float32", "float64")
+    }
+
+
+if __name__ == "__main__":
+    RECORD.write_text(json.dumps(all_hashes(), indent=1) + "\n")
+    print(f"wrote {RECORD}")
