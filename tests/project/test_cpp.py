@@ -85,6 +85,12 @@ def test_elementary_functions(build: Path) -> None:
     assert len(hashes) == 1, "the instruction sets disagree in bits"
 
 
+def test_errors_and_laws_of_functions_over_all_magnitudes(build: Path) -> None:
+    lines = run(build / "tests/cpp/sweep_floats").splitlines()
+    assert len(lines) == 2 + 10 + len(fm.ACTIVATIONS) - 1  # softmax is of rows
+    assert not [line for line in lines if "FAILED" in line]
+
+
 def test_benchmark_runs(build: Path) -> None:
     out = run(build / "bench/bench_kernels", "--rounds", "1", "activation")
     assert "tanh forward" in out
