@@ -1,10 +1,11 @@
-"""Benchmarks run: short runs against NumPy, whose times do not matter."""
+"""Benchmarks run: short runs, whose times do not matter."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import fastmlp as fm
 import pytest
 from helpers import ROOT, needs_source
 
@@ -84,3 +85,10 @@ def test_products_of_workloads() -> None:
     out = bench("products.py", "--shapes", *SHORT, "--layouts", "nt")
     assert "nt 128x512x10" in out  # the gradient of mnist's last hidden layer
     assert "nt 128x784x512" not in out  # that of its inputs is not computed
+
+
+def test_accuracy() -> None:
+    out = bench("accuracy.py", "--quick")
+    assert out.count(" 0 inexact\n") == 2 * len(fm.available_isas())
+    assert out.count("  state ") == 9
+    assert "\nwithin the bounds, " in out
