@@ -10,10 +10,10 @@ holds for any order of summation (Higham, 2002, section 3.5); ``worst`` is the l
 share of that bound. Products of small integers must be exact, for all shapes around the
 register tiles and for the random ones.
 
-``optimizers``: each optimiser in float32 against itself in float64, on a noisy quadratic
-function where both see the same noise and their own parameters. ``parameters`` is the
-largest difference of the two, relative to the largest parameter; ``state`` that of the
-moments, relative to the largest of each.
+``optimizers``: each optimiser in float32 against itself in float64, on a noisy
+quadratic function where both see the same noise and their own parameters.
+``parameters`` is the largest difference of the two, relative to the largest parameter;
+``state`` that of the moments, relative to the largest of each.
 
 The errors of elementary functions and activations: ``tests/cpp/sweep_floats.cpp``.
 """
@@ -193,7 +193,8 @@ def main() -> int:
         good &= measure_products(shapes, (3, 9, 5) if options.quick else TILES)
     if "optimizers" in options.parts:
         good &= measure_optimizers(options.steps or (300 if options.quick else 10**6))
-    print(f"{'within' if good else 'BEYOND'} the bounds, {time.monotonic() - start:.0f} s")
+    verdict = "within" if good else "BEYOND"
+    print(f"{verdict} the bounds, {time.monotonic() - start:.0f} s")
     return not good
 
 
