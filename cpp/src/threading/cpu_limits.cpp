@@ -31,37 +31,54 @@ int whole_cpus(const std::string& quota, const std::string& period) {
   return std::max(1, static_cast<int>(std::ceil(q / p)));
 }
 
-// Version 2 of cgroups: the lowest limit among the process's group and all groups above
-// it.
-int cgroup2_limit() {
-  int limit = kNoLimit;
-  std::ifstream groups("/proc/self/cgroup");
-  std::string line;
-  while (std::getline(groups, line)) {
-    if (line.rfind("0::", 0) != 0) continue;
-    std::string path = line.substr(3);
-    for (;;) {
-      std::ifstream file("/sys/fs/cgroup" + path + "/cpu.max");
-      std::string quota, period;
-      if (file >> quota >> period) limit = std::min(limit, whole_cpus(quota, period));
-      if (path.empty() || path == "/") break;
-      path.erase(path.rfind('/'));
-    }
-  }
-  return limit;
+// Version 2: cpu.max holds the quota and the period.
+int cgroup2_quota(const std::string& group) {
+  std::ifstream file(group + "/cpu.max");
+  std::string quota, period;
+  return file >> quota >> period ? whole_cpus(quota, period) : kNoLimit;
 }
 
-// Version 1 of cgroups: the limit in the directory in which a container sees its own
-// group.
-int cgroup1_limit() {
-  std::ifstream quota_file("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
-  std::ifstream period_file("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+int cgroup1_quota(const std::string& group) {
+  std::ifstream quota_file(group + "/cpu.cfs_quota_us");
+  std::ifstream period_file(group + "/cpu.cfs_period_us");
   std::string quota, period;
   if (quota_file >> quota && period_file >> period) return whole_cpus(quota, period);
   return kNoLimit;
 }
 
-int cgroup_limit() { return std::min(cgroup2_limit(), cgroup1_limit()); }
+// The lowest limit of the group at `path` and all groups above it. A container may see
+// its own group as the root and be told a path that does not exist in its view.
+int lowest_limit(const std::string& root, std::string path,
+                 int (*quota)(const std::string&)) {
+  int limit = kNoLimit;
+  for (;;) {
+    limit = std::min(limit, quota(root + path));
+    const size_t slash = path.rfind('/');
+    if (slash == std::string::npos) return limit;
+    path.erase(slash);
+  }
+}
+
+// Lines of /proc/self/cgroup are "number:controllers:path"; for version 2 the number is
+// 0 and there are no controllers.
+int cgroup_limit() {
+  int limit = kNoLimit;
+  std::ifstream groups("/proc/self/cgroup");
+  std::string line;
+  while (std::getline(groups, line)) {
+    const size_t first = line.find(':');
+    const size_t second = line.find(':', first + 1);
+    if (second == std::string::npos) continue;
+    const std::string controllers = line.substr(first + 1, second - first - 1);
+    const std::string path = line.substr(second + 1);
+    if (controllers.empty()) {
+      limit = std::min(limit, lowest_limit("/sys/fs/cgroup", path, cgroup2_quota));
+    } else if (("," + controllers + ",").find(",cpu,") != std::string::npos) {
+      limit = std::min(limit, lowest_limit("/sys/fs/cgroup/cpu", path, cgroup1_quota));
+    }
+  }
+  return limit;
+}
 #else
 int cgroup_limit() { return kNoLimit; }
 #endif
