@@ -1,6 +1,7 @@
 """Benchmarks run: short runs, whose times do not matter."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -92,3 +93,24 @@ def test_accuracy() -> None:
     assert out.count(" 0 inexact\n") == 2 * len(fm.available_isas())
     assert out.count("  state ") == 9
     assert "\nwithin the bounds, " in out
+
+
+def test_serving() -> None:
+    """The exit code is that of targets, which so short a run may miss."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            ROOT / "bench/serving.py",
+            "--rounds",
+            "1",
+            "--seconds",
+            "0.05",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert re.search(r"^separate .* \d\.\d\d times one thread$", done.stdout, re.M)
+    assert re.search(r"^shared .* \d\.\d\d of its steps$", done.stdout, re.M)
+    assert done.returncode == (0 if "\ntargets reached\n" in done.stdout else 1)
