@@ -70,7 +70,7 @@ bool read_flag(py::handle object, bool& flag) {
 // without conversion.
 bool add(PyReplayBuffer& self, py::handle obs, py::handle action, py::handle reward,
          py::handle next_obs, py::handle terminated, py::handle truncated) {
-  const DefaultFpEnvironment environment;
+  const CoreFpEnvironment environment;
   if (self.buffer.config().extra_bytes > 0) return false;
   const Index n = self.buffer.config().obs_size;
   const float* const before = observation(obs, n, self.rounded);
@@ -327,7 +327,7 @@ void bind_replay(py::module_& m) {
           "sample",
           [with_section](py::handle self, Index rows) {
             auto& own = with_section(self);
-            const DefaultFpEnvironment environment;
+            const CoreFpEnvironment environment;
             NewBatch batch(own, rows, own.has_discounts);
             auto indices = new_array<int64_t>(rows);
             const Section section(self);
@@ -342,7 +342,7 @@ void bind_replay(py::module_& m) {
           "sample_by_priority",
           [with_section](py::handle self, Index rows, double beta) {
             auto& own = with_section(self);
-            const DefaultFpEnvironment environment;
+            const CoreFpEnvironment environment;
             NewBatch batch(own, rows, own.has_discounts);
             auto indices = new_array<int64_t>(rows);
             auto weights = new_array<float>(rows);
@@ -360,7 +360,7 @@ void bind_replay(py::module_& m) {
           "gather",
           [with_section](py::handle self, py::handle indices) {
             const Section section(self);
-            const DefaultFpEnvironment environment;
+            const CoreFpEnvironment environment;
             const auto& own = with_section(self);
             const auto slots = slots_of(own, indices);
             NewBatch batch(own, slots.shape[0], own.has_discounts);
@@ -374,7 +374,7 @@ void bind_replay(py::module_& m) {
           "prioritize",
           [with_section](py::handle self, py::handle indices, py::handle priorities) {
             const Section section(self);
-            const DefaultFpEnvironment environment;
+            const CoreFpEnvironment environment;
             auto& buffer = with_section(self);
             const auto slots = slots_of(buffer, indices);
             const Index rows = slots.shape[0];
@@ -413,7 +413,7 @@ void bind_replay(py::module_& m) {
                          double largest) {
             const Section section(object);
             auto& self = with_section(object);
-            const DefaultFpEnvironment environment;
+            const CoreFpEnvironment environment;
             const Rows rows =
                 rows_of(self, obs, actions, rewards, next_obs, terminated, extra);
             const uint64_t room = static_cast<uint64_t>(self.buffer.config().capacity);

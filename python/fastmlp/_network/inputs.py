@@ -9,6 +9,8 @@ import numpy as np
 from .. import _core, _validate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .._validate import Array
     from .model import Model
 
@@ -20,8 +22,8 @@ def is_sparse(x: object) -> bool:
     return hasattr(x, "tocsr")
 
 
-def sparse_matrix(name: str, x: Any, dtype: np.dtype[Any]) -> _core.SparseMatrix:
-    """Return a sparse matrix as the core takes it.
+def sparse_matrix(x: Any, convert: Callable[[Array], Array]) -> _core.SparseMatrix:
+    """Return a sparse matrix as the core takes it, with its numbers converted.
 
     Entries of the same row and column are added, as SciPy does.
     """
@@ -29,7 +31,7 @@ def sparse_matrix(name: str, x: Any, dtype: np.dtype[Any]) -> _core.SparseMatrix
     if not csr.has_canonical_format:
         csr = csr.copy() if csr is x else csr
         csr.sum_duplicates()
-    data = _validate.convert(name, csr.data, dtype)
+    data = convert(csr.data)
     indices = np.ascontiguousarray(csr.indices, np.int64)
     indptr = np.ascontiguousarray(csr.indptr, np.int64)
     return _core.SparseMatrix(data, indices, indptr, csr.shape[1])
@@ -56,7 +58,7 @@ def inputs(mlp: Model, name: str, x: Any, *, vector: bool = False) -> Inputs:
         raise ValueError(
             f"{name} must have at least one row, got {_validate.describe(x)}"
         )
-    return sparse_matrix(name, x, mlp.dtype)
+    return sparse_matrix(x, lambda data: _validate.convert(name, data, mlp.dtype))
 
 
 def dense(x: Inputs) -> Array:

@@ -10,6 +10,7 @@ from .._validate import accepted
 from .batches import StreamedBatches
 
 if TYPE_CHECKING:
+    from .._network.inputs import Inputs
     from .._network.model import Model
     from .._validate import Array
     from ..losses import Loss
@@ -91,12 +92,14 @@ class Evaluator:
         read_only.flags.writeable = False
         return value, {k: f(read_only, y, weight) for k, f in self._metrics.items()}
 
-    def _predict(self, x: Array, pred: Array) -> None:
+    def _predict(self, x: Inputs, pred: Array) -> None:
         for i in range(0, len(x), BLOCK):
             rows = slice(i, i + BLOCK)
             accepted(self._core.predict(x[rows], pred[rows]))
 
-    def _outputs_of_batches(self, batches: StreamedBatches) -> Data:
+    def _outputs_of_batches(
+        self, batches: StreamedBatches
+    ) -> tuple[Array, Any, Array | None]:
         """Return the outputs, targets and weights of all batches together."""
         outputs: list[Array] = []
         targets: list[Any] = []

@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import _core, _validate, initializers
 from .._formats import snapshot
+from .._network.inputs import dense
 from .._training.cursor import EpochCursor
 from .._training.runners import SolverEpochs
 from .._training.session import Session
@@ -34,8 +35,8 @@ from ._epochs import (
     NativeEpochs,
     SampleOrder,
     aligned,
-    dense,
     predict,
+    samples_for,
 )
 from ._lbfgs import LbfgsB
 from ._samples import (
@@ -352,7 +353,10 @@ class BaseMLP(NetworkWeights):
         if self.solver == "lbfgs":
             options = {"maxfun": self.max_fun, "gtol": self.tol}
             return LbfgsB(mlp, data, loss, constant, self._alpha(), options)
-        runner = optimizer._runner(mlp, data.all_dense(mlp.dtype), loss, self._alpha())
+        x, y, weight = data.all_rows(mlp.dtype)
+        if not isinstance(optimizer, LBFGS):
+            x = dense(x)
+        runner = optimizer._runner(mlp, (x, y, weight), loss, self._alpha())
         return SolverEpochs(
             runner, session.listener, EpochCursor([None, None, None], 0)
         )
@@ -467,11 +471,7 @@ class BaseMLP(NetworkWeights):
             assert isinstance(checked, np.ndarray)  # only ActionValue takes pairs
             _validate.target_values("y", checked, core)
             target = checked
-        if isinstance(X, np.ndarray):
-            X = dense(X, dtype)
-        elif X.format != "csr":
-            X = X.tocsr()
-        return Data(X, target, weight)
+        return Data(samples_for(self.mlp_, X), target, weight)
 
     def _held_out(self, given: HeldOut, training: Samples) -> Samples:
         """Check held-out data, and return their samples.
@@ -645,9 +645,8 @@ class BaseMLP(NetworkWeights):
                 f"X has {X.shape[1]} features, but {self._name()} is expecting "
                 f"{mlp.n_in} features as input"
             )
-        if not isinstance(X, np.ndarray) and X.format != "csr":
-            X = X.tocsr()
         with self._threads(), np.errstate(over="ignore"):
+            X = samples_for(mlp, X)
             if summary is None:
                 return predict(mlp, X)
             step = max(1, _OUTPUTS // mlp.n_out)

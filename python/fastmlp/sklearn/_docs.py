@@ -168,9 +168,9 @@ _NOTES = """\
 - A loss that is not finite ends the training with the ValueError that scikit-learn
   raises for weights that are not finite. But if early stopping has kept weights, these
   are restored, with a ConvergenceWarning.
-- 'lbfgs' computes in float64 even if the weights are float32. Solvers that take no
-  batches convert a whole sparse X to a dense array; other solvers convert it piece by
-  piece."""
+- 'lbfgs' computes in float64 even if the weights are float32.
+- A sparse X stays sparse, except for `fastmlp.LevenbergMarquardt`, which takes a dense
+  array. The results are those of a dense X."""
 
 
 def documented(**attributes: str) -> Callable[[type[T]], type[T]]:

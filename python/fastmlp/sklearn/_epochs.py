@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .. import _core
+from .._network.inputs import sparse_matrix
 from .._training import custom
 from .._training.evaluator import BLOCK
 from .._training.runners import NativeEpoch
@@ -15,40 +16,39 @@ from .._validate import accepted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from .._network.inputs import Inputs
     from .._training.types import Listener
     from .._validate import Array
     from ..losses import Loss
     from ..mlp import MLP
     from ..optimizers import Optimizer
 
-# Number of elements of a sparse matrix that are made dense at a time (8 MB).
-DENSE_NUMBERS = 2**20
-
 
 class Data(NamedTuple):
     """A data set for training or validation."""
 
-    x: Any  # C-contiguous, or sparse in rows (CSR)
+    x: Inputs  # as `samples_for` returns them
     y: Array  # in the form that the loss takes
     weight: Array | None
 
     @property
     def rows(self) -> int:
         """Number of samples."""
-        return int(self.x.shape[0])
+        return len(self.x)
 
-    def batch(
-        self, rows: Any, dtype: np.dtype[Any]
-    ) -> tuple[Array, Array, Array | None]:
-        """Return some rows as dense arrays."""
+    def batch(self, rows: Any) -> tuple[Inputs, Array, Array | None]:
+        """Return some rows."""
         weight = None if self.weight is None else self.weight[rows]
-        return dense(self.x[rows], dtype), self.y[rows], weight
+        return self.x[rows], self.y[rows], weight
 
-    def all_dense(self, dtype: np.dtype[Any]) -> tuple[Array, Array, Array | None]:
-        """Return all rows as dense arrays in this precision."""
+    def all_rows(self, dtype: np.dtype[Any]) -> tuple[Inputs, Array, Array | None]:
+        """Return all rows in this precision."""
         weight = None if self.weight is None else self.weight.astype(dtype, copy=False)
         y = self.y.astype(dtype, copy=False) if self.y.dtype.kind == "f" else self.y
-        return dense(self.x, dtype), y, weight
+        x = self.x
+        if isinstance(x, np.ndarray):
+            return x.astype(dtype, copy=False), y, weight
+        return x.with_data(x.data.astype(dtype, copy=False)), y, weight
 
 
 def aligned(array: Array, dtype: np.dtype[Any]) -> Array:
@@ -57,25 +57,19 @@ def aligned(array: Array, dtype: np.dtype[Any]) -> Array:
         return np.require(array, dtype, ["C", "ALIGNED", "ENSUREARRAY"])
 
 
-def dense(x: Any, dtype: np.dtype[Any]) -> Array:
-    """Convert an array or a sparse matrix to an array that the core takes."""
-    array: Array = x if isinstance(x, np.ndarray) else x.toarray()
-    return aligned(array, dtype)
-
-
-def _rows_at_a_time(x: Any) -> int:
+def samples_for(mlp: MLP, x: Any) -> Inputs:
+    """Convert samples to an array or sparse matrix that the core takes."""
     if isinstance(x, np.ndarray):
-        return BLOCK
-    return max(1, DENSE_NUMBERS // int(x.shape[1]))
+        return aligned(x, mlp.dtype)
+    return sparse_matrix(x, lambda data: aligned(data, mlp.dtype))
 
 
-def predict(mlp: MLP, x: Any) -> Array:
-    """Compute the network's outputs block by block; a sparse x must be CSR."""
-    out = np.empty((x.shape[0], mlp.n_out), mlp.dtype)
-    step = _rows_at_a_time(x)
-    for i in range(0, len(out), step):
-        block = dense(x[i : i + step], mlp.dtype)
-        accepted(mlp.core.predict(block, out[i : i + step]))
+def predict(mlp: MLP, x: Inputs) -> Array:
+    """Compute the network's outputs block by block."""
+    out = np.empty((len(x), mlp.n_out), mlp.dtype)
+    for i in range(0, len(out), BLOCK):
+        part = x if len(out) <= BLOCK else x[i : i + BLOCK]
+        accepted(mlp.core.predict(part, out[i : i + BLOCK]))
     return out
 
 
@@ -233,16 +227,10 @@ class NativeEpochs(Epochs):
 
     def _train(self, epoch: int, order: Array | None) -> float:
         data, size, progress = self._data, self._batch_size, _core.EpochProgress()
-        if isinstance(data.x, np.ndarray):
-            steps = -(-self._rows // size)
-            return self._call(
-                data, epoch, progress, batch_size=size, steps=steps, order=order
-            )
-        value, at_a_time = 0.0, size * max(1, DENSE_NUMBERS // (size * data.x.shape[1]))
-        for n, rows in self._slices(order, at_a_time):
-            batch, steps = data.batch(rows, self._mlp.dtype), -(-n // size)
-            value = self._call(batch, epoch, progress, batch_size=size, steps=steps)
-        return value
+        steps = -(-self._rows // size)
+        return self._call(
+            data, epoch, progress, batch_size=size, steps=steps, order=order
+        )
 
 
 class CustomEpochs(Epochs):
@@ -253,7 +241,7 @@ class CustomEpochs(Epochs):
         views = list(mlp.named_parameters().values())
         total = divisor = 0.0
         for k, (n, rows) in enumerate(self._slices(order, self._batch_size)):
-            batch = self._data.batch(rows, mlp.dtype)
+            batch = self._data.batch(rows)
             weight = batch[2]
             share = float(n if weight is None else weight.sum())
             if not share:

@@ -78,7 +78,7 @@ class LbfgsB:
     mlp : MLP
         Model to train.
     data : Data
-        Training data; a sparse x is converted to a dense array.
+        Training data.
     loss : Loss
         Loss to minimise.
     constant : (rows,) array, optional
@@ -107,7 +107,7 @@ class LbfgsB:
         double = np.dtype(np.float64)
         # Compute in float64: in float32, line searches fail near the minimum.
         self._work = mlp if mlp.dtype == double else _in_float64(mlp)
-        self._data = data.all_dense(double)
+        self._data = data.all_rows(double)
         weight = self._data[2]
         self._share = float(data.rows if weight is None else weight.sum())
         self._constant = 0.0
