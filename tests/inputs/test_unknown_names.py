@@ -89,6 +89,10 @@ def test_keywords_of_other_libraries(call, theirs, ours):
         (fm.MLP, "lr", "fm.Adam(lr=1e-3)"),
         (fm.Adam, "params", "without parameters"),
         (fm.MSE, "from_logits", "takes logits"),
+        (fm.Dense, "input_dim", "first number of fm.MLP's layers"),
+        (fm.BatchNorm, "num_features", "the width of the layer before"),
+        (fm.LayerNorm, "normalized_shape", "the width of the layer before"),
+        (fm.Adam, "scheduler", "as lr"),
         (model().fit, "learning_rate", "fm.Adam(lr=1e-3)"),
         (model().fit, "class_weight", "fm.CrossEntropy(class_weight=...)"),
         (model().fit, "validation_split", "validation_data=(xv, yv)"),
@@ -389,6 +393,23 @@ def test_estimators_answer():
         assert said(cls, layers=1).endswith("did you mean 'hidden_layer_sizes'?")
     assert said(getattr, fm.sklearn, "MLPRegresor").endswith("MLPRegressor?")
     assert "learning_rate_init" in fm.sklearn.MLPClassifier().get_params()
+
+
+def test_suggested_keywords_exist():
+    pytest.importorskip("sklearn", reason="the estimators need it")
+    calls = [*functions().values(), *hints._watched]
+    for cls in hints._watched:
+        calls += [f for _, f in inspect.getmembers(cls, inspect.isfunction)]
+    known = set()
+    for call in calls:
+        try:
+            known |= set(inspect.signature(call).parameters)
+        except ValueError:  # a class of the core
+            continue
+    for names in elsewhere.KEYWORDS.values():
+        assert set(names) <= known, names
+    places = {cls.__name__ for cls in hints._watched} | {"fit", "evaluate"}
+    assert {place for place, _ in elsewhere.ARGUMENTS} <= places
 
 
 def test_the_tables_are_sorted():

@@ -31,7 +31,6 @@ KEYWORDS: dict[str, tuple[str, ...]] = {
     "criterion": ("loss",),
     "data": ("x",),
     "decay_steps": ("period", "step_size", "steps"),
-    "depth": ("layers",),
     "dim": ("n",),
     "discount": ("gamma",),
     "done": ("terminated",),
@@ -56,7 +55,6 @@ KEYWORDS: dict[str, tuple[str, ...]] = {
     "filepath": ("path",),
     "final_activation": ("output_activation",),
     "fname": ("path",),
-    "forget_factor": ("alpha",),
     "gae_lambda": ("lam",),
     "generator": ("rng", "seed"),
     "global_clipnorm": ("clip_norm",),
@@ -111,8 +109,6 @@ KEYWORDS: dict[str, tuple[str, ...]] = {
     "metric": ("metrics", "monitor"),
     "min_improvement": ("min_delta",),
     "minibatch_size": ("batch_size",),
-    "mu": ("momentum",),
-    "n_components": ("n",),
     "n_epochs": ("epochs", "max_iter"),
     "n_features": ("layers",),
     "n_hidden": ("layers",),
@@ -139,9 +135,7 @@ KEYWORDS: dict[str, tuple[str, ...]] = {
     "output_size": ("n", "layers"),
     "outputs": ("out", "pred"),
     "patience": ("n_iter_no_change",),
-    "patience_epochs": ("patience",),
     "period": ("every",),
-    "pin": ("n",),
     "polyak": ("tau",),
     "prediction": ("pred",),
     "predictions": ("pred",),
@@ -151,7 +145,6 @@ KEYWORDS: dict[str, tuple[str, ...]] = {
     "random_seed": ("seed",),
     "random_state": ("seed", "rng"),
     "rate": ("p", "lr"),
-    "rectify": ("activation",),
     "restore_best_weights": ("restore_best",),
     "reward": ("rewards",),
     "rewards": ("reward",),
@@ -173,8 +166,9 @@ KEYWORDS: dict[str, tuple[str, ...]] = {
     "target_kl": ("clip",),
     "targets": ("y", "target"),
     "threshold": ("min_delta", "delta"),
-    "tol": ("min_delta", "tolerance"),
-    "tolerance_grad": ("tolerance",),
+    "tol": ("min_delta",),
+    "tolerance": ("tol", "min_delta"),
+    "tolerance_grad": ("tol",),
     "truncation": ("truncated",),
     "units": ("n", "layers"),
     "use_bias": ("bias",),
@@ -206,6 +200,9 @@ _CPU = "fastmlp computes on the CPU"
 _LOGITS = "the loss takes logits, so the output activation is 'identity'"
 _ONE_LIST = "the widths are one list, as in fm.MLP([4, 8, 1])"
 _IN_LAYERS = "add fm.{}() to layers"
+_INPUT = "the width of the input is the first number of fm.MLP's layers"
+_OWN_WIDTH = "the layer has the width of the layer before it"
+_AS_LR = "pass the schedule as lr"
 
 # Arguments for which another keyword does not exist. The first key is a class, its
 # base class or a function, and the second a keyword, or "" for arguments by position.
@@ -223,6 +220,12 @@ ARGUMENTS: dict[tuple[str, str], str] = {
     ("MLP", "n_out"): _ONE_LIST,
     ("MLP", "optimizer"): _TO_FIT,
     ("MLP", "output_dim"): _ONE_LIST,
+    ("Dense", "in_features"): _INPUT,
+    ("Dense", "input_dim"): _INPUT,
+    ("Dense", "input_shape"): _INPUT,
+    ("Dense", "n_in"): _INPUT,
+    ("Normalization", "normalized_shape"): _OWN_WIDTH,
+    ("Normalization", "num_features"): _OWN_WIDTH,
     ("Residual", ""): "the layers are one list, as in fm.Residual([8, 8])",
     ("Optimizer", "params"): NO_PARAMETERS,
     ("Optimizer", "parameters"): NO_PARAMETERS,
@@ -230,8 +233,10 @@ ARGUMENTS: dict[tuple[str, str], str] = {
     ("Optimizer", ""): NO_PARAMETERS,
     ("Optimizer", "foreach"): "every step is fused",
     ("Optimizer", "fused"): "every step is fused",
-    ("Optimizer", "schedule"): "pass the schedule as lr",
-    ("Optimizer", "scheduler"): "pass the schedule as lr",
+    ("Optimizer", "lr_schedule"): _AS_LR,
+    ("Optimizer", "lr_scheduler"): _AS_LR,
+    ("Optimizer", "schedule"): _AS_LR,
+    ("Optimizer", "scheduler"): _AS_LR,
     ("Loss", "from_logits"): _LOGITS,
     ("Loss", "gamma"): "a custom loss is a function; see fm.CustomLoss",
     ("Schedule", "optimizer"): "pass the schedule to the optimizer, as its lr",
