@@ -109,7 +109,7 @@ def arrays(rng: np.random.Generator, shape: tuple[int, ...]) -> list[Any]:
         np.repeat(x, 2, axis=-1)[..., ::2],
         np.broadcast_to(np.float32(1), shape),
         x * np.nan,
-        x * 1e308,
+        np.sign(x) * 1e308,
         x * np.inf,
         x * 0 - 0.0,
         np.zeros((*shape, 1)),

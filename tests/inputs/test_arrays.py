@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-import scipy.sparse
 from fastmlp import _validate
 
 ROWS, N_IN, N_OUT = 6, 4, 3
@@ -237,7 +236,6 @@ def bad_frame():
         (OnlyDlpack(np.zeros((2, 4)), (99, 0)), "DLPack's type 99"),
         (Tensor(requires_grad=True), r"requires grad.*x\.detach\(\).*as_torch_module"),
         (Unknown(), "cannot be converted to an array.*nothing to share"),
-        (scipy.sparse.csr_array((2, 4)), r"csr_array.*x\.toarray\(\)"),
         (pd.DataFrame({"a": ["one"], "b": ["two"]}), "real numbers"),
         (pl.DataFrame({"a": ["one"], "b": ["two"]}), "real numbers"),
         (pd.DataFrame({"a": pd.to_datetime(["2024-02-29"])}), "real numbers"),

@@ -150,6 +150,7 @@ def test_a_matrix_in_a_memoryview():
             call()
 
 
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of np.matrix
 def test_hostile_values_are_of_many_kinds():
     """The random calls try what they claim to try."""
     assert len({type(value) for value in SCALARS}) > 30

@@ -21,6 +21,7 @@ def test_folded_models_name_their_initialisation():
         assert {layer.init for layer in folded.layers} == {init}
 
 
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 @pytest.mark.parametrize("kind", ["MLPClassifier", "MLPRegressor"])
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 def test_estimators_name_their_initialisation(kind, solver):

@@ -247,7 +247,7 @@ def test_bad_arguments_are_refused():
         ((4, 0), ValueError),
         ((4, ()), ValueError),
         ((4, "2"), TypeError),
-        ((2**70, 2), MemoryError),
+        ((2**70, 2), ValueError),
         ((2**62, 2**30), MemoryError),
     ):
         with pytest.raises(error):

@@ -378,11 +378,7 @@ def test_feature_names_of_pandas_and_polars() -> None:
             clf.predict(frames[0].rename(columns={"a": "z"}))
 
 
-def test_sparse_data_are_the_same_as_dense(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastmlp.sklearn import _epochs
-
-    # Chosen so that an epoch has several blocks.
-    monkeypatch.setattr(_epochs, "DENSE_NUMBERS", 64 * 70)
+def test_sparse_data_are_the_same_as_dense() -> None:
     X, y = digits()
     for settings in (
         {},

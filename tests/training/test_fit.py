@@ -301,7 +301,7 @@ def test_bad_options(options, error, words):
 
 
 def test_settings_of_fit_are_keyword_only():
-    with pytest.raises(TypeError, match="positional"):
+    with pytest.raises(TypeError, match="only x, y by position"):
         toy_mlp().fit(*toy_data(ROWS), fm.MSE())
 
 

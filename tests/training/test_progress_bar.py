@@ -101,8 +101,7 @@ def notebook(monkeypatch):
     shell = types.SimpleNamespace(kernel=object())
     module = types.SimpleNamespace(get_ipython=lambda: shell)
     monkeypatch.setitem(sys.modules, "IPython", module)
-    monkeypatch.setattr(sys, "stderr", stream := Stream(tty=False))
-    return stream
+    return Stream(tty=False)
 
 
 @pytest.mark.parametrize("progress", [None, True])
@@ -119,12 +118,14 @@ def test_progress_in_a_notebook(notebook, progress, monkeypatch):
     module = types.SimpleNamespace(tqdm=Bar)
     monkeypatch.setitem(sys.modules, "tqdm", types.SimpleNamespace())
     monkeypatch.setitem(sys.modules, "tqdm.auto", module)
+    monkeypatch.setattr(sys, "stderr", notebook)
     toy_fit(toy_mlp(), *toy_data(ROWS), progress=progress)
     assert notebook.text == "bar of 3 epochs"
 
 
 def test_progress_in_a_notebook_without_tqdm(notebook, monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setattr(sys, "stderr", notebook)
     toy_fit(toy_mlp(), *toy_data(ROWS), epochs=200)
     # One line, written again at intervals.
     assert notebook.text.count("\n") == 1
@@ -135,6 +136,7 @@ def test_ipython_in_a_terminal_is_not_a_notebook(notebook, monkeypatch):
     shell = types.SimpleNamespace()
     module = types.SimpleNamespace(get_ipython=lambda: shell)
     monkeypatch.setitem(sys.modules, "IPython", module)
+    monkeypatch.setattr(sys, "stderr", notebook)
     toy_fit(toy_mlp(), *toy_data(ROWS))
     assert notebook.text == ""
 

@@ -361,7 +361,9 @@ class _PolicyLoss(CustomLoss):
             # Actions are small integers, which any float dtype represents exactly.
             dtype = np.result_type(*columns[1:])
             dtype = dtype if dtype == np.float32 else np.dtype(np.float64)
-            return np.stack(columns, axis=1, dtype=dtype, casting="same_kind")
+            stacked = np.stack(columns, axis=1, dtype=dtype, casting="same_kind")
+            _validate.finite(name, stacked)
+            return stacked
         return np.asarray(target)
 
 
