@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from .. import _validate
-from .._validate.hints import hinted
 from ..losses import REDUCTIONS, CustomLoss
 
 if TYPE_CHECKING:
@@ -82,7 +81,6 @@ def _places(actions: Array) -> Array:
     return actions * rows + np.arange(rows)
 
 
-@hinted
 def log_prob(logits: npt.ArrayLike, actions: npt.ArrayLike) -> Array:
     """Return log π(a|s) of actions, for π = softmax(logits).
 
@@ -109,7 +107,6 @@ def log_prob(logits: npt.ArrayLike, actions: npt.ArrayLike) -> Array:
     return _softmax(z)[0].ravel()[_places(a)]
 
 
-@hinted
 def entropy(logits: npt.ArrayLike) -> Array:
     """Return the entropy of each row's policy, -Σ_a π(a|s) log π(a|s), in nats.
 
@@ -361,10 +358,12 @@ class _PolicyLoss(CustomLoss):
             # Actions are small integers, which any float dtype represents exactly.
             dtype = np.result_type(*columns[1:])
             dtype = dtype if dtype == np.float32 else np.dtype(np.float64)
-            stacked = np.stack(columns, axis=1, dtype=dtype, casting="same_kind")
-            _validate.finite(name, stacked)
-            return stacked
-        return np.asarray(target)
+            array = np.stack(columns, axis=1, dtype=dtype, casting="same_kind")
+        else:
+            array = np.asarray(target)
+        if array.dtype.kind == "f":
+            _validate.finite(name, array)
+        return array
 
 
 class PolicyGradient(_PolicyLoss):
