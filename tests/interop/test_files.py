@@ -289,7 +289,9 @@ def test_a_checkpoint_with_custom_functions(tmp_path):
     opt = fm.Adam(lambda step: 0.01 / (1 + step))
     run(mlp, opt, stop, fm.Checkpoint(path), 2)
     rest, again = fm.MLP(layers, seed=1), fm.Adam(opt.schedule)
-    fm.Checkpoint.load(path, rest, again, callbacks=[fm.EarlyStopping()])
+    fm.Checkpoint.load(
+        path, rest, again, callbacks=[fm.EarlyStopping(), fm.Checkpoint(path)]
+    )
     assert state(rest) == state(mlp)
     assert state(fm.load(path, activations=[OWN])) == state(mlp)
 
