@@ -6,7 +6,6 @@ Keras itself is not imported.
 from __future__ import annotations
 
 import math
-import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from .. import _validate
 from .._network.model import empty
 from .._validate.hints import hinted
+from .._validate.warn import warn
 from ..layers import Activation, Dense, Layer, Normalization, Residual
 from .activations import ACTIVATIONS
 from .layers import LAYERS
@@ -88,11 +88,9 @@ def from_keras(model: Any) -> MLP:
     reader = Reader()
     items = reader.items(model)
     if reader.frozen:
-        warnings.warn(
+        warn(
             f"model has layers with trainable=False ({', '.join(reader.frozen)}), but "
-            "fastmlp trains all parameters",
-            UserWarning,
-            stacklevel=2,
+            "fastmlp trains all parameters"
         )
     n_in = _input_width(model, items)
 

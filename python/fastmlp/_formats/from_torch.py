@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from .. import _validate
 from .._validate.hints import hinted
+from .._validate.warn import warn
 from ..layers import (
     activation_name,
 )
@@ -144,9 +144,7 @@ def _warn_of_frozen(source: Any) -> None:
         if isinstance(value, torch.nn.Parameter) and not value.requires_grad
     ]
     if frozen:
-        warnings.warn(
+        warn(
             f"source has parameters with requires_grad=False ({', '.join(frozen)}), "
-            "but fastmlp trains all parameters",
-            UserWarning,
-            stacklevel=3,
+            "but fastmlp trains all parameters"
         )

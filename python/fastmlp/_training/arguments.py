@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from .. import _validate
 from .._network.inputs import check_finite, inputs
 from .._validate import hints
+from .._validate.warn import warn
 from ..optimizers import Optimizer
 from ..solvers import Solver
 
@@ -46,24 +46,19 @@ def check_optimizer(optimizer: object, *, solvers: bool = False) -> None:
 _NOT_LOGITS = ("sigmoid", "softmax", "relu", "softplus", "exp")
 
 
-def check_output(mlp: Model, loss: Loss, callers: int = 1) -> None:
-    """Warn the caller's caller if the output activation does not suit the loss.
-
-    ``callers`` is the number of functions between this one and the user's code.
-    """
+def check_output(mlp: Model, loss: Loss) -> None:
+    """Warn the user if the output activation does not suit the loss."""
     if loss.core is None or loss.core.kind not in _LOGIT_LOSSES:
         return
     activation = getattr(mlp.layers[-1], "activation", None)
     if activation not in _NOT_LOGITS:
         return
     within = _LOGIT_LOSSES[loss.core.kind]
-    warnings.warn(
+    warn(
         f"{type(loss).__name__} takes logits, because it contains the {within}: the "
         "model's output_activation should be 'identity', not "
         f"{activation!r}, which makes training slow or impossible; apply "
-        f"the {within} to the outputs afterwards",
-        UserWarning,
-        stacklevel=2 + callers,
+        f"the {within} to the outputs afterwards"
     )
 
 

@@ -145,7 +145,7 @@ def fit(
         progress = _validate.flag("progress", progress)
     hooks = as_callbacks(callbacks)
     measured = as_metrics(metrics, loss)
-    arguments.check_output(mlp, loss, callers=2)
+    arguments.check_output(mlp, loss)
     own = mlp.sequence
     key, first, within = own.seed, own.done, own.within
     if seed is not None:

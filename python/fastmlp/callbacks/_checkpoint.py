@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from .. import _validate
@@ -11,6 +10,7 @@ from .._formats import model_schema, safetensors, snapshot
 from .._formats.atomic_write import file_name, replace_file
 from .._formats.json_state import fields, listed, text
 from .._network.model import is_model
+from .._validate.warn import warn
 from ..metrics import History
 from ._base import Callback, as_callbacks
 from ._watching import Watching, check_best
@@ -316,11 +316,9 @@ class Checkpoint(Watching):
         entries = _entries(rest["callbacks"])[len(hooks) :]
         left += [kind for kind, _ in entries if kind != "Checkpoint"]
         if left:
-            warnings.warn(
+            warn(
                 f"{name} also holds the state of {', '.join(left)}, which is not used: "
-                "to resume exactly, pass the optimizer and all callbacks of the fit",
-                UserWarning,
-                stacklevel=2,
+                "to resume exactly, pass the optimizer and all callbacks of the fit"
             )
         if optimizer is not None:
             optimizer.load_state_dict(rest["optimizer"])
