@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from .. import _validate
+from .._validate.hints import hinted
 from ..losses import REDUCTIONS, CustomLoss
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def _places(actions: Array) -> Array:
     return actions * rows + np.arange(rows)
 
 
+@hinted
 def log_prob(logits: npt.ArrayLike, actions: npt.ArrayLike) -> Array:
     """Return log π(a|s) of actions, for π = softmax(logits).
 
@@ -107,6 +109,7 @@ def log_prob(logits: npt.ArrayLike, actions: npt.ArrayLike) -> Array:
     return _softmax(z)[0].ravel()[_places(a)]
 
 
+@hinted
 def entropy(logits: npt.ArrayLike) -> Array:
     """Return the entropy of each row's policy, -Σ_a π(a|s) log π(a|s), in nats.
 
