@@ -553,3 +553,16 @@ def test_custom_functions_as_names_are_explained(value):
     ):
         with pytest.raises(TypeError, match=hint):
             make()
+
+
+@pytest.mark.parametrize("layer", [fm.LayerNorm, fm.BatchNorm, fm.RMSNorm])
+@pytest.mark.parametrize("eps", [1e-50, 1e-320])
+def test_tiny_eps_of_equal_values(layer, eps, dtype):
+    """A variance of 0 gives no NaN, even if eps is 0 in the model's dtype."""
+    mlp = fm.MLP([3, layer(eps=eps)], dtype=dtype)
+    x = np.zeros((4, 3), dtype)
+    for training in (False, True):
+        assert np.isfinite(mlp.forward(x, training=training)).all()
+        dx, grads = mlp.backward(np.ones((4, 3), dtype))
+        assert np.isfinite(dx).all()
+        assert np.isfinite(grads).all()

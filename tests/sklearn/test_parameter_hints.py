@@ -63,3 +63,13 @@ def test_losses_by_other_names(kind: Any, given: str, meant: str) -> None:
 def test_nothing_is_suggested_without_a_reason(settings: dict[str, Any]) -> None:
     for kind in (MLPClassifier, MLPRegressor):
         assert "mean" not in message(kind, **settings)
+
+
+@pytest.mark.parametrize("name", ["tol", "power_t", "alpha", "learning_rate_init"])
+def test_integers_beyond_float64_are_refused(name: str) -> None:
+    settings: dict[str, Any] = {name: 10**400}
+    if name == "power_t":
+        settings |= {"solver": "sgd", "learning_rate": "invscaling"}
+    model = MLPRegressor(max_iter=1, **settings)
+    with pytest.raises((ValueError, TypeError)):
+        model.fit([[0.0], [1.0]], [0.0, 1.0])

@@ -197,7 +197,10 @@ class Parameters(BaseEstimator):
 
     def _new_policy(self) -> LearningRatePolicy:
         """Return a new optimiser, wrapped in its learning-rate policy."""
-        schedule, rate = self.learning_rate, float(self.learning_rate_init)
+        schedule, rate = (
+            self.learning_rate,
+            _validate.real("learning_rate_init", self.learning_rate_init),
+        )
         given: Any = rate
         if not isinstance(schedule, str):
             given, schedule = for_one_fit(schedule), "constant"
@@ -224,7 +227,8 @@ class Parameters(BaseEstimator):
             optimizer = Adagrad(given)
         if self.solver != "sgd":
             schedule = "constant"
-        return LearningRatePolicy(optimizer, schedule, rate, float(self.power_t))
+        power = _validate.real("power_t", self.power_t)
+        return LearningRatePolicy(optimizer, schedule, rate, power)
 
     def _last_activation(self) -> str:
         """Return the activation of the network's last layer."""

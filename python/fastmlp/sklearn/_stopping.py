@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .. import _validate
 from .._training.evaluator import loss_of_outputs
 from ..callbacks import Callback
 from ._epochs import predict
@@ -193,6 +194,8 @@ class StoppingRule(Callback):
     ) -> None:
         self._estimator, self._rows = estimator, rows
         self._validation, self._policy = validation, policy
+        tol = estimator.tol  # infinity: no epoch is an improvement
+        self._tol = tol if tol == math.inf else _validate.real("tol", tol, 0.0)
         self.stopped = False
 
     def on_epoch_end(self, mlp: MLP, history: History) -> bool:
@@ -216,7 +219,7 @@ class StoppingRule(Callback):
             return False
         what = "Validation score" if self._validation is not None else "Training loss"
         message = (
-            f"{what} did not improve more than tol={est.tol:f} for "
+            f"{what} did not improve more than tol={self._tol:f} for "
             f"{est.n_iter_no_change} consecutive epochs."
         )
         if policy is not None:
@@ -233,7 +236,7 @@ class StoppingRule(Callback):
         """Count the consecutive epochs without an improvement by ``tol``."""
         est = self._estimator
         if self._validation is None:
-            worse = est.loss_ > est.best_loss_ - est.tol
+            worse = est.loss_ > est.best_loss_ - self._tol
             est.best_loss_ = min(est.best_loss_, est.loss_)
         else:
             score = self._validation.score
@@ -241,11 +244,12 @@ class StoppingRule(Callback):
             if est.verbose:
                 print(f"Validation score: {score:f}")
             best = est.best_validation_score_
-            tol = est.tol
+            tol = self._tol
             if self._validation.by_loss and math.isfinite(best):
                 tol *= abs(best)  # the scale of a loss is arbitrary
             # NaN is never an improvement.
-            worse = not score >= best + tol or (tol == 0.0 < est.tol and score == best)
+            worse = not score >= best + tol
+            worse |= tol == 0.0 < self._tol and score == best
             if score > est.best_validation_score_:
                 est.best_validation_score_ = score
                 est._best = mlp.params.copy(), mlp.buffers.copy()

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -11,10 +12,16 @@
 
 namespace fastmlp::detail {
 
+// eps in this type: not 0 unless it is, so that a variance of 0 does not give NaN.
+template <class T>
+T epsilon(double eps) {
+  return eps > 0 ? std::max(static_cast<T>(eps), std::numeric_limits<T>::min()) : T(0);
+}
+
 // rstd = 1 / sqrt(var + eps).
 template <class T>
 void reciprocal_deviation(T* rstd, const T* var, double eps, Index n) {
-  const T small = static_cast<T>(eps);
+  const T small = epsilon<T>(eps);
   for (Index j = 0; j < n; ++j) rstd[j] = T(1) / std::sqrt(var[j] + small);
 }
 
@@ -25,7 +32,7 @@ inline void plan_norm(NetworkPlan& net, const LayerSpec& spec, OpPlan& op,
   if (!(spec.eps >= 0))
     throw std::invalid_argument(
         "the eps of a normalisation must not be negative, got " + in_full(spec.eps));
-  op.eps = spec.eps;
+  op.eps = epsilon<double>(spec.eps);  // in training, subnormal numbers count as 0
   op.keeps_values = true;
   if (!spec.bias) return;
   op.weight = net.add_params(1, op.n_out);
@@ -106,7 +113,7 @@ struct RowNormOp : OpDefaults {
     T* const rstd = a.statistics ? a.statistics + a.row : nullptr;
     a.table.layer_norm_forward(
         a.z, n, a.kept, n, rstd, a.x, n, parameters(a.params, op.weight),
-        parameters(a.params, op.bias), static_cast<T>(op.eps), kCentred, a.rows, n);
+        parameters(a.params, op.bias), epsilon<T>(op.eps), kCentred, a.rows, n);
     activate(a, op);
   }
 
