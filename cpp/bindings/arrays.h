@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <initializer_list>
+#include <memory>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -203,6 +204,34 @@ py::class_<T> new_class(py::handle scope, const char* name, const Extra&... extr
     throw py::type_error("cannot pickle '" + type + "' object");
   };
   c.def("__reduce_ex__", refuse).def("__reduce__", refuse);
+  return c;
+}
+
+template <class T, class F, class... Args, class... Extra>
+void def_init_as(py::class_<T>& c, F make, std::unique_ptr<T> (*)(Args...),
+                 const Extra&... extra) {
+  const auto init = [make](py::detail::value_and_holder& place, Args... args) {
+    std::unique_ptr<T> made = make(std::forward<Args>(args)...);
+    place.value_ptr() = made.get();
+    try {
+      place.type->init_instance(place.inst, nullptr);
+    } catch (...) {
+      place.value_ptr() = nullptr;
+      throw;
+    }
+    (void)made.release();
+  };
+  c.def("__init__", init, py::detail::is_new_style_constructor(), extra...);
+}
+
+// Adds a constructor: make(args...) returns a std::unique_ptr<T>. With py::init, memory
+// that runs out while pybind11 registers the new object ends the process: the exception
+// either frees the object twice or leaves pybind11 where nothing catches it. Here the
+// object is registered where pybind11 catches exceptions, and keeps one owner.
+template <class T, class F, class... Extra>
+py::class_<T> def_init(py::class_<T> c, F make, const Extra&... extra) {
+  using Signature = py::detail::function_signature_t<F>;
+  def_init_as<T>(c, make, static_cast<Signature*>(nullptr), extra...);
   return c;
 }
 

@@ -44,26 +44,22 @@ py::object evaluate(const Loss& loss, py::object pred, py::object target,
 
 void bind_loss(py::module_& m) {
   using py::arg;
-  new_class<Loss>(m, "Loss")
-      .def(py::init([](const std::string& kind, double delta,
+  const auto make = [](const std::string& kind, double delta,
                        const std::string& reduction, double smoothing,
                        std::vector<double> per_output, bool action, double scale,
                        std::optional<int64_t> ignored) {
-             if (!std::isfinite(scale) || scale <= 0)
-               throw py::value_error("scale must be finite and positive, got " +
-                                     detail::in_full(scale));
-             return Loss{from_name<LossKind>(kLossNames, kind, "loss"),
-                         delta,
-                         from_name<Reduction>(kReductionNames, reduction, "reduction"),
-                         smoothing,
-                         PerOutput(std::move(per_output)),
-                         action,
-                         scale,
-                         ignored};
-           }),
-           arg("kind"), arg("delta") = 1.0, arg("reduction") = "mean",
-           arg("smoothing") = 0.0, arg("per_output") = py::tuple(),
-           arg("action") = false, arg("scale") = 1.0, arg("ignored") = py::none())
+    if (!std::isfinite(scale) || scale <= 0)
+      throw py::value_error("scale must be finite and positive, got " +
+                            detail::in_full(scale));
+    return std::make_unique<Loss>(
+        Loss{from_name<LossKind>(kLossNames, kind, "loss"), delta,
+             from_name<Reduction>(kReductionNames, reduction, "reduction"), smoothing,
+             PerOutput(std::move(per_output)), action, scale, ignored});
+  };
+  def_init(new_class<Loss>(m, "Loss"), make, arg("kind"), arg("delta") = 1.0,
+           arg("reduction") = "mean", arg("smoothing") = 0.0,
+           arg("per_output") = py::tuple(), arg("action") = false, arg("scale") = 1.0,
+           arg("ignored") = py::none())
       .def_property_readonly("kind",
                              [](const Loss& l) { return to_name(kLossNames, l.kind); })
       .def_readonly("delta", &Loss::delta)

@@ -364,8 +364,8 @@ void bind_mlp(py::module_& m) {
   using py::arg;
   const py::none none;
   py::register_exception<Diverged>(m, "DivergenceError", PyExc_FloatingPointError);
-  new_class<EpochProgress>(m, "EpochProgress")
-      .def(py::init<>())
+  def_init(new_class<EpochProgress>(m, "EpochProgress"),
+           [] { return std::make_unique<EpochProgress>(); })
       .def_readwrite("steps", &EpochProgress::steps)
       .def_readwrite("total", &EpochProgress::total)
       .def_readwrite("divisor", &EpochProgress::divisor);
@@ -399,9 +399,11 @@ void bind_mlp(py::module_& m) {
       .def_property_readonly("weight", offset(&OpInfo::weight))
       .def_property_readonly("bias", offset(&OpInfo::bias))
       .def_property_readonly("statistics", offset(&OpInfo::statistics));
-  new_class<AnyMlp>(m, "Mlp")
-      .def(py::init<const std::string&, Index, const py::sequence&>(), arg("dtype"),
-           arg("n_in"), arg("layers"))
+  const auto make = [](const std::string& dtype, Index n_in,
+                       const py::sequence& layers) {
+    return std::make_unique<AnyMlp>(dtype, n_in, layers);
+  };
+  def_init(new_class<AnyMlp>(m, "Mlp"), make, arg("dtype"), arg("n_in"), arg("layers"))
       .def_property_readonly("params", &params)
       .def_property_readonly("buffers", &buffers)
       .def_property_readonly(

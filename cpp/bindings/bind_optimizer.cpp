@@ -276,20 +276,114 @@ void load_state(Optimizer& optimizer, const py::dict& state) {
   optimizer.set_step_count(step_count);
 }
 
+// The dtype and the number of elements of each slot, by name, for every vector of
+// parameters.
+py::list layout(Optimizer& optimizer) {
+  std::vector<std::pair<bool, Index>> vectors;  // whether float32, and the size
+  std::array<const char*, kMaxSlots> names{};
+  {
+    const LockUnderGil lock(optimizer);
+    names = slot_names(optimizer.config());
+    for (const auto& any : optimizer.state()) {
+      vectors.emplace_back(std::holds_alternative<OptimizerSlots<float>>(any),
+                           std::visit([](const auto& s) { return s.size; }, any));
+    }
+  }
+  py::list result;
+  for (const auto& [single, size] : vectors) {
+    py::dict slots;
+    for (const char* name : names) {
+      if (name) slots[name] = py::make_tuple(single ? "float32" : "float64", size);
+    }
+    result.append(slots);
+  }
+  return result;
+}
+
+// Calls f(slot, size) with the memory of a slot that holds T, under the lock. Throws if
+// there is no such slot, or if it has fewer than `stop` elements.
+template <class T, class F>
+void with_slot(Optimizer& optimizer, size_t which, const std::string& name, Index start,
+               Index stop, F f) {
+  const LockUnderGil lock(optimizer);
+  const auto names = slot_names(optimizer.config());
+  const auto place = std::find_if(names.begin(), names.end(),
+                                  [&](const char* n) { return n && name == n; });
+  auto& state = optimizer.state();
+  auto* slots =
+      which < state.size() ? std::get_if<OptimizerSlots<T>>(&state[which]) : nullptr;
+  if (!slots || place == names.end() || start < 0 || stop < start ||
+      stop > slots->size) {
+    throw std::runtime_error("the optimizer was changed while its state was in use");
+  }
+  f(slots->slot[static_cast<size_t>(place - names.begin())].data() + start);
+}
+
+// Copies elements of a slot, from `start` on, to an array.
+void read_slot(Optimizer& optimizer, size_t which, const std::string& name, Index start,
+               py::object out) {
+  by_dtype(out, "out", [&](auto t) {
+    using T = decltype(t);
+    const auto to = require<T>(out, "out", {-1});
+    with_slot<T>(optimizer, which, name, start, start + to.size(),
+                 [&](const T* from) { std::copy_n(from, to.size(), to.data); });
+  });
+}
+
+// Copies an array to elements of a slot, from `start` on.
+void write_slot(Optimizer& optimizer, size_t which, const std::string& name,
+                Index start, py::object values) {
+  by_dtype(values, "values", [&](auto t) {
+    using T = decltype(t);
+    const auto from = require<const T>(values, "values", {-1});
+    with_slot<T>(optimizer, which, name, start, start + from.size(),
+                 [&](T* to) { std::copy_n(from.data, from.size(), to); });
+  });
+}
+
+template <class T>
+OptimizerSlots<T> uninitialised(Index size,
+                                const std::array<const char*, kMaxSlots>& names) {
+  OptimizerSlots<T> slots;
+  for (size_t i = 0; i < kMaxSlots; ++i) {
+    if (!names[i]) continue;
+    slots.size = size;
+    slots.slot[i] = AlignedBuffer<T>(size);
+  }
+  return slots;
+}
+
+// Replaces the state by slots without values, which write_slot fills. `vectors` holds
+// the dtype and the number of elements of each vector of parameters.
+void allocate(Optimizer& optimizer, int64_t step_count,
+              const std::vector<std::pair<std::string, Index>>& vectors) {
+  const LockUnderGil lock(optimizer);
+  const auto names = slot_names(optimizer.config());
+  std::vector<Optimizer::AnySlots> made;
+  for (const auto& [dtype, size] : vectors) {
+    if (dtype == "float32") {
+      made.emplace_back(uninitialised<float>(size, names));
+    } else {
+      made.emplace_back(uninitialised<double>(size, names));
+    }
+  }
+  optimizer.state() = std::move(made);
+  optimizer.set_step_count(step_count);
+}
+
 }  // namespace
 
 void bind_optimizer(py::module_& m) {
   using py::arg;
-  new_class<Optimizer>(m, "Optimizer")
-      .def(py::init([](const std::string& kind, const py::kwargs& hyper) {
-             OptimizerConfig config;
-             config.kind = from_name<OptimizerKind>(kOptimizerNames, kind, "optimizer");
-             for (const auto& [name, value] : hyper) {
-               assignment(config.kind, py::cast<std::string>(name), value)(config);
-             }
-             return std::make_unique<Optimizer>(config);
-           }),
-           arg("kind"))
+  const auto make = [](const std::string& kind, const py::kwargs& hyper) {
+    OptimizerConfig config;
+    config.kind = from_name<OptimizerKind>(kOptimizerNames, kind, "optimizer");
+    for (const auto& [name, value] : hyper) {
+      assignment(config.kind, py::cast<std::string>(name), value)(config);
+    }
+    return std::make_unique<Optimizer>(config);
+  };
+  def_init(new_class<Optimizer>(m, "Optimizer"), make, arg("kind"))
       .def_property_readonly(
           "kind",
           [](const Optimizer& o) { return to_name(kOptimizerNames, o.config().kind); })
@@ -304,6 +398,19 @@ void bind_optimizer(py::module_& m) {
       .def("step", &step, arg("params"), arg("grads"))
       .def("state", &state)
       .def("load_state", &load_state, arg("state"))
+      .def_property_readonly("slot_names",
+                             [](const Optimizer& o) {
+                               py::list names;
+                               for (const char* name : slot_names(o.config())) {
+                                 if (name) names.append(name);
+                               }
+                               return py::tuple(names);
+                             })
+      .def("layout", &layout)
+      .def("read_slot", &read_slot, arg("which"), arg("name"), arg("start"), arg("out"))
+      .def("write_slot", &write_slot, arg("which"), arg("name"), arg("start"),
+           arg("values"))
+      .def("allocate", &allocate, arg("step"), arg("vectors"))
       .def("reset", [](Optimizer& o) {
         const LockUnderGil lock(o);
         o.reset();

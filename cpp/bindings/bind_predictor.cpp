@@ -2,6 +2,7 @@
 // nothing to check.
 #include <pybind11/pybind11.h>
 
+#include <memory>
 #include <new>
 #include <optional>
 #include <utility>
@@ -22,12 +23,15 @@ constexpr const char* kBusy =
 class Predictor {
  public:
   // `convert`: a Python function that converts its argument to an array that can be
-  // used in place of x, or raises an exception.
-  Predictor(py::object net, py::object x, py::object y, py::object convert)
+  // used in place of x, or raises an exception. `functions` is only kept alive: the
+  // network refers weakly to the functions of custom activations.
+  Predictor(py::object net, py::object x, py::object y, py::object convert,
+            py::object functions)
       : net_(std::move(net)),
         x_(std::move(x)),
         y_(std::move(y)),
         convert_(std::move(convert)),
+        functions_(std::move(functions)),
         held_(py::make_tuple(x_, y_)),
         any_(&py::cast<AnyMlp&>(net_)) {
     any_->visit([&](auto& n) {
@@ -42,6 +46,18 @@ class Predictor {
       from_ = rows->data;
       to_ = yv->data;
     });
+  }
+
+  // Python objects through which a predictor may refer to itself.
+  int visit(visitproc visitor, void* arg) const {
+    for (const py::object* object : {&convert_, &functions_}) {
+      if (const int stop = visitor(object->ptr(), arg)) return stop;
+    }
+    return 0;
+  }
+  void clear() {
+    convert_ = py::none();
+    functions_ = py::none();
   }
 
   const py::object& x() const { return x_; }
@@ -85,7 +101,7 @@ class Predictor {
 
   Index y_size() const { return py::reinterpret_borrow<py::array>(y_).size(); }
 
-  py::object net_, x_, y_, convert_;
+  py::object net_, x_, y_, convert_, functions_;
   // Extra references to x and y: numpy refuses resize() on arrays with a reference
   // count above 1.
   py::tuple held_;
@@ -123,18 +139,45 @@ PyObject* call(PyObject* self, PyObject* args, PyObject* kwargs) {
   return nullptr;
 }
 
+// The value of a Python object of the class, or null if it is not complete.
+Predictor* value_of(PyObject* self) {
+  if (!py::detail::is_holder_constructed(self)) return nullptr;
+  auto* const instance = reinterpret_cast<py::detail::instance*>(self);
+  return instance->get_value_and_holder().value_ptr<Predictor>();
+}
+
+// The functions that Python's garbage collector calls: custom activations may refer to
+// an object that holds the predictor.
+int traverse(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  const Predictor* const predictor = value_of(self);
+  return predictor ? predictor->visit(visit, arg) : 0;
+}
+int clear(PyObject* self) {
+  if (Predictor* const predictor = value_of(self)) predictor->clear();
+  return 0;
+}
+
 }  // namespace
 
 void bind_predictor(py::module_& m) {
   using py::arg;
-  new_class<Predictor>(m, "Predictor",
-                       py::custom_type_setup([](PyHeapTypeObject* type) {
-                         type->ht_type.tp_call = &call;
-                       }),
-                       "Inference bound to the buffers x and y: what "
-                       "fastmlp.MLP.predictor returns.")
-      .def(py::init<py::object, py::object, py::object, py::object>(), arg("net"),
-           arg("x"), arg("y"), arg("convert"))
+  const auto set_up = py::custom_type_setup([](PyHeapTypeObject* heap) {
+    PyTypeObject& type = heap->ht_type;
+    type.tp_call = &call;
+    type.tp_flags |= Py_TPFLAGS_HAVE_GC;
+    type.tp_traverse = &traverse;
+    type.tp_clear = &clear;
+  });
+  const auto make = [](py::object net, py::object x, py::object y, py::object convert,
+                       py::object functions) {
+    return std::make_unique<Predictor>(std::move(net), std::move(x), std::move(y),
+                                       std::move(convert), std::move(functions));
+  };
+  def_init(new_class<Predictor>(m, "Predictor", set_up,
+                                "Inference bound to the buffers x and y: what "
+                                "fastmlp.MLP.predictor returns."),
+           make, arg("net"), arg("x"), arg("y"), arg("convert"), arg("functions"))
       .def_property_readonly("x", &Predictor::x)
       .def_property_readonly("y", &Predictor::y)
       .def("__repr__", [](const Predictor& self) {

@@ -267,28 +267,27 @@ void bind_replay(py::module_& m) {
     return py::cast<PyReplayBuffer&>(self);
   };
 
-  new_class<PyReplayBuffer>(m, "ReplayBuffer")
-      .def(py::init([](Index capacity, Index obs_size, Index action_floats,
+  const auto make = [](Index capacity, Index obs_size, Index action_floats,
                        uint64_t seed, Index extra_bytes, Index n_steps,
                        std::optional<double> gamma,
                        std::optional<std::pair<double, double>> priorities) {
-             ReplayConfig config;
-             config.capacity = capacity;
-             config.obs_size = obs_size;
-             config.action_bytes =
-                 action_floats == 0 ? static_cast<Index>(sizeof(int64_t))
-                                    : action_floats * static_cast<Index>(sizeof(float));
-             config.seed = seed;
-             config.extra_bytes = extra_bytes;
-             config.n_steps = n_steps;
-             config.gamma = gamma.value_or(1);
-             config.prioritized = priorities.has_value();
-             if (priorities) std::tie(config.alpha, config.eps) = *priorities;
-             return std::make_unique<PyReplayBuffer>(config, action_floats,
-                                                     gamma.has_value());
-           }),
-           arg("capacity"), arg("obs_size"), arg("action_floats"), arg("seed"),
-           arg("extra_bytes"), arg("n_steps"), arg("gamma"), arg("priorities"))
+    ReplayConfig config;
+    config.capacity = capacity;
+    config.obs_size = obs_size;
+    config.action_bytes = action_floats == 0
+                              ? static_cast<Index>(sizeof(int64_t))
+                              : action_floats * static_cast<Index>(sizeof(float));
+    config.seed = seed;
+    config.extra_bytes = extra_bytes;
+    config.n_steps = n_steps;
+    config.gamma = gamma.value_or(1);
+    config.prioritized = priorities.has_value();
+    if (priorities) std::tie(config.alpha, config.eps) = *priorities;
+    return std::make_unique<PyReplayBuffer>(config, action_floats, gamma.has_value());
+  };
+  def_init(new_class<PyReplayBuffer>(m, "ReplayBuffer"), make, arg("capacity"),
+           arg("obs_size"), arg("action_floats"), arg("seed"), arg("extra_bytes"),
+           arg("n_steps"), arg("gamma"), arg("priorities"))
       .def_property_readonly(
           "size", [](const PyReplayBuffer& self) { return self.buffer.size(); })
       .def_property_readonly(

@@ -199,31 +199,31 @@ py::class_<Any> bind_common(py::module_& m, const char* name) {
 
 void bind_solvers(py::module_& m) {
   using py::arg;
-  bind_common<AnyLbfgs, Lbfgs>(m, "Lbfgs")
-      .def(py::init([](Index history, Index max_line_search, double c1, double c2,
-                       double tolerance) {
-             LbfgsConfig c;
-             c.history = history;
-             c.max_line_search = max_line_search;
-             c.c1 = c1;
-             c.c2 = c2;
-             c.tolerance = tolerance;
-             return std::make_unique<AnyLbfgs>(c);
-           }),
-           arg("history"), arg("max_line_search"), arg("c1"), arg("c2"),
-           arg("tolerance"))
+  const auto make_lbfgs = [](Index history, Index max_line_search, double c1, double c2,
+                             double tolerance) {
+    LbfgsConfig c;
+    c.history = history;
+    c.max_line_search = max_line_search;
+    c.c1 = c1;
+    c.c2 = c2;
+    c.tolerance = tolerance;
+    return std::make_unique<AnyLbfgs>(c);
+  };
+  def_init(bind_common<AnyLbfgs, Lbfgs>(m, "Lbfgs"), make_lbfgs, arg("history"),
+           arg("max_line_search"), arg("c1"), arg("c2"), arg("tolerance"))
       .def("minimize", &minimize_lbfgs, arg("theta"), arg("f"), arg("max_iterations"));
-  bind_common<AnyLevenbergMarquardt, LevenbergMarquardt>(m, "LevenbergMarquardt")
-      .def(py::init([](double damping, Index max_tries, double tolerance,
-                       bool acceleration) {
-             LevenbergMarquardtConfig c;
-             c.damping = damping;
-             c.max_tries = max_tries;
-             c.tolerance = tolerance;
-             c.acceleration = acceleration;
-             return std::make_unique<AnyLevenbergMarquardt>(c);
-           }),
-           arg("damping"), arg("max_tries"), arg("tolerance"), arg("acceleration"))
+  const auto make_lm = [](double damping, Index max_tries, double tolerance,
+                          bool acceleration) {
+    LevenbergMarquardtConfig c;
+    c.damping = damping;
+    c.max_tries = max_tries;
+    c.tolerance = tolerance;
+    c.acceleration = acceleration;
+    return std::make_unique<AnyLevenbergMarquardt>(c);
+  };
+  def_init(
+      bind_common<AnyLevenbergMarquardt, LevenbergMarquardt>(m, "LevenbergMarquardt"),
+      make_lm, arg("damping"), arg("max_tries"), arg("tolerance"), arg("acceleration"))
       .def("minimize", &minimize_lm, arg("theta"), arg("f"), arg("max_iterations"));
 }
 

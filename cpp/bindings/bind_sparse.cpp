@@ -132,8 +132,11 @@ py::array SparseMatrix::to_dense() const {
 void bind_sparse(py::module_& m) {
   using py::arg;
   using Integers = py::array_t<int64_t, py::array::c_style>;
-  new_class<SparseMatrix>(m, "SparseMatrix")
-      .def(py::init<py::array, const Integers&, const Integers&, Index>(), arg("data"),
+  const auto make = [](py::array data, const Integers& indices, const Integers& indptr,
+                       Index n_columns) {
+    return std::make_unique<SparseMatrix>(std::move(data), indices, indptr, n_columns);
+  };
+  def_init(new_class<SparseMatrix>(m, "SparseMatrix"), make, arg("data"),
            arg("indices"), arg("indptr"), arg("n_columns"))
       .def("__len__", &SparseMatrix::rows)
       .def_property_readonly(

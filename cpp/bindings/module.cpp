@@ -15,7 +15,7 @@ void bind_predictor(pybind11::module_& m);
 
 // No binding relies on the GIL: models and optimisers have locks, other objects have
 // busy flags or critical sections.
-PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
+PYBIND11_MODULE(_core_of_main, m, pybind11::mod_gil_not_used()) {
   using namespace fastmlp::bindings;
   bind_runtime(m);
   bind_kernels(m.def_submodule("kernels"));
@@ -26,4 +26,17 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   bind_sparse(m);
   bind_mlp(m);
   bind_predictor(m);
+}
+
+// Python looks up this function. In a sub-interpreter of Python 3.11, pybind11 would
+// wait for ever for the GIL of the main interpreter.
+extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {
+  if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+    PyErr_SetString(
+        PyExc_ImportError,
+        "fastmlp can be used only in the main interpreter of a process, not "
+        "in a sub-interpreter");
+    return nullptr;
+  }
+  return PyInit__core_of_main();
 }

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <iterator>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <variant>
@@ -29,39 +30,48 @@ struct Network {
   Network(Index n_in, std::vector<LayerSpec> layers) : mlp(n_in, std::move(layers)) {}
 };
 
-// An activation given by two Python functions of arrays, z -> h and z -> dh/dz.
+// An activation given by a Python object with two functions of arrays: `function`,
+// z -> h, and `derivative`, z -> dh/dz.
+//
+// The reference to the object is weak, and the model in Python holds the object. The
+// functions may refer to the model (bound methods often do), and Python's garbage
+// collector could not see a cycle through this class, because it does not look into the
+// arrays that share a network's memory.
 class PythonActivation : public CustomActivation {
  public:
-  PythonActivation(py::object function, py::object derivative)
-      : function_(std::move(function)), derivative_(std::move(derivative)) {}
+  explicit PythonActivation(py::object functions) : functions_(functions) {}
   ~PythonActivation() override {
     const py::gil_scoped_acquire acquire;
-    function_ = py::object();
-    derivative_ = py::object();
+    functions_ = py::object();
   }
   PythonActivation(const PythonActivation&) = delete;
   PythonActivation& operator=(const PythonActivation&) = delete;
   void forward(float* h, const float* z, Index n) const override {
-    call(function_, "function", h, z, n);
+    call("function", h, z, n);
   }
   void forward(double* h, const double* z, Index n) const override {
-    call(function_, "function", h, z, n);
+    call("function", h, z, n);
   }
   void derivative(float* d, const float* z, Index n) const override {
-    call(derivative_, "derivative", d, z, n);
+    call("derivative", d, z, n);
   }
   void derivative(double* d, const double* z, Index n) const override {
-    call(derivative_, "derivative", d, z, n);
+    call("derivative", d, z, n);
   }
 
  private:
   // out = f(in). The Python function gets a copy of `in`, which it may keep after the
   // call.
   template <class T>
-  static void call(const py::object& f, const char* what, T* out, const T* in,
-                   Index n) {
+  void call(const char* what, T* out, const T* in, Index n) const {
     const py::gil_scoped_acquire acquire;
     const CallbackFpEnvironment environment;
+    const py::object functions = functions_();
+    if (functions.is_none()) {
+      throw std::runtime_error(
+          "the model with this custom activation does not exist any more");
+    }
+    const py::object f = functions.attr(what);
     py::array_t<T> argument(n);
     std::copy_n(in, n, argument.mutable_data());
     const py::array given = py::array::ensure(f(argument));
@@ -84,7 +94,7 @@ class PythonActivation : public CustomActivation {
     std::copy_n(values.data(), n, out);
   }
 
-  py::object function_, derivative_;
+  py::object functions_;  // a weak reference
 };
 
 std::vector<LayerSpec> layers_from(const py::sequence& layers);
@@ -102,8 +112,7 @@ constexpr LayerField kLayerFields[] = {
      }},
     {"custom",
      [](LayerSpec& s, py::handle v) {
-       const auto pair = py::cast<py::tuple>(v);
-       s.custom = std::make_shared<PythonActivation>(pair[0], pair[1]);
+       s.custom = std::make_shared<PythonActivation>(py::weakref(v));
      }},
     {"bias", [](LayerSpec& s, py::handle v) { s.bias = py::cast<bool>(v); }},
     {"rate", [](LayerSpec& s, py::handle v) { s.rate = py::cast<double>(v); }},

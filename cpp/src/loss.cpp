@@ -46,7 +46,7 @@ void check_loss(const Loss& loss, Index n_out) {
   if (loss.kind == LossKind::gaussian_nll && n_out % 2 != 0) {
     throw std::invalid_argument(
         "loss: GaussianNLL needs a mean and a log variance for each target, got " +
-        std::to_string(n_out) + " outputs");
+        detail::counted(n_out, "output", "outputs"));
   }
   const Index n = loss.per_output.size();
   if (n == 0 || n == n_out) return;
@@ -55,7 +55,7 @@ void check_loss(const Loss& loss, Index n_out) {
                                                                 : "pos_weight";
   throw std::invalid_argument(std::string("loss: ") + name +
                               " needs one number per output, got " + std::to_string(n) +
-                              " for " + std::to_string(n_out) + " outputs");
+                              " for " + detail::counted(n_out, "output", "outputs"));
 }
 
 // Throws if a finite parameter is infinite in T.
@@ -118,9 +118,10 @@ void check_targets(const Loss& loss, const Targets<T>& targets, Index rows,
     throw std::invalid_argument(
         std::string("y: the ") + (loss.action ? "action " : "label ") +
         std::to_string(targets.labels[r]) + " in row " + std::to_string(r) +
-        " is out of range for " + std::to_string(n_out) +
-        (loss.action ? " actions" : " classes") + " (0 to " +
-        std::to_string(n_out - 1) + ")");
+        " is out of range for " +
+        (loss.action ? detail::counted(n_out, "action", "actions")
+                     : detail::counted(n_out, "class", "classes")) +
+        " (0 to " + std::to_string(n_out - 1) + ")");
   }
 }
 

@@ -21,4 +21,9 @@ inline std::string in_short(double x) {
   return text;
 }
 
+// A number with its noun, in the plural unless the number is 1.
+inline std::string counted(long long n, const char* one, const char* many) {
+  return std::to_string(n) + " " + (n == 1 ? one : many);
+}
+
 }  // namespace fastmlp::detail

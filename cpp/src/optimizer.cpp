@@ -7,6 +7,7 @@
 #include <string>
 
 #include "fastmlp/kernel_table.h"
+#include "number_text.h"
 #include "threading/fork_safety.h"
 
 namespace fastmlp {
@@ -182,6 +183,14 @@ void Optimizer::begin_step(Index vectors) {
   }
 }
 
+namespace {
+std::string text_of(Index parameters, bool single) {
+  return single
+             ? detail::counted(parameters, "float32 parameter", "float32 parameters")
+             : detail::counted(parameters, "float64 parameter", "float64 parameters");
+}
+}  // namespace
+
 template <class T>
 OptimizerSlots<T>& Optimizer::prepare(Index which, Index size) {
   AnySlots& any = state_[static_cast<size_t>(which)];
@@ -203,11 +212,9 @@ OptimizerSlots<T>& Optimizer::prepare(Index which, Index size) {
   if (!slots || slots->size != size) {
     const Index held = std::visit([](const auto& s) { return s.size; }, any);
     throw std::invalid_argument(
-        "the optimizer holds state for an array of " + std::to_string(held) +
-        (std::holds_alternative<OptimizerSlots<float>>(any) ? " float32" : " float64") +
-        " parameters, but " + std::to_string(size) +
-        (sizeof(T) == sizeof(float) ? " float32" : " float64") +
-        " parameters were passed");
+        "the optimizer holds state for an array of " +
+        text_of(held, std::holds_alternative<OptimizerSlots<float>>(any)) +
+        ", but got an array of " + text_of(size, sizeof(T) == sizeof(float)));
   }
   if (clips_by_norm()) slots->squares.reserve(square_chunks(size));
   return *slots;

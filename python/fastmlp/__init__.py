@@ -35,6 +35,8 @@ from typing import Any as _Any
 try:
     from fastmlp._core import ACTIVATIONS, DivergenceError, __version__
 except ImportError as _error:
+    if "sub-interpreter" in str(_error):
+        raise
     raise ImportError(
         "fastmlp's compiled core, fastmlp._core, cannot be loaded "
         f"({_error}). If Python runs in fastmlp's source tree, change to "

@@ -234,6 +234,15 @@ class Dense(Layer):
         return {**shapes, "bias": (self.n,)} if self.bias else shapes
 
 
+class _Functions:
+    """The functions of a custom activation, to which the core refers weakly."""
+
+    __slots__ = ("__weakref__", "derivative", "function")
+
+    def __init__(self, function: object, derivative: object) -> None:
+        self.function, self.derivative = function, derivative
+
+
 class Activation(Layer):
     """An activation as a separate layer: ``h = f(x)``.
 
@@ -314,7 +323,7 @@ class Activation(Layer):
     def core_form(self) -> dict[str, Any]:
         """Return the fields of the core's LayerSpec, except for the kind."""
         if self.is_custom:
-            return {"custom": (self.function, self.derivative)}
+            return {"custom": _Functions(self.function, self.derivative)}
         return {"activation": self.function}
 
 

@@ -668,8 +668,9 @@ class MLP(Derivatives, Exports):
         shapes = [[w.shape for w in mlp.weights] for mlp in (self, other)]
         if shapes[0] != shapes[1] or self.n_params != other.n_params:
             raise ValueError(
-                f"other must have {self.n_params} parameters with weights of shapes "
-                f"{shapes[0]}, got {other.n_params} parameters with weights of "
+                f"other must have {_validate.counted(self.n_params, 'parameter')} with "
+                f"weights of shapes {shapes[0]}, got "
+                f"{_validate.counted(other.n_params, 'parameter')} with weights of "
                 f"shapes {shapes[1]}"
             )
         if self.buffers.size != other.buffers.size:

@@ -276,6 +276,10 @@ class Solver:
             "slots": slots,
         }
 
+    def _state_in_place(self) -> dict[str, Any]:
+        """Return what `fastmlp.Checkpoint` stores."""
+        return self.state_dict()
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load a state that `state_dict` returned, hyperparameters included.
 
@@ -284,6 +288,10 @@ class Solver:
         TypeError, ValueError
             If ``state`` is invalid; the solver is unchanged then.
         """
+        self._loader(state)()
+
+    def _loader(self, state: Mapping[str, Any]) -> Callable[[], None]:
+        """Check a state for `load_state_dict`; return a function that loads it."""
         hyper, step, slots = _validate.stored(state, self._kind_name())
         if hyper.keys() != self._checks.keys():
             raise ValueError(
@@ -304,8 +312,12 @@ class Solver:
         for slot in slots:
             core.update(self._unpacked(slot))
         other.core.load_state(core)
-        self._hyper, self.core = other._hyper, other.core
-        self._status = None
+
+        def load() -> None:
+            self._hyper, self.core = other._hyper, other.core
+            self._status = None
+
+        return load
 
     def _unpacked(self, slot: object) -> dict[str, Any]:
         """Return a slot of `state_dict` in the form that the core takes."""
@@ -335,7 +347,8 @@ class Solver:
             wanted = 1 if scalar else rows * size
             if array.ndim != 1 or array.size != wanted or size == 0:
                 raise ValueError(
-                    f"{where} must be a 1-D array of {wanted} elements, got "
+                    f"{where} must be a 1-D array of "
+                    f"{_validate.counted(wanted, 'element')}, got "
                     f"{_validate.describe(array)}"
                 )
             arrays[name] = float(array[0]) if scalar else array

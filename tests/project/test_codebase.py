@@ -229,6 +229,15 @@ def test_kernels_are_plain(path: Path) -> None:
     assert not re.search(r"\b(rcp|rsqrt|rcp14|rsqrt14)_?", code(path))
 
 
+def test_objects_of_the_core_are_made_where_exceptions_are_caught() -> None:
+    """`new_class` and `def_init` of `bindings/arrays.h` say why."""
+    for path in cpp_files(CPP / "bindings"):
+        text = code(path)
+        assert "py::init" not in text, path.name
+        if path.name != "arrays.h":
+            assert not re.search(r"py::class_<[^>]*>\s*\w*\(m,", text), path.name
+
+
 def test_no_fast_math() -> None:
     for path in [ROOT / "pyproject.toml", *ROOT.rglob("CMakeLists.txt")]:
         assert not re.search(r"fast-math|Ofast|unsafe-math", path.read_text())

@@ -32,7 +32,6 @@ LAZY = {
 NEEDS = {
     "onnx": ("onnx", "fm.MLP([1, 1], seed=0).to_onnx('nothing.onnx')"),
     "plot": ("matplotlib", "fm.plot.network(fm.MLP([1, 1], seed=0))"),
-    "safetensors": ("safetensors", "fm.MLP([1, 1], seed=0).save('nothing')"),
     "sklearn": ("sklearn", "fm.sklearn.MLPClassifier()"),
 }
 # Extras that the library does not need: combinations of others, those for its examples

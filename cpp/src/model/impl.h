@@ -190,9 +190,9 @@ struct Mlp<T>::Impl {
           "calls");
     }
     if (rows != kept_rows) {
-      throw std::invalid_argument("dy must have " + std::to_string(kept_rows) +
-                                  " rows, as many as in the last forward pass, got " +
-                                  std::to_string(rows));
+      throw std::invalid_argument(
+          "dy must have " + detail::counted(kept_rows, "row", "rows") +
+          ", as many as in the last forward pass, got " + std::to_string(rows));
     }
     PassArgs args = pass_args(kept.x, rows);
     args.forward = false;

@@ -84,8 +84,8 @@ void Mlp<T>::interpolate(const Mlp& other, double weight) {
   const Index n = n_params(), extra = impl_->net.n_buffers;
   if (other.n_params() != n || other.impl_->net.n_buffers != extra) {
     const auto sizes = [](Index parameters, Index statistics) {
-      return std::to_string(parameters) + " parameters and " +
-             std::to_string(statistics) + " running statistics";
+      return detail::counted(parameters, "parameter", "parameters") + " and " +
+             detail::counted(statistics, "running statistic", "running statistics");
     };
     throw std::invalid_argument("other must have " + sizes(n, extra) + ", got " +
                                 sizes(other.n_params(), other.impl_->net.n_buffers));

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "fastmlp/fp_environment.h"
+#include "number_text.h"
 #include "solvers/line_search.h"
 #include "solvers/ordered_sums.h"
 #include "solvers/solver_iteration.h"
@@ -18,9 +19,9 @@ template <class T>
 void Lbfgs<T>::prepare(Index n) {
   if (n == n_) return;
   if (point_.known)
-    throw std::invalid_argument("the solver holds state for " + std::to_string(n_) +
-                                " parameters, but " + std::to_string(n) +
-                                " were passed");
+    throw std::invalid_argument("the solver holds state for " +
+                                detail::counted(n_, "parameter", "parameters") +
+                                ", but got " + std::to_string(n));
   const auto history = static_cast<size_t>(config_.history);
   for (auto* buffer : {&point_.theta, &point_.grad, &direction_, &point_.trial,
                        &point_.trial_grad, &best_, &best_grad_}) {

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "fastmlp/fp_environment.h"
+#include "number_text.h"
 #include "solvers/cholesky.h"
 #include "solvers/ordered_sums.h"
 #include "solvers/solver_iteration.h"
@@ -25,9 +26,9 @@ template <class T>
 void LevenbergMarquardt<T>::prepare(Index n) {
   if (n == n_) return;
   if (point_.known)
-    throw std::invalid_argument("the solver holds state for " + std::to_string(n_) +
-                                " parameters, but " + std::to_string(n) +
-                                " were passed");
+    throw std::invalid_argument("the solver holds state for " +
+                                detail::counted(n_, "parameter", "parameters") +
+                                ", but got " + std::to_string(n));
   if (n > std::numeric_limits<Index>::max() / n) throw std::bad_alloc();
   for (auto* buffer : {&point_.theta, &point_.grad, &point_.trial, &point_.trial_grad})
     buffer->reserve(n);

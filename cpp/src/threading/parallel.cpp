@@ -10,6 +10,7 @@
 #include "threading/fork_safety.h"
 #include "threading/spin.h"
 #include "threading/spin_helper.h"
+#include "threading/thread_probe.h"
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -140,9 +141,10 @@ void run_short_region(HelperPolicy::Stats& stats, Body body, void* state) {
 void detail::run_untyped_team(TeamPlan plan, Body body, void* state) {
   if (plan.helper) return run_short_region(*plan.helper, body, state);
 #ifdef _OPENMP
-  if (plan.most > 1) {
+  const int size = plan.most > 1 ? detail::allowed_team(plan.most) : 1;
+  if (size > 1) {
     Team::Shared shared;
-#pragma omp parallel num_threads(plan.most)
+#pragma omp parallel num_threads(size)
     {
       const CoreFpEnvironment environment;
       body(state, Team(&shared, omp_get_thread_num(), omp_get_num_threads()));

@@ -8,14 +8,11 @@
 #include <mutex>
 #include <thread>
 
+#include "threading/block_signals.h"
 #include "threading/spin.h"
 
 #if defined(__linux__)
 #include <sched.h>
-#endif
-#if defined(__unix__) || defined(__APPLE__)
-#include <pthread.h>
-#include <signal.h>
 #endif
 
 namespace fastmlp::detail {
@@ -104,30 +101,6 @@ class AffinityMask {
 #if defined(__linux__)
   cpu_set_t cpus_;
   bool known_ = false;
-#endif
-};
-
-// RAII: threads created meanwhile block all signals except those that report a fault.
-// Signals are meant for the program's own threads, some of which may wait for them.
-class BlockSignals {
- public:
-#if defined(__unix__) || defined(__APPLE__)
-  BlockSignals() {
-    sigset_t blocked;
-    sigfillset(&blocked);
-    for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT}) {
-      sigdelset(&blocked, fault);
-    }
-    pthread_sigmask(SIG_BLOCK, &blocked, &saved_);
-  }
-  ~BlockSignals() { pthread_sigmask(SIG_SETMASK, &saved_, nullptr); }
-  BlockSignals(const BlockSignals&) = delete;
-  BlockSignals& operator=(const BlockSignals&) = delete;
-
- private:
-  sigset_t saved_;
-#else
-  BlockSignals() {}
 #endif
 };
 

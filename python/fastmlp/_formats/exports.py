@@ -33,13 +33,12 @@ class Exports(Model):
             If ``path`` is not a str or path, or exists and is not a regular file.
         OSError
             If the file cannot be written; the previous file is kept.
-        ImportError
-            If the ``safetensors`` package is not installed.
 
         Notes
         -----
         The arrays are those of `state_dict`, with PyTorch's names and layout, so that
-        ``safetensors.torch.load_file`` reads them. The metadata contain the
+        ``safetensors.torch.load_file`` reads them. They are written in blocks, so that
+        saving takes little memory. The metadata contain the
         architecture as JSON, the seed of training, the position of training in the
         sequence of random draws, and a SHA-256 hash of all contents. `history` is not
         saved, so that equal models give equal files. Custom functions are stored by

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _validate
+from .._network.blocks import Stream, outline
 from . import safetensors
 
 if TYPE_CHECKING:
@@ -24,9 +25,12 @@ _NUMBERS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 # Kinds (dtype.kind) of arrays that are stored as bytes if the file format lacks their
 # dtype.
 _AS_BYTES = "biufcmMSU"
+# Number of floats from which on a list is stored as an array: the text of a file has a
+# limit, and the history of a long training may not exceed it.
+_SERIES = 1000
 
 
-def packed(value: Any, arrays: dict[str, Array], where: str) -> Any:
+def packed(value: Any, arrays: dict[str, Array | Stream], where: str) -> Any:
     """Return a value as JSON, and add its arrays to ``arrays``.
 
     The names of the arrays begin with ``where``. A value that can be stored neither as
@@ -44,10 +48,14 @@ def packed(value: Any, arrays: dict[str, Array], where: str) -> Any:
                 for key, item in value.items()
             }
         }
+    if _is_series(value):
+        return {"floats": _put_aside(np.array(value), arrays, where)["array"]}
     if isinstance(value, (list, tuple)):
         items = [packed(item, arrays, f"{where}.{i}") for i, item in enumerate(value)]
         return items if isinstance(value, list) else {"tuple": items}
-    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+    if isinstance(value, Stream) or (
+        isinstance(value, np.ndarray) and not value.dtype.hasobject
+    ):
         return _put_aside(value, arrays, where)
     if isinstance(value, np.generic):
         value = value.item()
@@ -61,7 +69,18 @@ def packed(value: Any, arrays: dict[str, Array], where: str) -> Any:
     return {"kept": repr(value)}
 
 
-def _put_aside(array: Array, arrays: dict[str, Array], where: str) -> dict[str, Any]:
+def _is_series(value: object) -> TypeGuard[list[float]]:
+    """Return whether a value is a list of floats that is long enough for an array."""
+    return (
+        isinstance(value, list)
+        and len(value) >= _SERIES
+        and all(type(number) is float for number in value)
+    )
+
+
+def _put_aside(
+    array: Array | Stream, arrays: dict[str, Array | Stream], where: str
+) -> dict[str, Any]:
     name = "".join(c if c.isascii() and c.isprintable() else "_" for c in where)
     while name in arrays:
         name += "_"
@@ -73,6 +92,7 @@ def _put_aside(array: Array, arrays: dict[str, Array], where: str) -> dict[str, 
             f"{where} must be an array of booleans, numbers, dates or strings, "
             f"got {_validate.describe(array)}"
         )
+    assert isinstance(array, np.ndarray)  # streams have dtypes of the format
     arrays[name] = np.frombuffer(array.tobytes(), np.uint8)
     entry = {"array": name, "dtype": array.dtype.str, "shape": list(array.shape)}
     return {"bytes": entry}
@@ -81,12 +101,14 @@ def _put_aside(array: Array, arrays: dict[str, Array], where: str) -> dict[str, 
 class Unpacker:
     """The inverse of `packed`; refuses to use an array twice.
 
-    ``used`` holds the names of the arrays used so far.
+    ``used`` holds the names of the arrays used so far. ``in_memory`` says whether
+    arrays are read at once; otherwise they are given as they are in the file.
     """
 
-    def __init__(self, arrays: Mapping[str, Array]) -> None:
+    def __init__(self, arrays: Mapping[str, Stream]) -> None:
         self._arrays = arrays
         self.used: set[str] = set()
+        self.in_memory = True
 
     def __call__(self, value: Any, given: Any, where: str) -> Any:
         """Return the state; take values with the mark "kept" from ``given``."""
@@ -105,7 +127,10 @@ class Unpacker:
         if kind == "number" and isinstance(inside, str) and inside in _NUMBERS:
             return _NUMBERS[inside]
         if kind == "array":
-            return self._array(inside, where).copy()
+            array = self._array(inside, where)
+            return array.whole() if self.in_memory else array
+        if kind == "floats":
+            return self._floats(inside, where)
         if kind == "bytes":
             return self._from_bytes(inside, where)
         if kind == "tuple" and isinstance(inside, list):
@@ -127,7 +152,17 @@ class Unpacker:
             for i, item in enumerate(items)
         ]
 
-    def _array(self, name: object, where: str) -> Array:
+    def _floats(self, name: object, where: str) -> list[float]:
+        series = self._array(name, where)
+        if series.dtype != np.float64 or len(series.shape) != 1:
+            raise ValueError(
+                f"{where} must be a 1-D array of float64, got "
+                f"{_validate.describe(outline(series))}"
+            )
+        found: list[float] = series.whole().tolist()
+        return found
+
+    def _array(self, name: object, where: str) -> Stream:
         if not isinstance(name, str) or name not in self._arrays:
             raise ValueError(f"{where}: the array {name!r} is missing")
         if name in self.used:
@@ -137,7 +172,7 @@ class Unpacker:
 
     def _from_bytes(self, entry: Any, where: str) -> Array:
         fields(where, entry, ("array", "dtype", "shape"))
-        data = self._array(entry["array"], where)
+        data = self._array(entry["array"], where).whole()
         try:
             dtype = np.dtype(entry["dtype"])
         except TypeError:

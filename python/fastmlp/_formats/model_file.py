@@ -27,8 +27,7 @@ def save(mlp: Model, path: str | os.PathLike[str]) -> None:
         "within": mlp.sequence.within,
     }
     # The history is not saved because its times differ between otherwise equal runs.
-    data = model_schema.encoded(mlp, "mlp.save", training, None)
-    replace_file(name, data)
+    replace_file(name, model_schema.writer(mlp, training, None))
 
 
 @hinted
@@ -62,8 +61,6 @@ def load(
     TypeError, ValueError
         If the file is not exactly as `MLP.save` or `Checkpoint` wrote it, or if
         ``activations`` are not those that the model needs.
-    ImportError
-        If the ``safetensors`` package is not installed.
 
     Examples
     --------
@@ -86,16 +83,16 @@ def load(
                 "fm.Activation(function, derivative), got "
                 f"{got or _validate.describe(item)}"
             )
-    stored = model_schema.stored(name, "model", own)
-    wanted = stored.functions
-    if len(own) != len(wanted):
-        raise ValueError(
-            f"activations must have length {len(wanted)}, one for each custom "
-            f"activation of the model in {name} ({', '.join(wanted) or 'none'}), got "
-            f"length {len(own)}"
-        )
-    mlp = model_class().__new__(model_class())
-    mlp._given = stored.given
-    mlp._build()
-    stored.fill(mlp)
+    with model_schema.stored(name, "model", own) as stored:
+        wanted = stored.functions
+        if len(own) != len(wanted):
+            raise ValueError(
+                f"activations must have length {len(wanted)}, one for each custom "
+                f"activation of the model in {name} ({', '.join(wanted) or 'none'}), "
+                f"got length {len(own)}"
+            )
+        mlp = model_class().__new__(model_class())
+        mlp._given = stored.given
+        mlp._build()
+        stored.fill(mlp)
     return mlp

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import contextlib
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from .. import _validate
 from .._network import ops, resolve
+from .._network.blocks import outline
 from .._network.model import EpochSequence
 from ..initializers import INITIALIZERS
 from ..layers import (
@@ -24,13 +26,19 @@ from .json_state import Unpacker, fields, listed, packed, text, whole
 from .snapshot import training_state
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from .._network.blocks import Stream
     from .._network.model import Model
     from .._validate import Array
 
 FORMAT = "fastmlp"
 VERSION = 1
+
+# Largest number of layers in a file, and of characters in an error: the file of a
+# stranger must not take much time.
+LAYER_LIMIT = 20_000
+_MESSAGE = 1000
 
 _TEXT = "fastmlp"
 _GIVEN = ("layers", "activation", "output_activation", "init", "bias", "dtype")
@@ -67,19 +75,18 @@ def _as_json(item: int | Layer) -> Any:
     return {**entry, **{name: getattr(item, name) for name in names}}
 
 
-def encoded(
+def writer(
     mlp: Model,
-    what: str,
     training: Mapping[str, Any],
     history: History | None,
     checkpoint: Mapping[str, Any] | None = None,
-) -> bytes:
-    """Return the bytes of a model file or, with ``checkpoint``, of a checkpoint file.
+) -> Callable[[BinaryIO], None]:
+    """Return a function that writes a model or, with ``checkpoint``, a checkpoint.
 
-    ``what`` names the caller in errors. ``training`` holds the seed, the number of
-    finished epochs and the position within an epoch.
+    ``training`` holds the seed, the number of finished epochs and the position within
+    an epoch. The function writes the arrays from where they lie, without a copy.
     """
-    arrays: dict[str, Array] = dict(mlp.state_dict())
+    arrays: dict[str, Array | Stream] = dict(mlp._state_views())
     given = mlp._given
     description = {
         "format": FORMAT,
@@ -102,7 +109,7 @@ def encoded(
             for name, value in checkpoint.items()
         }
     texts = {"format": "pt", _TEXT: safetensors.compact(description)}
-    return safetensors.encode(arrays, texts, what)
+    return lambda file: safetensors.write(file, arrays, texts)
 
 
 def _place(where: str, value: object) -> dict[str, Any] | None:
@@ -170,20 +177,21 @@ class Stored:
         did not pass.
     functions : list of str
         Names of the custom activations.
-    arrays : dict of str to ndarray
-        Arrays of the model, as in its ``state_dict``.
+    arrays : dict of str to Stream
+        Arrays of the model, as in its ``state_dict``, in the open file.
     seed, epochs, within, state
         Seed of training, number of finished epochs, position within an epoch, and
         training state of the core.
     history : History or None
         History of the training.
     checkpoint : dict or None
-        Contents that only a checkpoint has; None for a model file.
+        Contents that only a checkpoint has; None for a model file. Only the arrays of
+        the optimiser's state are still in the open file.
     """
 
     def __init__(
         self,
-        arrays: Mapping[str, Array],
+        arrays: Mapping[str, Stream],
         texts: Mapping[str, str],
         functions: Sequence[Activation] | None,
         kept: Mapping[str, Any],
@@ -206,6 +214,7 @@ class Stored:
         # Read the architecture first, because the arrays must match it.
         self.functions: list[str] = []
         self._own = functions
+        self._n_layers = 0
         self.given = self._arguments(found)
         self.layers = self._resolved()
         n_in = self.given["layers"][0]
@@ -229,16 +238,18 @@ class Stored:
         self.checkpoint: dict[str, Any] | None = None
         if found["checkpoint"] is not None:
             inside = fields("checkpoint", found["checkpoint"], _CHECKPOINT)
-            self.checkpoint = {
-                name: unpack(value, kept.get(name), f"checkpoint.{name}")
-                for name, value in inside.items()
-            }
+            self.checkpoint = {}
+            for name, value in inside.items():
+                unpack.in_memory = name != "optimizer"
+                self.checkpoint[name] = unpack(
+                    value, kept.get(name), f"checkpoint.{name}"
+                )
             text("checkpoint.model", self.checkpoint["model"])
             if self.history is None:
                 raise ValueError("the history of a checkpoint must not be None")
         extra = sorted(n for n in arrays if n not in shapes and n not in unpack.used)
         if extra:
-            raise ValueError(f"the file contains unexpected arrays: {', '.join(extra)}")
+            raise ValueError(f"the file contains unexpected arrays: {_few(extra)}")
 
     def _arguments(self, found: Mapping[str, Any]) -> dict[str, Any]:
         items = [
@@ -257,6 +268,9 @@ class Stored:
         }
 
     def _layer(self, where: str, item: object) -> int | Layer:
+        self._n_layers += 1
+        if self._n_layers > LAYER_LIMIT:
+            raise ValueError(f"layers must not have more than {LAYER_LIMIT} layers")
         if not isinstance(item, dict):
             return _validate.count(where, item, 1)
         kind = LAYERS[_validate.choice(f"{where}.kind", item.get("kind"), LAYERS)]
@@ -301,26 +315,29 @@ class Stored:
     def _check_arrays(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         missing = [name for name in shapes if name not in self.arrays]
         if missing:
-            more = ", …" if len(missing) > 9 else ""
             raise ValueError(
                 "the file must have all arrays of the model, but it lacks "
-                f"{len(missing)}: {', '.join(missing[:9])}{more}"
+                f"{len(missing)}: {_few(missing)}"
             )
         for name, array in self.arrays.items():
             counts = name.endswith(".num_batches_tracked")
             dtype = np.dtype(np.int64 if counts else self.given["dtype"])
             if array.dtype != dtype or array.shape != shapes[name]:
                 raise ValueError(
-                    f"{name} must be a {dtype} array of shape {shapes[name]} to match "
-                    f"the layers, got {_validate.describe(array)}"
+                    f"{name} must be {_validate.article(str(dtype))} array of shape "
+                    f"{shapes[name]} to match "
+                    f"the layers, got {_validate.describe(outline(array))}"
                 )
 
     def _check_tracked(self) -> None:
         for name, array in self.arrays.items():
-            if name.endswith(".num_batches_tracked") and array != self.state[2]:
+            if not name.endswith(".num_batches_tracked"):
+                continue
+            count = int(array.whole())
+            if count != self.state[2]:
                 raise ValueError(
                     f"{name} must be {self.state[2]} to match training.state, "
-                    f"got {int(array)}"
+                    f"got {count}"
                 )
 
     def fits(self, mlp: Model) -> bool:
@@ -331,19 +348,24 @@ class Stored:
     def fill(self, mlp: Model) -> None:
         """Copy arrays, the position of training and the history into a model."""
         for name, view in mlp._views.in_torch_layout().items():
-            view[...] = self.arrays[name]
+            self.arrays[name].copy_to(view)
         mlp.core.training_state = self.state
         mlp.sequence = EpochSequence(self.seed, self.epochs, self.within)
         mlp.history = self.history
 
 
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:9]) + ", …" * (len(names) > 9)
+
+
+@contextlib.contextmanager
 def stored(
     path: str,
     what: str,
     functions: Sequence[Activation] | None = None,
     kept: Mapping[str, Any] | None = None,
-) -> Stored:
-    """Return the checked contents of a file.
+) -> Iterator[Stored]:
+    """Open a file and give its checked contents.
 
     Parameters
     ----------
@@ -364,18 +386,20 @@ def stored(
     ValueError
         If the file is not a valid file of this kind.
     """
-    by = {"model": "fm.load", "checkpoint": "fm.Checkpoint.load"}[what]
-    try:
-        arrays, texts = safetensors.read(path, by)
-        return Stored(arrays, texts, functions, kept or {})
-    except (ImportError, MemoryError, OSError):
-        raise
-    except Exception as error:
-        # The messages of the safetensors package's own exception class are clear only
-        # if the class is named first.
-        known = isinstance(error, (TypeError, ValueError))
-        kind = "" if known else f"{type(error).__name__} "
-        raise ValueError(
-            f"path: {path} is not a {what} file that this version of fastmlp "
-            f"can read: {kind}{error}"
-        ) from None
+    with contextlib.ExitStack() as stack:
+        try:
+            arrays, texts = stack.enter_context(safetensors.opened(path))
+            found = Stored(arrays, texts, functions, kept or {})
+        except (MemoryError, OSError):
+            raise
+        except Exception as error:
+            known = isinstance(error, (TypeError, ValueError))
+            kind = "" if known else f"{type(error).__name__} "
+            reason = str(error)
+            if len(reason) > _MESSAGE:
+                reason = f"{reason[:_MESSAGE]}…"
+            raise ValueError(
+                f"path: {path} is not a {what} file that this version of fastmlp "
+                f"can read: {kind}{reason}"
+            ) from None
+        yield found

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import _validate
+from .._network.blocks import outline
 from .json_state import fields, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from .._network.model import Model
     from ..optimizers import Optimizer
@@ -55,10 +55,12 @@ def training_state(where: str, value: object) -> tuple[int, int, int]:
 
 def check_optimizer(
     where: str, state: Any, mlp: Model, optimizer: Optimizer | Solver
-) -> None:
-    """Refuse a state of another kind of optimiser or of another model."""
-    # Loading the state into a copy raises an error if the kind is wrong.
-    copy.copy(optimizer).load_state_dict(state)
+) -> Callable[[], None]:
+    """Refuse a state of another kind of optimiser or of another model.
+
+    Returns a function that loads the state.
+    """
+    load = optimizer._loader(state)
     assert isinstance(state, dict)
     for i, slot in enumerate(state["slots"]):
         for name, array in slot.items():
@@ -68,9 +70,10 @@ def check_optimizer(
             if i > 0 or (array.size, array.dtype) != (mlp.n_params, mlp.dtype):
                 raise ValueError(
                     f"{where}.slots[{i}].{name} must be a {mlp.dtype} array with an "
-                    f"element for each of the {mlp.n_params} parameters, got "
-                    f"{_validate.describe(array)}"
+                    f"element for each parameter, {mlp.n_params} in all, got "
+                    f"{_validate.describe(outline(array))}"
                 )
+    return load
 
 
 def check_kept(

@@ -147,8 +147,9 @@ class Builder:
             arrays = {f"projection.{role}": a for role, a in projection.items()}
         elif body.width != body.n_in:
             raise ValueError(
-                f"{what} must have a projection, because its body has {body.n_in} "
-                f"inputs and {body.width} outputs"
+                f"{what} must have a projection, because its body has "
+                f"{_validate.counted(body.n_in, 'input')} and "
+                f"{_validate.counted(body.width, 'output')}"
             )
         self.tracked = max(self.tracked, body.tracked)
         layer = Residual([item.layer for item in body.items])

@@ -204,8 +204,8 @@ def _activations(activation: Any, count: int) -> list[str]:
         ) from None
     if len(names) != count:
         raise ValueError(
-            f"activation must be one name or {count} names, one for each "
-            f"activation; got {len(names)} names"
+            f"activation must be one name, or one for each activation, {count} in all; "
+            f"got {_validate.counted(len(names), 'name')}"
         )
     return [activation_name(f"activation[{i}]", n) for i, n in enumerate(names)]
 

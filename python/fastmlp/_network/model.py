@@ -90,6 +90,7 @@ class Model:
     # defaults filled in.
     _given: dict[str, Any]
     _layers: tuple[Layer, ...]
+    _core_layers: list[dict[str, Any]]
     _n_in: int
     _n_out: int
     _n_params: int
@@ -110,8 +111,9 @@ class Model:
         self._n_params = size
 
         # Make the core, and views of its parameters.
-        layers = core_layers(self._layers)
-        self.core = _core.Mlp(self.dtype.name, self.n_in, layers)
+        # Keep the layers: the core refers weakly to custom activations in them.
+        self._core_layers = core_layers(self._layers)
+        self.core = _core.Mlp(self.dtype.name, self.n_in, self._core_layers)
         self._params, self._buffers = self.core.params, self.core.buffers
         self._views = Views(self._layers, self.core.ops, self._params, self._buffers)
         self._weights = tuple(self._views.weights)
@@ -232,11 +234,15 @@ class Model:
         loaded. `copy`, pickles and `fastmlp.Checkpoint` also contain the seed, and the
         progress of `fit` and of calls with ``training=True``.
         """
-        views = self._views.in_torch_layout()
+        views = self._state_views()
+        return {name: np.array(view, order="C") for name, view in views.items()}
+
+    def _state_views(self) -> dict[str, Array]:
+        """Return the arrays of `state_dict` as views, where there is such memory."""
         tracked = self.core.training_state[2]
         state = {}
-        for name, view in views.items():
-            state[name] = np.array(view, order="C")
+        for name, view in self._views.in_torch_layout().items():
+            state[name] = view
             # The batch counter comes after the running variance, which is the last view
             # of a batch normalisation.
             if name.endswith(".running_var"):
@@ -353,6 +359,7 @@ _DERIVED = frozenset(
         "_n_out",
         "_n_params",
         "_dtype",
+        "_core_layers",
         "core",
         "_params",
         "_buffers",

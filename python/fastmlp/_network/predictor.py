@@ -43,4 +43,4 @@ def predictor(
             )
         return array.copy() if np.may_share_memory(array, place) else array
 
-    return _core.Predictor(mlp.core, rows_in, place, convert)
+    return _core.Predictor(mlp.core, rows_in, place, convert, mlp._core_layers)

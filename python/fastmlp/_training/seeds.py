@@ -16,6 +16,8 @@ def generator(seed: Any) -> np.random.Generator:
         seed = _validate.count("seed", seed, 0, None)
     try:
         return np.random.default_rng(seed)
+    except RuntimeError as error:  # Python's own error if there is no memory for a lock
+        raise MemoryError(str(error)) from None
     except (TypeError, ValueError) as error:
         raise type(error)(
             "seed must be a non-negative int, a sequence of such ints, a numpy "

@@ -81,7 +81,7 @@ PROBABILITY_SLACK = 1e-3
 def describe(value: object) -> str:
     """Return a short description of a value, for error messages."""
     if isinstance(value, np.ndarray):
-        return f"a {value.dtype} array of shape {value.shape}"
+        return f"{article(str(value.dtype))} array of shape {value.shape}"
     if type(value) is int:
         return f"{shown(value)} (int)"
     if value is None or isinstance(value, (bool, numbers.Number, np.generic)):
@@ -95,8 +95,18 @@ def describe(value: object) -> str:
     except Exception:  # for example of a released memoryview
         shape = None
     if isinstance(shape, tuple):
-        return f"a {type(value).__name__} of shape {tuple(shape)}"
-    return f"a {type(value).__name__}"
+        return f"{article(type(value).__name__)} of shape {tuple(shape)}"
+    return article(type(value).__name__)
+
+
+def article(noun: str) -> str:
+    """Return a noun after "a" or "an"; a leading "u" is taken as that of "unit"."""
+    return f"{'an' if noun[:1].lower() in tuple('aeio') else 'a'} {noun}"
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun, in the plural unless the number is 1."""
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
 
 
 # The largest number of steps that a stored state may hold: the count cannot overflow.

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from .. import _validate
-from .._formats import model_schema, safetensors, snapshot
+from .._formats import model_schema, snapshot
 from .._formats.atomic_write import file_name, replace_file
 from .._formats.json_state import fields, listed, text
 from .._network.model import is_model
@@ -31,7 +31,7 @@ class Checkpoint(Watching):
     epoch), the history, and the states of all callbacks. It is a safetensors file like
     those of `fastmlp.MLP.save`, and `fastmlp.load` can read the model from it. It is
     replaced atomically: after any failure there is a complete file, the new one or the
-    previous one. The ``safetensors`` package is needed.
+    previous one. It is written in blocks, so that storing takes little memory.
 
     Parameters
     ----------
@@ -139,7 +139,6 @@ class Checkpoint(Watching):
 
     def on_train_begin(self, mlp: MLP, history: History) -> None:
         """Forget any earlier run; check that ``monitor`` will be logged."""
-        safetensors.package("fm.Checkpoint")  # fail before the training, not after it
         if self.save_best_only:
             self._check(history)
         if not self._resumed:
@@ -199,15 +198,14 @@ class Checkpoint(Watching):
         rest = {
             "model": repr(mlp),
             "steps": model_schema.architecture(mlp),
-            "optimizer": run.optimizer.state_dict(),
+            "optimizer": run.optimizer._state_in_place(),
             "callbacks": [
                 {"kind": type(hook).__name__, "state": hook.state_dict()}
                 for hook in run.callbacks
                 if type(hook).state_dict is not Callback.state_dict
             ],
         }
-        data = model_schema.encoded(mlp, "fm.Checkpoint", training, whole, rest)
-        replace_file(path, data)
+        replace_file(path, model_schema.writer(mlp, training, whole, rest))
 
     @staticmethod
     def load(
@@ -247,8 +245,6 @@ class Checkpoint(Watching):
         ValueError
             If the file is damaged, is not a checkpoint, or does not fit the arguments,
             which are unchanged then.
-        ImportError
-            If the ``safetensors`` package is missing.
 
         Warns
         -----
@@ -271,66 +267,16 @@ class Checkpoint(Watching):
                 f"{_validate.describe(optimizer)}"
             )
         given_hooks = as_callbacks(callbacks)
-        given = None if optimizer is None else optimizer.state_dict()
+        given = None if optimizer is None else optimizer._state_in_place()
         # The state of a callback such as EarlyStopping may include a state of the
         # optimiser.
         kept = {"state": {"kept": {"optimizer": given}}}
-        stored = model_schema.stored(
+        with model_schema.stored(
             name,
             "checkpoint",
             kept={"optimizer": given, "callbacks": [kept] * len(given_hooks)},
-        )
-
-        # Everything is checked before anything is changed.
-        rest = stored.checkpoint
-        if rest is None:
-            raise ValueError(
-                f"path: {name} holds only a model, not a checkpoint: read it with "
-                "fm.load"
-            )
-        if (
-            stored.given["dtype"] != mlp.dtype.name
-            or rest["steps"] != model_schema.architecture(mlp)
-            or not stored.fits(mlp)
-        ):
-            raise ValueError(
-                f"path: {name} is a checkpoint of {rest['model']}, which does not "
-                f"match mlp, {mlp!r}"
-            )
-        hooks = [
-            hook
-            for hook in given_hooks
-            if type(hook).state_dict is not Callback.state_dict
-        ]
-        try:
-            states = _states_of(hooks, rest["callbacks"])
-            for i, (hook, state) in enumerate(states):
-                hook._check_state(f"callbacks[{i}].state", state, mlp, optimizer)
-            if optimizer is not None:
-                snapshot.check_optimizer("optimizer", rest["optimizer"], mlp, optimizer)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"path: {name}: {error}") from None
-
-        left = [] if optimizer is not None else ["the optimizer"]
-        # A checkpoint's own state is no more than its count of epochs.
-        entries = _entries(rest["callbacks"])[len(hooks) :]
-        left += [kind for kind, _ in entries if kind != "Checkpoint"]
-        if left:
-            warn(
-                f"{name} also holds the state of {', '.join(left)}, which is not used: "
-                "to resume exactly, pass the optimizer and all callbacks of the fit"
-            )
-        if optimizer is not None:
-            optimizer.load_state_dict(rest["optimizer"])
-            optimizer._owner = mlp._self
-        stored.fill(mlp)
-        history = stored.history
-        assert history is not None  # every checkpoint has one
-        for hook, state in states:
-            hook.load_state_dict(state)
-            if isinstance(hook, Checkpoint):
-                hook._before = history.to_dict()
-        return history
+        ) as stored:
+            return _restored(name, stored, mlp, optimizer, given_hooks)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best value and the count of epochs."""
@@ -385,3 +331,62 @@ def _entries(entries: object) -> list[tuple[str, dict[str, Any]]]:
             raise ValueError(f"{where}.state must be a JSON object, got {got}")
         states.append((entry["kind"], entry["state"]))
     return states
+
+
+def _restored(
+    name: str,
+    stored: model_schema.Stored,
+    mlp: MLP,
+    optimizer: Optimizer | Solver | None,
+    given_hooks: list[Callback],
+) -> History:
+    """Load an open file into the objects; return the history."""
+    # Everything is checked before anything is changed.
+    rest = stored.checkpoint
+    if rest is None:
+        raise ValueError(
+            f"path: {name} holds only a model, not a checkpoint: read it with fm.load"
+        )
+    if (
+        stored.given["dtype"] != mlp.dtype.name
+        or rest["steps"] != model_schema.architecture(mlp)
+        or not stored.fits(mlp)
+    ):
+        raise ValueError(
+            f"path: {name} is a checkpoint of {rest['model']}, which does not "
+            f"match mlp, {mlp!r}"
+        )
+    hooks = [
+        hook for hook in given_hooks if type(hook).state_dict is not Callback.state_dict
+    ]
+    try:
+        states = _states_of(hooks, rest["callbacks"])
+        for i, (hook, state) in enumerate(states):
+            hook._check_state(f"callbacks[{i}].state", state, mlp, optimizer)
+        load = None
+        if optimizer is not None:
+            stored_state = rest["optimizer"]
+            load = snapshot.check_optimizer("optimizer", stored_state, mlp, optimizer)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"path: {name}: {error}") from None
+
+    left = [] if optimizer is not None else ["the optimizer"]
+    # A checkpoint's own state is no more than its count of epochs.
+    entries = _entries(rest["callbacks"])[len(hooks) :]
+    left += [kind for kind, _ in entries if kind != "Checkpoint"]
+    if left:
+        warn(
+            f"{name} also holds the state of {', '.join(left)}, which is not used: "
+            "to resume exactly, pass the optimizer and all callbacks of the fit"
+        )
+    if optimizer is not None and load is not None:
+        load()
+        optimizer._owner = mlp._self
+    stored.fill(mlp)
+    history = stored.history
+    assert history is not None  # every checkpoint has one
+    for hook, state in states:
+        hook.load_state_dict(state)
+        if isinstance(hook, Checkpoint):
+            hook._before = history.to_dict()
+    return history

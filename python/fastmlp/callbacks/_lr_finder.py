@@ -116,7 +116,7 @@ class LearningRateFinder(Callback):
             if available < self.steps:
                 raise ValueError(
                     f"LearningRateFinder(steps={self.steps}) needs {self.steps} steps, "
-                    f"but {run.epochs} epochs have only {available}: pass "
+                    f"but fit has only {available}: pass "
                     f"epochs={math.ceil(self.steps / run.steps_per_epoch)} to fit"
                 )
         self._clear()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from .. import _core, _validate
+from .._network.blocks import Stream, outline, parts
 from .._network.model import claim, is_model
 from .._validate import hints
 from ..schedules import ReduceOnPlateau, Schedule
@@ -266,7 +268,8 @@ class Optimizer:
                 "mlp must be the model that this optimizer trains: the optimizer "
                 "has averages of "
                 + ", ".join(f"{a.size} {a.dtype}" for a in averages)
-                + f" parameters, but mlp has {mlp.n_params} {mlp.dtype} parameters"
+                + " parameters, but mlp has "
+                + _validate.counted(mlp.n_params, f"{mlp.dtype} parameter")
             )
         copied = mlp.copy()
         copied.params[:] = averages[0]
@@ -363,6 +366,27 @@ class Optimizer:
         state = self.core.state()
         return {"kind": self._kind_name(), "hyper": self._hyper_copy(), **state}
 
+    def _state_in_place(self) -> dict[str, Any]:
+        """Return the state of `state_dict` without copies of the arrays.
+
+        The arrays are read from the core when they are needed.
+        """
+        core = self.core
+        slots = [
+            {
+                name: Stream(np.dtype(dtype), (size,), partial(core.read_slot, i, name))
+                for name, (dtype, size) in slot.items()
+            }
+            for i, slot in enumerate(core.layout())
+        ]
+        hyper = self._hyper_copy()
+        return {
+            "kind": self._kind_name(),
+            "hyper": hyper,
+            "step": core.step_count,
+            "slots": slots,
+        }
+
     def _hyper_copy(self) -> dict[str, Any]:
         hyper = self._hyper()
         if isinstance(self._schedule, ReduceOnPlateau):
@@ -382,7 +406,13 @@ class Optimizer:
         TypeError, ValueError
             If the state is invalid; the optimiser is then left unchanged.
         """
-        # Check the keys of the state and of its hyperparameters.
+        self._loader(state)()
+
+    def _loader(self, state: Mapping[str, Any]) -> Callable[[], None]:
+        """Check a state for `load_state_dict`; return a function that loads it.
+
+        The checks need neither time nor memory for the arrays.
+        """
         hyper, step, slots = _validate.stored(state, self._kind_name())
         names = (*self._names, *DEFAULTS)
         if hyper.keys() != set(names):
@@ -391,15 +421,30 @@ class Optimizer:
                 f"got {', '.join(map(str, hyper))}"
             )
 
-        # Load the values into a new core, and keep that core only if it accepts them.
+        # The values go to a new core, which replaces this one once it is complete.
         other = type(self).__new__(type(self))
         other._make(dict(hyper))
         count = _validate.count("state['step']", step, 0, _validate.MOST_STEPS)
         arrays = [_slot_arrays(i, slot) for i, slot in enumerate(slots)]
-        other.core.load_state({"step": count, "slots": arrays})
-        self.core = other.core
-        self._schedule = copy.copy(other._schedule)
-        self._ahead = 0, []
+        sizes = [
+            _common_size(i, a, other.core.slot_names) for i, a in enumerate(arrays)
+        ]
+
+        def load() -> None:
+            core = other.core
+            core.allocate(count, sizes)
+            for i, slot in enumerate(arrays):
+                for name, array in slot.items():
+                    start = 0
+                    for part in parts(array):
+                        part = part.astype(part.dtype.type, copy=False)
+                        core.write_slot(i, name, start, part)
+                        start += part.size
+            self.core = core
+            self._schedule = copy.copy(other._schedule)
+            self._ahead = 0, []
+
+        return load
 
     def _kind_name(self) -> str:
         return type(self).__name__.lower()
@@ -420,21 +465,41 @@ class Optimizer:
         return f"{type(self).__name__}({_validate.arguments(hyper)})"
 
 
-def _slot_arrays(i: int, slot: object) -> dict[str, Array]:
-    """Return one entry of a state's slots as arrays that the core accepts."""
+def _slot_arrays(i: int, slot: object) -> dict[str, Array | Stream]:
+    """Return one entry of a state's slots as 1-D arrays of floats."""
     where = f"state['slots'][{i}]"
     if not isinstance(slot, dict):
         raise ValueError(f"{where} must be a dict, got {_validate.describe(slot)}")
     arrays = {}
     for name, value in slot.items():
-        array = np.asarray(value)
-        if array.dtype.kind != "f" or array.itemsize not in (4, 8) or array.ndim != 1:
+        array = value if isinstance(value, Stream) else np.asarray(value)
+        usual = array.dtype.kind == "f" and array.dtype.itemsize in (4, 8)
+        if not usual or len(array.shape) != 1:
+            value = outline(value) if isinstance(value, Stream) else value
             raise ValueError(
                 f"{where}[{name!r}] must be a 1-D array of float32 or float64, got "
                 f"{_validate.describe(value)}"
             )
-        arrays[name] = array.astype(array.dtype.type)
+        arrays[name] = array
     return arrays
+
+
+def _common_size(
+    i: int, arrays: Mapping[str, Array | Stream], names: tuple[str, ...]
+) -> tuple[str, int]:
+    """Return the dtype and the size of the arrays of an entry of a state's slots."""
+    where = f"state['slots'][{i}]"
+    if arrays.keys() != set(names):
+        raise ValueError(
+            f"{where} must have exactly the keys {list(names)}, got {list(arrays)}"
+        )
+    kinds = {(array.dtype.type, array.size) for array in arrays.values()}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"{where} must hold 1-D float32 or float64 arrays of equal size and dtype"
+        )
+    kind, size = kinds.pop() if kinds else (np.float32, 0)
+    return np.dtype(kind).name, size
 
 
 def _lists(params: object, grads: object) -> tuple[list[Any], list[Any]]:

@@ -9,7 +9,7 @@ import numpy as np
 from .. import _validate
 from .._network import ops
 from .._validate.hints import hinted
-from ._style import BLUE, GREEN, ORANGE, axes, plural
+from ._style import BLUE, GREEN, ORANGE, axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,7 +116,8 @@ def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
     ax.set(
         xlim=(-0.6, len(columns) - 0.4),
         ylim=(-tallest - depth, top),
-        title=f"{plural(mlp.n_in, 'input')}, {plural(mlp.n_out, 'output')}, "
+        title=f"{_validate.counted(mlp.n_in, 'input')}, "
+        f"{_validate.counted(mlp.n_out, 'output')}, "
         f"{mlp.n_params:,} parameters",
     )
     ax.set_axis_off()

@@ -98,7 +98,3 @@ def margin(values: Array, part: float = MARGIN) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     wide = part * (high - low) or 1.0
     return low - wide, high + wide
-
-
-def plural(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"

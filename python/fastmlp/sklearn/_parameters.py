@@ -158,8 +158,8 @@ class Parameters(BaseEstimator):
         values = list(value)
         if len(values) != n:
             raise ValueError(
-                f"{name} must be one value or one for each of the {n} hidden "
-                f"layers, got {len(values)} values"
+                f"{name} must be one value or one for each hidden layer, {n} in all, "
+                f"got {_validate.counted(len(values), 'value')}"
             )
         return values
 
