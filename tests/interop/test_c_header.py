@@ -33,6 +33,7 @@ NATIVE = ("-march=native",) if platform.machine() in {"x86_64", "AMD64"} else ()
 WAYS = {
     "C99, not optimised": (*C99, "-O0"),
     "C99, this machine": (*C99, "-O2", *NATIVE),
+    "C99, own fma": (*C99, "-O1", "-DFASTMLP_OWN_FMA"),
     "GNU C, this machine": ("-x", "c", "-std=gnu11", "-O2", *NATIVE),
     "C++17": ("-x", "c++", "-std=c++17", *STRICT, "-O0", *NATIVE),
 }

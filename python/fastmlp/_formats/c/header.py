@@ -94,6 +94,7 @@ class Header:
         if self.jacobian is not None:
             macros += f"#define {name}_D {self.jacobian.directions}\n"
         yield macros + self._fill(_BEGIN, {})
+        yield math.fused(self.dtype, name)
         for array, values in self._arrays():
             yield from self._array(array, values)
         yield math.functions(self.writer.used, self.dtype, name)
@@ -203,15 +204,18 @@ _HEAD = """\
      function takes <stack> bytes of the stack, and some more for calls.
 <functions>
    Results have the same bits as fastmlp's on any machine that has IEEE 754 arithmetic,
-   rounding to nearest, and a fused multiply-add as C99 requires it: fma() in <math.h>.
-   Numbers below the smallest normal one count as 0; x86 with SSE2 and ARM are put into
-   that mode for the call. Elsewhere such numbers are kept, so that results of their
-   size can differ. Compile without -ffast-math and
-   similar options. The compiler must not fuse products and sums on its own
-   (-ffp-contract=off, the default of GCC with -std=c99). The pragmas below forbid it,
-   but clang ignores them if it is called with -ffp-contract=fast.
-   fma() is fast if the processor has such an instruction and the compiler may use it:
-   -mfma or -march=native on x86-64, always on ARM. */
+   rounding to nearest. Numbers below the smallest normal one count as 0; x86 with SSE2
+   and ARM are put into that mode for the call. Elsewhere such numbers are kept, so that
+   results of their size can differ. Compile without -ffast-math and similar options.
+   The compiler must not fuse products and sums on its own (-ffp-contract=off, the
+   default of GCC with -std=c99). The pragmas below forbid it, but clang ignores them if
+   it is called with -ffp-contract=fast.
+   Every sum is a chain of fused multiply-adds. They are fast if the processor has such
+   an instruction for T and the compiler may use it: -mfma or -march=native on x86-64,
+   always on 64-bit ARM. C libraries that are not known to round fma() once, such as
+   newlib, are not used: the header has its own, slower function. Define FASTMLP_OWN_FMA
+   to use that one in any case. Nothing else needs arithmetic with other types than T
+   (the function for float calculates in double) and integers. */
 #ifndef FASTMLP_<name>_h
 #define FASTMLP_<name>_h
 
@@ -310,6 +314,9 @@ _END = """\
 #endif
 #undef <name>_restrict
 #undef <name>_fence
+#ifdef <name>_fma
+#undef <name>_fma
+#endif
 
 #endif
 """

@@ -113,9 +113,162 @@ _VALUES: dict[str, float | tuple[float, ...]] = {
     "gelu_cubic_6": 6 * _GELU_ROOT * _GELU_CUBIC,
 }
 
+# Numbers that depend on the type, as text: for float and for double.
+_BY_TYPE = {
+    "#mantissa": ("23", "52"),
+    "#sign": ("31", "63"),
+    "#implicit": ("0x800000u", "0x10000000000000u"),
+    "#spare": ("29", "0"),  # 53 digits less those of the type
+    "#first": ("117", "1013"),
+    "#scale": ("67", "963"),  # the exponent of 2^-60
+    "#digits": ("24", "53"),
+}
+
+# Some C libraries round the product and the sum separately: newlib, for example, and
+# some others for small machines. <fma> is fma or fmaf, and <FMA> the same in capitals.
+_FMA = """
+/* A multiply-add that is rounded once. The C library's is used if it is an instruction
+   or the library is known to be right. */
+#if !defined(FASTMLP_OWN_FMA) && \\
+    (defined(FP_FAST_<FMA>) || defined(__FP_FAST_<FMA>) || \\
+    (defined(__linux__) && !defined(__UCLIBC__) && !defined(__NEWLIB__)) || \\
+    defined(__APPLE__) || defined(__FreeBSD__) || defined(_MSC_VER))
+#define @fma <fma>
+#else
+<own>
+#endif
+"""
+# For float: the product is exact in double. The sum is rounded to odd, so that rounding
+# it to float gives the nearest number (Boldo & Melquiond 2008).
+# For double: in integers. Both terms are numbers of 128 bits times a power of two, with
+# at least two bits to spare at the top; digits that a shift loses set the last bit.
+_OWN_FMA = (
+    """\
+static inline float @fma(float a, float b, float c) {
+  const double p = (double)a * (double)b, s = p + (double)c;
+  const double q = s - p, error = (p - (s - q)) + ((double)c - q);
+  uint64_t u;
+  double odd;
+  memcpy(&u, &s, sizeof u);
+  if (s - s == 0 && error != 0 && !(u & 1u)) {
+    u = (s > 0) == (error > 0) ? u + 1 : u - 1;
+  }
+  memcpy(&odd, &u, sizeof odd);
+  return (float)odd;
+}""",
+    """\
+typedef struct {
+  uint64_t high, low;
+  int exponent, negative;
+} @term;
+
+/* Returns the exponent of x, and its 53 digits in *m; x is finite and not 0. */
+static inline int @digits(double x, uint64_t *m) {
+  int exponent;
+  memcpy(m, &x, sizeof *m);
+  exponent = (int)(*m >> 52 & 0x7FFu);
+  *m &= 0xFFFFFFFFFFFFFu;
+  if (exponent > 0) {
+    *m |= 0x10000000000000u;
+  } else {
+    for (exponent = 1; !(*m >> 52); --exponent) *m <<= 1;
+  }
+  return exponent - 1075;
+}
+
+/* Shifts t to the right until its exponent is the given one. */
+static inline void @shift(@term *t, int exponent) {
+  int by = exponent - t->exponent;
+  uint64_t lost = 0;
+  t->exponent = exponent;
+  if (by >= 64) {
+    lost = t->low;
+    t->low = t->high;
+    t->high = 0;
+    by -= 64;
+  }
+  if (by >= 64) {
+    lost |= t->low;
+    t->low = 0;
+  } else if (by > 0) {
+    lost |= t->low << (64 - by);
+    t->low = t->low >> by | t->high << (64 - by);
+    t->high >>= by;
+  }
+  t->low |= lost != 0;
+}
+
+static inline double @fma(double a, double b, double c) {
+  @term p, s, swap;
+  const uint64_t low = 0xFFFFFFFFu;
+  uint64_t m, n, middle, rest, half;
+  int e, drop;
+  double y;
+  if (!(c - c == 0) && a - a == 0 && b - b == 0) return c;
+  if (!(a - a == 0) || !(b - b == 0) || a == 0 || b == 0) return a * b + c;
+  if (c == 0) return a * b;
+
+  p.negative = (a < 0) != (b < 0);
+  p.exponent = @digits(a, &m) + @digits(b, &n) - 20;
+  /* The product m n, of 106 digits at most, times 2^20. */
+  m <<= 10;
+  n <<= 10;
+  middle = (m >> 32) * (n & low) + ((m & low) * (n & low) >> 32);
+  p.low = m * n;
+  p.high = (m >> 32) * (n >> 32) + (middle >> 32);
+  middle = (middle & low) + (m & low) * (n >> 32);
+  p.high += middle >> 32;
+  s.negative = c < 0;
+  s.exponent = @digits(c, &s.high) - 72;
+  s.high <<= 8;
+  s.low = 0;
+  e = p.exponent > s.exponent ? p.exponent : s.exponent;
+  @shift(&p, e);
+  @shift(&s, e);
+
+  if (p.negative == s.negative) {
+    s.low += p.low;
+    s.high += p.high + (s.low < p.low);
+  } else {
+    if (p.high > s.high || (p.high == s.high && p.low > s.low)) {
+      swap = p;
+      p = s;
+      s = swap;
+    }
+    s.high -= p.high + (s.low < p.low);
+    s.low -= p.low;
+    if (!s.high && !s.low) return 0;
+  }
+
+  /* Bring the first digit to bit 62 of the low half. */
+  if (s.high || s.low >> 63) {
+    for (drop = 1; s.high >> drop; ++drop) {
+    }
+    @shift(&s, e + drop + 1);
+  }
+  for (; !(s.low >> 62); s.low <<= 1) --s.exponent;
+  e = s.exponent + 1085;
+  if (e >= 2047) return s.negative ? -HUGE_VAL : HUGE_VAL;
+  drop = e > 0 ? 10 : 11 - e;
+  if (drop > 63) return s.negative ? -0.0 : 0.0;
+  rest = s.low & (((uint64_t)1 << drop) - 1);
+  half = (uint64_t)1 << (drop - 1);
+  m = s.low >> drop;
+  if (rest > half || (rest == half && (m & 1u))) ++m;
+  if (e > 0) m += (uint64_t)(e - 1) << 52;
+  memcpy(&y, &m, sizeof y);
+  if (e <= 0) {  /* the processor's mode may be to flush such numbers to 0 */
+    volatile double one = 1.0;
+    y *= one;
+  }
+  return s.negative ? -y : y;
+}""",
+)
+
 # C code of the functions by name. T stands for float or double, U for the unsigned
 # integer of the same size, @name for another of these functions and $name for a number
-# above. fma, sqrt and fabs become fmaf, sqrtf and fabsf for float. The core's
+# above. sqrt and fabs become sqrtf and fabsf for float; fma becomes a function of the
+# header, which `fused` writes. The core's
 # select(m, a, b) is written as m ? a : b, min(a, b) as a < b ? a : b, and max(a, b) as
 # a > b ? a : b.
 _FUNCTIONS = {
@@ -216,10 +369,27 @@ static inline T @log1p01(T x) {
   return fma(-s, fma(-q, @poly_log01(q), x), x);
 }
 """,
+    # A number of 63 bits, rounded to nearest, ties to even. The core converts it to
+    # double and then to float; both roundings are repeated here in integers, so that
+    # the code for float needs no arithmetic with doubles.
+    "rounded": """
+/* m rounded to its first `digits` binary digits. */
+static inline uint64_t @rounded(uint64_t m, int digits) {
+  int drop = 0;
+  uint64_t low, half;
+  while (m >> drop >> digits) ++drop;
+  if (drop == 0) return m;
+  low = m & (((uint64_t)1 << drop) - 1);
+  half = (uint64_t)1 << (drop - 1);
+  m -= low;
+  if (low > half || (low == half && (m >> drop & 1u))) m += (uint64_t)1 << drop;
+  return m;
+}
+""",
     "reduce": """
 /* a modulo pi / 2 for finite a >= 2^14, between -pi / 4 and pi / 4, from as many binary
    digits of 2 / pi as necessary; the quotient modulo 4 goes to *quadrant. */
-static inline double @reduce(double a, unsigned *quadrant) {
+static inline T @reduce(T a, unsigned *quadrant) {
   static const uint32_t digits[] = {
   0x00000000u, 0x00000000u, 0xA2F9836Eu, 0x4E441529u, 0xFC2757D1u, 0xF534DDC0u,
   0xDB629599u, 0x3C439041u, 0xFE5163ABu, 0xDEBBC561u, 0xB7246E3Au, 0x424DD2E0u,
@@ -230,13 +400,14 @@ static inline double @reduce(double a, unsigned *quadrant) {
   0x6BFB5FB1u, 0x1F8D5D08u, 0x56033046u, 0xFC7B6BABu, 0xF0CFBC20u, 0x9AF4361Du
   };
   const uint64_t half_pi = 0xC90FDAA22168C235u;
-  uint64_t bits, m, carry, fraction, high, low, middle, product;
+  uint64_t m, carry, fraction, high, low, middle, product;
   uint32_t p[6], y[6];
-  double scale;
+  U bits;
+  T scale;
   int first, i, word = 0, zeros = 0, negative;
   memcpy(&bits, &a, sizeof bits);
-  m = (bits & 0x000FFFFFFFFFFFFFu) | 0x0010000000000000u;
-  first = (int)(bits >> 52) - 1013;
+  m = (uint64_t)((bits & (#implicit - 1)) | #implicit) << #spare;
+  first = (int)(bits >> #mantissa) - #first;
   for (i = 0; i < 6; ++i) {
     const uint32_t *w = digits + first / 32 + i;
     p[i] = (uint32_t)((((uint64_t)w[0] << 32 | w[1]) << (first % 32)) >> 32);
@@ -274,9 +445,9 @@ static inline double @reduce(double a, unsigned *quadrant) {
   middle = high + (low >> 32);
   high = (fraction & 0xFFFFFFFFu) * (half_pi >> 32) + (middle & 0xFFFFFFFFu);
   product = (fraction >> 32) * (half_pi >> 32) + (middle >> 32) + (high >> 32);
-  bits = (uint64_t)(963 - 32 * word - zeros) << 52;
+  bits = (U)(#scale - 32 * word - zeros) << #mantissa;
   memcpy(&scale, &bits, sizeof scale);
-  scale *= (double)(int64_t)(product >> 1);
+  scale *= (T)(int64_t)@rounded(@rounded(product >> 1, 53), #digits);
   return negative ? -scale : scale;
 }
 """,
@@ -292,7 +463,7 @@ static inline T @sin_quadrant(T a, U quadrant) {
   if (!(a <= $sin_fast)) {
     unsigned steps = 0;
     r = a - a; /* NaN unless a is finite */
-    if (r <= 0.0) r = (T)@reduce((double)a, &steps);
+    if (r <= 0.0) r = @reduce(a, &steps);
     z = $round + (T)steps;
   }
   quadrant += @to_bits(z);
@@ -500,14 +671,24 @@ def instantiate(text: str, dtype: np.dtype[np.floating], prefix: str) -> str:
     """Translate text in the notation of _FUNCTIONS to C, for a dtype and a prefix."""
     single = dtype == np.float32
     text = text.replace("@", f"{prefix}_")
-    text = text.replace("#mantissa", "23" if single else "52")
-    text = text.replace("#sign", "31" if single else "63")
+    for name, values in _BY_TYPE.items():
+        text = text.replace(name, values[0 if single else 1])
     text = re.sub(r"\bT\b", "float" if single else "double", text)
     text = re.sub(r"\bU\b", "uint32_t" if single else "uint64_t", text)
     if single:
-        text = re.sub(r"\b(fma|sqrt|fabs|copysign)\(", r"\1f(", text)
+        text = re.sub(r"\b(sqrt|fabs|copysign)\(", r"\1f(", text)
         text = re.sub(r"(?<![\w$.])(\d+\.\d+|0x1p-\d+)\b", r"\1f", text)
+    text = re.sub(r"(?<!\w)fma\((?!\))", f"{prefix}_fma(", text)
     return re.sub(r"\$(\w+)", lambda found: number(found[1], dtype), text)
+
+
+def fused(dtype: np.dtype[np.floating], prefix: str) -> str:
+    """Return the C code of the fused multiply-add that the other functions use."""
+    single = dtype == np.float32
+    own = instantiate(_OWN_FMA[0 if single else 1], dtype, prefix)
+    name = "fmaf" if single else "fma"
+    text = _FMA.replace("<fma>", name).replace("<FMA>", name.upper())
+    return text.replace("@", f"{prefix}_").replace("<own>", own)
 
 
 def number(name: str, dtype: np.dtype[np.floating]) -> str:
