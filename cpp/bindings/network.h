@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <iterator>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -27,7 +28,9 @@ struct Network {
   BusyFlag fitting;            // set during a fit
   py::object fit_token;        // identifies that fit
 
-  Network(Index n_in, std::vector<LayerSpec> layers) : mlp(n_in, std::move(layers)) {}
+  // Python sets the parameters itself.
+  Network(Index n_in, std::vector<LayerSpec> layers)
+      : mlp(n_in, std::move(layers), std::nullopt) {}
 };
 
 // An activation given by a Python object with two functions of arrays: `function`,
@@ -72,6 +75,7 @@ class PythonActivation : public CustomActivation {
           "the model with this custom activation does not exist any more");
     }
     const py::object f = functions.attr(what);
+    const StoppedBy nothing(nullptr);  // stops calls of the function's own
     py::array_t<T> argument(n);
     std::copy_n(in, n, argument.mutable_data());
     const py::array given = py::array::ensure(f(argument));

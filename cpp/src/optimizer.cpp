@@ -120,6 +120,14 @@ struct Adamax {
   static UsedSlots used(const OptimizerConfig&) { return {{true, true}}; }
 };
 
+// `bound`: a further condition on the value, and whether it is met.
+void check_range(const char* name, double value, const char* bound = "",
+                 bool within = true) {
+  if (std::isfinite(value) && value >= 0 && within) return;
+  throw std::invalid_argument(std::string(name) + " must be finite and >= 0" + bound +
+                              ", got " + detail::in_full(value));
+}
+
 UsedSlots used_slots(const OptimizerConfig& c) {
   switch (c.kind) {
 #define FASTMLP_CASE(name, Name) \
@@ -170,7 +178,32 @@ void OptimizerMutex::lock() { impl_->mutex.lock(); }
 bool OptimizerMutex::try_lock() { return impl_->mutex.try_lock(); }
 void OptimizerMutex::unlock() { impl_->mutex.unlock(); }
 
+Optimizer::Optimizer(const OptimizerConfig& config) : config_(config) {
+  using Field = double OptimizerConfig::*;
+  for (const Hyperparameter& each : kHyperparameters) {
+    const auto* const field = std::get_if<Field>(&each.field);
+    if (!field || *field == &OptimizerConfig::dampening) continue;
+    const double value = config.*(*field);
+    const auto is_one_of = [&](std::initializer_list<Field> fields) {
+      return std::find(fields.begin(), fields.end(), *field) != fields.end();
+    };
+    if (is_one_of({&OptimizerConfig::alpha})) {
+      check_range(each.name, value, " and <= 1", value <= 1);
+    } else if (is_one_of({&OptimizerConfig::beta1, &OptimizerConfig::beta2,
+                          &OptimizerConfig::ema})) {
+      check_range(each.name, value, " and < 1", value < 1);
+    } else {
+      check_range(each.name, value);
+    }
+  }
+  if (!std::isfinite(config.dampening)) {
+    throw std::invalid_argument("dampening must be finite, got " +
+                                detail::in_full(config.dampening));
+  }
+}
+
 void Optimizer::begin_step(Index vectors) {
+  check_range("lr", config_.lr);
   bool fresh = true;
   for (const AnySlots& any : state_) {
     fresh = fresh && std::visit([](const auto& s) { return s.size == 0; }, any);

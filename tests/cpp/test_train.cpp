@@ -6,8 +6,10 @@
 #include <cstdio>
 #include <cstring>
 #include <limits>
+#include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "check.h"
@@ -268,11 +270,60 @@ void test_errors() {
   CHECK(refused(0, {{3}}));
   CHECK(refused(3, {{0}}));
   CHECK(refused(std::numeric_limits<Index>::max() / 4, {{100}}));
+  const auto config_refused = [](double OptimizerConfig::* field, double value) {
+    OptimizerConfig config = adam();
+    config.*field = value;
+    try {
+      const Optimizer optimizer(config);
+      return false;
+    } catch (const std::invalid_argument&) {
+      return true;
+    }
+  };
+  CHECK(config_refused(&OptimizerConfig::lr, -1));
+  CHECK(config_refused(&OptimizerConfig::lr, std::nan("")));
+  CHECK(config_refused(&OptimizerConfig::beta2, 1));
+  CHECK(config_refused(&OptimizerConfig::alpha, 1.5));
+  CHECK(!config_refused(&OptimizerConfig::dampening, -1));
+  // A learning rate that is changed later is checked by the next step.
+  Mlp<float> mlp(2, kLayers);
+  const Data<float> data = product_data<float>();
+  Optimizer optimizer(adam());
+  optimizer.mutable_config().lr = -1;
+  try {
+    mlp.train_step(data.batch(), Loss{}, optimizer);
+    CHECK(false);
+  } catch (const std::invalid_argument&) {
+  }
   try {
     set_active_isa("nonsense");
     CHECK(false);
   } catch (const std::invalid_argument&) {
   }
+}
+
+Mlp<float> made(uint64_t seed) {
+  Mlp<float> mlp(2, kLayers, seed);
+  return mlp;
+}
+
+void test_construction() {
+  // A network is initialised by its constructor, and may be returned and moved.
+  Mlp<float> mlp = made(7), other(2, kLayers, std::nullopt);
+  CHECK(std::all_of(other.params(), other.params() + other.n_params(),
+                    [](float p) { return p == 0.0f; }));
+  other.initialize(7);
+  const std::vector<float> wanted(other.params(), other.params() + other.n_params());
+  CHECK(std::equal(wanted.begin(), wanted.end(), mlp.params()));
+  std::vector<Mlp<float>> all;
+  all.push_back(std::move(mlp));
+  all.push_back(made(8));
+  CHECK(std::equal(wanted.begin(), wanted.end(), all[0].params()));
+  std::swap(all[0], all[1]);
+  CHECK(std::equal(wanted.begin(), wanted.end(), all[1].params()));
+  const Mlp<float> standard(2, kLayers), with_zero(2, kLayers, 0);
+  CHECK(std::equal(standard.params(), standard.params() + standard.n_params(),
+                   with_zero.params()));
 }
 
 }  // namespace
@@ -285,6 +336,7 @@ int main() {
   test_gradient();
   test_epochs();
   test_epoch_options();
+  test_construction();
   test_errors();
   if (failures == 0) std::printf("all checks passed\n");
   return failures == 0 ? 0 : 1;

@@ -9,7 +9,6 @@
 //   fastmlp::Mlp<float> mlp(2, {{16, fastmlp::Activation::tanh},
 //                               fastmlp::LayerSpec::dropout(0.1),
 //                               {1, fastmlp::Activation::identity}});
-//   mlp.initialize(0);
 //   fastmlp::OptimizerConfig config;
 //   config.kind = fastmlp::OptimizerKind::adam;
 //   fastmlp::Optimizer adam(config);
@@ -17,6 +16,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -67,15 +67,20 @@ struct Batch {
 
 // Inference may run in several threads at once; training excludes all other calls. Any
 // method may throw std::bad_alloc. Methods that take rows throw std::invalid_argument
-// if there are no rows or the targets do not fit the loss. After either exception the
-// network is unchanged.
+// if there are no rows or the targets do not fit the loss. Within the scope of a
+// StoppedBy (stop.h), long calls may throw Interrupted. After each of these exceptions
+// the network is unchanged, except that fit_epoch keeps its complete steps.
 template <class T>
 class Mlp {
  public:
+  // The parameters are those of initialize(seed), or all zero if the seed is nullopt.
   // Throws std::invalid_argument if there are no layers, a width is < 1, or sizes
   // overflow.
-  Mlp(Index n_in, std::vector<LayerSpec> layers);
+  Mlp(Index n_in, std::vector<LayerSpec> layers, std::optional<uint64_t> seed = 0);
   ~Mlp();
+  // A network that has been moved from may only be destroyed or assigned to.
+  Mlp(Mlp&&) noexcept;
+  Mlp& operator=(Mlp&&) noexcept;
   Mlp(const Mlp&) = delete;
   Mlp& operator=(const Mlp&) = delete;
 
@@ -83,7 +88,6 @@ class Mlp {
   Index n_out() const;
   Index n_params() const;
   std::vector<OpInfo> ops() const;
-  // All parameters are zero until they are set or initialised.
   T* params();
   const T* params() const;
   // Running statistics: for each batch normalisation its means (initially 0), then its

@@ -120,7 +120,9 @@ class OptimizerMutex {
 // step fixes the number of vectors, their sizes and their types.
 class Optimizer {
  public:
-  explicit Optimizer(const OptimizerConfig& config) : config_(config) {}
+  // Throws std::invalid_argument if a hyperparameter is out of range: not finite;
+  // negative, unless it is dampening; alpha above 1; beta1, beta2 or ema not below 1.
+  explicit Optimizer(const OptimizerConfig& config);
 
   const OptimizerConfig& config() const { return config_; }
   // After the first step, changes must not add or remove slots.
@@ -134,7 +136,8 @@ class Optimizer {
   //   5. end_step, which counts the step.
   // sum_squares and apply may be called from any thread. A step abandoned before apply
   // leaves no trace. begin_step and prepare throw std::invalid_argument if the number
-  // of vectors, or a vector's size or type, differs from that in the first step.
+  // of vectors, or a vector's size or type, differs from that in the first step, or if
+  // lr is negative or not finite.
   void begin_step(Index vectors);
   template <class T>
   OptimizerSlots<T>& prepare(Index which, Index size);
