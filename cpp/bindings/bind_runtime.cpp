@@ -2,7 +2,9 @@
 
 #include <string>
 
+#include "arrays.h"
 #include "fastmlp/caches.h"
+#include "fastmlp/fp_environment.h"
 #include "fastmlp/isa.h"
 #include "fastmlp/optimizer_kinds.h"
 #include "fastmlp/threads.h"
@@ -10,8 +12,6 @@
 
 namespace fastmlp::bindings {
 namespace {
-
-namespace py = pybind11;
 
 template <size_t N>
 py::tuple as_tuple(const char* const (&names)[N]) {
@@ -83,6 +83,13 @@ void bind_runtime(py::module_& m) {
         return kWeightScaleNames[static_cast<int>(scale)];
       },
       py::arg("activation"));
+  m.def(
+      "in_default_fp_environment",
+      [](const py::object& f, const py::args& args, const py::kwargs& kwargs) {
+        const DefaultFpEnvironment environment;
+        return f(*args, **kwargs);
+      },
+      py::arg("f"));
   m.def("isa", [] { return isa_name(active_isa()); });
   m.def("available_isas", &isa_names);
   m.def("set_isa", &set_active_isa, py::arg("name"));

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import _core
+from . import _core, _validate
 
 if TYPE_CHECKING:
     from ._validate import Array
@@ -52,6 +52,7 @@ INITIALIZERS = (
 )
 
 
+@_validate.reproducible
 def draw(
     name: str,
     rng: np.random.Generator | np.random.RandomState,

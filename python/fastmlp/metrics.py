@@ -37,6 +37,7 @@ __all__ = ["History", "accuracy", "mae", "mse", "r2", "rmse"]
 RESERVED = ("loss", "val_loss", "metrics", "seconds", "epoch")
 
 
+@_validate.reproducible
 @hinted
 def accuracy(
     pred: npt.ArrayLike,
@@ -103,6 +104,7 @@ def accuracy(
     return _mean(right, sample_weight)
 
 
+@_validate.reproducible
 @hinted
 def mae(
     pred: npt.ArrayLike,
@@ -134,6 +136,7 @@ def mae(
     return _mean(abs(p - y), sample_weight)
 
 
+@_validate.reproducible
 @hinted
 def mse(
     pred: npt.ArrayLike,
@@ -165,6 +168,7 @@ def mse(
     return _mean((p - y) ** 2, sample_weight)
 
 
+@_validate.reproducible
 @hinted
 def rmse(
     pred: npt.ArrayLike,
@@ -198,6 +202,7 @@ def rmse(
     return math.sqrt(mse(pred, target, sample_weight))
 
 
+@_validate.reproducible
 @hinted
 def r2(
     pred: npt.ArrayLike,

@@ -46,6 +46,7 @@ class Schedule:
         """Return the learning rate of a step, counted from 0."""
         return float(self.values(step, 1)[0])
 
+    @_validate.reproducible
     def values(self, first: int, count: int) -> Array:
         """Return the learning rates of ``count`` steps, starting with step ``first``.
 
@@ -653,6 +654,7 @@ class ReduceOnPlateau(Schedule):
         """The current learning rate."""
         return self._now
 
+    @_validate.reproducible
     def observe(self, value: float) -> None:
         """Take a new value of the measure into account; NaN is not an improvement.
 

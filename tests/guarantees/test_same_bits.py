@@ -5,12 +5,10 @@ number of threads, the instruction set, the floating-point environment of the ca
 the process.
 """
 
-import ctypes
 import gc
 import hashlib
 import os
 import pickle
-import platform
 import signal
 import subprocess
 import sys
@@ -347,31 +345,6 @@ def test_a_row_is_the_same_bits_at_any_place_in_a_batch_that_threads_share(isa, 
         for first in (1, 5, 100):
             assert_infers_in_threads({**LONG, "rows": len(x) - first})
             assert mlp(x[first:]).tobytes() == alone[first:].tobytes()
-
-
-class RoundingUpward:
-    """A rounding mode of the caller, such as another package might have set."""
-
-    NEAREST, UPWARD = 0x0, 0x800 if platform.machine() == "x86_64" else 0x400000
-
-    def __init__(self):
-        self.libm = ctypes.CDLL(None)
-
-    def __enter__(self):
-        assert self.libm.fesetround(self.UPWARD) == 0
-
-    def __exit__(self, *error):
-        self.libm.fesetround(self.NEAREST)
-
-    def kept(self):
-        return self.libm.fegetround() == self.UPWARD
-
-
-@pytest.fixture
-def rounding_upward():
-    if sys.platform == "win32":
-        pytest.skip("the C library is elsewhere, and its constants differ")
-    return RoundingUpward()
 
 
 def test_the_floating_point_environment_is_set_and_restored(rounding_upward, dtype):

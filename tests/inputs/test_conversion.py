@@ -489,3 +489,26 @@ def test_losses_and_optimisers_are_objects(call):
             ):
                 run(fm.MSE(), opt)
     np.testing.assert_array_equal(mlp.params, before)
+
+
+def test_one_row_of_a_fortran_ordered_matrix():
+    """What ``X[:1]`` is behind a ColumnTransformer: its elements lie far apart."""
+    x, y = np.random.default_rng(0).standard_normal((2, 100, N_IN), dtype=np.float32)
+    mlp, twin = model(n_out=N_IN), model(n_out=N_IN)
+    loss, opt, other = fm.MSE(), fm.Adam(), fm.Adam()
+    x1, y1 = np.asfortranarray(x)[:1], np.asfortranarray(y)[:1]
+    assert not x1.flags.c_contiguous
+    x2, y2 = x[:1].copy(), y[:1].copy()
+    assert mlp(x1).tobytes() == mlp(x2).tobytes()
+    assert mlp(x1.astype(float)).tobytes() == mlp(x2).tobytes()
+    assert mlp.predictor(1)(x1).tobytes() == mlp(x2).tobytes()
+    assert mlp.evaluate(x1, y1, loss) == mlp.evaluate(x2, y2, loss)
+    found, wanted = mlp.value_and_grad(x1, y1, loss), mlp.value_and_grad(x2, y2, loss)
+    assert found[0] == wanted[0]
+    assert found[1].tobytes() == wanted[1].tobytes()
+    assert mlp.train_step(x1, y1, loss, opt) == twin.train_step(x2, y2, loss, other)
+    assert mlp.params.tobytes() == twin.params.tobytes()
+    buffers = [fm.rl.ReplayBuffer(3, N_IN, seed=0) for _ in range(2)]
+    buffers[0].add(x1[0], 1, 0.5, y1[0], False)
+    buffers[1].add(x2[0], 1, 0.5, y2[0], False)
+    assert buffers[0].sample(1).obs.tobytes() == buffers[1].sample(1).obs.tobytes()

@@ -8,13 +8,14 @@ explains what is wrong with it.
 
 from collections.abc import Callable, Sequence
 from types import NotImplementedType
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from . import kernels as kernels
 
+_T = TypeVar("_T")
 _Array = npt.NDArray[Any]
 _Rows = tuple[_Array, _Array, _Array, _Array, _Array]
 # Transitions, their slots, discounts and extra bytes.
@@ -408,6 +409,9 @@ class Predictor:
     def y(self) -> _Array: ...
     def __call__(self, x: object = ..., /) -> _Array: ...
 
+def in_default_fp_environment(
+    f: Callable[..., _T], *args: Any, **kwargs: Any
+) -> _T: ...
 def isa() -> str: ...
 def available_isas() -> tuple[str, ...]: ...
 def set_isa(name: str) -> None: ...

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from .. import _validate
 from ..layers import Activation, Dense, Layer, Residual
 from .resolve import top_names
 
@@ -23,6 +24,7 @@ class LayerArrays(NamedTuple):
     body: tuple[LayerArrays, ...] = ()
 
 
+@_validate.reproducible
 def fold(
     layers: Sequence[Layer], named: Mapping[str, Array]
 ) -> tuple[list[Layer], dict[str, Array]]:

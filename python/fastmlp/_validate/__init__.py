@@ -7,21 +7,22 @@ that is wanted, and the value that was passed.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import math
 import numbers
 import operator
 from types import ModuleType, NotImplementedType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from .. import _core
+
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     import numpy.typing as npt
-
-    from .. import _core
 
     Array = npt.NDArray[Any]
     Target = Array | tuple[Array, Array]  # labels and values, for action values
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         | np.random.Generator
     )
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 # Names that other libraries use, and fastmlp's names for the same things, for hints in
@@ -73,6 +75,21 @@ ELSEWHERE = {
 # softmax outputs in float16 or float32 pass, but percentages and unnormalised scores do
 # not.
 PROBABILITY_SLACK = 1e-3
+
+
+def reproducible(function: Callable[P, T]) -> Callable[P, T]:
+    """Return the function such that it rounds to nearest and keeps subnormal numbers.
+
+    Another package may have set the processor to do otherwise. The core sets its own
+    floating-point environment in every call, and restores the caller's; this does the
+    same for arithmetic of NumPy and Python of which the same bits are promised.
+    """
+
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+        return _core.in_default_fp_environment(function, *args, **kwargs)
+
+    return guarded
 
 
 # Scalars and names ------------------------------------------------------------------
@@ -268,6 +285,8 @@ def _as_array(value: object) -> Array:
 
 def numeric(name: str, value: object) -> Array:
     """Return ``value`` as an array of booleans, integers or floats."""
+    if type(value) is np.ndarray and value.dtype.kind in "biuf":
+        return value
     if not isinstance(value, np.ndarray):
         reachable(name, value)
     # np.asarray would silently drop the mask.
@@ -319,17 +338,62 @@ def convert(name: str, value: object, dtype: np.dtype[Any]) -> Array:
     if type(value) is np.ndarray and value.dtype is dtype and value.flags.carray:
         return value
     array = numeric(name, value)
+    if array.dtype is dtype and array.ndim > 0 and array.flags.aligned:
+        return blockwise_copy(array, dtype)
+    return _cast(name, array, dtype)
+
+
+@reproducible
+def _cast(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
     with np.errstate(over="ignore"):
         result = _required(array, dtype)
     # A finite number must not become infinite in the smaller dtype.
     if array.dtype.kind == "f" and array.dtype.itemsize > dtype.itemsize:
-        lost = np.isinf(result) & np.isfinite(array)
-        if lost.any():
-            index = tuple(int(i) for i in np.argwhere(lost)[0])
-            raise ValueError(
-                f"{name}{list(index)} = {array[index]} is too large for {dtype}"
-            )
+        for start, part in blocks(result):
+            infinite = np.isinf(part)
+            if not infinite.any():
+                continue
+            given = np.atleast_1d(array)
+            lost = infinite & np.isfinite(given[start : start + len(part)])
+            if lost.any():
+                index = _first(lost, start)
+                raise ValueError(
+                    f"{name}{list(index)} = {given[index]} is too large for {dtype}"
+                )
     return result
+
+
+# Number of elements that NumPy handles at a time in a large array. Between two blocks
+# Python looks for Ctrl-C, and the results of comparisons need less memory.
+_BLOCK = 1 << 22
+
+
+def blocks(array: Array) -> Iterator[tuple[int, Array]]:
+    """Yield an array in parts of some million elements, with the row of their start."""
+    if array.size <= _BLOCK:
+        yield 0, np.atleast_1d(array)
+        return
+    rows = max(1, _BLOCK // max(1, array.size // len(array)))
+    for start in range(0, len(array), rows):
+        yield start, array[start : start + rows]
+
+
+def blockwise_copy(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Return the array as C-contiguous, with this dtype; a copy only if needed."""
+    usable = array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned
+    if usable or array.size <= _BLOCK:
+        result: Array = np.ascontiguousarray(array, dtype)
+        return result
+    result = np.empty(array.shape, dtype)
+    for start, part in blocks(array):
+        result[start : start + len(part)] = part
+    return result
+
+
+def _first(found: Array, start: int) -> tuple[int, ...]:
+    """Return the index of the first true element; ``start``: the row of the part."""
+    row, *rest = (int(i) for i in np.argwhere(found)[0])
+    return start + row, *rest
 
 
 def _required(array: Array, dtype: np.dtype[Any]) -> Array:
@@ -339,7 +403,11 @@ def _required(array: Array, dtype: np.dtype[Any]) -> Array:
     object. NumPy alone would keep a dtype that is equal but not the same object, such
     as the dtype of an unpickled array.
     """
-    result: Array = np.require(array, dtype, ["C", "ALIGNED", "ENSUREARRAY"])
+    result: Array
+    if type(array) is np.ndarray and array.ndim > 0 and array.flags.aligned:
+        result = blockwise_copy(array, dtype)
+    else:  # np.require takes some microseconds
+        result = np.require(array, dtype, ["C", "ALIGNED", "ENSUREARRAY"])
     return result if result.dtype is dtype else result.view(dtype)
 
 
@@ -577,11 +645,13 @@ def _rescaled(array: Array, dtype: np.dtype[Any]) -> Array:
 
 def finite(name: str, array: Array) -> None:
     """Refuse NaN and infinity, which a training step would spread to all parameters."""
-    bad = ~np.isfinite(array)
-    if bad.any():
-        index = [int(i) for i in np.argwhere(bad)[0]]
+    for start, part in blocks(array):
+        usual = np.isfinite(part)
+        if usual.all():
+            continue
+        index = _first(~usual, start)
         raise ValueError(
-            f"{name} must be finite, got {array[tuple(index)]} in row {index[0]}"
+            f"{name} must be finite, got {array[index]} in row {index[0]}"
             + (f", column {index[1]}" if len(index) > 1 else "")
         )
 

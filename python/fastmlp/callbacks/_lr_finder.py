@@ -126,6 +126,7 @@ class LearningRateFinder(Callback):
         }
         run.optimizer.lr = self.start
 
+    @_validate.reproducible
     def _rate(self, step: int) -> float:
         return float(self.start * (self.end / self.start) ** (step / (self.steps - 1)))
 

@@ -82,6 +82,7 @@ def _places(actions: Array) -> Array:
     return actions * rows + np.arange(rows)
 
 
+@_validate.reproducible
 @hinted
 def log_prob(logits: npt.ArrayLike, actions: npt.ArrayLike) -> Array:
     """Return log π(a|s) of actions, for π = softmax(logits).
@@ -109,6 +110,7 @@ def log_prob(logits: npt.ArrayLike, actions: npt.ArrayLike) -> Array:
     return _softmax(z)[0].ravel()[_places(a)]
 
 
+@_validate.reproducible
 @hinted
 def entropy(logits: npt.ArrayLike) -> Array:
     """Return the entropy of each row's policy, -Σ_a π(a|s) log π(a|s), in nats.
@@ -135,6 +137,7 @@ def entropy(logits: npt.ArrayLike) -> Array:
     return result
 
 
+@_validate.reproducible
 def sample_actions(logits: npt.ArrayLike, rng: np.random.Generator) -> tuple[Any, Any]:
     """Draw an action for each row from π = softmax(logits).
 
@@ -233,6 +236,7 @@ class _PolicyLoss(CustomLoss):
         """Return each row's loss, and its negated derivative with respect to log π."""
         raise NotImplementedError
 
+    @_validate.reproducible
     def value_and_grad(
         self,
         pred: npt.ArrayLike,

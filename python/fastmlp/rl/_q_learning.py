@@ -102,6 +102,7 @@ class LinearSchedule:
         self.end = _validate.real("end", end)
         self.steps = _validate.count("steps", steps, 1)
 
+    @_validate.reproducible
     def __call__(self, step: int) -> float:
         """Return the value at a step, counted from 0."""
         if type(step) is not int:

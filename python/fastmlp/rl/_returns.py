@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .._validate import Array
 
 
+@_validate.reproducible
 @hinted
 def returns(
     rewards: npt.ArrayLike,
@@ -74,6 +75,7 @@ def returns(
     return out
 
 
+@_validate.reproducible
 @hinted
 def gae(
     rewards: npt.ArrayLike,

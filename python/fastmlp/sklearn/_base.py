@@ -147,6 +147,7 @@ class BaseMLP(NetworkWeights):
 
     # Fitting ------------------------------------------------------------------------
 
+    @_validate.reproducible
     def _fit(
         self,
         X: Any,

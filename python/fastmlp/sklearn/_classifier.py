@@ -287,6 +287,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         raise AttributeError(f"probabilities are not available with loss={self.loss!r}")
 
     @available_if(lambda est: est._has_probabilities())
+    @_validate.reproducible
     def predict_proba(self, X: Any) -> Array:
         """Return the probabilities of the labels.
 

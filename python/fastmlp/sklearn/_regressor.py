@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import validate_data
 
-from .. import _core
+from .. import _core, _validate
 from ..layers import Dense
 from ..losses import (
     MAE,
@@ -250,6 +250,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         """
         return self._fit(X, y, sample_weight, incremental=True)
 
+    @_validate.reproducible
     def predict(
         self, X: Any, *, return_std: bool = False
     ) -> Array | tuple[Array, Array]:
