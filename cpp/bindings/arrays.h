@@ -171,29 +171,6 @@ decltype(auto) without_gil(F f) {
   return f();
 }
 
-template <class T, size_t N, class F, size_t... I>
-py::object fill_arrays(const Shape (&shapes)[N], F f, std::index_sequence<I...>) {
-  std::array<py::array_t<T>, N> arrays = {new_array<T>(shapes[I])...};
-  T* const data[N] = {arrays[I].mutable_data()...};
-  const auto fill = [&] { return f(data[I]...); };
-  if constexpr (!std::is_void_v<decltype(fill())>) {
-    const auto result = without_gil(fill);
-    return py::make_tuple(result, std::move(arrays[I])...);
-  } else {
-    without_gil(fill);
-    if constexpr (N == 1) return std::move(arrays[0]);
-    return py::make_tuple(std::move(arrays[I])...);
-  }
-}
-
-// Creates arrays of these shapes and calls f without the GIL with a pointer to the
-// memory of each. Returns a single array as such and several arrays as a tuple. If f
-// returns a value, the result is always a tuple, and this value comes first in it.
-template <class T, size_t N, class F>
-py::object new_arrays(const Shape (&shapes)[N], F f) {
-  return fill_arrays<T>(shapes, f, std::make_index_sequence<N>());
-}
-
 // A class whose objects cannot be pickled. Python's own __reduce__ of the protocols 0
 // and 1 would make an object without a C++ value, which pybind11 answers with an abort.
 template <class T, class... Extra>

@@ -8,6 +8,7 @@
 
 #include "arrays.h"
 #include "fastmlp/loss.h"
+#include "interrupts.h"
 #include "names.h"
 #include "number_text.h"
 #include "targets.h"
@@ -28,8 +29,13 @@ py::object evaluate_as(const Loss& loss, py::handle pred, py::handle target,
   const auto evaluate = [&](T* grad) {
     return loss_value_and_grad<T>(loss, grad, p->data, *targets, rows, n_out);
   };
-  if (!with_grad) return py::float_(without_gil([&] { return evaluate(nullptr); }));
-  return new_arrays<T>({p->ndim == 1 ? Shape(rows) : Shape(rows, n_out)}, evaluate);
+  constexpr double kForElement = 20;
+  const double operations = kForElement * static_cast<double>(p->size());
+  if (!with_grad) {
+    return py::float_(interruptible(operations, [&] { return evaluate(nullptr); }));
+  }
+  return new_arrays<T>({p->ndim == 1 ? Shape(rows) : Shape(rows, n_out)}, evaluate,
+                       operations);
 }
 
 py::object evaluate(const Loss& loss, py::object pred, py::object target,

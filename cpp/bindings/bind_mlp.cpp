@@ -88,13 +88,13 @@ py::object predict_sparse(AnyMlp& self, py::handle x, py::object out) {
     if (!rows) return not_implemented();
     const Shape shape(rows->count, n.mlp.n_out());
     const auto into = [&](T* y) { n.mlp.predict(y, sparse, rows->count); };
-    if (out.is_none()) return new_arrays(n.mlp, {shape}, into);
+    if (out.is_none()) return new_arrays(n.mlp, rows->count, {shape}, into);
     const auto y = view<T>(out);
     if (!y || y->ndim != 2 || y->shape[0] != rows->count ||
         y->shape[1] != n.mlp.n_out()) {
       return not_implemented();
     }
-    without_gil([&] { into(y->data); });
+    interruptible(operations(n.mlp, rows->count), [&] { into(y->data); });
     return out;
   });
 }
@@ -103,10 +103,12 @@ py::object predict(AnyMlp& self, py::object x, py::object out) {
   if (py::isinstance<SparseMatrix>(x)) return predict_sparse(self, x, out);
   return with_rows(self, x, true, [&](auto& mlp, const auto& rows) -> py::object {
     const auto into = [&](auto* y) { mlp.predict(y, rows.data, rows.count); };
-    if (out.is_none()) return new_arrays(mlp, {rows.output(mlp.n_out())}, into);
+    if (out.is_none()) {
+      return new_arrays(mlp, rows.count, {rows.output(mlp.n_out())}, into);
+    }
     const auto y = output_for(mlp, rows, out);
     if (!y) return not_implemented();
-    without_gil([&] { into(y->data); });
+    interruptible(operations(mlp, rows.count), [&] { into(y->data); });
     return out;
   });
 }
@@ -119,7 +121,7 @@ py::object forward(AnyMlp& self, py::object x, bool training,
   Draw draw;
   if (numbers) std::tie(draw.seed, draw.epoch, draw.step) = *numbers;
   return with_rows(self, x, false, [&](auto& mlp, const auto& rows) {
-    return new_arrays(mlp, {rows.output(mlp.n_out())}, [&](auto* y) {
+    return new_arrays(mlp, rows.count, {rows.output(mlp.n_out())}, [&](auto* y) {
       mlp.forward(y, rows.data, rows.count, training, numbers ? &draw : nullptr);
     });
   });
@@ -127,14 +129,15 @@ py::object forward(AnyMlp& self, py::object x, bool training,
 
 py::object backward(AnyMlp& self, py::object dy) {
   return with_output_gradient(self, dy, [&](auto& mlp, const auto* d, Index rows) {
-    return new_arrays(mlp, {Shape(rows, mlp.n_in()), mlp.n_params()},
+    return new_arrays(mlp, rows, {Shape(rows, mlp.n_in()), mlp.n_params()},
                       [&](auto* dx, auto* grads) { mlp.backward(dx, grads, d, rows); });
   });
 }
 
 py::object backward_step(AnyMlp& self, py::object dy, Optimizer& optimizer) {
   return with_output_gradient(self, dy, [&](auto& mlp, const auto* d, Index rows) {
-    without_gil([&] { mlp.backward_step(d, rows, optimizer); });
+    interruptible(operations(mlp, rows),
+                  [&] { mlp.backward_step(d, rows, optimizer); });
     return py::none();
   });
 }
@@ -158,7 +161,8 @@ py::object vjp(AnyMlp& self, py::object x, py::object dy, bool training) {
   return with_two_rows(
       self, x, dy, kOutputWidth, [&](auto& mlp, const auto& xs, const auto& dys) {
         return new_arrays(
-            mlp, {xs.output(mlp.n_out()), xs.output(mlp.n_in()), mlp.n_params()},
+            mlp, xs.count,
+            {xs.output(mlp.n_out()), xs.output(mlp.n_in()), mlp.n_params()},
             [&](auto* y, auto* dx, auto* grads) {
               mlp.vjp(y, dx, grads, xs.data, dys.data, xs.count, training);
             });
@@ -167,26 +171,29 @@ py::object vjp(AnyMlp& self, py::object x, py::object dy, bool training) {
 
 py::object jacobian(AnyMlp& self, py::object x) {
   return with_rows(self, x, true, [&](auto& mlp, const auto& rows) {
-    return new_arrays(mlp, {rows.output(mlp.n_out(), mlp.n_in())},
-                      [&](auto* j) { mlp.jacobian(j, rows.data, rows.count); });
+    const Index directions = std::min(mlp.n_in(), mlp.n_out());
+    return new_arrays(
+        mlp, rows.count, {rows.output(mlp.n_out(), mlp.n_in())},
+        [&](auto* j) { mlp.jacobian(j, rows.data, rows.count); }, directions);
   });
 }
 
 py::object param_jacobian(AnyMlp& self, py::object x) {
   return with_rows(self, x, true, [&](auto& mlp, const auto& rows) {
-    return new_arrays(mlp, {rows.output(mlp.n_out(), mlp.n_params())},
-                      [&](auto* j) { mlp.param_jacobian(j, rows.data, rows.count); });
+    return new_arrays(
+        mlp, rows.count, {rows.output(mlp.n_out(), mlp.n_params())},
+        [&](auto* j) { mlp.param_jacobian(j, rows.data, rows.count); }, mlp.n_out());
   });
 }
 
 py::object jvp(AnyMlp& self, py::object x, py::object v) {
-  return with_two_rows(self, x, v, kInputWidth,
-                       [&](auto& mlp, const auto& xs, const auto& vs) {
-                         const Shape shape = xs.output(mlp.n_out());
-                         return new_arrays(mlp, {shape, shape}, [&](auto* y, auto* dy) {
-                           mlp.jvp(y, dy, xs.data, vs.data, xs.count);
-                         });
-                       });
+  return with_two_rows(
+      self, x, v, kInputWidth, [&](auto& mlp, const auto& xs, const auto& vs) {
+        const Shape shape = xs.output(mlp.n_out());
+        return new_arrays(mlp, xs.count, {shape, shape}, [&](auto* y, auto* dy) {
+          mlp.jvp(y, dy, xs.data, vs.data, xs.count);
+        });
+      });
 }
 
 // The weights w of the outputs in the function sum(w * y) that is differentiated twice.
@@ -197,27 +204,28 @@ const T* output_weights(const Mlp<T>& mlp, py::handle weights) {
 }
 
 py::object hvp(AnyMlp& self, py::object x, py::object v, py::object weights) {
-  return with_two_rows(self, x, v, kInputWidth,
-                       [&](auto& mlp, const auto& xs, const auto& vs) {
-                         const auto* const w = output_weights(mlp, weights);
-                         return new_arrays(mlp, {xs.output(mlp.n_in())}, [&](auto* hv) {
-                           mlp.hvp(hv, xs.data, vs.data, w, xs.count);
-                         });
-                       });
+  return with_two_rows(
+      self, x, v, kInputWidth, [&](auto& mlp, const auto& xs, const auto& vs) {
+        const auto* const w = output_weights(mlp, weights);
+        return new_arrays(mlp, xs.count, {xs.output(mlp.n_in())}, [&](auto* hv) {
+          mlp.hvp(hv, xs.data, vs.data, w, xs.count);
+        });
+      });
 }
 
 py::object hessian(AnyMlp& self, py::object x, py::object weights) {
   return with_rows(self, x, true, [&](auto& mlp, const auto& rows) {
     const auto* const w = output_weights(mlp, weights);
-    return new_arrays(mlp, {rows.output(mlp.n_in(), mlp.n_in())},
-                      [&](auto* h) { mlp.hessian(h, rows.data, w, rows.count); });
+    return new_arrays(
+        mlp, rows.count, {rows.output(mlp.n_in(), mlp.n_in())},
+        [&](auto* h) { mlp.hessian(h, rows.data, w, rows.count); }, mlp.n_in());
   });
 }
 
 py::object per_sample_grads(AnyMlp& self, py::object x, py::object y, const Loss& loss,
                             py::object sample_weight) {
   return with_batch(self, x, y, loss, sample_weight, [&](auto& n, const auto& batch) {
-    return new_arrays(n.mlp, {Shape(batch.rows, n.mlp.n_params())},
+    return new_arrays(n.mlp, batch.rows, {Shape(batch.rows, n.mlp.n_params())},
                       [&](auto* grads) { n.mlp.per_sample_grads(grads, batch, loss); });
   });
 }
@@ -226,7 +234,7 @@ py::object value_and_grad(AnyMlp& self, py::object x, py::object y, const Loss& 
                           py::object sample_weight, bool training, double l2) {
   return with_batch<Sparse::taken>(
       self, x, y, loss, sample_weight, [&](auto& n, const auto& batch) {
-        return new_arrays(n.mlp, {n.mlp.n_params()}, [&](auto* grads) {
+        return new_arrays(n.mlp, batch.rows, {n.mlp.n_params()}, [&](auto* grads) {
           return n.mlp.value_and_grad(grads, batch, loss, training, l2);
         });
       });
@@ -236,8 +244,9 @@ py::object train_step(AnyMlp& self, py::handle x, py::handle y, const Loss& loss
                       Optimizer& optimizer, py::handle sample_weight) {
   return with_batch<Sparse::taken>(
       self, x, y, loss, sample_weight, [&](auto& n, const auto& batch) {
-        return py::float_(
-            without_gil([&] { return n.mlp.train_step(batch, loss, optimizer); }));
+        return py::float_(interruptible(operations(n.mlp, batch.rows), [&] {
+          return n.mlp.train_step(batch, loss, optimizer);
+        }));
       });
 }
 
@@ -245,7 +254,8 @@ py::object evaluate(AnyMlp& self, py::object x, py::object y, const Loss& loss,
                     py::object sample_weight) {
   return with_batch<Sparse::taken>(
       self, x, y, loss, sample_weight, [&](auto& n, const auto& batch) {
-        return py::float_(interruptible([&](const Interruption& interruption) {
+        const bool is_long = operations(n.mlp, batch.rows) >= kLongFrom;
+        return py::float_(interruptible(is_long, [&](const Interruption& interruption) {
           return n.mlp.evaluate(batch, loss, interruption);
         }));
       });
@@ -264,6 +274,7 @@ class StepCall {
   static bool call(void* context, Index step, double loss) {
     const py::gil_scoped_acquire acquire;
     const CallbackFpEnvironment environment;
+    const StoppedBy nothing(nullptr);  // stops calls of the listener's own
     const py::handle listener = static_cast<StepCall*>(context)->listener_;
     PyObject* result = PyObject_CallFunction(listener.ptr(), "nd",
                                              static_cast<Py_ssize_t>(step), loss);
@@ -324,7 +335,7 @@ py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
             require_or_null<const double>(lr, "lr", {options.steps_left(batch.rows)});
         // While the GIL is released, the arguments of this function keep the arrays and
         // the other objects alive.
-        return py::float_(interruptible([&](const Interruption& interruption) {
+        return py::float_(interruptible(true, [&](const Interruption& interruption) {
           options.interruption = interruption;
           return n.mlp.fit_epoch(batch, loss, optimizer, options, n.last_good);
         }));
@@ -339,7 +350,7 @@ py::object iterate_with(AnyMlp& self, Any& solver, py::object x, py::object y,
       self, x, y, loss, sample_weight, [&](auto& n, const auto& batch) {
         const SolverUse use(solver);
         auto& typed = solver.template of<decltype(element_of(n))>();
-        return report_tuple(interruptible([&](const Interruption& interruption) {
+        return report_tuple(interruptible(true, [&](const Interruption& interruption) {
           return iterate(typed, n.mlp, batch, loss, interruption, l2);
         }));
       });

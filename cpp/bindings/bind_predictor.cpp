@@ -80,10 +80,8 @@ class Predictor {
         }
         from = xv->data;
       }
-      {
-        const py::gil_scoped_release release;
-        n.mlp.predict(static_cast<T*>(to_), from, rows_);
-      }
+      interruptible(operations(n.mlp, rows_),
+                    [&] { n.mlp.predict(static_cast<T*>(to_), from, rows_); });
       return y_;
     });
   }

@@ -86,7 +86,7 @@ void bind_runtime(py::module_& m) {
   m.def(
       "in_default_fp_environment",
       [](const py::object& f, const py::args& args, const py::kwargs& kwargs) {
-        const DefaultFpEnvironment environment;
+        const CallbackFpEnvironment environment;
         return f(*args, **kwargs);
       },
       py::arg("f"));

@@ -2,6 +2,7 @@
 #include <string>
 #include <vector>
 
+#include "interrupts.h"
 #include "solvers.h"
 
 namespace fastmlp::bindings {
@@ -123,15 +124,19 @@ py::tuple minimize_lbfgs(AnyLbfgs& any, py::object theta, const py::function& f,
     const auto at = require<T>(theta, "theta", {-1});
     const Index n = at.size();
     const Objective<T> objective = [&](T* grad, const T* where) {
+      const StoppedBy nothing(nullptr);
       const py::tuple result = f(point(where, n));
       const auto g = require<const T>(result[1], "grad", {n});
       std::copy_n(g.data, n, grad);
       return py::cast<double>(result[0]);
     };
     auto& solver = any.of<T>();
-    for (Index i = 0; i < max_iterations && !report.finished(); ++i) {
-      report = solver.iterate(at.data, n, objective);
-    }
+    Index i = 0;
+    interruptible_with_gil([&] {
+      for (; i < max_iterations && !report.finished(); ++i) {
+        report = solver.iterate(at.data, n, objective);
+      }
+    });
   });
   return report_tuple(report);
 }
@@ -148,6 +153,7 @@ py::tuple minimize_lm(AnyLevenbergMarquardt& any, py::object theta,
     const Index n = at.size();
     const auto residuals = [&](std::vector<double>& r, std::vector<double>& jacobian,
                                const T* where) {
+      const StoppedBy nothing(nullptr);
       const py::tuple result = f(point(where, n));
       const auto rv = require<const double>(result[0], "residuals", {-1});
       const auto jv = require<const double>(result[1], "jacobian", {rv.size(), n});
@@ -156,9 +162,12 @@ py::tuple minimize_lm(AnyLevenbergMarquardt& any, py::object theta,
     };
     const LeastSquares<T> problem = least_squares<T>(n, residuals);
     auto& solver = any.of<T>();
-    for (Index i = 0; i < max_iterations && !report.finished(); ++i) {
-      report = solver.iterate(at.data, n, problem);
-    }
+    Index i = 0;
+    interruptible_with_gil([&] {
+      for (; i < max_iterations && !report.finished(); ++i) {
+        report = solver.iterate(at.data, n, problem);
+      }
+    });
   });
   return report_tuple(report);
 }

@@ -10,11 +10,11 @@
 // since a call of a small network takes about a microsecond.
 #pragma once
 
-#include <chrono>
 #include <optional>
 
 #include "arrays.h"
 #include "fastmlp/mlp.h"
+#include "interrupts.h"
 #include "network.h"
 #include "sparse.h"
 #include "targets.h"
@@ -129,44 +129,21 @@ py::object with_batch(AnyMlp& self, py::handle x, py::handle y, const Loss& loss
 
 // --- the work ---
 
-// Checks for Ctrl-C at intervals of kPeriod and not after every step, because acquiring
-// the GIL takes longer than a small step.
-class SignalPoll {
- public:
-  Interruption interruption() { return {&SignalPoll::requested, this}; }
-
- private:
-  static bool requested(void* context) {
-    auto* poll = static_cast<SignalPoll*>(context);
-    const Clock::time_point now = Clock::now();
-    if (now < poll->next_) return false;
-    poll->next_ = now + kPeriod;
-    const py::gil_scoped_acquire acquire;
-    const CallbackFpEnvironment environment;  // of the user's signal handlers
-    return PyErr_CheckSignals() != 0;
-  }
-
-  using Clock = std::chrono::steady_clock;
-  static constexpr std::chrono::milliseconds kPeriod{20};
-  Clock::time_point next_ = Clock::now() + kPeriod;
-};
-
-// Calls f(interruption) without the GIL. If Ctrl-C is pressed or a callback raises an
-// exception, f stops and the exception propagates to the caller.
-template <class F>
-auto interruptible(F f) {
-  SignalPoll poll;
-  try {
-    return without_gil([&] { return f(poll.interruption()); });
-  } catch (const Interrupted&) {
-    throw py::error_already_set();
-  }
+// The approximate number of operations to process `rows` rows, in `directions`
+// directions each.
+template <class T>
+double operations(const Mlp<T>& mlp, Index rows, Index directions = 1) {
+  const Index for_row = mlp.n_params() + mlp.n_in() + mlp.n_out();
+  return 6.0 * static_cast<double>(for_row) * static_cast<double>(rows) *
+         static_cast<double>(directions);
 }
 
-// new_arrays with the element type of a network.
+// new_arrays with the element type of a network, for a call that processes `rows` rows.
+// Ctrl-C stops it.
 template <class T, size_t N, class F>
-py::object new_arrays(const Mlp<T>&, const Shape (&shapes)[N], F f) {
-  return new_arrays<T>(shapes, f);
+py::object new_arrays(const Mlp<T>& mlp, Index rows, const Shape (&shapes)[N], F f,
+                      Index directions = 1) {
+  return new_arrays<T>(shapes, f, operations(mlp, rows, directions));
 }
 
 }  // namespace fastmlp::bindings

@@ -5,6 +5,7 @@
 #include "fastmlp/aligned_buffer.h"
 #include "gemm_blocks.h"
 #include "threading/parallel.h"
+#include "threading/stop.h"
 
 namespace fastmlp {
 namespace detail {
@@ -29,7 +30,7 @@ Index right_scratch_size(Index k, Index n) {
 namespace {
 
 // block_of_b(p, j, kp, nj) returns the operand for kp rows and nj columns of B from
-// (p, j) on.
+// (p, j) on. If the call is asked to stop, C is left unfinished.
 template <class T, class BlockOfB>
 void gemm_in_blocks(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T> a,
                     BlockOfB block_of_b, Index k, const T* bias, bool accumulate,
@@ -66,6 +67,7 @@ void gemm_in_blocks(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T>
       for (Index j = 0; j < n; j += nc) {
         take_right(p, j);
         for (Index i = 0; i < m; i += mc) {
+          if (i > 0 && stop_requested()) return;
           take_left(i, p);
           multiply(i, p, j);
         }
@@ -76,6 +78,7 @@ void gemm_in_blocks(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T>
       for (Index p = 0; p < p_end; p += kc) {
         take_left(i, p);
         for (Index j = 0; j < n; j += nc) {
+          if (j > 0 && stop_requested()) return;
           take_right(p, j);
           multiply(i, p, j);
         }

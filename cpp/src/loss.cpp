@@ -11,6 +11,7 @@
 #include "fastmlp/kernel_table.h"
 #include "number_text.h"
 #include "threading/parallel.h"
+#include "threading/stop.h"
 
 namespace fastmlp {
 namespace {
@@ -225,11 +226,18 @@ double loss_value_and_grad(const Loss& loss, T* dpred, const T* pred,
   T* row_loss = buffer.data();
   T* row_scale = row_loss + rows;
   double value = 0.0;
+  constexpr Index kBetweenLooks = 1 << 20;  // elements
   run_team({}, [&](const Team&) {
     const double normalizer = loss_normalizer(loss, targets, nullptr, rows, n_out);
     fill_row_scale<T>(row_scale, targets.weights, nullptr, normalizer, rows);
-    loss_rows<T>(loss, dpred, row_loss, pred, targets.values, targets.labels, row_scale,
-                 rows, n_out);
+    const Index block = std::max<Index>(1, kBetweenLooks / n_out);
+    const Index width = target_width(loss, n_out);
+    for (Index r = 0; r < rows && !detail::stop_requested(); r += block) {
+      const Targets<T> part = targets.from_row(r, width);
+      loss_rows<T>(loss, dpred ? dpred + r * n_out : nullptr, row_loss + r,
+                   pred + r * n_out, part.values, part.labels, row_scale + r,
+                   std::min(block, rows - r), n_out);
+    }
     value = weighted_sum<T>(row_loss, targets.weights, nullptr, rows);
     value = normalizer == 0.0 ? 0.0 : value / normalizer;
   });

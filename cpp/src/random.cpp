@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "threading/stop.h"
+
 namespace fastmlp {
 namespace {
 
@@ -52,7 +54,9 @@ void random_below(uint64_t* out, Index count, uint64_t n, uint64_t seed, Stream 
 
 void shuffle(int64_t* order, Index n, uint64_t seed, uint32_t epoch) {
   for (Index i = 0; i < n; ++i) order[i] = i;
+  constexpr Index kBetweenLooks = 1 << 16;
   for (Index i = n - 1; i > 0; --i) {
+    if (i % kBetweenLooks == 0) detail::check_stop();
     const uint64_t draw =
         random_bits(seed, Stream::shuffle, epoch, static_cast<uint64_t>(i));
     const Index j =

@@ -2,6 +2,7 @@
 // search.
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <string>
 #include <vector>
@@ -197,6 +198,64 @@ void test_quadratic() {
   }
 }
 
+// Rosenbrock's function as residuals, 10 (t1 - t0^2) and 1 - t0. `before_call` is called
+// before each evaluation.
+LeastSquares<double> rosenbrock(const std::function<void()>& before_call) {
+  const auto residuals = [=](std::vector<double>& r, std::vector<double>& jacobian,
+                             const double* t) {
+    before_call();
+    r = {10 * (t[1] - t[0] * t[0]), 1 - t[0]};
+    jacobian = {-20 * t[0], 10, -1, 0};
+  };
+  return least_squares<double>(2, residuals);
+}
+
+// An iteration that ends with an exception, in whichever evaluation, leaves no trace:
+// the next one continues as if it had not begun.
+template <class Solver, class Iterate>
+void test_interrupted(Solver make, Iterate iterate) {
+  constexpr int kIterations = 12;
+  const auto run = [&](int throws_at, bool& has_thrown) {
+    int calls = 0;
+    has_thrown = false;
+    const LeastSquares<double> problem = rosenbrock([&] {
+      if (++calls != throws_at) return;
+      has_thrown = true;
+      throw Interrupted();
+    });
+    auto solver = make();
+    std::vector<double> t = {-1.2, 1.0};
+    for (int i = 0; i < kIterations; ++i) {
+      try {
+        iterate(solver, t.data(), problem);
+      } catch (const Interrupted&) {
+        --i;
+      }
+    }
+    t.push_back(static_cast<double>(solver.evaluations()));
+    return t;
+  };
+  bool has_thrown = false;
+  const std::vector<double> wanted = run(0, has_thrown);
+  int at = 1;
+  for (has_thrown = true; has_thrown; ++at) {
+    CHECK(run(at, has_thrown) == wanted);
+  }
+  CHECK(at > kIterations);
+}
+
+void test_interrupted() {
+  test_interrupted([] { return Lbfgs<double>(LbfgsConfig{}); },
+                   [](auto& solver, double* t, const LeastSquares<double>& problem) {
+                     solver.iterate(t, 2, problem.objective);
+                   });
+  test_interrupted(
+      [] { return LevenbergMarquardt<double>(LevenbergMarquardtConfig{}); },
+      [](auto& solver, double* t, const LeastSquares<double>& problem) {
+        solver.iterate(t, 2, problem);
+      });
+}
+
 }  // namespace
 
 int main() {
@@ -205,6 +264,7 @@ int main() {
   test_cholesky_same_bits();
   test_line_search();
   test_quadratic();
+  test_interrupted();
   if (failures == 0) std::printf("all checks passed\n");
   return failures == 0 ? 0 : 1;
 }

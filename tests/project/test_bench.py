@@ -114,3 +114,15 @@ def test_serving() -> None:
     assert re.search(r"^separate .* \d\.\d\d times one thread$", done.stdout, re.M)
     assert re.search(r"^shared .* \d\.\d\d of its steps$", done.stdout, re.M)
     assert done.returncode == (0 if "\ntargets reached\n" in done.stdout else 1)
+
+
+def test_interrupts() -> None:
+    """Times are not checked: other tests may run beside it."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "bench/interrupts.py", "returns", "--signals", "2"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert re.search(r"^returns( +\d+ ms){3}", done.stdout, re.MULTILINE), done.stderr

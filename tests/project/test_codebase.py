@@ -82,7 +82,7 @@ PUBLIC = {
         "sparse",
     },
     "dispatch": {"caches", "isa"},
-    "threading": {"threads"},
+    "threading": {"stop", "threads"},
     "core": {"gemm", "loss", "optimizer", "random", "dropout"},
     "rl": {"replay", "discounted_sums", "sum_tree"},
     "solvers": {"lbfgs", "levenberg_marquardt", "solver_types"},

@@ -7,6 +7,7 @@
 
 #include "fastmlp/aligned_buffer.h"
 #include "fastmlp/optimizer.h"
+#include "fastmlp/stop.h"
 #include "fastmlp/types.h"
 
 namespace fastmlp {
@@ -16,12 +17,6 @@ namespace fastmlp {
 class Diverged : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
-};
-
-// fit_epoch was asked to stop. The model is in the state after its last complete step.
-class Interrupted : public std::runtime_error {
- public:
-  Interrupted() : std::runtime_error("training was interrupted") {}
 };
 
 // A callback that is called between steps, and between blocks of rows, with no lock

@@ -159,19 +159,19 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
     detail::check_training_rows(impl.net, rest);
   const bool in_order = options.shuffle || options.order;
   if (in_order) {
-    const std::unique_lock lock(impl.mutex);
-    set_order(impl.order, options, n_rows, data.rows);
+    detail::again_after_signals(options.interruption, [&] {
+      const std::unique_lock lock(impl.mutex);
+      set_order(impl.order, options, n_rows, data.rows);
+    });
   }
   EpochProgress own;
   EpochProgress& progress = options.progress ? *options.progress : own;
-  const double* lr = options.lr;
-  for (Index first = options.first_row; first < n_rows; first += options.batch_size) {
-    // No lock is held during the callback, which may run arbitrary code.
-    options.interruption.check();
-    std::unique_lock optimizer_lock(optimizer.mutex());
-    std::unique_lock lock(impl.mutex);
+  const auto step_from = [&](Index first) {
+    const std::lock_guard optimizer_lock(optimizer.mutex());
+    const std::lock_guard lock(impl.mutex);
     const Index number = progress.steps;
-    if (lr) optimizer.mutable_config().lr = *lr++;
+    const Index index = (first - options.first_row) / options.batch_size;
+    if (options.lr) optimizer.mutable_config().lr = options.lr[index];
     const Index rows = std::min(options.batch_size, n_rows - first);
     const Index begin = in_order ? 0 : first;  // an order selects from all rows
     const Batch<T> batch = data.slice(begin, rows, n_in(), target_width(loss, n_out()));
@@ -195,8 +195,14 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
     progress.total += value * weight;
     progress.divisor += weight;
     ++progress.steps;
-    lock.unlock();
-    optimizer_lock.unlock();
+    return value;
+  };
+  for (Index first = options.first_row; first < n_rows; first += options.batch_size) {
+    // No lock is held during the callbacks, which may run arbitrary code.
+    options.interruption.check();
+    const Index number = progress.steps;
+    const double value = detail::again_after_signals(options.interruption,
+                                                     [&] { return step_from(first); });
     options.listener.tell(number, value);
   }
   // Check the last update here: no later loss would show that this update went too far.

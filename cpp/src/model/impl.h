@@ -19,6 +19,7 @@
 #include "number_text.h"
 #include "threading/exclusive_use.h"
 #include "threading/fork_safety.h"
+#include "threading/stop.h"
 
 namespace fastmlp {
 namespace detail {
@@ -56,6 +57,21 @@ void check_batch(const NetworkPlan& net, const Batch<T>& batch, const Loss& loss
   check_sparse(net, batch.sparse);
   check_targets(loss, batch.targets, batch.rows, net.n_out);
   check_target_values(loss, batch.targets, batch.rows, net.n_out);
+}
+
+// Calls f, once more whenever it was asked to stop because of a signal that then turns
+// out not to end the work. f must change nothing before it throws Interrupted.
+template <class F>
+auto again_after_signals(const Interruption& interruption, F f) {
+  for (;;) {
+    try {
+      return f();
+    } catch (const Interrupted&) {
+      // f holds no lock now.
+      interruption.check();
+      if (stop_requested()) throw;
+    }
+  }
 }
 
 // An optimiser step on one batch.

@@ -13,10 +13,16 @@
 namespace fastmlp {
 
 template <class T>
-Mlp<T>::Mlp(Index n_in, std::vector<LayerSpec> layers)
-    : impl_(std::make_unique<Impl>(n_in, layers)) {}
+Mlp<T>::Mlp(Index n_in, std::vector<LayerSpec> layers, std::optional<uint64_t> seed)
+    : impl_(std::make_unique<Impl>(n_in, layers)) {
+  if (seed) initialize(*seed);
+}
 template <class T>
 Mlp<T>::~Mlp() = default;
+template <class T>
+Mlp<T>::Mlp(Mlp&&) noexcept = default;
+template <class T>
+Mlp<T>& Mlp<T>::operator=(Mlp&&) noexcept = default;
 
 template <class T>
 Index Mlp<T>::n_in() const {
@@ -144,7 +150,6 @@ double Mlp<T>::evaluate(const Batch<T>& batch, const Loss& loss,
   for (Index first = 0; first < batch.rows; first += kBlock) {
     // No lock is held during the callback, which may run arbitrary code.
     interruption.check();
-    const std::shared_lock lock(impl_->mutex);
     const Batch<T> block = batch.slice(first, std::min(kBlock, batch.rows - first),
                                        n_in(), target_width(loss, n_out()));
     detail::InferenceArgs<T> args = {block.x, block.rows};
@@ -152,7 +157,10 @@ double Mlp<T>::evaluate(const Batch<T>& batch, const Loss& loss,
     args.loss = &loss;
     args.targets = &block.targets;
     args.row_loss = row_loss.data() + first;
-    impl_->infer(args);
+    detail::again_after_signals(interruption, [&] {
+      const std::shared_lock lock(impl_->mutex);
+      impl_->infer(args);
+    });
   }
   const CoreFpEnvironment environment;
   const T* weights = batch.targets.weights;

@@ -49,12 +49,14 @@ SolverReport Lbfgs<T>::iterate(T* theta, Index n, const Objective<T>& objective)
   constexpr double kEps = static_cast<double>(std::numeric_limits<T>::epsilon());
   SolverReport report;
   const auto evaluate = [&](T* grad, const T* at) {
+    const double value = objective(grad, at);
     ++report.evaluations;
     ++evaluations_;
-    return objective(grad, at);
+    return value;
   };
 
   if (!set_point(point_, theta, n, evaluate)) pairs_ = 0;
+  const RestoredOnThrow pairs(pairs_), evaluations(evaluations_);
   if (!can_iterate(point_, n, config_.tolerance, report)) return report;
 
   // Try a line search; if it fails, try once more without the history.

@@ -55,15 +55,18 @@ SolverReport LevenbergMarquardt<T>::iterate(T* theta, Index n,
   constexpr double kEps = static_cast<double>(std::numeric_limits<T>::epsilon());
   SolverReport report;
   const auto evaluate = [&](T* grad, const T* at) {
+    const double value = problem.objective(grad, at);
     ++report.evaluations;
     ++evaluations_;
-    return problem.objective(grad, at);
+    return value;
   };
 
   if (!set_point(point_, theta, n, evaluate)) {
     lambda_ = 0.0;
     growth_ = 2.0;
   }
+  const RestoredOnThrow lambda(lambda_), growth(growth_);
+  const RestoredOnThrow evaluations(evaluations_);
   if (!can_iterate(point_, n, config_.tolerance, report)) return report;
 
   problem.gauss_newton(h_.data(), point_.theta.data());

@@ -4,12 +4,34 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <exception>
 #include <utility>
 
 #include "fastmlp/solver_types.h"
 #include "solvers/ordered_sums.h"
 
 namespace fastmlp {
+
+// RAII: gives a variable its value back if the scope ends with an exception, so that an
+// iteration that was interrupted is repeated as if it had never begun.
+template <class V>
+class RestoredOnThrow {
+ public:
+  explicit RestoredOnThrow(V& variable)
+      : variable_(variable),
+        value_(variable),
+        exceptions_(std::uncaught_exceptions()) {}
+  ~RestoredOnThrow() {
+    if (std::uncaught_exceptions() > exceptions_) variable_ = value_;
+  }
+  RestoredOnThrow(const RestoredOnThrow&) = delete;
+  RestoredOnThrow& operator=(const RestoredOnThrow&) = delete;
+
+ private:
+  V& variable_;
+  const V value_;
+  const int exceptions_;
+};
 
 template <class T>
 bool same_bits(const T* a, const T* b, Index n) {

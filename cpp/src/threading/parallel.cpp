@@ -10,6 +10,7 @@
 #include "threading/fork_safety.h"
 #include "threading/spin.h"
 #include "threading/spin_helper.h"
+#include "threading/stop.h"
 #include "threading/thread_probe.h"
 
 #ifdef _OPENMP
@@ -92,14 +93,30 @@ void Team::barrier() const {
   while (shared_->generation.load(std::memory_order_acquire) == generation) spin.once();
 }
 
+bool Team::commit() const {
+  if (!detail::stop_flag()) return true;
+  // A member that has seen the flag and skipped work saw it before the barrier, so the
+  // first member sees it now.
+  if (rank_ == 0) shared_->committed = !detail::stop_requested();
+  barrier();
+  return shared_->committed;
+}
+
 namespace {
 
 using Body = void (*)(void*, const Team&);
 
+void check_completed(const Team::Shared& shared) {
+  if (!shared.committed) detail::check_stop();
+}
+
 void run_alone(Body body, void* state) {
   Team::Shared shared;
-  const CoreFpEnvironment environment;
-  body(state, Team(&shared, 0, 1));
+  {
+    const CoreFpEnvironment environment;
+    body(state, Team(&shared, 0, 1));
+  }
+  check_completed(shared);
 }
 
 // Returns false, without having called the body, if the helper did not begin.
@@ -109,10 +126,12 @@ bool run_with_helper(Body body, void* state, std::chrono::microseconds time_alon
     Body body;
     void* state;
     Team team;
-  } job = {body, state, Team(&shared, 1, 2)};
+    const std::atomic<bool>* stop;
+  } job = {body, state, Team(&shared, 1, 2), detail::stop_flag()};
   const auto run_job = [](void* context) {
     const CoreFpEnvironment environment;
     const Job& j = *static_cast<Job*>(context);
+    const StoppedBy stop(j.stop);
     j.body(j.state, j.team);
   };
   if (!detail::try_start_helper(run_job, &job, time_alone)) return false;
@@ -121,6 +140,7 @@ bool run_with_helper(Body body, void* state, std::chrono::microseconds time_alon
     body(state, Team(&shared, 0, 2));
   }
   detail::join_helper();
+  check_completed(shared);
   return true;
 }
 
@@ -144,11 +164,14 @@ void detail::run_untyped_team(TeamPlan plan, Body body, void* state) {
   const int size = plan.most > 1 ? detail::allowed_team(plan.most) : 1;
   if (size > 1) {
     Team::Shared shared;
+    const std::atomic<bool>* const stop = detail::stop_flag();
 #pragma omp parallel num_threads(size)
     {
       const CoreFpEnvironment environment;
+      const StoppedBy stopped(stop);
       body(state, Team(&shared, omp_get_thread_num(), omp_get_num_threads()));
     }
+    check_completed(shared);
     return;
   }
 #endif

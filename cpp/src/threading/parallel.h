@@ -52,6 +52,7 @@ class Team {
   struct Shared {
     alignas(64) std::atomic<int> arrived{0};
     alignas(64) std::atomic<unsigned> generation{0};
+    bool committed = false;
   };
 
   Team(Shared* shared, int rank, int size)
@@ -65,6 +66,11 @@ class Team {
   // barrier sleeps under some wait policies, which costs tens of microseconds.
   void barrier() const;
 
+  // Ends the part of a region that may be abandoned: whether its work is complete. All
+  // members get the same answer; after true, run_team does not throw Interrupted. It
+  // must follow a barrier.
+  bool commit() const;
+
  private:
   Shared* shared_;
   int rank_, size_;
@@ -77,7 +83,9 @@ void run_untyped_team(TeamPlan plan, void (*body)(void*, const Team&), void* sta
 // Calls body(team) once in each thread of a team of at most plan.most threads, one of
 // which is the caller, and returns when all are done. All threads run in the core's
 // floating-point environment; that of the caller is restored afterwards. The body must
-// not throw unless the plan is for one thread.
+// not throw unless the plan is for one thread. Throws Interrupted if the call has been
+// asked to stop (threading/stop.h), even if the body has been completed, unless its
+// members have committed.
 template <class Body>
 void run_team(TeamPlan plan, Body&& body) {
   using Plain = std::remove_reference_t<Body>;

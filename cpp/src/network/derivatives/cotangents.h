@@ -59,6 +59,7 @@ void compute_cotangents(const DerivativePass<T>& pass, const T* seeds) {
     fill_output_cotangents(pass, cotangent_of(static_cast<int>(end) - 1));
   }
   for (size_t l = end; l-- > 0;) {
+    if (stop_requested()) return;
     T* const dz = cotangent_of(static_cast<int>(l));
     if (!dz) continue;  // no op before it has parameters
     const OpPlan& op = pass.op(l);

@@ -8,6 +8,7 @@
 #include "network/arena.h"
 #include "network/derivatives/request.h"
 #include "network/ops/ops.h"
+#include "threading/stop.h"
 
 namespace fastmlp::detail {
 

@@ -8,6 +8,7 @@
 #include "network/derivatives/cotangents.h"
 #include "network/derivatives/second_order.h"
 #include "network/derivatives/tangents.h"
+#include "threading/stop.h"
 
 namespace fastmlp::detail {
 namespace {
@@ -110,7 +111,7 @@ class Derivation {
     const Index chunks = plan_.chunks;
     const Range mine = team.share(rq_.rows * chunks);
     Index known = -1;  // the row whose values are in memory, if tiles have one row
-    for (Index u = mine.begin; u < mine.end;) {
+    for (Index u = mine.begin; u < mine.end && !stop_requested();) {
       Tile tile;
       tile.row = u / chunks;
       tile.rows = chunks > 1 ? 1 : std::min(plan_.tile_rows, mine.end - u);

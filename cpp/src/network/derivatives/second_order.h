@@ -100,6 +100,7 @@ void compute_second_order(const DerivativePass<T>& pass) {
     // The tangents of a cotangent are 0 as long as all ops on the way back have been
     // linear. While they are 0, they are neither stored nor multiplied.
     its.has_dot = false;
+    if (stop_requested()) return;
     // The last op's tangents are read only by the second derivative of its activation.
     const bool is_unused = l + 1 == pass.n_ops() && is_piecewise_linear(op);
     if (op.is_identity_at_inference || is_unused) continue;
@@ -112,6 +113,7 @@ void compute_second_order(const DerivativePass<T>& pass) {
   }
   bool has_out = false;
   for (size_t l = pass.n_ops(); l-- > 0;) {
+    if (stop_requested()) return;
     activation_second_order(pass, l);
     second_order_of_op(pass, l, has_out);
   }

@@ -54,6 +54,7 @@ void compute_tangents(const DerivativePass<T>& pass) {
   if (pass.me.identity) pass.fill_unit_vectors(pass.me.identity, pass.net.n_in);
   for (size_t l = 0; l < pass.n_ops(); ++l) {
     const OpPlan& op = pass.op(l);
+    if (stop_requested()) return;
     tangents_of_op(pass, l, slot_of(l), slot_of(l), tangent_of(op.input),
                    tangent_of(op.other));
   }

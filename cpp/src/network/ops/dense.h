@@ -15,6 +15,7 @@
 #include "fastmlp/optimizer.h"
 #include "fastmlp/random.h"
 #include "network/ops/op.h"
+#include "threading/stop.h"
 
 namespace fastmlp::detail {
 
@@ -266,8 +267,14 @@ struct DenseOp : OpDefaults {
   static void row_gradients(const DirectionArgs<T>& a, const OpPlan& op, T* grads,
                             Index stride, const T* x, const T* dz) {
     const Index n = op.n_out;
-    a.table.outer_rows(grads + op.weight, stride, x, op.n_in, dz, a.rows, a.directions,
-                       op.n_in, n);
+    constexpr Index kBetweenLooks = 1 << 22;  // elements written
+    const Index few =
+        std::max<Index>(1, kBetweenLooks / (op.weight_size * a.directions));
+    for (Index r = 0; r < a.rows && !stop_requested(); r += few) {
+      a.table.outer_rows(grads + r * a.directions * stride + op.weight, stride,
+                         x + r * op.n_in, op.n_in, dz + r * a.directions * n,
+                         std::min(few, a.rows - r), a.directions, op.n_in, n);
+    }
     copy_bias_gradients(op, grads, stride, dz, a.all());
   }
 

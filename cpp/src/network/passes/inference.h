@@ -10,6 +10,7 @@
 #include "network/ops/ops.h"
 #include "network/passes/tile_rows.h"
 #include "threading/parallel.h"
+#include "threading/stop.h"
 
 namespace fastmlp::detail {
 
@@ -177,7 +178,7 @@ class Inference {
 
   void infer_by_rows(const Team& team, const Member& me) const {
     const Range rows = team.share(args_.rows, table_.mr);
-    for (Index r = rows.begin; r < rows.end; r += tile_) {
+    for (Index r = rows.begin; r < rows.end && !stop_requested(); r += tile_) {
       const Index m = std::min(tile_, rows.end - r);
       each_op(me, r, m, [](const OpPlan& op, const ForwardArgs<T>& args) {
         visit(op.kind, [&](auto kind) { kind.forward(args, op); });

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <string>
 
+#include "fastmlp/fp_environment.h"
 #include "network/ops/ops.h"
 #include "network/passes/diagnosis.h"
 #include "network/passes/pass_args.h"
@@ -13,6 +14,7 @@
 #include "network/passes/update.h"
 #include "network/passes/workspace.h"
 #include "threading/parallel.h"
+#include "threading/stop.h"
 
 namespace fastmlp::detail {
 
@@ -55,6 +57,8 @@ void gather_rows(T* dst, const T* src, const int64_t* order, Index rows, Index w
 // Ops that in training depend on the whole batch need all rows before their forward and
 // before their backward. So they divide both passes into segments with barriers between
 // them, and the chunk is the whole batch.
+// If the call is asked to stop, members skip the work before the update, but no
+// barrier.
 template <class T>
 class Pass {
  public:
@@ -99,7 +103,7 @@ class Pass {
         rows_by_segments(team, first, n);
         if (!args_.backward) continue;
         team.barrier();
-        weight_gradients(team, first, n);
+        if (!stop_requested()) weight_gradients(team, first, n);
       }
       double mean = 0.0;
       if (args_.loss) {
@@ -113,6 +117,7 @@ class Pass {
       }
       if (!args_.optimizer) return;
       team.barrier();
+      if (!team.commit()) return;
       if (std::isfinite(mean) && gradient_is_finite()) {
         update_parameters(team, net_, args_, args_.grads, decay_);
       }
@@ -122,6 +127,7 @@ class Pass {
 
   // Moves running statistics towards those of the batch.
   void update_running_statistics(T* buffers) const {
+    const CoreFpEnvironment environment;
     for (const int b : net_.batch_ops) {
       visit(op(b).kind, [&](auto kind) {
         kind.update_running_statistics(op(b), buffers, memory(b).statistics,
@@ -294,7 +300,7 @@ class Pass {
   void each_tile(const Team& team, Index n, Body body) {
     const Index tile = tile_rows<T>(net_);
     const Range mine = team.share(n, table_.mr);
-    for (Index r = mine.begin; r < mine.end; r += tile) {
+    for (Index r = mine.begin; r < mine.end && !stop_requested(); r += tile) {
       const Index m = std::min(tile, mine.end - r);
       body(r, m);
     }
