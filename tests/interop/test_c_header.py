@@ -339,7 +339,7 @@ def test_only_what_is_needed_is_written(folder: Path) -> None:
     fm.MLP([3, 4, 2], seed=0).to_c(folder / "lean.h", name="lean")
     text = (folder / "lean.h").read_text()
     functions = set(re.findall(r"^static inline \w+ (\w+)\(", text, re.M))
-    names = ("begin", "end", "dense_3x4", "dense_4x2", "act_relu", "predict")
+    names = ("begin", "end", "fma", "dense_3x4", "dense_4x2", "act_relu", "predict")
     assert functions == {f"lean_{n}" for n in names}
     assert "jacobian" not in text
     assert "malloc" not in text

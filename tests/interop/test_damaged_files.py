@@ -559,7 +559,7 @@ CHECKPOINT_FORGERIES = {
             "exp_avg",
             {"bytes": {"array": f"{ADAM}exp_avg", "dtype": "<f4", "shape": [2**70]}},
         ),
-        "must be stored as .* bytes, got",
+        "shape must be at most .* got an int of 71 bits",
     ),
     "callbacks": (
         part("callbacks", put(0, {"dict": {}})),
@@ -644,6 +644,7 @@ def test_false_entries_of_checkpoints_are_refused(name, checkpoint, tmp_path):
     assert len(mlp.history) == 3
 
 
+@pytest.mark.filterwarnings("ignore:.*also holds the state of")
 @pytest.mark.parametrize("field", ["_now", "_best", "_bad", "_resting"])
 def test_false_observations_of_a_schedule_are_refused(field, tmp_path):
     path = tmp_path / "a"

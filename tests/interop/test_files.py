@@ -551,6 +551,7 @@ def test_paths(tmp_path, monkeypatch):
     assert state(fm.load("a")) == state(mlp)
 
 
+@pytest.mark.filterwarnings("ignore:.*also holds the state of")
 def test_the_package_is_not_needed(model, tmp_path, monkeypatch):
     path = tmp_path / "a"
     path.write_bytes(model)

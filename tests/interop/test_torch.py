@@ -462,7 +462,11 @@ RELU = {"activation": "relu"}
         (arrays(2, 3, 4), {}, "activation must be given"),
         (arrays(2, 3, 4), {"activation": "rely"}, "did you mean 'relu'"),
         (arrays(2, 3, 4), {"activation": 3}, "activation must be a name"),
-        (arrays(2, 3, 4), {"activation": ["relu"] * 2}, "one name or 1"),
+        (
+            arrays(2, 3, 4),
+            {"activation": ["relu"] * 2},
+            "one name, or one for each activation, 1 in all",
+        ),
         (arrays(2, 3, 4), {**RELU, "prefix": 3}, "prefix must be"),
         (arrays(2, 3, 4), {**RELU, "prefix": []}, "prefix must be"),
         (arrays(2, 3, 4), {**RELU, "output_activation": "s"}, "output_activation"),

@@ -7,22 +7,23 @@ that is wanted, and the value that was passed.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import math
 import numbers
 import operator
 from types import ModuleType, NotImplementedType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from .. import _core
+from .environment import reproducible as reproducible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     import numpy.typing as npt
+
+    from .. import _core
 
     Array = npt.NDArray[Any]
     Target = Array | tuple[Array, Array]  # labels and values, for action values
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
         | np.random.Generator
     )
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 # Names that other libraries use, and fastmlp's names for the same things, for hints in
@@ -75,21 +75,6 @@ ELSEWHERE = {
 # softmax outputs in float16 or float32 pass, but percentages and unnormalised scores do
 # not.
 PROBABILITY_SLACK = 1e-3
-
-
-def reproducible(function: Callable[P, T]) -> Callable[P, T]:
-    """Return the function such that it rounds to nearest and keeps subnormal numbers.
-
-    Another package may have set the processor to do otherwise. The core sets its own
-    floating-point environment in every call, and restores the caller's; this does the
-    same for arithmetic of NumPy and Python of which the same bits are promised.
-    """
-
-    @functools.wraps(function)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-        return _core.in_default_fp_environment(function, *args, **kwargs)
-
-    return guarded
 
 
 # Scalars and names ------------------------------------------------------------------

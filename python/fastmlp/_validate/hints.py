@@ -17,6 +17,7 @@ from types import FrameType, FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from . import elsewhere
+from .environment import reproducible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -183,6 +184,10 @@ def hinted(function: F) -> F:
 
 
 def _hinted(function: F, *, bound: bool) -> F:
+    inside = getattr(function, "guards", None)
+    if inside is not None:  # the arguments are those of the function inside
+        return reproducible(_hinted(inside, bound=bound))  # type: ignore[return-value]
+
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
