@@ -57,6 +57,7 @@ void bind_loss(py::module_& m) {
     if (!std::isfinite(scale) || scale <= 0)
       throw py::value_error("scale must be finite and positive, got " +
                             detail::in_full(scale));
+    const CoreFpEnvironment environment;
     return std::make_unique<Loss>(
         Loss{from_name<LossKind>(kLossNames, kind, "loss"), delta,
              from_name<Reduction>(kReductionNames, reduction, "reduction"), smoothing,

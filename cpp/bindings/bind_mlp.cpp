@@ -331,12 +331,18 @@ py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
           options.order = numbers.data;
           options.n_order = numbers.shape[0];
         }
-        options.lr =
+        const double* const rates =
             require_or_null<const double>(lr, "lr", {options.steps_left(batch.rows)});
+        const Index rows = options.order ? options.n_order : batch.rows;
+        const Index steps = progress.steps;
         // While the GIL is released, the arguments of this function keep the arrays and
         // the other objects alive.
         return py::float_(interruptible(true, [&](const Interruption& interruption) {
           options.interruption = interruption;
+          // A call that repeats another one goes on after the steps of that one.
+          const Index done = progress.steps - steps;
+          options.first_row = std::min(first_row + done * batch_size, rows);
+          options.lr = rates ? rates + done : nullptr;
           return n.mlp.fit_epoch(batch, loss, optimizer, options, n.last_good);
         }));
       });

@@ -70,7 +70,8 @@ bool read_flag(py::handle object, bool& flag) {
 // without conversion.
 bool add(PyReplayBuffer& self, py::handle obs, py::handle action, py::handle reward,
          py::handle next_obs, py::handle terminated, py::handle truncated) {
-  const CoreFpEnvironment environment;
+  // Numbers are stored as they are, and __float__ of the user's objects is called.
+  const CallbackFpEnvironment environment;
   if (self.buffer.config().extra_bytes > 0) return false;
   const Index n = self.buffer.config().obs_size;
   const float* const before = observation(obs, n, self.rounded);

@@ -125,6 +125,7 @@ py::tuple minimize_lbfgs(AnyLbfgs& any, py::object theta, const py::function& f,
     const Index n = at.size();
     const Objective<T> objective = [&](T* grad, const T* where) {
       const StoppedBy nothing(nullptr);
+      const CallbackFpEnvironment environment;
       const py::tuple result = f(point(where, n));
       const auto g = require<const T>(result[1], "grad", {n});
       std::copy_n(g.data, n, grad);
@@ -154,6 +155,7 @@ py::tuple minimize_lm(AnyLevenbergMarquardt& any, py::object theta,
     const auto residuals = [&](std::vector<double>& r, std::vector<double>& jacobian,
                                const T* where) {
       const StoppedBy nothing(nullptr);
+      const CallbackFpEnvironment environment;
       const py::tuple result = f(point(where, n));
       const auto rv = require<const double>(result[0], "residuals", {-1});
       const auto jv = require<const double>(result[1], "jacobian", {rv.size(), n});

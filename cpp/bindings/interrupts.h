@@ -6,6 +6,9 @@
 // long call from the main thread, a C handler of SIGINT, which then calls Python's,
 // sets a flag that makes the core give up its work and locks; only then are Python's
 // handlers run. If none raises an exception, the work begins again.
+//
+// Each call has a flag of its own, which stays set until the core has given up: no other
+// thread, and no call within a callback, clears it.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -13,7 +16,9 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#ifndef _WIN32
 #include <csignal>
+#endif
 #include <type_traits>
 #include <utility>
 
@@ -32,45 +37,50 @@ class InterruptWatch {
   InterruptWatch& operator=(const InterruptWatch&) = delete;
 
   // The flag that Ctrl-C sets; null if it is not watched.
-  const std::atomic<bool>* flag() const { return watches_ ? &pressed_ : nullptr; }
-  static bool pressed() { return pressed_.load(std::memory_order_relaxed); }
+  const std::atomic<bool>* flag() const { return flag_; }
+  bool pressed() const { return flag_ && flag_->load(std::memory_order_relaxed); }
+  // To be called when the core is not at work.
+  void clear() const {
+    if (flag_) flag_->store(false, std::memory_order_relaxed);
+  }
 
   // Runs Python's handlers of signals that have arrived. Returns whether one of them
   // has raised an exception. The GIL must be held.
   static bool handlers_raise();
 
  private:
-  static void note(int number, siginfo_t* info, void* context);
-  static bool is_noted_by(const struct sigaction& action);
-  void restore() const;
+  void install();
+  void restore();
 
-  static std::atomic<bool> pressed_;
-  static struct sigaction before_;  // while installed: the handler to call
-  bool watches_ = false, installed_ = false;
+  std::atomic<bool>* flag_ = nullptr;
+  bool installed_ = false;
 };
 
 // Checks for signals between steps, at intervals of kPeriod and not after every step,
 // because acquiring the GIL takes longer than a small step.
 class SignalPoll {
  public:
+  explicit SignalPoll(const InterruptWatch& watch) : watch_(watch) {}
   Interruption interruption() { return {&SignalPoll::requested, this}; }
 
  private:
   static bool requested(void* context) {
     auto* poll = static_cast<SignalPoll*>(context);
     const Clock::time_point now = Clock::now();
-    if (now < poll->next_ && !InterruptWatch::pressed()) return false;
+    if (now < poll->next_ && !poll->watch_.pressed()) return false;
     poll->next_ = now + kPeriod;
     const py::gil_scoped_acquire acquire;
+    poll->watch_.clear();  // first: a signal that arrives afterwards sets it again
     return InterruptWatch::handlers_raise();
   }
 
   using Clock = std::chrono::steady_clock;
   static constexpr std::chrono::milliseconds kPeriod{20};
+  const InterruptWatch& watch_;
   Clock::time_point next_ = Clock::now() + kPeriod;
 };
 
-// Calls f(flag) with the flag by which Ctrl-C stops f, or null. If f throws Interrupted
+// Calls f(watch, flag) with the flag by which Ctrl-C stops f, or null. If f throws Interrupted
 // and neither a callback nor a handler has raised an exception, f is called again.
 template <class F>
 auto repeat_after_signals(bool is_long, F f) {
@@ -79,7 +89,7 @@ auto repeat_after_signals(bool is_long, F f) {
   // could go on for ever otherwise.
   for (const std::atomic<bool>* flag = watch.flag();; flag = nullptr) {
     try {
-      return f(flag);
+      return f(watch, flag);
     } catch (const Interrupted&) {
       if (PyErr_Occurred() || InterruptWatch::handlers_raise()) {
         throw py::error_already_set();
@@ -93,22 +103,24 @@ auto repeat_after_signals(bool is_long, F f) {
 // may be called again after it has thrown Interrupted.
 template <class F>
 auto interruptible(bool is_long, F f) {
-  SignalPoll poll;
-  return repeat_after_signals(is_long, [&](const std::atomic<bool>* flag) {
-    return without_gil([&] {
-      const StoppedBy stop(flag);
-      return f(poll.interruption());
-    });
-  });
+  return repeat_after_signals(
+      is_long, [&](const InterruptWatch& watch, const std::atomic<bool>* flag) {
+        SignalPoll poll(watch);
+        return without_gil([&] {
+          const StoppedBy stop(flag);
+          return f(poll.interruption());
+        });
+      });
 }
 
 // The same with f() and with the GIL.
 template <class F>
 auto interruptible_with_gil(F f) {
-  return repeat_after_signals(true, [&](const std::atomic<bool>* flag) {
-    const StoppedBy stop(flag);
-    return f();
-  });
+  return repeat_after_signals(
+      true, [&](const InterruptWatch&, const std::atomic<bool>* flag) {
+        const StoppedBy stop(flag);
+        return f();
+      });
 }
 
 // From this many operations on, a call counts as long: some 0.2 ms of work, a thousand

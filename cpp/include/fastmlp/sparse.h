@@ -15,7 +15,8 @@ struct SparseRows {
   const int64_t* starts = nullptr;  // null: there are none, because inputs are dense
   const int32_t* columns = nullptr;
   const T* values = nullptr;
-  const int64_t* order = nullptr;  // row r is row order[r] of the matrix; null: row r
+  // Row r is row order[r] of the matrix; null: row r. Methods of Mlp take null only.
+  const int64_t* order = nullptr;
 
   explicit operator bool() const { return starts != nullptr; }
   int64_t row(Index r) const { return order ? order[r] : r; }

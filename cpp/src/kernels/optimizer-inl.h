@@ -39,9 +39,16 @@ void sgd_step(const SgdArgs<T>& args, T* param, T* const* slots, const T* grad,
   for_each_vector<T>(n, body);
 }
 
+// The root of a mean or sum of squares. Squares may underflow to 0 where the numerator
+// over the root does not; the quotient is then about 1 and not huge. NaN is kept.
+template <class T>
+FASTMLP_INLINE Vec<T> root(Vec<T> v) {
+  constexpr T kLeast = sizeof(T) == 4 ? T(0x1p-126) : T(0x1p-1022);
+  return sqrt(max(Vec<T>::set1(kLeast), v));
+}
 template <class T>
 FASTMLP_INLINE Vec<T> rooted(Vec<T> v, Vec<T> eps, bool eps_inside) {
-  return eps_inside ? sqrt(v + eps) : sqrt(v) + eps;
+  return eps_inside ? sqrt(v + eps) : root(v) + eps;
 }
 
 // sum += g^2; p -= lr g / (sqrt(sum) + eps).
@@ -121,7 +128,7 @@ void adam_step(const AdamArgs<T>& args, T* param, T* const* slots, const T* grad
       io.store(max_exp_avg_sq + i, v);
     }
     const V denominator =
-        args.eps_inside ? sqrt(fma(v, v_scale, eps)) : fma(sqrt(v), root_scale, eps);
+        args.eps_inside ? sqrt(fma(v, v_scale, eps)) : fma(root(v), root_scale, eps);
     io.store(param + i, fnma(step_size, m / denominator, p * decay));
   };
   for_each_vector<T>(n, body);

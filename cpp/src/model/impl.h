@@ -44,7 +44,15 @@ inline void check_l2(double l2) {
 }
 
 template <class T>
+void require_dense(const Batch<T>& batch) {
+  if (batch.sparse) throw std::invalid_argument("x must be dense for this method");
+}
+
+template <class T>
 void check_sparse(const NetworkPlan& net, const SparseRows<T>& x) {
+  if (x && x.order) {
+    throw std::invalid_argument("sparse rows of x must have no order of their own");
+  }
   if (x && !net.takes_sparse()) {
     throw std::invalid_argument(
         "x may be sparse only if the first layer of the network is dense");

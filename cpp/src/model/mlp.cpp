@@ -193,6 +193,7 @@ void Mlp<T>::param_jacobian(T* j, const T* x, Index rows) const {
 
 template <class T>
 void Mlp<T>::per_sample_grads(T* grads, const Batch<T>& batch, const Loss& loss) const {
+  detail::require_dense(batch);
   impl_->derive(batch.rows, [&](const auto& view, auto& memory) {
     detail::per_sample_grads(view, grads, batch.x, batch.targets, loss, batch.rows,
                              memory);
@@ -285,6 +286,7 @@ void Mlp<T>::update(const T* grads, Optimizer& optimizer) {
   const TeamPlan plan =
       plan_team(kFlopsPerParameter * static_cast<double>(n), n / kCacheLine<T>);
   run_team(plan, [&](const Team& team) {
+    if (!team.commit()) return;
     detail::update_parameters(team, impl.net, args, grads, 0.0);
   });
   impl.kept_rows = 0;  // the parameters have changed

@@ -92,6 +92,8 @@ SolverReport iterate(LevenbergMarquardt<T>& solver, Mlp<T>& mlp, const Batch<T>&
   if (loss.kind != LossKind::mse || loss.action)
     throw std::invalid_argument(
         "loss must be the squared error for Levenberg-Marquardt");
+  if (batch.sparse)
+    throw std::invalid_argument("x must be dense for Levenberg-Marquardt");
   const Index n = mlp.n_params(), n_out = mlp.n_out();
   LeastSquares<T> problem;
   problem.objective = objective_of(mlp, batch, loss, interruption, l2);

@@ -48,11 +48,16 @@ def _normal(eps: float, param: Array) -> float:
     return max(eps, float(np.finfo(param.dtype).smallest_normal))
 
 
+def _root(square: Array) -> Array:
+    """Return the root of a sum of squares, which may have underflowed to 0."""
+    return np.sqrt(np.maximum(square, np.finfo(square.dtype).smallest_normal))
+
+
 def _denominator(square: Array, eps: float, eps_mode: str) -> Array:
     if eps_mode == "inside":
         return np.sqrt(square + eps)
     if eps_mode == "outside":
-        return np.sqrt(square) + eps
+        return _root(square) + eps
     raise ValueError(f"unknown eps_mode {eps_mode!r}")
 
 
@@ -148,7 +153,7 @@ def adam_step(
     correction1, correction2 = 1 - beta1**step, 1 - beta2**step
     if eps_mode == "hat":
         scale = lr * math.sqrt(correction2) / correction1
-        param -= scale * (exp_avg / (np.sqrt(v) + eps))
+        param -= scale * (exp_avg / (_root(v) + eps))
     else:
         m_hat, v_hat = exp_avg / correction1, v / correction2
         param -= lr * (m_hat / _denominator(v_hat, eps, eps_mode))
