@@ -59,6 +59,32 @@ def interrupt(seconds, call, *arguments):
         wait()
 
 
+def test_calls_of_other_threads_do_not_take_the_signal():
+    """A step is taken whole or not at all, whatever else looks for signals."""
+    rows, done = 3000, threading.Event()
+    x, y = numbers(rows), labels(rows)
+    before, after = network().params.copy(), network()
+    after.train_step(x, y, fm.CrossEntropy(), fm.Adam())
+    states = {before.tobytes(), after.params.tobytes()}
+
+    def train() -> None:
+        small, opt = fm.MLP([4, 8, 1], seed=0), fm.Adam()
+        data = np.ones((500, 4), np.float32), np.ones((500, 1), np.float32)
+        while not done.is_set():
+            small.fit(*data, loss=fm.MSE(), optimizer=opt, epochs=5, batch_size=4)
+
+    other = threading.Thread(target=train)
+    other.start()
+    try:
+        for _ in range(12):
+            mlp = network()
+            interrupt(0.02, mlp.train_step, x, y, fm.CrossEntropy(), fm.Adam())
+            assert mlp.params.tobytes() in states
+    finally:
+        done.set()
+        other.join()
+
+
 def of_rows(name, *more):
     return lambda mlp, rows: getattr(mlp, name)(numbers(rows), *more)
 

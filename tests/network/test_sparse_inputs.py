@@ -163,6 +163,15 @@ def test_unsorted_and_repeated_entries_are_summed_in_a_copy() -> None:
     np.testing.assert_array_equal(x.indices, before)
 
 
+def test_unused_room_of_the_arrays_is_not_read() -> None:
+    data = np.float32([1, 2, np.nan])
+    x = sparse.csr_matrix((data[:2], np.int32([7, 0]), [0, 1, 2]), (2, COLUMNS))
+    x.data, x.indices = data, np.int32([7, 0, 9])
+    mlp = model(np.float32)
+    assert np.isfinite(mlp(x)).all()
+    mlp.fit(x, np.zeros((2, 5)), loss=fm.MSE(), optimizer=fm.SGD(0.1), epochs=1)
+
+
 def test_large_batches_need_no_dense_copy() -> None:
     """The dense inputs alone would take 400 GB."""
     rows, columns = 100_000, 1_000_000
@@ -209,7 +218,15 @@ def test_errors(rng: np.random.Generator) -> None:
     other = model(np.float32, (fm.Dropout(0.1), 5))
     with pytest.raises(TypeError, match=r"first layer of the model is fm\.Dense"):
         other(x)
-    x.indices[0] = COLUMNS
-    with pytest.raises(ValueError, match="must ascend and be less than 300"):
-        mlp(x)
+    for place in (-1, COLUMNS):
+        broken = x.copy()
+        broken.indices[0] = place
+        with pytest.raises(ValueError, match="x is not a valid sparse matrix"):
+            mlp(broken)
+    for start in (-1, 99, 10**6):
+        for form in ("csr", "csc"):
+            broken = x.asformat(form, copy=True)
+            broken.indptr[1] = start
+            with pytest.raises(ValueError, match="x is not a valid sparse matrix"):
+                mlp(broken)
     np.testing.assert_array_equal(mlp.params, before)

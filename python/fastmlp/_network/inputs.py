@@ -22,18 +22,27 @@ def is_sparse(x: object) -> bool:
     return hasattr(x, "tocsr")
 
 
-def sparse_matrix(x: Any, convert: Callable[[Array], Array]) -> _core.SparseMatrix:
+def sparse_matrix(
+    name: str, x: Any, convert: Callable[[Array], Array]
+) -> _core.SparseMatrix:
     """Return a sparse matrix as the core takes it, with its numbers converted.
 
-    Entries of the same row and column are added, as SciPy does.
+    Entries of the same row and column are added, as SciPy does. Raises ValueError if
+    the arrays of the matrix contradict each other.
     """
-    csr = x.tocsr()
+    try:
+        if hasattr(x, "check_format"):  # SciPy itself would write beyond the arrays
+            x.check_format(full_check=True)
+        csr = x.tocsr()
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"{name} is not a valid sparse matrix: {error}") from None
     if not csr.has_canonical_format:
         csr = csr.copy() if csr is x else csr
         csr.sum_duplicates()
-    data = convert(csr.data)
-    indices = np.ascontiguousarray(csr.indices, np.int64)
     indptr = np.ascontiguousarray(csr.indptr, np.int64)
+    stored = int(indptr[-1])  # the arrays may be longer
+    data = convert(csr.data[:stored])
+    indices = np.ascontiguousarray(csr.indices[:stored], np.int64)
     return _core.SparseMatrix(data, indices, indptr, csr.shape[1])
 
 
@@ -58,7 +67,7 @@ def inputs(mlp: Model, name: str, x: Any, *, vector: bool = False) -> Inputs:
         raise ValueError(
             f"{name} must have at least one row, got {_validate.describe(x)}"
         )
-    return sparse_matrix(x, lambda data: _validate.convert(name, data, mlp.dtype))
+    return sparse_matrix(name, x, lambda data: _validate.convert(name, data, mlp.dtype))
 
 
 def dense(x: Inputs) -> Array:

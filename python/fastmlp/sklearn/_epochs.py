@@ -61,7 +61,7 @@ def samples_for(mlp: MLP, x: Any) -> Inputs:
     """Convert samples to an array or sparse matrix that the core takes."""
     if isinstance(x, np.ndarray):
         return aligned(x, mlp.dtype)
-    return sparse_matrix(x, lambda data: aligned(data, mlp.dtype))
+    return sparse_matrix("X", x, lambda data: aligned(data, mlp.dtype))
 
 
 def predict(mlp: MLP, x: Inputs) -> Array:

@@ -211,11 +211,11 @@ _HEAD = """\
    default of GCC with -std=c99). The pragmas below forbid it, but clang ignores them if
    it is called with -ffp-contract=fast.
    Every sum is a chain of fused multiply-adds. They are fast if the processor has such
-   an instruction for T and the compiler may use it: -mfma or -march=native on x86-64,
-   always on 64-bit ARM. C libraries that are not known to round fma() once, such as
-   newlib, are not used: the header has its own, slower function. Define FASTMLP_OWN_FMA
-   to use that one in any case. Nothing else needs arithmetic with other types than T
-   (the function for float calculates in double) and integers. */
+   an instruction for T and the compiler may use it: -mfma or -march=native on
+   x86-64, always on 64-bit ARM. C libraries that are not known to round fma() once,
+   such as newlib, are not used: the header has its own, slower function. Define
+   FASTMLP_OWN_FMA to use that one in any case. Nothing else needs arithmetic with
+   other types than T (the function for float calculates in double) and integers. */
 #ifndef FASTMLP_<name>_h
 #define FASTMLP_<name>_h
 
