@@ -16,6 +16,10 @@ struct Constant {
   static constexpr int value = kValue;
 };
 
+// How many entries of a row ahead to prefetch the other operand: the hardware cannot
+// predict the addresses.
+constexpr int64_t kAheadInRow = 8;
+
 // c[n], n in ((NV - 1) * lanes, NV * lanes], for entries begin .. end - 1 of A.
 template <class V, int NV, bool kTail, class T>
 FASTMLP_INLINE void sparse_strip(T* c, const SparseRows<T>& a, int64_t begin,
@@ -29,6 +33,9 @@ FASTMLP_INLINE void sparse_strip(T* c, const SparseRows<T>& a, int64_t begin,
   V acc[NV];
   for (int v = 0; v < NV; ++v) acc[v] = bias ? load(bias, v) : V::set1(T(0));
   for (int64_t i = begin; i < end; ++i) {
+    if (i + kAheadInRow < end) {
+      __builtin_prefetch(b + static_cast<Index>(a.columns[i + kAheadInRow]) * ldb);
+    }
     const V x = V::set1(a.values[i]);
     const T* const row = b + static_cast<Index>(a.columns[i]) * ldb;
     for (int v = 0; v < NV; ++v) acc[v] = fma(x, load(row, v), acc[v]);
@@ -86,6 +93,9 @@ void sparse_gradient(T* dw, Index lddw, const SparseRows<T>& a, Index m, Index b
       }
     }
     for (; i < last && a.columns[i] < end; ++i) {
+      if (i + kAheadInRow < last && a.columns[i + kAheadInRow] < end) {
+        __builtin_prefetch(dw + (a.columns[i + kAheadInRow] - begin) * lddw, 1);
+      }
       const V x = V::set1(a.values[i]);
       T* const to = dw + (a.columns[i] - begin) * lddw;
       const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {

@@ -31,7 +31,10 @@ def sparse_matrix(
     the arrays of the matrix contradict each other.
     """
     try:
-        if hasattr(x, "check_format"):  # SciPy itself would write beyond the arrays
+        # SciPy itself would read or write beyond the arrays. The core checks columns.
+        if getattr(x, "format", "") == "csr":
+            _check_rows(x)
+        elif hasattr(x, "check_format"):
             x.check_format(full_check=True)
         csr = x.tocsr()
     except (ValueError, IndexError) as error:
@@ -43,7 +46,19 @@ def sparse_matrix(
     stored = int(indptr[-1])  # the arrays may be longer
     data = convert(csr.data[:stored])
     indices = np.ascontiguousarray(csr.indices[:stored], np.int64)
-    return _core.SparseMatrix(data, indices, indptr, csr.shape[1])
+    try:
+        return _core.SparseMatrix(data, indices, indptr, csr.shape[1])
+    except ValueError as error:
+        raise ValueError(f"{name} is not a valid sparse matrix: {error}") from None
+
+
+def _check_rows(csr: Any) -> None:
+    """Check that the rows of a matrix in CSR lie within its arrays."""
+    indptr, room = csr.indptr, min(len(csr.indices), len(csr.data))
+    if len(indptr) != csr.shape[0] + 1:
+        raise ValueError(f"indptr must have {csr.shape[0] + 1} elements")
+    if indptr[0] != 0 or indptr[-1] > room or (indptr[1:] < indptr[:-1]).any():
+        raise ValueError(f"indptr must ascend from 0 to at most {room}")
 
 
 def inputs(mlp: Model, name: str, x: Any, *, vector: bool = False) -> Inputs:
