@@ -23,6 +23,10 @@ def samples(form: str = "csr") -> tuple[Any, np.ndarray]:
     return x, np.asarray(x.sum(axis=1)).ravel()
 
 
+def own_loss(p: Any, t: Any) -> tuple[float, Any]:
+    return float(((p - t) ** 2).mean()), 2 * (p - t) / p.size
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -31,10 +35,22 @@ def samples(form: str = "csr") -> tuple[Any, np.ndarray]:
         {"solver": "lbfgs", "max_iter": 5},
         {"solver": fm.LBFGS(), "max_iter": 5},
         {"solver": fm.LevenbergMarquardt(), "max_iter": 2},
-        {"loss": lambda p, t: (float(((p - t) ** 2).mean()), 2 * (p - t) / p.size)},
+        {"loss": own_loss},
+        {"loss": own_loss, "solver": "lbfgs", "max_iter": 5},
+        {"loss": own_loss, "early_stopping": True},
         {"dropout": 0.2, "normalization": "batch"},
     ],
-    ids=["adam", "sgd", "lbfgs", "own lbfgs", "lm", "custom", "layers"],
+    ids=[
+        "adam",
+        "sgd",
+        "lbfgs",
+        "own lbfgs",
+        "lm",
+        "custom",
+        "custom lbfgs",
+        "custom stopping",
+        "layers",
+    ],
 )
 @pytest.mark.parametrize("form", ["csr", "csc"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

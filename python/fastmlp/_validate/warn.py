@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 import warnings
 
-_PACKAGE = __name__.partition(".")[0] + "."
+# scikit-learn and joblib, by which it repeats calls, call the estimators for users.
+_PACKAGES = (__name__.partition(".")[0] + ".", "sklearn.", "joblib.")
 
 
-def warn(message: str) -> None:
-    """Issue a UserWarning at the line outside the package that led here."""
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Issue a warning at the line outside these packages that led here."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None:
-        if not f"{frame.f_globals.get('__name__', '')}.".startswith(_PACKAGE):
+        if not f"{frame.f_globals.get('__name__', '')}.".startswith(_PACKAGES):
             break
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, UserWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)

@@ -35,7 +35,7 @@ __all__ = ["MLPClassifier", "MLPRegressor"]
 # Estimators are pickled by their public names.
 MLPClassifier.__module__ = MLPRegressor.__module__ = __name__
 
-# Without the methods, so that warnings count the frames up to the caller's.
+# Without the methods, which scikit-learn's decorators have wrapped already.
 _watch(__name__, methods=False)
 
 # Pickles of version 0.1.0 refer to LearningRatePolicy by this older name.

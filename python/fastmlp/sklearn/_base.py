@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-import warnings
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +21,7 @@ from .._network.inputs import dense
 from .._training.cursor import EpochCursor
 from .._training.runners import SolverEpochs
 from .._training.session import Session
+from .._validate.warn import warn
 from ..callbacks._base import as_callbacks
 from ..losses import Loss, as_loss
 from ..mlp import MLP
@@ -300,13 +300,12 @@ class BaseMLP(NetworkWeights):
             # scikit-learn would continue to the last epoch, with a score of NaN for
             # each epoch.
             self.validation_scores_.append(math.nan)
-            warnings.warn(
+            warn(
                 f"Stochastic Optimizer: the best weights are restored, as {error}",
                 ConvergenceWarning,
-                stacklevel=6,
             )
         except KeyboardInterrupt:
-            warnings.warn("Training interrupted by user.", stacklevel=6)
+            warn("Training interrupted by user.")
         if self._best is not None:
             self.mlp_.params[:], self.mlp_.buffers[:] = self._best
             self._best = None
@@ -374,10 +373,9 @@ class BaseMLP(NetworkWeights):
             held_out, kept = self._drawn(samples, random_state)
             if not (held_out.weigh_nothing() or kept.weigh_nothing()):
                 return held_out, kept
-        warnings.warn(
+        warn(
             "early_stopping is not used: too few samples have a weight above 0 for "
             "held-out data; the training loss decides when to stop",
-            stacklevel=5,
         )
         return None, samples
 
@@ -421,11 +419,10 @@ class BaseMLP(NetworkWeights):
         """Record how the training ended, and warn if it did not converge."""
         if not isinstance(runner, LbfgsB):
             if self.n_iter_ == self.max_iter and not (stopped or runner.finished):
-                warnings.warn(
+                warn(
                     f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) "
                     "reached and the optimization hasn't converged yet.",
                     ConvergenceWarning,
-                    stacklevel=6,
                 )
             return
         result = runner.result
@@ -446,7 +443,7 @@ class BaseMLP(NetworkWeights):
                 "\nYou might also want to scale the data; see "
                 "https://scikit-learn.org/stable/modules/preprocessing.html"
             )
-            warnings.warn(message, ConvergenceWarning, stacklevel=6)
+            warn(message, ConvergenceWarning)
 
     def _encoded(self, samples: Samples, task: Task, kind: str = "") -> Data:
         """Convert samples to the form that the loss and the core take.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._network.inputs import dense
 from .._training.loop import StopTraining
 from .._validate import accepted
 from ._epochs import penalise
@@ -107,8 +108,9 @@ class LbfgsB:
         double = np.dtype(np.float64)
         # Compute in float64: in float32, line searches fail near the minimum.
         self._work = mlp if mlp.dtype == double else _in_float64(mlp)
-        self._data = data.all_rows(double)
-        weight = self._data[2]
+        x, y, weight = data.all_rows(double)
+        # The training steps of a loss written in Python take dense samples.
+        self._data = (dense(x) if loss.core is None else x), y, weight
         self._share = float(data.rows if weight is None else weight.sum())
         self._constant = 0.0
         if constant is not None:

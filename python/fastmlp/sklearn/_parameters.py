@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from numbers import Integral, Real
 from operator import index
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,6 +18,7 @@ from sklearn.utils._param_validation import (
 
 from .. import _core, _validate
 from .._network.model import empty
+from .._validate.warn import warn
 from ..layers import LAYERS, Activation, Dense, Dropout, Normalization
 from ..mlp import MLP
 from ..optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
@@ -188,10 +188,9 @@ class Parameters(BaseEstimator):
         if self.batch_size == "auto":
             return min(200, rows)
         if self.batch_size > rows:
-            warnings.warn(
+            warn(
                 "Got `batch_size` less than 1 or larger than sample size. It is going "
                 "to be clipped",
-                stacklevel=6,
             )
         return min(int(self.batch_size), rows)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from sklearn.utils.validation import _check_sample_weight
 
 from .. import _validate
+from .._validate.warn import warn
 
 if TYPE_CHECKING:
     from .._validate import Array
@@ -180,9 +180,8 @@ def warn_of_another_scale(name: str, held_out: Any, training: Any, remedy: str) 
         what = f"its standard deviation is smaller by a factor of {1 / narrow:.3g}"
     else:
         return
-    warnings.warn(
+    warn(
         f"{name} is on another scale than the training data: {what}. {remedy}",
-        stacklevel=6,
     )
 
 
