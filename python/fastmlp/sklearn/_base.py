@@ -484,7 +484,9 @@ class BaseMLP(NetworkWeights):
                 f"{given.y_name} must have as many outputs as in the training data "
                 f"({n}), got {y.shape[1]}"
             )
-        weight = None if given.weight is None else sample_weights(given.weight, X)
+        weight = None
+        if given.weight is not None:
+            weight = sample_weights(given.weight, X, given.weight_name)
         warn_of_another_scale(
             given.X_name,
             X,
@@ -601,7 +603,7 @@ class BaseMLP(NetworkWeights):
     # Prediction ---------------------------------------------------------------------
 
     def _quick_outputs(self, X: Any) -> Array | None:
-        """Return the outputs for a small array that needs no conversion, else None."""
+        """Return the outputs for a small array of floats, or None for other samples."""
         state = self.__dict__
         if (
             type(X) is not np.ndarray
@@ -614,7 +616,12 @@ class BaseMLP(NetworkWeights):
             return None
         # The core returns NotImplemented for an array of another dtype, layout or
         # width.
-        outputs = self._connected().core.predict(X)
+        mlp = self._connected()
+        outputs = mlp.core.predict(X)
+        if outputs is NotImplemented and X.dtype in _DTYPES:
+            # Numbers that become infinite are left to the slower way.
+            X = aligned(X, mlp.dtype)
+            outputs = mlp.core.predict(X)
         if outputs is NotImplemented:
             return None
         flat = X.reshape(-1)
@@ -634,7 +641,7 @@ class BaseMLP(NetworkWeights):
         if outputs is not None:
             return outputs if summary is None else summary(outputs)
         check_is_fitted(self)
-        if isinstance(X, np.ndarray):  # scikit-learn refuses strings, but not dates
+        if type(X) is not np.ndarray or X.dtype.kind != "f":
             check_numbers("X", X)
         X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
         mlp = self._connected()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from .. import _validate
 
 if TYPE_CHECKING:
     from .._validate import Array
@@ -67,13 +71,18 @@ def _given(weights: Any, labels: list[Any]) -> Array:
         raise ValueError(
             f"The classes, {missing}, are not in class_weight, which has {unknown}"
         )
-    try:
-        table = np.array([weights.get(label, 1.0) for label in labels], np.float64)
-    except (TypeError, ValueError):
-        table = np.array([np.nan])
-    if not (np.isfinite(table) & (table >= 0)).all():
-        raise ValueError(f"class_weight must be finite and >= 0, got {weights}")
-    return table
+    table = [weights.get(label, 1.0) for label in labels]
+    for label, weight in zip(labels, table, strict=True):
+        try:
+            valid = isinstance(weight, Real) and 0 <= float(weight) < math.inf
+        except OverflowError:  # an integer that no float can hold
+            valid = False
+        if not valid:
+            raise ValueError(
+                "class_weight must be finite and >= 0, got "
+                f"{_validate.describe(weight)} for {label!r}"
+            )
+    return np.array(table, np.float64)
 
 
 def _balanced(indices: Array, n: int) -> Array:

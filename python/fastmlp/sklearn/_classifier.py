@@ -35,7 +35,7 @@ from ._base import BaseMLP, Task, as_loss_object
 from ._class_weights import class_weights
 from ._docs import documented
 from ._epochs import activate, aligned
-from ._samples import HeldOut, check_numbers, held_out_of
+from ._samples import HeldOut, check_numbers, check_unmasked, held_out_of
 from ._stopping import Measure
 
 if TYPE_CHECKING:
@@ -252,6 +252,33 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         labels = above if above.shape[1] > 1 else above[:, 0]
         return binarizer.inverse_transform(labels.astype(float))
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy: the share of samples whose labels are all right.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The samples.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples.
+
+        Returns
+        -------
+        score : float
+            The accuracy.
+
+        Raises
+        ------
+        ValueError
+            If ``sample_weight`` holds anything but real numbers, or ``y`` has masked
+            entries.
+        """
+        check_unmasked("y", y)
+        check_numbers("sample_weight", sample_weight)
+        return float(super().score(X, y, sample_weight))
+
     def _largest(self, z: Array) -> Array:
         """Return the index of the largest prediction of each row of outputs."""
         index: Array = activate(z, self.out_activation_).argmax(axis=1)
@@ -418,12 +445,14 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         self, given: HeldOut, dtype: np.dtype[Any]
     ) -> tuple[Any, Array]:
         check_numbers(given.X_name, given.X)
+        check_unmasked(given.y_name, given.y)
         X, y = self._valid(given.X, given.y, False, dtype)
         self._check_known(unique_labels(y))
         return X, self._numbered(y)
 
     def _valid(self, X: Any, y: Any, reset: bool, dtype: Any) -> tuple[Any, Any]:
         check_numbers("X", X)
+        check_unmasked("y", y)
         X, y = validate_data(
             self,
             X,

@@ -29,7 +29,9 @@ def for_one_fit(value: Any) -> Any:
     scikit-learn's protocol are cloned; all others are returned as they are.
     """
     if isinstance(value, (list, tuple)):
-        return type(value)(map(for_one_fit, value))
+        # Not the value's own type: a namedtuple takes its elements as arguments.
+        made = list(map(for_one_fit, value))
+        return tuple(made) if isinstance(value, tuple) else made
     if isinstance(value, type):
         return value
     if isinstance(value, (Optimizer, Solver, Schedule)) or _keeps_state(value):

@@ -109,7 +109,8 @@ class Parameters(BaseEstimator):
 
     def __sklearn_clone__(self) -> Self:
         # scikit-learn's clone would copy users' objects with all that they refer to.
-        objects = ("solver", "learning_rate", "loss", "callbacks")
+        names = self.get_params(deep=False)
+        objects = {"solver", "learning_rate", "loss", "callbacks"} & names.keys()
         bare = object.__new__(type(self))
         bare.__dict__.update({**self.__dict__, **dict.fromkeys(objects)})
         made: Self = super(Parameters, bare).__sklearn_clone__()
@@ -215,13 +216,18 @@ class Parameters(BaseEstimator):
             optimizer = SGD(given, momentum, nesterov=nesterov)
         elif self.solver == "adam":
             betas = float(self.beta_1), float(self.beta_2)
-            optimizer = Adam(given, betas, float(self.epsilon), eps_mode="hat")
+            optimizer = Adam(
+                given, betas, _validate.real("epsilon", self.epsilon), eps_mode="hat"
+            )
         elif self.solver == "adamw":
             betas = float(self.beta_1), float(self.beta_2)
-            alpha, eps = float(self.alpha), float(self.epsilon)
+            alpha, eps = (
+                _validate.real("alpha", self.alpha),
+                _validate.real("epsilon", self.epsilon),
+            )
             optimizer = AdamW(given, betas, eps, alpha, decay="weights")
         elif self.solver == "rmsprop":
-            optimizer = RMSprop(given, eps=float(self.epsilon))
+            optimizer = RMSprop(given, eps=_validate.real("epsilon", self.epsilon))
         else:
             optimizer = Adagrad(given)
         if self.solver != "sgd":

@@ -310,7 +310,14 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         score : float
             R². With ``loss=fm.Quantile([...])`` and one target, minus the mean over the
             levels of ``sklearn.metrics.mean_pinball_loss``.
+
+        Raises
+        ------
+        ValueError
+            If ``y`` or ``sample_weight`` hold anything but real numbers.
         """
+        check_numbers("y", y)
+        check_numbers("sample_weight", sample_weight)
         if not self._several_quantiles():
             return float(super().score(X, y, sample_weight))
         if np.ndim(y) == 2 and np.shape(y)[1] > 1:  # a target for each level

@@ -80,30 +80,51 @@ def moderate(weight: Array) -> Array:
     return scaled
 
 
-def sample_weights(sample_weight: Any, X: Any) -> Array:
+def sample_weights(sample_weight: Any, X: Any, name: str = "sample_weight") -> Array:
     """Return checked weights of the samples."""
+    check_numbers(name, sample_weight)
     weight: Array = _check_sample_weight(sample_weight, X)
     if (weight < 0).any():
-        raise ValueError("Negative values in data passed to `sample_weight`.")
+        raise ValueError(f"Negative values in data passed to `{name}`.")
     if not weight.any():
-        raise ValueError("sample_weight must not be all zeros")
+        raise ValueError(f"{name} must not be all zeros")
     return weight
 
 
+def check_unmasked(name: str, values: Any) -> None:
+    """Refuse masked entries, whose masks scikit-learn would drop without a word."""
+    parts = values if isinstance(values, (list, tuple)) else [values]
+    for part in parts:
+        if isinstance(part, np.ma.MaskedArray) and np.ma.is_masked(part):
+            raise ValueError(
+                f"{name} must have no masked entries, got {_validate.describe(part)}"
+            )
+
+
 def check_numbers(name: str, values: Any) -> None:
-    """Refuse dates and strings, which scikit-learn may convert without a word."""
+    """Refuse what scikit-learn may convert without a word, or fails to convert.
+
+    These are dates, strings, masked entries, and integers that no float64 can hold.
+    """
     if values is None or hasattr(values, "toarray"):
         return
+    check_unmasked(name, values)
     try:
         array = np.asarray(values)
-    except ValueError:
+        odd: Any = array
+        if array.dtype == object:
+            odd = next((item for item in array.flat if isinstance(item, _ODD)), None)
+            if odd is None:
+                array.astype(np.float64)
+                return
+    except OverflowError:
+        raise ValueError(
+            f"{name} must hold numbers that float64 can hold, got an integer that is "
+            "too large"
+        ) from None
+    except (TypeError, ValueError):
         return  # scikit-learn refuses it
-    odd: Any = array
-    if array.dtype == object:
-        odd = next((item for item in array.flat if isinstance(item, _ODD)), None)
-        if odd is None:
-            return
-    elif array.dtype.kind not in "mMSUT":
+    if array.dtype.kind not in "OmMSUT":
         return
     raise ValueError(f"{name} must hold real numbers, got {_validate.describe(odd)}")
 
@@ -116,6 +137,7 @@ class HeldOut(NamedTuple):
     weight: Any
     X_name: str
     y_name: str
+    weight_name: str
 
 
 def held_out_of(
@@ -131,7 +153,8 @@ def held_out_of(
         missing = "X_val" if X_val is None else "y_val"
         raise ValueError(f"X_val and y_val must be given together, got no {missing}")
     else:
-        return HeldOut(X_val, y_val, sample_weight_val, "X_val", "y_val")
+        names = "X_val", "y_val", "sample_weight_val"
+        return HeldOut(X_val, y_val, sample_weight_val, *names)
     if eval_set is None:
         return None
     given = eval_set
@@ -149,7 +172,8 @@ def held_out_of(
             f"{_validate.describe(eval_set)}"
         )
     X, y, *rest = given
-    return HeldOut(X, y, rest[0] if rest else None, "eval_set: X", "eval_set: y")
+    names = "eval_set: X", "eval_set: y", "eval_set: sample_weight"
+    return HeldOut(X, y, rest[0] if rest else None, *names)
 
 
 def warn_of_another_scale(name: str, held_out: Any, training: Any, remedy: str) -> None:
