@@ -146,3 +146,14 @@ def test_parameters_that_no_float_can_hold(kind: Any, solver: str, name: str) ->
     settings: dict[str, Any] = {"solver": solver, name: HUGE}
     with pytest.raises(ValueError, match=f"{name} must be finite"):
         kind(hidden_layer_sizes=3, max_iter=2, **settings).fit(X, labels)
+
+
+def test_scores_of_labels_that_are_dates() -> None:
+    clf = MLPClassifier((3,), max_iter=1, random_state=0).fit(X, labels)
+    accuracy = clf.score(X, labels)
+    with pytest.raises(ValueError, match=r"^y must hold labels of type int64"):
+        clf.score(X, labels.astype("m8[s]"))
+    clf.fit(X, labels.astype("m8[s]"))
+    assert clf.score(X, labels.astype("m8[s]")) == accuracy
+    with pytest.raises(ValueError, match=r"^y must hold labels of type timedelta64"):
+        clf.score(X, labels)

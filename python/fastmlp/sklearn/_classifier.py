@@ -273,10 +273,17 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         ------
         ValueError
             If ``sample_weight`` holds anything but real numbers, or ``y`` has masked
-            entries.
+            entries or dates that were not among the labels.
         """
         check_unmasked("y", y)
         check_numbers("sample_weight", sample_weight)
+        check_is_fitted(self)
+        kinds = {np.asarray(y).dtype.kind, self.classes_.dtype.kind}
+        if len(kinds) > 1 and not kinds.isdisjoint("mM"):  # NumPy would compare them
+            raise ValueError(
+                f"y must hold labels of type {self.classes_.dtype}, as in fit, got "
+                f"{_validate.describe(y)}"
+            )
         return float(super().score(X, y, sample_weight))
 
     def _largest(self, z: Array) -> Array:
