@@ -238,3 +238,31 @@ def test_samples_are_numbers(kind: Any) -> None:
             est.predict(given)
     np.testing.assert_array_equal(est.predict(X), before)
     np.testing.assert_array_equal(est.predict(X.astype(object)), before)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_few_rows_of_another_layout_need_no_slow_checks(
+    dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reg = MLPRegressor(hidden_layer_sizes=3, max_iter=1, dtype=dtype).fit(X, y)
+    forms = [np.asfortranarray(X.astype(t)) for t in ("float32", "float64")]
+    wanted = [reg.predict(form.tolist()) for form in forms]
+    extreme = np.asfortranarray(X)
+    extreme[0] = 1e200  # in float32, this is infinite
+    of_extreme = reg.predict(extreme.tolist())
+    np.testing.assert_array_equal(reg.predict(extreme), of_extreme)
+    for bad in (np.inf, np.nan):
+        extreme[0, 0] = bad
+        with pytest.raises(ValueError, match="X contains"):
+            reg.predict(extreme)
+    with pytest.raises(ValueError, match="X has 3 features"):
+        reg.predict(forms[0][:, :3])
+
+    def refuse(*args: Any, **options: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("fastmlp.sklearn._base.validate_data", refuse)
+    for form, values in zip(forms, wanted, strict=True):
+        np.testing.assert_array_equal(reg.predict(form), values)
+        np.testing.assert_array_equal(reg.predict(form[::-1])[::-1], values)
+        assert reg.predict(form[:1]) == pytest.approx(values[:1], rel=1e-6)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import fastmlp as fm
 import numpy as np
@@ -150,3 +150,33 @@ def test_a_clone_has_the_requests_for_metadata() -> None:
     with sklearn.config_context(enable_metadata_routing=True):
         reg = MLPRegressor(callbacks=[Report(Study())]).set_fit_request(X_val=True)
         assert clone(reg).get_metadata_routing().fit.requests["X_val"] is True
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
+
+
+def test_callbacks_in_a_named_tuple() -> None:
+    pair = Pair(fm.callbacks.Callback(), fm.callbacks.EarlyStopping(monitor="loss"))
+    reg = MLPRegressor(hidden_layer_sizes=3, max_iter=1, callbacks=pair).fit(X, y)
+    assert len(reg.callbacks_) == 2
+    copy = clone(reg)
+    assert isinstance(copy.callbacks, tuple)
+    assert copy.callbacks[0] is pair.first
+
+
+def test_a_subclass_with_few_parameters_can_be_cloned() -> None:
+    class Few(MLPRegressor):
+        def __init__(self, max_iter: int = 3) -> None:
+            self.max_iter = max_iter
+
+    class Fixed(MLPRegressor):
+        def __init__(self, width: int = 3, callbacks: Any = None) -> None:
+            super().__init__("huber", width, max_iter=1, callbacks=callbacks)
+            self.width = width
+
+    assert clone(Few(5)).get_params() == {"max_iter": 5}
+    copy = clone(Fixed(4, [fm.callbacks.Callback()]))
+    assert copy.get_params() == {"width": 4, "callbacks": copy.callbacks}
+    assert copy.fit(X, y).coefs_[0].shape == (X.shape[1], 4)
