@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import fastmlp as fm
@@ -125,6 +127,17 @@ def test_class_weights(value: Any) -> None:
     clf = MLPClassifier((3,), class_weight={0: value, 1: 2})
     with pytest.raises(ValueError, match=r"class_weight must be .* for 0$"):
         clf.fit(X, labels)
+
+
+def test_class_weights_may_be_any_real_numbers() -> None:
+    settings: dict[str, Any] = {"max_iter": 1, "random_state": 0}
+    losses = [
+        MLPClassifier((3,), class_weight={0: half, 1: 2}, **settings)
+        .fit(X, labels)
+        .loss_
+        for half in (0.5, Fraction(1, 2), Decimal("0.5"), np.float32(0.5))
+    ]
+    assert len(set(losses)) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -104,7 +104,7 @@ def check_unmasked(name: str, values: Any) -> None:
 def check_numbers(name: str, values: Any) -> None:
     """Refuse what scikit-learn may convert without a word, or fails to convert.
 
-    These are dates, strings, masked entries, and integers that no float64 can hold.
+    These are dates, strings, masked entries, and numbers that no float64 can hold.
     """
     if values is None or hasattr(values, "toarray"):
         return
@@ -119,7 +119,7 @@ def check_numbers(name: str, values: Any) -> None:
                 return
     except OverflowError:
         raise ValueError(
-            f"{name} must hold numbers that float64 can hold, got an integer that is "
+            f"{name} must hold numbers that float64 can hold, got a number that is "
             "too large"
         ) from None
     except (TypeError, ValueError):
