@@ -74,13 +74,9 @@ def _given(weights: Any, labels: list[Any]) -> Array:
         )
     table = [weights.get(label, 1.0) for label in labels]
     for label, weight in zip(labels, table, strict=True):
-        if not isinstance(weight, (Real, Decimal)):
-            raise ValueError(
-                f"class_weight must hold real numbers, got {_validate.describe(weight)} "
-                f"for {label!r}"
-            )
         try:
-            valid = 0 <= float(weight) < math.inf
+            number = isinstance(weight, (Real, Decimal))
+            valid = number and 0 <= float(weight) < math.inf
         except OverflowError:  # an integer that no float can hold
             valid = False
         if not valid:
