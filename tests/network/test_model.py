@@ -225,6 +225,20 @@ def test_load_state_dict(dtype):
     np.testing.assert_array_equal(square.weights[1], w0)
 
 
+@pytest.mark.parametrize("count", [2**62 + 1, 2**63, 2**64 - 1, -1, 2**70, 1.0])
+def test_load_state_dict_refuses_counts_out_of_range(count):
+    mlp = fm.MLP([2, 3, fm.BatchNorm(), 1], seed=0)
+    state = fm.MLP([2, 3, fm.BatchNorm(), 1], seed=1).state_dict()
+    name = next(n for n in state if n.endswith("num_batches_tracked"))
+    before = mlp.params.copy(), mlp.buffers.copy()
+    with pytest.raises(ValueError, match=f"{name}: wanted a count"):
+        mlp.load_state_dict({**state, name: count})
+    assert (mlp.params == before[0]).all()
+    assert (mlp.buffers == before[1]).all()
+    mlp.load_state_dict({**state, name: 2**62})
+    assert mlp.state_dict()[name] == 2**62
+
+
 def test_load_state_dict_is_strict_and_atomic():
     mlp = small()
     good, before = small(seed=1).state_dict(), mlp.params.copy()

@@ -287,6 +287,11 @@ class Model:
             count = np.asarray(value)
             if count.shape != () or count.dtype.kind not in "iu" or count < 0:
                 wrong.append(f"{name}: wanted a count, got {_validate.describe(value)}")
+            elif int(count) > _validate.MOST_STEPS:
+                wrong.append(
+                    f"{name}: wanted a count of at most {_validate.MOST_STEPS}, "
+                    f"got {int(count)}"
+                )
             else:
                 tracked = max(tracked, int(count))
         if wrong:
