@@ -375,8 +375,9 @@ class Normalization(Layer):
     def _checked_eps(self, eps: object) -> float:
         """Return a checked eps; refuse a width, which PyTorch's layers take first."""
         if isinstance(eps, int) and eps > 1:
+            got = _validate.shown(eps)
             raise ValueError(
-                f"eps must be a small number, got {eps}; if {eps} is meant as the "
+                f"eps must be a small number, got {got}; if {got} is meant as the "
                 f"width, write fm.{type(self).__name__}(), which takes its width "
                 "from the layer before it"
             )

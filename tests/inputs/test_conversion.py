@@ -7,6 +7,7 @@ import pickle
 import fastmlp as fm
 import numpy as np
 import pytest
+from fastmlp import _validate
 
 ROWS, N_IN, N_OUT = 6, 4, 3
 # The loss of a few float64 rows, from labels and from one-hot rows.
@@ -512,3 +513,11 @@ def test_one_row_of_a_fortran_ordered_matrix():
     buffers[0].add(x1[0], 1, 0.5, y1[0], False)
     buffers[1].add(x2[0], 1, 0.5, y2[0], False)
     assert buffers[0].sample(1).obs.tobytes() == buffers[1].sample(1).obs.tobytes()
+
+
+@pytest.mark.parametrize("number", [10**400, 10**5000, [1, 10**400], -(10**400)])
+def test_integers_that_no_float_holds(number):
+    with pytest.raises(ValueError, match=r"^x must .* too large"):
+        _validate.numeric("x", number)
+    with pytest.raises(ValueError, match=r"^eps must be .* bits"):
+        fm.LayerNorm(eps=10**5000)

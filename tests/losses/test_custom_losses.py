@@ -251,3 +251,65 @@ def test_class_labels_come_as_they_are(n_out: int) -> None:
 
     fm.CustomLoss(noted).value_and_grad(np.zeros((5, n_out), "float32"), labels)
     assert seen[0] is labels
+
+
+# Forms of targets ---------------------------------------------------------------------
+
+
+def test_targets_of_any_form_are_arrays_for_the_function() -> None:
+    torch = pytest.importorskip("torch", reason="its tensors are targets")
+    pandas = pytest.importorskip("pandas", reason="its series are targets")
+    x = np.random.default_rng(0).standard_normal((6, 2))
+    y = np.linspace(-1, 1, 6)
+    seen: list[Any] = []
+
+    def loss(pred: np.ndarray, target: Any) -> tuple[Any, np.ndarray]:
+        seen.append((type(target), target.dtype, target.shape))
+        return unweighted(pred, target)
+
+    for form in (
+        y,
+        y.tolist(),
+        torch.as_tensor(y),
+        torch.as_tensor(y)[:, None],
+        pandas.Series(y),
+        memoryview(y),
+        y.astype(object),
+        np.ma.array(y),
+    ):
+        mlp = fm.MLP([2, 1], seed=0, dtype="float32")
+        wanted = mlp.value_and_grad(x, y, fm.MSE())[0]
+        values = [
+            mlp.value_and_grad(x, form, loss)[0],
+            mlp.value_and_grad(x, form, loss, training=True)[0],
+            mlp.evaluate(x, form, loss),
+            mlp.train_step(x, form, loss, fm.SGD(lr=0.0)),
+        ]
+        np.testing.assert_allclose(values, wanted, rtol=1e-5)
+        assert set(seen) == {(np.ndarray, np.dtype("float32"), (6, 1))}
+
+
+@pytest.mark.parametrize("target", [("a", 1), {"a": 1}, "words", ["a", "b"]])
+def test_tuples_dicts_and_strings_come_as_they_are(target: Any) -> None:
+    def loss(pred: np.ndarray, given: Any) -> tuple[float, np.ndarray]:
+        assert given is target
+        return 0.0, pred * 0
+
+    assert fm.MLP([2, 1]).evaluate(np.ones((2, 2)), target, loss) == 0
+
+
+def test_targets_of_objects_and_masked_targets() -> None:
+    x, y = np.ones((4, 2)), np.arange(4.0)
+    masked = np.ma.array(y, mask=[True, False, False, False])
+    mlp = fm.MLP([2, 1], seed=0)
+    options: Any = {"loss": unweighted, "optimizer": fm.SGD(lr=0.0), "epochs": 1}
+    found = [mlp.fit(x, t, **options).loss for t in (y, y.astype(object))]
+    assert found[0] == found[1]
+    for call in (
+        lambda: mlp.fit(x, masked, **options),
+        lambda: mlp.train_step(x, masked, unweighted, fm.SGD(lr=0.0)),
+        lambda: mlp.evaluate(x, masked, unweighted),
+        lambda: mlp.value_and_grad(x, masked, unweighted),
+    ):
+        with pytest.raises(TypeError, match=r"^y must not have masked entries"):
+            call()

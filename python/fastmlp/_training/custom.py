@@ -49,6 +49,7 @@ def value_and_grad(
 ) -> tuple[float, Array]:
     """Return loss and gradient, as `fastmlp.MLP.value_and_grad` does."""
     rows, weight = arguments.rows_and_weight(mlp, x, sample_weight)
+    y = loss._targets("y", y)
     if not training:
         pred = accepted(mlp.core.predict(rows))
         value, dy = loss.value_and_grad(pred, y, weight)
@@ -66,6 +67,7 @@ def value_and_grad(
 def evaluate(mlp: Model, x: object, y: Any, loss: Loss, sample_weight: object) -> float:
     """Return the loss, as `fastmlp.MLP.evaluate` does."""
     rows, weight = arguments.rows_and_weight(mlp, x, sample_weight)
+    y = loss._targets("y", y)
     return loss(accepted(mlp.core.predict(rows)), y, weight)
 
 
@@ -79,6 +81,7 @@ def train_step(
 ) -> float:
     """Take a step for `fastmlp.MLP.train_step`, which has set the learning rate."""
     rows, weight = arguments.rows_and_weight(mlp, x, sample_weight)
+    y = loss._targets("y", y)
     # Dropout must draw the same masks as in a step with a built-in loss.
     draw = mlp.core.training_state[0], _core.STEP_DRAWS, optimizer.step_count
     mlp.forward_shape = None  # the caller's forward pass is not kept any more

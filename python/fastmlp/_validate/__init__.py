@@ -11,6 +11,7 @@ import importlib
 import math
 import numbers
 import operator
+from array import array as buffer_array
 from types import ModuleType, NotImplementedType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -293,14 +294,18 @@ def numeric(name: str, value: object) -> Array:
     # Accept an array of Python objects only if each of them is a real number.
     if array.dtype == object:
         odd = [item for item in array.flat if not isinstance(item, numbers.Real)]
-        if odd or array.ndim == 0:
+        if odd:
             got = describe(odd[0] if array.ndim else value)
             sparse = array.ndim == 0 and hasattr(value, "toarray")
             hint = f"; write {name}.toarray()" if sparse else ""
             raise TypeError(f"{name} must hold real numbers, got {got}{hint}")
         try:
             array = array.astype(np.float64)
-        except (TypeError, ValueError, OverflowError) as error:
+        except OverflowError:
+            raise ValueError(
+                f"{name} must hold numbers that fit in float64, but one is too large"
+            ) from None
+        except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{name} must hold numbers that fit in float64: {error}"
             ) from None
@@ -512,7 +517,7 @@ def _target_numbers(name: str, y: object) -> Array:
     try:
         return numeric(name, y)
     except TypeError as error:
-        flat = np.asarray(y, object).ravel() if _is_array_like(y) else np.empty(0)
+        flat = np.asarray(y, object).ravel() if is_array_like(y) else np.empty(0)
         if flat.size == 0 or not isinstance(flat[0], (str, bytes)):
             raise
         raise TypeError(
@@ -521,8 +526,11 @@ def _target_numbers(name: str, y: object) -> Array:
         ) from None
 
 
-def _is_array_like(value: object) -> bool:
-    return isinstance(value, (list, tuple, np.ndarray)) or hasattr(value, "__array__")
+def is_array_like(value: object) -> bool:
+    """Return whether a value is a list, a tuple or an array of some library."""
+    kinds = (list, tuple, np.ndarray, memoryview, buffer_array)
+    names = (*_NUMPY_READS, "__dlpack__")
+    return isinstance(value, kinds) or any(hasattr(value, name) for name in names)
 
 
 def _labels(
@@ -593,6 +601,11 @@ def weights(
     range of ``dtype`` are divided by a power of two.
     """
     array = numeric(name, value)
+    if array.dtype is dtype and array.ndim == 1 and array.size == (rows or array.size):
+        normal, most = _RANGES[dtype]
+        # False for NaN, and for no weights at all.
+        if array.size and array.min() >= 0 and normal <= array.max() <= most:
+            return convert(name, array, dtype)
     if relative and array.size:
         array = _rescaled(array, dtype)
     array = convert(name, array, dtype)
@@ -612,13 +625,20 @@ def weights(
     raise ValueError(f"{name} must not be all zeros")
 
 
+# For each dtype, the bounds of a largest weight that needs no scaling. The core adds
+# weights as float64: a sum of 2^64 of them must be finite.
+_RANGES = {
+    np.dtype(kind): (float(limits.smallest_normal), min(float(limits.max), 2.0**960))
+    for kind in (np.float32, np.float64)
+    for limits in (np.finfo(kind),)
+}
+
+
 def _rescaled(array: Array, dtype: np.dtype[Any]) -> Array:
     """Return weights whose largest is near 1 if it, or a sum, is out of range."""
     top = float(array.max())
-    limits = np.finfo(dtype)
-    # The core adds weights as float64: a sum of 2^64 of them must be finite.
-    most = min(float(limits.max), 2.0**960)
-    if not 0 < top < np.inf or float(limits.smallest_normal) <= top <= most:
+    normal, most = _RANGES[dtype]
+    if not 0 < top < np.inf or normal <= top <= most:
         return array
     wide = array.astype(np.promote_types(array.dtype, np.float64))
     result: Array = np.ldexp(wide, -np.frexp(wide.max())[1])

@@ -33,11 +33,11 @@ class CustomLoss(Loss):
     ----------
     function : callable
         ``function(pred, target)`` returns the loss, a number, and its gradient with
-        respect to the predictions, an array of their shape (B, O). A NumPy array of
-        targets with one number for each prediction comes in their shape, so that
-        ``pred - target`` is what it seems, and in their dtype if its own is a float
-        type; other targets, such as class labels and tensors, come as they are. If
-        there are sample weights, (B,), they are a third argument.
+        respect to the predictions, an array of their shape (B, O). Targets in an
+        array, list, tensor or the like come as a NumPy array. If it has one number for
+        each prediction, it has their shape, so that ``pred - target`` is what it seems,
+        and their dtype if its own is a float type. Tuples, dicts and strings come as
+        they are. If there are sample weights, (B,), they are a third argument.
     reduction : {"mean", "sum"}
         Whether the function's value is a mean or a sum over rows. This determines how
         the losses of batches are combined into the loss of an epoch; it does not change
@@ -153,18 +153,22 @@ class CustomLoss(Loss):
         dtype = np.dtype(np.float32 if p.dtype == np.float32 else np.float64)
         p = predictions(_validate.convert("pred", p, dtype))
         if sample_weight is None:
-            result = self.function(p, _like(p.shape, dtype, target))
+            result = self.function(p, _like("target", p.shape, dtype, target))
         else:
             weight = _validate.weights("sample_weight", sample_weight, dtype, len(p))
             self._check_takes_weights()
-            result = self.function(p, _like(p.shape, dtype, target), weight)
+            target = _like("target", p.shape, dtype, target)
+            result = self.function(p, target, weight)
         return self._checked(result, p)
+
+    def _targets(self, name: str, target: Any) -> Any:
+        return _numbers(name, target)
 
     def _as_array(
         self, name: str, target: Any, n_out: int, dtype: np.dtype[Any]
     ) -> Array:
-        array = np.asarray(target)
-        result: Array = _like((*array.shape[:1], n_out), dtype, array)
+        array = np.asarray(_numbers(name, target))
+        result: Array = _like(name, (*array.shape[:1], n_out), dtype, array)
         return result
 
     def _check_takes_weights(self) -> None:
@@ -201,11 +205,32 @@ class CustomLoss(Loss):
             return float(value), np.ascontiguousarray(grad, pred.dtype)
 
 
-def _like(shape: tuple[int, ...], dtype: np.dtype[Any], target: Any) -> Any:
+def _numbers(name: str, target: Any) -> Any:
+    """Return targets as an array of numbers, or unchanged if they are no such array.
+
+    Tuples, dicts, strings and arrays of strings are for the function to understand.
+    """
+    if type(target) is np.ndarray and target.dtype.kind in "fiub":
+        return target
+    raw = isinstance(target, (tuple, dict)) or not _validate.is_array_like(target)
+    if raw or _of_words(target):
+        return target
+    return _validate.numeric(name, target)
+
+
+def _of_words(target: Any) -> bool:
+    """Return whether a list or an array has strings or other things than numbers."""
+    if isinstance(target, list):
+        return len(target) > 0 and isinstance(target[0], (str, bytes))
+    return isinstance(target, np.ndarray) and target.dtype.kind not in "fiubO"
+
+
+def _like(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], target: Any) -> Any:
     """Return targets in the shape and dtype of predictions, if they correspond.
 
     Without this, predictions (B, 1) minus targets (B,) would be a matrix (B, B).
     """
+    target = _numbers(name, target)
     if type(target) is not np.ndarray or target.dtype.kind not in "fiub":
         return target
     rows = target.shape[:1] == shape[:1]

@@ -343,6 +343,9 @@ class _PolicyLoss(CustomLoss):
             parts.append(part)
         return actions, parts
 
+    def _targets(self, name: str, target: Any) -> Any:
+        return target  # `_split` converts its parts
+
     def _as_array(
         self, name: str, target: Any, n_out: int, dtype: np.dtype[Any]
     ) -> Array:
@@ -367,7 +370,7 @@ class _PolicyLoss(CustomLoss):
             dtype = dtype if dtype == np.float32 else np.dtype(np.float64)
             array = np.stack(columns, axis=1, dtype=dtype, casting="same_kind")
         else:
-            array = np.asarray(target)
+            array = _validate.numeric(name, target)
         if array.dtype.kind == "f":
             _validate.finite(name, array)
         return array
