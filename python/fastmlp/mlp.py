@@ -332,12 +332,15 @@ class MLP(Derivatives, Exports):
             sample_weight = self._checked_weights(sample_weight, loss.core)
         if loss.core is None:
             return custom.value_and_grad(self, x, y, loss, sample_weight, training)
-        result = self.core.value_and_grad(x, y, loss.core, sample_weight, training)
-        if result is NotImplemented:
-            rows, target, weight = arguments.batch(self, x, y, loss, sample_weight)
-            result = accepted(
-                self.core.value_and_grad(rows, target, loss.core, weight, training)
-            )
+        try:
+            result = self.core.value_and_grad(x, y, loss.core, sample_weight, training)
+            if result is NotImplemented:
+                rows, target, weight = arguments.batch(self, x, y, loss, sample_weight)
+                result = accepted(
+                    self.core.value_and_grad(rows, target, loss.core, weight, training)
+                )
+        except ValueError as error:
+            raise arguments.explained(self, x, y, loss, sample_weight, error) from None
         return result
 
     def per_sample_grads(
@@ -385,12 +388,15 @@ class MLP(Derivatives, Exports):
             )
         if sample_weight is not None:
             sample_weight = self._checked_weights(sample_weight, None)
-        result = self.core.per_sample_grads(x, y, loss.core, sample_weight)
-        if result is NotImplemented:
-            rows, target, weight = arguments.batch(self, x, y, loss, sample_weight)
-            result = accepted(
-                self.core.per_sample_grads(dense(rows), target, loss.core, weight)
-            )
+        try:
+            result = self.core.per_sample_grads(x, y, loss.core, sample_weight)
+            if result is NotImplemented:
+                rows, target, weight = arguments.batch(self, x, y, loss, sample_weight)
+                result = accepted(
+                    self.core.per_sample_grads(dense(rows), target, loss.core, weight)
+                )
+        except ValueError as error:
+            raise arguments.explained(self, x, y, loss, sample_weight, error) from None
         return result
 
     def train_step(
@@ -456,13 +462,18 @@ class MLP(Derivatives, Exports):
             return custom.train_step(
                 self, x, y, as_loss(loss), optimizer, sample_weight
             )
-        value = self.core.train_step(x, y, core, optimizer.core, sample_weight)
-        if value is NotImplemented:
-            batch = arguments.batch(self, x, y, as_loss(loss), sample_weight)
-            rows, target, weight = batch
-            value = accepted(
-                self.core.train_step(rows, target, core, optimizer.core, weight)
-            )
+        try:
+            value = self.core.train_step(x, y, core, optimizer.core, sample_weight)
+            if value is NotImplemented:
+                batch = arguments.batch(self, x, y, as_loss(loss), sample_weight)
+                rows, target, weight = batch
+                value = accepted(
+                    self.core.train_step(rows, target, core, optimizer.core, weight)
+                )
+        except ValueError as error:
+            raise arguments.explained(
+                self, x, y, as_loss(loss), sample_weight, error
+            ) from None
         return value
 
     def evaluate(
@@ -503,10 +514,13 @@ class MLP(Derivatives, Exports):
         core = loss.core
         if core is None:
             return custom.evaluate(self, x, y, loss, sample_weight)
-        value = self.core.evaluate(x, y, core, sample_weight)
-        if value is NotImplemented:
-            rows, target, weight = arguments.batch(self, x, y, loss, sample_weight)
-            value = accepted(self.core.evaluate(rows, target, core, weight))
+        try:
+            value = self.core.evaluate(x, y, core, sample_weight)
+            if value is NotImplemented:
+                rows, target, weight = arguments.batch(self, x, y, loss, sample_weight)
+                value = accepted(self.core.evaluate(rows, target, core, weight))
+        except ValueError as error:
+            raise arguments.explained(self, x, y, loss, sample_weight, error) from None
         return value
 
     def fit(

@@ -352,6 +352,8 @@ class Solver:
                     f"{_validate.describe(array)}"
                 )
             arrays[name] = float(array[0]) if scalar else array
+            if name == "evaluations":
+                _check_evaluations(where, arrays[name])
             if name in ("s", "y"):
                 arrays[name] = array.reshape(rows, size)
         return {
@@ -374,6 +376,14 @@ class Solver:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({_validate.arguments(self._hyper)})"
+
+
+def _check_evaluations(where: str, number: float) -> None:
+    """Raise ValueError unless the number is a count that the core can hold."""
+    if not 0 <= number <= _validate.MOST_STEPS or number != int(number):
+        raise ValueError(
+            f"{where} must be a count of at most {_validate.MOST_STEPS}, got {number}"
+        )
 
 
 class _Runner:

@@ -515,7 +515,11 @@ def test_one_row_of_a_fortran_ordered_matrix():
     assert buffers[0].sample(1).obs.tobytes() == buffers[1].sample(1).obs.tobytes()
 
 
-@pytest.mark.parametrize("number", [10**400, 10**5000, [1, 10**400], -(10**400)])
+@pytest.mark.parametrize(
+    "number",
+    [10**400, 10**5000, [1, 10**400], -(10**400)],
+    ids=["400", "5000", "list", "negative"],
+)
 def test_integers_that_no_float_holds(number):
     with pytest.raises(ValueError, match=r"^x must .* too large"):
         _validate.numeric("x", number)

@@ -50,6 +50,13 @@ WRONG = {
     "-1 and 1 for probabilities": (
         1, LABELS % 2 * 2 - 1, fm.BinaryCrossEntropy(), ValueError, r"\(y \+ 1\) / 2",
     ),
+    "-1 and 1 as the model's floats": (
+        1, (LABELS % 2 * 2 - 1).astype("f")[:, None], fm.BinaryCrossEntropy(),
+        ValueError, r"\(y \+ 1\) / 2",
+    ),
+    "0 and 1 for signs": (
+        1, (LABELS % 2).astype("f")[:, None], fm.Hinge(), ValueError, r"2 \* y - 1",
+    ),
     "actions and values": (
         3, (LABELS, X[:, 0]), fm.MSE(), TypeError, r"for fm.ActionValue\(loss\)",
     ),
@@ -70,11 +77,16 @@ def test_targets_of_another_loss(n_out, y, loss, error, message):
     before, optimizer = mlp.params.copy(), fm.Adam()
     with pytest.raises(error, match=message):
         fit(mlp, y, loss)
-    # The core itself refuses values that the loss does not allow, without a hint.
+    # With one output, the core takes labels of 0 and probabilities of 1 as they are.
     one_class = n_out == 1 and isinstance(loss, fm.CrossEntropy)
-    if not one_class and "/ 2" not in message and "subtract" not in message:
+    for method in (mlp.value_and_grad, mlp.evaluate, mlp.per_sample_grads):
+        if not one_class:
+            with pytest.raises(error, match=message):
+                method(X, y, loss)
+    if not one_class:
         with pytest.raises(error, match=message):
             mlp.train_step(X, y, loss, optimizer)
+    assert optimizer.step_count == 0
     np.testing.assert_array_equal(mlp.params, before)
 
 
@@ -107,6 +119,29 @@ def test_a_loss_of_logits_warns_of_an_output_activation(activation, loss, n_out)
 
 
 @pytest.mark.parametrize(
+    ("last", "loss", "y"),
+    [
+        ([1, fm.Activation("sigmoid")], fm.BinaryCrossEntropy(), X[:, :1] * 0),
+        ([3, fm.Activation("softmax")], fm.CrossEntropy(), LABELS),
+        ([fm.Dense(1, "exp")], fm.Poisson(), X[:, :1] * 0),
+        ([1, fm.Activation("exp")], fm.Poisson(), X[:, :1] * 0),
+        ([fm.Dense(3, "softmax")], fm.rl.PolicyGradient(), (LABELS, X[:, 0])),
+        (
+            [fm.Dense(3, "softmax")],
+            fm.rl.ClippedPolicyGradient(),
+            (LABELS, X[:, 0], X[:, 1]),
+        ),
+    ],
+)
+def test_other_last_layers_and_losses_warn_as_well(last, loss, y):
+    mlp = fm.MLP([2, *last], seed=0)
+    with pytest.warns(UserWarning, match="output_activation should be 'identity'"):
+        fit(mlp, y, loss)
+    with pytest.warns(UserWarning, match=f"^{type(loss).__name__} takes lo"):
+        mlp.train_step(X, y, loss, fm.Adam())
+
+
+@pytest.mark.parametrize(
     ("activation", "loss"),
     [
         ("identity", fm.BinaryCrossEntropy()),
@@ -114,6 +149,7 @@ def test_a_loss_of_logits_warns_of_an_output_activation(activation, loss, n_out)
         ("sigmoid", fm.MSE()),
         ("softmax", fm.MSE()),
         ("exp", fm.MAE()),
+        ("softplus", fm.Poisson()),
     ],
 )
 def test_no_warning_where_the_activation_suits(activation, loss):

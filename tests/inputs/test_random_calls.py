@@ -22,7 +22,6 @@ SEED = int(os.environ.get("FASTMLP_RANDOM_SEED", "0"))
 @pytest.mark.skipif(sys.platform == "win32", reason="it limits memory by POSIX calls")
 def test_random_calls(tmp_path):
     pytest.importorskip("sklearn", reason="its estimators are called, too")
-    pytest.importorskip("safetensors", reason="models are saved, too")
     program = Path(__file__).with_name("random_calls.py")
     # A process of its own, whose memory is limited: a crash is a failure as well.
     result = subprocess.run(
@@ -38,7 +37,6 @@ def test_random_calls(tmp_path):
 def test_the_calls_succeed_unless_an_argument_is_hostile(tmp_path, monkeypatch):
     """The calls must get past the first checks to reach others."""
     pytest.importorskip("sklearn", reason="its estimators are called, too")
-    pytest.importorskip("safetensors", reason="models are saved, too")
     import random_calls
 
     monkeypatch.setattr(random_calls, "FOLDER", tmp_path)

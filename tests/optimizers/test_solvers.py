@@ -470,3 +470,19 @@ def test_states_that_are_refused(solver: type) -> None:
             tool.load_state_dict(bad)
     assert tool.step_count == 3
     np.testing.assert_equal(tool.state_dict(), good)
+
+
+@pytest.mark.parametrize("number", [1e300, np.nan, np.inf, -1.0, 0.5])
+@pytest.mark.parametrize("kind", [fm.LBFGS, fm.LevenbergMarquardt])
+def test_a_state_needs_a_count_of_evaluations(kind, number):
+    x = np.arange(12.0).reshape(6, 2) / 10
+    solver = kind()
+    fm.MLP([2, 1], seed=0, dtype="float64").fit(
+        x, x[:, :1], loss=fm.MSE(), optimizer=solver, epochs=2
+    )
+    state = solver.state_dict()
+    state["slots"][0]["evaluations"] = np.array([number])
+    other = kind()
+    with pytest.raises(ValueError, match=r"\['evaluations'\] must be a count"):
+        other.load_state_dict(state)
+    assert other.step_count == 0

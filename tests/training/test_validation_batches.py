@@ -69,6 +69,46 @@ def test_weights_of_batches():
     np.testing.assert_allclose(history.val_loss, wanted.val_loss, rtol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-60, 1e60])
+def test_batches_keep_the_ratios_of_weights(scale):
+    """Weights that float32 does not hold are scaled by one factor for all batches."""
+    weight = np.where(np.arange(50) < 28, 1.0, 1000.0) * scale
+    options = {"metrics": ["mae"]}
+    wanted = fit((X, Y, weight / scale), **options)
+    for data in ((X, Y, weight), batches(X, Y, weight), Loader(batches(X, Y, weight))):
+        history = fit(data, **options)
+        np.testing.assert_allclose(history.val_loss, wanted.val_loss, rtol=1e-6)
+        found = history.metrics["val_mae"]
+        np.testing.assert_allclose(found, wanted.metrics["val_mae"], rtol=1e-6)
+
+
+def test_bad_batches_are_refused_before_training():
+    good = batches(X, Y)
+    cases = [
+        (Loader([(X[:, :2], Y)]), ["mae"], "batch 0: x must have shape"),
+        ([*good, (X[:, :2], Y)], ["mae"], "batch 8: x must have shape"),
+        (Loader([(X, Y * np.nan)]), ["mae"], "batch 0: y must be finite"),
+        (Loader(good), ["accuracy"], "needs class labels"),
+        (Loader([]), ["mae"], "ended after 0 batches"),
+        ((b for b in good), ["mae"], "3 epochs: pass a list, or pass a function"),
+    ]
+    for source, metrics, message in cases:
+        mlp, optimizer = fm.MLP([3, 1], seed=0), fm.Adam()
+        before = mlp.params.copy()
+        with pytest.raises(ValueError, match=message):
+            mlp.fit(
+                X,
+                Y,
+                loss=fm.MSE(),
+                optimizer=optimizer,
+                epochs=3,
+                validation_data=source,
+                metrics=metrics,
+            )
+        assert (mlp.params == before).all()
+        assert optimizer.step_count == 0
+
+
 def test_other_targets():
     labels = np.arange(50) % 3
     options = {"y": labels, "loss": fm.CrossEntropy(), "n_out": 3}

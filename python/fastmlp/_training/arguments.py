@@ -48,21 +48,29 @@ _NOT_LOGITS = ("sigmoid", "softmax", "relu", "softplus", "exp")
 
 def check_output(mlp: Model, loss: Loss) -> None:
     """Warn the user if the output activation does not suit the loss."""
-    if loss.core is None or loss.core.kind not in _LOGIT_LOSSES:
+    contained = loss._contained
+    if contained is None:
         return
-    activation = getattr(mlp.layers[-1], "activation", None)
-    if activation not in _NOT_LOGITS:
+    last = mlp.layers[-1]
+    activation = getattr(last, "activation", None) or getattr(last, "function", None)
+    takes, within, unsuitable = _CONTAINED[contained]
+    if activation not in unsuitable:
         return
-    within = _LOGIT_LOSSES[loss.core.kind]
     warn(
-        f"{type(loss).__name__} takes logits, because it contains the {within}: the "
+        f"{type(loss).__name__} takes {takes}, because it contains the {within}: the "
         "model's output_activation should be 'identity', not "
         f"{activation!r}, which makes training slow or impossible; apply "
         f"the {within} to the outputs afterwards"
     )
 
 
-_LOGIT_LOSSES = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}
+# For each function that losses contain: what they take, the function's name, and the
+# output activations that do not suit.
+_CONTAINED = {
+    "softmax": ("logits", "softmax", _NOT_LOGITS),
+    "sigmoid": ("logits", "sigmoid", _NOT_LOGITS),
+    "exp": ("logarithms of rates", "exponential function", ("exp",)),
+}
 
 
 def rows_and_weight(
@@ -99,6 +107,27 @@ def batch(
     relative = loss.reduction == "mean"
     weight = _weight(mlp, rows, sample_weight, where, relative=relative)
     return rows, target, weight
+
+
+def explained(
+    mlp: Model,
+    x: object,
+    y: object,
+    loss: Loss,
+    sample_weight: object,
+    error: ValueError,
+) -> Exception:
+    """Return the error that the checks in Python raise for what the core refused.
+
+    It says more than the core's own ``error``, which is returned if they find nothing.
+    """
+    assert loss.core is not None
+    try:
+        target = batch(mlp, x, y, loss, sample_weight)[1]
+        _validate.allowed("y", target, loss.core)
+    except (TypeError, ValueError) as better:
+        return better
+    return error
 
 
 def data_set(mlp: Model, where: str, data: object, loss: Loss) -> Data:

@@ -101,10 +101,11 @@ class StreamedBatches:
             if iterator is source:
                 self._iterator = iterator
         if self._iterator is not None and steps is None and epochs > 1:
+            instead = "give steps_per_epoch" if name == "x" else "pass a list"
             raise ValueError(
                 f"{name}, {_validate.describe(source)}, can be iterated over only "
-                f"once, but there are {epochs} epochs: give steps_per_epoch, or pass a "
-                "function that returns a new iterable for each epoch"
+                f"once, but there are {epochs} epochs: {instead}, or pass a function "
+                "that returns a new iterable for each epoch"
             )
 
     def __call__(self, epoch: int, done: int) -> Iterator[Data]:
@@ -127,6 +128,16 @@ class StreamedBatches:
         self._used += count - done
         if count < (steps or 1):
             raise ValueError(self._exhausted(count))
+
+    def first(self) -> Iterator[Data]:
+        """Return checked batches before training: all of a list, or else the first.
+
+        None are taken from an iterator or a function, which may have no second ones.
+        """
+        if isinstance(self._source, list):
+            yield from self(0, 0)
+        elif self._iterator is None and hasattr(self._source, "__iter__"):
+            yield from islice(self(0, 0), 1)
 
     def _wanted(self) -> str:
         if self._name == "x":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import _validate
 from .._validate import accepted
 from .batches import StreamedBatches
 
@@ -64,6 +65,8 @@ class Evaluator:
         self._loss_alone = not metrics and loss.core is not None
         self._epoch = 0
         if isinstance(data, StreamedBatches):
+            for _, target, _ in data.first():
+                self._check(target)
             return
         self._check(data[1])
         if not self._loss_alone:
@@ -111,7 +114,7 @@ class Evaluator:
             targets.append(
                 tuple(map(np.array, y)) if isinstance(y, tuple) else y.copy()
             )
-            weights.append(None if weight is None else weight.copy())
+            weights.append(None if weight is None else np.array(weight))
         self._epoch += 1
         y = targets[0]
         if isinstance(y, tuple):
@@ -125,7 +128,15 @@ class Evaluator:
             one if weight is None else weight
             for one, weight in zip(ones, weights, strict=True)
         ]
-        return np.concatenate(outputs), y, np.concatenate(given)
+        # The weights come as they were given: if they have to be scaled, then all by
+        # the same factor.
+        weight = _validate.weights(
+            "validation_data: sample_weight",
+            np.concatenate(given),
+            self._dtype,
+            relative=self._loss.core is not None and self._loss.reduction == "mean",
+        )
+        return np.concatenate(outputs), y, weight
 
 
 def loss_of_outputs(

@@ -249,9 +249,17 @@ def _held_out(mlp: MLP, data: Any, loss: Loss, epochs: int) -> Data | StreamedBa
         data,
         None,
         epochs,
-        lambda prefix, batch: arguments.data_set(mlp, prefix, batch, loss),
+        lambda prefix, batch: _held_out_batch(mlp, prefix, batch, loss),
         "validation_data",
     )
+
+
+def _held_out_batch(mlp: MLP, where: str, batch: Any, loss: Loss) -> Data:
+    """Check a batch of validation data; return its weights as they are given."""
+    x, y, weight = arguments.data_set(mlp, where, batch, loss)
+    if weight is not None:
+        weight = _validate.numeric(where + "sample_weight", batch[2])
+    return x, y, weight
 
 
 def _streamed(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -31,6 +31,9 @@ class Loss:
     __slots__ = ("core",)
 
     core: _core.Loss
+
+    # The function that the loss applies to the predictions, such as "softmax".
+    _contained: ClassVar[str | None] = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("Loss is abstract: use fm.MSE(), fm.CrossEntropy(), …")

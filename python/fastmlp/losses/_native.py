@@ -180,6 +180,7 @@ class CrossEntropy(Loss):
     """
 
     __slots__ = ()
+    _contained = "softmax"
 
     def __init__(
         self,
@@ -247,6 +248,7 @@ class BinaryCrossEntropy(Loss):
     """
 
     __slots__ = ()
+    _contained = "sigmoid"
 
     def __init__(
         self,
@@ -288,6 +290,7 @@ class Poisson(Loss):
     """
 
     __slots__ = ()
+    _contained = "exp"
 
     def __init__(self, *, reduction: str = "mean") -> None:
         self._make("poisson", reduction)

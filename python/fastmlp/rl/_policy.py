@@ -210,6 +210,7 @@ class _PolicyLoss(CustomLoss):
     """Base class of policy losses: handles targets and the entropy bonus."""
 
     __slots__ = ("_entropy",)
+    _contained = "softmax"
 
     _entropy: float
     # Names of the parts of a target other than the actions.
