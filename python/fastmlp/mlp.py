@@ -588,7 +588,9 @@ class MLP(Derivatives, Exports):
         validation_data : tuple, or iterable or function, optional
             Data (x, y) or (x, y, sample_weight) on which loss and metrics are computed
             after each epoch; or batches of them, as x may yield them, such as a data
-            loader. Outputs and targets of all batches are kept until then.
+            loader. Outputs and targets of all batches are kept until then. All batches
+            of a list, and the first one of another object that can be iterated over
+            again, are also checked before the training.
         metrics : sequence or dict, optional
             Names from `fastmlp.metrics` ("accuracy", "r2", "mae", "mse", "rmse"),
             functions of (pred, target) that return a number, or a dict of such

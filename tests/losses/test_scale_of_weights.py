@@ -3,6 +3,7 @@
 import fastmlp as fm
 import numpy as np
 import pytest
+from fastmlp import _validate
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((20, 3))
@@ -78,3 +79,14 @@ def test_a_sum_does_depend_on_it():
         w[3] = bad
         with pytest.raises(ValueError, match="finite and not negative"):
             mlp.evaluate(x, y, fm.MSE(), w)
+
+
+def test_weights_in_range_are_used_as_they_are(dtype):
+    weight = np.array([0, 1, 3], dtype)
+    kind = np.dtype(dtype)
+    assert _validate.weights("w", weight, kind, 3, relative=True) is weight
+    for bad in ([0, np.nan, 1], [0, -1, 1], [0, 0, 0], [np.inf, 1, 1]):
+        with pytest.raises(ValueError, match=r"^w must"):
+            _validate.weights("w", np.array(bad, dtype), kind, 3, relative=True)
+    with pytest.raises(ValueError, match=r"^w must have shape \(2,\)"):
+        _validate.weights("w", weight, kind, 2, relative=True)
