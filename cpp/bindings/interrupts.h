@@ -7,8 +7,8 @@
 // sets a flag that makes the core give up its work and locks; only then are Python's
 // handlers run. If none raises an exception, the work begins again.
 //
-// Each call has a flag of its own, which stays set until the core has given up: no other
-// thread, and no call within a callback, clears it.
+// Each call has a flag of its own, which stays set until the core has given up: no
+// other thread, and no call within a callback, clears it.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -80,8 +80,9 @@ class SignalPoll {
   Clock::time_point next_ = Clock::now() + kPeriod;
 };
 
-// Calls f(watch, flag) with the flag by which Ctrl-C stops f, or null. If f throws Interrupted
-// and neither a callback nor a handler has raised an exception, f is called again.
+// Calls f(watch, flag) with the flag by which Ctrl-C stops f, or null. If f throws
+// Interrupted and neither a callback nor a handler has raised an exception, f is called
+// again.
 template <class F>
 auto repeat_after_signals(bool is_long, F f) {
   const InterruptWatch watch(is_long);

@@ -50,7 +50,9 @@ def _normal(eps: float, param: Array) -> float:
 
 def _root(square: Array) -> Array:
     """Return the root of a sum of squares, which may have underflowed to 0."""
-    return np.sqrt(np.maximum(square, np.finfo(square.dtype).smallest_normal))
+    least = np.finfo(square.dtype).smallest_normal
+    root: Array = np.sqrt(np.maximum(square, least))
+    return root
 
 
 def _denominator(square: Array, eps: float, eps_mode: str) -> Array:
