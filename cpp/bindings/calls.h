@@ -120,6 +120,9 @@ py::object with_batch(AnyMlp& self, py::handle x, py::handle y, const Loss& loss
       if (!rows) rows = sparse_rows_of<T>(x, n.mlp.n_in(), sparse);
     }
     if (!rows) return not_implemented();
+    // The Python layer explains that one output is too few.
+    const bool too_few = loss.kind == LossKind::cross_entropy && n.mlp.n_out() == 1;
+    if (too_few) return not_implemented();
     const auto targets =
         targets_of<T>(y, sample_weight, loss, rows->count, n.mlp.n_out());
     if (!targets) return not_implemented();

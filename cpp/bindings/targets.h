@@ -29,7 +29,6 @@ std::optional<Targets<T>> targets_of(py::handle y, py::handle sample_weight,
     y = PyTuple_GET_ITEM(y.ptr(), 1);
   }
   if (loss.kind == LossKind::cross_entropy) {
-    if (n_out == 1) return std::nullopt;  // the Python layer explains
     if (const auto labels = view<const int64_t>(y)) {
       if (labels->ndim != 1 || labels->shape[0] != rows) return std::nullopt;
       targets.labels = labels->data;
