@@ -88,6 +88,27 @@ def test_products_of_workloads() -> None:
     assert "nt 128x784x512" not in out  # that of its inputs is not computed
 
 
+def test_sparse() -> None:
+    pytest.importorskip("sklearn", reason="it is the rival")
+    out = bench("sparse.py", "--log2-columns", "10", "--rounds", "1")
+    assert re.search(r"^scikit-learn( +[\d.]+){3}$", out, re.M)
+    assert re.search(r"^fastmlp( +[\d.]+){3}$", out, re.M)
+
+
+def test_subnormals() -> None:
+    """The exit code is that of times, which other processes lengthen."""
+    pytest.importorskip("sklearn", reason="an estimator is timed")
+    done = subprocess.run(
+        [sys.executable, ROOT / "bench/subnormals.py", "--quick"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert len(re.findall(r"^.* \d+\.\d\d +(?:slower)?$", done.stdout, re.M)) == 43
+    assert done.returncode == (1 if "slower" in done.stdout else 0)
+
+
 def test_accuracy() -> None:
     out = bench("accuracy.py", "--quick")
     assert out.count(" 0 inexact\n") == 2 * len(fm.available_isas())
