@@ -159,7 +159,7 @@ def test_numbers_of_layers(keras, layers):
     ]
     model = keras.Sequential([keras.Input((3,)), *chain])
     assert fm.from_keras(model).layers == (
-        fm.Dense(4, "identity", True, "zeros"),
+        fm.Dense(4, "identity", True, "auto"),
         fm.Dropout(0.25),
         fm.LayerNorm(eps=1e-3, affine=False),
         fm.BatchNorm(eps=1e-3, momentum=0.05),
