@@ -339,7 +339,7 @@ py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
         // the other objects alive.
         return py::float_(interruptible(true, [&](const Interruption& interruption) {
           options.interruption = interruption;
-          // A call that repeats another one goes on after the steps of that one.
+          // If an interrupted epoch is run again, it continues after its last step.
           const Index done = progress.steps - steps;
           options.first_row = std::min(first_row + done * batch_size, rows);
           options.lr = rates ? rates + done : nullptr;

@@ -300,8 +300,8 @@ py::list layout(Optimizer& optimizer) {
   return result;
 }
 
-// Calls f(slot, size) with the memory of a slot that holds T, under the lock. Throws if
-// there is no such slot, or if it has fewer than `stop` elements.
+// Calls f, under the lock, with a pointer to element `start` of a slot that holds T.
+// Throws if there is no such slot or its size is less than `stop`.
 template <class T, class F>
 void with_slot(Optimizer& optimizer, size_t which, const std::string& name, Index start,
                Index stop, F f) {

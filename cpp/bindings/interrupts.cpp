@@ -36,7 +36,7 @@ bool is_noted_by(const struct sigaction& action) {
 }  // namespace
 
 #ifdef _WIN32
-// There is no such handler: signals are seen between steps only.
+// Windows has no sigaction, so a signal is noticed only between two steps.
 void InterruptWatch::install() {}
 void InterruptWatch::restore() {}
 #else

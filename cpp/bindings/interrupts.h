@@ -86,8 +86,8 @@ class SignalPoll {
 template <class F>
 auto repeat_after_signals(bool is_long, F f) {
   const InterruptWatch watch(is_long);
-  // After a signal whose handlers raise nothing, the work is not given up again: it
-  // could go on for ever otherwise.
+  // If the handlers raise nothing, the work is repeated without the flag. Otherwise
+  // frequent signals could keep it from ever finishing.
   for (const std::atomic<bool>* flag = watch.flag();; flag = nullptr) {
     try {
       return f(watch, flag);

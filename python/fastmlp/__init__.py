@@ -158,16 +158,7 @@ __all__ += runtime.__all__
 __all__ += solvers.__all__
 
 # Errors about unknown names say what to write instead.
-for _module in (
-    callbacks,
-    initializers,
-    layers,
-    losses,
-    metrics,
-    optimizers,
-    runtime,
-    schedules,
-    solvers,
-    _sys.modules[__name__],
-):
-    _hints.watch(_module.__name__)
+for _name in __all__:
+    if isinstance(globals().get(_name), type(_sys)):
+        _hints.watch(f"{__name__}.{_name}")
+_hints.watch(__name__)

@@ -610,11 +610,8 @@ def checked(name: str, layers: object, n_in: bool = False) -> list[int | Layer]:
     first = "the input width, then widths or layers" if n_in else "widths or layers"
     wanted = f"{name} must be a sequence: {first}"
     if isinstance(layers, (str, bytes)):
-        raise TypeError(f"{wanted}; got {_validate.describe(layers)}")
-    try:
-        items = list(layers)  # type: ignore[call-overload]
-    except (TypeError, NotImplementedError):  # the latter for a 2-D memoryview
-        raise TypeError(f"{wanted}; got {_validate.describe(layers)}") from None
+        raise TypeError(f"{wanted}, got {_validate.describe(layers)}")
+    items = list(_validate.iterator(wanted, layers))
     if len(items) < 1 + n_in:
         raise ValueError(
             f"{wanted}, with at least one layer; got a sequence of length {len(items)}"

@@ -325,12 +325,7 @@ def as_metrics(metrics: object, loss: Loss) -> dict[str, Measure]:
     if hasattr(metrics, "keys"):
         named = list(dict(metrics).items())  # type: ignore[call-overload]
     else:
-        try:
-            items = list(metrics)  # type: ignore[call-overload]
-        except (TypeError, NotImplementedError):
-            raise TypeError(
-                f"metrics must be {_ACCEPTED}, got {_validate.describe(metrics)}"
-            ) from None
+        items = list(_validate.iterator(f"metrics must be {_ACCEPTED}", metrics))
         named = [(_name(i, item), item) for i, item in enumerate(items)]
 
     result: dict[str, Measure] = {}

@@ -28,5 +28,5 @@ class RoundingUpward:
 @pytest.fixture
 def rounding_upward():
     if sys.platform == "win32":
-        pytest.skip("the C library is elsewhere, and its constants differ")
+        pytest.skip("fesetround is in another library, with another constant")
     return RoundingUpward()

@@ -94,7 +94,9 @@ def minimized():
 
 
 def squares():
-    residuals = lambda t: (t - 1, np.eye(len(t)))  # noqa: E731
+    def residuals(t):
+        return t - 1, np.eye(len(t))
+
     return fm.LevenbergMarquardt().minimize(residuals, np.zeros(4)).theta
 
 

@@ -229,4 +229,6 @@ def test_failures_of_system_calls(name, code, tmp_path, monkeypatch):
         assert os.listdir(tmp_path) == ["a"], n
         if failing.calls < n:  # all calls have failed once
             break
-    assert 1 < n < 99
+    else:
+        pytest.fail("99 failures were not enough")
+    assert n > 1  # at least one call was there to fail

@@ -67,9 +67,9 @@ struct Batch {
 
 // Inference may run in several threads at once; training excludes all other calls. Any
 // method may throw std::bad_alloc. Methods that take rows throw std::invalid_argument
-// if there are no rows or the targets do not fit the loss. Within the scope of a
-// StoppedBy (stop.h), long calls may throw Interrupted. After each of these exceptions
-// the network is unchanged, except that fit_epoch keeps its complete steps.
+// if there are no rows or the targets do not fit the loss. While a
+// StoppedBy (stop.h) is alive, long calls may throw Interrupted. After each of these
+// exceptions the network is unchanged, except that fit_epoch keeps its complete steps.
 template <class T>
 class Mlp {
  public:

@@ -12,8 +12,8 @@
 namespace fastmlp {
 
 // Arrays of transitions: each row of an array belongs to one transition. An action is
-// stored as bytes, which are an int64 or several floats; `extra` are bytes of any
-// meaning, and nullptr if there are none.
+// stored as bytes, which are an int64 or several floats; `extra` holds bytes
+// that the buffer does not interpret; it is nullptr if there are none.
 template <class Float, class Bytes, class Flag>
 struct TransitionsOf {
   Float* obs;

@@ -12,7 +12,7 @@ namespace fastmlp {
 // entries of `columns`, which ascend within a row; all others are 0.
 template <class T>
 struct SparseRows {
-  const int64_t* starts = nullptr;  // null: there are none, because inputs are dense
+  const int64_t* starts = nullptr;  // null if the inputs are dense
   const int32_t* columns = nullptr;
   const T* values = nullptr;
   // Row r is row order[r] of the matrix; null: row r. Methods of Mlp take null only.

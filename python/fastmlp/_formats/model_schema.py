@@ -303,14 +303,7 @@ class Stored:
         return own[n - 1] if own is not None and n <= len(own) else Activation("relu")
 
     def _resolved(self) -> tuple[Layer, ...]:
-        given = self.given
-        defaults = resolve.Defaults(
-            given["activation"],
-            given["output_activation"],
-            given["bias"],
-            given["init"],
-        )
-        return resolve.resolve(given["layers"][1:], defaults)
+        return resolve.of_arguments(self.given)
 
     def _check_arrays(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         missing = [name for name in shapes if name not in self.arrays]

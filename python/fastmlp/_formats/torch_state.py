@@ -51,15 +51,10 @@ class _Leaf(NamedTuple):
 def prefixes(prefix: Any) -> list[str]:
     """Return the prefixes as a list, with a dot at the end of each non-empty one."""
     given = [prefix] if isinstance(prefix, str) else prefix
-    try:
-        prefixes = list(given)
-    except (TypeError, NotImplementedError):
-        prefixes = []
+    wanted = "prefix must be a str or a sequence of str"
+    prefixes = list(_validate.iterator(wanted, given))
     if not prefixes or not all(isinstance(item, str) for item in prefixes):
-        raise TypeError(
-            f"prefix must be a str or a sequence of str, got "
-            f"{_validate.describe(prefix)}"
-        )
+        raise TypeError(f"{wanted}, got {_validate.describe(prefix)}")
     return [f"{item.removesuffix('.')}." if item else "" for item in prefixes]
 
 
@@ -195,13 +190,8 @@ def _activations(activation: Any, count: int) -> list[str]:
         return []
     if isinstance(activation, str) or callable(activation):
         return [activation_name("activation", activation)] * count
-    try:
-        names = list(activation)
-    except (TypeError, NotImplementedError):
-        raise TypeError(
-            f"activation must be a name or a sequence of names, got "
-            f"{_validate.describe(activation)}"
-        ) from None
+    wanted = "activation must be a name or a sequence of names"
+    names = list(_validate.iterator(wanted, activation))
     if len(names) != count:
         raise ValueError(
             f"activation must be one name, or one for each activation, {count} in all; "

@@ -124,14 +124,7 @@ class Model:
 
     def _resolved(self) -> tuple[Layer, ...]:
         """Return the layers of the architecture with all defaults filled in."""
-        given = self._given
-        defaults = resolve.Defaults(
-            given["activation"],
-            given["output_activation"],
-            given["bias"],
-            given["init"],
-        )
-        return resolve.resolve(given["layers"][1:], defaults)
+        return resolve.of_arguments(self._given)
 
     # The architecture ---------------------------------------------------------------
 

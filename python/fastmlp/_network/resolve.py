@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..layers import STATISTICS, Activation, Dense, Layer, Residual
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 class Defaults(NamedTuple):
@@ -18,6 +18,12 @@ class Defaults(NamedTuple):
     output_activation: str
     bias: bool
     init: str
+
+
+def of_arguments(given: Mapping[str, Any]) -> tuple[Layer, ...]:
+    """Return the layers that the arguments of `fastmlp.MLP` describe."""
+    names = ("activation", "output_activation", "bias", "init")
+    return resolve(given["layers"][1:], Defaults(*(given[name] for name in names)))
 
 
 def resolve(items: Sequence[int | Layer], defaults: Defaults) -> tuple[Layer, ...]:

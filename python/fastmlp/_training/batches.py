@@ -87,17 +87,14 @@ class StreamedBatches:
                 self._takes_epoch = True
         elif isinstance(source, (np.ndarray, str, bytes, dict)):
             if name != "x":
-                raise TypeError(f"{self._wanted()} {self._got(source)}")
+                raise TypeError(f"{self._wanted()}, got {_validate.describe(source)}")
             raise TypeError(
                 "y must hold real numbers, got None; y may be left out only if x is an "
                 "iterable of batches (x, y) or a function that returns one, but x is "
                 f"{_validate.describe(source)}"
             )
         else:
-            try:
-                iterator = iter(source)
-            except (TypeError, NotImplementedError):  # the latter: 2-D memoryviews
-                raise TypeError(f"{self._wanted()} {self._got(source)}") from None
+            iterator = _validate.iterator(self._wanted(), source)
             if iterator is source:
                 self._iterator = iterator
         if self._iterator is not None and steps is None and epochs > 1:
@@ -140,27 +137,18 @@ class StreamedBatches:
             yield from islice(self(0, 0), 1)
 
     def _wanted(self) -> str:
-        if self._name == "x":
-            return "x must be an array or, if y is left out,"
-        return f"{self._name} must be (x, y) or (x, y, sample_weight), or"
-
-    def _got(self, source: object) -> str:
-        return (
-            "an iterable of batches (x, y) or a function that returns one; got "
-            f"{_validate.describe(source)}"
-        )
+        kinds = "an array or, if y is left out,"
+        if self._name != "x":
+            kinds = "(x, y) or (x, y, sample_weight), or"
+        batches = "an iterable of batches (x, y) or a function that returns one"
+        return f"{self._name} must be {kinds} {batches}"
 
     def _iterate(self, epoch: int) -> Iterator[Any]:
         made = self._source
         if not hasattr(made, "__iter__"):
             made = made(epoch) if self._takes_epoch else made()
-        try:
-            return iter(made)
-        except (TypeError, NotImplementedError):
-            raise TypeError(
-                f"{self._name} must return an iterable of batches, got "
-                f"{_validate.describe(made)}"
-            ) from None
+        wanted = f"{self._name} must return an iterable of batches"
+        return _validate.iterator(wanted, made)
 
     def _exhausted(self, count: int) -> str:
         wanted = f" of {self.steps}" if self.steps else ""

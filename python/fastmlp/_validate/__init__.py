@@ -119,6 +119,15 @@ MOST_STEPS = 2**62
 MOST = 2**63 - 1
 
 
+def iterator(wanted: str, values: Any) -> Iterator[Any]:
+    """Return an iterator, or raise TypeError that says what is ``wanted``."""
+    try:
+        return iter(values)
+    # The latter is Python's error for a memoryview with two dimensions.
+    except (TypeError, NotImplementedError):
+        raise TypeError(f"{wanted}, got {describe(values)}") from None
+
+
 def count(name: str, value: object, minimum: int, maximum: int | None = MOST) -> int:
     """Return an int within bounds; accept NumPy's integers, but not bools."""
     if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):

@@ -250,13 +250,8 @@ def as_callbacks(callbacks: object) -> list[Callback]:
             "callbacks must be a sequence of callbacks, got "
             f"{_validate.describe(callbacks)}; write callbacks=[…]"
         )
-    try:
-        items = list(callbacks)  # type: ignore[call-overload]
-    except (TypeError, NotImplementedError):  # the latter for a 2-D memoryview
-        raise TypeError(
-            "callbacks must be a sequence of callbacks, "
-            f"got {_validate.describe(callbacks)}"
-        ) from None
+    wanted = "callbacks must be a sequence of callbacks"
+    items = list(_validate.iterator(wanted, callbacks))
     for i, item in enumerate(items):
         if isinstance(item, type) and issubclass(item, Callback):
             raise TypeError(

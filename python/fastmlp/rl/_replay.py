@@ -505,6 +505,7 @@ class ReplayBuffer:
         names |= {*Transitions._fields, "n_steps", "gamma", "extra"}
         given: dict[str, Any] = {"n_steps": 1, "gamma": None, "extra": {}}
         try:
+            # keys() tells a mapping from other iterables.
             given |= {name: state[name] for name in state.keys()}  # noqa: SIM118
         except AttributeError:
             raise TypeError(

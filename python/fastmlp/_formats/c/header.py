@@ -270,28 +270,28 @@ static inline <name>_mode <name>_begin(void) {
   return caller;
 }
 static inline void <name>_end(<name>_mode caller) { _mm_setcsr(caller); }
-#elif defined(__aarch64__) && defined(__GNUC__)
+#elif defined(__GNUC__) && \\
+    (defined(__aarch64__) || (defined(__arm__) && defined(__ARM_FP)))
+#if defined(__aarch64__)
 typedef uint64_t <name>_mode;
-static inline <name>_mode <name>_begin(void) {
-  <name>_mode caller;
-  __asm__ volatile("mrs %0, fpcr" : "=r"(caller));
-  __asm__ volatile("msr fpcr, %0" : : "r"((<name>_mode)1 << 24));
-  return caller;
-}
-static inline void <name>_end(<name>_mode caller) {
-  __asm__ volatile("msr fpcr, %0" : : "r"(caller));
-}
-#elif defined(__arm__) && defined(__ARM_FP) && defined(__GNUC__)
+#define <name>_read "mrs %0, fpcr"
+#define <name>_write "msr fpcr, %0"
+#else
 typedef uint32_t <name>_mode;
+#define <name>_read "vmrs %0, fpscr"
+#define <name>_write "vmsr fpscr, %0"
+#endif
+static inline void <name>_end(<name>_mode caller) {
+  __asm__ volatile(<name>_write : : "r"(caller));
+}
 static inline <name>_mode <name>_begin(void) {
   <name>_mode caller;
-  __asm__ volatile("vmrs %0, fpscr" : "=r"(caller));
-  __asm__ volatile("vmsr fpscr, %0" : : "r"((<name>_mode)1 << 24));
+  __asm__ volatile(<name>_read : "=r"(caller));
+  <name>_end((<name>_mode)1 << 24);
   return caller;
 }
-static inline void <name>_end(<name>_mode caller) {
-  __asm__ volatile("vmsr fpscr, %0" : : "r"(caller));
-}
+#undef <name>_read
+#undef <name>_write
 #else
 typedef int <name>_mode;
 static inline <name>_mode <name>_begin(void) { return 0; }
