@@ -11,6 +11,7 @@ from .._validate import accepted
 from .batches import StreamedBatches
 
 if TYPE_CHECKING:
+    from .. import _core
     from .._network.inputs import Inputs
     from .._network.model import Model
     from .._validate import Array
@@ -87,18 +88,13 @@ class Evaluator:
                 assert self._loss.core is not None
                 return accepted(self._core.evaluate(x, y, self._loss.core, weight)), {}
             pred = self._pred
-            self._predict(x, pred)
+            predict_blocks(self._core, x, pred)
         value = None
         if self._validation:
             value = loss_of_outputs(self._loss, pred, y, weight)
         read_only = pred.view()  # so that no metric can change it for the next
         read_only.flags.writeable = False
         return value, {k: f(read_only, y, weight) for k, f in self._metrics.items()}
-
-    def _predict(self, x: Inputs, pred: Array) -> None:
-        for i in range(0, len(x), BLOCK):
-            rows = slice(i, i + BLOCK)
-            accepted(self._core.predict(x[rows], pred[rows]))
 
     def _outputs_of_batches(
         self, batches: StreamedBatches
@@ -109,7 +105,7 @@ class Evaluator:
         weights: list[Array | None] = []
         for x, y, weight in batches(self._epoch, 0):
             outputs.append(np.empty((len(x), self._n_out), self._dtype))
-            self._predict(x, outputs[-1])
+            predict_blocks(self._core, x, outputs[-1])
             # The next batch may be in the same memory.
             targets.append(
                 tuple(map(np.array, y)) if isinstance(y, tuple) else y.copy()
@@ -137,6 +133,13 @@ class Evaluator:
             relative=self._loss.core is not None and self._loss.reduction == "mean",
         )
         return np.concatenate(outputs), y, weight
+
+
+def predict_blocks(core: _core.Mlp, x: Inputs, out: Array) -> None:
+    """Compute the outputs of samples that have been checked, block by block."""
+    for i in range(0, len(x), BLOCK):
+        part = x if len(x) <= BLOCK else x[i : i + BLOCK]
+        accepted(core.predict(part, out[i : i + BLOCK]))
 
 
 def loss_of_outputs(

@@ -9,7 +9,7 @@ import numpy as np
 from .. import _core
 from .._network.inputs import sparse_matrix
 from .._training import custom
-from .._training.evaluator import BLOCK
+from .._training.evaluator import predict_blocks
 from .._training.runners import NativeEpoch
 from .._validate import accepted
 
@@ -67,9 +67,7 @@ def samples_for(mlp: MLP, x: Any) -> Inputs:
 def predict(mlp: MLP, x: Inputs) -> Array:
     """Compute the network's outputs block by block."""
     out = np.empty((len(x), mlp.n_out), mlp.dtype)
-    for i in range(0, len(out), BLOCK):
-        part = x if len(out) <= BLOCK else x[i : i + BLOCK]
-        accepted(mlp.core.predict(part, out[i : i + BLOCK]))
+    predict_blocks(mlp.core, x, out)
     return out
 
 

@@ -197,10 +197,9 @@ class Parameters(BaseEstimator):
 
     def _new_policy(self) -> LearningRatePolicy:
         """Return a new optimiser, wrapped in its learning-rate policy."""
-        schedule, rate = (
-            self.learning_rate,
-            _validate.real("learning_rate_init", self.learning_rate_init),
-        )
+        schedule = self.learning_rate
+        rate = _validate.real("learning_rate_init", self.learning_rate_init)
+        eps = _validate.real("epsilon", self.epsilon)
         given: Any = rate
         if not isinstance(schedule, str):
             given, schedule = for_one_fit(schedule), "constant"
@@ -216,18 +215,13 @@ class Parameters(BaseEstimator):
             optimizer = SGD(given, momentum, nesterov=nesterov)
         elif self.solver == "adam":
             betas = float(self.beta_1), float(self.beta_2)
-            optimizer = Adam(
-                given, betas, _validate.real("epsilon", self.epsilon), eps_mode="hat"
-            )
+            optimizer = Adam(given, betas, eps, eps_mode="hat")
         elif self.solver == "adamw":
             betas = float(self.beta_1), float(self.beta_2)
-            alpha, eps = (
-                _validate.real("alpha", self.alpha),
-                _validate.real("epsilon", self.epsilon),
-            )
+            alpha = _validate.real("alpha", self.alpha)
             optimizer = AdamW(given, betas, eps, alpha, decay="weights")
         elif self.solver == "rmsprop":
-            optimizer = RMSprop(given, eps=_validate.real("epsilon", self.epsilon))
+            optimizer = RMSprop(given, eps=eps)
         else:
             optimizer = Adagrad(given)
         if self.solver != "sgd":
