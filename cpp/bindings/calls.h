@@ -106,9 +106,11 @@ py::object with_output_gradient(AnyMlp& self, py::handle dy, F f) {
   });
 }
 
-// Returns f(network, batch) if (x, y, sample_weight) can be used as a batch for this
-// loss, else NotImplemented. x may be a SparseMatrix if `sparse`.
+// Whether a call takes a SparseMatrix as x.
 enum class Sparse { refused, taken };
+
+// Returns f(network, batch) if (x, y, sample_weight) can be used as a batch for this
+// loss, else NotImplemented.
 template <Sparse kSparse = Sparse::refused, class F>
 py::object with_batch(AnyMlp& self, py::handle x, py::handle y, const Loss& loss,
                       py::handle sample_weight, F f) {

@@ -314,8 +314,8 @@ struct KernelTable {
 // All kernels of a table except the steps of the optimisers.
 // clang-format off
 #define FASTMLP_KERNELS(X)                                                    \
-  X(gemm) X(sparse_product) X(sparse_gradient) X(pack_left) X(pack_right)    \
-  X(column_sum) X(all_finite)             \
+  X(gemm) X(sparse_product) X(sparse_gradient) X(pack_left) X(pack_right)     \
+  X(column_sum) X(all_finite)                                                 \
   X(activation_forward) X(activation_backward) X(loss_rows)                   \
   X(layer_norm_forward) X(layer_norm_backward) X(column_moments)              \
   X(batch_norm_forward) X(batch_norm_backward) X(batch_norm_sums)             \
