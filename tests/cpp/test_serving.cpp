@@ -5,12 +5,16 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
+#include <mutex>
+#include <shared_mutex>
 #include <thread>
 #include <vector>
 
 #include "check.h"
 #include "fastmlp/mlp.h"
 #include "fastmlp/threads.h"
+#include "threading/fair_mutex.h"
 
 namespace {
 
@@ -57,6 +61,35 @@ void test_training_gets_its_turn() {
   CHECK(readers.calls() < kMostCalls);
 }
 
+// A writer whose steps are shorter than the calls of readers that never pause takes
+// several steps between two calls. A busy machine may prevent it now and then.
+void test_writer_gets_its_share() {
+  using std::chrono::microseconds;
+  constexpr int kSteps = 200;
+  detail::FairSharedMutex mutex;
+  std::atomic<bool> stop{false};
+  std::atomic<int> calls{0};
+  std::vector<std::thread> readers;
+  for (int i = 0; i < kReaders; ++i) {
+    readers.emplace_back([&] {
+      while (!stop) {
+        const std::shared_lock lock(mutex);
+        std::this_thread::sleep_for(microseconds(5000));
+        ++calls;
+      }
+    });
+  }
+  while (calls == 0) std::this_thread::yield();
+  const int before = calls;
+  for (int step = 0; step < kSteps; ++step) {
+    const std::lock_guard lock(mutex);
+    std::this_thread::sleep_for(microseconds(200));
+  }
+  CHECK(calls - before < kSteps);
+  stop = true;
+  for (std::thread& t : readers) t.join();
+}
+
 // Whether a child process can use the model.
 bool works_in_child(const Mlp<float>& mlp, const std::vector<float>& x) {
   const pid_t child = fork();
@@ -95,6 +128,7 @@ void test_fork_gets_its_turn() {
 int main() {
   set_num_threads(1);
   test_training_gets_its_turn();
+  test_writer_gets_its_share();
   test_fork_gets_its_turn();
   return failures > 0;
 }
