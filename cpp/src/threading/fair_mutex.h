@@ -3,8 +3,8 @@
 // another from training for ever.
 //
 // - A waiting writer gets its turn: readers that come later wait until it has the lock.
-// - A writer that had to wait then owns the mutex for as long again, even between its
-//   steps: a trainer whose steps are shorter than its readers' calls takes many of them.
+// - A writer that had to wait may then return for as long again before readers go on.
+//   So a trainer whose steps are shorter than its readers' calls takes many of them.
 #pragma once
 
 #include <algorithm>
