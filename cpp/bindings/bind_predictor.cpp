@@ -63,6 +63,19 @@ class Predictor {
   const py::object& x() const { return x_; }
   const py::object& y() const { return y_; }
 
+ private:
+  // A view of x if it can be used without conversion, else nullopt. (Clang 14 does not
+  // instantiate it unless it is defined before call.)
+  template <class T>
+  std::optional<ArrayView<const T>> fitting(py::handle x, Index n_in) const {
+    const auto xv = view<const T>(x);
+    const bool fits = xv && xv->ndim == ndim_ && xv->size() == rows_ * n_in &&
+                      xv->shape[0] == (ndim_ == 1 ? n_in : rows_) &&
+                      !overlap({static_cast<T*>(to_), 1, {y_size(), 1}}, *xv);
+    return fits ? xv : std::nullopt;
+  }
+
+ public:
   // Without an argument, the input is the buffer x.
   py::object call(py::handle argument) {
     const ExclusiveUse use(busy_, kBusy);
@@ -87,16 +100,6 @@ class Predictor {
   }
 
  private:
-  // A view of x if it can be used without conversion, else nullopt.
-  template <class T>
-  std::optional<ArrayView<const T>> fitting(py::handle x, Index n_in) const {
-    const auto xv = view<const T>(x);
-    const bool fits = xv && xv->ndim == ndim_ && xv->size() == rows_ * n_in &&
-                      xv->shape[0] == (ndim_ == 1 ? n_in : rows_) &&
-                      !overlap({static_cast<T*>(to_), 1, {y_size(), 1}}, *xv);
-    return fits ? xv : std::nullopt;
-  }
-
   Index y_size() const { return py::reinterpret_borrow<py::array>(y_).size(); }
 
   py::object net_, x_, y_, convert_, functions_;

@@ -49,8 +49,11 @@ class AlignedBuffer {
   }
   static T* allocate(Index size) {
     if (size < 0 || static_cast<size_t>(size) > kLargest) throw std::bad_alloc();
-    return static_cast<T*>(::operator new(sizeof(T) * static_cast<size_t>(size),
-                                          std::align_val_t(kAlignment)));
+    // AddressSanitizer ends the process if an operator new fails that may throw.
+    void* const memory = ::operator new(sizeof(T) * static_cast<size_t>(size),
+                                        std::align_val_t(kAlignment), std::nothrow);
+    if (!memory) throw std::bad_alloc();
+    return static_cast<T*>(memory);
   }
   static constexpr size_t kLargest =
       static_cast<size_t>(std::numeric_limits<Index>::max()) / sizeof(T);
