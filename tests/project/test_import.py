@@ -35,8 +35,9 @@ NEEDS = {
     "sklearn": ("sklearn", "fm.sklearn.MLPClassifier()"),
 }
 # Extras that the library does not need: combinations of others, those for its examples
-# (users of `fastmlp.rl` write their loops and choose Gymnasium), and for development.
-OTHERS = {"all", "bench", "examples", "lint", "rl", "test"}
+# (users of `fastmlp.rl` write their loops and choose Gymnasium), a nicer progress bar,
+# and those for development.
+OTHERS = {"all", "bench", "examples", "lint", "progress", "rl", "test"}
 
 
 def python(code):

@@ -1,8 +1,12 @@
 """The progress display of fit: in files, as lines, on a terminal, with tqdm."""
 
+import os
 import sys
 import types
+from typing import ClassVar
 
+import fastmlp as fm
+import numpy as np
 import pytest
 from fastmlp._training import progress as progress_bar
 from helpers import toy_data, toy_fit, toy_mlp
@@ -27,6 +31,13 @@ class Stream:
         pass
 
 
+@pytest.fixture
+def no_tqdm(monkeypatch):
+    """The package tqdm is not installed."""
+    for name in ("tqdm", "tqdm.auto"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+
 @pytest.mark.parametrize("progress", [None, False])
 def test_no_progress_in_files(progress, monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream := Stream(tty=False))
@@ -49,9 +60,9 @@ def test_progress_as_lines(monkeypatch):
         assert line.endswith(" s")
 
 
+@pytest.mark.usefixtures("no_tqdm")
 def test_progress_on_a_terminal_without_tqdm(monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream := Stream(tty=True))
-    monkeypatch.setitem(sys.modules, "tqdm", None)
     history = toy_fit(toy_mlp(), *toy_data(ROWS), epochs=40)
     shown = stream.text.split("\r")
     assert shown[0] == ""
@@ -64,35 +75,93 @@ def test_progress_on_a_terminal_without_tqdm(monkeypatch):
     assert stream.text.endswith(" s\n")
 
 
-def test_progress_by_tqdm(monkeypatch):
-    calls = []
+class Bar:
+    """A replacement for tqdm's bar that writes down its calls."""
 
-    class Bar:
-        def __init__(self, **options):
-            calls.append(options)
+    calls: ClassVar[list] = []
 
-        def set_postfix(self, numbers, refresh):
-            assert not refresh
-            self.numbers = numbers
+    def __init__(self, **options):
+        self.calls.append(options)
+        self.total, self.n, self.text = options["total"], 0, ""
 
-        def update(self):
-            calls.append(self.numbers)
+    def set_postfix(self, numbers, refresh):
+        assert not refresh
+        self.numbers = numbers
 
-        def close(self):
-            calls.append("closed")
+    def set_description(self, text, refresh):
+        assert not refresh
+        self.text = text
 
-    monkeypatch.setattr(sys, "stderr", stream := Stream(tty=True))
+    def update(self, n):
+        self.n += n
+        self.calls.append((self.n, self.numbers))
+
+    def refresh(self):
+        self.calls.append((self.text, self.n, self.total))
+
+    def close(self):
+        self.calls.append("closed")
+
+
+@pytest.fixture
+def bar(monkeypatch):
+    """The calls of tqdm's bar."""
+    monkeypatch.setattr(Bar, "calls", [])
     for name in ("tqdm", "tqdm.auto"):
         monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(tqdm=Bar))
-    history = toy_fit(toy_mlp(), *toy_data(ROWS))
-    numbers = [{"loss": f"{value:.4g}"} for value in history.loss]
-    assert calls == [{"total": 3, "unit": "epoch", "file": stream}, *numbers, "closed"]
+    return Bar.calls
 
-    # The bar is closed even after an error.
-    calls.clear()
+
+def test_progress_by_tqdm(bar, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", stream := Stream(tty=True))
+    monkeypatch.setattr(progress_bar, "SECONDS_BETWEEN_UPDATES", 0.0)
+    history = toy_fit(toy_mlp(), *toy_data(ROWS))
+    first, *shown = bar
+    assert (first["total"], first["unit"], first["file"]) == (3, "epoch", stream)
+    numbers = [{"loss": f"{value:.4g}"} for value in history.loss]
+    assert shown == [*enumerate(numbers, 1), "closed"]
+
+
+def test_a_bar_is_updated_at_intervals(bar, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Stream(tty=True))
+    monkeypatch.setattr(progress_bar, "SECONDS_BETWEEN_UPDATES", 1e9)
+    history = toy_fit(toy_mlp(), *toy_data(ROWS), epochs=50)
+    ends = [history.loss[0], history.loss[-1]]
+    numbers = [{"loss": f"{value:.4g}"} for value in ends]
+    assert bar[1:] == [(1, numbers[0]), (50, numbers[1]), "closed"]
+
+
+def test_a_bar_is_closed_after_an_error(bar, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Stream(tty=True))
     with pytest.raises(ZeroDivisionError):
         toy_fit(toy_mlp(), *toy_data(ROWS), callbacks=[lambda m, h: 1 / 0])
-    assert calls[-1] == "closed"
+    # The bar remains as it was when the error occurred.
+    assert bar[-2][0] == 1
+    assert bar[-1] == "closed"
+
+
+class StopAtOnce(fm.Callback):
+    def on_batch_end(self, mlp, history, step, loss):
+        return len(history) == 2
+
+
+@pytest.mark.parametrize("stop", [lambda m, h: len(h) == 2, StopAtOnce()])
+def test_a_bar_of_a_fit_that_stops_early_is_full(stop, bar, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Stream(tty=True))
+    toy_fit(toy_mlp(), *toy_data(ROWS), epochs=9, callbacks=[stop])
+    assert bar[-2:] == [("ended early", 2, 2), "closed"]
+
+
+def test_the_bar_of_tqdm_itself(monkeypatch):
+    pytest.importorskip("tqdm", reason="its bar is tested")
+    monkeypatch.setattr(sys, "stderr", stream := Stream(tty=True))
+    x, y = toy_data(ROWS)
+    history = toy_fit(toy_mlp(), x, y, epochs=30, validation_data=(x, y))
+    last = stream.text.split("\r")[-1]
+    assert "100%" in last
+    assert "30/30" in last
+    assert f"loss={history.loss[-1]:.4g}" in last
+    assert f"val_loss={history.val_loss[-1]:.4g}" in last
 
 
 @pytest.fixture
@@ -105,26 +174,16 @@ def notebook(monkeypatch):
 
 
 @pytest.mark.parametrize("progress", [None, True])
-def test_progress_in_a_notebook(notebook, progress, monkeypatch):
-    class Bar:
-        def __init__(self, total, unit, file):
-            file.write(f"bar of {total} {unit}s")
-
-        def set_postfix(self, numbers, refresh):
-            pass
-
-        update = close = lambda self: None
-
-    module = types.SimpleNamespace(tqdm=Bar)
-    monkeypatch.setitem(sys.modules, "tqdm", types.SimpleNamespace())
-    monkeypatch.setitem(sys.modules, "tqdm.auto", module)
+def test_progress_in_a_notebook(notebook, bar, progress, monkeypatch):
     monkeypatch.setattr(sys, "stderr", notebook)
     toy_fit(toy_mlp(), *toy_data(ROWS), progress=progress)
-    assert notebook.text == "bar of 3 epochs"
+    assert bar[0]["total"] == 3
+    assert bar[-1] == "closed"
+    assert notebook.text == ""
 
 
+@pytest.mark.usefixtures("no_tqdm")
 def test_progress_in_a_notebook_without_tqdm(notebook, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tqdm", None)
     monkeypatch.setattr(sys, "stderr", notebook)
     toy_fit(toy_mlp(), *toy_data(ROWS), epochs=200)
     # One line, written again at intervals.
@@ -149,6 +208,91 @@ def test_progress_shows_metrics_and_time_left(capsys):
     line = capsys.readouterr().err.splitlines()[0]
     assert f"val_r2 {history.metrics['val_r2'][0]:.4g}  " in line
     assert " left  " in line
+
+
+def test_lines_of_many_epochs_come_at_intervals(monkeypatch):
+    times = iter(range(10**6))
+    monkeypatch.setattr(progress_bar, "perf_counter", lambda: next(times) / 100)
+    monkeypatch.setattr(sys, "stderr", stream := Stream(tty=False))
+    bar = progress_bar.start(True, 100_000, history := fm.History())
+    at = {}
+    with bar:
+        for i in range(100_000):
+            history.loss.append(1.0)
+            history.seconds.append(0.01)
+            count = stream.text.count("\n")
+            bar.update()
+            if stream.text.count("\n") > count:
+                at[i + 1] = next(times) / 100
+    first = list(range(1, progress_bar.FIRST_LINES + 1))
+    assert list(at)[: len(first)] == first
+    waits = np.diff(list(at.values()))[len(first) :]
+    assert waits.min() >= progress_bar.SHORTEST
+    # The interval grows, up to its limit, and the last epoch is shown at the end.
+    assert progress_bar.LONGEST / 3 < waits.max() < 1.1 * progress_bar.LONGEST
+    assert len(at) < 150
+    lines = stream.text.splitlines()
+    assert len(lines) == len(at) + 1
+    assert lines[-1].startswith("epoch 100000/100000  loss 1  0 s left  ")
+
+
+@pytest.mark.usefixtures("no_tqdm")
+def test_lines_do_not_exceed_the_terminal(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", stream := Stream(tty=True))
+    monkeypatch.setattr(progress_bar, "columns", lambda stream: 20)
+    x, y = toy_data(ROWS)
+    toy_fit(toy_mlp(), x, y, validation_data=(x, y), metrics=["r2"])
+    lines = stream.text.strip("\r\n").split("\r")
+    assert {len(line) for line in lines} == {19}
+    assert lines[-1].startswith("epoch 3/3  loss ")
+
+
+def test_the_width_of_a_terminal():
+    pty = pytest.importorskip("pty", reason="Windows has no pseudo-terminals")
+    termios = pytest.importorskip("termios", reason="they come together")
+    ours, theirs = pty.openpty()
+    try:
+        termios.tcsetwinsize(theirs, (25, 77))
+        with os.fdopen(theirs, "w") as stream:
+            assert progress_bar.columns(stream) == 77
+    finally:
+        os.close(ours)
+    assert progress_bar.columns(Stream(tty=True)) == 0
+
+
+class Broken(Stream):
+    """Standard error whose other end is gone after a line."""
+
+    def __init__(self, tty, error):
+        super().__init__(tty)
+        self.error = error
+        self.tries = 0
+
+    def write(self, text):
+        self.tries += 1
+        if self.tries > 1:
+            raise self.error
+        super().write(text)
+
+
+@pytest.mark.parametrize("tty", [False, True])
+@pytest.mark.parametrize("error", [BrokenPipeError(), ValueError("closed file")])
+@pytest.mark.usefixtures("no_tqdm")
+def test_a_broken_display_does_not_end_the_training(tty, error, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", stream := Broken(tty, error))
+    monkeypatch.setattr(progress_bar, "SECONDS_BETWEEN_UPDATES", 0.0)
+    history = toy_fit(toy_mlp(), *toy_data(ROWS), progress=True)
+    assert len(history) == 3
+    assert stream.tries == 2
+
+
+@pytest.mark.parametrize("progress", [None, True])
+def test_streams_without_isatty(progress, monkeypatch):
+    lines = []
+    plain = types.SimpleNamespace(write=lines.append, flush=lambda: None)
+    monkeypatch.setattr(sys, "stderr", plain)
+    toy_fit(toy_mlp(), *toy_data(ROWS), progress=progress)
+    assert len(lines) == (3 if progress else 0)
 
 
 @pytest.mark.parametrize(

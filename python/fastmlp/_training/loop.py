@@ -78,10 +78,9 @@ def train(
                 hook.on_train_begin(mlp, history)
                 begun.append(hook)
             mlp.history = history
-            with contextlib.closing(_progress.start(progress, run.epochs)) as bar:
+            bar = _progress.start(progress, run.epochs, history)
+            with bar, contextlib.suppress(StopTraining):
                 _epochs(mlp, runner, run, evaluate, bar, own_orders)
-        except StopTraining:
-            pass
         except BaseException as error:
             if not _notify_error(begun, mlp, history, error):
                 raise
@@ -140,7 +139,7 @@ def _epochs(
         stop = False
         for call in ends:
             stop |= wants_stop(call(mlp, history))
-        bar.update(history)
+        bar.update()
         return stop
 
     if isinstance(runner, Driver):

@@ -103,7 +103,8 @@ n_threads : int or None, default=None
     here applies to the whole process while a method runs. Fits that run at the same
     time in several Python threads, such as joblib's, share these threads.
 progress : bool or None, default=False
-    Whether to show progress on standard error; None shows it only on a terminal."""
+    Whether to show progress on standard error; None shows it only in a terminal
+    or notebook."""
 
 _ATTRIBUTES = """\
 loss_ : float
