@@ -16,8 +16,9 @@
 The names of the activations are in `ACTIVATIONS`, and their formulas are in the
 docstring of `fastmlp.layers`. `fastmlp.runtime` sets the number of threads and the
 instruction set. `fastmlp.reference` implements networks, losses and optimisers in plain
-numpy, as a readable specification. `Monitor`, `MLP.summary`, `fastmlp.regions` and,
-with matplotlib, `fastmlp.plot` serve to inspect a model and its training.
+numpy, as a readable specification. `Monitor`, `MLP.summary`, `MLP.diagram`,
+`fastmlp.regions` and, with matplotlib, `fastmlp.plot` serve to inspect a model and its
+training.
 
 `fastmlp.sklearn` has estimators for scikit-learn, and `fastmlp.rl` has building blocks
 for reinforcement learning. `MLP.save` stores a model, which `load` reads; `Checkpoint`

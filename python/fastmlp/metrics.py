@@ -484,7 +484,8 @@ class History:
     ``history["loss"]`` is the list of a column by its name: "loss", "val_loss",
     "seconds" or the name of a metric. Iteration yields a dict with the values of each
     epoch, so ``pandas.DataFrame(history)`` is a table with a row for each epoch;
-    ``dict(history)`` has the columns.
+    ``dict(history)`` has the columns. Notebooks show the loss curves, with the last,
+    lowest and highest values of each column.
 
     Attributes
     ----------
@@ -598,6 +599,12 @@ class History:
         columns = self._columns()
         for i in range(len(self)):
             yield {name: each[i] for name, each in columns.items() if i < len(each)}
+
+    def _repr_html_(self) -> str:
+        """Return the loss curves and the values by column, for notebooks."""
+        from ._display.history import page
+
+        return page(self._columns())
 
     def __repr__(self) -> str:
         parts = [f"epochs={len(self)}"]

@@ -605,7 +605,10 @@ class MLP(Derivatives, Exports):
             for that; see `fastmlp.callbacks`.
         progress : bool, optional
             Whether to show progress on standard error; None shows it in a terminal or
-            notebook. The display is a bar if the package tqdm is installed.
+            notebook. There, the display is a bar if the package tqdm is installed, and
+            one line that changes if not. In files, True writes a line for each of the
+            first ten epochs, and then one from time to time: every second at first,
+            and every minute after twenty minutes.
         seed : int, sequence of int, SeedSequence, BitGenerator or Generator, optional
             Seed of the sample order, which in each epoch is a function of this seed and
             the number of the epoch. With an int below 2⁶⁴, epochs are numbered from 0
@@ -724,7 +727,7 @@ class MLP(Derivatives, Exports):
         return folded
 
     def summary(self) -> str:
-        """Return a table of the layers; a notebook or prompt shows it as a table.
+        """Return a table of the layers, which a notebook or prompt shows as a table.
 
         Returns
         -------
@@ -735,9 +738,22 @@ class MLP(Derivatives, Exports):
             step (without the optimiser, whose cost does not depend on the number of
             rows), bytes of the parameters, and bytes of the outputs kept per row. A
             multiplication and an addition count as two FLOPs, and an activation counts
-            as one FLOP per element. The repr of this string is its text.
+            as one FLOP per element. The repr of this string is its text; notebooks
+            show its form in HTML.
         """
         return summary.summary(self)
+
+    def _repr_html_(self) -> str:
+        """Return the repr, which opens to diagram and summary, for notebooks."""
+        from ._display import markup
+
+        line = markup.element("code", markup.escape(repr(self)))
+        return markup.element(
+            "details",
+            markup.element("summary", line)
+            + self.diagram()._repr_html_()
+            + summary.summary(self)._repr_html_(),
+        )
 
     def __repr__(self) -> str:
         given = dict(self._given)

@@ -294,6 +294,8 @@ def use_model(d: Draw) -> Any:
         lambda: fm.regions.count_regions(net, d.array(N_IN), d.array(N_IN)),
         lambda: fm.regions.activation_patterns(net, x),
         net.summary,
+        lambda: net.diagram(max_units=d(0, 3, 16)),
+        lambda: net.diagram().save(d(str(FOLDER / "model.svg"))),
         net.fold,
         lambda: pickle.loads(pickle.dumps(net, d.one(range(6)))),
     ]

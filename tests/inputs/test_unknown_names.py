@@ -286,6 +286,8 @@ def test_names_in_the_wrong_module():
     assert said(getattr, fm.plot, "learning_curve").endswith("plot.learning_curves?")
     assert said(getattr, fm.rl, "PPO").endswith("fm.rl.ClippedPolicyGradient?")
     assert "mlp(x) keeps nothing" in said(getattr, fm, "no_grad")
+    for name in ("plot_model", "draw_graph", "make_dot"):
+        assert "mlp.diagram()" in said(getattr, fm, name)
 
 
 @pytest.mark.parametrize(
@@ -324,6 +326,7 @@ def test_attributes_of_models():
     mlp = model()
     for name, hint in (
         ("train", "mlp.fit or mlp.train_step"),
+        ("plot", "mlp.diagram()"),
         ("eval", "mlp(x) is inference"),
         ("parameters", "mlp.params"),
         ("zero_grad", "nothing to zero"),

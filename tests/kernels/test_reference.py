@@ -85,7 +85,7 @@ FORMATS = {"as_torch_module", "predictor", "save", "to_c", "to_onnx", "to_torch"
 @pytest.mark.parametrize(
     ("ours", "theirs", "missing"),
     [
-        (ref.MLP, fm.MLP, {"summary", *DERIVATIVES, *FORMATS}),
+        (ref.MLP, fm.MLP, {"diagram", "summary", *DERIVATIVES, *FORMATS}),
         (ref.Loss, fm.losses.Loss, set()),
         (ref.Optimizer, fm.optimizers.Optimizer, {"state_dict", "load_state_dict"}),
     ],

@@ -11,9 +11,11 @@ if TYPE_CHECKING:
 
     import torch
 
+    from .diagram import Diagram
+
 
 class Exports(Model):
-    """Methods that copy a model to files, PyTorch modules, ONNX models and C headers.
+    """Methods that make files, PyTorch modules, ONNX models, C headers and pictures.
 
     The module that writes a format is imported only when its method is called.
     """
@@ -174,3 +176,43 @@ class Exports(Model):
         from .c import header
 
         header.to_c(self, path, name=name, jacobian=jacobian)
+
+    def diagram(self, *, max_units: int = 16) -> Diagram:
+        """Return a diagram of the layers, which a notebook shows as a picture.
+
+        The input is at the top, and each layer is a row. Lines at the left are residual
+        connections, and a box on a line is a projection. In networks of many layers,
+        equal layers that follow each other are drawn once, with their number.
+
+        Parameters
+        ----------
+        max_units : int
+            Largest width of layers whose units are drawn one by one; wider layers are
+            blocks. 0 draws all layers as blocks.
+
+        Returns
+        -------
+        Diagram
+            Picture in SVG, for which no other package is needed. ``diagram.save(path)``
+            writes a file, whose name ends in ".svg", and ``str(diagram)`` is the text
+            of that file. The picture has no background and suits light and dark pages.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``max_units`` is not an int ≥ 0.
+
+        See Also
+        --------
+        fastmlp.plot.network : Picture of the weights, for which matplotlib is needed.
+        summary : Table of the layers.
+
+        Examples
+        --------
+        >>> import fastmlp as fm
+        >>> fm.MLP([4, 8, 3], seed=0).diagram()
+        <Diagram: network of 4 inputs, 3 outputs and 67 parameters>
+        """
+        from . import diagram
+
+        return diagram.diagram(self, max_units)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .._display import markup
 from . import ops
 
 if TYPE_CHECKING:
@@ -25,12 +26,18 @@ TEXT_COLUMNS = 4
 
 
 class Table(str):
-    """Text whose repr is the text itself, as notebooks and prompts should show it."""
+    """Text whose repr is the text itself, as prompts should show it.
 
-    __slots__ = ()
+    Notebooks show a table instead.
+    """
+
+    _html = ""
 
     def __repr__(self) -> str:
         return str(self)
+
+    def _repr_html_(self) -> str:
+        return self._html
 
 
 def flops(step: Step) -> tuple[int, int]:
@@ -53,7 +60,7 @@ def flops(step: Step) -> tuple[int, int]:
     return product + other, products * product + 2 * trained
 
 
-def _title(step: Step) -> str:
+def title(step: Step) -> str:
     """Return the text that describes a step's layer in the table."""
     layer = step.layer
     if step.kind == "dense":
@@ -91,7 +98,7 @@ def summary(mlp: Model) -> Table:
         rows.append(
             (
                 step.name,
-                "  " * step.depth + _title(step),
+                "  " * step.depth + title(step),
                 f"(B, {step.n_out})",
                 step.activation if step.kind in ("dense", "activation") else "",
                 *_cells(numbers, item),
@@ -110,8 +117,10 @@ def summary(mlp: Model) -> Table:
         ]
         lines.append("  ".join(cells))
     rule = "-" * len(lines[0])
-    title = f"MLP {mlp.n_in} -> {mlp.n_out}, {mlp.dtype}, {size(mlp.n_params * item)}"
-    return Table("\n".join([title, lines[0], rule, *lines[1:-1], rule, lines[-1]]))
+    head = f"MLP {mlp.n_in} -> {mlp.n_out}, {mlp.dtype}, {size(mlp.n_params * item)}"
+    text = Table("\n".join([head, lines[0], rule, *lines[1:-1], rule, lines[-1]]))
+    text._html = markup.table(head, HEADER, rows, last=last, texts=TEXT_COLUMNS)
+    return text
 
 
 def _cells(numbers: tuple[int, ...] | list[int], item: int) -> tuple[str, ...]:

@@ -6,14 +6,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from .._display.curves import spans as spans
+from .._display.markup import BLUE as BLUE
+from .._display.markup import GREEN as GREEN
+from .._display.markup import ORANGE as ORANGE
+from .._display.markup import RED as RED
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure, SubFigure
 
     from .._validate import Array
-
-BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 
 PURPLE, SKY, BLACK = "#CC79A7", "#56B4E9", "#000000"
 
@@ -22,10 +26,6 @@ COLOURS = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, BLACK)
 MARKERS = "osD^vPX*"
 
 GREY = "#666666"
-
-# Positive values are drawn on a log scale if the largest divided by the smallest
-# exceeds this ratio.
-LOG_RANGE = 20.0
 
 MARGIN = 0.1
 
@@ -85,13 +85,6 @@ def _style(i: int, values: Any) -> dict[str, Any]:
 
 def epochs(values: Any) -> Array:
     return np.arange(1, len(values) + 1)
-
-
-def spans(values: Any) -> bool:
-    """Return whether values are positive and their range needs a log scale."""
-    array = np.asarray(values, np.float64)
-    array = array[np.isfinite(array)]
-    return bool(array.size and 0 < LOG_RANGE * array.min() < array.max())
 
 
 def margin(values: Array, part: float = MARGIN) -> tuple[float, float]:

@@ -1,0 +1,1 @@
+"""HTML and SVG for notebooks, made without other packages."""
