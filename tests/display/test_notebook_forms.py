@@ -208,10 +208,10 @@ def test_any_values_have_a_picture(values):
     assert len(texts) < 30
 
 
-def test_an_empty_history():
+def test_histories_of_no_epoch_and_of_one():
     assert words(tree(fm.History()._repr_html_())) == ["History: 0 epochs"]
-    one, _ = tree(made([1.0])._repr_html_()).find(".//caption"), 0
-    assert one.text == "History: 1 epoch in 500 ms"
+    _, table = shown(made([1.0]))
+    assert table.find("caption").text == "History: 1 epoch in 500 ms"
 
 
 @pytest.mark.parametrize(
