@@ -239,7 +239,7 @@ def test_lines_of_many_epochs_come_at_intervals(monkeypatch):
 @pytest.mark.usefixtures("no_tqdm")
 def test_lines_do_not_exceed_the_terminal(monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream := Stream(tty=True))
-    monkeypatch.setattr(progress_bar, "columns", lambda stream: 20)
+    monkeypatch.setattr(progress_bar, "size", lambda stream: (20, 5))
     x, y = toy_data(ROWS)
     toy_fit(toy_mlp(), x, y, validation_data=(x, y), metrics=["r2"])
     lines = stream.text.strip("\r\n").split("\r")
@@ -247,17 +247,37 @@ def test_lines_do_not_exceed_the_terminal(monkeypatch):
     assert lines[-1].startswith("epoch 3/3  loss ")
 
 
-def test_the_width_of_a_terminal():
+@pytest.fixture
+def terminal():
+    """Both ends of a pseudo-terminal: a file to read, and a stream."""
     pty = pytest.importorskip("pty", reason="Windows has no pseudo-terminals")
-    termios = pytest.importorskip("termios", reason="they come together")
     ours, theirs = pty.openpty()
-    try:
-        termios.tcsetwinsize(theirs, (25, 77))
-        with os.fdopen(theirs, "w") as stream:
-            assert progress_bar.columns(stream) == 77
-    finally:
-        os.close(ours)
-    assert progress_bar.columns(Stream(tty=True)) == 0
+    with os.fdopen(ours, "rb", buffering=0) as reader, os.fdopen(theirs, "w") as stream:
+        yield reader, stream
+
+
+def test_the_size_of_a_terminal(terminal):
+    termios = pytest.importorskip("termios", reason="Windows has no pseudo-terminals")
+    _, stream = terminal
+    assert progress_bar.size(stream) == progress_bar.NO_SIZE
+    termios.tcsetwinsize(stream.fileno(), (25, 77))
+    assert progress_bar.size(stream) == (77, 25)
+    assert progress_bar.size(Stream(tty=True)) is None
+
+
+@pytest.mark.parametrize("tqdm", [False, True])
+def test_terminals_without_a_size(tqdm, terminal, monkeypatch, request):
+    if tqdm:
+        pytest.importorskip("tqdm", reason="its bar is tested")
+    else:
+        request.getfixturevalue("no_tqdm")
+    reader, stream = terminal
+    monkeypatch.setattr(sys, "stderr", stream)
+    history = toy_fit(toy_mlp(), *toy_data(ROWS))
+    stream.flush()
+    text = reader.read(10_000).decode()
+    assert "3/3" in text
+    assert f"{history.loss[-1]:.4g}" in text
 
 
 class Broken(Stream):

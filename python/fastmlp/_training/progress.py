@@ -29,6 +29,7 @@ FIRST_LINES = 10
 PART, SHORTEST, LONGEST = 0.05, 1.0, 60.0
 
 NEVER = float("inf")
+NO_SIZE = (0, 0)
 
 
 class Progress:
@@ -122,7 +123,7 @@ class _OneLine(_Lines):
         text = self._text()
         # A longer line would be continued in the next one, and could not be
         # overwritten.
-        width = columns(self._stream)
+        width, _ = size(self._stream) or NO_SIZE
         if width and len(text) >= width:
             text = text[: width - 1]
         self._write("\r" + text.ljust(self._length))
@@ -172,12 +173,15 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def columns(stream: TextIO) -> int:
-    """Return the width of a terminal; 0 if it is unknown."""
+def size(stream: TextIO) -> tuple[int, int] | None:
+    """Return width and height of a terminal; None for other streams.
+
+    They are 0 in a pseudo-terminal without a size, such as that of a container.
+    """
     try:
-        return os.get_terminal_size(stream.fileno()).columns
+        return os.get_terminal_size(stream.fileno())
     except (AttributeError, OSError, ValueError):
-        return 0
+        return None
 
 
 def _numbers(history: History) -> dict[str, str]:
@@ -202,7 +206,11 @@ def start(progress: bool | None, epochs: int, history: History) -> Progress:
     except ImportError:
         return _OneLine(stream, epochs, history)
     # Our own clock decides when the bar is updated; tqdm then always draws it.
-    how = {"miniters": 1, "mininterval": 0, "dynamic_ncols": True}
+    how = {"miniters": 1, "mininterval": 0}
+    if 0 in (size(stream) or ()):  # tqdm would show nothing
+        how |= {"ncols": 79, "nrows": 24}
+    else:
+        how |= {"dynamic_ncols": True}
     return _Bar(tqdm(total=epochs, unit="epoch", file=stream, **how), history)
 
 
