@@ -101,22 +101,68 @@ def test_benchmark_runs(build: Path) -> None:
     assert "tanh forward" in out
 
 
+def linked(build: Path, folder: Path, files: dict[str, str]) -> Path:
+    """Build a CMake project with the installed library; return its programs' folder."""
+    run("cmake", "--install", build, "--prefix", folder / "prefix")
+    source = folder / "app"
+    source.mkdir()
+    for name, text in files.items():
+        (source / name).write_text(text)
+    out = folder / "out"
+    prefix = f"-DCMAKE_PREFIX_PATH={folder / 'prefix'}"
+    run("cmake", "-S", source, "-B", out, "-G", "Ninja", prefix)
+    run("cmake", "--build", out)
+    return out
+
+
 def test_the_readme_s_program(build: Path, tmp_path: Path) -> None:
     """A CMake project finds the installed library; its program is in the README."""
     readme = (ROOT / "README.md").read_text()
     section = readme[readme.index("\n## C++\n") :]
     blocks = dict(re.findall(r"^```(\w+)\n(.*?)^```", section, re.M | re.S))
     assert "-DCMAKE_PREFIX_PATH=" in blocks["bash"]
-    run("cmake", "--install", build, "--prefix", tmp_path / "prefix")
-    source = tmp_path / "app"
-    source.mkdir()
-    (source / "main.cpp").write_text(blocks["cpp"])
-    (source / "CMakeLists.txt").write_text(blocks["cmake"])
-    out = tmp_path / "out"
-    prefix = f"-DCMAKE_PREFIX_PATH={tmp_path / 'prefix'}"
-    run("cmake", "-S", source, "-B", out, "-G", "Ninja", prefix)
-    run("cmake", "--build", out)
+    files = {"main.cpp": blocks["cpp"], "CMakeLists.txt": blocks["cmake"]}
+    out = linked(build, tmp_path, files)
     loss, same = run(out / "app", cwd=tmp_path).splitlines()
     # A network that does not learn has the targets' variance, about 0.15.
     assert float(loss.removeprefix("loss ")) < 0.01
     assert same == "the same outputs"
+
+
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """Run the Python code of docs/cpp.md; return all its blocks by language."""
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs/cpp.md").read_text()
+    blocks: dict[str, list[str]] = {}
+    for language, block in re.findall(r"^```(\w+)\n(.*?)^```", text, re.M | re.S):
+        blocks.setdefault(language, []).append(block)
+    for block in blocks["python"]:
+        exec(block, {})
+    return blocks
+
+
+def test_the_programs_of_the_page(
+    build: Path, page: dict[str, list[str]], tmp_path: Path
+) -> None:
+    """They print what the page says; the first comment of a block names its file."""
+    files = {}
+    for block in page["cpp"] + page["cmake"]:
+        name = re.match(r"\W+([\w.]+)\n", block)
+        assert name, block
+        files[name[1]] = block
+    out = linked(build, tmp_path, files)
+    trained, served, _ = page["text"]
+    assert run(out / "train", cwd=tmp_path) == trained
+    assert run(out / "serve", cwd=tmp_path) == served
+
+
+def test_the_c_program_of_the_page(page: dict[str, list[str]], tmp_path: Path) -> None:
+    compiler = next(filter(shutil.which, ("cc", "gcc", "clang")), None)
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+    (code,) = page["c"]
+    (tmp_path / "device.c").write_text(code)
+    # Without -march=native: the results are the same, and not all compilers have it.
+    run(compiler, "-std=c99", "-O2", "device.c", "-o", "device", "-lm", cwd=tmp_path)
+    assert run(tmp_path / "device", cwd=tmp_path) == page["text"][-1]
