@@ -4,11 +4,11 @@
 >>> cosine = fm.schedules.Cosine(1e-3, period=10_000)
 >>> opt = fm.Adam(lr=fm.schedules.LinearWarmup(cosine, 500))
 
-Schedules count an optimiser's steps (batches, not epochs) from 0; `values` returns the
-learning rates of steps ``first``, ``first`` + 1, …. Schedules are immutable and depend
-on the step only, so that training resumes exactly from a stored state, and several
-optimisers can share a schedule. Only `ReduceOnPlateau` has a state, which is part of
-the optimiser's state.
+Schedules count an optimiser's steps (batches, not epochs) from 0; `Schedule.values`
+returns the learning rates of steps ``first``, ``first`` + 1, …. Schedules are immutable
+and depend on the step only, so that training resumes exactly from a stored state, and
+several optimisers can share a schedule. Only `ReduceOnPlateau` has a state, which is
+part of the optimiser's state.
 
 If ``torch.optim.lr_scheduler`` has the same schedule, the formula and the names of the
 parameters are those of torch. Torch counts calls of ``scheduler.step()``, which

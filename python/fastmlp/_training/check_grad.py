@@ -45,7 +45,7 @@ def check_grad(
         Gradient to check, of x's shape, or a function of x that returns it.
     step : float, optional
         Relative step of the central differences: f is evaluated at xᵢ plus and minus
-        step · max(1, |xᵢ|). None means the cube root of the dtype's eps (6e-6 in
+        step · max(1, abs(xᵢ)). None means the cube root of the dtype's eps (6e-6 in
         float64), which balances the truncation error (∝ step²) and the rounding error
         (∝ eps / step).
     elements : int, optional
@@ -57,11 +57,11 @@ def check_grad(
     Returns
     -------
     float
-        The largest |gᵢ - dᵢ| / max(|gᵢ|, |dᵢ|, s) over the elements checked, with d the
-        differences and s a thousandth of the largest |gᵢ| or |dᵢ|; 0 if all are zero.
-        If the gradient is right, the error is about 1e-9 in float64 and 1e-3 in
-        float32; if the gradient is wrong, it is about 1. It is NaN if an element
-        of the gradient or a difference is NaN.
+        The largest abs(gᵢ - dᵢ) / max(abs(gᵢ), abs(dᵢ), s) over the elements checked,
+        with d the differences and s a thousandth of the largest abs(gᵢ) or abs(dᵢ); 0
+        if all are zero. If the gradient is right, the error is about 1e-9 in float64
+        and 1e-3 in float32; if the gradient is wrong, it is about 1. It is NaN if an
+        element of the gradient or a difference is NaN.
 
     Raises
     ------

@@ -297,7 +297,7 @@ class AdamW(_Adam, kind="adam", decoupled=True):
 class Adamax(Optimizer, kind="adamax"):
     """`Adam` with the infinity norm (Kingma & Ba 2015, section 7.1).
 
-    m ← β₁ m + (1 - β₁) g, u ← max(β₂ u, |g| + ε), θ ← θ - lr / (1 - β₁^t) · m / u.
+    m ← β₁ m + (1 - β₁) g, u ← max(β₂ u, abs(g) + ε), θ ← θ - lr / (1 - β₁^t) · m / u.
 
     Parameters
     ----------
@@ -306,7 +306,7 @@ class Adamax(Optimizer, kind="adamax"):
     betas : (float, float)
         Decay rates β₁ and β₂ of m and u, at least 0 and below 1.
     eps : float
-        Term ε of the denominator, ≥ 0; added to |g|, as in torch.
+        Term ε of the denominator, ≥ 0; added to abs(g), as in torch.
     weight_decay : float
         Weight decay λ, ≥ 0.
     maximize : bool

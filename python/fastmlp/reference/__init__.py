@@ -14,16 +14,16 @@ their first arguments and return ``None``.
 
 References
 ----------
-.. [1] Kingma & Ba, "Adam", ICLR 2015. Loshchilov & Hutter, "Decoupled weight decay
+1. Kingma & Ba, "Adam", ICLR 2015. Loshchilov & Hutter, "Decoupled weight decay
    regularization", ICLR 2019. Reddi et al., "On the convergence of Adam", ICLR 2018.
-.. [2] Duchi et al., "Adaptive subgradient methods", JMLR 2011. Hinton, "Neural networks
+2. Duchi et al., "Adaptive subgradient methods", JMLR 2011. Hinton, "Neural networks
    for machine learning", lecture 6e, 2012. Sutskever et al., "On the importance of
    initialization and momentum", ICML 2013.
-.. [3] He et al., ICCV 2015; Glorot & Bengio, AISTATS 2010; LeCun et al., "Efficient
+3. He et al., ICCV 2015; Glorot & Bengio, AISTATS 2010; LeCun et al., "Efficient
    BackProp", 1998 (initialisation). Klambauer et al., NeurIPS 2017 (SELU). Clevert et
    al., ICLR 2016 (ELU). Hendrycks & Gimpel, 2016 (GELU, SiLU).
-.. [4] Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (Philox).
-.. [5] Srivastava et al., "Dropout", JMLR 2014. Ba et al., "Layer normalization", 2016.
+4. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (Philox).
+5. Srivastava et al., "Dropout", JMLR 2014. Ba et al., "Layer normalization", 2016.
    Ioffe & Szegedy, "Batch normalization", ICML 2015. He et al., "Deep residual
    learning for image recognition", CVPR 2016.
 """

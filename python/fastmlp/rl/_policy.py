@@ -378,7 +378,7 @@ class _PolicyLoss(CustomLoss):
 
 
 class PolicyGradient(_PolicyLoss):
-    """REINFORCE loss of logits: L_b = -A_b log π(a_b|s_b) - β H(π(·|s_b)).
+    """REINFORCE loss of logits: L_b = -A_b log π(a_b | s_b) - β H(π(· | s_b)).
 
     The gradient of this loss estimates the negative gradient of the expected return
     (Williams, "Simple statistical gradient-following algorithms for connectionist
@@ -432,9 +432,9 @@ class PolicyGradient(_PolicyLoss):
 
 
 class ClippedPolicyGradient(_PolicyLoss):
-    """PPO loss: L_b = -min(r_b A_b, clip(r_b, 1 - ε, 1 + ε) A_b) - β H(π(·|s_b)).
+    """PPO loss: L_b = -min(r_b A_b, clip(r_b, 1 - ε, 1 + ε) A_b) - β H(π(· | s_b)).
 
-    r_b = π(a_b|s_b) / π_old(a_b|s_b) is the action's probability divided by its
+    r_b = π(a_b | s_b) / π_old(a_b | s_b) is the action's probability divided by its
     probability when the action was drawn, A_b is the action's advantage, and H is the
     entropy -Σ_a π log π (Schulman et al., "Proximal policy optimization algorithms",
     2017, equations 7 and 9 without the value term, because the value function is a

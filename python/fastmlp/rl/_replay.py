@@ -32,13 +32,13 @@ class Transitions(NamedTuple):
     """Transitions as rows of arrays; the five items of a `Batch`."""
 
     obs: Array
-    """Observations before the steps, (B, *obs_shape) float32."""
+    """Observations before the steps, (B,) + obs_shape float32."""
     actions: Array
-    """Actions, (B,) int64, or (B, *action_shape) float32."""
+    """Actions, (B,) int64, or (B,) + action_shape float32."""
     rewards: Array
     """Rewards, (B,) float32."""
     next_obs: Array
-    """Observations after the steps, (B, *obs_shape) float32."""
+    """Observations after the steps, (B,) + obs_shape float32."""
     terminated: Array
     """Whether the steps terminated their episodes, (B,) bool."""
 
@@ -51,13 +51,13 @@ class Batch(Transitions):
 
     Attributes
     ----------
-    obs : ndarray (B, *obs_shape), float32
+    obs : ndarray (B,) + obs_shape, float32
         Observations before the steps.
-    actions : ndarray (B,) of int64, or (B, *action_shape) of float32
+    actions : ndarray (B,) of int64, or (B,) + action_shape of float32
         Actions.
     rewards : ndarray (B,), float32
         Rewards; for ``n_steps`` > 1, discounted sums of rewards.
-    next_obs : ndarray (B, *obs_shape), float32
+    next_obs : ndarray (B,) + obs_shape, float32
         Observations after the steps; for ``n_steps`` > 1, after the last step.
     terminated : ndarray (B,), bool
         Whether the (last) steps terminated their episodes.
@@ -301,9 +301,9 @@ class ReplayBuffer:
 
         Parameters
         ----------
-        obs, next_obs : (N, *obs_shape)
+        obs, next_obs : (N,) + obs_shape
             Observations before and after the step.
-        actions : (N,), or (N, *action_shape)
+        actions : (N,), or (N,) + action_shape
             Actions.
         rewards : (N,)
             Rewards.

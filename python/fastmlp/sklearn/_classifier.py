@@ -174,8 +174,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             (`validation_loss_curve_`) and which early stopping uses. A list of one such
             tuple is accepted as well.
         X_val, y_val, sample_weight_val : default=None
-            The same data as separate arguments, of which a `Pipeline` can transform the
-            samples (see the notes of the class); ``sample_weight_val`` may be left out.
+            The same data as separate arguments, of which a ``Pipeline`` can transform
+            the samples (see the notes of the class); ``sample_weight_val`` may be left
+            out.
 
         Returns
         -------

@@ -130,7 +130,7 @@ intercepts_ : list of ndarray of shape (n_out,)
     Biases of the layers, also views.
 n_features_in_ : int
     Number of features.
-feature_names_in_ : ndarray of shape (n_features_in_,)
+feature_names_in_ : ndarray of shape (n_features,)
     Names of the features, if all were strings.
 n_iter_ : int
     Number of epochs in the last fit.
@@ -152,11 +152,11 @@ _NOTES = """\
 - Predictions are computed in the precision of the weights, whatever the dtype of X.
 - Negative sample weights are rejected. Weights whose largest is above 2^100 or below
   2^-100 are divided by the largest.
-- A `Pipeline` or `TransformedTargetRegressor` does not transform the contents of
+- A ``Pipeline`` or ``TransformedTargetRegressor`` does not transform the contents of
   ``eval_set``. With scikit-learn's metadata routing enabled, a pipeline made by
   ``Pipeline(steps, transform_input=["X_val"])`` transforms the argument ``X_val`` for a
   last step that has called ``set_fit_request(X_val=True, y_val=True)``. Pass held-out
-  targets to a `TransformedTargetRegressor` already transformed, or let
+  targets to a ``TransformedTargetRegressor`` already transformed, or let
   ``early_stopping`` hold out a part of the training data. A warning tells if held-out
   numbers are on quite another scale than the training data.
 - If a fit fails, the estimator is as before. Only the weights remain those of the last

@@ -207,8 +207,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             (`validation_loss_curve_`) and which early stopping uses. A list of one such
             tuple is accepted as well.
         X_val, y_val, sample_weight_val : default=None
-            The same data as separate arguments, of which a `Pipeline` can transform the
-            samples (see the notes of the class); ``sample_weight_val`` may be left out.
+            The same data as separate arguments, of which a ``Pipeline`` can transform
+            the samples (see the notes of the class); ``sample_weight_val`` may be left
+            out.
 
         Returns
         -------
@@ -270,7 +271,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             The predictions: means, if ``return_std`` is True.
         std : ndarray, shape of ``y``
             Standard deviations of the targets, if ``return_std`` is True; the result is
-            then a named tuple (mean, std). A `TransformedTargetRegressor` cannot pass
+            then a named tuple (mean, std). A ``TransformedTargetRegressor`` cannot pass
             it on: call this method of its attribute ``regressor_``.
 
         Raises
