@@ -3,6 +3,7 @@
 import inspect
 import os
 import re
+from pathlib import Path
 from pydoc import locate
 from typing import Any
 
@@ -136,25 +137,16 @@ def described(name: str) -> list[str]:
     return [each for line in lines for each in line.split(", ")]
 
 
-# The gallery. Examples stand in this order; others follow in alphabetical order.
-ORDER = (
-    "digits",
-    "universal_approximation",
-)
-
-
-def place(name: str) -> tuple[int, str]:
-    """Return the key by which examples are sorted."""
-    stem = name.removesuffix(".py")
-    return (ORDER.index(stem) if stem in ORDER else len(ORDER), stem)
-
+# The gallery. Examples stand in the order in which the gallery's first page lists them.
+examples = Path(__file__).parents[1] / "examples"
+order = re.findall(r"^``(\w+\.py)``$", (examples / "README.rst").read_text(), re.M)
 
 sphinx_gallery_conf = {
-    "examples_dirs": "../examples",
+    "examples_dirs": str(examples),
     "gallery_dirs": "gallery",
     "filename_pattern": r"/[^_/]\w*\.py$",
     "ignore_pattern": r"(^|/)_\w*\.py$",
-    "within_subsection_order": place,
+    "within_subsection_order": order.index,
     "backreferences_dir": "gallery/names",
     "doc_module": ("fastmlp",),
     "reference_url": {"fastmlp": None},

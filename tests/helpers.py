@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -33,6 +34,12 @@ def importing(test_file: str, **variables: str) -> dict[str, str]:
     folders = [str(Path(test_file).parent), str(Path(__file__).parent)]
     path = os.pathsep.join([*folders, os.environ.get("PYTHONPATH", "")])
     return {**os.environ, "PYTHONPATH": path, **variables}
+
+
+def python_blocks(path: Path) -> list[str]:
+    """The Python code blocks of a Markdown file; none if it does not exist."""
+    text = path.read_text() if path.is_file() else ""
+    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ import re
 
 import fastmlp as fm
 import pytest
-from helpers import ROOT, needs_source
+from helpers import ROOT, needs_source, python_blocks
 
 pytestmark = needs_source
 PATH = ROOT / "README.md"
 README = PATH.read_text() if PATH.is_file() else ""
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+BLOCKS = python_blocks(PATH)
 
 
 def run(*numbers):

@@ -329,7 +329,7 @@ def CrossEntropy(
     ignore_index: int | None = None,
     reduction: str = "mean",
 ) -> Loss:
-    """``-log softmax(p)[y]`` for labels, ``-y . log softmax(p)`` for probabilities."""
+    """``-log softmax(p)[y]`` for labels, ``-y @ log softmax(p)`` for probabilities."""
     each = None if class_weight is None else tuple(class_weight)
     return Loss(
         "cross_entropy", 1.0, reduction, label_smoothing, each, ignored=ignore_index
