@@ -49,16 +49,15 @@ if os.environ.get("FASTMLP_DOCS_LINKS"):
 # Pages.
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 3
+highlight_language = "none"  # of blocks that do not name one
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
 html_theme = "pydata_sphinx_theme"
 html_title = "fastmlp"
-html_static_path = ["_static"]
-html_css_files = ["site.css"]
 html_copy_source = False
 html_theme_options = {
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 5,
     "show_toc_level": 2,
     "navbar_align": "left",
     "footer_start": ["copyright"],
@@ -69,6 +68,7 @@ html_sidebars = {name: [] for name in (*_alone, "cpp", "architecture", "changelo
 
 # The reference.
 default_role = "py:obj"
+toc_object_entries_show_parents = "hide"
 autodoc_typehints = "none"
 autosummary_generate = True
 # Files whose names differ only in case would be one file on some systems.
@@ -139,7 +139,9 @@ def described(name: str) -> list[str]:
 
 # The gallery. Examples stand in the order in which the gallery's first page lists them.
 examples = Path(__file__).parents[1] / "examples"
-order = re.findall(r"^``(\w+\.py)``$", (examples / "README.rst").read_text(), re.M)
+order = re.findall(
+    r"^``(\w+\.py)``$", (examples / "README.rst").read_text("utf-8"), re.M
+)
 
 sphinx_gallery_conf = {
     "examples_dirs": str(examples),

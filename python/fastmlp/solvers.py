@@ -111,6 +111,11 @@ class Solver:
     pickled and copied with all its state. A fit that resumes from a stored model and
     solver, on the same data, takes exactly the steps of an uninterrupted fit. If the
     data have changed, the solver detects this and starts again.
+
+    Attributes
+    ----------
+    tol : float
+        Largest element of the gradient at convergence; read-only.
     """
 
     __slots__ = ("__weakref__", "_hyper", "_owner", "_status", "core")

@@ -48,7 +48,7 @@ class Optimizer:
     lr : float
         Learning rate of the next step; can be set to anything that the constructor
         takes.
-    clip_norm, clip_value, l1, decay, ema
+    maximize, weight_decay, clip_norm, clip_value, l1, decay, ema
         See `fastmlp.optimizers`.
     """
 
