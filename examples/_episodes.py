@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 
 EPISODES = 100  # episodes in an evaluation
 LONGEST, SOLVED = 500, 475.0  # CartPole: longest episode, mean return of a solution
@@ -97,7 +97,6 @@ def evaluate(
 def parse(
     arguments: list[str] | None,
     description: str | None,
-    output: str,
     seeds: int,
     quick_seeds: int,
 ) -> argparse.Namespace:
@@ -108,22 +107,20 @@ def parse(
     arguments : list of str or None
         Arguments; None takes those of the process.
     description : str or None
-        The script's docstring; ``--help`` shows its first line.
-    output : str
-        Default file of the picture.
+        The script's docstring; ``--help`` shows its title.
     seeds, quick_seeds : int
         Default number of seeds, without and with ``--quick``.
 
     Returns
     -------
     argparse.Namespace
-        Has ``seeds`` (a range), ``output`` (a Path) and the flags ``quick`` and
+        Has ``seeds`` (a range), ``output`` (a Path or None) and the flags ``quick`` and
         ``check``.
     """
-    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=(description or "").split("\n")[1])
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--seeds", type=int, help=f"number of seeds, default: {seeds}")
-    parser.add_argument("--output", type=Path, default=Path(output))
+    parser.add_argument("--output", type=Path, help="file of the picture")
     parser.add_argument(
         "--quick",
         action="store_true",
@@ -142,20 +139,20 @@ def parse(
 
 def plot(
     outcomes: dict[int, Outcome],
-    output: Path,
+    output: Path | None,
     smooth: int,
     legend: str,
     solved: float | None = SOLVED,
     **settings: Any,
 ) -> None:
-    """Save a picture of training returns and evaluations, and print its path.
+    """Draw training returns and evaluations; show the picture or save it.
 
     Parameters
     ----------
     outcomes : dict of int to Outcome
         Outcomes by seed.
-    output : Path
-        File of the picture.
+    output : Path or None
+        File of the picture; its path is printed. None shows the picture.
     smooth : int
         Number of episodes averaged for a point of a curve.
     legend : str
@@ -165,7 +162,7 @@ def plot(
     **settings
         Settings of the axes, such as the title.
     """
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = plt.figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for i, (seed, outcome) in enumerate(outcomes.items()):
         color = COLORS[i % len(COLORS)]
@@ -184,19 +181,19 @@ def plot(
     axes.set(xlabel="steps", ylabel="return of an episode", **settings)
     axes.grid(alpha=0.3)
     axes.legend(title=legend)
-    figure.savefig(output, dpi=120)
-    print(f"picture: {output}")
+    if output:
+        figure.savefig(output, dpi=120)
+        print(f"picture: {output}")
+    else:
+        plt.show()
 
 
-def check(outcomes: dict[int, Outcome]) -> int:
-    """Return 0 if enough seeds are solved; otherwise print why not and return 1."""
+def check(outcomes: dict[int, Outcome]) -> None:
+    """Exit with an error unless enough seeds are solved."""
     solved = sum(outcome.solved for outcome in outcomes.values())
     least = max(1, int(WANTED_SHARE * len(outcomes)))
-    if solved >= least:
-        return 0
-    print(
-        f"check failed: {solved} of {len(outcomes)} seeds solved, "
-        f"at least {least} wanted",
-        file=sys.stderr,
-    )
-    return 1
+    if solved < least:
+        sys.exit(
+            f"check failed: {solved} of {len(outcomes)} seeds solved, "
+            f"at least {least} wanted"
+        )

@@ -51,7 +51,9 @@ assert np.allclose(twice(x), once(once(x)))
 # A network of two hidden layers computes the zigzag of the zigzag, with nine pieces; a
 # third layer makes 27 of them.
 
-figure, panels = plt.subplots(1, 3, figsize=(12, 3.6), sharey=True, layout="constrained")
+figure, panels = plt.subplots(
+    1, 3, figsize=(12, 3.6), sharey=True, layout="constrained"
+)
 for depth, axes in enumerate(panels, start=1):
     mlp = zigzags(depth)
     count = fm.regions.count_regions(mlp, 0, 1).count
@@ -110,7 +112,7 @@ def random_pieces(depth, seed):
 random = [np.mean([random_pieces(d, seed) for seed in range(50)]) for d in depths]
 shallow = [(zigzags(depth).n_params - 1) // 3 + 1 for depth in depths]
 print("layers  zigzags  bound  random  shallow, as many parameters")
-for row in zip(depths, folded, (D + 1) ** depths, random, shallow):
+for row in zip(depths, folded, (D + 1) ** depths, random, shallow, strict=True):
     print("{:6d} {:8d} {:6d} {:7.1f} {:8d}".format(*row))
     assert row[1] == D ** row[0] <= row[2]
 
@@ -118,8 +120,11 @@ figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
 axes.semilogy(depths, (D + 1.0) ** depths, "k--", label="bound, $(D + 1)^K$")
 axes.semilogy(depths, folded, "o-", color=COLORS[0], label="zigzags, $D^K$")
 axes.semilogy(
-    depths, shallow, "s-", color=COLORS[1], label="most pieces of a shallow network\n"
-    "with as many parameters",
+    depths,
+    shallow,
+    "s-",
+    color=COLORS[1],
+    label="most pieces of a shallow network\nwith as many parameters",
 )
 axes.semilogy(depths, random, "^-", color=COLORS[2], label="random weights, mean of 50")
 axes.set(

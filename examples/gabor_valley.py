@@ -18,8 +18,8 @@ START, RATE, BATCH, EPOCHS, RUNS = np.array([3.0, 6.0]), 1.5, 5, 60, 40
 # Model and data
 # --------------
 #
-# The model is :math:`f(x) = \sin(u) \exp(-u^2 / 32)` with
-# :math:`u = \theta_0 + 0.06\, \theta_1 x`. The data are 30 noisy points of it.
+# The model is :math:`f(x) = \sin(u) \exp(-u^2 / 32)` with :math:`u = \theta_0 + 0.06\,
+# \theta_1 x`. The data are 30 noisy points of it.
 
 
 def gabor(theta, x):
@@ -99,9 +99,16 @@ for name, (path, color, dashes) in PATHS.items():
     left.plot(*path.T, dashes, color=color, linewidth=1.2, label=name)
     left.plot(*path[-1], "s", color=color, markeredgecolor="white", markersize=9)
     right.plot(line, gabor(path[-1], line)[0], color=color, label=name)
-left.plot(*START, "o", color="white", markeredgecolor="black", markersize=9, label="start")
 left.plot(
-    *best.theta, "*", color="#F0E442", markeredgecolor="black", markersize=16, label="best"
+    *START, "o", color="white", markeredgecolor="black", markersize=9, label="start"
+)
+left.plot(
+    *best.theta,
+    "*",
+    color="#F0E442",
+    markeredgecolor="black",
+    markersize=16,
+    label="best",
 )
 left.set(
     xlabel=r"$\theta_0$",

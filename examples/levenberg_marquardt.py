@@ -1,6 +1,6 @@
-"""Levenberg-Marquardt against L-BFGS and Adam on a small smooth problem.
-
-    python examples/levenberg_marquardt.py
+"""
+Levenberg-Marquardt on a small smooth problem
+=============================================
 
 A 1-20-1 network with tanh (61 parameters) is fitted as a surrogate of the function
 sin(3x) exp(-x²), known without noise at 200 points. Levenberg-Marquardt, which solves a
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import fastmlp as fm
+import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 
 HIDDEN, POINTS = 20, 200
 LM, LBFGS, ADAM = "Levenberg-Marquardt", "L-BFGS", "Adam"
@@ -29,6 +29,15 @@ STYLES = {LM: ("#0072B2", "-"), LBFGS: ("#E69F00", "--"), ADAM: ("#D55E00", "-."
 # Limits for --check: Levenberg-Marquardt's RMS error, and the ratio of its error to
 # each of the other errors.
 WANTED_ERROR, WANTED_PART = 1e-5, 0.1
+
+
+# %%
+# Training
+# --------
+#
+# The solvers and Adam train through the same method, :obj:`fastmlp.MLP.fit`. An epoch
+# of a solver is one iteration on all points; Adam's batch holds all points as well, so
+# that an epoch is one step for all three.
 
 
 @dataclass(frozen=True)
@@ -73,10 +82,18 @@ def train(name: str, epochs: int, seed: int) -> Outcome:
     return Outcome(network, history, float(np.sqrt(np.mean(difference**2))))
 
 
-def plot(outcomes: dict[str, Outcome], output: Path) -> None:
-    """Save the fit, its error along x, and the errors over steps and over time."""
+# %%
+# The picture
+# -----------
+#
+# The upper panels show the fits and their errors between the points of the data; the
+# lower ones show the errors by steps and by time.
+
+
+def plot(outcomes: dict[str, Outcome]) -> plt.Figure:
+    """Draw the fit, its error along x, and the errors over steps and over time."""
     x = np.linspace(-2, 2, 10 * POINTS)[:, np.newaxis]
-    figure = Figure(figsize=(13, 8), layout="constrained")
+    figure = plt.figure(figsize=(13, 8), layout="constrained")
     (fit, rest), (steps, times) = figure.subplots(2, 2)
     fit.plot(x, target(x), color="black", linewidth=5, alpha=0.25, label="function")
     for name, outcome in outcomes.items():
@@ -98,7 +115,7 @@ def plot(outcomes: dict[str, Outcome], output: Path) -> None:
     fit.legend(loc="upper left")
     for axes in (steps, times):
         axes.legend(loc="lower left")
-    figure.savefig(output, dpi=100)
+    return figure
 
 
 def check(outcomes: dict[str, Outcome]) -> str:
@@ -112,10 +129,19 @@ def check(outcomes: dict[str, Outcome]) -> str:
     return ""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; return 1 if --check fails."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("levenberg_marquardt.png"))
+# %%
+# The run
+# -------
+#
+# Levenberg-Marquardt needs memory for the square of the number of parameters, and time
+# for its cube: it is for small networks. L-BFGS comes next when there are more
+# parameters.
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[1])
+    parser.add_argument("--output", type=Path, help="file of the picture")
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of the initial weights"
     )
@@ -132,13 +158,16 @@ def main(arguments: list[str] | None = None) -> int:
             f"{name:20} {len(outcome.history):6} epochs  {outcome.seconds:6.3f} s"
             f"  RMS error {outcome.error:.1e}"
         )
-    plot(outcomes, options.output)
-    print(f"picture: {options.output}")
+    figure = plot(outcomes)
+    if options.output:
+        figure.savefig(options.output, dpi=100)
+        print(f"picture: {options.output}")
+    else:
+        plt.show()
     problem = check(outcomes) if options.check else ""
     if problem:
-        print(f"check failed: {problem}", file=sys.stderr)
-    return 1 if problem else 0
+        sys.exit(f"check failed: {problem}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -41,7 +41,13 @@ x, labels = blobs([(-1.5, -1), (1.5, 1)], 100, 0.6)
 signs = 2.0 * labels - 1
 perceptron = fm.MLP([2, 1], init="zeros", dtype="float64")
 history = perceptron.fit(
-    x, signs, loss=perceptron_loss, optimizer=fm.SGD(lr=1), epochs=10, batch_size=1, seed=0
+    x,
+    signs,
+    loss=perceptron_loss,
+    optimizer=fm.SGD(lr=1),
+    epochs=10,
+    batch_size=1,
+    seed=0,
 )
 print("loss by epoch:", np.round(history.loss, 4))
 mistakes = int(np.sum(perceptron(x)[:, 0] * signs <= 0))
@@ -57,9 +63,9 @@ assert mistakes == 0
 # -------------------
 #
 # Overlapping classes call for probabilities: P(y = 1 | x) is the sigmoid of the output.
-# `fastmlp.BinaryCrossEntropy` is the negative log-likelihood, so that minimising it
-# maximises the likelihood. The loss is convex; `fastmlp.LBFGS` finds its minimum, at
-# which the gradient is zero.
+# :obj:`fastmlp.BinaryCrossEntropy` is the negative log-likelihood, so that minimising
+# it maximises the likelihood. The loss is convex; :obj:`fastmlp.LBFGS` finds its
+# minimum, at which the gradient is zero.
 
 x2, labels2 = blobs([(-1, -0.5), (1, 0.5)], 300, 1.0)
 logistic = fm.MLP([2, 1], init="zeros", dtype="float64")
@@ -67,7 +73,9 @@ loss = fm.BinaryCrossEntropy()
 logistic.fit(x2, labels2, loss=loss, optimizer=fm.LBFGS(), epochs=100)
 value, gradient = logistic.value_and_grad(x2, labels2, loss)
 print(f"logistic regression: loss {value:.4f}, gradient {np.abs(gradient).max():.1e}")
-print("weights", logistic.weights[0].ravel().round(3), "bias", logistic.biases[0].round(3))
+print(
+    "weights", logistic.weights[0].ravel().round(3), "bias", logistic.biases[0].round(3)
+)
 assert np.abs(gradient).max() < 1e-4
 
 # %%
@@ -107,7 +115,9 @@ figure, panels = plt.subplots(1, 3, figsize=(13, 4.3), layout="constrained")
 fm.plot.decision_regions(perceptron, x, labels, names=("-1", "1"), ax=panels[0])
 panels[0].set_title("Perceptron: separates the classes")
 fm.plot.decision_regions(logistic, x2, labels2, names=("0", "1"), ax=panels[1])
-xs, ys = (np.linspace(*limits, 50) for limits in (panels[1].get_xlim(), panels[1].get_ylim()))
+xs, ys = (
+    np.linspace(*limits, 50) for limits in (panels[1].get_xlim(), panels[1].get_ylim())
+)
 grid = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
 probability = 1 / (1 + np.exp(-logistic(grid).reshape(50, 50)))
 lines = panels[1].contour(

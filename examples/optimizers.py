@@ -107,7 +107,13 @@ def plot(paths: dict[str, np.ndarray]) -> plt.Figure:
     levels = np.linspace(-6, np.log(height.max()), 14)
     for axes, group in zip(grid, GROUPS, strict=False):
         axes.contourf(
-            x, y, np.log(height + 1e-9), levels, cmap="Blues_r", alpha=0.45, extend="min"
+            x,
+            y,
+            np.log(height + 1e-9),
+            levels,
+            cmap="Blues_r",
+            alpha=0.45,
+            extend="min",
         )
         for name in (*group, "L-BFGS") if axes is grid[1] else group:
             color, line = STYLES[name]
@@ -124,7 +130,9 @@ def plot(paths: dict[str, np.ndarray]) -> plt.Figure:
         color, line = STYLES[name]
         values = [rosenbrock(theta)[0] for theta in path]
         lowest = np.maximum(np.minimum.accumulate(values), 1e-12)
-        grid[2].loglog(np.arange(1, len(path) + 1), lowest, line, color=color, label=name)
+        grid[2].loglog(
+            np.arange(1, len(path) + 1), lowest, line, color=color, label=name
+        )
     grid[2].set(xlabel="evaluations", ylabel="lowest value so far", title="Values")
     grid[2].grid(alpha=0.25)
     grid[2].legend(fontsize="small", loc="lower left")

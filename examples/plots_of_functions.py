@@ -2,7 +2,7 @@
 Pictures of a network and its function
 ======================================
 
-`fastmlp.plot` draws what a network computes: the network itself, a function of one
+:obj:`fastmlp.plot` draws what a network computes: the network itself, a function of one
 input with the data, classes and level sets in the plane, and linear regions. Each
 function draws into new axes, or into those that are passed to it, and returns them.
 """
@@ -17,7 +17,7 @@ rng = np.random.default_rng(0)
 # The network
 # -----------
 #
-# `fastmlp.plot.network` shows the units as circles and the weights as lines. Wide
+# :obj:`fastmlp.plot.network` shows the units as circles and the weights as lines. Wide
 # layers are abridged.
 
 mlp = fm.MLP([3, 16, fm.Dropout(0.1), 5, 2], activation="tanh", seed=0)
@@ -27,9 +27,9 @@ fm.plot.network(mlp)
 # A function of one input
 # -----------------------
 #
-# `fastmlp.plot.fit_1d` draws the function over the range of the data. A network with
-# relu is piecewise linear: the circles mark its joints, and the lower panel shows which
-# units are active on each piece.
+# :obj:`fastmlp.plot.fit_1d` draws the function over the range of the data. A network
+# with relu is piecewise linear: the circles mark its joints, and the lower panel shows
+# which units are active on each piece.
 
 x = np.sort(rng.uniform(-3, 3, 80))[:, np.newaxis]
 y = np.sin(x) + 0.1 * rng.standard_normal(x.shape)
@@ -41,8 +41,8 @@ fm.plot.fit_1d(curve, x, y)
 # Classes in the plane
 # --------------------
 #
-# `fastmlp.plot.decision_regions` draws the class that a network with two inputs gives to
-# each point, and the data. Here three arms of a spiral are learnt.
+# :obj:`fastmlp.plot.decision_regions` draws the class that a network with two inputs
+# gives to each point, and the data. Here three arms of a spiral are learnt.
 
 labels = np.arange(300) % 3
 radius = rng.uniform(0.1, 1, 300)
@@ -50,7 +50,12 @@ angle = 2 * np.pi * labels / 3 + 4 * radius + 0.15 * rng.standard_normal(300)
 points = radius[:, np.newaxis] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
 spiral = fm.MLP([2, 32, 32, 3], activation="relu", seed=0)
 spiral.fit(
-    points, labels, loss=fm.CrossEntropy(), optimizer=fm.Adam(lr=0.01), epochs=150, seed=0
+    points,
+    labels,
+    loss=fm.CrossEntropy(),
+    optimizer=fm.Adam(lr=0.01),
+    epochs=150,
+    seed=0,
 )
 accuracy = np.mean(spiral(points).argmax(axis=1) == labels)
 print(f"{accuracy:.1%} of the points are in their class's region")
@@ -61,7 +66,7 @@ fm.plot.decision_regions(spiral, points, labels, names=("first", "second", "thir
 # Level sets
 # ----------
 #
-# `fastmlp.plot.level_sets` draws the contour lines of one output.
+# :obj:`fastmlp.plot.level_sets` draws the contour lines of one output.
 
 fm.plot.level_sets(spiral, ((-1, 1), (-1, 1)), output=0)
 
@@ -69,7 +74,7 @@ fm.plot.level_sets(spiral, ((-1, 1), (-1, 1)), output=0)
 # Linear regions
 # --------------
 #
-# `fastmlp.plot.linear_regions` draws the polygons on which a network with relu is
+# :obj:`fastmlp.plot.linear_regions` draws the polygons on which a network with relu is
 # linear. Their number is exact.
 
 axes = fm.plot.linear_regions(spiral, ((-1, 1), (-1, 1)))

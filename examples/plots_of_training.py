@@ -2,10 +2,10 @@
 Pictures of a training run
 ==========================
 
-`fastmlp.MLP.fit` returns the losses of all epochs, and a `fastmlp.Monitor` among its
-callbacks records what happens inside the layers. `fastmlp.plot` draws both: learning
-curves, histograms, dead units, sizes of updates, and the loss around the path of
-training.
+:obj:`fastmlp.MLP.fit` returns the losses of all epochs, and a :obj:`fastmlp.Monitor`
+among its callbacks records what happens inside the layers. :obj:`fastmlp.plot` draws
+both: learning curves, histograms, dead units, sizes of updates, and the loss around the
+path of training.
 """
 
 import fastmlp as fm
@@ -45,9 +45,9 @@ assert history.metrics["val_accuracy"][-1] > 0.7
 # Learning curves
 # ---------------
 #
-# `fastmlp.plot.learning_curves` draws the losses, marks the best epoch, and shows the
-# metrics in a second panel. Here the validation loss rises again while the training
-# loss still falls: `fastmlp.EarlyStopping` would help.
+# :obj:`fastmlp.plot.learning_curves` draws the losses, marks the best epoch, and shows
+# the metrics in a second panel. Here the validation loss rises again while the training
+# loss still falls: :obj:`fastmlp.EarlyStopping` would help.
 
 fm.plot.learning_curves(history)
 assert min(history.val_loss) < 0.8 * history.val_loss[-1]
@@ -56,8 +56,8 @@ assert min(history.val_loss) < 0.8 * history.val_loss[-1]
 # Histograms
 # ----------
 #
-# `fastmlp.plot.histograms` draws the weights, activations and gradients of each layer
-# after the last recorded epoch, or after the one that ``epoch`` names.
+# :obj:`fastmlp.plot.histograms` draws the weights, activations and gradients of each
+# layer after the last recorded epoch, or after the one that ``epoch`` names.
 
 fm.plot.histograms(monitor)
 
@@ -71,8 +71,8 @@ fm.plot.histograms(mlp)
 # ----------
 #
 # A relu unit that is inactive for all rows of a batch has no gradient and may never
-# come back. `fastmlp.plot.dead_units` shows their share. With a learning rate that is
-# far too high, many units die in the first steps.
+# come back. :obj:`fastmlp.plot.dead_units` shows their share. With a learning rate that
+# is far too high, many units die in the first steps.
 
 careless = fm.MLP([2, 24, 24, 1], activation="relu", seed=0)
 watch = fm.Monitor()
@@ -93,8 +93,8 @@ assert sum(dead[-1] for dead in watch.dead.values()) > 10
 # Sizes of updates
 # ----------------
 #
-# `fastmlp.plot.update_ratios` draws the norm of each layer's last update, divided by
-# the norm of its weights. About one thousandth is a common value; much larger ratios
+# :obj:`fastmlp.plot.update_ratios` draws the norm of each layer's last update, divided
+# by the norm of its weights. About one thousandth is a common value; much larger ratios
 # hint at a learning rate that is too high.
 
 figure, panels = plt.subplots(1, 2, figsize=(11, 4), sharey=True, layout="constrained")
@@ -105,7 +105,7 @@ fm.plot.update_ratios(watch, ax=panels[1]).set_title("Updates, lr = 0.3")
 # The loss around the path
 # ------------------------
 #
-# `fastmlp.plot.loss_surface` evaluates the loss on a plane through the trained
+# :obj:`fastmlp.plot.loss_surface` evaluates the loss on a plane through the trained
 # parameters. With a path, the plane is that of the path's first two principal
 # components.
 

@@ -9,8 +9,8 @@ with random labels by full-batch gradient descent, all reach an error of zero, a
 deeper ones need fewer epochs.
 
 By default this script uses 250 of the examples, which takes about a minute on two
-cores. ``--full`` takes all 4,000 and computes the whole figure. With ``--json FILE`` the
-results are written while training goes on; the same command resumes after an
+cores. ``--full`` takes all 4,000 and computes the whole figure. With ``--json FILE``
+the results are written while training goes on; the same command resumes after an
 interruption.
 """
 
@@ -69,8 +69,8 @@ def load(examples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 # --------
 #
 # A batch of all examples makes one step per epoch. Gradient descent has no state
-# besides the parameters, so that these and the number of epochs are enough to resume
-# a run with the same bits. The error is the share of wrong predictions.
+# besides the parameters, so that these and the number of epochs are enough to resume a
+# run with the same bits. The error is the share of wrong predictions.
 
 
 def train(
@@ -129,8 +129,8 @@ def train(
 # Results
 # -------
 #
-# The file has the settings, so that it is not continued with others, and for each
-# depth the curve and the current parameters. It is replaced as a whole.
+# The file has the settings, so that it is not continued with others, and for each depth
+# the curve and the current parameters. It is replaced as a whole.
 
 
 def begin(options: argparse.Namespace) -> dict:
@@ -144,7 +144,9 @@ def begin(options: argparse.Namespace) -> dict:
     if options.json and options.json.exists():
         results = json.loads(options.json.read_text())
         if results["settings"] != settings:
-            raise SystemExit(f"{options.json} has other settings: {results['settings']}")
+            raise SystemExit(
+                f"{options.json} has other settings: {results['settings']}"
+            )
         return results
     return {"settings": settings, "runs": {str(depth): {} for depth in HIDDEN}}
 
@@ -209,7 +211,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     size.add_argument("--examples", type=int, help="another number of examples")
     parser.add_argument(
-        "--check", action="store_true", help="fail if an error stays or the order differs"
+        "--check",
+        action="store_true",
+        help="fail if an error stays or the order differs",
     )
     options = parser.parse_args(arguments)
     options.examples = options.examples or (ALL_EXAMPLES if options.full else EXAMPLES)

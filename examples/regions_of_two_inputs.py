@@ -37,7 +37,7 @@ assert found.count == 1 + 3 + 3 == len(np.unique(found.patterns, axis=0))
 
 figure, panels = plt.subplots(1, 2, figsize=(11.5, 4.6), layout="constrained")
 fm.plot.linear_regions(mlp, WINDOW, ax=panels[0])
-for polygon, pattern in zip(found.polygons, found.patterns):
+for polygon, pattern in zip(found.polygons, found.patterns, strict=True):
     name = "".join("+" if active else "−" for active in pattern)  # noqa: RUF001
     panels[0].text(
         *polygon.mean(axis=0),
@@ -54,12 +54,12 @@ panels[1].set_title("The function: level sets bend at the lines")
 # Width and depth
 # ---------------
 #
-# Three networks with random weights have 24 hidden units each. Depth alone does not make
-# more regions: that takes weights that use it, like those of
-# :ref:`networks that fold <sphx_glr_gallery_deep_networks.py>`.
+# Three networks with random weights have 24 hidden units each. Depth alone does not
+# make more regions: that takes weights that use it, like those of :ref:`networks that
+# fold <sphx_glr_gallery_deep_networks.py>`.
 
 figure, panels = plt.subplots(1, 3, figsize=(13, 3.9), layout="constrained")
-for axes, hidden in zip(panels, ([24], [12, 12], [8, 8, 8])):
+for axes, hidden in zip(panels, ([24], [12, 12], [8, 8, 8]), strict=True):
     random = fm.MLP([2, *hidden, 1], init="he_normal", dtype="float64", seed=3)
     rng = np.random.default_rng([3, 1])
     for bias in random.biases:
@@ -87,7 +87,7 @@ points = radius[:, np.newaxis] * np.stack([np.cos(angle), np.sin(angle)], axis=1
 rings = fm.MLP([2, 12, 12, 1], activation="relu", init="torch", seed=0)
 counts = []
 figure, panels = plt.subplots(1, 3, figsize=(13.5, 4), layout="constrained")
-for axes, when in zip(panels, ("before", "after")):
+for axes, when in zip(panels, ("before", "after"), strict=False):
     if when == "after":
         rings.fit(
             points,

@@ -1,6 +1,6 @@
-"""Keep a network from overfitting: dropout, weight decay and early stopping.
-
-    python examples/regularisation.py
+"""
+Dropout, weight decay and early stopping
+========================================
 
 A network with more than 10,000 parameters is trained on 100 noisy points of two moons.
 Without regularisation it memorises the noise: the training loss keeps falling while the
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import fastmlp as fm
+import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 
 TRAINING, VALIDATION, TEST = 100, 100, 5000
 NOISE = 0.35
@@ -46,6 +46,14 @@ class Outcome:
     accuracy: float
 
 
+# %%
+# Data
+# ----
+#
+# Half of the points lie around the upper half circle, half around the lower one, with
+# enough noise that the classes overlap.
+
+
 def moons(count: int, rng: np.random.Generator) -> Points:
     """Return noisy points on two interleaved half circles, and their labels."""
     label = np.arange(count) % 2
@@ -55,6 +63,14 @@ def moons(count: int, rng: np.random.Generator) -> Points:
     x = np.where(label[:, np.newaxis] == 0, upper, lower)
     x += NOISE * rng.standard_normal(x.shape)
     return x.astype(np.float32), label
+
+
+# %%
+# Training
+# --------
+#
+# Dropout is a layer, weight decay belongs to the optimiser, and early stopping is a
+# callback that restores the parameters of the epoch with the lowest validation loss.
 
 
 def train(
@@ -101,9 +117,16 @@ def run(seed: int, epochs: int) -> tuple[Points, dict[str, Outcome]]:
     return training, outcomes
 
 
-def plot(training: Points, outcomes: dict[str, Outcome], output: Path) -> None:
-    """Save decision regions above, losses below, a column for each method."""
-    figure = Figure(figsize=(16, 7.5), layout="constrained")
+# %%
+# The picture
+# -----------
+#
+# Above, the decision regions and the training points; below, the losses by epoch.
+
+
+def plot(training: Points, outcomes: dict[str, Outcome]) -> plt.Figure:
+    """Draw decision regions above, losses below, a column for each method."""
+    figure = plt.figure(figsize=(15, 7.5), layout="constrained")
     grid = figure.subplots(2, len(outcomes), sharey="row")
     for column, (method, outcome) in zip(grid.T, outcomes.items(), strict=True):
         regions, losses = column
@@ -135,7 +158,7 @@ def plot(training: Points, outcomes: dict[str, Outcome], output: Path) -> None:
     for axes in grid[0, 1:]:
         axes.set_ylabel("")
         axes.get_legend().remove()
-    figure.savefig(output, dpi=90)
+    return figure
 
 
 def check(means: dict[str, float]) -> str:
@@ -146,10 +169,18 @@ def check(means: dict[str, float]) -> str:
     return ""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; return 1 if --check fails."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("regularisation.png"))
+# %%
+# The run
+# -------
+#
+# Accuracies on 5,000 new points. Single draws of 100 points differ much from each
+# other, so the table has means over several draws.
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[1])
+    parser.add_argument("--output", type=Path, help="file of the picture")
     parser.add_argument(
         "--quick",
         action="store_true",
@@ -172,13 +203,16 @@ def main(arguments: list[str] | None = None) -> int:
             f"{method:15} held-out accuracy {means[method]:.2%} on average,"
             f" {min(values):.2%} to {max(values):.2%}"
         )
-    plot(*runs[0], options.output)
-    print(f"picture: {options.output}")
+    figure = plot(*runs[0])
+    if options.output:
+        figure.savefig(options.output, dpi=90)
+        print(f"picture: {options.output}")
+    else:
+        plt.show()
     problem = check(means) if options.check else ""
     if problem:
-        print(f"check failed: {problem}", file=sys.stderr)
-    return 1 if problem else 0
+        sys.exit(f"check failed: {problem}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

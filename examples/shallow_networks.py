@@ -29,8 +29,8 @@ mlp.biases[1][:] = 0.3
 assert mlp.n_params == 10
 
 # %%
-# A unit computes a line, relu clips it at zero, and the output layer scales it. The
-# sum of the three clipped lines and the offset is the network's output. The joints are
+# A unit computes a line, relu clips it at zero, and the output layer scales it. The sum
+# of the three clipped lines and the offset is the network's output. The joints are
 # where the lines cross zero.
 
 x = np.linspace(0, 2, 401)[:, np.newaxis]
@@ -49,7 +49,7 @@ assert np.allclose(joints, np.sort(-mlp.biases[0] / mlp.weights[0][0]))
 # activation pattern determines the slope of the piece: the sum, over the active units,
 # of the products of their two weights.
 
-for pattern, slope in zip(found.patterns, found.slopes):
+for pattern, slope in zip(found.patterns, found.slopes, strict=True):
     active = ", ".join(str(unit + 1) for unit in np.flatnonzero(pattern)) or "none"
     # `slopes` are per unit of the line's parameter, which runs from 0 to 1.
     expected = (mlp.weights[0][0] * mlp.weights[1][:, 0])[pattern].sum()
@@ -58,7 +58,7 @@ for pattern, slope in zip(found.patterns, found.slopes):
 
 figure, grid = plt.subplots(2, 3, figsize=(12, 6.5), sharex=True, layout="constrained")
 steps = {"1. lines": lines, "2. clipped by relu": clipped, "3. scaled": scaled}
-for axes, (title, values) in zip(grid[0], steps.items()):
+for axes, (title, values) in zip(grid[0], steps.items(), strict=True):
     for unit, color in enumerate(COLORS):
         axes.plot(x, values[:, unit], color=color, label=f"unit {unit + 1}")
     axes.set_title(title)
@@ -74,7 +74,9 @@ for unit, color in enumerate(COLORS):
         )
 patterns.set(title="activation pattern: active units", ylabel="unit", yticks=(1, 2, 3))
 patterns.set_ylim(3.6, 0.4)
-slopes.step(edges, [*found.slopes[:, 0] / 2, found.slopes[-1, 0] / 2], "k", where="post")
+slopes.step(
+    edges, [*found.slopes[:, 0] / 2, found.slopes[-1, 0] / 2], "k", where="post"
+)
 slopes.set_title("slope of each piece")
 for axes in grid.flat:
     for joint in joints:
@@ -90,8 +92,9 @@ total.legend()
 # ----------------------------
 #
 # Fitted to a smooth curve, a network uses its joints where the curve bends.
-# `fastmlp.plot.fit_1d` draws the fit, the joints and the patterns. Levenberg-Marquardt
-# trains such small networks in a few steps; of twenty starts we keep the best.
+# :obj:`fastmlp.plot.fit_1d` draws the fit, the joints and the patterns.
+# Levenberg-Marquardt trains such small networks in a few steps; of twenty starts we
+# keep the best.
 
 x = np.linspace(-2, 2, 101)[:, np.newaxis]
 y = np.sin(2 * x) + 0.3 * x**2
@@ -106,7 +109,7 @@ def fit(width, seed):
 
 widths = (2, 4, 8)
 figure = plt.figure(figsize=(12, 5.5), layout="constrained")
-for part, width in zip(figure.subfigures(1, len(widths)), widths):
+for part, width in zip(figure.subfigures(1, len(widths)), widths, strict=True):
     best, loss = min((fit(width, seed) for seed in range(20)), key=lambda r: r[1])
     count = len(fm.regions.count_regions(best, -2, 2).joints)
     print(f"{width} units: {count} joints, RMS error {loss**0.5:.4f}")

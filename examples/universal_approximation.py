@@ -1,6 +1,6 @@
-"""Approximate a function of one variable by networks that grow wider.
-
-    python examples/universal_approximation.py
+"""
+Universal approximation: the error against the width
+====================================================
 
 A network with one hidden layer approximates any continuous function arbitrarily well if
 the layer is wide enough and its activation is not a polynomial (Cybenko 1989, Hornik
@@ -18,8 +18,8 @@ import sys
 from pathlib import Path
 
 import fastmlp as fm
+import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 
 ACTIVATIONS = ("relu", "tanh", "sin")
 # Colour-blind safe, of Okabe & Ito (2008).
@@ -40,6 +40,13 @@ FEW, MANY, BETWEEN = 4, 16, 4
 WANTED_ERROR, WANTED_PART = 0.05, 0.1
 
 
+# %%
+# The function
+# ------------
+#
+# A cosine whose waves become shorter and shorter from left to right.
+
+
 def target(x: np.ndarray) -> np.ndarray:
     """Return waves that become shorter and shorter."""
     return np.cos((x + 3) ** 2 / 3)
@@ -48,6 +55,14 @@ def target(x: np.ndarray) -> np.ndarray:
 def grid(points: int) -> np.ndarray:
     """Return points from LOW to HIGH, as a column."""
     return np.linspace(LOW, HIGH, points)[:, np.newaxis]
+
+
+# %%
+# Fits
+# ----
+#
+# :obj:`fastmlp.LBFGS` trains on all points at once. Its result depends on the initial
+# weights, so the best of several starts is taken.
 
 
 def fit(width: int, activation: str, starts: int, iterations: int) -> fm.MLP:
@@ -80,16 +95,32 @@ def error(network: fm.MLP) -> float:
     return float(np.sqrt(np.mean((network(x) - target(x)) ** 2)))
 
 
+# %%
+# Joints
+# ------
+#
+# :obj:`fastmlp.regions.count_regions` finds the joints of a piecewise linear network
+# exactly. A hidden layer of D relu units makes at most D of them.
+
+
 def joints(network: fm.MLP) -> int:
     """Return the number of breakpoints of a piecewise linear network."""
     return len(fm.regions.count_regions(network, LOW, HIGH).joints)
 
 
-def plot(networks: dict[str, dict[int, fm.MLP]], output: Path) -> None:
-    """Save two relu fits with breakpoints, fits of one width, and errors over width."""
+# %%
+# The picture
+# -----------
+#
+# Two fits with relu and their activation patterns; the fits of all activations with
+# four units; and the error against the width.
+
+
+def plot(networks: dict[str, dict[int, fm.MLP]]) -> plt.Figure:
+    """Draw two relu fits with breakpoints, fits of one width, and errors over width."""
     x = grid(1001)
     widths = list(networks["relu"])
-    figure = Figure(figsize=(14, 6.5), layout="constrained")
+    figure = plt.figure(figsize=(14, 6.5), layout="constrained")
     parts = figure.subfigures(1, 3, wspace=0.03)
     for part, width in zip(parts, (FEW, MANY), strict=False):
         fm.plot.fit_1d(networks["relu"][width], x[::10], target(x[::10]), fig=part)
@@ -113,7 +144,7 @@ def plot(networks: dict[str, dict[int, fm.MLP]], output: Path) -> None:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend()
-    figure.savefig(output, dpi=100)
+    return figure
 
 
 def check(networks: dict[str, dict[int, fm.MLP]]) -> str:
@@ -128,12 +159,17 @@ def check(networks: dict[str, dict[int, fm.MLP]]) -> str:
     return ""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; return 1 if --check fails."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--output", type=Path, default=Path("universal_approximation.png")
-    )
+# %%
+# The run
+# -------
+#
+# The errors are measured between the points of the data as well, on a finer grid.
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[1])
+    parser.add_argument("--output", type=Path, help="file of the picture")
     parser.add_argument("--quick", action="store_true", help="fewer and smaller nets")
     parser.add_argument(
         "--check", action="store_true", help="fail if errors stay large"
@@ -153,13 +189,16 @@ def main(arguments: list[str] | None = None) -> int:
         errors = [error(networks[name][width]) for name in ACTIVATIONS]
         row = "".join(f"{value:10.5f}" for value in errors)
         print(f"{width:5d} {row}{joints(networks['relu'][width]):10d}")
-    plot(networks, options.output)
-    print(f"picture: {options.output}")
+    figure = plot(networks)
+    if options.output:
+        figure.savefig(options.output, dpi=100)
+        print(f"picture: {options.output}")
+    else:
+        plt.show()
     problem = check(networks) if options.check else ""
     if problem:
-        print(f"check failed: {problem}", file=sys.stderr)
-    return 1 if problem else 0
+        sys.exit(f"check failed: {problem}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

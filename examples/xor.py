@@ -78,7 +78,8 @@ assert solved[8] > solved[2]
 # elsewhere.
 
 figure, panels = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
-for axes, (name, mlp) in zip(panels, {"by hand": hand, "learnt": learnt}.items()):
+pictures = {"by hand": hand, "learnt": learnt}
+for axes, (name, mlp) in zip(panels, pictures.items(), strict=False):
     fm.plot.level_sets(
         mlp, ((-0.3, 1.3), (-0.3, 1.3)), levels=np.linspace(-0.8, 2.0, 15), ax=axes
     )

@@ -1,6 +1,16 @@
-"""Every example runs, shows what it claims, and saves a picture that is not empty."""
+"""Every example runs, shows what it claims, and draws pictures that are not empty.
 
+Some examples are commands with options; they run in a new process, and ``--check``
+tests their claims. The others are plain scripts that assert their claims; they run in
+this process.
+"""
+
+import ast
+import contextlib
+import json
 import os
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -13,39 +23,37 @@ pytestmark = needs_source
 EXAMPLES = ROOT / "examples"
 # Modules that several examples share have names that start with an underscore.
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("[!_]*.py"))
+COMMANDS = [
+    name for name in SCRIPTS if "def main(" in (EXAMPLES / f"{name}.py").read_text()
+]
+PLAIN = sorted(set(SCRIPTS) - set(COMMANDS))
+# Options for a run of a few seconds.
+QUICK = {"random_labels": ["--examples", "60", "--threads", "1"]}
 TIMEOUT = 120  # seconds; examples promise a minute on an idle machine
-# A picture has at least this many pixels a side, and this fraction that is drawn.
-LEAST_SIDE, LEAST_DRAWN = 400, 0.02
+# A picture has at least this many pixels a side, at 100 dots per inch, and this fraction
+# that is drawn.
+LEAST_SIDE, LEAST_DRAWN = 350, 0.02
+LEAST_PROSE = 3  # cells with prose that a script has at least
 
 image = pytest.importorskip("matplotlib.image", reason="examples draw with matplotlib")
 pytest.importorskip("sklearn", reason="examples take data from scikit-learn")
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_quick_run(name: str, tmp_path: Path) -> None:
-    picture = tmp_path / "picture.png"
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(EXAMPLES / f"{name}.py"),
-            "--quick",
-            "--check",
-            "--output",
-            str(picture),
-        ],
-        cwd=tmp_path,
+def run(name: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a folder, without a window."""
+    return subprocess.run(
+        [sys.executable, str(EXAMPLES / f"{name}.py"), *options],
+        cwd=folder,
         env={**os.environ, "MPLBACKEND": "Agg"},
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stderr == ""
-    assert f"picture: {picture}" in done.stdout
-    assert list(tmp_path.iterdir()) == [picture]
 
-    pixels = image.imread(picture)[..., :3]
+
+def check_picture(pixels: np.ndarray) -> None:
+    """Check that a picture (height, width, RGB) shows something."""
     assert min(pixels.shape[:2]) >= LEAST_SIDE
     assert np.mean((pixels < 1).any(axis=-1)) > LEAST_DRAWN
     # Every half of the picture shows something, not just one corner.
@@ -53,22 +61,101 @@ def test_quick_run(name: str, tmp_path: Path) -> None:
         assert np.ptp(half) > 0.5
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_help(name: str) -> None:
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / f"{name}.py"), "--help"],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
+@pytest.mark.parametrize("name", COMMANDS)
+def test_quick_run(name: str, tmp_path: Path) -> None:
+    if name == "random_labels":
+        pytest.importorskip("mnist1d", reason="the example takes data from mnist1d")
+    picture = tmp_path / "picture.png"
+    options = QUICK.get(name, ["--quick"])
+    done = run(name, tmp_path, *options, "--check", "--output", str(picture))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert f"picture: {picture}" in done.stdout
+    assert list(tmp_path.iterdir()) == [picture]
+    check_picture(image.imread(picture)[..., :3])
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_script(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    import matplotlib.pyplot as plt
+
+    plt.switch_backend("Agg")
+    plt.close("all")
+    shown = []
+    monkeypatch.setattr(plt, "show", lambda: shown.extend(plt.get_fignums()))
+    monkeypatch.setattr(sys, "argv", [f"{name}.py"])
+    monkeypatch.chdir(tmp_path)
+    try:
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+        assert capsys.readouterr().out.strip()
+        assert shown
+        for number in shown:
+            figure = plt.figure(number)
+            figure.canvas.draw()
+            check_picture(np.asarray(figure.canvas.buffer_rgba())[..., :3] / 255)
+    finally:
+        plt.close("all")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help(name: str, tmp_path: Path) -> None:
+    if name == "random_labels":
+        pytest.importorskip("mnist1d", reason="the example takes data from mnist1d")
+    done = run(name, tmp_path, "--help")
     assert done.returncode == 0, done.stderr
     for option in ("--quick", "--check", "--output"):
         assert option in done.stdout
 
 
+def test_an_interrupted_run_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of random labels that is stopped and resumed gives the same numbers."""
+    pytest.importorskip("mnist1d", reason="the example takes data from mnist1d")
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    names = runpy.run_path(str(EXAMPLES / "random_labels.py"))
+    results = {}
+    for stops in ((300,), (100, 170, 300)):
+        path = tmp_path / f"{len(stops)}.json"
+        for epochs in stops:
+            arguments = ["--examples", "60", "--threads", "1", "--epochs", str(epochs)]
+            arguments += ["--json", str(path), "--output", str(tmp_path / "p.png")]
+            names["main"](arguments)
+        results[len(stops)] = json.loads(path.read_text())["runs"]
+    for depth in "1234":
+        straight, resumed = results[1][depth], results[3][depth]
+        assert straight["params"] == resumed["params"]
+        assert straight["epochs"][-1] == 300
+        at = [resumed["epochs"].index(epoch) for epoch in (0, 50, 100, 300)]
+        assert [resumed["losses"][i] for i in at] == [
+            straight["losses"][straight["epochs"].index(epoch)]
+            for epoch in (0, 50, 100, 300)
+        ]
+    with pytest.raises(SystemExit, match="has other settings"):
+        names["main"](["--examples", "61", "--json", str(tmp_path / "1.json")])
+    with contextlib.suppress(ImportError):
+        import matplotlib.pyplot as plt
+
+        plt.close("all")
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_script_is_a_page_of_the_gallery(name: str) -> None:
+    """It has a title, cells with prose, and pictures that are shown."""
+    text = (EXAMPLES / f"{name}.py").read_text()
+    title, line = (ast.get_docstring(ast.parse(text)) or "").split("\n")[:2]
+    assert title
+    assert line == "=" * len(title)
+    assert len(re.findall(r"^# %%\n(?:# .+\n)", text, re.MULTILINE)) >= LEAST_PROSE
+    assert "plt.show()" in text or "from _episodes import" in text
+    # Matplotlib draws figures in a gallery if pyplot has made them.
+    assert "matplotlib.figure" not in text
+
+
 def test_every_example_is_described() -> None:
-    text = (EXAMPLES / "README.md").read_text()
+    text = (EXAMPLES / "README.rst").read_text()
     assert SCRIPTS
-    for name in SCRIPTS:
-        assert f"`{name}.py`" in text, name
+    assert set(re.findall(r"^``(\w+)\.py``$", text, re.MULTILINE)) == set(SCRIPTS)
