@@ -117,7 +117,9 @@ def parse(
         Has ``seeds`` (a range), ``output`` (a Path or None) and the flags ``quick`` and
         ``check``.
     """
-    parser = argparse.ArgumentParser(description=(description or "").split("\n")[1])
+    parser = argparse.ArgumentParser(
+        description=(description or "").strip().partition("\n")[0]
+    )
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--seeds", type=int, help=f"number of seeds, default: {seeds}")
     parser.add_argument("--output", type=Path, help="file of the picture")

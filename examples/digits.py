@@ -308,7 +308,9 @@ def check(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[1])
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").strip().partition("\n")[0]
+    )
     parser.add_argument(
         "--epochs", type=int, help=f"epochs of plain training, default: {EPOCHS}"
     )

@@ -140,7 +140,9 @@ def check(outcomes: dict[str, Outcome]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[1])
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").strip().partition("\n")[0]
+    )
     parser.add_argument("--output", type=Path, help="file of the picture")
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of the initial weights"

@@ -121,7 +121,8 @@ def run(seed: int, epochs: int) -> tuple[Points, dict[str, Outcome]]:
 # The picture
 # -----------
 #
-# Above, the decision regions and the training points; below, the losses by epoch.
+# Above, the decision regions, the training points and the share of new points that are
+# right; below, the losses by epoch.
 
 
 def plot(training: Points, outcomes: dict[str, Outcome]) -> plt.Figure:
@@ -133,7 +134,7 @@ def plot(training: Points, outcomes: dict[str, Outcome]) -> plt.Figure:
         fm.plot.decision_regions(
             outcome.network, *training, names=("upper", "lower"), ax=regions
         )
-        regions.set_title(f"{method}: {outcome.accuracy:.1%} of new points right")
+        regions.set_title(f"{method}: {outcome.accuracy:.1%} right")
         history = outcome.history
         epochs = np.arange(1, len(history) + 1)
         losses.semilogy(epochs, history.loss, color="#0072B2", label="training")
@@ -179,7 +180,9 @@ def check(means: dict[str, float]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[1])
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").strip().partition("\n")[0]
+    )
     parser.add_argument("--output", type=Path, help="file of the picture")
     parser.add_argument(
         "--quick",

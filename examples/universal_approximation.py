@@ -29,7 +29,11 @@ STYLES = {
     "sin": {"color": "#009E73", "linestyle": ":", "marker": "^"},
 }
 WIDTHS, QUICK_WIDTHS = (2, 4, 8, 16, 32, 64), (2, 4, 8, 16)
+# Starts of wide networks; narrow ones, which get stuck more often, have STARTS_OF_ALL
+# divided by the width if that is more.
 STARTS, QUICK_STARTS = 5, 3
+STARTS_OF_ALL = 80
+# L-BFGS takes this many iterations, Levenberg-Marquardt a tenth of it.
 ITERATIONS, QUICK_ITERATIONS = 2000, 500
 LOW, HIGH, POINTS = -3.0, 3.0, 301
 # Two widths whose breakpoints are drawn, and the width whose fits with all activations
@@ -61,20 +65,21 @@ def grid(points: int) -> np.ndarray:
 # Fits
 # ----
 #
-# :obj:`fastmlp.LBFGS` trains on all points at once. Its result depends on the initial
-# weights, so the best of several starts is taken.
+# Both solvers use all points at once and do not need a learning rate. For smooth
+# activations, :obj:`fastmlp.LevenbergMarquardt` reaches errors far below those of other
+# methods; for relu, whose joints it moves badly, :obj:`fastmlp.LBFGS` is better. The
+# result depends on the initial weights, so the best of several starts is taken.
 
 
 def fit(width: int, activation: str, starts: int, iterations: int) -> fm.MLP:
     """Return the best of several networks fitted from different initial weights.
 
-    L-BFGS uses all points at once and does not need a learning rate; its result depends
-    on the start. PyTorch's initialisation also draws biases: with zero biases all
-    breakpoints would start at the same place.
+    PyTorch's initialisation also draws biases: with zero biases all breakpoints would
+    start at the same place.
     """
     x = grid(POINTS)
     networks = []
-    for seed in range(starts):
+    for seed in range(max(starts, STARTS_OF_ALL // width)):
         network = fm.MLP(
             [1, width, 1],
             activation=activation,
@@ -82,9 +87,11 @@ def fit(width: int, activation: str, starts: int, iterations: int) -> fm.MLP:
             dtype="float64",
             seed=seed,
         )
-        network.fit(
-            x, target(x), loss=fm.MSE(), optimizer=fm.LBFGS(), epochs=iterations
-        )
+        if activation == "relu":
+            solver, epochs = fm.LBFGS(), iterations
+        else:
+            solver, epochs = fm.LevenbergMarquardt(), iterations // 10
+        network.fit(x, target(x), loss=fm.MSE(), optimizer=solver, epochs=epochs)
         networks.append(network)
     return min(networks, key=error)
 
@@ -168,7 +175,9 @@ def check(networks: dict[str, dict[int, fm.MLP]]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[1])
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").strip().partition("\n")[0]
+    )
     parser.add_argument("--output", type=Path, help="file of the picture")
     parser.add_argument("--quick", action="store_true", help="fewer and smaller nets")
     parser.add_argument(
@@ -187,7 +196,7 @@ def main(arguments: list[str] | None = None) -> None:
     print("width " + "".join(f"{name:>10}" for name in ACTIVATIONS) + "    joints")
     for width in widths:
         errors = [error(networks[name][width]) for name in ACTIVATIONS]
-        row = "".join(f"{value:10.5f}" for value in errors)
+        row = "".join(f"{value:10.1e}" for value in errors)
         print(f"{width:5d} {row}{joints(networks['relu'][width]):10d}")
     figure = plot(networks)
     if options.output:
