@@ -20,6 +20,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import fastmlp as fm
@@ -78,7 +79,7 @@ def train(
     run: dict,
     data: tuple[np.ndarray, np.ndarray],
     options: argparse.Namespace,
-    store: callable,
+    store: Callable[[], None],
 ) -> None:
     """Train a network until it makes no errors; continue the run if it has begun."""
     x, labels = data
