@@ -9,11 +9,13 @@ import inspect
 import os
 import re
 import runpy
+import subprocess
 import sys
 import types
 import zlib
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from pydoc import locate
 from typing import Any
@@ -209,25 +211,27 @@ def needed(blocks: list[str]) -> list[str]:
     return sorted(roots - {"fastmlp", "numpy"} - set(sys.stdlib_module_names))
 
 
-# The blocks of README.md run in test_readme.py.
+# The blocks of README.md run in test_readme.py. Each page has its own process, because
+# some of the packages that pages use change the process for good.
 @pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(DOCS / page)])
-def test_the_code_of_a_page_runs(
-    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_code_of_a_page_runs(page: str, tmp_path: Path) -> None:
     blocks = python_blocks(DOCS / page)
     for package in needed(blocks):
-        pytest.importorskip(package, reason=f"the page {page} needs {package}")
-    monkeypatch.setenv("MPLBACKEND", "Agg")
-    monkeypatch.chdir(tmp_path)
-    # Pickles find the functions of a page in its module.
-    module = types.ModuleType("__main__")
-    monkeypatch.setitem(sys.modules, "__main__", module)
-    try:
-        for number, block in enumerate(blocks, 1):
-            exec(compile(block, f"{page}, block {number}", "exec"), vars(module))
-    finally:
-        if "matplotlib.pyplot" in sys.modules:
-            sys.modules["matplotlib.pyplot"].close("all")
+        if find_spec(package) is None:
+            pytest.skip(f"the page {page} needs {package}")
+    script, folder = tmp_path / "page.py", tmp_path / "empty"
+    script.write_text("\n".join(blocks))
+    folder.mkdir()
+    done = subprocess.run(
+        [sys.executable, script],
+        cwd=folder,
+        env={**os.environ, "MPLBACKEND": "Agg", "KERAS_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 # Examples -----------------------------------------------------------------------------

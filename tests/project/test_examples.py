@@ -29,8 +29,8 @@ PLAIN = sorted(set(SCRIPTS) - set(COMMANDS))
 # Options for a run of a few seconds.
 QUICK = {"random_labels": ["--examples", "60", "--threads", "1"]}
 TIMEOUT = 120  # seconds; examples promise a minute on an idle machine
-# A picture has at least this many pixels a side, and this fraction that is drawn. One of
-# several pictures in a plain script may be a row of small panels.
+# A picture has at least this many pixels a side, and this fraction that is drawn. One
+# of several pictures in a plain script may be a row of small panels.
 LEAST_SIDE, LEAST_ROW, LEAST_DRAWN = 400, 250, 0.02
 LEAST_PROSE = 3  # cells with prose that a script has at least
 

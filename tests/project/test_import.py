@@ -37,7 +37,7 @@ NEEDS = {
 # Extras that the library does not need: combinations of others, those for its examples
 # (users of `fastmlp.rl` write their loops and choose Gymnasium), a nicer progress bar,
 # and those for development.
-OTHERS = {"all", "bench", "examples", "lint", "progress", "rl", "test"}
+OTHERS = {"all", "bench", "docs", "examples", "lint", "progress", "rl", "test"}
 
 
 def python(code):
