@@ -115,20 +115,6 @@ def linked(build: Path, folder: Path, files: dict[str, str]) -> Path:
     return out
 
 
-def test_the_readme_s_program(build: Path, tmp_path: Path) -> None:
-    """A CMake project finds the installed library; its program is in the README."""
-    readme = (ROOT / "README.md").read_text()
-    section = readme[readme.index("\n## C++\n") :]
-    blocks = dict(re.findall(r"^```(\w+)\n(.*?)^```", section, re.M | re.S))
-    assert "-DCMAKE_PREFIX_PATH=" in blocks["bash"]
-    files = {"main.cpp": blocks["cpp"], "CMakeLists.txt": blocks["cmake"]}
-    out = linked(build, tmp_path, files)
-    loss, same = run(out / "app", cwd=tmp_path).splitlines()
-    # A network that does not learn has the targets' variance, about 0.15.
-    assert float(loss.removeprefix("loss ")) < 0.01
-    assert same == "the same outputs"
-
-
 @pytest.fixture
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """Run the Python code of docs/cpp.md; return all its blocks by language."""

@@ -20,49 +20,16 @@ def run(*numbers):
 
 
 def test_the_code_runs(capsys):
-    assert len(BLOCKS) == 7
+    assert len(BLOCKS) == 3
     run(0, 1)
     assert float(capsys.readouterr().out.split()[0]) < 0.01
 
 
-def test_the_estimators_learn(capsys):
-    pytest.importorskip("sklearn", reason="the estimators need it")
-    run(0, 2)
-    score, loss, label = capsys.readouterr().out.split()[-3:]
-    assert float(score) > 0.8
-    assert float(loss) < 0.5
-    assert label == "0"
-
-
-def test_models_are_saved_and_exported(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    run(0, 3, 5)
-    assert float(capsys.readouterr().out.strip().splitlines()[-1].strip("[]")) < 10
-    for name in ("model.safetensors", "model.onnx", "model.h"):
-        assert (tmp_path / name).stat().st_size > 5_000
-
-
-def test_action_values_are_learnt():
-    pytest.importorskip("gymnasium", reason="the last block acts in an environment")
-    names = {}
-    exec(BLOCKS[0] + BLOCKS[6], names)
-    q, env = names["q"], names["env"]
-    lengths = []
-    for seed in range(20):
-        obs, _ = env.reset(seed=seed)
-        over, steps = False, 0
-        while not over:
-            obs, _, terminated, truncated, _ = env.step(int(q(obs).argmax()))
-            over, steps = terminated or truncated, steps + 1
-        lengths.append(steps)
-    assert sum(lengths) / 20 > 40  # random actions reach 22, a constant action 9
-
-
 def test_the_pictures_are_drawn(capsys, tmp_path, monkeypatch):
-    pytest.importorskip("matplotlib", reason="the fifth block draws with matplotlib")
+    pytest.importorskip("matplotlib", reason="the last block draws with matplotlib")
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.chdir(tmp_path)
-    names = run(0, 4)
+    names = run(0, 2)
     printed = capsys.readouterr().out.split()[-2:]
     epoch, loss = int(printed[0]), float(printed[1])
     claimed = re.search(r"epoch (\d+), with a\svalidation loss of (\d\.\d+)", README)
@@ -75,10 +42,10 @@ def test_the_pictures_are_drawn(capsys, tmp_path, monkeypatch):
 
 def test_a_network_without_regularisation_overfits(tmp_path, monkeypatch):
     """The validation loss that the README's text compares with."""
-    pytest.importorskip("matplotlib", reason="the fifth block draws with matplotlib")
+    pytest.importorskip("matplotlib", reason="the last block draws with matplotlib")
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.chdir(tmp_path)
-    names = run(0, 4)
+    names = run(0, 2)
     x, label = names["x"], names["label"]
     history = fm.MLP([2, 100, 100, 1], seed=0).fit(
         x[:100],
@@ -95,25 +62,20 @@ def test_a_network_without_regularisation_overfits(tmp_path, monkeypatch):
 
 
 def test_sections_do_not_depend_on_those_before(tmp_path, capsys, monkeypatch):
-    """Read from the top, each section prints what it prints after the first."""
-    for package in ("sklearn", "matplotlib", "gymnasium", "onnx"):
-        pytest.importorskip(package, reason="all sections run, one after another")
+    """Read from the top, the last section prints what it prints after the first."""
+    pytest.importorskip("matplotlib", reason="the last block draws with matplotlib")
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.chdir(tmp_path)
-    run(0, 3, 4, 5)
+    run(0, 2)
     alone = capsys.readouterr().out.splitlines()
-    names = run(*range(7))
-    whole = capsys.readouterr().out.splitlines()
-    assert [line for line in whole if line in alone] == alone
-    for block in BLOCKS:
-        used = re.search(r"\brng\b", block)
-        assert not used or "rng = np.random.default_rng(" in block
-    assert names["step"] == 1999
+    run(0, 1, 2)
+    assert capsys.readouterr().out.splitlines() == alone
 
 
-def test_images_exist():
-    for name in re.findall(r"!\[[^]]*\]\((.+?)\)", README):
-        assert (ROOT / name).is_file(), name
+def test_links_lead_to_files():
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert len(links) > 20
+    assert [link for link in links if not (ROOT / link).exists()] == []
 
 
 def test_the_lists_are_complete():
