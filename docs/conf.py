@@ -64,6 +64,8 @@ html_theme_options = {
     "footer_end": [],
 }
 _alone = ("index", "getting_started", "same_bits", "speed", "numerics", "reliability")
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_sidebars = {name: [] for name in (*_alone, "cpp", "architecture", "changelog")}
 
 # The reference.
