@@ -31,6 +31,7 @@ def said(call, *args, **kwargs):
         (fm.Adam, "learning_rate", "lr"),
         (fm.Adam, "epsilon", "eps"),
         (fm.Adam, "beta_1", "betas"),
+        (fm.Adam, "b1", "betas"),
         (fm.Adam, "clipnorm", "clip_norm"),
         (fm.AdamW, "wd", "weight_decay"),
         (fm.SGD, "nesterovs_momentum", "nesterov"),
@@ -288,6 +289,11 @@ def test_names_in_the_wrong_module():
     assert "mlp(x) keeps nothing" in said(getattr, fm, "no_grad")
     for name in ("plot_model", "draw_graph", "make_dot"):
         assert "mlp.diagram()" in said(getattr, fm, name)
+    for name in ("from_flax", "from_jax"):
+        assert "mlp.weights and mlp.biases" in said(getattr, fm, name)
+    for name in ("grad", "jit", "nn", "vmap", "LeakyReLU"):
+        message = said(getattr, fm, name)
+        assert message.endswith(elsewhere.MODULE[name.lower()])
 
 
 @pytest.mark.parametrize(
