@@ -211,3 +211,35 @@ def test_mode_shows_the_direction_of_the_fit():
     assert stop.mode == "max"
     with pytest.raises(ValueError, match=r"^mode must be one of min, max"):
         stop.mode = "up"
+
+
+def test_a_run_that_has_ended_does_not_go_on(tmp_path):
+    """A program that resumes from its checkpoint can be started again after its end."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((80, 3)).astype(np.float32)
+    y = np.sin(x[:, :1]) + 0.5 * rng.standard_normal((80, 1)).astype(np.float32)
+    path = tmp_path / "run.safetensors"
+
+    def program():
+        mlp, opt = fm.MLP([3, 32, 1], seed=0), fm.Adam(lr=3e-2)
+        stop, save = fm.EarlyStopping(patience=3), fm.Checkpoint(path)
+        done = fm.History()
+        if path.exists():
+            done = fm.Checkpoint.load(path, mlp, opt, [stop, save])
+        rest = mlp.fit(
+            x[:60],
+            y[:60],
+            loss=fm.MSE(),
+            optimizer=opt,
+            epochs=200 - len(done),
+            validation_data=(x[60:], y[60:]),
+            callbacks=[stop, save],
+            progress=False,
+        )
+        done.extend(rest)
+        return mlp.params.tobytes(), done.val_loss, stop.best_epoch, stop.stopped_epoch
+
+    first = program()
+    assert len(first[1]) == first[3] < 200
+    assert program() == first
+    assert program() == first

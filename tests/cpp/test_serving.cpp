@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <mutex>
 #include <shared_mutex>
 #include <thread>
@@ -61,33 +62,63 @@ void test_training_gets_its_turn() {
   CHECK(readers.calls() < kMostCalls);
 }
 
-// A writer whose steps are shorter than the calls of readers that never pause takes
-// several steps between two calls. A busy machine may prevent it now and then.
+// Threads that share a mutex for `call` each time, without a pause, until destroyed.
+class SleepingReaders {
+ public:
+  SleepingReaders(detail::FairSharedMutex& mutex, std::chrono::microseconds call) {
+    for (int i = 0; i < kReaders; ++i) {
+      threads_.emplace_back([this, &mutex, call] {
+        while (!stop_) {
+          const std::shared_lock lock(mutex);
+          std::this_thread::sleep_for(call);
+          ++calls_;
+        }
+      });
+    }
+    while (calls_ == 0) std::this_thread::yield();
+  }
+  ~SleepingReaders() {
+    stop_ = true;
+    for (std::thread& t : threads_) t.join();
+  }
+  int calls() const { return calls_; }
+
+ private:
+  std::atomic<bool> stop_{false};
+  std::atomic<int> calls_{0};
+  std::vector<std::thread> threads_;
+};
+
+void write(detail::FairSharedMutex& mutex, int steps, std::chrono::microseconds step) {
+  for (int i = 0; i < steps; ++i) {
+    const std::lock_guard lock(mutex);
+    std::this_thread::sleep_for(step);
+  }
+}
+
+// A writer whose steps are shorter than the readers' calls takes several steps between
+// two calls. A busy machine may prevent it now and then.
 void test_writer_gets_its_share() {
-  using std::chrono::microseconds;
   constexpr int kSteps = 200;
   detail::FairSharedMutex mutex;
-  std::atomic<bool> stop{false};
-  std::atomic<int> calls{0};
-  std::vector<std::thread> readers;
-  for (int i = 0; i < kReaders; ++i) {
-    readers.emplace_back([&] {
-      while (!stop) {
-        const std::shared_lock lock(mutex);
-        std::this_thread::sleep_for(microseconds(5000));
-        ++calls;
-      }
-    });
-  }
-  while (calls == 0) std::this_thread::yield();
-  const int before = calls;
-  for (int step = 0; step < kSteps; ++step) {
-    const std::lock_guard lock(mutex);
-    std::this_thread::sleep_for(microseconds(200));
-  }
-  CHECK(calls - before < kSteps);
-  stop = true;
-  for (std::thread& t : readers) t.join();
+  const SleepingReaders readers(mutex, std::chrono::microseconds(5000));
+  const int before = readers.calls();
+  write(mutex, kSteps, std::chrono::microseconds(200));
+  CHECK(readers.calls() - before < kSteps);
+}
+
+// Two writers that never pause leave time to readers. (Were they to wait for each other
+// at the readers' cost, there would be a call in 15 steps.)
+void test_readers_get_their_share() {
+  constexpr int kSteps = 60;
+  constexpr std::chrono::microseconds kStep(5000);
+  detail::FairSharedMutex mutex;
+  const SleepingReaders readers(mutex, kStep);
+  const int before = readers.calls();
+  std::thread other(write, std::ref(mutex), kSteps, kStep);
+  write(mutex, kSteps, kStep);
+  other.join();
+  CHECK(readers.calls() - before > kSteps / 2);
 }
 
 // Whether a child process can use the model.
@@ -129,6 +160,7 @@ int main() {
   set_num_threads(1);
   test_training_gets_its_turn();
   test_writer_gets_its_share();
+  test_readers_get_their_share();
   test_fork_gets_its_turn();
   return failures > 0;
 }

@@ -443,6 +443,7 @@ def test_a_file_within_an_epoch_needs_the_same_epochs(path: Any) -> None:
     assert rest.fit().found() == whole.found()
     # A seed restarts the sequence of orders, and a position is resumed only once.
     again = Training("arrays", "cycle", path, seed=99).load()
+    again.stop.patience = 2 * EPOCHS  # the run has ended by the patience that it had
     steps = again.opt.step_count
     again.fit(seed=3, epochs=1)
     assert again.opt.step_count == steps + STEPS

@@ -28,41 +28,62 @@ class WriterLease {
   static constexpr Duration kLongest = std::chrono::milliseconds(100);
   // What a writer does between two steps: load a batch, call a callback.
   static constexpr Duration kPause = std::chrono::milliseconds(1);
+  // After a lease of which a writer has not made use, so many are not granted.
+  static constexpr int kGiveUp = 4;
   // Readers wait by sleeping, and no sleep is much shorter than this.
   static constexpr Duration kShortest = std::chrono::microseconds(100);
 
-  // grant, enter and leave are called by the writer that holds the mutex.
-  void grant(Duration waited) {
-    owed_ += waited;
+  // grant, enter and leave are called by the writer that holds the mutex. `asked`: when
+  // it began to wait. It may also have waited for another writer, which counts for
+  // nothing.
+  void grant(Clock::time_point asked) {
+    const Clock::time_point now = Clock::now();
+    owed_ += now - std::max(asked, time_point(last_.load(kRelaxed)));
     if (owed_ < kShortest) return;
-    end_.store(ticks(Clock::now() + std::min(owed_, kLongest)), kRelaxed);
-    left_.store(kPresent, kRelaxed);
+    const Duration length = std::min(owed_, kLongest);
     owed_ = Duration::zero();
+    const int unused = unused_.load(kRelaxed);
+    if (unused > 0) {
+      unused_.store(unused - 1, kRelaxed);
+      return;
+    }
+    owner_.store(std::this_thread::get_id(), kRelaxed);
+    left_.store(kPresent, kRelaxed);
+    end_.store(ticks(now + length), std::memory_order_release);
   }
   void enter() {
     if (end_.load(kRelaxed) != kNone) left_.store(kPresent, kRelaxed);
   }
   void leave() {
+    const int64_t now = ticks(Clock::now());
+    last_.store(now, kRelaxed);
     const int64_t end = end_.load(kRelaxed);
     if (end == kNone) return;
-    const int64_t now = ticks(Clock::now());
     left_.store(now, kRelaxed);
     if (now >= end) end_.store(kNone, kRelaxed);
   }
 
-  // Readers wait here. One of them watches the clock.
+  // Readers wait here, but not a thread for its own lease. One of them watches the
+  // clock.
   void wait() {
     if (end_.load(kRelaxed) == kNone) return;
-    if (!watch_.try_lock_for(kLongest)) return;
-    const std::lock_guard watch(watch_, std::adopt_lock);
-    const auto latest = Clock::now() + kLongest;
+    if (owner_.load(kRelaxed) == std::this_thread::get_id()) return;
+    const Clock::time_point latest = Clock::now() + kLongest;
+    const std::unique_lock watch(watch_, latest);
+    if (!watch) return;
     while (true) {
-      const int64_t end = end_.load(kRelaxed);
+      int64_t end = end_.load(std::memory_order_acquire);
       if (end == kNone) return;
-      const auto now = Clock::now();
+      const Clock::time_point now = Clock::now();
       const int64_t left = left_.load(kRelaxed);
       const bool away = left != kPresent && now - time_point(left) >= kPause;
-      if (away || now + kShortest >= time_point(end) || now >= latest) return;
+      if (away) unused_.store(kGiveUp, kRelaxed);
+      if (away || now + kShortest >= time_point(end)) {
+        // Unless a writer has got another lease meanwhile.
+        end_.compare_exchange_strong(end, kNone, kRelaxed);
+        return;
+      }
+      if (now >= latest) return;
       std::this_thread::sleep_for(std::min(kPause, time_point(end) - now));
     }
   }
@@ -78,9 +99,12 @@ class WriterLease {
     return Clock::time_point(Duration(ticks));
   }
 
-  std::atomic<int64_t> end_{kNone};   // of the lease
-  std::atomic<int64_t> left_{kNone};  // when a writer last unlocked the mutex
-  Duration owed_{0};                  // waiting times too short for a lease
+  std::atomic<int64_t> end_{kNone};      // of the lease
+  std::atomic<int64_t> left_{kPresent};  // when its writer last unlocked the mutex
+  std::atomic<int64_t> last_{0};         // when any writer last unlocked the mutex
+  std::atomic<std::thread::id> owner_{};
+  std::atomic<int> unused_{0};  // leases still to be withheld
+  Duration owed_{0};            // waiting times too short for a lease
   std::timed_mutex watch_;
 };
 
@@ -89,12 +113,14 @@ class FairSharedMutex {
   using Milliseconds = std::chrono::milliseconds;
 
   void lock() {
-    if (try_lock()) return;
+    // Writers wait in turn: one that returns at once would keep another, and so all
+    // readers, waiting.
+    if (writers_.load(std::memory_order_relaxed) == 0 && try_lock()) return;
     const Announcement announcement(*this);
     const std::lock_guard turn(turn_);
     const auto asked = WriterLease::Clock::now();
     mutex_.lock();
-    lease_.grant(WriterLease::Clock::now() - asked);
+    lease_.grant(asked);
   }
   bool try_lock() {
     if (!mutex_.try_lock()) return false;

@@ -74,13 +74,15 @@ def train(
         for hook in hooks:
             hook.run = run
         try:
+            ended = False
             for hook in hooks:
-                hook.on_train_begin(mlp, history)
+                ended |= wants_stop(hook.on_train_begin(mlp, history))
                 begun.append(hook)
             mlp.history = history
-            bar = _progress.start(progress, run.epochs, history)
-            with bar, contextlib.suppress(StopTraining):
-                _epochs(mlp, runner, run, evaluate, bar, own_orders)
+            if not ended:
+                bar = _progress.start(progress, run.epochs, history)
+                with bar, contextlib.suppress(StopTraining):
+                    _epochs(mlp, runner, run, evaluate, bar, own_orders)
         except BaseException as error:
             if not _notify_error(begun, mlp, history, error):
                 raise

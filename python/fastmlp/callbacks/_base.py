@@ -105,8 +105,8 @@ class Callback:
         """Tell whether this callback, as configured, needs calls of a method."""
         return True
 
-    def on_train_begin(self, mlp: MLP, history: History) -> None:
-        """Do something once before the first epoch."""
+    def on_train_begin(self, mlp: MLP, history: History) -> bool | None:
+        """Do something once before the first epoch; return True to train for none."""
 
     def on_epoch_begin(self, mlp: MLP, history: History) -> None:
         """Do something before each epoch; ``len(history)`` epochs precede it."""

@@ -71,6 +71,7 @@ class EarlyStopping(Watching):
     Notes
     -----
     Each fit starts from an empty state unless `load_state_dict` was called before it.
+    If the patience is used up in that state, the fit trains for no epoch.
     """
 
     def __init__(
@@ -104,13 +105,14 @@ class EarlyStopping(Watching):
         self._epoch = 0
         self._kept: dict[str, Any] | None = None
 
-    def on_train_begin(self, mlp: MLP, history: History) -> None:
-        """Forget any earlier run; check that ``monitor`` will be logged."""
+    def on_train_begin(self, mlp: MLP, history: History) -> bool:
+        """Forget any earlier run; tell whether the resumed one has ended already."""
         self._check(history)
         if not self._resumed:
             self._forget()
         self._resumed = False
         self.stopped_epoch = None
+        return self._epoch > self.start_from_epoch and self._stops()
 
     def on_epoch_end(self, mlp: MLP, history: History) -> bool:
         """Compare the value with the best so far, and tell whether to stop."""
@@ -124,6 +126,9 @@ class EarlyStopping(Watching):
                 with_it = self.restore_optimizer and self.run is not None
                 optimizer = self.run.optimizer if with_it and self.run else None
                 self._kept = snapshot.model_state(mlp, optimizer)
+        return self._stops()
+
+    def _stops(self) -> bool:
         good = self.best_epoch if self._reaches_baseline() else None
         stop = self._epoch - (good or self.start_from_epoch) >= self.patience
         if stop:
