@@ -137,6 +137,7 @@ def test_the_programs_of_the_page(
         name = re.match(r"\W+([\w.]+)\n", block)
         assert name, block
         files[name[1]] = block
+    assert "-DCMAKE_PREFIX_PATH=" in (ROOT / "docs/cpp.md").read_text()
     out = linked(build, tmp_path, files)
     trained, served, _ = page["text"]
     assert run(out / "train", cwd=tmp_path) == trained

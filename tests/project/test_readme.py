@@ -70,6 +70,9 @@ def test_sections_do_not_depend_on_those_before(tmp_path, capsys, monkeypatch):
     alone = capsys.readouterr().out.splitlines()
     run(0, 1, 2)
     assert capsys.readouterr().out.splitlines() == alone
+    for block in BLOCKS:
+        used = re.search(r"\brng\b", block)
+        assert not used or "rng = np.random.default_rng(" in block
 
 
 def test_links_lead_to_files():

@@ -28,8 +28,8 @@ class WriterLease {
   static constexpr Duration kLongest = std::chrono::milliseconds(100);
   // What a writer does between two steps: load a batch, call a callback.
   static constexpr Duration kPause = std::chrono::milliseconds(1);
-  // After a lease of which a writer has not made use, so many are not granted.
-  static constexpr int kGiveUp = 4;
+  // Number of leases that are not granted after one whose writer stayed away.
+  static constexpr int kWithheld = 4;
   // Readers wait by sleeping, and no sleep is much shorter than this.
   static constexpr Duration kShortest = std::chrono::microseconds(100);
 
@@ -42,9 +42,9 @@ class WriterLease {
     if (owed_ < kShortest) return;
     const Duration length = std::min(owed_, kLongest);
     owed_ = Duration::zero();
-    const int unused = unused_.load(kRelaxed);
-    if (unused > 0) {
-      unused_.store(unused - 1, kRelaxed);
+    const int withheld = withheld_.load(kRelaxed);
+    if (withheld > 0) {
+      withheld_.store(withheld - 1, kRelaxed);
       return;
     }
     owner_.store(std::this_thread::get_id(), kRelaxed);
@@ -77,7 +77,7 @@ class WriterLease {
       const Clock::time_point now = Clock::now();
       const int64_t left = left_.load(kRelaxed);
       const bool away = left != kPresent && now - time_point(left) >= kPause;
-      if (away) unused_.store(kGiveUp, kRelaxed);
+      if (away) withheld_.store(kWithheld, kRelaxed);
       if (away || now + kShortest >= time_point(end)) {
         // Unless a writer has got another lease meanwhile.
         end_.compare_exchange_strong(end, kNone, kRelaxed);
@@ -103,8 +103,8 @@ class WriterLease {
   std::atomic<int64_t> left_{kPresent};  // when its writer last unlocked the mutex
   std::atomic<int64_t> last_{0};         // when any writer last unlocked the mutex
   std::atomic<std::thread::id> owner_{};
-  std::atomic<int> unused_{0};  // leases still to be withheld
-  Duration owed_{0};            // waiting times too short for a lease
+  std::atomic<int> withheld_{0};  // leases that will not be granted
+  Duration owed_{0};              // waiting times too short for a lease
   std::timed_mutex watch_;
 };
 

@@ -4,7 +4,8 @@ A callback is an object of a subclass of `Callback`, or a plain function of (mlp
 history), which is called after each epoch. One fit makes these calls, in this order:
 
 ====================  =================================================================
-``on_train_begin``    once, before the first epoch; if it raises, nothing has changed
+``on_train_begin``    once, before the first epoch; if it raises, nothing has changed,
+                      and if it returns True, no epoch is trained
 ``on_epoch_begin``    before each epoch
 ``on_batch_end``      after each step, if a callback overrides it
 ``on_epoch_end``      after each epoch; the history already has its values, but

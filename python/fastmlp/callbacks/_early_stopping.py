@@ -112,7 +112,7 @@ class EarlyStopping(Watching):
             self._forget()
         self._resumed = False
         self.stopped_epoch = None
-        return self._epoch > self.start_from_epoch and self._stops()
+        return self._ends()
 
     def on_epoch_end(self, mlp: MLP, history: History) -> bool:
         """Compare the value with the best so far, and tell whether to stop."""
@@ -126,9 +126,10 @@ class EarlyStopping(Watching):
                 with_it = self.restore_optimizer and self.run is not None
                 optimizer = self.run.optimizer if with_it and self.run else None
                 self._kept = snapshot.model_state(mlp, optimizer)
-        return self._stops()
+        return self._ends()
 
-    def _stops(self) -> bool:
+    def _ends(self) -> bool:
+        """Tell whether the patience is used up; if so, note the epoch."""
         good = self.best_epoch if self._reaches_baseline() else None
         stop = self._epoch - (good or self.start_from_epoch) >= self.patience
         if stop:
