@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <functional>
 #include <mutex>
 #include <shared_mutex>
@@ -24,16 +25,20 @@ using namespace fastmlp;
 constexpr Index kRows = 300, kInputs = 8;
 constexpr int kReaders = 3;
 
-// Threads that predict until they are destroyed.
+// Threads that call a function without a pause until they are destroyed, or until they
+// have made so many calls together.
 class Readers {
  public:
-  Readers(const Mlp<float>& mlp, const std::vector<float>& x, int64_t most_calls) {
+  explicit Readers(std::function<void()> call, int64_t most_calls = INT64_MAX) {
     for (int i = 0; i < kReaders; ++i) {
-      threads_.emplace_back([this, &mlp, &x, most_calls] {
-        std::vector<float> y(kRows);
-        while (!stop_ && calls_++ < most_calls) mlp.predict(y.data(), x.data(), kRows);
+      threads_.emplace_back([this, call, most_calls] {
+        while (!stop_ && calls_ < most_calls) {
+          call();
+          ++calls_;
+        }
       });
     }
+    while (calls_ == 0) std::this_thread::yield();
   }
   ~Readers() {
     stop_ = true;
@@ -47,6 +52,21 @@ class Readers {
   std::vector<std::thread> threads_;
 };
 
+std::function<void()> predicts(const Mlp<float>& mlp, const std::vector<float>& x) {
+  return [&mlp, &x] {
+    std::vector<float> y(kRows);
+    mlp.predict(y.data(), x.data(), kRows);
+  };
+}
+
+std::function<void()> sleeps(detail::FairSharedMutex& mutex,
+                             std::chrono::microseconds time) {
+  return [&mutex, time] {
+    const std::shared_lock lock(mutex);
+    std::this_thread::sleep_for(time);
+  };
+}
+
 void test_training_gets_its_turn() {
   constexpr int kSteps = 200;
   constexpr int64_t kMostCalls = 100 * kSteps * kReaders;
@@ -54,40 +74,13 @@ void test_training_gets_its_turn() {
   mlp.initialize(0);
   const std::vector<float> x(kRows * kInputs, 0.5f), y(kRows, 1.0f);
   Optimizer sgd(OptimizerConfig{});
-  const Readers readers(mlp, x, kMostCalls);
+  const Readers readers(predicts(mlp, x), kMostCalls);
   while (readers.calls() < kReaders) std::this_thread::yield();
   for (int step = 0; step < kSteps; ++step) {
     mlp.train_step({x.data(), {y.data()}, kRows}, {LossKind::mse}, sgd);
   }
   CHECK(readers.calls() < kMostCalls);
 }
-
-// Threads that share a mutex for `call` each time, without a pause, until destroyed.
-class SleepingReaders {
- public:
-  SleepingReaders(detail::FairSharedMutex& mutex, std::chrono::microseconds call) {
-    for (int i = 0; i < kReaders; ++i) {
-      threads_.emplace_back([this, &mutex, call] {
-        while (!stop_) {
-          const std::shared_lock lock(mutex);
-          std::this_thread::sleep_for(call);
-          ++calls_;
-        }
-      });
-    }
-    while (calls_ == 0) std::this_thread::yield();
-  }
-  ~SleepingReaders() {
-    stop_ = true;
-    for (std::thread& t : threads_) t.join();
-  }
-  int calls() const { return calls_; }
-
- private:
-  std::atomic<bool> stop_{false};
-  std::atomic<int> calls_{0};
-  std::vector<std::thread> threads_;
-};
 
 void write(detail::FairSharedMutex& mutex, int steps, std::chrono::microseconds step) {
   for (int i = 0; i < steps; ++i) {
@@ -101,8 +94,8 @@ void write(detail::FairSharedMutex& mutex, int steps, std::chrono::microseconds 
 void test_writer_gets_its_share() {
   constexpr int kSteps = 200;
   detail::FairSharedMutex mutex;
-  const SleepingReaders readers(mutex, std::chrono::microseconds(5000));
-  const int before = readers.calls();
+  const Readers readers(sleeps(mutex, std::chrono::microseconds(5000)));
+  const int64_t before = readers.calls();
   write(mutex, kSteps, std::chrono::microseconds(200));
   CHECK(readers.calls() - before < kSteps);
 }
@@ -113,8 +106,8 @@ void test_readers_get_their_share() {
   constexpr int kSteps = 60;
   constexpr std::chrono::microseconds kStep(5000);
   detail::FairSharedMutex mutex;
-  const SleepingReaders readers(mutex, kStep);
-  const int before = readers.calls();
+  const Readers readers(sleeps(mutex, kStep));
+  const int64_t before = readers.calls();
   std::thread other(write, std::ref(mutex), kSteps, kStep);
   write(mutex, kSteps, kStep);
   other.join();
@@ -140,7 +133,7 @@ void test_fork_gets_its_turn() {
   Mlp<float> mlp(kInputs, {{64, Activation::tanh}, {1}});
   mlp.initialize(0);
   const std::vector<float> x(kRows * kInputs, 0.5f);
-  const Readers readers(mlp, x, kMostCalls);
+  const Readers readers(predicts(mlp, x), kMostCalls);
   std::atomic<bool> stop{false};
   std::thread maker([&] {
     while (!stop) {
