@@ -29,8 +29,8 @@ struct Network {
   py::object fit_token;        // identifies that fit
 
   // Python sets the parameters itself.
-  Network(Index n_in, std::vector<LayerSpec> layers)
-      : mlp(n_in, std::move(layers), std::nullopt) {}
+  Network(Index n_in, std::vector<LayerSpec> layers, Operands operands)
+      : mlp(n_in, std::move(layers), std::nullopt, operands) {}
 };
 
 // An activation given by a Python object with two functions of arrays: `function`,
@@ -155,12 +155,14 @@ inline std::vector<LayerSpec> layers_from(const py::sequence& layers) {
 // A network of either element type. Python has one class for both.
 class AnyMlp {
  public:
-  AnyMlp(const std::string& dtype, Index n_in, const py::sequence& sequence) {
+  AnyMlp(const std::string& dtype, Index n_in, const py::sequence& sequence,
+         const std::string& operand_names) {
     const std::vector<LayerSpec> layers = layers_from(sequence);
+    const auto operands = from_name<Operands>(kOperandsNames, operand_names, "operands");
     if (dtype == "float32") {
-      network_ = std::make_unique<Network<float>>(n_in, layers);
+      network_ = std::make_unique<Network<float>>(n_in, layers, operands);
     } else if (dtype == "float64") {
-      network_ = std::make_unique<Network<double>>(n_in, layers);
+      network_ = std::make_unique<Network<double>>(n_in, layers, operands);
     } else {
       throw py::value_error("dtype must be float32 or float64, got " + dtype);
     }

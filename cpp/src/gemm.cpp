@@ -61,30 +61,7 @@ void gemm_in_blocks(const KernelTable<T>& table, MatrixView<T> c, LeftOperand<T>
                std::min(n - j, nc), std::min(k - p, kc),
                p == 0 && bias ? bias + j : nullptr, accumulate || p > 0, at_end);
   };
-  const Index p_end = std::max<Index>(k, 1);  // C is initialised even if k is 0
-  if (blocks.keeps_b) {
-    for (Index p = 0; p < p_end; p += kc) {
-      for (Index j = 0; j < n; j += nc) {
-        take_right(p, j);
-        for (Index i = 0; i < m; i += mc) {
-          if (i > 0 && stop_requested()) return;
-          take_left(i, p);
-          multiply(i, p, j);
-        }
-      }
-    }
-  } else {
-    for (Index i = 0; i < m; i += mc) {
-      for (Index p = 0; p < p_end; p += kc) {
-        take_left(i, p);
-        for (Index j = 0; j < n; j += nc) {
-          if (j > 0 && stop_requested()) return;
-          take_right(p, j);
-          multiply(i, p, j);
-        }
-      }
-    }
-  }
+  for_each_block(blocks, m, n, k, take_left, take_right, multiply);
 }
 
 }  // namespace

@@ -25,6 +25,7 @@
 #include "fastmlp/caches.h"
 #include "fastmlp/gemm.h"
 #include "fastmlp/kernel_table.h"
+#include "threading/stop.h"
 
 namespace fastmlp::detail {
 
@@ -95,6 +96,40 @@ inline GemmBlocks gemm_blocks(const GemmLimits& limits, Index m, Index n, Index 
   const Index mc =
       limits.keeps_b ? kFewBlockRows : even_block(m, kMostBlockRows, kRowGrain);
   return {kc, mc, nc, limits.keeps_b};
+}
+
+// Runs the loops over blocks in the order above for C[m, n] and k steps:
+// take_left(i, p) for mc rows and kc steps of A, take_right(p, j) for kc steps and nc
+// columns of B, multiply(i, p, j) with the blocks taken last. Stops between blocks, and
+// leaves C unfinished, if the call is asked to stop.
+template <class TakeLeft, class TakeRight, class Multiply>
+void for_each_block(const GemmBlocks& blocks, Index m, Index n, Index k,
+                    TakeLeft take_left, TakeRight take_right, Multiply multiply) {
+  const Index kc = blocks.kc, mc = blocks.mc, nc = blocks.nc;
+  const Index p_end = std::max<Index>(k, 1);  // C is initialised even if k is 0
+  if (blocks.keeps_b) {
+    for (Index p = 0; p < p_end; p += kc) {
+      for (Index j = 0; j < n; j += nc) {
+        take_right(p, j);
+        for (Index i = 0; i < m; i += mc) {
+          if (i > 0 && stop_requested()) return;
+          take_left(i, p);
+          multiply(i, p, j);
+        }
+      }
+    }
+  } else {
+    for (Index i = 0; i < m; i += mc) {
+      for (Index p = 0; p < p_end; p += kc) {
+        take_left(i, p);
+        for (Index j = 0; j < n; j += nc) {
+          if (j > 0 && stop_requested()) return;
+          take_right(p, j);
+          multiply(i, p, j);
+        }
+      }
+    }
+  }
 }
 
 // The most elements of a block of A, and of a packed block of B, of products with at

@@ -74,9 +74,15 @@ template <class T>
 class Mlp {
  public:
   // The parameters are those of initialize(seed), or all zero if the seed is nullopt.
-  // Throws std::invalid_argument if there are no layers, a width is < 1, or sizes
-  // overflow.
-  Mlp(Index n_in, std::vector<LayerSpec> layers, std::optional<uint64_t> seed = 0);
+  // Throws std::invalid_argument if there are no layers, a width is < 1, sizes
+  // overflow, or the operands are in bfloat16 and T is double.
+  //
+  // With operands in bfloat16, predict, evaluate, and the methods of training round the
+  // operands of products (bfloat16_kernels.h defines the arithmetic); everything else
+  // is computed in T. Derivatives of each row and the methods whose names end in `_at`
+  // have full operands always.
+  Mlp(Index n_in, std::vector<LayerSpec> layers, std::optional<uint64_t> seed = 0,
+      Operands operands = Operands::full);
   ~Mlp();
   // A network that has been moved from may only be destroyed or assigned to.
   Mlp(Mlp&&) noexcept;
@@ -88,6 +94,7 @@ class Mlp {
   Index n_out() const;
   Index n_params() const;
   std::vector<OpInfo> ops() const;
+  Operands operands() const;
   T* params();
   const T* params() const;
   // Running statistics: for each batch normalisation its means (initially 0), then its

@@ -32,7 +32,7 @@ struct MatrixView {
 };
 
 // In ascending order of preference: the last available one is the default.
-enum class Isa : int { scalar, neon, avx2, avx512 };
+enum class Isa : int { scalar, neon, avx2, avx512, avx512_bf16, amx };
 
 // Each list below is written once. It generates an enum, the number of its values, and
 // their public names in the order of the list.
@@ -75,6 +75,9 @@ enum class WeightScale : int { FASTMLP_WEIGHT_SCALES(FASTMLP_ENUMERATOR) };
   X(mse) X(mae) X(huber) X(pseudo_huber) X(cross_entropy) X(binary_cross_entropy)   \
   X(poisson) X(quantile) X(gaussian_nll) X(hinge)
 #define FASTMLP_REDUCTIONS(X) X(mean) X(sum)
+// The operands of the products in training and inference: as they are, or rounded to
+// bfloat16 (see bfloat16_kernels.h).
+#define FASTMLP_OPERANDS(X) X(full) X(bfloat16)
 // Position of eps in an optimiser's denominator: sqrt(v) + eps, sqrt(v + eps), or (Adam
 // only) added to the square root of the second moment before its bias correction
 // ("epsilon hat").
@@ -85,6 +88,7 @@ enum class WeightScale : int { FASTMLP_WEIGHT_SCALES(FASTMLP_ENUMERATOR) };
 
 enum class Activation : int { FASTMLP_ACTIVATIONS(FASTMLP_ENUMERATOR) };
 enum class LossKind : int { FASTMLP_LOSSES(FASTMLP_ENUMERATOR) };
+enum class Operands : int { FASTMLP_OPERANDS(FASTMLP_ENUMERATOR) };
 enum class Reduction : int { FASTMLP_REDUCTIONS(FASTMLP_ENUMERATOR) };
 enum class EpsMode : int { FASTMLP_EPS_MODES(FASTMLP_ENUMERATOR) };
 enum class Elementary : int { FASTMLP_ELEMENTARY(FASTMLP_ENUMERATOR) };
@@ -99,6 +103,7 @@ inline constexpr const char* kActivationNames[] = {FASTMLP_ACTIVATIONS(FASTMLP_N
 inline constexpr const char* kWeightScaleNames[] = {
   FASTMLP_WEIGHT_SCALES(FASTMLP_NAME)};
 inline constexpr const char* kLossNames[] = {FASTMLP_LOSSES(FASTMLP_NAME)};
+inline constexpr const char* kOperandsNames[] = {FASTMLP_OPERANDS(FASTMLP_NAME)};
 inline constexpr const char* kReductionNames[] = {FASTMLP_REDUCTIONS(FASTMLP_NAME)};
 inline constexpr const char* kEpsModeNames[] = {FASTMLP_EPS_MODES(FASTMLP_NAME)};
 inline constexpr const char* kElementaryNames[] = {FASTMLP_ELEMENTARY(FASTMLP_NAME)};

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#include "fastmlp/bfloat16_kernels.h"
 #include "fastmlp/kernel_table.h"
 
 #if defined(FASTMLP_HAVE_avx2) || defined(FASTMLP_HAVE_avx512)
@@ -15,25 +16,26 @@
 namespace fastmlp {
 
 // One declaration per instruction set. FASTMLP_HAVE_x means that the build (CMake)
-// links the table of x, not that this file is compiled with the flags of x.
-namespace scalar {
-extern const KernelTables kKernels;
-}
+// links the tables of x, not that this file is compiled with the flags of x.
+#define FASTMLP_DECLARE(isa)                        \
+  namespace isa {                                   \
+  extern const KernelTables kKernels;               \
+  extern const Bfloat16Kernels kBfloat16Kernels;    \
+  }
+FASTMLP_DECLARE(scalar)
 #ifdef FASTMLP_HAVE_neon
-namespace neon {
-extern const KernelTables kKernels;
-}
+FASTMLP_DECLARE(neon)
 #endif
 #ifdef FASTMLP_HAVE_avx2
-namespace avx2 {
-extern const KernelTables kKernels;
-}
+FASTMLP_DECLARE(avx2)
 #endif
 #ifdef FASTMLP_HAVE_avx512
-namespace avx512 {
-extern const KernelTables kKernels;
-}
+FASTMLP_DECLARE(avx512)
 #endif
+#ifdef FASTMLP_HAVE_avx512_bf16
+FASTMLP_DECLARE(avx512_bf16)
+#endif
+#undef FASTMLP_DECLARE
 
 namespace {
 
@@ -47,20 +49,29 @@ const X86& x86() {
 struct Entry {
   Isa isa;
   const KernelTables* tables;
+  const Bfloat16Kernels* bfloat16;
   bool (*runs_here)();
 };
 
 // From the portable instruction set to the best one.
 const Entry kEntries[] = {
-    {Isa::scalar, &scalar::kKernels, [] { return true; }},
+    {Isa::scalar, &scalar::kKernels, &scalar::kBfloat16Kernels,
+     [] { return true; }},
 #ifdef FASTMLP_HAVE_neon
-    {Isa::neon, &neon::kKernels, [] { return true; }},  // every aarch64 CPU has NEON
+    {Isa::neon, &neon::kKernels, &neon::kBfloat16Kernels,
+     [] { return true; }},  // every aarch64 CPU has NEON
 #endif
 #ifdef FASTMLP_HAVE_avx2
-    {Isa::avx2, &avx2::kKernels, [] { return x86().avx2; }},
+    {Isa::avx2, &avx2::kKernels, &avx2::kBfloat16Kernels,
+     [] { return x86().avx2; }},
 #endif
 #ifdef FASTMLP_HAVE_avx512
-    {Isa::avx512, &avx512::kKernels, [] { return x86().avx512; }},
+    {Isa::avx512, &avx512::kKernels, &avx512::kBfloat16Kernels,
+     [] { return x86().avx512; }},
+#endif
+#ifdef FASTMLP_HAVE_avx512_bf16
+    {Isa::avx512_bf16, &avx512::kKernels, &avx512_bf16::kBfloat16Kernels,
+     [] { return x86().avx512_bf16; }},
 #endif
 };
 
@@ -104,6 +115,10 @@ const char* isa_name(Isa isa) {
       return "avx2";
     case Isa::avx512:
       return "avx512";
+    case Isa::avx512_bf16:
+      return "avx512_bf16";
+    case Isa::amx:
+      return "amx";
   }
   return "unknown";
 }
@@ -121,5 +136,7 @@ Isa active_isa() { return active_entry().isa; }
 void set_active_isa(const std::string& name) { active.store(&find(name, "isa")); }
 
 const KernelTables& active_kernels() { return *active_entry().tables; }
+
+const Bfloat16Kernels& active_bfloat16_kernels() { return *active_entry().bfloat16; }
 
 }  // namespace fastmlp

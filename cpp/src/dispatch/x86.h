@@ -9,7 +9,8 @@ namespace fastmlp {
 namespace {  // internal linkage: including files may have different compiler flags
 
 struct X86 {
-  bool avx2 = false, avx512 = false;  // both also require FMA
+  // All require FMA, too.
+  bool avx2 = false, avx512 = false, avx512_bf16 = false;
 
   X86() {
     unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
@@ -26,6 +27,9 @@ struct X86 {
     avx2 = has(ebx, kAvx2);
     avx512 = avx2 && has(low, kZmm) &&
              has(ebx, kAvx512f | kAvx512dq | kAvx512bw | kAvx512vl);
+    if (!avx512 || !__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx)) return;
+    constexpr unsigned kAvx512Bf16 = 1u << 5;
+    avx512_bf16 = has(eax, kAvx512Bf16);
   }
   static bool has(unsigned bits, unsigned wanted) { return (bits & wanted) == wanted; }
 };

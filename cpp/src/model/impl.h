@@ -9,6 +9,7 @@
 #include <shared_mutex>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -56,6 +57,10 @@ void check_sparse(const NetworkPlan& net, const SparseRows<T>& x) {
   if (x && !net.takes_sparse()) {
     throw std::invalid_argument(
         "x may be sparse only if the first layer of the network is dense");
+  }
+  if (x && net.operands == Operands::bfloat16) {
+    throw std::invalid_argument(
+        "x must be dense if the operands of products are in bfloat16");
   }
 }
 
@@ -138,11 +143,13 @@ struct Mlp<T>::Impl {
   mutable PoolMutex pool_mutex{false};
   mutable std::vector<detail::InferenceMemory<T>> pool;
 
-  Impl(Index n_in, const std::vector<LayerSpec>& layers)
-      : net(detail::plan_network(n_in, layers)),
+  Impl(Index n_in, const std::vector<LayerSpec>& layers, Operands operands)
+      : net(detail::plan_network(n_in, layers, operands)),
         params(net.n_params),
         buffers(net.n_buffers),
         mutex(net.has_custom) {
+    if (operands != Operands::full && !std::is_same_v<T, float>)
+      throw std::invalid_argument("operands may be in bfloat16 only if T is float");
     std::fill_n(params.data(), net.n_params, T(0));
     for (const detail::OpPlan& op : net.ops) {
       detail::visit(op.kind,

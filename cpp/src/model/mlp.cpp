@@ -13,8 +13,9 @@
 namespace fastmlp {
 
 template <class T>
-Mlp<T>::Mlp(Index n_in, std::vector<LayerSpec> layers, std::optional<uint64_t> seed)
-    : impl_(std::make_unique<Impl>(n_in, layers)) {
+Mlp<T>::Mlp(Index n_in, std::vector<LayerSpec> layers, std::optional<uint64_t> seed,
+            Operands operands)
+    : impl_(std::make_unique<Impl>(n_in, layers, operands)) {
   if (seed) initialize(*seed);
 }
 template <class T>
@@ -47,6 +48,10 @@ std::vector<OpInfo> Mlp<T>::ops() const {
                      op.statistics});
   }
   return infos;
+}
+template <class T>
+Operands Mlp<T>::operands() const {
+  return impl_->net.operands;
 }
 template <class T>
 Index Mlp<T>::n_buffers() const {
@@ -330,6 +335,7 @@ void Mlp<T>::forward_at(T* y, const T* theta, const T* x, Index rows) {
   const std::unique_lock lock(impl_->mutex);
   auto args = impl_->pass_args(x, rows);
   args.backward = false;
+  args.full_operands = true;
   args.y = y;
   impl_->run_pass(args, theta, false);
 }
@@ -341,6 +347,7 @@ double Mlp<T>::value_and_grad_at(T* grads, const T* theta, const Batch<T>& batch
   detail::check_l2(l2);
   const std::unique_lock lock(impl_->mutex);
   auto args = impl_->loss_args(grads, batch, loss);
+  args.full_operands = true;
   impl_->set_l2(args, l2);
   return impl_->run_pass(args, theta, false);
 }

@@ -25,7 +25,8 @@ Index checked_add_product(Index a, Index b, Index c) {
 
 }  // namespace
 
-NetworkPlan::NetworkPlan(Index inputs) : n_in(inputs), n_out(inputs), widest(inputs) {
+NetworkPlan::NetworkPlan(Index inputs, Operands products)
+    : n_in(inputs), n_out(inputs), widest(inputs), operands(products) {
   if (inputs < 1)
     throw std::invalid_argument("the input width must be at least 1, got " +
                                 std::to_string(inputs));

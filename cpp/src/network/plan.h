@@ -26,6 +26,7 @@ struct OpPlan {
   Activation activation = Activation::identity;  // applied last
   Index weight = -1;  // offset into the parameters, -1: none; a normalisation's scale
   Index weight_size = 0;  // elements
+  Operands operands = Operands::full;  // of its products
   Index bias = -1;        // offset, -1: none; n_out elements; a normalisation's shift
   int input = kInput;
   int other = kNone;  // the second input, if there is one
@@ -69,12 +70,13 @@ struct NetworkPlan {
   int n_inference_buffers = 0;
   int output_op = kInput;  // the op whose output at inference is the network's
   bool has_custom = false;
+  Operands operands = Operands::full;  // of the products in training and inference
   uint32_t n_streams = 0;
   // Ops that in training depend on the whole batch: their indices, ascending.
   std::vector<int> batch_ops;
 
   // A plan without ops, which ops/plan_network.h fills.
-  explicit NetworkPlan(Index inputs);
+  NetworkPlan(Index inputs, Operands products);
 
   Index width_of(int op) const {
     return op == kInput ? n_in : ops[static_cast<size_t>(op)].n_out;

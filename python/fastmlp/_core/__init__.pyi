@@ -278,7 +278,10 @@ class Mlp:
         dtype: str,
         n_in: int,
         layers: list[dict[str, Any]],
+        operands: str = "full",
     ) -> None: ...
+    @property
+    def operands(self) -> str: ...
     @property
     def params(self) -> _Array: ...
     @property

@@ -10,6 +10,7 @@ __all__ = [
     "add",
     "add_scaled_groups",
     "axpy",
+    "bfloat16_product",
     "column_dot",
     "column_sum",
     "dot",
@@ -19,6 +20,7 @@ __all__ = [
     "gemm_tn",
     "multiply",
     "outer_rows",
+    "round_to_bfloat16",
     "scale_groups",
     "sparse_gradient",
     "sparse_product",
@@ -37,6 +39,65 @@ def gemm_nn(
     if bias is not None:
         product += bias
     c[...] = c + product if accumulate else product
+
+
+def round_to_bfloat16(x: Array) -> Array:
+    """Return ``x`` (float32) rounded to bfloat16, as float32.
+
+    Ties are rounded to even. Numbers below 2^-55 in magnitude become 0, so that no sum
+    of products is ever subnormal; NaN and infinities stay.
+    """
+    bits = np.asarray(x, np.float32).view(np.uint32)
+    nearest = (bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)
+    quiet_nan = (bits | 0x00400000) & np.uint32(0xFFFF0000)
+    rounded = np.where(np.isnan(x), quiet_nan, nearest).view(np.float32)
+    return np.where(np.abs(x) < 2.0**-55, np.float32(0), rounded)
+
+
+def _add_once(x: Array, y: Array) -> Array:
+    """Return ``x + y``, doubles, rounded once to float32.
+
+    The rounding error of the sum in double is computed exactly (Knuth's two-sum). If
+    there is one, the last bit of the sum is set ("rounding to odd"), so that the sum
+    lies on the right side of every tie of float32, which has 29 bits fewer.
+    """
+    total = x + y
+    rest = total - x
+    error = (x - (total - rest)) + (y - rest)
+    even = total.view(np.int64) & 1 == 0
+    inexact = (error != 0) & np.isfinite(total) & even
+    towards = np.where(error > 0, np.inf, -np.inf)
+    return np.where(inexact, np.nextafter(total, towards), total).astype(np.float32)
+
+
+@quiet
+def bfloat16_product(
+    a: Array,
+    b: Array,
+    c: Array | None = None,
+    bias: Array | None = None,
+) -> Array:
+    """Return ``c + a[m,k] @ b[k,n] + bias[n]``, with the bits of ``"bfloat16"``.
+
+    ``a`` and ``b`` are rounded by :func:`round_to_bfloat16`. For each block of 32 steps
+    of k, one chain of fused multiply-adds in float32 runs over the even steps, another
+    over the odd ones, both from 0 and in ascending order; the sum of the two is added
+    to the result, which begins with ``c`` or 0. The bias is added last.
+
+    A product of two numbers in bfloat16 is exact in double, so that a fused
+    multiply-add is one addition, rounded once to float32.
+    """
+    a = round_to_bfloat16(a).astype(np.float64)
+    b = round_to_bfloat16(b).astype(np.float64)
+    (m, k), n = a.shape, b.shape[1]
+    total = np.zeros((m, n), np.float32) if c is None else c.astype(np.float32)
+    for first in range(0, k, 32):
+        chains = np.zeros((2, m, n), np.float32)
+        for p in range(first, min(first + 32, k)):
+            chain = chains[p % 2]
+            chain[...] = _add_once(a[:, p, None] * b[p], chain.astype(np.float64))
+        total = total + (chains[0] + chains[1])
+    return total if bias is None else total + bias
 
 
 def gemm_nt(c: Array, a: Array, b: Array, accumulate: bool = False) -> None:

@@ -169,10 +169,10 @@ class Planner {
     for (size_t l = 0; l < n_ops_; ++l) {
       const OpPlan& op = net_.ops[l];
       if (!op.is_dense()) continue;
-      plan_.packs_values[l] = DenseOp::packing_pays(table_, op, rq_.rows);
+      plan_.packs_values[l] = DenseOp::packing_pays(table_, nullptr, op, rq_.rows);
       plan_.packs_tangents[l] =
           gathers || (rq_.mode != Mode::cotangents &&
-                      DenseOp::packing_pays(table_, op, rq_.rows * rq_.directions));
+                      DenseOp::packing_pays(table_, nullptr, op, rq_.rows * rq_.directions));
     }
   }
 

@@ -12,8 +12,10 @@
 
 #include "fastmlp/caches.h"
 #include "fastmlp/gemm.h"
+#include "fastmlp/gemm_bfloat16.h"
 #include "fastmlp/optimizer.h"
 #include "fastmlp/random.h"
+#include "network/ops/dense_bfloat16.h"
 #include "network/ops/op.h"
 #include "threading/stop.h"
 
@@ -49,6 +51,10 @@ Index dense_left_scratch_size(const NetworkPlan& net, Index rows) {
   // The left operand is a matrix of values or, for weight gradients, its transpose.
   Index size = std::max(left_scratch_size<T>(rows, net.widest),
                         left_scratch_size<T>(net.widest, rows));
+  if (net.operands == Operands::bfloat16) {
+    size = std::max({size, bfloat16_left_scratch_size(rows, net.widest),
+                     bfloat16_left_scratch_size(net.widest, rows)});
+  }
   for (const OpPlan& op : net.ops) {
     if (!op.is_dense() || op.n_out > kFewOutputs) continue;
     // Room for one panel of input rows and for the transpose of the outputs (few here)
@@ -66,6 +72,11 @@ Index dense_right_scratch_size(const NetworkPlan& net, Index rows) {
   Index size = 0;
   for (const OpPlan& op : net.ops) {
     if (!op.is_dense()) continue;
+    if (op.operands == Operands::bfloat16) {
+      size = std::max({size, bfloat16_right_scratch_size(rows, op.n_out),
+                       bfloat16_right_scratch_size(op.n_in, op.n_out),
+                       bfloat16_right_scratch_size(op.n_out, op.n_in)});
+    }
     // The operands packed in blocks: the rows of dz, and large weights and their
     // transpose.
     if (!has_few_outputs(op)) {
@@ -97,6 +108,7 @@ struct DenseOp : OpDefaults {
     op.activation = spec.activation;
     op.weight = net.add_params(op.n_in, op.n_out);
     op.weight_size = op.n_in * op.n_out;
+    op.operands = net.operands;
     if (spec.bias) op.bias = net.add_params(1, op.n_out);
     return net.push(std::move(op));
   }
@@ -104,8 +116,8 @@ struct DenseOp : OpDefaults {
   template <class T>
   static void take_memory(Arena<T>& arena, const OpPlan& op, Index /*rows*/,
                           OpMemory<T>& memory) {
-    memory.packed = arena.take(packed_right_bound(op.n_in, op.n_out));
-    memory.packed_transposed = arena.take(packed_right_bound(op.n_out, op.n_in));
+    memory.packed = arena.take(packed_bound(op, op.n_in, op.n_out));
+    memory.packed_transposed = arena.take(packed_bound(op, op.n_out, op.n_in));
   }
 
   // Draws uniform weights with the variance that suits the activation. Biases are zero
@@ -132,6 +144,9 @@ struct DenseOp : OpDefaults {
     const Index n = op.n_out;
     if (a.sparse) {
       sparse_forward(a, op, {0, n}, a.z);
+    } else if (a.bfloat16) {
+      DenseBfloat16::forward(a, op, Range{0, n}, a.z, scratch_for(op, a),
+                             epilogue_of<T>(op));
     } else if (a.scratch.left && has_few_outputs_forward(op) && a.rows >= a.table.nr) {
       forward_transposed(a, op);
     } else {
@@ -154,6 +169,8 @@ struct DenseOp : OpDefaults {
     T* const part = a.h + mine.begin;
     if (a.sparse) {
       sparse_forward(a, op, mine, a.h);
+    } else if (a.bfloat16) {
+      DenseBfloat16::forward(a, op, mine, a.h, Scratch<T>{}, epilogue_of<T>(op));
     } else {
       const T* const bias = op.bias >= 0 ? a.params + op.bias + mine.begin : nullptr;
       gemm_blocked<T>(a.table, {part, a.rows, mine.size(), n}, {a.x, op.n_in, 1},
@@ -176,6 +193,9 @@ struct DenseOp : OpDefaults {
     const Index n = op.n_out;
     Epilogue<T> epilogue;
     if (op.ends_relu) epilogue = {EpilogueKind::relu_backward, a.x, op.n_in};
+    if (a.bfloat16) {
+      return DenseBfloat16::backward(a, op, scratch_for(op, a), epilogue);
+    }
     product<T>(a.table, {a.dx, a.rows, op.n_in, op.n_in}, {a.dz, n, 1},
                a.params + op.weight, 1, n,
                packed_right<T>(a.table, a.packed_transposed, n), n, nullptr,
@@ -189,8 +209,8 @@ struct DenseOp : OpDefaults {
     const KernelTable<T>& table = a.table;
     const Index n_in = op.n_in, n_out = op.n_out;
     const bool by_rows = a.sparse || n_in >= n_out;
-    const bool across = has_few_outputs(op);
-    const Index grain = across ? table.lanes : table.mr;
+    const bool across = has_few_outputs(op) && !a.bfloat16;
+    const Index grain = across ? table.lanes : a.bfloat16 ? a.bfloat16->mr : table.mr;
     const Range rows = by_rows ? a.team.share(n_in, grain) : Range{0, n_in};
     const Range cols = by_rows ? Range{0, n_out} : a.team.share(n_out, table.nr);
     const T* const x = a.sparse ? nullptr : a.x + rows.begin;
@@ -200,6 +220,8 @@ struct DenseOp : OpDefaults {
       if (!a.accumulate) std::fill_n(dw, rows.size() * n_out, T(0));
       table.sparse_gradient(dw, n_out, a.sparse, a.rows, rows.begin, rows.end, dz,
                             n_out, n_out);
+    } else if (a.bfloat16) {
+      DenseBfloat16::weight_gradients(a, op, rows, cols, dw);
     } else if (across) {
       weight_gradient_transposed<T>(table, dw, x, n_in, rows.size(), dz, n_out, a.rows,
                                     a.accumulate, a.scratch.left);
@@ -238,9 +260,9 @@ struct DenseOp : OpDefaults {
   template <class T>
   static void prepare(const Team& team, const KernelTable<T>& table, const OpPlan& op,
                       const NetworkView<T>& net, const OpMemory<T>& shared) {
-    if (shared.packed) pack(team, table, op, net.params, shared.packed);
+    if (shared.packed) pack(team, table, nullptr, op, net.params, shared.packed);
     if (shared.packed_transposed) {
-      pack_transposed(team, table, op, net.params, shared.packed_transposed);
+      pack_transposed(team, table, nullptr, op, net.params, shared.packed_transposed);
     }
   }
 
@@ -280,15 +302,27 @@ struct DenseOp : OpDefaults {
 
   // Whether the forward product of `rows` rows is better with packed weights.
   template <class T>
-  static bool packing_pays(const KernelTable<T>& table, const OpPlan& op, Index rows) {
+  static bool packing_pays(const KernelTable<T>& table, const Bfloat16Kernels* bfloat16,
+                           const OpPlan& op, Index rows) {
+    if (bfloat16) return rows >= kRowsToPackBfloat16;
     return detail::packing_pays(table, rows, op.n_out, op.n_in, op.n_out);
+  }
+
+  // Elements of packed weights.
+  template <class T>
+  static Index packed_size(const KernelTable<T>& table, const Bfloat16Kernels* bfloat16,
+                           const OpPlan& op) {
+    return bfloat16 ? bfloat16_right_bound(op.n_in, op.n_out)
+                    : packed_right_size(table, op.n_in, op.n_out);
   }
 
   // pack packs this member's columns of the weights, pack_transposed those of the
   // transposed weights.
   template <class T>
-  static void pack(const Team& team, const KernelTable<T>& table, const OpPlan& op,
-                   const T* params, T* packed) {
+  static void pack(const Team& team, const KernelTable<T>& table,
+                   const Bfloat16Kernels* bfloat16, const OpPlan& op, const T* params,
+                   T* packed) {
+    if (bfloat16) return DenseBfloat16::pack(team, *bfloat16, op, params, packed);
     const Range columns = team.share(op.n_out, table.nr);
     table.pack_right(packed + columns.begin * op.n_in, op.n_in * table.nr,
                      params + op.weight + columns.begin, op.n_out, 1, op.n_in,
@@ -296,7 +330,11 @@ struct DenseOp : OpDefaults {
   }
   template <class T>
   static void pack_transposed(const Team& team, const KernelTable<T>& table,
-                              const OpPlan& op, const T* params, T* packed) {
+                              const Bfloat16Kernels* bfloat16, const OpPlan& op,
+                              const T* params, T* packed) {
+    if (bfloat16) {
+      return DenseBfloat16::pack_transposed(team, *bfloat16, op, params, packed);
+    }
     const Range columns = team.share(op.n_in, table.nr);
     table.pack_right(packed + columns.begin * op.n_out, op.n_out * table.nr,
                      params + op.weight + columns.begin * op.n_out, 1, op.n_out,
@@ -304,6 +342,12 @@ struct DenseOp : OpDefaults {
   }
 
  private:
+  // The elements of packed k x n weights on any instruction set.
+  static Index packed_bound(const OpPlan& op, Index k, Index n) {
+    return op.operands == Operands::bfloat16 ? bfloat16_right_bound(k, n)
+                                             : packed_right_bound(k, n);
+  }
+
   // Whether the activation and its derivative are applied within the products.
   static bool has_fused_activation(const OpPlan& op) {
     return op.activation == Activation::relu;

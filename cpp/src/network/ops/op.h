@@ -30,6 +30,7 @@
 #include <utility>
 #include <vector>
 
+#include "fastmlp/bfloat16_kernels.h"
 #include "fastmlp/kernel_table.h"
 #include "fastmlp/layer_spec.h"
 #include "fastmlp/random.h"
@@ -73,6 +74,8 @@ struct ForwardArgs {
   Scratch<T> scratch = {};     // for products; `left` may be null
   const Draw* draw = nullptr;  // random numbers; null outside training
   Index first_row = 0;         // index in the batch of row 0 of the memory
+  // The kernels of products with operands in bfloat16; null: full operands.
+  const Bfloat16Kernels* bfloat16 = nullptr;
 };
 
 // Rows of an op's backward pass, given as in ForwardArgs. On entry dz is the gradient
@@ -95,6 +98,7 @@ struct BackwardArgs {
   Scratch<T> scratch = {};
   bool training = false;     // false: as at inference
   bool whole_batch = false;  // use the statistics of the batch in ops that have them
+  const Bfloat16Kernels* bfloat16 = nullptr;  // see ForwardArgs
 };
 
 // Arguments for computing the gradients of an op's parameters from `rows` rows of a
@@ -115,6 +119,7 @@ struct WeightGradientArgs {
   bool whole_batch;      // see BackwardArgs
   double decay;          // add decay * W to weight matrices
   SparseRows<T> sparse;  // in place of x, for a dense op at the input
+  const Bfloat16Kernels* bfloat16;  // see ForwardArgs
 };
 
 // Derivatives of `rows` rows of values along `directions` directions each. Matrices of

@@ -23,9 +23,10 @@ int plan_layers(NetworkPlan& net, const std::vector<LayerSpec>& specs, int start
   return last;
 }
 
-NetworkPlan plan_network(Index n_in, const std::vector<LayerSpec>& specs) {
+NetworkPlan plan_network(Index n_in, const std::vector<LayerSpec>& specs,
+                         Operands operands) {
   if (specs.empty()) throw std::invalid_argument("a network needs at least one layer");
-  NetworkPlan net(n_in);
+  NetworkPlan net(n_in, operands);
   net.finish(plan_layers(net, specs, kInput, ""));
   return net;
 }

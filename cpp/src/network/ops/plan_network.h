@@ -9,6 +9,7 @@ namespace fastmlp::detail {
 
 // Throws std::invalid_argument if there are no layers, an argument of a layer is out of
 // range, or sizes overflow.
-NetworkPlan plan_network(Index n_in, const std::vector<LayerSpec>& specs);
+NetworkPlan plan_network(Index n_in, const std::vector<LayerSpec>& specs,
+                         Operands operands = Operands::full);
 
 }  // namespace fastmlp::detail

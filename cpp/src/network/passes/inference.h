@@ -42,7 +42,9 @@ class Inference {
         params_(network.params),
         buffers_(network.buffers),
         args_(args),
-        table_(kernels<T>()) {
+        table_(kernels<T>()),
+        bfloat16_(net_.operands == Operands::bfloat16 ? &active_bfloat16_kernels()
+                                                      : nullptr) {
     // With few rows, reading a weight takes longer than computing with it: as long as
     // about this many operations.
     constexpr double kFewestFlops = 6.0;
@@ -72,7 +74,8 @@ class Inference {
       if (packed_size > 0) {
         for (size_t l = 0; l < net_.ops.size(); ++l) {
           if (!memory.packed[l]) continue;
-          DenseOp::pack(team, table_, net_.ops[l], params_, memory.packed[l]);
+          DenseOp::pack(team, table_, bfloat16_, net_.ops[l], params_,
+                        memory.packed[l]);
         }
         team.barrier();
       }
@@ -106,7 +109,7 @@ class Inference {
   // too few for that.
   bool packs(const OpPlan& op) const {
     return op.is_dense() && !is_sparse(op) && !(few_ && plan_.most > 1) &&
-           DenseOp::packing_pays(table_, op, args_.rows);
+           DenseOp::packing_pays(table_, bfloat16_, op, args_.rows);
   }
 
   bool is_sparse(const OpPlan& op) const { return args_.sparse && op.input == kInput; }
@@ -114,7 +117,7 @@ class Inference {
   Index packed_size() const {
     Index size = 0;
     for (const OpPlan& op : net_.ops) {
-      if (packs(op)) size += packed_right_size(table_, op.n_in, op.n_out);
+      if (packs(op)) size += DenseOp::packed_size(table_, bfloat16_, op);
     }
     return size;
   }
@@ -126,7 +129,7 @@ class Inference {
       packed[l] = nullptr;
       if (!packs(op)) continue;
       packed[l] = at;
-      at += packed_right_size(table_, op.n_in, op.n_out);
+      at += DenseOp::packed_size(table_, bfloat16_, op);
     }
   }
 
@@ -163,6 +166,7 @@ class Inference {
   void each_op(const Member& me, Index r, Index m, F f) const {
     ForwardArgs<T> args = {table_, params_, 0, m};
     args.scratch.left = me.scratch;
+    args.bfloat16 = bfloat16_;
     for (size_t l = 0; l < net_.ops.size(); ++l) {
       const OpPlan& op = net_.ops[l];
       if (op.is_identity_at_inference) continue;
@@ -220,6 +224,7 @@ class Inference {
   const T* buffers_;
   const InferenceArgs<T>& args_;
   const KernelTable<T>& table_;
+  const Bfloat16Kernels* bfloat16_;  // null: full operands
   TeamPlan plan_;
   bool few_;      // few rows: each member computes some of the columns
   Index tile_;    // rows taken through all ops together

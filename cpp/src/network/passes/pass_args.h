@@ -29,6 +29,7 @@ struct PassArgs {
   T* dx = nullptr;     // out, may be null
   T* grads = nullptr;  // out
   bool training = false;
+  bool full_operands = false;  // whatever the network's operands in training
   Draw draw = {};              // random numbers of training
   const T* buffers = nullptr;  // running statistics, used if not in training
   // With a loss: l2 / 2 times the sum of the squares of the dense weights, divided by

@@ -18,6 +18,10 @@
 
 namespace fastmlp::detail {
 
+constexpr Index kBlockedRowGrain = 96;
+static_assert(kBlockedRowGrain % kRowGrain == 0 &&
+              kBlockedRowGrain % kBfloat16Block == 0);
+
 // Rows that training processes at a time: few enough that their values stay in the
 // second-level cache, many enough that fetching weights and weight gradients for each
 // chunk pays.
@@ -32,7 +36,10 @@ Index chunk_rows(const NetworkPlan& net, Index rows) {
   // Chunks of about the same size, of whole register tiles.
   const Index chunks = (rows + most - 1) / most;
   const Index even = (rows + chunks - 1) / chunks;
-  return std::min(rows, (even + kRowGrain - 1) / kRowGrain * kRowGrain);
+  // Sums over the rows of a batch in bfloat16 take the rows in blocks, which no chunk
+  // may divide.
+  const Index grain = net.operands == Operands::full ? kRowGrain : kBlockedRowGrain;
+  return std::min(rows, (even + grain - 1) / grain * grain);
 }
 
 template <class T>
@@ -65,6 +72,9 @@ class Pass {
   Pass(const NetworkPlan& net, const T* params, Workspace<T>& ws,
        const PassArgs<T>& args)
       : net_(net), params_(params), ws_(ws), args_(args), table_(kernels<T>()) {
+    if (net.operands == Operands::bfloat16 && !args.full_operands) {
+      bfloat16_ = &active_bfloat16_kernels();
+    }
     const double flops = 6.0 * work_of_rows(net, args_.rows, sparse_rows(0));
     plan_ = plan_team(flops, (args_.rows + table_.mr - 1) / table_.mr, args_.helper);
     // Custom activations may throw, so they must be called by a single thread: no
@@ -228,7 +238,7 @@ class Pass {
   // Whether the forward product of a dense op uses packed weights.
   bool packs_forward(const OpPlan& op) const {
     return args_.forward && !is_sparse(op) &&
-           DenseOp::packing_pays(table_, op, args_.rows);
+           DenseOp::packing_pays(table_, bfloat16_, op, args_.rows);
   }
 
   // Each member packs its part of the weights.
@@ -237,9 +247,9 @@ class Pass {
       const OpPlan& op = net_.ops[l];
       if (!op.is_dense() || packed_in_blocks<T>(op, block_rows_)) continue;
       if (packs_forward(op))
-        DenseOp::pack(team, table_, op, params_, ws_.ops[l].packed);
+        DenseOp::pack(team, table_, bfloat16_, op, params_, ws_.ops[l].packed);
       if (args_.backward && gradient_of(op.input, 0, 0)) {
-        DenseOp::pack_transposed(team, table_, op, params_,
+        DenseOp::pack_transposed(team, table_, bfloat16_, op, params_,
                                  ws_.ops[l].packed_transposed);
       }
     }
@@ -323,6 +333,7 @@ class Pass {
     args.scratch = ws_.scratch(team.rank());
     args.draw = args_.training ? &args_.draw : nullptr;
     args.first_row = first;
+    args.bfloat16 = bfloat16_;
     for (size_t l = begin; l < end; ++l) {
       const OpPlan& op = net_.ops[l];
       const OpMemory<T>& memory = ws_.ops[l];
@@ -392,6 +403,7 @@ class Pass {
     args.scratch = ws_.scratch(team.rank());
     args.training = args_.training;
     args.whole_batch = by_batch_;
+    args.bfloat16 = bfloat16_;
     return args;
   }
 
@@ -441,7 +453,8 @@ class Pass {
                                           ws_.scratch(team.rank()),
                                           by_batch_,
                                           decay,
-                                          sparse_of(op, first)};
+                                          sparse_of(op, first),
+                                          bfloat16_};
       const bool mine_finite =
           visit(op.kind, [&](auto kind) { return kind.weight_gradients(args, op); });
       finite = finite && mine_finite;
@@ -454,6 +467,7 @@ class Pass {
   Workspace<T>& ws_;
   const PassArgs<T>& args_;
   const KernelTable<T>& table_;
+  const Bfloat16Kernels* bfloat16_ = nullptr;  // null: full operands
   TeamPlan plan_;
   Index chunk_;
   Index block_rows_;                // rows that a member processes at a time
