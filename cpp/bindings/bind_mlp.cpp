@@ -416,18 +416,18 @@ void bind_mlp(py::module_& m) {
       .def_property_readonly("weight", offset(&OpInfo::weight))
       .def_property_readonly("bias", offset(&OpInfo::bias))
       .def_property_readonly("statistics", offset(&OpInfo::statistics));
-  const auto make = [](const std::string& dtype, Index n_in,
-                       const py::sequence& layers, const std::string& operands) {
+  const auto make = [](const std::string& dtype, Index n_in, const py::sequence& layers,
+                       const std::string& operands) {
     return std::make_unique<AnyMlp>(dtype, n_in, layers, operands);
   };
   def_init(new_class<AnyMlp>(m, "Mlp"), make, arg("dtype"), arg("n_in"), arg("layers"),
            arg("operands") = "full")
-      .def_property_readonly(
-          "operands",
-          [](AnyMlp& self) {
-            return self.visit(
-                [](auto& n) { return to_name(kOperandsNames, n.mlp.operands()); });
-          })
+      .def_property_readonly("operands",
+                             [](AnyMlp& self) {
+                               return self.visit([](auto& n) {
+                                 return to_name(kOperandsNames, n.mlp.operands());
+                               });
+                             })
       .def_property_readonly("params", &params)
       .def_property_readonly("buffers", &buffers)
       .def_property_readonly(

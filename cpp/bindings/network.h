@@ -158,7 +158,8 @@ class AnyMlp {
   AnyMlp(const std::string& dtype, Index n_in, const py::sequence& sequence,
          const std::string& operand_names) {
     const std::vector<LayerSpec> layers = layers_from(sequence);
-    const auto operands = from_name<Operands>(kOperandsNames, operand_names, "operands");
+    const auto operands =
+        from_name<Operands>(kOperandsNames, operand_names, "operands");
     if (dtype == "float32") {
       network_ = std::make_unique<Network<float>>(n_in, layers, operands);
     } else if (dtype == "float64") {

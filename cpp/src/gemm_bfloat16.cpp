@@ -60,9 +60,9 @@ Index bfloat16_right_bound(Index k, Index n) {
 }
 
 Index bfloat16_left_scratch_size(Index m, Index k) {
-  static_assert(kFewBlockRows % kMostTileRows == 0 &&
-                    kMostBlockRows % kMostTileRows == 0,
-                "padded rows exceed no block");
+  static_assert(
+      kFewBlockRows % kMostTileRows == 0 && kMostBlockRows % kMostTileRows == 0,
+      "padded rows exceed no block");
   const GemmLimits& limits = gemm_limits<float>();
   const Index most = limits.keeps_b ? kFewBlockRows : kMostBlockRows;
   return std::min(rounded_up(m, kMostTileRows), most) *

@@ -11,7 +11,13 @@ from ._network import resolve, summary
 from ._network.derivatives import Derivatives
 from ._network.fold import fold
 from ._network.inputs import dense, inputs, numbers
-from ._network.model import EpochSequence, claim, empty, register
+from ._network.model import (
+    EpochSequence,
+    claim,
+    empty,
+    register,
+    set_compute_dtype,
+)
 from ._network.predictor import predictor
 from ._training import arguments, custom, seeds, session
 from ._validate import accepted
@@ -57,6 +63,11 @@ class MLP(Derivatives, Exports):
         Whether the layers given as widths have biases.
     dtype : {"float32", "float64"}
         Dtype of parameters, inputs and outputs.
+    compute_dtype : {"float32", "float64", "bfloat16"}, optional
+        Type of the operands of matrix products; None means ``dtype``. With
+        ``"bfloat16"``, which needs the dtype float32, training and `predict` round the
+        operands to 8 significant bits and add up in float32, which is faster on CPUs
+        with instructions for it; see the notes.
     seed : int, sequence of int, SeedSequence, BitGenerator or Generator, optional
         Seed of the initial parameters, of the sample orders in `fit` and of dropout:
         anything that ``numpy.random.default_rng`` takes, except bools. None draws a
@@ -70,6 +81,8 @@ class MLP(Derivatives, Exports):
         Number of parameters.
     dtype : numpy.dtype
         Dtype of parameters, inputs and outputs.
+    compute_dtype : str
+        Type of the operands of matrix products; read-only.
     layers : tuple of Layer
         The layers with all their fields set.
     history : History or None
@@ -98,7 +111,11 @@ class MLP(Derivatives, Exports):
     that class probabilities for `fastmlp.CrossEntropy` sum to 1.
 
     Results are bitwise the same for any number of threads, any position of a row in a
-    batch and any instruction set.
+    batch and any instruction set. This holds for ``compute_dtype="bfloat16"``, too, on
+    CPUs with and without instructions for it. Parameters, gradients, the state of the
+    optimiser and everything but products remain float32. Derivatives of each row
+    (`jacobian`, `hessian`, `per_sample_grads`, …) and second-order solvers have float32
+    operands, and sparse inputs are refused.
     """
 
     history: History | None
@@ -112,6 +129,7 @@ class MLP(Derivatives, Exports):
         init: str = "auto",
         bias: bool = True,
         dtype: npt.DTypeLike = "float32",
+        compute_dtype: str | None = None,
         seed: Seed | None = None,
     ) -> None:
         # The architecture as given, for ``__repr__``.
@@ -125,6 +143,7 @@ class MLP(Derivatives, Exports):
             "bias": _validate.flag("bias", bias),
             "dtype": _validate.float_dtype(dtype).name,
         }
+        set_compute_dtype(self._given, compute_dtype)
         rng = seeds.generator(seed)
         self._build()
 
@@ -718,10 +737,15 @@ class MLP(Derivatives, Exports):
         Returns
         -------
         MLP
-            A new model of the same dtype.
+            A new model of the same dtype and compute_dtype.
         """
         layers, arrays = fold(self._layers, self._views.named)
-        folded = empty([self.n_in, *layers], self.dtype, self._given["init"])
+        folded = empty(
+            [self.n_in, *layers],
+            self.dtype,
+            self._given["init"],
+            compute_dtype=self.compute_dtype,
+        )
         for name, view in folded._views.named.items():
             view[...] = arrays[name]
         return folded
@@ -769,4 +793,5 @@ _DEFAULTS = {
     "init": "auto",
     "bias": True,
     "dtype": "float32",
+    "compute_dtype": None,
 }

@@ -17,10 +17,10 @@ namespace fastmlp {
 
 // One declaration per instruction set. FASTMLP_HAVE_x means that the build (CMake)
 // links the tables of x, not that this file is compiled with the flags of x.
-#define FASTMLP_DECLARE(isa)                        \
-  namespace isa {                                   \
-  extern const KernelTables kKernels;               \
-  extern const Bfloat16Kernels kBfloat16Kernels;    \
+#define FASTMLP_DECLARE(isa)                     \
+  namespace isa {                                \
+  extern const KernelTables kKernels;            \
+  extern const Bfloat16Kernels kBfloat16Kernels; \
   }
 FASTMLP_DECLARE(scalar)
 #ifdef FASTMLP_HAVE_neon
@@ -55,15 +55,13 @@ struct Entry {
 
 // From the portable instruction set to the best one.
 const Entry kEntries[] = {
-    {Isa::scalar, &scalar::kKernels, &scalar::kBfloat16Kernels,
-     [] { return true; }},
+    {Isa::scalar, &scalar::kKernels, &scalar::kBfloat16Kernels, [] { return true; }},
 #ifdef FASTMLP_HAVE_neon
     {Isa::neon, &neon::kKernels, &neon::kBfloat16Kernels,
      [] { return true; }},  // every aarch64 CPU has NEON
 #endif
 #ifdef FASTMLP_HAVE_avx2
-    {Isa::avx2, &avx2::kKernels, &avx2::kBfloat16Kernels,
-     [] { return x86().avx2; }},
+    {Isa::avx2, &avx2::kKernels, &avx2::kBfloat16Kernels, [] { return x86().avx2; }},
 #endif
 #ifdef FASTMLP_HAVE_avx512
     {Isa::avx512, &avx512::kKernels, &avx512::kBfloat16Kernels,

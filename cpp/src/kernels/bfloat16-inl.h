@@ -37,7 +37,8 @@ FASTMLP_INLINE void pack_steps(float* dst, const float* src, Index k) {
   constexpr Index L = Vec<float>::kLanes;
   constexpr Index kStored = L / kStepsPerWord;
   Index p = 0;
-  for (; p + L <= k; p += L, dst += kStored) store_words(dst, Vec<float>::load(src + p));
+  for (; p + L <= k; p += L, dst += kStored)
+    store_words(dst, Vec<float>::load(src + p));
   if (p < k) {
     store_words(dst, Vec<float>::load_partial(src + p, k - p));
     p += L, dst += kStored;
@@ -93,8 +94,8 @@ static Bfloat16Left low_pack_left(float* dst, LeftOperand<float> a, Index m, Ind
   return {dst, 1, rows};
 }
 
-static void low_pack_right(float* dst, Index panel_stride, const float* b, Index rs, Index cs,
-                    Index k, Index n) {
+static void low_pack_right(float* dst, Index panel_stride, const float* b, Index rs,
+                           Index cs, Index k, Index n) {
   // A block of B whose columns are contiguous along k is first transposed into here.
   alignas(64) float turned[kBfloat16Block * kLowColumns];
   const auto block = [&](Index p, Index j) FASTMLP_LAMBDA {
@@ -235,8 +236,8 @@ static void low_strip(LowTile t, Index panel_stride, Index n) {
 }
 
 static void low_gemm(float* c, Index ldc, const Bfloat16Left& a, const Bfloat16Right& b,
-              Index m, Index n, Index k, const float* bias, bool accumulate,
-              const Epilogue<float>& epilogue) {
+                     Index m, Index n, Index k, const float* bias, bool accumulate,
+                     const Epilogue<float>& epilogue) {
   LowTile t = {c, ldc, a, b.data, 0, 0, k, bias, accumulate, epilogue};
   for (Index i = 0; i < m; i += kLowRows) {
     t.rows = m - i < kLowRows ? m - i : kLowRows;
@@ -325,8 +326,8 @@ void few_rows_strip(float* c, Index ldc, const float* a, Index lda, const float*
 }
 
 static void low_few_rows(float* c, Index ldc, const float* a, Index lda, const float* b,
-                  Index ldb, Index m, Index n, Index k, const float* bias,
-                  const Epilogue<float>& epilogue) {
+                         Index ldb, Index m, Index n, Index k, const float* bias,
+                         const Epilogue<float>& epilogue) {
   constexpr int kMost = 4;
   Epilogue<float> there = epilogue;
   for (Index i = 0; i < m; i += kMost) {

@@ -12,8 +12,7 @@ FASTMLP_INLINE Vec<float> to_bfloat16(Vec<float> x) {
   const Bits<float> u = to_bits(x);
   const Bits<float> odd = shr<16>(u) & set1_bits<float>(1);
   const Bits<float> upper = set1_bits<float>(0xffff0000u);
-  const Vec<float> nearest =
-      from_bits((u + odd + set1_bits<float>(0x7fff)) & upper);
+  const Vec<float> nearest = from_bits((u + odd + set1_bits<float>(0x7fff)) & upper);
   const Vec<float> nan = from_bits((u | set1_bits<float>(0x00400000)) & upper);
   const Vec<float> rounded = select(is_nan(x), nan, nearest);
   const Vec<float> least = Vec<float>::set1(0x1p-55f);
@@ -40,13 +39,13 @@ FASTMLP_INLINE Vec<float> word_of(Index w, Step step) {
 }
 // Writes the words of 16 consecutive steps: 8 words.
 FASTMLP_INLINE void store_words(float* dst, Vec<float> x) {
-  const __mmask16 kept = _mm512_cmp_ps_mask(
-      _mm512_abs_ps(x.v), _mm512_set1_ps(0x1p-55f), _CMP_NLT_UQ);
+  const __mmask16 kept =
+      _mm512_cmp_ps_mask(_mm512_abs_ps(x.v), _mm512_set1_ps(0x1p-55f), _CMP_NLT_UQ);
   const __m256i rounded = (__m256i)_mm512_maskz_cvtneps_pbh(kept, x.v);
   // Of four steps 0 1 2 3: 2 0 3 1, from the lowest half to the highest.
-  const __m256i order = _mm256_set_epi8(11, 10, 15, 14, 9, 8, 13, 12, 3, 2, 7, 6, 1, 0,
-                                        5, 4, 11, 10, 15, 14, 9, 8, 13, 12, 3, 2, 7, 6,
-                                        1, 0, 5, 4);
+  const __m256i order =
+      _mm256_set_epi8(11, 10, 15, 14, 9, 8, 13, 12, 3, 2, 7, 6, 1, 0, 5, 4, 11, 10, 15,
+                      14, 9, 8, 13, 12, 3, 2, 7, 6, 1, 0, 5, 4);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst),
                       _mm256_shuffle_epi8(rounded, order));
 }

@@ -72,7 +72,8 @@ class Exports(Model):
         Notes
         -----
         The module's outputs may differ from the model's by rounding errors, because
-        PyTorch sums in another order.
+        PyTorch sums in another order. The module computes in float32 also if
+        ``compute_dtype`` is "bfloat16"; its kin in PyTorch is ``torch.autocast``.
         `fastmlp.from_torch` converts the module back.
         """
         from . import to_torch
@@ -121,7 +122,8 @@ class Exports(Model):
         the model in float64. If the network is well conditioned in its dtype, the
         results of onnxruntime and of this model agree within 1e-6 of the largest output
         (far closer for float64 models). They are not bitwise equal, because onnxruntime
-        sums in another order.
+        sums in another order. If ``compute_dtype`` is "bfloat16", the operands of
+        products are cast to bfloat16 and back, and no normalisation is merged.
         """
         from . import to_onnx
 
@@ -172,6 +174,9 @@ class Exports(Model):
         with ``-ffast-math``, which the header refuses. Enable the processor's ``fma``
         instruction (on x86-64 by ``-mfma`` or ``-march=native``): without it the
         functions return the same results, but run more slowly.
+
+        The functions compute in float32 also if ``compute_dtype`` is "bfloat16": their
+        results are then those of ``mlp.copy(compute_dtype="float32")``.
         """
         from .c import header
 

@@ -154,7 +154,12 @@ def _own(estimator: Any, logits: bool) -> MLP:
                 "fastmlp does not have an activation; use logits=True"
             )
     last = Dense(last.n, "identity" if logits else output, last.bias, last.init)
-    mlp = empty([source.n_in, *layers, last], source.dtype, source._given["init"])
+    mlp = empty(
+        [source.n_in, *layers, last],
+        source.dtype,
+        source._given["init"],
+        compute_dtype=source.compute_dtype,
+    )
     mlp.params[:] = source.params
     mlp.buffers[:] = source.buffers
     return mlp

@@ -10,7 +10,7 @@ import numpy as np
 from .. import _validate
 from .._network import ops, resolve
 from .._network.blocks import outline
-from .._network.model import EpochSequence
+from .._network.model import EpochSequence, set_compute_dtype
 from ..initializers import INITIALIZERS
 from ..layers import (
     LAYERS,
@@ -209,6 +209,8 @@ class Stored:
         if type(version) is not int or version != VERSION:
             raise ValueError(f"version must be {VERSION}, got {version!r}")
         names = ("format", "version", *_GIVEN, "training", "history", "checkpoint")
+        if isinstance(found, dict) and "compute_dtype" in found:
+            names = (*names, "compute_dtype")
         fields(_TEXT, found, names)
 
         # Read the architecture first, because the arrays must match it.
@@ -256,7 +258,7 @@ class Stored:
             self._layer(f"layers[{i}]", item)
             for i, item in enumerate(listed("layers", found["layers"]))
         ]
-        return {
+        given = {
             "layers": checked("layers", items, n_in=True),
             "activation": activation_name("activation", found["activation"]),
             "output_activation": activation_name(
@@ -266,6 +268,8 @@ class Stored:
             "bias": _validate.flag("bias", found["bias"]),
             "dtype": _validate.choice("dtype", found["dtype"], ("float32", "float64")),
         }
+        set_compute_dtype(given, found.get("compute_dtype"))
+        return given
 
     def _layer(self, where: str, item: object) -> int | Layer:
         self._n_layers += 1

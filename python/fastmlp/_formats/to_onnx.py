@@ -131,6 +131,13 @@ class Graph:
             self._names.add(name)
         return name
 
+    def rounded_to_bfloat16(self, x: str) -> str:
+        """Add nodes that round a value to bfloat16; return the name of the output."""
+        types = self.onnx.TensorProto
+        return self.node(
+            "Cast", self.node("Cast", x, to=types.BFLOAT16), to=types.FLOAT
+        )
+
     def row_means(self, x: str, width: int) -> str:
         """Add nodes that compute the means of rows; return the name of the output."""
         # ReduceMean is not used because opset 18 changed how its axes are given.
@@ -166,7 +173,8 @@ class Graph:
 def _add_steps(graph: Graph, mlp: Model) -> str:
     """Add nodes for all steps of the network; return the name of its output."""
     network = ops.steps(mlp)
-    folded = _folded(network)
+    # Merged weights would be rounded in another way.
+    folded = _folded(network) if mlp.compute_dtype != "bfloat16" else {}
     values: list[str] = []
     for i, step in enumerate(network):
         graph.layer = step.name
@@ -224,6 +232,8 @@ def _dense(graph: Graph, mlp: Model, step: Step, norm: Step | None, x: str) -> s
         (weight, bias), (scale, shift) = both, after
         weight, bias = weight * scale, bias * scale + shift
     inputs = [x, graph.array(f"{step.name}.weight", weight.T)]
+    if mlp.compute_dtype == "bfloat16":
+        inputs = [graph.rounded_to_bfloat16(operand) for operand in inputs]
     if bias is not None:
         inputs.append(graph.array(f"{step.name}.bias", bias))
     return graph.node("Gemm", *inputs, transB=1)

@@ -399,7 +399,7 @@ def _gradients(ctx: Any, rows: Array, dy: Array) -> tuple[Array, Array]:
     # Repeat the pass in a separate network. In the model itself, a pass in training
     # mode would change the running statistics and the sequence of random draws, and a
     # pass in inference mode would use newer running statistics than the call did.
-    net = _core.Mlp(mlp.dtype.name, mlp.n_in, mlp._core_layers)
+    net = mlp._new_core()
     net.params[:] = mlp.params
     if ctx.statistics is not None:
         net.buffers[:] = ctx.statistics

@@ -73,6 +73,11 @@ def inputs(mlp: Model, name: str, x: Any, *, vector: bool = False) -> Inputs:
             f"{name} may be sparse only if the first layer of the model is fm.Dense, "
             f"got {_validate.describe(x)}; write {name}.toarray()"
         )
+    if mlp.compute_dtype == "bfloat16":
+        raise TypeError(
+            f"{name} must be dense if compute_dtype='bfloat16', got "
+            f"{_validate.describe(x)}; write {name}.toarray()"
+        )
     shape = tuple(x.shape)
     if len(shape) != 2 or shape[1] != mlp.n_in:
         raise ValueError(

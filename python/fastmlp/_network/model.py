@@ -113,7 +113,7 @@ class Model:
         # Make the core, and views of its parameters.
         # Keep the layers: the core refers weakly to custom activations in them.
         self._core_layers = core_layers(self._layers)
-        self.core = _core.Mlp(self.dtype.name, self.n_in, self._core_layers)
+        self.core = self._new_core()
         self._params, self._buffers = self.core.params, self.core.buffers
         self._views = Views(self._layers, self.core.ops, self._params, self._buffers)
         self._weights = tuple(self._views.weights)
@@ -121,6 +121,11 @@ class Model:
         self.forward_shape: tuple[int, ...] | None = None
         # An optimiser keeps this reference to the model that it belongs to.
         self._self = weakref.ref(self)
+
+    def _new_core(self) -> _core.Mlp:
+        """Return a core for this architecture, with zeros as parameters."""
+        operands = "bfloat16" if self.compute_dtype == "bfloat16" else "full"
+        return _core.Mlp(self.dtype.name, self.n_in, self._core_layers, operands)
 
     def _resolved(self) -> tuple[Layer, ...]:
         """Return the layers of the architecture with all defaults filled in."""
@@ -147,6 +152,12 @@ class Model:
     def dtype(self) -> np.dtype[Any]:
         """Dtype of parameters, inputs and outputs."""
         return self._dtype
+
+    @property
+    def compute_dtype(self) -> str:
+        """Type of the operands of products: the name of the dtype, or "bfloat16"."""
+        name: str = self._given.get("compute_dtype", self.dtype.name)
+        return name
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -310,9 +321,31 @@ class Model:
 
     # Copies and text ----------------------------------------------------------------
 
-    def copy(self) -> Self:
-        """Return an independent copy with the same parameters and training state."""
-        return copy.deepcopy(self)
+    def copy(self, *, compute_dtype: str | None = None) -> Self:
+        """Return an independent copy with the same parameters and training state.
+
+        Parameters
+        ----------
+        compute_dtype : {"float32", "float64", "bfloat16"}, optional
+            Type of the operands of the copy's products; None means that of this model.
+
+        Returns
+        -------
+        MLP
+            The copy.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``compute_dtype`` does not suit the model's dtype.
+        """
+        if compute_dtype is None:
+            return copy.deepcopy(self)
+        given = dict(self._given)
+        set_compute_dtype(given, compute_dtype)
+        twin = copy.deepcopy(self)
+        twin.__setstate__({**twin.__getstate__(), "_given": given})
+        return twin
 
     def __getstate__(self) -> dict[str, Any]:
         derived = self.__dict__.keys() & _DERIVED
@@ -386,7 +419,42 @@ def model_class() -> type[MLP]:
     return _classes[0]
 
 
-def empty(layers: list[int | Layer], dtype: Any, init: str = "auto") -> MLP:
+def set_compute_dtype(given: dict[str, Any], compute_dtype: object) -> None:
+    """Enter an argument ``compute_dtype`` into the architecture that has a dtype.
+
+    Only a type that differs from the dtype is entered, so that files and pickles of
+    other models do not name it.
+    """
+    dtype = given["dtype"]
+    given.pop("compute_dtype", None)
+    if compute_dtype is None:
+        return
+    name = _validate.choice(
+        "compute_dtype",
+        getattr(compute_dtype, "name", compute_dtype),
+        ("float32", "float64", "bfloat16"),
+    )
+    if name == dtype:
+        return
+    if name != "bfloat16":
+        raise ValueError(
+            f"compute_dtype must be {dtype!r}, the dtype of the model, or 'bfloat16', "
+            f"got {name!r}"
+        )
+    if dtype != "float32":
+        raise ValueError(
+            f"compute_dtype='bfloat16' needs dtype='float32', got dtype={dtype!r}"
+        )
+    given["compute_dtype"] = name
+
+
+def empty(
+    layers: list[int | Layer],
+    dtype: Any,
+    init: str = "auto",
+    *,
+    compute_dtype: str | None = None,
+) -> MLP:
     """Return a model of zeros, to be filled with the parameters of another one.
 
     Parameters
@@ -397,8 +465,12 @@ def empty(layers: list[int | Layer], dtype: Any, init: str = "auto") -> MLP:
         Float dtype.
     init : str
         Initialisation that the model is to name as its own.
+    compute_dtype : str, optional
+        Type of the operands of products; None means ``dtype``.
     """
-    mlp = model_class()(layers, init="zeros", dtype=dtype, seed=0)
+    mlp = model_class()(
+        layers, init="zeros", dtype=dtype, compute_dtype=compute_dtype, seed=0
+    )
     mlp._given["init"] = init
     mlp._layers = mlp._resolved()
     return mlp

@@ -117,7 +117,10 @@ def summary(mlp: Model) -> Table:
         ]
         lines.append("  ".join(cells))
     rule = "-" * len(lines[0])
-    head = f"MLP {mlp.n_in} -> {mlp.n_out}, {mlp.dtype}, {size(mlp.n_params * item)}"
+    types = str(mlp.dtype)
+    if mlp.compute_dtype != types:
+        types += f" with products in {mlp.compute_dtype}"
+    head = f"MLP {mlp.n_in} -> {mlp.n_out}, {types}, {size(mlp.n_params * item)}"
     text = Table("\n".join([head, lines[0], rule, *lines[1:-1], rule, lines[-1]]))
     text._html = markup.table(head, HEADER, rows, last=last, texts=TEXT_COLUMNS)
     return text

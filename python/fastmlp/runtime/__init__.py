@@ -196,6 +196,13 @@ def _cache_text(cache: tuple[int, int, int]) -> str:
     return f"{size // 1024} KiB, {ways} ways{shared}"
 
 
+# How the instruction sets compute products with ``compute_dtype="bfloat16"``.
+_BFLOAT16 = {
+    "avx512_bf16": "by AVX512_BF16 instructions",
+    "amx": "by AMX instructions",
+}
+
+
 def show_config() -> None:
     """Print the configuration, for bug reports.
 
@@ -218,6 +225,7 @@ def show_config() -> None:
     rows |= {key: value for key, value in build_info().items() if key != "version"}
     rows["available isas"] = available_isas()
     rows["isa in use"] = isa()
+    rows["bfloat16"] = _BFLOAT16.get(isa(), "by float32 instructions")
     rows["threads"] = get_num_threads()
     caches = _core.caches()
     rows["l1d cache"] = _cache_text(caches["l1d"])

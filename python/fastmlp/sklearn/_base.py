@@ -203,6 +203,9 @@ class BaseMLP(NetworkWeights):
             dtype = self._connected().dtype
         elif self.dtype is not None:
             dtype = _validate.float_dtype(self.dtype)
+        elif self.compute_dtype is not None:
+            double = self.compute_dtype == "float64"
+            dtype = np.dtype(np.float64 if double else np.float32)
 
         # Check the data.
         X, y = self._checked(X, y, incremental, first, dtype)
@@ -548,8 +551,10 @@ class BaseMLP(NetworkWeights):
                 f"{self._name()} has coefs_ of shapes {shapes}, but its parameters "
                 f"and the data now need shapes {wanted}"
             )
-        if tuple(self._network(widths, mlp.dtype).layers) != mlp.layers:
-            mlp = self._network(widths, mlp.dtype)
+        wanted_now = self._network(widths, mlp.dtype)
+        kinds = [(net.layers, net.compute_dtype) for net in (mlp, wanted_now)]
+        if kinds[0] != kinds[1]:
+            mlp = wanted_now
             copy_weights(mlp, self.coefs_, self.intercepts_)
             self.__dict__.pop("_optimizer", None)
         self._adopt(mlp, task)

@@ -140,6 +140,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         normalization: str | None = None,
         callbacks: Any = None,
         dtype: Any = None,
+        compute_dtype: str | None = None,
         n_threads: int | None = None,
         progress: bool | None = False,
     ) -> None:

@@ -98,6 +98,11 @@ callbacks : list or None, default=None
 dtype : {'float32', 'float64'} or None, default=None
     Precision of the weights and of computation (for 'lbfgs', see the notes). None means
     float32 if X is float32 and float64 otherwise, as in scikit-learn.
+compute_dtype : {'float32', 'float64', 'bfloat16'} or None, default=None
+    Type of the operands of matrix products; None means the precision of the weights.
+    'bfloat16' is faster on CPUs with instructions for it; see `fastmlp.MLP`. The
+    weights are then float32, unless ``dtype`` asks for something else, which is an
+    error. 'lbfgs' does not round the operands.
 n_threads : int or None, default=None
     Largest number of threads; None uses the limit of `fastmlp.runtime`. A limit given
     here applies to the whole process while a method runs. Fits that run at the same

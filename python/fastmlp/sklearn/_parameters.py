@@ -84,6 +84,7 @@ class Parameters(BaseEstimator):
         "normalization": [StrOptions(set(_NORMS)), None],
         "callbacks": [list, tuple, None],
         "dtype": [StrOptions({"float32", "float64"}), type, np.dtype, None],
+        "compute_dtype": [StrOptions({"float32", "float64", "bfloat16"}), None],
         "n_threads": [Interval(Integral, 1, None, closed="left"), None],
         "progress": ["boolean", None],
     }
@@ -261,4 +262,5 @@ class Parameters(BaseEstimator):
 
     def _network(self, widths: list[int], dtype: Any) -> MLP:
         """Return a new network with these widths of input and layers."""
-        return empty(self._layers(widths), dtype, "sklearn")
+        layers = self._layers(widths)
+        return empty(layers, dtype, "sklearn", compute_dtype=self.compute_dtype)

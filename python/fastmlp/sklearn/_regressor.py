@@ -173,6 +173,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         normalization: str | None = None,
         callbacks: Any = None,
         dtype: Any = None,
+        compute_dtype: str | None = None,
         n_threads: int | None = None,
         progress: bool | None = False,
     ) -> None:

@@ -116,9 +116,9 @@ struct WeightGradientArgs {
   const T* kept;
   Index block_rows;
   Scratch<T> scratch;
-  bool whole_batch;      // see BackwardArgs
-  double decay;          // add decay * W to weight matrices
-  SparseRows<T> sparse;  // in place of x, for a dense op at the input
+  bool whole_batch;                 // see BackwardArgs
+  double decay;                     // add decay * W to weight matrices
+  SparseRows<T> sparse;             // in place of x, for a dense op at the input
   const Bfloat16Kernels* bfloat16;  // see ForwardArgs
 };
 

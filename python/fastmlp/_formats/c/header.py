@@ -123,7 +123,10 @@ class Header:
             "version": _core.__version__,
             "stack": str(self.predict.elements * size),
             "functions": "",
+            "operands": "",
         }
+        if self.mlp.compute_dtype == "bfloat16":
+            facts["operands"] = _ABOUT_OPERANDS
         if self.jacobian is not None:
             facts["functions"] = self._fill(
                 _ABOUT_JACOBIAN, {"stack": str(self.jacobian.function.elements * size)}
@@ -191,10 +194,15 @@ def _wrapped(text: str) -> str:
     return textwrap.fill(text, 80, subsequent_indent="     ")
 
 
+_ABOUT_OPERANDS = """
+   The model rounds the operands of its products to bfloat16; this code does not. Its
+   results are those of mlp.copy(compute_dtype="float32").
+"""
+
 _HEAD = """\
 /* A multilayer perceptron written by fastmlp <version>:
      <layers>
-
+<operands>
    Include it in one file of your program (each file that includes it gets a copy of
    the weights), as C99 or later, or as C++17 or later; link with -lm. It needs only a
    C library, allocates nothing, keeps no state, and may be called by several threads.

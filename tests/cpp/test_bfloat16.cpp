@@ -1,0 +1,206 @@
+// The kernels for products in bfloat16 of every instruction set: rounding, packing and
+// products have the bits that bfloat16_kernels.h defines, computed here element by
+// element with std::fma, and nothing beyond the operands is accessed (guarded.h).
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <iterator>
+#include <limits>
+#include <vector>
+
+#include "check.h"
+#include "fastmlp/bfloat16_kernels.h"
+#include "fastmlp/fp_environment.h"
+#include "fastmlp/gemm_bfloat16.h"
+#include "fastmlp/isa.h"
+#include "guarded.h"
+
+namespace {
+
+using namespace fastmlp;
+
+uint64_t state = 88172645463325252u;
+uint64_t random64() {  // Marsaglia's xorshift
+  state ^= state << 13;
+  state ^= state >> 7;
+  state ^= state << 17;
+  return state;
+}
+
+// What the operands are drawn from.
+enum class Numbers { ordinary, wide, special };
+constexpr Numbers kAllNumbers[] = {Numbers::ordinary, Numbers::wide, Numbers::special};
+
+float draw(Numbers numbers) {
+  const double unit = static_cast<double>(random64() >> 11) * 0x1p-52 - 1;
+  if (numbers == Numbers::special) {
+    constexpr float kInf = std::numeric_limits<float>::infinity();
+    constexpr float kSpecial[] = {
+        0.0f,     -0.0f,     1e-40f,          -1e-40f,
+        0x1p-55f, -0x1p-55f, 0x1.fffffep-56f, 3e38f,
+        -3e38f,   kInf,      -kInf,           std::numeric_limits<float>::quiet_NaN()};
+    if (random64() % 16 == 0) return kSpecial[random64() % std::size(kSpecial)];
+  }
+  const int binades = numbers == Numbers::ordinary ? 4 : 160;
+  const int exponent = static_cast<int>(random64() % static_cast<uint64_t>(binades));
+  return static_cast<float>(std::ldexp(unit, exponent - binades / 2));
+}
+
+float rounded(float x) {
+  if (std::isnan(x)) return x;
+  if (std::fabs(x) < 0x1p-55f) return 0.0f;
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof x);
+  const uint32_t below = bits & 0xffff;
+  bits &= 0xffff0000u;
+  // To the nearest; of two that are as near, to the even one.
+  if (below > 0x8000 || (below == 0x8000 && (bits & 0x10000))) bits += 0x10000;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+bool same(float a, float b) {
+  return std::memcmp(&a, &b, sizeof a) == 0 || (std::isnan(a) && std::isnan(b));
+}
+
+float finished(float x, EpilogueKind kind, float saved) {
+  if (kind == EpilogueKind::relu) return x <= 0 ? 0.0f : x;
+  if (kind == EpilogueKind::relu_backward) return saved > 0 ? x : 0.0f;
+  return x;
+}
+
+// Element (i, j) of the product of A(i, p) and B(p, j).
+template <class A, class B>
+float product_at(A a, B b, Index k, float start) {
+  float sum = start;
+  for (Index first = 0; first < k; first += kBfloat16Block) {
+    float chain[2] = {0.0f, 0.0f};
+    for (Index p = first; p < std::min(k, first + kBfloat16Block); ++p) {
+      float& c = chain[p % 2];
+      c = std::fma(rounded(a(p)), rounded(b(p)), c);
+    }
+    sum += chain[0] + chain[1];
+  }
+  return sum;
+}
+
+struct Case {
+  Index m, n, k;
+  bool a_by_rows, b_by_rows;  // whether rows of A, or of B, are contiguous
+  bool accumulate, has_bias;
+  EpilogueKind kind;
+  Numbers numbers;
+};
+
+void check(const Case& t, const char* what, const float* c, const float* before,
+           const float* a, const float* b, const float* bias, const float* saved) {
+  int wrong = 0;
+  for (Index i = 0; i < t.m; ++i) {
+    for (Index j = 0; j < t.n; ++j) {
+      const auto at_a = [&](Index p) {
+        return t.a_by_rows ? a[i * t.k + p] : a[p * t.m + i];
+      };
+      const auto at_b = [&](Index p) {
+        return t.b_by_rows ? b[p * t.n + j] : b[j * t.k + p];
+      };
+      float x = product_at(at_a, at_b, t.k, t.accumulate ? before[i * t.n + j] : 0.0f);
+      if (t.has_bias) x += bias[j];
+      x = finished(x, t.kind, saved[i * t.n + j]);
+      wrong += !same(x, c[i * t.n + j]);
+    }
+  }
+  if (wrong > 0) {
+    std::printf("%s, %s: %d x %d x %d, numbers %d: %d elements are wrong\n",
+                isa_name(active_isa()), what, static_cast<int>(t.m),
+                static_cast<int>(t.n), static_cast<int>(t.k),
+                static_cast<int>(t.numbers), wrong);
+  }
+  CHECK(wrong == 0);
+}
+
+void multiply(const Case& t) {
+  const Bfloat16Kernels& kernels = active_bfloat16_kernels();
+  Guarded g;
+  const auto numbers = [&](Index size) {
+    float* const x = g.array<float>(size);
+    for (Index i = 0; i < size; ++i) x[i] = draw(t.numbers);
+    return x;
+  };
+  const float* const a = numbers(t.m * t.k);
+  const float* const b = numbers(t.k * t.n);
+  const float* const bias = numbers(t.n);
+  const float* const saved = numbers(t.m * t.n);
+  float* const c = numbers(t.m * t.n);
+  const std::vector<float> before(c, c + t.m * t.n);
+  const Epilogue<float> epilogue = {t.kind, saved, t.n};
+  const float* const given_bias = t.has_bias ? bias : nullptr;
+
+  const Index blocks = (t.k + kBfloat16Block - 1) / kBfloat16Block;
+  const Index rows = (t.m + kernels.mr - 1) / kernels.mr * kernels.mr;
+  float* const left = g.array<float>(rows * blocks * kernels.words);
+  const Index stride = detail::bfloat16_panel_stride(kernels, t.k);
+  const Index panels = (t.n + kernels.nr - 1) / kernels.nr;
+  float* const right = g.array<float>(panels * stride);
+  const LeftOperand<float> operand =
+      t.a_by_rows ? LeftOperand<float>{a, t.k, 1} : LeftOperand<float>{a, 1, t.m};
+  const Bfloat16Left packed = kernels.pack_left(left, operand, t.m, t.k);
+  kernels.pack_right(right, stride, b, t.b_by_rows ? t.n : 1, t.b_by_rows ? 1 : t.k,
+                     t.k, t.n);
+  kernels.gemm(c, t.n, packed, {right, stride}, t.m, t.n, t.k, given_bias, t.accumulate,
+               epilogue);
+  check(t, "packed", c, before.data(), a, b, bias, saved);
+
+  if (t.accumulate || !t.a_by_rows || !t.b_by_rows) return;
+  kernels.few_rows(c, t.n, a, t.k, b, t.n, t.m, t.n, t.k, given_bias, epilogue);
+  check(t, "few rows", c, before.data(), a, b, bias, saved);
+}
+
+void all_ways(Index m, Index n, Index k) {
+  // The ways are independent of each other, so that each is combined with a few others.
+  for (int way = 0; way < 6; ++way) {
+    const EpilogueKind kinds[] = {EpilogueKind::none, EpilogueKind::relu,
+                                  EpilogueKind::relu_backward};
+    multiply({m, n, k, way < 4, way % 2 == 0, way % 3 == 1, way % 3 != 1,
+              kinds[way % 3], kAllNumbers[(way + m + n + k) % 3]});
+  }
+}
+
+void rounding() {
+  std::vector<float> x, y;
+  for (uint64_t bits = 0; bits <= 0xffffffffu; bits += 0x1357) {
+    const auto low = static_cast<uint32_t>(bits);
+    float value;
+    std::memcpy(&value, &low, sizeof value);
+    x.push_back(value);
+  }
+  for (int i = 0; i < 100; ++i) x.push_back(draw(Numbers::special));
+  y.resize(x.size());
+  active_bfloat16_kernels().round(y.data(), x.data(), static_cast<Index>(x.size()));
+  int wrong = 0;
+  for (size_t i = 0; i < x.size(); ++i) wrong += !same(y[i], rounded(x[i]));
+  CHECK(wrong == 0);
+}
+
+}  // namespace
+
+int main() {
+  // As in all calls of the library: subnormal numbers count as 0.
+  const CoreFpEnvironment environment;
+  for (const Isa isa : available_isas()) {
+    set_active_isa(isa_name(isa));
+    rounding();
+    for (Index m = 1; m <= 33; ++m) {
+      for (Index n = 1; n <= 33; ++n) all_ways(m, n, 1 + (m * 33 + n) % 97);
+    }
+    for (Index k = 1; k <= 97; ++k) {
+      all_ways(1, 1, k);
+      all_ways(7, 33, k);
+      all_ways(33, 18, k);
+    }
+    all_ways(70, 90, 500);
+    all_ways(3, 300, 0);
+  }
+  return failures > 0;
+}
