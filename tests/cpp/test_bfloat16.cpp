@@ -17,9 +17,21 @@
 #include "fastmlp/isa.h"
 #include "guarded.h"
 
+#ifdef HAVE_EMULATED_AMX
+namespace fastmlp {
+namespace amx_emulated {
+extern const Bfloat16Kernels kBfloat16Kernels;
+}
+}  // namespace fastmlp
+#endif
+
 namespace {
 
 using namespace fastmlp;
+
+// The kernels under test.
+const Bfloat16Kernels* tested = nullptr;
+const char* kernels_name = "";
 
 uint64_t state = 88172645463325252u;
 uint64_t random64() {  // Marsaglia's xorshift
@@ -113,15 +125,13 @@ void check(const Case& t, const char* what, const float* c, const float* before,
   }
   if (wrong > 0) {
     std::printf("%s, %s: %d x %d x %d, numbers %d: %d elements are wrong\n",
-                isa_name(active_isa()), what, static_cast<int>(t.m),
-                static_cast<int>(t.n), static_cast<int>(t.k),
-                static_cast<int>(t.numbers), wrong);
+                kernels_name, what, static_cast<int>(t.m), static_cast<int>(t.n),
+                static_cast<int>(t.k), static_cast<int>(t.numbers), wrong);
   }
   CHECK(wrong == 0);
 }
 
 void multiply(const Case& t) {
-  const Bfloat16Kernels& kernels = active_bfloat16_kernels();
   Guarded g;
   const auto numbers = [&](Index size) {
     float* const x = g.array<float>(size);
@@ -138,22 +148,22 @@ void multiply(const Case& t) {
   const float* const given_bias = t.has_bias ? bias : nullptr;
 
   const Index blocks = (t.k + kBfloat16Block - 1) / kBfloat16Block;
-  const Index rows = (t.m + kernels.mr - 1) / kernels.mr * kernels.mr;
-  float* const left = g.array<float>(rows * blocks * kernels.words);
-  const Index stride = detail::bfloat16_panel_stride(kernels, t.k);
-  const Index panels = (t.n + kernels.nr - 1) / kernels.nr;
+  const Index rows = (t.m + tested->mr - 1) / tested->mr * tested->mr;
+  float* const left = g.array<float>(rows * blocks * tested->words);
+  const Index stride = detail::bfloat16_panel_stride(*tested, t.k);
+  const Index panels = (t.n + tested->nr - 1) / tested->nr;
   float* const right = g.array<float>(panels * stride);
   const LeftOperand<float> operand =
       t.a_by_rows ? LeftOperand<float>{a, t.k, 1} : LeftOperand<float>{a, 1, t.m};
-  const Bfloat16Left packed = kernels.pack_left(left, operand, t.m, t.k);
-  kernels.pack_right(right, stride, b, t.b_by_rows ? t.n : 1, t.b_by_rows ? 1 : t.k,
-                     t.k, t.n);
-  kernels.gemm(c, t.n, packed, {right, stride}, t.m, t.n, t.k, given_bias, t.accumulate,
-               epilogue);
+  const Bfloat16Left packed = tested->pack_left(left, operand, t.m, t.k);
+  tested->pack_right(right, stride, b, t.b_by_rows ? t.n : 1, t.b_by_rows ? 1 : t.k,
+                      t.k, t.n);
+  tested->gemm(c, t.n, packed, {right, stride}, t.m, t.n, t.k, given_bias,
+                t.accumulate, epilogue);
   check(t, "packed", c, before.data(), a, b, bias, saved);
 
   if (t.accumulate || !t.a_by_rows || !t.b_by_rows) return;
-  kernels.few_rows(c, t.n, a, t.k, b, t.n, t.m, t.n, t.k, given_bias, epilogue);
+  tested->few_rows(c, t.n, a, t.k, b, t.n, t.m, t.n, t.k, given_bias, epilogue);
   check(t, "few rows", c, before.data(), a, b, bias, saved);
 }
 
@@ -177,10 +187,24 @@ void rounding() {
   }
   for (int i = 0; i < 100; ++i) x.push_back(draw(Numbers::special));
   y.resize(x.size());
-  active_bfloat16_kernels().round(y.data(), x.data(), static_cast<Index>(x.size()));
+  tested->round(y.data(), x.data(), static_cast<Index>(x.size()));
   int wrong = 0;
   for (size_t i = 0; i < x.size(); ++i) wrong += !same(y[i], rounded(x[i]));
   CHECK(wrong == 0);
+}
+
+void check_all() {
+  rounding();
+  for (Index m = 1; m <= 33; ++m) {
+    for (Index n = 1; n <= 33; ++n) all_ways(m, n, 1 + (m * 33 + n) % 97);
+  }
+  for (Index k = 1; k <= 97; ++k) {
+    all_ways(1, 1, k);
+    all_ways(7, 33, k);
+    all_ways(33, 18, k);
+  }
+  all_ways(70, 90, 500);
+  all_ways(3, 300, 0);
 }
 
 }  // namespace
@@ -188,19 +212,20 @@ void rounding() {
 int main() {
   // As in all calls of the library: subnormal numbers count as 0.
   const CoreFpEnvironment environment;
+  bool has_pairs = false;
   for (const Isa isa : available_isas()) {
-    set_active_isa(isa_name(isa));
-    rounding();
-    for (Index m = 1; m <= 33; ++m) {
-      for (Index n = 1; n <= 33; ++n) all_ways(m, n, 1 + (m * 33 + n) % 97);
-    }
-    for (Index k = 1; k <= 97; ++k) {
-      all_ways(1, 1, k);
-      all_ways(7, 33, k);
-      all_ways(33, 18, k);
-    }
-    all_ways(70, 90, 500);
-    all_ways(3, 300, 0);
+    kernels_name = isa_name(isa);
+    set_active_isa(kernels_name);
+    tested = &active_bfloat16_kernels();
+    has_pairs = has_pairs || isa == Isa::avx512_bf16;
+    check_all();
   }
+#ifdef HAVE_EMULATED_AMX
+  if (has_pairs) {
+    kernels_name = "emulated AMX";
+    tested = &amx_emulated::kBfloat16Kernels;
+    check_all();
+  }
+#endif
   return failures > 0;
 }

@@ -2,6 +2,11 @@
 // machine can run, and the active one.
 #include "fastmlp/isa.h"
 
+#if defined(FASTMLP_HAVE_amx) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <atomic>
 #include <cstdlib>
 #include <stdexcept>
@@ -35,6 +40,9 @@ FASTMLP_DECLARE(avx512)
 #ifdef FASTMLP_HAVE_avx512_bf16
 FASTMLP_DECLARE(avx512_bf16)
 #endif
+#ifdef FASTMLP_HAVE_amx
+FASTMLP_DECLARE(amx)
+#endif
 #undef FASTMLP_DECLARE
 
 namespace {
@@ -43,6 +51,22 @@ namespace {
 const X86& x86() {
   static const X86 found;
   return found;
+}
+#endif
+
+#ifdef FASTMLP_HAVE_amx
+// Linux gives a process the registers of tiles on request. It refuses, for example, if
+// an alternate signal stack is too small to save them. Other systems are not asked.
+bool may_use_tiles() {
+#if defined(__linux__)
+  static const bool granted = [] {
+    constexpr long kRequestPermission = 0x1023, kTileData = 18;
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  }();
+  return granted;
+#else
+  return false;
+#endif
 }
 #endif
 
@@ -70,6 +94,10 @@ const Entry kEntries[] = {
 #ifdef FASTMLP_HAVE_avx512_bf16
     {Isa::avx512_bf16, &avx512::kKernels, &avx512_bf16::kBfloat16Kernels,
      [] { return x86().avx512_bf16; }},
+#endif
+#ifdef FASTMLP_HAVE_amx
+    {Isa::amx, &avx512::kKernels, &amx::kBfloat16Kernels,
+     [] { return x86().amx && may_use_tiles(); }},
 #endif
 };
 

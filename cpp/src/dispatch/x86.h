@@ -11,6 +11,7 @@ namespace {  // internal linkage: including files may have different compiler fl
 struct X86 {
   // All require FMA, too.
   bool avx2 = false, avx512 = false, avx512_bf16 = false;
+  bool amx = false;  // its tiles and products of bfloat16
 
   X86() {
     unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
@@ -27,9 +28,12 @@ struct X86 {
     avx2 = has(ebx, kAvx2);
     avx512 = avx2 && has(low, kZmm) &&
              has(ebx, kAvx512f | kAvx512dq | kAvx512bw | kAvx512vl);
+    constexpr unsigned kTileState = 3u << 17, kAmxTile = 1u << 24, kAmxBf16 = 1u << 22;
+    const bool tiles = has(low, kTileState) && has(edx, kAmxTile | kAmxBf16);
     if (!avx512 || !__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx)) return;
     constexpr unsigned kAvx512Bf16 = 1u << 5;
     avx512_bf16 = has(eax, kAvx512Bf16);
+    amx = avx512_bf16 && tiles;
   }
   static bool has(unsigned bits, unsigned wanted) { return (bits & wanted) == wanted; }
 };

@@ -19,12 +19,29 @@ FASTMLP_INLINE Vec<float> to_bfloat16(Vec<float> x) {
   return select(abs(x) < least, Vec<float>::set1(0.0f), rounded);
 }
 
+#if defined(FASTMLP_ISA_avx512_bf16) || defined(FASTMLP_ISA_amx)
+
+constexpr Index kStepsPerWord = 2;
+
+// 16 numbers, rounded.
+FASTMLP_INLINE __m256i to_halves(Vec<float> x) {
+  const __mmask16 kept =
+      _mm512_cmp_ps_mask(_mm512_abs_ps(x.v), _mm512_set1_ps(0x1p-55f), _CMP_NLT_UQ);
+  return (__m256i)_mm512_maskz_cvtneps_pbh(kept, x.v);
+}
+// Two steps of each lane in its lower and its upper half.
+FASTMLP_INLINE Vec<float> pair(Vec<float> lower, Vec<float> upper) {
+  return from_bits(shr<16>(to_bits(to_bfloat16(lower))) | to_bits(to_bfloat16(upper)));
+}
+
+#endif
+
 #if defined(FASTMLP_ISA_avx512_bf16)
 
 // A word holds steps k (upper half) and k + 2 (lower half), because VDPBF16PS takes the
 // upper half first. Of four steps, the first word has the even ones, the second the odd
 // ones.
-constexpr Index kStepsPerWord = 2;
+constexpr bool kTakesWholeBlocks = false;
 
 // c + a b for each lane, in two fused multiply-adds.
 FASTMLP_INLINE Vec<float> multiply_add(Vec<float> a, Vec<float> b, Vec<float> c) {
@@ -34,25 +51,35 @@ FASTMLP_INLINE Vec<float> multiply_add(Vec<float> a, Vec<float> b, Vec<float> c)
 template <class Step>
 FASTMLP_INLINE Vec<float> word_of(Index w, Step step) {
   const Index k = 4 * (w / 2) + w % 2;
-  const Bits<float> first = to_bits(to_bfloat16(step(k)));
-  return from_bits(first | shr<16>(to_bits(to_bfloat16(step(k + 2)))));
+  return pair(step(k + 2), step(k));
 }
 // Writes the words of 16 consecutive steps: 8 words.
 FASTMLP_INLINE void store_words(float* dst, Vec<float> x) {
-  const __mmask16 kept =
-      _mm512_cmp_ps_mask(_mm512_abs_ps(x.v), _mm512_set1_ps(0x1p-55f), _CMP_NLT_UQ);
-  const __m256i rounded = (__m256i)_mm512_maskz_cvtneps_pbh(kept, x.v);
   // Of four steps 0 1 2 3: 2 0 3 1, from the lowest half to the highest.
   const __m256i order =
       _mm256_set_epi8(11, 10, 15, 14, 9, 8, 13, 12, 3, 2, 7, 6, 1, 0, 5, 4, 11, 10, 15,
                       14, 9, 8, 13, 12, 3, 2, 7, 6, 1, 0, 5, 4);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst),
-                      _mm256_shuffle_epi8(rounded, order));
+                      _mm256_shuffle_epi8(to_halves(x), order));
+}
+
+#elif defined(FASTMLP_ISA_amx)
+
+// A word holds steps 2 w (lower half) and 2 w + 1 (upper half).
+constexpr bool kTakesWholeBlocks = true;
+
+template <class Step>
+FASTMLP_INLINE Vec<float> word_of(Index w, Step step) {
+  return pair(step(2 * w), step(2 * w + 1));
+}
+FASTMLP_INLINE void store_words(float* dst, Vec<float> x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst), to_halves(x));
 }
 
 #else
 
 constexpr Index kStepsPerWord = 1;
+constexpr bool kTakesWholeBlocks = false;
 
 FASTMLP_INLINE Vec<float> multiply_add(Vec<float> a, Vec<float> b, Vec<float> c) {
   return fma(a, b, c);

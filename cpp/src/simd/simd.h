@@ -69,7 +69,8 @@ Bits<T> set1_bits(typename BitsOf<T>::type u);
 }  // namespace FASTMLP_ISA
 }  // namespace fastmlp
 
-#if defined(FASTMLP_ISA_avx512) || defined(FASTMLP_ISA_avx512_bf16)
+#if defined(FASTMLP_ISA_avx512) || defined(FASTMLP_ISA_avx512_bf16) || \
+    defined(FASTMLP_ISA_amx)
 #include "avx512.h"
 #elif defined(FASTMLP_ISA_avx2)
 #include "avx2.h"
