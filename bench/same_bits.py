@@ -1,11 +1,11 @@
-"""Print hashes of training results, per dtype, ISA and number of threads.
+"""Print hashes of training results, per compute_dtype, ISA and number of threads.
 
     python bench/same_bits.py
 
 The first column hashes the parameters of a plain network after 200 steps; the second
 hashes parameters, running statistics, moving average and losses of a network with all
 kinds of layers after three epochs of fit, with dropout, a schedule, clipping, decay and
-class weights. Within a dtype each column must hold a single value; otherwise the exit
+class weights. Within a compute_dtype each column must hold a single value; otherwise the exit
 code is 1.
 """
 
@@ -22,19 +22,21 @@ MIXED_ROWS = 640
 THREADS = (1, 2, 3, 7)
 
 
-def trained_hash(dtype: str) -> str:
+def trained_hash(dtype: str, compute_dtype: str) -> str:
     """Train from fixed seeds and hash the parameters' bytes."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((ROWS, WIDTHS[0])).astype(dtype)
     y = rng.integers(0, WIDTHS[-1], ROWS)
-    mlp = fm.MLP(WIDTHS, activation="tanh", dtype=dtype, seed=0)
+    mlp = fm.MLP(
+        WIDTHS, activation="tanh", dtype=dtype, compute_dtype=compute_dtype, seed=0
+    )
     optimizer = fm.Adam(lr=1e-3)
     for _ in range(STEPS):
         mlp.train_step(x, y, fm.CrossEntropy(), optimizer)
     return hashlib.sha256(mlp.params.tobytes()).hexdigest()
 
 
-def mixed_hash(dtype: str) -> str:
+def mixed_hash(dtype: str, compute_dtype: str) -> str:
     """Hash the results of a fit with all kinds of layers and options."""
     rng = np.random.default_rng(1)
     x = rng.standard_normal((MIXED_ROWS, WIDTHS[0])).astype(dtype)
@@ -53,6 +55,7 @@ def mixed_hash(dtype: str) -> str:
         ],
         activation="silu",
         dtype=dtype,
+        compute_dtype=compute_dtype,
         seed=0,
     )
     optimizer = fm.AdamW(
@@ -81,15 +84,19 @@ def mixed_hash(dtype: str) -> str:
 def main() -> int:
     """Print the table; return the exit code."""
     different = False
-    for dtype in ("float32", "float64"):
+    for compute_dtype in ("float32", "float64", "bfloat16"):
+        dtype = "float64" if compute_dtype == "float64" else "float32"
         hashes = set()
         for isa in fm.available_isas():
             for n in THREADS:
                 with fm.use_isa(isa), fm.threads(n):
-                    digests = trained_hash(dtype), mixed_hash(dtype)
+                    digests = (
+                        trained_hash(dtype, compute_dtype),
+                        mixed_hash(dtype, compute_dtype),
+                    )
                 hashes.add(digests)
                 shown = "  ".join(digests)
-                print(f"{dtype}  {isa:7}  {n} threads  {shown}", flush=True)
+                print(f"{compute_dtype:8}  {isa:11}  {n} threads  {shown}", flush=True)
         different |= len(hashes) != 1
     print("DIFFERENT" if different else "the same everywhere")
     return int(different)

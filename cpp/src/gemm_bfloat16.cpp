@@ -7,7 +7,8 @@
 namespace fastmlp::detail {
 namespace {
 
-// Rows of a packed left operand are padded to multiples of `mr`, at most this.
+// At least the mr of every instruction set; a multiple of mr at most this far above a
+// number of rows holds them.
 constexpr Index kMostTileRows = 32;
 
 constexpr Index rounded_up(Index n, Index grain) {
@@ -65,7 +66,7 @@ Index bfloat16_left_scratch_size(Index m, Index k) {
       "padded rows exceed no block");
   const GemmLimits& limits = gemm_limits<float>();
   const Index most = limits.keeps_b ? kFewBlockRows : kMostBlockRows;
-  return std::min(rounded_up(m, kMostTileRows), most) *
+  return std::min(m + kMostTileRows, most) *
          rounded_up(std::min(k, limits.steps), kBfloat16Block);
 }
 

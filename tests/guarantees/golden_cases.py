@@ -132,6 +132,25 @@ def trained(*how: Any) -> list[Any]:
     return [mlp.params, mlp.buffers, np.array(losses), mlp(x)]
 
 
+def in_bfloat16(_: Any) -> list[Any]:
+    """Train and infer with products in bfloat16, which the dtype float32 has alone."""
+    x, y = numbers((300, N_IN), np.float32, 13), numbers((300, N_OUT), np.float32, 14)
+    layers = [N_IN, 40, fm.LayerNorm(), fm.Residual([33, 40]), fm.BatchNorm(), N_OUT]
+    mlp = model(layers, "silu", np.float32).copy(compute_dtype="bfloat16")
+    history = mlp.fit(
+        x, y, loss=fm.MSE(), optimizer=fm.Adam(0.01), epochs=3, batch_size=160, seed=9
+    )
+    few = mlp(x[:3])
+    return [
+        mlp.params,
+        mlp.buffers,
+        np.array(history.loss),
+        mlp(x),
+        few,
+        *mlp.vjp(x, y),
+    ]
+
+
 def called(kernel: Callable[..., None], x: Any, *args: Any) -> Any:
     out = np.zeros_like(x)
     kernel(out, *args)
@@ -213,6 +232,7 @@ CASES: dict[str, Callable[[Any], list[Any]]] = {
     **{f"optimizer {name}": of_optimizer(name) for name in OPTIMIZERS},
     "every layer": every_layer,
     "derivatives": derivatives,
+    "bfloat16": in_bfloat16,
 }
 
 

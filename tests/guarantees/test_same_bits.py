@@ -63,8 +63,12 @@ def digest(params):
 
 
 def trained_hash(net, dtype, *, activation="tanh", labels=True, steps=20):
-    x, y, loss = problem(**net, dtype=dtype, labels=labels)
-    mlp = fm.MLP(net["layers"], activation=activation, dtype=dtype, seed=0)
+    """Train a network; "bfloat16" is a compute_dtype."""
+    types = {"dtype": dtype}
+    if dtype == "bfloat16":
+        types = {"dtype": "float32", "compute_dtype": dtype}
+    x, y, loss = problem(**net, dtype=types["dtype"], labels=labels)
+    mlp = fm.MLP(net["layers"], activation=activation, **types, seed=0)
     opt = fm.Adam(lr=1e-3)
     for _ in range(steps):
         mlp.train_step(x, y, loss, opt)
@@ -436,7 +440,7 @@ CACHES = (
 
 
 @pytest.mark.parametrize("caches", CACHES)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
 def test_caches_do_not_change_the_bits(dtype, caches):
     names = ("FASTMLP_L1D", "FASTMLP_L2", "FASTMLP_L3", "FASTMLP_NEAR_L3")
     variables = dict(zip(names, caches, strict=True))

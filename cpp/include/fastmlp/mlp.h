@@ -152,8 +152,10 @@ class Mlp {
   // It is 0 if the sample weights sum to 0.
   double value_and_grad(T* grads, const Batch<T>& batch, const Loss& loss,
                         bool training = false, double l2 = 0.0);
-  // forward and value_and_grad with theta (n_params) in place of the parameters.
+  // forward, vjp and value_and_grad with theta (n_params) in place of the parameters.
   void forward_at(T* y, const T* theta, const T* x, Index rows);
+  void vjp_at(T* y, T* dx, T* grads, const T* theta, const T* x, const T* dy,
+              Index rows);
   double value_and_grad_at(T* grads, const T* theta, const Batch<T>& batch,
                            const Loss& loss, double l2 = 0.0);
   // Sets the parameters to `wanted` if they are bitwise equal to `expected`, else

@@ -341,6 +341,20 @@ void Mlp<T>::forward_at(T* y, const T* theta, const T* x, Index rows) {
 }
 
 template <class T>
+void Mlp<T>::vjp_at(T* y, T* dx, T* grads, const T* theta, const T* x, const T* dy,
+                    Index rows) {
+  detail::check_rows(rows);
+  const std::unique_lock lock(impl_->mutex);
+  auto args = impl_->pass_args(x, rows);
+  args.full_operands = true;
+  args.dy = dy;
+  args.y = y;
+  args.dx = dx;
+  args.grads = grads;
+  impl_->run_pass(args, theta, false);
+}
+
+template <class T>
 double Mlp<T>::value_and_grad_at(T* grads, const T* theta, const Batch<T>& batch,
                                  const Loss& loss, double l2) {
   detail::check_batch(impl_->net, batch, loss);

@@ -154,7 +154,7 @@ SolverReport iterate(LevenbergMarquardt<T>& solver, Mlp<T>& mlp, const Batch<T>&
                             (static_cast<double>(behind[i]) - middle);
       ahead[i] = static_cast<T>(w * unit * second);
     }
-    mlp.vjp(here, dx, grads, batch.x, ahead, batch.rows);
+    mlp.vjp_at(here, dx, grads, theta, batch.x, ahead, batch.rows);
     for (Index i = 0; i < n; ++i) out[i] = static_cast<double>(grads[i]);
   };
   return on_network(mlp, [&](T* theta) { return solver.iterate(theta, n, problem); });
