@@ -345,7 +345,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").partition("\n\n")[0],
     )
-    peers = [name for name in RIVALS if name != SUBJECT]
+    peers = [
+        name
+        for name, entry in RIVALS.items()
+        if name != SUBJECT and entry.operands == "float"
+    ]
     add = parser.add_argument
     add("--quick", action="store_true", help="short bursts: under 5 minutes")
     add("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))

@@ -20,6 +20,7 @@ class Entry:
     package: str  # package that must be installed
     modes: tuple[str, ...] = ("train", "infer")
     blocks: bool = False  # whether it trains networks with layers besides dense ones
+    operands: str = "float"  # of products; bfloat16.py compares them
 
     def load(self) -> type[Rival]:
         """Import the rival; ImportError if its package is not installed."""
@@ -46,4 +47,10 @@ RIVALS = {
         "onnxruntime_rival", "OnnxruntimeRival", "onnxruntime", ("infer",)
     ),
     "numpy": Entry("numpy_rival", "NumpyRival", "numpy", ("infer",)),
+    "fastmlp-bfloat16": Entry(
+        "fastmlp_rival", "FastmlpBfloat16Rival", "fastmlp", operands="bfloat16"
+    ),
+    "torch-autocast": Entry(
+        "torch_rival", "TorchAutocastRival", "torch", operands="bfloat16"
+    ),
 }

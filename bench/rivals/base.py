@@ -10,6 +10,12 @@ import numpy as np
 from .tasks import Task
 
 
+# For rivals whose products have operands in bfloat16, which rounds by up to 2^-9: of
+# losses, which average over rows, and of single outputs.
+BFLOAT16_LOSSES = {"float32": 5e-3}
+BFLOAT16_OUTPUTS = {"float32": 5e-2}
+
+
 class Rival(abc.ABC):
     """A library set up for one task: the network with its initial parameters.
 

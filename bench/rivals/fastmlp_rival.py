@@ -5,7 +5,7 @@ from __future__ import annotations
 import fastmlp as fm
 import numpy as np
 
-from .base import Rival
+from .base import BFLOAT16_LOSSES, BFLOAT16_OUTPUTS, Rival
 from .tasks import FIT_EPOCHS, Task, Workload
 
 
@@ -29,13 +29,18 @@ def layers(workload: Workload) -> list[int | fm.Layer]:
 class FastmlpRival(Rival):
     """``mlp.train_step(x, y, loss, opt)``, ``mlp(x, out=p)``, ``mlp.fit(...)``."""
 
+    compute_dtype: str | None = None
+
     def __init__(self, task: Task, threads: int | None) -> None:
         super().__init__(task, threads)
         if threads is not None:
             fm.set_num_threads(threads)
         workload = task.workload
         self.mlp = fm.MLP(
-            layers(workload), activation=workload.activation, dtype=workload.dtype
+            layers(workload),
+            activation=workload.activation,
+            dtype=workload.dtype,
+            compute_dtype=self.compute_dtype,
         )
         self.buffers = self.mlp.buffers.copy()
         self.loss = fm.MSE() if workload.loss == "mse" else fm.CrossEntropy()
@@ -75,3 +80,10 @@ class FastmlpRival(Rival):
     def infer(self) -> np.ndarray:
         """Return the network's output."""
         return self.mlp(self.task.x, out=self.out)
+
+
+class FastmlpBfloat16Rival(FastmlpRival):
+    """Products with operands in bfloat16."""
+
+    loss_tolerance, output_tolerance = BFLOAT16_LOSSES, BFLOAT16_OUTPUTS
+    compute_dtype = "bfloat16"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from .base import Rival
+from .base import BFLOAT16_LOSSES, BFLOAT16_OUTPUTS, Rival
 from .tasks import FIT_EPOCHS, Task
 
 
@@ -128,3 +128,24 @@ class TorchCompileRival(TorchRival):
     def infer(self) -> torch.Tensor:
         """Return the network's output."""
         return self.compiled(self.x)
+
+
+class TorchAutocastRival(TorchRival):
+    """Forward in ``torch.autocast`` with bfloat16."""
+
+    loss_tolerance, output_tolerance = BFLOAT16_LOSSES, BFLOAT16_OUTPUTS
+
+    def train_step(self) -> torch.Tensor:
+        """Take one step."""
+        self.optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = self.loss(self.model(self.x), self.y)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    @torch.inference_mode()
+    def infer(self) -> torch.Tensor:
+        """Return the network's output."""
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.model(self.x).float()

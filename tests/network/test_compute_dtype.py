@@ -191,7 +191,10 @@ def test_the_estimators_have_it() -> None:
     x, y = data()
     for X in (x, x.astype(np.float64)):
         estimator = fm.sklearn.MLPRegressor(
-            hidden_layer_sizes=(20,), compute_dtype="bfloat16", max_iter=3, random_state=0
+            hidden_layer_sizes=(20,),
+            compute_dtype="bfloat16",
+            max_iter=3,
+            random_state=0,
         )
         with pytest.warns(Warning, match="converge"):
             estimator.fit(X, y)
