@@ -5,8 +5,8 @@
 The first column hashes the parameters of a plain network after 200 steps; the second
 hashes parameters, running statistics, moving average and losses of a network with all
 kinds of layers after three epochs of fit, with dropout, a schedule, clipping, decay and
-class weights. Within a compute_dtype each column must hold a single value; otherwise the exit
-code is 1.
+class weights. Within a compute_dtype each column must hold a single value; otherwise
+the exit code is 1.
 """
 
 from __future__ import annotations

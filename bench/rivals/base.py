@@ -9,7 +9,6 @@ import numpy as np
 
 from .tasks import Task
 
-
 # For rivals whose products have operands in bfloat16, which rounds by up to 2^-9: of
 # losses, which average over rows, and of single outputs.
 BFLOAT16_LOSSES = {"float32": 5e-3}
