@@ -5,8 +5,8 @@
 
 Each task is trained from the same seeds with both. A line has the mean over the seeds
 and their standard deviation; ``shift`` is the difference of the means in standard
-deviations of float32. The exit code is 1 if a mean in bfloat16 lies outside the range of
-the seeds in float32. Needs scikit-learn and Gymnasium.
+deviations of float32. The exit code is 1 if a mean in bfloat16 lies outside the range
+of the seeds in float32. Needs scikit-learn and Gymnasium.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sklearn.datasets import load_digits, make_moons
 from sklearn.model_selection import train_test_split
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-import dqn_cartpole  # noqa: E402 - beside this folder, not in a package
+import dqn_cartpole
 
 KINDS = ("float32", "bfloat16")
 Scores = dict[str, float]

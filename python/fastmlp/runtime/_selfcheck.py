@@ -1,8 +1,9 @@
 """A self-check of the compiled kernels on this machine.
 
 For each instruction set and dtype, `run` compares the kernels with `fastmlp.reference`
-in float64, and then trains a small model, whose parameters must be the same to the last
-bit for all instruction sets and numbers of threads. ``python -m fastmlp`` runs it.
+in float64; products in bfloat16 must have the bits of the reference. It then trains a
+small model, whose parameters must be the same to the last bit for all instruction sets
+and numbers of threads. ``python -m fastmlp`` runs it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
     from .._validate import Array
 
-DTYPES = ("float32", "float64")
+# Values of compute_dtype.
+DTYPES = ("float32", "float64", "bfloat16")
 THREADS = (1, 2, 3)
 
 # Errors are measured in units of the dtype's epsilon times the largest magnitude in
@@ -79,7 +81,8 @@ def run(report: Callable[[str], object] = print) -> bool:
     for name in available_isas():
         for dtype in DTYPES:
             with use_isa(name):
-                wrong = list(_wrong_kernels(dtype))
+                check = _wrong_products if dtype == "bfloat16" else _wrong_kernels
+                wrong = list(check(dtype))
                 trained = {_trained_hash(dtype, n) for n in THREADS}
             # Compare with the hash of the first instruction set, the portable "scalar".
             if trained != {hashes.setdefault(dtype, min(trained))}:
@@ -90,7 +93,7 @@ def run(report: Callable[[str], object] = print) -> bool:
             good = good and not wrong
             digest = hashes[dtype][:16]
             verdict = f"ok  {digest}" if not wrong else "FAILED: " + "; ".join(wrong)
-            report(f"{name:<8} {dtype}  {verdict}")
+            report(f"{name:<11} {dtype:<8}  {verdict}")
     return good
 
 
@@ -118,6 +121,28 @@ def _wrong_kernels(dtype: str) -> Iterator[str]:
             error = float(abs(got.astype(np.float64) - wanted).max()) / size
             if not error <= bound:  # a NaN is wrong as well
                 yield f"{call} is off by {error:.1e}, more than {bound:.1e}"
+
+
+def _wrong_products(compute_dtype: str) -> Iterator[str]:
+    """Yield a message for each product that has not the bits of the reference."""
+    from .. import reference
+
+    rng = np.random.default_rng(0)
+    mlp = MLP([N_IN, N_OUT], compute_dtype=compute_dtype, seed=1)
+    weight, bias = mlp.weights[0], mlp.biases[0]
+    product = reference.bfloat16_product
+    for rows in (ROWS, 3):  # packed, and too few to be packed
+        x = rng.standard_normal((rows, N_IN)).astype(np.float32)
+        dy = rng.standard_normal((rows, N_OUT)).astype(np.float32)
+        y, dx, grads = mlp.vjp(x, dy)
+        pairs = {
+            "output": (y, product(x, weight, bias=bias)),
+            "gradient of the input": (dx, product(dy, weight.T)),
+            "gradient of the weight": (grads[: weight.size], product(x.T, dy)),
+        }
+        for name, (got, wanted) in pairs.items():
+            if got.tobytes() != wanted.tobytes():
+                yield f"{compute_dtype} product: wrong bits in the {name}, {rows} rows"
 
 
 def _fresh(array: Array, wide: bool) -> Array:
@@ -192,8 +217,9 @@ def _calls(
     yield "interpolate", [p], [g, 0.1], 0
 
 
-def _trained_hash(dtype: str, n_threads: int) -> str:
+def _trained_hash(compute_dtype: str, n_threads: int) -> str:
     """Train a small model and return the SHA-256 of its parameters."""
+    dtype = "float32" if compute_dtype == "bfloat16" else compute_dtype
     rng = np.random.default_rng(1)
     n_in, first, second, third, n_out = WIDTHS
     layers: list[int | Dense] = [
@@ -203,7 +229,9 @@ def _trained_hash(dtype: str, n_threads: int) -> str:
         Dense(third, "silu"),
         n_out,
     ]
-    mlp = MLP(layers, activation="tanh", dtype=dtype, seed=2)
+    mlp = MLP(
+        layers, activation="tanh", dtype=dtype, compute_dtype=compute_dtype, seed=2
+    )
     with threads(n_threads):
         for batch_size in BATCH_SIZES:
             # One full batch, and a shorter last one.
