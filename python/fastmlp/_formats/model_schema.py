@@ -208,9 +208,9 @@ class Stored:
         version = found.get("version")
         if type(version) is not int or version != VERSION:
             raise ValueError(f"version must be {VERSION}, got {version!r}")
-        names = ("format", "version", *_GIVEN, "training", "history", "checkpoint")
-        if isinstance(found, dict) and "compute_dtype" in found:
-            names = (*names, "compute_dtype")
+        names = ["format", "version", *_GIVEN, "training", "history", "checkpoint"]
+        if "compute_dtype" in found:  # only if it differs from the dtype
+            names.append("compute_dtype")
         fields(_TEXT, found, names)
 
         # Read the architecture first, because the arrays must match it.
