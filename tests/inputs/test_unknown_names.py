@@ -369,14 +369,27 @@ def test_attributes_of_other_objects():
         assert not set(names) & set(dir(thing))
 
 
+def test_attributes_of_estimators():
+    pytest.importorskip("sklearn", reason="the estimators need it")
+    for made in (fm.sklearn.MLPClassifier(), fm.sklearn.MLPRegressor()):
+        assert "estimator.mlp_.history" in said(getattr, made, "history")
+        assert "from_sklearn(estimator).to_c(path)" in said(getattr, made, "to_c")
+        assert said(getattr, made, "network_").endswith("did you mean mlp_?")
+        names = elsewhere.ATTRIBUTES["NetworkWeights"]
+        assert not set(names) & set(dir(made))
+        assert not any(hasattr(made, name) for name in names)
+
+
 def test_no_attribute_is_hidden():
+    pytest.importorskip("sklearn", reason="some classes are those of estimators")
+    known = {
+        base
+        for cls in (*classes(), fm.sklearn.MLPClassifier)
+        for base in cls.__mro__
+        if base.__module__.startswith("fastmlp.")
+    }
     for name, table in elsewhere.ATTRIBUTES.items():
-        (cls,) = {
-            base
-            for cls in classes()
-            for base in cls.__mro__
-            if base.__name__ == name and base.__module__.startswith("fastmlp.")
-        }
+        (cls,) = {base for base in known if base.__name__ == name}
         for attribute in table:
             assert isinstance(vars(cls)[attribute], hints._Elsewhere), attribute
 

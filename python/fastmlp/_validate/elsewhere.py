@@ -367,6 +367,9 @@ _PROBABILITIES = (
     "fastmlp.sklearn"
 )
 
+_CURVES = "see estimator.mlp_.history, or estimator.loss_curve_"
+_CONVERT = "write fm.from_sklearn(estimator).to_{}(path)"
+
 # Attributes of objects, by the class that is to have the hint.
 ATTRIBUTES: dict[str, dict[str, str]] = {
     "Model": {
@@ -417,6 +420,29 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         "training": _NO_MODE,
         "update": "did you mean mlp.train_step?",
         "zero_grad": _NO_ZERO,
+    },
+    # The base class of the estimators.
+    "NetworkWeights": {
+        "best_epoch": "see estimator.mlp_.history",
+        "evals_result": "see estimator.mlp_.history",
+        "evaluate": "use estimator.score(X, y), or estimator.mlp_.evaluate",
+        "history": _CURVES,
+        "history_": _CURVES,
+        "jacobian": "see estimator.mlp_.jacobian",
+        "mlp": "did you mean mlp_?",
+        "model": "did you mean mlp_?",
+        "model_": "did you mean mlp_?",
+        "module_": "did you mean mlp_?",
+        "n_params": "see estimator.mlp_.n_params",
+        "network_": "did you mean mlp_?",
+        "params": "see estimator.mlp_.params",
+        "save": "pickle the estimator, or save its network, estimator.mlp_.save(path)",
+        "state_dict": "see estimator.mlp_.state_dict()",
+        "summary": "see estimator.mlp_.summary()",
+        "to_c": _CONVERT.format("c"),
+        "to_onnx": _CONVERT.format("onnx"),
+        "to_torch": "write fm.from_sklearn(estimator).to_torch()",
+        "weights": "see estimator.coefs_ and estimator.mlp_.weights",
     },
     "Optimizer": {
         "add_param_group": NO_PARAMETERS,

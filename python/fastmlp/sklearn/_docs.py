@@ -147,7 +147,8 @@ out_activation_ : str
     Activation that turns outputs into predictions: %(activation)s.
 mlp_ : fastmlp.MLP
     The network, for saving, exporting and derivatives. Its outputs are the values
-    before ``out_activation_`` is applied%(inside)s.
+    before ``out_activation_`` is applied%(inside)s. ``mlp_.history`` is the history of
+    the last fit: losses, held-out scores and times by epoch.
 callbacks_ : list of Callback
     The callbacks that the last fit used: copies of fastmlp's, or your own objects."""
 
