@@ -7,18 +7,17 @@
 namespace fastmlp::detail {
 namespace {
 
-// At least the mr of every instruction set; a multiple of mr at most this far above a
-// number of rows holds them.
-constexpr Index kMostTileRows = 32;
-
 constexpr Index rounded_up(Index n, Index grain) {
   return (n + grain - 1) / grain * grain;
 }
 
 // kc in whole blocks of the arithmetic, so that each begins a new pair of chains.
-GemmBlocks blocks_for(Index m, Index n, Index k, Index nr) {
-  GemmBlocks blocks = gemm_blocks(gemm_limits<float>(), m, n, k, nr);
-  blocks.kc = rounded_up(blocks.kc, kBfloat16Block);
+GemmBlocks blocks_for(const Bfloat16Kernels& kernels, Index m, Index n, Index k) {
+  GemmBlocks blocks = gemm_blocks(gemm_limits<float>(), m, n, k, kernels.nr);
+  // A panel of B leaves a quarter of the level-1 cache for A and C.
+  const Index bytes = kernels.words * kernels.nr * static_cast<Index>(sizeof(float));
+  const Index most = std::max<Index>(1, caches().l1d.bytes * 3 / 4 / bytes);
+  blocks.kc = std::min(rounded_up(blocks.kc, kBfloat16Block), most * kBfloat16Block);
   return blocks;
 }
 
@@ -29,7 +28,7 @@ void in_blocks(const Bfloat16Kernels& kernels, MatrixView<float> c,
                LeftOperand<float> a, BlockOfB block_of_b, Index k, const float* bias,
                bool accumulate, float* left_scratch, const Epilogue<float>& epilogue) {
   const Index m = c.rows, n = c.cols;
-  const GemmBlocks blocks = blocks_for(m, n, k, kernels.nr);
+  const GemmBlocks blocks = blocks_for(kernels, m, n, k);
   const Index kc = blocks.kc, mc = blocks.mc, nc = blocks.nc;
   Bfloat16Left left = {};
   Bfloat16Right right = {};
@@ -62,11 +61,12 @@ Index bfloat16_right_bound(Index k, Index n) {
 
 Index bfloat16_left_scratch_size(Index m, Index k) {
   static_assert(
-      kFewBlockRows % kMostTileRows == 0 && kMostBlockRows % kMostTileRows == 0,
+      kFewBlockRows % kBfloat16MostRows == 0 && kMostBlockRows % kBfloat16MostRows == 0,
       "padded rows exceed no block");
   const GemmLimits& limits = gemm_limits<float>();
   const Index most = limits.keeps_b ? kFewBlockRows : kMostBlockRows;
-  return std::min(m + kMostTileRows, most) *
+  // The smallest multiple of mr that is at least m.
+  return std::min(m + kBfloat16MostRows, most) *
          rounded_up(std::min(k, limits.steps), kBfloat16Block);
 }
 

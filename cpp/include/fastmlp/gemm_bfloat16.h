@@ -11,6 +11,9 @@ namespace detail {
 // From this number of rows of A on, rounding and packing B pays.
 constexpr Index kRowsToPackBfloat16 = 16;
 
+// At least the mr of every instruction set.
+constexpr Index kBfloat16MostRows = 32;
+
 // Sizes of memory that suit every instruction set, in elements: a packed k x n right
 // operand, and scratch for one block of an m x k left operand and of a k x n right one.
 Index bfloat16_right_bound(Index k, Index n);

@@ -29,20 +29,27 @@ __attribute__((noinline)) static void round_all(float* dst, const float* src, In
   });
 }
 
-// The words of a row of k contiguous steps.
+// Writes the words of a row of k contiguous steps, in whole blocks.
 FASTMLP_INLINE void pack_steps(float* dst, const float* src, Index k) {
-  constexpr Index L = Vec<float>::kLanes;
-  constexpr Index kStored = L / kStepsPerWord;
+#if defined(FASTMLP_ISA_avx512_bf16) || defined(FASTMLP_ISA_amx)
+  using V = Vec<float>;
+  constexpr Index L = V::kLanes;
+  static_assert(kBfloat16Block == 2 * L, "a block of steps is two vectors");
   Index p = 0;
-  for (; p + L <= k; p += L, dst += kStored)
-    store_words(dst, Vec<float>::load(src + p));
-  if (p < k) {
-    store_words(dst, Vec<float>::load_partial(src + p, k - p));
-    p += L, dst += kStored;
+  for (; p + kBfloat16Block <= k; p += kBfloat16Block, dst += kWords) {
+    store_block(dst, V::load(src + p), V::load(src + p + L));
   }
-  // The rest of the last block.
-  const Vec<float> zero = Vec<float>::set1(0.0f);
-  for (; p % kBfloat16Block != 0; p += L, dst += kStored) store_words(dst, zero);
+  if (p == k) return;
+  const Index rest = k - p;
+  store_block(dst, V::load_partial(src + p, rest < L ? rest : L),
+              V::load_partial(src + p + L, rest > L ? rest - L : 0));
+#else
+  for_each_vector<float>(k, [=](auto io, Index p) FASTMLP_LAMBDA {
+    io.store(dst + p, to_bfloat16(io.load(src + p)));
+  });
+  const Index end = packed_words(k);
+  if (k < end) memset(dst + k, 0, static_cast<size_t>(end - k) * sizeof(float));
+#endif
 }
 
 // Writes word w of `lanes` rows of A or columns of B whose elements of one step are

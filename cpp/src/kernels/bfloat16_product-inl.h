@@ -44,20 +44,20 @@ struct LowTile {
 
 // acc = the chain of `words` words from the first one on; every second word belongs to
 // the other chain.
-template <int NV>
-FASTMLP_INLINE void low_chain(Vec<float> (&acc)[kLowRows][NV], const float* a, Index rs,
+template <int MR, int NV>
+FASTMLP_INLINE void low_chain(Vec<float> (&acc)[MR][NV], const float* a, Index rs,
                               Index cs, const float* b, Index words) {
   using V = Vec<float>;
-#pragma GCC unroll 8
-  for (int r = 0; r < kLowRows; ++r) {
+#pragma GCC unroll 12
+  for (int r = 0; r < MR; ++r) {
     for (int v = 0; v < NV; ++v) acc[r][v] = V::set1(0.0f);
   }
 #pragma GCC unroll 2
   for (Index w = 0; w < words; ++w) {
     V bv[NV];
     for (int v = 0; v < NV; ++v) bv[v] = V::load(b + v * V::kLanes);
-#pragma GCC unroll 8
-    for (int r = 0; r < kLowRows; ++r) {
+#pragma GCC unroll 12
+    for (int r = 0; r < MR; ++r) {
       const V ar = V::set1(a[r * rs]);
       for (int v = 0; v < NV; ++v) acc[r][v] = multiply_add(ar, bv[v], acc[r][v]);
     }
@@ -68,7 +68,7 @@ FASTMLP_INLINE void low_chain(Vec<float> (&acc)[kLowRows][NV], const float* a, I
 
 // columns in ((NV - 1) lanes, NV lanes]; kTail: less than NV lanes. Rows of A beyond
 // `rows` are zeros.
-template <int NV, bool kTail>
+template <int MR, int NV, bool kTail>
 FASTMLP_INLINE void low_tile(const LowTile& t) {
   using V = Vec<float>;
   constexpr Index L = V::kLanes;
@@ -82,72 +82,85 @@ FASTMLP_INLINE void low_tile(const LowTile& t) {
   Index p = 0;
   do {
     const Index words = chain_words(t.k - p);
-    V even[kLowRows][NV], odd[kLowRows][NV];
-    low_chain<NV>(even, a, rs, cs, b, words);
-    low_chain<NV>(odd, a + cs, rs, cs, b + kLowColumns, words);
+    V even[MR][NV], odd[MR][NV];
+    low_chain<MR, NV>(even, a, rs, cs, b, words);
+    low_chain<MR, NV>(odd, a + cs, rs, cs, b + kLowColumns, words);
     a += kWords * cs;
     b += kWords * kLowColumns;
-    const bool reads_c = p > 0 || t.accumulate;
+    // A chain that begins at +0 cannot end at -0, so that S = 0 need not be added.
+    const auto each = [&](auto f) FASTMLP_LAMBDA {
+#pragma GCC unroll 12
+      for (int r = 0; r < MR; ++r) {
+        if (r >= t.rows) break;
+        for (int v = 0; v < NV; ++v) f(r, v, even[r][v]);
+      }
+    };
+    if (p > 0 || t.accumulate) {
+      each([&](int r, int v, V& x)
+               FASTMLP_LAMBDA { x = load(t.c + r * t.ldc, v) + (x + odd[r][v]); });
+    } else {
+      each([&](int r, int v, V& x) FASTMLP_LAMBDA { x = x + odd[r][v]; });
+    }
     p += kBfloat16Block;
-    const bool ends = p >= t.k;
-#pragma GCC unroll 8
-    for (int r = 0; r < kLowRows; ++r) {
-      if (r >= t.rows) continue;
-      float* const c = t.c + r * t.ldc;
-      for (int v = 0; v < NV; ++v) {
-        V x = (reads_c ? load(c, v) : V::set1(0.0f)) + (even[r][v] + odd[r][v]);
-        if (ends) {
-          if (t.bias) x = x + load(t.bias, v);
-          if (t.epilogue.kind == EpilogueKind::relu) {
-            x = rectified(x);
-          } else if (t.epilogue.kind == EpilogueKind::relu_backward) {
-            x = where_positive(load(t.epilogue.saved + r * t.epilogue.ld, v), x);
-          }
-        }
-        if (kTail && v == NV - 1) {
-          x.store_partial(c + v * L, tail);
-        } else {
-          x.store(c + v * L);
-        }
+    if (p >= t.k) {
+      if (t.bias) {
+        each([&](int, int v, V& x) FASTMLP_LAMBDA { x = x + load(t.bias, v); });
+      }
+      if (t.epilogue.kind == EpilogueKind::relu) {
+        each([&](int, int, V& x) FASTMLP_LAMBDA { x = rectified(x); });
+      } else if (t.epilogue.kind == EpilogueKind::relu_backward) {
+        each([&](int r, int v, V& x) FASTMLP_LAMBDA {
+          x = where_positive(load(t.epilogue.saved + r * t.epilogue.ld, v), x);
+        });
       }
     }
+    each([&](int r, int v, V& x) FASTMLP_LAMBDA {
+      float* const c = t.c + r * t.ldc + v * L;
+      if (kTail && v == NV - 1) {
+        x.store_partial(c, tail);
+      } else {
+        x.store(c);
+      }
+    });
   } while (p < t.k);
 }
 
-static void low_strip(LowTile t, Index panel_stride, Index n) {
+template <int MR>
+FASTMLP_INLINE void low_tile_of(const LowTile& t) {
   constexpr Index L = Vec<float>::kLanes;
   static_assert(kLowColumns == 2 * L, "a tile is one or two vectors");
-  const auto columns = [&](Index count) FASTMLP_LAMBDA {
-    t.columns = count;
-    if (count == 2 * L) {
-      low_tile<2, false>(t);
-    } else if (count > L) {
-      low_tile<2, true>(t);
-    } else if (count == L) {
-      low_tile<1, false>(t);
-    } else {
-      low_tile<1, true>(t);
-    }
-  };
-  for (Index j = 0; j < n; j += kLowColumns) {
-    columns(n - j < kLowColumns ? n - j : kLowColumns);
-    t.c += kLowColumns;
-    t.b += panel_stride;
-    if (t.bias) t.bias += kLowColumns;
-    if (t.epilogue.saved) t.epilogue.saved += kLowColumns;
+  if constexpr (MR == kLowRows) {
+    if (t.columns == 2 * L) return low_tile<MR, 2, false>(t);
+    if (t.columns > L) return low_tile<MR, 2, true>(t);
   }
+  if (t.columns == L) return low_tile<MR, 1, false>(t);
+  low_tile<MR, 1, true>(t);
 }
 
+// A panel of B stays in the level-1 cache while the strips of A pass by. Of narrow
+// panels, two strips are taken at a time, for as many chains as in a wide tile.
 static void low_gemm(float* c, Index ldc, const Bfloat16Left& a, const Bfloat16Right& b,
                      Index m, Index n, Index k, const float* bias, bool accumulate,
                      const Epilogue<float>& epilogue) {
   LowTile t = {c, ldc, a, b.data, 0, 0, k, bias, accumulate, epilogue};
-  for (Index i = 0; i < m; i += kLowRows) {
-    t.rows = m - i < kLowRows ? m - i : kLowRows;
-    t.c = c + i * ldc;
-    t.a.data = a.data + i * a.rs;
-    if (epilogue.saved) t.epilogue.saved = epilogue.saved + i * epilogue.ld;
-    low_strip(t, b.panel_stride, n);
+  for (Index j = 0; j < n; j += kLowColumns) {
+    t.columns = n - j < kLowColumns ? n - j : kLowColumns;
+    t.b = b.data + j / kLowColumns * b.panel_stride;
+    if (bias) t.bias = bias + j;
+    const bool narrow = t.columns <= Vec<float>::kLanes;
+    for (Index i = 0; i < m; i += t.rows) {
+      const bool two = narrow && m - i > kLowRows;
+      const Index most = two ? 2 * kLowRows : kLowRows;
+      t.rows = m - i < most ? m - i : most;
+      t.c = c + i * ldc + j;
+      t.a.data = a.data + i * a.rs;
+      if (epilogue.saved) t.epilogue.saved = epilogue.saved + i * epilogue.ld + j;
+      if (two) {
+        low_tile_of<2 * kLowRows>(t);
+      } else {
+        low_tile_of<kLowRows>(t);
+      }
+    }
   }
 }
 

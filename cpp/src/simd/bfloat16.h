@@ -23,15 +23,25 @@ FASTMLP_INLINE Vec<float> to_bfloat16(Vec<float> x) {
 
 constexpr Index kStepsPerWord = 2;
 
-// 16 numbers, rounded.
-FASTMLP_INLINE __m256i to_halves(Vec<float> x) {
-  const __mmask16 kept =
-      _mm512_cmp_ps_mask(_mm512_abs_ps(x.v), _mm512_set1_ps(0x1p-55f), _CMP_NLT_UQ);
-  return (__m256i)_mm512_maskz_cvtneps_pbh(kept, x.v);
+// 32 numbers, rounded: 16 in the lower half, 16 in the upper one.
+FASTMLP_INLINE __m512i to_halves(Vec<float> lower, Vec<float> upper) {
+  const __m512 least = _mm512_set1_ps(0x1p-55f);
+  const __mmask16 keeps_lower =
+      _mm512_cmp_ps_mask(_mm512_abs_ps(lower.v), least, _CMP_NLT_UQ);
+  const __mmask16 keeps_upper =
+      _mm512_cmp_ps_mask(_mm512_abs_ps(upper.v), least, _CMP_NLT_UQ);
+  const __mmask32 kept = _mm512_kunpackw(keeps_upper, keeps_lower);
+  return (__m512i)_mm512_maskz_cvtne2ps_pbh(kept, upper.v, lower.v);
 }
-// Two steps of each lane in its lower and its upper half.
+// Two steps of each lane, in its lower and its upper half.
 FASTMLP_INLINE Vec<float> pair(Vec<float> lower, Vec<float> upper) {
-  return from_bits(shr<16>(to_bits(to_bfloat16(lower))) | to_bits(to_bfloat16(upper)));
+  // Element i of `lower`, then element i of `upper`, which is 16 places further on.
+  alignas(64) static constexpr uint16_t kOrder[32] = {
+      0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+      8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  const __m512i order = _mm512_load_si512(kOrder);
+  return {
+      _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, to_halves(lower, upper)))};
 }
 
 #endif
@@ -53,14 +63,12 @@ FASTMLP_INLINE Vec<float> word_of(Index w, Step step) {
   const Index k = 4 * (w / 2) + w % 2;
   return pair(step(k + 2), step(k));
 }
-// Writes the words of 16 consecutive steps: 8 words.
-FASTMLP_INLINE void store_words(float* dst, Vec<float> x) {
+// Writes the words of a block, whose steps are the lanes of x and then those of y.
+FASTMLP_INLINE void store_block(float* dst, Vec<float> x, Vec<float> y) {
   // Of four steps 0 1 2 3: 2 0 3 1, from the lowest half to the highest.
-  const __m256i order =
-      _mm256_set_epi8(11, 10, 15, 14, 9, 8, 13, 12, 3, 2, 7, 6, 1, 0, 5, 4, 11, 10, 15,
-                      14, 9, 8, 13, 12, 3, 2, 7, 6, 1, 0, 5, 4);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst),
-                      _mm256_shuffle_epi8(to_halves(x), order));
+  const __m512i order = _mm512_broadcast_i32x4(
+      _mm_set_epi8(11, 10, 15, 14, 9, 8, 13, 12, 3, 2, 7, 6, 1, 0, 5, 4));
+  _mm512_storeu_si512(dst, _mm512_shuffle_epi8(to_halves(x, y), order));
 }
 
 #elif defined(FASTMLP_ISA_amx)
@@ -72,8 +80,8 @@ template <class Step>
 FASTMLP_INLINE Vec<float> word_of(Index w, Step step) {
   return pair(step(2 * w), step(2 * w + 1));
 }
-FASTMLP_INLINE void store_words(float* dst, Vec<float> x) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst), to_halves(x));
+FASTMLP_INLINE void store_block(float* dst, Vec<float> x, Vec<float> y) {
+  _mm512_storeu_si512(dst, to_halves(x, y));
 }
 
 #else
@@ -88,7 +96,6 @@ template <class Step>
 FASTMLP_INLINE Vec<float> word_of(Index w, Step step) {
   return to_bfloat16(step(w));
 }
-FASTMLP_INLINE void store_words(float* dst, Vec<float> x) { to_bfloat16(x).store(dst); }
 
 #endif
 

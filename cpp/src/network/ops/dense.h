@@ -53,7 +53,8 @@ Index dense_left_scratch_size(const NetworkPlan& net, Index rows) {
                         left_scratch_size<T>(net.widest, rows));
   if (net.operands == Operands::bfloat16) {
     size = std::max({size, bfloat16_left_scratch_size(rows, net.widest),
-                     bfloat16_left_scratch_size(net.widest, rows)});
+                     bfloat16_left_scratch_size(net.widest, rows),
+                     dense_bfloat16_scratch_size(net, rows)});
   }
   for (const OpPlan& op : net.ops) {
     if (!op.is_dense() || op.n_out > kFewOutputs) continue;
@@ -74,6 +75,7 @@ Index dense_right_scratch_size(const NetworkPlan& net, Index rows) {
     if (!op.is_dense()) continue;
     if (op.operands == Operands::bfloat16) {
       size = std::max({size, bfloat16_right_scratch_size(rows, op.n_out),
+                       bfloat16_right_scratch_size(rows, op.n_in),
                        bfloat16_right_scratch_size(op.n_in, op.n_out),
                        bfloat16_right_scratch_size(op.n_out, op.n_in)});
     }

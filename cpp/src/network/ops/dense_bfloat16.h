@@ -9,6 +9,18 @@
 
 namespace fastmlp::detail {
 
+// Elements of Scratch::left for weight gradients of up to `rows` rows that are computed
+// transposed.
+inline Index dense_bfloat16_scratch_size(const NetworkPlan& net, Index rows) {
+  Index size = 0;
+  for (const OpPlan& op : net.ops) {
+    if (!op.is_dense() || op.n_out > kBfloat16MostRows) continue;
+    size =
+        std::max(size, op.n_in * op.n_out + bfloat16_left_scratch_size(op.n_out, rows));
+  }
+  return size;
+}
+
 struct DenseBfloat16 {
   // Networks of doubles have full operands, so that their arguments never have the
   // kernels.
@@ -60,10 +72,22 @@ struct DenseBfloat16 {
     }
   }
 
-  // Computes a block of dW = x^T dz.
+  // Computes a block of dW = x^T dz. With few outputs, computes its transpose, whose
+  // rows fit into one tile.
   static void weight_gradients(const WeightGradientArgs<float>& a, const OpPlan& op,
                                Range rows, Range columns, float* dw) {
     const Index n = op.n_out;
+    if (n <= a.bfloat16->mr && rows.size() > n) {
+      // The left operand, dz, is packed into the rest of the scratch memory.
+      float* const turned = a.scratch.left;
+      float* const left = turned + n * rows.size();
+      if (a.accumulate) transpose(turned, rows.size(), dw, n, rows.size(), n);
+      gemm_bfloat16_packing(*a.bfloat16, {turned, n, rows.size(), rows.size()},
+                            {a.dz, 1, n}, a.x + rows.begin, op.n_in, 1, a.rows, nullptr,
+                            a.accumulate, left, a.scratch.right, {});
+      transpose(dw, n, turned, rows.size(), n, rows.size());
+      return;
+    }
     gemm_bfloat16_packing(*a.bfloat16, {dw, rows.size(), columns.size(), n},
                           {a.x + rows.begin, 1, op.n_in}, a.dz + columns.begin, n, 1,
                           a.rows, nullptr, a.accumulate, a.scratch.left,
