@@ -6,9 +6,21 @@
 namespace fastmlp {
 namespace FASTMLP_ISA {
 
-// Two chains of MR x NV vectors, and the two operands of each step, fill 32 registers.
-// With 16 registers, the compiler keeps the finished chain in memory meanwhile.
-constexpr int kLowRows = 6;
+// Rows of a tile two vectors wide. With 32 registers, two chains and the sum of each of
+// 4 x 2 vectors stay in registers, and a product of a single block, which needs no sums,
+// takes 6 x 2. With 16 registers, the compiler keeps finished chains and sums in memory.
+// Tiles one vector wide have twice the rows, since fewer chains would not hide the
+// latency of an instruction.
+#if defined(FASTMLP_ISA_avx2)
+constexpr int kLongRows = 6;
+#else
+constexpr int kLongRows = 4;
+#endif
+constexpr int kShortRows = 6;
+// Packed rows are padded for every tile.
+constexpr Index kLowRows = 12;
+static_assert(kLowRows % kLongRows == 0 && kLowRows % kShortRows == 0);
+
 static Bfloat16Left low_pack_left(float* dst, LeftOperand<float> a, Index m, Index k) {
   const Index rows = (m + kLowRows - 1) / kLowRows * kLowRows;
   const Index words = packed_words(k);
@@ -66,9 +78,9 @@ FASTMLP_INLINE void low_chain(Vec<float> (&acc)[MR][NV], const float* a, Index r
   }
 }
 
-// columns in ((NV - 1) lanes, NV lanes]; kTail: less than NV lanes. Rows of A beyond
-// `rows` are zeros.
-template <int MR, int NV, bool kTail>
+// columns in ((NV - 1) lanes, NV lanes]; kTail: less than NV lanes. kShort: k is at most
+// one block, and C is not accumulated. Rows of A beyond `rows` are zeros.
+template <int MR, int NV, bool kTail, bool kShort>
 FASTMLP_INLINE void low_tile(const LowTile& t) {
   using V = Vec<float>;
   constexpr Index L = V::kLanes;
@@ -76,91 +88,110 @@ FASTMLP_INLINE void low_tile(const LowTile& t) {
   const auto load = [tail](const float* p, int v) FASTMLP_LAMBDA {
     return kTail && v == NV - 1 ? V::load_partial(p + v * L, tail) : V::load(p + v * L);
   };
+  V sum[MR][NV];
+  const auto each = [&](auto f) FASTMLP_LAMBDA {
+#pragma GCC unroll 12
+    for (int r = 0; r < MR; ++r) {
+      for (int v = 0; v < NV; ++v) f(r, v, sum[r][v]);
+    }
+  };
+  const auto each_of_c = [&](auto f) FASTMLP_LAMBDA {
+#pragma GCC unroll 12
+    for (int r = 0; r < MR; ++r) {
+      if (r >= t.rows) break;
+      for (int v = 0; v < NV; ++v) f(r, v, sum[r][v]);
+    }
+  };
+  if (!kShort) {
+    each([](int, int, V& x) FASTMLP_LAMBDA { x = V::set1(0.0f); });
+    if (t.accumulate) {
+      each_of_c([&](int r, int v, V& x)
+                    FASTMLP_LAMBDA { x = load(t.c + r * t.ldc, v); });
+    }
+  }
   const Index rs = t.a.rs, cs = t.a.cs;
   const float* a = t.a.data;
   const float* b = t.b;
-  Index p = 0;
+  Index k = t.k;
   do {
-    const Index words = chain_words(t.k - p);
+    const Index words = chain_words(k);
     V even[MR][NV], odd[MR][NV];
     low_chain<MR, NV>(even, a, rs, cs, b, words);
     low_chain<MR, NV>(odd, a + cs, rs, cs, b + kLowColumns, words);
+    // A chain that begins at +0 cannot end at -0, so that S = 0 need not be added.
+    each([&](int r, int v, V& x) FASTMLP_LAMBDA {
+      const V both = even[r][v] + odd[r][v];
+      x = kShort ? both : x + both;
+    });
     a += kWords * cs;
     b += kWords * kLowColumns;
-    // A chain that begins at +0 cannot end at -0, so that S = 0 need not be added.
-    const auto each = [&](auto f) FASTMLP_LAMBDA {
-#pragma GCC unroll 12
-      for (int r = 0; r < MR; ++r) {
-        if (r >= t.rows) break;
-        for (int v = 0; v < NV; ++v) f(r, v, even[r][v]);
-      }
-    };
-    if (p > 0 || t.accumulate) {
-      each([&](int r, int v, V& x)
-               FASTMLP_LAMBDA { x = load(t.c + r * t.ldc, v) + (x + odd[r][v]); });
-    } else {
-      each([&](int r, int v, V& x) FASTMLP_LAMBDA { x = x + odd[r][v]; });
-    }
-    p += kBfloat16Block;
-    if (p >= t.k) {
-      if (t.bias) {
-        each([&](int, int v, V& x) FASTMLP_LAMBDA { x = x + load(t.bias, v); });
-      }
-      if (t.epilogue.kind == EpilogueKind::relu) {
-        each([&](int, int, V& x) FASTMLP_LAMBDA { x = rectified(x); });
-      } else if (t.epilogue.kind == EpilogueKind::relu_backward) {
-        each([&](int r, int v, V& x) FASTMLP_LAMBDA {
-          x = where_positive(load(t.epilogue.saved + r * t.epilogue.ld, v), x);
-        });
-      }
-    }
-    each([&](int r, int v, V& x) FASTMLP_LAMBDA {
-      float* const c = t.c + r * t.ldc + v * L;
-      if (kTail && v == NV - 1) {
-        x.store_partial(c, tail);
-      } else {
-        x.store(c);
-      }
-    });
-  } while (p < t.k);
-}
+    k -= kBfloat16Block;
+  } while (!kShort && k > 0);
 
-template <int MR>
-FASTMLP_INLINE void low_tile_of(const LowTile& t) {
-  constexpr Index L = Vec<float>::kLanes;
-  static_assert(kLowColumns == 2 * L, "a tile is one or two vectors");
-  if constexpr (MR == kLowRows) {
-    if (t.columns == 2 * L) return low_tile<MR, 2, false>(t);
-    if (t.columns > L) return low_tile<MR, 2, true>(t);
+  if (t.bias) {
+    each([&](int, int v, V& x) FASTMLP_LAMBDA { x = x + load(t.bias, v); });
   }
-  if (t.columns == L) return low_tile<MR, 1, false>(t);
-  low_tile<MR, 1, true>(t);
+  if (t.epilogue.kind == EpilogueKind::relu) {
+    each([](int, int, V& x) FASTMLP_LAMBDA { x = rectified(x); });
+  } else if (t.epilogue.kind == EpilogueKind::relu_backward) {
+    each_of_c([&](int r, int v, V& x) FASTMLP_LAMBDA {
+      x = where_positive(load(t.epilogue.saved + r * t.epilogue.ld, v), x);
+    });
+  }
+  each_of_c([&](int r, int v, V& x) FASTMLP_LAMBDA {
+    float* const c = t.c + r * t.ldc + v * L;
+    if (kTail && v == NV - 1) {
+      x.store_partial(c, tail);
+    } else {
+      x.store(c);
+    }
+  });
 }
 
-// A panel of B stays in the level-1 cache while the strips of A pass by. Of narrow
-// panels, two strips are taken at a time, for as many chains as in a wide tile.
+// All strips of A times one panel of B, which stays in the level-1 cache meanwhile.
+template <bool kShort>
+static void low_panel(LowTile t, Index m) {
+  constexpr Index L = Vec<float>::kLanes;
+  constexpr int kRows = kShort ? kShortRows : kLongRows;
+  static_assert(kLowColumns == 2 * L, "a tile is one or two vectors");
+  const bool narrow = t.columns <= L;
+  const Bfloat16Left a = t.a;
+  float* const c = t.c;
+  const float* const saved = t.epilogue.saved;
+  for (Index i = 0; i < m; i += t.rows) {
+    const Index most = narrow && m - i > kRows ? 2 * kRows : kRows;
+    t.rows = m - i < most ? m - i : most;
+    t.a.data = a.data + i * a.rs;
+    t.c = c + i * t.ldc;
+    if (saved) t.epilogue.saved = saved + i * t.epilogue.ld;
+    if (t.columns == 2 * L) {
+      low_tile<kRows, 2, false, kShort>(t);
+    } else if (!narrow) {
+      low_tile<kRows, 2, true, kShort>(t);
+    } else if (most == kRows) {
+      low_tile<kRows, 1, true, kShort>(t);
+    } else {
+      low_tile<2 * kRows, 1, true, kShort>(t);
+    }
+  }
+}
+
 static void low_gemm(float* c, Index ldc, const Bfloat16Left& a, const Bfloat16Right& b,
                      Index m, Index n, Index k, const float* bias, bool accumulate,
                      const Epilogue<float>& epilogue) {
   LowTile t = {c, ldc, a, b.data, 0, 0, k, bias, accumulate, epilogue};
+  const bool is_short = k <= kBfloat16Block && !accumulate;
   for (Index j = 0; j < n; j += kLowColumns) {
     t.columns = n - j < kLowColumns ? n - j : kLowColumns;
-    t.b = b.data + j / kLowColumns * b.panel_stride;
-    if (bias) t.bias = bias + j;
-    const bool narrow = t.columns <= Vec<float>::kLanes;
-    for (Index i = 0; i < m; i += t.rows) {
-      const bool two = narrow && m - i > kLowRows;
-      const Index most = two ? 2 * kLowRows : kLowRows;
-      t.rows = m - i < most ? m - i : most;
-      t.c = c + i * ldc + j;
-      t.a.data = a.data + i * a.rs;
-      if (epilogue.saved) t.epilogue.saved = epilogue.saved + i * epilogue.ld + j;
-      if (two) {
-        low_tile_of<2 * kLowRows>(t);
-      } else {
-        low_tile_of<kLowRows>(t);
-      }
+    if (is_short) {
+      low_panel<true>(t, m);
+    } else {
+      low_panel<false>(t, m);
     }
+    t.c += kLowColumns;
+    t.b += b.panel_stride;
+    if (bias) t.bias += kLowColumns;
+    if (epilogue.saved) t.epilogue.saved += kLowColumns;
   }
 }
 
