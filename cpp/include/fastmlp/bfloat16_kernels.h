@@ -29,10 +29,11 @@ constexpr Index kBfloat16Block = 32;
 // bfloat16. A block of k has this many words at most, per row of A or column of B.
 constexpr Index kBfloat16MostWords = kBfloat16Block;
 
-// A packed left operand. Word w of row i is data[i * rs + w * cs].
+// A packed left operand, in strips of `mr` rows. Word w of row i is
+// data[i / mr * strip + i % mr * rs + w * cs].
 struct Bfloat16Left {
   const float* data;
-  Index rs, cs;
+  Index rs, cs, strip;
 };
 
 // A packed right operand: panels of `nr` columns that start panel_stride words apart.

@@ -19,7 +19,7 @@ static Bfloat16Left amx_pack_left(float* dst, LeftOperand<float> a, Index m, Ind
   if (a.cs == 1) {
     for (Index i = 0; i < m; ++i) pack_steps(dst + i * words, a.data + i * a.rs, k);
     memset(dst + m * words, 0, static_cast<size_t>((rows - m) * words) * sizeof(float));
-    return {dst, words, 1};
+    return {dst, words, 1, kAmxRows * words};
   }
   // Words of 16 rows at a time, transposed.
   for (Index p = 0; p < k; p += kBfloat16Block) {
@@ -37,15 +37,15 @@ static Bfloat16Left amx_pack_left(float* dst, LeftOperand<float> a, Index m, Ind
       for (Index r = 0; r < kTileSide; ++r) word[r].store(out + r * words);
     }
   }
-  return {dst, words, 1};
+  return {dst, words, 1, kAmxRows * words};
 }
 
 // One tile of C, in place or, at the edges, by way of `c`, which has no other rows and
 // columns. Rows of A and columns of B beyond those of C are zeros.
-FASTMLP_INLINE void amx_tile(float* c, Index ldc, const Bfloat16Left& a, const float* b,
-                             Index k, bool reads_c) {
+FASTMLP_INLINE void amx_tile(float* c, Index ldc, const float* a, Index rs,
+                             const float* b, Index k, bool reads_c) {
   constexpr Index kSize = sizeof(float), kSide = kTileSide;
-  const Index c_step = ldc * kSize, a_step = a.rs * kSize;
+  const Index c_step = ldc * kSize, a_step = rs * kSize;
   constexpr Index kStepB = kLowColumns * kSize;
   if (reads_c) {
     FASTMLP_TILE_LOAD(0, c, c_step);
@@ -58,13 +58,13 @@ FASTMLP_INLINE void amx_tile(float* c, Index ldc, const Bfloat16Left& a, const f
     FASTMLP_TILE_ZERO(2);
     FASTMLP_TILE_ZERO(3);
   }
-  const float* left = a.data;
+  const float* left = a;
   for (Index p = 0; p < k; p += kBfloat16Block) {
     FASTMLP_TILE_LOAD(4, left, a_step);
     FASTMLP_TILE_LOAD(6, b, kStepB);
     FASTMLP_TILE_LOAD(7, b + kSide, kStepB);
     FASTMLP_TILE_MULTIPLY(0, 4, 6);
-    FASTMLP_TILE_LOAD(5, left + kSide * a.rs, a_step);
+    FASTMLP_TILE_LOAD(5, left + kSide * rs, a_step);
     FASTMLP_TILE_MULTIPLY(1, 4, 7);
     FASTMLP_TILE_MULTIPLY(2, 5, 6);
     FASTMLP_TILE_MULTIPLY(3, 5, 7);
@@ -86,14 +86,14 @@ static void amx_gemm(float* c, Index ldc, const Bfloat16Left& a, const Bfloat16R
   alignas(64) float edge[kAmxRows * kLowColumns] = {};
   for (Index i = 0; i < m; i += kAmxRows) {
     const Index rows = m - i < kAmxRows ? m - i : kAmxRows;
-    const Bfloat16Left strip = {a.data + i * a.rs, a.rs, 1};
+    const float* const strip = a.data + i * a.rs;
     for (Index j = 0; j < n; j += kLowColumns) {
       const Index columns = n - j < kLowColumns ? n - j : kLowColumns;
       const float* const panel = b.data + j / kLowColumns * b.panel_stride;
       float* const to = c + i * ldc + j;
       const bool whole = rows == kAmxRows && columns == kLowColumns;
       if (whole && !finishes) {
-        amx_tile(to, ldc, strip, panel, k, accumulate);
+        amx_tile(to, ldc, strip, a.rs, panel, k, accumulate);
         continue;
       }
       if (accumulate) {
@@ -102,7 +102,7 @@ static void amx_gemm(float* c, Index ldc, const Bfloat16Left& a, const Bfloat16R
                  static_cast<size_t>(columns) * sizeof(float));
         }
       }
-      amx_tile(edge, kLowColumns, strip, panel, k, accumulate);
+      amx_tile(edge, kLowColumns, strip, a.rs, panel, k, accumulate);
       for (Index r = 0; r < rows; ++r) {
         const float* const from = edge + r * kLowColumns;
         float* const row = to + r * ldc;

@@ -6,40 +6,50 @@
 namespace fastmlp {
 namespace FASTMLP_ISA {
 
-// Rows of a tile two vectors wide. With 32 registers, two chains and the sum of each of
-// 4 x 2 vectors stay in registers, and a product of a single block, which needs no sums,
-// takes 6 x 2. With 16 registers, the compiler keeps finished chains and sums in memory.
-// Tiles one vector wide have twice the rows, since fewer chains would not hide the
-// latency of an instruction.
+// Rows of a tile that is two vectors wide. With 32 registers, two chains and the sum of
+// each of its vectors stay in registers; with 16, the compiler keeps finished chains and
+// sums in memory. Tiles one vector wide have twice the rows, since fewer chains would
+// not hide the latency of an instruction.
 #if defined(FASTMLP_ISA_avx2)
-constexpr int kLongRows = 6;
+constexpr int kLowRows = 6;
 #else
-constexpr int kLongRows = 4;
+constexpr int kLowRows = 4;
 #endif
-constexpr int kShortRows = 6;
-// Packed rows are padded for every tile.
-constexpr Index kLowRows = 12;
-static_assert(kLowRows % kLongRows == 0 && kLowRows % kShortRows == 0);
 
+// If rows are contiguous along k, they remain rows. Otherwise each strip of kLowRows
+// rows becomes a panel: tiles read a part of a cache line for each word, and the other
+// parts would take their place in the level-1 cache.
 static Bfloat16Left low_pack_left(float* dst, LeftOperand<float> a, Index m, Index k) {
   const Index rows = (m + kLowRows - 1) / kLowRows * kLowRows;
   const Index words = packed_words(k);
+  const Index strip = kLowRows * words;
   if (a.cs == 1) {
     for (Index i = 0; i < m; ++i) pack_steps(dst + i * words, a.data + i * a.rs, k);
     if (m < rows) {
       memset(dst + m * words, 0,
              static_cast<size_t>((rows - m) * words) * sizeof(float));
     }
-    return {dst, words, 1};
+    return {dst, words, 1, strip};
   }
-  float* out = dst;
-  for (Index p = 0; p < k; p += kBfloat16Block) {
-    const Index depth = k - p < kBfloat16Block ? k - p : kBfloat16Block;
-    for (Index w = 0; w < kWords; ++w, out += rows) {
-      pack_word(out, a.data + p * a.cs, a.cs, w, depth, m, rows);
+  // Whole vectors and whole strips at a time.
+  constexpr Index kChunk = 48;
+  static_assert(kChunk % Vec<float>::kLanes == 0 && kChunk % kLowRows == 0);
+  float row[kChunk];
+  for (Index i = 0; i < rows; i += kChunk) {
+    const Index lanes = m - i < kChunk ? m - i : kChunk;
+    const Index padded = rows - i < kChunk ? rows - i : kChunk;
+    float* out = dst + i * words;
+    for (Index p = 0; p < k; p += kBfloat16Block) {
+      const Index depth = k - p < kBfloat16Block ? k - p : kBfloat16Block;
+      for (Index w = 0; w < kWords; ++w, out += kLowRows) {
+        pack_word(row, a.data + p * a.cs + i, a.cs, w, depth, lanes, padded);
+        for (Index r = 0; r < padded; r += kLowRows) {
+          memcpy(out + r * words, row + r, kLowRows * sizeof(float));
+        }
+      }
     }
   }
-  return {dst, 1, rows};
+  return {dst, 1, kLowRows, strip};
 }
 
 // The arguments of a tile: C[rows, columns] = S + A B as in bfloat16_kernels.h.
@@ -57,8 +67,8 @@ struct LowTile {
 // acc = the chain of `words` words from the first one on; every second word belongs to
 // the other chain.
 template <int MR, int NV>
-FASTMLP_INLINE void low_chain(Vec<float> (&acc)[MR][NV], const float* a, Index rs,
-                              Index cs, const float* b, Index words) {
+FASTMLP_INLINE void low_chain(Vec<float> (&acc)[MR][NV], const float* a,
+                              const Bfloat16Left& left, const float* b, Index words) {
   using V = Vec<float>;
 #pragma GCC unroll 12
   for (int r = 0; r < MR; ++r) {
@@ -70,10 +80,10 @@ FASTMLP_INLINE void low_chain(Vec<float> (&acc)[MR][NV], const float* a, Index r
     for (int v = 0; v < NV; ++v) bv[v] = V::load(b + v * V::kLanes);
 #pragma GCC unroll 12
     for (int r = 0; r < MR; ++r) {
-      const V ar = V::set1(a[r * rs]);
+      const V ar = V::set1(a[r / kLowRows * left.strip + r % kLowRows * left.rs]);
       for (int v = 0; v < NV; ++v) acc[r][v] = multiply_add(ar, bv[v], acc[r][v]);
     }
-    a += 2 * cs;
+    a += 2 * left.cs;
     b += 2 * kLowColumns;
   }
 }
@@ -109,15 +119,15 @@ FASTMLP_INLINE void low_tile(const LowTile& t) {
                     FASTMLP_LAMBDA { x = load(t.c + r * t.ldc, v); });
     }
   }
-  const Index rs = t.a.rs, cs = t.a.cs;
+  const Index cs = t.a.cs;
   const float* a = t.a.data;
   const float* b = t.b;
   Index k = t.k;
   do {
     const Index words = chain_words(k);
     V even[MR][NV], odd[MR][NV];
-    low_chain<MR, NV>(even, a, rs, cs, b, words);
-    low_chain<MR, NV>(odd, a + cs, rs, cs, b + kLowColumns, words);
+    low_chain<MR, NV>(even, a, t.a, b, words);
+    low_chain<MR, NV>(odd, a + cs, t.a, b + kLowColumns, words);
     // A chain that begins at +0 cannot end at -0, so that S = 0 need not be added.
     each([&](int r, int v, V& x) FASTMLP_LAMBDA {
       const V both = even[r][v] + odd[r][v];
@@ -152,26 +162,25 @@ FASTMLP_INLINE void low_tile(const LowTile& t) {
 template <bool kShort>
 static void low_panel(LowTile t, Index m) {
   constexpr Index L = Vec<float>::kLanes;
-  constexpr int kRows = kShort ? kShortRows : kLongRows;
   static_assert(kLowColumns == 2 * L, "a tile is one or two vectors");
   const bool narrow = t.columns <= L;
   const Bfloat16Left a = t.a;
   float* const c = t.c;
   const float* const saved = t.epilogue.saved;
   for (Index i = 0; i < m; i += t.rows) {
-    const Index most = narrow && m - i > kRows ? 2 * kRows : kRows;
+    const Index most = narrow && m - i > kLowRows ? 2 * kLowRows : kLowRows;
     t.rows = m - i < most ? m - i : most;
-    t.a.data = a.data + i * a.rs;
+    t.a.data = a.data + i / kLowRows * a.strip;
     t.c = c + i * t.ldc;
     if (saved) t.epilogue.saved = saved + i * t.epilogue.ld;
     if (t.columns == 2 * L) {
-      low_tile<kRows, 2, false, kShort>(t);
+      low_tile<kLowRows, 2, false, kShort>(t);
     } else if (!narrow) {
-      low_tile<kRows, 2, true, kShort>(t);
-    } else if (most == kRows) {
-      low_tile<kRows, 1, true, kShort>(t);
+      low_tile<kLowRows, 2, true, kShort>(t);
+    } else if (most == kLowRows) {
+      low_tile<kLowRows, 1, true, kShort>(t);
     } else {
-      low_tile<2 * kRows, 1, true, kShort>(t);
+      low_tile<2 * kLowRows, 1, true, kShort>(t);
     }
   }
 }
