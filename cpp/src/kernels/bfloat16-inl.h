@@ -29,20 +29,26 @@ __attribute__((noinline)) static void round_all(float* dst, const float* src, In
   });
 }
 
+#if defined(FASTMLP_ISA_avx512_bf16) || defined(FASTMLP_ISA_amx)
+static_assert(kBfloat16Block == 2 * Vec<float>::kLanes && kWords == Vec<float>::kLanes,
+              "a block of steps is two vectors, and its words are one");
+
+// The words of up to a block of contiguous steps; those beyond count as 0.
+FASTMLP_INLINE Vec<float> words_at(const float* src, Index depth) {
+  using V = Vec<float>;
+  constexpr Index L = V::kLanes;
+  if (depth >= kBfloat16Block) return words_of_block(V::load(src), V::load(src + L));
+  return words_of_block(V::load_partial(src, depth < L ? depth : L),
+                        V::load_partial(src + L, depth > L ? depth - L : 0));
+}
+#endif
+
 // Writes the words of a row of k contiguous steps, in whole blocks.
 FASTMLP_INLINE void pack_steps(float* dst, const float* src, Index k) {
 #if defined(FASTMLP_ISA_avx512_bf16) || defined(FASTMLP_ISA_amx)
-  using V = Vec<float>;
-  constexpr Index L = V::kLanes;
-  static_assert(kBfloat16Block == 2 * L, "a block of steps is two vectors");
-  Index p = 0;
-  for (; p + kBfloat16Block <= k; p += kBfloat16Block, dst += kWords) {
-    store_block(dst, V::load(src + p), V::load(src + p + L));
+  for (Index p = 0; p < k; p += kBfloat16Block, dst += kWords) {
+    words_at(src + p, k - p).store(dst);
   }
-  if (p == k) return;
-  const Index rest = k - p;
-  store_block(dst, V::load_partial(src + p, rest < L ? rest : L),
-              V::load_partial(src + p + L, rest > L ? rest - L : 0));
 #else
   for_each_vector<float>(k, [=](auto io, Index p) FASTMLP_LAMBDA {
     io.store(dst + p, to_bfloat16(io.load(src + p)));
@@ -77,26 +83,49 @@ FASTMLP_INLINE void pack_word(float* dst, const float* src, Index ld, Index w,
   }
 }
 
+// Writes the words of a block of `columns` columns of B, each contiguous along k and cs
+// elements apart.
+FASTMLP_INLINE void pack_turned(float* out, const float* b, Index cs, Index depth,
+                                Index columns, Index words) {
+#if defined(FASTMLP_ISA_avx512_bf16) || defined(FASTMLP_ISA_amx)
+  // The words of a column are a vector; 16 of them are transposed.
+  constexpr Index L = Vec<float>::kLanes;
+  for (Index j = 0; j < kLowColumns; j += L) {
+    Vec<float> turned[L];
+#pragma GCC unroll 16
+    for (Index q = 0; q < L; ++q) {
+      turned[q] =
+          j + q < columns ? words_at(b + (j + q) * cs, depth) : Vec<float>::set1(0.0f);
+    }
+    transpose(turned);
+#pragma GCC unroll 16
+    for (Index w = 0; w < L; ++w) {
+      if (w < words) turned[w].store(out + w * kLowColumns + j);
+    }
+  }
+#else
+  alignas(64) float turned[kBfloat16Block * kLowColumns];
+  pack_right_panel(turned, b, 1, cs, depth, columns);
+  for (Index w = 0; w < words; ++w) {
+    pack_word(out + w * kLowColumns, turned, kLowColumns, w, depth, columns,
+              kLowColumns);
+  }
+#endif
+}
+
 static void low_pack_right(float* dst, Index panel_stride, const float* b, Index rs,
                            Index cs, Index k, Index n) {
-  // A block of B whose columns are contiguous along k is first transposed into here.
-  alignas(64) float turned[kBfloat16Block * kLowColumns];
   const auto block = [&](Index p, Index j) FASTMLP_LAMBDA {
     const Index depth = k - p < kBfloat16Block ? k - p : kBfloat16Block;
     const Index columns = n - j < kLowColumns ? n - j : kLowColumns;
     float* const out = dst + j / kLowColumns * panel_stride +
                        p / kBfloat16Block * kWords * kLowColumns;
-    const float* src = b + p * rs + j * cs;
-    Index ld = rs;
-    if (cs != 1) {
-      pack_right_panel(turned, src, rs, cs, depth, columns);
-      src = turned;
-      ld = kLowColumns;
-    }
+    const float* const src = b + p * rs + j * cs;
     // Of a last block, only the words that the product uses.
     const Index words = kTakesWholeBlocks ? kWords : 2 * chain_words(depth);
+    if (cs != 1) return pack_turned(out, src, cs, depth, columns, words);
     for (Index w = 0; w < words; ++w) {
-      pack_word(out + w * kLowColumns, src, ld, w, depth, columns, kLowColumns);
+      pack_word(out + w * kLowColumns, src, rs, w, depth, columns, kLowColumns);
     }
   };
   if (cs == 1) {

@@ -158,6 +158,15 @@ FASTMLP_INLINE void low_tile(const LowTile& t) {
   });
 }
 
+template <int MR, int NV, bool kShort>
+FASTMLP_INLINE void low_tile_rows(const LowTile& t) {
+  if (t.columns == NV * Vec<float>::kLanes) {
+    low_tile<MR, NV, false, kShort>(t);
+  } else {
+    low_tile<MR, NV, true, kShort>(t);
+  }
+}
+
 // All strips of A times one panel of B, which stays in the level-1 cache meanwhile.
 template <bool kShort>
 static void low_panel(LowTile t, Index m) {
@@ -173,14 +182,12 @@ static void low_panel(LowTile t, Index m) {
     t.a.data = a.data + i / kLowRows * a.strip;
     t.c = c + i * t.ldc;
     if (saved) t.epilogue.saved = saved + i * t.epilogue.ld;
-    if (t.columns == 2 * L) {
-      low_tile<kLowRows, 2, false, kShort>(t);
-    } else if (!narrow) {
-      low_tile<kLowRows, 2, true, kShort>(t);
+    if (t.columns > L) {
+      low_tile_rows<kLowRows, 2, kShort>(t);
     } else if (most == kLowRows) {
-      low_tile<kLowRows, 1, true, kShort>(t);
+      low_tile_rows<kLowRows, 1, kShort>(t);
     } else {
-      low_tile<2 * kLowRows, 1, true, kShort>(t);
+      low_tile_rows<2 * kLowRows, 1, kShort>(t);
     }
   }
 }

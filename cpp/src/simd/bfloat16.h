@@ -63,12 +63,12 @@ FASTMLP_INLINE Vec<float> word_of(Index w, Step step) {
   const Index k = 4 * (w / 2) + w % 2;
   return pair(step(k + 2), step(k));
 }
-// Writes the words of a block, whose steps are the lanes of x and then those of y.
-FASTMLP_INLINE void store_block(float* dst, Vec<float> x, Vec<float> y) {
+// The words of a block, whose steps are the lanes of x and then those of y.
+FASTMLP_INLINE Vec<float> words_of_block(Vec<float> x, Vec<float> y) {
   // Of four steps 0 1 2 3: 2 0 3 1, from the lowest half to the highest.
   const __m512i order = _mm512_broadcast_i32x4(
       _mm_set_epi8(11, 10, 15, 14, 9, 8, 13, 12, 3, 2, 7, 6, 1, 0, 5, 4));
-  _mm512_storeu_si512(dst, _mm512_shuffle_epi8(to_halves(x, y), order));
+  return {_mm512_castsi512_ps(_mm512_shuffle_epi8(to_halves(x, y), order))};
 }
 
 #elif defined(FASTMLP_ISA_amx)
@@ -80,8 +80,8 @@ template <class Step>
 FASTMLP_INLINE Vec<float> word_of(Index w, Step step) {
   return pair(step(2 * w), step(2 * w + 1));
 }
-FASTMLP_INLINE void store_block(float* dst, Vec<float> x, Vec<float> y) {
-  _mm512_storeu_si512(dst, to_halves(x, y));
+FASTMLP_INLINE Vec<float> words_of_block(Vec<float> x, Vec<float> y) {
+  return {_mm512_castsi512_ps(to_halves(x, y))};
 }
 
 #else
