@@ -6,12 +6,11 @@
 namespace fastmlp {
 namespace FASTMLP_ISA {
 
-// Rows of a tile that is two vectors wide. With 32 registers, two chains and the sum of
-// each of its vectors stay in registers; with 16, the compiler keeps finished chains and
-// sums in memory. Tiles one vector wide have twice the rows, since fewer chains would
-// not hide the latency of an instruction.
+// Rows of a tile that is two vectors wide. With 32 registers, the two chains and the sum
+// of each of its vectors stay in registers; with 16, the compiler keeps the sums in
+// memory. Tiles one vector wide have twice the rows, for as many chains.
 #if defined(FASTMLP_ISA_avx2)
-constexpr int kLowRows = 6;
+constexpr int kLowRows = 3;
 #else
 constexpr int kLowRows = 4;
 #endif
@@ -64,27 +63,17 @@ struct LowTile {
   Epilogue<float> epilogue;
 };
 
-// acc = the chain of `words` words from the first one on; every second word belongs to
-// the other chain.
+// One step of a chain: acc += A(., w) B(w, .) for a word w.
 template <int MR, int NV>
-FASTMLP_INLINE void low_chain(Vec<float> (&acc)[MR][NV], const float* a,
-                              const Bfloat16Left& left, const float* b, Index words) {
+FASTMLP_INLINE void low_step(Vec<float> (&acc)[MR][NV], const float* a,
+                             const Bfloat16Left& left, const float* b) {
   using V = Vec<float>;
-#pragma GCC unroll 12
+  V bv[NV];
+  for (int v = 0; v < NV; ++v) bv[v] = V::load(b + v * V::kLanes);
+#pragma GCC unroll 8
   for (int r = 0; r < MR; ++r) {
-    for (int v = 0; v < NV; ++v) acc[r][v] = V::set1(0.0f);
-  }
-#pragma GCC unroll 2
-  for (Index w = 0; w < words; ++w) {
-    V bv[NV];
-    for (int v = 0; v < NV; ++v) bv[v] = V::load(b + v * V::kLanes);
-#pragma GCC unroll 12
-    for (int r = 0; r < MR; ++r) {
-      const V ar = V::set1(a[r / kLowRows * left.strip + r % kLowRows * left.rs]);
-      for (int v = 0; v < NV; ++v) acc[r][v] = multiply_add(ar, bv[v], acc[r][v]);
-    }
-    a += 2 * left.cs;
-    b += 2 * kLowColumns;
+    const V ar = V::set1(a[r / kLowRows * left.strip + r % kLowRows * left.rs]);
+    for (int v = 0; v < NV; ++v) acc[r][v] = multiply_add(ar, bv[v], acc[r][v]);
   }
 }
 
@@ -100,13 +89,13 @@ FASTMLP_INLINE void low_tile(const LowTile& t) {
   };
   V sum[MR][NV];
   const auto each = [&](auto f) FASTMLP_LAMBDA {
-#pragma GCC unroll 12
+#pragma GCC unroll 8
     for (int r = 0; r < MR; ++r) {
       for (int v = 0; v < NV; ++v) f(r, v, sum[r][v]);
     }
   };
   const auto each_of_c = [&](auto f) FASTMLP_LAMBDA {
-#pragma GCC unroll 12
+#pragma GCC unroll 8
     for (int r = 0; r < MR; ++r) {
       if (r >= t.rows) break;
       for (int v = 0; v < NV; ++v) f(r, v, sum[r][v]);
@@ -126,8 +115,17 @@ FASTMLP_INLINE void low_tile(const LowTile& t) {
   do {
     const Index words = chain_words(k);
     V even[MR][NV], odd[MR][NV];
-    low_chain<MR, NV>(even, a, t.a, b, words);
-    low_chain<MR, NV>(odd, a + cs, t.a, b + kLowColumns, words);
+    each([&](int r, int v, V&)
+             FASTMLP_LAMBDA { even[r][v] = odd[r][v] = V::set1(0.0f); });
+    const float* aw = a;
+    const float* bw = b;
+#pragma GCC unroll 2
+    for (Index w = 0; w < words; ++w) {
+      low_step<MR, NV>(even, aw, t.a, bw);
+      low_step<MR, NV>(odd, aw + cs, t.a, bw + kLowColumns);
+      aw += 2 * cs;
+      bw += 2 * kLowColumns;
+    }
     // A chain that begins at +0 cannot end at -0, so that S = 0 need not be added.
     each([&](int r, int v, V& x) FASTMLP_LAMBDA {
       const V both = even[r][v] + odd[r][v];
