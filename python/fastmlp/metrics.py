@@ -613,5 +613,6 @@ class History:
         if self.val_loss:
             parts.append(f"val_loss={self.val_loss[-1]:.6g}")
         for name, values in self.metrics.items():
-            parts.append(f"{name}={values[-1]:.6g}")
+            if values:
+                parts.append(f"{name}={values[-1]:.6g}")
         return f"History({', '.join(parts)})"

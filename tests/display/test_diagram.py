@@ -107,6 +107,15 @@ def test_units_are_connected_as_the_layers_compute():
     assert lines == [2 * 3, 3, 3 * 4]
 
 
+def test_very_many_connections_are_a_band():
+    mlp = fm.MLP([150, 150, 100, 1], init="zeros")
+    picture = tree(str(mlp.diagram(max_units=150)))
+    lines = [p.get("d").count("M") for p in picture.iter(f"{SVG}path")]
+    assert lines == [1, 150 * 100, 100]
+    groups = layers(mlp, max_units=150).values()
+    assert [units(group) for group in groups] == [150, 150, 100, 1]
+
+
 def numbers(picture):
     """All coordinates of a picture, of pairs x and y."""
     for element in picture.iter():
@@ -223,7 +232,30 @@ def test_pictures_suit_light_and_dark_pages():
         assert not any("id" in e.attrib or "class" in e.attrib for e in picture.iter())
     # A style sheet within a page would apply to all of it.
     assert "<style>" in str(diagram)
+    # A file alone is shown on a dark background only if it says that it suits one.
+    assert "color-scheme:light dark" in str(diagram)
     assert "<style>" not in diagram._repr_html_()
+
+
+def test_layers_are_described():
+    for mlp in (every_kind(), fm.MLP([300, 1], seed=0)):
+        for text in (str(mlp.diagram()), mlp.diagram()._repr_html_()):
+            details = tree(text).find(f"{SVG}desc").text
+            assert details.split("; ") == list(layers(mlp))
+    body = [fm.LayerNorm(), 4]
+    mlp = fm.MLP([4, *[4] * 20, *[fm.Residual(body)] * 9, 1], seed=0)
+    details = tree(str(mlp.diagram())).find(f"{SVG}desc").text.split("; ")
+    assert [row for row in details if "times" in row] == [
+        "0: Dense 4 → 4, relu · 20 parameters (20 times)",
+        "40: Residual (these 3 layers 9 times)",
+    ]
+
+
+def test_large_numbers_have_separators():
+    text = repr(fm.MLP([10_000, 1], init="zeros").diagram())
+    assert text == (
+        "<Diagram: network of 10,000 inputs, 1 output and 10,001 parameters>"
+    )
 
 
 def test_pictures_are_described():

@@ -222,6 +222,20 @@ def test_times(epochs, text):
     assert table.find("caption").text == f"History: {epochs:,} epochs in {text}"
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        *((0.0, "0 ms"), (0.9994, "999 ms"), (0.9996, "1 s"), (59.94, "59.9 s")),
+        *((59.96, "1:00 min"), (3599.4, "59:59 min"), (3599.6, "1:00:00 h")),
+    ],
+)
+def test_times_are_rounded_to_the_next_unit(seconds, text):
+    history = made([1.0])
+    history.seconds[:] = [seconds]
+    _, table = shown(history)
+    assert table.find("caption").text == f"History: 1 epoch in {text}"
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_names_of_metrics_are_escaped(name):
     history = made([1.0], **{name: [2.0]})
@@ -232,8 +246,10 @@ def test_names_of_metrics_are_escaped(name):
 
 
 def test_a_metric_without_values_is_left_out():
-    _, table = shown(made([1.0, 2.0], none=[], some=[3.0]))
+    history = made([1.0, 2.0], none=[], some=[3.0])
+    _, table = shown(history)
     assert [row[0] for row in cells(table)[1:]] == ["loss", "some"]
+    assert repr(history) == "History(epochs=2, loss=2, some=3)"
 
 
 def test_long_curves_are_thinned_but_keep_their_extremes():
@@ -275,6 +291,18 @@ def test_forms_have_no_fixed_text_colours_or_ids():
             assert not {"id", "class"} & element.attrib.keys()
             assert "background" not in element.get("style", "")
         assert {t.get("fill") for t in page.iter(f"{SVG}text")} <= {"currentColor"}
+
+
+def test_cells_have_headers_for_screen_readers():
+    _, of_history = shown(made([3.0, 2.0], [4.0, 3.0]))
+    for table in (tree(every_kind().summary()._repr_html_()), of_history):
+        first, *others = table.iter("tr")
+        assert {cell.get("scope") for cell in first if cell.text} == {"col"}
+        for row in others:
+            assert [cell.get("scope") for cell in row if cell.tag == "th"] == ["row"]
+            assert row[0].tag == "th"
+        # A header without text has no meaning.
+        assert all(cell.text for cell in table.iter("th"))
 
 
 @pytest.mark.parametrize("colour", [markup.BLUE, markup.RED, markup.GREEN])

@@ -32,7 +32,13 @@ def spans(values: Any) -> bool:
     """Return whether values are positive and their range needs a log scale."""
     array = np.asarray(values, np.float64)
     array = array[np.isfinite(array)]
-    return bool(array.size and 0 < LOG_RANGE * array.min() < array.max())
+    return bool(array.size and 0 < array.min() < array.max() / LOG_RANGE)
+
+
+def within_limit(values: Any) -> Any:
+    """Return values as float64, with NaN in place of those that cannot be drawn."""
+    array = np.asarray(values, np.float64)
+    return np.where(abs(array) <= LIMIT, array, np.nan)  # NaN <= LIMIT is False
 
 
 def curves(lines: Sequence[tuple[str, Sequence[float], str]], *, name: str) -> str:
@@ -45,9 +51,7 @@ def curves(lines: Sequence[tuple[str, Sequence[float], str]], *, name: str) -> s
     name : str
         Name of the quantity.
     """
-    arrays = [np.asarray(values, np.float64) for _, values, _ in lines]
-    # Comparisons with NaN are False.
-    arrays = [np.where(abs(a) <= LIMIT, a, np.nan) for a in arrays]
+    arrays = [within_limit(values) for _, values, _ in lines]
     finite = np.concatenate(arrays)
     finite = finite[np.isfinite(finite)]
     log = spans(finite) and bool(finite.min() * LIMIT > 1)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from . import markup
 from .curves import curves
+from .times import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -53,10 +54,10 @@ def _best(values: Sequence[float], which: Callable[..., float]) -> str:
 
 def _time(seconds: float) -> str:
     """Return a duration as text."""
-    if seconds < 1:
+    # The limits are those from which three digits are rounded up to the next unit.
+    if seconds < 0.9995:
         return f"{1000 * seconds:.3g} ms"
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min"
+    text = clock(seconds)
+    return f"{text} {'min' if text.count(':') == 1 else 'h'}"

@@ -68,7 +68,14 @@ def path(points: Iterable[tuple[float, float]]) -> str:
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
 
 
-def svg(content: str, size: tuple[float, float], words: str, style: str = "") -> str:
+def svg(
+    content: str,
+    size: tuple[float, float],
+    words: str,
+    *,
+    details: str = "",
+    style: str = "",
+) -> str:
     """Return a picture.
 
     Parameters
@@ -78,15 +85,18 @@ def svg(content: str, size: tuple[float, float], words: str, style: str = "") ->
     size : (float, float)
         Width and height in pixels; on a narrower page, the picture shrinks.
     words : str
-        Description of the picture for readers who do not see it.
+        Description of the picture, in a few words, for readers who do not see it.
+    details : str
+        Longer description for them.
     style : str
         Style sheet of a picture that is a file of its own.
     """
     width, height = (round(side) for side in size)
+    longer = element("desc", escape(details)) if details else ""
     sheet = element("style", escape(style)) if style else ""
     return element(
         "svg",
-        title(words) + sheet + content,
+        title(words) + longer + sheet + content,
         xmlns="http://www.w3.org/2000/svg",
         viewBox=f"0 0 {width} {height}",
         width=width,
@@ -101,6 +111,7 @@ def svg(content: str, size: tuple[float, float], words: str, style: str = "") ->
 # Spaces at the beginning of a text stand for its depth in a tree.
 _LEFT, _RIGHT = "text-align:left;white-space:pre", "text-align:right"
 _CELL = "padding:0.2em 0.6em"
+_BOLD, _PLAIN = "font-weight:bold", "font-weight:normal"
 
 
 def table(
@@ -124,18 +135,23 @@ def table(
         the right.
     """
 
-    def line(cells: Sequence[str], name: str) -> str:
-        return element(
-            "tr",
-            "".join(
-                # An empty cell must have a closing tag in HTML.
-                f'<{name} style="{_CELL};{_LEFT if i < texts else _RIGHT}">'
-                f"{escape(cell)}</{name}>"
-                for i, cell in enumerate(cells)
-            ),
-        )
+    def cell(text: str, i: int, scope: str, weight: str) -> str:
+        # A header of rows or columns, which screen readers repeat, must not be empty.
+        name = f'th scope="{scope}"' if scope and text else "td"
+        style = f"{_CELL};{_LEFT if i < texts else _RIGHT};{weight}"
+        # An empty cell must have a closing tag in HTML.
+        return f'<{name} style="{style}">{escape(text)}</{name[:2]}>'
 
-    body = "".join(line(row, "td") for row in rows)
+    def line(cells: Sequence[str], weight: str) -> str:
+        scopes = ("row", *[""] * (len(cells) - 1))
+        parts = (
+            cell(text, i, scope, weight)
+            for i, (text, scope) in enumerate(zip(cells, scopes, strict=True))
+        )
+        return element("tr", "".join(parts))
+
+    names = "".join(cell(text, i, "col", _BOLD) for i, text in enumerate(header))
+    body = "".join(line(row, _PLAIN) for row in rows)
     return element(
         "table",
         element(
@@ -143,8 +159,8 @@ def table(
             escape(caption),
             style=f"caption-side:top;{_CELL};{_LEFT};color:inherit",
         )
-        + element("thead", line(header, "th"))
+        + element("thead", element("tr", names))
         + element("tbody", body)
-        + (element("tfoot", line(last, "th")) if last else ""),
+        + (element("tfoot", line(last, _BOLD)) if last else ""),
         style="font-variant-numeric:tabular-nums",
     )

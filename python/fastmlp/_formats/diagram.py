@@ -19,13 +19,20 @@ if TYPE_CHECKING:
     from .._network.model import Model
     from .._network.ops import Step
 
-# A saved picture has its own text colour; within a page, it has the page's.
-STYLE = "svg{color:#222}@media(prefers-color-scheme:dark){svg{color:#ddd}}"
+# A saved picture has its own text colour; within a page, it has the page's. A browser
+# that shows the file alone chooses the background by ``color-scheme``.
+STYLE = (
+    "svg{color-scheme:light dark;color:#222}"
+    "@media(prefers-color-scheme:dark){svg{color:#ddd}}"
+)
 
 # In networks with more rows than this, equal consecutive layers are drawn once.
 MOST_ROWS = 24
 # Fewest equal layers that are drawn once.
 REPEATS = 3
+
+# Layers of units with more connections than this are joined by a band.
+MOST_LINES = 20_000
 
 # Half the width of the widest and of the narrowest block, and half the height.
 WIDEST, NARROWEST, HALF = 150.0, 60.0, 11.0
@@ -62,10 +69,13 @@ class Diagram:
     ``str(diagram)`` is the text of an SVG file.
     """
 
-    __slots__ = ("_content", "_size", "_words")
+    __slots__ = ("_content", "_details", "_size", "_words")
 
-    def __init__(self, content: str, size: tuple[float, float], words: str) -> None:
-        self._content, self._size, self._words = content, size, words
+    def __init__(
+        self, content: str, size: tuple[float, float], words: str, details: str
+    ) -> None:
+        self._content, self._size = content, size
+        self._words, self._details = words, details
 
     # The pickle protocols 0 and 1 refuse slots unless the class has this method.
     def __getstate__(self) -> Any:
@@ -93,7 +103,7 @@ class Diagram:
             file.write(str(self) + "\n")
 
     def __str__(self) -> str:
-        return markup.svg(self._content, self._size, self._words, STYLE)
+        return self._svg(STYLE)
 
     def __repr__(self) -> str:
         return f"<Diagram: {self._words}>"
@@ -102,7 +112,12 @@ class Diagram:
         return str(self)
 
     def _repr_html_(self) -> str:
-        return markup.svg(self._content, self._size, self._words)
+        return self._svg()
+
+    def _svg(self, style: str = "") -> str:
+        return markup.svg(
+            self._content, self._size, self._words, details=self._details, style=style
+        )
 
 
 class Row(NamedTuple):
@@ -116,6 +131,9 @@ class Row(NamedTuple):
     # For the end of a residual block, the row at its start and the projection, if any.
     start: int = -1
     projection: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.label}" + (f", {self.note}" if self.note else "")
 
 
 class Fold(NamedTuple):
@@ -131,10 +149,6 @@ def diagram(mlp: Model, max_units: int) -> Diagram:
     max_units = _validate.count("max_units", max_units, 0)
     rows, folds = _rows(mlp)
     return _Picture(rows, folds, max_units).drawn(mlp)
-
-
-def _parameters(count: int) -> str:
-    return f"{count:,} parameter{'' if count == 1 else 's'}"
 
 
 # Rows ---------------------------------------------------------------------------------
@@ -224,7 +238,7 @@ def _row(step: Step, steps: Sequence[Step], drawn: dict[int, int]) -> Row:
             parameters = other.n_params
             notes.append(projection[0].lower() + projection[1:])
     if parameters:
-        notes.append(_parameters(parameters))
+        notes.append(_validate.counted(parameters, "parameter"))
     note = " · ".join(notes)
     return Row(step.kind, step.n_out, label, note, step.name, start, projection)
 
@@ -291,14 +305,27 @@ class _Picture:
         parts += [self._shape(k) for k in range(len(self.rows))]
         parts += [self._bracket(fold) for fold in self.folds]
         bottom = self.heights[-1] + HALF + 30
-        total = _parameters(mlp.n_params)
+        counted = _validate.counted
+        total = counted(mlp.n_params, "parameter")
         parts.append(markup.text(self.labels, bottom, f"{total} in all", **SMALL))
         letters = max(self._length(row) for row in self.rows)
         width = self.labels + LETTER * max(letters, len(total) + 7) + MARGIN
-        counted = _validate.counted
         ends = f"{counted(mlp.n_in, 'input')}, {counted(mlp.n_out, 'output')}"
         words = f"network of {ends} and {total}"
-        return Diagram("".join(parts), (width, bottom + MARGIN), words)
+        size = (width, bottom + MARGIN)
+        return Diagram("".join(parts), size, words, self._details())
+
+    def _details(self) -> str:
+        """Return the layers in words, as the titles of their rows."""
+        times = {fold.last: fold for fold in self.folds}
+        words = []
+        for k, row in enumerate(self.rows):
+            words.append(str(row))
+            if k in times:
+                first, _, count = times[k]
+                which = "" if first == k else f"these {k - first + 1} layers "
+                words[-1] += f" ({which}{count:,} times)"
+        return "; ".join(words)
 
     def _length(self, row: Row) -> int:
         """Return the number of letters of a row's longest line of text."""
@@ -317,9 +344,10 @@ class _Picture:
         y0 = self.heights[k - 1] + self._half_height(above)
         y1 = self.heights[k] - self._half_height(row)
         ups, downs = self.units(above), self.units(row)
-        if ups and downs:
+        dense = row.kind == "dense"
+        if ups and downs and (not dense or len(ups) * len(downs) <= MOST_LINES):
             # Layers without weights connect each unit with one unit only.
-            if row.kind == "dense":
+            if dense:
                 pairs = [(a, b) for a in ups for b in downs]
             else:
                 pairs = list(zip(ups, downs, strict=True))
@@ -379,8 +407,7 @@ class _Picture:
                 )
         if row.kind == "add":
             shape += self._plus(self.axis - self.reach[k] - PLUS, y)
-        words = f"{row.name}: {row.label}" + (f", {row.note}" if row.note else "")
-        return markup.element("g", markup.title(words) + shape + self._label(row, y))
+        return markup.element("g", markup.title(row) + shape + self._label(row, y))
 
     def _label(self, row: Row, y: float) -> str:
         label, note = (

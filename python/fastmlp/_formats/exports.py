@@ -193,7 +193,8 @@ class Exports(Model):
         ----------
         max_units : int
             Largest width of layers whose units are drawn one by one; wider layers are
-            blocks. 0 draws all layers as blocks.
+            blocks. 0 draws all layers as blocks. Layers with more than 20,000
+            connections are joined by a band instead of lines.
 
         Returns
         -------

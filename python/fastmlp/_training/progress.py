@@ -12,6 +12,8 @@ import warnings
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TextIO
 
+from .._display.times import clock
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
@@ -166,11 +168,7 @@ class _Bar(Progress):
 
 def duration(seconds: float) -> str:
     """Format a duration: in seconds below one minute, else as m:ss or h:mm:ss."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    return f"{seconds:.0f} s" if round(seconds) < 60 else clock(seconds)
 
 
 def size(stream: TextIO) -> tuple[int, int] | None:

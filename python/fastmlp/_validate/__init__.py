@@ -103,13 +103,18 @@ def describe(value: object) -> str:
 
 
 def article(noun: str) -> str:
-    """Return a noun after "a" or "an"; a leading "u" is taken as that of "unit"."""
-    return f"{'an' if noun[:1].lower() in tuple('aeio') else 'a'} {noun}"
+    """Return a noun after "a" or "an"; a leading "u" is taken as that of "unit".
+
+    Two capitals begin an abbreviation, which is spelled: an MLP, but a Lasso.
+    """
+    spelled = noun[:2].isupper() and len(noun) > 1
+    vowels = "AEFHILMNORSX" if spelled else "AEIOaeio"
+    return f"{'an' if noun[:1] in tuple(vowels) else 'a'} {noun}"
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """Return a number with its noun, in the plural unless the number is 1."""
-    return f"{count} {noun if count == 1 else plural or noun + 's'}"
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 # The largest number of steps that a stored state may hold: the count cannot overflow.

@@ -267,7 +267,7 @@ class Optimizer:
             raise ValueError(
                 "mlp must be the model that this optimizer trains: the optimizer "
                 "has averages of "
-                + ", ".join(f"{a.size} {a.dtype}" for a in averages)
+                + ", ".join(f"{a.size:,} {a.dtype}" for a in averages)
                 + " parameters, but mlp has "
                 + _validate.counted(mlp.n_params, f"{mlp.dtype} parameter")
             )
