@@ -146,9 +146,76 @@ def test_learning_curves_scale_and_place():
     assert texts(odd.axes[0]) == ["training", "validation"]
 
 
+def inside(ax):
+    """Return the texts of the ticks of the x axis that are within its limits."""
+    low, high = ax.get_xlim()
+    ax.figure.canvas.draw()
+    ticks = zip(ax.get_xticks(), ax.get_xticklabels(), strict=True)
+    return [text.get_text() for place, text in ticks if low <= place <= high]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ([1.0], ["1"]),
+        ([np.nan], ["1"]),
+        ([2.0, 1.0], ["1", "2"]),
+        ([np.inf, 1.0, -np.inf], ["1", "2", "3"]),
+        ([1e308, -1e308, 1e308], ["1", "2", "3"]),
+    ],
+)
+def test_every_epoch_is_on_the_axis(values, ticks):
+    assert inside(plot.learning_curves(history(values)).axes[0]) == ticks
+    monitor = recorded()
+    monitor.update_ratios = {"0": [np.nan, np.nan], "2": [0.0, 0.0]}
+    assert inside(plot.update_ratios(monitor)) == ["1", "2"]
+
+
+def test_values_that_are_not_finite_are_not_the_best():
+    fig = plot.learning_curves(history([np.inf, 1.0, 2.0, -np.inf]))
+    assert texts(fig.axes[0]) == ["training", "best, epoch 2: 1"]
+
+
+def test_metrics_can_be_told_apart():
+    names = [f"_{i}" for i in range(12)]
+    metrics = {name: [1.0, 2.0] for name in names}
+    fig = plot.learning_curves(history([2.0, 1.0], **metrics))
+    # Matplotlib leaves labels that begin with "_" out of a legend.
+    assert [text.strip() for text in texts(fig.axes[1])] == names
+    styles = {(line.get_color(), line.get_linestyle()) for line in fig.axes[1].lines}
+    assert len(styles) == len(names)
+
+
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+def test_learning_curves_of_estimators():
+    pytest.importorskip("sklearn", reason="the estimators need it")
+    from sklearn.neural_network import MLPRegressor
+
+    x = np.random.default_rng(0).standard_normal((40, 2))
+    options = {"max_iter": 3, "early_stopping": True, "random_state": 0}
+    for kind in (fm.sklearn.MLPRegressor, MLPRegressor):
+        model = kind(hidden_layer_sizes=(4,), **options)
+        with pytest.raises(TypeError, match=r"fitted estimator .* got an MLPRegressor"):
+            plot.learning_curves(model)
+        losses, scores = plot.learning_curves(model.fit(x, x[:, 0])).axes
+        drawn = named(losses, "training").get_xydata()
+        np.testing.assert_array_equal(drawn.T, [[1, 2, 3], model.loss_curve_])
+        drawn = named(scores, "validation score").get_ydata()
+        np.testing.assert_array_equal(drawn, model.validation_scores_)
+        if kind is fm.sklearn.MLPRegressor:
+            drawn = named(losses, "validation").get_ydata()
+            np.testing.assert_array_equal(drawn, model.validation_loss_curve_)
+            for draw in (plot.network, plot.histograms):
+                with pytest.raises(TypeError, match="; pass its attribute mlp_"):
+                    draw(model)
+
+
 def test_learning_curves_refuse():
-    with pytest.raises(TypeError, match=r"history must be an fm\.History, got a list"):
+    with pytest.raises(TypeError, match=r"history must be an fm\.History or .*a list"):
         plot.learning_curves([1, 2])
+    with pytest.raises(TypeError, match=r"got an MLP; mlp\.fit returns it"):
+        plot.learning_curves(net([1, 1]))
     with pytest.raises(ValueError, match="at least one epoch"):
         plot.learning_curves(fm.History())
 
@@ -185,6 +252,9 @@ def test_histograms_of_a_monitor():
         plot.histograms(monitor, "weight")
     with pytest.raises(ValueError, match="what must be one of weights"):
         plot.histograms(net([1, 1]), "gradients")
+    monitor.epochs = list(range(1, 5001))
+    with pytest.raises(ValueError, match=r", \[1, 2, \.\.\., 5000\], got 5001"):
+        plot.histograms(monitor, epoch=5001)
 
 
 def test_dead_units():
@@ -227,7 +297,7 @@ def test_fit_1d_of_a_piecewise_linear_net():
     np.testing.assert_allclose(joints[:, :1], found.points)
     np.testing.assert_allclose(joints[:, 1:], mlp.predict(found.points))
     np.testing.assert_array_equal(bottom.collections[0].get_array(), found.patterns.T)
-    assert texts(bottom) == ["active", "resting"]
+    assert texts(bottom) == ["active", "inactive"]
     assert top.get_title() == f"Fit of {found.count} linear pieces"
     assert [a.get_ylabel() for a in fig.axes] == ["y", "unit"]
     assert bottom.get_xlabel() == "x"
@@ -243,6 +313,31 @@ def test_fit_1d_of_a_smooth_net():
         plot.fit_1d(net([1, 1]), [1, 1])
     with pytest.raises(ValueError, match="output must be below 1"):
         plot.fit_1d(net([1, 1]), [0, 1], output=1)
+
+
+@pytest.mark.parametrize("units", [1, 2])
+def test_units_are_marked_by_whole_numbers(units):
+    _, bottom = plot.fit_1d(net([1, units, 1]), [-3, 3]).axes
+    bottom.figure.canvas.draw()
+    numbers = {text.get_text() for text in bottom.get_yticklabels()}
+    assert {"1", str(units)} <= numbers <= set("0123")
+
+
+def test_outputs_that_are_not_finite_are_refused():
+    line, plane = net([1, 3, 1]), net([2, 3, 2])
+    for mlp in (line, plane):
+        mlp.params[:] = np.nan
+    x = [[0.0, 0.0]]
+    calls = [
+        lambda: plot.fit_1d(line, [0, 1]),
+        lambda: plot.level_sets(plane),
+        lambda: plot.decision_regions(plane, x, [0]),
+        lambda: plot.loss_surface(plane, x, [0], fm.CrossEntropy(), resolution=2),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"mlp must have .*finite .*, got none"):
+            call()
+    assert not plt.get_fignums()  # no empty figure is left
 
 
 def test_decision_regions():
@@ -356,6 +451,13 @@ def test_loss_surface_evaluates_at_the_grid(monkeypatch):
     np.testing.assert_allclose(height, expected, rtol=1e-9)
 
 
+def test_a_constant_loss_has_levels_around_it():
+    mlp = fm.MLP([2, fm.Dense(1, bias=False)], init="zeros")
+    x, y = np.zeros((3, 2)), np.full(3, 2.0)
+    ax = plot.loss_surface(mlp, x, y, fm.MSE(), resolution=3)
+    np.testing.assert_array_equal(ax.collections[0].levels, [2, 6])
+
+
 def test_random_directions_are_filter_normalised():
     mlp = net([3, 5, 2])
     direction = _loss_surface._filtered(mlp, 0, 0)
@@ -425,6 +527,8 @@ def test_large_layers_are_abbreviated():
     assert [t.get_text() for t in ax.texts].count("⋮") == 2
     edges = [c for c in ax.collections if hasattr(c, "get_segments")]
     assert [len(c.get_segments()) for c in edges] == [64, 64]
+    # Matplotlib cannot draw figures of any width.
+    assert plot.network(net([2] * 700)).figure.get_figwidth() == _style.LARGEST
     with pytest.raises(ValueError, match="max_units must be at least 2"):
         plot.network(net([1, 1]), max_units=1)
 

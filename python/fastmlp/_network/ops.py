@@ -177,10 +177,14 @@ def _fused(places: dict[str, Place], ops: set[str]) -> dict[str, list[Place]]:
     return fused
 
 
-def checked(mlp: Any) -> Model:
-    """Return the argument, or raise TypeError if it is not a model."""
+def checked(mlp: Any, name: str = "mlp", wanted: str = "an fm.MLP") -> Model:
+    """Return the argument of a name, or raise TypeError if it is not a model."""
     if not is_model(mlp):
-        raise TypeError(f"mlp must be an fm.MLP, got {_validate.describe(mlp)}")
+        # Fitted estimators of `fastmlp.sklearn` have their model as an attribute.
+        inside = getattr(mlp, "mlp_", None)
+        hint = "; pass its attribute mlp_" if is_model(inside) else ""
+        got = _validate.describe(mlp)
+        raise TypeError(f"{name} must be {wanted}, got {got}{hint}")
     model: Model = mlp
     return model
 

@@ -118,7 +118,7 @@ def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
         ylim=(-tallest - depth, top),
         title=f"{_validate.counted(mlp.n_in, 'input')}, "
         f"{_validate.counted(mlp.n_out, 'output')}, "
-        f"{mlp.n_params:,} parameters",
+        f"{_validate.counted(mlp.n_params, 'parameter')}",
     )
     ax.set_axis_off()
     handles = [

@@ -19,10 +19,13 @@ from ._style import (
     OUTSIDE,
     RED,
     SKY,
+    around,
     axes,
     figure,
+    in_legend,
     light,
     margin,
+    whole,
 )
 
 if TYPE_CHECKING:
@@ -101,6 +104,8 @@ def fit_1d(
     except ValueError:  # the network is not piecewise linear
         lines = None
     patterned = lines is not None and lines.patterns.shape[1] > 0
+    line = np.linspace(low, high, points)
+    curve = _values(mlp, line[:, np.newaxis], output)
     place = OUTSIDE if fig is None else {}
     fig = figure(fig, (7.2, 6.0 if patterned else 4.0))
     heights = [2, 1][: 1 + patterned]
@@ -113,18 +118,16 @@ def fit_1d(
     if y is not None:
         style = {"s": 14, "alpha": 0.5 if len(at) > 30 else 1.0, "linewidths": 0}
         ax.scatter(at, target, color=GREY, label="data", **style)
-    line = np.linspace(low, high, points)
-    ax.plot(line, _values(mlp, line[:, np.newaxis])[:, output], color=BLUE, label="fit")
+    ax.plot(line, curve, color=BLUE, label="fit")
     title = "Fit"
     if lines is not None:
         title = (
             f"Fit of {lines.count} linear {'pieces' if lines.count > 1 else 'piece'}"
         )
         if len(lines.joints):
-            heights_ = _values(mlp, lines.points)[:, output]
             ax.plot(
                 lines.points[:, 0],
-                heights_,
+                _values(mlp, lines.points, output),
                 linestyle="none",
                 marker="o",
                 markersize=6,
@@ -156,11 +159,11 @@ def fit_1d(
         grid[1].set(
             ylabel="unit", title="Activation patterns", ylim=(rows[-1], rows[0])
         )
-        grid[1].yaxis.get_major_locator().set_params(integer=True)
+        whole(grid[1].yaxis)
         grid[1].legend(
             handles=[
                 Patch(facecolor=SKY, edgecolor=GREY, label="active"),
-                Patch(facecolor="white", edgecolor=GREY, label="resting"),
+                Patch(facecolor="white", edgecolor=GREY, label="inactive"),
             ],
             **place,
         )
@@ -236,7 +239,6 @@ def decision_regions(
         )
 
     # The plane.
-    ax = axes(ax, (6.0, 5.0))
     (x_low, x_high), (y_low, y_high) = (margin(column) for column in data.T)
     grid_x = np.linspace(x_low, x_high, resolution)
     grid_y = np.linspace(y_low, y_high, resolution)
@@ -247,6 +249,7 @@ def decision_regions(
     else:
         won = out.argmax(axis=1)
     won = won.reshape(resolution, resolution)
+    ax = axes(ax, (6.0, 5.0))
     from matplotlib.colors import ListedColormap
 
     colours = [COLOURS[k % len(COLOURS)] for k in range(classes)]
@@ -277,7 +280,7 @@ def decision_regions(
             color=colours[k],
             edgecolors="white",
             linewidths=0.5,
-            label=names[k],
+            label=in_legend(str(names[k])),
         )
     ax.set(
         xlabel="$x_1$",
@@ -337,11 +340,12 @@ def level_sets(
     output = _output(output, mlp.n_out)
     resolution = _validate.count("resolution", resolution, 2)
     low, high = _regions._window(window, 2)[:2]
-    ax = axes(ax, (6.2, 5.0))
     x, y = (np.linspace(a, b, resolution) for a, b in zip(low, high, strict=True))
-    z = _values(mlp, _grid(x, y))[:, output].reshape(resolution, resolution)
-    if np.ptp(z) == 0:
-        levels = [z[0, 0] - 0.5, z[0, 0] + 0.5]
+    z = _values(mlp, _grid(x, y), output).reshape(resolution, resolution)
+    finite = z[np.isfinite(z)]
+    if np.ptp(finite) == 0:
+        levels = around(finite[0])
+    ax = axes(ax, (6.2, 5.0))
     filled = ax.contourf(x, y, z, levels, cmap="viridis")
     drawn = np.asarray(filled.levels)
     lines = ax.contour(x, y, z, drawn, colors="white", linewidths=0.7)
@@ -408,8 +412,16 @@ def _output(output: object, n_out: int) -> int:
     return index
 
 
-def _values(mlp: MLP, x: Array) -> Array:
-    return mlp.predict(x.astype(mlp.dtype)).astype(np.float64)
+def _values(mlp: MLP, x: Array, output: int | slice = slice(None)) -> Array:
+    """Return outputs in float64, of which some must be finite."""
+    with np.errstate(over="ignore"):
+        values = mlp.predict(x.astype(mlp.dtype))[:, output].astype(np.float64)
+    if not np.isfinite(values).any():
+        raise ValueError(
+            "mlp must have finite outputs where they are drawn, got none; its "
+            "parameters or the inputs may be too large or not finite"
+        )
+    return values
 
 
 def _grid(x: Array, y: Array) -> Array:

@@ -11,7 +11,7 @@ from .._network import ops
 from .._validate.hints import hinted
 from ..callbacks._monitor import Monitor
 from ..losses import Loss
-from ._style import LEVELS, MARGIN, ORANGE, RED, _dots, axes, margin, spans
+from ._style import LEVELS, MARGIN, ORANGE, RED, _dots, around, axes, margin, spans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,6 +118,8 @@ def loss_surface(
             copy.params[:] = centre + basis @ np.array([a, b])
             height[i, j] = copy.evaluate(x, y, loss, sample_weight)
     height = np.ma.masked_invalid(height)
+    if height.count() == 0:
+        raise ValueError("mlp must have a finite loss in the slice, got none")
 
     # The plot.
     ax = axes(ax, (6.4, 5.0))
@@ -129,6 +131,8 @@ def loss_surface(
 
         levels = np.geomspace(height.min(), height.max(), LEVELS + 4)
         norm = LogNorm(height.min(), height.max())
+    elif height.min() == height.max():
+        levels = around(height.min())
     filled = ax.contourf(*grid, height, levels, cmap="viridis", norm=norm)
     ax.contour(*grid, height, filled.levels, colors="white", linewidths=0.5, alpha=0.7)
     bar = ax.figure.colorbar(filled, ax=ax, label="loss", format="%.4g")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from .._display.curves import spans as spans
+from .._display.curves import within_limit as within_limit
 from .._display.markup import BLUE as BLUE
 from .._display.markup import GREEN as GREEN
 from .._display.markup import ORANGE as ORANGE
@@ -31,6 +32,9 @@ MARGIN = 0.1
 
 LEVELS = 12
 
+# Largest side of a new figure in inches. Matplotlib draws at most 2**16 pixels.
+LARGEST = 300.0
+
 # Position of a legend outside the axes, for new figures only: their layout makes room
 # for the legend.
 OUTSIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
@@ -47,9 +51,7 @@ def _pyplot() -> Any:
 
 
 def axes(ax: Axes | None, size: tuple[float, float] = (6.4, 4.0)) -> Axes:
-    if ax is not None:
-        return ax
-    return cast("Axes", _pyplot().subplots(figsize=size, layout="constrained")[1])
+    return figure(None, size).subplots() if ax is None else ax
 
 
 def figure(
@@ -57,7 +59,9 @@ def figure(
 ) -> Figure | SubFigure:
     if fig is not None:
         return fig
-    return cast("Figure", _pyplot().figure(figsize=size, layout="constrained"))
+    width, height = size
+    sides = min(width, LARGEST), min(height, LARGEST)
+    return cast("Figure", _pyplot().figure(figsize=sides, layout="constrained"))
 
 
 def light(ax: Axes) -> None:
@@ -70,7 +74,27 @@ def whole(axis: Axis) -> None:
     """Place ticks at whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
-    axis.set_major_locator(MaxNLocator("auto", integer=True))
+    # If there is only one such number, two ticks could not be whole.
+    axis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+
+
+def by_epoch(ax: Axes, first: int, last: int) -> None:
+    """Let the x axis show epochs, also those whose values are not finite."""
+    ax.update_datalim([(first, 0), (last, 0)], updatey=False)
+    ax.autoscale_view(scaley=False)
+    ax.set_xlabel("epoch")
+    whole(ax.xaxis)
+
+
+def in_legend(name: str) -> str:
+    """Return a name as a label, which would not be in a legend if it began with "_"."""
+    return f" {name}" if name.startswith("_") else name
+
+
+def around(value: float) -> list[float]:
+    """Return two levels around the only value of a function."""
+    half = 0.5 * abs(value) or 0.5
+    return [value - half, value + half]
 
 
 def _dots(values: Any, marker: str = "o") -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from ..callbacks._monitor import Histogram, Monitor
 from ..metrics import History
 from ._style import (
     BLUE,
-    COLOURS,
     GREEN,
     GREY,
     OUTSIDE,
@@ -22,25 +21,34 @@ from ._style import (
     _dots,
     _style,
     axes,
+    by_epoch,
     epochs,
     figure,
+    in_legend,
     light,
     spans,
     whole,
+    within_limit,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
     from ..mlp import MLP
 
+# Most recorded epochs that an error message lists.
+MOST_LISTED = 10
+
 
 @hinted
 def learning_curves(
-    history: History, *, log: bool | None = None, fig: Figure | SubFigure | None = None
+    history: History | object,
+    *,
+    log: bool | None = None,
+    fig: Figure | SubFigure | None = None,
 ) -> Figure | SubFigure:
     """Draw losses by epoch and, in a second panel, the metrics.
 
@@ -49,8 +57,11 @@ def learning_curves(
 
     Parameters
     ----------
-    history : History
-        History that `fastmlp.MLP.fit` returned.
+    history : History or estimator
+        History that `fastmlp.MLP.fit` returned, or a fitted estimator of
+        `fastmlp.sklearn` or scikit-learn with the attribute ``loss_curve_``. The
+        attributes ``validation_loss_curve_`` and ``validation_scores_`` are drawn too,
+        if the estimator has them.
     log : bool, optional
         Whether to draw the losses on a log scale. None does so if all losses are
         positive and the largest is more than 20 times the smallest.
@@ -65,12 +76,9 @@ def learning_curves(
     Raises
     ------
     TypeError, ValueError
-        If ``history`` is not a history, or has no epochs.
+        If ``history`` is not a history or fitted estimator, or has no epochs.
     """
-    if not isinstance(history, History):
-        raise TypeError(
-            f"history must be an fm.History, got {_validate.describe(history)}"
-        )
+    history = _history(history)
     if len(history) == 0:
         raise ValueError("history must have at least one epoch, got none")
     panels = 1 + bool(history.metrics)
@@ -79,9 +87,9 @@ def learning_curves(
 
     # Losses.
     ax = grid[0]
-    curves = [("training", history.loss, BLUE)]
+    curves = [("training", within_limit(history.loss), BLUE)]
     if history.val_loss:
-        curves.append(("validation", history.val_loss, RED))
+        curves.append(("validation", within_limit(history.val_loss), RED))
     for name, values, colour in curves:
         ax.plot(epochs(values), values, color=colour, label=name, **_dots(values))
     name, values, colour = curves[-1]
@@ -107,18 +115,40 @@ def learning_curves(
     ax.legend()
 
     # Metrics.
+    for i, (name, metric) in enumerate(history.metrics.items()):
+        label, values = in_legend(name), within_limit(metric)
+        # The first two colours are those of the losses.
+        grid[1].plot(epochs(values), values, label=label, **_style(i + 2, values))
     if history.metrics:
-        for i, (name, values) in enumerate(history.metrics.items()):
-            dots = _dots(values)
-            colour = COLOURS[(i + 2) % len(COLOURS)]
-            grid[1].plot(epochs(values), values, color=colour, label=name, **dots)
         grid[1].set(ylabel="metric")
         grid[1].legend()
-    grid[-1].set(xlabel="epoch")
     for panel in grid:
         light(panel)
-        whole(panel.xaxis)
+        by_epoch(panel, 1, len(history))
+        panel.label_outer()
     return fig
+
+
+def _history(source: object) -> History:
+    """Return a history, or that of a fitted estimator."""
+    if isinstance(source, History):
+        return source
+    loss = getattr(source, "loss_curve_", None)
+    if loss is None:
+        hint = "; mlp.fit returns it" if is_model(source) else ""
+        raise TypeError(
+            "history must be an fm.History or a fitted estimator with the attribute "
+            f"loss_curve_, got {_validate.describe(source)}{hint}"
+        )
+    scores = getattr(source, "validation_scores_", None)
+    return History.from_dict(
+        {
+            "loss": loss,
+            "val_loss": getattr(source, "validation_loss_curve_", None) or [],
+            "metrics": {"validation score": scores} if scores else {},
+            "seconds": [],
+        }
+    )
 
 
 @hinted
@@ -163,9 +193,7 @@ def histograms(
         title, tables = _recorded(source, epoch)
         labels = source.layers
     else:
-        if not is_model(source):
-            got = _validate.describe(source)
-            raise TypeError(f"source must be an fm.MLP or fm.Monitor, got {got}")
+        ops.checked(source, "source", "an fm.MLP or fm.Monitor")
         if epoch is not None:
             raise ValueError(f"epoch must be None if source is a model, got {epoch!r}")
         steps = ops.steps(source)
@@ -255,20 +283,16 @@ def dead_units(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
         )
     place = OUTSIDE if ax is None else {}
     ax = axes(ax, (7.6, 4.0))
-    for i, (name, counts) in enumerate(monitor.dead.items()):
-        share = [100 * n / monitor.units[name] if n >= 0 else np.nan for n in counts]
-        ax.plot(
-            monitor.epochs,
-            share,
-            label=f"{name}: {monitor.layers[name]} ({monitor.units[name]})",
-            **_style(i, share),
-        )
-    ax.set(xlabel="epoch", ylabel="dead units, % of the layer", title="Dead units")
+    shares = {}
+    for name, counts in monitor.dead.items():
+        units = monitor.units[name]
+        share = [100 * n / units if n >= 0 else np.nan for n in counts]
+        shares[f"{name}: {monitor.layers[name]} ({units})"] = share
+    _draw_layers(ax, monitor, shares)
+    ax.set(ylabel="dead units, % of the layer", title="Dead units")
     top = ax.get_ylim()[1]
     ax.set_ylim(-0.03 * top, max(top, 1.0))
     ax.legend(title="layer (units)", **place)
-    light(ax)
-    whole(ax.xaxis)
     return ax
 
 
@@ -299,22 +323,24 @@ def update_ratios(monitor: Monitor, *, ax: Axes | None = None) -> Axes:
     _check_monitor(monitor)
     place = OUTSIDE if ax is None else {}
     ax = axes(ax, (7.6, 4.0))
-    for i, (name, ratios) in enumerate(monitor.update_ratios.items()):
+    logs = {}
+    for name, ratios in monitor.update_ratios.items():
         values = np.array(ratios)
         values[values <= 0] = np.nan
-        logs = np.log10(values)
-        label = f"{name}: {monitor.layers[name]}"
-        ax.plot(monitor.epochs, logs, label=label, **_style(i, ratios))
+        logs[f"{name}: {monitor.layers[name]}"] = np.log10(values)
+    _draw_layers(ax, monitor, logs)
     ax.axhline(-3, color=GREY, linestyle=":", label="rule of thumb")
-    ax.set(
-        xlabel="epoch",
-        ylabel=r"$\log_{10}\,(|\Delta W|\,/\,|W|)$",
-        title="Update-to-weight ratios",
-    )
+    ax.set(ylabel=r"$\log_{10}\,(|\Delta W|\,/\,|W|)$", title="Update-to-weight ratios")
     ax.legend(title="layer", **place)
-    light(ax)
-    whole(ax.xaxis)
     return ax
+
+
+def _draw_layers(ax: Axes, monitor: Monitor, curves: Mapping[str, Any]) -> None:
+    """Draw a curve over the recorded epochs for each label."""
+    for i, (label, values) in enumerate(curves.items()):
+        ax.plot(monitor.epochs, values, label=label, **_style(i, values))
+    light(ax)
+    by_epoch(ax, monitor.epochs[0], monitor.epochs[-1])
 
 
 def _check_monitor(monitor: object) -> None:
@@ -336,8 +362,12 @@ def _recorded(
     if epoch is None:
         epoch = monitor.epochs[-1]
     if epoch not in monitor.epochs:
+        recorded = str(monitor.epochs)
+        if len(monitor.epochs) > MOST_LISTED:
+            first, second, *_, last = monitor.epochs
+            recorded = f"[{first}, {second}, ..., {last}]"
         raise ValueError(
-            f"epoch must be one of the recorded epochs, {monitor.epochs}, got {epoch}"
+            f"epoch must be one of the recorded epochs, {recorded}, got {epoch}"
         )
     i = monitor.epochs.index(epoch)
     kinds = {
