@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import fastmlp as fm
 import numpy as np
 import pytest
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.exceptions import ConvergenceWarning
@@ -19,6 +20,7 @@ from sklearn.linear_model import (
     Ridge,
     RidgeClassifier,
 )
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -26,6 +28,8 @@ from sklearn.preprocessing import StandardScaler
 # Two implementations of the same formulas in float32 or float64 sum in different
 # orders; predictions here are of magnitude 1.
 OUTPUT_RTOL = {"float32": 2e-6, "float64": 1e-13}
+# The same for predictions that may be close to 0.
+OUTPUT_ATOL = 1e-13
 
 X, LABELS = load_iris(return_X_y=True)
 X = (X - X.mean(axis=0)) / X.std(axis=0)
@@ -182,6 +186,25 @@ def test_the_last_step_of_a_pipeline_is_converted():
     pipeline = make_pipeline(StandardScaler(), MLPClassifier())
     with pytest.raises(TypeError, match=r"pass its last step, pipeline\[-1\]"):
         fm.from_sklearn(pipeline)
+
+
+def test_the_estimator_inside_another_one_is_advised():
+    x = np.random.default_rng(0).standard_normal((20, 2))
+    inner = LinearRegression()
+    scaled = TransformedTargetRegressor(inner, transformer=StandardScaler())
+    grid = GridSearchCV(inner, {"positive": [False]}, cv=2)
+    draws = RandomizedSearchCV(inner, {"positive": [False]}, cv=2, n_iter=1)
+    advised = {scaled: "regressor_", grid: "best_estimator_", draws: "best_estimator_"}
+    for outer, advice in advised.items():
+        with pytest.raises(TypeError, match=f"; fit it, .*pass its attribute {advice}"):
+            fm.from_sklearn(outer)
+        outer.fit(x, x[:, 0])
+        with pytest.raises(TypeError, match=f"; pass its attribute {advice}"):
+            fm.from_sklearn(outer)
+    # The advice is right.
+    mlp = fm.from_sklearn(scaled.regressor_)
+    pred = scaled.transformer_.inverse_transform(mlp(x))[:, 0]
+    np.testing.assert_allclose(pred, scaled.predict(x), rtol=0, atol=OUTPUT_ATOL)
 
 
 def network(**changes):

@@ -37,6 +37,19 @@ _LINEAR = (
 )
 _NETWORKS = ("MLPClassifier", "MLPRegressor")
 
+# Advice for estimators that have another one inside, by an attribute of theirs.
+_AROUND_NETWORKS = {
+    "steps": "; for a pipeline, pass its last step, pipeline[-1], and transform the "
+    "data with the steps before it, pipeline[:-1]",
+    "regressor_": "; pass its attribute regressor_, and transform the predictions with "
+    "transformer_.inverse_transform",
+    "best_estimator_": "; pass its attribute best_estimator_",
+    "regressor": "; fit it, pass its attribute regressor_, and transform the "
+    "predictions with transformer_.inverse_transform",
+    "param_grid": "; fit it, and pass its attribute best_estimator_",
+    "param_distributions": "; fit it, and pass its attribute best_estimator_",
+}
+
 _WANTED = (
     "a fitted MLPClassifier, MLPRegressor, LogisticRegression or linear regression"
 )
@@ -74,7 +87,7 @@ def from_sklearn(estimator: Any, *, logits: bool = False) -> MLP:
     Raises
     ------
     TypeError
-        If ``estimator`` is another object, such as a pipeline.
+        If ``estimator`` is another object, such as a pipeline or a grid search.
     ValueError
         If the estimator is not fitted, or its attributes do not describe a network.
 
@@ -102,14 +115,12 @@ def from_sklearn(estimator: Any, *, logits: bool = False) -> MLP:
             "not: call its fit method first"
         )
     else:
-        hint = ""
-        if hasattr(estimator, "steps"):
-            hint = (
-                "; for a pipeline, pass its last step, pipeline[-1], and transform "
-                "the data with the steps before it, pipeline[:-1]"
-            )
+        hints = (
+            hint for name, hint in _AROUND_NETWORKS.items() if hasattr(estimator, name)
+        )
         raise TypeError(
-            f"estimator must be {_WANTED}, got {_validate.describe(estimator)}{hint}"
+            f"estimator must be {_WANTED}, got {_validate.describe(estimator)}"
+            + next(hints, "")
         )
 
     # Build the model from the arrays.
