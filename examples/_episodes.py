@@ -7,15 +7,14 @@ picture of the learning curves and the command line.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import gymnasium
 import matplotlib.pyplot as plt
 import numpy as np
+from _command import parser
 
 EPISODES = 100  # episodes in an evaluation
 LONGEST, SOLVED = 500, 475.0  # CartPole: longest episode, mean return of a solution
@@ -117,23 +116,14 @@ def parse(
         Has ``seeds`` (a range), ``output`` (a Path or None) and the flags ``quick`` and
         ``check``.
     """
-    parser = argparse.ArgumentParser(
-        description=(description or "").strip().partition("\n")[0]
+    command = parser(
+        description,
+        quick=f"change the default of --seeds to {quick_seeds}",
+        check=f"fail if fewer than {100 * WANTED_SHARE:.0f} %% of the seeds are solved",
     )
-    parser.add_argument("--seed", type=int, default=0, help="the first seed")
-    parser.add_argument("--seeds", type=int, help=f"number of seeds, default: {seeds}")
-    parser.add_argument("--output", type=Path, help="file of the picture")
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help=f"change the default of --seeds to {quick_seeds}",
-    )
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help=f"fail if fewer than {100 * WANTED_SHARE:.0f} %% of the seeds are solved",
-    )
-    options = parser.parse_args(arguments)
+    command.add_argument("--seed", type=int, default=0, help="the first seed")
+    command.add_argument("--seeds", type=int, help=f"number of seeds, default: {seeds}")
+    options = command.parse_args(arguments)
     count = options.seeds or (quick_seeds if options.quick else seeds)
     options.seeds = range(options.seed, options.seed + count)
     return options
@@ -141,20 +131,17 @@ def parse(
 
 def plot(
     outcomes: dict[int, Outcome],
-    output: Path | None,
     smooth: int,
     legend: str,
     solved: float | None = SOLVED,
     **settings: Any,
-) -> None:
-    """Draw training returns and evaluations; show the picture or save it.
+) -> plt.Figure:
+    """Draw training returns and evaluations.
 
     Parameters
     ----------
     outcomes : dict of int to Outcome
         Outcomes by seed.
-    output : Path or None
-        File of the picture; its path is printed. None shows the picture.
     smooth : int
         Number of episodes averaged for a point of a curve.
     legend : str
@@ -163,6 +150,11 @@ def plot(
         Return at which to draw a horizontal line.
     **settings
         Settings of the axes, such as the title.
+
+    Returns
+    -------
+    Figure
+        The picture.
     """
     figure = plt.figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
@@ -183,19 +175,13 @@ def plot(
     axes.set(xlabel="steps", ylabel="return of an episode", **settings)
     axes.grid(alpha=0.3)
     axes.legend(title=legend)
-    if output:
-        figure.savefig(output, dpi=120)
-        print(f"picture: {output}")
-    else:
-        plt.show()
+    return figure
 
 
-def check(outcomes: dict[int, Outcome]) -> None:
-    """Exit with an error unless enough seeds are solved."""
+def check(outcomes: dict[int, Outcome]) -> str:
+    """Return a problem unless enough seeds are solved."""
     solved = sum(outcome.solved for outcome in outcomes.values())
     least = max(1, int(WANTED_SHARE * len(outcomes)))
     if solved < least:
-        sys.exit(
-            f"check failed: {solved} of {len(outcomes)} seeds solved, "
-            f"at least {least} wanted"
-        )
+        return f"{solved} of {len(outcomes)} seeds solved, at least {least} wanted"
+    return ""

@@ -1,11 +1,11 @@
-r"""
+"""
 Deep networks fold their input
 ==============================
 
 A deep network composes functions. If a layer maps several parts of its input to the
-same values, whatever follows is repeated on each part: the first layer folds the input,
-as one folds paper. The number of linear pieces can therefore grow as a power of the
-depth, while it only grows in proportion to the width of a shallow network.
+same values, whatever follows is repeated on each part: the layer folds its input, as
+one folds paper. The number of linear pieces can therefore grow exponentially with the
+depth, while that of a shallow network only grows in proportion to its width.
 """
 
 import fastmlp as fm
@@ -48,8 +48,8 @@ x = np.linspace(0, 1, 1001)[:, np.newaxis]
 assert np.allclose(twice(x), once(once(x)))
 
 # %%
-# A network of two hidden layers computes the zigzag of the zigzag, with nine pieces; a
-# third layer makes 27 of them.
+# A network of two hidden layers computes the zigzag of the zigzag, with nine pieces;
+# with three layers there are 27.
 
 figure, panels = plt.subplots(
     1, 3, figsize=(12, 3.6), sharey=True, layout="constrained"
@@ -93,8 +93,8 @@ for axes in panels:
 # ----------------
 #
 # K layers of D units make at most (D + 1)\ :sup:`K` pieces; five layers of ten units,
-# 11\ :sup:`5` = 161,051. The pieces of the zigzags are a power of the depth as well.
-# Networks with random weights have far fewer: about as many as they have units.
+# 11\ :sup:`5` = 161,051. The zigzags have D\ :sup:`K`. Networks with random weights
+# have far fewer: on average, fewer than a shallow network of as many units can have.
 
 depths = np.arange(1, 7)
 folded = [fm.regions.count_regions(zigzags(depth), 0, 1).count for depth in depths]
@@ -115,6 +115,7 @@ print("layers  zigzags  bound  random  shallow, as many parameters")
 for row in zip(depths, folded, (D + 1) ** depths, random, shallow, strict=True):
     print("{:6d} {:8d} {:6d} {:7.1f} {:8d}".format(*row))
     assert row[1] == D ** row[0] <= row[2]
+    assert row[3] < D * row[0] + 1
 
 figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
 axes.semilogy(depths, (D + 1.0) ** depths, "k--", label="bound, $(D + 1)^K$")

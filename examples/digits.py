@@ -2,7 +2,7 @@
 Handwritten digits
 ==================
 
-There are 1797 images of 8 x 8 pixels, of which a quarter are held out. A 64-128-64-10
+A quarter of 1797 images of 8 x 8 pixels are held out; on the others, a 64-128-64-10
 network is trained with relu, cross-entropy and Adam. The script prints the accuracy on
 the held-out images and the time, compared with scikit-learn's MLPClassifier with the
 same network, optimiser, batches and number of epochs. Then the network is trained with
@@ -13,17 +13,15 @@ significant, so this comparison averages several splits with half the images hel
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
-from pathlib import Path
 
 import fastmlp as fm
 import matplotlib.pyplot as plt
 import numpy as np
+from _command import finish, parser
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
@@ -89,7 +87,7 @@ def load(seed: int, held_out: float = HELD_OUT) -> Digits:
 
 
 def judge(network: fm.MLP, digits: Digits, seconds: float) -> Outcome:
-    """Return the network's outputs for the held-out images."""
+    """Evaluate a network, trained in so many seconds, on the held-out images."""
     predicted = network(digits.x_held_out).argmax(axis=1)
     accuracy = float(np.mean(predicted == digits.y_held_out))
     loss = network.evaluate(digits.x_held_out, digits.y_held_out, fm.CrossEntropy())
@@ -308,28 +306,19 @@ def check(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").strip().partition("\n")[0]
-    )
-    parser.add_argument(
-        "--epochs", type=int, help=f"epochs of plain training, default: {EPOCHS}"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of split and training"
-    )
-    parser.add_argument("--output", type=Path, help="file of the picture")
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help=f"{QUICK_EPOCHS} epochs by default, {QUICK_SPLITS} splits",
-    )
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help=f"fail below {WANTED_ACCURACY:.0%}%, if scikit-learn is faster, or if "
+    command = parser(
+        __doc__,
+        quick=f"{QUICK_EPOCHS} epochs by default, {QUICK_SPLITS} splits",
+        check=f"fail below {WANTED_ACCURACY:.0%}%, if scikit-learn is faster, or if "
         "dropout does not help",
     )
-    options = parser.parse_args(arguments)
+    command.add_argument(
+        "--epochs", type=int, help=f"epochs of plain training, default: {EPOCHS}"
+    )
+    command.add_argument(
+        "--seed", type=int, default=0, help="seed of split and training"
+    )
+    options = command.parse_args(arguments)
     epochs = options.epochs or (QUICK_EPOCHS if options.quick else EPOCHS)
     splits = QUICK_SPLITS if options.quick else SPLITS
 
@@ -360,15 +349,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     network, curves, _ = train_regularised(digits, options.seed)
     histories = {"plain": history, "with dropout": curves}
-    figure = plot(network, histories, digits)
-    if options.output:
-        figure.savefig(options.output, dpi=120)
-        print(f"picture: {options.output}")
-    else:
-        plt.show()
-    problem = check(ours, their_seconds, plain, regularised) if options.check else ""
-    if problem:
-        sys.exit(f"check failed: {problem}")
+    problem = check(ours, their_seconds, plain, regularised)
+    finish(plot(network, histories, digits), options, problem)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,14 @@ Double deep Q-learning balances a pole
 
 A network estimates the value of each of the two actions of Gymnasium's CartPole-v1. The
 agent takes the best action, sometimes a random one, and learns from samples of its
-past. The target for the value of an action is the reward plus the value of the best
-action in the next state. A second network, which slowly follows the first, estimates
-that value (double Q-learning). The quality of the policy fluctuates, and returns during
-training are far below its best, so the policy is evaluated often. Training ends when it
-balances the pole. The result is the mean return of 100 new episodes of at most 500
-steps, with the best action in each state. CartPole counts as solved at 475. The script
-prints a line for each seed and draws the learning curves.
+past. The target for the value of an action is the reward plus the discounted value of
+the best action in the next state. The network chooses that action, and a second one,
+which slowly follows the first, estimates its value (double Q-learning). The quality of
+the policy fluctuates, and returns during training are far below its best, so the policy
+is evaluated often. Training ends when it balances the pole. The result is the mean
+return of 100 new episodes of at most 500 steps, with the best action in each state.
+CartPole counts as solved at 475. The script prints a line for each seed and draws the
+learning curves.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 import fastmlp as fm
 import gymnasium
 import numpy as np
+from _command import finish
 from _episodes import Outcome, check, evaluate, parse, plot
 from fastmlp import rl
 
@@ -143,15 +145,13 @@ def main(arguments: list[str] | None = None) -> None:
     for seed in options.seeds:
         outcomes[seed] = train(DoubleDQN(seed), seed)
         print(f"seed {seed}  {outcomes[seed]}")
-    plot(
+    figure = plot(
         outcomes,
-        options.output,
         SMOOTH,
         legend="greedy, 100 episodes",
         title="DQN on CartPole-v1",
     )
-    if options.check:
-        check(outcomes)
+    finish(figure, options, check(outcomes))
 
 
 if __name__ == "__main__":

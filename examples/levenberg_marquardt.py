@@ -4,20 +4,18 @@ Levenberg-Marquardt on a small smooth problem
 
 A 1-20-1 network with tanh (61 parameters) is fitted as a surrogate of the function
 sin(3x) exp(-x²), known without noise at 200 points. Levenberg-Marquardt, which solves a
-linear system in each step, reaches errors far below those of first-order methods, in
-less time. All three start from the same weights.
+linear system in each step, reaches errors far below those of Adam and L-BFGS, in less
+time. All three start from the same weights.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import fastmlp as fm
 import matplotlib.pyplot as plt
 import numpy as np
+from _command import finish, parser
 
 HIDDEN, POINTS = 20, 200
 LM, LBFGS, ADAM = "Levenberg-Marquardt", "L-BFGS", "Adam"
@@ -133,25 +131,20 @@ def check(outcomes: dict[str, Outcome]) -> str:
 # The run
 # -------
 #
-# Levenberg-Marquardt needs memory for the square of the number of parameters, and time
-# for its cube: it is for small networks. L-BFGS comes next when there are more
-# parameters.
+# The memory that Levenberg-Marquardt needs grows with the square of the number of
+# parameters, and the time of a step with its cube: it is for small networks. With more
+# parameters, try L-BFGS.
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").strip().partition("\n")[0]
+    command = parser(
+        __doc__, quick="fewer epochs", check=f"fail if {LM} is not the best by far"
     )
-    parser.add_argument("--output", type=Path, help="file of the picture")
-    parser.add_argument(
+    command.add_argument(
         "--seed", type=int, default=0, help="seed of the initial weights"
     )
-    parser.add_argument("--quick", action="store_true", help="fewer epochs")
-    parser.add_argument(
-        "--check", action="store_true", help=f"fail if {LM} is not the best by far"
-    )
-    options = parser.parse_args(arguments)
+    options = command.parse_args(arguments)
     epochs = QUICK_EPOCHS if options.quick else EPOCHS
 
     outcomes = {name: train(name, epochs[name], options.seed) for name in epochs}
@@ -160,15 +153,7 @@ def main(arguments: list[str] | None = None) -> None:
             f"{name:20} {len(outcome.history):6} epochs  {outcome.seconds:6.3f} s"
             f"  RMS error {outcome.error:.1e}"
         )
-    figure = plot(outcomes)
-    if options.output:
-        figure.savefig(options.output, dpi=100)
-        print(f"picture: {options.output}")
-    else:
-        plt.show()
-    problem = check(outcomes) if options.check else ""
-    if problem:
-        sys.exit(f"check failed: {problem}")
+    finish(plot(outcomes), options, check(outcomes))
 
 
 if __name__ == "__main__":

@@ -79,8 +79,9 @@ print(
 assert np.abs(gradient).max() < 1e-4
 
 # %%
-# Where P is one half is known: both classes have the same spread, so it is the line at
-# equal distance from the centres, and the true weights are their difference, (2, 1).
+# The true boundary is known: both classes have a standard deviation of 1, so P is one
+# half at equal distance from the centres, and the true weights are the difference of
+# the centres, (2, 1).
 
 assert np.allclose(logistic.weights[0].ravel(), (2, 1), atol=0.5)
 
@@ -108,8 +109,8 @@ print(f"softmax regression: {accuracy:.1%} of the points right")
 assert accuracy > 0.9
 
 # %%
-# The boundaries between any two classes are straight. Along the dashed line logistic
-# regression gives a probability of 10 or 90 %.
+# The boundaries between any two classes are straight. Along the dashed lines, logistic
+# regression gives probabilities of 10 and 90 %.
 
 figure, panels = plt.subplots(1, 3, figsize=(13, 4.3), layout="constrained")
 fm.plot.decision_regions(perceptron, x, labels, names=("-1", "1"), ax=panels[0])

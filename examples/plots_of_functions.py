@@ -17,8 +17,8 @@ rng = np.random.default_rng(0)
 # The network
 # -----------
 #
-# :obj:`fastmlp.plot.network` shows the units as circles and the weights as lines. Wide
-# layers are abridged.
+# :obj:`fastmlp.plot.network` shows the units as circles and the weights as lines. Of a
+# wide layer only the first and last units are drawn.
 
 mlp = fm.MLP([3, 16, fm.Dropout(0.1), 5, 2], activation="tanh", seed=0)
 fm.plot.network(mlp)
@@ -58,7 +58,7 @@ spiral.fit(
     seed=0,
 )
 accuracy = np.mean(spiral(points).argmax(axis=1) == labels)
-print(f"{accuracy:.1%} of the points are in their class's region")
+print(f"{accuracy:.1%} of the points are in the region of their class")
 assert accuracy > 0.97
 fm.plot.decision_regions(spiral, points, labels, names=("first", "second", "third"))
 

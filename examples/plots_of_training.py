@@ -93,9 +93,9 @@ assert sum(dead[-1] for dead in watch.dead.values()) > 10
 # Sizes of updates
 # ----------------
 #
-# :obj:`fastmlp.plot.update_ratios` draws the norm of each layer's last update, divided
-# by the norm of its weights. About one thousandth is a common value; much larger ratios
-# hint at a learning rate that is too high.
+# :obj:`fastmlp.plot.update_ratios` draws, on a log scale, the norm of each layer's last
+# update divided by the norm of its weights. By a rule of thumb the ratio should be
+# about one thousandth; much larger ratios hint at a learning rate that is too high.
 
 figure, panels = plt.subplots(1, 2, figsize=(11, 4), sharey=True, layout="constrained")
 fm.plot.update_ratios(monitor, ax=panels[0]).set_title("Updates, lr = 0.01")

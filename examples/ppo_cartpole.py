@@ -19,6 +19,7 @@ from collections import deque
 
 import fastmlp as fm
 import numpy as np
+from _command import finish
 from _episodes import Outcome, check, evaluate, make, parse, plot
 from fastmlp import rl
 
@@ -205,15 +206,13 @@ def main(arguments: list[str] | None = None) -> None:
     for seed in options.seeds:
         outcomes[seed] = train(ActorCritic(seed), seed)
         print(f"seed {seed}  {outcomes[seed]}")
-    plot(
+    figure = plot(
         outcomes,
-        options.output,
         RECENT,
         legend="in the end",
         title="PPO on CartPole-v1: training (lines), evaluations (circles)",
     )
-    if options.check:
-        check(outcomes)
+    finish(figure, options, check(outcomes))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import time
 import fastmlp as fm
 import gymnasium
 import numpy as np
+from _command import finish
 from _episodes import Outcome, check, parse, plot
 from fastmlp import rl
 
@@ -132,17 +133,15 @@ def main(arguments: list[str] | None = None) -> None:
             f" {episodes} greedy ones {outcome.mean_return:6.1f}"
             f"  training {steps} steps, {outcome.seconds:.2f} s"
         )
-    plot(
+    figure = plot(
         outcomes,
-        options.output,
         SMOOTH,
         legend="greedy, after training",
         solved=None,
         title="Q-learning on Acrobot-v1",
         ylim=(-510, 0),
     )
-    if options.check:
-        check(outcomes)
+    finish(figure, options, check(outcomes))
 
 
 if __name__ == "__main__":

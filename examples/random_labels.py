@@ -26,6 +26,7 @@ from pathlib import Path
 import fastmlp as fm
 import matplotlib.pyplot as plt
 import numpy as np
+from _command import finish, parser
 from mnist1d.data import make_dataset
 
 # %%
@@ -118,7 +119,7 @@ def train(
         )
         now = time.perf_counter()
         record(run["epochs"][-1] + epochs, before + now - start)
-        if now - stored > options.seconds:
+        if now - stored > SECONDS:
             run["params"] = mlp.params.tolist()
             store()
             stored = now
@@ -189,40 +190,43 @@ def plot(results: dict) -> plt.Figure:
     return figure
 
 
+def check(results: dict) -> str:
+    """Return the claims that do not hold."""
+    perfect = [first_perfect(run) for run in results["runs"].values()]
+    few = results["settings"]["examples"] < EXAMPLES
+    if all(perfect) and (few or perfect == sorted(perfect, reverse=True)):
+        return ""
+    return f"epochs to an error of zero: {perfect}"
+
+
 # %%
 # The run
 # -------
 #
-# The published order of the depths also holds for 500 examples: each further hidden
-# layer reaches zero in fewer epochs. With less than 100 examples every network has far
-# more parameters than it needs, and the order is lost.
+# The published order of the depths also holds for 500 examples: with each further
+# hidden layer, the network reaches zero in fewer epochs. With fewer than 100 examples
+# every network has far more parameters than it needs, and the order is lost.
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").strip().partition("\n")[0]
+    command = parser(
+        __doc__,
+        quick=f"{EXAMPLES} examples, the default",
+        check="fail if a network still makes errors, or if the order of depths differs",
     )
-    parser.add_argument("--output", type=Path, help="file of the picture")
-    parser.add_argument("--json", type=Path, help="file of results, to resume from")
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights, labels")
-    parser.add_argument("--epochs", type=int, help="most epochs of each network")
-    parser.add_argument("--threads", type=int, help="1, or 2 with --full")
-    size = parser.add_mutually_exclusive_group()
+    command.add_argument("--json", type=Path, help="file of results, to resume from")
+    command.add_argument("--seed", type=int, default=0, help="seed of weights, labels")
+    command.add_argument("--epochs", type=int, help="most epochs of each network")
+    command.add_argument("--threads", type=int, help="default: 1, or 2 with --full")
+    size = command.add_mutually_exclusive_group()
     size.add_argument("--full", action="store_true", help=f"{ALL_EXAMPLES} examples")
-    size.add_argument(
-        "--quick", action="store_true", help=f"{EXAMPLES} examples, the default"
-    )
     size.add_argument("--examples", type=int, help="another number of examples")
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="fail if an error stays or the order differs",
-    )
-    options = parser.parse_args(arguments)
+    options = command.parse_args(arguments)
+    if options.quick and (options.full or options.examples):
+        command.error("--quick excludes --full and --examples")
     options.examples = options.examples or (ALL_EXAMPLES if options.full else EXAMPLES)
     options.pause = FULL_PAUSE if options.full else PAUSE
-    options.seconds = SECONDS
 
     results = begin(options)
     data = load(options.examples, options.seed)
@@ -238,17 +242,7 @@ def main(arguments: list[str] | None = None) -> None:
                 f" {run['seconds'][-1]:9.1f}",
                 flush=True,
             )
-    figure = plot(results)
-    if options.output:
-        figure.savefig(options.output, dpi=100)
-        print(f"picture: {options.output}")
-    else:
-        plt.show()
-    if options.check:
-        perfect = [first_perfect(run) for run in results["runs"].values()]
-        few = options.examples < EXAMPLES
-        if not all(perfect) or not (few or perfect == sorted(perfect, reverse=True)):
-            raise SystemExit(f"check failed: epochs to an error of zero: {perfect}")
+    finish(plot(results), options, check(results))
 
 
 if __name__ == "__main__":

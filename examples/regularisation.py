@@ -11,14 +11,12 @@ over several draws of the data.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import fastmlp as fm
 import matplotlib.pyplot as plt
 import numpy as np
+from _command import finish, parser
 
 TRAINING, VALIDATION, TEST = 100, 100, 5000
 NOISE = 0.35
@@ -121,8 +119,8 @@ def run(seed: int, epochs: int) -> tuple[Points, dict[str, Outcome]]:
 # The picture
 # -----------
 #
-# Above, the decision regions, the training points and the share of new points that are
-# right; below, the losses by epoch.
+# Above, the decision regions, the training points and the accuracy on new points;
+# below, the losses by epoch.
 
 
 def plot(training: Points, outcomes: dict[str, Outcome]) -> plt.Figure:
@@ -134,7 +132,7 @@ def plot(training: Points, outcomes: dict[str, Outcome]) -> plt.Figure:
         fm.plot.decision_regions(
             outcome.network, *training, names=("upper", "lower"), ax=regions
         )
-        regions.set_title(f"{method}: {outcome.accuracy:.1%} right")
+        regions.set_title(f"{method}: {outcome.accuracy:.1%} correct")
         history = outcome.history
         epochs = np.arange(1, len(history) + 1)
         losses.semilogy(epochs, history.loss, color="#0072B2", label="training")
@@ -150,7 +148,7 @@ def plot(training: Points, outcomes: dict[str, Outcome]) -> plt.Figure:
                 color="#F0E442",
                 markeredgecolor="black",
                 markersize=14,
-                label=f"taken back: epoch {best + 1}",
+                label=f"restored: epoch {best + 1}",
             )
         losses.set(xlabel="epoch", xlim=(0, len(outcomes["none"].history)))
         losses.grid(alpha=0.25)
@@ -166,7 +164,7 @@ def check(means: dict[str, float]) -> str:
     """Return the claims that do not hold."""
     for method in METHODS[1:]:
         if means[method] < means["none"] + WANTED_GAIN:
-            return f"{method} has {means[method]:.2%}, without {means['none']:.2%}"
+            return f"{method} has {means[method]:.2%}, none {means['none']:.2%}"
     return ""
 
 
@@ -180,19 +178,11 @@ def check(means: dict[str, float]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").strip().partition("\n")[0]
-    )
-    parser.add_argument("--output", type=Path, help="file of the picture")
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help=f"{QUICK_EPOCHS} epochs on {QUICK_DRAWS} draws",
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="fail if a method does not help"
-    )
-    options = parser.parse_args(arguments)
+    options = parser(
+        __doc__,
+        quick=f"{QUICK_EPOCHS} epochs on {QUICK_DRAWS} draws",
+        check="fail if a method does not help",
+    ).parse_args(arguments)
     epochs = QUICK_EPOCHS if options.quick else EPOCHS
     draws = QUICK_DRAWS if options.quick else DRAWS
 
@@ -206,15 +196,7 @@ def main(arguments: list[str] | None = None) -> None:
             f"{method:15} held-out accuracy {means[method]:.2%} on average,"
             f" {min(values):.2%} to {max(values):.2%}"
         )
-    figure = plot(*runs[0])
-    if options.output:
-        figure.savefig(options.output, dpi=90)
-        print(f"picture: {options.output}")
-    else:
-        plt.show()
-    problem = check(means) if options.check else ""
-    if problem:
-        sys.exit(f"check failed: {problem}")
+    finish(plot(*runs[0]), options, check(means))
 
 
 if __name__ == "__main__":

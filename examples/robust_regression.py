@@ -1,9 +1,9 @@
 """
-Losses that outliers do not pull: L1, L2, pseudo-Huber
-======================================================
+Outliers: squared, absolute and pseudo-Huber errors
+===================================================
 
 A sixth of the measurements are far too high. They pull up the fit by squared error, for
-which one residual of 4 weighs as much as 16 of 1; they hardly affect the fits by
+which one residual of 4 weighs as much as 16 of 1. They hardly affect the fits by
 absolute error and by pseudo-Huber error, which is quadratic near 0 and linear far out.
 The picture shows the three fits over data and truth, and the losses as functions of the
 residual.
@@ -11,13 +11,10 @@ residual.
 
 from __future__ import annotations
 
-import argparse
-import sys
-from pathlib import Path
-
 import fastmlp as fm
 import matplotlib.pyplot as plt
 import numpy as np
+from _command import finish, parser
 
 SAMPLES = 240
 OUTLIERS = 40
@@ -87,8 +84,8 @@ def error(network: fm.MLP) -> float:
 # The picture
 # -----------
 #
-# The right panel shows why: the squared error of an outlier and its slope are large,
-# while the slope of the others is bounded.
+# The right panel shows why: the slope of the squared error grows with the residual,
+# while the slopes of the other two losses are bounded.
 
 
 def plot(
@@ -109,7 +106,7 @@ def plot(
         color, dashes = STYLES[name]
         left.plot(line, network(line), dashes, color=color, linewidth=2, label=name)
         # One sample per residual gives the loss of each row.
-        values = [LOSSES[name].value_and_grad(r, 0 * r)[0] for r in residual]
+        values = [LOSSES[name](r, 0 * r) for r in residual]
         right.plot(residual, values, dashes, color=color, linewidth=2, label=name)
     left.set(xlabel="x", ylabel="y", title="Fits to data with outliers")
     right.set(xlabel="residual", ylabel="loss of one sample", title="Losses")
@@ -139,16 +136,13 @@ def check(errors: dict[str, float]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").strip().partition("\n")[0]
+    command = parser(
+        __doc__,
+        quick=f"{QUICK_EPOCHS} epochs",
+        check="fail if outliers pull the robust fits",
     )
-    parser.add_argument("--output", type=Path, help="file of the picture")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the data")
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_EPOCHS} epochs")
-    parser.add_argument(
-        "--check", action="store_true", help="fail if outliers pull the robust fits"
-    )
-    options = parser.parse_args(arguments)
+    command.add_argument("--seed", type=int, default=1, help="seed of the data")
+    options = command.parse_args(arguments)
     epochs = QUICK_EPOCHS if options.quick else EPOCHS
 
     data = measure(options.seed)
@@ -158,15 +152,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{len(x)} samples with noise of {NOISE}, {bad.sum()} of them outliers")
     for name, value in errors.items():
         print(f"{name:14}  RMS distance from the truth {value:.3f}")
-    figure = plot(networks, data)
-    if options.output:
-        figure.savefig(options.output, dpi=100)
-        print(f"picture: {options.output}")
-    else:
-        plt.show()
-    problem = check(errors) if options.check else ""
-    if problem:
-        sys.exit(f"check failed: {problem}")
+    finish(plot(networks, data), options, check(errors))
 
 
 if __name__ == "__main__":

@@ -12,20 +12,17 @@ harm than erasing the darkest ones, or as many random inked ones.
 
 from __future__ import annotations
 
-import argparse
-import sys
-from pathlib import Path
-
 import fastmlp as fm
 import matplotlib.pyplot as plt
 import numpy as np
+from _command import finish, parser
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 CLASSES, SIDE = 10, 8
 HIDDEN = 64
 EPOCHS, QUICK_EPOCHS = 60, 20
-WIPED = tuple(range(0, 13, 2))
+ERASED = tuple(range(0, 13, 2))
 # Limits for --check: the number of erased pixels, and by how much more the accuracy
 # must fall than with the other two choices of pixels.
 CHECKED, WANTED_HARM = 6, 0.2
@@ -35,9 +32,9 @@ CHECKED, WANTED_HARM = 6, 0.2
 # A classifier
 # ------------
 #
-# The images have 8 x 8 pixels. Dropout of inputs makes the network use more than a few
-# pixels, and weight decay keeps its function smooth; both make gradients easier to
-# read.
+# The images have 8 x 8 pixels. Dropout of the inputs makes the network use more than a
+# few pixels, and weight decay keeps its function smooth; both make the gradients easier
+# to read.
 
 
 def load() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -54,7 +51,7 @@ def load() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def train(x: np.ndarray, y: np.ndarray, epochs: int) -> fm.MLP:
-    """Train the classifier. Dropout makes it use more than a few pixels."""
+    """Train the classifier."""
     network = fm.MLP([64, fm.Dropout(0.2), HIDDEN, CLASSES], activation="tanh", seed=0)
     network.fit(
         x,
@@ -94,11 +91,11 @@ def gradients(network: fm.MLP, x: np.ndarray, label: np.ndarray) -> np.ndarray:
 # erasing the pixels that it marks must do more harm than erasing others.
 
 
-def wipe(x: np.ndarray, order: np.ndarray, count: int) -> np.ndarray:
+def erase(x: np.ndarray, order: np.ndarray, count: int) -> np.ndarray:
     """Return copies with the first `count` pixels in each row of `order` erased."""
-    wiped = x.copy()
-    np.put_along_axis(wiped, order[:, :count], 0, axis=1)
-    return wiped
+    erased = x.copy()
+    np.put_along_axis(erased, order[:, :count], 0, axis=1)
+    return erased
 
 
 def accuracies(
@@ -114,8 +111,8 @@ def accuracies(
     }
     return {
         name: [
-            float(np.mean(network(wipe(x, order, count)).argmax(axis=1) == y))
-            for count in WIPED
+            float(np.mean(network(erase(x, order, count)).argmax(axis=1) == y))
+            for count in ERASED
         ]
         for name, order in orders.items()
     }
@@ -164,9 +161,9 @@ def plot(
     axes = lower.subplots()
     styles = (("#0072B2", "o-"), ("#E69F00", "^-."), ("#666666", "s--"))
     for (name, values), (color, line) in zip(by_count.items(), styles, strict=True):
-        axes.plot(WIPED, np.multiply(100, values), line, color=color, label=name)
+        axes.plot(ERASED, np.multiply(100, values), line, color=color, label=name)
     axes.set(
-        xlabel="pixels wiped out in each image",
+        xlabel="pixels erased in each image",
         ylabel="held-out accuracy, %",
         title="What the pixels are worth",
         ylim=(0, 102),
@@ -179,7 +176,7 @@ def plot(
 
 def check(by_count: dict[str, list[float]]) -> str:
     """Return the claims that do not hold."""
-    by_gradient, *others = (v[WIPED.index(CHECKED)] for v in by_count.values())
+    by_gradient, *others = (v[ERASED.index(CHECKED)] for v in by_count.values())
     if by_gradient > min(others) - WANTED_HARM:
         return (
             f"without {CHECKED} pixels chosen by gradients accuracy is "
@@ -198,33 +195,22 @@ def check(by_count: dict[str, list[float]]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").strip().partition("\n")[0]
-    )
-    parser.add_argument("--output", type=Path, help="file of the picture")
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_EPOCHS} epochs")
-    parser.add_argument(
-        "--check", action="store_true", help="fail if gradients tell nothing"
-    )
-    options = parser.parse_args(arguments)
+    options = parser(
+        __doc__,
+        quick=f"{QUICK_EPOCHS} epochs",
+        check="fail if the pixels that gradients mark do not matter most",
+    ).parse_args(arguments)
 
     x, y, x_held_out, y_held_out = load()
     network = train(x, y, QUICK_EPOCHS if options.quick else EPOCHS)
     slopes = gradients(network, x_held_out, y_held_out)
     by_count = accuracies(network, x_held_out, y_held_out, slopes)
-    print("held-out accuracy by the number of pixels wiped out")
-    print(f"{'':22}" + "".join(f"{count:8d}" for count in WIPED))
+    print("held-out accuracy by the number of pixels erased")
+    print(f"{'':22}" + "".join(f"{count:8d}" for count in ERASED))
     for name, values in by_count.items():
         print(f"{name:22}" + "".join(f"{value:8.1%}" for value in values))
     figure = plot(x_held_out, y_held_out, slopes, by_count)
-    if options.output:
-        figure.savefig(options.output, dpi=100)
-        print(f"picture: {options.output}")
-    else:
-        plt.show()
-    problem = check(by_count) if options.check else ""
-    if problem:
-        sys.exit(f"check failed: {problem}")
+    finish(figure, options, check(by_count))
 
 
 if __name__ == "__main__":

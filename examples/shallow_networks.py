@@ -3,8 +3,9 @@ A shallow network, joint by joint
 =================================
 
 A network with one input, one hidden layer of relu units and one output is a piecewise
-linear function. Each hidden unit contributes one joint: the input at which it switches
-on or off. This script takes a network of three units apart, then adds units one by one.
+linear function. Each hidden unit contributes at most one joint: the input at which it
+switches on or off. This script takes a network of three units apart, then fits networks
+of two, four and eight units to a curve.
 """
 
 import fastmlp as fm
@@ -18,8 +19,8 @@ COLORS = ("#0072B2", "#D55E00", "#009E73")
 # Three units
 # -----------
 #
-# A 1-3-1 network has ten parameters: three slopes and offsets of the hidden units,
-# three weights of their outputs, and one offset.
+# A 1-3-1 network has ten parameters: three slopes and three offsets of the hidden
+# units, three weights of their outputs, and the offset of the output.
 
 mlp = fm.MLP([1, 3, 1], activation="relu", dtype="float64")
 mlp.weights[0][:] = [[1.0, 1.5, -1.0]]
@@ -45,9 +46,9 @@ print("joints at", joints.round(3))
 assert np.allclose(joints, np.sort(-mlp.biases[0] / mlp.weights[0][0]))
 
 # %%
-# On each piece between two joints some units are active and the others are not. This
-# activation pattern determines the slope of the piece: the sum, over the active units,
-# of the products of their two weights.
+# On the piece between two joints, each unit is either active or not. This activation
+# pattern determines the slope of the piece: the sum, over the active units, of the
+# products of their two weights.
 
 for pattern, slope in zip(found.patterns, found.slopes, strict=True):
     active = ", ".join(str(unit + 1) for unit in np.flatnonzero(pattern)) or "none"
@@ -88,13 +89,13 @@ grid[0, 0].legend()
 total.legend()
 
 # %%
-# One more joint for each unit
-# ----------------------------
+# One joint for each unit
+# -----------------------
 #
-# Fitted to a smooth curve, a network uses its joints where the curve bends.
-# :obj:`fastmlp.plot.fit_1d` draws the fit, the joints and the patterns.
-# Levenberg-Marquardt trains such small networks in a few steps; of twenty starts we
-# keep the best.
+# The more units a network has, the more joints it can place along a smooth curve, and
+# the better it fits. :obj:`fastmlp.plot.fit_1d` draws the fit, the joints and the
+# patterns. The result depends on the initial weights; of twenty starts we keep the
+# best.
 
 x = np.linspace(-2, 2, 101)[:, np.newaxis]
 y = np.sin(2 * x) + 0.3 * x**2
@@ -107,15 +108,17 @@ def fit(width, seed):
     return net, net.fit(x, y, loss=fm.MSE(), optimizer=solver, epochs=100).loss[-1]
 
 
-widths = (2, 4, 8)
+widths, errors = (2, 4, 8), []
 figure = plt.figure(figsize=(12, 5.5), layout="constrained")
 for part, width in zip(figure.subfigures(1, len(widths)), widths, strict=True):
     best, loss = min((fit(width, seed) for seed in range(20)), key=lambda r: r[1])
     count = len(fm.regions.count_regions(best, -2, 2).joints)
-    print(f"{width} units: {count} joints, RMS error {loss**0.5:.4f}")
+    errors.append(loss**0.5)
+    print(f"{width} units: {count} joints, RMS error {errors[-1]:.4f}")
     assert count <= width
     fm.plot.fit_1d(best, x, y, fig=part)
     part.suptitle(f"{width} hidden units")
     for axes in part.axes[1:]:
         axes.get_legend().remove()
+assert errors[0] > 2 * errors[1] > 4 * errors[2]
 plt.show()

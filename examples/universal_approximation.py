@@ -7,19 +7,16 @@ the layer is wide enough and its activation is not a polynomial (Cybenko 1989, H
 1991, Leshno et al. 1993). Here networks of widths 2 to 64 with three activations are
 fitted to waves that become shorter and shorter. The error falls with the width, until
 the optimiser is the limit. With relu the network is piecewise linear, with at most one
-breakpoint per hidden unit: the picture marks the breakpoints and shows the active units
-on each piece.
+joint for each hidden unit: the picture marks the joints and shows the active units on
+each piece.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
-from pathlib import Path
-
 import fastmlp as fm
 import matplotlib.pyplot as plt
 import numpy as np
+from _command import finish, parser
 
 ACTIVATIONS = ("relu", "tanh", "sin")
 # Colour-blind safe, of Okabe & Ito (2008).
@@ -36,9 +33,8 @@ STARTS_OF_ALL = 80
 # L-BFGS takes this many iterations, Levenberg-Marquardt a tenth of it.
 ITERATIONS, QUICK_ITERATIONS = 2000, 500
 LOW, HIGH, POINTS = -3.0, 3.0, 301
-# Two widths whose breakpoints are drawn, and the width whose fits with all activations
-# are drawn.
-FEW, MANY, BETWEEN = 4, 16, 4
+# Two widths whose joints are drawn, and the width at which all activations are drawn.
+FEW, MANY, COMPARED = 4, 16, 4
 # Limits for --check: the widest network's error, and the ratio of that error to the
 # narrowest network's error.
 WANTED_ERROR, WANTED_PART = 0.05, 0.1
@@ -67,15 +63,15 @@ def grid(points: int) -> np.ndarray:
 #
 # Both solvers use all points at once and do not need a learning rate. For smooth
 # activations, :obj:`fastmlp.LevenbergMarquardt` reaches errors far below those of other
-# methods; for relu, whose joints it moves badly, :obj:`fastmlp.LBFGS` is better. The
+# methods; with relu, :obj:`fastmlp.LBFGS` finds better fits of this function. The
 # result depends on the initial weights, so the best of several starts is taken.
 
 
 def fit(width: int, activation: str, starts: int, iterations: int) -> fm.MLP:
     """Return the best of several networks fitted from different initial weights.
 
-    PyTorch's initialisation also draws biases: with zero biases all breakpoints would
-    start at the same place.
+    PyTorch's initialisation also draws biases: with zero biases all joints would start
+    at the same place.
     """
     x = grid(POINTS)
     networks = []
@@ -111,7 +107,7 @@ def error(network: fm.MLP) -> float:
 
 
 def joints(network: fm.MLP) -> int:
-    """Return the number of breakpoints of a piecewise linear network."""
+    """Return the number of joints of a piecewise linear network."""
     return len(fm.regions.count_regions(network, LOW, HIGH).joints)
 
 
@@ -124,7 +120,7 @@ def joints(network: fm.MLP) -> int:
 
 
 def plot(networks: dict[str, dict[int, fm.MLP]]) -> plt.Figure:
-    """Draw two relu fits with breakpoints, fits of one width, and errors over width."""
+    """Draw two relu fits with joints, fits of one width, and errors over width."""
     x = grid(1001)
     widths = list(networks["relu"])
     figure = plt.figure(figsize=(14, 6.5), layout="constrained")
@@ -139,11 +135,11 @@ def plot(networks: dict[str, dict[int, fm.MLP]]) -> plt.Figure:
     upper, lower = parts[2].subplots(2, 1)
     upper.plot(x, target(x), color="black", linewidth=4, alpha=0.25, label="function")
     for name, style in STYLES.items():
-        fitted = networks[name][BETWEEN](x)
+        fitted = networks[name][COMPARED](x)
         upper.plot(x, fitted, label=name, **{**style, "marker": ""})
         errors = [error(network) for network in networks[name].values()]
         lower.loglog(widths, errors, label=name, **style)
-    upper.set(xlabel="x", ylabel="y", title=f"{BETWEEN} hidden units")
+    upper.set(xlabel="x", ylabel="y", title=f"{COMPARED} hidden units")
     lower.set(xlabel="hidden units", ylabel="RMS error", title="Error against width")
     lower.set_xticks(widths, [str(width) for width in widths], minor=False)
     lower.minorticks_off()
@@ -175,15 +171,9 @@ def check(networks: dict[str, dict[int, fm.MLP]]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").strip().partition("\n")[0]
-    )
-    parser.add_argument("--output", type=Path, help="file of the picture")
-    parser.add_argument("--quick", action="store_true", help="fewer and smaller nets")
-    parser.add_argument(
-        "--check", action="store_true", help="fail if errors stay large"
-    )
-    options = parser.parse_args(arguments)
+    options = parser(
+        __doc__, quick="fewer and smaller networks", check="fail if errors stay large"
+    ).parse_args(arguments)
     widths = QUICK_WIDTHS if options.quick else WIDTHS
     starts = QUICK_STARTS if options.quick else STARTS
     iterations = QUICK_ITERATIONS if options.quick else ITERATIONS
@@ -198,15 +188,7 @@ def main(arguments: list[str] | None = None) -> None:
         errors = [error(networks[name][width]) for name in ACTIVATIONS]
         row = "".join(f"{value:10.1e}" for value in errors)
         print(f"{width:5d} {row}{joints(networks['relu'][width]):10d}")
-    figure = plot(networks)
-    if options.output:
-        figure.savefig(options.output, dpi=100)
-        print(f"picture: {options.output}")
-    else:
-        plt.show()
-    problem = check(networks) if options.check else ""
-    if problem:
-        sys.exit(f"check failed: {problem}")
+    finish(plot(networks), options, check(networks))
 
 
 if __name__ == "__main__":

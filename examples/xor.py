@@ -48,7 +48,7 @@ assert hand(x).ravel().tolist() == [0, 1, 1, 0]
 # ------
 #
 # A network of the same shape has nine parameters. Adam fits them to the four rows. From
-# many initial weights it ends in a local minimum, because a unit that is inactive for
+# many initial weights it gets stuck, for example because a unit that is inactive for
 # all four rows has no gradient. More hidden units make a good start more likely.
 
 

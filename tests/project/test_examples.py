@@ -5,6 +5,7 @@ tests their claims. The others are plain scripts that assert their claims; they 
 this process.
 """
 
+import argparse
 import ast
 import json
 import os
@@ -36,6 +37,13 @@ LEAST_PROSE = 3  # cells with prose that a script has at least
 
 image = pytest.importorskip("matplotlib.image", reason="examples draw with matplotlib")
 pytest.importorskip("sklearn", reason="examples take data from scikit-learn")
+
+
+def title(name: str) -> tuple[str, str]:
+    """Return the title of a script and the line below it."""
+    text = (EXAMPLES / f"{name}.py").read_text()
+    first, second = (ast.get_docstring(ast.parse(text)) or "\n").split("\n")[:2]
+    return first, second
 
 
 def run(name: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -106,16 +114,39 @@ def test_help(name: str, tmp_path: Path) -> None:
         pytest.importorskip("mnist1d", reason="the example takes data from mnist1d")
     done = run(name, tmp_path, "--help")
     assert done.returncode == 0, done.stderr
-    for option in ("--quick", "--check", "--output"):
-        assert option in done.stdout
+    for words in (title(name)[0], "--quick", "--check", "--output"):
+        assert words in done.stdout
 
 
-def test_an_interrupted_run_is_resumed(tmp_path: Path) -> None:
+def test_a_claim_that_does_not_hold_is_an_error(tmp_path: Path) -> None:
+    """Only with --check, and after the picture has been saved."""
+    import matplotlib.pyplot as plt
+
+    finish = runpy.run_path(str(EXAMPLES / "_command.py"))["finish"]
+    figure = plt.figure()
+    try:
+        for check, problem in ((True, ""), (False, "2 > 1"), (True, "2 > 1")):
+            picture = tmp_path / f"{check}{bool(problem)}.png"
+            options = argparse.Namespace(output=picture, check=check)
+            if check and problem:
+                with pytest.raises(SystemExit, match="check failed: 2 > 1"):
+                    finish(figure, options, problem)
+            else:
+                finish(figure, options, problem)
+            assert picture.exists()
+    finally:
+        plt.close(figure)
+
+
+def test_an_interrupted_run_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run of random labels that is stopped and resumed gives the same numbers."""
     pytest.importorskip("mnist1d", reason="the example takes data from mnist1d")
     import matplotlib.pyplot as plt
 
     plt.switch_backend("Agg")
+    monkeypatch.syspath_prepend(EXAMPLES)
     names = runpy.run_path(str(EXAMPLES / "random_labels.py"))
     # The generator of mnist1d takes seconds, and any inputs will do.
     x = np.random.default_rng(0).normal(size=(60, 40))
@@ -145,11 +176,11 @@ def test_an_interrupted_run_is_resumed(tmp_path: Path) -> None:
 def test_script_is_a_page_of_the_gallery(name: str) -> None:
     """It has a title, cells with prose, and pictures that are shown."""
     text = (EXAMPLES / f"{name}.py").read_text()
-    title, line = (ast.get_docstring(ast.parse(text)) or "").split("\n")[:2]
-    assert title
-    assert line == "=" * len(title)
+    words, line = title(name)
+    assert words
+    assert line == "=" * len(words)
     assert len(re.findall(r"^# %%\n(?:# .+\n)", text, re.MULTILINE)) >= LEAST_PROSE
-    assert "plt.show()" in text or "from _episodes import" in text
+    assert "plt.show()" in text or "    finish(" in text
     # Matplotlib draws figures in a gallery if pyplot has made them.
     assert "matplotlib.figure" not in text
 
