@@ -12,6 +12,22 @@ By default this script uses 500 of the examples, which takes less than a minute 
 thread. ``--full`` takes all 4,000 on two threads and computes the whole figure.
 With ``--json FILE`` the results are written while training goes on; the same command
 resumes after an interruption.
+
+The whole figure, of one seed, took an hour on two cores of an AMD EPYC (Zen 4) that did
+some other work as well, with the code of commit 21b9886 (November 2026). Every network
+reaches an error of zero, in the published order:
+
+=============  ========  ===================  =======
+hidden layers  width     epochs to zero       seconds
+=============  ========  ===================  =======
+1              298       586,500              1,855
+2              100       217,000              693
+3              75        159,500              597
+4              63        127,500              431
+=============  ========  ===================  =======
+
+.. image:: /_static/random_labels.png
+   :alt: Training error and loss of the four networks against the epoch
 """
 
 from __future__ import annotations
