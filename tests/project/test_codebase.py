@@ -77,13 +77,14 @@ PUBLIC = {
         "types",
         "optimizer_kinds",
         "kernel_table",
+        "bfloat16_kernels",
         "aligned_buffer",
         "fp_environment",
         "sparse",
     },
     "dispatch": {"caches", "isa"},
     "threading": {"stop", "threads"},
-    "core": {"gemm", "loss", "optimizer", "random", "dropout"},
+    "core": {"gemm", "gemm_bfloat16", "loss", "optimizer", "random", "dropout"},
     "rl": {"replay", "discounted_sums", "sum_tree"},
     "solvers": {"lbfgs", "levenberg_marquardt", "solver_types"},
     "network": {"layer_spec"},
@@ -189,7 +190,7 @@ def test_tools_stay_in_their_places(path: Path) -> None:
         assert not found & {"immintrin.h", "arm_neon.h"}
         assert not re.search(r"\b_mm\d*_(?!getcsr|setcsr)", text)
     if path.name not in {"isa.cpp", "types.h", "x86.h"} and not in_kernels:
-        assert not re.search(r"\b(avx2|avx512|neon)\b", text)
+        assert not re.search(r"\b(avx2|avx512|avx512_bf16|amx|neon)\b", text)
     if where[0] == "include":
         assert all("/" in i or i.isidentifier() or i.endswith(".h") for i in found)
         assert not {
@@ -222,7 +223,7 @@ def test_kernels_are_plain(path: Path) -> None:
     own = {p.name for p in cpp_files(CPP / "src") if "-inl" in p.name}
     own |= {"simd.h", "half.h", "scalar.h", "neon.h", "avx2.h", "avx512.h"}
     own |= {"math_coefficients.h", "fastmlp/types.h", "fastmlp/kernel_table.h"}
-    own |= {"fastmlp/sparse.h"}
+    own |= {"fastmlp/sparse.h", "fastmlp/bfloat16_kernels.h", "bfloat16.h", "amx.h"}
     assert includes(path) <= allowed | own
     banned = r"\b(new|delete|malloc|throw|try|std|printf|static_cast<std)\b"
     assert not re.search(banned, code(path))

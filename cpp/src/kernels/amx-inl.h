@@ -1,5 +1,5 @@
-// Products in bfloat16 by the tiles of AMX: 32 rows x 32 columns of C at a time, in four
-// tiles. One TDPBF16PS takes a tile through a block of k, exactly as
+// Products in bfloat16 by the tiles of AMX: 32 rows x 32 columns of C at a time, in
+// four tiles. One TDPBF16PS takes a tile through a block of k, exactly as
 // bfloat16_kernels.h defines it. A left operand is packed by rows, a right one by words
 // of steps (2 w, 2 w + 1).
 #pragma once

@@ -6,8 +6,8 @@
 namespace fastmlp {
 namespace FASTMLP_ISA {
 
-// Rows of a tile that is two vectors wide. With 32 registers, the two chains and the sum
-// of each of its vectors stay in registers; with 16, the compiler keeps the sums in
+// Rows of a tile that is two vectors wide. With 32 registers, the two chains and the
+// sum of each of its vectors stay in registers; with 16, the compiler keeps the sums in
 // memory. Tiles one vector wide have twice the rows, for as many chains.
 #if defined(FASTMLP_ISA_avx2)
 constexpr int kLowRows = 3;
@@ -77,8 +77,8 @@ FASTMLP_INLINE void low_step(Vec<float> (&acc)[MR][NV], const float* a,
   }
 }
 
-// columns in ((NV - 1) lanes, NV lanes]; kTail: less than NV lanes. kShort: k is at most
-// one block, and C is not accumulated. Rows of A beyond `rows` are zeros.
+// columns in ((NV - 1) lanes, NV lanes]; kTail: less than NV lanes. kShort: k is at
+// most one block, and C is not accumulated. Rows of A beyond `rows` are zeros.
 template <int MR, int NV, bool kTail, bool kShort>
 FASTMLP_INLINE void low_tile(const LowTile& t) {
   using V = Vec<float>;

@@ -171,8 +171,9 @@ class Planner {
       if (!op.is_dense()) continue;
       plan_.packs_values[l] = DenseOp::packing_pays(table_, nullptr, op, rq_.rows);
       plan_.packs_tangents[l] =
-          gathers || (rq_.mode != Mode::cotangents &&
-                      DenseOp::packing_pays(table_, nullptr, op, rq_.rows * rq_.directions));
+          gathers ||
+          (rq_.mode != Mode::cotangents &&
+           DenseOp::packing_pays(table_, nullptr, op, rq_.rows * rq_.directions));
     }
   }
 
