@@ -157,9 +157,9 @@ void multiply(const Case& t) {
       t.a_by_rows ? LeftOperand<float>{a, t.k, 1} : LeftOperand<float>{a, 1, t.m};
   const Bfloat16Left packed = tested->pack_left(left, operand, t.m, t.k);
   tested->pack_right(right, stride, b, t.b_by_rows ? t.n : 1, t.b_by_rows ? 1 : t.k,
-                      t.k, t.n);
-  tested->gemm(c, t.n, packed, {right, stride}, t.m, t.n, t.k, given_bias,
-                t.accumulate, epilogue);
+                     t.k, t.n);
+  tested->gemm(c, t.n, packed, {right, stride}, t.m, t.n, t.k, given_bias, t.accumulate,
+               epilogue);
   check(t, "packed", c, before.data(), a, b, bias, saved);
 
   if (t.accumulate || !t.a_by_rows || !t.b_by_rows) return;

@@ -25,9 +25,9 @@ struct OpPlan {
   Index n_in, n_out;
   Activation activation = Activation::identity;  // applied last
   Index weight = -1;  // offset into the parameters, -1: none; a normalisation's scale
-  Index weight_size = 0;  // elements
+  Index weight_size = 0;               // elements
   Operands operands = Operands::full;  // of its products
-  Index bias = -1;        // offset, -1: none; n_out elements; a normalisation's shift
+  Index bias = -1;  // offset, -1: none; n_out elements; a normalisation's shift
   int input = kInput;
   int other = kNone;  // the second input, if there is one
   double rate = 0, eps = 0, momentum = 0;

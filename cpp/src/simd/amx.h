@@ -1,6 +1,6 @@
 // The tiles of AMX. Tiles 0 to 3 hold 16 x 16 sums, tiles 4 and 5 rows of A, tiles 6
-// and 7 columns of B. FASTMLP_EMULATED_TILES replaces the instructions by plain code, so
-// that a test of the kernels runs on CPUs without AMX.
+// and 7 columns of B. FASTMLP_EMULATED_TILES replaces the instructions by plain code,
+// so that a test of the kernels runs on CPUs without AMX.
 #pragma once
 
 #include <stdint.h>
