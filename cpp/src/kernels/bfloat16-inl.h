@@ -13,7 +13,7 @@ namespace FASTMLP_ISA {
 
 constexpr Index kWords = kBfloat16Block / kStepsPerWord;
 // Words in each chain of a block of k steps.
-FASTMLP_INLINE Index chain_words(Index k) {
+FASTMLP_INLINE Index words_per_chain(Index k) {
   const Index steps = k < kBfloat16Block ? k : kBfloat16Block;
   return (steps + 2 * kStepsPerWord - 1) / (2 * kStepsPerWord);
 }
@@ -33,13 +33,18 @@ __attribute__((noinline)) static void round_all(float* dst, const float* src, In
 static_assert(kBfloat16Block == 2 * Vec<float>::kLanes && kWords == Vec<float>::kLanes,
               "a block of steps is two vectors, and its words are one");
 
-// The words of up to a block of contiguous steps; those beyond count as 0.
-FASTMLP_INLINE Vec<float> words_at(const float* src, Index depth) {
+// Calls f with the two vectors of up to a block of contiguous steps; those beyond count
+// as 0.
+template <class F>
+FASTMLP_INLINE Vec<float> of_block(const float* src, Index depth, F f) {
   using V = Vec<float>;
   constexpr Index L = V::kLanes;
-  if (depth >= kBfloat16Block) return words_of_block(V::load(src), V::load(src + L));
-  return words_of_block(V::load_partial(src, depth < L ? depth : L),
-                        V::load_partial(src + L, depth > L ? depth - L : 0));
+  if (depth >= kBfloat16Block) return f(V::load(src), V::load(src + L));
+  return f(V::load_partial(src, depth < L ? depth : L),
+           V::load_partial(src + L, depth > L ? depth - L : 0));
+}
+FASTMLP_INLINE Vec<float> packed_words_at(const float* src, Index depth) {
+  return of_block(src, depth, packed_words_of);
 }
 #endif
 
@@ -47,7 +52,7 @@ FASTMLP_INLINE Vec<float> words_at(const float* src, Index depth) {
 FASTMLP_INLINE void pack_steps(float* dst, const float* src, Index k) {
 #if defined(FASTMLP_ISA_avx512_bf16) || defined(FASTMLP_ISA_amx)
   for (Index p = 0; p < k; p += kBfloat16Block, dst += kWords) {
-    words_at(src + p, k - p).store(dst);
+    packed_words_at(src + p, k - p).store(dst);
   }
 #else
   for_each_vector<float>(k, [=](auto io, Index p) FASTMLP_LAMBDA {
@@ -65,7 +70,7 @@ FASTMLP_INLINE void pack_word(float* dst, const float* src, Index ld, Index w,
                               Index depth, Index lanes, Index padded) {
   constexpr Index L = Vec<float>::kLanes;
   const auto word = [=](Index i, Index n) FASTMLP_LAMBDA {
-    return word_of(w, [=](Index k) FASTMLP_LAMBDA {
+    return packed_word(w, [=](Index k) FASTMLP_LAMBDA {
       if (k >= depth) return Vec<float>::set1(0.0f);
       const float* const at = src + k * ld + i;
       return n >= L ? Vec<float>::load(at) : Vec<float>::load_partial(at, n);
@@ -94,8 +99,8 @@ FASTMLP_INLINE void pack_turned(float* out, const float* b, Index cs, Index dept
     Vec<float> turned[L];
 #pragma GCC unroll 16
     for (Index q = 0; q < L; ++q) {
-      turned[q] =
-          j + q < columns ? words_at(b + (j + q) * cs, depth) : Vec<float>::set1(0.0f);
+      turned[q] = j + q < columns ? packed_words_at(b + (j + q) * cs, depth)
+                                  : Vec<float>::set1(0.0f);
     }
     transpose(turned);
 #pragma GCC unroll 16
@@ -122,7 +127,7 @@ static void low_pack_right(float* dst, Index panel_stride, const float* b, Index
                        p / kBfloat16Block * kWords * kLowColumns;
     const float* const src = b + p * rs + j * cs;
     // Of a last block, only the words that the product uses.
-    const Index words = kTakesWholeBlocks ? kWords : 2 * chain_words(depth);
+    const Index words = kTakesWholeBlocks ? kWords : 2 * words_per_chain(depth);
     if (cs != 1) return pack_turned(out, src, cs, depth, columns, words);
     for (Index w = 0; w < words; ++w) {
       pack_word(out + w * kLowColumns, src, rs, w, depth, columns, kLowColumns);
@@ -158,21 +163,35 @@ FASTMLP_INLINE void few_rows_tile(Io io, float* c, Index ldc, const float* a, In
   for (Index p = 0; p < k; p += kBfloat16Block) {
     const Index depth = k - p < kBfloat16Block ? k - p : kBfloat16Block;
     float left[M][kBfloat16Block];
-    for (int r = 0; r < M; ++r) round_all(left[r], a + r * lda + p, depth);
+    for (int r = 0; r < M; ++r) {
+      const float* const row = a + r * lda + p;
+#if defined(FASTMLP_ISA_avx512_bf16) || defined(FASTMLP_ISA_amx)
+      of_block(row, depth, chain_words).store(left[r]);
+#else
+      round_all(left[r], row, depth);
+#endif
+    }
     V chain[2][M][NV];
     for (int parity = 0; parity < 2; ++parity) {
       V(&acc)[M][NV] = chain[parity];
       for (int r = 0; r < M; ++r) {
         for (int v = 0; v < NV; ++v) acc[r][v] = V::set1(0.0f);
       }
-      for (Index s = parity; s < depth; s += 2) {
+      // A block of odd depth has an odd chain that is shorter by one step.
+      const Index words =
+          (depth - parity + 2 * kStepsPerWord - 1) / (2 * kStepsPerWord);
+      for (Index s = 0; s < words; ++s) {
+        const Index w = 2 * s + parity;
         V bv[NV];
         for (int v = 0; v < NV; ++v) {
-          bv[v] = to_bfloat16(io.load(b + (p + s) * ldb + v * L));
+          const float* const at = b + p * ldb + v * L;
+          bv[v] = chain_word(w, [=](Index q) FASTMLP_LAMBDA {
+            return q < depth ? io.load(at + q * ldb) : V::set1(0.0f);
+          });
         }
         for (int r = 0; r < M; ++r) {
-          const V ar = V::set1(left[r][s]);
-          for (int v = 0; v < NV; ++v) acc[r][v] = fma(ar, bv[v], acc[r][v]);
+          const V ar = V::set1(left[r][w]);
+          for (int v = 0; v < NV; ++v) acc[r][v] = multiply_add(ar, bv[v], acc[r][v]);
         }
       }
     }

@@ -113,7 +113,7 @@ FASTMLP_INLINE void low_tile(const LowTile& t) {
   const float* b = t.b;
   Index k = t.k;
   do {
-    const Index words = chain_words(k);
+    const Index words = words_per_chain(k);
     V even[MR][NV], odd[MR][NV];
     each([&](int r, int v, V&)
              FASTMLP_LAMBDA { even[r][v] = odd[r][v] = V::set1(0.0f); });

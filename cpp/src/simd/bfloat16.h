@@ -19,6 +19,13 @@ FASTMLP_INLINE Vec<float> to_bfloat16(Vec<float> x) {
   return select(abs(x) < least, Vec<float>::set1(0.0f), rounded);
 }
 
+// Words for multiply_add: of steps k and k + 2 if there are instructions for pairs, else
+// of one step. The even words of a block make up one chain, the odd ones the other.
+//   chain_word(w, step)       word w of each lane, where step(k) returns the lanes of
+//                             step k
+//   chain_words(x, y)         the words of a block of steps, the lanes of x and y
+//   multiply_add(a, b, c)     c + a b for each lane, step by step
+// Packed operands consist of these words, except for AMX.
 #if defined(FASTMLP_ISA_avx512_bf16) || defined(FASTMLP_ISA_amx)
 
 constexpr Index kStepsPerWord = 2;
@@ -44,58 +51,63 @@ FASTMLP_INLINE Vec<float> pair(Vec<float> lower, Vec<float> upper) {
       _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, to_halves(lower, upper)))};
 }
 
-#endif
-
-#if defined(FASTMLP_ISA_avx512_bf16)
-
-// A word holds steps k (upper half) and k + 2 (lower half), because VDPBF16PS takes the
-// upper half first. Of four steps, the first word has the even ones, the second the odd
-// ones.
-constexpr bool kTakesWholeBlocks = false;
-
-// c + a b for each lane, in two fused multiply-adds.
 FASTMLP_INLINE Vec<float> multiply_add(Vec<float> a, Vec<float> b, Vec<float> c) {
   return {_mm512_dpbf16_ps(c.v, (__m512bh)a.v, (__m512bh)b.v)};
 }
-// Word w of a block, where step(k) returns the lanes of step k.
+// VDPBF16PS takes the upper half first, so that it holds step k, and the lower one k +
+// 2. Of four steps, the first word has the even ones, the second the odd ones.
 template <class Step>
-FASTMLP_INLINE Vec<float> word_of(Index w, Step step) {
+FASTMLP_INLINE Vec<float> chain_word(Index w, Step step) {
   const Index k = 4 * (w / 2) + w % 2;
   return pair(step(k + 2), step(k));
 }
-// The words of a block, whose steps are the lanes of x and then those of y.
-FASTMLP_INLINE Vec<float> words_of_block(Vec<float> x, Vec<float> y) {
+FASTMLP_INLINE Vec<float> chain_words(Vec<float> x, Vec<float> y) {
   // Of four steps 0 1 2 3: 2 0 3 1, from the lowest half to the highest.
   const __m512i order = _mm512_broadcast_i32x4(
       _mm_set_epi8(11, 10, 15, 14, 9, 8, 13, 12, 3, 2, 7, 6, 1, 0, 5, 4));
   return {_mm512_castsi512_ps(_mm512_shuffle_epi8(to_halves(x, y), order))};
 }
 
-#elif defined(FASTMLP_ISA_amx)
-
-// A word holds steps 2 w (lower half) and 2 w + 1 (upper half).
-constexpr bool kTakesWholeBlocks = true;
-
-template <class Step>
-FASTMLP_INLINE Vec<float> word_of(Index w, Step step) {
-  return pair(step(2 * w), step(2 * w + 1));
-}
-FASTMLP_INLINE Vec<float> words_of_block(Vec<float> x, Vec<float> y) {
-  return {_mm512_castsi512_ps(to_halves(x, y))};
-}
-
 #else
 
 constexpr Index kStepsPerWord = 1;
-constexpr bool kTakesWholeBlocks = false;
 
 FASTMLP_INLINE Vec<float> multiply_add(Vec<float> a, Vec<float> b, Vec<float> c) {
   return fma(a, b, c);
 }
 template <class Step>
-FASTMLP_INLINE Vec<float> word_of(Index w, Step step) {
+FASTMLP_INLINE Vec<float> chain_word(Index w, Step step) {
   return to_bfloat16(step(w));
 }
+
+#endif
+
+#if defined(FASTMLP_ISA_amx)
+
+// A packed word holds steps 2 w (lower half) and 2 w + 1 (upper half).
+constexpr bool kTakesWholeBlocks = true;
+
+template <class Step>
+FASTMLP_INLINE Vec<float> packed_word(Index w, Step step) {
+  return pair(step(2 * w), step(2 * w + 1));
+}
+FASTMLP_INLINE Vec<float> packed_words_of(Vec<float> x, Vec<float> y) {
+  return {_mm512_castsi512_ps(to_halves(x, y))};
+}
+
+#else
+
+constexpr bool kTakesWholeBlocks = false;
+
+template <class Step>
+FASTMLP_INLINE Vec<float> packed_word(Index w, Step step) {
+  return chain_word(w, step);
+}
+#if defined(FASTMLP_ISA_avx512_bf16)
+FASTMLP_INLINE Vec<float> packed_words_of(Vec<float> x, Vec<float> y) {
+  return chain_words(x, y);
+}
+#endif
 
 #endif
 
