@@ -58,6 +58,8 @@ double run_peak(Index steps) {
 #endif
 #ifdef BENCH_HAVE_avx512
     case Isa::avx512:
+    case Isa::avx512_bf16:  // the same instructions for float and double
+    case Isa::amx:
       return pick(avx512::peak_f32, avx512::peak_f64);
 #endif
     default:
