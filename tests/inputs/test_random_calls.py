@@ -86,7 +86,7 @@ COUNTS = {
     "values": lambda v: schedules.Constant(1.0).values(v, 1),
     "EarlyStopping": lambda v: fm.EarlyStopping(patience=v),
     "LBFGS": lambda v: fm.LBFGS(history=v),
-    "step": lambda v: loaded_step(v),
+    "step": lambda v: loaded(step=v),
 }
 
 
@@ -96,9 +96,9 @@ def fit(**options):
     fm.MLP([2, 1]).fit(x, x[:, :1], **(given | options))
 
 
-def loaded_step(step):
+def loaded(**changes):
     optimizer = fm.SGD(0.1)
-    optimizer.load_state_dict({**optimizer.state_dict(), "step": step})
+    optimizer.load_state_dict({**optimizer.state_dict(), **changes})
 
 
 @pytest.mark.parametrize(("make", "name"), NUMBERS.values(), ids=NUMBERS)
@@ -142,6 +142,9 @@ def test_a_matrix_in_a_memoryview():
         lambda: mlp.fit(view, loss=fm.MSE(), optimizer=fm.SGD(0.1), epochs=1),
         lambda: fm.from_torch({}, prefix=view, activation="relu"),
         lambda: fm.from_torch(mlp.state_dict(), activation=view),
+        lambda: fm.load("model", activations=view),
+        lambda: loaded(hyper=view),
+        lambda: loaded(slots=view),
     ]
     for call in calls:
         with pytest.raises((TypeError, ValueError)):

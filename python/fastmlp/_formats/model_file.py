@@ -68,13 +68,8 @@ def load(
     >>> same = fm.load("model.safetensors")
     """
     name = file_name(path)
-    try:
-        own = list(activations)
-    except TypeError:
-        got = _validate.describe(activations)
-        raise TypeError(
-            f"activations must be a sequence of fm.Activation objects, got {got}"
-        ) from None
+    objects = "activations must be a sequence of fm.Activation objects"
+    own = list(_validate.iterator(objects, activations))
     for i, item in enumerate(own):
         if not isinstance(item, Activation) or isinstance(item.function, str):
             got = repr(item) if isinstance(item, Activation) else None

@@ -763,7 +763,8 @@ def stored(state: Any, kind: str) -> tuple[dict[str, Any], Any, list[Any]]:
     try:
         found, hyper = state["kind"], dict(state["hyper"])
         step, slots = state["step"], list(state["slots"])
-    except (KeyError, TypeError, IndexError, ValueError) as error:
+    # Views of memory with several dimensions raise NotImplementedError.
+    except (KeyError, TypeError, IndexError, ValueError, NotImplementedError) as error:
         raise ValueError(
             "state must be a dict from state_dict(), with the keys kind, "
             f"hyper, step and slots ({type(error).__name__}: {error})"
