@@ -35,6 +35,8 @@ rng = np.random.default_rng(0)
 X = rng.standard_normal((40, 3)).astype(np.float32)
 Y = rng.standard_normal((40, 2)).astype(np.float32)
 LABELS = np.arange(40) % 2
+# Made here, because SciPy crashes if an allocation fails meanwhile.
+SPARSE_X = sparse.csr_array(X)
 FOLDER = tempfile.mkdtemp()
 LAYERS = [3, 8, fm.BatchNorm(), fm.Dropout(0.1), fm.Residual([8]), 2]
 PLAIN = [3, fm.Dense(6, "tanh"), 2]
@@ -114,7 +116,7 @@ def stepped():
 
 def sparse_step():
     mlp = model()
-    loss = mlp.train_step(sparse.csr_array(X), Y, fm.MSE(), fm.SGD(0.1))
+    loss = mlp.train_step(SPARSE_X, Y, fm.MSE(), fm.SGD(0.1))
     return loss, mlp.params.tobytes()
 
 
@@ -155,7 +157,7 @@ OPERATIONS = {
     "solvers": lambda: repr((fm.LBFGS(), fm.LevenbergMarquardt())),
     "progress": lambda: _core.EpochProgress().steps,
     "predict": lambda: KEPT(X),
-    "predict with a sparse input": lambda: KEPT(sparse.csr_array(X)),
+    "predict with a sparse input": lambda: KEPT(SPARSE_X),
     "train_step with a sparse input": sparse_step,
     "predict one row": lambda: KEPT(X[0]),
     "predict with another model": lambda: model(PLAIN)(X),
