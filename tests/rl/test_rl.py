@@ -382,6 +382,9 @@ def test_linear_schedule():
     schedule = rl.LinearSchedule(1.0, 0.2, 8)
     assert [schedule(t) for t in (0, 4, 8, 100)] == pytest.approx([1.0, 0.6, 0.2, 0.2])
     assert repr(schedule) == "LinearSchedule(1.0, 0.2, 8)"
+    for step in (-1, -(10**400)):
+        with pytest.raises(ValueError, match="^step must be at least 0"):
+            schedule(step)
     assert pickle.loads(pickle.dumps(schedule))(4) == schedule(4)
     for arguments in ((1.0, 0.0, 0), ("a", 0.0, 1), (1.0, math.inf, 1)):
         with pytest.raises((TypeError, ValueError)):

@@ -104,8 +104,14 @@ class LinearSchedule:
 
     @_validate.reproducible
     def __call__(self, step: int) -> float:
-        """Return the value at a step, counted from 0."""
-        if type(step) is not int:
+        """Return the value at a step, counted from 0.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``step`` is not an int of at least 0.
+        """
+        if type(step) is not int or step < 0:
             step = _validate.count("step", step, 0, None)
         part = 1.0 if step >= self.steps else step / self.steps
         return self.start + (self.end - self.start) * part
