@@ -148,9 +148,29 @@ def test_sparse_inputs_are_refused() -> None:
     rows = sparse.csr_matrix(x)
     for call in (mlp, lambda r: mlp.train_step(r, y, fm.MSE(), fm.SGD(0.1))):
         with pytest.raises(
-            TypeError, match="must be dense if compute_dtype='bfloat16'"
+            TypeError, match="x must not be sparse if compute_dtype='bfloat16'"
         ):
             call(rows)
+
+
+def test_estimators_refuse_sparse_inputs() -> None:
+    pytest.importorskip("sklearn")
+    sparse = pytest.importorskip("scipy.sparse")
+    x, y = data()
+    estimator = fm.sklearn.MLPRegressor(compute_dtype="bfloat16", max_iter=1)
+    calls = [lambda: estimator.fit(rows, y), lambda: estimator.partial_fit(rows, y)]
+    fitted = fm.sklearn.MLPRegressor(compute_dtype="bfloat16").partial_fit(x, y)
+    calls += [lambda: fitted.predict(rows), lambda: fitted.partial_fit(rows, y)]
+    before = fitted.mlp_.params.copy()
+    rows = sparse.csr_matrix(x)
+    for call in calls:
+        with pytest.raises(
+            TypeError, match="X must not be sparse if compute_dtype='bfloat16'"
+        ):
+            call()
+    assert not hasattr(estimator, "coefs_")
+    assert fitted.mlp_.params.tobytes() == before.tobytes()
+    assert not estimator.__sklearn_tags__().input_tags.sparse
 
 
 def test_a_file_with_an_unknown_type_is_refused(tmp_path: Path) -> None:

@@ -61,13 +61,8 @@ def _check_rows(csr: Any) -> None:
         raise ValueError(f"indptr must ascend from 0 to at most {room}")
 
 
-def inputs(mlp: Model, name: str, x: Any, *, vector: bool = False) -> Inputs:
-    """Return samples as rows, (B, n_in); with ``vector`` also one sample, (n_in,).
-
-    Raises TypeError if ``x`` is sparse but the first layer is not dense.
-    """
-    if not is_sparse(x):
-        return _validate.inputs(name, x, mlp.n_in, mlp.dtype, vector=vector)
+def check_takes_sparse(mlp: Model, name: str, x: Any) -> None:
+    """Raise TypeError if the model does not take a sparse matrix."""
     if not mlp.core.takes_sparse:
         raise TypeError(
             f"{name} may be sparse only if the first layer of the model is fm.Dense, "
@@ -75,9 +70,19 @@ def inputs(mlp: Model, name: str, x: Any, *, vector: bool = False) -> Inputs:
         )
     if mlp.compute_dtype == "bfloat16":
         raise TypeError(
-            f"{name} must be dense if compute_dtype='bfloat16', got "
+            f"{name} must not be sparse if compute_dtype='bfloat16', got "
             f"{_validate.describe(x)}; write {name}.toarray()"
         )
+
+
+def inputs(mlp: Model, name: str, x: Any, *, vector: bool = False) -> Inputs:
+    """Return samples as rows, (B, n_in); with ``vector`` also one sample, (n_in,).
+
+    Raises TypeError if ``x`` is sparse but the model does not take sparse inputs.
+    """
+    if not is_sparse(x):
+        return _validate.inputs(name, x, mlp.n_in, mlp.dtype, vector=vector)
+    check_takes_sparse(mlp, name, x)
     shape = tuple(x.shape)
     if len(shape) != 2 or shape[1] != mlp.n_in:
         raise ValueError(

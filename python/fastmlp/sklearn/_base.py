@@ -666,7 +666,7 @@ class BaseMLP(NetworkWeights):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
+        tags.input_tags.sparse = self.compute_dtype != "bfloat16"
         return tags
 
 

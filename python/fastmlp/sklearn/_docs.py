@@ -177,7 +177,8 @@ _NOTES = """\
   are restored, with a ConvergenceWarning.
 - 'lbfgs' computes in float64 even if the weights are float32.
 - A sparse X stays sparse, except for `fastmlp.LevenbergMarquardt`, which takes a dense
-  array. The results are those of a dense X."""
+  array, and for ``compute_dtype="bfloat16"``, which refuses it. The results are those
+  of a dense X."""
 
 
 def documented(**attributes: str) -> Callable[[type[T]], type[T]]:

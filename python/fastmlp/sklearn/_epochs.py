@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .. import _core
-from .._network.inputs import sparse_matrix
+from .._network.inputs import check_takes_sparse, sparse_matrix
 from .._training import custom
 from .._training.evaluator import predict_blocks
 from .._training.runners import NativeEpoch
@@ -61,6 +61,7 @@ def samples_for(mlp: MLP, x: Any) -> Inputs:
     """Convert samples to an array or sparse matrix that the core takes."""
     if isinstance(x, np.ndarray):
         return aligned(x, mlp.dtype)
+    check_takes_sparse(mlp, "X", x)
     return sparse_matrix("X", x, lambda data: aligned(data, mlp.dtype))
 
 
