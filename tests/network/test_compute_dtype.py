@@ -142,6 +142,12 @@ def test_what_does_not_suit_is_refused(
             mlp.copy(compute_dtype=options["compute_dtype"])
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "torch.bfloat16"])
+def test_bfloat16_as_a_dtype_is_refused_with_a_hint(dtype: str) -> None:
+    with pytest.raises((TypeError, ValueError), match="see the argument compute_dtype"):
+        fm.MLP(LAYERS, dtype=dtype)
+
+
 def test_sparse_inputs_are_refused() -> None:
     sparse = pytest.importorskip("scipy.sparse")
     mlp, (x, y) = model(), data()
@@ -151,6 +157,18 @@ def test_sparse_inputs_are_refused() -> None:
             TypeError, match="x must not be sparse if compute_dtype='bfloat16'"
         ):
             call(rows)
+
+
+def test_estimators_pickled_before_it_existed_have_the_default() -> None:
+    pytest.importorskip("sklearn")
+    x, y = data()
+    old = fm.sklearn.MLPRegressor(max_iter=1).partial_fit(x, y)
+    wanted = old.predict(x)
+    del old.compute_dtype
+    again = pickle.loads(pickle.dumps(old))
+    assert again.get_params()["compute_dtype"] is None
+    assert again.predict(x).tobytes() == wanted.tobytes()
+    again.partial_fit(x, y)
 
 
 def test_estimators_refuse_sparse_inputs() -> None:

@@ -20,7 +20,7 @@ FASTMLP_INLINE Vec<float> to_bfloat16(Vec<float> x) {
 }
 
 // Words for multiply_add: of steps k and k + 2 if there are instructions for pairs,
-// else of one step. The even words of a block make up one chain, the odd ones the other.
+// else of one step. The even words of a block make up one chain, the odd ones another.
 //   chain_word(w, step)       word w of each lane, where step(k) returns the lanes of
 //                             step k
 //   chain_words(x, y)         the words of a block of steps, the lanes of x and y

@@ -218,6 +218,8 @@ def choice(name: str, value: object, known: Collection[str]) -> str:
 def float_dtype(value: object) -> np.dtype[Any]:
     """Return float32 or float64, in native byte order."""
     wanted = f"dtype must be float32 or float64, got {value!r}"
+    if str(value).endswith("bfloat16"):
+        wanted += "; for products in bfloat16, see the argument compute_dtype of fm.MLP"
     if value is None:  # np.dtype(None) is float64
         raise TypeError(wanted)
     try:

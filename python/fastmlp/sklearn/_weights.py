@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from itertools import pairwise
 from operator import is_
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,10 @@ class NetworkWeights(Parameters):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        # Pickles of earlier versions lack the parameters that have been added since.
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            if parameter.default is not parameter.empty:
+                self.__dict__.setdefault(name, parameter.default)
         if "mlp_" in self.__dict__ and "coefs_" not in self.__dict__:
             self._connect(self.mlp_)
 
