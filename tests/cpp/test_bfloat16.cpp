@@ -1,6 +1,7 @@
 // The kernels for products in bfloat16 of every instruction set: rounding, packing and
 // products have the bits that bfloat16_kernels.h defines, computed here element by
-// element with std::fma, and nothing beyond the operands is accessed (guarded.h).
+// element with std::fma, and nothing beyond the operands and the memory planned for them
+// is accessed (guarded.h).
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -180,6 +181,61 @@ void all_ways(Index m, Index n, Index k) {
   for (int way = 0; way < kWays; ++way) multiply(m, n, k, way);
 }
 
+// The same for products in blocks of the size that the caches set, with the memory that
+// is planned for them. The right operand is packed block by block, or as a whole.
+void multiply_in_blocks(const Case& t, bool packs_blocks) {
+  Guarded g;
+  const auto numbers = [&](Index size) {
+    float* const x = g.array<float>(size);
+    for (Index i = 0; i < size; ++i) x[i] = draw(t.numbers);
+    return x;
+  };
+  const float* const a = numbers(t.m * t.k);
+  const float* const b = numbers(t.k * t.n);
+  const float* const bias = numbers(t.n);
+  const float* const saved = numbers(t.m * t.n);
+  float* const c = numbers(t.m * t.n);
+  const std::vector<float> before(c, c + t.m * t.n);
+  const LeftOperand<float> left =
+      t.a_by_rows ? LeftOperand<float>{a, t.k, 1} : LeftOperand<float>{a, 1, t.m};
+  const Index rs = t.b_by_rows ? t.n : 1, cs = t.b_by_rows ? 1 : t.k;
+  const MatrixView<float> to = {c, t.m, t.n, t.n};
+  const Epilogue<float> epilogue = {t.kind, saved, t.n};
+  const float* const given_bias = t.has_bias ? bias : nullptr;
+  float* const left_scratch =
+      g.array<float>(detail::bfloat16_left_scratch_size(t.m, t.k));
+  if (packs_blocks) {
+    float* const right_scratch =
+        g.array<float>(detail::bfloat16_right_scratch_size(t.k, t.n));
+    detail::gemm_bfloat16_packing(*tested, to, left, b, rs, cs, t.k, given_bias,
+                                  t.accumulate, left_scratch, right_scratch, epilogue);
+  } else {
+    float* const packed = g.array<float>(detail::bfloat16_right_bound(t.k, t.n));
+    tested->pack_right(packed, detail::bfloat16_panel_stride(*tested, t.k), b, rs, cs,
+                       t.k, t.n);
+    detail::gemm_bfloat16(*tested, to, left, packed, t.k, given_bias, t.accumulate,
+                          left_scratch, epilogue);
+  }
+  check(t, "in blocks", c, before.data(), a, b, bias, saved);
+}
+
+void blocks() {
+  constexpr Index kShapes[][3] = {{1, 1, 1},      {97, 65, 70},  {131, 70, 33},
+                                  {500, 33, 65},  {33, 1100, 9}, {9, 70, 1100},
+                                  {101, 129, 257}};
+  for (const auto& [m, n, k] : kShapes) {
+    for (int way = 0; way < 4; ++way) {
+      const auto kind = way % 2 ? EpilogueKind::relu : EpilogueKind::relu_backward;
+      multiply_in_blocks({m, n, k, way < 2, way % 2 == 0, way % 3 == 0, way % 3 != 0,
+                          kind, kAllNumbers[(way + m) % 3]},
+                         way != 1);
+      multiply_in_blocks({m, n, k, way < 2, way % 2 == 0, way % 3 == 0, false,
+                          EpilogueKind::none, Numbers::ordinary},
+                         way == 1);
+    }
+  }
+}
+
 void rounding() {
   std::vector<float> x, y;
   for (uint64_t bits = 0; bits <= 0xffffffffu; bits += 0x1357) {
@@ -210,6 +266,7 @@ void check_all() {
   }
   all_ways(70, 90, 500);
   all_ways(3, 300, 0);
+  blocks();
 }
 
 }  // namespace
