@@ -101,21 +101,34 @@ def test_checkpoints_resume_with_it(tmp_path: Path) -> None:
     x, y = data()
     path = tmp_path / "run.ckpt"
 
-    def fit(mlp: fm.MLP, epochs: int, *callbacks: fm.Callback) -> fm.MLP:
+    def fit(mlp: fm.MLP, optimizer: fm.Adam, epochs: int, *callbacks: object) -> None:
         mlp.fit(
             x,
             y,
-            optimizer=fm.Adam(0.01),
+            optimizer=optimizer,
             loss=fm.MSE(),
             epochs=epochs,
-            seed=1,
             callbacks=callbacks,
             progress=False,
         )
-        return mlp
 
-    fit(model(), 2, fm.Checkpoint(path, every=1))
+    through, first, resumed = model(), model(), model()
+    fit(through, fm.Adam(0.01), 4)
+    fit(first, fm.Adam(0.01), 2, fm.Checkpoint(path, every=1))
     assert fm.load(path).compute_dtype == "bfloat16"
+    optimizer = fm.Adam(0.01)
+    fm.Checkpoint.load(path, resumed, optimizer)
+    fit(resumed, optimizer, 2)
+    assert resumed.params.tobytes() == through.params.tobytes()
+
+    # In another arithmetic, the fit would not continue exactly.
+    plain = fm.MLP(LAYERS, seed=0)
+    before = plain.params.copy()
+    with pytest.raises(
+        ValueError, match=r"compute_dtype='bfloat16'.*does not match mlp"
+    ):
+        fm.Checkpoint.load(path, plain, fm.Adam(0.01))
+    assert plain.params.tobytes() == before.tobytes()
 
 
 @pytest.mark.parametrize(

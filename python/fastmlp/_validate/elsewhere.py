@@ -374,6 +374,7 @@ _CONVERT = "write fm.from_sklearn(estimator).to_{}(path)"
 ATTRIBUTES: dict[str, dict[str, str]] = {
     "Model": {
         "add": "the layers are given at once, as in fm.MLP([4, 8, 1])",
+        "bfloat16": "write mlp.copy(compute_dtype='bfloat16')",
         "bias": "see mlp.biases",
         "children": "see mlp.layers",
         "coefs_": "see mlp.weights",

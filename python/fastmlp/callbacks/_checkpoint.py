@@ -224,7 +224,7 @@ class Checkpoint(Watching):
         path : str or path-like
             File to read.
         mlp : MLP
-            Model of the same architecture and dtype as the stored one.
+            Model of the same architecture, dtype and compute_dtype as the stored one.
         optimizer : Optimizer, optional
             Optimiser of the same class as the stored one; it is then bound to this
             model. Settings that a checkpoint cannot store without pickle, such as a
@@ -349,6 +349,7 @@ def _restored(
         )
     if (
         stored.given["dtype"] != mlp.dtype.name
+        or stored.given.get("compute_dtype") != mlp._given.get("compute_dtype")
         or rest["steps"] != model_schema.architecture(mlp)
         or not stored.fits(mlp)
     ):
