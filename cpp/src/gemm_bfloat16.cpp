@@ -7,6 +7,10 @@
 namespace fastmlp::detail {
 namespace {
 
+// Inference takes fewer than two register tiles of rows without scratch memory.
+static_assert(kRowsToPackBfloat16 >= 2 * kStripRows,
+              "packed operands come with scratch memory");
+
 constexpr Index rounded_up(Index n, Index grain) {
   return (n + grain - 1) / grain * grain;
 }

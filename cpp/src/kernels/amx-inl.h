@@ -47,6 +47,7 @@ FASTMLP_INLINE void amx_tile(float* c, Index ldc, const float* a, Index rs,
   constexpr Index kSize = sizeof(float), kSide = kTileSide;
   const Index c_step = ldc * kSize, a_step = rs * kSize;
   constexpr Index kStepB = kLowColumns * kSize;
+  finish_stores();
   if (reads_c) {
     FASTMLP_TILE_LOAD(0, c, c_step);
     FASTMLP_TILE_LOAD(1, c + kSide, c_step);
@@ -80,8 +81,8 @@ FASTMLP_INLINE void amx_tile(float* c, Index ldc, const float* a, Index rs,
 static void amx_gemm(float* c, Index ldc, const Bfloat16Left& a, const Bfloat16Right& b,
                      Index m, Index n, Index k, const float* bias, bool accumulate,
                      const Epilogue<float>& epilogue) {
-  const TileConfig config;
-  FASTMLP_TILE_CONFIGURE(&config);
+  static constexpr TileConfig kConfig;
+  FASTMLP_TILE_CONFIGURE(&kConfig);
   const bool finishes = bias || epilogue.kind != EpilogueKind::none;
   alignas(64) float edge[kAmxRows * kLowColumns] = {};
   for (Index i = 0; i < m; i += kAmxRows) {

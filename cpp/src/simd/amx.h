@@ -20,6 +20,11 @@ struct alignas(64) TileConfig {
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
+// GCC's intrinsics for LDTILECFG and TILELOADD are assembly that does not tell the
+// compiler all that it reads. So the configuration is a constant, which nothing stores,
+// and this function keeps stores to operands from being moved behind the loads of tiles.
+inline void finish_stores() { __asm__ volatile("" ::: "memory"); }
+
 #if defined(FASTMLP_EMULATED_TILES)
 
 struct Tiles {
