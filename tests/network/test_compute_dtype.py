@@ -172,6 +172,29 @@ def test_sparse_inputs_are_refused() -> None:
             call(rows)
 
 
+def test_a_warm_start_that_changes_it_keeps_normalisations() -> None:
+    pytest.importorskip("sklearn")
+    x, y = data()
+    estimator = fm.sklearn.MLPRegressor(
+        hidden_layer_sizes=(20,), normalization="batch", random_state=0
+    )
+    for _ in range(5):
+        estimator.partial_fit(3 * x + 1, y)
+    before = estimator.mlp_
+    scale = before.named_parameters()["1.weight"]
+    assert (scale != 1).any()
+    # A step too small to change a parameter.
+    estimator.set_params(compute_dtype="bfloat16", learning_rate_init=1e-30)
+    estimator.partial_fit(3 * x + 1, y)
+    after = estimator.mlp_
+    assert after.compute_dtype == "bfloat16"
+    assert before.compute_dtype == "float32"
+    assert after.params.tobytes() == before.params.tobytes()
+    # One update of the running statistics, with momentum 0.1.
+    np.testing.assert_allclose(after.buffers, before.buffers, rtol=0.1, atol=0.1)
+    assert (after.buffers != before.buffers).any()
+
+
 def test_estimators_pickled_before_it_existed_have_the_default() -> None:
     pytest.importorskip("sklearn")
     x, y = data()

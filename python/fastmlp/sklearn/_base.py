@@ -551,13 +551,17 @@ class BaseMLP(NetworkWeights):
                 f"{self._name()} has coefs_ of shapes {shapes}, but its parameters "
                 f"and the data now need shapes {wanted}"
             )
-        wanted_now = self._network(widths, mlp.dtype)
-        kinds = [(net.layers, net.compute_dtype) for net in (mlp, wanted_now)]
-        if kinds[0] != kinds[1]:
-            mlp = wanted_now
-            copy_weights(mlp, self.coefs_, self.intercepts_)
+        network = self._network(widths, mlp.dtype)
+        if network.layers != mlp.layers:
+            copy_weights(network, self.coefs_, self.intercepts_)
+        elif network.compute_dtype != mlp.compute_dtype:
+            # The copy has the parameters and statistics of normalisations, too.
+            network = mlp.copy(compute_dtype=network.compute_dtype)
+        else:
+            network = mlp
+        if network is not mlp:
             self.__dict__.pop("_optimizer", None)
-        self._adopt(mlp, task)
+        self._adopt(network, task)
 
     def _name(self) -> str:
         return type(self).__name__
