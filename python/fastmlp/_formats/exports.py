@@ -73,7 +73,7 @@ class Exports(Model):
         -----
         The module's outputs may differ from the model's by rounding errors, because
         PyTorch sums in another order. The module computes in float32 also if
-        ``compute_dtype`` is "bfloat16"; its kin in PyTorch is ``torch.autocast``.
+        ``compute_dtype`` is "bfloat16"; under ``torch.autocast`` it rounds operands.
         `fastmlp.from_torch` converts the module back.
         """
         from . import to_torch
