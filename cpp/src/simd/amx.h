@@ -22,7 +22,7 @@ struct alignas(64) TileConfig {
 
 // GCC's intrinsics for LDTILECFG and TILELOADD are assembly that does not tell the
 // compiler all that it reads. So the configuration is a constant, which nothing stores,
-// and this function keeps stores to operands from being moved behind the loads of tiles.
+// and this function keeps stores to operands from moving behind the loads of tiles.
 inline void finish_stores() { __asm__ volatile("" ::: "memory"); }
 
 #if defined(FASTMLP_EMULATED_TILES)
