@@ -383,7 +383,7 @@ def test_linear_schedule():
     assert [schedule(t) for t in (0, 4, 8, 100)] == pytest.approx([1.0, 0.6, 0.2, 0.2])
     assert repr(schedule) == "LinearSchedule(1.0, 0.2, 8)"
     for step in (-1, -(10**400)):
-        with pytest.raises(ValueError, match="^step must be at least 0"):
+        with pytest.raises(ValueError, match=r"^step must be at least 0"):
             schedule(step)
     assert pickle.loads(pickle.dumps(schedule))(4) == schedule(4)
     for arguments in ((1.0, 0.0, 0), ("a", 0.0, 1), (1.0, math.inf, 1)):
