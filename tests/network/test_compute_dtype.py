@@ -29,6 +29,9 @@ def test_the_default_is_the_dtype() -> None:
     plain = fm.MLP(LAYERS, compute_dtype="float32", seed=0)
     assert plain.compute_dtype == "float32"
     assert "compute_dtype" not in repr(plain)
+    for given in (np.float64, np.dtype("float64"), "float64"):
+        double = fm.MLP(LAYERS, dtype="float64", compute_dtype=given)
+        assert double.compute_dtype == "float64"
 
 
 def test_only_operands_are_rounded() -> None:

@@ -6,6 +6,7 @@ use its base class `Model` in annotations, and call `model_class` to create new 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import sys
 import weakref
@@ -429,11 +430,11 @@ def set_compute_dtype(given: dict[str, Any], compute_dtype: object) -> None:
     given.pop("compute_dtype", None)
     if compute_dtype is None:
         return
-    name = _validate.choice(
-        "compute_dtype",
-        getattr(compute_dtype, "name", compute_dtype),
-        ("float32", "float64", "bfloat16"),
-    )
+    if not isinstance(compute_dtype, str):
+        with contextlib.suppress(TypeError):  # not a dtype: choice raises the error
+            compute_dtype = np.dtype(compute_dtype).name  # type: ignore[call-overload]
+    known = ("float32", "float64", "bfloat16")
+    name = _validate.choice("compute_dtype", compute_dtype, known)
     if name == dtype:
         return
     if name != "bfloat16":
