@@ -54,7 +54,7 @@ CONSTRUCTORS = [
 
 
 # fmt: on
-LEFT_OUT = {"callbacks", "metrics", "progress", "steps_per_epoch"}
+LEFT_OUT = {"callbacks", "compute_dtype", "metrics", "progress", "steps_per_epoch"}
 
 
 def parameters(function: Any) -> list[tuple[str, object, object]]:

@@ -82,7 +82,8 @@ def test_kernels_stay_within_their_arrays(build: Path) -> None:
 
 def test_elementary_functions(build: Path) -> None:
     hashes = set()
-    for isa in fm.available_isas():
+    # These have the functions of avx512, and differ from it in products alone.
+    for isa in set(fm.available_isas()) - {"avx512_bf16", "amx"}:
         out = run(build / f"tests/cpp/test_math_{isa}")
         found = re.search(r"^hash .* ([0-9a-f]{16})$", out, re.MULTILINE)
         assert found, out

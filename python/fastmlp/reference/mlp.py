@@ -115,7 +115,8 @@ class MLP:
     Attributes, arguments and methods are those of ``fastmlp.MLP``. Given the same seed,
     the initial parameters, the sample orders and the dropout masks are equal as well.
 
-    The following are left out: derivatives other than :meth:`vjp` and
+    The following are left out: ``compute_dtype``, whose arithmetic is that of
+    :func:`bfloat16_product`; derivatives other than :meth:`vjp` and
     :meth:`value_and_grad`; ``summary`` and ``repr``; in fit, ``callbacks``, ``metrics``
     and ``progress``, batches in place of arrays, functions in place of losses, and the
     ``seconds`` of the history; ``state_dict`` and ``load_state_dict`` of optimisers,
