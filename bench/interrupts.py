@@ -132,7 +132,7 @@ def gradient_check() -> Call:
     mlp, x, y = classifier(64)
 
     def value(params: np.ndarray) -> float:
-        mlp.params[:] = params
+        mlp.params[: len(params)] = params
         return mlp.evaluate(x, y, fm.CrossEntropy())
 
     _, grads = mlp.value_and_grad(x, y, fm.CrossEntropy())
