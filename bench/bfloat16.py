@@ -1,7 +1,7 @@
 """Time products in bfloat16 against float32 and against PyTorch's autocast.
 
     python bench/bfloat16.py
-    python bench/bfloat16.py --isa avx2     where the CPU has no instructions for it
+    python bench/bfloat16.py --isa avx2     as on a CPU without AVX512_BF16
 
 All four rivals are timed in turns, in processes of their own, as in peers.py. The last
 two columns are the times of fastmlp in float32 and of torch.autocast over that of

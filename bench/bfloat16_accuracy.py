@@ -1,6 +1,6 @@
 """Compare what networks learn with products in bfloat16 and in float32.
 
-    python bench/bfloat16_accuracy.py              ten seeds: twenty minutes
+    python bench/bfloat16_accuracy.py              ten seeds: a minute
     python bench/bfloat16_accuracy.py --seeds 2 --tasks moons digits
 
 Each task is trained from the same seeds with both. A line has the mean over the seeds

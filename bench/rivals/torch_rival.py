@@ -82,10 +82,14 @@ class TorchRival(Rival):
     def train_step(self) -> torch.Tensor:
         """Take one step."""
         self.optimizer.zero_grad()
-        loss = self.loss(self.model(self.x), self.y)
+        loss = self.batch_loss()
         loss.backward()
         self.optimizer.step()
         return loss.detach()
+
+    def batch_loss(self) -> torch.Tensor:
+        """Return the loss of the batch."""
+        return self.loss(self.model(self.x), self.y)
 
     def fit(self) -> float:
         """Train for a fixed number of epochs in a hand-written loop."""
@@ -116,13 +120,9 @@ class TorchCompileRival(TorchRival):
         torch.compiler.reset()  # the default limit is reached after a few networks
         self.compiled = torch.compile(self.model)
 
-    def train_step(self) -> torch.Tensor:
-        """Take one step."""
-        self.optimizer.zero_grad()
-        loss = self.loss(self.compiled(self.x), self.y)
-        loss.backward()
-        self.optimizer.step()
-        return loss.detach()
+    def batch_loss(self) -> torch.Tensor:
+        """Return the loss of the batch."""
+        return self.loss(self.compiled(self.x), self.y)
 
     @torch.inference_mode()
     def infer(self) -> torch.Tensor:
@@ -135,14 +135,10 @@ class TorchAutocastRival(TorchRival):
 
     loss_tolerance, output_tolerance = BFLOAT16_LOSSES, BFLOAT16_OUTPUTS
 
-    def train_step(self) -> torch.Tensor:
-        """Take one step."""
-        self.optimizer.zero_grad()
+    def batch_loss(self) -> torch.Tensor:
+        """Return the loss of the batch."""
         with torch.autocast("cpu", torch.bfloat16):
-            loss = self.loss(self.model(self.x), self.y)
-        loss.backward()
-        self.optimizer.step()
-        return loss.detach()
+            return super().batch_loss()
 
     @torch.inference_mode()
     def infer(self) -> torch.Tensor:

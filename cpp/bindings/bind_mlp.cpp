@@ -422,12 +422,6 @@ void bind_mlp(py::module_& m) {
   };
   def_init(new_class<AnyMlp>(m, "Mlp"), make, arg("dtype"), arg("n_in"), arg("layers"),
            arg("operands") = "full")
-      .def_property_readonly("operands",
-                             [](AnyMlp& self) {
-                               return self.visit([](auto& n) {
-                                 return to_name(kOperandsNames, n.mlp.operands());
-                               });
-                             })
       .def_property_readonly("params", &params)
       .def_property_readonly("buffers", &buffers)
       .def_property_readonly(

@@ -18,7 +18,7 @@ constexpr Index rounded_up(Index n, Index grain) {
 // kc in whole blocks of the arithmetic, so that each begins a new pair of chains.
 GemmBlocks blocks_for(const Bfloat16Kernels& kernels, Index m, Index n, Index k) {
   GemmBlocks blocks = gemm_blocks(gemm_limits<float>(), m, n, k, kernels.nr);
-  // A panel of B is no larger than the level-1 cache.
+  // A panel of B fits into the level-1 cache.
   const Index bytes = kernels.words * kernels.nr * static_cast<Index>(sizeof(float));
   const Index most = std::max<Index>(1, caches().l1d.bytes / bytes);
   blocks.kc = std::min(rounded_up(blocks.kc, kBfloat16Block), most * kBfloat16Block);

@@ -107,21 +107,52 @@ struct Case {
   Numbers numbers;
 };
 
-void check(const Case& t, const char* what, const float* c, const float* before,
-           const float* a, const float* b, const float* bias, const float* saved) {
+// The operands of a case, and C, which begins as `before`.
+struct Data {
+  mutable Guarded guarded;
+  const float *a, *b, *bias, *saved;
+  float* c;
+  std::vector<float> before;
+  LeftOperand<float> left;
+  Index rs, cs;  // of b
+  const float* bias_or_null;
+  Epilogue<float> epilogue;
+
+  explicit Data(const Case& t)
+      : a(numbers(t, t.m * t.k)),
+        b(numbers(t, t.k * t.n)),
+        bias(numbers(t, t.n)),
+        saved(numbers(t, t.m * t.n)),
+        c(numbers(t, t.m * t.n)),
+        before(c, c + t.m * t.n),
+        left(t.a_by_rows ? LeftOperand<float>{a, t.k, 1}
+                         : LeftOperand<float>{a, 1, t.m}),
+        rs(t.b_by_rows ? t.n : 1),
+        cs(t.b_by_rows ? 1 : t.k),
+        bias_or_null(t.has_bias ? bias : nullptr),
+        epilogue{t.kind, saved, t.n} {}
+
+ private:
+  float* numbers(const Case& t, Index size) {
+    float* const x = guarded.array<float>(size);
+    for (Index i = 0; i < size; ++i) x[i] = draw(t.numbers);
+    return x;
+  }
+};
+
+void check(const Case& t, const char* what, const Data& d) {
   int wrong = 0;
   for (Index i = 0; i < t.m; ++i) {
     for (Index j = 0; j < t.n; ++j) {
       const auto at_a = [&](Index p) {
-        return t.a_by_rows ? a[i * t.k + p] : a[p * t.m + i];
+        return d.left.data[i * d.left.rs + p * d.left.cs];
       };
-      const auto at_b = [&](Index p) {
-        return t.b_by_rows ? b[p * t.n + j] : b[j * t.k + p];
-      };
-      float x = product_at(at_a, at_b, t.k, t.accumulate ? before[i * t.n + j] : 0.0f);
-      if (t.has_bias) x += bias[j];
-      x = finished(x, t.kind, saved[i * t.n + j]);
-      wrong += !same(x, c[i * t.n + j]);
+      const auto at_b = [&](Index p) { return d.b[p * d.rs + j * d.cs]; };
+      const size_t at = static_cast<size_t>(i * t.n + j);
+      float x = product_at(at_a, at_b, t.k, t.accumulate ? d.before[at] : 0.0f);
+      if (t.has_bias) x += d.bias[j];
+      x = finished(x, t.kind, d.saved[at]);
+      wrong += !same(x, d.c[at]);
     }
   }
   if (wrong > 0) {
@@ -133,39 +164,24 @@ void check(const Case& t, const char* what, const float* c, const float* before,
 }
 
 void multiply(const Case& t) {
-  Guarded g;
-  const auto numbers = [&](Index size) {
-    float* const x = g.array<float>(size);
-    for (Index i = 0; i < size; ++i) x[i] = draw(t.numbers);
-    return x;
-  };
-  const float* const a = numbers(t.m * t.k);
-  const float* const b = numbers(t.k * t.n);
-  const float* const bias = numbers(t.n);
-  const float* const saved = numbers(t.m * t.n);
-  float* const c = numbers(t.m * t.n);
-  const std::vector<float> before(c, c + t.m * t.n);
-  const Epilogue<float> epilogue = {t.kind, saved, t.n};
-  const float* const given_bias = t.has_bias ? bias : nullptr;
+  const Data d(t);
 
   const Index blocks = (t.k + kBfloat16Block - 1) / kBfloat16Block;
   const Index rows = (t.m + tested->mr - 1) / tested->mr * tested->mr;
-  float* const left = g.array<float>(rows * blocks * tested->words);
+  float* const left = d.guarded.array<float>(rows * blocks * tested->words);
   const Index stride = detail::bfloat16_panel_stride(*tested, t.k);
   const Index panels = (t.n + tested->nr - 1) / tested->nr;
-  float* const right = g.array<float>(panels * stride);
-  const LeftOperand<float> operand =
-      t.a_by_rows ? LeftOperand<float>{a, t.k, 1} : LeftOperand<float>{a, 1, t.m};
-  const Bfloat16Left packed = tested->pack_left(left, operand, t.m, t.k);
-  tested->pack_right(right, stride, b, t.b_by_rows ? t.n : 1, t.b_by_rows ? 1 : t.k,
-                     t.k, t.n);
-  tested->gemm(c, t.n, packed, {right, stride}, t.m, t.n, t.k, given_bias, t.accumulate,
-               epilogue);
-  check(t, "packed", c, before.data(), a, b, bias, saved);
+  float* const right = d.guarded.array<float>(panels * stride);
+  const Bfloat16Left packed = tested->pack_left(left, d.left, t.m, t.k);
+  tested->pack_right(right, stride, d.b, d.rs, d.cs, t.k, t.n);
+  tested->gemm(d.c, t.n, packed, {right, stride}, t.m, t.n, t.k, d.bias_or_null,
+               t.accumulate, d.epilogue);
+  check(t, "packed", d);
 
   if (t.accumulate || !t.a_by_rows || !t.b_by_rows) return;
-  tested->few_rows(c, t.n, a, t.k, b, t.n, t.m, t.n, t.k, given_bias, epilogue);
-  check(t, "few rows", c, before.data(), a, b, bias, saved);
+  tested->few_rows(d.c, t.n, d.a, t.k, d.b, t.n, t.m, t.n, t.k, d.bias_or_null,
+                   d.epilogue);
+  check(t, "few rows", d);
 }
 
 // Ways to store the operands, to begin and to end; they are independent of each other,
@@ -184,39 +200,25 @@ void all_ways(Index m, Index n, Index k) {
 // The same for products in blocks of the size that the caches set, with the memory that
 // is planned for them. The right operand is packed block by block, or as a whole.
 void multiply_in_blocks(const Case& t, bool packs_blocks) {
-  Guarded g;
-  const auto numbers = [&](Index size) {
-    float* const x = g.array<float>(size);
-    for (Index i = 0; i < size; ++i) x[i] = draw(t.numbers);
-    return x;
-  };
-  const float* const a = numbers(t.m * t.k);
-  const float* const b = numbers(t.k * t.n);
-  const float* const bias = numbers(t.n);
-  const float* const saved = numbers(t.m * t.n);
-  float* const c = numbers(t.m * t.n);
-  const std::vector<float> before(c, c + t.m * t.n);
-  const LeftOperand<float> left =
-      t.a_by_rows ? LeftOperand<float>{a, t.k, 1} : LeftOperand<float>{a, 1, t.m};
-  const Index rs = t.b_by_rows ? t.n : 1, cs = t.b_by_rows ? 1 : t.k;
-  const MatrixView<float> to = {c, t.m, t.n, t.n};
-  const Epilogue<float> epilogue = {t.kind, saved, t.n};
-  const float* const given_bias = t.has_bias ? bias : nullptr;
+  const Data d(t);
+  const MatrixView<float> to = {d.c, t.m, t.n, t.n};
   float* const left_scratch =
-      g.array<float>(detail::bfloat16_left_scratch_size(t.m, t.k));
+      d.guarded.array<float>(detail::bfloat16_left_scratch_size(t.m, t.k));
   if (packs_blocks) {
     float* const right_scratch =
-        g.array<float>(detail::bfloat16_right_scratch_size(t.k, t.n));
-    detail::gemm_bfloat16_packing(*tested, to, left, b, rs, cs, t.k, given_bias,
-                                  t.accumulate, left_scratch, right_scratch, epilogue);
+        d.guarded.array<float>(detail::bfloat16_right_scratch_size(t.k, t.n));
+    detail::gemm_bfloat16_packing(*tested, to, d.left, d.b, d.rs, d.cs, t.k,
+                                  d.bias_or_null, t.accumulate, left_scratch,
+                                  right_scratch, d.epilogue);
   } else {
-    float* const packed = g.array<float>(detail::bfloat16_right_bound(t.k, t.n));
-    tested->pack_right(packed, detail::bfloat16_panel_stride(*tested, t.k), b, rs, cs,
-                       t.k, t.n);
-    detail::gemm_bfloat16(*tested, to, left, packed, t.k, given_bias, t.accumulate,
-                          left_scratch, epilogue);
+    float* const packed =
+        d.guarded.array<float>(detail::bfloat16_right_bound(t.k, t.n));
+    tested->pack_right(packed, detail::bfloat16_panel_stride(*tested, t.k), d.b, d.rs,
+                       d.cs, t.k, t.n);
+    detail::gemm_bfloat16(*tested, to, d.left, packed, t.k, d.bias_or_null,
+                          t.accumulate, left_scratch, d.epilogue);
   }
-  check(t, "in blocks", c, before.data(), a, b, bias, saved);
+  check(t, "in blocks", d);
 }
 
 void blocks() {

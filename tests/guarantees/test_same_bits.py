@@ -302,6 +302,20 @@ def test_fit_is_the_same_bits_for_any_isa_and_threads(dtype):
     assert len(hashes) == 1
 
 
+def assert_rows_have_one_result(mlp, isa):
+    """Rows alone, in batches of many sizes, and in another order."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((257, mlp.n_in)).astype(mlp.dtype)
+    with fm.use_isa(isa):
+        alone = np.stack([mlp(row) for row in x])
+        for rows in (*range(1, 40), 64, 97, 128, 200, 257):
+            first = int(rng.integers(0, len(x) - rows + 1))
+            batch = mlp(x[first : first + rows])
+            assert batch.tobytes() == alone[first : first + rows].tobytes()
+        order = rng.permutation(len(x))
+        assert mlp(x[order]).tobytes() == alone[order].tobytes()
+
+
 @pytest.mark.parametrize("softmax", [False, True])
 def test_a_row_is_the_same_bits_at_any_place_in_a_batch(softmax, isa, dtype):
     layers = [21, 67, 40, 5]
@@ -312,16 +326,7 @@ def test_a_row_is_the_same_bits_at_any_place_in_a_batch(softmax, isa, dtype):
         dtype=dtype,
         seed=1,
     )
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((257, 21)).astype(dtype)
-    with fm.use_isa(isa):
-        alone = np.stack([mlp(row) for row in x])
-        for rows in (*range(1, 40), 64, 97, 128, 200, 257):
-            first = int(rng.integers(0, len(x) - rows + 1))
-            batch = mlp(x[first : first + rows])
-            assert batch.tobytes() == alone[first : first + rows].tobytes()
-        order = rng.permutation(len(x))
-        assert mlp(x[order]).tobytes() == alone[order].tobytes()
+    assert_rows_have_one_result(mlp, isa)
 
 
 def test_a_row_of_a_wide_network_is_the_same_bits_at_any_place_in_a_batch(isa, dtype):

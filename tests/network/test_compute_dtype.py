@@ -165,7 +165,7 @@ def test_bfloat16_as_a_dtype_is_refused_with_a_hint(dtype: str) -> None:
 
 
 def test_sparse_inputs_are_refused() -> None:
-    sparse = pytest.importorskip("scipy.sparse")
+    sparse = pytest.importorskip("scipy.sparse", reason="it makes the inputs")
     mlp, (x, y) = model(), data()
     rows = sparse.csr_matrix(x)
     for call in (mlp, lambda r: mlp.train_step(r, y, fm.MSE(), fm.SGD(0.1))):
@@ -176,7 +176,7 @@ def test_sparse_inputs_are_refused() -> None:
 
 
 def test_a_warm_start_that_changes_it_keeps_normalisations() -> None:
-    pytest.importorskip("sklearn")
+    pytest.importorskip("sklearn", reason="the estimators need it")
     x, y = data()
     estimator = fm.sklearn.MLPRegressor(
         hidden_layer_sizes=(20,), normalization="batch", random_state=0
@@ -199,7 +199,7 @@ def test_a_warm_start_that_changes_it_keeps_normalisations() -> None:
 
 
 def test_estimators_pickled_before_it_existed_have_the_default() -> None:
-    pytest.importorskip("sklearn")
+    pytest.importorskip("sklearn", reason="the estimators need it")
     x, y = data()
     old = fm.sklearn.MLPRegressor(max_iter=1).partial_fit(x, y)
     wanted = old.predict(x)
@@ -211,8 +211,8 @@ def test_estimators_pickled_before_it_existed_have_the_default() -> None:
 
 
 def test_estimators_refuse_sparse_inputs() -> None:
-    pytest.importorskip("sklearn")
-    sparse = pytest.importorskip("scipy.sparse")
+    pytest.importorskip("sklearn", reason="the estimators need it")
+    sparse = pytest.importorskip("scipy.sparse", reason="it makes the inputs")
     x, y = data()
     estimator = fm.sklearn.MLPRegressor(compute_dtype="bfloat16", max_iter=1)
     calls = [lambda: estimator.fit(rows, y), lambda: estimator.partial_fit(rows, y)]
@@ -264,7 +264,7 @@ def test_gradients_are_near_those_of_float64(depth: int, activation: str) -> Non
 
 
 def test_the_estimators_have_it() -> None:
-    pytest.importorskip("sklearn")
+    pytest.importorskip("sklearn", reason="the estimators need it")
     x, y = data()
     for X in (x, x.astype(np.float64)):
         estimator = fm.sklearn.MLPRegressor(
@@ -283,8 +283,8 @@ def test_the_estimators_have_it() -> None:
 
 
 def test_onnx_rounds_the_operands(tmp_path: Path) -> None:
-    runtime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime", reason="it runs the file")
+    pytest.importorskip("onnx", reason="it writes the file")
     mlp, (x, _) = model(), data()
     path = tmp_path / "model.onnx"
     mlp.to_onnx(path)

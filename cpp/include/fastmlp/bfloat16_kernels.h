@@ -26,9 +26,8 @@ namespace fastmlp {
 constexpr Index kBfloat16Block = 32;
 
 // Packed operands consist of words of 32 bits: one operand in float32, or two in
-// bfloat16. A block of k has this many words at most, per row of A or column of B.
-constexpr Index kBfloat16MostWords = kBfloat16Block;
-
+// bfloat16.
+//
 // A packed left operand, in strips of `mr` rows. Word w of row i is
 // data[i / mr * strip + i % mr * rs + w * cs].
 struct Bfloat16Left {

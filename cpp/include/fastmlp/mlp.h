@@ -74,8 +74,8 @@ template <class T>
 class Mlp {
  public:
   // The parameters are those of initialize(seed), or all zero if the seed is nullopt.
-  // Throws std::invalid_argument if there are no layers, a width is < 1, sizes
-  // overflow, or the operands are in bfloat16 and T is double.
+  // Throws std::invalid_argument if `layers` is empty, a width is below 1, sizes
+  // overflow, or T is double and the operands are to be in bfloat16.
   //
   // With operands in bfloat16, predict, evaluate, and the methods of training round the
   // operands of products (bfloat16_kernels.h defines the arithmetic); everything else

@@ -11,7 +11,7 @@ namespace fastmlp {
 namespace FASTMLP_ISA {
 
 constexpr Index kAmxRows = 2 * kTileSide;
-static_assert(kLowColumns == 2 * kTileSide && kWords == kTileSide);
+static_assert(kBfloat16Columns == 2 * kTileSide && kWords == kTileSide);
 
 static Bfloat16Left amx_pack_left(float* dst, LeftOperand<float> a, Index m, Index k) {
   const Index rows = (m + kAmxRows - 1) / kAmxRows * kAmxRows;
@@ -40,13 +40,13 @@ static Bfloat16Left amx_pack_left(float* dst, LeftOperand<float> a, Index m, Ind
   return {dst, words, 1, kAmxRows * words};
 }
 
-// One tile of C, in place or, at the edges, by way of `c`, which has no other rows and
-// columns. Rows of A and columns of B beyond those of C are zeros.
+// Computes 32 x 32 elements of C. At the edges of C, the caller passes a buffer of this
+// size as `c`; the packed operands have zeros for its further rows and columns.
 FASTMLP_INLINE void amx_tile(float* c, Index ldc, const float* a, Index rs,
                              const float* b, Index k, bool reads_c) {
   constexpr Index kSize = sizeof(float), kSide = kTileSide;
   const Index c_step = ldc * kSize, a_step = rs * kSize;
-  constexpr Index kStepB = kLowColumns * kSize;
+  constexpr Index kStepB = kBfloat16Columns * kSize;
   finish_stores();
   if (reads_c) {
     FASTMLP_TILE_LOAD(0, c, c_step);
@@ -70,7 +70,7 @@ FASTMLP_INLINE void amx_tile(float* c, Index ldc, const float* a, Index rs,
     FASTMLP_TILE_MULTIPLY(2, 5, 6);
     FASTMLP_TILE_MULTIPLY(3, 5, 7);
     left += kWords;
-    b += kWords * kLowColumns;
+    b += kWords * kBfloat16Columns;
   }
   FASTMLP_TILE_STORE(0, c, c_step);
   FASTMLP_TILE_STORE(1, c + kSide, c_step);
@@ -84,39 +84,35 @@ static void amx_gemm(float* c, Index ldc, const Bfloat16Left& a, const Bfloat16R
   static constexpr TileConfig kConfig;
   FASTMLP_TILE_CONFIGURE(&kConfig);
   const bool finishes = bias || epilogue.kind != EpilogueKind::none;
-  alignas(64) float edge[kAmxRows * kLowColumns] = {};
+  alignas(64) float edge[kAmxRows * kBfloat16Columns] = {};
   for (Index i = 0; i < m; i += kAmxRows) {
     const Index rows = m - i < kAmxRows ? m - i : kAmxRows;
     const float* const strip = a.data + i * a.rs;
-    for (Index j = 0; j < n; j += kLowColumns) {
-      const Index columns = n - j < kLowColumns ? n - j : kLowColumns;
-      const float* const panel = b.data + j / kLowColumns * b.panel_stride;
+    for (Index j = 0; j < n; j += kBfloat16Columns) {
+      const Index columns = n - j < kBfloat16Columns ? n - j : kBfloat16Columns;
+      const float* const panel = b.data + j / kBfloat16Columns * b.panel_stride;
       float* const to = c + i * ldc + j;
-      const bool whole = rows == kAmxRows && columns == kLowColumns;
+      const bool whole = rows == kAmxRows && columns == kBfloat16Columns;
       if (whole && !finishes) {
         amx_tile(to, ldc, strip, a.rs, panel, k, accumulate);
         continue;
       }
       if (accumulate) {
         for (Index r = 0; r < rows; ++r) {
-          memcpy(edge + r * kLowColumns, to + r * ldc,
+          memcpy(edge + r * kBfloat16Columns, to + r * ldc,
                  static_cast<size_t>(columns) * sizeof(float));
         }
       }
-      amx_tile(edge, kLowColumns, strip, a.rs, panel, k, accumulate);
+      amx_tile(edge, kBfloat16Columns, strip, a.rs, panel, k, accumulate);
       for (Index r = 0; r < rows; ++r) {
-        const float* const from = edge + r * kLowColumns;
+        const float* const from = edge + r * kBfloat16Columns;
         float* const row = to + r * ldc;
         const float* const saved =
             epilogue.saved ? epilogue.saved + (i + r) * epilogue.ld + j : nullptr;
         for_each_vector<float>(columns, [=](auto io, Index q) FASTMLP_LAMBDA {
-          Vec<float> x = io.load(from + q);
-          if (bias) x = x + io.load(bias + j + q);
-          if (epilogue.kind == EpilogueKind::relu) {
-            x = rectified(x);
-          } else if (epilogue.kind == EpilogueKind::relu_backward) {
-            x = where_positive(io.load(saved + q), x);
-          }
+          const Vec<float> x =
+              finished(io, io.load(from + q), bias ? bias + j + q : nullptr,
+                       epilogue.kind, saved + q);
           io.store(row + q, x);
         });
       }

@@ -21,7 +21,7 @@ FASTMLP_INLINE Index packed_words(Index k) {
   return (k + kBfloat16Block - 1) / kBfloat16Block * kWords;
 }
 
-constexpr Index kLowColumns = tile_columns<float>();
+constexpr Index kBfloat16Columns = tile_columns<float>();
 
 __attribute__((noinline)) static void round_all(float* dst, const float* src, Index n) {
   for_each_vector<float>(n, [=](auto io, Index i) FASTMLP_LAMBDA {
@@ -95,7 +95,7 @@ FASTMLP_INLINE void pack_turned(float* out, const float* b, Index cs, Index dept
 #if defined(FASTMLP_ISA_avx512_bf16) || defined(FASTMLP_ISA_amx)
   // The words of a column are a vector; 16 of them are transposed.
   constexpr Index L = Vec<float>::kLanes;
-  for (Index j = 0; j < kLowColumns; j += L) {
+  for (Index j = 0; j < kBfloat16Columns; j += L) {
     Vec<float> turned[L];
 #pragma GCC unroll 16
     for (Index q = 0; q < L; ++q) {
@@ -105,43 +105,55 @@ FASTMLP_INLINE void pack_turned(float* out, const float* b, Index cs, Index dept
     transpose(turned);
 #pragma GCC unroll 16
     for (Index w = 0; w < L; ++w) {
-      if (w < words) turned[w].store(out + w * kLowColumns + j);
+      if (w < words) turned[w].store(out + w * kBfloat16Columns + j);
     }
   }
 #else
-  alignas(64) float turned[kBfloat16Block * kLowColumns];
+  alignas(64) float turned[kBfloat16Block * kBfloat16Columns];
   pack_right_panel(turned, b, 1, cs, depth, columns);
   for (Index w = 0; w < words; ++w) {
-    pack_word(out + w * kLowColumns, turned, kLowColumns, w, depth, columns,
-              kLowColumns);
+    pack_word(out + w * kBfloat16Columns, turned, kBfloat16Columns, w, depth, columns,
+              kBfloat16Columns);
   }
 #endif
 }
 
-static void low_pack_right(float* dst, Index panel_stride, const float* b, Index rs,
-                           Index cs, Index k, Index n) {
+static void bfloat16_pack_right(float* dst, Index panel_stride, const float* b,
+                                Index rs, Index cs, Index k, Index n) {
   const auto block = [&](Index p, Index j) FASTMLP_LAMBDA {
     const Index depth = k - p < kBfloat16Block ? k - p : kBfloat16Block;
-    const Index columns = n - j < kLowColumns ? n - j : kLowColumns;
-    float* const out = dst + j / kLowColumns * panel_stride +
-                       p / kBfloat16Block * kWords * kLowColumns;
+    const Index columns = n - j < kBfloat16Columns ? n - j : kBfloat16Columns;
+    float* const out = dst + j / kBfloat16Columns * panel_stride +
+                       p / kBfloat16Block * kWords * kBfloat16Columns;
     const float* const src = b + p * rs + j * cs;
     // Of a last block, only the words that the product uses.
     const Index words = kTakesWholeBlocks ? kWords : 2 * words_per_chain(depth);
     if (cs != 1) return pack_turned(out, src, cs, depth, columns, words);
     for (Index w = 0; w < words; ++w) {
-      pack_word(out + w * kLowColumns, src, rs, w, depth, columns, kLowColumns);
+      pack_word(out + w * kBfloat16Columns, src, rs, w, depth, columns,
+                kBfloat16Columns);
     }
   };
   if (cs == 1) {
     for (Index p = 0; p < k; p += kBfloat16Block) {
-      for (Index j = 0; j < n; j += kLowColumns) block(p, j);
+      for (Index j = 0; j < n; j += kBfloat16Columns) block(p, j);
     }
   } else {
-    for (Index j = 0; j < n; j += kLowColumns) {
+    for (Index j = 0; j < n; j += kBfloat16Columns) {
       for (Index p = 0; p < k; p += kBfloat16Block) block(p, j);
     }
   }
+}
+
+// The end of a product for one vector: x + bias, then the epilogue. `bias`, which may
+// be null, and `saved` point to the vector's columns.
+template <class Io>
+FASTMLP_INLINE Vec<float> finished(Io io, Vec<float> x, const float* bias,
+                                   EpilogueKind kind, const float* saved) {
+  if (bias) x = x + io.load(bias);
+  if (kind == EpilogueKind::relu) return rectified(x);
+  if (kind == EpilogueKind::relu_backward) return where_positive(io.load(saved), x);
+  return x;
 }
 
 template <int N>
@@ -203,13 +215,8 @@ FASTMLP_INLINE void few_rows_tile(Io io, float* c, Index ldc, const float* a, In
   }
   for (int r = 0; r < M; ++r) {
     for (int v = 0; v < NV; ++v) {
-      V x = sum[r][v];
-      if (bias) x = x + io.load(bias + v * L);
-      if (epilogue.kind == EpilogueKind::relu) {
-        x = rectified(x);
-      } else if (epilogue.kind == EpilogueKind::relu_backward) {
-        x = where_positive(io.load(epilogue.saved + r * epilogue.ld + v * L), x);
-      }
+      const V x = finished(io, sum[r][v], bias ? bias + v * L : nullptr, epilogue.kind,
+                           epilogue.saved + r * epilogue.ld + v * L);
       io.store(c + r * ldc + v * L, x);
     }
   }
@@ -235,9 +242,9 @@ void few_rows_strip(float* c, Index ldc, const float* a, Index lda, const float*
   if (j < n) tile(TailVector<float>{n - j}, Count<1>{}, j);
 }
 
-static void low_few_rows(float* c, Index ldc, const float* a, Index lda, const float* b,
-                         Index ldb, Index m, Index n, Index k, const float* bias,
-                         const Epilogue<float>& epilogue) {
+static void bfloat16_few_rows(float* c, Index ldc, const float* a, Index lda,
+                              const float* b, Index ldb, Index m, Index n, Index k,
+                              const float* bias, const Epilogue<float>& epilogue) {
   constexpr int kMost = 4;
   Epilogue<float> there = epilogue;
   for (Index i = 0; i < m; i += kMost) {

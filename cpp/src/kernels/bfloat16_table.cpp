@@ -11,13 +11,13 @@ namespace FASTMLP_ISA {
 
 extern const Bfloat16Kernels kBfloat16Kernels;
 #if defined(FASTMLP_ISA_amx)
-constexpr Bfloat16Kernels kBfloat16Kernels = {kAmxRows,  kLowColumns,   kWords,
-                                              round_all, amx_pack_left, low_pack_right,
-                                              amx_gemm,  low_few_rows};
+constexpr Bfloat16Kernels kBfloat16Kernels = {
+    kAmxRows,      kBfloat16Columns,    kWords,   round_all,
+    amx_pack_left, bfloat16_pack_right, amx_gemm, bfloat16_few_rows};
 #else
-constexpr Bfloat16Kernels kBfloat16Kernels = {kLowRows,  kLowColumns,   kWords,
-                                              round_all, low_pack_left, low_pack_right,
-                                              low_gemm,  low_few_rows};
+constexpr Bfloat16Kernels kBfloat16Kernels = {
+    kBfloat16Rows,      kBfloat16Columns,    kWords,        round_all,
+    bfloat16_pack_left, bfloat16_pack_right, bfloat16_gemm, bfloat16_few_rows};
 #endif
 
 }  // namespace FASTMLP_ISA

@@ -213,6 +213,17 @@ struct Mlp<T>::Impl {
     return args;
   }
 
+  // Arguments of a pass that computes the gradients of sum(dy * y).
+  PassArgs vjp_args(T* y, T* dx, T* gradient, const T* x, const T* dy,
+                    Index rows) const {
+    PassArgs args = pass_args(x, rows);
+    args.dy = dy;
+    args.y = y;
+    args.dx = dx;
+    args.grads = gradient;
+    return args;
+  }
+
   // Arguments of the backward pass that follows the last forward.
   PassArgs backward_args(const T* dy, Index rows) const {
     if (kept_rows == 0) {
@@ -278,6 +289,12 @@ struct Mlp<T>::Impl {
     const double value = pass.run();
     if (in_training) count_pass(pass);
     return value;
+  }
+
+  // Runs such a pass with theta in place of the parameters and with full operands.
+  double run_pass_at(PassArgs& args, const T* theta) {
+    args.full_operands = true;
+    return run_pass(args, theta, false);
   }
 
   // Calls f(view of the network, memory) to compute derivatives. No thread can train

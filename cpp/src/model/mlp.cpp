@@ -309,11 +309,7 @@ void Mlp<T>::vjp(T* y, T* dx, T* grads, const T* x, const T* dy, Index rows,
   detail::check_rows(rows);
   if (training) detail::check_training_rows(impl_->net, rows);
   const std::unique_lock lock(impl_->mutex);
-  auto args = impl_->pass_args(x, rows);
-  args.dy = dy;
-  args.y = y;
-  args.dx = dx;
-  args.grads = grads;
+  auto args = impl_->vjp_args(y, dx, grads, x, dy, rows);
   impl_->run_pass(args, params(), training);
 }
 
@@ -335,9 +331,8 @@ void Mlp<T>::forward_at(T* y, const T* theta, const T* x, Index rows) {
   const std::unique_lock lock(impl_->mutex);
   auto args = impl_->pass_args(x, rows);
   args.backward = false;
-  args.full_operands = true;
   args.y = y;
-  impl_->run_pass(args, theta, false);
+  impl_->run_pass_at(args, theta);
 }
 
 template <class T>
@@ -345,13 +340,8 @@ void Mlp<T>::vjp_at(T* y, T* dx, T* grads, const T* theta, const T* x, const T* 
                     Index rows) {
   detail::check_rows(rows);
   const std::unique_lock lock(impl_->mutex);
-  auto args = impl_->pass_args(x, rows);
-  args.full_operands = true;
-  args.dy = dy;
-  args.y = y;
-  args.dx = dx;
-  args.grads = grads;
-  impl_->run_pass(args, theta, false);
+  auto args = impl_->vjp_args(y, dx, grads, x, dy, rows);
+  impl_->run_pass_at(args, theta);
 }
 
 template <class T>
@@ -361,9 +351,8 @@ double Mlp<T>::value_and_grad_at(T* grads, const T* theta, const Batch<T>& batch
   detail::check_l2(l2);
   const std::unique_lock lock(impl_->mutex);
   auto args = impl_->loss_args(grads, batch, loss);
-  args.full_operands = true;
   impl_->set_l2(args, l2);
-  return impl_->run_pass(args, theta, false);
+  return impl_->run_pass_at(args, theta);
 }
 
 template <class T>
