@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -35,6 +36,12 @@ py::object buffers(py::object self) {
     using T = decltype(element_of(n));
     return py::array_t<T>(n.mlp.n_buffers(), n.mlp.buffers(), self);
   });
+}
+
+void set_frozen(AnyMlp& self, const std::vector<std::pair<bool, bool>>& given) {
+  std::vector<Frozen> of_ops;
+  for (const auto& [weight, bias] : given) of_ops.push_back({weight, bias});
+  self.visit([&](auto& n) { without_gil([&] { n.mlp.set_frozen(of_ops); }); });
 }
 
 std::vector<OpInfo> ops(AnyMlp& self) {
@@ -415,7 +422,11 @@ void bind_mlp(py::module_& m) {
                              })
       .def_property_readonly("weight", offset(&OpInfo::weight))
       .def_property_readonly("bias", offset(&OpInfo::bias))
-      .def_property_readonly("statistics", offset(&OpInfo::statistics));
+      .def_property_readonly("statistics", offset(&OpInfo::statistics))
+      .def_property_readonly("weight_frozen",
+                             [](const OpInfo& op) { return op.frozen.weight; })
+      .def_property_readonly("bias_frozen",
+                             [](const OpInfo& op) { return op.frozen.bias; });
   const auto make = [](const std::string& dtype, Index n_in, const py::sequence& layers,
                        const std::string& operands) {
     return std::make_unique<AnyMlp>(dtype, n_in, layers, operands);
@@ -424,6 +435,7 @@ void bind_mlp(py::module_& m) {
            arg("operands") = "full")
       .def_property_readonly("params", &params)
       .def_property_readonly("buffers", &buffers)
+      .def("set_frozen", &set_frozen, arg("of_ops"))
       .def_property_readonly(
           "takes_sparse",
           [](AnyMlp& self) {

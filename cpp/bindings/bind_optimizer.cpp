@@ -1,7 +1,11 @@
 #include <algorithm>
 #include <chrono>
+#include <functional>
+#include <optional>
 #include <string>
 #include <thread>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "arrays.h"
@@ -46,6 +50,38 @@ void set(Optimizer& optimizer, const std::string& name, py::object value) {
     }
   }
   optimizer.mutable_config() = asked;
+}
+
+// Groups as Python gives them: hyperparameters that differ from the optimiser's, and
+// the other fields of ParameterGroup.
+using GroupTuple = std::tuple<py::dict, std::optional<double>, bool, bool>;
+
+void set_groups(Optimizer& optimizer, const std::vector<GroupTuple>& given) {
+  using Assignment = std::function<void(OptimizerConfig&)>;
+  std::vector<std::vector<Assignment>> assignments;
+  std::vector<ParameterGroup> groups;
+  for (const auto& [own, lr_scale, decays_all, clips_alone] : given) {
+    assignments.emplace_back();
+    for (const auto& [name, value] : own) {
+      assignments.back().push_back(
+          assignment(optimizer.config().kind, py::cast<std::string>(name), value));
+    }
+    groups.push_back({{}, lr_scale, decays_all, clips_alone});
+  }
+  const LockUnderGil lock(optimizer);
+  for (size_t i = 0; i < groups.size(); ++i) {
+    groups[i].config = optimizer.config();
+    for (const Assignment& assign : assignments[i]) assign(groups[i].config);
+  }
+  optimizer.set_groups(std::move(groups));
+}
+
+void set_group_ranges(Optimizer& optimizer,
+                      const std::vector<std::tuple<Index, Index, int>>& given) {
+  std::vector<GroupRange> ranges;
+  for (const auto& [begin, end, group] : given) ranges.push_back({begin, end, group});
+  const LockUnderGil lock(optimizer);
+  optimizer.set_group_ranges(std::move(ranges));
 }
 
 // One parameter array with its gradient.
@@ -395,6 +431,8 @@ void bind_optimizer(py::module_& m) {
           },
           arg("name"))
       .def("set", &set, arg("name"), arg("value"))
+      .def("set_groups", &set_groups, arg("groups"))
+      .def("set_group_ranges", &set_group_ranges, arg("ranges"))
       .def("step", &step, arg("params"), arg("grads"))
       .def("state", &state)
       .def("load_state", &load_state, arg("state"))

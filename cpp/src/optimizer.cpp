@@ -128,6 +128,31 @@ void check_range(const char* name, double value, const char* bound = "",
                               ", got " + detail::in_full(value));
 }
 
+// Throws std::invalid_argument if a hyperparameter is out of range.
+void check_config(const OptimizerConfig& config) {
+  using Field = double OptimizerConfig::*;
+  for (const Hyperparameter& each : kHyperparameters) {
+    const auto* const field = std::get_if<Field>(&each.field);
+    if (!field || *field == &OptimizerConfig::dampening) continue;
+    const double value = config.*(*field);
+    const auto is_one_of = [&](std::initializer_list<Field> fields) {
+      return std::find(fields.begin(), fields.end(), *field) != fields.end();
+    };
+    if (is_one_of({&OptimizerConfig::alpha})) {
+      check_range(each.name, value, " and <= 1", value <= 1);
+    } else if (is_one_of({&OptimizerConfig::beta1, &OptimizerConfig::beta2,
+                          &OptimizerConfig::ema})) {
+      check_range(each.name, value, " and < 1", value < 1);
+    } else {
+      check_range(each.name, value);
+    }
+  }
+  if (!std::isfinite(config.dampening)) {
+    throw std::invalid_argument("dampening must be finite, got " +
+                                detail::in_full(config.dampening));
+  }
+}
+
 UsedSlots used_slots(const OptimizerConfig& c) {
   switch (c.kind) {
 #define FASTMLP_CASE(name, Name) \
@@ -179,31 +204,44 @@ bool OptimizerMutex::try_lock() { return impl_->mutex.try_lock(); }
 void OptimizerMutex::unlock() { impl_->mutex.unlock(); }
 
 Optimizer::Optimizer(const OptimizerConfig& config) : config_(config) {
-  using Field = double OptimizerConfig::*;
-  for (const Hyperparameter& each : kHyperparameters) {
-    const auto* const field = std::get_if<Field>(&each.field);
-    if (!field || *field == &OptimizerConfig::dampening) continue;
-    const double value = config.*(*field);
-    const auto is_one_of = [&](std::initializer_list<Field> fields) {
-      return std::find(fields.begin(), fields.end(), *field) != fields.end();
-    };
-    if (is_one_of({&OptimizerConfig::alpha})) {
-      check_range(each.name, value, " and <= 1", value <= 1);
-    } else if (is_one_of({&OptimizerConfig::beta1, &OptimizerConfig::beta2,
-                          &OptimizerConfig::ema})) {
-      check_range(each.name, value, " and < 1", value < 1);
-    } else {
-      check_range(each.name, value);
+  check_config(config);
+}
+
+void Optimizer::set_groups(std::vector<ParameterGroup> groups) {
+  for (const ParameterGroup& group : groups) {
+    check_config(group.config);
+    if (group.lr_scale) check_range("lr_scale", *group.lr_scale);
+    if (group.config.kind != config_.kind || group.config.ema != config_.ema ||
+        slot_names(group.config) != slot_names(config_)) {
+      throw std::invalid_argument(
+          "a group must have the same state arrays as the optimizer");
     }
   }
-  if (!std::isfinite(config.dampening)) {
-    throw std::invalid_argument("dampening must be finite, got " +
-                                detail::in_full(config.dampening));
+  groups_ = std::move(groups);
+}
+
+void Optimizer::set_group_ranges(std::vector<GroupRange> ranges) {
+  for (const GroupRange& range : ranges) {
+    if (range.group < 0 || range.group >= static_cast<int>(groups_.size()))
+      throw std::invalid_argument("a range of parameters must belong to a group");
   }
+  ranges_ = std::move(ranges);
+}
+
+int Optimizer::group_of(Index element) const {
+  for (const GroupRange& range : ranges_) {
+    if (element >= range.begin && element < range.end) return range.group;
+  }
+  return kNoGroup;
 }
 
 void Optimizer::begin_step(Index vectors) {
   check_range("lr", config_.lr);
+  clips_by_norm_ = config_.clip_norm > 0;
+  for (ParameterGroup& group : groups_) {
+    if (group.lr_scale) group.config.lr = config_.lr * *group.lr_scale;
+    clips_by_norm_ = clips_by_norm_ || group.config.clip_norm > 0;
+  }
   bool fresh = true;
   for (const AnySlots& any : state_) {
     fresh = fresh && std::visit([](const auto& s) { return s.size == 0; }, any);
@@ -285,19 +323,25 @@ double Optimizer::clip_scale() const {
         },
         any);
   }
+  return clip_scale(sum, kNoGroup);
+}
+
+double Optimizer::clip_scale(double sum_of_squares, int group) const {
   constexpr double kTiny = 1e-6;  // as in torch
-  const double scale = config_.clip_norm / (std::sqrt(sum) + kTiny);
+  const double most = config_of(group).clip_norm;
+  if (most == 0) return 1.0;
+  const double scale = most / (std::sqrt(sum_of_squares) + kTiny);
   return scale >= 1.0 ? 1.0 : scale;  // NaN stays NaN
 }
 
 template <class T>
 void Optimizer::apply(const OptimizerSlots<T>& slots, T* param, const T* grad,
                       Index begin, Index end, double clip_scale, bool decayed,
-                      double l2) const {
-  const OptimizerConfig* config = &config_;
+                      double l2, int group) const {
+  const OptimizerConfig* config = &config_of(group);
   OptimizerConfig without;
   if (!decayed) {
-    without = config_;
+    without = *config;
     without.l1 = without.weight_decay = 0;
     config = &without;
   }
@@ -329,9 +373,15 @@ void Optimizer::apply(const OptimizerSlots<T>& slots, T* param, const T* grad,
     }
   }
 
+  average(slots, param, begin, end);
+}
+
+template <class T>
+void Optimizer::average(const OptimizerSlots<T>& slots, const T* param, Index begin,
+                        Index end) const {
   T* const average = slots.slot[kAverageSlot].data();
   if (!average) return;
-  const double weight = step_count() == 0 ? 1.0 : 1 - config->ema;
+  const double weight = step_count() == 0 ? 1.0 : 1 - config_.ema;
   kernels<T>().interpolate(average + begin, param + begin, static_cast<T>(weight),
                            end - begin);
 }
@@ -350,7 +400,9 @@ void Optimizer::reset() {
   template void Optimizer::sum_squares(const OptimizerSlots<T>&, const T*, Index,      \
                                        Index);                                         \
   template void Optimizer::apply(const OptimizerSlots<T>&, T*, const T*, Index, Index, \
-                                 double, bool, double) const;
+                                 double, bool, double, int) const;                     \
+  template void Optimizer::average(const OptimizerSlots<T>&, const T*, Index, Index)   \
+      const;
 FASTMLP_INSTANTIATE(float)
 FASTMLP_INSTANTIATE(double)
 #undef FASTMLP_INSTANTIATE

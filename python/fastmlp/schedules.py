@@ -73,6 +73,16 @@ class Schedule:
         rates = self._at(np.arange(first, first + count, dtype=np.int64))
         return np.ascontiguousarray(rates, np.float64)
 
+    @property
+    def nominal(self) -> float:
+        """Learning rate that the schedule scales: its argument ``lr``.
+
+        In a parameter group, a number ``lr`` stands for the schedule times ``lr`` /
+        `nominal`.
+        """
+        rate: float = self.lr  # type: ignore[attr-defined]
+        return rate
+
     def _at(self, steps: Steps) -> Array:
         raise TypeError("Schedule is abstract: use fm.schedules.Cosine(lr, period), …")
 
@@ -400,6 +410,11 @@ class LinearWarmup(Schedule):
             start_factor=_validate.real("start_factor", start_factor, 0.0, 1.0),
         )
 
+    @property
+    def nominal(self) -> float:
+        """Learning rate after the rise: ``after``, or the schedule's nominal rate."""
+        return self.after.nominal if isinstance(self.after, Schedule) else self.after
+
     def _at(self, steps: Steps) -> Array:
         after = self.after if isinstance(self.after, Schedule) else Constant(self.after)
         rates = after._at(np.maximum(steps - self.steps, 0))
@@ -490,6 +505,11 @@ class OneCycle(Schedule):
             three_phase=_validate.flag("three_phase", three_phase),
             **factors,
         )
+
+    @property
+    def nominal(self) -> float:
+        """Learning rate at the top: ``max_lr``."""
+        return self.max_lr
 
     def _at(self, steps: Steps) -> Array:
         first = self.max_lr / self.div_factor

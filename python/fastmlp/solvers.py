@@ -169,6 +169,10 @@ class Solver:
         self._owner = None
         self._status = None
 
+    def _bind(self, mlp: Any) -> None:
+        """Make a model the one that this solver trains."""
+        self._owner = mlp._self
+
     # Within fit ---------------------------------------------------------------------
 
     def _runner(self, mlp: Model, data: Any, loss: Loss, l2: float = 0.0) -> _Runner:

@@ -161,6 +161,15 @@ DENSE = {"kind": "Dense", "n": 3, "activation": None, "bias": False, "init": Non
 
 # Faults of a model file, and words of the error message.
 FORGERIES = {
+    "frozen: not a list": (in_text(lambda t: t.update(frozen="0.weight")), "frozen"),
+    "frozen: another layer": (
+        in_text(lambda t: t.update(frozen=["9.weight"])),
+        r"frozen\[0\] must be",
+    ),
+    "frozen: a statistic": (
+        in_text(lambda t: t.update(frozen=["0.weight", "4.running_mean"])),
+        r"frozen\[1\] must",
+    ),
     "no header": (with_length(0), "header's length must be from 2 .* got 0"),
     "header too long": (with_length(10**5), "header's length must be .* got 100000"),
     "longest header": (with_length(2**64 - 1), "header's length .* got 18446744"),

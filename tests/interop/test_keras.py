@@ -417,11 +417,12 @@ def test_it_does_not_import_keras():
     subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
 
 
-def test_frozen_layers_are_a_warning(keras, layers, rng):
-    model = keras.Sequential(
-        [keras.Input((3,)), layers.Dense(4, name="first"), layers.Dense(2)]
-    )
-    model.layers[0].trainable = False
-    with pytest.warns(UserWarning, match=r"trainable=False \('first'\), but fastmlp"):
-        mlp = fm.from_keras(model)
+def test_frozen_layers_stay_frozen(keras, layers, rng):
+    parts = [layers.Dense(4), layers.LayerNormalization(), layers.Dense(2)]
+    model = keras.Sequential([keras.Input((3,)), *parts])
+    model.layers[0].trainable = model.layers[1].trainable = False
+    mlp = fm.from_keras(model)
+    assert mlp.frozen == ("0.weight", "0.bias", "1.weight", "1.bias")
     check(model, rng, 3, mlp)
+    model.layers[0].trainable = model.layers[1].trainable = True
+    assert fm.from_keras(model).frozen == ()

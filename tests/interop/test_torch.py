@@ -6,7 +6,6 @@ import itertools
 import pickle
 import subprocess
 import sys
-import warnings
 
 import fastmlp as fm
 import numpy as np
@@ -568,18 +567,25 @@ def test_rms_norm_without_eps_takes_that_of_the_dtype(dtype, affine):
     np.testing.assert_allclose(mlp(x), want, rtol=50 * np.finfo(dtype).eps)
 
 
-def test_frozen_parameters_are_a_warning():
-    """fastmlp trains all parameters, so that the model would drift in a fit."""
+def test_frozen_parameters_stay_frozen():
+    body = fm.Residual([fm.LayerNorm(), fm.Dense(5, "tanh")])
+    start = fm.MLP([3, fm.Dense(4, "relu"), fm.BatchNorm(), body, 1], seed=0)
+    net = start.to_torch()
+    assert all(p.requires_grad for p in net.parameters())
+    assert fm.from_torch(net).frozen == ()
+    names = ("0.weight", "2.bias", "3.body.0.weight", "3.projection.bias")
+    for name in names:
+        net.get_parameter(name).requires_grad_(False)
+    mlp = fm.from_torch(net)
+    assert mlp.frozen == names
+    again = dict(mlp.to_torch().named_parameters())
+    assert tuple(n for n, p in again.items() if not p.requires_grad) == names
+
+
+def test_frozen_parameters_of_a_state_dict():
     net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
     net[0].requires_grad_(False)
-    wanted = r"requires_grad=False \(0.weight, 0.bias\), but fastmlp trains all"
-    with pytest.warns(UserWarning, match=wanted) as caught:
-        mlp = fm.from_torch(net)
-    assert caught[0].filename == __file__
-    np.testing.assert_array_equal(mlp.weights[0], net[0].weight.detach().numpy().T)
-    with pytest.warns(UserWarning, match=wanted):
-        fm.from_torch(dict(net.named_parameters()), activation="relu")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        fm.from_torch(net.state_dict(), activation="relu")  # it does not say so
-        fm.from_torch(net.requires_grad_(True))
+    mlp = fm.from_torch(dict(net.named_parameters()), activation="relu")
+    assert mlp.frozen == ("0.weight", "0.bias")
+    # A state dict's tensors are no longer parameters.
+    assert fm.from_torch(net.state_dict(), activation="relu").frozen == ()

@@ -54,7 +54,10 @@ CONSTRUCTORS = [
 
 
 # fmt: on
-LEFT_OUT = {"callbacks", "compute_dtype", "metrics", "progress", "steps_per_epoch"}
+LEFT_OUT = {
+    *("callbacks", "compute_dtype", "metrics", "progress", "steps_per_epoch"),
+    "groups",  # compared with PyTorch
+}
 
 
 def parameters(function: Any) -> list[tuple[str, object, object]]:
@@ -79,13 +82,16 @@ DERIVATIVES = {
 }
 
 
+# What is frozen is compared with what is not.
+FREEZING = {"freeze", "unfreeze"}
+
 FORMATS = {"as_torch_module", "predictor", "save", "to_c", "to_onnx", "to_torch"}
 
 
 @pytest.mark.parametrize(
     ("ours", "theirs", "missing"),
     [
-        (ref.MLP, fm.MLP, {"diagram", "summary", *DERIVATIVES, *FORMATS}),
+        (ref.MLP, fm.MLP, {"diagram", "summary", *DERIVATIVES, *FORMATS, *FREEZING}),
         (ref.Loss, fm.losses.Loss, set()),
         (ref.Optimizer, fm.optimizers.Optimizer, {"state_dict", "load_state_dict"}),
     ],

@@ -31,6 +31,12 @@ namespace fastmlp {
 
 struct Draw;  // see random.h
 
+// Which of an op's arrays of parameters are frozen.
+struct Frozen {
+  bool weight = false;  // or scale
+  bool bias = false;    // or shift
+};
+
 // An op: a step of the network's computation, which implements a layer or part of one.
 // The ops are listed in the order of computation. A residual block becomes the ops of
 // its body, a dense op if it has a projection, and an op for the addition. An
@@ -50,6 +56,7 @@ struct OpInfo {
   bool has_custom;     // whether a CustomActivation is used in place of `activation`
   Index weight, bias;  // offsets into the parameters (or of scale and shift), or -1
   Index statistics;    // offset into the running statistics, or -1
+  Frozen frozen;
 };
 
 template <class T>
@@ -103,6 +110,12 @@ class Mlp {
   T* buffers();
   TrainingState training_state() const;
   void set_training_state(const TrainingState& state);
+
+  // Freezes arrays of parameters, given for each op in the order of ops(), and
+  // unfreezes all others. Training and solvers leave frozen parameters unchanged, and derivatives
+  // with respect to them are 0. Throws std::invalid_argument unless there is one entry
+  // per op, and arrays that an op does not have are not frozen.
+  void set_frozen(const std::vector<Frozen>& of_ops);
 
   // Sets scales to one, shifts and biases to zero, and weights to uniform random
   // numbers with He's variance 2 / fan_in before ReLU-like activations, LeCun's 1 /

@@ -5,6 +5,7 @@
 #include <array>
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <variant>
 #include <vector>
 
@@ -65,6 +66,27 @@ inline constexpr Hyperparameter kHyperparameters[] = {
     FASTMLP_HYPERPARAMETERS(FASTMLP_ENTRY)
 #undef FASTMLP_ENTRY
 };
+
+// A group of parameters with hyperparameters of their own.
+struct ParameterGroup {
+  OptimizerConfig config;
+  // The learning rate is the optimiser's times this factor; without one it is
+  // config.lr.
+  std::optional<double> lr_scale;
+  // Whether weight_decay and l1 apply to all parameters of the group, even if
+  // decay_weights_only.
+  bool decays_all = false;
+  // Whether clip_norm bounds the norm of the group's own gradients; otherwise they are
+  // clipped together with those of all parameters outside such groups.
+  bool clips_alone = false;
+};
+
+// Elements of the first vector of parameters that belong to a group.
+struct GroupRange {
+  Index begin, end;
+  int group;  // index
+};
+constexpr int kNoGroup = -1;
 
 constexpr int kMaxSlots = kStateSlots + 1;
 constexpr int kAverageSlot = kStateSlots;  // the moving average of the parameters
@@ -128,6 +150,26 @@ class Optimizer {
   // After the first step, changes must not add or remove slots.
   OptimizerConfig& mutable_config() { return config_; }
 
+  // Groups for an optimiser of one vector of parameters. Slots, `kind` and `ema` must
+  // be those of config(). The ranges are in ascending order and do not overlap; all
+  // other elements belong to no group. Throws std::invalid_argument if a hyperparameter
+  // is out of range or a range has no group.
+  void set_groups(std::vector<ParameterGroup> groups);
+  void set_group_ranges(std::vector<GroupRange> ranges);
+  const std::vector<ParameterGroup>& groups() const { return groups_; }
+  // The group of an element, or kNoGroup.
+  int group_of(Index element) const;
+  bool decays_all(int group) const {
+    return group != kNoGroup && groups_[static_cast<size_t>(group)].decays_all;
+  }
+  bool clips_alone(int group) const {
+    return group != kNoGroup && groups_[static_cast<size_t>(group)].clips_alone;
+  }
+  // The hyperparameters of a group, or those of kNoGroup.
+  const OptimizerConfig& config_of(int group) const {
+    return group == kNoGroup ? config_ : groups_[static_cast<size_t>(group)].config;
+  }
+
   // A step over several vectors:
   //   1. begin_step,
   //   2. prepare for each vector,
@@ -141,7 +183,7 @@ class Optimizer {
   void begin_step(Index vectors);
   template <class T>
   OptimizerSlots<T>& prepare(Index which, Index size);
-  bool clips_by_norm() const { return config_.clip_norm > 0; }
+  bool clips_by_norm() const { return clips_by_norm_; }
   // Sums the squares in each of the chunks first .. last - 1, of square_chunks(size)
   // chunks in total.
   template <class T>
@@ -151,16 +193,22 @@ class Optimizer {
   // min(1, clip_norm / (norm + 1e-6)), where norm is the joint norm of all gradients of
   // the step. The factor is 1 unless clips_by_norm().
   double clip_scale() const;
+  // The same for gradients of a group whose squares have this sum.
+  double clip_scale(double sum_of_squares, int group) const;
   // Whether apply needs to know which parameters are `decayed`.
   bool spares_some() const {
     return config_.decay_weights_only && (config_.l1 != 0 || config_.weight_decay != 0);
   }
   // `decayed`: whether weight_decay and l1 apply to these parameters. `l2`: see
-  // apply_optimizer.
+  // apply_optimizer. `group`: of these parameters.
   template <class T>
   void apply(const OptimizerSlots<T>& slots, T* param, const T* grad, Index begin,
-             Index end, double clip_scale = 1.0, bool decayed = true,
-             double l2 = 0.0) const;
+             Index end, double clip_scale = 1.0, bool decayed = true, double l2 = 0.0,
+             int group = kNoGroup) const;
+  // Updates the moving average alone, for parameters that the step left unchanged.
+  template <class T>
+  void average(const OptimizerSlots<T>& slots, const T* param, Index begin,
+               Index end) const;
   void end_step() { step_count_.store(step_count() + 1, kRelaxed); }
 
   // Any thread may read the number of steps at any time.
@@ -178,6 +226,9 @@ class Optimizer {
   static constexpr auto kRelaxed = std::memory_order_relaxed;
 
   OptimizerConfig config_;
+  std::vector<ParameterGroup> groups_;
+  std::vector<GroupRange> ranges_;
+  bool clips_by_norm_ = false;  // in this step
   std::atomic<int64_t> step_count_{0};
   std::vector<AnySlots> state_;
   OptimizerMutex mutex_;

@@ -211,6 +211,7 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
   const Index n = impl.net.n_params;
   if (!kernels<T>().all_finite(impl.params.data(), n, 1, n)) {
     if (last_good.valid) impl.restore(last_good, optimizer);
+    impl.net.clear_frozen(impl.grads.data());
     throw Diverged("training diverged at step " + std::to_string(progress.steps) +
                    ": the parameters are not finite after this step; learning rate " +
                    detail::in_short(optimizer.config().lr) + ", gradient norm " +

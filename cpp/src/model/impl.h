@@ -257,6 +257,9 @@ struct Mlp<T>::Impl {
     args.grads = grads.data();
     args.optimizer = &optimizer;
     args.slots = &optimizer.prepare<T>(0, net.n_params);
+    if (optimizer.clips_by_norm()) {
+      args.slots->squares.reserve(detail::clip_chunks(net, optimizer));
+    }
     args.params_to_update = params.data();
   }
 

@@ -43,11 +43,38 @@ std::vector<OpInfo> Mlp<T>::ops() const {
   static_assert(OpInfo::kNone == detail::kNone);
   std::vector<OpInfo> infos;
   for (const detail::OpPlan& op : impl_->net.ops) {
-    infos.push_back({op.name, op.kind, op.n_in, op.n_out, op.input, op.other,
-                     op.activation, op.custom != nullptr, op.weight, op.bias,
-                     op.statistics});
+    infos.push_back({op.name,
+                     op.kind,
+                     op.n_in,
+                     op.n_out,
+                     op.input,
+                     op.other,
+                     op.activation,
+                     op.custom != nullptr,
+                     op.weight,
+                     op.bias,
+                     op.statistics,
+                     {op.weight_frozen, op.bias_frozen}});
   }
   return infos;
+}
+template <class T>
+void Mlp<T>::set_frozen(const std::vector<Frozen>& of_ops) {
+  const std::unique_lock lock(impl_->mutex);
+  std::vector<detail::OpPlan>& ops = impl_->net.ops;
+  if (of_ops.size() != ops.size())
+    throw std::invalid_argument("set_frozen needs an entry for each op");
+  for (size_t i = 0; i < ops.size(); ++i) {
+    if ((of_ops[i].weight && ops[i].weight < 0) ||
+        (of_ops[i].bias && ops[i].bias < 0)) {
+      throw std::invalid_argument(ops[i].name + " does not have what is to be frozen");
+    }
+  }
+  for (size_t i = 0; i < ops.size(); ++i) {
+    ops[i].weight_frozen = of_ops[i].weight;
+    ops[i].bias_frozen = of_ops[i].bias;
+  }
+  impl_->net.plan_learning();
 }
 template <class T>
 Operands Mlp<T>::operands() const {
@@ -385,6 +412,7 @@ LastStep<T> Mlp<T>::last_step() const {
   };
   last.rows = impl.last_rows;
   last.grads = copy(impl.grads.data(), impl.net.n_params);
+  impl.net.clear_frozen(last.grads.data());
   if (impl.has_before) last.before = copy(impl.before.data(), impl.net.n_params);
   for (size_t l = 0; l < impl.net.ops.size(); ++l) {
     const Index values = last.rows * impl.net.ops[l].n_out;

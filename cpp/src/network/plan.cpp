@@ -85,8 +85,18 @@ void NetworkPlan::finish(int last) {
     const Index values = 2 + op.saves_input() + op.keeps_values;
     values_per_row = checked_add_product(values_per_row, values, op.n_out);
   }
+  plan_learning();
   plan_gradients();
   plan_inference();
+}
+
+void NetworkPlan::plan_learning() {
+  for (OpPlan& op : ops) {
+    op.learns = op.trains();
+    for (const int from : {op.input, op.other}) {
+      if (from >= 0 && ops[static_cast<size_t>(from)].learns) op.learns = true;
+    }
+  }
 }
 
 // Determines which op writes a gradient first in the backward pass, which ops add to
@@ -95,12 +105,9 @@ void NetworkPlan::plan_gradients() {
   const size_t n = ops.size();
   std::vector<int> uses(n + 1, 0);  // of an op's output; the network's input last
   const auto at = [&](int op) { return op == kInput ? n : static_cast<size_t>(op); };
-  for (OpPlan& op : ops) {
-    op.learns = op.weight >= 0;
+  for (const OpPlan& op : ops) {
     for (const int from : {op.input, op.other}) {
-      if (from == kNone) continue;
-      ++uses[at(from)];
-      if (from >= 0 && ops[at(from)].learns) op.learns = true;
+      if (from != kNone) ++uses[at(from)];
     }
   }
   std::vector<int> written(n + 1, 0);

@@ -6,6 +6,7 @@
 // activation becomes part of the op before it, if that op has no activation yet.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -35,6 +36,9 @@ struct OpPlan {
   uint32_t stream = 0;    // of its random numbers in training
   std::shared_ptr<const CustomActivation> custom = nullptr;
   std::string name = {};  // of its layer: "2", "3.body.0", "3.projection"
+  // Frozen parameters: training leaves them unchanged, and gradients with respect to
+  // them are 0.
+  bool weight_frozen = false, bias_frozen = false;
 
   // Properties of the op's kind, set by the plan() of that kind.
   bool keeps_values = false;  // training keeps n_out more values per row
@@ -42,7 +46,7 @@ struct OpPlan {
   bool works_in_place = false;  // its backward may overwrite dz with dx
 
   // Properties that depend on the other ops, set by NetworkPlan::finish.
-  bool learns = false;      // it or an op before it has parameters
+  bool learns = false;      // it or an op before it has parameters that are not frozen
   bool adds_input = false;  // backward adds to the gradient of `input`, else writes it
   bool adds_other = false;  // the same for `other`
   bool shares_input = false;  // its dz and the gradient of `input` share their memory
@@ -51,6 +55,9 @@ struct OpPlan {
   int buffer = 0;             // of its output at inference; kInput: no buffer
 
   bool is_dense() const { return kind == LayerKind::dense; }
+  bool trains_weight() const { return weight >= 0 && !weight_frozen; }
+  bool trains_bias() const { return bias >= 0 && !bias_frozen; }
+  bool trains() const { return trains_weight() || trains_bias(); }
   // Whether the values before the activation are kept in separate memory. An op that is
   // only an activation reads them from the output of the op before it.
   bool saves_input() const {
@@ -98,6 +105,27 @@ struct NetworkPlan {
   // Sets the properties that depend on all ops together. The network's output is the
   // output of op `last`.
   void finish(int last);
+  // Sets OpPlan::learns of all ops. To be called after parameters were frozen.
+  void plan_learning();
+
+  // Calls f(begin, end, op, frozen, is_weight) for each array of parameters, in the
+  // order of the ops.
+  template <class F>
+  void each_array(F f) const {
+    for (const OpPlan& op : ops) {
+      if (op.weight >= 0) {
+        f(op.weight, op.weight + op.weight_size, op, op.weight_frozen, true);
+      }
+      if (op.bias >= 0) f(op.bias, op.bias + op.n_out, op, op.bias_frozen, false);
+    }
+  }
+  // Sets the frozen elements of a gradient (n_params) to 0.
+  template <class T>
+  void clear_frozen(T* grads) const {
+    each_array([&](Index begin, Index end, const OpPlan&, bool frozen, bool) {
+      if (frozen) std::fill(grads + begin, grads + end, T(0));
+    });
+  }
 
  private:
   void plan_gradients();

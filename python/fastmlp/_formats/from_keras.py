@@ -13,7 +13,6 @@ import numpy as np
 from .. import _validate
 from .._network.model import empty
 from .._validate.hints import hinted
-from .._validate.warn import warn
 from ..layers import Activation, Dense, Layer, Normalization, Residual
 from .activations import ACTIVATIONS
 from .layers import LAYERS
@@ -53,7 +52,8 @@ def from_keras(model: Any) -> MLP:
     -------
     MLP
         A copy in the model's dtype that has the same outputs in inference; its seed
-        is 0.
+        is 0. The parameters of layers with ``trainable=False`` are frozen; see
+        `MLP.freeze`.
 
     Raises
     ------
@@ -64,11 +64,6 @@ def from_keras(model: Any) -> MLP:
         constants that differ from fastmlp's. In particular, the slope of ``LeakyReLU``
         must be 0.01; Keras' default is 0.3, and 0.2 for the activation
         ``"leaky_relu"``.
-
-    Warns
-    -----
-    UserWarning
-        If a layer has ``trainable=False``: in fastmlp, all parameters are trained.
 
     Notes
     -----
@@ -87,11 +82,6 @@ def from_keras(model: Any) -> MLP:
         )
     reader = Reader()
     items = reader.items(model)
-    if reader.frozen:
-        warn(
-            f"model has layers with trainable=False ({', '.join(reader.frozen)}), but "
-            "fastmlp trains all parameters"
-        )
     n_in = _input_width(model, items)
 
     # Build the model from the layers and arrays.
@@ -116,6 +106,9 @@ def from_keras(model: Any) -> MLP:
                     f"model: {name} must have shape {place.shape}, got {array.shape}"
                 )
             place[...] = array
+    frozen = {id(array) for array in reader.frozen}
+    names = [n for n, a in zip(*both[0], strict=True) if id(a) in frozen]
+    mlp._set_frozen(names)
     return mlp
 
 
@@ -174,7 +167,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.dtypes: set[str] = set()
-        self.frozen: list[str] = []  # names of the layers that are not to be trained
+        self.frozen: list[Array] = []  # arrays that are not to be trained
         # Maps the key of each value in the graph to the value from which it is computed
         # and the items that compute it.
         self._made: dict[tuple[int, int, int], tuple[Any, list[Item]]] = {}
@@ -196,10 +189,11 @@ class Reader:
         if kind not in {*_KINDS, *_FORMS} or ".layers." not in type(layer).__module__:
             _refuse(layer, "has no counterpart in fastmlp")
         self._note_dtype(layer)
-        if layer.weights and not layer.trainable:
-            self.frozen.append(repr(layer.name))
         form = _FORMS.get(kind)
-        return [form.from_keras(layer, self) if form else _KINDS[kind](layer)]
+        item: Item = form.from_keras(layer, self) if form else _KINDS[kind](layer)
+        if not layer.trainable:
+            self.frozen += item.parameters
+        return [item]
 
     # The members from here to check_built are used by the classes in `layers`.
     item = Item

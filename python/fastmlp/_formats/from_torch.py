@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _validate
 from .._validate.hints import hinted
-from .._validate.warn import warn
 from ..layers import (
     activation_name,
 )
@@ -65,17 +64,12 @@ def from_torch(
     -------
     MLP
         Model with bitwise copies of the parameters; it is independent of ``source``.
+        Parameters with ``requires_grad=False`` are frozen; see `MLP.freeze`.
 
     Raises
     ------
     TypeError, ValueError
         If a module or entry has no counterpart in fastmlp; the message names it.
-
-    Warns
-    -----
-    UserWarning
-        If a parameter has ``requires_grad=False``: in fastmlp, all parameters are
-        trained.
 
     Notes
     -----
@@ -103,7 +97,6 @@ def from_torch(
     ...     activation="tanh",
     ... )
     """
-    _warn_of_frozen(source)
     builder = Builder(None if dtype is None else _validate.float_dtype(dtype))
     # If PyTorch has not been imported, `source` cannot be a module.
     torch = sys.modules.get("torch")
@@ -127,24 +120,3 @@ def from_torch(
             f"tensors or arrays), got {_validate.describe(source)}{hint}"
         )
     return builder.build(seed)
-
-
-def _warn_of_frozen(source: Any) -> None:
-    """Warn if parameters of a module, or in a dict, are not to be trained."""
-    torch = sys.modules.get("torch")
-    if torch is None:
-        return
-    if isinstance(source, torch.nn.Module):
-        named = dict(source.named_parameters())
-    else:
-        named = dict(source) if hasattr(source, "keys") else {}
-    frozen = [
-        str(name)
-        for name, value in named.items()
-        if isinstance(value, torch.nn.Parameter) and not value.requires_grad
-    ]
-    if frozen:
-        warn(
-            f"source has parameters with requires_grad=False ({', '.join(frozen)}), "
-            "but fastmlp trains all parameters"
-        )

@@ -26,7 +26,7 @@ from .json_state import Unpacker, fields, listed, packed, text, whole
 from .snapshot import training_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from .._network.blocks import Stream
     from .._network.model import Model
@@ -101,6 +101,8 @@ def writer(
         "history": None,
         "checkpoint": None,
     }
+    if mlp.frozen:
+        description["frozen"] = list(mlp.frozen)
     if history is not None:
         description["history"] = packed(history.to_dict(), arrays, "history")
     if checkpoint is not None:
@@ -179,6 +181,8 @@ class Stored:
         Names of the custom activations.
     arrays : dict of str to Stream
         Arrays of the model, as in its ``state_dict``, in the open file.
+    frozen : list of str
+        Names of the frozen parameters.
     seed, epochs, within, state
         Seed of training, number of finished epochs, position within an epoch, and
         training state of the core.
@@ -209,8 +213,9 @@ class Stored:
         if type(version) is not int or version != VERSION:
             raise ValueError(f"version must be {VERSION}, got {version!r}")
         names = ["format", "version", *_GIVEN, "training", "history", "checkpoint"]
-        if "compute_dtype" in found:  # only if it differs from the dtype
-            names.append("compute_dtype")
+        # Written only if the operands of products differ from the dtype, and if
+        # parameters are frozen.
+        names += [name for name in ("compute_dtype", "frozen") if name in found]
         fields(_TEXT, found, names)
 
         # Read the architecture first, because the arrays must match it.
@@ -223,6 +228,7 @@ class Stored:
         shapes = resolve.torch_shapes(n_in, self.layers)
         self.arrays = {n: a for n, a in arrays.items() if n in shapes}
         self._check_arrays(shapes)
+        self.frozen = self._frozen(found.get("frozen", []), shapes)
 
         # Read the position of training and the history.
         unpack = Unpacker({n: a for n, a in arrays.items() if n not in shapes})
@@ -326,6 +332,16 @@ class Stored:
                     f"the layers, got {_validate.describe(outline(array))}"
                 )
 
+    def _frozen(self, value: object, shapes: Iterable[str]) -> list[str]:
+        frozen = [
+            _validate.choice(f"frozen[{i}]", name, list(shapes))
+            for i, name in enumerate(listed("frozen", value))
+        ]
+        for i, name in enumerate(frozen):
+            if name.rsplit(".", 1)[1] not in ("weight", "bias"):
+                raise ValueError(f"frozen[{i}] must name a parameter, got {name!r}")
+        return frozen
+
     def _check_tracked(self) -> None:
         for name, array in self.arrays.items():
             if not name.endswith(".num_batches_tracked"):
@@ -346,6 +362,7 @@ class Stored:
         """Copy arrays, the position of training and the history into a model."""
         for name, view in mlp._views.in_torch_layout().items():
             self.arrays[name].copy_to(view)
+        mlp._set_frozen(self.frozen)
         mlp.core.training_state = self.state
         mlp.sequence = EpochSequence(self.seed, self.epochs, self.within)
         mlp.history = self.history

@@ -109,6 +109,8 @@ def to_torch(mlp: Model) -> torch.nn.Sequential:
     module, _ = _sequential(mlp.layers, mlp.n_in, dtype)
     state = {name: torch.from_numpy(a) for name, a in mlp.state_dict().items()}
     module.load_state_dict(state)
+    for name in mlp.frozen:
+        module.get_parameter(name).requires_grad_(False)
     return module.eval()
 
 

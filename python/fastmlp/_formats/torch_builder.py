@@ -34,6 +34,7 @@ class Builder:
         self.asked = dtype
         self.dtypes: dict[np.dtype[Any], str] = {}
         self.tracked = 0
+        self.frozen: list[Array] = []  # arrays that are not to be trained
         self.items: list[LayerArrays] = []
         self.n_in = self.width = width
 
@@ -50,6 +51,8 @@ class Builder:
         if self.asked is None and native not in (np.float32, np.float64):
             raise TypeError(_other_dtype(what, array.dtype))
         self.dtypes.setdefault(native, what)
+        if torch is not None and isinstance(value, torch.nn.Parameter):
+            self.frozen += [array] * (not value.requires_grad)
         return array
 
     def add(self, layer: Layer) -> None:
@@ -117,7 +120,7 @@ class Builder:
     def block(self) -> Builder:
         """Return a builder for the body of a residual block after the last layer."""
         inner = Builder(self.asked, self.width)
-        inner.dtypes = self.dtypes
+        inner.dtypes, inner.frozen = self.dtypes, self.frozen
         return inner
 
     def residual(
@@ -179,6 +182,8 @@ class Builder:
             if name.endswith(".running_var")
         }
         mlp.load_state_dict({**state, **counters})
+        frozen = {id(array) for array in self.frozen}
+        mlp._set_frozen([name for name, array in state.items() if id(array) in frozen])
         return mlp
 
 

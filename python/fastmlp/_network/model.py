@@ -17,10 +17,11 @@ import numpy as np
 from .. import _core, _validate
 from ..layers import core_layers
 from . import resolve
+from .names import matching, patterns
 from .views import Views
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from typing import Self
 
     import numpy.typing as npt
@@ -315,6 +316,84 @@ class Model:
         seed, passes, _ = self.core.training_state
         self.core.training_state = (seed, passes, tracked)
 
+    # Frozen parameters --------------------------------------------------------------
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Names of the frozen parameters; see `freeze`."""
+        ops = self.core.ops
+        return tuple(
+            name
+            for name, (op, role) in self._views.owners.items()
+            if getattr(ops[op], f"{role}_frozen")
+        )
+
+    def freeze(self, *names: str) -> None:
+        """Freeze parameters: training and solvers leave them unchanged.
+
+        Derivatives with respect to frozen parameters are 0, and optimisers do not
+        change them, whatever the gradient or the weight decay. A training step does not
+        compute what only their gradients need, so that it becomes faster. Files,
+        copies, pickles and checkpoints keep what is frozen.
+
+        Parameters
+        ----------
+        *names : str
+            Names of parameters as in `named_parameters`, or patterns: "0.*" is all
+            parameters of layer 0 and "*.bias" all biases. Parameters that are frozen
+            already remain so.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is no name, or one matches no parameter. Nothing is then frozen.
+
+        See Also
+        --------
+        unfreeze, frozen
+
+        Notes
+        -----
+        The running statistics of `BatchNorm` are not parameters: training in which the
+        layer takes part still updates them, as in PyTorch.
+
+        Examples
+        --------
+        >>> import fastmlp as fm
+        >>> mlp = fm.MLP([4, 8, 2], seed=0)
+        >>> mlp.freeze("0.*")
+        >>> mlp.frozen
+        ('0.weight', '0.bias')
+        """
+        self._set_frozen({*self.frozen, *self._matching(names)})
+
+    def unfreeze(self, *names: str) -> None:
+        """Let training change parameters again.
+
+        Parameters
+        ----------
+        *names : str
+            Names or patterns, as in `freeze`; none means all parameters.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a name matches no parameter. Nothing is then changed.
+        """
+        chosen = self._matching(names) if names else self._views.owners
+        self._set_frozen(set(self.frozen) - set(chosen))
+
+    def _matching(self, names: tuple[str, ...]) -> dict[str, None]:
+        return matching("names", patterns("names", names), self._views.owners)
+
+    def _set_frozen(self, names: Collection[str]) -> None:
+        """Freeze exactly the parameters with these names."""
+        roles: list[list[bool]] = [[False, False] for _ in self.core.ops]
+        for name in names:
+            op, role = self._views.owners[name]
+            roles[op][role == "bias"] = True
+        self.core.set_frozen([(weight, bias) for weight, bias in roles])
+
     def _check_apart(self, name: str, array: Array) -> None:
         """Raise ValueError if the array overlaps the model's memory."""
         _validate.apart(name, array, "mlp.params", self._params)
@@ -351,8 +430,10 @@ class Model:
     def __getstate__(self) -> dict[str, Any]:
         derived = self.__dict__.keys() & _DERIVED
         state = {k: v for k, v in self.__dict__.items() if k not in derived}
+        frozen = {"frozen": self.frozen} if self.frozen else {}
         return {
             **state,
+            **frozen,
             "params": self._params.copy(),
             "buffers": self._buffers.copy(),
             "training_state": self.core.training_state,
@@ -362,6 +443,7 @@ class Model:
         state = dict(state)
         params, buffers = state.pop("params"), state.pop("buffers")
         training_state = state.pop("training_state")
+        frozen = state.pop("frozen", ())
         if "_order_seed" in state:  # pickled by version 0.1.0
             seed, done = state.pop("_order_seed"), state.pop("_epochs_done")
             self.sequence = EpochSequence(seed, done, state.pop("_place", None))
@@ -370,6 +452,7 @@ class Model:
         self._params[:] = params
         self._buffers[:] = buffers
         self.core.training_state = training_state
+        self._set_frozen(frozen)
 
 
 def claim(mlp: Model, optimizer: Any) -> None:
@@ -380,7 +463,7 @@ def claim(mlp: Model, optimizer: Any) -> None:
             "create a new optimizer, or call optimizer.reset() before it trains this "
             "model"
         )
-    optimizer._owner = mlp._self
+    optimizer._bind(mlp)
 
 
 # Attributes that are not pickled, because `_build` sets them.

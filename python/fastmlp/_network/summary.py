@@ -8,6 +8,8 @@ from .._display import markup
 from . import ops
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from .model import Model
     from .ops import Step
 
@@ -89,6 +91,7 @@ def summary(mlp: Model) -> Table:
     """Return the table that `fastmlp.MLP.summary` documents."""
     network = ops.steps(mlp)
     item = mlp.dtype.itemsize
+    views, frozen = mlp._views.parameters, set(mlp.frozen)
     rows: list[tuple[str, ...]] = []
     totals = [0, 0, 0, 0]
     for step in ops.tree(network):
@@ -98,7 +101,7 @@ def summary(mlp: Model) -> Table:
         rows.append(
             (
                 step.name,
-                "  " * step.depth + title(step),
+                "  " * step.depth + title(step) + _frozen(step, frozen),
                 f"(B, {step.n_out})",
                 step.activation if step.kind in ("dense", "activation") else "",
                 *_cells(numbers, item),
@@ -121,9 +124,22 @@ def summary(mlp: Model) -> Table:
     if mlp.compute_dtype != types:
         types += f" with products in {mlp.compute_dtype}"
     head = f"MLP {mlp.n_in} -> {mlp.n_out}, {types}, {size(mlp.n_params * item)}"
+    if frozen:
+        count = sum(views[name].size for name in frozen)
+        head += f", {count:,} of {mlp.n_params:,} parameters frozen"
     text = Table("\n".join([head, lines[0], rule, *lines[1:-1], rule, lines[-1]]))
     text._html = markup.table(head, HEADER, rows, last=last, texts=TEXT_COLUMNS)
     return text
+
+
+def _frozen(step: Step, frozen: Collection[str]) -> str:
+    """Return the text that says what of a layer is frozen."""
+    slices = {"weight": step.weight, "bias": step.bias}
+    roles = [role for role, place in slices.items() if place is not None]
+    held = [role for role in roles if f"{step.name}.{role}" in frozen]
+    if not held:
+        return ""
+    return ", frozen" if held == roles else f", {held[0]} frozen"
 
 
 def _cells(numbers: tuple[int, ...] | list[int], item: int) -> tuple[str, ...]:

@@ -31,10 +31,14 @@ class Views:
         self.parameters: dict[str, Array] = {}
         self.statistics: dict[str, Array] = {}
         self.named: dict[str, Array] = {}
+        # Begin and end of each array of parameters in `params`, and its place in the
+        # core: the index of its op and its role there.
+        self.ranges: dict[str, tuple[int, int]] = {}
+        self.owners: dict[str, tuple[int, str]] = {}
         self.scales: list[Array] = []
         self._dense: set[str] = set()
         names = torch_names(layers)
-        for op in ops:
+        for i, op in enumerate(ops):
             name, n = names[op.name], op.n_out
             parameters: dict[str, Array] = {}
             statistics: dict[str, Array] = {}
@@ -51,6 +55,13 @@ class Views:
                 parameters[f"{name}.weight"] = self.scales[-1]
             if bias is not None:
                 parameters[f"{name}.bias"] = bias
+            starts = {"weight": op.weight, "bias": op.bias}
+            for whole, array in parameters.items():
+                role = whole.rsplit(".", 1)[1]
+                start = starts[role]
+                assert start is not None
+                self.ranges[whole] = (start, start + array.size)
+                self.owners[whole] = (i, role)
             if op.statistics is not None:
                 both = buffers[op.statistics : op.statistics + 2 * n]
                 statistics[f"{name}.running_mean"] = both[:n]

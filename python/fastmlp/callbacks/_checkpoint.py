@@ -382,7 +382,7 @@ def _restored(
         )
     if optimizer is not None and load is not None:
         load()
-        optimizer._owner = mlp._self
+        optimizer._bind(mlp)
     stored.fill(mlp)
     history = stored.history
     assert history is not None  # every checkpoint has one

@@ -37,7 +37,30 @@ ema : float, optional
     a ← θ after the first step, then a ← a + (1 - d) (θ - a) after each step; see
     `Optimizer.ema_params` and `Optimizer.averaged`.
 
-The optimisers do not change the gradients that they are given.
+groups : sequence of dict
+    Parameters with hyperparameters of their own. ``"params"`` is a name as in
+    `MLP.named_parameters`, a pattern, such as ``"*.bias"`` or ``"0.*"``, or a list of
+    them; a parameter belongs to the first group with a pattern that matches it. All
+    other keys are hyperparameters, except ``ema``, ``decay`` and those that cannot be
+    changed. What a group does not set is as for all other parameters. ``"lr"`` is a
+    number; if the optimiser has a schedule, the group's learning rate is the schedule's
+    times lr / `Schedule.nominal`. ``"lr_scale"`` is a factor of the optimiser's
+    learning rate, and takes the place of ``"lr"``. ``weight_decay`` and ``l1`` of a
+    group apply to all its parameters, whatever ``decay`` says. With a ``clip_norm`` of
+    its own, a group is clipped by the norm of its own gradients; those of all other
+    parameters without a ``clip_value`` of their own are clipped together. An optimiser
+    with groups takes steps of models only.
+
+    >>> opt = fm.AdamW(
+    ...     1e-3,
+    ...     groups=[
+    ...         {"params": "*.bias", "weight_decay": 0.0},
+    ...         {"params": ["0.*", "2.*"], "lr": 1e-4},
+    ...     ],
+    ... )
+
+Parameters that `MLP.freeze` has frozen are never changed. The optimisers do not change
+the gradients that they are given.
 """
 
 from . import _first_order

@@ -13,10 +13,12 @@ from .._network.blocks import Stream, outline, parts
 from .._network.model import claim, is_model
 from .._validate import hints
 from ..schedules import ReduceOnPlateau, Schedule
+from . import _groups
 from ._hyperparameters import (
     DEFAULTS,
     Decay,
     Flag,
+    Groups,
     Lr,
     Number,
     Optional,
@@ -48,11 +50,11 @@ class Optimizer:
     lr : float
         Learning rate of the next step; can be set to anything that the constructor
         takes.
-    maximize, weight_decay, clip_norm, clip_value, l1, decay, ema
+    maximize, weight_decay, clip_norm, clip_value, l1, decay, ema, groups
         See `fastmlp.optimizers`.
     """
 
-    __slots__ = ("__weakref__", "_ahead", "_owner", "_schedule", "core")
+    __slots__ = ("__weakref__", "_ahead", "_groups", "_owner", "_schedule", "core")
 
     _kind: ClassVar[str]
     _constants: ClassVar[dict[str, Any]]
@@ -65,6 +67,7 @@ class Optimizer:
     # number of the first step, because a schedule computes many rates at once cheaply.
     _schedule: Schedule | Callable[[int], float] | None
     _ahead: tuple[int, list[float]]
+    _groups: tuple[dict[str, Any], ...]
 
     lr = Lr()
     maximize = Flag()
@@ -74,6 +77,7 @@ class Optimizer:
     l1 = Number(0.0)
     decay = Decay()
     ema = Optional(1.0)
+    groups = Groups()
 
     __signature__ = Signature()
 
@@ -112,10 +116,10 @@ class Optimizer:
             names = [cls.__name__ for cls in type(self).__mro__]
             takes = list(type(self).__signature__.parameters)
             raise TypeError(hints.keyword(names[0], names, min(unknown), takes))
-        known = {name: getattr(type(self), name) for name in DEFAULTS | hyper}
-        checked = {
-            name: known[name].check(value) for name, value in (DEFAULTS | hyper).items()
-        }
+        hyper = DEFAULTS | hyper
+        asked = _groups.checked(type(self), self._hyper_names(), hyper.pop("groups"))
+        known = {name: getattr(type(self), name) for name in hyper}
+        checked = {name: known[name].check(value) for name, value in hyper.items()}
         self._check_together(checked)
 
         rate = checked["lr"]
@@ -125,6 +129,12 @@ class Optimizer:
             core |= known[name].to_core(value)
         self.core = _core.Optimizer(self._kind, **core)
         self._owner = None
+        self._groups = ()
+        self._set_groups(asked)
+
+    @classmethod
+    def _hyper_names(cls) -> tuple[str, ...]:
+        return (*cls._names, *DEFAULTS)
 
     def _check_together(self, hyper: Mapping[str, Any]) -> None:
         """Refuse hyperparameters that are valid separately but not together."""
@@ -137,10 +147,32 @@ class Optimizer:
     def _hyper(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         hyper: dict[str, Any] = {"lr": self._schedule}
-        for name in (*self._names, *DEFAULTS):
+        for name in self._hyper_names():
             if hyper.get(name) is None:
                 hyper[name] = getattr(self, name)
+        for name in _LATER:
+            if hyper[name] == DEFAULTS[name]:
+                del hyper[name]
         return hyper
+
+    # Groups -------------------------------------------------------------------------
+
+    def _set_groups(self, groups: tuple[dict[str, Any], ...]) -> None:
+        """Use checked groups from now on; an error leaves the former groups."""
+        owner = None if self._owner is None else self._owner()
+        ranges = [] if owner is None else _groups.ranges(groups, owner)
+        core = _groups.to_core(self, groups)
+        # Meanwhile no element may belong to a group that no longer exists.
+        self.core.set_group_ranges([])
+        self.core.set_groups(core)
+        self.core.set_group_ranges(ranges)
+        self._groups = groups
+
+    def _bind(self, mlp: Any) -> None:
+        """Make a model the one that this optimiser trains."""
+        if self._groups:
+            self.core.set_group_ranges(_groups.ranges(self._groups, mlp))
+        self._owner = mlp._self
 
     @property
     def step_count(self) -> int:
@@ -299,9 +331,9 @@ class Optimizer:
             If the gradient for a model is not finite.
         TypeError, ValueError
             If the arrays cannot be used without conversion, the optimiser belongs to
-            another model, or weights cannot be told from biases, because
-            ``decay="weights"`` and all arrays are 1-D. Everything is then left
-            unchanged.
+            another model, weights cannot be told from biases, because
+            ``decay="weights"`` and all arrays are 1-D, or the optimiser has ``groups``
+            and ``params`` is not a model. Everything is then left unchanged.
 
         Notes
         -----
@@ -311,6 +343,11 @@ class Optimizer:
         """
         if self._schedule is not None:
             self._set_lr()
+        if self._groups and not is_model(params):
+            raise ValueError(
+                "params must be a model if the optimizer has groups, because arrays "
+                "have no names: write step(mlp, grads)"
+            )
         if type(params) is np.ndarray and type(grads) is np.ndarray:
             params, grads = [params], [grads]
         elif type(params) is not list or type(grads) is not list:
@@ -414,7 +451,8 @@ class Optimizer:
         The checks need neither time nor memory for the arrays.
         """
         hyper, step, slots = _validate.stored(state, self._kind_name())
-        names = (*self._names, *DEFAULTS)
+        names = self._hyper_names()
+        hyper = {name: DEFAULTS[name] for name in _LATER} | hyper
         if hyper.keys() != set(names):
             raise ValueError(
                 f"state['hyper'] must have the keys {', '.join(names)}, "
@@ -443,6 +481,10 @@ class Optimizer:
             self.core = core
             self._schedule = copy.copy(other._schedule)
             self._ahead = 0, []
+            self._groups = other._groups
+            owner = None if self._owner is None else self._owner()
+            if owner is not None:
+                self._bind(owner)
 
         return load
 
@@ -557,6 +599,9 @@ def _flat(params: list[Any], grads: list[Any]) -> tuple[list[Array], list[Array]
 
 
 _SINGLE = ("params", "grads")
+
+# Options that states written by earlier versions lack.
+_LATER = ("groups",)
 
 _AHEAD = 256
 

@@ -11,9 +11,10 @@ from .. import _validate
 from .._network.model import is_model
 from .._validate.elsewhere import NO_PARAMETERS
 from ..schedules import Schedule
+from . import _groups
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Self
 
     from .. import _core
@@ -30,6 +31,7 @@ class Options(TypedDict, total=False):
     l1: float
     decay: str
     ema: float | None
+    groups: Sequence[Mapping[str, Any]]
 
 
 DEFAULTS: dict[str, Any] = {
@@ -38,6 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "l1": 0.0,
     "decay": "all",
     "ema": None,
+    "groups": (),
 }
 
 T = TypeVar("T")
@@ -87,6 +90,7 @@ class Hyperparameter(Generic[T]):
         instance._check_together({**instance._hyper(), self._name: checked})
         for name, number in self.to_core(checked).items():
             instance.core.set(name, number)
+        instance._set_groups(instance._groups)  # they may inherit the value
 
 
 class Number(Hyperparameter[float]):
@@ -228,12 +232,37 @@ class Lr:
 
     def __set__(self, instance: Optimizer, value: Rate) -> None:
         rate = self.check(value)
+        former = instance._schedule
+        instance._schedule = None if isinstance(rate, float) else rate
+        try:
+            instance._set_groups(instance._groups)  # their rates may depend on it
+        except ValueError:
+            instance._schedule = former
+            raise
         instance._ahead = 0, []
         if isinstance(rate, float):
             instance.core.set("lr", rate)
-            instance._schedule = None
-        else:
-            instance._schedule = rate
+
+
+class Groups:
+    """The parameter groups, which the optimiser keeps."""
+
+    @overload
+    def __get__(self, instance: None, owner: type[Optimizer]) -> Self: ...
+    @overload
+    def __get__(
+        self, instance: Optimizer, owner: type[Optimizer]
+    ) -> tuple[dict[str, Any], ...]: ...
+    def __get__(
+        self, instance: Optimizer | None, owner: type[Optimizer]
+    ) -> Self | tuple[dict[str, Any], ...]:
+        if instance is None:
+            return self
+        return tuple(dict(group) for group in instance._groups)
+
+    def __set__(self, instance: Optimizer, value: object) -> None:
+        cls = type(instance)
+        instance._set_groups(_groups.checked(cls, cls._hyper_names(), value))
 
 
 class Signature:

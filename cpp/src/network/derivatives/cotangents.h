@@ -2,6 +2,8 @@
 // parameters.
 #pragma once
 
+#include <algorithm>
+
 #include "network/derivatives/derivative_pass.h"
 
 namespace fastmlp::detail {
@@ -21,6 +23,17 @@ void fill_output_cotangents(const DerivativePass<T>& pass, T* c) {
   fill_row_scale<T>(pass.me.scales, targets.weights, nullptr, divisor, tile.rows);
   loss_rows<T>(*rq.loss, c, pass.me.losses, pass.output(), targets.values,
                targets.labels, pass.me.scales, tile.rows, n);
+}
+
+// Sets the gradients of an op's frozen parameters to 0 in all rows of the output.
+template <class T>
+void clear_frozen(const DerivativePass<T>& pass, const OpPlan& op) {
+  const Index stride = pass.net.n_params;
+  T* row = pass.out(stride);
+  for (Index r = 0; r < pass.tile.all(); ++r, row += stride) {
+    if (op.weight_frozen) std::fill_n(row + op.weight, op.weight_size, T(0));
+    if (op.bias_frozen) std::fill_n(row + op.bias, op.n_out, T(0));
+  }
 }
 
 // Computes rq.out (rows, directions, n_in), or (rows, directions, n_params) if
@@ -56,13 +69,15 @@ void compute_cotangents(const DerivativePass<T>& pass, const T* seeds) {
       done = before;
     }
   } else {
-    fill_output_cotangents(pass, cotangent_of(static_cast<int>(end) - 1));
+    T* const c = cotangent_of(static_cast<int>(end) - 1);
+    if (c) fill_output_cotangents(pass, c);
   }
   for (size_t l = end; l-- > 0;) {
     if (stop_requested()) return;
     T* const dz = cotangent_of(static_cast<int>(l));
-    if (!dz) continue;  // no op before it has parameters
     const OpPlan& op = pass.op(l);
+    if (rq.of_params && !op.trains()) clear_frozen(pass, op);
+    if (!dz) continue;  // neither it nor an op before it has parameters to train
     if (l != done && !plan.gathers[l]) {
       pass.times_derivative(l, dz, dz, tile.directions);
     }
@@ -75,10 +90,11 @@ void compute_cotangents(const DerivativePass<T>& pass, const T* seeds) {
     }
     visit(op.kind, [&](auto kind) {
       const DirectionArgs<T> a = pass.args(l, tile.directions);
-      if (rq.of_params) {
+      if (rq.of_params && op.trains()) {
         const Index stride = pass.net.n_params;
         kind.row_gradients(a, op, pass.out(stride), stride, pass.value_of(op.input),
                            dz);
+        clear_frozen(pass, op);
       }
       kind.cotangent(a, op, c);
     });

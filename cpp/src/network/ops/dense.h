@@ -208,45 +208,8 @@ struct DenseOp : OpDefaults {
   // dW and runs over all rows in order.
   template <class T>
   static bool weight_gradients(const WeightGradientArgs<T>& a, const OpPlan& op) {
-    const KernelTable<T>& table = a.table;
-    const Index n_in = op.n_in, n_out = op.n_out;
-    const bool by_rows = a.sparse || n_in >= n_out;
-    const bool across = has_few_outputs(op) && !a.bfloat16;
-    const Index grain = across ? table.lanes : a.bfloat16 ? a.bfloat16->mr : table.mr;
-    const Range rows = by_rows ? a.team.share(n_in, grain) : Range{0, n_in};
-    const Range cols = by_rows ? Range{0, n_out} : a.team.share(n_out, table.nr);
-    const T* const x = a.sparse ? nullptr : a.x + rows.begin;
-    const T* const dz = a.dz + cols.begin;
-    T* const dw = a.grads + op.weight + rows.begin * n_out + cols.begin;
-    if (a.sparse) {
-      if (!a.accumulate) std::fill_n(dw, rows.size() * n_out, T(0));
-      table.sparse_gradient(dw, n_out, a.sparse, a.rows, rows.begin, rows.end, dz,
-                            n_out, n_out);
-    } else if (a.bfloat16) {
-      DenseBfloat16::weight_gradients(a, op, rows, cols, dw);
-    } else if (across) {
-      weight_gradient_transposed<T>(table, dw, x, n_in, rows.size(), dz, n_out, a.rows,
-                                    a.accumulate, a.scratch.left);
-    } else {
-      Scratch<T> scratch = a.scratch;
-      if (!packed_in_blocks<T>(op, a.block_rows) &&
-          !detail::packing_pays(table, rows.size(), cols.size(), a.rows, n_out)) {
-        scratch.right = nullptr;
-      }
-      product<T>(table, {dw, rows.size(), cols.size(), n_out}, {x, 1, n_in}, dz, n_out,
-                 1, plain_right<T>(table, dz, n_out), a.rows, nullptr, a.accumulate,
-                 scratch);
-    }
-    if (a.decay != 0.0) {
-      add_decay(a, dw, a.params + (dw - a.grads), n_out, rows.size(), cols.size());
-    }
-    bool finite = table.all_finite(dw, n_out, rows.size(), cols.size());
-    if (op.bias >= 0) {
-      const Range mine = a.team.share(n_out, table.lanes);
-      T* const db = a.grads + op.bias + mine.begin;
-      table.column_sum(db, a.dz + mine.begin, n_out, a.rows, mine.size(), a.accumulate);
-      finite = finite && table.all_finite(db, mine.size(), 1, mine.size());
-    }
+    bool finite = !op.trains_weight() || weight_gradient(a, op);
+    if (op.trains_bias()) finite = bias_gradient(a, op) && finite;
     return finite;
   }
 
@@ -344,6 +307,54 @@ struct DenseOp : OpDefaults {
   }
 
  private:
+  // Computes this member's part of dW and returns whether it is finite.
+  template <class T>
+  static bool weight_gradient(const WeightGradientArgs<T>& a, const OpPlan& op) {
+    const KernelTable<T>& table = a.table;
+    const Index n_in = op.n_in, n_out = op.n_out;
+    const bool by_rows = a.sparse || n_in >= n_out;
+    const bool across = has_few_outputs(op) && !a.bfloat16;
+    const Index grain = across ? table.lanes : a.bfloat16 ? a.bfloat16->mr : table.mr;
+    const Range rows = by_rows ? a.team.share(n_in, grain) : Range{0, n_in};
+    const Range cols = by_rows ? Range{0, n_out} : a.team.share(n_out, table.nr);
+    const T* const x = a.sparse ? nullptr : a.x + rows.begin;
+    const T* const dz = a.dz + cols.begin;
+    T* const dw = a.grads + op.weight + rows.begin * n_out + cols.begin;
+    if (a.sparse) {
+      if (!a.accumulate) std::fill_n(dw, rows.size() * n_out, T(0));
+      table.sparse_gradient(dw, n_out, a.sparse, a.rows, rows.begin, rows.end, dz,
+                            n_out, n_out);
+    } else if (a.bfloat16) {
+      DenseBfloat16::weight_gradients(a, op, rows, cols, dw);
+    } else if (across) {
+      weight_gradient_transposed<T>(table, dw, x, n_in, rows.size(), dz, n_out, a.rows,
+                                    a.accumulate, a.scratch.left);
+    } else {
+      Scratch<T> scratch = a.scratch;
+      if (!packed_in_blocks<T>(op, a.block_rows) &&
+          !detail::packing_pays(table, rows.size(), cols.size(), a.rows, n_out)) {
+        scratch.right = nullptr;
+      }
+      product<T>(table, {dw, rows.size(), cols.size(), n_out}, {x, 1, n_in}, dz, n_out,
+                 1, plain_right<T>(table, dz, n_out), a.rows, nullptr, a.accumulate,
+                 scratch);
+    }
+    if (a.decay != 0.0) {
+      add_decay(a, dw, a.params + (dw - a.grads), n_out, rows.size(), cols.size());
+    }
+    return table.all_finite(dw, n_out, rows.size(), cols.size());
+  }
+
+  // The same for db.
+  template <class T>
+  static bool bias_gradient(const WeightGradientArgs<T>& a, const OpPlan& op) {
+    const Index n = op.n_out;
+    const Range mine = a.team.share(n, a.table.lanes);
+    T* const db = a.grads + op.bias + mine.begin;
+    a.table.column_sum(db, a.dz + mine.begin, n, a.rows, mine.size(), a.accumulate);
+    return a.table.all_finite(db, mine.size(), 1, mine.size());
+  }
+
   // The elements of packed k x n weights on any instruction set.
   static Index packed_bound(const OpPlan& op, Index k, Index n) {
     return op.operands == Operands::bfloat16 ? bfloat16_right_bound(k, n)

@@ -132,6 +132,7 @@ class Pass {
         update_parameters(team, net_, args_, args_.grads, decay_);
       }
     });
+    if (args_.grads && !args_.optimizer) net_.clear_frozen(args_.grads);
     return value;
   }
 
@@ -439,7 +440,7 @@ class Pass {
     bool finite = true;
     for (size_t l = 0; l < net_.ops.size(); ++l) {
       const OpPlan& op = net_.ops[l];
-      if (op.weight < 0) continue;
+      if (!op.trains()) continue;
       const WeightGradientArgs<T> args = {table_,
                                           team,
                                           params_,
