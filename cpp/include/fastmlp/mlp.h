@@ -112,9 +112,9 @@ class Mlp {
   void set_training_state(const TrainingState& state);
 
   // Freezes arrays of parameters, given for each op in the order of ops(), and
-  // unfreezes all others. Training and solvers leave frozen parameters unchanged, and derivatives
-  // with respect to them are 0. Throws std::invalid_argument unless there is one entry
-  // per op, and arrays that an op does not have are not frozen.
+  // unfreezes all others. Training and solvers leave frozen parameters unchanged, and
+  // derivatives with respect to them are 0. Throws std::invalid_argument unless there
+  // is one entry per op, and arrays that an op does not have are not frozen.
   void set_frozen(const std::vector<Frozen>& of_ops);
 
   // Sets scales to one, shifts and biases to zero, and weights to uniform random
