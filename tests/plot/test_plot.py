@@ -132,6 +132,12 @@ def test_learning_curves():
     assert named(loss, "training").get_color() != named(loss, "validation").get_color()
 
 
+def test_learning_curves_of_a_pipeline_are_those_of_its_last_step():
+    pipeline = pytest.importorskip("sklearn.pipeline").make_pipeline("passthrough")
+    with pytest.raises(TypeError, match=r"got a Pipeline; pass .* pipeline\[-1\]"):
+        plot.learning_curves(pipeline)
+
+
 def test_learning_curves_scale_and_place():
     figure = plt.figure()
     part = figure.subfigures(1, 2)[1]

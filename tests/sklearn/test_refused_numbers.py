@@ -102,6 +102,11 @@ def test_frames(which: str, kind: Any) -> None:
         est.predict(frames()[which])
 
 
+def test_text_comes_with_a_remedy() -> None:
+    with pytest.raises(ValueError, match=r"got 'a' \(str\); encode text, .* OneHot"):
+        MLPRegressor().fit([["a"], ["b"]], [0.0, 1.0])
+
+
 def test_masked_labels() -> None:
     clf = MLPClassifier((3,), max_iter=1).fit(X, labels)
     for method in (clf.fit, clf.partial_fit, clf.score):

@@ -387,7 +387,10 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         "fit_generator": "mlp.fit takes an iterable of batches",
         "float": "write fm.MLP(..., dtype='float32')",
         "get_weights": "see mlp.params, mlp.weights and mlp.state_dict()",
-        "grad": "gradients are returned by mlp.value_and_grad and mlp.backward",
+        "grad": "mlp.value_and_grad returns the gradient of a loss, mlp.jacobian "
+        "that of the outputs with respect to the inputs",
+        "gradient": "mlp.value_and_grad returns the gradient of a loss, mlp.jacobian "
+        "that of the outputs with respect to the inputs",
         "half": "the dtypes are float32 and float64",
         "input_shape": "see mlp.n_in",
         "intercepts_": "see mlp.biases",

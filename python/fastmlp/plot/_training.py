@@ -136,6 +136,8 @@ def _history(source: object) -> History:
     loss = getattr(source, "loss_curve_", None)
     if loss is None:
         hint = "; mlp.fit returns it" if is_model(source) else ""
+        if hasattr(source, "named_steps"):
+            hint = "; pass the last step of the pipeline, pipeline[-1]"
         raise TypeError(
             "history must be an fm.History or a fitted estimator with the attribute "
             f"loss_curve_, got {_validate.describe(source)}{hint}"

@@ -85,8 +85,7 @@ max_fun : int, default=15000
 _MORE_PARAMETERS = """\
 dropout : float or sequence of float, default=0.0
     Probability that an element of a hidden layer's output is set to 0; one value for
-    all layers, or one for each layer. scikit-learn has neither this parameter nor those
-    below.
+    all layers, or one for each layer.
 normalization : {'layer', 'rms', 'batch'} or None, default=None
     Normalisation between the affine map of a hidden layer and its activation. With
     'batch', a last batch of a single row is left out of the epoch.
@@ -169,6 +168,9 @@ _NOTES = """\
   good step if `partial_fit` fails during the training.
 - A batch whose samples all have weight 0 is skipped, whereas scikit-learn raises
   ZeroDivisionError.
+- A file that `fastmlp.Checkpoint` has written in a fit holds the network, which
+  `fastmlp.load` reads. To resume an interrupted training exactly, train a
+  `fastmlp.MLP`.
 - ``warm_start`` raises an error if layer widths have changed; other changes of the
   architecture take effect, and the weights are kept.
 - ``hasattr(…, "partial_fit")`` is False for all solvers that take no batches.

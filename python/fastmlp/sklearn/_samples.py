@@ -126,7 +126,11 @@ def check_numbers(name: str, values: Any) -> None:
         return  # scikit-learn refuses it
     if array.dtype.kind not in "OmMSUT":
         return
-    raise ValueError(f"{name} must hold real numbers, got {_validate.describe(odd)}")
+    text = isinstance(odd, str) or array.dtype.kind in "SUT"
+    hint = "; encode text, for example with OneHotEncoder" if text else ""
+    raise ValueError(
+        f"{name} must hold real numbers, got {_validate.describe(odd)}{hint}"
+    )
 
 
 class HeldOut(NamedTuple):
