@@ -103,8 +103,10 @@ def test_frames(which: str, kind: Any) -> None:
 
 
 def test_text_comes_with_a_remedy() -> None:
-    with pytest.raises(ValueError, match=r"got 'a' \(str\); encode text, .* OneHot"):
-        MLPRegressor().fit([["a"], ["b"]], [0.0, 1.0])
+    words = r"^X must hold real numbers, got .*; encode text, .* OneHotEncoder"
+    for X in ([["a"], ["b"]], np.array([["a"], ["b"]], object)):
+        with pytest.raises(ValueError, match=words):
+            MLPRegressor().fit(X, [0.0, 1.0])
 
 
 def test_masked_labels() -> None:
