@@ -56,6 +56,20 @@ ELEMENTARY = (
 )
 
 
+SCHEDULES = {
+    "Polynomial": (0.1, 150, 2.3, 0.01),
+    "Linear": (0.1, 150),
+    "ConstantFactor": (0.1, 50),
+    "Cyclic": (0.01, 0.1, 7, 11, "exp_range", 0.99),
+    "FlatCosine": (0.1, 150, 0.3),
+    "CosineLog": (0.1, 150),
+    "WarmupStableDecay": (0.1, 20, 30, 100, 0.01, "exponential"),
+    "Piecewise": ([0.1, 0.3, 0.2], [33, 100], "cos"),
+    "Sequential": ([fm.schedules.Linear(0.1, 9), 0.2], [20]),
+    "Chained": (0.1, [fm.schedules.Linear(1.0, 50), fm.schedules.Cosine(1.0, 99)]),
+}
+
+
 def words(size: int, seed: int) -> Any:
     """Return 64-bit numbers of SplitMix64 (Steele, Lea and Flood, 2014)."""
     with np.errstate(over="ignore"):
@@ -224,12 +238,18 @@ def of_initializer(name: str) -> Callable[[Any], list[Any]]:
     ]
 
 
+def of_schedule(name: str) -> Callable[[Any], list[Any]]:
+    make = getattr(fm.schedules, name)
+    return lambda dtype: [make(*SCHEDULES[name]).values(0, 200).astype(dtype)]
+
+
 CASES: dict[str, Callable[[Any], list[Any]]] = {
     **{f"elementary {name}": of_elementary(name) for name in ELEMENTARY},
     **{f"activation {name}": of_activation(name) for name in fm.ACTIVATIONS},
     **{f"initial weights {name}": of_initializer(name) for name in INITIALIZERS},
     **{f"loss {name}": of_loss(name) for name in LOSSES},
     **{f"optimizer {name}": of_optimizer(name) for name in OPTIMIZERS},
+    **{f"schedule {name}": of_schedule(name) for name in SCHEDULES},
     "every layer": every_layer,
     "derivatives": derivatives,
     "bfloat16": in_bfloat16,

@@ -85,6 +85,14 @@ SCHEDULES = {
     "warm-up": schedules.LinearWarmup(schedules.Cosine(0.1, 300), 33),
     "one cycle": schedules.OneCycle(0.1, STEPS),
     "inverse root": schedules.InverseSqrt(0.1, 30),
+    "polynomial": schedules.Polynomial(0.1, 300, 1.7, 0.01),
+    "linear": schedules.Linear(0.1, 300),
+    "cyclic": schedules.Cyclic(0.01, 0.1, 7, 11, "exp_range", 0.99),
+    "flat cosine": schedules.FlatCosine(0.1, 300),
+    "cosine log": schedules.CosineLog(0.1, 300),
+    "wsd": schedules.WarmupStableDecay(0.1, 33, 44, 200, 0.01, "exponential"),
+    "piecewise": schedules.Piecewise([0.1, 0.3, 0.2], [33, 200], "linear"),
+    "product": schedules.Chained(0.1, [schedules.Linear(1.0, 99), 0.3]),
 }
 CASES = {
     **{

@@ -154,6 +154,27 @@ def schedule(d: Draw) -> Any:
             d(0.1), d(10), d(0.3), d("cos", "linear"), d(25.0), d(1e4), d(True, False)
         ),
         lambda: schedules.InverseSqrt(d(0.1), d(5)),
+        lambda: schedules.Polynomial(d(0.1), d(5), d(1.0, 2.5), d(0.0)),
+        lambda: schedules.Linear(d(0.1), d(5), d(0.5), d(0.0, 1.0)),
+        lambda: schedules.ConstantFactor(d(0.1), d(5), d(0.5)),
+        lambda: schedules.Cyclic(
+            d(0.1),
+            d(0.2),
+            d(3),
+            d(None, 2),
+            d("triangular", "triangular2", "exp_range"),
+            d(0.9),
+        ),
+        lambda: schedules.FlatCosine(d(0.1), d(5), d(0.5), d(0.0)),
+        lambda: schedules.CosineLog(d(0.1), d(5), d(2)),
+        lambda: schedules.WarmupStableDecay(
+            d(0.1), d(2), d(0, 3), d(4), d(0.01), d("linear", "cos", "exponential")
+        ),
+        lambda: schedules.Piecewise(
+            d([0.1, 0.2], (0.1, 0.3)), d([3], (5,)), d("constant", "linear", "cos")
+        ),
+        lambda: schedules.Sequential(d([0.1, schedules.Step(0.1, 2)], (1, 2)), d([3])),
+        lambda: schedules.Chained(d(0.1), d([schedules.Linear(1.0, 3), 0.5])),
         lambda: schedules.ReduceOnPlateau(
             d(0.1),
             d("min", "max"),

@@ -81,6 +81,29 @@ def plateau():
 SCHEDULES = {
     "cosine": lambda: fm.schedules.Cosine(0.05, 10),
     "warmup": lambda: fm.schedules.LinearWarmup(fm.schedules.Step(0.05, 6, 0.5), 5),
+    "pieces": lambda: fm.schedules.Piecewise([0.0, 0.05, 0.01], [7, 30], "cos"),
+    "parts": lambda: fm.schedules.Sequential(
+        [
+            0.02,
+            fm.schedules.Chained(0.05, [fm.schedules.Polynomial(1.0, 9), 0.5]),
+            fm.schedules.CosineLog(0.05, 20, 2),
+        ],
+        [5, 11],
+    ),
     "plateau": plateau,
     "function": lambda: lambda step: 0.05 / (step + 1),
 }
+
+
+def torch_rates(make, count, lr):
+    """Return the learning rates of torch's scheduler in its first steps."""
+    import torch
+
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
+    scheduler = make(optimizer)
+    rates = []
+    for _ in range(count):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return np.array(rates)

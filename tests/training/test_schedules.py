@@ -7,6 +7,7 @@ import fastmlp as fm
 import numpy as np
 import pytest
 from fastmlp import schedules
+from fit_cases import torch_rates
 from helpers import random_batch, toy_mlp
 
 try:
@@ -21,18 +22,6 @@ LR = 0.3
 # step, and its 1 + cos suffers from cancellation, which ours avoids.
 RATE_RTOL = 1e-12
 COUNT = 100
-
-
-def torch_rates(make, count=COUNT, lr=LR):
-    """Return the learning rates of torch's scheduler in its first steps."""
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
-    scheduler = make(optimizer)
-    rates = []
-    for _ in range(count):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    return np.array(rates)
 
 
 def warm_torch(optimizer):
@@ -112,6 +101,28 @@ OTHERS = {
     "inverse sqrt at once": schedules.InverseSqrt(LR),
     "short cycle": schedules.OneCycle(LR, 1),
     "plateau": schedules.ReduceOnPlateau(LR),
+    "polynomial": schedules.Polynomial(LR, 60, 1.7, 0.1),
+    "linear": schedules.Linear(LR, 30, 1.0, 0.1),
+    "constant factor": schedules.ConstantFactor(LR, 9, 0.5),
+    "triangular": schedules.Cyclic(0.01, LR, 7, 4),
+    "triangular2": schedules.Cyclic(0.01, LR, 7, mode="triangular2"),
+    "exp_range": schedules.Cyclic(0.01, LR, 7, 4, "exp_range", 0.97),
+    "flat cosine": schedules.FlatCosine(LR, COUNT, 0.4, 0.01),
+    "cosine log": schedules.CosineLog(LR, COUNT),
+    "wsd": schedules.WarmupStableDecay(LR, 10, 40, 30),
+    "wsd cos": schedules.WarmupStableDecay(LR, 0, 0, 30, 0.1, "cos"),
+    "wsd sqrt": schedules.WarmupStableDecay(LR, 3, 4, 50, 0.01, "sqrt"),
+    "wsd exponential": schedules.WarmupStableDecay(LR, 3, 4, 50, 0.01, "exponential"),
+    "piecewise": schedules.Piecewise([LR, 0.2, 0.1], [7, 30]),
+    "piecewise lines": schedules.Piecewise([0.0, LR, 0.1], [7, 30], "linear"),
+    "piecewise cosines": schedules.Piecewise([0.0, LR, 0.1], [7, 30], "cos"),
+    "one piece": schedules.Piecewise([LR], []),
+    "sequential": schedules.Sequential(
+        [schedules.Linear(LR, 5), 0.2, schedules.Exponential(LR, 0.9)], [5, 20]
+    ),
+    "chained": schedules.Chained(
+        LR, [schedules.Linear(1.0, 5), schedules.Cosine(1.0, 50), 0.5]
+    ),
 }
 ALL = {**{name: pair[0] for name, pair in PAIRS.items()}, **OTHERS}
 
@@ -123,7 +134,7 @@ def test_rates_are_torchs(name):
     ours, make = PAIRS[name]
     # torch's OneCycleLR raises an error for the step after its last one.
     count = COUNT - 1 if "OneCycle" in repr(ours) else COUNT
-    wanted = torch_rates(make, count)
+    wanted = torch_rates(make, count, LR)
     got = ours.values(0, count)
     np.testing.assert_allclose(got, wanted, rtol=RATE_RTOL, atol=RATE_RTOL * LR)
 
@@ -406,6 +417,38 @@ BAD = [
     ),
     (lambda: schedules.LinearWarmup(1.0, 0), ValueError, "^steps must be at least"),
     (lambda: schedules.LinearWarmup(1.0, 5, 2), ValueError, "^start_factor must be"),
+    (lambda: schedules.Polynomial(1.0, 0), ValueError, "^steps must be at least 1"),
+    (lambda: schedules.Polynomial(1.0, 5, 0.0), ValueError, "^power must be"),
+    (lambda: schedules.Polynomial(1.0, 5, 1.0, 2.0), ValueError, "^min_lr must be"),
+    (lambda: schedules.Linear(1.0, 5, -1), ValueError, "^start_factor must be"),
+    (lambda: schedules.Linear(1.0, 5, 1, -1), ValueError, "^end_factor must be"),
+    (lambda: schedules.ConstantFactor(1.0, 5, -1), ValueError, "^factor must be"),
+    (lambda: schedules.Cyclic(0.2, 0.1), ValueError, "^max_lr must be .* 0.2"),
+    (lambda: schedules.Cyclic(0.1, 0.2, 5, 0), ValueError, "^step_size_down must"),
+    (lambda: schedules.Cyclic(0.1, 0.2, mode="x"), ValueError, "^mode must be one"),
+    (lambda: schedules.Cyclic(0.1, 0.2, gamma=1.1), ValueError, "^gamma must be"),
+    (lambda: schedules.FlatCosine(1.0, 5, 1.0), ValueError, "^flat must be"),
+    (lambda: schedules.CosineLog(1.0, 5, 53), ValueError, "^cycles must be at most"),
+    (lambda: schedules.WarmupStableDecay(1.0, 1, 1, 0), ValueError, "^decay must be"),
+    (
+        lambda: schedules.WarmupStableDecay(1.0, 1, 1, 1, shape="exponential"),
+        ValueError,
+        "^min_lr must be finite and > 0",
+    ),
+    (lambda: schedules.Piecewise([1.0], [3]), ValueError, "^lrs must have length 2"),
+    (lambda: schedules.Piecewise([1.0, 2], [0]), ValueError, r"^milestones\[0\] must"),
+    (lambda: schedules.Piecewise([1, 2, 3], [4, 4]), ValueError, "^milestones must di"),
+    (lambda: schedules.Piecewise([-1.0], []), ValueError, r"^lrs\[0\] must be"),
+    (lambda: schedules.Sequential([], []), ValueError, "^schedules must not be empty"),
+    (lambda: schedules.Sequential(0.1, []), TypeError, "^schedules must be a seq"),
+    (lambda: schedules.Sequential([0.1], [3]), ValueError, "^milestones must have le"),
+    (
+        lambda: schedules.Sequential([0.1, schedules.ReduceOnPlateau(1.0)], [3]),
+        TypeError,
+        r"^schedules\[1\] must .* other than ReduceOnPlateau",
+    ),
+    (lambda: schedules.Chained(1.0, [True]), TypeError, r"^factors\[0\] must be a nu"),
+    (lambda: schedules.Chained(-1.0, [1.0]), ValueError, "^lr must be"),
     (lambda: schedules.OneCycle(1.0, 0), ValueError, "^total_steps must be"),
     (lambda: schedules.OneCycle(1.0, 9, 1.5), ValueError, "^pct_start must be"),
     (lambda: schedules.OneCycle(1.0, 9, 0.5, "sin"), ValueError, "^anneal_strategy"),

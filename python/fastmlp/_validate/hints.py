@@ -299,7 +299,7 @@ def _module_hint(module: str, name: str, known: Collection[str]) -> str | None:
         short = short.removesuffix(ending) or short
     if hint := elsewhere.MODULE.get(name.lower()):
         return hint
-    if there := elsewhere.NAMES.get(short) or elsewhere.NAMES.get(name.lower()):
+    if there := elsewhere.NAMES.get(name.lower()) or elsewhere.NAMES.get(short):
         return f"did you mean fm.{there}?"
 
     # The same name elsewhere in the package, then similar names.
