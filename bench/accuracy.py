@@ -129,6 +129,13 @@ OPTIMIZERS: dict[str, Callable[[], Any]] = {
     "Adam, amsgrad": lambda: fm.Adam(1e-3, amsgrad=True),
     "AdamW": lambda: fm.AdamW(1e-3, weight_decay=0.1),
     "Adamax": lambda: fm.Adamax(1e-3),
+    "NAdam": lambda: fm.NAdam(1e-3),
+    "RAdam": lambda: fm.RAdam(1e-3),
+    "Adadelta": lambda: fm.Adadelta(),
+    "Rprop": lambda: fm.Rprop(1e-3),
+    "ASGD": lambda: fm.ASGD(1e-2, t0=100),
+    "Lion": lambda: fm.Lion(1e-4, weight_decay=0.1),
+    "AdaBelief": lambda: fm.AdaBelief(1e-3),
 }
 SIZE = 67  # several vectors and a tail
 BLOCK = 1000  # steps whose noise is drawn at once

@@ -1,5 +1,6 @@
 // _core.kernels: every kernel as a function, for tests, benchmarks and the curious.
 // Names, arguments and side effects are those of fastmlp.reference.
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -413,7 +414,8 @@ void loss_rows_(py::object dpred, py::object row_loss, py::object pred,
 // The optimisers' steps go through OptimizerConfig, from which the core computes the
 // scalars of their kernels.
 void step_(py::object param, py::object grad, const OptimizerConfig& config,
-           int64_t step, const std::array<py::object, kStateSlots>& slots) {
+           int64_t step, const SharedNumbers& shared,
+           const std::array<py::object, kStateSlots>& slots) {
   if (step < 1)
     throw py::value_error("step must be at least 1, got " + std::to_string(step));
   const auto names = slot_names(config);
@@ -431,7 +433,7 @@ void step_(py::object param, py::object grad, const OptimizerConfig& config,
     for (size_t i = 0; i < slots.size(); ++i) {
       state[i] = require_or_null<T>(slots[i], "state", {n});
     }
-    apply_optimizer<T>(config, step, pv.data, state, gv.data, n);
+    apply_optimizer<T>(config, step, pv.data, state, gv.data, n, 0.0, shared);
   });
 }
 
@@ -449,9 +451,15 @@ void bind_step(py::module_& m, std::index_sequence<slot...>,
           OptimizerConfig config;
           config.kind = kind;
           int64_t step = 1;
+          SharedNumbers shared = {};
           const auto set = [&](const std::string& name, const py::object& value) {
+            const auto* const names = facts.shared;
+            const auto* const end = names + facts.shared_count();
+            const auto* const found = std::find(names, end, name);
             if (name == "step") {
               step = py::cast<int64_t>(value);
+            } else if (found != end) {
+              shared[static_cast<size_t>(found - names)] = py::cast<double>(value);
             } else {
               assignment(kind, name, value)(config);
             }
@@ -460,7 +468,7 @@ void bind_step(py::module_& m, std::index_sequence<slot...>,
           std::array<py::object, kStateSlots> state;
           state.fill(py::none());
           ((state[slot] = slots), ...);
-          step_(param, grad, config, step, state);
+          step_(param, grad, config, step, shared, state);
         },
         py::arg("param"), py::arg(facts.slots[slot].argument)..., py::arg("grad"),
         py::arg(facts.scalars[scalar])...);

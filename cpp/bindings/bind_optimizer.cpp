@@ -161,6 +161,25 @@ bool overlapping(const std::vector<AnyPair>& pairs) {
   return false;
 }
 
+// The shared numbers of state by their names.
+py::dict by_name(OptimizerKind kind, const SharedNumbers& numbers) {
+  const OptimizerFacts& facts = facts_of(kind);
+  py::dict result;
+  for (int i = 0; i < facts.shared_count(); ++i) {
+    result[facts.shared[i]] = numbers[static_cast<size_t>(i)];
+  }
+  return result;
+}
+
+SharedNumbers shared_from(OptimizerKind kind, const py::dict& numbers) {
+  const OptimizerFacts& facts = facts_of(kind);
+  SharedNumbers result = {};
+  for (int i = 0; i < facts.shared_count(); ++i) {
+    result[static_cast<size_t>(i)] = py::cast<double>(numbers[facts.shared[i]]);
+  }
+  return result;
+}
+
 py::object step(Optimizer& optimizer, const py::list& params, const py::list& grads) {
   if (params.size() != grads.size() || params.empty()) return not_implemented();
   std::vector<AnyPair> pairs;
@@ -208,10 +227,12 @@ py::dict state(Optimizer& optimizer) {
   std::vector<Optimizer::AnySlots> copies;
   std::array<const char*, kMaxSlots> names{};
   int64_t step_count = 0;
+  SharedNumbers shared = {};
   {
     const LockUnderGil lock(optimizer);
     names = slot_names(optimizer.config());
     step_count = optimizer.step_count();
+    shared = optimizer.shared();
     for (const auto& any : optimizer.state()) {
       std::visit(
           [&](const auto& from) {
@@ -244,6 +265,8 @@ py::dict state(Optimizer& optimizer) {
   py::dict result;
   result["step"] = step_count;
   result["slots"] = arrays;
+  const OptimizerKind kind = optimizer.config().kind;
+  if (facts_of(kind).shared_count() > 0) result["shared"] = by_name(kind, shared);
   return result;
 }
 
@@ -275,6 +298,11 @@ void load_state(Optimizer& optimizer, const py::dict& state) {
   if (step_count < 0)
     throw py::value_error("state['step'] must not be negative, got " +
                           std::to_string(step_count));
+  const OptimizerKind kind = optimizer.config().kind;
+  SharedNumbers shared = {};
+  if (facts_of(kind).shared_count() > 0) {
+    shared = shared_from(kind, py::cast<py::dict>(state["shared"]));
+  }
   const auto names = slot_names(optimizer.config());
   const auto used = std::count_if(names.begin(), names.end(),
                                   [](const char* name) { return name != nullptr; });
@@ -310,6 +338,7 @@ void load_state(Optimizer& optimizer, const py::dict& state) {
   }
   optimizer.state() = std::move(loaded);
   optimizer.set_step_count(step_count);
+  optimizer.set_shared(shared);
 }
 
 // The dtype and the number of elements of each slot, by name, for every vector of
@@ -390,9 +419,12 @@ OptimizerSlots<T> uninitialised(Index size,
 }
 
 // Replaces the state by slots without values, which write_slot fills. `vectors` holds
-// the dtype and the number of elements of each vector of parameters.
+// the dtype and the number of elements of each vector of parameters, `shared` the
+// shared numbers by name.
 void allocate(Optimizer& optimizer, int64_t step_count,
-              const std::vector<std::pair<std::string, Index>>& vectors) {
+              const std::vector<std::pair<std::string, Index>>& vectors,
+              const py::dict& shared) {
+  const SharedNumbers numbers = shared_from(optimizer.config().kind, shared);
   const LockUnderGil lock(optimizer);
   const auto names = slot_names(optimizer.config());
   std::vector<Optimizer::AnySlots> made;
@@ -405,6 +437,7 @@ void allocate(Optimizer& optimizer, int64_t step_count,
   }
   optimizer.state() = std::move(made);
   optimizer.set_step_count(step_count);
+  optimizer.set_shared(numbers);
 }
 
 }  // namespace
@@ -444,11 +477,20 @@ void bind_optimizer(py::module_& m) {
                                }
                                return py::tuple(names);
                              })
+      .def_property_readonly("shared",
+                             [](Optimizer& o) {
+                               SharedNumbers numbers;
+                               {
+                                 const LockUnderGil lock(o);
+                                 numbers = o.shared();
+                               }
+                               return by_name(o.config().kind, numbers);
+                             })
       .def("layout", &layout)
       .def("read_slot", &read_slot, arg("which"), arg("name"), arg("start"), arg("out"))
       .def("write_slot", &write_slot, arg("which"), arg("name"), arg("start"),
            arg("values"))
-      .def("allocate", &allocate, arg("step"), arg("vectors"))
+      .def("allocate", &allocate, arg("step"), arg("vectors"), arg("shared"))
       .def("reset", [](Optimizer& o) {
         const LockUnderGil lock(o);
         o.reset();

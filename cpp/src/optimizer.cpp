@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "fastmlp/fp_environment.h"
 #include "fastmlp/kernel_table.h"
 #include "number_text.h"
 #include "threading/fork_safety.h"
@@ -23,6 +24,19 @@ double power(double x, int64_t n) {
   return result;
 }
 
+// x^y for x >= 0, with the same bits everywhere.
+double real_power(double x, double y) {
+  if (y == std::floor(y) && y >= 0 && y < 0x1p62) {
+    return power(x, static_cast<int64_t>(y));
+  }
+  const auto apply = [](Elementary f, double value) {
+    double result;
+    kernels<double>().elementary(f, &result, &value, 1);
+    return result;
+  };
+  return apply(Elementary::exp, y * apply(Elementary::log, x));
+}
+
 // The term that keeps a denominator above 0 in T: without it, the step for a gradient
 // of 0 would be 0 / 0.
 template <class T>
@@ -30,12 +44,24 @@ T epsilon(const OptimizerConfig& c) {
   return std::max(static_cast<T>(c.eps), std::numeric_limits<T>::min());
 }
 
+// The coefficient of the parameter in the gradient, and the factor of the parameter
+// before the step, of optimisers whose weight decay may be decoupled.
+template <class T>
+T coupled_decay(const OptimizerConfig& c, double l2) {
+  return static_cast<T>((c.decoupled ? 0.0 : c.weight_decay) + l2);
+}
+template <class T>
+T decay_factor(const OptimizerConfig& c) {
+  return static_cast<T>(c.decoupled ? 1 - c.lr * c.weight_decay : 1.0);
+}
+
 // Each kind of optimiser has a struct that computes its kernel's scalars at a given
 // step, counted from 1, and tells which slots a configuration uses and their initial
-// value.
+// values. If the kind has numbers that all parameters share, `args` gets them, and
+// `start` and `advance` compute them.
 struct UsedSlots {
   bool used[kStateSlots];
-  double initial = 0.0;
+  double initial[kStateSlots] = {};
 };
 
 struct Sgd {
@@ -60,7 +86,7 @@ struct Adagrad {
             c.maximize, c.eps_mode == EpsMode::inside};
   }
   static UsedSlots used(const OptimizerConfig& c) {
-    return {{true}, c.initial_accumulator_value};
+    return {{true}, {c.initial_accumulator_value}};
   }
 };
 
@@ -98,8 +124,8 @@ struct Adam {
             epsilon<T>(c),
             static_cast<T>(1 / correction2),
             static_cast<T>(hat ? 1.0 : 1 / std::sqrt(correction2)),
-            static_cast<T>((c.decoupled ? 0.0 : c.weight_decay) + l2),
-            static_cast<T>(c.decoupled ? 1 - c.lr * c.weight_decay : 1.0),
+            coupled_decay<T>(c, l2),
+            decay_factor<T>(c),
             c.maximize,
             c.eps_mode == EpsMode::inside};
   }
@@ -115,6 +141,133 @@ struct Adamax {
             static_cast<T>(c.beta2),
             epsilon<T>(c),
             static_cast<T>(c.weight_decay + l2),
+            c.maximize};
+  }
+  static UsedSlots used(const OptimizerConfig&) { return {{true, true}}; }
+};
+
+// The shared number is the product of the momenta of all steps so far.
+struct Nadam {
+  static double momentum(const OptimizerConfig& c, double step) {
+    constexpr double kBase = 0.96;  // as in Dozat's paper
+    return c.beta1 * (1 - 0.5 * real_power(kBase, step * c.momentum_decay));
+  }
+  static SharedNumbers start(const OptimizerConfig&) { return {1.0}; }
+  static SharedNumbers advance(const OptimizerConfig& c, int64_t step,
+                               const SharedNumbers& shared) {
+    return {shared[0] * momentum(c, static_cast<double>(step))};
+  }
+  template <class T>
+  static NadamArgs<T> args(const OptimizerConfig& c, int64_t step, double l2,
+                           const SharedNumbers& shared) {
+    const double mu = momentum(c, static_cast<double>(step));
+    const double next = momentum(c, static_cast<double>(step) + 1);
+    const double product = shared[0] * mu;
+    return {static_cast<T>(c.lr * (1 - mu) / (1 - product)),
+            static_cast<T>(c.lr * next / (1 - product * next)),
+            static_cast<T>(c.beta1),
+            static_cast<T>(1 - c.beta1),
+            static_cast<T>(c.beta2),
+            static_cast<T>(1 - c.beta2),
+            epsilon<T>(c),
+            static_cast<T>(1 / std::sqrt(1 - power(c.beta2, step))),
+            coupled_decay<T>(c, l2),
+            decay_factor<T>(c),
+            c.maximize};
+  }
+  static UsedSlots used(const OptimizerConfig&) { return {{true, true}}; }
+};
+
+struct Radam {
+  template <class T>
+  static RadamArgs<T> args(const OptimizerConfig& c, int64_t step, double l2) {
+    const double decayed = power(c.beta2, step), correction2 = 1 - decayed;
+    // The length of the simple moving average that v is like, in the limit and now.
+    const double limit = 2 / (1 - c.beta2) - 1;
+    const double length = limit - 2 * static_cast<double>(step) * decayed / correction2;
+    const bool known = length > 5;  // torch's bound; 4 in the paper
+    double step_size = c.lr / (1 - power(c.beta1, step));
+    if (known) {
+      step_size *= std::sqrt(correction2 * (length - 4) * (length - 2) * limit /
+                             ((limit - 4) * (limit - 2) * length));
+    }
+    return {static_cast<T>(step_size),
+            static_cast<T>(c.beta1),
+            static_cast<T>(1 - c.beta1),
+            static_cast<T>(c.beta2),
+            static_cast<T>(1 - c.beta2),
+            known ? epsilon<T>(c) : T(1),
+            T(1),
+            static_cast<T>(known),
+            coupled_decay<T>(c, l2),
+            decay_factor<T>(c),
+            c.maximize,
+            false};
+  }
+  static UsedSlots used(const OptimizerConfig&) { return {{true, true}}; }
+};
+
+struct Adadelta {
+  template <class T>
+  static AdadeltaArgs<T> args(const OptimizerConfig& c, int64_t, double l2) {
+    return {static_cast<T>(c.lr),
+            static_cast<T>(c.rho),
+            static_cast<T>(1 - c.rho),
+            epsilon<T>(c),
+            static_cast<T>(c.weight_decay + l2),
+            c.maximize};
+  }
+  static UsedSlots used(const OptimizerConfig&) { return {{true, true}}; }
+};
+
+struct Rprop {
+  template <class T>
+  static RpropArgs<T> args(const OptimizerConfig& c, int64_t, double l2) {
+    return {static_cast<T>(c.etaminus),          static_cast<T>(c.etaplus),
+            static_cast<T>(c.step_min),          static_cast<T>(c.step_max),
+            static_cast<T>(c.weight_decay + l2), c.maximize};
+  }
+  // The learning rate is the size of the first step.
+  static UsedSlots used(const OptimizerConfig& c) {
+    return {{true, true}, {0.0, c.lr}};
+  }
+};
+
+struct Asgd {
+  template <class T>
+  static AsgdArgs<T> args(const OptimizerConfig& c, int64_t step, double l2) {
+    const double before = static_cast<double>(step - 1);
+    const double eta = c.lr / real_power(1 + c.lambd * c.lr * before, c.alpha);
+    return {static_cast<T>(eta), static_cast<T>(1 - c.lambd * eta),
+            static_cast<T>(1 / std::max(1.0, before - c.t0)),
+            static_cast<T>(c.weight_decay + l2), c.maximize};
+  }
+  static UsedSlots used(const OptimizerConfig&) { return {{true}}; }
+};
+
+struct Lion {
+  template <class T>
+  static LionArgs<T> args(const OptimizerConfig& c, int64_t, double l2) {
+    return {static_cast<T>(c.lr),        static_cast<T>(c.beta1),
+            static_cast<T>(1 - c.beta1), static_cast<T>(c.beta2),
+            static_cast<T>(1 - c.beta2), coupled_decay<T>(c, l2),
+            decay_factor<T>(c),          c.maximize};
+  }
+  static UsedSlots used(const OptimizerConfig&) { return {{true}}; }
+};
+
+struct Adabelief {
+  template <class T>
+  static AdabeliefArgs<T> args(const OptimizerConfig& c, int64_t step, double l2) {
+    return {static_cast<T>(c.lr / (1 - power(c.beta1, step))),
+            static_cast<T>(c.beta1),
+            static_cast<T>(1 - c.beta1),
+            static_cast<T>(c.beta2),
+            static_cast<T>(1 - c.beta2),
+            epsilon<T>(c),
+            static_cast<T>(1 / std::sqrt(1 - power(c.beta2, step))),
+            coupled_decay<T>(c, l2),
+            decay_factor<T>(c),
             c.maximize};
   }
   static UsedSlots used(const OptimizerConfig&) { return {{true, true}}; }
@@ -138,10 +291,10 @@ void check_config(const OptimizerConfig& config) {
     const auto is_one_of = [&](std::initializer_list<Field> fields) {
       return std::find(fields.begin(), fields.end(), *field) != fields.end();
     };
-    if (is_one_of({&OptimizerConfig::alpha})) {
+    if (is_one_of({&OptimizerConfig::alpha, &OptimizerConfig::rho})) {
       check_range(each.name, value, " and <= 1", value <= 1);
     } else if (is_one_of({&OptimizerConfig::beta1, &OptimizerConfig::beta2,
-                          &OptimizerConfig::ema})) {
+                          &OptimizerConfig::etaminus, &OptimizerConfig::ema})) {
       check_range(each.name, value, " and < 1", value < 1);
     } else {
       check_range(each.name, value);
@@ -164,18 +317,48 @@ UsedSlots used_slots(const OptimizerConfig& c) {
   return {};
 }
 
+template <class Kind, class T, bool kShares>
+auto args_of(const OptimizerConfig& c, int64_t step, double l2,
+             const SharedNumbers& shared) {
+  if constexpr (kShares) {
+    return Kind::template args<T>(c, step, l2, shared);
+  } else {
+    return Kind::template args<T>(c, step, l2);
+  }
+}
+
+// Calls f with the struct of the kind if the kind has shared numbers; otherwise returns
+// zeros.
+template <class F>
+SharedNumbers with_shared(OptimizerKind kind, F f) {
+  switch (kind) {
+#define FASTMLP_CASE(name, Name)                                       \
+  case OptimizerKind::name:                                            \
+    if constexpr (k##Name##Facts.shared_count() > 0) return f(Name()); \
+    break;
+    FASTMLP_OPTIMIZERS(FASTMLP_CASE)
+#undef FASTMLP_CASE
+  }
+  return {};
+}
+
+SharedNumbers first_shared(const OptimizerConfig& config) {
+  return with_shared(config.kind, [&](auto kind) { return kind.start(config); });
+}
+
 }  // namespace
 
 template <class T>
 void apply_optimizer(const OptimizerConfig& config, int64_t step, T* param,
                      const std::array<T*, kMaxSlots>& slots, const T* grad, Index n,
-                     double l2) {
+                     double l2, const SharedNumbers& shared) {
   const KernelTable<T>& table = kernels<T>();
   switch (config.kind) {
-#define FASTMLP_CASE(name, Name)                                                   \
-  case OptimizerKind::name:                                                        \
-    return table.name##_step(Name::args<T>(config, step, l2), param, slots.data(), \
-                             grad, n);
+#define FASTMLP_CASE(name, Name)                                                    \
+  case OptimizerKind::name:                                                         \
+    return table.name##_step(args_of<Name, T, (k##Name##Facts.shared_count() > 0)>( \
+                                 config, step, l2, shared),                         \
+                             param, slots.data(), grad, n);
     FASTMLP_OPTIMIZERS(FASTMLP_CASE)
 #undef FASTMLP_CASE
   }
@@ -203,7 +386,8 @@ void OptimizerMutex::lock() { impl_->mutex.lock(); }
 bool OptimizerMutex::try_lock() { return impl_->mutex.try_lock(); }
 void OptimizerMutex::unlock() { impl_->mutex.unlock(); }
 
-Optimizer::Optimizer(const OptimizerConfig& config) : config_(config) {
+Optimizer::Optimizer(const OptimizerConfig& config)
+    : config_(config), shared_(first_shared(config)) {
   check_config(config);
 }
 
@@ -271,9 +455,10 @@ OptimizerSlots<T>& Optimizer::prepare(Index which, Index size) {
     OptimizerSlots<T> made;
     made.size = size;
     const auto names = slot_names(config_);
-    const T initial = static_cast<T>(used_slots(config_).initial);
+    const UsedSlots used = used_slots(config_);
     for (size_t i = 0; i < kMaxSlots; ++i) {
       if (!names[i]) continue;
+      const T initial = static_cast<T>(i < kStateSlots ? used.initial[i] : 0.0);
       made.slot[i] = AlignedBuffer<T>(size);
       for (Index j = 0; j < size; ++j) made.slot[i].data()[j] = initial;
     }
@@ -350,7 +535,7 @@ void Optimizer::apply(const OptimizerSlots<T>& slots, T* param, const T* grad,
     for (size_t i = 0; i < kMaxSlots; ++i) {
       if (slots.slot[i].data()) part[i] = slots.slot[i].data() + at;
     }
-    apply_optimizer(*config, step_count() + 1, param + at, part, from, n, l2);
+    apply_optimizer(*config, step_count() + 1, param + at, part, from, n, l2, shared_);
   };
 
   if (clip_scale == 1.0 && config->clip_value == 0 && config->l1 == 0) {
@@ -386,15 +571,26 @@ void Optimizer::average(const OptimizerSlots<T>& slots, const T* param, Index be
                            end - begin);
 }
 
+void Optimizer::end_step() {
+  if (facts_of(config_.kind).shared_count() > 0) {
+    const CoreFpEnvironment environment;
+    shared_ = with_shared(config_.kind, [&](auto kind) {
+      return kind.advance(config_, step_count() + 1, shared_);
+    });
+  }
+  set_step_count(step_count() + 1);
+}
+
 void Optimizer::reset() {
   state_.clear();
   set_step_count(0);
+  shared_ = first_shared(config_);
 }
 
 #define FASTMLP_INSTANTIATE(T)                                                         \
   template void apply_optimizer(const OptimizerConfig&, int64_t, T*,                   \
                                 const std::array<T*, kMaxSlots>&, const T*, Index,     \
-                                double);                                               \
+                                double, const SharedNumbers&);                         \
   template double squares_of_chunk(const T*, Index, Index);                            \
   template OptimizerSlots<T>& Optimizer::prepare<T>(Index, Index);                     \
   template void Optimizer::sum_squares(const OptimizerSlots<T>&, const T*, Index,      \

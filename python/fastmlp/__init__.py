@@ -71,7 +71,10 @@ from .layers import *
 from .losses import *
 from .metrics import History
 from .mlp import MLP
+from .optimizers._adaptive import *
+from .optimizers._averaging import *
 from .optimizers._first_order import *
+from .optimizers._signs import *
 from .runtime import *
 from .solvers import *
 
@@ -154,7 +157,10 @@ __all__ = [
 ]
 __all__ += layers.__all__
 __all__ += losses.__all__
+__all__ += optimizers._adaptive.__all__
+__all__ += optimizers._averaging.__all__
 __all__ += optimizers._first_order.__all__
+__all__ += optimizers._signs.__all__
 __all__ += runtime.__all__
 __all__ += solvers.__all__
 

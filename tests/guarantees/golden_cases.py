@@ -30,6 +30,13 @@ OPTIMIZERS: dict[str, Callable[[], Any]] = {
     "adam": lambda: fm.Adam(0.01, amsgrad=True),
     "adamw": lambda: fm.AdamW(0.01, clip_norm=0.5, l1=1e-4, ema=0.9),
     "adamax": lambda: fm.Adamax(0.01),
+    "nadam": lambda: fm.NAdam(0.01, weight_decay=0.1, decoupled_weight_decay=True),
+    "radam": lambda: fm.RAdam(0.01, (0.8, 0.9)),
+    "adadelta": lambda: fm.Adadelta(weight_decay=0.01),
+    "rprop": lambda: fm.Rprop(0.001),
+    "asgd": lambda: fm.ASGD(0.05, lambd=0.1, t0=3),
+    "lion": lambda: fm.Lion(0.001, weight_decay=0.1),
+    "adabelief": lambda: fm.AdaBelief(0.01, weight_decay=0.01),
     "lbfgs": fm.LBFGS,
     "levenberg_marquardt": fm.LevenbergMarquardt,
 }

@@ -57,6 +57,7 @@ MAKERS = {
     "adam": fm.Adam,
     "amsgrad": lambda: fm.Adam(amsgrad=True),
     "adamax": fm.Adamax,
+    "nadam": fm.NAdam,
 }
 
 

@@ -209,6 +209,13 @@ def optimizer(d: Draw) -> Any:
         ),
         lambda: fm.AdamW(lr, eps_mode=d("outside", "inside", "hat"), **options),
         lambda: fm.Adamax(lr, d((0.9, 0.99)), d(1e-8), **options),
+        lambda: fm.NAdam(lr, momentum_decay=d(0.0, 0.1), **options),
+        lambda: fm.RAdam(lr, decoupled_weight_decay=d(False, True), **options),
+        lambda: fm.Adadelta(lr, d(0.9), d(1e-6), **options),
+        lambda: fm.Rprop(lr, d((0.5, 1.2)), d((1e-6, 50.0), [0.0, 1.0]), **options),
+        lambda: fm.ASGD(lr, d(1e-4), d(0.75), d(1e6, 0.0), **options),
+        lambda: fm.Lion(lr, d((0.9, 0.99)), **options),
+        lambda: fm.AdaBelief(lr, eps=d(1e-16, 0.0), **options),
     ]
     return d.one(makers)()
 

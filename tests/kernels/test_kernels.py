@@ -17,6 +17,7 @@ import pytest
 from fastmlp import _core, reference
 from helpers import SEED, TAILS, TOLERANCE, assert_threaded, thread_counts
 from kernel_cases import Call, kernels, rounded, run
+from optimiser_cases import optimiser_calls
 
 KERNELS = (
     "gemm_nn",
@@ -51,6 +52,13 @@ KERNELS = (
     "rmsprop_step",
     "adam_step",
     "adamax_step",
+    "nadam_step",
+    "radam_step",
+    "adadelta_step",
+    "rprop_step",
+    "asgd_step",
+    "lion_step",
+    "adabelief_step",
     "dot",
     "axpy",
     "sum_of_squares",
@@ -203,9 +211,6 @@ def vector_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
 
 
 ELEMENTWISE = TOLERANCE["elementwise"].ulps
-
-
-UPDATE = TOLERANCE["update"].ulps
 
 
 def elementwise_bound(scale: Any = 1.0) -> Callable[[np.ndarray], Any]:
@@ -434,122 +439,6 @@ def dropout_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
         # A product and a quotient, of numbers below 8.
         bound = dict.fromkeys(("h", "mask"), elementwise_bound(8))
         yield Call("dropout", args, ("h", "mask"), bound=bound)
-
-
-def update_bound(result: np.ndarray) -> float:
-    return UPDATE * float(np.abs(result).max())
-
-
-SGD = [
-    # momentum, dampening, nesterov, weight_decay, maximize, step
-    (0.0, 0.0, False, 0.0, False, 1),
-    (0.0, 0.0, False, 0.1, True, 3),
-    (0.9, 0.0, False, 0.0, False, 1),
-    (0.9, 0.0, False, 0.01, False, 2),
-    (0.9, 0.5, False, 0.0, True, 1),
-    (0.9, 0.5, False, 0.0, True, 5),
-    (0.9, 0.0, True, 0.01, False, 1),
-    (0.9, 0.0, True, 0.01, True, 7),
-]
-
-
-ADAGRAD = [
-    # lr_decay, eps, weight_decay, maximize, eps_mode, step
-    (0.0, 1e-10, 0.0, False, "outside", 1),
-    (0.1, 0.5, 0.01, True, "outside", 4),
-    (0.1, 0.5, 0.0, False, "inside", 2),
-]
-
-
-RMSPROP = [
-    # momentum, centered, alpha, eps, weight_decay, maximize, eps_mode
-    (0.0, False, 0.99, 1e-8, 0.0, False, "outside"),
-    (0.9, False, 0.9, 0.5, 0.01, True, "inside"),
-    (0.0, True, 0.9, 1e-8, 0.0, True, "outside"),
-    (0.9, True, 0.99, 0.5, 0.01, False, "inside"),
-]
-
-
-ADAM = [
-    # amsgrad, beta1, beta2, eps, weight_decay, decoupled, maximize, eps_mode, step
-    (False, 0.9, 0.999, 1e-8, 0.0, False, False, "outside", 1),
-    (False, 0.9, 0.999, 1e-8, 0.0, False, False, "outside", 1000),
-    (True, 0.9, 0.99, 0.5, 0.01, False, True, "outside", 3),
-    (False, 0.9, 0.999, 0.5, 0.0, False, False, "inside", 2),
-    (True, 0.8, 0.999, 0.5, 0.01, True, False, "inside", 3),
-    (False, 0.9, 0.999, 0.5, 0.01, True, True, "hat", 2),
-    (True, 0.9, 0.999, 0.5, 0.01, False, False, "hat", 5),
-]
-
-
-ADAMAX = [
-    # beta1, beta2, eps, weight_decay, maximize, step
-    (0.9, 0.999, 1e-8, 0.0, False, 1),
-    (0.9, 0.999, 1e-8, 0.0, False, 1000),
-    (0.8, 0.5, 0.5, 0.01, True, 3),
-]
-
-
-def optimiser_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
-    for n in TAILS:
-
-        def normal(n: int = n) -> np.ndarray:
-            return rounded(rng.standard_normal(n), dtype)
-
-        def positive(n: int = n) -> np.ndarray:
-            return rounded(rng.uniform(1, 2, n), dtype)
-
-        def update(kernel: str, slots: dict[str, Any], **hyper: Any) -> Call:
-            state = {"param": normal(), **slots}
-            names = tuple(k for k, v in state.items() if v is not None)
-            return Call(
-                kernel,
-                {**state, "grad": normal(), "lr": 0.1, **hyper},
-                updated=names,
-                bound=dict.fromkeys(names, update_bound),
-            )
-
-        names = inspect.signature(reference.sgd_step).parameters
-        for values in SGD:
-            hyper = dict(zip(list(names)[4:], values, strict=True))
-            buf = normal() if hyper["momentum"] else None
-            yield update("sgd_step", {"buf": buf}, **hyper)
-        names = inspect.signature(reference.adagrad_step).parameters
-        for values in ADAGRAD:
-            hyper = dict(zip(list(names)[4:], values, strict=True))
-            yield update("adagrad_step", {"sum": positive()}, **hyper)
-        for momentum, centered, alpha, eps, decay, maximize, mode in RMSPROP:
-            slots = {
-                "square_avg": positive(),  # at least 1, the square of grad_avg 1/4
-                "momentum_buf": normal() if momentum else None,
-                "grad_avg": rounded(rng.uniform(-0.5, 0.5, n), dtype)
-                if centered
-                else None,
-            }
-            yield update(
-                "rmsprop_step",
-                slots,
-                alpha=alpha,
-                eps=eps,
-                momentum=momentum,
-                weight_decay=decay,
-                maximize=maximize,
-                eps_mode=mode,
-            )
-        names = inspect.signature(reference.adam_step).parameters
-        for amsgrad, *values in ADAM:
-            slots = {
-                "exp_avg": normal(),
-                "exp_avg_sq": positive(),
-                "max_exp_avg_sq": positive() if amsgrad else None,
-            }
-            hyper = dict(zip(list(names)[6:], values, strict=True))
-            yield update("adam_step", slots, **hyper)
-        names = inspect.signature(reference.adamax_step).parameters
-        for values in ADAMAX:
-            slots = {"exp_avg": normal(), "exp_inf": positive()}
-            hyper = dict(zip(list(names)[5:], values, strict=True))
-            yield update("adamax_step", slots, **hyper)
 
 
 def around_updates(dtype: type, rng: np.random.Generator) -> Iterator[Call]:

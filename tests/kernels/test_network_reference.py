@@ -109,6 +109,8 @@ def test_network_losses_against_the_reference(
         ("Adam", {"amsgrad": True, "eps_mode": "inside"}),
         ("AdamW", {"lr": 0.01, "eps": 1e-4, "eps_mode": "hat"}),
         ("Adamax", {"lr": 0.01, "eps": 1e-4, "weight_decay": 0.1}),
+        ("NAdam", {"lr": 0.01, "eps": 1e-4, "weight_decay": 0.1}),
+        ("Rprop", {"lr": 0.01}),
     ],
 )
 def test_training_against_the_reference(

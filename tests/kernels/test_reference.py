@@ -49,7 +49,8 @@ CONSTRUCTORS = [
     "MLP", "Dense", "Activation", "Dropout", "LayerNorm", "RMSNorm", "BatchNorm",
     "Residual",
     "MSE", "MAE", "Huber", "PseudoHuber", "CrossEntropy", "BinaryCrossEntropy",
-    "SGD", "Adagrad", "RMSprop", "Adam", "AdamW", "Adamax",
+    "SGD", "Adagrad", "RMSprop", "Adam", "AdamW", "Adamax", "NAdam", "RAdam",
+    "Adadelta", "Rprop", "ASGD", "Lion", "AdaBelief",
 ]
 
 
@@ -505,6 +506,22 @@ STEPS = {
         [0.95],
     ),
     "adamax ascent": (ref.Adamax(0.1, eps=0, maximize=True), [2], [1.1]),
+    # Without momentum_decay every momentum is beta1 / 2, here 1/4.
+    "nadam": (
+        ref.NAdam(0.1, (0.5, 0.75), 0, momentum_decay=0),
+        [2],
+        [1 - 0.1 * (0.75 / 0.75 * 2 + 0.25 / 0.9375 * 1) / 2],
+    ),
+    "radam": (ref.RAdam(0.1, (0.5, 0.75)), [2, 4], [0.8, 0.8 - 0.1 * 2.5 / 0.75]),
+    "adadelta": (ref.Adadelta(0.5, rho=0.75, eps=1), [2], [1 - 0.5 * 2 / 2**0.5]),
+    "rprop": (ref.Rprop(0.25, (0.5, 2)), [2, 1, -1, -1], [0.75, 0.25, 0.25, 0.5]),
+    "asgd": (
+        ref.ASGD(0.5, lambd=2, alpha=0.5),
+        [1, 2],
+        [-0.5, -0.5 * (1 - 1 / 2**0.5) - 1 / 2**0.5],
+    ),
+    "lion": (ref.Lion(0.1, (0.5, 0.5), 0.5), [2, -0.5], [0.85, 0.85 * 0.95 - 0.1]),
+    "adabelief": (ref.AdaBelief(0.1, (0.5, 0.75), 0), [2], [0.8]),
 }
 
 

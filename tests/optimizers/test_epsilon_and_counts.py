@@ -23,6 +23,7 @@ RULES += [
     for amsgrad in (False, True)
 ]
 RULES += [("Adamax", {}), ("Adamax", {"betas": (0.9, 0.0)})]
+RULES += [(name, {}) for name in ("NAdam", "RAdam", "AdaBelief", "Adadelta")]
 
 
 @pytest.mark.parametrize("eps", [0.0, 1e-50, 1e-320])
@@ -36,7 +37,8 @@ def test_a_zero_gradient_moves_nothing(name, options, dtype, eps, isa):
         optimizer.step(params, np.array([0.0, -0.0, 1.0], dtype))
     np.testing.assert_array_equal(params[:2], [1.0, 2.0])
     assert np.isfinite(params).all()
-    assert params[2] < 3.0
+    # Without epsilon, the steps of Adadelta stay too small to be seen.
+    assert params[2] < 3.0 or name == "Adadelta"
 
 
 @pytest.mark.parametrize(("name", "options"), RULES)

@@ -22,6 +22,16 @@ MAKERS = {
     "AdamW": lambda: fm.AdamW(0.01, weight_decay=0.3),
     "Adamax": lambda: fm.Adamax(0.01),
     "Adamax all": lambda: fm.Adamax(0.01, (0.8, 0.9), 1e-3, 0.1, maximize=True),
+    "NAdam": lambda: fm.NAdam(0.01),
+    "NAdam all": lambda: fm.NAdam(0.01, (0.8, 0.9), 1e-3, 0.1, 0.1, True),
+    "RAdam": lambda: fm.RAdam(0.01, (0.8, 0.7)),
+    "RAdam all": lambda: fm.RAdam(0.01, (0.8, 0.9), 1e-3, 0.1, maximize=True),
+    "Adadelta": lambda: fm.Adadelta(0.5, 0.8, 1e-3, 0.1),
+    "Rprop": lambda: fm.Rprop(0.1, (0.25, 1.5), (1e-3, 0.5)),
+    "ASGD": lambda: fm.ASGD(0.1, 0.1, 0.5, 1, 0.1),
+    "Lion": lambda: fm.Lion(0.01, (0.8, 0.9), 0.1),
+    "AdaBelief": lambda: fm.AdaBelief(0.01),
+    "AdaBelief all": lambda: fm.AdaBelief(0.01, (0.8, 0.9), 1e-3, 0.1, True),
 }
 SLOTS = {
     "SGD": set(),
@@ -37,7 +47,18 @@ SLOTS = {
     "AdamW": {"exp_avg", "exp_avg_sq"},
     "Adamax": {"exp_avg", "exp_inf"},
     "Adamax all": {"exp_avg", "exp_inf"},
+    "NAdam": {"exp_avg", "exp_avg_sq"},
+    "NAdam all": {"exp_avg", "exp_avg_sq"},
+    "RAdam": {"exp_avg", "exp_avg_sq"},
+    "RAdam all": {"exp_avg", "exp_avg_sq"},
+    "Adadelta": {"square_avg", "acc_delta"},
+    "Rprop": {"prev", "step_size"},
+    "ASGD": {"ax"},
+    "Lion": {"exp_avg"},
+    "AdaBelief": {"exp_avg", "exp_avg_var"},
+    "AdaBelief all": {"exp_avg", "exp_avg_var"},
 }
+SHARED = {"NAdam": {"mu_product"}}
 
 # A few steps in float64, with about ten roundings each.
 STEPS_RTOL = 1e-12
@@ -303,6 +324,19 @@ BAD_HYPER = [
     (fm.Adamax, {"weight_decay": -0.1}, ValueError, "^weight_decay must be"),
     (fm.Adamax, {"eps_mode": "inside"}, TypeError, "unexpected.*'eps_mode'"),
     (fm.Adamax, {"amsgrad": True}, TypeError, "unexpected.*'amsgrad'"),
+    (fm.NAdam, {"momentum_decay": -1}, ValueError, "^momentum_decay must be"),
+    (fm.NAdam, {"decoupled_weight_decay": 1}, TypeError, "^decoupled_weight_decay"),
+    (fm.Adadelta, {"rho": 1.5}, ValueError, "^rho must be finite and >= 0 and <= 1"),
+    (fm.Rprop, {"etas": (0.0, 1.2)}, ValueError, r"^etas\[0\] must be .*> 0 and < 1"),
+    (fm.Rprop, {"etas": (0.5, 1.0)}, ValueError, r"^etas\[1\] must be .*> 1"),
+    (fm.Rprop, {"etas": 0.5}, TypeError, r"^etas must be two numbers \(etaminus, "),
+    (fm.Rprop, {"step_sizes": (-1, 1)}, ValueError, r"^step_sizes\[0\] must be"),
+    (fm.Rprop, {"step_sizes": (2, 1)}, ValueError, r"^step_sizes .*got \(2.0, 1.0\)"),
+    (fm.ASGD, {"alpha": 1.5}, ValueError, "^alpha must be"),
+    (fm.ASGD, {"lambd": -0.1}, ValueError, "^lambd must be"),
+    (fm.ASGD, {"t0": -1}, ValueError, "^t0 must be"),
+    (fm.Lion, {"betas": (0.9, 1.0)}, ValueError, r"^betas\[1\] must be .*< 1"),
+    (fm.AdaBelief, {"eps": -1}, ValueError, "^eps must be"),
 ]
 
 
@@ -357,6 +391,36 @@ def test_defaults_are_torchs():
         "eps": 1e-8,
         "weight_decay": 0.0,
     }
+    moments = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
+    apart = {"decoupled_weight_decay": False}
+    assert hyper(fm.NAdam()) == {
+        "lr": 2e-3,
+        **moments,
+        "momentum_decay": 4e-3,
+        **apart,
+    }
+    assert hyper(fm.RAdam()) == {"lr": 1e-3, **moments, **apart}
+    assert hyper(fm.AdaBelief()) == {"lr": 1e-3, **moments, "eps": 1e-16, **apart}
+    assert hyper(fm.Adadelta()) == {
+        "lr": 1.0,
+        "rho": 0.9,
+        "eps": 1e-6,
+        "weight_decay": 0.0,
+    }
+    assert hyper(fm.Rprop()) == {
+        "lr": 1e-2,
+        "etas": (0.5, 1.2),
+        "step_sizes": (1e-6, 50.0),
+        "weight_decay": 0.0,
+    }
+    assert hyper(fm.ASGD()) == {
+        "lr": 1e-2,
+        "lambd": 1e-4,
+        "alpha": 0.75,
+        "t0": 1e6,
+        "weight_decay": 0.0,
+    }
+    assert hyper(fm.Lion()) == {"lr": 1e-4, "betas": (0.9, 0.99), "weight_decay": 0.0}
     with pytest.raises(TypeError, match="lr"):
         fm.SGD()
     with pytest.raises(TypeError, match="abstract"):
@@ -429,7 +493,9 @@ def test_state_dict(name):
     assert opt.state_dict()["step"] == 0
     steps(opt, 3, some_params("float32"))
     state = opt.state_dict()
-    assert state.keys() == {"kind", "hyper", "step", "slots"}
+    shared = SHARED.get(type(opt).__name__, set())
+    assert state.keys() - {"shared"} == {"kind", "hyper", "step", "slots"}
+    assert state.get("shared", {}).keys() == shared
     assert state["kind"] == type(opt).__name__.lower()
     assert state["step"] == 3
     assert type(opt)(**state["hyper"])._hyper() == opt._hyper()

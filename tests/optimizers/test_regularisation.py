@@ -28,6 +28,13 @@ MAKERS = {
     "Adam": lambda **o: fm.Adam(0.01, amsgrad=True, **o),
     "AdamW": lambda **o: fm.AdamW(0.01, **o),
     "Adamax": lambda **o: fm.Adamax(0.01, **o),
+    "NAdam": lambda **o: fm.NAdam(0.01, **o),
+    "RAdam": lambda **o: fm.RAdam(0.01, (0.9, 0.6), **o),
+    "Adadelta": lambda **o: fm.Adadelta(0.5, eps=1e-3, **o),
+    "Rprop": lambda **o: fm.Rprop(0.01, **o),
+    "ASGD": lambda **o: fm.ASGD(0.1, lambd=0.1, t0=2, **o),
+    "Lion": lambda **o: fm.Lion(0.01, **o),
+    "AdaBelief": lambda **o: fm.AdaBelief(0.01, **o),
 }
 TORCH = {
     "SGD": lambda p, **o: torch.optim.SGD(p, 0.1, momentum=0.9, **o),
@@ -39,6 +46,10 @@ TORCH = {
     "Adam": lambda p, **o: torch.optim.Adam(p, 0.01, amsgrad=True, **o),
     "AdamW": lambda p, **o: torch.optim.AdamW(p, 0.01, **o),
     "Adamax": lambda p, **o: torch.optim.Adamax(p, 0.01, **o),
+    "NAdam": lambda p, **o: torch.optim.NAdam(p, 0.01, **o),
+    "RAdam": lambda p, **o: torch.optim.RAdam(p, 0.01, (0.9, 0.6), **o),
+    "Adadelta": lambda p, **o: torch.optim.Adadelta(p, 0.5, eps=1e-3, **o),
+    "ASGD": lambda p, **o: torch.optim.ASGD(p, 0.1, lambd=0.1, t0=2, **o),
 }
 OPTIONS = [
     {"clip_norm": 0.05},
@@ -57,6 +68,15 @@ OPTIONS = [
 @pytest.fixture(params=MAKERS)
 def name(request):
     return request.param
+
+
+@pytest.fixture(params=TORCH)
+def torch_name(request):
+    """PyTorch keeps numbers such as NAdam's mu_product in its default dtype."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield request.param
+    torch.set_default_dtype(before)
 
 
 def batch(dtype="float64", rows=12, seed=0):
@@ -118,7 +138,8 @@ def torch_steps(net, x, y, name, options, n):
 @needs_torch
 @pytest.mark.parametrize("dtype", STEPS_RTOL)
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_steps_are_torchs(name, options, dtype):
+def test_steps_are_torchs(torch_name, options, dtype):
+    name = torch_name
     x, y = batch(dtype)
     mlp, opt = model(dtype), MAKERS[name](**options)
     net = as_torch(mlp)
@@ -165,7 +186,8 @@ def arrays(dtype="float64"):
 
 @needs_torch
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_free_arrays_are_clipped_together(name, options):
+def test_free_arrays_are_clipped_together(torch_name, options):
+    name = torch_name
     params, grads = arrays()
     kept = copy.deepcopy(grads)
     opt = MAKERS[name](**options)

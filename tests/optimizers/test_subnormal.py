@@ -19,6 +19,9 @@ FAST: dict[str, Callable[[], fm.optimizers.Optimizer]] = {
     "Adam inside": lambda: fm.Adam(0.01, (0.7, 0.7), eps_mode="inside"),
     "AdamW": lambda: fm.AdamW(0.01, (0.7, 0.7), weight_decay=0.0),
     "Adamax": lambda: fm.Adamax(0.01, (0.7, 0.7)),
+    "NAdam": lambda: fm.NAdam(0.01, (0.7, 0.7)),
+    "RAdam": lambda: fm.RAdam(0.01, (0.7, 0.7)),
+    "Adadelta": lambda: fm.Adadelta(0.5, 0.7),
 }
 DECAY = 5000
 

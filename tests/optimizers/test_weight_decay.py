@@ -15,6 +15,13 @@ MAKERS = {
     "Adam": {"lr": 0.01},
     "AdamW": {"lr": 0.01},
     "Adamax": {"lr": 0.01},
+    "NAdam": {"lr": 0.01},
+    "RAdam": {"lr": 0.01, "betas": (0.9, 0.6)},
+    "Adadelta": {"lr": 0.5, "eps": 1e-3},
+    "Rprop": {"lr": 0.01},
+    "ASGD": {"lr": 0.05, "t0": 2},
+    "Lion": {"lr": 0.01},
+    "AdaBelief": {"lr": 0.01},
 }
 
 

@@ -493,8 +493,8 @@ NAMED_IN = {
     "softsign|Softsign": 8,
     "mish|Mish": 6,
     "poisson|Poisson": 7,
-    "rmsprop|RMSprop|Rmsprop": 8,
-    "adamax|Adamax": 6,
+    "rmsprop|RMSprop|Rmsprop": 9,
+    "lion|Lion": 7,
 }
 
 

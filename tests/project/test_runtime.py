@@ -252,6 +252,13 @@ def slightly_wrong(name):
         "rmsprop_step",
         "adam_step",
         "adamax_step",
+        "nadam_step",
+        "radam_step",
+        "adadelta_step",
+        "rprop_step",
+        "asgd_step",
+        "lion_step",
+        "adabelief_step",
     ],
 )
 def test_selfcheck_finds_a_wrong_kernel(name, monkeypatch, capsys):

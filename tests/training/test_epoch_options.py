@@ -543,6 +543,13 @@ MAKERS = {
     "Adam": {"lr": 0.01, "eps_mode": "hat"},
     "AdamW": {"lr": 0.01, "amsgrad": True},
     "Adamax": {"lr": 0.01},
+    "NAdam": {"lr": 0.01},
+    "RAdam": {"lr": 0.01},
+    "Adadelta": {"lr": 0.5},
+    "Rprop": {"lr": 0.01},
+    "ASGD": {"lr": 0.05},
+    "Lion": {"lr": 0.01},
+    "AdaBelief": {"lr": 0.01},
 }
 OWN = {
     "no other options": {},

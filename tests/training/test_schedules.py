@@ -295,6 +295,13 @@ MAKERS = {
     "Adam": lambda lr: fm.Adam(lr),
     "AdamW": lambda lr: fm.AdamW(lr),
     "Adamax": lambda lr: fm.Adamax(lr),
+    "NAdam": lambda lr: fm.NAdam(lr),
+    "RAdam": lambda lr: fm.RAdam(lr),
+    "Adadelta": lambda lr: fm.Adadelta(lr),
+    "Rprop": lambda lr: fm.Rprop(lr),
+    "ASGD": lambda lr: fm.ASGD(lr),
+    "Lion": lambda lr: fm.Lion(lr),
+    "AdaBelief": lambda lr: fm.AdaBelief(lr),
 }
 SCHEDULE = schedules.LinearWarmup(schedules.Exponential(0.05, 0.9), 5)
 

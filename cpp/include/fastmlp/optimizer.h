@@ -41,6 +41,14 @@ namespace fastmlp {
   X(double,  beta2,                     0.999)                                         \
   X(bool,    amsgrad,                   false)                                         \
   X(bool,    decoupled,                 false) /* AdamW's weight decay */              \
+  X(double,  momentum_decay,            4e-3)                                          \
+  X(double,  rho,                       0.9)                                           \
+  X(double,  etaminus,                  0.5)                                           \
+  X(double,  etaplus,                   1.2)                                           \
+  X(double,  step_min,                  1e-6)                                          \
+  X(double,  step_max,                  50)                                            \
+  X(double,  lambd,                     1e-4)                                          \
+  X(double,  t0,                        1e6)                                           \
   X(double,  clip_norm,                 0)                                             \
   X(double,  clip_value,                0)                                             \
   X(double,  l1,                        0)                                             \
@@ -95,14 +103,18 @@ constexpr int kAverageSlot = kStateSlots;  // the moving average of the paramete
 // are null.
 std::array<const char*, kMaxSlots> slot_names(const OptimizerConfig& config);
 
+// The numbers of state that all parameters share, in the order of the kind's facts.
+using SharedNumbers = std::array<double, kMostShared>;
+
 // Updates n parameters in step `step` (counted from 1) by the optimiser's formula. It
 // does not clip, add l1 or update the average. `slots` has the order of slot_names().
 // `l2` times the parameter is added to the gradient, like SGD's weight_decay, even if
-// the configuration's own decay is decoupled.
+// the configuration's own decay is decoupled. `shared` has the values from before the
+// step.
 template <class T>
 void apply_optimizer(const OptimizerConfig& config, int64_t step, T* param,
                      const std::array<T*, kMaxSlots>& slots, const T* grad, Index n,
-                     double l2 = 0.0);
+                     double l2 = 0.0, const SharedNumbers& shared = {});
 
 // The state of one parameter vector, in the order of slot_names(). Slots that the
 // configuration does not use are empty (null).
@@ -143,7 +155,8 @@ class OptimizerMutex {
 class Optimizer {
  public:
   // Throws std::invalid_argument if a hyperparameter is out of range: not finite;
-  // negative, unless it is dampening; alpha above 1; beta1, beta2 or ema not below 1.
+  // negative, unless it is dampening; alpha or rho above 1; beta1, beta2, etaminus or
+  // ema not below 1.
   explicit Optimizer(const OptimizerConfig& config);
 
   const OptimizerConfig& config() const { return config_; }
@@ -175,7 +188,7 @@ class Optimizer {
   //   2. prepare for each vector,
   //   3. if clips_by_norm, sum_squares for all chunks of each vector,
   //   4. apply for each vector, its range split in any way,
-  //   5. end_step, which counts the step.
+  //   5. end_step, which counts the step and advances the shared numbers.
   // sum_squares and apply may be called from any thread. A step abandoned before apply
   // leaves no trace. begin_step and prepare throw std::invalid_argument if the number
   // of vectors, or a vector's size or type, differs from that in the first step, or if
@@ -209,11 +222,13 @@ class Optimizer {
   template <class T>
   void average(const OptimizerSlots<T>& slots, const T* param, Index begin,
                Index end) const;
-  void end_step() { step_count_.store(step_count() + 1, kRelaxed); }
+  void end_step();
 
   // Any thread may read the number of steps at any time.
   int64_t step_count() const { return step_count_.load(kRelaxed); }
   void set_step_count(int64_t n) { step_count_.store(n, kRelaxed); }
+  const SharedNumbers& shared() const { return shared_; }
+  void set_shared(const SharedNumbers& numbers) { shared_ = numbers; }
   void reset();
 
   using AnySlots = std::variant<OptimizerSlots<float>, OptimizerSlots<double>>;
@@ -231,6 +246,7 @@ class Optimizer {
   bool clips_by_norm_ = false;  // in this step
   std::atomic<int64_t> step_count_{0};
   std::vector<AnySlots> state_;
+  SharedNumbers shared_;
   OptimizerMutex mutex_;
 };
 

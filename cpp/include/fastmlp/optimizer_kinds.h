@@ -10,16 +10,25 @@ namespace fastmlp {
 // optimiser, and the struct <Name> in optimizer.cpp computes the kernel's scalars.
 // clang-format off
 #define FASTMLP_OPTIMIZERS(X) \
-  X(sgd,     Sgd)             \
-  X(adagrad, Adagrad)         \
-  X(rmsprop, Rmsprop)         \
-  X(adam,    Adam)            \
-  X(adamax,  Adamax)
+  X(sgd,       Sgd)           \
+  X(adagrad,   Adagrad)       \
+  X(rmsprop,   Rmsprop)       \
+  X(adam,      Adam)          \
+  X(adamax,    Adamax)        \
+  X(nadam,     Nadam)         \
+  X(radam,     Radam)         \
+  X(adadelta,  Adadelta)      \
+  X(rprop,     Rprop)         \
+  X(asgd,      Asgd)          \
+  X(lion,      Lion)          \
+  X(adabelief, Adabelief)
 // clang-format on
 
 // Largest number of arrays of state that a kernel updates besides the parameters.
 constexpr int kStateSlots = 3;
-constexpr int kMostScalars = 9;
+constexpr int kMostScalars = 16;
+// Largest number of numbers of state that all parameters of an optimiser share.
+constexpr int kMostShared = 3;
 
 struct OptimizerFacts {
   struct Slot {
@@ -28,9 +37,12 @@ struct OptimizerFacts {
   };
   // Slots in the kernel's order. Unused entries come last and are null.
   Slot slots[kStateSlots];
-  // Scalar arguments of the step function in Python, in order: hyperparameters, and
-  // "step", which counts from 1.
+  // Scalar arguments of the step function in Python, in order: hyperparameters, the
+  // shared numbers before the step, and "step", which counts from 1.
   const char* scalars[kMostScalars];
+  // Names of the numbers that all parameters share. The kind's struct has their initial
+  // values (`start`) and their values after a step (`advance`).
+  const char* shared[kMostShared] = {};
 
   constexpr int slot_count() const {
     int n = 0;
@@ -40,6 +52,11 @@ struct OptimizerFacts {
   constexpr int scalar_count() const {
     int n = 0;
     while (n < kMostScalars && scalars[n]) ++n;
+    return n;
+  }
+  constexpr int shared_count() const {
+    int n = 0;
+    while (n < kMostShared && shared[n]) ++n;
     return n;
   }
 };
@@ -97,6 +114,76 @@ struct AdamaxArgs {
 inline constexpr OptimizerFacts kAdamaxFacts = {
     {{"exp_avg"}, {"exp_inf"}},
     {"lr", "beta1", "beta2", "eps", "weight_decay", "maximize", "step"}};
+
+// grad_size and step_size include lr, the momentum schedule and its bias corrections:
+//   param -= (grad_size * g + step_size * m) / (sqrt(v) * root_scale + eps)
+// after param *= decay (1 unless decoupled).
+template <class T>
+struct NadamArgs {
+  T grad_size, step_size, beta1, one_minus_beta1, beta2, one_minus_beta2;
+  T eps, root_scale, weight_decay, decay;
+  bool maximize;
+};
+inline constexpr OptimizerFacts kNadamFacts = {
+    {{"exp_avg"}, {"exp_avg_sq"}},
+    {"lr", "beta1", "beta2", "eps", "weight_decay", "momentum_decay", "decoupled",
+     "maximize", "mu_product", "step"},
+    {"mu_product"}};
+
+// Adam's step, whose size includes the rectification; while the variance of v is
+// unknown, root_scale is 0 and eps is 1.
+template <class T>
+using RadamArgs = AdamArgs<T>;
+inline constexpr OptimizerFacts kRadamFacts = {
+    {{"exp_avg"}, {"exp_avg_sq"}},
+    {"lr", "beta1", "beta2", "eps", "weight_decay", "decoupled", "maximize", "step"}};
+
+template <class T>
+struct AdadeltaArgs {
+  T lr, rho, one_minus_rho, eps, weight_decay;
+  bool maximize;
+};
+inline constexpr OptimizerFacts kAdadeltaFacts = {
+    {{"square_avg"}, {"acc_delta"}}, {"lr", "rho", "eps", "weight_decay", "maximize"}};
+
+template <class T>
+struct RpropArgs {
+  T etaminus, etaplus, step_min, step_max, weight_decay;
+  bool maximize;
+};
+inline constexpr OptimizerFacts kRpropFacts = {
+    {{"prev"}, {"step_size"}},
+    {"etaminus", "etaplus", "step_min", "step_max", "weight_decay", "maximize"}};
+
+// decay = 1 - lambd eta, where eta is the learning rate of the step.
+template <class T>
+struct AsgdArgs {
+  T eta, decay, mu, weight_decay;
+  bool maximize;
+};
+inline constexpr OptimizerFacts kAsgdFacts = {
+    {{"ax"}}, {"lr", "lambd", "alpha", "t0", "weight_decay", "maximize", "step"}};
+
+template <class T>
+struct LionArgs {
+  T lr, beta1, one_minus_beta1, beta2, one_minus_beta2, weight_decay, decay;
+  bool maximize;
+};
+inline constexpr OptimizerFacts kLionFacts = {
+    {{"exp_avg"}}, {"lr", "beta1", "beta2", "weight_decay", "decoupled", "maximize"}};
+
+// step_size and root_scale include the bias corrections:
+//   param -= step_size * m / (sqrt(s) * root_scale + eps)
+// after param *= decay (1 unless decoupled).
+template <class T>
+struct AdabeliefArgs {
+  T step_size, beta1, one_minus_beta1, beta2, one_minus_beta2;
+  T eps, root_scale, weight_decay, decay;
+  bool maximize;
+};
+inline constexpr OptimizerFacts kAdabeliefFacts = {
+    {{"exp_avg"}, {"exp_avg_var"}},
+    {"lr", "beta1", "beta2", "eps", "weight_decay", "decoupled", "maximize", "step"}};
 
 #define FASTMLP_ENUMERATOR(name, ...) name,
 #define FASTMLP_NAME(name, ...) #name,

@@ -91,6 +91,7 @@ struct LastGoodState {
   AlignedBuffer<T> params, buffers;
   std::array<AlignedBuffer<T>, kMaxSlots> slots;
   int64_t step_count = 0, batches_tracked = 0;
+  SharedNumbers shared = {};
 };
 
 // The seed and the counter that determine the random numbers of training outside

@@ -157,6 +157,161 @@ void adamax_step(const AdamaxArgs<T>& args, T* param, T* const* slots, const T* 
   for_each_vector<T>(n, body);
 }
 
+// Dozat 2016, with torch's schedule of the momentum: Adam's m, and the gradient again.
+template <class T>
+void nadam_step(const NadamArgs<T>& args, T* param, T* const* slots, const T* grad,
+                Index n) {
+  using V = Vec<T>;
+  T *const exp_avg = slots[0], *const exp_avg_sq = slots[1];
+  const V grad_size = V::set1(args.grad_size), step_size = V::set1(args.step_size);
+  const V beta1 = V::set1(args.beta1), rest1 = V::set1(args.one_minus_beta1);
+  const V beta2 = V::set1(args.beta2), rest2 = V::set1(args.one_minus_beta2);
+  const V eps = V::set1(args.eps), root_scale = V::set1(args.root_scale);
+  const V decay = V::set1(args.decay);
+  const auto body = [&](auto io, Index i) FASTMLP_LAMBDA {
+    const V p = io.load(param + i);
+    const V g =
+        effective_gradient(io.load(grad + i), p, args.weight_decay, args.maximize);
+    const V m = fma(beta1, io.load(exp_avg + i), rest1 * g);
+    const V v = fma(beta2, io.load(exp_avg_sq + i), rest2 * g * g);
+    io.store(exp_avg + i, m);
+    io.store(exp_avg_sq + i, v);
+    const V denominator = fma(root(v), root_scale, eps);
+    io.store(param + i,
+             fma(p, decay, -(fma(grad_size, g, step_size * m) / denominator)));
+  };
+  for_each_vector<T>(n, body);
+}
+
+// Liu et al. 2020.
+template <class T>
+void radam_step(const RadamArgs<T>& args, T* param, T* const* slots, const T* grad,
+                Index n) {
+  adam_step(args, param, slots, grad, n);
+}
+
+// Zhuang et al. 2020: s = beta2 s + (1 - beta2) (g - m)^2 + eps in place of Adam's v.
+template <class T>
+void adabelief_step(const AdabeliefArgs<T>& args, T* param, T* const* slots,
+                    const T* grad, Index n) {
+  using V = Vec<T>;
+  T *const exp_avg = slots[0], *const exp_avg_var = slots[1];
+  const V step_size = V::set1(args.step_size), decay = V::set1(args.decay);
+  const V beta1 = V::set1(args.beta1), rest1 = V::set1(args.one_minus_beta1);
+  const V beta2 = V::set1(args.beta2), rest2 = V::set1(args.one_minus_beta2);
+  const V eps = V::set1(args.eps), root_scale = V::set1(args.root_scale);
+  const auto body = [&](auto io, Index i) FASTMLP_LAMBDA {
+    const V p = io.load(param + i);
+    const V g =
+        effective_gradient(io.load(grad + i), p, args.weight_decay, args.maximize);
+    const V m = fma(beta1, io.load(exp_avg + i), rest1 * g);
+    const V surprise = g - m;
+    const V s =
+        fma(beta2, io.load(exp_avg_var + i), fma(rest2 * surprise, surprise, eps));
+    io.store(exp_avg + i, m);
+    io.store(exp_avg_var + i, s);
+    const V denominator = fma(root(s), root_scale, eps);
+    io.store(param + i, fnma(step_size, m / denominator, p * decay));
+  };
+  for_each_vector<T>(n, body);
+}
+
+// Zeiler 2012: v = rho v + (1 - rho) g^2; d = sqrt((u + eps) / (v + eps)) g;
+// u = rho u + (1 - rho) d^2; p -= lr d.
+template <class T>
+void adadelta_step(const AdadeltaArgs<T>& args, T* param, T* const* slots,
+                   const T* grad, Index n) {
+  using V = Vec<T>;
+  T *const square_avg = slots[0], *const acc_delta = slots[1];
+  const V lr = V::set1(args.lr), eps = V::set1(args.eps);
+  const V rho = V::set1(args.rho), rest = V::set1(args.one_minus_rho);
+  const auto body = [&](auto io, Index i) FASTMLP_LAMBDA {
+    const V p = io.load(param + i), u = io.load(acc_delta + i);
+    const V g =
+        effective_gradient(io.load(grad + i), p, args.weight_decay, args.maximize);
+    const V v = fma(rho, io.load(square_avg + i), rest * g * g);
+    const V d = sqrt(u + eps) / sqrt(v + eps) * g;
+    io.store(square_avg + i, v);
+    io.store(acc_delta + i, fma(rho, u, rest * d * d));
+    io.store(param + i, fnma(lr, d, p));
+  };
+  for_each_vector<T>(n, body);
+}
+
+// size * sign(x), with sign(0) = 0 and sign(NaN) = NaN.
+template <class T>
+FASTMLP_INLINE Vec<T> with_sign(Vec<T> size, Vec<T> x) {
+  const Vec<T> zero = Vec<T>::set1(T(0));
+  return select(x > zero, size, select(x < zero, -size, x));
+}
+
+// Riedmiller & Braun 1993, with torch's reaction to a change of sign (iRprop-, Igel &
+// Huesken 2000): the size of the step shrinks, and the step itself is skipped.
+template <class T>
+void rprop_step(const RpropArgs<T>& args, T* param, T* const* slots, const T* grad,
+                Index n) {
+  using V = Vec<T>;
+  T *const prev = slots[0], *const step_size = slots[1];
+  const V down = V::set1(args.etaminus), up = V::set1(args.etaplus);
+  const V least = V::set1(args.step_min), most = V::set1(args.step_max);
+  const V zero = V::set1(T(0)), one = V::set1(T(1));
+  const auto body = [&](auto io, Index i) FASTMLP_LAMBDA {
+    const V p = io.load(param + i);
+    V g = effective_gradient(io.load(grad + i), p, args.weight_decay, args.maximize);
+    // Not the product of the two gradients, which may underflow.
+    const V agreement = with_sign(io.load(prev + i), g);
+    const Mask<T> turned = agreement < zero;
+    const V factor = select(agreement > zero, up, select(turned, down, one));
+    const V size = max(least, min(most, io.load(step_size + i) * factor));
+    g = select(turned, zero, g);
+    io.store(step_size + i, size);
+    io.store(prev + i, g);
+    io.store(param + i, p - with_sign(size, g));
+  };
+  for_each_vector<T>(n, body);
+}
+
+// Polyak & Juditsky 1992, with torch's learning rate eta:
+// p = (1 - lambd eta) p - eta g; ax += mu (p - ax).
+template <class T>
+void asgd_step(const AsgdArgs<T>& args, T* param, T* const* slots, const T* grad,
+               Index n) {
+  using V = Vec<T>;
+  T* const ax = slots[0];
+  const V eta = V::set1(args.eta), decay = V::set1(args.decay), mu = V::set1(args.mu);
+  const bool all = args.mu == T(1);
+  const auto body = [&](auto io, Index i) FASTMLP_LAMBDA {
+    V p = io.load(param + i);
+    const V g =
+        effective_gradient(io.load(grad + i), p, args.weight_decay, args.maximize);
+    p = fnma(eta, g, p * decay);
+    const V a = io.load(ax + i);
+    io.store(ax + i, all ? p : fma(mu, p - a, a));
+    io.store(param + i, p);
+  };
+  for_each_vector<T>(n, body);
+}
+
+// Chen et al. 2023, algorithm 2: p = (1 - lr weight_decay) p - lr sign(beta1 m +
+// (1 - beta1) g); m = beta2 m + (1 - beta2) g.
+template <class T>
+void lion_step(const LionArgs<T>& args, T* param, T* const* slots, const T* grad,
+               Index n) {
+  using V = Vec<T>;
+  T* const exp_avg = slots[0];
+  const V lr = V::set1(args.lr), decay = V::set1(args.decay);
+  const V beta1 = V::set1(args.beta1), rest1 = V::set1(args.one_minus_beta1);
+  const V beta2 = V::set1(args.beta2), rest2 = V::set1(args.one_minus_beta2);
+  const auto body = [&](auto io, Index i) FASTMLP_LAMBDA {
+    const V p = io.load(param + i), m = io.load(exp_avg + i);
+    const V g =
+        effective_gradient(io.load(grad + i), p, args.weight_decay, args.maximize);
+    io.store(exp_avg + i, fma(beta2, m, rest2 * g));
+    io.store(param + i, fma(p, decay, -with_sign(lr, fma(beta1, m, rest1 * g))));
+  };
+  for_each_vector<T>(n, body);
+}
+
 template <class T>
 T sum_of_squares(const T* x, Index n) {
   using V = Vec<T>;

@@ -108,6 +108,7 @@ double Mlp<T>::Impl::step(const detail::StepArgs<T>& args) {
       std::copy_n(buffers.data(), net.n_buffers, save_to->buffers.data());
     save_to->batches_tracked = state.batches_tracked;
     save_to->step_count = optimizer.step_count();
+    save_to->shared = optimizer.shared();
     save_to->valid = true;
   }
   count_batch(pass);
@@ -130,6 +131,7 @@ void Mlp<T>::Impl::restore(const LastGoodState<T>& saved, Optimizer& optimizer) 
     }
   }
   optimizer.set_step_count(saved.step_count);
+  optimizer.set_shared(saved.shared);
 }
 
 template <class T>

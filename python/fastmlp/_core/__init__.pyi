@@ -8,7 +8,7 @@ explains what is wrong with it.
 
 from collections.abc import Callable, Sequence
 from types import NotImplementedType
-from typing import Any, TypedDict, TypeVar
+from typing import Any, NotRequired, TypedDict, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,7 @@ class DivergenceError(FloatingPointError): ...
 class _OptimizerState(TypedDict):
     step: int
     slots: list[dict[str, _Array]]
+    shared: NotRequired[dict[str, float]]
 
 class Loss:
     def __init__(
@@ -99,10 +100,17 @@ class Optimizer:
     def load_state(self, state: _OptimizerState) -> None: ...
     @property
     def slot_names(self) -> tuple[str, ...]: ...
+    @property
+    def shared(self) -> dict[str, float]: ...
     def layout(self) -> list[dict[str, tuple[str, int]]]: ...
     def read_slot(self, which: int, name: str, start: int, out: _Array) -> None: ...
     def write_slot(self, which: int, name: str, start: int, values: _Array) -> None: ...
-    def allocate(self, step: int, vectors: Sequence[tuple[str, int]]) -> None: ...
+    def allocate(
+        self,
+        step: int,
+        vectors: Sequence[tuple[str, int]],
+        shared: dict[str, float],
+    ) -> None: ...
     def reset(self) -> None: ...
 
 _Report = tuple[str, float, float, float, float, int]

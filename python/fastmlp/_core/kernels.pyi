@@ -206,6 +206,96 @@ def adamax_step(
     maximize: bool,
     step: int,
 ) -> None: ...
+def nadam_step(
+    param: _Array,
+    exp_avg: _Array,
+    exp_avg_sq: _Array,
+    grad: _Array,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    momentum_decay: float,
+    decoupled: bool,
+    maximize: bool,
+    mu_product: float,
+    step: int,
+) -> None: ...
+def radam_step(
+    param: _Array,
+    exp_avg: _Array,
+    exp_avg_sq: _Array,
+    grad: _Array,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+    maximize: bool,
+    step: int,
+) -> None: ...
+def adadelta_step(
+    param: _Array,
+    square_avg: _Array,
+    acc_delta: _Array,
+    grad: _Array,
+    lr: float,
+    rho: float,
+    eps: float,
+    weight_decay: float,
+    maximize: bool,
+) -> None: ...
+def rprop_step(
+    param: _Array,
+    prev: _Array,
+    step_size: _Array,
+    grad: _Array,
+    etaminus: float,
+    etaplus: float,
+    step_min: float,
+    step_max: float,
+    weight_decay: float,
+    maximize: bool,
+) -> None: ...
+def asgd_step(
+    param: _Array,
+    ax: _Array,
+    grad: _Array,
+    lr: float,
+    lambd: float,
+    alpha: float,
+    t0: float,
+    weight_decay: float,
+    maximize: bool,
+    step: int,
+) -> None: ...
+def lion_step(
+    param: _Array,
+    exp_avg: _Array,
+    grad: _Array,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    weight_decay: float,
+    decoupled: bool,
+    maximize: bool,
+) -> None: ...
+def adabelief_step(
+    param: _Array,
+    exp_avg: _Array,
+    exp_avg_var: _Array,
+    grad: _Array,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+    maximize: bool,
+    step: int,
+) -> None: ...
 def dot(out: _Array, a: _Array, b: _Array) -> None: ...
 def axpy(y: _Array, x: _Array, alpha: float) -> None: ...
 def sum_of_squares(out: _Array, x: _Array) -> None: ...

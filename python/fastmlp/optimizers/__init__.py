@@ -63,11 +63,20 @@ Parameters that `MLP.freeze` has frozen are never changed. The optimisers do not
 the gradients that they are given.
 """
 
-from . import _first_order
+from . import _adaptive, _averaging, _first_order, _signs
+from ._adaptive import *
+from ._averaging import *
 from ._base import Optimizer
 from ._first_order import *
+from ._signs import *
 
-__all__ = ["Optimizer", *_first_order.__all__]
+__all__ = [
+    "Optimizer",
+    *_first_order.__all__,
+    *_adaptive.__all__,
+    *_signs.__all__,
+    *_averaging.__all__,
+]
 
 # Pickles must name the public module, not the private ones.
 for _name in __all__:

@@ -258,7 +258,10 @@ class Optimizer:
         return [slots["ema"] for slots in self.core.state()["slots"]]
 
     def averaged(self, mlp: MLP) -> MLP:
-        """Return a copy of a model whose parameters are the moving averages.
+        """Return a copy of a model whose parameters are averages.
+
+        With ``ema`` these are the moving averages; without it, those that the
+        optimiser itself keeps, if it does, as `ASGD` does.
 
         Parameters
         ----------
@@ -276,14 +279,14 @@ class Optimizer:
         TypeError
             If ``mlp`` is not a model.
         ValueError
-            If the optimiser keeps no average (``ema``), has taken no step, or has
-            trained another model.
+            If the optimiser keeps no average, has taken no step, or has trained
+            another model.
         """
         owner = getattr(mlp, "_self", None)
         if owner is None:
             got = _validate.describe(mlp)
             raise TypeError(f"mlp must be an fm.MLP, got {got}")
-        averages = self.ema_params
+        averages = self._averages() if self.ema is None else self.ema_params
         if averages is None:
             raise ValueError(
                 "averaged() needs an optimizer that keeps an average: create it "
@@ -306,6 +309,10 @@ class Optimizer:
         copied = mlp.copy()
         copied.params[:] = averages[0]
         return copied
+
+    def _averages(self) -> list[Array] | None:
+        """Return the averages that the optimiser keeps without ``ema``."""
+        return None
 
     # Steps and state ----------------------------------------------------------------
 
@@ -398,7 +405,8 @@ class Optimizer:
             `fastmlp.schedules.ReduceOnPlateau` includes its observations), ``"step"``
             (int) and ``"slots"`` (list: one dict of flat arrays per parameter array;
             the keys are torch's names, such as ``"exp_avg"``, and ``"ema"`` for the
-            moving average of the parameters).
+            moving average of the parameters). Optimisers with numbers that all
+            parameters share, such as `NAdam`, also have ``"shared"`` (dict of floats).
         """
         state = self.core.state()
         return {"kind": self._kind_name(), "hyper": self._hyper_copy(), **state}
@@ -422,6 +430,7 @@ class Optimizer:
             "hyper": hyper,
             "step": core.step_count,
             "slots": slots,
+            **({"shared": core.shared} if core.shared else {}),
         }
 
     def _hyper_copy(self) -> dict[str, Any]:
@@ -463,6 +472,7 @@ class Optimizer:
         other = type(self).__new__(type(self))
         other._make(dict(hyper))
         count = _validate.count("state['step']", step, 0, _validate.MOST_STEPS)
+        shared = _shared_numbers(state, other.core.shared)
         arrays = [_slot_arrays(i, slot) for i, slot in enumerate(slots)]
         sizes = [
             _common_size(i, a, other.core.slot_names) for i, a in enumerate(arrays)
@@ -470,7 +480,7 @@ class Optimizer:
 
         def load() -> None:
             core = other.core
-            core.allocate(count, sizes)
+            core.allocate(count, sizes, shared)
             for i, slot in enumerate(arrays):
                 for name, array in slot.items():
                     start = 0
@@ -505,6 +515,24 @@ class Optimizer:
             if name not in DEFAULTS or value != DEFAULTS[name]
         }
         return f"{type(self).__name__}({_validate.arguments(hyper)})"
+
+
+def _shared_numbers(
+    state: Mapping[str, Any], own: Mapping[str, float]
+) -> dict[str, float]:
+    """Return the numbers of a state that all parameters share, named as in ``own``."""
+    if not own:
+        return {}
+    given = dict(state).get("shared")
+    if not isinstance(given, dict) or given.keys() != own.keys():
+        raise ValueError(
+            f"state['shared'] must be a dict with the keys {', '.join(own)}, got "
+            f"{_validate.describe(given)}"
+        )
+    return {
+        name: _validate.real(f"state['shared'][{name!r}]", value)
+        for name, value in given.items()
+    }
 
 
 def _slot_arrays(i: int, slot: object) -> dict[str, Array | Stream]:

@@ -51,13 +51,16 @@ def bad_rate(rate: object, step: int) -> str:
 
 
 class Hyperparameter(Generic[T]):
-    """A hyperparameter of type T, stored in the core; can be set unless ``fixed``."""
+    """A hyperparameter of type T, stored in the core; can be set unless ``fixed``.
 
-    def __init__(self, *, fixed: bool = False) -> None:
-        self._fixed = fixed
+    ``core`` is its name in the core, if that is another one.
+    """
+
+    def __init__(self, *, fixed: bool = False, core: str | None = None) -> None:
+        self._fixed, self._core = fixed, core or ""
 
     def __set_name__(self, owner: type[Optimizer], name: str) -> None:
-        self._name = name
+        self._name, self._core = name, self._core or name
 
     def check(self, value: object) -> T:
         """Return the value in the form of the public attribute, or raise an error."""
@@ -65,11 +68,11 @@ class Hyperparameter(Generic[T]):
 
     def to_core(self, value: Any) -> dict[str, Any]:
         """Return the core's hyperparameters for a checked value."""
-        return {self._name: value}
+        return {self._core: value}
 
     def from_core(self, core: _core.Optimizer) -> Any:
         """Return the value of the public attribute."""
-        return core.get(self._name)
+        return core.get(self._core)
 
     @overload
     def __get__(self, instance: None, owner: type[Optimizer]) -> Self: ...
@@ -97,9 +100,14 @@ class Number(Hyperparameter[float]):
     """A finite number within bounds."""
 
     def __init__(
-        self, low: float = -inf, high: float = inf, *, fixed: bool = False
+        self,
+        low: float = -inf,
+        high: float = inf,
+        *,
+        fixed: bool = False,
+        core: str | None = None,
     ) -> None:
-        super().__init__(fixed=fixed)
+        super().__init__(fixed=fixed, core=core)
         self._bounds = (low, high)
 
     def check(self, value: object) -> float:
@@ -147,26 +155,46 @@ class Decay(Hyperparameter[str]):
         return "weights" if core.get("decay_weights_only") else "all"
 
 
-class Betas(Hyperparameter["tuple[float, float]"]):
-    """Two numbers in [0, 1), which are separate hyperparameters in the core."""
+class Pair(Hyperparameter["tuple[float, float]"]):
+    """Two numbers, which are separate hyperparameters in the core.
+
+    ``bounds`` maps their names in the core to arguments of `_validate.real`.
+    """
+
+    def __init__(
+        self, bounds: Mapping[str, Mapping[str, Any]], *, fixed: bool = False
+    ) -> None:
+        super().__init__(fixed=fixed)
+        self._bounds = bounds
 
     def check(self, value: object) -> tuple[float, float]:
         if not isinstance(value, (tuple, list, np.ndarray)) or len(value) != 2:
             raise TypeError(
-                "betas must be two numbers (beta1, beta2), "
+                f"{self._name} must be two numbers ({', '.join(self._bounds)}), "
                 f"got {_validate.describe(value)}"
             )
-        first, second = value
-        return (
-            _validate.real("betas[0]", first, 0.0, 1.0, open_high=True),
-            _validate.real("betas[1]", second, 0.0, 1.0, open_high=True),
+        first, second = (
+            _validate.real(f"{self._name}[{i}]", number, **bounds)
+            for i, (number, bounds) in enumerate(
+                zip(value, self._bounds.values(), strict=True)
+            )
         )
+        return first, second
 
     def to_core(self, value: tuple[float, float]) -> dict[str, Any]:
-        return {"beta1": value[0], "beta2": value[1]}
+        return dict(zip(self._bounds, value, strict=True))
 
     def from_core(self, core: _core.Optimizer) -> tuple[float, float]:
-        return float(core.get("beta1")), float(core.get("beta2"))
+        first, second = (float(core.get(name)) for name in self._bounds)
+        return first, second
+
+
+class Betas(Pair):
+    """Two numbers in [0, 1)."""
+
+    def __init__(self, *, fixed: bool = False) -> None:
+        below_one = {"low": 0.0, "high": 1.0, "open_high": True}
+        super().__init__({"beta1": below_one, "beta2": below_one}, fixed=fixed)
 
 
 class EpsMode(Hyperparameter[str]):

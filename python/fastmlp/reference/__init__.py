@@ -26,6 +26,17 @@ References
 5. Srivastava et al., "Dropout", JMLR 2014. Ba et al., "Layer normalization", 2016.
    Ioffe & Szegedy, "Batch normalization", ICML 2015. He et al., "Deep residual
    learning for image recognition", CVPR 2016.
+6. Dozat, "Incorporating Nesterov momentum into Adam", ICLR workshop 2016.
+7. Liu et al., "On the variance of the adaptive learning rate and beyond", ICLR 2020.
+8. Zeiler, "ADADELTA: an adaptive learning rate method", 2012.
+9. Riedmiller & Braun, "A direct adaptive method for faster backpropagation learning:
+   the RPROP algorithm", ICNN 1993. Igel & Huesken, "Improving the Rprop learning
+   algorithm", NC 2000.
+10. Polyak & Juditsky, "Acceleration of stochastic approximation by averaging", SIAM
+    Journal on Control and Optimization, 1992.
+11. Chen et al., "Symbolic discovery of optimization algorithms", NeurIPS 2023.
+12. Zhuang et al., "AdaBelief optimizer: adapting stepsizes by the belief in observed
+    gradients", NeurIPS 2020.
 """
 
 from . import (
@@ -35,6 +46,7 @@ from . import (
     losses,
     mlp,
     normalization,
+    optimizer_steps,
     optimizers,
     products,
     random,
@@ -45,6 +57,7 @@ from .layers import *
 from .losses import *
 from .mlp import *
 from .normalization import *
+from .optimizer_steps import *
 from .optimizers import *
 from .products import *
 from .random import *
@@ -56,6 +69,7 @@ __all__ += layers.__all__
 __all__ += losses.__all__
 __all__ += mlp.__all__
 __all__ += normalization.__all__
+__all__ += optimizer_steps.__all__
 __all__ += optimizers.__all__
 __all__ += products.__all__
 __all__ += random.__all__

@@ -28,7 +28,8 @@ from .layers import (
 from .losses import Loss, check_labels
 from .nodes import Pass, Tape, backward_nodes, forward_nodes
 from .normalization import BatchNormNode, NormNode
-from .optimizers import Optimizer, interpolate
+from .optimizer_steps import interpolate
+from .optimizers import Optimizer
 from .random import _shuffle
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Optimisers: the step functions, and classes with the interface of fastmlp's."""
+"""Optimisers: classes with the interface of fastmlp's."""
 
 from __future__ import annotations
 
@@ -9,194 +9,45 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from .arrays import Array, Rate, quiet
+from .arrays import Array, Rate
+from .optimizer_steps import (
+    adabelief_step,
+    adadelta_step,
+    adagrad_step,
+    adam_step,
+    adamax_step,
+    asgd_step,
+    condition_gradient,
+    interpolate,
+    lion_step,
+    nadam_momentum,
+    nadam_step,
+    normal,
+    radam_step,
+    rmsprop_step,
+    rprop_step,
+    sgd_step,
+)
 
 __all__ = [
-    "OPTIMIZERS",
+    "ASGD",
     "SGD",
+    "AdaBelief",
+    "Adadelta",
     "Adagrad",
     "Adam",
     "AdamW",
     "Adamax",
+    "Lion",
+    "NAdam",
     "Optimizer",
+    "RAdam",
     "RMSprop",
-    "adagrad_step",
-    "adam_step",
-    "adamax_step",
-    "condition_gradient",
-    "interpolate",
-    "rmsprop_step",
-    "sgd_step",
+    "Rprop",
 ]
 
 if TYPE_CHECKING:
     from .mlp import MLP
-
-OPTIMIZERS: tuple[str, ...] = ("sgd", "adagrad", "rmsprop", "adam", "adamax")
-
-
-def _gradient(param: Array, grad: Array, weight_decay: float, maximize: bool) -> Array:
-    # The penalty (weight_decay / 2) |param|^2 is minimised even if the objective is
-    # maximised, as in torch. Without weight decay, param must not be used, because
-    # 0 * inf is NaN.
-    g = -grad if maximize else grad
-    return g if weight_decay == 0 else g + weight_decay * param
-
-
-def _normal(eps: float, param: Array) -> float:
-    """Return eps, raised to a normal number so that 0 / (0 + eps) is 0."""
-    return max(eps, float(np.finfo(param.dtype).smallest_normal))
-
-
-def _root(square: Array) -> Array:
-    """Return the root of a sum of squares, which may have underflowed to 0."""
-    least = np.finfo(square.dtype).smallest_normal
-    root: Array = np.sqrt(np.maximum(square, least))
-    return root
-
-
-def _denominator(square: Array, eps: float, eps_mode: str) -> Array:
-    if eps_mode == "inside":
-        return np.sqrt(square + eps)
-    if eps_mode == "outside":
-        return _root(square) + eps
-    raise ValueError(f"unknown eps_mode {eps_mode!r}")
-
-
-# fmt: off
-@quiet
-def sgd_step(
-    param: Array, buf: Array | None, grad: Array, lr: float, momentum: float,
-    dampening: float, nesterov: bool, weight_decay: float, maximize: bool, step: int,
-) -> None:
-    """``v = momentum v + (1 - dampening) g``, ``param -= lr v``.
-
-    With Nesterov's momentum [2], ``param -= lr (g + momentum v)``. ``step`` counts from
-    1; in step 1, v is g itself. ``buf`` holds v; it is None if ``momentum`` is 0.
-    """
-    g = _gradient(param, grad, weight_decay, maximize)
-    if momentum != 0:
-        if buf is None:
-            raise ValueError("buf must be an array when momentum is not 0")
-        buf[...] = g if step == 1 else momentum * buf + (1 - dampening) * g
-        g = g + momentum * buf if nesterov else buf
-    param -= lr * g
-
-
-@quiet
-def adagrad_step(
-    param: Array, sum: Array, grad: Array, lr: float, lr_decay: float, eps: float,
-    weight_decay: float, maximize: bool, eps_mode: str, step: int,
-) -> None:
-    """``G += g^2``, ``param -= lr / (1 + (step - 1) lr_decay) g / (sqrt(G) + eps)``.
-
-    ``sum`` holds G (torch's name) [2]. With ``eps_mode`` "inside", the denominator is
-    ``sqrt(G + eps)``.
-    """
-    g = _gradient(param, grad, weight_decay, maximize)
-    sum += g * g
-    rate = lr / (1 + (step - 1) * lr_decay)
-    param -= rate * (g / _denominator(sum, eps, eps_mode))
-
-
-@quiet
-def rmsprop_step(
-    param: Array, square_avg: Array, momentum_buf: Array | None,
-    grad_avg: Array | None, grad: Array, lr: float, alpha: float, eps: float,
-    momentum: float, weight_decay: float, maximize: bool, eps_mode: str,
-) -> None:
-    """``v = alpha v + (1 - alpha) g^2``, ``param -= lr g / (sqrt(v) + eps)`` [2].
-
-    With ``grad_avg``, the running mean of g (centred RMSprop), its square is subtracted
-    from v, and the difference is clamped at 0 because rounding can make it negative.
-    ``momentum_buf`` is None without momentum.
-    """
-    if momentum != 0 and momentum_buf is None:
-        raise ValueError("momentum_buf must be an array when momentum is not 0")
-    g = _gradient(param, grad, weight_decay, maximize)
-    square_avg[...] = alpha * square_avg + (1 - alpha) * g * g
-    variance = square_avg
-    if grad_avg is not None:
-        grad_avg[...] = alpha * grad_avg + (1 - alpha) * g
-        variance = np.maximum(square_avg - grad_avg * grad_avg, 0)
-    direction = g / _denominator(variance, eps, eps_mode)
-    if momentum != 0 and momentum_buf is not None:
-        momentum_buf[...] = momentum * momentum_buf + direction
-        direction = momentum_buf
-    param -= lr * direction
-
-
-@quiet
-def adam_step(
-    param: Array, exp_avg: Array, exp_avg_sq: Array, max_exp_avg_sq: Array | None,
-    grad: Array, lr: float, beta1: float, beta2: float, eps: float,
-    weight_decay: float, decoupled: bool, maximize: bool, eps_mode: str, step: int,
-) -> None:
-    """Adam [1] and, with ``decoupled``, AdamW; ``step`` t counts from 1.
-
-    ``m = beta1 m + (1 - beta1) g``, ``v = beta2 v + (1 - beta2) g^2``,
-    ``m_hat = m / (1 - beta1^t)``, ``v_hat = v / (1 - beta2^t)``, ``param -= lr d``.
-    The direction d depends on ``eps_mode``. "outside":
-    ``m_hat / (sqrt(v_hat) + eps)`` (algorithm 1). "inside":
-    ``m_hat / sqrt(v_hat + eps)``. "hat":
-    ``sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + eps)`` (end of section 2).
-    ``max_exp_avg_sq`` (AMSGrad) replaces v by its running maximum.
-    """
-    if decoupled:
-        param *= 1 - lr * weight_decay
-        weight_decay = 0.0
-    g = _gradient(param, grad, weight_decay, maximize)
-    exp_avg[...] = beta1 * exp_avg + (1 - beta1) * g
-    exp_avg_sq[...] = beta2 * exp_avg_sq + (1 - beta2) * g * g
-    v = exp_avg_sq
-    if max_exp_avg_sq is not None:
-        np.maximum(max_exp_avg_sq, exp_avg_sq, out=max_exp_avg_sq)
-        v = max_exp_avg_sq
-    correction1, correction2 = 1 - beta1**step, 1 - beta2**step
-    if eps_mode == "hat":
-        scale = lr * math.sqrt(correction2) / correction1
-        param -= scale * (exp_avg / (_root(v) + eps))
-    else:
-        m_hat, v_hat = exp_avg / correction1, v / correction2
-        param -= lr * (m_hat / _denominator(v_hat, eps, eps_mode))
-
-
-@quiet
-def adamax_step(
-    param: Array, exp_avg: Array, exp_inf: Array, grad: Array, lr: float, beta1: float,
-    beta2: float, eps: float, weight_decay: float, maximize: bool, step: int,
-) -> None:
-    """Adamax [1], with eps added where torch adds it; ``step`` t counts from 1.
-
-    ``m = beta1 m + (1 - beta1) g``, ``u = max(beta2 u, |g| + eps)``,
-    ``param -= lr / (1 - beta1^t) m / u``.
-    """
-    g = _gradient(param, grad, weight_decay, maximize)
-    exp_avg[...] = beta1 * exp_avg + (1 - beta1) * g
-    exp_inf[...] = np.maximum(beta2 * exp_inf, np.abs(g) + eps)
-    param -= lr / (1 - beta1**step) * (exp_avg / exp_inf)
-
-
-@quiet
-def condition_gradient(
-    out: Array, grad: Array, param: Array, scale: float, limit: float, l1: float
-) -> None:
-    """``out = clip(scale grad, -limit, limit) + l1 sign(param)``.
-
-    ``scale`` clips the norm of the gradient (Pascanu et al., 2013). If ``l1`` is 0,
-    ``param`` is not used, so that a NaN in it does not reach ``out``.
-    """
-    clipped = np.clip(grad * scale, -limit, limit)
-    out[...] = clipped if l1 == 0 else clipped + l1 * np.sign(param)
-
-
-@quiet
-def interpolate(out: Array, x: Array, weight: float) -> None:
-    """``out += weight (x - out)``, for moving averages and Polyak's updates."""
-    if weight == 1:
-        out[...] = x
-    elif weight != 0:
-        out += weight * (x - out)
 
 
 @dataclass
@@ -228,9 +79,10 @@ class Optimizer:
         self.reset()
 
     def reset(self) -> None:
-        """Set the step count to 0 and discard the state arrays."""
+        """Set the step count to 0 and discard the state."""
         self.step_count = 0
         self.slots: list[dict[str, Array]] = []
+        self.shared = self._shared()
 
     def step(
         self, params: MLP | Array | Sequence[Array], grads: Array | Sequence[Array]
@@ -261,6 +113,7 @@ class Optimizer:
         parts: Sequence[Sequence[tuple[Any, bool]]],
     ) -> None:
         """Take a step; for each array, ``parts`` has pairs (slice, is a weight)."""
+        self._rate = float(self.lr(self.step_count) if callable(self.lr) else self.lr)
         first = self._slots() | ({} if self.ema is None else {"ema": 0.0})
         state = self.slots or [
             {name: np.full_like(p, fill) for name, fill in first.items()}
@@ -284,7 +137,6 @@ class Optimizer:
         if self.clip_norm is not None:
             squares = [np.sum(np.square(g, dtype=np.float64)) for g in grads]
             scale = min(1.0, self.clip_norm / (math.sqrt(sum(squares)) + 1e-6))
-        self._rate = float(self.lr(self.step_count) if callable(self.lr) else self.lr)
         self.slots = state
         self.step_count += 1
         for p, g, slots, pieces in zip(params, grads, state, parts, strict=True):
@@ -292,6 +144,7 @@ class Optimizer:
                 self._spared = self.decay == "weights" and not is_weight
                 views = {name: slot[part] for name, slot in slots.items()}
                 self._piece(p[part], g[part], views, scale)
+        self._end()
 
     def _piece(
         self, param: Array, grad: Array, slots: dict[str, Array], scale: float
@@ -318,12 +171,26 @@ class Optimizer:
 
     def averaged(self, mlp: MLP) -> MLP:
         """Return a copy of ``mlp`` whose parameters are the moving averages."""
-        averages = self.ema_params
+        averages = self._averages() if self.ema is None else self.ema_params
         if not averages:
-            raise ValueError("averaged() needs `ema` to be set and at least one step")
+            raise ValueError(
+                "averaged() needs an optimizer that keeps an average (`ema`), and at "
+                "least one step"
+            )
         copied = mlp.copy()
         copied.params[:] = averages[0]
         return copied
+
+    def _averages(self) -> list[Array]:
+        """Return the averages that the optimiser keeps without ``ema``."""
+        return []
+
+    def _shared(self) -> dict[str, float]:
+        """Return the numbers that all parameters share, with their initial values."""
+        return {}
+
+    def _end(self) -> None:
+        """Advance the shared numbers after the update of all parameters."""
 
     def _slots(self) -> dict[str, float]:
         """Return the names of the state arrays, with their initial values."""
@@ -373,7 +240,7 @@ class Adagrad(Optimizer):
     def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
         adagrad_step(
             param, slots["sum"], grad, self._rate, self.lr_decay,
-            _normal(self.eps, param), self._penalty(self.weight_decay), self.maximize,
+            normal(self.eps, param), self._penalty(self.weight_decay), self.maximize,
             self.eps_mode, self.step_count,
         )
 
@@ -399,7 +266,7 @@ class RMSprop(Optimizer):
         rmsprop_step(
             param, slots["square_avg"], slots.get("momentum_buffer"),
             slots.get("grad_avg"), grad, self._rate, self.alpha,
-            _normal(self.eps, param), self.momentum, self._penalty(self.weight_decay),
+            normal(self.eps, param), self.momentum, self._penalty(self.weight_decay),
             self.maximize, self.eps_mode,
         )
 
@@ -424,7 +291,7 @@ class Adam(Optimizer):
     def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
         adam_step(
             param, slots["exp_avg"], slots["exp_avg_sq"], slots.get("max_exp_avg_sq"),
-            grad, self._rate, *self.betas, _normal(self.eps, param),
+            grad, self._rate, *self.betas, normal(self.eps, param),
             self._penalty(self.weight_decay), self.decoupled, self.maximize,
             self.eps_mode, self.step_count,
         )
@@ -453,6 +320,159 @@ class Adamax(Optimizer):
     def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
         adamax_step(
             param, slots["exp_avg"], slots["exp_inf"], grad, self._rate, *self.betas,
-            _normal(self.eps, param), self._penalty(self.weight_decay), self.maximize,
+            normal(self.eps, param), self._penalty(self.weight_decay), self.maximize,
             self.step_count,
+        )
+
+
+@dataclass
+class NAdam(Optimizer):
+    """:func:`nadam_step`."""
+
+    lr: Rate = 2e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    momentum_decay: float = 4e-3
+    decoupled_weight_decay: bool = False
+
+    def _shared(self) -> dict[str, float]:
+        return {"mu_product": 1.0}
+
+    def _slots(self) -> dict[str, float]:
+        return {"exp_avg": 0.0, "exp_avg_sq": 0.0}
+
+    def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
+        nadam_step(
+            param, slots["exp_avg"], slots["exp_avg_sq"], grad, self._rate, *self.betas,
+            normal(self.eps, param), self._penalty(self.weight_decay),
+            self.momentum_decay, self.decoupled_weight_decay, self.maximize,
+            self.shared["mu_product"], self.step_count,
+        )
+
+    def _end(self) -> None:
+        self.shared["mu_product"] *= nadam_momentum(
+            self.betas[0], self.momentum_decay, self.step_count
+        )
+
+
+@dataclass
+class RAdam(Optimizer):
+    """:func:`radam_step`."""
+
+    lr: Rate = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    decoupled_weight_decay: bool = False
+
+    def _slots(self) -> dict[str, float]:
+        return {"exp_avg": 0.0, "exp_avg_sq": 0.0}
+
+    def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
+        radam_step(
+            param, slots["exp_avg"], slots["exp_avg_sq"], grad, self._rate, *self.betas,
+            normal(self.eps, param), self._penalty(self.weight_decay),
+            self.decoupled_weight_decay, self.maximize, self.step_count,
+        )
+
+
+@dataclass
+class Adadelta(Optimizer):
+    """:func:`adadelta_step`."""
+
+    lr: Rate = 1.0
+    rho: float = 0.9
+    eps: float = 1e-6
+    weight_decay: float = 0.0
+
+    def _slots(self) -> dict[str, float]:
+        return {"square_avg": 0.0, "acc_delta": 0.0}
+
+    def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
+        adadelta_step(
+            param, slots["square_avg"], slots["acc_delta"], grad, self._rate, self.rho,
+            normal(self.eps, param), self._penalty(self.weight_decay), self.maximize,
+        )
+
+
+@dataclass
+class Rprop(Optimizer):
+    """:func:`rprop_step`; ``lr`` is the size of the first step."""
+
+    lr: Rate = 1e-2
+    etas: tuple[float, float] = (0.5, 1.2)
+    step_sizes: tuple[float, float] = (1e-6, 50.0)
+    _: KW_ONLY
+    weight_decay: float = 0.0
+
+    def _slots(self) -> dict[str, float]:
+        return {"prev": 0.0, "step_size": self._rate}
+
+    def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
+        rprop_step(
+            param, slots["prev"], slots["step_size"], grad, *self.etas,
+            *self.step_sizes, self._penalty(self.weight_decay), self.maximize,
+        )
+
+
+@dataclass
+class ASGD(Optimizer):
+    """:func:`asgd_step`."""
+
+    lr: Rate = 1e-2
+    lambd: float = 1e-4
+    alpha: float = 0.75
+    t0: float = 1e6
+    weight_decay: float = 0.0
+
+    def _slots(self) -> dict[str, float]:
+        return {"ax": 0.0}
+
+    def _averages(self) -> list[Array]:
+        return [slots["ax"].flatten() for slots in self.slots]
+
+    def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
+        asgd_step(
+            param, slots["ax"], grad, self._rate, self.lambd, self.alpha, self.t0,
+            self._penalty(self.weight_decay), self.maximize, self.step_count,
+        )
+
+
+@dataclass
+class Lion(Optimizer):
+    """:func:`lion_step` with decoupled weight decay."""
+
+    lr: Rate = 1e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+
+    def _slots(self) -> dict[str, float]:
+        return {"exp_avg": 0.0}
+
+    def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
+        lion_step(
+            param, slots["exp_avg"], grad, self._rate, *self.betas,
+            self._penalty(self.weight_decay), True, self.maximize,
+        )
+
+
+@dataclass
+class AdaBelief(Optimizer):
+    """:func:`adabelief_step`."""
+
+    lr: Rate = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-16
+    weight_decay: float = 0.0
+    decoupled_weight_decay: bool = False
+
+    def _slots(self) -> dict[str, float]:
+        return {"exp_avg": 0.0, "exp_avg_var": 0.0}
+
+    def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
+        adabelief_step(
+            param, slots["exp_avg"], slots["exp_avg_var"], grad, self._rate,
+            *self.betas, normal(self.eps, param), self._penalty(self.weight_decay),
+            self.decoupled_weight_decay, self.maximize, self.step_count,
         )

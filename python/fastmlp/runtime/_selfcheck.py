@@ -53,6 +53,15 @@ SCALARS: dict[str, Any] = {
     "weight_decay": 0.01,
     "decoupled": True,
     "maximize": False,
+    "momentum_decay": 0.004,
+    "mu_product": 0.2,
+    "rho": 0.9,
+    "etaminus": 0.5,
+    "etaplus": 1.2,
+    "step_min": 1e-6,
+    "step_max": 50.0,
+    "lambd": 0.01,
+    "t0": 1.0,
     "step": 3,
 }
 
