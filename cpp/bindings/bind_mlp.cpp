@@ -19,6 +19,7 @@
 #include "fastmlp/random.h"
 #include "names.h"
 #include "network.h"
+#include "optimizer_config.h"
 #include "solvers.h"
 
 namespace fastmlp::bindings {
@@ -319,8 +320,8 @@ void end_fit(py::object self, py::object token) {
 py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
                      Optimizer& optimizer, py::object sample_weight, Index batch_size,
                      uint64_t seed, uint32_t epoch, EpochProgress& progress,
-                     bool shuffle, py::object lr, Index first_row, py::object listener,
-                     py::object order, double l2) {
+                     bool shuffle, const py::dict& scheduled, Index first_row,
+                     py::object listener, py::object order, double l2) {
   return with_batch<Sparse::taken>(
       self, x, y, loss, sample_weight, [&](auto& n, const auto& batch) {
         EpochOptions options;
@@ -338,8 +339,13 @@ py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
           options.order = numbers.data;
           options.n_order = numbers.shape[0];
         }
-        const double* const rates =
-            require_or_null<const double>(lr, "lr", {options.steps_left(batch.rows)});
+        const Index steps_left = options.steps_left(batch.rows);
+        for (const auto& [key, values] : scheduled) {
+          const auto name = py::cast<std::string>(key);
+          options.scheduled.push_back(
+              {number_named(name),
+               require<const double>(values, name.c_str(), {steps_left}).data});
+        }
         const Index rows = options.order ? options.n_order : batch.rows;
         const Index steps = progress.steps;
         // While the GIL is released, the arguments of this function keep the arrays and
@@ -349,8 +355,9 @@ py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
           // If an interrupted epoch is run again, it continues after its last step.
           const Index done = progress.steps - steps;
           options.first_row = std::min(first_row + done * batch_size, rows);
-          options.lr = rates ? rates + done : nullptr;
-          return n.mlp.fit_epoch(batch, loss, optimizer, options, n.last_good);
+          EpochOptions rest = options;
+          for (EpochOptions::Scheduled& each : rest.scheduled) each.values += done;
+          return n.mlp.fit_epoch(batch, loss, optimizer, rest, n.last_good);
         }));
       });
 }
@@ -499,9 +506,9 @@ void bind_mlp(py::module_& m) {
       .def("end_fit", &end_fit, arg("token"))
       .def("fit_epoch", &fit_epoch, arg("x"), arg("y"), arg("loss"), arg("optimizer"),
            arg("sample_weight"), py::kw_only(), arg("batch_size"), arg("seed"),
-           arg("epoch"), arg("progress"), arg("shuffle") = true, arg("lr") = none,
-           arg("first_row") = 0, arg("listener") = none, arg("order") = none,
-           arg("l2") = 0.0)
+           arg("epoch"), arg("progress"), arg("shuffle") = true,
+           arg("scheduled") = py::dict(), arg("first_row") = 0, arg("listener") = none,
+           arg("order") = none, arg("l2") = 0.0)
       .def("interpolate", &interpolate, arg("other"), arg("weight"));
 }
 

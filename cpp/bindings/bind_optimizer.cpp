@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <chrono>
-#include <functional>
 #include <optional>
 #include <string>
 #include <thread>
@@ -49,6 +48,7 @@ void set(Optimizer& optimizer, const std::string& name, py::object value) {
                             "make a new optimizer, or reset() this one first");
     }
   }
+  optimizer.check_groups(asked);
   optimizer.mutable_config() = asked;
 }
 
@@ -57,22 +57,15 @@ void set(Optimizer& optimizer, const std::string& name, py::object value) {
 using GroupTuple = std::tuple<py::dict, std::optional<double>, bool, bool>;
 
 void set_groups(Optimizer& optimizer, const std::vector<GroupTuple>& given) {
-  using Assignment = std::function<void(OptimizerConfig&)>;
-  std::vector<std::vector<Assignment>> assignments;
   std::vector<ParameterGroup> groups;
   for (const auto& [own, lr_scale, decays_all, clips_alone] : given) {
-    assignments.emplace_back();
+    groups.push_back({{}, lr_scale, decays_all, clips_alone});
     for (const auto& [name, value] : own) {
-      assignments.back().push_back(
+      groups.back().own.push_back(
           assignment(optimizer.config().kind, py::cast<std::string>(name), value));
     }
-    groups.push_back({{}, lr_scale, decays_all, clips_alone});
   }
   const LockUnderGil lock(optimizer);
-  for (size_t i = 0; i < groups.size(); ++i) {
-    groups[i].config = optimizer.config();
-    for (const Assignment& assign : assignments[i]) assign(groups[i].config);
-  }
   optimizer.set_groups(std::move(groups));
 }
 

@@ -36,6 +36,18 @@ auto with_hyperparameter(const std::string& name, F&& f) {
   throw py::type_error("unknown hyperparameter '" + name + "'");
 }
 
+// The member of OptimizerConfig for a hyperparameter that is a number.
+inline double OptimizerConfig::* number_named(const std::string& name) {
+  using Number = double OptimizerConfig::*;
+  return with_hyperparameter(name, [&](auto field) -> Number {
+    if constexpr (std::is_same_v<decltype(field), Number>) {
+      return field;
+    } else {
+      throw py::type_error(name + " is not a number");
+    }
+  });
+}
+
 // Returns a function that sets the hyperparameter to the value. The value is converted
 // before the function is returned, because the conversion may run Python code.
 inline std::function<void(OptimizerConfig&)> assignment(OptimizerKind kind,

@@ -386,22 +386,43 @@ void OptimizerMutex::lock() { impl_->mutex.lock(); }
 bool OptimizerMutex::try_lock() { return impl_->mutex.try_lock(); }
 void OptimizerMutex::unlock() { impl_->mutex.unlock(); }
 
+namespace {
+
+// The hyperparameters of a group.
+OptimizerConfig with_own(OptimizerConfig config, const ParameterGroup& group) {
+  const double lr = config.lr;
+  for (const auto& set : group.own) set(config);
+  if (group.lr_scale) config.lr = lr * *group.lr_scale;
+  return config;
+}
+
+}  // namespace
+
 Optimizer::Optimizer(const OptimizerConfig& config)
     : config_(config), shared_(first_shared(config)) {
   check_config(config);
 }
 
 void Optimizer::set_groups(std::vector<ParameterGroup> groups) {
-  for (const ParameterGroup& group : groups) {
-    check_config(group.config);
+  std::swap(groups_, groups);
+  try {
+    check_groups(config_);
+  } catch (...) {
+    std::swap(groups_, groups);
+    throw;
+  }
+}
+
+void Optimizer::check_groups(const OptimizerConfig& config) const {
+  for (const ParameterGroup& group : groups_) {
+    const OptimizerConfig own = with_own(config, group);
+    check_config(own);
     if (group.lr_scale) check_range("lr_scale", *group.lr_scale);
-    if (group.config.kind != config_.kind || group.config.ema != config_.ema ||
-        slot_names(group.config) != slot_names(config_)) {
+    if (slot_names(own) != slot_names(config)) {
       throw std::invalid_argument(
           "a group must have the same state arrays as the optimizer");
     }
   }
-  groups_ = std::move(groups);
 }
 
 void Optimizer::set_group_ranges(std::vector<GroupRange> ranges) {
@@ -422,9 +443,10 @@ int Optimizer::group_of(Index element) const {
 void Optimizer::begin_step(Index vectors) {
   check_range("lr", config_.lr);
   clips_by_norm_ = config_.clip_norm > 0;
-  for (ParameterGroup& group : groups_) {
-    if (group.lr_scale) group.config.lr = config_.lr * *group.lr_scale;
-    clips_by_norm_ = clips_by_norm_ || group.config.clip_norm > 0;
+  group_configs_.clear();
+  for (const ParameterGroup& group : groups_) {
+    group_configs_.push_back(with_own(config_, group));
+    clips_by_norm_ = clips_by_norm_ || group_configs_.back().clip_norm > 0;
   }
   bool fresh = true;
   for (const AnySlots& any : state_) {

@@ -473,8 +473,8 @@ class MLP(Derivatives, Exports):
                 arguments.check_output(self, loss)
             claim(self, optimizer)
             core = loss.core
-        if optimizer._schedule is not None:
-            optimizer._set_lr()
+        if optimizer._timelines:
+            optimizer._set_scheduled()
         if sample_weight is not None:
             sample_weight = self._checked_weights(sample_weight, core)
         if core is None:

@@ -384,7 +384,7 @@ def test_resuming_at_any_step_is_exact(at):
 
 def test_lr_can_be_set_to_anything_the_constructor_takes():
     opt = fm.SGD(0.5)
-    assert (opt.schedule, opt._values(3)) == (None, None)
+    assert (opt.schedule, opt._values(3)) == (None, {})
     for rate, lr in [(SCHEDULE, 0.0), (lambda t: 0.25, 0.25), (0.125, 0.125)]:
         opt.lr = rate
         assert opt.lr == lr

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <variant>
@@ -77,9 +78,10 @@ inline constexpr Hyperparameter kHyperparameters[] = {
 
 // A group of parameters with hyperparameters of their own.
 struct ParameterGroup {
-  OptimizerConfig config;
-  // The learning rate is the optimiser's times this factor; without one it is
-  // config.lr.
+  // What differs from the optimiser's hyperparameters.
+  std::vector<std::function<void(OptimizerConfig&)>> own;
+  // The learning rate is the optimiser's times this factor; without one it is the
+  // group's own.
   std::optional<double> lr_scale;
   // Whether weight_decay and l1 apply to all parameters of the group, even if
   // decay_weights_only.
@@ -163,13 +165,14 @@ class Optimizer {
   // After the first step, changes must not add or remove slots.
   OptimizerConfig& mutable_config() { return config_; }
 
-  // Groups for an optimiser of one vector of parameters. Slots, `kind` and `ema` must
-  // be those of config(). The ranges are in ascending order and do not overlap; all
+  // Groups for an optimiser of one vector of parameters. The ranges do not overlap; all
   // other elements belong to no group. Throws std::invalid_argument if a hyperparameter
-  // is out of range or a range has no group.
+  // is out of range, a group would need other slots than config(), or a range has no
+  // group.
   void set_groups(std::vector<ParameterGroup> groups);
   void set_group_ranges(std::vector<GroupRange> ranges);
-  const std::vector<ParameterGroup>& groups() const { return groups_; }
+  // Throws std::invalid_argument if the groups do not go with this configuration.
+  void check_groups(const OptimizerConfig& config) const;
   // The group of an element, or kNoGroup.
   int group_of(Index element) const;
   bool decays_all(int group) const {
@@ -178,9 +181,9 @@ class Optimizer {
   bool clips_alone(int group) const {
     return group != kNoGroup && groups_[static_cast<size_t>(group)].clips_alone;
   }
-  // The hyperparameters of a group, or those of kNoGroup.
+  // The hyperparameters of a group in this step, or those of kNoGroup.
   const OptimizerConfig& config_of(int group) const {
-    return group == kNoGroup ? config_ : groups_[static_cast<size_t>(group)].config;
+    return group == kNoGroup ? config_ : group_configs_[static_cast<size_t>(group)];
   }
 
   // A step over several vectors:
@@ -242,6 +245,7 @@ class Optimizer {
 
   OptimizerConfig config_;
   std::vector<ParameterGroup> groups_;
+  std::vector<OptimizerConfig> group_configs_;  // in this step
   std::vector<GroupRange> ranges_;
   bool clips_by_norm_ = false;  // in this step
   std::atomic<int64_t> step_count_{0};

@@ -67,8 +67,13 @@ struct EpochOptions {
   EpochProgress* progress = nullptr;
   Index first_row = 0;
   Interruption interruption = {};
-  // Learning rates of the remaining steps_left() steps; null: the optimiser's rate.
-  const double* lr = nullptr;
+  // Hyperparameters that change from step to step, each with its values in the
+  // remaining steps_left() steps.
+  struct Scheduled {
+    double OptimizerConfig::* field;
+    const double* values;
+  };
+  std::vector<Scheduled> scheduled = {};
   StepListener listener = {};
   // Indices of the epoch's n_order rows, in order; rows may repeat. Must not be
   // combined with shuffle. Null: all rows of the data.

@@ -173,7 +173,9 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
     const std::lock_guard lock(impl.mutex);
     const Index number = progress.steps;
     const Index index = (first - options.first_row) / options.batch_size;
-    if (options.lr) optimizer.mutable_config().lr = options.lr[index];
+    for (const EpochOptions::Scheduled& each : options.scheduled) {
+      optimizer.mutable_config().*each.field = each.values[index];
+    }
     const Index rows = std::min(options.batch_size, n_rows - first);
     const Index begin = in_order ? 0 : first;  // an order selects from all rows
     const Batch<T> batch = data.slice(begin, rows, n_in(), target_width(loss, n_out()));

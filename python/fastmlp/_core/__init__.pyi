@@ -392,9 +392,9 @@ class Mlp:
     def end_fit(self, token: object) -> None: ...
     # `order`: the indices (int64) of the epoch's rows in the order in which to use
     # them, without shuffle. `first_row`: the position in the order at which to start.
-    # `lr`: the learning rates (float64) of the steps from there. `l2`: each step's loss
-    # includes l2 / 2 * (sum of squares of the dense weights) / (sum of the batch's
-    # sample weights), as in value_and_grad.
+    # `scheduled`: values of hyperparameters (float64) in the steps from there. `l2`:
+    # each step's loss includes l2 / 2 * (sum of squares of the dense weights) / (sum of
+    # the batch's sample weights), as in value_and_grad.
     def fit_epoch(
         self,
         x: object,
@@ -408,7 +408,7 @@ class Mlp:
         epoch: int,
         progress: EpochProgress,
         shuffle: bool = True,
-        lr: _Array | None = None,
+        scheduled: dict[str, _Array] = ...,
         first_row: int = 0,
         listener: object = None,
         order: _Array | None = None,

@@ -120,11 +120,10 @@ def loss_and_gradient(
     return value, _validate.convert("the loss's gradient", dy, mlp.dtype)
 
 
-def set_rate(optimizer: Optimizer) -> None:
-    """Set the learning rate of the next step, if there is a schedule."""
-    rates = optimizer._values(1)
-    if rates is not None:
-        optimizer.core.set("lr", float(rates[0]))
+def set_scheduled(optimizer: Optimizer) -> None:
+    """Give the core the values of schedules in the next step."""
+    for name, values in optimizer._values(1).items():
+        optimizer.core.set(name, float(values[0]))
 
 
 class CustomStep:
@@ -160,7 +159,7 @@ class CustomStep:
             # After any error, even Ctrl-C, either the step is complete or nothing has
             # changed.
             with rollback_on_error(mlp, optimizer):
-                set_rate(optimizer)
+                set_scheduled(optimizer)
                 draw = self._seed, epoch, k
                 value, dy = loss_and_gradient(mlp, batch, self._loss, optimizer, draw)
                 accepted(mlp.core.backward_step(dy, optimizer.core))

@@ -91,7 +91,7 @@ class NativeEpoch:
                 epoch=epoch,
                 progress=progress,
                 shuffle=shuffle,
-                lr=optimizer._values(steps),
+                scheduled=optimizer._values(steps),
                 first_row=first_row,
                 listener=self._listener,
                 order=order,

@@ -15,6 +15,8 @@ so that the step for a gradient of 0 is 0, not NaN as in torch.
 The learning rate ``lr`` is a number ≥ 0, one of `fastmlp.schedules`, or a function of
 the step, an int that counts from 0. The function should depend on the step alone, and
 must be picklable if the optimiser is to be pickled.
+``weight_decay``, ``l1`` and ``momentum`` can be schedules or functions as well, except
+`fastmlp.schedules.ReduceOnPlateau`; the values of a ``momentum`` must then be > 0.
 
 All optimisers also take these options:
 

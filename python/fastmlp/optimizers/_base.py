@@ -20,11 +20,11 @@ from ._hyperparameters import (
     Flag,
     Groups,
     Lr,
-    Number,
     Optional,
+    Scheduled,
     Signature,
-    bad_rate,
 )
+from ._timeline import Timeline, at_first
 
 if TYPE_CHECKING:
     import weakref
@@ -54,7 +54,7 @@ class Optimizer:
         See `fastmlp.optimizers`.
     """
 
-    __slots__ = ("__weakref__", "_ahead", "_groups", "_owner", "_schedule", "core")
+    __slots__ = ("__weakref__", "_groups", "_owner", "_timelines", "core")
 
     _kind: ClassVar[str]
     _constants: ClassVar[dict[str, Any]]
@@ -62,19 +62,16 @@ class Optimizer:
 
     core: _core.Optimizer
     _owner: weakref.ref[Any] | None  # the model that it trains
-    # The schedule or function that gives the learning rate, or None if the rate is a
-    # number. `_ahead` holds the learning rates of several steps, preceded by the
-    # number of the first step, because a schedule computes many rates at once cheaply.
-    _schedule: Schedule | Callable[[int], float] | None
-    _ahead: tuple[int, list[float]]
+    # For each hyperparameter that changes from step to step: its values.
+    _timelines: dict[str, Timeline]
     _groups: tuple[dict[str, Any], ...]
 
     lr = Lr()
     maximize = Flag()
-    weight_decay = Number(0.0)
+    weight_decay = Scheduled()
     clip_norm = Optional()
     clip_value = Optional()
-    l1 = Number(0.0)
+    l1 = Scheduled()
     decay = Decay()
     ema = Optional(1.0)
     groups = Groups()
@@ -120,10 +117,13 @@ class Optimizer:
         asked = _groups.checked(type(self), self._hyper_names(), hyper.pop("groups"))
         known = {name: getattr(type(self), name) for name in hyper}
         checked = {name: known[name].check(value) for name, value in hyper.items()}
-        self._check_together(checked)
+        self._check_together(at_first(checked))
 
-        rate = checked["lr"]
-        self._schedule, self._ahead = None if isinstance(rate, float) else rate, (0, [])
+        self._timelines = {
+            name: known[name].timeline(value)
+            for name, value in checked.items()
+            if isinstance(known[name], Scheduled) and not isinstance(value, float)
+        }
         core = dict(self._constants)
         for name, value in checked.items():
             core |= known[name].to_core(value)
@@ -146,10 +146,12 @@ class Optimizer:
 
     def _hyper(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        hyper: dict[str, Any] = {"lr": self._schedule}
-        for name in self._hyper_names():
-            if hyper.get(name) is None:
-                hyper[name] = getattr(self, name)
+        hyper: dict[str, Any] = {
+            name: self._timelines[name].source
+            if name in self._timelines
+            else getattr(self, name)
+            for name in self._hyper_names()
+        }
         for name in _LATER:
             if hyper[name] == DEFAULTS[name]:
                 del hyper[name]
@@ -179,71 +181,32 @@ class Optimizer:
         """Number of steps taken."""
         return self.core.step_count
 
-    # Learning rates -----------------------------------------------------------------
+    # Schedules ----------------------------------------------------------------------
 
     @property
     def schedule(self) -> Schedule | Callable[[int], float] | None:
         """Schedule or function of the learning rate; None if the rate is a number."""
-        return self._schedule
+        timeline = self._timelines.get("lr")
+        return None if timeline is None else timeline.source
 
-    def _scheduled(self, step: int) -> float:
-        """Return the learning rate that the schedule gives for a step."""
-        if isinstance(self._schedule, ReduceOnPlateau):
-            return self._schedule.current
-        if not isinstance(self._schedule, Schedule):
-            # The caller's function may have side effects: call it once per step.
-            return self._asked(step)
-        first, rates = self._ahead
-        if not first <= step < first + len(rates):
-            ahead = self._schedule.values(step, _AHEAD)
-            good = np.isfinite(ahead) & (ahead >= 0)
-            if not good[0]:
-                raise ValueError(bad_rate(float(ahead[0]), step))
-            # A later rate matters only if its step is taken.
-            known = _AHEAD if good.all() else int(np.argmin(good))
-            first, rates = step, ahead[:known].tolist()
-            self._ahead = first, rates
-        return float(rates[step - first])
+    def _values(self, count: int) -> dict[str, Array]:
+        """Return the values in the next steps of all hyperparameters with schedules."""
+        first = self.step_count
+        return {
+            name: timeline.values(first, count)
+            for name, timeline in self._timelines.items()
+        }
 
-    def _asked(self, step: int) -> float:
-        """Return the learning rate that the caller's function gives for a step."""
-        assert self._schedule is not None
-        given = self._schedule(step)
-        try:
-            return _validate.real("lr", given, 0.0)
-        except TypeError:
-            raise TypeError(
-                "lr must return a number for each step, got "
-                f"{_validate.describe(given)} for step {step}"
-            ) from None
-        except ValueError:
-            raise ValueError(bad_rate(given, step)) from None
-
-    def _rates(self, first: int, count: int) -> Array:
-        """Return the checked learning rates of ``count`` steps from ``first`` on."""
-        if not isinstance(self._schedule, Schedule):
-            return np.array([self._asked(i) for i in range(first, first + count)])
-        rates = self._schedule.values(first, count)
-        bad = ~(np.isfinite(rates) & (rates >= 0))
-        if bad.any():
-            at = int(np.argmax(bad))
-            raise ValueError(bad_rate(float(rates[at]), first + at))
-        return rates
-
-    def _values(self, count: int) -> Array | None:
-        """Return the learning rates of the next steps, or None without a schedule."""
-        if self._schedule is None:
-            return None
-        return self._rates(self.step_count, count)
-
-    def _set_lr(self) -> None:
-        """Set the core's learning rate to the schedule's value for the next step."""
-        self.core.set("lr", self._scheduled(self.step_count))
+    def _set_scheduled(self) -> None:
+        """Give the core the values of schedules in the next step."""
+        step = self.step_count
+        for name, timeline in self._timelines.items():
+            self.core.set(name, timeline.at(step))
 
     def _epoch_end(self, value: float) -> None:
         """Report the result of an epoch to a schedule that reacts to it."""
-        if isinstance(self._schedule, ReduceOnPlateau):
-            self._schedule.observe(value)
+        if isinstance(self.schedule, ReduceOnPlateau):
+            self.schedule.observe(value)
 
     # Averages -----------------------------------------------------------------------
 
@@ -348,8 +311,8 @@ class Optimizer:
         the former knows which parameters are weights, which ``decay="weights"`` needs.
         The former also waits until other threads have finished using the model.
         """
-        if self._schedule is not None:
-            self._set_lr()
+        if self._timelines:
+            self._set_scheduled()
         if self._groups and not is_model(params):
             raise ValueError(
                 "params must be a model if the optimizer has groups, because arrays "
@@ -435,8 +398,8 @@ class Optimizer:
 
     def _hyper_copy(self) -> dict[str, Any]:
         hyper = self._hyper()
-        if isinstance(self._schedule, ReduceOnPlateau):
-            hyper["lr"] = copy.copy(self._schedule)
+        if isinstance(self.schedule, ReduceOnPlateau):
+            hyper["lr"] = copy.copy(self.schedule)
         return hyper
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -489,8 +452,10 @@ class Optimizer:
                         core.write_slot(i, name, start, part)
                         start += part.size
             self.core = core
-            self._schedule = copy.copy(other._schedule)
-            self._ahead = 0, []
+            self._timelines = {
+                name: Timeline(name, copy.copy(timeline.source), timeline.positive)
+                for name, timeline in other._timelines.items()
+            }
             self._groups = other._groups
             owner = None if self._owner is None else self._owner()
             if owner is not None:
@@ -630,7 +595,5 @@ _SINGLE = ("params", "grads")
 
 # Options that states written by earlier versions lack.
 _LATER = ("groups",)
-
-_AHEAD = 256
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..schedules import Schedule
 from ._base import Optimizer
-from ._hyperparameters import Betas, EpsMode, Flag, Number, Options
+from ._hyperparameters import Betas, EpsMode, Flag, Number, Options, Scheduled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -50,7 +50,7 @@ class SGD(Optimizer, kind="sgd"):
 
     __slots__ = ()
 
-    momentum = Number(0.0)
+    momentum = Scheduled(state=True)
     dampening = Number()
     nesterov = Flag()
 
@@ -166,7 +166,7 @@ class RMSprop(Optimizer, kind="rmsprop"):
 
     alpha = Number(0.0, 1.0)
     eps = Number(0.0)
-    momentum = Number(0.0)
+    momentum = Scheduled(state=True)
     centered = Flag()
     eps_mode = EpsMode("outside", "inside")
 

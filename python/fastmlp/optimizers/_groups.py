@@ -9,6 +9,7 @@ from .. import _validate
 from .._network.names import matching, patterns
 from .._validate import hints
 from ..schedules import Schedule
+from ._timeline import at_first
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,9 +75,14 @@ def _group(cls: type[Optimizer], known: Sequence[str], i: int, group: object) ->
             near = hints.similar(str(name), allowed)
             hint = f"did you mean {near!r}?" if near else f"it can set {allowed}"
             raise ValueError(f"{where} cannot set {name!r} of {cls.__name__}; {hint}")
-        if name in ("lr", "lr_scale"):
+        if name in ("lr", "lr_scale", "weight_decay", "l1", "momentum"):
             own[name] = _validate.real(f"{where}[{name!r}]", value, 0.0)
             continue
+        if isinstance(value, Schedule):
+            raise TypeError(
+                f"{where}[{name!r}] must not be a schedule, got {value!r}; only the "
+                "optimizer's own hyperparameters can have schedules"
+            )
         try:
             own[name] = getattr(cls, name).check(value)
         except (TypeError, ValueError) as error:
@@ -98,7 +104,7 @@ def _to_core(optimizer: Optimizer, i: int, group: Group) -> tuple[Any, ...]:
     for name, other in (("clip_norm", "clip_value"), ("clip_value", "clip_norm")):
         if own.get(name) is not None:
             own[other] = None
-    optimizer._check_together({**optimizer._hyper(), **own})
+    optimizer._check_together(at_first({**optimizer._hyper(), **own}))
     scale = group.get("lr_scale", None if "lr" in group else 1.0)
     if "lr" in own and optimizer.schedule is not None:
         scale = own.pop("lr") / _nominal(i, optimizer.schedule)

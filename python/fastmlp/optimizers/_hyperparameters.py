@@ -10,8 +10,9 @@ import numpy as np
 from .. import _validate
 from .._network.model import is_model
 from .._validate.elsewhere import NO_PARAMETERS
-from ..schedules import Schedule
+from ..schedules import ReduceOnPlateau, Schedule
 from . import _groups
+from ._timeline import Timeline, at_first, is_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -44,10 +45,6 @@ DEFAULTS: dict[str, Any] = {
 }
 
 T = TypeVar("T")
-
-
-def bad_rate(rate: object, step: int) -> str:
-    return f"lr must be finite and >= 0 at every step, got {rate} for step {step}"
 
 
 class Hyperparameter(Generic[T]):
@@ -90,10 +87,10 @@ class Hyperparameter(Generic[T]):
                 f"{self._name} cannot be changed: create a new optimizer instead"
             )
         checked = self.check(value)
-        instance._check_together({**instance._hyper(), self._name: checked})
+        together = {**instance._hyper(), self._name: checked}
+        instance._check_together(at_first(together))
         for name, number in self.to_core(checked).items():
             instance.core.set(name, number)
-        instance._set_groups(instance._groups)  # they may inherit the value
 
 
 class Number(Hyperparameter[float]):
@@ -216,8 +213,67 @@ def _parameters(value: object) -> bool:
     return several or once or is_model(value) or hasattr(value, "parameters")
 
 
-class Lr:
-    """The learning rate: a number in the core, or a schedule kept by the optimiser."""
+class Scheduled(Hyperparameter["float | Schedule | Callable[[int], float]"]):
+    """A number >= 0, or a schedule or function that gives it in each step.
+
+    ``state``: whether numbers > 0 have arrays of state, so that a schedule's values
+    must be > 0.
+    """
+
+    def __init__(self, *, state: bool = False) -> None:
+        super().__init__()
+        self._state = state
+
+    def check(self, value: object) -> Rate:
+        if isinstance(value, ReduceOnPlateau):
+            raise TypeError(
+                f"{self._name} must not be a ReduceOnPlateau, which is for lr alone"
+            )
+        if isinstance(value, Schedule):
+            self.timeline(value).at(0)
+            return value
+        return value if is_function(value) else _validate.real(self._name, value, 0.0)
+
+    def timeline(self, value: Schedule | Callable[[int], float]) -> Timeline:
+        """Return the values of a checked schedule or function."""
+        return Timeline(self._name, value, self._state)
+
+    def to_core(self, value: Rate) -> dict[str, Any]:
+        """Return the number, or a first one if a schedule sets it before each step."""
+        return {self._core: at_first({self._name: value})[self._name]}
+
+    def __set__(self, instance: Optimizer, value: Rate) -> None:
+        checked = self.check(value)
+        together = {**instance._hyper(), self._name: checked}
+        instance._check_together(at_first(together))
+        former = dict(instance._timelines)
+        instance._timelines.pop(self._name, None)
+        if not isinstance(checked, float):
+            instance._timelines[self._name] = self.timeline(checked)
+        try:
+            instance._set_groups(instance._groups)  # their rates may depend on it
+            for name, number in self.to_core(checked).items():
+                instance.core.set(name, number)
+        except ValueError:
+            instance._timelines = former
+            raise
+
+    @overload
+    def __get__(self, instance: None, owner: type[Optimizer]) -> Self: ...
+    @overload
+    def __get__(self, instance: Optimizer, owner: type[Optimizer]) -> float: ...
+    def __get__(
+        self, instance: Optimizer | None, owner: type[Optimizer]
+    ) -> Self | float:
+        if instance is None:
+            return self
+        if self._name in instance._timelines:
+            return instance._timelines[self._name].at(instance.step_count)
+        return float(instance.core.get(self._core))
+
+
+class Lr(Scheduled):
+    """The learning rate."""
 
     def check(self, value: object) -> Rate:
         if _parameters(value):
@@ -225,9 +281,7 @@ class Lr:
                 f"lr must be a number or a schedule, got {_validate.describe(value)}; "
                 f"{NO_PARAMETERS}"
             )
-        if isinstance(value, Schedule) or (
-            callable(value) and not isinstance(value, type)
-        ):
+        if isinstance(value, Schedule) or is_function(value):
             return value
         if isinstance(value, type) and issubclass(value, Schedule):
             raise TypeError(
@@ -242,34 +296,8 @@ class Lr:
         )
 
     def to_core(self, value: Rate) -> dict[str, Any]:
-        """Return the learning rate, or 0 if a schedule sets it before each step."""
+        """Return the number, or 0 if a schedule sets it before each step."""
         return {"lr": value if isinstance(value, float) else 0.0}
-
-    @overload
-    def __get__(self, instance: None, owner: type[Optimizer]) -> Self: ...
-    @overload
-    def __get__(self, instance: Optimizer, owner: type[Optimizer]) -> float: ...
-    def __get__(
-        self, instance: Optimizer | None, owner: type[Optimizer]
-    ) -> Self | float:
-        if instance is None:
-            return self
-        if instance._schedule is not None:
-            return instance._scheduled(instance.step_count)
-        return float(instance.core.get("lr"))
-
-    def __set__(self, instance: Optimizer, value: Rate) -> None:
-        rate = self.check(value)
-        former = instance._schedule
-        instance._schedule = None if isinstance(rate, float) else rate
-        try:
-            instance._set_groups(instance._groups)  # their rates may depend on it
-        except ValueError:
-            instance._schedule = former
-            raise
-        instance._ahead = 0, []
-        if isinstance(rate, float):
-            instance.core.set("lr", rate)
 
 
 class Groups:

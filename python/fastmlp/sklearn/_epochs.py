@@ -246,7 +246,7 @@ class CustomEpochs(Epochs):
             if not share:
                 continue  # the mean loss is undefined
             with custom.rollback_on_error(mlp, optimizer):
-                custom.set_rate(optimizer)
+                custom.set_scheduled(optimizer)
                 draw = self._seed, epoch, k
                 value, dy = custom.loss_and_gradient(
                     mlp, batch, self._loss, optimizer, draw

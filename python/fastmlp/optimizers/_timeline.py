@@ -1,0 +1,113 @@
+"""Hyperparameters that change from step to step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _validate
+from ..schedules import ReduceOnPlateau, Schedule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import TypeGuard
+
+    from .._validate import Array
+
+    Source = Schedule | Callable[[int], float]
+
+
+class Timeline:
+    """The values of a hyperparameter by step, from a schedule or a function.
+
+    Parameters
+    ----------
+    name : str
+        Name of the hyperparameter.
+    source : Schedule or callable
+        Schedule, or function of the step.
+    positive : bool
+        Whether its values must be > 0 instead of ≥ 0.
+    """
+
+    __slots__ = ("_ahead", "_bound", "name", "positive", "source")
+
+    def __init__(self, name: str, source: Source, positive: bool = False) -> None:
+        self.name, self.source, self.positive = name, source, positive
+        # The values of several steps, preceded by the number of the first step, because
+        # a schedule computes many values at once cheaply.
+        self._ahead: tuple[int, list[float]] = (0, [])
+
+    def at(self, step: int) -> float:
+        """Return the checked value in a step."""
+        if isinstance(self.source, ReduceOnPlateau):
+            return self.source.current
+        if not isinstance(self.source, Schedule):
+            # The caller's function may have side effects: call it once per step.
+            return self._asked(step)
+        first, values = self._ahead
+        if not first <= step < first + len(values):
+            ahead = self.source.values(step, _AHEAD)
+            good = self._good(ahead)
+            if not good[0]:
+                raise ValueError(self._bad(float(ahead[0]), step))
+            # A later value matters only if its step is taken.
+            known = _AHEAD if good.all() else int(np.argmin(good))
+            first, values = step, ahead[:known].tolist()
+            self._ahead = first, values
+        return float(values[step - first])
+
+    def values(self, first: int, count: int) -> Array:
+        """Return the checked values in ``count`` steps from ``first`` on."""
+        if not isinstance(self.source, Schedule):
+            return np.array([self._asked(i) for i in range(first, first + count)])
+        values = self.source.values(first, count)
+        bad = ~self._good(values)
+        if bad.any():
+            at = int(np.argmax(bad))
+            raise ValueError(self._bad(float(values[at]), first + at))
+        return values
+
+    def _good(self, values: Array) -> Array:
+        return np.isfinite(values) & ((values > 0) if self.positive else (values >= 0))
+
+    def _asked(self, step: int) -> float:
+        given = self.source(step)
+        try:
+            return _validate.real(self.name, given, 0.0, open_low=self.positive)
+        except TypeError:
+            raise TypeError(
+                f"{self.name} must return a number for each step, got "
+                f"{_validate.describe(given)} for step {step}"
+            ) from None
+        except ValueError:
+            raise ValueError(self._bad(given, step)) from None
+
+    def _bad(self, value: object, step: int) -> str:
+        bound = "> 0" if self.positive else ">= 0"
+        return (
+            f"{self.name} must be finite and {bound} at every step, got {value} for "
+            f"step {step}"
+        )
+
+
+_AHEAD = 256
+
+
+def is_function(value: object) -> TypeGuard[Callable[[int], float]]:
+    return callable(value) and not isinstance(value, type)
+
+
+def at_first(hyper: Mapping[str, Any]) -> dict[str, Any]:
+    """Return hyperparameters with the value in step 0 of each schedule.
+
+    A function must be called once per step only, and counts as 1 here.
+    """
+    numbers = dict(hyper)
+    for name, value in hyper.items():
+        if isinstance(value, Schedule):
+            numbers[name] = value(0)
+        elif is_function(value):
+            numbers[name] = 1.0
+    return numbers
