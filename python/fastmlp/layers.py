@@ -43,14 +43,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from . import _core, _validate
-from .initializers import INITIALIZERS
+from . import _core, _validate, initializers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import NoReturn
 
     from ._validate import Array
+    from .initializers import Init
 
 __all__ = [
     "Activation",
@@ -115,6 +115,13 @@ class Layer:
         """
         return {}
 
+    def undrawn(self) -> Layer:
+        """Return the layer for a model that is filled with given parameters.
+
+        Its initialiser draws no numbers and calls no function.
+        """
+        return self
+
     def column_map(self, arrays: Mapping[str, Array]) -> tuple[Array, Array] | None:
         """Return (scale, shift) if inference computes x * scale + shift, or else None.
 
@@ -172,36 +179,43 @@ class Dense(Layer):
         ``activation`` or, for the last dense layer, its ``output_activation``.
     bias : bool
         Whether the layer has a bias b; overrides the model's ``bias``.
-    init : str, optional
-        Name of the initialiser, one of those in `fastmlp.initializers`. None means the
-        model's ``init``.
+    init : str, Initializer or callable, optional
+        Initialiser of the weights; see `fastmlp.initializers`. None means the model's
+        ``init``.
+    bias_init : str, Initializer or callable, optional
+        Initialiser of the biases. None means the model's ``bias_init`` or, if that is
+        None, the biases that go with the initialiser of the weights: mostly 0.
 
     Raises
     ------
     TypeError, ValueError
-        If the width is not a positive int, or a name is unknown.
+        If the width is not a positive int, a name is unknown, or ``bias_init`` is given
+        for a layer without a bias.
     """
 
-    __slots__ = ("activation", "bias", "init", "n")
+    __slots__ = ("activation", "bias", "bias_init", "init", "n")
     kind = "dense"
     _leading = ("n",)
     _defaults: ClassVar[dict[str, Any]] = {
         "activation": None,
         "bias": True,
         "init": None,
+        "bias_init": None,
     }
 
     n: int
     activation: str | None
     bias: bool
-    init: str | None
+    init: Init | None
+    bias_init: Init | None
 
     def __init__(
         self,
         n: int,
         activation: str | None = None,
         bias: bool = True,
-        init: str | None = None,
+        init: Init | None = None,
+        bias_init: Init | None = None,
     ) -> None:
         if isinstance(activation, int):
             raise TypeError(
@@ -212,13 +226,23 @@ class Dense(Layer):
         if activation is not None:
             activation = activation_name("activation", activation)
         if init is not None:
-            init = _validate.choice("init", init, INITIALIZERS)
+            init = initializers.checked("init", init)
+        bias = _validate.flag("bias", bias)
+        if bias_init is not None:
+            bias_init = initializers.checked_bias("bias_init", bias_init)
+            if not bias:
+                raise ValueError("bias_init must be None if bias=False")
         self._put(
             n=_validate.count("Dense: n", n, 1),
             activation=activation,
-            bias=_validate.flag("bias", bias),
+            bias=bias,
             init=init,
+            bias_init=bias_init,
         )
+
+    def undrawn(self) -> Dense:
+        """Return the layer for a model that is filled with given parameters."""
+        return Dense(self.n, self.activation, self.bias, "zeros")
 
     def core_form(self) -> dict[str, Any]:
         """Return the fields of the core's LayerSpec, except for the kind."""
@@ -561,6 +585,11 @@ class Residual(Layer):
     def core_form(self) -> dict[str, Any]:
         """Return the fields of the core's LayerSpec, except for the kind."""
         return {"body": core_layers(self.body)}
+
+    def undrawn(self) -> Residual:
+        """Return the layer for a model that is filled with given parameters."""
+        items = self.layers
+        return Residual([i.undrawn() if isinstance(i, Layer) else i for i in items])
 
     def n_out(self, n_in: int) -> int:
         """Return the output width for an input width."""

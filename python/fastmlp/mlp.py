@@ -16,6 +16,7 @@ from ._network.model import (
     claim,
     empty,
     register,
+    set_bias_init,
     set_compute_dtype,
 )
 from ._network.predictor import predictor
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from ._validate import Array, Seed
     from .callbacks import Callback
+    from .initializers import Init
     from .layers import Layer
     from .losses import TargetLike
     from .metrics import History
@@ -57,8 +59,11 @@ class MLP(Derivatives, Exports):
         whose formulas are in `fastmlp.layers`.
     output_activation : str
         Activation of the last dense layer if it does not name one.
-    init : str
-        Initialisation of the parameters; see `fastmlp.initializers`.
+    init : str, Initializer or callable
+        Initialiser of the weights; see `fastmlp.initializers`.
+    bias_init : str, Initializer or callable, optional
+        Initialiser of the biases. None means the biases that go with the initialiser of
+        the weights: mostly 0.
     bias : bool
         Whether the layers given as widths have biases.
     dtype : {"float32", "float64"}
@@ -126,7 +131,8 @@ class MLP(Derivatives, Exports):
         *,
         activation: str = "relu",
         output_activation: str = "identity",
-        init: str = "auto",
+        init: Init = "auto",
+        bias_init: Init | None = None,
         bias: bool = True,
         dtype: npt.DTypeLike = "float32",
         compute_dtype: str | None = None,
@@ -139,10 +145,11 @@ class MLP(Derivatives, Exports):
             "output_activation": activation_name(
                 "output_activation", output_activation
             ),
-            "init": _validate.choice("init", init, initializers.INITIALIZERS),
+            "init": initializers.checked("init", init),
             "bias": _validate.flag("bias", bias),
             "dtype": _validate.float_dtype(dtype).name,
         }
+        set_bias_init(self._given, bias_init)
         set_compute_dtype(self._given, compute_dtype)
         rng = seeds.generator(seed)
         self._build()
@@ -150,15 +157,22 @@ class MLP(Derivatives, Exports):
         # Draw the parameters, then the seed of the sample orders.
         for scale in self._views.scales:
             scale[:] = 1
-        draws = resolve.first_draws(self._layers, self._given["init"])
-        by_place = {place: how for place, *how in draws}
+        by_place = dict(resolve.first_draws(self._layers, init, bias_init))
         hidden = ""
         for i, place in enumerate(self._views.places):
-            own, how = by_place[place]
+            how = by_place[place]
             last = i == len(self._views.places) - 1
-            hidden = hidden if last and i > 0 else own
-            weight, bias_vector = self.weights[i], self.biases[i]
-            initializers.draw(how, rng, weight, bias_vector, own, hidden)
+            hidden = hidden if last and i > 0 else how.activation
+            initializers.draw(
+                how.init,
+                rng,
+                self.weights[i],
+                self.biases[i],
+                how.activation,
+                hidden,
+                bias_init=how.bias_init,
+                first=i == 0,
+            )
         self.sequence = EpochSequence(int(rng.integers(2**63)))
         self.core.training_state = (self.sequence.seed, 0, 0)
         self.history = None
@@ -791,6 +805,7 @@ _DEFAULTS = {
     "activation": "relu",
     "output_activation": "identity",
     "init": "auto",
+    "bias_init": None,
     "bias": True,
     "dtype": "float32",
     "compute_dtype": None,

@@ -56,7 +56,11 @@ LOSSES: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 # NumPy draws normal numbers with functions of the C library.
-INITIALIZERS = ("he_uniform", "glorot_uniform", "lecun_uniform", "torch", "sklearn")
+INITIALIZERS = (
+    *("he_uniform", "glorot_uniform", "lecun_uniform", "torch", "sklearn"),
+    *("uniform", "siren", "identity", "truncated_normal"),
+    *("he_truncated_normal", "glorot_truncated_normal", "lecun_truncated_normal"),
+)
 
 ELEMENTARY = (
     *("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "sin", "cos", "erf", "erfc"),

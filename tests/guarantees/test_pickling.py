@@ -62,6 +62,8 @@ PICKLED = {
     "Quantile": lambda: fm.Quantile([0.1, 0.9]),
     "Residual": lambda: fm.Residual([fm.Dense(2), fm.Dropout(0.1)]),
     "Step": lambda: fm.schedules.Step(1e-3, step_size=10),
+    "Orthogonal": lambda: fm.initializers.Orthogonal(gain=0.5),
+    "Dense": lambda: fm.Dense(3, bias_init=fm.initializers.Constant(1.0)),
     "MLPClassifier": lambda: MLPClassifier(**ONE_EPOCH).fit(X, X[:, 0] > 0),
     "MLPRegressor": lambda: MLPRegressor(**ONE_EPOCH).fit(X, Y[:, 0]),
 }

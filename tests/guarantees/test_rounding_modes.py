@@ -100,6 +100,15 @@ CASES = {
         for name in initializers.INITIALIZERS
     },
     **{
+        f"weights {init!r}": lambda init=init: model(init=init).params
+        for init in (
+            initializers.Orthogonal(0.3),
+            initializers.Sparse(0.7, 0.3),
+            initializers.VarianceScaling(0.3, "fan_out", "truncated_normal"),
+            initializers.TruncatedNormal(0.3, -1, 3, mean=0.1),
+        )
+    },
+    **{
         f"schedule {name}": lambda schedule=schedule: schedule.values(0, STEPS)
         for name, schedule in SCHEDULES.items()
     },

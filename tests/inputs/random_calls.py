@@ -20,7 +20,7 @@ from typing import Any
 
 import fastmlp as fm
 import numpy as np
-from fastmlp import rl, schedules
+from fastmlp import initializers, rl, schedules
 from hostile import SCALARS, Draw
 
 # What a call may raise for bad arguments. A file may be missing, and divergence is an
@@ -49,9 +49,28 @@ def dense(d: Draw) -> Any:
     more = d.options(
         activation=lambda: d("relu", "tanh", "softmax", "linear"),
         bias=lambda: d(True, False),
-        init=lambda: d("he_normal", "orthogonal", "zeros"),
+        init=lambda: d("he_normal", "orthogonal", initializer(d)),
+        bias_init=lambda: d("zeros", "torch", initializer(d)),
     )
     return fm.Dense(d(1, 4), **more)
+
+
+def initializer(d: Draw) -> Any:
+    makers: list[Callable[[], Any]] = [
+        lambda: initializers.Normal(d(0.1), mean=d(0.0)),
+        lambda: initializers.Uniform(d(-0.1), d(0.1)),
+        lambda: initializers.TruncatedNormal(d(0.1), d(-1.0), d(3.0), mean=d(0.0)),
+        lambda: initializers.Constant(d(0.1)),
+        lambda: initializers.VarianceScaling(
+            d(1.0), d("fan_in", "fan_avg"), d("uniform", "truncated_normal")
+        ),
+        lambda: initializers.Identity(d(1.0)),
+        lambda: initializers.Sparse(d(0.5), d(0.1)),
+        lambda: initializers.Siren(d(30.0)),
+        lambda: initializers.Orthogonal(d(1.0)),
+        lambda: lambda rng, shape: d(rng.random(shape)),
+    ]
+    return d.one(makers)()
 
 
 def activation_layer(d: Draw) -> Any:
@@ -81,7 +100,8 @@ def mlp(d: Draw) -> Any:
         **d.options(
             activation=lambda: d("relu", "tanh", "swish"),
             output_activation=lambda: d("identity", "sigmoid", "softmax"),
-            init=lambda: d("auto", "torch", "zeros", "orthogonal"),
+            init=lambda: d("auto", "torch", "zeros", initializer(d)),
+            bias_init=lambda: d(None, "ones", initializer(d)),
             bias=lambda: d(True, False),
             dtype=lambda: d("float32", "float64", np.float32),
             seed=lambda: d(0, None, [1, 2], np.random.default_rng(0)),

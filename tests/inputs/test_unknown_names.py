@@ -54,6 +54,11 @@ def said(call, *args, **kwargs):
         (fm.Checkpoint.load, "filename", "path"),
         (fm.schedules.Cosine, "T_max", "period"),
         (fm.schedules.Step, "learning_rate", "lr"),
+        (fm.Dense, "bias_initializer", "bias_init"),
+        (fm.MLP, "kernel_init", "init"),
+        (fm.initializers.Normal, "stddev", "std"),
+        (fm.initializers.Uniform, "minval", "low"),
+        (fm.initializers.Siren, "omega_0", "w0"),
         (fm.schedules.Polynomial, "total_iters", "steps"),
         (fm.schedules.Polynomial, "end_learning_rate", "min_lr"),
         (fm.schedules.Sequential, "schedulers", "schedules"),
@@ -108,7 +113,8 @@ def test_keywords_without_an_equal(call, keyword, hint):
 
 
 def test_keywords_without_a_likeness_are_answered_by_a_list():
-    assert said(fm.Dense, zz=1).endswith("; it takes n, activation, bias, init")
+    takes = "; it takes n, activation, bias, init, bias_init"
+    assert said(fm.Dense, zz=1).endswith(takes)
     # Options that all optimisers share are listed, too.
     assert "clip_norm" in said(fm.SGD, zz=1)
     assert said(model().summary, zz=1).endswith("; it takes no arguments")
@@ -279,6 +285,12 @@ def test_every_function_answers():
         ("PiecewiseConstantDecay", "schedules.Piecewise"),
         ("join_schedules", "schedules.Sequential"),
         ("flat_cos", "schedules.FlatCosine"),
+        ("RandomNormal", "initializers.Normal"),
+        ("HeNormal", "initializers.VarianceScaling"),
+        ("kaiming_normal_", "initializers.VarianceScaling"),
+        ("trunc_normal_", "initializers.TruncatedNormal"),
+        ("orthogonal_", "initializers.Orthogonal"),
+        ("sparse_", "initializers.Sparse"),
         ("WSD", "schedules.WarmupStableDecay"),
         ("accuracy", "metrics.accuracy"),
         ("ReplayBuffer", "rl.ReplayBuffer"),

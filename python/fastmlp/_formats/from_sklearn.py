@@ -164,7 +164,8 @@ def _own(estimator: Any, logits: bool) -> MLP:
                 "estimator divides one-vs-rest sigmoids by their sum, for which "
                 "fastmlp does not have an activation; use logits=True"
             )
-    last = Dense(last.n, "identity" if logits else output, last.bias, last.init)
+    output = "identity" if logits else output
+    last = Dense(last.n, output, last.bias, last.init, last.bias_init)
     mlp = empty(
         [source.n_in, *layers, last],
         source.dtype,

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from .. import _validate
+from .. import _validate, initializers
 from .._network import ops, resolve
 from .._network.blocks import outline
-from .._network.model import EpochSequence, set_compute_dtype
-from ..initializers import INITIALIZERS
+from .._network.model import EpochSequence, set_bias_init, set_compute_dtype
 from ..layers import (
     LAYERS,
     Activation,
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from .._network.blocks import Stream
     from .._network.model import Model
     from .._validate import Array
+    from ..initializers import Init
 
 FORMAT = "fastmlp"
 VERSION = 1
@@ -42,6 +42,10 @@ _MESSAGE = 1000
 
 _TEXT = "fastmlp"
 _GIVEN = ("layers", "activation", "output_activation", "init", "bias", "dtype")
+# Arguments that are initialisers, and arguments of layers that the first version of
+# fastmlp did not have: they are stored only if they are given.
+_INITS = ("init", "bias_init")
+_LATER = ("bias_init",)
 _TRAINING = ("seed", "epochs", "within", "state")
 _CHECKPOINT = ("model", "steps", "optimizer", "callbacks")
 
@@ -71,8 +75,34 @@ def _as_json(item: int | Layer) -> Any:
         name = getattr(item.function, "__qualname__", type(item.function).__name__)
         entry["function"] = item.function if named else None
         return entry if named else {**entry, "name": name}
-    names = (*kind._leading, *kind._defaults)
-    return {**entry, **{name: getattr(item, name) for name in names}}
+    for name in (*kind._leading, *kind._defaults):
+        value = getattr(item, name)
+        if name not in _LATER or value is not None:
+            entry[name] = _init_as_json(value) if name in _INITS else value
+    return entry
+
+
+def _init_as_json(init: Init | None) -> Any:
+    """Return an initialiser as a JSON value; of a function only the name remains."""
+    if init is None or isinstance(init, str):
+        return init
+    if not isinstance(init, initializers.Initializer):
+        name = getattr(init, "__qualname__", type(init).__name__)
+        init = initializers.Function(name)
+    return {"kind": type(init).__name__, **init._given()}
+
+
+def _init(where: str, value: object) -> object:
+    """Return an initialiser from a JSON value; the names are not checked here."""
+    if not isinstance(value, dict):
+        return value
+    kinds = {kind.__name__: kind for kind in initializers.CLASSES}
+    kind = kinds[_validate.choice(f"{where}.kind", value.get("kind"), kinds)]
+    fields(where, value, ("kind", *kind._names))
+    try:
+        return kind(**{name: value[name] for name in kind._names})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def writer(
@@ -92,6 +122,7 @@ def writer(
         "format": FORMAT,
         "version": VERSION,
         **given,
+        **{name: _init_as_json(given[name]) for name in _INITS if name in given},
         "layers": [_as_json(item) for item in given["layers"]],
         "training": {
             **training,
@@ -213,9 +244,8 @@ class Stored:
         if type(version) is not int or version != VERSION:
             raise ValueError(f"version must be {VERSION}, got {version!r}")
         names = ["format", "version", *_GIVEN, "training", "history", "checkpoint"]
-        # Written only if the operands of products differ from the dtype, and if
-        # parameters are frozen.
-        names += [name for name in ("compute_dtype", "frozen") if name in found]
+        # These are there only if they differ from the default.
+        names += [n for n in ("compute_dtype", "bias_init", "frozen") if n in found]
         fields(_TEXT, found, names)
 
         # Read the architecture first, because the arrays must match it.
@@ -270,10 +300,11 @@ class Stored:
             "output_activation": activation_name(
                 "output_activation", found["output_activation"]
             ),
-            "init": _validate.choice("init", found["init"], INITIALIZERS),
+            "init": initializers.checked("init", _init("init", found["init"])),
             "bias": _validate.flag("bias", found["bias"]),
             "dtype": _validate.choice("dtype", found["dtype"], ("float32", "float64")),
         }
+        set_bias_init(given, _init("bias_init", found.get("bias_init")))
         set_compute_dtype(given, found.get("compute_dtype"))
         return given
 
@@ -296,10 +327,19 @@ class Stored:
                 return self._function(where, item)
             fields(where, item, ("kind", "function"))
             return Activation(activation_name(f"{where}.function", item["function"]))
-        names = (*kind._leading, *kind._defaults)
+        names = [
+            name
+            for name in (*kind._leading, *kind._defaults)
+            if name not in _LATER or name in item
+        ]
         fields(where, item, ("kind", *names))
         try:
-            return kind(**{name: item[name] for name in names})
+            return kind(
+                **{
+                    name: _init(name, item[name]) if name in _INITS else item[name]
+                    for name in names
+                }
+            )
         except (TypeError, ValueError) as error:
             raise ValueError(f"{where}: {error}") from None
 

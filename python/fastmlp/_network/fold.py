@@ -104,8 +104,7 @@ def _folded(items: Sequence[LayerArrays]) -> list[LayerArrays]:
                 bias = before.arrays.get("bias", np.zeros(dense.n))
                 weight = before.arrays["weight"] * scale
                 merged = {"weight": weight, "bias": bias * scale + shift}
-                new = Dense(dense.n, dense.activation, True, dense.init)
-                result[-1] = LayerArrays(new, merged)
+                result[-1] = LayerArrays(_with_bias(dense), merged)
                 continue
             if isinstance(after, Dense):
                 pending = columns
@@ -115,10 +114,14 @@ def _folded(items: Sequence[LayerArrays]) -> list[LayerArrays]:
             weight = arrays["weight"]
             bias = arrays.get("bias", np.zeros(layer.n)) + shift @ weight
             arrays = {"weight": weight * scale[:, np.newaxis], "bias": bias}
-            layer = Dense(layer.n, layer.activation, True, layer.init)
+            layer = _with_bias(layer)
             pending = None
         result.append(LayerArrays(layer, arrays, item.body))
     return result
+
+
+def _with_bias(dense: Dense) -> Dense:
+    return Dense(dense.n, dense.activation, True, dense.init, dense.bias_init)
 
 
 def is_plain_dense(layer: Layer | None) -> bool:

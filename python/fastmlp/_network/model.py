@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _core, _validate
-from ..layers import core_layers
+from ..initializers import checked_bias
+from ..layers import Layer, core_layers
 from . import resolve
 from .names import matching, patterns
 from .views import Views
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from .._validate import Array
-    from ..layers import Layer
+    from ..initializers import Init
     from ..metrics import History
 
     # Imported for type checkers only. Public signatures use `MLP` instead of `Model`,
@@ -503,6 +504,15 @@ def model_class() -> type[MLP]:
     return _classes[0]
 
 
+def set_bias_init(given: dict[str, Any], bias_init: object) -> None:
+    """Enter an argument ``bias_init`` into the architecture.
+
+    None is not entered, so that files and pickles of other models do not name it.
+    """
+    if bias_init is not None:
+        given["bias_init"] = checked_bias("bias_init", bias_init)
+
+
 def set_compute_dtype(given: dict[str, Any], compute_dtype: object) -> None:
     """Enter an argument ``compute_dtype`` into the architecture that has a dtype.
 
@@ -535,7 +545,7 @@ def set_compute_dtype(given: dict[str, Any], compute_dtype: object) -> None:
 def empty(
     layers: list[int | Layer],
     dtype: Any,
-    init: str = "auto",
+    init: Init = "auto",
     *,
     compute_dtype: str | None = None,
 ) -> MLP:
@@ -547,15 +557,16 @@ def empty(
         Width of the input, then the layers.
     dtype : dtype
         Float dtype.
-    init : str
-        Initialisation that the model is to name as its own.
+    init : str, Initializer or callable
+        Initialiser that the model is to name as its own.
     compute_dtype : str, optional
         Type of the operands of products; None means ``dtype``.
     """
+    undrawn = [item.undrawn() if isinstance(item, Layer) else item for item in layers]
     mlp = model_class()(
-        layers, init="zeros", dtype=dtype, compute_dtype=compute_dtype, seed=0
+        undrawn, init="zeros", dtype=dtype, compute_dtype=compute_dtype, seed=0
     )
-    mlp._given["init"] = init
+    mlp._given |= {"layers": layers, "init": init}
     mlp._layers = mlp._resolved()
     return mlp
 

@@ -10,6 +10,8 @@ from ..layers import STATISTICS, Activation, Dense, Layer, Residual
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from ..initializers import Init
+
 
 class Defaults(NamedTuple):
     """Defaults for layers that leave a field unset."""
@@ -17,13 +19,14 @@ class Defaults(NamedTuple):
     activation: str
     output_activation: str
     bias: bool
-    init: str
+    init: Init
+    bias_init: Init | None
 
 
 def of_arguments(given: Mapping[str, Any]) -> tuple[Layer, ...]:
     """Return the layers that the arguments of `fastmlp.MLP` describe."""
-    names = ("activation", "output_activation", "bias", "init")
-    return resolve(given["layers"][1:], Defaults(*(given[name] for name in names)))
+    defaults = Defaults._make(given.get(name) for name in Defaults._fields)
+    return resolve(given["layers"][1:], defaults)
 
 
 def resolve(items: Sequence[int | Layer], defaults: Defaults) -> tuple[Layer, ...]:
@@ -53,8 +56,11 @@ def _resolve(
         else:
             dense = item if isinstance(item, Dense) else Dense(item, bias=defaults.bias)
             activation = dense.activation or kind
-            init = dense.init or defaults.init
-            resolved.append(Dense(dense.n, activation, dense.bias, init))
+            init = defaults.init if dense.init is None else dense.init
+            bias_init = dense.bias_init
+            if bias_init is None and dense.bias:
+                bias_init = defaults.bias_init
+            resolved.append(Dense(dense.n, activation, dense.bias, init, bias_init))
             kind = defaults.activation
     return tuple(reversed(resolved)), kind
 
@@ -146,21 +152,29 @@ def torch_shapes(
     return shapes
 
 
-def first_draws(
-    layers: Sequence[Layer], init: str, prefix: str = ""
-) -> Iterator[tuple[str, str, str]]:
-    """Yield the name of each dense layer, with the activation and initialiser for it.
+class Draw(NamedTuple):
+    """Arguments of `fastmlp.initializers.draw` for a dense layer."""
 
-    Both are arguments of `fastmlp.initializers.draw`. For a dense layer with the
-    activation "identity", the name of a following `Activation` layer is yielded instead
-    if at most normalisations and dropouts come between the two layers. The argument
-    ``init`` is the initialiser of the projections of residual blocks.
+    activation: str
+    init: Init
+    bias_init: Init | None
+
+
+def first_draws(
+    layers: Sequence[Layer], init: Init, bias_init: Init | None, prefix: str = ""
+) -> Iterator[tuple[str, Draw]]:
+    """Yield the name of each dense layer and how its parameters are drawn.
+
+    For a dense layer with the activation "identity", the activation is the name of a
+    following `Activation` layer if at most normalisations and dropouts come between the
+    two layers. The arguments ``init`` and ``bias_init`` are those of the projections of
+    residual blocks.
     """
     for i, layer in enumerate(layers):
         name = f"{prefix}{i}"
         if layer.body:
-            yield from first_draws(layer.body, init, f"{name}.body.")
-            yield f"{name}.projection", "identity", init
+            yield from first_draws(layer.body, init, bias_init, f"{name}.body.")
+            yield f"{name}.projection", Draw("identity", init, bias_init)
         if not isinstance(layer, Dense):
             continue
         kind = str(layer.activation)
@@ -169,4 +183,5 @@ def first_draws(
                 kind = after.name
             if not after.precedes_activation:
                 break
-        yield name, kind, str(layer.init)
+        assert layer.init is not None
+        yield name, Draw(kind, layer.init, layer.bias_init)

@@ -24,6 +24,7 @@ KEYWORDS: dict[str, tuple[str, ...]] = {
     "beta2": ("betas",),
     "beta_1": ("betas",),
     "beta_2": ("betas",),
+    "bias_initializer": ("bias_init",),
     "boundaries": ("milestones",),
     "bs": ("batch_size",),
     "buffer_size": ("capacity",),
@@ -90,6 +91,7 @@ KEYWORDS: dict[str, tuple[str, ...]] = {
     "inputs": ("x",),
     "iterations": ("epochs",),
     "keep_prob": ("p",),
+    "kernel_init": ("init",),
     "kernel_initializer": ("init",),
     "l1_penalty": ("l1",),
     "l1_reg": ("l1",),
@@ -115,10 +117,12 @@ KEYWORDS: dict[str, tuple[str, ...]] = {
     "max_norm": ("clip_norm",),
     "max_size": ("capacity",),
     "maximise": ("maximize",),
+    "maxval": ("high",),
     "memory_size": ("capacity",),
     "metric": ("metrics", "monitor"),
     "min_improvement": ("min_delta",),
     "minibatch_size": ("batch_size",),
+    "minval": ("low",),
     "n_epochs": ("epochs", "max_iter"),
     "n_features": ("layers",),
     "n_hidden": ("layers",),
@@ -135,6 +139,7 @@ KEYWORDS: dict[str, tuple[str, ...]] = {
     "obs_dim": ("obs_shape",),
     "observation_shape": ("obs_shape",),
     "observation_space": ("obs_shape",),
+    "omega_0": ("w0",),
     "opt": ("optimizer",),
     "optim": ("optimizer",),
     "optimiser": ("optimizer",),
@@ -169,6 +174,7 @@ KEYWORDS: dict[str, tuple[str, ...]] = {
     "smoothing": ("label_smoothing",),
     "solver": ("optimizer",),
     "state_dim": ("obs_shape",),
+    "stddev": ("std",),
     "step": ("lr",),
     "step_size": ("lr", "every"),
     "t_0": ("period",),
@@ -293,6 +299,8 @@ NAMES: dict[str, str] = {
     "functional": "losses",
     "gradcheck": "check_grad",
     "hingeembedding": "Hinge",
+    "eye": "initializers.Identity",
+    "eye_": "initializers.Identity",
     "init": "initializers",
     "join_schedules": "schedules.Sequential",
     "l1": "MAE",
@@ -344,6 +352,24 @@ NAMES: dict[str, str] = {
 NAMES |= dict.fromkeys(
     ("binarycrossentropy", "binary_crossentropy"), "BinaryCrossEntropy"
 )
+
+NAMES |= dict.fromkeys(
+    (
+        *("henormal", "heuniform", "kaiming_normal_", "kaiming_uniform_"),
+        *("glorotnormal", "glorotuniform", "xavier_normal_", "xavier_uniform_"),
+        *("lecunnormal", "lecununiform", "variance_scaling"),
+    ),
+    "initializers.VarianceScaling",
+)
+NAMES |= {
+    "normal_": "initializers.Normal",
+    "orthogonal_": "initializers.Orthogonal",
+    "randomnormal": "initializers.Normal",
+    "randomuniform": "initializers.Uniform",
+    "sparse_": "initializers.Sparse",
+    "trunc_normal_": "initializers.TruncatedNormal",
+    "uniform_": "initializers.Uniform",
+}
 
 # Exported by fastmlp.sklearn, which is not imported only to suggest a name.
 ESTIMATORS = ("MLPClassifier", "MLPRegressor")

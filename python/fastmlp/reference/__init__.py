@@ -42,6 +42,7 @@ References
 from . import (
     activations,
     arrays,
+    initializers,
     layers,
     losses,
     mlp,
@@ -53,6 +54,7 @@ from . import (
 )
 from .activations import *
 from .arrays import *
+from .initializers import *
 from .layers import *
 from .losses import *
 from .mlp import *
@@ -65,6 +67,7 @@ from .random import *
 __all__: list[str] = []
 __all__ += activations.__all__
 __all__ += arrays.__all__
+__all__ += initializers.__all__
 __all__ += layers.__all__
 __all__ += losses.__all__
 __all__ += mlp.__all__

@@ -10,6 +10,7 @@ import numpy as np
 
 from .activations import activate, activation_backward, activation_saves
 from .arrays import Array, quiet
+from .initializers import Init
 from .nodes import Node, Pass, backward_nodes, forward_nodes
 from .normalization import NORM_NODES, BatchNorm, BatchNormNode, Normalization, NormNode
 from .products import column_sum, gemm_nn, gemm_nt, gemm_tn
@@ -31,7 +32,8 @@ class Dense:
     n: int
     activation: str | None = None
     bias: bool = True
-    init: str | None = None
+    init: Init | None = None
+    bias_init: Init | None = None
 
 
 @dataclass(frozen=True)
@@ -178,13 +180,14 @@ class _ResidualNode(Node):
 def place_layers(
     layers: Iterable[Layer | int],
     n_in: int,
-    init: str,
+    inits: tuple[Init, Init | None],
     dropouts: Iterator[int],
     prefix: str = "",
 ) -> list[Node]:
     """Return the nodes of layers, with the names of a ``torch.nn.Sequential``.
 
     The names are numbers. As in torch, the activation of a Dense has a separate number.
+    ``inits`` are the initialisers of the weights and biases of projections.
     """
     nodes: list[Node] = []
     at = 0
@@ -201,10 +204,10 @@ def place_layers(
         elif type(layer) in NORM_NODES:
             nodes.append(NORM_NODES[type(layer)](layer, name, n_in, n_in))
         elif isinstance(layer, Residual):
-            body = place_layers(layer.layers, n_in, init, dropouts, f"{name}.body.")
+            body = place_layers(layer.layers, n_in, inits, dropouts, f"{name}.body.")
             n_out, projection = body[-1].n_out, None
             if n_out != n_in:
-                dense = Dense(n_out, "identity", init=init)
+                dense = Dense(n_out, "identity", True, *inits)
                 projection = DenseNode(dense, f"{name}.projection", n_in, n_out)
             nodes.append(_ResidualNode(layer, name, n_in, n_out, body, projection))
         else:

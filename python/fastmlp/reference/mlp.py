@@ -12,8 +12,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from .activations import RELU_LIKE, activation_saves
+from .activations import activation_saves
 from .arrays import Array
+from .initializers import Init, initialize
 from .layers import (
     Activation,
     Dense,
@@ -35,63 +36,7 @@ from .random import _shuffle
 __all__ = [
     "MLP",
     "History",
-    "initialize",
 ]
-
-
-def initialize(
-    rng: np.random.Generator,
-    weight: Array,
-    bias: Array | None,
-    name: str,
-    activation: str,
-    hidden_activation: str,
-) -> None:
-    """Draw the initial ``weight (fan_in, fan_out)``, then ``bias``, of a layer [3].
-
-    Weights are normal with variance v, or uniform in +-sqrt(3 v), which has the same
-    variance, where v is ``2 / fan_in`` (he), ``2 / (fan_in + fan_out)`` (glorot) or
-    ``1 / fan_in`` (lecun); biases are 0. "torch" draws weights and biases uniformly
-    from +-``1 / sqrt(fan_in)``. "sklearn" draws both uniformly from
-    +-``sqrt(f / (fan_in + fan_out))``, with f = 2 if the hidden activation is sigmoid,
-    else 6. "orthogonal" makes the rows orthonormal, or the columns if there are fewer
-    columns than rows (Saxe et al., 2014). "auto" is he_normal before ReLU-like
-    activations, lecun_normal before selu and glorot_uniform before all others.
-    """
-    fan_in, fan_out = weight.shape
-    if name == "auto":
-        name = "he_normal" if activation in RELU_LIKE else "glorot_uniform"
-        name = "lecun_normal" if activation == "selu" else name
-    he, glorot, lecun = 2 / fan_in, 2 / (fan_in + fan_out), 1 / fan_in
-    variances = {"he_normal": he, "glorot_normal": glorot, "lecun_normal": lecun}
-    f = 2 if hidden_activation == "sigmoid" else 6
-    limits = {
-        "he_uniform": math.sqrt(3 * he),
-        "glorot_uniform": math.sqrt(3 * glorot),
-        "lecun_uniform": math.sqrt(3 * lecun),
-        "torch": 1 / math.sqrt(fan_in),
-        "sklearn": math.sqrt(f / (fan_in + fan_out)),
-    }
-    if bias is not None:
-        bias[...] = 0
-    if name in variances:
-        weight[...] = math.sqrt(variances[name]) * rng.standard_normal(weight.shape)
-    elif name in limits:
-        limit = limits[name]
-        weight[...] = rng.uniform(-limit, limit, weight.shape)
-        if bias is not None and name in ("torch", "sklearn"):
-            bias[...] = rng.uniform(-limit, limit, bias.shape)
-    elif name == "orthogonal":
-        # If A = QR is normally distributed and the diagonal of R is made positive, Q is
-        # unique and uniformly distributed over the matrices with orthonormal columns.
-        short, long = sorted(weight.shape)
-        q, r = np.linalg.qr(rng.standard_normal((short, long)).T)
-        q = q * np.sign(np.diag(r))
-        weight[...] = q.T if fan_in <= fan_out else q
-    elif name == "zeros":
-        weight[...] = 0
-    else:
-        raise ValueError(f"unknown init {name!r}")
 
 
 @dataclass
@@ -133,7 +78,8 @@ class MLP:
         *,
         activation: str = "relu",
         output_activation: str = "identity",
-        init: str = "auto",
+        init: Init = "auto",
+        bias_init: Init | None = None,
         bias: bool = True,
         dtype: npt.DTypeLike = "float32",
         seed: int | np.random.Generator | None = None,
@@ -158,13 +104,17 @@ class MLP:
             default = next(defaults)
             kind = layer.activation or default
             activation_saves(kind)  # raises for an unknown name
-            return replace(layer, activation=kind, init=layer.init or init)
+            own = layer.bias_init or (bias_init if layer.bias else None)
+            first = layer.init or init
+            return replace(layer, activation=kind, init=first, bias_init=own)
 
         def resolve_all(items: Sequence[Layer | int]) -> list[Layer]:
             return [resolve(item) for item in reversed(items)][::-1]
 
         self.layers = tuple(resolve_all(rest))
-        self._nodes = place_layers(self.layers, self.n_in, init, itertools.count())
+        self._nodes = place_layers(
+            self.layers, self.n_in, (init, bias_init), itertools.count()
+        )
         self._leaves = [leaf for node in self._nodes for leaf in node.leaves]
         self.n_out = self._nodes[-1].n_out
         self.n_params = sum(math.prod(s) for s in self._shapes().values())
@@ -183,7 +133,8 @@ class MLP:
         for i, dense in enumerate(denses):
             hidden = kinds[min(i, max(0, len(denses) - 2))]
             w, b = self.weights[i], self.biases[i]
-            initialize(rng, w, b, str(dense.layer.init), kinds[i], hidden)
+            how, bias_how = dense.layer.init, dense.layer.bias_init
+            initialize(rng, w, b, how, kinds[i], hidden, bias_how, first=i == 0)
         for leaf in self._leaves:
             if isinstance(leaf, NormNode) and leaf.layer.affine:
                 self._named[f"{leaf.name}.weight"][:] = 1

@@ -1,0 +1,122 @@
+"""Weights scaled by means of data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import sqrt
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _core, _validate
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from .._validate import Array
+
+
+@_validate.reproducible
+def lsuv(
+    mlp: Any, x: npt.ArrayLike, *, tol: float = 0.1, max_iter: int = 10
+) -> list[float]:
+    """Scale the weights of a model so that each dense layer has unit variance.
+
+    This is layer-sequential unit-variance initialisation (Mishkin & Matas 2016). From
+    the first dense layer to the last, the weights are divided by the standard deviation
+    of all elements of x @ W + b, for the inputs x that the layer gets from the layers
+    before it, until the variance differs from 1 by less than ``tol``. The paper starts
+    from orthogonal weights: ``init="orthogonal"``. Biases stay as they are. In this
+    computation `fastmlp.Dropout` does nothing, and `fastmlp.BatchNorm` uses the
+    statistics of ``x``.
+
+    Parameters
+    ----------
+    mlp : MLP
+        Model, whose weights are changed in place.
+    x : (B, n_in)
+        Samples as rows, such as one batch.
+    tol : float
+        Difference > 0 between the variance and 1 that is accepted.
+    max_iter : int
+        Largest number of divisions for each layer, ≥ 1.
+
+    Returns
+    -------
+    list of float
+        Variance of each dense layer after scaling, in the order of ``mlp.weights``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong type or shape, or a layer has the same value in all
+        elements, which no factor can change. The model is then unchanged.
+    """
+    if not hasattr(mlp, "weights") or not hasattr(mlp, "layers"):
+        raise TypeError(f"mlp must be a fastmlp.MLP, got {_validate.describe(mlp)}")
+    rows = np.ascontiguousarray(_validate.inputs("x", x, mlp.n_in, mlp.dtype))
+    _validate.finite("x", rows)
+    tol = _validate.real("tol", tol, 0.0, open_low=True)
+    max_iter = _validate.count("max_iter", max_iter, 1)
+
+    new = mlp.copy()
+    variances = []
+    for i, before in enumerate(_before_dense(mlp.layers, mlp.n_in)):
+        weight, bias = new.weights[i], new.biases[i]
+        h = _output(new, before, rows)
+        z = np.empty((len(h), weight.shape[1]), mlp.dtype)
+        for _ in range(max_iter):
+            _core.kernels.gemm_nn(z, h, weight, bias)
+            variance = _variance(z)
+            if not 0 < variance < np.inf:
+                raise ValueError(
+                    f"x must give different values in layer {i} of mlp.weights, got a "
+                    f"variance of {variance:g}"
+                )
+            if abs(variance - 1) < tol:
+                break
+            weight /= sqrt(variance)
+        _core.kernels.gemm_nn(z, h, weight, bias)
+        variances.append(_variance(z))
+    mlp.params[:] = new.params
+    return variances
+
+
+def _before_dense(
+    layers: Sequence[Any], n_in: int, before: tuple[Any, ...] = ()
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the layers that compute the input of each dense layer.
+
+    The parameters of these layers are the first ones of the model: those of a residual
+    block's body come before those of its projection.
+    """
+    for layer in layers:
+        if layer.body:
+            yield from _before_dense(layer.body, n_in, before)
+            if layer.n_out(n_in) != n_in:
+                yield before
+        elif layer.kind == "dense":
+            yield before
+        if layer.kind != "dropout":
+            before = (*before, layer.undrawn())
+        n_in = layer.n_out(n_in)
+
+
+def _output(mlp: Any, layers: tuple[Any, ...], rows: Array) -> Array:
+    """Return the output of the first layers of a model in training mode."""
+    if not layers:
+        return rows
+    part = type(mlp)([mlp.n_in, *layers], init="zeros", dtype=mlp.dtype, seed=0)
+    part.params[:] = mlp.params[: part.n_params]
+    output: Array = part.forward(rows, training=True)
+    return output
+
+
+def _variance(z: Array) -> float:
+    """Return the variance of all elements, with the same bits everywhere."""
+    flat = z.ravel().astype(np.float64)
+    total = np.empty(1)
+    _core.kernels.dot(total, flat, np.ones(flat.size))
+    flat -= total[0] / flat.size
+    _core.kernels.sum_of_squares(total, flat)
+    return float(total[0]) / flat.size
