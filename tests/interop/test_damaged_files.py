@@ -341,6 +341,32 @@ FORGERIES = {
         layer(**{**DENSE, "init": "he"}),
         r"layers\[2\]: init must be one",
     ),
+    "init of no kind": (
+        layer(**{**DENSE, "init": {}}),
+        r"layers\[2\]: init.kind must be a name",
+    ),
+    "init of an unknown kind": (
+        layer(**{**DENSE, "init": {"kind": "Normals"}}),
+        r"init.kind must be one of .* got 'Normals'; did you mean 'Normal'",
+    ),
+    "init with too few fields": (
+        layer(**{**DENSE, "init": {"kind": "Normal", "std": 1.0}}),
+        "init must have the fields kind, std, mean; missing: mean",
+    ),
+    "init out of range": (
+        layer(**{**DENSE, "init": {"kind": "Orthogonal", "gain": -1.0}}),
+        r"init: gain must be finite and > 0",
+    ),
+    "biases by a matrix": (
+        layer(
+            **{**DENSE, "bias": True, "bias_init": {"kind": "Identity", "gain": 1.0}}
+        ),
+        r"layers\[2\]: bias_init must not depend",
+    ),
+    "default bias_init": (
+        in_text(lambda s: s.update(bias_init="auto")),
+        "bias_init must be one of normal",
+    ),
     "eps 0": (batch_norm(eps=0), r"layers\[2\]: eps must be finite and > 0, got 0"),
     "momentum 2": (batch_norm(momentum=2), r"layers\[2\]: momentum .* got 2"),
     "affine": (batch_norm(affine=False), "2.bias|2.weight"),

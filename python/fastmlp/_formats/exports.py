@@ -43,8 +43,9 @@ class Exports(Model):
         saving takes little memory. The metadata contain the
         architecture as JSON, the seed of training, the position of training in the
         sequence of random draws, and a SHA-256 hash of all contents. `history` is not
-        saved, so that equal models give equal files. Custom functions are stored by
-        name only and must be passed to `fastmlp.load`.
+        saved, so that equal models give equal files. Custom activations are stored by
+        name only and must be passed to `fastmlp.load`; initialisers that are functions
+        are stored by name and not needed again.
         """
         from . import model_file
 

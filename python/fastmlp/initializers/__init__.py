@@ -68,6 +68,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import _validate
+from .._validate.hints import hinted
 from . import _rules
 from ._base import Initializer as Initializer
 from ._base import Place
@@ -95,6 +96,7 @@ __all__ = [
 ]
 
 
+@hinted
 @_validate.reproducible
 def draw(
     init: Init,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _core, _validate
+from .._validate.hints import hinted
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from .._validate import Array
 
 
+@hinted
 @_validate.reproducible
 def lsuv(
     mlp: Any, x: npt.ArrayLike, *, tol: float = 0.1, max_iter: int = 10

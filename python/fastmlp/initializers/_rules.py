@@ -276,9 +276,9 @@ class Identity(Matrix):
 class Sparse(Matrix):
     """A normal distribution for a part of each unit's inputs, 0 for the others.
 
-    Martens (2010) gives each unit 15 inputs whose weights are not 0. PyTorch's sparse_
-    counts the zeros in columns of its weights (out, in): it leaves out a part of each
-    input's units, rather than of each unit's inputs.
+    Martens (2010) gives each unit 15 inputs whose weights are not 0. In PyTorch,
+    ``sparse_`` counts the zeros in columns of weights (out, in): it leaves out a part
+    of each input's units, rather than of each unit's inputs.
 
     Parameters
     ----------
