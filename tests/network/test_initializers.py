@@ -274,8 +274,20 @@ def test_functions():
     assert again.layers[0].init is counting
 
 
+class Halved:
+    def __call__(self, rng, shape):
+        return rng.random(shape) / 2
+
+
+class Renamed(Normal):
+    pass
+
+
 def test_files_hold_objects_and_the_names_of_functions(tmp_path):
     path = tmp_path / "model.safetensors"
+    for init in (Halved(), Renamed(1.0)):  # objects of the user's classes
+        fm.MLP([4, 2], init=init).save(path)
+        assert fm.load(path).layers[0].init == Function(type(init).__name__)
     for init in OBJECTS[:-1]:
         own = init if init._draws_biases else None
         layers = [4, fm.Dense(3, init=init, bias_init=own), fm.BatchNorm(), 2]

@@ -86,7 +86,8 @@ def _init_as_json(init: Init | None) -> Any:
     """Return an initialiser as a JSON value; of a function only the name remains."""
     if init is None or isinstance(init, str):
         return init
-    if not isinstance(init, initializers.Initializer):
+    known = type(init) in initializers.CLASSES  # and not a class of the user's
+    if not (known and isinstance(init, initializers.Initializer)):
         name = getattr(init, "__qualname__", type(init).__name__)
         init = initializers.Function(name)
     return {"kind": type(init).__name__, **init._given()}

@@ -138,10 +138,10 @@ class Function(Initializer):
 class _Given(Initializer):
     """A function (rng, shape) -> array."""
 
+    function: Callable[..., object]
+
     def __init__(self, function: Callable[..., object]) -> None:
         self._take(function=function)
-
-    function: Callable[..., object]
 
     def _weight(self, rng: Rng, place: Place) -> Array:
         return self._checked("init", rng, (place.n_in, place.n_out))
