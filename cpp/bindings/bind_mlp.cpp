@@ -320,8 +320,9 @@ void end_fit(py::object self, py::object token) {
 py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
                      Optimizer& optimizer, py::object sample_weight, Index batch_size,
                      uint64_t seed, uint32_t epoch, EpochProgress& progress,
-                     bool shuffle, const py::dict& scheduled, Index first_row,
-                     py::object listener, py::object order, double l2) {
+                     bool shuffle, const std::optional<py::dict>& scheduled,
+                     Index first_row, py::object listener, py::object order,
+                     double l2) {
   return with_batch<Sparse::taken>(
       self, x, y, loss, sample_weight, [&](auto& n, const auto& batch) {
         EpochOptions options;
@@ -340,7 +341,7 @@ py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
           options.n_order = numbers.shape[0];
         }
         const Index steps_left = options.steps_left(batch.rows);
-        for (const auto& [key, values] : scheduled) {
+        for (const auto& [key, values] : scheduled.value_or(py::dict())) {
           const auto name = py::cast<std::string>(key);
           options.scheduled.push_back(
               {number_named(name),
@@ -507,7 +508,7 @@ void bind_mlp(py::module_& m) {
       .def("fit_epoch", &fit_epoch, arg("x"), arg("y"), arg("loss"), arg("optimizer"),
            arg("sample_weight"), py::kw_only(), arg("batch_size"), arg("seed"),
            arg("epoch"), arg("progress"), arg("shuffle") = true,
-           arg("scheduled") = py::dict(), arg("first_row") = 0, arg("listener") = none,
+           arg("scheduled") = none, arg("first_row") = 0, arg("listener") = none,
            arg("order") = none, arg("l2") = 0.0)
       .def("interpolate", &interpolate, arg("other"), arg("weight"));
 }

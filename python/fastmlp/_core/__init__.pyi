@@ -408,7 +408,7 @@ class Mlp:
         epoch: int,
         progress: EpochProgress,
         shuffle: bool = True,
-        scheduled: dict[str, _Array] = ...,
+        scheduled: dict[str, _Array] | None = None,
         first_row: int = 0,
         listener: object = None,
         order: _Array | None = None,
