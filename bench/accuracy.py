@@ -136,6 +136,9 @@ OPTIMIZERS: dict[str, Callable[[], Any]] = {
     "ASGD": lambda: fm.ASGD(1e-2, t0=100),
     "Lion": lambda: fm.Lion(1e-4, weight_decay=0.1),
     "AdaBelief": lambda: fm.AdaBelief(1e-3),
+    "ScheduleFreeSGD": lambda: fm.ScheduleFreeSGD(1e-2),
+    "ScheduleFreeAdamW": lambda: fm.ScheduleFreeAdamW(1e-3, weight_decay=0.1),
+    "Prodigy": lambda: fm.Prodigy(),
 }
 SIZE = 67  # several vectors and a tail
 BLOCK = 1000  # steps whose noise is drawn at once

@@ -511,6 +511,25 @@ void sum_of_squares_(py::object out, py::object x) {
   });
 }
 
+void prodigy_sums_(py::object out, py::object param, py::object s, py::object p0,
+                   py::object grad, double beta3, double s_share, double weight_decay,
+                   bool maximize) {
+  by_dtype(out, "out", [&](auto t) {
+    using T = decltype(t);
+    const auto ov = require<T>(out, "out", {2});
+    const auto pv = require<const T>(param, "param", {-1});
+    const Index n = pv.shape[0];
+    const auto sv = require<const T>(s, "s", {n});
+    const T* const from = require_or_null<const T>(p0, "p0", {n});
+    const auto gv = require<const T>(grad, "grad", {n});
+    T sums[2];
+    kernels<T>().prodigy_sums({static_cast<T>(beta3), static_cast<T>(s_share),
+                               static_cast<T>(weight_decay), maximize},
+                              sums, pv.data, sv.data, from, gv.data, n);
+    std::copy_n(sums, 2, ov.data);
+  });
+}
+
 void condition_gradient_(py::object out, py::object grad, py::object param,
                          double scale, double limit, double l1) {
   by_dtype(out, "out", [&](auto t) {
@@ -661,6 +680,9 @@ void bind_kernels(py::module_ m) {
   m.def("dot", &dot_, arg("out"), arg("a"), arg("b"));
   m.def("axpy", &axpy_, arg("y"), arg("x"), arg("alpha"));
   m.def("sum_of_squares", &sum_of_squares_, arg("out"), arg("x"));
+  m.def("prodigy_sums", &prodigy_sums_, arg("out"), arg("param"), arg("s"), arg("p0"),
+        arg("grad"), arg("beta3"), arg("s_share"), arg("weight_decay"),
+        arg("maximize"));
   m.def("condition_gradient", &condition_gradient_, arg("out"), arg("grad"),
         arg("param"), arg("scale"), arg("limit"), arg("l1"));
   m.def("interpolate", &interpolate_, arg("out"), arg("x"), arg("weight"));

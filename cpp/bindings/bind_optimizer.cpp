@@ -116,12 +116,12 @@ void sum_squares(const Pair<T>& pair) {
 template <class T>
 void update(const Optimizer& optimizer, const Pair<T>& pair, double clip_scale) {
   // Approximate number of operations for one parameter in an Adam update. The members
-  // of the team divide the parameters at cache line boundaries.
+  // of the team divide the parameters at cache line boundaries, or between chunks.
   constexpr double kFlopsPerParameter = 15;
   const TeamPlan plan = plan_team(kFlopsPerParameter * static_cast<double>(pair.size),
                                   pair.size / kCacheLine<T>);
   run_team(plan, [&](const Team& team) {
-    const Range mine = team.share(pair.size, kCacheLine<T>);
+    const Range mine = team.share(pair.size, optimizer.grain(kCacheLine<T>));
     optimizer.apply(*pair.slots, pair.param, pair.grad, mine.begin, mine.end,
                     clip_scale, pair.matrix || !optimizer.spares_some());
   });

@@ -154,7 +154,7 @@ struct Nadam {
   }
   static SharedNumbers start(const OptimizerConfig&) { return {1.0}; }
   static SharedNumbers advance(const OptimizerConfig& c, int64_t step,
-                               const SharedNumbers& shared) {
+                               const SharedNumbers& shared, const StepSums&) {
     return {shared[0] * momentum(c, static_cast<double>(step))};
   }
   template <class T>
@@ -273,6 +273,98 @@ struct Adabelief {
   static UsedSlots used(const OptimizerConfig&) { return {{true, true}}; }
 };
 
+// The shared numbers are the largest learning rate so far and the sum of the weights of
+// all z in the average.
+struct ScheduleFree {
+  static double rate(const OptimizerConfig& c, int64_t step) {
+    const double t = static_cast<double>(step);
+    const double lr = t < c.warmup_steps ? c.lr * (t / c.warmup_steps) : c.lr;
+    return c.adaptive ? lr * std::sqrt(1 - power(c.beta2, step)) : lr;
+  }
+  static double weight(const OptimizerConfig& c, int64_t step, double lr_max) {
+    return real_power(static_cast<double>(step), c.r) *
+           real_power(lr_max, c.weight_lr_power);
+  }
+  static SharedNumbers start(const OptimizerConfig&) { return {}; }
+  static SharedNumbers advance(const OptimizerConfig& c, int64_t step,
+                               const SharedNumbers& shared, const StepSums&) {
+    const double lr_max = std::max(shared[0], rate(c, step));
+    return {lr_max, shared[1] + weight(c, step, lr_max)};
+  }
+  template <class T>
+  static ScheduleFreeArgs<T> args(const OptimizerConfig& c, int64_t step, double l2,
+                                  const SharedNumbers& shared) {
+    const double gamma = rate(c, step);
+    const SharedNumbers next = advance(c, step, shared, {});
+    const double to_z = next[1] > 0 ? weight(c, step, next[0]) / next[1] : 0.0;
+    return {static_cast<T>(gamma),
+            static_cast<T>(gamma * (c.beta1 * (1 - to_z) - 1)),
+            static_cast<T>(to_z),
+            static_cast<T>(c.beta2),
+            static_cast<T>(1 - c.beta2),
+            epsilon<T>(c),
+            static_cast<T>((c.adaptive ? 0.0 : c.weight_decay) + l2),
+            static_cast<T>(c.adaptive ? c.weight_decay : 0.0),
+            c.maximize,
+            step == 1};
+  }
+  static UsedSlots used(const OptimizerConfig& c) { return {{true, c.adaptive}}; }
+};
+
+// The shared numbers are the estimate d of the distance to the solution, the largest
+// estimate before growth_rate limits d, and a sum over all steps that estimates use.
+struct Prodigy {
+  static double beta3(const OptimizerConfig& c) {
+    return c.beta3 > 0 ? c.beta3 : std::sqrt(c.beta2);
+  }
+  static double step_size(const OptimizerConfig& c, int64_t step, double d) {
+    if (!c.use_bias_correction) return d * c.lr;
+    return d * c.lr * std::sqrt(1 - power(c.beta2, step)) / (1 - power(c.beta1, step));
+  }
+  static SharedNumbers start(const OptimizerConfig& c) { return {c.d0, c.d0, 0.0}; }
+  // sums: of g (p0 - p), and of |s| after the step.
+  static SharedNumbers advance(const OptimizerConfig& c, int64_t step,
+                               const SharedNumbers& shared, const StepSums& sums) {
+    auto [d, d_max, numerator] = shared;
+    numerator = beta3(c) * numerator + d / c.d0 * step_size(c, step, d) * sums[0];
+    const double estimate = c.d_coef * numerator / sums[1];
+    if (!std::isfinite(estimate)) return shared;
+    if (c.lr > 0) {
+      if (d == c.d0) d = std::max(d, estimate);
+      d_max = std::max(d_max, estimate);
+      d = c.growth_rate > 0 ? std::min(d_max, d * c.growth_rate) : d_max;
+    }
+    return {d, d_max, numerator};
+  }
+  template <class T>
+  static ProdigyArgs<T> args(const OptimizerConfig& c, int64_t step, double l2,
+                             const SharedNumbers& shared) {
+    const double d = shared[0], size = step_size(c, step, d);
+    return {static_cast<T>(size),
+            static_cast<T>(c.beta1),
+            static_cast<T>(d * (1 - c.beta1)),
+            static_cast<T>(c.beta2),
+            static_cast<T>(d * d * (1 - c.beta2)),
+            static_cast<T>(beta3(c)),
+            static_cast<T>(d / c.d0 * (c.safeguard_warmup ? d : size)),
+            std::max(static_cast<T>(d * c.eps), std::numeric_limits<T>::min()),
+            coupled_decay<T>(c, l2),
+            static_cast<T>(c.decoupled ? 1 - size * c.weight_decay : 1.0),
+            c.maximize,
+            step == 1};
+  }
+  template <class T>
+  static void add_sums(const ProdigyArgs<T>& args, double* sums, const T* param,
+                       const std::array<T*, kMaxSlots>& slots, const T* grad, Index n) {
+    T found[kStepSums];
+    kernels<T>().prodigy_sums(
+        {args.beta3, args.s_share, args.weight_decay, args.maximize}, found, param,
+        slots[2], args.first ? nullptr : slots[3], grad, n);
+    for (size_t i = 0; i < kStepSums; ++i) sums[i] += static_cast<double>(found[i]);
+  }
+  static UsedSlots used(const OptimizerConfig&) { return {{true, true, true, true}}; }
+};
+
 // `bound`: a further condition on the value, and whether it is met.
 void check_range(const char* name, double value, const char* bound = "",
                  bool within = true) {
@@ -294,7 +386,8 @@ void check_config(const OptimizerConfig& config) {
     if (is_one_of({&OptimizerConfig::alpha, &OptimizerConfig::rho})) {
       check_range(each.name, value, " and <= 1", value <= 1);
     } else if (is_one_of({&OptimizerConfig::beta1, &OptimizerConfig::beta2,
-                          &OptimizerConfig::etaminus, &OptimizerConfig::ema})) {
+                          &OptimizerConfig::beta3, &OptimizerConfig::etaminus,
+                          &OptimizerConfig::ema})) {
       check_range(each.name, value, " and < 1", value < 1);
     } else {
       check_range(each.name, value);
@@ -340,6 +433,29 @@ SharedNumbers with_shared(OptimizerKind kind, F f) {
 #undef FASTMLP_CASE
   }
   return {};
+}
+
+template <class Kind, class T, class... Rest>
+void add_sums_of(const OptimizerConfig& config, int64_t step, double l2,
+                 const SharedNumbers& shared, Rest... rest) {
+  Kind::add_sums(Kind::template args<T>(config, step, l2, shared), rest...);
+}
+
+// Adds to `sums` those over n parameters, before a step, that `advance` needs.
+template <class T>
+void add_sums(const OptimizerConfig& config, int64_t step, double* sums, const T* param,
+              const std::array<T*, kMaxSlots>& slots, const T* grad, Index n, double l2,
+              const SharedNumbers& shared) {
+  switch (config.kind) {
+#define FASTMLP_CASE(name, Name)                                                   \
+  case OptimizerKind::name:                                                        \
+    if constexpr (k##Name##Facts.sums) {                                           \
+      add_sums_of<Name, T>(config, step, l2, shared, sums, param, slots, grad, n); \
+    }                                                                              \
+    break;
+    FASTMLP_OPTIMIZERS(FASTMLP_CASE)
+#undef FASTMLP_CASE
+  }
 }
 
 SharedNumbers first_shared(const OptimizerConfig& config) {
@@ -495,6 +611,10 @@ OptimizerSlots<T>& Optimizer::prepare(Index which, Index size) {
         ", but got an array of " + text_of(size, sizeof(T) == sizeof(float)));
   }
   if (clips_by_norm()) slots->squares.reserve(square_chunks(size));
+  if (facts_of(config_.kind).sums) {
+    slots->sums.reserve(kStepSums * square_chunks(size));
+    std::fill_n(slots->sums.data(), kStepSums * square_chunks(size), 0.0);
+  }
   return *slots;
 }
 
@@ -552,20 +672,26 @@ void Optimizer::apply(const OptimizerSlots<T>& slots, T* param, const T* grad,
     without.l1 = without.weight_decay = 0;
     config = &without;
   }
+  const bool sums = facts_of(config->kind).sums;
   const auto update = [&](const T* from, Index at, Index n) {
     std::array<T*, kMaxSlots> part{};
     for (size_t i = 0; i < kMaxSlots; ++i) {
       if (slots.slot[i].data()) part[i] = slots.slot[i].data() + at;
     }
-    apply_optimizer(*config, step_count() + 1, param + at, part, from, n, l2, shared_);
+    const int64_t step = step_count() + 1;
+    if (sums) {
+      add_sums(*config, step, slots.sums.data() + kStepSums * (at / kSquaresChunk),
+               param + at, part, from, n, l2, shared_);
+    }
+    apply_optimizer(*config, step, param + at, part, from, n, l2, shared_);
   };
 
-  if (clip_scale == 1.0 && config->clip_value == 0 && config->l1 == 0) {
+  if (!sums && clip_scale == 1.0 && config->clip_value == 0 && config->l1 == 0) {
     update(grad + begin, begin, end - begin);
   } else {
     // The caller's gradients must not change, so they are processed in blocks, in a
-    // buffer that stays in the cache.
-    constexpr Index kBlock = 1024;
+    // buffer that stays in the cache. A block lies in one chunk of the sums.
+    constexpr Index kBlock = kSquaresChunk;
     T block[kBlock];
     const double l1 = config->maximize ? -config->l1 : config->l1;
     const ConditionArgs<T> args = {static_cast<T>(clip_scale),
@@ -573,8 +699,8 @@ void Optimizer::apply(const OptimizerSlots<T>& slots, T* param, const T* grad,
                                        ? static_cast<T>(config->clip_value)
                                        : std::numeric_limits<T>::infinity(),
                                    static_cast<T>(l1)};
-    for (Index at = begin; at < end; at += kBlock) {
-      const Index n = std::min(kBlock, end - at);
+    for (Index at = begin, n = 0; at < end; at += n) {
+      n = std::min(kBlock - at % kBlock, end - at);
       kernels<T>().condition_gradient(args, block, grad + at, param + at, n);
       update(block, at, n);
     }
@@ -596,8 +722,18 @@ void Optimizer::average(const OptimizerSlots<T>& slots, const T* param, Index be
 void Optimizer::end_step() {
   if (facts_of(config_.kind).shared_count() > 0) {
     const CoreFpEnvironment environment;
+    StepSums sums = {};
+    for (const AnySlots& any : state_) {
+      std::visit(
+          [&](const auto& s) {
+            for (Index i = 0; i < s.sums.size(); ++i) {
+              sums[static_cast<size_t>(i % kStepSums)] += s.sums.data()[i];
+            }
+          },
+          any);
+    }
     shared_ = with_shared(config_.kind, [&](auto kind) {
-      return kind.advance(config_, step_count() + 1, shared_);
+      return kind.advance(config_, step_count() + 1, shared_, sums);
     });
   }
   set_step_count(step_count() + 1);

@@ -73,6 +73,7 @@ from .metrics import History
 from .mlp import MLP
 from .optimizers._adaptive import *
 from .optimizers._averaging import *
+from .optimizers._estimating import *
 from .optimizers._first_order import *
 from .optimizers._signs import *
 from .runtime import *
@@ -159,6 +160,7 @@ __all__ += layers.__all__
 __all__ += losses.__all__
 __all__ += optimizers._adaptive.__all__
 __all__ += optimizers._averaging.__all__
+__all__ += optimizers._estimating.__all__
 __all__ += optimizers._first_order.__all__
 __all__ += optimizers._signs.__all__
 __all__ += runtime.__all__

@@ -37,6 +37,9 @@ OPTIMIZERS: dict[str, Callable[[], Any]] = {
     "asgd": lambda: fm.ASGD(0.05, lambd=0.1, t0=3),
     "lion": lambda: fm.Lion(0.001, weight_decay=0.1),
     "adabelief": lambda: fm.AdaBelief(0.01, weight_decay=0.01),
+    "schedule_free_sgd": lambda: fm.ScheduleFreeSGD(0.1, warmup_steps=3, r=0.5),
+    "schedule_free_adamw": lambda: fm.ScheduleFreeAdamW(0.01, weight_decay=0.1),
+    "prodigy": lambda: fm.Prodigy(weight_decay=0.1, d0=1e-3, l1=1e-4),
     "lbfgs": fm.LBFGS,
     "levenberg_marquardt": fm.LevenbergMarquardt,
 }

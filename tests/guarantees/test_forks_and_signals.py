@@ -58,6 +58,7 @@ MAKERS = {
     "amsgrad": lambda: fm.Adam(amsgrad=True),
     "adamax": fm.Adamax,
     "nadam": fm.NAdam,
+    "prodigy": fm.Prodigy,
 }
 
 

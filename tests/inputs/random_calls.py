@@ -236,6 +236,9 @@ def optimizer(d: Draw) -> Any:
         lambda: fm.ASGD(lr, d(1e-4), d(0.75), d(1e6, 0.0), **options),
         lambda: fm.Lion(lr, d((0.9, 0.99)), **options),
         lambda: fm.AdaBelief(lr, eps=d(1e-16, 0.0), **options),
+        lambda: fm.ScheduleFreeSGD(lr, d(0.9), warmup_steps=d(0, 3), **options),
+        lambda: fm.ScheduleFreeAdamW(lr, r=d(0.0, 0.5), **options),
+        lambda: fm.Prodigy(lr, beta3=d(None, 0.9), d0=d(1e-6), **options),
     ]
     return d.one(makers)()
 

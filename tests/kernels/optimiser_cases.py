@@ -118,6 +118,27 @@ OTHERS: dict[str, tuple[str, str, list[tuple[Any, ...]]]] = {
         "",
         [(0.1, 0.9, 0.99, 0.0, False, False), (0.1, 0.5, 0.8, 0.1, True, True)],
     ),
+    # lr, beta1, beta2, eps, weight_decay, adaptive, maximize, warmup_steps, r,
+    # weight_lr_power, lr_max, weight_sum, step
+    "schedule_free_step": (
+        "z exp_avg_sq",
+        "exp_avg_sq",
+        [
+            (0.1, 0.9, 0.999, 1e-8, 0.0, True, False, 0, 0.0, 2.0, 0.0, 0.0, 1),
+            (0.1, 0.9, 0.999, 0.5, 0.1, True, True, 5, 0.5, 1.5, 0.05, 0.1, 3),
+        ],
+    ),
+    # lr, beta1, beta2, beta3, eps, weight_decay, decoupled, maximize,
+    # use_bias_correction, safeguard_warmup, d0, d, step
+    "prodigy_step": (
+        "exp_avg exp_avg_sq s p0",
+        "exp_avg_sq",
+        [
+            (1.0, 0.9, 0.999, 0.99, 1e-8, 0.0, True, False, False, False, 0.1, 0.1, 1),
+            (0.5, 0.8, 0.9, 0.9, 0.5, 0.1, True, True, True, False, 0.1, 0.5, 3),
+            (0.5, 0.8, 0.9, 0.9, 0.5, 0.1, False, True, False, True, 0.1, 0.5, 4),
+        ],
+    ),
     # lr, beta1, beta2, eps, weight_decay, decoupled, maximize, step
     "adabelief_step": (
         "exp_avg exp_avg_var",
@@ -128,6 +149,10 @@ OTHERS: dict[str, tuple[str, str, list[tuple[Any, ...]]]] = {
         ],
     ),
 }
+
+
+SCHEDULE_FREE = list(inspect.signature(reference.schedule_free_step).parameters)[4:]
+PLAIN_SCHEDULE_FREE = (0.1, 0.9, 0, 0, 0.1, False, True, 5, 0.5, 2.0, 0.05, 0.01, 3)
 
 
 def optimiser_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
@@ -191,6 +216,9 @@ def optimiser_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
             slots = {"exp_avg": normal(), "exp_inf": positive()}
             hyper = dict(zip(list(names)[5:], values, strict=True))
             yield update("adamax_step", slots, lr=0.1, **hyper)
+        hyper = dict(zip(SCHEDULE_FREE, PLAIN_SCHEDULE_FREE, strict=True))
+        slots = {"z": normal(), "exp_avg_sq": None}
+        yield update("schedule_free_step", slots, **hyper)
         for kernel, (names, squares, settings) in OTHERS.items():
             scalars = list(inspect.signature(getattr(reference, kernel)).parameters)
             scalars = scalars[scalars.index("grad") + 1 :]

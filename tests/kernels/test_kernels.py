@@ -59,6 +59,9 @@ KERNELS = (
     "asgd_step",
     "lion_step",
     "adabelief_step",
+    "schedule_free_step",
+    "prodigy_step",
+    "prodigy_sums",
     "dot",
     "axpy",
     "sum_of_squares",
@@ -451,6 +454,26 @@ def around_updates(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
             outputs=("out",),
             bound={"out": lambda total, n=n: (n + 2) * total},
         )
+        s, p0 = (rounded(rng.standard_normal(n), dtype) for _ in range(2))
+        for start, decay, maximize in [(None, 0.0, False), (p0, 0.1, True)]:
+            # Of n + 3 roundings, relative to the terms, which are not of one sign.
+            terms = (np.abs(x) + decay * np.abs(y)) @ (np.abs(p0) + np.abs(y))
+            yield Call(
+                "prodigy_sums",
+                {
+                    "out": np.zeros(2),
+                    "param": y,
+                    "s": s,
+                    "p0": start,
+                    "grad": x,
+                    "beta3": 0.5,
+                    "s_share": 0.25,
+                    "weight_decay": decay,
+                    "maximize": maximize,
+                },
+                outputs=("out",),
+                bound={"out": lambda sums, n=n, terms=terms: (n + 3) * (terms + sums)},
+            )
         y[rng.uniform(size=n) < 0.1] = 0  # where the sign is 0
         for scale, limit, l1 in [(0.5, np.inf, 0.0), (1, 0.75, 0.25), (0.1, 1, -0.5)]:
             yield Call(

@@ -50,7 +50,8 @@ CONSTRUCTORS = [
     "Residual",
     "MSE", "MAE", "Huber", "PseudoHuber", "CrossEntropy", "BinaryCrossEntropy",
     "SGD", "Adagrad", "RMSprop", "Adam", "AdamW", "Adamax", "NAdam", "RAdam",
-    "Adadelta", "Rprop", "ASGD", "Lion", "AdaBelief",
+    "Adadelta", "Rprop", "ASGD", "Lion", "AdaBelief", "ScheduleFreeSGD",
+    "ScheduleFreeAdamW", "Prodigy",
 ]
 
 
@@ -522,6 +523,19 @@ STEPS = {
     ),
     "lion": (ref.Lion(0.1, (0.5, 0.5), 0.5), [2, -0.5], [0.85, 0.85 * 0.95 - 0.1]),
     "adabelief": (ref.AdaBelief(0.1, (0.5, 0.75), 0), [2], [0.8]),
+    # z: 1, 0.8, 0.7; x: 1, 0.8, 0.75.
+    "schedule-free sgd": (ref.ScheduleFreeSGD(0.1, 0.5), [2, 1], [0.8, 0.725]),
+    "schedule-free adamw": (
+        ref.ScheduleFreeAdamW(0.1, (0.5, 0.75), 0, weight_decay=1),
+        [2],
+        [1 - 0.1 * 0.5 * (2 / 1 + 1)],
+    ),
+    # The first estimate above d0 = 1/8 is that of step 3, r / s = (5 / 64) / (7 / 16).
+    "prodigy": (
+        ref.Prodigy(1.0, (0.0, 0.0), 0.5, 0, d0=0.125),
+        [2, 2, 2, 2],
+        [0.875, 0.75, 0.625, 0.625 - 5 / 28],
+    ),
 }
 
 

@@ -24,6 +24,7 @@ RULES += [
 ]
 RULES += [("Adamax", {}), ("Adamax", {"betas": (0.9, 0.0)})]
 RULES += [(name, {}) for name in ("NAdam", "RAdam", "AdaBelief", "Adadelta")]
+RULES += [("ScheduleFreeAdamW", {}), ("Prodigy", {})]
 
 
 @pytest.mark.parametrize("eps", [0.0, 1e-50, 1e-320])

@@ -94,11 +94,11 @@ def start(seed: int) -> np.ndarray:
     return np.random.default_rng((seed, 2)).standard_normal(SIZE)
 
 
-def path(opt: Any, seed: int) -> np.ndarray:
+def path(opt: Any, seed: int, sign: int = 1) -> np.ndarray:
     """Return the parameters after each step of fastmlp's optimiser."""
     gradient, theta, found = gradients(seed), start(seed), []
     for step in range(STEPS):
-        opt.step(theta, gradient(step, theta))
+        opt.step(theta, sign * gradient(step, theta))
         found.append(theta.copy())
     return np.array(found)
 
@@ -181,9 +181,103 @@ def adabelief(
     return shrunk - lr * direction
 
 
+def schedule_free(
+    g: Any, theta: Any, t: int, lr: float, s: dict[str, Any], memory: dict[str, Any]
+) -> Any:
+    """Defazio et al. 2024, algorithm 1, with the weights of their section on schedules.
+
+    The three sequences are kept as they are, and ``theta`` is y.
+    """
+    beta, decay = s.get("momentum") or s["betas"][0], s["weight_decay"]
+    z, x = memory.get("z", theta), memory.get("x", theta)
+    gamma = lr * min(1, t / s["warmup_steps"]) if s["warmup_steps"] else lr
+    if "betas" in s:
+        b2 = s["betas"][1]
+        v = memory["v"] = b2 * memory.get("v", 0 * g) + (1 - b2) * g**2
+        gamma *= math.sqrt(1 - b2**t)
+        g = g / (np.sqrt(v) + s["eps"])
+    largest = memory["largest"] = max(memory.get("largest", 0.0), gamma)
+    weight = t ** s["r"] * largest ** s["weight_lr_power"]
+    total = memory["total"] = memory.get("total", 0.0) + weight
+    z = memory["z"] = z - gamma * (g + decay * theta)
+    x = memory["x"] = (1 - weight / total) * x + weight / total * z
+    return (1 - beta) * z + beta * x
+
+
+def schedule_free_settings(rng: Draw) -> dict[str, Any]:
+    return {
+        **common(rng),
+        "warmup_steps": one(rng, 0, 7),
+        "r": one(rng, 0.0, float(rng.uniform(0, 2))),
+        "weight_lr_power": one(rng, 2.0, float(rng.uniform(0, 3))),
+    }
+
+
+def schedule_free_sgd(rng: Draw) -> dict[str, Any]:
+    return schedule_free_settings(rng) | {"momentum": float(rng.uniform(0.3, 0.98))}
+
+
+def schedule_free_adamw(rng: Draw) -> dict[str, Any]:
+    return {
+        **schedule_free_settings(rng),
+        "betas": (float(rng.uniform(0.3, 0.98)), float(rng.uniform(0, 0.999))),
+        "eps": log_uniform(rng, 1e-12, 1e-2),
+    }
+
+
+def prodigy(
+    g: Any, theta: Any, t: int, lr: float, s: dict[str, Any], memory: dict[str, Any]
+) -> Any:
+    """Mishchenko & Defazio 2024, algorithm 4, with the options of their package.
+
+    The factors 1 - beta3 of r and s, which cancel, are left in, as in the paper.
+    """
+    (b1, b2), decay = s["betas"], s["weight_decay"]
+    b3 = s["beta3"] or math.sqrt(b2)
+    start, d = memory.setdefault("x0", theta), memory.setdefault("d", s["d0"])
+    gamma = lr * d
+    if s["use_bias_correction"]:
+        gamma *= math.sqrt(1 - b2**t) / (1 - b1**t)
+    shrunk = theta
+    if s["decouple"]:
+        shrunk = theta - gamma * decay * theta
+    else:
+        g = g + decay * theta
+    m = memory["m"] = b1 * memory.get("m", 0 * g) + (1 - b1) * d * g
+    v = memory["v"] = b2 * memory.get("v", 0 * g) + (1 - b2) * d**2 * g**2
+    r, total = memory.get("r", 0.0), memory.get("s", 0 * g)
+    r = memory["r"] = b3 * r + (1 - b3) * d * gamma * float(g @ (start - theta))
+    share = d if s["safeguard_warmup"] else gamma
+    total = memory["s"] = b3 * total + (1 - b3) * d * share * g
+    estimate = s["d_coef"] * r / float(np.abs(total).sum())
+    grown = max(d, estimate) if d == s["d0"] else d
+    best = memory["best"] = max(memory.get("best", d), estimate)
+    memory["d"] = min(best, grown * s["growth_rate"])
+    return shrunk - gamma * m / (np.sqrt(v) + d * s["eps"])
+
+
+def prodigy_settings(rng: Draw) -> dict[str, Any]:
+    return {
+        **common(rng),
+        "lr": float(rng.uniform(0.5, 2)),
+        "betas": one(rng, betas(rng), (0.9, 0.999)),
+        "beta3": one(rng, None, float(rng.uniform(0.5, 0.999))),
+        "eps": log_uniform(rng, 1e-12, 1e-4),
+        "decouple": bool(rng.integers(2)),
+        "use_bias_correction": bool(rng.integers(2)),
+        "safeguard_warmup": bool(rng.integers(2)),
+        "d0": log_uniform(rng, 1e-6, 1e-2),
+        "d_coef": float(rng.uniform(0.5, 2)),
+        "growth_rate": one(rng, math.inf, 1.2),
+    }
+
+
 PAPERS: dict[str, tuple[Formula, Callable[[Draw], dict[str, Any]]]] = {
     "Lion": (lion, lambda rng: common(rng) | {"betas": betas(rng)}),
     "AdaBelief": (adabelief, moments),
+    "ScheduleFreeSGD": (schedule_free, schedule_free_sgd),
+    "ScheduleFreeAdamW": (schedule_free, schedule_free_adamw),
+    "Prodigy": (prodigy, prodigy_settings),
 }
 
 
@@ -195,15 +289,26 @@ def test_steps_are_the_papers(kind: str, seed: int) -> None:
     rate: Any = settings["lr"]
     if seed % 3 == 2:
         rate = fm.schedules.Cosine(rate, 30)
-    found = path(getattr(fm, kind)(**{**settings, "lr": rate}), seed)
+    opt = getattr(fm, kind)(**{**settings, "lr": rate})
+    # Ascent of the negated function, where the estimates of Prodigy stay bounded.
+    found = path(opt, seed, -1 if settings["maximize"] else 1)
     gradient, theta, wanted = gradients(seed), start(seed), []
     memory: dict[str, Any] = {}
     for step in range(STEPS):
-        g = gradient(step, theta) * (-1 if settings["maximize"] else 1)
+        g = gradient(step, theta)
         lr = rate(step) if callable(rate) else rate
         theta = formula(g, theta, step + 1, lr, settings, memory)
         wanted.append(theta)
     assert_paths_agree(found, np.array(wanted))
+    if kind.startswith("ScheduleFree"):
+        (z,) = opt._averages()
+        x = opt._average(z, found[-1])
+        limit = RTOL * np.abs(memory["x"]).max()
+        np.testing.assert_allclose(x, memory["x"], rtol=0, atol=limit)
+    if kind == "Prodigy":
+        assert opt.d == pytest.approx(memory["d"], rel=RTOL)
+        # With the safeguard, a rate that falls to 0 may give no estimate above d0.
+        assert opt.d > settings["d0"] or settings["safeguard_warmup"]
 
 
 # Properties ---------------------------------------------------------------------------
@@ -281,3 +386,99 @@ def test_the_shared_number_of_nadam_is_in_its_state() -> None:
     opt.reset()
     assert opt.state_dict()["shared"] == {"mu_product": 1.0}
     assert "shared" not in fm.Adam().state_dict()
+
+
+def line(mlp: fm.MLP, opt: Any, steps: int) -> None:
+    x = np.linspace(-1, 1, 20)[:, None]
+    for _ in range(steps):
+        mlp.train_step(x, 3 * x + 1, fm.MSE(), opt)
+
+
+def loss_of(mlp: fm.MLP) -> float:
+    x = np.linspace(-1, 1, 20)[:, None]
+    return float(((mlp(x) - 3 * x - 1) ** 2).mean())
+
+
+def test_the_average_of_schedule_free_training_is_the_result() -> None:
+    for opt in (fm.ScheduleFreeSGD(0.3), fm.ScheduleFreeAdamW(0.1, warmup_steps=5)):
+        mlp = fm.MLP([1, 1], dtype="float64", seed=0)
+        with pytest.raises(ValueError, match="at least one step"):
+            opt.averaged(mlp)
+        line(mlp, opt, 1)
+        before = mlp.params.copy()
+        line(mlp, opt, 300)
+        assert loss_of(opt.averaged(mlp)) < 0.01
+        (z,) = opt._averages()
+        beta = getattr(opt, "momentum", None) or opt.betas[0]
+        y = (1 - beta) * z + beta * opt.averaged(mlp).params
+        np.testing.assert_allclose(mlp.params, y, rtol=1e-13)
+        assert (mlp.params != before).any()
+        for name in ("momentum", "betas"):
+            if hasattr(opt, name):
+                with pytest.raises(AttributeError, match="cannot be changed"):
+                    setattr(opt, name, getattr(opt, name))
+
+
+def test_with_ema_averaged_is_the_moving_average() -> None:
+    for opt in (fm.ScheduleFreeSGD(0.3, ema=0.5), fm.ASGD(0.1, t0=0, ema=0.5)):
+        mlp = fm.MLP([1, 1], dtype="float64", seed=0)
+        line(mlp, opt, 5)
+        average = opt.averaged(mlp).params
+        np.testing.assert_array_equal(average, opt.ema_params[0])
+
+
+def test_prodigy_finds_the_step_size() -> None:
+    for d0 in (1e-8, 1e-6, 1e-4):
+        mlp, opt = fm.MLP([1, 1], dtype="float64", seed=0), fm.Prodigy(d0=d0)
+        assert opt.d == d0
+        line(mlp, opt, 300)
+        assert loss_of(mlp) < 1e-3
+        # The distance in the infinity norm, within a small factor.
+        assert 0.1 < opt.d < 10
+        assert opt.state_dict()["shared"].keys() == {"d", "d_max", "d_numerator"}
+
+
+def test_prodigys_sums_are_over_all_arrays() -> None:
+    rng = np.random.default_rng(0)
+    whole, parts = np.ones(3000), [np.ones(1000), np.ones((10, 200))]
+    one, two = fm.Prodigy(), fm.Prodigy()
+    for _ in range(20):
+        g = rng.standard_normal(3000) + whole
+        one.step(whole, g)
+        two.step(parts, [g[:1000], g[1000:].reshape(10, 200)])
+    assert two.d == pytest.approx(one.d, rel=1e-12)
+    joined = np.concatenate([p.ravel() for p in parts])
+    np.testing.assert_allclose(whole, joined, rtol=0, atol=1e-12)
+
+
+def test_prodigy_keeps_its_estimate_without_a_gradient() -> None:
+    opt, theta = fm.Prodigy(), np.ones(3)
+    for _ in range(2):
+        opt.step(theta, np.zeros(3))
+    assert opt.d == 1e-6
+    np.testing.assert_array_equal(theta, 1.0)
+
+
+@pytest.mark.parametrize("kind", ["NAdam", "ScheduleFreeAdamW", "Prodigy"])
+def test_a_step_that_diverges_does_not_change_the_shared_numbers(kind: str) -> None:
+    mlp, opt = fm.MLP([1, 1], dtype="float64", seed=0), getattr(fm, kind)()
+    line(mlp, opt, 3)
+    before = opt.state_dict()["shared"]
+    with pytest.raises(fm.DivergenceError):
+        mlp.train_step([[np.nan]], [[1.0]], fm.MSE(), opt)
+    assert opt.state_dict()["shared"] == before
+    # A failing epoch is rolled back, with the shared numbers.
+    x, y = np.ones((6, 1)), np.ones((6, 1))
+    y[5] = 1e200  # whose square overflows
+    with pytest.raises(fm.DivergenceError):
+        mlp.fit(
+            x,
+            y,
+            loss=fm.MSE(),
+            optimizer=opt,
+            epochs=1,
+            batch_size=2,
+            shuffle=False,
+        )
+    assert opt.state_dict()["shared"] == before
+    assert opt.step_count == 3

@@ -32,6 +32,12 @@ MAKERS = {
     "Lion": lambda: fm.Lion(0.01, (0.8, 0.9), 0.1),
     "AdaBelief": lambda: fm.AdaBelief(0.01),
     "AdaBelief all": lambda: fm.AdaBelief(0.01, (0.8, 0.9), 1e-3, 0.1, True),
+    "ScheduleFreeSGD": lambda: fm.ScheduleFreeSGD(0.1, 0.8, 0.1, 3, 0.5),
+    "ScheduleFreeAdamW": lambda: fm.ScheduleFreeAdamW(0.1, weight_decay=0.1),
+    "Prodigy": lambda: fm.Prodigy(weight_decay=0.1, d0=1e-3),
+    "Prodigy all": lambda: fm.Prodigy(
+        0.5, (0.8, 0.9), 0.95, 1e-4, 0.1, False, True, True, 1e-2, 0.8, 1.5
+    ),
 }
 SLOTS = {
     "SGD": set(),
@@ -57,8 +63,17 @@ SLOTS = {
     "Lion": {"exp_avg"},
     "AdaBelief": {"exp_avg", "exp_avg_var"},
     "AdaBelief all": {"exp_avg", "exp_avg_var"},
+    "ScheduleFreeSGD": {"z"},
+    "ScheduleFreeAdamW": {"z", "exp_avg_sq"},
+    "Prodigy": {"exp_avg", "exp_avg_sq", "s", "p0"},
+    "Prodigy all": {"exp_avg", "exp_avg_sq", "s", "p0"},
 }
-SHARED = {"NAdam": {"mu_product"}}
+SHARED = {
+    "NAdam": {"mu_product"},
+    "ScheduleFreeSGD": {"lr_max", "weight_sum"},
+    "ScheduleFreeAdamW": {"lr_max", "weight_sum"},
+    "Prodigy": {"d", "d_max", "d_numerator"},
+}
 
 # A few steps in float64, with about ten roundings each.
 STEPS_RTOL = 1e-12
@@ -337,6 +352,19 @@ BAD_HYPER = [
     (fm.ASGD, {"t0": -1}, ValueError, "^t0 must be"),
     (fm.Lion, {"betas": (0.9, 1.0)}, ValueError, r"^betas\[1\] must be .*< 1"),
     (fm.AdaBelief, {"eps": -1}, ValueError, "^eps must be"),
+    (fm.ScheduleFreeSGD, {"warmup_steps": -1}, ValueError, "^warmup_steps must be"),
+    (fm.ScheduleFreeSGD, {"warmup_steps": 1.5}, TypeError, "^warmup_steps must be"),
+    (fm.ScheduleFreeSGD, {"r": -1}, ValueError, "^r must be"),
+    (fm.ScheduleFreeSGD, {"momentum": 0}, ValueError, "^momentum must be > 0 and < 1"),
+    (fm.ScheduleFreeSGD, {"momentum": 1}, ValueError, "^momentum must be > 0 and < 1"),
+    (fm.ScheduleFreeAdamW, {"betas": (0, 0.9)}, ValueError, r"^betas\[0\] must be > 0"),
+    (fm.ScheduleFreeAdamW, {"weight_lr_power": -1}, ValueError, "^weight_lr_power"),
+    (fm.Prodigy, {"d0": 0}, ValueError, "^d0 must be finite and > 0"),
+    (fm.Prodigy, {"beta3": 1.0}, ValueError, "^beta3 must be"),
+    (fm.Prodigy, {"d_coef": -1}, ValueError, "^d_coef must be"),
+    (fm.Prodigy, {"growth_rate": 0.5}, ValueError, "^growth_rate must be"),
+    (fm.Prodigy, {"growth_rate": None}, TypeError, "^growth_rate must be a number"),
+    (fm.Prodigy, {"decouple": 1}, TypeError, "^decouple must be True or False"),
 ]
 
 
@@ -419,6 +447,20 @@ def test_defaults_are_torchs():
         "alpha": 0.75,
         "t0": 1e6,
         "weight_decay": 0.0,
+    }
+    free = {"weight_decay": 0.0, "warmup_steps": 0, "r": 0.0, "weight_lr_power": 2.0}
+    assert hyper(fm.ScheduleFreeSGD()) == {"lr": 1.0, "momentum": 0.9, **free}
+    assert hyper(fm.ScheduleFreeAdamW()) == {"lr": 2.5e-3, **moments, **free}
+    assert hyper(fm.Prodigy()) == {
+        "lr": 1.0,
+        **moments,
+        "beta3": None,
+        "decouple": True,
+        "use_bias_correction": False,
+        "safeguard_warmup": False,
+        "d0": 1e-6,
+        "d_coef": 1.0,
+        "growth_rate": float("inf"),
     }
     assert hyper(fm.Lion()) == {"lr": 1e-4, "betas": (0.9, 0.99), "weight_decay": 0.0}
     with pytest.raises(TypeError, match="lr"):

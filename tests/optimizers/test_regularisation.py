@@ -35,6 +35,10 @@ MAKERS = {
     "ASGD": lambda **o: fm.ASGD(0.1, lambd=0.1, t0=2, **o),
     "Lion": lambda **o: fm.Lion(0.01, **o),
     "AdaBelief": lambda **o: fm.AdaBelief(0.01, **o),
+    "ScheduleFreeSGD": lambda **o: fm.ScheduleFreeSGD(0.1, warmup_steps=3, **o),
+    "ScheduleFreeAdamW": lambda **o: fm.ScheduleFreeAdamW(0.01, **o),
+    "Prodigy": lambda **o: fm.Prodigy(d0=1e-3, **o),
+    "Prodigy coupled": lambda **o: fm.Prodigy(d0=1e-3, decouple=False, **o),
 }
 TORCH = {
     "SGD": lambda p, **o: torch.optim.SGD(p, 0.1, momentum=0.9, **o),
@@ -300,7 +304,7 @@ def trained(name, dtype):
     return mlp.params.tobytes() + opt.ema_params[0].tobytes()
 
 
-@pytest.mark.parametrize("name", ["SGD", "Adam"])
+@pytest.mark.parametrize("name", ["SGD", "Adam", "NAdam", "Prodigy", "Prodigy coupled"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_same_bits_for_all_threads_and_isas(name, dtype):
     with fm.use_isa("scalar"), fm.threads(1):

@@ -22,6 +22,9 @@ MAKERS = {
     "ASGD": {"lr": 0.05, "t0": 2},
     "Lion": {"lr": 0.01},
     "AdaBelief": {"lr": 0.01},
+    "ScheduleFreeSGD": {"lr": 0.01},
+    "ScheduleFreeAdamW": {"lr": 0.01},
+    "Prodigy": {"d0": 1e-3},
 }
 
 

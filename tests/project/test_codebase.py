@@ -494,7 +494,8 @@ NAMED_IN = {
     "mish|Mish": 6,
     "poisson|Poisson": 7,
     "rmsprop|RMSprop|Rmsprop": 9,
-    "lion|Lion": 7,
+    "lion|Lion": 8,
+    "prodigy|Prodigy": 12,
 }
 
 

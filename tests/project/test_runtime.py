@@ -259,6 +259,9 @@ def slightly_wrong(name):
         "asgd_step",
         "lion_step",
         "adabelief_step",
+        "schedule_free_step",
+        "prodigy_step",
+        "prodigy_sums",
     ],
 )
 def test_selfcheck_finds_a_wrong_kernel(name, monkeypatch, capsys):

@@ -110,7 +110,7 @@ def test_steps_draw_what_epochs_draw():
     assert (other.params != one.params).any()
 
 
-@pytest.mark.parametrize("make", [fm.Adam, fm.Adamax, fm.NAdam, fm.ASGD])
+@pytest.mark.parametrize("make", [fm.Adam, fm.Adamax, fm.NAdam, fm.ASGD, fm.Prodigy])
 @pytest.mark.parametrize("custom", [False, True])
 def test_checkpoints_of_deep_networks_resume_exactly(tmp_path, custom, make):
     x, y = toy_data()

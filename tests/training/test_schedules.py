@@ -302,6 +302,8 @@ MAKERS = {
     "ASGD": lambda lr: fm.ASGD(lr),
     "Lion": lambda lr: fm.Lion(lr),
     "AdaBelief": lambda lr: fm.AdaBelief(lr),
+    "ScheduleFreeSGD": lambda lr: fm.ScheduleFreeSGD(lr),
+    "Prodigy": lambda lr: fm.Prodigy(lr),
 }
 SCHEDULE = schedules.LinearWarmup(schedules.Exponential(0.05, 0.9), 5)
 

@@ -94,6 +94,28 @@ CONFIGURATIONS: dict[str, tuple[str, dict[str, Any]]] = {
         "AdaBelief",
         {**ADAM, "weight_decay": 0.1, "decoupled_weight_decay": True},
     ),
+    "schedule-free sgd": ("ScheduleFreeSGD", {"lr": 0.1}),
+    "schedule-free sgd all": (
+        "ScheduleFreeSGD",
+        {"lr": 0.1, "momentum": 0.5, "weight_decay": 0.1, "warmup_steps": 8, "r": 0.5},
+    ),
+    "schedule-free adamw": ("ScheduleFreeAdamW", ADAM),
+    "schedule-free adamw all": (
+        "ScheduleFreeAdamW",
+        {**ADAM, "weight_decay": 0.5, "warmup_steps": 8, "weight_lr_power": 0.5},
+    ),
+    "prodigy": ("Prodigy", {"d0": 1e-2}),
+    "prodigy all": (
+        "Prodigy",
+        {
+            "d0": 1e-2,
+            "betas": (0.8, 0.9),
+            "weight_decay": 0.1,
+            "decouple": False,
+            "use_bias_correction": True,
+            "growth_rate": 1.1,
+        },
+    ),
     "rprop": ("Rprop", {"lr": 1e-3}),
     "rprop all": ("Rprop", {"lr": 1e-3, "etas": (0.7, 1.1), "weight_decay": 0.1}),
     # The library's defaults, whose denominators are nearly 0 at first.

@@ -298,6 +298,12 @@ struct KernelTable {
   // multiply-add; the 32 partial sums are added pairwise at distance 16, 8, 4, 2, 1.
   T (*sum_of_squares)(const T* x, Index n);
 
+  // Two sums for Prodigy, in the order of sums over a row: of g (p0 - param), or 0 if
+  // p0 is null, and of |beta3 s + s_share g|. g is grad, negated if the optimiser
+  // maximises, plus weight_decay * param.
+  void (*prodigy_sums)(const ProdigySumsArgs<T>& args, T (&out)[2], const T* param,
+                       const T* s, const T* p0, const T* grad, Index n);
+
   // out = grad * scale, clamped to [-limit, limit] (NaN stays NaN), plus
   // l1 sign(param), with sign(0) = 0.
   void (*condition_gradient)(const ConditionArgs<T>& args, T* out, const T* grad,
@@ -322,7 +328,7 @@ struct KernelTable {
   X(column_dot) X(add) X(multiply) X(dropout) X(scale_groups)                 \
   X(add_scaled_groups) X(outer_rows) X(gemm_gather_k) X(activation_second)    \
   X(softmax_second) X(layer_norm_second) X(dot) X(axpy) X(sum_of_squares)     \
-  X(condition_gradient) X(interpolate) X(elementary)
+  X(prodigy_sums) X(condition_gradient) X(interpolate) X(elementary)
 // clang-format on
 #define FASTMLP_COUNT(name, ...) +1
 static_assert(sizeof(KernelTable<float>) - offsetof(KernelTable<float>, gemm) ==

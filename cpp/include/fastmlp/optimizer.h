@@ -50,6 +50,16 @@ namespace fastmlp {
   X(double,  step_max,                  50)                                            \
   X(double,  lambd,                     1e-4)                                          \
   X(double,  t0,                        1e6)                                           \
+  X(bool,    adaptive,                  false) /* schedule-free AdamW, not SGD */      \
+  X(double,  warmup_steps,              0)                                             \
+  X(double,  r,                         0)                                             \
+  X(double,  weight_lr_power,           2)                                             \
+  X(double,  beta3,                     0) /* 0: the root of beta2 */                  \
+  X(double,  d0,                        1e-6)                                          \
+  X(double,  d_coef,                    1)                                             \
+  X(double,  growth_rate,               0) /* 0: no limit */                           \
+  X(bool,    use_bias_correction,       false)                                         \
+  X(bool,    safeguard_warmup,          false)                                         \
   X(double,  clip_norm,                 0)                                             \
   X(double,  clip_value,                0)                                             \
   X(double,  l1,                        0)                                             \
@@ -126,7 +136,12 @@ struct OptimizerSlots {
   std::array<AlignedBuffer<T>, kMaxSlots> slot;
   // Scratch memory for clip_norm: sums of this step's squared gradients, one per chunk.
   AlignedBuffer<double> squares;
+  // The step's sums for the shared numbers, kStepSums per chunk.
+  AlignedBuffer<double> sums;
 };
+
+constexpr int kStepSums = 2;
+using StepSums = std::array<double, kStepSums>;
 
 // Sums of squares are computed in chunks of this many elements.
 constexpr Index kSquaresChunk = 1024;
@@ -157,8 +172,8 @@ class OptimizerMutex {
 class Optimizer {
  public:
   // Throws std::invalid_argument if a hyperparameter is out of range: not finite;
-  // negative, unless it is dampening; alpha or rho above 1; beta1, beta2, etaminus or
-  // ema not below 1.
+  // negative, unless it is dampening; alpha or rho above 1; beta1, beta2, beta3,
+  // etaminus or ema not below 1.
   explicit Optimizer(const OptimizerConfig& config);
 
   const OptimizerConfig& config() const { return config_; }
@@ -190,7 +205,8 @@ class Optimizer {
   //   1. begin_step,
   //   2. prepare for each vector,
   //   3. if clips_by_norm, sum_squares for all chunks of each vector,
-  //   4. apply for each vector, its range split in any way,
+  //   4. apply for each vector, its range split at multiples of grain among threads,
+  //      and in any way within a thread, in ascending order,
   //   5. end_step, which counts the step and advances the shared numbers.
   // sum_squares and apply may be called from any thread. A step abandoned before apply
   // leaves no trace. begin_step and prepare throw std::invalid_argument if the number
@@ -211,6 +227,11 @@ class Optimizer {
   double clip_scale() const;
   // The same for gradients of a group whose squares have this sum.
   double clip_scale(double sum_of_squares, int group) const;
+  // The ranges of different threads in apply must begin at multiples of this; `usual`
+  // suffices unless sums are computed, whose chunks must not be divided.
+  Index grain(Index usual) const {
+    return facts_of(config_.kind).sums ? kSquaresChunk : usual;
+  }
   // Whether apply needs to know which parameters are `decayed`.
   bool spares_some() const {
     return config_.decay_weights_only && (config_.l1 != 0 || config_.weight_decay != 0);

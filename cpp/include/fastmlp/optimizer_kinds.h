@@ -9,23 +9,25 @@ namespace fastmlp {
 // X(name, Name): the kernel <name>_step takes a <Name>Args. k<Name>Facts describes the
 // optimiser, and the struct <Name> in optimizer.cpp computes the kernel's scalars.
 // clang-format off
-#define FASTMLP_OPTIMIZERS(X) \
-  X(sgd,       Sgd)           \
-  X(adagrad,   Adagrad)       \
-  X(rmsprop,   Rmsprop)       \
-  X(adam,      Adam)          \
-  X(adamax,    Adamax)        \
-  X(nadam,     Nadam)         \
-  X(radam,     Radam)         \
-  X(adadelta,  Adadelta)      \
-  X(rprop,     Rprop)         \
-  X(asgd,      Asgd)          \
-  X(lion,      Lion)          \
-  X(adabelief, Adabelief)
+#define FASTMLP_OPTIMIZERS(X)    \
+  X(sgd,           Sgd)          \
+  X(adagrad,       Adagrad)      \
+  X(rmsprop,       Rmsprop)      \
+  X(adam,          Adam)         \
+  X(adamax,        Adamax)       \
+  X(nadam,         Nadam)        \
+  X(radam,         Radam)        \
+  X(adadelta,      Adadelta)     \
+  X(rprop,         Rprop)        \
+  X(asgd,          Asgd)         \
+  X(lion,          Lion)         \
+  X(adabelief,     Adabelief)    \
+  X(schedule_free, ScheduleFree) \
+  X(prodigy,       Prodigy)
 // clang-format on
 
 // Largest number of arrays of state that a kernel updates besides the parameters.
-constexpr int kStateSlots = 3;
+constexpr int kStateSlots = 4;
 constexpr int kMostScalars = 16;
 // Largest number of numbers of state that all parameters of an optimiser share.
 constexpr int kMostShared = 3;
@@ -43,6 +45,8 @@ struct OptimizerFacts {
   // Names of the numbers that all parameters share. The kind's struct has their initial
   // values (`start`) and their values after a step (`advance`).
   const char* shared[kMostShared] = {};
+  // Whether `advance` needs sums over all parameters, which the step computes.
+  bool sums = false;
 
   constexpr int slot_count() const {
     int n = 0;
@@ -184,6 +188,40 @@ struct AdabeliefArgs {
 inline constexpr OptimizerFacts kAdabeliefFacts = {
     {{"exp_avg"}, {"exp_avg_var"}},
     {"lr", "beta1", "beta2", "eps", "weight_decay", "decoupled", "maximize", "step"}};
+
+// The parameters are y. to_z is the weight of z in the average x, and
+//   y += to_z (z - y) + y_step u, then z -= z_step u,
+// where u is g, or g / (sqrt(v) + eps) if adaptive, plus decay * y.
+template <class T>
+struct ScheduleFreeArgs {
+  T z_step, y_step, to_z, beta2, one_minus_beta2, eps, weight_decay, decay;
+  bool maximize, first;  // first: z is y
+};
+inline constexpr OptimizerFacts kScheduleFreeFacts = {
+    {{"z"}, {"exp_avg_sq"}},  // the last null unless adaptive
+    {"lr", "beta1", "beta2", "eps", "weight_decay", "adaptive", "maximize",
+     "warmup_steps", "r", "weight_lr_power", "lr_max", "weight_sum", "step"},
+    {"lr_max", "weight_sum"}};
+
+// The shares of g in m, v and s, step_size and eps include the estimate d.
+template <class T>
+struct ProdigyArgs {
+  T step_size, beta1, m_share, beta2, v_share, beta3, s_share;
+  T eps, weight_decay, decay;
+  bool maximize, first;  // first: p0 is the parameters
+};
+// Arguments of prodigy_sums, see kernel_table.h.
+template <class T>
+struct ProdigySumsArgs {
+  T beta3, s_share, weight_decay;
+  bool maximize;
+};
+inline constexpr OptimizerFacts kProdigyFacts = {
+    {{"exp_avg"}, {"exp_avg_sq"}, {"s"}, {"p0"}},
+    {"lr", "beta1", "beta2", "beta3", "eps", "weight_decay", "decoupled", "maximize",
+     "use_bias_correction", "safeguard_warmup", "d0", "d", "step"},
+    {"d", "d_max", "d_numerator"},
+    true};
 
 #define FASTMLP_ENUMERATOR(name, ...) name,
 #define FASTMLP_NAME(name, ...) #name,

@@ -312,6 +312,80 @@ void lion_step(const LionArgs<T>& args, T* param, T* const* slots, const T* grad
   for_each_vector<T>(n, body);
 }
 
+// Defazio et al. 2024; optimizer_kinds.h has the formula.
+template <class T>
+void schedule_free_step(const ScheduleFreeArgs<T>& args, T* param, T* const* slots,
+                        const T* grad, Index n) {
+  using V = Vec<T>;
+  T *const z = slots[0], *const exp_avg_sq = slots[1];
+  const V z_step = V::set1(args.z_step), y_step = V::set1(args.y_step);
+  const V to_z = V::set1(args.to_z), eps = V::set1(args.eps);
+  const V beta2 = V::set1(args.beta2), rest2 = V::set1(args.one_minus_beta2);
+  const V decay = V::set1(args.decay);
+  const bool decays = args.decay != T(0);
+  const auto body = [&](auto io, Index i) FASTMLP_LAMBDA {
+    const V y = io.load(param + i);
+    V u = effective_gradient(io.load(grad + i), y, args.weight_decay, args.maximize);
+    if (exp_avg_sq) {
+      const V v = fma(beta2, io.load(exp_avg_sq + i), rest2 * u * u);
+      io.store(exp_avg_sq + i, v);
+      u = u / (root(v) + eps);
+    }
+    if (decays) u = fma(decay, y, u);
+    const V from = args.first ? y : io.load(z + i);
+    io.store(z + i, fnma(z_step, u, from));
+    io.store(param + i, fma(y_step, u, fma(to_z, from - y, y)));
+  };
+  for_each_vector<T>(n, body);
+}
+
+// Mishchenko & Defazio 2024, algorithm 4: Adam's step with gradients that are scaled by
+// the estimate d, and s = beta3 s + s_share g for the next estimate.
+template <class T>
+void prodigy_step(const ProdigyArgs<T>& args, T* param, T* const* slots, const T* grad,
+                  Index n) {
+  using V = Vec<T>;
+  T *const exp_avg = slots[0], *const exp_avg_sq = slots[1];
+  T *const s = slots[2], *const p0 = slots[3];
+  const V step_size = V::set1(args.step_size), decay = V::set1(args.decay);
+  const V beta1 = V::set1(args.beta1), m_share = V::set1(args.m_share);
+  const V beta2 = V::set1(args.beta2), v_share = V::set1(args.v_share);
+  const V beta3 = V::set1(args.beta3), s_share = V::set1(args.s_share);
+  const V eps = V::set1(args.eps);
+  const auto body = [&](auto io, Index i) FASTMLP_LAMBDA {
+    const V p = io.load(param + i);
+    const V g =
+        effective_gradient(io.load(grad + i), p, args.weight_decay, args.maximize);
+    const V m = fma(beta1, io.load(exp_avg + i), m_share * g);
+    const V v = fma(beta2, io.load(exp_avg_sq + i), v_share * g * g);
+    io.store(exp_avg + i, m);
+    io.store(exp_avg_sq + i, v);
+    io.store(s + i, fma(beta3, io.load(s + i), s_share * g));
+    if (args.first) io.store(p0 + i, p);
+    io.store(param + i, fnma(step_size, m / (root(v) + eps), p * decay));
+  };
+  for_each_vector<T>(n, body);
+}
+
+template <class T>
+void prodigy_sums(const ProdigySumsArgs<T>& args, T (&out)[2], const T* param,
+                  const T* s, const T* p0, const T* grad, Index n) {
+  using V = Vec<T>;
+  const V beta3 = V::set1(args.beta3), s_share = V::set1(args.s_share);
+  RowSum<T> products, magnitudes;
+  const auto body = [&](auto io, Index i) FASTMLP_LAMBDA {
+    const V p = io.load(param + i);
+    const V g =
+        effective_gradient(io.load(grad + i), p, args.weight_decay, args.maximize);
+    if (p0) products.add(i, zero_tail(io, g * (io.load(p0 + i) - p)));
+    const V next = fma(beta3, io.load(s + i), s_share * g);
+    magnitudes.add(i, zero_tail(io, abs(next)));
+  };
+  for_each_vector<T>(n, body);
+  out[0] = products.total(n);
+  out[1] = magnitudes.total(n);
+}
+
 template <class T>
 T sum_of_squares(const T* x, Index n) {
   using V = Vec<T>;

@@ -296,9 +296,60 @@ def adabelief_step(
     maximize: bool,
     step: int,
 ) -> None: ...
+def schedule_free_step(
+    param: _Array,
+    z: _Array,
+    exp_avg_sq: _Array | None,
+    grad: _Array,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    adaptive: bool,
+    maximize: bool,
+    warmup_steps: int,
+    r: float,
+    weight_lr_power: float,
+    lr_max: float,
+    weight_sum: float,
+    step: int,
+) -> None: ...
+def prodigy_step(
+    param: _Array,
+    exp_avg: _Array,
+    exp_avg_sq: _Array,
+    s: _Array,
+    p0: _Array,
+    grad: _Array,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    beta3: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+    maximize: bool,
+    use_bias_correction: bool,
+    safeguard_warmup: bool,
+    d0: float,
+    d: float,
+    step: int,
+) -> None: ...
 def dot(out: _Array, a: _Array, b: _Array) -> None: ...
 def axpy(y: _Array, x: _Array, alpha: float) -> None: ...
 def sum_of_squares(out: _Array, x: _Array) -> None: ...
+def prodigy_sums(
+    out: _Array,
+    param: _Array,
+    s: _Array,
+    p0: _Array | None,
+    grad: _Array,
+    beta3: float,
+    s_share: float,
+    weight_decay: float,
+    maximize: bool,
+) -> None: ...
 def condition_gradient(
     out: _Array, grad: _Array, param: _Array, scale: float, limit: float, l1: float
 ) -> None: ...

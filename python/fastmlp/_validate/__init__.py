@@ -857,4 +857,9 @@ def accepted(result: T | NotImplementedType) -> T:
 
 def arguments(values: dict[str, Any]) -> str:
     """Return keyword arguments as source code, for ``__repr__``."""
-    return ", ".join(f"{name}={value!r}" for name, value in values.items())
+
+    def code(value: Any) -> str:
+        infinite = isinstance(value, float) and value == math.inf
+        return "float('inf')" if infinite else repr(value)
+
+    return ", ".join(f"{name}={code(value)}" for name, value in values.items())

@@ -1,8 +1,9 @@
-"""Optimisers: names, defaults and formulas of ``torch.optim``.
+"""Optimisers: names, defaults and formulas of ``torch.optim``, or of papers.
 
 Notation: θ is the parameters, g the gradient, and t the number of the optimiser's step,
 counted from 1. First ``maximize=True`` turns g into -g, then ``weight_decay`` λ adds
-λ θ to g (`AdamW`: θ is multiplied by 1 - lr λ instead).
+λ θ to g. Decoupled weight decay multiplies θ by 1 - lr λ instead (`AdamW`, `Lion`, and
+others with ``decoupled_weight_decay=True``).
 
 Libraries disagree on the position of ε in a denominator with a mean square v.
 ``eps_mode`` chooses it: "outside" means √v + ε (torch; the default), and "inside" means
@@ -37,7 +38,8 @@ decay : {"all", "weights"}
 ema : float, optional
     Decay d, above 0 and below 1, of an exponential moving average a of the parameters:
     a ← θ after the first step, then a ← a + (1 - d) (θ - a) after each step; see
-    `Optimizer.ema_params` and `Optimizer.averaged`.
+    `Optimizer.ema_params` and `Optimizer.averaged`. `fit` evaluates validation data
+    with θ, not with a.
 
 groups : sequence of dict
     Parameters with hyperparameters of their own. ``"params"`` is a name as in
@@ -65,10 +67,11 @@ Parameters that `MLP.freeze` has frozen are never changed. The optimisers do not
 the gradients that they are given.
 """
 
-from . import _adaptive, _averaging, _first_order, _signs
+from . import _adaptive, _averaging, _estimating, _first_order, _signs
 from ._adaptive import *
 from ._averaging import *
 from ._base import Optimizer
+from ._estimating import *
 from ._first_order import *
 from ._signs import *
 
@@ -78,6 +81,7 @@ __all__ = [
     *_adaptive.__all__,
     *_signs.__all__,
     *_averaging.__all__,
+    *_estimating.__all__,
 ]
 
 # Pickles must name the public module, not the private ones.

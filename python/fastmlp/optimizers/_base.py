@@ -224,7 +224,8 @@ class Optimizer:
         """Return a copy of a model whose parameters are averages.
 
         With ``ema`` these are the moving averages; without it, those that the
-        optimiser itself keeps, if it does, as `ASGD` does.
+        optimiser itself keeps, if it does, as `ASGD` and `ScheduleFreeSGD` do. `fit`
+        and its callbacks evaluate the parameters that are trained.
 
         Parameters
         ----------
@@ -270,12 +271,16 @@ class Optimizer:
                 + _validate.counted(mlp.n_params, f"{mlp.dtype} parameter")
             )
         copied = mlp.copy()
-        copied.params[:] = averages[0]
+        copied.params[:] = self._average(averages[0], copied.params)
         return copied
 
     def _averages(self) -> list[Array] | None:
         """Return the averages that the optimiser keeps without ``ema``."""
         return None
+
+    def _average(self, kept: Array, params: Array) -> Array:
+        """Return the average, given what `_averages` or ``ema`` has kept."""
+        return kept
 
     # Steps and state ----------------------------------------------------------------
 

@@ -118,6 +118,34 @@ class Flag(Hyperparameter[bool]):
         return _validate.flag(self._name, value)
 
 
+class Count(Hyperparameter[int]):
+    """An integer ≥ 0, which the core stores as a float."""
+
+    def check(self, value: object) -> int:
+        return _validate.count(self._name, value, 0, _validate.MOST_STEPS)
+
+    def to_core(self, value: int) -> dict[str, Any]:
+        return {self._core: float(value)}
+
+    def from_core(self, core: _core.Optimizer) -> int:
+        return int(core.get(self._core))
+
+
+class Limit(Hyperparameter[float]):
+    """A number ≥ 1, or infinity, which the core stores as 0."""
+
+    def check(self, value: object) -> float:
+        if isinstance(value, float) and value == inf:
+            return inf
+        return _validate.real(self._name, value, 1.0)
+
+    def to_core(self, value: float) -> dict[str, Any]:
+        return {self._core: 0.0 if value == inf else value}
+
+    def from_core(self, core: _core.Optimizer) -> float:
+        return float(core.get(self._core)) or inf
+
+
 class Optional(Hyperparameter["float | None"]):
     """A number > 0 and below a bound, or None, which the core stores as 0."""
 

@@ -79,7 +79,7 @@ class Rprop(Optimizer, kind="rprop"):
 
 
 class Lion(Optimizer, kind="lion", decoupled=True):
-    """Sign of an interpolated momentum (Chen et al. 2023, algorithm 2).
+    """Steps by the sign of an interpolated momentum (Chen et al. 2023, algorithm 2).
 
     θ ← (1 - lr λ) θ - lr sign(β₁ m + (1 - β₁) g), then m ← β₂ m + (1 - β₂) g. Each step
     changes each parameter by lr, so lr should be smaller than for `AdamW`, and λ larger

@@ -37,6 +37,9 @@ References
 11. Chen et al., "Symbolic discovery of optimization algorithms", NeurIPS 2023.
 12. Zhuang et al., "AdaBelief optimizer: adapting stepsizes by the belief in observed
     gradients", NeurIPS 2020.
+13. Defazio et al., "The road less scheduled", NeurIPS 2024.
+14. Mishchenko & Defazio, "Prodigy: an expeditiously adaptive parameter-free learner",
+    ICML 2024.
 """
 
 from . import (

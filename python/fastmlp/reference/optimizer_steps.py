@@ -20,15 +20,18 @@ __all__ = [
     "interpolate",
     "lion_step",
     "nadam_step",
+    "prodigy_step",
+    "prodigy_sums",
     "radam_step",
     "rmsprop_step",
     "rprop_step",
+    "schedule_free_step",
     "sgd_step",
 ]
 
 OPTIMIZERS: tuple[str, ...] = (
     *("sgd", "adagrad", "rmsprop", "adam", "adamax", "nadam", "radam", "adadelta"),
-    *("rprop", "asgd", "lion", "adabelief"),
+    *("rprop", "asgd", "lion", "adabelief", "schedule_free", "prodigy"),
 )
 
 
@@ -325,6 +328,106 @@ def adabelief_step(
     exp_avg_var[...] = beta2 * exp_avg_var + (1 - beta2) * (g - exp_avg) ** 2 + eps
     m_hat, s_hat = exp_avg / (1 - beta1**step), exp_avg_var / (1 - beta2**step)
     param -= lr * (m_hat / (_root(s_hat) + eps))
+
+
+@quiet
+def schedule_free_step(
+    param: Array, z: Array, exp_avg_sq: Array | None, grad: Array, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float, adaptive: bool,
+    maximize: bool, warmup_steps: int, r: float, weight_lr_power: float, lr_max: float,
+    weight_sum: float, step: int,
+) -> None:
+    """Schedule-free SGD and, if ``adaptive``, AdamW [13]; ``step`` t counts from 1.
+
+    ``param`` is y, the point of the gradient, between z and the average x:
+    ``y = (1 - beta1) z + beta1 x``. ``u = g + weight_decay y``, where g is divided by
+    ``sqrt(v) + eps`` if adaptive, with v as in Adam. Then ``z -= gamma u`` and
+    ``x = (1 - c) x + c z``, so that
+    ``y = y + c (z - y) - gamma (1 - beta1 (1 - c)) u`` with the old z. See
+    :func:`schedule_free_rate` for gamma and c. In step 1, z is y.
+    """
+    if step == 1:
+        z[...] = param
+    rate, weight, _, total = schedule_free_rate(
+        lr, beta2, adaptive, warmup_steps, r, weight_lr_power, lr_max, weight_sum, step
+    )
+    c = weight / total if total > 0 else 0.0
+    u = _gradient(param, grad, 0.0 if adaptive else weight_decay, maximize)
+    if adaptive:
+        if exp_avg_sq is None:
+            raise ValueError("exp_avg_sq must be an array when adaptive is True")
+        exp_avg_sq[...] = beta2 * exp_avg_sq + (1 - beta2) * u * u
+        u = u / (_root(exp_avg_sq) + eps)
+        u = u if weight_decay == 0 else u + weight_decay * param
+    param += c * (z - param) - rate * (1 - beta1 * (1 - c)) * u
+    z -= rate * u
+
+
+def schedule_free_rate(
+    lr: float, beta2: float, adaptive: bool, warmup_steps: int, r: float,
+    weight_lr_power: float, lr_max: float, weight_sum: float, step: int,
+) -> tuple[float, float, float, float]:
+    """Return gamma, the weight of z in the average, and the new shared numbers.
+
+    ``gamma = lr min(1, t / warmup_steps)``, times ``sqrt(1 - beta2^t)`` if adaptive.
+    ``lr_max`` is the largest gamma so far, the weight ``t^r lr_max^weight_lr_power``
+    and ``weight_sum`` the sum of the weights.
+    """
+    rate = lr * min(1.0, step / warmup_steps) if warmup_steps else lr
+    rate *= math.sqrt(1 - beta2**step) if adaptive else 1.0
+    lr_max = max(lr_max, rate)
+    weight = float(step) ** r * lr_max**weight_lr_power
+    return rate, weight, lr_max, weight_sum + weight
+
+
+@quiet
+def prodigy_step(
+    param: Array, exp_avg: Array, exp_avg_sq: Array, s: Array, p0: Array, grad: Array,
+    lr: float, beta1: float, beta2: float, beta3: float, eps: float,
+    weight_decay: float, decoupled: bool, maximize: bool, use_bias_correction: bool,
+    safeguard_warmup: bool, d0: float, d: float, step: int,
+) -> None:
+    """Prodigy [14] with the estimate d from before the step; ``step`` t from 1.
+
+    ``m = beta1 m + (1 - beta1) d g``, ``v = beta2 v + (1 - beta2) d^2 g^2``,
+    ``param -= gamma m / (sqrt(v) + d eps)``, where ``gamma = d lr``, times Adam's
+    ``sqrt(1 - beta2^t) / (1 - beta1^t)`` with ``use_bias_correction``.
+    ``s = beta3 s + d / d0 gamma g``, with d in place of gamma if ``safeguard_warmup``.
+    ``p0`` becomes the parameters before step 1.
+    """
+    gamma = prodigy_rate(lr, beta1, beta2, use_bias_correction, d, step)
+    if step == 1:
+        p0[...] = param
+    g = _decayed_gradient(param, grad, gamma, weight_decay, decoupled, maximize)
+    exp_avg[...] = beta1 * exp_avg + (1 - beta1) * d * g
+    exp_avg_sq[...] = beta2 * exp_avg_sq + (1 - beta2) * d * d * g * g
+    s[...] = beta3 * s + d / d0 * (d if safeguard_warmup else gamma) * g
+    least = float(np.finfo(param.dtype).smallest_normal)
+    param -= gamma * (exp_avg / (_root(exp_avg_sq) + max(d * eps, least)))
+
+
+def prodigy_rate(
+    lr: float, beta1: float, beta2: float, use_bias_correction: bool, d: float,
+    step: int,
+) -> float:
+    """Return gamma of :func:`prodigy_step`."""
+    if not use_bias_correction:
+        return d * lr
+    return d * lr * math.sqrt(1 - beta2**step) / (1 - beta1**step)
+
+
+@quiet
+def prodigy_sums(
+    out: Array, param: Array, s: Array, p0: Array | None, grad: Array, beta3: float,
+    s_share: float, weight_decay: float, maximize: bool,
+) -> None:
+    """``out = [sum(g (p0 - param)), sum(|beta3 s + s_share g|)]``.
+
+    Without ``p0``, before the first step, the first sum is 0.
+    """
+    g = _gradient(param, grad, weight_decay, maximize)
+    out[0] = 0.0 if p0 is None else np.sum(g * (p0 - param))
+    out[1] = np.sum(np.abs(beta3 * s + s_share * g))
 
 
 @quiet

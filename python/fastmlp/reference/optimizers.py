@@ -23,9 +23,14 @@ from .optimizer_steps import (
     nadam_momentum,
     nadam_step,
     normal,
+    prodigy_rate,
+    prodigy_step,
+    prodigy_sums,
     radam_step,
     rmsprop_step,
     rprop_step,
+    schedule_free_rate,
+    schedule_free_step,
     sgd_step,
 )
 
@@ -41,9 +46,12 @@ __all__ = [
     "Lion",
     "NAdam",
     "Optimizer",
+    "Prodigy",
     "RAdam",
     "RMSprop",
     "Rprop",
+    "ScheduleFreeAdamW",
+    "ScheduleFreeSGD",
 ]
 
 if TYPE_CHECKING:
@@ -178,12 +186,16 @@ class Optimizer:
                 "least one step"
             )
         copied = mlp.copy()
-        copied.params[:] = averages[0]
+        copied.params[:] = self._average(averages[0], copied.params)
         return copied
 
     def _averages(self) -> list[Array]:
         """Return the averages that the optimiser keeps without ``ema``."""
         return []
+
+    def _average(self, kept: Array, params: Array) -> Array:
+        """Return the average, given what `_averages` or ``ema`` has kept."""
+        return kept
 
     def _shared(self) -> dict[str, float]:
         """Return the numbers that all parameters share, with their initial values."""
@@ -476,3 +488,156 @@ class AdaBelief(Optimizer):
             *self.betas, normal(self.eps, param), self._penalty(self.weight_decay),
             self.decoupled_weight_decay, self.maximize, self.step_count,
         )
+
+
+@dataclass
+class _ScheduleFree(Optimizer):
+    adaptive: ClassVar[bool]
+
+    def _shared(self) -> dict[str, float]:
+        return {"lr_max": 0.0, "weight_sum": 0.0}
+
+    def _averages(self) -> list[Array]:
+        return [slots["z"].flatten() for slots in self.slots]
+
+    def _average(self, kept: Array, params: Array) -> Array:
+        """Solve ``y = (1 - beta1) z + beta1 x`` for x."""
+        if self.ema is not None:
+            return kept
+        return params + (1 - 1 / self._moments()[0]) * (kept - params)
+
+    def _moments(self) -> tuple[float, float, float]:
+        """Return beta1, beta2 and eps."""
+        raise NotImplementedError
+
+    def _weights(self) -> tuple[int, float, float]:
+        hyper: Any = self
+        return hyper.warmup_steps, hyper.r, hyper.weight_lr_power
+
+    def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
+        hyper: Any = self
+        beta1, beta2, eps = self._moments()
+        schedule_free_step(
+            param, slots["z"], slots.get("exp_avg_sq"), grad, self._rate, beta1, beta2,
+            normal(eps, param), self._penalty(hyper.weight_decay), self.adaptive,
+            self.maximize, *self._weights(), *self._numbers(), self.step_count,
+        )
+
+    def _numbers(self) -> tuple[float, float]:
+        return self.shared["lr_max"], self.shared["weight_sum"]
+
+    def _end(self) -> None:
+        beta2 = self._moments()[1]
+        _, _, lr_max, weight_sum = schedule_free_rate(
+            self._rate, beta2, self.adaptive, *self._weights(), *self._numbers(),
+            self.step_count,
+        )
+        self.shared = {"lr_max": lr_max, "weight_sum": weight_sum}
+
+
+@dataclass
+class ScheduleFreeSGD(_ScheduleFree):
+    """:func:`schedule_free_step`."""
+
+    lr: Rate = 1.0
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    warmup_steps: int = 0
+    r: float = 0.0
+    weight_lr_power: float = 2.0
+    adaptive: ClassVar[bool] = False
+
+    def _slots(self) -> dict[str, float]:
+        return {"z": 0.0}
+
+    def _moments(self) -> tuple[float, float, float]:
+        return self.momentum, 0.0, 0.0
+
+
+@dataclass
+class ScheduleFreeAdamW(_ScheduleFree):
+    """:func:`schedule_free_step`, adaptive."""
+
+    lr: Rate = 2.5e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    warmup_steps: int = 0
+    r: float = 0.0
+    weight_lr_power: float = 2.0
+    adaptive: ClassVar[bool] = True
+
+    def _slots(self) -> dict[str, float]:
+        return {"z": 0.0, "exp_avg_sq": 0.0}
+
+    def _moments(self) -> tuple[float, float, float]:
+        return *self.betas, self.eps
+
+
+@dataclass
+class Prodigy(Optimizer):
+    """:func:`prodigy_step`, with the estimate d of the distance to the solution.
+
+    After a step, r becomes ``beta3 r + d / d0 gamma sum(g (p0 - param))`` with the
+    parameters before the step, and the estimate is ``d_coef r / sum(|s|)``. d becomes
+    the largest estimate so far; it grows at most by the factor ``growth_rate``, except
+    when it is still ``d0``. Without any gradient, nothing changes.
+    """
+
+    lr: Rate = 1.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    beta3: float | None = None
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    decouple: bool = True
+    use_bias_correction: bool = False
+    safeguard_warmup: bool = False
+    d0: float = 1e-6
+    d_coef: float = 1.0
+    growth_rate: float = math.inf
+
+    def _shared(self) -> dict[str, float]:
+        self._sums = np.zeros(2)
+        return {"d": self.d0, "d_max": self.d0, "d_numerator": 0.0}
+
+    def _slots(self) -> dict[str, float]:
+        return dict.fromkeys(("exp_avg", "exp_avg_sq", "s", "p0"), 0.0)
+
+    def _rates(self) -> tuple[float, float]:
+        """Return beta3 and gamma."""
+        beta3 = math.sqrt(self.betas[1]) if self.beta3 is None else self.beta3
+        return beta3, prodigy_rate(
+            self._rate, *self.betas, self.use_bias_correction, self.shared["d"],
+            self.step_count,
+        )
+
+    def _update(self, param: Array, grad: Array, slots: dict[str, Array]) -> None:
+        (beta3, gamma), d = self._rates(), self.shared["d"]
+        decay = self._penalty(self.weight_decay)
+        share = d / self.d0 * (d if self.safeguard_warmup else gamma)
+        sums = np.empty(2, param.dtype)
+        prodigy_sums(
+            sums, param, slots["s"], None if self.step_count == 1 else slots["p0"],
+            grad, beta3, share, 0.0 if self.decouple else decay, self.maximize,
+        )
+        self._sums += sums
+        prodigy_step(
+            param, slots["exp_avg"], slots["exp_avg_sq"], slots["s"], slots["p0"], grad,
+            self._rate, *self.betas, beta3, self.eps, decay, self.decouple,
+            self.maximize, self.use_bias_correction, self.safeguard_warmup, self.d0, d,
+            self.step_count,
+        )
+
+    def _end(self) -> None:
+        (beta3, gamma), (product, magnitude) = self._rates(), self._sums
+        self._sums = np.zeros(2)
+        d, d_max, numerator = self.shared.values()
+        if magnitude == 0:
+            return
+        numerator = beta3 * numerator + d / self.d0 * gamma * float(product)
+        estimate = self.d_coef * numerator / float(magnitude)
+        if self._rate > 0:
+            d = max(d, estimate) if d == self.d0 else d
+            d_max = max(d_max, estimate)
+            d = min(d_max, d * self.growth_rate)
+        self.shared = {"d": d, "d_max": d_max, "d_numerator": numerator}

@@ -62,6 +62,17 @@ SCALARS: dict[str, Any] = {
     "step_max": 50.0,
     "lambd": 0.01,
     "t0": 1.0,
+    "adaptive": True,
+    "warmup_steps": 4,
+    "r": 0.5,
+    "weight_lr_power": 2.0,
+    "lr_max": 0.05,
+    "weight_sum": 0.01,
+    "beta3": 0.9,
+    "use_bias_correction": True,
+    "safeguard_warmup": False,
+    "d0": 0.01,
+    "d": 0.1,
     "step": 3,
 }
 
@@ -222,6 +233,8 @@ def _calls(
             scalars = [{**SCALARS, "eps_mode": mode}[name] for name in names[at + 1 :]]
             yield step, [p, *slots], [g, *scalars], 0
     yield "sum_of_squares", [np.zeros(1, dtype)], [g], 0
+    sums = [p, p / 2, p / 3, g, 0.9, 0.1, 0.01, False]
+    yield "prodigy_sums", [np.zeros(2, dtype)], sums, N_IN
     yield "condition_gradient", [np.zeros_like(g)], [g, p, 0.5, 0.4, 0.1], 0
     yield "interpolate", [p], [g, 0.1], 0
 

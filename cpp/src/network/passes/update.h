@@ -145,7 +145,7 @@ void update_parameters(const Team& team, const NetworkPlan& net,
     clipping.sum(team, grads);
     team.barrier();
   }
-  const Range mine = team.share(net.n_params, kCacheLine<T>);
+  const Range mine = team.share(net.n_params, optimizer.grain(kCacheLine<T>));
   const auto save = [&](T* to, const T* from) {
     if (to) std::copy(from + mine.begin, from + mine.end, to + mine.begin);
   };
