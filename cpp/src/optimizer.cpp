@@ -378,11 +378,17 @@ void check_config(const OptimizerConfig& config) {
   using Field = double OptimizerConfig::*;
   for (const Hyperparameter& each : kHyperparameters) {
     const auto* const field = std::get_if<Field>(&each.field);
-    if (!field || *field == &OptimizerConfig::dampening) continue;
+    if (!field) continue;
     const double value = config.*(*field);
     const auto is_one_of = [&](std::initializer_list<Field> fields) {
       return std::find(fields.begin(), fields.end(), *field) != fields.end();
     };
+    if (is_one_of({&OptimizerConfig::dampening, &OptimizerConfig::ns_a,
+                   &OptimizerConfig::ns_b, &OptimizerConfig::ns_c})) {
+      if (std::isfinite(value)) continue;
+      throw std::invalid_argument(std::string(each.name) + " must be finite, got " +
+                                  detail::in_full(value));
+    }
     if (is_one_of({&OptimizerConfig::alpha, &OptimizerConfig::rho})) {
       check_range(each.name, value, " and <= 1", value <= 1);
     } else if (is_one_of({&OptimizerConfig::beta1, &OptimizerConfig::beta2,
@@ -392,10 +398,6 @@ void check_config(const OptimizerConfig& config) {
     } else {
       check_range(each.name, value);
     }
-  }
-  if (!std::isfinite(config.dampening)) {
-    throw std::invalid_argument("dampening must be finite, got " +
-                                detail::in_full(config.dampening));
   }
 }
 
@@ -559,10 +561,12 @@ int Optimizer::group_of(Index element) const {
 void Optimizer::begin_step(Index vectors) {
   check_range("lr", config_.lr);
   clips_by_norm_ = config_.clip_norm > 0;
+  uses_muon_ = config_.use_muon;
   group_configs_.clear();
   for (const ParameterGroup& group : groups_) {
     group_configs_.push_back(with_own(config_, group));
     clips_by_norm_ = clips_by_norm_ || group_configs_.back().clip_norm > 0;
+    uses_muon_ = uses_muon_ || group_configs_.back().use_muon;
   }
   bool fresh = true;
   for (const AnySlots& any : state_) {

@@ -75,6 +75,7 @@ from .optimizers._adaptive import *
 from .optimizers._averaging import *
 from .optimizers._estimating import *
 from .optimizers._first_order import *
+from .optimizers._orthogonal import *
 from .optimizers._signs import *
 from .runtime import *
 from .solvers import *
@@ -161,6 +162,7 @@ __all__ += losses.__all__
 __all__ += optimizers._adaptive.__all__
 __all__ += optimizers._averaging.__all__
 __all__ += optimizers._estimating.__all__
+__all__ += optimizers._orthogonal.__all__
 __all__ += optimizers._first_order.__all__
 __all__ += optimizers._signs.__all__
 __all__ += runtime.__all__

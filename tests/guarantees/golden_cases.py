@@ -39,6 +39,15 @@ OPTIMIZERS: dict[str, Callable[[], Any]] = {
     "adabelief": lambda: fm.AdaBelief(0.01, weight_decay=0.01),
     "schedule_free_sgd": lambda: fm.ScheduleFreeSGD(0.1, warmup_steps=3, r=0.5),
     "schedule_free_adamw": lambda: fm.ScheduleFreeAdamW(0.01, weight_decay=0.1),
+    "muon": lambda: fm.Muon(0.02, momentum=0.5, adjust_lr_fn="match_rms_adamw"),
+    "groups": lambda: fm.AdamW(
+        0.01,
+        clip_norm=0.5,
+        groups=[
+            {"params": "*.bias", "weight_decay": 0.0, "clip_norm": 0.1},
+            {"params": "0.*", "lr_scale": 0.5},
+        ],
+    ),
     "prodigy": lambda: fm.Prodigy(weight_decay=0.1, d0=1e-3, l1=1e-4),
     "lbfgs": fm.LBFGS,
     "levenberg_marquardt": fm.LevenbergMarquardt,

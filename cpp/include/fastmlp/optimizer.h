@@ -60,6 +60,13 @@ namespace fastmlp {
   X(double,  growth_rate,               0) /* 0: no limit */                           \
   X(bool,    use_bias_correction,       false)                                         \
   X(bool,    safeguard_warmup,          false)                                         \
+  X(bool,    use_muon,                  false) /* of dense weights; else AdamW */      \
+  X(double,  ns_a,                      3.4445) /* of the Newton-Schulz iteration */   \
+  X(double,  ns_b,                      -4.775)                                        \
+  X(double,  ns_c,                      2.0315)                                        \
+  X(double,  ns_steps,                  5)                                             \
+  X(double,  ns_eps,                    1e-7)                                          \
+  X(bool,    match_rms_adamw,           false)                                         \
   X(double,  clip_norm,                 0)                                             \
   X(double,  clip_value,                0)                                             \
   X(double,  l1,                        0)                                             \
@@ -216,6 +223,8 @@ class Optimizer {
   template <class T>
   OptimizerSlots<T>& prepare(Index which, Index size);
   bool clips_by_norm() const { return clips_by_norm_; }
+  // Whether some dense weights may be orthogonalised.
+  bool uses_muon() const { return uses_muon_; }
   // Sums the squares in each of the chunks first .. last - 1, of square_chunks(size)
   // chunks in total.
   template <class T>
@@ -268,7 +277,7 @@ class Optimizer {
   std::vector<ParameterGroup> groups_;
   std::vector<OptimizerConfig> group_configs_;  // in this step
   std::vector<GroupRange> ranges_;
-  bool clips_by_norm_ = false;  // in this step
+  bool clips_by_norm_ = false, uses_muon_ = false;  // in this step
   std::atomic<int64_t> step_count_{0};
   std::vector<AnySlots> state_;
   SharedNumbers shared_;

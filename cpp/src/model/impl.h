@@ -117,8 +117,9 @@ struct Mlp<T>::Impl {
   // Memory of training, used under the exclusive lock.
   detail::Workspace<T> training;
   AlignedBuffer<T> grads;
-  AlignedBuffer<double> squares;  // sums of squares of chunks of weights, for l2
-  std::vector<int64_t> order;     // order of the rows of the running epoch
+  AlignedBuffer<double> squares;     // sums of squares of chunks of weights, for l2
+  std::vector<int64_t> order;        // order of the rows of the running epoch
+  detail::MatrixMemory<T> matrices;  // of updates by Muon
 
   // Values that forward keeps for backward.
   detail::Workspace<T> kept;
@@ -261,6 +262,7 @@ struct Mlp<T>::Impl {
       args.slots->squares.reserve(detail::clip_chunks(net, optimizer));
     }
     args.params_to_update = params.data();
+    if (optimizer.uses_muon()) args.matrices = &matrices;
   }
 
   void keep_before(bool keep) {

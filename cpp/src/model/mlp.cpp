@@ -315,8 +315,10 @@ void Mlp<T>::update(const T* grads, Optimizer& optimizer) {
   impl.set_update(args, optimizer);
   // The approximate number of operations for one parameter in an Adam update.
   constexpr double kFlopsPerParameter = 15;
-  const TeamPlan plan =
-      plan_team(kFlopsPerParameter * static_cast<double>(n), n / kCacheLine<T>);
+  double flops = kFlopsPerParameter * static_cast<double>(n);
+  if (args.matrices) flops += detail::matrix_update_flops(impl.net, optimizer);
+  const TeamPlan plan = plan_team(flops, n / kCacheLine<T>);
+  if (args.matrices) args.matrices->prepare(impl.net, plan.most);
   run_team(plan, [&](const Team& team) {
     if (!team.commit()) return;
     detail::update_parameters(team, impl.net, args, grads, 0.0);

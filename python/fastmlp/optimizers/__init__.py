@@ -67,12 +67,20 @@ Parameters that `MLP.freeze` has frozen are never changed. The optimisers do not
 the gradients that they are given.
 """
 
-from . import _adaptive, _averaging, _estimating, _first_order, _signs
+from . import (
+    _adaptive,
+    _averaging,
+    _estimating,
+    _first_order,
+    _orthogonal,
+    _signs,
+)
 from ._adaptive import *
 from ._averaging import *
 from ._base import Optimizer
 from ._estimating import *
 from ._first_order import *
+from ._orthogonal import *
 from ._signs import *
 
 __all__ = [
@@ -82,6 +90,7 @@ __all__ = [
     *_signs.__all__,
     *_averaging.__all__,
     *_estimating.__all__,
+    *_orthogonal.__all__,
 ]
 
 # Pickles must name the public module, not the private ones.

@@ -103,6 +103,7 @@ class NAdam(_Decoupling, kind="nadam"):
     """
 
     __slots__ = ()
+    _common = frozenset(("betas", "momentum_decay"))
 
     momentum_decay = Number(0.0)
 

@@ -74,6 +74,7 @@ class ASGD(Optimizer, kind="asgd"):
 
 class _ScheduleFree(Optimizer):
     __slots__ = ()
+    _common = frozenset(("betas", "momentum", "warmup_steps", "r", "weight_lr_power"))
 
     warmup_steps = Count()
     r = Number(0.0)

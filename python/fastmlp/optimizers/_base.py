@@ -29,6 +29,7 @@ from ._timeline import Timeline, at_first
 if TYPE_CHECKING:
     import weakref
     from collections.abc import Callable, Mapping, Sequence
+    from typing import NoReturn
 
     from .._network.model import MLP
     from .._validate import Array
@@ -59,6 +60,10 @@ class Optimizer:
     _kind: ClassVar[str]
     _constants: ClassVar[dict[str, Any]]
     _names: ClassVar[tuple[str, ...]]  # the constructor's own arguments
+    _needs_model: ClassVar[bool] = False  # whether `step` takes no arrays
+    # Hyperparameters that must be the same for all parameters, because they determine
+    # numbers of state that all parameters share.
+    _common: ClassVar[frozenset[str]] = frozenset()
 
     core: _core.Optimizer
     _owner: weakref.ref[Any] | None  # the model that it trains
@@ -318,11 +323,8 @@ class Optimizer:
         """
         if self._timelines:
             self._set_scheduled()
-        if self._groups and not is_model(params):
-            raise ValueError(
-                "params must be a model if the optimizer has groups, because arrays "
-                "have no names: write step(mlp, grads)"
-            )
+        if (self._groups or self._needs_model) and not is_model(params):
+            self._refuse_arrays()
         if type(params) is np.ndarray and type(grads) is np.ndarray:
             params, grads = [params], [grads]
         elif type(params) is not list or type(grads) is not list:
@@ -334,6 +336,17 @@ class Optimizer:
             flat = _flat(params, grads)
             self._check_decay(flat[0])
             _validate.accepted(self.core.step(*flat))
+
+    def _refuse_arrays(self) -> NoReturn:
+        if self._groups:
+            raise ValueError(
+                "params must be a model if the optimizer has groups, because arrays "
+                "have no names: write step(mlp, grads)"
+            )
+        raise ValueError(
+            f"params must be a model for {type(self).__name__}, because weights and "
+            "biases have different formulas: write step(mlp, grads)"
+        )
 
     def _step_model(self, mlp: Any, grads: object) -> None:
         claim(mlp, self)

@@ -67,6 +67,12 @@ class Prodigy(Optimizer, kind="prodigy"):
     """
 
     __slots__ = ()
+    _common = frozenset(
+        {
+            *("lr", "betas", "beta3", "use_bias_correction", "safeguard_warmup"),
+            *("d_coef", "growth_rate"),
+        }
+    )
 
     betas = Betas()
     beta3 = Optional(1.0)

@@ -26,7 +26,8 @@ _SHARED = frozenset(("groups", "ema", "decay"))
 def names(cls: type[Optimizer], known: Iterable[str]) -> list[str]:
     """Return the hyperparameters of a class that a group may set."""
     fixed = {n for n in known if getattr(getattr(cls, n), "_fixed", False)}
-    return [*(n for n in known if n not in _SHARED | fixed), "lr_scale"]
+    shared = _SHARED | fixed | cls._common
+    return [*(n for n in known if n not in shared), "lr_scale"]
 
 
 def checked(

@@ -119,16 +119,39 @@ class Flag(Hyperparameter[bool]):
 
 
 class Count(Hyperparameter[int]):
-    """An integer ≥ 0, which the core stores as a float."""
+    """An integer from 0 to a largest one, which the core stores as a float."""
+
+    def __init__(self, most: int = _validate.MOST_STEPS) -> None:
+        super().__init__()
+        self._most = most
 
     def check(self, value: object) -> int:
-        return _validate.count(self._name, value, 0, _validate.MOST_STEPS)
+        return _validate.count(self._name, value, 0, self._most)
 
     def to_core(self, value: int) -> dict[str, Any]:
         return {self._core: float(value)}
 
     def from_core(self, core: _core.Optimizer) -> int:
         return int(core.get(self._core))
+
+
+class Choice(Hyperparameter["str | None"]):
+    """One of two names, which the core stores as a flag; None is the first of them."""
+
+    def __init__(self, first: str, second: str, *, core: str) -> None:
+        super().__init__(core=core)
+        self._choices = (first, second)
+
+    def check(self, value: object) -> str | None:
+        if value is None:
+            return None
+        return _validate.choice(self._name, value, self._choices)
+
+    def to_core(self, value: str | None) -> dict[str, Any]:
+        return {self._core: value == self._choices[1]}
+
+    def from_core(self, core: _core.Optimizer) -> str | None:
+        return self._choices[1] if core.get(self._core) else None
 
 
 class Limit(Hyperparameter[float]):
@@ -180,8 +203,8 @@ class Decay(Hyperparameter[str]):
         return "weights" if core.get("decay_weights_only") else "all"
 
 
-class Pair(Hyperparameter["tuple[float, float]"]):
-    """Two numbers, which are separate hyperparameters in the core.
+class Numbers(Hyperparameter["tuple[float, ...]"]):
+    """Several numbers, which are separate hyperparameters in the core.
 
     ``bounds`` maps their names in the core to arguments of `_validate.real`.
     """
@@ -192,29 +215,38 @@ class Pair(Hyperparameter["tuple[float, float]"]):
         super().__init__(fixed=fixed)
         self._bounds = bounds
 
-    def check(self, value: object) -> tuple[float, float]:
-        if not isinstance(value, (tuple, list, np.ndarray)) or len(value) != 2:
+    def check(self, value: object) -> tuple[float, ...]:
+        n = len(self._bounds)
+        if not isinstance(value, (tuple, list, np.ndarray)) or len(value) != n:
             raise TypeError(
-                f"{self._name} must be two numbers ({', '.join(self._bounds)}), "
-                f"got {_validate.describe(value)}"
+                f"{self._name} must be {_COUNTS[n]} numbers "
+                f"({', '.join(self._bounds)}), got {_validate.describe(value)}"
             )
-        first, second = (
+        return tuple(
             _validate.real(f"{self._name}[{i}]", number, **bounds)
             for i, (number, bounds) in enumerate(
                 zip(value, self._bounds.values(), strict=True)
             )
         )
-        return first, second
 
-    def to_core(self, value: tuple[float, float]) -> dict[str, Any]:
+    def to_core(self, value: tuple[float, ...]) -> dict[str, Any]:
         return dict(zip(self._bounds, value, strict=True))
 
-    def from_core(self, core: _core.Optimizer) -> tuple[float, float]:
-        first, second = (float(core.get(name)) for name in self._bounds)
-        return first, second
+    def from_core(self, core: _core.Optimizer) -> tuple[float, ...]:
+        return tuple(float(core.get(name)) for name in self._bounds)
 
 
-class Betas(Pair):
+_COUNTS = {2: "two", 3: "three"}
+
+
+class Coefficients(Numbers):
+    """Finite numbers with these names in the core."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__({name: {} for name in names})
+
+
+class Betas(Numbers):
     """Two numbers in [0, 1)."""
 
     def __init__(self, *, fixed: bool = False) -> None:

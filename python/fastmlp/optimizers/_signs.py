@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..schedules import Schedule
 from ._base import Optimizer
-from ._hyperparameters import Betas, Options, Pair
+from ._hyperparameters import Betas, Numbers, Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,13 +48,13 @@ class Rprop(Optimizer, kind="rprop"):
 
     __slots__ = ()
 
-    etas = Pair(
+    etas = Numbers(
         {
             "etaminus": {"low": 0, "high": 1, "open_low": True, "open_high": True},
             "etaplus": {"low": 1, "open_low": True},
         }
     )
-    step_sizes = Pair({"step_min": {"low": 0}, "step_max": {"low": 0}})
+    step_sizes = Numbers({"step_min": {"low": 0}, "step_max": {"low": 0}})
 
     def __init__(
         self,

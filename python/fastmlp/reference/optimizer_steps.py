@@ -19,7 +19,9 @@ __all__ = [
     "condition_gradient",
     "interpolate",
     "lion_step",
+    "muon_step",
     "nadam_step",
+    "orthogonalized",
     "prodigy_step",
     "prodigy_sums",
     "radam_step",
@@ -428,6 +430,42 @@ def prodigy_sums(
     g = _gradient(param, grad, weight_decay, maximize)
     out[0] = 0.0 if p0 is None else np.sum(g * (p0 - param))
     out[1] = np.sum(np.abs(beta3 * s + s_share * g))
+
+
+@quiet
+def orthogonalized(
+    u: Array, ns_coefficients: tuple[float, float, float], ns_steps: int, eps: float
+) -> Array:
+    """Return a nearly orthogonal matrix for ``u``, by a Newton-Schulz iteration.
+
+    X = u / max(|u|, eps), then ``ns_steps`` times X = a X + (b A + c A^2) X with
+    A = X X^T, where X is u or its transpose, whichever has fewer rows (Jordan 2024).
+    """
+    a, b, c = ns_coefficients
+    x = u / max(float(np.linalg.norm(u)), eps)
+    x = x if x.shape[0] <= x.shape[1] else x.T
+    for _ in range(ns_steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x if u.shape == x.shape else x.T
+
+
+@quiet
+def muon_step(
+    param: Array, exp_avg: Array, grad: Array, lr: float, momentum: float,
+    nesterov: bool, weight_decay: float, ns_coefficients: tuple[float, float, float],
+    ns_steps: int, eps: float, adjust_lr_fn: str | None, maximize: bool,
+) -> None:
+    """Take a step of Muon for a weight (in, out); see `fastmlp.Muon`."""
+    g = -grad if maximize else grad
+    exp_avg += (1 - momentum) * (g - exp_avg)
+    u = g + momentum * (exp_avg - g) if nesterov else exp_avg
+    n_in, n_out = param.shape
+    ratio = math.sqrt(max(1.0, n_out / n_in))
+    if adjust_lr_fn == "match_rms_adamw":
+        ratio = 0.2 * math.sqrt(max(n_in, n_out))
+    param *= 1 - lr * weight_decay
+    param -= lr * ratio * orthogonalized(u, ns_coefficients, ns_steps, eps)
 
 
 @quiet

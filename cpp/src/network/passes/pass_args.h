@@ -7,6 +7,7 @@
 #include "fastmlp/optimizer.h"
 #include "fastmlp/random.h"
 #include "fastmlp/sparse.h"
+#include "network/passes/matrix_update.h"
 #include "threading/helper_policy.h"
 
 namespace fastmlp::detail {
@@ -42,6 +43,7 @@ struct PassArgs {
   Optimizer* optimizer = nullptr;
   OptimizerSlots<T>* slots = nullptr;
   T* params_to_update = nullptr;
+  MatrixMemory<T>* matrices = nullptr;  // if weights are orthogonalised
   // Where to copy the parameters and the optimiser's slots before the update; pointers
   // may be null.
   struct {

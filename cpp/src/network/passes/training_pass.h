@@ -75,7 +75,8 @@ class Pass {
     if (net.operands == Operands::bfloat16 && !args.full_operands) {
       bfloat16_ = &active_bfloat16_kernels();
     }
-    const double flops = 6.0 * work_of_rows(net, args_.rows, sparse_rows(0));
+    double flops = 6.0 * work_of_rows(net, args_.rows, sparse_rows(0));
+    if (args_.matrices) flops += matrix_update_flops(net, *args_.optimizer);
     plan_ = plan_team(flops, (args_.rows + table_.mr - 1) / table_.mr, args_.helper);
     // Custom activations may throw, so they must be called by a single thread: no
     // parallel plan.
@@ -88,6 +89,7 @@ class Pass {
     if (!args_.forward) plan_ = {std::min(plan_.most, ws_.threads()), nullptr};
     block_rows_ = std::min(chunk_ / plan_.most, tile_rows<T>(net));
     ws_.prepare(net, chunk_, args_.rows, plan_.most, !args_.sparse);
+    if (args_.matrices) args_.matrices->prepare(net, plan_.most);
   }
 
   // Returns the loss (0 for a given dy). The update is skipped if the loss or the

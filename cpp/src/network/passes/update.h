@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "network/passes/matrix_update.h"
 #include "network/passes/pass_args.h"
 #include "network/plan.h"
 #include "threading/parallel.h"
@@ -16,9 +17,10 @@ struct UpdateKind {
   int group;
   bool decayed;    // see Optimizer::apply
   bool penalised;  // by the L2 penalty of the loss
+  bool matrix;     // a weight that is orthogonalised, see matrix_update.h
   bool operator==(const UpdateKind& other) const {
     return frozen == other.frozen && group == other.group && decayed == other.decayed &&
-           penalised == other.penalised;
+           penalised == other.penalised && matrix == other.matrix;
   }
 };
 
@@ -30,7 +32,8 @@ inline UpdateKind update_kind(const Optimizer& optimizer, Index begin,
   const bool spared = config.decay_weights_only && !dense_weight &&
                       (config.l1 != 0 || config.weight_decay != 0) &&
                       !optimizer.decays_all(group);
-  return {frozen, group, !spared, penalised && dense_weight};
+  return {frozen, group, !spared, penalised && dense_weight,
+          dense_weight && config.use_muon};
 }
 
 // The gradients that are clipped together by their norm: those of a group that is
@@ -162,9 +165,23 @@ void update_parameters(const Team& team, const NetworkPlan& net,
     const Index end = std::min(run.end, mine.end);
     if (begin >= end) return;
     if (kind.frozen) return optimizer.average(slots, params, begin, end);
+    if (kind.matrix) return;
     optimizer.apply(slots, params, grads, begin, end,
                     clips ? clipping.scale(kind.group) : 1.0, kind.decayed,
                     kind.penalised ? decay : 0.0, kind.group);
+  });
+  if (!args.matrices) return;
+  net.each_array([&](Index begin, Index end, const OpPlan& op, bool frozen,
+                     bool is_weight) {
+    const UpdateKind kind = kind_of(begin, op, frozen, is_weight);
+    if (!kind.matrix || frozen) return;
+    const OptimizerConfig& config = optimizer.config_of(kind.group);
+    MatrixUpdate<T> update(team, op, config, *args.matrices, params + begin,
+                           slots.slot[0].data() + begin);
+    update.run(grads + begin, clips ? clipping.scale(kind.group) : 1.0,
+               kind.penalised ? decay : 0.0, kind.decayed ? config.weight_decay : 0.0);
+    const Range own = team.share(end - begin, kCacheLine<T>);
+    optimizer.average(slots, params, begin + own.begin, begin + own.end);
   });
 }
 
