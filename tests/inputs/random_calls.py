@@ -434,6 +434,8 @@ def mutated(d: Draw, state: dict[str, Any]) -> Any:
 def attribute(d: Draw) -> Any:
     rule = optimizer(d)
     good = {"lr": 0.1, "momentum": 0.5, "weight_decay": 0.1, "l1": 0.1, "decay": "all"}
+    if isinstance(rule, fm.ScheduleFreeSGD):
+        del good["momentum"]  # it cannot be set
     name = d.one([n for n in good if hasattr(rule, n)])
     setattr(rule, name, d(good[name]))
     return repr(rule)
