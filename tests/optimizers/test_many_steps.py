@@ -250,9 +250,10 @@ def prodigy(
     share = d if s["safeguard_warmup"] else gamma
     total = memory["s"] = b3 * total + (1 - b3) * d * share * g
     estimate = s["d_coef"] * r / float(np.abs(total).sum())
-    grown = max(d, estimate) if d == s["d0"] else d
-    best = memory["best"] = max(memory.get("best", d), estimate)
-    memory["d"] = min(best, grown * s["growth_rate"])
+    if lr > 0:
+        grown = max(d, estimate) if d == s["d0"] else d
+        best = memory["best"] = max(memory.get("best", d), estimate)
+        memory["d"] = min(best, grown * s["growth_rate"])
     return shrunk - gamma * m / (np.sqrt(v) + d * s["eps"])
 
 
@@ -266,8 +267,10 @@ def prodigy_settings(rng: Draw) -> dict[str, Any]:
         "decouple": bool(rng.integers(2)),
         "use_bias_correction": bool(rng.integers(2)),
         "safeguard_warmup": bool(rng.integers(2)),
-        "d0": log_uniform(rng, 1e-6, 1e-2),
-        "d_coef": float(rng.uniform(0.5, 2)),
+        # For a smaller d0, start - theta has fewer digits in the first steps, and
+        # estimates that grow by large factors multiply the errors.
+        "d0": log_uniform(rng, 1e-4, 1e-2),
+        "d_coef": float(rng.uniform(0.5, 1.2)),
         "growth_rate": one(rng, math.inf, 1.2),
     }
 
