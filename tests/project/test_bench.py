@@ -112,7 +112,7 @@ def test_subnormals() -> None:
 def test_accuracy() -> None:
     out = bench("accuracy.py", "--quick")
     assert out.count(" 0 inexact\n") == 2 * len(fm.available_isas())
-    assert out.count("  state ") == 9
+    assert out.count("  state ") == 15
     assert "\nwithin the bounds, " in out
 
 
