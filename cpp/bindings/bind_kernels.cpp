@@ -71,41 +71,45 @@ void gemm_tn_(py::object c, py::object a, py::object b, bool accumulate) {
   });
 }
 
-void activation_forward_(py::object h, py::object z, const std::string& activation) {
-  const Activation kind = activation_from(activation);
+void activation_forward_(py::object h, py::object z, const std::string& activation,
+                         const std::vector<double>& constants) {
+  const ActivationSpec spec = activation_from(activation, constants);
   by_dtype(h, "h", [&](auto t) {
     using T = decltype(t);
     const auto hv = require<T>(h, "h", {-1, -1});
     const auto zv = require<const T>(z, "z", {hv.shape[0], hv.shape[1]});
-    kernels<T>().activation_forward(kind, hv.data, hv.shape[1], zv.data, hv.shape[1],
+    kernels<T>().activation_forward(spec, hv.data, hv.shape[1], zv.data, hv.shape[1],
                                     hv.shape[0], hv.shape[1]);
   });
 }
 
 void dense_forward_(py::object h, py::object x, py::object w, py::object bias,
-                    const std::string& activation) {
-  activation_from(activation);  // raises before h is written
+                    const std::string& activation,
+                    const std::vector<double>& constants) {
+  activation_from(activation, constants);  // raises before h is written
   gemm_nn_(h, x, w, bias, false);
-  activation_forward_(h, h, activation);
+  activation_forward_(h, h, activation, constants);
 }
 
 void activation_backward_(py::object dz, py::object dh, py::object saved,
-                          const std::string& activation) {
-  const Activation kind = activation_from(activation);
+                          const std::string& activation,
+                          const std::vector<double>& constants) {
+  const ActivationSpec spec = activation_from(activation, constants);
   by_dtype(dz, "dz", [&](auto t) {
     using T = decltype(t);
     const auto zv = require<T>(dz, "dz", {-1, -1});
     const Index m = zv.shape[0], n = zv.shape[1];
     const auto hv = require<const T>(dh, "dh", {m, n});
     const auto sv = require<const T>(saved, "saved", {m, n});
-    kernels<T>().activation_backward(kind, zv.data, n, hv.data, n, sv.data, n, m, n);
+    kernels<T>().activation_backward(spec, zv.data, n, hv.data, n, sv.data, n, m, n);
   });
 }
 
 void activation_second_(py::object out, py::object c, py::object saved,
-                        const std::string& activation) {
-  const Activation kind = activation_from(activation);
-  if (kind == Activation::softmax) {
+                        const std::string& activation,
+                        const std::vector<double>& constants) {
+  const ActivationSpec spec = activation_from(activation, constants);
+  if (spec == Activation::softmax) {
     throw py::value_error("activation: softmax has no elementwise second derivative");
   }
   by_dtype(out, "out", [&](auto t) {
@@ -114,7 +118,7 @@ void activation_second_(py::object out, py::object c, py::object saved,
     const Index m = ov.shape[0], n = ov.shape[1];
     const auto cv = require<const T>(c, "c", {m, n});
     const auto sv = require<const T>(saved, "saved", {m, n});
-    kernels<T>().activation_second(kind, ov.data, cv.data, sv.data, m * n);
+    kernels<T>().activation_second(spec, ov.data, cv.data, sv.data, m * n);
   });
 }
 
@@ -631,16 +635,16 @@ void bind_kernels(py::module_ m) {
   m.def("gemm_nt", &gemm_nt_, arg("c"), arg("a"), arg("b"), arg("accumulate") = false);
   m.def("gemm_tn", &gemm_tn_, arg("c"), arg("a"), arg("b"), arg("accumulate") = false);
   m.def("dense_forward", &dense_forward_, arg("h"), arg("x"), arg("w"), arg("bias"),
-        arg("activation"));
+        arg("activation"), arg("constants") = py::tuple());
   m.def("sparse_product", &sparse_product_, arg("c"), arg("values"), arg("columns"),
         arg("starts"), arg("b"), arg("bias") = none, arg("order") = none);
   m.def("sparse_gradient", &sparse_gradient_, arg("dw"), arg("values"), arg("columns"),
         arg("starts"), arg("dz"), arg("order") = none);
   m.def("column_sum", &column_sum_, arg("out"), arg("a"));
   m.def("activation_forward", &activation_forward_, arg("h"), arg("z"),
-        arg("activation"));
+        arg("activation"), arg("constants") = py::tuple());
   m.def("activation_backward", &activation_backward_, arg("dz"), arg("dh"),
-        arg("saved"), arg("activation"));
+        arg("saved"), arg("activation"), arg("constants") = py::tuple());
   m.def("scale_groups", &scale_groups_, arg("out"), arg("a"), arg("scale"),
         arg("masks") = false);
   m.def("add_scaled_groups", &add_scaled_groups_, arg("out"), arg("a"), arg("scale"));
@@ -653,7 +657,7 @@ void bind_kernels(py::module_ m) {
         arg("t"), arg("xhat"), arg("rstd"), arg("scale"), arg("accumulate") = false,
         arg("centred") = true);
   m.def("activation_second", &activation_second_, arg("out"), arg("c"), arg("saved"),
-        arg("activation"));
+        arg("activation"), arg("constants") = py::tuple());
   m.def("loss_rows", &loss_rows_, arg("dpred"), arg("row_loss"), arg("pred"),
         arg("target"), arg("row_scale"), arg("loss"), arg("delta") = 1.0,
         arg("smoothing") = 0.0, arg("per_output") = none, arg("actions") = none,

@@ -426,7 +426,7 @@ void bind_mlp(py::module_& m) {
       .def_property_readonly("activation",
                              [](const OpInfo& op) -> std::optional<const char*> {
                                if (op.has_custom) return std::nullopt;
-                               return to_name(kActivationNames, op.activation);
+                               return to_name(kActivationNames, op.activation.kind);
                              })
       .def_property_readonly("weight", offset(&OpInfo::weight))
       .def_property_readonly("bias", offset(&OpInfo::bias))

@@ -68,6 +68,17 @@ void bind_runtime(py::module_& m) {
   caches();
   m.attr("__version__") = FASTMLP_VERSION;
   m.attr("ACTIVATIONS") = as_tuple(kActivationNames);
+  // For each activation with constants, their names, defaults and least values.
+  py::dict constants;
+  for (int i = 0; i < kActivationCount; ++i) {
+    py::dict own;
+    for (const ActivationConstant& each : kActivationFacts[i].constants) {
+      if (each.name) own[each.name] = py::make_tuple(each.value, each.least);
+    }
+    if (!own.empty()) constants[kActivationNames[i]] = own;
+  }
+  m.attr("ACTIVATION_CONSTANTS") = constants;
+  m.attr("MOST_CONSTANT") = kMostConstant;
   m.attr("LOSSES") = as_tuple(kLossNames);
   m.attr("OPTIMIZERS") = as_tuple(kOptimizerNames);
   m.def(

@@ -1,8 +1,10 @@
 // Conversion between the values of an enum and their public names.
 #pragma once
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "fastmlp/types.h"
 
@@ -29,6 +31,22 @@ const char* to_name(const char* const (&names)[N], Enum value) {
 
 inline Activation activation_from(const std::string& name) {
   return from_name<Activation>(kActivationNames, name, "activation");
+}
+
+// The activation of this name with these constants, or without any with its defaults.
+inline ActivationSpec activation_from(const std::string& name,
+                                      const std::vector<double>& constants) {
+  ActivationSpec activation = activation_from(name);
+  const ActivationFacts& facts = facts_of(activation.kind);
+  size_t count = 0;
+  for (const ActivationConstant& each : facts.constants) count += each.name != nullptr;
+  if (!constants.empty() && constants.size() != count) {
+    throw std::invalid_argument("constants of " + name + " must have length " +
+                                std::to_string(count) + ", got " +
+                                std::to_string(constants.size()));
+  }
+  std::copy(constants.begin(), constants.end(), activation.constants);
+  return activation;
 }
 
 }  // namespace fastmlp::bindings

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <algorithm>
 #include <iterator>
@@ -112,7 +113,9 @@ constexpr LayerField kLayerFields[] = {
     {"width", [](LayerSpec& s, py::handle v) { s.width = py::cast<Index>(v); }},
     {"activation",
      [](LayerSpec& s, py::handle v) {
-       s.activation = activation_from(py::cast<std::string>(v));
+       const auto [name, constants] =
+           py::cast<std::pair<std::string, std::vector<double>>>(v);
+       s.activation = activation_from(name, constants);
      }},
     {"custom",
      [](LayerSpec& s, py::handle v) {

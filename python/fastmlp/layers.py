@@ -6,32 +6,53 @@ Layers are immutable descriptions; the model holds the parameters. In training m
 
 ``fastmlp.ACTIVATIONS`` lists the names of the activations h = act(z). All except
 softmax are elementwise. If PyTorch has the same activation, the name, the formula and
-the constants are those of PyTorch.
+the constants are those of PyTorch. Constants that have a name in the table are
+arguments of `Activation`, as in ``fm.Activation("elu", alpha=0.5)``; the table gives
+their defaults.
 
-==============  ======================================================================
-name            h
-==============  ======================================================================
-``identity``    z
-``relu``        max(z, 0); derivative 0 at 0 (Nair & Hinton 2010)
-``leaky_relu``  z for z > 0, else 0.01 z; derivative 0.01 at 0 (Maas et al. 2013)
-``elu``         z for z > 0, else e^z - 1: alpha is 1 (Clevert et al. 2016)
-``selu``        s z for z > 0, else s a (e^z - 1); s = 1.0507009873554805,
-                a = 1.6732632423543772; derivative s a at 0 (Klambauer et al. 2017)
-``gelu``        z Φ(z) = z (1 + erf(z / √2)) / 2 (Hendrycks & Gimpel 2016)
-``gelu_tanh``   z (1 + tanh(√(2 / π) (z + 0.044715 z³))) / 2, an approximation of gelu
-                from the same paper: torch's ``GELU(approximate="tanh")``
-``silu``        z sigmoid(z), also called swish (Hendrycks & Gimpel 2016; Ramachandran
-                et al. 2017)
-``mish``        z tanh(log(1 + e^z)) (Misra 2019)
-``softplus``    log(1 + e^z) (Dugas et al. 2001), without PyTorch's linear threshold
-``softsign``    z / (1 + abs(z)) (Bergstra et al. 2009)
-``sigmoid``     1 / (1 + e^-z)
-``tanh``        tanh(z)
-``sin``         sin(z)
-``cos``         cos(z)
-``exp``         e^z
-``softmax``     e^z_o / Σ_p e^z_p over the last axis, a row's outputs (Bridle 1990)
-==============  ======================================================================
+===============  =====================================================================
+name             h
+===============  =====================================================================
+``identity``     z
+``relu``         max(z, 0); derivative 0 at 0 (Nair & Hinton 2010)
+``relu6``        min(max(z, 0), 6); derivative 0 at 0 and 6 (Krizhevsky 2010)
+``leaky_relu``   z for z > 0, else slope z; slope = 0.01, at least 0; derivative slope
+                 at 0 (Maas et al. 2013)
+``threshold``    z for z > threshold, else value; threshold = 0, value = 0; derivative 0
+                 at the threshold
+``elu``          z for z > 0, else alpha (e^z - 1); alpha = 1, at least 0 (Clevert et
+                 al. 2016)
+``celu``         z for z > 0, else alpha (e^(z / alpha) - 1); alpha = 1, positive
+                 (Barron 2017)
+``selu``         s z for z > 0, else s a (e^z - 1); s = 1.0507009873554805,
+                 a = 1.6732632423543772; derivative s a at 0 (Klambauer et al. 2017)
+``gelu``         z Φ(z) = z (1 + erf(z / √2)) / 2 (Hendrycks & Gimpel 2016)
+``gelu_tanh``    z (1 + tanh(√(2 / π) (z + 0.044715 z³))) / 2, an approximation of gelu
+                 from the same paper: torch's ``GELU(approximate="tanh")``
+``silu``         z sigmoid(z), also called swish (Hendrycks & Gimpel 2016; Ramachandran
+                 et al. 2017)
+``hardswish``    z min(max(z + 3, 0), 6) / 6 (Howard et al. 2019)
+``mish``         z tanh(log(1 + e^z)) (Misra 2019)
+``softplus``     log(1 + e^(beta z)) / beta; beta = 1, positive (Dugas et al. 2001);
+                 without PyTorch's linear threshold
+``logsigmoid``   log(1 / (1 + e^-z))
+``softsign``     z / (1 + abs(z)) (Bergstra et al. 2009)
+``sigmoid``      1 / (1 + e^-z)
+``hardsigmoid``  min(max(z + 3, 0), 6) / 6; derivative 0 at -3 and 3 (Howard et al.
+                 2019)
+``tanh``         tanh(z)
+``hardtanh``     min(max(z, min_val), max_val); min_val = -1, max_val = 1; derivative 0
+                 at the limits (Collobert 2004)
+``tanhshrink``   z - tanh(z)
+``softshrink``   z - lambd for z > lambd, z + lambd for z < -lambd, else 0; lambd = 0.5,
+                 at least 0; derivative 0 at -lambd and lambd (Donoho 1995)
+``hardshrink``   z for abs(z) > lambd, else 0; lambd = 0.5, at least 0; derivative 0 at
+                 -lambd and lambd (Donoho & Johnstone 1994)
+``sin``          sin(z)
+``cos``          cos(z)
+``exp``          e^z
+``softmax``      e^z_o / Σ_p e^z_p over the last axis, a row's outputs (Bridle 1990)
+===============  =====================================================================
 
 Exponentials are arranged so that intermediate results do not overflow if the final one
 does not.
@@ -39,6 +60,7 @@ does not.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -174,8 +196,9 @@ class Dense(Layer):
     ----------
     n : int
         Width: the number of outputs.
-    activation : str, optional
-        Name of the activation, one of ``fastmlp.ACTIVATIONS``. None means the model's
+    activation : str or Activation, optional
+        Name of the activation, one of ``fastmlp.ACTIVATIONS``, or an `Activation` with
+        a name, such as ``fm.Activation("elu", alpha=0.5)``. None means the model's
         ``activation`` or, for the last dense layer, its ``output_activation``.
     bias : bool
         Whether the layer has a bias b; overrides the model's ``bias``.
@@ -204,7 +227,7 @@ class Dense(Layer):
     }
 
     n: int
-    activation: str | None
+    activation: str | Activation | None
     bias: bool
     init: Init | None
     bias_init: Init | None
@@ -212,19 +235,19 @@ class Dense(Layer):
     def __init__(
         self,
         n: int,
-        activation: str | None = None,
+        activation: str | Activation | None = None,
         bias: bool = True,
         init: Init | None = None,
         bias_init: Init | None = None,
     ) -> None:
         if isinstance(activation, int):
             raise TypeError(
-                "activation must be a name (str), got "
+                "activation must be a name (str) or an fm.Activation, got "
                 f"{_validate.describe(activation)}; fm.Dense(n) takes the number of "
                 "outputs, but not the number of inputs"
             )
         if activation is not None:
-            activation = activation_name("activation", activation)
+            activation = checked_activation("activation", activation)
         if init is not None:
             init = initializers.checked("init", init)
         bias = _validate.flag("bias", bias)
@@ -246,7 +269,8 @@ class Dense(Layer):
 
     def core_form(self) -> dict[str, Any]:
         """Return the fields of the core's LayerSpec, except for the kind."""
-        return {"width": self.n, "activation": self.activation, "bias": self.bias}
+        activation = activation_of(self).core_form()
+        return {"width": self.n, **activation, "bias": self.bias}
 
     def n_out(self, n_in: int) -> int:
         """Return the output width for an input width."""
@@ -279,12 +303,25 @@ class Activation(Layer):
         elementwise.
     derivative : callable, optional
         Function that maps z to f'(z); required for a custom function.
+    **constants : float
+        Constants of the named activation's formula, such as ``slope`` of leaky_relu;
+        `fastmlp.layers` lists them with their defaults. Magnitudes are at most 3.4e38;
+        those of positive constants are at least 1.2e-38.
+
+    Attributes
+    ----------
+    constants : dict of str to float
+        All constants of the named activation, also those with default values.
+    changed : dict of str to float
+        The constants that differ from their defaults.
+    text : str
+        The name, with the constants that differ, as in ``"leaky_relu(slope=0.3)"``.
 
     Raises
     ------
     TypeError, ValueError
-        If a name is unknown, if a function is given without a derivative, or if a name
-        is given with a derivative.
+        If a name is unknown, if a function is given without a derivative, if a name
+        is given with a derivative, or if a constant is unknown or out of range.
 
     Notes
     -----
@@ -300,21 +337,26 @@ class Activation(Layer):
     >>> import fastmlp as fm
     >>> square = fm.Activation(lambda z: z * z, derivative=lambda z: 2 * z)
     >>> mlp = fm.MLP([3, fm.Dense(16, "identity"), square, 1])
+    >>> leaky = fm.Activation("leaky_relu", slope=0.3)
+    >>> mlp = fm.MLP([3, 16, 16, 1], activation=leaky)
     """
 
-    __slots__ = ("derivative", "function")
+    __slots__ = ("_values", "derivative", "function")
     kind = "activation"
     _leading = ("function",)
     _defaults: ClassVar[dict[str, Any]] = {"derivative": None}
 
     function: str | Callable[[Array], Array]
     derivative: Callable[[Array], Array] | None
+    _values: tuple[float, ...]  # the constants
 
     def __init__(
         self,
         function: str | Callable[[Array], Array],
         derivative: Callable[[Array], Array] | None = None,
+        **constants: float,
     ) -> None:
+        known: dict[str, tuple[float, float]] = {}
         if callable(function):
             if not callable(derivative):
                 raise TypeError(
@@ -329,7 +371,35 @@ class Activation(Layer):
                     f"derivative must not be given for {function!r}, whose derivative "
                     f"fastmlp knows, got {_validate.describe(derivative)}"
                 )
-        self._put(function=function, derivative=derivative)
+            known = _core.ACTIVATION_CONSTANTS.get(function, {})
+        for name in constants:
+            if name not in known:
+                own = ", ".join(known) or "none"
+                what = repr(function) if known or not callable(function) else "function"
+                raise TypeError(
+                    f"the constants of {what} are {own}, got the unknown {name!r}"
+                )
+        values = [default for default, _ in known.values()]
+        for i, (name, (default, least)) in enumerate(known.items()):
+            value = constants.get(name, default)
+            values[i] = _validate.real(name, value, least, _core.MOST_CONSTANT)
+        if function == "hardtanh" and not np.less(*np.array(values, np.float32)):
+            raise ValueError(
+                f"min_val must be less than max_val, got {values[0]} and {values[1]}"
+            )
+        self._put(function=function, derivative=derivative, _values=tuple(values))
+
+    @property
+    def constants(self) -> dict[str, float]:
+        """All constants of the named activation by name."""
+        known = _core.ACTIVATION_CONSTANTS.get(self.name, {})
+        return dict(zip(known, self._values, strict=True))
+
+    @property
+    def changed(self) -> dict[str, float]:
+        """The constants that differ from their defaults."""
+        known = _core.ACTIVATION_CONSTANTS.get(self.name, {})
+        return {k: v for k, v in self.constants.items() if v != known[k][0]}
 
     @property
     def is_custom(self) -> bool:
@@ -344,11 +414,29 @@ class Activation(Layer):
         kind = type(self.function).__name__
         return f"{getattr(self.function, '__name__', kind)}()"
 
+    @property
+    def text(self) -> str:
+        """The name, with the constants that differ from their defaults."""
+        changed = ", ".join(f"{k}={v!r}" for k, v in self.changed.items())
+        return f"{self.name}({changed})" if changed else self.name
+
     def core_form(self) -> dict[str, Any]:
         """Return the fields of the core's LayerSpec, except for the kind."""
         if self.is_custom:
             return {"custom": _Functions(self.function, self.derivative)}
-        return {"activation": self.function}
+        return {"activation": (self.function, self._values)}
+
+    def _fields(self) -> tuple[Any, ...]:
+        return (*super()._fields(), *self._values)
+
+    def __repr__(self) -> str:
+        changed = [f"{k}={v!r}" for k, v in self.changed.items()]
+        return ", ".join([super().__repr__()[:-1], *changed]) + ")"
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        if self.changed:
+            return partial(Activation, self.function, None, **self.changed), ()
+        return type(self), super()._fields()
 
 
 class Dropout(Layer):
@@ -617,11 +705,26 @@ def core_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
     return [{"kind": layer.kind, **layer.core_form()} for layer in layers]
 
 
-def activation_name(name: str, value: object) -> str:
-    """Return the name of an activation after checking it."""
+def activation_of(layer: Layer) -> Activation:
+    """Return the activation that a resolved layer applies last, perhaps identity."""
+    if isinstance(layer, Activation):
+        return layer
+    return as_layer(getattr(layer, "activation", "identity"))
+
+
+def as_layer(activation: str | Activation) -> Activation:
+    """Return an activation, given by name or as a layer, as a layer."""
+    return Activation(activation) if isinstance(activation, str) else activation
+
+
+def checked_activation(name: str, value: object) -> str | Activation:
+    """Return an activation after checking it: a name if its constants are defaults."""
+    if isinstance(value, Activation) and not value.is_custom:
+        return value if value.changed else value.name
     if callable(value) or isinstance(value, Activation):
         raise TypeError(
-            f"{name} must be a name (str), got {_validate.describe(value)}; to use a "
+            f"{name} must be a name (str) or an fm.Activation with a name, got "
+            f"{_validate.describe(value)}; to use a "
             "custom function, add it as a layer after a dense layer without "
             "activation: fm.Dense(n, 'identity'), fm.Activation(function, derivative)"
         )

@@ -22,7 +22,7 @@ from ._network.model import (
 from ._network.predictor import predictor
 from ._training import arguments, custom, seeds, session
 from ._validate import accepted
-from .layers import activation_name, checked
+from .layers import checked, checked_activation
 from .losses import Loss, as_loss
 from .optimizers import Optimizer
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ._validate import Array, Seed
     from .callbacks import Callback
     from .initializers import Init
-    from .layers import Layer
+    from .layers import Activation, Layer
     from .losses import TargetLike
     from .metrics import History
     from .solvers import Solver
@@ -54,10 +54,10 @@ class MLP(Derivatives, Exports):
         Width of the input, then the layers: an int is the width of a dense layer; other
         layers are objects of the classes in `fastmlp.layers`. Hidden layers are
         optional.
-    activation : str
+    activation : str or Activation
         Activation of dense layers that do not name one: one of ``fastmlp.ACTIVATIONS``,
-        whose formulas are in `fastmlp.layers`.
-    output_activation : str
+        whose formulas are in `fastmlp.layers`, or an `Activation` with such a name.
+    output_activation : str or Activation
         Activation of the last dense layer if it does not name one.
     init : str, Initializer or callable
         Initialiser of the weights; see `fastmlp.initializers`.
@@ -129,8 +129,8 @@ class MLP(Derivatives, Exports):
         self,
         layers: Iterable[int | Layer],
         *,
-        activation: str = "relu",
-        output_activation: str = "identity",
+        activation: str | Activation = "relu",
+        output_activation: str | Activation = "identity",
         init: Init = "auto",
         bias_init: Init | None = None,
         bias: bool = True,
@@ -141,8 +141,8 @@ class MLP(Derivatives, Exports):
         # The architecture as given, for ``__repr__``.
         self._given: dict[str, Any] = {
             "layers": checked("layers", layers, n_in=True),
-            "activation": activation_name("activation", activation),
-            "output_activation": activation_name(
+            "activation": checked_activation("activation", activation),
+            "output_activation": checked_activation(
                 "output_activation", output_activation
             ),
             "init": initializers.checked("init", init),

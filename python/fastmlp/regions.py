@@ -5,7 +5,8 @@ inference mode) with the activations ``relu``, ``leaky_relu`` and ``identity`` i
 piecewise linear function. A unit is active if its pre-activation z is > 0. The
 activation pattern of an input says which units are active. The pattern is constant
 within each linear piece, and the inputs that share a pattern form a convex polytope
-(Montúfar et al. 2014; Hanin & Rolnick 2019).
+(Montúfar et al. 2014; Hanin & Rolnick 2019). Other activations with straight pieces,
+such as ``relu6``, are refused, because they jump or have more than one kink.
 
 Everything is computed in float64 from the model's parameters. Neighbouring regions have
 different patterns. They may still have the same slope, if the units that differ do not
@@ -41,9 +42,8 @@ __all__ = [
     "count_regions_2d",
 ]
 
-# Slope of each supported activation where z < 0.
-SLOPES = {"identity": 1.0, "relu": 0.0, "leaky_relu": 0.01}
 KINKED = ("relu", "leaky_relu")
+SUPPORTED = ("identity", *KINKED)
 
 # Joints that are closer than this, relative to the line's length, are merged, and a
 # line that passes this close to a polygon's corner is taken to pass through it.
@@ -121,7 +121,7 @@ def activation_patterns(mlp: MLP, x: npt.ArrayLike) -> Array:
     outputs: list[Array] = []
     for step in network:
         z, scale = _sum(step, mlp, np.atleast_2d(rows), outputs)
-        if step.activation in KINKED:
+        if step.function.name in KINKED:
             z[abs(z) <= ROUNDING * scale] = 0
             found.append(z > 0)
         outputs.append(_act(step, z))
@@ -178,7 +178,7 @@ def count_regions(mlp: MLP, start: npt.ArrayLike, end: npt.ArrayLike) -> LineReg
     uses = ops.last_uses(network)
     for i, step in enumerate(network):
         z, scale = _sum(step, mlp, values[ops.INPUT], values)
-        if step.activation in KINKED:
+        if step.function.name in KINKED:
             z[abs(z) <= ROUNDING * scale] = 0
             new, zeros = _crossings(t, z)
             if len(new):
@@ -260,7 +260,7 @@ def count_regions_2d(
     uses = ops.last_uses(network)
     for i, step in enumerate(network):
         z, scale = _sum(step, mlp, values[ops.INPUT], values)
-        if step.activation in KINKED:
+        if step.function.name in KINKED:
             z[abs(z) <= ROUNDING * scale] = 0
             # All values at the polygons' corners are joined into one table, so that one
             # pass of cuts interpolates all of them.
@@ -286,11 +286,11 @@ def _checked(mlp: MLP) -> list[Step]:
     network = ops.steps(mlp)
     for step in network:
         linear = step.layer is None or step.layer.is_linear
-        if not linear or step.activation not in SLOPES:
+        if not linear or step.function.name not in SUPPORTED:
             what = step.activation if linear else type(step.layer).__name__
             raise ValueError(
                 "mlp must be piecewise linear, with only the activations "
-                f"{', '.join(SLOPES)}, but layer {step.name} has {what}"
+                f"{', '.join(SUPPORTED)}, but layer {step.name} has {what}"
             )
     return network
 
@@ -311,8 +311,10 @@ def _sum(step: Step, mlp: MLP, x: Array, outputs: Any) -> tuple[Array, Array]:
 
 
 def _act(step: Step, z: Array) -> Array:
-    slope = SLOPES[step.activation]
-    return z if slope == 1 else np.where(z > 0, z, slope * z)
+    if step.function.name == "identity":
+        return z
+    slope = step.function.constants.get("slope", 0.0)  # where z < 0
+    return np.where(z > 0, z, slope * z)
 
 
 def _joined(found: list[Array], rows: int) -> Array:

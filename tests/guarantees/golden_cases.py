@@ -74,6 +74,18 @@ INITIALIZERS = (
     *("he_truncated_normal", "glorot_truncated_normal", "lecun_truncated_normal"),
 )
 
+# Constants of activations besides the defaults.
+CONSTANTS: dict[str, tuple[float, ...]] = {
+    "leaky_relu": (0.25,),
+    "threshold": (0.5, 2.0),
+    "elu": (0.375,),
+    "celu": (0.375,),
+    "softplus": (3.0,),
+    "hardtanh": (-0.5, 1.5),
+    "softshrink": (0.75,),
+    "hardshrink": (0.75,),
+}
+
 ELEMENTARY = (
     *("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "sin", "cos", "erf", "erfc"),
 )
@@ -194,14 +206,14 @@ def called(kernel: Callable[..., None], x: Any, *args: Any) -> Any:
     return out
 
 
-def activation(name: str, dtype: Any) -> list[Any]:
+def activation(name: str, dtype: Any, *constants: float) -> list[Any]:
     x, kernels = patterns(dtype).reshape(-1, 1), _core.kernels
     if name == "softmax":
         x = numbers((500, 13), dtype, 11) * 8
     ones = np.ones_like(x)
-    h = called(kernels.activation_forward, x, x, name)
+    h = called(kernels.activation_forward, x, x, name, constants)
     saved = h if _core.activation_saves(name) == "h" else x
-    return [h, called(kernels.activation_backward, x, ones, saved, name)]
+    return [h, called(kernels.activation_backward, x, ones, saved, name, constants)]
 
 
 def every_layer(dtype: Any) -> list[Any]:
@@ -246,6 +258,10 @@ def of_activation(name: str) -> Callable[[Any], list[Any]]:
     return lambda dtype: activation(name, dtype)
 
 
+def of_constants(name: str, *constants: float) -> Callable[[Any], list[Any]]:
+    return lambda dtype: activation(name, dtype, *constants)
+
+
 def of_loss(name: str) -> Callable[[Any], list[Any]]:
     make, what = LOSSES[name]
     return lambda dtype: trained(dtype, make(), what, fm.SGD(0.01))
@@ -269,6 +285,12 @@ def of_schedule(name: str) -> Callable[[Any], list[Any]]:
 CASES: dict[str, Callable[[Any], list[Any]]] = {
     **{f"elementary {name}": of_elementary(name) for name in ELEMENTARY},
     **{f"activation {name}": of_activation(name) for name in fm.ACTIVATIONS},
+    **{
+        f"activation {name} {' '.join(map(str, constants))}": of_constants(
+            name, *constants
+        )
+        for name, constants in CONSTANTS.items()
+    },
     **{f"initial weights {name}": of_initializer(name) for name in INITIALIZERS},
     **{f"loss {name}": of_loss(name) for name in LOSSES},
     **{f"optimizer {name}": of_optimizer(name) for name in OPTIMIZERS},

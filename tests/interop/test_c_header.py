@@ -40,6 +40,19 @@ WAYS = {
 ROWS = 24
 
 
+# Constants of activations besides the defaults.
+CONSTANTS = {
+    "leaky_relu": {"slope": 0.3},
+    "threshold": {"threshold": 0.5, "value": -2.0},
+    "elu": {"alpha": 0.3},
+    "celu": {"alpha": 0.3},
+    "softplus": {"beta": 3.0},
+    "hardtanh": {"min_val": -0.5, "max_val": 2.0},
+    "softshrink": {"lambd": 0.2},
+    "hardshrink": {"lambd": 0.2},
+}
+
+
 def networks() -> dict[str, fm.MLP]:
     """Networks by the name of their header."""
     nets: dict[str, fm.MLP] = {}
@@ -61,6 +74,12 @@ def networks() -> dict[str, fm.MLP]:
         # Narrow at the end, then at the beginning: the Jacobian runs backward, forward.
         add(f"back_{kind}", [7, 19, fm.Dense(5, kind), 2], activation=kind)
         add(f"forward_{kind}", [4, 17, 6, 21], activation=kind, output_activation=kind)
+
+    for kind, constants in CONSTANTS.items():
+        function = fm.Activation(kind, **constants)
+        add(f"constant_{kind}", [3, function])
+        add(f"back_constant_{kind}", [7, 19, fm.Dense(5, function), 2])
+        add(f"forward_constant_{kind}", [4, 17, 6, 21], activation=function)
 
     bn, ln, act = fm.BatchNorm, fm.LayerNorm, fm.Activation
     block = fm.Residual([fm.Dense(9, "tanh"), fm.Dropout(0.2), fm.Dense(9)])

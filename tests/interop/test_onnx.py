@@ -78,6 +78,29 @@ def test_activations_alone(activation, name, tmp_path, rng):
         assert abs(run(path, x) - y).max() <= ACTIVATION_RTOL[name] * scale, (low, high)
 
 
+@pytest.mark.parametrize(
+    ("kind", "constants"),
+    [
+        ("leaky_relu", {"slope": 0.3}),
+        ("leaky_relu", {"slope": 3.0}),
+        ("threshold", {"threshold": 0.5, "value": 2.0}),
+        ("elu", {"alpha": 0.3}),
+        ("celu", {"alpha": 0.3}),
+        ("softplus", {"beta": 3.0}),
+        ("hardtanh", {"min_val": -0.5, "max_val": 2.0}),
+        ("softshrink", {"lambd": 0.2}),
+        ("hardshrink", {"lambd": 0.2}),
+    ],
+)
+@pytest.mark.parametrize("name", ["float32", "float64"])
+def test_constants_of_activations(kind, constants, name, tmp_path, rng):
+    mlp = fm.MLP([8, fm.Activation(kind, **constants)], dtype=name)
+    x = rng.uniform(-3, 3, (64, 8)).astype(name)
+    y = mlp(x)
+    error = abs(run(exported(mlp, tmp_path), x) - y).max()
+    assert error <= ACTIVATION_RTOL[name] * abs(y).max()
+
+
 @pytest.mark.parametrize("activation", ["sigmoid", "silu", "softplus"])
 def test_tails_keep_their_digits(activation, tmp_path, rng):
     """Small probabilities of rare events have a small relative error."""
@@ -103,8 +126,9 @@ def test_networks_with_every_activation(activation, name, tmp_path, rng):
     mlp = fm.MLP(
         [7, 24, 16, 5], activation=activation, output_activation=activation, dtype=name
     )
-    for weight in mlp.weights:  # keeps exponentials of exponentials in bounds
-        weight *= 0.5
+    # Keeps exponentials of exponentials, and cubes of cubes, in bounds.
+    for weight in mlp.weights:
+        weight *= 4 if activation == "tanhshrink" else 0.5
     check(mlp, tmp_path, rng)
 
 

@@ -102,6 +102,30 @@ def test_every_activation(name, dtype, rng):
         assert fm.from_torch(module).layers == mlp.layers
 
 
+CONSTANTS = [
+    (fm.Activation("leaky_relu", slope=0.3), nn.LeakyReLU(0.3)),
+    (fm.Activation("threshold", threshold=0.5, value=2.0), nn.Threshold(0.5, 2.0)),
+    (fm.Activation("elu", alpha=0.3), nn.ELU(0.3)),
+    (fm.Activation("celu", alpha=0.3), nn.CELU(0.3)),
+    (fm.Activation("softplus", beta=3), nn.Softplus(3.0, threshold=40.0)),
+    (fm.Activation("hardtanh", min_val=-0.5, max_val=2), nn.Hardtanh(-0.5, 2.0)),
+    (fm.Activation("softshrink", lambd=0.2), nn.Softshrink(0.2)),
+    (fm.Activation("hardshrink", lambd=0.2), nn.Hardshrink(0.2)),
+]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), CONSTANTS, ids=repr)
+@pytest.mark.parametrize("dtype", BOTH)
+def test_constants_of_activations(ours, theirs, dtype, rng):
+    layers = [N_IN, fm.Dense(8, ours), fm.LayerNorm(), ours, 3]
+    mlp = fm.MLP(layers, dtype=dtype, seed=0)
+    module = mlp.to_torch()
+    assert repr(module[1]) == repr(module[3]) == repr(theirs)
+    x = 3 * inputs(rng, dtype)
+    close(module(x).detach(), mlp(x), dtype)
+    assert fm.from_torch(module).layers == mlp.layers
+
+
 def test_softplus_where_torch_has_a_threshold():
     x = torch.linspace(-50, 50, 2001, dtype=torch.float64)[:, None]
     linear = nn.Linear(1, 1, dtype=torch.float64)
@@ -237,10 +261,10 @@ REFUSED = [
     (lambda: Doubled(nn.Linear(2, 2)), r"\(Doubled\)"),
     (lambda: behind(nn.Conv1d(1, 1, 1)), r"module 1 \(Conv1d\).*nn\.Linear"),
     (lambda: behind(nn.LogSoftmax(-1)), r"module 1 .*CrossEntropy"),
-    (lambda: behind(nn.Hardtanh()), r"module 1 \(Hardtanh\)"),
-    (lambda: behind(nn.LeakyReLU(0.2)), r"module 1 .*negative_slope=0\.2"),
-    (lambda: behind(nn.ELU(2.0)), "module 1 .*alpha=2"),
-    (lambda: behind(nn.Softplus(beta=2)), "module 1 .*beta=2"),
+    (lambda: behind(nn.RReLU()), r"module 1 \(RReLU\)"),
+    (lambda: behind(nn.LeakyReLU(-0.2)), r"module 1 .*slope .*>= 0.*got -0\.2"),
+    (lambda: behind(nn.ELU(-2.0)), "module 1 .*alpha .*>= 0.*got -2"),
+    (lambda: behind(nn.Softplus(beta=-2)), "module 1 .*beta .*got -2"),
     (lambda: behind(nn.Softplus(threshold=5)), "module 1 .*threshold=5"),
     (lambda: behind(nn.Softmax(dim=0)), "module 1 .*dim=0"),
     (lambda: behind(nn.Softmax()), "module 1 .*dim=None"),

@@ -255,20 +255,48 @@ def pre_activations(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndar
     return z
 
 
+# Constants besides the defaults.
+CONSTANTS: list[tuple[str, tuple[float, ...]]] = [
+    ("leaky_relu", (0.3,)),
+    ("leaky_relu", (0.0,)),
+    ("leaky_relu", (3.0,)),
+    ("threshold", (0.25, 2.0)),
+    ("threshold", (-0.5, -3.0)),
+    ("elu", (0.3,)),
+    ("elu", (2.0,)),
+    ("celu", (0.3,)),
+    ("celu", (2.0,)),
+    ("softplus", (0.3,)),
+    ("softplus", (5.0,)),
+    ("hardtanh", (-0.5, 2.0)),
+    ("hardtanh", (0.25, 0.75)),
+    ("softshrink", (0.0,)),
+    ("softshrink", (1.5,)),
+    ("hardshrink", (0.0,)),
+    ("hardshrink", (1.5,)),
+]
+
+
 def activation_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
-    for activation, (m, n) in product(_core.ACTIVATIONS, sizes(2)):
+    kinds = [*((name, ()) for name in _core.ACTIVATIONS), *CONSTANTS]
+    for (activation, constants), (m, n) in product(kinds, sizes(2)):
         z = rounded(pre_activations(rng, (m, n)), dtype)
         # z is an intermediate term of gelu and others, and the results of exp and
         # softmax depend on the rounding of their arguments.
         scale = 1 + np.abs(z).max()
         yield Call(
             "activation_forward",
-            {"h": np.zeros_like(z), "z": z, "activation": activation},
+            {
+                "h": np.zeros_like(z),
+                "z": z,
+                "activation": activation,
+                "constants": constants,
+            },
             outputs=("h",),
             bound={"h": elementwise_bound(scale)},
         )
         saved = np.empty_like(z)
-        reference.activation_forward(saved, z, activation)
+        reference.activation_forward(saved, z, activation, constants)
         saved = rounded(saved, dtype)
         if reference.activation_saves(activation) == "input":
             saved = z
@@ -281,6 +309,7 @@ def activation_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
                 "dh": dh,
                 "saved": saved,
                 "activation": activation,
+                "constants": constants,
             },
             outputs=("dz",),
             bound={"dz": elementwise_bound(slack)},
@@ -294,6 +323,7 @@ def activation_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
                 "c": dh,
                 "saved": saved,
                 "activation": activation,
+                "constants": constants,
             },
             outputs=("out",),
             bound={"out": elementwise_bound(slack)},

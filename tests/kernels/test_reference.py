@@ -158,7 +158,17 @@ def test_column_sum(rng: np.random.Generator) -> None:
 ACTIVATION_VALUES = {
     "identity": (-1.0, 1.0),
     "relu": (0.0, 1.0),
+    "relu6": (0.0, 1.0),
     "leaky_relu": (-0.01, 1.0),
+    "threshold": (0.0, 1.0),
+    "celu": (-0.63212055882855768, 1.0),
+    "hardswish": (-1 / 3, 2 / 3),
+    "logsigmoid": (-1.3132616875182228, -0.31326168751822283),
+    "hardsigmoid": (1 / 3, 2 / 3),
+    "hardtanh": (-1.0, 1.0),
+    "tanhshrink": (-0.23840584404423511, 0.23840584404423511),
+    "softshrink": (-0.5, 0.5),
+    "hardshrink": (-1.0, 1.0),
     "elu": (-0.63212055882855768, 1.0),
     "selu": (-1.1113307378125628, 1.0507009873554805),
     "gelu": (-0.15865525393145705, 0.84134474606854295),
@@ -214,7 +224,10 @@ def test_activations_keep_the_dtype_and_may_work_in_place(
 
 def test_activation_saves() -> None:
     inputs = {k for k in ref.ACTIVATIONS if ref.activation_saves(k) == "input"}
-    assert inputs == {"gelu", "gelu_tanh", "silu", "mish", "sin", "cos"}
+    assert inputs == {
+        *("threshold", "gelu", "gelu_tanh", "silu", "hardswish", "mish"),
+        *("tanhshrink", "sin", "cos"),
+    }
     with pytest.raises(ValueError, match="glu"):
         ref.activation_saves("glu")
 

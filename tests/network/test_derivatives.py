@@ -11,7 +11,10 @@ import pytest
 from helpers import SEED, TOLERANCE, assert_threaded, thread_counts
 
 ELEMENTWISE = [name for name in fm.ACTIVATIONS if name != "softmax"]
-PIECEWISE_LINEAR = ("identity", "relu", "leaky_relu")
+PIECEWISE_LINEAR = (
+    *("identity", "relu", "relu6", "leaky_relu", "threshold", "hardsigmoid"),
+    *("hardtanh", "softshrink", "hardshrink"),
+)
 
 # Central differences in float64, relative to the largest element.
 DIFFERENCE_RTOL = TOLERANCE["finite_difference"].of(np.float64)

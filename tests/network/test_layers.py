@@ -543,7 +543,7 @@ def test_a_body_of_dropouts_folds_to_an_identity():
     np.testing.assert_array_equal(folded.forward(x, training=True), 2 * x)
 
 
-@pytest.mark.parametrize("value", [np.tanh, fm.Activation("tanh")])
+@pytest.mark.parametrize("value", [np.tanh, fm.Activation(np.tanh, np.cos)])
 def test_custom_functions_as_names_are_explained(value):
     hint = r"activation must be a name .*fm\.Activation\(function, derivative\)"
     for make in (

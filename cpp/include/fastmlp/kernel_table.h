@@ -149,13 +149,14 @@ struct KernelTable {
   bool (*all_finite)(const T* a, Index lda, Index m, Index n);
 
   // H = act(Z), elementwise, softmax by rows. H may be Z.
-  void (*activation_forward)(Activation kind, T* h, Index ldh, const T* z, Index ldz,
-                             Index m, Index n);
+  void (*activation_forward)(const ActivationSpec& activation, T* h, Index ldh,
+                             const T* z, Index ldz, Index m, Index n);
 
-  // dZ = dH * act'(S), where S is Z if activation_saves_input(kind), else H. For
-  // softmax, dZ = H (dH - sum_j dH_j H_j) by rows. dZ may be dH.
-  void (*activation_backward)(Activation kind, T* dz, Index lddz, const T* dh,
-                              Index lddh, const T* saved, Index lds, Index m, Index n);
+  // dZ = dH * act'(S), where S is Z if activation_saves_input(activation.kind), else H.
+  // For softmax, dZ = H (dH - sum_j dH_j H_j) by rows. dZ may be dH.
+  void (*activation_backward)(const ActivationSpec& activation, T* dz, Index lddz,
+                              const T* dh, Index lddh, const T* saved, Index lds,
+                              Index m, Index n);
 
   // Compares row r of pred[m, n] with target[m, n], or with the class labels[m] if
   // these are given (cross_entropy only; 0 <= label < n):
@@ -255,8 +256,8 @@ struct KernelTable {
 
   // out = c * act''(S), n elements, with S as in activation_backward; not for softmax.
   // out may be c.
-  void (*activation_second)(Activation kind, T* out, const T* c, const T* saved,
-                            Index n);
+  void (*activation_second)(const ActivationSpec& activation, T* out, const T* c,
+                            const T* saved, Index n);
   // softmax_second differentiates activation_backward for softmax, and
   // layer_norm_second differentiates layer_norm_backward, along each direction of a
   // group. Both differentiated kernels are applied to cotangents c[m, n]. For each

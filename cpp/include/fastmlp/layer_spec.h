@@ -57,10 +57,11 @@ class CustomActivation {
 // A layer: its kind and the fields that this kind uses.
 struct LayerSpec {
   // act(h W + b)
-  LayerSpec(Index units, Activation act = Activation::identity, bool with_bias = true)
+  LayerSpec(Index units, ActivationSpec act = Activation::identity,
+            bool with_bias = true)
       : width(units), activation(act), bias(with_bias) {}
   explicit LayerSpec(LayerKind its_kind) : kind(its_kind) {}
-  static LayerSpec activation_only(Activation act) {
+  static LayerSpec activation_only(ActivationSpec act) {
     LayerSpec spec(LayerKind::activation);
     spec.activation = act;
     return spec;
@@ -112,7 +113,7 @@ struct LayerSpec {
 
   LayerKind kind = LayerKind::dense;
   Index width = 0;
-  Activation activation = Activation::identity;
+  ActivationSpec activation = Activation::identity;
   // For a normalisation: whether it has a scale and, except for rms_norm, a shift.
   bool bias = true;
   double rate = 0, eps = 0, momentum = 0;

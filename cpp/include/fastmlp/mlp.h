@@ -52,7 +52,7 @@ struct OpInfo {
   Index n_in, n_out;
   int input;
   int other;  // the second addend at the end of a residual block, else kNone
-  Activation activation;
+  ActivationSpec activation;
   bool has_custom;     // whether a CustomActivation is used in place of `activation`
   Index weight, bias;  // offsets into the parameters (or of scale and shift), or -1
   Index statistics;    // offset into the running statistics, or -1

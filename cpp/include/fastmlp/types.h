@@ -48,29 +48,45 @@ enum class DerivativeOf : int { output, input };
 #define FASTMLP_WEIGHT_SCALES(X) X(he) X(lecun) X(glorot)
 enum class WeightScale : int { FASTMLP_WEIGHT_SCALES(FASTMLP_ENUMERATOR) };
 
-// X(name, kernel, derivative of, weight scale, whether it is piecewise linear); kernels
-// are in kernels/activation-inl.h.
+// The range of constants that are positive: normal numbers of type float.
+constexpr double kLeastConstant = 0x1p-126, kMostConstant = 0x1.fffffep127;
+
+// X(name, kernel, derivative of, weight scale, whether it is linear between its kinks
+// and jumps, its constants); kernels are in kernels/activation-inl.h. A constant is a
+// name, a default and the least value (see ActivationConstant).
 // clang-format off
-#define FASTMLP_ELEMENTWISE_ACTIVATIONS(X)          \
-  X(identity,   Identity,  output, glorot, true)    \
-  X(relu,       Relu,      output, he,     true)    \
-  X(leaky_relu, LeakyRelu, output, he,     true)    \
-  X(elu,        Elu,       output, he,     false)   \
-  X(selu,       Selu,      output, lecun,  false)   \
-  X(gelu,       Gelu,      input,  he,     false)   \
-  X(gelu_tanh,  GeluTanh,  input,  he,     false)   \
-  X(silu,       Silu,      input,  he,     false)   \
-  X(mish,       Mish,      input,  he,     false)   \
-  X(softplus,   Softplus,  output, he,     false)   \
-  X(softsign,   Softsign,  output, glorot, false)   \
-  X(sigmoid,    Sigmoid,   output, glorot, false)   \
-  X(tanh,       Tanh,      output, glorot, false)   \
-  X(sin,        Sin,       input,  glorot, false)   \
-  X(cos,        Cos,       input,  glorot, false)   \
-  X(exp,        Exp,       output, glorot, false)
-#define FASTMLP_ACTIVATIONS(X)        \
-  FASTMLP_ELEMENTWISE_ACTIVATIONS(X)  \
-  X(softmax,    Softmax,   output, glorot, false)
+#define FASTMLP_ELEMENTWISE_ACTIVATIONS(X)                                             \
+  X(identity,    Identity,    output, glorot, true,  )                                 \
+  X(relu,        Relu,        output, he,     true,  )                                 \
+  X(relu6,       Relu6,       output, he,     true,  )                                 \
+  X(leaky_relu,  LeakyRelu,   output, he,     true,  {"slope", 0.01, 0.0})             \
+  X(threshold,   Threshold,   input,  he,     true,                                    \
+    {"threshold", 0.0, -kMostConstant}, {"value", 0.0, -kMostConstant})                \
+  X(elu,         Elu,         output, he,     false, {"alpha", 1.0, 0.0})              \
+  X(celu,        Celu,        output, he,     false, {"alpha", 1.0, kLeastConstant})   \
+  X(selu,        Selu,        output, lecun,  false, )                                 \
+  X(gelu,        Gelu,        input,  he,     false, )                                 \
+  X(gelu_tanh,   GeluTanh,    input,  he,     false, )                                 \
+  X(silu,        Silu,        input,  he,     false, )                                 \
+  X(hardswish,   HardSwish,   input,  he,     false, )                                 \
+  X(mish,        Mish,        input,  he,     false, )                                 \
+  X(softplus,    Softplus,    output, he,     false, {"beta", 1.0, kLeastConstant})    \
+  X(logsigmoid,  LogSigmoid,  output, he,     false, )                                 \
+  X(softsign,    Softsign,    output, glorot, false, )                                 \
+  X(sigmoid,     Sigmoid,     output, glorot, false, )                                 \
+  X(hardsigmoid, HardSigmoid, output, glorot, true,  )                                 \
+  X(tanh,        Tanh,        output, glorot, false, )                                 \
+  X(hardtanh,    HardTanh,    output, glorot, true,                                    \
+    {"min_val", -1.0, -kMostConstant}, {"max_val", 1.0, -kMostConstant})               \
+  X(tanhshrink,  TanhShrink,  input,  glorot, false, )                                 \
+  X(softshrink,  SoftShrink,  output, glorot, true,  {"lambd", 0.5, 0.0})              \
+  X(hardshrink,  HardShrink,  output, glorot, true,  {"lambd", 0.5, 0.0})              \
+  X(sin,         Sin,         input,  glorot, false, )                                 \
+  X(cos,         Cos,         input,  glorot, false, )                                 \
+  X(exp,         Exp,         output, glorot, false, )
+#define FASTMLP_ACTIVATIONS(X)                                                         \
+  FASTMLP_ELEMENTWISE_ACTIVATIONS(X)                                                   \
+  X(softmax,     Softmax,     output, glorot, false, )
 #define FASTMLP_LOSSES(X)                                                           \
   X(mse) X(mae) X(huber) X(pseudo_huber) X(cross_entropy) X(binary_cross_entropy)   \
   X(poisson) X(quantile) X(gaussian_nll) X(hinge)
@@ -112,15 +128,25 @@ inline constexpr const char* kElementaryNames[] = {FASTMLP_ELEMENTARY(FASTMLP_NA
 #undef FASTMLP_COUNT
 #undef FASTMLP_NAME
 
+// A number in the formula of an activation, such as the slope of leaky_relu: at least
+// `least` and at most kMostConstant.
+struct ActivationConstant {
+  const char* name;  // null: the activation has no such constant
+  double value;      // by default
+  double least;
+};
+constexpr int kActivationConstants = 2;  // of an activation at most
+
 struct ActivationFacts {
   DerivativeOf derivative_of;
   WeightScale weight_scale;
   bool is_piecewise_linear;
+  ActivationConstant constants[kActivationConstants];
 };
 
 inline constexpr ActivationFacts kActivationFacts[] = {
-#define FASTMLP_FACTS(name, kernel, of, scale, linear) \
-  {DerivativeOf::of, WeightScale::scale, linear},
+#define FASTMLP_FACTS(name, kernel, of, scale, linear, ...) \
+  {DerivativeOf::of, WeightScale::scale, linear, {__VA_ARGS__}},
     FASTMLP_ACTIVATIONS(FASTMLP_FACTS)
 #undef FASTMLP_FACTS
 };
@@ -130,6 +156,29 @@ constexpr const ActivationFacts& facts_of(Activation kind) {
 }
 constexpr bool activation_saves_input(Activation kind) {
   return facts_of(kind).derivative_of == DerivativeOf::input;
+}
+
+// An activation with the constants of its formula, in the order of
+// ActivationFacts::constants; without constants of its own, it has the defaults.
+struct ActivationSpec {
+  Activation kind = Activation::identity;
+  double constants[kActivationConstants] = {};
+
+  constexpr ActivationSpec() = default;
+  constexpr ActivationSpec(Activation its_kind) : kind(its_kind) {
+    for (int i = 0; i < kActivationConstants; ++i) {
+      constants[i] = facts_of(its_kind).constants[i].value;
+    }
+  }
+  constexpr ActivationSpec(Activation its_kind, double first, double second = 0)
+      : kind(its_kind), constants{first, second} {}
+};
+// Whether it is of this kind, with any constants.
+constexpr bool operator==(const ActivationSpec& activation, Activation kind) {
+  return activation.kind == kind;
+}
+constexpr bool operator!=(const ActivationSpec& activation, Activation kind) {
+  return activation.kind != kind;
 }
 
 }  // namespace fastmlp

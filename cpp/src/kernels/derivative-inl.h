@@ -184,18 +184,22 @@ void gemm_gather_k(T* c, const T* a, RightOperand<T> b, const int32_t* list,
 }
 
 template <class T, class F>
-void map_second(T* out, const T* c, const T* saved, Index n) {
+void map_second(const ActivationSpec& activation, T* out, const T* c, const T* saved,
+                Index n) {
+  const Constants<T> constants = constants_of<T>(activation);
   for_each_vector<T>(n, [&](auto io, Index i) FASTMLP_LAMBDA {
-    io.store(out + i, io.load(c + i) * F::template second<T>(io.load(saved + i)));
+    io.store(out + i,
+             io.load(c + i) * F::template second<T>(io.load(saved + i), constants));
   });
 }
 
 template <class T>
-void activation_second(Activation kind, T* out, const T* c, const T* saved, Index n) {
-  switch (kind) {
+void activation_second(const ActivationSpec& activation, T* out, const T* c,
+                       const T* saved, Index n) {
+  switch (activation.kind) {
 #define X(name, F, ...)  \
   case Activation::name: \
-    return map_second<T, F>(out, c, saved, n);
+    return map_second<T, F>(activation, out, c, saved, n);
     FASTMLP_ELEMENTWISE_ACTIVATIONS(X)
 #undef X
     case Activation::softmax:

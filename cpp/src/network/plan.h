@@ -24,7 +24,7 @@ constexpr int kNone = -2;
 struct OpPlan {
   LayerKind kind;
   Index n_in, n_out;
-  Activation activation = Activation::identity;  // applied last
+  ActivationSpec activation = Activation::identity;  // applied last
   Index weight = -1;  // offset into the parameters, -1: none; a normalisation's scale
   Index weight_size = 0;               // elements
   Operands operands = Operands::full;  // of its products
@@ -61,7 +61,7 @@ struct OpPlan {
   // Whether the values before the activation are kept in separate memory. An op that is
   // only an activation reads them from the output of the op before it.
   bool saves_input() const {
-    return activation_saves_input(activation) && kind != LayerKind::activation;
+    return activation_saves_input(activation.kind) && kind != LayerKind::activation;
   }
 };
 

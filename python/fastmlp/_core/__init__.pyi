@@ -23,6 +23,12 @@ _Sample = tuple[_Rows, _Array, _Array | None, _Array | None]
 
 __version__: str
 ACTIVATIONS: tuple[str, ...]
+
+# For each activation that has constants, their names, defaults and least values.
+ACTIVATION_CONSTANTS: dict[str, dict[str, tuple[float, float]]]
+
+# Largest value of a constant.
+MOST_CONSTANT: float
 LOSSES: tuple[str, ...]
 OPTIMIZERS: tuple[str, ...]
 # Epoch numbers from which dropout draws its random numbers outside `Mlp.fit_epoch`: in

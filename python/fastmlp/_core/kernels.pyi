@@ -5,6 +5,7 @@ functions write to their first arguments. Arrays are C-contiguous, and all float
 of a call have the same dtype.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -21,7 +22,12 @@ def gemm_nn(
 def gemm_nt(c: _Array, a: _Array, b: _Array, accumulate: bool = False) -> None: ...
 def gemm_tn(c: _Array, a: _Array, b: _Array, accumulate: bool = False) -> None: ...
 def dense_forward(
-    h: _Array, x: _Array, w: _Array, bias: _Array | None, activation: str
+    h: _Array,
+    x: _Array,
+    w: _Array,
+    bias: _Array | None,
+    activation: str,
+    constants: Sequence[float] = (),
 ) -> None: ...
 def sparse_product(
     c: _Array,
@@ -41,12 +47,22 @@ def sparse_gradient(
     order: _Array | None = None,
 ) -> None: ...
 def column_sum(out: _Array, a: _Array) -> None: ...
-def activation_forward(h: _Array, z: _Array, activation: str) -> None: ...
+def activation_forward(
+    h: _Array, z: _Array, activation: str, constants: Sequence[float] = ()
+) -> None: ...
 def activation_backward(
-    dz: _Array, dh: _Array, saved: _Array, activation: str
+    dz: _Array,
+    dh: _Array,
+    saved: _Array,
+    activation: str,
+    constants: Sequence[float] = (),
 ) -> None: ...
 def activation_second(
-    out: _Array, c: _Array, saved: _Array, activation: str
+    out: _Array,
+    c: _Array,
+    saved: _Array,
+    activation: str,
+    constants: Sequence[float] = (),
 ) -> None: ...
 def scale_groups(
     out: _Array, a: _Array, scale: _Array, masks: bool = False

@@ -37,26 +37,30 @@ class ActivationForm(NamedTuple):
         Names in ``keras.activations`` and in ``keras.ops``; None if no function there
         computes the activation by default.
     onnx : callable
-        Function that takes a graph and the name of the input z, adds the nodes of the
-        activation to the graph and returns the name of their output.
+        Function that takes a graph, the name of the input z and the constants, adds the
+        nodes of the activation to the graph and returns the name of their output.
     c : str
-        C99 expression or function body that computes h = act(z); see `c.math`. Empty
-        for softmax, for which `c.math` has a function of whole rows.
+        C99 expression or function body that computes h = act(z), with the constants
+        under their names; see `c.math`. Empty for softmax, for which `c.math` has a
+        function of whole rows.
     c_derivative : str
         C99 expression or function body that computes the derivative from z or h. Empty
         for identity, relu and softmax, which `c.jacobian` handles separately.
     of_input : bool
         Whether the derivative is a function of z instead of h.
+    torch_names : dict
+        Names in ``torch.nn`` of those constants that have other names there.
     """
 
     torch: str | None
     torch_options: dict[str, Any]
     keras: str | None
     keras_op: str | None
-    onnx: Callable[[Graph, str], str]
+    onnx: Callable[..., str]
     c: str
     c_derivative: str
     of_input: bool = False
+    torch_names: dict[str, str] = {}  # noqa: RUF012 (a default that nothing changes)
 
 
 # ONNX ------------------------------------------------------------------------------
@@ -71,8 +75,56 @@ def _operator(name: str, **attributes: Any) -> Callable[[Graph, str], str]:
     return lambda g, z: g.node(name, z, **attributes)
 
 
-def _leaky_relu(g: Graph, z: str) -> str:
-    return g.node("Max", z, g.node("Mul", z, 0.01))
+def _leaky_relu(g: Graph, z: str, slope: float) -> str:
+    # The larger one of z and slope z is z for z > 0 if the slope is at most 1.
+    return g.node("Max" if slope <= 1 else "Min", z, g.node("Mul", z, slope))
+
+
+def _where(g: Graph, condition: str, then: str | float, otherwise: str) -> str:
+    return g.node("Where", condition, then, otherwise)
+
+
+def _threshold(g: Graph, z: str, threshold: float, value: float) -> str:
+    return _where(g, g.node("LessOrEqual", z, threshold), value, z)
+
+
+def _clip(g: Graph, z: str, low: float, high: float) -> str:
+    return g.node("Min", g.node("Max", z, low), high)
+
+
+def _hardsigmoid(g: Graph, z: str) -> str:
+    return g.node("Div", _clip(g, g.node("Add", z, 3.0), 0.0, 6.0), 6.0)
+
+
+def _hardswish(g: Graph, z: str) -> str:
+    return g.node("Mul", g.node("Max", z, -3.0), _hardsigmoid(g, z))
+
+
+# Coefficients of (z - tanh z) / z³ by powers of z², which suffice for |z| < 0.3
+# (Abramowitz & Stegun 1964, 4.5.64).
+TANH_SERIES = (
+    *(1 / 3, -2 / 15, 17 / 315, -62 / 2835, 1382 / 155925, -21844 / 6081075),
+    *(929569 / 638512875, -6404582 / 10854718875, 443861162 / 1856156927625),
+    *(-18888466084 / 194896477400625, 113927491862 / 2900518163668125),
+)
+
+
+def _tanhshrink(g: Graph, z: str) -> str:
+    q = g.node("Mul", z, z)
+    series: str | float = TANH_SERIES[-1]
+    for coefficient in TANH_SERIES[-2::-1]:
+        series = g.node("Add", g.node("Mul", series, q), coefficient)
+    near = g.node("Mul", g.node("Mul", z, q), series)
+    is_near = g.node("Less", g.node("Abs", z), 0.3)
+    return _where(g, is_near, near, g.node("Sub", z, g.node("Tanh", z)))
+
+
+def _softshrink(g: Graph, z: str, lambd: float) -> str:
+    return g.node("Sub", z, _clip(g, z, -lambd, lambd))
+
+
+def _hardshrink(g: Graph, z: str, lambd: float) -> str:
+    return _where(g, g.node("LessOrEqual", g.node("Abs", z), lambd), 0.0, z)
 
 
 def _expm1(g: Graph, z: str) -> str:
@@ -81,8 +133,18 @@ def _expm1(g: Graph, z: str) -> str:
     return g.node("Mul", g.node("Tanh", g.node("Mul", z, 0.5)), one_more)
 
 
-def _elu(g: Graph, z: str) -> str:
-    below = _expm1(g, g.node("Min", z, 0.0))
+def _scaled(g: Graph, z: str, factor: float) -> str:
+    return z if factor == 1 else g.node("Mul", z, factor)
+
+
+def _elu(g: Graph, z: str, alpha: float) -> str:
+    below = _scaled(g, _expm1(g, g.node("Min", z, 0.0)), alpha)
+    return g.node("Add", g.node("Max", z, 0.0), below)
+
+
+def _celu(g: Graph, z: str, alpha: float) -> str:
+    inner = g.node("Div", g.node("Min", z, 0.0), alpha)
+    below = _scaled(g, _expm1(g, inner), alpha)
     return g.node("Add", g.node("Max", z, 0.0), below)
 
 
@@ -98,14 +160,14 @@ def _logistic(g: Graph, z: str, numerator: str | float) -> str:
     return g.node("Div", numerator, bottom)
 
 
-def _softplus(g: Graph, z: str) -> str:
-    # The result is max(z, 0) + log(1 + e) with e = exp(-|z|). Let u be the rounded
-    # 1 + e. Then log(1 + e) is log(u) - ((u - 1) - e) / u, where the second term
-    # corrects the rounding error of u (Kahan).
-    e = g.node("Exp", g.node("Neg", g.node("Abs", z)))
+def _softplus(g: Graph, z: str, beta: float = 1.0) -> str:
+    # The result is max(z, 0) + log(1 + e) / beta with e = exp(-|beta z|). Let u be the
+    # rounded 1 + e. Then log(1 + e) is log(u) - ((u - 1) - e) / u, where the second
+    # term corrects the rounding error of u (Kahan).
+    e = g.node("Exp", g.node("Neg", g.node("Abs", _scaled(g, z, beta))))
     u = g.node("Add", e, 1.0)
     rounding = g.node("Div", g.node("Sub", g.node("Sub", u, 1.0), e), u)
-    log = g.node("Sub", g.node("Log", u), rounding)
+    log = _scaled(g, g.node("Sub", g.node("Log", u), rounding), 1 / beta)
     return g.node("Add", g.node("Max", z, 0.0), log)
 
 
@@ -194,6 +256,26 @@ _GELU_TANH_DERIVATIVE = """\
   const T du2 = fma(q, $gelu_cubic_6, $gelu_root_2);
   return fma(c * du2, w * rest, gate);"""
 
+# The number z within limits.
+_CLIP = """\
+  return z <= {low} ? {low} : z >= {high} ? {high} : z;"""
+_HARDSIGMOID = """\
+  const T up = z + 3.0;
+  return (up <= 0.0 ? 0.0 : up >= 6.0 ? 6.0 : up) / 6.0;"""
+_TANHSHRINK = "\n".join(
+    [
+        "  const T q = z * z;",
+        f"  T y = $tanh_series_{len(TANH_SERIES) - 1};",
+        *(
+            f"  y = fma(y, q, $tanh_series_{i});"
+            for i in reversed(range(len(TANH_SERIES) - 1))
+        ),
+        "  return fabs(z) < 0.3 ? z * q * y : z - @tanh(z);",
+    ]
+)
+_SOFTSHRINK = """\
+  return z - (z <= -lambd ? -lambd : z >= lambd ? lambd : z);"""
+
 _MISH = """\
   const T e = @exp_nonpositive(-fabs(z));
   const T q = e * e;
@@ -214,23 +296,52 @@ ACTIVATIONS: dict[str, ActivationForm] = {
     "relu": ActivationForm(
         "ReLU", {}, "relu", "relu", _operator("Relu"), "z <= 0.0 ? 0.0 : z", ""
     ),
+    "relu6": ActivationForm(
+        "ReLU6",
+        {},
+        "relu6",
+        "relu6",
+        lambda g, z: _clip(g, z, 0.0, 6.0),
+        _CLIP.format(low="0.0", high="6.0"),
+        "h <= 0.0 || h >= 6.0 ? 0.0 : 1.0",
+    ),
     "leaky_relu": ActivationForm(
         "LeakyReLU",
-        {"negative_slope": 0.01},
+        {},
         None,
         None,
         _leaky_relu,
-        "z > 0.0 ? z : z * $leaky_slope",
-        "h > 0.0 ? 1.0 : $leaky_slope",
+        "z > 0.0 ? z : z * slope",
+        "h > 0.0 ? 1.0 : slope",
+        torch_names={"slope": "negative_slope"},
+    ),
+    "threshold": ActivationForm(
+        "Threshold",
+        {},
+        None,
+        None,
+        _threshold,
+        "z <= threshold ? value : z",
+        "z <= threshold ? 0.0 : 1.0",
+        True,
     ),
     "elu": ActivationForm(
         "ELU",
-        {"alpha": 1.0},
+        {},
         "elu",
         "elu",
         _elu,
-        "z < 0.0 ? @expm1(0.0 < z ? 0.0 : z) : z",
-        "h > 0.0 ? 1.0 : h + 1.0",
+        "z < 0.0 ? alpha * @expm1(0.0 < z ? 0.0 : z) : z",
+        "h > 0.0 ? 1.0 : h + alpha",
+    ),
+    "celu": ActivationForm(
+        "CELU",
+        {},
+        "celu",
+        "celu",
+        _celu,
+        "z < 0.0 ? alpha * @expm1((0.0 < z ? 0.0 : z) / alpha) : z",
+        "h > 0.0 ? 1.0 : h / alpha + 1.0",
     ),
     "selu": ActivationForm(
         "SELU",
@@ -273,17 +384,37 @@ ACTIVATIONS: dict[str, ActivationForm] = {
         "@silu_slope(z, @sigmoid(z))",
         True,
     ),
+    "hardswish": ActivationForm(
+        "Hardswish",
+        {},
+        "hard_silu",
+        "hard_silu",
+        _hardswish,
+        "(-3.0 > z ? -3.0 : z) * @act_hardsigmoid(z)",
+        "z <= -3.0 ? 0.0 : z >= 3.0 ? 1.0 : (z + z + 3.0) / 6.0",
+        True,
+    ),
     "mish": ActivationForm(
         "Mish", {}, "mish", None, _mish, _MISH, _MISH_DERIVATIVE, True
     ),
     "softplus": ActivationForm(
         "Softplus",
-        {"beta": 1.0, "threshold": _SOFTPLUS_THRESHOLD},
+        {"threshold": _SOFTPLUS_THRESHOLD},
         "softplus",
         "softplus",
         _softplus,
-        "(0.0 > z ? 0.0 : z) + @log1p01(@exp_nonpositive(-fabs(z)))",
-        "-@expm1(-h)",
+        "(0.0 > z ? 0.0 : z)"
+        " + @log1p01(@exp_nonpositive(-fabs(beta * z))) * (1.0 / beta)",
+        "-@expm1(-(beta * h))",
+    ),
+    "logsigmoid": ActivationForm(
+        "LogSigmoid",
+        {},
+        "log_sigmoid",
+        "log_sigmoid",
+        lambda g, z: g.node("Neg", _softplus(g, g.node("Neg", z))),
+        "(0.0 < z ? 0.0 : z) - @log1p01(@exp_nonpositive(-fabs(z)))",
+        "-@expm1(h)",
     ),
     "softsign": ActivationForm(
         "Softsign",
@@ -303,8 +434,54 @@ ACTIVATIONS: dict[str, ActivationForm] = {
         "@sigmoid(z)",
         "fma(-h, h, h)",
     ),
+    "hardsigmoid": ActivationForm(
+        "Hardsigmoid",
+        {},
+        "hard_sigmoid",
+        "hard_sigmoid",
+        _hardsigmoid,
+        _HARDSIGMOID,
+        "(h <= 0.0 || h >= 1.0 ? 0.0 : 1.0) / 6.0",
+    ),
     "tanh": ActivationForm(
         "Tanh", {}, "tanh", "tanh", _operator("Tanh"), "@tanh(z)", "fma(-h, h, 1.0)"
+    ),
+    "hardtanh": ActivationForm(
+        "Hardtanh",
+        {},
+        "hard_tanh",
+        "hard_tanh",
+        lambda g, z, min_val, max_val: _clip(g, z, min_val, max_val),
+        _CLIP.format(low="min_val", high="max_val"),
+        "h <= min_val || h >= max_val ? 0.0 : 1.0",
+    ),
+    "tanhshrink": ActivationForm(
+        "Tanhshrink",
+        {},
+        "tanh_shrink",
+        "tanh_shrink",
+        _tanhshrink,
+        _TANHSHRINK,
+        "@tanh(z) * @tanh(z)",
+        True,
+    ),
+    "softshrink": ActivationForm(
+        "Softshrink",
+        {},
+        "soft_shrink",
+        "soft_shrink",
+        _softshrink,
+        _SOFTSHRINK,
+        "h == 0.0 ? 0.0 : 1.0",
+    ),
+    "hardshrink": ActivationForm(
+        "Hardshrink",
+        {},
+        "hard_shrink",
+        "hard_shrink",
+        _hardshrink,
+        "fabs(z) <= lambd ? 0.0 : z",
+        "h == 0.0 ? 0.0 : 1.0",
     ),
     "sin": ActivationForm(
         None, {}, None, "sin", _operator("Sin"), "@sin(z)", "@cos(z)", True

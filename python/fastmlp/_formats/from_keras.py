@@ -13,7 +13,15 @@ import numpy as np
 from .. import _validate
 from .._network.model import empty
 from .._validate.hints import hinted
-from ..layers import Activation, Dense, Layer, Normalization, Residual
+from ..layers import (
+    Activation,
+    Dense,
+    Layer,
+    Normalization,
+    Residual,
+    as_layer,
+    checked_activation,
+)
 from .activations import ACTIVATIONS
 from .layers import LAYERS
 
@@ -28,7 +36,7 @@ if TYPE_CHECKING:
 _ACTIVATIONS = {f.keras: name for name, f in ACTIVATIONS.items() if f.keras}
 _OPERATIONS = {f.keras_op: name for name, f in ACTIVATIONS.items() if f.keras_op}
 
-_SLOPE = 0.01  # slope of fastmlp's leaky_relu
+_KERAS_SLOPE = 0.2  # of the function leaky_relu, by default
 
 
 @hinted
@@ -61,9 +69,7 @@ def from_keras(model: Any) -> MLP:
         If ``model`` is not a Keras model or layer.
     ValueError
         If the model has no weights yet, has other layers, uses mixed precision, or has
-        constants that differ from fastmlp's. In particular, the slope of ``LeakyReLU``
-        must be 0.01; Keras' default is 0.3, and 0.2 for the activation
-        ``"leaky_relu"``.
+        constants that fastmlp does not allow.
 
     Notes
     -----
@@ -363,8 +369,8 @@ def _dense(layer: Any) -> Item:
     return Item(dense, tuple(_array(layer, name) for name in names))
 
 
-def _activation(layer: Any, value: Any) -> str:
-    """Return fastmlp's name of the layer's activation."""
+def _activation(layer: Any, value: Any) -> str | Activation:
+    """Return the layer's activation."""
     if value is None:
         return "identity"
     kind = type(value).__name__
@@ -375,7 +381,7 @@ def _activation(layer: Any, value: Any) -> str:
     name = getattr(value, "__name__", kind)
     module = str(getattr(value, "__module__", ""))
     if module.startswith("keras.") and name == "leaky_relu":
-        _refuse_slope(layer, 0.2)
+        return Activation("leaky_relu", slope=_KERAS_SLOPE)
     if module.startswith("keras.") and ".activations" in module:
         known = _ACTIVATIONS.get(name)
     elif module.startswith("keras.") and ".ops." in module:
@@ -387,40 +393,47 @@ def _activation(layer: Any, value: Any) -> str:
     return known
 
 
-def _refuse_slope(layer: Any, slope: float) -> NoReturn:
-    _refuse(
-        layer,
-        f"must have a leaky ReLU with fastmlp's slope, {_SLOPE}, got {slope:g}",
-    )
+def _with(layer: Any, name: str, **constants: float) -> str | Activation:
+    """Return an activation with constants; refuse the layer if one is out of range."""
+    try:
+        given = {k: _shortened(v) for k, v in constants.items()}
+        function = Activation(name, None, **given)
+    except ValueError as error:
+        _refuse(layer, f"cannot be converted: {error}")
+    return checked_activation("activation", function)
 
 
-def _is_slope(value: float) -> bool:
-    return math.isclose(value, _SLOPE, rel_tol=1e-6)  # may be a rounded float32
+def _shortened(value: float) -> float:
+    """Return a constant, which Keras may have rounded to float32, as it was given."""
+    short = float(f"{float(value):.7g}")
+    return short if np.float32(short) == np.float32(value) else float(value)
 
 
-def _relu(layer: Any) -> str:
-    if layer.max_value is not None or layer.threshold != 0:
+def _relu(layer: Any) -> str | Activation:
+    slope, limit = float(layer.negative_slope), layer.max_value
+    if (slope != 0) + (limit is not None) + (layer.threshold != 0) > 1:
         _refuse(
             layer,
-            f"must not have a max_value or a threshold, got {layer.max_value} "
-            f"and {layer.threshold}",
+            "must have at most one of a negative_slope, a max_value and a threshold, "
+            f"got {slope:g}, {limit} and {layer.threshold}",
         )
-    return "relu" if layer.negative_slope == 0 else _leaky_relu(layer)
+    if layer.threshold != 0:
+        return _with(layer, "threshold", threshold=layer.threshold)
+    if limit is not None:
+        is_six = limit == 6
+        return "relu6" if is_six else _with(layer, "hardtanh", min_val=0, max_val=limit)
+    return _leaky_relu(layer) if slope != 0 else "relu"
 
 
-def _leaky_relu(layer: Any) -> str:
-    if not _is_slope(layer.negative_slope):
-        _refuse_slope(layer, layer.negative_slope)
-    return "leaky_relu"
+def _leaky_relu(layer: Any) -> str | Activation:
+    return _with(layer, "leaky_relu", slope=layer.negative_slope)
 
 
-def _elu(layer: Any) -> str:
-    if layer.alpha != 1:
-        _refuse(layer, f"must have alpha 1, got {layer.alpha}")
-    return "elu"
+def _elu(layer: Any) -> str | Activation:
+    return _with(layer, "elu", alpha=layer.alpha)
 
 
-def _softmax(layer: Any) -> str:
+def _softmax(layer: Any) -> str | Activation:
     _check_axis(layer)
     return "softmax"
 
@@ -439,9 +452,8 @@ def _flatten(layer: Any) -> Item:
     return Item(None)
 
 
-# For each Keras layer that is an activation, a function that returns fastmlp's name of
-# the activation.
-_LAYERS: dict[str, Callable[[Any], str]] = {
+# For each Keras layer that is an activation, a function that returns the activation.
+_LAYERS: dict[str, Callable[[Any], str | Activation]] = {
     "Activation": lambda layer: _activation(layer, layer.activation),
     "ELU": _elu,
     "LeakyReLU": _leaky_relu,
@@ -451,7 +463,7 @@ _LAYERS: dict[str, Callable[[Any], str]] = {
 
 
 def _alone(layer: Any) -> Item:
-    return Item(Activation(_LAYERS[type(layer).__name__](layer)))
+    return Item(as_layer(_LAYERS[type(layer).__name__](layer)))
 
 
 _FORMS = {form.keras: form for form in LAYERS.values()}

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _validate
 from .._validate.hints import hinted
-from ..layers import (
-    activation_name,
-)
+from ..layers import checked_activation
 from .torch_builder import Builder
 from .torch_modules import ModuleReader
 from .torch_state import prefixes, read_state
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
 
     from .._network.model import MLP
     from .._validate import Seed
+    from ..layers import Activation
 
 
 @hinted
@@ -30,8 +29,8 @@ def from_torch(
     source: torch.nn.Module | Mapping[str, Any],
     *,
     prefix: str | Sequence[str] = "",
-    activation: str | Sequence[str] | None = None,
-    output_activation: str = "identity",
+    activation: str | Activation | Sequence[str | Activation] | None = None,
+    output_activation: str | Activation = "identity",
     dtype: npt.DTypeLike | None = None,
     seed: Seed | None = None,
 ) -> MLP:
@@ -48,11 +47,11 @@ def from_torch(
         Prefix of the entries to take from a state dict, such as
         ``"mlp_extractor.policy_net"``. The layers of several prefixes are chained, as
         in ``["mlp_extractor.policy_net", "action_net"]``.
-    activation : str or sequence of str, optional
-        Hidden activations: one name for all of them, or a sequence with one name for
-        each. This must be given for a state dict, which does not contain activations,
-        and must not be given for a module.
-    output_activation : str
+    activation : str or Activation or sequence of them, optional
+        Hidden activations: one for all layers, or a sequence with one for each. This
+        must be given for a state dict, which does not contain activations, and must not
+        be given for a module.
+    output_activation : str or Activation
         Activation after the last layer of a state dict.
     dtype : {"float32", "float64"}, optional
         Dtype of the model; by default that of the parameters. Parameters of other
@@ -75,7 +74,7 @@ def from_torch(
     -----
     These modules are converted: ``Linear``, ``Dropout``, ``LayerNorm``, ``RMSNorm``,
     ``BatchNorm1d`` with running statistics, the activations that fastmlp has with the
-    same formulas and constants, ``Identity``, ``Flatten``, which does not change rows,
+    same formulas, ``Identity``, ``Flatten``, which does not change rows,
     and all modules that `MLP.to_torch` returns. Other modules and constants are
     refused, and so are modules that have their own ``forward``, forward hooks or
     parametrisations, or that share parameters or statistics with another module.
@@ -110,7 +109,7 @@ def from_torch(
             )
         ModuleReader(torch, builder, source).read("", source)
     elif hasattr(source, "keys"):
-        output = activation_name("output_activation", output_activation)
+        output = checked_activation("output_activation", output_activation)
         read_state(source, prefixes(prefix), activation, output, builder)
     else:
         path = isinstance(source, (str, os.PathLike))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from .. import _validate, initializers
+from .. import _core, _validate, initializers
 from .._network import ops, resolve
 from .._network.blocks import outline
 from .._network.model import EpochSequence, set_bias_init, set_compute_dtype
@@ -16,8 +16,9 @@ from ..layers import (
     Activation,
     Layer,
     Residual,
-    activation_name,
+    as_layer,
     checked,
+    checked_activation,
 )
 from ..metrics import History
 from . import safetensors
@@ -71,14 +72,14 @@ def _as_json(item: int | Layer) -> Any:
     if isinstance(item, Residual):
         return {**entry, "layers": [_as_json(inner) for inner in item.layers]}
     if isinstance(item, Activation):
-        named = isinstance(item.function, str)
+        if not item.is_custom:
+            return {**entry, **_function_as_json(item)}
         name = getattr(item.function, "__qualname__", type(item.function).__name__)
-        entry["function"] = item.function if named else None
-        return entry if named else {**entry, "name": name}
+        return {**entry, "function": None, "name": name}
     for name in (*kind._leading, *kind._defaults):
         value = getattr(item, name)
         if name not in _LATER or value is not None:
-            entry[name] = _init_as_json(value) if name in _INITS else value
+            entry[name] = _value_as_json(name, value)
     return entry
 
 
@@ -106,6 +107,37 @@ def _init(where: str, value: object) -> object:
         raise ValueError(f"{where}: {error}") from None
 
 
+def _function_as_json(activation: Activation) -> dict[str, Any]:
+    return {"function": activation.name, **activation.changed}
+
+
+def _value_as_json(name: str, value: Any) -> Any:
+    """Return an argument of a layer or model as a JSON value."""
+    if isinstance(value, Activation):
+        return _function_as_json(value)
+    return _init_as_json(value) if name in _INITS else value
+
+
+def _activation(where: str, value: object) -> str | Activation:
+    """Return the activation that `_value_as_json` described."""
+    if isinstance(value, dict):
+        return _with_constants(where, value)
+    return checked_activation(where, value)
+
+
+def _with_constants(where: str, value: dict[str, Any]) -> Activation:
+    """Return the activation that `_function_as_json` described."""
+    found = checked_activation(f"{where}.function", value.get("function"))
+    name = as_layer(found).name
+    known = _core.ACTIVATION_CONSTANTS.get(name, {})
+    constants = {n: v for n, v in value.items() if n in known}
+    fields(where, value, ("function", *constants))
+    try:
+        return Activation(name, **constants)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
 def writer(
     mlp: Model,
     training: Mapping[str, Any],
@@ -122,8 +154,7 @@ def writer(
     description = {
         "format": FORMAT,
         "version": VERSION,
-        **given,
-        **{name: _init_as_json(given[name]) for name in _INITS if name in given},
+        **{name: _value_as_json(name, value) for name, value in given.items()},
         "layers": [_as_json(item) for item in given["layers"]],
         "training": {
             **training,
@@ -297,8 +328,8 @@ class Stored:
         ]
         given = {
             "layers": checked("layers", items, n_in=True),
-            "activation": activation_name("activation", found["activation"]),
-            "output_activation": activation_name(
+            "activation": _activation("activation", found["activation"]),
+            "output_activation": _activation(
                 "output_activation", found["output_activation"]
             ),
             "init": initializers.checked("init", _init("init", found["init"])),
@@ -326,21 +357,24 @@ class Stored:
         if kind is Activation:
             if item.get("function") is None:
                 return self._function(where, item)
-            fields(where, item, ("kind", "function"))
-            return Activation(activation_name(f"{where}.function", item["function"]))
+            rest = {name: value for name, value in item.items() if name != "kind"}
+            return _with_constants(where, rest)
         names = [
             name
             for name in (*kind._leading, *kind._defaults)
             if name not in _LATER or name in item
         ]
         fields(where, item, ("kind", *names))
-        try:
-            return kind(
-                **{
-                    name: _init(name, item[name]) if name in _INITS else item[name]
-                    for name in names
-                }
+        values = {
+            name: _init(name, item[name]) if name in _INITS else item[name]
+            for name in names
+        }
+        if isinstance(values.get("activation"), dict):
+            values["activation"] = _activation(
+                f"{where}.activation", item["activation"]
             )
+        try:
+            return kind(**values)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{where}: {error}") from None
 

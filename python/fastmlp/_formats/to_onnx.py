@@ -8,7 +8,6 @@ import numpy as np
 
 from .. import _core, _validate
 from .._network import ops
-from ..layers import Activation
 from .activations import ACTIVATIONS
 from .atomic_write import file_name, replace_file
 from .layers import BY_KIND
@@ -187,14 +186,15 @@ def _add_steps(graph: Graph, mlp: Model) -> str:
             value = graph.node("Add", other, value)
         elif step.kind in BY_KIND and i not in folded.values():
             value = BY_KIND[step.kind].to_onnx(graph, mlp, step, value)
-        if isinstance(step.layer, Activation) and step.layer.is_custom:
+        if step.function.is_custom:
             raise ValueError(
                 f"layer {step.name} has the custom activation {step.activation}, "
                 "for which ONNX does not have an operator; only the activations in "
                 "fm.ACTIVATIONS can be exported"
             )
         if step.activation != "identity":
-            value = ACTIVATIONS[step.activation].onnx(graph, value)
+            form = ACTIVATIONS[step.function.name]
+            value = form.onnx(graph, value, **step.function.constants)
         values.append(value)
     return values[-1]
 

@@ -13,6 +13,7 @@ from ..layers import (
     Activation,
     Dense,
     Layer,
+    activation_of,
 )
 from ..layers import Residual as ResidualLayer
 from .activations import ACTIVATIONS
@@ -85,12 +86,16 @@ class Function(torch.nn.Module):
 FUNCTIONS = tuple(name for name, form in ACTIVATIONS.items() if form.torch is None)
 
 
-def _activation(name: str) -> torch.nn.Module:
-    """Return the module of an activation."""
-    form = ACTIVATIONS[name]
+def _activation(layer: Layer) -> torch.nn.Module:
+    """Return the module of a layer's activation."""
+    function = activation_of(layer)
+    form = ACTIVATIONS[function.name]
     if form.torch is None:
-        return Function(name)
-    module: torch.nn.Module = getattr(torch.nn, form.torch)(**form.torch_options)
+        return Function(function.name)
+    names = form.torch_names
+    constants = {names.get(k, k): value for k, value in function.constants.items()}
+    kind = getattr(torch.nn, form.torch)
+    module: torch.nn.Module = kind(**form.torch_options, **constants)
     return module
 
 
@@ -131,10 +136,10 @@ def _sequential(
                 linear = empty(torch.nn.Linear, width, layer.n, bias=layer.bias)
                 modules.append(linear)
                 if layer.activation != "identity":
-                    modules.append(_activation(str(layer.activation)))
+                    modules.append(_activation(layer))
                 width = layer.n
             case Activation():
-                modules.append(_activation(layer.name))
+                modules.append(_activation(layer))
             case ResidualLayer():
                 body, n_out = _sequential(layer.body, width, dtype)
                 projection = None

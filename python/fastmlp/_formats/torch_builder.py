@@ -16,6 +16,7 @@ from ..layers import (
     Layer,
     Normalization,
     Residual,
+    as_layer,
 )
 
 if TYPE_CHECKING:
@@ -88,22 +89,22 @@ class Builder:
             self.fit(what, array.size)
         self.items.append(LayerArrays(layer, dict(arrays)))
 
-    def activation(self, name: str) -> None:
+    def activation(self, function: str | Activation) -> None:
         """Add an activation.
 
         It becomes part of the dense layer before it if possible, otherwise a layer of
         its own.
         """
         before = self.items[-1] if self.items else None
-        if name == "identity":
+        if function == "identity":
             return
         if before is not None and isinstance(before.layer, Dense):
             dense = before.layer
             if dense.activation == "identity":
-                new = Dense(dense.n, name, dense.bias)
+                new = Dense(dense.n, function, dense.bias)
                 self.items[-1] = LayerArrays(new, before.arrays)
                 return
-        self.items.append(LayerArrays(Activation(name), {}))
+        self.items.append(LayerArrays(as_layer(function), {}))
 
     def fit(self, what: str, width: int) -> None:
         """Raise ValueError unless inputs of this width fit the last layer."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .. import _core
+from ..layers import Activation, checked_activation
 from .activations import ACTIVATIONS
 from .layers import LAYERS
 
@@ -25,7 +27,6 @@ _SUPPORTED = (
 # Advice in the errors about some modules without a counterpart, by class name.
 _ADVICE = {
     "LogSoftmax": "leave it out and use fm.CrossEntropy, which takes logits",
-    "LogSigmoid": "leave it out and use fm.BinaryCrossEntropy, which takes logits",
     "Softmin": "use Softmax after a Linear with the opposite sign",
     "AlphaDropout": "use nn.Dropout, or leave it out if you do not train further",
     "GroupNorm": "use a normalisation of whole rows and train again",
@@ -166,7 +167,16 @@ class ModuleReader:
         name = found[0] if found else next(iter(forms))
         for option, value in forms[name].items():
             _check_option(what, option, getattr(module, option), value)
-        self.builder.activation(name)
+        names = ACTIVATIONS[name].torch_names
+        constants = {
+            constant: float(getattr(module, names.get(constant, constant)))
+            for constant in _core.ACTIVATION_CONSTANTS.get(name, {})
+        }
+        try:
+            function = Activation(name, None, **constants)
+        except ValueError as error:
+            raise ValueError(f"{what}: {error}") from None
+        self.builder.activation(checked_activation("activation", function))
 
     def _flatten(self, what: str, module: Any) -> None:
         if module.start_dim not in (1, -1) or module.end_dim not in (-1, 1):
@@ -230,15 +240,8 @@ def _check_option(what: str, option: str, value: Any, wanted: Any) -> None:
                 "fastmlp's softplus has no threshold and smaller thresholds change "
                 f"its values noticeably; got threshold={value}"
             )
-    elif option == "dim":
-        if value not in (-1, 1):
-            raise ValueError(
-                f"{what} must have dim=-1, because fastmlp's softmax is over the "
-                f"outputs of a row; got dim={value}"
-            )
-    elif value != wanted:
+    elif option == "dim" and value not in (-1, 1):
         raise ValueError(
-            f"{what} must have {option}={wanted:g}, as in fastmlp's activation, "
-            f"got {option}={value}; for other values, use a custom function: "
-            "fm.Activation(function, derivative)"
+            f"{what} must have dim=-1, because fastmlp's softmax is over the outputs "
+            f"of a row; got dim={value}"
         )

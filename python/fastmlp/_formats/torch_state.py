@@ -9,9 +9,10 @@ import numpy as np
 
 from .. import _validate
 from ..layers import (
+    Activation,
     BatchNorm,
     Normalization,
-    activation_name,
+    checked_activation,
 )
 from .layers import LAYERS
 from .torch_builder import COUNTER
@@ -62,7 +63,7 @@ def read_state(
     state: Mapping[str, Any],
     prefixes: Sequence[str],
     activation: object,
-    output_activation: str,
+    output_activation: str | Activation,
     builder: Builder,
 ) -> None:
     state = _without_wrappers(state, prefixes[0])
@@ -179,7 +180,7 @@ def _gaps(leaves: Sequence[_Leaf]) -> list[int]:
     return places
 
 
-def _activations(activation: Any, count: int) -> list[str]:
+def _activations(activation: Any, count: int) -> list[str | Activation]:
     """Return one activation for each of ``count`` places."""
     if activation is None:
         if count > 0:
@@ -188,8 +189,8 @@ def _activations(activation: Any, count: int) -> list[str]:
                 "activations; write activation='relu', for example"
             )
         return []
-    if isinstance(activation, str) or callable(activation):
-        return [activation_name("activation", activation)] * count
+    if isinstance(activation, (str, Activation)) or callable(activation):
+        return [checked_activation("activation", activation)] * count
     wanted = "activation must be a name or a sequence of names"
     names = list(_validate.iterator(wanted, activation))
     if len(names) != count:
@@ -197,7 +198,7 @@ def _activations(activation: Any, count: int) -> list[str]:
             f"activation must be one name, or one for each activation, {count} in all; "
             f"got {_validate.counted(len(names), 'name')}"
         )
-    return [activation_name(f"activation[{i}]", n) for i, n in enumerate(names)]
+    return [checked_activation(f"activation[{i}]", n) for i, n in enumerate(names)]
 
 
 def _norm_of(leaf: _Leaf, roles: set[str]) -> Normalization:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _validate
-from ..layers import Activation, Dense
+from ..layers import Activation, activation_of
 from .model import is_model
 from .resolve import Place, torch_names, walk
 
@@ -43,7 +43,10 @@ class Step:
         Widths.
     activation : str
         Name of the activation of a dense layer or of an activation step, "identity" for
-        other steps; a custom function's name is followed by "()".
+        other steps; a custom function's name is followed by "()", and other names by
+        constants that differ from their defaults, as in "leaky_relu(slope=0.3)".
+    function : Activation
+        The same activation.
     weight, bias : slice or None
         Positions of W and b, or of scale and shift, in ``params``.
     stats : int
@@ -61,6 +64,7 @@ class Step:
         "activation",
         "bias",
         "depth",
+        "function",
         "kind",
         "layer",
         "n_in",
@@ -88,11 +92,10 @@ class Step:
         self.depth = name.count(".body.") + name.endswith(".projection")
         self.n_in, self.n_out = widths
         self.source = source
-        self.activation = "identity"
-        if isinstance(layer, Dense):
-            self.activation = str(layer.activation)
-        elif isinstance(layer, Activation):
-            self.activation = layer.name
+        self.function = (
+            Activation("identity") if layer is None else activation_of(layer)
+        )
+        self.activation = self.function.text
         self.weight: slice | None = None
         self.bias: slice | None = None
         self.stats = -1

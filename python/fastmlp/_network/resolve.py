@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..layers import STATISTICS, Activation, Dense, Layer, Residual
+from ..layers import STATISTICS, Activation, Dense, Layer, Residual, activation_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Defaults(NamedTuple):
     """Defaults for layers that leave a field unset."""
 
-    activation: str
-    output_activation: str
+    activation: str | Activation
+    output_activation: str | Activation
     bias: bool
     init: Init
     bias_init: Init | None
@@ -36,8 +36,8 @@ def resolve(items: Sequence[int | Layer], defaults: Defaults) -> tuple[Layer, ..
 
 
 def _resolve(
-    items: Sequence[int | Layer], defaults: Defaults, last: str | None
-) -> tuple[tuple[Layer, ...], str]:
+    items: Sequence[int | Layer], defaults: Defaults, last: str | Activation | None
+) -> tuple[tuple[Layer, ...], str | Activation]:
     """Return resolved layers, and the default activation of a dense layer before them.
 
     Items are resolved from last to first, because only the last dense layer of a model
@@ -177,7 +177,7 @@ def first_draws(
             yield f"{name}.projection", Draw("identity", init, bias_init)
         if not isinstance(layer, Dense):
             continue
-        kind = str(layer.activation)
+        kind = activation_of(layer).name
         for after in layers[i + 1 :] if kind == "identity" else ():
             if isinstance(after, Activation) and not after.is_custom:
                 kind = after.name

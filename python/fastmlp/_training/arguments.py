@@ -8,6 +8,7 @@ from .. import _validate
 from .._network.inputs import check_finite, inputs
 from .._validate import hints
 from .._validate.warn import warn
+from ..layers import activation_of
 from ..optimizers import Optimizer
 from ..solvers import Solver
 
@@ -43,7 +44,10 @@ def check_optimizer(optimizer: object, *, solvers: bool = False) -> None:
 
 # Activations that make no sense of outputs that the loss takes as logits: the loss
 # contains the sigmoid or softmax, and the others cannot express both classes.
-_NOT_LOGITS = ("sigmoid", "softmax", "relu", "softplus", "exp")
+_NOT_LOGITS = (
+    *("sigmoid", "hardsigmoid", "softmax"),
+    *("relu", "relu6", "softplus", "logsigmoid", "exp"),
+)
 
 
 def check_output(mlp: Model, loss: Loss) -> None:
@@ -51,15 +55,14 @@ def check_output(mlp: Model, loss: Loss) -> None:
     contained = loss._contained
     if contained is None:
         return
-    last = mlp.layers[-1]
-    activation = getattr(last, "activation", None) or getattr(last, "function", None)
+    activation = activation_of(mlp.layers[-1])
     takes, within, unsuitable = _CONTAINED[contained]
-    if activation not in unsuitable:
+    if activation.name not in unsuitable:
         return
     warn(
         f"{type(loss).__name__} takes {takes}, because it contains the {within}: the "
         "model's output_activation should be 'identity', not "
-        f"{activation!r}, which makes training slow or impossible; apply "
+        f"{activation.text!r}, which makes training slow or impossible; apply "
         f"the {within} to the outputs afterwards"
     )
 

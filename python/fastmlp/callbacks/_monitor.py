@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .._network.model import MLP
     from .._network.ops import Step
     from .._validate import Array
+    from ..layers import Activation
     from ..metrics import History
 
 __all__ = ["Histogram", "Monitor"]
@@ -137,7 +138,7 @@ class Monitor(Callback):
         for step in self._network:
             self.layers[step.name] = ops.label(step)
             self.activations[step.name] = []
-            if step.activation in _DEAD:
+            if step.function.name in _DEAD:
                 self.units[step.name] = step.n_out
                 self.dead[step.name] = []
             if step.weight is not None:
@@ -178,8 +179,8 @@ class Monitor(Callback):
             at = step.output
             h = None if outputs is None or at is None else outputs[at]
             self.activations[name].append(self._histogram(h))
-            if step.activation in _DEAD:
-                dead = -1 if h is None else int(_dead(step.activation, h).sum())
+            if step.function.name in _DEAD:
+                dead = -1 if h is None else int(_dead(step.function, h).sum())
                 self.dead[name].append(dead)
             if step.weight is None:
                 continue
@@ -227,17 +228,27 @@ def _ratio(change: float, size: float) -> float:
 
 # Activations whose units can die or saturate, with a test for outputs at which the
 # derivative is nearly 0.
-_DEAD: dict[str, Callable[[Array], Array]] = {
+_DEAD: dict[str, Callable[..., Array]] = {
     "relu": lambda h: h <= 0,
+    "relu6": lambda h: _outside(h, 0, 6),
     "sigmoid": lambda h: h * (1 - h) < SATURATED / 4,
+    "hardsigmoid": lambda h: _outside(h, 0, 1),
     "tanh": lambda h: 1 - h * h < SATURATED,
+    "hardtanh": lambda h, min_val, max_val: _outside(h, min_val, max_val),
+    "softshrink": lambda h, lambd: h == 0,
+    "hardshrink": lambda h, lambd: h == 0,
     "softsign": lambda h: (1 - abs(h)) ** 2 < SATURATED,
-    "elu": lambda h: h + 1 < SATURATED,
+    "elu": lambda h, alpha: h + alpha < SATURATED * alpha,
+    "celu": lambda h, alpha: h / alpha + 1 < SATURATED,
     "selu": lambda h: h + SELU_FLOOR < SATURATED * SELU_FLOOR,
 }
 
 
-def _dead(activation: str, h: Array) -> Array:
+def _outside(h: Array, low: float, high: float) -> Array:
+    return (h <= low) | (h >= high)
+
+
+def _dead(activation: Activation, h: Array) -> Array:
     """Tell which units (columns) are dead or saturated in all rows."""
-    idle = np.asarray(_DEAD[activation](h))
+    idle = np.asarray(_DEAD[activation.name](h, **activation.constants))
     return np.asarray(idle.all(axis=0))

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .activations import activate, activation_backward, activation_saves
+from .activations import CONSTANTS, activate, activation_backward, activation_saves
 from .arrays import Array, quiet
 from .initializers import Init
 from .nodes import Node, Pass, backward_nodes, forward_nodes
@@ -30,24 +30,40 @@ class Dense:
     """``h = act(x @ W + b)`` with ``n`` units; None means the network's default."""
 
     n: int
-    activation: str | None = None
+    activation: str | Activation | None = None
     bias: bool = True
     init: Init | None = None
     bias_init: Init | None = None
 
 
-@dataclass(frozen=True)
 class Activation:
-    """``h = act(z)``, where act is a name, or a function and its derivative."""
+    """``h = act(z)``, where act is a name, or a function and its derivative.
 
-    function: str | Callable[[Array], Array]
-    derivative: Callable[[Array], Array] | None = None
+    ``constants`` are those of `CONSTANTS` that differ from their defaults.
+    """
 
-    def __post_init__(self) -> None:
-        if isinstance(self.function, str):
-            activation_saves(self.function)  # raises for an unknown name
-        elif self.derivative is None:
+    def __init__(
+        self,
+        function: str | Callable[[Array], Array],
+        derivative: Callable[[Array], Array] | None = None,
+        **constants: float,
+    ) -> None:
+        known: dict[str, float] = {}
+        if isinstance(function, str):
+            activation_saves(function)  # raises for an unknown name
+            known = CONSTANTS.get(function, {})
+        elif derivative is None:
             raise ValueError("derivative must be given if `function` is not a name")
+        if constants.keys() - known.keys():
+            raise TypeError(f"the constants of {function} are {list(known)}")
+        self.function, self.derivative = function, derivative
+        self.constants = tuple({**known, **constants}.values())
+
+
+def named_activation(given: str | Activation) -> tuple[Any, tuple[float, ...]]:
+    """Return the function of an activation, usually its name, and its constants."""
+    layer = Activation(given) if isinstance(given, str) else given
+    return layer.function, layer.constants
 
 
 @dataclass(frozen=True)
@@ -90,14 +106,14 @@ class DenseNode(Node):
         w, b = run.params[f"{self.name}.weight"], run.params.get(f"{self.name}.bias")
         z = np.empty((len(x), self.n_out), dtype=x.dtype)
         gemm_nn(z, x, w, b)
-        h, saved = activate(z, self.layer.activation)
+        h, saved = activate(z, *named_activation(self.layer.activation))
         return h, (x, saved)
 
     def backward(self, dh: Array, saved: Any, run: Pass) -> Array:
         x, kept = saved
         dz = np.empty_like(dh)
         dx: Array = np.empty_like(x)
-        activation_backward(dz, dh, kept, self.layer.activation)
+        activation_backward(dz, dh, kept, *named_activation(self.layer.activation))
         gemm_tn(run.grads[f"{self.name}.weight"], x, dz)
         if self.layer.bias:
             column_sum(run.grads[f"{self.name}.bias"], dz)
@@ -111,7 +127,7 @@ class _ActivationNode(Node):
     @quiet
     def forward(self, x: Array, run: Pass) -> tuple[Array, Any]:
         if isinstance(self.layer.function, str):
-            return activate(x, self.layer.function)
+            return activate(x, *named_activation(self.layer))
         h: Array = np.asarray(self.layer.function(x), dtype=x.dtype)
         return h, x
 
@@ -119,7 +135,7 @@ class _ActivationNode(Node):
     def backward(self, dh: Array, saved: Any, run: Pass) -> Array:
         if isinstance(self.layer.function, str):
             dz = np.empty_like(dh)
-            activation_backward(dz, dh, saved, self.layer.function)
+            activation_backward(dz, dh, saved, *named_activation(self.layer))
             return dz
         return np.asarray(dh * self.layer.derivative(saved), dtype=dh.dtype)
 
@@ -231,7 +247,9 @@ def first_kinds(nodes: list[Node]) -> Iterator[str]:
             rest = nodes[i + 1 :] if node.layer.activation == "identity" else []
             between = (NormNode, _DropoutNode)
             follower = next((n for n in rest if not isinstance(n, between)), node)
-            function = getattr(follower.layer, "function", node.layer.activation)
+            after = follower.layer
+            own = after if isinstance(after, Activation) else node.layer.activation
+            function, _ = named_activation(own)
             yield function if isinstance(function, str) else "identity"
 
 

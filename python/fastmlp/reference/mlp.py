@@ -12,7 +12,6 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from .activations import activation_saves
 from .arrays import Array
 from .initializers import Init, initialize
 from .layers import (
@@ -24,6 +23,7 @@ from .layers import (
     Residual,
     first_kinds,
     fold,
+    named_activation,
     place_layers,
 )
 from .losses import Loss, check_labels
@@ -76,8 +76,8 @@ class MLP:
         self,
         layers: Iterable[int | Layer],
         *,
-        activation: str = "relu",
-        output_activation: str = "identity",
+        activation: str | Activation = "relu",
+        output_activation: str | Activation = "identity",
         init: Init = "auto",
         bias_init: Init | None = None,
         bias: bool = True,
@@ -103,7 +103,7 @@ class MLP:
             layer = item if isinstance(item, Dense) else Dense(int(item), bias=bias)
             default = next(defaults)
             kind = layer.activation or default
-            activation_saves(kind)  # raises for an unknown name
+            named_activation(kind)  # raises for an unknown name
             own = layer.bias_init or (bias_init if layer.bias else None)
             first = layer.init or init
             return replace(layer, activation=kind, init=first, bias_init=own)

@@ -101,7 +101,7 @@ class DerivativePass {
   // The values from which an activation's derivative is computed.
   const T* saved_of(size_t l) const {
     const auto& its = me.ops[l];
-    if (!activation_saves_input(op(l).activation)) return its.h;
+    if (!activation_saves_input(op(l).activation.kind)) return its.h;
     return its.z ? its.z : value_of(op(l).input);
   }
 

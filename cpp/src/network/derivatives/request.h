@@ -90,7 +90,7 @@ inline bool has_slope(const OpPlan& op) {
 
 // Whether the activation's second derivative is zero.
 inline bool is_piecewise_linear(const OpPlan& op) {
-  return !op.custom && facts_of(op.activation).is_piecewise_linear;
+  return !op.custom && facts_of(op.activation.kind).is_piecewise_linear;
 }
 
 }  // namespace fastmlp::detail

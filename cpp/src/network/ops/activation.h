@@ -22,11 +22,11 @@ struct ActivationOp : OpDefaults {
       OpPlan& before = net.ops.back();
       if (before.activation == Activation::identity && !before.custom &&
           !before.is_identity_at_inference) {
-        before.activation = spec.activation;
+        before.activation = checked(spec.activation);
         return op.input;
       }
     }
-    op.activation = spec.activation;
+    op.activation = checked(spec.activation);
     op.custom = spec.custom;
     op.keeps_values = spec.custom != nullptr;
     op.works_in_place = true;

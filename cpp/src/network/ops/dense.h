@@ -107,7 +107,7 @@ struct DenseOp : OpDefaults {
       throw std::invalid_argument("the width of a layer must be at least 1, got " +
                                   std::to_string(spec.width));
     op.n_out = spec.width;
-    op.activation = spec.activation;
+    op.activation = checked(spec.activation);
     op.weight = net.add_params(op.n_in, op.n_out);
     op.weight_size = op.n_in * op.n_out;
     op.operands = net.operands;
@@ -398,7 +398,7 @@ struct DenseOp : OpDefaults {
   static double initial_variance(const OpPlan& op) {
     const double fan_in = static_cast<double>(op.n_in);
     const double fan_out = static_cast<double>(op.n_out);
-    switch (facts_of(op.activation).weight_scale) {
+    switch (facts_of(op.activation.kind).weight_scale) {
       case WeightScale::he:
         return 2 / fan_in;
       case WeightScale::lecun:

@@ -27,6 +27,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <stdexcept>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -37,6 +39,7 @@
 #include "network/arena.h"
 #include "network/plan.h"
 #include "network/products.h"
+#include "number_text.h"
 #include "threading/parallel.h"
 
 namespace fastmlp::detail {
@@ -155,6 +158,28 @@ const T* parameters(const T* params, Index offset) {
   return offset >= 0 ? params + offset : nullptr;
 }
 
+// An activation whose constants suit its formula; throws std::invalid_argument for
+// others.
+inline const ActivationSpec& checked(const ActivationSpec& activation) {
+  const ActivationFacts& facts = facts_of(activation.kind);
+  for (int i = 0; i < kActivationConstants && facts.constants[i].name; ++i) {
+    const double value = activation.constants[i];
+    if (value >= facts.constants[i].least && value <= kMostConstant) continue;
+    throw std::invalid_argument(std::string(facts.constants[i].name) +
+                                " of an activation must be from " +
+                                in_full(facts.constants[i].least) + " to " +
+                                in_full(kMostConstant) + ", got " + in_full(value));
+  }
+  if (activation == Activation::hardtanh &&
+      !(static_cast<float>(activation.constants[0]) <
+        static_cast<float>(activation.constants[1]))) {
+    throw std::invalid_argument("min_val of hardtanh must be less than max_val, " +
+                                in_full(activation.constants[1]) + ", got " +
+                                in_full(activation.constants[0]));
+  }
+  return activation;
+}
+
 // The end of forward: h = act(z).
 template <class T>
 void activate(const ForwardArgs<T>& a, const OpPlan& op) {
@@ -169,7 +194,7 @@ template <class T>
 void activation_backward(const BackwardArgs<T>& a, const OpPlan& op, const T* z) {
   if (op.activation == Activation::identity || op.relu_ended) return;
   const Index n = op.n_out;
-  const T* const saved = activation_saves_input(op.activation) ? z : a.h;
+  const T* const saved = activation_saves_input(op.activation.kind) ? z : a.h;
   a.table.activation_backward(op.activation, a.dz, n, a.dz, n, saved, n, a.rows, n);
 }
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ..._network import ops
 from ..activations import ACTIVATIONS
 from ..layers import BY_KIND
+from .math import used_constants
 from .writer import Function, ScratchAllocator
 
 if TYPE_CHECKING:
@@ -112,29 +113,37 @@ class Values:
         elif node.kind == "add":
             inside.append(f"{z} = {x}[i] + {others[0]}[i];")
         elif node.kind in BY_KIND:
-            form = BY_KIND[node.kind]
-            calls, element = form.c_value(writer, i, node, to, x, slopes)
+            calls, element = BY_KIND[node.kind].c_value(writer, i, node, to, x, slopes)
             lines += calls
             if element:
                 inside.append(f"{z} = {element};")
         else:
             z = f"{x}[i]"
 
-        kind = node.activation
+        kind = node.function.name
         if kind not in ("identity", "softmax"):
-            writer.used.add(f"act_{kind}")
-            inside.append(f"{to}[i] = @act_{kind}({z});")
+            form = ACTIVATIONS[kind]
+            inside.append(f"{to}[i] = {self._call('act', node, form.c, z)};")
             if slopes and node.has_slope:
-                writer.used.add(f"slope_{kind}")
-                saved = ACTIVATIONS[kind].of_input
-                line = f"slope{i}[i] = @slope_{kind}({z if saved else f'{to}[i]'});"
-                inside.insert(len(inside) - saved, line)
+                argument = z if form.of_input else f"{to}[i]"
+                call = self._call("slope", node, form.c_derivative, argument)
+                line = f"slope{i}[i] = {call};"
+                inside.insert(len(inside) - form.of_input, line)
         lines += _loop(n, inside)
         if kind == "softmax":
             writer.used.add("softmax")
             source = x if node.kind == "activation" else to
             lines.append(f"  @softmax({to}, {source}, {n});")
         return lines
+
+    def _call(self, kind: str, node: Node, text: str, argument: str) -> str:
+        """Return a call of the function whose C code is ``text``."""
+        name, values = node.function.name, node.function.constants
+        constants = [
+            self._writer.literal(values[constant])
+            for constant in used_constants(name, text)
+        ]
+        return self._writer.call(f"{kind}_{name}", argument, *constants)
 
 
 def dense_function(

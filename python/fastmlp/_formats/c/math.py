@@ -10,7 +10,8 @@ import re
 
 import numpy as np
 
-from ..activations import ACTIVATIONS
+from ... import _core
+from ..activations import ACTIVATIONS, TANH_SERIES
 from ..layers import LAYERS
 
 # Coefficients of the polynomials in math_coefficients.h, lowest power first: one str
@@ -101,11 +102,11 @@ _VALUES: dict[str, float | tuple[float, ...]] = {
     "half_ln2": tuple(float.fromhex(v) / 2 for v in NUMBERS["ln2_high"]),
     "sin_fast": (2.0**14, 2.0**28),
     "erfc_high": (10.1, 27.3),
-    "leaky_slope": 0.01,
     "selu_scale": _SELU_SCALE,
     "selu_low": _SELU_SCALE * _SELU_ALPHA,
     "minus_half_root": -0.70710678118654752440,  # -sqrt(1/2)
     "density": 0.39894228040143267794,  # 1 / sqrt(2 pi)
+    **{f"tanh_series_{i}": value for i, value in enumerate(TANH_SERIES)},
     "gelu_root": _GELU_ROOT,
     "gelu_cubic": _GELU_ROOT * _GELU_CUBIC,
     "gelu_root_2": 2 * _GELU_ROOT,
@@ -529,20 +530,28 @@ static inline T @silu_slope(T z, T s) {
 }
 
 
-def _activation_function(name: str, variable: str, text: str) -> str:
+def _activation_function(kind: str, name: str, variable: str, text: str) -> None:
+    """Add a function of z or h and of those constants of the activation it uses."""
+    constants = [f"T {constant}" for constant in used_constants(name, text)]
+    head = f"static inline T @{kind}_{name}({', '.join([f'T {variable}', *constants])})"
     body = text if "return" in text else f"  return {text};"
-    return f"\nstatic inline T @{name}(T {variable}) {{\n{body}\n}}\n"
+    _FUNCTIONS[f"{kind}_{name}"] = f"\n{head} {{\n{body}\n}}\n"
+
+
+def used_constants(name: str, text: str) -> list[str]:
+    """Return the names of the activation's constants that occur in the C code."""
+    known = _core.ACTIVATION_CONSTANTS.get(name, {})
+    return [constant for constant in known if re.search(rf"\b{constant}\b", text)]
 
 
 # The functions act_... compute h = act(z). The functions slope_... compute the
 # derivative from z or h.
 for _name, _form in ACTIVATIONS.items():
     if _form.c:
-        _FUNCTIONS[f"act_{_name}"] = _activation_function(f"act_{_name}", "z", _form.c)
+        _activation_function("act", _name, "z", _form.c)
     if _form.c_derivative:
-        _FUNCTIONS[f"slope_{_name}"] = _activation_function(
-            f"slope_{_name}", "z" if _form.of_input else "h", _form.c_derivative
-        )
+        variable = "z" if _form.of_input else "h"
+        _activation_function("slope", _name, variable, _form.c_derivative)
 _FUNCTIONS |= {
     "softmax": """
 static inline void @softmax(T *h, const T *z, size_t n) {

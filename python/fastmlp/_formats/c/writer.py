@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ... import _core
 from ..._network import ops
 from . import math
 
@@ -13,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from ..._network.model import Model
+    from ...layers import Activation
 
 
 class Node(NamedTuple):
@@ -25,6 +25,7 @@ class Node(NamedTuple):
     kind: str
     layer: Any
     activation: str
+    function: Activation
     n_in: int
     n_out: int
     weight: slice | None
@@ -52,7 +53,7 @@ def _nodes(mlp: Model) -> list[Node]:
     steps = ops.steps(mlp)
     before = None  # a layer whose op also computes the activation after it
     for step in steps:
-        if step.activation not in _core.ACTIVATIONS:
+        if step.function.is_custom:
             raise ValueError(
                 f"mlp: the activation {step.activation} of layer {step.name} is a "
                 "custom function, which cannot be written as C code"
@@ -60,14 +61,15 @@ def _nodes(mlp: Model) -> list[Node]:
         if step.output is None:
             before = step
             continue
-        activation = step.activation
+        function = step.function
         step, before = before or step, None
 
         nodes.append(
             Node(
                 step.kind,
                 step.layer,
-                activation,
+                function.text,
+                function,
                 step.n_in,
                 step.n_out,
                 step.weight,
