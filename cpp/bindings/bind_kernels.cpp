@@ -386,7 +386,8 @@ void dropout_(py::object h, py::object mask, py::object x, double p, uint64_t se
 void loss_rows_(py::object dpred, py::object row_loss, py::object pred,
                 py::object target, py::object row_scale, const std::string& loss,
                 double delta, double smoothing, py::object per_output,
-                py::object actions, std::optional<int64_t> ignored) {
+                py::object actions, std::optional<int64_t> ignored, double second,
+                py::object output_weight, bool masked) {
   const LossKind kind = from_name<LossKind>(kLossNames, loss, "loss");
   by_dtype(pred, "pred", [&](auto t) {
     using T = decltype(t);
@@ -396,8 +397,15 @@ void loss_rows_(py::object dpred, py::object row_loss, py::object pred,
     T* losses = require<T>(row_loss, "row_loss", {m}).data;
     const T* scale = require<const T>(row_scale, "row_scale", {m}).data;
     Loss what = {kind, delta, Reduction::mean, smoothing};
-    if (const T* p = require_or_null<const T>(per_output, "per_output", {n})) {
-      what.per_output = PerOutput({p, p + n});
+    what.second = second;
+    what.masked = masked;
+    const Index width = target_width(what, n);
+    if (const T* p = require_or_null<const T>(per_output, "per_output", {width})) {
+      what.per_output = PerOutput({p, p + width});
+    }
+    if (const T* w =
+            require_or_null<const T>(output_weight, "output_weight", {width})) {
+      what.output_weight = PerOutput({w, w + width});
     }
     what.action = !actions.is_none();
     what.ignored = ignored;
@@ -405,7 +413,6 @@ void loss_rows_(py::object dpred, py::object row_loss, py::object pred,
     const auto targets = targets_of<T>(y, py::none(), what, m, n);
     if (!targets) {
       if (what.action) require<const int64_t>(actions, "actions", {m});
-      const Index width = target_width(what, n);
       require<const T>(target, "target", {m, width});  // raises a specific error
       throw py::value_error("target must have a shape that matches pred");
     }
@@ -661,7 +668,8 @@ void bind_kernels(py::module_ m) {
   m.def("loss_rows", &loss_rows_, arg("dpred"), arg("row_loss"), arg("pred"),
         arg("target"), arg("row_scale"), arg("loss"), arg("delta") = 1.0,
         arg("smoothing") = 0.0, arg("per_output") = none, arg("actions") = none,
-        arg("ignored") = none);
+        arg("ignored") = none, arg("second") = 0.0, arg("output_weight") = none,
+        arg("masked") = false);
   bind_steps(m);
   m.def("layer_norm_forward", &layer_norm_forward_, arg("h"), arg("xhat"), arg("rstd"),
         arg("x"), arg("scale"), arg("shift"), arg("eps"), arg("centred") = true);

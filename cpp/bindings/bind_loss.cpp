@@ -53,7 +53,8 @@ void bind_loss(py::module_& m) {
   const auto make = [](const std::string& kind, double delta,
                        const std::string& reduction, double smoothing,
                        std::vector<double> per_output, bool action, double scale,
-                       std::optional<int64_t> ignored) {
+                       std::optional<int64_t> ignored, double second,
+                       std::vector<double> output_weight, bool masked) {
     if (!std::isfinite(scale) || scale <= 0)
       throw py::value_error("scale must be finite and positive, got " +
                             detail::in_full(scale));
@@ -61,12 +62,14 @@ void bind_loss(py::module_& m) {
     return std::make_unique<Loss>(
         Loss{from_name<LossKind>(kLossNames, kind, "loss"), delta,
              from_name<Reduction>(kReductionNames, reduction, "reduction"), smoothing,
-             PerOutput(std::move(per_output)), action, scale, ignored});
+             PerOutput(std::move(per_output)), action, scale, ignored, second,
+             PerOutput(std::move(output_weight)), masked});
   };
   def_init(new_class<Loss>(m, "Loss"), make, arg("kind"), arg("delta") = 1.0,
            arg("reduction") = "mean", arg("smoothing") = 0.0,
            arg("per_output") = py::tuple(), arg("action") = false, arg("scale") = 1.0,
-           arg("ignored") = py::none())
+           arg("ignored") = py::none(), arg("second") = 0.0,
+           arg("output_weight") = py::tuple(), arg("masked") = false)
       .def_property_readonly("kind",
                              [](const Loss& l) { return to_name(kLossNames, l.kind); })
       .def_readonly("delta", &Loss::delta)
@@ -77,19 +80,22 @@ void bind_loss(py::module_& m) {
       .def_readonly("action", &Loss::action)
       .def_readonly("scale", &Loss::scale)
       .def_readonly("ignored", &Loss::ignored)
-      .def_property_readonly("allowed",
-                             [](const Loss& l) {
-                               switch (allowed_targets(l.kind)) {
-                                 case Allowed::probabilities:
-                                   return "probabilities";
-                                 case Allowed::signs:
-                                   return "signs";
-                                 case Allowed::counts:
-                                   return "counts";
-                                 default:
-                                   return "numbers";
-                               }
-                             })
+      .def_readonly("second", &Loss::second)
+      .def_property_readonly(
+          "output_weight",
+          [](const Loss& l) { return py::tuple(py::cast(l.output_weight.values())); })
+      .def_readonly("masked", &Loss::masked)
+      .def_property_readonly(
+          "allowed",
+          [](const Loss& l) { return to_name(kAllowedNames, allowed_targets(l)); })
+      .def_property_readonly("of_rows", &is_of_rows)
+      .def_property_readonly("takes_labels",
+                             [](const Loss& l) { return takes_labels(l.kind); })
+      .def_property_readonly("predictions_per_target", &predictions_per_target)
+      .def(
+          "class_count",
+          [](const Loss& l, Index n_out) { return class_count(l.kind, n_out); },
+          arg("n_out"))
       .def_property_readonly(
           "reduction",
           [](const Loss& l) { return to_name(kReductionNames, l.reduction); })

@@ -123,7 +123,7 @@ py::object with_batch(AnyMlp& self, py::handle x, py::handle y, const Loss& loss
     }
     if (!rows) return not_implemented();
     // The Python layer explains that one output is too few.
-    const bool too_few = loss.kind == LossKind::cross_entropy && n.mlp.n_out() == 1;
+    const bool too_few = is_of_rows(loss) && class_count(loss.kind, n.mlp.n_out()) == 1;
     if (too_few) return not_implemented();
     const auto targets =
         targets_of<T>(y, sample_weight, loss, rows->count, n.mlp.n_out());

@@ -28,12 +28,13 @@ std::optional<Targets<T>> targets_of(py::handle y, py::handle sample_weight,
     targets.labels = actions->data;
     y = PyTuple_GET_ITEM(y.ptr(), 1);
   }
-  if (loss.kind == LossKind::cross_entropy) {
+  if (takes_labels(loss.kind)) {
     if (const auto labels = view<const int64_t>(y)) {
       if (labels->ndim != 1 || labels->shape[0] != rows) return std::nullopt;
       targets.labels = labels->data;
       return targets;
     }
+    if (takes_only_labels(loss.kind)) return std::nullopt;
   }
   const auto values = view<const T>(y);
   if (!values || values->shape[0] != rows ||

@@ -29,6 +29,40 @@ double ordered_sum(Index n, Term term) {
   return chain[0];
 }
 
+// The largest number of components of a mixture, which must be exact as a float.
+constexpr double kMostComponents = 1 << 24;
+
+bool is_component_count(double k) {
+  return k >= 1.0 && k <= kMostComponents && k == std::floor(k);
+}
+
+const char* per_output_name(LossKind kind) {
+  switch (kind) {
+    case LossKind::cross_entropy:
+      return "class_weight";
+    case LossKind::quantile:
+    case LossKind::expectile:
+      return "q";
+    case LossKind::student_t_nll:
+      return "df";
+    case LossKind::focal:
+      return "alpha";
+    case LossKind::multi_margin:
+    case LossKind::ordinal:
+      return "weight";
+    default:
+      return "pos_weight";
+  }
+}
+
+// Throws unless there are no numbers per output, or as many as targets in a row.
+void check_size(Index n, Index width, const char* name) {
+  if (n == 0 || n == width) return;
+  throw std::invalid_argument(std::string("loss: ") + name +
+                              " needs one number per output, got " + std::to_string(n) +
+                              " for " + detail::counted(width, "output", "outputs"));
+}
+
 void check_loss(const Loss& loss, Index n_out) {
   if (!std::isfinite(loss.scale) || loss.scale <= 0) {
     throw std::invalid_argument(
@@ -36,27 +70,42 @@ void check_loss(const Loss& loss, Index n_out) {
         detail::in_full(loss.scale));
   }
   if (loss.action) {
-    if (loss.kind == LossKind::cross_entropy || loss.kind == LossKind::gaussian_nll ||
-        loss.per_output.size() > 0) {
+    if (facts_of(loss.kind).form != LossForm::element || loss.per_output.size() > 0 ||
+        loss.output_weight.size() > 0) {
       throw std::invalid_argument(
-          "loss: ActionValue cannot be combined with cross-entropy, GaussianNLL or "
-          "a loss that has parameters per output");
+          "loss: ActionValue can only be combined with losses that compare one "
+          "prediction with one target and have no parameters per output");
     }
     return;
   }
-  if (loss.kind == LossKind::gaussian_nll && n_out % 2 != 0) {
+  if (loss.kind == LossKind::mixture_density && !is_component_count(loss.delta)) {
     throw std::invalid_argument(
-        "loss: GaussianNLL needs a mean and a log variance for each target, got " +
-        detail::counted(n_out, "output", "outputs"));
+        "loss: the number of components must be an integer from 1 to 16777216, got " +
+        detail::in_full(loss.delta));
   }
-  const Index n = loss.per_output.size();
-  if (n == 0 || n == n_out) return;
-  const char* const name = loss.kind == LossKind::cross_entropy ? "class_weight"
-                           : loss.kind == LossKind::quantile    ? "q"
-                                                                : "pos_weight";
-  throw std::invalid_argument(std::string("loss: ") + name +
-                              " needs one number per output, got " + std::to_string(n) +
-                              " for " + detail::counted(n_out, "output", "outputs"));
+  const Index each = predictions_per_target(loss);
+  if (n_out % each != 0) {
+    const bool mixture = loss.kind == LossKind::mixture_density;
+    throw std::invalid_argument(
+        std::string("loss: ") +
+        (mixture ? "MixtureDensity needs a logit, a mean and a log deviation for each "
+                   "component of each target"
+         : loss.kind == LossKind::gaussian_nll
+             ? "GaussianNLL needs a mean and a log variance for each target"
+             : "StudentTNLL needs a location and a log scale for each target") +
+        ", got " + detail::counted(n_out, "output", "outputs"));
+  }
+  if (loss.kind == LossKind::quantile && loss.second != 0.0 &&
+      (loss.per_output.size() == 0 || n_out > kMostLevels)) {
+    throw std::invalid_argument("loss: non_crossing needs a sequence of at most " +
+                                std::to_string(kMostLevels) + " quantiles");
+  }
+  if (is_of_rows(loss) && loss.output_weight.size() > 0) {
+    throw std::invalid_argument("loss: output_weight needs a loss of single outputs");
+  }
+  const Index width = target_width(loss, n_out);
+  check_size(loss.output_weight.size(), width, "output_weight");
+  check_size(loss.per_output.size(), width, per_output_name(loss.kind));
 }
 
 // Throws if a finite parameter is infinite in T.
@@ -68,7 +117,9 @@ void check_parameters(const Loss& loss) {
                                 " is too large for predictions of this dtype");
   };
   check(loss.delta);
+  check(loss.second);
   for (const double value : loss.per_output.values()) check(value);
+  for (const double value : loss.output_weight.values()) check(value);
 }
 
 // The parameter of a loss in T. A positive one stays positive, because losses divide by
@@ -93,6 +144,12 @@ void refuse_values(const T* values, Index rows, Index width, const char* wanted,
 
 }  // namespace
 
+Index predictions_per_target(const Loss& loss) {
+  if (facts_of(loss.kind).form != LossForm::density) return 1;
+  if (loss.kind != LossKind::mixture_density) return 2;
+  return is_component_count(loss.delta) ? 3 * static_cast<Index>(loss.delta) : 3;
+}
+
 PerOutput::PerOutput(std::vector<double> values)
     : doubles_(std::move(values)), floats_(doubles_.begin(), doubles_.end()) {}
 
@@ -107,37 +164,31 @@ void check_targets(const Loss& loss, const Targets<T>& targets, Index rows,
   if (!targets.labels) {
     if (loss.action)
       throw std::invalid_argument("y must hold the actions, but they are missing");
+    if (takes_only_labels(loss.kind))
+      throw std::invalid_argument("y must hold class labels, but they are missing");
     return;
   }
-  if (loss.kind != LossKind::cross_entropy && !loss.action) {
+  if (!takes_labels(loss.kind) && !loss.action) {
     throw std::invalid_argument(
-        "y must not hold class labels, which only cross-entropy accepts");
+        "y must not hold class labels, which only losses of classes accept");
   }
+  const Index classes = loss.action ? n_out : class_count(loss.kind, n_out);
   for (Index r = 0; r < rows; ++r) {
-    if (targets.labels[r] >= 0 && targets.labels[r] < n_out) continue;
+    if (targets.labels[r] >= 0 && targets.labels[r] < classes) continue;
     if (loss.ignored && targets.labels[r] == *loss.ignored) continue;
     throw std::invalid_argument(
         std::string("y: the ") + (loss.action ? "action " : "label ") +
         std::to_string(targets.labels[r]) + " in row " + std::to_string(r) +
         " is out of range for " +
-        (loss.action ? detail::counted(n_out, "action", "actions")
-                     : detail::counted(n_out, "class", "classes")) +
-        " (0 to " + std::to_string(n_out - 1) + ")");
+        (loss.action ? detail::counted(classes, "action", "actions")
+                     : detail::counted(classes, "class", "classes")) +
+        " (0 to " + std::to_string(classes - 1) + ")");
   }
 }
 
-Allowed allowed_targets(LossKind kind) {
-  switch (kind) {
-    case LossKind::cross_entropy:
-    case LossKind::binary_cross_entropy:
-      return Allowed::probabilities;
-    case LossKind::hinge:
-      return Allowed::signs;
-    case LossKind::poisson:
-      return Allowed::counts;
-    default:
-      return Allowed::numbers;
-  }
+Allowed allowed_targets(const Loss& loss) {
+  if (loss.kind == LossKind::kl_div && loss.second != 0.0) return Allowed::numbers;
+  return facts_of(loss.kind).allowed;
 }
 
 template <class T>
@@ -147,8 +198,9 @@ void check_target_values(const Loss& loss, const Targets<T>& targets, Index rows
   const Index width = target_width(loss, n_out);
   const auto no_probability = [](T v) { return (v < T(0)) | (v > T(1)); };
   if (!y) return;
-  switch (allowed_targets(loss.kind)) {
+  switch (allowed_targets(loss)) {
     case Allowed::numbers:
+    case Allowed::labels:
       return;
     case Allowed::probabilities:
       return refuse_values(y, rows, width, "probabilities from 0 to 1", no_probability);
@@ -158,7 +210,48 @@ void check_target_values(const Loss& loss, const Targets<T>& targets, Index rows
     case Allowed::counts:
       return refuse_values(y, rows, width, "non-negative counts",
                            [](T v) { return v < T(0); });
+    case Allowed::positive:
+      return refuse_values(y, rows, width, "positive numbers",
+                           [](T v) { return v <= T(0); });
   }
+}
+
+template <class T>
+double target_weight(const Loss& loss, const Targets<T>& targets, Index row,
+                     Index column, Index n_out) {
+  if (loss.masked && targets.values &&
+      std::isnan(targets.values[row * target_width(loss, n_out) + column])) {
+    return 0.0;
+  }
+  const T* const weights = loss.output_weight.data<T>();
+  return weights ? static_cast<double>(weights[column]) : 1.0;
+}
+
+template <class T>
+double row_weight(const Loss& loss, const Targets<T>& targets, Index row, Index n_out) {
+  const double w = targets.weights ? static_cast<double>(targets.weights[row]) : 1.0;
+  if (targets.labels && !loss.action) {
+    if (loss.ignored && targets.labels[row] == *loss.ignored) return 0.0;
+    if (loss.kind != LossKind::cross_entropy) return w;
+    const T* const of_class = loss.per_output.data<T>();
+    return of_class ? w * static_cast<double>(of_class[targets.labels[row]]) : w;
+  }
+  if (!loss.masked) return w;
+  double sum = 0.0, least = 1.0;
+  for (Index j = 0; j < target_width(loss, n_out); ++j) {
+    const double weight = target_weight(loss, targets, row, j, n_out);
+    sum += weight;
+    least = std::min(least, weight);
+  }
+  return w * (is_of_rows(loss) ? least : sum);
+}
+
+template <class T>
+bool rows_are_weighted(const Loss& loss, const Targets<T>& targets) {
+  if (targets.weights) return true;
+  if (!targets.labels || loss.action) return loss.masked;
+  return loss.ignored ||
+         (loss.kind == LossKind::cross_entropy && loss.per_output.size() > 0);
 }
 
 template <class T>
@@ -169,11 +262,19 @@ double loss_normalizer(const Loss& loss, const Targets<T>& targets,
       rows_are_weighted(loss, targets)
           ? ordered_sum(rows,
                         [&](Index r) {
-                          return row_weight(loss, targets, order ? order[r] : r);
+                          return row_weight(loss, targets, order ? order[r] : r, n_out);
                         })
           : static_cast<double>(rows);
-  if (loss.kind == LossKind::cross_entropy) return total / loss.scale;
-  return total * static_cast<double>(target_width(loss, n_out)) / loss.scale;
+  // The weights of rows whose targets may be missing include those of the outputs.
+  const bool included = loss.masked && targets.values;
+  if (is_of_rows(loss) || included) return total / loss.scale;
+  const Index width = target_width(loss, n_out);
+  const T* const weights = loss.output_weight.data<T>();
+  const double of_row =
+      weights
+          ? ordered_sum(width, [&](Index j) { return static_cast<double>(weights[j]); })
+          : static_cast<double>(width);
+  return total * of_row / loss.scale;
 }
 
 template <class T>
@@ -195,6 +296,19 @@ void fill_row_scale(T* scale, const T* weights, const int64_t* order, double nor
 }
 
 template <class T>
+void fill_own_row_scale(T* scale, const Loss& loss, const Targets<T>& targets,
+                        Index rows, Index n_out) {
+  const Index width = target_width(loss, n_out);
+  for (Index r = 0; r < rows; ++r) {
+    Targets<T> own;
+    if (loss.masked && targets.values) own.values = targets.values + r * width;
+    const double divisor = loss_normalizer(loss, own, nullptr, 1, n_out);
+    const T* const weight = targets.weights ? targets.weights + r : nullptr;
+    fill_row_scale<T>(scale + r, weight, nullptr, divisor, 1);
+  }
+}
+
+template <class T>
 double weighted_sum(const T* row_loss, const T* weights, const int64_t* order,
                     Index rows) {
   return ordered_sum(rows, [&](Index r) {
@@ -208,8 +322,11 @@ void loss_rows(const Loss& loss, T* dpred, T* row_loss, const T* pred, const T* 
                const int64_t* labels, const T* row_scale, Index rows, Index n_out) {
   const LossArgs<T> args = {loss.kind,
                             parameter<T>(loss),
+                            static_cast<T>(loss.second),
                             static_cast<T>(loss.smoothing),
                             loss.per_output.data<T>(),
+                            loss.output_weight.data<T>(),
+                            loss.masked,
                             loss.action,
                             loss.ignored.has_value(),
                             loss.ignored.value_or(0)};
@@ -244,17 +361,21 @@ double loss_value_and_grad(const Loss& loss, T* dpred, const T* pred,
   return value;
 }
 
-#define FASTMLP_INSTANTIATE(T)                                                      \
-  template void check_targets(const Loss&, const Targets<T>&, Index, Index);        \
-  template void check_target_values(const Loss&, const Targets<T>&, Index, Index);  \
-  template double loss_normalizer(const Loss&, const Targets<T>&, const int64_t*,   \
-                                  Index, Index);                                    \
-  template double sum_of_weights(const T*, const int64_t*, Index);                  \
-  template void fill_row_scale(T*, const T*, const int64_t*, double, Index);        \
-  template double weighted_sum(const T*, const T*, const int64_t*, Index);          \
-  template void loss_rows(const Loss&, T*, T*, const T*, const T*, const int64_t*,  \
-                          const T*, Index, Index);                                  \
-  template double loss_value_and_grad(const Loss&, T*, const T*, const Targets<T>&, \
+#define FASTMLP_INSTANTIATE(T)                                                        \
+  template void check_targets(const Loss&, const Targets<T>&, Index, Index);          \
+  template void check_target_values(const Loss&, const Targets<T>&, Index, Index);    \
+  template double target_weight(const Loss&, const Targets<T>&, Index, Index, Index); \
+  template double row_weight(const Loss&, const Targets<T>&, Index, Index);           \
+  template bool rows_are_weighted(const Loss&, const Targets<T>&);                    \
+  template void fill_own_row_scale(T*, const Loss&, const Targets<T>&, Index, Index); \
+  template double loss_normalizer(const Loss&, const Targets<T>&, const int64_t*,     \
+                                  Index, Index);                                      \
+  template double sum_of_weights(const T*, const int64_t*, Index);                    \
+  template void fill_row_scale(T*, const T*, const int64_t*, double, Index);          \
+  template double weighted_sum(const T*, const T*, const int64_t*, Index);            \
+  template void loss_rows(const Loss&, T*, T*, const T*, const T*, const int64_t*,    \
+                          const T*, Index, Index);                                    \
+  template double loss_value_and_grad(const Loss&, T*, const T*, const Targets<T>&,   \
                                       Index, Index);
 FASTMLP_INSTANTIATE(float)
 FASTMLP_INSTANTIATE(double)

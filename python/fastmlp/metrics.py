@@ -21,6 +21,7 @@ import numpy as np
 
 from . import _core, _validate
 from ._validate.hints import hinted
+from .losses import MixtureDensity, Ordinal, Quantile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -392,6 +393,7 @@ class Measure:
     ) -> None:
         self._name, self._function, self._options = name, function, options
         self._own = own
+        self._loss = loss
         # Kind of the loss, and the label of rows without a label.
         self._kind, self._ignored = "", None
         if loss.core is not None:
@@ -408,7 +410,8 @@ class Measure:
 
     def check(self, target: Any) -> None:
         """Raise an error for targets for which the metric is undefined."""
-        labels = self._kind == "cross_entropy" and target.ndim == 1
+        core = self._loss.core
+        labels = core is not None and core.takes_labels and target.ndim == 1
         if labels and self._own and self._function is not accuracy:
             raise ValueError(
                 f"metrics: {self._name!r} is not defined for class labels; use "
@@ -424,14 +427,43 @@ class Measure:
 
     def __call__(self, pred: Array, target: Any, weight: Array | None) -> float:
         """Return the metric for checked outputs and targets."""
-        if self._own and self._kind == "gaussian_nll":
-            pred = pred[:, : pred.shape[1] // 2]  # the means, without the variances
+        if self._own:
+            pred = _predicted(self._loss, pred)
         if self._own and self._ignored is not None and target.ndim == 1:
             kept = target != self._ignored
             if not kept.any():
                 return math.nan
             pred, target = pred[kept], target[kept]
             weight = None if weight is None else weight[kept]
+        if self._own and self._loss.mask and np.isnan(target).any():
+            return self._of_present(pred, target, weight)
+        return self._value(pred, target, weight)
+
+    def _of_present(self, pred: Array, target: Array, weight: Array | None) -> float:
+        """Return the metric of the targets that are there, NaN if there are none.
+
+        R² is averaged over the outputs that have targets; other metrics are means over
+        all targets.
+        """
+        pred, y = (a.reshape(len(target), -1) for a in (pred, target))
+        there = ~np.isnan(y)
+        assert self._loss.core is not None
+        if self._loss.core.of_rows:
+            kept = there.all(axis=1)
+            parts = [(pred[kept], y[kept], np.flatnonzero(kept))]
+        elif self._function is r2:
+            columns = [(j, np.flatnonzero(there[:, j])) for j in range(y.shape[1])]
+            parts = [(pred[rows, j], y[rows, j], rows) for j, rows in columns]
+        else:
+            parts = [(pred[there], y[there], there.nonzero()[0])]
+        values = []
+        for p, known, rows in parts:
+            w = None if weight is None else weight[rows]
+            if len(rows) > 0 and (w is None or w.any()):
+                values.append(self._value(p, known, w))
+        return float(np.mean(values)) if values else math.nan
+
+    def _value(self, pred: Array, target: Any, weight: Array | None) -> float:
         if self._weighted and weight is not None:
             options = {**self._options, "sample_weight": weight}
         else:
@@ -446,12 +478,38 @@ class Measure:
             ) from None
 
 
+def _predicted(loss: Loss, pred: Array) -> Array:
+    """Return what a model's outputs predict, in the form that metrics compare."""
+    if loss.core is None:
+        return pred
+    each = loss.core.predictions_per_target
+    if isinstance(loss, MixtureDensity):
+        k = loss.n_components
+        logits, means, _ = pred.reshape(len(pred), 3, -1, k).swapaxes(0, 1)
+        share = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        mean: Array = (share * means).sum(axis=-1) / share.sum(axis=-1)
+        return mean
+    if isinstance(loss, Ordinal):  # the class, as scores of all classes
+        result: Array = np.eye(pred.shape[1] + 1)[(pred > 0).sum(axis=1)]
+        return result
+    if isinstance(loss, Quantile):
+        return loss.quantiles(pred)
+    # The means or locations, without the variances or scales.
+    return pred[:, : pred.shape[1] // each] if each > 1 else pred
+
+
 # For some kinds of loss: the arguments of `accuracy` that suit the outputs of a model
 # trained with that loss.
 _ANSWERS: dict[str, dict[str, Any]] = {
     "cross_entropy": {"kind": "classes"},
+    "focal": {"kind": "classes"},
+    "kl_div": {"kind": "classes"},
+    "multi_margin": {"kind": "classes"},
+    "ordinal": {"kind": "classes"},
     "binary_cross_entropy": {"kind": "binary", "threshold": 0.0},
+    "binary_focal": {"kind": "binary", "threshold": 0.0},
     "hinge": {"kind": "binary", "threshold": 0.0},
+    "soft_margin": {"kind": "binary", "threshold": 0.0},
 }
 
 

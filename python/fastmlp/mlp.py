@@ -23,7 +23,7 @@ from ._network.predictor import predictor
 from ._training import arguments, custom, seeds, session
 from ._validate import accepted
 from .layers import checked, checked_activation
-from .losses import Loss, as_loss
+from .losses import Loss, as_loss, masked
 from .optimizers import Optimizer
 
 if TYPE_CHECKING:
@@ -327,6 +327,7 @@ class MLP(Derivatives, Exports):
         sample_weight: npt.ArrayLike | None = None,
         *,
         training: bool = False,
+        mask: npt.ArrayLike | None = None,
     ) -> tuple[float, Array]:
         """Return the loss and its gradient with respect to `params`.
 
@@ -344,6 +345,8 @@ class MLP(Derivatives, Exports):
         training : bool
             Whether dropout and batch normalisation are in training mode, as in
             `forward`.
+        mask : bool, (B,) or like ``y``, optional
+            Array that is True where there is a target; see `fastmlp.losses`.
 
         Returns
         -------
@@ -361,6 +364,8 @@ class MLP(Derivatives, Exports):
             training = _validate.flag("training", training)
         if not isinstance(loss, Loss):
             loss = as_loss(loss)
+        if mask is not None:
+            loss, y = masked(loss, "y", y, mask)
         if sample_weight is not None:
             sample_weight = self._checked_weights(sample_weight, loss.core)
         if loss.core is None:
@@ -439,6 +444,8 @@ class MLP(Derivatives, Exports):
         loss: Loss | Callable[..., Any],
         optimizer: Optimizer,
         sample_weight: npt.ArrayLike | None = None,
+        *,
+        mask: npt.ArrayLike | None = None,
     ) -> float:
         """Take one step of the optimiser on one batch.
 
@@ -456,6 +463,8 @@ class MLP(Derivatives, Exports):
             trains.
         sample_weight : (B,), optional
             Weights of the rows.
+        mask : bool, (B,) or like ``y``, optional
+            Array that is True where there is a target; see `fastmlp.losses`.
 
         Returns
         -------
@@ -471,6 +480,8 @@ class MLP(Derivatives, Exports):
             optimiser belongs to another model. The model and the optimiser are left
             unchanged.
         """
+        if mask is not None:
+            loss, y = masked(as_loss(loss), "y", y, mask)
         # A step of a small model takes a microsecond, of which two isinstance calls
         # would be a noticeable part. Therefore cheaper tests recognise the usual
         # arguments: a built-in loss has a core of this type, and an optimiser that
@@ -515,6 +526,8 @@ class MLP(Derivatives, Exports):
         y: TargetLike,
         loss: Loss | Callable[..., Any],
         sample_weight: npt.ArrayLike | None = None,
+        *,
+        mask: npt.ArrayLike | None = None,
     ) -> float:
         """Return the loss.
 
@@ -529,6 +542,8 @@ class MLP(Derivatives, Exports):
             turned into a `fastmlp.CustomLoss`.
         sample_weight : (B,), optional
             Weights of the rows.
+        mask : bool, (B,) or like ``y``, optional
+            Array that is True where there is a target; see `fastmlp.losses`.
 
         Returns
         -------
@@ -542,6 +557,8 @@ class MLP(Derivatives, Exports):
         """
         if not isinstance(loss, Loss):
             loss = as_loss(loss)
+        if mask is not None:
+            loss, y = masked(loss, "y", y, mask)
         if sample_weight is not None:
             sample_weight = self._checked_weights(sample_weight, loss.core)
         core = loss.core
@@ -574,6 +591,7 @@ class MLP(Derivatives, Exports):
         progress: bool | None = None,
         seed: Seed | None = None,
         steps_per_epoch: int | None = None,
+        mask: npt.ArrayLike | None = None,
     ) -> History:
         """Train for some epochs.
 
@@ -652,6 +670,9 @@ class MLP(Derivatives, Exports):
             fit of 10.
         steps_per_epoch : int, optional
             Number of batches per epoch if x yields batches; None takes all of them.
+        mask : bool, (N,) or like ``y``, optional
+            Array that is True where there is a target; see `fastmlp.losses`. In
+            batches and validation data, NaN marks targets that are missing.
 
         Returns
         -------
@@ -669,6 +690,13 @@ class MLP(Derivatives, Exports):
             optimiser are then left unchanged. However, a wrong or missing batch ends
             the training at that point.
         """
+        if mask is not None:
+            if y is None:
+                raise TypeError(
+                    "mask must be left out if x yields batches: NaN in their targets "
+                    "marks those that are missing"
+                )
+            loss, y = masked(as_loss(loss), "y", y, mask)
         return session.fit(
             self,
             x,

@@ -67,11 +67,14 @@ void rows_of(const KernelTable<T>& table, Index m, Index n) {
   for (Index r = 0; r < m; ++r) labels[r] = r % n;
   for (int i = 0; i < kLossCount; ++i) {
     LossArgs<T> args = {static_cast<LossKind>(i), T(1)};
-    if (args.kind == LossKind::gaussian_nll) {
-      if (n % 2 != 0) continue;
-      T* const half = g.array<T>(m * (n / 2));
+    const bool only_labels = facts_of(args.kind).allowed == Allowed::labels;
+    const Index parts = args.kind == LossKind::mixture_density ? 3 : 2;
+    args.masked = args.kind == LossKind::mae;  // takes the path of tiles
+    if (facts_of(args.kind).form == LossForm::density) {
+      if (n % parts != 0) continue;
+      T* const y = g.array<T>(m * (n / parts));
       for (T* const d : {h, static_cast<T*>(nullptr)}) {
-        table.loss_rows(args, d, n, row_loss, z, n, half, n / 2, nullptr, row_scale, m,
+        table.loss_rows(args, d, n, row_loss, z, n, y, n / parts, nullptr, row_scale, m,
                         n);
       }
       continue;
@@ -80,16 +83,24 @@ void rows_of(const KernelTable<T>& table, Index m, Index n) {
       args.per_output = weighted ? each : nullptr;
       args.smoothing = weighted ? T(0.5) : T(0);
       for (T* const d : {h, static_cast<T*>(nullptr)}) {
-        table.loss_rows(args, d, n, row_loss, z, n, target, n, nullptr, row_scale, m,
-                        n);
-        if (args.kind == LossKind::cross_entropy) {
+        if (!only_labels) {
+          table.loss_rows(args, d, n, row_loss, z, n, target, n, nullptr, row_scale, m,
+                          n);
+        }
+        if (only_labels || args.kind == LossKind::cross_entropy) {
           table.loss_rows(args, d, n, row_loss, z, n, nullptr, n, labels, row_scale, m,
                           n);
         }
       }
     }
-    if (args.kind == LossKind::cross_entropy) continue;
-    args = {args.kind, T(1), T(0), nullptr, true};
+    if (args.kind == LossKind::quantile && n <= kMostLevels) {
+      args.second = T(1);  // quantiles by steps
+      args.per_output = each;
+      table.loss_rows(args, h, n, row_loss, z, n, target, n, nullptr, row_scale, m, n);
+    }
+    if (facts_of(args.kind).form != LossForm::element) continue;
+    args = {args.kind, T(1)};
+    args.action = true;
     for (T* const d : {h, static_cast<T*>(nullptr)}) {
       table.loss_rows(args, d, n, row_loss, z, n, column, 1, labels, row_scale, m, n);
     }

@@ -65,6 +65,23 @@ LOSSES: dict[str, tuple[Callable[[], Any], str]] = {
     "binary": (lambda: fm.BinaryCrossEntropy(pos_weight=3.0), "bits"),
     "labels": (lambda: fm.CrossEntropy(label_smoothing=0.125), "labels"),
     "actions": (lambda: fm.ActionValue(fm.Huber()), "actions"),
+    "smooth_l1": (lambda: fm.SmoothL1(0.25), "values"),
+    "log_cosh": (fm.LogCosh, "values"),
+    "soft_margin": (fm.SoftMargin, "signs"),
+    "expectile": (lambda: fm.Expectile([0.1, 0.4, 0.5, 0.9]), "values"),
+    "binary_focal": (fm.BinaryFocal, "bits"),
+    "gamma": (fm.Gamma, "positive"),
+    "tweedie": (fm.Tweedie, "counts"),
+    "quantile_steps": (
+        lambda: fm.Quantile([0.1, 0.4, 0.5, 0.9], non_crossing=True),
+        "values",
+    ),
+    "student": (fm.StudentTNLL, "halves"),
+    "divergence": (lambda: fm.KLDiv(log_target=True), "logarithms"),
+    "focal": (fm.Focal, "labels"),
+    "multi_margin": (lambda: fm.MultiMargin(2), "labels"),
+    "ordinal": (fm.Ordinal, "labels"),
+    "missing": (lambda: fm.MSE(mask="nan", output_weight=[1, 2, 3, 4]), "gaps"),
 }
 
 # NumPy draws normal numbers with functions of the C library.
@@ -146,6 +163,9 @@ def targets(what: str, dtype: Any) -> Any:
         "counts": np.floor(np.abs(2 * values)),
         "signs": np.where(values > 0, 1, -1).astype(dtype),
         "bits": (values > 0).astype(dtype),
+        "positive": np.abs(values) + 1,
+        "logarithms": np.full((ROWS, N_OUT), -1.3862943611198906, dtype),  # log(1 / 4)
+        "gaps": np.where(values > 1, np.nan, values),
         "labels": labels,
         "actions": (labels, values[:, 0].copy()),
     }[what]
@@ -267,6 +287,13 @@ def of_loss(name: str) -> Callable[[Any], list[Any]]:
     return lambda dtype: trained(dtype, make(), what, fm.SGD(0.01))
 
 
+def mixture(dtype: Any) -> list[Any]:
+    mlp = model([N_IN, 9, 12], "tanh", dtype)
+    x, y = numbers((ROWS, N_IN), dtype, 15), targets("halves", dtype)
+    value, grads = mlp.value_and_grad(x, y, fm.MixtureDensity(2))
+    return [np.array(value), grads]
+
+
 def of_optimizer(name: str) -> Callable[[Any], list[Any]]:
     return lambda dtype: trained(dtype, fm.MSE(), "values", OPTIMIZERS[name]())
 
@@ -297,6 +324,7 @@ CASES: dict[str, Callable[[Any], list[Any]]] = {
     **{f"schedule {name}": of_schedule(name) for name in SCHEDULES},
     "every layer": every_layer,
     "derivatives": derivatives,
+    "loss mixture": mixture,
     "bfloat16": in_bfloat16,
 }
 

@@ -262,7 +262,7 @@ def test_every_function_answers():
         ("MSELoss", "MSE"),
         ("MeanSquaredError", "MSE"),
         ("L1Loss", "MAE"),
-        ("SmoothL1Loss", "Huber"),
+        ("SmoothL1Loss", "SmoothL1"),
         ("PoissonNLLLoss", "Poisson"),
         ("GaussianNLLLoss", "GaussianNLL"),
         ("Sequential", "MLP"),

@@ -48,6 +48,37 @@ CASES: dict[str, tuple[fm.losses.Loss, str]] = {
     ),
     "weighted ones": (fm.BinaryCrossEntropy(pos_weight=3.0), "fractions"),
     "each weighted": (fm.BinaryCrossEntropy(pos_weight=EACH), "fractions"),
+    "smooth l1": (fm.SmoothL1(0.5), "values"),
+    "smooth l1, beta 0": (fm.SmoothL1(0.0), "values"),
+    "log cosh": (fm.LogCosh(), "values"),
+    "soft margin": (fm.SoftMargin(), "signs"),
+    "expectile": (fm.Expectile(0.2), "values"),
+    "expectiles": (fm.Expectile(QS), "values"),
+    "quantile steps": (fm.Quantile(sorted(QS), non_crossing=True), "values"),
+    "binary focal": (fm.BinaryFocal(), "bits"),
+    "binary focal, fractions": (fm.BinaryFocal(1.5, None), "fractions"),
+    "binary focal, gamma 0": (fm.BinaryFocal(0.0, 0.4), "bits"),
+    "gamma": (fm.Gamma(), "positive"),
+    "tweedie": (fm.Tweedie(1.3), "counts"),
+    "student": (fm.StudentTNLL(3.5), "values of pairs"),
+    "students": (fm.StudentTNLL([0.5, 20.0]), "values of pairs"),
+    "divergence": (fm.KLDiv(), "shares"),
+    "divergence, logarithms": (fm.KLDiv(log_target=True), "log shares"),
+    "focal": (fm.Focal(), "labels"),
+    "focal, one alpha": (fm.Focal(0.5, 0.25), "labels"),
+    "focal, alphas": (fm.Focal(3.0, WEIGHTS), "labels"),
+    "focal, gamma 0": (fm.Focal(0.0), "labels"),
+    "multi margin": (fm.MultiMargin(), "labels"),
+    "multi margin, squared": (fm.MultiMargin(2, 0.5, WEIGHTS), "labels"),
+    "ordinal": (fm.Ordinal(), "ranks"),
+    "ordinal, weights": (fm.Ordinal(WEIGHTS), "ranks"),
+    "output weights": (fm.MSE(output_weight=WEIGHTS), "values"),
+    "weighted quantiles": (fm.Quantile(QS, output_weight=EACH), "values"),
+    "weighted steps": (
+        fm.Quantile(sorted(QS), non_crossing=True, output_weight=EACH),
+        "values",
+    ),
+    "weighted means": (fm.GaussianNLL(output_weight=[1.0, 3.0]), "values of pairs"),
     "action, mse": (fm.ActionValue(fm.MSE()), "actions"),
     "action, huber": (fm.ActionValue(fm.Huber(0.5)), "actions"),
 }
@@ -71,6 +102,10 @@ def targets(what: str, rng: np.random.Generator, rows: int, dtype: Any) -> Any:
         "signs": np.where(values > 0, 1, -1).astype(dtype),
         "fractions": rng.uniform(size=(rows, OUTPUTS)).astype(dtype),
         "shares": rng.dirichlet(np.ones(OUTPUTS), rows).astype(dtype),
+        "log shares": np.log(rng.dirichlet(np.ones(OUTPUTS), rows)).astype(dtype),
+        "positive": (np.abs(values) + 0.01).astype(dtype),
+        "bits": (values > 0).astype(dtype),
+        "ranks": rng.integers(0, OUTPUTS + 1, rows),
         "labels": labels,
     }[what]
 
@@ -88,6 +123,10 @@ def with_reduction(loss: fm.losses.Loss, reduction: str) -> fm.losses.Loss:
     if isinstance(loss, fm.ActionValue):
         return fm.ActionValue(with_reduction(loss.loss, reduction))
     return type(loss)(**{**loss._arguments(), "reduction": reduction})
+
+
+# The cases that PyTorch has no formula for: means over outputs of different weights.
+WEIGHTED = ("output weights", "weighted quantiles", "weighted steps", "weighted means")
 
 
 def in_reference(loss: fm.losses.Loss) -> Any:

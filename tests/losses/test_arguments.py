@@ -170,7 +170,11 @@ def test_the_core_refuses_what_it_cannot_do() -> None:
     y = (np.zeros(2, np.int64), one)
     for core, target, words in [
         (_core.Loss("gaussian_nll"), np.zeros((2, 1)), "a mean and a log variance"),
-        (_core.Loss("cross_entropy", action=True), y, "ActionValue cannot be combined"),
+        (
+            _core.Loss("cross_entropy", action=True),
+            y,
+            "ActionValue can only be combined",
+        ),
         (_core.Loss("quantile", per_output=[0.5]), p, "q needs .* got 1"),
         (_core.Loss("mse", action=True), (y[0] + 3, one), "y: the action 3 in row 0"),
     ]:

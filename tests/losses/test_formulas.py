@@ -13,8 +13,10 @@ from helpers import FD_STEP, SEED, TOLERANCE
 from loss_cases import (
     CASES,
     LOSS_ULPS,
+    NAMES,
     OUTPUTS,
     QS,
+    WEIGHTED,
     WEIGHTS,
     assert_close,
     each_case,
@@ -24,6 +26,7 @@ from loss_cases import (
     targets,
     with_reduction,
 )
+from torch_formulas import torch_loss
 
 GRADIENT_RTOL = TOLERANCE["finite_difference"].of(np.float64)
 
@@ -44,55 +47,14 @@ def test_against_the_reference(name: str, reduction: str, dtype: type) -> None:
         assert_close(grad, exact_grad, dtype)
 
 
-def torch_loss(torch: Any, name: str, p: Any, y: Any, reduction: str) -> Any:
-    """Return PyTorch's loss, using its loss class if there is one."""
-    functional = torch.nn.functional
-    how = {"reduction": reduction}
-    loss = CASES[name][0]
-
-    def tensor(values: Any) -> Any:
-        return torch.as_tensor(values, dtype=p.dtype)
-
-    if name == "poisson":
-        return functional.poisson_nll_loss(p, tensor(y), **how)
-    if name == "gaussian":
-        mean, log_variance = p.chunk(2, dim=1)
-        y, variance = tensor(y), log_variance.exp()
-        return functional.gaussian_nll_loss(mean, y, variance, eps=loss.eps, **how)
-    if isinstance(loss, fm.CrossEntropy):
-        labels = y.ndim == 1
-        return functional.cross_entropy(
-            p,
-            torch.as_tensor(y) if labels else tensor(y),
-            weight=None if loss.class_weight is None else tensor(loss.class_weight),
-            label_smoothing=loss.label_smoothing,
-            **how,
-        )
-    if isinstance(loss, fm.BinaryCrossEntropy):
-        return functional.binary_cross_entropy_with_logits(
-            p, tensor(y), pos_weight=tensor(loss.pos_weight), **how
-        )
-    if isinstance(loss, fm.ActionValue):
-        chosen = p.gather(1, torch.as_tensor(y[0])[:, None])[:, 0]
-        if isinstance(loss.loss, fm.MSE):
-            return functional.mse_loss(chosen, tensor(y[1]), **how)
-        return functional.huber_loss(chosen, tensor(y[1]), delta=0.5, **how)
-    if isinstance(loss, fm.Hinge):  # torch's with its two terms exchanged
-        terms = (loss.margin - tensor(y) * p).clamp(min=0)
-    else:
-        r, q = tensor(y) - p, tensor(loss.q)
-        terms = torch.maximum(q * r, (q - 1) * r)
-    return terms.mean() if reduction == "mean" else terms.sum()
-
-
-@each_case
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in WEIGHTED])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_against_torch(name: str, reduction: str, dtype: type) -> None:
     torch = pytest.importorskip("torch", reason="results are compared with PyTorch")
     loss = with_reduction(CASES[name][0], reduction)
     pred, y, _ = problem(name, dtype, rows=23)
     p = torch.tensor(pred, requires_grad=True)
-    wanted = torch_loss(torch, name, p, y, reduction)
+    wanted = torch_loss(torch, loss, p, y, reduction)
     wanted.backward()
     value, grad = loss.value_and_grad(pred, y)
     assert_close(value, wanted.item(), dtype)
@@ -230,6 +192,44 @@ def kernel_calls(n: int, rows: int, dtype: type) -> dict[str, dict[str, np.ndarr
             "actions": labels,
         },
     }
+    for name, delta in (("smooth_l1", 0.5), ("log_cosh", 1.0), ("expectile", 0.3)):
+        kinds[name] = {"loss": name, "target": shares, "delta": delta}
+    kinds["expectiles"] = {"loss": "expectile", "target": shares, "per_output": each}
+    kinds["soft margin"] = {"loss": "soft_margin", "target": signs}
+    kinds["gamma"] = {"loss": "gamma", "target": abs(signs)}
+    kinds["tweedie"] = {"loss": "tweedie", "target": shares, "delta": 1.3}
+    kinds["binary focal"] = {
+        "loss": "binary_focal",
+        "target": shares,
+        "delta": 2.0,
+        "second": 0.25,
+    }
+    levels = np.sort(rng.uniform(0.1, 0.9, n)).astype(dtype)
+    kinds["quantile steps"] = {
+        "loss": "quantile",
+        "target": shares,
+        "second": 1.0,
+        "per_output": levels,
+    }
+    kinds["divergence"] = {"loss": "kl_div", "target": shares}
+    kinds["focal"] = {"loss": "focal", "target": labels, "delta": 1.5}
+    kinds["multi margin"] = {
+        "loss": "multi_margin",
+        "target": labels,
+        "delta": 0.75,
+        "second": 2.0,
+        "per_output": each,
+    }
+    kinds["ordinal"] = {
+        "loss": "ordinal",
+        "target": rng.integers(0, n + 1, rows),
+        "per_output": each,
+    }
+    gaps = np.where(rng.uniform(size=(rows, n)) < 0.3, np.nan, shares)
+    for name in ("mse", "huber", "quantile", "kl_div"):
+        kinds[f"masked {name}"] = {"loss": name, "target": gaps, "masked": True}
+        if name != "kl_div":
+            kinds[f"masked {name}"] |= {"delta": 0.3, "output_weight": each}
     for what, target in (("labels", labels), ("shares", shares)):
         for smoothing in (0.0, 0.1):
             for weights in (each, None) if smoothing else (each,):
@@ -242,6 +242,24 @@ def kernel_calls(n: int, rows: int, dtype: type) -> dict[str, dict[str, np.ndarr
     if n % 2 == 0:
         half = rng.standard_normal((rows, n // 2))
         kinds["gaussian"] = {"loss": "gaussian_nll", "target": half, "delta": 0.5}
+        kinds["student"] = {"loss": "student_t_nll", "target": half, "delta": 2.5}
+        kinds["masked student"] = {
+            "loss": "student_t_nll",
+            "target": np.where(half > 1, np.nan, half),
+            "masked": True,
+            "output_weight": each[: n // 2] + dtype(0.5),
+            "per_output": 2 + each[: n // 2],
+        }
+    if n % 3 == 0:
+        third = rng.standard_normal((rows, n // 3))
+        kinds["mixture"] = {"loss": "mixture_density", "target": third}
+    if n % 6 == 0:
+        kinds["mixture of two"] = {
+            "loss": "mixture_density",
+            "target": np.where(third > 1, np.nan, third)[:, : n // 6].copy(),
+            "delta": 2.0,
+            "masked": True,
+        }
     return {
         kind: {
             name: a.astype(dtype) if getattr(a, "dtype", None) == np.float64 else a
@@ -285,8 +303,9 @@ def test_kernels_give_the_same_bits(n: int, dtype: type) -> None:
         }
         if getattr(call["target"], "dtype", None) == dtype:
             exact["target"] = np.float64(call["target"])
-        if call.get("per_output") is not None:
-            exact["per_output"] = np.float64(call["per_output"])
+        for name in ("per_output", "output_weight"):
+            if call.get(name) is not None:
+                exact[name] = np.float64(call[name])
         row_loss, dpred = np.empty(rows), np.empty((rows, n))
         reference.loss_rows(dpred, row_loss, **exact)
         for actual, expected in zip(wanted, (row_loss, dpred), strict=True):

@@ -38,6 +38,27 @@ ONE = [
     ("Hinge()", -INF, 1.0, INF, -1.0),
     ("Hinge()", INF, -1.0, INF, 1.0),
     ("Hinge()", -INF, -1.0, 0.0, 0.0),
+    ("SmoothL1(0.5)", INF, 1.0, INF, 1.0),
+    ("SmoothL1(0.0)", -INF, 1.0, INF, -1.0),
+    ("LogCosh()", INF, 1.0, INF, 1.0),
+    ("LogCosh()", -INF, 1.0, INF, -1.0),
+    ("SoftMargin()", INF, 1.0, 0.0, 0.0),
+    ("SoftMargin()", -INF, 1.0, INF, -1.0),
+    ("SoftMargin()", INF, -1.0, INF, 1.0),
+    ("Expectile(0.25)", INF, 1.0, INF, INF),
+    ("Expectile(0.25)", -INF, 1.0, INF, -INF),
+    ("BinaryFocal()", INF, 1.0, 0.0, 0.0),
+    ("BinaryFocal()", -INF, 1.0, INF, -0.25),
+    ("BinaryFocal()", INF, 0.0, INF, 0.75),
+    ("BinaryFocal()", -INF, 0.0, 0.0, 0.0),
+    ("BinaryFocal(0.0, None)", INF, 1.0, 0.0, 0.0),
+    ("BinaryFocal(0.0, None)", -INF, 1.0, INF, -1.0),
+    ("Gamma()", INF, 2.0, INF, 1.0),
+    ("Gamma()", -INF, 2.0, INF, -INF),
+    ("Tweedie(1.5)", INF, 3.0, INF, INF),
+    ("Tweedie(1.5)", INF, 0.0, INF, INF),
+    ("Tweedie(1.5)", -INF, 3.0, INF, -INF),
+    ("Tweedie(1.5)", -INF, 0.0, 0.0, 0.0),
 ]
 
 # loss, row of predictions, target, value, gradient
@@ -56,6 +77,35 @@ ROWS = [
     ("GaussianNLL()", [1, INF], [1.0], INF, [0, 0.5]),
     ("GaussianNLL()", [INF, INF], [1.0], INF, [0, 0.5]),
     ("GaussianNLL(eps=0.5)", [1, -INF], [1.0], np.log(0.5) / 2, [0, 0]),
+    ("StudentTNLL(1.0)", [INF, 0], [1.0], INF, [0, -1]),
+    ("StudentTNLL(1.0)", [1, INF], [1.0], INF, [0, 1]),
+    ("StudentTNLL(1.0)", [INF, INF], [1.0], INF, [0, 1]),
+    ("StudentTNLL(1.0)", [3, -INF], [1.0], INF, [1, -1]),
+    ("StudentTNLL(1.0)", [1, -INF], [1.0], -INF, [0, 1]),
+    ("MixtureDensity(1)", [0, INF, 0], [1.0], INF, [0, INF, -INF]),
+    ("MixtureDensity(1)", [0, 1, INF], [1.0], INF, [0, 0, 1]),
+    ("MixtureDensity(2)", [INF, 0, 1, 5, 0, 0], [1.0], 0, [0, 0, 0, 0, 1, 0]),
+    ("MixtureDensity(2)", [0, 0, 1, INF, 0, 0], [1.0], LN2, [-0.5, 0.5, 0, 0, 1, 0]),
+    ("KLDiv()", [INF, 0, 0], [[1.0, 0.0, 0.0]], 0, [0, 0, 0]),
+    ("KLDiv()", [INF, 0, 0], [[0.0, 1.0, 0.0]], INF, [1, -1, 0]),
+    ("KLDiv(log_target=True)", [0, 0, -INF], [[-LN2, -LN2, -INF]], 0, [0, 0, 0]),
+    ("Focal()", [INF, 0, 0], [0], 0, [0, 0, 0]),
+    ("Focal()", [INF, 0, 0], [2], INF, [1, 0, -1]),
+    ("Focal()", [0, 0, -INF], [2], INF, [0.5, 0.5, -1]),
+    ("Focal(0.0)", [INF, 0, 0], [0], 0, [0, 0, 0]),
+    ("MultiMargin()", [INF, 0, 0], [0], 0, [0, 0, 0]),
+    ("MultiMargin()", [INF, 0, 0], [2], INF, [1 / 3, 1 / 3, -2 / 3]),
+    ("MultiMargin()", [INF, INF, 0], [1], 1 / 3, [1 / 3, -1 / 3, 0]),
+    ("Ordinal()", [INF, -INF, -INF], [1], 0, [0, 0, 0]),
+    ("Ordinal()", [INF, -INF, -INF], [2], INF, [0, -1, 0]),
+    ("Quantile([0.25, 0.5], non_crossing=True)", [1, -INF], [[1.0, 1.0]], 0, [0, 0]),
+    (
+        "Quantile([0.25, 0.5], non_crossing=True)",
+        [1, INF],
+        [[1.0, 1.0]],
+        INF,
+        [0.25, 0.25],
+    ),
 ]
 
 
@@ -92,7 +142,7 @@ def test_a_row_of_outputs(case, dtype, library, isa):
     pred, target = np.array([p], dtype), np.array(y)
     if target.dtype.kind == "f":
         target = target.astype(dtype)
-    if text.startswith("GaussianNLL"):
+    if text.startswith(("GaussianNLL", "StudentTNLL", "MixtureDensity")):
         target = target.reshape(1, 1)
     check(made(library, text).value_and_grad(pred, target), value, [grad], dtype)
     if not text.startswith("CrossEntropy"):

@@ -56,17 +56,30 @@ struct ConditionArgs {
 template <class T>
 struct LossArgs {
   LossKind kind;
-  // The parameter of the loss: delta of huber and pseudo_huber, the weight of y = 1 in
-  // binary_cross_entropy, q of quantile, the minimum variance of gaussian_nll, the
-  // margin of hinge.
+  // The parameter of the loss: delta of huber and pseudo_huber, beta of smooth_l1, the
+  // weight of y = 1 in binary_cross_entropy, q of quantile and expectile, gamma of
+  // binary_focal and focal, the power of tweedie, the minimum variance of gaussian_nll,
+  // the degrees of freedom of student_t_nll, the number of components of
+  // mixture_density, the margin of hinge and multi_margin.
   T delta;
+  // A second parameter: the weight alpha of y = 1 in binary_focal (negative: none), the
+  // weight alpha of focal (0: none), the power of multi_margin (1 or 2); not 0 if the
+  // targets of kl_div are logarithms, or if the predictions of quantile are a first
+  // quantile and steps to the following ones (needs per_output, and n <= kMostLevels).
+  T second = 0;
   T smoothing = 0;  // cross_entropy: label smoothing, spread evenly over all classes
-  // One number per column, or null. For cross_entropy these are class weights (null:
-  // all 1); for binary_cross_entropy and quantile they are used in place of delta.
+  // One number per column, or null. For cross_entropy, focal and multi_margin these are
+  // class weights, for ordinal weights of columns (null: all 1). For
+  // binary_cross_entropy, quantile, expectile and student_t_nll (per target) they are
+  // used in place of delta.
   const T* per_output = nullptr;
+  // Losses of elements and densities: a weight for each target of a row (null: all 1).
+  const T* output_weight = nullptr;
+  // Whether NaN in `target` means that there is no target: value and gradient are 0. In
+  // a loss of rows, the row then has no target.
+  bool masked = false;
   bool action = false;  // see KernelTable::loss_rows
-  // cross_entropy: whether rows with the label `ignored`, which may be any number, have
-  // no loss.
+  // Whether rows with the label `ignored`, which may be any number, have no loss.
   bool ignores = false;
   int64_t ignored = 0;
 };
@@ -77,6 +90,9 @@ struct DropoutArgs {
   uint64_t bound;  // (1 - p) 2^32 for a drop probability p; 2^32 keeps every element
   T scale;         // 1 / (1 - p)
 };
+
+// The largest number of quantiles that are given by steps.
+constexpr Index kMostLevels = 256;
 
 // Blocks and memory are planned in the same way for every instruction set, because the
 // `nr` of each divides kMostPanelColumns and the `mr` of each divides kRowGrain.
@@ -159,14 +175,18 @@ struct KernelTable {
                               Index m, Index n);
 
   // Compares row r of pred[m, n] with target[m, n], or with the class labels[m] if
-  // these are given (cross_entropy only; 0 <= label < n):
+  // these are given (cross_entropy, focal, multi_margin: 0 <= label < n; ordinal: 0 <=
+  // label <= n):
   //   row_loss[r] = sum over j of loss(pred[r, j], target[r, j])
   //   dpred[r, :] = row_scale[r] * d row_loss[r] / d pred[r, :]  (unless dpred is null)
-  // gaussian_nll: n is even; a row of pred holds n / 2 means, then n / 2 logarithms of
-  // variances; they are compared with target[m, n / 2]. If args.action is set, only
-  // pred[r, labels[r]] is compared, with target[m, 1], and dpred is 0 in the other
-  // columns; args.action must not be combined with cross_entropy, gaussian_nll or
-  // per_output. dpred may be pred.
+  // Losses of densities compare c columns with each target, target[m, n / c]: a row of
+  // pred holds the first parameters of all targets, then all second ones, and so on:
+  // means, logarithms of variances (gaussian_nll); locations, logarithms of scales
+  // (student_t_nll); logits, means, logarithms of deviations, k of each for each target
+  // (mixture_density, c = 3 k). If args.action is set, only pred[r, labels[r]] is
+  // compared, with target[m, 1], and dpred is 0 in the other columns; args.action must
+  // only be combined with losses of elements, without numbers per column. dpred may be
+  // pred.
   void (*loss_rows)(const LossArgs<T>& args, T* dpred, Index lddpred, T* row_loss,
                     const T* pred, Index ldpred, const T* target, Index ldtarget,
                     const int64_t* labels, const T* row_scale, Index m, Index n);

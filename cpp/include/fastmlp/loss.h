@@ -1,7 +1,7 @@
-// Losses over a batch. With Reduction::mean, a row's loss l is the mean over its
-// outputs (for cross-entropy, the row's single value), and the loss is sum(w l) /
-// sum(w) over rows with weights w. With Reduction::sum, the loss is the sum over all
-// elements, weighted by w. Formulas: kernels/loss-inl.h.
+// Losses over a batch. With Reduction::mean, the loss is the mean of the terms of all
+// targets, weighted by the products of the weights of rows and outputs; a loss of rows
+// has one term per row. With Reduction::sum, it is the sum of the terms times the
+// weights. Targets that are missing do not count. Formulas: kernels/loss-inl.h.
 #pragma once
 
 #include <optional>
@@ -38,25 +38,31 @@ class PerOutput {
 
 struct Loss {
   LossKind kind = LossKind::mse;
-  // The parameter of the loss: delta of huber and pseudo_huber, the weight of y = 1 in
-  // binary_cross_entropy, q of quantile, the minimum variance of gaussian_nll, the
-  // margin of hinge.
+  // The parameter of the loss: delta of huber and pseudo_huber, beta of smooth_l1, the
+  // weight of y = 1 in binary_cross_entropy, q of quantile and expectile, gamma of
+  // binary_focal and focal, the power of tweedie, the minimum variance of gaussian_nll,
+  // the degrees of freedom of student_t_nll, the number of components of
+  // mixture_density, the margin of hinge and multi_margin.
   double delta = 1.0;
   Reduction reduction = Reduction::mean;
   double smoothing = 0.0;  // cross_entropy: label smoothing
-  // One number per output. For cross_entropy these are class weights; for
-  // binary_cross_entropy and quantile they are used in place of delta.
+  // One number per output. For cross_entropy, focal and multi_margin these are class
+  // weights, for ordinal weights of outputs; for binary_cross_entropy, quantile,
+  // expectile and student_t_nll they are used in place of delta.
   PerOutput per_output = {};
   // For action values: the row's label is the action, and only the prediction for this
   // action is compared with the row's one target value.
   bool action = false;
   double scale = 1.0;  // multiplies the loss, and hence its gradient
-  // cross_entropy: rows with this label have the weight 0.
+  // Rows with this label have the weight 0.
   std::optional<int64_t> ignored = {};
+  double second = 0.0;           // see LossArgs::second
+  PerOutput output_weight = {};  // of each target of a row; empty: all 1
+  bool masked = false;           // NaN means that there is no target
 };
 
-// The targets of a batch: rows of values, or class labels (cross_entropy), or both if
-// Loss::action is set, where the labels are the actions.
+// The targets of a batch: rows of values, or class labels, or both if Loss::action is
+// set, where the labels are the actions.
 template <class T>
 struct Targets {
   const T* values = nullptr;        // (rows, target_width), contiguous
@@ -70,49 +76,64 @@ struct Targets {
   }
 };
 
+inline bool is_of_rows(const Loss& loss) {
+  return facts_of(loss.kind).form == LossForm::row;
+}
+
+// Number of predictions that are compared with one target.
+Index predictions_per_target(const Loss& loss);
+
 // Number of columns of Targets::values if a row of predictions has n_out elements.
 inline Index target_width(const Loss& loss, Index n_out) {
-  if (loss.action) return 1;
-  return loss.kind == LossKind::gaussian_nll ? n_out / 2 : n_out;
+  return loss.action ? 1 : n_out / predictions_per_target(loss);
+}
+
+// Whether the targets may be class labels, and whether they must be.
+inline bool takes_labels(LossKind kind) {
+  return kind == LossKind::cross_entropy || facts_of(kind).allowed == Allowed::labels;
+}
+inline bool takes_only_labels(LossKind kind) {
+  return facts_of(kind).allowed == Allowed::labels;
+}
+
+// Number of classes if a row of predictions has n_out elements.
+inline Index class_count(LossKind kind, Index n_out) {
+  return kind == LossKind::ordinal ? n_out + 1 : n_out;
 }
 
 // Throws std::invalid_argument unless the loss can be used with n_out predictions per
 // row, its scale is finite and positive, its parameters are finite in T, and the
-// targets hold the values and labels that the loss needs, with labels in [0, n_out)
-// unless they are ignored.
+// targets hold the values and labels that the loss needs, with labels of classes that
+// exist unless they are ignored.
 template <class T>
 void check_targets(const Loss& loss, const Targets<T>& targets, Index rows,
                    Index n_out);
 
-// The values that a loss allows as targets: any number, probabilities from 0 to 1,
-// -1 and 1, or numbers that are not negative.
-enum class Allowed { numbers, probabilities, signs, counts };
-Allowed allowed_targets(LossKind kind);
+Allowed allowed_targets(const Loss& loss);
 
 // Throws std::invalid_argument if a value is not one that the loss allows. NaN passes.
 template <class T>
 void check_target_values(const Loss& loss, const Targets<T>& targets, Index rows,
                          Index n_out);
 
-// The weight of a row in a mean: the sample's weight times the weight of its class.
+// The weight of a row in a mean: the sample's weight times the weight of its class in
+// cross_entropy. If targets may be missing, this is multiplied by the sum of the
+// weights of the row's targets that are there, or by 1 or 0 in a loss of rows.
 template <class T>
-double row_weight(const Loss& loss, const Targets<T>& targets, Index row) {
-  const double w = targets.weights ? static_cast<double>(targets.weights[row]) : 1.0;
-  if (loss.kind != LossKind::cross_entropy || !targets.labels) return w;
-  if (loss.ignored && targets.labels[row] == *loss.ignored) return 0.0;
-  const T* const of_class = loss.per_output.data<T>();
-  return of_class ? w * static_cast<double>(of_class[targets.labels[row]]) : w;
-}
+double row_weight(const Loss& loss, const Targets<T>& targets, Index row, Index n_out);
 
 // Whether the weights of rows may differ.
 template <class T>
-bool rows_are_weighted(const Loss& loss, const Targets<T>& targets) {
-  return targets.weights || (loss.kind == LossKind::cross_entropy && targets.labels &&
-                             (loss.per_output.size() > 0 || loss.ignored));
-}
+bool rows_are_weighted(const Loss& loss, const Targets<T>& targets);
 
-// The divisor that turns sum(w l) over rows with weights w into the loss, including the
-// factor Loss::scale; l is a row's loss summed over its outputs. With Reduction::mean
+// The weight of one target's term besides the sample's weight: that of its output, or 0
+// if it is missing.
+template <class T>
+double target_weight(const Loss& loss, const Targets<T>& targets, Index row,
+                     Index column, Index n_out);
+
+// The divisor that turns sum(w l) over rows with sample weights w into the loss,
+// including the factor Loss::scale; l is the sum of a row's terms. With Reduction::mean
 // the divisor is 0 if all weights are 0. `order`, if given, selects the rows: row r is
 // the targets' row order[r].
 template <class T>
@@ -129,6 +150,11 @@ double sum_of_weights(const T* weights, const int64_t* order, Index rows);
 template <class T>
 void fill_row_scale(T* scale, const T* weights, const int64_t* order, double normalizer,
                     Index rows);
+
+// The same if each row counts as a batch of its own.
+template <class T>
+void fill_own_row_scale(T* scale, const Loss& loss, const Targets<T>& targets,
+                        Index rows, Index n_out);
 
 // sum(w l) over rows with sample weights w (null: all 1) and losses l, in double, in an
 // order fixed by the number of rows. `order`, if given, selects the weights.

@@ -87,9 +87,39 @@ constexpr double kLeastConstant = 0x1p-126, kMostConstant = 0x1.fffffep127;
 #define FASTMLP_ACTIVATIONS(X)                                                         \
   FASTMLP_ELEMENTWISE_ACTIVATIONS(X)                                                   \
   X(softmax,     Softmax,     output, glorot, false, )
-#define FASTMLP_LOSSES(X)                                                           \
-  X(mse) X(mae) X(huber) X(pseudo_huber) X(cross_entropy) X(binary_cross_entropy)   \
-  X(poisson) X(quantile) X(gaussian_nll) X(hinge)
+// What a loss compares with one target: one prediction, several of them, which describe
+// a density, or (with one or several targets) the row as a whole.
+enum class LossForm : int { element, density, row };
+// The values that a loss allows as targets: any number, probabilities from 0 to 1, -1
+// and 1, numbers that are not negative, positive numbers, or class labels alone.
+#define FASTMLP_ALLOWED(X) \
+  X(numbers) X(probabilities) X(signs) X(counts) X(positive) X(labels)
+enum class Allowed : int { FASTMLP_ALLOWED(FASTMLP_ENUMERATOR) };
+// X(name, form, allowed targets); kernels are in kernels/loss-inl.h.
+#define FASTMLP_LOSSES(X)                          \
+  X(mse,                  element, numbers)        \
+  X(mae,                  element, numbers)        \
+  X(huber,                element, numbers)        \
+  X(pseudo_huber,         element, numbers)        \
+  X(cross_entropy,        row,     probabilities)  \
+  X(binary_cross_entropy, element, probabilities)  \
+  X(poisson,              element, counts)         \
+  X(quantile,             element, numbers)        \
+  X(gaussian_nll,         density, numbers)        \
+  X(hinge,                element, signs)          \
+  X(smooth_l1,            element, numbers)        \
+  X(log_cosh,             element, numbers)        \
+  X(soft_margin,          element, signs)          \
+  X(expectile,            element, numbers)        \
+  X(binary_focal,         element, probabilities)  \
+  X(gamma,                element, positive)       \
+  X(tweedie,              element, counts)         \
+  X(student_t_nll,        density, numbers)        \
+  X(mixture_density,      density, numbers)        \
+  X(kl_div,               row,     probabilities)  \
+  X(focal,                row,     labels)         \
+  X(multi_margin,         row,     labels)         \
+  X(ordinal,              row,     labels)
 #define FASTMLP_REDUCTIONS(X) X(mean) X(sum)
 // The operands of the products in training and inference: as they are, or rounded to
 // bfloat16 (see bfloat16_kernels.h).
@@ -119,6 +149,7 @@ inline constexpr const char* kActivationNames[] = {FASTMLP_ACTIVATIONS(FASTMLP_N
 inline constexpr const char* kWeightScaleNames[] = {
   FASTMLP_WEIGHT_SCALES(FASTMLP_NAME)};
 inline constexpr const char* kLossNames[] = {FASTMLP_LOSSES(FASTMLP_NAME)};
+inline constexpr const char* kAllowedNames[] = {FASTMLP_ALLOWED(FASTMLP_NAME)};
 inline constexpr const char* kOperandsNames[] = {FASTMLP_OPERANDS(FASTMLP_NAME)};
 inline constexpr const char* kReductionNames[] = {FASTMLP_REDUCTIONS(FASTMLP_NAME)};
 inline constexpr const char* kEpsModeNames[] = {FASTMLP_EPS_MODES(FASTMLP_NAME)};
@@ -179,6 +210,21 @@ constexpr bool operator==(const ActivationSpec& activation, Activation kind) {
 }
 constexpr bool operator!=(const ActivationSpec& activation, Activation kind) {
   return activation.kind != kind;
+}
+
+struct LossFacts {
+  LossForm form;
+  Allowed allowed;
+};
+
+inline constexpr LossFacts kLossFacts[] = {
+#define FASTMLP_FACTS(name, form, allowed) {LossForm::form, Allowed::allowed},
+    FASTMLP_LOSSES(FASTMLP_FACTS)
+#undef FASTMLP_FACTS
+};
+
+constexpr const LossFacts& facts_of(LossKind kind) {
+  return kLossFacts[static_cast<int>(kind)];
 }
 
 }  // namespace fastmlp

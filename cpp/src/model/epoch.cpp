@@ -53,12 +53,13 @@ void set_order(std::vector<int64_t>& order, const EpochOptions& options, Index n
 
 // The weight of a batch's loss in the epoch's loss.
 template <class T>
-double weight_in_epoch(const Batch<T>& batch, const Loss& loss, const int64_t* order) {
+double weight_in_epoch(const Batch<T>& batch, const Loss& loss, const int64_t* order,
+                       Index n_out) {
   if (loss.reduction == Reduction::sum) return 1.0;
   if (!rows_are_weighted(loss, batch.targets)) return static_cast<double>(batch.rows);
   double weight = 0.0;
   for (Index r = 0; r < batch.rows; ++r)
-    weight += row_weight(loss, batch.targets, order ? order[r] : r);
+    weight += row_weight(loss, batch.targets, order ? order[r] : r, n_out);
   return weight;
 }
 
@@ -195,7 +196,7 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
       if (last_good.valid) impl.restore(last_good, optimizer);
       throw;
     }
-    const double weight = weight_in_epoch(batch, loss, args.order);
+    const double weight = weight_in_epoch(batch, loss, args.order, n_out());
     progress.total += value * weight;
     progress.divisor += weight;
     ++progress.steps;

@@ -97,9 +97,14 @@ SolverReport iterate(LevenbergMarquardt<T>& solver, Mlp<T>& mlp, const Batch<T>&
   const Index n = mlp.n_params(), n_out = mlp.n_out();
   LeastSquares<T> problem;
   problem.objective = objective_of(mlp, batch, loss, interruption, l2);
+  // The weight of a residual: that of its row times that of its target.
+  const auto weight_of = [&batch, &loss, n_out](Index i) {
+    const T* const weights = batch.targets.weights;
+    const double w = weights ? static_cast<double>(weights[i / n_out]) : 1.0;
+    return w * target_weight(loss, batch.targets, i / n_out, i % n_out, n_out);
+  };
   // The loss is sum(w r^2) / c, so H = (2 / c) sum(w J^T J).
   problem.gauss_newton = [&](double* h, const T*) {
-    const T* const weights = batch.targets.weights;
     const double c = loss_normalizer(loss, batch.targets, nullptr, batch.rows, n_out);
     const double unit = c == 0.0 ? 0.0 : 2.0 / c;
     const Index block =
@@ -111,12 +116,10 @@ SolverReport iterate(LevenbergMarquardt<T>& solver, Mlp<T>& mlp, const Batch<T>&
       interruption.check();
       const Index rows = std::min(block, batch.rows - first);
       mlp.param_jacobian(own.data(), batch.x + first * mlp.n_in(), rows);
-      for (Index r = 0; r < rows; ++r) {
-        const double w = weights ? static_cast<double>(weights[first + r]) : 1.0;
-        const double scale = std::sqrt(w * unit);
-        const Index at = r * n_out * n;
-        for (Index i = at; i < at + n_out * n; ++i) {
-          scaled.data()[i] = scale * static_cast<double>(own.data()[i]);
+      for (Index i = 0; i < rows * n_out; ++i) {
+        const double scale = std::sqrt(weight_of(first * n_out + i) * unit);
+        for (Index k = i * n; k < (i + 1) * n; ++k) {
+          scaled.data()[k] = scale * static_cast<double>(own.data()[k]);
         }
       }
       add_normal_matrix(h, scaled.data(), rows * n_out, n);
@@ -144,11 +147,10 @@ SolverReport iterate(LevenbergMarquardt<T>& solver, Mlp<T>& mlp, const Batch<T>&
     outputs(ahead, kShift);
     outputs(behind, -kShift);
     outputs(here, 0.0);
-    const T* const weights = batch.targets.weights;
     const double c = loss_normalizer(loss, batch.targets, nullptr, batch.rows, n_out);
     const double unit = c == 0.0 ? 0.0 : 2.0 / (c * kShift * kShift);
     for (Index i = 0; i < values; ++i) {
-      const double w = weights ? static_cast<double>(weights[i / n_out]) : 1.0;
+      const double w = weight_of(i);
       const double middle = static_cast<double>(here[i]);
       const double second = (static_cast<double>(ahead[i]) - middle) +
                             (static_cast<double>(behind[i]) - middle);

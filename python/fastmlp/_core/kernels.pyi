@@ -154,6 +154,9 @@ def loss_rows(
     per_output: _Array | None = None,
     actions: _Array | None = None,
     ignored: int | None = None,
+    second: float = 0.0,
+    output_weight: _Array | None = None,
+    masked: bool = False,
 ) -> None: ...
 def sgd_step(
     param: _Array,

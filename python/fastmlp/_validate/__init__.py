@@ -470,36 +470,42 @@ def targets(
             )
         return taken, values
 
-    # Targets of the shape of the predictions are class probabilities, which are
+    # Targets of the shape of the predictions may be class probabilities, which are
     # converted below. All others must be class labels.
     kind = loss.kind
-    if kind == "cross_entropy":
+    if loss.of_rows:
+        who = _loss_name(loss)
         if len(shape) != 2:
             raise ValueError(
-                f"pred must have shape (rows, classes) for CrossEntropy, got {shape}"
+                f"pred must have shape (rows, classes) for {who}, got {shape}"
             )
-        if shape[1] == 1:
+        classes = loss.class_count(shape[1])
+        if classes == 1:
             raise ValueError(
-                "CrossEntropy needs one output for each class, but there is one "
+                f"{who} needs one output for each class, but there is one "
                 "output; use fm.BinaryCrossEntropy() for two classes and one output"
             )
         array = _target_numbers(name, y)
-        if array.shape != shape:
-            return _labels(name, array, shape, loss.ignored)
+        if loss.allowed == "labels" or (loss.takes_labels and array.shape != shape):
+            shares = shape if loss.allowed != "labels" else None
+            return _labels(name, array, (shape[0], classes), loss.ignored, shares)
 
-    # For each target there are two predictions, a mean and a log variance.
-    if kind == "gaussian_nll":
-        if len(shape) != 2 or shape[1] % 2 != 0:
+    # For each target there are several predictions.
+    each = loss.predictions_per_target
+    if each > 1:
+        if len(shape) != 2 or shape[1] % each != 0:
+            parts = _PARTS[kind]
+            who, times = _loss_name(loss), "two" if each == 2 else str(each)
             if name == "target":
                 raise ValueError(
-                    "for GaussianNLL, pred must hold means and log variances and have "
-                    f"shape (rows, 2 * targets), got {shape}"
+                    f"for {who}, pred must hold {' and '.join(parts)} and have shape "
+                    f"(rows, {each} * targets), got {shape}"
                 )
             raise ValueError(
-                "loss: GaussianNLL needs a model with two outputs for each target, "
-                f"first all means, then all log variances; got the width {shape[1]}"
+                f"loss: {who} needs a model with {times} outputs for each target, "
+                f"first all {', then all '.join(parts)}; got the width {shape[1]}"
             )
-        shape = (shape[0], shape[1] // 2)
+        shape = (shape[0], shape[1] // each)
 
     # The target must have one number for each output. The shapes (B,) and (B, 1) are
     # equivalent; any other difference in shape would need broadcasting, which usually
@@ -514,9 +520,9 @@ def targets(
         return array
     if shape[1:] in ((), (1,)) and array.shape in (shape[:1], (*shape[:1], 1)):
         return array.reshape(shape)
-    several = kind == "quantile" and len(loss.per_output) > 0
+    several = kind in ("quantile", "expectile") and len(loss.per_output) > 0
     if several and array.shape in (shape[:1], (*shape[:1], 1)):
-        # Each column predicts a different quantile of the same number.
+        # Each column predicts a different property of the same number.
         return np.repeat(array.reshape(-1, 1), shape[1], axis=1)
     alone = shape[1:] == (1,) or several
     wanted = f"{shape}" + (f" or {shape[:1]}" if alone else "")
@@ -525,11 +531,29 @@ def targets(
         whole = (array >= 0).all() and (array == np.floor(array)).all()
         if whole and (array < shape[1]).all():
             hint = "; class labels are for fm.CrossEntropy()"
-    elif kind == "gaussian_nll" and array.shape == (shape[0], 2 * shape[1]):
-        hint = (
-            "; the model needs two outputs for each target, a mean and a log variance"
-        )
+    elif each == 2 and array.shape == (shape[0], 2 * shape[1]):
+        hint = f"; the model needs two outputs for each target, {_PAIRS[kind]}"
     raise ValueError(f"{name} must have shape {wanted}, got {describe(array)}{hint}")
+
+
+def _loss_name(loss: _core.Loss) -> str:
+    """Return the name of the class of a loss, such as "KLDiv" for "kl_div"."""
+    return "".join(
+        part.upper() if part in ("kl", "nll") else part.title()
+        for part in loss.kind.split("_")
+    )
+
+
+# What the predictions of losses that take several for each target consist of.
+_PARTS = {
+    "gaussian_nll": ("means", "log variances"),
+    "student_t_nll": ("locations", "log scales"),
+    "mixture_density": ("logits", "means", "log deviations"),
+}
+_PAIRS = {
+    "gaussian_nll": "a mean and a log variance",
+    "student_t_nll": "a location and a log scale",
+}
 
 
 def _target_numbers(name: str, y: object) -> Array:
@@ -554,14 +578,20 @@ def is_array_like(value: object) -> bool:
 
 
 def _labels(
-    name: str, array: Array, shape: tuple[int, ...], ignored: int | None
+    name: str,
+    array: Array,
+    shape: tuple[int, int],
+    ignored: int | None,
+    shares: tuple[int, ...] | None,
 ) -> Array:
+    """Return labels; ``shares`` is the shape of probabilities, if they are allowed."""
     rows, classes = shape
     if array.shape != (rows,):
         hint = f"; {name}.ravel() gives labels" if array.shape == (rows, 1) else ""
+        either = f", or class probabilities of shape {shares}" if shares else ""
         raise ValueError(
-            f"{name} must hold int class labels of shape {(rows,)}, or class "
-            f"probabilities of shape {shape}; got {describe(array)}{hint}"
+            f"{name} must hold int class labels of shape {(rows,)}{either}; got "
+            f"{describe(array)}{hint}"
         )
     if array.dtype.kind == "f":
         raise TypeError(
@@ -668,10 +698,13 @@ def _rescaled(array: Array, dtype: np.dtype[Any]) -> Array:
 # Values that only fit checks --------------------------------------------------------
 
 
-def finite(name: str, array: Array) -> None:
-    """Refuse NaN and infinity, which a training step would spread to all parameters."""
+def finite(name: str, array: Array, *, missing: bool = False) -> None:
+    """Refuse NaN and infinity, which a training step would spread to all parameters.
+
+    If ``missing`` is set, NaN means that there is no number, and passes.
+    """
     for start, part in blocks(array):
-        usual = np.isfinite(part)
+        usual = ~np.isinf(part) if missing else np.isfinite(part)
         if usual.all():
             continue
         index = _first(~usual, start)
@@ -688,9 +721,12 @@ def target_values(name: str, target: Target, loss: _core.Loss) -> None:
     array = target
     if array.dtype == np.int64:
         return  # class labels, whose range has been checked
-    finite(name, array)
+    logarithms = loss.kind == "kl_div" and loss.second != 0.0
+    if logarithms:
+        array = np.exp(array)  # a logarithm of -inf is a probability of 0
+    finite(name, array, missing=loss.masked)
     allowed(name, array, loss)
-    if loss.kind == "cross_entropy":
+    if loss.of_rows:
         total = array.sum(axis=1, dtype=np.float64)
         off = abs(total - 1) > PROBABILITY_SLACK
         if off.any():
@@ -713,10 +749,12 @@ def allowed(name: str, target: Target, loss: _core.Loss) -> None:
     elif allows == "signs":
         bad, wanted = (
             (abs(array) != 1) & (array == array),
-            f"only -1 and 1 for {loss.kind.title()}",
+            f"only -1 and 1 for {_loss_name(loss)}",
         )
     elif allows == "counts":
-        bad, wanted = array < 0, f"non-negative counts for {loss.kind.title()}"
+        bad, wanted = array < 0, f"non-negative counts for {_loss_name(loss)}"
+    elif allows == "positive":
+        bad, wanted = array <= 0, f"positive numbers for {_loss_name(loss)}"
     else:
         return
     rows = np.reshape(bad, (len(array), -1)).any(axis=1)

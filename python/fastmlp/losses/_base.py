@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 REDUCTIONS = ("mean", "sum")
 
+# Marks of missing targets.
+MASKS = ("nan",)
+
+# The label that marks rows without a label if the user has not chosen one.
+_NO_LABEL = -1
+
 
 class Loss:
     """Base class of the losses; use one of its subclasses.
@@ -42,17 +48,37 @@ class Loss:
         self,
         kind: str,
         reduction: str,
+        *,
         delta: float = 1.0,
+        second: float = 0.0,
         smoothing: float = 0.0,
         per_output: tuple[float, ...] = (),
-        *,
+        output_weight: object = None,
+        mask: object = None,
         action: bool = False,
         scale: float = 1.0,
-        ignored: int | None = None,
+        ignored: object = None,
     ) -> None:
         reduction = _validate.choice("reduction", reduction, REDUCTIONS)
+        weights: tuple[float, ...] = ()
+        if output_weight is not None:
+            weights = weights_of("output_weight", output_weight)
+        if mask is not None:
+            _validate.choice("mask", mask, MASKS)
+        if ignored is not None:
+            ignored = _validate.count("ignore_index", ignored, -_validate.MOST)
         core = _core.Loss(
-            kind, delta, reduction, smoothing, per_output, action, scale, ignored
+            kind,
+            delta,
+            reduction,
+            smoothing,
+            per_output,
+            action,
+            scale,
+            ignored,
+            second,
+            weights,
+            mask is not None,
         )
         object.__setattr__(self, "core", core)
 
@@ -60,6 +86,16 @@ class Loss:
     def reduction(self) -> str:
         """How the losses of rows are combined: "mean" or "sum"."""
         return self.core.reduction
+
+    @property
+    def mask(self) -> str | None:
+        """The mark of missing targets, "nan", or None if no target may be missing."""
+        return "nan" if self.core is not None and self.core.masked else None
+
+    @property
+    def ignore_index(self) -> int | None:
+        """The label of rows that have no label, or None."""
+        return None if self.core is None else self.core.ignored
 
     def _targets(self, name: str, target: Any) -> Any:
         """Return the targets of a batch as a loss written in Python takes them."""
@@ -79,7 +115,13 @@ class Loss:
 
     def _arguments(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {"reduction": self.reduction}
+        optional: dict[str, Any] = {
+            "output_weight": self.core.output_weight or None,
+            "mask": self.mask,
+            "ignore_index": self.ignore_index,
+        }
+        given = {name: value for name, value in optional.items() if value is not None}
+        return {**given, "reduction": self.reduction}
 
     def _factor(self) -> float:
         """Return the factor that `with_scale` has multiplied the loss by."""
@@ -103,15 +145,29 @@ class Loss:
             core.action,
             scale,
             core.ignored,
+            core.second,
+            core.output_weight,
+            core.masked,
         )
         object.__setattr__(copy, "core", scaled)
         return copy
+
+    def _refuse_mask(self) -> None:
+        """Raise TypeError if the loss cannot leave out targets."""
+
+    def _marked(self) -> Loss:
+        """Return a copy that takes marks of missing targets."""
+        mark: dict[str, Any] = {"mask": "nan"}
+        if self.core.allowed == "labels":
+            mark = {"ignore_index": _NO_LABEL}
+        return _make(type(self), {**mark, **self._arguments()}, self._factor())
 
     def __call__(
         self,
         pred: npt.ArrayLike,
         target: TargetLike,
         sample_weight: npt.ArrayLike | None = None,
+        mask: npt.ArrayLike | None = None,
     ) -> float:
         """Return the loss of predictions.
 
@@ -121,11 +177,14 @@ class Loss:
             Predictions. If they are float32, the loss is computed in float32; otherwise
             it is computed in float64.
         target : like ``pred``
-            Targets; `CrossEntropy` also takes int class labels (B,), and the docstrings
-            of `Quantile`, `GaussianNLL` and `ActionValue` describe their targets. NaN
-            makes the loss NaN.
+            Targets; losses of classes take int class labels (B,), and the docstrings of
+            `Quantile`, `GaussianNLL`, `MixtureDensity` and `ActionValue` describe their
+            targets. NaN makes the loss NaN unless it marks a missing target.
         sample_weight : (B,), optional
             Weights of the rows: finite, not negative, not all zero.
+        mask : bool, like ``target`` or (B,), optional
+            Array that is True where there is a target and False where none is; see
+            `fastmlp.losses`.
 
         Returns
         -------
@@ -138,6 +197,9 @@ class Loss:
             If an array has the wrong shape or dtype, a label is out of range, or a
             target is not one that the loss allows.
         """
+        if mask is not None:
+            loss, target = masked(self, "target", target, mask)
+            return loss(pred, target, sample_weight)
         if sample_weight is None:
             try:
                 value = self.core.value(pred, target)
@@ -153,6 +215,7 @@ class Loss:
         pred: npt.ArrayLike,
         target: TargetLike,
         sample_weight: npt.ArrayLike | None = None,
+        mask: npt.ArrayLike | None = None,
     ) -> tuple[float, Array]:
         """Return the loss of predictions and its gradient with respect to them.
 
@@ -165,6 +228,9 @@ class Loss:
         grad : ndarray, shape of ``pred``
             Gradient of the loss, in the dtype in which it was computed.
         """
+        if mask is not None:
+            loss, target = masked(self, "target", target, mask)
+            return loss.value_and_grad(pred, target, sample_weight)
         if sample_weight is None:
             try:
                 result = self.core.value_and_grad(pred, target)
@@ -234,6 +300,79 @@ def _make(cls: type[Loss], arguments: dict[str, Any], factor: float = 1.0) -> Lo
     """Make a loss while unpickling; pickle passes only positional arguments."""
     loss = cls(**arguments)
     return loss if factor == 1.0 else loss._times(factor)
+
+
+class ElementLoss(Loss):
+    """Base class of the losses that compare targets one by one."""
+
+    __slots__ = ()
+
+    @property
+    def output_weight(self) -> tuple[float, ...] | None:
+        """The weights of the outputs, or None."""
+        return self.core.output_weight or None
+
+
+def masked(loss: Loss, name: str, target: Any, mask: object) -> tuple[Loss, Any]:
+    """Return a loss and targets that say themselves which targets are missing.
+
+    ``mask`` is True where there is a target. In a copy of the targets, the others
+    become NaN or, if they are labels, a label that the loss ignores.
+    """
+    if loss.core is None:
+        loss._refuse_mask()
+    loss = loss if loss.mask else loss._marked()
+    if loss.core.action:
+        if not isinstance(target, (tuple, list)) or len(target) != 2:
+            return loss, target  # refused later, with an explanation
+        values = _without(f"{name}: the values", target[1], mask, np.nan)
+        return loss, (target[0], values)
+    array = _validate.numeric(name, target)
+    if loss.core.takes_labels and array.ndim == 1 and array.dtype.kind in "iub":
+        if loss.ignore_index is None:
+            loss = _make(
+                type(loss),
+                {**loss._arguments(), "ignore_index": _NO_LABEL},
+                loss._factor(),
+            )
+        return loss, _without(name, array, mask, loss.ignore_index)
+    return loss, _without(name, array, mask, np.nan)
+
+
+def _without(name: str, target: object, mask: object, mark: object) -> Array:
+    """Return a copy of targets with a mark where the mask is False."""
+    array, there = _validate.numeric(name, target), np.asarray(mask)
+    if there.dtype != np.bool_ or there.shape not in (array.shape, array.shape[:1]):
+        rows = "" if array.ndim == 1 else f" or {array.shape[:1]}"
+        raise ValueError(
+            f"mask must be bool and have the shape of {name}, {array.shape}{rows}, got "
+            f"{_validate.describe(mask)}"
+        )
+    if there.ndim < array.ndim:
+        there = there.reshape(-1, *[1] * (array.ndim - 1))
+    if mark is np.nan and array.dtype.kind != "f":
+        array = array.astype(np.float64)
+    elif array.dtype.kind in "ub":
+        array = array.astype(np.int64)
+    result: Array = np.where(there, array, array.dtype.type(mark))
+    return result
+
+
+def weights_of(name: str, value: object) -> tuple[float, ...]:
+    """Return weights as a tuple: finite, not negative, not all zero."""
+    weights = _validate.reals(name, value, 0.0)
+    if not any(weights):
+        raise ValueError(f"{name} must not be all zeros")
+    return weights
+
+
+def one_or_several(
+    name: str, value: object, low: float, high: float, **options: bool
+) -> tuple[float, tuple[float, ...]]:
+    """Return (number, ()) for a number, and (1, numbers) for a sequence."""
+    if isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) > 0:
+        return 1.0, _validate.reals(name, value, low, high, **options)
+    return _validate.real(name, value, low, high, **options), ()
 
 
 def positive(name: str, value: object) -> float:

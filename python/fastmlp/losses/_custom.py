@@ -13,6 +13,7 @@ from ._base import REDUCTIONS, Loss, positive, predictions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import NoReturn
 
     import numpy.typing as npt
 
@@ -115,15 +116,17 @@ class CustomLoss(Loss):
         pred: npt.ArrayLike,
         target: Any,
         sample_weight: npt.ArrayLike | None = None,
+        mask: npt.ArrayLike | None = None,
     ) -> float:
         """Return the loss of predictions; see `value_and_grad`."""
-        return self.value_and_grad(pred, target, sample_weight)[0]
+        return self.value_and_grad(pred, target, sample_weight, mask)[0]
 
     def value_and_grad(
         self,
         pred: npt.ArrayLike,
         target: Any,
         sample_weight: npt.ArrayLike | None = None,
+        mask: npt.ArrayLike | None = None,
     ) -> tuple[float, Array]:
         """Return the function's loss and gradient, after checking them.
 
@@ -135,6 +138,8 @@ class CustomLoss(Loss):
             Targets in any form that the function takes; see the class.
         sample_weight : (B,), optional
             Weights of the rows: finite, not negative, not all zero.
+        mask : None
+            Must be None: a function can leave out targets itself.
 
         Returns
         -------
@@ -149,6 +154,8 @@ class CustomLoss(Loss):
             If the function does not return a number and an array of that shape, or if
             weights are given and the function does not take them.
         """
+        if mask is not None:
+            self._refuse_mask()
         p = _validate.numeric("pred", pred)
         dtype = np.dtype(np.float32 if p.dtype == np.float32 else np.float64)
         p = predictions(_validate.convert("pred", p, dtype))
@@ -160,6 +167,12 @@ class CustomLoss(Loss):
             target = _like("target", p.shape, dtype, target)
             result = self.function(p, target, weight)
         return self._checked(result, p)
+
+    def _refuse_mask(self) -> NoReturn:
+        raise TypeError(
+            "mask needs one of fastmlp's own losses: a loss function can leave out "
+            f"targets itself; got {self!r}"
+        )
 
     def _targets(self, name: str, target: Any) -> Any:
         return _numbers(name, target)

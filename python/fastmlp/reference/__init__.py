@@ -47,6 +47,7 @@ from . import (
     arrays,
     initializers,
     layers,
+    loss_formulas,
     losses,
     mlp,
     normalization,
@@ -59,6 +60,7 @@ from .activations import *
 from .arrays import *
 from .initializers import *
 from .layers import *
+from .loss_formulas import *
 from .losses import *
 from .mlp import *
 from .normalization import *
@@ -72,6 +74,7 @@ __all__ += activations.__all__
 __all__ += arrays.__all__
 __all__ += initializers.__all__
 __all__ += layers.__all__
+__all__ += loss_formulas.__all__
 __all__ += losses.__all__
 __all__ += mlp.__all__
 __all__ += normalization.__all__

@@ -26,7 +26,7 @@ from .layers import (
     named_activation,
     place_layers,
 )
-from .losses import Loss, check_labels
+from .losses import Loss
 from .nodes import Pass, Tape, backward_nodes, forward_nodes
 from .normalization import BatchNormNode, NormNode
 from .optimizer_steps import interpolate
@@ -319,10 +319,11 @@ class MLP:
         sample_weight: npt.ArrayLike | None = None,
         *,
         training: bool = False,
+        mask: npt.ArrayLike | None = None,
     ) -> tuple[float, Array]:
         """Return the loss and its gradient with respect to ``params``."""
         pred, tape = self._forward_in(training, np.asarray(x, dtype=self.dtype))
-        value, dy = loss.value_and_grad(pred, y, sample_weight)
+        value, dy = loss.value_and_grad(pred, y, sample_weight, mask)
         return value, self._backward(dy, pred.shape, tape)[1]
 
     def train_step(
@@ -332,12 +333,15 @@ class MLP:
         loss: Loss,
         optimizer: Optimizer,
         sample_weight: npt.ArrayLike | None = None,
+        *,
+        mask: npt.ArrayLike | None = None,
     ) -> float:
         """Take one optimiser step in training mode; return the loss before the step.
 
         Raises FloatingPointError, and changes nothing, if the loss or its gradient is
         not finite.
         """
+        loss, y = loss.without(y, mask)
         draw = (self._order_seed, _STEP_EPOCH, optimizer.step_count)
         return self._step(x, y, loss, optimizer, sample_weight, draw)
 
@@ -387,9 +391,11 @@ class MLP:
         y: Any,
         loss: Loss,
         sample_weight: npt.ArrayLike | None = None,
+        *,
+        mask: npt.ArrayLike | None = None,
     ) -> float:
         """Return the loss in inference mode, without a step."""
-        return loss(self.predict(x), y, sample_weight)
+        return loss(self.predict(x), y, sample_weight, mask)
 
     def fit(
         self,
@@ -404,6 +410,7 @@ class MLP:
         sample_weight: npt.ArrayLike | None = None,
         validation_data: tuple[npt.ArrayLike, ...] | None = None,
         seed: int | np.random.Generator | None = None,
+        mask: npt.ArrayLike | None = None,
     ) -> History:
         """Train on mini-batches without replacement; the last one may be smaller.
 
@@ -416,10 +423,10 @@ class MLP:
         if y is None or batch_size is None:
             raise TypeError("y and batch_size are required")
         x = np.asarray(x)
+        loss, y = loss.without(y, mask)
         targets = [np.asarray(a) for a in (y if loss.action else [y])]
-        if loss.action or (loss.kind == "cross_entropy" and targets[0].ndim == 1):
-            # Check the labels of all batches before the first step.
-            check_labels(targets[0], self.n_out)
+        # Check the labels of all batches before the first step.
+        loss.check_labels_of(targets[0], self.n_out)
         weights = None if sample_weight is None else np.asarray(sample_weight)
         key, first = self._order_seed, self._epochs_done
         if isinstance(seed, np.random.Generator):
@@ -444,8 +451,9 @@ class MLP:
                 shares.append(loss.row_weights(each, batch).sum())
             if seed is None:
                 self._epochs_done += 1
-            total = np.average(values, weights=shares)
-            total = total if loss.reduction == "mean" else np.sum(values)
+            total = np.sum(values)
+            if loss.reduction == "mean":
+                total = np.average(values, weights=shares) if any(shares) else 0.0
             history.loss.append(float(total))
             if validation_data is not None:
                 x_val, y_val, *w_val = validation_data

@@ -243,6 +243,7 @@ class _PolicyLoss(CustomLoss):
         pred: npt.ArrayLike,
         target: Any,
         sample_weight: npt.ArrayLike | None = None,
+        mask: npt.ArrayLike | None = None,
     ) -> tuple[float, Array]:
         """Return the loss, and its gradient with respect to the logits.
 
@@ -256,6 +257,8 @@ class _PolicyLoss(CustomLoss):
             are checked only for the actions.
         sample_weight : (B,), optional
             Weights of the rows: finite, not negative, not all zero.
+        mask : None
+            Must be None: rows that do not count have the weight 0.
 
         Returns
         -------
@@ -270,6 +273,8 @@ class _PolicyLoss(CustomLoss):
         TypeError, ValueError
             If an array has the wrong shape or dtype, or an action is out of range.
         """
+        if mask is not None:
+            self._refuse_mask()
         z = _logits("pred", pred)
         actions, parts = self._split(target, z)
         log_pi, pi = _softmax(z)

@@ -209,15 +209,21 @@ def _calls(
     labels = rng.integers(N_OUT, size=ROWS)
     shares = rng.dirichlet(np.ones(N_OUT), ROWS).astype(dtype)
     for kind in _core.LOSSES:
-        between = kind in ("cross_entropy", "binary_cross_entropy")
-        targets = [shares, labels] if kind == "cross_entropy" else [shares]
-        for target in targets if between else [normal(ROWS, N_OUT)]:
-            pred, y = dz, target
-            if kind == "gaussian_nll":  # a mean and a log variance for each target
-                y = np.ascontiguousarray(target[:, : N_OUT // 2])
-                pred = np.ascontiguousarray(dz[:, : 2 * (N_OUT // 2)])
+        facts = _core.Loss(kind)
+        delta = 1.0 if kind == "mixture_density" else 0.5  # the number of components
+        each = facts.predictions_per_target
+        width = N_OUT // each
+        numbers = normal(ROWS, width)
+        values = {
+            "labels": labels,
+            "probabilities": shares,
+            "positive": abs(numbers),
+        }.get(facts.allowed, numbers)
+        targets = [shares, labels] if kind == "cross_entropy" else [values]
+        for y in targets:
+            pred = np.ascontiguousarray(dz[:, : each * width])
             outputs = [np.zeros_like(pred), np.zeros(ROWS, dtype)]
-            yield "loss_rows", outputs, [pred, y, scale, kind, 0.5], N_OUT
+            yield "loss_rows", outputs, [pred, y, scale, kind, delta], N_OUT
 
     # Optimisers, at their third step.
     p, g = normal(N_IN), normal(N_IN)

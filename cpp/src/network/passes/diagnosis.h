@@ -87,7 +87,10 @@ class Diagnosis {
       }
       const T* target = args_.targets.values;
       const Index width = args_.loss ? target_width(*args_.loss, net_.n_out) : 0;
-      if (target && first_nonfinite(target + row * width, width) >= 0) {
+      const bool missing = args_.loss && args_.loss->masked;
+      for (Index j = 0; target && j < width; ++j) {
+        const T value = target[row * width + j];
+        if (std::isfinite(value) || (missing && std::isnan(value))) continue;
         return {Place::target,
                 "y holds a value that is not finite in row " + std::to_string(row)};
       }
