@@ -294,6 +294,12 @@ def mixture(dtype: Any) -> list[Any]:
     return [np.array(value), grads]
 
 
+def survival(dtype: Any) -> list[Any]:
+    pred, time = numbers((ROWS, 1), dtype, 16), np.arange(ROWS) // 2
+    value, grad = fm.CoxPH().value_and_grad(pred, (time, np.arange(ROWS) % 3 > 0))
+    return [np.array(value), grad]
+
+
 def of_optimizer(name: str) -> Callable[[Any], list[Any]]:
     return lambda dtype: trained(dtype, fm.MSE(), "values", OPTIMIZERS[name]())
 
@@ -325,6 +331,7 @@ CASES: dict[str, Callable[[Any], list[Any]]] = {
     "every layer": every_layer,
     "derivatives": derivatives,
     "loss mixture": mixture,
+    "loss survival": survival,
     "bfloat16": in_bfloat16,
 }
 

@@ -32,7 +32,14 @@ A custom loss is a function (pred, target) → (value, gradient): see `CustomLos
 
 from typing import TYPE_CHECKING
 
-from . import _action, _classification, _custom, _likelihood, _regression
+from . import (
+    _action,
+    _classification,
+    _custom,
+    _likelihood,
+    _regression,
+    _survival,
+)
 from ._action import *
 from ._base import REDUCTIONS as REDUCTIONS
 from ._base import Loss as Loss
@@ -44,6 +51,7 @@ from ._custom import as_loss as as_loss
 from ._custom import with_scale as with_scale
 from ._likelihood import *
 from ._regression import *
+from ._survival import *
 
 if TYPE_CHECKING:
     from ._base import TargetLike as TargetLike
@@ -54,6 +62,7 @@ __all__ = [
     *_custom.__all__,
     *_likelihood.__all__,
     *_regression.__all__,
+    *_survival.__all__,
 ]
 
 # Pickles must name the public module, not the private ones.
