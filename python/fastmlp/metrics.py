@@ -428,7 +428,7 @@ class Measure:
     def __call__(self, pred: Array, target: Any, weight: Array | None) -> float:
         """Return the metric for checked outputs and targets."""
         if self._own:
-            pred = _predicted(self._loss, pred)
+            pred = predicted(self._loss, pred)
         if self._own and self._ignored is not None and target.ndim == 1:
             kept = target != self._ignored
             if not kept.any():
@@ -478,7 +478,7 @@ class Measure:
             ) from None
 
 
-def _predicted(loss: Loss, pred: Array) -> Array:
+def predicted(loss: Loss, pred: Array) -> Array:
     """Return what a model's outputs predict, in the form that metrics compare."""
     if loss.core is None:
         return pred

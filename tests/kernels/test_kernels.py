@@ -353,6 +353,8 @@ def loss_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
         }
         if "huber" in kind:
             args["delta"] = 0.75
+        if kind == "tweedie":
+            args["delta"] = 1.5
         # n terms of the order of the squared data are added.
         size = 1 + np.abs(pred).max() ** 2
         bound = {

@@ -357,3 +357,49 @@ def test_weights_of_outputs_are_relative() -> None:
         fm.MSE(output_weight=[1.0])(pred, y)
     with pytest.raises(ValueError, match=r"^output_weight must not be all zeros"):
         fm.MSE(output_weight=[0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("loss", "n_out", "predict"),
+    [
+        (fm.Ordinal(), 2, lambda z: (z > 0).sum(axis=1)),
+        (fm.Focal(), 3, lambda z: z.argmax(axis=1)),
+        (fm.MultiMargin(), 3, lambda z: z.argmax(axis=1)),
+    ],
+    ids=["ordinal", "focal", "multi margin"],
+)
+def test_accuracy_of_classes(loss: Any, n_out: int, predict: Any) -> None:
+    rng = np.random.default_rng(SEED)
+    x, y = rng.standard_normal((40, 3)), rng.integers(0, 3, 40)
+    mlp = fm.MLP([3, n_out], seed=0)
+    history = mlp.fit(
+        x, y, loss=loss, optimizer=fm.SGD(0.0), epochs=1, metrics=["accuracy"]
+    )
+    assert history.metrics["accuracy"][0] == np.mean(predict(mlp(x)) == y)
+
+
+def test_metrics_compare_what_densities_predict() -> None:
+    rng = np.random.default_rng(SEED)
+    x, y = rng.standard_normal((40, 3)), rng.standard_normal((40, 2))
+    how: Any = {"epochs": 1, "metrics": ["mae"]}
+    mlp = fm.MLP([3, 12], dtype="float64", seed=0)
+    found = mlp.fit(
+        x, y, loss=fm.MixtureDensity(2), optimizer=fm.SGD(0.0), **how
+    ).metrics["mae"][0]
+    logits, means, _ = mlp(x).reshape(40, 3, 2, 2).swapaxes(0, 1)
+    share = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    wanted = abs((share * means).sum(axis=-1) - y).mean()
+    assert found == pytest.approx(wanted, rel=1e-12)
+    mlp = fm.MLP([3, 4], dtype="float64", seed=0)
+    found = mlp.fit(x, y, loss=fm.StudentTNLL(), optimizer=fm.SGD(0.0), **how).metrics[
+        "mae"
+    ][0]
+    assert found == pytest.approx(abs(mlp(x)[:, :2] - y).mean(), rel=1e-12)
+    loss = fm.Quantile([0.1, 0.5, 0.7, 0.9], non_crossing=True)
+    found = mlp.fit(x, y[:, 0], loss=loss, optimizer=fm.SGD(0.0), **how).metrics["mae"][
+        0
+    ]
+    steps = np.log1p(np.exp(mlp(x)[:, 1:]))
+    levels = np.hstack([mlp(x)[:, :1], steps]).cumsum(axis=1)
+    np.testing.assert_allclose(loss.quantiles(mlp(x)), levels, rtol=1e-12)
+    assert found == pytest.approx(abs(levels - y[:, :1]).mean(), rel=1e-12)

@@ -228,3 +228,33 @@ def test_means_and_variances_need_an_even_number_of_outputs(widths: Any) -> None
 
 def test_clones_keep_output_activations() -> None:
     assert clone(regressor(output_activation="tanh")).output_activation == "tanh"
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        fm.Gamma(),
+        fm.Tweedie(),
+        fm.StudentTNLL(),
+        fm.MixtureDensity(2),
+        fm.Expectile([0.2, 0.5, 0.8]),
+        fm.Quantile([0.2, 0.5, 0.8], non_crossing=True),
+    ],
+    ids=repr,
+)
+def test_what_losses_of_several_outputs_predict(loss: Any) -> None:
+    rng = np.random.default_rng(7)
+    x = rng.uniform(-1, 1, (400, 1))
+    mean = np.exp(x[:, 0])
+    y = mean * rng.uniform(0.9, 1.1, 400)
+    reg = regressor(loss).fit(x, y)
+    pred = reg.predict(x)
+    if isinstance(loss, (fm.Expectile, fm.Quantile)):
+        assert pred.shape == (400, 3)
+        if isinstance(loss, fm.Quantile):
+            assert (np.diff(pred, axis=1) >= 0).all()
+        pred = pred[:, 1]
+    # The noise, 0.1, and what so short a training leaves.
+    np.testing.assert_allclose(pred, mean, rtol=0.3)
+    with pytest.raises(ValueError, match="is not a loss for regression"):
+        regressor(fm.SoftMargin()).fit(x, y)

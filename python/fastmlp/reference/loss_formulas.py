@@ -310,7 +310,7 @@ def _multi_margin(
     rate = 2 * z if power == 2 else np.where(np.isnan(z), z, z > 0)
     slope = _share(w, rate)
     slope[rows, labels] = -slope.sum(axis=1)
-    return _share(w, z**power), slope
+    return _share(w, z * z if power == 2 else z), slope
 
 
 def _ordinal(p: Array, labels: Array, weight: Array | None) -> tuple[Array, Array]:

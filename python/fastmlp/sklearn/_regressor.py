@@ -17,9 +17,8 @@ from ..layers import Dense
 from ..losses import (
     MAE,
     MSE,
-    ActionValue,
-    BinaryCrossEntropy,
-    CrossEntropy,
+    CoxPH,
+    Expectile,
     GaussianNLL,
     Hinge,
     Huber,
@@ -29,6 +28,7 @@ from ..losses import (
     Quantile,
     with_scale,
 )
+from ..metrics import predicted
 from ._base import BaseMLP, Task, as_loss_object
 from ._docs import documented
 from ._epochs import activate, aligned, own_name
@@ -286,12 +286,12 @@ class MLPRegressor(RegressorMixin, BaseMLP):
                 f"return_std=True needs loss=fm.GaussianNLL(), got loss={self.loss!r}"
             )
         z = activate(self._outputs(X), self._left_to_apply())
-        if not gaussian:
-            return z[:, 0] if z.shape[1] == 1 else z
-        n = z.shape[1] // 2
-        mean = z[:, 0] if n == 1 else z[:, :n]
+        loss = as_loss_object(self.loss)
+        mean = z if loss is None else predicted(loss, z)
+        mean = mean[:, 0] if mean.shape[1] == 1 else mean
         if not return_std:
             return mean
+        n = z.shape[1] // 2
         std = np.exp(0.5 * (z[:, 1] if n == 1 else z[:, n:]))
         return Prediction(mean, std)
 
@@ -336,9 +336,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return isinstance(self.loss, Quantile) and isinstance(self.loss.q, tuple)
 
     def _last_activation(self) -> str:
-        # The core's Poisson loss applies the exponential itself.
-        poisson = self.loss == "poisson" or isinstance(self.loss, Poisson)
-        own: str | None = None if poisson else self.output_activation
+        # The core's losses of logarithms apply the exponential themselves.
+        loss = as_loss_object(self.loss)
+        logarithm = self.loss == "poisson" or getattr(loss, "_contained", "") == "exp"
+        own: str | None = None if logarithm else self.output_activation
         return own_name(own or "identity")
 
     def _left_to_apply(self) -> str:
@@ -360,7 +361,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         own = self.output_activation
         if own in (None, task.activation):
             return task
-        if task.activation != "identity" or isinstance(task.loss, GaussianNLL):
+        core = task.loss.core
+        if task.activation != "identity" or (core and core.predictions_per_target > 1):
             raise ValueError(
                 f"output_activation must be None or {task.activation!r} for "
                 f"loss={self.loss!r}, got {own!r}"
@@ -380,12 +382,16 @@ class MLPRegressor(RegressorMixin, BaseMLP):
                 )
             deviance = _rest_of_deviance if self.loss == "poisson" else None
             return Task(loss, n, "exp", aligned, deviance)
-        if isinstance(loss, GaussianNLL):
-            return Task(loss, 2 * n, "identity", aligned)
-        if isinstance(loss, Quantile) and isinstance(loss.q, tuple) and n == 1:
-            return Task(loss, len(loss.q), "identity", aligned)
-        if isinstance(loss, (CrossEntropy, BinaryCrossEntropy, Hinge, ActionValue)):
+        if loss._contained == "exp":
+            return Task(loss, n, "exp", aligned)
+        several = isinstance(loss, (Quantile, Expectile)) and isinstance(loss.q, tuple)
+        if several and n == 1:
+            return Task(loss, len(loss.core.per_output), "identity", aligned)
+        core = loss.core
+        other = core is not None and (core.of_rows or core.action)
+        if other or loss._contained is not None or isinstance(loss, (CoxPH, Hinge)):
             raise ValueError(f"loss: {loss!r} is not a loss for regression")
+        n *= 1 if core is None else core.predictions_per_target
         return Task(loss, n, "identity", aligned)
 
     def _checked(
