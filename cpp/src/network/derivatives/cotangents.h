@@ -17,7 +17,7 @@ void fill_output_cotangents(const DerivativePass<T>& pass, T* c) {
   const Index n = pass.net.n_out;
   if (!rq.loss) return pass.fill_unit_vectors(c, n);
   const Targets<T> targets = rq.targets->from_row(tile.row, target_width(*rq.loss, n));
-  // fill_row_scale applies the row's weight.
+  // This applies the weights of the rows as well.
   fill_own_row_scale<T>(pass.me.scales, *rq.loss, targets, tile.rows, n);
   loss_rows<T>(*rq.loss, c, pass.me.losses, pass.output(), targets.values,
                targets.labels, pass.me.scales, tile.rows, n);
