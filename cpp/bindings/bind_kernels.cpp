@@ -349,6 +349,31 @@ void column_dot_(py::object out, py::object a, py::object b, bool accumulate) {
   });
 }
 
+void prelu_forward_(py::object h, py::object factors, py::object x, py::object slope) {
+  by_dtype(h, "h", [&](auto t) {
+    using T = decltype(t);
+    const auto hv = require<T>(h, "h", {-1, -1});
+    const Index m = hv.shape[0], n = hv.shape[1];
+    T* const factor = require_or_null<T>(factors, "factors", {m, n});
+    const auto xv = require<const T>(x, "x", {m, n});
+    const auto sv = require<const T>(slope, "slope", {-1});
+    kernels<T>().prelu_forward(hv.data, factor, xv.data, sv.data, sv.shape[0] < n, m,
+                               n);
+  });
+}
+
+void prelu_gradient_(py::object dslope, py::object dh, py::object x, bool accumulate) {
+  by_dtype(dslope, "dslope", [&](auto t) {
+    using T = decltype(t);
+    const auto ov = require<T>(dslope, "dslope", {-1});
+    const auto dv = require<const T>(dh, "dh", {-1, -1});
+    const Index m = dv.shape[0], n = dv.shape[1];
+    const auto xv = require<const T>(x, "x", {m, n});
+    kernels<T>().prelu_gradient(ov.data, dv.data, n, xv.data, n, ov.shape[0] < n, m, n,
+                                accumulate);
+  });
+}
+
 // out = a (op) b for one of the table's elementwise functions.
 template <class Slot>
 void combine(py::object out, py::object a, py::object b, Slot slot) {
@@ -683,6 +708,10 @@ void bind_kernels(py::module_ m) {
         arg("accumulate") = false);
   m.def("batch_norm_sums", &batch_norm_sums_, arg("sum_dh"), arg("sum_dhx"), arg("dh"),
         arg("xhat"));
+  m.def("prelu_forward", &prelu_forward_, arg("h"), arg("factors"), arg("x"),
+        arg("slope"));
+  m.def("prelu_gradient", &prelu_gradient_, arg("dslope"), arg("dh"), arg("x"),
+        arg("accumulate") = false);
   m.def("column_dot", &column_dot_, arg("out"), arg("a"), arg("b"),
         arg("accumulate") = false);
   m.def("add", &add_, arg("out"), arg("a"), arg("b"));

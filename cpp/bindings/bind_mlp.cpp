@@ -428,6 +428,7 @@ void bind_mlp(py::module_& m) {
                                if (op.has_custom) return std::nullopt;
                                return to_name(kActivationNames, op.activation.kind);
                              })
+      .def_readonly("weight_size", &OpInfo::weight_size)
       .def_property_readonly("weight", offset(&OpInfo::weight))
       .def_property_readonly("bias", offset(&OpInfo::bias))
       .def_property_readonly("statistics", offset(&OpInfo::statistics))

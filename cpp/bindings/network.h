@@ -125,6 +125,8 @@ constexpr LayerField kLayerFields[] = {
     {"rate", [](LayerSpec& s, py::handle v) { s.rate = py::cast<double>(v); }},
     {"eps", [](LayerSpec& s, py::handle v) { s.eps = py::cast<double>(v); }},
     {"momentum", [](LayerSpec& s, py::handle v) { s.momentum = py::cast<double>(v); }},
+    {"slope", [](LayerSpec& s, py::handle v) { s.slope = py::cast<double>(v); }},
+    {"shared", [](LayerSpec& s, py::handle v) { s.shared = py::cast<bool>(v); }},
     {"body", [](LayerSpec& s,
                 py::handle v) { s.body = layers_from(py::cast<py::sequence>(v)); }},
 };

@@ -80,6 +80,7 @@ __all__ = [
     "Dense",
     "Dropout",
     "LayerNorm",
+    "PReLU",
     "RMSNorm",
     "Residual",
 ]
@@ -112,6 +113,9 @@ class Layer:
     # Whether the initial weights of a dense layer before this layer are chosen for an
     # activation after this layer, as if this layer were not there.
     precedes_activation: ClassVar[bool] = False
+    # Name of the activation for which the initial weights of a dense layer before this
+    # layer are chosen, if this layer takes the place of one.
+    acts_as: ClassVar[str | None] = None
     # Number of operations per output element in a forward pass: at inference, and in
     # training.
     flops: ClassVar[tuple[int, int]] = (0, 0)
@@ -437,6 +441,52 @@ class Activation(Layer):
         if self.changed:
             return partial(Activation, self.function, None, **self.changed), ()
         return type(self), super()._fields()
+
+
+class PReLU(Layer):
+    """A leaky ReLU with learned slopes (He et al. 2015): x for x > 0, else slope * x.
+
+    PyTorch's ``PReLU``, whose ``num_parameters`` is 1 here if ``shared``, else the
+    width of the layer before. As in PyTorch, ``weight_decay`` shrinks the slopes unless
+    the optimiser has ``decay="weights"``; the paper advises against decay.
+
+    Parameters
+    ----------
+    init : float
+        Initial slope.
+    shared : bool
+        Whether all units have one slope together; otherwise each has its own.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``init`` is not a finite number, or ``shared`` is not a bool.
+    """
+
+    __slots__ = ("init", "shared")
+    kind = "prelu"
+    is_linear = False
+    acts_as = "leaky_relu"
+    flops = (2, 4)
+    _defaults: ClassVar[dict[str, Any]] = {"init": 0.25, "shared": False}
+
+    init: float
+    shared: bool
+
+    def __init__(self, init: float = 0.25, shared: bool = False) -> None:
+        most = _core.MOST_CONSTANT
+        self._put(
+            init=_validate.real("init", init, -most, most),
+            shared=_validate.flag("shared", shared),
+        )
+
+    def core_form(self) -> dict[str, Any]:
+        """Return the fields of the core's LayerSpec, except for the kind."""
+        return {"slope": self.init, "shared": self.shared}
+
+    def arrays(self, n_in: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the layer's own arrays by role."""
+        return {"weight": (1 if self.shared else n_in,)}
 
 
 class Dropout(Layer):

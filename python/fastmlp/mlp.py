@@ -155,8 +155,8 @@ class MLP(Derivatives, Exports):
         self._build()
 
         # Draw the parameters, then the seed of the sample orders.
-        for scale in self._views.scales:
-            scale[:] = 1
+        for array, value in self._views.starts:
+            array[:] = value
         by_place = dict(resolve.first_draws(self._layers, init, bias_init))
         hidden = ""
         for i, place in enumerate(self._views.places):

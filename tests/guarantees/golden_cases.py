@@ -252,6 +252,12 @@ def every_layer(dtype: Any) -> list[Any]:
     return [mlp.params, mlp.buffers, np.array(losses), mlp(x), mlp.fold()(x)]
 
 
+def learned_slopes(dtype: Any) -> list[Any]:
+    layers = [9, fm.PReLU(0.125), fm.Residual([9, fm.PReLU(shared=True), 9])]
+    mlp, losses, x = fitted(dtype, fm.MSE(), "values", fm.SGD(0.01), *layers)
+    return [mlp.params, np.array(losses), mlp(x), mlp.jacobian(x)]
+
+
 def derivatives(dtype: Any) -> list[Any]:
     layers = [N_IN, fm.LayerNorm(), 10, fm.BatchNorm(), fm.Residual([6, 10]), N_OUT]
     mlp = model(layers, "softplus", dtype)
@@ -332,6 +338,7 @@ CASES: dict[str, Callable[[Any], list[Any]]] = {
     "derivatives": derivatives,
     "loss mixture": mixture,
     "loss survival": survival,
+    "learned slopes": learned_slopes,
     "bfloat16": in_bfloat16,
 }
 

@@ -89,6 +89,11 @@ def networks() -> dict[str, fm.MLP]:
     add("rms_forward", [3, 9, rms(), rms_block, act("relu"), 21, rms()])
     add("plain", [3, 1], bias=False)
     add("one", [1, 1])
+    for shared in (False, True):
+        prelu = fm.PReLU(0.3, shared)
+        body = [fm.Residual([prelu, 9]), prelu]
+        add(f"prelu_back_{shared}", [7, prelu, 9, *body, 2], activation="tanh")
+        add(f"prelu_forward_{shared}", [2, 9, *body, fm.Activation("silu"), 7])
     add("no_bias", [5, 66, 3], bias=False, activation="tanh")
     add("wide", [33, 130, 65, 40], activation="relu")
     add("many_in", [20, 40, 40, 33], activation="gelu")

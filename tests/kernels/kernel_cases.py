@@ -75,3 +75,32 @@ def run(module: ModuleType, call: Call, dtype: type) -> dict[str, np.ndarray]:
 def rounded(values: np.ndarray, dtype: type) -> np.ndarray:
     """Round to float64 values that ``dtype`` represents exactly."""
     return values.astype(dtype).astype(np.float64)
+
+
+def pre_activations(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """Values of all magnitudes, with zeros, at which some derivatives jump."""
+    z = rng.standard_normal(shape) * rng.choice([0.01, 1, 4], shape)
+    z[rng.uniform(size=shape) < 0.05] = 0
+    return z
+
+
+# Constants of activations besides the defaults.
+CONSTANTS: list[tuple[str, tuple[float, ...]]] = [
+    ("leaky_relu", (0.3,)),
+    ("leaky_relu", (0.0,)),
+    ("leaky_relu", (3.0,)),
+    ("threshold", (0.25, 2.0)),
+    ("threshold", (-0.5, -3.0)),
+    ("elu", (0.3,)),
+    ("elu", (2.0,)),
+    ("celu", (0.3,)),
+    ("celu", (2.0,)),
+    ("softplus", (0.3,)),
+    ("softplus", (5.0,)),
+    ("hardtanh", (-0.5, 2.0)),
+    ("hardtanh", (0.25, 0.75)),
+    ("softshrink", (0.0,)),
+    ("softshrink", (1.5,)),
+    ("hardshrink", (0.0,)),
+    ("hardshrink", (1.5,)),
+]

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from fastmlp import _core, reference
 from helpers import SEED, TAILS, TOLERANCE, assert_threaded, thread_counts
-from kernel_cases import Call, kernels, rounded, run
+from kernel_cases import CONSTANTS, Call, kernels, pre_activations, rounded, run
 from optimiser_cases import optimiser_calls
 
 KERNELS = (
@@ -46,6 +46,8 @@ KERNELS = (
     "column_dot",
     "add",
     "multiply",
+    "prelu_forward",
+    "prelu_gradient",
     "dropout",
     "sgd_step",
     "adagrad_step",
@@ -248,35 +250,6 @@ def dense_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
                 )
 
 
-def pre_activations(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """Values of all magnitudes, with zeros, at which some derivatives jump."""
-    z = rng.standard_normal(shape) * rng.choice([0.01, 1, 4], shape)
-    z[rng.uniform(size=shape) < 0.05] = 0
-    return z
-
-
-# Constants besides the defaults.
-CONSTANTS: list[tuple[str, tuple[float, ...]]] = [
-    ("leaky_relu", (0.3,)),
-    ("leaky_relu", (0.0,)),
-    ("leaky_relu", (3.0,)),
-    ("threshold", (0.25, 2.0)),
-    ("threshold", (-0.5, -3.0)),
-    ("elu", (0.3,)),
-    ("elu", (2.0,)),
-    ("celu", (0.3,)),
-    ("celu", (2.0,)),
-    ("softplus", (0.3,)),
-    ("softplus", (5.0,)),
-    ("hardtanh", (-0.5, 2.0)),
-    ("hardtanh", (0.25, 0.75)),
-    ("softshrink", (0.0,)),
-    ("softshrink", (1.5,)),
-    ("hardshrink", (0.0,)),
-    ("hardshrink", (1.5,)),
-]
-
-
 def activation_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
     kinds = [*((name, ()) for name in _core.ACTIVATIONS), *CONSTANTS]
     for (activation, constants), (m, n) in product(kinds, sizes(2)):
@@ -327,6 +300,33 @@ def activation_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
             },
             outputs=("out",),
             bound={"out": elementwise_bound(slack)},
+        )
+
+
+def prelu_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
+    for (m, n), shared in product(sizes(2), (False, True)):
+        x = rounded(pre_activations(rng, (m, n)), dtype)
+        dh = rounded(rng.standard_normal((m, n)), dtype)
+        slope = rounded(rng.uniform(-1, 1, 1 if shared else n), dtype)
+        bound = elementwise_bound(1 + np.abs(x).max())
+        args = {"h": np.zeros_like(x), "factors": None, "x": x, "slope": slope}
+        yield Call("prelu_forward", args, ("h",), bound={"h": bound})
+        yield Call(
+            "prelu_forward",
+            {**args, "factors": np.zeros_like(x)},
+            ("h", "factors"),
+            bound={"h": bound, "factors": bound},
+        )
+        # The sums have m or m n terms.
+        terms = m * n if shared else m
+        bound = elementwise_bound(terms * (1 + np.abs(dh * x).max()))
+        args = {"dslope": slope, "dh": dh, "x": x}
+        yield Call("prelu_gradient", args, ("dslope",), bound={"dslope": bound})
+        yield Call(
+            "prelu_gradient",
+            {**args, "accumulate": True},
+            updated=("dslope",),
+            bound={"dslope": bound},
         )
 
 
@@ -541,6 +541,7 @@ GROUPS: dict[str, Callable[[type, np.random.Generator], Iterator[Call]]] = {
     "losses": loss_calls,
     "norms": norm_calls,
     "groups": group_calls,
+    "prelu": prelu_calls,
     "dropout": dropout_calls,
     "optimisers": optimiser_calls,
     "around updates": around_updates,

@@ -237,6 +237,16 @@ struct KernelTable {
   void (*column_dot)(T* out, const T* a, Index lda, const T* b, Index ldb, Index m,
                      Index n, bool accumulate);
 
+  // H = X F[m, n] with the factors F = 1 where X > 0, else slope[n], or slope[0] if
+  // `shared`. F may be null, H may be X.
+  void (*prelu_forward)(T* h, T* factors, const T* x, const T* slope, bool shared,
+                        Index m, Index n);
+  // The gradient of the slopes: sums of dH min(X, 0). out[n] is summed over rows, one
+  // chain of fused multiply-adds in ascending order; out[0] if `shared` over all
+  // elements, for which the rows of both are contiguous, in the order of RowSum.
+  void (*prelu_gradient)(T* out, const T* dh, Index lddh, const T* x, Index ldx,
+                         bool shared, Index m, Index n, bool accumulate);
+
   // out = a + b and out = a * b, n elements each. out may be a or b.
   void (*add)(T* out, const T* a, const T* b, Index n);
   void (*multiply)(T* out, const T* a, const T* b, Index n);
@@ -349,7 +359,8 @@ struct KernelTable {
   X(column_dot) X(add) X(multiply) X(dropout) X(scale_groups)                 \
   X(add_scaled_groups) X(outer_rows) X(gemm_gather_k) X(activation_second)    \
   X(softmax_second) X(layer_norm_second) X(dot) X(axpy) X(sum_of_squares)     \
-  X(prodigy_sums) X(condition_gradient) X(interpolate) X(elementary)
+  X(prodigy_sums) X(condition_gradient) X(interpolate) X(elementary)          \
+  X(prelu_forward) X(prelu_gradient)
 // clang-format on
 #define FASTMLP_COUNT(name, ...) +1
 static_assert(sizeof(KernelTable<float>) - offsetof(KernelTable<float>, gemm) ==

@@ -19,6 +19,7 @@ namespace fastmlp {
   X(layer_norm, LayerNormOp, "layer_norm")  \
   X(rms_norm, RMSNormOp, "rms_norm")        \
   X(batch_norm, BatchNormOp, "batch_norm")  \
+  X(prelu, PReLUOp, "prelu")                \
   X(add, AddOp, "residual")
 
 enum class LayerKind : int {
@@ -104,6 +105,14 @@ struct LayerSpec {
     spec.bias = affine;
     return spec;
   }
+  // h for h > 0, else slope * h with a learned slope for each unit or, if `shared`, one
+  // for all.
+  static LayerSpec prelu(double initial = 0.25, bool shared = false) {
+    LayerSpec spec(LayerKind::prelu);
+    spec.slope = initial;
+    spec.shared = shared;
+    return spec;
+  }
   // h + body(h), or h W + b + body(h) if body changes the width.
   static LayerSpec residual(std::vector<LayerSpec> body) {
     LayerSpec spec(LayerKind::add);
@@ -117,6 +126,8 @@ struct LayerSpec {
   // For a normalisation: whether it has a scale and, except for rms_norm, a shift.
   bool bias = true;
   double rate = 0, eps = 0, momentum = 0;
+  double slope = 0.25;  // initially
+  bool shared = false;
   std::vector<LayerSpec> body;
   std::shared_ptr<const CustomActivation> custom;
 };

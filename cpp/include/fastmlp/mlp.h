@@ -54,6 +54,7 @@ struct OpInfo {
   int other;  // the second addend at the end of a residual block, else kNone
   ActivationSpec activation;
   bool has_custom;     // whether a CustomActivation is used in place of `activation`
+  Index weight_size;   // elements of the weight or scale
   Index weight, bias;  // offsets into the parameters (or of scale and shift), or -1
   Index statistics;    // offset into the running statistics, or -1
   Frozen frozen;

@@ -12,6 +12,7 @@
 #include "norm-inl.h"
 #include "optimizer-inl.h"
 #include "pack-inl.h"
+#include "prelu-inl.h"
 #include "simd.h"
 #include "sparse-inl.h"
 #include "vector-inl.h"

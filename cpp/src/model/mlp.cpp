@@ -51,6 +51,7 @@ std::vector<OpInfo> Mlp<T>::ops() const {
                      op.other,
                      op.activation,
                      op.custom != nullptr,
+                     op.weight_size,
                      op.weight,
                      op.bias,
                      op.statistics,

@@ -32,6 +32,7 @@ struct OpPlan {
   int input = kInput;
   int other = kNone;  // the second input, if there is one
   double rate = 0, eps = 0, momentum = 0;
+  double slope = 0;       // initial value of prelu's slopes
   Index statistics = -1;  // offset into the running statistics, -1: none
   uint32_t stream = 0;    // of its random numbers in training
   std::shared_ptr<const CustomActivation> custom = nullptr;

@@ -287,6 +287,8 @@ class OpInfo:
     # None for a custom function.
     @property
     def activation(self) -> str | None: ...
+    @property
+    def weight_size(self) -> int: ...
     # Offsets into the parameters (the scale and shift of a normalisation), and into the
     # running statistics.
     @property

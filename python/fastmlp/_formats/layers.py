@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..layers import BatchNorm, Dropout, Layer, LayerNorm, RMSNorm
+from ..layers import BatchNorm, Dropout, Layer, LayerNorm, PReLU, RMSNorm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -451,28 +451,107 @@ class BatchNormForm(LayerForm):
     @staticmethod
     def c_tangent(writer: Writer, i: int, node: Node, to: str, x: str) -> list[str]:
         """Return lines that map input tangents ``x`` to output tangents ``to``."""
-        return [
-            *writer.accumulate(x, to, 0, node.n_out),
-            f"  {writer.call('times_slope', to, f'@slope{i}', str(node.n_out))};",
-        ]
+        return _columns_scaled(writer, f"@slope{i}", node, to, x)
 
     @staticmethod
     def c_cotangent(
         writer: Writer, i: int, node: Node, to: str, own: str, add: int
     ) -> list[str]:
         """Return lines that map output cotangents to input cotangents."""
-        if not add:
-            return BatchNormForm.c_tangent(writer, i, node, to, own)
+        return _columns_scaled(writer, f"@slope{i}", node, to, own, add)
+
+
+class PReLUForm(LayerForm):
+    """`PReLU`."""
+
+    layer = PReLU
+    torch = keras = "PReLU"
+
+    @classmethod
+    def to_torch(
+        cls, layer: Any, width: int, nn: Any, empty: Callable[..., Any]
+    ) -> Any:
+        """Return a PyTorch module for an input of width ``width``."""
+        return empty(nn.PReLU, 1 if layer.shared else width, layer.init)
+
+    @staticmethod
+    def from_torch(what: str, module: Any, reader: ModuleReader) -> None:
+        """Convert a PyTorch module to a layer, and add it to the reader's builder."""
+        arrays = reader.arrays(what, module, "weight")
+        shared = module.num_parameters == 1
+        if not shared:
+            reader.builder.fit(what, module.num_parameters)
+        reader.builder.add(PReLU(float(module.init), shared), arrays)
+
+    @staticmethod
+    def from_keras(layer: Any, reader: Reader) -> Item:
+        """Convert a Keras layer; return fastmlp's layer with its array."""
+        reader.check_built(layer)
+        slope = reader.array(layer, "alpha")
+        if slope.ndim != 1:
+            reader.refuse(layer, f"must take rows, but its alpha is {slope.ndim}-D")
+        shared = layer.shared_axes is not None
+        return reader.item(PReLU(0.0, shared), (slope,))
+
+    @staticmethod
+    def to_onnx(graph: Graph, mlp: Model, step: Step, x: str) -> str:
+        """Add the layer's nodes, with input ``x``; return the name of the output."""
+        slope = graph.array(f"{step.name}.weight", step.arrays(mlp)["weight"])
+        below = graph.node("Mul", graph.node("Min", x, 0.0), slope)
+        return graph.node("Add", graph.node("Max", x, 0.0), below)
+
+    @staticmethod
+    def c_memory(i: int, node: Node) -> dict[str, int | None]:
+        """Return sizes of C variables that the Jacobian needs (None for scalars)."""
+        return {f"factor{i}": node.n_out}
+
+    @staticmethod
+    def c_value(
+        writer: Writer, i: int, node: Node, to: str, x: str, keeps: bool
+    ) -> tuple[list[str], str]:
+        """Return lines that compute the value, or an expression for one element."""
+        at = "0" if node.layer.shared else "i"
+        factor = f"({x}[i] > 0.0 ? 1.0 : {writer.parameters(i, node)[0]}[{at}])"
+        if not keeps:
+            return [], f"{x}[i] * {factor}"
         return [
-            f"  for (size_t i = 0; i < {node.n_out} * @D; ++i) {{",
-            f"    {to}[i] = fma({own}[i], @slope{i}[i / @D], {to}[i]);",
+            f"  for (size_t i = 0; i < {node.n_out}; ++i) {{",
+            f"    factor{i}[i] = {factor};",
+            f"    {to}[i] = {x}[i] * factor{i}[i];",
             "  }",
-        ]
+        ], ""
+
+    @staticmethod
+    def c_tangent(writer: Writer, i: int, node: Node, to: str, x: str) -> list[str]:
+        """Return lines that map input tangents ``x`` to output tangents ``to``."""
+        return _columns_scaled(writer, f"factor{i}", node, to, x)
+
+    @staticmethod
+    def c_cotangent(
+        writer: Writer, i: int, node: Node, to: str, own: str, add: int
+    ) -> list[str]:
+        """Return lines that map output cotangents to input cotangents."""
+        return _columns_scaled(writer, f"factor{i}", node, to, own, add)
 
 
-_FORMS = (DropoutForm, LayerNormForm, RMSNormForm, BatchNormForm)
+_FORMS = (DropoutForm, LayerNormForm, RMSNormForm, BatchNormForm, PReLUForm)
 LAYERS: dict[type[Layer], type[LayerForm]] = {form.layer: form for form in _FORMS}
 BY_KIND: dict[str, type[LayerForm]] = {form.layer.kind: form for form in _FORMS}
+
+
+def _columns_scaled(
+    writer: Writer, factors: str, node: Node, to: str, own: str, add: int = 0
+) -> list[str]:
+    """Return lines that write derivatives times factors, or add them if ``add``."""
+    n = node.n_out
+    if not add:
+        call = writer.call("times_slope", to, factors, str(n))
+        return [*writer.accumulate(own, to, 0, n), f"  {call};"]
+    return [
+        f"  for (size_t i = 0; i < {n} * @D; ++i) {{",
+        f"    {to}[i] = fma({own}[i], {factors}[i / @D], {to}[i]);",
+        "  }",
+    ]
 
 
 def _scale_and_shift(mlp: Model, step: Step) -> tuple[Array, Array]:

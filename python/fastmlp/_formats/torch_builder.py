@@ -56,9 +56,9 @@ class Builder:
             self.frozen += [array] * (not value.requires_grad)
         return array
 
-    def add(self, layer: Layer) -> None:
-        """Add a layer without arrays."""
-        self.items.append(LayerArrays(layer, {}))
+    def add(self, layer: Layer, arrays: Mapping[str, Array] | None = None) -> None:
+        """Add a layer; if it has arrays, the caller must check their shapes."""
+        self.items.append(LayerArrays(layer, dict(arrays or {})))
 
     def dense(self, what: str, weight: Array, bias: Array | None) -> None:
         """Add a dense layer; its weight is (out, in)."""

@@ -108,8 +108,7 @@ class Step:
         kind = op.kind if op.other is None else "add"
         step = cls(kind, layer, name, (op.n_in, op.n_out), source)
         if op.weight is not None:
-            size = op.n_in * op.n_out if kind == "dense" else op.n_out
-            step.weight = slice(op.weight, op.weight + size)
+            step.weight = slice(op.weight, op.weight + op.weight_size)
         if op.bias is not None:
             step.bias = slice(op.bias, op.bias + op.n_out)
         if op.statistics is not None:

@@ -181,6 +181,7 @@ def first_draws(
         for after in layers[i + 1 :] if kind == "identity" else ():
             if isinstance(after, Activation) and not after.is_custom:
                 kind = after.name
+            kind = after.acts_as or kind
             if not after.precedes_activation:
                 break
         assert layer.init is not None

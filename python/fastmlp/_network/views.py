@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .resolve import torch_names
+from .resolve import torch_names, walk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,9 +35,11 @@ class Views:
         # core: the index of its op and its role there.
         self.ranges: dict[str, tuple[int, int]] = {}
         self.owners: dict[str, tuple[int, str]] = {}
-        self.scales: list[Array] = []
+        # Parameters of layers that are not dense, with their initial values.
+        self.starts: list[tuple[Array, float]] = []
         self._dense: set[str] = set()
         names = torch_names(layers)
+        by_name = {place.name: place.layer for place in walk(layers)}
         for i, op in enumerate(ops):
             name, n = names[op.name], op.n_out
             parameters: dict[str, Array] = {}
@@ -51,8 +53,9 @@ class Views:
                 self.places.append(op.name)
                 self._dense.add(f"{name}.weight")
             elif op.weight is not None:
-                self.scales.append(params[op.weight : op.weight + n])
-                parameters[f"{name}.weight"] = self.scales[-1]
+                scale = params[op.weight : op.weight + op.weight_size]
+                self.starts.append((scale, getattr(by_name[op.name], "init", 1.0)))
+                parameters[f"{name}.weight"] = scale
             if bias is not None:
                 parameters[f"{name}.bias"] = bias
             starts = {"weight": op.weight, "bias": op.bias}

@@ -21,7 +21,10 @@ __all__ = [
     "Dense",
     "Dropout",
     "Layer",
+    "PReLU",
     "Residual",
+    "prelu_forward",
+    "prelu_gradient",
 ]
 
 
@@ -67,6 +70,14 @@ def named_activation(given: str | Activation) -> tuple[Any, tuple[float, ...]]:
 
 
 @dataclass(frozen=True)
+class PReLU:
+    """``h = x`` for x > 0, else ``slope x`` with learned slopes."""
+
+    init: float = 0.25
+    shared: bool = False
+
+
+@dataclass(frozen=True)
 class Dropout:
     """In training, ``x / (1 - p)`` with probability 1 - p, else 0; in inference, x."""
 
@@ -92,7 +103,26 @@ class Residual:
         object.__setattr__(self, "layers", tuple(self.layers))
 
 
-Layer: TypeAlias = Dense | Activation | Dropout | Normalization | Residual
+Layer: TypeAlias = Dense | Activation | PReLU | Dropout | Normalization | Residual
+
+
+@quiet
+def prelu_forward(h: Array, factors: Array | None, x: Array, slope: Array) -> None:
+    """``h = x factors``; factors are 1 where ``x > 0``, else slope (n,) or (1,)."""
+    f = np.where(x > 0, 1, slope).astype(x.dtype)
+    if factors is not None:
+        factors[...] = f
+    h[...] = x * f
+
+
+@quiet
+def prelu_gradient(
+    dslope: Array, dh: Array, x: Array, accumulate: bool = False
+) -> None:
+    """``dslope = sum(dh min(x, 0))`` over rows, or over all elements to length 1."""
+    each = dh * np.where(x > 0, 0, x)
+    total = each.sum(axis=0) if dslope.size == x.shape[1] else each.sum()
+    dslope[...] = dslope + total if accumulate else total
 
 
 class DenseNode(Node):
@@ -138,6 +168,24 @@ class _ActivationNode(Node):
             activation_backward(dz, dh, saved, *named_activation(self.layer))
             return dz
         return np.asarray(dh * self.layer.derivative(saved), dtype=dh.dtype)
+
+
+class PReLUNode(Node):
+    """``dx = dh factors``."""
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {f"{self.name}.weight": (1 if self.layer.shared else self.n_in,)}
+
+    def forward(self, x: Array, run: Pass) -> tuple[Array, Any]:
+        h, factors = np.empty_like(x), np.empty_like(x)
+        prelu_forward(h, factors, x, run.params[f"{self.name}.weight"])
+        return h, (x, factors)
+
+    @quiet
+    def backward(self, dh: Array, saved: Any, run: Pass) -> Array:
+        x, factors = saved
+        prelu_gradient(run.grads[f"{self.name}.weight"], dh, x)
+        return np.asarray(dh * factors)
 
 
 @dataclass
@@ -215,6 +263,8 @@ def place_layers(
             at += layer.activation != "identity"
         elif isinstance(layer, Activation):
             nodes.append(_ActivationNode(layer, name, n_in, n_in))
+        elif isinstance(layer, PReLU):
+            nodes.append(PReLUNode(layer, name, n_in, n_in))
         elif isinstance(layer, Dropout):
             nodes.append(_DropoutNode(layer, name, n_in, n_in, next(dropouts)))
         elif type(layer) in NORM_NODES:
@@ -249,6 +299,7 @@ def first_kinds(nodes: list[Node]) -> Iterator[str]:
             follower = next((n for n in rest if not isinstance(n, between)), node)
             after = follower.layer
             own = after if isinstance(after, Activation) else node.layer.activation
+            own = "leaky_relu" if isinstance(after, PReLU) else own
             function, _ = named_activation(own)
             yield function if isinstance(function, str) else "identity"
 

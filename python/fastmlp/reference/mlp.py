@@ -20,6 +20,7 @@ from .layers import (
     DenseNode,
     Folded,
     Layer,
+    PReLUNode,
     Residual,
     first_kinds,
     fold,
@@ -138,6 +139,8 @@ class MLP:
         for leaf in self._leaves:
             if isinstance(leaf, NormNode) and leaf.layer.affine:
                 self._named[f"{leaf.name}.weight"][:] = 1
+            if isinstance(leaf, PReLUNode):
+                self._named[f"{leaf.name}.weight"][:] = leaf.layer.init
         self._order_seed = int(rng.integers(2**63))
         self._epochs_done = 0
         self._passes = 0  # number of passes in training mode, not counting steps

@@ -6,6 +6,7 @@
 #include "network/ops/dense.h"
 #include "network/ops/dropout.h"
 #include "network/ops/norms.h"
+#include "network/ops/prelu.h"
 
 namespace fastmlp::detail {
 
