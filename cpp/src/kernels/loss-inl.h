@@ -30,7 +30,7 @@ void quantile_steps_rows(const T* q, Counted<T> counted, const LossRows<T>& rows
     const T* const y = rows.y(i);
     T* const d = rows.d(i);
     const auto step = [&](auto io, Index j) FASTMLP_LAMBDA {
-      io.store(level + j, Softplus::forward(io.load(p + j)));
+      io.store(level + j, vsoftplus(io.load(p + j)));
       io.store(rate + j, vsigmoid(io.load(p + j)));
     };
     for_each_vector<T>(n, step);

@@ -191,7 +191,7 @@ struct SoftMargin {
   template <class T>
   static FASTMLP_MEMBER ValueAndSlope<T> at(Vec<T> p, Vec<T> y, Vec<T>, Vec<T>) {
     const Vec<T> z = -(y * p);
-    return {Softplus::forward(z), -(y * vsigmoid(z))};
+    return {vsoftplus(z), -(y * vsigmoid(z))};
   }
 };
 
@@ -222,10 +222,9 @@ struct BinaryFocal {
   template <class T>
   static FASTMLP_MEMBER ValueAndSlope<T> term(Vec<T> share, Vec<T> z, Vec<T> gamma) {
     const Vec<T> zero = num<T>(0);
-    const Vec<T> low = Softplus::forward(-z);
-    const Vec<T> weight =
-        share * select(gamma == zero, num<T>(1),
-                       vexp_nonpositive(-(gamma * Softplus::forward(z))));
+    const Vec<T> low = vsoftplus(-z);
+    const Vec<T> weight = share * select(gamma == zero, num<T>(1),
+                                         vexp_nonpositive(-(gamma * vsoftplus(z))));
     const Mask<T> gone = weight == zero;
     const Vec<T> share_of_low = select(z == -infinity<T>(), zero, vsigmoid(z) * low);
     const Vec<T> slope = fma(gamma, share_of_low, vsigmoid(-z));

@@ -309,6 +309,13 @@ FASTMLP_INLINE Vec<T> vlog1p01(Vec<T> x) {
   return fnma(s, fnma(q, poly(q, kLog01F, kLog01D), x), x);
 }
 
+// log(1 + e^x) without overflow.
+template <class T>
+FASTMLP_INLINE Vec<T> vsoftplus(Vec<T> x) {
+  const Vec<T> zero = Vec<T>::set1(T(0));
+  return max(zero, x) + vlog1p01(vexp_nonpositive(-abs(x)));
+}
+
 // The high half of a 64 x 64 bit product.
 FASTMLP_INLINE uint64_t multiply_high(uint64_t a, uint64_t b) {
   const uint64_t al = a & 0xFFFFFFFFu, ah = a >> 32;
