@@ -343,7 +343,7 @@ FORGERIES = {
     ),
     "init of no kind": (
         layer(**{**DENSE, "init": {}}),
-        r"layers\[2\]: init.kind must be a name",
+        r"layers\[2\].init.kind must be a name",
     ),
     "init of an unknown kind": (
         layer(**{**DENSE, "init": {"kind": "Normals"}}),

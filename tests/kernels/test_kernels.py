@@ -634,7 +634,7 @@ def test_unknown_names_are_refused(module: ModuleType) -> None:
         ("glu", lambda: module.activation_forward(one.copy(), one, "glu")),
         ("glu", lambda: module.activation_backward(one.copy(), one, one, "glu")),
         ("glu", lambda: module.dense_forward(one.copy(), one, one, None, "glu")),
-        ("focal", lambda: module.loss_rows(None, row.copy(), one, one, row, "focal")),
+        ("ctc", lambda: module.loss_rows(None, row.copy(), one, one, row, "ctc")),
         ("gamma", lambda: module.elementary(row.copy(), row, "gamma")),
         (
             "hat",

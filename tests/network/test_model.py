@@ -316,7 +316,10 @@ def test_sklearn_bound_shrinks_for_sigmoid():
 
 @pytest.mark.parametrize("activation", fm.ACTIVATIONS)
 def test_auto_follows_the_activation(activation):
-    bounded = ("identity", "sigmoid", "tanh", "sin", "cos", "softsign", "softmax")
+    bounded = (
+        *("identity", "sigmoid", "tanh", "sin", "cos", "softsign", "softmax"),
+        *("hardsigmoid", "hardtanh", "tanhshrink", "softshrink", "hardshrink"),
+    )
     wanted = "glorot_uniform" if activation in (*bounded, "exp") else "he_normal"
     wanted = "lecun_normal" if activation == "selu" else wanted
     auto = fm.MLP([5, 6, 3], activation=activation, seed=4)

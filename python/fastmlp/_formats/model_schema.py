@@ -115,7 +115,8 @@ def _value_as_json(name: str, value: Any) -> Any:
     """Return an argument of a layer or model as a JSON value."""
     if isinstance(value, Activation):
         return _function_as_json(value)
-    return _init_as_json(value) if name in _INITS else value
+    is_init = name in _INITS and not isinstance(value, float)
+    return _init_as_json(value) if is_init else value
 
 
 def _activation(where: str, value: object) -> str | Activation:
@@ -366,7 +367,7 @@ class Stored:
         ]
         fields(where, item, ("kind", *names))
         values = {
-            name: _init(name, item[name]) if name in _INITS else item[name]
+            name: _init(f"{where}.{name}", item[name]) if name in _INITS else item[name]
             for name in names
         }
         if isinstance(values.get("activation"), dict):
