@@ -370,12 +370,12 @@ def test_an_order_can_be_that_of_a_shuffle(dtype):
 
 
 def test_an_ordered_epoch_can_be_split(dtype, rng):
-    """first_row and lr count in the order's rows."""
+    """first_row and schedules count in the order's rows."""
     x, y, w = data(ROWS, dtype)
     order, rates = rng.integers(0, ROWS, 43), np.linspace(0.01, 0.02, 5)
     whole, halves = with_dropout(dtype), with_dropout(dtype)
     first, second = fm.Adam(0.01), fm.Adam(0.01)
-    value = epoch(whole, first, x, y, w, order=order, lr=rates, l2=L2)
+    value = epoch(whole, first, x, y, w, order=order, scheduled={"lr": rates}, l2=L2)
 
     class Stop(Exception):
         pass
@@ -387,12 +387,16 @@ def test_an_ordered_epoch_can_be_split(dtype, rng):
     progress = _core.EpochProgress()
     rest: dict[str, Any] = {"order": order, "l2": L2, "progress": progress}
     with pytest.raises(Stop):
-        epoch(halves, second, x, y, w, lr=rates, listener=stop, **rest)
+        epoch(halves, second, x, y, w, scheduled={"lr": rates}, listener=stop, **rest)
     assert progress.steps == 2
     for wrong in (rates, rates[:2].copy()):
         with pytest.raises(ValueError, match=r"lr must have shape \(3\)"):
-            epoch(halves, second, x, y, w, lr=wrong, first_row=20, **rest)
-    again = epoch(halves, second, x, y, w, lr=rates[2:], first_row=20, **rest)
+            epoch(
+                halves, second, x, y, w, scheduled={"lr": wrong}, first_row=20, **rest
+            )
+    again = epoch(
+        halves, second, x, y, w, scheduled={"lr": rates[2:]}, first_row=20, **rest
+    )
     assert again == value
     assert state(whole, first) == state(halves, second)
     # Starting at the end of the order does nothing, beyond it is an error.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from .elsewhere import VALUES
 from .environment import reproducible as reproducible
 
 if TYPE_CHECKING:
@@ -40,41 +41,6 @@ if TYPE_CHECKING:
     )
 
 T = TypeVar("T")
-
-# Names that other libraries use, and fastmlp's names for the same things, for hints in
-# error messages.
-ELSEWHERE = {
-    "acc": "accuracy",
-    "accuracy_score": "accuracy",
-    "average": "mean",
-    "avg": "mean",
-    "eye": "identity",
-    "glorot": "glorot_uniform",
-    "he": "he_normal",
-    "kaiming": "he_normal",
-    "kaiming_normal": "he_normal",
-    "kaiming_uniform": "he_uniform",
-    "keras": "hat",
-    "lecun": "lecun_normal",
-    "linear": "identity",
-    "logistic": "sigmoid",
-    "lrelu": "leaky_relu",
-    "maximize": "max",
-    "mean_absolute_error": "mae",
-    "mean_squared_error": "mse",
-    "minimize": "min",
-    "none": "identity",
-    "r2_score": "r2",
-    "random_normal": "normal",
-    "random_uniform": "uniform",
-    "root_mean_squared_error": "rmse",
-    "swish": "silu",
-    "torch": "outside",
-    "trunc_normal": "truncated_normal",
-    "xavier": "glorot_uniform",
-    "xavier_normal": "glorot_normal",
-    "xavier_uniform": "glorot_uniform",
-}
 
 # Largest accepted difference between 1 and the sum of a row of class probabilities:
 # softmax outputs in float16 or float32 pass, but percentages and unnormalised scores do
@@ -208,7 +174,7 @@ def choice(name: str, value: object, known: Collection[str]) -> str:
     if value not in known:
         import difflib
 
-        same = ELSEWHERE.get(value.lower(), "")
+        same = VALUES.get(value.lower(), "")
         near = difflib.get_close_matches(value.lower(), known, n=1)
         if same in known:
             near = [same]

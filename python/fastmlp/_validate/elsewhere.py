@@ -6,6 +6,40 @@ needed, so an entry may list several.
 
 from __future__ import annotations
 
+# Values of arguments, in small letters: fastmlp's names for the same thing.
+VALUES: dict[str, str] = {
+    "acc": "accuracy",
+    "accuracy_score": "accuracy",
+    "average": "mean",
+    "avg": "mean",
+    "eye": "identity",
+    "glorot": "glorot_uniform",
+    "he": "he_normal",
+    "kaiming": "he_normal",
+    "kaiming_normal": "he_normal",
+    "kaiming_uniform": "he_uniform",
+    "keras": "hat",
+    "lecun": "lecun_normal",
+    "linear": "identity",
+    "logistic": "sigmoid",
+    "lrelu": "leaky_relu",
+    "maximize": "max",
+    "mean_absolute_error": "mae",
+    "mean_squared_error": "mse",
+    "minimize": "min",
+    "none": "identity",
+    "r2_score": "r2",
+    "random_normal": "normal",
+    "random_uniform": "uniform",
+    "root_mean_squared_error": "rmse",
+    "swish": "silu",
+    "torch": "outside",
+    "trunc_normal": "truncated_normal",
+    "xavier": "glorot_uniform",
+    "xavier_normal": "glorot_normal",
+    "xavier_uniform": "glorot_uniform",
+}
+
 # Keyword arguments, in small letters: fastmlp's names for the same thing.
 KEYWORDS: dict[str, tuple[str, ...]] = {
     "act": ("activation",),

@@ -7,7 +7,7 @@ from typing import Any
 
 from sklearn.utils._param_validation import StrOptions
 
-from .._validate import ELSEWHERE
+from .._validate.elsewhere import VALUES
 from ..callbacks import Callback
 from ..optimizers import Optimizer
 from ..solvers import Solver
@@ -63,7 +63,7 @@ def suggestion(values: dict[str, Any], constraints: dict[str, list[Any]]) -> str
 def _similar(value: str, options: list[str]) -> str | None:
     import difflib
 
-    same = [ELSEWHERE.get(value, ""), *_LOSSES.get(value, ())]
+    same = [VALUES.get(value, ""), *_LOSSES.get(value, ())]
     near = [name for name in same if name in options]
     near += difflib.get_close_matches(value, options, n=1)
     return near[0] if near else None
