@@ -340,9 +340,9 @@ class Model:
         Parameters
         ----------
         *names : str
-            Names of parameters as in `named_parameters`, or patterns: "0.*" is all
-            parameters of layer 0 and "*.bias" all biases. Parameters that are frozen
-            already remain so.
+            Names of parameters as in `named_parameters`, or patterns: ``"0.*"`` is all
+            parameters of layer 0 and ``"*.bias"`` all biases. Parameters that are
+            frozen already remain so.
 
         Raises
         ------

@@ -48,8 +48,9 @@ groups : sequence of dict
     other keys are hyperparameters, except ``ema``, ``decay`` and those that cannot be
     changed. What a group does not set is as for all other parameters. ``"lr"`` is a
     number; if the optimiser has a schedule, the group's learning rate is the schedule's
-    times lr / `Schedule.nominal`. ``"lr_scale"`` is a factor of the optimiser's
-    learning rate, and takes the place of ``"lr"``. ``weight_decay`` and ``l1`` of a
+    times lr / n, where n is the rate that the schedule scales, its attribute
+    ``nominal``. ``"lr_scale"`` is a factor of the optimiser's learning rate, and takes
+    the place of ``"lr"``. ``weight_decay`` and ``l1`` of a
     group apply to all its parameters, whatever ``decay`` says. With a ``clip_norm`` of
     its own, a group is clipped by the norm of its own gradients; those of all other
     parameters without a ``clip_value`` of their own are clipped together. An optimiser

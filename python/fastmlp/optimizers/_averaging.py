@@ -24,7 +24,7 @@ class ASGD(Optimizer, kind="asgd"):
 
     θ ← (1 - lambd η) θ - η g with η = lr / (1 + lambd lr (t - 1))^alpha, and a ← a +
     (θ - a) / max(1, t - 1 - t0): until step t0 + 2 the average a is θ itself.
-    `Optimizer.averaged` returns the model at a, unless ``ema`` is given.
+    `averaged` returns the model at a, unless ``ema`` is given.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ class ScheduleFreeSGD(_ScheduleFree, kind="schedule_free"):
     where η is lr after the warm-up, and c is the weight t^r η_max^w of the step over
     the sum of all weights so far; η_max is the largest η so far.
 
-    The average x is the result: `Optimizer.averaged` returns the model at x, unless
+    The average x is the result: `averaged` returns the model at x, unless
     ``ema`` is given. The parameters of the trained model are y, at which `fit` also
     evaluates validation data; x = y + (1 - 1 / β) (z - y).
 
@@ -164,7 +164,7 @@ class ScheduleFreeAdamW(_ScheduleFree, kind="schedule_free", adaptive=True):
     of all weights so far; η_max is the largest η so far (algorithm 1 of the paper if η
     does not shrink; the authors' package has a bias correction in v instead of η).
 
-    The average x is the result: `Optimizer.averaged` returns the model at x, unless
+    The average x is the result: `averaged` returns the model at x, unless
     ``ema`` is given. The parameters of the trained model are y, at which `fit` also
     evaluates validation data; x = y + (1 - 1 / β₁) (z - y).
 

@@ -42,7 +42,7 @@ class Dense:
 class Activation:
     """``h = act(z)``, where act is a name, or a function and its derivative.
 
-    ``constants`` are those of `CONSTANTS` that differ from their defaults.
+    ``constants`` are the constants of act that differ from their defaults.
     """
 
     def __init__(

@@ -346,7 +346,7 @@ def schedule_free_step(
     ``sqrt(v) + eps`` if adaptive, with v as in Adam. Then ``z -= gamma u`` and
     ``x = (1 - c) x + c z``, so that
     ``y = y + c (z - y) - gamma (1 - beta1 (1 - c)) u`` with the old z. See
-    :func:`schedule_free_rate` for gamma and c. In step 1, z is y.
+    ``schedule_free_rate`` for gamma and c. In step 1, z is y.
     """
     if step == 1:
         z[...] = param
@@ -438,7 +438,7 @@ def orthogonalized(
 ) -> Array:
     """Return a nearly orthogonal matrix for ``u``, by a Newton-Schulz iteration.
 
-    X = u / max(|u|, eps), then ``ns_steps`` times X = a X + (b A + c A^2) X with
+    X = u / max(norm(u), eps), then ``ns_steps`` times X = a X + (b A + c A^2) X with
     A = X X^T, where X is u or its transpose, whichever has fewer rows (Jordan 2024).
     """
     a, b, c = ns_coefficients
