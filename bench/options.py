@@ -4,8 +4,9 @@
     python bench/options.py --quick
     python bench/options.py steps --workloads mnist --threads 1 --rounds 101
 
-- steps: ``mlp.train_step`` with options of the optimiser (Adam), on workloads of
-  peers.py. Target: clipping by the norm costs less than 5 %.
+- steps: ``mlp.train_step`` with options of the optimiser (Adam), with a frozen first
+  layer and with Muon, on workloads of peers.py. Targets: clipping by the norm costs
+  less than 5 %, parameter groups less than 2 %.
 - epochs: ``mlp.fit`` in epochs of about a millisecond (rl-tiny), with callbacks,
   schedules, metrics, validation data. Target: callbacks that do nothing cost less
   than 1 %.
@@ -59,6 +60,7 @@ AGREEMENT = 1e-4
 TARGETS = {
     "clip_norm, never reached": 0.05,
     "clip_norm, always": 0.05,
+    "groups": 0.02,
     "callback, no method": 0.01,
     "callback, empty": 0.01,
     "function, empty": 0.01,
@@ -180,6 +182,12 @@ def measure_steps(name: str, rounds: int) -> dict[str, Result]:
         "l1": {"l1": 1e-5},
         "l1 of weights": {"l1": 1e-5, "decay": "weights"},
         "ema": {"ema": 0.999},
+        "groups": {
+            "groups": [
+                {"params": "*.bias", "weight_decay": 0.0},
+                {"params": "0.weight", "lr": lr / 10},
+            ]
+        },
         "lr: schedule": {"lr": fm.schedules.Cosine(lr, 10_000)},
         "lr: function": {"lr": lambda step: lr},
         "all of them": {
@@ -198,6 +206,14 @@ def measure_steps(name: str, rounds: int) -> dict[str, Result]:
 
     steps = steps_per_sample(sample)
     samples = {key: sample(steps, **options) for key, options in variants.items()}
+    frozen = model(task)
+    frozen.freeze("0.*")
+    for key, network, optimizer in (
+        ("first layer frozen", frozen, fm.Adam(lr)),
+        ("AdamW", mlp, fm.AdamW(lr)),
+        ("Muon", mlp, fm.Muon(lr)),
+    ):
+        samples[key] = step_sample(task, network, loss, optimizer, steps)
     return compare(sample(steps), samples, rounds)
 
 

@@ -43,14 +43,15 @@ def spread(model, rng):
     return model
 
 
-def check(model, rng, n_in, mlp=None):
+def check(model, rng, n_in, mlp=None, least=0.0):
+    """Compare the outputs, relative to the largest one or to ``least``."""
     mlp = fm.from_keras(model) if mlp is None else mlp
     assert mlp.n_in == n_in
     x = rng.standard_normal((11, n_in)).astype(mlp.dtype)
     expected = np.asarray(model(x, training=False))
     y = mlp(x)
     assert y.shape == expected.shape
-    assert abs(y - expected).max() <= OUTPUT_RTOL * abs(expected).max()
+    assert abs(y - expected).max() <= OUTPUT_RTOL * max(abs(expected).max(), least)
     return mlp
 
 
@@ -92,7 +93,9 @@ def test_dense_layers_with_every_activation(name, dtype_name, keras, layers, rng
             layers.Dense(3, activation=name, dtype=dtype_name),
         ]
     )
-    mlp = check(spread(model, rng), rng, 5)
+    # Keras subtracts numbers of about 1 for small results of tanh_shrink.
+    least = 1.0 if name == "tanh_shrink" else 0.0
+    mlp = check(spread(model, rng), rng, 5, least=least)
     assert mlp.dtype == dtype_name
     assert [layer.activation for layer in mlp.layers] == [NAMES[name]] * 2
     # Keras' kernels have the layout (in, out), as here.

@@ -147,3 +147,18 @@ def test_interrupts() -> None:
         check=False,
     )
     assert re.search(r"^returns( +\d+ ms){3}", done.stdout, re.MULTILINE), done.stderr
+
+
+def test_muon() -> None:
+    """Which optimiser is ahead after two epochs does not matter."""
+    done = subprocess.run(
+        [
+            *(sys.executable, ROOT / "bench/muon.py", "--data", "digits"),
+            *("--seeds", "1", "--epochs", "2"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert re.search(r"lower for [01] of 1 seeds", done.stdout), done.stderr
