@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "arrays.h"
+#include "fastmlp/fp_environment.h"
 #include "fastmlp/optimizer.h"
 #include "names.h"
 #include "optimizer_config.h"
@@ -155,22 +156,30 @@ bool overlapping(const std::vector<AnyPair>& pairs) {
 }
 
 // The shared numbers of state by their names.
-py::dict by_name(OptimizerKind kind, const SharedNumbers& numbers) {
-  const OptimizerFacts& facts = facts_of(kind);
+py::dict by_name(const OptimizerConfig& config, const SharedNumbers& numbers) {
+  const auto names = shared_names(config);
   py::dict result;
-  for (int i = 0; i < facts.shared_count(); ++i) {
-    result[facts.shared[i]] = numbers[static_cast<size_t>(i)];
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (names[i]) result[names[i]] = numbers[i];
   }
   return result;
 }
 
-SharedNumbers shared_from(OptimizerKind kind, const py::dict& numbers) {
-  const OptimizerFacts& facts = facts_of(kind);
+SharedNumbers shared_from(const OptimizerConfig& config, const py::dict& numbers) {
+  const auto names = shared_names(config);
   SharedNumbers result = {};
-  for (int i = 0; i < facts.shared_count(); ++i) {
-    result[static_cast<size_t>(i)] = py::cast<double>(numbers[facts.shared[i]]);
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (names[i]) result[i] = py::cast<double>(numbers[names[i]]);
   }
   return result;
+}
+
+// Adds the gradients to the accumulated ones, which replace them if the step is then
+// complete.
+template <class T>
+void collect(const Optimizer& optimizer, Pair<T>& pair) {
+  optimizer.collect(*pair.slots, pair.grad, Index{0}, pair.size);
+  pair.grad = pair.slots->slot[kGradientSlot].data();
 }
 
 py::object step(Optimizer& optimizer, const py::list& params, const py::list& grads) {
@@ -199,6 +208,16 @@ py::object step(Optimizer& optimizer, const py::list& params, const py::list& gr
       if (f32) f32->slots = &optimizer.prepare<float>(which, f32->size);
       if (f64) f64->slots = &optimizer.prepare<double>(which, f64->size);
     }
+    for (auto& [f32, f64] : pairs) {
+      if (!optimizer.accumulates()) break;
+      const CoreFpEnvironment environment;
+      if (f32) collect(optimizer, *f32);
+      if (f64) collect(optimizer, *f64);
+    }
+    if (!optimizer.completes()) {
+      optimizer.end_step();
+      return py::none();
+    }
     for (const auto& [f32, f64] : pairs) {
       if (!optimizer.clips_by_norm()) break;
       if (f32) sum_squares(*f32);
@@ -221,9 +240,11 @@ py::dict state(Optimizer& optimizer) {
   std::array<const char*, kMaxSlots> names{};
   int64_t step_count = 0;
   SharedNumbers shared = {};
+  OptimizerConfig config;
   {
     const LockUnderGil lock(optimizer);
-    names = slot_names(optimizer.config());
+    config = optimizer.config();
+    names = slot_names(config);
     step_count = optimizer.step_count();
     shared = optimizer.shared();
     for (const auto& any : optimizer.state()) {
@@ -259,7 +280,8 @@ py::dict state(Optimizer& optimizer) {
   result["step"] = step_count;
   result["slots"] = arrays;
   const OptimizerKind kind = optimizer.config().kind;
-  if (facts_of(kind).shared_count() > 0) result["shared"] = by_name(kind, shared);
+  const py::dict numbers = by_name(config, shared);
+  if (!numbers.empty()) result["shared"] = numbers;
   return result;
 }
 
@@ -291,10 +313,9 @@ void load_state(Optimizer& optimizer, const py::dict& state) {
   if (step_count < 0)
     throw py::value_error("state['step'] must not be negative, got " +
                           std::to_string(step_count));
-  const OptimizerKind kind = optimizer.config().kind;
   SharedNumbers shared = {};
-  if (facts_of(kind).shared_count() > 0) {
-    shared = shared_from(kind, py::cast<py::dict>(state["shared"]));
+  if (state.contains("shared")) {
+    shared = shared_from(optimizer.config(), py::cast<py::dict>(state["shared"]));
   }
   const auto names = slot_names(optimizer.config());
   const auto used = std::count_if(names.begin(), names.end(),
@@ -417,7 +438,7 @@ OptimizerSlots<T> uninitialised(Index size,
 void allocate(Optimizer& optimizer, int64_t step_count,
               const std::vector<std::pair<std::string, Index>>& vectors,
               const py::dict& shared) {
-  const SharedNumbers numbers = shared_from(optimizer.config().kind, shared);
+  const SharedNumbers numbers = shared_from(optimizer.config(), shared);
   const LockUnderGil lock(optimizer);
   const auto names = slot_names(optimizer.config());
   std::vector<Optimizer::AnySlots> made;
@@ -450,6 +471,7 @@ void bind_optimizer(py::module_& m) {
           "kind",
           [](const Optimizer& o) { return to_name(kOptimizerNames, o.config().kind); })
       .def_property_readonly("step_count", &Optimizer::step_count)
+      .def_property_readonly("gradient_count", &Optimizer::gradient_count)
       .def(
           "get",
           [](const Optimizer& o, const std::string& name) {
@@ -477,7 +499,7 @@ void bind_optimizer(py::module_& m) {
                                  const LockUnderGil lock(o);
                                  numbers = o.shared();
                                }
-                               return by_name(o.config().kind, numbers);
+                               return by_name(o.config(), numbers);
                              })
       .def("layout", &layout)
       .def("read_slot", &read_slot, arg("which"), arg("name"), arg("start"), arg("out"))

@@ -325,7 +325,9 @@ struct Prodigy {
   // sums: of g (p0 - p), and of |s| after the step.
   static SharedNumbers advance(const OptimizerConfig& c, int64_t step,
                                const SharedNumbers& shared, const StepSums& sums) {
-    auto [d, d_max, numerator] = shared;
+    double d = shared[0];
+    double d_max = shared[1];
+    double numerator = shared[2];
     numerator = beta3(c) * numerator + d / c.d0 * step_size(c, step, d) * sums[0];
     const double estimate = c.d_coef * numerator / sums[1];
     if (!std::isfinite(estimate)) return shared;
@@ -489,6 +491,17 @@ std::array<const char*, kMaxSlots> slot_names(const OptimizerConfig& c) {
     if (slots.used[i]) names[i] = facts_of(c.kind).slots[i].name;
   }
   if (c.ema != 0) names[kAverageSlot] = "ema";
+  if (c.accumulate > 1) names[kGradientSlot] = "accumulated";
+  return names;
+}
+
+std::array<const char*, kMostShared + 1> shared_names(const OptimizerConfig& c) {
+  std::array<const char*, kMostShared + 1> names{};
+  const OptimizerFacts& facts = facts_of(c.kind);
+  for (int i = 0; i < facts.shared_count(); ++i) {
+    names[static_cast<size_t>(i)] = facts.shared[i];
+  }
+  if (c.accumulate > 1) names[kPending] = "pending";
   return names;
 }
 
@@ -714,6 +727,23 @@ void Optimizer::apply(const OptimizerSlots<T>& slots, T* param, const T* grad,
 }
 
 template <class T>
+void Optimizer::collect(const OptimizerSlots<T>& slots, const T* grad, Index begin,
+                        Index end) const {
+  const KernelTable<T>& table = kernels<T>();
+  T* const sum = slots.slot[kGradientSlot].data() + begin;
+  const Index n = end - begin;
+  if (shared_[kPending] == 0) {
+    std::copy_n(grad + begin, n, sum);
+  } else {
+    table.add(sum, sum, grad + begin, n);
+  }
+  if (!completes()) return;
+  const ConditionArgs<T> mean = {static_cast<T>(1 / config_.accumulate),
+                                 std::numeric_limits<T>::infinity(), T(0)};
+  table.condition_gradient(mean, sum, sum, sum, n);
+}
+
+template <class T>
 void Optimizer::average(const OptimizerSlots<T>& slots, const T* param, Index begin,
                         Index end) const {
   T* const average = slots.slot[kAverageSlot].data();
@@ -724,6 +754,11 @@ void Optimizer::average(const OptimizerSlots<T>& slots, const T* param, Index be
 }
 
 void Optimizer::end_step() {
+  if (!completes()) {
+    ++shared_[kPending];
+    return;
+  }
+  shared_[kPending] = 0;
   if (facts_of(config_.kind).shared_count() > 0) {
     const CoreFpEnvironment environment;
     StepSums sums = {};
@@ -759,6 +794,8 @@ void Optimizer::reset() {
                                        Index);                                         \
   template void Optimizer::apply(const OptimizerSlots<T>&, T*, const T*, Index, Index, \
                                  double, bool, double, int) const;                     \
+  template void Optimizer::collect(const OptimizerSlots<T>&, const T*, Index, Index)   \
+      const;                                                                           \
   template void Optimizer::average(const OptimizerSlots<T>&, const T*, Index, Index)   \
       const;
 FASTMLP_INSTANTIATE(float)

@@ -169,6 +169,10 @@ class Solver:
         self._owner = None
         self._status = None
 
+    def _has_state(self) -> bool:
+        """Whether there is state that belongs to the model trained so far."""
+        return self.step_count > 0
+
     def _bind(self, mlp: Any) -> None:
         """Make a model the one that this solver trains."""
         self._owner = mlp._self

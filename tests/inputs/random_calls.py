@@ -213,9 +213,15 @@ def schedule(d: Draw) -> Any:
 def optimizer(d: Draw) -> Any:
     clip = d.one(["clip_norm", "clip_value"])
     options = {clip: d(None, 1.0)} | d.options(
-        weight_decay=lambda: d(0.0, 0.1),
+        accumulate=lambda: d(1, 2),
+        weight_decay=lambda: d(0.0, 0.1, schedules.Step(0.1, 2)),
         l1=lambda: d(0.0, 0.1),
         decay=lambda: d("all", "weights"),
+        groups=lambda: d(
+            (),
+            [{"params": d("*", "*.bias", ["0.*"]), "lr": d(0.1, 0.0)}],
+            [{"params": "0.*", "lr_scale": d(0.5), "clip_norm": d(None, 1.0)}],
+        ),
         ema=lambda: d(None, 0.9),
         maximize=lambda: d(False, True),
     )
@@ -238,6 +244,7 @@ def optimizer(d: Draw) -> Any:
         lambda: fm.AdaBelief(lr, eps=d(1e-16, 0.0), **options),
         lambda: fm.ScheduleFreeSGD(lr, d(0.9), warmup_steps=d(0, 3), **options),
         lambda: fm.ScheduleFreeAdamW(lr, r=d(0.0, 0.5), **options),
+        lambda: fm.Muon(lr, ns_steps=d(5, 0), use_muon=d(True, False), **options),
         lambda: fm.Prodigy(lr, beta3=d(None, 0.9), d0=d(1e-6), **options),
     ]
     return d.one(makers)()
@@ -502,6 +509,8 @@ def from_rl(d: Draw) -> Any:
             d(0.9),
         ),
         lambda: net.polyak_(d(net.copy()), d(0.5)),
+        lambda: net.freeze(d("0.*", "*.bias"), d("0.weight", "*")),
+        lambda: net.unfreeze(d("*", "0.*")),
     ]
     return d.one(calls)()
 

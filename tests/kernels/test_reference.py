@@ -60,7 +60,7 @@ CONSTRUCTORS = [
 # fmt: on
 LEFT_OUT = {
     *("callbacks", "compute_dtype", "metrics", "progress", "steps_per_epoch"),
-    "groups",  # compared with PyTorch
+    *("accumulate", "groups"),  # compared with PyTorch
 }
 
 

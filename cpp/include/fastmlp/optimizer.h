@@ -67,6 +67,7 @@ namespace fastmlp {
   X(double,  ns_steps,                  5)                                             \
   X(double,  ns_eps,                    1e-7)                                          \
   X(bool,    match_rms_adamw,           false)                                         \
+  X(double,  accumulate,                1) /* gradients per step */                    \
   X(double,  clip_norm,                 0)                                             \
   X(double,  clip_value,                0)                                             \
   X(double,  l1,                        0)                                             \
@@ -115,15 +116,20 @@ struct GroupRange {
 };
 constexpr int kNoGroup = -1;
 
-constexpr int kMaxSlots = kStateSlots + 1;
-constexpr int kAverageSlot = kStateSlots;  // the moving average of the parameters
+constexpr int kMaxSlots = kStateSlots + 2;
+constexpr int kAverageSlot = kStateSlots;       // the moving average of the parameters
+constexpr int kGradientSlot = kStateSlots + 1;  // the sum of accumulated gradients
 
 // Names of the slots that a configuration uses: torch's names and "ema". Unused slots
 // are null.
 std::array<const char*, kMaxSlots> slot_names(const OptimizerConfig& config);
 
-// The numbers of state that all parameters share, in the order of the kind's facts.
-using SharedNumbers = std::array<double, kMostShared>;
+// The numbers of state that all parameters share, in the order of the kind's facts, and
+// the number of gradients that have been accumulated for the next step.
+using SharedNumbers = std::array<double, kMostShared + 1>;
+constexpr int kPending = kMostShared;
+// Their names; those of unused numbers are null.
+std::array<const char*, kMostShared + 1> shared_names(const OptimizerConfig& config);
 
 // Updates n parameters in step `step` (counted from 1) by the optimiser's formula. It
 // does not clip, add l1 or update the average. `slots` has the order of slot_names().
@@ -251,6 +257,14 @@ class Optimizer {
   void apply(const OptimizerSlots<T>& slots, T* param, const T* grad, Index begin,
              Index end, double clip_scale = 1.0, bool decayed = true, double l2 = 0.0,
              int group = kNoGroup) const;
+  // With accumulation, a step has several gradients: `collect` adds one to the sum in
+  // kGradientSlot. If `completes`, it divides the sum by their number, and apply must
+  // then get that mean; otherwise, apply must not be called before end_step.
+  bool accumulates() const { return config_.accumulate > 1; }
+  bool completes() const { return shared_[kPending] + 1 >= config_.accumulate; }
+  template <class T>
+  void collect(const OptimizerSlots<T>& slots, const T* grad, Index begin,
+               Index end) const;
   // Updates the moving average alone, for parameters that the step left unchanged.
   template <class T>
   void average(const OptimizerSlots<T>& slots, const T* param, Index begin,
@@ -259,6 +273,11 @@ class Optimizer {
 
   // Any thread may read the number of steps at any time.
   int64_t step_count() const { return step_count_.load(kRelaxed); }
+  // The number of gradients that steps have used or that are accumulated.
+  int64_t gradient_count() const {
+    return step_count() * static_cast<int64_t>(config_.accumulate) +
+           static_cast<int64_t>(shared_[kPending]);
+  }
   void set_step_count(int64_t n) { step_count_.store(n, kRelaxed); }
   const SharedNumbers& shared() const { return shared_; }
   void set_shared(const SharedNumbers& numbers) { shared_ = numbers; }

@@ -145,7 +145,8 @@ double Mlp<T>::train_step(const Batch<T>& batch, const Loss& loss,
   const std::lock_guard optimizer_lock(optimizer.mutex());
   const std::unique_lock lock(impl_->mutex);
   const int64_t steps = optimizer.step_count();
-  const Draw draw = {impl_->state.seed, kStepDraws, static_cast<uint64_t>(steps)};
+  const Draw draw = {impl_->state.seed, kStepDraws,
+                     static_cast<uint64_t>(optimizer.gradient_count())};
   return impl_->step({batch, loss, optimizer, draw, static_cast<Index>(steps)});
 }
 

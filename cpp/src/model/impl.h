@@ -263,6 +263,7 @@ struct Mlp<T>::Impl {
     }
     args.params_to_update = params.data();
     if (optimizer.uses_muon()) args.matrices = &matrices;
+    if (optimizer.accumulates()) net.clear_frozen(grads.data());
   }
 
   void keep_before(bool keep) {

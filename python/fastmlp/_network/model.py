@@ -458,7 +458,7 @@ class Model:
 
 def claim(mlp: Model, optimizer: Any) -> None:
     """Bind the optimiser to this model; refuse it if it has trained another model."""
-    if optimizer._owner not in (None, mlp._self) and optimizer.step_count > 0:
+    if optimizer._owner not in (None, mlp._self) and optimizer._has_state():
         raise ValueError(
             "optimizer has trained another model and holds state for that model; "
             "create a new optimizer, or call optimizer.reset() before it trains this "

@@ -34,11 +34,11 @@ def rollback_on_error(mlp: Model, optimizer: Optimizer | None = None) -> Iterato
     """
     core, buffers = mlp.core, mlp.buffers.copy()
     state = core.training_state
-    steps = 0 if optimizer is None else optimizer.step_count
+    taken = 0 if optimizer is None else optimizer.core.gradient_count
     try:
         yield
     except BaseException:
-        if optimizer is None or optimizer.step_count == steps:
+        if optimizer is None or optimizer.core.gradient_count == taken:
             mlp.buffers[:] = buffers
             core.training_state = state
         raise
@@ -83,7 +83,8 @@ def train_step(
     rows, weight = arguments.rows_and_weight(mlp, x, sample_weight)
     y = loss._targets("y", y)
     # Dropout must draw the same masks as in a step with a built-in loss.
-    draw = mlp.core.training_state[0], _core.STEP_DRAWS, optimizer.step_count
+    number = optimizer.core.gradient_count
+    draw = mlp.core.training_state[0], _core.STEP_DRAWS, number
     mlp.forward_shape = None  # the caller's forward pass is not kept any more
     with rollback_on_error(mlp, optimizer):
         value, dy = loss_and_gradient(mlp, (rows, y, weight), loss, optimizer, draw)
@@ -147,7 +148,7 @@ class CustomStep:
         """Take a step, and add its loss to the epoch's total."""
         x, _, weight = batch
         mlp, optimizer = self._mlp, self._optimizer
-        k, taken = progress.steps, optimizer.step_count
+        k, taken = progress.steps, optimizer.core.gradient_count
         begins = k == 0 or self._good is None
         candidate = self._state() if begins else None
         share = 1.0
@@ -166,7 +167,7 @@ class CustomStep:
         except _core.DivergenceError as error:
             raise self._diverged(k, str(error).partition(": ")[2]) from None
         finally:
-            if optimizer.step_count > taken:
+            if optimizer.core.gradient_count > taken:
                 progress.total += value * share
                 progress.divisor += share
                 progress.steps = k + 1

@@ -21,6 +21,11 @@ must be picklable if the optimiser is to be pickled.
 
 All optimisers also take these options:
 
+accumulate : int
+    Number k ≥ 1 of gradients per step: k calls of ``train_step`` or ``step``, or k
+    batches of ``fit``, take one step with the mean of their gradients. Only such steps
+    count, for schedules and for `Optimizer.step_count`; gradients of an incomplete step
+    wait for the next call.
 clip_norm : float, optional
     Upper bound > 0 of the norm of the gradients: they are multiplied by
     min(1, clip_norm / (‖g‖ + 1e-6)), where ‖g‖ is the Euclidean norm of all gradients

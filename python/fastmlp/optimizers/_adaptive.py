@@ -35,7 +35,7 @@ class Adadelta(Optimizer, kind="adadelta"):
         Weight decay λ, ≥ 0.
     maximize : bool
         Whether to maximise instead of minimise.
-    clip_norm, clip_value, l1, decay, ema
+    accumulate, clip_norm, clip_value, l1, decay, ema, groups
         Options of all optimisers; see `fastmlp.optimizers`.
 
     Raises
@@ -93,7 +93,7 @@ class NAdam(_Decoupling, kind="nadam"):
         Whether θ is multiplied by 1 - lr λ, as in `AdamW`, instead of adding λ θ to g.
     maximize : bool
         Whether to maximise instead of minimise.
-    clip_norm, clip_value, l1, decay, ema
+    accumulate, clip_norm, clip_value, l1, decay, ema, groups
         Options of all optimisers; see `fastmlp.optimizers`.
 
     Raises
@@ -145,7 +145,7 @@ class RAdam(_Decoupling, kind="radam"):
         Whether θ is multiplied by 1 - lr λ, as in `AdamW`, instead of adding λ θ to g.
     maximize : bool
         Whether to maximise instead of minimise.
-    clip_norm, clip_value, l1, decay, ema
+    accumulate, clip_norm, clip_value, l1, decay, ema, groups
         Options of all optimisers; see `fastmlp.optimizers`.
 
     Raises
@@ -191,7 +191,7 @@ class AdaBelief(_Decoupling, kind="adabelief"):
         Whether θ is multiplied by 1 - lr λ, as in `AdamW`, instead of adding λ θ to g.
     maximize : bool
         Whether to maximise instead of minimise.
-    clip_norm, clip_value, l1, decay, ema
+    accumulate, clip_norm, clip_value, l1, decay, ema, groups
         Options of all optimisers; see `fastmlp.optimizers`.
 
     Raises

@@ -40,7 +40,7 @@ class ASGD(Optimizer, kind="asgd"):
         Weight decay λ, ≥ 0.
     maximize : bool
         Whether to maximise instead of minimise.
-    clip_norm, clip_value, l1, decay, ema
+    accumulate, clip_norm, clip_value, l1, decay, ema, groups
         Options of all optimisers; see `fastmlp.optimizers`.
 
     Raises
@@ -119,7 +119,7 @@ class ScheduleFreeSGD(_ScheduleFree, kind="schedule_free"):
         Exponent w, ≥ 0, of the largest learning rate so far in the weights.
     maximize : bool
         Whether to maximise instead of minimise.
-    clip_norm, clip_value, l1, decay, ema
+    accumulate, clip_norm, clip_value, l1, decay, ema, groups
         Options of all optimisers; see `fastmlp.optimizers`.
 
     Raises
@@ -187,7 +187,7 @@ class ScheduleFreeAdamW(_ScheduleFree, kind="schedule_free", adaptive=True):
         Exponent w, ≥ 0, of the largest learning rate so far in the weights.
     maximize : bool
         Whether to maximise instead of minimise.
-    clip_norm, clip_value, l1, decay, ema
+    accumulate, clip_norm, clip_value, l1, decay, ema, groups
         Options of all optimisers; see `fastmlp.optimizers`.
 
     Raises

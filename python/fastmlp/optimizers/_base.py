@@ -16,6 +16,7 @@ from ..schedules import ReduceOnPlateau, Schedule
 from . import _groups
 from ._hyperparameters import (
     DEFAULTS,
+    Count,
     Decay,
     Flag,
     Groups,
@@ -51,7 +52,7 @@ class Optimizer:
     lr : float
         Learning rate of the next step; can be set to anything that the constructor
         takes.
-    maximize, weight_decay, clip_norm, clip_value, l1, decay, ema, groups
+    maximize, weight_decay, accumulate, clip_norm, clip_value, l1, decay, ema, groups
         See `fastmlp.optimizers`.
     """
 
@@ -74,6 +75,7 @@ class Optimizer:
     lr = Lr()
     maximize = Flag()
     weight_decay = Scheduled()
+    accumulate = Count(least=1)
     clip_norm = Optional()
     clip_value = Optional()
     l1 = Scheduled()
@@ -186,6 +188,10 @@ class Optimizer:
         """Number of steps taken."""
         return self.core.step_count
 
+    def _has_state(self) -> bool:
+        """Whether there is state that belongs to the model trained so far."""
+        return self.core.gradient_count > 0
+
     # Schedules ----------------------------------------------------------------------
 
     @property
@@ -196,15 +202,19 @@ class Optimizer:
 
     def _values(self, count: int) -> dict[str, Array]:
         """Return the values in the next steps of all hyperparameters with schedules."""
-        first = self.step_count
+        first, each = self.step_count, self.accumulate
+        pending = self.core.gradient_count - first * each
+        steps = -(-(pending + count) // each)
         return {
-            name: timeline.values(first, count)
+            name: timeline.values(first, steps).repeat(each)[pending:][:count]
             for name, timeline in self._timelines.items()
         }
 
     def _set_scheduled(self) -> None:
         """Give the core the values of schedules in the next step."""
         step = self.step_count
+        if self.core.gradient_count > step * self.accumulate:
+            return  # the step has begun
         for name, timeline in self._timelines.items():
             self.core.set(name, timeline.at(step))
 
@@ -612,6 +622,6 @@ def _flat(params: list[Any], grads: list[Any]) -> tuple[list[Array], list[Array]
 _SINGLE = ("params", "grads")
 
 # Options that states written by earlier versions lack.
-_LATER = ("groups",)
+_LATER = ("groups", "accumulate")
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))

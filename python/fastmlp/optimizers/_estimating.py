@@ -57,7 +57,7 @@ class Prodigy(Optimizer, kind="prodigy"):
         Largest factor, ≥ 1, by which d grows in a step, except from d0; may be ``inf``.
     maximize : bool
         Whether to maximise instead of minimise.
-    clip_norm, clip_value, l1, decay, ema
+    accumulate, clip_norm, clip_value, l1, decay, ema, groups
         Options of all optimisers; see `fastmlp.optimizers`.
 
     Raises

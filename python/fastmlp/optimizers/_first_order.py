@@ -39,7 +39,7 @@ class SGD(Optimizer, kind="sgd"):
         Weight decay λ, ≥ 0.
     maximize : bool
         Whether to maximise instead of minimise.
-    clip_norm, clip_value, l1, decay, ema
+    accumulate, clip_norm, clip_value, l1, decay, ema, groups
         Options of all optimisers; see `fastmlp.optimizers`.
 
     Raises
@@ -97,7 +97,7 @@ class Adagrad(Optimizer, kind="adagrad"):
         Whether to maximise instead of minimise.
     eps_mode : {"outside", "inside"}
         Position of ε; see `fastmlp.optimizers`.
-    clip_norm, clip_value, l1, decay, ema
+    accumulate, clip_norm, clip_value, l1, decay, ema, groups
         Options of all optimisers; see `fastmlp.optimizers`.
 
     Raises
@@ -153,7 +153,7 @@ class RMSprop(Optimizer, kind="rmsprop"):
         Whether to maximise instead of minimise.
     eps_mode : {"outside", "inside"}
         Position of ε; see `fastmlp.optimizers`.
-    clip_norm, clip_value, l1, decay, ema
+    accumulate, clip_norm, clip_value, l1, decay, ema, groups
         Options of all optimisers; see `fastmlp.optimizers`.
 
     Raises
@@ -220,7 +220,7 @@ class Adam(_Adam, kind="adam"):
         Position of ε: "outside", m̂ / (√v̂ + ε); "inside", m̂ / √(v̂ + ε); or "hat", a
         step of lr √(1 - β₂^t) / (1 - β₁^t) · m / (√v + ε), the form of Keras,
         TensorFlow and scikit-learn.
-    clip_norm, clip_value, l1, decay, ema
+    accumulate, clip_norm, clip_value, l1, decay, ema, groups
         Options of all optimisers; see `fastmlp.optimizers`.
 
     Raises
@@ -268,7 +268,7 @@ class AdamW(_Adam, kind="adam", decoupled=True):
         Whether to maximise instead of minimise; the decay is the same.
     eps_mode : {"outside", "inside", "hat"}
         Position of ε, as in `Adam`.
-    clip_norm, clip_value, l1, decay, ema
+    accumulate, clip_norm, clip_value, l1, decay, ema, groups
         Options of all optimisers; see `fastmlp.optimizers`.
 
     Raises
@@ -311,7 +311,7 @@ class Adamax(Optimizer, kind="adamax"):
         Weight decay λ, ≥ 0.
     maximize : bool
         Whether to maximise instead of minimise.
-    clip_norm, clip_value, l1, decay, ema
+    accumulate, clip_norm, clip_value, l1, decay, ema, groups
         Options of all optimisers; see `fastmlp.optimizers`.
 
     Raises

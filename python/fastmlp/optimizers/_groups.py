@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Group = dict[str, Any]
 
 # Options that are the same for all parameters.
-_SHARED = frozenset(("groups", "ema", "decay"))
+_SHARED = frozenset(("accumulate", "groups", "ema", "decay"))
 
 
 def names(cls: type[Optimizer], known: Iterable[str]) -> list[str]:
@@ -49,7 +49,7 @@ def checked(
     tuple of dict
         Groups with the key "params", a tuple of patterns, and checked values.
     """
-    if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
+    if not isinstance(value, (list, tuple)):
         raise TypeError(
             "groups must be a list of dicts such as "
             "{'params': '*.bias', 'weight_decay': 0.0}, got "

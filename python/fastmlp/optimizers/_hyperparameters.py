@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 class Options(TypedDict, total=False):
     """Keyword arguments that every optimiser takes besides its own."""
 
+    accumulate: int
     clip_norm: float | None
     clip_value: float | None
     l1: float
@@ -36,6 +37,7 @@ class Options(TypedDict, total=False):
 
 
 DEFAULTS: dict[str, Any] = {
+    "accumulate": 1,
     "clip_norm": None,
     "clip_value": None,
     "l1": 0.0,
@@ -119,14 +121,14 @@ class Flag(Hyperparameter[bool]):
 
 
 class Count(Hyperparameter[int]):
-    """An integer from 0 to a largest one, which the core stores as a float."""
+    """An integer within bounds, which the core stores as a float."""
 
-    def __init__(self, most: int = _validate.MOST_STEPS) -> None:
+    def __init__(self, most: int = _validate.MOST_STEPS, *, least: int = 0) -> None:
         super().__init__()
-        self._most = most
+        self._bounds = (least, most)
 
     def check(self, value: object) -> int:
-        return _validate.count(self._name, value, 0, self._most)
+        return _validate.count(self._name, value, *self._bounds)
 
     def to_core(self, value: int) -> dict[str, Any]:
         return {self._core: float(value)}

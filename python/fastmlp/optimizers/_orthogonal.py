@@ -65,7 +65,7 @@ class Muon(Optimizer, kind="adam", decoupled=True):
         Term ε of the denominator of `AdamW`, ≥ 0.
     maximize : bool
         Whether to maximise instead of minimise; the decay is the same.
-    clip_norm, clip_value, l1, decay, ema
+    accumulate, clip_norm, clip_value, l1, decay, ema, groups
         Options of all optimisers; see `fastmlp.optimizers`.
 
     Raises

@@ -37,7 +37,7 @@ class Rprop(Optimizer, kind="rprop"):
         Weight decay λ, ≥ 0; torch's class does not have it.
     maximize : bool
         Whether to maximise instead of minimise.
-    clip_norm, clip_value, l1, decay, ema
+    accumulate, clip_norm, clip_value, l1, decay, ema, groups
         Options of all optimisers; see `fastmlp.optimizers`.
 
     Raises
@@ -95,7 +95,7 @@ class Lion(Optimizer, kind="lion", decoupled=True):
         Weight decay λ, ≥ 0; decoupled, as in `AdamW`.
     maximize : bool
         Whether to maximise instead of minimise; the decay is the same.
-    clip_norm, clip_value, l1, decay, ema
+    accumulate, clip_norm, clip_value, l1, decay, ema, groups
         Options of all optimisers; see `fastmlp.optimizers`.
 
     Raises

@@ -142,12 +142,6 @@ void update_parameters(const Team& team, const NetworkPlan& net,
   const Optimizer& optimizer = *args.optimizer;
   const OptimizerSlots<T>& slots = *args.slots;
   T* const params = args.params_to_update;
-  const bool clips = optimizer.clips_by_norm();
-  const Clipping<T> clipping(net, optimizer, slots.squares.data());
-  if (clips) {
-    clipping.sum(team, grads);
-    team.barrier();
-  }
   const Range mine = team.share(net.n_params, optimizer.grain(kCacheLine<T>));
   const auto save = [&](T* to, const T* from) {
     if (to) std::copy(from + mine.begin, from + mine.end, to + mine.begin);
@@ -155,6 +149,18 @@ void update_parameters(const Team& team, const NetworkPlan& net,
   save(args.saved.params, params);
   for (size_t i = 0; i < kMaxSlots; ++i) {
     save(args.saved.slots[i], slots.slot[i].data());
+  }
+  if (optimizer.accumulates()) {
+    optimizer.collect(slots, grads, mine.begin, mine.end);
+    if (!optimizer.completes()) return;
+    grads = slots.slot[kGradientSlot].data();
+    team.barrier();
+  }
+  const bool clips = optimizer.clips_by_norm();
+  const Clipping<T> clipping(net, optimizer, slots.squares.data());
+  if (clips) {
+    clipping.sum(team, grads);
+    team.barrier();
   }
   const auto kind_of = [&](Index begin, const OpPlan& op, bool frozen, bool is_weight) {
     return update_kind(optimizer, begin, op.is_dense() && is_weight, frozen,
