@@ -374,6 +374,50 @@ void prelu_gradient_(py::object dslope, py::object dh, py::object x, bool accumu
   });
 }
 
+// Calls f(T{}, factors, m, group, n), given m rows of factors and `all` rows of
+// directions with n outputs each.
+template <class F>
+void by_halves(py::object rows, const char* name, py::object factors, F f) {
+  by_dtype(rows, name, [&](auto t) {
+    using T = decltype(t);
+    const auto rv = require<const T>(rows, name, {-1, -1});
+    const Index all = rv.shape[0], n = rv.shape[1];
+    const auto fv = require<const T>(factors, "factors", {-1, 2 * n});
+    f(t, fv.data, fv.shape[0], group_of(all, fv.shape[0]), n);
+  });
+}
+
+void glu_tangent_(py::object out, py::object t, py::object factors) {
+  by_halves(out, "out", factors, [&](auto type, auto* f, Index m, Index k, Index n) {
+    using T = decltype(type);
+    kernels<T>().glu_tangent(require<T>(out, "out", {m * k, n}).data,
+                             require<const T>(t, "t", {m * k, 2 * n}).data, f, m, k, n);
+  });
+}
+
+void glu_backward_(py::object dx, py::object dh, py::object factors, bool accumulate) {
+  by_halves(dh, "dh", factors, [&](auto type, auto* f, Index m, Index k, Index n) {
+    using T = decltype(type);
+    kernels<T>().glu_backward(require<T>(dx, "dx", {m * k, 2 * n}).data,
+                              require<const T>(dh, "dh", {m * k, n}).data, f,
+                              accumulate, m, k, n);
+  });
+}
+
+void glu_second_(py::object out, py::object dot, py::object c, py::object t,
+                 py::object factors, py::object slopes, bool accumulate) {
+  by_halves(c, "c", factors, [&](auto type, auto* f, Index m, Index, Index n) {
+    using T = decltype(type);
+    const auto tv = require<const T>(t, "t", {-1, 2 * n});
+    const Index all = tv.shape[0];
+    kernels<T>().glu_second(require<T>(out, "out", {all, 2 * n}).data,
+                            require_or_null<const T>(dot, "dot", {all, n}),
+                            require<const T>(c, "c", {m, n}).data, tv.data, f,
+                            require<const T>(slopes, "slopes", {m, 2 * n}).data,
+                            accumulate, m, group_of(all, m), n);
+  });
+}
+
 // out = a (op) b for one of the table's elementwise functions.
 template <class Slot>
 void combine(py::object out, py::object a, py::object b, Slot slot) {
@@ -712,6 +756,11 @@ void bind_kernels(py::module_ m) {
         arg("slope"));
   m.def("prelu_gradient", &prelu_gradient_, arg("dslope"), arg("dh"), arg("x"),
         arg("accumulate") = false);
+  m.def("glu_tangent", &glu_tangent_, arg("out"), arg("t"), arg("factors"));
+  m.def("glu_backward", &glu_backward_, arg("dx"), arg("dh"), arg("factors"),
+        arg("accumulate") = false);
+  m.def("glu_second", &glu_second_, arg("out"), arg("dot"), arg("c"), arg("t"),
+        arg("factors"), arg("slopes"), arg("accumulate") = false);
   m.def("column_dot", &column_dot_, arg("out"), arg("a"), arg("b"),
         arg("accumulate") = false);
   m.def("add", &add_, arg("out"), arg("a"), arg("b"));

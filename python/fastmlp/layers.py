@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from .initializers import Init
 
 __all__ = [
+    "GLU",
     "Activation",
     "BatchNorm",
     "Dense",
@@ -489,6 +490,59 @@ class PReLU(Layer):
         return {"weight": (1 if self.shared else n_in,)}
 
 
+class GLU(Layer):
+    """A gated linear unit: ``h = a * activation(b)`` for the halves a, b of a row.
+
+    The first half of the units is multiplied by the activation of the second half, so
+    the width halves; PyTorch's ``GLU``. It comes after a dense layer of twice the width
+    that has no activation of its own, as in ``fm.Dense(64, "identity"), fm.GLU()``.
+
+    Parameters
+    ----------
+    activation : str or Activation
+        Activation of the second half, elementwise: ``"sigmoid"`` (Dauphin et al. 2017),
+        or ``"silu"``, ``"gelu"``, ``"relu"`` or ``"identity"``, for SwiGLU, GEGLU,
+        ReGLU and the bilinear layer of Shazeer (2020), or any other except softmax.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``activation`` is not the name of an elementwise activation, or an
+        `Activation` with such a name. `MLP` raises a ValueError that names the layer if
+        the width before it is odd.
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> swiglu = fm.GLU("silu")
+    >>> mlp = fm.MLP([3, fm.Dense(32, "identity"), swiglu, 1])
+    >>> mlp.n_params == (3 * 32 + 32) + (16 * 1 + 1)
+    True
+    """
+
+    __slots__ = ("activation",)
+    kind = "glu"
+    is_linear = False
+    flops = (2, 3)
+    _defaults: ClassVar[dict[str, Any]] = {"activation": "sigmoid"}
+
+    activation: str | Activation
+
+    def __init__(self, activation: str | Activation = "sigmoid") -> None:
+        activation = checked_activation("activation", activation)
+        if activation == "softmax":
+            raise ValueError("activation must be elementwise, got 'softmax'")
+        self._put(activation=activation)
+
+    def core_form(self) -> dict[str, Any]:
+        """Return the fields of the core's LayerSpec, except for the kind."""
+        return as_layer(self.activation).core_form()
+
+    def n_out(self, n_in: int) -> int:
+        """Return the output width for an input width."""
+        return n_in // 2
+
+
 class Dropout(Layer):
     """Inverted dropout (Srivastava et al. 2014).
 
@@ -759,7 +813,8 @@ def activation_of(layer: Layer) -> Activation:
     """Return the activation that a resolved layer applies last, perhaps identity."""
     if isinstance(layer, Activation):
         return layer
-    return as_layer(getattr(layer, "activation", "identity"))
+    own = layer.activation if isinstance(layer, Dense) else None
+    return as_layer(own or "identity")
 
 
 def as_layer(activation: str | Activation) -> Activation:

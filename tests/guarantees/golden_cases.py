@@ -258,6 +258,13 @@ def learned_slopes(dtype: Any) -> list[Any]:
     return [mlp.params, np.array(losses), mlp(x), mlp.jacobian(x)]
 
 
+def gated(dtype: Any) -> list[Any]:
+    silu, elu = fm.GLU("silu"), fm.GLU(fm.Activation("elu", alpha=0.5))
+    layers = [18, fm.GLU(), fm.Residual([10, silu, fm.Dense(18, "identity"), elu])]
+    mlp, losses, x = fitted(dtype, fm.MSE(), "values", fm.SGD(0.01), *layers)
+    return [mlp.params, np.array(losses), mlp(x), mlp.jacobian(x)]
+
+
 def derivatives(dtype: Any) -> list[Any]:
     layers = [N_IN, fm.LayerNorm(), 10, fm.BatchNorm(), fm.Residual([6, 10]), N_OUT]
     mlp = model(layers, "softplus", dtype)
@@ -339,6 +346,7 @@ CASES: dict[str, Callable[[Any], list[Any]]] = {
     "loss mixture": mixture,
     "loss survival": survival,
     "learned slopes": learned_slopes,
+    "gated": gated,
     "bfloat16": in_bfloat16,
 }
 

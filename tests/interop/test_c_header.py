@@ -94,6 +94,10 @@ def networks() -> dict[str, fm.MLP]:
         body = [fm.Residual([prelu, 9]), prelu]
         add(f"prelu_back_{shared}", [7, prelu, 9, *body, 2], activation="tanh")
         add(f"prelu_forward_{shared}", [2, 9, *body, fm.Activation("silu"), 7])
+    for kind in ("identity", "relu", "sigmoid", "elu", "gelu"):
+        glu = [fm.Dense(6, "identity"), fm.GLU(kind)]
+        add(f"glu_back_{kind}", [4, *glu, fm.Residual([6, fm.GLU(kind)]), 1])
+        add(f"glu_forward_{kind}", [2, fm.GLU(kind), 9, 8, fm.GLU(kind), *glu])
     add("no_bias", [5, 66, 3], bias=False, activation="tanh")
     add("wide", [33, 130, 65, 40], activation="relu")
     add("many_in", [20, 40, 40, 33], activation="gelu")

@@ -48,6 +48,9 @@ KERNELS = (
     "multiply",
     "prelu_forward",
     "prelu_gradient",
+    "glu_tangent",
+    "glu_backward",
+    "glu_second",
     "dropout",
     "sgd_step",
     "adagrad_step",
@@ -330,6 +333,35 @@ def prelu_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
         )
 
 
+def glu_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
+    for i, (m, n) in enumerate(sizes(2)):
+        rows = m * (1 + i % 5)
+
+        def normal(*shape: int) -> np.ndarray:
+            return rounded(rng.standard_normal(shape), dtype)
+
+        both, x, f = normal(rows, n), normal(rows, 2 * n), normal(m, 2 * n)
+        # Up to four terms, products of up to three numbers.
+        size = 4 * (1 + float(max(abs(v).max() for v in (both, x, f)))) ** 3
+        args = {"out": np.zeros_like(both), "t": x, "factors": f}
+        yield Call(
+            "glu_tangent", args, ("out",), bound={"out": elementwise_bound(size)}
+        )
+        for accumulate in (False, True):
+            written = {"updated": ("dx",)} if accumulate else {"outputs": ("dx",)}
+            args = {"dx": x, "dh": both, "factors": f, "accumulate": accumulate}
+            bound = {"dx": elementwise_bound(size)}
+            yield Call("glu_backward", args, bound=bound, **written)
+            for dot in (None, both):
+                c, g = normal(m, n), normal(m, 2 * n)
+                larger = size * (1 + max(abs(c).max(), abs(g).max())) ** 2
+                written = {"updated": ("out",)} if accumulate else {"outputs": ("out",)}
+                args = {"out": normal(rows, 2 * n), "dot": dot, "c": c, "t": x}
+                args |= {"factors": f, "slopes": g, "accumulate": accumulate}
+                bound = {"out": elementwise_bound(larger)}
+                yield Call("glu_second", args, bound=bound, **written)
+
+
 def loss_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
     for (m, n), kind in product(sizes(2), (*_core.LOSSES, "labels")):
         pred = rounded(2 * rng.standard_normal((m, n)), dtype)
@@ -542,6 +574,7 @@ GROUPS: dict[str, Callable[[type, np.random.Generator], Iterator[Call]]] = {
     "norms": norm_calls,
     "groups": group_calls,
     "prelu": prelu_calls,
+    "glu": glu_calls,
     "dropout": dropout_calls,
     "optimisers": optimiser_calls,
     "around updates": around_updates,

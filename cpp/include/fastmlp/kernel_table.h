@@ -247,6 +247,25 @@ struct KernelTable {
   void (*prelu_gradient)(T* out, const T* dh, Index lddh, const T* x, Index ldx,
                          bool shared, Index m, Index n, bool accumulate);
 
+  // A gated linear unit has 2 n inputs, a row's halves x1 and x2, and the outputs
+  // H = x1 act(x2). The rows of F hold the factors [act(x2), x1 act'(x2)]. Rows of
+  // directions come in groups as in scale_groups; with a group of 1, glu_backward is
+  // the backward pass. All arrays are contiguous.
+  //
+  // out[., n] = t1 F1 + t2 F2 for tangents [t1, t2] of X, the first product fused.
+  void (*glu_tangent)(T* out, const T* t, const T* factors, Index m, Index group,
+                      Index n);
+  // dX[., 2 n] = (accumulate ? dX : 0) + [dH F1, dH F2], fused.
+  void (*glu_backward)(T* dx, const T* dh, const T* factors, bool accumulate, Index m,
+                       Index group, Index n);
+  // Differentiates glu_backward of cotangents c[m, n] along each direction of a group,
+  // as layer_norm_second: `t` holds the tangents of X, `dot` those of c (all 0 if it is
+  // null). The rows of `slopes` hold G = [act'(x2), x1 act''(x2)].
+  //   out = (accumulate ? out : 0)
+  //         + [dot F1 + t2 (c G1), dot F2 + t1 (c G1) + t2 (c G2)]
+  void (*glu_second)(T* out, const T* dot, const T* c, const T* t, const T* factors,
+                     const T* slopes, bool accumulate, Index m, Index group, Index n);
+
   // out = a + b and out = a * b, n elements each. out may be a or b.
   void (*add)(T* out, const T* a, const T* b, Index n);
   void (*multiply)(T* out, const T* a, const T* b, Index n);
@@ -360,7 +379,8 @@ struct KernelTable {
   X(add_scaled_groups) X(outer_rows) X(gemm_gather_k) X(activation_second)    \
   X(softmax_second) X(layer_norm_second) X(dot) X(axpy) X(sum_of_squares)     \
   X(prodigy_sums) X(condition_gradient) X(interpolate) X(elementary)          \
-  X(prelu_forward) X(prelu_gradient)
+  X(prelu_forward) X(prelu_gradient) X(glu_tangent) X(glu_backward)           \
+  X(glu_second)
 // clang-format on
 #define FASTMLP_COUNT(name, ...) +1
 static_assert(sizeof(KernelTable<float>) - offsetof(KernelTable<float>, gemm) ==

@@ -20,6 +20,7 @@ namespace fastmlp {
   X(rms_norm, RMSNormOp, "rms_norm")        \
   X(batch_norm, BatchNormOp, "batch_norm")  \
   X(prelu, PReLUOp, "prelu")                \
+  X(glu, GLUOp, "glu")                      \
   X(add, AddOp, "residual")
 
 enum class LayerKind : int {
@@ -111,6 +112,12 @@ struct LayerSpec {
     LayerSpec spec(LayerKind::prelu);
     spec.slope = initial;
     spec.shared = shared;
+    return spec;
+  }
+  // The first half of h times act(the second half), elementwise.
+  static LayerSpec glu(ActivationSpec act = Activation::sigmoid) {
+    LayerSpec spec(LayerKind::glu);
+    spec.activation = act;
     return spec;
   }
   // h + body(h), or h W + b + body(h) if body changes the width.

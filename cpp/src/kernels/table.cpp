@@ -6,6 +6,7 @@
 #include "elementary-inl.h"
 #include "fastmlp/kernel_table.h"
 #include "gemm-inl.h"
+#include "glu-inl.h"
 #include "loops-inl.h"
 #include "loss-inl.h"
 #include "math-inl.h"

@@ -80,10 +80,10 @@ double NetworkPlan::sparse_work(double inputs) const {
 void NetworkPlan::finish(int last) {
   n_out = width_of(last);
   for (const OpPlan& op : ops) {
-    // Arrays with n_out elements per row: h and dz, then z and `kept` if the op has
-    // them.
-    const Index values = 2 + op.saves_input() + op.keeps_values;
-    values_per_row = checked_add_product(values_per_row, values, op.n_out);
+    // h and dz, then z if the op has it, with n_out elements per row each; and `kept`.
+    const Index arrays = 2 + op.saves_input();
+    values_per_row = checked_add_product(values_per_row, arrays, op.n_out);
+    values_per_row = checked_add_product(values_per_row, 1, op.n_kept);
   }
   plan_learning();
   plan_gradients();

@@ -32,7 +32,8 @@ struct OpPlan {
   int input = kInput;
   int other = kNone;  // the second input, if there is one
   double rate = 0, eps = 0, momentum = 0;
-  double slope = 0;       // initial value of prelu's slopes
+  double slope = 0;                            // initial value of prelu's slopes
+  ActivationSpec gate = Activation::identity;  // of the second half of glu's input
   Index statistics = -1;  // offset into the running statistics, -1: none
   uint32_t stream = 0;    // of its random numbers in training
   std::shared_ptr<const CustomActivation> custom = nullptr;
@@ -42,7 +43,7 @@ struct OpPlan {
   bool weight_frozen = false, bias_frozen = false;
 
   // Properties of the op's kind, set by the plan() of that kind.
-  bool keeps_values = false;  // training keeps n_out more values per row
+  Index n_kept = 0;  // further values that training keeps per row
   bool is_identity_at_inference = false;
   bool works_in_place = false;  // its backward may overwrite dz with dx
 
@@ -56,6 +57,8 @@ struct OpPlan {
   int buffer = 0;             // of its output at inference; kInput: no buffer
 
   bool is_dense() const { return kind == LayerKind::dense; }
+  // Whether row j of its output, or of derivatives, may overwrite row j of its input.
+  bool works_elementwise() const { return !is_dense() && n_in == n_out; }
   bool trains_weight() const { return weight >= 0 && !weight_frozen; }
   bool trains_bias() const { return bias >= 0 && !bias_frozen; }
   bool trains() const { return trains_weight() || trains_bias(); }

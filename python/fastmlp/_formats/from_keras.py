@@ -466,7 +466,7 @@ def _alone(layer: Any) -> Item:
     return Item(as_layer(_LAYERS[type(layer).__name__](layer)))
 
 
-_FORMS = {form.keras: form for form in LAYERS.values()}
+_FORMS = {form.keras: form for form in LAYERS.values() if form.keras}
 _KINDS: dict[str, Callable[[Any], Item]] = {
     "Dense": _dense,
     "Flatten": _flatten,

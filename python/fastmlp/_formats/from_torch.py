@@ -73,9 +73,9 @@ def from_torch(
     Notes
     -----
     These modules are converted: ``Linear``, ``Dropout``, ``LayerNorm``, ``RMSNorm``,
-    ``BatchNorm1d`` with running statistics, ``PReLU``, the activations that fastmlp has
-    with the same formulas, ``Identity``, ``Flatten``, which does not change rows,
-    and all modules that `MLP.to_torch` returns. Other modules and constants are
+    ``BatchNorm1d`` with running statistics, ``PReLU``, ``GLU``, the activations that
+    fastmlp has with the same formulas, ``Identity``, ``Flatten``, which does not change
+    rows, and all modules that `MLP.to_torch` returns. Other modules and constants are
     refused, and so are modules that have their own ``forward``, forward hooks or
     parametrisations, or that share parameters or statistics with another module.
 

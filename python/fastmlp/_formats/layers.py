@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..layers import BatchNorm, Dropout, Layer, LayerNorm, PReLU, RMSNorm
+from ..layers import (
+    GLU,
+    BatchNorm,
+    Dropout,
+    Layer,
+    LayerNorm,
+    PReLU,
+    RMSNorm,
+    as_layer,
+)
+from .activations import ACTIVATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,9 +40,9 @@ class LayerForm:
     """How a kind of layer is expressed in other formats; by default, as an identity."""
 
     layer: ClassVar[type[Layer]]
-    # Names of the classes in torch.nn and in keras.layers.
+    # Names of the classes in torch.nn and, if there is one, in keras.layers.
     torch: ClassVar[str]
-    keras: ClassVar[str]
+    keras: ClassVar[str | None] = None
     # Functions of the C header besides those of `c.math`, by name.
     c_functions: ClassVar[dict[str, str]] = {}
 
@@ -534,7 +544,111 @@ class PReLUForm(LayerForm):
         return _columns_scaled(writer, f"factor{i}", node, to, own, add)
 
 
-_FORMS = (DropoutForm, LayerNormForm, RMSNormForm, BatchNormForm, PReLUForm)
+class GLUForm(LayerForm):
+    """`GLU`; PyTorch has it for the sigmoid only."""
+
+    layer = GLU
+    torch = "GLU"
+    # Derivatives are stored as [element][direction]. The rows of `f` are the factors
+    # with which the core's kernels of the same names multiply the halves.
+    c_functions: ClassVar = {
+        "glu_tangent": """
+static inline void @glu_tangent(T *to, const T *t, const T *f, size_t n) {
+  size_t i, d;
+  for (i = 0; i < n; ++i) {
+    for (d = 0; d < @D; ++d) {
+      const T second = t[(n + i) * @D + d] * f[n + i];
+      to[i * @D + d] = fma(t[i * @D + d], f[i], second);
+    }
+  }
+}
+""",
+        "glu_backward": """
+static inline void @glu_backward(T *to, const T *c, const T *f, size_t n, int add) {
+  size_t i, d;
+  for (i = 0; i < 2 * n; ++i) {
+    for (d = 0; d < @D; ++d) {
+      const T own = c[i % n * @D + d];
+      to[i * @D + d] = add ? fma(own, f[i], to[i * @D + d]) : own * f[i];
+    }
+  }
+}
+""",
+    }
+
+    @classmethod
+    def to_torch(
+        cls, layer: Any, width: int, nn: Any, empty: Callable[..., Any]
+    ) -> Any:
+        """Return a PyTorch module; `to_torch` has one for other activations."""
+        return nn.GLU()
+
+    @staticmethod
+    def from_torch(what: str, module: Any, reader: ModuleReader) -> None:
+        """Convert a PyTorch module to a layer, and add it to the reader's builder."""
+        if module.dim not in (-1, 1):
+            raise ValueError(
+                f"{what} must halve rows, with dim=-1, got dim={module.dim}"
+            )
+        reader.builder.halve(what)
+        reader.builder.add(GLU())
+
+    @staticmethod
+    def to_onnx(graph: Graph, mlp: Model, step: Step, x: str) -> str:
+        """Add the layer's nodes, with input ``x``; return the name of the output."""
+        n, function = step.n_out, as_layer(step.layer.activation)
+        first, second = graph.columns(x, 0, n), graph.columns(x, n, 2 * n)
+        onnx = ACTIVATIONS[function.name].onnx
+        return graph.node("Mul", first, onnx(graph, second, **function.constants))
+
+    @staticmethod
+    def c_memory(i: int, node: Node) -> dict[str, int | None]:
+        """Return sizes of C variables that the Jacobian needs (None for scalars)."""
+        return {f"factor{i}": node.n_in}
+
+    @staticmethod
+    def c_value(
+        writer: Writer, i: int, node: Node, to: str, x: str, keeps: bool
+    ) -> tuple[list[str], str]:
+        """Return lines that compute the value of node i from ``x``."""
+        n, function = node.n_out, as_layer(node.layer.activation)
+        form = ACTIVATIONS[function.name]
+        lines = [
+            f"    const T z = {x}[{n} + i];",
+            f"    const T gate = {writer.activation('act', function, 'z')};",
+        ]
+        if keeps:
+            if function.name == "identity":
+                slope = "1.0"
+            elif function.name == "relu":
+                slope = "(z > 0.0 ? 1.0 : 0.0)"
+            else:
+                saved = "z" if form.of_input else "gate"
+                slope = writer.activation("slope", function, saved)
+            lines.append(f"    factor{i}[i] = gate;")
+            lines.append(f"    factor{i}[{n} + i] = {slope} * {x}[i];")
+        lines.append(f"    {to}[i] = gate * {x}[i];")
+        return [f"  for (size_t i = 0; i < {n}; ++i) {{", *lines, "  }"], ""
+
+    @staticmethod
+    def c_tangent(writer: Writer, i: int, node: Node, to: str, x: str) -> list[str]:
+        """Return lines that map input tangents ``x`` to output tangents ``to``."""
+        call = writer.call("glu_tangent", to, x, f"factor{i}", str(node.n_out))
+        return [f"  {call};"]
+
+    @staticmethod
+    def c_cotangent(
+        writer: Writer, i: int, node: Node, to: str, own: str, add: int
+    ) -> list[str]:
+        """Return lines that map output cotangents to input cotangents."""
+        arguments = to, own, f"factor{i}", str(node.n_out), str(add)
+        return [f"  {writer.call('glu_backward', *arguments)};"]
+
+
+_FORMS = (
+    *(DropoutForm, LayerNormForm, RMSNormForm, BatchNormForm, PReLUForm),
+    GLUForm,
+)
 LAYERS: dict[type[Layer], type[LayerForm]] = {form.layer: form for form in _FORMS}
 BY_KIND: dict[str, type[LayerForm]] = {form.layer.kind: form for form in _FORMS}
 

@@ -123,10 +123,17 @@ class Graph:
 
     def last_axis(self) -> str:
         """Return the name of the array [-1], which operators take as the last axis."""
-        name = "last_axis"
+        return self._index("last_axis", -1)
+
+    def columns(self, x: str, begin: int, end: int) -> str:
+        """Add a node that takes some columns; return the name of the output."""
+        limits = (self._index(f"at_{i}", i) for i in (begin, end))
+        return self.node("Slice", x, *limits, self.last_axis())
+
+    def _index(self, name: str, value: int) -> str:
         if name not in self._names:
-            axis = self.onnx.numpy_helper.from_array(np.array([-1]), name)
-            self.arrays.append(axis)
+            array = self.onnx.numpy_helper.from_array(np.array([value]), name)
+            self.arrays.append(array)
             self._names.add(name)
         return name
 

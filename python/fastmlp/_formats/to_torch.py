@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .. import _core, _validate
 from .._network import resolve
 from ..layers import (
+    GLU,
     Activation,
     Dense,
     Layer,
     activation_of,
+    as_layer,
 )
 from ..layers import Residual as ResidualLayer
 from .activations import ACTIVATIONS
@@ -82,13 +84,31 @@ class Function(torch.nn.Module):
         return repr(self.name)
 
 
+class GatedUnit(torch.nn.Module):
+    """A module for a `GLU` with another activation than the sigmoid.
+
+    Parameters
+    ----------
+    activation : torch.nn.Module
+        Module of the activation of the second half.
+    """
+
+    def __init__(self, activation: torch.nn.Module) -> None:
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the first half times the activation of the second half."""
+        first, second = x.chunk(2, -1)
+        return first * self.activation(second)
+
+
 # Activations that PyTorch has only as functions.
 FUNCTIONS = tuple(name for name, form in ACTIVATIONS.items() if form.torch is None)
 
 
-def _activation(layer: Layer) -> torch.nn.Module:
-    """Return the module of a layer's activation."""
-    function = activation_of(layer)
+def activation_module(function: Activation) -> torch.nn.Module:
+    """Return the module of an activation."""
     form = ACTIVATIONS[function.name]
     if form.torch is None:
         return Function(function.name)
@@ -136,10 +156,10 @@ def _sequential(
                 linear = empty(torch.nn.Linear, width, layer.n, bias=layer.bias)
                 modules.append(linear)
                 if layer.activation != "identity":
-                    modules.append(_activation(layer))
+                    modules.append(activation_module(activation_of(layer)))
                 width = layer.n
             case Activation():
-                modules.append(_activation(layer))
+                modules.append(activation_module(layer))
             case ResidualLayer():
                 body, n_out = _sequential(layer.body, width, dtype)
                 projection = None
@@ -147,9 +167,14 @@ def _sequential(
                     projection = empty(torch.nn.Linear, width, n_out)
                 modules.append(Residual(body, projection))
                 width = n_out
+            case GLU() if layer.activation != "sigmoid":
+                gate = activation_module(as_layer(layer.activation))
+                modules.append(GatedUnit(gate))
+                width = layer.n_out(width)
             case _:
                 form = LAYERS[type(layer)]
                 modules.append(form.to_torch(layer, width, torch.nn, empty))
+                width = layer.n_out(width)
     return torch.nn.Sequential(*modules), width
 
 

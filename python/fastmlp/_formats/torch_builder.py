@@ -38,6 +38,7 @@ class Builder:
         self.frozen: list[Array] = []  # arrays that are not to be trained
         self.items: list[LayerArrays] = []
         self.n_in = self.width = width
+        self._factor = 1  # n_in over width, as long as these are not known
 
     def array(self, what: str, value: Any) -> Array:
         """Return parameters as an array of floats, and note their dtype."""
@@ -111,12 +112,21 @@ class Builder:
         if width == 0:
             raise ValueError(f"{what} must have a width of at least 1, got 0")
         if self.width is None:
-            self.n_in = self.width = width
+            self.n_in, self.width = self._factor * width, width
         elif self.width != width:
             raise ValueError(
                 f"{what} needs inputs of width {width}, but the layer before it has "
                 f"outputs of width {self.width}"
             )
+
+    def halve(self, what: str) -> None:
+        """Halve the width of the last layer's outputs."""
+        if self.width is None:
+            self._factor *= 2
+        elif self.width % 2:
+            raise ValueError(f"{what} needs an even width, got {self.width}")
+        else:
+            self.width //= 2
 
     def block(self) -> Builder:
         """Return a builder for the body of a residual block after the last layer."""

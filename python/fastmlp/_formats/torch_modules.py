@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .. import _core
-from ..layers import Activation, checked_activation
+from ..layers import GLU, Activation, checked_activation
 from .activations import ACTIVATIONS
 from .layers import LAYERS
 
@@ -49,7 +49,8 @@ class ModuleReader:
             nn.Linear: self._linear,
             nn.Identity: lambda what, module: None,
             nn.Flatten: self._flatten,
-            to_torch.Function: lambda what, m: self.builder.activation(m.name),
+            to_torch.Function: self._activation,
+            to_torch.GatedUnit: self._gated,
         }
         # Older versions of PyTorch lack some of these classes.
         self._forms = {
@@ -151,8 +152,25 @@ class ModuleReader:
             if isinstance(module, kind):
                 form.from_torch(what, module, self)
 
+    def _gated(self, what: str, module: Any) -> None:
+        """Add a gated linear unit whose activation is a module."""
+        inside = f"{what}: its activation"
+        reader = self._readers.get(self._known(module.activation))
+        if reader not in (self._activation, self._readers[self._nn.Identity]):
+            kind = type(module.activation).__name__
+            raise TypeError(f"{inside} must be a module of an activation, got {kind}")
+        function = self._function(inside, module.activation)
+        self.builder.halve(what)
+        self.builder.add(GLU(function))
+
     def _activation(self, what: str, module: Any) -> None:
-        """Add the activation that corresponds to one of PyTorch's own modules."""
+        """Add the activation that corresponds to a module."""
+        self.builder.activation(self._function(what, module))
+
+    def _function(self, what: str, module: Any) -> str | Activation:
+        """Return the activation that corresponds to a module."""
+        if isinstance(module, self._own.Function):
+            return str(module.name)
         forms = {
             name: form.torch_options
             for name, form in ACTIVATIONS.items()
@@ -176,7 +194,7 @@ class ModuleReader:
             function = Activation(name, None, **constants)
         except ValueError as error:
             raise ValueError(f"{what}: {error}") from None
-        self.builder.activation(checked_activation("activation", function))
+        return checked_activation("activation", function)
 
     def _flatten(self, what: str, module: Any) -> None:
         if module.start_dim not in (1, -1) or module.end_dim not in (-1, 1):

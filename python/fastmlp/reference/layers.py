@@ -13,16 +13,20 @@ from .arrays import Array, quiet
 from .initializers import Init
 from .nodes import Node, Pass, backward_nodes, forward_nodes
 from .normalization import NORM_NODES, BatchNorm, BatchNormNode, Normalization, NormNode
-from .products import column_sum, gemm_nn, gemm_nt, gemm_tn
+from .products import column_sum, gemm_nn, gemm_nt, gemm_tn, groups
 from .random import dropout_mask
 
 __all__ = [
+    "GLU",
     "Activation",
     "Dense",
     "Dropout",
     "Layer",
     "PReLU",
     "Residual",
+    "glu_backward",
+    "glu_second",
+    "glu_tangent",
     "prelu_forward",
     "prelu_gradient",
 ]
@@ -78,6 +82,13 @@ class PReLU:
 
 
 @dataclass(frozen=True)
+class GLU:
+    """``h = a act(b)`` for the halves a and b of each row."""
+
+    activation: str | Activation = "sigmoid"
+
+
+@dataclass(frozen=True)
 class Dropout:
     """In training, ``x / (1 - p)`` with probability 1 - p, else 0; in inference, x."""
 
@@ -103,7 +114,7 @@ class Residual:
         object.__setattr__(self, "layers", tuple(self.layers))
 
 
-Layer: TypeAlias = Dense | Activation | PReLU | Dropout | Normalization | Residual
+Layer: TypeAlias = Dense | Activation | PReLU | GLU | Dropout | Normalization | Residual
 
 
 @quiet
@@ -123,6 +134,56 @@ def prelu_gradient(
     each = dh * np.where(x > 0, 0, x)
     total = each.sum(axis=0) if dslope.size == x.shape[1] else each.sum()
     dslope[...] = dslope + total if accumulate else total
+
+
+@quiet
+def glu_tangent(out: Array, t: Array, factors: Array) -> None:
+    """``out = t1 f1 + t2 f2`` for the halves of t and of each group's factors."""
+    (t1, t2), (f1, f2) = _halves(t, len(factors)), _halves(factors, len(factors))
+    out[...] = (t1 * f1 + t2 * f2).reshape(out.shape)
+
+
+@quiet
+def glu_backward(
+    dx: Array, dh: Array, factors: Array, accumulate: bool = False
+) -> None:
+    """``dx = [dh f1, dh f2]``, or ``dx +=`` this."""
+    d = groups(dh, len(factors))
+    both = np.concatenate([d * f for f in _halves(factors, len(factors))], axis=2)
+    both = both.reshape(dx.shape)
+    dx[...] = dx + both if accumulate else both
+
+
+@quiet
+def glu_second(
+    out: Array,
+    dot: Array | None,
+    c: Array,
+    t: Array,
+    factors: Array,
+    slopes: Array,
+    accumulate: bool = False,
+) -> None:
+    """Write the derivative of :func:`glu_backward` along a direction.
+
+    ``c`` is the dh of the backward pass. Along the direction, the derivative of x is
+    ``t``, and the derivative of c is ``dot`` (0 if None). The factors are
+    ``[act(b), a act'(b)]`` and the slopes ``[act'(b), a act''(b)]``.
+    """
+    m = len(c)
+    (t1, t2), (g1, g2) = _halves(t, m), _halves(slopes, m)
+    by = c[:, np.newaxis]
+    parts = [by * g1 * t2, by * (g1 * t1 + g2 * t2)]
+    if dot is not None:
+        d = groups(dot, m)
+        parts = [p + d * f for p, f in zip(parts, _halves(factors, m), strict=True)]
+    both = np.concatenate(parts, axis=2).reshape(out.shape)
+    out[...] = out + both if accumulate else both
+
+
+def _halves(rows: Array, m: int) -> list[Array]:
+    """Return the halves (m, group, n) of rows (m * group, 2 n)."""
+    return np.split(groups(rows, m), 2, axis=2)
 
 
 class DenseNode(Node):
@@ -186,6 +247,23 @@ class PReLUNode(Node):
         x, factors = saved
         prelu_gradient(run.grads[f"{self.name}.weight"], dh, x)
         return np.asarray(dh * factors)
+
+
+class _GLUNode(Node):
+    """``dx = [dh act(b), dh a act'(b)]``."""
+
+    def forward(self, x: Array, run: Pass) -> tuple[Array, Any]:
+        a, b = np.split(x, 2, axis=1)
+        function, constants = named_activation(self.layer.activation)
+        gate, saved = activate(b, function, constants)
+        slope = np.empty_like(a)
+        activation_backward(slope, a, saved, function, constants)
+        return np.asarray(a * gate), np.hstack([gate, slope])
+
+    def backward(self, dh: Array, saved: Any, run: Pass) -> Array:
+        dx: Array = np.zeros_like(saved)
+        glu_backward(dx, dh, saved)
+        return dx
 
 
 @dataclass
@@ -265,6 +343,10 @@ def place_layers(
             nodes.append(_ActivationNode(layer, name, n_in, n_in))
         elif isinstance(layer, PReLU):
             nodes.append(PReLUNode(layer, name, n_in, n_in))
+        elif isinstance(layer, GLU):
+            if n_in % 2:
+                raise ValueError(f"layer {name} must have an even width, got {n_in}")
+            nodes.append(_GLUNode(layer, name, n_in, n_in // 2))
         elif isinstance(layer, Dropout):
             nodes.append(_DropoutNode(layer, name, n_in, n_in, next(dropouts)))
         elif type(layer) in NORM_NODES:

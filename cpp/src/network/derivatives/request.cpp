@@ -99,7 +99,7 @@ class Planner {
         if (its_slot >= 0) continue;
         // If an op's output is as wide as its input and no other op reads that input,
         // the cotangent of the input may overwrite the cotangent of the output.
-        handed_on = to == each.input && !each.is_dense() &&
+        handed_on = to == each.input && each.works_elementwise() &&
                     plan_.uses[static_cast<size_t>(to)] == 1;
         its_slot = handed_on ? slot[l] : slots.take(net_.width_of(to));
       }

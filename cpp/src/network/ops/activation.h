@@ -28,7 +28,7 @@ struct ActivationOp : OpDefaults {
     }
     op.activation = checked(spec.activation);
     op.custom = spec.custom;
-    op.keeps_values = spec.custom != nullptr;
+    op.n_kept = spec.custom ? op.n_out : 0;
     op.works_in_place = true;
     return net.push(std::move(op));
   }

@@ -17,7 +17,7 @@ struct DropoutOp : OpDefaults {
           "the rate of a dropout layer must be in [0, 1), got " + in_full(spec.rate));
     op.rate = spec.rate;
     op.stream = net.n_streams++;
-    op.keeps_values = true;
+    op.n_kept = op.n_out;
     op.is_identity_at_inference = true;
     op.works_in_place = true;
     return net.push(std::move(op));

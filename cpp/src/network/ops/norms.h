@@ -33,7 +33,7 @@ inline void plan_norm(NetworkPlan& net, const LayerSpec& spec, OpPlan& op,
     throw std::invalid_argument(
         "the eps of a normalisation must not be negative, got " + in_full(spec.eps));
   op.eps = epsilon<double>(spec.eps);  // in training, subnormal numbers count as 0
-  op.keeps_values = true;
+  op.n_kept = op.n_out;
   if (!spec.bias) return;
   op.weight = net.add_params(1, op.n_out);
   op.weight_size = op.n_out;

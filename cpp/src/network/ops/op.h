@@ -50,8 +50,8 @@ struct OpMemory {
   T* h = nullptr;   // its output
   T* z = nullptr;   // before the activation; the same as h unless backward needs both
   T* dz = nullptr;  // the gradient of h, then that of z
-  // With keeps_values: further values that backward needs for each output, such as a
-  // mask or normalised values.
+  // OpPlan::n_kept further values per row that backward needs, such as a mask or
+  // normalised values.
   T* kept = nullptr;
   T* statistics = nullptr;  // of rows or columns, laid out by the op
   T* packed = nullptr;      // packed weights and their packed transpose
@@ -147,7 +147,7 @@ struct DirectionArgs {
 template <class T>
 struct CotangentArgs {
   const T* dz;
-  T* dx;  // null: not needed; may be dz for an op that is not dense
+  T* dx;  // null: not needed; may be dz if op.works_elementwise()
   bool adds_input;
   T* d_other = nullptr;  // null: not needed
   bool adds_other = false;
@@ -265,7 +265,7 @@ struct OpDefaults {
   template <class T>
   static void take_memory(Arena<T>& arena, const OpPlan& op, Index rows,
                           OpMemory<T>& memory) {
-    if (op.keeps_values) memory.kept = arena.take(rows * op.n_out);
+    if (op.n_kept > 0) memory.kept = arena.take(rows * op.n_kept);
   }
 
   // `index`: the op's index in its network.
@@ -304,7 +304,7 @@ struct OpDefaults {
   static void take_row_memory(Arena<T>&, const OpPlan&, Index /*rows*/, OpMemory<T>&) {}
 
   // out = J t for each of the all() rows of t; `other` holds the tangents of the second
-  // input. Unless the op is dense, `out` may alias `t`.
+  // input. If op.works_elementwise(), `out` may alias `t`.
   template <class T>
   static void tangent(const DirectionArgs<T>& a, const OpPlan& op, T* out, const T* t,
                       const T* /*other*/) {

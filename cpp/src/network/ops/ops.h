@@ -5,6 +5,7 @@
 #include "network/ops/add.h"
 #include "network/ops/dense.h"
 #include "network/ops/dropout.h"
+#include "network/ops/glu.h"
 #include "network/ops/norms.h"
 #include "network/ops/prelu.h"
 

@@ -16,7 +16,7 @@ struct PReLUOp : OpDefaults {
     op.slope = spec.slope;
     op.weight_size = spec.shared ? 1 : op.n_out;
     op.weight = net.add_params(1, op.weight_size);
-    op.keeps_values = true;
+    op.n_kept = op.n_out;
     return net.push(std::move(op));
   }
 

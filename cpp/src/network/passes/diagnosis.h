@@ -181,7 +181,7 @@ class Diagnosis {
     std::replace(kind.begin(), kind.end(), '_', ' ');
     const std::string in = std::to_string(op.n_in), out = std::to_string(op.n_out);
     return "layer " + op.name + " (" + kind + " " +
-           (op.is_dense() ? in + " -> " + out : out) + ")";
+           (op.is_dense() || op.n_in != op.n_out ? in + " -> " + out : out) + ")";
   }
   // Whether the part of `vector` that belongs to op l is finite. `vector` is laid out
   // like the parameters.

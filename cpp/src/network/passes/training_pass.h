@@ -346,7 +346,7 @@ class Pass {
       if (op.other != kNone) args.other = value_of(op.other, first, r);
       args.h = memory.h + at;
       args.z = memory.z + at;
-      args.kept = memory.kept ? memory.kept + at : nullptr;
+      args.kept = memory.kept ? memory.kept + r * op.n_kept : nullptr;
       args.statistics = memory.statistics;
       args.packed = op.is_dense() && packs_forward(op) ? memory.packed : nullptr;
       visit(op.kind, [&](auto kind) { kind.forward(args, op); });
@@ -396,7 +396,7 @@ class Pass {
                             value_of(op.input, first, r),
                             memory.h + at,
                             memory.z + at,
-                            memory.kept ? memory.kept + at : nullptr,
+                            memory.kept ? memory.kept + r * op.n_kept : nullptr,
                             memory.statistics,
                             memory.dz + at};
     args.dx = gradient_of(op.input, first, r);

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from ..._network import ops
 from ..activations import ACTIVATIONS
 from ..layers import BY_KIND
-from .math import used_constants
 from .writer import Function, ScratchAllocator
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ class Values:
         # Maps each node whose value is overwritten in place to the overwriting node.
         follower: dict[int, int] = {}
         for i, node in enumerate(nodes):
-            if node.passes or node.kind == "dense":
+            if node.passes or not node.works_in_place:
                 continue
             for source in writer.sources(node):
                 if source != ops.INPUT and last[source] == i:
@@ -123,10 +122,11 @@ class Values:
         kind = node.function.name
         if kind not in ("identity", "softmax"):
             form = ACTIVATIONS[kind]
-            inside.append(f"{to}[i] = {self._call('act', node, form.c, z)};")
+            call = writer.activation("act", node.function, z)
+            inside.append(f"{to}[i] = {call};")
             if slopes and node.has_slope:
                 argument = z if form.of_input else f"{to}[i]"
-                call = self._call("slope", node, form.c_derivative, argument)
+                call = writer.activation("slope", node.function, argument)
                 line = f"slope{i}[i] = {call};"
                 inside.insert(len(inside) - form.of_input, line)
         lines += _loop(n, inside)
@@ -135,15 +135,6 @@ class Values:
             source = x if node.kind == "activation" else to
             lines.append(f"  @softmax({to}, {source}, {n});")
         return lines
-
-    def _call(self, kind: str, node: Node, text: str, argument: str) -> str:
-        """Return a call of the function whose C code is ``text``."""
-        name, values = node.function.name, node.function.constants
-        constants = [
-            self._writer.literal(values[constant])
-            for constant in used_constants(name, text)
-        ]
-        return self._writer.call(f"{kind}_{name}", argument, *constants)
 
 
 def dense_function(

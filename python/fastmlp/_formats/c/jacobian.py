@@ -127,7 +127,7 @@ class Jacobian:
             sources = writer.sources(node)
             x = t.get(sources[0], "")
             mine = [
-                s for s in sources if node.kind != "dense" and last[s] == i and s in t
+                s for s in sources if node.works_in_place and last[s] == i and s in t
             ]
             to = t[i] = t[mine[0]] if mine else scratch.take(n)
             scale = writer.parameters(i, node)[0]
@@ -221,7 +221,7 @@ class Jacobian:
                 lines += self._times_slope(i, own)
             if node.other is not None:
                 lines += writer.accumulate(own, *place(node.other), n)
-            if node.kind != "dense" and self._has_one_reader(node.input):
+            if node.works_in_place and self._has_one_reader(node.input):
                 c[node.input] = own
                 to, add = own, 0
             else:

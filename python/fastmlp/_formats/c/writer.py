@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..._network import ops
+from ..activations import ACTIVATIONS
 from . import math
 
 if TYPE_CHECKING:
@@ -40,6 +41,11 @@ class Node(NamedTuple):
         return self.kind == "dropout" or (
             self.kind == "activation" and self.activation == "identity"
         )
+
+    @property
+    def works_in_place(self) -> bool:
+        """Whether the output may overwrite the input, and derivatives likewise."""
+        return self.kind != "dense" and self.n_in == self.n_out
 
     @property
     def has_slope(self) -> bool:
@@ -211,6 +217,16 @@ class Writer:
         """Return C code that calls a function of `math`, and note that it is used."""
         self.used.add(function)
         return f"@{function}({', '.join(arguments)})"
+
+    def activation(self, kind: str, function: Activation, argument: str) -> str:
+        """Return C code of act(z), or with kind "slope" of act' from its argument."""
+        form = ACTIVATIONS[function.name]
+        text = form.c if kind == "act" else form.c_derivative
+        constants = [
+            self.literal(function.constants[constant])
+            for constant in math.used_constants(function.name, text)
+        ]
+        return self.call(f"{kind}_{function.name}", argument, *constants)
 
     def literal(self, value: float) -> str:
         """Round a number to the model's dtype, and return its C literal."""
