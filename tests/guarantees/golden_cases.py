@@ -265,6 +265,12 @@ def gated(dtype: Any) -> list[Any]:
     return [mlp.params, np.array(losses), mlp(x), mlp.jacobian(x)]
 
 
+def scaled(dtype: Any) -> list[Any]:
+    layers = [fm.Scale(), 9, fm.Residual([fm.Scale(), 5, fm.Scale(), 9])]
+    mlp, losses, x = fitted(dtype, fm.MSE(), "values", fm.SGD(0.01), *layers)
+    return [mlp.params, np.array(losses), mlp(x), mlp.jacobian(x)]
+
+
 def derivatives(dtype: Any) -> list[Any]:
     layers = [N_IN, fm.LayerNorm(), 10, fm.BatchNorm(), fm.Residual([6, 10]), N_OUT]
     mlp = model(layers, "softplus", dtype)
@@ -347,6 +353,7 @@ CASES: dict[str, Callable[[Any], list[Any]]] = {
     "loss survival": survival,
     "learned slopes": learned_slopes,
     "gated": gated,
+    "scaled": scaled,
     "bfloat16": in_bfloat16,
 }
 

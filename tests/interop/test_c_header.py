@@ -98,6 +98,9 @@ def networks() -> dict[str, fm.MLP]:
         glu = [fm.Dense(6, "identity"), fm.GLU(kind)]
         add(f"glu_back_{kind}", [4, *glu, fm.Residual([6, fm.GLU(kind)]), 1])
         add(f"glu_forward_{kind}", [2, fm.GLU(kind), 9, 8, fm.GLU(kind), *glu])
+    scaled = [fm.Residual([fm.Scale(), 6]), fm.Scale()]
+    add("scale_back", [4, fm.Scale(), 6, *scaled, fm.Activation("silu"), 1])
+    add("scale_forward", [2, 6, *scaled, fm.Activation("silu"), 9])
     add("no_bias", [5, 66, 3], bias=False, activation="tanh")
     add("wide", [33, 130, 65, 40], activation="relu")
     add("many_in", [20, 40, 40, 33], activation="gelu")

@@ -21,6 +21,7 @@ namespace fastmlp {
   X(batch_norm, BatchNormOp, "batch_norm")  \
   X(prelu, PReLUOp, "prelu")                \
   X(glu, GLUOp, "glu")                      \
+  X(scale, ScaleOp, "scale")                \
   X(add, AddOp, "residual")
 
 enum class LayerKind : int {
@@ -120,6 +121,8 @@ struct LayerSpec {
     spec.activation = act;
     return spec;
   }
+  // h times a learned factor for each unit.
+  static LayerSpec scale() { return LayerSpec(LayerKind::scale); }
   // h + body(h), or h W + b + body(h) if body changes the width.
   static LayerSpec residual(std::vector<LayerSpec> body) {
     LayerSpec spec(LayerKind::add);

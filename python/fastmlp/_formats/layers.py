@@ -20,6 +20,7 @@ from ..layers import (
     LayerNorm,
     PReLU,
     RMSNorm,
+    Scale,
     as_layer,
 )
 from .activations import ACTIVATIONS
@@ -40,8 +41,8 @@ class LayerForm:
     """How a kind of layer is expressed in other formats; by default, as an identity."""
 
     layer: ClassVar[type[Layer]]
-    # Names of the classes in torch.nn and, if there is one, in keras.layers.
-    torch: ClassVar[str]
+    # Names of the classes in torch.nn and in keras.layers, if there are any.
+    torch: ClassVar[str | None] = None
     keras: ClassVar[str | None] = None
     # Functions of the C header besides those of `c.math`, by name.
     c_functions: ClassVar[dict[str, str]] = {}
@@ -151,7 +152,7 @@ class _RowNormForm(LayerForm):
         cls, layer: Any, width: int, nn: Any, empty: Callable[..., Any]
     ) -> Any:
         """Return a PyTorch module for an input of width ``width``."""
-        affine, kind = layer.affine, getattr(nn, cls.torch)
+        affine, kind = layer.affine, getattr(nn, str(cls.torch))
         return empty(kind, width, eps=layer.eps, elementwise_affine=affine)
 
     @staticmethod
@@ -645,9 +646,41 @@ static inline void @glu_backward(T *to, const T *c, const T *f, size_t n, int ad
         return [f"  {writer.call('glu_backward', *arguments)};"]
 
 
+class ScaleForm(LayerForm):
+    """`Scale`; `to_torch` has its module."""
+
+    layer = Scale
+
+    @staticmethod
+    def to_onnx(graph: Graph, mlp: Model, step: Step, x: str) -> str:
+        """Add the layer's nodes, with input ``x``; return the name of the output."""
+        factors = graph.array(f"{step.name}.weight", step.arrays(mlp)["weight"])
+        return graph.node("Mul", x, factors)
+
+    @staticmethod
+    def c_value(
+        writer: Writer, i: int, node: Node, to: str, x: str, keeps: bool
+    ) -> tuple[list[str], str]:
+        """Return an expression for one element of the value."""
+        return [], f"{x}[i] * {writer.parameters(i, node)[0]}[i]"
+
+    @staticmethod
+    def c_tangent(writer: Writer, i: int, node: Node, to: str, x: str) -> list[str]:
+        """Return lines that map input tangents ``x`` to output tangents ``to``."""
+        return _columns_scaled(writer, writer.parameters(i, node)[0], node, to, x)
+
+    @staticmethod
+    def c_cotangent(
+        writer: Writer, i: int, node: Node, to: str, own: str, add: int
+    ) -> list[str]:
+        """Return lines that map output cotangents to input cotangents."""
+        factors = writer.parameters(i, node)[0]
+        return _columns_scaled(writer, factors, node, to, own, add)
+
+
 _FORMS = (
     *(DropoutForm, LayerNormForm, RMSNormForm, BatchNormForm, PReLUForm),
-    GLUForm,
+    *(GLUForm, ScaleForm),
 )
 LAYERS: dict[type[Layer], type[LayerForm]] = {form.layer: form for form in _FORMS}
 BY_KIND: dict[str, type[LayerForm]] = {form.layer.kind: form for form in _FORMS}

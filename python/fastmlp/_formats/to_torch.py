@@ -18,6 +18,7 @@ from ..layers import (
     as_layer,
 )
 from ..layers import Residual as ResidualLayer
+from ..layers import Scale as ScaleLayer
 from .activations import ACTIVATIONS
 from .layers import LAYERS
 
@@ -103,6 +104,26 @@ class GatedUnit(torch.nn.Module):
         return first * self.activation(second)
 
 
+class Scale(torch.nn.Module):
+    """A module for a `Scale` layer.
+
+    Parameters
+    ----------
+    n : int
+        Width.
+    device, dtype : optional
+        Of the factors, as in PyTorch's modules.
+    """
+
+    def __init__(self, n: int, device: Any = None, dtype: Any = None) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(n, device=device, dtype=dtype))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the inputs times the factors."""
+        return x * self.weight
+
+
 # Activations that PyTorch has only as functions.
 FUNCTIONS = tuple(name for name, form in ACTIVATIONS.items() if form.torch is None)
 
@@ -171,6 +192,8 @@ def _sequential(
                 gate = activation_module(as_layer(layer.activation))
                 modules.append(GatedUnit(gate))
                 width = layer.n_out(width)
+            case ScaleLayer():
+                modules.append(empty(Scale, width))
             case _:
                 form = LAYERS[type(layer)]
                 modules.append(form.to_torch(layer, width, torch.nn, empty))

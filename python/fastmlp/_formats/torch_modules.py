@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .. import _core
-from ..layers import GLU, Activation, checked_activation
+from ..layers import GLU, Activation, Scale, checked_activation
 from .activations import ACTIVATIONS
 from .layers import LAYERS
 
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 # differs from log(1 + e^z) there by about 2e-9 at most, one part in 1e10.
 _LEAST_THRESHOLD = 20.0
 
+_NAMES = ", ".join(f"nn.{form.torch}" for form in LAYERS.values() if form.torch)
 _SUPPORTED = (
-    f"fastmlp has nn.Linear, {', '.join(f'nn.{f.torch}' for f in LAYERS.values())}, "
+    f"fastmlp has nn.Linear, {_NAMES}, "
     "nn.Identity, nn.Flatten, and the activations of fastmlp.ACTIVATIONS"
 )
 
@@ -51,12 +52,13 @@ class ModuleReader:
             nn.Flatten: self._flatten,
             to_torch.Function: self._activation,
             to_torch.GatedUnit: self._gated,
+            to_torch.Scale: self._scale,
         }
         # Older versions of PyTorch lack some of these classes.
         self._forms = {
             getattr(nn, form.torch): form
             for form in LAYERS.values()
-            if hasattr(nn, form.torch)
+            if form.torch and hasattr(nn, form.torch)
         }
         self._readers |= dict.fromkeys(self._forms, self._layer)
         floats = (p.dtype for p in source.parameters() if p.dtype.is_floating_point)
@@ -151,6 +153,12 @@ class ModuleReader:
         for kind, form in self._forms.items():
             if isinstance(module, kind):
                 form.from_torch(what, module, self)
+
+    def _scale(self, what: str, module: Any) -> None:
+        """Add a layer with a factor for each unit."""
+        arrays = self.arrays(what, module, "weight")
+        self.builder.fit(what, arrays["weight"].size)
+        self.builder.add(Scale(), arrays)
 
     def _gated(self, what: str, module: Any) -> None:
         """Add a gated linear unit whose activation is a module."""

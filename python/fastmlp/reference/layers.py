@@ -13,7 +13,7 @@ from .arrays import Array, quiet
 from .initializers import Init
 from .nodes import Node, Pass, backward_nodes, forward_nodes
 from .normalization import NORM_NODES, BatchNorm, BatchNormNode, Normalization, NormNode
-from .products import column_sum, gemm_nn, gemm_nt, gemm_tn, groups
+from .products import column_dot, column_sum, gemm_nn, gemm_nt, gemm_tn, groups
 from .random import dropout_mask
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Layer",
     "PReLU",
     "Residual",
+    "Scale",
     "glu_backward",
     "glu_second",
     "glu_tangent",
@@ -89,6 +90,11 @@ class GLU:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """``h = x s`` with a learned factor for each unit, initially 1."""
+
+
+@dataclass(frozen=True)
 class Dropout:
     """In training, ``x / (1 - p)`` with probability 1 - p, else 0; in inference, x."""
 
@@ -114,7 +120,9 @@ class Residual:
         object.__setattr__(self, "layers", tuple(self.layers))
 
 
-Layer: TypeAlias = Dense | Activation | PReLU | GLU | Dropout | Normalization | Residual
+Layer: TypeAlias = (
+    Dense | Activation | PReLU | GLU | Scale | Dropout | Normalization | Residual
+)
 
 
 @quiet
@@ -266,6 +274,20 @@ class _GLUNode(Node):
         return dx
 
 
+class ScaleNode(Node):
+    """``dx = dh s``, ``ds = sum(dh x)``."""
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {f"{self.name}.weight": (self.n_in,)}
+
+    def forward(self, x: Array, run: Pass) -> tuple[Array, Any]:
+        return x * run.params[f"{self.name}.weight"], x
+
+    def backward(self, dh: Array, saved: Any, run: Pass) -> Array:
+        column_dot(run.grads[f"{self.name}.weight"], dh, saved)
+        return np.asarray(dh * run.params[f"{self.name}.weight"])
+
+
 @dataclass
 class _DropoutNode(Node):
     """``dx = dh / (1 - p)`` where x was kept, else 0.
@@ -347,6 +369,8 @@ def place_layers(
             if n_in % 2:
                 raise ValueError(f"layer {name} must have an even width, got {n_in}")
             nodes.append(_GLUNode(layer, name, n_in, n_in // 2))
+        elif isinstance(layer, Scale):
+            nodes.append(ScaleNode(layer, name, n_in, n_in))
         elif isinstance(layer, Dropout):
             nodes.append(_DropoutNode(layer, name, n_in, n_in, next(dropouts)))
         elif type(layer) in NORM_NODES:
@@ -377,7 +401,7 @@ def first_kinds(nodes: list[Node]) -> Iterator[str]:
                 yield "identity"
         elif isinstance(node, DenseNode):
             rest = nodes[i + 1 :] if node.layer.activation == "identity" else []
-            between = (NormNode, _DropoutNode)
+            between = (NormNode, ScaleNode, _DropoutNode)
             follower = next((n for n in rest if not isinstance(n, between)), node)
             after = follower.layer
             own = after if isinstance(after, Activation) else node.layer.activation

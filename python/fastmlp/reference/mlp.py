@@ -22,6 +22,7 @@ from .layers import (
     Layer,
     PReLUNode,
     Residual,
+    ScaleNode,
     first_kinds,
     fold,
     named_activation,
@@ -137,7 +138,8 @@ class MLP:
             how, bias_how = dense.layer.init, dense.layer.bias_init
             initialize(rng, w, b, how, kinds[i], hidden, bias_how, first=i == 0)
         for leaf in self._leaves:
-            if isinstance(leaf, NormNode) and leaf.layer.affine:
+            scaled = isinstance(leaf, NormNode) and leaf.layer.affine
+            if scaled or isinstance(leaf, ScaleNode):
                 self._named[f"{leaf.name}.weight"][:] = 1
             if isinstance(leaf, PReLUNode):
                 self._named[f"{leaf.name}.weight"][:] = leaf.layer.init

@@ -143,8 +143,7 @@ struct RowNormOp : OpDefaults {
                       const T* /*other*/) {
     project<T>(a, op, out, t, nullptr, false);
     if (op.weight >= 0) {
-      a.table.scale_groups(out, out, a.all(), a.params + op.weight, false, 1, a.all(),
-                           op.n_out);
+      scale_columns(a.table, out, out, a.params + op.weight, a.all(), op.n_out);
     }
   }
 
@@ -373,19 +372,13 @@ struct BatchNormOp : OpDefaults {
   template <class T>
   static void tangent(const DirectionArgs<T>& a, const OpPlan& op, T* out, const T* t,
                       const T* /*other*/) {
-    a.table.scale_groups(out, t, a.all(), factor(a, op), false, 1, a.all(), op.n_out);
+    scale_columns(a.table, out, t, factor(a, op), a.all(), op.n_out);
   }
 
   template <class T>
   static void cotangent(const DirectionArgs<T>& a, const OpPlan& op,
                         const CotangentArgs<T>& c) {
-    if (!c.dx) return;
-    const Index rows = a.all();
-    if (c.adds_input) {
-      a.table.add_scaled_groups(c.dx, c.dz, rows, factor(a, op), 1, rows, op.n_out);
-    } else {
-      a.table.scale_groups(c.dx, c.dz, rows, factor(a, op), false, 1, rows, op.n_out);
-    }
+    scale_columns(a.table, c.dx, c.dz, factor(a, op), a.all(), op.n_out, c.adds_input);
   }
 
   template <class T>

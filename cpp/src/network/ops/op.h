@@ -210,6 +210,19 @@ void accumulate_gradient(const KernelTable<T>& table, T* to, const T* d, Index s
   }
 }
 
+// to = rows of d times a factor for each column, or to += this if `adds`. Does nothing
+// if `to` is null.
+template <class T>
+void scale_columns(const KernelTable<T>& table, T* to, const T* d, const T* factors,
+                   Index rows, Index n, bool adds = false) {
+  if (!to) return;
+  if (adds) {
+    table.add_scaled_groups(to, d, rows, factors, 1, rows, n);
+  } else {
+    table.scale_groups(to, d, rows, factors, false, 1, rows, n);
+  }
+}
+
 // Copies each row of dz, which is the gradient of the bias for that row, to the same
 // row of `grads`.
 template <class T>

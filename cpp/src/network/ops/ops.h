@@ -8,6 +8,7 @@
 #include "network/ops/glu.h"
 #include "network/ops/norms.h"
 #include "network/ops/prelu.h"
+#include "network/ops/scale.h"
 
 namespace fastmlp::detail {
 
