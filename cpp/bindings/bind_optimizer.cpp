@@ -49,6 +49,12 @@ void set(Optimizer& optimizer, const std::string& name, py::object value) {
                             "make a new optimizer, or reset() this one first");
     }
   }
+  if (asked.accumulate != optimizer.config().accumulate &&
+      optimizer.shared()[kPending] > 0) {
+    throw py::value_error(
+        "accumulate cannot be changed while gradients wait for the next step: complete "
+        "the step, or reset() the optimizer first");
+  }
   optimizer.check_groups(asked);
   optimizer.mutable_config() = asked;
 }
@@ -57,7 +63,8 @@ void set(Optimizer& optimizer, const std::string& name, py::object value) {
 // the other fields of ParameterGroup.
 using GroupTuple = std::tuple<py::dict, std::optional<double>, bool, bool>;
 
-void set_groups(Optimizer& optimizer, const std::vector<GroupTuple>& given) {
+void set_groups(Optimizer& optimizer, const std::vector<GroupTuple>& given,
+                const std::vector<std::tuple<Index, Index, int>>& of_elements) {
   std::vector<ParameterGroup> groups;
   for (const auto& [own, lr_scale, decays_all, clips_alone] : given) {
     groups.push_back({{}, lr_scale, decays_all, clips_alone});
@@ -66,16 +73,12 @@ void set_groups(Optimizer& optimizer, const std::vector<GroupTuple>& given) {
           assignment(optimizer.config().kind, py::cast<std::string>(name), value));
     }
   }
-  const LockUnderGil lock(optimizer);
-  optimizer.set_groups(std::move(groups));
-}
-
-void set_group_ranges(Optimizer& optimizer,
-                      const std::vector<std::tuple<Index, Index, int>>& given) {
   std::vector<GroupRange> ranges;
-  for (const auto& [begin, end, group] : given) ranges.push_back({begin, end, group});
+  for (const auto& [begin, end, group] : of_elements) {
+    ranges.push_back({begin, end, group});
+  }
   const LockUnderGil lock(optimizer);
-  optimizer.set_group_ranges(std::move(ranges));
+  optimizer.set_groups(std::move(groups), std::move(ranges));
 }
 
 // One parameter array with its gradient.
@@ -479,8 +482,7 @@ void bind_optimizer(py::module_& m) {
           },
           arg("name"))
       .def("set", &set, arg("name"), arg("value"))
-      .def("set_groups", &set_groups, arg("groups"))
-      .def("set_group_ranges", &set_group_ranges, arg("ranges"))
+      .def("set_groups", &set_groups, arg("groups"), arg("ranges"))
       .def("step", &step, arg("params"), arg("grads"))
       .def("state", &state)
       .def("load_state", &load_state, arg("state"))

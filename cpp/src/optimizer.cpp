@@ -534,7 +534,12 @@ Optimizer::Optimizer(const OptimizerConfig& config)
   check_config(config);
 }
 
-void Optimizer::set_groups(std::vector<ParameterGroup> groups) {
+void Optimizer::set_groups(std::vector<ParameterGroup> groups,
+                           std::vector<GroupRange> ranges) {
+  for (const GroupRange& range : ranges) {
+    if (range.group < 0 || range.group >= static_cast<int>(groups.size()))
+      throw std::invalid_argument("a range of parameters must belong to a group");
+  }
   std::swap(groups_, groups);
   try {
     check_groups(config_);
@@ -542,6 +547,7 @@ void Optimizer::set_groups(std::vector<ParameterGroup> groups) {
     std::swap(groups_, groups);
     throw;
   }
+  ranges_ = std::move(ranges);
 }
 
 void Optimizer::check_groups(const OptimizerConfig& config) const {
@@ -554,14 +560,6 @@ void Optimizer::check_groups(const OptimizerConfig& config) const {
           "a group must have the same state arrays as the optimizer");
     }
   }
-}
-
-void Optimizer::set_group_ranges(std::vector<GroupRange> ranges) {
-  for (const GroupRange& range : ranges) {
-    if (range.group < 0 || range.group >= static_cast<int>(groups_.size()))
-      throw std::invalid_argument("a range of parameters must belong to a group");
-  }
-  ranges_ = std::move(ranges);
 }
 
 int Optimizer::group_of(Index element) const {
@@ -744,6 +742,15 @@ void Optimizer::collect(const OptimizerSlots<T>& slots, const T* grad, Index beg
 }
 
 template <class T>
+void Optimizer::pass_by(const OptimizerSlots<T>& slots, const T* param, Index begin,
+                        Index end) const {
+  const int copies = facts_of(config_.kind).copies;
+  T* const copy = copies < 0 ? nullptr : slots.slot[static_cast<size_t>(copies)].data();
+  if (copy) std::copy(param + begin, param + end, copy + begin);
+  average(slots, param, begin, end);
+}
+
+template <class T>
 void Optimizer::average(const OptimizerSlots<T>& slots, const T* param, Index begin,
                         Index end) const {
   T* const average = slots.slot[kAverageSlot].data();
@@ -795,6 +802,8 @@ void Optimizer::reset() {
   template void Optimizer::apply(const OptimizerSlots<T>&, T*, const T*, Index, Index, \
                                  double, bool, double, int) const;                     \
   template void Optimizer::collect(const OptimizerSlots<T>&, const T*, Index, Index)   \
+      const;                                                                           \
+  template void Optimizer::pass_by(const OptimizerSlots<T>&, const T*, Index, Index)   \
       const;                                                                           \
   template void Optimizer::average(const OptimizerSlots<T>&, const T*, Index, Index)   \
       const;

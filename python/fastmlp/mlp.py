@@ -779,7 +779,8 @@ class MLP(Derivatives, Exports):
         Returns
         -------
         MLP
-            A new model of the same dtype and compute_dtype.
+            A new model of the same dtype and compute_dtype; none of its parameters is
+            frozen.
         """
         layers, arrays = fold(self._layers, self._views.named)
         folded = empty(

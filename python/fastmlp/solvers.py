@@ -303,7 +303,7 @@ class Solver:
         """
         self._loader(state)()
 
-    def _loader(self, state: Mapping[str, Any]) -> Callable[[], None]:
+    def _loader(self, state: Mapping[str, Any], mlp: Any = None) -> Callable[[], None]:
         """Check a state for `load_state_dict`; return a function that loads it."""
         hyper, step, slots = _validate.stored(state, self._kind_name())
         if hyper.keys() != self._checks.keys():

@@ -248,3 +248,49 @@ def test_last_step_and_monitor_see_zeros():
     grads = mlp.core.last_step()["grads"]
     assert (grads[mask(mlp)] == 0).all()
     assert (grads[~mask(mlp)] != 0).mean() > 0.9
+
+
+KEEPERS = [
+    fm.ScheduleFreeSGD(0.01),
+    fm.ScheduleFreeAdamW(0.01),
+    fm.ASGD(0.01, t0=0.0),
+    fm.Prodigy(d0=1e-3),
+    fm.Adam(0.01, ema=0.9),
+]
+
+
+@pytest.mark.parametrize("kind", KEEPERS, ids=lambda o: type(o).__name__)
+def test_state_that_begins_as_the_parameters_follows_them(kind):
+    x, y = batch()
+    optimizer = pickle.loads(pickle.dumps(kind))
+    mlp = network()
+    mlp.freeze("0.*")
+    held = mask(mlp)
+    for _ in range(3):
+        mlp.train_step(x, y, fm.MSE(), optimizer)
+    if optimizer.core.slot_names[-1] != "p0":
+        averaged = optimizer.averaged(mlp)
+        np.testing.assert_array_equal(averaged.params[held], mlp.params[held])
+    before = mlp.params.copy()
+    mlp.unfreeze()
+    for _ in range(3):
+        mlp.train_step(x, y, fm.MSE(), optimizer)
+    moved = np.abs(mlp.params - before)
+    # Three steps of about lr, or d0, each; without care they would be erased.
+    assert 0 < moved[held].max() < 0.2
+
+
+def test_a_divergence_tells_the_norm_of_what_trains():
+    mlp = fm.MLP([3, 400, 2], seed=0)
+    mlp.freeze("0.*", "2.weight")
+    x = np.full((4, 3), 1e19, "float32")
+    y = np.full((4, 2), -1e25, "float32")
+    with pytest.raises(fm.DivergenceError) as caught:
+        mlp.train_step(x, y, fm.MSE(), fm.SGD(0.1))
+    assert "layer 0" not in str(caught.value)
+
+
+def test_a_folded_copy_has_no_frozen_parameters():
+    mlp = network(norm=fm.BatchNorm)
+    mlp.freeze("0.*")
+    assert mlp.fold().frozen == ()

@@ -5,7 +5,7 @@ import pickle
 import fastmlp as fm
 import numpy as np
 import pytest
-from fastmlp import schedules
+from fastmlp import _core, schedules
 from helpers import thread_counts
 
 # A few roundings per step in float64, relative to the largest parameter.
@@ -206,3 +206,103 @@ def test_the_bits_do_not_depend_on_threads_or_isa():
 def test_wrong_numbers_are_refused(wrong):
     with pytest.raises((TypeError, ValueError), match=r"^accumulate must be"):
         fm.Adam(accumulate=wrong)
+
+
+@pytest.mark.parametrize("how", ["pickle", "load", "assign"])
+def test_a_new_start_within_a_step_keeps_the_schedule(how):
+    x, y = batches(2)
+    rate = schedules.Cosine(0.1, 100)
+    mlp, opt = network(), fm.SGD(rate, weight_decay=rate, accumulate=2)
+    mlp.train_step(x[0], y[0], fm.MSE(), opt)
+    if how == "pickle":
+        other = pickle.loads(pickle.dumps(opt))
+    elif how == "load":
+        other = fm.SGD(rate, weight_decay=rate)
+        other.load_state_dict(opt.state_dict())
+    else:
+        other = pickle.loads(pickle.dumps(opt))
+        other.lr = rate
+    twin = mlp.copy()
+    for model, its in ((mlp, opt), (twin, other)):
+        model.train_step(x[1], y[1], fm.MSE(), its)
+    np.testing.assert_array_equal(twin.params, mlp.params)
+    assert (mlp.params != network().params).all()
+
+
+def test_it_cannot_change_within_a_step():
+    x, y = batches(4)
+    mlp, opt = network(), fm.SGD(0.1, accumulate=4)
+    for i in range(3):
+        mlp.train_step(x[i], y[i], fm.MSE(), opt)
+    with pytest.raises(ValueError, match=r"^accumulate cannot be changed while"):
+        opt.accumulate = 2
+    mlp.train_step(x[3], y[3], fm.MSE(), opt)
+    opt.accumulate = 2
+    assert opt.accumulate == 2
+
+
+@pytest.mark.parametrize("pending", [-5.0, 0.5, 2.0, 1e300])
+def test_an_impossible_number_of_gradients_is_refused(pending):
+    x, y = batches(1)
+    opt = fm.SGD(0.1, accumulate=2)
+    network().train_step(x[0], y[0], fm.MSE(), opt)
+    state = opt.state_dict()
+    before = pickle.dumps(state)
+    with pytest.raises(ValueError, match=r"'pending'\] must be an integer from 0 to 1"):
+        opt.load_state_dict({**state, "shared": {"pending": pending}})
+    with pytest.raises(ValueError, match=r"'pending'\] must be an integer from 0 to 0"):
+        opt.load_state_dict({**state, "slots": [], "shared": {"pending": 1.0}})
+    assert pickle.dumps(opt.state_dict()) == before
+
+
+@pytest.mark.parametrize("maximize", [False, True])
+def test_the_penalty_of_unequal_batches(maximize):
+    """scikit-learn's alpha: each batch has its own share of the penalty."""
+    x, y = batches(1, 24)
+    mlp, by_hand = network(), network()
+    opt = fm.SGD(0.1, accumulate=2, maximize=maximize)
+    grads = 0.0
+    for part in (slice(0, 16), slice(16, 24)):
+        _, grad = by_hand.core.value_and_grad(
+            x[0][part], y[0][part], fm.MSE().core, None, False, 0.0
+        )
+        penalty = np.concatenate(
+            [
+                np.r_[w.ravel(), 0 * b]
+                for w, b in zip(mlp.weights, mlp.biases, strict=True)
+            ]
+        )
+        rows = part.stop - part.start
+        grads = grads + (-grad if maximize else grad) + penalty / rows
+    want = mlp.params - 0.1 * grads / 2
+    progress = _core.EpochProgress()
+    mlp.core.fit_epoch(
+        x[0],
+        y[0],
+        fm.MSE().core,
+        opt.core,
+        None,
+        batch_size=16,
+        seed=0,
+        epoch=0,
+        progress=progress,
+        shuffle=False,
+        l2=1.0,
+    )
+    # Roundings of a few operations on numbers of about 1.
+    np.testing.assert_allclose(mlp.params, want, rtol=0, atol=1e-15)
+
+
+def test_the_learning_rate_finder_refuses_it():
+    x, y = batches(1, 40)
+    words = r"^LearningRateFinder needs a step for each batch, .* accumulate=2"
+    with pytest.raises(ValueError, match=words):
+        network().fit(
+            x[0],
+            y[0],
+            loss=fm.MSE(),
+            optimizer=fm.SGD(0.1, accumulate=2),
+            epochs=50,
+            batch_size=10,
+            callbacks=[fm.LearningRateFinder(steps=20)],
+        )

@@ -295,7 +295,7 @@ def test_the_bits_do_not_depend_on_threads_or_isa():
         (
             [{"params": "*", "lr": schedules.Constant(1)}],
             TypeError,
-            r"\['lr'\] must be",
+            r"\['lr'\] must not be a schedule",
         ),
         ([{"params": "*", "betas": 3}], TypeError, r"^groups\[0\]: betas must be"),
         (
@@ -356,3 +356,72 @@ def test_a_function_has_no_nominal_rate():
     with pytest.raises(ValueError, match=words):
         opt.lr = rate
     assert (opt.lr, opt.schedule) == (0.1, None)
+
+
+def test_an_error_leaves_the_groups_at_work():
+    x, y = batch()
+    opt = fm.SGD(0.1, momentum=0.9, groups=[{"params": "0.*", "lr": 0.0}])
+    mlp = network()
+    mlp.train_step(x, y, fm.MSE(), opt)
+    with pytest.raises(ValueError, match="same state arrays"):
+        opt.groups = [{"params": "*", "momentum": 0.0}]
+    held = mlp.weights[0].copy()
+    mlp.train_step(x, y, fm.MSE(), opt)
+    assert (mlp.weights[0] == held).all()
+
+
+def test_a_state_with_other_names_is_refused_whole():
+    x, y = batch()
+    opt = fm.Adam(groups=[{"params": "3.*", "lr": 0.5}])
+    network().train_step(x, y, fm.MSE(), opt)
+    small = fm.MLP([4, 3], seed=0)
+    other = fm.Adam(0.125)
+    small.train_step(x, y, fm.MSE(), other)
+    before = pickle.dumps(other.state_dict())
+    with pytest.raises(ValueError, match=r"'3\.\*' matches none"):
+        other.load_state_dict(opt.state_dict())
+    assert pickle.dumps(other.state_dict()) == before
+
+
+def test_a_checkpoint_for_an_optimizer_of_another_model(tmp_path):
+    x, y = batch()
+    mlp, opt = network(), fm.Adam(groups=[{"params": "3.*", "lr": 0.5}])
+    point = fm.Checkpoint(tmp_path / "a")
+    mlp.fit(x, y, loss=fm.MSE(), optimizer=opt, epochs=1, callbacks=[point])
+    small, other = fm.MLP([4, 3], seed=0), fm.Adam()
+    small.train_step(x, y, fm.MSE(), other)
+    resumed = network()
+    fm.Checkpoint.load(tmp_path / "a", resumed, other)
+    for model, its in ((mlp, opt), (resumed, other)):
+        model.train_step(x, y, fm.MSE(), its)
+    np.testing.assert_array_equal(resumed.params, mlp.params)
+
+
+def test_a_hyperparameter_is_checked_with_those_of_groups():
+    opt = fm.SGD(0.1, momentum=0.9, groups=[{"params": "*.bias", "nesterov": True}])
+    for change in ({"dampening": 0.5}, {"momentum": 0.0}):
+        with pytest.raises(ValueError, match=r"^nesterov=True needs"):
+            setattr(opt, *change.popitem())
+    assert (opt.dampening, opt.momentum) == (0.0, 0.9)
+    assert repr(pickle.loads(pickle.dumps(opt))) == repr(opt)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (fm.NAdam, "betas"),
+        (fm.Rprop, "lr"),
+        (fm.ScheduleFreeSGD, "lr_scale"),
+        (fm.ScheduleFreeAdamW, "lr"),
+        (fm.Prodigy, "lr_scale"),
+    ],
+)
+def test_what_all_parameters_share_is_refused(kind, name):
+    value = (0.5, 0.5) if name == "betas" else 0.5
+    with pytest.raises(ValueError, match=f"cannot set '{name}' of {kind.__name__}"):
+        kind(groups=[{"params": "*", name: value}])
+
+
+def test_a_schedule_in_a_group_is_refused_with_the_reason():
+    with pytest.raises(TypeError, match=r"only the optimizer's own hyperparameters"):
+        fm.Adam(groups=[{"params": "*", "weight_decay": schedules.Constant(0.1)}])

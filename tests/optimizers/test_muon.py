@@ -273,3 +273,48 @@ def test_wrong_hyperparameters_are_refused(options, kind, words):
 def test_arrays_are_refused():
     with pytest.raises(ValueError, match=r"^params must be a model for Muon"):
         fm.Muon().step([np.zeros((3, 4))], [np.zeros((3, 4))])
+
+
+def test_a_diverged_epoch_is_undone():
+    """The state is saved before any member of the team changes it."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(128, 16)), rng.normal(size=(128, 2))
+    y[64:] = 1e300
+    with fm.threads(2):
+        for _ in range(10):
+            mlp = network((16, 64, 300, 300, 2), "float32")
+            opt = fm.Muon(0.02)
+            good = x[:64].astype("float32"), y[:64].astype("float32")
+            mlp.train_step(*good, fm.MSE(), opt)
+            before = pickle.dumps(opt.state_dict()), mlp.params.copy()
+            with pytest.raises(fm.DivergenceError):
+                mlp.fit(
+                    x,
+                    np.minimum(y, 1e38),
+                    loss=fm.MSE(),
+                    optimizer=opt,
+                    epochs=1,
+                    batch_size=64,
+                    shuffle=False,
+                )
+            assert pickle.dumps(opt.state_dict()) == before[0]
+            assert (mlp.params == before[1]).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gradients_of_any_size(dtype):
+    """The direction of a matrix does not depend on the size of its gradient."""
+    base = network(dtype=dtype)
+    grads = np.random.default_rng(3).normal(size=base.n_params)
+    moved = []
+    for size in (1.0, 1e-15, 1e30):
+        mlp = network(dtype=dtype)
+        opt = fm.Muon(1.0, weight_decay=0.0, eps=0.0)
+        opt.step(mlp, (size * grads).astype(dtype))
+        moved.append(mlp.weights[1] - base.weights[1])
+    for other in moved[1:]:
+        # The iteration amplifies roundings of the scaled gradient.
+        np.testing.assert_allclose(other, moved[0], atol=1e3 * np.finfo(dtype).eps)
+    mlp = network(dtype=dtype)
+    fm.Muon(1.0, weight_decay=0.0, eps=0.0).step(mlp, np.zeros_like(mlp.params))
+    assert (mlp.params == base.params).all()

@@ -196,9 +196,8 @@ class Optimizer {
   // Groups for an optimiser of one vector of parameters. The ranges do not overlap; all
   // other elements belong to no group. Throws std::invalid_argument if a hyperparameter
   // is out of range, a group would need other slots than config(), or a range has no
-  // group.
-  void set_groups(std::vector<ParameterGroup> groups);
-  void set_group_ranges(std::vector<GroupRange> ranges);
+  // group; the former groups then remain.
+  void set_groups(std::vector<ParameterGroup> groups, std::vector<GroupRange> ranges);
   // Throws std::invalid_argument if the groups do not go with this configuration.
   void check_groups(const OptimizerConfig& config) const;
   // The group of an element, or kNoGroup.
@@ -265,7 +264,12 @@ class Optimizer {
   template <class T>
   void collect(const OptimizerSlots<T>& slots, const T* grad, Index begin,
                Index end) const;
-  // Updates the moving average alone, for parameters that the step left unchanged.
+  // For parameters that are frozen in this step: state that begins as a copy of the
+  // parameters, and averages of them, remain equal to them.
+  template <class T>
+  void pass_by(const OptimizerSlots<T>& slots, const T* param, Index begin,
+               Index end) const;
+  // Updates the moving average alone.
   template <class T>
   void average(const OptimizerSlots<T>& slots, const T* param, Index begin,
                Index end) const;

@@ -47,6 +47,8 @@ struct OptimizerFacts {
   const char* shared[kMostShared] = {};
   // Whether `advance` needs sums over all parameters, which the step computes.
   bool sums = false;
+  // The slot that begins as a copy of the parameters, or -1.
+  int copies = -1;
 
   constexpr int slot_count() const {
     int n = 0;
@@ -166,7 +168,11 @@ struct AsgdArgs {
   bool maximize;
 };
 inline constexpr OptimizerFacts kAsgdFacts = {
-    {{"ax"}}, {"lr", "lambd", "alpha", "t0", "weight_decay", "maximize", "step"}};
+    {{"ax"}},
+    {"lr", "lambd", "alpha", "t0", "weight_decay", "maximize", "step"},
+    {},
+    false,
+    0};
 
 template <class T>
 struct LionArgs {
@@ -201,7 +207,9 @@ inline constexpr OptimizerFacts kScheduleFreeFacts = {
     {{"z"}, {"exp_avg_sq"}},  // the last null unless adaptive
     {"lr", "beta1", "beta2", "eps", "weight_decay", "adaptive", "maximize",
      "warmup_steps", "r", "weight_lr_power", "lr_max", "weight_sum", "step"},
-    {"lr_max", "weight_sum"}};
+    {"lr_max", "weight_sum"},
+    false,
+    0};
 
 // The shares of g in m, v and s, step_size and eps include the estimate d.
 template <class T>
@@ -221,7 +229,8 @@ inline constexpr OptimizerFacts kProdigyFacts = {
     {"lr", "beta1", "beta2", "beta3", "eps", "weight_decay", "decoupled", "maximize",
      "use_bias_correction", "safeguard_warmup", "d0", "d", "step"},
     {"d", "d_max", "d_numerator"},
-    true};
+    true,
+    3};
 
 #define FASTMLP_ENUMERATOR(name, ...) name,
 #define FASTMLP_NAME(name, ...) #name,

@@ -98,6 +98,7 @@ double Mlp<T>::Impl::step(const detail::StepArgs<T>& args) {
   Pass pass(net, params.data(), training, pass_args);
   const double value = pass.run();
   if (!std::isfinite(value) || !pass.gradient_is_finite()) {
+    net.clear_frozen(grads.data());
     const char* loss_is = std::isfinite(value) ? "finite"
                           : std::isnan(value)  ? "nan"
                                                : "infinite";

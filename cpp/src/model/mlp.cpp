@@ -292,6 +292,7 @@ void Mlp<T>::backward_step(const T* dy, Index rows, Optimizer& optimizer) {
   typename Impl::Pass pass(impl.net, params(), impl.kept, args);
   pass.run();
   if (!pass.gradient_is_finite()) {
+    impl.net.clear_frozen(impl.grads.data());
     throw Diverged("training diverged at step " +
                    std::to_string(optimizer.step_count() + 1) + ": " +
                    pass.diagnosis());

@@ -110,12 +110,13 @@ class Optimizer:
     def get(self, name: str) -> float | bool | str: ...
     def set(self, name: str, value: float | bool) -> None: ...
     # For each group: hyperparameters of its own, factor of the learning rate, whether
-    # decay applies to all its parameters, and whether it is clipped alone.
+    # decay applies to all its parameters, and whether it is clipped alone. `ranges`:
+    # (begin, end, group).
     def set_groups(
-        self, groups: list[tuple[dict[str, Any], float | None, bool, bool]]
+        self,
+        groups: list[tuple[dict[str, Any], float | None, bool, bool]],
+        ranges: list[tuple[int, int, int]],
     ) -> None: ...
-    # (begin, end, group)
-    def set_group_ranges(self, ranges: list[tuple[int, int, int]]) -> None: ...
     @property
     def step_count(self) -> int: ...
     # The number of gradients in all steps, and of those accumulated for the next one.

@@ -58,6 +58,7 @@ def architecture(mlp: Model) -> list[str]:
     """
     return [
         f"{step.name} {step.kind} {step.activation} {step.n_in} {step.n_out}"
+        + (f" {step.layer!r}" if step.kind == "glu" else "")
         for step in ops.steps(mlp)
         if step.kind != "dropout"
     ]

@@ -60,7 +60,7 @@ def check_optimizer(
 
     Returns a function that loads the state.
     """
-    load = optimizer._loader(state)
+    load = optimizer._loader(state, mlp)
     assert isinstance(state, dict)
     for i, slot in enumerate(state["slots"]):
         for name, array in slot.items():

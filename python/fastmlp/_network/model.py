@@ -356,7 +356,9 @@ class Model:
         Notes
         -----
         The running statistics of `BatchNorm` are not parameters: training in which the
-        layer takes part still updates them, as in PyTorch.
+        layer takes part still updates them, as in PyTorch. Optimisers with bias
+        correction count steps for all parameters together; reset them after `unfreeze`,
+        or the first steps of parameters without moments may be large.
 
         Examples
         --------

@@ -111,6 +111,11 @@ class LearningRateFinder(Callback):
                 "LearningRateFinder needs an optimizer with a learning rate, got "
                 f"{type(run.optimizer).__name__}"
             )
+        if getattr(run.optimizer, "accumulate", 1) > 1:
+            raise ValueError(
+                "LearningRateFinder needs a step for each batch, but the optimizer has "
+                f"accumulate={run.optimizer.accumulate}"
+            )
         if run.steps_per_epoch is not None:
             available = run.epochs * run.steps_per_epoch
             if available < self.steps:

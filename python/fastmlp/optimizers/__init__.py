@@ -17,7 +17,8 @@ The learning rate ``lr`` is a number ≥ 0, one of `fastmlp.schedules`, or a fun
 the step, an int that counts from 0. The function should depend on the step alone, and
 must be picklable if the optimiser is to be pickled.
 ``weight_decay``, ``l1`` and ``momentum`` can be schedules or functions as well, except
-`fastmlp.schedules.ReduceOnPlateau`; the values of a ``momentum`` must then be > 0.
+`fastmlp.schedules.ReduceOnPlateau`; the values of a ``momentum`` must then be > 0,
+except for `Muon`.
 
 All optimisers also take these options:
 
@@ -33,7 +34,7 @@ clip_norm : float, optional
 clip_value : float, optional
     Upper bound > 0 of the magnitude of each gradient, which is clamped to
     [-clip_value, clip_value] (``clip_grad_value_``).
-l1 : float
+l1 : float, Schedule or callable
     Coefficient μ ≥ 0 of the penalty μ ‖θ‖₁: μ sign(θ) is added to g after clipping,
     with sign(0) = 0, in addition to weight decay. ``maximize`` does not negate it.
 decay : {"all", "weights"}
@@ -50,12 +51,13 @@ groups : sequence of dict
     Parameters with hyperparameters of their own. ``"params"`` is a name as in
     `MLP.named_parameters`, a pattern, such as ``"*.bias"`` or ``"0.*"``, or a list of
     them; a parameter belongs to the first group with a pattern that matches it. All
-    other keys are hyperparameters, except ``ema``, ``decay`` and those that cannot be
-    changed. What a group does not set is as for all other parameters. ``"lr"`` is a
-    number; if the optimiser has a schedule, the group's learning rate is the schedule's
-    times lr / n, where n is the rate that the schedule scales, its attribute
-    ``nominal``. ``"lr_scale"`` is a factor of the optimiser's learning rate, and takes
-    the place of ``"lr"``. ``weight_decay`` and ``l1`` of a
+    other keys are hyperparameters, except ``accumulate``, ``ema``, ``decay``, those
+    that cannot be changed, and those on which state depends that all parameters share,
+    such as the ``betas`` of `NAdam`. What a group does not set is as for all other
+    parameters. ``"lr"`` is a number; if the optimiser has a schedule, the group's
+    learning rate is the schedule's times lr / n, where n is the rate that the schedule
+    scales, its attribute ``nominal``. ``"lr_scale"`` is a factor of the optimiser's
+    learning rate, and takes the place of ``"lr"``. ``weight_decay`` and ``l1`` of a
     group apply to all its parameters, whatever ``decay`` says. With a ``clip_norm`` of
     its own, a group is clipped by the norm of its own gradients; those of all other
     parameters without a ``clip_value`` of their own are clipped together. An optimiser

@@ -31,7 +31,7 @@ class Adadelta(Optimizer, kind="adadelta"):
         Decay rate of u and v, the weight of their previous values, from 0 to 1.
     eps : float
         Term ε of both roots, ≥ 0; without it, u stays near 0.
-    weight_decay : float
+    weight_decay : float, Schedule or callable
         Weight decay λ, ≥ 0.
     maximize : bool
         Whether to maximise instead of minimise.
@@ -54,7 +54,7 @@ class Adadelta(Optimizer, kind="adadelta"):
         lr: Rate = 1.0,
         rho: float = 0.9,
         eps: float = 1e-6,
-        weight_decay: float = 0.0,
+        weight_decay: Rate = 0.0,
         *,
         maximize: bool = False,
         **options: Unpack[Options],
@@ -85,7 +85,7 @@ class NAdam(_Decoupling, kind="nadam"):
         Decay rates β₁ and β₂ of m and v, at least 0 and below 1.
     eps : float
         Term ε of the denominator, ≥ 0.
-    weight_decay : float
+    weight_decay : float, Schedule or callable
         Weight decay λ, ≥ 0.
     momentum_decay : float
         Rate ψ, ≥ 0, at which the momentum μ_t grows from about β₁ / 2 to β₁.
@@ -112,7 +112,7 @@ class NAdam(_Decoupling, kind="nadam"):
         lr: Rate = 2e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        weight_decay: Rate = 0.0,
         momentum_decay: float = 4e-3,
         decoupled_weight_decay: bool = False,
         *,
@@ -139,7 +139,7 @@ class RAdam(_Decoupling, kind="radam"):
         Decay rates β₁ and β₂ of m and v, at least 0 and below 1.
     eps : float
         Term ε of the denominator, ≥ 0.
-    weight_decay : float
+    weight_decay : float, Schedule or callable
         Weight decay λ, ≥ 0.
     decoupled_weight_decay : bool
         Whether θ is multiplied by 1 - lr λ, as in `AdamW`, instead of adding λ θ to g.
@@ -161,7 +161,7 @@ class RAdam(_Decoupling, kind="radam"):
         lr: Rate = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        weight_decay: Rate = 0.0,
         decoupled_weight_decay: bool = False,
         *,
         maximize: bool = False,
@@ -185,7 +185,7 @@ class AdaBelief(_Decoupling, kind="adabelief"):
     eps : float
         Term ε, ≥ 0, of s and of the denominator. The default is that of the authors'
         package and of optax; the paper's experiments use 1e-8 to 1e-16.
-    weight_decay : float
+    weight_decay : float, Schedule or callable
         Weight decay λ, ≥ 0.
     decoupled_weight_decay : bool
         Whether θ is multiplied by 1 - lr λ, as in `AdamW`, instead of adding λ θ to g.
@@ -207,7 +207,7 @@ class AdaBelief(_Decoupling, kind="adabelief"):
         lr: Rate = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-16,
-        weight_decay: float = 0.0,
+        weight_decay: Rate = 0.0,
         decoupled_weight_decay: bool = False,
         *,
         maximize: bool = False,

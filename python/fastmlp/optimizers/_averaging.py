@@ -36,7 +36,7 @@ class ASGD(Optimizer, kind="asgd"):
         Exponent of the decay of the learning rate, from 0 to 1.
     t0 : float
         Number of steps, ≥ 0, before the average begins.
-    weight_decay : float
+    weight_decay : float, Schedule or callable
         Weight decay λ, ≥ 0.
     maximize : bool
         Whether to maximise instead of minimise.
@@ -61,7 +61,7 @@ class ASGD(Optimizer, kind="asgd"):
         lambd: float = 1e-4,
         alpha: float = 0.75,
         t0: float = 1e6,
-        weight_decay: float = 0.0,
+        weight_decay: Rate = 0.0,
         *,
         maximize: bool = False,
         **options: Unpack[Options],
@@ -74,7 +74,9 @@ class ASGD(Optimizer, kind="asgd"):
 
 class _ScheduleFree(Optimizer):
     __slots__ = ()
-    _common = frozenset(("betas", "momentum", "warmup_steps", "r", "weight_lr_power"))
+    _common = frozenset(
+        ("lr", "betas", "momentum", "warmup_steps", "r", "weight_lr_power")
+    )
 
     warmup_steps = Count()
     r = Number(0.0)
@@ -109,7 +111,7 @@ class ScheduleFreeSGD(_ScheduleFree, kind="schedule_free"):
         Learning rate, ≥ 0; see `fastmlp.optimizers`.
     momentum : float
         Share β of x in y, above 0 and below 1; it cannot be changed later.
-    weight_decay : float
+    weight_decay : float, Schedule or callable
         Weight decay λ, ≥ 0; λ y is added to g.
     warmup_steps : int
         Number of steps, ≥ 0, in which the learning rate grows linearly to lr.
@@ -136,7 +138,7 @@ class ScheduleFreeSGD(_ScheduleFree, kind="schedule_free"):
         self,
         lr: Rate = 1.0,
         momentum: float = 0.9,
-        weight_decay: float = 0.0,
+        weight_decay: Rate = 0.0,
         warmup_steps: int = 0,
         r: float = 0.0,
         weight_lr_power: float = 2.0,
@@ -177,7 +179,7 @@ class ScheduleFreeAdamW(_ScheduleFree, kind="schedule_free", adaptive=True):
         below 1; they cannot be changed later.
     eps : float
         Term ε of the denominator, ≥ 0.
-    weight_decay : float
+    weight_decay : float, Schedule or callable
         Weight decay λ, ≥ 0, of y; decoupled, as in `AdamW`.
     warmup_steps : int
         Number of steps, ≥ 0, in which the learning rate grows linearly to lr.
@@ -206,7 +208,7 @@ class ScheduleFreeAdamW(_ScheduleFree, kind="schedule_free", adaptive=True):
         lr: Rate = 2.5e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        weight_decay: Rate = 0.0,
         warmup_steps: int = 0,
         r: float = 0.0,
         weight_lr_power: float = 2.0,

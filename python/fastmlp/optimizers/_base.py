@@ -170,17 +170,14 @@ class Optimizer:
         """Use checked groups from now on; an error leaves the former groups."""
         owner = None if self._owner is None else self._owner()
         ranges = [] if owner is None else _groups.ranges(groups, owner)
-        core = _groups.to_core(self, groups)
-        # Meanwhile no element may belong to a group that no longer exists.
-        self.core.set_group_ranges([])
-        self.core.set_groups(core)
-        self.core.set_group_ranges(ranges)
+        self.core.set_groups(_groups.to_core(self, groups), ranges)
         self._groups = groups
 
     def _bind(self, mlp: Any) -> None:
         """Make a model the one that this optimiser trains."""
         if self._groups:
-            self.core.set_group_ranges(_groups.ranges(self._groups, mlp))
+            ranges = _groups.ranges(self._groups, mlp)
+            self.core.set_groups(_groups.to_core(self, self._groups), ranges)
         self._owner = mlp._self
 
     @property
@@ -206,17 +203,18 @@ class Optimizer:
         pending = self.core.gradient_count - first * each
         steps = -(-(pending + count) // each)
         return {
-            name: timeline.values(first, steps).repeat(each)[pending:][:count]
+            name: timeline.values(first, steps, pending > 0).repeat(each)[pending:][
+                :count
+            ]
             for name, timeline in self._timelines.items()
         }
 
     def _set_scheduled(self) -> None:
         """Give the core the values of schedules in the next step."""
         step = self.step_count
-        if self.core.gradient_count > step * self.accumulate:
-            return  # the step has begun
+        begun = self.core.gradient_count > step * self.accumulate
         for name, timeline in self._timelines.items():
-            self.core.set(name, timeline.at(step))
+            self.core.set(name, timeline.at(step, begun))
 
     def _epoch_end(self, value: float) -> None:
         """Report the result of an epoch to a schedule that reacts to it."""
@@ -445,11 +443,14 @@ class Optimizer:
         """
         self._loader(state)()
 
-    def _loader(self, state: Mapping[str, Any]) -> Callable[[], None]:
+    def _loader(self, state: Mapping[str, Any], mlp: Any = None) -> Callable[[], None]:
         """Check a state for `load_state_dict`; return a function that loads it.
 
-        The checks need neither time nor memory for the arrays.
+        The checks need neither time nor memory for the arrays. If a model ``mlp`` is
+        given, the optimiser then belongs to it.
         """
+        if mlp is None and self._owner is not None:
+            mlp = self._owner()
         hyper, step, slots = _validate.stored(state, self._kind_name())
         names = self._hyper_names()
         hyper = {name: DEFAULTS[name] for name in _LATER} | hyper
@@ -464,6 +465,9 @@ class Optimizer:
         other._make(dict(hyper))
         count = _validate.count("state['step']", step, 0, _validate.MOST_STEPS)
         shared = _shared_numbers(state, other.core.shared)
+        _check_pending(shared, other.accumulate, slots)
+        if mlp is not None:
+            _groups.ranges(other._groups, mlp)  # raises if a pattern matches nothing
         arrays = [_slot_arrays(i, slot) for i, slot in enumerate(slots)]
         sizes = [
             _common_size(i, a, other.core.slot_names) for i, a in enumerate(arrays)
@@ -485,9 +489,8 @@ class Optimizer:
                 for name, timeline in other._timelines.items()
             }
             self._groups = other._groups
-            owner = None if self._owner is None else self._owner()
-            if owner is not None:
-                self._bind(owner)
+            if mlp is not None:
+                self._bind(mlp)
 
         return load
 
@@ -508,6 +511,19 @@ class Optimizer:
             if name not in DEFAULTS or value != DEFAULTS[name]
         }
         return f"{type(self).__name__}({_validate.arguments(hyper)})"
+
+
+def _check_pending(
+    shared: Mapping[str, float], each: int, slots: Sequence[Any]
+) -> None:
+    """Refuse a number of accumulated gradients that no training leads to."""
+    pending = shared.get("pending", 0.0)
+    most = each - 1 if slots else 0
+    if pending not in range(most + 1):
+        raise ValueError(
+            f"state['shared']['pending'] must be an integer from 0 to {most}, got "
+            f"{pending}"
+        )
 
 
 def _shared_numbers(

@@ -41,7 +41,7 @@ class Prodigy(Optimizer, kind="prodigy"):
         Decay rate β₃ of r and s, above 0 and below 1. Default: √β₂.
     eps : float
         Term ε of the denominator, ≥ 0.
-    weight_decay : float
+    weight_decay : float, Schedule or callable
         Weight decay λ, ≥ 0.
     decouple : bool
         Whether θ is multiplied by 1 - η λ, as in `AdamW`, instead of adding λ θ to g.
@@ -90,7 +90,7 @@ class Prodigy(Optimizer, kind="prodigy"):
         betas: tuple[float, float] = (0.9, 0.999),
         beta3: float | None = None,
         eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        weight_decay: Rate = 0.0,
         decouple: bool = True,
         use_bias_correction: bool = False,
         safeguard_warmup: bool = False,

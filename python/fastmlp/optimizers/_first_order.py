@@ -29,13 +29,13 @@ class SGD(Optimizer, kind="sgd"):
     ----------
     lr : float, Schedule or callable
         Learning rate, ≥ 0; see `fastmlp.optimizers`.
-    momentum : float
+    momentum : float, Schedule or callable
         Momentum μ, ≥ 0.
     dampening : float
         Dampening τ.
     nesterov : bool
         Whether to use Nesterov's momentum; needs momentum > 0 and no dampening.
-    weight_decay : float
+    weight_decay : float, Schedule or callable
         Weight decay λ, ≥ 0.
     maximize : bool
         Whether to maximise instead of minimise.
@@ -57,10 +57,10 @@ class SGD(Optimizer, kind="sgd"):
     def __init__(
         self,
         lr: Rate,
-        momentum: float = 0.0,
+        momentum: Rate = 0.0,
         dampening: float = 0.0,
         nesterov: bool = False,
-        weight_decay: float = 0.0,
+        weight_decay: Rate = 0.0,
         *,
         maximize: bool = False,
         **options: Unpack[Options],
@@ -87,7 +87,7 @@ class Adagrad(Optimizer, kind="adagrad"):
         Learning rate, ≥ 0; see `fastmlp.optimizers`.
     lr_decay : float
         Decay η of the learning rate, ≥ 0.
-    weight_decay : float
+    weight_decay : float, Schedule or callable
         Weight decay λ, ≥ 0.
     initial_accumulator_value : float
         Value of s before the first step, ≥ 0; it cannot be changed later.
@@ -117,7 +117,7 @@ class Adagrad(Optimizer, kind="adagrad"):
         self,
         lr: Rate = 1e-2,
         lr_decay: float = 0.0,
-        weight_decay: float = 0.0,
+        weight_decay: Rate = 0.0,
         initial_accumulator_value: float = 0.0,
         eps: float = 1e-10,
         *,
@@ -143,11 +143,11 @@ class RMSprop(Optimizer, kind="rmsprop"):
         Decay rate of v, the weight of its previous value, from 0 to 1.
     eps : float
         Term ε of the denominator, ≥ 0.
-    momentum : float
+    momentum : float, Schedule or callable
         Momentum μ, ≥ 0.
     centered : bool
         Whether to divide by the standard deviation instead of the root mean square.
-    weight_decay : float
+    weight_decay : float, Schedule or callable
         Weight decay λ, ≥ 0.
     maximize : bool
         Whether to maximise instead of minimise.
@@ -175,11 +175,11 @@ class RMSprop(Optimizer, kind="rmsprop"):
         lr: Rate = 1e-2,
         alpha: float = 0.99,
         eps: float = 1e-8,
-        momentum: float = 0.0,
+        momentum: Rate = 0.0,
         centered: bool = False,
         *,
         maximize: bool = False,
-        weight_decay: float = 0.0,
+        weight_decay: Rate = 0.0,
         eps_mode: str = "outside",
         **options: Unpack[Options],
     ) -> None:
@@ -210,7 +210,7 @@ class Adam(_Adam, kind="adam"):
         Decay rates β₁ and β₂ of m and v, at least 0 and below 1.
     eps : float
         Term ε of the denominator, ≥ 0.
-    weight_decay : float
+    weight_decay : float, Schedule or callable
         Weight decay λ, ≥ 0, added to the gradient; `AdamW` decouples it.
     amsgrad : bool
         Whether to use AMSGrad, with the largest v so far in place of v.
@@ -236,7 +236,7 @@ class Adam(_Adam, kind="adam"):
         lr: Rate = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        weight_decay: Rate = 0.0,
         amsgrad: bool = False,
         *,
         maximize: bool = False,
@@ -260,7 +260,7 @@ class AdamW(_Adam, kind="adam", decoupled=True):
         Decay rates β₁ and β₂ of m and v, at least 0 and below 1.
     eps : float
         Term ε of the denominator, ≥ 0.
-    weight_decay : float
+    weight_decay : float, Schedule or callable
         Weight decay λ, ≥ 0; not added to the gradient.
     amsgrad : bool
         Whether to use AMSGrad, with the largest v so far in place of v.
@@ -284,7 +284,7 @@ class AdamW(_Adam, kind="adam", decoupled=True):
         lr: Rate = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
-        weight_decay: float = 1e-2,
+        weight_decay: Rate = 1e-2,
         amsgrad: bool = False,
         *,
         maximize: bool = False,
@@ -307,7 +307,7 @@ class Adamax(Optimizer, kind="adamax"):
         Decay rates β₁ and β₂ of m and u, at least 0 and below 1.
     eps : float
         Term ε of the denominator, ≥ 0; added to abs(g), as in torch.
-    weight_decay : float
+    weight_decay : float, Schedule or callable
         Weight decay λ, ≥ 0.
     maximize : bool
         Whether to maximise instead of minimise.
@@ -330,7 +330,7 @@ class Adamax(Optimizer, kind="adamax"):
         lr: Rate = 2e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        weight_decay: Rate = 0.0,
         *,
         maximize: bool = False,
         **options: Unpack[Options],

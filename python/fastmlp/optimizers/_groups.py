@@ -27,7 +27,8 @@ def names(cls: type[Optimizer], known: Iterable[str]) -> list[str]:
     """Return the hyperparameters of a class that a group may set."""
     fixed = {n for n in known if getattr(getattr(cls, n), "_fixed", False)}
     shared = _SHARED | fixed | cls._common
-    return [*(n for n in known if n not in shared), "lr_scale"]
+    free = [n for n in known if n not in shared]
+    return [*free, "lr_scale"] if "lr" in free else free
 
 
 def checked(
@@ -76,14 +77,14 @@ def _group(cls: type[Optimizer], known: Sequence[str], i: int, group: object) ->
             near = hints.similar(str(name), allowed)
             hint = f"did you mean {near!r}?" if near else f"it can set {allowed}"
             raise ValueError(f"{where} cannot set {name!r} of {cls.__name__}; {hint}")
-        if name in ("lr", "lr_scale", "weight_decay", "l1", "momentum"):
-            own[name] = _validate.real(f"{where}[{name!r}]", value, 0.0)
-            continue
         if isinstance(value, Schedule):
             raise TypeError(
                 f"{where}[{name!r}] must not be a schedule, got {value!r}; only the "
                 "optimizer's own hyperparameters can have schedules"
             )
+        if name in ("lr", "lr_scale", "weight_decay", "l1", "momentum"):
+            own[name] = _validate.real(f"{where}[{name!r}]", value, 0.0)
+            continue
         try:
             own[name] = getattr(cls, name).check(value)
         except (TypeError, ValueError) as error:
@@ -100,11 +101,7 @@ def to_core(optimizer: Optimizer, groups: Sequence[Group]) -> list[tuple[Any, ..
 
 
 def _to_core(optimizer: Optimizer, i: int, group: Group) -> tuple[Any, ...]:
-    own = {n: v for n, v in group.items() if n not in ("params", "lr_scale")}
-    # Of the two ways to clip, the group's own one replaces the optimiser's.
-    for name, other in (("clip_norm", "clip_value"), ("clip_value", "clip_norm")):
-        if own.get(name) is not None:
-            own[other] = None
+    own = _own(group)
     optimizer._check_together(at_first({**optimizer._hyper(), **own}))
     scale = group.get("lr_scale", None if "lr" in group else 1.0)
     if "lr" in own and optimizer.schedule is not None:
@@ -116,15 +113,32 @@ def _to_core(optimizer: Optimizer, i: int, group: Group) -> tuple[Any, ...]:
     return core, scale, decays_all, own.get("clip_norm") is not None
 
 
+def _own(group: Group) -> Group:
+    """Return the hyperparameters that differ from the optimiser's."""
+    own = {n: v for n, v in group.items() if n not in ("params", "lr_scale")}
+    # Of the two ways to clip, the group's own one replaces the optimiser's.
+    for name, other in (("clip_norm", "clip_value"), ("clip_value", "clip_norm")):
+        if own.get(name) is not None:
+            own[other] = None
+    return own
+
+
+def check_together(optimizer: Optimizer, hyper: Group) -> None:
+    """Refuse hyperparameters that do not go together, in a group or outside."""
+    for own in ({}, *map(_own, optimizer._groups)):
+        optimizer._check_together(at_first({**hyper, **own}))
+
+
 def _nominal(i: int, schedule: object) -> float:
     """Return the learning rate that a schedule scales."""
-    nominal = schedule.nominal if isinstance(schedule, Schedule) else 0.0
-    if nominal > 0:
+    nominal = schedule.nominal if isinstance(schedule, Schedule) else None
+    if nominal:
         return nominal
+    why = "its relation to that is unknown" if nominal is None else "that is 0"
     raise ValueError(
         f"groups[{i}]['lr'] cannot be combined with the optimizer's lr, {schedule!r}, "
-        "because its relation to that is unknown; set 'lr_scale' instead, a factor of "
-        "the optimizer's learning rate"
+        f"because {why}; set 'lr_scale' instead, a factor of the optimizer's learning "
+        "rate"
     )
 
 

@@ -30,7 +30,7 @@ class Options(TypedDict, total=False):
     accumulate: int
     clip_norm: float | None
     clip_value: float | None
-    l1: float
+    l1: Rate
     decay: str
     ema: float | None
     groups: Sequence[Mapping[str, Any]]
@@ -89,8 +89,7 @@ class Hyperparameter(Generic[T]):
                 f"{self._name} cannot be changed: create a new optimizer instead"
             )
         checked = self.check(value)
-        together = {**instance._hyper(), self._name: checked}
-        instance._check_together(at_first(together))
+        _groups.check_together(instance, {**instance._hyper(), self._name: checked})
         for name, number in self.to_core(checked).items():
             instance.core.set(name, number)
 
@@ -306,8 +305,7 @@ class Scheduled(Hyperparameter["float | Schedule | Callable[[int], float]"]):
 
     def __set__(self, instance: Optimizer, value: Rate) -> None:
         checked = self.check(value)
-        together = {**instance._hyper(), self._name: checked}
-        instance._check_together(at_first(together))
+        _groups.check_together(instance, {**instance._hyper(), self._name: checked})
         former = dict(instance._timelines)
         instance._timelines.pop(self._name, None)
         if not isinstance(checked, float):

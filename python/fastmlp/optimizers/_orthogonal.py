@@ -43,9 +43,9 @@ class Muon(Optimizer, kind="adam", decoupled=True):
     lr : float, Schedule or callable
         Learning rate, ≥ 0, of all parameters; groups can have another one. See
         `fastmlp.optimizers`.
-    weight_decay : float
+    weight_decay : float, Schedule or callable
         Weight decay λ, ≥ 0; not added to the gradient.
-    momentum : float
+    momentum : float, Schedule or callable
         Momentum μ of matrices, ≥ 0.
     nesterov : bool
         Whether to use Nesterov's form of momentum.
@@ -108,8 +108,8 @@ class Muon(Optimizer, kind="adam", decoupled=True):
     def __init__(
         self,
         lr: Rate = 1e-3,
-        weight_decay: float = 0.1,
-        momentum: float = 0.95,
+        weight_decay: Rate = 0.1,
+        momentum: Rate = 0.95,
         nesterov: bool = True,
         ns_coefficients: tuple[float, float, float] = (3.4445, -4.775, 2.0315),
         eps: float = 1e-7,

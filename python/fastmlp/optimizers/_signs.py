@@ -33,7 +33,7 @@ class Rprop(Optimizer, kind="rprop"):
         Factors η⁻, between 0 and 1, and η⁺, above 1.
     step_sizes : (float, float)
         Bounds of s, ≥ 0: the smallest and the largest step size.
-    weight_decay : float
+    weight_decay : float, Schedule or callable
         Weight decay λ, ≥ 0; torch's class does not have it.
     maximize : bool
         Whether to maximise instead of minimise.
@@ -47,6 +47,7 @@ class Rprop(Optimizer, kind="rprop"):
     """
 
     __slots__ = ()
+    _common = frozenset(("lr",))  # the first step sizes
 
     etas = Numbers(
         {
@@ -63,7 +64,7 @@ class Rprop(Optimizer, kind="rprop"):
         step_sizes: tuple[float, float] = (1e-6, 50.0),
         *,
         maximize: bool = False,
-        weight_decay: float = 0.0,
+        weight_decay: Rate = 0.0,
         **options: Unpack[Options],
     ) -> None:
         self._set_up(locals())
@@ -91,7 +92,7 @@ class Lion(Optimizer, kind="lion", decoupled=True):
         Learning rate, ≥ 0; see `fastmlp.optimizers`.
     betas : (float, float)
         Weight β₁ of m in the step and decay rate β₂ of m, at least 0 and below 1.
-    weight_decay : float
+    weight_decay : float, Schedule or callable
         Weight decay λ, ≥ 0; decoupled, as in `AdamW`.
     maximize : bool
         Whether to maximise instead of minimise; the decay is the same.
@@ -112,7 +113,7 @@ class Lion(Optimizer, kind="lion", decoupled=True):
         self,
         lr: Rate = 1e-4,
         betas: tuple[float, float] = (0.9, 0.99),
-        weight_decay: float = 0.0,
+        weight_decay: Rate = 0.0,
         *,
         maximize: bool = False,
         **options: Unpack[Options],

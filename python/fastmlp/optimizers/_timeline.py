@@ -31,21 +31,25 @@ class Timeline:
         Whether its values must be > 0 instead of ≥ 0.
     """
 
-    __slots__ = ("_ahead", "_bound", "name", "positive", "source")
+    __slots__ = ("_ahead", "_last", "name", "positive", "source")
 
     def __init__(self, name: str, source: Source, positive: bool = False) -> None:
         self.name, self.source, self.positive = name, source, positive
         # The values of several steps, preceded by the number of the first step, because
         # a schedule computes many values at once cheaply.
         self._ahead: tuple[int, list[float]] = (0, [])
+        # The last value of a function, preceded by its step.
+        self._last: tuple[int, float] = (-1, 0.0)
 
-    def at(self, step: int) -> float:
-        """Return the checked value in a step."""
+    def at(self, step: int, begun: bool = False) -> float:
+        """Return the checked value in a step.
+
+        A function is called once per step: not again if the step has ``begun``.
+        """
         if isinstance(self.source, ReduceOnPlateau):
             return self.source.current
         if not isinstance(self.source, Schedule):
-            # The caller's function may have side effects: call it once per step.
-            return self._asked(step)
+            return self._asked(step, begun)
         first, values = self._ahead
         if not first <= step < first + len(values):
             ahead = self.source.values(step, _AHEAD)
@@ -58,10 +62,11 @@ class Timeline:
             self._ahead = first, values
         return float(values[step - first])
 
-    def values(self, first: int, count: int) -> Array:
+    def values(self, first: int, count: int, begun: bool = False) -> Array:
         """Return the checked values in ``count`` steps from ``first`` on."""
         if not isinstance(self.source, Schedule):
-            return np.array([self._asked(i) for i in range(first, first + count)])
+            steps = range(first, first + count)
+            return np.array([self._asked(i, begun and i == first) for i in steps])
         values = self.source.values(first, count)
         bad = ~self._good(values)
         if bad.any():
@@ -72,10 +77,12 @@ class Timeline:
     def _good(self, values: Array) -> Array:
         return np.isfinite(values) & ((values > 0) if self.positive else (values >= 0))
 
-    def _asked(self, step: int) -> float:
+    def _asked(self, step: int, begun: bool) -> float:
+        if begun and self._last[0] == step:
+            return self._last[1]
         given = self.source(step)
         try:
-            return _validate.real(self.name, given, 0.0, open_low=self.positive)
+            value = _validate.real(self.name, given, 0.0, open_low=self.positive)
         except TypeError:
             raise TypeError(
                 f"{self.name} must return a number for each step, got "
@@ -83,6 +90,8 @@ class Timeline:
             ) from None
         except ValueError:
             raise ValueError(self._bad(given, step)) from None
+        self._last = step, value
+        return value
 
     def _bad(self, value: object, step: int) -> str:
         bound = "> 0" if self.positive else ">= 0"

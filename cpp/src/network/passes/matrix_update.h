@@ -142,7 +142,12 @@ class MatrixUpdate {
     team_.barrier();
     double sum = 0.0;
     for (Index c = 0; c < chunks; ++c) sum += memory_.squares()[c];
-    scale(x, x, 1 / std::max(std::sqrt(sum), config_.ns_eps), mine_);
+    // Below the root of the smallest number, squares are 0. The reciprocal of a large
+    // norm may be subnormal, but not that of its root.
+    const double least = std::sqrt(static_cast<double>(std::numeric_limits<T>::min()));
+    const double root = std::sqrt(std::max({std::sqrt(sum), config_.ns_eps, least}));
+    scale(x, x, 1 / root, mine_);
+    scale(x, x, 1 / root, mine_);
   }
 
   // y = a x + (b A + c A A) x, or with the factors of the last product in reverse.

@@ -131,7 +131,8 @@ class Pass {
       team.barrier();
       if (!team.commit()) return;
       if (std::isfinite(mean) && gradient_is_finite()) {
-        update_parameters(team, net_, args_, args_.grads, decay_);
+        update_parameters(team, net_, args_, args_.grads,
+                          decays_in_gradient() ? 0.0 : decay_);
       }
     });
     if (args_.grads && !args_.optimizer) net_.clear_frozen(args_.grads);
@@ -433,12 +434,21 @@ class Pass {
     }
   }
 
+  // An optimiser adds the decay itself, in its pass over the parameters, unless the
+  // gradient becomes part of a mean.
+  bool decays_in_gradient() const {
+    return !args_.optimizer || args_.optimizer->accumulates();
+  }
+  // The penalty is minimised even if an optimiser maximises.
+  double signed_decay() const {
+    return args_.optimizer && args_.optimizer->config().maximize ? -decay_ : decay_;
+  }
+
   // Adds this chunk's gradients of all parameters to those of earlier chunks. Each
   // member owns a part of each parameter array and runs over all rows in order.
   void weight_gradients(const Team& team, Index first, Index n) {
     const bool last = first + n == args_.rows;
-    // An optimiser adds the decay itself, in its pass over the parameters.
-    const double decay = last && !args_.optimizer ? decay_ : 0.0;
+    const double decay = last && decays_in_gradient() ? signed_decay() : 0.0;
     bool finite = true;
     for (size_t l = 0; l < net_.ops.size(); ++l) {
       const OpPlan& op = net_.ops[l];

@@ -170,13 +170,14 @@ void update_parameters(const Team& team, const NetworkPlan& net,
     const Index begin = std::max(run.begin, mine.begin);
     const Index end = std::min(run.end, mine.end);
     if (begin >= end) return;
-    if (kind.frozen) return optimizer.average(slots, params, begin, end);
+    if (kind.frozen) return optimizer.pass_by(slots, params, begin, end);
     if (kind.matrix) return;
     optimizer.apply(slots, params, grads, begin, end,
                     clips ? clipping.scale(kind.group) : 1.0, kind.decayed,
                     kind.penalised ? decay : 0.0, kind.group);
   });
   if (!args.matrices) return;
+  team.barrier();  // until all members have saved their parts
   net.each_array([&](Index begin, Index end, const OpPlan& op, bool frozen,
                      bool is_weight) {
     const UpdateKind kind = kind_of(begin, op, frozen, is_weight);
