@@ -62,7 +62,8 @@ class Layer:
         """Return the shapes of the layer's own arrays by role.
 
         Roles are names such as "weight", as in PyTorch's ``state_dict``. The arrays of
-        the body are not included. Roles in ``fastmlp.layers.STATISTICS`` are not parameters.
+        the body are not included. Roles in ``fastmlp.layers.STATISTICS`` are not
+        parameters.
         """
         return {}
 
