@@ -282,7 +282,6 @@ py::dict state(Optimizer& optimizer) {
   py::dict result;
   result["step"] = step_count;
   result["slots"] = arrays;
-  const OptimizerKind kind = optimizer.config().kind;
   const py::dict numbers = by_name(config, shared);
   if (!numbers.empty()) result["shared"] = numbers;
   return result;
