@@ -681,11 +681,11 @@ void Optimizer::apply(const OptimizerSlots<T>& slots, T* param, const T* grad,
                       Index begin, Index end, double clip_scale, bool decayed,
                       double l2, int group) const {
   const OptimizerConfig* config = &config_of(group);
-  OptimizerConfig without;
+  std::optional<OptimizerConfig> without;
   if (!decayed) {
     without = *config;
-    without.l1 = without.weight_decay = 0;
-    config = &without;
+    without->l1 = without->weight_decay = 0;
+    config = &*without;
   }
   const bool sums = facts_of(config->kind).sums;
   const auto update = [&](const T* from, Index at, Index n) {

@@ -211,10 +211,13 @@ class Optimizer:
 
     def _set_scheduled(self) -> None:
         """Give the core the values of schedules in the next step."""
-        step = self.step_count
-        begun = self.core.gradient_count > step * self.accumulate
+        core = self.core
+        step = core.step_count
         for name, timeline in self._timelines.items():
-            self.core.set(name, timeline.at(step, begun))
+            begun = (
+                timeline.is_function and core.gradient_count > step * self.accumulate
+            )
+            core.set(name, timeline.at(step, begun))
 
     def _epoch_end(self, value: float) -> None:
         """Report the result of an epoch to a schedule that reacts to it."""

@@ -31,10 +31,11 @@ class Timeline:
         Whether its values must be > 0 instead of ≥ 0.
     """
 
-    __slots__ = ("_ahead", "_last", "name", "positive", "source")
+    __slots__ = ("_ahead", "_last", "is_function", "name", "positive", "source")
 
     def __init__(self, name: str, source: Source, positive: bool = False) -> None:
         self.name, self.source, self.positive = name, source, positive
+        self.is_function = not isinstance(source, Schedule)
         # The values of several steps, preceded by the number of the first step, because
         # a schedule computes many values at once cheaply.
         self._ahead: tuple[int, list[float]] = (0, [])
@@ -46,10 +47,11 @@ class Timeline:
 
         A function is called once per step: not again if the step has ``begun``.
         """
+        if self.is_function:
+            return self._asked(step, begun)
+        assert isinstance(self.source, Schedule)
         if isinstance(self.source, ReduceOnPlateau):
             return self.source.current
-        if not isinstance(self.source, Schedule):
-            return self._asked(step, begun)
         first, values = self._ahead
         if not first <= step < first + len(values):
             ahead = self.source.values(step, _AHEAD)
