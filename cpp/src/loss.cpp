@@ -55,7 +55,7 @@ const char* per_output_name(LossKind kind) {
   }
 }
 
-// Throws unless there are no numbers per output, or as many as targets in a row.
+// Throws if numbers per output are given and are not one for each target of a row.
 void check_size(Index n, Index width, const char* name) {
   if (n == 0 || n == width) return;
   throw std::invalid_argument(std::string("loss: ") + name +

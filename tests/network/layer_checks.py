@@ -59,7 +59,7 @@ def check_hessian(mlp: fm.MLP) -> None:
 
 def check_torch(mlp: fm.MLP, m: int, hessian: bool = False) -> None:
     """Compare with PyTorch: values, gradients, perhaps Hessians, and the way back."""
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="results are compared with PyTorch")
     module = mlp.to_torch()
     x, y = rows(m, mlp.n_in), rows(m, mlp.n_out, seed=2)
     given = torch.from_numpy(x)
@@ -122,8 +122,8 @@ def check_same_bits(make: Callable[[], fm.MLP]) -> None:
 
 def check_onnx(mlp: fm.MLP, path: Any) -> None:
     """Compare a float32 network with its ONNX model."""
-    onnxruntime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="it runs the exported file")
+    pytest.importorskip("onnx", reason="it writes the exported file")
     mlp.to_onnx(path)
     x = rows(9, mlp.n_in, np.float32)
     (y,) = onnxruntime.InferenceSession(str(path)).run(None, {"x": x})

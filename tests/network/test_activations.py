@@ -14,7 +14,7 @@ import pytest
 from fastmlp import reference
 from helpers import SEED
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="results are compared with PyTorch")
 nn = torch.nn
 
 # Values, gradients and second derivatives are O(1), with an error of a few eps.

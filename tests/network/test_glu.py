@@ -96,7 +96,7 @@ def test_onnx(gate: str | fm.Activation, tmp_path: Path) -> None:
 
 
 def test_modules_that_are_refused() -> None:
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="results are compared with PyTorch")
     nn = torch.nn
     with pytest.raises(ValueError, match="must halve rows, with dim=-1, got dim=0"):
         fm.from_torch(nn.Sequential(nn.Linear(4, 4), nn.GLU(dim=0)))

@@ -42,7 +42,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_they_are_those_of_pytorch(name):
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="results are compared with PyTorch")
     options, own = CASES[name]
     mlp = trained(
         getattr(fm, name)(

@@ -106,7 +106,7 @@ def test_steps_are_those_of_the_formula(options, widths):
 
 def test_it_is_near_pytorch():
     """PyTorch's products have operands of bfloat16, with 8 bits."""
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="results are compared with PyTorch")
     mlp = network((7, 64, 48, 3))
     net = mlp.to_torch().train()
     start = mlp.params.copy()

@@ -75,11 +75,11 @@ struct LossArgs {
   const T* per_output = nullptr;
   // Losses of elements and densities: a weight for each target of a row (null: all 1).
   const T* output_weight = nullptr;
-  // Whether NaN in `target` means that there is no target: value and gradient are 0. In
-  // a loss of rows, the row then has no target.
+  // Whether NaN in `target` marks a missing target, whose loss and gradient are 0. In a
+  // loss of whole rows, one NaN marks the row as missing.
   bool masked = false;
   bool action = false;  // see KernelTable::loss_rows
-  // Whether rows with the label `ignored`, which may be any number, have no loss.
+  // Whether rows with the label `ignored` are left out. The label may be any number.
   bool ignores = false;
   int64_t ignored = 0;
 };

@@ -58,7 +58,7 @@ struct Loss {
   std::optional<int64_t> ignored = {};
   double second = 0.0;           // see LossArgs::second
   PerOutput output_weight = {};  // of each target of a row; empty: all 1
-  bool masked = false;           // NaN means that there is no target
+  bool masked = false;           // NaN marks a missing target
 };
 
 // The targets of a batch: rows of values, or class labels, or both if Loss::action is

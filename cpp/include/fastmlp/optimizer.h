@@ -195,7 +195,7 @@ class Optimizer {
 
   // Groups for an optimiser of one vector of parameters. The ranges do not overlap; all
   // other elements belong to no group. Throws std::invalid_argument if a hyperparameter
-  // is out of range, a group would need other slots than config(), or a range has no
+  // is out of range, a group needs slots that config() does not have, or a range has no
   // group; the former groups then remain.
   void set_groups(std::vector<ParameterGroup> groups, std::vector<GroupRange> ranges);
   // Throws std::invalid_argument if the groups do not go with this configuration.

@@ -162,7 +162,7 @@ inline constexpr const char* kElementaryNames[] = {FASTMLP_ELEMENTARY(FASTMLP_NA
 // A number in the formula of an activation, such as the slope of leaky_relu: at least
 // `least` and at most kMostConstant.
 struct ActivationConstant {
-  const char* name;  // null: the activation has no such constant
+  const char* name;  // null for an unused entry
   double value;      // by default
   double least;
 };

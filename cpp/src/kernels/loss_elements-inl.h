@@ -91,7 +91,7 @@ struct PseudoHuber {
   static FASTMLP_MEMBER ValueAndSlope<T> at(Vec<T> p, Vec<T> y, Vec<T> delta, Vec<T>) {
     const Vec<T> r = p - y;
     const Vec<T> s = r / delta;
-    // s^2 may overflow for large |s|, but for |s| > 1e15, q rounds to |s| anyway.
+    // For |s| > 1e15, q rounds to |s|, and s^2 might overflow.
     const Vec<T> far = num<T>(1e15);
     const Vec<T> q = select(abs(s) > far, abs(s), sqrt(fma(s, s, num<T>(1))));
     // delta^2 (q - 1) = r^2 / (q + 1), which avoids the cancellation at small r.

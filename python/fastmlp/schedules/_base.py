@@ -63,6 +63,7 @@ class Schedule(Value):
         In a parameter group, a number ``lr`` stands for the schedule times ``lr`` /
         `nominal`.
         """
+        # Subclasses without ``lr`` override this property.
         rate: float = self.lr  # type: ignore[attr-defined]
         return rate
 
