@@ -423,7 +423,7 @@ def test_it_does_not_import_keras():
 
 def test_frozen_layers_stay_frozen(keras, layers, rng):
     parts = [layers.Dense(4), layers.LayerNormalization(), layers.Dense(2)]
-    model = keras.Sequential([keras.Input((3,)), *parts])
+    model = spread(keras.Sequential([keras.Input((3,)), *parts]), rng)
     model.layers[0].trainable = model.layers[1].trainable = False
     mlp = fm.from_keras(model)
     assert mlp.frozen == ("0.weight", "0.bias", "1.weight", "1.bias")

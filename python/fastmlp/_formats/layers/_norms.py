@@ -1,10 +1,4 @@
-"""How each kind of layer is expressed in PyTorch, Keras, ONNX and C, as a table.
-
-The modules for the formats (`from_torch`, `to_torch`, `from_keras`, `to_onnx`, `c`)
-handle dense layers, activations and residual blocks themselves; for all other layers
-they use this table. PyTorch and Keras are not imported: the table refers to them by
-name only.
-"""
+"""Normalisations."""
 
 from __future__ import annotations
 
@@ -12,130 +6,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..layers import (
-    GLU,
-    BatchNorm,
-    Dropout,
-    Layer,
-    LayerNorm,
-    PReLU,
-    RMSNorm,
-    Scale,
-    as_layer,
-)
-from .activations import ACTIVATIONS
+from ...layers import BatchNorm, LayerNorm, RMSNorm
+from ._base import LayerForm, columns_scaled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .._network.model import Model
-    from .._network.ops import Step
-    from .._validate import Array
-    from .c.writer import Node, Writer
-    from .from_keras import Item, Reader
-    from .to_onnx import Graph
-    from .torch_modules import ModuleReader
-
-
-class LayerForm:
-    """How a kind of layer is expressed in other formats; by default, as an identity."""
-
-    layer: ClassVar[type[Layer]]
-    # Names of the classes in torch.nn and in keras.layers, if there are any.
-    torch: ClassVar[str | None] = None
-    keras: ClassVar[str | None] = None
-    # Functions of the C header besides those of `c.math`, by name.
-    c_functions: ClassVar[dict[str, str]] = {}
-
-    @classmethod
-    def to_torch(
-        cls, layer: Any, width: int, nn: Any, empty: Callable[..., Any]
-    ) -> Any:
-        """Return a PyTorch module; ``empty`` leaves its parameters uninitialised."""
-        return nn.Identity()
-
-    @staticmethod
-    def from_torch(what: str, module: Any, reader: ModuleReader) -> None:
-        """Convert a PyTorch module to a layer, and add it to the reader's builder."""
-
-    @staticmethod
-    def from_keras(layer: Any, reader: Reader) -> Item:
-        """Convert a Keras layer; return fastmlp's layer with its arrays."""
-        return reader.item(None)
-
-    @staticmethod
-    def to_onnx(graph: Graph, mlp: Model, step: Step, x: str) -> str:
-        """Add the layer's nodes, with input ``x``; return the name of the output."""
-        return x
-
-    @staticmethod
-    def c_arrays(node: Node, arrays: dict[str, Array]) -> dict[str, Array]:
-        """Return the arrays, besides parameters, that the C header needs, by name."""
-        return {}
-
-    @staticmethod
-    def c_memory(i: int, node: Node) -> dict[str, int | None]:
-        """Return sizes of C variables that the Jacobian needs (None for scalars)."""
-        return {}
-
-    @classmethod
-    def c_value(
-        cls, writer: Writer, i: int, node: Node, to: str, x: str, keeps: bool
-    ) -> tuple[list[str], str]:
-        """Return C code that computes the value of node i from ``x``.
-
-        The result is (lines, expression), one of which is empty. Lines write all
-        elements to ``to``; an expression is assigned to each ``to[i]`` by the caller.
-        ``keeps`` says whether the lines must also set the variables of `c_memory`.
-        """
-        return [], f"{x}[i]"
-
-    @classmethod
-    def c_tangent(
-        cls, writer: Writer, i: int, node: Node, to: str, x: str
-    ) -> list[str]:
-        """Return lines that map input tangents ``x`` to output tangents ``to``."""
-        return writer.accumulate(x, to, 0, node.n_out)
-
-    @classmethod
-    def c_cotangent(
-        cls, writer: Writer, i: int, node: Node, to: str, own: str, add: int
-    ) -> list[str]:
-        """Return lines that map output cotangents ``own`` to input cotangents ``to``.
-
-        If ``add`` is 1, the results are added to ``to``.
-        """
-        return writer.accumulate(own, to, add, node.n_out)
-
-
-class DropoutForm(LayerForm):
-    """`Dropout`; at inference it does nothing, so ONNX and C leave it out."""
-
-    layer = Dropout
-    torch = keras = "Dropout"
-
-    @staticmethod
-    def to_torch(layer: Any, width: int, nn: Any, empty: Callable[..., Any]) -> Any:
-        """Return a PyTorch module for an input of width ``width``."""
-        return nn.Dropout(layer.p)
-
-    @staticmethod
-    def from_torch(what: str, module: Any, reader: ModuleReader) -> None:
-        """Convert a PyTorch module to a layer, and add it to the reader's builder."""
-        if not 0 <= module.p < 1:
-            raise ValueError(f"{what} must have 0 <= p < 1, got p={module.p}")
-        reader.builder.add(Dropout(module.p))
-
-    @staticmethod
-    def from_keras(layer: Any, reader: Reader) -> Item:
-        """Convert a Keras layer; return fastmlp's layer."""
-        if layer.noise_shape is not None:
-            reader.refuse(
-                layer, f"must not have a noise_shape, got {layer.noise_shape}"
-            )
-        if layer.rate >= 1:
-            reader.refuse(layer, f"must have a rate below 1, got {layer.rate}")
-        return reader.item(Dropout(float(layer.rate)))
+    from ..._network.model import Model
+    from ..._network.ops import Step
+    from ..._validate import Array
+    from ..c.writer import Node, Writer
+    from ..from_keras import Item, Reader
+    from ..to_onnx import Graph
+    from ..torch_modules import ModuleReader
 
 
 class _RowNormForm(LayerForm):
@@ -462,243 +345,14 @@ class BatchNormForm(LayerForm):
     @staticmethod
     def c_tangent(writer: Writer, i: int, node: Node, to: str, x: str) -> list[str]:
         """Return lines that map input tangents ``x`` to output tangents ``to``."""
-        return _columns_scaled(writer, f"@slope{i}", node, to, x)
+        return columns_scaled(writer, f"@slope{i}", node, to, x)
 
     @staticmethod
     def c_cotangent(
         writer: Writer, i: int, node: Node, to: str, own: str, add: int
     ) -> list[str]:
         """Return lines that map output cotangents to input cotangents."""
-        return _columns_scaled(writer, f"@slope{i}", node, to, own, add)
-
-
-class PReLUForm(LayerForm):
-    """`PReLU`."""
-
-    layer = PReLU
-    torch = keras = "PReLU"
-
-    @classmethod
-    def to_torch(
-        cls, layer: Any, width: int, nn: Any, empty: Callable[..., Any]
-    ) -> Any:
-        """Return a PyTorch module for an input of width ``width``."""
-        return empty(nn.PReLU, 1 if layer.shared else width, layer.init)
-
-    @staticmethod
-    def from_torch(what: str, module: Any, reader: ModuleReader) -> None:
-        """Convert a PyTorch module to a layer, and add it to the reader's builder."""
-        arrays = reader.arrays(what, module, "weight")
-        shared = module.num_parameters == 1
-        if not shared:
-            reader.builder.fit(what, module.num_parameters)
-        reader.builder.add(PReLU(float(module.init), shared), arrays)
-
-    @staticmethod
-    def from_keras(layer: Any, reader: Reader) -> Item:
-        """Convert a Keras layer; return fastmlp's layer with its array."""
-        reader.check_built(layer)
-        slope = reader.array(layer, "alpha")
-        if slope.ndim != 1:
-            reader.refuse(layer, f"must take rows, but its alpha is {slope.ndim}-D")
-        shared = layer.shared_axes is not None
-        return reader.item(PReLU(0.0, shared), (slope,))
-
-    @staticmethod
-    def to_onnx(graph: Graph, mlp: Model, step: Step, x: str) -> str:
-        """Add the layer's nodes, with input ``x``; return the name of the output."""
-        slope = graph.array(f"{step.name}.weight", step.arrays(mlp)["weight"])
-        below = graph.node("Mul", graph.node("Min", x, 0.0), slope)
-        return graph.node("Add", graph.node("Max", x, 0.0), below)
-
-    @staticmethod
-    def c_memory(i: int, node: Node) -> dict[str, int | None]:
-        """Return sizes of C variables that the Jacobian needs (None for scalars)."""
-        return {f"factor{i}": node.n_out}
-
-    @staticmethod
-    def c_value(
-        writer: Writer, i: int, node: Node, to: str, x: str, keeps: bool
-    ) -> tuple[list[str], str]:
-        """Return lines that compute the value, or an expression for one element."""
-        at = "0" if node.layer.shared else "i"
-        factor = f"({x}[i] > 0.0 ? 1.0 : {writer.parameters(i, node)[0]}[{at}])"
-        if not keeps:
-            return [], f"{x}[i] * {factor}"
-        return [
-            f"  for (size_t i = 0; i < {node.n_out}; ++i) {{",
-            f"    factor{i}[i] = {factor};",
-            f"    {to}[i] = {x}[i] * factor{i}[i];",
-            "  }",
-        ], ""
-
-    @staticmethod
-    def c_tangent(writer: Writer, i: int, node: Node, to: str, x: str) -> list[str]:
-        """Return lines that map input tangents ``x`` to output tangents ``to``."""
-        return _columns_scaled(writer, f"factor{i}", node, to, x)
-
-    @staticmethod
-    def c_cotangent(
-        writer: Writer, i: int, node: Node, to: str, own: str, add: int
-    ) -> list[str]:
-        """Return lines that map output cotangents to input cotangents."""
-        return _columns_scaled(writer, f"factor{i}", node, to, own, add)
-
-
-class GLUForm(LayerForm):
-    """`GLU`; PyTorch has it for the sigmoid only."""
-
-    layer = GLU
-    torch = "GLU"
-    # Derivatives are stored as [element][direction]. The rows of `f` are the factors
-    # with which the core's kernels of the same names multiply the halves.
-    c_functions: ClassVar = {
-        "glu_tangent": """
-static inline void @glu_tangent(T *to, const T *t, const T *f, size_t n) {
-  size_t i, d;
-  for (i = 0; i < n; ++i) {
-    for (d = 0; d < @D; ++d) {
-      const T second = t[(n + i) * @D + d] * f[n + i];
-      to[i * @D + d] = fma(t[i * @D + d], f[i], second);
-    }
-  }
-}
-""",
-        "glu_backward": """
-static inline void @glu_backward(T *to, const T *c, const T *f, size_t n, int add) {
-  size_t i, d;
-  for (i = 0; i < 2 * n; ++i) {
-    for (d = 0; d < @D; ++d) {
-      const T own = c[i % n * @D + d];
-      to[i * @D + d] = add ? fma(own, f[i], to[i * @D + d]) : own * f[i];
-    }
-  }
-}
-""",
-    }
-
-    @classmethod
-    def to_torch(
-        cls, layer: Any, width: int, nn: Any, empty: Callable[..., Any]
-    ) -> Any:
-        """Return a PyTorch module; `to_torch` has one for other activations."""
-        return nn.GLU()
-
-    @staticmethod
-    def from_torch(what: str, module: Any, reader: ModuleReader) -> None:
-        """Convert a PyTorch module to a layer, and add it to the reader's builder."""
-        if module.dim not in (-1, 1):
-            raise ValueError(
-                f"{what} must halve rows, with dim=-1, got dim={module.dim}"
-            )
-        reader.builder.halve(what)
-        reader.builder.add(GLU())
-
-    @staticmethod
-    def to_onnx(graph: Graph, mlp: Model, step: Step, x: str) -> str:
-        """Add the layer's nodes, with input ``x``; return the name of the output."""
-        n, function = step.n_out, as_layer(step.layer.activation)
-        first, second = graph.columns(x, 0, n), graph.columns(x, n, 2 * n)
-        onnx = ACTIVATIONS[function.name].onnx
-        return graph.node("Mul", first, onnx(graph, second, **function.constants))
-
-    @staticmethod
-    def c_memory(i: int, node: Node) -> dict[str, int | None]:
-        """Return sizes of C variables that the Jacobian needs (None for scalars)."""
-        return {f"factor{i}": node.n_in}
-
-    @staticmethod
-    def c_value(
-        writer: Writer, i: int, node: Node, to: str, x: str, keeps: bool
-    ) -> tuple[list[str], str]:
-        """Return lines that compute the value of node i from ``x``."""
-        n, function = node.n_out, as_layer(node.layer.activation)
-        form = ACTIVATIONS[function.name]
-        lines = [
-            f"    const T z = {x}[{n} + i];",
-            f"    const T gate = {writer.activation('act', function, 'z')};",
-        ]
-        if keeps:
-            if function.name == "identity":
-                slope = "1.0"
-            elif function.name == "relu":
-                slope = "(z > 0.0 ? 1.0 : 0.0)"
-            else:
-                saved = "z" if form.of_input else "gate"
-                slope = writer.activation("slope", function, saved)
-            lines.append(f"    factor{i}[i] = gate;")
-            lines.append(f"    factor{i}[{n} + i] = {slope} * {x}[i];")
-        lines.append(f"    {to}[i] = gate * {x}[i];")
-        return [f"  for (size_t i = 0; i < {n}; ++i) {{", *lines, "  }"], ""
-
-    @staticmethod
-    def c_tangent(writer: Writer, i: int, node: Node, to: str, x: str) -> list[str]:
-        """Return lines that map input tangents ``x`` to output tangents ``to``."""
-        call = writer.call("glu_tangent", to, x, f"factor{i}", str(node.n_out))
-        return [f"  {call};"]
-
-    @staticmethod
-    def c_cotangent(
-        writer: Writer, i: int, node: Node, to: str, own: str, add: int
-    ) -> list[str]:
-        """Return lines that map output cotangents to input cotangents."""
-        arguments = to, own, f"factor{i}", str(node.n_out), str(add)
-        return [f"  {writer.call('glu_backward', *arguments)};"]
-
-
-class ScaleForm(LayerForm):
-    """`Scale`; `to_torch` has its module."""
-
-    layer = Scale
-
-    @staticmethod
-    def to_onnx(graph: Graph, mlp: Model, step: Step, x: str) -> str:
-        """Add the layer's nodes, with input ``x``; return the name of the output."""
-        factors = graph.array(f"{step.name}.weight", step.arrays(mlp)["weight"])
-        return graph.node("Mul", x, factors)
-
-    @staticmethod
-    def c_value(
-        writer: Writer, i: int, node: Node, to: str, x: str, keeps: bool
-    ) -> tuple[list[str], str]:
-        """Return an expression for one element of the value."""
-        return [], f"{x}[i] * {writer.parameters(i, node)[0]}[i]"
-
-    @staticmethod
-    def c_tangent(writer: Writer, i: int, node: Node, to: str, x: str) -> list[str]:
-        """Return lines that map input tangents ``x`` to output tangents ``to``."""
-        return _columns_scaled(writer, writer.parameters(i, node)[0], node, to, x)
-
-    @staticmethod
-    def c_cotangent(
-        writer: Writer, i: int, node: Node, to: str, own: str, add: int
-    ) -> list[str]:
-        """Return lines that map output cotangents to input cotangents."""
-        factors = writer.parameters(i, node)[0]
-        return _columns_scaled(writer, factors, node, to, own, add)
-
-
-_FORMS = (
-    *(DropoutForm, LayerNormForm, RMSNormForm, BatchNormForm, PReLUForm),
-    *(GLUForm, ScaleForm),
-)
-LAYERS: dict[type[Layer], type[LayerForm]] = {form.layer: form for form in _FORMS}
-BY_KIND: dict[str, type[LayerForm]] = {form.layer.kind: form for form in _FORMS}
-
-
-def _columns_scaled(
-    writer: Writer, factors: str, node: Node, to: str, own: str, add: int = 0
-) -> list[str]:
-    """Return lines that write derivatives times factors, or add them if ``add``."""
-    n = node.n_out
-    if not add:
-        call = writer.call("times_slope", to, factors, str(n))
-        return [*writer.accumulate(own, to, 0, n), f"  {call};"]
-    return [
-        f"  for (size_t i = 0; i < {n} * @D; ++i) {{",
-        f"    {to}[i] = fma({own}[i], {factors}[i / @D], {to}[i]);",
-        "  }",
-    ]
+        return columns_scaled(writer, f"@slope{i}", node, to, own, add)
 
 
 def _scale_and_shift(mlp: Model, step: Step) -> tuple[Array, Array]:

@@ -1,0 +1,26 @@
+"""How each kind of layer is expressed in PyTorch, Keras, ONNX and C, as a table.
+
+The modules for the formats (`from_torch`, `to_torch`, `from_keras`, `to_onnx`, `c`)
+handle dense layers, activations and residual blocks themselves; for all other layers
+they use this table. PyTorch and Keras are not imported: the table refers to them by
+name only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._base import LayerForm as LayerForm
+from ._noise import DropoutForm
+from ._norms import BatchNormForm, LayerNormForm, RMSNormForm
+from ._units import GLUForm, PReLUForm, ScaleForm
+
+if TYPE_CHECKING:
+    from ...layers import Layer
+
+_FORMS = (
+    *(DropoutForm, LayerNormForm, RMSNormForm, BatchNormForm, PReLUForm),
+    *(GLUForm, ScaleForm),
+)
+LAYERS: dict[type[Layer], type[LayerForm]] = {form.layer: form for form in _FORMS}
+BY_KIND: dict[str, type[LayerForm]] = {form.layer.kind: form for form in _FORMS}
