@@ -129,6 +129,14 @@ constexpr LayerField kLayerFields[] = {
     {"shared", [](LayerSpec& s, py::handle v) { s.shared = py::cast<bool>(v); }},
     {"body", [](LayerSpec& s,
                 py::handle v) { s.body = layers_from(py::cast<py::sequence>(v)); }},
+    {"branches",
+     [](LayerSpec& s, py::handle v) {
+       for (const py::handle branch : py::cast<py::sequence>(v)) {
+         const auto [name, layers] =
+             py::cast<std::pair<std::string, py::sequence>>(branch);
+         s.branches.push_back({name, layers_from(layers)});
+       }
+     }},
 };
 
 // Makes a layer from a dict that holds its kind and those fields that differ from their

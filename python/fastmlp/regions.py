@@ -298,8 +298,11 @@ def _checked(mlp: MLP) -> list[Step]:
 def _sum(step: Step, mlp: MLP, x: Array, outputs: Any) -> tuple[Array, Array]:
     """Return the step's z, and the sum of the magnitudes of the terms of each z."""
     h = x if step.source == ops.INPUT else outputs[step.source]
-    if step.kind == "add":
+    if len(step.sources) > 1:
         other = x if step.other == ops.INPUT else outputs[step.other]
+        if step.kind == "concat":
+            z = np.concatenate([h, other], axis=-1)
+            return z, abs(z)
         return h + other, abs(h) + abs(other)
     map_ = ops.affine(step, mlp)
     if map_ is None:

@@ -271,6 +271,13 @@ def scaled(dtype: Any) -> list[Any]:
     return [mlp.params, np.array(losses), mlp(x), mlp.jacobian(x)]
 
 
+def side_by_side(dtype: Any) -> list[Any]:
+    heads = fm.Parallel([[7, fm.Dense(1)], [], [fm.Dense(2, "tanh")]])
+    layers = [fm.Concat([9, 6]), 8, heads, 5]
+    mlp, losses, x = fitted(dtype, fm.MSE(), "values", fm.SGD(0.01), *layers)
+    return [mlp.params, np.array(losses), mlp(x), mlp.jacobian(x)]
+
+
 def derivatives(dtype: Any) -> list[Any]:
     layers = [N_IN, fm.LayerNorm(), 10, fm.BatchNorm(), fm.Residual([6, 10]), N_OUT]
     mlp = model(layers, "softplus", dtype)
@@ -354,6 +361,7 @@ CASES: dict[str, Callable[[Any], list[Any]]] = {
     "learned slopes": learned_slopes,
     "gated": gated,
     "scaled": scaled,
+    "side by side": side_by_side,
     "bfloat16": in_bfloat16,
 }
 

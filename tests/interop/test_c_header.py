@@ -101,6 +101,10 @@ def networks() -> dict[str, fm.MLP]:
     scaled = [fm.Residual([fm.Scale(), 6]), fm.Scale()]
     add("scale_back", [4, fm.Scale(), 6, *scaled, fm.Activation("silu"), 1])
     add("scale_forward", [2, 6, *scaled, fm.Activation("silu"), 9])
+    heads = fm.Parallel([[7, fm.Dense(3, "tanh")], [], [fm.Dense(2, "relu")]])
+    add("concat_back", [5, fm.Concat([6, 4]), heads, fm.Activation("silu"), 2])
+    add("concat_forward", [2, fm.Concat([6]), fm.Dense(5, "gelu"), heads])
+    add("concat_last", [3, 4, fm.Parallel([[fm.Dense(3, "relu")], [2]])])
     add("no_bias", [5, 66, 3], bias=False, activation="tanh")
     add("wide", [33, 130, 65, 40], activation="relu")
     add("many_in", [20, 40, 40, 33], activation="gelu")

@@ -237,6 +237,22 @@ def test_residual_blocks(keras, layers, rng):
     assert [len(block.layers) for block in blocks] == [1, 3, 4, 2, 1]
 
 
+def test_layers_side_by_side(keras, layers, rng):
+    """Concatenated: with the input first and last, branches, nested, with a norm."""
+    first = keras.Input((6,))
+    h = layers.Concatenate()([first, layers.Dense(3, "tanh")(first)])
+    h = layers.Dense(5, "relu")(h)
+    left = layers.Dense(4)(layers.Dense(2, "tanh")(h))
+    right = layers.BatchNormalization()(layers.Dense(3)(h))
+    right = layers.Concatenate()([right, h])
+    h = layers.Concatenate()([left, h, right])
+    heads = [layers.Dense(2)(h), layers.Dense(1, "sigmoid")(h)]
+    model = spread(keras.Model(first, layers.Concatenate()(heads)), rng)
+    mlp = check(model, rng, 6)
+    kinds = [type(layer).__name__ for layer in mlp.layers]
+    assert kinds == ["Concat", "Dense", "Parallel", "Parallel"]
+
+
 def test_many_residual_blocks_take_no_time(keras, layers, rng):
     """Each value is visited once, not once for every path to it."""
     value = first = keras.Input((4,))

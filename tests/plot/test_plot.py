@@ -554,7 +554,7 @@ def test_residual_blocks_are_arcs():
         "+",
         "+ projection",
     ]
-    assert texts(ax)[-1] == "residual"
+    assert texts(ax)[-1] == "skip connection"
 
 
 def test_what_cannot_be_drawn():

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -11,7 +12,7 @@
 namespace fastmlp {
 
 // X(enumerator, op, name): the op is a struct in network/ops; the name is used in
-// Python and in messages. `add` ends a residual block.
+// Python and in messages. `add` ends a residual block, `concat` joins branches.
 #define FASTMLP_LAYER_KINDS(X)              \
   X(dense, DenseOp, "dense")                \
   X(activation, ActivationOp, "activation") \
@@ -22,6 +23,7 @@ namespace fastmlp {
   X(prelu, PReLUOp, "prelu")                \
   X(glu, GLUOp, "glu")                      \
   X(scale, ScaleOp, "scale")                \
+  X(concat, ConcatOp, "concat")             \
   X(add, AddOp, "residual")
 
 enum class LayerKind : int {
@@ -59,6 +61,12 @@ class CustomActivation {
 
 // A layer: its kind and the fields that this kind uses.
 struct LayerSpec {
+  // A sequence of layers, and its name within its layer: "body", "branches.0".
+  struct Branch {
+    std::string name;
+    std::vector<LayerSpec> layers;
+  };
+
   // act(h W + b)
   LayerSpec(Index units, ActivationSpec act = Activation::identity,
             bool with_bias = true)
@@ -129,6 +137,13 @@ struct LayerSpec {
     spec.body = std::move(body);
     return spec;
   }
+  // The outputs of all branches side by side. Each branch takes h; one without layers
+  // is h itself.
+  static LayerSpec concat(std::vector<Branch> branches) {
+    LayerSpec spec(LayerKind::concat);
+    spec.branches = std::move(branches);
+    return spec;
+  }
 
   LayerKind kind = LayerKind::dense;
   Index width = 0;
@@ -139,6 +154,7 @@ struct LayerSpec {
   double slope = 0.25;  // initially
   bool shared = false;
   std::vector<LayerSpec> body;
+  std::vector<Branch> branches;
   std::shared_ptr<const CustomActivation> custom;
 };
 

@@ -51,7 +51,7 @@ struct OpInfo {
   LayerKind kind;
   Index n_in, n_out;
   int input;
-  int other;  // the second addend at the end of a residual block, else kNone
+  int other;  // the second addend of add, or the right part of concat, else kNone
   ActivationSpec activation;
   bool has_custom;     // whether a CustomActivation is used in place of `activation`
   Index weight_size;   // elements of the weight or scale

@@ -45,6 +45,10 @@ Index NetworkPlan::add_buffers(Index n) {
   return offset;
 }
 
+Index NetworkPlan::joined_width(Index a, Index b) {
+  return checked_add_product(a, 1, b);
+}
+
 int NetworkPlan::push(OpPlan op) {
   constexpr double kElementwiseWork = 4;
   const double n = static_cast<double>(op.n_out);

@@ -2,7 +2,8 @@
 // depends on their shapes alone.
 //
 // A plan consists of ops; the user's network consists of layers. A residual block
-// becomes the ops of its body, a dense op if it has a projection, and an add op. An
+// becomes the ops of its body, a dense op if it has a projection, and an add op. The
+// outputs of branches are joined in pairs, by one concat op less than branches. An
 // activation becomes part of the op before it, if that op has no activation yet.
 #pragma once
 
@@ -104,6 +105,8 @@ struct NetworkPlan {
   // the first one.
   Index add_params(Index rows, Index columns);
   Index add_buffers(Index n);
+  // The width of two arrays side by side.
+  static Index joined_width(Index a, Index b);
   // Appends an op and returns its index.
   int push(OpPlan op);
   // Sets the properties that depend on all ops together. The network's output is the

@@ -60,6 +60,7 @@ COLOURS = {
     "activation": ORANGE,
     "dropout": "currentColor",
     "add": RED,
+    "concat": RED,
 }
 
 
@@ -128,12 +129,20 @@ class Row(NamedTuple):
     label: str
     note: str
     name: str
-    # For the end of a residual block, the row at its start and the projection, if any.
-    start: int = -1
-    projection: str = ""
+    # The rows whose outputs this row takes.
+    sources: tuple[int, ...] = ()
+    projection: str = ""  # for the end of a residual block that has one
 
     def __str__(self) -> str:
         return f"{self.name}: {self.label}" + (f", {self.note}" if self.note else "")
+
+
+class Lane(NamedTuple):
+    """A line past rows, between two that are not neighbours."""
+
+    start: int
+    end: int
+    level: int  # its distance from the rows, from 1
 
 
 class Fold(NamedTuple):
@@ -176,7 +185,7 @@ def _rows(mlp: Model) -> tuple[list[Row], list[Fold]]:
         first = len(rows)
         for i in stage:
             step = steps[i]
-            if _is_projection(step):
+            if _is_projection(step) or step.is_joint:
                 drawn[i] = drawn[step.source]
                 continue
             drawn[i] = len(rows)
@@ -196,14 +205,14 @@ def _is_projection(step: Step) -> bool:
 def _stages(steps: Sequence[Step]) -> list[list[int]]:
     """Return the indices of steps that belong together.
 
-    A stage is a residual block, or a dense layer with the layers without weight
+    A stage is a block, or a dense layer with the layers without weight
     matrices that follow it.
     """
     stages: list[list[int]] = []
     block = ""
     for i, step in enumerate(steps):
         top = step.name.split(".")[0]
-        inside = step.depth > 0 or step.kind == "add"
+        inside = step.depth > 0 or len(step.sources) > 1
         if (inside and top == block) or (
             stages and not inside and not block and step.kind != "dense"
         ):
@@ -221,7 +230,7 @@ def _signature(step: Step) -> tuple[Any, ...]:
     return step.kind, step.n_in, step.n_out, step.n_params, inside, names
 
 
-def _row(step: Step, steps: Sequence[Step], drawn: dict[int, int]) -> Row:
+def _row(step: Step, steps: list[Step], drawn: dict[int, int]) -> Row:
     """Return the row of a step; ``drawn`` has the rows of the preceding steps."""
     label = title(step).replace("->", "→")
     notes = []
@@ -229,18 +238,17 @@ def _row(step: Step, steps: Sequence[Step], drawn: dict[int, int]) -> Row:
         label = step.activation
     elif step.activation != "identity":
         notes.append(step.activation)
-    parameters, projection, start = step.n_params, "", -1
-    if step.kind == "add":
-        start = drawn[step.other]
-        other = steps[step.other] if step.other >= 0 else None
-        if other is not None and _is_projection(other):
-            projection = title(other).replace("->", "→")
-            parameters = other.n_params
-            notes.append(projection[0].lower() + projection[1:])
+    parameters, projection = step.n_params, ""
+    other = steps[step.other] if step.kind == "add" and step.other >= 0 else None
+    if other is not None and _is_projection(other):
+        projection = title(other).replace("->", "→")
+        parameters = other.n_params
+        notes.append(projection[0].lower() + projection[1:])
     if parameters:
         notes.append(_validate.counted(parameters, "parameter"))
     note = " · ".join(notes)
-    return Row(step.kind, step.n_out, label, note, step.name, start, projection)
+    sources = tuple(drawn[i] for i in ops.inputs_of(steps, step))
+    return Row(step.kind, step.n_out, label, note, step.name, sources, projection)
 
 
 # Drawing ------------------------------------------------------------------------------
@@ -254,8 +262,8 @@ class _Picture:
         self.lanes = self._levels()
         reach = [self.half(row) for row in rows]
         left = max(reach)
-        for k, level in self.lanes.items():
-            left = max(left, self._beside(k, level, reach))
+        for lane in self.lanes:
+            left = max(left, self._beside(lane, reach))
         self.axis = MARGIN + left
         self.labels = self.axis + max(reach) + 22 + 50 * bool(folds)
         self.reach = reach
@@ -283,25 +291,24 @@ class _Picture:
         size = min(1.0, log2(row.width) / log2(LARGE))
         return NARROWEST + (WIDEST - NARROWEST) * size
 
-    def _levels(self) -> dict[int, int]:
-        """Return, for each end of a residual block, the number of its lane from 1."""
-        levels: dict[int, int] = {}
+    def _levels(self) -> list[Lane]:
+        """Return the lanes; those that run side by side have different levels."""
+        lanes: list[Lane] = []
         for k, row in enumerate(self.rows):
-            if row.kind == "add":
-                inner = [
-                    n for j, n in levels.items() if self.rows[j].start >= row.start
-                ]
-                levels[k] = 1 + max(inner, default=0)
-        return levels
+            for start in sorted({s for s in row.sources if s < k - 1}, reverse=True):
+                beside = [lane.level for lane in lanes if lane.end > start]
+                lanes.append(Lane(start, k, 1 + max(beside, default=0)))
+        return lanes
 
-    def _beside(self, k: int, level: int, reach: list[float]) -> float:
-        """Return the distance from the axis of the lane that ends at row ``k``."""
-        return max(reach[self.rows[k].start : k + 1]) + PLUS + LANE * level
+    def _beside(self, lane: Lane, reach: list[float]) -> float:
+        """Return the distance of a lane from the axis."""
+        return max(reach[lane.start : lane.end + 1]) + PLUS + LANE * lane.level
 
     def drawn(self, mlp: Model) -> Diagram:
         """Return the picture."""
-        parts = [self._between(k) for k in range(1, len(self.rows))]
-        parts += [self._lane(k, level) for k, level in self.lanes.items()]
+        rows = range(1, len(self.rows))
+        parts = [self._between(k) for k in rows if k - 1 in self.rows[k].sources]
+        parts += [self._lane(lane) for lane in self.lanes]
         parts += [self._shape(k) for k in range(len(self.rows))]
         parts += [self._bracket(fold) for fold in self.folds]
         bottom = self.heights[-1] + HALF + 30
@@ -345,6 +352,12 @@ class _Picture:
         y1 = self.heights[k] - self._half_height(row)
         ups, downs = self.units(above), self.units(row)
         dense = row.kind == "dense"
+        if row.kind == "concat":
+            # Only some of the units come from the row above.
+            at = sum(
+                self.rows[s].width for s in row.sources[: row.sources.index(k - 1)]
+            )
+            downs = downs[at : at + above.width]
         if ups and downs and (not dense or len(ups) * len(downs) <= MOST_LINES):
             # Layers without weights connect each unit with one unit only.
             if dense:
@@ -435,19 +448,21 @@ class _Picture:
             "circle", cx=x, cy=y, r=PLUS, fill="none", stroke=RED, stroke_width=1.5
         ) + markup.element("path", d=cross, stroke=RED, stroke_width=1.5)
 
-    def _lane(self, k: int, level: int) -> str:
-        """Return the line past a residual block, which ends at row k."""
-        row = self.rows[k]
-        start = self.rows[row.start]
-        x = self.axis - self._beside(k, level, self.reach)
+    def _lane(self, lane: Lane) -> str:
+        """Return the line of a lane."""
+        k = lane.end
+        row, start = self.rows[k], self.rows[lane.start]
+        x = self.axis - self._beside(lane, self.reach)
         from_x = (
-            self.axis - self.reach[row.start] + (RADIUS if self.units(start) else 8)
+            self.axis - self.reach[lane.start] + (RADIUS if self.units(start) else 8)
         )
-        from_y = self.heights[row.start] + self._half_height(start)
+        from_y = self.heights[lane.start] + self._half_height(start)
         if start.kind == "add":
-            from_x = self.axis - self.reach[row.start] - PLUS
+            from_x = self.axis - self.reach[lane.start] - PLUS
             from_y += PLUS - THIN
-        to_x, to_y = self.axis - self.reach[k] - 2 * PLUS, self.heights[k]
+        adds = row.kind == "add"
+        to_x = self.axis - self.reach[k] - (2 * PLUS if adds else 2)
+        to_y = self.heights[k]
         line = (
             f"M{from_x:.1f} {from_y:.1f}v3q0 3 -3 3H{x + 4:.1f}q-4 0 -4 4"
             f"V{to_y - 4:.1f}q0 4 4 4H{to_x - 1:.1f}m-5 -4l5 4l-5 4"
@@ -455,7 +470,7 @@ class _Picture:
         content = markup.element(
             "path",
             d=line,
-            stroke=RED,
+            stroke=RED if adds else "currentColor",
             stroke_width=1.5,
             fill="none",
         )
@@ -472,6 +487,8 @@ class _Picture:
                 stroke=BLUE,
             )
         words = f"{row.name}: residual connection"
+        if not adds:
+            words = f"{row.name}: input from {start.name}"
         if row.projection:
             words += f", {row.projection}"
         return markup.element("g", markup.title(words) + content)

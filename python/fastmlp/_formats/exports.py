@@ -186,9 +186,10 @@ class Exports(Model):
     def diagram(self, *, max_units: int = 16) -> Diagram:
         """Return a diagram of the layers, which a notebook shows as a picture.
 
-        The input is at the top, and each layer is a row. Lines at the left are residual
-        connections, and a box on a line is a projection. In networks of many layers,
-        equal layers that follow each other are drawn once, with their number.
+        The input is at the top, and each layer is a row. Lines at the left are
+        connections past other layers, and a box on a line is a projection. In networks
+        of many layers, equal layers that follow each other are drawn once, with their
+        number.
 
         Parameters
         ----------

@@ -15,9 +15,12 @@ from .._network.model import empty
 from .._validate.hints import hinted
 from ..layers import (
     Activation,
+    Block,
+    Concat,
     Dense,
     Layer,
     Normalization,
+    Parallel,
     Residual,
     as_layer,
     checked_activation,
@@ -53,8 +56,9 @@ def from_keras(model: Any) -> MLP:
         ``BatchNormalization``, ``Identity``, and models of these. In functional models,
         an ``Add`` may end a `Residual` block: it adds the output of some layers to
         their input or, if the widths differ, to the output of a dense layer without
-        activation that takes the same input. A ``Flatten`` may come first; the network
-        then takes flattened rows, ``x.reshape(len(x), -1)``.
+        activation that takes the same input. A ``Concatenate`` of several paths from
+        one value becomes a `Concat` or `Parallel`. A ``Flatten`` may come first; the
+        network then takes flattened rows, ``x.reshape(len(x), -1)``.
 
     Returns
     -------
@@ -149,7 +153,7 @@ def _input_width(model: Any, items: Sequence[Item]) -> int:
     if shape and None not in shape:
         return math.prod(shape)
     for item in items:
-        if isinstance(item.layer, Residual | Dense | Normalization):
+        if isinstance(item.layer, Block | Dense | Normalization):
             arrays = item.parameters or item.statistics
             if arrays:
                 return len(arrays[0])
@@ -283,30 +287,48 @@ class Reader:
                     )
             if type(operation).__name__ == "Add" and len(sources) == 2:
                 self._made[place] = self._block(operation, sources, first)
+            elif type(operation).__name__ == "Concatenate" and len(sources) > 1:
+                self.check_axis(operation)
+                self._made[place] = self._side_by_side(sources, first)
             elif len(sources) == 1:
                 self._made[place] = sources[0], self.items(operation)
             else:
                 _refuse(operation, f"must have one input, got {len(sources)}")
         return self._made[place]
 
+    def _parts(self, ends: Sequence[Any], first: Any) -> tuple[Any, list[list[Item]]]:
+        """Return the value where the paths to ``ends`` split, and these paths."""
+        ways = [self._way(end, first) for end in ends]
+        common = 1
+        while common < min(map(len, ways)):
+            if len({_place(way[common][0]) for way in ways}) > 1:
+                break
+            common += 1
+        parts = [
+            [i for _, items in way[common:] for i in items if i.layer is not None]
+            for way in ways
+        ]
+        return ways[0][common - 1][0], parts
+
+    def _side_by_side(self, ends: Sequence[Any], first: Any) -> tuple[Any, list[Item]]:
+        """Return the input of the branches that end in ``ends``, and the branches."""
+        start, parts = self._parts(ends, first)
+        kind = Concat if len(parts) == 2 and not parts[0] and parts[1] else Parallel
+        given = parts[1:] if kind is Concat else parts
+        block = kind.of_parts([_layers(part) for part in given])
+        inner = [item for part in parts for item in part]
+        parameters = [array for item in inner for array in item.parameters]
+        statistics = [array for item in inner for array in item.statistics]
+        return start, [Item(block, tuple(parameters), tuple(statistics))]
+
     def _block(
         self, add: Any, ends: Sequence[Any], first: Any
     ) -> tuple[Any, list[Item]]:
         """Return the input of a residual block that ends in ``add``, and the block.
 
-        The input is the value where the paths to the two addends, ``ends``, split.
+        The two addends are ``ends``.
         """
-        a, b = (self._way(end, first) for end in ends)
-        common = 1
-        while common < min(len(a), len(b)) and _place(a[common][0]) == _place(
-            b[common][0]
-        ):
-            common += 1
-        start = a[common - 1][0]
-        parts = [
-            [i for _, items in way[common:] for i in items if i.layer is not None]
-            for way in (a, b)
-        ]
+        start, parts = self._parts(ends, first)
         n_in, (n_out, width) = start.shape[-1], (end.shape[-1] for end in ends)
         for body, other in (parts, parts[::-1]):
             same = n_out == width == n_in and not other

@@ -14,8 +14,9 @@ from .._network.model import EpochSequence, set_bias_init, set_compute_dtype
 from ..layers import (
     LAYERS,
     Activation,
+    Block,
     Layer,
-    Residual,
+    Parallel,
     as_layer,
     checked,
     checked_activation,
@@ -70,8 +71,10 @@ def _as_json(item: int | Layer) -> Any:
         return item
     kind = next(kind for kind in LAYERS.values() if isinstance(item, kind))
     entry: dict[str, Any] = {"kind": kind.__name__}
-    if isinstance(item, Residual):
-        return {**entry, "layers": [_as_json(inner) for inner in item.layers]}
+    if isinstance(item, Block):
+        parts = [[_as_json(one) for one in part] for part in item.parts.values()]
+        (name,) = kind._leading
+        return {**entry, name: parts if isinstance(item, Parallel) else parts[0]}
     if isinstance(item, Activation):
         if not item.is_custom:
             return {**entry, **_function_as_json(item)}
@@ -342,6 +345,20 @@ class Stored:
         set_compute_dtype(given, found.get("compute_dtype"))
         return given
 
+    def _block(self, where: str, kind: type[Block], item: dict[str, Any]) -> Block:
+        (name,) = kind._leading
+        fields(where, item, ("kind", name))
+        where = f"{where}.{name}"
+        given = listed(where, item[name])
+        if kind is not Parallel:
+            return kind.of_parts([checked(where, self._sequence(where, given))])
+        branches = [self._sequence(f"{where}[{i}]", one) for i, one in enumerate(given)]
+        return Parallel(branches)
+
+    def _sequence(self, where: str, items: object) -> list[int | Layer]:
+        inner = listed(where, items)
+        return [self._layer(f"{where}[{i}]", one) for i, one in enumerate(inner)]
+
     def _layer(self, where: str, item: object) -> int | Layer:
         self._n_layers += 1
         if self._n_layers > LAYER_LIMIT:
@@ -349,13 +366,8 @@ class Stored:
         if not isinstance(item, dict):
             return _validate.count(where, item, 1)
         kind = LAYERS[_validate.choice(f"{where}.kind", item.get("kind"), LAYERS)]
-        if kind is Residual:
-            fields(where, item, ("kind", "layers"))
-            inner = listed(f"{where}.layers", item["layers"])
-            body = [
-                self._layer(f"{where}.layers[{i}]", one) for i, one in enumerate(inner)
-            ]
-            return Residual(checked(f"{where}.layers", body))
+        if issubclass(kind, Block):
+            return self._block(where, kind, item)
         if kind is Activation:
             if item.get("function") is None:
                 return self._function(where, item)

@@ -188,9 +188,12 @@ def _add_steps(graph: Graph, mlp: Model) -> str:
         if step.kind == "dense":
             norm = network[folded[i]] if i in folded else None
             value = _dense(graph, mlp, step, norm, value)
-        elif step.kind == "add":
+        elif step.kind in ("add", "concat"):
             other = graph.input if step.other == ops.INPUT else values[step.other]
-            value = graph.node("Add", other, value)
+            if step.kind == "add":
+                value = graph.node("Add", other, value)
+            else:
+                value = graph.node("Concat", value, other, axis=-1)
         elif step.kind in BY_KIND and i not in folded.values():
             value = BY_KIND[step.kind].to_onnx(graph, mlp, step, value)
         if step.function.is_custom:
@@ -215,8 +218,7 @@ def _folded(network: list[Step]) -> dict[int, int]:
     """
     uses: dict[int, int] = {}
     for step in network:
-        taken = (step.source, step.other) if step.kind == "add" else (step.source,)
-        for i in taken:
+        for i in step.sources:
             uses[i] = uses.get(i, 0) + 1
     return {
         step.source: i

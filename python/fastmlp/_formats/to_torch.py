@@ -12,11 +12,13 @@ from .._network import resolve
 from ..layers import (
     GLU,
     Activation,
+    Block,
     Dense,
     Layer,
     activation_of,
     as_layer,
 )
+from ..layers import Parallel as ParallelLayer
 from ..layers import Residual as ResidualLayer
 from ..layers import Scale as ScaleLayer
 from .activations import ACTIVATIONS
@@ -124,6 +126,42 @@ class Scale(torch.nn.Module):
         return x * self.weight
 
 
+class Concat(torch.nn.Module):
+    """A module for a `Concat` block.
+
+    Parameters
+    ----------
+    body : torch.nn.Sequential
+        The body.
+    """
+
+    def __init__(self, body: torch.nn.Sequential) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the inputs and the outputs of the body, side by side."""
+        return torch.cat([x, self.body(x)], -1)
+
+
+class Parallel(torch.nn.Module):
+    """A module for a `Parallel` layer.
+
+    Parameters
+    ----------
+    branches : sequence of torch.nn.Sequential
+        The branches.
+    """
+
+    def __init__(self, branches: Sequence[torch.nn.Sequential]) -> None:
+        super().__init__()
+        self.branches = torch.nn.ModuleList(branches)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the outputs of all branches, side by side."""
+        return torch.cat([branch(x) for branch in self.branches], -1)
+
+
 # Activations that PyTorch has only as functions.
 FUNCTIONS = tuple(name for name, form in ACTIVATIONS.items() if form.torch is None)
 
@@ -181,12 +219,21 @@ def _sequential(
                 width = layer.n
             case Activation():
                 modules.append(activation_module(layer))
-            case ResidualLayer():
-                body, n_out = _sequential(layer.body, width, dtype)
-                projection = None
-                if n_out != width:
-                    projection = empty(torch.nn.Linear, width, n_out)
-                modules.append(Residual(body, projection))
+            case Block():
+                inside = [
+                    _sequential(part, width, dtype)[0]
+                    for part in layer.sequences.values()
+                ]
+                n_out = layer.n_out(width)
+                if isinstance(layer, ResidualLayer):
+                    projection = None
+                    if n_out != width:
+                        projection = empty(torch.nn.Linear, width, n_out)
+                    modules.append(Residual(inside[0], projection))
+                elif isinstance(layer, ParallelLayer):
+                    modules.append(Parallel(inside))
+                else:
+                    modules.append(Concat(inside[0]))
                 width = n_out
             case GLU() if layer.activation != "sigmoid":
                 gate = activation_module(as_layer(layer.activation))

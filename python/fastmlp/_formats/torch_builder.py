@@ -12,6 +12,7 @@ from .._network.fold import LayerArrays, name_arrays
 from .._network.model import model_class
 from ..layers import (
     Activation,
+    Block,
     Dense,
     Layer,
     Normalization,
@@ -20,7 +21,7 @@ from ..layers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from .._network.model import MLP
     from .._validate import Array
@@ -167,8 +168,36 @@ class Builder:
             )
         self.tracked = max(self.tracked, body.tracked)
         layer = Residual([item.layer for item in body.items])
-        self.items.append(LayerArrays(layer, arrays, tuple(body.items)))
+        self.items.append(LayerArrays(layer, arrays, {"body": tuple(body.items)}))
         self.width = body.width
+
+    def side_by_side(
+        self, what: str, kind: type[Block], parts: Sequence[Builder]
+    ) -> None:
+        """Add a block whose outputs stand side by side.
+
+        ``parts`` are builders that `block` returned, one for each sequence inside.
+        """
+        widths = [self.width, *(part.n_in for part in parts)]
+        n_in = next((width for width in widths if width is not None), None)
+        if n_in is None:
+            raise ValueError(
+                f"{what} must contain a layer that determines its width, such as "
+                "nn.Linear"
+            )
+        for part in parts:
+            if part.n_in is None:
+                part.fit(what, n_in // part._factor)
+            self.fit(what, part.n_in or n_in)
+            self.tracked = max(self.tracked, part.tracked)
+        self.fit(what, n_in)
+        layer = kind.of_parts([[item.layer for item in part.items] for part in parts])
+        inside = {
+            name: tuple(part.items)
+            for name, part in zip(layer.sequences, parts, strict=True)
+        }
+        self.items.append(LayerArrays(layer, {}, inside))
+        self.width = layer.n_out(n_in)
 
     def build(self, seed: Any) -> MLP:
         """Return the model."""

@@ -5,12 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .. import _core
-from ..layers import GLU, Activation, Scale, checked_activation
+from ..layers import (
+    GLU,
+    Activation,
+    Block,
+    Concat,
+    Parallel,
+    Scale,
+    checked_activation,
+)
 from .activations import ACTIVATIONS
 from .layers import LAYERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from .._validate import Array
     from .torch_builder import Builder
@@ -111,12 +119,19 @@ class ModuleReader:
                 self.read(f"{inside}{child_name}", child)
         elif known is self._own.Residual:
             self._residual(what, inside, module)
+        elif known is self._own.Concat:
+            self._side_by_side(what, Concat, {f"{inside}body": module.body})
+        elif known is self._own.Parallel:
+            names = (f"{inside}branches.{i}" for i in range(len(module.branches)))
+            branches = dict(zip(names, module.branches, strict=True))
+            self._side_by_side(what, Parallel, branches)
         else:
             self._readers[known](what, module)
 
     def _known(self, module: Any) -> Any:
         """Return the known class whose forward the module uses or inherits, or None."""
-        kinds = (self._nn.Sequential, self._own.Residual, *self._readers)
+        own_blocks = (self._own.Residual, self._own.Concat, self._own.Parallel)
+        kinds = (self._nn.Sequential, *own_blocks, *self._readers)
         own = type(module)
         for kind in kinds:
             same = own.forward is kind.forward and own.__call__ is kind.__call__
@@ -245,6 +260,24 @@ class ModuleReader:
             name = f"module {inside}projection"
             projection = self.arrays(name, module.projection, "weight", "bias")
         outer.residual(what, body, projection)
+
+    def _side_by_side(
+        self, what: str, kind: type[Block], parts: Mapping[str, Any]
+    ) -> None:
+        """Add a block whose parts, modules by name, have outputs side by side."""
+        outer, inner = self.builder, []
+        for name, part in parts.items():
+            if self._starts_in_place(part):
+                raise ValueError(
+                    f"{what}: the first module of {name} has inplace=True, so it "
+                    "overwrites the input, which other parts of the block read; use "
+                    "inplace=False"
+                )
+            self.builder = outer.block()
+            self.read(name, part)
+            inner.append(self.builder)
+        self.builder = outer
+        outer.side_by_side(what, kind, inner)
 
     def _starts_in_place(self, body: Any) -> bool:
         """Return whether the body overwrites its input."""

@@ -127,9 +127,9 @@ def _leaves(state: Mapping[str, Any], prefix: str) -> list[_Leaf]:
                 "fastmlp supports; to read only a part of a state dict, pass the "
                 "prefix of its names, as in prefix='encoder.'"
             )
-        if {"body", "projection"} & set(layer.split(".")):
+        if {"body", "projection", "branches"} & set(layer.split(".")):
             raise ValueError(
-                f"source[{name!r}] belongs to a residual block, whose activations a "
+                f"source[{name!r}] belongs to a block, whose activations a "
                 "state dict does not show: pass the module, or create the model "
                 "and use its load_state_dict"
             )

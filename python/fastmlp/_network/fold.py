@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from .. import _validate
-from ..layers import Activation, Dense, Layer, Residual
+from ..layers import Activation, Block, Dense, Layer
 from .resolve import top_names
 
 if TYPE_CHECKING:
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class LayerArrays(NamedTuple):
-    """A layer, its arrays by role, and the layers of its body as `LayerArrays`."""
+    """A layer, its arrays by role, and the sequences inside it by name."""
 
     layer: Layer
     arrays: dict[str, Array]
-    body: tuple[LayerArrays, ...] = ()
+    sequences: dict[str, tuple[LayerArrays, ...]] = {}  # noqa: RUF012 (never changed)
 
 
 @_validate.reproducible
@@ -58,7 +58,8 @@ def name_arrays(items: Sequence[LayerArrays], prefix: str = "") -> dict[str, Arr
     for item, place in zip(items, places, strict=True):
         name = f"{prefix}{place}."
         result |= {f"{name}{role}": array for role, array in item.arrays.items()}
-        result |= name_arrays(item.body, f"{name}body.")
+        for key, inner in item.sequences.items():
+            result |= name_arrays(inner, f"{name}{key}.")
     return result
 
 
@@ -74,20 +75,23 @@ def _with_arrays(
             for role in (*roles, "projection.weight", "projection.bias")
             if name + role in named
         }
-        body = _with_arrays(layer.body, named, f"{name}body.")
-        items.append(LayerArrays(layer, arrays, tuple(body)))
+        inside = {
+            key: tuple(_with_arrays(inner, named, f"{name}{key}."))
+            for key, inner in layer.sequences.items()
+        }
+        items.append(LayerArrays(layer, arrays, inside))
     return items
 
 
 def _folded(items: Sequence[LayerArrays]) -> list[LayerArrays]:
     kept = [i for i in items if not i.layer.is_identity_at_inference]
-    # At least one layer must remain.
-    kept = kept or [LayerArrays(Activation("identity"), {})]
+    if items and not kept:  # at least one layer must remain
+        kept = [LayerArrays(Activation("identity"), {})]
     for i, item in enumerate(kept):
-        if item.body:
-            body = tuple(_folded(item.body))
-            block = Residual([inner.layer for inner in body])
-            kept[i] = LayerArrays(block, item.arrays, body)
+        if isinstance(item.layer, Block):
+            inside = {key: tuple(_folded(p)) for key, p in item.sequences.items()}
+            parts = [[one.layer for one in part] for part in inside.values()]
+            kept[i] = LayerArrays(item.layer.of_parts(parts), item.arrays, inside)
 
     result: list[LayerArrays] = []
     pending: tuple[Array, Array] | None = None  # a column map for the next layer
@@ -116,7 +120,7 @@ def _folded(items: Sequence[LayerArrays]) -> list[LayerArrays]:
             arrays = {"weight": weight * scale[:, np.newaxis], "bias": bias}
             layer = _with_bias(layer)
             pending = None
-        result.append(LayerArrays(layer, arrays, item.body))
+        result.append(LayerArrays(layer, arrays, item.sequences))
     return result
 
 

@@ -32,13 +32,15 @@ class Step:
     Attributes
     ----------
     kind : str
-        "add" for the end of a residual block, otherwise the kind of the layer.
+        "add" for the end of a residual block, "concat" for two arrays side by side,
+        otherwise the kind of the layer.
     layer : Layer or None
-        The layer; None for a projection, the `Residual` for "add".
+        The layer: the block for "add" and "concat"; None for a projection, and for a
+        joint.
     name : str
-        Name in ``state_dict``: "0", "3.body.0", "3.projection".
+        Name in ``state_dict``: "0", "3.body.0", "3.projection", "4.branches.1.0".
     depth : int
-        Number of residual blocks around the step.
+        Number of blocks around the step.
     n_in, n_out : int
         Widths.
     activation : str
@@ -52,9 +54,11 @@ class Step:
     stats : int
         Position of the running mean in ``buffers``, where the running variance follows
         it; -1 if the layer has no running statistics.
+    sources : tuple of int
+        Indices of the one or two steps whose outputs this step reads, `INPUT` for the
+        network's input.
     source, other : int
-        Indices of the steps whose outputs this step reads, `INPUT` for the network's
-        input; ``other`` is the second addend of "add".
+        The first and the last of them: the addends of "add", the parts of "concat".
     output : int or None
         Index of the core's op that has the same output as this step; None if that op
         also computes the activation in the next step.
@@ -89,7 +93,7 @@ class Step:
         # The type is Any, because callers know the class of the layer from `kind`.
         self.layer: Any = layer
         self.name = name
-        self.depth = name.count(".body.") + name.endswith(".projection")
+        self.depth = sum(not part.isdecimal() for part in name.split("."))
         self.n_in, self.n_out = widths
         self.source = source
         self.function = (
@@ -105,7 +109,7 @@ class Step:
     @classmethod
     def of_op(cls, op: OpInfo, layer: Layer | None, name: str, source: int) -> Step:
         """Return the step of an op, without `Activation` layers fused with the op."""
-        kind = op.kind if op.other is None else "add"
+        kind = "add" if op.kind == "residual" else op.kind
         step = cls(kind, layer, name, (op.n_in, op.n_out), source)
         if op.weight is not None:
             step.weight = slice(op.weight, op.weight + op.weight_size)
@@ -114,6 +118,17 @@ class Step:
         if op.statistics is not None:
             step.stats = op.statistics
         return step
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """Indices of the one or two steps whose outputs this step reads."""
+        both = self.kind in ("add", "concat")
+        return (self.source, self.other) if both else (self.source,)
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether this "concat" is only a part of that of a `Parallel`."""
+        return self.kind == "concat" and self.layer is None
 
     @property
     def n_params(self) -> int:
@@ -219,15 +234,18 @@ def last_uses(network: list[Step]) -> list[int]:
     """
     uses = list(range(len(network)))
     for i, step in enumerate(network):
-        for j in (step.source, step.other) if step.kind == "add" else (step.source,):
+        for j in step.sources:
             if j != INPUT:
                 uses[j] = i
     return uses
 
 
 def tree(network: list[Step]) -> Iterator[Step]:
-    """Yield the steps in the order of the layers: a residual block before its body."""
-    blocks = {s.name: s for s in network if s.kind == "add"}
+    """Yield the steps in the order of the layers: a block before what is inside.
+
+    Joints are left out.
+    """
+    blocks = {s.name: s for s in network if _ends_block(s)}
     seen: set[str] = set()
     for step in network:
         parts = step.name.split(".")
@@ -236,5 +254,18 @@ def tree(network: list[Step]) -> Iterator[Step]:
             if name in blocks and name not in seen:
                 seen.add(name)
                 yield blocks[name]
-        if step.kind != "add":
+        if step.name not in blocks and not step.is_joint:
             yield step
+
+
+def inputs_of(network: list[Step], step: Step) -> tuple[int, ...]:
+    """Return the indices of the steps that a step reads, past joints."""
+    found: list[int] = []
+    for i in step.sources:
+        joint = i != INPUT and network[i].is_joint
+        found += inputs_of(network, network[i]) if joint else [i]
+    return tuple(found)
+
+
+def _ends_block(step: Step) -> bool:
+    return len(step.sources) > 1 and step.layer is not None

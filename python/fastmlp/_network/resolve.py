@@ -5,7 +5,15 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..layers import STATISTICS, Activation, Dense, Layer, Residual, activation_of
+from ..layers import (
+    STATISTICS,
+    Activation,
+    Block,
+    Dense,
+    Layer,
+    activation_of,
+    width_after,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -48,9 +56,11 @@ def _resolve(
     kind = defaults.output_activation if last is None else last
     resolved: list[Layer] = []
     for item in reversed(items):
-        if isinstance(item, Residual):
-            body, kind = _resolve(item.layers, defaults, kind)
-            resolved.append(Residual(body))
+        if isinstance(item, Block):
+            # A branch with a dense layer makes the layers before the block hidden.
+            inside = [_resolve(part, defaults, kind) for part in item.parts.values()]
+            resolved.append(item.of_parts([layers for layers, _ in inside]))
+            kind = next((k for _, k in inside if k != kind), kind)
         elif isinstance(item, Layer) and not isinstance(item, Dense):
             resolved.append(item)
         else:
@@ -71,7 +81,7 @@ class Place(NamedTuple):
     Attributes
     ----------
     name : str
-        Name in the core: "2", "3.body.0".
+        Name in the core: "2", "3.body.0", "4.branches.1.0".
     torch : str
         Name in ``torch.nn.Sequential``, in which the activation of a dense layer is a
         separate module.
@@ -94,14 +104,15 @@ class Place(NamedTuple):
 def walk(
     layers: Sequence[Layer], n_in: int = 0, name: str = "", torch: str = ""
 ) -> Iterator[Place]:
-    """Yield the places of all layers; a residual block comes before its body."""
+    """Yield the places of all layers; a block comes before the layers inside."""
     at, before = 0, ""
     for i, layer in enumerate(layers):
         place = Place(f"{name}{i}", f"{torch}{at}", layer, n_in, before)
         before = place.name
         yield place
-        body = f"{place.name}.body.", f"{place.torch}.body."
-        yield from walk(layer.body, n_in, *body)
+        for key, inner in layer.sequences.items():
+            inside = f"{place.name}.{key}.", f"{place.torch}.{key}."
+            yield from walk(inner, n_in, *inside)
         active = isinstance(layer, Dense) and layer.activation != "identity"
         at += 2 if active else 1
         n_in = layer.n_out(n_in)
@@ -115,13 +126,15 @@ def top_names(layers: Sequence[Layer]) -> list[str]:
 def torch_names(layers: Sequence[Layer]) -> dict[str, str]:
     """Map the layers' names in the core to their names in ``torch.nn.Sequential``.
 
-    The name of a projection is included even for residual blocks without a projection.
+    The names of a projection, and of the joints between branches, are included even for
+    blocks that do not have them.
     """
     names: dict[str, str] = {}
     for place in walk(layers):
         names[place.name] = place.torch
-        if place.layer.body:
-            names[f"{place.name}.projection"] = f"{place.torch}.projection"
+        inside = len(place.layer.sequences)
+        for part in ("projection", *(f"joined{i}" for i in range(1, inside))):
+            names[f"{place.name}.{part}"] = f"{place.torch}.{part}"
     return names
 
 
@@ -133,9 +146,7 @@ def count_parameters(n_in: int, layers: Sequence[Layer]) -> tuple[int, int]:
         for role, shape in place.layer.arrays(place.n_in).items()
         if role not in STATISTICS
     )
-    for layer in layers:
-        n_in = layer.n_out(n_in)
-    return size, n_in
+    return size, width_after(layers, n_in)
 
 
 def torch_shapes(
@@ -145,7 +156,8 @@ def torch_shapes(
     shapes: dict[str, tuple[int, ...]] = {}
     for layer, place in zip(layers, top_names(layers), strict=True):
         name = f"{prefix}{place}."
-        shapes |= torch_shapes(n_in, layer.body, f"{name}body.")
+        for key, inner in layer.sequences.items():
+            shapes |= torch_shapes(n_in, inner, f"{name}{key}.")
         own = layer.arrays(n_in)
         shapes |= {f"{name}{role}": shape for role, shape in own.items()}
         n_in = layer.n_out(n_in)
@@ -172,8 +184,9 @@ def first_draws(
     """
     for i, layer in enumerate(layers):
         name = f"{prefix}{i}"
-        if layer.body:
-            yield from first_draws(layer.body, init, bias_init, f"{name}.body.")
+        for key, inner in layer.sequences.items():
+            yield from first_draws(inner, init, bias_init, f"{name}.{key}.")
+        if layer.sequences:
             yield f"{name}.projection", Draw("identity", init, bias_init)
         if not isinstance(layer, Dense):
             continue

@@ -71,8 +71,6 @@ def title(step: Step) -> str:
         return f"{what} {step.n_in} -> {step.n_out}{bias}"
     if step.kind == "dropout":
         return f"Dropout({layer.p:g})"
-    if step.kind == "add":
-        return "Residual"
     return type(layer).__name__
 
 

@@ -63,9 +63,9 @@ def lsuv(
 
     new = mlp.copy()
     variances = []
-    for i, before in enumerate(_before_dense(mlp.layers, mlp.n_in)):
+    for i, (before, width) in enumerate(_before_dense(mlp.layers, mlp.n_in)):
         weight, bias = new.weights[i], new.biases[i]
-        h = _output(new, before, rows)
+        h = np.ascontiguousarray(_output(new, before, rows)[:, -width:])
         z = np.empty((len(h), weight.shape[1]), mlp.dtype)
         for _ in range(max_iter):
             _core.kernels.gemm_nn(z, h, weight, bias)
@@ -85,20 +85,24 @@ def lsuv(
 
 
 def _before_dense(
-    layers: Sequence[Any], n_in: int, before: tuple[Any, ...] = ()
-) -> Iterator[tuple[Any, ...]]:
-    """Yield the layers that compute the input of each dense layer.
+    layers: Sequence[Any], n_in: int
+) -> Iterator[tuple[tuple[Any, ...], int]]:
+    """Yield, for each dense layer, the layers before it and the width of its input.
 
-    The parameters of these layers are the first ones of the model: those of a residual
-    block's body come before those of its projection.
+    The input is the last columns of these layers' output. Their parameters are the
+    first ones of the model: those of a branch come after those of earlier branches, and
+    those of a residual block's body before those of its projection.
     """
+    before: tuple[Any, ...] = ()
     for layer in layers:
-        if layer.body:
-            yield from _before_dense(layer.body, n_in, before)
-            if layer.n_out(n_in) != n_in:
-                yield before
-        elif layer.kind == "dense":
-            yield before
+        earlier: list[Any] = []
+        for inner in layer.sequences.values():
+            for path, width in _before_dense(inner, n_in):
+                beside = (layer.of_parts([*earlier, path]),) if earlier else path
+                yield (*before, *beside), width
+            earlier.append([one.undrawn() for one in inner])
+        if layer.kind == "dense" or any("projection" in n for n in layer.arrays(n_in)):
+            yield before, n_in
         if layer.kind != "dropout":
             before = (*before, layer.undrawn())
         n_in = layer.n_out(n_in)

@@ -64,9 +64,11 @@ from ._activation import Activation
 from ._activation import as_layer as as_layer
 from ._activation import checked_activation as checked_activation
 from ._base import Layer as Layer
-from ._blocks import Residual
+from ._blocks import Block as Block
+from ._blocks import Concat, Parallel, Residual
 from ._blocks import checked as checked
 from ._blocks import core_layers as core_layers
+from ._blocks import width_after as width_after
 from ._dense import Dense
 from ._dense import activation_of as activation_of
 from ._noise import Dropout
@@ -78,10 +80,12 @@ __all__ = [
     "GLU",
     "Activation",
     "BatchNorm",
+    "Concat",
     "Dense",
     "Dropout",
     "LayerNorm",
     "PReLU",
+    "Parallel",
     "RMSNorm",
     "Residual",
     "Scale",

@@ -46,9 +46,9 @@ class Layer:
     flops: ClassVar[tuple[int, int]] = (0, 0)
 
     @property
-    def body(self) -> tuple[Layer, ...]:
-        """Inner layers; only `Residual` has any."""
-        return ()
+    def sequences(self) -> dict[str, tuple[Layer, ...]]:
+        """Sequences of layers inside, by name; all take the layer's input."""
+        return {}
 
     def core_form(self) -> dict[str, Any]:
         """Return the fields of the core's LayerSpec, except for the kind."""
@@ -62,7 +62,7 @@ class Layer:
         """Return the shapes of the layer's own arrays by role.
 
         Roles are names such as "weight", as in PyTorch's ``state_dict``. The arrays of
-        the body are not included. Roles in ``fastmlp.layers.STATISTICS`` are not
+        inner layers are not included. Roles in ``fastmlp.layers.STATISTICS`` are not
         parameters.
         """
         return {}

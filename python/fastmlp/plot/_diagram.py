@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,8 @@ def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
     Orange lines are positive weights, and blue lines are negative weights. A line's
     width grows with the weight's magnitude relative to the largest in its layer. In
     large layers only the first and last units are drawn. A residual block is an arc
-    above the units, labelled if it has a projection. Layers without weights are named
+    above the units, labelled if it has a projection; so is a connection past the
+    branches of a `Parallel` or the body of a `Concat`. Layers without weights are named
     below the units of the preceding layer.
 
     Parameters
@@ -58,7 +59,7 @@ def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
     # Choose the units to draw and their vertical positions.
     shown: list[Array] = []
     heights: list[Array] = []
-    for width, _ in columns:
+    for width, *_ in columns:
         units = np.arange(width)
         places = units - (width - 1) / 2
         if width > max_units:
@@ -72,22 +73,22 @@ def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
 
     # Draw the weights. Larger weights are drawn wider, and on top of smaller ones.
     params = mlp.params.astype(np.float64)
-    for k, (_, step) in enumerate(columns):
+    for k, (_, step, before) in enumerate(columns):
         if step is None:
             continue
-        matrix = step.matrix(params)[np.ix_(shown[k - 1], shown[k])]
+        matrix = step.matrix(params)[np.ix_(shown[before], shown[k])]
         i, j = np.unravel_index(np.argsort(abs(matrix), axis=None), matrix.shape)
         size = abs(matrix[i, j]) / (abs(matrix).max() or 1.0)
         ends = np.empty((len(i), 2, 2))
-        ends[:, :, 0] = k - 1, k
-        ends[:, 0, 1], ends[:, 1, 1] = heights[k - 1][i], heights[k][j]
+        ends[:, :, 0] = before, k
+        ends[:, 0, 1], ends[:, 1, 1] = heights[before][i], heights[k][j]
         colours = np.where(matrix[i, j] > 0, ORANGE, BLUE)
         edges = LineCollection(
             list(ends), colors=list(colours), linewidths=0.1 + 2.2 * size, zorder=1
         )
         edges.set_alpha(0.8)
         ax.add_collection(edges)
-    for k, (width, _) in enumerate(columns):
+    for k, (width, *_) in enumerate(columns):
         ax.scatter(
             np.full(len(shown[k]), k),
             heights[k],
@@ -126,7 +127,7 @@ def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
         Line2D([], [], color=BLUE, label="negative weight"),
     ]
     if arcs:
-        handles.append(Line2D([], [], color=GREEN, label="residual"))
+        handles.append(Line2D([], [], color=GREEN, label="skip connection"))
     ax.legend(
         handles=handles,
         loc="upper center",
@@ -137,16 +138,24 @@ def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
     return ax
 
 
+class _Column(NamedTuple):
+    """A column of units: those of a dense layer after column `before`, or others."""
+
+    width: int
+    dense: Step | None = None
+    before: int = -1
+
+
 def _columns(
     mlp: MLP, steps: list[Step]
-) -> tuple[list[tuple[int, Step | None]], list[list[str]], list[tuple[int, int, str]]]:
-    """Return the columns (width, dense layer), their texts, and the residual arcs."""
-    columns: list[tuple[int, Step | None]] = [(mlp.n_in, None)]
+) -> tuple[list[_Column], list[list[str]], list[tuple[int, int, str]]]:
+    """Return the columns, their texts, and the arcs of connections past columns."""
+    columns = [_Column(mlp.n_in)]
     texts = [["input", f"{mlp.n_in}"]]
     arcs: list[tuple[int, int, str]] = []
     places = {ops.INPUT: 0}
     for i, step in enumerate(steps):
-        if step.kind == "dense" and step.layer is None:  # a projection
+        if step.layer is None:  # a projection or a joint
             places[i] = places[step.source]
             continue
         if step.kind == "add":
@@ -155,11 +164,20 @@ def _columns(
             places[i] = places[step.source]
             arcs.append((places[step.other], places[i], name))
             continue
+        before = places[step.source]
         if step.kind == "dense":
-            columns.append((step.n_out, step))
+            columns.append(_Column(step.n_out, step, before))
             texts.append([step.activation, f"{step.n_out}"])
+        elif step.n_in != step.n_out:
+            columns.append(_Column(step.n_out))
+            texts.append([ops.label(step), f"{step.n_out}"])
+            pasts = {places[j] for j in ops.inputs_of(steps, step)}
+            pasts.discard(len(columns) - 2)
+            arcs += [(past, len(columns) - 1, "") for past in pasts]
         else:
-            texts[-1].append(ops.label(step))
+            texts[before].append(ops.label(step))
+            places[i] = before
+            continue
         places[i] = len(columns) - 1
     return columns, texts, arcs
 

@@ -19,10 +19,12 @@ from .random import dropout_mask
 __all__ = [
     "GLU",
     "Activation",
+    "Concat",
     "Dense",
     "Dropout",
     "Layer",
     "PReLU",
+    "Parallel",
     "Residual",
     "Scale",
     "glu_backward",
@@ -119,9 +121,62 @@ class Residual:
             raise ValueError("layers must hold at least one layer")
         object.__setattr__(self, "layers", tuple(self.layers))
 
+    def of(self, parts: Sequence[Sequence[Layer | int]]) -> Residual:
+        """Return a block with other layers."""
+        return Residual(*parts)
 
+    @property
+    def parts(self) -> tuple[Sequence[Layer | int], ...]:
+        """The layers, as the only sequence inside."""
+        return (self.layers,)
+
+
+@dataclass(frozen=True)
+class Concat:
+    """``h = [x, f(x)]`` side by side, where f is the given layers."""
+
+    layers: Sequence[Layer | int]
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise ValueError("layers must hold at least one layer")
+        object.__setattr__(self, "layers", tuple(self.layers))
+
+    def of(self, parts: Sequence[Sequence[Layer | int]]) -> Concat:
+        """Return a block with other layers."""
+        return Concat(*parts)
+
+    @property
+    def parts(self) -> tuple[Sequence[Layer | int], ...]:
+        """The layers, as the only sequence inside."""
+        return (self.layers,)
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """``h = [f_0(x), f_1(x), ...]`` side by side; a branch without layers is x."""
+
+    branches: Sequence[Sequence[Layer | int]]
+
+    def __post_init__(self) -> None:
+        if len(self.branches) < 2:
+            raise ValueError("branches must hold at least two sequences of layers")
+        branches = tuple(tuple(branch) for branch in self.branches)
+        object.__setattr__(self, "branches", branches)
+
+    def of(self, parts: Sequence[Sequence[Layer | int]]) -> Parallel:
+        """Return a layer with other branches."""
+        return Parallel(parts)
+
+    @property
+    def parts(self) -> tuple[Sequence[Layer | int], ...]:
+        """The branches."""
+        return tuple(self.branches)
+
+
+Block: TypeAlias = Residual | Concat | Parallel
 Layer: TypeAlias = (
-    Dense | Activation | PReLU | GLU | Scale | Dropout | Normalization | Residual
+    Dense | Activation | PReLU | GLU | Scale | Dropout | Normalization | Block
 )
 
 
@@ -341,6 +396,33 @@ class _ResidualNode(Node):
         return self.projection.backward(dh, straight, run) + dx
 
 
+@dataclass
+class _SideBySideNode(Node):
+    """``dx`` is the sum of the dx of all branches."""
+
+    branches: list[list[Node]]
+
+    @property
+    def leaves(self) -> list[Node]:
+        return [leaf for b in self.branches for node in b for leaf in node.leaves]
+
+    def forward(self, x: Array, run: Pass) -> tuple[Array, Any]:
+        outputs, tapes = zip(
+            *(forward_nodes(branch, x, run) for branch in self.branches), strict=True
+        )
+        return np.hstack(outputs), (tapes, [h.shape[1] for h in outputs])
+
+    @quiet
+    def backward(self, dh: Array, saved: Any, run: Pass) -> Array:
+        tapes, widths = saved
+        parts = np.split(dh, np.cumsum(widths)[:-1], axis=1)
+        dx = [
+            backward_nodes(branch, part, tape, run)
+            for branch, part, tape in zip(self.branches, parts, tapes, strict=True)
+        ]
+        return np.asarray(sum(dx[1:], dx[0]))
+
+
 def place_layers(
     layers: Iterable[Layer | int],
     n_in: int,
@@ -382,6 +464,17 @@ def place_layers(
                 dense = Dense(n_out, "identity", True, *inits)
                 projection = DenseNode(dense, f"{name}.projection", n_in, n_out)
             nodes.append(_ResidualNode(layer, name, n_in, n_out, body, projection))
+        elif isinstance(layer, Concat):
+            body = place_layers(layer.layers, n_in, inits, dropouts, f"{name}.body.")
+            n_out = n_in + body[-1].n_out
+            nodes.append(_SideBySideNode(layer, name, n_in, n_out, [[], body]))
+        elif isinstance(layer, Parallel):
+            branches = [
+                place_layers(part, n_in, inits, dropouts, f"{name}.branches.{i}.")
+                for i, part in enumerate(layer.branches)
+            ]
+            n_out = sum(b[-1].n_out if b else n_in for b in branches)
+            nodes.append(_SideBySideNode(layer, name, n_in, n_out, branches))
         else:
             raise TypeError(f"layers must be ints or layers, got {layer!r}")
         n_in = nodes[-1].n_out
@@ -399,6 +492,9 @@ def first_kinds(nodes: list[Node]) -> Iterator[str]:
             yield from first_kinds(node.body)
             if node.projection is not None:
                 yield "identity"
+        elif isinstance(node, _SideBySideNode):
+            for branch in node.branches:
+                yield from first_kinds(branch)
         elif isinstance(node, DenseNode):
             rest = nodes[i + 1 :] if node.layer.activation == "identity" else []
             between = (NormNode, ScaleNode, _DropoutNode)
@@ -427,6 +523,17 @@ def _affine(norm: Folded) -> tuple[Array, Array]:
     return s, shift - s * mean
 
 
+def _fold_branches(node: _SideBySideNode, run: Pass) -> Folded:
+    """Return the node with its branches folded."""
+    nothing = [Folded(Activation("identity"), [], [])]
+    inside = [(fold(b, run) or nothing) if b else [] for b in node.branches]
+    parts = [[item.layer for item in branch] for branch in inside]
+    layer = node.layer.of(parts[-len(node.layer.parts) :])
+    params = [array for branch in inside for item in branch for array in item.params]
+    running = [array for branch in inside for item in branch for array in item.running]
+    return Folded(layer, params, running)
+
+
 def fold(nodes: list[Node], run: Pass) -> list[Folded]:
     """Return the layers without dropout, with batch norms merged into dense layers.
 
@@ -447,6 +554,9 @@ def fold(nodes: list[Node], run: Pass) -> list[Folded]:
             params = [array for item in body for array in item.params]
             running = [array for item in body for array in item.running]
             items.append(Folded(layer, params, running))
+            continue
+        if isinstance(node, _SideBySideNode):
+            items.append(_fold_branches(node, run))
             continue
         own = [run.params[name].astype(np.float64) for name in node.shapes()]
         item = Folded(node.layer, own, [])

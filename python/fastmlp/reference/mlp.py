@@ -16,12 +16,12 @@ from .arrays import Array
 from .initializers import Init, initialize
 from .layers import (
     Activation,
+    Block,
     Dense,
     DenseNode,
     Folded,
     Layer,
     PReLUNode,
-    Residual,
     ScaleNode,
     first_kinds,
     fold,
@@ -93,27 +93,35 @@ class MLP:
         if self.dtype not in (np.float32, np.float64):
             raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
 
-        # The last dense layer, which may be inside a Residual, takes the default
-        # output_activation; the layers before it take the default activation.
-        defaults = itertools.chain([output_activation], itertools.repeat(activation))
-
-        def resolve(item: Layer | int) -> Layer:
-            if isinstance(item, Residual):
-                return Residual(resolve_all(item.layers))
-            if isinstance(item, Layer) and not isinstance(item, Dense):
-                return item
+        def resolve(item: Dense | int, default: str | Activation) -> Layer:
             layer = item if isinstance(item, Dense) else Dense(int(item), bias=bias)
-            default = next(defaults)
             kind = layer.activation or default
             named_activation(kind)  # raises for an unknown name
             own = layer.bias_init or (bias_init if layer.bias else None)
             first = layer.init or init
             return replace(layer, activation=kind, init=first, bias_init=own)
 
-        def resolve_all(items: Sequence[Layer | int]) -> list[Layer]:
-            return [resolve(item) for item in reversed(items)][::-1]
+        # The last dense layer, which may be inside a block, takes the default
+        # output_activation; the layers before it take the default activation. If the
+        # last layer has branches, each of them ends in such a dense layer.
+        def resolve_all(
+            items: Sequence[Layer | int], is_last: bool
+        ) -> tuple[list[Layer], bool]:
+            layers: list[Layer] = []
+            for item in reversed(items):
+                if isinstance(item, Block):
+                    inside = [resolve_all(part, is_last) for part in item.parts]
+                    layers.append(item.of([part for part, _ in inside]))
+                    is_last = all(last for _, last in inside)
+                elif isinstance(item, Layer) and not isinstance(item, Dense):
+                    layers.append(item)
+                else:
+                    default = output_activation if is_last else activation
+                    layers.append(resolve(item, default))
+                    is_last = False
+            return layers[::-1], is_last
 
-        self.layers = tuple(resolve_all(rest))
+        self.layers = tuple(resolve_all(rest, is_last=True)[0])
         self._nodes = place_layers(
             self.layers, self.n_in, (init, bias_init), itertools.count()
         )

@@ -3,6 +3,7 @@
 
 #include "network/ops/activation.h"
 #include "network/ops/add.h"
+#include "network/ops/concat.h"
 #include "network/ops/dense.h"
 #include "network/ops/dropout.h"
 #include "network/ops/glu.h"

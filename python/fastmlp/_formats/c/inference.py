@@ -111,6 +111,10 @@ class Values:
             lines.append(f"  @{function}({to}, {x}, {scale}{bias});")
         elif node.kind == "add":
             inside.append(f"{z} = {x}[i] + {others[0]}[i];")
+        elif node.kind == "concat":
+            k = node.n_in
+            lines.append(f"  memcpy({to}, {x}, {k} * sizeof *{to});")
+            lines.append(f"  memcpy({to} + {k}, {others[0]}, {n - k} * sizeof *{to});")
         elif node.kind in BY_KIND:
             calls, element = BY_KIND[node.kind].c_value(writer, i, node, to, x, slopes)
             lines += calls

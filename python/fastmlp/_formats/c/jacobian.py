@@ -146,6 +146,8 @@ class Jacobian:
                 size, other = f"{n} * @D", t[sources[1]]
                 change = f"{to}[i] = {x}[i] + {other}[i];"
                 lines.append(f"  for (size_t i = 0; i < {size}; ++i) {change}")
+            elif node.kind == "concat":
+                lines += writer.side_by_side(node, to, x, t[sources[1]])
             elif node.kind in BY_KIND:
                 lines += BY_KIND[node.kind].c_tangent(writer, i, node, to, x)
             else:
@@ -220,7 +222,10 @@ class Jacobian:
             if i != sloped and not skips:
                 lines += self._times_slope(i, own)
             if node.other is not None:
-                lines += writer.accumulate(own, *place(node.other), n)
+                joins = node.kind == "concat"
+                part = writer.part_after(node, own) if joins else own
+                size = n - node.n_in if joins else n
+                lines += writer.accumulate(part, *place(node.other), size)
             if node.works_in_place and self._has_one_reader(node.input):
                 c[node.input] = own
                 to, add = own, 0
@@ -237,7 +242,7 @@ class Jacobian:
             elif node.kind in BY_KIND:
                 lines += BY_KIND[node.kind].c_cotangent(writer, i, node, to, own, add)
             else:
-                lines += writer.accumulate(own, to, add, n)
+                lines += writer.accumulate(own, to, add, node.n_in)
             if to != own:
                 scratch.release(own)
         return [

@@ -20,7 +20,8 @@ class Node(NamedTuple):
     """An op of the core. The op of a layer includes the activation that follows it.
 
     ``input`` and ``other`` are indices of nodes, or `ops.INPUT` for the network's
-    input. ``other`` is the second addend of an addition, otherwise None.
+    input. ``other`` is the second addend of "add" or the second part of "concat",
+    otherwise None.
     """
 
     kind: str
@@ -82,7 +83,7 @@ def _nodes(mlp: Model) -> list[Node]:
                 step.bias,
                 step.stats,
                 _node_of(steps, step.source),
-                _node_of(steps, step.other) if step.kind == "add" else None,
+                _node_of(steps, step.other) if len(step.sources) > 1 else None,
             )
         )
     return nodes
@@ -193,6 +194,16 @@ class Writer:
         """Return the nodes whose buffers hold the node's inputs."""
         both = [node.input] if node.other is None else [node.input, node.other]
         return [self.source(i) for i in both]
+
+    def side_by_side(self, node: Node, to: str, x: str, other: str) -> list[str]:
+        """Return lines that write the derivatives of a "concat" to ``to``."""
+        right = self.part_after(node, to)
+        lines = self.accumulate(x, to, 0, node.n_in)
+        return lines + self.accumulate(other, right, 0, node.n_out - node.n_in)
+
+    def part_after(self, node: Node, of: str) -> str:
+        """Return the place where the second part of a "concat" begins."""
+        return f"({of} + {node.n_in} * @D)"
 
     def parameters(self, i: int, node: Node) -> tuple[str, str]:
         """Return the C names of weight and bias, or "0" if the node lacks them."""
