@@ -129,6 +129,10 @@ constexpr LayerField kLayerFields[] = {
     {"shared", [](LayerSpec& s, py::handle v) { s.shared = py::cast<bool>(v); }},
     {"body", [](LayerSpec& s,
                 py::handle v) { s.body = layers_from(py::cast<py::sequence>(v)); }},
+    {"columns",
+     [](LayerSpec& s, py::handle v) { s.columns = py::cast<std::vector<Index>>(v); }},
+    {"sizes",
+     [](LayerSpec& s, py::handle v) { s.sizes = py::cast<std::vector<Index>>(v); }},
     {"branches",
      [](LayerSpec& s, py::handle v) {
        for (const py::handle branch : py::cast<py::sequence>(v)) {

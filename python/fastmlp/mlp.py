@@ -155,8 +155,6 @@ class MLP(Derivatives, Exports):
         self._build()
 
         # Draw the parameters, then the seed of the sample orders.
-        for array, value in self._views.starts:
-            array[:] = value
         by_place = dict(resolve.first_draws(self._layers, init, bias_init))
         hidden = ""
         for i, place in enumerate(self._views.places):
@@ -173,6 +171,8 @@ class MLP(Derivatives, Exports):
                 bias_init=how.bias_init,
                 first=i == 0,
             )
+        for array, layer in self._views.others:
+            array[...] = layer.first_weight(rng, array.shape)
         self.sequence = EpochSequence(int(rng.integers(2**63)))
         self.core.training_state = (self.sequence.seed, 0, 0)
         self.history = None

@@ -278,6 +278,21 @@ def side_by_side(dtype: Any) -> list[Any]:
     return [mlp.params, np.array(losses), mlp(x), mlp.jacobian(x)]
 
 
+def embedded(dtype: Any) -> list[Any]:
+    numeric = [fm.Columns(range(2, N_IN)), fm.Dense(8, "relu")]
+    categories = [fm.Columns([1, 0]), fm.Embedding([4, 6], 5)]
+    layers = [N_IN, fm.Parallel([numeric, categories]), N_OUT]
+    mlp = model(layers, "tanh", dtype)
+    # NumPy has drawn the tables with functions of the C library.
+    table = mlp.named_parameters()["0.branches.1.1.weight"]
+    table[:] = numbers(table.shape, dtype, 12)
+    x, y = numbers((ROWS, N_IN), dtype, 4), targets("values", dtype)
+    x[:, 1], x[:, 0] = np.arange(len(x)) % 4, np.arange(len(x)) % 6
+    opt = fm.SGD(0.01)
+    losses = [mlp.train_step(x, y, fm.MSE(), opt) for _ in range(3)]
+    return [mlp.params, np.array(losses), mlp(x), mlp.jacobian(x)]
+
+
 def derivatives(dtype: Any) -> list[Any]:
     layers = [N_IN, fm.LayerNorm(), 10, fm.BatchNorm(), fm.Residual([6, 10]), N_OUT]
     mlp = model(layers, "softplus", dtype)
@@ -362,6 +377,7 @@ CASES: dict[str, Callable[[Any], list[Any]]] = {
     "gated": gated,
     "scaled": scaled,
     "side by side": side_by_side,
+    "embedded": embedded,
     "bfloat16": in_bfloat16,
 }
 

@@ -105,6 +105,13 @@ def networks() -> dict[str, fm.MLP]:
     add("concat_back", [5, fm.Concat([6, 4]), heads, fm.Activation("silu"), 2])
     add("concat_forward", [2, fm.Concat([6]), fm.Dense(5, "gelu"), heads])
     add("concat_last", [3, 4, fm.Parallel([[fm.Dense(3, "relu")], [2]])])
+    some = [fm.Columns([2, 0, 2, 1]), fm.Dense(4, "tanh"), fm.Columns([3, 0])]
+    add("columns_back", [3, fm.Concat(some), 2])
+    add("columns_forward", [2, 5, *some, fm.Dense(7, "relu")])
+    tables = [fm.Columns([0, 2]), fm.Embedding([5, 3], 4)]
+    both = fm.Parallel([[fm.Columns([1]), 6], tables])
+    add("embedding_back", [3, both, fm.Dense(9, "tanh"), 2])
+    add("embedding_forward", [3, both, fm.Dense(9, "tanh")])
     add("no_bias", [5, 66, 3], bias=False, activation="tanh")
     add("wide", [33, 130, 65, 40], activation="relu")
     add("many_in", [20, 40, 40, 33], activation="gelu")
@@ -152,6 +159,9 @@ def inputs(name: str, mlp: fm.MLP) -> np.ndarray:
         spread = np.resize(values, (len(values), 3))
         far = rng.normal(size=(200, 3)) * 10.0 ** rng.uniform(-30, 30, (200, 3))
         return np.concatenate([x, grid, spread, far]).astype(mlp.dtype)
+    if name.startswith("embedding"):
+        x[:, 0], x[:, 2] = rng.integers(5, size=ROWS), rng.integers(3, size=ROWS)
+        return x.astype(mlp.dtype)
     odd = np.where(
         rng.random((8, mlp.n_in)) < 0.2, rng.choice(values[:-3], 8)[:, None], 1
     )

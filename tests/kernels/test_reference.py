@@ -47,7 +47,8 @@ def test_imports_only_numpy_and_the_standard_library() -> None:
 # fmt: off
 CONSTRUCTORS = [
     "MLP", "Dense", "Activation", "Dropout", "LayerNorm", "RMSNorm", "BatchNorm",
-    "Residual", "Concat", "Parallel", "PReLU", "GLU", "Scale",
+    "Residual", "Concat", "Parallel", "Columns",
+    "Embedding", "PReLU", "GLU", "Scale",
     "MSE", "MAE", "Huber", "PseudoHuber", "CrossEntropy", "BinaryCrossEntropy",
     "SmoothL1", "LogCosh", "Expectile", "Gamma", "Tweedie", "KLDiv", "BinaryFocal",
     "SoftMargin", "Hinge", "Poisson",

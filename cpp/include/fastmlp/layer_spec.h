@@ -24,6 +24,8 @@ namespace fastmlp {
   X(glu, GLUOp, "glu")                      \
   X(scale, ScaleOp, "scale")                \
   X(concat, ConcatOp, "concat")             \
+  X(columns, ColumnsOp, "columns")          \
+  X(embedding, EmbeddingOp, "embedding")    \
   X(add, AddOp, "residual")
 
 enum class LayerKind : int {
@@ -137,6 +139,20 @@ struct LayerSpec {
     spec.body = std::move(body);
     return spec;
   }
+  // Some columns of h, by index.
+  static LayerSpec select_columns(std::vector<Index> indices) {
+    LayerSpec spec(LayerKind::columns);
+    spec.columns = std::move(indices);
+    return spec;
+  }
+  // For each column of h, which holds the numbers of categories, `units` learned
+  // numbers of the category. `sizes`: the number of categories of each column.
+  static LayerSpec embedding(std::vector<Index> sizes, Index units) {
+    LayerSpec spec(LayerKind::embedding);
+    spec.sizes = std::move(sizes);
+    spec.width = units;
+    return spec;
+  }
   // The outputs of all branches side by side. Each branch takes h; one without layers
   // is h itself.
   static LayerSpec concat(std::vector<Branch> branches) {
@@ -155,6 +171,7 @@ struct LayerSpec {
   bool shared = false;
   std::vector<LayerSpec> body;
   std::vector<Branch> branches;
+  std::vector<Index> columns, sizes;
   std::shared_ptr<const CustomActivation> custom;
 };
 

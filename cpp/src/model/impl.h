@@ -29,6 +29,12 @@ inline void check_rows(Index rows) {
   if (rows < 1) throw std::invalid_argument("x must have at least one row, got none");
 }
 
+template <class T>
+void check_inputs(const NetworkPlan& net, const T* x, Index rows) {
+  check_rows(rows);
+  check_categories(net, x, rows);
+}
+
 // Batch norm needs at least two rows: one row has zero variance.
 inline void check_training_rows(const NetworkPlan& net, Index rows) {
   check_rows(rows);
@@ -68,6 +74,7 @@ template <class T>
 void check_batch(const NetworkPlan& net, const Batch<T>& batch, const Loss& loss) {
   check_rows(batch.rows);
   check_sparse(net, batch.sparse);
+  if (batch.x) check_categories(net, batch.x, batch.rows);
   check_targets(loss, batch.targets, batch.rows, net.n_out);
   check_target_values(loss, batch.targets, batch.rows, net.n_out);
 }
@@ -306,8 +313,8 @@ struct Mlp<T>::Impl {
   // Calls f(view of the network, memory) to compute derivatives. No thread can train
   // the model meanwhile.
   template <class F>
-  void derive(Index rows, F f) const {
-    detail::check_rows(rows);
+  void derive(const T* x, Index rows, F f) const {
+    detail::check_inputs(net, x, rows);
     const std::shared_lock lock(mutex);
     Lease lease(*this);
     f(view(), lease.memory.buffer);

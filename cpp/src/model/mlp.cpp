@@ -149,7 +149,7 @@ void Mlp<T>::interpolate(const Mlp& other, double weight) {
 
 template <class T>
 void Mlp<T>::predict(T* y, const T* x, Index rows) const {
-  detail::check_rows(rows);
+  detail::check_inputs(impl_->net, x, rows);
   const std::shared_lock lock(impl_->mutex);
   detail::InferenceArgs<T> args = {x, rows};
   args.y = y;
@@ -205,21 +205,21 @@ double Mlp<T>::evaluate(const Batch<T>& batch, const Loss& loss,
 
 template <class T>
 void Mlp<T>::jacobian(T* j, const T* x, Index rows) const {
-  impl_->derive(rows, [&](const auto& view, auto& memory) {
+  impl_->derive(x, rows, [&](const auto& view, auto& memory) {
     detail::jacobian(view, j, x, rows, memory);
   });
 }
 
 template <class T>
 void Mlp<T>::jvp(T* y, T* dy, const T* x, const T* v, Index rows) const {
-  impl_->derive(rows, [&](const auto& view, auto& memory) {
+  impl_->derive(x, rows, [&](const auto& view, auto& memory) {
     detail::jvp(view, y, dy, x, v, rows, memory);
   });
 }
 
 template <class T>
 void Mlp<T>::param_jacobian(T* j, const T* x, Index rows) const {
-  impl_->derive(rows, [&](const auto& view, auto& memory) {
+  impl_->derive(x, rows, [&](const auto& view, auto& memory) {
     detail::param_jacobian<T>(view, j, nullptr, x, rows, memory);
   });
 }
@@ -227,7 +227,7 @@ void Mlp<T>::param_jacobian(T* j, const T* x, Index rows) const {
 template <class T>
 void Mlp<T>::per_sample_grads(T* grads, const Batch<T>& batch, const Loss& loss) const {
   detail::require_dense(batch);
-  impl_->derive(batch.rows, [&](const auto& view, auto& memory) {
+  impl_->derive(batch.x, batch.rows, [&](const auto& view, auto& memory) {
     detail::per_sample_grads(view, grads, batch.x, batch.targets, loss, batch.rows,
                              memory);
   });
@@ -235,14 +235,14 @@ void Mlp<T>::per_sample_grads(T* grads, const Batch<T>& batch, const Loss& loss)
 
 template <class T>
 void Mlp<T>::hessian(T* h, const T* x, const T* weights, Index rows) const {
-  impl_->derive(rows, [&](const auto& view, auto& memory) {
+  impl_->derive(x, rows, [&](const auto& view, auto& memory) {
     detail::hessian(view, h, x, weights, rows, memory);
   });
 }
 
 template <class T>
 void Mlp<T>::hvp(T* hv, const T* x, const T* v, const T* weights, Index rows) const {
-  impl_->derive(rows, [&](const auto& view, auto& memory) {
+  impl_->derive(x, rows, [&](const auto& view, auto& memory) {
     detail::hvp(view, hv, x, v, weights, rows, memory);
   });
 }
@@ -251,7 +251,7 @@ template <class T>
 void Mlp<T>::forward(T* y, const T* x, Index rows, bool training, const Draw* draw) {
   const std::unique_lock lock(impl_->mutex);
   Impl& impl = *impl_;
-  detail::check_rows(rows);
+  detail::check_inputs(impl.net, x, rows);
   if (training) detail::check_training_rows(impl.net, rows);
   impl.kept_rows = 0;
   if (impl.last_values == &impl.kept) impl.last_rows = 0;
@@ -337,7 +337,7 @@ Index Mlp<T>::forward_rows() const {
 template <class T>
 void Mlp<T>::vjp(T* y, T* dx, T* grads, const T* x, const T* dy, Index rows,
                  bool training) {
-  detail::check_rows(rows);
+  detail::check_inputs(impl_->net, x, rows);
   if (training) detail::check_training_rows(impl_->net, rows);
   const std::unique_lock lock(impl_->mutex);
   auto args = impl_->vjp_args(y, dx, grads, x, dy, rows);
@@ -358,7 +358,7 @@ double Mlp<T>::value_and_grad(T* grads, const Batch<T>& batch, const Loss& loss,
 
 template <class T>
 void Mlp<T>::forward_at(T* y, const T* theta, const T* x, Index rows) {
-  detail::check_rows(rows);
+  detail::check_inputs(impl_->net, x, rows);
   const std::unique_lock lock(impl_->mutex);
   auto args = impl_->pass_args(x, rows);
   args.backward = false;
@@ -369,7 +369,7 @@ void Mlp<T>::forward_at(T* y, const T* theta, const T* x, Index rows) {
 template <class T>
 void Mlp<T>::vjp_at(T* y, T* dx, T* grads, const T* theta, const T* x, const T* dy,
                     Index rows) {
-  detail::check_rows(rows);
+  detail::check_inputs(impl_->net, x, rows);
   const std::unique_lock lock(impl_->mutex);
   auto args = impl_->vjp_args(y, dx, grads, x, dy, rows);
   impl_->run_pass_at(args, theta);

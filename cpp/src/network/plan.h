@@ -35,8 +35,10 @@ struct OpPlan {
   double rate = 0, eps = 0, momentum = 0;
   double slope = 0;                            // initial value of prelu's slopes
   ActivationSpec gate = Activation::identity;  // of the second half of glu's input
-  Index statistics = -1;  // offset into the running statistics, -1: none
-  uint32_t stream = 0;    // of its random numbers in training
+  std::vector<Index> columns = {};  // of the input, that the op takes or looks up
+  std::vector<Index> sizes = {};    // numbers of categories of an embedding's columns
+  Index statistics = -1;            // offset into the running statistics, -1: none
+  uint32_t stream = 0;              // of its random numbers in training
   std::shared_ptr<const CustomActivation> custom = nullptr;
   std::string name = {};  // of its layer: "2", "3.body.0", "3.projection"
   // Frozen parameters: training leaves them unchanged, and gradients with respect to
@@ -47,6 +49,7 @@ struct OpPlan {
   Index n_kept = 0;  // further values that training keeps per row
   bool is_identity_at_inference = false;
   bool works_in_place = false;  // its backward may overwrite dz with dx
+  bool moves_columns = false;   // output j does not come from input j alone
 
   // Properties that depend on the other ops, set by NetworkPlan::finish.
   bool learns = false;      // it or an op before it has parameters that are not frozen
@@ -59,7 +62,9 @@ struct OpPlan {
 
   bool is_dense() const { return kind == LayerKind::dense; }
   // Whether row j of its output, or of derivatives, may overwrite row j of its input.
-  bool works_elementwise() const { return !is_dense() && n_in == n_out; }
+  bool works_elementwise() const {
+    return !is_dense() && !moves_columns && n_in == n_out;
+  }
   bool trains_weight() const { return weight >= 0 && !weight_frozen; }
   bool trains_bias() const { return bias >= 0 && !bias_frozen; }
   bool trains() const { return trains_weight() || trains_bias(); }
@@ -70,8 +75,14 @@ struct OpPlan {
   }
 };
 
+// A column of the network's input that holds the number of a category, from 0 on.
+struct Category {
+  Index column, size;
+};
+
 struct NetworkPlan {
   std::vector<OpPlan> ops;
+  std::vector<Category> categories;
   Index n_in, n_out;
   Index n_params = 0, n_buffers = 0;
   Index widest;              // of all inputs and outputs

@@ -14,6 +14,7 @@ from .layers import BY_KIND
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
 
     from .._network.model import Model
     from .._network.ops import Step
@@ -130,11 +131,16 @@ class Graph:
         limits = (self._index(f"at_{i}", i) for i in (begin, end))
         return self.node("Slice", x, *limits, self.last_axis())
 
+    def integers(self, name: str, values: Sequence[int]) -> str:
+        """Add an array of 64-bit integers, and return its name."""
+        array = np.array(values, np.int64)
+        self.arrays.append(self.onnx.numpy_helper.from_array(array, name))
+        self._names.add(name)
+        return name
+
     def _index(self, name: str, value: int) -> str:
         if name not in self._names:
-            array = self.onnx.numpy_helper.from_array(np.array([value]), name)
-            self.arrays.append(array)
-            self._names.add(name)
+            self.integers(name, [value])
         return name
 
     def rounded_to_bfloat16(self, x: str) -> str:

@@ -18,11 +18,14 @@ from ..layers import (
     activation_of,
     as_layer,
 )
+from ..layers import Columns as ColumnsLayer
+from ..layers import Embedding as EmbeddingLayer
 from ..layers import Parallel as ParallelLayer
 from ..layers import Residual as ResidualLayer
 from ..layers import Scale as ScaleLayer
 from .activations import ACTIVATIONS
 from .layers import LAYERS
+from .layers._columns import table_begins
 
 try:
     import torch
@@ -124,6 +127,55 @@ class Scale(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the inputs times the factors."""
         return x * self.weight
+
+
+class Columns(torch.nn.Module):
+    """A module for a `Columns` layer.
+
+    Parameters
+    ----------
+    width : int
+        Number of columns of the input.
+    columns : sequence of int
+        Indices of those to take.
+    """
+
+    def __init__(self, width: int, columns: Sequence[int]) -> None:
+        super().__init__()
+        self.width = width
+        self.columns = list(columns)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the columns."""
+        return x[..., self.columns]
+
+
+class Embedding(torch.nn.Module):
+    """A module for an `Embedding` layer.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Number of categories of each column.
+    n : int
+        Length of the vectors.
+    device, dtype : optional
+        Of the vectors, as in PyTorch's modules.
+    """
+
+    def __init__(
+        self, sizes: Sequence[int], n: int, device: Any = None, dtype: Any = None
+    ) -> None:
+        super().__init__()
+        self.sizes = tuple(sizes)
+        tables = torch.randn(sum(self.sizes), n, device=device, dtype=dtype)
+        self.weight = torch.nn.Parameter(tables)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the vectors of the categories, side by side."""
+        begins = torch.tensor(table_begins(self.sizes), device=x.device)
+        vectors = torch.nn.functional.embedding(x.long() + begins, self.weight)
+        return vectors.flatten(-2)
 
 
 class Concat(torch.nn.Module):
@@ -238,6 +290,12 @@ def _sequential(
             case GLU() if layer.activation != "sigmoid":
                 gate = activation_module(as_layer(layer.activation))
                 modules.append(GatedUnit(gate))
+                width = layer.n_out(width)
+            case ColumnsLayer():
+                modules.append(Columns(width, layer.columns))
+                width = layer.n_out(width)
+            case EmbeddingLayer():
+                modules.append(empty(Embedding, layer.sizes, layer.n))
                 width = layer.n_out(width)
             case ScaleLayer():
                 modules.append(empty(Scale, width))

@@ -9,7 +9,9 @@ from ..layers import (
     GLU,
     Activation,
     Block,
+    Columns,
     Concat,
+    Embedding,
     Parallel,
     Scale,
     checked_activation,
@@ -61,6 +63,8 @@ class ModuleReader:
             to_torch.Function: self._activation,
             to_torch.GatedUnit: self._gated,
             to_torch.Scale: self._scale,
+            to_torch.Columns: self._columns,
+            to_torch.Embedding: self._embedding,
         }
         # Older versions of PyTorch lack some of these classes.
         self._forms = {
@@ -174,6 +178,20 @@ class ModuleReader:
         arrays = self.arrays(what, module, "weight")
         self.builder.fit(what, arrays["weight"].size)
         self.builder.add(Scale(), arrays)
+
+    def _columns(self, what: str, module: Any) -> None:
+        """Add a layer that takes some columns."""
+        self.builder.fit(what, module.width)
+        self.builder.add(Columns(module.columns))
+        self.builder.width = len(module.columns)
+
+    def _embedding(self, what: str, module: Any) -> None:
+        """Add a layer with vectors for categories."""
+        self.builder.fit(what, len(module.sizes))
+        arrays = self.arrays(what, module, "weight")
+        layer = Embedding(module.sizes, arrays["weight"].shape[1])
+        self.builder.add(layer, arrays)
+        self.builder.width = layer.n_out(len(module.sizes))
 
     def _gated(self, what: str, module: Any) -> None:
         """Add a gated linear unit whose activation is a module."""

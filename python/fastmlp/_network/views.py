@@ -35,8 +35,8 @@ class Views:
         # core: the index of its op and its role there.
         self.ranges: dict[str, tuple[int, int]] = {}
         self.owners: dict[str, tuple[int, str]] = {}
-        # Parameters of layers that are not dense, with their initial values.
-        self.starts: list[tuple[Array, float]] = []
+        # Weights of layers that are not dense, with these layers.
+        self.others: list[tuple[Array, Layer]] = []
         self._dense: set[str] = set()
         names = torch_names(layers)
         by_name = {place.name: place.layer for place in walk(layers)}
@@ -53,9 +53,11 @@ class Views:
                 self.places.append(op.name)
                 self._dense.add(f"{name}.weight")
             elif op.weight is not None:
-                scale = params[op.weight : op.weight + op.weight_size]
-                self.starts.append((scale, getattr(by_name[op.name], "init", 1.0)))
-                parameters[f"{name}.weight"] = scale
+                layer = by_name[op.name]
+                flat = params[op.weight : op.weight + op.weight_size]
+                weight = flat.reshape(layer.arrays(op.n_in)["weight"])
+                self.others.append((weight, layer))
+                parameters[f"{name}.weight"] = weight
             if bias is not None:
                 parameters[f"{name}.bias"] = bias
             starts = {"weight": op.weight, "bias": op.bias}

@@ -69,6 +69,7 @@ from ._blocks import Concat, Parallel, Residual
 from ._blocks import checked as checked
 from ._blocks import core_layers as core_layers
 from ._blocks import width_after as width_after
+from ._columns import Columns, Embedding
 from ._dense import Dense
 from ._dense import activation_of as activation_of
 from ._noise import Dropout
@@ -80,9 +81,11 @@ __all__ = [
     "GLU",
     "Activation",
     "BatchNorm",
+    "Columns",
     "Concat",
     "Dense",
     "Dropout",
+    "Embedding",
     "LayerNorm",
     "PReLU",
     "Parallel",

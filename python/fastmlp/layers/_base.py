@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import NoReturn
 
+    import numpy as np
+
     from .._validate import Array
 
 
@@ -66,6 +68,12 @@ class Layer:
         parameters.
         """
         return {}
+
+    def first_weight(
+        self, rng: np.random.Generator, shape: tuple[int, ...]
+    ) -> Array | float:
+        """Return the initial values of the array "weight" of a layer but `Dense`."""
+        return 1.0
 
     def undrawn(self) -> Layer:
         """Return the layer for a model that is filled with given parameters.

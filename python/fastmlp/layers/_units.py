@@ -61,6 +61,10 @@ class PReLU(Layer):
         """Return the shapes of the layer's own arrays by role."""
         return {"weight": (1 if self.shared else n_in,)}
 
+    def first_weight(self, rng: np.random.Generator, shape: tuple[int, ...]) -> float:
+        """Return the initial value of the slopes."""
+        return self.init
+
 
 class GLU(Layer):
     """A gated linear unit: ``h = a * activation(b)`` for the halves a, b of a row.

@@ -19,9 +19,11 @@ from .random import dropout_mask
 __all__ = [
     "GLU",
     "Activation",
+    "Columns",
     "Concat",
     "Dense",
     "Dropout",
+    "Embedding",
     "Layer",
     "PReLU",
     "Parallel",
@@ -94,6 +96,28 @@ class GLU:
 @dataclass(frozen=True)
 class Scale:
     """``h = x s`` with a learned factor for each unit, initially 1."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """``h_j = x[:, columns[j]]``."""
+
+    columns: Sequence[int]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", tuple(self.columns))
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """``h = [E_0[x_0], E_1[x_1], ...]`` with a table E_c for each column of x."""
+
+    sizes: int | Sequence[int]
+    n: int
+
+    def __post_init__(self) -> None:
+        sizes = (self.sizes,) if isinstance(self.sizes, int) else tuple(self.sizes)
+        object.__setattr__(self, "sizes", sizes)
 
 
 @dataclass(frozen=True)
@@ -176,7 +200,16 @@ class Parallel:
 
 Block: TypeAlias = Residual | Concat | Parallel
 Layer: TypeAlias = (
-    Dense | Activation | PReLU | GLU | Scale | Dropout | Normalization | Block
+    Dense
+    | Activation
+    | PReLU
+    | GLU
+    | Scale
+    | Columns
+    | Embedding
+    | Dropout
+    | Normalization
+    | Block
 )
 
 
@@ -343,6 +376,38 @@ class ScaleNode(Node):
         return np.asarray(dh * run.params[f"{self.name}.weight"])
 
 
+class _ColumnsNode(Node):
+    """``dx`` is the sum of the ``dh`` of those outputs that are this column."""
+
+    def forward(self, x: Array, run: Pass) -> tuple[Array, Any]:
+        return x[:, self.layer.columns], None
+
+    def backward(self, dh: Array, saved: Any, run: Pass) -> Array:
+        dx: Array = np.zeros((len(dh), self.n_in), dh.dtype)
+        np.add.at(dx.T, list(self.layer.columns), dh.T)
+        return dx
+
+
+class EmbeddingNode(Node):
+    """``dE_c`` is, for each category, the sum of the ``dh`` of its rows; dx = 0."""
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {f"{self.name}.weight": (sum(self.layer.sizes), self.layer.n)}
+
+    def forward(self, x: Array, run: Pass) -> tuple[Array, Any]:
+        sizes = np.array(self.layer.sizes)
+        if not ((x == np.floor(x)) & (x >= 0) & (x < sizes)).all():
+            raise ValueError(f"x must hold numbers of categories below {sizes}")
+        rows = x.astype(np.int64) + np.cumsum([0, *sizes[:-1]])
+        return run.params[f"{self.name}.weight"][rows].reshape(len(x), -1), rows
+
+    def backward(self, dh: Array, saved: Any, run: Pass) -> Array:
+        grads = run.grads[f"{self.name}.weight"]
+        grads[...] = 0
+        np.add.at(grads, saved, dh.reshape(*saved.shape, self.layer.n))
+        return np.zeros((len(dh), self.n_in), dh.dtype)
+
+
 @dataclass
 class _DropoutNode(Node):
     """``dx = dh / (1 - p)`` where x was kept, else 0.
@@ -453,6 +518,12 @@ def place_layers(
             nodes.append(_GLUNode(layer, name, n_in, n_in // 2))
         elif isinstance(layer, Scale):
             nodes.append(ScaleNode(layer, name, n_in, n_in))
+        elif isinstance(layer, Columns):
+            nodes.append(_ColumnsNode(layer, name, n_in, len(layer.columns)))
+        elif isinstance(layer, Embedding):
+            if np.size(layer.sizes) != n_in:
+                raise ValueError(f"layer {name} has an input of {n_in} columns")
+            nodes.append(EmbeddingNode(layer, name, n_in, n_in * layer.n))
         elif isinstance(layer, Dropout):
             nodes.append(_DropoutNode(layer, name, n_in, n_in, next(dropouts)))
         elif type(layer) in NORM_NODES:

@@ -19,6 +19,7 @@ from .layers import (
     Block,
     Dense,
     DenseNode,
+    EmbeddingNode,
     Folded,
     Layer,
     PReLUNode,
@@ -151,6 +152,9 @@ class MLP:
                 self._named[f"{leaf.name}.weight"][:] = 1
             if isinstance(leaf, PReLUNode):
                 self._named[f"{leaf.name}.weight"][:] = leaf.layer.init
+            if isinstance(leaf, EmbeddingNode):
+                table = self._named[f"{leaf.name}.weight"]
+                table[...] = rng.standard_normal(table.shape)
         self._order_seed = int(rng.integers(2**63))
         self._epochs_done = 0
         self._passes = 0  # number of passes in training mode, not counting steps
@@ -206,7 +210,8 @@ class MLP:
         views, norms = {}, 0
         for leaf in self._leaves:
             for name in leaf.shapes():
-                views[name] = self._named[name].T
+                view = self._named[name]
+                views[name] = view.T if isinstance(leaf, DenseNode) else view
             if isinstance(leaf, BatchNormNode):
                 views |= {name: self._running[name] for name in leaf.running}
                 count = self._batches[norms : norms + 1].reshape(())

@@ -126,16 +126,7 @@ struct DenseOp : OpDefaults {
   // already.
   template <class T>
   static void initialize(const OpPlan& op, size_t index, T* params, uint64_t seed) {
-    const double bound = std::sqrt(3 * initial_variance(op));
-    T* const w = params + op.weight;
-    for (Index i = 0; i < op.weight_size; ++i) {
-      const uint64_t bits =
-          random_bits(seed, Stream::initialize, static_cast<uint32_t>(index),
-                      static_cast<uint64_t>(i));
-      // Map 53 bits exactly to [0, 1), then to [-bound, bound).
-      const double unit = static_cast<double>(bits >> 11) * 0x1p-53;
-      w[i] = static_cast<T>((2 * unit - 1) * bound);
-    }
+    draw_weights(op, index, params, seed, initial_variance(op));
   }
 
   // Packs W in blocks if there is scratch memory for them; otherwise reads W packed in

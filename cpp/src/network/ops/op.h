@@ -26,6 +26,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
@@ -178,6 +179,23 @@ inline const ActivationSpec& checked(const ActivationSpec& activation) {
                                 in_full(activation.constants[0]));
   }
   return activation;
+}
+
+// Draws an op's weights from a uniform distribution with mean 0 and this variance.
+// `index`: the op's index in its network.
+template <class T>
+void draw_weights(const OpPlan& op, size_t index, T* params, uint64_t seed,
+                  double variance) {
+  const double bound = std::sqrt(3 * variance);
+  T* const w = params + op.weight;
+  for (Index i = 0; i < op.weight_size; ++i) {
+    const uint64_t bits =
+        random_bits(seed, Stream::initialize, static_cast<uint32_t>(index),
+                    static_cast<uint64_t>(i));
+    // Map 53 bits exactly to [0, 1), then to [-bound, bound).
+    const double unit = static_cast<double>(bits >> 11) * 0x1p-53;
+    w[i] = static_cast<T>((2 * unit - 1) * bound);
+  }
 }
 
 // The end of forward: h = act(z).

@@ -3,9 +3,11 @@
 
 #include "network/ops/activation.h"
 #include "network/ops/add.h"
+#include "network/ops/columns.h"
 #include "network/ops/concat.h"
 #include "network/ops/dense.h"
 #include "network/ops/dropout.h"
+#include "network/ops/embedding.h"
 #include "network/ops/glu.h"
 #include "network/ops/norms.h"
 #include "network/ops/prelu.h"

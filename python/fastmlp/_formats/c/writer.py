@@ -46,7 +46,8 @@ class Node(NamedTuple):
     @property
     def works_in_place(self) -> bool:
         """Whether the output may overwrite the input, and derivatives likewise."""
-        return self.kind != "dense" and self.n_in == self.n_out
+        moves = self.kind in ("dense", "columns", "embedding")
+        return not moves and self.n_in == self.n_out
 
     @property
     def has_slope(self) -> bool:

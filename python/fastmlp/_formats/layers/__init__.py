@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._base import LayerForm as LayerForm
+from ._columns import ColumnsForm, EmbeddingForm
 from ._noise import DropoutForm
 from ._norms import BatchNormForm, LayerNormForm, RMSNormForm
 from ._units import GLUForm, PReLUForm, ScaleForm
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 _FORMS = (
     *(DropoutForm, LayerNormForm, RMSNormForm, BatchNormForm, PReLUForm),
-    *(GLUForm, ScaleForm),
+    *(GLUForm, ScaleForm, ColumnsForm, EmbeddingForm),
 )
 LAYERS: dict[type[Layer], type[LayerForm]] = {form.layer: form for form in _FORMS}
 BY_KIND: dict[str, type[LayerForm]] = {form.layer.kind: form for form in _FORMS}

@@ -1,0 +1,141 @@
+"""Layers for the columns of tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .. import _validate
+from ._base import Layer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy as np
+
+    from .._validate import Array
+
+
+class Columns(Layer):
+    """Some columns of the input: ``h_j = x[:, columns[j]]``.
+
+    It stands at the beginning of a branch of `Parallel`, so that columns of different
+    kinds are treated differently.
+
+    Parameters
+    ----------
+    columns : iterable of int
+        Indices ≥ 0 of at least one column, such as ``[0, 3]`` or ``range(5, 8)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``columns`` is empty or an index is not an int ≥ 0. `MLP` raises a ValueError
+        if an index is too large.
+    """
+
+    __slots__ = ("columns",)
+    kind = "columns"
+    _leading = ("columns",)
+
+    columns: tuple[int, ...]
+
+    def __init__(self, columns: Iterable[int]) -> None:
+        self._put(columns=_counts("columns", columns, 0))
+
+    def __repr__(self) -> str:
+        return f"Columns({list(self.columns)!r})"
+
+    def core_form(self) -> dict[str, Any]:
+        """Return the fields of the core's LayerSpec, except for the kind."""
+        return {"columns": self.columns}
+
+    def n_out(self, n_in: int) -> int:
+        """Return the output width for an input width."""
+        return len(self.columns)
+
+
+class Embedding(Layer):
+    """Learned vectors for categories: ``h = [E_0[x_0], E_1[x_1], …]``.
+
+    Column c of the input holds whole numbers from 0 to ``sizes[c]`` - 1, as floats, and
+    selects a row of the table E_c (sizes[c], n). This is PyTorch's ``nn.Embedding`` for
+    each column (for categories in tables: Guo & Berkhahn 2016). The layer stands first
+    in the model, or after `Columns` at the beginning of a branch, as in the example.
+    The tables lie one below the other in one array, (sum of sizes, n). They are drawn
+    from the standard normal distribution, as in PyTorch.
+
+    Derivatives with respect to the input are 0. ``l2`` of `MLP.fit` leaves the tables
+    alone; ``weight_decay`` of an optimiser does not.
+
+    Parameters
+    ----------
+    sizes : int or iterable of int
+        Number of categories of each column.
+    n : int
+        Length of the vectors.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a number is not a positive int. `MLP` raises a ValueError if the number of
+        columns differs, or the layer does not take columns of the input. Methods that
+        take inputs raise a ValueError if a column holds anything but numbers of
+        categories.
+
+    Examples
+    --------
+    A table with four numeric columns, then a column with 12 categories and one with 3:
+
+    >>> import fastmlp as fm
+    >>> numeric = [fm.Columns(range(4))]
+    >>> categories = [fm.Columns([4, 5]), fm.Embedding([12, 3], 8)]
+    >>> mlp = fm.MLP([6, fm.Parallel([numeric, categories]), 64, 1])
+    >>> mlp.named_parameters()["0.branches.1.1.weight"].shape
+    (15, 8)
+    """
+
+    __slots__ = ("n", "sizes")
+    kind = "embedding"
+    _leading = ("sizes", "n")
+
+    sizes: tuple[int, ...]
+    n: int
+
+    def __init__(self, sizes: int | Iterable[int], n: int) -> None:
+        one = hasattr(sizes, "__index__")
+        self._put(
+            sizes=_counts("sizes", [sizes] if one else sizes, 1),
+            n=_validate.count("n", n, 1),
+        )
+
+    def __repr__(self) -> str:
+        return f"Embedding({list(self.sizes)!r}, {self.n})"
+
+    def core_form(self) -> dict[str, Any]:
+        """Return the fields of the core's LayerSpec, except for the kind."""
+        return {"sizes": self.sizes, "width": self.n}
+
+    def n_out(self, n_in: int) -> int:
+        """Return the output width for an input width."""
+        return n_in * self.n
+
+    def arrays(self, n_in: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the layer's own arrays by role."""
+        return {"weight": (sum(self.sizes), self.n)}
+
+    def first_weight(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+        """Return the initial weight."""
+        return rng.standard_normal(shape)
+
+
+def _counts(name: str, values: object, least: int) -> tuple[int, ...]:
+    """Return checked ints, at least one."""
+    wanted = f"{name} must be a sequence of at least one int"
+    if isinstance(values, (str, bytes)):
+        raise TypeError(f"{wanted}, got {_validate.describe(values)}")
+    items = list(_validate.iterator(wanted, values))
+    if not items:
+        raise ValueError(f"{wanted}, got none")
+    return tuple(
+        _validate.count(f"{name}[{i}]", item, least) for i, item in enumerate(items)
+    )
