@@ -185,6 +185,39 @@ void collect(const Optimizer& optimizer, Pair<T>& pair) {
   pair.grad = pair.slots->slot[kGradientSlot].data();
 }
 
+// Takes a step, or adds the gradients to those that wait for it. Without the GIL, no
+// Python object may be touched, not even None.
+void take_step(Optimizer& optimizer, std::vector<AnyPair>& pairs) {
+  const py::gil_scoped_release release;
+  const std::lock_guard lock(optimizer.mutex());
+  optimizer.begin_step(static_cast<Index>(pairs.size()));
+  for (size_t i = 0; i < pairs.size(); ++i) {
+    auto& [f32, f64] = pairs[i];
+    const auto which = static_cast<Index>(i);
+    if (f32) f32->slots = &optimizer.prepare<float>(which, f32->size);
+    if (f64) f64->slots = &optimizer.prepare<double>(which, f64->size);
+  }
+  for (auto& [f32, f64] : pairs) {
+    if (!optimizer.accumulates()) break;
+    const CoreFpEnvironment environment;
+    if (f32) collect(optimizer, *f32);
+    if (f64) collect(optimizer, *f64);
+  }
+  if (optimizer.completes()) {
+    for (const auto& [f32, f64] : pairs) {
+      if (!optimizer.clips_by_norm()) break;
+      if (f32) sum_squares(*f32);
+      if (f64) sum_squares(*f64);
+    }
+    const double clip_scale = optimizer.clip_scale();
+    for (const auto& [f32, f64] : pairs) {
+      if (f32) update(optimizer, *f32, clip_scale);
+      if (f64) update(optimizer, *f64, clip_scale);
+    }
+  }
+  optimizer.end_step();
+}
+
 py::object step(Optimizer& optimizer, const py::list& params, const py::list& grads) {
   if (params.size() != grads.size() || params.empty()) return not_implemented();
   std::vector<AnyPair> pairs;
@@ -201,38 +234,7 @@ py::object step(Optimizer& optimizer, const py::list& params, const py::list& gr
     return p.f32 ? p.f32->matrix : p.f64->matrix;
   });
   if (all_vectors && optimizer.spares_some()) return not_implemented();
-  {
-    const py::gil_scoped_release release;
-    const std::lock_guard lock(optimizer.mutex());
-    optimizer.begin_step(static_cast<Index>(pairs.size()));
-    for (size_t i = 0; i < pairs.size(); ++i) {
-      auto& [f32, f64] = pairs[i];
-      const auto which = static_cast<Index>(i);
-      if (f32) f32->slots = &optimizer.prepare<float>(which, f32->size);
-      if (f64) f64->slots = &optimizer.prepare<double>(which, f64->size);
-    }
-    for (auto& [f32, f64] : pairs) {
-      if (!optimizer.accumulates()) break;
-      const CoreFpEnvironment environment;
-      if (f32) collect(optimizer, *f32);
-      if (f64) collect(optimizer, *f64);
-    }
-    if (!optimizer.completes()) {
-      optimizer.end_step();
-      return py::none();
-    }
-    for (const auto& [f32, f64] : pairs) {
-      if (!optimizer.clips_by_norm()) break;
-      if (f32) sum_squares(*f32);
-      if (f64) sum_squares(*f64);
-    }
-    const double clip_scale = optimizer.clip_scale();
-    for (const auto& [f32, f64] : pairs) {
-      if (f32) update(optimizer, *f32, clip_scale);
-      if (f64) update(optimizer, *f64, clip_scale);
-    }
-    optimizer.end_step();
-  }
+  take_step(optimizer, pairs);
   return py::none();
 }
 

@@ -1,6 +1,7 @@
 """The progress display of fit: in files, as lines, on a terminal, with tqdm."""
 
 import os
+import select
 import sys
 import types
 from typing import ClassVar
@@ -12,6 +13,7 @@ from fastmlp._training import progress as progress_bar
 from helpers import toy_data, toy_fit, toy_mlp
 
 ROWS = 50
+PATIENCE = 10.0  # seconds for text that is under way
 
 
 class Stream:
@@ -275,9 +277,11 @@ def test_terminals_without_a_size(tqdm, terminal, monkeypatch, request):
     monkeypatch.setattr(sys, "stderr", stream)
     history = toy_fit(toy_mlp(), *toy_data(ROWS))
     stream.flush()
-    text = reader.read(10_000).decode()
-    assert "3/3" in text
-    assert f"{history.loss[-1]:.4g}" in text
+    # A terminal hands its text on in parts.
+    wanted, text = ("3/3", f"{history.loss[-1]:.4g}"), ""
+    while not all(words in text for words in wanted):
+        assert select.select([reader], [], [], PATIENCE)[0], text
+        text += reader.read(10_000).decode()
 
 
 class Broken(Stream):
