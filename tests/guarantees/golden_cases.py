@@ -293,6 +293,18 @@ def embedded(dtype: Any) -> list[Any]:
     return [mlp.params, np.array(losses), mlp(x), mlp.jacobian(x)]
 
 
+def periodic(dtype: Any) -> list[Any]:
+    layers = [N_IN, fm.Periodic(3), 7, fm.Periodic(2), N_OUT]
+    mlp = model(layers, "tanh", dtype)
+    for name in ("0.weight", "3.weight"):  # drawn by NumPy with the C library
+        table = mlp.named_parameters()[name]
+        table[:] = numbers(table.shape, dtype, 12)
+    x, y = numbers((ROWS, N_IN), dtype, 4), targets("values", dtype)
+    opt = fm.SGD(0.001)
+    losses = [mlp.train_step(x, y, fm.MSE(), opt) for _ in range(3)]
+    return [mlp.params, np.array(losses), mlp(x), mlp.jacobian(x)]
+
+
 def derivatives(dtype: Any) -> list[Any]:
     layers = [N_IN, fm.LayerNorm(), 10, fm.BatchNorm(), fm.Residual([6, 10]), N_OUT]
     mlp = model(layers, "softplus", dtype)
@@ -378,6 +390,7 @@ CASES: dict[str, Callable[[Any], list[Any]]] = {
     "scaled": scaled,
     "side by side": side_by_side,
     "embedded": embedded,
+    "periodic": periodic,
     "bfloat16": in_bfloat16,
 }
 

@@ -112,6 +112,9 @@ def networks() -> dict[str, fm.MLP]:
     both = fm.Parallel([[fm.Columns([1]), 6], tables])
     add("embedding_back", [3, both, fm.Dense(9, "tanh"), 2])
     add("embedding_forward", [3, both, fm.Dense(9, "tanh")])
+    waves = [fm.Periodic(3), fm.Dense(6, "tanh")]
+    add("periodic_back", [3, *waves, fm.Periodic(2, 1.0), 2])
+    add("periodic_forward", [2, fm.Concat(waves), fm.Periodic(2, 1.0), 30])
     add("no_bias", [5, 66, 3], bias=False, activation="tanh")
     add("wide", [33, 130, 65, 40], activation="relu")
     add("many_in", [20, 40, 40, 33], activation="gelu")

@@ -70,10 +70,12 @@ def check_torch(mlp: fm.MLP, m: int, hessian: bool = False) -> None:
     loss.backward()
     value, grads = mlp.value_and_grad(x, y, fm.MSE())
     np.testing.assert_allclose(value, loss.item(), rtol=RTOL)
+    linear = torch.nn.Linear
+    dense = [f"{n}.weight" for n, m in module.named_modules() if isinstance(m, linear)]
     wanted = np.concatenate(
         [
-            (p.grad.T if p.ndim == 2 else p.grad).numpy().ravel()
-            for p in module.parameters()
+            (p.grad.T if name in dense else p.grad).numpy().ravel()
+            for name, p in module.named_parameters()
         ]
     )
     names = [name for name, _ in module.named_parameters()]

@@ -26,6 +26,7 @@ namespace fastmlp {
   X(concat, ConcatOp, "concat")             \
   X(columns, ColumnsOp, "columns")          \
   X(embedding, EmbeddingOp, "embedding")    \
+  X(periodic, PeriodicOp, "periodic")       \
   X(add, AddOp, "residual")
 
 enum class LayerKind : int {
@@ -151,6 +152,12 @@ struct LayerSpec {
     LayerSpec spec(LayerKind::embedding);
     spec.sizes = std::move(sizes);
     spec.width = units;
+    return spec;
+  }
+  // For each column of h, sines and cosines of 2 pi h times learned frequencies.
+  static LayerSpec periodic(Index frequencies) {
+    LayerSpec spec(LayerKind::periodic);
+    spec.width = frequencies;
     return spec;
   }
   // The outputs of all branches side by side. Each branch takes h; one without layers

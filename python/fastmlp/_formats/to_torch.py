@@ -21,6 +21,7 @@ from ..layers import (
 from ..layers import Columns as ColumnsLayer
 from ..layers import Embedding as EmbeddingLayer
 from ..layers import Parallel as ParallelLayer
+from ..layers import Periodic as PeriodicLayer
 from ..layers import Residual as ResidualLayer
 from ..layers import Scale as ScaleLayer
 from .activations import ACTIVATIONS
@@ -178,6 +179,32 @@ class Embedding(torch.nn.Module):
         return vectors.flatten(-2)
 
 
+class Periodic(torch.nn.Module):
+    """A module for a `Periodic` layer.
+
+    Parameters
+    ----------
+    width : int
+        Number of columns of the input.
+    n : int
+        Number of frequencies of each column.
+    device, dtype : optional
+        Of the frequencies, as in PyTorch's modules.
+    """
+
+    def __init__(
+        self, width: int, n: int, device: Any = None, dtype: Any = None
+    ) -> None:
+        super().__init__()
+        first = 0.1 * torch.randn(width, n, device=device, dtype=dtype)
+        self.weight = torch.nn.Parameter(first)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return sines and cosines of the inputs times the frequencies."""
+        angles = 2 * torch.pi * self.weight * x.unsqueeze(-1)
+        return torch.cat([angles.sin(), angles.cos()], -1).flatten(-2)
+
+
 class Concat(torch.nn.Module):
     """A module for a `Concat` block.
 
@@ -296,6 +323,9 @@ def _sequential(
                 width = layer.n_out(width)
             case EmbeddingLayer():
                 modules.append(empty(Embedding, layer.sizes, layer.n))
+                width = layer.n_out(width)
+            case PeriodicLayer():
+                modules.append(empty(Periodic, width, layer.n))
                 width = layer.n_out(width)
             case ScaleLayer():
                 modules.append(empty(Scale, width))

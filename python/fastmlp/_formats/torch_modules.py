@@ -13,6 +13,7 @@ from ..layers import (
     Concat,
     Embedding,
     Parallel,
+    Periodic,
     Scale,
     checked_activation,
 )
@@ -65,6 +66,7 @@ class ModuleReader:
             to_torch.Scale: self._scale,
             to_torch.Columns: self._columns,
             to_torch.Embedding: self._embedding,
+            to_torch.Periodic: self._periodic,
         }
         # Older versions of PyTorch lack some of these classes.
         self._forms = {
@@ -192,6 +194,14 @@ class ModuleReader:
         layer = Embedding(module.sizes, arrays["weight"].shape[1])
         self.builder.add(layer, arrays)
         self.builder.width = layer.n_out(len(module.sizes))
+
+    def _periodic(self, what: str, module: Any) -> None:
+        """Add a layer of sines and cosines."""
+        arrays = self.arrays(what, module, "weight")
+        width, n = arrays["weight"].shape
+        self.builder.fit(what, width)
+        self.builder.add(Periodic(n), arrays)
+        self.builder.width = 2 * width * n
 
     def _gated(self, what: str, module: Any) -> None:
         """Add a gated linear unit whose activation is a module."""

@@ -69,7 +69,7 @@ from ._blocks import Concat, Parallel, Residual
 from ._blocks import checked as checked
 from ._blocks import core_layers as core_layers
 from ._blocks import width_after as width_after
-from ._columns import Columns, Embedding
+from ._columns import Columns, Embedding, Periodic
 from ._dense import Dense
 from ._dense import activation_of as activation_of
 from ._noise import Dropout
@@ -89,6 +89,7 @@ __all__ = [
     "LayerNorm",
     "PReLU",
     "Parallel",
+    "Periodic",
     "RMSNorm",
     "Residual",
     "Scale",

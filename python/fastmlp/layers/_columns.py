@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import _validate
 from ._base import Layer
@@ -126,6 +126,70 @@ class Embedding(Layer):
     def first_weight(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
         """Return the initial weight."""
         return rng.standard_normal(shape)
+
+
+class Periodic(Layer):
+    """Periodic embeddings of numbers, with learned frequencies.
+
+    For column c of the input,
+    ``h_c = [sin(z_c0), …, sin(z_cn), cos(z_c0), …, cos(z_cn)]`` with
+    ``z_cj = 2 π w_cj x_c`` and frequencies w (n_in, n). They let a network learn
+    functions of a number that are not smooth, as tables often have them (Gorishniy et
+    al. 2022, section 3.3). The input should be scaled, for example by its standard
+    deviation. A dense layer usually follows.
+
+    Parameters
+    ----------
+    n : int
+        Number of frequencies of each column, which becomes 2 n outputs.
+    sigma : float
+        Standard deviation > 0 of the initial frequencies, which are normally
+        distributed around 0. The paper searches from 0.01 to 100; larger values suit
+        less smooth functions, and overfit more.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong type or is out of range.
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> mlp = fm.MLP([8, fm.Periodic(16), 64, 1])
+    >>> mlp.weights[0].shape
+    (256, 64)
+    """
+
+    __slots__ = ("n", "sigma")
+    kind = "periodic"
+    is_linear = False
+    flops = (30, 34)  # a sine takes about as many operations
+    _defaults: ClassVar[dict[str, Any]] = {"n": 16, "sigma": 0.1}
+
+    n: int
+    sigma: float
+
+    def __init__(self, n: int = 16, sigma: float = 0.1) -> None:
+        self._put(
+            n=_validate.count("n", n, 1),
+            sigma=_validate.real("sigma", sigma, 0.0, open_low=True),
+        )
+
+    def core_form(self) -> dict[str, Any]:
+        """Return the fields of the core's LayerSpec, except for the kind."""
+        return {"width": self.n}
+
+    def n_out(self, n_in: int) -> int:
+        """Return the output width for an input width."""
+        return 2 * n_in * self.n
+
+    def arrays(self, n_in: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the layer's own arrays by role."""
+        return {"weight": (n_in, self.n)}
+
+    def first_weight(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+        """Return the initial frequencies."""
+        return self.sigma * rng.standard_normal(shape)
 
 
 def _counts(name: str, values: object, least: int) -> tuple[int, ...]:

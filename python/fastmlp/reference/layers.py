@@ -27,6 +27,7 @@ __all__ = [
     "Layer",
     "PReLU",
     "Parallel",
+    "Periodic",
     "Residual",
     "Scale",
     "glu_backward",
@@ -121,6 +122,14 @@ class Embedding:
 
 
 @dataclass(frozen=True)
+class Periodic:
+    """``h = [sin(z), cos(z)]`` for each column, with ``z = 2 pi w x``."""
+
+    n: int = 16
+    sigma: float = 0.1
+
+
+@dataclass(frozen=True)
 class Dropout:
     """In training, ``x / (1 - p)`` with probability 1 - p, else 0; in inference, x."""
 
@@ -207,6 +216,7 @@ Layer: TypeAlias = (
     | Scale
     | Columns
     | Embedding
+    | Periodic
     | Dropout
     | Normalization
     | Block
@@ -408,6 +418,31 @@ class EmbeddingNode(Node):
         return np.zeros((len(dh), self.n_in), dh.dtype)
 
 
+class PeriodicNode(Node):
+    """``dz = dsin cos(z) - dcos sin(z)``, ``dw = 2 pi sum(x dz)``, dx likewise."""
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {f"{self.name}.weight": (self.n_in, self.layer.n)}
+
+    @quiet
+    def forward(self, x: Array, run: Pass) -> tuple[Array, Any]:
+        turns = run.params[f"{self.name}.weight"] * x.dtype.type(2 * np.pi)
+        z = turns * x[:, :, np.newaxis]
+        parts = activate(z, "sin", ())[0], activate(z, "cos", ())[0]
+        both: Array = np.concatenate(parts, axis=2)
+        return both.reshape(len(x), -1), (x, *parts)
+
+    @quiet
+    def backward(self, dh: Array, saved: Any, run: Pass) -> Array:
+        x, sines, cosines = saved
+        dsin, dcos = np.split(dh.reshape(len(x), self.n_in, -1), 2, axis=2)
+        dz = x.dtype.type(2 * np.pi) * (dsin * cosines - dcos * sines)
+        by = np.einsum("bc,bcj->cj", x, dz)
+        run.grads[f"{self.name}.weight"][...] = by
+        w = run.params[f"{self.name}.weight"]
+        return np.asarray(np.einsum("cj,bcj->bc", w, dz))
+
+
 @dataclass
 class _DropoutNode(Node):
     """``dx = dh / (1 - p)`` where x was kept, else 0.
@@ -524,6 +559,8 @@ def place_layers(
             if np.size(layer.sizes) != n_in:
                 raise ValueError(f"layer {name} has an input of {n_in} columns")
             nodes.append(EmbeddingNode(layer, name, n_in, n_in * layer.n))
+        elif isinstance(layer, Periodic):
+            nodes.append(PeriodicNode(layer, name, n_in, 2 * n_in * layer.n))
         elif isinstance(layer, Dropout):
             nodes.append(_DropoutNode(layer, name, n_in, n_in, next(dropouts)))
         elif type(layer) in NORM_NODES:

@@ -22,6 +22,7 @@ from .layers import (
     EmbeddingNode,
     Folded,
     Layer,
+    PeriodicNode,
     PReLUNode,
     ScaleNode,
     first_kinds,
@@ -155,6 +156,9 @@ class MLP:
             if isinstance(leaf, EmbeddingNode):
                 table = self._named[f"{leaf.name}.weight"]
                 table[...] = rng.standard_normal(table.shape)
+            if isinstance(leaf, PeriodicNode):
+                w = self._named[f"{leaf.name}.weight"]
+                w[...] = leaf.layer.sigma * rng.standard_normal(w.shape)
         self._order_seed = int(rng.integers(2**63))
         self._epochs_done = 0
         self._passes = 0  # number of passes in training mode, not counting steps

@@ -10,6 +10,7 @@
 #include "network/ops/embedding.h"
 #include "network/ops/glu.h"
 #include "network/ops/norms.h"
+#include "network/ops/periodic.h"
 #include "network/ops/prelu.h"
 #include "network/ops/scale.h"
 

@@ -46,7 +46,7 @@ class Node(NamedTuple):
     @property
     def works_in_place(self) -> bool:
         """Whether the output may overwrite the input, and derivatives likewise."""
-        moves = self.kind in ("dense", "columns", "embedding")
+        moves = self.kind in ("dense", "columns", "embedding", "periodic")
         return not moves and self.n_in == self.n_out
 
     @property

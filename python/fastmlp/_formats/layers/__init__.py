@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._base import LayerForm as LayerForm
-from ._columns import ColumnsForm, EmbeddingForm
+from ._columns import ColumnsForm, EmbeddingForm, PeriodicForm
 from ._noise import DropoutForm
 from ._norms import BatchNormForm, LayerNormForm, RMSNormForm
 from ._units import GLUForm, PReLUForm, ScaleForm
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _FORMS = (
     *(DropoutForm, LayerNormForm, RMSNormForm, BatchNormForm, PReLUForm),
-    *(GLUForm, ScaleForm, ColumnsForm, EmbeddingForm),
+    *(GLUForm, ScaleForm, ColumnsForm, EmbeddingForm, PeriodicForm),
 )
 LAYERS: dict[type[Layer], type[LayerForm]] = {form.layer: form for form in _FORMS}
 BY_KIND: dict[str, type[LayerForm]] = {form.layer.kind: form for form in _FORMS}

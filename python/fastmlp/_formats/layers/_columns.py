@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ...layers import Columns, Embedding
+from ...layers import Activation, Columns, Embedding, Periodic
 from ._base import LayerForm
 
 if TYPE_CHECKING:
@@ -113,6 +113,124 @@ static inline void @embed(T *h, T x, const T *table, size_t size, size_t n) {
         if add:
             return []
         return [f"  memset({to}, 0, {node.n_in} * @D * sizeof *{to});"]
+
+
+class PeriodicForm(LayerForm):
+    """`Periodic`."""
+
+    layer = Periodic
+    # Derivatives are stored as [element][direction]. The arguments are those of a
+    # column: its n frequencies w, and the slopes of its sines and cosines.
+    c_functions: ClassVar = {
+        "periodic_tangent": """
+static inline void @periodic_tangent(T *to, const T *t, const T *w, const T *slope,
+                                     T turn, size_t n) {
+  size_t j, d;
+  for (j = 0; j < n; ++j) {
+    for (d = 0; d < @D; ++d) {
+      const T angle = turn * w[j] * t[d];
+      to[j * @D + d] = slope[j] * angle;
+      to[(n + j) * @D + d] = slope[n + j] * angle;
+    }
+  }
+}
+""",
+        "periodic_back": """
+static inline void @periodic_back(T *to, const T *c, const T *w, const T *slope,
+                                  T turn, size_t n, int add) {
+  size_t j, d;
+  for (d = 0; d < @D; ++d) {
+    T sum = 0;
+    for (j = 0; j < n; ++j) {
+      const T first = c[j * @D + d] * slope[j];
+      const T both = first + c[(n + j) * @D + d] * slope[n + j];
+      sum = sum + turn * w[j] * both;
+    }
+    to[d] = add ? to[d] + sum : sum;
+  }
+}
+""",
+    }
+
+    @staticmethod
+    def to_onnx(graph: Graph, mlp: Model, step: Step, x: str) -> str:
+        """Add the layer's nodes, with input ``x``; return the name of the output."""
+        n_in, n = step.n_in, step.layer.n
+        turns = 2 * np.pi * step.arrays(mlp)["weight"].reshape(n_in, n)
+        deep = graph.integers(f"{step.name}.deep", (-1, n_in, 1))
+        angles = graph.node(
+            "Mul",
+            graph.node("Reshape", x, deep),
+            graph.array(f"{step.name}.weight", turns),
+        )
+        both = graph.node("Sin", angles), graph.node("Cos", angles)
+        flat = graph.integers(f"{step.name}.flat", (-1, step.n_out))
+        return graph.node("Reshape", graph.node("Concat", *both, axis=2), flat)
+
+    @staticmethod
+    def c_memory(i: int, node: Node) -> dict[str, int | None]:
+        """Return sizes of C variables that the Jacobian needs (None for scalars)."""
+        return {f"factor{i}": node.n_out}
+
+    @classmethod
+    def c_value(
+        cls, writer: Writer, i: int, node: Node, to: str, x: str, keeps: bool
+    ) -> tuple[list[str], str]:
+        """Return lines that compute the value of node i from ``x``."""
+        n, w = node.layer.n, writer.parameters(i, node)[0]
+        turn = writer.literal(2 * np.pi)
+        sine = writer.activation("act", Activation("sin"), "z")
+        cosine = writer.activation("act", Activation("cos"), "z")
+        lines = [
+            f"  for (size_t i = 0; i < {node.n_in * n}; ++i) {{",
+            f"    const size_t at = i / {n} * {2 * n} + i % {n};",
+            f"    const T z = {turn} * {w}[i] * {x}[i / {n}];",
+            f"    {to}[at] = {sine};",
+            f"    {to}[at + {n}] = {cosine};",
+        ]
+        if keeps:
+            lines += [
+                f"    factor{i}[at] = {to}[at + {n}];",
+                f"    factor{i}[at + {n}] = -{to}[at];",
+            ]
+        return [*lines, "  }"], ""
+
+    @classmethod
+    def c_tangent(
+        cls, writer: Writer, i: int, node: Node, to: str, x: str
+    ) -> list[str]:
+        """Return lines that map input tangents ``x`` to output tangents ``to``."""
+        n, columns = node.layer.n, f"{to} + i * {2 * node.layer.n} * @D"
+        return cls._each_column(
+            writer, i, node, "periodic_tangent", columns, f"{x} + i * @D", str(n)
+        )
+
+    @classmethod
+    def c_cotangent(
+        cls, writer: Writer, i: int, node: Node, to: str, own: str, add: int
+    ) -> list[str]:
+        """Return lines that map output cotangents to input cotangents."""
+        n, columns = node.layer.n, f"{own} + i * {2 * node.layer.n} * @D"
+        more = f"{n}, {add}"
+        return cls._each_column(
+            writer, i, node, "periodic_back", f"{to} + i * @D", columns, more
+        )
+
+    @staticmethod
+    def _each_column(
+        writer: Writer,
+        i: int,
+        node: Node,
+        function: str,
+        to: str,
+        of: str,
+        more: str,
+    ) -> list[str]:
+        n, w = node.layer.n, writer.parameters(i, node)[0]
+        places = f"{w} + i * {n}", f"factor{i} + i * {2 * n}"
+        turn = writer.literal(2 * np.pi)
+        call = writer.call(function, to, of, *places, turn, more)
+        return [f"  for (size_t i = 0; i < {node.n_in}; ++i) {call};"]
 
 
 def table_begins(sizes: tuple[int, ...]) -> tuple[int, ...]:
