@@ -52,7 +52,7 @@ def mixed(wide: bool, dtype: Any, *, n_out: int = N_OUT, seed: int = 2) -> fm.ML
             fm.BatchNorm(),
             fm.Activation("softplus"),
             fm.Residual([fm.BatchNorm(momentum=0.3), inner]),
-            fm.Dropout(0.2),
+            fm.Dropout(fm.schedules.Cosine(0.2, 200)),
             n_out,
         ],
         activation="silu",

@@ -2,13 +2,14 @@
 // Names, arguments and side effects are those of fastmlp.reference.
 #include <algorithm>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "arrays.h"
 #include "fastmlp/aligned_buffer.h"
-#include "fastmlp/dropout.h"
 #include "fastmlp/gemm.h"
 #include "fastmlp/kernel_table.h"
+#include "fastmlp/noise.h"
 #include "fastmlp/optimizer.h"
 #include "fastmlp/random.h"
 #include "names.h"
@@ -436,19 +437,42 @@ void multiply_(py::object out, py::object a, py::object b) {
   combine(out, a, b, [](const auto& table) { return table.multiply; });
 }
 
-void dropout_(py::object h, py::object mask, py::object x, double p, uint64_t seed,
-              uint32_t epoch, uint64_t step, uint32_t layer, Index first) {
-  if (!(p >= 0 && p < 1))
-    throw py::value_error("p must be in [0, 1), got " + detail::in_full(p));
+// Calls f(h, x, n) with the data of the arrays: n elements of a layer, from element
+// `first` on.
+template <class F>
+void on_elements(py::object h, py::object x, Index first, F f) {
   if (first < 0)
     throw py::value_error("first must not be negative, got " + std::to_string(first));
   by_dtype(h, "h", [&](auto t) {
     using T = decltype(t);
     const auto hv = require<T>(h, "h", {-1});
     const Index n = hv.shape[0];
-    kernels<T>().dropout(hv.data, require<T>(mask, "mask", {n}).data,
-                         require<const T>(x, "x", {n}).data, first, n,
-                         dropout_args<T>(p, {seed, epoch, step}, layer));
+    f(hv.data, require<const T>(x, "x", {n}).data, n);
+  });
+}
+
+void dropout_(py::object h, py::object mask, py::object x, double p, uint64_t seed,
+              uint32_t epoch, uint64_t step, uint32_t layer, Index first, bool alpha) {
+  if (!(p >= 0 && p < 1))
+    throw py::value_error("p must be in [0, 1), got " + detail::in_full(p));
+  on_elements(h, x, first, [&](auto* out, const auto* in, Index n) {
+    using T = std::remove_reference_t<decltype(*out)>;
+    kernels<T>().dropout(out, require<T>(mask, "mask", {n}).data, in, first, n,
+                         dropout_args<T>(p, alpha, {seed, epoch, step}, layer));
+  });
+}
+
+void gaussian_noise_(py::object h, py::object factors, py::object x, double deviation,
+                     uint64_t seed, uint32_t epoch, uint64_t step, uint32_t layer,
+                     Index first) {
+  if (!(deviation >= 0))
+    throw py::value_error("deviation must not be negative, got " +
+                          detail::in_full(deviation));
+  on_elements(h, x, first, [&](auto* out, const auto* in, Index n) {
+    using T = std::remove_reference_t<decltype(*out)>;
+    kernels<T>().gaussian_noise(
+        out, require_or_null<T>(factors, "factors", {n}), in, first, n,
+        gaussian_args<T>(deviation, {seed, epoch, step}, layer));
   });
 }
 
@@ -766,7 +790,11 @@ void bind_kernels(py::module_ m) {
   m.def("add", &add_, arg("out"), arg("a"), arg("b"));
   m.def("multiply", &multiply_, arg("out"), arg("a"), arg("b"));
   m.def("dropout", &dropout_, arg("h"), arg("mask"), arg("x"), arg("p"), arg("seed"),
-        arg("epoch"), arg("step"), arg("layer"), arg("first") = 0);
+        arg("epoch"), arg("step"), arg("layer"), arg("first") = 0,
+        arg("alpha") = false);
+  m.def("gaussian_noise", &gaussian_noise_, arg("h"), arg("factors"), arg("x"),
+        arg("deviation"), arg("seed"), arg("epoch"), arg("step"), arg("layer"),
+        arg("first") = 0);
   m.def("dot", &dot_, arg("out"), arg("a"), arg("b"));
   m.def("axpy", &axpy_, arg("y"), arg("x"), arg("alpha"));
   m.def("sum_of_squares", &sum_of_squares_, arg("out"), arg("x"));

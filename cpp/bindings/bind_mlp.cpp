@@ -45,6 +45,10 @@ void set_frozen(AnyMlp& self, const std::vector<std::pair<bool, bool>>& given) {
   self.visit([&](auto& n) { without_gil([&] { n.mlp.set_frozen(of_ops); }); });
 }
 
+void set_rates(AnyMlp& self, const std::vector<double>& rates) {
+  self.visit([&](auto& n) { without_gil([&] { n.mlp.set_rates(rates); }); });
+}
+
 std::vector<OpInfo> ops(AnyMlp& self) {
   return self.visit([&](auto& n) { return n.mlp.ops(); });
 }
@@ -321,8 +325,8 @@ py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
                      Optimizer& optimizer, py::object sample_weight, Index batch_size,
                      uint64_t seed, uint32_t epoch, EpochProgress& progress,
                      bool shuffle, const std::optional<py::dict>& scheduled,
-                     Index first_row, py::object listener, py::object order,
-                     double l2) {
+                     Index first_row, py::object listener, py::object order, double l2,
+                     py::object rates) {
   return with_batch<Sparse::taken>(
       self, x, y, loss, sample_weight, [&](auto& n, const auto& batch) {
         EpochOptions options;
@@ -347,6 +351,11 @@ py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
               {number_named(name),
                require<const double>(values, name.c_str(), {steps_left}).data});
         }
+        const Index n_random = n.mlp.n_random();
+        if (!rates.is_none()) {
+          options.rates =
+              require<const double>(rates, "rates", {steps_left, n_random}).data;
+        }
         const Index rows = options.order ? options.n_order : batch.rows;
         const Index steps = progress.steps;
         // While the GIL is released, the arguments of this function keep the arrays and
@@ -358,6 +367,7 @@ py::object fit_epoch(AnyMlp& self, py::object x, py::object y, const Loss& loss,
           options.first_row = std::min(first_row + done * batch_size, rows);
           EpochOptions rest = options;
           for (EpochOptions::Scheduled& each : rest.scheduled) each.values += done;
+          if (rest.rates) rest.rates += done * n_random;
           return n.mlp.fit_epoch(batch, loss, optimizer, rest, n.last_good);
         }));
       });
@@ -445,6 +455,7 @@ void bind_mlp(py::module_& m) {
       .def_property_readonly("params", &params)
       .def_property_readonly("buffers", &buffers)
       .def("set_frozen", &set_frozen, arg("of_ops"))
+      .def("set_rates", &set_rates, arg("rates"))
       .def_property_readonly(
           "takes_sparse",
           [](AnyMlp& self) {
@@ -510,7 +521,7 @@ void bind_mlp(py::module_& m) {
            arg("sample_weight"), py::kw_only(), arg("batch_size"), arg("seed"),
            arg("epoch"), arg("progress"), arg("shuffle") = true,
            arg("scheduled") = none, arg("first_row") = 0, arg("listener") = none,
-           arg("order") = none, arg("l2") = 0.0)
+           arg("order") = none, arg("l2") = 0.0, arg("rates") = none)
       .def("interpolate", &interpolate, arg("other"), arg("weight"));
 }
 

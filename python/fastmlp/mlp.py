@@ -368,6 +368,8 @@ class MLP(Derivatives, Exports):
             loss, y = masked(loss, "y", y, mask)
         if sample_weight is not None:
             sample_weight = self._checked_weights(sample_weight, loss.core)
+        if training:
+            self._set_rates()
         if loss.core is None:
             return custom.value_and_grad(self, x, y, loss, sample_weight, training)
         try:
@@ -506,6 +508,8 @@ class MLP(Derivatives, Exports):
             return custom.train_step(
                 self, x, y, as_loss(loss), optimizer, sample_weight
             )
+        if self._rates is not None:
+            self._set_rates(optimizer.step_count)
         try:
             value = self.core.train_step(x, y, core, optimizer.core, sample_weight)
             if value is NotImplemented:
@@ -773,8 +777,9 @@ class MLP(Derivatives, Exports):
         """Return an equivalent model for inference only, with fewer operations.
 
         A `BatchNorm` directly after a dense layer without activation, or directly
-        before a dense layer, is merged into that layer, and each `Dropout` is removed.
-        The outputs of both models agree up to rounding.
+        before a dense layer, is merged into that layer, and each layer that does
+        nothing at inference, such as `Dropout`, is removed. The outputs of both models
+        agree up to rounding.
 
         Returns
         -------

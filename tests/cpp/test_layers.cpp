@@ -1,5 +1,6 @@
 // The state that a model with layers of all kinds keeps between calls, and the calls
 // that it rejects.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -73,6 +74,33 @@ void test_failed_pass_changes_nothing() {
   CHECK(mlp.training_state().batches_tracked == 0);
   CHECK(mlp.buffers()[0] == 0 && mlp.buffers()[3] == 1);
   CHECK(mlp.forward_rows() == 0);
+}
+
+// Rates of random layers can be changed, all or none of them.
+void test_rates() {
+  Mlp<double> mlp(2, {LayerSpec::dropout(0.5),
+                      {1},
+                      LayerSpec::residual({LayerSpec::gaussian_noise(1)})});
+  CHECK(mlp.n_random() == 2);
+  mlp.initialize(0);
+  double plain[kRows], y[kRows];
+  mlp.predict(plain, kX, kRows);
+  const auto differs = [&] {
+    mlp.forward(y, kX, kRows, true);
+    return !std::equal(y, y + kRows, plain);
+  };
+  CHECK(differs());
+  const std::vector<double> wrong[] = {{0.0}, {0, -1}, {1, 0}, {0, 0, 0}};
+  for (const std::vector<double>& rates : wrong) {
+    try {
+      mlp.set_rates(rates);
+      CHECK(false);
+    } catch (const std::invalid_argument&) {
+    }
+    CHECK(differs());
+  }
+  mlp.set_rates({0, 0});
+  CHECK(!differs());
 }
 
 // A step with a given gradient that is not finite: the step is not taken, the error
@@ -172,6 +200,7 @@ void test_interpolate_other_statistics() {
 int main() {
   test_backward_after_statistics_moved();
   test_failed_pass_changes_nothing();
+  test_rates();
   test_given_gradient_not_finite();
   test_sizes();
   test_ops();

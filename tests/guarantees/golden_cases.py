@@ -252,6 +252,25 @@ def every_layer(dtype: Any) -> list[Any]:
     return [mlp.params, mlp.buffers, np.array(losses), mlp(x), mlp.fold()(x)]
 
 
+def alpha_dropout(dtype: Any) -> list[Any]:
+    layers = [fm.AlphaDropout(0.125), fm.Dense(9, "selu"), fm.AlphaDropout()]
+    mlp, losses, x = fitted(dtype, fm.MSE(), "values", fm.SGD(0.01), *layers)
+    return [mlp.params, np.array(losses), mlp(x), mlp.forward(x, training=True)]
+
+
+def gaussian(dtype: Any) -> list[Any]:
+    layers = [fm.GaussianNoise(0.25), 9, fm.GaussianDropout(0.125)]
+    mlp, losses, x = fitted(dtype, fm.MSE(), "values", fm.SGD(0.01), *layers)
+    return [mlp.params, np.array(losses), mlp(x), mlp.forward(x, training=True)]
+
+
+def scheduled_dropout(dtype: Any) -> list[Any]:
+    p = fm.schedules.LinearWarmup(fm.schedules.FlatCosine(0.5, 15), 4)
+    layers = [fm.Dropout(0.125), 9, fm.Residual([fm.Dropout(p), 9])]
+    mlp, losses, x = fitted(dtype, fm.MSE(), "values", fm.SGD(0.01), *layers)
+    return [mlp.params, np.array(losses), mlp(x)]
+
+
 def learned_slopes(dtype: Any) -> list[Any]:
     layers = [9, fm.PReLU(0.125), fm.Residual([9, fm.PReLU(shared=True), 9])]
     mlp, losses, x = fitted(dtype, fm.MSE(), "values", fm.SGD(0.01), *layers)
@@ -385,6 +404,9 @@ CASES: dict[str, Callable[[Any], list[Any]]] = {
     "derivatives": derivatives,
     "loss mixture": mixture,
     "loss survival": survival,
+    "alpha dropout": alpha_dropout,
+    "gaussian": gaussian,
+    "scheduled dropout": scheduled_dropout,
     "learned slopes": learned_slopes,
     "gated": gated,
     "scaled": scaled,

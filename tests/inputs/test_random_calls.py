@@ -63,6 +63,8 @@ NUMBERS = {
     "Quantile": (lambda v: fm.Quantile(v), "q"),
     "Constant": (lambda v: schedules.Constant(v), "lr"),
     "Dropout": (lambda v: fm.Dropout(v), "p"),
+    "AlphaDropout": (lambda v: fm.AlphaDropout(v), "p"),
+    "GaussianNoise": (lambda v: fm.GaussianNoise(v), "stddev"),
     "EarlyStopping": (lambda v: fm.EarlyStopping(min_delta=v), "min_delta"),
     "LBFGS": (lambda v: fm.LBFGS(c1=v), "c1"),
     "LinearSchedule": (lambda v: rl.LinearSchedule(v, 0.0, 1), "start"),

@@ -44,6 +44,7 @@ def said(call, *args, **kwargs):
         (fm.Dense, "units", "n"),
         (fm.Dense, "use_bias", "bias"),
         (fm.Dropout, "rate", "p"),
+        (fm.GaussianNoise, "std", "stddev"),
         (fm.BatchNorm, "epsilon", "eps"),
         (fm.MLP, "hidden_layer_sizes", "layers"),
         (fm.MLP, "random_state", "seed"),

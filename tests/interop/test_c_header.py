@@ -120,6 +120,8 @@ def networks() -> dict[str, fm.MLP]:
     add("many_in", [20, 40, 40, 33], activation="gelu")
     add("dropout", [5, fm.Dropout(0.3), 8, fm.Dropout(0.5), 3, fm.Dropout(0.1)])
     add("only_dropout", [5, fm.Dropout(0.3)])
+    add("alpha_dropout", [5, fm.AlphaDropout(0.3), 8, fm.AlphaDropout(0.5), 3])
+    add("noise", [5, fm.GaussianNoise(0.3), 8, fm.GaussianDropout(0.5), 3])
     add("identity", [5, act("identity"), fm.Dense(4), act("identity")])
     add("norms", [5, ln(), 33, ln(affine=False), act("elu"), bn(), 18, bn(), 3])
     add("norms_first", [6, bn(affine=False), 40, bn(), act("relu"), ln(), 40])

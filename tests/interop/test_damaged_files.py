@@ -372,6 +372,42 @@ FORGERIES = {
     "affine": (batch_norm(affine=False), "2.bias|2.weight"),
     "other norm": (layer(kind="LayerNorm", eps=1e-5, affine=True), "2.running_mean"),
     "dropout": (layer(kind="Dropout", p=1.0), r"layers\[2\]: p must be"),
+    "schedule": (
+        layer(kind="Dropout", p={"schedule": "exec", "lr": 0.1}),
+        r"layers\[2\]\.p\.schedule must be one of",
+    ),
+    "schedule without a name": (
+        layer(kind="Dropout", p={"lr": 0.1}),
+        r"layers\[2\]: p must be a number",
+    ),
+    "abstract schedule": (
+        layer(kind="Dropout", p={"schedule": "Schedule"}),
+        r"layers\[2\]: Schedule is abstract",
+    ),
+    "schedule with a state": (
+        layer(kind="Dropout", p={"schedule": "ReduceOnPlateau"}),
+        r"layers\[2\]\.p must have the fields schedule, lr",
+    ),
+    "fields of a schedule": (
+        layer(kind="Dropout", p={"schedule": "Constant", "rate": 0.1}),
+        r"layers\[2\]\.p must have the fields schedule, lr; missing: lr",
+    ),
+    "schedule in a schedule": (
+        layer(
+            kind="Dropout",
+            p={
+                "schedule": "LinearWarmup",
+                "after": {"schedule": "Constant", "lr": -1.0},
+                "steps": 2,
+                "start_factor": 0.0,
+            },
+        ),
+        r"layers\[2\]\.p\.after: lr must be finite and >= 0",
+    ),
+    "values of a schedule": (
+        layer(kind="Dropout", p={"schedule": "Constant", "lr": 1.0}),
+        r"layers\[2\]: p must be finite and >= 0 and < 1",
+    ),
     "function": (
         layer(kind="Activation", function="exec"),
         r"layers\[2\].function must be one of",

@@ -53,6 +53,8 @@ MODELS = {
     ],
     "activations": [3, fm.Dense(4, "identity"), fm.Activation("softmax"), 2],
     "dropout": [3, 4, fm.Dropout(0.3), 2],
+    "alpha dropout": [3, 4, fm.AlphaDropout(0.3), 2],
+    "noise": [3, 4, fm.GaussianNoise(0.3), fm.GaussianDropout(0.3), 2],
     "residual": [
         3,
         fm.Residual([4, fm.BatchNorm(), fm.Residual([fm.Dense(4, bias=False)]), 5]),

@@ -131,6 +131,8 @@ SEQUENCES = {
         L.Dense(3, activation=L.Softmax()),
     ],
     "dropout": lambda L: [L.Dropout(0.25), L.Dense(6), L.Dropout(0.5), L.Dense(3)],
+    "alpha dropout": lambda L: [L.AlphaDropout(0.25), L.Dense(3)],
+    "noise": lambda L: [L.GaussianNoise(0.25), L.Dense(3), L.GaussianDropout(0.1)],
     "layer norm": lambda L: [
         *(L.LayerNormalization(), L.Dense(6)),
         *(L.LayerNormalization(epsilon=0.1, center=False), L.Dense(6)),
@@ -170,6 +172,9 @@ def test_numbers_of_layers(keras, layers):
     chain = [
         layers.Dense(4),
         layers.Dropout(0.25),
+        layers.AlphaDropout(0.125),
+        layers.GaussianNoise(0.5),
+        layers.GaussianDropout(0.25),
         layers.LayerNormalization(scale=False, center=False),
         layers.BatchNormalization(momentum=0.95, center=False),
     ]
@@ -177,6 +182,9 @@ def test_numbers_of_layers(keras, layers):
     assert fm.from_keras(model).layers == (
         fm.Dense(4, "identity", True, "auto"),
         fm.Dropout(0.25),
+        fm.AlphaDropout(0.125),
+        fm.GaussianNoise(0.5),
+        fm.GaussianDropout(0.25),
         fm.LayerNorm(eps=1e-3, affine=False),
         fm.BatchNorm(eps=1e-3, momentum=0.05),
     )
@@ -342,6 +350,10 @@ REFUSED = {
         r"must not have a noise_shape, got \(None, 1\)",
     ),
     "rate": (sequential(lambda L: L.Dropout(1.0)), "must have a rate below 1, got 1.0"),
+    "noise shape of alpha": (
+        sequential(lambda L: L.AlphaDropout(0.5, noise_shape=(None, 1))),
+        "noise_shape",
+    ),
     "rms": (
         sequential(lambda L: L.LayerNormalization(rms_scaling=True)),
         "must subtract the mean, so rms_scaling must be False",
@@ -351,8 +363,8 @@ REFUSED = {
         "must have a positive epsilon, got 0.0",
     ),
     "other layer": (
-        sequential(lambda L: L.GaussianNoise(0.1)),
-        "GaussianNoise 'gaussian_noise.*' has no counterpart in fastmlp",
+        sequential(lambda L: L.UnitNormalization()),
+        "UnitNormalization 'unit_normalization.*' has no counterpart in fastmlp",
     ),
     "custom layer": (with_layer_class, "Mine 'mine' has a custom class"),
     "custom model": (with_model_class, "Net 'net' has a custom class"),

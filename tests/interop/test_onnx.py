@@ -139,6 +139,8 @@ NETWORKS = {
     "nothing": [4, fm.Dropout(0.5)],
     "identity": [4, fm.Activation("identity")],
     "dropout": [5, 16, fm.Dropout(0.5), 16, fm.Dropout(0.1), 2],
+    "alpha dropout": [5, 16, fm.AlphaDropout(0.5), 16, fm.AlphaDropout(0.1), 2],
+    "noise": [5, fm.GaussianNoise(0.5), 16, fm.GaussianDropout(0.1), 2],
     "layer norm": [5, fm.LayerNorm(), 16, fm.LayerNorm(eps=0.1), 2, fm.LayerNorm()],
     "plain layer norm": [5, 16, fm.LayerNorm(affine=False), 2],
     "rms norm": [

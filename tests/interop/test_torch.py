@@ -33,6 +33,7 @@ def sequentials():
     yield nn.Sequential(
         nn.Sequential(nn.Linear(N_IN, 9), nn.BatchNorm1d(9, 1e-3, 0.2), nn.ELU()),
         nn.Sequential(nn.Dropout(0.5), nn.Sequential(nn.Linear(9, 4), nn.Softsign())),
+        nn.AlphaDropout(0.1),
         nn.Softmax(dim=1),
     )
     yield nn.Sequential(
@@ -269,7 +270,8 @@ REFUSED = [
     (lambda: behind(nn.Softmax(dim=0)), "module 1 .*dim=0"),
     (lambda: behind(nn.Softmax()), "module 1 .*dim=None"),
     (lambda: behind(nn.Dropout(1.0)), "module 1 .*p=1"),
-    (lambda: behind(nn.AlphaDropout()), r"module 1 .*nn\.Dropout"),
+    (lambda: behind(nn.AlphaDropout(1.0)), "module 1 .*p=1"),
+    (lambda: behind(nn.FeatureAlphaDropout()), r"module 1 .*nn\.AlphaDropout"),
     (lambda: behind(nn.Flatten(0)), "module 1 .*start_dim"),
     (lambda: behind(nn.LayerNorm((2, 2))), r"module 1 .*\(2, 2\)"),
     (lambda: behind(nn.LayerNorm(4, bias=False)), "module 1 .*without a bias"),

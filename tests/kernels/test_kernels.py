@@ -52,6 +52,7 @@ KERNELS = (
     "glu_backward",
     "glu_second",
     "dropout",
+    "gaussian_noise",
     "sgd_step",
     "adagrad_step",
     "rmsprop_step",
@@ -506,7 +507,16 @@ def dropout_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
         args |= dict(zip(names, draw, strict=True)) | {"first": first}
         # A product and a quotient, of numbers below 8.
         bound = dict.fromkeys(("h", "mask"), elementwise_bound(8))
-        yield Call("dropout", args, ("h", "mask"), bound=bound)
+        for alpha in (False, True):
+            yield Call("dropout", args | {"alpha": alpha}, ("h", "mask"), bound=bound)
+        del args["mask"], args["p"]
+        for factors, deviation in ((None, 0.5), (np.zeros(n), 0.5), (None, 0.0)):
+            # The angle, at most pi, has an error of a few units, times a radius of at
+            # most 6.7. h is at most 8 times a factor of at most 5.
+            given = args | {"factors": factors, "deviation": deviation}
+            outputs = ("h",) if factors is None else ("h", "factors")
+            bound = dict.fromkeys(outputs, elementwise_bound(8 * 6.7 * 4))
+            yield Call("gaussian_noise", given, outputs, bound=bound)
 
 
 def around_updates(dtype: type, rng: np.random.Generator) -> Iterator[Call]:

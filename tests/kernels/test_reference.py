@@ -49,6 +49,7 @@ CONSTRUCTORS = [
     "MLP", "Dense", "Activation", "Dropout", "LayerNorm", "RMSNorm", "BatchNorm",
     "Residual", "Concat", "Parallel", "Columns",
     "Embedding", "Periodic", "PReLU", "GLU", "Scale",
+    "AlphaDropout", "GaussianNoise", "GaussianDropout",
     "MSE", "MAE", "Huber", "PseudoHuber", "CrossEntropy", "BinaryCrossEntropy",
     "SmoothL1", "LogCosh", "Expectile", "Gamma", "Tweedie", "KLDiv", "BinaryFocal",
     "SoftMargin", "Hinge", "Poisson",

@@ -43,6 +43,7 @@ NETWORKS: dict[str, list[Any]] = {
     "custom activation": [4, 5, ref.Activation(cube, cube_slope), 3],
     "dropout": [4, 5, ref.Dropout(0.4), 3],
     "no dropout": [4, 5, ref.Dropout(0.0), 3],
+    "alpha dropout": [4, 5, ref.AlphaDropout(0.4), 3],
     "layer norm": [4, 5, ref.LayerNorm(eps=1e-3), 3],
     "plain layer norm": [4, 5, ref.LayerNorm(affine=False), 3],
     "mish": [4, ref.Dense(6, "mish"), ref.LayerNorm(), ref.Activation("mish"), 3],
@@ -547,18 +548,27 @@ def torch_module(nodes: list[Any]) -> Any:
             return cube(z)
 
     class Masked(torch.nn.Module):
-        """Dropout by the reference's mask; the caller sets `draw`."""
+        """Dropout by the reference's mask; the caller sets `draw`.
 
-        def __init__(self, p: float, number: int) -> None:
+        With ``alpha``, by the formula of torch's alpha dropout (``_dropout_impl`` in
+        ATen).
+        """
+
+        def __init__(self, p: float, number: int, alpha: bool) -> None:
             super().__init__()
-            self.p, self.number = p, number
+            self.p, self.number, self.alpha = p, number, alpha
             self.draw = (0, 0, 0)
 
         def forward(self, x: Any) -> Any:
             if not self.training:
                 return x
             kept = ref.dropout_mask(tuple(x.shape), self.p, *self.draw, self.number)
-            return x * torch.from_numpy(kept) / (1 - self.p)
+            if not self.alpha:
+                return x * torch.from_numpy(kept) / (1 - self.p)
+            alpha, noise = 1.7580993408473766, torch.from_numpy(kept).double()
+            a = 1 / math.sqrt((alpha * alpha * self.p + 1) * (1 - self.p))
+            b = (noise - 1) * (alpha * a) + alpha * a * self.p
+            return x * (noise * a) + b
 
     class Block(torch.nn.Module):
         def __init__(self, body: Any, projection: Any) -> None:
@@ -596,7 +606,7 @@ def torch_module(nodes: list[Any]) -> Any:
             named = isinstance(layer.function, str)
             modules.append(activations[layer.function] if named else Custom())
         elif isinstance(layer, ref.Dropout):
-            modules.append(Masked(layer.p, node.number))
+            modules.append(Masked(layer.p, node.number, layer.alpha))
         elif isinstance(layer, ref.LayerNorm):
             modules.append(torch.nn.LayerNorm(n, layer.eps, layer.affine))
         elif isinstance(layer, ref.RMSNorm):

@@ -65,6 +65,9 @@ def build(lib: ModuleType, items: list[Item]) -> list[Any]:
 NAMED = ("Activation", "gelu")
 CUSTOM = ("Activation", custom, custom_slope)
 DROPOUT = ("Dropout", 0.3)
+ALPHA = ("AlphaDropout", 0.3)
+NOISE = ("GaussianNoise", 0.3)
+FACTORS = ("GaussianDropout", 0.3)
 LAYER_NORM = ("LayerNorm", 0.1)
 RMS_NORM = ("RMSNorm", 0.1)
 BATCH_NORM = ("BatchNorm", 0.1, 0.3)
@@ -76,6 +79,9 @@ NETWORKS: dict[str, list[Item]] = {
     "dropout": [17, DROPOUT, 3],
     "no dropout": [17, ("Dropout", 0.0), 3],
     "dropouts": [DROPOUT, 17, DROPOUT, DROPOUT, 3, DROPOUT],
+    "alpha dropouts": [ALPHA, 17, ALPHA, ("Residual", [DROPOUT, ALPHA]), 3, ALPHA],
+    "gaussian noise": [NOISE, 17, NOISE, ("Residual", [DROPOUT, NOISE]), 3, NOISE],
+    "gaussian dropouts": [FACTORS, 17, FACTORS, ("Residual", [FACTORS, ALPHA]), 3],
     "layer norm": [17, LAYER_NORM, 3],
     "plain layer norm": [17, ("LayerNorm", 0.1, False), 3],
     "layer norm first": [LAYER_NORM, 4],

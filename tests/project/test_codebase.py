@@ -84,7 +84,7 @@ PUBLIC = {
     },
     "dispatch": {"caches", "isa"},
     "threading": {"stop", "threads"},
-    "core": {"gemm", "gemm_bfloat16", "loss", "optimizer", "random", "dropout"},
+    "core": {"gemm", "gemm_bfloat16", "loss", "optimizer", "random", "noise"},
     "rl": {"replay", "discounted_sums", "sum_tree"},
     "solvers": {"lbfgs", "levenberg_marquardt", "solver_types"},
     "network": {"layer_spec"},

@@ -88,7 +88,15 @@ template <class T>
 struct DropoutArgs {
   uint64_t key, draw;
   uint64_t bound;  // (1 - p) 2^32 for a drop probability p; 2^32 keeps every element
-  T scale;         // 1 / (1 - p)
+  T scale;
+  T shift = T(-0.0);  // -0 leaves every number as it is, zeros of both signs included
+  T dropped = 0;
+};
+
+template <class T>
+struct GaussianArgs {
+  uint64_t key, draw;
+  T deviation;
 };
 
 // The largest number of quantiles that are given by steps.
@@ -271,12 +279,24 @@ struct KernelTable {
   void (*multiply)(T* out, const T* a, const T* b, Index n);
 
   // Applies a dropout layer to its elements first .. first + n - 1: mask = scale and
-  // h = x * scale for kept elements, mask = 0 and h = 0 for the others. With
+  // h = x * scale + shift, not fused, for kept elements, mask = 0 and h = dropped for
+  // the others. With
   // g = 16 b + i % 16, element e = 64 b + i is kept if word i / 16 of
   // philox({g, g >> 32, draw, draw >> 32}, key), see random.h, is below `bound`.
   // h may be x.
   void (*dropout)(T* h, T* mask, const T* x, Index first, Index n,
                   const DropoutArgs<T>& args);
+  // Applies a layer with Gaussian noise to its elements first .. first + n - 1:
+  //   h = x + deviation * z, fused, or if `factors` is not null
+  //   factors = 1 + deviation * z, fused, and h = x * factors
+  // with standard normal z from the random words of dropout (Box & Muller 1958). The
+  // elements 64 b + i and 64 b + i + 16 with i % 32 < 16 share their words v and w. For
+  // the first z = r cos t, for the second z = r sin t, where
+  //   r = sqrt(-2 log((float(v / 2) + 0.5f) 2^-31)), t = float(w) pi 2^-31, w signed.
+  // Since log, cos and sin take the same numbers in both types, so does the noise, up
+  // to rounding. h may be x.
+  void (*gaussian_noise)(T* h, T* factors, const T* x, Index first, Index n,
+                         const GaussianArgs<T>& args);
 
   // In the slots with a `group` below, each of the m rows of values has a group of
   // `group` rows of directions. All arrays are contiguous; direction k of group i is
@@ -375,7 +395,8 @@ struct KernelTable {
   X(activation_forward) X(activation_backward) X(loss_rows)                   \
   X(layer_norm_forward) X(layer_norm_backward) X(column_moments)              \
   X(batch_norm_forward) X(batch_norm_backward) X(batch_norm_sums)             \
-  X(column_dot) X(add) X(multiply) X(dropout) X(scale_groups)                 \
+  X(column_dot) X(add) X(multiply) X(dropout) X(gaussian_noise)               \
+  X(scale_groups)                                                             \
   X(add_scaled_groups) X(outer_rows) X(gemm_gather_k) X(activation_second)    \
   X(softmax_second) X(layer_norm_second) X(dot) X(axpy) X(sum_of_squares)     \
   X(prodigy_sums) X(condition_gradient) X(interpolate) X(elementary)          \

@@ -13,20 +13,23 @@ namespace fastmlp {
 
 // X(enumerator, op, name): the op is a struct in network/ops; the name is used in
 // Python and in messages. `add` ends a residual block, `concat` joins branches.
-#define FASTMLP_LAYER_KINDS(X)              \
-  X(dense, DenseOp, "dense")                \
-  X(activation, ActivationOp, "activation") \
-  X(dropout, DropoutOp, "dropout")          \
-  X(layer_norm, LayerNormOp, "layer_norm")  \
-  X(rms_norm, RMSNormOp, "rms_norm")        \
-  X(batch_norm, BatchNormOp, "batch_norm")  \
-  X(prelu, PReLUOp, "prelu")                \
-  X(glu, GLUOp, "glu")                      \
-  X(scale, ScaleOp, "scale")                \
-  X(concat, ConcatOp, "concat")             \
-  X(columns, ColumnsOp, "columns")          \
-  X(embedding, EmbeddingOp, "embedding")    \
-  X(periodic, PeriodicOp, "periodic")       \
+#define FASTMLP_LAYER_KINDS(X)                                                  \
+  X(dense, DenseOp, "dense")                                                    \
+  X(activation, ActivationOp, "activation")                                     \
+  X(dropout, NoiseOp<LayerKind::dropout>, "dropout")                            \
+  X(alpha_dropout, NoiseOp<LayerKind::alpha_dropout>, "alpha_dropout")          \
+  X(gaussian_noise, NoiseOp<LayerKind::gaussian_noise>, "gaussian_noise")       \
+  X(gaussian_dropout, NoiseOp<LayerKind::gaussian_dropout>, "gaussian_dropout") \
+  X(layer_norm, LayerNormOp, "layer_norm")                                      \
+  X(rms_norm, RMSNormOp, "rms_norm")                                            \
+  X(batch_norm, BatchNormOp, "batch_norm")                                      \
+  X(prelu, PReLUOp, "prelu")                                                    \
+  X(glu, GLUOp, "glu")                                                          \
+  X(scale, ScaleOp, "scale")                                                    \
+  X(concat, ConcatOp, "concat")                                                 \
+  X(columns, ColumnsOp, "columns")                                              \
+  X(embedding, EmbeddingOp, "embedding")                                        \
+  X(periodic, PeriodicOp, "periodic")                                           \
   X(add, AddOp, "residual")
 
 enum class LayerKind : int {
@@ -88,6 +91,25 @@ struct LayerSpec {
   // In training, an element becomes 0 with probability `rate`, else h / (1 - rate).
   static LayerSpec dropout(double rate) {
     LayerSpec spec(LayerKind::dropout);
+    spec.rate = rate;
+    return spec;
+  }
+  // In training, an element becomes the limit of selu at -infinity with probability
+  // `rate`; a linear function of the result keeps mean 0 and variance 1.
+  static LayerSpec alpha_dropout(double rate) {
+    LayerSpec spec(LayerKind::alpha_dropout);
+    spec.rate = rate;
+    return spec;
+  }
+  // In training, h + n with normal numbers n of this standard deviation and mean 0.
+  static LayerSpec gaussian_noise(double deviation) {
+    LayerSpec spec(LayerKind::gaussian_noise);
+    spec.rate = deviation;
+    return spec;
+  }
+  // In training, h n with normal numbers n of mean 1 and variance rate / (1 - rate).
+  static LayerSpec gaussian_dropout(double rate) {
+    LayerSpec spec(LayerKind::gaussian_dropout);
     spec.rate = rate;
     return spec;
   }
@@ -173,7 +195,8 @@ struct LayerSpec {
   ActivationSpec activation = Activation::identity;
   // For a normalisation: whether it has a scale and, except for rms_norm, a shift.
   bool bias = true;
-  double rate = 0, eps = 0, momentum = 0;
+  double rate = 0;  // of gaussian_noise: the standard deviation
+  double eps = 0, momentum = 0;
   double slope = 0.25;  // initially
   bool shared = false;
   std::vector<LayerSpec> body;

@@ -118,6 +118,12 @@ class Mlp {
   // is one entry per op, and arrays that an op does not have are not frozen.
   void set_frozen(const std::vector<Frozen>& of_ops);
 
+  // Number of layers that are random in training.
+  Index n_random() const;
+  // Sets the rates of these layers in order, or of gaussian_noise the standard
+  // deviation. Throws std::invalid_argument unless there is a valid one for each.
+  void set_rates(const std::vector<double>& rates);
+
   // Sets scales to one, shifts and biases to zero, and weights to uniform random
   // numbers with He's variance 2 / fan_in before ReLU-like activations, LeCun's 1 /
   // fan_in before selu, Glorot's 2 / (fan_in + fan_out) elsewhere.

@@ -16,7 +16,7 @@ std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, uint64_t key);
 enum class Stream : uint32_t {
   shuffle = 0x53485546,
   initialize = 0x494E4954,
-  dropout = 0x44524F50,
+  noise = 0x44524F50,
   replay = 0x52504C59
 };
 

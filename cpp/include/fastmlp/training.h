@@ -74,6 +74,9 @@ struct EpochOptions {
     const double* values;
   };
   std::vector<Scheduled> scheduled = {};
+  // The numbers of Mlp::set_rates for each of these steps, one step after another.
+  // Null: they stay as they are.
+  const double* rates = nullptr;
   StepListener listener = {};
   // Indices of the epoch's n_order rows, in order; rows may repeat. Must not be
   // combined with shuffle. Null: all rows of the data.

@@ -2,7 +2,6 @@
 // ISA's flags and FASTMLP_ISA set to its name. kKernels is its only external symbol.
 #include "activation-inl.h"
 #include "derivative-inl.h"
-#include "dropout-inl.h"
 #include "elementary-inl.h"
 #include "fastmlp/kernel_table.h"
 #include "gemm-inl.h"
@@ -10,6 +9,7 @@
 #include "loops-inl.h"
 #include "loss-inl.h"
 #include "math-inl.h"
+#include "noise-inl.h"
 #include "norm-inl.h"
 #include "optimizer-inl.h"
 #include "pack-inl.h"

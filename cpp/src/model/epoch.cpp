@@ -179,6 +179,9 @@ double Mlp<T>::fit_epoch(const Batch<T>& data, const Loss& loss, Optimizer& opti
     for (const EpochOptions::Scheduled& each : options.scheduled) {
       optimizer.mutable_config().*each.field = each.values[index];
     }
+    if (options.rates) {
+      detail::set_rates(impl.net, options.rates + index * impl.net.n_random);
+    }
     const Index rows = std::min(options.batch_size, n_rows - first);
     const Index begin = in_order ? 0 : first;  // an order selects from all rows
     const Batch<T> batch = data.slice(begin, rows, n_in(), target_width(loss, n_out()));

@@ -78,6 +78,17 @@ void Mlp<T>::set_frozen(const std::vector<Frozen>& of_ops) {
   impl_->net.plan_learning();
 }
 template <class T>
+Index Mlp<T>::n_random() const {
+  return impl_->net.n_random;
+}
+template <class T>
+void Mlp<T>::set_rates(const std::vector<double>& rates) {
+  const std::unique_lock lock(impl_->mutex);
+  if (rates.size() != impl_->net.n_random)
+    throw std::invalid_argument("set_rates needs a number for each random layer");
+  detail::set_rates(impl_->net, rates.data());
+}
+template <class T>
 Operands Mlp<T>::operands() const {
   return impl_->net.operands;
 }

@@ -38,7 +38,8 @@ struct OpPlan {
   std::vector<Index> columns = {};  // of the input, that the op takes or looks up
   std::vector<Index> sizes = {};    // numbers of categories of an embedding's columns
   Index statistics = -1;            // offset into the running statistics, -1: none
-  uint32_t stream = 0;              // of its random numbers in training
+  bool is_random = false;           // whether it draws random numbers in training
+  uint32_t stream = 0;              // its number among the random ops
   std::shared_ptr<const CustomActivation> custom = nullptr;
   std::string name = {};  // of its layer: "2", "3.body.0", "3.projection"
   // Frozen parameters: training leaves them unchanged, and gradients with respect to
@@ -94,7 +95,7 @@ struct NetworkPlan {
   int output_op = kInput;  // the op whose output at inference is the network's
   bool has_custom = false;
   Operands operands = Operands::full;  // of the products in training and inference
-  uint32_t n_streams = 0;
+  uint32_t n_random = 0;               // random ops
   // Ops that in training depend on the whole batch: their indices, ascending.
   std::vector<int> batch_ops;
 

@@ -160,6 +160,18 @@ def dropout(
     step: int,
     layer: int,
     first: int = 0,
+    alpha: bool = False,
+) -> None: ...
+def gaussian_noise(
+    h: _Array,
+    factors: _Array | None,
+    x: _Array,
+    deviation: float,
+    seed: int,
+    epoch: int,
+    step: int,
+    layer: int,
+    first: int = 0,
 ) -> None: ...
 def loss_rows(
     dpred: _Array | None,

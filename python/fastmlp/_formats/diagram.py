@@ -54,11 +54,13 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 # Radius of the sign of a sum.
 PLUS = 7.0
 
+# The kind of rows of layers that do nothing at inference.
+_ABSENT = "absent"
 COLOURS = {
     "input": "currentColor",
     "dense": BLUE,
     "activation": ORANGE,
-    "dropout": "currentColor",
+    _ABSENT: "currentColor",
     "add": RED,
     "concat": RED,
 }
@@ -248,7 +250,8 @@ def _row(step: Step, steps: list[Step], drawn: dict[int, int]) -> Row:
         notes.append(_validate.counted(parameters, "parameter"))
     note = " · ".join(notes)
     sources = tuple(drawn[i] for i in ops.inputs_of(steps, step))
-    return Row(step.kind, step.n_out, label, note, step.name, sources, projection)
+    kind = _ABSENT if ops.absent_at_inference(step.layer) else step.kind
+    return Row(kind, step.n_out, label, note, step.name, sources, projection)
 
 
 # Drawing ------------------------------------------------------------------------------
@@ -386,11 +389,11 @@ class _Picture:
         colour = COLOURS.get(row.kind, GREEN)
         paint: dict[str, Any] = {
             "fill": colour,
-            "fill_opacity": 0.0 if row.kind in ("input", "dropout") else 0.3,
+            "fill_opacity": 0.0 if row.kind in ("input", _ABSENT) else 0.3,
             "stroke": colour,
             "stroke_width": 1.5,
         }
-        if row.kind == "dropout":
+        if row.kind == _ABSENT:
             paint["stroke_dasharray"] = "4 3"
         tall = row.kind in ("dense", "input")
         shape = ""

@@ -52,7 +52,8 @@ def from_keras(model: Any) -> MLP:
         Keras 3 model that already has its weights, in float32 or float64. Any backend
         will do. The model must pass a single input of rows through a chain of
         ``Dense``, ``Activation``, ``ReLU``, ``LeakyReLU``, ``ELU``, ``PReLU``,
-        ``Softmax``, ``Dropout``, ``LayerNormalization``, ``RMSNormalization``,
+        ``Softmax``, ``Dropout``, ``AlphaDropout``, ``GaussianNoise``,
+        ``GaussianDropout``, ``LayerNormalization``, ``RMSNormalization``,
         ``BatchNormalization``, ``Identity``, and models of these. In functional models,
         an ``Add`` may end a `Residual` block: it adds the output of some layers to
         their input or, if the widths differ, to the output of a dense layer without

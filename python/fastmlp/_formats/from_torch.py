@@ -72,12 +72,13 @@ def from_torch(
 
     Notes
     -----
-    These modules are converted: ``Linear``, ``Dropout``, ``LayerNorm``, ``RMSNorm``,
-    ``BatchNorm1d`` with running statistics, ``PReLU``, ``GLU``, the activations that
-    fastmlp has with the same formulas, ``Identity``, ``Flatten``, which does not change
-    rows, and all modules that `MLP.to_torch` returns. Other modules and constants are
-    refused, and so are modules that have their own ``forward``, forward hooks or
-    parametrisations, or that share parameters or statistics with another module.
+    These modules are converted: ``Linear``, ``Dropout``, ``AlphaDropout``,
+    ``LayerNorm``, ``RMSNorm``, ``BatchNorm1d`` with running statistics, ``PReLU``,
+    ``GLU``, the activations that fastmlp has with the same formulas, ``Identity``,
+    ``Flatten``, which does not change rows, and all modules that `MLP.to_torch`
+    returns. Other modules and constants are refused, and so are modules that have their
+    own ``forward``, forward hooks or parametrisations, or that share parameters or
+    statistics with another module.
 
     A state dict contains only layers that have parameters or statistics. Layers whose
     names differ in a number (``fc2``, ``fc10``) are ordered by the number, others as in

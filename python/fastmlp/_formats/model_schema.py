@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from .. import _core, _validate, initializers
+from .. import _core, _validate, initializers, schedules
 from .._network import ops, resolve
 from .._network.blocks import outline
 from .._network.model import EpochSequence, set_bias_init, set_compute_dtype
@@ -22,6 +22,7 @@ from ..layers import (
     checked_activation,
 )
 from ..metrics import History
+from ..schedules import Schedule
 from . import safetensors
 from .json_state import Unpacker, fields, listed, packed, text, whole
 from .snapshot import training_state
@@ -55,13 +56,14 @@ _CHECKPOINT = ("model", "steps", "optimizer", "callbacks")
 def architecture(mlp: Model) -> list[str]:
     """Return a description that is equal for models with equivalent layers.
 
-    It does not depend on the notation of the layers, on parameters or on dropout.
+    It does not depend on the notation of the layers, on parameters or on layers that
+    do nothing at inference.
     """
     return [
         f"{step.name} {step.kind} {step.activation} {step.n_in} {step.n_out}"
         + (f" {step.layer!r}" if step.kind == "glu" else "")
         for step in ops.steps(mlp)
-        if step.kind != "dropout"
+        if not ops.absent_at_inference(step.layer)
     ]
 
 
@@ -111,6 +113,32 @@ def _init(where: str, value: object) -> object:
         raise ValueError(f"{where}: {error}") from None
 
 
+def _schedule_as_json(value: Any) -> Any:
+    """Return a schedule, or an argument of one, as a JSON value."""
+    if isinstance(value, (list, tuple)):
+        return [_schedule_as_json(item) for item in value]
+    if not isinstance(value, Schedule):
+        return value
+    fields = {name: _schedule_as_json(v) for name, v in value._given().items()}
+    return {"schedule": type(value).__name__, **fields}
+
+
+def _schedule(where: str, value: Any) -> Any:
+    """Return what `_schedule_as_json` described."""
+    if isinstance(value, list):
+        return [_schedule(f"{where}[{i}]", item) for i, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    kinds = {name: getattr(schedules, name) for name in schedules.__all__}
+    kind = kinds[_validate.choice(f"{where}.schedule", value.get("schedule"), kinds)]
+    fields(where, value, ("schedule", *kind._names))
+    arguments = {n: _schedule(f"{where}.{n}", value[n]) for n in kind._names}
+    try:
+        return kind(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
 def _function_as_json(activation: Activation) -> dict[str, Any]:
     return {"function": activation.name, **activation.changed}
 
@@ -119,6 +147,8 @@ def _value_as_json(name: str, value: Any) -> Any:
     """Return an argument of a layer or model as a JSON value."""
     if isinstance(value, Activation):
         return _function_as_json(value)
+    if isinstance(value, Schedule):
+        return _schedule_as_json(value)
     is_init = name in _INITS and not isinstance(value, float)
     return _init_as_json(value) if is_init else value
 
@@ -387,6 +417,9 @@ class Stored:
             values["activation"] = _activation(
                 f"{where}.activation", item["activation"]
             )
+        for name, given in values.items():
+            if isinstance(given, dict) and "schedule" in given:
+                values[name] = _schedule(f"{where}.{name}", given)
         try:
             return kind(**values)
         except (TypeError, ValueError) as error:

@@ -20,6 +20,8 @@ from ..layers import (
 )
 from ..layers import Columns as ColumnsLayer
 from ..layers import Embedding as EmbeddingLayer
+from ..layers import GaussianDropout as GaussianDropoutLayer
+from ..layers import GaussianNoise as GaussianNoiseLayer
 from ..layers import Parallel as ParallelLayer
 from ..layers import Periodic as PeriodicLayer
 from ..layers import Residual as ResidualLayer
@@ -241,6 +243,53 @@ class Parallel(torch.nn.Module):
         return torch.cat([branch(x) for branch in self.branches], -1)
 
 
+class GaussianNoise(torch.nn.Module):
+    """A module for a `GaussianNoise` layer.
+
+    Parameters
+    ----------
+    stddev : float
+        Standard deviation of the noise.
+    """
+
+    def __init__(self, stddev: float) -> None:
+        super().__init__()
+        self.stddev = stddev
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the inputs, plus noise in training mode."""
+        return x + self.stddev * torch.randn_like(x) if self.training else x
+
+    def extra_repr(self) -> str:
+        """Return the part of the representation between the brackets."""
+        return f"stddev={self.stddev}"
+
+
+class GaussianDropout(torch.nn.Module):
+    """A module for a `GaussianDropout` layer.
+
+    Parameters
+    ----------
+    p : float
+        Probability of the `Dropout` with the same mean and variance.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the inputs, times random factors in training mode."""
+        if not self.training:
+            return x
+        deviation = (self.p / (1 - self.p)) ** 0.5
+        return x * (1 + deviation * torch.randn_like(x))
+
+    def extra_repr(self) -> str:
+        """Return the part of the representation between the brackets."""
+        return f"p={self.p}"
+
+
 # Activations that PyTorch has only as functions.
 FUNCTIONS = tuple(name for name, form in ACTIVATIONS.items() if form.torch is None)
 
@@ -329,6 +378,10 @@ def _sequential(
                 width = layer.n_out(width)
             case ScaleLayer():
                 modules.append(empty(Scale, width))
+            case GaussianNoiseLayer():
+                modules.append(GaussianNoise(layer.first_rate))
+            case GaussianDropoutLayer():
+                modules.append(GaussianDropout(layer.first_rate))
             case _:
                 form = LAYERS[type(layer)]
                 modules.append(form.to_torch(layer, width, torch.nn, empty))
@@ -400,13 +453,14 @@ class MLPModule(torch.nn.Module):
     def _tie(self) -> None:
         """Set the attributes that depend on the process and so are not pickled."""
         mlp = self.mlp
-        kinds = {op.kind for op in mlp.core.ops}
-        self._normalises = "batch_norm" in kinds
-        self._has_modes = self._normalises or "dropout" in kinds
+        self._normalises = mlp.buffers.size > 0
+        self._has_modes = self._normalises or any(
+            place.layer.is_identity_at_inference for place in resolve.walk(mlp.layers)
+        )
         self._dtype = getattr(torch, mlp.dtype.name)
         memory = _memory_of(mlp)
         self.params = torch.nn.Parameter(memory.params)
-        if mlp.buffers.size > 0:
+        if self._normalises:
             self.register_buffer("statistics", memory.buffers)
         self._memory = self._addresses()
         self._lock = memory.lock
@@ -591,6 +645,8 @@ def _gradients(ctx: Any, rows: Array, dy: Array) -> tuple[Array, Array]:
     # pass in inference mode would use newer running statistics than the call did.
     net = mlp._new_core()
     net.params[:] = mlp.params
+    if ctx.draw is not None and mlp._rates is not None:
+        net.set_rates(mlp._rates.at(ctx.draw[2]))
     if ctx.statistics is not None:
         net.buffers[:] = ctx.statistics
     _validate.accepted(net.forward(rows, ctx.draw is not None, ctx.draw))

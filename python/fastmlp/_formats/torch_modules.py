@@ -12,6 +12,8 @@ from ..layers import (
     Columns,
     Concat,
     Embedding,
+    GaussianDropout,
+    GaussianNoise,
     Parallel,
     Periodic,
     Scale,
@@ -40,7 +42,6 @@ _SUPPORTED = (
 _ADVICE = {
     "LogSoftmax": "leave it out and use fm.CrossEntropy, which takes logits",
     "Softmin": "use Softmax after a Linear with the opposite sign",
-    "AlphaDropout": "use nn.Dropout, or leave it out if you do not train further",
     "GroupNorm": "use a normalisation of whole rows and train again",
     "Bilinear": "a dense layer has only one input",
     "MLPModule": "it already contains a fastmlp model, module.mlp",
@@ -67,6 +68,8 @@ class ModuleReader:
             to_torch.Columns: self._columns,
             to_torch.Embedding: self._embedding,
             to_torch.Periodic: self._periodic,
+            to_torch.GaussianNoise: self._noise,
+            to_torch.GaussianDropout: self._noise,
         }
         # Older versions of PyTorch lack some of these classes.
         self._forms = {
@@ -203,6 +206,12 @@ class ModuleReader:
         self.builder.add(Periodic(n), arrays)
         self.builder.width = 2 * width * n
 
+    def _noise(self, what: str, module: Any) -> None:
+        """Add a layer with Gaussian noise."""
+        adds = isinstance(module, self._own.GaussianNoise)
+        layer = GaussianNoise(module.stddev) if adds else GaussianDropout(module.p)
+        self.builder.add(layer)
+
     def _gated(self, what: str, module: Any) -> None:
         """Add a gated linear unit whose activation is a module."""
         inside = f"{what}: its activation"
@@ -309,7 +318,13 @@ class ModuleReader:
 
     def _starts_in_place(self, body: Any) -> bool:
         """Return whether the body overwrites its input."""
-        same = (self._nn.Identity, self._nn.Flatten, self._nn.Dropout)
+        absent = (
+            kind
+            for kind, form in self._forms.items()
+            if form.layer.is_identity_at_inference
+        )
+        own = (self._own.GaussianNoise, self._own.GaussianDropout)
+        same = (self._nn.Identity, self._nn.Flatten, *own, *absent)
         for leaf in body.modules():
             if getattr(leaf, "inplace", False):
                 return True

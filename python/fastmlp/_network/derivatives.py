@@ -49,6 +49,8 @@ class Derivatives(Model):
         """
         if training is not False and training is not True:
             training = _validate.flag("training", training)
+        if training:
+            self._set_rates()
         y = self.core.forward(x, training)
         if y is NotImplemented:
             rows = _validate.inputs("x", x, self.n_in, self.dtype, vector=True)
@@ -125,6 +127,8 @@ class Derivatives(Model):
         """
         if training is not False and training is not True:
             training = _validate.flag("training", training)
+        if training:
+            self._set_rates()
         result = self.core.vjp(x, dy, training)
         if result is not NotImplemented:
             return result

@@ -30,9 +30,9 @@ def fold(
 ) -> tuple[list[Layer], dict[str, Array]]:
     """Return layers for inference only, and their arrays.
 
-    Dropouts are removed. A batch normalisation is merged into the preceding layer if
-    that is dense and has no activation, or else into the following layer if that is
-    dense. Otherwise it remains.
+    Layers that do nothing at inference are removed. A batch normalisation is merged
+    into the preceding layer if that is dense and has no activation, or else into the
+    following layer if that is dense. Otherwise it remains.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ import numpy as np
 from .. import _core, _validate
 from ..initializers import checked_bias
 from ..layers import Layer, core_layers
-from . import resolve
+from . import rates, resolve
 from .names import matching, patterns
 from .views import Views
 
@@ -121,6 +121,7 @@ class Model:
         self._views = Views(self._layers, self.core.ops, self._params, self._buffers)
         self._weights = tuple(self._views.weights)
         self._biases = tuple(self._views.biases)
+        self._rates = rates.of_layers(self._layers)
         self.forward_shape: tuple[int, ...] | None = None
         # An optimiser keeps this reference to the model that it belongs to.
         self._self = weakref.ref(self)
@@ -129,6 +130,16 @@ class Model:
         """Return a core for this architecture, with zeros as parameters."""
         operands = "bfloat16" if self.compute_dtype == "bfloat16" else "full"
         return _core.Mlp(self.dtype.name, self.n_in, self._core_layers, operands)
+
+    def _set_rates(self, step: int | None = None) -> None:
+        """Give the core the rates of random layers, if they have schedules.
+
+        They are those of an optimiser's step, or else of the next pass in training mode
+        that is not a step.
+        """
+        if self._rates is not None:
+            number = self.core.training_state[1] if step is None else step
+            self.core.set_rates(self._rates.at(number))
 
     def _resolved(self) -> tuple[Layer, ...]:
         """Return the layers of the architecture with all defaults filled in."""
@@ -484,6 +495,7 @@ _DERIVED = frozenset(
         "_views",
         "_weights",
         "_biases",
+        "_rates",
         "forward_shape",
         "_self",
     )

@@ -206,6 +206,11 @@ def checked(mlp: Any, name: str = "mlp", wanted: str = "an fm.MLP") -> Model:
     return model
 
 
+def absent_at_inference(layer: Layer | None) -> bool:
+    """Return whether a step's layer does nothing at inference."""
+    return layer is not None and layer.is_identity_at_inference
+
+
 def label(step: Step) -> str:
     """Describe a step in a word or two, such as "dense relu"."""
     kind = "projection" if step.kind == "dense" and step.layer is None else step.kind

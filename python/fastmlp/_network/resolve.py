@@ -178,9 +178,9 @@ def first_draws(
     """Yield the name of each dense layer and how its parameters are drawn.
 
     For a dense layer with the activation "identity", the activation is the name of a
-    following `Activation` layer if at most normalisations and dropouts come between the
-    two layers. The arguments ``init`` and ``bias_init`` are those of the projections of
-    residual blocks.
+    following `Activation` layer if only layers that precede activations, such as
+    normalisations and dropouts, come between the two layers. The arguments ``init`` and
+    ``bias_init`` are those of the projections of residual blocks.
     """
     for i, layer in enumerate(layers):
         name = f"{prefix}{i}"

@@ -69,8 +69,8 @@ def title(step: Step) -> str:
         bias = "" if step.bias is not None else ", no bias"
         what = "Projection" if layer is None else "Dense"
         return f"{what} {step.n_in} -> {step.n_out}{bias}"
-    if step.kind == "dropout":
-        return f"Dropout({layer.p:g})"
+    if ops.absent_at_inference(layer):
+        return repr(layer)
     return type(layer).__name__
 
 

@@ -101,6 +101,7 @@ def loss_and_gradient(
     raises DivergenceError unless the loss is finite.
     """
     x, y, weight = batch
+    mlp._set_rates(optimizer.step_count)
     pred = accepted(mlp.core.forward(dense(x), True, draw))
     value, dy = loss.value_and_grad(pred, y, weight)
     if not math.isfinite(value):

@@ -57,7 +57,7 @@ class NativeEpoch:
         l2: float = 0.0,
     ) -> None:
         assert loss.core is not None
-        self._fit_epoch = mlp.core.fit_epoch
+        self._fit_epoch, self._rates = mlp.core.fit_epoch, mlp._rates
         self._loss, self._optimizer = loss.core, optimizer
         self._seed, self._listener, self._l2 = seed, listener, l2
 
@@ -78,7 +78,7 @@ class NativeEpoch:
         By default, this is one step on all rows.
         """
         x, y, weight = data
-        optimizer = self._optimizer
+        optimizer, rates = self._optimizer, self._rates
         return accepted(
             self._fit_epoch(
                 x,
@@ -96,6 +96,7 @@ class NativeEpoch:
                 listener=self._listener,
                 order=order,
                 l2=self._l2,
+                rates=None if rates is None else optimizer._ahead(rates.values, steps),
             )
         )
 

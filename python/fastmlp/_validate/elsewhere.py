@@ -209,6 +209,7 @@ KEYWORDS: dict[str, tuple[str, ...]] = {
     "smoothing": ("label_smoothing",),
     "solver": ("optimizer",),
     "state_dim": ("obs_shape",),
+    "std": ("stddev",),
     "stddev": ("std",),
     "step": ("lr",),
     "step_size": ("lr", "every"),

@@ -29,8 +29,8 @@ def lsuv(
     of all elements of x @ W + b, for the inputs x that the layer gets from the layers
     before it, until the variance differs from 1 by less than ``tol``. The paper starts
     from orthogonal weights: ``init="orthogonal"``. Biases stay as they are. In this
-    computation `fastmlp.Dropout` does nothing, and `fastmlp.BatchNorm` uses the
-    statistics of ``x``.
+    computation random layers such as `fastmlp.Dropout` do nothing, and
+    `fastmlp.BatchNorm` uses the statistics of ``x``.
 
     Parameters
     ----------
@@ -100,11 +100,10 @@ def _before_dense(
             for path, width in _before_dense(inner, n_in):
                 beside = (layer.of_parts([*earlier, path]),) if earlier else path
                 yield (*before, *beside), width
-            earlier.append([one.undrawn() for one in inner])
+            earlier.append([one.steady() for one in inner])
         if layer.kind == "dense" or any("projection" in n for n in layer.arrays(n_in)):
             yield before, n_in
-        if layer.kind != "dropout":
-            before = (*before, layer.undrawn())
+        before = (*before, layer.steady())
         n_in = layer.n_out(n_in)
 
 

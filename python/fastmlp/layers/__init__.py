@@ -2,7 +2,8 @@
 
 Layers are immutable descriptions; the model holds the parameters. In training mode
 (in `fastmlp.MLP.fit` and ``train_step``, and in other methods with ``training=True``)
-`Dropout` drops elements and `BatchNorm` uses the statistics of the batch.
+`Dropout` drops elements, `AlphaDropout` replaces them, `GaussianNoise` and
+`GaussianDropout` add noise to them, and `BatchNorm` uses the statistics of the batch.
 
 ``fastmlp.ACTIVATIONS`` lists the names of the activations h = act(z). All except
 softmax are elementwise. If PyTorch has the same activation, the name, the formula and
@@ -72,7 +73,8 @@ from ._blocks import width_after as width_after
 from ._columns import Columns, Embedding, Periodic
 from ._dense import Dense
 from ._dense import activation_of as activation_of
-from ._noise import Dropout
+from ._noise import AlphaDropout, Dropout, GaussianDropout, GaussianNoise
+from ._noise import RandomLayer as RandomLayer
 from ._norms import BatchNorm, LayerNorm, RMSNorm
 from ._norms import Normalization as Normalization
 from ._units import GLU, PReLU, Scale
@@ -80,12 +82,15 @@ from ._units import GLU, PReLU, Scale
 __all__ = [
     "GLU",
     "Activation",
+    "AlphaDropout",
     "BatchNorm",
     "Columns",
     "Concat",
     "Dense",
     "Dropout",
     "Embedding",
+    "GaussianDropout",
+    "GaussianNoise",
     "LayerNorm",
     "PReLU",
     "Parallel",

@@ -82,6 +82,10 @@ class Layer:
         """
         return self
 
+    def steady(self) -> Layer:
+        """Return the undrawn layer without random numbers in training."""
+        return self.undrawn()
+
     def column_map(self, arrays: Mapping[str, Array]) -> tuple[Array, Array] | None:
         """Return (scale, shift) if inference computes x * scale + shift, or else None.
 

@@ -8,7 +8,7 @@ from .. import _validate
 from ._base import Layer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 
 class Block(Layer):
@@ -36,9 +36,17 @@ class Block(Layer):
 
     def undrawn(self) -> Block:
         """Return the layer for a model that is filled with given parameters."""
+        return self._with(lambda layer: layer.undrawn())
+
+    def steady(self) -> Block:
+        """Return the undrawn layer without random numbers in training."""
+        return self._with(lambda layer: layer.steady())
+
+    def _with(self, change: Callable[[Layer], Layer]) -> Block:
+        """Return the block with a function of each layer inside."""
         return self.of_parts(
             [
-                [i.undrawn() if isinstance(i, Layer) else i for i in items]
+                [change(i) if isinstance(i, Layer) else i for i in items]
                 for items in self.parts.values()
             ]
         )

@@ -12,7 +12,7 @@ from .. import _core, _validate
 from .._network.blocks import Stream, outline, parts
 from .._network.model import claim, is_model
 from .._validate import hints
-from ..schedules import ReduceOnPlateau, Schedule
+from ..schedules import ReduceOnPlateau, Schedule, Timeline
 from . import _groups
 from ._hyperparameters import (
     DEFAULTS,
@@ -25,7 +25,7 @@ from ._hyperparameters import (
     Scheduled,
     Signature,
 )
-from ._timeline import Timeline, at_first
+from ._timeline import at_first
 
 if TYPE_CHECKING:
     import weakref
@@ -199,15 +199,21 @@ class Optimizer:
 
     def _values(self, count: int) -> dict[str, Array]:
         """Return the values in the next steps of all hyperparameters with schedules."""
+        return {
+            name: self._ahead(timeline.values, count)
+            for name, timeline in self._timelines.items()
+        }
+
+    def _ahead(self, values: Callable[[int, int, bool], Array], count: int) -> Array:
+        """Return values for the next ``count`` gradients.
+
+        ``values`` returns them for steps, given the first one, how many, and whether
+        the first one has begun.
+        """
         first, each = self.step_count, self.accumulate
         pending = self.core.gradient_count - first * each
         steps = -(-(pending + count) // each)
-        return {
-            name: timeline.values(first, steps, pending > 0).repeat(each)[pending:][
-                :count
-            ]
-            for name, timeline in self._timelines.items()
-        }
+        return values(first, steps, pending > 0).repeat(each, axis=0)[pending:][:count]
 
     def _set_scheduled(self) -> None:
         """Give the core the values of schedules in the next step."""

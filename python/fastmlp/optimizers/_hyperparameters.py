@@ -10,9 +10,9 @@ import numpy as np
 from .. import _validate
 from .._network.model import is_model
 from .._validate.elsewhere import NO_PARAMETERS
-from ..schedules import ReduceOnPlateau, Schedule
+from ..schedules import ReduceOnPlateau, Schedule, Timeline
 from . import _groups
-from ._timeline import Timeline, at_first, is_function
+from ._timeline import at_first, is_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -20,8 +20,8 @@ References
    for machine learning", lecture 6e, 2012. Sutskever et al., "On the importance of
    initialization and momentum", ICML 2013.
 3. He et al., ICCV 2015; Glorot & Bengio, AISTATS 2010; LeCun et al., "Efficient
-   BackProp", 1998 (initialisation). Klambauer et al., NeurIPS 2017 (SELU). Clevert et
-   al., ICLR 2016 (ELU). Hendrycks & Gimpel, 2016 (GELU, SiLU).
+   BackProp", 1998 (initialisation). Klambauer et al., NeurIPS 2017 (SELU, alpha
+   dropout). Clevert et al., ICLR 2016 (ELU). Hendrycks & Gimpel, 2016 (GELU, SiLU).
 4. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (Philox).
 5. Srivastava et al., "Dropout", JMLR 2014. Ba et al., "Layer normalization", 2016.
    Ioffe & Szegedy, "Batch normalization", ICML 2015. He et al., "Deep residual
@@ -40,6 +40,8 @@ References
 13. Defazio et al., "The road less scheduled", NeurIPS 2024.
 14. Mishchenko & Defazio, "Prodigy: an expeditiously adaptive parameter-free learner",
     ICML 2024.
+15. Box & Muller, "A note on the generation of random normal deviates", Annals of
+    Mathematical Statistics, 1958.
 """
 
 from . import (
@@ -50,6 +52,7 @@ from . import (
     loss_formulas,
     losses,
     mlp,
+    noise,
     normalization,
     optimizer_steps,
     optimizers,
@@ -63,6 +66,7 @@ from .layers import *
 from .loss_formulas import *
 from .losses import *
 from .mlp import *
+from .noise import *
 from .normalization import *
 from .optimizer_steps import *
 from .optimizers import *
@@ -77,6 +81,7 @@ __all__ += layers.__all__
 __all__ += loss_formulas.__all__
 __all__ += losses.__all__
 __all__ += mlp.__all__
+__all__ += noise.__all__
 __all__ += normalization.__all__
 __all__ += optimizer_steps.__all__
 __all__ += optimizers.__all__

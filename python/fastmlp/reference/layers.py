@@ -12,9 +12,9 @@ from .activations import CONSTANTS, activate, activation_backward, activation_sa
 from .arrays import Array, quiet
 from .initializers import Init
 from .nodes import Node, Pass, backward_nodes, forward_nodes
+from .noise import Noise, NoiseNode
 from .normalization import NORM_NODES, BatchNorm, BatchNormNode, Normalization, NormNode
 from .products import column_dot, column_sum, gemm_nn, gemm_nt, gemm_tn, groups
-from .random import dropout_mask
 
 __all__ = [
     "GLU",
@@ -22,7 +22,6 @@ __all__ = [
     "Columns",
     "Concat",
     "Dense",
-    "Dropout",
     "Embedding",
     "Layer",
     "PReLU",
@@ -130,17 +129,6 @@ class Periodic:
 
 
 @dataclass(frozen=True)
-class Dropout:
-    """In training, ``x / (1 - p)`` with probability 1 - p, else 0; in inference, x."""
-
-    p: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.p < 1:
-            raise ValueError(f"p must be in [0, 1), got {self.p}")
-
-
-@dataclass(frozen=True)
 class Residual:
     """``h = x + f(x)``, where f is the given layers.
 
@@ -217,7 +205,7 @@ Layer: TypeAlias = (
     | Columns
     | Embedding
     | Periodic
-    | Dropout
+    | Noise
     | Normalization
     | Block
 )
@@ -444,30 +432,6 @@ class PeriodicNode(Node):
 
 
 @dataclass
-class _DropoutNode(Node):
-    """``dx = dh / (1 - p)`` where x was kept, else 0.
-
-    ``number`` is the index of this layer among the network's dropout layers.
-    """
-
-    number: int
-
-    @quiet
-    def forward(self, x: Array, run: Pass) -> tuple[Array, Any]:
-        if run.draw is None:
-            return x, None
-        kept = dropout_mask((len(x), self.n_in), self.layer.p, *run.draw, self.number)
-        return self._drop(x, kept), kept
-
-    @quiet
-    def backward(self, dh: Array, saved: Any, run: Pass) -> Array:
-        return dh if saved is None else self._drop(dh, saved)
-
-    def _drop(self, x: Array, kept: Array) -> Array:
-        return np.where(kept, x * (1 / (1 - self.layer.p)), 0).astype(x.dtype)
-
-
-@dataclass
 class _ResidualNode(Node):
     """``dx = dh + (dx of the body)``; a projection's dx takes the place of ``dh``."""
 
@@ -527,7 +491,7 @@ def place_layers(
     layers: Iterable[Layer | int],
     n_in: int,
     inits: tuple[Init, Init | None],
-    dropouts: Iterator[int],
+    noises: Iterator[int],
     prefix: str = "",
 ) -> list[Node]:
     """Return the nodes of layers, with the names of a ``torch.nn.Sequential``.
@@ -561,24 +525,24 @@ def place_layers(
             nodes.append(EmbeddingNode(layer, name, n_in, n_in * layer.n))
         elif isinstance(layer, Periodic):
             nodes.append(PeriodicNode(layer, name, n_in, 2 * n_in * layer.n))
-        elif isinstance(layer, Dropout):
-            nodes.append(_DropoutNode(layer, name, n_in, n_in, next(dropouts)))
+        elif isinstance(layer, Noise):
+            nodes.append(NoiseNode(layer, name, n_in, n_in, next(noises)))
         elif type(layer) in NORM_NODES:
             nodes.append(NORM_NODES[type(layer)](layer, name, n_in, n_in))
         elif isinstance(layer, Residual):
-            body = place_layers(layer.layers, n_in, inits, dropouts, f"{name}.body.")
+            body = place_layers(layer.layers, n_in, inits, noises, f"{name}.body.")
             n_out, projection = body[-1].n_out, None
             if n_out != n_in:
                 dense = Dense(n_out, "identity", True, *inits)
                 projection = DenseNode(dense, f"{name}.projection", n_in, n_out)
             nodes.append(_ResidualNode(layer, name, n_in, n_out, body, projection))
         elif isinstance(layer, Concat):
-            body = place_layers(layer.layers, n_in, inits, dropouts, f"{name}.body.")
+            body = place_layers(layer.layers, n_in, inits, noises, f"{name}.body.")
             n_out = n_in + body[-1].n_out
             nodes.append(_SideBySideNode(layer, name, n_in, n_out, [[], body]))
         elif isinstance(layer, Parallel):
             branches = [
-                place_layers(part, n_in, inits, dropouts, f"{name}.branches.{i}.")
+                place_layers(part, n_in, inits, noises, f"{name}.branches.{i}.")
                 for i, part in enumerate(layer.branches)
             ]
             n_out = sum(b[-1].n_out if b else n_in for b in branches)
@@ -593,7 +557,7 @@ def first_kinds(nodes: list[Node]) -> Iterator[str]:
     """Yield, for each dense layer, the activation for which it is initialised.
 
     This is the layer's own activation or, if the layer has none, the `Activation` that
-    follows in the same sequence, possibly after norms and dropouts.
+    follows in the same sequence, possibly after norms, scales and random layers.
     """
     for i, node in enumerate(nodes):
         if isinstance(node, _ResidualNode):
@@ -605,7 +569,7 @@ def first_kinds(nodes: list[Node]) -> Iterator[str]:
                 yield from first_kinds(branch)
         elif isinstance(node, DenseNode):
             rest = nodes[i + 1 :] if node.layer.activation == "identity" else []
-            between = (NormNode, ScaleNode, _DropoutNode)
+            between = (NormNode, ScaleNode, NoiseNode)
             follower = next((n for n in rest if not isinstance(n, between)), node)
             after = follower.layer
             own = after if isinstance(after, Activation) else node.layer.activation
@@ -643,7 +607,7 @@ def _fold_branches(node: _SideBySideNode, run: Pass) -> Folded:
 
 
 def fold(nodes: list[Node], run: Pass) -> list[Folded]:
-    """Return the layers without dropout, with batch norms merged into dense layers.
+    """Return the layers without noise, with batch norms merged into dense layers.
 
     A batch norm is merged into the dense layer before it, ``(x @ W + b) s + t``, if
     this layer has no activation, or else into a dense layer after the batch norm,
@@ -652,7 +616,7 @@ def fold(nodes: list[Node], run: Pass) -> list[Folded]:
     """
     items: list[Folded] = []
     for node in nodes:
-        if isinstance(node, _DropoutNode):
+        if isinstance(node, NoiseNode):
             continue
         if isinstance(node, _ResidualNode):
             body = fold(node.body, run) or [Folded(Activation("identity"), [], [])]

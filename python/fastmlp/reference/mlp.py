@@ -266,17 +266,17 @@ class MLP:
         self._connect()
 
     def _forward(
-        self, x: Array, draw: tuple[int, int, int] | None = None
+        self, x: Array, draw: tuple[int, int, int] | None = None, step: int = 0
     ) -> tuple[Array, Tape, Pass]:
         """Return the output, the tape, and the pass, which holds the new statistics."""
-        run = Pass(self._named, self._running, draw)
+        run = Pass(self._named, self._running, draw, step)
         h, tape = forward_nodes(self._nodes, np.atleast_2d(x), run)
         return (h[0] if x.ndim == 1 else h), tape, run
 
     def _forward_in(self, training: bool, x: Array) -> tuple[Array, Tape]:
         """Return the output and the tape; in training mode, update the statistics."""
         draw = (self._order_seed, _PASS_EPOCH, self._passes) if training else None
-        y, tape, run = self._forward(x, draw)
+        y, tape, run = self._forward(x, draw, self._passes)
         self._passes += training
         self._take_statistics(run)
         return y, tape
@@ -376,7 +376,8 @@ class MLP:
         sample_weight: npt.ArrayLike | None,
         draw: tuple[int, int, int],
     ) -> float:
-        pred, tape, run = self._forward(np.asarray(x, dtype=self.dtype), draw)
+        rows, step = np.asarray(x, dtype=self.dtype), optimizer.step_count
+        pred, tape, run = self._forward(rows, draw, step)
         value, dy = loss.value_and_grad(pred, y, sample_weight)
         grads = self._backward(dy, pred.shape, tape)[1]
         if not (math.isfinite(value) and np.isfinite(grads).all()):

@@ -15,12 +15,14 @@ class Pass:
 
     A pass reads ``params`` and ``buffers``. It writes new running statistics to
     ``running`` and gradients to ``grads``. ``draw`` is (seed, epoch, step), from which
-    dropout masks are drawn, or None in inference mode.
+    dropout masks are drawn, or None in inference mode; ``step`` is the step for
+    schedules.
     """
 
     params: Mapping[str, Array]
     buffers: Mapping[str, Array]
     draw: tuple[int, int, int] | None = None
+    step: int = 0
     running: dict[str, Array] = field(default_factory=dict)
     grads: dict[str, Array] = field(default_factory=dict)
 

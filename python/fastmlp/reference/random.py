@@ -12,6 +12,8 @@ from .arrays import Array
 __all__ = [
     "dropout",
     "dropout_mask",
+    "gaussian_noise",
+    "normal_numbers",
     "philox4x32",
     "shuffle",
 ]
@@ -23,6 +25,8 @@ _MASK64 = 0xFFFFFFFFFFFFFFFF
 _SHUFFLE_STREAM = 0x53485546  # "SHUF"
 
 _DROPOUT_STREAM = 0x44524F50  # "DROP"
+
+_SELU_LIMIT = -1.7580993408473766  # of selu at -infinity
 
 
 def philox4x32(
@@ -84,17 +88,28 @@ def dropout_mask(
 ) -> npt.NDArray[np.bool_]:
     """Return the mask of the elements that dropout keeps, with probability 1 - p each.
 
+    An element is kept if its word of `_words` is less than floor((1 - p) 2^32).
+    """
+    size = math.prod(shape)
+    words = _words(size, seed, epoch, step, layer).ravel()
+    kept = words < np.uint64(math.floor((1 - p) * 2**32))
+    return np.asarray(kept[:size].reshape(shape))
+
+
+def _words(
+    size: int, seed: int, epoch: int, step: int, layer: int
+) -> npt.NDArray[np.uint64]:
+    """Return random 32-bit words (blocks, 4, 16) for at least ``size`` elements.
+
     The elements are divided row by row into blocks of 64. Block b uses the 16 counters
     (g, step) with g from 16 b to 16 b + 15, each of which gives four random words; the
-    64-bit key is computed from (seed, epoch, layer). Element i of the block is kept if
-    word i // 16 of the counter with g = 16 b + i % 16 is less than
-    floor((1 - p) 2^32).
+    64-bit key is computed from (seed, epoch, layer). Element i of the block has word
+    i // 16 of the counter with g = 16 b + i % 16.
     """
     key = philox4x32(
         (layer & _MASK32, layer >> 32, epoch & _MASK32, _DROPOUT_STREAM),
         (seed & _MASK32, (seed >> 32) & _MASK32),
     )
-    size = math.prod(shape)
     blocks = -(-size // 64)
     g = np.arange(16 * blocks, dtype=np.uint64)
     words = philox4x32(
@@ -103,9 +118,33 @@ def dropout_mask(
     )
     # Transpose (word, block, counter in the block) to (block, word, counter), which is
     # the order of the elements.
-    by_element = np.stack(words).reshape(4, blocks, 16).transpose(1, 0, 2).ravel()
-    kept = by_element < np.uint64(math.floor((1 - p) * 2**32))
-    return np.asarray(kept[:size].reshape(shape))
+    return np.stack(words).reshape(4, blocks, 16).transpose(1, 0, 2)
+
+
+def normal_numbers(
+    size: int,
+    seed: int,
+    epoch: int,
+    step: int,
+    layer: int,
+    dtype: npt.DTypeLike = np.float64,
+) -> Array:
+    """Return standard normal numbers for ``size`` elements (Box & Muller [15]).
+
+    The words v and w of two elements, in the order of `_words`, are used together. The
+    numbers are ``r cos(t)`` and ``r sin(t)`` with ``r = sqrt(-2 log(u))``, where u is
+    v // 2 on a scale from 0 to 1, and t is w as a signed number on a scale from -pi to
+    pi. In both dtypes u and w are rounded to float32, so that the results agree.
+    """
+    words = _words(size, seed, epoch, step, layer).astype(np.uint32)
+    v, w = words[:, 0::2], words[:, 1::2].astype(np.int32)
+    halves = (v >> np.uint32(1)).astype(np.int32).astype(np.float32)
+    u = (halves + np.float32(0.5)) * np.float32(2.0**-31)
+    r = np.sqrt(-2 * np.log(u.astype(dtype)))
+    scale = np.asarray(math.pi * 2.0**-31, dtype)
+    t = w.astype(np.float32).astype(dtype) * scale
+    pairs = np.stack([r * np.cos(t), r * np.sin(t)], axis=2)
+    return np.asarray(pairs.ravel()[:size])
 
 
 def dropout(
@@ -118,11 +157,45 @@ def dropout(
     step: int,
     layer: int,
     first: int = 0,
+    alpha: bool = False,
 ) -> None:
     """``mask = kept / (1 - p)`` and ``h = x mask``, with kept from `dropout_mask`.
+
+    With ``alpha`` (alpha dropout [3]), ``mask = a kept`` and ``h = a y + b`` for y = x
+    if kept, else alpha'.
 
     ``first`` is the index of the first element of x in the input of the whole layer.
     """
     kept = dropout_mask((1, first + x.size), p, seed, epoch, step, layer)[0, first:]
-    mask[...] = np.where(kept, 1 / (1 - p), 0)
-    h[...] = np.where(kept, x / (1 - p), 0)
+    a, b, dropped = 1 / (1 - p), 0.0, 0.0
+    if alpha:
+        a = 1 / math.sqrt((1 - p) * (1 + p * _SELU_LIMIT**2))
+        b = -a * _SELU_LIMIT * p
+        dropped = a * _SELU_LIMIT + b
+    mask[...] = np.where(kept, a, 0)
+    h[...] = np.where(kept, a * x + b, dropped)
+
+
+def gaussian_noise(
+    h: Array,
+    factors: Array | None,
+    x: Array,
+    deviation: float,
+    seed: int,
+    epoch: int,
+    step: int,
+    layer: int,
+    first: int = 0,
+) -> None:
+    """``h = x + deviation z`` with z from `normal_numbers`.
+
+    If factors are given, ``factors = 1 + deviation z`` and ``h = x factors``. ``first``
+    is as for `dropout`.
+    """
+    draw = (seed, epoch, step, layer)
+    z = normal_numbers(first + x.size, *draw, dtype=x.dtype)[first:]
+    if factors is None:
+        h[...] = x + deviation * z
+        return
+    factors[...] = 1 + deviation * z
+    h[...] = x * factors

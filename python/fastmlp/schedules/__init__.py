@@ -1,8 +1,12 @@
-"""Learning rate schedules, for the argument ``lr`` of every optimiser.
+"""Schedules, for the argument ``lr`` of every optimiser and for `fastmlp.Dropout`.
 
 >>> import fastmlp as fm
 >>> cosine = fm.schedules.Cosine(1e-3, period=10_000)
 >>> opt = fm.Adam(lr=fm.schedules.LinearWarmup(cosine, 500))
+
+A schedule may also give an optimiser's ``weight_decay``, ``momentum`` and ``l1``, or
+the rate of a layer that is random in training; "learning rate" then stands for that
+number.
 
 Schedules count an optimiser's steps (batches, not epochs) from 0; `Schedule.values`
 returns the learning rates of steps ``first``, ``first`` + 1, …. Schedules are immutable
@@ -23,6 +27,8 @@ from ._composed import *
 from ._falling import *
 from ._phases import *
 from ._plateau import *
+from ._plateau import ReduceOnPlateau
+from ._timeline import Timeline as Timeline
 
 __all__ = [
     "Schedule",
@@ -35,3 +41,10 @@ __all__ = [
 # Pickles and files must name the public module, not the private ones.
 for _name in __all__:
     globals()[_name].__module__ = __name__
+
+
+def is_pure(value: object) -> bool:
+    """Return whether a value is a schedule of this module that has no state."""
+    kind = type(value)
+    own = globals().get(kind.__name__) is kind and isinstance(value, Schedule)
+    return own and not isinstance(value, ReduceOnPlateau)

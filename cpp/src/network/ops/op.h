@@ -262,6 +262,9 @@ void pass_gradient_on(const BackwardArgs<T>& a, const OpPlan& op) {
 
 // Defaults for the functions that an op does not define itself.
 struct OpDefaults {
+  // Throws std::invalid_argument if the rate of a random op is not valid.
+  static void check_rate(double /*rate*/) {}
+
   // Initial running statistics.
   template <class T>
   static void initialize_buffers(const OpPlan&, T* /*buffers*/) {}

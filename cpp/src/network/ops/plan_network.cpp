@@ -31,4 +31,14 @@ NetworkPlan plan_network(Index n_in, const std::vector<LayerSpec>& specs,
   return net;
 }
 
+void set_rates(NetworkPlan& net, const double* rates) {
+  for (const OpPlan& op : net.ops) {
+    if (!op.is_random) continue;
+    visit(op.kind, [&](auto kind) { kind.check_rate(rates[op.stream]); });
+  }
+  for (OpPlan& op : net.ops) {
+    if (op.is_random) op.rate = rates[op.stream];
+  }
+}
+
 }  // namespace fastmlp::detail

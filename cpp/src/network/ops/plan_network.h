@@ -12,4 +12,8 @@ namespace fastmlp::detail {
 NetworkPlan plan_network(Index n_in, const std::vector<LayerSpec>& specs,
                          Operands operands = Operands::full);
 
+// Sets the rates of the random ops in order; see Mlp::set_rates. Throws
+// std::invalid_argument, and changes nothing, if one is not valid.
+void set_rates(NetworkPlan& net, const double* rates);
+
 }  // namespace fastmlp::detail

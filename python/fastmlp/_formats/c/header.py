@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ... import _core, _validate
+from ..._network import ops
 from ..atomic_write import file_name, replace_file
 from ..layers import BY_KIND
 from . import inference, math
@@ -111,7 +112,7 @@ class Header:
         size = self.dtype.itemsize
         layers = [str(self.mlp.n_in)]
         for node in self.writer.nodes:
-            if node.kind == "dropout":
+            if ops.absent_at_inference(node.layer):
                 continue
             text = str(node.n_out) if node.kind == "dense" else node.kind
             if node.activation != "identity":

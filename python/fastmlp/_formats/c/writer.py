@@ -39,7 +39,7 @@ class Node(NamedTuple):
     @property
     def passes(self) -> bool:
         """Whether the node returns its input unchanged."""
-        return self.kind == "dropout" or (
+        return ops.absent_at_inference(self.layer) or (
             self.kind == "activation" and self.activation == "identity"
         )
 

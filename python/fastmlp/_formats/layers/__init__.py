@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 
 from ._base import LayerForm as LayerForm
 from ._columns import ColumnsForm, EmbeddingForm, PeriodicForm
-from ._noise import DropoutForm
+from ._noise import (
+    AlphaDropoutForm,
+    DropoutForm,
+    GaussianDropoutForm,
+    GaussianNoiseForm,
+)
 from ._norms import BatchNormForm, LayerNormForm, RMSNormForm
 from ._units import GLUForm, PReLUForm, ScaleForm
 
@@ -20,7 +25,8 @@ if TYPE_CHECKING:
     from ...layers import Layer
 
 _FORMS = (
-    *(DropoutForm, LayerNormForm, RMSNormForm, BatchNormForm, PReLUForm),
+    *(DropoutForm, AlphaDropoutForm, GaussianNoiseForm, GaussianDropoutForm),
+    *(LayerNormForm, RMSNormForm, BatchNormForm, PReLUForm),
     *(GLUForm, ScaleForm, ColumnsForm, EmbeddingForm, PeriodicForm),
 )
 LAYERS: dict[type[Layer], type[LayerForm]] = {form.layer: form for form in _FORMS}
