@@ -127,6 +127,7 @@ constexpr LayerField kLayerFields[] = {
     {"momentum", [](LayerSpec& s, py::handle v) { s.momentum = py::cast<double>(v); }},
     {"slope", [](LayerSpec& s, py::handle v) { s.slope = py::cast<double>(v); }},
     {"shared", [](LayerSpec& s, py::handle v) { s.shared = py::cast<bool>(v); }},
+    {"inverse", [](LayerSpec& s, py::handle v) { s.inverse = py::cast<bool>(v); }},
     {"body", [](LayerSpec& s,
                 py::handle v) { s.body = layers_from(py::cast<py::sequence>(v)); }},
     {"columns",

@@ -8,6 +8,7 @@ from . import _core, _validate, initializers
 from ._core import Loss as NativeLoss
 from ._formats.exports import Exports
 from ._network import resolve, summary
+from ._network.adapt import Adaptation
 from ._network.derivatives import Derivatives
 from ._network.fold import fold
 from ._network.inputs import dense, inputs, numbers
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 
 @register
-class MLP(Derivatives, Exports):
+class MLP(Adaptation, Derivatives, Exports):
     """A multilayer perceptron: h₀ = x, hᵢ = layerᵢ(hᵢ₋₁), and the last h is the output.
 
     Each layer is dense, act(h @ W + b), or one of the other kinds in `fastmlp.layers`.
@@ -776,10 +777,10 @@ class MLP(Derivatives, Exports):
     def fold(self) -> MLP:
         """Return an equivalent model for inference only, with fewer operations.
 
-        A `BatchNorm` directly after a dense layer without activation, or directly
-        before a dense layer, is merged into that layer, and each layer that does
-        nothing at inference, such as `Dropout`, is removed. The outputs of both models
-        agree up to rounding.
+        A `BatchNorm`, `Scale` or `Standardise` directly after a dense layer without
+        activation, or directly before a dense layer, is merged into that layer, and
+        each layer that does nothing at inference, such as `Dropout`, is removed. The
+        outputs of both models agree up to rounding.
 
         Returns
         -------

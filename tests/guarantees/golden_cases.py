@@ -324,6 +324,18 @@ def periodic(dtype: Any) -> list[Any]:
     return [mlp.params, np.array(losses), mlp(x), mlp.jacobian(x)]
 
 
+def standardised(dtype: Any) -> list[Any]:
+    block = fm.Residual([fm.Standardise(), 5, 9])
+    layers = [fm.Standardise(), 9, block, N_OUT, fm.Standardise(inverse=True)]
+    mlp = model([N_IN, *layers], "tanh", dtype)
+    x, y = numbers((ROWS, N_IN), dtype, 12) * 3, targets("values", dtype) * 5
+    mlp.adapt(x, y)
+    steps = {"optimizer": fm.SGD(0.001), "epochs": 2, "batch_size": 16}
+    history = mlp.fit(x, y, loss=fm.MSE(), **steps)
+    losses = np.array(history.loss)
+    return [mlp.params, mlp.buffers, losses, mlp(x), mlp.jacobian(x)]
+
+
 def derivatives(dtype: Any) -> list[Any]:
     layers = [N_IN, fm.LayerNorm(), 10, fm.BatchNorm(), fm.Residual([6, 10]), N_OUT]
     mlp = model(layers, "softplus", dtype)
@@ -413,6 +425,7 @@ CASES: dict[str, Callable[[Any], list[Any]]] = {
     "side by side": side_by_side,
     "embedded": embedded,
     "periodic": periodic,
+    "standardised": standardised,
     "bfloat16": in_bfloat16,
 }
 

@@ -115,6 +115,10 @@ def networks() -> dict[str, fm.MLP]:
     waves = [fm.Periodic(3), fm.Dense(6, "tanh")]
     add("periodic_back", [3, *waves, fm.Periodic(2, 1.0), 2])
     add("periodic_forward", [2, fm.Concat(waves), fm.Periodic(2, 1.0), 30])
+    standard, back = fm.Standardise(), fm.Standardise(inverse=True)
+    inner = [fm.Residual([standard, 6]), standard, fm.Activation("silu")]
+    add("standardise_back", [4, standard, 6, *inner, 1, back])
+    add("standardise_forward", [2, 6, *inner, 9, back])
     add("no_bias", [5, 66, 3], bias=False, activation="tanh")
     add("wide", [33, 130, 65, 40], activation="relu")
     add("many_in", [20, 40, 40, 33], activation="gelu")

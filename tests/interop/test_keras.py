@@ -168,6 +168,53 @@ def test_sequences(make, functional, keras, layers, rng):
     check(spread(model, rng), rng, 5)
 
 
+def adapted(layer, rng, n):
+    layer.adapt((rng.standard_normal((40, n)) * 3 + 5).astype(np.float32))
+    return layer
+
+
+def test_normalization(keras, layers, rng):
+    """Learnt and given statistics, at both ends, in the middle, and of constants."""
+    width = {"input_shape": (None, 5)}
+    first = adapted(layers.Normalization(), rng, 5)
+    given = layers.Normalization(mean=[1.0, 2, 3, 4], variance=[1.0, 4, 0.5, 2])
+    middle = adapted(layers.Normalization(invert=True), rng, 6)
+    last = adapted(layers.Normalization(invert=True), rng, 3)
+    chain = [
+        *(first, layers.Dense(4), given, layers.Activation("tanh")),
+        *(layers.Dense(6), middle, layers.Dense(3), last),
+    ]
+    model = keras.Sequential([keras.Input((5,)), *chain])
+    mlp = check(model, rng, 5)
+    kinds = [i for i, layer in enumerate(mlp.layers) if type(layer) is fm.Standardise]
+    assert kinds == [0, 2, 5, 7]
+    assert mlp.layers[-1] == fm.Standardise(inverse=True)
+    np.testing.assert_array_equal(mlp.buffers[:5], np.asarray(first.mean)[0])
+
+    alone = layers.Normalization()
+    alone.build(**width)
+    alone.adapt(np.ones((4, 5), np.float32))  # a deviation of Keras' epsilon
+    assert fm.from_keras(alone)(np.full((1, 5), 1.5))[0, 0] == pytest.approx(5e6)
+
+
+def test_normalization_in_residual_blocks(keras, layers, rng):
+    first = keras.Input((5,))
+    body = adapted(layers.Normalization(), rng, 5)(first)
+    body = adapted(layers.Normalization(invert=True), rng, 5)(layers.Dense(5)(body))
+    mlp = check(keras.Model(first, layers.Dense(2)(first + body)), rng, 5)
+    assert mlp.layers[0].layers[::2] == (fm.Standardise(), fm.Standardise())
+
+
+@pytest.mark.parametrize("offset", [0.0, -1.0, [0.5, 1.0, 2.0, 3.0, 4.0]])
+@pytest.mark.parametrize("scale", [1 / 255, 3.0])
+def test_rescaling(scale, offset, keras, layers, rng):
+    first, last = layers.Rescaling(scale, offset), layers.Rescaling(scale, 2.0)
+    chain = [first, layers.Dense(6, "tanh"), layers.Dense(3), last]
+    mlp = check(keras.Sequential([keras.Input((5,)), *chain]), rng, 5)
+    assert mlp.layers[0] == fm.Standardise()
+    assert mlp.layers[-1] == fm.Standardise(inverse=True)
+
+
 def test_numbers_of_layers(keras, layers):
     chain = [
         layers.Dense(4),
@@ -348,6 +395,18 @@ REFUSED = {
     "noise shape": (
         sequential(lambda L: L.Dropout(0.5, noise_shape=(None, 1))),
         r"must not have a noise_shape, got \(None, 1\)",
+    ),
+    "negative scale": (
+        sequential(lambda L: L.Rescaling(-2.0)),
+        "must have a positive scale, got -2.0",
+    ),
+    "axes": (
+        sequential(lambda L: L.Normalization(axis=None, mean=0.0, variance=1.0)),
+        r"must work along the last axis of rows, got axis \(\)",
+    ),
+    "variance": (
+        sequential(lambda L: L.Normalization(mean=0.0, variance=np.inf)),
+        "must have finite means and variances",
     ),
     "rate": (sequential(lambda L: L.Dropout(1.0)), "must have a rate below 1, got 1.0"),
     "noise shape of alpha": (

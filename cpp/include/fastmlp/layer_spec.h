@@ -26,6 +26,7 @@ namespace fastmlp {
   X(prelu, PReLUOp, "prelu")                                                    \
   X(glu, GLUOp, "glu")                                                          \
   X(scale, ScaleOp, "scale")                                                    \
+  X(standardise, StandardiseOp, "standardise")                                  \
   X(concat, ConcatOp, "concat")                                                 \
   X(columns, ColumnsOp, "columns")                                              \
   X(embedding, EmbeddingOp, "embedding")                                        \
@@ -156,6 +157,13 @@ struct LayerSpec {
   }
   // h times a learned factor for each unit.
   static LayerSpec scale() { return LayerSpec(LayerKind::scale); }
+  // (h - mean) / sqrt(var) with statistics of data for each unit, which training leaves
+  // unchanged; if `inverse`, h sqrt(var) + mean.
+  static LayerSpec standardise(bool inverse = false) {
+    LayerSpec spec(LayerKind::standardise);
+    spec.inverse = inverse;
+    return spec;
+  }
   // h + body(h), or h W + b + body(h) if body changes the width.
   static LayerSpec residual(std::vector<LayerSpec> body) {
     LayerSpec spec(LayerKind::add);
@@ -199,6 +207,7 @@ struct LayerSpec {
   double eps = 0, momentum = 0;
   double slope = 0.25;  // initially
   bool shared = false;
+  bool inverse = false;
   std::vector<LayerSpec> body;
   std::vector<Branch> branches;
   std::vector<Index> columns, sizes;

@@ -38,6 +38,7 @@ struct OpPlan {
   std::vector<Index> columns = {};  // of the input, that the op takes or looks up
   std::vector<Index> sizes = {};    // numbers of categories of an embedding's columns
   Index statistics = -1;            // offset into the running statistics, -1: none
+  bool inverse = false;             // standardise turns standard values back
   bool is_random = false;           // whether it draws random numbers in training
   uint32_t stream = 0;              // its number among the random ops
   std::shared_ptr<const CustomActivation> custom = nullptr;
@@ -96,8 +97,9 @@ struct NetworkPlan {
   bool has_custom = false;
   Operands operands = Operands::full;  // of the products in training and inference
   uint32_t n_random = 0;               // random ops
-  // Ops that in training depend on the whole batch: their indices, ascending.
-  std::vector<int> batch_ops;
+  // Indices of ops, ascending: those that in training depend on the whole batch, and
+  // those whose statistics training leaves unchanged.
+  std::vector<int> batch_ops, fixed_ops;
 
   // A plan without ops, which ops/plan_network.h fills.
   NetworkPlan(Index inputs, Operands products);

@@ -6,6 +6,7 @@ Keras itself is not imported.
 from __future__ import annotations
 
 import math
+import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -22,11 +23,12 @@ from ..layers import (
     Normalization,
     Parallel,
     Residual,
+    Standardise,
     as_layer,
     checked_activation,
 )
 from .activations import ACTIVATIONS
-from .layers import LAYERS
+from .layers import LAYERS, standardise_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,12 +56,13 @@ def from_keras(model: Any) -> MLP:
         ``Dense``, ``Activation``, ``ReLU``, ``LeakyReLU``, ``ELU``, ``PReLU``,
         ``Softmax``, ``Dropout``, ``AlphaDropout``, ``GaussianNoise``,
         ``GaussianDropout``, ``LayerNormalization``, ``RMSNormalization``,
-        ``BatchNormalization``, ``Identity``, and models of these. In functional models,
-        an ``Add`` may end a `Residual` block: it adds the output of some layers to
-        their input or, if the widths differ, to the output of a dense layer without
-        activation that takes the same input. A ``Concatenate`` of several paths from
-        one value becomes a `Concat` or `Parallel`. A ``Flatten`` may come first; the
-        network then takes flattened rows, ``x.reshape(len(x), -1)``.
+        ``BatchNormalization``, ``Normalization``, ``Rescaling``, ``Identity``, and
+        models of these. In functional models, an ``Add`` may end a `Residual` block: it
+        adds the output of some layers to their input or, if the widths differ, to the
+        output of a dense layer without activation that takes the same input. A
+        ``Concatenate`` of several paths from one value becomes a `Concat` or
+        `Parallel`. A ``Flatten`` may come first; the network then takes flattened rows,
+        ``x.reshape(len(x), -1)``.
 
     Returns
     -------
@@ -97,6 +100,7 @@ def from_keras(model: Any) -> MLP:
 
     # Build the model from the layers and arrays.
     items = [item for item in items if item.layer is not None]
+    items = [*map(_forward, items[:-1]), *items[-1:]]
     layers = _layers(items) or [Activation("identity")]
     if len(reader.dtypes) > 1:
         raise ValueError(
@@ -138,6 +142,18 @@ def _layers(items: Sequence[Item]) -> list[Layer]:
     return [item.layer for item in items if item.layer is not None]
 
 
+def _forward(item: Item) -> Item:
+    """Return an item without an inverse `Standardise`, which must be a model's last.
+
+    With the statistics -mean / std and 1 / std, `Standardise` computes x std + mean.
+    """
+    if not (isinstance(item.layer, Standardise) and item.layer.inverse):
+        return item
+    mean, var = item.statistics
+    std = np.sqrt(var)
+    return Item(Standardise(), (), (-mean / std, 1 / var))
+
+
 def _input_width(model: Any, items: Sequence[Item]) -> int:
     """Return the width of the network's input."""
     try:
@@ -154,7 +170,7 @@ def _input_width(model: Any, items: Sequence[Item]) -> int:
     if shape and None not in shape:
         return math.prod(shape)
     for item in items:
-        if isinstance(item.layer, Block | Dense | Normalization):
+        if isinstance(item.layer, Block | Dense | Normalization | Standardise):
             arrays = item.parameters or item.statistics
             if arrays:
                 return len(arrays[0])
@@ -228,6 +244,11 @@ class Reader:
     def check_built(layer: Any) -> None:
         """Raise ValueError if the layer does not have its weights yet."""
         _check_built(layer)
+
+    @staticmethod
+    def epsilon() -> float:
+        """Return Keras' small number that avoids divisions by zero."""
+        return float(sys.modules["keras"].config.epsilon())
 
     def _note_dtype(self, layer: Any) -> None:
         if getattr(layer, "quantization_mode", None) is not None:
@@ -306,7 +327,12 @@ class Reader:
                 break
             common += 1
         parts = [
-            [i for _, items in way[common:] for i in items if i.layer is not None]
+            [
+                _forward(item)
+                for _, items in way[common:]
+                for item in items
+                if item.layer is not None
+            ]
             for way in ways
         ]
         return ways[0][common - 1][0], parts
@@ -467,6 +493,22 @@ def _check_axis(layer: Any) -> None:
         _refuse(layer, f"must work along the last axis of rows, got axis {axis}")
 
 
+def _rescaling(layer: Any) -> Item:
+    """Return x scale + offset as an inverse `Standardise`."""
+    try:
+        width = layer.input.shape[-1]
+    except (AttributeError, ValueError):  # not part of a model
+        width = max(np.size(layer.scale), np.size(layer.offset))
+    numbers = (
+        np.array(np.broadcast_to(np.asarray(value, layer.compute_dtype), (width,)))
+        for value in (layer.offset, layer.scale)
+    )
+    statistics = standardise_statistics(*numbers)
+    if statistics is None:
+        _refuse(layer, f"must have a positive scale, got {layer.scale}")
+    return Item(Standardise(inverse=True), (), statistics)
+
+
 def _flatten(layer: Any) -> Item:
     if layer.data_format != "channels_last":
         _refuse(
@@ -493,5 +535,6 @@ _FORMS = {form.keras: form for form in LAYERS.values() if form.keras}
 _KINDS: dict[str, Callable[[Any], Item]] = {
     "Dense": _dense,
     "Flatten": _flatten,
+    "Rescaling": _rescaling,
     **dict.fromkeys(_LAYERS, _alone),
 }

@@ -26,6 +26,7 @@ from ..layers import Parallel as ParallelLayer
 from ..layers import Periodic as PeriodicLayer
 from ..layers import Residual as ResidualLayer
 from ..layers import Scale as ScaleLayer
+from ..layers import Standardise as StandardiseLayer
 from .activations import ACTIVATIONS
 from .layers import LAYERS
 from .layers._columns import table_begins
@@ -130,6 +131,40 @@ class Scale(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the inputs times the factors."""
         return x * self.weight
+
+
+class Standardise(torch.nn.Module):
+    """A module for a `Standardise` layer, with the buffers ``mean`` and ``var``.
+
+    Parameters
+    ----------
+    n : int
+        Width.
+    inverse : bool
+        Whether the module multiplies by the deviation and adds the mean.
+    device, dtype : optional
+        Of the buffers, as in PyTorch's modules.
+    """
+
+    mean: torch.Tensor
+    var: torch.Tensor
+
+    def __init__(
+        self, n: int, inverse: bool = False, device: Any = None, dtype: Any = None
+    ) -> None:
+        super().__init__()
+        self.inverse = inverse
+        self.register_buffer("mean", torch.zeros(n, device=device, dtype=dtype))
+        self.register_buffer("var", torch.ones(n, device=device, dtype=dtype))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the scaled inputs."""
+        std = self.var.sqrt()
+        return x * std + self.mean if self.inverse else (x - self.mean) / std
+
+    def extra_repr(self) -> str:
+        """Return the option, which PyTorch includes in the representation."""
+        return f"inverse={self.inverse}"
 
 
 class Columns(torch.nn.Module):
@@ -382,6 +417,8 @@ def _sequential(
                 modules.append(GaussianNoise(layer.first_rate))
             case GaussianDropoutLayer():
                 modules.append(GaussianDropout(layer.first_rate))
+            case StandardiseLayer():
+                modules.append(empty(Standardise, width, layer.inverse))
             case _:
                 form = LAYERS[type(layer)]
                 modules.append(form.to_torch(layer, width, torch.nn, empty))
@@ -442,7 +479,7 @@ class MLPModule(torch.nn.Module):
         Parameter that shares the memory of ``mlp.params``.
     statistics : torch.Tensor
         Buffer of the module that shares the memory of ``mlp.buffers``. It exists only
-        if the model has a `BatchNorm`.
+        if the model has a `BatchNorm` or a `Standardise`.
     """
 
     def __init__(self, mlp: MLP) -> None:
@@ -453,14 +490,14 @@ class MLPModule(torch.nn.Module):
     def _tie(self) -> None:
         """Set the attributes that depend on the process and so are not pickled."""
         mlp = self.mlp
-        self._normalises = mlp.buffers.size > 0
-        self._has_modes = self._normalises or any(
-            place.layer.is_identity_at_inference for place in resolve.walk(mlp.layers)
+        self._has_modes = any(
+            place.layer.is_identity_at_inference or place.layer.kind == "batch_norm"
+            for place in resolve.walk(mlp.layers)
         )
         self._dtype = getattr(torch, mlp.dtype.name)
         memory = _memory_of(mlp)
         self.params = torch.nn.Parameter(memory.params)
-        if self._normalises:
+        if mlp.buffers.size > 0:
             self.register_buffer("statistics", memory.buffers)
         self._memory = self._addresses()
         self._lock = memory.lock
@@ -563,7 +600,7 @@ class MLPModule(torch.nn.Module):
 
 
 # Attributes that _tie sets.
-_TIED = frozenset(("_normalises", "_has_modes", "_dtype", "_memory", "_lock"))
+_TIED = frozenset(("_has_modes", "_dtype", "_memory", "_lock"))
 
 
 class _Call(torch.autograd.Function):
@@ -586,8 +623,7 @@ class _Call(torch.autograd.Function):
             # this pass if a later pass has overwritten the values kept in the model.
             seed, passes, _ = mlp.core.training_state
             ctx.draw = (seed, _core.PASS_DRAWS, passes) if training else None
-            fixed = module._normalises and not training
-            ctx.statistics = mlp.buffers.copy() if fixed else None
+            ctx.statistics = mlp.buffers.copy() if mlp.buffers.size else None
             y = mlp.forward(rows.detach().numpy(), training)
             # Each forward pass makes a new forward_shape object, which identifies it.
             ctx.kept = mlp.forward_shape

@@ -17,6 +17,7 @@ from ..layers import (
     Parallel,
     Periodic,
     Scale,
+    Standardise,
     checked_activation,
 )
 from .activations import ACTIVATIONS
@@ -65,6 +66,7 @@ class ModuleReader:
             to_torch.Function: self._activation,
             to_torch.GatedUnit: self._gated,
             to_torch.Scale: self._scale,
+            to_torch.Standardise: self._standardise,
             to_torch.Columns: self._columns,
             to_torch.Embedding: self._embedding,
             to_torch.Periodic: self._periodic,
@@ -211,6 +213,12 @@ class ModuleReader:
         adds = isinstance(module, self._own.GaussianNoise)
         layer = GaussianNoise(module.stddev) if adds else GaussianDropout(module.p)
         self.builder.add(layer)
+
+    def _standardise(self, what: str, module: Any) -> None:
+        """Add a layer with a mean and a variance for each unit."""
+        arrays = self.arrays(what, module, *Standardise.statistics)
+        self.builder.fit(what, arrays["mean"].size)
+        self.builder.add(Standardise(module.inverse), arrays)
 
     def _gated(self, what: str, module: Any) -> None:
         """Add a gated linear unit whose activation is a module."""

@@ -69,7 +69,7 @@ def _with_arrays(
     items = []
     for layer, place in zip(layers, top_names(layers), strict=True):
         name = f"{prefix}{place}."
-        roles = ("weight", "bias", "running_mean", "running_var")
+        roles = ("weight", "bias", *layer.statistics)
         arrays = {
             role: named[name + role].astype(np.float64)
             for role in (*roles, "projection.weight", "projection.bias")

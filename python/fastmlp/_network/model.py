@@ -211,9 +211,10 @@ class Model:
 
     @property
     def buffers(self) -> Array:
-        """Running statistics of all `BatchNorm` layers, 1-D: a writeable view.
+        """Statistics of `BatchNorm` and `Standardise`, 1-D: a writeable view.
 
-        Each layer contributes its running mean (n,), then its running variance (n,).
+        Each layer contributes its mean (n,), then its variance (n,); those of
+        `BatchNorm` are running averages.
         """
         return self._buffers
 
@@ -239,9 +240,9 @@ class Model:
             of a ``torch.nn.Sequential`` with one module for each layer, and another
             module after each dense layer whose activation is not the identity.
             Normalisations have ``weight`` and ``bias``, and batch normalisations also
-            ``running_mean``, ``running_var`` and ``num_batches_tracked``. Residual
-            blocks have modules ``body`` and ``projection``, as in
-            ``"3.body.0.weight"``.
+            ``running_mean``, ``running_var`` and ``num_batches_tracked``;
+            `Standardise` has ``mean`` and ``var``. Residual blocks have modules
+            ``body`` and ``projection``, as in ``"3.body.0.weight"``.
 
         Notes
         -----

@@ -52,8 +52,8 @@ class Step:
     weight, bias : slice or None
         Positions of W and b, or of scale and shift, in ``params``.
     stats : int
-        Position of the running mean in ``buffers``, where the running variance follows
-        it; -1 if the layer has no running statistics.
+        Position of the mean in ``buffers``, where the variance follows it; -1 if the
+        layer has no such statistics.
     sources : tuple of int
         Indices of the one or two steps whose outputs this step reads, `INPUT` for the
         network's input.
@@ -151,8 +151,8 @@ class Step:
             found["bias"] = params[self.bias]
         if self.stats >= 0:
             n = self.n_out
-            stats = mlp.buffers[self.stats : self.stats + 2 * n].astype(np.float64)
-            found |= {"running_mean": stats[:n], "running_var": stats[n:]}
+            both = mlp.buffers[self.stats : self.stats + 2 * n].astype(np.float64)
+            found |= zip(self.layer.statistics, np.split(both, 2), strict=True)
         return found
 
 
@@ -224,7 +224,7 @@ def affine(step: Step, mlp: Model) -> tuple[Array, Array] | None:
     """Return (a, c) in float64 if the step is x @ a + c or x * a + c at inference.
 
     ``a`` is a matrix for a dense step, whose activation is not included, and a vector
-    for batch normalisation. The result is None for other steps.
+    for a step that maps each column. The result is None for other steps.
     """
     arrays = step.arrays(mlp)
     if step.kind == "dense":

@@ -69,8 +69,8 @@ class Views:
                 self.owners[whole] = (i, role)
             if op.statistics is not None:
                 both = buffers[op.statistics : op.statistics + 2 * n]
-                statistics[f"{name}.running_mean"] = both[:n]
-                statistics[f"{name}.running_var"] = both[n:]
+                mean, var = by_name[op.name].statistics
+                statistics = {f"{name}.{mean}": both[:n], f"{name}.{var}": both[n:]}
             self.parameters |= parameters
             self.statistics |= statistics
             self.named |= {**parameters, **statistics}

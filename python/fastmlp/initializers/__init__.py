@@ -79,6 +79,7 @@ from ._names import Function as Function
 from ._names import checked as checked
 from ._names import checked_bias as checked_bias
 from ._names import rule
+from ._preceding import preceding as preceding
 from ._rules import *
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import _core, _validate
 from .._validate.hints import hinted
+from ._preceding import preceding
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -87,24 +88,10 @@ def lsuv(
 def _before_dense(
     layers: Sequence[Any], n_in: int
 ) -> Iterator[tuple[tuple[Any, ...], int]]:
-    """Yield, for each dense layer, the layers before it and the width of its input.
-
-    The input is the last columns of these layers' output. Their parameters are the
-    first ones of the model: those of a branch come after those of earlier branches, and
-    those of a residual block's body before those of its projection.
-    """
-    before: tuple[Any, ...] = ()
-    for layer in layers:
-        earlier: list[Any] = []
-        for inner in layer.sequences.values():
-            for path, width in _before_dense(inner, n_in):
-                beside = (layer.of_parts([*earlier, path]),) if earlier else path
-                yield (*before, *beside), width
-            earlier.append([one.steady() for one in inner])
-        if layer.kind == "dense" or any("projection" in n for n in layer.arrays(n_in)):
-            yield before, n_in
-        before = (*before, layer.steady())
-        n_in = layer.n_out(n_in)
+    """Yield, for each dense layer, the layers before it and the width of its input."""
+    for layer, before, width in preceding(layers, n_in):
+        if layer.kind == "dense" or any("projection" in n for n in layer.arrays(width)):
+            yield before, width
 
 
 def _output(mlp: Any, layers: tuple[Any, ...], rows: Array) -> Array:
@@ -113,6 +100,7 @@ def _output(mlp: Any, layers: tuple[Any, ...], rows: Array) -> Array:
         return rows
     part = type(mlp)([mlp.n_in, *layers], init="zeros", dtype=mlp.dtype, seed=0)
     part.params[:] = mlp.params[: part.n_params]
+    part.buffers[:] = mlp.buffers[: part.buffers.size]
     output: Array = part.forward(rows, training=True)
     return output
 

@@ -75,7 +75,7 @@ from ._dense import Dense
 from ._dense import activation_of as activation_of
 from ._noise import AlphaDropout, Dropout, GaussianDropout, GaussianNoise
 from ._noise import RandomLayer as RandomLayer
-from ._norms import BatchNorm, LayerNorm, RMSNorm
+from ._norms import BatchNorm, LayerNorm, RMSNorm, Standardise
 from ._norms import Normalization as Normalization
 from ._units import GLU, PReLU, Scale
 
@@ -98,6 +98,7 @@ __all__ = [
     "RMSNorm",
     "Residual",
     "Scale",
+    "Standardise",
 ]
 
 # Pickles must name the public module, not the private ones.
@@ -107,5 +108,9 @@ for _name in __all__:
 # The classes of layers, by the names that model files use.
 LAYERS: dict[str, type[Layer]] = {name: globals()[name] for name in __all__}
 
-# Roles of arrays that training updates without gradients.
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+# Roles of arrays that are no parameters.
+STATISTICS = (
+    *BatchNorm.statistics,
+    "num_batches_tracked",
+    *Standardise.statistics,
+)

@@ -43,9 +43,16 @@ class Layer:
     # Name of the activation for which the initial weights of a dense layer before this
     # layer are chosen, if this layer takes the place of one.
     acts_as: ClassVar[str | None] = None
+    # Roles of the layer's mean and variance, which are in the model's buffers.
+    statistics: ClassVar[tuple[str, ...]] = ()
     # Number of operations per output element in a forward pass: at inference, and in
     # training.
     flops: ClassVar[tuple[int, int]] = (0, 0)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the layer must be the last one of a model."""
+        return False
 
     @property
     def sequences(self) -> dict[str, tuple[Layer, ...]]:

@@ -273,6 +273,11 @@ def checked(name: str, layers: object, n_in: bool = False) -> list[int | Layer]:
     result: list[int | Layer] = []
     for i, item in enumerate(items):
         if isinstance(item, Layer) and (i > 0 or not n_in):
+            if item.is_last and not (n_in and i == len(items) - 1):
+                raise ValueError(
+                    f"{name}[{i}] must not be {item!r}, which can only be the last "
+                    "layer of a model"
+                )
             result.append(item)
         elif hasattr(item, "__index__"):
             result.append(_validate.count(f"{name}[{i}]", item, 1))

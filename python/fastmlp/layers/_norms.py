@@ -141,6 +141,7 @@ class BatchNorm(Normalization):
     __slots__ = ("affine", "eps", "momentum")
     kind = "batch_norm"
     flops = (2, 8)
+    statistics = ("running_mean", "running_var")
     _defaults: ClassVar[dict[str, Any]] = {
         "eps": 1e-5,
         "momentum": 0.1,
@@ -164,7 +165,7 @@ class BatchNorm(Normalization):
 
     def arrays(self, n_in: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the layer's own arrays by role."""
-        statistics = {"running_mean": (n_in,), "running_var": (n_in,)}
+        statistics = dict.fromkeys(self.statistics, (n_in,))
         return {**super().arrays(n_in), **statistics, "num_batches_tracked": ()}
 
     def column_map(self, arrays: Mapping[str, Array]) -> tuple[Array, Array]:
@@ -172,3 +173,74 @@ class BatchNorm(Normalization):
         scale = 1 / np.sqrt(arrays["running_var"] + self.eps)
         scale = scale * arrays.get("weight", 1.0)
         return scale, arrays.get("bias", 0.0) - arrays["running_mean"] * scale
+
+
+class Standardise(Layer):
+    """Columns scaled by statistics of data: ``h = (x - mean) / std``.
+
+    The mean (n,) and the variance ``std²`` (n,) belong to the model, but they are not
+    parameters: gradients do not train them. They are 0 and 1 until `fastmlp.MLP.adapt`
+    learns them from data or ``load_state_dict`` sets them. As the first layer it
+    standardises the inputs; with ``inverse=True``, as the last layer, it turns standard
+    values into the units of the targets. Keras calls the layer ``Normalization``;
+    scikit-learn's ``StandardScaler`` does the same outside of the model.
+    `fastmlp.MLP.fold` merges it into an adjacent dense layer.
+
+    Parameters
+    ----------
+    inverse : bool
+        Whether the layer computes ``h = x * std + mean`` instead. It must then be the
+        last layer of the model.
+
+    Raises
+    ------
+    TypeError
+        If ``inverse`` is not a bool.
+
+    Notes
+    -----
+    The core computes ``(x - mean) * (1 / std)``. A loss after the inverse is in the
+    units of the targets, and so is its gradient: the step of `fastmlp.SGD` grows with
+    the square of the targets' deviation, that of `fastmlp.Adam` does not.
+
+    Examples
+    --------
+    >>> import numpy as np, fastmlp as fm
+    >>> x = np.array([[1.0, 100.0], [3.0, 300.0]])
+    >>> mlp = fm.MLP([2, fm.Standardise(), 16, 1, fm.Standardise(inverse=True)])
+    >>> mlp.adapt(x, np.array([1e6, 2e6]))
+    >>> mlp.buffers.tolist()
+    [2.0, 200.0, 1.0, 10000.0, 1500000.0, 250000000000.0]
+    """
+
+    __slots__ = ("inverse",)
+    kind = "standardise"
+    precedes_activation = True
+    flops = (2, 2)
+    statistics = ("mean", "var")
+    _defaults: ClassVar[dict[str, Any]] = {"inverse": False}
+
+    inverse: bool
+
+    def __init__(self, inverse: bool = False) -> None:
+        self._put(inverse=_validate.flag("inverse", inverse))
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the layer must be the last one of a model."""
+        return self.inverse
+
+    def core_form(self) -> dict[str, Any]:
+        """Return the fields of the core's LayerSpec, except for the kind."""
+        return {"inverse": self.inverse}
+
+    def arrays(self, n_in: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the layer's own arrays by role."""
+        return dict.fromkeys(self.statistics, (n_in,))
+
+    def column_map(self, arrays: Mapping[str, Array]) -> tuple[Array, Array]:
+        """Return (scale, shift): the layer is x * scale + shift."""
+        std = np.sqrt(arrays["var"])
+        if self.inverse:
+            return std, arrays["mean"]
+        return 1 / std, -arrays["mean"] / std

@@ -13,7 +13,15 @@ from .arrays import Array, quiet
 from .initializers import Init
 from .nodes import Node, Pass, backward_nodes, forward_nodes
 from .noise import Noise, NoiseNode
-from .normalization import NORM_NODES, BatchNorm, BatchNormNode, Normalization, NormNode
+from .normalization import (
+    NORM_NODES,
+    BatchNorm,
+    BatchNormNode,
+    Normalization,
+    NormNode,
+    Standardise,
+    StandardiseNode,
+)
 from .products import column_dot, column_sum, gemm_nn, gemm_nt, gemm_tn, groups
 
 __all__ = [
@@ -202,6 +210,7 @@ Layer: TypeAlias = (
     | PReLU
     | GLU
     | Scale
+    | Standardise
     | Columns
     | Embedding
     | Periodic
@@ -527,6 +536,8 @@ def place_layers(
             nodes.append(PeriodicNode(layer, name, n_in, 2 * n_in * layer.n))
         elif isinstance(layer, Noise):
             nodes.append(NoiseNode(layer, name, n_in, n_in, next(noises)))
+        elif isinstance(layer, Standardise):
+            nodes.append(StandardiseNode(layer, name, n_in, n_in))
         elif type(layer) in NORM_NODES:
             nodes.append(NORM_NODES[type(layer)](layer, name, n_in, n_in))
         elif isinstance(layer, Residual):
@@ -569,7 +580,7 @@ def first_kinds(nodes: list[Node]) -> Iterator[str]:
                 yield from first_kinds(branch)
         elif isinstance(node, DenseNode):
             rest = nodes[i + 1 :] if node.layer.activation == "identity" else []
-            between = (NormNode, ScaleNode, NoiseNode)
+            between = (NormNode, ScaleNode, StandardiseNode, NoiseNode)
             follower = next((n for n in rest if not isinstance(n, between)), node)
             after = follower.layer
             own = after if isinstance(after, Activation) else node.layer.activation
@@ -631,9 +642,9 @@ def fold(nodes: list[Node], run: Pass) -> list[Folded]:
             items.append(_fold_branches(node, run))
             continue
         own = [run.params[name].astype(np.float64) for name in node.shapes()]
-        item = Folded(node.layer, own, [])
+        running = [run.buffers[n].astype(np.float64) for n in node.running]
+        item = Folded(node.layer, own, running)
         if isinstance(node, BatchNormNode):
-            item.running = [run.buffers[n].astype(np.float64) for n in node.running]
             before = items[-1].layer if items else None
             if isinstance(before, Dense) and before.activation == "identity":
                 s, t = _affine(item)

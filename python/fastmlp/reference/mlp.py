@@ -32,7 +32,7 @@ from .layers import (
 )
 from .losses import Loss
 from .nodes import Pass, Tape, backward_nodes, forward_nodes
-from .normalization import BatchNormNode, NormNode
+from .normalization import BatchNormNode, NormNode, StandardiseNode
 from .optimizer_steps import interpolate
 from .optimizers import Optimizer
 from .random import _shuffle
@@ -132,11 +132,13 @@ class MLP:
         self.n_params = sum(math.prod(s) for s in self._shapes().values())
         self._params = np.zeros(self.n_params, dtype=self.dtype)
         norms = [leaf for leaf in self._leaves if isinstance(leaf, BatchNormNode)]
-        self._buffers = np.zeros(2 * sum(n.n_in for n in norms), dtype=self.dtype)
+        size = sum(len(leaf.running) * leaf.n_in for leaf in self._leaves)
+        self._buffers = np.zeros(size, dtype=self.dtype)
         self._batches = np.zeros(len(norms), dtype=np.int64)
         self._connect()
-        for norm in norms:
-            self._running[norm.running[1]][:] = 1
+        for leaf in self._leaves:
+            if leaf.running:
+                self._running[leaf.running[1]][:] = 1
 
         # Draw the parameters, then the seed of all sample orders and dropout masks.
         rng = np.random.default_rng(seed)
@@ -177,7 +179,7 @@ class MLP:
         self._running: dict[str, Array] = {}
         start = 0
         for leaf in self._leaves:
-            for name in leaf.running if isinstance(leaf, BatchNormNode) else ():
+            for name in leaf.running:
                 self._running[name] = self._buffers[start : start + leaf.n_in]
                 start += leaf.n_in
         # The shape of the last forward pass's output, and the values backward needs.
@@ -203,7 +205,7 @@ class MLP:
 
     @property
     def buffers(self) -> Array:
-        """Running means and variances, 1-D and writeable, layer by layer."""
+        """Means and variances, 1-D and writeable, layer by layer."""
         return self._buffers
 
     def named_parameters(self) -> dict[str, Array]:
@@ -216,8 +218,8 @@ class MLP:
             for name in leaf.shapes():
                 view = self._named[name]
                 views[name] = view.T if isinstance(leaf, DenseNode) else view
+            views |= {name: self._running[name] for name in leaf.running}
             if isinstance(leaf, BatchNormNode):
-                views |= {name: self._running[name] for name in leaf.running}
                 count = self._batches[norms : norms + 1].reshape(())
                 views[f"{leaf.name}.num_batches_tracked"] = count
                 norms += 1
@@ -396,6 +398,17 @@ class MLP:
             parts.append((slice(at, at + view.size), view.ndim == 2))
             at += view.size
         return parts
+
+    def adapt(self, x: npt.ArrayLike, y: npt.ArrayLike | None = None) -> None:
+        """Learn the statistics of `Standardise` layers: the inverse ones from y.
+
+        The others learn them from their inputs, in the order of the layers.
+        """
+        run = Pass(self._named, self._running, learns=True)
+        forward_nodes(self._nodes, np.asarray(x, dtype=self.dtype), run)
+        last = self._nodes[-1]
+        if isinstance(last, StandardiseNode) and last.layer.inverse:
+            last.learn(np.asarray(y).reshape(len(np.asarray(x)), -1), run)
 
     def polyak_(self, other: MLP, tau: float) -> Self:
         """``params += tau (other.params - params)`` in place; the same for buffers."""

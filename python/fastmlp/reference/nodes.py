@@ -16,7 +16,8 @@ class Pass:
     A pass reads ``params`` and ``buffers``. It writes new running statistics to
     ``running`` and gradients to ``grads``. ``draw`` is (seed, epoch, step), from which
     dropout masks are drawn, or None in inference mode; ``step`` is the step for
-    schedules.
+    schedules. If ``learns`` is set, `Standardise` layers first learn their statistics,
+    in ``buffers``.
     """
 
     params: Mapping[str, Array]
@@ -25,6 +26,7 @@ class Pass:
     step: int = 0
     running: dict[str, Array] = field(default_factory=dict)
     grads: dict[str, Array] = field(default_factory=dict)
+    learns: bool = False
 
 
 @dataclass
@@ -39,6 +41,11 @@ class Node:
     name: str
     n_in: int
     n_out: int
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """Names of the node's mean and variance in the buffers, if it has them."""
+        return ()
 
     @property
     def leaves(self) -> list[Node]:

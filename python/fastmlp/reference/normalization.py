@@ -16,6 +16,7 @@ __all__ = [
     "BatchNorm",
     "LayerNorm",
     "RMSNorm",
+    "Standardise",
     "batch_norm_backward",
     "batch_norm_forward",
     "batch_norm_sums",
@@ -227,6 +228,54 @@ class BatchNorm(Normalization):
     eps: float = 1e-5
     momentum: float = 0.1
     affine: bool = True
+
+
+@dataclass(frozen=True)
+class Standardise:
+    """``h = (x - mean) / sqrt(variance)``, or ``h = x sqrt(variance) + mean``.
+
+    The mean and variance of each column come from data; see ``MLP.adapt``. They start
+    at 0 and 1, and no pass changes them. The inverse must be the last layer.
+    """
+
+    inverse: bool = False
+
+
+class StandardiseNode(Node):
+    """``dx = dh / sqrt(variance)`` or, for the inverse, ``dx = dh sqrt(variance)``."""
+
+    @property
+    def running(self) -> tuple[str, str]:
+        return f"{self.name}.mean", f"{self.name}.var"
+
+    @quiet
+    def forward(self, x: Array, run: Pass) -> tuple[Array, Any]:
+        if run.learns and not self.layer.inverse:
+            self.learn(x, run)
+        mean, variance = (run.buffers[name] for name in self.running)
+        if self.layer.inverse:
+            factor = np.sqrt(variance)
+            return x * factor + mean, factor
+        factor = 1 / np.sqrt(variance)
+        return (x - mean) * factor, factor
+
+    @quiet
+    def backward(self, dh: Array, saved: Any, run: Pass) -> Array:
+        return np.asarray(dh * saved)
+
+    def learn(self, x: Array, run: Pass) -> None:
+        """Take the mean and the biased variance of the columns of x.
+
+        A variance is replaced by 1 if it is no larger than rounding makes that of a
+        constant column: ``m eps var + (m eps mean)^2`` for m rows (scikit-learn's
+        test).
+        """
+        x = x.astype(np.float64)
+        mean, var, m = x.mean(axis=0), x.var(axis=0), len(x)
+        eps = np.finfo(np.float64).eps
+        var[var <= m * eps * var + (m * eps * mean) ** 2] = 1
+        for name, value in zip(self.running, (mean, var), strict=True):
+            run.buffers[name][:] = value
 
 
 class NormNode(Node):

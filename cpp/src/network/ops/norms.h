@@ -46,6 +46,19 @@ void initialize_norm(const OpPlan& op, T* params) {
   if (op.weight >= 0) std::fill_n(params + op.weight, op.n_out, T(1));
 }
 
+// Adds buffers for a mean and a variance of each column.
+inline void plan_moments(NetworkPlan& net, OpPlan& op) {
+  op.statistics = net.add_buffers(op.n_out);
+  net.add_buffers(op.n_out);
+}
+
+// Means start at 0 and variances at 1.
+template <class T>
+void initialize_moments(const OpPlan& op, T* buffers) {
+  std::fill_n(buffers + op.statistics, op.n_out, T(0));
+  std::fill_n(buffers + op.statistics + op.n_out, op.n_out, T(1));
+}
+
 // Computes this member's columns of the gradients of scale and shift: the sums over the
 // rows of dz * normalised values and of dz.
 template <class T>
@@ -220,8 +233,7 @@ struct BatchNormOp : OpDefaults {
   static int plan(NetworkPlan& net, const LayerSpec& spec, OpPlan op, int /*start*/) {
     plan_norm(net, spec, op);
     op.momentum = spec.momentum;
-    op.statistics = net.add_buffers(op.n_out);
-    net.add_buffers(op.n_out);
+    plan_moments(net, op);
     const int index = net.push(std::move(op));
     net.batch_ops.push_back(index);
     return index;
@@ -242,8 +254,7 @@ struct BatchNormOp : OpDefaults {
 
   template <class T>
   static void initialize_buffers(const OpPlan& op, T* buffers) {
-    std::fill_n(buffers + op.statistics, op.n_out, T(0));
-    std::fill_n(buffers + op.statistics + op.n_out, op.n_out, T(1));
+    initialize_moments(op, buffers);
   }
 
   // With running statistics, the op is a fixed affine map of each column.

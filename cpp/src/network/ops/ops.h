@@ -13,6 +13,7 @@
 #include "network/ops/periodic.h"
 #include "network/ops/prelu.h"
 #include "network/ops/scale.h"
+#include "network/ops/standardise.h"
 
 namespace fastmlp::detail {
 

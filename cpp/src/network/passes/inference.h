@@ -134,11 +134,13 @@ class Inference {
   }
 
   void use_running_statistics(const Member& me) const {
-    for (const int b : net_.batch_ops) {
-      const OpPlan& op = net_.ops[static_cast<size_t>(b)];
-      visit(op.kind, [&](auto kind) {
-        kind.use_running_statistics(op, buffers_, me.statistics + op.statistics);
-      });
+    for (const auto* const some : {&net_.batch_ops, &net_.fixed_ops}) {
+      for (const int i : *some) {
+        const OpPlan& op = net_.ops[static_cast<size_t>(i)];
+        visit(op.kind, [&](auto kind) {
+          kind.use_running_statistics(op, buffers_, me.statistics + op.statistics);
+        });
+      }
     }
   }
 

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cmath>
 #include <string>
+#include <vector>
 
 #include "fastmlp/fp_environment.h"
 #include "network/ops/ops.h"
@@ -106,7 +107,10 @@ class Pass {
       }
       pack(team);
       // A backward pass alone uses the statistics that its forward pass has set.
-      if (!by_batch_ && args_.forward) use_running_statistics(team);
+      if (args_.forward && team.rank() == 0) {
+        use_running_statistics(net_.fixed_ops);
+        if (!by_batch_) use_running_statistics(net_.batch_ops);
+      }
       if (args_.l2 != 0.0) square_weights(team);
       team.barrier();
       for (Index first = 0; first < rows; first += chunk_) {
@@ -424,12 +428,11 @@ class Pass {
     }
   }
 
-  // Used if the ops do not take the statistics of the batch.
-  void use_running_statistics(const Team& team) {
-    if (team.rank() > 0) return;
-    for (const int b : net_.batch_ops) {
-      visit(op(b).kind, [&](auto kind) {
-        kind.use_running_statistics_in_pass(op(b), args_.buffers, memory(b).statistics);
+  // For ops that do not take the statistics of the batch.
+  void use_running_statistics(const std::vector<int>& some) {
+    for (const int i : some) {
+      visit(op(i).kind, [&](auto kind) {
+        kind.use_running_statistics_in_pass(op(i), args_.buffers, memory(i).statistics);
       });
     }
   }

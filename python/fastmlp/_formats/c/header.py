@@ -175,8 +175,8 @@ class Header:
                 yield f"b{i}", params[node.bias]
             if node.stats >= 0:
                 both = buffers[node.stats : node.stats + 2 * node.n_out]
-                mean, variance = np.split(both, 2)
-                arrays = {"running_mean": mean, "running_var": variance}
+                statistics = zip(node.layer.statistics, np.split(both, 2), strict=True)
+                arrays = dict(statistics)
                 if node.weight is not None:
                     arrays["weight"] = params[node.weight]
                 for name, array in BY_KIND[node.kind].c_arrays(node, arrays).items():

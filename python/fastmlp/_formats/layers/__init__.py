@@ -18,7 +18,8 @@ from ._noise import (
     GaussianDropoutForm,
     GaussianNoiseForm,
 )
-from ._norms import BatchNormForm, LayerNormForm, RMSNormForm
+from ._norms import BatchNormForm, LayerNormForm, RMSNormForm, StandardiseForm
+from ._norms import standardise_statistics as standardise_statistics
 from ._units import GLUForm, PReLUForm, ScaleForm
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _FORMS = (
     *(DropoutForm, AlphaDropoutForm, GaussianNoiseForm, GaussianDropoutForm),
     *(LayerNormForm, RMSNormForm, BatchNormForm, PReLUForm),
-    *(GLUForm, ScaleForm, ColumnsForm, EmbeddingForm, PeriodicForm),
+    *(GLUForm, ScaleForm, StandardiseForm, ColumnsForm, EmbeddingForm, PeriodicForm),
 )
 LAYERS: dict[type[Layer], type[LayerForm]] = {form.layer: form for form in _FORMS}
 BY_KIND: dict[str, type[LayerForm]] = {form.layer.kind: form for form in _FORMS}

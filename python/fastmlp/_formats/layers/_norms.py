@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ...layers import BatchNorm, LayerNorm, RMSNorm
+from ...layers import BatchNorm, LayerNorm, RMSNorm, Standardise
 from ._base import LayerForm, columns_scaled
 
 if TYPE_CHECKING:
@@ -253,12 +253,34 @@ static inline void @rms_slope(T *to, const T *from, const T *hat, T factor,
         return graph.node("Mul", graph.node("Div", x, root), weight)
 
 
-class BatchNormForm(LayerForm):
+class _ColumnForm(LayerForm):
+    """A layer that is linear in each column."""
+
+    # Name of the array that holds the slope of each column.
+    c_factors: ClassVar[str]
+
+    @classmethod
+    def c_tangent(
+        cls, writer: Writer, i: int, node: Node, to: str, x: str
+    ) -> list[str]:
+        """Return lines that map input tangents ``x`` to output tangents ``to``."""
+        return columns_scaled(writer, f"@{cls.c_factors}{i}", node, to, x)
+
+    @classmethod
+    def c_cotangent(
+        cls, writer: Writer, i: int, node: Node, to: str, own: str, add: int
+    ) -> list[str]:
+        """Return lines that map output cotangents to input cotangents."""
+        return columns_scaled(writer, f"@{cls.c_factors}{i}", node, to, own, add)
+
+
+class BatchNormForm(_ColumnForm):
     """`BatchNorm`; at inference it scales and shifts columns."""
 
     layer = BatchNorm
     torch = "BatchNorm1d"
     keras = "BatchNormalization"
+    c_factors = "slope"
 
     @staticmethod
     def to_torch(layer: Any, width: int, nn: Any, empty: Callable[..., Any]) -> Any:
@@ -342,17 +364,69 @@ class BatchNormForm(LayerForm):
             normal = f"fma({normal}, {scale}[i], {shift}[i])"
         return [], normal
 
-    @staticmethod
-    def c_tangent(writer: Writer, i: int, node: Node, to: str, x: str) -> list[str]:
-        """Return lines that map input tangents ``x`` to output tangents ``to``."""
-        return columns_scaled(writer, f"@slope{i}", node, to, x)
+
+class StandardiseForm(_ColumnForm):
+    """`Standardise`; `to_torch` has its module."""
+
+    layer = Standardise
+    keras = "Normalization"
+    c_factors = "factor"
 
     @staticmethod
-    def c_cotangent(
-        writer: Writer, i: int, node: Node, to: str, own: str, add: int
-    ) -> list[str]:
-        """Return lines that map output cotangents to input cotangents."""
-        return columns_scaled(writer, f"@slope{i}", node, to, own, add)
+    def from_keras(layer: Any, reader: Reader) -> Item:
+        """Convert a Keras layer; return fastmlp's layer with its arrays."""
+        reader.check_axis(layer)
+        reader.check_built(layer)
+        mean, var = (np.ravel(reader.array(layer, n)) for n in ("mean", "variance"))
+        # Keras' layer does not divide by less than its epsilon.
+        std = np.maximum(np.sqrt(var), var.dtype.type(reader.epsilon()))
+        statistics = standardise_statistics(mean, std)
+        if statistics is None:
+            reader.refuse(layer, "must have finite means and variances")
+        return reader.item(Standardise(bool(layer.invert)), (), statistics)
+
+    @staticmethod
+    def to_onnx(graph: Graph, mlp: Model, step: Step, x: str) -> str:
+        """Add the layer's nodes, with input ``x``; return the name of the output."""
+        arrays = step.arrays(mlp)
+        mean = graph.array(f"{step.name}.mean", arrays["mean"])
+        std = np.sqrt(arrays["var"])
+        if step.layer.inverse:
+            scaled = graph.node("Mul", x, graph.array(f"{step.name}.std", std))
+            return graph.node("Add", scaled, mean)
+        factor = graph.array(f"{step.name}.factor", 1 / std)
+        return graph.node("Mul", graph.node("Sub", x, mean), factor)
+
+    @staticmethod
+    def c_arrays(node: Node, arrays: dict[str, Array]) -> dict[str, Array]:
+        """Return the arrays, besides parameters, that the C header needs, by name."""
+        with np.errstate(all="ignore"):
+            std = np.sqrt(arrays["var"])
+            factor = std if node.layer.inverse else 1 / std
+        return {"mean": arrays["mean"], "factor": factor}
+
+    @staticmethod
+    def c_value(
+        writer: Writer, i: int, node: Node, to: str, x: str, keeps: bool
+    ) -> tuple[list[str], str]:
+        """Return an expression for one element of the value."""
+        if node.layer.inverse:
+            return [], f"fma({x}[i], @factor{i}[i], @mean{i}[i])"
+        return [], f"({x}[i] - @mean{i}[i]) * @factor{i}[i]"
+
+
+def standardise_statistics(mean: Array, std: Array) -> tuple[Array, Array] | None:
+    """Return the mean and variance of a `Standardise` layer, in their own dtype.
+
+    The result is None if a mean is not finite, or if a deviation is not positive and
+    finite or is not the square root of a variance in this dtype.
+    """
+    with np.errstate(all="ignore"):
+        var = std * std
+        exact = (np.sqrt(var) == std) & (var >= np.finfo(var.dtype).tiny)
+    if not (np.isfinite(mean) & np.isfinite(var) & exact & (std > 0)).all():
+        return None
+    return mean, var
 
 
 def _scale_and_shift(mlp: Model, step: Step) -> tuple[Array, Array]:
