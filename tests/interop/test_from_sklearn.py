@@ -6,6 +6,7 @@ import warnings
 from types import SimpleNamespace
 
 import fastmlp as fm
+import fastmlp.sklearn
 import numpy as np
 import pytest
 from sklearn.compose import TransformedTargetRegressor
@@ -23,7 +24,13 @@ from sklearn.linear_model import (
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import (
+    MaxAbsScaler,
+    MinMaxScaler,
+    PolynomialFeatures,
+    RobustScaler,
+    StandardScaler,
+)
 
 # Two implementations of the same formulas in float32 or float64 sum in different
 # orders; predictions here are of magnitude 1.
@@ -182,29 +189,122 @@ def test_other_things_are_refused(make):
         fm.from_sklearn(make())
 
 
-def test_the_last_step_of_a_pipeline_is_converted():
-    pipeline = make_pipeline(StandardScaler(), MLPClassifier())
-    with pytest.raises(TypeError, match=r"pass its last step, pipeline\[-1\]"):
-        fm.from_sklearn(pipeline)
-
-
 def test_the_estimator_inside_another_one_is_advised():
     x = np.random.default_rng(0).standard_normal((20, 2))
     inner = LinearRegression()
-    scaled = TransformedTargetRegressor(inner, transformer=StandardScaler())
     grid = GridSearchCV(inner, {"positive": [False]}, cv=2)
     draws = RandomizedSearchCV(inner, {"positive": [False]}, cv=2, n_iter=1)
-    advised = {scaled: "regressor_", grid: "best_estimator_", draws: "best_estimator_"}
-    for outer, advice in advised.items():
-        with pytest.raises(TypeError, match=f"; fit it, .*pass its attribute {advice}"):
-            fm.from_sklearn(outer)
-        outer.fit(x, x[:, 0])
-        with pytest.raises(TypeError, match=f"; pass its attribute {advice}"):
-            fm.from_sklearn(outer)
-    # The advice is right.
-    mlp = fm.from_sklearn(scaled.regressor_)
-    pred = scaled.transformer_.inverse_transform(mlp(x))[:, 0]
-    np.testing.assert_allclose(pred, scaled.predict(x), rtol=0, atol=OUTPUT_ATOL)
+    for outer in (grid, draws):
+        for step in ("fit it, and pass", "pass"):
+            advice = f"; {step} its attribute best_estimator_"
+            with pytest.raises(TypeError, match=advice):
+                fm.from_sklearn(outer)
+            outer.fit(x, x[:, 0])
+    with pytest.raises(TypeError, match=r"got a TransformedTargetRe.*; fit it first"):
+        fm.from_sklearn(TransformedTargetRegressor(inner))
+
+
+# Pipelines ----------------------------------------------------------------------------
+
+# Columns that are far from 0 and of different sizes, one of them constant.
+RAW = np.column_stack([X * [1, 100, 1e-3, 5] + [3, -50, 0, 1e3], np.full(len(X), 7.0)])
+TARGETS = 1e4 + 100 * X[:, :2]
+
+SCALERS = {
+    "standard": [StandardScaler()],
+    "only mean": [StandardScaler(with_std=False)],
+    "only deviation": [StandardScaler(with_mean=False)],
+    "range": [MinMaxScaler((-1, 3))],
+    "largest": [MaxAbsScaler()],
+    "robust": [RobustScaler()],
+    "robust without median": [RobustScaler(with_centering=False)],
+    "robust without range": [RobustScaler(with_scaling=False)],
+    "several": [RobustScaler(), "passthrough", MinMaxScaler(), StandardScaler()],
+    "nothing": ["passthrough"],
+}
+
+
+@pytest.mark.parametrize("case", SCALERS)
+@pytest.mark.parametrize("own", [False, True], ids=["scikit-learn", "fastmlp"])
+def test_scalers_of_a_pipeline_become_a_layer(case, own):
+    kind = fm.sklearn.MLPClassifier if own else MLPClassifier
+    last = kind(hidden_layer_sizes=(9,), max_iter=3, random_state=0)
+    pipeline = fitted(make_pipeline(*SCALERS[case], last), RAW, LABELS)
+    mlp = fm.from_sklearn(pipeline)
+    assert (mlp.layers[0] == fm.Standardise()) == (case != "nothing")
+    check(mlp, RAW, pipeline.predict_proba(RAW))
+    folded = mlp.fold()
+    assert len(folded.layers) == 2
+    check(folded, RAW, pipeline.predict_proba(RAW))
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["scikit-learn", "fastmlp"])
+@pytest.mark.parametrize("several", [False, True], ids=["one output", "two outputs"])
+def test_the_scaler_of_targets_becomes_the_last_layer(own, several):
+    kind = fm.sklearn.MLPRegressor if own else MLPRegressor
+    last = kind(hidden_layer_sizes=(9,), max_iter=3, random_state=0)
+    y = TARGETS if several else TARGETS[:, 0]
+    for inner in (last, make_pipeline(StandardScaler(), last)):
+        for scaler in (StandardScaler(), MinMaxScaler(), None):
+            model = TransformedTargetRegressor(inner, transformer=scaler)
+            fitted(model, X, y)
+            mlp = fm.from_sklearn(model)
+            expected = model.predict(X).reshape(len(X), -1)
+            check(mlp, X, expected)
+            check(mlp.fold(), X, expected)
+            inverse = fm.Standardise(inverse=True)
+            assert (mlp.layers[-1] == inverse) == (scaler is not None)
+
+
+def test_the_scaler_of_targets_within_a_pipeline():
+    inner = TransformedTargetRegressor(LinearRegression(), transformer=StandardScaler())
+    pipeline = make_pipeline(StandardScaler(), inner).fit(RAW, TARGETS)
+    check(fm.from_sklearn(pipeline), RAW, pipeline.predict(RAW))
+
+
+def test_a_pipeline_in_float32():
+    net = fm.sklearn.MLPClassifier(hidden_layer_sizes=(9,), max_iter=3, random_state=0)
+    x = RAW.astype(np.float32)
+    pipeline = fitted(make_pipeline(StandardScaler(), net), x, LABELS)
+    mlp = fm.from_sklearn(pipeline)
+    assert mlp.dtype == np.float32
+    # Column 3 has four digits before those that differ.
+    expected = pipeline.predict_proba(x)
+    np.testing.assert_allclose(mlp(x), expected, rtol=1e-3, atol=1e-4)
+
+
+class Doubled(StandardScaler):
+    def transform(self, x, copy=None):
+        return 2 * super().transform(x, copy)
+
+
+def test_other_steps_are_refused():
+    net = MLPClassifier(hidden_layer_sizes=(4,), max_iter=2)
+    for step in (PolynomialFeatures(), Doubled()):
+        pipeline = fitted(make_pipeline(step, net), X, LABELS)
+        with pytest.raises(TypeError, match=r"step '\w+' must be StandardScaler, Min"):
+            fm.from_sklearn(pipeline)
+    pipeline = fitted(make_pipeline(MinMaxScaler(clip=True), net), X, LABELS)
+    with pytest.raises(ValueError, match="'minmaxscaler', MinMaxScaler, must have cl"):
+        fm.from_sklearn(pipeline)
+    with pytest.raises(ValueError, match="must be fitted, but this MLPClassifier is"):
+        fm.from_sklearn(make_pipeline(StandardScaler(), MLPClassifier()))
+    with pytest.raises(ValueError, match="StandardScaler, must be fitted"):
+        fm.from_sklearn(make_pipeline(StandardScaler(), pipeline[-1]))
+    functions = TransformedTargetRegressor(
+        LinearRegression(), func=np.log, inverse_func=np.exp
+    ).fit(X, TARGETS)
+    with pytest.raises(TypeError, match="transformer_ must be StandardScaler"):
+        fm.from_sklearn(functions)
+
+
+def test_a_scaler_beyond_the_dtype_is_refused():
+    net = fm.sklearn.MLPClassifier(hidden_layer_sizes=(4,), max_iter=2)
+    x = X.astype(np.float32)
+    pipeline = fitted(make_pipeline(StandardScaler(), net), x, LABELS)
+    pipeline[0].scale_ = pipeline[0].scale_ * 1e-25
+    with pytest.raises(ValueError, match="within the range of float32"):
+        fm.from_sklearn(pipeline)
 
 
 def network(**changes):

@@ -7,16 +7,19 @@ itself is not imported.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .. import _core, _validate
 from .._network.model import empty, model_class
 from .._validate.hints import hinted
-from ..layers import Dense
+from ..layers import Dense, Standardise
+from .layers import standardise_statistics
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .._network.model import MLP
     from .._validate import Array
 
@@ -39,19 +42,15 @@ _NETWORKS = ("MLPClassifier", "MLPRegressor")
 
 # Advice for estimators that have another one inside, by an attribute of theirs.
 _AROUND_NETWORKS = {
-    "steps": "; for a pipeline, pass its last step, pipeline[-1], and transform the "
-    "data with the steps before it, pipeline[:-1]",
-    "regressor_": "; pass its attribute regressor_, and transform the predictions with "
-    "transformer_.inverse_transform",
     "best_estimator_": "; pass its attribute best_estimator_",
-    "regressor": "; fit it, pass its attribute regressor_, and transform the "
-    "predictions with transformer_.inverse_transform",
+    "regressor": "; fit it first",
     "param_grid": "; fit it, and pass its attribute best_estimator_",
     "param_distributions": "; fit it, and pass its attribute best_estimator_",
 }
 
 _WANTED = (
-    "a fitted MLPClassifier, MLPRegressor, LogisticRegression or linear regression"
+    "a fitted MLPClassifier, MLPRegressor, LogisticRegression or linear regression, "
+    "a pipeline of scalers that ends in one, or a TransformedTargetRegressor"
 )
 
 
@@ -66,7 +65,11 @@ def from_sklearn(estimator: Any, *, logits: bool = False) -> MLP:
         ``coefs_``, ``intercepts_``, ``activation`` and ``out_activation_``; an
         estimator of `fastmlp.sklearn`, with all its layers; or, for a network without
         hidden layers, ``LogisticRegression``, ``LinearRegression``, ``Ridge``,
-        ``Lasso``, ``ElasticNet`` or one of their ``CV`` variants.
+        ``Lasso``, ``ElasticNet`` or one of their ``CV`` variants. It may be the last
+        step of a ``Pipeline``, whose other steps are ``StandardScaler``,
+        ``MinMaxScaler``, ``MaxAbsScaler``, ``RobustScaler`` or ``"passthrough"``, and
+        the regressor of a ``TransformedTargetRegressor``, whose transformer is one of
+        these.
     logits : bool
         Whether to leave out the output activation, so that a classifier can be trained
         further: with `CrossEntropy` for several classes, with `BinaryCrossEntropy` for
@@ -82,19 +85,25 @@ def from_sklearn(estimator: Any, *, logits: bool = False) -> MLP:
         ``predict_proba``, except that two classes have one column, the probability of
         ``classes_[1]`` (unless an estimator of `fastmlp.sklearn` was trained with a
         loss that needs an output for each class). The dtype is that of the
-        coefficients, float32 or float64, and the seed is 0.
+        coefficients, float32 or float64, and the seed is 0. The scalers of a pipeline
+        become one `Standardise` layer, the first one, and that of a
+        ``TransformedTargetRegressor`` becomes an inverse one, the last;
+        `fastmlp.MLP.fold` merges them into dense layers.
 
     Raises
     ------
     TypeError
-        If ``estimator`` is another object, such as a pipeline or a grid search.
+        If ``estimator`` is another object, such as a grid search, or if a step of a
+        pipeline is not one of these scalers.
     ValueError
-        If the estimator is not fitted, or its attributes do not describe a network.
+        If the estimator is not fitted, its attributes do not describe a network, or a
+        scaler clips or has numbers that the network's dtype cannot hold.
 
     Examples
     --------
     >>> mlp = fm.from_sklearn(classifier, logits=True)
     >>> mlp.fit(x, labels, loss=fm.CrossEntropy(), optimizer=fm.Adam(), ...)
+    >>> fm.from_sklearn(pipeline).fold().to_onnx("scaled.onnx")  # takes raw inputs
     """
     logits = _validate.flag("logits", logits)
     if isinstance(estimator, type):
@@ -102,6 +111,12 @@ def from_sklearn(estimator: Any, *, logits: bool = False) -> MLP:
             f"estimator must be {_WANTED}, got {_validate.describe(estimator)}"
         )
     kinds = {base.__name__ for base in type(estimator).__mro__}
+    if "Pipeline" in kinds and hasattr(estimator, "steps"):
+        *steps, (_, last) = estimator.steps
+        return _scaled(from_sklearn(last, logits=logits), _chained(steps), None)
+    if "TransformedTargetRegressor" in kinds and hasattr(estimator, "regressor_"):
+        network = from_sklearn(estimator.regressor_, logits=logits)
+        return _scaled(network, None, _scaling("transformer_", estimator.transformer_))
     if isinstance(getattr(estimator, "mlp_", None), model_class()):
         return _own(estimator, logits)
     if hasattr(estimator, "coefs_"):
@@ -143,6 +158,123 @@ def from_sklearn(estimator: Any, *, logits: bool = False) -> MLP:
         if place is not None and bias is not None:
             place[...] = bias
     return mlp
+
+
+class _Scaling(NamedTuple):
+    """What a scaler does to columns: ``(x - mean) / std``, in float64."""
+
+    mean: Array
+    std: Array
+
+
+def _standard(scaler: Any) -> tuple[Any, Any]:
+    return scaler.mean_ if scaler.with_mean else None, scaler.scale_
+
+
+def _robust(scaler: Any) -> tuple[Any, Any]:
+    return scaler.center_, scaler.scale_
+
+
+def _min_max(scaler: Any) -> tuple[Any, Any]:
+    return -scaler.min_ / scaler.scale_, 1 / scaler.scale_
+
+
+# For each scaler a function that returns its mean and its deviation, None for 0 and 1.
+_SCALERS: dict[str, Callable[[Any], tuple[Any, Any]]] = {
+    "StandardScaler": _standard,
+    "MinMaxScaler": _min_max,
+    "MaxAbsScaler": lambda scaler: (None, scaler.scale_),
+    "RobustScaler": _robust,
+}
+
+
+def _scaling(name: str, step: Any) -> _Scaling | None:
+    """Return what a scaler does; None if it does nothing."""
+    kind = type(step).__name__
+    # The default transformer of TransformedTargetRegressor.
+    functions = getattr(step, "func", ""), getattr(step, "inverse_func", "")
+    if step in (None, "passthrough") or functions == (None, None):
+        return None
+    if kind not in _SCALERS:
+        raise TypeError(
+            f"estimator: {name} must be {', '.join(_SCALERS)} or 'passthrough', which "
+            f"become a layer of the network, got {_validate.describe(step)}; to leave "
+            "it outside, pass the fitted network alone"
+        )
+    if not hasattr(step, "n_features_in_"):
+        raise ValueError(f"estimator: {name}, {kind}, must be fitted: call fit first")
+    if getattr(step, "clip", False):
+        raise ValueError(
+            f"estimator: {name}, {kind}, must have clip=False, because the layer "
+            "fm.Standardise does not clip"
+        )
+    mean, std = _SCALERS[kind](step)
+    n = step.n_features_in_
+    return _Scaling(
+        np.zeros(n) if mean is None else np.asarray(mean, np.float64),
+        np.ones(n) if std is None else np.asarray(std, np.float64),
+    )
+
+
+def _chained(steps: list[tuple[str, Any]]) -> _Scaling | None:
+    """Return what scalers do one after the other."""
+    total: _Scaling | None = None
+    for name, step in steps:
+        own = _scaling(f"step {name!r}", step)
+        if own is None or total is None:
+            total = own or total
+        else:
+            mean = total.mean + own.mean * total.std
+            total = _Scaling(mean, total.std * own.std)
+    return total
+
+
+def _scaled(mlp: MLP, first: _Scaling | None, last: _Scaling | None) -> MLP:
+    """Return the network with a layer for inputs, and one for outputs."""
+    if first is None and last is None:
+        return mlp
+    layers = [
+        *[Standardise()] * (first is not None),
+        *mlp.layers,
+        *[Standardise(inverse=True)] * (last is not None),
+    ]
+    new = empty(
+        [mlp.n_in, *layers],
+        mlp.dtype,
+        mlp._given["init"],
+        compute_dtype=mlp.compute_dtype,
+    )
+    new.params[:] = mlp.params
+    new.buffers[:] = np.concatenate(
+        [
+            *_statistics(first, mlp.n_in, mlp.dtype),
+            mlp.buffers,
+            *_statistics(last, mlp.n_out, mlp.dtype),
+        ]
+    )
+    return new
+
+
+def _statistics(
+    scaling: _Scaling | None, width: int, dtype: np.dtype[Any]
+) -> tuple[Array, ...]:
+    """Return the mean and variance of the layer of a scaler; nothing for None."""
+    if scaling is None:
+        return ()
+    if scaling.mean.size != width:
+        raise ValueError(
+            f"estimator: the scaler of {scaling.mean.size} columns must have as many "
+            f"as the network, {width}"
+        )
+    with np.errstate(all="ignore"):
+        numbers = scaling.mean.astype(dtype), scaling.std.astype(dtype)
+    found = standardise_statistics(*numbers)
+    if found is None:
+        raise ValueError(
+            "estimator: the scaler must have means and positive deviations whose "
+            f"squares are within the range of {dtype}, the dtype of the network"
+        )
+    return found
 
 
 def _own(estimator: Any, logits: bool) -> MLP:
