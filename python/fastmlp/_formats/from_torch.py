@@ -40,9 +40,10 @@ def from_torch(
     ----------
     source : torch.nn.Module or mapping of str to tensor or array_like
         A ``torch.nn.Sequential`` of the modules listed in the notes, which may
-        contain other Sequentials; a single one of these modules; or a state dict of
-        tensors or of arrays (as ``safetensors.numpy.load_file`` returns), for which
-        PyTorch is not needed.
+        contain other Sequentials; a single one of these modules; a module whose own
+        ``forward`` calls them, as the notes describe; or a state dict of tensors or of
+        arrays (as ``safetensors.numpy.load_file`` returns), for which PyTorch is not
+        needed.
     prefix : str or sequence of str
         Prefix of the entries to take from a state dict, such as
         ``"mlp_extractor.policy_net"``. The layers of several prefixes are chained, as
@@ -76,9 +77,20 @@ def from_torch(
     ``LayerNorm``, ``RMSNorm``, ``BatchNorm1d`` with running statistics, ``PReLU``,
     ``GLU``, the activations that fastmlp has with the same formulas, ``Identity``,
     ``Flatten``, which does not change rows, and all modules that `MLP.to_torch`
-    returns. Other modules and constants are refused, and so are modules that have their
-    own ``forward``, forward hooks or parametrisations, or that share parameters or
-    statistics with another module.
+    returns. Other modules and constants are refused, and so are modules that have
+    forward hooks or parametrisations, or that share parameters or statistics with
+    another module.
+
+    A ``forward`` of a class of your own is traced by ``torch.fx``. It may call modules
+    one after the other, functions and methods that are activations, ``F.dropout`` with
+    ``training=self.training``, ``F.linear`` with parameters of the module, and calls
+    that only flatten rows. The sum ``x + h`` becomes a `Residual` if ``h`` is computed
+    from ``x`` by such steps, or if both are and one of them by a single ``Linear`` that
+    changes the width, and ``torch.cat`` along the last axis a `Concat` or `Parallel`.
+    Everything else is refused, and the message names the step: other functions, several
+    inputs or outputs, calls that depend on values, and modules with parameters that are
+    called twice. Optional arguments have their defaults. The method is called twice
+    with placeholders, once for each mode; attributes that it sets are restored.
 
     A state dict contains only layers that have parameters or statistics. Layers whose
     names differ in a number (``fc2``, ``fc10``) are ordered by the number, others as in

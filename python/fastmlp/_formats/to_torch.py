@@ -1,4 +1,4 @@
-"""Models as PyTorch modules. PyTorch is imported here, and nowhere else."""
+"""Models as PyTorch modules. Only this module and `torch_graph` import PyTorch."""
 
 from __future__ import annotations
 

@@ -93,31 +93,17 @@ class ModuleReader:
         module = self._unwrapped(module)
         kind = type(module).__name__
         what = f"module {name} ({kind})" if name else f"the module ({kind})"
+        self.check_plain(what, module)
+        if self.is_traced(module):
+            from .torch_graph import read_graph
+
+            read_graph(self, what, name, module)
+            return
         known = self._known(module)
         if known is None:
             raise TypeError(self._unknown(what, module))
-        if "forward" in vars(module):
-            raise TypeError(
-                f"{what} has a custom forward method, which cannot be converted"
-            )
-        if module._forward_hooks or module._forward_pre_hooks:
-            raise TypeError(
-                f"{what} has forward hooks, which may change what it computes; "
-                "remove them first"
-            )
-        if self._nn.utils.parametrize.is_parametrized(module):
-            raise TypeError(
-                f"{what} has parametrisations; make them permanent first with "
-                "torch.nn.utils.parametrize.remove_parametrizations"
-            )
         for parameter in module.parameters(recurse=False):
-            other = self._owners.setdefault(id(parameter), what)
-            if other != what:
-                raise ValueError(
-                    f"{what} shares its parameters with {other}, but in fastmlp each "
-                    "layer has its own parameters: to continue without sharing, copy "
-                    "the module (copy.deepcopy)"
-                )
+            self.own(what, parameter)
         before = self._owners.setdefault(id(module), what)
         if before != what and isinstance(module, self._nn.BatchNorm1d):
             raise ValueError(
@@ -138,6 +124,51 @@ class ModuleReader:
             self._side_by_side(what, Parallel, branches)
         else:
             self._readers[known](what, module)
+
+    def check_plain(self, what: str, module: Any) -> None:
+        """Refuse a module that may compute something else than its class does."""
+        if "forward" in vars(module):
+            raise TypeError(
+                f"{what} has a custom forward method, which cannot be converted"
+            )
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise TypeError(
+                f"{what} has forward hooks, which may change what it computes; "
+                "remove them first"
+            )
+        if self._nn.utils.parametrize.is_parametrized(module):
+            raise TypeError(
+                f"{what} has parametrisations; make them permanent first with "
+                "torch.nn.utils.parametrize.remove_parametrizations"
+            )
+
+    def own(self, what: str, parameter: Any) -> None:
+        """Refuse a parameter of a layer that another layer has as well."""
+        other = self._owners.setdefault(id(parameter), what)
+        if other != what:
+            raise ValueError(
+                f"{what} shares its parameters with {other}, but in fastmlp each "
+                "layer has its own parameters: to continue without sharing, copy "
+                "the module (copy.deepcopy)"
+            )
+
+    def is_traced(self, module: Any) -> bool:
+        """Return whether a module has a forward method of its own, to be traced."""
+        own = type(module)
+        return (
+            not own.__module__.startswith("torch.")
+            and own.__name__ not in _ADVICE
+            and own.forward is not self._nn.Module.forward
+            and own.__call__ is self._nn.Module.__call__
+            and self._known(self._unwrapped(module)) is None
+        )
+
+    def add(self, what: str, module: Any) -> None:
+        """Add a module without parameters."""
+        known = self._known(module)
+        if known is None:
+            raise TypeError(self._unknown(what, module))
+        self._readers[known](what, module)
 
     def _known(self, module: Any) -> Any:
         """Return the known class whose forward the module uses or inherits, or None."""
@@ -164,14 +195,6 @@ class ModuleReader:
         kind = type(module).__name__
         if kind in _ADVICE:
             return f"{what} has no counterpart in fastmlp: {_ADVICE[kind]}"
-        children = [name for name, _ in module.named_children()]
-        if children and not type(module).__module__.startswith("torch.nn."):
-            return (
-                f"{what} has a custom forward method, which cannot be converted. "
-                "Pass an nn.Sequential instead, or a part of this module "
-                f"({', '.join(children)}), or this module's state_dict() with the "
-                "arguments prefix and activation"
-            )
         return f"{what} has no counterpart in fastmlp. {_SUPPORTED}"
 
     def _layer(self, what: str, module: Any) -> None:
@@ -285,7 +308,7 @@ class ModuleReader:
         self.builder.dense(what, arrays["weight"], arrays.get("bias"))
 
     def _residual(self, what: str, inside: str, module: Any) -> None:
-        if self._starts_in_place(module.body):
+        if self.starts_in_place(module.body):
             raise ValueError(
                 f"{what}: the first module of its body has inplace=True, so it "
                 "overwrites the input before the block adds the input to the body's "
@@ -312,7 +335,7 @@ class ModuleReader:
         """Add a block whose parts, modules by name, have outputs side by side."""
         outer, inner = self.builder, []
         for name, part in parts.items():
-            if self._starts_in_place(part):
+            if self.starts_in_place(part):
                 raise ValueError(
                     f"{what}: the first module of {name} has inplace=True, so it "
                     "overwrites the input, which other parts of the block read; use "
@@ -324,8 +347,8 @@ class ModuleReader:
         self.builder = outer
         outer.side_by_side(what, kind, inner)
 
-    def _starts_in_place(self, body: Any) -> bool:
-        """Return whether the body overwrites its input."""
+    def starts_in_place(self, body: Any) -> bool:
+        """Return whether a module overwrites its input."""
         absent = (
             kind
             for kind, form in self._forms.items()
