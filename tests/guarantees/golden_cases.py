@@ -324,6 +324,16 @@ def periodic(dtype: Any) -> list[Any]:
     return [mlp.params, np.array(losses), mlp(x), mlp.jacobian(x)]
 
 
+def in_bins(dtype: Any) -> list[Any]:
+    layers = [N_IN, fm.PiecewiseLinear(4), 7, N_OUT]
+    mlp = model(layers, "tanh", dtype)
+    x, y = numbers((ROWS, N_IN), dtype, 4), targets("values", dtype)
+    mlp.adapt(x)
+    opt = fm.SGD(0.01)
+    losses = [mlp.train_step(x, y, fm.MSE(), opt) for _ in range(3)]
+    return [mlp.params, mlp.buffers, np.array(losses), mlp(x), mlp.jacobian(x)]
+
+
 def standardised(dtype: Any) -> list[Any]:
     block = fm.Residual([fm.Standardise(), 5, 9])
     layers = [fm.Standardise(), 9, block, N_OUT, fm.Standardise(inverse=True)]
@@ -426,6 +436,7 @@ CASES: dict[str, Callable[[Any], list[Any]]] = {
     "embedded": embedded,
     "periodic": periodic,
     "standardised": standardised,
+    "in bins": in_bins,
     "bfloat16": in_bfloat16,
 }
 

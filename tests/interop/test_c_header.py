@@ -112,6 +112,9 @@ def networks() -> dict[str, fm.MLP]:
     both = fm.Parallel([[fm.Columns([1]), 6], tables])
     add("embedding_back", [3, both, fm.Dense(9, "tanh"), 2])
     add("embedding_forward", [3, both, fm.Dense(9, "tanh")])
+    bins = [fm.PiecewiseLinear(3), fm.Dense(6, "tanh")]
+    add("bins_back", [3, *bins, fm.PiecewiseLinear(1), fm.PiecewiseLinear(2), 2])
+    add("bins_forward", [2, fm.Concat(bins), fm.PiecewiseLinear(2), 30])
     waves = [fm.Periodic(3), fm.Dense(6, "tanh")]
     add("periodic_back", [3, *waves, fm.Periodic(2, 1.0), 2])
     add("periodic_forward", [2, fm.Concat(waves), fm.Periodic(2, 1.0), 30])

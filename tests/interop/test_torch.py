@@ -535,7 +535,7 @@ RELU = {"activation": "relu"}
         ({"0.weight": np.ones((2, 2), int)}, {}, "must have a float dtype"),
         ({"0.weight": np.ones((2, 2), "f2")}, {}, "float16.*dtype='float32'"),
         ({"0.weight": np.full((2, 2), "a")}, {}, "real numbers"),
-        (fm.MLP([2, fm.Residual([2, 2])]).state_dict(), RELU, "residual block"),
+        (fm.MLP([2, fm.Residual([2, 2])]).state_dict(), RELU, "a block"),
         (
             {"a.weight": np.ones((3, 2)), "b.weight": ONES, "b.bias": ONES},
             RELU,

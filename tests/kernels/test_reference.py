@@ -48,7 +48,7 @@ def test_imports_only_numpy_and_the_standard_library() -> None:
 CONSTRUCTORS = [
     "MLP", "Dense", "Activation", "Dropout", "LayerNorm", "RMSNorm", "BatchNorm",
     "Residual", "Concat", "Parallel", "Columns",
-    "Embedding", "Periodic", "PReLU", "GLU", "Scale", "Standardise",
+    "Embedding", "Periodic", "PiecewiseLinear", "PReLU", "GLU", "Scale", "Standardise",
     "AlphaDropout", "GaussianNoise", "GaussianDropout",
     "MSE", "MAE", "Huber", "PseudoHuber", "CrossEntropy", "BinaryCrossEntropy",
     "SmoothL1", "LogCosh", "Expectile", "Gamma", "Tweedie", "KLDiv", "BinaryFocal",

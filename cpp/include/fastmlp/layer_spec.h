@@ -31,6 +31,7 @@ namespace fastmlp {
   X(columns, ColumnsOp, "columns")                                              \
   X(embedding, EmbeddingOp, "embedding")                                        \
   X(periodic, PeriodicOp, "periodic")                                           \
+  X(piecewise_linear, PiecewiseLinearOp, "piecewise_linear")                    \
   X(add, AddOp, "residual")
 
 enum class LayerKind : int {
@@ -188,6 +189,13 @@ struct LayerSpec {
   static LayerSpec periodic(Index frequencies) {
     LayerSpec spec(LayerKind::periodic);
     spec.width = frequencies;
+    return spec;
+  }
+  // For each column of h, how far it is through each of some bins, whose places are
+  // statistics.
+  static LayerSpec piecewise_linear(Index bins) {
+    LayerSpec spec(LayerKind::piecewise_linear);
+    spec.width = bins;
     return spec;
   }
   // The outputs of all branches side by side. Each branch takes h; one without layers

@@ -49,6 +49,10 @@ Index NetworkPlan::joined_width(Index a, Index b) {
   return checked_add_product(a, 1, b);
 }
 
+Index NetworkPlan::product_width(Index a, Index b) {
+  return checked_add_product(0, a, b);
+}
+
 int NetworkPlan::push(OpPlan op) {
   constexpr double kElementwiseWork = 4;
   const double n = static_cast<double>(op.n_out);

@@ -121,6 +121,8 @@ struct NetworkPlan {
   Index add_buffers(Index n);
   // The width of two arrays side by side.
   static Index joined_width(Index a, Index b);
+  // The width of an array with b elements for each of a.
+  static Index product_width(Index a, Index b);
   // Appends an op and returns its index.
   int push(OpPlan op);
   // Sets the properties that depend on all ops together. The network's output is the

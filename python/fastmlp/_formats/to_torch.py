@@ -24,6 +24,7 @@ from ..layers import GaussianDropout as GaussianDropoutLayer
 from ..layers import GaussianNoise as GaussianNoiseLayer
 from ..layers import Parallel as ParallelLayer
 from ..layers import Periodic as PeriodicLayer
+from ..layers import PiecewiseLinear as PiecewiseLinearLayer
 from ..layers import Residual as ResidualLayer
 from ..layers import Scale as ScaleLayer
 from ..layers import Standardise as StandardiseLayer
@@ -242,6 +243,41 @@ class Periodic(torch.nn.Module):
         return torch.cat([angles.sin(), angles.cos()], -1).flatten(-2)
 
 
+class PiecewiseLinear(torch.nn.Module):
+    """A module for a `PiecewiseLinear` layer.
+
+    Parameters
+    ----------
+    width : int
+        Number of columns of the input.
+    n : int
+        Number of bins of each column.
+    device, dtype : optional
+        Of the limits and slopes, as in PyTorch's modules.
+    """
+
+    lower: torch.Tensor
+    slope: torch.Tensor
+
+    def __init__(
+        self, width: int, n: int, device: Any = None, dtype: Any = None
+    ) -> None:
+        super().__init__()
+        self.width, self.n = width, n
+        how = {"device": device, "dtype": dtype}
+        self.register_buffer("lower", torch.arange(n, **how).repeat(width))
+        self.register_buffer("slope", torch.ones(width * n, **how))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return how far the inputs are through each bin."""
+        deep = x.repeat_interleave(self.n, -1)
+        at = ((deep - self.lower) * self.slope).unflatten(-1, (self.width, self.n))
+        least = torch.zeros(self.n, dtype=at.dtype, device=at.device)
+        most = torch.ones_like(least)
+        least[0], most[-1] = -torch.inf, torch.inf
+        return at.clamp(least, most).flatten(-2)
+
+
 class Concat(torch.nn.Module):
     """A module for a `Concat` block.
 
@@ -410,6 +446,9 @@ def _sequential(
                 width = layer.n_out(width)
             case PeriodicLayer():
                 modules.append(empty(Periodic, width, layer.n))
+                width = layer.n_out(width)
+            case PiecewiseLinearLayer():
+                modules.append(empty(PiecewiseLinear, width, layer.n))
                 width = layer.n_out(width)
             case ScaleLayer():
                 modules.append(empty(Scale, width))

@@ -16,6 +16,7 @@ from ..layers import (
     GaussianNoise,
     Parallel,
     Periodic,
+    PiecewiseLinear,
     Scale,
     Standardise,
     checked_activation,
@@ -70,6 +71,7 @@ class ModuleReader:
             to_torch.Columns: self._columns,
             to_torch.Embedding: self._embedding,
             to_torch.Periodic: self._periodic,
+            to_torch.PiecewiseLinear: self._bins,
             to_torch.GaussianNoise: self._noise,
             to_torch.GaussianDropout: self._noise,
         }
@@ -230,6 +232,13 @@ class ModuleReader:
         self.builder.fit(what, width)
         self.builder.add(Periodic(n), arrays)
         self.builder.width = 2 * width * n
+
+    def _bins(self, what: str, module: Any) -> None:
+        """Add a layer of piecewise-linear encodings."""
+        self.builder.fit(what, module.width)
+        layer = PiecewiseLinear(module.n)
+        self.builder.add(layer, self.arrays(what, module, *layer.statistics))
+        self.builder.width = layer.n_out(module.width)
 
     def _noise(self, what: str, module: Any) -> None:
         """Add a layer with Gaussian noise."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import _core, _validate
 from ..initializers import preceding
-from ..layers import Layer, Standardise
+from ..layers import Layer, PiecewiseLinear, Standardise
 from .inputs import check_finite, inputs
 from .model import Model, empty
 
@@ -27,13 +27,14 @@ class Adaptation(Model):
     """Statistics that are learnt from data rather than by gradients."""
 
     def adapt(self, x: npt.ArrayLike, y: npt.ArrayLike | None = None) -> None:
-        """Learn the means and variances of all `Standardise` layers from data.
+        """Learn the statistics of `Standardise` and `PiecewiseLinear` layers from data.
 
-        Each layer gets the mean and the biased variance of each column of its input,
-        which is ``x`` if the layer is the first one. A layer that comes later gets
-        those of the outputs, at inference, of the layers before it, which have learnt
-        theirs. The inverse layer at the end gets those of the targets ``y``. Call it
-        before `fit`; parameters stay as they are.
+        Each `Standardise` layer gets the mean and the biased variance of each column of
+        its input, which is ``x`` if the layer is the first one. A layer that comes
+        later gets those of the outputs, at inference, of the layers before it, which
+        have learnt theirs. The inverse layer at the end gets those of the targets
+        ``y``. Each `PiecewiseLinear` layer gets its bins from the quantiles of its
+        input. Call it before `fit`; parameters stay as they are.
 
         Parameters
         ----------
@@ -46,7 +47,7 @@ class Adaptation(Model):
         Raises
         ------
         TypeError, ValueError
-            If the model has no `Standardise` layer, an array has the wrong kind or
+            If the model has none of these layers, an array has the wrong kind or
             shape or is not finite, or a variance is outside of the range of the model's
             dtype. A sparse ``x`` is refused unless the first layer is dense. The model
             is then unchanged.
@@ -57,7 +58,9 @@ class Adaptation(Model):
         LeVeque (1983). A constant column gets the variance 1, so that it becomes 0, as
         in scikit-learn's ``StandardScaler`` and by its test: the variance is at most
         what rounding makes of a constant, ``B eps var + (B eps mean)²``. (Keras divides
-        by a deviation of at least 1e-7 instead.)
+        by a deviation of at least 1e-7 instead.) The limits of n bins are the n + 1
+        evenly spaced quantiles of ``numpy.quantile``, of which equal ones count once.
+        The whole input of a `PiecewiseLinear` layer is kept in memory for them.
 
         Examples
         --------
@@ -73,12 +76,15 @@ class Adaptation(Model):
         last = self.layers[-1]
         has_inverse = isinstance(last, Standardise) and last.inverse
         forward = [
-            (before, width)
+            (layer, before, width)
             for layer, before, width in preceding(self.layers, self.n_in)
-            if isinstance(layer, Standardise) and not layer.inverse
+            if isinstance(layer, PiecewiseLinear)
+            or (isinstance(layer, Standardise) and not layer.inverse)
         ]
         if not forward and not has_inverse:
-            raise ValueError("adapt needs a model with an fm.Standardise layer")
+            raise ValueError(
+                "adapt needs a model with an fm.Standardise or fm.PiecewiseLinear layer"
+            )
         targets = self._targets(y, len(rows)) if has_inverse else None
         if y is not None and not has_inverse:
             raise ValueError(
@@ -87,11 +93,15 @@ class Adaptation(Model):
             )
 
         buffers = self.buffers.copy()
-        for before, width in forward:
+        for layer, before, width in forward:
             part = self._part(before, buffers)
             start = 0 if part is None else part.buffers.size
             name = "the input of a later layer" if before else "x"
-            found = _statistics(name, _parts(rows, width, part), self.dtype)
+            parts = _parts(rows, width, part)
+            if isinstance(layer, PiecewiseLinear):
+                found = _bins(name, parts, layer.n, self.dtype)
+            else:
+                found = _statistics(name, parts, self.dtype)
             buffers[start : start + found.size] = found
         if targets is not None:
             found = _statistics("y", _parts(targets, self.n_out), self.dtype)
@@ -165,3 +175,33 @@ def _statistics(name: str, parts: Iterable[Array], dtype: np.dtype[Any]) -> Arra
             f"mean of {mean[j]:g} and a variance of {var[j]:g} in column {j}"
         )
     return np.concatenate([mean, var]).astype(dtype)
+
+
+@_validate.reproducible
+def _bins(name: str, parts: Iterable[Array], n: int, dtype: np.dtype[Any]) -> Array:
+    """Return the lower limits of n bins of each column, then their slopes.
+
+    The bins are the first ones and the last one of a column with fewer than n; the
+    others have the slope 0.
+    """
+    whole = np.concatenate([part.astype(np.float64) for part in parts])
+    if not np.isfinite(whole).all():
+        raise ValueError(f"{name} must be within the range of {dtype}")
+    limits = np.quantile(whole, np.linspace(0, 1, n + 1), axis=0).astype(dtype)
+    columns = limits.shape[1]
+    lower, slope = np.zeros((columns, n), dtype), np.zeros((columns, n), dtype)
+    for j in range(columns):
+        ends = np.unique(limits[:, j])
+        with np.errstate(all="ignore"):
+            slopes = 1 / np.diff(ends)
+        if not np.isfinite(slopes).all():
+            raise ValueError(
+                f"{name} must have different values that {dtype} can tell apart, but "
+                f"those in column {j} are too close to 0"
+            )
+        lower[j] = ends[0]
+        if slopes.size:
+            first = slopes.size - 1
+            lower[j, :first], slope[j, :first] = ends[:first], slopes[:first]
+            lower[j, -1], slope[j, -1] = ends[first], slopes[first]
+    return np.concatenate([lower.ravel(), slope.ravel()])

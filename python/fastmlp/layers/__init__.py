@@ -70,7 +70,7 @@ from ._blocks import Concat, Parallel, Residual
 from ._blocks import checked as checked
 from ._blocks import core_layers as core_layers
 from ._blocks import width_after as width_after
-from ._columns import Columns, Embedding, Periodic
+from ._columns import Columns, Embedding, Periodic, PiecewiseLinear
 from ._dense import Dense
 from ._dense import activation_of as activation_of
 from ._noise import AlphaDropout, Dropout, GaussianDropout, GaussianNoise
@@ -95,6 +95,7 @@ __all__ = [
     "PReLU",
     "Parallel",
     "Periodic",
+    "PiecewiseLinear",
     "RMSNorm",
     "Residual",
     "Scale",
@@ -108,9 +109,8 @@ for _name in __all__:
 # The classes of layers, by the names that model files use.
 LAYERS: dict[str, type[Layer]] = {name: globals()[name] for name in __all__}
 
-# Roles of arrays that are no parameters.
+# Roles of arrays that are not parameters.
 STATISTICS = (
-    *BatchNorm.statistics,
+    *(role for kind in LAYERS.values() for role in kind.statistics),
     "num_batches_tracked",
-    *Standardise.statistics,
 )

@@ -192,6 +192,65 @@ class Periodic(Layer):
         return self.sigma * rng.standard_normal(shape)
 
 
+class PiecewiseLinear(Layer):
+    """Piecewise-linear encodings of numbers, with bins learnt from data.
+
+    For bin t of column c of the input, ``h_ct = (x_c - lower_ct) slope_ct``, but at
+    least 0, except in the first bin, and at most 1, except in the last: how far x_c is
+    through the bin (Gorishniy et al. 2022, section 3.2). With this encoding a dense
+    layer can learn a piecewise-linear function of each column, as trees can, and
+    outliers do no harm.
+
+    The numbers lower (n_in n,) and slope (n_in n,), which is 1 / width, belong to the
+    model, but they are not parameters. `fastmlp.MLP.adapt` takes the limits of the bins
+    from the quantiles of the data, so that each bin holds about as many samples; until
+    then the bins are 1 wide and begin at 0. A column with few different values gets
+    fewer bins, and the others have the slope 0.
+
+    Parameters
+    ----------
+    n : int
+        Number of bins of each column, which becomes n outputs.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``n`` is not an int ≥ 1.
+
+    Examples
+    --------
+    >>> import numpy as np, fastmlp as fm
+    >>> mlp = fm.MLP([1, fm.PiecewiseLinear(2), 8, 1], seed=0)
+    >>> mlp.adapt([[0.0], [1.0], [2.0], [6.0], [10.0]])
+    >>> mlp.state_dict()["0.lower"].tolist(), mlp.state_dict()["0.slope"].tolist()
+    ([0.0, 2.0], [0.5, 0.125])
+    """
+
+    __slots__ = ("n",)
+    kind = "piecewise_linear"
+    is_linear = False
+    flops = (4, 6)
+    statistics = ("lower", "slope")
+    _defaults: ClassVar[dict[str, Any]] = {"n": 48}
+
+    n: int
+
+    def __init__(self, n: int = 48) -> None:
+        self._put(n=_validate.count("n", n, 1))
+
+    def core_form(self) -> dict[str, Any]:
+        """Return the fields of the core's LayerSpec, except for the kind."""
+        return {"width": self.n}
+
+    def n_out(self, n_in: int) -> int:
+        """Return the output width for an input width."""
+        return n_in * self.n
+
+    def arrays(self, n_in: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the layer's own arrays by role."""
+        return dict.fromkeys(self.statistics, (n_in * self.n,))
+
+
 def _counts(name: str, values: object, least: int) -> tuple[int, ...]:
     """Return checked ints, at least one."""
     wanted = f"{name} must be a sequence of at least one int"

@@ -35,6 +35,7 @@ __all__ = [
     "PReLU",
     "Parallel",
     "Periodic",
+    "PiecewiseLinear",
     "Residual",
     "Scale",
     "glu_backward",
@@ -129,6 +130,17 @@ class Embedding:
 
 
 @dataclass(frozen=True)
+class PiecewiseLinear:
+    """``h = (x - lower) slope`` for n bins of each column, from 0 to 1 within a bin.
+
+    The first bin has no least value, the last one no greatest. The bins come from data;
+    see ``MLP.adapt``. They start at 0, 1, ... with the slope 1.
+    """
+
+    n: int = 48
+
+
+@dataclass(frozen=True)
 class Periodic:
     """``h = [sin(z), cos(z)]`` for each column, with ``z = 2 pi w x``."""
 
@@ -214,6 +226,7 @@ Layer: TypeAlias = (
     | Columns
     | Embedding
     | Periodic
+    | PiecewiseLinear
     | Noise
     | Normalization
     | Block
@@ -415,6 +428,52 @@ class EmbeddingNode(Node):
         return np.zeros((len(dh), self.n_in), dh.dtype)
 
 
+class PiecewiseLinearNode(Node):
+    """``dx = sum(dh slope)`` over the bins in which x lies."""
+
+    @property
+    def running(self) -> tuple[str, str]:
+        return f"{self.name}.lower", f"{self.name}.slope"
+
+    @quiet
+    def forward(self, x: Array, run: Pass) -> tuple[Array, Any]:
+        n = self.layer.n
+        if run.learns:
+            self.learn(x, run)
+        lower, slope = (
+            run.buffers[name].reshape(self.n_in, n) for name in self.running
+        )
+        z = (x[:, :, np.newaxis] - lower) * slope
+        least, most = np.zeros(n, x.dtype), np.ones(n, x.dtype)
+        least[0], most[-1] = -np.inf, np.inf
+        inside = (z >= least) & (z <= most)
+        h: Array = np.clip(z, least, most)
+        return h.reshape(len(x), -1), np.where(inside, slope, 0).astype(x.dtype)
+
+    @quiet
+    def backward(self, dh: Array, saved: Any, run: Pass) -> Array:
+        return np.asarray((dh.reshape(saved.shape) * saved).sum(axis=2))
+
+    def learn(self, x: Array, run: Pass) -> None:
+        """Take the limits of the bins from the quantiles of the columns of x.
+
+        Equal limits count once. A column with fewer bins than n has the first ones and
+        the last one; the others have the slope 0.
+        """
+        n = self.layer.n
+        limits = np.quantile(x.astype(np.float64), np.linspace(0, 1, n + 1), axis=0)
+        lower, slope = (
+            run.buffers[name].reshape(self.n_in, n) for name in self.running
+        )
+        slope[:] = 0
+        for j, ends in enumerate(limits.astype(x.dtype).T):
+            ends = np.unique(ends)
+            lower[j] = ends[0]
+            bins = len(ends) - 1
+            places = [*range(bins - 1), n - 1] if bins else []
+            lower[j, places], slope[j, places] = ends[:-1], 1 / np.diff(ends)
+
+
 class PeriodicNode(Node):
     """``dz = dsin cos(z) - dcos sin(z)``, ``dw = 2 pi sum(x dz)``, dx likewise."""
 
@@ -532,12 +591,14 @@ def place_layers(
             if np.size(layer.sizes) != n_in:
                 raise ValueError(f"layer {name} has an input of {n_in} columns")
             nodes.append(EmbeddingNode(layer, name, n_in, n_in * layer.n))
+        elif isinstance(layer, PiecewiseLinear):
+            nodes.append(PiecewiseLinearNode(layer, name, n_in, n_in * layer.n))
         elif isinstance(layer, Periodic):
             nodes.append(PeriodicNode(layer, name, n_in, 2 * n_in * layer.n))
-        elif isinstance(layer, Noise):
-            nodes.append(NoiseNode(layer, name, n_in, n_in, next(noises)))
         elif isinstance(layer, Standardise):
             nodes.append(StandardiseNode(layer, name, n_in, n_in))
+        elif isinstance(layer, Noise):
+            nodes.append(NoiseNode(layer, name, n_in, n_in, next(noises)))
         elif type(layer) in NORM_NODES:
             nodes.append(NORM_NODES[type(layer)](layer, name, n_in, n_in))
         elif isinstance(layer, Residual):

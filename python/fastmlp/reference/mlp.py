@@ -23,6 +23,7 @@ from .layers import (
     Folded,
     Layer,
     PeriodicNode,
+    PiecewiseLinearNode,
     PReLUNode,
     ScaleNode,
     first_kinds,
@@ -132,13 +133,16 @@ class MLP:
         self.n_params = sum(math.prod(s) for s in self._shapes().values())
         self._params = np.zeros(self.n_params, dtype=self.dtype)
         norms = [leaf for leaf in self._leaves if isinstance(leaf, BatchNormNode)]
-        size = sum(len(leaf.running) * leaf.n_in for leaf in self._leaves)
+        size = sum(len(leaf.running) * leaf.n_out for leaf in self._leaves)
         self._buffers = np.zeros(size, dtype=self.dtype)
         self._batches = np.zeros(len(norms), dtype=np.int64)
         self._connect()
         for leaf in self._leaves:
             if leaf.running:
                 self._running[leaf.running[1]][:] = 1
+            if isinstance(leaf, PiecewiseLinearNode):
+                lower = self._running[leaf.running[0]]
+                lower[:] = np.arange(leaf.n_out) % leaf.layer.n
 
         # Draw the parameters, then the seed of all sample orders and dropout masks.
         rng = np.random.default_rng(seed)
@@ -180,8 +184,8 @@ class MLP:
         start = 0
         for leaf in self._leaves:
             for name in leaf.running:
-                self._running[name] = self._buffers[start : start + leaf.n_in]
-                start += leaf.n_in
+                self._running[name] = self._buffers[start : start + leaf.n_out]
+                start += leaf.n_out
         # The shape of the last forward pass's output, and the values backward needs.
         self._kept: tuple[tuple[int, ...], Tape] | None = None
 
@@ -400,7 +404,7 @@ class MLP:
         return parts
 
     def adapt(self, x: npt.ArrayLike, y: npt.ArrayLike | None = None) -> None:
-        """Learn the statistics of `Standardise` layers: the inverse ones from y.
+        """Learn statistics; those of inverse `Standardise` layers from y.
 
         The others learn them from their inputs, in the order of the layers.
         """

@@ -65,7 +65,7 @@ struct EmbeddingOp : OpDefaults {
     op.sizes = spec.sizes;
     op.weight = net.add_params(total, spec.width);
     op.weight_size = total * spec.width;
-    op.n_out = n * spec.width;
+    op.n_out = net.product_width(n, spec.width);
     op.moves_columns = true;
     return net.push(std::move(op));
   }

@@ -11,6 +11,7 @@
 #include "network/ops/noise.h"
 #include "network/ops/norms.h"
 #include "network/ops/periodic.h"
+#include "network/ops/piecewise_linear.h"
 #include "network/ops/prelu.h"
 #include "network/ops/scale.h"
 #include "network/ops/standardise.h"

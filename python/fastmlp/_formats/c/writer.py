@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from ...layers import Activation
 
 
+# Kinds whose output j does not come from input j alone, even if the widths are equal.
+_MOVING = ("dense", "columns", "embedding", "periodic", "piecewise_linear")
+
+
 class Node(NamedTuple):
     """An op of the core. The op of a layer includes the activation that follows it.
 
@@ -46,8 +50,7 @@ class Node(NamedTuple):
     @property
     def works_in_place(self) -> bool:
         """Whether the output may overwrite the input, and derivatives likewise."""
-        moves = self.kind in ("dense", "columns", "embedding", "periodic")
-        return not moves and self.n_in == self.n_out
+        return self.kind not in _MOVING and self.n_in == self.n_out
 
     @property
     def has_slope(self) -> bool:

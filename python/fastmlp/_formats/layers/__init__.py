@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._base import LayerForm as LayerForm
-from ._columns import ColumnsForm, EmbeddingForm, PeriodicForm
+from ._columns import ColumnsForm, EmbeddingForm, PeriodicForm, PiecewiseLinearForm
 from ._noise import (
     AlphaDropoutForm,
     DropoutForm,
@@ -29,6 +29,7 @@ _FORMS = (
     *(DropoutForm, AlphaDropoutForm, GaussianNoiseForm, GaussianDropoutForm),
     *(LayerNormForm, RMSNormForm, BatchNormForm, PReLUForm),
     *(GLUForm, ScaleForm, StandardiseForm, ColumnsForm, EmbeddingForm, PeriodicForm),
+    PiecewiseLinearForm,
 )
 LAYERS: dict[type[Layer], type[LayerForm]] = {form.layer: form for form in _FORMS}
 BY_KIND: dict[str, type[LayerForm]] = {form.layer.kind: form for form in _FORMS}

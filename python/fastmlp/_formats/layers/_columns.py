@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ...layers import Activation, Columns, Embedding, Periodic
+from ...layers import Activation, Columns, Embedding, Periodic, PiecewiseLinear
 from ._base import LayerForm
 
 if TYPE_CHECKING:
     from ..._network.model import Model
     from ..._network.ops import Step
+    from ..._validate import Array
     from ..c.writer import Node, Writer
     from ..to_onnx import Graph
 
@@ -230,6 +231,106 @@ static inline void @periodic_back(T *to, const T *c, const T *w, const T *slope,
         places = f"{w} + i * {n}", f"factor{i} + i * {2 * n}"
         turn = writer.literal(2 * np.pi)
         call = writer.call(function, to, of, *places, turn, more)
+        return [f"  for (size_t i = 0; i < {node.n_in}; ++i) {call};"]
+
+
+class PiecewiseLinearForm(LayerForm):
+    """`PiecewiseLinear`."""
+
+    layer = PiecewiseLinear
+    # Derivatives are stored as [element][direction]; `slope` holds those of a column.
+    c_functions: ClassVar = {
+        "bins_tangent": """
+static inline void @bins_tangent(T *to, const T *t, const T *slope, size_t n) {
+  size_t j, d;
+  for (j = 0; j < n; ++j) {
+    for (d = 0; d < @D; ++d) to[j * @D + d] = slope[j] * t[d];
+  }
+}
+""",
+        "bins_back": """
+static inline void @bins_back(T *to, const T *c, const T *slope, size_t n, int add) {
+  size_t j, d;
+  for (d = 0; d < @D; ++d) {
+    T sum = 0;
+    for (j = 0; j < n; ++j) {
+      const T own = c[j * @D + d] * slope[j];
+      sum = sum + own;
+    }
+    to[d] = add ? to[d] + sum : sum;
+  }
+}
+""",
+    }
+
+    @staticmethod
+    def to_onnx(graph: Graph, mlp: Model, step: Step, x: str) -> str:
+        """Add the layer's nodes, with input ``x``; return the name of the output."""
+        n_in, n, name = step.n_in, step.layer.n, step.name
+        arrays = step.arrays(mlp)
+        lower, slope = (
+            graph.array(f"{name}.{role}", arrays[role].reshape(n_in, n))
+            for role in ("lower", "slope")
+        )
+        deep = graph.integers(f"{name}.deep", (-1, n_in, 1))
+        from_lower = graph.node("Sub", graph.node("Reshape", x, deep), lower)
+        least, most = np.zeros(n), np.ones(n)
+        least[0], most[-1] = -np.inf, np.inf
+        at = graph.node(
+            "Max",
+            graph.node("Mul", from_lower, slope),
+            graph.array(f"{name}.least", least),
+        )
+        limited = graph.node("Min", at, graph.array(f"{name}.most", most))
+        return graph.node(
+            "Reshape", limited, graph.integers(f"{name}.flat", (-1, step.n_out))
+        )
+
+    @staticmethod
+    def c_arrays(node: Node, arrays: dict[str, Array]) -> dict[str, Array]:
+        """Return the arrays, besides parameters, that the C header needs, by name."""
+        return {"lower": arrays["lower"], "slope": arrays["slope"]}
+
+    @staticmethod
+    def c_memory(i: int, node: Node) -> dict[str, int | None]:
+        """Return sizes of C variables that the Jacobian needs (None for scalars)."""
+        return {f"factor{i}": node.n_out}
+
+    @classmethod
+    def c_value(
+        cls, writer: Writer, i: int, node: Node, to: str, x: str, keeps: bool
+    ) -> tuple[list[str], str]:
+        """Return lines that compute the value of node i from ``x``."""
+        n = node.layer.n
+        lines = [
+            f"  for (size_t i = 0; i < {node.n_out}; ++i) {{",
+            f"    const T at = ({x}[i / {n}] - @lower{i}[i]) * @slope{i}[i];",
+            f"    const int below = i % {n} != 0 && at < 0.0;",
+            f"    const int above = i % {n} != {n - 1} && at > 1.0;",
+            f"    {to}[i] = below ? 0.0 : above ? 1.0 : at;",
+        ]
+        if keeps:
+            lines.append(f"    factor{i}[i] = below || above ? 0.0 : @slope{i}[i];")
+        return [*lines, "  }"], ""
+
+    @classmethod
+    def c_tangent(
+        cls, writer: Writer, i: int, node: Node, to: str, x: str
+    ) -> list[str]:
+        """Return lines that map input tangents ``x`` to output tangents ``to``."""
+        n = node.layer.n
+        places = f"{to} + i * {n} * @D", f"{x} + i * @D", f"factor{i} + i * {n}"
+        call = writer.call("bins_tangent", *places, str(n))
+        return [f"  for (size_t i = 0; i < {node.n_in}; ++i) {call};"]
+
+    @classmethod
+    def c_cotangent(
+        cls, writer: Writer, i: int, node: Node, to: str, own: str, add: int
+    ) -> list[str]:
+        """Return lines that map output cotangents to input cotangents."""
+        n = node.layer.n
+        places = f"{to} + i * @D", f"{own} + i * {n} * @D", f"factor{i} + i * {n}"
+        call = writer.call("bins_back", *places, str(n), str(add))
         return [f"  for (size_t i = 0; i < {node.n_in}; ++i) {call};"]
 
 
